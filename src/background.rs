@@ -1,0 +1,76 @@
+//! One thread for what can wait.
+//!
+//! - Knows nothing of the work: it calls a closure, which says how long it may sleep, and calls it
+//!   again then, or when it is woken.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+/// Wakes the thread.
+#[derive(Debug, Default)]
+pub(crate) struct Signal {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    woken: bool,
+    stopped: bool,
+}
+
+impl Signal {
+    /// Has the work looked at soon.
+    pub(crate) fn wake(&self) {
+        self.state.lock().woken = true;
+        self.changed.notify_one();
+    }
+
+    fn stop(&self) {
+        self.state.lock().stopped = true;
+        self.changed.notify_one();
+    }
+
+    /// Sleeps until woken, or for a time; says whether to go on.
+    fn sleep(&self, at_most: Duration) -> bool {
+        let mut state = self.state.lock();
+        if !state.woken && !state.stopped {
+            self.changed.wait_for(&mut state, at_most);
+        }
+        state.woken = false;
+        !state.stopped
+    }
+}
+
+/// The running thread; it is stopped and waited for when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    signal: Arc<Signal>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// Starts the thread; nothing if the system has none to give.
+    pub(crate) fn start(
+        signal: Arc<Signal>,
+        mut work: impl FnMut() -> Duration + Send + 'static,
+    ) -> Option<Self> {
+        let sleeper = Arc::clone(&signal);
+        let run = move || while sleeper.sleep(work()) {};
+        let thread = std::thread::Builder::new().name("bitcask".to_owned()).spawn(run).ok()?;
+        Some(Self { signal, thread: Some(thread) })
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.signal.stop();
+        if let Some(thread) = self.thread.take() {
+            // The work does not panic; if it did, there is nothing left to do for it.
+            let _ = thread.join();
+        }
+    }
+}

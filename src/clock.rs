@@ -1,0 +1,100 @@
+//! The time of day, in microseconds since the Unix epoch.
+//!
+//! - Time as this module tells it never runs backwards while a store is open: expiry is judged by
+//!   the highest time seen, so that an entry which was once expired stays so.
+//! - Tests hold a clock whose hands they move.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Times at or above this are refused when they are read from disk: year 294,247.
+pub(crate) const TIME_MAX: u64 = i64::MAX as u64;
+
+/// A clock that never runs backwards.
+#[derive(Debug, Clone)]
+pub(crate) struct Clock {
+    highest: Arc<AtomicU64>,
+    #[cfg(test)]
+    hands: Option<Arc<AtomicU64>>,
+}
+
+impl Clock {
+    /// The system's clock.
+    pub(crate) fn system() -> Self {
+        Self {
+            highest: Arc::default(),
+            #[cfg(test)]
+            hands: None,
+        }
+    }
+
+    /// Returns the highest time seen so far, in microseconds since the epoch.
+    pub(crate) fn now(&self) -> u64 {
+        let now = self.wall();
+        self.highest.fetch_max(now, Ordering::Relaxed).max(now)
+    }
+
+    /// Returns the time `ttl` from now. One beyond the end of time is the end of time.
+    pub(crate) fn after(&self, ttl: Duration) -> u64 {
+        let ttl = u64::try_from(ttl.as_micros()).unwrap_or(TIME_MAX);
+        self.now().saturating_add(ttl).min(TIME_MAX - 1)
+    }
+
+    fn wall(&self) -> u64 {
+        #[cfg(test)]
+        if let Some(hands) = &self.hands {
+            return hands.load(Ordering::Relaxed);
+        }
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_micros()).unwrap_or(TIME_MAX).min(TIME_MAX - 1)
+    }
+}
+
+/// A clock whose hands a test moves; time stands still otherwise.
+#[cfg(test)]
+#[derive(Debug, Clone)]
+pub(crate) struct Hands(Arc<AtomicU64>);
+
+#[cfg(test)]
+impl Hands {
+    /// Starts at a fixed moment, far enough from zero to be moved back.
+    pub(crate) fn new() -> Self {
+        Self(Arc::new(AtomicU64::new(1_700_000_000_000_000)))
+    }
+
+    /// A fresh clock with these hands, as a store that is opened makes one.
+    pub(crate) fn clock(&self) -> Clock {
+        Clock { highest: Arc::default(), hands: Some(Arc::clone(&self.0)) }
+    }
+
+    pub(crate) fn advance(&self, by: Duration) {
+        self.0.fetch_add(u64::try_from(by.as_micros()).unwrap(), Ordering::Relaxed);
+    }
+
+    pub(crate) fn step_back(&self, by: Duration) {
+        self.0.fetch_sub(u64::try_from(by.as_micros()).unwrap(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_does_not_run_backwards_while_a_store_is_open() {
+        let hands = Hands::new();
+        let clock = hands.clock();
+        let first = clock.now();
+        hands.step_back(Duration::from_secs(60));
+        assert_eq!(clock.now(), first);
+        hands.advance(Duration::from_secs(61));
+        assert_eq!(clock.now(), first + 1_000_000);
+    }
+
+    #[test]
+    fn an_endless_ttl_ends_with_time() {
+        let clock = Hands::new().clock();
+        assert_eq!(clock.after(Duration::MAX), TIME_MAX - 1);
+    }
+}

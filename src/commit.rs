@@ -1,0 +1,162 @@
+//! Who syncs when: group commit, how far the log is durable, and poison.
+//!
+//! - One thread syncs for everything appended so far; whoever waits meanwhile is served by it or
+//!   by the next.
+//! - The durable place only moves up, and over segments: a segment counts only when all before it
+//!   are synced.
+//! - The first failed sync, or write after its first byte, poisons the store for good. A sync is
+//!   never tried again: the kernel marks the pages clean that it could not write.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use parking_lot::{Condvar, Mutex};
+
+use crate::entry::ALIGNMENT;
+use crate::error::{Error, Result};
+use crate::fs::File;
+use crate::segment::{Place, SegmentId};
+
+/// What has to be synced to make the log durable up to a place.
+#[derive(Debug)]
+pub(crate) struct Unsynced {
+    /// Oldest first.
+    pub(crate) files: Vec<File>,
+    pub(crate) end: Place,
+}
+
+/// How far the log is durable.
+#[derive(Debug, Default)]
+pub(crate) struct Commit {
+    /// Whether a thread is syncing. Innermost of all locks.
+    syncing: Mutex<bool>,
+    done: Condvar,
+    /// The durable place, packed: segment in the high half, offset / 8 in the low one.
+    durable: AtomicU64,
+    syncs: AtomicU64,
+    poison: OnceLock<Arc<Error>>,
+}
+
+impl Commit {
+    /// Returns the place below which the whole log is durable.
+    pub(crate) fn durable(&self) -> Place {
+        let packed = self.durable.load(Ordering::Acquire);
+        let segment = u32::try_from(packed >> 32).unwrap_or(u32::MAX);
+        Place::new(SegmentId(segment), (packed & u64::from(u32::MAX)) * ALIGNMENT)
+    }
+
+    /// Notes that the log is durable up to a place, by other means than a sync of it here.
+    pub(crate) fn advance(&self, durable: Place) {
+        let packed = u64::from(durable.segment.0) << 32 | durable.offset / ALIGNMENT;
+        self.durable.fetch_max(packed, Ordering::Release);
+    }
+
+    /// Waits until the log is durable up to a place. Syncs what `unsynced` names then, unless
+    /// another thread is doing so and gets that far.
+    pub(crate) fn wait(&self, place: Place, unsynced: impl Fn() -> Unsynced) -> Result<()> {
+        let mut syncing = self.syncing.lock();
+        loop {
+            if self.durable() >= place {
+                return Ok(());
+            }
+            self.check()?;
+            if *syncing {
+                self.done.wait(&mut syncing);
+                continue;
+            }
+            *syncing = true;
+            drop(syncing);
+            let result = self.sync(&unsynced());
+            syncing = self.syncing.lock();
+            *syncing = false;
+            self.done.notify_all();
+            result?;
+        }
+    }
+
+    fn sync(&self, unsynced: &Unsynced) -> Result<()> {
+        self.check()?;
+        for file in &unsynced.files {
+            file.sync().map_err(|error| self.poison(error))?;
+        }
+        self.syncs.fetch_add(1, Ordering::Relaxed);
+        self.advance(unsynced.end);
+        Ok(())
+    }
+
+    /// Returns how often the log was synced.
+    pub(crate) fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+
+    /// Ends writing for good, and returns the error that says so. The first cause is kept.
+    pub(crate) fn poison(&self, cause: Error) -> Error {
+        let cause = match cause {
+            Error::Poisoned { cause } => cause,
+            cause => Arc::new(cause),
+        };
+        Error::Poisoned { cause: Arc::clone(self.poison.get_or_init(|| cause)) }
+    }
+
+    /// Refuses if writing has ended.
+    pub(crate) fn check(&self) -> Result<()> {
+        match self.poison.get() {
+            Some(cause) => Err(Error::Poisoned { cause: Arc::clone(cause) }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(segment: u32, offset: u64) -> Place {
+        Place::new(SegmentId(segment), offset)
+    }
+
+    #[test]
+    fn the_durable_place_only_moves_up() {
+        let commit = Commit::default();
+        commit.advance(place(2, 64));
+        commit.advance(place(1, 4096));
+        assert_eq!(commit.durable(), place(2, 64));
+        commit.advance(place(2, 72));
+        assert_eq!(commit.durable(), place(2, 72));
+    }
+
+    #[test]
+    fn the_first_cause_of_poison_is_kept() {
+        let commit = Commit::default();
+        commit.check().unwrap();
+        let first = commit.poison(Error::ReadOnly);
+        let second = commit.poison(Error::NoSpace { path: "b".into() });
+        for error in [first, second, commit.check().unwrap_err()] {
+            let Error::Poisoned { cause } = error else { panic!("{error}") };
+            assert!(matches!(*cause, Error::ReadOnly));
+        }
+    }
+
+    #[test]
+    fn waiters_share_syncs_and_all_get_there() {
+        let commit = Commit::default();
+        let appended = AtomicU64::new(64);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..200 {
+                        let end = appended.fetch_add(8, Ordering::SeqCst) + 8;
+                        let unsynced = || Unsynced {
+                            files: Vec::new(),
+                            end: place(1, appended.load(Ordering::SeqCst)),
+                        };
+                        commit.wait(place(1, end), unsynced).unwrap();
+                        assert!(commit.durable() >= place(1, end));
+                    }
+                });
+            }
+        });
+        assert!(commit.syncs() <= 1600);
+        assert_eq!(commit.durable(), place(1, 64 + 1600 * 8));
+    }
+}

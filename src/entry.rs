@@ -1,0 +1,409 @@
+//! One entry: a put, a delete, or a note of the log itself, as it lies on disk.
+//!
+//! - Pure: bytes in, bytes out. Nothing else in the crate knows where a field lies.
+//! - There is one encoding, one decoding and one checksum.
+//! - Nothing that is read here is trusted: a header is refused unless its flags go together, and
+//!   an entry's bytes mean nothing before [`Header::check`] has passed.
+//! - Does not know segments, only the [`Salt`] that ties an entry to its place.
+//!
+//! The byte table is in `docs/format.md`; a test holds the two together.
+
+use crate::clock::TIME_MAX;
+use crate::codec::Codec;
+
+/// Entries start on multiples of this, so that a place needs three bits less.
+pub(crate) const ALIGNMENT: u64 = 8;
+
+// The fixed part of a header. Big-endian, in the order of `docs/format.md`.
+const CHECKSUM: usize = 0;
+const KEY_SIZE: usize = CHECKSUM + 4;
+const FLAGS: usize = KEY_SIZE + 2;
+const VALUE_SIZE: usize = FLAGS + 2;
+const TIMESTAMP: usize = VALUE_SIZE + 4;
+/// The size of a header without optional fields, and so the least an entry takes.
+pub(crate) const HEADER_SIZE: usize = TIMESTAMP + 8;
+
+const EXPIRY_SIZE: usize = 8;
+const MARK_SIZE: usize = 8;
+const RAW_SIZE_SIZE: usize = 4;
+/// The size of a header with all optional fields.
+pub(crate) const HEADER_SIZE_MAX: usize = HEADER_SIZE + EXPIRY_SIZE + MARK_SIZE + RAW_SIZE_SIZE;
+
+/// The room that an end entry may need: header, mark, the next segment's id.
+pub(crate) const END_SIZE_MAX: u64 = padded((HEADER_SIZE + MARK_SIZE + 4) as u64);
+
+const _: () = assert!(HEADER_SIZE == 20 && HEADER_SIZE_MAX == 40 && END_SIZE_MAX == 32);
+
+/// Rounds a size up to where the next entry may start.
+pub(crate) const fn padded(size: u64) -> u64 {
+    size.next_multiple_of(ALIGNMENT)
+}
+
+/// The flags of an entry. Stored on disk: never renumber.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Flags(u16);
+
+impl Flags {
+    /// A delete: no value, and the key is absent from here on.
+    pub(crate) const TOMBSTONE: Self = Self(1 << 0);
+    /// An expiry follows the fixed header.
+    pub(crate) const EXPIRES: Self = Self(1 << 1);
+    /// A durable mark follows: all of the log below that place was durable at this time.
+    pub(crate) const MARK: Self = Self(1 << 2);
+    /// The batch that this entry belongs to goes on with the next entry.
+    pub(crate) const CONTINUES: Self = Self(1 << 3);
+    /// Another key with the same hash bits had a slot when this entry was appended.
+    pub(crate) const COLLIDES: Self = Self(1 << 4);
+    /// The segment ends here; the value is the id of the next one.
+    pub(crate) const END: Self = Self(1 << 5);
+    /// The entry is there for its mark alone.
+    pub(crate) const MARK_ONLY: Self = Self(1 << 6);
+    /// Two bits that name the codec of the value.
+    const CODEC: Self = Self(0b11 << Self::CODEC_SHIFT);
+    const CODEC_SHIFT: u16 = 7;
+
+    const KNOWN: Self = Self((1 << 9) - 1);
+    /// Those that say something about a key's entry; end entries and lone marks have none.
+    const OF_A_KEY: Self = Self(
+        Self::TOMBSTONE.0 | Self::EXPIRES.0 | Self::CONTINUES.0 | Self::COLLIDES.0 | Self::CODEC.0,
+    );
+
+    pub(crate) const fn has(self, flag: Self) -> bool {
+        self.0 & flag.0 == flag.0
+    }
+
+    const fn any(self, flags: Self) -> bool {
+        self.0 & flags.0 != 0
+    }
+
+    pub(crate) const fn with(self, flag: Self) -> Self {
+        Self(self.0 | flag.0)
+    }
+
+    pub(crate) const fn with_if(self, condition: bool, flag: Self) -> Self {
+        if condition { self.with(flag) } else { self }
+    }
+
+    const fn codec(self) -> u8 {
+        ((self.0 & Self::CODEC.0) >> Self::CODEC_SHIFT) as u8
+    }
+
+    const fn unknown(self) -> u16 {
+        self.0 & !Self::KNOWN.0
+    }
+}
+
+impl std::fmt::Debug for Flags {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let names = [
+            (Self::TOMBSTONE, "tombstone"),
+            (Self::EXPIRES, "expires"),
+            (Self::MARK, "mark"),
+            (Self::CONTINUES, "continues"),
+            (Self::COLLIDES, "collides"),
+            (Self::END, "end"),
+            (Self::MARK_ONLY, "mark only"),
+        ];
+        let set = names.iter().filter(|(flag, _)| self.has(*flag)).map(|(_, name)| *name);
+        write!(f, "{:#06x} {:?}", self.0, set.collect::<Vec<_>>())
+    }
+}
+
+/// A durable mark: everything in the log below this place was durable when it was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Mark {
+    pub(crate) segment: u32,
+    /// In bytes; a multiple of [`ALIGNMENT`].
+    pub(crate) offset: u64,
+}
+
+/// Ties an entry to its place, so that a stale or misdirected block does not check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Salt(u32);
+
+impl Salt {
+    /// Mixes segment id and offset: the high half of a product with the golden ratio's bits
+    /// (Knuth, The Art of Computer Programming, volume 3, section 6.4).
+    pub(crate) const fn new(segment: u32, offset: u64) -> Self {
+        let place = ((segment as u64) << 32) ^ (offset / ALIGNMENT);
+        Self((place.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u32)
+    }
+}
+
+/// The running checksum of an entry's key and value, which is taken before its place is known.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct BodySum(crc32fast::Hasher);
+
+impl BodySum {
+    pub(crate) fn of(key: &[u8], value: &[u8]) -> Self {
+        let mut sum = Self::default();
+        sum.update(key);
+        sum.update(value);
+        sum
+    }
+
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// Adds the header behind its checksum, and the salt.
+    fn finish(mut self, header: &[u8], salt: Salt) -> u32 {
+        self.0.update(header.get(KEY_SIZE..).unwrap_or_default());
+        self.0.finalize() ^ salt.0
+    }
+}
+
+/// Why bytes are no entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Invalid {
+    /// Fewer bytes than the header says.
+    Short,
+    /// The checksum does not match.
+    Checksum,
+    /// The flags contradict each other or the sizes.
+    Flags,
+    /// The time is zero or beyond the end of time.
+    Timestamp,
+    /// Flags that this version does not have.
+    UnknownFlags(u16),
+    /// A codec that this version does not have, in an entry that checks.
+    UnknownCodec(u8),
+}
+
+impl std::fmt::Display for Invalid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Short => f.write_str("the entry reaches beyond the end"),
+            Self::Checksum => f.write_str("the entry's checksum does not match"),
+            Self::Flags => f.write_str("the entry's flags contradict each other"),
+            Self::Timestamp => f.write_str("the entry's timestamp is out of range"),
+            Self::UnknownFlags(flags) => write!(f, "the entry has unknown flags {flags:#06x}"),
+            Self::UnknownCodec(codec) => write!(f, "the entry has unknown codec {codec}"),
+        }
+    }
+}
+
+/// An entry's header: all of it but key and value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Header {
+    checksum: u32,
+    pub(crate) flags: Flags,
+    pub(crate) key_size: u16,
+    /// The value's size on disk.
+    pub(crate) value_size: u32,
+    /// Microseconds since the epoch, strictly rising through the log.
+    pub(crate) timestamp: u64,
+    /// Microseconds since the epoch from which on the key is absent.
+    pub(crate) expiry: Option<u64>,
+    pub(crate) mark: Option<Mark>,
+    /// The value's size before compression.
+    pub(crate) raw_size: Option<u32>,
+}
+
+impl Header {
+    /// A header without optional fields; the timestamp is set when the entry is appended.
+    pub(crate) fn new(flags: Flags, key_size: u16, value_size: u32) -> Self {
+        let (checksum, timestamp) = (0, 0);
+        let (expiry, mark, raw_size) = (None, None, None);
+        Self { checksum, flags, key_size, value_size, timestamp, expiry, mark, raw_size }
+    }
+
+    pub(crate) fn with_expiry(mut self, expiry: Option<u64>) -> Self {
+        self.flags = self.flags.with_if(expiry.is_some(), Flags::EXPIRES);
+        self.expiry = expiry;
+        self
+    }
+
+    pub(crate) fn with_mark(mut self, mark: Option<Mark>) -> Self {
+        self.flags = self.flags.with_if(mark.is_some(), Flags::MARK);
+        self.mark = mark;
+        self
+    }
+
+    /// Returns the size of the header in bytes.
+    pub(crate) fn size(&self) -> usize {
+        let expiry = if self.flags.has(Flags::EXPIRES) { EXPIRY_SIZE } else { 0 };
+        let mark = if self.flags.has(Flags::MARK) { MARK_SIZE } else { 0 };
+        let raw_size = if self.flags.codec() == 0 { 0 } else { RAW_SIZE_SIZE };
+        HEADER_SIZE + expiry + mark + raw_size
+    }
+
+    /// Returns the size of the whole entry in bytes, padding included.
+    pub(crate) fn entry_size(&self) -> u64 {
+        padded(self.size() as u64 + u64::from(self.key_size) + u64::from(self.value_size))
+    }
+
+    pub(crate) fn is_tombstone(&self) -> bool {
+        self.flags.has(Flags::TOMBSTONE)
+    }
+
+    /// Returns whether the entry is a put or a delete, not a note of the log itself.
+    pub(crate) fn is_of_a_key(&self) -> bool {
+        !self.flags.any(Flags::END.with(Flags::MARK_ONLY))
+    }
+
+    pub(crate) fn is_expired(&self, now: u64) -> bool {
+        self.expiry.is_some_and(|expiry| expiry <= now)
+    }
+
+    /// Encodes the header for its place.
+    pub(crate) fn encode(&self, body: BodySum, salt: Salt) -> EncodedHeader {
+        let mut encoded = EncodedHeader { bytes: [0; HEADER_SIZE_MAX], size: CHECKSUM + 4 };
+        encoded.push(&self.key_size.to_be_bytes());
+        encoded.push(&self.flags.0.to_be_bytes());
+        encoded.push(&self.value_size.to_be_bytes());
+        encoded.push(&self.timestamp.to_be_bytes());
+        if let Some(expiry) = self.expiry {
+            encoded.push(&expiry.to_be_bytes());
+        }
+        if let Some(mark) = self.mark {
+            let units = u32::try_from(mark.offset / ALIGNMENT).unwrap_or(u32::MAX);
+            encoded.push(&mark.segment.to_be_bytes());
+            encoded.push(&units.to_be_bytes());
+        }
+        if let Some(raw_size) = self.raw_size {
+            encoded.push(&raw_size.to_be_bytes());
+        }
+        let checksum = body.finish(encoded.as_slice(), salt);
+        encoded.bytes[..KEY_SIZE].copy_from_slice(&checksum.to_be_bytes());
+        encoded
+    }
+
+    /// Decodes the header that these bytes begin with; nothing where they are all zero, since
+    /// there is no entry yet. Bytes beyond the header are not looked at.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Self>, Invalid> {
+        let mut fields = Fields(bytes);
+        let checksum = u32::from_be_bytes(fields.take()?);
+        let key_size = u16::from_be_bytes(fields.take()?);
+        let flags = Flags(u16::from_be_bytes(fields.take()?));
+        let value_size = u32::from_be_bytes(fields.take()?);
+        let timestamp = u64::from_be_bytes(fields.take()?);
+        if checksum == 0 && key_size == 0 && flags.0 == 0 && value_size == 0 && timestamp == 0 {
+            return Ok(None);
+        }
+        if timestamp == 0 || timestamp >= TIME_MAX {
+            return Err(Invalid::Timestamp);
+        }
+        let mut header = Self { checksum, timestamp, ..Self::new(flags, key_size, value_size) };
+        if flags.has(Flags::EXPIRES) {
+            header.expiry = Some(u64::from_be_bytes(fields.take()?));
+        }
+        if flags.has(Flags::MARK) {
+            let segment = u32::from_be_bytes(fields.take()?);
+            let offset = u64::from(u32::from_be_bytes(fields.take()?)) * ALIGNMENT;
+            header.mark = Some(Mark { segment, offset });
+        }
+        if flags.codec() != 0 {
+            header.raw_size = Some(u32::from_be_bytes(fields.take()?));
+        }
+        if header.goes_together() { Ok(Some(header)) } else { Err(Invalid::Flags) }
+    }
+
+    /// Whether the flags agree with each other and with the sizes.
+    fn goes_together(&self) -> bool {
+        let flags = self.flags;
+        let notes = u8::from(flags.has(Flags::END)) + u8::from(flags.has(Flags::MARK_ONLY));
+        let note_goes = notes == 0
+            || notes == 1
+                && !flags.any(Flags::OF_A_KEY)
+                && self.key_size == 0
+                && self.value_size == if flags.has(Flags::END) { 4 } else { 0 }
+                && (flags.has(Flags::END) || flags.has(Flags::MARK));
+        let tombstone_goes = !flags.has(Flags::TOMBSTONE)
+            || self.value_size == 0 && !flags.any(Flags::EXPIRES.with(Flags::CODEC));
+        note_goes && tombstone_goes
+    }
+
+    /// Checks that header, key and value are what was written at this place, and that this build
+    /// understands all of it. `header` is the encoded header as it was read.
+    pub(crate) fn check(&self, header: &[u8], body: BodySum, salt: Salt) -> Result<(), Invalid> {
+        let header = header.get(..self.size()).ok_or(Invalid::Short)?;
+        if body.finish(header, salt) != self.checksum {
+            return Err(Invalid::Checksum);
+        }
+        match (self.flags.unknown(), self.flags.codec()) {
+            (0, number) if Codec::from_number(number).is_some() => Ok(()),
+            (0, number) => Err(Invalid::UnknownCodec(number)),
+            (unknown, _) => Err(Invalid::UnknownFlags(unknown)),
+        }
+    }
+}
+
+/// A header's bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EncodedHeader {
+    bytes: [u8; HEADER_SIZE_MAX],
+    size: usize,
+}
+
+impl EncodedHeader {
+    fn push(&mut self, field: &[u8]) {
+        self.bytes[self.size..self.size + field.len()].copy_from_slice(field);
+        self.size += field.len();
+    }
+
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        &self.bytes[..self.size]
+    }
+}
+
+/// Takes fixed-size fields off the front of a slice.
+struct Fields<'a>(&'a [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Invalid> {
+        let (field, rest) = self.0.split_first_chunk().ok_or(Invalid::Short)?;
+        self.0 = rest;
+        Ok(*field)
+    }
+}
+
+/// A whole entry in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Entry<'a> {
+    pub(crate) header: Header,
+    bytes: &'a [u8],
+}
+
+impl<'a> Entry<'a> {
+    /// An entry whose header has been decoded from the front of its bytes.
+    pub(crate) fn new(header: Header, bytes: &'a [u8]) -> Self {
+        Self { header, bytes }
+    }
+
+    /// Decodes the entry that these bytes begin with, without checking its checksum.
+    #[cfg(test)]
+    pub(crate) fn decode(bytes: &'a [u8]) -> Result<Option<Self>, Invalid> {
+        let Some(header) = Header::decode(bytes)? else { return Ok(None) };
+        let size = usize::try_from(header.entry_size()).map_err(|_| Invalid::Short)?;
+        let bytes = bytes.get(..size).ok_or(Invalid::Short)?;
+        Ok(Some(Self { header, bytes }))
+    }
+
+    /// Returns where in the entry's bytes its key lies.
+    pub(crate) fn key_range(&self) -> std::ops::Range<usize> {
+        let start = self.header.size();
+        start..start + usize::from(self.header.key_size)
+    }
+
+    pub(crate) fn key(&self) -> &'a [u8] {
+        self.bytes.get(self.key_range()).unwrap_or_default()
+    }
+
+    /// Returns where in the entry's bytes its value lies.
+    pub(crate) fn value_range(&self) -> std::ops::Range<usize> {
+        let start = self.key_range().end;
+        start..start + self.header.value_size as usize
+    }
+
+    pub(crate) fn value(&self) -> &'a [u8] {
+        self.bytes.get(self.value_range()).unwrap_or_default()
+    }
+
+    pub(crate) fn check(&self, salt: Salt) -> Result<(), Invalid> {
+        self.header.check(self.bytes, BodySum::of(self.key(), self.value()), salt)
+    }
+}
+
+#[cfg(test)]
+mod tests;

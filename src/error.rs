@@ -1,0 +1,238 @@
+//! The one error type of the crate.
+//!
+//! - Every message says what happened, where (file and offset), and what to do about it.
+//! - `Error::Io` is built by `fs` alone, which knows the action and the path.
+//! - A key that is not there is no error: look-ups answer `Ok(None)`.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// A result whose error is this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Everything that can go wrong, by what the caller can do about it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused something.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb: "open", "write", "sync".
+        action: &'static str,
+        /// The file or directory it was tried on.
+        path: PathBuf,
+        /// The operating system's own answer.
+        source: io::Error,
+    },
+
+    /// Bytes on disk are not what was written there, and they were known to be durable.
+    ///
+    /// Nothing was changed. Restore the file from a copy, or salvage what still checks into a
+    /// fresh store.
+    #[error("{} is corrupt at offset {offset}: {reason}; restore it from a copy or salvage the \
+             store, nothing was changed", path.display())]
+    Corrupt {
+        /// The damaged file.
+        path: PathBuf,
+        /// Where the damage was met, in bytes from the start of the file.
+        offset: u64,
+        /// What does not check.
+        reason: String,
+    },
+
+    /// A segment that the store's files name is not there.
+    #[error("{} is missing, and the store's manifest or log names it; put the file back, nothing \
+             was changed", path.display())]
+    MissingSegment {
+        /// Where the segment should be.
+        path: PathBuf,
+    },
+
+    /// A file was written by a newer version of this format.
+    #[error("{} has format version {found}, this build reads up to {supported}; open it with a \
+             newer release", path.display())]
+    UnsupportedVersion {
+        /// The file.
+        path: PathBuf,
+        /// The version it names.
+        found: u16,
+        /// The newest version that this build reads.
+        supported: u16,
+    },
+
+    /// An entry is compressed with a codec that this build does not have.
+    #[error("{} has an entry at offset {offset} compressed with codec {codec}, which this build \
+             lacks; open it with a build that has it", path.display())]
+    UnsupportedCodec {
+        /// The segment.
+        path: PathBuf,
+        /// The entry's place, in bytes from the start of the file.
+        offset: u64,
+        /// The codec's number.
+        codec: u8,
+    },
+
+    /// An entry checks, but carries flags that this build does not know.
+    #[error("{} has an entry at offset {offset} with unknown flags {flags:#06x}; open it with a \
+             newer release", path.display())]
+    UnsupportedFlags {
+        /// The segment.
+        path: PathBuf,
+        /// The entry's place, in bytes from the start of the file.
+        offset: u64,
+        /// The flag bits that are not known.
+        flags: u16,
+    },
+
+    /// Another process, or another handle of this one, writes to this store.
+    #[error("{} is locked by {}; close it there, or open it read-only here", path.display(),
+            holder(*pid))]
+    Locked {
+        /// The store's directory.
+        path: PathBuf,
+        /// The process that holds the lock, if it could be read.
+        pid: Option<u32>,
+    },
+
+    /// There is no store here, and none was to be created.
+    #[error("there is no store at {}; create one with `Options::create_if_missing(true)` and \
+             without `read_only`", path.display())]
+    NotFound {
+        /// The directory that was to be opened.
+        path: PathBuf,
+    },
+
+    /// The path exists and is not a directory.
+    #[error("{} is not a directory; a store is a directory of its own", path.display())]
+    NotADirectory {
+        /// The path that was to be opened.
+        path: PathBuf,
+    },
+
+    /// The store was opened with [`Options::read_only`](crate::Options::read_only).
+    #[error("the store was opened read-only")]
+    ReadOnly,
+
+    /// The key is larger than the store takes.
+    #[error("the key has {size} bytes, the limit is {limit}")]
+    KeyTooLarge {
+        /// The key's size in bytes.
+        size: u64,
+        /// The largest size allowed, in bytes.
+        limit: u64,
+    },
+
+    /// The value is larger than the store takes.
+    #[error("the value has {size} bytes, the limit is {limit}")]
+    ValueTooLarge {
+        /// The value's size in bytes.
+        size: u64,
+        /// The largest size allowed, in bytes.
+        limit: u64,
+    },
+
+    /// The batch's entries do not fit in one segment.
+    #[error("the batch takes {size} bytes on disk, the limit is {limit}; split it")]
+    BatchTooLarge {
+        /// What the batch's entries would take on disk, in bytes.
+        size: u64,
+        /// The largest size allowed, in bytes.
+        limit: u64,
+    },
+
+    /// An option has a value that makes no sense.
+    #[error("the option `{name}` is {value}: {reason}")]
+    InvalidOption {
+        /// The option's name, as its setter is called.
+        name: &'static str,
+        /// The value that was given.
+        value: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+
+    /// The disk is full, or a quota is used up. Nothing was written; the store stays usable.
+    #[error("no space left for {}; free some and try again, the store is intact", path.display())]
+    NoSpace {
+        /// The file that could not grow.
+        path: PathBuf,
+    },
+
+    /// The store has as many segments as it can address.
+    #[error("the store has {limit} segments and can address no more; use larger segments")]
+    TooManySegments {
+        /// The largest number of segments.
+        limit: u64,
+    },
+
+    /// An earlier write or sync failed half-way, so that no later one may succeed. Reads go on.
+    ///
+    /// Close the store and open it again: opening recovers what was durable.
+    #[error(
+        "the store takes no more writes since an earlier failure; reopen it to recover: \
+             {cause}"
+    )]
+    Poisoned {
+        /// The first failure.
+        #[source]
+        cause: Arc<Error>,
+    },
+}
+
+fn holder(pid: Option<u32>) -> String {
+    pid.map_or_else(|| "another handle".to_owned(), |pid| format!("process {pid}"))
+}
+
+impl Error {
+    /// Returns whether bytes on disk were found damaged or missing.
+    pub fn is_corruption(&self) -> bool {
+        match self {
+            Self::Corrupt { .. } | Self::MissingSegment { .. } => true,
+            Self::Poisoned { cause } => cause.is_corruption(),
+            _ => false,
+        }
+    }
+
+    /// Returns whether the store is held by another writer.
+    pub fn is_locked(&self) -> bool {
+        matches!(self, Self::Locked { .. })
+    }
+
+    /// Returns whether the disk was full. The write had no effect and can be tried again.
+    pub fn is_no_space(&self) -> bool {
+        matches!(self, Self::NoSpace { .. })
+    }
+
+    /// Returns whether the store has stopped writing because of an earlier failure.
+    pub fn is_poisoned(&self) -> bool {
+        matches!(self, Self::Poisoned { .. })
+    }
+
+    /// Returns whether a newer build, or one with more features, could read what this one can't.
+    pub fn is_unsupported(&self) -> bool {
+        matches!(
+            self,
+            Self::UnsupportedVersion { .. }
+                | Self::UnsupportedCodec { .. }
+                | Self::UnsupportedFlags { .. }
+        )
+    }
+
+    /// Returns whether the call itself was at fault: an oversized key, a bad option, a write to a
+    /// read-only store.
+    pub fn is_invalid_input(&self) -> bool {
+        matches!(
+            self,
+            Self::ReadOnly
+                | Self::KeyTooLarge { .. }
+                | Self::ValueTooLarge { .. }
+                | Self::BatchTooLarge { .. }
+                | Self::InvalidOption { .. }
+        )
+    }
+
+    pub(crate) fn corrupt(path: &Path, offset: u64, reason: impl Into<String>) -> Self {
+        Self::Corrupt { path: path.to_path_buf(), offset, reason: reason.into() }
+    }
+}

@@ -1,0 +1,163 @@
+//! What a crash leaves of a twin's disk, at any moment of its trace.
+//!
+//! - An image is made of the state at the start and the trace alone, so that every moment of a run
+//!   can be looked at after the run.
+//! - The death of a process loses nothing, since the kernel has it all. A power cut loses what was
+//!   not synced: contents by their file, names by their directory. POSIX promises no more.
+//! - What was not synced may have reached the disk all the same, each operation for itself and in
+//!   any selection; the test chooses. A single write is there as a whole or not at all: a test
+//!   that wants it torn cuts the image's file.
+//! - Locks end with the processes that hold them.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::disk::Disk;
+use super::{Op, Twin, parent};
+
+/// An operation of the trace, or something that a test did to the disk behind its back.
+pub(super) enum Step {
+    Op(Op),
+    Put { file: u64, path: PathBuf, bytes: Vec<u8> },
+    Delete { path: PathBuf },
+}
+
+/// Where a disk started from, and everything since.
+pub(super) struct History {
+    base: Disk,
+    steps: Vec<Step>,
+    op_count: usize,
+}
+
+/// An operation that no sync has followed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Unsynced<'a> {
+    /// The content or the size of a file. Also a `Create` that emptied a file which was there.
+    Data(&'a Op),
+    /// A name in a directory.
+    Name(&'a Op),
+}
+
+impl Twin {
+    /// Returns the disk as the death of the process after the first `ops` operations leaves it.
+    pub(crate) fn kill_image(&self, ops: usize) -> Arc<Self> {
+        let inner = self.inner.lock();
+        let mut disk = inner.history.base.copy();
+        for step in inner.history.first(ops) {
+            disk.apply(step);
+        }
+        Self::of(disk)
+    }
+
+    /// Returns the disk as the death of the process at this moment leaves it.
+    pub(crate) fn kill_image_now(&self) -> Arc<Self> {
+        self.kill_image(self.op_count())
+    }
+
+    /// Returns the disk as a power cut after the first `ops` operations leaves it.
+    ///
+    /// `keep` is asked about each operation among them that was not synced, in their order,
+    /// whether it reached the disk. It must not use this twin, which is locked meanwhile.
+    pub(crate) fn power_image(
+        &self,
+        ops: usize,
+        mut keep: impl FnMut(Unsynced<'_>) -> bool,
+    ) -> Arc<Self> {
+        let inner = self.inner.lock();
+        let steps = inner.history.first(ops);
+        let syncs = Syncs::of(steps);
+        let mut disk = inner.history.base.copy();
+        let mut live = disk.names.clone();
+        for (at, step) in steps.iter().enumerate() {
+            let edits = live.edits(step);
+            let unsynced = match step {
+                Step::Op(op) => syncs.unsynced(op, at, !edits.is_empty()),
+                Step::Put { .. } | Step::Delete { .. } => None,
+            };
+            if let Step::Op(Op::Create { file, .. }) = step {
+                // Nameless perhaps, but there: a later rename may give it a name that lasts.
+                disk.content_mut(*file);
+            }
+            if unsynced.is_none_or(&mut keep) {
+                disk.apply_to_content(step);
+                disk.names.edit(edits.clone());
+            }
+            live.edit(edits);
+        }
+        Self::of(disk)
+    }
+
+    /// Returns a copy of the disk as it is, all of it durable.
+    pub(crate) fn fork(&self) -> Arc<Self> {
+        Self::of(self.inner.lock().disk.copy())
+    }
+}
+
+impl History {
+    pub(super) fn new(base: Disk) -> Self {
+        Self { base, steps: Vec::new(), op_count: 0 }
+    }
+
+    pub(super) fn push(&mut self, step: Step) {
+        self.op_count += usize::from(matches!(step, Step::Op(_)));
+        self.steps.push(step);
+    }
+
+    pub(super) fn op_count(&self) -> usize {
+        self.op_count
+    }
+
+    pub(super) fn trace(&self) -> Vec<Op> {
+        let op = |step: &Step| match step {
+            Step::Op(op) => Some(op.clone()),
+            _ => None,
+        };
+        self.steps.iter().filter_map(op).collect()
+    }
+
+    /// Returns the steps that came before any operation but the first `ops`.
+    fn first(&self, ops: usize) -> &[Step] {
+        assert!(ops <= self.op_count, "the trace has {} operations, not {ops}", self.op_count);
+        let mut indexes = (0..self.steps.len()).filter(|i| matches!(self.steps[*i], Step::Op(_)));
+        &self.steps[..indexes.nth(ops).unwrap_or(self.steps.len())]
+    }
+}
+
+/// The last sync of each file and each directory, by its place among the steps.
+struct Syncs<'a> {
+    files: BTreeMap<u64, usize>,
+    dirs: BTreeMap<&'a Path, usize>,
+}
+
+impl<'a> Syncs<'a> {
+    fn of(steps: &'a [Step]) -> Self {
+        let mut syncs = Self { files: BTreeMap::new(), dirs: BTreeMap::new() };
+        for (at, step) in steps.iter().enumerate() {
+            match step {
+                Step::Op(Op::Sync { file }) => syncs.files.insert(*file, at),
+                Step::Op(Op::SyncDir { path }) => syncs.dirs.insert(path, at),
+                _ => None,
+            };
+        }
+        syncs
+    }
+
+    /// Returns what may be missing after a power cut, if the operation at `at` is not durable.
+    fn unsynced<'b>(&self, op: &'b Op, at: usize, changes_names: bool) -> Option<Unsynced<'b>> {
+        let content = |file| self.files.get(file).is_some_and(|sync| *sync > at);
+        let name = |path| self.dirs.get(parent(path)).is_some_and(|sync| *sync > at);
+        let (is_durable, unsynced) = match op {
+            Op::Create { file, .. } if !changes_names => (content(file), Unsynced::Data(op)),
+            Op::Write { file, .. } | Op::SetSize { file, .. } | Op::Allocate { file, .. } => {
+                (content(file), Unsynced::Data(op))
+            }
+            Op::Create { path, .. } | Op::CreateDir { path } | Op::Remove { path } => {
+                (name(path), Unsynced::Name(op))
+            }
+            Op::Rename { from, to } => (name(from) && name(to), Unsynced::Name(op)),
+            Op::Sync { .. } | Op::SyncDir { .. } | Op::Lock { .. } => return None,
+        };
+        (!is_durable).then_some(unsynced)
+    }
+}

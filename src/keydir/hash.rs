@@ -1,0 +1,97 @@
+//! From a key to its hash bits: shard, fingerprint, and 12 bits more.
+//!
+//! - Stored in hints, so the function is a published, stable one, XXH3-128 with the store's seed.
+//! - A shard is the top of the fingerprint, so that a hint sorted by fingerprint is sorted by
+//!   shard.
+
+/// Shards are told apart by this many bits of the fingerprint, its highest.
+pub(super) const SHARD_BITS: u32 = 12;
+
+/// The hash bits of a key. Two keys may share them all; the key in the log decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct KeyHash {
+    /// Never one of the two values that mark a slot empty or removed.
+    pub(crate) fingerprint: u64,
+    /// 12 bits that are compared before the key is.
+    pub(crate) extra: u16,
+}
+
+impl KeyHash {
+    pub(super) fn shard(self) -> usize {
+        // 12 bits fit any usize.
+        (self.fingerprint >> (64 - SHARD_BITS)) as usize
+    }
+
+    /// Returns the bucket among `count`, rising with the fingerprint within a shard.
+    pub(super) fn bucket(self, count: usize) -> usize {
+        let high = (self.fingerprint << SHARD_BITS) >> 32;
+        usize::try_from((high * count as u64) >> 32).unwrap_or(0)
+    }
+}
+
+/// Hashes keys with a store's seed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyHasher {
+    seed: u64,
+    /// Fewer bits, so that keys collide all the time.
+    #[cfg(test)]
+    weak: bool,
+}
+
+impl KeyHasher {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            #[cfg(test)]
+            weak: false,
+        }
+    }
+
+    /// A hash of two bits: four values, in two shards.
+    #[cfg(test)]
+    pub(crate) fn weak(seed: u64) -> Self {
+        Self { seed, weak: true }
+    }
+
+    pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
+        let hash = xxhash_rust::xxh3::xxh3_128_with_seed(key, self.seed);
+        #[cfg(test)]
+        let hash = if self.weak { hash & (1 << 63 | 1 << 40) } else { hash };
+        // The low half is the fingerprint, the lowest bits of the high half the extra ones.
+        let fingerprint = (hash & u128::from(u64::MAX)) as u64;
+        let extra = ((hash >> 64) & 0xfff) as u16;
+        // Zero and one are kept free for empty and removed slots.
+        let fingerprint = if fingerprint < 2 { fingerprint + 2 } else { fingerprint };
+        KeyHash { fingerprint, extra }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_the_published_one_for_ever() {
+        let hash = KeyHasher::new(42).hash(b"answer");
+        let published = xxhash_rust::xxh3::xxh3_128_with_seed(b"answer", 42);
+        assert_eq!(hash.fingerprint, published as u64);
+        assert_eq!(hash.extra, (published >> 64) as u16 & 0xfff);
+        assert_eq!(KeyHasher::new(0).hash(b"").fingerprint, 0x6001_c324_468d_497f);
+    }
+
+    #[test]
+    fn buckets_rise_with_the_fingerprint_and_cover_the_table() {
+        let bucket = |fingerprint| KeyHash { fingerprint, extra: 0 }.bucket(10);
+        assert_eq!(bucket(2), 0);
+        assert_eq!(bucket(u64::MAX), 9);
+        assert!((0..100).is_sorted_by_key(|step| bucket(step << 44)));
+    }
+
+    #[test]
+    fn the_weak_hash_has_four_values() {
+        let hasher = KeyHasher::weak(7);
+        let values: std::collections::HashSet<_> =
+            (0..100_u32).map(|key| hasher.hash(&key.to_be_bytes())).collect();
+        assert_eq!(values.len(), 4);
+    }
+}

@@ -1,0 +1,73 @@
+//! An embedded key-value store: an append-only log of segment files, a keydir in memory that
+//! knows where every live key is, and a plain promise about what survives a crash.
+//!
+//! ```
+//! use bitcask::{Bitcask, Options};
+//! # fn main() -> bitcask::Result<()> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let path = dir.path();
+//! let db = Bitcask::open(path, Options::default())?;
+//! db.put("answer", b"42")?;
+//! assert_eq!(db.get("answer")?.as_deref(), Some(&b"42"[..]));
+//! db.close()
+//! # }
+//! ```
+//!
+//! The store is a directory. Every put and every delete is an entry at the end of a log of
+//! segment files, and entries are never rewritten. The keydir holds 16 bytes a key: where its
+//! newest entry lies. The key itself is read from the log, where its value is.
+//!
+//! # Promises
+//!
+//! 1. What [`Bitcask::sync`] or a write under [`SyncPolicy::Always`] has returned for is there
+//!    after a kill, a kernel crash, and a power loss.
+//! 2. A write that has returned survives the death of the process under every policy.
+//! 3. What is recovered is the state after some first part of the writes, at or after the last
+//!    sync; a batch is there whole or not at all.
+//! 4. A deleted key does not return, and no read returns bytes that were not written under its key.
+//! 5. Damage to data known to be durable is an [`Error::Corrupt`]; whatever else opening can't
+//!    read is set aside, and [`Bitcask::recovery`] tells of it.
+//! 6. The first write or sync that fails half-way ends writing, reads go on; a full disk only fails
+//!    the write that meets it.
+//!
+//! # Reading the source
+//!
+//! In this order: `error`, `value`, `stats`, `clock`, `options`, `codec`, `fs`, `entry`, `keydir`,
+//! `segment`, `manifest`, `commit`, `recovery`, `background`, `store`. A module uses only those
+//! before it.
+
+#![warn(clippy::disallowed_methods)]
+
+#[cfg(not(all(unix, target_pointer_width = "64")))]
+compile_error!("bitcask needs a 64-bit Unix system: it maps whole segments");
+
+mod error;
+mod value;
+
+mod clock;
+mod stats;
+
+mod codec;
+mod options;
+
+mod fs;
+
+mod entry;
+
+mod keydir;
+mod segment;
+
+mod manifest;
+
+mod commit;
+mod recovery;
+
+mod background;
+mod store;
+
+pub use error::{Error, Result};
+pub use options::{Options, SyncPolicy, WriteOptions};
+pub use recovery::{Cut, RecoveryReport};
+pub use stats::Stats;
+pub use store::{Batch, Bitcask, Iter, Keys};
+pub use value::Value;

@@ -1,0 +1,219 @@
+//! The active segment: create it, grow it, append to it, end it.
+//!
+//! - One writer at a time; the store's append lock sees to that.
+//! - Room is set aside before anything is written to it. Running out of it is the one failure
+//!   that leaves the segment as it was; after any other the caller has to stop writing.
+//! - What is appended becomes readable only when all of it is written.
+//! - Room for an end entry is always left.
+
+use std::sync::Arc;
+
+use super::header::{Identity, Kind, SegmentHeader};
+use super::map::Bytes;
+use super::{Dir, FIRST_OFFSET, Place, Segment, SegmentId};
+use crate::entry::{BodySum, END_SIZE_MAX, Flags, Header, Mark, Salt, padded};
+use crate::error::Result;
+use crate::fs::{Access, File, Fs};
+
+/// A new file grows to this first, so that a small store stays small.
+const GROWTH_MIN: u64 = 1 << 20;
+/// Growth doubles the file up to this much at a time.
+const GROWTH_MAX: u64 = 64 << 20;
+/// Entries are gathered up to about this size and written with one call.
+const GATHER_SIZE: usize = 256 << 10;
+
+/// An entry that has everything but its place, its time and what rides on it.
+#[derive(Debug)]
+pub(crate) struct Draft<'a> {
+    pub(crate) header: Header,
+    key: &'a [u8],
+    value: &'a [u8],
+    body: BodySum,
+}
+
+impl<'a> Draft<'a> {
+    /// Sizes have been checked against the limits of the format by the caller.
+    pub(crate) fn put(key: &'a [u8], value: &'a [u8], expiry: Option<u64>) -> Self {
+        Self::new(Flags::default(), key, value).with_expiry(expiry)
+    }
+
+    pub(crate) fn tombstone(key: &'a [u8]) -> Self {
+        Self::new(Flags::TOMBSTONE, key, &[])
+    }
+
+    /// An entry for its mark alone.
+    pub(crate) fn mark_only() -> Self {
+        Self::new(Flags::MARK_ONLY, &[], &[])
+    }
+
+    /// The end of a segment; the value is the id of the next one, encoded.
+    fn end(next: &'a [u8; 4]) -> Self {
+        Self::new(Flags::END, &[], next)
+    }
+
+    fn new(flags: Flags, key: &'a [u8], value: &'a [u8]) -> Self {
+        let key_size = u16::try_from(key.len()).unwrap_or(u16::MAX);
+        let value_size = u32::try_from(value.len()).unwrap_or(u32::MAX);
+        let header = Header::new(flags, key_size, value_size);
+        Self { header, key, value, body: BodySum::of(key, value) }
+    }
+
+    fn with_expiry(mut self, expiry: Option<u64>) -> Self {
+        self.header = self.header.with_expiry(expiry);
+        self
+    }
+
+    pub(crate) fn key(&self) -> &'a [u8] {
+        self.key
+    }
+}
+
+/// The segment that is appended to.
+#[derive(Debug)]
+pub(crate) struct Active {
+    segment: Arc<Segment>,
+    file: File,
+    /// Where the next entry goes.
+    end: u64,
+    /// Up to where room has been set aside.
+    allocated: u64,
+    /// Up to where the segment may grow.
+    capacity: u64,
+    /// Puts and deletes so far.
+    entries: u64,
+    /// Entries not yet written, for the place `end - gathered.len()`.
+    gathered: Vec<u8>,
+}
+
+impl Active {
+    /// Creates a segment: temporary name, header, sync, name, directory sync.
+    ///
+    /// When this fails, nothing is left but perhaps a temporary file; a sync that failed is the
+    /// caller's to judge.
+    pub(crate) fn create(
+        fs: &Fs,
+        dir: &Dir,
+        id: SegmentId,
+        identity: Identity,
+        created: u64,
+        capacity: u64,
+    ) -> Result<Self> {
+        let path = dir.log(id);
+        let temporary = Dir::temporary(&path);
+        let allocated = capacity.min(GROWTH_MIN);
+        let fill = || {
+            let file = fs.open(&temporary, Access::Create)?;
+            file.allocate(allocated)?;
+            let header = SegmentHeader { kind: Kind::Log, id, identity, created };
+            file.write_at(&header.encode(), 0)?;
+            file.sync()?;
+            fs.rename(&temporary, &path)?;
+            fs.sync_dir(dir.path())?;
+            Ok(file)
+        };
+        let file = fill().inspect_err(|_| {
+            // Best effort: what can't be removed now is removed at the next open.
+            let _ = fs.remove(&temporary);
+        })?;
+        let bytes = Bytes::mapped(&file, FIRST_OFFSET, capacity);
+        let segment = Arc::new(Segment::new(id, &path, bytes));
+        let (end, entries, gathered) = (FIRST_OFFSET, 0, Vec::new());
+        Ok(Self { segment, file, end, allocated, capacity, entries, gathered })
+    }
+
+    /// Returns how large a segment has to be for entries of this size.
+    pub(crate) fn capacity_for(size: u64, segment_size: u64) -> u64 {
+        (FIRST_OFFSET + size + END_SIZE_MAX).max(segment_size)
+    }
+
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(crate) fn end(&self) -> Place {
+        Place::new(self.segment.id(), self.end)
+    }
+
+    pub(crate) fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// Returns whether entries of this size fit, and leave room for an end entry.
+    pub(crate) fn has_room(&self, size: u64) -> bool {
+        self.end + size + END_SIZE_MAX <= self.capacity
+    }
+
+    /// Sets room aside for entries of this size and an end entry. A failure changes nothing.
+    pub(crate) fn reserve(&mut self, size: u64) -> Result<()> {
+        let needed = self.end + size + END_SIZE_MAX;
+        if needed <= self.allocated {
+            return Ok(());
+        }
+        let step = self.allocated.clamp(GROWTH_MIN, GROWTH_MAX);
+        let wanted = needed.max((self.allocated + step).min(self.capacity));
+        // Where the whole step does not fit, just what is needed may.
+        self.file.allocate(wanted).or_else(|_| self.file.allocate(needed)).map(|()| {
+            self.allocated = self.file.size().unwrap_or(needed).max(needed);
+        })
+    }
+
+    /// Appends an entry whose room has been reserved; it is readable after `flush`.
+    ///
+    /// After a failure part of it may be on disk: nothing may be appended behind it.
+    pub(crate) fn append(&mut self, draft: &Draft<'_>, timestamp: u64) -> Result<Place> {
+        let place = self.end();
+        let mut header = draft.header;
+        header.timestamp = timestamp;
+        let encoded = header.encode(draft.body.clone(), Salt::new(place.segment.0, place.offset));
+        self.gathered.extend_from_slice(encoded.as_slice());
+        self.gathered.extend_from_slice(draft.key);
+        self.end += (encoded.as_slice().len() + draft.key.len()) as u64;
+        if self.gathered.len() + draft.value.len() > GATHER_SIZE {
+            self.write_gathered()?;
+        }
+        if draft.value.len() > GATHER_SIZE {
+            self.file.write_at(draft.value, self.end)?;
+        } else {
+            self.gathered.extend_from_slice(draft.value);
+        }
+        self.end += draft.value.len() as u64;
+        let padding = padded(self.end) - self.end;
+        self.gathered.extend(std::iter::repeat_n(0, usize::try_from(padding).unwrap_or(0)));
+        self.end += padding;
+        self.entries += u64::from(header.is_of_a_key());
+        Ok(place)
+    }
+
+    /// Writes what `append` has gathered and makes it readable.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        self.write_gathered()?;
+        self.segment.advance(self.end);
+        Ok(())
+    }
+
+    /// Ends the segment: nothing is appended behind the entry that names the next one.
+    pub(crate) fn finish(
+        &mut self,
+        next: SegmentId,
+        mark: Option<Mark>,
+        timestamp: u64,
+    ) -> Result<()> {
+        let next = next.0.to_be_bytes();
+        let mut draft = Draft::end(&next);
+        draft.header = draft.header.with_mark(mark);
+        self.append(&draft, timestamp)?;
+        self.flush()
+    }
+
+    fn write_gathered(&mut self) -> Result<()> {
+        let start = self.end - self.gathered.len() as u64;
+        self.file.write_at(&self.gathered, start)?;
+        self.gathered.clear();
+        self.gathered.shrink_to(2 * GATHER_SIZE);
+        Ok(())
+    }
+}

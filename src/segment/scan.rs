@@ -1,0 +1,278 @@
+//! Entries in order, and THE torn-tail rule.
+//!
+//! - Reads with `pread`, checks everything, and needs a fixed amount of memory whatever the sizes
+//!   on disk say: values are summed as they stream by.
+//! - *The log ends* at the first entry that does not check, at a batch without its end, or where a
+//!   segment has no end entry. *Unless* an entry that checks lies behind that place, in this or a
+//!   later segment, with a durable mark above it: then durable data is damaged. [`Scan::next`]
+//!   finds the first half of the rule, [`find_mark_above`] the second.
+
+use std::path::Path;
+
+pub(crate) use super::set::refusal;
+use super::{FIRST_OFFSET, Place, SegmentId};
+use crate::entry::{
+    ALIGNMENT, BodySum, Flags, HEADER_SIZE, HEADER_SIZE_MAX, Header, Invalid, Salt,
+};
+use crate::error::{Error, Result};
+use crate::fs::File;
+
+/// What is read ahead, and so the memory that a scan needs.
+const WINDOW_SIZE: usize = 256 << 10;
+/// Checksum work behind a bad place, as a multiple of the bytes there.
+const SEARCH_WORK: u64 = 4;
+/// How far ahead of the clock an entry's time may be for a search to look at it: ten years.
+const TIME_AHEAD: u64 = 10 * 365 * 86_400 * 1_000_000;
+
+/// An entry that checks, without its value.
+#[derive(Debug)]
+pub(crate) struct Scanned<'a> {
+    pub(crate) offset: u64,
+    pub(crate) header: Header,
+    pub(crate) key: &'a [u8],
+}
+
+impl Scanned<'_> {
+    /// Returns whether the batch that the entry belongs to goes on behind it.
+    pub(crate) fn continues(&self) -> bool {
+        self.header.flags.has(Flags::CONTINUES)
+    }
+}
+
+/// Where and why a scan has come to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// The segment's end entry, which names the next segment.
+    End { next: SegmentId, offset: u64 },
+    /// Zeros, or no room for an entry: none has been appended here yet.
+    Nothing { offset: u64 },
+    /// Something that does not check.
+    Bad { offset: u64, invalid: Invalid },
+}
+
+/// Reads a segment's entries in order.
+#[derive(Debug)]
+pub(crate) struct Scan<'a> {
+    window: Window<'a>,
+    id: SegmentId,
+    offset: u64,
+    key: Vec<u8>,
+}
+
+impl<'a> Scan<'a> {
+    /// Scans from the first entry on, up to `end` bytes from the start of the file.
+    pub(crate) fn new(file: &'a File, id: SegmentId, end: u64) -> Self {
+        Self { window: Window::new(file, end), id, offset: FIRST_OFFSET, key: Vec::new() }
+    }
+
+    /// Returns the next entry, or why there is none. Not to be called again after a stop.
+    pub(crate) fn next(&mut self) -> Result<std::result::Result<Scanned<'_>, Stop>> {
+        let offset = self.offset;
+        let header = match self.window.checked(self.id, offset, &mut self.key)? {
+            Ok(Some(header)) => header,
+            Ok(None) => return Ok(Err(Stop::Nothing { offset })),
+            Err(invalid) => return Ok(Err(Stop::Bad { offset, invalid })),
+        };
+        self.offset += header.entry_size();
+        if header.flags.has(Flags::END) {
+            let value_offset = offset + header.size() as u64;
+            let value = self.window.peek(value_offset, 4)?;
+            let next = value.try_into().map_or(0, u32::from_be_bytes);
+            return Ok(Err(Stop::End { next: SegmentId(next), offset: self.offset }));
+        }
+        Ok(Ok(Scanned { offset, header, key: &self.key }))
+    }
+}
+
+/// Reads a sealed segment: anything but entries up to its listed length is corruption.
+pub(crate) fn for_each_sealed(
+    file: &File,
+    id: SegmentId,
+    length: u64,
+    mut visit: impl FnMut(Scanned<'_>),
+) -> Result<()> {
+    let mut scan = Scan::new(file, id, length);
+    let mut in_batch = false;
+    let stop = loop {
+        match scan.next()? {
+            Ok(entry) => {
+                in_batch = entry.continues();
+                visit(entry);
+            }
+            Err(stop) => break stop,
+        }
+    };
+    let corrupt = |offset, reason| Err(Error::corrupt(file.path(), offset, reason));
+    match stop {
+        Stop::Bad { offset, invalid } => Err(refusal(file.path(), offset, invalid)),
+        Stop::End { offset, .. } | Stop::Nothing { offset } if offset == length => {
+            if in_batch {
+                corrupt(offset, "the segment ends within a batch")
+            } else {
+                Ok(())
+            }
+        }
+        Stop::End { offset, .. } => corrupt(offset, "there is more behind the end entry"),
+        Stop::Nothing { offset } => corrupt(offset, "there are zeros instead of an entry"),
+    }
+}
+
+/// Reads the key of an entry that a hint named, and checks the entry.
+pub(crate) fn key_at(file: &File, id: SegmentId, offset: u64, end: u64) -> Result<Vec<u8>> {
+    let mut key = Vec::new();
+    match Window::new(file, end).checked(id, offset, &mut key)? {
+        Ok(Some(_)) => Ok(key),
+        Ok(None) => Err(Error::corrupt(file.path(), offset, "there is no entry here")),
+        Err(invalid) => Err(refusal(file.path(), offset, invalid)),
+    }
+}
+
+/// Searches behind a bad place for an entry that checks and carries a mark above that place.
+///
+/// Headers are tested before anything is summed: known flags, sizes that fit, a mark above
+/// `bad`, a time later than the last good one. So this costs little more than reading the file;
+/// where crafted bytes make it cost more, it is given up with an error, and nothing is cut.
+pub(crate) fn find_mark_above(
+    file: &File,
+    id: SegmentId,
+    from: u64,
+    bad: Place,
+    times: std::ops::Range<u64>,
+) -> Result<Option<u64>> {
+    let size = file.size()?;
+    let content_end = end_of_content(file, from)?;
+    let mut window = Window::new(file, size);
+    let mut work = SEARCH_WORK * size.saturating_sub(from) + WINDOW_SIZE as u64;
+    let times = times.start..times.end.saturating_add(TIME_AHEAD);
+    let mut offset = from;
+    while offset < content_end {
+        let plausible = |header: &Header| {
+            let mark = header.mark.map(Place::from);
+            mark.is_some_and(|mark| bad < mark && mark <= Place::new(id, offset))
+                && times.contains(&header.timestamp)
+                && header.entry_size() <= size - offset
+        };
+        let head = window.peek(offset, HEADER_SIZE_MAX)?;
+        if let Ok(Some(header)) = Header::decode(head)
+            && plausible(&header)
+        {
+            let Some(left) = work.checked_sub(header.entry_size()) else {
+                return Err(search_given_up(file.path(), offset));
+            };
+            work = left;
+            if let Ok(Some(_)) = window.checked(id, offset, &mut Vec::new())? {
+                return Ok(Some(offset));
+            }
+        }
+        offset += ALIGNMENT;
+    }
+    Ok(None)
+}
+
+fn search_given_up(path: &Path, offset: u64) -> Error {
+    let reason = "the bytes behind a torn entry look like entries too often to tell a torn tail \
+                  from damage";
+    Error::corrupt(path, offset, reason)
+}
+
+/// Returns where the last byte at or behind `from` lies that is not zero, plus one; `from` if
+/// there is none.
+pub(crate) fn end_of_content(file: &File, from: u64) -> Result<u64> {
+    let size = file.size()?;
+    let mut window = Window::new(file, size);
+    let (mut offset, mut end) = (from, from);
+    while offset < size {
+        let bytes = window.peek(offset, WINDOW_SIZE)?;
+        if bytes.is_empty() {
+            break;
+        }
+        if let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
+            end = offset + last as u64 + 1;
+        }
+        offset += bytes.len() as u64;
+    }
+    Ok(end)
+}
+
+/// A part of a file in memory, moved along it.
+#[derive(Debug)]
+struct Window<'a> {
+    file: &'a File,
+    /// Nothing at or behind this offset is looked at.
+    limit: u64,
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl<'a> Window<'a> {
+    fn new(file: &'a File, limit: u64) -> Self {
+        Self { file, limit, start: 0, bytes: Vec::new() }
+    }
+
+    /// Returns up to `size` bytes at an offset; fewer where the file or the limit ends, or the
+    /// window is full.
+    fn peek(&mut self, offset: u64, size: usize) -> Result<&[u8]> {
+        let size = size.min(WINDOW_SIZE);
+        let wanted = offset.saturating_add(size as u64).min(self.limit);
+        let held = self.start..self.start + self.bytes.len() as u64;
+        if offset < held.start || wanted > held.end {
+            let room = usize::try_from(self.limit.saturating_sub(offset)).unwrap_or(usize::MAX);
+            self.bytes.resize(room.min(WINDOW_SIZE), 0);
+            let read_size = self.file.read_at(&mut self.bytes, offset)?;
+            self.bytes.truncate(read_size);
+            self.start = offset;
+        }
+        let from = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
+        let held = self.bytes.get(from..).unwrap_or_default();
+        Ok(held.get(..size).unwrap_or(held))
+    }
+
+    /// Reads and checks the entry at an offset and keeps its key; nothing where there is none yet.
+    fn checked(
+        &mut self,
+        id: SegmentId,
+        offset: u64,
+        key: &mut Vec<u8>,
+    ) -> Result<std::result::Result<Option<Header>, Invalid>> {
+        let room = self.limit.saturating_sub(offset);
+        let mut head = [0; HEADER_SIZE_MAX];
+        let peeked = self.peek(offset, HEADER_SIZE_MAX)?;
+        if peeked.len() < HEADER_SIZE {
+            return Ok(if peeked.iter().all(|byte| *byte == 0) {
+                Ok(None)
+            } else {
+                Err(Invalid::Short)
+            });
+        }
+        for (target, source) in head.iter_mut().zip(peeked) {
+            *target = *source;
+        }
+        let head = head.get(..peeked.len()).unwrap_or_default();
+        let header = match Header::decode(head) {
+            Ok(Some(header)) if header.entry_size() <= room => header,
+            Ok(Some(_)) => return Ok(Err(Invalid::Short)),
+            Ok(None) => return Ok(Ok(None)),
+            Err(invalid) => return Ok(Err(invalid)),
+        };
+        let body = offset + header.size() as u64;
+        key.clear();
+        key.extend_from_slice(self.peek(body, usize::from(header.key_size))?);
+        let sum = self.sum(body, u64::from(header.key_size) + u64::from(header.value_size))?;
+        Ok(header.check(head, sum, Salt::new(id.0, offset)).map(|()| Some(header)))
+    }
+
+    fn sum(&mut self, mut offset: u64, size: u64) -> Result<BodySum> {
+        let mut sum = BodySum::default();
+        let end = offset + size;
+        while offset < end {
+            let left = usize::try_from(end - offset).unwrap_or(usize::MAX);
+            let bytes = self.peek(offset, left)?;
+            if bytes.is_empty() {
+                break;
+            }
+            sum.update(bytes);
+            offset += bytes.len() as u64;
+        }
+        Ok(sum)
+    }
+}

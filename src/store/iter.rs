@@ -1,0 +1,137 @@
+//! All keys, in no order.
+//!
+//! - One shard at a time: its addresses are copied under its lock, and the entries read without
+//!   it. Keys never change shards, so a key that is there throughout appears exactly once.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::{Bitcask, Inner};
+use crate::error::Result;
+use crate::keydir::Address;
+use crate::segment::Segment;
+use crate::value::Value;
+
+impl Bitcask {
+    /// Returns an iterator over all keys and values, in no order.
+    ///
+    /// A key that is there throughout appears exactly once; one that is put or deleted meanwhile
+    /// may appear or not, with the value of some moment of the iteration. Holds no lock between
+    /// steps, and memory for one of 4,096 parts of the keys.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("a", "1")?;
+    /// db.put("b", "2")?;
+    /// let mut pairs = db.iter().collect::<bitcask::Result<Vec<_>>>()?;
+    /// pairs.sort();
+    /// assert_eq!(pairs[0].0, "a");
+    /// assert_eq!(pairs[1].1, "2");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn iter(&self) -> Iter<'_> {
+        Iter { entries: Entries::new(&self.inner) }
+    }
+
+    /// Returns an iterator over all keys, in no order; see [`iter`](Self::iter).
+    pub fn keys(&self) -> Keys<'_> {
+        Keys { entries: Entries::new(&self.inner) }
+    }
+}
+
+impl<'a> IntoIterator for &'a Bitcask {
+    type Item = Result<(Value, Value)>;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// The iterator that [`Bitcask::iter`] returns.
+pub struct Iter<'a> {
+    entries: Entries<'a>,
+}
+
+/// The iterator that [`Bitcask::keys`] returns.
+pub struct Keys<'a> {
+    entries: Entries<'a>,
+}
+
+impl Iterator for Iter<'_> {
+    type Item = Result<(Value, Value)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.entries.next()
+    }
+}
+
+impl Iterator for Keys<'_> {
+    type Item = Result<Value>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.entries.next()?.map(|(key, _)| key))
+    }
+}
+
+impl fmt::Debug for Iter<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Iter").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Keys<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys").finish_non_exhaustive()
+    }
+}
+
+/// The entries that slots name.
+struct Entries<'a> {
+    inner: &'a Inner,
+    /// The shard to be read next.
+    shard: usize,
+    /// What the last one held.
+    located: Vec<(Arc<Segment>, u64)>,
+}
+
+impl<'a> Entries<'a> {
+    fn new(inner: &'a Inner) -> Self {
+        Self { inner, shard: 0, located: Vec::new() }
+    }
+
+    fn read(&self, segment: &Arc<Segment>, offset: u64) -> Result<Option<(Value, Value)>> {
+        let stored = segment.entry(offset)?;
+        self.inner.check(&stored)?;
+        let entry = stored.entry();
+        if entry.header.expiry.is_some() && entry.header.is_expired(self.inner.clock.now()) {
+            return Ok(None);
+        }
+        Ok(Some((stored.lend(entry.key_range()), stored.lend(entry.value_range()))))
+    }
+}
+
+impl Iterator for Entries<'_> {
+    type Item = Result<(Value, Value)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            while let Some((segment, offset)) = self.located.pop() {
+                if let Some(pair) = self.read(&segment, offset).transpose() {
+                    return Some(pair);
+                }
+            }
+            let shard = self.inner.keydir.nth_shard(self.shard)?;
+            self.shard += 1;
+            let located = |address: Address| {
+                // Under the lock: a segment leaves the set only when no slot names it.
+                (self.inner.segments.get(address.segment), address.offset)
+            };
+            self.located.extend(shard.addresses().map(located));
+        }
+    }
+}

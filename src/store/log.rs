@@ -1,0 +1,351 @@
+//! The end of the log: where an entry gets its place, its time and the mark that rides on it, and
+//! where one segment follows the other.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::{Inner, Writer};
+use crate::commit::Unsynced;
+use crate::entry::Mark;
+use crate::error::{Error, Result};
+use crate::fs::{self, File};
+use crate::keydir::Address;
+use crate::options::{SEGMENT_SIZE_LIMIT, SyncPolicy};
+use crate::segment::append::{Active, Draft};
+use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId};
+use crate::stats::Stats;
+
+/// What a mark adds to an entry that would have none.
+const MARK_ROOM: u64 = 8;
+
+/// What a mark of its own takes: header, mark, padding.
+const MARK_SIZE: u64 = 32;
+
+/// The most that a batch may take on disk: all its entries have to be addressable.
+pub(super) const BATCH_SIZE_LIMIT: u64 =
+    SEGMENT_SIZE_LIMIT - FIRST_OFFSET - crate::entry::END_SIZE_MAX - MARK_ROOM;
+
+/// What the append lock guards.
+#[derive(Debug)]
+pub(super) struct Log {
+    active: Option<Numbered>,
+    /// Full segments that are not sealed yet, oldest first.
+    pub(super) rotated: VecDeque<Rotated>,
+    /// Those of them that no sync has covered yet.
+    unsynced: Vec<(SegmentId, File)>,
+    next_id: SegmentId,
+    last_timestamp: u64,
+    /// The highest place that a mark in the log names.
+    marked: Place,
+    /// Behind the last entry that asks to be synced; marks do not.
+    end: Place,
+    /// Since when an entry waits for a sync.
+    dirty_since: Option<Instant>,
+    /// When a mark of its own is due unless an entry carries it.
+    synced_at: Option<Instant>,
+    appends: u64,
+    appended_size: u64,
+}
+
+#[derive(Debug)]
+struct Numbered {
+    active: Active,
+    number: u32,
+}
+
+/// A full segment on its way to be sealed.
+#[derive(Debug, Clone)]
+pub(super) struct Rotated {
+    pub(super) segment: Arc<Segment>,
+    pub(super) file: File,
+}
+
+/// Where appended entries lie.
+#[derive(Debug)]
+pub(super) struct Appended {
+    pub(super) segment: Arc<Segment>,
+    number: u32,
+    /// Offset and size of each.
+    entries: Vec<(u64, u64)>,
+    /// What has to be durable for all of them to be so.
+    pub(super) end: Place,
+}
+
+impl Appended {
+    /// Returns the addresses of the entries, in order, with their sizes.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = (Address, u64)> {
+        let segment = self.number;
+        self.entries.iter().map(move |(offset, size)| (Address { segment, offset: *offset }, *size))
+    }
+}
+
+impl Log {
+    pub(super) fn new(next_id: SegmentId, last_timestamp: u64) -> Self {
+        let start = Place::new(SegmentId(0), 0);
+        Self {
+            active: None,
+            rotated: VecDeque::new(),
+            unsynced: Vec::new(),
+            next_id,
+            last_timestamp,
+            marked: start,
+            end: start,
+            dirty_since: None,
+            synced_at: None,
+            appends: 0,
+            appended_size: 0,
+        }
+    }
+
+    pub(super) fn end(&self) -> Place {
+        self.end
+    }
+
+    pub(super) fn dirty(&self) -> (Option<Instant>, Place) {
+        (self.dirty_since, self.end)
+    }
+
+    pub(super) fn count(&self, stats: &mut Stats) {
+        stats.appends = self.appends;
+        stats.appended_size = self.appended_size;
+    }
+
+    /// Returns the id of the segment that follows the oldest rotated one, if there is one.
+    pub(super) fn after_oldest(&self) -> Option<SegmentId> {
+        let rotated = self.rotated.get(1).map(|rotated| rotated.segment.id());
+        rotated.or_else(|| self.active.as_ref().map(|active| active.active.segment().id()))
+    }
+
+    /// Lets go of the oldest rotated segment, which is sealed now.
+    pub(super) fn sealed_oldest(&mut self) {
+        if let Some(sealed) = self.rotated.pop_front() {
+            self.unsynced.retain(|(id, _)| *id != sealed.segment.id());
+        }
+    }
+
+    /// Stops appending: the active segment becomes the youngest rotated one. Returns it instead
+    /// if it holds no entry.
+    pub(super) fn stop(&mut self) -> Option<(u32, SegmentId)> {
+        let Numbered { active, number } = self.active.take()?;
+        if active.entries() == 0 {
+            return Some((number, active.segment().id()));
+        }
+        let (segment, file) = (Arc::clone(active.segment()), active.file().clone());
+        self.rotated.push_back(Rotated { segment, file });
+        None
+    }
+
+    fn next_timestamp(&mut self, now: u64) -> u64 {
+        self.last_timestamp = now.max(self.last_timestamp + 1);
+        self.last_timestamp
+    }
+
+    fn unsynced(&mut self) -> Unsynced {
+        let mut files: Vec<File> = self.unsynced.drain(..).map(|(_, file)| file).collect();
+        self.dirty_since = None;
+        self.synced_at = Some(Instant::now());
+        let end = match &self.active {
+            Some(Numbered { active, .. }) => {
+                files.push(active.file().clone());
+                active.end()
+            }
+            None => self.end,
+        };
+        Unsynced { files, end }
+    }
+}
+
+impl Inner {
+    /// Appends entries, all in one segment. Readers don't see them before they are published.
+    ///
+    /// A failure before the first byte is written changes nothing; any later one poisons.
+    pub(super) fn append(&self, log: &mut Log, drafts: &mut [Draft<'_>]) -> Result<Appended> {
+        self.commit.check()?;
+        let writer = self.writer()?;
+        let size = drafts.iter().map(|draft| draft.header.entry_size()).sum::<u64>() + MARK_ROOM;
+        self.make_room(writer, log, size, drafts.len() as u64)?;
+        if let Some(draft) = drafts.first_mut() {
+            draft.header = draft.header.with_mark(self.due_mark(log));
+        }
+        let appended = self.write(log, drafts).map_err(|error| self.commit.poison(error))?;
+        log.end = appended.end;
+        log.appends += drafts.len() as u64;
+        log.appended_size += appended.entries.iter().map(|(_, size)| size).sum::<u64>();
+        if log.dirty_since.is_none() {
+            log.dirty_since = Some(Instant::now());
+            if matches!(self.options.sync, SyncPolicy::Interval(_)) {
+                self.signal.wake();
+            }
+        }
+        Ok(appended)
+    }
+
+    fn write(&self, log: &mut Log, drafts: &[Draft<'_>]) -> Result<Appended> {
+        let now = self.clock.now();
+        let timestamps: Vec<u64> = drafts.iter().map(|_| log.next_timestamp(now)).collect();
+        let Some(Numbered { active, number }) = &mut log.active else {
+            unreachable!("room was made in an active segment")
+        };
+        let mut entries = Vec::with_capacity(drafts.len());
+        for (draft, timestamp) in drafts.iter().zip(timestamps) {
+            let place = active.append(draft, timestamp)?;
+            entries.push((place.offset, draft.header.entry_size()));
+        }
+        active.flush()?;
+        let (segment, end) = (Arc::clone(active.segment()), active.end());
+        Ok(Appended { segment, number: *number, entries, end })
+    }
+
+    /// Returns the mark that the next entry has to carry, and notes that it does.
+    fn due_mark(&self, log: &mut Log) -> Option<Mark> {
+        let durable = self.commit.durable();
+        if durable <= log.marked {
+            return None;
+        }
+        log.marked = durable;
+        log.synced_at = None;
+        Some(durable.into())
+    }
+
+    /// Appends a mark of its own if the last sync is long past and no entry has carried it.
+    pub(super) fn mark_if_due(&self, delay: Duration) -> Result<()> {
+        let writer = self.writer()?;
+        let mut log = writer.log.lock();
+        let due = log.synced_at.is_some_and(|at| at.elapsed() >= delay);
+        let has_room = log.active.as_ref().is_some_and(|active| active.active.has_room(MARK_SIZE));
+        if !due || !has_room || self.commit.durable() <= log.marked {
+            return Ok(());
+        }
+        self.commit.check()?;
+        if let Some(Numbered { active, .. }) = &mut log.active {
+            active.reserve(MARK_SIZE)?;
+        }
+        let mut draft = Draft::mark_only();
+        draft.header = draft.header.with_mark(self.due_mark(&mut log));
+        self.write(&mut log, &[draft]).map_err(|error| self.commit.poison(error))?;
+        Ok(())
+    }
+
+    /// Waits until the log is durable up to a place.
+    pub(super) fn sync_to(&self, place: Place) -> Result<()> {
+        let writer = self.writer()?;
+        self.commit.wait(place, || writer.log.lock().unsynced())
+    }
+
+    /// Sees to an active segment with room for entries of this size; rotates if need be.
+    fn make_room(&self, writer: &Writer, log: &mut Log, size: u64, count: u64) -> Result<()> {
+        let full = |active: &Active| {
+            let entries = active.entries();
+            !active.has_room(size) || entries > 0 && entries + count > self.options.segment_entries
+        };
+        match &log.active {
+            None => log.active = Some(self.start_segment(writer, log, size)?),
+            Some(current) if full(&current.active) => {
+                let next = self.start_segment(writer, log, size)?;
+                self.rotate(log, next).map_err(|error| self.commit.poison(error))?;
+            }
+            Some(_) => {}
+        }
+        match &mut log.active {
+            Some(Numbered { active, .. }) => active.reserve(size),
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the active segment and goes on in the next one.
+    fn rotate(&self, log: &mut Log, next: Numbered) -> Result<()> {
+        let mark = self.due_mark(log);
+        let timestamp = log.next_timestamp(self.clock.now());
+        let next_id = next.active.segment().id();
+        if let Some(mut full) = log.active.replace(next) {
+            full.active.finish(next_id, mark, timestamp)?;
+            let (segment, file) = (Arc::clone(full.active.segment()), full.active.file().clone());
+            log.unsynced.push((segment.id(), file.clone()));
+            log.rotated.push_back(Rotated { segment, file });
+            self.signal.wake();
+        }
+        Ok(())
+    }
+
+    /// Creates the segment that the log goes on in. A failure leaves the log as it was, but for
+    /// an id that is never used.
+    fn start_segment(&self, writer: &Writer, log: &mut Log, size: u64) -> Result<Numbered> {
+        let capacity = Active::capacity_for(size, self.options.segment_size);
+        let next = self.create_segment(writer, log, capacity)?;
+        let id = next.active.segment().id();
+        if log.active.is_none() && log.rotated.is_empty() {
+            // The first one since the store was opened or emptied: from here on it is missed if
+            // it is not there.
+            let update = writer.manifest.update(|manifest| {
+                manifest.log = id;
+                manifest.log_exists = true;
+                manifest.reserve(log.next_id);
+            });
+            if let Err(error) = update {
+                self.discard(next.number, id);
+                return Err(self.judge(error));
+            }
+        }
+        Ok(next)
+    }
+
+    fn create_segment(&self, writer: &Writer, log: &mut Log, capacity: u64) -> Result<Numbered> {
+        let id = log.next_id;
+        let following = id.0.checked_add(1).map(SegmentId);
+        let too_many = || Error::TooManySegments { limit: u64::from(u32::MAX) };
+        log.next_id = following.ok_or_else(too_many)?;
+        if writer.manifest.get(|manifest| manifest.bound) <= id {
+            let update = writer.manifest.update(|manifest| manifest.reserve(id));
+            update.map_err(|error| self.judge(error))?;
+        }
+        let now = self.clock.now();
+        let active = Active::create(&self.fs, &self.dir, id, self.identity, now, capacity)
+            .map_err(|error| self.judge(error))?;
+        match self.segments.add(Arc::clone(active.segment())) {
+            Ok(number) => Ok(Numbered { active, number }),
+            Err(error) => {
+                let _ = self.fs.remove(active.file().path());
+                Err(error)
+            }
+        }
+    }
+
+    /// Forgets a segment that holds no entry. What can't be removed now is removed at the next
+    /// open.
+    pub(super) fn discard(&self, number: u32, id: SegmentId) {
+        self.segments.remove(number);
+        let _ = self.fs.remove(&self.dir.log(id));
+    }
+
+    /// Poisons the store if it was a sync that failed; then nobody knows what is on disk.
+    pub(super) fn judge(&self, error: Error) -> Error {
+        if fs::is_failed_sync(&error) { self.commit.poison(error) } else { error }
+    }
+
+    /// Makes a fresh, empty segment the whole log. The caller holds all locks.
+    pub(super) fn restart_log(&self, writer: &Writer, log: &mut Log) -> Result<u32> {
+        let capacity = Active::capacity_for(0, self.options.segment_size);
+        let fresh = self.create_segment(writer, log, capacity)?;
+        let (id, number) = (fresh.active.segment().id(), fresh.number);
+        let update = writer.manifest.update(|manifest| {
+            manifest.sealed.clear();
+            manifest.log = id;
+            manifest.log_exists = true;
+            manifest.reserve(log.next_id);
+        });
+        if let Err(error) = update {
+            self.discard(number, id);
+            return Err(self.judge(error));
+        }
+        log.rotated.clear();
+        log.unsynced.clear();
+        log.end = fresh.active.end();
+        log.dirty_since = None;
+        log.active = Some(fresh);
+        // What was there before is gone for good, and what is to come lies above this.
+        self.commit.advance(log.end);
+        log.marked = log.end;
+        Ok(number)
+    }
+}

@@ -1,0 +1,426 @@
+//! The data path, and the only conductor: open, close, and what the verbs share.
+//!
+//! Locks, in the order in which they are taken:
+//!
+//! 1. `maintenance`: seals, clears (and later merges) one at a time.
+//! 2. The keydir's shards, in ascending order.
+//! 3. `log`: the active segment, and all that is decided when an entry gets its place.
+//! 4. The manifest, the segment set, and the commit state: each innermost in its own file.
+//!
+//! Shard before log makes the order of the log the order of the keydir for every key. No lock is
+//! held while a caller's closure runs.
+
+mod batch;
+mod iter;
+mod log;
+mod read;
+mod seal;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+pub use batch::Batch;
+pub use iter::{Iter, Keys};
+
+use crate::background::{Signal, Worker};
+use crate::clock::Clock;
+use crate::commit::Commit;
+use crate::error::{Error, Result};
+use crate::fs::{self, Access, File, Fs};
+use crate::keydir::{KeyHasher, Keydir};
+use crate::manifest::{Manifest, ManifestFile};
+use crate::options::{Options, SyncPolicy};
+use crate::recovery::{self, Recovered, Recovery, RecoveryReport};
+use crate::segment::header::Identity;
+use crate::segment::{Dir, Segments};
+use crate::stats::Stats;
+use log::Log;
+
+/// How often a read-only open starts over when a writer changes the store meanwhile.
+const READ_ATTEMPTS: usize = 100;
+/// How long after a sync the log may go without an entry before a mark of its own is appended.
+const MARK_DELAY: Duration = Duration::from_secs(1);
+
+/// An open store.
+///
+/// All methods take `&self` and block; share the store between threads in an [`Arc`]. One process
+/// at a time may have a store open for writing, others may open it
+/// [read-only](Options::read_only).
+///
+/// Dropping the store closes it and swallows the error that [`close`](Self::close) would return.
+///
+/// ```
+/// use bitcask::{Bitcask, Options};
+/// # fn main() -> bitcask::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// let db = Bitcask::open(dir.path(), Options::default())?;
+/// db.put("answer", b"42")?;
+/// assert_eq!(db.get("answer")?.as_deref(), Some(&b"42"[..]));
+/// assert!(db.delete("answer")?);
+/// assert_eq!(db.get("answer")?, None);
+/// db.close()
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Bitcask {
+    inner: Arc<Inner>,
+    worker: Option<Worker>,
+    open: bool,
+}
+
+/// What the store's threads share.
+#[derive(Debug)]
+struct Inner {
+    fs: Fs,
+    dir: Dir,
+    clock: Clock,
+    options: Options,
+    identity: Identity,
+    keydir: Keydir,
+    segments: Segments,
+    commit: Commit,
+    report: RecoveryReport,
+    signal: Arc<Signal>,
+    /// Nothing in a store opened read-only.
+    writer: Option<Writer>,
+}
+
+/// What only the one writer has.
+#[derive(Debug)]
+struct Writer {
+    /// Guards the segments' way from active to sealed to gone. First of all locks.
+    maintenance: Mutex<()>,
+    /// Guards the end of the log. After the shards.
+    log: Mutex<Log>,
+    manifest: ManifestFile,
+    /// Held for as long as the store is open.
+    _lock: File,
+}
+
+/// What a store stands on: the machine, or what a test puts in its place.
+#[derive(Debug, Clone)]
+struct Ground {
+    fs: Fs,
+    clock: Clock,
+    hasher: fn(u64) -> KeyHasher,
+    /// Whether what can wait is done by a thread; otherwise it is done when a test says so.
+    threads: bool,
+}
+
+impl Default for Ground {
+    fn default() -> Self {
+        Self { fs: Fs::Disk, clock: Clock::system(), hasher: KeyHasher::new, threads: true }
+    }
+}
+
+impl Bitcask {
+    /// Opens the store in a directory, and creates it if there is none.
+    ///
+    /// After a crash this recovers what was durable, and more where it can; what it had to cut
+    /// off is set aside, and [`recovery`](Self::recovery) tells of it. It reads the hints of all
+    /// segments, 16 bytes for every entry in the log.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidOption`](Error::InvalidOption) for an option that makes no sense,
+    /// [`NotFound`](Error::NotFound) and [`NotADirectory`](Error::NotADirectory) for a path that
+    /// holds no store, [`Locked`](Error::Locked) while another writer has it,
+    /// [`Corrupt`](Error::Corrupt) and [`MissingSegment`](Error::MissingSegment) if data known to
+    /// be durable is damaged, [`UnsupportedVersion`](Error::UnsupportedVersion) and its kin for a
+    /// store of a newer release, and whatever the operating system says.
+    pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self> {
+        Self::open_on(Ground::default(), path.as_ref(), options)
+    }
+
+    fn open_on(ground: Ground, path: &Path, options: Options) -> Result<Self> {
+        options.check()?;
+        let dir = Dir::new(fs::absolute(path)?);
+        match ground.fs.is_dir(dir.path())? {
+            Some(false) => return Err(Error::NotADirectory { path: dir.path().into() }),
+            None if options.read_only || !options.create_if_missing => {
+                return Err(Error::NotFound { path: dir.path().into() });
+            }
+            _ => {}
+        }
+        let inner = if options.read_only {
+            Inner::open_read_only(&ground, dir, options)?
+        } else {
+            Inner::open_writable(&ground, dir, options)?
+        };
+        let inner = Arc::new(inner);
+        let mut worker = None;
+        if ground.threads && inner.writer.is_some() {
+            let (signal, inner) = (Arc::clone(&inner.signal), Arc::clone(&inner));
+            worker = Worker::start(signal, move || inner.work());
+        }
+        Ok(Self { inner, worker, open: true })
+    }
+
+    /// Closes the store: makes everything durable, seals the segments, and lets go of the lock.
+    ///
+    /// A store that is closed in order is opened without a scan of its log.
+    ///
+    /// # Errors
+    ///
+    /// What kept the store from being closed in order. Nothing that was durable is lost by it;
+    /// the next [`open`](Self::open) recovers the rest.
+    pub fn close(mut self) -> Result<()> {
+        self.shut()
+    }
+
+    fn shut(&mut self) -> Result<()> {
+        if !std::mem::replace(&mut self.open, false) {
+            return Ok(());
+        }
+        self.worker = None;
+        self.inner.seal_all()
+    }
+
+    /// Makes everything that has been written so far durable, with one sync if any is needed.
+    ///
+    /// # Errors
+    ///
+    /// A failed sync [poisons](Error::Poisoned) the store; what was not durable before may be
+    /// lost.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options, SyncPolicy};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::new().sync(SyncPolicy::Never))?;
+    /// db.put("a", "1")?;
+    /// db.put("b", "2")?;
+    /// db.sync()?; // Both survive a power loss from here on.
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn sync(&self) -> Result<()> {
+        let writer = self.inner.writer()?;
+        let end = writer.log.lock().end();
+        self.inner.sync_to(end)
+    }
+
+    /// Returns the number of keys, expired ones that nothing has removed yet among them.
+    pub fn len(&self) -> u64 {
+        self.inner.keydir.len()
+    }
+
+    /// Returns whether there are no keys.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns figures about the store at this moment.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("key", "value")?;
+    /// db.put("key", "other")?;
+    /// let stats = db.stats();
+    /// assert_eq!((stats.keys, stats.appends), (1, 2));
+    /// assert_eq!(stats.dead_size, stats.live_size);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn stats(&self) -> Stats {
+        self.inner.stats()
+    }
+
+    /// Returns what opening the store found and did.
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.inner.report
+    }
+
+    /// Returns the store's directory, as an absolute path.
+    pub fn path(&self) -> &Path {
+        self.inner.dir.path()
+    }
+}
+
+impl Drop for Bitcask {
+    fn drop(&mut self) {
+        // `close` is there for those who want to know.
+        let _ = self.shut();
+    }
+}
+
+impl Inner {
+    fn open_writable(ground: &Ground, dir: Dir, options: Options) -> Result<Self> {
+        let fs = &ground.fs;
+        let existing = Manifest::read(fs, &dir);
+        if matches!(existing, Ok(None)) && !options.create_if_missing {
+            return Err(Error::NotFound { path: dir.path().into() });
+        }
+        fs.create_dir(dir.path())?;
+        fs.sync_dir(fs::parent(dir.path()))?;
+        let lock = lock(fs, &dir)?;
+        // What was read before the lock was taken may have changed.
+        let manifest = match Manifest::read(fs, &dir)? {
+            Some(manifest) => manifest,
+            None => create(fs, &dir)?,
+        };
+        let keydir = Keydir::new((ground.hasher)(manifest.identity.hash_seed));
+        let recovery = Recovery { fs, dir: &dir, keydir: &keydir, now: ground.clock.now() };
+        let mut recovered = recovery.for_writing(manifest)?;
+        let segments = Segments::default();
+        let last_timestamp = recovery::fill(&recovery, &mut recovered, &segments, true)?;
+        let manifest = recovered.manifest.clone();
+        let writer = Writer {
+            maintenance: Mutex::default(),
+            log: Mutex::new(Log::new(manifest.bound, last_timestamp)),
+            manifest: ManifestFile::new(fs, &dir, manifest),
+            _lock: lock,
+        };
+        Ok(Self::new(ground, dir, options, keydir, segments, recovered, Some(writer)))
+    }
+
+    /// Opens the files of a store beside a writer: read the manifest, open everything, read the
+    /// manifest again; start over if it has changed, or something is missing or does not check,
+    /// which may be a writer's doing.
+    fn open_read_only(ground: &Ground, dir: Dir, options: Options) -> Result<Self> {
+        let fs = &ground.fs;
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let Some(manifest) = Manifest::read(fs, &dir)? else {
+                refuse_lost_manifest(fs, &dir)?;
+                return Err(Error::NotFound { path: dir.path().into() });
+            };
+            let keydir = Keydir::new((ground.hasher)(manifest.identity.hash_seed));
+            let recovery = Recovery { fs, dir: &dir, keydir: &keydir, now: ground.clock.now() };
+            let segments = Segments::default();
+            let opened = recovery.for_reading(manifest.clone()).and_then(|mut recovered| {
+                recovery::fill(&recovery, &mut recovered, &segments, false)?;
+                Ok(recovered)
+            });
+            let changed = Manifest::read(fs, &dir)?.as_ref() != Some(&manifest);
+            match opened {
+                Ok(recovered) if !changed || attempt == READ_ATTEMPTS => {
+                    return Ok(Self::new(ground, dir, options, keydir, segments, recovered, None));
+                }
+                // Twice the same without a writer's doing is the truth.
+                Err(error) if attempt == READ_ATTEMPTS || !changed && attempt > 2 => {
+                    return Err(error);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn new(
+        ground: &Ground,
+        dir: Dir,
+        options: Options,
+        keydir: Keydir,
+        segments: Segments,
+        recovered: Recovered,
+        writer: Option<Writer>,
+    ) -> Self {
+        Self {
+            fs: ground.fs.clone(),
+            dir,
+            clock: ground.clock.clone(),
+            options,
+            identity: recovered.manifest.identity,
+            keydir,
+            segments,
+            commit: Commit::default(),
+            report: recovered.report,
+            signal: Arc::default(),
+            writer,
+        }
+    }
+
+    fn writer(&self) -> Result<&Writer> {
+        self.writer.as_ref().ok_or(Error::ReadOnly)
+    }
+
+    fn stats(&self) -> Stats {
+        let mut stats = Stats {
+            keys: self.keydir.len(),
+            keydir_size: self.keydir.size(),
+            syncs: self.commit.syncs(),
+            ..Stats::default()
+        };
+        if let Some(writer) = &self.writer {
+            writer.log.lock().count(&mut stats);
+            stats.sealed_segments = writer.manifest.get(|manifest| manifest.sealed.len() as u64);
+        }
+        let mut headers_size = 0;
+        for (_, segment) in self.segments.all() {
+            stats.segments += 1;
+            stats.log_size += segment.size();
+            stats.live_size += segment.live_size();
+            headers_size += crate::segment::FIRST_OFFSET;
+        }
+        stats.dead_size = stats.log_size.saturating_sub(stats.live_size + headers_size);
+        stats
+    }
+
+    /// Does what is due, and says how long the rest may wait.
+    fn work(&self) -> Duration {
+        let idle = Duration::from_secs(1);
+        // A failure is kept as poison, and told by the next write; a full disk may have room
+        // again the next time.
+        let _ = self.seal_rotated();
+        let Ok(writer) = self.writer() else { return idle };
+        let mut wait = idle;
+        if let SyncPolicy::Interval(interval) = self.options.sync {
+            let (dirty_since, end) = writer.log.lock().dirty();
+            if let Some(since) = dirty_since {
+                match interval.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) {
+                    Some(left) => wait = wait.min(left),
+                    None => drop(self.sync_to(end)),
+                }
+            }
+        }
+        let _ = self.mark_if_due(MARK_DELAY);
+        wait
+    }
+}
+
+/// Takes the store's lock, and leaves this process's id in it for the message others get.
+fn lock(fs: &Fs, dir: &Dir) -> Result<File> {
+    let file = fs.open(&dir.lock(), Access::Keep)?;
+    if !fs.try_lock(&file)? {
+        let mut text = [0; 16];
+        let read_size = file.read_at(&mut text, 0).unwrap_or(0);
+        let text = std::str::from_utf8(text.get(..read_size).unwrap_or_default());
+        let pid = text.ok().and_then(|text| text.trim().parse().ok());
+        return Err(Error::Locked { path: dir.path().into(), pid });
+    }
+    file.set_size(0)?;
+    file.write_at(format!("{}\n", std::process::id()).as_bytes(), 0)?;
+    Ok(file)
+}
+
+/// Creates a store in a directory that has none.
+fn create(fs: &Fs, dir: &Dir) -> Result<Manifest> {
+    refuse_lost_manifest(fs, dir)?;
+    let random = || RandomState::new().build_hasher().finish();
+    let manifest = Manifest::new(Identity { store_id: random(), hash_seed: random() });
+    manifest.write(fs, dir)?;
+    Ok(manifest)
+}
+
+/// A directory with segments and no manifest is a damaged store, not a new one.
+fn refuse_lost_manifest(fs: &Fs, dir: &Dir) -> Result<()> {
+    use crate::segment::FileKind;
+
+    let is_log = |name: &str| matches!(FileKind::of(name), FileKind::Log(_));
+    if fs.list(dir.path())?.iter().any(|entry| is_log(&entry.name)) {
+        let reason = "the manifest is missing, and there are segments";
+        return Err(Error::corrupt(&dir.manifest(), 0, reason));
+    }
+    Ok(())
+}

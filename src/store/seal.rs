@@ -1,0 +1,129 @@
+//! From rotated to sealed, and from everything to nothing.
+//!
+//! - Segments are sealed strictly in the order of their ids: cut, sync, hint, directory sync,
+//!   manifest. A crash in between leaves an unsealed segment, which opening seals.
+//! - `clear` is one manifest write; the files go afterwards.
+
+use super::log::Rotated;
+use super::{Bitcask, Inner};
+use crate::error::Result;
+use crate::manifest::Sealed;
+use crate::segment::header::Kind;
+use crate::segment::hint::{Hint, Source};
+use crate::segment::{FIRST_OFFSET, SegmentId};
+
+impl Bitcask {
+    /// Removes all keys, and gives their disk space back.
+    ///
+    /// All or nothing, and durable when it returns: after a crash either everything is there or
+    /// the store is empty. Values that are held stay readable. Waits for a segment that is being
+    /// sealed; reads and writes of other threads wait meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadOnly`](crate::Error::ReadOnly), [`NoSpace`](crate::Error::NoSpace) and
+    /// [`Poisoned`](crate::Error::Poisoned) if nothing was removed. If only the old files could
+    /// not be unlinked the store is empty all the same, and the next open removes them.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("key", "value")?;
+    /// db.clear()?;
+    /// assert!(db.is_empty());
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn clear(&self) -> Result<()> {
+        let inner = &self.inner;
+        let writer = inner.writer()?;
+        let _maintenance = writer.maintenance.lock();
+        let mut shards = inner.keydir.all_shards();
+        let mut log = writer.log.lock();
+        inner.commit.check()?;
+        let fresh = inner.restart_log(writer, &mut log)?;
+        shards.clear();
+        let mut removed = Vec::new();
+        for (number, _) in inner.segments.all() {
+            if number != fresh {
+                removed.extend(inner.segments.remove(number));
+            }
+        }
+        drop((log, shards));
+        removed.sort_by_key(|segment| segment.id());
+        for segment in removed {
+            inner.fs.remove(&inner.dir.hint(segment.id()))?;
+            inner.fs.remove(segment.path())?;
+        }
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Seals what has been rotated, oldest first.
+    pub(super) fn seal_rotated(&self) -> Result<()> {
+        let writer = self.writer()?;
+        loop {
+            let _maintenance = writer.maintenance.lock();
+            let (oldest, next) = {
+                let log = writer.log.lock();
+                (log.rotated.front().cloned(), log.after_oldest())
+            };
+            let Some(oldest) = oldest else { return Ok(()) };
+            self.commit.check()?;
+            self.seal(&oldest, next).map_err(|error| {
+                // A full disk can be waited out: the segment stays as it is, unsealed.
+                if error.is_no_space() { error } else { self.commit.poison(error) }
+            })?;
+            writer.log.lock().sealed_oldest();
+        }
+    }
+
+    /// Seals everything, the active segment too; the last thing a store does.
+    pub(super) fn seal_all(&self) -> Result<()> {
+        let Ok(writer) = self.writer() else { return Ok(()) };
+        self.commit.check()?;
+        let end = writer.log.lock().end();
+        self.sync_to(end)?;
+        let empty = writer.log.lock().stop();
+        self.seal_rotated()?;
+        if let Some((number, id)) = empty {
+            let update = writer.manifest.update(|manifest| {
+                manifest.log = manifest.bound;
+                manifest.log_exists = false;
+            });
+            update.map_err(|error| self.judge(error))?;
+            self.discard(number, id);
+        }
+        Ok(())
+    }
+
+    fn seal(&self, Rotated { segment, file }: &Rotated, next: Option<SegmentId>) -> Result<()> {
+        let (id, length) = (segment.id(), segment.size());
+        debug_assert!(length > FIRST_OFFSET);
+        file.set_size(length)?;
+        file.sync()?;
+        let source = Source { id, identity: self.identity, length };
+        let hint = Hint::build(file, source, |key| self.keydir.hash(key))?;
+        match hint.write(&self.fs, &self.dir, source) {
+            // A hint can be done without until the next open.
+            Err(error) if error.is_no_space() => {}
+            result => result?,
+        }
+        self.fs.sync_dir(self.dir.path())?;
+        let writer = self.writer()?;
+        writer.manifest.update(|manifest| {
+            manifest.sealed.push(Sealed { id, kind: Kind::Log, length });
+            manifest.log = next.unwrap_or(manifest.bound);
+            manifest.log_exists = next.is_some();
+        })
+    }
+
+    /// Returns the segments that are open, for tests.
+    #[cfg(test)]
+    pub(super) fn open_segments(&self) -> Vec<std::sync::Arc<crate::segment::Segment>> {
+        self.segments.all().into_iter().map(|(_, segment)| segment).collect()
+    }
+}

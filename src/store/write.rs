@@ -1,0 +1,377 @@
+//! The way of a put: encode -> append -> keydir -> durability.
+//!
+//! - A key's shard is locked from the look-up of its old entry to the publication of its new one.
+//! - An entry is flagged *collides* if any other key with the same hash bits has a slot when it is
+//!   appended, expired or not. Flagging too much is harmless, flagging too little is not.
+//! - What is written may be seen by readers before the sync that makes it durable returns.
+
+use std::collections::HashMap;
+
+use super::batch::{Batch, Change};
+use super::log::{Appended, BATCH_SIZE_LIMIT};
+use super::read::Located;
+use super::{Bitcask, Inner};
+use crate::entry::Flags;
+use crate::error::{Error, Result};
+use crate::keydir::{Address, Found, KeyHash, Shard};
+use crate::options::{SyncPolicy, WriteOptions};
+use crate::segment::append::Draft;
+use crate::segment::{Place, Segment};
+use crate::value::Value;
+
+impl Bitcask {
+    /// Stores a value under a key, in place of the one that may be there.
+    ///
+    /// Durable as the store's [`SyncPolicy`] says. Key and value may be empty.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyTooLarge`](Error::KeyTooLarge) and [`ValueTooLarge`](Error::ValueTooLarge);
+    /// [`NoSpace`](Error::NoSpace), which fails this write alone;
+    /// [`Poisoned`](Error::Poisoned) once a write or a sync has failed half-way;
+    /// [`Corrupt`](Error::Corrupt) if what may be the key's old entry can't be read.
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        self.put_with(key, value, WriteOptions::new())
+    }
+
+    /// Stores a value under a key with options of its own: a time to live, and whether to wait
+    /// for durability.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use bitcask::{Bitcask, Options, WriteOptions};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put_with("order", "paid", WriteOptions::new().sync(true))?;
+    /// db.put_with("session", "token", WriteOptions::new().ttl(Duration::ZERO))?;
+    /// assert_eq!(db.get("session")?, None);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn put_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        options: WriteOptions,
+    ) -> Result<()> {
+        let value = Some(value.as_ref());
+        self.inner.change(key.as_ref(), value, &Expected::Anything, options)?;
+        Ok(())
+    }
+
+    /// Removes a key, and says whether it was there.
+    ///
+    /// Durable as the store's [`SyncPolicy`] says. Nothing is written for a key that is absent.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put).
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.delete_with(key, WriteOptions::new())
+    }
+
+    /// Removes a key with options of its own, and says whether it was there. A time to live means
+    /// nothing here.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put).
+    pub fn delete_with(&self, key: impl AsRef<[u8]>, options: WriteOptions) -> Result<bool> {
+        let outcome = self.inner.change(key.as_ref(), None, &Expected::Anything, options)?;
+        Ok(outcome.existed)
+    }
+
+    /// Stores a value under a key that is absent or expired; says whether it did.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put).
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// assert!(db.insert_new("leader", "a")?);
+    /// assert!(!db.insert_new("leader", "b")?);
+    /// assert_eq!(db.get("leader")?.unwrap(), "a");
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn insert_new(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<bool> {
+        let (key, value) = (key.as_ref(), Some(value.as_ref()));
+        let options = WriteOptions::new();
+        Ok(self.inner.change(key, value, &Expected::Value(None), options)?.applied)
+    }
+
+    /// Makes a key's value `new` if it is `expected` now, and says whether it did. `None` stands
+    /// for an absent key, on either side.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put), and as [`get`](Self::get).
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// assert!(db.compare_and_swap("state", None, Some(b"idle"))?);
+    /// assert!(db.compare_and_swap("state", Some(b"idle"), Some(b"busy"))?);
+    /// assert!(!db.compare_and_swap("state", Some(b"idle"), Some(b"busy"))?);
+    /// assert!(db.compare_and_swap("state", Some(b"busy"), None)?);
+    /// assert!(!db.contains_key("state")?);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn compare_and_swap(
+        &self,
+        key: impl AsRef<[u8]>,
+        expected: Option<&[u8]>,
+        new: Option<&[u8]>,
+    ) -> Result<bool> {
+        let expected = Expected::Value(expected);
+        Ok(self.inner.change(key.as_ref(), new, &expected, WriteOptions::new())?.applied)
+    }
+
+    /// Replaces a key's value by what a closure makes of it, and returns what is stored now.
+    ///
+    /// The closure gets `None` for an absent key, and removes the key by returning `None`. It runs
+    /// without any lock held, and again if the key has changed meanwhile, so it may run several
+    /// times; what it returned last is stored.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put), and as [`get`](Self::get).
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// let next = |old: Option<&[u8]>| {
+    ///     let old = old.and_then(|old| old.try_into().ok()).map_or(0, u64::from_be_bytes);
+    ///     Some((old + 1).to_be_bytes())
+    /// };
+    /// db.update("hits", next)?;
+    /// let hits = db.update("hits", next)?;
+    /// assert_eq!(hits.as_deref(), Some(&2_u64.to_be_bytes()[..]));
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn update<V: AsRef<[u8]>>(
+        &self,
+        key: impl AsRef<[u8]>,
+        mut change: impl FnMut(Option<&[u8]>) -> Option<V>,
+    ) -> Result<Option<Value>> {
+        let (key, inner) = (key.as_ref(), &self.inner);
+        inner.writer()?;
+        loop {
+            let located = inner.locate(key)?;
+            let old = located.as_ref().map(|located| inner.value(located)).transpose()?;
+            let new = change(old.as_deref());
+            let expected = Expected::Unchanged(located.map(|located| located.place()));
+            let new = new.as_ref().map(AsRef::as_ref);
+            let outcome = inner.change(key, new, &expected, WriteOptions::new())?;
+            if outcome.applied {
+                return outcome.stored.map(|located| inner.value(&located)).transpose();
+            }
+        }
+    }
+
+    /// Makes all changes of a batch, or none: after a crash too.
+    ///
+    /// Durable as the store's [`SyncPolicy`] says, with one sync at the most. Readers may see a
+    /// part of the changes while they are being published.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put); [`BatchTooLarge`](Error::BatchTooLarge) if its entries do not fit in
+    /// one segment of 512 MiB. Nothing was changed then.
+    pub fn write(&self, batch: Batch) -> Result<()> {
+        self.write_with(batch, WriteOptions::new())
+    }
+
+    /// Makes all changes of a batch, or none, with options of its own. A time to live is that of
+    /// every put in the batch that has none.
+    ///
+    /// # Errors
+    ///
+    /// As [`write`](Self::write).
+    pub fn write_with(&self, batch: Batch, options: WriteOptions) -> Result<()> {
+        self.inner.write_batch(&batch.into_changes(), options)
+    }
+}
+
+/// What a key has to be for a change of it to be made.
+enum Expected<'a> {
+    Anything,
+    /// This value; `None` is an absent key.
+    Value(Option<&'a [u8]>),
+    /// What was read at this place; `None` is an absent key.
+    Unchanged(Option<Place>),
+}
+
+/// What came of a change.
+struct Outcome {
+    applied: bool,
+    existed: bool,
+    /// The entry that was put.
+    stored: Option<Located>,
+}
+
+/// A change of a batch whose old entry has been looked up.
+struct Planned<'a> {
+    hash: KeyHash,
+    draft: Draft<'a>,
+    old: Option<(Address, Located)>,
+}
+
+impl Inner {
+    /// Changes one key if it is as expected; no value means a delete.
+    fn change(
+        &self,
+        key: &[u8],
+        value: Option<&[u8]>,
+        expected: &Expected<'_>,
+        options: WriteOptions,
+    ) -> Result<Outcome> {
+        let writer = self.writer()?;
+        let mut draft = self.draft(key, value, options.ttl)?;
+        let hash = self.keydir.hash(key);
+        let mut shard = self.keydir.shard(hash);
+        let Found { own, others } = self.find(&shard, hash, key)?;
+        let current = own.as_ref().map(|(_, located)| located).filter(|old| !old.expired);
+        let existed = current.is_some();
+        if !self.meets(current, expected)? {
+            return Ok(Outcome { applied: false, existed, stored: None });
+        }
+        if value.is_none() && own.is_none() {
+            return Ok(Outcome { applied: true, existed, stored: None });
+        }
+        draft.header.flags = draft.header.flags.with_if(others, Flags::COLLIDES);
+        let appended = self.append(&mut writer.log.lock(), std::slice::from_mut(&mut draft))?;
+        let mut stored = None;
+        for (address, size) in appended.addresses() {
+            let new = value.is_some().then_some((address, size));
+            publish(&mut shard, hash, own.as_ref(), new, &appended.segment);
+            let (segment, offset) = (appended.segment.clone(), address.offset);
+            stored = new.map(|_| Located { segment, offset, size, expired: false });
+        }
+        drop(shard);
+        self.settle(&appended, options)?;
+        Ok(Outcome { applied: true, existed, stored })
+    }
+
+    /// Makes an entry of a change, with limits checked and sums taken, outside all locks.
+    fn draft<'a>(
+        &self,
+        key: &'a [u8],
+        value: Option<&'a [u8]>,
+        ttl: Option<std::time::Duration>,
+    ) -> Result<Draft<'a>> {
+        let (size, limit) = (key.len() as u64, self.options.key_size_limit);
+        if size > limit {
+            return Err(Error::KeyTooLarge { size, limit });
+        }
+        let Some(value) = value else { return Ok(Draft::tombstone(key)) };
+        let (size, limit) = (value.len() as u64, self.options.value_size_limit);
+        if size > limit {
+            return Err(Error::ValueTooLarge { size, limit });
+        }
+        Ok(Draft::put(key, value, ttl.map(|ttl| self.clock.after(ttl))))
+    }
+
+    fn meets(&self, current: Option<&Located>, expected: &Expected<'_>) -> Result<bool> {
+        Ok(match (expected, current) {
+            (Expected::Anything, _) => true,
+            (Expected::Unchanged(place), current) => *place == current.map(Located::place),
+            (Expected::Value(None), current) => current.is_none(),
+            (Expected::Value(Some(_)), None) => false,
+            (Expected::Value(Some(expected)), Some(current)) => self.value(current)? == **expected,
+        })
+    }
+
+    fn write_batch(&self, changes: &[Change], options: WriteOptions) -> Result<()> {
+        let writer = self.writer()?;
+        let mut plan = Vec::with_capacity(changes.len());
+        for Change { key, value, ttl } in changes {
+            let draft = self.draft(key, value.as_deref(), ttl.or(options.ttl))?;
+            plan.push(Planned { hash: self.keydir.hash(key), draft, old: None });
+        }
+        let mut shards = self.keydir.shards(plan.iter().map(|change| change.hash));
+        // A key that is put here has a slot for the entries behind it in the batch.
+        let mut put: HashMap<KeyHash, ()> = HashMap::with_capacity(plan.len());
+        let mut kept = Vec::with_capacity(plan.len());
+        for mut change in plan {
+            let key = change.draft.key();
+            let found = self.find(shards.of(change.hash), change.hash, key)?;
+            let tombstone = change.draft.header.is_tombstone();
+            if tombstone && found.own.is_none() {
+                continue;
+            }
+            let earlier = put.contains_key(&change.hash);
+            if !tombstone {
+                put.insert(change.hash, ());
+            }
+            let flags = &mut change.draft.header.flags;
+            *flags = flags.with_if(found.others || earlier, Flags::COLLIDES);
+            change.old = found.own;
+            kept.push(change);
+        }
+        let Some(last) = kept.len().checked_sub(1) else { return Ok(()) };
+        let (mut drafts, changes): (Vec<_>, Vec<_>) =
+            kept.into_iter().map(|change| (change.draft, (change.hash, change.old))).unzip();
+        for (at, draft) in drafts.iter_mut().enumerate() {
+            draft.header.flags = draft.header.flags.with_if(at != last, Flags::CONTINUES);
+        }
+        let size = drafts.iter().map(|draft| draft.header.entry_size()).sum();
+        // A single entry may be larger: it starts where it can be addressed.
+        if last > 0 && size > BATCH_SIZE_LIMIT {
+            return Err(Error::BatchTooLarge { size, limit: BATCH_SIZE_LIMIT });
+        }
+        let appended = self.append(&mut writer.log.lock(), &mut drafts)?;
+        for (((hash, old), draft), new) in
+            changes.into_iter().zip(&drafts).zip(appended.addresses())
+        {
+            let new = (!draft.header.is_tombstone()).then_some(new);
+            publish(shards.of(hash), hash, old.as_ref(), new, &appended.segment);
+        }
+        drop(shards);
+        self.settle(&appended, options)
+    }
+
+    /// Waits until appended entries are durable, if that is asked for.
+    fn settle(&self, appended: &Appended, options: WriteOptions) -> Result<()> {
+        if options.sync.unwrap_or(self.options.sync == SyncPolicy::Always) {
+            self.sync_to(appended.end)?;
+        }
+        Ok(())
+    }
+}
+
+/// Makes a key's slot name its new entry, or removes it, and accounts for what is dead now.
+fn publish(
+    shard: &mut Shard<'_>,
+    hash: KeyHash,
+    old: Option<&(Address, Located)>,
+    new: Option<(Address, u64)>,
+    segment: &Segment,
+) {
+    match (new, old) {
+        (Some((address, size)), old) => {
+            segment.gained(size);
+            shard.publish(hash, old.map(|(address, _)| *address), address);
+        }
+        (None, Some((address, _))) => shard.remove(hash, *address),
+        (None, None) => {}
+    }
+    if let Some((_, located)) = old {
+        located.segment.lost(located.size);
+    }
+}

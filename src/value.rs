@@ -1,0 +1,180 @@
+//! A value as the store hands it out: bytes, and whatever keeps them alive.
+//!
+//! - Zero-copy where the bytes lie in a mapped segment; the segment stays readable as long as any
+//!   value of it is held, whatever happens to the key.
+//! - Knows nothing of segments: it sees a [`Lend`].
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::{Deref, Range};
+use std::sync::Arc;
+
+/// Something that keeps bytes alive and unchanged, and lends ranges of them.
+pub(crate) trait Lend: Send + Sync {
+    /// Lends the bytes in `range`, or nothing if they are not there.
+    fn lend(&self, range: Range<usize>) -> &[u8];
+}
+
+impl Lend for Vec<u8> {
+    fn lend(&self, range: Range<usize>) -> &[u8] {
+        self.get(range).unwrap_or_default()
+    }
+}
+
+/// The bytes stored under a key, or a key itself, without a copy where that is possible.
+///
+/// A `Value` dereferences to `[u8]`. Cloning it is cheap. It holds the segment that it lies in: a
+/// value kept for long keeps that segment's disk space occupied, even after a merge or a
+/// [`clear`](crate::Bitcask::clear); `to_vec` lets go of it.
+///
+/// ```
+/// # fn main() -> bitcask::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// let db = bitcask::Bitcask::open(dir.path(), bitcask::Options::default())?;
+/// db.put("answer", "42")?;
+/// let value = db.get("answer")?.expect("it was put just now");
+/// assert_eq!(value, b"42");
+/// assert_eq!(value.len(), 2);
+/// let owned: Vec<u8> = value.into();
+/// assert_eq!(owned, b"42");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Value {
+    owner: Arc<dyn Lend>,
+    range: Range<usize>,
+}
+
+impl Value {
+    pub(crate) fn new(owner: Arc<dyn Lend>, range: Range<usize>) -> Self {
+        Self { owner, range }
+    }
+}
+
+impl Deref for Value {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.owner.lend(self.range.clone())
+    }
+}
+
+impl AsRef<[u8]> for Value {
+    fn as_ref(&self) -> &[u8] {
+        self
+    }
+}
+
+impl Borrow<[u8]> for Value {
+    fn borrow(&self) -> &[u8] {
+        self
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "b\"{}\"", self.escape_ascii())
+    }
+}
+
+impl From<Value> for Vec<u8> {
+    fn from(value: Value) -> Self {
+        value.to_vec()
+    }
+}
+
+impl From<Vec<u8>> for Value {
+    fn from(bytes: Vec<u8>) -> Self {
+        let range = 0..bytes.len();
+        Self::new(Arc::new(bytes), range)
+    }
+}
+
+impl Eq for Value {}
+
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
+impl Ord for Value {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (**self).cmp(&**other)
+    }
+}
+
+impl PartialOrd for Value {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Hash for Value {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
+}
+
+/// Comparisons with whatever else is bytes, in both directions.
+macro_rules! compare {
+    ($($other:ty),+ $(,)?) => {$(
+        impl PartialEq<$other> for Value {
+            fn eq(&self, other: &$other) -> bool {
+                **self == *AsRef::<[u8]>::as_ref(other)
+            }
+        }
+
+        impl PartialEq<Value> for $other {
+            fn eq(&self, other: &Value) -> bool {
+                *AsRef::<[u8]>::as_ref(self) == **other
+            }
+        }
+    )+};
+}
+
+compare!([u8], &[u8], Vec<u8>, str, &str, String);
+
+impl<const N: usize> PartialEq<[u8; N]> for Value {
+    fn eq(&self, other: &[u8; N]) -> bool {
+        **self == *other.as_slice()
+    }
+}
+
+impl<const N: usize> PartialEq<&[u8; N]> for Value {
+    fn eq(&self, other: &&[u8; N]) -> bool {
+        **self == *other.as_slice()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::{BTreeSet, HashSet};
+
+    #[test]
+    fn a_value_compares_hashes_and_prints_like_its_bytes() {
+        let value = Value::from(b"a\0b".to_vec());
+        assert_eq!(value, b"a\0b");
+        assert_eq!(value, *b"a\0b");
+        assert_eq!(value, b"a\0b".as_slice());
+        assert_eq!(value, "a\0b");
+        assert_eq!(value, b"a\0b".to_vec());
+        assert_eq!("a\0b", value);
+        assert!(value < Value::from(b"b".to_vec()));
+        assert_eq!(format!("{value:?}"), "b\"a\\x00b\"");
+        assert!(HashSet::from([value.clone()]).contains(b"a\0b".as_slice()));
+        assert!(BTreeSet::from([value]).contains(b"a\0b".as_slice()));
+    }
+
+    #[test]
+    fn a_value_is_a_part_of_what_owns_it() {
+        let value = Value::new(Arc::new(b"key-value".to_vec()), 4..9);
+        assert_eq!(value, "value");
+        assert_eq!(Vec::from(value.clone()), b"value");
+        assert_eq!(value.to_vec(), b"value");
+    }
+}
