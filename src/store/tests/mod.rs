@@ -1,0 +1,299 @@
+//! Tests of the store on the twin disk, with a clock whose hands the test moves.
+//!
+//! - A [`Lab`] is what a store is opened on. Crashes make new labs, on images of its disk.
+//! - A [`Model`] is what a store should hold; [`check`] compares the two through every reading
+//!   method, [`raw`] reads what the keydir names, expired entries too.
+//! - [`log_entries`] reads the log itself.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::clock::Hands;
+use crate::entry::{Entry, Flags, Mark, Salt};
+use crate::fs::twin::{Twin, Unsynced};
+use crate::segment::{FIRST_OFFSET, FileKind, Place, SegmentId};
+use crate::value::Value;
+
+const DIR: &str = "/store";
+
+/// What a key should hold: its value, and when it expires.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Stored {
+    value: Vec<u8>,
+    expiry: Option<u64>,
+}
+
+/// What a store should hold, expired keys that nothing has removed yet among them.
+type Model = BTreeMap<Vec<u8>, Stored>;
+
+/// Keys and values that are not expired.
+type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// What a store is opened on: a disk, a clock, a hash; no threads.
+#[derive(Debug, Clone)]
+struct Lab {
+    twin: Arc<Twin>,
+    hands: Hands,
+    hasher: fn(u64) -> KeyHasher,
+    options: Options,
+}
+
+impl Lab {
+    /// An empty disk, the hash that stores have, small segments, no syncs but those asked for.
+    fn new() -> Self {
+        let options = Options::new().segment_size(1024).sync(SyncPolicy::Never);
+        Self { twin: Twin::new(), hands: Hands::new(), hasher: KeyHasher::new, options }
+    }
+
+    /// The same with a hash of four values, so that keys collide all the time.
+    fn weak() -> Self {
+        Self { hasher: KeyHasher::weak, ..Self::new() }
+    }
+
+    fn with(self, options: Options) -> Self {
+        Self { options, ..self }
+    }
+
+    /// The same clock, hash and options on another disk.
+    fn on(&self, twin: Arc<Twin>) -> Self {
+        Self { twin, ..self.clone() }
+    }
+
+    /// What the death of the process at this moment leaves. The store here may stay open.
+    fn killed(&self) -> Self {
+        self.on(self.twin.kill_image_now())
+    }
+
+    /// What a power cut at this moment leaves; `keep` is asked about what was not synced.
+    fn powered_off(&self, keep: impl FnMut(Unsynced<'_>) -> bool) -> Self {
+        self.on(self.twin.power_image(self.twin.op_count(), keep))
+    }
+
+    fn ground(&self) -> Ground {
+        let fs = Fs::Twin(Arc::clone(&self.twin));
+        Ground { fs, clock: self.hands.clock(), hasher: self.hasher, threads: false }
+    }
+
+    fn try_open_with(&self, options: Options) -> Result<Bitcask> {
+        Bitcask::open_on(self.ground(), Path::new(DIR), options)
+    }
+
+    fn try_open(&self) -> Result<Bitcask> {
+        self.try_open_with(self.options.clone())
+    }
+
+    fn open(&self) -> Bitcask {
+        self.try_open().unwrap()
+    }
+
+    fn open_read_only(&self) -> Bitcask {
+        self.try_open_with(self.options.clone().read_only(true)).unwrap()
+    }
+
+    /// Closes in order and opens again.
+    fn reopen(&self, db: Bitcask) -> Bitcask {
+        db.close().unwrap();
+        self.open()
+    }
+
+    /// The paths of the store's segments or hints, oldest first.
+    fn paths(&self, kind: fn(SegmentId) -> FileKind) -> Vec<(SegmentId, PathBuf)> {
+        let id = |path: &PathBuf| {
+            if path.parent() != Some(Path::new(DIR)) {
+                return None;
+            }
+            let file = FileKind::of(path.file_name()?.to_str()?);
+            let (FileKind::Log(id) | FileKind::Hint(id)) = file else { return None };
+            (file == kind(id)).then_some(id)
+        };
+        self.twin.files().into_iter().filter_map(|path| Some((id(&path)?, path))).collect()
+    }
+
+    fn logs(&self) -> Vec<(SegmentId, PathBuf)> {
+        self.paths(FileKind::Log)
+    }
+
+    fn hints(&self) -> Vec<(SegmentId, PathBuf)> {
+        self.paths(FileKind::Hint)
+    }
+
+    fn delete_hints(&self) {
+        for (_, path) in self.hints() {
+            self.twin.delete_file(&path);
+        }
+    }
+}
+
+/// Ends a store as the death of its process does, on the same disk: nothing is written, synced or
+/// sealed any more, and what was not synced is still not synced.
+fn kill(db: Bitcask) {
+    let _ = db.inner.commit.poison(Error::ReadOnly);
+    drop(db);
+}
+
+/// Returns all keys and values that are not expired.
+fn snapshot(db: &Bitcask) -> Pairs {
+    let mut pairs = Pairs::new();
+    for pair in db {
+        let (key, value) = pair.unwrap();
+        let twice = pairs.insert(key.to_vec(), value.to_vec());
+        assert_eq!(twice, None, "{key:?} appears twice");
+    }
+    pairs
+}
+
+/// Returns what the keydir names, each entry checked: expired ones too.
+fn raw(db: &Bitcask) -> Model {
+    let mut model = Model::new();
+    for shard in db.inner.keydir.each_shard() {
+        for address in shard.addresses() {
+            let segment = db.inner.segments.get(address.segment);
+            let stored = segment.entry(address.offset).unwrap();
+            stored.check().unwrap();
+            let entry = stored.entry();
+            assert!(!entry.header.is_tombstone(), "a slot names a tombstone");
+            let (value, expiry) = (entry.value().to_vec(), entry.header.expiry);
+            let twice = model.insert(entry.key().to_vec(), Stored { value, expiry });
+            assert_eq!(twice, None, "two slots name entries of one key");
+        }
+    }
+    model
+}
+
+/// Returns what of a model is not expired.
+fn visible(model: &Model, now: u64) -> Pairs {
+    let live = model.iter().filter(|(_, stored)| stored.expiry.is_none_or(|at| at > now));
+    live.map(|(key, stored)| (key.clone(), stored.value.clone())).collect()
+}
+
+/// Returns a model of values that don't expire.
+fn model<const N: usize>(pairs: [(&str, &str); N]) -> Model {
+    let stored = |value: &str| Stored { value: value.into(), expiry: None };
+    pairs.into_iter().map(|(key, value)| (key.into(), stored(value))).collect()
+}
+
+/// Checks that a store holds what the model says, through every reading method, and that its
+/// figures fit. `keys` are looked up too, whether they are in the model or not.
+fn check_with(db: &Bitcask, model: &Model, keys: &[Vec<u8>]) {
+    let pairs = visible(model, db.inner.clock.now());
+    assert_eq!(snapshot(db), pairs, "iter");
+    let listed: Vec<Vec<u8>> = db.keys().map(|key| key.unwrap().to_vec()).collect();
+    let mut sorted = listed.clone();
+    sorted.sort();
+    assert_eq!(sorted, pairs.keys().cloned().collect::<Vec<_>>(), "keys");
+    let mut buffer = b"what was there before".to_vec();
+    for key in model.keys().chain(keys) {
+        let value = pairs.get(key);
+        assert_eq!(db.get(key).unwrap().map(Vec::from).as_ref(), value, "get {key:?}");
+        assert_eq!(db.get_with(key, <[u8]>::to_vec).unwrap().as_ref(), value, "get_with {key:?}");
+        assert_eq!(db.get_into(key, &mut buffer).unwrap(), value.is_some(), "get_into {key:?}");
+        assert_eq!(Some(&buffer), value.or(Some(&Vec::new())), "get_into {key:?}");
+        assert_eq!(db.contains_key(key).unwrap(), value.is_some(), "contains_key {key:?}");
+    }
+    assert_eq!(db.len(), model.len() as u64, "len");
+    assert_eq!(db.is_empty(), model.is_empty(), "is_empty");
+    assert_eq!(raw(db), *model, "what the keydir names");
+    check_figures(db);
+}
+
+fn check(db: &Bitcask, model: &Model) {
+    check_with(db, model, &[b"".to_vec(), b"a key that nobody puts".to_vec()]);
+}
+
+/// Checks a store's figures against what the keydir names.
+fn check_figures(db: &Bitcask) {
+    let mut sizes = BTreeMap::<u32, u64>::new();
+    for shard in db.inner.keydir.each_shard() {
+        for address in shard.addresses() {
+            let segment = db.inner.segments.get(address.segment);
+            let size = segment.entry(address.offset).unwrap().entry().header.entry_size();
+            *sizes.entry(address.segment).or_default() += size;
+        }
+    }
+    for (number, segment) in db.inner.segments.all() {
+        let size = sizes.get(&number).copied().unwrap_or_default();
+        assert_eq!(segment.live_size(), size, "live size of segment {}", segment.id());
+    }
+    let stats = db.stats();
+    assert_eq!(stats.keys, db.len());
+    assert_eq!(stats.live_size, sizes.values().sum::<u64>());
+    assert_eq!(stats.log_size, stats.dead_size + stats.live_size + stats.segments * FIRST_OFFSET);
+}
+
+/// An entry as it lies in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct LogEntry {
+    place: Place,
+    flags: Flags,
+    key: Vec<u8>,
+    value: Vec<u8>,
+    timestamp: u64,
+    expiry: Option<u64>,
+    mark: Option<Mark>,
+}
+
+/// Returns all entries that check, end entries and lone marks too, segment by segment up to the
+/// first place that holds none.
+fn log_entries(lab: &Lab) -> Vec<LogEntry> {
+    let mut entries = Vec::new();
+    for (id, path) in lab.logs() {
+        let bytes = lab.twin.contents(&path).unwrap();
+        let mut offset = FIRST_OFFSET;
+        while let Some(rest) = bytes.get(usize::try_from(offset).unwrap()..)
+            && let Ok(Some(entry)) = Entry::decode(rest)
+            && entry.check(Salt::new(id.0, offset)).is_ok()
+        {
+            let header = entry.header;
+            entries.push(LogEntry {
+                place: Place::new(id, offset),
+                flags: header.flags,
+                key: entry.key().to_vec(),
+                value: entry.value().to_vec(),
+                timestamp: header.timestamp,
+                expiry: header.expiry,
+                mark: header.mark,
+            });
+            offset += header.entry_size();
+        }
+    }
+    entries
+}
+
+#[test]
+fn a_store_holds_what_it_is_given() {
+    for lab in [Lab::new(), Lab::weak()] {
+        let db = lab.open();
+        let mut expected = Model::new();
+        for number in 0..100_u32 {
+            let (key, value) = (number.to_be_bytes().to_vec(), number.to_string().into_bytes());
+            db.put(&key, &value).unwrap();
+            expected.insert(key, Stored { value, expiry: None });
+        }
+        for number in (0..100_u32).step_by(3) {
+            assert!(db.delete(number.to_be_bytes()).unwrap());
+            expected.remove(number.to_be_bytes().as_slice());
+        }
+        check(&db, &expected);
+        check(&lab.killed().open(), &expected);
+        check(&lab.killed().open_read_only(), &expected);
+        let db = lab.reopen(db);
+        assert!(db.recovery().is_clean());
+        check(&db, &expected);
+        kill(db);
+        check(&lab.powered_off(|_| false).open(), &expected);
+    }
+}
+
+#[test]
+fn what_was_not_synced_may_go_with_the_power() {
+    let lab = Lab::new();
+    let db = lab.open();
+    db.put("a", "1").unwrap();
+    db.sync().unwrap();
+    db.put("b", "2").unwrap();
+    check(&lab.powered_off(|_| false).open(), &model([("a", "1")]));
+    check(&lab.powered_off(|_| true).open(), &model([("a", "1"), ("b", "2")]));
+}
