@@ -107,6 +107,29 @@ struct Chain {
     last_timestamp: u64,
 }
 
+/// Bytes of unsealed segments that are not entries of the log.
+#[derive(Debug)]
+struct Unread<'a> {
+    file: &'a File,
+    place: Place,
+    /// Zeros from here on do not count.
+    end: u64,
+    reason: &'static str,
+}
+
+impl Unread<'_> {
+    /// Tells of it, as long as it is not set aside.
+    fn cut(&self) -> Cut {
+        Cut {
+            path: self.file.path().to_path_buf(),
+            offset: self.place.offset,
+            size: self.end - self.place.offset,
+            quarantine: None,
+            reason: self.reason.to_owned(),
+        }
+    }
+}
+
 impl Recovery<'_> {
     /// Makes a store that may have been interrupted anywhere ready to be written.
     pub(crate) fn for_writing(&self, mut manifest: Manifest) -> Result<Recovered> {
@@ -151,18 +174,7 @@ impl Recovery<'_> {
             report.recovered_entries += entries;
         }
         report.recovered_segments = chain.links.len() as u64;
-        if let Some(link) = chain.links.last() {
-            let content_end = scan::end_of_content(&link.file, link.end)?;
-            if content_end > link.end {
-                report.cuts.push(Cut {
-                    path: link.file.path().to_path_buf(),
-                    offset: link.end,
-                    size: content_end - link.end,
-                    quarantine: None,
-                    reason: chain.reason.to_owned(),
-                });
-            }
-        }
+        report.cuts = unread(&chain, &later)?.iter().map(Unread::cut).collect();
         Ok(Recovered { manifest, segments, report })
     }
 
@@ -314,29 +326,16 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Sets aside what lies behind the end of the log, then cuts it off.
+    /// Sets aside what could not be read, then removes the segments behind the end of the log.
     fn cut(
         &self,
         chain: &Chain,
         later: &[(SegmentId, File)],
         report: &mut RecoveryReport,
     ) -> Result<()> {
-        let Some(last) = chain.links.last() else { return Ok(()) };
-        let behind = later.iter().map(|(id, file)| (*id, file, 0, FIRST_OFFSET));
-        let parts = [(last.id, &last.file, last.end, last.end)].into_iter().chain(behind);
-        for (id, file, from, content_from) in parts {
-            if scan::end_of_content(file, content_from)? > content_from {
-                let end = scan::end_of_content(file, from)?;
-                let place = Place::new(id, from);
-                let quarantine = self.set_aside(file, place, end)?;
-                report.cuts.push(Cut {
-                    path: file.path().to_path_buf(),
-                    offset: from,
-                    size: end - from,
-                    quarantine: Some(quarantine),
-                    reason: chain.reason.to_owned(),
-                });
-            }
+        for unread in unread(chain, later)? {
+            let quarantine = Some(self.set_aside(&unread)?);
+            report.cuts.push(Cut { quarantine, ..unread.cut() });
         }
         for (_, file) in later.iter().rev() {
             self.fs.remove(file.path())?;
@@ -347,16 +346,16 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Copies the bytes between a place and an end to the quarantine, durably.
-    fn set_aside(&self, file: &File, place: Place, end: u64) -> Result<PathBuf> {
-        let path = self.dir.quarantined(place);
+    /// Copies what could not be read to the quarantine, durably.
+    fn set_aside(&self, Unread { file, place, end, .. }: &Unread<'_>) -> Result<PathBuf> {
+        let path = self.dir.quarantined(*place);
         let quarantine = self.dir.quarantine();
         self.fs.create_dir(&quarantine)?;
         self.fs.sync_dir(self.dir.path())?;
         let copy = self.fs.open(&path, Access::Create)?;
         let mut buffer = vec![0; 256 << 10];
         let mut offset = place.offset;
-        while offset < end {
+        while offset < *end {
             let wanted = usize::try_from(end - offset).unwrap_or(usize::MAX).min(buffer.len());
             let part = buffer.get_mut(..wanted).unwrap_or_default();
             let read_size = file.read_at(part, offset)?;
@@ -411,6 +410,24 @@ impl Recovery<'_> {
     fn open_sealed(&self, manifest: &Manifest, sealed: Sealed) -> Result<Segment> {
         Segment::sealed(self.fs, self.dir, sealed.id, sealed.length, manifest.identity)
     }
+}
+
+/// Returns what could not be read: all behind the end of the log, and what may lie behind the end
+/// entries before it. Of a later segment its header does not count.
+fn unread<'a>(chain: &'a Chain, later: &'a [(SegmentId, File)]) -> Result<Vec<Unread<'a>>> {
+    let mut found = Vec::new();
+    let last = chain.links.last().map(|link| link.id);
+    let links = chain.links.iter().map(|link| (link.id, &link.file, link.end, link.end));
+    let behind = later.iter().map(|(id, file)| (*id, file, 0, FIRST_OFFSET));
+    for (id, file, from, content_from) in links.chain(behind) {
+        if scan::end_of_content(file, content_from)? > content_from {
+            let rotated = Some(id) < last && from > 0;
+            let reason = if rotated { "there is more behind the end entry" } else { chain.reason };
+            let (place, end) = (Place::new(id, from), scan::end_of_content(file, from)?);
+            found.push(Unread { file, place, end, reason });
+        }
+    }
+    Ok(found)
 }
 
 fn manifest_is_old(path: &Path, offset: u64) -> Error {
