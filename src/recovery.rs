@@ -164,6 +164,7 @@ impl Recovery<'_> {
         }
         let chain = self.chain(&manifest, false)?;
         let survey = self.survey()?;
+        self.refuse_missing(&manifest, &survey)?;
         let (later, _) = self.unlisted(&manifest, &survey, &chain)?;
         self.refuse_damage(&chain, &later)?;
         for Link { id, file, end, entries } in &chain.links {
