@@ -139,6 +139,13 @@ impl Recovery<'_> {
         let chain = self.chain(&manifest, true)?;
         let (later, leftovers) = self.unlisted(&manifest, &survey, &chain)?;
         self.refuse_damage(&chain, &later)?;
+        let mut segments = Vec::with_capacity(manifest.sealed.len());
+        for sealed in &manifest.sealed {
+            segments.push((Arc::new(self.open_sealed(&manifest, *sealed)?), None));
+        }
+        if !leftovers.is_empty() || !chain.links.is_empty() {
+            self.refuse_unreadable(&manifest)?;
+        }
 
         self.remove(&leftovers)?;
         report.leftovers = leftovers;
@@ -148,8 +155,7 @@ impl Recovery<'_> {
             report.recovered_segments = chain.links.len() as u64;
             report.recovered_entries = chain.links.iter().map(|link| link.entries).sum();
         }
-        let mut segments = Vec::with_capacity(manifest.sealed.len());
-        for sealed in &manifest.sealed {
+        for sealed in manifest.sealed.iter().skip(segments.len()) {
             segments.push((Arc::new(self.open_sealed(&manifest, *sealed)?), None));
         }
         Ok(Recovered { manifest, segments, report })
@@ -329,6 +335,19 @@ impl Recovery<'_> {
                     chain.reason
                 );
                 return Err(Error::corrupt(last.file.path(), bad.offset, reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses sealed segments that are damaged where it would be met only after the log has been
+    /// cut: while a hint is built anew.
+    fn refuse_unreadable(&self, manifest: &Manifest) -> Result<()> {
+        for Sealed { id, length, .. } in &manifest.sealed {
+            let source = Source { id: *id, identity: manifest.identity, length: *length };
+            if Hint::read(self.fs, self.dir, source)?.is_none() {
+                let file = open_listed(self.fs, &self.dir.log(*id))?;
+                Hint::build(&file, source, |key| self.keydir.hash(key))?;
             }
         }
         Ok(())
