@@ -4,7 +4,6 @@
 use super::story::*;
 use super::*;
 use crate::entry::{BodySum, Header};
-use crate::fs::twin::Call;
 use crate::options::WriteOptions;
 
 fn log(id: u32) -> PathBuf {
@@ -275,7 +274,8 @@ fn a_damaged_sealed_segment_with_a_hint_gives_right_values_or_errors() {
                 }
             }
         }
-        assert!(refused > 100, "{refused} reads refused");
+        // With keys that collide, it depends on the seed how often open itself is refused.
+        assert!(is_weak || refused > 100, "{refused} reads refused");
     }
 }
 
@@ -300,13 +300,10 @@ fn a_damaged_sealed_segment_without_a_hint_is_refused_and_nothing_changed() {
                     }
                     Err(error) => {
                         assert!(!padding && names(&error, &log(id)), "byte {at}: {error}");
-                        // Hints of the others may have been built; the log is as it was.
+                        // Hints of the others may have been built; all else is as it was.
                         let mut after = files(&lab.twin);
-                        after.retain(|path, _| before.contains_key(path));
-                        let log_of = |files: &Files| {
-                            (1..3).map(|id| files[&log(id)].clone()).collect::<Vec<_>>()
-                        };
-                        assert_eq!(log_of(&after), log_of(&before));
+                        after.retain(|path, _| path.extension() != Some("hint".as_ref()));
+                        assert_eq!(after, before);
                     }
                 }
             }
@@ -390,7 +387,6 @@ fn a_value_full_of_headers_does_not_make_recovery_work_without_bound() {
         }
         let calls = lab.twin.call_count() - reads;
         assert!(calls < 400, "{calls} calls for headers of {sizes} bytes");
-        let _ = Call::ReadAt;
     }
 }
 

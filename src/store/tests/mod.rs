@@ -5,6 +5,7 @@
 //!   method, [`raw`] reads what the keydir names, expired entries too.
 //! - [`log_entries`] reads the log itself.
 
+mod corruption;
 mod damage;
 mod interrupted;
 mod story;
