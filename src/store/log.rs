@@ -283,8 +283,7 @@ impl Inner {
                 manifest.reserve(log.next_id);
             });
             if let Err(error) = update {
-                self.discard(next.number, id);
-                return Err(self.judge(error));
+                return Err(self.withdraw(next.number, id, error));
             }
         }
         Ok(next)
@@ -318,6 +317,19 @@ impl Inner {
         let _ = self.fs.remove(&self.dir.log(id));
     }
 
+    /// Takes back a segment that the manifest could not be told of.
+    ///
+    /// Only a full disk leaves the manifest as it was for sure. After any other failure the one on
+    /// disk may name the segment, which then has to be there; if not, the next open removes it.
+    fn withdraw(&self, number: u32, id: SegmentId, error: Error) -> Error {
+        if error.is_no_space() {
+            self.discard(number, id);
+        } else {
+            self.segments.remove(number);
+        }
+        self.judge(error)
+    }
+
     /// Poisons the store if it was a sync that failed; then nobody knows what is on disk.
     pub(super) fn judge(&self, error: Error) -> Error {
         if fs::is_failed_sync(&error) { self.commit.poison(error) } else { error }
@@ -335,8 +347,7 @@ impl Inner {
             manifest.reserve(log.next_id);
         });
         if let Err(error) = update {
-            self.discard(number, id);
-            return Err(self.judge(error));
+            return Err(self.withdraw(number, id, error));
         }
         log.rotated.clear();
         log.unsynced.clear();
