@@ -241,7 +241,7 @@ fn recovery_that_fails_to_read_cuts_nothing_for_it() {
 
 #[test]
 fn recovery_that_loses_power_at_any_operation_can_be_run_again() {
-    let choices = if long() { 40 } else { 4 };
+    let choices = if long() { 40 } else { 3 };
     let mut states = 0;
     for torn in all_torn() {
         let once = torn.fresh();

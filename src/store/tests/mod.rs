@@ -7,6 +7,7 @@
 
 mod corruption;
 mod damage;
+mod faults;
 mod interrupted;
 mod story;
 mod torn;
