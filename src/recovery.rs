@@ -7,7 +7,7 @@
 //! - The torn-tail rule itself is in `segment::scan`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
@@ -201,16 +201,16 @@ impl Recovery<'_> {
 
     /// Refuses a store whose files and manifest are not of the same time.
     fn refuse_missing(&self, manifest: &Manifest, survey: &Survey) -> Result<()> {
+        if let Some(id) = survey.logs.range(manifest.bound..).next() {
+            return Err(self.manifest_is_old(*id));
+        }
         let listed = manifest.sealed.iter().map(|sealed| sealed.id);
         for id in listed.chain(manifest.log_exists.then_some(manifest.log)) {
             if !survey.logs.contains(&id) {
                 return Err(Error::MissingSegment { path: self.dir.log(id) });
             }
         }
-        match survey.logs.range(manifest.bound..).next() {
-            Some(id) => Err(manifest_is_old(&self.dir.log(*id), 0)),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Scans the unsealed segments, following the end entries, never the directory.
@@ -313,7 +313,7 @@ impl Recovery<'_> {
             } else if manifest.log_exists {
                 later.push((*id, file));
             } else if scan::end_of_content(&file, FIRST_OFFSET)? > FIRST_OFFSET {
-                return Err(manifest_is_old(&path, FIRST_OFFSET));
+                return Err(self.manifest_is_old(*id));
             } else {
                 leftovers.push(path);
             }
@@ -434,6 +434,11 @@ impl Recovery<'_> {
         paths.iter().try_for_each(|path| self.fs.remove(path))
     }
 
+    fn manifest_is_old(&self, id: SegmentId) -> Error {
+        let reason = format!("the manifest is older than segment {id}");
+        Error::corrupt(&self.dir.manifest(), 0, reason)
+    }
+
     fn open_sealed(&self, manifest: &Manifest, sealed: Sealed) -> Result<Segment> {
         Segment::sealed(self.fs, self.dir, sealed.id, sealed.length, manifest.identity)
     }
@@ -455,10 +460,6 @@ fn unread<'a>(chain: &'a Chain, later: &'a [(SegmentId, File)]) -> Result<Vec<Un
         }
     }
     Ok(found)
-}
-
-fn manifest_is_old(path: &Path, offset: u64) -> Error {
-    Error::corrupt(path, offset, "the manifest is older than this segment")
 }
 
 /// Fills the keydir from hints, newest segment first; rebuilds the hints that can't be used.
