@@ -8,6 +8,7 @@
 mod corruption;
 mod damage;
 mod faults;
+mod housekeeping;
 mod interrupted;
 mod story;
 mod torn;
