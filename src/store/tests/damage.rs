@@ -45,11 +45,11 @@ fn check_cut(told: &Told, lab: &Lab, place: Place) {
     assert!(!quarantine(&lab.twin).is_empty());
 }
 
-/// The first entry's offset, or that of the entry that a byte belongs to; padding is no entry's.
+/// The entry that a byte belongs to, padding included.
 fn entry_of(entries: &[LogEntry], id: u32, byte: u64) -> &LogEntry {
     let before =
         |entry: &&LogEntry| entry.place.segment == SegmentId(id) && entry.place.offset <= byte;
-    entries.iter().filter(before).next_back().unwrap()
+    entries.iter().rfind(before).unwrap()
 }
 
 /// Some synced, then a write that carries the mark, then more that nothing is known of.

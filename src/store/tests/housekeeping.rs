@@ -120,7 +120,7 @@ fn a_stale_manifest_is_refused_or_loses_nothing() {
     let lab = Lab::new();
     let lab = lab.clone().with(lab.options.clone().segment_entries(2));
     let mut manifests: Vec<Vec<u8>> = Vec::new();
-    let mut remember = |manifests: &mut Vec<Vec<u8>>| {
+    let remember = |manifests: &mut Vec<Vec<u8>>| {
         let now = lab.twin.contents(&dir().manifest()).unwrap();
         if manifests.last() != Some(&now) {
             manifests.push(now);
@@ -143,9 +143,9 @@ fn a_stale_manifest_is_refused_or_loses_nothing() {
             remember(&mut manifests);
         }
         if round % 2 == 0 {
-            db.close().unwrap()
+            db.close().unwrap();
         } else {
-            kill(db)
+            kill(db);
         }
         remember(&mut manifests);
     }
@@ -238,9 +238,9 @@ fn ids_are_never_used_twice() {
             _ => {}
         }
         if random.below(2) == 0 {
-            db.close().unwrap()
+            db.close().unwrap();
         } else {
-            kill(db)
+            kill(db);
         }
         let is_log = |path: &PathBuf| path.extension() == Some("log".as_ref());
         let named = |op: Op| match op {

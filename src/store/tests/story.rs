@@ -16,15 +16,6 @@ pub(super) fn files(twin: &Twin) -> Files {
     ours.map(|path| (path.clone(), twin.contents(&path).unwrap())).collect()
 }
 
-/// Returns a disk with these files on it, all of them durable, in a store's directory.
-pub(super) fn disk(files: &Files) -> Arc<Twin> {
-    let twin = Twin::new();
-    for (path, bytes) in files {
-        twin.put_file(path, bytes.clone());
-    }
-    twin
-}
-
 /// Returns the bytes of a disk that were set aside, by the place they come from.
 pub(super) fn quarantine(twin: &Twin) -> BTreeMap<Place, Vec<u8>> {
     let mut found = BTreeMap::new();
