@@ -14,8 +14,10 @@ use super::*;
 use crate::clock::Hands;
 use crate::entry::{Entry, Flags, Mark, Salt};
 use crate::fs::twin::{Twin, Unsynced};
+use crate::options::WriteOptions;
 use crate::segment::{FIRST_OFFSET, FileKind, Place, SegmentId};
-use crate::value::Value;
+
+mod model;
 
 const DIR: &str = "/store";
 
@@ -55,6 +57,14 @@ impl Lab {
 
     fn with(self, options: Options) -> Self {
         Self { options, ..self }
+    }
+
+    /// A disk with a new store whose hash has this seed, so that a run can be repeated.
+    fn seeded(self, seed: u64) -> Self {
+        let manifest = Manifest::new(Identity { store_id: !seed, hash_seed: seed });
+        let path = Dir::new(DIR.into()).manifest();
+        self.twin.put_file(&path, manifest.encode().into_bytes());
+        self
     }
 
     /// The same clock, hash and options on another disk.
