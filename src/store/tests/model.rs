@@ -6,6 +6,8 @@
 //! - The runs are the same every time. `BITCASK_LONG=10` makes ten times as many, and
 //!   `BITCASK_SEED=7` makes others.
 
+use std::cmp::Ordering;
+
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any};
 use proptest::prop_oneof;
@@ -213,6 +215,7 @@ impl World {
             Step::Advance { seconds } => self.lab.hands.advance(Duration::from_secs(*seconds)),
             Step::StepBack { seconds } => self.lab.hands.step_back(Duration::from_secs(*seconds)),
             Step::Reopen { without_hints } => {
+                self.check();
                 self.db.take().unwrap().close().unwrap();
                 if *without_hints {
                     self.lab.delete_hints();
@@ -222,6 +225,7 @@ impl World {
                 assert_eq!(report.is_clean(), report.rebuilt_hints == 0, "{report:?}");
             }
             Step::KillInPlace => {
+                self.check();
                 kill(self.db.take().unwrap());
                 self.open();
                 assert_eq!(self.db().recovery().cuts, []);
@@ -335,17 +339,40 @@ impl World {
         assert_eq!(self.db().recovery().cuts, []);
     }
 
+    /// Makes zeros of some bytes that were not synced: a disk writes parts of what it is given.
+    fn tear(&self, image: &Lab, keeping: &mut Keeping) {
+        let durable = self.db().inner.commit.durable();
+        let log = self.db().inner.writer().unwrap().manifest.get(|manifest| manifest.log);
+        for (id, path) in image.logs().into_iter().filter(|(id, _)| *id >= log) {
+            let mut bytes = image.twin.contents(&path).unwrap();
+            let synced = match id.cmp(&durable.segment) {
+                Ordering::Less => bytes.len(),
+                Ordering::Equal => usize::try_from(durable.offset.max(FIRST_OFFSET)).unwrap(),
+                Ordering::Greater => usize::try_from(FIRST_OFFSET).unwrap(),
+            };
+            let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            if synced < used && keeping.next() {
+                let start = synced + keeping.below(used - synced);
+                let end = if keeping.next() { used } else { start + keeping.below(used - start) };
+                bytes[start..end].fill(0);
+                image.twin.put_file(&path, bytes);
+            }
+        }
+    }
+
     /// Cuts the power at some moment of the last step, or right behind it.
     fn power_cut(&mut self, within: u8, keep: u64) {
         let ops = self.lab.twin.op_count();
         let range = (ops - self.ops_before) as u64;
         let at = if within < 128 { range } else { u64::from(within - 128) * range / 128 };
-        if at == range {
-            self.forget();
-        }
-        let at = self.ops_before + usize::try_from(at).unwrap();
         let mut keeping = Keeping(keep);
-        let image = self.lab.on(self.lab.twin.power_image(at, |_| keeping.next()));
+        let cut = self.ops_before + usize::try_from(at).unwrap();
+        let image = self.lab.on(self.lab.twin.power_image(cut, |_| keeping.next()));
+        if at == range {
+            self.check();
+            self.forget();
+            self.tear(&image, &mut keeping);
+        }
         let seen = raw(&image.open_read_only());
         assert_eq!(image.twin.op_count(), 0, "a store opened read-only changes nothing");
 
@@ -386,13 +413,20 @@ fn write_options(ttl: Option<u64>, sync: Option<bool>) -> WriteOptions {
 struct Keeping(u64);
 
 impl Keeping {
-    fn next(&mut self) -> bool {
-        // The lowest bits stay what they are, and say how much is kept.
-        let kind = self.0 & 0b111;
+    /// The lowest bits stay what they are, and say how much is kept.
+    fn random(&mut self) -> u64 {
         let random = (self.0 >> 3).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(12345);
-        self.0 = random << 3 | kind;
-        let dice = (random >> 40) % 16;
-        match kind {
+        self.0 = random << 3 | self.0 & 0b111;
+        random >> 40
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.random()).unwrap() % limit.max(1)
+    }
+
+    fn next(&mut self) -> bool {
+        let dice = self.random() % 16;
+        match self.0 & 0b111 {
             0 | 1 => false,
             2 => true,
             3 => dice < 14,
