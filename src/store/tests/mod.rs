@@ -17,6 +17,7 @@ use crate::fs::twin::{Twin, Unsynced};
 use crate::options::WriteOptions;
 use crate::segment::{FIRST_OFFSET, FileKind, Place, SegmentId};
 
+mod collisions;
 mod model;
 
 const DIR: &str = "/store";
