@@ -53,12 +53,12 @@ impl KeyHasher {
         Self { seed, weak: true }
     }
 
-    pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
+    pub(crate) fn hash(self, key: &[u8]) -> KeyHash {
         let hash = xxhash_rust::xxh3::xxh3_128_with_seed(key, self.seed);
         #[cfg(test)]
         let hash = if self.weak { hash & (1 << 63 | 1 << 40) } else { hash };
         // The low half is the fingerprint, the lowest bits of the high half the extra ones.
-        let fingerprint = (hash & u128::from(u64::MAX)) as u64;
+        let fingerprint = u64::try_from(hash & u128::from(u64::MAX)).unwrap_or_default();
         let extra = ((hash >> 64) & 0xfff) as u16;
         // Zero and one are kept free for empty and removed slots.
         let fingerprint = if fingerprint < 2 { fingerprint + 2 } else { fingerprint };

@@ -272,7 +272,8 @@ impl Hint {
         }
         let pairs: [u64; 2 * EXPIRY_STEPS] =
             words(summed.get(STEPS_AT..STEPS_AT + EXPIRY_STEPS * 16)?);
-        let expiring = pairs.chunks_exact(2).take(steps).map(|pair| (pair[0], pair[1])).collect();
+        let (pairs, _) = pairs.as_chunks::<2>();
+        let expiring = pairs.iter().take(steps).map(|[expiry, size]| (*expiry, *size)).collect();
         let mut slots = Vec::with_capacity(usize::try_from(entries).ok()?);
         for (at, block) in (0..).zip(blocks.chunks(BLOCK_LEN * SLOT_SIZE + CHECKSUM_SIZE)) {
             let (block, checksum) = block.split_last_chunk::<CHECKSUM_SIZE>()?;

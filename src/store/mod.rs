@@ -85,6 +85,8 @@ struct Inner {
     identity: Identity,
     keydir: Keydir,
     segments: Segments,
+    /// As it was when the store was opened, where that was read-only.
+    manifest: ManifestFile,
     commit: Commit,
     report: RecoveryReport,
     signal: Arc<Signal>,
@@ -99,7 +101,6 @@ struct Writer {
     maintenance: Mutex<()>,
     /// Guards the end of the log. After the shards.
     log: Mutex<Log>,
-    manifest: ManifestFile,
     /// Held for as long as the store is open.
     _lock: File,
 }
@@ -136,10 +137,10 @@ impl Bitcask {
     /// be durable is damaged, [`UnsupportedVersion`](Error::UnsupportedVersion) and its kin for a
     /// store of a newer release, and whatever the operating system says.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self> {
-        Self::open_on(Ground::default(), path.as_ref(), options)
+        Self::open_on(&Ground::default(), path.as_ref(), options)
     }
 
-    fn open_on(ground: Ground, path: &Path, options: Options) -> Result<Self> {
+    fn open_on(ground: &Ground, path: &Path, options: Options) -> Result<Self> {
         options.check()?;
         let dir = Dir::new(fs::absolute(path)?);
         match ground.fs.is_dir(dir.path())? {
@@ -150,15 +151,16 @@ impl Bitcask {
             _ => {}
         }
         let inner = if options.read_only {
-            Inner::open_read_only(&ground, dir, options)?
+            Inner::open_read_only(ground, dir, options)?
         } else {
-            Inner::open_writable(&ground, dir, options)?
+            Inner::open_writable(ground, dir, options)?
         };
         let inner = Arc::new(inner);
         let mut worker = None;
         if ground.threads && inner.writer.is_some() {
             let (signal, inner) = (Arc::clone(&inner.signal), Arc::clone(&inner));
-            worker = Worker::start(signal, move || inner.work());
+            let started = Worker::start(signal, move || inner.work());
+            worker = Some(fs::told("start a thread for", path, started)?);
         }
         Ok(Self { inner, worker, open: true })
     }
@@ -257,12 +259,11 @@ impl Drop for Bitcask {
 impl Inner {
     fn open_writable(ground: &Ground, dir: Dir, options: Options) -> Result<Self> {
         let fs = &ground.fs;
-        let existing = Manifest::read(fs, &dir);
-        if matches!(existing, Ok(None)) && !options.create_if_missing {
+        fs.create_dir(dir.path())?;
+        if !options.create_if_missing && Manifest::read(fs, &dir).is_ok_and(|read| read.is_none()) {
+            refuse_lost_manifest(fs, &dir)?;
             return Err(Error::NotFound { path: dir.path().into() });
         }
-        fs.create_dir(dir.path())?;
-        fs.sync_dir(fs::parent(dir.path()))?;
         let lock = lock(fs, &dir)?;
         // What was read before the lock was taken may have changed.
         let manifest = match Manifest::read(fs, &dir)? {
@@ -274,11 +275,9 @@ impl Inner {
         let mut recovered = recovery.for_writing(manifest)?;
         let segments = Segments::default();
         let last_timestamp = recovery::fill(&recovery, &mut recovered, &segments, true)?;
-        let manifest = recovered.manifest.clone();
         let writer = Writer {
             maintenance: Mutex::default(),
-            log: Mutex::new(Log::new(manifest.bound, last_timestamp)),
-            manifest: ManifestFile::new(fs, &dir, manifest),
+            log: Mutex::new(Log::new(recovered.manifest.bound, last_timestamp)),
             _lock: lock,
         };
         Ok(Self::new(ground, dir, options, keydir, segments, recovered, Some(writer)))
@@ -328,16 +327,17 @@ impl Inner {
     ) -> Self {
         Self {
             fs: ground.fs.clone(),
-            dir,
             clock: ground.clock.clone(),
             options,
             identity: recovered.manifest.identity,
             keydir,
             segments,
+            manifest: ManifestFile::new(&ground.fs, &dir, recovered.manifest),
             commit: Commit::default(),
             report: recovered.report,
             signal: Arc::default(),
             writer,
+            dir,
         }
     }
 
@@ -354,8 +354,8 @@ impl Inner {
         };
         if let Some(writer) = &self.writer {
             writer.log.lock().count(&mut stats);
-            stats.sealed_segments = writer.manifest.get(|manifest| manifest.sealed.len() as u64);
         }
+        stats.sealed_segments = self.manifest.get(|manifest| manifest.sealed.len() as u64);
         let mut headers_size = 0;
         for (_, segment) in self.segments.all() {
             stats.segments += 1;
@@ -392,7 +392,7 @@ impl Inner {
 /// Takes the store's lock, and leaves this process's id in it for the message others get.
 fn lock(fs: &Fs, dir: &Dir) -> Result<File> {
     let file = fs.open(&dir.lock(), Access::Keep)?;
-    if !fs.try_lock(&file)? {
+    if !file.try_lock()? {
         let mut text = [0; 16];
         let read_size = file.read_at(&mut text, 0).unwrap_or(0);
         let text = std::str::from_utf8(text.get(..read_size).unwrap_or_default());
@@ -407,6 +407,8 @@ fn lock(fs: &Fs, dir: &Dir) -> Result<File> {
 /// Creates a store in a directory that has none.
 fn create(fs: &Fs, dir: &Dir) -> Result<Manifest> {
     refuse_lost_manifest(fs, dir)?;
+    // The directory may have been made just now, or by an earlier try that went no further.
+    fs.sync_dir(fs::parent(dir.path()))?;
     let random = || RandomState::new().build_hasher().finish();
     let manifest = Manifest::new(Identity { store_id: random(), hash_seed: random() });
     manifest.write(fs, dir)?;
