@@ -281,10 +281,7 @@ impl Inner {
                 manifest.log_exists = true;
                 manifest.reserve(log.next_id);
             });
-            if let Err(error) = update {
-                self.discard(next.number, id);
-                return Err(self.judge(error));
-            }
+            update.map_err(|error| self.take_back(next.number, id, error))?;
         }
         Ok(next)
     }
@@ -319,6 +316,17 @@ impl Inner {
         let _ = self.fs.remove(&self.dir.log(id));
     }
 
+    /// Lets go of a fresh segment that the manifest could not be made to name.
+    fn take_back(&self, number: u32, id: SegmentId, error: Error) -> Error {
+        if error.is_no_space() {
+            self.discard(number, id);
+        } else {
+            // The manifest on disk may name it all the same; if not, opening removes it.
+            self.segments.remove(number);
+        }
+        self.judge(error)
+    }
+
     /// Poisons the store if it was a sync that failed; then nobody knows what is on disk.
     pub(super) fn judge(&self, error: Error) -> Error {
         if fs::is_failed_sync(&error) { self.commit.poison(error) } else { error }
@@ -335,10 +343,7 @@ impl Inner {
             manifest.log_exists = true;
             manifest.reserve(log.next_id);
         });
-        if let Err(error) = update {
-            self.discard(number, id);
-            return Err(self.judge(error));
-        }
+        update.map_err(|error| self.take_back(number, id, error))?;
         log.rotated.clear();
         log.unsynced.clear();
         log.end = fresh.active.end();
