@@ -17,7 +17,8 @@ pub(crate) struct KeyHash {
 }
 
 impl KeyHash {
-    pub(super) fn shard(self) -> usize {
+    /// Returns the number of the key's shard.
+    pub(crate) fn shard(self) -> usize {
         // 12 bits fit any usize.
         (self.fingerprint >> (64 - SHARD_BITS)) as usize
     }

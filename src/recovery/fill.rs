@@ -61,16 +61,21 @@ fn fill_from(
         scan::key_at(&file, segment.id(), address.offset, segment.size())
     };
     let same_key = |held, older| Ok(key_at(held)? == key_at(older)?);
-    for slot in &hint.slots {
-        let (hash, tombstone) = (slot.hash(), slot.is_tombstone());
-        let address = Address { segment: number, offset: slot.offset() };
-        let filling = Filling { hash, address, tombstone, collides: slot.collides() };
-        if recovery.keydir.shard(hash).fill(filling, same_key)? && !tombstone {
-            let size = match slot.size() {
-                Some(size) => size,
-                None => segment.entry(slot.offset())?.entry().header.entry_size(),
-            };
-            segment.gained(size);
+    for run in hint.slots.chunk_by(|a, b| a.hash().shard() == b.hash().shard()) {
+        let Some(first) = run.first() else { continue };
+        let mut shard = recovery.keydir.shard(first.hash());
+        shard.reserve(run.len());
+        for slot in run {
+            let (hash, tombstone) = (slot.hash(), slot.is_tombstone());
+            let address = Address { segment: number, offset: slot.offset() };
+            let filling = Filling { hash, address, tombstone, collides: slot.collides() };
+            if shard.fill(filling, same_key)? && !tombstone {
+                let size = match slot.size() {
+                    Some(size) => size,
+                    None => segment.entry(slot.offset())?.entry().header.entry_size(),
+                };
+                segment.gained(size);
+            }
         }
     }
     Ok(())

@@ -116,8 +116,9 @@ fn lock(fs: &Fs, dir: &Dir) -> Result<File> {
         let pid = text.ok().and_then(|text| text.trim().parse().ok());
         return Err(Error::Locked { path: dir.path().into(), pid });
     }
-    file.set_size(0)?;
-    file.write_at(format!("{}\n", std::process::id()).as_bytes(), 0)?;
+    // For the message alone, so a full disk does not keep the store from being opened.
+    let _ = file.set_size(0);
+    let _ = file.write_at(format!("{}\n", std::process::id()).as_bytes(), 0);
     Ok(file)
 }
 
