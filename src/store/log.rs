@@ -70,6 +70,8 @@ pub(super) struct Appended {
     entries: Vec<(u64, u64)>,
     /// What has to be durable for all of them to be so.
     pub(super) end: Place,
+    /// How many full segments wait to be sealed.
+    pub(super) backlog: usize,
 }
 
 impl Appended {
@@ -193,7 +195,7 @@ impl Inner {
         }
         active.flush()?;
         let (segment, end) = (Arc::clone(active.segment()), active.end());
-        Ok(Appended { segment, number: *number, entries, end })
+        Ok(Appended { segment, number: *number, entries, end, backlog: log.rotated.len() })
     }
 
     /// Returns the mark that the next entry has to carry, and notes that it does.

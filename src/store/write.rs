@@ -208,6 +208,9 @@ impl Bitcask {
     }
 }
 
+/// As many full segments may wait to be sealed before writers help.
+const BACKLOG_MAX: usize = 16;
+
 /// What a key has to be for a change of it to be made.
 enum Expected<'a> {
     Anything,
@@ -348,6 +351,11 @@ impl Inner {
 
     /// Waits until appended entries are durable, if that is asked for.
     fn settle(&self, appended: &Appended, options: WriteOptions) -> Result<()> {
+        if appended.backlog > BACKLOG_MAX {
+            // Each of them holds a file descriptor: whoever writes faster than the background
+            // seals has to help. A failure is told by the next write.
+            let _ = self.seal_rotated();
+        }
         if options.sync.unwrap_or(self.options.sync == SyncPolicy::Always) {
             self.sync_to(appended.end)?;
         }
