@@ -13,35 +13,63 @@ use crate::segment::{FIRST_OFFSET, Place, SegmentId, scan};
 
 const COPY_SIZE: usize = 256 << 10;
 
-impl Chain {
-    /// Tells what lies behind the end of the log in the segment where it ends.
-    pub(super) fn cuts(&self) -> Result<Vec<Cut>> {
-        match self.links.last() {
-            Some(last) => Ok(Vec::from_iter(behind(&last.file, last.end, self.reason)?)),
-            None => Ok(Vec::new()),
+/// Bytes of unsealed segments that are not entries of the log.
+#[derive(Debug)]
+pub(super) struct Unread<'a> {
+    file: &'a File,
+    place: Place,
+    /// Zeros at the end do not count.
+    size: u64,
+    reason: &'static str,
+}
+
+impl Unread<'_> {
+    /// Tells of it, as long as it is not set aside.
+    pub(super) fn cut(&self) -> Cut {
+        Cut {
+            path: self.file.path().to_path_buf(),
+            offset: self.place.offset,
+            size: self.size,
+            quarantine: None,
+            reason: self.reason.to_owned(),
         }
     }
 }
 
+impl Chain {
+    /// Returns what could not be read: all behind the end of the log, and what may lie behind the
+    /// end entries before it. Of a later segment its header alone does not count.
+    pub(super) fn unread<'a>(&'a self, later: &'a [(SegmentId, File)]) -> Result<Vec<Unread<'a>>> {
+        let last = self.links.last().map(|link| link.id);
+        let links = self.links.iter().map(|link| {
+            let rotated = Some(link.id) < last;
+            let reason = if rotated { "there is more behind the end entry" } else { self.reason };
+            (&link.file, Place::new(link.id, link.end), link.end, reason)
+        });
+        let behind = later.iter().map(|(id, file)| {
+            let reason = "the log ends in an earlier segment";
+            (file, Place::new(*id, 0), FIRST_OFFSET, reason)
+        });
+        let mut unread = Vec::new();
+        for (file, place, content_from, reason) in links.chain(behind) {
+            let end = scan::end_of_content(file, content_from)?;
+            if end > content_from {
+                unread.push(Unread { file, place, size: end - place.offset, reason });
+            }
+        }
+        Ok(unread)
+    }
+}
+
 impl Recovery<'_> {
-    /// Sets aside what lies behind the end of the log, and removes the segments there.
+    /// Sets aside what could not be read, and removes the segments behind the end of the log.
     ///
     /// The youngest goes first, so that what is left after a crash still lies behind the end.
     pub(super) fn cut(&self, chain: &Chain, later: &[(SegmentId, File)]) -> Result<Vec<Cut>> {
-        let mut cuts = chain.cuts()?;
-        for (_, file) in later {
-            if scan::end_of_content(file, FIRST_OFFSET)? > FIRST_OFFSET {
-                cuts.extend(behind(file, 0, chain.reason)?);
-            }
-        }
-        let files = chain.links.last().map(|last| (last.id, &last.file)).into_iter();
-        let files = files.chain(later.iter().map(|(id, file)| (*id, file)));
-        for cut in &mut cuts {
-            let file = files.clone().find(|(_, file)| file.path() == cut.path);
-            if let Some((id, file)) = file {
-                let place = Place::new(id, cut.offset);
-                cut.quarantine = Some(self.set_aside(file, place, cut.size)?);
-            }
+        let mut cuts = Vec::new();
+        for unread in chain.unread(later)? {
+            let quarantine = Some(self.set_aside(&unread)?);
+            cuts.push(Cut { quarantine, ..unread.cut() });
         }
         for (_, file) in later.iter().rev() {
             self.fs.remove(file.path())?;
@@ -52,16 +80,16 @@ impl Recovery<'_> {
         Ok(cuts)
     }
 
-    /// Copies the bytes behind a place to the quarantine, durably.
-    fn set_aside(&self, file: &File, place: Place, size: u64) -> Result<PathBuf> {
+    /// Copies what could not be read to the quarantine, durably.
+    fn set_aside(&self, Unread { file, place, size, .. }: &Unread<'_>) -> Result<PathBuf> {
         let quarantine = self.dir.quarantine();
         self.fs.create_dir(&quarantine)?;
         self.fs.sync_dir(self.dir.path())?;
-        let path = self.dir.quarantined(place);
+        let path = self.dir.quarantined(*place);
         let copy = self.fs.open(&path, Access::Create)?;
         let mut buffer = vec![0; COPY_SIZE];
         let mut copied = 0;
-        while copied < size {
+        while copied < *size {
             let wanted = usize::try_from(size - copied).unwrap_or(COPY_SIZE).min(COPY_SIZE);
             let part = buffer.get_mut(..wanted).unwrap_or_default();
             let read_size = file.read_at(part, place.offset + copied)?;
@@ -96,16 +124,4 @@ impl Recovery<'_> {
         let empty: Vec<PathBuf> = empty.into_iter().map(|link| self.dir.log(link.id)).collect();
         self.remove(&empty)
     }
-}
-
-/// Tells what lies behind an offset of a segment, if there is anything but zeros.
-fn behind(file: &File, offset: u64, reason: &str) -> Result<Option<Cut>> {
-    let size = scan::end_of_content(file, offset)? - offset;
-    Ok((size > 0).then(|| Cut {
-        path: file.path().to_path_buf(),
-        offset,
-        size,
-        quarantine: None,
-        reason: reason.to_owned(),
-    }))
 }

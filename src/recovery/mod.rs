@@ -89,7 +89,8 @@ impl Recovery<'_> {
             let segment = Segment::new(link.id, link.file.path(), bytes);
             segments.push((Arc::new(segment), Some(hint)));
         }
-        let report = RecoveryReport { cuts: chain.cuts()?, ..chain.report() };
+        let cuts = chain.unread(&later)?.iter().map(cut::Unread::cut).collect();
+        let report = RecoveryReport { cuts, ..chain.report() };
         Ok(Recovered { manifest, segments, report })
     }
 
