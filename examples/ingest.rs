@@ -57,7 +57,8 @@ impl Tally {
 }
 
 fn main() -> Outcome<ExitCode> {
-    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let own = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into());
+    let own = PathBuf::from(own);
     let (root, excluded) = match std::env::args_os().nth(1) {
         Some(dir) => (PathBuf::from(dir), vec![]),
         None => (own.clone(), vec![own.join("target"), own.join(".git")]),
