@@ -114,7 +114,8 @@ impl Recovery<'_> {
                 file.sync()?;
             }
             let source = Source { id: *id, identity: manifest.identity, length: *end };
-            self.write_hint(&Hint::build(&file, source, |key| self.keydir.hash(key))?, source)?;
+            let hint = Hint::build(&file, source, |key| self.keydir.hash(key))?;
+            hint.write(self.fs, self.dir, source)?;
             manifest.sealed.push(Sealed { id: *id, kind: Kind::Log, length: *end });
         }
         self.fs.sync_dir(self.dir.path())?;

@@ -43,7 +43,7 @@ fn rebuild(recovery: &Recovery<'_>, source: Source, for_writing: bool) -> Result
     let file = open_listed(recovery.fs, &recovery.dir.log(source.id))?;
     let hint = Hint::build(&file, source, |key| recovery.keydir.hash(key))?;
     if for_writing {
-        recovery.write_hint(&hint, source)?;
+        hint.write(recovery.fs, recovery.dir, source)?;
     }
     Ok(hint)
 }

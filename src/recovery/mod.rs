@@ -102,14 +102,6 @@ impl Recovery<'_> {
         manifest.sealed.iter().map(open).collect()
     }
 
-    /// Writes a hint; on a full disk the store does without it until the next open.
-    fn write_hint(&self, hint: &Hint, source: Source) -> Result<()> {
-        match hint.write(self.fs, self.dir, source) {
-            Err(error) if error.is_no_space() => Ok(()),
-            result => result,
-        }
-    }
-
     fn remove(&self, paths: &[PathBuf]) -> Result<()> {
         paths.iter().try_for_each(|path| self.fs.remove(path))
     }

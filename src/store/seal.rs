@@ -78,8 +78,8 @@ impl Inner {
             let Some(oldest) = oldest else { return Ok(()) };
             self.commit.check()?;
             self.seal(&oldest, next).map_err(|error| {
-                // A full disk can be waited out: the segment stays as it is, unsealed.
-                if error.is_no_space() { error } else { self.commit.poison(error) }
+                // What is only in the way can be waited out: the segment stays as it is, unsealed.
+                if error.is_corruption() { self.commit.poison(error) } else { self.judge(error) }
             })?;
             writer.log.lock().sealed_oldest();
         }
@@ -111,11 +111,7 @@ impl Inner {
         file.sync()?;
         let source = Source { id, identity: self.identity, length };
         let hint = Hint::build(file, source, |key| self.keydir.hash(key))?;
-        match hint.write(&self.fs, &self.dir, source) {
-            // A hint can be done without until the next open.
-            Err(error) if error.is_no_space() => {}
-            result => result?,
-        }
+        hint.write(&self.fs, &self.dir, source)?;
         self.fs.sync_dir(self.dir.path())?;
         self.manifest.update(|manifest| {
             manifest.sealed.push(Sealed { id, kind: Kind::Log, length });
