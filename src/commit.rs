@@ -47,7 +47,7 @@ impl Commit {
 
     /// Notes that the log is durable up to a place, by other means than a sync of it here.
     pub(crate) fn advance(&self, durable: Place) {
-        let packed = u64::from(durable.segment.0) << 32 | durable.offset / ALIGNMENT;
+        let packed = (u64::from(durable.segment.0) << 32) | (durable.offset / ALIGNMENT);
         self.durable.fetch_max(packed, Ordering::Release);
     }
 

@@ -338,12 +338,14 @@ pub(crate) struct EncodedHeader {
 
 impl EncodedHeader {
     fn push(&mut self, field: &[u8]) {
-        self.bytes[self.size..self.size + field.len()].copy_from_slice(field);
+        for (target, source) in self.bytes.iter_mut().skip(self.size).zip(field) {
+            *target = *source;
+        }
         self.size += field.len();
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {
-        &self.bytes[..self.size]
+        self.bytes.get(..self.size).unwrap_or_default()
     }
 }
 

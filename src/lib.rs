@@ -71,3 +71,9 @@ pub use recovery::{Cut, RecoveryReport};
 pub use stats::Stats;
 pub use store::{Batch, Bitcask, Iter, Keys};
 pub use value::Value;
+
+/// The README's code, compiled and run with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+#[derive(Debug)]
+pub struct ReadmeDoctests;

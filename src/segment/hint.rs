@@ -14,7 +14,7 @@ use super::header::Identity;
 use super::{Dir, SegmentId, scan};
 use crate::entry::{ALIGNMENT, Flags, HEADER_SIZE};
 use crate::error::Result;
-use crate::fs::{Access, File, Fs};
+use crate::fs::{Access, File, Fs, is_failed_sync};
 use crate::keydir::KeyHash;
 
 /// The version of hints; they can be built anew, so it moves on its own.
@@ -191,6 +191,9 @@ impl Hint {
     }
 
     /// Writes the hint beside its segment, synced; the caller syncs the directory.
+    ///
+    /// Where it can't be written (no space, no file descriptor) the store does without it until
+    /// the next open. Only a sync that failed is an error.
     pub(crate) fn write(&self, fs: &Fs, dir: &Dir, source: Source) -> Result<()> {
         let path = dir.hint(source.id);
         let temporary = Dir::temporary(&path);
@@ -200,9 +203,10 @@ impl Hint {
             file.sync()?;
             fs.rename(&temporary, &path)
         };
-        write().inspect_err(|_| {
+        write().or_else(|error| {
             // Best effort: what can't be removed now is removed at the next open.
             let _ = fs.remove(&temporary);
+            if is_failed_sync(&error) { Err(error) } else { Ok(()) }
         })
     }
 
@@ -272,7 +276,8 @@ impl Hint {
         }
         let pairs: [u64; 2 * EXPIRY_STEPS] =
             words(summed.get(STEPS_AT..STEPS_AT + EXPIRY_STEPS * 16)?);
-        let expiring = pairs.chunks_exact(2).take(steps).map(|pair| (pair[0], pair[1])).collect();
+        let (pairs, _) = pairs.as_chunks::<2>();
+        let expiring = pairs.iter().take(steps).map(|[expiry, size]| (*expiry, *size)).collect();
         let mut slots = Vec::with_capacity(usize::try_from(entries).ok()?);
         for (at, block) in (0..).zip(blocks.chunks(BLOCK_LEN * SLOT_SIZE + CHECKSUM_SIZE)) {
             let (block, checksum) = block.split_last_chunk::<CHECKSUM_SIZE>()?;

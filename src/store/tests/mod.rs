@@ -14,6 +14,7 @@ use super::*;
 use crate::clock::Hands;
 use crate::entry::{Entry, Flags, Mark, Salt};
 use crate::fs::twin::{Twin, Unsynced};
+use crate::manifest::Manifest;
 use crate::options::WriteOptions;
 use crate::segment::{FIRST_OFFSET, FileKind, Place, SegmentId};
 
@@ -89,7 +90,7 @@ impl Lab {
     }
 
     fn try_open_with(&self, options: Options) -> Result<Bitcask> {
-        Bitcask::open_on(self.ground(), Path::new(DIR), options)
+        Bitcask::open_on(&self.ground(), Path::new(DIR), options)
     }
 
     fn try_open(&self) -> Result<Bitcask> {

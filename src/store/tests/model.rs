@@ -160,7 +160,7 @@ impl World {
     /// Forgets states that can't come back any more, since a later one is durable.
     fn forget(&mut self) {
         let inner = &self.db.as_ref().unwrap().inner;
-        let sealed = inner.writer().unwrap().manifest.get(|manifest| {
+        let sealed = inner.manifest.get(|manifest| {
             let last = manifest.sealed.last().map(|sealed| sealed.id);
             last.map_or(Place::new(SegmentId(0), 0), |id| Place::new(SegmentId(id.0 + 1), 0))
         });
@@ -342,7 +342,7 @@ impl World {
     /// Makes zeros of some bytes that were not synced: a disk writes parts of what it is given.
     fn tear(&self, image: &Lab, keeping: &mut Keeping) {
         let durable = self.db().inner.commit.durable();
-        let log = self.db().inner.writer().unwrap().manifest.get(|manifest| manifest.log);
+        let log = self.db().inner.manifest.get(|manifest| manifest.log);
         for (id, path) in image.logs().into_iter().filter(|(id, _)| *id >= log) {
             let mut bytes = image.twin.contents(&path).unwrap();
             let synced = match id.cmp(&durable.segment) {
