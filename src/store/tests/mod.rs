@@ -19,6 +19,7 @@ use crate::options::WriteOptions;
 use crate::segment::{FIRST_OFFSET, FileKind, Place, SegmentId};
 
 mod collisions;
+mod marks;
 mod model;
 
 const DIR: &str = "/store";
