@@ -240,6 +240,11 @@ impl File {
         &self.path
     }
 
+    /// The same open file under the name that it has been given since, for what is told of it.
+    pub(crate) fn renamed(self, path: &Path) -> Self {
+        Self { path: path.into(), ..self }
+    }
+
     /// Locks the file for this handle and its clones, if nobody else has it locked, until the
     /// last of them is dropped.
     pub(crate) fn try_lock(&self) -> Result<bool> {

@@ -111,7 +111,7 @@ impl Active {
             file.sync()?;
             fs.rename(&temporary, &path)?;
             fs.sync_dir(dir.path())?;
-            Ok(file)
+            Ok(file.renamed(&path))
         };
         let file = create().inspect_err(|_| {
             // Best effort: what can't be removed now is removed at the next open.
