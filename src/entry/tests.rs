@@ -76,11 +76,12 @@ fn flags_that_go_together_are_read_as_they_were_written_and_others_are_refused()
         let has = |flag: Flags| Flags(flags).has(flag);
         let (end, alone, mark) = (has(Flags::END), has(Flags::MARK_ONLY), has(Flags::MARK));
         let codec = flags >> 7;
-        let goes = if end || alone {
-            let of_a_key = flags & 0b1_1001_1011 != 0;
-            !(end && alone) && !of_a_key && (end || mark)
-        } else {
-            !(has(Flags::TOMBSTONE) && (has(Flags::EXPIRES) || codec != 0))
+        let of_a_key = flags & 0b1_1001_1011 != 0;
+        let goes = match (end, alone) {
+            (true, true) => false,
+            (true, false) => !of_a_key,
+            (false, true) => !of_a_key && mark,
+            (false, false) => !(has(Flags::TOMBSTONE) && (has(Flags::EXPIRES) || codec != 0)),
         };
         match read(&bytes, SALT) {
             Ok(Some(entry)) if goes && codec == 0 => {

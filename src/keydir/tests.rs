@@ -156,7 +156,7 @@ fn a_look_up_passes_an_error_on() {
 #[test]
 fn several_shards_are_locked_at_once_each_of_them_once() {
     let keydir = keydir();
-    let hashes: Vec<KeyHash> = (0..100_u32).map(|key| keydir.hash(&[key as u8])).collect();
+    let hashes: Vec<KeyHash> = (0..100_u8).map(|key| keydir.hash(&[key])).collect();
     let mut shards = keydir.shards(hashes.iter().chain(&hashes).copied());
     for (number, hash) in (0..).zip(&hashes) {
         shards.of(*hash).publish(*hash, None, address(0, number));

@@ -36,7 +36,7 @@ enum Step {
     Work,
     Mark,
     Advance { seconds: u64 },
-    StepBack { seconds: u64 },
+    TurnBack { seconds: u64 },
     Reopen { without_hints: bool },
     KillInPlace,
     KillAndCopy,
@@ -70,7 +70,7 @@ fn step(keys: usize) -> impl Strategy<Value = Step> {
         5 => Just(Step::Work),
         4 => Just(Step::Mark),
         4 => (0..60_u64).prop_map(|seconds| Step::Advance { seconds }),
-        2 => (0..60_u64).prop_map(|seconds| Step::StepBack { seconds }),
+        2 => (0..60_u64).prop_map(|seconds| Step::TurnBack { seconds }),
         3 => any::<bool>().prop_map(|without_hints| Step::Reopen { without_hints }),
         2 => Just(Step::KillInPlace),
         2 => Just(Step::KillAndCopy),
@@ -213,7 +213,7 @@ impl World {
             Step::Work => drop(self.db().inner.work()),
             Step::Mark => self.db().inner.mark_if_due(Duration::ZERO).unwrap(),
             Step::Advance { seconds } => self.lab.hands.advance(Duration::from_secs(*seconds)),
-            Step::StepBack { seconds } => self.lab.hands.step_back(Duration::from_secs(*seconds)),
+            Step::TurnBack { seconds } => self.lab.hands.step_back(Duration::from_secs(*seconds)),
             Step::Reopen { without_hints } => {
                 self.check();
                 self.db.take().unwrap().close().unwrap();
@@ -303,22 +303,17 @@ impl World {
         let mut batch = Batch::new();
         for (key, new) in changes {
             let key = self.keys[*key].clone();
-            match new {
-                Some((size, own_ttl)) => {
-                    let value = self.value(*size);
-                    batch = match own_ttl {
-                        Some(seconds) => {
-                            batch.put_with_ttl(&key, &value, Duration::from_secs(*seconds))
-                        }
-                        None => batch.put(&key, &value),
-                    };
-                    self.apply(&key, Some(value), own_ttl.or(ttl));
-                }
-                None => {
-                    batch = batch.delete(&key);
-                    self.apply(&key, None, None);
-                }
-            }
+            let Some((size, own_ttl)) = new else {
+                batch = batch.delete(&key);
+                self.apply(&key, None, None);
+                continue;
+            };
+            let value = self.value(*size);
+            batch = match own_ttl.map(Duration::from_secs) {
+                Some(own_ttl) => batch.put_with_ttl(&key, &value, own_ttl),
+                None => batch.put(&key, &value),
+            };
+            self.apply(&key, Some(value), own_ttl.or(ttl));
         }
         self.db().write_with(batch, write_options(ttl, sync)).unwrap();
         for (key, _) in changes {
