@@ -509,7 +509,8 @@ fn the_salt_is_as_documented() {
     assert!(section("Checksum and salt").contains("0x9E3779B97F4A7C15"));
     for (segment, offset) in [(1, 64), (7, 4096), (u32::MAX, (512 << 20) - 8)] {
         let place = (u64::from(segment) << 32) ^ (offset / 8);
-        let salt = ((u128::from(place) * 0x9E37_79B9_7F4A_7C15) as u64 >> 32) as u32;
+        let product = u128::from(place) * 0x9E37_79B9_7F4A_7C15 % (1 << 64);
+        let salt = u32::try_from(product >> 32).unwrap();
         let (key, value) = (b"key", b"value");
         let mut header = Header::new(Flags::default(), 3, 5);
         header.timestamp = CREATED;
