@@ -1,0 +1,3 @@
+//! The integration tests: one binary, which sees the public API alone.
+
+mod format;
