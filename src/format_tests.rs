@@ -462,6 +462,21 @@ fn the_hint_is_what_the_documented_segment_gives() {
 }
 
 #[test]
+fn a_hint_has_the_documented_number_of_steps() {
+    let table = byte_table("Summary");
+    let row = table.iter().find(|row| row.field == "expiring").unwrap();
+    let size: usize = row.size.parse().unwrap();
+    let source = example_source(&example_segment());
+    let round_trip = |len: usize| {
+        let mut hint = Hint::default();
+        hint.summary.expiring = (1..).map(|step| (step, step)).take(len).collect();
+        Hint::decode(&hint.encode(source), source) == Some(hint)
+    };
+    assert!(round_trip(size / 16));
+    assert!(!round_trip(size / 16 + 1));
+}
+
+#[test]
 fn a_hint_slot_has_the_documented_bits() {
     let rows = table("Slot", "bits");
     let bit = |field: &str| -> (u32, u32) {
