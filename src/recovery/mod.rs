@@ -74,9 +74,11 @@ impl Recovery<'_> {
 
     /// Reads a store as it is, beside a writer or without one, and changes nothing.
     pub(crate) fn for_reading(&self, manifest: Manifest) -> Result<Recovered> {
+        let survey = self.survey()?;
+        self.refuse_missing(&manifest, &survey)?;
         let mut segments = self.open_sealed(&manifest)?;
         let chain = self.chain(&manifest, false)?;
-        let Unlisted { later, .. } = self.unlisted(&manifest, &self.survey()?, &chain)?;
+        let Unlisted { later, .. } = self.unlisted(&manifest, &survey, &chain)?;
         self.refuse_damage(&chain, &later).or_else(|damage| {
             // What was bad is read again: a writer may have been in the middle of it, and a mark
             // above it says that by now it is there.
