@@ -132,7 +132,8 @@ impl Fs {
             for entry in std::fs::read_dir(dir)? {
                 let entry = entry?;
                 if let Ok(name) = entry.file_name().into_string() {
-                    entries.push(DirEntry { name, is_file: entry.file_type()?.is_file() });
+                    // A link to a file is as good as the file.
+                    entries.push(DirEntry { name, is_file: !entry.file_type()?.is_dir() });
                 }
             }
             Ok(entries)

@@ -65,6 +65,12 @@ mod recovery;
 mod background;
 mod store;
 
+#[cfg(test)]
+mod format_tests;
+
+#[doc = include_str!("../docs/format.md")]
+pub mod format {}
+
 pub use error::{Error, Result};
 pub use options::{Options, SyncPolicy, WriteOptions};
 pub use recovery::{Cut, RecoveryReport};

@@ -80,7 +80,7 @@ impl Manifest {
             return Err(corrupt(end, "the manifest's checksum does not match"));
         }
         let mut offset = 0;
-        let mut lines = summed.lines().map(|line| {
+        let mut lines = summed.split_terminator('\n').map(|line| {
             let start = offset;
             offset += line.len() + 1;
             (start, line)

@@ -137,8 +137,15 @@ impl Recovery<'_> {
             let path = self.dir.log(*id);
             // A writer beside us may have removed it since.
             let Some(file) = self.fs.open_if_exists(&path)? else { continue };
-            let merged = SegmentHeader::read(&file, *id, manifest.identity)
-                .is_ok_and(|header| header.kind == Kind::Merged);
+            let merged = match SegmentHeader::load(&file) {
+                // Segments beside the manifest of another store are no leftovers of that one.
+                Ok(header) if header.identity != manifest.identity => {
+                    return Err(Error::corrupt(&path, 0, "the segment belongs to another store"));
+                }
+                Ok(header) => header.kind == Kind::Merged,
+                Err(error) if error.is_corruption() => false,
+                Err(error) => return Err(error),
+            };
             if *id < manifest.log || merged {
                 unlisted.leftovers.push(path);
             } else if manifest.log_exists {

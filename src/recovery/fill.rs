@@ -21,10 +21,7 @@ pub(crate) fn fill(
     let identity = recovered.manifest.identity;
     for (segment, hint) in recovered.segments.iter_mut().rev() {
         let source = Source { id: segment.id(), identity, length: segment.size() };
-        let known = match hint.take() {
-            Some(hint) => Some(hint),
-            None => Hint::read(recovery.fs, recovery.dir, source)?,
-        };
+        let known = hint.take().or_else(|| Hint::read(recovery.fs, recovery.dir, source));
         let hint = if let Some(hint) = known {
             hint
         } else {
@@ -55,10 +52,10 @@ fn fill_from(
     segment: &Arc<Segment>,
     hint: &Hint,
 ) -> Result<()> {
+    let open = |segment: &Segment| open_listed(recovery.fs, segment.path());
     let key_at = |address: Address| {
         let segment = segments.get(address.segment);
-        let file = open_listed(recovery.fs, segment.path())?;
-        scan::key_at(&file, segment.id(), address.offset, segment.size())
+        scan::key_at(&open(&segment)?, segment.id(), address.offset, segment.size())
     };
     let same_key = |held, older| Ok(key_at(held)? == key_at(older)?);
     for run in hint.slots.chunk_by(|a, b| a.hash().shard() == b.hash().shard()) {
@@ -72,7 +69,7 @@ fn fill_from(
             if shard.fill(filling, same_key)? && !tombstone {
                 let size = match slot.size() {
                     Some(size) => size,
-                    None => segment.entry(slot.offset())?.entry().header.entry_size(),
+                    None => scan::size_at(&open(segment)?, slot.offset(), segment.size())?,
                 };
                 segment.gained(size);
             }

@@ -21,7 +21,7 @@ use crate::keydir::Keydir;
 use crate::manifest::{Manifest, Sealed};
 use crate::segment::hint::{Hint, Source};
 use crate::segment::map::Bytes;
-use crate::segment::{Dir, Segment, SegmentId};
+use crate::segment::{Dir, Segment, SegmentId, open_listed};
 
 pub(crate) use fill::fill;
 pub use report::{Cut, RecoveryReport};
@@ -61,22 +61,28 @@ impl Recovery<'_> {
         let chain = self.chain(&manifest, true)?;
         let Unlisted { later, leftovers } = self.unlisted(&manifest, &survey, &chain)?;
         self.refuse_damage(&chain, &later)?;
+        let mut segments = self.open_sealed(&manifest, 0)?;
+        if !leftovers.is_empty() || !chain.links.is_empty() {
+            self.refuse_unreadable(&manifest)?;
+        }
 
         self.remove(&leftovers)?;
         let mut report = RecoveryReport { leftovers, ..chain.report() };
         if !chain.links.is_empty() {
             report.cuts = self.cut(&chain, &later)?;
             self.seal(&chain, &mut manifest)?;
+            segments.extend(self.open_sealed(&manifest, segments.len())?);
         }
-        let segments = self.open_sealed(&manifest)?;
         Ok(Recovered { manifest, segments, report })
     }
 
     /// Reads a store as it is, beside a writer or without one, and changes nothing.
     pub(crate) fn for_reading(&self, manifest: Manifest) -> Result<Recovered> {
-        let mut segments = self.open_sealed(&manifest)?;
+        let survey = self.survey()?;
+        self.refuse_missing(&manifest, &survey)?;
+        let mut segments = self.open_sealed(&manifest, 0)?;
         let chain = self.chain(&manifest, false)?;
-        let Unlisted { later, .. } = self.unlisted(&manifest, &self.survey()?, &chain)?;
+        let Unlisted { later, .. } = self.unlisted(&manifest, &survey, &chain)?;
         self.refuse_damage(&chain, &later).or_else(|damage| {
             // What was bad is read again: a writer may have been in the middle of it, and a mark
             // above it says that by now it is there.
@@ -94,12 +100,30 @@ impl Recovery<'_> {
         Ok(Recovered { manifest, segments, report })
     }
 
-    fn open_sealed(&self, manifest: &Manifest) -> Result<Vec<(Arc<Segment>, Option<Hint>)>> {
+    /// Opens the sealed segments but the oldest few, which are open already.
+    fn open_sealed(
+        &self,
+        manifest: &Manifest,
+        oldest: usize,
+    ) -> Result<Vec<(Arc<Segment>, Option<Hint>)>> {
         let open = |Sealed { id, length, .. }: &Sealed| {
             let segment = Segment::sealed(self.fs, self.dir, *id, *length, manifest.identity)?;
             Ok((Arc::new(segment), None))
         };
-        manifest.sealed.iter().map(open).collect()
+        manifest.sealed.iter().skip(oldest).map(open).collect()
+    }
+
+    /// Refuses sealed segments whose damage would otherwise be met after the log has been cut,
+    /// while a hint is built anew.
+    fn refuse_unreadable(&self, manifest: &Manifest) -> Result<()> {
+        for Sealed { id, length, .. } in &manifest.sealed {
+            let source = Source { id: *id, identity: manifest.identity, length: *length };
+            if Hint::read(self.fs, self.dir, source).is_none() {
+                let file = open_listed(self.fs, &self.dir.log(*id))?;
+                Hint::build(&file, source, |key| self.keydir.hash(key))?;
+            }
+        }
+        Ok(())
     }
 
     fn remove(&self, paths: &[PathBuf]) -> Result<()> {

@@ -108,12 +108,8 @@ impl SegmentHeader {
 
     /// Reads a file's header and checks that the file is the segment it is named as.
     pub(crate) fn read(file: &File, id: SegmentId, identity: Identity) -> Result<Self> {
-        let mut bytes = [0; SIZE];
+        let header = Self::load(file)?;
         let path = file.path();
-        if file.read_at(&mut bytes, 0)? < SIZE {
-            return Err(Error::corrupt(path, 0, "the file ends within the segment header"));
-        }
-        let header = Self::decode(&bytes, path)?;
         let (at, reason) = if header.identity != identity {
             (STORE_ID_AT, "the segment belongs to another store")
         } else if header.id != id {
@@ -122,6 +118,15 @@ impl SegmentHeader {
             return Ok(header);
         };
         Err(Error::corrupt(path, at as u64, reason))
+    }
+
+    /// Reads a file's header, whatever store and segment it is of.
+    pub(crate) fn load(file: &File) -> Result<Self> {
+        let mut bytes = [0; SIZE];
+        if file.read_at(&mut bytes, 0)? < SIZE {
+            return Err(Error::corrupt(file.path(), 0, "the file ends within the segment header"));
+        }
+        Self::decode(&bytes, file.path())
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Inner;
+use crate::clock::TIME_MAX;
 use crate::commit::Unsynced;
 use crate::entry::Mark;
 use crate::error::{Error, Result};
@@ -58,7 +59,17 @@ struct Numbered {
 #[derive(Debug, Clone)]
 pub(super) struct Rotated {
     pub(super) segment: Arc<Segment>,
+    pub(super) number: u32,
     pub(super) file: File,
+    /// Puts and deletes in it.
+    pub(super) entries: u64,
+}
+
+impl From<Numbered> for Rotated {
+    fn from(Numbered { active, number }: Numbered) -> Self {
+        let (segment, file) = (Arc::clone(active.segment()), active.file().clone());
+        Self { segment, number, file, entries: active.entries() }
+    }
 }
 
 /// Where appended entries lie.
@@ -126,20 +137,13 @@ impl Log {
         }
     }
 
-    /// Stops appending: the active segment becomes the youngest rotated one. Returns it instead
-    /// if it holds no entry.
-    pub(super) fn stop(&mut self) -> Option<(u32, SegmentId)> {
-        let Numbered { active, number } = self.active.take()?;
-        if active.entries() == 0 {
-            return Some((number, active.segment().id()));
-        }
-        let (segment, file) = (Arc::clone(active.segment()), active.file().clone());
-        self.rotated.push_back(Rotated { segment, file });
-        None
+    /// Stops appending: the active segment becomes the youngest rotated one.
+    pub(super) fn stop(&mut self) {
+        self.rotated.extend(self.active.take().map(Rotated::from));
     }
 
     fn next_timestamp(&mut self, now: u64) -> u64 {
-        self.last_timestamp = now.max(self.last_timestamp + 1);
+        self.last_timestamp = now.max(self.last_timestamp + 1).min(TIME_MAX - 1);
         self.last_timestamp
     }
 
@@ -261,9 +265,9 @@ impl Inner {
         let next_id = next.active.segment().id();
         if let Some(mut full) = log.active.replace(next) {
             full.active.finish(next_id, mark, timestamp)?;
-            let (segment, file) = (Arc::clone(full.active.segment()), full.active.file().clone());
-            log.unsynced.push((segment.id(), file.clone()));
-            log.rotated.push_back(Rotated { segment, file });
+            let rotated = Rotated::from(full);
+            log.unsynced.push((rotated.segment.id(), rotated.file.clone()));
+            log.rotated.push_back(rotated);
             self.signal.wake();
         }
         Ok(())

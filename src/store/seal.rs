@@ -9,10 +9,10 @@ use std::path::Path;
 use super::log::Rotated;
 use super::{Bitcask, Inner};
 use crate::error::Result;
-use crate::manifest::Sealed;
+use crate::manifest::{Manifest, Sealed};
+use crate::segment::SegmentId;
 use crate::segment::header::Kind;
 use crate::segment::hint::{Hint, Source};
-use crate::segment::{FIRST_OFFSET, SegmentId};
 
 impl Bitcask {
     /// Removes all keys, and gives their disk space back.
@@ -91,22 +91,22 @@ impl Inner {
         self.commit.check()?;
         let end = writer.log.lock().end();
         self.sync_to(end)?;
-        let empty = writer.log.lock().stop();
-        self.seal_rotated()?;
-        if let Some((number, id)) = empty {
-            let update = self.manifest.update(|manifest| {
-                manifest.log = manifest.bound;
-                manifest.log_exists = false;
-            });
-            update.map_err(|error| self.judge(error))?;
-            self.discard(number, id);
-        }
-        Ok(())
+        writer.log.lock().stop();
+        self.seal_rotated()
     }
 
-    fn seal(&self, Rotated { segment, file }: &Rotated, next: Option<SegmentId>) -> Result<()> {
+    fn seal(&self, rotated: &Rotated, next: Option<SegmentId>) -> Result<()> {
+        let Rotated { segment, number, file, entries } = rotated;
         let (id, length) = (segment.id(), segment.size());
-        debug_assert!(length > FIRST_OFFSET);
+        let go_on = |manifest: &mut Manifest| {
+            manifest.log = next.unwrap_or(manifest.bound);
+            manifest.log_exists = next.is_some();
+        };
+        if *entries == 0 {
+            self.manifest.update(go_on)?;
+            self.discard(*number, id);
+            return Ok(());
+        }
         file.set_size(length)?;
         file.sync()?;
         let source = Source { id, identity: self.identity, length };
@@ -115,14 +115,7 @@ impl Inner {
         self.fs.sync_dir(self.dir.path())?;
         self.manifest.update(|manifest| {
             manifest.sealed.push(Sealed { id, kind: Kind::Log, length });
-            manifest.log = next.unwrap_or(manifest.bound);
-            manifest.log_exists = next.is_some();
+            go_on(manifest);
         })
-    }
-
-    /// Returns the segments that are open, for tests.
-    #[cfg(test)]
-    pub(super) fn open_segments(&self) -> Vec<std::sync::Arc<crate::segment::Segment>> {
-        self.segments.all().into_iter().map(|(_, segment)| segment).collect()
     }
 }
