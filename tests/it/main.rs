@@ -1,4 +1,6 @@
 //! The integration tests: one binary, which sees the public API alone.
 
+mod api;
 mod format;
+mod support;
 mod tidy;
