@@ -3,4 +3,5 @@
 mod api;
 mod format;
 mod support;
+mod threads;
 mod tidy;
