@@ -2,6 +2,7 @@
 
 mod api;
 mod format;
+mod processes;
 mod support;
 mod threads;
 mod tidy;
