@@ -2,6 +2,7 @@
 
 mod api;
 mod format;
+mod model;
 mod processes;
 mod support;
 mod threads;
