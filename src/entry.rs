@@ -321,6 +321,11 @@ impl Header {
         if body.finish(header, salt) != self.checksum {
             return Err(Invalid::Checksum);
         }
+        self.understood()
+    }
+
+    /// Checks that this build has all that the flags ask for.
+    pub(crate) fn understood(&self) -> Result<(), Invalid> {
         match (self.flags.unknown(), self.flags.codec()) {
             (0, number) if Codec::from_number(number).is_some() => Ok(()),
             (0, number) => Err(Invalid::UnknownCodec(number)),

@@ -136,7 +136,7 @@ fn create(fs: &Fs, dir: &Dir) -> Result<Manifest> {
 /// A directory with segments and no manifest is a damaged store, not a new one.
 fn refuse_lost_manifest(fs: &Fs, dir: &Dir) -> Result<()> {
     let is_log = |name: &str| matches!(FileKind::of(name), FileKind::Log(_));
-    if fs.list(dir.path())?.iter().any(|entry| is_log(&entry.name)) {
+    if fs.list(dir.path())?.iter().any(|entry| entry.is_file && is_log(&entry.name)) {
         let reason = "the manifest is missing, and there are segments";
         return Err(Error::corrupt(&dir.manifest(), 0, reason));
     }
