@@ -53,15 +53,15 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
-    /// Starts the thread; nothing if the system has none to give.
+    /// Starts the thread.
     pub(crate) fn start(
         signal: Arc<Signal>,
         mut work: impl FnMut() -> Duration + Send + 'static,
-    ) -> Option<Self> {
+    ) -> std::io::Result<Self> {
         let sleeper = Arc::clone(&signal);
         let run = move || while sleeper.sleep(work()) {};
-        let thread = std::thread::Builder::new().name("bitcask".to_owned()).spawn(run).ok()?;
-        Some(Self { signal, thread: Some(thread) })
+        let thread = std::thread::Builder::new().name("bitcask".to_owned()).spawn(run)?;
+        Ok(Self { signal, thread: Some(thread) })
     }
 }
 

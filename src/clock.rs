@@ -15,18 +15,20 @@ pub(crate) const TIME_MAX: u64 = i64::MAX as u64;
 #[derive(Debug, Clone)]
 pub(crate) struct Clock {
     highest: Arc<AtomicU64>,
+    source: Source,
+}
+
+#[derive(Debug, Clone)]
+enum Source {
+    System,
     #[cfg(test)]
-    hands: Option<Arc<AtomicU64>>,
+    Hands(Arc<AtomicU64>),
 }
 
 impl Clock {
     /// The system's clock.
     pub(crate) fn system() -> Self {
-        Self {
-            highest: Arc::default(),
-            #[cfg(test)]
-            hands: None,
-        }
+        Self { highest: Arc::default(), source: Source::System }
     }
 
     /// Returns the highest time seen so far, in microseconds since the epoch.
@@ -42,12 +44,14 @@ impl Clock {
     }
 
     fn wall(&self) -> u64 {
-        #[cfg(test)]
-        if let Some(hands) = &self.hands {
-            return hands.load(Ordering::Relaxed);
+        match &self.source {
+            Source::System => {
+                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+                u64::try_from(since.as_micros()).unwrap_or(TIME_MAX).min(TIME_MAX - 1)
+            }
+            #[cfg(test)]
+            Source::Hands(hands) => hands.load(Ordering::Relaxed),
         }
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        u64::try_from(since.as_micros()).unwrap_or(TIME_MAX).min(TIME_MAX - 1)
     }
 }
 
@@ -65,7 +69,7 @@ impl Hands {
 
     /// A fresh clock with these hands, as a store that is opened makes one.
     pub(crate) fn clock(&self) -> Clock {
-        Clock { highest: Arc::default(), hands: Some(Arc::clone(&self.0)) }
+        Clock { highest: Arc::default(), source: Source::Hands(Arc::clone(&self.0)) }
     }
 
     pub(crate) fn advance(&self, by: Duration) {

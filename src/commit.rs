@@ -12,10 +12,9 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::entry::ALIGNMENT;
 use crate::error::{Error, Result};
 use crate::fs::File;
-use crate::segment::{Place, SegmentId};
+use crate::segment::Place;
 
 /// What has to be synced to make the log durable up to a place.
 #[derive(Debug)]
@@ -31,7 +30,7 @@ pub(crate) struct Commit {
     /// Whether a thread is syncing. Innermost of all locks.
     syncing: Mutex<bool>,
     done: Condvar,
-    /// The durable place, packed: segment in the high half, offset / 8 in the low one.
+    /// The durable place, packed.
     durable: AtomicU64,
     syncs: AtomicU64,
     poison: OnceLock<Arc<Error>>,
@@ -40,15 +39,12 @@ pub(crate) struct Commit {
 impl Commit {
     /// Returns the place below which the whole log is durable.
     pub(crate) fn durable(&self) -> Place {
-        let packed = self.durable.load(Ordering::Acquire);
-        let segment = u32::try_from(packed >> 32).unwrap_or(u32::MAX);
-        Place::new(SegmentId(segment), (packed & u64::from(u32::MAX)) * ALIGNMENT)
+        Place::unpack(self.durable.load(Ordering::Acquire))
     }
 
     /// Notes that the log is durable up to a place, by other means than a sync of it here.
     pub(crate) fn advance(&self, durable: Place) {
-        let packed = u64::from(durable.segment.0) << 32 | durable.offset / ALIGNMENT;
-        self.durable.fetch_max(packed, Ordering::Release);
+        self.durable.fetch_max(durable.pack(), Ordering::Release);
     }
 
     /// Waits until the log is durable up to a place. Syncs what `unsynced` names then, unless
@@ -110,6 +106,7 @@ impl Commit {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::SegmentId;
 
     fn place(segment: u32, offset: u64) -> Place {
         Place::new(SegmentId(segment), offset)

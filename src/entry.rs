@@ -321,6 +321,11 @@ impl Header {
         if body.finish(header, salt) != self.checksum {
             return Err(Invalid::Checksum);
         }
+        self.understood()
+    }
+
+    /// Checks that this build has all that the flags ask for.
+    pub(crate) fn understood(&self) -> Result<(), Invalid> {
         match (self.flags.unknown(), self.flags.codec()) {
             (0, number) if Codec::from_number(number).is_some() => Ok(()),
             (0, number) => Err(Invalid::UnknownCodec(number)),
@@ -338,12 +343,14 @@ pub(crate) struct EncodedHeader {
 
 impl EncodedHeader {
     fn push(&mut self, field: &[u8]) {
-        self.bytes[self.size..self.size + field.len()].copy_from_slice(field);
+        for (target, source) in self.bytes.iter_mut().skip(self.size).zip(field) {
+            *target = *source;
+        }
         self.size += field.len();
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {
-        &self.bytes[..self.size]
+        self.bytes.get(..self.size).unwrap_or_default()
     }
 }
 

@@ -60,7 +60,7 @@ pub(crate) fn is_failed_sync(error: &Error) -> bool {
 ///
 /// A sync that finds the disk full has lost pages that were thought written, so it is not a full
 /// disk that can be waited out.
-fn told<T>(action: &'static str, path: &Path, result: io::Result<T>) -> Result<T> {
+pub(crate) fn told<T>(action: &'static str, path: &Path, result: io::Result<T>) -> Result<T> {
     result.map_err(|source| match source.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded
             if action != SYNC && action != SYNC_DIRECTORY =>
@@ -132,7 +132,8 @@ impl Fs {
             for entry in std::fs::read_dir(dir)? {
                 let entry = entry?;
                 if let Ok(name) = entry.file_name().into_string() {
-                    entries.push(DirEntry { name, is_file: entry.file_type()?.is_file() });
+                    // A link to a file is as good as the file.
+                    entries.push(DirEntry { name, is_file: !entry.file_type()?.is_dir() });
                 }
             }
             Ok(entries)
@@ -204,20 +205,6 @@ impl Fs {
         self.rename(temporary, path)?;
         self.sync_dir(parent(path))
     }
-
-    /// Takes the lock of a lock file, if nobody has it. It is held until the `File` is dropped.
-    pub(crate) fn try_lock(&self, file: &File) -> Result<bool> {
-        let result = match &file.handle {
-            Handle::Disk(file) => fs2::FileExt::try_lock_exclusive(&**file),
-            #[cfg(test)]
-            Handle::Twin(file) => file.try_lock(),
-        };
-        match result {
-            Ok(()) => Ok(true),
-            Err(error) if error.kind() == fs2::lock_contended_error().kind() => Ok(false),
-            Err(error) => told("lock", &file.path, Err(error)),
-        }
-    }
 }
 
 /// The directory that a path lies in.
@@ -254,8 +241,26 @@ impl File {
         &self.path
     }
 
-    /// Names the file in what the operating system said; for `segment::map`, which maps it.
-    pub(crate) fn told<T>(&self, action: &'static str, result: io::Result<T>) -> Result<T> {
+    /// The same open file under the name that it has been given since, for what is told of it.
+    pub(crate) fn renamed(self, path: &Path) -> Self {
+        Self { path: path.into(), ..self }
+    }
+
+    /// Locks the file for this handle and its clones, if nobody else has it locked, until the
+    /// last of them is dropped.
+    pub(crate) fn try_lock(&self) -> Result<bool> {
+        let result = match &self.handle {
+            Handle::Disk(file) => fs2::FileExt::try_lock_exclusive(&**file),
+            #[cfg(test)]
+            Handle::Twin(file) => file.try_lock(),
+        };
+        match result {
+            Err(error) if error.kind() == fs2::lock_contended_error().kind() => Ok(false),
+            other => self.told("lock", other.map(|()| true)),
+        }
+    }
+
+    fn told<T>(&self, action: &'static str, result: io::Result<T>) -> Result<T> {
         told(action, &self.path, result)
     }
 

@@ -65,9 +65,21 @@ mod recovery;
 mod background;
 mod store;
 
+#[cfg(test)]
+mod format_tests;
+
+#[doc = include_str!("../docs/format.md")]
+pub mod format {}
+
 pub use error::{Error, Result};
 pub use options::{Options, SyncPolicy, WriteOptions};
 pub use recovery::{Cut, RecoveryReport};
 pub use stats::Stats;
 pub use store::{Batch, Bitcask, Iter, Keys};
 pub use value::Value;
+
+/// The README's code, compiled and run with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+#[derive(Debug)]
+pub struct ReadmeDoctests;

@@ -80,7 +80,7 @@ impl Manifest {
             return Err(corrupt(end, "the manifest's checksum does not match"));
         }
         let mut offset = 0;
-        let mut lines = summed.lines().map(|line| {
+        let mut lines = summed.split_terminator('\n').map(|line| {
             let start = offset;
             offset += line.len() + 1;
             (start, line)
@@ -138,7 +138,8 @@ impl Manifest {
         }
         let mut ids: Vec<SegmentId> = sealed.iter().map(|segment| segment.id).collect();
         ids.sort_unstable();
-        if log > bound || log_exists && log >= bound || ids.windows(2).any(|ids| ids[0] == ids[1]) {
+        let twice = !ids.is_sorted_by(|a, b| a < b);
+        if log > bound || log_exists && log >= bound || twice {
             return Err(at);
         }
         Ok(Self { identity, log, log_exists, bound, sealed })

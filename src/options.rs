@@ -99,14 +99,17 @@ impl Options {
     /// The size in bytes at which a segment is full and the next one is started.
     ///
     /// Default: 128 MiB. Limits: 512 bytes to 512 MiB. An entry or a batch that is larger gets a
-    /// segment of its own. May differ from one opening to the next.
+    /// segment of its own. May differ from one opening to the next. Starting and sealing a segment
+    /// takes several syncs, some milliseconds, so small ones are slow; and a store can have no more
+    /// than 262,144 of them.
     pub fn segment_size(mut self, bytes: u64) -> Self {
         self.segment_size = bytes;
         self
     }
 
     /// The number of entries (puts and deletes) at which a segment is full. Default: no limit;
-    /// at least 1. A batch is never divided, whatever its length.
+    /// at least 1. A batch is never divided, whatever its length. Small segments are slow, see
+    /// [`segment_size`](Self::segment_size).
     pub fn segment_entries(mut self, entries: u64) -> Self {
         self.segment_entries = entries;
         self

@@ -162,9 +162,10 @@ mod tests {
         assert_eq!(value, *b"a\0b");
         assert_eq!(value, b"a\0b".as_slice());
         assert_eq!(value, "a\0b");
-        assert_eq!(value, b"a\0b".to_vec());
+        assert_eq!(value, Vec::from(*b"a\0b"));
         assert_eq!("a\0b", value);
-        assert!(value < Value::from(b"b".to_vec()));
+        let later = Value::from(b"b".to_vec());
+        assert!(value < later);
         assert_eq!(format!("{value:?}"), "b\"a\\x00b\"");
         assert!(HashSet::from([value.clone()]).contains(b"a\0b".as_slice()));
         assert!(BTreeSet::from([value]).contains(b"a\0b".as_slice()));

@@ -20,7 +20,8 @@ pub(crate) struct KeyHash {
 }
 
 impl KeyHash {
-    pub(super) fn shard(self) -> usize {
+    /// Returns the number of the key's shard.
+    pub(crate) fn shard(self) -> usize {
         // 12 bits fit any usize.
         (self.fingerprint >> (64 - SHARD_BITS)) as usize
     }
@@ -56,12 +57,12 @@ impl KeyHasher {
         Self { seed, weak: true }
     }
 
-    pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
+    pub(crate) fn hash(self, key: &[u8]) -> KeyHash {
         let hash = xxhash_rust::xxh3::xxh3_128_with_seed(key, self.seed);
         #[cfg(test)]
         let hash = if self.weak { hash & (1 << 63 | 1 << 40) } else { hash };
         // The low half is the fingerprint, the lowest bits of the high half the extra ones.
-        let fingerprint = (hash & u128::from(u64::MAX)) as u64;
+        let fingerprint = u64::try_from(hash & u128::from(u64::MAX)).unwrap_or_default();
         let extra = ((hash >> 64) & 0xfff) as u16;
         // Zero and one are kept free for empty and removed slots.
         let fingerprint = if fingerprint < 2 { fingerprint + 2 } else { fingerprint };
@@ -77,8 +78,8 @@ mod tests {
     fn the_hash_is_the_published_one_for_ever() {
         let hash = KeyHasher::new(42).hash(b"answer");
         let published = xxhash_rust::xxh3::xxh3_128_with_seed(b"answer", 42);
-        assert_eq!(hash.fingerprint, published as u64);
-        assert_eq!(hash.extra, (published >> 64) as u16 & 0xfff);
+        assert_eq!(u128::from(hash.fingerprint), published % (1 << 64));
+        assert_eq!(u128::from(hash.extra), (published >> 64) % (1 << 12));
         assert_eq!(KeyHasher::new(0).hash(b"").fingerprint, 0x6001_c324_468d_497f);
     }
 

@@ -185,6 +185,12 @@ impl Shard<'_> {
         self.table.addresses()
     }
 
+    /// Makes room for entries to be filled in. Without it a table that is filled in the order of
+    /// its buckets would be crowded at one end for as long as it grows.
+    pub(crate) fn reserve(&mut self, additional: usize) {
+        self.table.reserve(additional);
+    }
+
     /// Fills in an entry unless a newer one has killed it; says whether it is live or holds its
     /// place as a tombstone.
     ///

@@ -184,6 +184,15 @@ impl Table {
         })
     }
 
+    /// Makes room for this many slots more.
+    pub(super) fn reserve(&mut self, additional: usize) {
+        let needed = (self.live + self.removed + additional) * 8;
+        let buckets = needed.div_ceil(LOAD_MAX_EIGHTHS * BUCKET_LEN);
+        if buckets > self.buckets.len() {
+            self.rebuild(buckets);
+        }
+    }
+
     /// Grows the table, or clears removed slots out of it, before an insert would overload it.
     fn make_room(&mut self) {
         let len = self.buckets.len() * BUCKET_LEN;
@@ -193,7 +202,10 @@ impl Table {
         // By 3/2, or not at all where it is removed slots that fill the table.
         let crowded = (self.live + 1) * 8 > len * LOAD_MAX_EIGHTHS * 3 / 4;
         let buckets = self.buckets.len();
-        let buckets = if crowded { (buckets * 3 / 2).max(buckets + 1) } else { buckets };
+        self.rebuild(if crowded { (buckets * 3 / 2).max(buckets + 1) } else { buckets });
+    }
+
+    fn rebuild(&mut self, buckets: usize) {
         let grown = Self { buckets: vec![[Slot::EMPTY; BUCKET_LEN]; buckets], live: 0, removed: 0 };
         let old = std::mem::replace(self, grown);
         for slot in old.slots() {

@@ -14,6 +14,7 @@ use super::{Dir, FIRST_OFFSET, Place, Segment, SegmentId};
 use crate::entry::{BodySum, END_SIZE_MAX, Flags, Header, Mark, Salt, padded};
 use crate::error::Result;
 use crate::fs::{Access, File, Fs};
+use crate::options::SEGMENT_SIZE_LIMIT;
 
 /// A new file grows to this first, so that a small store stays small.
 const GROWTH_MIN: u64 = 1 << 20;
@@ -101,23 +102,25 @@ impl Active {
         let path = dir.log(id);
         let temporary = Dir::temporary(&path);
         let allocated = capacity.min(GROWTH_MIN);
-        let fill = || {
+        let create = || {
             let file = fs.open(&temporary, Access::Create)?;
-            file.allocate(allocated)?;
+            // Where the first step does not fit, the header may; `reserve` tries for the rest.
+            file.allocate(allocated).or_else(|_| file.allocate(FIRST_OFFSET + END_SIZE_MAX))?;
             let header = SegmentHeader { kind: Kind::Log, id, identity, created };
             file.write_at(&header.encode(), 0)?;
             file.sync()?;
             fs.rename(&temporary, &path)?;
             fs.sync_dir(dir.path())?;
-            Ok(file)
+            Ok(file.renamed(&path))
         };
-        let file = fill().inspect_err(|_| {
+        let file = create().inspect_err(|_| {
             // Best effort: what can't be removed now is removed at the next open.
             let _ = fs.remove(&temporary);
         })?;
         let bytes = Bytes::mapped(&file, FIRST_OFFSET, capacity);
         let segment = Arc::new(Segment::new(id, &path, bytes));
         let (end, entries, gathered) = (FIRST_OFFSET, 0, Vec::new());
+        let allocated = file.size()?;
         Ok(Self { segment, file, end, allocated, capacity, entries, gathered })
     }
 
@@ -144,7 +147,10 @@ impl Active {
 
     /// Returns whether entries of this size fit, and leave room for an end entry.
     pub(crate) fn has_room(&self, size: u64) -> bool {
-        self.end + size + END_SIZE_MAX <= self.capacity
+        // Only the first entry may reach beyond what can be addressed: it starts below that.
+        let first = self.end == FIRST_OFFSET;
+        let limit = if first { self.capacity } else { self.capacity.min(SEGMENT_SIZE_LIMIT) };
+        self.end + size + END_SIZE_MAX <= limit
     }
 
     /// Sets room aside for entries of this size and an end entry. A failure changes nothing.

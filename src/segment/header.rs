@@ -60,7 +60,8 @@ impl SegmentHeader {
     pub(crate) fn encode(&self) -> [u8; SIZE] {
         let mut bytes = [0; SIZE];
         let mut put = |offset: usize, field: &[u8]| {
-            bytes[offset..offset + field.len()].copy_from_slice(field);
+            let targets = bytes.iter_mut().skip(offset);
+            targets.zip(field).for_each(|(target, source)| *target = *source);
         };
         put(0, MAGIC);
         put(VERSION_AT, &VERSION.to_be_bytes());
@@ -130,7 +131,7 @@ impl SegmentHeader {
 }
 
 fn field<const N: usize>(bytes: &[u8; SIZE], offset: usize) -> [u8; N] {
-    std::array::from_fn(|at| bytes[offset + at])
+    std::array::from_fn(|at| bytes.get(offset + at).copied().unwrap_or_default())
 }
 
 #[cfg(test)]

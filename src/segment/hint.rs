@@ -14,7 +14,7 @@ use super::header::Identity;
 use super::{Dir, SegmentId, scan};
 use crate::entry::{ALIGNMENT, Flags, HEADER_SIZE};
 use crate::error::Result;
-use crate::fs::{Access, File, Fs};
+use crate::fs::{Access, File, Fs, is_failed_sync};
 use crate::keydir::KeyHash;
 
 /// The version of hints; they can be built anew, so it moves on its own.
@@ -110,7 +110,8 @@ pub(crate) struct Summary {
     pub(crate) tombstones: u64,
     pub(crate) key_size: u64,
     pub(crate) value_size: u64,
-    /// The lowest and the highest timestamp; zero where there are no entries.
+    /// The lowest and the highest timestamp of all entries, end entry and lone marks among them:
+    /// the next entry's has to be later. Zero where there are none.
     pub(crate) first_timestamp: u64,
     pub(crate) last_timestamp: u64,
     /// Rising expiries, each with the bytes of the entries that expire then or after the step
@@ -136,12 +137,10 @@ impl HintBuilder {
     pub(crate) fn add(&mut self, entry: &scan::Scanned<'_>, hash: KeyHash) {
         let header = &entry.header;
         let summary = &mut self.hint.summary;
-        // A lone mark has no key, but its time counts: the next entry's has to be later.
         if summary.first_timestamp == 0 {
             summary.first_timestamp = header.timestamp;
         }
         summary.first_timestamp = summary.first_timestamp.min(header.timestamp);
-        summary.last_timestamp = summary.last_timestamp.max(header.timestamp);
         if !header.is_of_a_key() {
             return;
         }
@@ -184,13 +183,18 @@ impl Hint {
         hash: impl Fn(&[u8]) -> KeyHash,
     ) -> Result<Self> {
         let mut builder = HintBuilder::default();
-        scan::for_each_sealed(file, source.id, source.length, |entry| {
+        let last_timestamp = scan::for_each_sealed(file, source.id, source.length, |entry| {
             builder.add(&entry, hash(entry.key));
         })?;
-        Ok(builder.finish())
+        let mut hint = builder.finish();
+        hint.summary.last_timestamp = last_timestamp;
+        Ok(hint)
     }
 
     /// Writes the hint beside its segment, synced; the caller syncs the directory.
+    ///
+    /// Where it can't be written (no space, no file descriptor) the store does without it until
+    /// the next open. Only a sync that failed is an error.
     pub(crate) fn write(&self, fs: &Fs, dir: &Dir, source: Source) -> Result<()> {
         let path = dir.hint(source.id);
         let temporary = Dir::temporary(&path);
@@ -200,25 +204,23 @@ impl Hint {
             file.sync()?;
             fs.rename(&temporary, &path)
         };
-        write().inspect_err(|_| {
+        write().or_else(|error| {
             // Best effort: what can't be removed now is removed at the next open.
             let _ = fs.remove(&temporary);
+            if is_failed_sync(&error) { Err(error) } else { Ok(()) }
         })
     }
 
-    /// Reads the hint of a segment; nothing if there is none, or it can't be used.
-    pub(crate) fn read(fs: &Fs, dir: &Dir, source: Source) -> Result<Option<Self>> {
-        let Some(file) = fs.open_if_exists(&dir.hint(source.id))? else { return Ok(None) };
+    /// Reads the hint of a segment; nothing if there is none, or it can't be read or used.
+    pub(crate) fn read(fs: &Fs, dir: &Dir, source: Source) -> Option<Self> {
+        let file = fs.open(&dir.hint(source.id), Access::Read).ok()?;
         // Every slot stands for an entry of at least a header, which bounds what makes sense.
         let slots_max = source.length / HEADER_SIZE as u64;
-        let size = file.size()?;
-        if size > encoded_size(slots_max) {
-            return Ok(None);
-        }
-        let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
-        let read_size = file.read_at(&mut bytes, 0)?;
+        let size = file.size().ok().filter(|size| *size <= encoded_size(slots_max))?;
+        let mut bytes = vec![0; usize::try_from(size).ok()?];
+        let read_size = file.read_at(&mut bytes, 0).ok()?;
         bytes.truncate(read_size);
-        Ok(Self::decode(&bytes, source))
+        Self::decode(&bytes, source)
     }
 
     pub(crate) fn encode(&self, source: Source) -> Vec<u8> {
@@ -272,7 +274,8 @@ impl Hint {
         }
         let pairs: [u64; 2 * EXPIRY_STEPS] =
             words(summed.get(STEPS_AT..STEPS_AT + EXPIRY_STEPS * 16)?);
-        let expiring = pairs.chunks_exact(2).take(steps).map(|pair| (pair[0], pair[1])).collect();
+        let (pairs, _) = pairs.as_chunks::<2>();
+        let expiring = pairs.iter().take(steps).map(|[expiry, size]| (*expiry, *size)).collect();
         let mut slots = Vec::with_capacity(usize::try_from(entries).ok()?);
         for (at, block) in (0..).zip(blocks.chunks(BLOCK_LEN * SLOT_SIZE + CHECKSUM_SIZE)) {
             let (block, checksum) = block.split_last_chunk::<CHECKSUM_SIZE>()?;
@@ -333,7 +336,12 @@ mod tests {
     fn hint(len: u64) -> Hint {
         let slot = |at: u64| {
             let hash = KeyHash { fingerprint: at * 7, extra: (at % 4096) as u16 };
-            HintSlot::new(hash, 64 + at * 32, 32, Flags::default().with_if(at % 2 == 0, COLLIDES))
+            HintSlot::new(
+                hash,
+                64 + at * 32,
+                32,
+                Flags::default().with_if(at.is_multiple_of(2), COLLIDES),
+            )
         };
         let summary = Summary {
             entries: len,

@@ -14,7 +14,7 @@ mod set;
 
 use std::path::{Path, PathBuf};
 
-use crate::entry::Mark;
+use crate::entry::{ALIGNMENT, Mark};
 
 pub(crate) use set::{Segment, Segments, StoredEntry, open_listed};
 
@@ -42,6 +42,16 @@ pub(crate) struct Place {
 impl Place {
     pub(crate) fn new(segment: SegmentId, offset: u64) -> Self {
         Self { segment, offset }
+    }
+
+    /// One word, in which places have the same order.
+    pub(crate) fn pack(self) -> u64 {
+        (u64::from(self.segment.0) << 32) | (self.offset / ALIGNMENT)
+    }
+
+    pub(crate) fn unpack(packed: u64) -> Self {
+        let segment = u32::try_from(packed >> 32).unwrap_or(u32::MAX);
+        Self::new(SegmentId(segment), (packed & u64::from(u32::MAX)) * ALIGNMENT)
     }
 }
 

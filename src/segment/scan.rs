@@ -43,7 +43,7 @@ impl Scanned<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
     /// The segment's end entry, which names the next segment.
-    End { next: SegmentId, offset: u64 },
+    End { next: SegmentId, offset: u64, timestamp: u64 },
     /// Zeros, or no room for an entry: none has been appended here yet.
     Nothing { offset: u64 },
     /// Something that does not check.
@@ -78,25 +78,29 @@ impl<'a> Scan<'a> {
             let value_offset = offset + header.size() as u64;
             let value = self.window.peek(value_offset, 4)?;
             let next = value.try_into().map_or(0, u32::from_be_bytes);
-            return Ok(Err(Stop::End { next: SegmentId(next), offset: self.offset }));
+            let (next, offset) = (SegmentId(next), self.offset);
+            return Ok(Err(Stop::End { next, offset, timestamp: header.timestamp }));
         }
         Ok(Ok(Scanned { offset, header, key: &self.key }))
     }
 }
 
 /// Reads a sealed segment: anything but entries up to its listed length is corruption.
+///
+/// Returns the highest timestamp, the end entry's too.
 pub(crate) fn for_each_sealed(
     file: &File,
     id: SegmentId,
     length: u64,
     mut visit: impl FnMut(Scanned<'_>),
-) -> Result<()> {
+) -> Result<u64> {
     let mut scan = Scan::new(file, id, length);
-    let mut in_batch = false;
+    let (mut in_batch, mut last_timestamp) = (false, 0);
     let stop = loop {
         match scan.next()? {
             Ok(entry) => {
                 in_batch = entry.continues();
+                last_timestamp = entry.header.timestamp.max(last_timestamp);
                 visit(entry);
             }
             Err(stop) => break stop,
@@ -105,13 +109,13 @@ pub(crate) fn for_each_sealed(
     let corrupt = |offset, reason| Err(Error::corrupt(file.path(), offset, reason));
     match stop {
         Stop::Bad { offset, invalid } => Err(refusal(file.path(), offset, invalid)),
-        Stop::End { offset, .. } | Stop::Nothing { offset } if offset == length => {
-            if in_batch {
-                corrupt(offset, "the segment ends within a batch")
-            } else {
-                Ok(())
-            }
+        Stop::End { offset, .. } | Stop::Nothing { offset } if offset == length && in_batch => {
+            corrupt(offset, "the segment ends within a batch")
         }
+        Stop::End { offset, timestamp, .. } if offset == length => {
+            Ok(timestamp.max(last_timestamp))
+        }
+        Stop::Nothing { offset } if offset == length => Ok(last_timestamp),
         Stop::End { offset, .. } => corrupt(offset, "there is more behind the end entry"),
         Stop::Nothing { offset } => corrupt(offset, "there are zeros instead of an entry"),
     }
@@ -122,6 +126,16 @@ pub(crate) fn key_at(file: &File, id: SegmentId, offset: u64, end: u64) -> Resul
     let mut key = Vec::new();
     match Window::new(file, end).checked(id, offset, &mut key)? {
         Ok(Some(_)) => Ok(key),
+        Ok(None) => Err(Error::corrupt(file.path(), offset, "there is no entry here")),
+        Err(invalid) => Err(refusal(file.path(), offset, invalid)),
+    }
+}
+
+/// Reads the size of an entry that a hint named, from its header alone.
+pub(crate) fn size_at(file: &File, offset: u64, end: u64) -> Result<u64> {
+    match Header::decode(Window::new(file, end).peek(offset, HEADER_SIZE_MAX)?) {
+        Ok(Some(header)) if header.entry_size() <= end - offset => Ok(header.entry_size()),
+        Ok(Some(_)) => Err(refusal(file.path(), offset, Invalid::Short)),
         Ok(None) => Err(Error::corrupt(file.path(), offset, "there is no entry here")),
         Err(invalid) => Err(refusal(file.path(), offset, invalid)),
     }
@@ -160,7 +174,12 @@ pub(crate) fn find_mark_above(
                 return Err(search_given_up(file.path(), offset));
             };
             work = left;
-            if let Ok(Some(_)) = window.checked(id, offset, &mut Vec::new())? {
+            // One that a newer build wrote shows it too.
+            let checked = window.checked(id, offset, &mut Vec::new())?;
+            if matches!(
+                checked,
+                Ok(Some(_)) | Err(Invalid::UnknownFlags(_) | Invalid::UnknownCodec(_))
+            ) {
                 return Ok(Some(offset));
             }
         }

@@ -164,6 +164,11 @@ impl StoredEntry<'_> {
         self.entry().check(salt).map_err(|invalid| self.segment.invalid(self.offset, invalid))
     }
 
+    /// Checks that this build can read the entry's value, and nothing else.
+    pub(crate) fn understood(&self) -> Result<()> {
+        self.header.understood().map_err(|invalid| self.segment.invalid(self.offset, invalid))
+    }
+
     /// Makes a part of the entry a value that keeps the segment readable.
     pub(crate) fn lend(&self, part: Range<usize>) -> Value {
         match &self.bytes {

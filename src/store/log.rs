@@ -5,7 +5,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{Inner, Writer};
+use super::Inner;
+use crate::clock::TIME_MAX;
 use crate::commit::Unsynced;
 use crate::entry::Mark;
 use crate::error::{Error, Result};
@@ -58,7 +59,17 @@ struct Numbered {
 #[derive(Debug, Clone)]
 pub(super) struct Rotated {
     pub(super) segment: Arc<Segment>,
+    pub(super) number: u32,
     pub(super) file: File,
+    /// Puts and deletes in it.
+    pub(super) entries: u64,
+}
+
+impl From<Numbered> for Rotated {
+    fn from(Numbered { active, number }: Numbered) -> Self {
+        let (segment, file) = (Arc::clone(active.segment()), active.file().clone());
+        Self { segment, number, file, entries: active.entries() }
+    }
 }
 
 /// Where appended entries lie.
@@ -70,6 +81,8 @@ pub(super) struct Appended {
     entries: Vec<(u64, u64)>,
     /// What has to be durable for all of them to be so.
     pub(super) end: Place,
+    /// How many full segments wait to be sealed.
+    pub(super) backlog: usize,
 }
 
 impl Appended {
@@ -124,20 +137,13 @@ impl Log {
         }
     }
 
-    /// Stops appending: the active segment becomes the youngest rotated one. Returns it instead
-    /// if it holds no entry.
-    pub(super) fn stop(&mut self) -> Option<(u32, SegmentId)> {
-        let Numbered { active, number } = self.active.take()?;
-        if active.entries() == 0 {
-            return Some((number, active.segment().id()));
-        }
-        let (segment, file) = (Arc::clone(active.segment()), active.file().clone());
-        self.rotated.push_back(Rotated { segment, file });
-        None
+    /// Stops appending: the active segment becomes the youngest rotated one.
+    pub(super) fn stop(&mut self) {
+        self.rotated.extend(self.active.take().map(Rotated::from));
     }
 
     fn next_timestamp(&mut self, now: u64) -> u64 {
-        self.last_timestamp = now.max(self.last_timestamp + 1);
+        self.last_timestamp = now.max(self.last_timestamp + 1).min(TIME_MAX - 1);
         self.last_timestamp
     }
 
@@ -162,9 +168,8 @@ impl Inner {
     /// A failure before the first byte is written changes nothing; any later one poisons.
     pub(super) fn append(&self, log: &mut Log, drafts: &mut [Draft<'_>]) -> Result<Appended> {
         self.commit.check()?;
-        let writer = self.writer()?;
         let size = drafts.iter().map(|draft| draft.header.entry_size()).sum::<u64>() + MARK_ROOM;
-        self.make_room(writer, log, size, drafts.len() as u64)?;
+        self.make_room(log, size, drafts.len() as u64)?;
         if let Some(draft) = drafts.first_mut() {
             draft.header = draft.header.with_mark(self.due_mark(log));
         }
@@ -194,7 +199,7 @@ impl Inner {
         }
         active.flush()?;
         let (segment, end) = (Arc::clone(active.segment()), active.end());
-        Ok(Appended { segment, number: *number, entries, end })
+        Ok(Appended { segment, number: *number, entries, end, backlog: log.rotated.len() })
     }
 
     /// Returns the mark that the next entry has to carry, and notes that it does.
@@ -234,15 +239,15 @@ impl Inner {
     }
 
     /// Sees to an active segment with room for entries of this size; rotates if need be.
-    fn make_room(&self, writer: &Writer, log: &mut Log, size: u64, count: u64) -> Result<()> {
+    fn make_room(&self, log: &mut Log, size: u64, count: u64) -> Result<()> {
         let full = |active: &Active| {
             let entries = active.entries();
             !active.has_room(size) || entries > 0 && entries + count > self.options.segment_entries
         };
         match &log.active {
-            None => log.active = Some(self.start_segment(writer, log, size)?),
+            None => log.active = Some(self.start_segment(log, size)?),
             Some(current) if full(&current.active) => {
-                let next = self.start_segment(writer, log, size)?;
+                let next = self.start_segment(log, size)?;
                 self.rotate(log, next).map_err(|error| self.commit.poison(error))?;
             }
             Some(_) => {}
@@ -260,9 +265,9 @@ impl Inner {
         let next_id = next.active.segment().id();
         if let Some(mut full) = log.active.replace(next) {
             full.active.finish(next_id, mark, timestamp)?;
-            let (segment, file) = (Arc::clone(full.active.segment()), full.active.file().clone());
-            log.unsynced.push((segment.id(), file.clone()));
-            log.rotated.push_back(Rotated { segment, file });
+            let rotated = Rotated::from(full);
+            log.unsynced.push((rotated.segment.id(), rotated.file.clone()));
+            log.rotated.push_back(rotated);
             self.signal.wake();
         }
         Ok(())
@@ -270,37 +275,37 @@ impl Inner {
 
     /// Creates the segment that the log goes on in. A failure leaves the log as it was, but for
     /// an id that is never used.
-    fn start_segment(&self, writer: &Writer, log: &mut Log, size: u64) -> Result<Numbered> {
+    fn start_segment(&self, log: &mut Log, size: u64) -> Result<Numbered> {
         let capacity = Active::capacity_for(size, self.options.segment_size);
-        let next = self.create_segment(writer, log, capacity)?;
+        let next = self.create_segment(log, capacity)?;
         let id = next.active.segment().id();
         if log.active.is_none() && log.rotated.is_empty() {
             // The first one since the store was opened or emptied: from here on it is missed if
             // it is not there.
-            let update = writer.manifest.update(|manifest| {
+            let update = self.manifest.update(|manifest| {
                 manifest.log = id;
                 manifest.log_exists = true;
                 manifest.reserve(log.next_id);
             });
-            if let Err(error) = update {
-                return Err(self.withdraw(next.number, id, error));
-            }
+            update.map_err(|error| self.take_back(next.number, id, error))?;
         }
         Ok(next)
     }
 
-    fn create_segment(&self, writer: &Writer, log: &mut Log, capacity: u64) -> Result<Numbered> {
+    fn create_segment(&self, log: &mut Log, capacity: u64) -> Result<Numbered> {
         let id = log.next_id;
-        let following = id.0.checked_add(1).map(SegmentId);
-        let too_many = || Error::TooManySegments { limit: u64::from(u32::MAX) };
-        log.next_id = following.ok_or_else(too_many)?;
-        if writer.manifest.get(|manifest| manifest.bound) <= id {
-            let update = writer.manifest.update(|manifest| manifest.reserve(id));
+        let Some(following) = id.0.checked_add(1).map(SegmentId) else {
+            return Err(Error::TooManySegments { limit: u64::from(u32::MAX) });
+        };
+        if self.manifest.get(|manifest| manifest.bound) <= id {
+            let update = self.manifest.update(|manifest| manifest.reserve(id));
             update.map_err(|error| self.judge(error))?;
         }
         let now = self.clock.now();
         let active = Active::create(&self.fs, &self.dir, id, self.identity, now, capacity)
             .map_err(|error| self.judge(error))?;
+        // An id is used up as soon as a file has had it.
+        log.next_id = following;
         match self.segments.add(Arc::clone(active.segment())) {
             Ok(number) => Ok(Numbered { active, number }),
             Err(error) => {
@@ -317,14 +322,12 @@ impl Inner {
         let _ = self.fs.remove(&self.dir.log(id));
     }
 
-    /// Takes back a segment that the manifest could not be told of.
-    ///
-    /// Only a full disk leaves the manifest as it was for sure. After any other failure the one on
-    /// disk may name the segment, which then has to be there; if not, the next open removes it.
-    fn withdraw(&self, number: u32, id: SegmentId, error: Error) -> Error {
+    /// Lets go of a fresh segment that the manifest could not be made to name.
+    fn take_back(&self, number: u32, id: SegmentId, error: Error) -> Error {
         if error.is_no_space() {
             self.discard(number, id);
         } else {
+            // The manifest on disk may name it all the same; if not, opening removes it.
             self.segments.remove(number);
         }
         self.judge(error)
@@ -336,19 +339,17 @@ impl Inner {
     }
 
     /// Makes a fresh, empty segment the whole log. The caller holds all locks.
-    pub(super) fn restart_log(&self, writer: &Writer, log: &mut Log) -> Result<u32> {
+    pub(super) fn restart_log(&self, log: &mut Log) -> Result<u32> {
         let capacity = Active::capacity_for(0, self.options.segment_size);
-        let fresh = self.create_segment(writer, log, capacity)?;
+        let fresh = self.create_segment(log, capacity)?;
         let (id, number) = (fresh.active.segment().id(), fresh.number);
-        let update = writer.manifest.update(|manifest| {
+        let update = self.manifest.update(|manifest| {
             manifest.sealed.clear();
             manifest.log = id;
             manifest.log_exists = true;
             manifest.reserve(log.next_id);
         });
-        if let Err(error) = update {
-            return Err(self.withdraw(number, id, error));
-        }
+        update.map_err(|error| self.take_back(number, id, error))?;
         log.rotated.clear();
         log.unsynced.clear();
         log.end = fresh.active.end();

@@ -13,13 +13,13 @@
 mod batch;
 mod iter;
 mod log;
+mod open;
 mod read;
 mod seal;
 #[cfg(test)]
 mod tests;
 mod write;
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,18 +33,16 @@ use crate::background::{Signal, Worker};
 use crate::clock::Clock;
 use crate::commit::Commit;
 use crate::error::{Error, Result};
-use crate::fs::{self, Access, File, Fs};
+use crate::fs::{self, File, Fs};
 use crate::keydir::{KeyHasher, Keydir};
-use crate::manifest::{Manifest, ManifestFile};
+use crate::manifest::ManifestFile;
 use crate::options::{Options, SyncPolicy};
-use crate::recovery::{self, Recovered, Recovery, RecoveryReport};
+use crate::recovery::RecoveryReport;
 use crate::segment::header::Identity;
 use crate::segment::{Dir, Segments};
 use crate::stats::Stats;
 use log::Log;
 
-/// How often a read-only open starts over when a writer changes the store meanwhile.
-const READ_ATTEMPTS: usize = 100;
 /// How long after a sync the log may go without an entry before a mark of its own is appended.
 const MARK_DELAY: Duration = Duration::from_secs(1);
 
@@ -85,6 +83,8 @@ struct Inner {
     identity: Identity,
     keydir: Keydir,
     segments: Segments,
+    /// As it was when the store was opened, where that was read-only.
+    manifest: ManifestFile,
     commit: Commit,
     report: RecoveryReport,
     signal: Arc<Signal>,
@@ -99,7 +99,6 @@ struct Writer {
     maintenance: Mutex<()>,
     /// Guards the end of the log. After the shards.
     log: Mutex<Log>,
-    manifest: ManifestFile,
     /// Held for as long as the store is open.
     _lock: File,
 }
@@ -136,10 +135,10 @@ impl Bitcask {
     /// be durable is damaged, [`UnsupportedVersion`](Error::UnsupportedVersion) and its kin for a
     /// store of a newer release, and whatever the operating system says.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self> {
-        Self::open_on(Ground::default(), path.as_ref(), options)
+        Self::open_on(&Ground::default(), path.as_ref(), options)
     }
 
-    fn open_on(ground: Ground, path: &Path, options: Options) -> Result<Self> {
+    fn open_on(ground: &Ground, path: &Path, options: Options) -> Result<Self> {
         options.check()?;
         let dir = Dir::new(fs::absolute(path)?);
         match ground.fs.is_dir(dir.path())? {
@@ -150,15 +149,16 @@ impl Bitcask {
             _ => {}
         }
         let inner = if options.read_only {
-            Inner::open_read_only(&ground, dir, options)?
+            Inner::open_read_only(ground, dir, options)?
         } else {
-            Inner::open_writable(&ground, dir, options)?
+            Inner::open_writable(ground, dir, options)?
         };
         let inner = Arc::new(inner);
         let mut worker = None;
         if ground.threads && inner.writer.is_some() {
             let (signal, inner) = (Arc::clone(&inner.signal), Arc::clone(&inner));
-            worker = Worker::start(signal, move || inner.work());
+            let started = Worker::start(signal, move || inner.work());
+            worker = Some(fs::told("start a thread for", path, started)?);
         }
         Ok(Self { inner, worker, open: true })
     }
@@ -255,92 +255,6 @@ impl Drop for Bitcask {
 }
 
 impl Inner {
-    fn open_writable(ground: &Ground, dir: Dir, options: Options) -> Result<Self> {
-        let fs = &ground.fs;
-        let existing = Manifest::read(fs, &dir);
-        if matches!(existing, Ok(None)) && !options.create_if_missing {
-            return Err(Error::NotFound { path: dir.path().into() });
-        }
-        fs.create_dir(dir.path())?;
-        fs.sync_dir(fs::parent(dir.path()))?;
-        let lock = lock(fs, &dir)?;
-        // What was read before the lock was taken may have changed.
-        let manifest = match Manifest::read(fs, &dir)? {
-            Some(manifest) => manifest,
-            None => create(fs, &dir)?,
-        };
-        let keydir = Keydir::new((ground.hasher)(manifest.identity.hash_seed));
-        let recovery = Recovery { fs, dir: &dir, keydir: &keydir, now: ground.clock.now() };
-        let mut recovered = recovery.for_writing(manifest)?;
-        let segments = Segments::default();
-        let last_timestamp = recovery::fill(&recovery, &mut recovered, &segments, true)?;
-        let manifest = recovered.manifest.clone();
-        let writer = Writer {
-            maintenance: Mutex::default(),
-            log: Mutex::new(Log::new(manifest.bound, last_timestamp)),
-            manifest: ManifestFile::new(fs, &dir, manifest),
-            _lock: lock,
-        };
-        Ok(Self::new(ground, dir, options, keydir, segments, recovered, Some(writer)))
-    }
-
-    /// Opens the files of a store beside a writer: read the manifest, open everything, read the
-    /// manifest again; start over if it has changed, or something is missing or does not check,
-    /// which may be a writer's doing.
-    fn open_read_only(ground: &Ground, dir: Dir, options: Options) -> Result<Self> {
-        let fs = &ground.fs;
-        let mut attempt = 0;
-        loop {
-            attempt += 1;
-            let Some(manifest) = Manifest::read(fs, &dir)? else {
-                refuse_lost_manifest(fs, &dir)?;
-                return Err(Error::NotFound { path: dir.path().into() });
-            };
-            let keydir = Keydir::new((ground.hasher)(manifest.identity.hash_seed));
-            let recovery = Recovery { fs, dir: &dir, keydir: &keydir, now: ground.clock.now() };
-            let segments = Segments::default();
-            let opened = recovery.for_reading(manifest.clone()).and_then(|mut recovered| {
-                recovery::fill(&recovery, &mut recovered, &segments, false)?;
-                Ok(recovered)
-            });
-            let changed = Manifest::read(fs, &dir)?.as_ref() != Some(&manifest);
-            match opened {
-                Ok(recovered) if !changed || attempt == READ_ATTEMPTS => {
-                    return Ok(Self::new(ground, dir, options, keydir, segments, recovered, None));
-                }
-                // Twice the same without a writer's doing is the truth.
-                Err(error) if attempt == READ_ATTEMPTS || !changed && attempt > 2 => {
-                    return Err(error);
-                }
-                _ => {}
-            }
-        }
-    }
-
-    fn new(
-        ground: &Ground,
-        dir: Dir,
-        options: Options,
-        keydir: Keydir,
-        segments: Segments,
-        recovered: Recovered,
-        writer: Option<Writer>,
-    ) -> Self {
-        Self {
-            fs: ground.fs.clone(),
-            dir,
-            clock: ground.clock.clone(),
-            options,
-            identity: recovered.manifest.identity,
-            keydir,
-            segments,
-            commit: Commit::default(),
-            report: recovered.report,
-            signal: Arc::default(),
-            writer,
-        }
-    }
-
     fn writer(&self) -> Result<&Writer> {
         self.writer.as_ref().ok_or(Error::ReadOnly)
     }
@@ -354,8 +268,8 @@ impl Inner {
         };
         if let Some(writer) = &self.writer {
             writer.log.lock().count(&mut stats);
-            stats.sealed_segments = writer.manifest.get(|manifest| manifest.sealed.len() as u64);
         }
+        stats.sealed_segments = self.manifest.get(|manifest| manifest.sealed.len() as u64);
         let mut headers_size = 0;
         for (_, segment) in self.segments.all() {
             stats.segments += 1;
@@ -387,40 +301,4 @@ impl Inner {
         let _ = self.mark_if_due(MARK_DELAY);
         wait
     }
-}
-
-/// Takes the store's lock, and leaves this process's id in it for the message others get.
-fn lock(fs: &Fs, dir: &Dir) -> Result<File> {
-    let file = fs.open(&dir.lock(), Access::Keep)?;
-    if !fs.try_lock(&file)? {
-        let mut text = [0; 16];
-        let read_size = file.read_at(&mut text, 0).unwrap_or(0);
-        let text = std::str::from_utf8(text.get(..read_size).unwrap_or_default());
-        let pid = text.ok().and_then(|text| text.trim().parse().ok());
-        return Err(Error::Locked { path: dir.path().into(), pid });
-    }
-    file.set_size(0)?;
-    file.write_at(format!("{}\n", std::process::id()).as_bytes(), 0)?;
-    Ok(file)
-}
-
-/// Creates a store in a directory that has none.
-fn create(fs: &Fs, dir: &Dir) -> Result<Manifest> {
-    refuse_lost_manifest(fs, dir)?;
-    let random = || RandomState::new().build_hasher().finish();
-    let manifest = Manifest::new(Identity { store_id: random(), hash_seed: random() });
-    manifest.write(fs, dir)?;
-    Ok(manifest)
-}
-
-/// A directory with segments and no manifest is a damaged store, not a new one.
-fn refuse_lost_manifest(fs: &Fs, dir: &Dir) -> Result<()> {
-    use crate::segment::FileKind;
-
-    let is_log = |name: &str| matches!(FileKind::of(name), FileKind::Log(_));
-    if fs.list(dir.path())?.iter().any(|entry| is_log(&entry.name)) {
-        let reason = "the manifest is missing, and there are segments";
-        return Err(Error::corrupt(&dir.manifest(), 0, reason));
-    }
-    Ok(())
 }

@@ -4,13 +4,15 @@
 //!   manifest. A crash in between leaves an unsealed segment, which opening seals.
 //! - `clear` is one manifest write; the files go afterwards.
 
+use std::path::Path;
+
 use super::log::Rotated;
 use super::{Bitcask, Inner};
 use crate::error::Result;
-use crate::manifest::Sealed;
+use crate::manifest::{Manifest, Sealed};
+use crate::segment::SegmentId;
 use crate::segment::header::Kind;
 use crate::segment::hint::{Hint, Source};
-use crate::segment::{FIRST_OFFSET, SegmentId};
 
 impl Bitcask {
     /// Removes all keys, and gives their disk space back.
@@ -43,7 +45,7 @@ impl Bitcask {
         let mut shards = inner.keydir.all_shards();
         let mut log = writer.log.lock();
         inner.commit.check()?;
-        let fresh = inner.restart_log(writer, &mut log)?;
+        let fresh = inner.restart_log(&mut log)?;
         shards.clear();
         let mut removed = Vec::new();
         for (number, _) in inner.segments.all() {
@@ -53,11 +55,13 @@ impl Bitcask {
         }
         drop((log, shards));
         removed.sort_by_key(|segment| segment.id());
+        let remove = |path: &Path| inner.fs.remove(path);
+        let mut result = Ok(());
         for segment in removed {
-            inner.fs.remove(&inner.dir.hint(segment.id()))?;
-            inner.fs.remove(segment.path())?;
+            result = result.and(remove(&inner.dir.hint(segment.id())));
+            result = result.and(remove(segment.path()));
         }
-        Ok(())
+        result
     }
 }
 
@@ -74,8 +78,8 @@ impl Inner {
             let Some(oldest) = oldest else { return Ok(()) };
             self.commit.check()?;
             self.seal(&oldest, next).map_err(|error| {
-                // A full disk can be waited out: the segment stays as it is, unsealed.
-                if error.is_no_space() { error } else { self.commit.poison(error) }
+                // What is only in the way can be waited out: the segment stays as it is, unsealed.
+                if error.is_corruption() { self.commit.poison(error) } else { self.judge(error) }
             })?;
             writer.log.lock().sealed_oldest();
         }
@@ -87,43 +91,31 @@ impl Inner {
         self.commit.check()?;
         let end = writer.log.lock().end();
         self.sync_to(end)?;
-        let empty = writer.log.lock().stop();
-        self.seal_rotated()?;
-        if let Some((number, id)) = empty {
-            let update = writer.manifest.update(|manifest| {
-                manifest.log = manifest.bound;
-                manifest.log_exists = false;
-            });
-            update.map_err(|error| self.judge(error))?;
-            self.discard(number, id);
-        }
-        Ok(())
+        writer.log.lock().stop();
+        self.seal_rotated()
     }
 
-    fn seal(&self, Rotated { segment, file }: &Rotated, next: Option<SegmentId>) -> Result<()> {
+    fn seal(&self, rotated: &Rotated, next: Option<SegmentId>) -> Result<()> {
+        let Rotated { segment, number, file, entries } = rotated;
         let (id, length) = (segment.id(), segment.size());
-        debug_assert!(length > FIRST_OFFSET);
+        let go_on = |manifest: &mut Manifest| {
+            manifest.log = next.unwrap_or(manifest.bound);
+            manifest.log_exists = next.is_some();
+        };
+        if *entries == 0 {
+            self.manifest.update(go_on)?;
+            self.discard(*number, id);
+            return Ok(());
+        }
         file.set_size(length)?;
         file.sync()?;
         let source = Source { id, identity: self.identity, length };
         let hint = Hint::build(file, source, |key| self.keydir.hash(key))?;
-        match hint.write(&self.fs, &self.dir, source) {
-            // A hint can be done without until the next open.
-            Err(error) if error.is_no_space() => {}
-            result => result?,
-        }
+        hint.write(&self.fs, &self.dir, source)?;
         self.fs.sync_dir(self.dir.path())?;
-        let writer = self.writer()?;
-        writer.manifest.update(|manifest| {
+        self.manifest.update(|manifest| {
             manifest.sealed.push(Sealed { id, kind: Kind::Log, length });
-            manifest.log = next.unwrap_or(manifest.bound);
-            manifest.log_exists = next.is_some();
+            go_on(manifest);
         })
-    }
-
-    /// Returns the segments that are open, for tests.
-    #[cfg(test)]
-    pub(super) fn open_segments(&self) -> Vec<std::sync::Arc<crate::segment::Segment>> {
-        self.segments.all().into_iter().map(|(_, segment)| segment).collect()
     }
 }

@@ -5,7 +5,7 @@
 //!   appended, expired or not. Flagging too much is harmless, flagging too little is not.
 //! - What is written may be seen by readers before the sync that makes it durable returns.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use super::batch::{Batch, Change};
 use super::log::{Appended, BATCH_SIZE_LIMIT};
@@ -208,6 +208,9 @@ impl Bitcask {
     }
 }
 
+/// As many full segments may wait to be sealed before writers help.
+const BACKLOG_MAX: usize = 16;
+
 /// What a key has to be for a change of it to be made.
 enum Expected<'a> {
     Anything,
@@ -306,7 +309,7 @@ impl Inner {
         }
         let mut shards = self.keydir.shards(plan.iter().map(|change| change.hash));
         // A key that is put here has a slot for the entries behind it in the batch.
-        let mut put: HashMap<KeyHash, ()> = HashMap::with_capacity(plan.len());
+        let mut put: HashSet<KeyHash> = HashSet::with_capacity(plan.len());
         let mut kept = Vec::with_capacity(plan.len());
         for mut change in plan {
             let key = change.draft.key();
@@ -315,9 +318,9 @@ impl Inner {
             if tombstone && found.own.is_none() {
                 continue;
             }
-            let earlier = put.contains_key(&change.hash);
+            let earlier = put.contains(&change.hash);
             if !tombstone {
-                put.insert(change.hash, ());
+                put.insert(change.hash);
             }
             let flags = &mut change.draft.header.flags;
             *flags = flags.with_if(found.others || earlier, Flags::COLLIDES);
@@ -348,6 +351,11 @@ impl Inner {
 
     /// Waits until appended entries are durable, if that is asked for.
     fn settle(&self, appended: &Appended, options: WriteOptions) -> Result<()> {
+        if appended.backlog > BACKLOG_MAX {
+            // Each of them holds a file descriptor: whoever writes faster than the background
+            // seals has to help. A failure is told by the next write.
+            let _ = self.seal_rotated();
+        }
         if options.sync.unwrap_or(self.options.sync == SyncPolicy::Always) {
             self.sync_to(appended.end)?;
         }

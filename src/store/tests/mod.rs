@@ -22,8 +22,13 @@ use super::*;
 use crate::clock::Hands;
 use crate::entry::{Entry, Flags, Mark, Salt};
 use crate::fs::twin::{Twin, Unsynced};
+use crate::manifest::Manifest;
+use crate::options::WriteOptions;
 use crate::segment::{FIRST_OFFSET, FileKind, Place, SegmentId};
-use crate::value::Value;
+
+mod collisions;
+mod marks;
+mod model;
 
 const DIR: &str = "/store";
 
@@ -65,6 +70,14 @@ impl Lab {
         Self { options, ..self }
     }
 
+    /// A disk with a new store whose hash has this seed, so that a run can be repeated.
+    fn seeded(self, seed: u64) -> Self {
+        let manifest = Manifest::new(Identity { store_id: !seed, hash_seed: seed });
+        let path = Dir::new(DIR.into()).manifest();
+        self.twin.put_file(&path, manifest.encode().into_bytes());
+        self
+    }
+
     /// The same clock, hash and options on another disk.
     fn on(&self, twin: Arc<Twin>) -> Self {
         Self { twin, ..self.clone() }
@@ -86,7 +99,7 @@ impl Lab {
     }
 
     fn try_open_with(&self, options: Options) -> Result<Bitcask> {
-        Bitcask::open_on(self.ground(), Path::new(DIR), options)
+        Bitcask::open_on(&self.ground(), Path::new(DIR), options)
     }
 
     fn try_open(&self) -> Result<Bitcask> {

@@ -1,0 +1,59 @@
+//! Moves money between accounts: a batch happens whole or not at all.
+//!
+//! `cargo run --example batch`
+
+use std::error::Error;
+
+use bitcask::{Batch, Bitcask, Options, SyncPolicy, WriteOptions};
+
+type Outcome<T> = Result<T, Box<dyn Error>>;
+
+fn balance(db: &Bitcask, account: &str) -> Outcome<u64> {
+    let Some(value) = db.get(account)? else { return Ok(0) };
+    Ok(u64::from_be_bytes(value.as_ref().try_into()?))
+}
+
+/// Moves an amount. A batch reads nothing: other writers to these accounts need a lock of yours.
+fn transfer(db: &Bitcask, from: &str, to: &str, amount: u64) -> Outcome<()> {
+    let left = balance(db, from)?.checked_sub(amount).ok_or("not enough money")?;
+    let received = balance(db, to)? + amount;
+    let batch = Batch::new()
+        .put(from, left.to_be_bytes())
+        .put(to, received.to_be_bytes())
+        .put(format!("transfer/{from}/{to}"), amount.to_be_bytes())
+        .delete(format!("order/{from}/{to}"));
+    Ok(db.write(batch)?)
+}
+
+fn main() -> Outcome<()> {
+    let dir = tempfile::tempdir()?;
+    let db = Bitcask::open(dir.path(), Options::new().sync(SyncPolicy::Never))?;
+    db.put("alice", 100_u64.to_be_bytes())?;
+    db.put("order/alice/bob", "30, please")?;
+
+    transfer(&db, "alice", "bob", 30)?;
+    let (alice, bob) = (balance(&db, "alice")?, balance(&db, "bob")?);
+    println!("alice has {alice}, bob has {bob}");
+    assert_eq!((alice, bob), (70, 30));
+    assert!(!db.contains_key("order/alice/bob")?);
+
+    // One change that can't be made keeps all the others from being made.
+    let appends = db.stats().appends;
+    let bad = Batch::new().put("alice", 0_u64.to_be_bytes()).put(vec![0; 70_000], "key too large");
+    let Err(refused) = db.write(bad) else { return Err("the key was not too large".into()) };
+    println!("refused: {refused}");
+    assert_eq!((balance(&db, "alice")?, db.stats().appends), (70, appends));
+
+    // However long a batch is, waiting until it is durable takes one sync.
+    let syncs = db.stats().syncs;
+    let many = (0..10_000).fold(Batch::new(), |batch, id| batch.put(format!("id/{id}"), "new"));
+    db.write_with(many, WriteOptions::new().sync(true))?;
+    assert_eq!(db.stats().syncs - syncs, 1);
+    println!("10,000 puts were made durable by one sync");
+    db.close()?;
+
+    let db = Bitcask::open(dir.path(), Options::default())?;
+    println!("after reopening: {} keys, alice has {}", db.len(), balance(&db, "alice")?);
+    assert_eq!(balance(&db, "alice")? + balance(&db, "bob")?, 100);
+    Ok(db.close()?)
+}

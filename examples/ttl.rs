@@ -1,0 +1,56 @@
+//! Keys that go away by themselves.
+//!
+//! `cargo run --example ttl`
+
+use std::error::Error;
+use std::thread::sleep;
+use std::time::Duration;
+
+use bitcask::{Batch, Bitcask, Options, WriteOptions};
+
+const SHORT: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let dir = tempfile::tempdir()?;
+    let db = Bitcask::open(dir.path(), Options::default())?;
+
+    db.put_with("session", "token", WriteOptions::new().ttl(SHORT))?;
+    db.put_with("renewed", "token", WriteOptions::new().ttl(SHORT))?;
+    db.put_with("kept", "token", WriteOptions::new().ttl(SHORT))?;
+    db.write(Batch::new().put("user", "ann").put_with_ttl("visit", "now", SHORT))?;
+    println!("now:          {}", alive(&db)?);
+    assert!(db.contains_key("session")?);
+
+    // Every put sets the time to live anew, and one without takes it away.
+    db.put_with("renewed", "token", WriteOptions::new().ttl(HOUR))?;
+    db.put("kept", "token")?;
+
+    sleep(SHORT + Duration::from_millis(100));
+    println!("1.1 s later:  {}", alive(&db)?);
+    assert_eq!(alive(&db)?, "kept renewed user");
+    // To readers an expired key is an absent one,
+    assert_eq!(db.get("session")?, None);
+    // as it is to writers who ask first,
+    assert!(db.insert_new("session", "another")?);
+    assert!(!db.delete("visit")?);
+    // and `len` counts it until something removes it, as the delete has just done.
+    assert_eq!(db.len(), 4);
+    db.close()?;
+
+    // Times to live are kept in the log: they go on across a restart.
+    let db = Bitcask::open(dir.path(), Options::default())?;
+    println!("after reopen: {}", alive(&db)?);
+    assert_eq!(alive(&db)?, "kept renewed session user");
+    Ok(db.close()?)
+}
+
+/// Lists the keys that are there, in order.
+fn alive(db: &Bitcask) -> Result<String, Box<dyn Error>> {
+    let mut keys = db
+        .keys()
+        .map(|key| Ok(String::from_utf8(key?.into())?))
+        .collect::<Result<Vec<_>, Box<dyn Error>>>()?;
+    keys.sort();
+    Ok(keys.join(" "))
+}

@@ -1,0 +1,217 @@
+//! Finding the end of the log: the unsealed segments, followed by their end entries.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use super::{Recovery, RecoveryReport, Unlisted, manifest_is_old};
+use crate::error::{Error, Result};
+use crate::fs::File;
+use crate::manifest::Manifest;
+use crate::segment::header::{Kind, SegmentHeader};
+use crate::segment::scan::{self, Scan, Stop};
+use crate::segment::{FIRST_OFFSET, FileKind, Place, SegmentId, open_listed};
+
+/// The unsealed part of the log.
+#[derive(Debug, Default)]
+pub(super) struct Chain {
+    /// Oldest first.
+    pub(super) links: Vec<Link>,
+    /// Why the last of them ends where it does.
+    pub(super) reason: &'static str,
+    last_timestamp: u64,
+}
+
+/// An unsealed segment, up to the end of its good entries.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) id: SegmentId,
+    pub(super) file: File,
+    pub(super) end: u64,
+    /// Puts and deletes.
+    pub(super) entries: u64,
+}
+
+/// The store's own files, by kind.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    logs: BTreeSet<SegmentId>,
+    hints: BTreeSet<SegmentId>,
+    temporary: Vec<PathBuf>,
+}
+
+/// A scanned link, where its scan stopped, and what to call that.
+struct Scanned {
+    link: Link,
+    stop: Stop,
+    reason: &'static str,
+    last_timestamp: u64,
+}
+
+impl Chain {
+    pub(super) fn report(&self) -> RecoveryReport {
+        RecoveryReport {
+            recovered_segments: self.links.len() as u64,
+            recovered_entries: self.links.iter().map(|link| link.entries).sum(),
+            ..RecoveryReport::default()
+        }
+    }
+}
+
+impl Recovery<'_> {
+    pub(super) fn survey(&self) -> Result<Survey> {
+        let mut survey = Survey::default();
+        for entry in self.fs.list(self.dir.path())?.into_iter().filter(|entry| entry.is_file) {
+            match FileKind::of(&entry.name) {
+                FileKind::Log(id) => drop(survey.logs.insert(id)),
+                FileKind::Hint(id) => drop(survey.hints.insert(id)),
+                FileKind::Temporary => survey.temporary.push(self.dir.path().join(entry.name)),
+                FileKind::Other => {}
+            }
+        }
+        Ok(survey)
+    }
+
+    /// Refuses a store whose files and manifest are not of the same time.
+    pub(super) fn refuse_missing(&self, manifest: &Manifest, survey: &Survey) -> Result<()> {
+        let listed = manifest.sealed.iter().map(|sealed| sealed.id);
+        for id in listed.chain(manifest.log_exists.then_some(manifest.log)) {
+            if !survey.logs.contains(&id) {
+                return Err(Error::MissingSegment { path: self.dir.log(id) });
+            }
+        }
+        match survey.logs.range(manifest.bound..).next() {
+            Some(id) => Err(manifest_is_old(&self.dir.log(*id), 0)),
+            None => Ok(()),
+        }
+    }
+
+    /// Scans the unsealed segments, following the end entries, never the directory.
+    pub(super) fn chain(&self, manifest: &Manifest, for_writing: bool) -> Result<Chain> {
+        let mut chain = Chain::default();
+        let mut next = manifest.log_exists.then_some(manifest.log);
+        while let Some(id) = next {
+            let file = open_listed(self.fs, &self.dir.log(id))?;
+            SegmentHeader::read(&file, id, manifest.identity)?;
+            if for_writing {
+                // Pages that an earlier sync failed to write would be read as if they were on
+                // disk. Now they are, or this fails, or what is read is what the disk has.
+                file.sync()?;
+                file.drop_cache();
+            }
+            let Scanned { link, stop, reason, last_timestamp } = scan_link(id, file)?;
+            next = match stop {
+                Stop::End { next, .. } if next > id => Some(next),
+                Stop::End { .. } => {
+                    let reason = "the end entry names a segment that is not younger";
+                    return Err(Error::corrupt(link.file.path(), link.end, reason));
+                }
+                Stop::Nothing { .. } | Stop::Bad { .. } => None,
+            };
+            chain.links.push(link);
+            chain.reason = reason;
+            chain.last_timestamp = chain.last_timestamp.max(last_timestamp);
+        }
+        Ok(chain)
+    }
+
+    /// Returns whether the log goes on by now where it ended before.
+    pub(super) fn has_grown(&self, before: &Chain, manifest: &Manifest) -> Result<bool> {
+        let end = |chain: &Chain| chain.links.last().map(|link| (link.id, link.end));
+        Ok(end(&self.chain(manifest, false)?) > end(before))
+    }
+
+    /// Tells what the manifest does not list: what lies behind the end of the log, and what
+    /// nothing needs any more.
+    pub(super) fn unlisted(
+        &self,
+        manifest: &Manifest,
+        survey: &Survey,
+        chain: &Chain,
+    ) -> Result<Unlisted> {
+        let mut known: BTreeSet<SegmentId> = manifest.sealed.iter().map(|s| s.id).collect();
+        known.extend(chain.links.iter().map(|link| link.id));
+        let orphans = survey.hints.difference(&known).map(|id| self.dir.hint(*id));
+        let leftovers = survey.temporary.iter().cloned().chain(orphans).collect();
+        let mut unlisted = Unlisted { later: Vec::new(), leftovers };
+        for id in survey.logs.difference(&known) {
+            let path = self.dir.log(*id);
+            // A writer beside us may have removed it since.
+            let Some(file) = self.fs.open_if_exists(&path)? else { continue };
+            let merged = match SegmentHeader::load(&file) {
+                // Segments beside the manifest of another store are no leftovers of that one.
+                Ok(header) if header.identity != manifest.identity => {
+                    return Err(Error::corrupt(&path, 0, "the segment belongs to another store"));
+                }
+                Ok(header) => header.kind == Kind::Merged,
+                Err(error) if error.is_corruption() => false,
+                Err(error) => return Err(error),
+            };
+            if *id < manifest.log || merged {
+                unlisted.leftovers.push(path);
+            } else if manifest.log_exists {
+                unlisted.later.push((*id, file));
+            } else if scan::end_of_content(&file, FIRST_OFFSET)? > FIRST_OFFSET {
+                return Err(manifest_is_old(&path, FIRST_OFFSET));
+            } else {
+                unlisted.leftovers.push(path);
+            }
+        }
+        Ok(unlisted)
+    }
+
+    /// The second half of the torn-tail rule: what lies behind the end of the log must not show
+    /// that it was durable.
+    pub(super) fn refuse_damage(&self, chain: &Chain, later: &[(SegmentId, File)]) -> Result<()> {
+        let Some(last) = chain.links.last() else { return Ok(()) };
+        let bad = Place::new(last.id, last.end);
+        let times = chain.last_timestamp..self.now.max(chain.last_timestamp);
+        let behind = later.iter().map(|(id, file)| (*id, file, FIRST_OFFSET));
+        for (id, file, from) in [(last.id, &last.file, last.end)].into_iter().chain(behind) {
+            if let Some(at) = scan::find_mark_above(file, id, from, bad, times.clone())? {
+                let reason = format!(
+                    "{}, but the entry at offset {at} of segment {id} shows that it was durable",
+                    chain.reason
+                );
+                return Err(Error::corrupt(last.file.path(), bad.offset, reason));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Scans one unsealed segment up to where the log goes on in the next one, or ends.
+fn scan_link(id: SegmentId, file: File) -> Result<Scanned> {
+    let mut scan = Scan::new(&file, id, file.size()?);
+    let (mut end, mut entries, mut in_batch, mut last_timestamp) = (FIRST_OFFSET, 0, 0, 0);
+    let mut stop = loop {
+        let entry = match scan.next()? {
+            Ok(entry) => entry,
+            Err(stop) => break stop,
+        };
+        last_timestamp = last_timestamp.max(entry.header.timestamp);
+        in_batch += u64::from(entry.header.is_of_a_key());
+        if !entry.continues() {
+            entries += std::mem::take(&mut in_batch);
+            end = entry.offset + entry.header.entry_size();
+        }
+    };
+    let reason = match stop {
+        Stop::Bad { invalid, offset } => {
+            // What checks and is not understood was not torn: a newer build wrote it.
+            let refusal = scan::refusal(file.path(), offset, invalid);
+            if refusal.is_unsupported() {
+                return Err(refusal);
+            }
+            "the entry here does not check"
+        }
+        Stop::End { .. } => "the segment ends here",
+        Stop::Nothing { .. } => "the log ends here",
+    };
+    let reason = if in_batch > 0 { "the batch that starts here has no end" } else { reason };
+    match stop {
+        _ if in_batch > 0 => stop = Stop::Nothing { offset: end },
+        Stop::End { offset, .. } => end = offset,
+        Stop::Nothing { .. } | Stop::Bad { .. } => {}
+    }
+    Ok(Scanned { link: Link { id, file, end, entries }, stop, reason, last_timestamp })
+}

@@ -1,0 +1,128 @@
+//! Making the end of the log the end of the files: set aside, remove, cut, seal.
+
+use std::path::PathBuf;
+
+use super::chain::{Chain, Link};
+use super::{Cut, Recovery};
+use crate::error::Result;
+use crate::fs::{Access, File};
+use crate::manifest::{Manifest, Sealed};
+use crate::segment::header::Kind;
+use crate::segment::hint::{Hint, Source};
+use crate::segment::{FIRST_OFFSET, Place, SegmentId, scan};
+
+const COPY_SIZE: usize = 256 << 10;
+
+/// Bytes of unsealed segments that are not entries of the log.
+#[derive(Debug)]
+pub(super) struct Unread<'a> {
+    file: &'a File,
+    place: Place,
+    /// Zeros at the end do not count.
+    size: u64,
+    reason: &'static str,
+}
+
+impl Unread<'_> {
+    /// Tells of it, as long as it is not set aside.
+    pub(super) fn cut(&self) -> Cut {
+        Cut {
+            path: self.file.path().to_path_buf(),
+            offset: self.place.offset,
+            size: self.size,
+            quarantine: None,
+            reason: self.reason.to_owned(),
+        }
+    }
+}
+
+impl Chain {
+    /// Returns what could not be read: all behind the end of the log, and what may lie behind the
+    /// end entries before it. Of a later segment its header alone does not count.
+    pub(super) fn unread<'a>(&'a self, later: &'a [(SegmentId, File)]) -> Result<Vec<Unread<'a>>> {
+        let last = self.links.last().map(|link| link.id);
+        let links = self.links.iter().map(|link| {
+            let rotated = Some(link.id) < last;
+            let reason = if rotated { "there is more behind the end entry" } else { self.reason };
+            (&link.file, Place::new(link.id, link.end), link.end, reason)
+        });
+        let behind = later.iter().map(|(id, file)| {
+            let reason = "the log ends in an earlier segment";
+            (file, Place::new(*id, 0), FIRST_OFFSET, reason)
+        });
+        let mut unread = Vec::new();
+        for (file, place, content_from, reason) in links.chain(behind) {
+            let end = scan::end_of_content(file, content_from)?;
+            if end > content_from {
+                unread.push(Unread { file, place, size: end - place.offset, reason });
+            }
+        }
+        Ok(unread)
+    }
+}
+
+impl Recovery<'_> {
+    /// Sets aside what could not be read, and removes the segments behind the end of the log.
+    ///
+    /// The youngest goes first, so that what is left after a crash still lies behind the end.
+    pub(super) fn cut(&self, chain: &Chain, later: &[(SegmentId, File)]) -> Result<Vec<Cut>> {
+        let mut cuts = Vec::new();
+        for unread in chain.unread(later)? {
+            let quarantine = Some(self.set_aside(&unread)?);
+            cuts.push(Cut { quarantine, ..unread.cut() });
+        }
+        for (_, file) in later.iter().rev() {
+            self.fs.remove(file.path())?;
+        }
+        if !later.is_empty() {
+            self.fs.sync_dir(self.dir.path())?;
+        }
+        Ok(cuts)
+    }
+
+    /// Copies what could not be read to the quarantine, durably.
+    fn set_aside(&self, Unread { file, place, size, .. }: &Unread<'_>) -> Result<PathBuf> {
+        let quarantine = self.dir.quarantine();
+        self.fs.create_dir(&quarantine)?;
+        self.fs.sync_dir(self.dir.path())?;
+        let path = self.dir.quarantined(*place);
+        let copy = self.fs.open(&path, Access::Create)?;
+        let mut buffer = vec![0; COPY_SIZE];
+        let mut copied = 0;
+        while copied < *size {
+            let wanted = usize::try_from(size - copied).unwrap_or(COPY_SIZE).min(COPY_SIZE);
+            let part = buffer.get_mut(..wanted).unwrap_or_default();
+            let read_size = file.read_at(part, place.offset + copied)?;
+            if read_size == 0 {
+                break;
+            }
+            copy.write_at(part.get(..read_size).unwrap_or_default(), copied)?;
+            copied += read_size as u64;
+        }
+        copy.sync()?;
+        self.fs.sync_dir(&quarantine)?;
+        Ok(path)
+    }
+
+    /// Cuts all unsealed segments to their ends, and seals them with one manifest write.
+    pub(super) fn seal(&self, chain: &Chain, manifest: &mut Manifest) -> Result<()> {
+        let (full, empty): (Vec<_>, Vec<_>) = chain.links.iter().partition(|link| link.entries > 0);
+        for Link { id, file, end, .. } in full {
+            let file = self.fs.open(file.path(), Access::Write)?;
+            if file.size()? != *end {
+                file.set_size(*end)?;
+                file.sync()?;
+            }
+            let source = Source { id: *id, identity: manifest.identity, length: *end };
+            let hint = Hint::build(&file, source, |key| self.keydir.hash(key))?;
+            hint.write(self.fs, self.dir, source)?;
+            manifest.sealed.push(Sealed { id: *id, kind: Kind::Log, length: *end });
+        }
+        self.fs.sync_dir(self.dir.path())?;
+        manifest.log = manifest.bound;
+        manifest.log_exists = false;
+        manifest.write(self.fs, self.dir)?;
+        let empty: Vec<PathBuf> = empty.into_iter().map(|link| self.dir.log(link.id)).collect();
+        self.remove(&empty)
+    }
+}

@@ -1,0 +1,44 @@
+//! What opening a store has to tell.
+
+use std::path::PathBuf;
+
+/// What opening a store found and did, from [`Bitcask::recovery`](crate::Bitcask::recovery).
+///
+/// After a clean close there is nothing to tell: [`is_clean`](Self::is_clean) says so.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// Segments that had not been sealed, whose entries were recovered one by one.
+    pub recovered_segments: u64,
+    /// Puts and deletes that were recovered from them.
+    pub recovered_entries: u64,
+    /// What was cut off, oldest first: what a crash left of writes that were not yet durable.
+    pub cuts: Vec<Cut>,
+    /// Files that an interrupted operation had left behind, and that were removed.
+    pub leftovers: Vec<PathBuf>,
+    /// Hints that were missing or damaged, and were built anew.
+    pub rebuilt_hints: u64,
+}
+
+impl RecoveryReport {
+    /// Returns whether the store had been closed in order and nothing had to be done.
+    pub fn is_clean(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Bytes behind the end of the log that could not be read as entries, and were set aside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cut {
+    /// The segment that was cut, or removed with all that was in it.
+    pub path: PathBuf,
+    /// Where it was cut, in bytes from the start of the file.
+    pub offset: u64,
+    /// How many bytes were set aside, zeros at the end not counted.
+    pub size: u64,
+    /// Where they are now; nothing if the store was opened read-only.
+    pub quarantine: Option<PathBuf>,
+    /// Why the log ends there.
+    pub reason: String,
+}

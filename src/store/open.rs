@@ -1,0 +1,144 @@
+//! Opening: the lock, the manifest, recovery, and the store that comes of them.
+
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::log::Log;
+use super::{Ground, Inner, Writer};
+use crate::commit::Commit;
+use crate::error::{Error, Result};
+use crate::fs::{self, Access, File, Fs};
+use crate::keydir::Keydir;
+use crate::manifest::{Manifest, ManifestFile};
+use crate::options::Options;
+use crate::recovery::{self, Recovered, Recovery};
+use crate::segment::header::Identity;
+use crate::segment::{Dir, FileKind, Segments};
+
+/// How often a read-only open starts over when a writer changes the store meanwhile.
+const READ_ATTEMPTS: usize = 100;
+
+impl Inner {
+    pub(super) fn open_writable(ground: &Ground, dir: Dir, options: Options) -> Result<Self> {
+        let fs = &ground.fs;
+        fs.create_dir(dir.path())?;
+        if !options.create_if_missing && Manifest::read(fs, &dir).is_ok_and(|read| read.is_none()) {
+            refuse_lost_manifest(fs, &dir)?;
+            return Err(Error::NotFound { path: dir.path().into() });
+        }
+        let lock = lock(fs, &dir)?;
+        // What was read before the lock was taken may have changed.
+        let manifest = match Manifest::read(fs, &dir)? {
+            Some(manifest) => manifest,
+            None => create(fs, &dir)?,
+        };
+        let keydir = Keydir::new((ground.hasher)(manifest.identity.hash_seed));
+        let recovery = Recovery { fs, dir: &dir, keydir: &keydir, now: ground.clock.now() };
+        let mut recovered = recovery.for_writing(manifest)?;
+        let segments = Segments::default();
+        let last_timestamp = recovery::fill(&recovery, &mut recovered, &segments, true)?;
+        let writer = Writer {
+            maintenance: Mutex::default(),
+            log: Mutex::new(Log::new(recovered.manifest.bound, last_timestamp)),
+            _lock: lock,
+        };
+        Ok(Self::new(ground, dir, options, keydir, segments, recovered, Some(writer)))
+    }
+
+    /// Opens the files of a store beside a writer: read the manifest, open everything, read the
+    /// manifest again; start over if it has changed, or something is missing or does not check,
+    /// which may be a writer's doing.
+    pub(super) fn open_read_only(ground: &Ground, dir: Dir, options: Options) -> Result<Self> {
+        let fs = &ground.fs;
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            let Some(manifest) = Manifest::read(fs, &dir)? else {
+                refuse_lost_manifest(fs, &dir)?;
+                return Err(Error::NotFound { path: dir.path().into() });
+            };
+            let keydir = Keydir::new((ground.hasher)(manifest.identity.hash_seed));
+            let recovery = Recovery { fs, dir: &dir, keydir: &keydir, now: ground.clock.now() };
+            let segments = Segments::default();
+            let opened = recovery.for_reading(manifest.clone()).and_then(|mut recovered| {
+                recovery::fill(&recovery, &mut recovered, &segments, false)?;
+                Ok(recovered)
+            });
+            let changed = Manifest::read(fs, &dir)?.as_ref() != Some(&manifest);
+            match opened {
+                Ok(recovered) if !changed || attempt == READ_ATTEMPTS => {
+                    return Ok(Self::new(ground, dir, options, keydir, segments, recovered, None));
+                }
+                // Twice the same without a writer's doing is the truth.
+                Err(error) if attempt == READ_ATTEMPTS || !changed && attempt > 2 => {
+                    return Err(error);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn new(
+        ground: &Ground,
+        dir: Dir,
+        options: Options,
+        keydir: Keydir,
+        segments: Segments,
+        recovered: Recovered,
+        writer: Option<Writer>,
+    ) -> Self {
+        Self {
+            fs: ground.fs.clone(),
+            clock: ground.clock.clone(),
+            options,
+            identity: recovered.manifest.identity,
+            keydir,
+            segments,
+            manifest: ManifestFile::new(&ground.fs, &dir, recovered.manifest),
+            commit: Commit::default(),
+            report: recovered.report,
+            signal: Arc::default(),
+            writer,
+            dir,
+        }
+    }
+}
+
+/// Takes the store's lock, and leaves this process's id in it for the message others get.
+fn lock(fs: &Fs, dir: &Dir) -> Result<File> {
+    let file = fs.open(&dir.lock(), Access::Keep)?;
+    if !file.try_lock()? {
+        let mut text = [0; 16];
+        let read_size = file.read_at(&mut text, 0).unwrap_or(0);
+        let text = std::str::from_utf8(text.get(..read_size).unwrap_or_default());
+        let pid = text.ok().and_then(|text| text.trim().parse().ok());
+        return Err(Error::Locked { path: dir.path().into(), pid });
+    }
+    // For the message alone, so a full disk does not keep the store from being opened.
+    let _ = file.set_size(0);
+    let _ = file.write_at(format!("{}\n", std::process::id()).as_bytes(), 0);
+    Ok(file)
+}
+
+/// Creates a store in a directory that has none.
+fn create(fs: &Fs, dir: &Dir) -> Result<Manifest> {
+    refuse_lost_manifest(fs, dir)?;
+    // The directory may have been made just now, or by an earlier try that went no further.
+    fs.sync_dir(fs::parent(dir.path()))?;
+    let random = || RandomState::new().build_hasher().finish();
+    let manifest = Manifest::new(Identity { store_id: random(), hash_seed: random() });
+    manifest.write(fs, dir)?;
+    Ok(manifest)
+}
+
+/// A directory with segments and no manifest is a damaged store, not a new one.
+fn refuse_lost_manifest(fs: &Fs, dir: &Dir) -> Result<()> {
+    let is_log = |name: &str| matches!(FileKind::of(name), FileKind::Log(_));
+    if fs.list(dir.path())?.iter().any(|entry| entry.is_file && is_log(&entry.name)) {
+        let reason = "the manifest is missing, and there are segments";
+        return Err(Error::corrupt(&dir.manifest(), 0, reason));
+    }
+    Ok(())
+}

@@ -1,0 +1,512 @@
+//! Random operations, closes, kills and power cuts against a `BTreeMap`.
+//!
+//! - After each operation the keys it touched are compared, after each opening everything is.
+//! - After a kill the state is exactly what it was. After a power cut it is the state after some
+//!   first part of the operations, at or after the last that was durable.
+//! - The runs are the same every time. `BITCASK_LONG=10` makes ten times as many, and
+//!   `BITCASK_SEED=7` makes others.
+
+use std::cmp::Ordering;
+
+use proptest::collection::vec;
+use proptest::prelude::{Just, Strategy, any};
+use proptest::prop_oneof;
+use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
+
+use super::*;
+
+/// Runs of each test, unless there are to be more.
+const CASES: u32 = 100;
+
+type Key = usize;
+
+/// A value to be written: its size, and how many seconds it lives.
+type New = (usize, Option<u64>);
+
+#[derive(Debug, Clone)]
+enum Step {
+    Put { key: Key, new: New, sync: Option<bool> },
+    Delete { key: Key, sync: Option<bool> },
+    Update { key: Key, size: Option<usize> },
+    InsertNew { key: Key, size: usize },
+    Swap { key: Key, right: bool, size: Option<usize> },
+    Batch { changes: Vec<(Key, Option<New>)>, ttl: Option<u64>, sync: Option<bool> },
+    Clear,
+    Sync,
+    Work,
+    Mark,
+    Advance { seconds: u64 },
+    TurnBack { seconds: u64 },
+    Reopen { without_hints: bool },
+    KillInPlace,
+    KillAndCopy,
+    PowerCut { within: u8, keep: u64 },
+}
+
+fn size() -> impl Strategy<Value = usize> {
+    prop_oneof![8 => 0..40_usize, 4 => 40..400_usize, 1 => 400..6000_usize]
+}
+
+fn new() -> impl Strategy<Value = New> {
+    (size(), prop_oneof![4 => Just(None), 1 => (0..100_u64).prop_map(Some)])
+}
+
+fn step(keys: usize) -> impl Strategy<Value = Step> {
+    let key = move || 0..keys;
+    let sync = || prop_oneof![6 => Just(None), 1 => any::<bool>().prop_map(Some)];
+    let some_size = || prop_oneof![2 => size().prop_map(Some), 1 => Just(None)];
+    let change = move || (key(), prop_oneof![2 => new().prop_map(Some), 1 => Just(None)]);
+    prop_oneof![
+        24 => (key(), new(), sync()).prop_map(|(key, new, sync)| Step::Put { key, new, sync }),
+        10 => (key(), sync()).prop_map(|(key, sync)| Step::Delete { key, sync }),
+        5 => (key(), some_size()).prop_map(|(key, size)| Step::Update { key, size }),
+        5 => (key(), size()).prop_map(|(key, size)| Step::InsertNew { key, size }),
+        5 => (key(), any::<bool>(), some_size())
+            .prop_map(|(key, right, size)| Step::Swap { key, right, size }),
+        10 => (vec(change(), 0..6), prop_oneof![5 => Just(None), 1 => (0..50_u64).prop_map(Some)],
+            sync()).prop_map(|(changes, ttl, sync)| Step::Batch { changes, ttl, sync }),
+        1 => Just(Step::Clear),
+        4 => Just(Step::Sync),
+        5 => Just(Step::Work),
+        4 => Just(Step::Mark),
+        4 => (0..60_u64).prop_map(|seconds| Step::Advance { seconds }),
+        2 => (0..60_u64).prop_map(|seconds| Step::TurnBack { seconds }),
+        3 => any::<bool>().prop_map(|without_hints| Step::Reopen { without_hints }),
+        2 => Just(Step::KillInPlace),
+        2 => Just(Step::KillAndCopy),
+        5 => (any::<u8>(), any::<u64>())
+            .prop_map(|(within, keep)| Step::PowerCut { within, keep }),
+    ]
+}
+
+fn options() -> impl Strategy<Value = Options> {
+    let policy = prop_oneof![
+        2 => Just(SyncPolicy::Never),
+        2 => Just(SyncPolicy::Interval(Duration::from_nanos(1))),
+        1 => Just(SyncPolicy::Always),
+    ];
+    let entries = prop_oneof![1 => Just(u64::MAX), 1 => 1..8_u64];
+    (512..4096_u64, entries, policy, any::<bool>()).prop_map(|(size, entries, policy, verify)| {
+        let options = Options::new().segment_size(size).segment_entries(entries);
+        options.sync(policy).verify_reads(verify)
+    })
+}
+
+/// A store and the model of it, side by side.
+struct World {
+    lab: Lab,
+    /// Opened one after the other, in turns.
+    options: Vec<Options>,
+    openings: usize,
+    /// Nothing only while it is being replaced.
+    db: Option<Bitcask>,
+    model: Model,
+    /// States since the last that is durable, each with the end of the log at that time.
+    history: Vec<(Place, Model)>,
+    /// Operations of the disk before the last step.
+    ops_before: usize,
+    keys: Vec<Vec<u8>>,
+    writes: usize,
+}
+
+impl World {
+    fn new(lab: Lab, options: Vec<Options>, keys: Vec<Vec<u8>>) -> Self {
+        let (model, history) = (Model::new(), Vec::new());
+        let mut world = Self {
+            lab,
+            options,
+            openings: 0,
+            db: None,
+            model,
+            history,
+            ops_before: 0,
+            keys,
+            writes: 0,
+        };
+        world.open();
+        world
+    }
+
+    fn db(&self) -> &Bitcask {
+        self.db.as_ref().unwrap()
+    }
+
+    fn now(&self) -> u64 {
+        self.db().inner.clock.now()
+    }
+
+    /// Opens what is on the lab's disk, with the options whose turn it is, and compares all.
+    fn open(&mut self) {
+        self.lab.options = self.options[self.openings % self.options.len()].clone();
+        self.openings += 1;
+        self.db = Some(self.lab.open());
+        self.note();
+        self.check();
+    }
+
+    fn check(&self) {
+        check_with(self.db(), &self.model, &self.keys);
+    }
+
+    /// Notes the state that has just been reached.
+    fn note(&mut self) {
+        let end = self.db().inner.writer().unwrap().log.lock().end();
+        self.history.push((end, self.model.clone()));
+    }
+
+    /// Forgets states that can't come back any more, since a later one is durable.
+    fn forget(&mut self) {
+        let inner = &self.db.as_ref().unwrap().inner;
+        let sealed = inner.manifest.get(|manifest| {
+            let last = manifest.sealed.last().map(|sealed| sealed.id);
+            last.map_or(Place::new(SegmentId(0), 0), |id| Place::new(SegmentId(id.0 + 1), 0))
+        });
+        let durable = inner.commit.durable().max(sealed);
+        let last = self.history.iter().rposition(|(end, _)| *end <= durable);
+        self.history.drain(..last.expect("what was there at the start is durable"));
+    }
+
+    /// A value that no other write has.
+    fn value(&mut self, size: usize) -> Vec<u8> {
+        self.writes += 1;
+        let mut value = format!("{:04}", self.writes).into_bytes();
+        let filler = u8::try_from(self.writes % 251).unwrap();
+        value.resize(size.max(4), filler);
+        if size == 0 { Vec::new() } else { value }
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        let now = self.now();
+        let stored = self.model.get(key)?;
+        stored.expiry.is_none_or(|at| at > now).then(|| stored.value.clone())
+    }
+
+    /// Makes a change in the model. A delete of what is absent leaves the model as it is.
+    fn apply(&mut self, key: &[u8], value: Option<Vec<u8>>, ttl: Option<u64>) {
+        let expiry = ttl.map(|seconds| self.now() + seconds * 1_000_000);
+        match value {
+            Some(value) => self.model.insert(key.to_vec(), Stored { value, expiry }),
+            None => self.model.remove(key),
+        };
+    }
+
+    fn run(&mut self, step: &Step) {
+        if !matches!(step, Step::PowerCut { .. }) {
+            self.forget();
+            self.ops_before = self.lab.twin.op_count();
+        }
+        match step {
+            Step::Put { .. }
+            | Step::Delete { .. }
+            | Step::Update { .. }
+            | Step::InsertNew { .. }
+            | Step::Swap { .. } => self.change(step),
+            Step::Batch { changes, ttl, sync } => self.batch(changes, *ttl, *sync),
+            Step::Clear => {
+                self.db().clear().unwrap();
+                self.model.clear();
+            }
+            Step::Sync => self.db().sync().unwrap(),
+            Step::Work => drop(self.db().inner.work()),
+            Step::Mark => self.db().inner.mark_if_due(Duration::ZERO).unwrap(),
+            Step::Advance { seconds } => self.lab.hands.advance(Duration::from_secs(*seconds)),
+            Step::TurnBack { seconds } => self.lab.hands.step_back(Duration::from_secs(*seconds)),
+            Step::Reopen { without_hints } => {
+                self.check();
+                self.db.take().unwrap().close().unwrap();
+                if *without_hints {
+                    self.lab.delete_hints();
+                }
+                self.open();
+                let report = self.db().recovery();
+                assert_eq!(report.is_clean(), report.rebuilt_hints == 0, "{report:?}");
+            }
+            Step::KillInPlace => {
+                self.check();
+                kill(self.db.take().unwrap());
+                self.open();
+                assert_eq!(self.db().recovery().cuts, []);
+            }
+            Step::KillAndCopy => {
+                let killed = self.lab.killed();
+                self.move_to(killed);
+            }
+            Step::PowerCut { within, keep } => return self.power_cut(*within, *keep),
+        }
+        self.note();
+    }
+
+    /// A change of one key: what it returns, and what is there then.
+    fn change(&mut self, step: &Step) {
+        let (Step::Put { key, .. }
+        | Step::Delete { key, .. }
+        | Step::Update { key, .. }
+        | Step::InsertNew { key, .. }
+        | Step::Swap { key, .. }) = step
+        else {
+            unreachable!()
+        };
+        let key = self.keys[*key].clone();
+        let old = self.get(&key);
+        match step {
+            Step::Put { new: (size, ttl), sync, .. } => {
+                let value = self.value(*size);
+                self.db().put_with(&key, &value, write_options(*ttl, *sync)).unwrap();
+                self.apply(&key, Some(value), *ttl);
+            }
+            Step::Delete { sync, .. } => {
+                let existed = self.db().delete_with(&key, write_options(None, *sync)).unwrap();
+                assert_eq!(existed, old.is_some());
+                self.apply(&key, None, None);
+            }
+            Step::Update { size, .. } => {
+                let new = size.map(|size| {
+                    let mut value = old.clone().unwrap_or_default();
+                    value.truncate(600);
+                    value.extend(self.value(size));
+                    value
+                });
+                let change = |seen: Option<&[u8]>| {
+                    assert_eq!(seen, old.as_deref());
+                    new.clone()
+                };
+                let stored = self.db().update(&key, change).unwrap();
+                assert_eq!(stored.map(Vec::from), new);
+                self.apply(&key, new, None);
+            }
+            Step::InsertNew { size, .. } => {
+                let value = self.value(*size);
+                assert_eq!(self.db().insert_new(&key, &value).unwrap(), old.is_none());
+                if old.is_none() {
+                    self.apply(&key, Some(value), None);
+                }
+            }
+            Step::Swap { right, size, .. } => {
+                let expected = if *right { old.clone() } else { Some(b"never".to_vec()) };
+                let new = size.map(|size| self.value(size));
+                let swapped = self.db().compare_and_swap(&key, expected.as_deref(), new.as_deref());
+                assert_eq!(swapped.unwrap(), *right);
+                if *right {
+                    self.apply(&key, new, None);
+                }
+            }
+            _ => unreachable!(),
+        }
+        assert_eq!(self.db().get(&key).unwrap().map(Vec::from), self.get(&key));
+        assert_eq!(self.db().len(), self.model.len() as u64);
+    }
+
+    fn batch(&mut self, changes: &[(Key, Option<New>)], ttl: Option<u64>, sync: Option<bool>) {
+        let mut batch = Batch::new();
+        for (key, new) in changes {
+            let key = self.keys[*key].clone();
+            let Some((size, own_ttl)) = new else {
+                batch = batch.delete(&key);
+                self.apply(&key, None, None);
+                continue;
+            };
+            let value = self.value(*size);
+            batch = match own_ttl.map(Duration::from_secs) {
+                Some(own_ttl) => batch.put_with_ttl(&key, &value, own_ttl),
+                None => batch.put(&key, &value),
+            };
+            self.apply(&key, Some(value), own_ttl.or(ttl));
+        }
+        self.db().write_with(batch, write_options(ttl, sync)).unwrap();
+        for (key, _) in changes {
+            let key = &self.keys[*key];
+            assert_eq!(self.db().get(key).unwrap().map(Vec::from), self.get(key));
+        }
+    }
+
+    /// Goes on on another disk, which has to hold the same. It is looked at read-only first.
+    fn move_to(&mut self, lab: Lab) {
+        let reader = lab.open_read_only();
+        check_with(&reader, &self.model, &self.keys);
+        drop(reader);
+        assert_eq!(lab.twin.op_count(), 0, "a store opened read-only changes nothing");
+        self.lab = lab;
+        self.ops_before = 0;
+        self.open();
+        assert_eq!(self.db().recovery().cuts, []);
+    }
+
+    /// Makes zeros of some bytes that were not synced: a disk writes parts of what it is given.
+    fn tear(&self, image: &Lab, keeping: &mut Keeping) {
+        let durable = self.db().inner.commit.durable();
+        let log = self.db().inner.manifest.get(|manifest| manifest.log);
+        for (id, path) in image.logs().into_iter().filter(|(id, _)| *id >= log) {
+            let mut bytes = image.twin.contents(&path).unwrap();
+            let synced = match id.cmp(&durable.segment) {
+                Ordering::Less => bytes.len(),
+                Ordering::Equal => usize::try_from(durable.offset.max(FIRST_OFFSET)).unwrap(),
+                Ordering::Greater => usize::try_from(FIRST_OFFSET).unwrap(),
+            };
+            let used = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            if synced < used && keeping.next() {
+                let start = synced + keeping.below(used - synced);
+                let end = if keeping.next() { used } else { start + keeping.below(used - start) };
+                bytes[start..end].fill(0);
+                image.twin.put_file(&path, bytes);
+            }
+        }
+    }
+
+    /// Cuts the power at some moment of the last step, or right behind it.
+    fn power_cut(&mut self, within: u8, keep: u64) {
+        let ops = self.lab.twin.op_count();
+        let range = (ops - self.ops_before) as u64;
+        let at = if within < 128 { range } else { u64::from(within - 128) * range / 128 };
+        let mut keeping = Keeping(keep);
+        let cut = self.ops_before + usize::try_from(at).unwrap();
+        let image = self.lab.on(self.lab.twin.power_image(cut, |_| keeping.next()));
+        if at == range {
+            self.check();
+            self.forget();
+            self.tear(&image, &mut keeping);
+        }
+        let seen = raw(&image.open_read_only());
+        assert_eq!(image.twin.op_count(), 0, "a store opened read-only changes nothing");
+
+        let db = image.open();
+        let found = raw(&db);
+        assert_eq!(seen, found, "read-only and writable openings differ");
+        let allowed = self.history.iter().any(|(_, model)| *model == found);
+        assert!(allowed, "{found:?} is none of the states {:?}", self.history);
+        let copy = image.killed();
+        kill(db);
+        // A second power cut, and a kill, right behind the recovery.
+        for again in [image.powered_off(|_| keeping.next()), copy] {
+            let db = again.open();
+            assert_eq!(raw(&db), found);
+            assert_eq!(db.recovery().cuts, []);
+        }
+        self.db = None;
+        self.lab = image;
+        self.model = found;
+        self.history.clear();
+        self.ops_before = 0;
+        self.open();
+    }
+}
+
+fn write_options(ttl: Option<u64>, sync: Option<bool>) -> WriteOptions {
+    let mut options = WriteOptions::new();
+    if let Some(seconds) = ttl {
+        options = options.ttl(Duration::from_secs(seconds));
+    }
+    if let Some(sync) = sync {
+        options = options.sync(sync);
+    }
+    options
+}
+
+/// Decides what reaches the disk: nothing, all, or a part, from the number that it starts with.
+struct Keeping(u64);
+
+impl Keeping {
+    /// The lowest bits stay what they are, and say how much is kept.
+    fn random(&mut self) -> u64 {
+        let random = (self.0 >> 3).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(12345);
+        self.0 = random << 3 | self.0 & 0b111;
+        random >> 40
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        usize::try_from(self.random()).unwrap() % limit.max(1)
+    }
+
+    fn next(&mut self) -> bool {
+        let dice = self.random() % 16;
+        match self.0 & 0b111 {
+            0 | 1 => false,
+            2 => true,
+            3 => dice < 14,
+            4 => dice < 2,
+            _ => dice < 8,
+        }
+    }
+}
+
+/// Reads a number from the environment.
+fn setting(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+fn runner(stream: u8) -> TestRunner {
+    let long = setting("BITCASK_LONG").unwrap_or(1).max(1);
+    let config = Config {
+        cases: CASES * u32::try_from(long).unwrap(),
+        max_shrink_iters: 20_000,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let mut seed = [stream; 32];
+    seed[..8].copy_from_slice(&setting("BITCASK_SEED").unwrap_or(0).to_be_bytes());
+    TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed))
+}
+
+/// Keys of several lengths, the empty one among them.
+fn keys(count: usize) -> Vec<Vec<u8>> {
+    (0..count).map(|at| vec![b'a' + u8::try_from(at).unwrap(); at * at]).collect()
+}
+
+fn run(stream: u8, seed: u64, keys: &[Vec<u8>], lab: impl Fn() -> Lab) {
+    let cases = (vec(options(), 1..4), vec(step(keys.len()), 1..60));
+    let result = runner(stream).run(&cases, |(options, steps)| {
+        let mut world = World::new(lab().seeded(seed), options, keys.to_vec());
+        for step in &steps {
+            world.run(step);
+        }
+        world.run(&Step::KillAndCopy);
+        world.run(&Step::Reopen { without_hints: false });
+        Ok::<(), TestCaseError>(())
+    });
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn random_operations_do_what_a_map_does() {
+    run(1, 1, &keys(10), Lab::new);
+}
+
+#[test]
+fn random_operations_do_what_a_map_does_when_keys_collide() {
+    run(2, 2, &keys(10), Lab::weak);
+}
+
+#[test]
+fn random_operations_do_what_a_map_does_when_all_keys_collide() {
+    let keys = keys(4);
+    let all_collide = |seed: &u64| {
+        let hash = |key: &Vec<u8>| KeyHasher::weak(*seed).hash(key);
+        keys.iter().all(|key| hash(key) == hash(&keys[0]))
+    };
+    run(3, (0..10_000).find(all_collide).unwrap(), &keys, Lab::weak);
+}
+
+#[test]
+fn a_power_cut_while_a_store_is_created_leaves_a_store_or_nothing() {
+    let lab = Lab::new();
+    let db = lab.open();
+    db.put("a", "1").unwrap();
+    let written = lab.twin.op_count();
+    db.sync().unwrap();
+    let (before, after) = (Model::new(), model([("a", "1")]));
+    for ops in 0..=lab.twin.op_count() {
+        for keep in 0..200 {
+            let mut keeping = Keeping(keep);
+            let image = lab.on(lab.twin.power_image(ops, |_| keeping.next()));
+            let db = image.try_open().unwrap_or_else(|error| panic!("{ops} {keep}: {error}"));
+            let found = raw(&db);
+            let synced = ops == lab.twin.op_count();
+            assert!(found == after || found == before && !synced, "{ops} {keep}");
+            assert!(ops >= written || found == before, "{ops} {keep}");
+            db.put("b", "2").unwrap();
+            let db = image.reopen(db);
+            assert_eq!(db.len(), found.len() as u64 + 1);
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Stores that were written by every format version so far: they open for ever after.
+//!
+//! `tests/fixtures/README.md` says how they were made. The bytes themselves are compared with
+//! `docs/format.md` by a unit test, which sees the decoders.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use bitcask::{Bitcask, Options, RecoveryReport};
+
+type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+fn from_hex(text: &str) -> Vec<u8> {
+    let digits = (0..text.len()).step_by(2);
+    digits.map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+}
+
+fn expected(store: &Path) -> Pairs {
+    let text = fs::read_to_string(store.join("expected.txt")).unwrap();
+    let pair = |line: &str| line.split_once('=').map(|(k, v)| (from_hex(k), from_hex(v))).unwrap();
+    text.lines().map(pair).collect()
+}
+
+fn pairs(db: &Bitcask) -> Pairs {
+    db.iter().map(|pair| pair.unwrap()).map(|(key, value)| (key.into(), value.into())).collect()
+}
+
+/// Names and contents of all files of a store.
+fn files(store: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let paths = fs::read_dir(store).unwrap().map(|entry| entry.unwrap().path());
+    paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
+}
+
+fn copy(store: &Path) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    for (path, bytes) in files(store) {
+        fs::write(dir.path().join(path.file_name().unwrap()), bytes).unwrap();
+    }
+    dir
+}
+
+/// Opens a copy of a store, compares it with what is expected, changes it, and opens it again.
+/// Returns what the first opening reported.
+fn open_copy(name: &str) -> RecoveryReport {
+    let store = fixture(name);
+    let (dir, mut expected) = (copy(&store), expected(&store));
+    let db = Bitcask::open(dir.path(), Options::default()).unwrap();
+    assert_eq!(pairs(&db), expected, "{name}");
+    for (key, value) in &expected {
+        assert_eq!(db.get(key).unwrap().unwrap(), *value);
+    }
+    assert_eq!(db.get("is gone").unwrap(), None);
+    let report = db.recovery().clone();
+
+    let (first, _) = expected.pop_first().unwrap();
+    assert!(db.delete(first).unwrap());
+    for (key, value) in &mut expected {
+        value.push(b'!');
+        db.put(key, value).unwrap();
+    }
+    db.close().unwrap();
+    let db = Bitcask::open(dir.path(), Options::default()).unwrap();
+    assert_eq!(pairs(&db), expected, "{name}");
+    assert!(db.recovery().is_clean(), "{:?}", db.recovery());
+    report
+}
+
+#[test]
+fn a_store_of_version_1_that_was_closed_in_order_opens() {
+    let report = open_copy("v1-closed");
+    assert!(report.is_clean(), "{report:?}");
+}
+
+#[test]
+fn a_store_of_version_1_that_was_killed_is_recovered_whole() {
+    let report = open_copy("v1-killed");
+    assert_eq!(report.recovered_segments, 2);
+    assert_eq!(report.leftovers.len(), 1);
+    assert!(report.cuts.is_empty(), "{report:?}");
+}
+
+#[test]
+fn a_store_of_version_1_opens_without_its_hints() {
+    for name in ["v1-closed", "v1-killed"] {
+        let store = fixture(name);
+        let dir = copy(&store);
+        for path in files(dir.path()).into_keys() {
+            if path.extension().is_some_and(|extension| extension == "hint") {
+                fs::remove_file(path).unwrap();
+            }
+        }
+        let db = Bitcask::open(dir.path(), Options::default()).unwrap();
+        assert_eq!(pairs(&db), expected(&store), "{name}");
+        assert!(db.recovery().rebuilt_hints > 0);
+    }
+}
+
+#[test]
+fn hints_of_version_1_are_rebuilt_byte_for_byte() {
+    let store = fixture("v1-closed");
+    let dir = copy(&store);
+    let is_hint = |path: &Path| path.extension().is_some_and(|extension| extension == "hint");
+    for path in files(dir.path()).into_keys().filter(|path| is_hint(path)) {
+        fs::remove_file(path).unwrap();
+    }
+    Bitcask::open(dir.path(), Options::default()).unwrap().close().unwrap();
+    for (path, bytes) in files(&store).into_iter().filter(|(path, _)| is_hint(path)) {
+        assert_eq!(fs::read(dir.path().join(path.file_name().unwrap())).unwrap(), bytes);
+    }
+}
+
+#[test]
+fn a_store_of_version_1_is_read_in_place_and_left_as_it_was() {
+    for name in ["v1-closed", "v1-killed"] {
+        let store = fixture(name);
+        let before = files(&store);
+        let db = Bitcask::open(&store, Options::new().read_only(true)).unwrap();
+        assert_eq!(pairs(&db), expected(&store), "{name}");
+        drop(db);
+        assert_eq!(files(&store), before, "{name}");
+    }
+}

@@ -1,0 +1,11 @@
+//! The integration tests: one binary, which sees the public API alone.
+
+mod api;
+mod bad_input;
+mod format;
+mod model;
+mod processes;
+mod seeds;
+mod support;
+mod threads;
+mod tidy;

@@ -1,0 +1,373 @@
+//! Several processes: one that is killed while it writes, two that want the lock, and a reader
+//! beside a writer. The others are this test binary once more, in a part that `ROLE` names.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read as _;
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use bitcask::{Batch, Bitcask, Error, SyncPolicy, WriteOptions};
+
+use crate::support::{
+    Actor, Pairs, ROLE, SAYS, STORE, actor, contents, crash_copy, logs, open, open_read_only,
+    pairs, patch, remove_hints, small,
+};
+
+#[test]
+fn a_child_process_plays_its_part() {
+    let (Ok(role), Some(store)) = (std::env::var(ROLE), std::env::var_os(STORE)) else { return };
+    let store = Path::new(&store);
+    match role.as_str() {
+        "log keeper" => keep_a_log(store, SyncPolicy::Never, false),
+        "careful log keeper" => keep_a_log(store, SyncPolicy::Always, false),
+        "clearing log keeper" => keep_a_log(store, SyncPolicy::Never, true),
+        "holder" => hold(store),
+        "opener" => match Bitcask::open(store, small()) {
+            Ok(_) => say("opened"),
+            Err(error) => say(&error.to_string()),
+        },
+        "reader" => match Bitcask::open(store, small().read_only(true)) {
+            Ok(db) => say(&format!("{} keys", db.len())),
+            Err(error) => say(&error.to_string()),
+        },
+        other => unreachable!("there is no part {other}"),
+    }
+}
+
+/// Says something to the parent. If the parent is gone this panics, which ends the child.
+fn say(what: &str) {
+    println!("{SAYS}{what}");
+}
+
+/// Opens the store, says how that went, and holds it until it is killed or the parent is gone.
+fn hold(store: &Path) {
+    match Bitcask::open(store, small()) {
+        Ok(db) => {
+            db.put("holder", std::process::id().to_string()).unwrap();
+            say("won");
+            let _ = std::io::stdin().read(&mut [0]);
+        }
+        Err(Error::Locked { pid, .. }) => say(&format!("lost to {}", pid.unwrap_or(0))),
+        Err(error) => say(&format!("failed: {error}")),
+    }
+}
+
+/// Makes one change after the other for as long as it lives, and says the number of each one that
+/// has returned. The store tells how far its predecessors have got.
+fn keep_a_log(store: &Path, policy: SyncPolicy, clearing: bool) {
+    let db = Bitcask::open(store, small().sync(policy)).unwrap();
+    let last = db.get(HEAD).unwrap().map_or(0, |head| number(&head));
+    say(&format!("from {last}"));
+    for step in last + 1.. {
+        if clearing && step % CLEARED == 0 {
+            db.clear().unwrap();
+        }
+        db.write(change(step)).unwrap();
+        say(&step.to_string());
+    }
+}
+
+/// The key that holds the number of the last change.
+const HEAD: &str = "head";
+
+/// So many steps a log keeper that clears at all makes between two clears.
+const CLEARED: u64 = 300;
+
+/// The change that a log keeper makes at a step: a put or a delete of one of a few keys, and the
+/// step itself.
+fn change(step: u64) -> Batch {
+    let batch = Batch::new().put(HEAD, step.to_be_bytes());
+    let key = (step * 7 % 23).to_be_bytes();
+    match step % 4 {
+        0 => batch.delete(key),
+        _ => batch.put(key, value(step)),
+    }
+}
+
+fn value(step: u64) -> Vec<u8> {
+    format!("{step} ").repeat(usize::try_from(step * 13 % 60).unwrap_or(0)).into_bytes()
+}
+
+/// What a store holds after a step, and so the only thing that it may hold if that is its head,
+/// and what was there before the step `from` is gone.
+fn state_after(step: u64, from: u64) -> Pairs {
+    let mut state = BTreeMap::new();
+    // A hundred steps are enough to have touched every key.
+    for step in step.saturating_sub(100).max(from)..=step {
+        state.insert(HEAD.into(), step.to_be_bytes().to_vec());
+        let key = (step * 7 % 23).to_be_bytes().to_vec();
+        match step % 4 {
+            0 => drop(state.remove(&key)),
+            _ => drop(state.insert(key, value(step))),
+        }
+    }
+    state
+}
+
+fn number(bytes: &[u8]) -> u64 {
+    u64::from_be_bytes(bytes.try_into().unwrap())
+}
+
+/// Returns how far a log keeper's store has got, after a check that it holds what it has to hold
+/// then, and nothing else.
+fn checked_head(db: &Bitcask) -> u64 {
+    let found = pairs(db);
+    let head = found.get(HEAD.as_bytes()).map_or(0, |head| number(head));
+    let expected = if head == 0 { Pairs::new() } else { state_after(head, 1) };
+    assert!(found == expected, "not the state after {head} changes");
+    head
+}
+
+fn killed_while_writing(role: &str, changes: u64) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut last = 0;
+    for generation in 0..6 {
+        let mut keeper = Actor::start(actor(role, dir.path())).unwrap();
+        let from = keeper.hear().unwrap();
+        assert_eq!(from, format!("from {last}"), "generation {generation}");
+        for _ in 0..changes + generation * 17 {
+            last = keeper.hear().unwrap().parse().unwrap();
+        }
+        keeper.kill();
+        // What it had said when the kill came counts too.
+        while let Some(step) = keeper.hear() {
+            last = step.parse().unwrap();
+        }
+        if generation % 2 == 1 {
+            let head = checked_head(&open_read_only(dir.path()));
+            assert!(head >= last, "{head} is before {last}, which has returned");
+        }
+        let db = open(dir.path());
+        let head = checked_head(&db);
+        // One more may have been made and not said.
+        assert!(head == last || head == last + 1, "{last} has returned, {head} is there");
+        last = head;
+        if generation % 3 == 2 {
+            db.close().unwrap();
+        }
+    }
+}
+
+#[test]
+fn whatever_has_returned_before_a_kill_is_there_after_it() {
+    killed_while_writing("log keeper", 300);
+}
+
+#[test]
+fn whatever_was_synced_before_a_kill_is_there_after_it() {
+    killed_while_writing("careful log keeper", 60);
+}
+
+#[test]
+fn of_two_processes_that_want_the_store_one_gets_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = || Actor::start(actor("holder", dir.path())).unwrap();
+    for _ in 0..5 {
+        let mut actors = [start(), start()];
+        let said = [0, 1].map(|at: usize| actors[at].hear().unwrap());
+        let winner = usize::from(said[1] == "won");
+        assert_eq!(said[winner], "won", "{said:?}");
+        // It may not have had the time to write down who it is.
+        assert!(said[1 - winner].starts_with("lost to"), "{said:?}");
+        let pid = actors[winner].pid();
+        assert_eq!(start().hear().unwrap(), format!("lost to {pid}"));
+        let error = Bitcask::open(dir.path(), small()).unwrap_err();
+        assert!(error.is_locked());
+        assert!(matches!(error, Error::Locked { pid: Some(found), .. } if found == pid));
+        assert!(error.to_string().contains(&format!("process {pid}")), "{error}");
+        assert!(error.to_string().contains(&dir.path().display().to_string()), "{error}");
+        // Who only reads needs no lock.
+        let holder = open_read_only(dir.path()).get("holder").unwrap().unwrap();
+        assert_eq!(holder, pid.to_string());
+        actors[winner].kill();
+        let db = open(dir.path());
+        assert_eq!(db.get("holder").unwrap().unwrap(), pid.to_string());
+    }
+}
+
+/// Opens the store again and again beside a log keeper, until that has made so many changes. What
+/// is found goes to `check`, with the number of the last change that was said before the opening.
+fn read_beside_a_writer(role: &str, changes: u64, mut check: impl FnMut(&Bitcask, u64) + Send) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut keeper = Actor::start(actor(role, dir.path())).unwrap();
+    assert_eq!(keeper.hear().unwrap(), "from 0");
+    let said = AtomicU64::new(keeper.hear().unwrap().parse().unwrap());
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut opened = 0;
+            loop {
+                let before = said.load(Ordering::Acquire);
+                let db = Bitcask::open(dir.path(), small().read_only(true))
+                    .unwrap_or_else(|error| panic!("open {opened} failed: {error}"));
+                check(&db, before);
+                opened += 1;
+                if before >= changes && opened >= 5 {
+                    return;
+                }
+            }
+        });
+        // Nobody listens any more then, so the writer will soon have to wait.
+        while said.load(Ordering::Acquire) < changes && !reader.is_finished() {
+            let step = keeper.hear().map_or(u64::MAX, |step| step.parse().unwrap());
+            said.store(step, Ordering::Release);
+        }
+        assert!(said.load(Ordering::Acquire) < u64::MAX, "the writer has ended");
+        reader.join().unwrap();
+    });
+}
+
+/// Checks that what is found was there at one moment between the start and the end of opening.
+fn states_of_one_moment() -> impl FnMut(&Bitcask, u64) {
+    let mut last = 0;
+    move |db, before| {
+        let head = checked_head(db);
+        assert!(head >= before, "{head} is older than {before}, said before the open");
+        assert!(head >= last, "{head} is older than {last}, seen by an earlier open");
+        assert_eq!(checked_head(db), head, "what was opened does not change");
+        last = head;
+    }
+}
+
+#[test]
+fn a_reader_beside_a_writer_finds_the_state_of_one_moment() {
+    read_beside_a_writer("log keeper", 1500, states_of_one_moment());
+}
+
+#[test]
+fn a_reader_beside_a_writer_that_syncs_finds_the_state_of_one_moment() {
+    read_beside_a_writer("careful log keeper", 1000, states_of_one_moment());
+}
+
+#[test]
+fn a_reader_beside_a_writer_that_clears_finds_the_state_of_one_moment() {
+    read_beside_a_writer("clearing log keeper", 3000, |db, before| {
+        let found = pairs(db);
+        let Some(head) = found.get(HEAD.as_bytes()).map(|head| number(head)) else {
+            assert!(found.is_empty());
+            return;
+        };
+        assert!(head >= before, "{head} is older than {before}, said before the open");
+        let cleared = head - head % CLEARED;
+        assert!(found == state_after(head, cleared.max(1)), "not the state after {head}");
+    });
+}
+
+#[test]
+fn a_reader_does_not_see_what_is_written_after_it_has_opened() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    for step in 1..=100 {
+        db.write(change(step)).unwrap();
+    }
+    let reader = open_read_only(dir.path());
+    for step in 101..=300 {
+        db.write(change(step)).unwrap();
+    }
+    assert_eq!(checked_head(&reader), 100);
+    assert_eq!(checked_head(&open_read_only(dir.path())), 300);
+    db.clear().unwrap();
+    assert_eq!(checked_head(&reader), 100, "files that are open stay readable");
+    assert!(open_read_only(dir.path()).is_empty());
+    db.close().unwrap();
+    assert_eq!(checked_head(&reader), 100);
+    let figures = reader.stats();
+    assert_eq!(figures.keys, reader.len());
+    assert!(figures.segments > 0 && figures.live_size > 0);
+}
+
+#[test]
+fn a_reader_changes_nothing_on_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    for step in 1..=200 {
+        db.write(change(step)).unwrap();
+    }
+    // Beside a writer that does nothing now.
+    let copy = crash_copy(dir.path());
+    let reader = open_read_only(dir.path());
+    assert_eq!(checked_head(&reader), 200);
+    drop(reader);
+    // After a kill, with a torn tail, without its hints, and with leftovers that a writer would
+    // remove.
+    let last = logs(copy.path()).pop().unwrap();
+    patch(&last, |bytes| {
+        let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+        bytes[end + 1..][..100].fill(0xa5);
+    });
+    remove_hints(copy.path());
+    fs::write(copy.path().join("0000000077.log.tmp"), "half").unwrap();
+    fs::remove_file(copy.path().join("LOCK")).unwrap();
+    let before = contents(copy.path());
+    let reader = open_read_only(copy.path());
+    assert_eq!(checked_head(&reader), 200);
+    let report = reader.recovery();
+    assert_eq!(report.cuts.len(), 1, "{report:?}");
+    assert_eq!((report.cuts[0].path.as_path(), &report.cuts[0].quarantine), (&*last, &None));
+    reader.close().unwrap();
+    assert!(before == contents(copy.path()));
+    assert!(!copy.path().join("LOCK").exists(), "a reader takes no lock");
+    // A writer would do all that.
+    assert_eq!(checked_head(&open(copy.path())), 200);
+    assert!(before != contents(copy.path()));
+}
+
+#[test]
+fn a_reader_refuses_every_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    db.put("key", "value").unwrap();
+    db.close().unwrap();
+    let before = contents(dir.path());
+    let db = open_read_only(dir.path());
+    let options = WriteOptions::new().ttl(Duration::ZERO).sync(true);
+    let untouched = || -> Option<&str> { unreachable!("the closure is not to be called") };
+    let refusals = [
+        db.put("key", "").unwrap_err(),
+        db.put_with("key", "", options).unwrap_err(),
+        db.delete("key").unwrap_err(),
+        db.delete("absent").unwrap_err(),
+        db.delete_with("key", options).unwrap_err(),
+        db.insert_new("key", "").unwrap_err(),
+        db.insert_new("absent", "").unwrap_err(),
+        db.compare_and_swap("key", Some(b"no match"), None).unwrap_err(),
+        db.update("key", |_| untouched()).unwrap_err(),
+        db.write(Batch::new().put("a", "")).unwrap_err(),
+        db.write(Batch::new()).unwrap_err(),
+        db.write_with(Batch::new().delete("a"), options).unwrap_err(),
+        db.clear().unwrap_err(),
+        db.sync().unwrap_err(),
+    ];
+    for error in refusals {
+        assert!(matches!(error, Error::ReadOnly), "{error}");
+        assert!(error.is_invalid_input() && error.to_string().contains("read-only"));
+    }
+    assert_eq!(db.get("key").unwrap().unwrap(), "value");
+    db.close().unwrap();
+    assert!(before == contents(dir.path()));
+}
+
+#[test]
+fn a_reader_of_a_store_that_is_not_there_creates_none() {
+    let dir = tempfile::tempdir().unwrap();
+    for path in [dir.path().join("absent"), dir.path().to_path_buf()] {
+        let error = Bitcask::open(&path, small().read_only(true)).unwrap_err();
+        assert!(matches!(&error, Error::NotFound { path: found } if *found == path), "{error}");
+        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_process_that_ends_in_order_leaves_a_store_that_is_clean() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut opener = Actor::start(actor("opener", dir.path())).unwrap();
+    assert_eq!(opener.hear().unwrap(), "opened");
+    assert_eq!(opener.hear(), None);
+    drop(opener);
+    assert!(open(dir.path()).recovery().is_clean());
+}

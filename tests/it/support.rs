@@ -1,0 +1,281 @@
+//! What the tests share: stores with small segments, a kill without a process to kill, what is
+//! in a directory, and as much of the file format as it takes to forge a file.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't be prepared has failed")]
+#![expect(clippy::indexing_slicing, reason = "a test that reaches too far has failed")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use bitcask::{Bitcask, Error, Options, SyncPolicy};
+use tempfile::TempDir;
+
+/// Keys and values.
+pub(crate) type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Segments of 4 KiB, so that a few dozen writes rotate; and no sync that nobody asks for, so that
+/// no entry carries a mark.
+pub(crate) fn small() -> Options {
+    Options::new().segment_size(4096).sync(SyncPolicy::Never)
+}
+
+/// Opens a store of small segments.
+pub(crate) fn open(path: &Path) -> Bitcask {
+    Bitcask::open(path, small()).unwrap()
+}
+
+/// Opens a store for reading.
+pub(crate) fn open_read_only(path: &Path) -> Bitcask {
+    Bitcask::open(path, small().read_only(true)).unwrap()
+}
+
+/// Returns all that a store holds. No key may appear twice.
+pub(crate) fn pairs(db: &Bitcask) -> Pairs {
+    let mut pairs = Pairs::new();
+    for pair in db {
+        let (key, value) = pair.unwrap();
+        let twice = pairs.insert(key.to_vec(), value.to_vec());
+        assert_eq!(twice, None, "the key {key:?} appears twice");
+    }
+    pairs
+}
+
+/// Opens a copy of the directory as it is now, as if the process had been killed at this moment.
+///
+/// The calling thread must be the only one that writes. What the store does by itself meanwhile is
+/// to seal: that leaves every entry where it is, so a copy is one of the states that it passes
+/// through, if the manifest is copied last.
+pub(crate) fn crash_copy(source: &Path) -> TempDir {
+    let target = tempfile::tempdir().unwrap();
+    let mut names = names(source);
+    names.sort_by_key(|name| name == "MANIFEST");
+    for name in names {
+        let (from, to) = (source.join(&name), target.path().join(&name));
+        if from.is_dir() {
+            fs::create_dir(&to).unwrap();
+            for name in self::names(&from) {
+                fs::copy(from.join(&name), to.join(&name)).unwrap();
+            }
+            continue;
+        }
+        match fs::copy(&from, &to) {
+            // A temporary file that has got its name since.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            result => drop(result.unwrap()),
+        }
+    }
+    target
+}
+
+/// A store whose segments are all unsealed, as if it had been killed before any was sealed.
+///
+/// `fill` writes to it, fewer than eight segments.
+pub(crate) fn unsealed_copy(options: Options, fill: impl FnOnce(&Bitcask)) -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Bitcask::open(dir.path(), options).unwrap();
+    // With the first entry the manifest says that there is a log. Until eight ids are used up it
+    // need not be written again but to seal.
+    db.put("first", "entry").unwrap();
+    let manifest = fs::read(dir.path().join("MANIFEST")).unwrap();
+    fill(&db);
+    let copy = crash_copy(dir.path());
+    fs::write(copy.path().join("MANIFEST"), manifest).unwrap();
+    remove_hints(copy.path());
+    copy
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// Returns the files of a directory with this extension, oldest first.
+pub(crate) fn files_of(dir: &Path, extension: &str) -> Vec<PathBuf> {
+    let paths = names(dir).into_iter().map(|name| dir.join(name));
+    let mut paths: Vec<PathBuf> =
+        paths.filter(|path| path.extension().is_some_and(|found| found == extension)).collect();
+    paths.sort();
+    paths
+}
+
+/// Returns the segments' files, oldest first.
+pub(crate) fn logs(dir: &Path) -> Vec<PathBuf> {
+    files_of(dir, "log")
+}
+
+/// Removes all hints.
+pub(crate) fn remove_hints(dir: &Path) {
+    for hint in files_of(dir, "hint") {
+        fs::remove_file(hint).unwrap();
+    }
+}
+
+/// Returns every file below a directory with its bytes, and every directory without. The lock
+/// aside: whoever tries to open a store may touch it.
+pub(crate) fn contents(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+    let mut contents = BTreeMap::new();
+    for name in names(dir) {
+        let path = dir.join(&name);
+        if path.is_dir() {
+            contents.extend(self::contents(&path));
+            contents.insert(path, None);
+        } else if name != "LOCK" {
+            contents.insert(path.clone(), Some(fs::read(path).unwrap()));
+        }
+    }
+    contents
+}
+
+/// Returns the error that keeps a store from being opened, and sees to it that the attempt has
+/// changed nothing on disk.
+pub(crate) fn refused(dir: &Path, options: Options) -> Error {
+    let before = contents(dir);
+    let error = Bitcask::open(dir, options).map(drop).unwrap_err();
+    assert!(before == contents(dir), "a failed open has changed the directory: {error}");
+    error
+}
+
+/// Changes some bytes of a file.
+pub(crate) fn patch(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = fs::read(path).unwrap();
+    change(&mut bytes);
+    fs::write(path, bytes).unwrap();
+}
+
+/// CRC-32 as IEEE 802.3 has it; slow, and not the store's own.
+pub(crate) fn crc32(bytes: &[u8]) -> u32 {
+    !bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc: u32, _| {
+            (crc >> 1) ^ (0xEDB8_8320 & 0_u32.wrapping_sub(crc & 1))
+        })
+    })
+}
+
+/// Where the first entry of a segment lies.
+pub(crate) const FIRST_OFFSET: usize = 64;
+/// The size of an entry's header without optional fields.
+pub(crate) const HEADER_SIZE: usize = 20;
+
+/// An entry as `docs/format.md` has it, to be forged.
+#[derive(Debug, Clone)]
+pub(crate) struct Forged {
+    pub(crate) flags: u16,
+    pub(crate) timestamp: u64,
+    /// The optional fields, encoded.
+    pub(crate) fields: Vec<u8>,
+    pub(crate) key: Vec<u8>,
+    pub(crate) value: Vec<u8>,
+}
+
+impl Forged {
+    /// Reads an entry that has no optional fields.
+    pub(crate) fn read(log: &[u8], offset: usize) -> Self {
+        let bytes = &log[offset..];
+        let key_size = usize::from(u16::from_be_bytes(bytes[4..6].try_into().unwrap()));
+        let value_size = u32::from_be_bytes(bytes[8..12].try_into().unwrap()) as usize;
+        let (key, rest) = bytes[HEADER_SIZE..].split_at(key_size);
+        Self {
+            flags: u16::from_be_bytes(bytes[6..8].try_into().unwrap()),
+            timestamp: u64::from_be_bytes(bytes[12..20].try_into().unwrap()),
+            fields: Vec::new(),
+            key: key.to_vec(),
+            value: rest[..value_size].to_vec(),
+        }
+    }
+
+    /// Writes the entry over one of the same size, with the checksum that it has to have there.
+    pub(crate) fn write(&self, log: &mut [u8], segment: u32, offset: usize) {
+        let mut header = u16::try_from(self.key.len()).unwrap().to_be_bytes().to_vec();
+        header.extend(self.flags.to_be_bytes());
+        header.extend(u32::try_from(self.value.len()).unwrap().to_be_bytes());
+        header.extend(self.timestamp.to_be_bytes());
+        header.extend(&self.fields);
+        let summed = [self.key.as_slice(), &self.value, &header].concat();
+        let place = (u64::from(segment) << 32) ^ (offset as u64 / 8);
+        let salt = u32::try_from(place.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32).unwrap();
+        let checksum = crc32(&summed) ^ salt;
+        let entry = [checksum.to_be_bytes().as_slice(), &header, &self.key, &self.value].concat();
+        log[offset..offset + entry.len()].copy_from_slice(&entry);
+    }
+}
+
+/// A deterministic source of numbers for threads that a property test can't drive (`SplitMix64`).
+#[derive(Debug)]
+pub(crate) struct Random(pub(crate) u64);
+
+impl Random {
+    pub(crate) fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (mixed ^ (mixed >> 31)) % limit
+    }
+}
+
+/// Names the part that a child process plays.
+pub(crate) const ROLE: &str = "BITCASK_TEST_ROLE";
+/// Names the store it plays with.
+pub(crate) const STORE: &str = "BITCASK_TEST_STORE";
+/// Stands before what a child says, to tell it from what the test harness prints.
+pub(crate) const SAYS: &str = "@@ ";
+
+/// This test binary once more, as a process of its own that plays a part; see `processes`.
+pub(crate) fn actor(role: &str, store: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "processes::a_child_process_plays_its_part", "--nocapture"]);
+    command.env(ROLE, role).env(STORE, store);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    command
+}
+
+/// A child process at work. It is killed when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Actor {
+    child: Child,
+    said: BufReader<ChildStdout>,
+}
+
+impl Actor {
+    pub(crate) fn start(mut command: Command) -> io::Result<Self> {
+        let mut child = command.spawn()?;
+        let said = BufReader::new(child.stdout.take().unwrap());
+        Ok(Self { child, said })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the next thing that the child says; nothing once it has ended.
+    pub(crate) fn hear(&mut self) -> Option<String> {
+        loop {
+            let mut line = String::new();
+            if self.said.read_line(&mut line).unwrap() == 0 {
+                return None;
+            }
+            // A line that the kill has cut off was not said.
+            if let Some((_, said)) = line.split_once(SAYS)
+                && let Some(said) = said.strip_suffix('\n')
+            {
+                return Some(said.to_owned());
+            }
+        }
+    }
+
+    /// Kills the child, which can't do anything about it, and waits for its end.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,324 @@
+//! What can be checked about the source itself: the floor plan, and the habits of the house.
+//!
+//! Each test collects all offences before it fails, so that one run shows them all.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "helpers of tests fail loudly"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::{env, fs};
+
+/// Lines of a source file, its tests not counted.
+const LINES_MAX: usize = 450;
+const EXAMPLE_LINES_LIMIT: usize = 60;
+const CRATES_MAX: usize = 20;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Paths of the files below a directory with an extension, from the root on, sorted.
+fn files(dir: &str, extension: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut dirs = vec![root().join(dir)];
+    while let Some(dir) = dirs.pop() {
+        let Ok(entries) = fs::read_dir(&dir) else { continue };
+        for path in entries.map(|entry| entry.unwrap().path()) {
+            if path.is_dir() {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|found| found == extension) {
+                found.push(relative(&path));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn relative(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap().to_str().unwrap().replace('\\', "/")
+}
+
+fn rust_files() -> Vec<String> {
+    ["src", "tests", "examples", "benches"].into_iter().flat_map(|dir| files(dir, "rs")).collect()
+}
+
+fn documents() -> Vec<String> {
+    let at_root = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path());
+    let is_document = |path: &PathBuf| path.extension().is_some_and(|found| found == "md");
+    let at_root = at_root.filter(is_document).map(|path| relative(&path));
+    at_root.chain(files("docs", "md")).chain(files("tests", "md")).collect()
+}
+
+fn is_test(path: &str) -> bool {
+    path.ends_with("/tests.rs")
+        || path.ends_with("_tests.rs")
+        || path.contains("/tests/")
+        || path.starts_with("src/fs/twin/")
+}
+
+/// Source files that are not tests through and through.
+fn sources() -> Vec<String> {
+    files("src", "rs").into_iter().filter(|path| !is_test(path)).collect()
+}
+
+/// The lines of a source file before its test module.
+fn source_lines(path: &str) -> Vec<String> {
+    let text = read(path);
+    let lines: Vec<&str> = text.lines().collect();
+    let is_end = |pair: &[&str]| pair[0] == "#[cfg(test)]" && pair[1].starts_with("mod tests {");
+    let end = lines.windows(2).position(is_end).unwrap_or(lines.len());
+    lines[..end].iter().map(|line| (*line).to_owned()).collect()
+}
+
+/// The lines of a source file before its test module, comments left out, numbered from 1.
+fn code_lines(path: &str) -> Vec<(usize, String)> {
+    let code = |line: &str| line.split("//").next().unwrap_or_default().to_owned();
+    let lines = source_lines(path);
+    lines.iter().enumerate().map(|(at, line)| (at + 1, code(line))).collect()
+}
+
+#[track_caller]
+fn none(what: &str, offences: &[String]) {
+    assert!(offences.is_empty(), "{what}:\n{}", offences.join("\n"));
+}
+
+/// Returns the lines of files in which a test finds an offence.
+fn offences(paths: &[String], is_one: impl Fn(&str, &str) -> bool) -> Vec<String> {
+    let mut found = Vec::new();
+    for path in paths {
+        for (at, line) in code_lines(path) {
+            if is_one(path, &line) {
+                found.push(format!("{path}:{at}: {}", line.trim()));
+            }
+        }
+    }
+    found
+}
+
+/// Returns what follows each occurrence of a prefix, as far as it is one name.
+fn names_after<'a>(line: &'a str, prefix: &str) -> Vec<&'a str> {
+    let is_in_name = |char: char| char.is_ascii_alphanumeric() || char == '_';
+    let rests = line.match_indices(prefix).map(|(at, found)| &line[at + found.len()..]);
+    rests.map(|rest| rest.split(|char| !is_in_name(char)).next().unwrap_or_default()).collect()
+}
+
+/// The floor plan: modules in order, each with what it may import.
+fn floor_plan() -> Vec<(String, BTreeSet<String>)> {
+    let text = read("ARCHITECTURE.md");
+    let (_, table) = text.split_once("| module | may import |\n").expect("a floor plan");
+    let row = |line: &str| {
+        let (module, imports) = line.trim_matches('|').split_once('|').unwrap();
+        let imports = imports.trim();
+        let imports = if imports == "nothing of ours" { "" } else { imports };
+        let imports = imports.split(',').map(str::trim).filter(|name| !name.is_empty());
+        (module.trim().to_owned(), imports.map(str::to_owned).collect())
+    };
+    table.lines().skip(1).take_while(|line| line.starts_with('|')).map(row).collect()
+}
+
+/// What each module imports in fact.
+fn imports() -> BTreeMap<String, BTreeSet<String>> {
+    let mut imports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for path in sources().iter().filter(|path| *path != "src/lib.rs") {
+        let module = path.trim_start_matches("src/").split(['/', '.']).next().unwrap();
+        let found = imports.entry(module.to_owned()).or_default();
+        for (at, line) in code_lines(path) {
+            assert!(!line.contains("crate::{"), "{path}:{at}: one module a line, please");
+            let names = names_after(&line, "crate::").into_iter();
+            found.extend(names.filter(|name| *name != module).map(str::to_owned));
+        }
+    }
+    imports
+}
+
+#[test]
+fn every_module_imports_what_the_floor_plan_says() {
+    let plan: BTreeMap<_, _> = floor_plan().into_iter().collect();
+    let imports = imports();
+    let mut offences = Vec::new();
+    for module in plan.keys().chain(imports.keys()).collect::<BTreeSet<_>>() {
+        match (plan.get(module), imports.get(module)) {
+            (Some(planned), Some(found)) if planned == found => {}
+            (Some(planned), Some(found)) => {
+                let too_much: Vec<_> = found.difference(planned).collect();
+                let unused: Vec<_> = planned.difference(found).collect();
+                offences.push(format!("{module}: not planned {too_much:?}, unused {unused:?}"));
+            }
+            (None, _) => offences.push(format!("{module}: not in the plan")),
+            (_, None) => offences.push(format!("{module}: not in src")),
+        }
+    }
+    none("the floor plan in ARCHITECTURE.md and the source differ", &offences);
+}
+
+#[test]
+fn a_row_of_the_floor_plan_names_only_rows_above_it() {
+    let mut above = BTreeSet::new();
+    let mut offences = Vec::new();
+    for (module, imports) in floor_plan() {
+        let below = imports.difference(&above).map(|name| format!("{module} names {name}"));
+        offences.extend(below);
+        assert!(above.insert(module));
+    }
+    assert!(above.len() > 10, "the floor plan was not found");
+    none("these make a circle possible", &offences);
+}
+
+#[test]
+fn no_module_reaches_another_one_around_the_floor_plan() {
+    let paths = sources();
+    let is_one = |path: &str, line: &str| {
+        let top = path.matches('/').count() == 1 || path.ends_with("/mod.rs");
+        let prefix = if top { "super::" } else { "super::super::" };
+        // Inline test modules are cut off; `pub(super)` has no colons.
+        line.contains(prefix) && path.matches('/').count() <= 2
+    };
+    none("name other modules by `crate::`", &offences(&paths, is_one));
+}
+
+#[test]
+fn every_file_fits_in_a_readers_head() {
+    let mut offences = Vec::new();
+    for path in sources() {
+        let len = source_lines(&path).len();
+        if len > LINES_MAX {
+            offences.push(format!("{path}: {len} lines"));
+        }
+    }
+    none(&format!("at most {LINES_MAX} lines a file, tests not counted"), &offences);
+}
+
+#[test]
+fn every_source_file_says_what_it_is() {
+    let is_one = |path: &String| !path.starts_with("src/bin/") && !read(path).starts_with("//!");
+    let offences: Vec<_> = sources().into_iter().filter(is_one).collect();
+    none("these do not start with `//!`", &offences);
+}
+
+#[test]
+fn everything_is_ascii() {
+    let mut offences = Vec::new();
+    for path in rust_files().into_iter().chain(documents()) {
+        for (at, line) in read(&path).lines().enumerate() {
+            if !line.is_ascii() {
+                offences.push(format!("{path}:{}: {line}", at + 1));
+            }
+        }
+    }
+    none("not ASCII", &offences);
+}
+
+#[test]
+fn open_points_are_issues_and_not_comments() {
+    // In parts, so that this file does not find itself.
+    let words = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
+    let mut offences = Vec::new();
+    for path in rust_files().into_iter().chain(documents()) {
+        for (at, line) in read(&path).lines().enumerate() {
+            if words.iter().any(|word| line.contains(word)) {
+                offences.push(format!("{path}:{}: {}", at + 1, line.trim()));
+            }
+        }
+    }
+    none("make these issues or decisions", &offences);
+}
+
+#[test]
+fn lints_are_expected_with_a_reason_and_never_allowed() {
+    let attributes = [concat!("#[al", "low("), concat!("#![al", "low(")];
+    let mut offences = Vec::new();
+    for path in rust_files() {
+        for (at, line) in read(&path).lines().enumerate() {
+            if attributes.iter().any(|attribute| line.contains(attribute)) {
+                offences.push(format!("{path}:{}: {}", at + 1, line.trim()));
+            }
+        }
+    }
+    none("use `expect` with a reason", &offences);
+}
+
+#[test]
+fn unsafe_code_has_few_homes() {
+    let paths: Vec<_> = files("src", "rs");
+    let is_one = |path: &str, line: &str| {
+        let at_home = ["src/segment/map.rs", "src/fs/sys.rs"].contains(&path)
+            || path.starts_with("src/fs/twin/");
+        let mut words = line.split(|char: char| !char.is_ascii_alphanumeric() && char != '_');
+        !at_home && words.any(|word| word == "unsafe")
+    };
+    none("unsafe code away from home", &offences(&paths, is_one));
+}
+
+#[test]
+fn only_the_door_to_the_disk_builds_io_errors() {
+    let is_one = |path: &str, line: &str| {
+        let at_home = path == "src/fs.rs" || path.starts_with("src/fs/");
+        // With dots it is a pattern, which builds nothing.
+        !at_home && line.contains("Error::Io") && !line.contains("..")
+    };
+    none("only `fs` knows action and path", &offences(&sources(), is_one));
+}
+
+#[test]
+fn features_are_named_in_few_files() {
+    let homes = ["src/lib.rs", "src/options.rs", "src/value.rs", "src/codec.rs"];
+    let is_one = |path: &str, line: &str| {
+        !homes.contains(&path) && (line.contains("cfg(") && line.contains("feature"))
+    };
+    none("features away from home", &offences(&sources(), is_one));
+}
+
+#[test]
+fn the_changelog_has_this_version_once() {
+    let heading = format!("## [{}]", env!("CARGO_PKG_VERSION"));
+    let count = read("CHANGELOG.md").lines().filter(|line| line.starts_with(&heading)).count();
+    assert_eq!(count, 1, "CHANGELOG.md has to have one heading `{heading}`");
+}
+
+#[test]
+fn examples_are_short() {
+    let mut offences = Vec::new();
+    for path in files("examples", "rs") {
+        let len = read(&path).lines().count();
+        let is_long = ["ingest", "memory"].iter().any(|name| path.contains(name));
+        if !is_long && len >= EXAMPLE_LINES_LIMIT {
+            offences.push(format!("{path}: {len} lines"));
+        }
+    }
+    none(&format!("examples have less than {EXAMPLE_LINES_LIMIT} lines"), &offences);
+}
+
+#[test]
+fn the_default_dependency_tree_is_small() {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(["tree", "-e", "normal", "--prefix", "none", "--offline"]).current_dir(root());
+    let output = match command.output() {
+        Ok(output) if output.status.success() => output,
+        Ok(output) => {
+            println!("skipped: {}", String::from_utf8_lossy(&output.stderr));
+            return;
+        }
+        Err(error) => {
+            println!("skipped: cargo can't be run: {error}");
+            return;
+        }
+    };
+    let text = String::from_utf8(output.stdout).unwrap();
+    let name = |line: &str| line.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    let crates: BTreeSet<String> =
+        text.lines().map(name).filter(|name| !name.starts_with("bitcask ")).collect();
+    assert!(!crates.is_empty());
+    assert!(crates.len() <= CRATES_MAX, "{} crates: {crates:#?}", crates.len());
+}
