@@ -4,6 +4,7 @@
 
 use super::story::*;
 use super::*;
+use crate::fs::Access;
 use crate::options::WriteOptions;
 
 /// A store of two sealed segments with hints, and two unsealed ones, the first of which is known
