@@ -66,6 +66,10 @@ impl Recovery<'_> {
     ///
     /// The youngest goes first, so that what is left after a crash still lies behind the end.
     pub(super) fn cut(&self, chain: &Chain, later: &[(SegmentId, File)]) -> Result<Vec<Cut>> {
+        for (_, file) in later {
+            // What is set aside has to be the same if this is interrupted and run again.
+            file.sync()?;
+        }
         let mut cuts = Vec::new();
         for unread in chain.unread(later)? {
             let quarantine = Some(self.set_aside(&unread)?);

@@ -198,19 +198,18 @@ impl Inner {
             entries.push((place.offset, draft.header.entry_size()));
         }
         active.flush()?;
+        if let Some(mark) = drafts.first().and_then(|draft| draft.header.mark) {
+            log.marked = mark.into();
+            log.synced_at = None;
+        }
         let (segment, end) = (Arc::clone(active.segment()), active.end());
         Ok(Appended { segment, number: *number, entries, end, backlog: log.rotated.len() })
     }
 
-    /// Returns the mark that the next entry has to carry, and notes that it does.
-    fn due_mark(&self, log: &mut Log) -> Option<Mark> {
+    /// Returns the mark that the next entry has to carry.
+    fn due_mark(&self, log: &Log) -> Option<Mark> {
         let durable = self.commit.durable();
-        if durable <= log.marked {
-            return None;
-        }
-        log.marked = durable;
-        log.synced_at = None;
-        Some(durable.into())
+        (durable > log.marked).then(|| durable.into())
     }
 
     /// Appends a mark of its own if the last sync is long past and no entry has carried it.
@@ -227,7 +226,7 @@ impl Inner {
             active.reserve(MARK_SIZE)?;
         }
         let mut draft = Draft::mark_only();
-        draft.header = draft.header.with_mark(self.due_mark(&mut log));
+        draft.header = draft.header.with_mark(self.due_mark(&log));
         self.write(&mut log, &[draft]).map_err(|error| self.commit.poison(error))?;
         Ok(())
     }
@@ -260,6 +259,8 @@ impl Inner {
 
     /// Ends the active segment and goes on in the next one.
     fn rotate(&self, log: &mut Log, next: Numbered) -> Result<()> {
+        // The end entry may be lost with the rest of the segment, so the next one's first entry
+        // repeats its mark.
         let mark = self.due_mark(log);
         let timestamp = log.next_timestamp(self.clock.now());
         let next_id = next.active.segment().id();

@@ -82,7 +82,9 @@ fn every_mark_names_a_place_that_was_durable_when_it_was_written() {
         }
     }
     assert!(known > 50);
-    let named: Vec<Place> = marks(&lab).into_iter().map(|(_, place)| place).collect();
+    // An end entry may be lost with the rest of its segment, so what follows repeats its mark.
+    let of_a_key = marks(&lab).into_iter().filter(|(entry, _)| !entry.flags.has(Flags::END));
+    let named: Vec<Place> = of_a_key.map(|(_, place)| place).collect();
     assert!(named.is_sorted_by(|a, b| a < b), "each mark says something new");
 }
 
@@ -170,16 +172,14 @@ fn a_mark_in_a_later_segment_covers_the_earlier_ones() {
     db.put("a", "1").unwrap();
     db.sync().unwrap();
     db.put("b", "2").unwrap();
-    // The end entry of the first segment was the first behind the sync.
-    let [(end, place)] = &marks(&lab)[..] else { panic!("{:?}", marks(&lab)) };
+    // The end entry of the first segment was the first behind the sync. Should it be lost, the
+    // first entry of the next segment says the same.
+    let [(end, place), (next, again)] = &marks(&lab)[..] else { panic!("{:?}", marks(&lab)) };
     assert!(end.flags.has(Flags::END));
-    assert_eq!(*place, end.place);
-    db.sync().unwrap();
-    db.put("c", "3").unwrap();
-    let segments: Vec<_> =
-        marks(&lab).iter().map(|(entry, place)| (entry.place.segment, place.segment)).collect();
+    assert_eq!((*place, *again), (end.place, end.place));
+    assert_eq!(next.key, b"b");
     let ids: Vec<SegmentId> = lab.logs().into_iter().map(|(id, _)| id).collect();
-    assert_eq!(segments, [(ids[0], ids[0]), (ids[1], ids[1])]);
+    assert_eq!((end.place.segment, next.place.segment), (ids[0], ids[1]));
 
     // Damage below the mark of the second segment is no torn tail, though it is in the first.
     let (_, first) = &lab.logs()[0];
