@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 
-use super::{Recovery, RecoveryReport, Unlisted, manifest_is_old};
+use super::{Recovery, RecoveryReport, Unlisted};
 use crate::error::{Error, Result};
 use crate::fs::File;
 use crate::manifest::Manifest;
@@ -73,16 +73,21 @@ impl Recovery<'_> {
 
     /// Refuses a store whose files and manifest are not of the same time.
     pub(super) fn refuse_missing(&self, manifest: &Manifest, survey: &Survey) -> Result<()> {
+        if let Some(id) = survey.logs.range(manifest.bound..).next() {
+            return Err(self.manifest_is_old(*id));
+        }
         let listed = manifest.sealed.iter().map(|sealed| sealed.id);
         for id in listed.chain(manifest.log_exists.then_some(manifest.log)) {
             if !survey.logs.contains(&id) {
                 return Err(Error::MissingSegment { path: self.dir.log(id) });
             }
         }
-        match survey.logs.range(manifest.bound..).next() {
-            Some(id) => Err(manifest_is_old(&self.dir.log(*id), 0)),
-            None => Ok(()),
-        }
+        Ok(())
+    }
+
+    fn manifest_is_old(&self, id: SegmentId) -> Error {
+        let reason = format!("the manifest is older than segment {id}");
+        Error::corrupt(&self.dir.manifest(), 0, reason)
     }
 
     /// Scans the unsealed segments, following the end entries, never the directory.
@@ -151,7 +156,7 @@ impl Recovery<'_> {
             } else if manifest.log_exists {
                 unlisted.later.push((*id, file));
             } else if scan::end_of_content(&file, FIRST_OFFSET)? > FIRST_OFFSET {
-                return Err(manifest_is_old(&path, FIRST_OFFSET));
+                return Err(self.manifest_is_old(*id));
             } else {
                 unlisted.leftovers.push(path);
             }

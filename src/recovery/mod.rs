@@ -12,10 +12,10 @@ mod cut;
 mod fill;
 mod report;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fs::{File, Fs};
 use crate::keydir::Keydir;
 use crate::manifest::{Manifest, Sealed};
@@ -129,8 +129,4 @@ impl Recovery<'_> {
     fn remove(&self, paths: &[PathBuf]) -> Result<()> {
         paths.iter().try_for_each(|path| self.fs.remove(path))
     }
-}
-
-fn manifest_is_old(path: &Path, offset: u64) -> Error {
-    Error::corrupt(path, offset, "the manifest is older than this segment")
 }

@@ -87,7 +87,9 @@ impl Segment {
 
     /// Accounts an entry that no slot names any more.
     pub(crate) fn lost(&self, entry_size: u64) {
-        self.live_size.fetch_sub(entry_size, Ordering::Relaxed);
+        // An old entry's size is not checked before it is overwritten: damaged, it may be too much.
+        let less = |size: u64| Some(size.saturating_sub(entry_size));
+        let _ = self.live_size.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// Reads the entry at an offset that a slot or a hint named. Its checksum is the caller's to

@@ -147,6 +147,10 @@ impl Inner {
         }
         let (offset, size) = (address.offset, entry.header.entry_size());
         let expired = entry.header.expiry.is_some() && entry.header.is_expired(self.clock.now());
+        if expired {
+            // Nobody looks at the value of an absent key, and a damaged expiry must not hide it.
+            self.check(&stored)?;
+        }
         drop(stored);
         Ok(Some(Located { segment, offset, size, expired }))
     }

@@ -5,6 +5,14 @@
 //!   method, [`raw`] reads what the keydir names, expired entries too.
 //! - [`log_entries`] reads the log itself.
 
+mod corruption;
+mod damage;
+mod faults;
+mod housekeeping;
+mod interrupted;
+mod story;
+mod torn;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
