@@ -222,6 +222,19 @@ pub(crate) struct File {
     handle: Handle,
 }
 
+/// A file that is locked for as long as this lives.
+///
+/// Closing the handle would not do: a process that another thread is just starting has a copy of
+/// it, and with it the lock, until it runs its own program.
+#[derive(Debug)]
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        self.0.unlock();
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Handle {
     Disk(Arc<std::fs::File>),
@@ -246,17 +259,25 @@ impl File {
         Self { path: path.into(), ..self }
     }
 
-    /// Locks the file for this handle and its clones, if nobody else has it locked, until the
-    /// last of them is dropped.
-    pub(crate) fn try_lock(&self) -> Result<bool> {
+    /// Locks the file, if nobody else has it locked, until the lock is dropped.
+    pub(crate) fn try_lock(&self) -> Result<Option<Lock>> {
         let result = match &self.handle {
             Handle::Disk(file) => fs2::FileExt::try_lock_exclusive(&**file),
             #[cfg(test)]
             Handle::Twin(file) => file.try_lock(),
         };
         match result {
-            Err(error) if error.kind() == fs2::lock_contended_error().kind() => Ok(false),
-            other => self.told("lock", other.map(|()| true)),
+            Err(error) if error.kind() == fs2::lock_contended_error().kind() => Ok(None),
+            other => self.told("lock", other.map(|()| Some(Lock(self.clone())))),
+        }
+    }
+
+    fn unlock(&self) {
+        match &self.handle {
+            // Should it fail, the lock goes with the last handle.
+            Handle::Disk(file) => drop(fs2::FileExt::unlock(&**file)),
+            #[cfg(test)]
+            Handle::Twin(_) => {}
         }
     }
 

@@ -33,7 +33,7 @@ use crate::background::{Signal, Worker};
 use crate::clock::Clock;
 use crate::commit::Commit;
 use crate::error::{Error, Result};
-use crate::fs::{self, File, Fs};
+use crate::fs::{self, Fs, Lock};
 use crate::keydir::{KeyHasher, Keydir};
 use crate::manifest::ManifestFile;
 use crate::options::{Options, SyncPolicy};
@@ -100,7 +100,7 @@ struct Writer {
     /// Guards the end of the log. After the shards.
     log: Mutex<Log>,
     /// Held for as long as the store is open.
-    _lock: File,
+    _lock: Lock,
 }
 
 /// What a store stands on: the machine, or what a test puts in its place.

@@ -9,7 +9,7 @@ use super::log::Log;
 use super::{Ground, Inner, Writer};
 use crate::commit::Commit;
 use crate::error::{Error, Result};
-use crate::fs::{self, Access, File, Fs};
+use crate::fs::{self, Access, Fs, Lock};
 use crate::keydir::Keydir;
 use crate::manifest::{Manifest, ManifestFile};
 use crate::options::Options;
@@ -107,19 +107,19 @@ impl Inner {
 }
 
 /// Takes the store's lock, and leaves this process's id in it for the message others get.
-fn lock(fs: &Fs, dir: &Dir) -> Result<File> {
+fn lock(fs: &Fs, dir: &Dir) -> Result<Lock> {
     let file = fs.open(&dir.lock(), Access::Keep)?;
-    if !file.try_lock()? {
+    let Some(lock) = file.try_lock()? else {
         let mut text = [0; 16];
         let read_size = file.read_at(&mut text, 0).unwrap_or(0);
         let text = std::str::from_utf8(text.get(..read_size).unwrap_or_default());
         let pid = text.ok().and_then(|text| text.trim().parse().ok());
         return Err(Error::Locked { path: dir.path().into(), pid });
-    }
+    };
     // For the message alone, so a full disk does not keep the store from being opened.
     let _ = file.set_size(0);
     let _ = file.write_at(format!("{}\n", std::process::id()).as_bytes(), 0);
-    Ok(file)
+    Ok(lock)
 }
 
 /// Creates a store in a directory that has none.

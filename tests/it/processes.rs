@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
 use std::path::Path;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -360,6 +361,34 @@ fn a_reader_of_a_store_that_is_not_there_creates_none() {
         assert!(error.to_string().contains(&path.display().to_string()), "{error}");
     }
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+// A child process has a copy of every handle of its parent from its start until it runs its own
+// program, the lock's too. A lock that is given up by closing its handle is held for that long,
+// so that a store could not be opened right after it was closed if another thread of the program
+// was just starting a process.
+#[test]
+fn a_store_that_is_closed_can_be_opened_at_once_while_processes_are_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Acquire) {
+                    // Whether it can be started at all matters little.
+                    let _ = Command::new("true").status();
+                }
+            });
+        }
+        let opener = scope.spawn(|| {
+            for _ in 0..150 {
+                open(dir.path()).close().unwrap();
+            }
+        });
+        let result = opener.join();
+        done.store(true, Ordering::Release);
+        result.unwrap();
+    });
 }
 
 #[test]
