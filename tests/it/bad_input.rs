@@ -520,11 +520,13 @@ fn an_old_copy_of_the_manifest_loses_nothing_silently() {
     // This one lists segments that are gone.
     fs::write(&manifest, &after).unwrap();
     let db = open(dir.path());
+    db.put("before", "clear").unwrap();
+    let listing = read();
     db.clear().unwrap();
     db.put("after", "clear").unwrap();
     db.close().unwrap();
     let newest = read();
-    fs::write(&manifest, &after).unwrap();
+    fs::write(&manifest, &listing).unwrap();
     let first = dir.path().join("0000000001.log");
     assert!(is_missing(&refused_to_all(dir.path(), &first), &first));
     fs::write(&manifest, &newest).unwrap();
