@@ -115,13 +115,13 @@ impl Options {
         self
     }
 
-    /// The largest key that a write takes, in bytes. Default, and the most: 65,535.
+    /// The largest key that can be put, in bytes. Default, and the most: 65,535.
     pub fn key_size_limit(mut self, bytes: u64) -> Self {
         self.key_size_limit = bytes;
         self
     }
 
-    /// The largest value that a write takes, in bytes. Default, and the most: 4 GiB - 1.
+    /// The largest value that can be put, in bytes. Default, and the most: 4 GiB - 1.
     pub fn value_size_limit(mut self, bytes: u64) -> Self {
         self.value_size_limit = bytes;
         self

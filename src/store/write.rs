@@ -14,7 +14,7 @@ use super::{Bitcask, Inner};
 use crate::entry::Flags;
 use crate::error::{Error, Result};
 use crate::keydir::{Address, Found, KeyHash, Shard};
-use crate::options::{SyncPolicy, WriteOptions};
+use crate::options::{KEY_SIZE_LIMIT, SyncPolicy, WriteOptions};
 use crate::segment::append::Draft;
 use crate::segment::{Place, Segment};
 use crate::value::Value;
@@ -278,7 +278,9 @@ impl Inner {
         value: Option<&'a [u8]>,
         ttl: Option<std::time::Duration>,
     ) -> Result<Draft<'a>> {
-        let (size, limit) = (key.len() as u64, self.options.key_size_limit);
+        // A key that was put under a higher limit can still be deleted.
+        let limit = value.map_or(KEY_SIZE_LIMIT, |_| self.options.key_size_limit);
+        let size = key.len() as u64;
         if size > limit {
             return Err(Error::KeyTooLarge { size, limit });
         }

@@ -101,7 +101,7 @@ fn the_largest_key_is_taken_and_one_byte_more_is_refused() {
 }
 
 #[test]
-fn smaller_limits_of_keys_and_values_hold_for_writes_alone() {
+fn smaller_limits_of_keys_and_values_hold_for_puts_alone() {
     let (dir, db) = store();
     db.put("a long key", "a long value").unwrap();
     db.close().unwrap();
@@ -116,6 +116,7 @@ fn smaller_limits_of_keys_and_values_hold_for_writes_alone() {
     let error = db.update("four", |_| Some("sixsix")).unwrap_err();
     assert!(matches!(error, Error::ValueTooLarge { .. }), "{error}");
     assert_eq!(db.get("four").unwrap().unwrap(), "five!");
+    assert!(db.delete("a long key").unwrap());
 }
 
 #[test]
