@@ -147,7 +147,7 @@ impl Log {
         self.last_timestamp
     }
 
-    fn unsynced(&mut self) -> Unsynced {
+    pub(super) fn unsynced(&mut self) -> Unsynced {
         let mut files: Vec<File> = self.unsynced.drain(..).map(|(_, file)| file).collect();
         self.dirty_since = None;
         self.synced_at = Some(Instant::now());

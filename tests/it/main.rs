@@ -5,6 +5,7 @@ mod bad_input;
 mod format;
 mod model;
 mod processes;
+mod review;
 mod seeds;
 mod support;
 mod threads;

@@ -29,6 +29,7 @@ use crate::segment::{FIRST_OFFSET, FileKind, Place, SegmentId};
 mod collisions;
 mod marks;
 mod model;
+mod review;
 
 const DIR: &str = "/store";
 
