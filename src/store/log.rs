@@ -180,7 +180,7 @@ impl Inner {
         if log.dirty_since.is_none() {
             log.dirty_since = Some(Instant::now());
             if matches!(self.options.sync, SyncPolicy::Interval(_)) {
-                self.signal.wake();
+                self.sync_signal.wake();
             }
         }
         Ok(appended)
@@ -269,7 +269,7 @@ impl Inner {
             let rotated = Rotated::from(full);
             log.unsynced.push((rotated.segment.id(), rotated.file.clone()));
             log.rotated.push_back(rotated);
-            self.signal.wake();
+            self.seal_signal.wake();
         }
         Ok(())
     }

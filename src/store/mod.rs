@@ -46,6 +46,9 @@ use log::Log;
 /// How long after a sync the log may go without an entry before a mark of its own is appended.
 const MARK_DELAY: Duration = Duration::from_secs(1);
 
+/// How long the threads sleep when nothing wakes them.
+const IDLE: Duration = Duration::from_secs(1);
+
 /// An open store.
 ///
 /// All methods take `&self` and block; share the store between threads in an [`Arc`]. One process
@@ -69,7 +72,7 @@ const MARK_DELAY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Bitcask {
     inner: Arc<Inner>,
-    worker: Option<Worker>,
+    workers: Vec<Worker>,
     open: bool,
 }
 
@@ -87,7 +90,10 @@ struct Inner {
     manifest: ManifestFile,
     commit: Commit,
     report: RecoveryReport,
-    signal: Arc<Signal>,
+    /// Wakes the thread that syncs and marks.
+    sync_signal: Arc<Signal>,
+    /// Wakes the thread that seals, which may take far longer than an interval between syncs.
+    seal_signal: Arc<Signal>,
     /// Nothing in a store opened read-only.
     writer: Option<Writer>,
 }
@@ -154,13 +160,19 @@ impl Bitcask {
             Inner::open_writable(ground, dir, options)?
         };
         let inner = Arc::new(inner);
-        let mut worker = None;
+        let mut workers = Vec::new();
         if ground.threads && inner.writer.is_some() {
-            let (signal, inner) = (Arc::clone(&inner.signal), Arc::clone(&inner));
-            let started = Worker::start(signal, move || inner.work());
-            worker = Some(fs::told("start a thread for", path, started)?);
+            let jobs: [(_, fn(&Inner) -> Duration); 2] = [
+                (&inner.sync_signal, Inner::sync_and_mark_due),
+                (&inner.seal_signal, Inner::seal_due),
+            ];
+            for (signal, job) in jobs {
+                let (signal, inner) = (Arc::clone(signal), Arc::clone(&inner));
+                let started = Worker::start(signal, move || job(&inner));
+                workers.push(fs::told("start a thread for", path, started)?);
+            }
         }
-        Ok(Self { inner, worker, open: true })
+        Ok(Self { inner, workers, open: true })
     }
 
     /// Closes the store: makes everything durable, seals the segments, and lets go of the lock.
@@ -179,7 +191,7 @@ impl Bitcask {
         if !std::mem::replace(&mut self.open, false) {
             return Ok(());
         }
-        self.worker = None;
+        self.workers.clear();
         self.inner.seal_all()
     }
 
@@ -281,14 +293,28 @@ impl Inner {
         stats
     }
 
-    /// Does what is due, and says how long the rest may wait.
-    fn work(&self) -> Duration {
-        let idle = Duration::from_secs(1);
+    /// Seals what is rotated, and says how long to wait for more.
+    fn seal_due(&self) -> Duration {
         // A failure is kept as poison, and told by the next write; a full disk may have room
         // again the next time.
+        match self.seal_oldest() {
+            // One at a time, so that closing waits for no more than that.
+            Ok(true) => Duration::ZERO,
+            _ => IDLE,
+        }
+    }
+
+    /// Does what both threads do, where a test has none.
+    #[cfg(test)]
+    fn work(&self) -> Duration {
         let _ = self.seal_rotated();
-        let Ok(writer) = self.writer() else { return idle };
-        let mut wait = idle;
+        self.sync_and_mark_due()
+    }
+
+    /// Syncs and marks if that is due, and says how long the rest may wait.
+    fn sync_and_mark_due(&self) -> Duration {
+        let Ok(writer) = self.writer() else { return IDLE };
+        let mut wait = IDLE;
         if let SyncPolicy::Interval(interval) = self.options.sync {
             let (dirty_since, end) = writer.log.lock().dirty();
             if let Some(since) = dirty_since {

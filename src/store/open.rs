@@ -99,7 +99,8 @@ impl Inner {
             manifest: ManifestFile::new(&ground.fs, &dir, recovered.manifest),
             commit: Commit::default(),
             report: recovered.report,
-            signal: Arc::default(),
+            sync_signal: Arc::default(),
+            seal_signal: Arc::default(),
             writer,
             dir,
         }

@@ -68,21 +68,26 @@ impl Bitcask {
 impl Inner {
     /// Seals what has been rotated, oldest first.
     pub(super) fn seal_rotated(&self) -> Result<()> {
+        while self.seal_oldest()? {}
+        Ok(())
+    }
+
+    /// Seals the oldest segment that has been rotated; says whether there was one.
+    pub(super) fn seal_oldest(&self) -> Result<bool> {
         let writer = self.writer()?;
-        loop {
-            let _maintenance = writer.maintenance.lock();
-            let (oldest, next) = {
-                let log = writer.log.lock();
-                (log.rotated.front().cloned(), log.after_oldest())
-            };
-            let Some(oldest) = oldest else { return Ok(()) };
-            self.commit.check()?;
-            self.seal(&oldest, next).map_err(|error| {
-                // What is only in the way can be waited out: the segment stays as it is, unsealed.
-                if error.is_corruption() { self.commit.poison(error) } else { self.judge(error) }
-            })?;
-            writer.log.lock().sealed_oldest();
-        }
+        let _maintenance = writer.maintenance.lock();
+        let (oldest, next) = {
+            let log = writer.log.lock();
+            (log.rotated.front().cloned(), log.after_oldest())
+        };
+        let Some(oldest) = oldest else { return Ok(false) };
+        self.commit.check()?;
+        self.seal(&oldest, next).map_err(|error| {
+            // What is only in the way can be waited out: the segment stays as it is, unsealed.
+            if error.is_corruption() { self.commit.poison(error) } else { self.judge(error) }
+        })?;
+        writer.log.lock().sealed_oldest();
+        Ok(true)
     }
 
     /// Seals everything, the active segment too; the last thing a store does.

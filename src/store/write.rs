@@ -355,8 +355,9 @@ impl Inner {
     fn settle(&self, appended: &Appended, options: WriteOptions) -> Result<()> {
         if appended.backlog > BACKLOG_MAX {
             // Each of them holds a file descriptor: whoever writes faster than the background
-            // seals has to help. A failure is told by the next write.
-            let _ = self.seal_rotated();
+            // seals has to help, with one for each that it adds. A failure is told by the next
+            // write.
+            let _ = self.seal_oldest();
         }
         if options.sync.unwrap_or(self.options.sync == SyncPolicy::Always) {
             self.sync_to(appended.end)?;
