@@ -255,6 +255,8 @@ impl Inner {
             return Ok(Outcome { applied: false, existed, stored: None });
         }
         if value.is_none() && own.is_none() {
+            drop(shard);
+            self.settle_nothing(options)?;
             return Ok(Outcome { applied: true, existed, stored: None });
         }
         draft.header.flags = draft.header.flags.with_if(others, Flags::COLLIDES);
@@ -329,7 +331,10 @@ impl Inner {
             change.old = found.own;
             kept.push(change);
         }
-        let Some(last) = kept.len().checked_sub(1) else { return Ok(()) };
+        let Some(last) = kept.len().checked_sub(1) else {
+            drop(shards);
+            return self.settle_nothing(options);
+        };
         let (mut drafts, changes): (Vec<_>, Vec<_>) =
             kept.into_iter().map(|change| (change.draft, (change.hash, change.old))).unzip();
         for (at, draft) in drafts.iter_mut().enumerate() {
@@ -359,10 +364,22 @@ impl Inner {
             // write.
             let _ = self.seal_oldest();
         }
-        if options.sync.unwrap_or(self.options.sync == SyncPolicy::Always) {
-            self.sync_to(appended.end)?;
+        if self.waits(options) { self.sync_to(appended.end) } else { Ok(()) }
+    }
+
+    /// Waits, if that is asked for, until what made a delete needless is durable: an absence that
+    /// was told of must not end with the power.
+    fn settle_nothing(&self, options: WriteOptions) -> Result<()> {
+        if !self.waits(options) {
+            return Ok(());
         }
-        Ok(())
+        let end = self.writer()?.log.lock().end();
+        self.sync_to(end)
+    }
+
+    /// Returns whether a write returns only when it is durable.
+    fn waits(&self, options: WriteOptions) -> bool {
+        options.sync.unwrap_or(self.options.sync == SyncPolicy::Always)
     }
 }
 
