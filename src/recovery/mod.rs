@@ -66,6 +66,11 @@ impl Recovery<'_> {
             self.refuse_unreadable(&manifest)?;
         }
 
+        if !leftovers.is_empty() {
+            // The manifest may have been renamed just before a crash, and what makes a file a
+            // leftover has to be durable before the file goes.
+            self.fs.sync_dir(self.dir.path())?;
+        }
         self.remove(&leftovers)?;
         let mut report = RecoveryReport { leftovers, ..chain.report() };
         if !chain.links.is_empty() {
