@@ -43,7 +43,8 @@ pub(super) struct Log {
     end: Place,
     /// Since when an entry waits for a sync.
     dirty_since: Option<Instant>,
-    /// When a mark of its own is due unless an entry carries it.
+    /// When the last sync began; a while after it a mark of its own is due, unless an entry has
+    /// carried it.
     synced_at: Option<Instant>,
     appends: u64,
     appended_size: u64,
@@ -200,7 +201,6 @@ impl Inner {
         active.flush()?;
         if let Some(mark) = drafts.first().and_then(|draft| draft.header.mark) {
             log.marked = mark.into();
-            log.synced_at = None;
         }
         let (segment, end) = (Arc::clone(active.segment()), active.end());
         Ok(Appended { segment, number: *number, entries, end, backlog: log.rotated.len() })
