@@ -144,7 +144,7 @@ impl Log {
     }
 
     fn next_timestamp(&mut self, now: u64) -> u64 {
-        self.last_timestamp = now.max(self.last_timestamp + 1).min(TIME_MAX - 1);
+        self.last_timestamp = now.max(self.last_timestamp.saturating_add(1)).min(TIME_MAX - 1);
         self.last_timestamp
     }
 
