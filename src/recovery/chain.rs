@@ -19,6 +19,8 @@ pub(super) struct Chain {
     /// Why the last of them ends where it does.
     pub(super) reason: &'static str,
     last_timestamp: u64,
+    /// When the youngest of them was created.
+    created: u64,
 }
 
 /// An unsealed segment, up to the end of its good entries.
@@ -96,7 +98,7 @@ impl Recovery<'_> {
         let mut next = manifest.log_exists.then_some(manifest.log);
         while let Some(id) = next {
             let file = open_listed(self.fs, &self.dir.log(id))?;
-            SegmentHeader::read(&file, id, manifest.identity)?;
+            chain.created = SegmentHeader::read(&file, id, manifest.identity)?.created;
             if for_writing {
                 // Pages that an earlier sync failed to write would be read as if they were on
                 // disk. Now they are, or this fails, or what is read is what the disk has.
@@ -169,7 +171,9 @@ impl Recovery<'_> {
     pub(super) fn refuse_damage(&self, chain: &Chain, later: &[(SegmentId, File)]) -> Result<()> {
         let Some(last) = chain.links.last() else { return Ok(()) };
         let bad = Place::new(last.id, last.end);
-        let times = chain.last_timestamp..self.now.max(chain.last_timestamp);
+        // The clock may have lost the date since.
+        let latest = self.now.max(chain.last_timestamp).max(chain.created);
+        let times = chain.last_timestamp..latest;
         let behind = later.iter().map(|(id, file)| (*id, file, FIRST_OFFSET));
         for (id, file, from) in [(last.id, &last.file, last.end)].into_iter().chain(behind) {
             if let Some(at) = scan::find_mark_above(file, id, from, bad, times.clone())? {
