@@ -217,6 +217,7 @@ impl Shard<'_> {
     /// Lets go of the tombstones that held their places while the shard was filled.
     pub(crate) fn filled(&mut self) {
         self.table.sweep(SlotFlags::TOMBSTONE);
+        self.table.shrink();
     }
 }
 

@@ -142,6 +142,14 @@ impl Table {
         }
     }
 
+    /// Gives back the room that was reserved for entries which turned out to be dead.
+    pub(super) fn shrink(&mut self) {
+        let needed = (self.live * 8).div_ceil(LOAD_MAX_EIGHTHS * BUCKET_LEN);
+        if self.buckets.len() > needed * 3 / 2 {
+            self.rebuild(needed);
+        }
+    }
+
     pub(super) fn clear(&mut self) {
         *self = Self::default();
     }
