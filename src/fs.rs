@@ -150,10 +150,28 @@ impl Fs {
 
     /// Makes the names in a directory durable: what was created, renamed and removed there.
     pub(crate) fn sync_dir(&self, dir: &Path) -> Result<()> {
+        self.then_sync_dir(dir, || Ok(()))
+    }
+
+    /// Renames a file within its directory, and makes that durable.
+    pub(crate) fn rename_and_sync(&self, from: &Path, to: &Path) -> Result<()> {
+        self.then_sync_dir(parent(to), || self.rename(from, to))
+    }
+
+    /// Syncs a directory after a change in it. It is opened before, so that a shortage of file
+    /// descriptors is neither a change of which nobody knows whether it lasts nor a failed sync.
+    fn then_sync_dir(&self, dir: &Path, change: impl FnOnce() -> Result<()>) -> Result<()> {
         let result = match self {
-            Self::Disk => std::fs::File::open(dir).and_then(|handle| handle.sync_all()),
+            Self::Disk => {
+                let handle = told("open directory", dir, std::fs::File::open(dir))?;
+                change()?;
+                handle.sync_all()
+            }
             #[cfg(test)]
-            Self::Twin(twin) => twin.sync_dir(dir),
+            Self::Twin(twin) => {
+                change()?;
+                twin.sync_dir(dir)
+            }
         };
         told(SYNC_DIRECTORY, dir, result)
     }
@@ -202,8 +220,7 @@ impl Fs {
         let file = self.open(temporary, Access::Create)?;
         file.write_at(bytes, 0)?;
         file.sync()?;
-        self.rename(temporary, path)?;
-        self.sync_dir(parent(path))
+        self.rename_and_sync(temporary, path)
     }
 }
 

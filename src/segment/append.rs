@@ -109,8 +109,7 @@ impl Active {
             let header = SegmentHeader { kind: Kind::Log, id, identity, created };
             file.write_at(&header.encode(), 0)?;
             file.sync()?;
-            fs.rename(&temporary, &path)?;
-            fs.sync_dir(dir.path())?;
+            fs.rename_and_sync(&temporary, &path)?;
             Ok(file.renamed(&path))
         };
         let file = create().inspect_err(|_| {
