@@ -162,15 +162,13 @@ impl Bitcask {
         let inner = Arc::new(inner);
         let mut workers = Vec::new();
         if ground.threads && inner.writer.is_some() {
-            let jobs: [(_, fn(&Inner) -> Duration); 2] = [
-                (&inner.sync_signal, Inner::sync_and_mark_due),
-                (&inner.seal_signal, Inner::seal_due),
-            ];
-            for (signal, job) in jobs {
+            let start = |signal: &Arc<Signal>, job: fn(&Inner) -> Duration| {
                 let (signal, inner) = (Arc::clone(signal), Arc::clone(&inner));
                 let started = Worker::start(signal, move || job(&inner));
-                workers.push(fs::told("start a thread for", path, started)?);
-            }
+                fs::told("start a thread for", path, started)
+            };
+            workers.push(start(&inner.sync_signal, Inner::sync_and_mark_due)?);
+            workers.push(start(&inner.seal_signal, Inner::seal_due)?);
         }
         Ok(Self { inner, workers, open: true })
     }
