@@ -14,7 +14,6 @@ use super::{Dir, FIRST_OFFSET, Place, Segment, SegmentId};
 use crate::entry::{BodySum, END_SIZE_MAX, Flags, Header, Mark, Salt, padded};
 use crate::error::Result;
 use crate::fs::{Access, File, Fs};
-use crate::options::SEGMENT_SIZE_LIMIT;
 
 /// A new file grows to this first, so that a small store stays small.
 const GROWTH_MIN: u64 = 1 << 20;
@@ -145,10 +144,11 @@ impl Active {
     }
 
     /// Returns whether entries of this size fit, and leave room for an end entry.
-    pub(crate) fn has_room(&self, size: u64) -> bool {
-        // Only the first entry may reach beyond what can be addressed: it starts below that.
+    pub(crate) fn has_room(&self, size: u64, segment_size: u64) -> bool {
+        // What is larger than a segment should be is the first in one of its own. Should it not
+        // have got there, for want of space, others make no use of the capacity it asked for.
         let first = self.end == FIRST_OFFSET;
-        let limit = if first { self.capacity } else { self.capacity.min(SEGMENT_SIZE_LIMIT) };
+        let limit = if first { self.capacity } else { self.capacity.min(segment_size) };
         self.end + size + END_SIZE_MAX <= limit
     }
 

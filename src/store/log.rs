@@ -217,7 +217,10 @@ impl Inner {
         let writer = self.writer()?;
         let mut log = writer.log.lock();
         let due = log.synced_at.is_some_and(|at| at.elapsed() >= delay);
-        let has_room = log.active.as_ref().is_some_and(|active| active.active.has_room(MARK_SIZE));
+        let has_room = log
+            .active
+            .as_ref()
+            .is_some_and(|active| active.active.has_room(MARK_SIZE, self.options.segment_size));
         if !due || !has_room || self.commit.durable() <= log.marked {
             return Ok(());
         }
@@ -241,7 +244,8 @@ impl Inner {
     fn make_room(&self, log: &mut Log, size: u64, count: u64) -> Result<()> {
         let full = |active: &Active| {
             let entries = active.entries();
-            !active.has_room(size) || entries > 0 && entries + count > self.options.segment_entries
+            !active.has_room(size, self.options.segment_size)
+                || entries > 0 && entries + count > self.options.segment_entries
         };
         match &log.active {
             None => log.active = Some(self.start_segment(log, size)?),

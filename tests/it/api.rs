@@ -120,6 +120,25 @@ fn smaller_limits_of_keys_and_values_hold_for_puts_alone() {
 }
 
 #[test]
+fn the_keydir_takes_what_the_readme_says_after_overwrites_and_an_open() {
+    // Opening once made room for every entry in the log, dead ones too, and kept it.
+    let dir = tempfile::tempdir().unwrap();
+    let options = || Options::new().sync(SyncPolicy::Never);
+    let db = Bitcask::open(dir.path(), options()).unwrap();
+    for _ in 0..10 {
+        for key in 0..60_000_u32 {
+            db.put(key.to_be_bytes(), "v").unwrap();
+        }
+    }
+    let per_key = |db: &Bitcask| db.stats().keydir_size / db.len();
+    // 27 bytes, and what the shards themselves take: 4 bytes a key where there are so few.
+    assert!(per_key(&db) <= 31, "{}", per_key(&db));
+    db.close().unwrap();
+    let db = Bitcask::open(dir.path(), options()).unwrap();
+    assert!(per_key(&db) <= 31, "{}", per_key(&db));
+}
+
+#[test]
 fn limits_of_zero_leave_the_empty_key_and_the_empty_value() {
     let dir = tempfile::tempdir().unwrap();
     let db = Bitcask::open(dir.path(), small().key_size_limit(0).value_size_limit(0)).unwrap();

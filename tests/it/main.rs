@@ -5,7 +5,6 @@ mod bad_input;
 mod format;
 mod model;
 mod processes;
-mod review;
 mod seeds;
 mod support;
 mod threads;

@@ -29,7 +29,7 @@ use crate::segment::{FIRST_OFFSET, FileKind, Place, SegmentId};
 mod collisions;
 mod marks;
 mod model;
-mod review;
+mod regressions;
 
 const DIR: &str = "/store";
 
