@@ -244,11 +244,17 @@ pub(crate) struct File {
 /// Closing the handle would not do: a process that another thread is just starting has a copy of
 /// it, and with it the lock, until it runs its own program.
 #[derive(Debug)]
-pub(crate) struct Lock(File);
+pub(crate) struct Lock {
+    file: File,
+    /// The process that took it. A fork of it has a copy, and must not unlock the store for it.
+    pid: u32,
+}
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        self.0.unlock();
+        if std::process::id() == self.pid {
+            self.file.unlock();
+        }
     }
 }
 
@@ -285,7 +291,10 @@ impl File {
         };
         match result {
             Err(error) if error.kind() == fs2::lock_contended_error().kind() => Ok(None),
-            other => self.told("lock", other.map(|()| Some(Lock(self.clone())))),
+            other => self.told(
+                "lock",
+                other.map(|()| Some(Lock { file: self.clone(), pid: std::process::id() })),
+            ),
         }
     }
 

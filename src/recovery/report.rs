@@ -13,6 +13,9 @@ pub struct RecoveryReport {
     /// Puts and deletes that were recovered from them.
     pub recovered_entries: u64,
     /// What was cut off, oldest first: what a crash left of writes that were not yet durable.
+    ///
+    /// A read-only open cuts nothing, and tells what it left out; beside a writer that may be what
+    /// was just being written.
     pub cuts: Vec<Cut>,
     /// Files that an interrupted operation had left behind, and that were removed.
     pub leftovers: Vec<PathBuf>,

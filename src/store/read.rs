@@ -86,7 +86,7 @@ impl Bitcask {
         Ok(self.get_with(key, |value| buffer.extend_from_slice(value))?.is_some())
     }
 
-    /// Returns whether a key is there and not expired, without a look at its value.
+    /// Returns whether a key is there and not expired, without a copy or a check of its value.
     ///
     /// # Errors
     ///

@@ -86,7 +86,8 @@ impl Bitcask {
         Ok(outcome.existed)
     }
 
-    /// Stores a value under a key that is absent or expired; says whether it did.
+    /// Stores a value under a key that is absent or expired; says whether it did. The key has no time
+    /// to live then.
     ///
     /// # Errors
     ///
@@ -110,7 +111,7 @@ impl Bitcask {
     }
 
     /// Makes a key's value `new` if it is `expected` now, and says whether it did. `None` stands
-    /// for an absent key, on either side.
+    /// for an absent key, on either side. A time to live that the key had is gone then.
     ///
     /// # Errors
     ///
@@ -143,7 +144,7 @@ impl Bitcask {
     ///
     /// The closure gets `None` for an absent key, and removes the key by returning `None`. It runs
     /// without any lock held, and again if the key has changed meanwhile, so it may run several
-    /// times; what it returned last is stored.
+    /// times; what it returned last is stored. A time to live that the key had is gone then.
     ///
     /// # Errors
     ///
