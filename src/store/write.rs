@@ -5,10 +5,7 @@
 //!   appended, expired or not. Flagging too much is harmless, flagging too little is not.
 //! - What is written may be seen by readers before the sync that makes it durable returns.
 
-use std::collections::HashSet;
-
-use super::batch::{Batch, Change};
-use super::log::{Appended, BATCH_SIZE_LIMIT};
+use super::log::Appended;
 use super::read::Located;
 use super::{Bitcask, Inner};
 use crate::entry::Flags;
@@ -184,29 +181,6 @@ impl Bitcask {
             }
         }
     }
-
-    /// Makes all changes of a batch, or none: after a crash too.
-    ///
-    /// Durable as the store's [`SyncPolicy`] says, with one sync at the most. Readers may see a
-    /// part of the changes while they are being published.
-    ///
-    /// # Errors
-    ///
-    /// As [`put`](Self::put); [`BatchTooLarge`](Error::BatchTooLarge) if its entries do not fit in
-    /// one segment of 512 MiB. Nothing was changed then.
-    pub fn write(&self, batch: Batch) -> Result<()> {
-        self.write_with(batch, WriteOptions::new())
-    }
-
-    /// Makes all changes of a batch, or none, with options of its own. A time to live is that of
-    /// every put in the batch that has none.
-    ///
-    /// # Errors
-    ///
-    /// As [`write`](Self::write).
-    pub fn write_with(&self, batch: Batch, options: WriteOptions) -> Result<()> {
-        self.inner.write_batch(&batch.into_changes(), options)
-    }
 }
 
 /// As many full segments may wait to be sealed before writers help.
@@ -227,13 +201,6 @@ struct Outcome {
     existed: bool,
     /// The entry that was put.
     stored: Option<Located>,
-}
-
-/// A change of a batch whose old entry has been looked up.
-struct Planned<'a> {
-    hash: KeyHash,
-    draft: Draft<'a>,
-    old: Option<(Address, Located)>,
 }
 
 impl Inner {
@@ -275,7 +242,7 @@ impl Inner {
     }
 
     /// Makes an entry of a change, with limits checked and sums taken, outside all locks.
-    fn draft<'a>(
+    pub(super) fn draft<'a>(
         &self,
         key: &'a [u8],
         value: Option<&'a [u8]>,
@@ -305,60 +272,8 @@ impl Inner {
         })
     }
 
-    fn write_batch(&self, changes: &[Change], options: WriteOptions) -> Result<()> {
-        let writer = self.writer()?;
-        let mut plan = Vec::with_capacity(changes.len());
-        for Change { key, value, ttl } in changes {
-            let draft = self.draft(key, value.as_deref(), ttl.or(options.ttl))?;
-            plan.push(Planned { hash: self.keydir.hash(key), draft, old: None });
-        }
-        let mut shards = self.keydir.shards(plan.iter().map(|change| change.hash));
-        // A key that is put here has a slot for the entries behind it in the batch.
-        let mut put: HashSet<KeyHash> = HashSet::with_capacity(plan.len());
-        let mut kept = Vec::with_capacity(plan.len());
-        for mut change in plan {
-            let key = change.draft.key();
-            let found = self.find(shards.of(change.hash), change.hash, key)?;
-            let tombstone = change.draft.header.is_tombstone();
-            if tombstone && found.own.is_none() {
-                continue;
-            }
-            let earlier = put.contains(&change.hash);
-            if !tombstone {
-                put.insert(change.hash);
-            }
-            let flags = &mut change.draft.header.flags;
-            *flags = flags.with_if(found.others || earlier, Flags::COLLIDES);
-            change.old = found.own;
-            kept.push(change);
-        }
-        let Some(last) = kept.len().checked_sub(1) else {
-            drop(shards);
-            return self.settle_nothing(options);
-        };
-        let (mut drafts, changes): (Vec<_>, Vec<_>) =
-            kept.into_iter().map(|change| (change.draft, (change.hash, change.old))).unzip();
-        for (at, draft) in drafts.iter_mut().enumerate() {
-            draft.header.flags = draft.header.flags.with_if(at != last, Flags::CONTINUES);
-        }
-        let size = drafts.iter().map(|draft| draft.header.entry_size()).sum();
-        // A single entry may be larger: it starts where it can be addressed.
-        if last > 0 && size > BATCH_SIZE_LIMIT {
-            return Err(Error::BatchTooLarge { size, limit: BATCH_SIZE_LIMIT });
-        }
-        let appended = self.append(&mut writer.log.lock(), &mut drafts)?;
-        for (((hash, old), draft), new) in
-            changes.into_iter().zip(&drafts).zip(appended.addresses())
-        {
-            let new = (!draft.header.is_tombstone()).then_some(new);
-            publish(shards.of(hash), hash, old.as_ref(), new, &appended.segment);
-        }
-        drop(shards);
-        self.settle(&appended, options)
-    }
-
     /// Waits until appended entries are durable, if that is asked for.
-    fn settle(&self, appended: &Appended, options: WriteOptions) -> Result<()> {
+    pub(super) fn settle(&self, appended: &Appended, options: WriteOptions) -> Result<()> {
         if appended.backlog > BACKLOG_MAX {
             // Each of them holds a file descriptor: whoever writes faster than the background
             // seals has to help, with one for each that it adds. A failure is told by the next
@@ -370,7 +285,7 @@ impl Inner {
 
     /// Waits, if that is asked for, until what made a delete needless is durable: an absence that
     /// was told of must not end with the power.
-    fn settle_nothing(&self, options: WriteOptions) -> Result<()> {
+    pub(super) fn settle_nothing(&self, options: WriteOptions) -> Result<()> {
         if !self.waits(options) {
             return Ok(());
         }
@@ -385,7 +300,7 @@ impl Inner {
 }
 
 /// Makes a key's slot name its new entry, or removes it, and accounts for what is dead now.
-fn publish(
+pub(super) fn publish(
     shard: &mut Shard<'_>,
     hash: KeyHash,
     old: Option<&(Address, Located)>,
