@@ -9,12 +9,27 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use crate::error::{Error, Result};
 use crate::fs::File;
 use crate::segment::Place;
+
+/// A sync is put off by at most this part of what the last one took.
+const GATHER_FRACTION: u32 = 4;
+
+/// The threads that wait for a sync.
+#[derive(Debug, Default)]
+struct Group {
+    syncing: bool,
+    /// Threads in `wait`, the one that syncs among them.
+    waiting: usize,
+    /// How many there were when the last sync began, and how long it took.
+    last_len: usize,
+    last_sync: Duration,
+}
 
 /// What has to be synced to make the log durable up to a place.
 #[derive(Debug)]
@@ -27,8 +42,8 @@ pub(crate) struct Unsynced {
 /// How far the log is durable.
 #[derive(Debug, Default)]
 pub(crate) struct Commit {
-    /// Whether a thread is syncing. Innermost of all locks.
-    syncing: Mutex<bool>,
+    /// Who waits for what. Innermost of all locks.
+    group: Mutex<Group>,
     done: Condvar,
     /// The durable place, packed.
     durable: AtomicU64,
@@ -50,24 +65,45 @@ impl Commit {
     /// Waits until the log is durable up to a place. Syncs what `unsynced` names then, unless
     /// another thread is doing so and gets that far.
     pub(crate) fn wait(&self, place: Place, unsynced: impl Fn() -> Unsynced) -> Result<()> {
-        let mut syncing = self.syncing.lock();
-        loop {
+        if self.durable() >= place {
+            return Ok(());
+        }
+        let mut group = self.group.lock();
+        group.waiting += 1;
+        let result = loop {
             if self.durable() >= place {
-                return Ok(());
+                break Ok(());
             }
-            self.check()?;
-            if *syncing {
-                self.done.wait(&mut syncing);
+            if let Err(poisoned) = self.check() {
+                break Err(poisoned);
+            }
+            if group.syncing {
+                self.done.wait(&mut group);
                 continue;
             }
-            *syncing = true;
-            drop(syncing);
-            let result = self.sync(&unsynced());
-            syncing = self.syncing.lock();
-            *syncing = false;
+            group.syncing = true;
+            Self::gather(&mut group);
+            let started = Instant::now();
+            let result = MutexGuard::unlocked(&mut group, || self.sync(&unsynced()));
+            group.last_sync = started.elapsed();
+            group.syncing = false;
             self.done.notify_all();
-            result?;
+            if result.is_err() {
+                break result;
+            }
+        };
+        group.waiting -= 1;
+        result
+    }
+
+    /// Waits a moment for the threads that shared the last sync: those which it has just let go
+    /// are about to be back, and would otherwise need a sync of their own each second time.
+    fn gather(group: &mut MutexGuard<'_, Group>) {
+        let (started, at_most) = (Instant::now(), group.last_sync / GATHER_FRACTION);
+        while group.waiting < group.last_len && started.elapsed() < at_most {
+            MutexGuard::unlocked(group, std::thread::yield_now);
         }
+        group.last_len = group.waiting;
     }
 
     fn sync(&self, unsynced: &Unsynced) -> Result<()> {

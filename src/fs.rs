@@ -20,6 +20,9 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
+/// A disk with less room than this, in bytes, is taken to be full.
+const LEFT_MIN: u64 = 1 << 20;
+
 /// A disk: the machine's, or a test's.
 #[derive(Debug, Clone)]
 pub(crate) enum Fs {
@@ -396,6 +399,16 @@ impl File {
             // A part may have been set aside. Should it not go now, it goes when the file is cut.
             let _ = self.set_size(before);
         })
+    }
+
+    /// Tells why pages of a mapping could not be populated: a bad address stands for a page that
+    /// the file system has no room for, or could not read.
+    pub(crate) fn unpopulated<T>(&self, error: io::Error) -> Result<T> {
+        let full = || fs2::available_space(parent(&self.path)).is_ok_and(|left| left < LEFT_MIN);
+        if error.raw_os_error() == Some(libc::EFAULT) && full() {
+            return Err(Error::NoSpace { path: self.path.to_path_buf() });
+        }
+        self.told("populate", Err(error))
     }
 
     /// Drops the file from the kernel's cache, so that what is read next comes from the disk: an

@@ -72,7 +72,7 @@ mod format_tests;
 pub mod format {}
 
 pub use error::{Error, Result};
-pub use options::{Options, SyncPolicy, WriteOptions};
+pub use options::{AppendMode, Options, SyncPolicy, WriteOptions};
 pub use recovery::{Cut, RecoveryReport};
 pub use stats::Stats;
 pub use store::{Batch, Bitcask, Iter, Keys};

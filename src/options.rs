@@ -43,6 +43,7 @@ pub struct Options {
     pub(crate) segment_entries: u64,
     pub(crate) key_size_limit: u64,
     pub(crate) value_size_limit: u64,
+    pub(crate) append_mode: AppendMode,
 }
 
 impl Default for Options {
@@ -56,6 +57,7 @@ impl Default for Options {
             segment_entries: u64::MAX,
             key_size_limit: KEY_SIZE_LIMIT,
             value_size_limit: VALUE_SIZE_LIMIT,
+            append_mode: AppendMode::default(),
         }
     }
 }
@@ -127,6 +129,13 @@ impl Options {
         self
     }
 
+    /// How entries are appended. Default: [`AppendMode::Mapped`] on Linux, else
+    /// [`AppendMode::Positioned`]. Does not change a byte on disk.
+    pub fn append_mode(mut self, mode: AppendMode) -> Self {
+        self.append_mode = mode;
+        self
+    }
+
     /// Refuses the first value that makes no sense, by its name.
     pub(crate) fn check(&self) -> Result<()> {
         let refuse =
@@ -151,6 +160,28 @@ impl Options {
             return refuse("sync", "Interval(0)".into(), reason);
         }
         Ok(())
+    }
+}
+
+/// How entries are appended to the log. Both modes write the same bytes and make the same
+/// promises.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AppendMode {
+    /// Entries are copied into a shared mapping of the active segment, without a system call.
+    ///
+    /// Room is set aside and touched before anything is copied there, so that a full disk is an
+    /// error and not a signal. A file system that fails under us all the same, a disk pulled out
+    /// say, ends the process with SIGBUS. Falls back to `Positioned` on a kernel older than 5.14
+    /// and where no mapping can be had.
+    Mapped,
+    /// Entries are written with `pwrite`. Several times slower; recommended on copy-on-write and
+    /// network file systems, where room that was set aside is no promise.
+    Positioned,
+}
+
+impl Default for AppendMode {
+    fn default() -> Self {
+        if cfg!(target_os = "linux") { Self::Mapped } else { Self::Positioned }
     }
 }
 

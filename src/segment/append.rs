@@ -4,24 +4,24 @@
 //! - Room is set aside before anything is written to it. Running out of it is the one failure
 //!   that leaves the segment as it was; after any other the caller has to stop writing.
 //! - What is appended becomes readable only when all of it is written.
+//! - How bytes get there is the [`Sink`]'s business: copied into a mapping, or written.
 //! - Room for an end entry is always left.
 
 use std::sync::Arc;
 
-use super::header::{Identity, Kind, SegmentHeader};
+use super::header::SegmentHeader;
 use super::map::Bytes;
+use super::sink::Sink;
 use super::{Dir, FIRST_OFFSET, Place, Segment, SegmentId};
 use crate::entry::{BodySum, END_SIZE_MAX, Flags, Header, Mark, Salt, padded};
 use crate::error::Result;
 use crate::fs::{Access, File, Fs};
+use crate::options::AppendMode;
 
 /// A new file grows to this first, so that a small store stays small.
 const GROWTH_MIN: u64 = 1 << 20;
 /// Growth doubles the file up to this much at a time.
 const GROWTH_MAX: u64 = 64 << 20;
-/// Entries are gathered up to about this size and written with one call.
-const GATHER_SIZE: usize = 256 << 10;
-
 /// An entry that has everything but its place, its time and what rides on it.
 #[derive(Debug)]
 pub(crate) struct Draft<'a> {
@@ -73,6 +73,7 @@ impl<'a> Draft<'a> {
 pub(crate) struct Active {
     segment: Arc<Segment>,
     file: File,
+    sink: Sink,
     /// Where the next entry goes.
     end: u64,
     /// Up to where room has been set aside.
@@ -81,8 +82,6 @@ pub(crate) struct Active {
     capacity: u64,
     /// Puts and deletes so far.
     entries: u64,
-    /// Entries not yet written, for the place `end - gathered.len()`.
-    gathered: Vec<u8>,
 }
 
 impl Active {
@@ -93,19 +92,17 @@ impl Active {
     pub(crate) fn create(
         fs: &Fs,
         dir: &Dir,
-        id: SegmentId,
-        identity: Identity,
-        created: u64,
+        header: SegmentHeader,
         capacity: u64,
+        mode: AppendMode,
     ) -> Result<Self> {
-        let path = dir.log(id);
+        let path = dir.log(header.id);
         let temporary = Dir::temporary(&path);
-        let allocated = capacity.min(GROWTH_MIN);
         let create = || {
             let file = fs.open(&temporary, Access::Create)?;
             // Where the first step does not fit, the header may; `reserve` tries for the rest.
-            file.allocate(allocated).or_else(|_| file.allocate(FIRST_OFFSET + END_SIZE_MAX))?;
-            let header = SegmentHeader { kind: Kind::Log, id, identity, created };
+            let step = file.allocate(capacity.min(GROWTH_MIN));
+            step.or_else(|_| file.allocate(FIRST_OFFSET + END_SIZE_MAX))?;
             file.write_at(&header.encode(), 0)?;
             file.sync()?;
             fs.rename_and_sync(&temporary, &path)?;
@@ -115,11 +112,14 @@ impl Active {
             // Best effort: what can't be removed now is removed at the next open.
             let _ = fs.remove(&temporary);
         })?;
-        let bytes = Bytes::mapped(&file, FIRST_OFFSET, capacity);
-        let segment = Arc::new(Segment::new(id, &path, bytes));
-        let (end, entries, gathered) = (FIRST_OFFSET, 0, Vec::new());
         let allocated = file.size()?;
-        Ok(Self { segment, file, end, allocated, capacity, entries, gathered })
+        let (sink, map) = Sink::new(&file, capacity, mode);
+        let bytes = match map {
+            Some(map) => Bytes::shared(map, FIRST_OFFSET),
+            None => Bytes::mapped(&file, FIRST_OFFSET, capacity),
+        };
+        let segment = Arc::new(Segment::new(header.id, &path, bytes));
+        Ok(Self { segment, file, sink, end: FIRST_OFFSET, allocated, capacity, entries: 0 })
     }
 
     /// Returns how large a segment has to be for entries of this size.
@@ -155,15 +155,14 @@ impl Active {
     /// Sets room aside for entries of this size and an end entry. A failure changes nothing.
     pub(crate) fn reserve(&mut self, size: u64) -> Result<()> {
         let needed = self.end + size + END_SIZE_MAX;
-        if needed <= self.allocated {
-            return Ok(());
+        if needed > self.allocated {
+            let step = self.allocated.clamp(GROWTH_MIN, GROWTH_MAX);
+            let wanted = needed.max((self.allocated + step).min(self.capacity));
+            // Where the whole step does not fit, just what is needed may.
+            self.file.allocate(wanted).or_else(|_| self.file.allocate(needed))?;
+            self.allocated = self.file.size()?.max(needed);
         }
-        let step = self.allocated.clamp(GROWTH_MIN, GROWTH_MAX);
-        let wanted = needed.max((self.allocated + step).min(self.capacity));
-        // Where the whole step does not fit, just what is needed may.
-        self.file.allocate(wanted).or_else(|_| self.file.allocate(needed)).map(|()| {
-            self.allocated = self.file.size().unwrap_or(needed).max(needed);
-        })
+        self.sink.prepare(needed, self.allocated)
     }
 
     /// Appends an entry whose room has been reserved; it is readable after `flush`.
@@ -174,28 +173,19 @@ impl Active {
         let mut header = draft.header;
         header.timestamp = timestamp;
         let encoded = header.encode(draft.body.clone(), Salt::new(place.segment.0, place.offset));
-        self.gathered.extend_from_slice(encoded.as_slice());
-        self.gathered.extend_from_slice(draft.key);
-        self.end += (encoded.as_slice().len() + draft.key.len()) as u64;
-        if self.gathered.len() + draft.value.len() > GATHER_SIZE {
-            self.write_gathered()?;
+        for part in [encoded.as_slice(), draft.key, draft.value] {
+            self.sink.write(self.end, part)?;
+            self.end += part.len() as u64;
         }
-        if draft.value.len() > GATHER_SIZE {
-            self.file.write_at(draft.value, self.end)?;
-        } else {
-            self.gathered.extend_from_slice(draft.value);
-        }
-        self.end += draft.value.len() as u64;
-        let padding = padded(self.end) - self.end;
-        self.gathered.extend(std::iter::repeat_n(0, usize::try_from(padding).unwrap_or(0)));
-        self.end += padding;
+        // The padding is zero already: room that is set aside is.
+        self.end = padded(self.end);
         self.entries += u64::from(header.is_of_a_key());
         Ok(place)
     }
 
-    /// Writes what `append` has gathered and makes it readable.
+    /// Makes readable what has been appended.
     pub(crate) fn flush(&mut self) -> Result<()> {
-        self.write_gathered()?;
+        self.sink.flush()?;
         self.segment.advance(self.end);
         Ok(())
     }
@@ -212,13 +202,5 @@ impl Active {
         draft.header = draft.header.with_mark(mark);
         self.append(&draft, timestamp)?;
         self.flush()
-    }
-
-    fn write_gathered(&mut self) -> Result<()> {
-        let start = self.end - self.gathered.len() as u64;
-        self.file.write_at(&self.gathered, start)?;
-        self.gathered.clear();
-        self.gathered.shrink_to(2 * GATHER_SIZE);
-        Ok(())
     }
 }

@@ -14,6 +14,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
@@ -30,7 +31,7 @@ pub(crate) struct Bytes {
 
 #[derive(Debug)]
 enum Source {
-    Map(MmapRaw),
+    Map(Arc<MmapRaw>),
     #[cfg(test)]
     Twin(crate::fs::twin::TwinMap),
     File(File),
@@ -47,7 +48,7 @@ impl Bytes {
                     // Without this a read of one entry reads megabytes around it. It is advice,
                     // so a refusal changes nothing.
                     let _ = map.advise(Advice::Random);
-                    Source::Map(map)
+                    Source::Map(Arc::new(map))
                 }
                 Err(_) => Source::File(file.clone()),
             },
@@ -58,6 +59,11 @@ impl Bytes {
             },
         };
         Self { source, end: AtomicU64::new(end) }
+    }
+
+    /// Reads through a mapping that somebody else writes, beyond `end`.
+    pub(crate) fn shared(map: Arc<MmapRaw>, end: u64) -> Self {
+        Self { source: Source::Map(map), end: AtomicU64::new(end) }
     }
 
     /// Reads a file whose first `end` bytes are written with a call per read.

@@ -11,6 +11,7 @@ pub(crate) mod hint;
 pub(crate) mod map;
 pub(crate) mod scan;
 mod set;
+mod sink;
 
 use std::path::{Path, PathBuf};
 

@@ -14,6 +14,7 @@ use crate::fs::{self, File};
 use crate::keydir::Address;
 use crate::options::{SEGMENT_SIZE_LIMIT, SyncPolicy};
 use crate::segment::append::{Active, Draft};
+use crate::segment::header::{Kind, SegmentHeader};
 use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId};
 use crate::stats::Stats;
 
@@ -306,9 +307,11 @@ impl Inner {
             let update = self.manifest.update(|manifest| manifest.reserve(id));
             update.map_err(|error| self.judge(error))?;
         }
-        let now = self.clock.now();
-        let active = Active::create(&self.fs, &self.dir, id, self.identity, now, capacity)
-            .map_err(|error| self.judge(error))?;
+        let (kind, identity, created) = (Kind::Log, self.identity, self.clock.now());
+        let header = SegmentHeader { kind, id, identity, created };
+        let active =
+            Active::create(&self.fs, &self.dir, header, capacity, self.options.append_mode)
+                .map_err(|error| self.judge(error))?;
         // An id is used up as soon as a file has had it.
         log.next_id = following;
         match self.segments.add(Arc::clone(active.segment())) {

@@ -1,0 +1,144 @@
+//! How an entry's bytes get to their place: copied into a mapping, or gathered and written.
+//!
+//! - A mapped sink stores nothing in a page that was not populated before: a page that a full disk
+//!   has no room for is then an error of [`Sink::prepare`], and not a signal.
+//! - One writer at a time, by `&mut self`; readers of the same mapping stay below the segment's
+//!   end, and this stays at or above it.
+
+#![expect(unsafe_code, reason = "entries are copied into a mapping that others read")]
+
+use std::sync::Arc;
+
+use memmap2::{Advice, MmapOptions, MmapRaw};
+
+use crate::error::Result;
+use crate::fs::{Backing, File};
+use crate::options::AppendMode;
+
+/// Pages are populated this much at a time: one system call for about 2,000 small entries.
+const POPULATE_SIZE: u64 = 256 << 10;
+/// Entries are gathered up to about this size and written with one call.
+const GATHER_SIZE: usize = 256 << 10;
+
+/// Where appended bytes go.
+#[derive(Debug)]
+pub(super) struct Sink {
+    file: File,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    /// Pages below `populated` can be stored to.
+    Mapped { map: Arc<MmapRaw>, populated: u64 },
+    /// Bytes not yet written, for the place `start`.
+    Positioned { gathered: Vec<u8>, start: u64 },
+}
+
+impl Sink {
+    /// A sink for a fresh segment; with its mapping, if it has one, for readers to share.
+    pub(super) fn new(
+        file: &File,
+        capacity: u64,
+        mode: AppendMode,
+    ) -> (Self, Option<Arc<MmapRaw>>) {
+        let map = if mode == AppendMode::Mapped { map(file, capacity) } else { None };
+        let way = match &map {
+            Some(map) => Way::Mapped { map: Arc::clone(map), populated: 0 },
+            None => Way::Positioned { gathered: Vec::new(), start: 0 },
+        };
+        (Self { file: file.clone(), way }, map)
+    }
+
+    /// Makes sure that bytes below `needed` can be stored; room is set aside up to `allocated`.
+    pub(super) fn prepare(&mut self, needed: u64, allocated: u64) -> Result<()> {
+        let Way::Mapped { map, populated } = &mut self.way else { return Ok(()) };
+        if needed <= *populated {
+            return Ok(());
+        }
+        let until = needed.max(*populated + POPULATE_SIZE).min(allocated);
+        populate(map, *populated, until).map_or_else(
+            |error| self.file.unpopulated(error),
+            |()| {
+                *populated = until;
+                Ok(())
+            },
+        )
+    }
+
+    /// Takes bytes for their place, which is behind all that was taken before.
+    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        match &mut self.way {
+            Way::Mapped { map, populated } => {
+                assert!(offset + bytes.len() as u64 <= *populated, "room is reserved first");
+                store(map, offset, bytes);
+                Ok(())
+            }
+            Way::Positioned { gathered, start } => {
+                if gathered.is_empty() {
+                    *start = offset;
+                }
+                // Padding between entries.
+                gathered.resize(usize::try_from(offset - *start).unwrap_or(usize::MAX), 0);
+                if gathered.len() + bytes.len() <= GATHER_SIZE {
+                    gathered.extend_from_slice(bytes);
+                    return Ok(());
+                }
+                self.flush()?;
+                self.file.write_at(bytes, offset)
+            }
+        }
+    }
+
+    /// Writes what has been gathered.
+    pub(super) fn flush(&mut self) -> Result<()> {
+        if let Way::Positioned { gathered, start } = &mut self.way {
+            self.file.write_at(gathered, *start)?;
+            gathered.clear();
+        }
+        Ok(())
+    }
+}
+
+/// Maps a file for as far as it may grow; nothing if that can't be had, or not be populated.
+fn map(file: &File, capacity: u64) -> Option<Arc<MmapRaw>> {
+    let capacity = usize::try_from(capacity).ok()?;
+    let map = match file.backing() {
+        Backing::Disk(disk) => MmapOptions::new().len(capacity).map_raw(disk).ok()?,
+        #[cfg(test)]
+        Backing::Twin(_) => return None,
+    };
+    // Without this a read of one entry reads megabytes around it. It is advice, so a refusal
+    // changes nothing.
+    let _ = map.advise(Advice::Random);
+    // The header's page: an old kernel does not know how.
+    populate(&map, 0, 1).ok()?;
+    Some(Arc::new(map))
+}
+
+#[cfg(target_os = "linux")]
+fn populate(map: &MmapRaw, from: u64, until: u64) -> std::io::Result<()> {
+    let (Ok(from), Ok(until)) = (usize::try_from(from), usize::try_from(until)) else {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    };
+    map.advise_range(Advice::PopulateWrite, from, until - from)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn populate(_map: &MmapRaw, _from: u64, _until: u64) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+/// Copies bytes into a mapping.
+fn store(map: &MmapRaw, offset: u64, bytes: &[u8]) {
+    let offset = usize::try_from(offset).unwrap_or(usize::MAX);
+    assert!(offset.checked_add(bytes.len()).is_some_and(|end| end <= map.len()));
+    // SAFETY: the range lies within the mapping, which lives as long as `map` is borrowed, and
+    // within pages that have been populated, so the file has room for them. Nobody else writes
+    // there: `Sink` has the only writable mapping of the segment, and stores through `&mut self`.
+    // Nobody reads there: readers stay below the segment's end, which is moved past these bytes,
+    // with Release, when they are all stored.
+    unsafe {
+        map.as_mut_ptr().add(offset).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+    }
+}
