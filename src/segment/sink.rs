@@ -33,6 +33,9 @@ enum Way {
     Mapped { map: Arc<MmapRaw>, populated: u64 },
     /// Bytes not yet written, for the place `start`.
     Positioned { gathered: Vec<u8>, start: u64 },
+    /// Each part on its own, as a mapping gets them; its readers map the file themselves.
+    #[cfg(test)]
+    Twin,
 }
 
 impl Sink {
@@ -45,6 +48,10 @@ impl Sink {
         let map = if mode == AppendMode::Mapped { map(file, capacity) } else { None };
         let way = match &map {
             Some(map) => Way::Mapped { map: Arc::clone(map), populated: 0 },
+            #[cfg(test)]
+            None if mode == AppendMode::Mapped && matches!(file.backing(), Backing::Twin(_)) => {
+                Way::Twin
+            }
             None => Way::Positioned { gathered: Vec::new(), start: 0 },
         };
         (Self { file: file.clone(), way }, map)
@@ -87,6 +94,8 @@ impl Sink {
                 self.flush()?;
                 self.file.write_at(bytes, offset)
             }
+            #[cfg(test)]
+            Way::Twin => self.file.write_at(bytes, offset),
         }
     }
 
