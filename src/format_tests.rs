@@ -13,6 +13,7 @@ use crate::entry::{
 use crate::fs::{Access, Fs, twin::Twin};
 use crate::keydir::{KeyHash, KeyHasher};
 use crate::manifest::{Manifest, Sealed};
+use crate::options::AppendMode;
 use crate::segment::append::{Active, Draft};
 use crate::segment::header::{Identity, Kind, SIZE, SegmentHeader, VERSION};
 use crate::segment::hint::{Hint, HintSlot, Source};
@@ -576,7 +577,9 @@ fn written_segment() -> Vec<u8> {
     let fs = Fs::Twin(Twin::new());
     let dir = Dir::new("/store".into());
     fs.create_dir(dir.path()).unwrap();
-    let mut active = Active::create(&fs, &dir, SEGMENT, IDENTITY, CREATED, 4096).unwrap();
+    let (kind, id, identity, created) = (Kind::Log, SEGMENT, IDENTITY, CREATED);
+    let header = SegmentHeader { kind, id, identity, created };
+    let mut active = Active::create(&fs, &dir, header, 4096, AppendMode::Positioned).unwrap();
     let mut batch = Draft::put(b"a", b"1", None);
     batch.header.flags = batch.header.flags.with(Flags::CONTINUES);
     let mut collides = Draft::put(b"twin", b"x", None);

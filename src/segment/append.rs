@@ -113,7 +113,9 @@ impl Active {
             let _ = fs.remove(&temporary);
         })?;
         let allocated = file.size()?;
-        let (sink, map) = Sink::new(&file, capacity, mode);
+        let (mut sink, map) = Sink::new(&file, capacity, mode);
+        // An end entry may be all that it ever gets.
+        sink.prepare(FIRST_OFFSET + END_SIZE_MAX, allocated)?;
         let bytes = match map {
             Some(map) => Bytes::shared(map, FIRST_OFFSET),
             None => Bytes::mapped(&file, FIRST_OFFSET, capacity),
