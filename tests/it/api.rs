@@ -213,7 +213,7 @@ fn a_segment_ends_at_its_size() {
 #[test]
 fn a_segment_ends_at_its_number_of_entries() {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options::new().sync(SyncPolicy::Never).segment_entries(10);
+    let options = crate::support::options().sync(SyncPolicy::Never).segment_entries(10);
     let db = Bitcask::open(dir.path(), options.clone()).unwrap();
     for number in 0..20_u32 {
         db.put(number.to_be_bytes(), "").unwrap();
@@ -835,7 +835,7 @@ fn a_store_is_shared_in_an_arc() {
 
 #[test]
 fn every_option_chains_and_options_compare() {
-    let options = Options::new()
+    let options = crate::support::options()
         .create_if_missing(true)
         .read_only(false)
         .sync(SyncPolicy::Interval(Duration::from_millis(1)))

@@ -615,7 +615,7 @@ impl Drop for Mount {
 fn a_full_disk_fails_the_write_that_meets_it_and_nothing_else() {
     let Some(disk) = Mount::new(8 << 20) else { return };
     let store = disk.path().join("store");
-    let options = || Options::new().sync(SyncPolicy::Never).segment_size(300_000);
+    let options = || crate::support::options().sync(SyncPolicy::Never).segment_size(300_000);
     let db = Bitcask::open(&store, options()).unwrap();
     let value = |number: u32| vec![number.to_be_bytes()[3]; 10_000];
     let mut written = 0_u32;

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use tempfile::TempDir;
 
-use crate::support::{crash_copy, pairs};
+use crate::support::{crash_copy, options, pairs};
 
 /// What is done to a store. Keys and values are told by a number each.
 #[derive(Debug, Clone)]
@@ -66,7 +66,7 @@ struct Opening {
 
 impl Opening {
     fn options(&self) -> Options {
-        Options::new()
+        options()
             .segment_size(self.segment_size)
             .segment_entries(self.segment_entries)
             .sync(self.sync)

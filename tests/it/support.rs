@@ -10,7 +10,7 @@ use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
-use bitcask::{Bitcask, Error, Options, SyncPolicy};
+use bitcask::{AppendMode, Bitcask, Error, Options, SyncPolicy};
 use tempfile::TempDir;
 
 /// Keys and values.
@@ -19,7 +19,16 @@ pub(crate) type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 /// Segments of 4 KiB, so that a few dozen writes rotate; and no sync that nobody asks for, so that
 /// no entry carries a mark.
 pub(crate) fn small() -> Options {
-    Options::new().segment_size(4096).sync(SyncPolicy::Never)
+    options().segment_size(4096).sync(SyncPolicy::Never)
+}
+
+/// The defaults, in the append mode that the whole suite is run in.
+pub(crate) fn options() -> Options {
+    match std::env::var("BITCASK_APPEND_MODE").as_deref() {
+        Ok("positioned") => Options::new().append_mode(AppendMode::Positioned),
+        Ok("mapped") => Options::new().append_mode(AppendMode::Mapped),
+        _ => Options::new(),
+    }
 }
 
 /// Opens a store of small segments.

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
-use bitcask::{Batch, Bitcask, Options, SyncPolicy, WriteOptions};
+use bitcask::{Batch, Bitcask, SyncPolicy, WriteOptions};
 
 use crate::support::{Random, crash_copy, open, pairs, small};
 
@@ -267,7 +267,7 @@ fn a_write_is_seen_before_the_one_that_follows_it() {
 fn writers_that_wait_for_the_disk_all_get_there() {
     const EACH: u64 = 40;
     let dir = tempfile::tempdir().unwrap();
-    let options = Options::new().segment_size(8192).sync(SyncPolicy::Always);
+    let options = crate::support::options().segment_size(8192).sync(SyncPolicy::Always);
     let db = Bitcask::open(dir.path(), options).unwrap();
     thread::scope(|scope| {
         for writer in 0..THREADS {

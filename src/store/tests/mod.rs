@@ -23,7 +23,7 @@ use crate::clock::Hands;
 use crate::entry::{Entry, Flags, Mark, Salt};
 use crate::fs::twin::{Twin, Unsynced};
 use crate::manifest::Manifest;
-use crate::options::WriteOptions;
+use crate::options::{AppendMode, WriteOptions};
 use crate::segment::{FIRST_OFFSET, FileKind, Place, SegmentId};
 
 mod collisions;
@@ -100,6 +100,10 @@ impl Lab {
     }
 
     fn try_open_with(&self, options: Options) -> Result<Bitcask> {
+        let options = match std::env::var("BITCASK_APPEND_MODE").as_deref() {
+            Ok("positioned") => options.append_mode(AppendMode::Positioned),
+            _ => options,
+        };
         Bitcask::open_on(&self.ground(), Path::new(DIR), options)
     }
 
