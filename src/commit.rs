@@ -17,8 +17,10 @@ use crate::error::{Error, Result};
 use crate::fs::File;
 use crate::segment::Place;
 
-/// A sync is put off by at most this part of what the last one took.
+/// A sync is put off by at most this part of what the last one took,
 const GATHER_FRACTION: u32 = 4;
+/// and by no more than this after one that took long.
+const GATHER_MAX: Duration = Duration::from_millis(1);
 
 /// The threads that wait for a sync.
 #[derive(Debug, Default)]
@@ -99,7 +101,8 @@ impl Commit {
     /// Waits a moment for the threads that shared the last sync: those which it has just let go
     /// are about to be back, and would otherwise need a sync of their own each second time.
     fn gather(group: &mut MutexGuard<'_, Group>) {
-        let (started, at_most) = (Instant::now(), group.last_sync / GATHER_FRACTION);
+        let (started, at_most) =
+            (Instant::now(), GATHER_MAX.min(group.last_sync / GATHER_FRACTION));
         while group.waiting < group.last_len && started.elapsed() < at_most {
             MutexGuard::unlocked(group, std::thread::yield_now);
         }
