@@ -8,20 +8,20 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the door that they are disallowed for")]
 
+mod file;
 mod sys;
 #[cfg(test)]
 pub(crate) mod twin;
 
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use file::Handle;
 
-/// A disk with less room than this, in bytes, is taken to be full.
-const LEFT_MIN: u64 = 1 << 20;
+pub(crate) use file::{Backing, File, Lock};
 
 /// A disk: the machine's, or a test's.
 #[derive(Debug, Clone)]
@@ -90,7 +90,7 @@ impl Fs {
             Self::Twin(twin) => twin.open(path, access).map(Handle::Twin),
         };
         let handle = told(action, path, result)?;
-        Ok(File { path: path.into(), handle })
+        Ok(File::new(path, handle))
     }
 
     /// Opens a file for reading, or says that there is none.
@@ -232,193 +232,6 @@ pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    }
-}
-
-/// An open file. Clones share one handle, which is closed with the last of them.
-#[derive(Debug, Clone)]
-pub(crate) struct File {
-    path: Arc<Path>,
-    handle: Handle,
-}
-
-/// A file that is locked for as long as this lives.
-///
-/// Closing the handle would not do: a process that another thread is just starting has a copy of
-/// it, and with it the lock, until it runs its own program.
-#[derive(Debug)]
-pub(crate) struct Lock {
-    file: File,
-    /// The process that took it. A fork of it has a copy, and must not unlock the store for it.
-    pid: u32,
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        if std::process::id() == self.pid {
-            self.file.unlock();
-        }
-    }
-}
-
-#[derive(Debug, Clone)]
-enum Handle {
-    Disk(Arc<std::fs::File>),
-    #[cfg(test)]
-    Twin(twin::TwinFile),
-}
-
-/// What a mapping is made of.
-pub(crate) enum Backing<'a> {
-    Disk(&'a std::fs::File),
-    #[cfg(test)]
-    Twin(&'a twin::TwinFile),
-}
-
-impl File {
-    pub(crate) fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// The same open file under the name that it has been given since, for what is told of it.
-    pub(crate) fn renamed(self, path: &Path) -> Self {
-        Self { path: path.into(), ..self }
-    }
-
-    /// Locks the file, if nobody else has it locked, until the lock is dropped.
-    pub(crate) fn try_lock(&self) -> Result<Option<Lock>> {
-        let result = match &self.handle {
-            Handle::Disk(file) => fs2::FileExt::try_lock_exclusive(&**file),
-            #[cfg(test)]
-            Handle::Twin(file) => file.try_lock(),
-        };
-        match result {
-            Err(error) if error.kind() == fs2::lock_contended_error().kind() => Ok(None),
-            other => self.told(
-                "lock",
-                other.map(|()| Some(Lock { file: self.clone(), pid: std::process::id() })),
-            ),
-        }
-    }
-
-    fn unlock(&self) {
-        match &self.handle {
-            // Should it fail, the lock goes with the last handle.
-            Handle::Disk(file) => drop(fs2::FileExt::unlock(&**file)),
-            #[cfg(test)]
-            Handle::Twin(_) => {}
-        }
-    }
-
-    fn told<T>(&self, action: &'static str, result: io::Result<T>) -> Result<T> {
-        told(action, &self.path, result)
-    }
-
-    pub(crate) fn backing(&self) -> Backing<'_> {
-        match &self.handle {
-            Handle::Disk(file) => Backing::Disk(file),
-            #[cfg(test)]
-            Handle::Twin(file) => Backing::Twin(file),
-        }
-    }
-
-    /// Returns the file's size in bytes.
-    pub(crate) fn size(&self) -> Result<u64> {
-        let result = match &self.handle {
-            Handle::Disk(file) => file.metadata().map(|metadata| metadata.len()),
-            #[cfg(test)]
-            Handle::Twin(file) => file.size(),
-        };
-        self.told("look at", result)
-    }
-
-    /// Fills the buffer from an offset, as far as the file goes; returns how far that was.
-    pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
-        let mut filled = 0;
-        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            let at = offset.saturating_add(filled as u64);
-            let result = match &self.handle {
-                Handle::Disk(file) => file.read_at(rest, at),
-                #[cfg(test)]
-                Handle::Twin(file) => file.read_at(rest, at),
-            };
-            match result {
-                Ok(0) => break,
-                Ok(size) => filled += size,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return self.told("read", Err(error)),
-            }
-        }
-        Ok(filled)
-    }
-
-    /// Writes all the bytes at an offset. After a failure any part of them may have been written.
-    pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
-        let result = match &self.handle {
-            Handle::Disk(file) => file.write_all_at(bytes, offset),
-            #[cfg(test)]
-            Handle::Twin(file) => file.write_all_at(bytes, offset),
-        };
-        self.told("write", result)
-    }
-
-    /// Makes the content and the size durable.
-    pub(crate) fn sync(&self) -> Result<()> {
-        let result = match &self.handle {
-            Handle::Disk(file) => file.sync_data(),
-            #[cfg(test)]
-            Handle::Twin(file) => file.sync(),
-        };
-        self.told(SYNC, result)
-    }
-
-    /// Cuts the file, or lengthens it with zeros for which no room is set aside.
-    pub(crate) fn set_size(&self, size: u64) -> Result<()> {
-        let result = match &self.handle {
-            Handle::Disk(file) => file.set_len(size),
-            #[cfg(test)]
-            Handle::Twin(file) => file.set_size(size),
-        };
-        self.told("set the size of", result)
-    }
-
-    /// Lengthens the file with zeros and sets room aside for them, so that writing there can't
-    /// run out of it. After a failure the size is what it was.
-    pub(crate) fn allocate(&self, size: u64) -> Result<()> {
-        let before = self.size()?;
-        let result = match &self.handle {
-            Handle::Disk(file) => match sys::allocate(file, size) {
-                // Some file systems and C libraries can't: growing without a promise has to do.
-                Err(error) if error.kind() == ErrorKind::Unsupported => file.set_len(size),
-                result => result,
-            },
-            #[cfg(test)]
-            Handle::Twin(file) => file.allocate(size),
-        };
-        self.told("grow", result).inspect_err(|_| {
-            // A part may have been set aside. Should it not go now, it goes when the file is cut.
-            let _ = self.set_size(before);
-        })
-    }
-
-    /// Tells why pages of a mapping could not be populated: a bad address stands for a page that
-    /// the file system has no room for, or could not read.
-    pub(crate) fn unpopulated<T>(&self, error: io::Error) -> Result<T> {
-        let full = || fs2::available_space(parent(&self.path)).is_ok_and(|left| left < LEFT_MIN);
-        if error.raw_os_error() == Some(libc::EFAULT) && full() {
-            return Err(Error::NoSpace { path: self.path.to_path_buf() });
-        }
-        self.told("populate", Err(error))
-    }
-
-    /// Drops the file from the kernel's cache, so that what is read next comes from the disk: an
-    /// earlier sync that failed may have left pages there which are not on it.
-    pub(crate) fn drop_cache(&self) {
-        match &self.handle {
-            Handle::Disk(file) => sys::drop_cache(file),
-            #[cfg(test)]
-            Handle::Twin(_) => {}
-        }
     }
 }
 
