@@ -17,18 +17,16 @@ use crate::error::{Error, Result};
 use crate::fs::File;
 use crate::segment::Place;
 
-/// A sync is put off by at most this part of what the last one took,
-const GATHER_FRACTION: u32 = 4;
-/// and by no more than this after one that took long.
+/// A sync is put off by at most as long as the last one took, and by no more than this.
 const GATHER_MAX: Duration = Duration::from_millis(1);
 
 /// The threads that wait for a sync.
 #[derive(Debug, Default)]
 struct Group {
     syncing: bool,
-    /// Threads in `wait`, the one that syncs among them.
-    waiting: usize,
-    /// How many there were when the last sync began, and how long it took.
+    /// Threads that have come to wait since the last sync began; the next one serves them all.
+    len: usize,
+    /// How many the last one served, and how long it took.
     last_len: usize,
     last_sync: Duration,
 }
@@ -71,14 +69,12 @@ impl Commit {
             return Ok(());
         }
         let mut group = self.group.lock();
-        group.waiting += 1;
-        let result = loop {
+        group.len += 1;
+        loop {
             if self.durable() >= place {
-                break Ok(());
+                return Ok(());
             }
-            if let Err(poisoned) = self.check() {
-                break Err(poisoned);
-            }
+            self.check()?;
             if group.syncing {
                 self.done.wait(&mut group);
                 continue;
@@ -90,23 +86,18 @@ impl Commit {
             group.last_sync = started.elapsed();
             group.syncing = false;
             self.done.notify_all();
-            if result.is_err() {
-                break result;
-            }
-        };
-        group.waiting -= 1;
-        result
+            result?;
+        }
     }
 
     /// Waits a moment for the threads that shared the last sync: those which it has just let go
     /// are about to be back, and would otherwise need a sync of their own each second time.
     fn gather(group: &mut MutexGuard<'_, Group>) {
-        let (started, at_most) =
-            (Instant::now(), GATHER_MAX.min(group.last_sync / GATHER_FRACTION));
-        while group.waiting < group.last_len && started.elapsed() < at_most {
+        let (started, at_most) = (Instant::now(), GATHER_MAX.min(group.last_sync));
+        while group.len < group.last_len && started.elapsed() < at_most {
             MutexGuard::unlocked(group, std::thread::yield_now);
         }
-        group.last_len = group.waiting;
+        group.last_len = std::mem::take(&mut group.len);
     }
 
     fn sync(&self, unsynced: &Unsynced) -> Result<()> {
