@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use file::Handle;
+use file::{Disk, Handle};
 
 pub(crate) use file::{Backing, File, Lock};
 
@@ -84,7 +84,7 @@ impl Fs {
                 let mut options = OpenOptions::new();
                 options.read(true).write(access != Access::Read);
                 options.create(create).truncate(access == Access::Create);
-                options.open(path).map(|file| Handle::Disk(Arc::new(file)))
+                options.open(path).map(|file| Handle::Disk(Arc::new(Disk::new(file))))
             }
             #[cfg(test)]
             Self::Twin(twin) => twin.open(path, access).map(Handle::Twin),

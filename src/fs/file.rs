@@ -5,6 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 #[cfg(test)]
 use super::twin;
 use super::{SYNC, parent, sys, told};
@@ -41,9 +43,32 @@ impl Drop for Lock {
 
 #[derive(Debug, Clone)]
 pub(super) enum Handle {
-    Disk(Arc<std::fs::File>),
+    Disk(Arc<Disk>),
     #[cfg(test)]
     Twin(twin::TwinFile),
+}
+
+/// A file of the machine's.
+#[derive(Debug)]
+pub(super) struct Disk {
+    file: std::fs::File,
+    /// Whether a sync has failed. Held during one: the kernel tells a failure once to each handle,
+    /// so of two syncs at the same time one would be told that all is well.
+    sync_failed: Mutex<bool>,
+}
+
+impl Disk {
+    pub(super) fn new(file: std::fs::File) -> Self {
+        Self { file, sync_failed: Mutex::new(false) }
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut failed = self.sync_failed.lock();
+        if *failed {
+            return Err(io::Error::other("an earlier sync of it has failed"));
+        }
+        self.file.sync_data().inspect_err(|_| *failed = true)
+    }
 }
 
 /// What a mapping is made of.
@@ -70,7 +95,7 @@ impl File {
     /// Locks the file, if nobody else has it locked, until the lock is dropped.
     pub(crate) fn try_lock(&self) -> Result<Option<Lock>> {
         let result = match &self.handle {
-            Handle::Disk(file) => fs2::FileExt::try_lock_exclusive(&**file),
+            Handle::Disk(disk) => fs2::FileExt::try_lock_exclusive(&disk.file),
             #[cfg(test)]
             Handle::Twin(file) => file.try_lock(),
         };
@@ -86,7 +111,7 @@ impl File {
     fn unlock(&self) {
         match &self.handle {
             // Should it fail, the lock goes with the last handle.
-            Handle::Disk(file) => drop(fs2::FileExt::unlock(&**file)),
+            Handle::Disk(disk) => drop(fs2::FileExt::unlock(&disk.file)),
             #[cfg(test)]
             Handle::Twin(_) => {}
         }
@@ -98,7 +123,7 @@ impl File {
 
     pub(crate) fn backing(&self) -> Backing<'_> {
         match &self.handle {
-            Handle::Disk(file) => Backing::Disk(file),
+            Handle::Disk(disk) => Backing::Disk(&disk.file),
             #[cfg(test)]
             Handle::Twin(file) => Backing::Twin(file),
         }
@@ -107,7 +132,7 @@ impl File {
     /// Returns the file's size in bytes.
     pub(crate) fn size(&self) -> Result<u64> {
         let result = match &self.handle {
-            Handle::Disk(file) => file.metadata().map(|metadata| metadata.len()),
+            Handle::Disk(disk) => disk.file.metadata().map(|metadata| metadata.len()),
             #[cfg(test)]
             Handle::Twin(file) => file.size(),
         };
@@ -120,7 +145,7 @@ impl File {
         while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
             let at = offset.saturating_add(filled as u64);
             let result = match &self.handle {
-                Handle::Disk(file) => file.read_at(rest, at),
+                Handle::Disk(disk) => disk.file.read_at(rest, at),
                 #[cfg(test)]
                 Handle::Twin(file) => file.read_at(rest, at),
             };
@@ -137,7 +162,7 @@ impl File {
     /// Writes all the bytes at an offset. After a failure any part of them may have been written.
     pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
         let result = match &self.handle {
-            Handle::Disk(file) => file.write_all_at(bytes, offset),
+            Handle::Disk(disk) => disk.file.write_all_at(bytes, offset),
             #[cfg(test)]
             Handle::Twin(file) => file.write_all_at(bytes, offset),
         };
@@ -147,7 +172,7 @@ impl File {
     /// Makes the content and the size durable.
     pub(crate) fn sync(&self) -> Result<()> {
         let result = match &self.handle {
-            Handle::Disk(file) => file.sync_data(),
+            Handle::Disk(disk) => disk.sync(),
             #[cfg(test)]
             Handle::Twin(file) => file.sync(),
         };
@@ -157,7 +182,7 @@ impl File {
     /// Cuts the file, or lengthens it with zeros for which no room is set aside.
     pub(crate) fn set_size(&self, size: u64) -> Result<()> {
         let result = match &self.handle {
-            Handle::Disk(file) => file.set_len(size),
+            Handle::Disk(disk) => disk.file.set_len(size),
             #[cfg(test)]
             Handle::Twin(file) => file.set_size(size),
         };
@@ -169,9 +194,9 @@ impl File {
     pub(crate) fn allocate(&self, size: u64) -> Result<()> {
         let before = self.size()?;
         let result = match &self.handle {
-            Handle::Disk(file) => match sys::allocate(file, size) {
+            Handle::Disk(disk) => match sys::allocate(&disk.file, size) {
                 // Some file systems and C libraries can't: growing without a promise has to do.
-                Err(error) if error.kind() == ErrorKind::Unsupported => file.set_len(size),
+                Err(error) if error.kind() == ErrorKind::Unsupported => disk.file.set_len(size),
                 result => result,
             },
             #[cfg(test)]
@@ -194,10 +219,11 @@ impl File {
     }
 
     /// Drops the file from the kernel's cache, so that what is read next comes from the disk: an
-    /// earlier sync that failed may have left pages there which are not on it.
+    /// earlier sync that failed may have left pages there which are not on it. Pages that some
+    /// mapping still has in use stay.
     pub(crate) fn drop_cache(&self) {
         match &self.handle {
-            Handle::Disk(file) => sys::drop_cache(file),
+            Handle::Disk(disk) => sys::drop_cache(&disk.file),
             #[cfg(test)]
             Handle::Twin(_) => {}
         }

@@ -104,18 +104,19 @@ impl Active {
             let step = file.allocate(capacity.min(GROWTH_MIN));
             step.or_else(|_| file.allocate(FIRST_OFFSET + END_SIZE_MAX))?;
             file.write_at(&header.encode(), 0)?;
+            let file = file.renamed(&path);
+            let allocated = file.size()?;
+            let (mut sink, map) = Sink::new(&file, capacity, mode);
+            // An end entry may be all that it ever gets.
+            sink.prepare(FIRST_OFFSET + END_SIZE_MAX, allocated)?;
             file.sync()?;
             fs.rename_and_sync(&temporary, &path)?;
-            Ok(file.renamed(&path))
+            Ok((file, sink, map, allocated))
         };
-        let file = create().inspect_err(|_| {
+        let (file, sink, map, allocated) = create().inspect_err(|_| {
             // Best effort: what can't be removed now is removed at the next open.
             let _ = fs.remove(&temporary);
         })?;
-        let allocated = file.size()?;
-        let (mut sink, map) = Sink::new(&file, capacity, mode);
-        // An end entry may be all that it ever gets.
-        sink.prepare(FIRST_OFFSET + END_SIZE_MAX, allocated)?;
         let bytes = match map {
             Some(map) => Bytes::shared(map, FIRST_OFFSET),
             None => Bytes::mapped(&file, FIRST_OFFSET, capacity),

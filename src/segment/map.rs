@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use memmap2::{Advice, MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 
 use crate::error::{Error, Result};
 use crate::fs::{Backing, File};
@@ -79,6 +79,19 @@ impl Bytes {
     /// Makes what was written below `end` readable; it is never written again.
     pub(crate) fn advance(&self, end: u64) {
         self.end.fetch_max(end, Ordering::Release);
+    }
+
+    /// Lets go of the pages of a mapping; they are had again from the file when they are read.
+    ///
+    /// After a failed sync the kernel may hold pages that are not on the disk. As long as a mapping
+    /// uses them, a recovery could not have them dropped and read anew.
+    pub(crate) fn release_pages(&self) {
+        if let Source::Map(map) = &self.source {
+            // SAFETY: in a shared mapping of a file this drops entries of the page table and no
+            // content: who reads the bytes afterwards, through a slice that was lent before too,
+            // gets them from the file again. Nothing is stored any more: the store is poisoned.
+            let _ = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) };
+        }
     }
 
     /// Reads `size` bytes, without a copy where they are mapped. Nothing if they reach beyond the

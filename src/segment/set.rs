@@ -76,6 +76,11 @@ impl Segment {
         self.bytes.advance(end);
     }
 
+    /// Lets go of the pages that a mapping uses; for a store that is closed after a failed sync.
+    pub(crate) fn release_pages(&self) {
+        self.bytes.release_pages();
+    }
+
     pub(crate) fn live_size(&self) -> u64 {
         self.live_size.load(Ordering::Relaxed)
     }

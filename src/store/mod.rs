@@ -190,7 +190,12 @@ impl Bitcask {
             return Ok(());
         }
         self.workers.clear();
-        self.inner.seal_all()
+        let result = self.inner.seal_all();
+        if self.inner.commit.check().is_err() {
+            // Held values keep mappings, and the next open has to read from the disk.
+            self.inner.segments.all().iter().for_each(|(_, segment)| segment.release_pages());
+        }
+        result
     }
 
     /// Makes everything that has been written so far durable, with one sync if any is needed.
