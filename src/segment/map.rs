@@ -126,8 +126,8 @@ impl Bytes {
                 // SAFETY: the range lies within the mapping, which lives as long as `self`. It
                 // lies below `end` too, so the bytes were written before the Acquire load that
                 // `readable` made, no one writes them again, and the file is not cut below them:
-                // `append::Active` and recovery, the only writers, keep to that, and the LOCK
-                // file keeps other processes' writers away.
+                // `append::Active`, whose `Sink` stores at or above `end` alone, and recovery are the
+                // only writers and keep to that; the LOCK file keeps other processes' away.
                 Some(unsafe { std::slice::from_raw_parts(start, range.len()) })
             }
             #[cfg(test)]
