@@ -32,7 +32,7 @@
 //!
 //! # Reading the source
 //!
-//! In this order: `error`, `value`, `stats`, `clock`, `options`, `codec`, `fs`, `entry`, `keydir`,
+//! In this order: `error`, `value`, `stats`, `clock`, `options`, `codec`, `epoch`, `prefetch`, `fs`, `entry`, `keydir`,
 //! `segment`, `manifest`, `commit`, `recovery`, `background`, `store`. A module uses only those
 //! before it.
 
@@ -49,6 +49,9 @@ mod stats;
 
 mod codec;
 mod options;
+
+mod epoch;
+mod prefetch;
 
 mod fs;
 

@@ -11,7 +11,7 @@
 pub(super) const SHARD_BITS: u32 = if cfg!(test) { 4 } else { 12 };
 
 /// The hash bits of a key. Two keys may share them all; the key in the log decides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct KeyHash {
     /// Never one of the two values that mark a slot empty or removed.
     pub(crate) fingerprint: u64,

@@ -2,28 +2,60 @@
 //!
 //! - A slot is 16 bytes and holds no key: a fingerprint, and the address of the newest entry.
 //! - Several slots may have the same hash bits; they are different keys. The caller compares.
-//! - A probe ends at the first bucket with an empty slot. Removed slots are not empty, and count
-//!   in the load, so there always is one.
+//! - A probe ends at the first empty slot. Removed slots are not empty, and count in the load, so
+//!   there always is one.
+//! - Anybody reads without a lock; one writer at a time, the one that has locked the shard,
+//!   changes slots in place, or makes a larger table, which then is published in this one's stead.
+//!
+//! # Why a reader that takes no lock is right
+//!
+//! A look-up takes effect (linearizes) at some moment between its start and its end, and returns
+//! what held at that moment. For that:
+//!
+//! 1. An entry's bytes, and its segment's number in the set of segments, are stored before the
+//!    Release store that publishes the slot, and are never rewritten while a guard is held from
+//!    which the slot could be seen. A reader loads both words of a slot with Acquire, so it sees
+//!    them whole.
+//! 2. A slot only goes from empty or removed to live, from live to live with another address of
+//!    the same key, and from live to removed. An insert stores the word, then the fingerprint,
+//!    *both* with Release; so who sees the fingerprint sees this word or a later one, and who sees
+//!    a later word sees the entry that it names.
+//! 3. A reader that has matched a fingerprint may read the word of another key, if the slot was
+//!    removed and used again in between. It compares the key in the log, finds another, and goes
+//!    on. If it misses its own key then, the key was deleted after the look-up had started: the
+//!    miss takes effect just after that delete.
+//! 4. A live slot never moves within a table: a key that is there throughout is found. An insert
+//!    uses the first free slot of the chain, at or before the empty slot that ends it for others.
+//! 5. A larger table is filled by the one writer before it is published, and the old one is not
+//!    changed afterwards: who still reads it sees the moment of the change. It is freed when all
+//!    guards of that time are gone ([`crate::epoch`]).
+//!
+//! `loom_tests.rs` checks 1 to 5 on a tiny table under every order that the memory model allows.
 
 use super::Address;
 use super::hash::KeyHash;
+use super::sync::{AtomicU64, Ordering};
+use crate::error::Result;
 
 const BUCKET_LEN: usize = 4;
 /// The most slots in use, removed ones among them, in eighths of all.
 const LOAD_MAX_EIGHTHS: usize = 7;
 
-/// A slot: word 0 is the fingerprint, or says that there is none.
+/// Word 0 of a slot that was never used: every probe ends here.
+const EMPTY: u64 = 0;
+/// Word 0 of a slot that can be used again.
+const REMOVED: u64 = 1;
+
+/// A slot's two words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Slot {
+    /// Above [`REMOVED`].
     fingerprint: u64,
     /// Offset / 8 in 26 bits, segment number in 18, extra hash bits in 12, flags in 8.
     word: u64,
 }
 
 impl Slot {
-    const EMPTY: Self = Self { fingerprint: 0, word: 0 };
-    const REMOVED: Self = Self { fingerprint: 1, word: 0 };
-
     const OFFSET_SHIFT: u32 = 38;
     const SEGMENT_SHIFT: u32 = 20;
     const SEGMENT_MASK: u64 = (1 << 18) - 1;
@@ -39,13 +71,8 @@ impl Slot {
         Self { fingerprint: hash.fingerprint, word }
     }
 
-    fn is_live(self) -> bool {
-        self.fingerprint > 1
-    }
-
     fn has(self, hash: KeyHash) -> bool {
-        self.fingerprint == hash.fingerprint
-            && (self.word >> Self::EXTRA_SHIFT & Self::EXTRA_MASK) as u16 == hash.extra
+        self.fingerprint == hash.fingerprint && self.hash().extra == hash.extra
     }
 
     fn address(self) -> Address {
@@ -84,145 +111,166 @@ impl SlotFlags {
     }
 }
 
-type Bucket = [Slot; BUCKET_LEN];
+/// A slot where it lies, shared with those who read it.
+#[derive(Debug, Default)]
+struct Cell {
+    fingerprint: AtomicU64,
+    word: AtomicU64,
+}
+
+impl Cell {
+    fn load_word(&self, fingerprint: u64) -> Slot {
+        Slot { fingerprint, word: self.word.load(Ordering::Acquire) }
+    }
+
+    /// The word first: who sees the fingerprint has to see it, or a later one.
+    fn store(&self, slot: Slot) {
+        self.word.store(slot.word, Ordering::Release);
+        self.fingerprint.store(slot.fingerprint, Ordering::Release);
+    }
+
+    fn remove(&self) {
+        self.fingerprint.store(REMOVED, Ordering::Release);
+    }
+}
+
+/// A cache line of slots.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Bucket([Cell; BUCKET_LEN]);
 
 /// A shard's slots.
 #[derive(Debug, Default)]
 pub(super) struct Table {
-    buckets: Vec<Bucket>,
-    live: usize,
-    removed: usize,
+    buckets: Box<[Bucket]>,
 }
 
 impl Table {
-    /// Returns the addresses of all slots with these hash bits, and their flags.
-    pub(super) fn probe(&self, hash: KeyHash) -> impl Iterator<Item = (Address, SlotFlags)> {
-        let found = self.chain(hash).filter(move |(_, slot)| slot.has(hash));
-        found.map(|(_, slot)| (slot.address(), slot.flags()))
+    pub(super) fn new(buckets: usize) -> Self {
+        Self { buckets: (0..buckets).map(|_| Bucket::default()).collect() }
     }
 
-    /// Adds a slot; there may be others with the same hash bits.
-    pub(super) fn insert(&mut self, hash: KeyHash, address: Address, flags: SlotFlags) {
-        self.make_room();
-        let free = self.chain(hash).find(|(_, slot)| !slot.is_live()).map(|(at, _)| at);
-        let Some(slot) = free.and_then(|at| self.slot(at)) else {
-            unreachable!("the load is below one, so every chain has a free slot")
-        };
-        let reused = *slot == Slot::REMOVED;
-        *slot = Slot::new(hash, address, flags);
-        self.live += 1;
-        self.removed -= usize::from(reused);
+    /// Returns the fewest buckets that this many slots may be in.
+    pub(super) fn buckets_for(slots: usize) -> usize {
+        (slots * 8).div_ceil(LOAD_MAX_EIGHTHS * BUCKET_LEN)
     }
 
-    /// Makes a slot name another entry of its key. Says whether there was such a slot.
-    pub(super) fn replace(&mut self, hash: KeyHash, old: Address, new: Address) -> bool {
-        self.change(hash, old, Slot::new(hash, new, SlotFlags::default()))
-    }
-
-    /// Removes a slot. Says whether there was such a slot.
-    pub(super) fn remove(&mut self, hash: KeyHash, address: Address) -> bool {
-        let removed = self.change(hash, address, Slot::REMOVED);
-        self.live -= usize::from(removed);
-        self.removed += usize::from(removed);
-        removed
-    }
-
-    pub(super) fn addresses(&self) -> impl Iterator<Item = Address> {
-        self.slots().map(Slot::address)
-    }
-
-    /// Removes all slots with a flag.
-    pub(super) fn sweep(&mut self, flag: SlotFlags) {
-        for slot in self.buckets.as_flattened_mut() {
-            if slot.is_live() && slot.flags().has(flag) {
-                *slot = Slot::REMOVED;
-                self.live -= 1;
-                self.removed += 1;
-            }
-        }
-    }
-
-    /// Gives back the room that was reserved for entries which turned out to be dead.
-    pub(super) fn shrink(&mut self) {
-        let needed = (self.live * 8).div_ceil(LOAD_MAX_EIGHTHS * BUCKET_LEN);
-        if self.buckets.len() > needed * 3 / 2 {
-            self.rebuild(needed);
-        }
-    }
-
-    pub(super) fn clear(&mut self) {
-        *self = Self::default();
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.live
+    pub(super) fn buckets(&self) -> usize {
+        self.buckets.len()
     }
 
     /// Returns the memory that the table takes, in bytes.
     pub(super) fn size(&self) -> usize {
-        self.buckets.capacity() * size_of::<Bucket>()
+        size_of_val(&*self.buckets)
     }
 
-    fn change(&mut self, hash: KeyHash, old: Address, new: Slot) -> bool {
-        let is_it = |slot: &Slot| slot.has(hash) && slot.address() == old;
-        let found = self.chain(hash).find(|(_, slot)| is_it(slot)).map(|(at, _)| at);
-        let slot = found.and_then(|at| self.slot(at));
-        slot.map(|slot| *slot = new).is_some()
+    /// Shows all slots with these hash bits to a closure, until it has made something of one.
+    pub(super) fn find<T>(
+        &self,
+        hash: KeyHash,
+        mut make: impl FnMut(Address, SlotFlags) -> Result<Option<T>>,
+    ) -> Result<Option<T>> {
+        let found = self.walk(hash, |cell, fingerprint| {
+            if fingerprint != hash.fingerprint {
+                return None;
+            }
+            let slot = cell.load_word(fingerprint);
+            if slot.has(hash) { make(slot.address(), slot.flags()).transpose() } else { None }
+        });
+        found.transpose()
     }
 
-    fn slot(&mut self, at: usize) -> Option<&mut Slot> {
-        self.buckets.as_flattened_mut().get_mut(at)
+    /// Adds a slot; there may be others with the same hash bits. The caller has seen to room.
+    /// Says whether a removed slot was used again.
+    pub(super) fn insert(&self, hash: KeyHash, address: Address, flags: SlotFlags) -> bool {
+        self.insert_slot(Slot::new(hash, address, flags))
     }
 
-    fn slots(&self) -> impl Iterator<Item = Slot> {
-        self.buckets.as_flattened().iter().copied().filter(|slot| slot.is_live())
+    /// Makes a slot name another entry of its key. Says whether there was such a slot.
+    pub(super) fn replace(&self, hash: KeyHash, old: Address, new: Address) -> bool {
+        let new = Slot::new(hash, new, SlotFlags::default());
+        self.cell(hash, old).map(|cell| cell.store(new)).is_some()
     }
 
-    /// The slots that a key with this hash may lie in, by number, the first empty one last.
-    fn chain(&self, hash: KeyHash) -> impl Iterator<Item = (usize, Slot)> {
-        let slots = self.buckets.as_flattened();
-        let start = hash.bucket(self.buckets.len()) * BUCKET_LEN;
-        let (before, after) = slots.split_at_checked(start).unwrap_or((slots, &[]));
-        let numbered = (start..).zip(after).chain((0..).zip(before));
-        let mut ended = false;
-        numbered.map(|(at, slot)| (at, *slot)).take_while(move |(_, slot)| {
-            let go_on = !ended;
-            ended = *slot == Slot::EMPTY;
-            go_on
+    /// Removes a slot. Says whether there was such a slot.
+    pub(super) fn remove(&self, hash: KeyHash, address: Address) -> bool {
+        self.cell(hash, address).map(Cell::remove).is_some()
+    }
+
+    /// Removes all slots with a flag; returns how many those were.
+    pub(super) fn sweep(&self, flag: SlotFlags) -> usize {
+        let flagged = self.slots().filter(|(_, slot)| slot.flags().has(flag));
+        flagged.map(|(cell, _)| cell.remove()).count()
+    }
+
+    pub(super) fn addresses(&self) -> impl Iterator<Item = Address> {
+        self.slots().map(|(_, slot)| slot.address())
+    }
+
+    /// Returns a table with the same slots and room for others. Buckets rise with the
+    /// fingerprint, whatever their number, so this is one sweep over both.
+    pub(super) fn rebuilt(&self, buckets: usize) -> Self {
+        let table = Self::new(buckets);
+        for (_, slot) in self.slots() {
+            table.insert_slot(slot);
+        }
+        table
+    }
+
+    /// Asks for the memory that a look-up will read first.
+    pub(super) fn prefetch(&self, hash: KeyHash) {
+        if let Some(bucket) = self.buckets.get(hash.bucket(self.buckets.len())) {
+            crate::prefetch::prefetch(bucket);
+        }
+    }
+
+    fn insert_slot(&self, slot: Slot) -> bool {
+        let free = self.walk(slot.hash(), |cell, fingerprint| {
+            (fingerprint <= REMOVED).then_some((cell, fingerprint == REMOVED))
+        });
+        let Some((cell, reused)) = free else {
+            unreachable!("the load is below one, so every chain has a free slot")
+        };
+        cell.store(slot);
+        reused
+    }
+
+    fn cell(&self, hash: KeyHash, address: Address) -> Option<&Cell> {
+        self.walk(hash, |cell, fingerprint| {
+            let is_it = fingerprint == hash.fingerprint && {
+                let slot = cell.load_word(fingerprint);
+                slot.has(hash) && slot.address() == address
+            };
+            is_it.then_some(cell)
         })
     }
 
-    /// Makes room for this many slots more.
-    pub(super) fn reserve(&mut self, additional: usize) {
-        let needed = (self.live + self.removed + additional) * 8;
-        let buckets = needed.div_ceil(LOAD_MAX_EIGHTHS * BUCKET_LEN);
-        if buckets > self.buckets.len() {
-            self.rebuild(buckets);
-        }
+    fn slots(&self) -> impl Iterator<Item = (&Cell, Slot)> {
+        self.buckets.iter().flat_map(|bucket| &bucket.0).filter_map(|cell| {
+            let fingerprint = cell.fingerprint.load(Ordering::Acquire);
+            (fingerprint > REMOVED).then(|| (cell, cell.load_word(fingerprint)))
+        })
     }
 
-    /// Grows the table, or clears removed slots out of it, before an insert would overload it.
-    fn make_room(&mut self) {
-        let len = self.buckets.len() * BUCKET_LEN;
-        if (self.live + self.removed + 1) * 8 <= len * LOAD_MAX_EIGHTHS {
-            return;
-        }
-        // By 3/2, or not at all where it is removed slots that fill the table.
-        let crowded = (self.live + 1) * 8 > len * LOAD_MAX_EIGHTHS * 3 / 4;
-        let buckets = self.buckets.len();
-        self.rebuild(if crowded { (buckets * 3 / 2).max(buckets + 1) } else { buckets });
-    }
-
-    fn rebuild(&mut self, buckets: usize) {
-        let grown = Self { buckets: vec![[Slot::EMPTY; BUCKET_LEN]; buckets], live: 0, removed: 0 };
-        let old = std::mem::replace(self, grown);
-        for slot in old.slots() {
-            let free = self.chain(slot.hash()).find(|(_, slot)| !slot.is_live());
-            if let Some(free) = free.and_then(|(at, _)| self.slot(at)) {
-                *free = slot;
-                self.live += 1;
+    /// Visits the slots that a key with this hash may lie in, the first empty one last, until
+    /// `visit` has found what it looks for.
+    fn walk<'a, T>(
+        &'a self,
+        hash: KeyHash,
+        mut visit: impl FnMut(&'a Cell, u64) -> Option<T>,
+    ) -> Option<T> {
+        let start = hash.bucket(self.buckets.len());
+        let (before, after) = self.buckets.split_at_checked(start)?;
+        for bucket in after.iter().chain(before) {
+            for cell in &bucket.0 {
+                let fingerprint = cell.fingerprint.load(Ordering::Acquire);
+                let found = visit(cell, fingerprint);
+                if found.is_some() || fingerprint == EMPTY {
+                    return found;
+                }
             }
         }
+        None
     }
 }
 
@@ -230,70 +278,51 @@ impl Table {
 mod tests {
     use super::*;
 
-    fn hash(at: u64) -> KeyHash {
-        let fingerprint = (at + 2).wrapping_mul(0x9E37_79B9_7F4A_7C15).max(2);
-        KeyHash { fingerprint, extra: (at % 4096) as u16 }
-    }
-
-    fn address(at: u64) -> Address {
-        Address { segment: (at % (1 << 18)) as u32, offset: at * 8 }
-    }
-
-    #[test]
-    fn a_table_finds_what_was_put_through_growth_and_removal() {
-        let mut table = Table::default();
-        for at in 0..1000 {
-            table.insert(hash(at), address(at), SlotFlags::default());
-        }
-        for at in (0..1000).step_by(2) {
-            assert!(table.remove(hash(at), address(at)));
-            assert!(!table.remove(hash(at), address(at)));
-        }
-        for at in (1..1000).step_by(2) {
-            assert!(table.replace(hash(at), address(at), address(at + 5000)));
-        }
-        for at in 0..1000 {
-            let found: Vec<_> = table.probe(hash(at)).map(|(address, _)| address).collect();
-            let expected = if at % 2 == 0 { vec![] } else { vec![address(at + 5000)] };
-            assert_eq!(found, expected, "{at}");
-        }
-        assert_eq!(table.len(), 500);
-        assert_eq!(table.addresses().count(), 500);
+    fn addresses(table: &Table, hash: KeyHash) -> Vec<(Address, SlotFlags)> {
+        let mut found = Vec::new();
+        let gather = |address, flags| {
+            found.push((address, flags));
+            Ok(None::<()>)
+        };
+        table.find(hash, gather).unwrap();
+        found
     }
 
     #[test]
     fn equal_hash_bits_live_side_by_side() {
-        let mut table = Table::default();
+        let table = Table::new(Table::buckets_for(20));
+        let hash = KeyHash { fingerprint: 7 << 60, extra: 7 };
+        let address = |at: u64| Address { segment: 0, offset: at * 8 };
         for at in 0..20 {
-            table.insert(hash(7), address(at), SlotFlags::default());
+            assert!(!table.insert(hash, address(at), SlotFlags::default()));
         }
-        assert_eq!(table.probe(hash(7)).count(), 20);
-        assert!(table.remove(hash(7), address(3)));
-        assert_eq!(table.probe(hash(7)).count(), 19);
-        assert!(table.probe(hash(7)).all(|(found, _)| found != address(3)));
-    }
-
-    #[test]
-    fn a_table_that_only_turns_over_does_not_grow() {
-        let mut table = Table::default();
-        for at in 0..100_000 {
-            table.insert(hash(at), address(at), SlotFlags::default());
-            if at >= 100 {
-                assert!(table.remove(hash(at - 100), address(at - 100)));
-            }
-        }
-        assert_eq!(table.len(), 100);
-        assert!(table.size() < 16 * 300, "{}", table.size());
+        assert_eq!(addresses(&table, hash).len(), 20);
+        assert!(table.remove(hash, address(3)));
+        assert!(!table.remove(hash, address(3)));
+        assert_eq!(addresses(&table, hash).len(), 19);
+        assert!(addresses(&table, hash).iter().all(|(found, _)| *found != address(3)));
+        // The removed slot is used again, before the chain gets longer.
+        assert!(table.insert(hash, address(30), SlotFlags::default()));
+        assert_eq!(addresses(&table, hash)[3].0, address(30));
     }
 
     #[test]
     fn the_extremes_of_a_slot_fit() {
-        let mut table = Table::default();
+        let table = Table::new(1);
         let hash = KeyHash { fingerprint: u64::MAX, extra: 0xfff };
         let address = Address { segment: (1 << 18) - 1, offset: (512 << 20) - 8 };
         table.insert(hash, address, SlotFlags::TOMBSTONE);
-        assert_eq!(table.probe(hash).collect::<Vec<_>>(), [(address, SlotFlags::TOMBSTONE)]);
-        table.sweep(SlotFlags::TOMBSTONE);
-        assert_eq!(table.len(), 0);
+        assert_eq!(addresses(&table, hash), [(address, SlotFlags::TOMBSTONE)]);
+        let rebuilt = table.rebuilt(3);
+        assert_eq!(addresses(&rebuilt, hash), [(address, SlotFlags::TOMBSTONE)]);
+        assert_eq!(table.sweep(SlotFlags::TOMBSTONE), 1);
+        assert_eq!(addresses(&table, hash), []);
+    }
+
+    #[test]
+    fn a_table_without_buckets_has_nothing() {
+        let hash = KeyHash { fingerprint: u64::MAX, extra: 0 };
+        assert_eq!(addresses(&Table::default(), hash), []);
+        Table::default().prefetch(hash);
     }
 }

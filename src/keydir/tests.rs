@@ -5,7 +5,9 @@ use proptest::collection::vec;
 use proptest::prelude::any;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
+use super::shard::Fill;
 use super::*;
+use crate::epoch::pin;
 use crate::error::Error;
 
 /// A hash that lies in one shard with all the others; equal numbers are equal hash bits.
@@ -17,7 +19,7 @@ fn address(segment: u32, entry: u64) -> Address {
     Address { segment, offset: 64 + entry * 32 }
 }
 
-fn keydir() -> Keydir {
+fn unfilled() -> Keydir {
     Keydir::new(KeyHasher::new(0))
 }
 
@@ -29,36 +31,68 @@ fn never(_: Address, _: Address) -> Result<bool> {
     panic!("an unflagged entry costs no comparison")
 }
 
+/// The shard of all hashes that `bits` makes.
+fn shard(keydir: &Keydir) -> Shard<'_> {
+    keydir.shard(bits(0).shard())
+}
+
+/// A keydir whose shards are filled with nothing.
+fn keydir() -> Keydir {
+    let keydir = unfilled();
+    (0..SHARD_COUNT).for_each(|number| keydir.shard(number).clear());
+    keydir
+}
+
 fn addresses(shard: &Shard<'_>) -> Vec<Address> {
-    let mut addresses: Vec<_> = shard.addresses().collect();
+    sorted(shard.addresses())
+}
+
+/// What the shard of all hashes is filled with.
+fn filled_addresses(keydir: &Keydir, fill: Fill) -> Vec<Address> {
+    let mut shard = shard(keydir);
+    shard.filled(fill.finish());
+    addresses(&shard)
+}
+
+/// Looks a key up as readers do.
+fn get<T>(
+    keydir: &Keydir,
+    hash: KeyHash,
+    own: impl FnMut(Address) -> Result<Option<T>>,
+) -> Result<Option<T>> {
+    match keydir.get(hash, &pin(), own)? {
+        Lookup::Found(found) => Ok(Some(found)),
+        Lookup::Absent => Ok(None),
+        Lookup::Unfilled => panic!("the shard of {hash:?} is not filled"),
+    }
+}
+
+fn sorted(addresses: impl Iterator<Item = Address>) -> Vec<Address> {
+    let mut addresses: Vec<_> = addresses.collect();
     addresses.sort_by_key(|address| (address.segment, address.offset));
     addresses
 }
 
 #[test]
 fn an_unflagged_entry_kills_all_older_ones_with_its_bits_unread() {
-    let keydir = keydir();
-    let mut shard = keydir.shard(bits(0));
-    assert!(shard.fill(filling(address(2, 0), false, false), never).unwrap());
-    assert!(!shard.fill(filling(address(1, 1), false, true), never).unwrap());
-    assert!(!shard.fill(filling(address(1, 0), false, false), never).unwrap());
-    assert!(!shard.fill(filling(address(0, 0), true, false), never).unwrap());
-    shard.filled();
-    assert_eq!(addresses(&shard), [address(2, 0)]);
+    let keydir = unfilled();
+    let mut fill = shard(&keydir).start_filling(200);
+    assert!(fill.add(filling(address(2, 0), false, false), never).unwrap());
+    assert!(!fill.add(filling(address(1, 1), false, true), never).unwrap());
+    assert!(!fill.add(filling(address(1, 0), false, false), never).unwrap());
+    assert!(!fill.add(filling(address(0, 0), true, false), never).unwrap());
+    assert_eq!(filled_addresses(&keydir, fill), [address(2, 0)]);
 }
 
 #[test]
 fn an_unflagged_tombstone_kills_all_older_ones_and_goes_when_the_shard_is_filled() {
-    let keydir = keydir();
-    let mut shard = keydir.shard(bits(0));
-    assert!(shard.fill(filling(address(2, 0), true, false), never).unwrap());
-    assert!(!shard.fill(filling(address(1, 1), false, true), never).unwrap());
-    assert!(!shard.fill(filling(address(1, 0), false, false), never).unwrap());
-    assert_eq!(addresses(&shard), [address(2, 0)]);
-    shard.filled();
-    assert_eq!(addresses(&shard), []);
-    drop(shard);
-    assert_eq!(keydir.len(), 0);
+    let keydir = unfilled();
+    let mut fill = shard(&keydir).start_filling(200);
+    assert!(fill.add(filling(address(2, 0), true, false), never).unwrap());
+    assert!(!fill.add(filling(address(1, 1), false, true), never).unwrap());
+    assert!(!fill.add(filling(address(1, 0), false, false), never).unwrap());
+    assert_eq!(filled_addresses(&keydir, fill), []);
+    assert_eq!(shard(&keydir).len(), 0);
 }
 
 #[test]
@@ -66,26 +100,25 @@ fn a_flagged_entry_kills_its_own_key_alone() {
     // Oldest first: a, b (flagged), a (flagged), b deleted (flagged).
     let (a1, b1, a2, b2) = (address(0, 0), address(0, 1), address(0, 2), address(0, 3));
     let is_a = |at: Address| at == a1 || at == a2;
-    let keydir = keydir();
-    let mut shard = keydir.shard(bits(0));
+    let keydir = unfilled();
+    let mut fill = shard(&keydir).start_filling(200);
     let mut compared = 0;
     let mut same_key = |held, older| {
         compared += 1;
         Ok(is_a(held) == is_a(older))
     };
-    assert!(shard.fill(filling(b2, true, true), &mut same_key).unwrap());
-    assert!(shard.fill(filling(a2, false, true), &mut same_key).unwrap());
-    assert!(!shard.fill(filling(b1, false, true), &mut same_key).unwrap());
-    assert!(!shard.fill(filling(a1, false, false), &mut same_key).unwrap());
-    shard.filled();
-    assert_eq!(addresses(&shard), [a2]);
+    assert!(fill.add(filling(b2, true, true), &mut same_key).unwrap());
+    assert!(fill.add(filling(a2, false, true), &mut same_key).unwrap());
+    assert!(!fill.add(filling(b1, false, true), &mut same_key).unwrap());
+    assert!(!fill.add(filling(a1, false, false), &mut same_key).unwrap());
+    assert_eq!(filled_addresses(&keydir, fill), [a2]);
     assert!(compared <= 5);
 }
 
 #[test]
 fn entries_with_other_bits_do_not_meet() {
-    let keydir = keydir();
-    let mut shard = keydir.shard(bits(0));
+    let keydir = unfilled();
+    let mut fill = shard(&keydir).start_filling(200);
     for number in 0..200 {
         let entry = Filling {
             hash: bits(number),
@@ -93,27 +126,29 @@ fn entries_with_other_bits_do_not_meet() {
             tombstone: number % 2 == 0,
             collides: false,
         };
-        assert!(shard.fill(entry, never).unwrap());
+        assert!(fill.add(entry, never).unwrap());
     }
-    shard.filled();
-    assert_eq!(shard.addresses().count(), 100);
+    assert_eq!(filled_addresses(&keydir, fill).len(), 100);
 }
 
 #[test]
 fn a_key_that_can_not_be_read_stops_the_filling() {
-    let keydir = keydir();
-    let mut shard = keydir.shard(bits(0));
+    let keydir = unfilled();
+    let mut fill = shard(&keydir).start_filling(200);
     let fail = |_, _| Err(Error::ReadOnly);
-    assert!(shard.fill(filling(address(0, 1), false, true), fail).unwrap());
-    assert!(shard.fill(filling(address(0, 0), false, true), fail).is_err());
-    assert_eq!(addresses(&shard), [address(0, 1)]);
+    assert!(fill.add(filling(address(0, 1), false, true), fail).unwrap());
+    assert!(fill.add(filling(address(0, 0), false, true), fail).is_err());
+    drop(fill);
+    assert!(!shard(&keydir).is_filled());
+    let asked = keydir.get(bits(0), &pin(), |_| Ok(Some(()))).unwrap();
+    assert!(matches!(asked, Lookup::Unfilled));
 }
 
 #[test]
 fn a_look_up_finds_the_keys_own_slot_and_tells_of_others() {
     let keydir = keydir();
     let hash = bits(0);
-    let mut shard = keydir.shard(hash);
+    let mut shard = shard(&keydir);
     let owner = |wanted: Address| move |at: Address| Ok((at == wanted).then_some(at.offset));
     let (a, b) = (address(0, 0), address(1, 0));
 
@@ -128,7 +163,7 @@ fn a_look_up_finds_the_keys_own_slot_and_tells_of_others() {
     for own in [a, b] {
         let found = shard.find(hash, owner(own)).unwrap();
         assert_eq!((found.own, found.others), (Some((own, own.offset)), true));
-        assert_eq!(shard.get(hash, owner(own)).unwrap(), Some((own, own.offset)));
+        assert_eq!(get(&keydir, hash, owner(own)).unwrap(), Some(own.offset));
     }
     let found = shard.find(bits(1), owner(a)).unwrap();
     assert!(found.own.is_none() && !found.others);
@@ -140,38 +175,39 @@ fn a_look_up_finds_the_keys_own_slot_and_tells_of_others() {
     shard.remove(hash, newer);
     let found = shard.find(hash, owner(b)).unwrap();
     assert_eq!((found.own, found.others), (Some((b, b.offset)), false));
-    assert!(shard.get(hash, owner(newer)).unwrap().is_none());
+    assert!(get(&keydir, hash, owner(newer)).unwrap().is_none());
 }
 
 #[test]
 fn a_look_up_passes_an_error_on() {
     let keydir = keydir();
-    let mut shard = keydir.shard(bits(0));
+    let mut shard = shard(&keydir);
     shard.publish(bits(0), None, address(0, 0));
     let fail = |_| -> Result<Option<()>> { Err(Error::ReadOnly) };
-    assert!(shard.get(bits(0), fail).is_err());
+    assert!(get(&keydir, bits(0), fail).is_err());
     assert!(shard.find(bits(0), fail).is_err());
 }
 
 #[test]
-fn several_shards_are_locked_at_once_each_of_them_once() {
+fn several_shards_are_locked_at_once() {
     let keydir = keydir();
     let hashes: Vec<KeyHash> = (0..100_u8).map(|key| keydir.hash(&[key])).collect();
-    let mut shards = keydir.shards(hashes.iter().chain(&hashes).copied());
+    let locked = (0..SHARD_COUNT).map(|number| keydir.shard(number)).collect();
+    let mut shards = LockedShards::new(locked);
     for (number, hash) in (0..).zip(&hashes) {
         shards.of(*hash).publish(*hash, None, address(0, number));
     }
     drop(shards);
-    assert_eq!(keydir.len(), 100);
+    let len = || (0..SHARD_COUNT).map(|number| keydir.shard(number).len()).sum::<usize>();
+    assert_eq!(len(), 100);
     for (number, hash) in (0..).zip(&hashes) {
-        let found =
-            keydir.shard(*hash).get(*hash, |at| Ok((at == address(0, number)).then_some(())));
+        let found = get(&keydir, *hash, |at| Ok((at == address(0, number)).then_some(())));
         assert!(found.unwrap().is_some());
     }
     assert!(keydir.size() > 100 * 16);
-    keydir.all_shards().clear();
-    assert_eq!(keydir.len(), 0);
-    assert!(keydir.nth_shard(SHARD_COUNT - 1).is_some() && keydir.nth_shard(SHARD_COUNT).is_none());
+    let locked = (0..SHARD_COUNT).map(|number| keydir.shard(number)).collect();
+    LockedShards::new(locked).clear();
+    assert_eq!(len(), 0);
 }
 
 /// An entry of the log in the model below.
@@ -226,11 +262,11 @@ fn play(
 /// written.
 fn compare(history: &[(u16, bool, bool, bool)], hash_of: impl Fn(u16) -> KeyHash) {
     let keydir = keydir();
-    let (log, live) = play(&mut keydir.shard(bits(0)), &hash_of, history);
-    let expected = addresses(&keydir.shard(bits(0)));
+    let (log, live) = play(&mut shard(&keydir), &hash_of, history);
+    let expected = addresses(&shard(&keydir));
 
-    let rebuilt = self::keydir();
-    let mut shard = rebuilt.shard(bits(0));
+    let rebuilt = unfilled();
+    let mut fill = shard(&rebuilt).start_filling(log.len());
     let key_at = |at: Address| log.iter().find(|entry| entry.address == at).unwrap().key;
     let mut hinted = log.clone();
     // Newest segment first; within one by hash bits, and where these are equal newest first.
@@ -245,13 +281,12 @@ fn compare(history: &[(u16, bool, bool, bool)], hash_of: impl Fn(u16) -> KeyHash
             tombstone: entry.tombstone,
             collides: entry.collides,
         };
-        shard.fill(filling, |a, b| Ok(key_at(a) == key_at(b))).unwrap();
+        fill.add(filling, |a, b| Ok(key_at(a) == key_at(b))).unwrap();
     }
-    shard.filled();
-    assert_eq!(addresses(&shard), expected);
+    assert_eq!(filled_addresses(&rebuilt, fill), expected);
     for (key, at) in live {
         let own = |found| Ok((found == at).then_some(()));
-        assert!(shard.get(hash_of(key), own).unwrap().is_some());
+        assert!(get(&rebuilt, hash_of(key), own).unwrap().is_some());
     }
 }
 
@@ -273,5 +308,56 @@ fn a_shard_filled_newest_first_holds_what_it_held() {
         });
     if let Err(error) = result {
         panic!("{error}");
+    }
+}
+
+#[test]
+fn a_shard_keeps_what_it_holds_through_growth_and_removal() {
+    let keydir = keydir();
+    let mut shard = shard(&keydir);
+    let at = |number: u16| address(u32::from(number) * 7 % (1 << 18), u64::from(number));
+    for number in 0..4096 {
+        shard.publish(bits(number), None, at(number));
+    }
+    for number in (0..4096).step_by(2) {
+        shard.remove(bits(number), at(number));
+        shard.remove(bits(number), at(number));
+    }
+    for number in (1..4096).step_by(2) {
+        shard.publish(bits(number), Some(at(number)), at(number / 2));
+    }
+    assert_eq!(shard.len(), 2048);
+    for number in 0..4096 {
+        let found = get(&keydir, bits(number), |at| Ok(Some(at))).unwrap();
+        assert_eq!(found, (number % 2 == 1).then(|| at(number / 2)), "{number}");
+    }
+}
+
+#[test]
+fn a_shard_that_only_turns_over_does_not_grow() {
+    let keydir = keydir();
+    let mut shard = shard(&keydir);
+    for number in 0..100_000_u64 {
+        shard.publish(bits((number % 4096) as u16), None, address(0, number));
+        if let Some(old) = number.checked_sub(100) {
+            shard.remove(bits((old % 4096) as u16), address(0, old));
+        }
+    }
+    assert_eq!(shard.len(), 100);
+    assert!(shard.size() < 16 * 300, "{}", shard.size());
+}
+
+#[test]
+fn shards_grow_at_different_times_so_that_all_take_what_they_take_on_average() {
+    for slots in (1..40).map(|step| step * 1000) {
+        let keydir = unfilled();
+        let sizes = (0..SHARD_COUNT).map(|number| {
+            let mut shard = keydir.shard(number);
+            let fill = shard.start_filling(slots);
+            shard.filled(fill);
+            shard.size() - 64
+        });
+        let (size, slots) = (sizes.sum::<usize>(), SHARD_COUNT * slots);
+        assert!(size * 10 > slots * 182 && size < slots * 24, "{size} bytes for {slots} slots");
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Recovered, Recovery};
 use crate::error::Result;
-use crate::keydir::{Address, Filling};
+use crate::keydir::{Address, Filling, SHARD_COUNT};
 use crate::segment::hint::{Hint, Source};
 use crate::segment::{Segment, Segments, open_listed, scan};
 
@@ -18,6 +18,7 @@ pub(crate) fn fill(
     for_writing: bool,
 ) -> Result<u64> {
     let mut last_timestamp = 0;
+    let mut sources = Vec::new();
     let identity = recovered.manifest.identity;
     for (segment, hint) in recovered.segments.iter_mut().rev() {
         let source = Source { id: segment.id(), identity, length: segment.size() };
@@ -30,9 +31,11 @@ pub(crate) fn fill(
         };
         last_timestamp = last_timestamp.max(hint.summary.last_timestamp);
         let number = segments.add(Arc::clone(segment))?;
-        fill_from(recovery, segments, number, segment, &hint)?;
+        sources.push((number, Arc::clone(segment), hint));
     }
-    recovery.keydir.each_shard().for_each(|mut shard| shard.filled());
+    for number in 0..SHARD_COUNT {
+        fill_shard(recovery, number, &sources)?;
+    }
     Ok(last_timestamp)
 }
 
@@ -45,28 +48,33 @@ fn rebuild(recovery: &Recovery<'_>, source: Source, for_writing: bool) -> Result
     Ok(hint)
 }
 
-fn fill_from(
+fn fill_shard(
     recovery: &Recovery<'_>,
-    segments: &Segments,
-    number: u32,
-    segment: &Arc<Segment>,
-    hint: &Hint,
+    number: usize,
+    sources: &[(u32, Arc<Segment>, Hint)],
 ) -> Result<()> {
     let open = |segment: &Segment| open_listed(recovery.fs, segment.path());
     let key_at = |address: Address| {
-        let segment = segments.get(address.segment);
-        scan::key_at(&open(&segment)?, segment.id(), address.offset, segment.size())
+        let Some((_, segment, _)) = sources.iter().find(|(number, ..)| *number == address.segment)
+        else {
+            unreachable!("a shard is filled from the sources alone")
+        };
+        scan::key_at(&open(segment)?, segment.id(), address.offset, segment.size())
     };
     let same_key = |held, older| Ok(key_at(held)? == key_at(older)?);
-    for run in hint.slots.chunk_by(|a, b| a.hash().shard() == b.hash().shard()) {
-        let Some(first) = run.first() else { continue };
-        let mut shard = recovery.keydir.shard(first.hash());
-        shard.reserve(run.len());
+    let runs = sources.iter().map(|(at, segment, hint)| {
+        let below = |end: usize| hint.slots.partition_point(|slot| slot.hash().shard() < end);
+        (*at, segment, hint.slots.get(below(number)..below(number + 1)).unwrap_or_default())
+    });
+    let runs: Vec<_> = runs.collect();
+    let mut shard = recovery.keydir.shard(number);
+    let mut fill = shard.start_filling(runs.iter().map(|(.., run)| run.len()).sum());
+    for (at, segment, run) in runs {
         for slot in run {
             let (hash, tombstone) = (slot.hash(), slot.is_tombstone());
-            let address = Address { segment: number, offset: slot.offset() };
+            let address = Address { segment: at, offset: slot.offset() };
             let filling = Filling { hash, address, tombstone, collides: slot.collides() };
-            if shard.fill(filling, same_key)? && !tombstone {
+            if fill.add(filling, same_key)? && !tombstone {
                 let size = match slot.size() {
                     Some(size) => size,
                     None => scan::size_at(&open(segment)?, slot.offset(), segment.size())?,
@@ -75,5 +83,6 @@ fn fill_from(
             }
         }
     }
+    shard.filled(fill.finish());
     Ok(())
 }

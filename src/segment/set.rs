@@ -2,21 +2,25 @@
 //!
 //! - A segment has a number in memory, 18 bits, which keydir slots name it by; its id, 32 bits,
 //!   names it on disk.
-//! - A number is used again only when its segment has left the set, and it leaves when no slot
-//!   names it. Values hold the segment itself, never its number.
+//! - Looking a segment up by its number takes no lock. It is there before a slot names it, and
+//!   stays until nobody can have seen such a slot: it leaves the set, and its number is used again,
+//!   when all guards from before its removal are gone.
+//! - Values hold the segment itself, never its number.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
-use parking_lot::RwLock;
+use parking_lot::Mutex;
 
 use super::header::{Identity, SegmentHeader};
 use super::map::Bytes;
-use super::{Dir, SegmentId};
+use super::{Dir, Place, SegmentId};
 use crate::entry::{Entry, HEADER_SIZE_MAX, Header, Invalid, Salt};
+use crate::epoch::{Guard, Published, pin};
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs};
 use crate::value::{Lend, Value};
@@ -91,7 +95,7 @@ impl Segment {
     }
 
     /// Accounts an entry that no slot names any more.
-    pub(crate) fn lost(&self, entry_size: u64) {
+    fn lost(&self, entry_size: u64) {
         // An old entry's size is not checked before it is overwritten: damaged, it may be too much.
         let less = |size: u64| Some(size.saturating_sub(entry_size));
         let _ = self.live_size.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
@@ -112,6 +116,11 @@ impl Segment {
             return Err(self.invalid(offset, Invalid::Short));
         }
         Ok(StoredEntry { segment: self, offset, header, bytes: self.read(offset, size)? })
+    }
+
+    /// Asks for the memory of an entry that will be read, or the first part of it.
+    pub(crate) fn prefetch(&self, offset: u64) {
+        self.bytes.prefetch(offset);
     }
 
     fn read(&self, offset: u64, size: u64) -> Result<Cow<'_, [u8]>> {
@@ -163,6 +172,15 @@ impl StoredEntry<'_> {
         Entry::new(self.header, &self.bytes)
     }
 
+    pub(crate) fn place(&self) -> Place {
+        Place::new(self.segment.id, self.offset)
+    }
+
+    /// Accounts that no slot names the entry any more.
+    pub(crate) fn lost(&self) {
+        self.segment.lost(self.header.entry_size());
+    }
+
     /// Checks the entry's checksum, and that this build can read its value.
     pub(crate) fn check(&self) -> Result<()> {
         let salt = Salt::new(self.segment.id.0, self.offset);
@@ -187,58 +205,106 @@ impl StoredEntry<'_> {
     }
 }
 
+/// Segments are kept in chunks, each made when the first of its numbers is used.
+const CHUNK_LEN: usize = 1 << 10;
+const CHUNKS: usize = 1 << 8;
+
+const _: () = assert!(CHUNK_LEN * CHUNKS == 1 << 18 && SEGMENTS_LIMIT == 1 << 18);
+
+type Chunk = Box<[Published<Arc<Segment>>]>;
+
 /// All open segments of a store, by number.
 #[derive(Debug, Default)]
 pub(crate) struct Segments {
-    numbered: RwLock<Numbered>,
+    numbered: Arc<Numbered>,
+    /// Those that have not been removed.
+    listed: Mutex<BTreeMap<u32, Arc<Segment>>>,
+}
+
+#[derive(Debug)]
+struct Numbered {
+    chunks: Box<[OnceLock<Chunk>]>,
+    numbers: Mutex<Numbers>,
 }
 
 #[derive(Debug, Default)]
-struct Numbered {
-    segments: Vec<Option<Arc<Segment>>>,
+struct Numbers {
+    /// The lowest that was never used.
+    next: u32,
     /// Numbers that have been let go.
     free: Vec<u32>,
+}
+
+impl Default for Numbered {
+    fn default() -> Self {
+        Self { chunks: (0..CHUNKS).map(|_| OnceLock::new()).collect(), numbers: Mutex::default() }
+    }
+}
+
+impl Numbered {
+    fn slot(&self, number: u32) -> Option<&Published<Arc<Segment>>> {
+        let number = number as usize;
+        self.chunks.get(number / CHUNK_LEN)?.get()?.get(number % CHUNK_LEN)
+    }
+
+    /// Makes a segment known by a number of its own.
+    fn add(&self, segment: Arc<Segment>) -> Result<u32> {
+        let mut numbers = self.numbers.lock();
+        let number = match numbers.free.pop() {
+            Some(number) => number,
+            None if u64::from(numbers.next) < SEGMENTS_LIMIT => {
+                numbers.next += 1;
+                numbers.next - 1
+            }
+            None => return Err(Error::TooManySegments { limit: SEGMENTS_LIMIT }),
+        };
+        if let Some(chunk) = self.chunks.get(number as usize / CHUNK_LEN) {
+            chunk.get_or_init(|| (0..CHUNK_LEN).map(|_| Published::default()).collect());
+        }
+        if let Some(slot) = self.slot(number) {
+            slot.replace(Some(segment), &pin());
+        }
+        Ok(number)
+    }
+
+    /// Frees a number that no guard can lead to any more.
+    fn free(&self, number: u32) {
+        if let Some(slot) = self.slot(number) {
+            slot.replace(None, &pin());
+        }
+        self.numbers.lock().free.push(number);
+    }
 }
 
 impl Segments {
     /// Adds a segment; returns the number that slots name it by.
     pub(crate) fn add(&self, segment: Arc<Segment>) -> Result<u32> {
-        let mut numbered = self.numbered.write();
-        if let Some(number) = numbered.free.pop() {
-            if let Some(slot) = numbered.segments.get_mut(number as usize) {
-                *slot = Some(segment);
-            }
-            return Ok(number);
-        }
-        match u32::try_from(numbered.segments.len()) {
-            Ok(number) if u64::from(number) < SEGMENTS_LIMIT => {
-                numbered.segments.push(Some(segment));
-                Ok(number)
-            }
-            _ => Err(Error::TooManySegments { limit: SEGMENTS_LIMIT }),
+        let number = self.numbered.add(Arc::clone(&segment))?;
+        self.listed.lock().insert(number, segment);
+        Ok(number)
+    }
+
+    /// Returns the segment that a slot named while the guard was held.
+    pub(crate) fn get<'a>(&'a self, number: u32, guard: &'a Guard) -> &'a Arc<Segment> {
+        match self.numbered.slot(number).and_then(|slot| slot.get(guard)) {
+            Some(segment) => segment,
+            None => unreachable!("segment number {number} is named by a slot and not in the set"),
         }
     }
 
-    /// Returns the segment that a slot names.
-    pub(crate) fn get(&self, number: u32) -> Arc<Segment> {
-        match self.numbered.read().segments.get(number as usize) {
-            Some(Some(segment)) => Arc::clone(segment),
-            _ => unreachable!("segment number {number} is named by a slot and is not in the set"),
-        }
-    }
-
-    /// Lets go of a segment that no slot names. Who holds it can still read it.
+    /// Lets go of a segment that no slot names any more. Who holds it can still read it.
     pub(crate) fn remove(&self, number: u32) -> Option<Arc<Segment>> {
-        let mut numbered = self.numbered.write();
-        let segment = numbered.segments.get_mut(number as usize)?.take()?;
-        numbered.free.push(number);
+        let segment = self.listed.lock().remove(&number)?;
+        let numbered = Arc::clone(&self.numbered);
+        let guard = pin();
+        guard.defer(move || numbered.free(number));
+        guard.flush();
         Some(segment)
     }
 
     /// Returns all segments with their numbers.
     pub(crate) fn all(&self) -> Vec<(u32, Arc<Segment>)> {
-        let numbered = self.numbered.read();
-        let numbers = (0..).zip(&numbered.segments);
-        numbers.filter_map(|(number, slot)| Some((number, slot.clone()?))).collect()
+        let listed = self.listed.lock();
+        listed.iter().map(|(number, segment)| (*number, Arc::clone(segment))).collect()
     }
 }

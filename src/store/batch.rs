@@ -12,6 +12,7 @@ use super::read::Located;
 use super::write::publish;
 use super::{Bitcask, Inner};
 use crate::entry::Flags;
+use crate::epoch::pin;
 use crate::error::{Error, Result};
 use crate::keydir::{Address, KeyHash};
 use crate::options::WriteOptions;
@@ -140,24 +141,25 @@ impl Bitcask {
 struct Planned<'a> {
     hash: KeyHash,
     draft: Draft<'a>,
-    old: Option<(Address, Located)>,
+    old: Option<(Address, Located<'a>)>,
 }
 
 impl Inner {
     fn write_batch(&self, changes: &[Change], options: WriteOptions) -> Result<()> {
         let writer = self.writer()?;
+        let guard = pin();
         let mut plan = Vec::with_capacity(changes.len());
         for Change { key, value, ttl } in changes {
             let draft = self.draft(key, value.as_deref(), ttl.or(options.ttl))?;
             plan.push(Planned { hash: self.keydir.hash(key), draft, old: None });
         }
-        let mut shards = self.keydir.shards(plan.iter().map(|change| change.hash));
+        let mut shards = self.shards(plan.iter().map(|change| change.hash.shard()))?;
         // A key that is put here has a slot for the entries behind it in the batch.
         let mut put: HashSet<KeyHash> = HashSet::with_capacity(plan.len());
         let mut kept = Vec::with_capacity(plan.len());
         for mut change in plan {
             let key = change.draft.key();
-            let found = self.find(shards.of(change.hash), change.hash, key)?;
+            let found = self.find(shards.of(change.hash), change.hash, key, &guard)?;
             let tombstone = change.draft.header.is_tombstone();
             if tombstone && found.own.is_none() {
                 continue;
@@ -173,6 +175,7 @@ impl Inner {
         }
         let Some(last) = kept.len().checked_sub(1) else {
             drop(shards);
+            drop(guard);
             return self.settle_nothing(options);
         };
         let (mut drafts, changes): (Vec<_>, Vec<_>) =
@@ -186,13 +189,14 @@ impl Inner {
             return Err(Error::BatchTooLarge { size, limit: BATCH_SIZE_LIMIT });
         }
         let appended = self.append(&mut writer.log.lock(), &mut drafts)?;
-        for (((hash, old), draft), new) in
-            changes.into_iter().zip(&drafts).zip(appended.addresses())
-        {
+        let segment = self.segments.get(appended.number, &guard);
+        let addresses = appended.addresses(&drafts);
+        for (((hash, old), draft), new) in changes.iter().zip(&drafts).zip(addresses) {
             let new = (!draft.header.is_tombstone()).then_some(new);
-            publish(shards.of(hash), hash, old.as_ref(), new, &appended.segment);
+            publish(shards.of(*hash), *hash, old.as_ref(), new, segment);
         }
-        drop(shards);
+        drop((shards, changes));
+        drop(guard);
         self.settle(&appended, options)
     }
 }

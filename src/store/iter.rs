@@ -7,8 +7,9 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Bitcask, Inner};
+use crate::epoch::pin;
 use crate::error::Result;
-use crate::keydir::Address;
+use crate::keydir::{Address, SHARD_COUNT};
 use crate::segment::Segment;
 use crate::value::Value;
 
@@ -125,11 +126,21 @@ impl Iterator for Entries<'_> {
                     return Some(pair);
                 }
             }
-            let shard = self.inner.keydir.nth_shard(self.shard)?;
+            if self.shard == SHARD_COUNT {
+                return None;
+            }
+            let shard = match self.inner.shard(self.shard) {
+                Ok(shard) => shard,
+                Err(error) => {
+                    self.shard += 1;
+                    return Some(Err(error));
+                }
+            };
             self.shard += 1;
+            let guard = pin();
             let located = |address: Address| {
-                // Under the lock: a segment leaves the set only when no slot names it.
-                (self.inner.segments.get(address.segment), address.offset)
+                let segment = self.inner.segments.get(address.segment, &guard);
+                (Arc::clone(segment), address.offset)
             };
             self.located.extend(shard.addresses().map(located));
         }

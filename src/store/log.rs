@@ -77,10 +77,10 @@ impl From<Numbered> for Rotated {
 /// Where appended entries lie.
 #[derive(Debug)]
 pub(super) struct Appended {
-    pub(super) segment: Arc<Segment>,
-    number: u32,
-    /// Offset and size of each.
-    entries: Vec<(u64, u64)>,
+    /// Their segment's number.
+    pub(super) number: u32,
+    /// Of the first one; the others follow without a gap.
+    offset: u64,
     /// What has to be durable for all of them to be so.
     pub(super) end: Place,
     /// How many full segments wait to be sealed.
@@ -88,10 +88,14 @@ pub(super) struct Appended {
 }
 
 impl Appended {
-    /// Returns the addresses of the entries, in order, with their sizes.
-    pub(super) fn addresses(&self) -> impl Iterator<Item = (Address, u64)> {
-        let segment = self.number;
-        self.entries.iter().map(move |(offset, size)| (Address { segment, offset: *offset }, *size))
+    /// Returns the addresses of what was appended, in order, with the sizes on disk.
+    pub(super) fn addresses(&self, drafts: &[Draft<'_>]) -> impl Iterator<Item = (Address, u64)> {
+        let (segment, mut end) = (self.number, self.offset);
+        drafts.iter().map(move |draft| {
+            let (offset, size) = (end, draft.header.entry_size());
+            end += size;
+            (Address { segment, offset }, size)
+        })
     }
 }
 
@@ -144,11 +148,6 @@ impl Log {
         self.rotated.extend(self.active.take().map(Rotated::from));
     }
 
-    fn next_timestamp(&mut self, now: u64) -> u64 {
-        self.last_timestamp = now.max(self.last_timestamp.saturating_add(1)).min(TIME_MAX - 1);
-        self.last_timestamp
-    }
-
     pub(super) fn unsynced(&mut self) -> Unsynced {
         let mut files: Vec<File> = self.unsynced.drain(..).map(|(_, file)| file).collect();
         self.dirty_since = None;
@@ -178,7 +177,7 @@ impl Inner {
         let appended = self.write(log, drafts).map_err(|error| self.commit.poison(error))?;
         log.end = appended.end;
         log.appends += drafts.len() as u64;
-        log.appended_size += appended.entries.iter().map(|(_, size)| size).sum::<u64>();
+        log.appended_size += drafts.iter().map(|draft| draft.header.entry_size()).sum::<u64>();
         if log.dirty_since.is_none() {
             log.dirty_since = Some(Instant::now());
             if matches!(self.options.sync, SyncPolicy::Interval(_)) {
@@ -190,21 +189,20 @@ impl Inner {
 
     fn write(&self, log: &mut Log, drafts: &[Draft<'_>]) -> Result<Appended> {
         let now = self.clock.now();
-        let timestamps: Vec<u64> = drafts.iter().map(|_| log.next_timestamp(now)).collect();
         let Some(Numbered { active, number }) = &mut log.active else {
             unreachable!("room was made in an active segment")
         };
-        let mut entries = Vec::with_capacity(drafts.len());
-        for (draft, timestamp) in drafts.iter().zip(timestamps) {
-            let place = active.append(draft, timestamp)?;
-            entries.push((place.offset, draft.header.entry_size()));
+        let offset = active.end().offset;
+        for draft in drafts {
+            log.last_timestamp = next_timestamp(log.last_timestamp, now);
+            active.append(draft, log.last_timestamp)?;
         }
         active.flush()?;
         if let Some(mark) = drafts.first().and_then(|draft| draft.header.mark) {
             log.marked = mark.into();
         }
-        let (segment, end) = (Arc::clone(active.segment()), active.end());
-        Ok(Appended { segment, number: *number, entries, end, backlog: log.rotated.len() })
+        let (number, end) = (*number, active.end());
+        Ok(Appended { number, offset, end, backlog: log.rotated.len() })
     }
 
     /// Returns the mark that the next entry has to carry.
@@ -267,7 +265,8 @@ impl Inner {
         // The end entry may be lost with the rest of the segment, so the next one's first entry
         // repeats its mark.
         let mark = self.due_mark(log);
-        let timestamp = log.next_timestamp(self.clock.now());
+        log.last_timestamp = next_timestamp(log.last_timestamp, self.clock.now());
+        let timestamp = log.last_timestamp;
         let next_id = next.active.segment().id();
         if let Some(mut full) = log.active.replace(next) {
             full.active.finish(next_id, mark, timestamp)?;
@@ -368,4 +367,9 @@ impl Inner {
         log.marked = log.end;
         Ok(number)
     }
+}
+
+/// Returns the time of an entry that is appended now: later than that of any before it.
+fn next_timestamp(last: u64, now: u64) -> u64 {
+    now.max(last.saturating_add(1)).min(TIME_MAX - 1)
 }

@@ -13,6 +13,7 @@
 mod batch;
 mod iter;
 mod log;
+mod many;
 mod open;
 mod read;
 mod seal;
@@ -34,7 +35,7 @@ use crate::clock::Clock;
 use crate::commit::Commit;
 use crate::error::{Error, Result};
 use crate::fs::{self, Fs, Lock};
-use crate::keydir::{KeyHasher, Keydir};
+use crate::keydir::{KeyHasher, Keydir, LockedShards, SHARD_COUNT, Shard};
 use crate::manifest::ManifestFile;
 use crate::options::{Options, SyncPolicy};
 use crate::recovery::RecoveryReport;
@@ -224,7 +225,7 @@ impl Bitcask {
 
     /// Returns the number of keys, expired ones that nothing has removed yet among them.
     pub fn len(&self) -> u64 {
-        self.inner.keydir.len()
+        self.inner.len()
     }
 
     /// Returns whether there are no keys.
@@ -274,9 +275,36 @@ impl Inner {
         self.writer.as_ref().ok_or(Error::ReadOnly)
     }
 
+    /// Locks a shard; fills it first if that has not been done.
+    #[expect(clippy::unnecessary_wraps, reason = "filling may fail")]
+    fn shard(&self, number: usize) -> Result<Shard<'_>> {
+        let shard = self.keydir.shard(number);
+        debug_assert!(shard.is_filled());
+        Ok(shard)
+    }
+
+    /// Locks several shards.
+    fn shards(&self, numbers: impl Iterator<Item = usize>) -> Result<LockedShards<'_>> {
+        let mut numbers: Vec<usize> = numbers.collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let shards: Result<_> = numbers.into_iter().map(|number| self.shard(number)).collect();
+        shards.map(LockedShards::new)
+    }
+
+    /// Locks all shards, filled or not.
+    fn all_shards(&self) -> LockedShards<'_> {
+        LockedShards::new((0..SHARD_COUNT).map(|number| self.keydir.shard(number)).collect())
+    }
+
+    fn len(&self) -> u64 {
+        let len = |number| self.shard(number).map_or(0, |shard| shard.len() as u64);
+        (0..SHARD_COUNT).map(len).sum()
+    }
+
     fn stats(&self) -> Stats {
         let mut stats = Stats {
-            keys: self.keydir.len(),
+            keys: self.len(),
             keydir_size: self.keydir.size(),
             syncs: self.commit.syncs(),
             ..Stats::default()

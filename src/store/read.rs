@@ -2,33 +2,21 @@
 //!
 //! - A slot with a key's hash bits is the key's only if the entry says so. One that is another
 //!   key's is so rare that it is checked to be no damage.
-//! - The shard's lock is held while the slot is looked up, never while a value is copied or lent.
-
-use std::sync::Arc;
+//! - No lock is taken, and nothing allocated where the bytes are mapped: a guard keeps slots and
+//!   segments in place while they are read.
 
 use super::{Bitcask, Inner};
+use crate::epoch::{Guard, pin};
 use crate::error::Result;
-use crate::keydir::{Address, Found, KeyHash, Shard};
-use crate::segment::{Place, Segment, StoredEntry};
+use crate::keydir::{Address, Found, KeyHash, Lookup, Shard};
+use crate::segment::StoredEntry;
 use crate::value::Value;
 
-/// A key's newest entry. It holds the segment, so it stays readable.
-#[derive(Debug, Clone)]
-pub(super) struct Located {
-    pub(super) segment: Arc<Segment>,
-    pub(super) offset: u64,
-    pub(super) size: u64,
+/// A key's newest entry.
+#[derive(Debug)]
+pub(super) struct Located<'a> {
+    pub(super) stored: StoredEntry<'a>,
     pub(super) expired: bool,
-}
-
-impl Located {
-    pub(super) fn place(&self) -> Place {
-        Place::new(self.segment.id(), self.offset)
-    }
-
-    fn entry(&self) -> Result<StoredEntry<'_>> {
-        self.segment.entry(self.offset)
-    }
 }
 
 impl Bitcask {
@@ -47,7 +35,9 @@ impl Bitcask {
     /// Calls a closure with the value of a key, and returns what it makes of it; `None`, without a
     /// call, if the key is absent or expired.
     ///
-    /// No lock is held meanwhile: the closure may use the store.
+    /// The fastest way to read: no lock, no allocation, no system call if the value is mapped. No
+    /// lock is held while the closure runs, so it may use the store; but what merges and
+    /// [`clear`](Self::clear) set free stays occupied until it returns.
     ///
     /// # Errors
     ///
@@ -69,10 +59,10 @@ impl Bitcask {
         key: impl AsRef<[u8]>,
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>> {
-        let Some(located) = self.inner.locate(key.as_ref())? else { return Ok(None) };
-        let stored = located.entry()?;
-        self.inner.check(&stored)?;
-        Ok(Some(read(stored.entry().value())))
+        let guard = pin();
+        let Some(located) = self.inner.locate(key.as_ref(), &guard)? else { return Ok(None) };
+        self.inner.check(&located.stored)?;
+        Ok(Some(read(located.stored.entry().value())))
     }
 
     /// Replaces the content of a buffer by the value of a key, and says whether there is one; if
@@ -92,22 +82,20 @@ impl Bitcask {
     ///
     /// As [`get`](Self::get), if the key itself can't be read.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        Ok(self.inner.locate(key.as_ref())?.is_some())
+        Ok(self.inner.locate(key.as_ref(), &pin())?.is_some())
     }
 }
 
 impl Inner {
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        match self.locate(key)? {
-            Some(located) => self.value(&located).map(Some),
-            None => Ok(None),
-        }
+        let guard = pin();
+        let located = self.locate(key, &guard)?;
+        located.map(|located| self.value(&located)).transpose()
     }
 
     /// Returns the value of an entry, checked as the options say.
-    pub(super) fn value(&self, located: &Located) -> Result<Value> {
-        let stored = located.entry()?;
-        self.check(&stored)?;
+    pub(super) fn value(&self, Located { stored, .. }: &Located<'_>) -> Result<Value> {
+        self.check(stored)?;
         Ok(stored.lend(stored.entry().value_range()))
     }
 
@@ -118,40 +106,59 @@ impl Inner {
     }
 
     /// Returns the newest entry of a key that is not absent.
-    pub(super) fn locate(&self, key: &[u8]) -> Result<Option<Located>> {
-        let hash = self.keydir.hash(key);
-        let shard = self.keydir.shard(hash);
-        let found = shard.get(hash, |address| self.own(key, address))?;
-        Ok(found.map(|(_, located)| located).filter(|located| !located.expired))
+    pub(super) fn locate<'a>(
+        &'a self,
+        key: &[u8],
+        guard: &'a Guard,
+    ) -> Result<Option<Located<'a>>> {
+        self.locate_hashed(self.keydir.hash(key), key, guard)
+    }
+
+    pub(super) fn locate_hashed<'a>(
+        &'a self,
+        hash: KeyHash,
+        key: &[u8],
+        guard: &'a Guard,
+    ) -> Result<Option<Located<'a>>> {
+        loop {
+            match self.keydir.get(hash, guard, |address| self.own(key, address, guard))? {
+                Lookup::Found(located) => return Ok((!located.expired).then_some(located)),
+                Lookup::Absent => return Ok(None),
+                Lookup::Unfilled => drop(self.shard(hash.shard())?),
+            }
+        }
     }
 
     /// Looks a key up to change it, in its locked shard: expired entries too.
-    pub(super) fn find(
-        &self,
+    pub(super) fn find<'a>(
+        &'a self,
         shard: &Shard<'_>,
         hash: KeyHash,
         key: &[u8],
-    ) -> Result<Found<Located>> {
-        shard.find(hash, |address| self.own(key, address))
+        guard: &'a Guard,
+    ) -> Result<Found<Located<'a>>> {
+        shard.find(hash, |address| self.own(key, address, guard))
     }
 
     /// Reads the entry that a slot names, and answers if it is the key's.
-    fn own(&self, key: &[u8], address: Address) -> Result<Option<Located>> {
-        let segment = self.segments.get(address.segment);
-        let stored = segment.entry(address.offset)?;
+    fn own<'a>(
+        &'a self,
+        key: &[u8],
+        address: Address,
+        guard: &'a Guard,
+    ) -> Result<Option<Located<'a>>> {
+        let stored = self.segments.get(address.segment, guard).entry(address.offset)?;
         let entry = stored.entry();
         if entry.key() != key {
             // Another key with the same 76 bits, or the same key, damaged.
             stored.check()?;
             return Ok(None);
         }
-        let (offset, size) = (address.offset, entry.header.entry_size());
         let expired = entry.header.expiry.is_some() && entry.header.is_expired(self.clock.now());
         if expired {
             // Nobody looks at the value of an absent key, and a damaged expiry must not hide it.
             self.check(&stored)?;
         }
-        drop(stored);
-        Ok(Some(Located { segment, offset, size, expired }))
+        Ok(Some(Located { stored, expired }))
     }
 }

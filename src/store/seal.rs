@@ -42,7 +42,7 @@ impl Bitcask {
         let inner = &self.inner;
         let writer = inner.writer()?;
         let _maintenance = writer.maintenance.lock();
-        let mut shards = inner.keydir.all_shards();
+        let mut shards = inner.all_shards();
         let mut log = writer.log.lock();
         inner.commit.check()?;
         let fresh = inner.restart_log(&mut log)?;

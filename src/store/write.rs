@@ -9,6 +9,7 @@ use super::log::Appended;
 use super::read::Located;
 use super::{Bitcask, Inner};
 use crate::entry::Flags;
+use crate::epoch::pin;
 use crate::error::{Error, Result};
 use crate::keydir::{Address, Found, KeyHash, Shard};
 use crate::options::{KEY_SIZE_LIMIT, SyncPolicy, WriteOptions};
@@ -170,14 +171,15 @@ impl Bitcask {
         let (key, inner) = (key.as_ref(), &self.inner);
         inner.writer()?;
         loop {
-            let located = inner.locate(key)?;
-            let old = located.as_ref().map(|located| inner.value(located)).transpose()?;
+            let (old, place) = match inner.locate(key, &pin())? {
+                Some(located) => (Some(inner.value(&located)?), Some(located.stored.place())),
+                None => (None, None),
+            };
             let new = change(old.as_deref());
-            let expected = Expected::Unchanged(located.map(|located| located.place()));
+            let expected = Expected::Unchanged(place);
             let new = new.as_ref().map(AsRef::as_ref);
-            let outcome = inner.change(key, new, &expected, WriteOptions::new())?;
-            if outcome.applied {
-                return outcome.stored.map(|located| inner.value(&located)).transpose();
+            if inner.change(key, new, &expected, WriteOptions::new())?.applied {
+                return Ok(new.map(|new| Value::from(new.to_vec())));
             }
         }
     }
@@ -199,8 +201,6 @@ enum Expected<'a> {
 struct Outcome {
     applied: bool,
     existed: bool,
-    /// The entry that was put.
-    stored: Option<Located>,
 }
 
 impl Inner {
@@ -213,32 +213,36 @@ impl Inner {
         options: WriteOptions,
     ) -> Result<Outcome> {
         let writer = self.writer()?;
-        let mut draft = self.draft(key, value, options.ttl)?;
+        let guard = pin();
         let hash = self.keydir.hash(key);
-        let mut shard = self.keydir.shard(hash);
-        let Found { own, others } = self.find(&shard, hash, key)?;
+        // The table's memory is on its way while key and value are summed.
+        self.keydir.prefetch(hash, &guard);
+        let mut draft = self.draft(key, value, options.ttl)?;
+        let mut shard = self.shard(hash.shard())?;
+        let Found { own, others } = self.find(&shard, hash, key, &guard)?;
         let current = own.as_ref().map(|(_, located)| located).filter(|old| !old.expired);
         let existed = current.is_some();
         if !self.meets(current, expected)? {
-            return Ok(Outcome { applied: false, existed, stored: None });
+            return Ok(Outcome { applied: false, existed });
         }
         if value.is_none() && own.is_none() {
             drop(shard);
+            drop(guard);
             self.settle_nothing(options)?;
-            return Ok(Outcome { applied: true, existed, stored: None });
+            return Ok(Outcome { applied: true, existed });
         }
         draft.header.flags = draft.header.flags.with_if(others, Flags::COLLIDES);
-        let appended = self.append(&mut writer.log.lock(), std::slice::from_mut(&mut draft))?;
-        let mut stored = None;
-        for (address, size) in appended.addresses() {
+        let drafts = std::slice::from_mut(&mut draft);
+        let appended = self.append(&mut writer.log.lock(), drafts)?;
+        let segment = self.segments.get(appended.number, &guard);
+        for (address, size) in appended.addresses(drafts) {
             let new = value.is_some().then_some((address, size));
-            publish(&mut shard, hash, own.as_ref(), new, &appended.segment);
-            let (segment, offset) = (appended.segment.clone(), address.offset);
-            stored = new.map(|_| Located { segment, offset, size, expired: false });
+            publish(&mut shard, hash, own.as_ref(), new, segment);
         }
-        drop(shard);
+        drop((shard, own));
+        drop(guard);
         self.settle(&appended, options)?;
-        Ok(Outcome { applied: true, existed, stored })
+        Ok(Outcome { applied: true, existed })
     }
 
     /// Makes an entry of a change, with limits checked and sums taken, outside all locks.
@@ -262,10 +266,12 @@ impl Inner {
         Ok(Draft::put(key, value, ttl.map(|ttl| self.clock.after(ttl))))
     }
 
-    fn meets(&self, current: Option<&Located>, expected: &Expected<'_>) -> Result<bool> {
+    fn meets(&self, current: Option<&Located<'_>>, expected: &Expected<'_>) -> Result<bool> {
         Ok(match (expected, current) {
             (Expected::Anything, _) => true,
-            (Expected::Unchanged(place), current) => *place == current.map(Located::place),
+            (Expected::Unchanged(place), current) => {
+                *place == current.map(|located| located.stored.place())
+            }
             (Expected::Value(None), current) => current.is_none(),
             (Expected::Value(Some(_)), None) => false,
             (Expected::Value(Some(expected)), Some(current)) => self.value(current)? == **expected,
@@ -303,7 +309,7 @@ impl Inner {
 pub(super) fn publish(
     shard: &mut Shard<'_>,
     hash: KeyHash,
-    old: Option<&(Address, Located)>,
+    old: Option<&(Address, Located<'_>)>,
     new: Option<(Address, u64)>,
     segment: &Segment,
 ) {
@@ -316,6 +322,6 @@ pub(super) fn publish(
         (None, None) => {}
     }
     if let Some((_, located)) = old {
-        located.segment.lost(located.size);
+        located.stored.lost();
     }
 }

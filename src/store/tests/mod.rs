@@ -21,6 +21,7 @@ use std::time::Duration;
 use super::*;
 use crate::clock::Hands;
 use crate::entry::{Entry, Flags, Mark, Salt};
+use crate::epoch::pin;
 use crate::fs::twin::{Twin, Unsynced};
 use crate::manifest::Manifest;
 use crate::options::{AppendMode, WriteOptions};
@@ -174,9 +175,10 @@ fn snapshot(db: &Bitcask) -> Pairs {
 /// Returns what the keydir names, each entry checked: expired ones too.
 fn raw(db: &Bitcask) -> Model {
     let mut model = Model::new();
-    for shard in db.inner.keydir.each_shard() {
-        for address in shard.addresses() {
-            let segment = db.inner.segments.get(address.segment);
+    let guard = pin();
+    for number in 0..SHARD_COUNT {
+        for address in db.inner.shard(number).unwrap().addresses() {
+            let segment = db.inner.segments.get(address.segment, &guard);
             let stored = segment.entry(address.offset).unwrap();
             stored.check().unwrap();
             let entry = stored.entry();
@@ -219,6 +221,15 @@ fn check_with(db: &Bitcask, model: &Model, keys: &[Vec<u8>]) {
         assert_eq!(Some(&buffer), value.or(Some(&Vec::new())), "get_into {key:?}");
         assert_eq!(db.contains_key(key).unwrap(), value.is_some(), "contains_key {key:?}");
     }
+    let asked: Vec<&Vec<u8>> = model.keys().chain(keys).collect();
+    let expected: Vec<Option<&Vec<u8>>> = asked.iter().map(|key| pairs.get(*key)).collect();
+    let many = db.get_many(&asked).unwrap();
+    let many: Vec<_> = many.into_iter().map(|value| value.map(Vec::from)).collect();
+    assert_eq!(many.iter().map(Option::as_ref).collect::<Vec<_>>(), expected, "get_many");
+    let mut lent = Vec::new();
+    let gather = |at, value: Option<&[u8]>| lent.push((at, value.map(<[u8]>::to_vec)));
+    db.get_many_with(&asked, gather).unwrap();
+    assert_eq!(lent, (0..).zip(many).collect::<Vec<_>>(), "get_many_with");
     assert_eq!(db.len(), model.len() as u64, "len");
     assert_eq!(db.is_empty(), model.is_empty(), "is_empty");
     assert_eq!(raw(db), *model, "what the keydir names");
@@ -232,9 +243,10 @@ fn check(db: &Bitcask, model: &Model) {
 /// Checks a store's figures against what the keydir names.
 fn check_figures(db: &Bitcask) {
     let mut sizes = BTreeMap::<u32, u64>::new();
-    for shard in db.inner.keydir.each_shard() {
-        for address in shard.addresses() {
-            let segment = db.inner.segments.get(address.segment);
+    let guard = pin();
+    for number in 0..SHARD_COUNT {
+        for address in db.inner.shard(number).unwrap().addresses() {
+            let segment = db.inner.segments.get(address.segment, &guard);
             let size = segment.entry(address.offset).unwrap().entry().header.entry_size();
             *sizes.entry(address.segment).or_default() += size;
         }

@@ -1,0 +1,235 @@
+//! One shard: a table that is read without a lock, and the lock of its one writer.
+//!
+//! - A shard has no table until it is filled, newest entry first, by the rebuild rule in
+//!   [`Fill::add`]. The table is then published whole; a fill that fails leaves nothing behind.
+//! - Tables grow by a half. Each shard has sizes of its own, so that they don't all grow at once:
+//!   the memory of all is then always about what it is on average.
+
+use parking_lot::{Mutex, MutexGuard};
+
+use super::hash::KeyHash;
+use super::table::{SlotFlags, Table};
+use super::{Address, Filling, Found};
+use crate::epoch::{Guard, Published, pin};
+use crate::error::Result;
+
+/// Sizes of tables rise by a half from these many buckets on, and below it one by one.
+const STEPS_FROM: usize = 8;
+/// As many different rows of sizes there are.
+const PHASES: usize = 16;
+
+/// A shard where it lies. A cache line of its own, so that shards don't slow each other down.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub(super) struct Home {
+    table: Published<Table>,
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Counts {
+    live: usize,
+    removed: usize,
+}
+
+impl Home {
+    /// Returns the table; nothing as long as it is not filled.
+    pub(super) fn table<'a>(&'a self, guard: &'a Guard) -> Option<&'a Table> {
+        self.table.get(guard)
+    }
+
+    pub(super) fn lock(&self, number: usize) -> Shard<'_> {
+        Shard { home: self, number, counts: self.counts.lock(), guard: pin() }
+    }
+}
+
+/// One shard, locked by its writer.
+#[derive(Debug)]
+pub(crate) struct Shard<'a> {
+    home: &'a Home,
+    number: usize,
+    counts: MutexGuard<'a, Counts>,
+    guard: Guard,
+}
+
+impl Shard<'_> {
+    /// Returns whether the shard's entries are in its table. Before that it can only be filled.
+    pub(crate) fn is_filled(&self) -> bool {
+        self.home.table.get(&self.guard).is_some()
+    }
+
+    pub(super) fn number(&self) -> usize {
+        self.number
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.counts.live
+    }
+
+    /// Returns the memory that the shard takes, in bytes.
+    pub(crate) fn size(&self) -> usize {
+        size_of::<Home>() + self.home.table.get(&self.guard).map_or(0, Table::size)
+    }
+
+    /// Finds a key's slot, and whether other keys share its hash bits: probes to the end of the
+    /// chain, past the key's own slot. `own` reads the entry and answers if it is the key's.
+    pub(crate) fn find<T>(
+        &self,
+        hash: KeyHash,
+        mut own: impl FnMut(Address) -> Result<Option<T>>,
+    ) -> Result<Found<T>> {
+        let mut found = Found { own: None, others: false };
+        self.table().find(hash, |address, _| {
+            // A key has one slot, so once it is found every other slot is another key's.
+            match if found.own.is_none() { own(address)? } else { None } {
+                Some(made) => found.own = Some((address, made)),
+                None => found.others = true,
+            }
+            Ok(None::<()>)
+        })?;
+        Ok(found)
+    }
+
+    /// Publishes a key's newest entry, in place of the one that `old` names.
+    pub(crate) fn publish(&mut self, hash: KeyHash, old: Option<Address>, new: Address) {
+        let replaced = old.is_some_and(|old| self.table().replace(hash, old, new));
+        if !replaced {
+            self.make_room();
+            let reused = self.table().insert(hash, new, SlotFlags::default());
+            self.counts.inserted(reused);
+        }
+    }
+
+    /// Removes a key's slot.
+    pub(crate) fn remove(&mut self, hash: KeyHash, address: Address) {
+        let removed = self.table().remove(hash, address);
+        self.counts.removed(usize::from(removed));
+    }
+
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = Address> {
+        self.table().addresses()
+    }
+
+    /// Begins to fill the shard, with at most as many entries as this.
+    ///
+    /// The room is made first: a table that is filled in the order of its buckets would be crowded
+    /// at one end for as long as it grows.
+    pub(crate) fn start_filling(&self, at_most: usize) -> Fill {
+        let table = Table::new(buckets_for(at_most, self.number));
+        Fill { table, counts: Counts::default(), number: self.number }
+    }
+
+    /// Publishes what the shard was filled with.
+    pub(crate) fn filled(&mut self, fill: Fill) {
+        *self.counts = fill.counts;
+        self.home.table.replace(Some(fill.table), &self.guard);
+    }
+
+    /// Empties the shard; it is filled then.
+    pub(crate) fn clear(&mut self) {
+        let empty = self.start_filling(0);
+        self.filled(empty);
+    }
+
+    fn table(&self) -> &Table {
+        match self.home.table.get(&self.guard) {
+            Some(table) => table,
+            None => unreachable!("shard {} is used before it is filled", self.number),
+        }
+    }
+
+    /// Grows the table, or clears removed slots out of it, before an insert would overload it.
+    fn make_room(&mut self) {
+        let buckets = self.table().buckets();
+        let Counts { live, removed } = *self.counts;
+        if Table::buckets_for(live + removed + 1) <= buckets {
+            return;
+        }
+        // Where it is removed slots that fill the table, it is as large as it has to be.
+        let crowded = Table::buckets_for(live + 1) > buckets * 3 / 4;
+        let buckets = if crowded { next_size(buckets, self.number) } else { buckets };
+        let table = self.table().rebuilt(buckets);
+        self.home.table.replace(Some(table), &self.guard);
+        self.counts.removed = 0;
+    }
+}
+
+impl Counts {
+    fn inserted(&mut self, reused: bool) {
+        self.live += 1;
+        self.removed -= usize::from(reused);
+    }
+
+    fn removed(&mut self, slots: usize) {
+        self.live -= slots;
+        self.removed += slots;
+    }
+}
+
+/// A table that is being filled, and that nobody else sees yet.
+#[derive(Debug)]
+pub(crate) struct Fill {
+    table: Table,
+    counts: Counts,
+    number: usize,
+}
+
+impl Fill {
+    /// Fills in an entry unless a newer one has killed it; says whether it is live or holds its
+    /// place as a tombstone.
+    ///
+    /// Entries come newest first. One with the hash bits of a held entry is dead if that one is
+    /// not flagged *collides* (then no other key with these bits had a slot when it was written,
+    /// so whatever is older is the same key, or was deleted), or if their keys are equal.
+    pub(crate) fn add(
+        &mut self,
+        entry: Filling,
+        mut same_key: impl FnMut(Address, Address) -> Result<bool>,
+    ) -> Result<bool> {
+        let killed = self.table.find(entry.hash, |held, flags| {
+            let kills = !flags.has(SlotFlags::COLLIDES) || same_key(held, entry.address)?;
+            Ok(kills.then_some(()))
+        });
+        if killed?.is_some() {
+            return Ok(false);
+        }
+        let flags = SlotFlags::default()
+            .with_if(entry.tombstone, SlotFlags::TOMBSTONE)
+            .with_if(entry.collides, SlotFlags::COLLIDES);
+        self.counts.inserted(self.table.insert(entry.hash, entry.address, flags));
+        Ok(true)
+    }
+
+    /// Lets go of the tombstones, which have held their places, and of room for entries that
+    /// turned out to be dead.
+    pub(crate) fn finish(mut self) -> Self {
+        self.counts.removed(self.table.sweep(SlotFlags::TOMBSTONE));
+        let buckets = buckets_for(self.counts.live, self.number);
+        if self.counts.removed > 0 || buckets < self.table.buckets() {
+            self.table = self.table.rebuilt(buckets);
+            self.counts.removed = 0;
+        }
+        self
+    }
+}
+
+/// Returns the size of a shard's table for as many slots, in buckets.
+fn buckets_for(slots: usize, shard: usize) -> usize {
+    match Table::buckets_for(slots) {
+        0 => 0,
+        needed => next_size(needed - 1, shard),
+    }
+}
+
+/// Returns the next larger size of a shard's table, in buckets.
+fn next_size(buckets: usize, shard: usize) -> usize {
+    if buckets < STEPS_FROM {
+        return buckets + 1;
+    }
+    // In sixteenths, so that the rows of sizes stay apart.
+    let mut size = STEPS_FROM * PHASES + shard % PHASES * (STEPS_FROM / 2);
+    while size / PHASES <= buckets {
+        size += size / 2;
+    }
+    size / PHASES
+}
