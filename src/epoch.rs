@@ -9,6 +9,8 @@
 #![expect(unsafe_code, reason = "what a shared pointer names has to be borrowed, and freed once")]
 
 use std::fmt;
+use std::ops::Deref;
+use std::ptr;
 use std::sync::atomic::Ordering;
 
 use crossbeam_epoch::{Atomic, Owned, Shared};
@@ -62,6 +64,136 @@ impl<T: Send + Sync + fmt::Debug + 'static> fmt::Debug for Published<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Published").field(&self.get(&pin())).finish()
     }
+}
+
+/// Items in a number that a [`Length`] can tell.
+#[derive(Debug)]
+pub(crate) struct Slice<T> {
+    items: Box<[T]>,
+    length: Length,
+}
+
+/// A length that seven bits tell: 4, 5, 6 or 7 quarters of a power of two, rounded down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Length {
+    tag: usize,
+}
+
+impl Length {
+    const TAGS: usize = 1 << 7;
+
+    /// Returns the shortest length of a row that is at least `wanted`.
+    ///
+    /// There are two rows, of every other length: each next one is longer by a third or a half.
+    pub(crate) fn at_least(wanted: usize, row: usize) -> Self {
+        let row = (row % 2..Self::TAGS).step_by(2).map(|tag| Self { tag });
+        let long_enough = row.skip_while(|length| length.get() < wanted);
+        // The last one takes more memory than there can be.
+        long_enough.take(1).last().unwrap_or(Self { tag: Self::TAGS - 1 })
+    }
+
+    const fn get(self) -> usize {
+        (4 + self.tag % 4) << (self.tag / 4) >> 2
+    }
+}
+
+impl<T: Default> Slice<T> {
+    pub(crate) fn new(length: Length) -> Self {
+        Self { items: (0..length.get()).map(|_| T::default()).collect(), length }
+    }
+}
+
+impl<T> Slice<T> {
+    pub(crate) fn length(&self) -> Length {
+        self.length
+    }
+}
+
+impl<T> Deref for Slice<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.items
+    }
+}
+
+/// A slice that can be read while it is being replaced, or nothing.
+///
+/// Its length is told by the low bits of the pointer, so that an item is found with one load less,
+/// and from a place that is likely in the cache. `T` is aligned to that many bits.
+pub(crate) struct PublishedSlice<T>(Atomic<T>);
+
+impl<T> Default for PublishedSlice<T> {
+    fn default() -> Self {
+        Self(Atomic::null())
+    }
+}
+
+impl<T: Send + Sync + 'static> PublishedSlice<T> {
+    const ALIGNED: () = assert!(align_of::<T>() >= Length::TAGS);
+
+    /// Borrows what is published now.
+    pub(crate) fn get<'a>(&'a self, guard: &'a Guard) -> Option<&'a [T]> {
+        let shared = self.0.load(Ordering::Acquire, guard);
+        if shared.is_null() {
+            return None;
+        }
+        let length = Length { tag: shared.tag() };
+        // SAFETY: a pointer that is not null came from a box in `replace`, and its tag from the
+        // length of that box. It was published with a swap that this Acquire load synchronizes
+        // with, so all items are seen initialized. They are freed in two places: by `replace`,
+        // after all guards are gone that were there when they were unlinked, this one among them;
+        // and by `drop`, which needs the `self` that the result borrows. Nobody has a `&mut` to
+        // them before that.
+        Some(unsafe { std::slice::from_raw_parts(shared.as_raw(), length.get()) })
+    }
+
+    /// Publishes another slice; what was there is freed when nobody reads it.
+    pub(crate) fn replace(&self, new: Slice<T>, guard: &Guard) {
+        let () = Self::ALIGNED;
+        let first = Box::into_raw(new.items).cast::<T>();
+        let new = Shared::from(first.cast_const()).with_tag(new.length.tag);
+        let old = self.0.swap(new, Ordering::AcqRel, guard);
+        if !old.is_null() {
+            let (first, length) = (old.as_raw().cast_mut(), Length { tag: old.tag() });
+            // SAFETY: the swap has unlinked the old items, and handed them to this thread alone,
+            // so they are retired once, as what they came from. Who still borrows them holds a
+            // guard from before the swap, which the deferred call waits for. It may be made on
+            // another thread: `T` is `Send`, and the closure owns what it uses.
+            unsafe { guard.defer_unchecked(move || free(first, length)) }
+        }
+    }
+}
+
+impl<T> Drop for PublishedSlice<T> {
+    fn drop(&mut self) {
+        // SAFETY: `&mut self`: nobody borrows from this any more, and nobody else can take the
+        // pointer, which needs no guard therefore; if it is not null it came from a box of the
+        // length that its tag tells.
+        unsafe {
+            let last = self.0.load(Ordering::Relaxed, crossbeam_epoch::unprotected());
+            if !last.is_null() {
+                free(last.as_raw().cast_mut(), Length { tag: last.tag() });
+            }
+        }
+    }
+}
+
+impl<T: Send + Sync + fmt::Debug + 'static> fmt::Debug for PublishedSlice<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PublishedSlice").field(&self.get(&pin())).finish()
+    }
+}
+
+/// Frees the items of a slice.
+///
+/// # Safety
+///
+/// They came from a box of this length, and nobody uses them any more.
+unsafe fn free<T>(first: *mut T, length: Length) {
+    let items = ptr::slice_from_raw_parts_mut(first, length.get());
+    // SAFETY: what the caller promises.
+    drop(unsafe { Box::from_raw(items) });
 }
 
 #[cfg(test)]
@@ -124,5 +256,63 @@ mod tests {
         });
         drop(published);
         assert!(freed.load(Ordering::Relaxed) as u64 <= VALUES);
+    }
+
+    #[test]
+    fn lengths_rise_by_a_third_or_a_half_and_the_rows_alternate() {
+        for row in 0..2 {
+            let mut length = Length::at_least(0, row);
+            assert_eq!(length.get(), 1);
+            while length.get() < 1 << 24 {
+                let longer = Length::at_least(length.get() + 1, row);
+                assert!(longer.get() > length.get());
+                assert!(longer.get() <= (length.get() * 3).div_ceil(2), "{length:?}");
+                length = longer;
+            }
+        }
+        assert_eq!(Length::at_least(4, 0).get(), 4);
+        assert_eq!(Length::at_least(4, 1).get(), 5);
+        assert_eq!(Length::at_least(9, 1).get(), 10);
+        assert!(Length::at_least(usize::MAX, 0).get() > 1 << 31);
+    }
+
+    /// Aligned as the tag needs it.
+    #[derive(Default)]
+    #[repr(align(128))]
+    struct Aligned(Option<Counted>);
+
+    #[test]
+    fn slices_are_seen_whole_while_they_are_replaced_and_freed_once() {
+        const ROUNDS: usize = if cfg!(miri) { 12 } else { 60 };
+        let freed = Arc::new(AtomicUsize::new(0));
+        let published = PublishedSlice::default();
+        assert!(published.get(&pin()).is_none());
+        let publish = |wanted: usize| {
+            let mut slice: Slice<Aligned> = Slice::new(Length::at_least(wanted, wanted));
+            for item in &mut slice.items {
+                item.0 = Some(Counted(Arc::clone(&freed), wanted as u64));
+            }
+            let len = slice.len();
+            published.replace(slice, &pin());
+            len
+        };
+        let mut made = publish(1);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let mut last = 1;
+                    while last < ROUNDS as u64 {
+                        let guard = pin();
+                        let seen = published.get(&guard).unwrap();
+                        last = seen[0].0.as_ref().unwrap().1;
+                        assert!(seen.iter().all(|item| item.0.as_ref().unwrap().1 == last));
+                        thread::yield_now();
+                    }
+                });
+            }
+            made += (2..=ROUNDS).map(publish).sum::<usize>();
+        });
+        drop(published);
+        assert!(freed.load(Ordering::Relaxed) <= made);
     }
 }

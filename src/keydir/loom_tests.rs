@@ -1,6 +1,6 @@
 //! The ordering argument of `table.rs`, checked under every order that the memory model allows.
 //!
-//! A model has a table of one bucket, a log of a few entries, one writer and one or two readers.
+//! A model has a table of two buckets, a log of a few entries, one writer and one or two readers.
 //! An entry is a number that names its key, stored before the slot that names the entry is
 //! published, as the log does it. Run by:
 //!
@@ -14,7 +14,7 @@ use loom::thread;
 
 use super::Address;
 use super::hash::KeyHash;
-use super::table::{SlotFlags, Table};
+use super::table::{Pair, SlotFlags, Table};
 
 /// A key; its number is what the log says of its entries. Never zero.
 #[derive(Clone, Copy)]
@@ -35,7 +35,7 @@ const C: Key = key(3, 100, 2);
 const D: Key = key(4, 100, 1);
 
 struct Model {
-    tables: [Table; 2],
+    tables: [Vec<Pair>; 2],
     /// Which of them is published.
     current: AtomicUsize,
     /// By entry, the number of its key; zero before it is written.
@@ -45,14 +45,14 @@ struct Model {
 impl Model {
     fn new() -> Self {
         Self {
-            tables: [Table::new(1), Table::new(2)],
+            tables: [vec![Pair::default()], vec![Pair::default(), Pair::default()]],
             current: AtomicUsize::new(0),
             log: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 
-    fn table(&self) -> &Table {
-        &self.tables[self.current.load(Ordering::Acquire)]
+    fn table(&self) -> Table<'_> {
+        Table::from(&*self.tables[self.current.load(Ordering::Acquire)])
     }
 
     fn append(&self, entry: usize, key: Key) -> Address {
@@ -187,9 +187,7 @@ fn keys_are_found_while_the_table_grows() {
     };
     let write = |model: &Model| {
         // As the writer of a shard does it: into a table that nobody sees, then published.
-        let hash = A.hash;
-        let copied = model.tables[0].find(hash, |address, _| Ok(Some(address))).unwrap();
-        model.tables[1].insert(hash, copied.unwrap(), SlotFlags::default());
+        model.table().copy_to(Table::from(&*model.tables[1]));
         model.current.store(1, Ordering::Release);
         model.put(1, B);
         assert_eq!(model.get(B), Some(1));

@@ -2,27 +2,22 @@
 //!
 //! - A shard has no table until it is filled, newest entry first, by the rebuild rule in
 //!   [`Fill::add`]. The table is then published whole; a fill that fails leaves nothing behind.
-//! - Tables grow by a half. Each shard has sizes of its own, so that they don't all grow at once:
-//!   the memory of all is then always about what it is on average.
+//! - Tables grow by a third or a half. Every other shard has other sizes, so that they don't all
+//!   grow at once: the memory of all is then never far from what it is on average.
 
 use parking_lot::{Mutex, MutexGuard};
 
 use super::hash::KeyHash;
-use super::table::{SlotFlags, Table};
+use super::table::{Pair, SlotFlags, Table};
 use super::{Address, Filling, Found};
-use crate::epoch::{Guard, Published, pin};
+use crate::epoch::{Guard, Length, PublishedSlice, Slice, pin};
 use crate::error::Result;
-
-/// Sizes of tables rise by a half from these many buckets on, and below it one by one.
-const STEPS_FROM: usize = 8;
-/// As many different rows of sizes there are.
-const PHASES: usize = 16;
 
 /// A shard where it lies. A cache line of its own, so that shards don't slow each other down.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(super) struct Home {
-    table: Published<Table>,
+    table: PublishedSlice<Pair>,
     counts: Mutex<Counts>,
 }
 
@@ -34,8 +29,8 @@ struct Counts {
 
 impl Home {
     /// Returns the table; nothing as long as it is not filled.
-    pub(super) fn table<'a>(&'a self, guard: &'a Guard) -> Option<&'a Table> {
-        self.table.get(guard)
+    pub(super) fn table<'a>(&'a self, guard: &'a Guard) -> Option<Table<'a>> {
+        self.table.get(guard).map(Table::from)
     }
 
     pub(super) fn lock(&self, number: usize) -> Shard<'_> {
@@ -55,7 +50,7 @@ pub(crate) struct Shard<'a> {
 impl Shard<'_> {
     /// Returns whether the shard's entries are in its table. Before that it can only be filled.
     pub(crate) fn is_filled(&self) -> bool {
-        self.home.table.get(&self.guard).is_some()
+        self.home.table(&self.guard).is_some()
     }
 
     pub(super) fn number(&self) -> usize {
@@ -68,7 +63,7 @@ impl Shard<'_> {
 
     /// Returns the memory that the shard takes, in bytes.
     pub(crate) fn size(&self) -> usize {
-        size_of::<Home>() + self.home.table.get(&self.guard).map_or(0, Table::size)
+        size_of::<Home>() + self.home.table.get(&self.guard).map_or(0, size_of_val)
     }
 
     /// Finds a key's slot, and whether other keys share its hash bits: probes to the end of the
@@ -115,14 +110,14 @@ impl Shard<'_> {
     /// The room is made first: a table that is filled in the order of its buckets would be crowded
     /// at one end for as long as it grows.
     pub(crate) fn start_filling(&self, at_most: usize) -> Fill {
-        let table = Table::new(buckets_for(at_most, self.number));
-        Fill { table, counts: Counts::default(), number: self.number }
+        let pairs = Slice::new(length_for(at_most, self.number));
+        Fill { pairs, counts: Counts::default(), number: self.number }
     }
 
     /// Publishes what the shard was filled with.
     pub(crate) fn filled(&mut self, fill: Fill) {
         *self.counts = fill.counts;
-        self.home.table.replace(Some(fill.table), &self.guard);
+        self.home.table.replace(fill.pairs, &self.guard);
     }
 
     /// Empties the shard; it is filled then.
@@ -131,8 +126,8 @@ impl Shard<'_> {
         self.filled(empty);
     }
 
-    fn table(&self) -> &Table {
-        match self.home.table.get(&self.guard) {
+    fn table(&self) -> Table<'_> {
+        match self.home.table(&self.guard) {
             Some(table) => table,
             None => unreachable!("shard {} is used before it is filled", self.number),
         }
@@ -140,16 +135,17 @@ impl Shard<'_> {
 
     /// Grows the table, or clears removed slots out of it, before an insert would overload it.
     fn make_room(&mut self) {
-        let buckets = self.table().buckets();
         let Counts { live, removed } = *self.counts;
-        if Table::buckets_for(live + removed + 1) <= buckets {
+        let len = self.home.table.get(&self.guard).map_or(0, <[Pair]>::len);
+        if Table::pairs_for(live + removed + 1) <= len {
             return;
         }
         // Where it is removed slots that fill the table, it is as large as it has to be.
-        let crowded = Table::buckets_for(live + 1) > buckets * 3 / 4;
-        let buckets = if crowded { next_size(buckets, self.number) } else { buckets };
-        let table = self.table().rebuilt(buckets);
-        self.home.table.replace(Some(table), &self.guard);
+        let crowded = Table::pairs_for(live + 1) > len * 3 / 4;
+        let wanted = if crowded { len + 1 } else { len };
+        let pairs = Slice::new(Length::at_least(wanted, self.number));
+        self.table().copy_to(Table::from(&*pairs));
+        self.home.table.replace(pairs, &self.guard);
         self.counts.removed = 0;
     }
 }
@@ -169,7 +165,7 @@ impl Counts {
 /// A table that is being filled, and that nobody else sees yet.
 #[derive(Debug)]
 pub(crate) struct Fill {
-    table: Table,
+    pairs: Slice<Pair>,
     counts: Counts,
     number: usize,
 }
@@ -186,7 +182,7 @@ impl Fill {
         entry: Filling,
         mut same_key: impl FnMut(Address, Address) -> Result<bool>,
     ) -> Result<bool> {
-        let killed = self.table.find(entry.hash, |held, flags| {
+        let killed = self.table().find(entry.hash, |held, flags| {
             let kills = !flags.has(SlotFlags::COLLIDES) || same_key(held, entry.address)?;
             Ok(kills.then_some(()))
         });
@@ -196,40 +192,31 @@ impl Fill {
         let flags = SlotFlags::default()
             .with_if(entry.tombstone, SlotFlags::TOMBSTONE)
             .with_if(entry.collides, SlotFlags::COLLIDES);
-        self.counts.inserted(self.table.insert(entry.hash, entry.address, flags));
+        let reused = self.table().insert(entry.hash, entry.address, flags);
+        self.counts.inserted(reused);
         Ok(true)
     }
 
     /// Lets go of the tombstones, which have held their places, and of room for entries that
     /// turned out to be dead.
     pub(crate) fn finish(mut self) -> Self {
-        self.counts.removed(self.table.sweep(SlotFlags::TOMBSTONE));
-        let buckets = buckets_for(self.counts.live, self.number);
-        if self.counts.removed > 0 || buckets < self.table.buckets() {
-            self.table = self.table.rebuilt(buckets);
-            self.counts.removed = 0;
+        let tombstones = self.table().sweep(SlotFlags::TOMBSTONE);
+        self.counts.removed(tombstones);
+        let length = length_for(self.counts.live, self.number);
+        if tombstones > 0 || length != self.pairs.length() {
+            let pairs = Slice::new(length);
+            self.table().copy_to(Table::from(&*pairs));
+            (self.pairs, self.counts.removed) = (pairs, 0);
         }
         self
     }
-}
 
-/// Returns the size of a shard's table for as many slots, in buckets.
-fn buckets_for(slots: usize, shard: usize) -> usize {
-    match Table::buckets_for(slots) {
-        0 => 0,
-        needed => next_size(needed - 1, shard),
+    fn table(&self) -> Table<'_> {
+        Table::from(&*self.pairs)
     }
 }
 
-/// Returns the next larger size of a shard's table, in buckets.
-fn next_size(buckets: usize, shard: usize) -> usize {
-    if buckets < STEPS_FROM {
-        return buckets + 1;
-    }
-    // In sixteenths, so that the rows of sizes stay apart.
-    let mut size = STEPS_FROM * PHASES + shard % PHASES * (STEPS_FROM / 2);
-    while size / PHASES <= buckets {
-        size += size / 2;
-    }
-    size / PHASES
+/// Returns the length of a shard's table for as many slots.
+fn length_for(slots: usize, shard: usize) -> Length {
+    Length::at_least(Table::pairs_for(slots), shard)
 }

@@ -139,34 +139,32 @@ impl Cell {
 #[repr(align(64))]
 struct Bucket([Cell; BUCKET_LEN]);
 
-/// A shard's slots.
+/// What tables are counted in: two buckets, for their alignment's sake.
 #[derive(Debug, Default)]
-pub(super) struct Table {
-    buckets: Box<[Bucket]>,
+#[repr(align(128))]
+pub(super) struct Pair([Bucket; 2]);
+
+/// A shard's slots, borrowed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Table<'a> {
+    pairs: &'a [Pair],
 }
 
-impl Table {
-    pub(super) fn new(buckets: usize) -> Self {
-        Self { buckets: (0..buckets).map(|_| Bucket::default()).collect() }
+impl<'a> From<&'a [Pair]> for Table<'a> {
+    fn from(pairs: &'a [Pair]) -> Self {
+        Self { pairs }
     }
+}
 
-    /// Returns the fewest buckets that this many slots may be in.
-    pub(super) fn buckets_for(slots: usize) -> usize {
-        (slots * 8).div_ceil(LOAD_MAX_EIGHTHS * BUCKET_LEN)
-    }
-
-    pub(super) fn buckets(&self) -> usize {
-        self.buckets.len()
-    }
-
-    /// Returns the memory that the table takes, in bytes.
-    pub(super) fn size(&self) -> usize {
-        size_of_val(&*self.buckets)
+impl<'a> Table<'a> {
+    /// Returns the fewest pairs of buckets that this many slots may be in.
+    pub(super) fn pairs_for(slots: usize) -> usize {
+        (slots * 8).div_ceil(LOAD_MAX_EIGHTHS * BUCKET_LEN * 2)
     }
 
     /// Shows all slots with these hash bits to a closure, until it has made something of one.
     pub(super) fn find<T>(
-        &self,
+        self,
         hash: KeyHash,
         mut make: impl FnMut(Address, SlotFlags) -> Result<Option<T>>,
     ) -> Result<Option<T>> {
@@ -182,49 +180,55 @@ impl Table {
 
     /// Adds a slot; there may be others with the same hash bits. The caller has seen to room.
     /// Says whether a removed slot was used again.
-    pub(super) fn insert(&self, hash: KeyHash, address: Address, flags: SlotFlags) -> bool {
+    pub(super) fn insert(self, hash: KeyHash, address: Address, flags: SlotFlags) -> bool {
         self.insert_slot(Slot::new(hash, address, flags))
     }
 
     /// Makes a slot name another entry of its key. Says whether there was such a slot.
-    pub(super) fn replace(&self, hash: KeyHash, old: Address, new: Address) -> bool {
+    pub(super) fn replace(self, hash: KeyHash, old: Address, new: Address) -> bool {
         let new = Slot::new(hash, new, SlotFlags::default());
         self.cell(hash, old).map(|cell| cell.store(new)).is_some()
     }
 
     /// Removes a slot. Says whether there was such a slot.
-    pub(super) fn remove(&self, hash: KeyHash, address: Address) -> bool {
+    pub(super) fn remove(self, hash: KeyHash, address: Address) -> bool {
         self.cell(hash, address).map(Cell::remove).is_some()
     }
 
     /// Removes all slots with a flag; returns how many those were.
-    pub(super) fn sweep(&self, flag: SlotFlags) -> usize {
+    pub(super) fn sweep(self, flag: SlotFlags) -> usize {
         let flagged = self.slots().filter(|(_, slot)| slot.flags().has(flag));
         flagged.map(|(cell, _)| cell.remove()).count()
     }
 
-    pub(super) fn addresses(&self) -> impl Iterator<Item = Address> {
+    pub(super) fn addresses(self) -> impl Iterator<Item = Address> + 'a {
         self.slots().map(|(_, slot)| slot.address())
     }
 
-    /// Returns a table with the same slots and room for others. Buckets rise with the
-    /// fingerprint, whatever their number, so this is one sweep over both.
-    pub(super) fn rebuilt(&self, buckets: usize) -> Self {
-        let table = Self::new(buckets);
+    /// Copies all slots into an empty table. Buckets rise with the fingerprint, whatever their
+    /// number, so this is one sweep over both.
+    pub(super) fn copy_to(self, other: Table<'_>) {
         for (_, slot) in self.slots() {
-            table.insert_slot(slot);
+            other.insert_slot(slot);
         }
-        table
     }
 
     /// Asks for the memory that a look-up will read first.
-    pub(super) fn prefetch(&self, hash: KeyHash) {
-        if let Some(bucket) = self.buckets.get(hash.bucket(self.buckets.len())) {
+    pub(super) fn prefetch(self, hash: KeyHash) {
+        if let Some(bucket) = self.bucket(hash.bucket(self.buckets_len())) {
             crate::prefetch::prefetch(bucket);
         }
     }
 
-    fn insert_slot(&self, slot: Slot) -> bool {
+    fn buckets_len(self) -> usize {
+        self.pairs.len() * 2
+    }
+
+    fn bucket(self, at: usize) -> Option<&'a Bucket> {
+        self.pairs.get(at / 2)?.0.get(at % 2)
+    }
+
+    fn insert_slot(self, slot: Slot) -> bool {
         let free = self.walk(slot.hash(), |cell, fingerprint| {
             (fingerprint <= REMOVED).then_some((cell, fingerprint == REMOVED))
         });
@@ -235,7 +239,7 @@ impl Table {
         reused
     }
 
-    fn cell(&self, hash: KeyHash, address: Address) -> Option<&Cell> {
+    fn cell(self, hash: KeyHash, address: Address) -> Option<&'a Cell> {
         self.walk(hash, |cell, fingerprint| {
             let is_it = fingerprint == hash.fingerprint && {
                 let slot = cell.load_word(fingerprint);
@@ -245,8 +249,9 @@ impl Table {
         })
     }
 
-    fn slots(&self) -> impl Iterator<Item = (&Cell, Slot)> {
-        self.buckets.iter().flat_map(|bucket| &bucket.0).filter_map(|cell| {
+    fn slots(self) -> impl Iterator<Item = (&'a Cell, Slot)> {
+        let buckets = self.pairs.iter().flat_map(|pair| &pair.0);
+        buckets.flat_map(|bucket| &bucket.0).filter_map(|cell| {
             let fingerprint = cell.fingerprint.load(Ordering::Acquire);
             (fingerprint > REMOVED).then(|| (cell, cell.load_word(fingerprint)))
         })
@@ -254,21 +259,22 @@ impl Table {
 
     /// Visits the slots that a key with this hash may lie in, the first empty one last, until
     /// `visit` has found what it looks for.
-    fn walk<'a, T>(
-        &'a self,
+    fn walk<T>(
+        self,
         hash: KeyHash,
         mut visit: impl FnMut(&'a Cell, u64) -> Option<T>,
     ) -> Option<T> {
-        let start = hash.bucket(self.buckets.len());
-        let (before, after) = self.buckets.split_at_checked(start)?;
-        for bucket in after.iter().chain(before) {
-            for cell in &bucket.0 {
+        let len = self.buckets_len();
+        let mut at = hash.bucket(len);
+        for _ in 0..len {
+            for cell in &self.bucket(at)?.0 {
                 let fingerprint = cell.fingerprint.load(Ordering::Acquire);
                 let found = visit(cell, fingerprint);
                 if found.is_some() || fingerprint == EMPTY {
                     return found;
                 }
             }
+            at = if at + 1 == len { 0 } else { at + 1 };
         }
         None
     }
@@ -278,7 +284,11 @@ impl Table {
 mod tests {
     use super::*;
 
-    fn addresses(table: &Table, hash: KeyHash) -> Vec<(Address, SlotFlags)> {
+    fn pairs(len: usize) -> Vec<Pair> {
+        (0..len).map(|_| Pair::default()).collect()
+    }
+
+    fn addresses(table: Table<'_>, hash: KeyHash) -> Vec<(Address, SlotFlags)> {
         let mut found = Vec::new();
         let gather = |address, flags| {
             found.push((address, flags));
@@ -290,39 +300,34 @@ mod tests {
 
     #[test]
     fn equal_hash_bits_live_side_by_side() {
-        let table = Table::new(Table::buckets_for(20));
+        let pairs = pairs(Table::pairs_for(20));
+        let table = Table::from(&*pairs);
         let hash = KeyHash { fingerprint: 7 << 60, extra: 7 };
         let address = |at: u64| Address { segment: 0, offset: at * 8 };
         for at in 0..20 {
             assert!(!table.insert(hash, address(at), SlotFlags::default()));
         }
-        assert_eq!(addresses(&table, hash).len(), 20);
+        assert_eq!(addresses(table, hash).len(), 20);
         assert!(table.remove(hash, address(3)));
         assert!(!table.remove(hash, address(3)));
-        assert_eq!(addresses(&table, hash).len(), 19);
-        assert!(addresses(&table, hash).iter().all(|(found, _)| *found != address(3)));
+        assert_eq!(addresses(table, hash).len(), 19);
+        assert!(addresses(table, hash).iter().all(|(found, _)| *found != address(3)));
         // The removed slot is used again, before the chain gets longer.
         assert!(table.insert(hash, address(30), SlotFlags::default()));
-        assert_eq!(addresses(&table, hash)[3].0, address(30));
+        assert_eq!(addresses(table, hash)[3].0, address(30));
     }
 
     #[test]
     fn the_extremes_of_a_slot_fit() {
-        let table = Table::new(1);
+        let (pairs, others) = (pairs(1), pairs(3));
+        let (table, rebuilt) = (Table::from(&*pairs), Table::from(&*others));
         let hash = KeyHash { fingerprint: u64::MAX, extra: 0xfff };
         let address = Address { segment: (1 << 18) - 1, offset: (512 << 20) - 8 };
         table.insert(hash, address, SlotFlags::TOMBSTONE);
-        assert_eq!(addresses(&table, hash), [(address, SlotFlags::TOMBSTONE)]);
-        let rebuilt = table.rebuilt(3);
-        assert_eq!(addresses(&rebuilt, hash), [(address, SlotFlags::TOMBSTONE)]);
+        assert_eq!(addresses(table, hash), [(address, SlotFlags::TOMBSTONE)]);
+        table.copy_to(rebuilt);
+        assert_eq!(addresses(rebuilt, hash), [(address, SlotFlags::TOMBSTONE)]);
         assert_eq!(table.sweep(SlotFlags::TOMBSTONE), 1);
-        assert_eq!(addresses(&table, hash), []);
-    }
-
-    #[test]
-    fn a_table_without_buckets_has_nothing() {
-        let hash = KeyHash { fingerprint: u64::MAX, extra: 0 };
-        assert_eq!(addresses(&Table::default(), hash), []);
-        Table::default().prefetch(hash);
+        assert_eq!(addresses(table, hash), []);
     }
 }

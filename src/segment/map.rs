@@ -21,12 +21,6 @@ use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 
 use crate::error::{Error, Result};
 use crate::fs::{Backing, File};
-use crate::prefetch::prefetch;
-
-/// The size of what a processor loads at once, on all that we know of at least this much.
-const CACHE_LINE: usize = 64;
-/// Header, key and a value of some hundred bytes.
-const PREFETCH_SIZE: usize = 3 * CACHE_LINE;
 
 /// The readable bytes of a segment.
 #[derive(Debug)]
@@ -142,12 +136,10 @@ impl Bytes {
         }
     }
 
-    /// Asks for the memory of mapped bytes that will be read soon, as far as a small entry goes.
-    pub(crate) fn prefetch(&self, offset: u64) {
-        let start = usize::try_from(offset).unwrap_or(usize::MAX);
-        let room = usize::try_from(self.end().saturating_sub(offset)).unwrap_or(usize::MAX);
-        let bytes = self.lend(start..start.saturating_add(room.min(PREFETCH_SIZE)));
-        bytes.unwrap_or_default().iter().step_by(CACHE_LINE).for_each(prefetch);
+    /// Lends mapped bytes from an offset up to the end; nothing if they are not mapped.
+    pub(crate) fn lend_from(&self, offset: u64) -> Option<&[u8]> {
+        let start = usize::try_from(offset).ok()?;
+        self.lend(start..usize::try_from(self.end()).ok()?)
     }
 
     fn readable(&self, offset: u64, size: u64) -> Option<Range<usize>> {

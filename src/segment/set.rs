@@ -28,6 +28,11 @@ use crate::value::{Lend, Value};
 /// As many segments as a slot's number can tell apart.
 pub(crate) const SEGMENTS_LIMIT: u64 = 1 << 18;
 
+/// What a processor loads at once, on all that we know of at least this much.
+const CACHE_LINE: usize = 64;
+/// Header, key and a value of some hundred bytes.
+const PREFETCH_SIZE: usize = 3 * CACHE_LINE;
+
 /// An open segment, readable up to its end.
 #[derive(Debug)]
 pub(crate) struct Segment {
@@ -104,13 +109,17 @@ impl Segment {
     /// Reads the entry at an offset that a slot or a hint named. Its checksum is the caller's to
     /// check; nothing in it can reach beyond the segment.
     pub(crate) fn entry(self: &Arc<Self>, offset: u64) -> Result<StoredEntry<'_>> {
+        if let Some(rest) = self.bytes.lend_from(offset) {
+            // An entry may take several cache lines; they had better come together.
+            prefetch_lines(rest);
+            let header = self.decode(rest, offset)?;
+            let bytes = usize::try_from(header.entry_size()).ok().and_then(|size| rest.get(..size));
+            let bytes = bytes.ok_or_else(|| self.invalid(offset, Invalid::Short))?;
+            return Ok(StoredEntry { segment: self, offset, header, bytes: Cow::Borrowed(bytes) });
+        }
         let room = self.size().saturating_sub(offset);
         let head = self.read(offset, room.min(HEADER_SIZE_MAX as u64))?;
-        let header = match Header::decode(&head) {
-            Ok(Some(header)) => header,
-            Ok(None) => return Err(self.corrupt(offset, "there are zeros instead of an entry")),
-            Err(invalid) => return Err(self.invalid(offset, invalid)),
-        };
+        let header = self.decode(&head, offset)?;
         let size = header.entry_size();
         if size > room {
             return Err(self.invalid(offset, Invalid::Short));
@@ -118,9 +127,17 @@ impl Segment {
         Ok(StoredEntry { segment: self, offset, header, bytes: self.read(offset, size)? })
     }
 
+    fn decode(&self, bytes: &[u8], offset: u64) -> Result<Header> {
+        match Header::decode(bytes) {
+            Ok(Some(header)) => Ok(header),
+            Ok(None) => Err(self.corrupt(offset, "there are zeros instead of an entry")),
+            Err(invalid) => Err(self.invalid(offset, invalid)),
+        }
+    }
+
     /// Asks for the memory of an entry that will be read, or the first part of it.
     pub(crate) fn prefetch(&self, offset: u64) {
-        self.bytes.prefetch(offset);
+        self.bytes.lend_from(offset).into_iter().for_each(prefetch_lines);
     }
 
     fn read(&self, offset: u64, size: u64) -> Result<Cow<'_, [u8]>> {
@@ -135,6 +152,12 @@ impl Segment {
     fn invalid(&self, offset: u64, invalid: Invalid) -> Error {
         refusal(&self.path, offset, invalid)
     }
+}
+
+/// Asks for the bytes of an entry that begins here, as far as a small one goes.
+fn prefetch_lines(bytes: &[u8]) {
+    let lines = bytes.iter().take(PREFETCH_SIZE).step_by(CACHE_LINE);
+    lines.for_each(crate::prefetch::prefetch);
 }
 
 impl Lend for Segment {
