@@ -10,6 +10,8 @@
 
 mod flags;
 
+use std::sync::LazyLock;
+
 use crate::clock::TIME_MAX;
 use crate::codec::Codec;
 
@@ -65,8 +67,17 @@ impl Salt {
 }
 
 /// The running checksum of an entry's key and value, which is taken before its place is known.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct BodySum(crc32fast::Hasher);
+
+/// What every sum starts from. Making one asks each time what the processor can do.
+static NOTHING: LazyLock<crc32fast::Hasher> = LazyLock::new(crc32fast::Hasher::new);
+
+impl Default for BodySum {
+    fn default() -> Self {
+        Self(NOTHING.clone())
+    }
+}
 
 impl BodySum {
     pub(crate) fn of(key: &[u8], value: &[u8]) -> Self {
@@ -183,20 +194,20 @@ impl Header {
     /// Encodes the header for its place.
     pub(crate) fn encode(&self, body: BodySum, salt: Salt) -> EncodedHeader {
         let mut encoded = EncodedHeader { bytes: [0; HEADER_SIZE_MAX], size: CHECKSUM + 4 };
-        encoded.push(&self.key_size.to_be_bytes());
-        encoded.push(&self.flags.0.to_be_bytes());
-        encoded.push(&self.value_size.to_be_bytes());
-        encoded.push(&self.timestamp.to_be_bytes());
+        encoded.push(self.key_size.to_be_bytes());
+        encoded.push(self.flags.0.to_be_bytes());
+        encoded.push(self.value_size.to_be_bytes());
+        encoded.push(self.timestamp.to_be_bytes());
         if let Some(expiry) = self.expiry {
-            encoded.push(&expiry.to_be_bytes());
+            encoded.push(expiry.to_be_bytes());
         }
         if let Some(mark) = self.mark {
             let units = u32::try_from(mark.offset / ALIGNMENT).unwrap_or(u32::MAX);
-            encoded.push(&mark.segment.to_be_bytes());
-            encoded.push(&units.to_be_bytes());
+            encoded.push(mark.segment.to_be_bytes());
+            encoded.push(units.to_be_bytes());
         }
         if let Some(raw_size) = self.raw_size {
-            encoded.push(&raw_size.to_be_bytes());
+            encoded.push(raw_size.to_be_bytes());
         }
         let checksum = body.finish(encoded.as_slice(), salt);
         encoded.bytes[..KEY_SIZE].copy_from_slice(&checksum.to_be_bytes());
@@ -206,7 +217,8 @@ impl Header {
     /// Decodes the header that these bytes begin with; nothing where they are all zero, since
     /// there is no entry yet. Bytes beyond the header are not looked at.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Self>, Invalid> {
-        let mut fields = Fields(bytes);
+        let (fixed, optional) = bytes.split_first_chunk::<HEADER_SIZE>().ok_or(Invalid::Short)?;
+        let mut fields = Fields(fixed);
         let checksum = u32::from_be_bytes(fields.take()?);
         let key_size = u16::from_be_bytes(fields.take()?);
         let flags = Flags(u16::from_be_bytes(fields.take()?));
@@ -219,6 +231,11 @@ impl Header {
             return Err(Invalid::Timestamp);
         }
         let mut header = Self { checksum, timestamp, ..Self::new(flags, key_size, value_size) };
+        if flags.0 == 0 {
+            // A put with nothing more, as most are.
+            return Ok(Some(header));
+        }
+        let mut fields = Fields(optional);
         if flags.has(Flags::EXPIRES) {
             header.expiry = Some(u64::from_be_bytes(fields.take()?));
         }
@@ -276,11 +293,12 @@ pub(crate) struct EncodedHeader {
 }
 
 impl EncodedHeader {
-    fn push(&mut self, field: &[u8]) {
-        for (target, source) in self.bytes.iter_mut().skip(self.size).zip(field) {
-            *target = *source;
+    fn push<const N: usize>(&mut self, field: [u8; N]) {
+        let free = self.bytes.get_mut(self.size..).and_then(|free| free.first_chunk_mut());
+        if let Some(free) = free {
+            *free = field;
         }
-        self.size += field.len();
+        self.size += N;
     }
 
     pub(crate) fn as_slice(&self) -> &[u8] {
@@ -342,7 +360,10 @@ impl<'a> Entry<'a> {
     }
 
     pub(crate) fn check(&self, salt: Salt) -> Result<(), Invalid> {
-        self.header.check(self.bytes, BodySum::of(self.key(), self.value()), salt)
+        // Key and value lie one behind the other.
+        let body = self.key_range().start..self.value_range().end;
+        let body = BodySum::of(self.bytes.get(body).unwrap_or_default(), &[]);
+        self.header.check(self.bytes, body, salt)
     }
 }
 

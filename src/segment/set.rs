@@ -23,6 +23,7 @@ use crate::entry::{Entry, HEADER_SIZE_MAX, Header, Invalid, Salt};
 use crate::epoch::{Guard, Published, pin};
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs};
+use crate::prefetch::prefetch;
 use crate::value::{Lend, Value};
 
 /// As many segments as a slot's number can tell apart.
@@ -30,8 +31,6 @@ pub(crate) const SEGMENTS_LIMIT: u64 = 1 << 18;
 
 /// What a processor loads at once, on all that we know of at least this much.
 const CACHE_LINE: usize = 64;
-/// Header, key and a value of some hundred bytes.
-const PREFETCH_SIZE: usize = 3 * CACHE_LINE;
 
 /// An open segment, readable up to its end.
 #[derive(Debug)]
@@ -156,8 +155,9 @@ impl Segment {
 
 /// Asks for the bytes of an entry that begins here, as far as a small one goes.
 fn prefetch_lines(bytes: &[u8]) {
-    let lines = bytes.iter().take(PREFETCH_SIZE).step_by(CACHE_LINE);
-    lines.for_each(crate::prefetch::prefetch);
+    for at in [0, CACHE_LINE, 2 * CACHE_LINE] {
+        bytes.get(at).into_iter().for_each(prefetch);
+    }
 }
 
 impl Lend for Segment {

@@ -120,13 +120,16 @@ impl Inner {
         key: &[u8],
         guard: &'a Guard,
     ) -> Result<Option<Located<'a>>> {
-        loop {
-            match self.keydir.get(hash, guard, |address| self.own(key, address, guard))? {
-                Lookup::Found(located) => return Ok((!located.expired).then_some(located)),
-                Lookup::Absent => return Ok(None),
-                Lookup::Unfilled => drop(self.shard(hash.shard())?),
-            }
+        // Set in place, since it is large and would be handed on several times.
+        let mut located = None;
+        let mut own = |address| {
+            located = self.own(key, address, guard)?;
+            Ok(located.is_some().then_some(()))
+        };
+        while let Lookup::Unfilled = self.keydir.get(hash, guard, &mut own)? {
+            drop(self.shard(hash.shard())?);
         }
+        Ok(located.filter(|located| !located.expired))
     }
 
     /// Looks a key up to change it, in its locked shard: expired entries too.
