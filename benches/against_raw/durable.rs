@@ -1,0 +1,120 @@
+//! Durable puts beside the bare `fdatasync`.
+//!
+//! The limit writes an entry of the same size into a file that has been set aside, with `pwrite`
+//! or through a mapping, and syncs it; one thread, whatever ours has.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use bitcask::{Batch, Bitcask, Options, SyncPolicy};
+use fs2::FileExt as _;
+
+use crate::support::keys::{self, Key};
+use crate::support::raw::{Raw, Shape, entry_size};
+use crate::support::report::{Target, compare, head};
+use crate::support::{VALUE_SIZE, directory, is_bench, timed, timed_in_threads, value};
+
+const SLICES: usize = 10;
+const BATCH_LEN: usize = 1000;
+
+pub(crate) fn run() {
+    let directory = directory();
+    let options = Options::new().sync(SyncPolicy::Always);
+    let db = Bitcask::open(directory.path().join("store"), options).unwrap();
+    let ops = if is_bench() { 160 } else { 16 };
+    let keys = keys::shuffled(SLICES * ops * 5, 31);
+    let (mut rest, value) = (keys.as_slice(), value(VALUE_SIZE));
+    // A new key for every put of every row.
+    let mut take = |count: usize| {
+        let (taken, left) = rest.split_at(count);
+        rest = left;
+        taken
+    };
+
+    head("Durable: every put synced, values of 100 B", "bare");
+    let mut bare = Bare::new(directory.path(), SLICES * ops, entry_size(VALUE_SIZE));
+    let pwrite = |_| bare.write_and_sync(ops);
+    let ours = |_| take(ops).iter().map(|key| put(&db, key, &value)).sum();
+    compare(
+        "put, 1 thread; `pwrite` + `fdatasync`",
+        Target::AtMost(1.1),
+        (SLICES, ops),
+        ours,
+        pwrite,
+    );
+
+    let mut raw = Raw::new(directory.path(), Shape::new(SLICES * ops, VALUE_SIZE));
+    let mapped = |_| timed(|| store_and_sync(&mut raw, ops, &value));
+    let ours = |_| take(ops).iter().map(|key| put(&db, key, &value)).sum();
+    compare("put, 1 thread; store + `fdatasync`", Target::None, (SLICES, ops), ours, mapped);
+
+    for threads in [8, 16] {
+        let mut bare = Bare::new(directory.path(), SLICES * ops, entry_size(VALUE_SIZE));
+        let ours = |_| put_in_threads(&db, threads, take(ops), &value);
+        let name = format!("put, {threads} threads; one `fdatasync` each");
+        compare(&name, Target::Faster(1.0), (SLICES, ops), ours, |_| bare.write_and_sync(ops));
+    }
+    batches(&db, directory.path(), &value);
+}
+
+fn put(db: &Bitcask, key: &Key, value: &[u8]) -> Duration {
+    timed(|| db.put(key, value).unwrap())
+}
+
+fn put_in_threads(db: &Bitcask, threads: usize, keys: &[Key], value: &[u8]) -> Duration {
+    let each = keys.len() / threads;
+    timed_in_threads(threads, |thread| {
+        for key in &keys[thread * each..(thread + 1) * each] {
+            db.put(key, value).unwrap();
+        }
+    })
+}
+
+fn store_and_sync(raw: &mut Raw, ops: usize, value: &[u8]) {
+    for number in 0..ops as u64 {
+        raw.append(&keys::key(number), value, 0);
+        raw.sync();
+    }
+}
+
+/// Batches of 1,000 puts; the making of a batch is not timed.
+fn batches(db: &Bitcask, directory: &Path, value: &[u8]) {
+    let slices = if is_bench() { 5 * SLICES } else { SLICES };
+    let keys = keys::shuffled(slices * BATCH_LEN, 32);
+    let mut bare = Bare::new(directory, slices, BATCH_LEN * entry_size(value.len()));
+    let ours = |slice: usize| {
+        let keys = &keys[slice * BATCH_LEN..(slice + 1) * BATCH_LEN];
+        let batch = keys.iter().fold(Batch::new(), |batch, key| batch.put(key, value));
+        timed(|| db.write(batch).unwrap())
+    };
+    let name = "a put of a batch of 1,000; one `pwrite` + `fdatasync`";
+    compare(name, Target::None, (slices, BATCH_LEN), ours, |_| bare.write_and_sync(1));
+}
+
+/// A file that has been set aside, to be written in order.
+struct Bare {
+    file: File,
+    bytes: Vec<u8>,
+    end: u64,
+}
+
+impl Bare {
+    fn new(directory: &Path, writes: usize, size: usize) -> Self {
+        let file = tempfile::tempfile_in(directory).unwrap();
+        file.allocate((writes * size) as u64).unwrap();
+        file.sync_all().unwrap();
+        Self { file, bytes: vec![0xa5; size], end: 0 }
+    }
+
+    fn write_and_sync(&mut self, writes: usize) -> Duration {
+        timed(|| {
+            for _ in 0..writes {
+                self.file.write_all_at(&self.bytes, self.end).unwrap();
+                self.file.sync_data().unwrap();
+                self.end += self.bytes.len() as u64;
+            }
+        })
+    }
+}

@@ -1,0 +1,64 @@
+//! Absolute times of gets in one thread: values of 100 bytes, checksums on.
+//!
+//! `cargo bench --bench get`. An iteration is a get.
+
+#![expect(clippy::unwrap_used, reason = "a bench that can't be prepared has failed")]
+
+#[expect(dead_code, reason = "each bench uses a part of it")]
+mod support;
+
+use std::hint::black_box;
+
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, Throughput};
+
+use support::keys::{self, Key};
+use support::{VALUE_SIZE, directory, key_count, loaded, options, value, warm};
+
+fn main() {
+    let mut criterion = support::criterion();
+    let (directory, count) = (directory(), key_count());
+    let store = directory.path().join("store");
+    let db = loaded(&store, options(), &keys::shuffled(count, 1), &value(VALUE_SIZE));
+    warm(&db);
+    let len = count.min(1_000_000);
+    let (uniform, zipf) = (keys::uniform(count, len, 11), keys::zipf(count, len, 12));
+    let absent = keys::absent(count, len, 13);
+    let mut buffer = Vec::with_capacity(VALUE_SIZE);
+
+    let mut group = criterion.benchmark_group("get");
+    group.throughput(Throughput::Elements(1));
+    let first = |value: &[u8]| value.first().copied();
+    each(&mut group, "uniform/get_with", &uniform, |key| {
+        black_box(db.get_with(key, first).unwrap());
+    });
+    each(&mut group, "uniform/get_into", &uniform, |key| {
+        black_box(db.get_into(key, &mut buffer).unwrap());
+    });
+    each(&mut group, "uniform/get", &uniform, |key| {
+        black_box(db.get(key).unwrap());
+    });
+    each(&mut group, "zipf/get_with", &zipf, |key| {
+        black_box(db.get_with(key, first).unwrap());
+    });
+    each(&mut group, "zipf/get_into", &zipf, |key| {
+        black_box(db.get_into(key, &mut buffer).unwrap());
+    });
+    each(&mut group, "miss", &absent, |key| {
+        black_box(db.get_with(key, first).unwrap());
+    });
+    group.finish();
+    criterion.final_summary();
+}
+
+fn each(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    name: &str,
+    keys: &[Key],
+    mut get: impl FnMut(&Key),
+) {
+    let mut keys = keys.iter().cycle();
+    group.bench_function(name, |bencher| {
+        bencher.iter(|| get(keys.next().unwrap()));
+    });
+}

@@ -1,0 +1,34 @@
+//! Absolute times of a pass over all keys, with and without their values: 100 bytes, checksums on.
+//!
+//! `cargo bench --bench scan`. An iteration is a pass.
+
+#![expect(clippy::unwrap_used, reason = "a bench that can't be prepared has failed")]
+
+#[expect(dead_code, reason = "each bench uses a part of it")]
+mod support;
+
+use std::hint::black_box;
+
+use criterion::Throughput;
+
+use support::{VALUE_SIZE, directory, key_count, keys, loaded, options, value, warm};
+
+fn main() {
+    let mut criterion = support::criterion();
+    let (directory, count) = (directory(), key_count());
+    let store = directory.path().join("store");
+    let db = loaded(&store, options(), &keys::shuffled(count, 1), &value(VALUE_SIZE));
+
+    let mut group = criterion.benchmark_group("scan");
+    group.throughput(Throughput::Elements(count as u64));
+    group.bench_function("iter", |bencher| bencher.iter(|| warm(&db)));
+    group.bench_function("keys", |bencher| {
+        bencher.iter(|| {
+            for key in db.keys() {
+                black_box(key.unwrap());
+            }
+        });
+    });
+    group.finish();
+    criterion.final_summary();
+}
