@@ -14,17 +14,20 @@ use fs2::FileExt as _;
 use crate::support::keys::{self, Key};
 use crate::support::raw::{Raw, Shape, entry_size};
 use crate::support::report::{Target, compare, head};
-use crate::support::{VALUE_SIZE, directory, is_bench, timed, timed_in_threads, value};
+use crate::support::{VALUE_SIZE, directory, timed, timed_in_threads, value};
 
-const SLICES: usize = 10;
+/// Slices and their puts, of all threads together. Short and many, so that what others sync
+/// meanwhile hits both sides alike.
+const ONE_THREAD: (usize, usize) = (200, 4);
+const THREADS: (usize, usize) = (30, 64);
+const BATCHES: usize = 40;
 const BATCH_LEN: usize = 1000;
 
 pub(crate) fn run() {
     let directory = directory();
     let options = Options::new().sync(SyncPolicy::Always);
     let db = Bitcask::open(directory.path().join("store"), options).unwrap();
-    let ops = if is_bench() { 160 } else { 16 };
-    let keys = keys::shuffled(SLICES * ops * 5, 31);
+    let keys = keys::shuffled(2 * puts(ONE_THREAD) + 2 * puts(THREADS), 31);
     let (mut rest, value) = (keys.as_slice(), value(VALUE_SIZE));
     // A new key for every put of every row.
     let mut take = |count: usize| {
@@ -34,41 +37,41 @@ pub(crate) fn run() {
     };
 
     head("Durable: every put synced, values of 100 B", "bare");
-    let mut bare = Bare::new(directory.path(), SLICES * ops, entry_size(VALUE_SIZE));
-    let pwrite = |_| bare.write_and_sync(ops);
-    let ours = |_| take(ops).iter().map(|key| put(&db, key, &value)).sum();
-    compare(
-        "put, 1 thread; `pwrite` + `fdatasync`",
-        Target::AtMost(1.1),
-        (SLICES, ops),
-        ours,
-        pwrite,
-    );
+    let ops = ONE_THREAD.1;
+    let mut bare = Bare::new(directory.path(), puts(ONE_THREAD), entry_size(VALUE_SIZE));
+    let ours = |_| timed(|| put(&db, take(ops), &value));
+    let name = "put, 1 thread; `pwrite` + `fdatasync`";
+    compare(name, Target::AtMost(1.1), ONE_THREAD, ours, |_| bare.write_and_sync(ops));
 
-    let mut raw = Raw::new(directory.path(), Shape::new(SLICES * ops, VALUE_SIZE));
+    let mut raw = Raw::new(directory.path(), Shape::new(puts(ONE_THREAD), VALUE_SIZE));
+    let ours = |_| timed(|| put(&db, take(ops), &value));
     let mapped = |_| timed(|| store_and_sync(&mut raw, ops, &value));
-    let ours = |_| take(ops).iter().map(|key| put(&db, key, &value)).sum();
-    compare("put, 1 thread; store + `fdatasync`", Target::None, (SLICES, ops), ours, mapped);
+    compare("put, 1 thread; store + `fdatasync`", Target::None, ONE_THREAD, ours, mapped);
 
+    let ops = THREADS.1;
     for threads in [8, 16] {
-        let mut bare = Bare::new(directory.path(), SLICES * ops, entry_size(VALUE_SIZE));
+        let mut bare = Bare::new(directory.path(), puts(THREADS), entry_size(VALUE_SIZE));
         let ours = |_| put_in_threads(&db, threads, take(ops), &value);
         let name = format!("put, {threads} threads; one `fdatasync` each");
-        compare(&name, Target::Faster(1.0), (SLICES, ops), ours, |_| bare.write_and_sync(ops));
+        compare(&name, Target::Speed, THREADS, ours, |_| bare.write_and_sync(ops));
     }
     batches(&db, directory.path(), &value);
 }
 
-fn put(db: &Bitcask, key: &Key, value: &[u8]) -> Duration {
-    timed(|| db.put(key, value).unwrap())
+fn puts((slices, ops): (usize, usize)) -> usize {
+    slices * ops
+}
+
+fn put(db: &Bitcask, keys: &[Key], value: &[u8]) {
+    for key in keys {
+        db.put(key, value).unwrap();
+    }
 }
 
 fn put_in_threads(db: &Bitcask, threads: usize, keys: &[Key], value: &[u8]) -> Duration {
     let each = keys.len() / threads;
     timed_in_threads(threads, |thread| {
-        for key in &keys[thread * each..(thread + 1) * each] {
-            db.put(key, value).unwrap();
-        }
+        put(db, &keys[thread * each..(thread + 1) * each], value);
     })
 }
 
@@ -81,16 +84,15 @@ fn store_and_sync(raw: &mut Raw, ops: usize, value: &[u8]) {
 
 /// Batches of 1,000 puts; the making of a batch is not timed.
 fn batches(db: &Bitcask, directory: &Path, value: &[u8]) {
-    let slices = if is_bench() { 5 * SLICES } else { SLICES };
-    let keys = keys::shuffled(slices * BATCH_LEN, 32);
-    let mut bare = Bare::new(directory, slices, BATCH_LEN * entry_size(value.len()));
+    let keys = keys::shuffled(BATCHES * BATCH_LEN, 32);
+    let mut bare = Bare::new(directory, BATCHES, BATCH_LEN * entry_size(value.len()));
     let ours = |slice: usize| {
         let keys = &keys[slice * BATCH_LEN..(slice + 1) * BATCH_LEN];
         let batch = keys.iter().fold(Batch::new(), |batch, key| batch.put(key, value));
         timed(|| db.write(batch).unwrap())
     };
     let name = "a put of a batch of 1,000; one `pwrite` + `fdatasync`";
-    compare(name, Target::None, (slices, BATCH_LEN), ours, |_| bare.write_and_sync(1));
+    compare(name, Target::None, (BATCHES, BATCH_LEN), ours, |_| bare.write_and_sync(1));
 }
 
 /// A file that has been set aside, to be written in order.

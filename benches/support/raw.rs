@@ -211,59 +211,57 @@ fn fingerprint(key: &Key) -> u64 {
 const EMPTY: u64 = 0;
 const REMOVED: u64 = 1;
 const BUCKET_LEN: usize = 4;
+const BUCKET_SIZE: usize = 64;
+const SLOT_SIZE: usize = BUCKET_SIZE / BUCKET_LEN;
 
-#[derive(Clone, Copy, Default)]
-struct Slot {
-    fingerprint: u64,
-    offset: u64,
-}
-
-/// A cache line of slots.
-#[derive(Clone, Copy, Default)]
-#[repr(align(64))]
-struct Bucket([Slot; BUCKET_LEN]);
-
-/// A table of fixed size, probed in order.
+/// A table of fixed size, probed in order: slots of a fingerprint and an offset, in buckets of a
+/// cache line, in huge pages where the kernel has them.
 struct Table {
-    buckets: Vec<Bucket>,
+    map: MmapMut,
+    bucket_count: usize,
 }
 
 impl Table {
     /// A table that is three quarters full with all keys, which is where ours are on average. All
     /// of it has been touched.
     fn new(keys: usize) -> Self {
-        let buckets = (keys * 4).div_ceil(3 * BUCKET_LEN) + 1;
-        Self { buckets: vec![Bucket::default(); buckets] }
+        let bucket_count = (keys * 4).div_ceil(3 * BUCKET_LEN) + 1;
+        let mut map = MmapMut::map_anon(bucket_count * BUCKET_SIZE).unwrap();
+        // It is advice, and a kernel may be built without it.
+        let _ = map.advise(Advice::HugePage);
+        map.fill(0);
+        Self { map, bucket_count }
     }
 
-    /// Returns the slot of a key, or else the one that ends its chain.
-    fn find(&self, fingerprint: u64, is_it: impl Fn(u64) -> bool) -> Result<Place, Place> {
-        let len = self.buckets.len();
-        let mut bucket = (((fingerprint >> 32) * len as u64) >> 32) as usize;
+    /// Returns the place of a key's slot, or else of the one that ends its chain.
+    fn find(&self, fingerprint: u64, is_it: impl Fn(u64) -> bool) -> Result<usize, usize> {
+        let bucket = ((fingerprint >> 32) * self.bucket_count as u64) >> 32;
+        let mut at = bucket as usize * BUCKET_SIZE;
         loop {
-            for (slot, found) in self.buckets[bucket].0.iter().enumerate() {
-                if found.fingerprint == fingerprint && is_it(found.offset) {
-                    return Ok(Place { bucket, slot });
-                }
-                if found.fingerprint == EMPTY {
-                    return Err(Place { bucket, slot });
-                }
+            let found = self.word(at);
+            if found == fingerprint && is_it(self.offset(at)) {
+                return Ok(at);
             }
-            bucket = if bucket + 1 == len { 0 } else { bucket + 1 };
+            if found == EMPTY {
+                return Err(at);
+            }
+            at += SLOT_SIZE;
+            if at == self.map.len() {
+                at = 0;
+            }
         }
     }
 
-    fn offset(&self, at: Place) -> u64 {
-        self.buckets[at.bucket].0[at.slot].offset
+    fn offset(&self, at: usize) -> u64 {
+        self.word(at + 8)
     }
 
-    fn set(&mut self, at: Place, fingerprint: u64, offset: u64) {
-        self.buckets[at.bucket].0[at.slot] = Slot { fingerprint, offset };
+    fn set(&mut self, at: usize, fingerprint: u64, offset: u64) {
+        self.map[at..at + 8].copy_from_slice(&fingerprint.to_be_bytes());
+        self.map[at + 8..at + SLOT_SIZE].copy_from_slice(&offset.to_be_bytes());
     }
-}
 
-#[derive(Clone, Copy)]
-struct Place {
-    bucket: usize,
-    slot: usize,
+    fn word(&self, at: usize) -> u64 {
+        u64::from_be_bytes(*self.map[at..].first_chunk().unwrap())
+    }
 }
