@@ -1,6 +1,7 @@
 //! Absolute times of gets in one thread: values of 100 bytes, checksums on.
 //!
-//! `cargo bench --bench get`. An iteration is a get.
+//! `cargo bench --bench get`. An iteration is a get, or one of
+//! 16 keys.
 
 #![expect(clippy::unwrap_used, reason = "a bench that can't be prepared has failed")]
 
@@ -14,6 +15,9 @@ use criterion::{BenchmarkGroup, Throughput};
 
 use support::keys::{self, Key};
 use support::{VALUE_SIZE, directory, key_count, loaded, options, value, warm};
+
+/// Keys that are got together.
+const MANY: usize = 16;
 
 fn main() {
     let mut criterion = support::criterion();
@@ -46,6 +50,20 @@ fn main() {
     });
     each(&mut group, "miss", &absent, |key| {
         black_box(db.get_with(key, first).unwrap());
+    });
+    group.throughput(Throughput::Elements(MANY as u64));
+    let mut chunks = uniform.chunks_exact(MANY).cycle();
+    group.bench_function("uniform/get_many_with/16", |bencher| {
+        bencher.iter(|| {
+            let read = |_, value: Option<&[u8]>| {
+                black_box(value.and_then(first));
+            };
+            db.get_many_with(chunks.next().unwrap(), read).unwrap();
+        });
+    });
+    let mut chunks = uniform.chunks_exact(MANY).cycle();
+    group.bench_function("uniform/get_many/16", |bencher| {
+        bencher.iter(|| black_box(db.get_many(chunks.next().unwrap()).unwrap()));
     });
     group.finish();
     criterion.final_summary();

@@ -14,6 +14,8 @@ use crate::support::report::{Target, compare, head};
 use crate::support::{VALUE_SIZE, directory, key_count, loaded, options, timed, value, warm};
 
 const SLICES: usize = 20;
+/// Keys that are got together.
+const MANY: usize = 16;
 
 pub(crate) fn run() {
     let (directory, count) = (directory(), key_count());
@@ -41,6 +43,10 @@ pub(crate) fn run() {
     get("`get`, uniform", &db, &raw, &uniform);
     let absent = keys::absent(count, len, 13);
     get_into("miss", Target::Nanos(200.0), &db, &raw, &absent);
+
+    head("Get: 16 keys at a time, beside one at a time", "one at a time");
+    get_many("`get_many_with`, uniform", Target::Faster(1.6), &db, &uniform);
+    get_many("`get_many_with`, misses", Target::Speed, &db, &absent);
 }
 
 fn open(store: &Path, checksums: bool) -> Bitcask {
@@ -69,6 +75,31 @@ fn get(name: &str, db: &Bitcask, raw: &Raw, keys: &[Key]) {
         black_box(db.get(key).unwrap());
     };
     beside(name, Target::None, raw, keys, ours);
+}
+
+/// Gets keys together beside ours one at a time.
+fn get_many(name: &str, target: Target, db: &Bitcask, keys: &[Key]) {
+    let ops = keys.len() / SLICES;
+    let part = |slice: usize| &keys[slice * ops..(slice + 1) * ops];
+    let first = |value: &[u8]| value.first().copied();
+    let together = |slice| {
+        timed(|| {
+            for keys in part(slice).chunks(MANY) {
+                let read = |_, value: Option<&[u8]>| {
+                    black_box(value.and_then(first));
+                };
+                db.get_many_with(keys, read).unwrap();
+            }
+        })
+    };
+    let alone = |slice| {
+        timed(|| {
+            for key in part(slice) {
+                black_box(db.get_with(key, first).unwrap());
+            }
+        })
+    };
+    compare(name, target, (SLICES, ops), together, alone);
 }
 
 /// Does each key once on both sides; the limit always copies the value into a buffer.
