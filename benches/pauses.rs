@@ -1,0 +1,231 @@
+//! How long single calls take: the percentiles and the worst of many puts and gets.
+//!
+//! ```sh
+//! cargo bench --bench pauses                        # 2M puts and as many gets
+//! cargo bench --bench pauses -- 20000000 /some/dir  # as many as you like, on a disk you choose
+//! ```
+//!
+//! - Each put is of a new key, each get of one that was put before, chosen at random; keys of 16
+//!   bytes that were made beforehand, values of 100.
+//! - Each call is timed by two readings of `Instant`, about 25 ns apart, which are part of every
+//!   figure.
+//! - Of a long call it is told what else happened since the last look around, which is at most
+//!   `LOOK_EVERY` calls earlier: a hint at the cause, and no proof.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark fails loudly")]
+#![expect(clippy::cast_precision_loss, reason = "figures for people")]
+
+use std::fmt;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use bitcask::{Bitcask, Options};
+
+/// A call that takes longer is looked into.
+const LONG: Duration = Duration::from_micros(200);
+const LOOK_EVERY: usize = 4096;
+const WORST_SHOWN: usize = 16;
+const VALUE: [u8; 100] = [7; 100];
+
+/// Counts of durations, in buckets whose width is 1/32 of where they start.
+struct Histogram {
+    buckets: Vec<u64>,
+    count: u64,
+    max: u64,
+}
+
+impl Histogram {
+    const PARTS: u64 = 32;
+
+    fn new() -> Self {
+        Self { buckets: vec![0; 64 * 32], count: 0, max: 0 }
+    }
+
+    fn add(&mut self, nanoseconds: u64) {
+        self.buckets[Self::bucket(nanoseconds)] += 1;
+        self.count += 1;
+        self.max = self.max.max(nanoseconds);
+    }
+
+    fn bucket(value: u64) -> usize {
+        let doublings = u64::from(value.max(Self::PARTS).ilog2() - Self::PARTS.ilog2());
+        usize::try_from(doublings * Self::PARTS + (value >> doublings)).unwrap()
+    }
+
+    /// The largest value that falls into a bucket.
+    fn top(bucket: usize) -> u64 {
+        let bucket = bucket as u64;
+        let doublings = (bucket / Self::PARTS).saturating_sub(1);
+        ((bucket - doublings * Self::PARTS + 1) << doublings) - 1
+    }
+
+    /// The duration that this part of all calls did not exceed.
+    fn percentile(&self, part: f64) -> u64 {
+        let mut left = self.count as f64 * (1.0 - part);
+        for (bucket, count) in self.buckets.iter().enumerate().rev() {
+            left -= *count as f64;
+            if left < 0.0 {
+                return Self::top(bucket).min(self.max);
+            }
+        }
+        0
+    }
+}
+
+/// What can be seen of the store and of this thread from outside of a call.
+#[derive(Default, Clone, Copy)]
+struct Look {
+    segments: u64,
+    syncs: u64,
+    sealed: u64,
+    keydir_size: u64,
+    files_size: u64,
+    /// Times that this thread gave the processor up to wait, and that it was taken from it.
+    waits: u64,
+    preemptions: u64,
+    /// Nanoseconds that this thread was ready to run and another one ran.
+    run_delay: u64,
+    faults: u64,
+}
+
+impl Look {
+    fn around(db: &Bitcask) -> Self {
+        let stats = db.stats();
+        let files = std::fs::read_dir(db.path()).unwrap().filter_map(|entry| {
+            let entry = entry.ok().filter(|entry| is_log(&entry.path()))?;
+            Some(entry.metadata().ok()?.len())
+        });
+        let read = |name| std::fs::read_to_string(name).unwrap_or_default();
+        let status = read("/proc/thread-self/status");
+        let switches = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
+        };
+        let word = |text: &str, at| {
+            text.split_whitespace().nth(at).and_then(|word| word.parse().ok()).unwrap_or(0)
+        };
+        Self {
+            segments: stats.segments,
+            syncs: stats.syncs,
+            sealed: stats.sealed_segments,
+            keydir_size: stats.keydir_size,
+            files_size: files.sum(),
+            waits: switches("voluntary_ctxt_switches:"),
+            preemptions: switches("nonvoluntary_ctxt_switches:"),
+            run_delay: word(&read("/proc/thread-self/schedstat"), 1),
+            faults: word(&read("/proc/thread-self/stat"), 9),
+        }
+    }
+}
+
+fn is_log(path: &Path) -> bool {
+    path.to_string_lossy().trim_end_matches(".tmp").ends_with(".log")
+}
+
+/// A long call, with what there was before and after.
+struct Long {
+    call: &'static str,
+    number: usize,
+    took: Duration,
+    before: Look,
+    after: Look,
+}
+
+impl fmt::Display for Long {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { call, number, took, before, after } = self;
+        write!(f, "{:>9.3} ms  {call} {number}:", took.as_secs_f64() * 1e3)?;
+        let mut tell = |what, is_so| if is_so { write!(f, " {what},") } else { Ok(()) };
+        tell("rotation", after.segments > before.segments)?;
+        tell("file grown or created", after.files_size > before.files_size)?;
+        tell("segment sealed", after.sealed > before.sealed)?;
+        tell("sync ended", after.syncs > before.syncs)?;
+        tell("keydir grown", after.keydir_size != before.keydir_size)?;
+        let ready = Duration::from_nanos(after.run_delay - before.run_delay);
+        let (waits, preemptions) =
+            (after.waits - before.waits, after.preemptions - before.preemptions);
+        let faults = after.faults - before.faults;
+        write!(
+            f,
+            " {waits} waits, {preemptions} preemptions ({ready:.1?} without a processor), {faults} faults"
+        )
+    }
+}
+
+struct Run {
+    db: Bitcask,
+    puts: Histogram,
+    gets: Histogram,
+    worst: Vec<Long>,
+    last: Look,
+}
+
+impl Run {
+    fn record(&mut self, call: &'static str, number: usize, took: Duration) {
+        let is_put = call == "put";
+        let histogram = if is_put { &mut self.puts } else { &mut self.gets };
+        histogram.add(u64::try_from(took.as_nanos()).unwrap());
+        if took >= LONG || is_put && number.is_multiple_of(LOOK_EVERY) {
+            let after = Look::around(&self.db);
+            let before = std::mem::replace(&mut self.last, after);
+            if took >= LONG {
+                self.worst.push(Long { call, number, took, before, after });
+            }
+        }
+    }
+
+    fn report(&mut self) {
+        println!("call       p50        p99      p99.9     p99.99        max  (microseconds)");
+        for (name, histogram) in [("put", &self.puts), ("get", &self.gets)] {
+            print!("{name}");
+            for part in [0.5, 0.99, 0.999, 0.9999, 1.0] {
+                print!(" {:>10.3}", histogram.percentile(part) as f64 / 1e3);
+            }
+            println!();
+        }
+        println!("{} calls took {LONG:?} or longer; the longest:", self.worst.len());
+        self.worst.sort_by_key(|long| std::cmp::Reverse(long.took));
+        self.worst.iter().take(WORST_SHOWN).for_each(|long| println!("{long}"));
+    }
+}
+
+/// A number that looks random (`SplitMix64`); no two inputs have the same.
+fn mixed(number: u64) -> u64 {
+    let number = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let number = (number ^ (number >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let number = (number ^ (number >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    number ^ (number >> 31)
+}
+
+fn main() {
+    let arguments: Vec<String> =
+        std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let count = arguments.first().map_or(2_000_000, |count| count.parse().unwrap());
+    let dir = match arguments.get(1) {
+        Some(dir) => tempfile::tempdir_in(dir),
+        None => tempfile::tempdir(),
+    };
+    let dir = dir.unwrap();
+    let keys: Vec<[u8; 16]> =
+        (0..count as u64).map(|number| u128::from(mixed(number)).to_be_bytes()).collect();
+    let db = Bitcask::open(dir.path(), Options::default()).unwrap();
+    let last = Look::around(&db);
+    let (puts, gets) = (Histogram::new(), Histogram::new());
+    let mut run = Run { db, puts, gets, worst: Vec::new(), last };
+    let started = Instant::now();
+    for (number, key) in keys.iter().enumerate() {
+        let start = Instant::now();
+        run.db.put(key, VALUE).unwrap();
+        run.record("put", number, start.elapsed());
+
+        let random = mixed(number as u64 ^ 0xABCD) % (number as u64 + 1);
+        let key = &keys[usize::try_from(random).unwrap()];
+        let start = Instant::now();
+        let size = run.db.get_with(key, <[u8]>::len).unwrap();
+        run.record("get", number, start.elapsed());
+        assert_eq!(size, Some(VALUE.len()));
+    }
+    println!("{count} puts and {count} gets in {:.2?}", started.elapsed());
+    run.report();
+    run.db.close().unwrap();
+}
