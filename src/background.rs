@@ -1,4 +1,4 @@
-//! A thread for what can wait; a store has two of them.
+//! A thread for what can wait; a store has three of them.
 //!
 //! - Knows nothing of the work: it calls a closure, which says how long it may sleep, and calls it
 //!   again then, or when it is woken.

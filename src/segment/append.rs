@@ -142,6 +142,11 @@ impl Active {
         Place::new(self.segment.id(), self.end)
     }
 
+    /// Returns up to where the segment may grow.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
     pub(crate) fn entries(&self) -> u64 {
         self.entries
     }

@@ -9,12 +9,11 @@ use super::Inner;
 use crate::clock::TIME_MAX;
 use crate::commit::Unsynced;
 use crate::entry::Mark;
-use crate::error::{Error, Result};
-use crate::fs::{self, File};
+use crate::error::Result;
+use crate::fs::File;
 use crate::keydir::Address;
 use crate::options::{SEGMENT_SIZE_LIMIT, SyncPolicy};
 use crate::segment::append::{Active, Draft};
-use crate::segment::header::{Kind, SegmentHeader};
 use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId};
 use crate::stats::Stats;
 
@@ -32,11 +31,13 @@ pub(super) const BATCH_SIZE_LIMIT: u64 =
 #[derive(Debug)]
 pub(super) struct Log {
     active: Option<Numbered>,
+    /// The segment that the log is to go on in, if it is there already.
+    pub(super) prepared: Option<Active>,
     /// Full segments that are not sealed yet, oldest first.
     pub(super) rotated: VecDeque<Rotated>,
     /// Those of them that no sync has covered yet.
     unsynced: Vec<(SegmentId, File)>,
-    next_id: SegmentId,
+    pub(super) next_id: SegmentId,
     last_timestamp: u64,
     /// The highest place that a mark in the log names.
     marked: Place,
@@ -52,9 +53,9 @@ pub(super) struct Log {
 }
 
 #[derive(Debug)]
-struct Numbered {
-    active: Active,
-    number: u32,
+pub(super) struct Numbered {
+    pub(super) active: Active,
+    pub(super) number: u32,
 }
 
 /// A full segment on its way to be sealed.
@@ -104,6 +105,7 @@ impl Log {
         let start = Place::new(SegmentId(0), 0);
         Self {
             active: None,
+            prepared: None,
             rotated: VecDeque::new(),
             unsynced: Vec::new(),
             next_id,
@@ -115,6 +117,10 @@ impl Log {
             appends: 0,
             appended_size: 0,
         }
+    }
+
+    pub(super) fn active(&self) -> Option<&Active> {
+        self.active.as_ref().map(|numbered| &numbered.active)
     }
 
     pub(super) fn end(&self) -> Place {
@@ -133,7 +139,7 @@ impl Log {
     /// Returns the id of the segment that follows the oldest rotated one, if there is one.
     pub(super) fn after_oldest(&self) -> Option<SegmentId> {
         let rotated = self.rotated.get(1).map(|rotated| rotated.segment.id());
-        rotated.or_else(|| self.active.as_ref().map(|active| active.active.segment().id()))
+        rotated.or_else(|| self.active().map(|active| active.segment().id()))
     }
 
     /// Lets go of the oldest rotated segment, which is sealed now.
@@ -216,10 +222,9 @@ impl Inner {
         let writer = self.writer()?;
         let mut log = writer.log.lock();
         let due = log.synced_at.is_some_and(|at| at.elapsed() >= delay);
-        let has_room = log
-            .active
-            .as_ref()
-            .is_some_and(|active| active.active.has_room(MARK_SIZE, self.options.segment_size));
+        let segment_size = self.options.segment_size;
+        let has_room =
+            log.active().is_some_and(|active| active.has_room(MARK_SIZE, segment_size));
         if !due || !has_room || self.commit.durable() <= log.marked {
             return Ok(());
         }
@@ -278,77 +283,10 @@ impl Inner {
         Ok(())
     }
 
-    /// Creates the segment that the log goes on in. A failure leaves the log as it was, but for
-    /// an id that is never used.
-    fn start_segment(&self, log: &mut Log, size: u64) -> Result<Numbered> {
-        let capacity = Active::capacity_for(size, self.options.segment_size);
-        let next = self.create_segment(log, capacity)?;
-        let id = next.active.segment().id();
-        if log.active.is_none() && log.rotated.is_empty() {
-            // The first one since the store was opened or emptied: from here on it is missed if
-            // it is not there.
-            let update = self.manifest.update(|manifest| {
-                manifest.log = id;
-                manifest.log_exists = true;
-                manifest.reserve(log.next_id);
-            });
-            update.map_err(|error| self.take_back(next.number, id, error))?;
-        }
-        Ok(next)
-    }
-
-    fn create_segment(&self, log: &mut Log, capacity: u64) -> Result<Numbered> {
-        let id = log.next_id;
-        let Some(following) = id.0.checked_add(1).map(SegmentId) else {
-            return Err(Error::TooManySegments { limit: u64::from(u32::MAX) });
-        };
-        if self.manifest.get(|manifest| manifest.bound) <= id {
-            let update = self.manifest.update(|manifest| manifest.reserve(id));
-            update.map_err(|error| self.judge(error))?;
-        }
-        let (kind, identity, created) = (Kind::Log, self.identity, self.clock.now());
-        let header = SegmentHeader { kind, id, identity, created };
-        let active =
-            Active::create(&self.fs, &self.dir, header, capacity, self.options.append_mode)
-                .map_err(|error| self.judge(error))?;
-        // An id is used up as soon as a file has had it.
-        log.next_id = following;
-        match self.segments.add(Arc::clone(active.segment())) {
-            Ok(number) => Ok(Numbered { active, number }),
-            Err(error) => {
-                let _ = self.fs.remove(active.file().path());
-                Err(error)
-            }
-        }
-    }
-
-    /// Forgets a segment that holds no entry. What can't be removed now is removed at the next
-    /// open.
-    pub(super) fn discard(&self, number: u32, id: SegmentId) {
-        self.segments.remove(number);
-        let _ = self.fs.remove(&self.dir.log(id));
-    }
-
-    /// Lets go of a fresh segment that the manifest could not be made to name.
-    fn take_back(&self, number: u32, id: SegmentId, error: Error) -> Error {
-        if error.is_no_space() {
-            self.discard(number, id);
-        } else {
-            // The manifest on disk may name it all the same; if not, opening removes it.
-            self.segments.remove(number);
-        }
-        self.judge(error)
-    }
-
-    /// Poisons the store if it was a sync that failed; then nobody knows what is on disk.
-    pub(super) fn judge(&self, error: Error) -> Error {
-        if fs::is_failed_sync(&error) { self.commit.poison(error) } else { error }
-    }
-
     /// Makes a fresh, empty segment the whole log. The caller holds all locks.
     pub(super) fn restart_log(&self, log: &mut Log) -> Result<u32> {
         let capacity = Active::capacity_for(0, self.options.segment_size);
-        let fresh = self.create_segment(log, capacity)?;
+        let fresh = self.create_next(log, capacity)?;
         let (id, number) = (fresh.active.segment().id(), fresh.number);
         let update = self.manifest.update(|manifest| {
             manifest.sealed.clear();
@@ -362,6 +300,9 @@ impl Inner {
         log.end = fresh.active.end();
         log.dirty_since = None;
         log.active = Some(fresh);
+        if let Some(late) = log.prepared.take() {
+            let _ = self.give_up(&late);
+        }
         // What was there before is gone for good, and what is to come lies above this.
         self.commit.advance(log.end);
         log.marked = log.end;

@@ -14,6 +14,7 @@ mod batch;
 mod iter;
 mod log;
 mod many;
+mod next;
 mod open;
 mod read;
 mod seal;
@@ -95,6 +96,9 @@ struct Inner {
     sync_signal: Arc<Signal>,
     /// Wakes the thread that seals, which may take far longer than an interval between syncs.
     seal_signal: Arc<Signal>,
+    /// Wakes the thread that prepares what writers are about to need, which must not wait for a
+    /// seal.
+    prepare_signal: Arc<Signal>,
     /// Nothing in a store opened read-only.
     writer: Option<Writer>,
 }
@@ -170,6 +174,7 @@ impl Bitcask {
             };
             workers.push(start(&inner.sync_signal, Inner::sync_and_mark_due)?);
             workers.push(start(&inner.seal_signal, Inner::seal_due)?);
+            workers.push(start(&inner.prepare_signal, Inner::prepare_due)?);
         }
         Ok(Self { inner, workers, open: true })
     }
@@ -335,9 +340,10 @@ impl Inner {
         }
     }
 
-    /// Does what both threads do, where a test has none.
+    /// Does what all three threads do, where a test has none.
     #[cfg(test)]
     fn work(&self) -> Duration {
+        self.prepare_due();
         let _ = self.seal_rotated();
         self.sync_and_mark_due()
     }

@@ -101,6 +101,7 @@ impl Inner {
             report: recovered.report,
             sync_signal: Arc::default(),
             seal_signal: Arc::default(),
+            prepare_signal: Arc::default(),
             writer,
             dir,
         }

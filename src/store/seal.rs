@@ -96,8 +96,14 @@ impl Inner {
         self.commit.check()?;
         let end = writer.log.lock().end();
         self.sync_to(end)?;
-        writer.log.lock().stop();
-        self.seal_rotated()
+        let unused = {
+            let mut log = writer.log.lock();
+            log.stop();
+            log.prepared.take()
+        };
+        // What follows syncs the directory.
+        let given_up = unused.map_or(Ok(()), |unused| self.give_up(&unused));
+        self.seal_rotated().and(given_up)
     }
 
     fn seal(&self, rotated: &Rotated, next: Option<SegmentId>) -> Result<()> {

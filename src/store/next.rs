@@ -1,0 +1,164 @@
+//! Where the next segment comes from: created ahead by a thread, or by the writer that needs it.
+//!
+//! - A prepared segment is durable, under its name, and empty. It is not part of the log before
+//!   the end entry of the one before names it; until then opening removes it as it would any
+//!   segment behind the end of the log, and close removes it itself.
+//! - Its id is taken when its creation begins. A segment that is started meanwhile has a higher
+//!   one: then the prepared one comes too late, and goes.
+//! - Preparing fails no write. Only a sync that fails on the way poisons.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::log::{Log, Numbered};
+use super::{IDLE, Inner};
+use crate::error::{Error, Result};
+use crate::fs;
+use crate::segment::SegmentId;
+use crate::segment::append::Active;
+use crate::segment::header::{Kind, SegmentHeader};
+
+impl Log {
+    /// Returns whether the active segment is full enough for the next one to be worth its file.
+    fn wants_next(&self, segment_size: u64, segment_entries: u64) -> bool {
+        let begun = |active: &Active| {
+            let (size, entries) = (active.end().offset, active.entries());
+            size >= segment_size / 4 || entries >= segment_entries / 4 && entries > 0
+        };
+        self.prepared.is_none() && self.active().is_some_and(begun)
+    }
+
+    /// Takes the next id, which is higher than that of any segment of the log.
+    fn take_id(&mut self) -> Result<SegmentId> {
+        let id = self.next_id;
+        let following = id.0.checked_add(1);
+        self.next_id =
+            following.map(SegmentId).ok_or(Error::TooManySegments { limit: u64::from(u32::MAX) })?;
+        Ok(id)
+    }
+
+    /// Gives back an id that no file has had, unless another one was taken since.
+    fn give_back(&mut self, id: SegmentId) {
+        if id.0.checked_add(1) == Some(self.next_id.0) {
+            self.next_id = id;
+        }
+    }
+}
+
+impl Inner {
+    /// Does what can be done ahead of the writers, and says how long to wait for more.
+    pub(super) fn prepare_due(&self) -> Duration {
+        // A failed sync is kept as poison. Whatever else fails here is met again by the writer
+        // that needs it.
+        let _ = self.prepare_next();
+        IDLE
+    }
+
+    /// Creates the next segment, if the active one is full enough.
+    fn prepare_next(&self) -> Result<()> {
+        let writer = self.writer()?;
+        let (size, entries) = (self.options.segment_size, self.options.segment_entries);
+        let id = {
+            let mut log = writer.log.lock();
+            if !log.wants_next(size, entries) {
+                return Ok(());
+            }
+            self.commit.check()?;
+            log.take_id()?
+        };
+        let created = self.create(id, Active::capacity_for(0, size));
+        let mut log = writer.log.lock();
+        let next = created.inspect_err(|_| log.give_back(id))?;
+        let in_time = log.active().is_some_and(|active| active.segment().id() < id);
+        if in_time && log.prepared.is_none() {
+            log.prepared = Some(next);
+            return Ok(());
+        }
+        drop(log);
+        self.give_up(&next)
+    }
+
+    /// Removes a prepared segment that the log does not go on in. If that fails, or is undone by
+    /// a crash, opening does it.
+    pub(super) fn give_up(&self, prepared: &Active) -> Result<()> {
+        self.fs.remove(prepared.file().path())
+    }
+
+    /// Returns the segment that the log goes on in: the prepared one, if entries of this size fit
+    /// in it, or a new one. A failure leaves the log as it was, but for an id that is never used.
+    pub(super) fn start_segment(&self, log: &mut Log, size: u64) -> Result<Numbered> {
+        let capacity = Active::capacity_for(size, self.options.segment_size);
+        if let Some(prepared) = log.prepared.take_if(|prepared| prepared.capacity() >= capacity) {
+            return self.number(prepared);
+        }
+        let next = self.create_next(log, capacity)?;
+        let id = next.active.segment().id();
+        if log.active().is_none() && log.rotated.is_empty() {
+            // The first one since the store was opened or emptied: from here on it is missed if
+            // it is not there.
+            let update = self.manifest.update(|manifest| {
+                manifest.log = id;
+                manifest.log_exists = true;
+                manifest.reserve(log.next_id);
+            });
+            update.map_err(|error| self.take_back(next.number, id, error))?;
+        }
+        if let Some(late) = log.prepared.take() {
+            let _ = self.give_up(&late);
+        }
+        Ok(next)
+    }
+
+    /// Creates a segment, and has it among those that slots can name.
+    pub(super) fn create_next(&self, log: &mut Log, capacity: u64) -> Result<Numbered> {
+        let id = log.take_id()?;
+        let created = self.create(id, capacity);
+        self.number(created.inspect_err(|_| log.give_back(id))?)
+    }
+
+    /// Creates the file of a segment, once its id is reserved.
+    fn create(&self, id: SegmentId, capacity: u64) -> Result<Active> {
+        if self.manifest.get(|manifest| manifest.bound) <= id {
+            let update = self.manifest.update(|manifest| manifest.reserve(id));
+            update.map_err(|error| self.judge(error))?;
+        }
+        let (kind, identity, created) = (Kind::Log, self.identity, self.clock.now());
+        let header = SegmentHeader { kind, id, identity, created };
+        Active::create(&self.fs, &self.dir, header, capacity, self.options.append_mode)
+            .map_err(|error| self.judge(error))
+    }
+
+    /// Gives a segment the number that slots name it by.
+    fn number(&self, active: Active) -> Result<Numbered> {
+        match self.segments.add(Arc::clone(active.segment())) {
+            Ok(number) => Ok(Numbered { active, number }),
+            Err(error) => {
+                let _ = self.give_up(&active);
+                Err(error)
+            }
+        }
+    }
+
+    /// Forgets a segment that holds no entry. What can't be removed now is removed at the next
+    /// open.
+    pub(super) fn discard(&self, number: u32, id: SegmentId) {
+        self.segments.remove(number);
+        let _ = self.fs.remove(&self.dir.log(id));
+    }
+
+    /// Lets go of a fresh segment that the manifest could not be made to name.
+    pub(super) fn take_back(&self, number: u32, id: SegmentId, error: Error) -> Error {
+        if error.is_no_space() {
+            self.discard(number, id);
+        } else {
+            // The manifest on disk may name it all the same; if not, opening removes it.
+            self.segments.remove(number);
+        }
+        self.judge(error)
+    }
+
+    /// Poisons the store if it was a sync that failed; then nobody knows what is on disk.
+    pub(super) fn judge(&self, error: Error) -> Error {
+        if fs::is_failed_sync(&error) { self.commit.poison(error) } else { error }
+    }
+}
