@@ -1,16 +1,20 @@
 //! How long single calls take: the percentiles and the worst of many puts and gets.
 //!
 //! ```sh
-//! cargo bench --bench pauses                        # 2M puts and as many gets
-//! cargo bench --bench pauses -- 20000000 /some/dir  # as many as you like, on a disk you choose
+//! cargo bench --bench pauses                               # 2M puts and as many gets
+//! cargo bench --bench pauses -- 20000000                   # as many as you like
+//! cargo bench --bench pauses -- 20000000 1000000           # of so many keys, over and over
+//! cargo bench --bench pauses -- 20000000 1000000 /a/place  # on a disk you choose
 //! ```
 //!
-//! - Each put is of a new key, each get of one that was put before, chosen at random; keys of 16
-//!   bytes that were made beforehand, values of 100.
+//! - Each put is of the next key, each get of one that was put before, chosen at random; keys of 16
+//!   bytes that were made beforehand, values of 100. New keys make the keydir grow, others don't.
 //! - Each call is timed by two readings of `Instant`, about 25 ns apart, which are part of every
 //!   figure.
 //! - Of a long call it is told what else happened since the last look around, which is at most
 //!   `LOOK_EVERY` calls earlier: a hint at the cause, and no proof.
+//! - A second line counts the same calls without the time for which other threads had the
+//!   processors, which is the machine's doing. It is taken off long calls alone.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark fails loudly")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
@@ -23,7 +27,7 @@ use bitcask::{Bitcask, Options};
 
 /// A call that takes longer is looked into.
 const LONG: Duration = Duration::from_micros(200);
-const LOOK_EVERY: usize = 4096;
+const LOOK_EVERY: u64 = 4096;
 const WORST_SHOWN: usize = 16;
 const VALUE: [u8; 100] = [7; 100];
 
@@ -41,7 +45,8 @@ impl Histogram {
         Self { buckets: vec![0; 64 * 32], count: 0, max: 0 }
     }
 
-    fn add(&mut self, nanoseconds: u64) {
+    fn add(&mut self, took: Duration) {
+        let nanoseconds = u64::try_from(took.as_nanos()).unwrap();
         self.buckets[Self::bucket(nanoseconds)] += 1;
         self.count += 1;
         self.max = self.max.max(nanoseconds);
@@ -96,9 +101,9 @@ impl Look {
             Some(entry.metadata().ok()?.len())
         });
         let read = |name| std::fs::read_to_string(name).unwrap_or_default();
-        let status = read("/proc/thread-self/status");
+        let thread = read("/proc/thread-self/status");
         let switches = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name));
+            let line = thread.lines().find_map(|line| line.strip_prefix(name));
             line.and_then(|count| count.trim().parse().ok()).unwrap_or(0)
         };
         let word = |text: &str, at| {
@@ -119,72 +124,83 @@ impl Look {
 }
 
 fn is_log(path: &Path) -> bool {
-    path.to_string_lossy().trim_end_matches(".tmp").ends_with(".log")
+    path.extension().is_some_and(|extension| extension == "log")
 }
 
 /// A long call, with what there was before and after.
 struct Long {
     call: &'static str,
-    number: usize,
+    number: u64,
     took: Duration,
+    /// Without the time that it waited for a processor.
+    running: Duration,
     before: Look,
     after: Look,
 }
 
 impl fmt::Display for Long {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { call, number, took, before, after } = self;
-        write!(f, "{:>9.3} ms  {call} {number}:", took.as_secs_f64() * 1e3)?;
+        let Self { call, number, took, running, before, after } = self;
+        let [took, running] = [took, running].map(|time| time.as_secs_f64() * 1e3);
+        write!(f, "{running:>8.3} of {took:>8.3} ms  {call} {number}:")?;
         let mut tell = |what, is_so| if is_so { write!(f, " {what},") } else { Ok(()) };
         tell("rotation", after.segments > before.segments)?;
         tell("file grown or created", after.files_size > before.files_size)?;
         tell("segment sealed", after.sealed > before.sealed)?;
         tell("sync ended", after.syncs > before.syncs)?;
         tell("keydir grown", after.keydir_size != before.keydir_size)?;
-        let ready = Duration::from_nanos(after.run_delay - before.run_delay);
         let (waits, preemptions) =
             (after.waits - before.waits, after.preemptions - before.preemptions);
         let faults = after.faults - before.faults;
-        write!(
-            f,
-            " {waits} waits, {preemptions} preemptions ({ready:.1?} without a processor), {faults} faults"
-        )
+        write!(f, " {waits} waits, {preemptions} preemptions, {faults} faults")
     }
 }
 
 struct Run {
     db: Bitcask,
-    puts: Histogram,
-    gets: Histogram,
+    /// Of puts and gets, each with all that passed and without waits for a processor.
+    puts: [Histogram; 2],
+    gets: [Histogram; 2],
     worst: Vec<Long>,
     last: Look,
 }
 
 impl Run {
-    fn record(&mut self, call: &'static str, number: usize, took: Duration) {
+    fn record(&mut self, call: &'static str, number: u64, took: Duration) {
         let is_put = call == "put";
-        let histogram = if is_put { &mut self.puts } else { &mut self.gets };
-        histogram.add(u64::try_from(took.as_nanos()).unwrap());
+        let mut running = took;
         if took >= LONG || is_put && number.is_multiple_of(LOOK_EVERY) {
             let after = Look::around(&self.db);
             let before = std::mem::replace(&mut self.last, after);
             if took >= LONG {
-                self.worst.push(Long { call, number, took, before, after });
+                let waited = Duration::from_nanos(after.run_delay - before.run_delay);
+                running = took.saturating_sub(waited);
+                self.worst.push(Long { call, number, took, running, before, after });
             }
         }
+        let [all, on_processor] = if is_put { &mut self.puts } else { &mut self.gets };
+        all.add(took);
+        on_processor.add(running);
     }
 
     fn report(&mut self) {
-        println!("call       p50        p99      p99.9     p99.99        max  (microseconds)");
-        for (name, histogram) in [("put", &self.puts), ("get", &self.gets)] {
-            print!("{name}");
+        println!("microseconds             p50        p99      p99.9     p99.99        max");
+        let [puts, gets] = [&self.puts, &self.gets];
+        let rows = [
+            ("put", &puts[0]),
+            ("put, on a processor", &puts[1]),
+            ("get", &gets[0]),
+            ("get, on a processor", &gets[1]),
+        ];
+        for (name, histogram) in rows {
+            print!("{name:<19}");
             for part in [0.5, 0.99, 0.999, 0.9999, 1.0] {
                 print!(" {:>10.3}", histogram.percentile(part) as f64 / 1e3);
             }
             println!();
         }
         println!("{} calls took {LONG:?} or longer; the longest:", self.worst.len());
-        self.worst.sort_by_key(|long| std::cmp::Reverse(long.took));
+        self.worst.sort_by_key(|long| std::cmp::Reverse(long.running));
         self.worst.iter().take(WORST_SHOWN).for_each(|long| println!("{long}"));
     }
 }
@@ -200,32 +216,35 @@ fn mixed(number: u64) -> u64 {
 fn main() {
     let arguments: Vec<String> =
         std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    let count = arguments.first().map_or(2_000_000, |count| count.parse().unwrap());
-    let dir = match arguments.get(1) {
+    let count: u64 = arguments.first().map_or(2_000_000, |count| count.parse().unwrap());
+    let key_count: u64 = arguments.get(1).map_or(count, |count| count.parse().unwrap());
+    let dir = match arguments.get(2) {
         Some(dir) => tempfile::tempdir_in(dir),
         None => tempfile::tempdir(),
     };
     let dir = dir.unwrap();
     let keys: Vec<[u8; 16]> =
-        (0..count as u64).map(|number| u128::from(mixed(number)).to_be_bytes()).collect();
+        (0..key_count).map(|number| u128::from(mixed(number)).to_be_bytes()).collect();
     let db = Bitcask::open(dir.path(), Options::default()).unwrap();
     let last = Look::around(&db);
-    let (puts, gets) = (Histogram::new(), Histogram::new());
+    let [puts, gets] = [(); 2].map(|()| [(); 2].map(|()| Histogram::new()));
     let mut run = Run { db, puts, gets, worst: Vec::new(), last };
+    let key_at = |number: u64| &keys[usize::try_from(number).unwrap()];
     let started = Instant::now();
-    for (number, key) in keys.iter().enumerate() {
+    for number in 0..count {
+        let key = key_at(number % key_count);
         let start = Instant::now();
         run.db.put(key, VALUE).unwrap();
         run.record("put", number, start.elapsed());
 
-        let random = mixed(number as u64 ^ 0xABCD) % (number as u64 + 1);
-        let key = &keys[usize::try_from(random).unwrap()];
+        let random = mixed(!number) % (number + 1).min(key_count);
+        let key = key_at(random);
         let start = Instant::now();
         let size = run.db.get_with(key, <[u8]>::len).unwrap();
         run.record("get", number, start.elapsed());
         assert_eq!(size, Some(VALUE.len()));
     }
-    println!("{count} puts and {count} gets in {:.2?}", started.elapsed());
+    println!("{count} puts and {count} gets of {key_count} keys in {:.2?}", started.elapsed());
     run.report();
     run.db.close().unwrap();
 }

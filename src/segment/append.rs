@@ -1,8 +1,8 @@
 //! The active segment: create it, grow it, append to it, end it.
 //!
 //! - One writer at a time; the store's append lock sees to that.
-//! - Room is set aside before anything is written to it. Running out of it is the one failure
-//!   that leaves the segment as it was; after any other the caller has to stop writing.
+//! - Room is made ready before anything is written to it ([`Room`]). Running out of it is the one
+//!   failure that leaves the segment as it was; after any other the caller has to stop writing.
 //! - What is appended becomes readable only when all of it is written.
 //! - How bytes get there is the [`Sink`]'s business: copied into a mapping, or written.
 //! - Room for an end entry is always left.
@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::header::SegmentHeader;
 use super::map::Bytes;
+use super::room::{AHEAD, GROWTH_MIN, Room};
 use super::sink::Sink;
 use super::{Dir, FIRST_OFFSET, Place, Segment, SegmentId};
 use crate::entry::{BodySum, END_SIZE_MAX, Flags, Header, Mark, Salt, padded};
@@ -18,10 +19,9 @@ use crate::error::Result;
 use crate::fs::{Access, File, Fs};
 use crate::options::AppendMode;
 
-/// A new file grows to this first, so that a small store stays small.
-const GROWTH_MIN: u64 = 1 << 20;
-/// Growth doubles the file up to this much at a time.
-const GROWTH_MAX: u64 = 64 << 20;
+/// An active segment that has got this far has room made ready ahead of its writers.
+const AHEAD_FROM: u64 = 256 << 10;
+
 /// An entry that has everything but its place, its time and what rides on it.
 #[derive(Debug)]
 pub(crate) struct Draft<'a> {
@@ -76,8 +76,9 @@ pub(crate) struct Active {
     sink: Sink,
     /// Where the next entry goes.
     end: u64,
-    /// Up to where room has been set aside.
-    allocated: u64,
+    room: Arc<Room>,
+    /// Where it is time to look whether something can be done ahead of the writers.
+    ahead_at: u64,
     /// Up to where the segment may grow.
     capacity: u64,
     /// Puts and deletes so far.
@@ -106,14 +107,15 @@ impl Active {
             file.write_at(&header.encode(), 0)?;
             let file = file.renamed(&path);
             let allocated = file.size()?;
-            let (mut sink, map) = Sink::new(&file, capacity, mode);
+            let (sink, map) = Sink::new(&file, capacity, mode);
+            let room = Room::new(&file, map.clone(), capacity, allocated);
             // An end entry may be all that it ever gets.
-            sink.prepare(FIRST_OFFSET + END_SIZE_MAX, allocated)?;
+            room.reserve(FIRST_OFFSET + END_SIZE_MAX)?;
             file.sync()?;
             fs.rename_and_sync(&temporary, &path)?;
-            Ok((file, sink, map, allocated))
+            Ok((file, sink, map, Arc::new(room)))
         };
-        let (file, sink, map, allocated) = create().inspect_err(|_| {
+        let (file, sink, map, room) = create().inspect_err(|_| {
             // Best effort: what can't be removed now is removed at the next open.
             let _ = fs.remove(&temporary);
         })?;
@@ -122,7 +124,8 @@ impl Active {
             None => Bytes::mapped(&file, FIRST_OFFSET, capacity),
         };
         let segment = Arc::new(Segment::new(header.id, &path, bytes));
-        Ok(Self { segment, file, sink, end: FIRST_OFFSET, allocated, capacity, entries: 0 })
+        let ahead_at = AHEAD_FROM.min(capacity / 4);
+        Ok(Self { segment, file, sink, end: FIRST_OFFSET, room, ahead_at, capacity, entries: 0 })
     }
 
     /// Returns how large a segment has to be for entries of this size.
@@ -160,17 +163,23 @@ impl Active {
         self.end + size + END_SIZE_MAX <= limit
     }
 
-    /// Sets room aside for entries of this size and an end entry. A failure changes nothing.
+    /// Makes room ready for entries of this size and an end entry. A failure changes nothing.
     pub(crate) fn reserve(&mut self, size: u64) -> Result<()> {
-        let needed = self.end + size + END_SIZE_MAX;
-        if needed > self.allocated {
-            let step = self.allocated.clamp(GROWTH_MIN, GROWTH_MAX);
-            let wanted = needed.max((self.allocated + step).min(self.capacity));
-            // Where the whole step does not fit, just what is needed may.
-            self.file.allocate(wanted).or_else(|_| self.file.allocate(needed))?;
-            self.allocated = self.file.size()?.max(needed);
+        self.room.reserve(self.end + size + END_SIZE_MAX)
+    }
+
+    pub(crate) fn room(&self) -> &Arc<Room> {
+        &self.room
+    }
+
+    /// Returns, each time that enough has been appended for it, that there may be something to do
+    /// ahead of the writers.
+    pub(crate) fn is_time_to_go_ahead(&mut self) -> bool {
+        let is_time = self.end >= self.ahead_at;
+        if is_time {
+            self.ahead_at = self.end + (AHEAD / 2).min(self.capacity / 4);
         }
-        self.sink.prepare(needed, self.allocated)
+        is_time
     }
 
     /// Appends an entry whose room has been reserved; it is readable after `flush`.
@@ -182,7 +191,7 @@ impl Active {
         header.timestamp = timestamp;
         let encoded = header.encode(draft.body.clone(), Salt::new(place.segment.0, place.offset));
         for part in [encoded.as_slice(), draft.key, draft.value] {
-            self.sink.write(self.end, part)?;
+            self.sink.write(&self.room, self.end, part)?;
             self.end += part.len() as u64;
         }
         // The padding is zero already: room that is set aside is.

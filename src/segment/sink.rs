@@ -1,7 +1,7 @@
 //! How an entry's bytes get to their place: copied into a mapping, or gathered and written.
 //!
-//! - A mapped sink stores nothing in a page that was not populated before: a page that a full disk
-//!   has no room for is then an error of [`Sink::prepare`], and not a signal.
+//! - A mapped sink stores nothing where the [`Room`] is not ready: a page that a full disk has no
+//!   room for is then an error of [`Room::reserve`], and not a signal.
 //! - One writer at a time, by `&mut self`; readers of the same mapping stay below the segment's
 //!   end, and this stays at or above it.
 
@@ -11,12 +11,11 @@ use std::sync::Arc;
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
+use super::room::{Room, populate};
 use crate::error::Result;
 use crate::fs::{Backing, File};
 use crate::options::AppendMode;
 
-/// Pages are populated this much at a time: one system call for about 2,000 small entries.
-const POPULATE_SIZE: u64 = 256 << 10;
 /// Entries are gathered up to about this size and written with one call.
 const GATHER_SIZE: usize = 256 << 10;
 
@@ -29,8 +28,8 @@ pub(super) struct Sink {
 
 #[derive(Debug)]
 enum Way {
-    /// Pages below `populated` can be stored to.
-    Mapped { map: Arc<MmapRaw>, populated: u64 },
+    /// Copied into the mapping, as far as there is room.
+    Mapped(Arc<MmapRaw>),
     /// Bytes not yet written, for the place `start`.
     Positioned { gathered: Vec<u8>, start: u64 },
     /// Each part on its own, as a mapping gets them; its readers map the file themselves.
@@ -47,7 +46,7 @@ impl Sink {
     ) -> (Self, Option<Arc<MmapRaw>>) {
         let map = if mode == AppendMode::Mapped { map(file, capacity) } else { None };
         let way = match &map {
-            Some(map) => Way::Mapped { map: Arc::clone(map), populated: 0 },
+            Some(map) => Way::Mapped(Arc::clone(map)),
             #[cfg(test)]
             None if mode == AppendMode::Mapped && matches!(file.backing(), Backing::Twin(_)) => {
                 Way::Twin
@@ -57,27 +56,11 @@ impl Sink {
         (Self { file: file.clone(), way }, map)
     }
 
-    /// Makes sure that bytes below `needed` can be stored; room is set aside up to `allocated`.
-    pub(super) fn prepare(&mut self, needed: u64, allocated: u64) -> Result<()> {
-        let Way::Mapped { map, populated } = &mut self.way else { return Ok(()) };
-        if needed <= *populated {
-            return Ok(());
-        }
-        let until = needed.max(*populated + POPULATE_SIZE).min(allocated);
-        populate(map, *populated, until).map_or_else(
-            |error| self.file.unpopulated(error),
-            |()| {
-                *populated = until;
-                Ok(())
-            },
-        )
-    }
-
     /// Takes bytes for their place, which is behind all that was taken before.
-    pub(super) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+    pub(super) fn write(&mut self, room: &Room, offset: u64, bytes: &[u8]) -> Result<()> {
         match &mut self.way {
-            Way::Mapped { map, populated } => {
-                assert!(offset + bytes.len() as u64 <= *populated, "room is reserved first");
+            Way::Mapped(map) => {
+                assert!(offset + bytes.len() as u64 <= room.ready(), "room is reserved first");
                 store(map, offset, bytes);
                 Ok(())
             }
@@ -123,19 +106,6 @@ fn map(file: &File, capacity: u64) -> Option<Arc<MmapRaw>> {
     // The header's page: an old kernel does not know how.
     populate(&map, 0, 1).ok()?;
     Some(Arc::new(map))
-}
-
-#[cfg(target_os = "linux")]
-fn populate(map: &MmapRaw, from: u64, until: u64) -> std::io::Result<()> {
-    let (Ok(from), Ok(until)) = (usize::try_from(from), usize::try_from(until)) else {
-        return Err(std::io::ErrorKind::InvalidInput.into());
-    };
-    map.advise_range(Advice::PopulateWrite, from, until - from)
-}
-
-#[cfg(not(target_os = "linux"))]
-fn populate(_map: &MmapRaw, _from: u64, _until: u64) -> std::io::Result<()> {
-    Err(std::io::ErrorKind::Unsupported.into())
 }
 
 /// Copies bytes into a mapping.

@@ -14,6 +14,7 @@ use crate::fs::File;
 use crate::keydir::Address;
 use crate::options::{SEGMENT_SIZE_LIMIT, SyncPolicy};
 use crate::segment::append::{Active, Draft};
+use crate::segment::room::Room;
 use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId};
 use crate::stats::Stats;
 
@@ -64,14 +65,15 @@ pub(super) struct Rotated {
     pub(super) segment: Arc<Segment>,
     pub(super) number: u32,
     pub(super) file: File,
+    pub(super) room: Arc<Room>,
     /// Puts and deletes in it.
     pub(super) entries: u64,
 }
 
 impl From<Numbered> for Rotated {
     fn from(Numbered { active, number }: Numbered) -> Self {
-        let (segment, file) = (Arc::clone(active.segment()), active.file().clone());
-        Self { segment, number, file, entries: active.entries() }
+        let (segment, room) = (Arc::clone(active.segment()), Arc::clone(active.room()));
+        Self { segment, number, file: active.file().clone(), room, entries: active.entries() }
     }
 }
 
@@ -223,8 +225,7 @@ impl Inner {
         let mut log = writer.log.lock();
         let due = log.synced_at.is_some_and(|at| at.elapsed() >= delay);
         let segment_size = self.options.segment_size;
-        let has_room =
-            log.active().is_some_and(|active| active.has_room(MARK_SIZE, segment_size));
+        let has_room = log.active().is_some_and(|active| active.has_room(MARK_SIZE, segment_size));
         if !due || !has_room || self.commit.durable() <= log.marked {
             return Ok(());
         }
@@ -259,10 +260,13 @@ impl Inner {
             }
             Some(_) => {}
         }
-        match &mut log.active {
-            Some(Numbered { active, .. }) => active.reserve(size),
-            None => Ok(()),
+        if let Some(Numbered { active, .. }) = &mut log.active {
+            active.reserve(size)?;
+            if active.is_time_to_go_ahead() {
+                self.prepare_signal.wake();
+            }
         }
+        Ok(())
     }
 
     /// Ends the active segment and goes on in the next one.

@@ -17,6 +17,7 @@ use crate::fs;
 use crate::segment::SegmentId;
 use crate::segment::append::Active;
 use crate::segment::header::{Kind, SegmentHeader};
+use crate::segment::room::AHEAD;
 
 impl Log {
     /// Returns whether the active segment is full enough for the next one to be worth its file.
@@ -32,8 +33,9 @@ impl Log {
     fn take_id(&mut self) -> Result<SegmentId> {
         let id = self.next_id;
         let following = id.0.checked_add(1);
-        self.next_id =
-            following.map(SegmentId).ok_or(Error::TooManySegments { limit: u64::from(u32::MAX) })?;
+        self.next_id = following
+            .map(SegmentId)
+            .ok_or(Error::TooManySegments { limit: u64::from(u32::MAX) })?;
         Ok(id)
     }
 
@@ -50,24 +52,47 @@ impl Inner {
     pub(super) fn prepare_due(&self) -> Duration {
         // A failed sync is kept as poison. Whatever else fails here is met again by the writer
         // that needs it.
+        let _ = self.make_room_ahead();
         let _ = self.prepare_next();
         IDLE
     }
 
-    /// Creates the next segment, if the active one is full enough.
-    fn prepare_next(&self) -> Result<()> {
-        let writer = self.writer()?;
-        let (size, entries) = (self.options.segment_size, self.options.segment_entries);
-        let id = {
-            let mut log = writer.log.lock();
-            if !log.wants_next(size, entries) {
-                return Ok(());
-            }
-            self.commit.check()?;
-            log.take_id()?
+    /// Makes room ready ahead of the writers: in the active segment, and when that is nearly full
+    /// in the next.
+    fn make_room_ahead(&self) -> Result<()> {
+        let (active, end, prepared) = {
+            let log = self.writer()?.log.lock();
+            let Some(active) = log.active() else { return Ok(()) };
+            let prepared = log.prepared.as_ref().map(|prepared| Arc::clone(prepared.room()));
+            (Arc::clone(active.room()), active.end().offset, prepared)
         };
-        let created = self.create(id, Active::capacity_for(0, size));
-        let mut log = writer.log.lock();
+        active.go_ahead(end)?;
+        match prepared {
+            Some(next) if end + AHEAD > self.options.segment_size => next.go_ahead(AHEAD / 2),
+            _ => Ok(()),
+        }
+    }
+
+    /// Creates the next segment, if the active one is full enough.
+    pub(super) fn prepare_next(&self) -> Result<()> {
+        let id = self.begin_next()?;
+        id.map_or(Ok(()), |id| self.finish_next(id))
+    }
+
+    /// Takes an id for the next segment, if it is time to create it.
+    pub(super) fn begin_next(&self) -> Result<Option<SegmentId>> {
+        let mut log = self.writer()?.log.lock();
+        if !log.wants_next(self.options.segment_size, self.options.segment_entries) {
+            return Ok(None);
+        }
+        self.commit.check()?;
+        log.take_id().map(Some)
+    }
+
+    /// Creates the next segment, and hands it over if it comes in time.
+    pub(super) fn finish_next(&self, id: SegmentId) -> Result<()> {
+        let created = self.create(id, Active::capacity_for(0, self.options.segment_size));
+        let mut log = self.writer()?.log.lock();
         let next = created.inspect_err(|_| log.give_back(id))?;
         let in_time = log.active().is_some_and(|active| active.segment().id() < id);
         if in_time && log.prepared.is_none() {

@@ -107,7 +107,7 @@ impl Inner {
     }
 
     fn seal(&self, rotated: &Rotated, next: Option<SegmentId>) -> Result<()> {
-        let Rotated { segment, number, file, entries } = rotated;
+        let Rotated { segment, number, file, room, entries } = rotated;
         let (id, length) = (segment.id(), segment.size());
         let go_on = |manifest: &mut Manifest| {
             manifest.log = next.unwrap_or(manifest.bound);
@@ -118,7 +118,7 @@ impl Inner {
             self.discard(*number, id);
             return Ok(());
         }
-        file.set_size(length)?;
+        room.cut(length)?;
         file.sync()?;
         let source = Source { id, identity: self.identity, length };
         let hint = Hint::build(file, source, |key| self.keydir.hash(key))?;
