@@ -15,6 +15,8 @@
 //!   `LOOK_EVERY` calls earlier: a hint at the cause, and no proof.
 //! - A second line counts the same calls without the time for which other threads had the
 //!   processors, which is the machine's doing. It is taken off long calls alone.
+//! - *nothing* is a fixed calculation that takes about as long as a call, timed between them: what
+//!   its figures show is the machine as well.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark fails loudly")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
@@ -29,6 +31,8 @@ use bitcask::{Bitcask, Options};
 const LONG: Duration = Duration::from_micros(200);
 const LOOK_EVERY: u64 = 4096;
 const WORST_SHOWN: usize = 16;
+/// Rounds of calculation that make about a microsecond.
+const NOTHING: u64 = 150;
 const VALUE: [u8; 100] = [7; 100];
 
 /// Counts of durations, in buckets whose width is 1/32 of where they start.
@@ -158,18 +162,18 @@ impl fmt::Display for Long {
 
 struct Run {
     db: Bitcask,
-    /// Of puts and gets, each with all that passed and without waits for a processor.
+    /// Of each kind of call, with all that passed and without waits for a processor.
     puts: [Histogram; 2],
     gets: [Histogram; 2],
+    nothings: [Histogram; 2],
     worst: Vec<Long>,
     last: Look,
 }
 
 impl Run {
     fn record(&mut self, call: &'static str, number: u64, took: Duration) {
-        let is_put = call == "put";
         let mut running = took;
-        if took >= LONG || is_put && number.is_multiple_of(LOOK_EVERY) {
+        if took >= LONG || call == "put" && number.is_multiple_of(LOOK_EVERY) {
             let after = Look::around(&self.db);
             let before = std::mem::replace(&mut self.last, after);
             if took >= LONG {
@@ -178,19 +182,25 @@ impl Run {
                 self.worst.push(Long { call, number, took, running, before, after });
             }
         }
-        let [all, on_processor] = if is_put { &mut self.puts } else { &mut self.gets };
+        let [all, on_processor] = match call {
+            "put" => &mut self.puts,
+            "get" => &mut self.gets,
+            _ => &mut self.nothings,
+        };
         all.add(took);
         on_processor.add(running);
     }
 
     fn report(&mut self) {
         println!("microseconds             p50        p99      p99.9     p99.99        max");
-        let [puts, gets] = [&self.puts, &self.gets];
+        let [puts, gets, nothings] = [&self.puts, &self.gets, &self.nothings];
         let rows = [
             ("put", &puts[0]),
             ("put, on a processor", &puts[1]),
             ("get", &gets[0]),
             ("get, on a processor", &gets[1]),
+            ("nothing", &nothings[0]),
+            ("nothing, likewise", &nothings[1]),
         ];
         for (name, histogram) in rows {
             print!("{name:<19}");
@@ -227,8 +237,8 @@ fn main() {
         (0..key_count).map(|number| u128::from(mixed(number)).to_be_bytes()).collect();
     let db = Bitcask::open(dir.path(), Options::default()).unwrap();
     let last = Look::around(&db);
-    let [puts, gets] = [(); 2].map(|()| [(); 2].map(|()| Histogram::new()));
-    let mut run = Run { db, puts, gets, worst: Vec::new(), last };
+    let [puts, gets, nothings] = [(); 3].map(|()| [(); 2].map(|()| Histogram::new()));
+    let mut run = Run { db, puts, gets, nothings, worst: Vec::new(), last };
     let key_at = |number: u64| &keys[usize::try_from(number).unwrap()];
     let started = Instant::now();
     for number in 0..count {
@@ -243,6 +253,10 @@ fn main() {
         let size = run.db.get_with(key, <[u8]>::len).unwrap();
         run.record("get", number, start.elapsed());
         assert_eq!(size, Some(VALUE.len()));
+
+        let start = Instant::now();
+        std::hint::black_box((0..NOTHING).fold(number, |mixture, _| mixed(mixture)));
+        run.record("nothing", number, start.elapsed());
     }
     println!("{count} puts and {count} gets of {key_count} keys in {:.2?}", started.elapsed());
     run.report();

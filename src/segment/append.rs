@@ -110,7 +110,7 @@ impl Active {
             let (sink, map) = Sink::new(&file, capacity, mode);
             let room = Room::new(&file, map.clone(), capacity, allocated);
             // An end entry may be all that it ever gets.
-            room.reserve(FIRST_OFFSET + END_SIZE_MAX)?;
+            room.reserve_exactly(FIRST_OFFSET + END_SIZE_MAX)?;
             file.sync()?;
             fs.rename_and_sync(&temporary, &path)?;
             Ok((file, sink, map, Arc::new(room)))
@@ -177,7 +177,8 @@ impl Active {
     pub(crate) fn is_time_to_go_ahead(&mut self) -> bool {
         let is_time = self.end >= self.ahead_at;
         if is_time {
-            self.ahead_at = self.end + (AHEAD / 2).min(self.capacity / 4);
+            // When half is used up of what is made ready now.
+            self.ahead_at = self.end + self.end.min(AHEAD).min(self.capacity / 2) / 2;
         }
         is_time
     }

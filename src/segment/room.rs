@@ -68,6 +68,12 @@ impl Room {
         self.grow(needed, POPULATE_SIZE)
     }
 
+    /// The same, and not a page more: what is synced now would be written in vain, and would have
+    /// to be made writable again.
+    pub(super) fn reserve_exactly(&self, needed: u64) -> Result<()> {
+        self.grow(needed, 0)
+    }
+
     /// Makes some room ready ahead of a writer that has got to `end`: as much as has been written
     /// so far, within limits, so that a small store stays small.
     pub(crate) fn go_ahead(&self, end: u64) -> Result<()> {
