@@ -29,6 +29,12 @@ impl Signal {
         self.changed.notify_one();
     }
 
+    /// Returns whether the work was asked for since this was called last; for tests that do it.
+    #[cfg(test)]
+    pub(crate) fn take_woken(&self) -> bool {
+        std::mem::take(&mut self.state.lock().woken)
+    }
+
     fn stop(&self) {
         self.state.lock().stopped = true;
         self.changed.notify_one();

@@ -19,8 +19,9 @@ use crate::error::Result;
 use crate::fs::{Access, File, Fs};
 use crate::options::AppendMode;
 
-/// An active segment that has got this far has room made ready ahead of its writers.
-const AHEAD_FROM: u64 = 256 << 10;
+/// A segment that has got this far has room made ready ahead of its writers: before they have used
+/// up what the first of them has populated.
+const AHEAD_FROM: u64 = 192 << 10;
 
 /// An entry that has everything but its place, its time and what rides on it.
 #[derive(Debug)]

@@ -409,3 +409,40 @@ fn room_is_made_ahead_in_proportion_to_what_is_there() {
     }
     db.close().unwrap();
 }
+
+/// A writer whose wakes are answered at once grows nothing and creates nothing itself.
+#[test]
+fn a_writer_asks_in_time_for_what_it_is_about_to_need() {
+    let dir = tempfile::tempdir().unwrap();
+    let ground = Ground { threads: false, ..Ground::default() };
+    let options = Options::new().segment_size(16 << 20).sync(SyncPolicy::Never);
+    let db = Bitcask::open_on(&ground, dir.path(), options).unwrap();
+    let look = || {
+        let log = db.inner.writer().unwrap().log.lock();
+        let active = log.active()?;
+        Some((active.segment().id(), active.end().offset, active.room().ready()))
+    };
+    let (mut rotations, mut wakes) = (0, 0);
+    for number in 0..12_000_u64 {
+        let (next, before) = (prepared(&db), look());
+        db.put(number.to_be_bytes(), vec![1; 4000]).unwrap();
+        let (id, end, ready) = look().unwrap();
+        match before {
+            Some((same, _, was)) if same == id => {
+                assert!(was == ready || end <= 256 << 10, "the writer has made room at {end}");
+            }
+            Some(_) => {
+                assert_eq!(next, Some(id));
+                rotations += 1;
+            }
+            None => {}
+        }
+        if db.inner.prepare_signal.take_woken() {
+            db.inner.prepare_due();
+            wakes += 1;
+        }
+    }
+    assert_eq!(rotations, 2);
+    assert!((30..100).contains(&wakes), "{wakes}");
+    db.close().unwrap();
+}
