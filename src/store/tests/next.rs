@@ -79,6 +79,25 @@ fn a_rotation_into_a_prepared_segment_touches_the_disk_for_its_entries_alone() {
     reopened_clean(&lab, &pairs, "closed");
 }
 
+/// Else a crash would leave a segment that is newer than the manifest.
+#[test]
+fn its_id_is_reserved_before_it_has_a_file() {
+    let lab = Lab::new();
+    let (db, mut pairs) = begin(&lab);
+    for _ in 0..20 {
+        while prepared(&db).is_none() {
+            put(&db, &mut pairs, 5);
+            db.inner.prepare_next().unwrap();
+        }
+        let disk = lab.killed();
+        let manifest = disk.twin.contents(&dir().manifest()).unwrap();
+        let manifest = Manifest::decode(&manifest, &dir().manifest()).unwrap();
+        assert!(prepared(&db).unwrap() < manifest.bound);
+        assert_eq!(snapshot(&disk.open()), pairs);
+        rotate(&db, &mut pairs);
+    }
+}
+
 #[test]
 fn a_small_store_has_no_second_file() {
     let lab = Lab::new();
@@ -372,7 +391,7 @@ fn a_sealed_segment_is_not_lengthened_any_more() {
     };
     let size = || lab.twin.contents(&path).unwrap().len();
     let before = size();
-    room.go_ahead(4 << 20).unwrap();
+    room.go_ahead(1 << 20).unwrap();
     assert!(size() > before);
     rotate(&db, &mut pairs);
     db.inner.seal_rotated().unwrap();
