@@ -10,6 +10,7 @@
 mod hash;
 #[cfg(all(test, loom))]
 mod loom_tests;
+mod memory;
 mod shard;
 mod table;
 
@@ -26,6 +27,7 @@ pub(crate) use shard::Shard;
 
 use crate::epoch::Guard;
 use crate::error::Result;
+use memory::Arena;
 use shard::Home;
 
 pub(crate) const SHARD_COUNT: usize = 1 << hash::SHARD_BITS;
@@ -72,12 +74,14 @@ pub(crate) struct Keydir {
     hasher: KeyHasher,
     /// Locked in ascending order where several are.
     shards: Box<[Home]>,
+    arena: Arena,
 }
 
 impl Keydir {
     /// A keydir whose shards are not filled yet.
     pub(crate) fn new(hasher: KeyHasher) -> Self {
-        Self { hasher, shards: (0..SHARD_COUNT).map(|_| Home::default()).collect() }
+        let shards = (0..SHARD_COUNT).map(|_| Home::default()).collect();
+        Self { hasher, shards, arena: Arena::default() }
     }
 
     pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
@@ -111,7 +115,7 @@ impl Keydir {
 
     /// Locks a shard by its number, below [`SHARD_COUNT`].
     pub(crate) fn shard(&self, number: usize) -> Shard<'_> {
-        self.home(number).lock(number)
+        self.home(number).lock(number, &self.arena)
     }
 
     /// Returns the memory that the keydir takes, in bytes.

@@ -8,23 +8,25 @@
 use parking_lot::{Mutex, MutexGuard};
 
 use super::hash::KeyHash;
+use super::memory::{Arena, Length, Pairs, PublishedPairs};
 use super::table::{Pair, SlotFlags, Table};
 use super::{Address, Filling, Found};
-use crate::epoch::{Guard, Length, PublishedSlice, Slice, pin};
+use crate::epoch::{Guard, pin};
 use crate::error::Result;
 
 /// A shard where it lies. A cache line of its own, so that shards don't slow each other down.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(super) struct Home {
-    table: PublishedSlice<Pair>,
+    table: PublishedPairs,
     counts: Mutex<Counts>,
 }
 
+/// Slots in use.
 #[derive(Debug, Default, Clone, Copy)]
 struct Counts {
-    live: usize,
-    removed: usize,
+    live: u32,
+    removed: u32,
 }
 
 impl Home {
@@ -33,8 +35,8 @@ impl Home {
         self.table.get(guard).map(Table::from)
     }
 
-    pub(super) fn lock(&self, number: usize) -> Shard<'_> {
-        Shard { home: self, number, counts: self.counts.lock(), guard: pin() }
+    pub(super) fn lock<'a>(&'a self, number: usize, arena: &'a Arena) -> Shard<'a> {
+        Shard { home: self, number, arena, counts: self.counts.lock(), guard: pin() }
     }
 }
 
@@ -43,6 +45,7 @@ impl Home {
 pub(crate) struct Shard<'a> {
     home: &'a Home,
     number: usize,
+    arena: &'a Arena,
     counts: MutexGuard<'a, Counts>,
     guard: Guard,
 }
@@ -58,7 +61,7 @@ impl Shard<'_> {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.counts.live
+        self.counts.live as usize
     }
 
     /// Returns the memory that the shard takes, in bytes.
@@ -98,7 +101,7 @@ impl Shard<'_> {
     /// Removes a key's slot.
     pub(crate) fn remove(&mut self, hash: KeyHash, address: Address) {
         let removed = self.table().remove(hash, address);
-        self.counts.removed(usize::from(removed));
+        self.counts.removed(u32::from(removed));
     }
 
     pub(crate) fn addresses(&self) -> impl Iterator<Item = Address> {
@@ -110,12 +113,13 @@ impl Shard<'_> {
     /// The room is made first: a table that is filled in the order of its buckets would be crowded
     /// at one end for as long as it grows.
     pub(crate) fn start_filling(&self, at_most: usize) -> Fill {
-        let pairs = Slice::new(length_for(at_most, self.number));
-        Fill { pairs, counts: Counts::default(), number: self.number }
+        let pairs = self.arena.table(length_for(at_most, self.number));
+        Fill { pairs, counts: Counts::default() }
     }
 
     /// Publishes what the shard was filled with.
-    pub(crate) fn filled(&mut self, fill: Fill) {
+    pub(crate) fn filled(&mut self, mut fill: Fill) {
+        fill.finish(self.arena, self.number);
         *self.counts = fill.counts;
         self.home.table.replace(fill.pairs, &self.guard);
     }
@@ -135,7 +139,7 @@ impl Shard<'_> {
 
     /// Grows the table, or clears removed slots out of it, before an insert would overload it.
     fn make_room(&mut self) {
-        let Counts { live, removed } = *self.counts;
+        let (live, removed) = (self.counts.live as usize, self.counts.removed as usize);
         let len = self.home.table.get(&self.guard).map_or(0, <[Pair]>::len);
         if Table::pairs_for(live + removed + 1) <= len {
             return;
@@ -143,7 +147,7 @@ impl Shard<'_> {
         // Where it is removed slots that fill the table, it is as large as it has to be.
         let crowded = Table::pairs_for(live + 1) > len * 3 / 4;
         let wanted = if crowded { len + 1 } else { len };
-        let pairs = Slice::new(Length::at_least(wanted, self.number));
+        let pairs = self.arena.table(Length::at_least(wanted, self.number));
         self.table().copy_to(Table::from(&*pairs));
         self.home.table.replace(pairs, &self.guard);
         self.counts.removed = 0;
@@ -153,10 +157,10 @@ impl Shard<'_> {
 impl Counts {
     fn inserted(&mut self, reused: bool) {
         self.live += 1;
-        self.removed -= usize::from(reused);
+        self.removed -= u32::from(reused);
     }
 
-    fn removed(&mut self, slots: usize) {
+    fn removed(&mut self, slots: u32) {
         self.live -= slots;
         self.removed += slots;
     }
@@ -165,9 +169,8 @@ impl Counts {
 /// A table that is being filled, and that nobody else sees yet.
 #[derive(Debug)]
 pub(crate) struct Fill {
-    pairs: Slice<Pair>,
+    pairs: Pairs,
     counts: Counts,
-    number: usize,
 }
 
 impl Fill {
@@ -199,16 +202,15 @@ impl Fill {
 
     /// Lets go of the tombstones, which have held their places, and of room for entries that
     /// turned out to be dead.
-    pub(crate) fn finish(mut self) -> Self {
+    fn finish(&mut self, arena: &Arena, shard: usize) {
         let tombstones = self.table().sweep(SlotFlags::TOMBSTONE);
         self.counts.removed(tombstones);
-        let length = length_for(self.counts.live, self.number);
+        let length = length_for(self.counts.live as usize, shard);
         if tombstones > 0 || length != self.pairs.length() {
-            let pairs = Slice::new(length);
+            let pairs = arena.table(length);
             self.table().copy_to(Table::from(&*pairs));
             (self.pairs, self.counts.removed) = (pairs, 0);
         }
-        self
     }
 
     fn table(&self) -> Table<'_> {
@@ -219,4 +221,20 @@ impl Fill {
 /// Returns the length of a shard's table for as many slots.
 fn length_for(slots: usize, shard: usize) -> Length {
     Length::at_least(Table::pairs_for(slots), shard)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shards_grow_at_different_times_so_that_all_take_about_what_they_take_on_average() {
+        let arena = Arena::default();
+        for slots in (500..5000).step_by(7) {
+            let size = |shard| size_of_val(&*arena.table(length_for(slots, shard)));
+            let two = size(0) + size(1);
+            assert!(two * 10 > slots * 2 * 182, "{two} bytes for {slots} slots, twice");
+            assert!(two * 10 < slots * 2 * 257, "{two} bytes for {slots} slots, twice");
+        }
+    }
 }

@@ -196,9 +196,9 @@ impl<'a> Table<'a> {
     }
 
     /// Removes all slots with a flag; returns how many those were.
-    pub(super) fn sweep(self, flag: SlotFlags) -> usize {
+    pub(super) fn sweep(self, flag: SlotFlags) -> u32 {
         let flagged = self.slots().filter(|(_, slot)| slot.flags().has(flag));
-        flagged.map(|(cell, _)| cell.remove()).count()
+        flagged.map(|(cell, _)| cell.remove()).map(|()| 1).sum()
     }
 
     pub(super) fn addresses(self) -> impl Iterator<Item = Address> + 'a {

@@ -83,6 +83,6 @@ fn fill_shard(
             }
         }
     }
-    shard.filled(fill.finish());
+    shard.filled(fill);
     Ok(())
 }

@@ -1,0 +1,340 @@
+//! Memory for tables: zeroed, dense, in huge pages where there is much of it, and published to
+//! readers by one word.
+//!
+//! - Large tables are cut one behind the other from mappings of their own. A table lives until its
+//!   shard grows, and all shards grow at about the same time, so what is cut together goes
+//!   together: pages are given back as tables go, a mapping with the last one. Nothing is used
+//!   again in between, so there is no fragmentation, and what is alive lies dense.
+//! - Small tables come from the allocator.
+//! - The length of a table lies in the low bits of the word that publishes it: a look-up finds a
+//!   bucket with one load, from a place that is likely in the cache.
+
+#![expect(unsafe_code, reason = "tables are cut from mappings, and read while they are replaced")]
+
+use std::alloc::Layout;
+use std::fmt;
+use std::ops::Deref;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use crossbeam_epoch::{Atomic, Shared};
+use memmap2::{MmapOptions, MmapRaw};
+use parking_lot::Mutex;
+
+use super::table::Pair;
+use crate::epoch::Guard;
+
+/// Tables below this size come from the allocator.
+const CUT_FROM: usize = 4 << 10;
+/// The first mapping, for stores that hardly need one; each further one is twice as large.
+const CHUNK_MIN: usize = 1 << 20;
+const CHUNK_MAX: usize = 64 << 20;
+/// A mapping of this size and more is advised to be in huge pages: half of a look-up's cost can be
+/// the walk through page tables.
+const HUGE_FROM: usize = 4 << 20;
+
+/// A length that seven bits tell: 4, 5, 6 or 7 quarters of a power of two, rounded down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Length {
+    tag: usize,
+}
+
+impl Length {
+    const TAGS: usize = 1 << 7;
+
+    /// Returns the shortest length of a row that is at least `wanted`.
+    ///
+    /// There are two rows, of every other length: each next one is longer by a third or a half.
+    pub(super) fn at_least(wanted: usize, row: usize) -> Self {
+        let row = (row % 2..Self::TAGS).step_by(2).map(|tag| Self { tag });
+        let mut long_enough = row.skip_while(|length| length.get() < wanted);
+        // The last one takes more memory than there can be.
+        long_enough.next().unwrap_or(Self { tag: Self::TAGS - 1 })
+    }
+
+    const fn get(self) -> usize {
+        (4 + self.tag % 4) << (self.tag / 4) >> 2
+    }
+}
+
+/// Where large tables are cut from.
+#[derive(Debug, Default)]
+pub(super) struct Arena(Mutex<Cut>);
+
+#[derive(Debug, Default)]
+struct Cut {
+    chunk: Option<Arc<Chunk>>,
+    /// So much of the chunk has been cut off.
+    used: usize,
+}
+
+/// A mapping of zeroed memory; unmapped when no table lies in it.
+#[derive(Debug)]
+struct Chunk(MmapRaw);
+
+impl Chunk {
+    fn new(size: usize) -> Option<Self> {
+        let map = MmapOptions::new().len(size).map_anon().ok()?;
+        #[cfg(target_os = "linux")]
+        if size >= HUGE_FROM {
+            // It is advice, so a refusal changes nothing.
+            let _ = map.advise(memmap2::Advice::HugePage);
+        }
+        Some(Self(MmapRaw::from(map)))
+    }
+
+    /// Gives back the pages that lie in a range with nothing else.
+    fn give_back(&self, first: NonNull<Pair>, size: usize) {
+        #[cfg(target_os = "linux")]
+        {
+            let page = page_size();
+            let start = (first.addr().get() - self.0.as_ptr().addr()).next_multiple_of(page);
+            let end = (first.addr().get() - self.0.as_ptr().addr() + size) / page * page;
+            if start < end {
+                let advice = memmap2::UncheckedAdvice::DontNeed;
+                // SAFETY: the pages lie within the table, which is being dropped: nobody uses
+                // them any more. The mapping begins with a page, so the range is not widened.
+                let _ = unsafe { self.0.unchecked_advise_range(advice, start, end - start) };
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (first, size);
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn page_size() -> usize {
+    // SAFETY: it takes a number, and returns one.
+    let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    usize::try_from(size).unwrap_or(CHUNK_MIN).max(1)
+}
+
+impl Arena {
+    /// Makes an empty table.
+    pub(super) fn table(&self, length: Length) -> Pairs {
+        let layout = Pairs::layout(length);
+        let cut = if layout.size() < CUT_FROM { None } else { self.cut(layout) };
+        let (first, chunk) = match cut {
+            Some((first, chunk)) => (first, Some(chunk)),
+            None => (allocate(layout), None),
+        };
+        Pairs { first, length, chunk }
+    }
+
+    /// Cuts a table off a mapping; nothing if none can be had.
+    fn cut(&self, layout: Layout) -> Option<(NonNull<Pair>, Arc<Chunk>)> {
+        let mut cut = self.0.lock();
+        let fits = |chunk: &Chunk, used| chunk.0.len() - used >= layout.size();
+        if !cut.chunk.as_deref().is_some_and(|chunk| fits(chunk, cut.used)) {
+            let last = cut.chunk.as_ref().map_or(CHUNK_MIN / 2, |chunk| chunk.0.len());
+            let size = (last * 2).clamp(CHUNK_MIN, CHUNK_MAX).max(layout.size());
+            *cut = Cut { chunk: Some(Arc::new(Chunk::new(size)?)), used: 0 };
+        }
+        let chunk = Arc::clone(cut.chunk.as_ref()?);
+        // A mapping begins with a page, and sizes of tables are multiples of their alignment.
+        let first = NonNull::new(chunk.0.as_mut_ptr().wrapping_add(cut.used))?;
+        cut.used += layout.size();
+        Some((first.cast(), chunk))
+    }
+}
+
+fn allocate(layout: Layout) -> NonNull<Pair> {
+    // SAFETY: the layout is not of size zero, since no length is.
+    let first = unsafe { std::alloc::alloc_zeroed(layout) };
+    NonNull::new(first.cast()).unwrap_or_else(|| std::alloc::handle_alloc_error(layout))
+}
+
+/// A table's memory, owned.
+pub(super) struct Pairs {
+    first: NonNull<Pair>,
+    length: Length,
+    /// What it was cut from, if it was.
+    chunk: Option<Arc<Chunk>>,
+}
+
+// SAFETY: it owns its memory as a box would, and a `Pair` can be sent and shared.
+unsafe impl Send for Pairs {}
+// SAFETY: as above; through a shared reference there are only shared references to pairs.
+unsafe impl Sync for Pairs {}
+
+impl Pairs {
+    pub(super) fn length(&self) -> Length {
+        self.length
+    }
+
+    fn layout(length: Length) -> Layout {
+        match Layout::array::<Pair>(length.get()) {
+            Ok(layout) => layout,
+            Err(_) => unreachable!("a table of {} pairs is larger than all memory", length.get()),
+        }
+    }
+}
+
+impl Deref for Pairs {
+    type Target = [Pair];
+
+    fn deref(&self) -> &[Pair] {
+        // SAFETY: `first` is the start of as many pairs as `length` says, aligned, and zeroed when
+        // they were made, which is a valid `Pair`: it consists of atomics. They are freed by
+        // `drop` alone, and nobody has a `&mut` to them.
+        unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.length.get()) }
+    }
+}
+
+impl Drop for Pairs {
+    fn drop(&mut self) {
+        let layout = Self::layout(self.length);
+        match &self.chunk {
+            Some(chunk) => chunk.give_back(self.first, layout.size()),
+            // SAFETY: without a chunk it came from `allocate`, with this layout, and is freed
+            // once. A `Pair` has nothing to be dropped.
+            None => unsafe { std::alloc::dealloc(self.first.as_ptr().cast(), layout) },
+        }
+    }
+}
+
+impl fmt::Debug for Pairs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pairs").field("length", &self.length.get()).finish_non_exhaustive()
+    }
+}
+
+/// A table's memory that can be read while it is being replaced; nothing before there is any.
+#[derive(Default)]
+pub(super) struct PublishedPairs {
+    /// The first pair, with the length's tag.
+    word: Atomic<Pair>,
+    /// What the word names.
+    owner: Mutex<Option<Pairs>>,
+}
+
+const _: () = assert!(align_of::<Pair>() >= Length::TAGS);
+
+impl PublishedPairs {
+    /// Borrows what is published now.
+    pub(super) fn get<'a>(&'a self, guard: &'a Guard) -> Option<&'a [Pair]> {
+        let word = self.word.load(Ordering::Acquire, guard);
+        if word.is_null() {
+            return None;
+        }
+        let length = Length { tag: word.tag() };
+        // SAFETY: a word that is not null was made in `replace` of the start and the length of
+        // `Pairs`, whose `deref` says why they can be borrowed. It was published by a swap that
+        // this Acquire load synchronizes with, so all of it is seen. The owner is dropped in two
+        // places: by `replace`, after all guards are gone that were there when it was unlinked,
+        // this one among them; and with `self`, which the result borrows.
+        Some(unsafe { std::slice::from_raw_parts(word.as_raw(), length.get()) })
+    }
+
+    /// Publishes other memory; what was there is freed when nobody reads it.
+    pub(super) fn replace(&self, new: Pairs, guard: &Guard) {
+        let word = Shared::from(new.first.as_ptr().cast_const()).with_tag(new.length.tag);
+        let mut owner = self.owner.lock();
+        self.word.store(word, Ordering::Release);
+        let old = owner.replace(new);
+        guard.defer(move || drop(old));
+    }
+}
+
+impl fmt::Debug for PublishedPairs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("PublishedPairs").field(&self.owner).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use super::*;
+    use crate::epoch::pin;
+    use crate::keydir::Address;
+    use crate::keydir::hash::KeyHash;
+    use crate::keydir::table::{SlotFlags, Table};
+
+    #[test]
+    fn lengths_rise_by_a_third_or_a_half_and_the_rows_alternate() {
+        for row in 0..2 {
+            let mut length = Length::at_least(0, row);
+            assert_eq!(length.get(), 1);
+            while length.get() < 1 << 24 {
+                let longer = Length::at_least(length.get() + 1, row);
+                assert!(longer.get() > length.get());
+                assert!(longer.get() <= (length.get() * 3).div_ceil(2), "{length:?}");
+                length = longer;
+            }
+        }
+        assert_eq!(Length::at_least(4, 0).get(), 4);
+        assert_eq!(Length::at_least(4, 1).get(), 5);
+        assert_eq!(Length::at_least(9, 1).get(), 10);
+        assert!(Length::at_least(usize::MAX, 0).get() > 1 << 31);
+    }
+
+    /// A slot that says how long its table is.
+    fn stamp(pairs: &Pairs) {
+        let hash = KeyHash { fingerprint: 5, extra: 0 };
+        let address = Address { segment: 0, offset: pairs.len() as u64 * 8 };
+        Table::from(&**pairs).insert(hash, address, SlotFlags::default());
+    }
+
+    fn stamped(pairs: &[Pair]) -> Option<usize> {
+        let addresses: Vec<_> = Table::from(pairs).addresses().collect();
+        let [address] = *addresses else { return None };
+        Some(usize::try_from(address.offset / 8).unwrap())
+    }
+
+    #[test]
+    fn tables_of_all_sizes_are_empty_apart_from_each_other_and_given_back() {
+        let arena = Arena::default();
+        let lengths = [1, 2, 31, 32, 40, 448, 5000, 300_000];
+        let lengths = if cfg!(miri) { &lengths[..3] } else { &lengths[..] };
+        for _ in 0..3 {
+            let made: Vec<Pairs> = lengths
+                .iter()
+                .flat_map(|wanted| [0, 1].map(|row| arena.table(Length::at_least(*wanted, row))))
+                .collect();
+            for pairs in &made {
+                assert_eq!(Table::from(&**pairs).addresses().count(), 0);
+                stamp(pairs);
+            }
+            for (at, pairs) in made.iter().enumerate() {
+                assert_eq!(stamped(pairs), Some(pairs.len()), "table {at}");
+                assert_eq!(pairs.as_ptr().addr() % 128, 0);
+            }
+            // Every other one first, so that neighbors share pages with what is gone.
+            let (first, second): (Vec<_>, Vec<_>) =
+                made.into_iter().enumerate().partition(|(at, _)| at % 2 == 0);
+            drop(first);
+            assert!(second.iter().all(|(_, pairs)| stamped(pairs) == Some(pairs.len())));
+        }
+    }
+
+    #[test]
+    fn readers_see_whole_tables_while_they_are_replaced() {
+        const ROUNDS: usize = if cfg!(miri) { 12 } else { 300 };
+        let (arena, published) = (Arena::default(), PublishedPairs::default());
+        assert!(published.get(&pin()).is_none());
+        let publish = |wanted: usize| {
+            let pairs = arena.table(Length::at_least(wanted, wanted));
+            stamp(&pairs);
+            published.replace(pairs, &pin());
+        };
+        publish(1);
+        thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    let mut last = 0;
+                    while last < ROUNDS {
+                        let guard = pin();
+                        let seen = published.get(&guard).unwrap();
+                        assert_eq!(stamped(seen), Some(seen.len()));
+                        last = seen.len();
+                        thread::yield_now();
+                    }
+                });
+            }
+            (2..=ROUNDS).for_each(publish);
+        });
+    }
+}
