@@ -1,7 +1,7 @@
-//! A thread for what can wait; a store has three of them.
+//! A thread for what can wait; a store has three of them, and more while its keydir is filled.
 //!
 //! - Knows nothing of the work: it calls a closure, which says how long it may sleep, and calls it
-//!   again then, or when it is woken.
+//!   again then, or when it is woken. It ends when there is no more work for it.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -62,10 +62,10 @@ impl Worker {
     /// Starts the thread.
     pub(crate) fn start(
         signal: Arc<Signal>,
-        mut work: impl FnMut() -> Duration + Send + 'static,
+        mut work: impl FnMut() -> Option<Duration> + Send + 'static,
     ) -> std::io::Result<Self> {
         let sleeper = Arc::clone(&signal);
-        let run = move || while sleeper.sleep(work()) {};
+        let run = move || while work().is_some_and(|at_most| sleeper.sleep(at_most)) {};
         let thread = std::thread::Builder::new().name("bitcask".to_owned()).spawn(run)?;
         Ok(Self { signal, thread: Some(thread) })
     }

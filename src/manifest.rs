@@ -192,6 +192,11 @@ impl Manifest {
         fs.replace(&path, &Dir::temporary(&path), self.encode().as_bytes())
     }
 
+    /// Returns whether a segment is sealed.
+    pub(crate) fn lists(&self, id: SegmentId) -> bool {
+        self.sealed.iter().any(|sealed| sealed.id == id)
+    }
+
     /// Reserves ids, so that `next` and some behind it may be used once this is written.
     pub(crate) fn reserve(&mut self, next: SegmentId) {
         let bound = SegmentId(next.0.saturating_add(RESERVED));

@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::fs::File;
 use crate::manifest::Manifest;
 use crate::segment::header::{Kind, SegmentHeader};
+use crate::segment::hint::{Hint, HintBuilder};
 use crate::segment::scan::{self, Scan, Stop};
 use crate::segment::{FIRST_OFFSET, FileKind, Place, SegmentId, open_listed};
 
@@ -29,8 +30,8 @@ pub(super) struct Link {
     pub(super) id: SegmentId,
     pub(super) file: File,
     pub(super) end: u64,
-    /// Puts and deletes.
-    pub(super) entries: u64,
+    /// Of the entries below `end`.
+    pub(super) hint: Hint,
 }
 
 /// The store's own files, by kind.
@@ -53,7 +54,7 @@ impl Chain {
     pub(super) fn report(&self) -> RecoveryReport {
         RecoveryReport {
             recovered_segments: self.links.len() as u64,
-            recovered_entries: self.links.iter().map(|link| link.entries).sum(),
+            recovered_entries: self.links.iter().map(|link| link.hint.summary.entries).sum(),
             ..RecoveryReport::default()
         }
     }
@@ -105,7 +106,7 @@ impl Recovery<'_> {
                 file.sync()?;
                 file.drop_cache();
             }
-            let Scanned { link, stop, reason, last_timestamp } = scan_link(id, file)?;
+            let Scanned { link, stop, reason, last_timestamp } = self.scan_link(id, file)?;
             next = match stop {
                 Stop::End { next, .. } if next > id => Some(next),
                 Stop::End { .. } => {
@@ -186,41 +187,47 @@ impl Recovery<'_> {
         }
         Ok(())
     }
-}
 
-/// Scans one unsealed segment up to where the log goes on in the next one, or ends.
-fn scan_link(id: SegmentId, file: File) -> Result<Scanned> {
-    let mut scan = Scan::new(&file, id, file.size()?);
-    let (mut end, mut entries, mut in_batch, mut last_timestamp) = (FIRST_OFFSET, 0, 0, 0);
-    let mut stop = loop {
-        let entry = match scan.next()? {
-            Ok(entry) => entry,
-            Err(stop) => break stop,
-        };
-        last_timestamp = last_timestamp.max(entry.header.timestamp);
-        in_batch += u64::from(entry.header.is_of_a_key());
-        if !entry.continues() {
-            entries += std::mem::take(&mut in_batch);
-            end = entry.offset + entry.header.entry_size();
-        }
-    };
-    let reason = match stop {
-        Stop::Bad { invalid, offset } => {
-            // What checks and is not understood was not torn: a newer build wrote it.
-            let refusal = scan::refusal(file.path(), offset, invalid);
-            if refusal.is_unsupported() {
-                return Err(refusal);
+    /// Scans one unsealed segment up to where the log goes on in the next one, or ends, and gathers
+    /// its hint on the way: every entry is read, checked and hashed once.
+    fn scan_link(&self, id: SegmentId, file: File) -> Result<Scanned> {
+        let mut scan = Scan::new(&file, id, file.size()?);
+        let mut builder = HintBuilder::default();
+        let (mut end, mut in_batch, mut last_timestamp) = (FIRST_OFFSET, false, 0);
+        let mut stop = loop {
+            let entry = match scan.next()? {
+                Ok(entry) => entry,
+                Err(stop) => break stop,
+            };
+            builder.add(&entry, |key| self.keydir.hash(key));
+            last_timestamp = last_timestamp.max(entry.header.timestamp);
+            in_batch = entry.continues();
+            if !in_batch {
+                end = entry.offset + entry.header.entry_size();
             }
-            "the entry here does not check"
+        };
+        let reason = match stop {
+            Stop::Bad { invalid, offset } => {
+                // What checks and is not understood was not torn: a newer build wrote it.
+                let refusal = scan::refusal(file.path(), offset, invalid);
+                if refusal.is_unsupported() {
+                    return Err(refusal);
+                }
+                "the entry here does not check"
+            }
+            Stop::End { .. } => "the segment ends here",
+            Stop::Nothing { .. } => "the log ends here",
+        };
+        let reason = if in_batch { "the batch that starts here has no end" } else { reason };
+        match stop {
+            _ if in_batch => stop = Stop::Nothing { offset: end },
+            Stop::End { offset, timestamp, .. } => {
+                builder.end(timestamp);
+                end = offset;
+            }
+            Stop::Nothing { .. } | Stop::Bad { .. } => {}
         }
-        Stop::End { .. } => "the segment ends here",
-        Stop::Nothing { .. } => "the log ends here",
-    };
-    let reason = if in_batch > 0 { "the batch that starts here has no end" } else { reason };
-    match stop {
-        _ if in_batch > 0 => stop = Stop::Nothing { offset: end },
-        Stop::End { offset, .. } => end = offset,
-        Stop::Nothing { .. } | Stop::Bad { .. } => {}
+        let link = Link { id, file, end, hint: builder.finish() };
+        Ok(Scanned { link, stop, reason, last_timestamp })
     }
-    Ok(Scanned { link: Link { id, file, end, entries }, stop, reason, last_timestamp })
 }

@@ -8,7 +8,6 @@ use crate::error::Result;
 use crate::fs::{Access, File};
 use crate::manifest::{Manifest, Sealed};
 use crate::segment::header::Kind;
-use crate::segment::hint::{Hint, Source};
 use crate::segment::{FIRST_OFFSET, Place, SegmentId, scan};
 
 const COPY_SIZE: usize = 256 << 10;
@@ -108,21 +107,19 @@ impl Recovery<'_> {
         Ok(path)
     }
 
-    /// Cuts all unsealed segments to their ends, and seals them with one manifest write.
+    /// Cuts all unsealed segments to their ends, and seals them with one manifest write. Their
+    /// hints can wait: what is lost of them is built anew.
     pub(super) fn seal(&self, chain: &Chain, manifest: &mut Manifest) -> Result<()> {
-        let (full, empty): (Vec<_>, Vec<_>) = chain.links.iter().partition(|link| link.entries > 0);
+        let is_empty = |link: &&Link| link.hint.summary.entries == 0;
+        let (empty, full): (Vec<_>, Vec<_>) = chain.links.iter().partition(is_empty);
         for Link { id, file, end, .. } in full {
             let file = self.fs.open(file.path(), Access::Write)?;
             if file.size()? != *end {
                 file.set_size(*end)?;
                 file.sync()?;
             }
-            let source = Source { id: *id, identity: manifest.identity, length: *end };
-            let hint = Hint::build(&file, source, |key| self.keydir.hash(key))?;
-            hint.write(self.fs, self.dir, source)?;
             manifest.sealed.push(Sealed { id: *id, kind: Kind::Log, length: *end });
         }
-        self.fs.sync_dir(self.dir.path())?;
         manifest.log = manifest.bound;
         manifest.log_exists = false;
         manifest.write(self.fs, self.dir)?;

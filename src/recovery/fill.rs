@@ -1,88 +1,304 @@
-//! Filling the keydir from hints, newest segment first.
+//! Filling the keydir from hints, newest segment first: a shard when it is first touched, the rest
+//! in the background.
+//!
+//! - A shard is filled once, under its lock, from everything there was in the log when the store
+//!   was opened; what is appended later finds it filled. If it can't be filled nothing of it is
+//!   published, and whoever touches it is told why.
+//! - A hint that turns out to be damaged is rebuilt from its segment, once.
+//! - When all shards are filled the hints are let go of, but for those that have to be written.
 
+use std::collections::VecDeque;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
 
 use super::{Recovered, Recovery};
-use crate::error::Result;
-use crate::keydir::{Address, Filling, SHARD_COUNT};
-use crate::segment::hint::{Hint, Source};
-use crate::segment::{Segment, Segments, open_listed, scan};
+use crate::error::{Error, Result};
+use crate::fs::Fs;
+use crate::keydir::{Address, Filling, Keydir, SHARD_COUNT, Shard};
+use crate::segment::header::Identity;
+use crate::segment::hint::{Hint, HintFile, HintSlot, Source, Summary};
+use crate::segment::{Dir, Segment, SegmentId, Segments, open_listed, scan};
 
-/// Adds the segments to the set and fills the keydir; rebuilds the hints that can't be used.
-///
-/// Returns the highest timestamp in the log.
-pub(crate) fn fill(
-    recovery: &Recovery<'_>,
-    recovered: &mut Recovered,
-    segments: &Segments,
-    for_writing: bool,
-) -> Result<u64> {
-    let mut last_timestamp = 0;
-    let mut sources = Vec::new();
-    let identity = recovered.manifest.identity;
-    for (segment, hint) in recovered.segments.iter_mut().rev() {
-        let source = Source { id: segment.id(), identity, length: segment.size() };
-        let known = hint.take().or_else(|| Hint::read(recovery.fs, recovery.dir, source));
-        let hint = if let Some(hint) = known {
-            hint
-        } else {
-            recovered.report.rebuilt_hints += 1;
-            rebuild(recovery, source, for_writing)?
-        };
-        last_timestamp = last_timestamp.max(hint.summary.last_timestamp);
-        let number = segments.add(Arc::clone(segment))?;
-        sources.push((number, Arc::clone(segment), hint));
-    }
-    for number in 0..SHARD_COUNT {
-        fill_shard(recovery, number, &sources)?;
-    }
-    Ok(last_timestamp)
+/// About as many slots are read at a time, which bounds the memory that filling needs.
+const RANGE_LEN: u64 = 1 << 18;
+/// Filling is not worth a thread for each processor of a large machine: it is bound by the memory.
+const THREADS_MAX: usize = 4;
+
+/// A segment's hint: on disk with a summary that checks, or in memory.
+#[derive(Debug, Clone)]
+pub(crate) enum Known {
+    OnDisk(Arc<HintFile>),
+    InMemory(Arc<Hint>),
 }
 
-fn rebuild(recovery: &Recovery<'_>, source: Source, for_writing: bool) -> Result<Hint> {
-    let file = open_listed(recovery.fs, &recovery.dir.log(source.id))?;
-    let hint = Hint::build(&file, source, |key| recovery.keydir.hash(key))?;
-    if for_writing {
-        hint.write(recovery.fs, recovery.dir, source)?;
-    }
-    Ok(hint)
+/// A segment that there was when the store was opened.
+#[derive(Debug)]
+struct Origin {
+    segment: Arc<Segment>,
+    hint: Mutex<Known>,
+    /// Held while the hint is rebuilt. If that shows that the segment is damaged too, it is kept,
+    /// so that the segment is not read again for every shard.
+    damage: Mutex<Option<Damage>>,
 }
 
-fn fill_shard(
-    recovery: &Recovery<'_>,
-    number: usize,
-    sources: &[(u32, Arc<Segment>, Hint)],
-) -> Result<()> {
-    let open = |segment: &Segment| open_listed(recovery.fs, segment.path());
-    let key_at = |address: Address| {
-        let Some((_, segment, _)) = sources.iter().find(|(number, ..)| *number == address.segment)
-        else {
-            unreachable!("a shard is filled from the sources alone")
-        };
-        scan::key_at(&open(segment)?, segment.id(), address.offset, segment.size())
-    };
-    let same_key = |held, older| Ok(key_at(held)? == key_at(older)?);
-    let runs = sources.iter().map(|(at, segment, hint)| {
-        let below = |end: usize| hint.slots.partition_point(|slot| slot.hash().shard() < end);
-        (*at, segment, hint.slots.get(below(number)..below(number + 1)).unwrap_or_default())
-    });
-    let runs: Vec<_> = runs.collect();
-    let mut shard = recovery.keydir.shard(number);
-    let mut fill = shard.start_filling(runs.iter().map(|(.., run)| run.len()).sum());
-    for (at, segment, run) in runs {
-        for slot in run {
-            let (hash, tombstone) = (slot.hash(), slot.is_tombstone());
-            let address = Address { segment: at, offset: slot.offset() };
-            let filling = Filling { hash, address, tombstone, collides: slot.collides() };
-            if fill.add(filling, same_key)? && !tombstone {
-                let size = match slot.size() {
-                    Some(size) => size,
-                    None => scan::size_at(&open(segment)?, slot.offset(), segment.size())?,
-                };
-                segment.gained(size);
-            }
+/// What `Error::Corrupt` says of a segment.
+#[derive(Debug)]
+struct Damage {
+    offset: u64,
+    reason: String,
+}
+
+/// Fills the keydir.
+#[derive(Debug)]
+pub(crate) struct Filler {
+    fs: Fs,
+    dir: Dir,
+    identity: Identity,
+    /// Newest first; the position of a segment is its number. Empty when all shards are filled.
+    origins: Mutex<Arc<[Origin]>>,
+    /// How many slots there are in all hints.
+    slots_len: u64,
+    /// The first shard that no thread has taken on.
+    next: AtomicUsize,
+    unfilled: AtomicUsize,
+    /// Hints that are not on disk.
+    unwritten: Mutex<VecDeque<(Source, Arc<Hint>)>>,
+}
+
+impl Known {
+    pub(super) fn in_memory(hint: Hint) -> Self {
+        Self::InMemory(Arc::new(hint))
+    }
+
+    pub(super) fn summary(&self) -> &Summary {
+        match self {
+            Self::OnDisk(hint) => hint.summary(),
+            Self::InMemory(hint) => &hint.summary,
         }
     }
-    shard.filled(fill);
-    Ok(())
+
+    fn slots(&self, fs: &Fs, shards: &Range<usize>) -> Option<Vec<HintSlot>> {
+        match self {
+            Self::OnDisk(hint) => hint.slots(fs, shards),
+            Self::InMemory(hint) => Some(hint.slots_of(shards).to_vec()),
+        }
+    }
+}
+
+impl Filler {
+    /// Adds the segments to the set, which has to be empty, and takes charge of their hints.
+    pub(crate) fn new(
+        recovery: &Recovery<'_>,
+        recovered: &Recovered,
+        segments: &Segments,
+    ) -> Result<Self> {
+        let identity = recovered.manifest.identity;
+        let (mut origins, mut unwritten) = (Vec::new(), VecDeque::new());
+        for (segment, hint) in recovered.segments.iter().rev() {
+            segments.add(Arc::clone(segment))?;
+            let source = Source { id: segment.id(), identity, length: segment.size() };
+            if let Known::InMemory(hint) = hint {
+                unwritten.push_front((source, Arc::clone(hint)));
+            }
+            let (segment, hint) = (Arc::clone(segment), Mutex::new(hint.clone()));
+            origins.push(Origin { segment, hint, damage: Mutex::default() });
+        }
+        let summaries = recovered.segments.iter().map(|(_, hint)| hint.summary().entries);
+        Ok(Self {
+            fs: recovery.fs.clone(),
+            dir: recovery.dir.clone(),
+            identity,
+            slots_len: summaries.sum(),
+            origins: Mutex::new(origins.into()),
+            next: AtomicUsize::new(0),
+            unfilled: AtomicUsize::new(SHARD_COUNT),
+            unwritten: Mutex::new(unwritten),
+        })
+    }
+
+    /// Returns whether nothing is left to be filled.
+    pub(crate) fn is_done(&self) -> bool {
+        self.unfilled.load(Ordering::Acquire) == 0
+    }
+
+    /// Returns how many threads should fill the keydir in the background.
+    pub(crate) fn threads(&self) -> usize {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let worthwhile = usize::try_from(self.slots_len.div_ceil(RANGE_LEN)).unwrap_or(usize::MAX);
+        worthwhile.min(processors).min(THREADS_MAX)
+    }
+
+    /// Fills those of some shards that are not filled yet.
+    ///
+    /// Where that fails, the shards that can be filled are, and the first error is returned.
+    pub(crate) fn fill(&self, keydir: &Keydir, shards: Range<usize>) -> Result<()> {
+        let origins = Arc::clone(&self.origins.lock());
+        let result = self.fill_from(&origins, keydir, &shards);
+        if result.is_err() && shards.len() > 1 {
+            // A block of a hint is damaged, or a segment: most shards don't need it.
+            let each = shards.map(|shard| self.fill_from(&origins, keydir, &(shard..shard + 1)));
+            return each.fold(Ok(()), Result::and);
+        }
+        result
+    }
+
+    /// Fills the next shards that no thread has taken on; says whether there were any.
+    pub(crate) fn fill_next(&self, keydir: &Keydir) -> bool {
+        // A range is a part of all, so that several threads share the work.
+        let share = (SHARD_COUNT as u64 * RANGE_LEN).checked_div(self.slots_len);
+        let share = share.and_then(|share| usize::try_from(share).ok()).unwrap_or(SHARD_COUNT);
+        let len = share.clamp(1, SHARD_COUNT / 16);
+        let start = self.next.fetch_add(len, Ordering::Relaxed).min(SHARD_COUNT);
+        let shards = start..SHARD_COUNT.min(start + len);
+        // Whoever needs a shard that can't be filled is told why.
+        let _ = self.fill(keydir, shards.clone());
+        !shards.is_empty()
+    }
+
+    /// Fills all shards, on several processors if it is worthwhile.
+    pub(crate) fn fill_at_once(&self, keydir: &Keydir) -> Result<()> {
+        std::thread::scope(|scope| {
+            let work = || while self.fill_next(keydir) {};
+            for _ in 1..self.threads() {
+                // One that can't be had is done without.
+                let _ = std::thread::Builder::new().spawn_scoped(scope, work);
+            }
+            work();
+        });
+        self.fill_all(keydir)
+    }
+
+    /// Fills all shards, beside other threads that do the same.
+    pub(crate) fn fill_all(&self, keydir: &Keydir) -> Result<()> {
+        while !self.is_done() && self.fill_next(keydir) {}
+        if self.is_done() {
+            return Ok(());
+        }
+        // What others have taken on, and what could not be filled.
+        let is_unfilled = |number: &usize| !keydir.shard(*number).is_filled();
+        let each = (0..SHARD_COUNT).filter(is_unfilled);
+        each.map(|shard| self.fill(keydir, shard..shard + 1)).fold(Ok(()), Result::and)
+    }
+
+    /// Forgets everything: all shards have been emptied, and the files go.
+    pub(crate) fn forget(&self) {
+        self.unfilled.store(0, Ordering::Release);
+        *self.origins.lock() = Arc::default();
+        self.unwritten.lock().clear();
+    }
+
+    /// Writes one of the hints that are not on disk, unless its segment is gone; says whether there
+    /// was one. The caller keeps segments from being removed meanwhile.
+    pub(crate) fn write_hint(&self, is_listed: impl Fn(SegmentId) -> bool) -> Result<bool> {
+        let Some((source, hint)) = self.unwritten.lock().pop_front() else { return Ok(false) };
+        if is_listed(source.id) {
+            hint.write(&self.fs, &self.dir, source)?;
+        }
+        Ok(true)
+    }
+
+    fn fill_from(&self, origins: &[Origin], keydir: &Keydir, shards: &Range<usize>) -> Result<()> {
+        let mut parts = Vec::with_capacity(origins.len());
+        for origin in origins {
+            parts.push(self.part(origin, keydir, shards)?);
+        }
+        let mut rests: Vec<&[HintSlot]> = parts.iter().map(Vec::as_slice).collect();
+        let mut result = Ok(());
+        for number in shards.clone() {
+            let runs: Vec<&[HintSlot]> =
+                rests.iter_mut().map(|rest| split_run(rest, number)).collect();
+            let mut shard = keydir.shard(number);
+            if !shard.is_filled() {
+                let filled = self.fill_shard(origins, &mut shard, &runs);
+                if filled.is_ok() && self.unfilled.fetch_sub(1, Ordering::AcqRel) == 1 {
+                    *self.origins.lock() = Arc::default();
+                }
+                result = result.and(filled);
+            }
+        }
+        result
+    }
+
+    /// Fills a shard from the runs of slots that the segments have for it.
+    fn fill_shard(
+        &self,
+        origins: &[Origin],
+        shard: &mut Shard<'_>,
+        runs: &[&[HintSlot]],
+    ) -> Result<()> {
+        let open = |segment: &Segment| open_listed(&self.fs, segment.path());
+        let key_at = |address: Address| {
+            let Some(Origin { segment, .. }) = origins.get(address.segment as usize) else {
+                unreachable!("a shard is filled from these segments alone")
+            };
+            scan::key_at(&open(segment)?, segment.id(), address.offset, segment.size())
+        };
+        let same_key = |held, older| Ok(key_at(held)? == key_at(older)?);
+        let mut fill = shard.start_filling(runs.iter().map(|run| run.len()).sum());
+        let mut gains = Vec::with_capacity(origins.len());
+        for (number, (Origin { segment, .. }, run)) in (0..).zip(origins.iter().zip(runs)) {
+            let mut gained = 0;
+            for slot in *run {
+                let (hash, tombstone) = (slot.hash(), slot.is_tombstone());
+                let address = Address { segment: number, offset: slot.offset() };
+                let filling = Filling { hash, address, tombstone, collides: slot.collides() };
+                if fill.add(filling, same_key)? && !tombstone {
+                    gained += match slot.size() {
+                        Some(size) => size,
+                        None => scan::size_at(&open(segment)?, slot.offset(), segment.size())?,
+                    };
+                }
+            }
+            gains.push((segment, gained));
+        }
+        shard.filled(fill);
+        // The shard is still locked: nothing that it names can be lost before it is gained.
+        gains.into_iter().for_each(|(segment, gained)| segment.gained(gained));
+        Ok(())
+    }
+
+    /// Reads what a segment has for some shards, from its hint or from a rebuilt one.
+    fn part(
+        &self,
+        origin: &Origin,
+        keydir: &Keydir,
+        shards: &Range<usize>,
+    ) -> Result<Vec<HintSlot>> {
+        let known = origin.hint.lock().clone();
+        if let Some(slots) = known.slots(&self.fs, shards) {
+            return Ok(slots);
+        }
+        let path = origin.segment.path();
+        let mut damage = origin.damage.lock();
+        if let Some(Damage { offset, reason }) = &*damage {
+            return Err(Error::corrupt(path, *offset, reason.clone()));
+        }
+        let known = origin.hint.lock().clone();
+        if let Known::InMemory(hint) = known {
+            return Ok(hint.slots_of(shards).to_vec());
+        }
+        let (id, length) = (origin.segment.id(), origin.segment.size());
+        let source = Source { id, identity: self.identity, length };
+        let rebuilt = open_listed(&self.fs, path)
+            .and_then(|file| Hint::build(&file, source, |key| keydir.hash(key)));
+        let hint = Arc::new(rebuilt.inspect_err(|error| {
+            if let Error::Corrupt { offset, reason, .. } = error {
+                *damage = Some(Damage { offset: *offset, reason: reason.clone() });
+            }
+        })?);
+        *origin.hint.lock() = Known::InMemory(Arc::clone(&hint));
+        let slots = hint.slots_of(shards).to_vec();
+        self.unwritten.lock().push_back((source, hint));
+        Ok(slots)
+    }
+}
+
+/// Splits off the slots of a shard, the lowest that there are any of.
+fn split_run<'a>(slots: &mut &'a [HintSlot], shard: usize) -> &'a [HintSlot] {
+    let (run, rest) = slots.split_at(slots.partition_point(|slot| slot.shard() <= shard));
+    *slots = rest;
+    run
 }

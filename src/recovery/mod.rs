@@ -15,15 +15,19 @@ mod report;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use chain::Link;
+
 use crate::error::Result;
 use crate::fs::{File, Fs};
 use crate::keydir::Keydir;
 use crate::manifest::{Manifest, Sealed};
-use crate::segment::hint::{Hint, Source};
+use crate::segment::hint::{Hint, HintFile, Source};
 use crate::segment::map::Bytes;
 use crate::segment::{Dir, Segment, SegmentId, open_listed};
 
-pub(crate) use fill::fill;
+use fill::Known;
+
+pub(crate) use fill::Filler;
 pub use report::{Cut, RecoveryReport};
 
 /// What opening needs to know of its surroundings.
@@ -39,9 +43,17 @@ pub(crate) struct Recovery<'a> {
 #[derive(Debug)]
 pub(crate) struct Recovered {
     pub(crate) manifest: Manifest,
-    /// Oldest first; with a hint where there can be none on disk.
-    pub(crate) segments: Vec<(Arc<Segment>, Option<Hint>)>,
+    /// Oldest first.
+    pub(crate) segments: Vec<(Arc<Segment>, Known)>,
     pub(crate) report: RecoveryReport,
+}
+
+impl Recovered {
+    /// Returns the highest timestamp in the log.
+    pub(crate) fn last_timestamp(&self) -> u64 {
+        let timestamps = self.segments.iter().map(|(_, hint)| hint.summary().last_timestamp);
+        timestamps.max().unwrap_or(0)
+    }
 }
 
 /// Files that the manifest does not list.
@@ -61,10 +73,8 @@ impl Recovery<'_> {
         let chain = self.chain(&manifest, true)?;
         let Unlisted { later, leftovers } = self.unlisted(&manifest, &survey, &chain)?;
         self.refuse_damage(&chain, &later)?;
-        let mut segments = self.open_sealed(&manifest, 0)?;
-        if !leftovers.is_empty() || !chain.links.is_empty() {
-            self.refuse_unreadable(&manifest)?;
-        }
+        let mut report = chain.report();
+        let mut segments = self.open_sealed(&manifest, &mut report)?;
 
         if !leftovers.is_empty() {
             // The manifest may have been renamed just before a crash, and what makes a file a
@@ -72,11 +82,16 @@ impl Recovery<'_> {
             self.fs.sync_dir(self.dir.path())?;
         }
         self.remove(&leftovers)?;
-        let mut report = RecoveryReport { leftovers, ..chain.report() };
+        report.leftovers = leftovers;
         if !chain.links.is_empty() {
             report.cuts = self.cut(&chain, &later)?;
             self.seal(&chain, &mut manifest)?;
-            segments.extend(self.open_sealed(&manifest, segments.len())?);
+        }
+        for Link { id, end, hint, .. } in chain.links {
+            if hint.summary.entries > 0 {
+                let segment = Segment::sealed(self.fs, self.dir, id, end, manifest.identity)?;
+                segments.push((Arc::new(segment), Known::in_memory(hint)));
+            }
         }
         Ok(Recovered { manifest, segments, report })
     }
@@ -85,7 +100,8 @@ impl Recovery<'_> {
     pub(crate) fn for_reading(&self, manifest: Manifest) -> Result<Recovered> {
         let survey = self.survey()?;
         self.refuse_missing(&manifest, &survey)?;
-        let mut segments = self.open_sealed(&manifest, 0)?;
+        let mut report = RecoveryReport::default();
+        let mut segments = self.open_sealed(&manifest, &mut report)?;
         let chain = self.chain(&manifest, false)?;
         let Unlisted { later, .. } = self.unlisted(&manifest, &survey, &chain)?;
         self.refuse_damage(&chain, &later).or_else(|damage| {
@@ -93,42 +109,41 @@ impl Recovery<'_> {
             // above it says that by now it is there.
             if self.has_grown(&chain, &manifest)? { Ok(()) } else { Err(damage) }
         })?;
-        for link in &chain.links {
-            let source = Source { id: link.id, identity: manifest.identity, length: link.end };
-            let hint = Hint::build(&link.file, source, |key| self.keydir.hash(key))?;
-            let bytes = Bytes::unmapped(&link.file, link.end);
-            let segment = Segment::new(link.id, link.file.path(), bytes);
-            segments.push((Arc::new(segment), Some(hint)));
-        }
         let cuts = chain.unread(&later)?.iter().map(cut::Unread::cut).collect();
-        let report = RecoveryReport { cuts, ..chain.report() };
+        let rebuilt_hints = report.rebuilt_hints;
+        let report = RecoveryReport { cuts, rebuilt_hints, ..chain.report() };
+        for Link { id, file, end, hint } in chain.links {
+            let segment = Segment::new(id, file.path(), Bytes::unmapped(&file, end));
+            segments.push((Arc::new(segment), Known::in_memory(hint)));
+        }
         Ok(Recovered { manifest, segments, report })
     }
 
-    /// Opens the sealed segments but the oldest few, which are open already.
+    /// Opens the sealed segments, and their hints as far as the summaries.
+    ///
+    /// A hint that can't be used is built anew, in memory. That refuses a segment whose damage
+    /// would otherwise be met after the log has been cut; and it tells the last timestamp.
     fn open_sealed(
         &self,
         manifest: &Manifest,
-        oldest: usize,
-    ) -> Result<Vec<(Arc<Segment>, Option<Hint>)>> {
-        let open = |Sealed { id, length, .. }: &Sealed| {
-            let segment = Segment::sealed(self.fs, self.dir, *id, *length, manifest.identity)?;
-            Ok((Arc::new(segment), None))
+        report: &mut RecoveryReport,
+    ) -> Result<Vec<(Arc<Segment>, Known)>> {
+        let mut open = |Sealed { id, length, .. }: &Sealed| {
+            let (id, length, identity) = (*id, *length, manifest.identity);
+            let segment = Segment::sealed(self.fs, self.dir, id, length, identity)?;
+            let source = Source { id, identity, length };
+            let hint = match HintFile::open(self.fs, self.dir, source) {
+                Some(hint) => Known::OnDisk(Arc::new(hint)),
+                None => {
+                    report.rebuilt_hints += 1;
+                    let file = open_listed(self.fs, segment.path())?;
+                    let hash = |key: &[u8]| self.keydir.hash(key);
+                    Known::in_memory(Hint::build(&file, source, hash)?)
+                }
+            };
+            Ok((Arc::new(segment), hint))
         };
-        manifest.sealed.iter().skip(oldest).map(open).collect()
-    }
-
-    /// Refuses sealed segments whose damage would otherwise be met after the log has been cut,
-    /// while a hint is built anew.
-    fn refuse_unreadable(&self, manifest: &Manifest) -> Result<()> {
-        for Sealed { id, length, .. } in &manifest.sealed {
-            let source = Source { id: *id, identity: manifest.identity, length: *length };
-            if Hint::read(self.fs, self.dir, source).is_none() {
-                let file = open_listed(self.fs, &self.dir.log(*id))?;
-                Hint::build(&file, source, |key| self.keydir.hash(key))?;
-            }
-        }
-        Ok(())
+        manifest.sealed.iter().map(&mut open).collect()
     }
 
     fn remove(&self, paths: &[PathBuf]) -> Result<()> {

@@ -87,20 +87,19 @@ impl<'a> Scan<'a> {
 
 /// Reads a sealed segment: anything but entries up to its listed length is corruption.
 ///
-/// Returns the highest timestamp, the end entry's too.
+/// Returns the timestamp of the end entry, if there is one.
 pub(crate) fn for_each_sealed(
     file: &File,
     id: SegmentId,
     length: u64,
     mut visit: impl FnMut(Scanned<'_>),
-) -> Result<u64> {
+) -> Result<Option<u64>> {
     let mut scan = Scan::new(file, id, length);
-    let (mut in_batch, mut last_timestamp) = (false, 0);
+    let mut in_batch = false;
     let stop = loop {
         match scan.next()? {
             Ok(entry) => {
                 in_batch = entry.continues();
-                last_timestamp = entry.header.timestamp.max(last_timestamp);
                 visit(entry);
             }
             Err(stop) => break stop,
@@ -112,10 +111,8 @@ pub(crate) fn for_each_sealed(
         Stop::End { offset, .. } | Stop::Nothing { offset } if offset == length && in_batch => {
             corrupt(offset, "the segment ends within a batch")
         }
-        Stop::End { offset, timestamp, .. } if offset == length => {
-            Ok(timestamp.max(last_timestamp))
-        }
-        Stop::Nothing { offset } if offset == length => Ok(last_timestamp),
+        Stop::End { offset, timestamp, .. } if offset == length => Ok(Some(timestamp)),
+        Stop::Nothing { offset } if offset == length => Ok(None),
         Stop::End { offset, .. } => corrupt(offset, "there is more behind the end entry"),
         Stop::Nothing { offset } => corrupt(offset, "there are zeros instead of an entry"),
     }

@@ -18,7 +18,8 @@ impl Bitcask {
     ///
     /// A key that is there throughout appears exactly once; one that is put or deleted meanwhile
     /// may appear or not, with the value of some moment of the iteration. Holds no lock between
-    /// steps, and memory for one of 4,096 parts of the keys.
+    /// steps, and memory for one of 4,096 parts of the keys. A part that can't be had from the
+    /// log is one step that is an error.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};

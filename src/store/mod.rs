@@ -12,6 +12,7 @@
 //! held while a caller's closure runs.
 
 mod batch;
+mod fill;
 mod iter;
 mod log;
 mod many;
@@ -37,10 +38,10 @@ use crate::clock::Clock;
 use crate::commit::Commit;
 use crate::error::{Error, Result};
 use crate::fs::{self, Fs, Lock};
-use crate::keydir::{KeyHasher, Keydir, LockedShards, SHARD_COUNT, Shard};
+use crate::keydir::{KeyHasher, Keydir};
 use crate::manifest::ManifestFile;
 use crate::options::{Options, SyncPolicy};
-use crate::recovery::RecoveryReport;
+use crate::recovery::{Filler, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, Segments};
 use crate::stats::Stats;
@@ -89,6 +90,8 @@ struct Inner {
     identity: Identity,
     keydir: Keydir,
     segments: Segments,
+    /// Fills the keydir, shard by shard.
+    filler: Filler,
     /// As it was when the store was opened, where that was read-only.
     manifest: ManifestFile,
     commit: Commit,
@@ -168,14 +171,17 @@ impl Bitcask {
         let inner = Arc::new(inner);
         let mut workers = Vec::new();
         if ground.threads && inner.writer.is_some() {
-            let start = |signal: &Arc<Signal>, job: fn(&Inner) -> Duration| {
+            let start = |signal: &Arc<Signal>, job: fn(&Inner) -> Option<Duration>| {
                 let (signal, inner) = (Arc::clone(signal), Arc::clone(&inner));
                 let started = Worker::start(signal, move || job(&inner));
                 fs::told("start a thread for", path, started)
             };
             workers.push(start(&inner.sync_signal, Inner::sync_and_mark_due)?);
             workers.push(start(&inner.seal_signal, Inner::seal_due)?);
-            workers.push(start(&inner.prepare_signal, Inner::prepare_due)?);
+            workers.push(start(&inner.prepare_signal, |inner| Some(inner.prepare_due()))?);
+            for _ in 0..inner.filler.threads() {
+                workers.push(start(&Arc::default(), Inner::fill_due)?);
+            }
         }
         Ok(Self { inner, workers, open: true })
     }
@@ -230,6 +236,10 @@ impl Bitcask {
     }
 
     /// Returns the number of keys, expired ones that nothing has removed yet among them.
+    ///
+    /// Waits until all keys have been gathered, if the store was opened a moment ago. Where damage
+    /// keeps some from being gathered they do not count; [`get`](Self::get) and
+    /// [`iter`](Self::iter) tell of it.
     pub fn len(&self) -> u64 {
         self.inner.len()
     }
@@ -239,7 +249,7 @@ impl Bitcask {
         self.len() == 0
     }
 
-    /// Returns figures about the store at this moment.
+    /// Returns figures about the store at this moment; waits and counts as [`len`](Self::len) does.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -281,33 +291,6 @@ impl Inner {
         self.writer.as_ref().ok_or(Error::ReadOnly)
     }
 
-    /// Locks a shard; fills it first if that has not been done.
-    #[expect(clippy::unnecessary_wraps, reason = "filling may fail")]
-    fn shard(&self, number: usize) -> Result<Shard<'_>> {
-        let shard = self.keydir.shard(number);
-        debug_assert!(shard.is_filled());
-        Ok(shard)
-    }
-
-    /// Locks several shards.
-    fn shards(&self, numbers: impl Iterator<Item = usize>) -> Result<LockedShards<'_>> {
-        let mut numbers: Vec<usize> = numbers.collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        let shards: Result<_> = numbers.into_iter().map(|number| self.shard(number)).collect();
-        shards.map(LockedShards::new)
-    }
-
-    /// Locks all shards, filled or not.
-    fn all_shards(&self) -> LockedShards<'_> {
-        LockedShards::new((0..SHARD_COUNT).map(|number| self.keydir.shard(number)).collect())
-    }
-
-    fn len(&self) -> u64 {
-        let len = |number| self.shard(number).map_or(0, |shard| shard.len() as u64);
-        (0..SHARD_COUNT).map(len).sum()
-    }
-
     fn stats(&self) -> Stats {
         let mut stats = Stats {
             keys: self.len(),
@@ -330,28 +313,26 @@ impl Inner {
         stats
     }
 
-    /// Seals what is rotated, and says how long to wait for more.
-    fn seal_due(&self) -> Duration {
+    /// Seals what is rotated, writes hints that are missing, and says how long to wait for more.
+    fn seal_due(&self) -> Option<Duration> {
         // A failure is kept as poison, and told by the next write; a full disk may have room
         // again the next time.
-        match self.seal_oldest() {
-            // One at a time, so that closing waits for no more than that.
-            Ok(true) => Duration::ZERO,
-            _ => IDLE,
-        }
+        let worked = self.seal_oldest().and_then(|sealed| Ok(sealed || self.write_hint()?));
+        // One at a time, so that closing waits for no more than that.
+        Some(if worked.unwrap_or(false) { Duration::ZERO } else { IDLE })
     }
 
-    /// Does what all three threads do, where a test has none.
+    /// Does what the threads that prepare, seal and sync do, where a test has none.
     #[cfg(test)]
     fn work(&self) -> Duration {
         self.prepare_due();
-        let _ = self.seal_rotated();
-        self.sync_and_mark_due()
+        while self.seal_due() == Some(Duration::ZERO) {}
+        self.sync_and_mark_due().unwrap_or(IDLE)
     }
 
     /// Syncs and marks if that is due, and says how long the rest may wait.
-    fn sync_and_mark_due(&self) -> Duration {
-        let Ok(writer) = self.writer() else { return IDLE };
+    fn sync_and_mark_due(&self) -> Option<Duration> {
+        let writer = self.writer().ok()?;
         let mut wait = IDLE;
         if let SyncPolicy::Interval(interval) = self.options.sync {
             let (dirty_since, end) = writer.log.lock().dirty();
@@ -363,6 +344,6 @@ impl Inner {
             }
         }
         let _ = self.mark_if_due(MARK_DELAY);
-        wait
+        Some(wait)
     }
 }

@@ -13,7 +13,7 @@ use crate::fs::{self, Access, Fs, Lock};
 use crate::keydir::Keydir;
 use crate::manifest::{Manifest, ManifestFile};
 use crate::options::Options;
-use crate::recovery::{self, Recovered, Recovery};
+use crate::recovery::{Filler, Recovered, Recovery};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, FileKind, Segments};
 
@@ -36,15 +36,16 @@ impl Inner {
         };
         let keydir = Keydir::new((ground.hasher)(manifest.identity.hash_seed));
         let recovery = Recovery { fs, dir: &dir, keydir: &keydir, now: ground.clock.now() };
-        let mut recovered = recovery.for_writing(manifest)?;
+        let recovered = recovery.for_writing(manifest)?;
         let segments = Segments::default();
-        let last_timestamp = recovery::fill(&recovery, &mut recovered, &segments, true)?;
+        let filler = Filler::new(&recovery, &recovered, &segments)?;
+        let last_timestamp = recovered.last_timestamp();
         let writer = Writer {
             maintenance: Mutex::default(),
             log: Mutex::new(Log::new(recovered.manifest.bound, last_timestamp)),
             _lock: lock,
         };
-        Ok(Self::new(ground, dir, options, keydir, segments, recovered, Some(writer)))
+        Ok(Self::new(ground, dir, options, (keydir, segments, filler), recovered, Some(writer)))
     }
 
     /// Opens the files of a store beside a writer: read the manifest, open everything, read the
@@ -62,14 +63,17 @@ impl Inner {
             let keydir = Keydir::new((ground.hasher)(manifest.identity.hash_seed));
             let recovery = Recovery { fs, dir: &dir, keydir: &keydir, now: ground.clock.now() };
             let segments = Segments::default();
-            let opened = recovery.for_reading(manifest.clone()).and_then(|mut recovered| {
-                recovery::fill(&recovery, &mut recovered, &segments, false)?;
-                Ok(recovered)
+            let opened = recovery.for_reading(manifest.clone()).and_then(|recovered| {
+                let filler = Filler::new(&recovery, &recovered, &segments)?;
+                // A writer may remove files at any time.
+                filler.fill_at_once(&keydir)?;
+                Ok((recovered, filler))
             });
             let changed = Manifest::read(fs, &dir)?.as_ref() != Some(&manifest);
             match opened {
-                Ok(recovered) if !changed || attempt == READ_ATTEMPTS => {
-                    return Ok(Self::new(ground, dir, options, keydir, segments, recovered, None));
+                Ok((recovered, filler)) if !changed || attempt == READ_ATTEMPTS => {
+                    let keys = (keydir, segments, filler);
+                    return Ok(Self::new(ground, dir, options, keys, recovered, None));
                 }
                 // Twice the same without a writer's doing is the truth.
                 Err(error) if attempt == READ_ATTEMPTS || !changed && attempt > 2 => {
@@ -84,8 +88,7 @@ impl Inner {
         ground: &Ground,
         dir: Dir,
         options: Options,
-        keydir: Keydir,
-        segments: Segments,
+        (keydir, segments, filler): (Keydir, Segments, Filler),
         recovered: Recovered,
         writer: Option<Writer>,
     ) -> Self {
@@ -96,6 +99,7 @@ impl Inner {
             identity: recovered.manifest.identity,
             keydir,
             segments,
+            filler,
             manifest: ManifestFile::new(&ground.fs, &dir, recovered.manifest),
             commit: Commit::default(),
             report: recovered.report,

@@ -47,6 +47,7 @@ impl Bitcask {
         inner.commit.check()?;
         let fresh = inner.restart_log(&mut log)?;
         shards.clear();
+        inner.filler.forget();
         let mut removed = Vec::new();
         for (number, _) in inner.segments.all() {
             if number != fresh {
@@ -94,6 +95,8 @@ impl Inner {
     pub(super) fn seal_all(&self) -> Result<()> {
         let Ok(writer) = self.writer() else { return Ok(()) };
         self.commit.check()?;
+        // Best effort: without them the next open has to read the segments.
+        while self.write_hint().unwrap_or(false) {}
         let end = writer.log.lock().end();
         self.sync_to(end)?;
         let unused = {

@@ -277,7 +277,9 @@ fn the_manifest_of_another_store_removes_nothing() {
 fn without_hints_nothing_changes_but_the_count_of_those_rebuilt() {
     for lab in [Lab::new(), Lab::weak()] {
         let told = small(lab);
-        kill(told.lab.open());
+        let db = told.lab.open();
+        db.inner.work();
+        kill(db);
         let closed = told.lab.twin.fork();
         let hints = told.lab.hints();
         assert_eq!(hints.len(), 4);
@@ -299,6 +301,7 @@ fn without_hints_nothing_changes_but_the_count_of_those_rebuilt() {
             assert_eq!(report.rebuilt_hints, u64::from(gone.count_ones()));
             assert_eq!(RecoveryReport { rebuilt_hints: 0, ..report }, RecoveryReport::default());
             assert_eq!(snapshot(&db), *told.last());
+            db.inner.work();
             kill(db);
             for (_, path) in &hints {
                 assert_eq!(disk.twin.contents(path), closed.contents(path), "as they were");

@@ -24,6 +24,7 @@ use crate::clock::Hands;
 use crate::entry::{Entry, Flags, Mark, Salt};
 use crate::epoch::pin;
 use crate::fs::twin::{Twin, Unsynced};
+use crate::keydir::SHARD_COUNT;
 use crate::manifest::Manifest;
 use crate::options::{AppendMode, WriteOptions};
 use crate::segment::{FIRST_OFFSET, FileKind, Place, SegmentId};
@@ -160,6 +161,12 @@ impl Lab {
 fn kill(db: Bitcask) {
     let _ = db.inner.commit.poison(Error::ReadOnly);
     drop(db);
+}
+
+/// Returns whether opening found everything as it should be. Hints don't count: a crash may come
+/// before they are written.
+fn found_in_order(db: &Bitcask) -> bool {
+    RecoveryReport { rebuilt_hints: 0, ..db.recovery().clone() }.is_clean()
 }
 
 /// Returns all keys and values that are not expired.

@@ -1,0 +1,255 @@
+//! What a hint looks like on disk, and reading a part of one.
+//!
+//! - A summary with a checksum, then blocks of slots, each with a checksum that knows its segment
+//!   and its number. `docs/format.md` has the bytes.
+//! - Hash bits are spread evenly, so where a shard's slots lie is guessed; that the guess was
+//!   right, or how far it was off, is only told by slots that check.
+//! - The file is opened for each read: a store may have more hints than a process may have files.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use super::{EXPIRY_STEPS, Hint, HintSlot, SLOT_SIZE, Source, Summary};
+use crate::entry::HEADER_SIZE;
+use crate::error::Result;
+use crate::fs::{Access, File, Fs, is_failed_sync};
+use crate::keydir::SHARD_COUNT;
+use crate::segment::header::Identity;
+use crate::segment::{Dir, SegmentId};
+
+/// The version of hints; they can be built anew, so it moves on its own.
+const VERSION: u16 = 1;
+const MAGIC: &[u8; 8] = b"bc-hint\0";
+const SUMMARY_SIZE: usize = 512;
+/// Slots between two checksums, so that a part of a hint can be read and trusted alone.
+const BLOCK_LEN: u64 = 255;
+const BLOCK_SIZE: usize = BLOCK_LEN as usize * SLOT_SIZE + CHECKSUM_SIZE;
+const CHECKSUM_SIZE: usize = 4;
+
+// Fields of the summary, in the order of `docs/format.md`.
+const FIELDS_AT: usize = 16;
+const FIELDS_LEN: usize = 11;
+const STEPS_AT: usize = FIELDS_AT + FIELDS_LEN * 8;
+const SUMMARY_CHECKSUM_AT: usize = SUMMARY_SIZE - CHECKSUM_SIZE;
+
+const _: () = assert!(STEPS_AT + EXPIRY_STEPS * 16 <= SUMMARY_CHECKSUM_AT);
+
+/// A hint on disk whose summary checks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct HintFile {
+    path: PathBuf,
+    source: Source,
+    summary: Summary,
+}
+
+impl HintFile {
+    /// Looks at the hint of a segment; nothing if there is none, or it can't be read or used.
+    pub(crate) fn open(fs: &Fs, dir: &Dir, source: Source) -> Option<Self> {
+        let path = dir.hint(source.id);
+        let file = fs.open(&path, Access::Read).ok()?;
+        let mut head = [0; SUMMARY_SIZE];
+        file.read_at(&mut head, 0).ok()?;
+        let summary = Summary::decode(&head, source)?;
+        let whole = file.size().ok()? == encoded_size(summary.entries);
+        whole.then_some(Self { path, source, summary })
+    }
+
+    pub(crate) fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    /// Reads the slots of these shards, all of them; nothing if that can't be done, or a block that
+    /// was looked at does not check.
+    pub(crate) fn slots(&self, fs: &Fs, shards: &Range<usize>) -> Option<Vec<HintSlot>> {
+        let file = fs.open(&self.path, Access::Read).ok()?;
+        let block_count = self.summary.entries.div_ceil(BLOCK_LEN);
+        let mut blocks = self.guess(shards);
+        let mut slots = self.read(&file, blocks.clone())?;
+        // A slot of another shard on either side shows that none is missing.
+        loop {
+            let more = blocks.end - blocks.start;
+            let first = slots.first().map(|slot| slot.shard());
+            let last = slots.last().map(|slot| slot.shard());
+            if blocks.start > 0 && first.is_some_and(|first| first >= shards.start) {
+                let from = blocks.start.saturating_sub(more);
+                let before = self.read(&file, from..blocks.start)?;
+                slots.splice(..0, before);
+                blocks.start = from;
+            } else if blocks.end < block_count && last.is_some_and(|last| last < shards.end) {
+                let to = block_count.min(blocks.end + more);
+                slots.append(&mut self.read(&file, blocks.end..to)?);
+                blocks.end = to;
+            } else {
+                break;
+            }
+        }
+        if !slots.is_sorted_by(|a, b| a.order() < b.order()) {
+            return None;
+        }
+        slots.retain(|slot| shards.contains(&slot.shard()));
+        Some(slots)
+    }
+
+    /// Returns the blocks that these shards' slots should lie in, at least one if there is any.
+    fn guess(&self, shards: &Range<usize>) -> Range<u64> {
+        let entries = self.summary.entries;
+        // Two standard deviations of how many slots lie below the middle.
+        let margin = entries.isqrt();
+        let below = |shard: usize| entries * shard as u64 / SHARD_COUNT as u64;
+        let start = below(shards.start).saturating_sub(margin) / BLOCK_LEN;
+        let end = (below(shards.end) + margin).min(entries).div_ceil(BLOCK_LEN);
+        start..end
+    }
+
+    /// Reads blocks that all check.
+    fn read(&self, file: &File, blocks: Range<u64>) -> Option<Vec<HintSlot>> {
+        let starts_at = |block: u64| encoded_size(self.summary.entries.min(block * BLOCK_LEN));
+        let (start, end) = (starts_at(blocks.start), starts_at(blocks.end));
+        let mut bytes = vec![0; usize::try_from(end - start).ok()?];
+        let whole = file.read_at(&mut bytes, start).ok()? == bytes.len();
+        decode_blocks(whole.then_some(&bytes)?, self.source.id, u32::try_from(blocks.start).ok()?)
+    }
+}
+
+impl Hint {
+    /// Writes the hint beside its segment, synced; the caller syncs the directory.
+    ///
+    /// Where it can't be written (no space, no file descriptor) the store does without it until
+    /// the next open. Only a sync that failed is an error.
+    pub(crate) fn write(&self, fs: &Fs, dir: &Dir, source: Source) -> Result<()> {
+        let path = dir.hint(source.id);
+        let temporary = Dir::temporary(&path);
+        let write = || {
+            let file = fs.open(&temporary, Access::Create)?;
+            file.write_at(&self.encode(source), 0)?;
+            file.sync()?;
+            fs.rename(&temporary, &path)
+        };
+        write().or_else(|error| {
+            // Best effort: what can't be removed now is removed at the next open.
+            let _ = fs.remove(&temporary);
+            if is_failed_sync(&error) { Err(error) } else { Ok(()) }
+        })
+    }
+
+    pub(crate) fn encode(&self, source: Source) -> Vec<u8> {
+        let mut bytes = self.summary.encode(source);
+        for (at, block) in (0..).zip(self.slots.chunks(BLOCK_LEN as usize)) {
+            let start = bytes.len();
+            let slots = block.iter().flat_map(|slot| [slot.fingerprint, slot.word]);
+            bytes.extend(slots.flat_map(u64::to_be_bytes));
+            let sum = block_sum(source.id, at, bytes.get(start..).unwrap_or_default());
+            bytes.extend(sum.to_be_bytes());
+        }
+        bytes
+    }
+
+    /// Decodes a hint; nothing if any of it does not check or it is another segment's.
+    #[cfg(test)]
+    pub(crate) fn decode(bytes: &[u8], source: Source) -> Option<Self> {
+        let (head, blocks) = bytes.split_first_chunk()?;
+        let summary = Summary::decode(head, source)?;
+        let whole = bytes.len() as u64 == encoded_size(summary.entries);
+        let slots = decode_blocks(whole.then_some(blocks)?, source.id, 0)?;
+        Some(Self { summary, slots })
+    }
+}
+
+impl Summary {
+    fn encode(&self, source: Source) -> Vec<u8> {
+        let fields: [u64; FIELDS_LEN] = [
+            u64::from(source.id.0),
+            source.identity.store_id,
+            source.identity.hash_seed,
+            source.length,
+            self.entries,
+            self.tombstones,
+            self.key_size,
+            self.value_size,
+            self.first_timestamp,
+            self.last_timestamp,
+            self.expiring.len() as u64,
+        ];
+        let steps = self.expiring.iter().flat_map(|(expiry, size)| [*expiry, *size]);
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(VERSION.to_be_bytes());
+        bytes.resize(FIELDS_AT, 0);
+        bytes.extend(fields.into_iter().chain(steps).flat_map(u64::to_be_bytes));
+        bytes.resize(SUMMARY_CHECKSUM_AT, 0);
+        bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
+        bytes
+    }
+
+    /// Decodes a summary; nothing if it does not check, makes no sense or is another segment's.
+    fn decode(head: &[u8; SUMMARY_SIZE], source: Source) -> Option<Self> {
+        let (summed, checksum) = head.split_at_checked(SUMMARY_CHECKSUM_AT)?;
+        let version = summed.strip_prefix(MAGIC)?.get(..2)?;
+        if crc32fast::hash(summed).to_be_bytes() != checksum || version != VERSION.to_be_bytes() {
+            return None;
+        }
+        let fields: [u64; FIELDS_LEN] = words(summed.get(FIELDS_AT..STEPS_AT)?);
+        let [id, store_id, hash_seed, length, entries, tombstones, rest @ ..] = fields;
+        let [key_size, value_size, first_timestamp, last_timestamp, steps] = rest;
+        let identity = Identity { store_id, hash_seed };
+        let found = Source { id: SegmentId(u32::try_from(id).ok()?), identity, length };
+        let steps = usize::try_from(steps).ok().filter(|steps| *steps <= EXPIRY_STEPS)?;
+        // Every slot stands for an entry of at least a header, which bounds what makes sense.
+        if found != source || entries > source.length / HEADER_SIZE as u64 {
+            return None;
+        }
+        let pairs: [u64; 2 * EXPIRY_STEPS] =
+            words(summed.get(STEPS_AT..STEPS_AT + EXPIRY_STEPS * 16)?);
+        let (pairs, _) = pairs.as_chunks::<2>();
+        let expiring = pairs.iter().take(steps).map(|[expiry, size]| (*expiry, *size)).collect();
+        Some(Self {
+            entries,
+            tombstones,
+            key_size,
+            value_size,
+            first_timestamp,
+            last_timestamp,
+            expiring,
+        })
+    }
+}
+
+/// Decodes consecutive blocks, of which the first has this number; nothing if one does not check.
+fn decode_blocks(bytes: &[u8], id: SegmentId, first: u32) -> Option<Vec<HintSlot>> {
+    let mut slots = Vec::with_capacity(bytes.len() / SLOT_SIZE);
+    for (at, block) in (first..).zip(bytes.chunks(BLOCK_SIZE)) {
+        let (block, checksum) = block.split_last_chunk::<CHECKSUM_SIZE>()?;
+        if block_sum(id, at, block).to_be_bytes() != *checksum {
+            return None;
+        }
+        let (encoded, rest) = block.as_chunks::<SLOT_SIZE>();
+        slots.extend(encoded.iter().map(|slot| {
+            let [fingerprint, word] = words(slot);
+            HintSlot { fingerprint, word }
+        }));
+        rest.is_empty().then_some(())?;
+    }
+    Some(slots)
+}
+
+/// The size of a hint with this many slots.
+pub(super) fn encoded_size(slots: u64) -> u64 {
+    let blocks = slots.div_ceil(BLOCK_LEN);
+    (SUMMARY_SIZE as u64)
+        .saturating_add(slots.saturating_mul(SLOT_SIZE as u64))
+        .saturating_add(blocks.saturating_mul(CHECKSUM_SIZE as u64))
+}
+
+/// A block's checksum knows its segment and its number, so that no block passes for another.
+fn block_sum(id: SegmentId, at: u32, block: &[u8]) -> u32 {
+    let mut sum = crc32fast::Hasher::new();
+    sum.update(&id.0.to_be_bytes());
+    sum.update(&at.to_be_bytes());
+    sum.update(block);
+    sum.finalize()
+}
+
+/// Decodes consecutive words; missing ones are zero.
+fn words<const N: usize>(bytes: &[u8]) -> [u64; N] {
+    let (encoded, _) = bytes.as_chunks::<8>();
+    std::array::from_fn(|at| encoded.get(at).map_or(0, |word| u64::from_be_bytes(*word)))
+}

@@ -1,0 +1,222 @@
+//! The `.hint` of a sealed segment: one slot an entry, so that the keydir is filled without
+//! reading the log.
+//!
+//! - Derived, checksummed, deletable, rebuilt; never the truth. A hint that is missing, damaged,
+//!   of another store or of another length than the manifest lists is built anew.
+//! - Every entry of a key is listed, dead copies and tombstones too; end entries and lone marks
+//!   are not.
+//! - Sorted by hash bits, and where these are equal newest first, so that a shard of the keydir is
+//!   one run, and the newest entry of a key comes before the ones it killed.
+//! - `file` knows what a hint looks like on disk, and reads a part of one.
+
+mod file;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+use std::ops::Range;
+
+use super::header::Identity;
+use super::{SegmentId, scan};
+use crate::entry::{ALIGNMENT, Flags};
+use crate::error::Result;
+use crate::fs::File;
+use crate::keydir::KeyHash;
+
+pub(crate) use file::HintFile;
+
+const SLOT_SIZE: usize = 16;
+/// Steps of the summary's account of bytes by expiry.
+const EXPIRY_STEPS: usize = 16;
+
+/// What a hint says of one entry, as the two words that are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HintSlot {
+    fingerprint: u64,
+    /// Offset / 8 in 26 bits, extra hash bits in 12, size / 8 in 23, three flags.
+    word: u64,
+}
+
+const _: () = assert!(size_of::<HintSlot>() == SLOT_SIZE);
+
+impl HintSlot {
+    const OFFSET_SHIFT: u32 = 38;
+    const EXTRA_SHIFT: u32 = 26;
+    const EXTRA_MASK: u64 = (1 << 12) - 1;
+    const SIZE_SHIFT: u32 = 3;
+    /// All ones: ask the log.
+    const SIZE_MASK: u64 = (1 << 23) - 1;
+    const TOMBSTONE: u64 = 0b100;
+    const EXPIRES: u64 = 0b010;
+    const COLLIDES: u64 = 0b001;
+
+    pub(crate) fn new(hash: KeyHash, offset: u64, size: u64, flags: Flags) -> Self {
+        let flag = |flag: Flags, bit: u64| if flags.has(flag) { bit } else { 0 };
+        let word = (offset / ALIGNMENT) << Self::OFFSET_SHIFT
+            | (u64::from(hash.extra) & Self::EXTRA_MASK) << Self::EXTRA_SHIFT
+            | (size / ALIGNMENT).min(Self::SIZE_MASK) << Self::SIZE_SHIFT
+            | flag(Flags::TOMBSTONE, Self::TOMBSTONE)
+            | flag(Flags::EXPIRES, Self::EXPIRES)
+            | flag(Flags::COLLIDES, Self::COLLIDES);
+        Self { fingerprint: hash.fingerprint, word }
+    }
+
+    pub(crate) fn hash(self) -> KeyHash {
+        let extra = (self.word >> Self::EXTRA_SHIFT & Self::EXTRA_MASK) as u16;
+        KeyHash { fingerprint: self.fingerprint, extra }
+    }
+
+    pub(crate) fn shard(self) -> usize {
+        self.hash().shard()
+    }
+
+    pub(crate) fn offset(self) -> u64 {
+        (self.word >> Self::OFFSET_SHIFT) * ALIGNMENT
+    }
+
+    /// Returns the entry's size in bytes; nothing if it is too large to be told here.
+    pub(crate) fn size(self) -> Option<u64> {
+        let units = self.word >> Self::SIZE_SHIFT & Self::SIZE_MASK;
+        (units != Self::SIZE_MASK).then_some(units * ALIGNMENT)
+    }
+
+    pub(crate) fn is_tombstone(self) -> bool {
+        self.word & Self::TOMBSTONE != 0
+    }
+
+    pub(crate) fn collides(self) -> bool {
+        self.word & Self::COLLIDES != 0
+    }
+
+    /// Equal hash bits stand newest first.
+    fn order(&self) -> (KeyHash, Reverse<u64>) {
+        (self.hash(), Reverse(self.offset()))
+    }
+}
+
+/// Counts over a segment's entries.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Summary {
+    /// Entries of keys: puts and tombstones.
+    pub(crate) entries: u64,
+    pub(crate) tombstones: u64,
+    pub(crate) key_size: u64,
+    pub(crate) value_size: u64,
+    /// The lowest and the highest timestamp of all entries, end entry and lone marks among them:
+    /// the next entry's has to be later. Zero where there are none.
+    pub(crate) first_timestamp: u64,
+    pub(crate) last_timestamp: u64,
+    /// Rising expiries, each with the bytes of the entries that expire then or after the step
+    /// before.
+    pub(crate) expiring: Vec<(u64, u64)>,
+}
+
+/// A hint in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Hint {
+    pub(crate) summary: Summary,
+    pub(crate) slots: Vec<HintSlot>,
+}
+
+impl Hint {
+    /// Returns the slots of these shards.
+    pub(crate) fn slots_of(&self, shards: &Range<usize>) -> &[HintSlot] {
+        let start = self.slots.partition_point(|slot| slot.shard() < shards.start);
+        let end = self.slots.partition_point(|slot| slot.shard() < shards.end);
+        self.slots.get(start..end).unwrap_or_default()
+    }
+}
+
+/// Gathers a hint from the entries of a segment, in the order of the log. A batch counts when it
+/// is complete.
+#[derive(Debug, Default)]
+pub(crate) struct HintBuilder {
+    hint: Hint,
+    expiring: Vec<(u64, u64)>,
+    /// What there was before the batch that is being added: the summary, and how many slots and
+    /// expiries.
+    before_batch: Option<(Summary, usize, usize)>,
+}
+
+impl HintBuilder {
+    pub(crate) fn add(&mut self, entry: &scan::Scanned<'_>, hash: impl Fn(&[u8]) -> KeyHash) {
+        if !entry.continues() {
+            self.add_one(entry, hash);
+            self.before_batch = None;
+            return;
+        }
+        if self.before_batch.is_none() {
+            let (summary, slots) = (self.hint.summary.clone(), self.hint.slots.len());
+            self.before_batch = Some((summary, slots, self.expiring.len()));
+        }
+        self.add_one(entry, hash);
+    }
+
+    fn add_one(&mut self, entry: &scan::Scanned<'_>, hash: impl Fn(&[u8]) -> KeyHash) {
+        let header = &entry.header;
+        let summary = &mut self.hint.summary;
+        if summary.first_timestamp == 0 {
+            summary.first_timestamp = header.timestamp;
+        }
+        summary.first_timestamp = summary.first_timestamp.min(header.timestamp);
+        summary.last_timestamp = summary.last_timestamp.max(header.timestamp);
+        if !header.is_of_a_key() {
+            return;
+        }
+        let (size, hash) = (header.entry_size(), hash(entry.key));
+        summary.entries += 1;
+        summary.tombstones += u64::from(header.is_tombstone());
+        summary.key_size += u64::from(header.key_size);
+        summary.value_size += u64::from(header.value_size);
+        self.expiring.extend(header.expiry.map(|expiry| (expiry, size)));
+        self.hint.slots.push(HintSlot::new(hash, entry.offset, size, header.flags));
+    }
+
+    /// Takes note of the segment's end entry.
+    pub(crate) fn end(&mut self, timestamp: u64) {
+        let last = &mut self.hint.summary.last_timestamp;
+        *last = timestamp.max(*last);
+    }
+
+    pub(crate) fn finish(mut self) -> Hint {
+        if let Some((summary, slots, expiring)) = self.before_batch.take() {
+            self.hint.summary = summary;
+            self.hint.slots.truncate(slots);
+            self.expiring.truncate(expiring);
+        }
+        self.hint.slots.sort_unstable_by_key(HintSlot::order);
+        self.expiring.sort_unstable();
+        let step_len = self.expiring.len().div_ceil(EXPIRY_STEPS).max(1);
+        let step = |step: &[(u64, u64)]| {
+            let expiry = step.last().map_or(0, |(expiry, _)| *expiry);
+            (expiry, step.iter().map(|(_, size)| size).sum())
+        };
+        self.hint.summary.expiring = self.expiring.chunks(step_len).map(step).collect();
+        self.hint
+    }
+}
+
+/// The segment that a hint was made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Source {
+    pub(crate) id: SegmentId,
+    pub(crate) identity: Identity,
+    /// The segment's length in bytes.
+    pub(crate) length: u64,
+}
+
+impl Hint {
+    /// Builds the hint of a sealed segment from its entries, each of which has to check.
+    pub(crate) fn build(
+        file: &File,
+        source: Source,
+        hash: impl Fn(&[u8]) -> KeyHash,
+    ) -> Result<Self> {
+        let mut builder = HintBuilder::default();
+        let end = scan::for_each_sealed(file, source.id, source.length, |entry| {
+            builder.add(&entry, &hash);
+        })?;
+        end.into_iter().for_each(|timestamp| builder.end(timestamp));
+        Ok(builder.finish())
+    }
+}
