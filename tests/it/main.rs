@@ -3,6 +3,7 @@
 mod api;
 mod bad_input;
 mod format;
+mod lazy;
 mod model;
 mod processes;
 mod seeds;

@@ -83,10 +83,11 @@ impl HintFile {
                 break;
             }
         }
-        if !slots.is_sorted_by(|a, b| a.order() < b.order()) {
+        if !slots.is_sorted_by(|a, b| a.order(b).is_lt()) {
             return None;
         }
-        slots.retain(|slot| shards.contains(&slot.shard()));
+        slots.truncate(slots.partition_point(|slot| slot.shard() < shards.end));
+        slots.drain(..slots.partition_point(|slot| slot.shard() < shards.start));
         Some(slots)
     }
 

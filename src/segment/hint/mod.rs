@@ -13,7 +13,7 @@ mod file;
 #[cfg(test)]
 mod tests;
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::ops::Range;
 
 use super::header::Identity;
@@ -89,8 +89,9 @@ impl HintSlot {
     }
 
     /// Equal hash bits stand newest first.
-    fn order(&self) -> (KeyHash, Reverse<u64>) {
-        (self.hash(), Reverse(self.offset()))
+    fn order(&self, other: &Self) -> Ordering {
+        let rest = |slot: &Self| (slot.hash().extra, Reverse(slot.offset()));
+        self.fingerprint.cmp(&other.fingerprint).then_with(|| rest(self).cmp(&rest(other)))
     }
 }
 
@@ -184,7 +185,7 @@ impl HintBuilder {
             self.hint.slots.truncate(slots);
             self.expiring.truncate(expiring);
         }
-        self.hint.slots.sort_unstable_by_key(HintSlot::order);
+        self.hint.slots.sort_unstable_by(HintSlot::order);
         self.expiring.sort_unstable();
         let step_len = self.expiring.len().div_ceil(EXPIRY_STEPS).max(1);
         let step = |step: &[(u64, u64)]| {

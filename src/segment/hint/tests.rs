@@ -94,7 +94,7 @@ fn spread(len: u64, fingerprint: fn(u64) -> u64) -> Hint {
         HintSlot::new(hash, 64 + at * 32, 32, Flags::default())
     };
     let mut slots: Vec<HintSlot> = (0..len).map(slot).collect();
-    slots.sort_by_key(HintSlot::order);
+    slots.sort_by(HintSlot::order);
     Hint { summary: Summary { entries: len, ..Summary::default() }, slots }
 }
 

@@ -10,6 +10,7 @@ mod damage;
 mod faults;
 mod housekeeping;
 mod interrupted;
+mod lazy;
 mod next;
 mod story;
 mod torn;
