@@ -256,7 +256,9 @@ impl Filler {
         }
         shard.filled(fill);
         // The shard is still locked: nothing that it names can be lost before it is gained.
-        gains.into_iter().for_each(|(segment, gained)| segment.gained(gained));
+        for (segment, gained) in gains {
+            segment.gained(gained);
+        }
         Ok(())
     }
 

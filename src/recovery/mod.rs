@@ -132,14 +132,12 @@ impl Recovery<'_> {
             let (id, length, identity) = (*id, *length, manifest.identity);
             let segment = Segment::sealed(self.fs, self.dir, id, length, identity)?;
             let source = Source { id, identity, length };
-            let hint = match HintFile::open(self.fs, self.dir, source) {
-                Some(hint) => Known::OnDisk(Arc::new(hint)),
-                None => {
-                    report.rebuilt_hints += 1;
-                    let file = open_listed(self.fs, segment.path())?;
-                    let hash = |key: &[u8]| self.keydir.hash(key);
-                    Known::in_memory(Hint::build(&file, source, hash)?)
-                }
+            let hint = if let Some(hint) = HintFile::open(self.fs, self.dir, source) {
+                Known::OnDisk(Arc::new(hint))
+            } else {
+                report.rebuilt_hints += 1;
+                let file = open_listed(self.fs, segment.path())?;
+                Known::in_memory(Hint::build(&file, source, |key| self.keydir.hash(key))?)
             };
             Ok((Arc::new(segment), hint))
         };

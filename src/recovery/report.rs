@@ -19,7 +19,8 @@ pub struct RecoveryReport {
     pub cuts: Vec<Cut>,
     /// Files that an interrupted operation had left behind, and that were removed.
     pub leftovers: Vec<PathBuf>,
-    /// Hints that were missing or damaged, and were built anew.
+    /// Hints that were missing or unusable, and were built anew. One whose damage is only found when
+    /// a part of it is read, later, is built anew too, and does not count here.
     pub rebuilt_hints: u64,
 }
 

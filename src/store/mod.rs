@@ -138,8 +138,12 @@ impl Bitcask {
     /// Opens the store in a directory, and creates it if there is none.
     ///
     /// After a crash this recovers what was durable, and more where it can; what it had to cut
-    /// off is set aside, and [`recovery`](Self::recovery) tells of it. It reads the hints of all
-    /// segments, 16 bytes for every entry in the log.
+    /// off is set aside, and [`recovery`](Self::recovery) tells of it.
+    ///
+    /// It does not wait until all keys are gathered: the first that needs a part of them gathers
+    /// it, and background threads do the rest, from the hints of all segments, 16 bytes for every
+    /// entry in the log. Where a hint is missing its segment is read instead, now. A read-only open
+    /// gathers everything before it returns.
     ///
     /// # Errors
     ///
@@ -176,8 +180,8 @@ impl Bitcask {
                 let started = Worker::start(signal, move || job(&inner));
                 fs::told("start a thread for", path, started)
             };
-            workers.push(start(&inner.sync_signal, Inner::sync_and_mark_due)?);
-            workers.push(start(&inner.seal_signal, Inner::seal_due)?);
+            workers.push(start(&inner.sync_signal, |inner| Some(inner.sync_and_mark_due()))?);
+            workers.push(start(&inner.seal_signal, |inner| Some(inner.seal_due()))?);
             workers.push(start(&inner.prepare_signal, |inner| Some(inner.prepare_due()))?);
             for _ in 0..inner.filler.threads() {
                 workers.push(start(&Arc::default(), Inner::fill_due)?);
@@ -314,25 +318,25 @@ impl Inner {
     }
 
     /// Seals what is rotated, writes hints that are missing, and says how long to wait for more.
-    fn seal_due(&self) -> Option<Duration> {
+    fn seal_due(&self) -> Duration {
         // A failure is kept as poison, and told by the next write; a full disk may have room
         // again the next time.
         let worked = self.seal_oldest().and_then(|sealed| Ok(sealed || self.write_hint()?));
         // One at a time, so that closing waits for no more than that.
-        Some(if worked.unwrap_or(false) { Duration::ZERO } else { IDLE })
+        if worked.unwrap_or(false) { Duration::ZERO } else { IDLE }
     }
 
     /// Does what the threads that prepare, seal and sync do, where a test has none.
     #[cfg(test)]
     fn work(&self) -> Duration {
         self.prepare_due();
-        while self.seal_due() == Some(Duration::ZERO) {}
-        self.sync_and_mark_due().unwrap_or(IDLE)
+        while self.seal_due().is_zero() {}
+        self.sync_and_mark_due()
     }
 
     /// Syncs and marks if that is due, and says how long the rest may wait.
-    fn sync_and_mark_due(&self) -> Option<Duration> {
-        let writer = self.writer().ok()?;
+    fn sync_and_mark_due(&self) -> Duration {
+        let Ok(writer) = self.writer() else { return IDLE };
         let mut wait = IDLE;
         if let SyncPolicy::Interval(interval) = self.options.sync {
             let (dirty_since, end) = writer.log.lock().dirty();
@@ -344,6 +348,6 @@ impl Inner {
             }
         }
         let _ = self.mark_if_due(MARK_DELAY);
-        Some(wait)
+        wait
     }
 }

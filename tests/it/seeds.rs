@@ -159,10 +159,13 @@ fn a_torn_empty_or_foreign_hint_is_rebuilt() {
     let mut flipped = whole.clone();
     flipped[whole.len() - 30] ^= 4;
     let half = whole[..whole.len() / 2].to_vec();
-    for damaged in [Vec::new(), half, flipped, other, b"{\"id\": 0}".to_vec(), vec![0; 5000]] {
+    let foreign = b"{\"id\": 0}".to_vec();
+    for damaged in [Vec::new(), half, flipped.clone(), other, foreign, vec![0; 5000]] {
+        // What lies behind the summary is read when it is needed.
+        let rebuilt_at_open = u64::from(damaged != flipped);
         fs::write(&hints[0], damaged).unwrap();
         let db = open(dir.path());
-        assert_eq!(db.recovery().rebuilt_hints, 1);
+        assert_eq!(db.recovery().rebuilt_hints, rebuilt_at_open);
         assert_eq!(pairs(&db), expected);
         drop(db);
         assert!(fs::read(&hints[0]).unwrap() == whole);

@@ -22,8 +22,8 @@ const VERSION: u16 = 1;
 const MAGIC: &[u8; 8] = b"bc-hint\0";
 const SUMMARY_SIZE: usize = 512;
 /// Slots between two checksums, so that a part of a hint can be read and trusted alone.
-const BLOCK_LEN: u64 = 255;
-const BLOCK_SIZE: usize = BLOCK_LEN as usize * SLOT_SIZE + CHECKSUM_SIZE;
+const BLOCK_LEN: usize = 255;
+const BLOCK_SIZE: usize = BLOCK_LEN * SLOT_SIZE + CHECKSUM_SIZE;
 const CHECKSUM_SIZE: usize = 4;
 
 // Fields of the summary, in the order of `docs/format.md`.
@@ -62,7 +62,7 @@ impl HintFile {
     /// was looked at does not check.
     pub(crate) fn slots(&self, fs: &Fs, shards: &Range<usize>) -> Option<Vec<HintSlot>> {
         let file = fs.open(&self.path, Access::Read).ok()?;
-        let block_count = self.summary.entries.div_ceil(BLOCK_LEN);
+        let block_count = self.summary.entries.div_ceil(BLOCK_LEN as u64);
         let mut blocks = self.guess(shards);
         let mut slots = self.read(&file, blocks.clone())?;
         // A slot of another shard on either side shows that none is missing.
@@ -97,14 +97,15 @@ impl HintFile {
         // Two standard deviations of how many slots lie below the middle.
         let margin = entries.isqrt();
         let below = |shard: usize| entries * shard as u64 / SHARD_COUNT as u64;
-        let start = below(shards.start).saturating_sub(margin) / BLOCK_LEN;
-        let end = (below(shards.end) + margin).min(entries).div_ceil(BLOCK_LEN);
+        let start = below(shards.start).saturating_sub(margin) / BLOCK_LEN as u64;
+        let end = (below(shards.end) + margin).min(entries).div_ceil(BLOCK_LEN as u64);
         start..end
     }
 
     /// Reads blocks that all check.
     fn read(&self, file: &File, blocks: Range<u64>) -> Option<Vec<HintSlot>> {
-        let starts_at = |block: u64| encoded_size(self.summary.entries.min(block * BLOCK_LEN));
+        let starts_at =
+            |block: u64| encoded_size(self.summary.entries.min(block * BLOCK_LEN as u64));
         let (start, end) = (starts_at(blocks.start), starts_at(blocks.end));
         let mut bytes = vec![0; usize::try_from(end - start).ok()?];
         let whole = file.read_at(&mut bytes, start).ok()? == bytes.len();
@@ -135,7 +136,7 @@ impl Hint {
 
     pub(crate) fn encode(&self, source: Source) -> Vec<u8> {
         let mut bytes = self.summary.encode(source);
-        for (at, block) in (0..).zip(self.slots.chunks(BLOCK_LEN as usize)) {
+        for (at, block) in (0..).zip(self.slots.chunks(BLOCK_LEN)) {
             let start = bytes.len();
             let slots = block.iter().flat_map(|slot| [slot.fingerprint, slot.word]);
             bytes.extend(slots.flat_map(u64::to_be_bytes));
@@ -234,7 +235,7 @@ fn decode_blocks(bytes: &[u8], id: SegmentId, first: u32) -> Option<Vec<HintSlot
 
 /// The size of a hint with this many slots.
 pub(super) fn encoded_size(slots: u64) -> u64 {
-    let blocks = slots.div_ceil(BLOCK_LEN);
+    let blocks = slots.div_ceil(BLOCK_LEN as u64);
     (SUMMARY_SIZE as u64)
         .saturating_add(slots.saturating_mul(SLOT_SIZE as u64))
         .saturating_add(blocks.saturating_mul(CHECKSUM_SIZE as u64))

@@ -217,7 +217,9 @@ impl Hint {
         let end = scan::for_each_sealed(file, source.id, source.length, |entry| {
             builder.add(&entry, &hash);
         })?;
-        end.into_iter().for_each(|timestamp| builder.end(timestamp));
+        if let Some(timestamp) = end {
+            builder.end(timestamp);
+        }
         Ok(builder.finish())
     }
 }

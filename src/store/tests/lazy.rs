@@ -260,8 +260,8 @@ fn a_shard_that_can_not_be_filled_is_an_error_for_whoever_touches_it() {
     let entries = log_entries(&lab);
     // The last block of the hint, and so the last shards; and an entry somewhere.
     let mut bytes = lab.twin.contents(&hint).unwrap();
-    let last = bytes.len() - 30;
-    bytes[last] ^= 1;
+    let at = bytes.len() - 30;
+    bytes[at] ^= 1;
     lab.twin.put_file(&hint, bytes);
     let mut bytes = lab.twin.contents(&log).unwrap();
     let place = entries[500].place;
