@@ -183,7 +183,7 @@ impl Filler {
         each.map(|shard| self.fill(keydir, shard..shard + 1)).fold(Ok(()), Result::and)
     }
 
-    /// Forgets everything: all shards have been emptied, and the files go.
+    /// Forgets everything: all shards are filled, or emptied, and no hint is to be written.
     pub(crate) fn forget(&self) {
         self.unfilled.store(0, Ordering::Release);
         *self.origins.lock() = Arc::default();

@@ -1,10 +1,11 @@
-//! From a directory to segments and a filled keydir.
+//! From a directory to segments, and to what fills the keydir.
 //!
 //! - Everything that can be refused is refused before anything is changed.
 //! - Every step can crash and be run again; the one manifest write at the end is the commit.
 //! - No old byte is ever rewritten, and none that could not be read is destroyed: it is copied to
 //!   `quarantine/` first.
-//! - `chain` finds the end of the log, `cut` makes it so, `fill` fills the keydir. The torn-tail
+//! - `chain` finds the end of the log, `cut` makes it so, `fill` fills the keydir, when the
+//!   store is open. The torn-tail
 //!   rule itself is in `segment::scan`.
 
 mod chain;

@@ -5,8 +5,8 @@
 //! 1. `maintenance`: seals, clears (and later merges) one at a time.
 //! 2. The keydir's shards, in ascending order.
 //! 3. `log`: the active segment, and all that is decided when an entry gets its place.
-//! 4. The manifest, the segment set, the commit state, and the size of an unsealed segment's file:
-//!    each innermost in its own file.
+//! 4. The manifest, the segment set, the commit state, the filler's hints, and the size of an
+//!    unsealed segment's file: each innermost in its own file.
 //!
 //! Shard before log makes the order of the log the order of the keydir for every key. No lock is
 //! held while a caller's closure runs.
@@ -248,7 +248,7 @@ impl Bitcask {
         self.inner.len()
     }
 
-    /// Returns whether there are no keys.
+    /// Returns whether there are no keys; waits as [`len`](Self::len) does.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

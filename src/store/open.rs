@@ -67,6 +67,7 @@ impl Inner {
                 let filler = Filler::new(&recovery, &recovered, &segments)?;
                 // A writer may remove files at any time.
                 filler.fill_at_once(&keydir)?;
+                filler.forget();
                 Ok((recovered, filler))
             });
             let changed = Manifest::read(fs, &dir)?.as_ref() != Some(&manifest);

@@ -3,7 +3,10 @@
 
 use super::story::*;
 use super::*;
+use crate::fs::Access;
 use crate::fs::twin::{Fault, FaultKind};
+use crate::manifest::Sealed;
+use crate::segment::hint::{Hint, Source};
 
 /// Returns how many shards are filled.
 fn filled(db: &Bitcask) -> usize {
@@ -190,6 +193,40 @@ fn hints_are_written_after_the_open() {
         let db = lab.open();
         assert!(db.recovery().is_clean(), "{:?}", db.recovery());
         check(&db, &expected);
+    }
+}
+
+/// The scan of an unsealed segment gathers what a second reading would, wherever it is torn.
+#[test]
+fn the_hint_of_a_recovered_segment_is_the_one_that_its_segment_gives() {
+    let mut story = Story::begin(Lab::new());
+    let ttl = WriteOptions::new().ttl(Duration::from_secs(1 << 20));
+    story.put_with("a", "1", ttl);
+    story.sync();
+    story.db.inner.mark_if_due(Duration::ZERO).unwrap();
+    story.batch(&[("b", "2"), ("c", "3"), ("a", "4")], &[]);
+    story.db.write(Batch::new().put_with_ttl("d", "5", Duration::MAX).delete("b")).unwrap();
+    let end = story.db.inner.writer().unwrap().log.lock().end().offset;
+    let told = story.killed();
+    let (id, log) = told.lab.logs().remove(0);
+    let whole = told.lab.twin.contents(&log).unwrap();
+    for torn in FIRST_OFFSET..=end {
+        let lab = told.lab.on(told.disk());
+        let mut bytes = whole.clone();
+        bytes.truncate(usize::try_from(torn).unwrap());
+        lab.twin.put_file(&log, bytes);
+        // Where a mark shows that it was there, it is refused.
+        let Ok(db) = lab.try_open() else { continue };
+        db.inner.work();
+        let listed = db.inner.manifest.get(|manifest| manifest.sealed.clone());
+        for Sealed { length, .. } in listed {
+            let source = Source { id, identity: db.inner.identity, length };
+            let file = db.inner.fs.open(&log, Access::Read).unwrap();
+            let hint = Hint::build(&file, source, |key| db.inner.keydir.hash(key)).unwrap();
+            let written = lab.twin.contents(&lab.hints()[0].1).unwrap();
+            assert_eq!(written, hint.encode(source), "torn at {torn}");
+        }
+        kill(db);
     }
 }
 
