@@ -47,7 +47,8 @@ impl Clock {
         match &self.source {
             Source::System => {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                u64::try_from(since.as_micros()).unwrap_or(TIME_MAX).min(TIME_MAX - 1)
+                let micros = since.as_secs().saturating_mul(1_000_000);
+                micros.saturating_add(since.subsec_micros().into()).min(TIME_MAX - 1)
             }
             #[cfg(test)]
             Source::Hands(hands) => hands.load(Ordering::Relaxed),

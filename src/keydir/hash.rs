@@ -29,7 +29,8 @@ impl KeyHash {
     /// Returns the bucket among `count`, rising with the fingerprint within a shard.
     pub(super) fn bucket(self, count: usize) -> usize {
         let high = (self.fingerprint << SHARD_BITS) >> 32;
-        usize::try_from((high * count as u64) >> 32).unwrap_or(0)
+        // Below `count`; all platforms have 64 bits.
+        ((high * count as u64) >> 32) as usize
     }
 }
 

@@ -25,8 +25,8 @@ use parking_lot::Mutex;
 use super::table::Pair;
 use crate::epoch::Guard;
 
-/// Tables below this size come from the allocator.
-const CUT_FROM: usize = 4 << 10;
+/// Tables below this size come from the allocator, which keeps some of what is returned to it.
+const CUT_FROM: usize = 512;
 /// The first mapping, for stores that hardly need one; each further one is twice as large.
 const CHUNK_MIN: usize = 1 << 20;
 const CHUNK_MAX: usize = 64 << 20;
@@ -114,7 +114,7 @@ impl Arena {
     /// Makes an empty table.
     pub(super) fn table(&self, length: Length) -> Pairs {
         let layout = Pairs::layout(length);
-        let cut = if layout.size() < CUT_FROM { None } else { self.cut(layout) };
+        let cut = if cfg!(miri) || layout.size() < CUT_FROM { None } else { self.cut(layout) };
         let (first, chunk) = match cut {
             Some((first, chunk)) => (first, Some(chunk)),
             None => (allocate(layout), None),
@@ -234,6 +234,8 @@ impl PublishedPairs {
         self.word.store(word, Ordering::Release);
         let old = owner.replace(new);
         guard.defer(move || drop(old));
+        // A thread would keep dozens of tables before it lets go of any.
+        guard.flush();
     }
 }
 

@@ -265,16 +265,17 @@ impl<'a> Table<'a> {
         mut visit: impl FnMut(&'a Cell, u64) -> Option<T>,
     ) -> Option<T> {
         let len = self.buckets_len();
-        let mut at = hash.bucket(len);
-        for _ in 0..len {
+        let start = hash.bucket(len);
+        for at in (start..len).chain(0..start) {
             for cell in &self.bucket(at)?.0 {
                 let fingerprint = cell.fingerprint.load(Ordering::Acquire);
-                let found = visit(cell, fingerprint);
-                if found.is_some() || fingerprint == EMPTY {
-                    return found;
+                if let Some(found) = visit(cell, fingerprint) {
+                    return Some(found);
+                }
+                if fingerprint == EMPTY {
+                    return None;
                 }
             }
-            at = if at + 1 == len { 0 } else { at + 1 };
         }
         None
     }

@@ -78,7 +78,10 @@ impl Bytes {
 
     /// Makes what was written below `end` readable; it is never written again.
     pub(crate) fn advance(&self, end: u64) {
-        self.end.fetch_max(end, Ordering::Release);
+        // One writer at a time, so nobody else moves it in between.
+        if end > self.end.load(Ordering::Relaxed) {
+            self.end.store(end, Ordering::Release);
+        }
     }
 
     /// Lets go of the pages of a mapping; they are had again from the file when they are read.

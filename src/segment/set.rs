@@ -39,12 +39,17 @@ pub(crate) struct Segment {
     path: PathBuf,
     bytes: Bytes,
     /// Bytes of the entries here that slots name.
-    live_size: AtomicU64,
+    live_size: Counter,
 }
+
+/// A figure that writers change, apart from what readers look at all the time.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Counter(AtomicU64);
 
 impl Segment {
     pub(crate) fn new(id: SegmentId, path: &Path, bytes: Bytes) -> Self {
-        Self { id, path: path.to_path_buf(), bytes, live_size: AtomicU64::new(0) }
+        Self { id, path: path.to_path_buf(), bytes, live_size: Counter::default() }
     }
 
     /// Opens a sealed segment of a known length, mapped.
@@ -90,19 +95,19 @@ impl Segment {
     }
 
     pub(crate) fn live_size(&self) -> u64 {
-        self.live_size.load(Ordering::Relaxed)
+        self.live_size.0.load(Ordering::Relaxed)
     }
 
     /// Accounts an entry that a slot names now.
     pub(crate) fn gained(&self, entry_size: u64) {
-        self.live_size.fetch_add(entry_size, Ordering::Relaxed);
+        self.live_size.0.fetch_add(entry_size, Ordering::Relaxed);
     }
 
     /// Accounts an entry that no slot names any more.
     fn lost(&self, entry_size: u64) {
         // An old entry's size is not checked before it is overwritten: damaged, it may be too much.
         let less = |size: u64| Some(size.saturating_sub(entry_size));
-        let _ = self.live_size.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        let _ = self.live_size.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// Reads the entry at an offset that a slot or a hint named. Its checksum is the caller's to

@@ -185,7 +185,7 @@ impl Inner {
         let appended = self.write(log, drafts).map_err(|error| self.commit.poison(error))?;
         log.end = appended.end;
         log.appends += drafts.len() as u64;
-        log.appended_size += drafts.iter().map(|draft| draft.header.entry_size()).sum::<u64>();
+        log.appended_size += appended.end.offset - appended.offset;
         if log.dirty_since.is_none() {
             log.dirty_since = Some(Instant::now());
             if matches!(self.options.sync, SyncPolicy::Interval(_)) {

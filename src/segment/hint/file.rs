@@ -25,6 +25,8 @@ const SUMMARY_SIZE: usize = 512;
 const BLOCK_LEN: usize = 255;
 const BLOCK_SIZE: usize = BLOCK_LEN * SLOT_SIZE + CHECKSUM_SIZE;
 const CHECKSUM_SIZE: usize = 4;
+/// A hint is written in pieces of about this size.
+const PIECE_SIZE: usize = 1 << 20;
 
 // Fields of the summary, in the order of `docs/format.md`.
 const FIELDS_AT: usize = 16;
@@ -123,7 +125,12 @@ impl Hint {
         let temporary = Dir::temporary(&path);
         let write = || {
             let file = fs.open(&temporary, Access::Create)?;
-            file.write_at(&self.encode(source), 0)?;
+            let mut end = 0;
+            self.encode_in_pieces(source, |piece| {
+                file.write_at(piece, end)?;
+                end += piece.len() as u64;
+                Ok(())
+            })?;
             file.sync()?;
             fs.rename(&temporary, &path)
         };
@@ -134,15 +141,36 @@ impl Hint {
         })
     }
 
-    pub(crate) fn encode(&self, source: Source) -> Vec<u8> {
+    /// Hands the encoded hint to a closure, in pieces: encoded as a whole it would take as much
+    /// memory again as its slots.
+    fn encode_in_pieces(
+        &self,
+        source: Source,
+        mut write: impl FnMut(&[u8]) -> Result<()>,
+    ) -> Result<()> {
         let mut bytes = self.summary.encode(source);
         for (at, block) in (0..).zip(self.slots.chunks(BLOCK_LEN)) {
+            if bytes.len() >= PIECE_SIZE {
+                write(&bytes)?;
+                bytes.clear();
+            }
             let start = bytes.len();
             let slots = block.iter().flat_map(|slot| [slot.fingerprint, slot.word]);
             bytes.extend(slots.flat_map(u64::to_be_bytes));
             let sum = block_sum(source.id, at, bytes.get(start..).unwrap_or_default());
             bytes.extend(sum.to_be_bytes());
         }
+        write(&bytes)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn encode(&self, source: Source) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let gather = |piece: &[u8]| {
+            bytes.extend_from_slice(piece);
+            Ok(())
+        };
+        self.encode_in_pieces(source, gather).unwrap();
         bytes
     }
 
