@@ -185,19 +185,17 @@ impl Fill {
         entry: Filling,
         mut same_key: impl FnMut(Address, Address) -> Result<bool>,
     ) -> Result<bool> {
-        let killed = self.table().find(entry.hash, |held, flags| {
-            let kills = !flags.has(SlotFlags::COLLIDES) || same_key(held, entry.address)?;
-            Ok(kills.then_some(()))
-        });
-        if killed?.is_some() {
-            return Ok(false);
-        }
         let flags = SlotFlags::default()
             .with_if(entry.tombstone, SlotFlags::TOMBSTONE)
             .with_if(entry.collides, SlotFlags::COLLIDES);
-        let reused = self.table().insert(entry.hash, entry.address, flags);
-        self.counts.inserted(reused);
-        Ok(true)
+        let is_killed_by = |held, flags: SlotFlags| {
+            Ok(!flags.has(SlotFlags::COLLIDES) || same_key(held, entry.address)?)
+        };
+        let added = self.table().insert_unless(entry.hash, entry.address, flags, is_killed_by)?;
+        if added {
+            self.counts.inserted(false);
+        }
+        Ok(added)
     }
 
     /// Lets go of the tombstones, which have held their places, and of room for entries that

@@ -184,6 +184,35 @@ impl<'a> Table<'a> {
         self.insert_slot(Slot::new(hash, address, flags))
     }
 
+    /// Adds a slot unless a closure, which is shown all slots with these hash bits, says no. Says
+    /// whether it was added. For tables from which nothing was removed.
+    pub(super) fn insert_unless(
+        self,
+        hash: KeyHash,
+        address: Address,
+        flags: SlotFlags,
+        mut refuses: impl FnMut(Address, SlotFlags) -> Result<bool>,
+    ) -> Result<bool> {
+        let (new, mut added) = (Slot::new(hash, address, flags), false);
+        let no = self.walk(hash, |cell, fingerprint| {
+            if fingerprint == EMPTY {
+                cell.store(new);
+                added = true;
+            } else if fingerprint == hash.fingerprint {
+                let slot = cell.load_word(fingerprint);
+                if slot.has(hash) {
+                    let no = refuses(slot.address(), slot.flags());
+                    return no.map(|no| no.then_some(())).transpose();
+                }
+            }
+            None
+        });
+        if no.transpose()?.is_none() && !added {
+            unreachable!("the load is below one, so every chain has a free slot")
+        }
+        Ok(added)
+    }
+
     /// Makes a slot name another entry of its key. Says whether there was such a slot.
     pub(super) fn replace(self, hash: KeyHash, old: Address, new: Address) -> bool {
         let new = Slot::new(hash, new, SlotFlags::default());
