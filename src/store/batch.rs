@@ -150,8 +150,10 @@ impl Inner {
         let guard = pin();
         let mut plan = Vec::with_capacity(changes.len());
         for Change { key, value, ttl } in changes {
+            let hash = self.keydir.hash(key);
+            self.keydir.prefetch(hash, &guard);
             let draft = self.draft(key, value.as_deref(), ttl.or(options.ttl))?;
-            plan.push(Planned { hash: self.keydir.hash(key), draft, old: None });
+            plan.push(Planned { hash, draft, old: None });
         }
         let mut shards = self.shards(plan.iter().map(|change| change.hash.shard()))?;
         // A key that is put here has a slot for the entries behind it in the batch.

@@ -92,6 +92,9 @@ impl fmt::Debug for Keys<'_> {
     }
 }
 
+/// As many entries ahead memory is asked for.
+const READ_AHEAD: usize = 8;
+
 /// The entries that slots name.
 struct Entries<'a> {
     inner: &'a Inner,
@@ -123,6 +126,11 @@ impl Iterator for Entries<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             while let Some((segment, offset)) = self.located.pop() {
+                // Entries are read in the order of hash bits, so each is anywhere in the log.
+                let soon = self.located.len().wrapping_sub(READ_AHEAD);
+                if let Some((segment, offset)) = self.located.get(soon) {
+                    segment.prefetch(*offset);
+                }
                 if let Some(pair) = self.read(&segment, offset).transpose() {
                     return Some(pair);
                 }
