@@ -190,11 +190,12 @@ impl File {
     }
 
     /// Lengthens the file with zeros and sets room aside for them, so that writing there can't
-    /// run out of it. After a failure the size is what it was.
+    /// run out of it. After a failure the size is what it was. What the file holds already is not
+    /// touched, so somebody else may be storing there.
     pub(crate) fn allocate(&self, size: u64) -> Result<()> {
         let before = self.size()?;
         let result = match &self.handle {
-            Handle::Disk(disk) => match sys::allocate(&disk.file, size) {
+            Handle::Disk(disk) => match sys::allocate(&disk.file, before, size) {
                 // Some file systems and C libraries can't: growing without a promise has to do.
                 Err(error) if error.kind() == ErrorKind::Unsupported => disk.file.set_len(size),
                 result => result,
