@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -233,6 +233,9 @@ impl StoredEntry<'_> {
     }
 }
 
+/// So often it is tried to let go of segments: each try frees some, unless somebody reads.
+const SETTLE_TRIES: usize = 1000;
+
 /// Segments are kept in chunks, each made when the first of its numbers is used.
 const CHUNK_LEN: usize = 1 << 10;
 const CHUNKS: usize = 1 << 8;
@@ -253,6 +256,8 @@ pub(crate) struct Segments {
 struct Numbered {
     chunks: Box<[OnceLock<Chunk>]>,
     numbers: Mutex<Numbers>,
+    /// How many segments were removed and are still held here.
+    retired: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -265,7 +270,8 @@ struct Numbers {
 
 impl Default for Numbered {
     fn default() -> Self {
-        Self { chunks: (0..CHUNKS).map(|_| OnceLock::new()).collect(), numbers: Mutex::default() }
+        let chunks = (0..CHUNKS).map(|_| OnceLock::new()).collect();
+        Self { chunks, numbers: Mutex::default(), retired: AtomicUsize::new(0) }
     }
 }
 
@@ -296,11 +302,18 @@ impl Numbered {
     }
 
     /// Frees a number that no guard can lead to any more.
-    fn free(&self, number: u32) {
+    fn free(self: &Arc<Self>, number: u32) {
+        let guard = pin();
         if let Some(slot) = self.slot(number) {
-            slot.replace(None, &pin());
+            slot.replace(None, &guard);
         }
         self.numbers.lock().free.push(number);
+        // Behind what `replace` has retired.
+        let numbered = Arc::downgrade(self);
+        guard.defer(move || {
+            numbered.upgrade().map(|all| all.retired.fetch_sub(1, Ordering::Relaxed))
+        });
+        guard.flush();
     }
 }
 
@@ -323,11 +336,25 @@ impl Segments {
     /// Lets go of a segment that no slot names any more. Who holds it can still read it.
     pub(crate) fn remove(&self, number: u32) -> Option<Arc<Segment>> {
         let segment = self.listed.lock().remove(&number)?;
-        let numbered = Arc::clone(&self.numbered);
+        self.numbered.retired.fetch_add(1, Ordering::Relaxed);
+        // With the store all of its segments go, whoever holds a guard elsewhere.
+        let numbered = Arc::downgrade(&self.numbered);
         let guard = pin();
-        guard.defer(move || numbered.free(number));
+        guard.defer(move || numbered.upgrade().into_iter().for_each(|all| all.free(number)));
         guard.flush();
         Some(segment)
+    }
+
+    /// Lets go of what was removed, as far as nobody can be reading it: what is retired goes only
+    /// when somebody pins, and the disk space of a removed file only with its mapping. The caller
+    /// has no guard, or nothing happens.
+    pub(crate) fn settle(&self) {
+        for _ in 0..SETTLE_TRIES {
+            if self.numbered.retired.load(Ordering::Relaxed) == 0 {
+                return;
+            }
+            pin().flush();
+        }
     }
 
     /// Returns all segments with their numbers.

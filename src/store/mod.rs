@@ -212,6 +212,7 @@ impl Bitcask {
             // Held values keep mappings, and the next open has to read from the disk.
             self.inner.segments.all().iter().for_each(|(_, segment)| segment.release_pages());
         }
+        self.inner.segments.settle();
         result
     }
 
@@ -319,6 +320,7 @@ impl Inner {
 
     /// Seals what is rotated, writes hints that are missing, and says how long to wait for more.
     fn seal_due(&self) -> Duration {
+        self.segments.settle();
         // A failure is kept as poison, and told by the next write; a full disk may have room
         // again the next time.
         let worked = self.seal_oldest().and_then(|sealed| Ok(sealed || self.write_hint()?));

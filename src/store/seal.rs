@@ -62,6 +62,7 @@ impl Bitcask {
             result = result.and(remove(&inner.dir.hint(segment.id())));
             result = result.and(remove(segment.path()));
         }
+        inner.segments.settle();
         result
     }
 }

@@ -3,8 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
 #![expect(clippy::indexing_slicing, reason = "a helper that reaches too far has failed the test")]
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use bitcask::{Batch, Bitcask, SyncPolicy, WriteOptions};
 
@@ -323,4 +325,38 @@ fn a_store_may_be_cleared_and_synced_beside_its_writers_and_readers() {
     assert_eq!(stats.log_size, 64 * stats.segments + stats.live_size + stats.dead_size);
     db.close().unwrap();
     assert!(before == pairs(&open(dir.path())));
+}
+
+/// Returns how many mappings this process has of files in a directory.
+#[cfg(target_os = "linux")]
+fn mappings(dir: &Path) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    maps.lines().filter(|line| line.contains(dir.to_str().unwrap())).count()
+}
+
+/// A file that was removed takes its disk space for as long as it is mapped.
+#[cfg(target_os = "linux")]
+#[test]
+fn clear_gives_disk_space_back_though_nobody_uses_the_store_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let fill = || (0..600).for_each(|at| db.put(key(at), [7; 100]).unwrap());
+    fill();
+    assert!(db.stats().segments > 10 && mappings(dir.path()) > 10);
+    db.clear().unwrap();
+    // Other tests read meanwhile, for a moment each, and the store's thread tries again.
+    let until = |most: usize| {
+        for _ in 0..1000 {
+            if mappings(dir.path()) <= most {
+                return;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+        panic!("{} mappings", mappings(dir.path()));
+    };
+    until(3);
+    fill();
+    db.clear().unwrap();
+    db.close().unwrap();
+    until(0);
 }
