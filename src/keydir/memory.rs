@@ -13,7 +13,7 @@
 
 use std::alloc::Layout;
 use std::fmt;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -60,18 +60,51 @@ impl Length {
 
 /// Where large tables are cut from.
 #[derive(Debug, Default)]
-pub(super) struct Arena(Mutex<Cut>);
-
-#[derive(Debug, Default)]
-struct Cut {
-    chunk: Option<Arc<Chunk>>,
-    /// So much of the chunk has been cut off.
-    used: usize,
-}
+pub(super) struct Arena(Mutex<Option<Arc<Chunk>>>);
 
 /// A mapping of zeroed memory; unmapped when no table lies in it.
 #[derive(Debug)]
-struct Chunk(MmapRaw);
+struct Chunk {
+    map: MmapRaw,
+    pages: Mutex<Pages>,
+}
+
+#[derive(Debug)]
+struct Pages {
+    /// So much of the chunk has been cut off.
+    used: usize,
+    /// How many tables lie in each page.
+    tables: Box<[u8]>,
+    size: usize,
+}
+
+impl Pages {
+    /// Returns the pages that a table lies in, by number.
+    fn of(&self, start: usize, size: usize) -> Range<usize> {
+        start / self.size..(start + size).div_ceil(self.size)
+    }
+
+    /// Takes note of a table, if there is room for it; returns where it starts.
+    fn cut(&mut self, size: usize, chunk_size: usize) -> Option<usize> {
+        let start = self.used;
+        self.used = start.checked_add(size).filter(|end| *end <= chunk_size)?;
+        let pages = self.of(start, size);
+        self.tables.get_mut(pages)?.iter_mut().for_each(|tables| *tables += 1);
+        Some(start)
+    }
+
+    /// Takes note that a table is gone; returns the pages that nothing lies in any more.
+    fn leave(&mut self, start: usize, size: usize) -> Range<usize> {
+        let pages = self.of(start, size);
+        let tables = self.tables.get_mut(pages.clone()).unwrap_or_default();
+        tables.iter_mut().for_each(|tables| *tables -= 1);
+        // Only the first and the last can be shared, and the last may be cut from yet.
+        let is_shared = |tables: Option<&u8>| usize::from(tables.is_none_or(|tables| *tables > 0));
+        let first = pages.start + is_shared(tables.first());
+        let last = pages.end - is_shared(tables.last());
+        first..last.min(self.used / self.size).max(first)
+    }
+}
 
 impl Chunk {
     fn new(size: usize) -> Option<Self> {
@@ -81,33 +114,42 @@ impl Chunk {
             // It is advice, so a refusal changes nothing.
             let _ = map.advise(memmap2::Advice::HugePage);
         }
-        Some(Self(MmapRaw::from(map)))
+        let page_size = page_size();
+        let tables = vec![0; size.div_ceil(page_size)].into();
+        let pages = Mutex::new(Pages { used: 0, tables, size: page_size });
+        Some(Self { map: MmapRaw::from(map), pages })
     }
 
-    /// Gives back the pages that lie in a range with nothing else.
+    /// Cuts a table off; nothing if there is no room.
+    fn cut(&self, size: usize) -> Option<NonNull<Pair>> {
+        let start = self.pages.lock().cut(size, self.map.len())?;
+        // A mapping begins with a page, and sizes of tables are multiples of their alignment.
+        Some(NonNull::new(self.map.as_mut_ptr().wrapping_add(start))?.cast())
+    }
+
+    /// Gives back the pages that held a table which is being dropped, and nothing else.
     fn give_back(&self, first: NonNull<Pair>, size: usize) {
+        let mut pages = self.pages.lock();
+        let freed = pages.leave(first.addr().get() - self.map.as_ptr().addr(), size);
         #[cfg(target_os = "linux")]
-        {
-            let page = page_size();
-            let start = (first.addr().get() - self.0.as_ptr().addr()).next_multiple_of(page);
-            let end = (first.addr().get() - self.0.as_ptr().addr() + size) / page * page;
-            if start < end {
-                let advice = memmap2::UncheckedAdvice::DontNeed;
-                // SAFETY: the pages lie within the table, which is being dropped: nobody uses
-                // them any more. The mapping begins with a page, so the range is not widened.
-                let _ = unsafe { self.0.unchecked_advise_range(advice, start, end - start) };
-            }
+        if !freed.is_empty() {
+            let advice = memmap2::UncheckedAdvice::DontNeed;
+            let (start, size) = (freed.start * pages.size, freed.len() * pages.size);
+            // SAFETY: no table lies in these whole pages: the last that did is being dropped, so
+            // nobody uses it, and none is cut off there again: they lie below what has been cut
+            // off, as the lock on `pages` keeps it. The mapping begins with a page, so the range
+            // is not widened.
+            let _ = unsafe { self.map.unchecked_advise_range(advice, start, size) };
         }
         #[cfg(not(target_os = "linux"))]
-        let _ = (first, size);
+        let _ = freed;
     }
 }
 
-#[cfg(target_os = "linux")]
 fn page_size() -> usize {
     // SAFETY: it takes a number, and returns one.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-    usize::try_from(size).unwrap_or(CHUNK_MIN).max(1)
+    usize::try_from(size).ok().filter(|size| *size > 0).unwrap_or(CHUNK_MIN)
 }
 
 impl Arena {
@@ -124,18 +166,17 @@ impl Arena {
 
     /// Cuts a table off a mapping; nothing if none can be had.
     fn cut(&self, layout: Layout) -> Option<(NonNull<Pair>, Arc<Chunk>)> {
-        let mut cut = self.0.lock();
-        let fits = |chunk: &Chunk, used| chunk.0.len() - used >= layout.size();
-        if !cut.chunk.as_deref().is_some_and(|chunk| fits(chunk, cut.used)) {
-            let last = cut.chunk.as_ref().map_or(CHUNK_MIN / 2, |chunk| chunk.0.len());
+        let mut current = self.0.lock();
+        let cut = current.as_ref().and_then(|chunk| chunk.cut(layout.size()));
+        let first = if let Some(first) = cut {
+            first
+        } else {
+            let last = current.as_ref().map_or(CHUNK_MIN / 2, |chunk| chunk.map.len());
             let size = (last * 2).clamp(CHUNK_MIN, CHUNK_MAX).max(layout.size());
-            *cut = Cut { chunk: Some(Arc::new(Chunk::new(size)?)), used: 0 };
-        }
-        let chunk = Arc::clone(cut.chunk.as_ref()?);
-        // A mapping begins with a page, and sizes of tables are multiples of their alignment.
-        let first = NonNull::new(chunk.0.as_mut_ptr().wrapping_add(cut.used))?;
-        cut.used += layout.size();
-        Some((first.cast(), chunk))
+            let chunk = current.insert(Arc::new(Chunk::new(size)?));
+            chunk.cut(layout.size())?
+        };
+        Some((first, Arc::clone(current.as_ref()?)))
     }
 }
 
@@ -310,6 +351,21 @@ mod tests {
             drop(first);
             assert!(second.iter().all(|(_, pairs)| stamped(pairs) == Some(pairs.len())));
         }
+    }
+
+    #[test]
+    fn a_page_goes_with_the_last_table_in_it() {
+        let mut pages = Pages { used: 0, tables: vec![0; 4].into(), size: 1000 };
+        let starts = [700, 700, 700, 1500].map(|size| pages.cut(size, 4000).unwrap());
+        assert_eq!(starts, [0, 700, 1400, 2100]);
+        assert_eq!(pages.cut(401, 4000), None);
+        assert_eq!(pages.leave(700, 700), 1..1);
+        assert_eq!(pages.leave(0, 700), 0..1);
+        assert_eq!(pages.leave(1400, 700), 1..2);
+        // The last page may be cut from yet.
+        assert_eq!(pages.leave(2100, 1500), 2..3);
+        assert_eq!(pages.cut(400, 4000), Some(3600));
+        assert_eq!(pages.leave(3600, 400), 3..4);
     }
 
     #[test]

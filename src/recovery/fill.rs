@@ -153,9 +153,12 @@ impl Filler {
         let len = share.clamp(1, SHARD_COUNT / 16);
         let start = self.next.fetch_add(len, Ordering::Relaxed).min(SHARD_COUNT);
         let shards = start..SHARD_COUNT.min(start + len);
+        if shards.is_empty() {
+            return false;
+        }
         // Whoever needs a shard that can't be filled is told why.
-        let _ = self.fill(keydir, shards.clone());
-        !shards.is_empty()
+        let _ = self.fill(keydir, shards);
+        true
     }
 
     /// Fills all shards, on several processors if it is worthwhile.

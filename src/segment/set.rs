@@ -283,6 +283,8 @@ impl Numbered {
 
     /// Makes a segment known by a number of its own.
     fn add(&self, segment: Arc<Segment>) -> Result<u32> {
+        // Before the lock: whoever pins may be the one to call `free`, which takes it.
+        let guard = pin();
         let mut numbers = self.numbers.lock();
         let number = match numbers.free.pop() {
             Some(number) => number,
@@ -296,7 +298,7 @@ impl Numbered {
             chunk.get_or_init(|| (0..CHUNK_LEN).map(|_| Published::default()).collect());
         }
         if let Some(slot) = self.slot(number) {
-            slot.replace(Some(segment), &pin());
+            slot.replace(Some(segment), &guard);
         }
         Ok(number)
     }

@@ -36,8 +36,10 @@ impl Bitcask {
     /// call, if the key is absent or expired.
     ///
     /// The fastest way to read: no lock, no allocation, no system call if the value is mapped. No
-    /// lock is held while the closure runs, so it may use the store; but what merges and
-    /// [`clear`](Self::clear) set free stays occupied until it returns.
+    /// lock is held while the closure runs, so it may use the store; but memory of the keydir that
+    /// was replaced meanwhile, and the disk space that [`clear`](Self::clear) sets free, stay
+    /// occupied until it returns. Now and then a get is the one that gives such memory back to the
+    /// system.
     ///
     /// # Errors
     ///
