@@ -1,6 +1,9 @@
 //! A hint to the processor that memory will be read soon.
 
-#![expect(unsafe_code, reason = "the prefetch instruction takes a pointer")]
+#![cfg_attr(
+    all(target_arch = "x86_64", not(miri)),
+    expect(unsafe_code, reason = "the prefetch instruction takes a pointer")
+)]
 
 /// Asks for the cache line at a place. Changes nothing, and costs next to nothing.
 #[inline]

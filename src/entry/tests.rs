@@ -66,6 +66,7 @@ fn samples() -> Vec<Vec<u8>> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "safe code, and too many cases")]
 fn flags_that_go_together_are_read_as_they_were_written_and_others_are_refused() {
     let mut good = 0;
     for flags in 0..1 << 9 {
@@ -101,6 +102,7 @@ fn flags_that_go_together_are_read_as_they_were_written_and_others_are_refused()
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "safe code, and too many cases")]
 fn every_flipped_bit_of_an_entry_is_noticed() {
     for bytes in samples() {
         let entry = read(&bytes, SALT).unwrap().unwrap();
@@ -117,6 +119,7 @@ fn every_flipped_bit_of_an_entry_is_noticed() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "safe code, and too many cases")]
 fn an_entry_cut_anywhere_is_no_entry() {
     for bytes in samples() {
         let size = read(&bytes, SALT).unwrap().unwrap().value_range().end;
@@ -138,6 +141,7 @@ fn an_entry_cut_anywhere_is_no_entry() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "safe code, and too many cases")]
 fn an_entry_at_another_place_does_not_check() {
     for bytes in samples() {
         for (segment, offset) in [(7, 72), (7, 56), (8, 64), (6, 64), (64, 7 * 8), (0, 64)] {
@@ -148,6 +152,7 @@ fn an_entry_at_another_place_does_not_check() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "safe code, and too many cases")]
 fn no_two_places_of_a_segment_share_a_salt_nor_do_neighbouring_segments() {
     let mut salts: Vec<u32> = (0..1 << 20).map(|unit| Salt::new(5, unit * 8).0).collect();
     salts.sort_unstable();

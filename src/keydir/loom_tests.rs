@@ -328,6 +328,20 @@ fn a_key_in_the_second_bucket_of_its_chain_is_found_while_the_first_one_changes(
 }
 
 #[test]
+fn who_misses_a_deleted_key_sees_what_was_put_before_the_delete() {
+    let read = |model: &Model| {
+        if model.get(A).is_none() {
+            assert_eq!(model.get(B), Some(1), "it was put before");
+        }
+    };
+    let write = |model: &Model| {
+        model.put(1, B);
+        model.delete(0, A);
+    };
+    run(|model| model.put(0, A), write, [read]);
+}
+
+#[test]
 fn writers_that_follow_each_other_are_seen_as_one() {
     let overwrite = |model: &Model| {
         let _locked = model.shard.lock().unwrap();

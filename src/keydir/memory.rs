@@ -97,7 +97,9 @@ impl Pages {
     fn leave(&mut self, start: usize, size: usize) -> Range<usize> {
         let pages = self.of(start, size);
         let tables = self.tables.get_mut(pages.clone()).unwrap_or_default();
-        tables.iter_mut().for_each(|tables| *tables -= 1);
+        for tables in tables.iter_mut() {
+            *tables -= 1;
+        }
         // Only the first and the last can be shared, and the last may be cut from yet.
         let is_shared = |tables: Option<&u8>| usize::from(tables.is_none_or(|tables| *tables > 0));
         let first = pages.start + is_shared(tables.first());

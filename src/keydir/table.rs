@@ -30,7 +30,8 @@
 //!    changed afterwards: who still reads it sees the moment of the change. It is freed when all
 //!    guards of that time are gone ([`crate::epoch`]).
 //!
-//! `loom_tests.rs` checks 1 to 5 on a tiny table under every order that the memory model allows.
+//! `loom_tests.rs` checks this on a tiny table under every order that its model checker knows, but
+//! for what [`crate::epoch`] does: in 1 that nothing is rewritten, in 5 when a table is freed.
 
 use super::Address;
 use super::hash::KeyHash;
