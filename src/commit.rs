@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn waiters_share_syncs_and_all_get_there() {
-        const EACH: u64 = if cfg!(miri) { 5 } else { 200 };
+        const EACH: u64 = if cfg!(miri) { 2 } else { 200 };
         let commit = Commit::default();
         let appended = AtomicU64::new(64);
         std::thread::scope(|scope| {
