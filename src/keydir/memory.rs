@@ -73,8 +73,8 @@ struct Chunk {
 struct Pages {
     /// So much of the chunk has been cut off.
     used: usize,
-    /// How many tables lie in each page.
-    tables: Box<[u8]>,
+    /// How many tables lie in each page. A page of a megabyte has room for 2,048.
+    tables: Box<[u16]>,
     size: usize,
 }
 
@@ -101,7 +101,7 @@ impl Pages {
             *tables -= 1;
         }
         // Only the first and the last can be shared, and the last may be cut from yet.
-        let is_shared = |tables: Option<&u8>| usize::from(tables.is_none_or(|tables| *tables > 0));
+        let is_shared = |tables: Option<&u16>| usize::from(tables.is_none_or(|tables| *tables > 0));
         let first = pages.start + is_shared(tables.first());
         let last = pages.end - is_shared(tables.last());
         first..last.min(self.used / self.size).max(first)
