@@ -110,6 +110,11 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// A merge's progress callback asked for something that has to wait for the merge to end:
+    /// another merge, or [`clear`](crate::Bitcask::clear).
+    #[error("a merge's callback can't wait for the merge; stop it first")]
+    WithinMerge,
+
     /// The store was opened with [`Options::read_only`](crate::Options::read_only).
     #[error("the store was opened read-only")]
     ReadOnly,
@@ -225,6 +230,7 @@ impl Error {
         matches!(
             self,
             Self::ReadOnly
+                | Self::WithinMerge
                 | Self::KeyTooLarge { .. }
                 | Self::ValueTooLarge { .. }
                 | Self::BatchTooLarge { .. }

@@ -202,6 +202,16 @@ impl Fs {
         }
     }
 
+    /// Returns how many bytes can still be written to the file system that a directory is on.
+    pub(crate) fn available_space(&self, dir: &Path) -> Result<u64> {
+        let result = match self {
+            Self::Disk => fs2::available_space(dir),
+            #[cfg(test)]
+            Self::Twin(_) => Ok(u64::MAX),
+        };
+        told("look at", dir, result)
+    }
+
     /// Reads a whole file that is at most `size_limit` bytes long, if it exists.
     pub(crate) fn read_if_exists(&self, path: &Path, size_limit: u64) -> Result<Option<Vec<u8>>> {
         let Some(file) = self.open_if_exists(path)? else { return Ok(None) };

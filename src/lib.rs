@@ -65,6 +65,8 @@ mod manifest;
 mod commit;
 mod recovery;
 
+mod merge;
+
 mod background;
 mod store;
 
@@ -75,9 +77,13 @@ mod format_tests;
 pub mod format {}
 
 pub use error::{Error, Result};
-pub use options::{AppendMode, Options, SyncPolicy, WriteOptions};
+pub use options::{
+    AppendMode, AutoMerge, MergeOptions, MergePolicy, Options, SyncPolicy, WriteOptions,
+};
 pub use recovery::{Cut, RecoveryReport};
-pub use stats::Stats;
+pub use stats::{
+    MergePlan, MergeProgress, MergeReason, MergeReport, PlannedSegment, SegmentStats, Stats,
+};
 pub use store::{Batch, Bitcask, Iter, Keys};
 pub use value::Value;
 

@@ -5,6 +5,7 @@
 //! - Segment ids are reserved here before they are used, so that none is ever used twice.
 //! - A manifest that is lost or damaged is an error: what it says can't be guessed safely.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -195,6 +196,19 @@ impl Manifest {
     /// Returns whether a segment is sealed.
     pub(crate) fn lists(&self, id: SegmentId) -> bool {
         self.sealed.iter().any(|sealed| sealed.id == id)
+    }
+
+    /// Lists merged segments just above one that they were copied from, and the dropped ones no
+    /// more.
+    pub(crate) fn swap(
+        &mut self,
+        merged: &[Sealed],
+        above: SegmentId,
+        dropped: &BTreeSet<SegmentId>,
+    ) {
+        let at = self.sealed.iter().position(|sealed| sealed.id == above).map_or(0, |at| at + 1);
+        self.sealed.splice(at..at, merged.iter().copied());
+        self.sealed.retain(|sealed| !dropped.contains(&sealed.id));
     }
 
     /// Reserves ids, so that `next` and some behind it may be used once this is written.

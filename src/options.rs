@@ -2,10 +2,15 @@
 //!
 //! - Plain data with chainable setters. Nothing is checked before [`Bitcask::open`], which refuses
 //!   a bad value by its name.
+//! - `merge` has what is chosen about giving space back.
 //!
 //! [`Bitcask::open`]: crate::Bitcask::open
 
+mod merge;
+
 use std::time::Duration;
+
+pub use merge::{AutoMerge, MergeOptions, MergePolicy};
 
 use crate::error::{Error, Result};
 
@@ -44,6 +49,7 @@ pub struct Options {
     pub(crate) key_size_limit: u64,
     pub(crate) value_size_limit: u64,
     pub(crate) append_mode: AppendMode,
+    pub(crate) merge: MergePolicy,
 }
 
 impl Default for Options {
@@ -58,6 +64,7 @@ impl Default for Options {
             key_size_limit: KEY_SIZE_LIMIT,
             value_size_limit: VALUE_SIZE_LIMIT,
             append_mode: AppendMode::default(),
+            merge: MergePolicy::default(),
         }
     }
 }
@@ -136,6 +143,12 @@ impl Options {
         self
     }
 
+    /// When space is given back. Default: [`MergePolicy::Auto`] with the defaults of [`AutoMerge`].
+    pub fn merge(mut self, policy: MergePolicy) -> Self {
+        self.merge = policy;
+        self
+    }
+
     /// Refuses the first value that makes no sense, by its name.
     pub(crate) fn check(&self) -> Result<()> {
         let refuse =
@@ -159,7 +172,7 @@ impl Options {
             let reason = "an interval has to be longer than nothing; use `SyncPolicy::Always`";
             return refuse("sync", "Interval(0)".into(), reason);
         }
-        Ok(())
+        self.merge.check()
     }
 }
 

@@ -1,4 +1,8 @@
-//! Figures about a store at one moment.
+//! Figures about a store at one moment, plain data. `merge` has those about a merge.
+
+mod merge;
+
+pub use merge::{MergePlan, MergeProgress, MergeReason, MergeReport, PlannedSegment};
 
 /// Figures about a store at one moment, from [`Bitcask::stats`](crate::Bitcask::stats).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -33,7 +37,73 @@ impl Stats {
     }
 }
 
+/// Figures about one sealed segment.
+///
+/// All sizes are in bytes. Age is the place in a list: the oldest segment is the first.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SegmentStats {
+    /// The segment's id, which is its file's name.
+    pub id: u32,
+    /// Size of the file: its header and all entries.
+    pub size: u64,
+    /// Size of the entries that the keydir points to.
+    pub live_size: u64,
+    /// Size of the tombstones.
+    pub tombstone_size: u64,
+    /// Size of the entries whose time to live is over, dead ones among them. An estimate that is
+    /// never too high: a segment keeps account of it in 16 steps.
+    pub expired_size: u64,
+    /// Puts and deletes.
+    pub entries: u64,
+    /// Whether a merge wrote it.
+    pub merged: bool,
+}
+
+impl SegmentStats {
+    /// The size of a segment's header.
+    pub(crate) const HEADER_SIZE: u64 = 64;
+
+    /// Returns the size of the entries: all but the file's header.
+    pub(crate) fn content_size(&self) -> u64 {
+        self.size.saturating_sub(Self::HEADER_SIZE)
+    }
+
+    /// Returns the size of the entries that the keydir does not point to: what was overwritten or
+    /// deleted, and tombstones.
+    pub fn dead_size(&self) -> u64 {
+        self.content_size().saturating_sub(self.live_size)
+    }
+
+    /// Returns the part of the entries that is dead, from 0 to 1.
+    pub fn dead_ratio(&self) -> f64 {
+        let content = self.content_size();
+        if content == 0 { 0.0 } else { ratio(self.dead_size(), content) }
+    }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "a ratio for people needs no 53 bits")]
 fn ratio(part: u64, whole: u64) -> f64 {
     part as f64 / whole as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_neither_live_nor_header_is_dead() {
+        let stats = SegmentStats { size: 64 + 400, live_size: 100, ..SegmentStats::default() };
+        assert_eq!(stats.dead_size(), 300);
+        assert!((stats.dead_ratio() - 0.75).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn a_segment_without_entries_has_nothing_dead() {
+        for size in [0, 64] {
+            let stats = SegmentStats { size, ..SegmentStats::default() };
+            assert_eq!(stats.dead_size(), 0);
+            assert!(stats.dead_ratio().abs() < f64::EPSILON);
+        }
+    }
 }

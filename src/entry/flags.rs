@@ -43,6 +43,10 @@ impl Flags {
         Self(self.0 | flag.0)
     }
 
+    pub(super) const fn without(self, flag: Self) -> Self {
+        Self(self.0 & !flag.0)
+    }
+
     pub(crate) const fn with_if(self, condition: bool, flag: Self) -> Self {
         if condition { self.with(flag) } else { self }
     }

@@ -100,6 +100,19 @@ impl Keydir {
         Ok(found.map_or(Lookup::Absent, Lookup::Found))
     }
 
+    /// Finds a key's slot and tells whether other keys share its hash bits, without a lock; nothing
+    /// if the shard has to be filled first. Another key that has a slot throughout is seen; one that
+    /// gets or loses its slot meanwhile may be or not.
+    pub(crate) fn find_all<T>(
+        &self,
+        hash: KeyHash,
+        guard: &Guard,
+        own: impl FnMut(Address) -> Result<Option<T>>,
+    ) -> Result<Option<Found<T>>> {
+        let table = self.home(hash.shard()).table(guard);
+        table.map(|table| table.find_all(hash, own)).transpose()
+    }
+
     /// Returns the first address with a key's hash bits, if any: most likely the key's.
     pub(crate) fn likely(&self, hash: KeyHash, guard: &Guard) -> Option<Address> {
         let table = self.home(hash.shard()).table(guard)?;

@@ -74,18 +74,9 @@ impl Shard<'_> {
     pub(crate) fn find<T>(
         &self,
         hash: KeyHash,
-        mut own: impl FnMut(Address) -> Result<Option<T>>,
+        own: impl FnMut(Address) -> Result<Option<T>>,
     ) -> Result<Found<T>> {
-        let mut found = Found { own: None, others: false };
-        self.table().find(hash, |address, _| {
-            // A key has one slot, so once it is found every other slot is another key's.
-            match if found.own.is_none() { own(address)? } else { None } {
-                Some(made) => found.own = Some((address, made)),
-                None => found.others = true,
-            }
-            Ok(None::<()>)
-        })?;
-        Ok(found)
+        self.table().find_all(hash, own)
     }
 
     /// Publishes a key's newest entry, in place of the one that `old` names.
@@ -98,10 +89,16 @@ impl Shard<'_> {
         }
     }
 
-    /// Removes a key's slot.
-    pub(crate) fn remove(&mut self, hash: KeyHash, address: Address) {
+    /// Makes the slot that names an entry name a copy of it. Says whether there still was one.
+    pub(crate) fn relocate(&mut self, hash: KeyHash, old: Address, new: Address) -> bool {
+        self.table().replace(hash, old, new)
+    }
+
+    /// Removes the slot that names an entry. Says whether there still was one.
+    pub(crate) fn remove(&mut self, hash: KeyHash, address: Address) -> bool {
         let removed = self.table().remove(hash, address);
         self.counts.removed(u32::from(removed));
+        removed
     }
 
     pub(crate) fn addresses(&self) -> impl Iterator<Item = Address> {

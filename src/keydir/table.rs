@@ -33,9 +33,9 @@
 //! `loom_tests.rs` checks this on a tiny table under every order that its model checker knows, but
 //! for what [`crate::epoch`] does: in 1 that nothing is rewritten, in 5 when a table is freed.
 
-use super::Address;
 use super::hash::KeyHash;
 use super::sync::{AtomicU64, Ordering};
+use super::{Address, Found};
 use crate::error::Result;
 
 const BUCKET_LEN: usize = 4;
@@ -177,6 +177,25 @@ impl<'a> Table<'a> {
             if slot.has(hash) { make(slot.address(), slot.flags()).transpose() } else { None }
         });
         found.transpose()
+    }
+
+    /// Finds a key's slot, and whether other keys share its hash bits: probes to the end of the
+    /// chain, past the key's own slot. `own` reads the entry and answers if it is the key's.
+    pub(super) fn find_all<T>(
+        self,
+        hash: KeyHash,
+        mut own: impl FnMut(Address) -> Result<Option<T>>,
+    ) -> Result<Found<T>> {
+        let mut found = Found { own: None, others: false };
+        self.find(hash, |address, _| {
+            // A key has one slot, so once it is found every other slot is another key's.
+            match if found.own.is_none() { own(address)? } else { None } {
+                Some(made) => found.own = Some((address, made)),
+                None => found.others = true,
+            }
+            Ok(None::<()>)
+        })?;
+        Ok(found)
     }
 
     /// Adds a slot; there may be others with the same hash bits. The caller has seen to room.

@@ -19,20 +19,13 @@ use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::keydir::{Address, Filling, Keydir, SHARD_COUNT, Shard};
 use crate::segment::header::Identity;
-use crate::segment::hint::{Hint, HintFile, HintSlot, Source, Summary};
+use crate::segment::hint::{Hint, HintSlot, Known, Source};
 use crate::segment::{Dir, Segment, SegmentId, Segments, open_listed, scan};
 
 /// About as many slots are read at a time, which bounds the memory that filling needs.
 const RANGE_LEN: u64 = if cfg!(test) { 64 } else { 1 << 18 };
 /// Filling is not worth a thread for each processor of a large machine: it is bound by the memory.
 const THREADS_MAX: usize = 4;
-
-/// A segment's hint: on disk with a summary that checks, or in memory.
-#[derive(Debug, Clone)]
-pub(crate) enum Known {
-    OnDisk(Arc<HintFile>),
-    InMemory(Arc<Hint>),
-}
 
 /// A segment that there was when the store was opened.
 #[derive(Debug)]
@@ -68,26 +61,6 @@ pub(crate) struct Filler {
     unwritten: Mutex<VecDeque<(Source, Arc<Hint>)>>,
 }
 
-impl Known {
-    pub(super) fn in_memory(hint: Hint) -> Self {
-        Self::InMemory(Arc::new(hint))
-    }
-
-    pub(super) fn summary(&self) -> &Summary {
-        match self {
-            Self::OnDisk(hint) => hint.summary(),
-            Self::InMemory(hint) => &hint.summary,
-        }
-    }
-
-    fn slots(&self, fs: &Fs, shards: &Range<usize>) -> Option<Vec<HintSlot>> {
-        match self {
-            Self::OnDisk(hint) => hint.slots(fs, shards),
-            Self::InMemory(hint) => Some(hint.slots_of(shards).to_vec()),
-        }
-    }
-}
-
 impl Filler {
     /// Adds the segments to the set, which has to be empty, and takes charge of their hints.
     pub(crate) fn new(
@@ -99,6 +72,7 @@ impl Filler {
         let (mut origins, mut unwritten) = (Vec::new(), VecDeque::new());
         for (segment, hint) in recovered.segments.iter().rev() {
             segments.add(Arc::clone(segment))?;
+            segment.summarize(hint.summary().clone());
             let source = Source { id: segment.id(), identity, length: segment.size() };
             if let Known::InMemory(hint) = hint {
                 unwritten.push_front((source, Arc::clone(hint)));

@@ -22,11 +22,10 @@ use crate::error::Result;
 use crate::fs::{File, Fs};
 use crate::keydir::Keydir;
 use crate::manifest::{Manifest, Sealed};
-use crate::segment::hint::{Hint, HintFile, Source};
+use crate::segment::header::Kind;
+use crate::segment::hint::{Known, Source};
 use crate::segment::map::Bytes;
-use crate::segment::{Dir, Segment, SegmentId, open_listed};
-
-use fill::Known;
+use crate::segment::{Dir, Segment, SegmentId};
 
 pub(crate) use fill::Filler;
 pub use report::{Cut, RecoveryReport};
@@ -114,7 +113,7 @@ impl Recovery<'_> {
         let rebuilt_hints = report.rebuilt_hints;
         let report = RecoveryReport { cuts, rebuilt_hints, ..chain.report() };
         for Link { id, file, end, hint } in chain.links {
-            let segment = Segment::new(id, file.path(), Bytes::unmapped(&file, end));
+            let segment = Segment::new(id, file.path(), Kind::Log, Bytes::unmapped(&file, end));
             segments.push((Arc::new(segment), Known::in_memory(hint)));
         }
         Ok(Recovered { manifest, segments, report })
@@ -133,13 +132,8 @@ impl Recovery<'_> {
             let (id, length, identity) = (*id, *length, manifest.identity);
             let segment = Segment::sealed(self.fs, self.dir, id, length, identity)?;
             let source = Source { id, identity, length };
-            let hint = if let Some(hint) = HintFile::open(self.fs, self.dir, source) {
-                Known::OnDisk(Arc::new(hint))
-            } else {
-                report.rebuilt_hints += 1;
-                let file = open_listed(self.fs, segment.path())?;
-                Known::in_memory(Hint::build(&file, source, |key| self.keydir.hash(key))?)
-            };
+            let hint = Known::open(self.fs, self.dir, source, |key| self.keydir.hash(key))?;
+            report.rebuilt_hints += u64::from(matches!(hint, Known::InMemory(_)));
             Ok((Arc::new(segment), hint))
         };
         manifest.sealed.iter().map(&mut open).collect()

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use super::header::SegmentHeader;
 use super::map::Bytes;
+use super::pick::Picked;
 use super::room::{AHEAD, GROWTH_MIN, Room};
 use super::sink::Sink;
 use super::{Dir, FIRST_OFFSET, Place, Segment, SegmentId};
@@ -40,6 +41,12 @@ impl<'a> Draft<'a> {
 
     pub(crate) fn tombstone(key: &'a [u8]) -> Self {
         Self::new(Flags::TOMBSTONE, key, &[])
+    }
+
+    /// An entry as it was appended before, with its value as it is and its sum taken already.
+    pub(crate) fn copy(picked: &Picked<'a>, collides: bool) -> Self {
+        let Picked { key, value, ref body, .. } = *picked;
+        Self { header: picked.header.for_copy(collides), key, value, body: body.clone() }
     }
 
     /// An entry for its mark alone.
@@ -124,7 +131,7 @@ impl Active {
             Some(map) => Bytes::shared(map, FIRST_OFFSET),
             None => Bytes::mapped(&file, FIRST_OFFSET, capacity),
         };
-        let segment = Arc::new(Segment::new(header.id, &path, bytes));
+        let segment = Arc::new(Segment::new(header.id, &path, header.kind, bytes));
         let ahead_at = AHEAD_FROM.min(capacity / 4);
         Ok(Self { segment, file, sink, end: FIRST_OFFSET, room, ahead_at, capacity, entries: 0 })
     }

@@ -9,6 +9,7 @@ pub(crate) mod append;
 pub(crate) mod header;
 pub(crate) mod hint;
 pub(crate) mod map;
+pub(crate) mod pick;
 pub(crate) mod room;
 pub(crate) mod scan;
 mod set;

@@ -16,7 +16,8 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
-use super::header::{Identity, SegmentHeader};
+use super::header::{Identity, Kind, SegmentHeader};
+use super::hint::Summary;
 use super::map::Bytes;
 use super::{Dir, Place, SegmentId};
 use crate::entry::{Entry, HEADER_SIZE_MAX, Header, Invalid, Salt};
@@ -38,6 +39,9 @@ pub(crate) struct Segment {
     id: SegmentId,
     path: PathBuf,
     bytes: Bytes,
+    kind: Kind,
+    /// What its hint says of all its entries, once it is sealed.
+    summary: OnceLock<Summary>,
     /// Bytes of the entries here that slots name.
     live_size: Counter,
 }
@@ -48,8 +52,9 @@ pub(crate) struct Segment {
 struct Counter(AtomicU64);
 
 impl Segment {
-    pub(crate) fn new(id: SegmentId, path: &Path, bytes: Bytes) -> Self {
-        Self { id, path: path.to_path_buf(), bytes, live_size: Counter::default() }
+    pub(crate) fn new(id: SegmentId, path: &Path, kind: Kind, bytes: Bytes) -> Self {
+        let (path, summary) = (path.to_path_buf(), OnceLock::new());
+        Self { id, path, bytes, kind, summary, live_size: Counter::default() }
     }
 
     /// Opens a sealed segment of a known length, mapped.
@@ -62,13 +67,13 @@ impl Segment {
     ) -> Result<Self> {
         let path = dir.log(id);
         let file = open_listed(fs, &path)?;
-        SegmentHeader::read(&file, id, identity)?;
+        let kind = SegmentHeader::read(&file, id, identity)?.kind;
         let size = file.size()?;
         if size < length {
             let reason = format!("the file ends here, the manifest lists {length} bytes");
             return Err(Error::corrupt(&path, size, reason));
         }
-        Ok(Self::new(id, &path, Bytes::mapped(&file, length, length)))
+        Ok(Self::new(id, &path, kind, Bytes::mapped(&file, length, length)))
     }
 
     pub(crate) fn id(&self) -> SegmentId {
@@ -77,6 +82,21 @@ impl Segment {
 
     pub(crate) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Takes what its hint says of it, when it is sealed.
+    pub(crate) fn summarize(&self, summary: Summary) {
+        // It is sealed once.
+        let _ = self.summary.set(summary);
+    }
+
+    /// Returns what its hint says of it, if it is sealed.
+    pub(crate) fn summary(&self) -> Option<&Summary> {
+        self.summary.get()
     }
 
     /// Returns the bytes of header and entries.
@@ -104,7 +124,7 @@ impl Segment {
     }
 
     /// Accounts an entry that no slot names any more.
-    fn lost(&self, entry_size: u64) {
+    pub(crate) fn lost(&self, entry_size: u64) {
         // An old entry's size is not checked before it is overwritten: damaged, it may be too much.
         let less = |size: u64| Some(size.saturating_sub(entry_size));
         let _ = self.live_size.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
@@ -202,6 +222,16 @@ impl StoredEntry<'_> {
 
     pub(crate) fn place(&self) -> Place {
         Place::new(self.segment.id, self.offset)
+    }
+
+    /// Returns whether the entry is one of this key.
+    pub(crate) fn is_of(&self, key: &[u8]) -> Result<bool> {
+        if self.entry().key() == key {
+            return Ok(true);
+        }
+        // Another key with the same 76 bits, or the same key, damaged.
+        self.check()?;
+        Ok(false)
     }
 
     /// Accounts that no slot names the entry any more.

@@ -133,6 +133,10 @@ impl Log {
         (self.dirty_since, self.end)
     }
 
+    pub(super) fn appends(&self) -> u64 {
+        self.appends
+    }
+
     pub(super) fn count(&self, stats: &mut Stats) {
         stats.appends = self.appends;
         stats.appended_size = self.appended_size;
@@ -265,6 +269,17 @@ impl Inner {
             if active.is_time_to_go_ahead() {
                 self.prepare_signal.wake();
             }
+        }
+        Ok(())
+    }
+
+    /// Ends the active segment, unless it is empty, so that all there is can be sealed.
+    pub(super) fn rotate_active(&self) -> Result<()> {
+        let mut log = self.writer()?.log.lock();
+        self.commit.check()?;
+        if log.active().is_some_and(|active| active.entries() > 0) {
+            let next = self.start_segment(&mut log, 0)?;
+            self.rotate(&mut log, next).map_err(|error| self.commit.poison(error))?;
         }
         Ok(())
     }

@@ -16,12 +16,15 @@ mod fill;
 mod iter;
 mod log;
 mod many;
+mod merge;
 mod next;
 mod open;
+mod pace;
 mod read;
 mod seal;
 #[cfg(test)]
 mod tests;
+mod turn;
 mod write;
 
 use std::path::Path;
@@ -46,6 +49,7 @@ use crate::segment::header::Identity;
 use crate::segment::{Dir, Segments};
 use crate::stats::Stats;
 use log::Log;
+use turn::Merging;
 
 /// How long after a sync the log may go without an entry before a mark of its own is appended.
 const MARK_DELAY: Duration = Duration::from_secs(1);
@@ -103,6 +107,8 @@ struct Inner {
     /// Wakes the thread that prepares what writers are about to need, which must not wait for a
     /// seal.
     prepare_signal: Arc<Signal>,
+    /// Wakes the thread that merges.
+    merge_signal: Arc<Signal>,
     /// Nothing in a store opened read-only.
     writer: Option<Writer>,
 }
@@ -110,7 +116,11 @@ struct Inner {
 /// What only the one writer has.
 #[derive(Debug)]
 struct Writer {
-    /// Guards the segments' way from active to sealed to gone. First of all locks.
+    /// Whose turn it is to merge. Before all locks.
+    merging: Merging,
+    /// Guards the removal of segment files: who copies them holds it too.
+    files: Mutex<()>,
+    /// Guards the segments' way from active to sealed to gone.
     maintenance: Mutex<()>,
     /// Guards the end of the log. After the shards.
     log: Mutex<Log>,
@@ -183,6 +193,7 @@ impl Bitcask {
             workers.push(start(&inner.sync_signal, |inner| Some(inner.sync_and_mark_due()))?);
             workers.push(start(&inner.seal_signal, |inner| Some(inner.seal_due()))?);
             workers.push(start(&inner.prepare_signal, |inner| Some(inner.prepare_due()))?);
+            workers.push(start(&inner.merge_signal, Inner::merge_due)?);
             for _ in 0..inner.filler.threads() {
                 workers.push(start(&Arc::default(), Inner::fill_due)?);
             }
@@ -206,7 +217,12 @@ impl Bitcask {
         if !std::mem::replace(&mut self.open, false) {
             return Ok(());
         }
+        if let Ok(writer) = self.inner.writer() {
+            writer.merging.close();
+        }
         self.workers.clear();
+        // Best effort: what a merge has copied and could not be listed is copied again.
+        let _ = self.inner.publish_pending();
         let result = self.inner.seal_all();
         if self.inner.commit.check().is_err() {
             // Held values keep mappings, and the next open has to read from the disk.

@@ -14,6 +14,7 @@ use super::log::{Log, Numbered};
 use super::{IDLE, Inner};
 use crate::error::{Error, Result};
 use crate::fs;
+use crate::options::AppendMode;
 use crate::segment::SegmentId;
 use crate::segment::append::Active;
 use crate::segment::header::{Kind, SegmentHeader};
@@ -30,7 +31,7 @@ impl Log {
     }
 
     /// Takes the next id, which is higher than that of any segment of the log.
-    fn take_id(&mut self) -> Result<SegmentId> {
+    pub(super) fn take_id(&mut self) -> Result<SegmentId> {
         let id = self.next_id;
         let following = id.0.checked_add(1);
         self.next_id = following
@@ -91,7 +92,8 @@ impl Inner {
 
     /// Creates the next segment, and hands it over if it comes in time.
     pub(super) fn finish_next(&self, id: SegmentId) -> Result<()> {
-        let created = self.create(id, Active::capacity_for(0, self.options.segment_size));
+        let capacity = Active::capacity_for(0, self.options.segment_size);
+        let created = self.create(id, Kind::Log, capacity, self.options.append_mode);
         let mut log = self.writer()?.log.lock();
         let next = created.inspect_err(|_| log.give_back(id))?;
         let in_time = log.active().is_some_and(|active| active.segment().id() < id);
@@ -137,24 +139,30 @@ impl Inner {
     /// Creates a segment, and has it among those that slots can name.
     pub(super) fn create_next(&self, log: &mut Log, capacity: u64) -> Result<Numbered> {
         let id = log.take_id()?;
-        let created = self.create(id, capacity);
+        let created = self.create(id, Kind::Log, capacity, self.options.append_mode);
         self.number(created.inspect_err(|_| log.give_back(id))?)
     }
 
     /// Creates the file of a segment, once its id is reserved.
-    fn create(&self, id: SegmentId, capacity: u64) -> Result<Active> {
+    pub(super) fn create(
+        &self,
+        id: SegmentId,
+        kind: Kind,
+        capacity: u64,
+        mode: AppendMode,
+    ) -> Result<Active> {
         if self.manifest.get(|manifest| manifest.bound) <= id {
             let update = self.manifest.update(|manifest| manifest.reserve(id));
             update.map_err(|error| self.judge(error))?;
         }
-        let (kind, identity, created) = (Kind::Log, self.identity, self.clock.now());
+        let (identity, created) = (self.identity, self.clock.now());
         let header = SegmentHeader { kind, id, identity, created };
-        Active::create(&self.fs, &self.dir, header, capacity, self.options.append_mode)
+        Active::create(&self.fs, &self.dir, header, capacity, mode)
             .map_err(|error| self.judge(error))
     }
 
     /// Gives a segment the number that slots name it by.
-    fn number(&self, active: Active) -> Result<Numbered> {
+    pub(super) fn number(&self, active: Active) -> Result<Numbered> {
         match self.segments.add(Arc::clone(active.segment())) {
             Ok(number) => Ok(Numbered { active, number }),
             Err(error) => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::log::Log;
+use super::turn::Merging;
 use super::{Ground, Inner, Writer};
 use crate::commit::Commit;
 use crate::error::{Error, Result};
@@ -41,6 +42,8 @@ impl Inner {
         let filler = Filler::new(&recovery, &recovered, &segments)?;
         let last_timestamp = recovered.last_timestamp();
         let writer = Writer {
+            merging: Merging::default(),
+            files: Mutex::default(),
             maintenance: Mutex::default(),
             log: Mutex::new(Log::new(recovered.manifest.bound, last_timestamp)),
             _lock: lock,
@@ -107,6 +110,7 @@ impl Inner {
             sync_signal: Arc::default(),
             seal_signal: Arc::default(),
             prepare_signal: Arc::default(),
+            merge_signal: Arc::default(),
             writer,
             dir,
         }

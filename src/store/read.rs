@@ -153,12 +153,10 @@ impl Inner {
         guard: &'a Guard,
     ) -> Result<Option<Located<'a>>> {
         let stored = self.segments.get(address.segment, guard).entry(address.offset)?;
-        let entry = stored.entry();
-        if entry.key() != key {
-            // Another key with the same 76 bits, or the same key, damaged.
-            stored.check()?;
+        if !stored.is_of(key)? {
             return Ok(None);
         }
+        let entry = stored.entry();
         let expired = entry.header.expiry.is_some() && entry.header.is_expired(self.clock.now());
         if expired {
             // Nobody looks at the value of an absent key, and a damaged expiry must not hide it.

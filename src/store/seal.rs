@@ -41,12 +41,15 @@ impl Bitcask {
     pub fn clear(&self) -> Result<()> {
         let inner = &self.inner;
         let writer = inner.writer()?;
+        let mut turn = writer.merging.interrupt()?;
+        let _files = writer.files.lock();
         let _maintenance = writer.maintenance.lock();
         let mut shards = inner.all_shards();
         let mut log = writer.log.lock();
         inner.commit.check()?;
         let fresh = inner.restart_log(&mut log)?;
         shards.clear();
+        *turn.pending = None;
         inner.filler.forget();
         let mut removed = Vec::new();
         for (number, _) in inner.segments.all() {
@@ -127,6 +130,7 @@ impl Inner {
         let source = Source { id, identity: self.identity, length };
         let hint = Hint::build(file, source, |key| self.keydir.hash(key))?;
         hint.write(&self.fs, &self.dir, source)?;
+        segment.summarize(hint.summary);
         self.fs.sync_dir(self.dir.path())?;
         self.manifest.update(|manifest| {
             manifest.sealed.push(Sealed { id, kind: Kind::Log, length });

@@ -318,7 +318,7 @@ pub(super) fn publish(
             segment.gained(size);
             shard.publish(hash, old.map(|(address, _)| *address), address);
         }
-        (None, Some((address, _))) => shard.remove(hash, *address),
+        (None, Some((address, _))) => drop(shard.remove(hash, *address)),
         (None, None) => {}
     }
     if let Some((_, located)) = old {

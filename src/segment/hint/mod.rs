@@ -10,6 +10,7 @@
 //! - `file` knows what a hint looks like on disk, and reads a part of one.
 
 mod file;
+mod known;
 #[cfg(test)]
 mod tests;
 
@@ -18,12 +19,13 @@ use std::ops::Range;
 
 use super::header::Identity;
 use super::{SegmentId, scan};
-use crate::entry::{ALIGNMENT, Flags};
+use crate::entry::{ALIGNMENT, Flags, HEADER_SIZE, padded};
 use crate::error::Result;
 use crate::fs::File;
 use crate::keydir::KeyHash;
 
 pub(crate) use file::HintFile;
+pub(crate) use known::Known;
 
 const SLOT_SIZE: usize = 16;
 /// Steps of the summary's account of bytes by expiry.
@@ -84,6 +86,11 @@ impl HintSlot {
         self.word & Self::TOMBSTONE != 0
     }
 
+    /// Returns whether the entry has an expiry.
+    pub(crate) fn expires(self) -> bool {
+        self.word & Self::EXPIRES != 0
+    }
+
     pub(crate) fn collides(self) -> bool {
         self.word & Self::COLLIDES != 0
     }
@@ -110,6 +117,26 @@ pub(crate) struct Summary {
     /// Rising expiries, each with the bytes of the entries that expire then or after the step
     /// before.
     pub(crate) expiring: Vec<(u64, u64)>,
+}
+
+impl Summary {
+    /// Returns the size of the hint's file.
+    pub(crate) fn hint_size(&self) -> u64 {
+        file::encoded_size(self.entries)
+    }
+
+    /// Returns about how many bytes of the segment are tombstones: their number is known, and how
+    /// large keys are on average.
+    pub(crate) fn tombstone_size(&self) -> u64 {
+        let key_size = self.key_size.checked_div(self.entries).unwrap_or(0);
+        self.tombstones * padded(HEADER_SIZE as u64 + key_size)
+    }
+
+    /// Returns about how many bytes are of entries whose time is over, dead ones among them.
+    pub(crate) fn expired_size(&self, now: u64) -> u64 {
+        let over = self.expiring.iter().take_while(|(expiry, _)| *expiry <= now);
+        over.map(|(_, size)| size).sum()
+    }
 }
 
 /// A hint in memory.

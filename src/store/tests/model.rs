@@ -4,6 +4,8 @@
 //!   is: in between, shards are filled as they are touched.
 //! - After a kill the state is exactly what it was. After a power cut it is the state after some
 //!   first part of the operations, at or after the last that was durable.
+//! - In some runs segments are merged: any of them, by steps between the others, to the end or not.
+//!   An expired key may be gone then or not, and the clock is not turned back.
 //! - The runs are the same every time. `BITCASK_LONG=10` makes ten times as many, and
 //!   `BITCASK_SEED=7` makes others.
 
@@ -15,6 +17,7 @@ use proptest::prop_oneof;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
 use super::*;
+use crate::merge::{Host as _, Merge};
 
 /// Runs of each test, unless there are to be more.
 const CASES: u32 = 100;
@@ -26,22 +29,62 @@ type New = (usize, Option<u64>);
 
 #[derive(Debug, Clone)]
 enum Step {
-    Put { key: Key, new: New, sync: Option<bool> },
-    Delete { key: Key, sync: Option<bool> },
-    Update { key: Key, size: Option<usize> },
-    InsertNew { key: Key, size: usize },
-    Swap { key: Key, right: bool, size: Option<usize> },
-    Batch { changes: Vec<(Key, Option<New>)>, ttl: Option<u64>, sync: Option<bool> },
+    Put {
+        key: Key,
+        new: New,
+        sync: Option<bool>,
+    },
+    Delete {
+        key: Key,
+        sync: Option<bool>,
+    },
+    Update {
+        key: Key,
+        size: Option<usize>,
+    },
+    InsertNew {
+        key: Key,
+        size: usize,
+    },
+    Swap {
+        key: Key,
+        right: bool,
+        size: Option<usize>,
+    },
+    Batch {
+        changes: Vec<(Key, Option<New>)>,
+        ttl: Option<u64>,
+        sync: Option<bool>,
+    },
     Clear,
     Sync,
     Work,
     Mark,
-    Advance { seconds: u64 },
-    TurnBack { seconds: u64 },
-    Reopen { without_hints: bool },
+    Advance {
+        seconds: u64,
+    },
+    TurnBack {
+        seconds: u64,
+    },
+    Reopen {
+        without_hints: bool,
+    },
     KillInPlace,
     KillAndCopy,
-    PowerCut { within: u8, keep: u64 },
+    PowerCut {
+        within: u8,
+        keep: u64,
+    },
+    /// Begins to merge those of the sealed segments that a bit is set for.
+    BeginMerge {
+        segments: u64,
+    },
+    /// Goes on with the merge.
+    Merge {
+        steps: u8,
+    },
+    /// Ends the merge before its time.
+    StopMerge,
 }
 
 fn size() -> impl Strategy<Value = usize> {
@@ -50,6 +93,15 @@ fn size() -> impl Strategy<Value = usize> {
 
 fn new() -> impl Strategy<Value = New> {
     (size(), prop_oneof![4 => Just(None), 1 => (0..100_u64).prop_map(Some)])
+}
+
+fn merge_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => any::<u64>().prop_map(|segments| Step::BeginMerge { segments }),
+        6 => (1..6_u8).prop_map(|steps| Step::Merge { steps }),
+        2 => Just(Step::Merge { steps: u8::MAX }),
+        1 => Just(Step::StopMerge),
+    ]
 }
 
 fn step(keys: usize) -> impl Strategy<Value = Step> {
@@ -108,11 +160,14 @@ struct World {
     ops_before: usize,
     keys: Vec<Vec<u8>>,
     writes: usize,
+    /// Whether segments are merged in this run.
+    merges: bool,
+    merge: Option<Merge>,
 }
 
 impl World {
-    fn new(lab: Lab, options: Vec<Options>, keys: Vec<Vec<u8>>) -> Self {
-        let (model, history) = (Model::new(), Vec::new());
+    fn new(lab: Lab, options: Vec<Options>, keys: Vec<Vec<u8>>, merges: bool) -> Self {
+        let (model, history, merge) = (Model::new(), Vec::new(), None);
         let mut world = Self {
             lab,
             options,
@@ -123,6 +178,8 @@ impl World {
             ops_before: 0,
             keys,
             writes: 0,
+            merges,
+            merge,
         };
         world.open();
         world
@@ -151,7 +208,18 @@ impl World {
     }
 
     fn check(&self) {
-        check_with(self.db(), &self.model, &self.keys);
+        self.check_that(self.db());
+    }
+
+    fn check_that(&self, db: &Bitcask) {
+        let check = if self.merges { check_visible } else { check_with };
+        check(db, &self.model, &self.keys);
+    }
+
+    /// Returns whether two states are the same, as far as they have to be.
+    fn same(&self, a: &Model, b: &Model) -> bool {
+        let now = self.lab.hands.clock().now();
+        if self.merges { visible(a, now) == visible(b, now) } else { a == b }
     }
 
     /// Notes the state that has just been reached.
@@ -163,10 +231,7 @@ impl World {
     /// Forgets states that can't come back any more, since a later one is durable.
     fn forget(&mut self) {
         let inner = &self.db.as_ref().unwrap().inner;
-        let sealed = inner.manifest.get(|manifest| {
-            let last = manifest.sealed.last().map(|sealed| sealed.id);
-            last.map_or(Place::new(SegmentId(0), 0), |id| Place::new(SegmentId(id.0 + 1), 0))
-        });
+        let sealed = inner.manifest.get(|manifest| Place::new(manifest.log, 0));
         let durable = inner.commit.durable().max(sealed);
         let last = self.history.iter().rposition(|(end, _)| *end <= durable);
         self.history.drain(..last.expect("what was there at the start is durable"));
@@ -209,6 +274,7 @@ impl World {
             | Step::Swap { .. } => self.change(step),
             Step::Batch { changes, ttl, sync } => self.batch(changes, *ttl, *sync),
             Step::Clear => {
+                self.stop_merge();
                 self.db().clear().unwrap();
                 self.model.clear();
             }
@@ -216,9 +282,11 @@ impl World {
             Step::Work => drop(self.db().inner.work()),
             Step::Mark => self.db().inner.mark_if_due(Duration::ZERO).unwrap(),
             Step::Advance { seconds } => self.lab.hands.advance(Duration::from_secs(*seconds)),
+            Step::TurnBack { .. } if self.merges => {}
             Step::TurnBack { seconds } => self.lab.hands.step_back(Duration::from_secs(*seconds)),
             Step::Reopen { without_hints } => {
                 self.check();
+                self.stop_merge();
                 self.db.take().unwrap().close().unwrap();
                 if *without_hints {
                     self.lab.delete_hints();
@@ -229,6 +297,7 @@ impl World {
             }
             Step::KillInPlace => {
                 self.check();
+                self.merge = None;
                 kill(self.db.take().unwrap());
                 self.open();
                 assert_eq!(self.db().recovery().cuts, []);
@@ -238,8 +307,40 @@ impl World {
                 self.move_to(killed);
             }
             Step::PowerCut { within, keep } => return self.power_cut(*within, *keep),
+            Step::BeginMerge { segments } => self.begin_merge(*segments),
+            Step::Merge { steps } => self.merge(*steps),
+            Step::StopMerge => self.stop_merge(),
         }
         self.note();
+    }
+
+    fn begin_merge(&mut self, segments: u64) {
+        self.stop_merge();
+        let inner = &self.db().inner;
+        inner.filler.fill_all(&inner.keydir).unwrap();
+        let sealed = inner.manifest.get(|manifest| manifest.sealed.clone());
+        let chosen = (0..).zip(sealed).filter(|(at, _)| segments >> (at % 64) & 1 == 1);
+        let ids = chosen.map(|(_, sealed)| sealed.id).collect();
+        self.merge = Some(Merge::begin(&inner.ground(), &ids).unwrap());
+    }
+
+    fn merge(&mut self, steps: u8) {
+        let Some(mut merge) = self.merge.take() else { return };
+        let inner = &self.db.as_ref().unwrap().inner;
+        for _ in 0..steps {
+            if merge.step(&**inner).unwrap().is_none() {
+                assert!(!merge.is_pending());
+                return self.check();
+            }
+        }
+        self.merge = Some(merge);
+    }
+
+    fn stop_merge(&mut self) {
+        if let Some(mut merge) = self.merge.take() {
+            merge.publish(&*self.db().inner).unwrap();
+            self.check();
+        }
     }
 
     /// A change of one key: what it returns, and what is there then.
@@ -299,7 +400,9 @@ impl World {
             _ => unreachable!(),
         }
         assert_eq!(self.db().get(&key).unwrap().map(Vec::from), self.get(&key));
-        assert_eq!(self.db().len(), self.model.len() as u64);
+        if !self.merges {
+            assert_eq!(self.db().len(), self.model.len() as u64);
+        }
     }
 
     fn batch(&mut self, changes: &[(Key, Option<New>)], ttl: Option<u64>, sync: Option<bool>) {
@@ -328,10 +431,11 @@ impl World {
     /// Goes on on another disk, which has to hold the same. It is looked at read-only first.
     fn move_to(&mut self, lab: Lab) {
         let reader = lab.open_read_only();
-        check_with(&reader, &self.model, &self.keys);
+        self.check_that(&reader);
         drop(reader);
         assert_eq!(lab.twin.op_count(), 0, "a store opened read-only changes nothing");
         self.lab = lab;
+        self.merge = None;
         self.ops_before = 0;
         self.open();
         assert_eq!(self.db().recovery().cuts, []);
@@ -340,8 +444,9 @@ impl World {
     /// Makes zeros of some bytes that were not synced: a disk writes parts of what it is given.
     fn tear(&self, image: &Lab, keeping: &mut Keeping) {
         let durable = self.db().inner.commit.durable();
-        let log = self.db().inner.manifest.get(|manifest| manifest.log);
-        for (id, path) in image.logs().into_iter().filter(|(id, _)| *id >= log) {
+        let manifest = self.db().inner.manifest.get(Clone::clone);
+        let is_sealed = |id| id < manifest.log || manifest.lists(id);
+        for (id, path) in image.logs().into_iter().filter(|(id, _)| !is_sealed(*id)) {
             let mut bytes = image.twin.contents(&path).unwrap();
             let synced = match id.cmp(&durable.segment) {
                 Ordering::Less => bytes.len(),
@@ -371,13 +476,14 @@ impl World {
             self.forget();
             self.tear(&image, &mut keeping);
         }
+        self.merge = None;
         let seen = raw(&image.open_read_only());
         assert_eq!(image.twin.op_count(), 0, "a store opened read-only changes nothing");
 
         let db = image.open();
         let found = raw(&db);
         assert_eq!(seen, found, "read-only and writable openings differ");
-        let allowed = self.history.iter().any(|(_, model)| *model == found);
+        let allowed = self.history.iter().any(|(_, model)| self.same(model, &found));
         assert!(allowed, "{found:?} is none of the states {:?}", self.history);
         let copy = image.killed();
         kill(db);
@@ -458,9 +564,25 @@ fn keys(count: usize) -> Vec<Vec<u8>> {
 }
 
 fn run(stream: u8, seed: u64, keys: &[Vec<u8>], lab: impl Fn() -> Lab) {
-    let cases = (vec(options(), 1..4), vec(step(keys.len()), 1..60));
+    run_steps(stream, seed, keys, lab, vec(step(keys.len()), 1..60), false);
+}
+
+fn run_with_merges(stream: u8, seed: u64, keys: &[Vec<u8>], lab: impl Fn() -> Lab) {
+    let steps = prop_oneof![2 => step(keys.len()), 1 => merge_step()];
+    run_steps(stream, seed, keys, lab, vec(steps, 1..120), true);
+}
+
+fn run_steps(
+    stream: u8,
+    seed: u64,
+    keys: &[Vec<u8>],
+    lab: impl Fn() -> Lab,
+    steps: impl Strategy<Value = Vec<Step>>,
+    merges: bool,
+) {
+    let cases = (vec(options(), 1..4), steps);
     let result = runner(stream).run(&cases, |(options, steps)| {
-        let mut world = World::new(lab().seeded(seed), options, keys.to_vec());
+        let mut world = World::new(lab().seeded(seed), options, keys.to_vec(), merges);
         for step in &steps {
             world.run(step);
         }
@@ -486,11 +608,31 @@ fn random_operations_do_what_a_map_does_when_keys_collide() {
 #[test]
 fn random_operations_do_what_a_map_does_when_all_keys_collide() {
     let keys = keys(4);
+    run(3, seed_for_one_hash(&keys), &keys, Lab::weak);
+}
+
+fn seed_for_one_hash(keys: &[Vec<u8>]) -> u64 {
     let all_collide = |seed: &u64| {
         let hash = |key: &Vec<u8>| KeyHasher::weak(*seed).hash(key);
         keys.iter().all(|key| hash(key) == hash(&keys[0]))
     };
-    run(3, (0..10_000).find(all_collide).unwrap(), &keys, Lab::weak);
+    (0..10_000).find(all_collide).unwrap()
+}
+
+#[test]
+fn merges_change_nothing_that_can_be_seen() {
+    run_with_merges(4, 4, &keys(8), Lab::new);
+}
+
+#[test]
+fn merges_change_nothing_when_keys_collide() {
+    run_with_merges(5, 5, &keys(8), Lab::weak);
+}
+
+#[test]
+fn merges_change_nothing_when_all_keys_collide() {
+    let keys = keys(4);
+    run_with_merges(6, seed_for_one_hash(&keys), &keys, Lab::weak);
 }
 
 #[test]

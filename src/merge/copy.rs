@@ -1,0 +1,305 @@
+//! Copying what is live, and the tombstones that matter, from an input to an output.
+//!
+//! - An entry is live if its slot names it. The hint says which entries there are, the keydir which
+//!   of them it names; only those are read, checked, and copied with what their flags say of the
+//!   log around them set anew.
+//! - A copy is written before its slot is made to name it, under the shard's lock, and only if the
+//!   slot still names the original.
+//! - *Collides* is set if another key with the same hash bits has a slot while the copy is made.
+//!   One that gets its slot later has a younger entry, which is flagged because of this key's slot.
+//! - An expired entry loses its slot, and leaves a tombstone by the rule for tombstones.
+
+use std::collections::HashSet;
+
+use super::{Found, Ground, Host, Input, Merge};
+use crate::entry::{Flags, Header};
+use crate::epoch::pin;
+use crate::error::Result;
+use crate::fs::File;
+use crate::keydir::{Address, KeyHash};
+use crate::manifest::Sealed;
+use crate::segment::append::{Active, Draft};
+use crate::segment::header::Kind;
+use crate::segment::hint::{HintBuilder, Source};
+use crate::segment::pick::{Picked, Picks};
+use crate::segment::scan::{Scanned, size_at};
+use crate::segment::{FIRST_OFFSET, open_listed};
+
+/// As many bytes of keys are remembered whose tombstones were copied.
+const KEPT_SIZE_MAX: usize = if cfg!(test) { 64 } else { 16 << 20 };
+
+/// An input that is being copied.
+#[derive(Debug)]
+pub(super) struct Reading {
+    pub(super) input: Input,
+    file: File,
+    picks: Picks,
+}
+
+/// A segment that is copied to.
+#[derive(Debug)]
+pub(super) struct Output {
+    active: Active,
+    number: u32,
+    hint: HintBuilder,
+}
+
+/// The keys whose tombstones were copied, so that of several one is kept. Bounded: a tombstone too
+/// many costs its space and nothing else.
+#[derive(Debug, Default)]
+pub(super) struct Kept {
+    keys: HashSet<Box<[u8]>>,
+    size: usize,
+}
+
+impl Kept {
+    fn has(&self, key: &[u8]) -> bool {
+        self.keys.contains(key)
+    }
+
+    fn add(&mut self, key: &[u8]) {
+        if self.size + key.len() <= KEPT_SIZE_MAX && self.keys.insert(key.into()) {
+            // What a set takes for each besides.
+            self.size += key.len() + 32;
+        }
+    }
+}
+
+/// What is to become of an entry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Its slot names the copy from now on.
+    Moved,
+    /// Its slot goes; if there is a copy, that is a tombstone.
+    Expired,
+    /// A tombstone is kept.
+    Kept,
+}
+
+/// A decision, and what is to be written for it.
+struct Decided<'a> {
+    fate: Fate,
+    draft: Option<Draft<'a>>,
+}
+
+/// What is to be done once copies can be read.
+struct Change<'a> {
+    fate: Fate,
+    hash: KeyHash,
+    old: Address,
+    size: u64,
+    copy: Option<Copied<'a>>,
+}
+
+struct Copied<'a> {
+    address: Address,
+    header: Header,
+    key: &'a [u8],
+}
+
+impl Reading {
+    /// Chooses the entries of an input that have to be looked at.
+    pub(super) fn begin(merge: &mut Merge, ground: &Ground<'_>, input: Input) -> Result<Self> {
+        let file = open_listed(ground.fs, input.segment.path())?;
+        let mut picks = Picks::default();
+        let mut unknown = Vec::new();
+        let guard = pin();
+        ground.for_each_slot(&input, |slot| {
+            let wanted = if slot.is_tombstone() {
+                let may_hold = merge.shadows.may_hold(slot.hash(), input.position);
+                merge.report.tombstones_dropped += u64::from(!may_hold);
+                may_hold
+            } else {
+                ground.names(slot, &input, &guard)
+            };
+            match slot.size() {
+                Some(size) if wanted => picks.add(slot.offset(), size),
+                None if wanted => unknown.push(slot.offset()),
+                _ => {}
+            }
+            true
+        })?;
+        for offset in unknown {
+            picks.add(offset, size_at(&file, offset, input.segment.size())?);
+        }
+        picks.sort();
+        Ok(Self { input, file, picks })
+    }
+
+    pub(super) fn left(&self) -> u64 {
+        self.picks.left()
+    }
+}
+
+impl Merge {
+    /// Copies the next run of entries of an input; says how many bytes that were, nothing if there
+    /// were none left.
+    pub(super) fn copy_run(
+        &mut self,
+        host: &impl Host,
+        reading: &mut Reading,
+    ) -> Result<Option<u64>> {
+        let ground = host.ground();
+        let Reading { input, file, picks } = reading;
+        let Some(run) = picks.read(file, input.id())? else { return Ok(None) };
+        let (mut changes, mut copied_size) = (Vec::with_capacity(run.len()), 0);
+        for picked in &run {
+            let hash = ground.keydir.hash(picked.key);
+            let old = Address { segment: input.number, offset: picked.offset };
+            let Some(Decided { fate, draft }) = self.decide(&ground, picked, hash, old, input)?
+            else {
+                continue;
+            };
+            let mut copy = None;
+            if let Some(draft) = draft {
+                let size = draft.header.entry_size();
+                if self.is_full(&ground, size) {
+                    self.apply(&ground, input, &mut changes)?;
+                    self.publish(host)?;
+                }
+                copied_size += size;
+                copy = Some(self.append(host, &draft, picked)?);
+            }
+            let size = picked.header.entry_size();
+            changes.push(Change { fate, hash, old, size, copy });
+        }
+        self.apply(&ground, input, &mut changes)?;
+        Ok(Some(copied_size))
+    }
+
+    /// Decides what becomes of an entry; nothing if it is dead.
+    fn decide<'a>(
+        &mut self,
+        ground: &Ground<'_>,
+        picked: &Picked<'a>,
+        hash: KeyHash,
+        old: Address,
+        input: &Input,
+    ) -> Result<Option<Decided<'a>>> {
+        let guard = pin();
+        let (header, key) = (&picked.header, picked.key);
+        if header.is_tombstone() {
+            let Found { own, others } = ground.find(hash, &guard, |address| {
+                ground.segments.get(address.segment, &guard).entry(address.offset)?.is_of(key)
+            })?;
+            if own || self.kept.has(key) {
+                self.report.tombstones_dropped += 1;
+                return Ok(None);
+            }
+            self.kept.add(key);
+            let draft = Some(Draft::copy(picked, others));
+            return Ok(Some(Decided { fate: Fate::Kept, draft }));
+        }
+        let Found { own, others } = ground.find(hash, &guard, |address| Ok(address == old))?;
+        if !own {
+            return Ok(None);
+        }
+        if !header.is_expired(ground.clock.now()) {
+            let draft = Some(Draft::copy(picked, others));
+            return Ok(Some(Decided { fate: Fate::Moved, draft }));
+        }
+        let is_needed = self.shadows.may_hold(hash, input.position) && !self.kept.has(key);
+        let draft = is_needed.then(|| {
+            self.kept.add(key);
+            let mut draft = Draft::tombstone(key);
+            draft.header.flags = draft.header.flags.with_if(others, Flags::COLLIDES);
+            draft
+        });
+        Ok(Some(Decided { fate: Fate::Expired, draft }))
+    }
+
+    fn is_full(&self, ground: &Ground<'_>, size: u64) -> bool {
+        self.output.as_ref().is_some_and(|Output { active, .. }| {
+            !active.has_room(size, ground.segment_size)
+                || active.entries() >= ground.segment_entries
+        })
+    }
+
+    fn append<'a>(
+        &mut self,
+        host: &impl Host,
+        draft: &Draft<'_>,
+        picked: &Picked<'a>,
+    ) -> Result<Copied<'a>> {
+        let size = draft.header.entry_size();
+        let output = match &mut self.output {
+            Some(output) => output,
+            none => {
+                let (active, number) = host.create_output(size)?;
+                none.insert(Output { active, number, hint: HintBuilder::default() })
+            }
+        };
+        output.active.reserve(size)?;
+        let timestamp = picked.header.timestamp;
+        let place = output.active.append(draft, timestamp)?;
+        let address = Address { segment: output.number, offset: place.offset };
+        let mut header = draft.header;
+        header.timestamp = timestamp;
+        Ok(Copied { address, header, key: picked.key })
+    }
+
+    /// Makes copies readable, and slots name them.
+    fn apply(
+        &mut self,
+        ground: &Ground<'_>,
+        input: &Input,
+        changes: &mut Vec<Change<'_>>,
+    ) -> Result<()> {
+        if let Some(output) = &mut self.output {
+            output.active.flush()?;
+        }
+        for Change { fate, hash, old, size, copy } in changes.drain(..) {
+            if let (Some(Copied { address, header, key }), Some(output)) = (&copy, &mut self.output)
+            {
+                let (offset, header) = (address.offset, *header);
+                output.hint.add(&Scanned { offset, header, key }, |_| hash);
+            }
+            let mut shard = ground.keydir.shard(hash.shard());
+            match (fate, copy, &self.output) {
+                (Fate::Moved, Some(copy), Some(output)) => {
+                    if shard.relocate(hash, old, copy.address) {
+                        output.active.segment().gained(copy.header.entry_size());
+                        input.segment.lost(size);
+                        self.report.live_entries += 1;
+                    }
+                }
+                (Fate::Expired, copy, _) => {
+                    if shard.remove(hash, old) {
+                        input.segment.lost(size);
+                        self.report.expired_dropped += 1;
+                    }
+                    self.report.tombstones_kept += u64::from(copy.is_some());
+                }
+                _ => self.report.tombstones_kept += 1,
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the output, if there is one, a sealed segment that is not listed yet.
+    pub(super) fn close_output(&mut self, host: &impl Host) -> Result<()> {
+        let ground = host.ground();
+        let Some(output) = &self.output else { return Ok(()) };
+        // What could not be written behind this is no part of it.
+        let (segment, file) = (output.active.segment().clone(), output.active.file().clone());
+        let length = segment.size();
+        if length > FIRST_OFFSET {
+            output.active.room().cut(length)?;
+            file.sync().map_err(|error| host.judge(error))?;
+        }
+        let Some(Output { number, hint, .. }) = self.output.take() else { return Ok(()) };
+        if length == FIRST_OFFSET {
+            ground.segments.remove(number);
+            // What can't be removed now is removed at the next open.
+            let _ = ground.fs.remove(segment.path());
+            return Ok(());
+        }
+        let source = Source { id: segment.id(), identity: ground.identity, length };
+        let hint = hint.finish();
+        hint.write(ground.fs, ground.dir, source).map_err(|error| host.judge(error))?;
+        segment.summarize(hint.summary);
+        let sealed = Sealed { id: segment.id(), kind: Kind::Merged, length };
+        self.written.push(sealed);
+        Ok(())
+    }
+}

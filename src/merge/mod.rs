@@ -1,0 +1,285 @@
+//! Merge: live entries are copied out of sealed segments, and the segments go.
+//!
+//! - `plan` says which segments; `shadow` which tombstones still matter; `copy` copies; this file
+//!   conducts, and publishes what was copied.
+//! - Inputs are copied one after the other, oldest first, by bounded steps. Whenever an output is
+//!   full, and at the end, it is published: listed in the manifest in the place just above the
+//!   youngest segment that it has entries of, and the inputs that were copied whole are listed no
+//!   more. A merge that stops early is a merge of what it has got through.
+//! - Until a copy is published the disk says what it said before. Then its slots in the keydir name
+//!   copies that are not listed, and the inputs stay: a crash leaves the old set. What could not be
+//!   published for want of space is kept, and published before anything else is merged.
+//! - No lock is held but a shard's, for one slot, and those that `Host::exclusively` takes while
+//!   the manifest is replaced.
+
+mod copy;
+mod plan;
+mod shadow;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::epoch::Guard;
+use crate::error::{Error, Result};
+use crate::fs::Fs;
+use crate::keydir::{Address, KeyHash, Keydir, Lookup, SHARD_COUNT};
+use crate::manifest::{ManifestFile, Sealed};
+use crate::segment::append::Active;
+use crate::segment::header::Identity;
+use crate::segment::hint::{HintSlot, Known, Source};
+use crate::segment::{Dir, Segment, SegmentId, Segments};
+
+use crate::stats::{MergeProgress, MergeReport};
+pub(crate) use plan::{Moment, Pool, plan_all, plan_auto, plan_chosen, plan_now};
+
+use copy::{Output, Reading};
+use shadow::Shadows;
+
+/// What a merge works on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ground<'a> {
+    pub(crate) fs: &'a Fs,
+    pub(crate) dir: &'a Dir,
+    pub(crate) clock: &'a Clock,
+    pub(crate) identity: Identity,
+    pub(crate) keydir: &'a Keydir,
+    pub(crate) segments: &'a Segments,
+    pub(crate) manifest: &'a ManifestFile,
+    /// The size and the entries at which an output is full.
+    pub(crate) segment_size: u64,
+    pub(crate) segment_entries: u64,
+}
+
+/// What a merge asks of the store.
+pub(crate) trait Host {
+    fn ground(&self) -> Ground<'_>;
+
+    /// Creates an empty merged segment that entries of this size fit in, and gives it a number.
+    fn create_output(&self, size: u64) -> Result<(Active, u32)>;
+
+    /// Makes everything durable that has been appended so far.
+    fn sync_log(&self) -> Result<()>;
+
+    /// Runs a change of the set of segments while nobody else changes it or copies files of it.
+    fn exclusively(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()>;
+
+    /// Ends writing if it was a sync that failed.
+    fn judge(&self, error: Error) -> Error;
+}
+
+/// A sealed segment.
+#[derive(Debug, Clone)]
+pub(crate) struct Input {
+    segment: Arc<Segment>,
+    number: u32,
+    /// Its age: where the manifest lists it.
+    position: usize,
+}
+
+impl Input {
+    fn id(&self) -> SegmentId {
+        self.segment.id()
+    }
+
+    fn hint_size(&self) -> u64 {
+        self.segment.summary().map_or(0, |summary| summary.hint_size())
+    }
+
+    /// Returns whether the segment is one entry, live, and as large as a segment: a copy would give
+    /// nothing back.
+    fn is_one_live_entry(&self, segment_size: u64, now: u64) -> bool {
+        self.segment.live_size() >= segment_size
+            && self
+                .segment
+                .summary()
+                .is_some_and(|summary| summary.entries == 1 && summary.expired_size(now) == 0)
+    }
+
+    fn source(&self, identity: Identity) -> Source {
+        Source { id: self.id(), identity, length: self.segment.size() }
+    }
+}
+
+/// A merge on its way.
+#[derive(Debug, Default)]
+pub(crate) struct Merge {
+    /// What is still to be begun, oldest first.
+    inputs: VecDeque<Input>,
+    reading: Option<Reading>,
+    /// Copied whole, and listed in the manifest all the same.
+    copied: Vec<Input>,
+    output: Option<Output>,
+    /// Outputs that are written, durable, and not listed yet.
+    written: Vec<Sealed>,
+    /// The youngest segment that entries were copied from since outputs were last listed.
+    youngest: Option<SegmentId>,
+    shadows: Shadows,
+    kept: copy::Kept,
+    report: MergeReport,
+    progress: MergeProgress,
+}
+
+impl Ground<'_> {
+    /// Shows the slots of a segment's hint to a closure, until it says to stop.
+    fn for_each_slot(&self, input: &Input, visit: impl FnMut(HintSlot) -> bool) -> Result<()> {
+        let (source, hash) = (input.source(self.identity), |key: &[u8]| self.keydir.hash(key));
+        let hint = Known::open(self.fs, self.dir, source, hash)?;
+        hint.for_each(self.fs, self.dir, source, hash, visit)
+    }
+
+    /// Returns whether a slot of the keydir names the entry that a hint's slot is of.
+    fn names(&self, slot: HintSlot, input: &Input, guard: &Guard) -> bool {
+        let address = Address { segment: input.number, offset: slot.offset() };
+        let is_it = |found| Ok((found == address).then_some(()));
+        matches!(self.keydir.get(slot.hash(), guard, is_it), Ok(Lookup::Found(())))
+    }
+
+    /// Returns whether a key has a slot, which the closure tells, and whether other keys with its
+    /// hash bits have.
+    fn find(
+        &self,
+        hash: KeyHash,
+        guard: &Guard,
+        own: impl Fn(Address) -> Result<bool>,
+    ) -> Result<Found> {
+        let own = |address| Ok(own(address)?.then_some(()));
+        let found = self.keydir.find_all(hash, guard, own)?;
+        let Some(found) = found else { unreachable!("all shards are filled before a merge") };
+        Ok(Found { own: found.own.is_some(), others: found.others })
+    }
+}
+
+/// What the keydir has of a key.
+struct Found {
+    own: bool,
+    others: bool,
+}
+
+impl Merge {
+    /// Begins to merge sealed segments. All shards are filled.
+    pub(crate) fn begin(ground: &Ground<'_>, ids: &BTreeSet<SegmentId>) -> Result<Self> {
+        let open: BTreeMap<SegmentId, (u32, Arc<Segment>)> = ground
+            .segments
+            .all()
+            .into_iter()
+            .map(|(number, segment)| (segment.id(), (number, segment)))
+            .collect();
+        let listed = ground.manifest.get(|manifest| manifest.sealed.clone());
+        let found = listed.iter().enumerate().filter_map(|(position, sealed)| {
+            let (number, segment) = open.get(&sealed.id)?;
+            Some(Input { segment: Arc::clone(segment), number: *number, position })
+        });
+        let now = ground.clock.now();
+        let is_input = |input: &Input| {
+            ids.contains(&input.id()) && !input.is_one_live_entry(ground.segment_size, now)
+        };
+        let (inputs, others): (Vec<_>, Vec<_>) = found.partition(is_input);
+        let shadows = Shadows::new(ground, &inputs, &others)?;
+        let progress = MergeProgress {
+            segments_total: inputs.len() as u64,
+            total_size: inputs.iter().map(|input| input.segment.size()).sum(),
+            ..MergeProgress::default()
+        };
+        Ok(Self { inputs: inputs.into(), shadows, progress, ..Self::default() })
+    }
+
+    /// Returns how far it has come.
+    pub(crate) fn progress(&self) -> MergeProgress {
+        let begun = self.reading.as_ref();
+        let begun =
+            begun.map_or(0, |reading| reading.input.segment.size().saturating_sub(reading.left()));
+        MergeProgress { read_size: self.progress.read_size + begun, ..self.progress }
+    }
+
+    /// Returns what it did.
+    pub(crate) fn report(&self, duration: Duration, cancelled: bool) -> MergeReport {
+        MergeReport { duration, cancelled, ..self.report.clone() }
+    }
+
+    /// Does a bounded piece of the work; returns how many bytes it copied, nothing at the end.
+    ///
+    /// After an error nothing more can be copied, but what was can be [published](Self::publish).
+    pub(crate) fn step(&mut self, host: &impl Host) -> Result<Option<u64>> {
+        if let Some(mut reading) = self.reading.take() {
+            if let Some(copied_size) = self.copy_run(host, &mut reading)? {
+                self.progress.copied_size += copied_size;
+                self.reading = Some(reading);
+                return Ok(Some(copied_size));
+            }
+            self.progress.segments_done += 1;
+            self.progress.read_size += reading.input.segment.size();
+            self.copied.push(reading.input);
+            return Ok(Some(0));
+        }
+        let Some(input) = self.inputs.pop_front() else {
+            self.publish(host)?;
+            return Ok(None);
+        };
+        let id = input.id();
+        self.reading = Some(Reading::begin(self, &host.ground(), input)?);
+        self.youngest = Some(id);
+        Ok(Some(0))
+    }
+
+    /// Returns whether there is something that has been copied and is not listed.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.output.is_some() || !self.written.is_empty() || !self.copied.is_empty()
+    }
+
+    /// Publishes what has been copied: the outputs are listed, and the inputs that were copied
+    /// whole go. If it fails it can be tried again, unless it was a sync that failed.
+    pub(crate) fn publish(&mut self, host: &impl Host) -> Result<()> {
+        let ground = host.ground();
+        self.close_output(host)?;
+        if !self.is_pending() {
+            return Ok(());
+        }
+        // Hints and outputs have their names, whatever becomes of the power.
+        ground.fs.sync_dir(ground.dir.path()).map_err(|error| host.judge(error))?;
+        // What overwrote or deleted the entries that were not copied has to be as durable as they.
+        host.sync_log()?;
+        let unfinished = self.unfinished(&ground);
+        if unfinished.is_some() {
+            self.copied.clear();
+        }
+        host.exclusively(&mut || self.swap(host, &ground))?;
+        unfinished.map_or(Ok(()), Err)
+    }
+
+    /// Replaces the manifest, and removes the inputs that it lists no more.
+    fn swap(&mut self, host: &impl Host, ground: &Ground<'_>) -> Result<()> {
+        let dropped: BTreeSet<SegmentId> = self.copied.iter().map(Input::id).collect();
+        let above = self.youngest.or(self.copied.last().map(Input::id));
+        if let Some(above) = above {
+            let swapped = ground.manifest.update(|manifest| {
+                manifest.swap(&self.written, above, &dropped);
+            });
+            swapped.map_err(|error| host.judge(error))?;
+        }
+        self.report.segments_out += self.written.len() as u64;
+        self.report.size_out += self.written.drain(..).map(|sealed| sealed.length).sum::<u64>();
+        for input in self.copied.drain(..) {
+            self.report.segments_in += 1;
+            self.report.size_in += input.segment.size();
+            // What can't be removed now is removed at the next open.
+            let _ = ground.fs.remove(&ground.dir.hint(input.id()));
+            let _ = ground.fs.remove(input.segment.path());
+            ground.segments.remove(input.number);
+        }
+        Ok(())
+    }
+
+    /// Returns an error if slots name entries of an input that was thought to be copied whole.
+    fn unfinished(&self, ground: &Ground<'_>) -> Option<Error> {
+        // Whoever was seen to have changed a slot has accounted for it when its shard is unlocked.
+        (0..SHARD_COUNT).for_each(|number| drop(ground.keydir.shard(number)));
+        let left = self.copied.iter().find(|input| input.segment.live_size() > 0)?;
+        let reason = format!(
+            "{} bytes of entries are live that its hint does not tell of",
+            left.segment.live_size()
+        );
+        Some(Error::corrupt(left.segment.path(), 0, reason))
+    }
+}

@@ -1,0 +1,243 @@
+//! Which segments a merge takes, and why: a pure function of figures, policy and hour.
+//!
+//! - A plan that is not empty gets somewhere: a segment joins for what a merge gives back of it, or
+//!   small ones are folded into fewer. Without writes, planning again and again comes to an end.
+//! - Tombstones of a merged segment count as live while an older segment is there, since the merge
+//!   that wrote it found them to be needed. Those of a log segment count as dead. If a merge keeps
+//!   them, that happens once.
+//! - This holds if outputs are filled up to the limits of the log's segments, and are marked as
+//!   merged.
+
+#[cfg(test)]
+mod overwrite_tests;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+
+use crate::error::{Error, Result};
+use crate::options::AutoMerge;
+use crate::segment::FIRST_OFFSET;
+use crate::stats::{MergePlan, MergeReason, PlannedSegment, SegmentStats};
+
+const _: () = assert!(SegmentStats::HEADER_SIZE == FIRST_OFFSET);
+
+/// What a segment of the log holds beside the entries of keys: its end entry, and a mark. As long
+/// as anything has to be copied, so little is not worth a merge.
+const NOTES_SIZE: u64 = 64;
+
+/// What a run may choose from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Pool<'a> {
+    /// All sealed segments, oldest first.
+    pub(crate) segments: &'a [SegmentStats],
+    /// Those that an earlier run could not read. They are merged only if the caller says so.
+    pub(crate) damaged: &'a BTreeSet<u32>,
+    /// Bytes and entries at which a segment is full.
+    pub(crate) segment_size: u64,
+    pub(crate) segment_entries: u64,
+}
+
+/// The circumstances of a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment {
+    /// Of the day, in UTC.
+    pub(crate) hour: u8,
+    /// Whether nothing was written since the last plan.
+    pub(crate) idle: bool,
+}
+
+impl Moment {
+    /// From a time in microseconds since the epoch.
+    pub(crate) fn new(time: u64, idle: bool) -> Self {
+        const HOUR: u64 = 3600 * 1_000_000;
+        Self { hour: (time / HOUR % 24) as u8, idle }
+    }
+}
+
+/// Plans a run that nobody asked for.
+pub(crate) fn plan_auto(pool: Pool<'_>, policy: &AutoMerge, at: Moment) -> MergePlan {
+    let mut candidates = candidates(pool, policy, at.idle);
+    if !is_open(policy.window, at.hour) || !is_triggered(&candidates, policy, at.idle) {
+        return MergePlan::default();
+    }
+    cut(&mut candidates, policy.bytes_max);
+    plan(&candidates)
+}
+
+/// Plans a run that was asked for: what is worth it for a store at rest, at any hour, and all of it.
+pub(crate) fn plan_now(pool: Pool<'_>, policy: &AutoMerge) -> MergePlan {
+    plan(&candidates(pool, policy, true))
+}
+
+/// Plans a run over all segments.
+pub(crate) fn plan_all(segments: &[SegmentStats]) -> MergePlan {
+    let planned = segments.iter().map(|stats| PlannedSegment::new(stats, MergeReason::Forced));
+    MergePlan { segments: planned.collect() }
+}
+
+/// Plans a run over segments that the caller names.
+pub(crate) fn plan_chosen(segments: &[SegmentStats], ids: &BTreeSet<u32>) -> Result<MergePlan> {
+    let known: BTreeSet<u32> = segments.iter().map(|stats| stats.id).collect();
+    if let Some(unknown) = ids.difference(&known).next() {
+        return Err(Error::InvalidOption {
+            name: "segments",
+            value: unknown.to_string(),
+            reason: "no sealed segment has this id",
+        });
+    }
+    let chosen = segments.iter().filter(|stats| ids.contains(&stats.id));
+    let planned = chosen.map(|stats| PlannedSegment::new(stats, MergeReason::Chosen));
+    Ok(MergePlan { segments: planned.collect() })
+}
+
+/// One sealed segment as it is judged.
+#[derive(Debug)]
+struct Candidate<'a> {
+    stats: &'a SegmentStats,
+    /// Bytes that are dead, and not needed.
+    dead: u64,
+    /// Bytes that a merge gives back, as far as can be told: what has expired too.
+    reclaimable: u64,
+    /// Whether it can be folded with its neighbours.
+    small: bool,
+    /// Why it joins, if it does.
+    reason: Option<MergeReason>,
+}
+
+impl<'a> Candidate<'a> {
+    fn new(stats: &'a SegmentStats, is_oldest: bool) -> Self {
+        let needed = if stats.merged && !is_oldest { stats.tombstone_size } else { 0 };
+        let content = stats.content_size();
+        let at_stake = content.saturating_sub(needed);
+        let mut dead = at_stake.saturating_sub(stats.live_size);
+        let mut reclaimable = dead.saturating_add(stats.expired_size).min(at_stake);
+        if reclaimable <= NOTES_SIZE && reclaimable < content {
+            (dead, reclaimable) = (0, 0);
+        }
+        Self { stats, dead, reclaimable, small: false, reason: None }
+    }
+
+    /// A segment that never joins.
+    fn left_out(stats: &'a SegmentStats) -> Self {
+        Self { stats, dead: 0, reclaimable: 0, small: false, reason: None }
+    }
+
+    /// Why it is merged for its own sake, if it is.
+    fn own_reason(&self, policy: &AutoMerge, idle: bool) -> Option<MergeReason> {
+        let is_large = |part| self.reaches(part, policy.dead_percent);
+        if is_large(self.dead) {
+            Some(MergeReason::DeadRatio)
+        } else if self.dead >= policy.dead_size {
+            Some(MergeReason::DeadSize)
+        } else if is_large(self.reclaimable) || self.reclaimable >= policy.dead_size {
+            Some(MergeReason::Expired)
+        } else if idle && self.reaches(self.reclaimable, policy.idle_dead_percent) {
+            Some(MergeReason::Idle)
+        } else {
+            None
+        }
+    }
+
+    fn joins(&self) -> bool {
+        self.reason.is_some()
+    }
+
+    /// Bytes that a merge copies at most, tombstones of the log aside: what has expired may be among
+    /// what is dead.
+    fn copied(&self) -> u64 {
+        self.stats.content_size() - self.dead
+    }
+
+    /// Whether this part of the entries is at least so many per cent of them.
+    fn reaches(&self, part: u64, percent: u8) -> bool {
+        let whole = u128::from(self.stats.content_size());
+        part > 0 && u128::from(part) * 100 >= whole * u128::from(percent)
+    }
+
+    /// The part that a merge gives back, as a number that can be ordered.
+    fn share(&self) -> u128 {
+        (u128::from(self.reclaimable) << 32) / u128::from(self.stats.content_size().max(1))
+    }
+}
+
+/// Judges all segments by the thresholds, oldest first.
+fn candidates<'a>(pool: Pool<'a>, policy: &AutoMerge, idle: bool) -> Vec<Candidate<'a>> {
+    // Two small ones always fit in one segment and in one run, and of several neighbours fewer
+    // remain, however their entries fall.
+    let small_size = policy.small_size.min(pool.segment_size / 4).min(policy.bytes_max / 2);
+    let judge = |(at, stats): (usize, &'a SegmentStats)| {
+        if pool.damaged.contains(&stats.id) {
+            return Candidate::left_out(stats);
+        }
+        let mut candidate = Candidate::new(stats, at == 0);
+        candidate.small = stats.size < small_size && stats.entries < pool.segment_entries / 4;
+        candidate.reason = candidate.own_reason(policy, idle);
+        candidate
+    };
+    let mut candidates: Vec<_> = pool.segments.iter().enumerate().map(judge).collect();
+    fold(&mut candidates);
+    candidates
+}
+
+/// Has small segments join whose neighbours join or are small too.
+fn fold(candidates: &mut [Candidate<'_>]) {
+    let may = |candidate: &Candidate<'_>| candidate.small || candidate.joins();
+    for neighbours in candidates.chunk_by_mut(|a, b| may(a) && may(b)) {
+        if neighbours.len() > 1 {
+            for candidate in neighbours {
+                candidate.reason = candidate.reason.or(Some(MergeReason::Small));
+            }
+        }
+    }
+}
+
+fn is_triggered(candidates: &[Candidate<'_>], policy: &AutoMerge, idle: bool) -> bool {
+    let reach = |percent| candidates.iter().any(|each| each.reaches(each.reclaimable, percent));
+    let reclaimable = candidates.iter().map(|each| u128::from(each.reclaimable)).sum::<u128>();
+    let foldable = candidates.iter().filter(|each| each.reason == Some(MergeReason::Small));
+    reach(policy.trigger_dead_percent)
+        || idle && reach(policy.idle_dead_percent)
+        || reclaimable >= u128::from(policy.trigger_dead_size)
+        || foldable.count() as u64 >= policy.small_count
+}
+
+/// Leaves out what a run may not copy any more: first what is to be folded, youngest first, then
+/// what gives back the smallest part. One segment stays in any case.
+fn cut(candidates: &mut [Candidate<'_>], bytes_max: u64) {
+    let mut joining: Vec<_> = candidates.iter_mut().filter(|each| each.joins()).collect();
+    joining.sort_by_key(|each| match each.reason {
+        Some(MergeReason::Small) => (true, Reverse(0)),
+        _ => (false, Reverse(each.share())),
+    });
+    let mut copied = 0_u64;
+    for (rank, candidate) in joining.into_iter().enumerate() {
+        copied = copied.saturating_add(candidate.copied());
+        if rank > 0 && copied > bytes_max {
+            candidate.reason = None;
+        }
+    }
+    // What was to be folded may have lost its neighbours.
+    for neighbours in candidates.chunk_by_mut(|a, b| a.joins() && b.joins()) {
+        if let [candidate] = neighbours {
+            candidate.reason = candidate.reason.filter(|reason| *reason != MergeReason::Small);
+        }
+    }
+}
+
+fn plan(candidates: &[Candidate<'_>]) -> MergePlan {
+    let planned = |candidate: &Candidate<'_>| {
+        candidate.reason.map(|reason| PlannedSegment::new(candidate.stats, reason))
+    };
+    MergePlan { segments: candidates.iter().filter_map(planned).collect() }
+}
+
+/// Whether a window of hours is open.
+fn is_open(window: Option<(u8, u8)>, hour: u8) -> bool {
+    match window {
+        None => true,
+        Some((from, to)) if from < to => (from..to).contains(&hour),
+        Some((from, to)) => hour >= from || hour < to,
+    }
+}

@@ -1,0 +1,93 @@
+//! What the tombstones of a merge still shadow: puts in older segments that are not merged.
+//!
+//! - A tombstone is kept as long as an older segment outside the merge may hold a put of its key.
+//!   Hints tell by hash bits; what was not looked up may be there.
+//! - An expired entry shadows as a tombstone does, so it is looked up too.
+//! - Looking up is bounded: in memory, and by what the merge reads itself. Beyond that tombstones
+//!   are kept, which costs space and nothing else.
+
+use std::collections::HashMap;
+
+use super::{Ground, Input};
+use crate::epoch::pin;
+use crate::error::Result;
+use crate::keydir::KeyHash;
+use crate::segment::hint::HintSlot;
+
+/// As many tombstones are looked up; 32 bytes of memory each.
+const LOOKED_UP_MAX: usize = if cfg!(test) { 8 } else { 1 << 20 };
+/// The age of what is not there: younger than anything.
+const NOWHERE: usize = usize::MAX;
+
+/// How old the puts are that tombstones may shadow. Ages are positions in the manifest.
+#[derive(Debug, Default)]
+pub(crate) struct Shadows {
+    /// The oldest segment outside the merge; everything is at least as young.
+    oldest_outside: Option<usize>,
+    /// Of each hash that was looked up the oldest put outside.
+    oldest_put: HashMap<KeyHash, usize>,
+}
+
+impl Shadows {
+    /// Looks up what the inputs' tombstones shadow in these other segments, both oldest first.
+    pub(super) fn new(ground: &Ground<'_>, inputs: &[Input], others: &[Input]) -> Result<Self> {
+        let oldest_outside = others.first().map(|other| other.position);
+        let mut shadows = Self { oldest_outside, oldest_put: HashMap::new() };
+        let youngest = inputs.last().map_or(0, |input| input.position);
+        let older = || others.iter().filter(|other| other.position < youngest);
+        let size =
+            |segments: &[Input]| segments.iter().map(|input| input.segment.size()).sum::<u64>();
+        let hints_size: u64 = older().map(Input::hint_size).sum();
+        if oldest_outside.is_none_or(|oldest| oldest > youngest) || hints_size > size(inputs) {
+            return Ok(shadows);
+        }
+        for input in inputs {
+            shadows.gather(ground, input)?;
+        }
+        let mut left = shadows.oldest_put.len();
+        for other in older() {
+            if left == 0 {
+                break;
+            }
+            ground.for_each_slot(other, |slot| {
+                let put = if slot.is_tombstone() {
+                    None
+                } else {
+                    shadows.oldest_put.get_mut(&slot.hash())
+                };
+                if let Some(oldest) = put.filter(|oldest| **oldest == NOWHERE) {
+                    *oldest = other.position;
+                    left -= 1;
+                }
+                left > 0
+            })?;
+        }
+        Ok(shadows)
+    }
+
+    /// Takes note of what may have to be kept of an input.
+    fn gather(&mut self, ground: &Ground<'_>, input: &Input) -> Result<()> {
+        let guard = pin();
+        let may_be_kept = |slot: HintSlot| {
+            // Behind a newer put a tombstone is not needed, whatever is below it.
+            let is_newest = |slot: HintSlot| ground.keydir.likely(slot.hash(), &guard).is_none();
+            if slot.is_tombstone() {
+                is_newest(slot)
+            } else {
+                slot.expires() && ground.names(slot, input, &guard)
+            }
+        };
+        ground.for_each_slot(input, |slot| {
+            if may_be_kept(slot) {
+                self.oldest_put.entry(slot.hash()).or_insert(NOWHERE);
+            }
+            self.oldest_put.len() < LOOKED_UP_MAX
+        })
+    }
+
+    /// Returns whether something older than a segment, and not merged, may hold a put of a key.
+    pub(super) fn may_hold(&self, hash: KeyHash, position: usize) -> bool {
+        let oldest = self.oldest_put.get(&hash).copied().or(self.oldest_outside);
+        oldest.is_some_and(|oldest| oldest < position)
+    }
+}

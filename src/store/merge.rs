@@ -1,0 +1,313 @@
+//! The verbs of merging, and the thread that merges by itself.
+//!
+//! - The merge itself is in `crate::merge`; here is what it needs of the store.
+//! - What a merge has copied and could not publish for want of space is kept with the turn, and
+//!   published before the next one begins.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::time::{Duration, Instant};
+
+use super::pace::Pace;
+use super::{Bitcask, Inner};
+use crate::error::{Error, Result};
+use crate::merge::{Ground, Host, Merge, Moment, Pool, plan_all, plan_auto, plan_chosen, plan_now};
+use crate::options::{AppendMode, AutoMerge, MergeOptions, MergePolicy, Options};
+use crate::segment::SegmentId;
+use crate::segment::append::Active;
+use crate::segment::header::Kind;
+use crate::stats::{MergePlan, MergeProgress, MergeReport, SegmentStats};
+
+impl Bitcask {
+    /// Gives back the disk space of what was overwritten, deleted or has expired, where that is
+    /// worth it.
+    ///
+    /// Copies the live entries of some sealed segments to new ones and removes the old. Reads and
+    /// writes go on meanwhile; a held [`Value`](crate::Value) stays as it is, and keeps the disk
+    /// space of its segment. Needs room on the disk for a segment, whatever the size of the store.
+    /// Waits for a merge that is under way. Which segments: see [`MergeOptions`]; the active
+    /// segment is never among them.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSpace`](Error::NoSpace), [`Corrupt`](Error::Corrupt) and whatever else stopped it. What
+    /// it had got through by then stays done, and nothing is lost.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, MergeOptions, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// for round in 0..10 {
+    ///     db.put("key", vec![round; 1000])?;
+    /// }
+    /// let report = db.merge_with(MergeOptions::new().force(true))?;
+    /// assert_eq!(report.live_entries, 1);
+    /// assert!(report.freed_size() > 9000);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn merge(&self) -> Result<MergeReport> {
+        self.merge_with(MergeOptions::new())
+    }
+
+    /// Merges with options of its own; see [`merge`](Self::merge).
+    ///
+    /// With [`MergeOptions::force`] the segment that is active now is ended first, so that all that
+    /// is dead is given back.
+    ///
+    /// # Errors
+    ///
+    /// As [`merge`](Self::merge); [`InvalidOption`](Error::InvalidOption) for a bad figure or an id
+    /// that no sealed segment has.
+    pub fn merge_with(&self, mut options: MergeOptions<'_>) -> Result<MergeReport> {
+        options.check()?;
+        let inner = &self.inner;
+        inner.writer()?;
+        if options.force && options.segments.is_none() {
+            inner.rotate_active()?;
+        }
+        inner.seal_rotated()?;
+        let pace = Pace::constant(options.bytes_per_second);
+        let (force, chosen) = (options.force, options.segments.take());
+        let plan = |inner: &Inner| {
+            let segments = inner.segment_stats();
+            match chosen {
+                Some(chosen) => plan_chosen(&segments, &chosen),
+                None if force => Ok(plan_all(&segments)),
+                None => Ok(plan_now(inner.pool(&segments, &BTreeSet::new()), &inner.auto_merge())),
+            }
+        };
+        let mut nothing = |_: &MergeProgress| ControlFlow::Continue(());
+        match &mut options.progress {
+            Some(progress) => inner.merge(plan, pace, progress),
+            None => inner.merge(plan, pace, &mut nothing),
+        }
+    }
+
+    /// Returns which segments a merge would take if the policy were asked now, and why. Empty under
+    /// [`MergePolicy::Manual`].
+    ///
+    /// Waits as [`len`](Self::len) does; reads nothing from the disk.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// assert!(db.needs_merge().is_empty());
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn needs_merge(&self) -> MergePlan {
+        let MergePolicy::Auto(auto) = &self.inner.options.merge else {
+            return MergePlan::default();
+        };
+        self.inner.plan_auto(auto, false)
+    }
+
+    /// Returns figures about each sealed segment, oldest first; waits as [`len`](Self::len) does.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = Bitcask::open(dir.path(), Options::default())?;
+    /// # db.put("key", "value")?;
+    /// # db.close()?;
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// let segments = db.segments();
+    /// assert_eq!((segments.len(), segments[0].entries), (1, 1));
+    /// assert_eq!(segments[0].dead_size(), 0);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn segments(&self) -> Vec<SegmentStats> {
+        self.inner.segment_stats()
+    }
+}
+
+impl Host for Inner {
+    fn ground(&self) -> Ground<'_> {
+        Ground {
+            fs: &self.fs,
+            dir: &self.dir,
+            clock: &self.clock,
+            identity: self.identity,
+            keydir: &self.keydir,
+            segments: &self.segments,
+            manifest: &self.manifest,
+            segment_size: self.options.segment_size,
+            segment_entries: self.options.segment_entries,
+        }
+    }
+
+    fn create_output(&self, size: u64) -> Result<(Active, u32)> {
+        self.commit.check()?;
+        let id = self.writer()?.log.lock().take_id()?;
+        let capacity = Active::capacity_for(size, self.options.segment_size);
+        // Written in large pieces, which a system call is quicker for than a mapping.
+        let active = self.create(id, Kind::Merged, capacity, AppendMode::Positioned)?;
+        let numbered = self.number(active)?;
+        Ok((numbered.active, numbered.number))
+    }
+
+    fn sync_log(&self) -> Result<()> {
+        let end = self.writer()?.log.lock().end();
+        self.commit.check()?;
+        self.sync_to(end)
+    }
+
+    fn exclusively(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let writer = self.writer()?;
+        let _files = writer.files.lock();
+        let _maintenance = writer.maintenance.lock();
+        self.commit.check()?;
+        change()
+    }
+
+    fn judge(&self, error: Error) -> Error {
+        self.judge(error)
+    }
+}
+
+impl Inner {
+    /// Returns the policy's figures, or the default ones for a merge that is asked for.
+    fn auto_merge(&self) -> AutoMerge {
+        match &self.options.merge {
+            MergePolicy::Auto(auto) => auto.clone(),
+            MergePolicy::Manual => AutoMerge::default(),
+        }
+    }
+
+    fn segment_stats(&self) -> Vec<SegmentStats> {
+        let _ = self.filler.fill_all(&self.keydir);
+        let open = self.segments.all();
+        let now = self.clock.now();
+        let stats = |id: SegmentId| {
+            let (_, segment) = open.iter().find(|(_, segment)| segment.id() == id)?;
+            let summary = segment.summary()?;
+            Some(SegmentStats {
+                id: id.0,
+                size: segment.size(),
+                live_size: segment.live_size(),
+                tombstone_size: summary.tombstone_size(),
+                expired_size: summary.expired_size(now),
+                entries: summary.entries,
+                merged: segment.kind() == Kind::Merged,
+            })
+        };
+        let listed = self.manifest.get(|manifest| manifest.sealed.clone());
+        listed.iter().filter_map(|sealed| stats(sealed.id)).collect()
+    }
+
+    fn plan_auto(&self, auto: &AutoMerge, idle: bool) -> MergePlan {
+        let Ok(writer) = self.writer() else { return MergePlan::default() };
+        let moment = Moment::new(self.clock.now(), idle);
+        let damaged = writer.merging.damaged();
+        plan_auto(self.pool(&self.segment_stats(), &damaged), auto, moment)
+    }
+
+    fn pool<'a>(&self, segments: &'a [SegmentStats], damaged: &'a BTreeSet<u32>) -> Pool<'a> {
+        let Options { segment_size, segment_entries, .. } = self.options;
+        Pool { segments, damaged, segment_size, segment_entries }
+    }
+
+    /// Merges what a plan says, when it is its turn.
+    fn merge(
+        &self,
+        plan: impl FnOnce(&Self) -> Result<MergePlan>,
+        mut pace: Pace,
+        progress: &mut dyn FnMut(&MergeProgress) -> ControlFlow<()>,
+    ) -> Result<MergeReport> {
+        let writer = self.writer()?;
+        let started = Instant::now();
+        let mut turn = writer.merging.turn()?;
+        self.commit.check()?;
+        if let Some(pending) = &mut *turn.pending {
+            pending.publish(self)?;
+            *turn.pending = None;
+        }
+        // Which entries are live is known of filled shards alone.
+        self.filler.fill_all(&self.keydir)?;
+        let plan = plan(self)?;
+        let ids = plan.segments.iter().map(|planned| SegmentId(planned.id)).collect();
+        let mut merge = Merge::begin(&self.ground(), &ids)?;
+        let run = self.run(&mut merge, &mut pace, progress);
+        // What stopped it does not keep what it has got through from being published.
+        let published = merge.publish(self);
+        let report = merge.report(started.elapsed(), matches!(run, Ok(false)));
+        if merge.is_pending() {
+            *turn.pending = Some(merge);
+        }
+        drop(turn);
+        self.segments.settle();
+        let result = run.and(published).map(|()| report);
+        result.inspect_err(|error| writer.merging.note_damage(error))
+    }
+
+    /// Goes through a merge; says whether it came to its end.
+    fn run(
+        &self,
+        merge: &mut Merge,
+        pace: &mut Pace,
+        progress: &mut dyn FnMut(&MergeProgress) -> ControlFlow<()>,
+    ) -> Result<bool> {
+        let merging = &self.writer()?.merging;
+        while let Some(size) = merge.step(self)? {
+            if merging.is_to_stop() || size > 0 && progress(&merge.progress()).is_break() {
+                return Ok(false);
+            }
+            pace.keep(2 * size, || merging.is_to_stop(), || self.appends());
+        }
+        Ok(true)
+    }
+
+    fn appends(&self) -> u64 {
+        self.writer().map_or(0, |writer| writer.log.lock().appends())
+    }
+
+    /// Merges if that is due, and says how long to wait until it is looked at again.
+    pub(super) fn merge_due(&self) -> Option<Duration> {
+        let (MergePolicy::Auto(auto), Ok(writer)) = (&self.options.merge, self.writer()) else {
+            return None;
+        };
+        let appends = self.appends();
+        // The first look, when the store has just been opened, is for this alone.
+        if let Some(before) = writer.merging.look(appends) {
+            let idle = before == appends;
+            if !self.plan_auto(auto, idle).is_empty() {
+                self.merge_by_policy(auto, idle);
+            }
+        }
+        Some(auto.check_interval)
+    }
+
+    fn merge_by_policy(&self, auto: &AutoMerge, idle: bool) {
+        let limit = auto.bytes_per_second.filter(|_| !self.is_space_short());
+        let pace = Pace::while_busy(limit);
+        let mut nothing = |_: &MergeProgress| ControlFlow::Continue(());
+        let result = self.merge(|this| Ok(this.plan_auto(auto, idle)), pace, &mut nothing);
+        if let Some(on_finish) = &auto.on_finish {
+            on_finish.call(&result);
+        }
+    }
+
+    /// Returns whether space matters more than speed: most of the log is dead, or the disk has less
+    /// room left than the log takes.
+    fn is_space_short(&self) -> bool {
+        let stats = self.stats();
+        let left = self.fs.available_space(self.dir.path()).unwrap_or(u64::MAX);
+        stats.dead_size > stats.live_size || left < stats.log_size
+    }
+
+    /// Publishes what an earlier merge could not, as far as that is possible.
+    pub(super) fn publish_pending(&self) -> Result<()> {
+        let Ok(writer) = self.writer() else { return Ok(()) };
+        let mut turn = writer.merging.interrupt()?;
+        match &mut *turn.pending {
+            Some(pending) => pending.publish(self),
+            None => Ok(()),
+        }
+    }
+}

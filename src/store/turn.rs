@@ -1,0 +1,93 @@
+//! Whose turn it is to merge, and how a merge is asked to stop.
+//!
+//! - One merge at a time, by whoever has the turn. Who can't wait for it to end (`clear`, closing)
+//!   asks it to stop, which it does after the run of entries that it is copying.
+//! - A turn is taken before all locks. A merge's own callback that asks for one is refused: it would
+//!   wait for itself.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::ThreadId;
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::error::{Error, Result};
+use crate::merge::Merge;
+use crate::segment::FileKind;
+
+/// Whose turn it is to merge.
+#[derive(Debug, Default)]
+pub(super) struct Merging {
+    /// What was copied and could not be published.
+    pending: Mutex<Option<Merge>>,
+    /// The thread whose turn it is.
+    thread: Mutex<Option<ThreadId>>,
+    /// How many want a merge to stop.
+    stops: AtomicUsize,
+    /// Segments that a merge could not read.
+    damaged: Mutex<BTreeSet<u32>>,
+    /// How many entries had been appended when it was last looked whether a merge is due.
+    seen_appends: Mutex<Option<u64>>,
+}
+
+/// The turn to merge, or to keep merges away.
+#[derive(Debug)]
+pub(super) struct Turn<'a> {
+    merging: &'a Merging,
+    pub(super) pending: MutexGuard<'a, Option<Merge>>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.merging.thread.lock() = None;
+    }
+}
+
+impl Merging {
+    /// Waits for the turn. A merge's own callback would wait for ever.
+    pub(super) fn turn(&self) -> Result<Turn<'_>> {
+        let this = std::thread::current().id();
+        if *self.thread.lock() == Some(this) {
+            return Err(Error::WithinMerge);
+        }
+        let pending = self.pending.lock();
+        *self.thread.lock() = Some(this);
+        Ok(Turn { merging: self, pending })
+    }
+
+    /// Takes the turn from a merge that is under way.
+    pub(super) fn interrupt(&self) -> Result<Turn<'_>> {
+        self.stops.fetch_add(1, Ordering::Relaxed);
+        let turn = self.turn();
+        self.stops.fetch_sub(1, Ordering::Relaxed);
+        turn
+    }
+
+    /// Has merges stop for good.
+    pub(super) fn close(&self) {
+        self.stops.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_to_stop(&self) -> bool {
+        self.stops.load(Ordering::Relaxed) > 0
+    }
+
+    /// Takes note of a segment that could not be read, so that it is not tried again and again.
+    pub(super) fn note_damage(&self, error: &Error) {
+        let Error::Corrupt { path, .. } = error else { return };
+        let name = path.file_name().and_then(|name| name.to_str());
+        if let Some(FileKind::Log(id)) = name.map(FileKind::of) {
+            self.damaged.lock().insert(id.0);
+        }
+    }
+
+    /// Returns the segments that could not be read.
+    pub(super) fn damaged(&self) -> BTreeSet<u32> {
+        self.damaged.lock().clone()
+    }
+
+    /// Takes note of how many entries have been appended; returns what it was at the last look.
+    pub(super) fn look(&self, appends: u64) -> Option<u64> {
+        self.seen_appends.lock().replace(appends)
+    }
+}
