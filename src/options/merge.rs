@@ -175,8 +175,7 @@ impl AutoMerge {
     }
 
     /// The most bytes that one run copies; the rest waits for the next look. Default: 10 GiB. A run
-    /// takes one segment at least. Until a run is over its copies take space beside their
-    /// originals.
+    /// takes one segment at least.
     pub fn bytes_max(mut self, bytes: u64) -> Self {
         self.bytes_max = bytes;
         self
@@ -339,11 +338,12 @@ impl<'a> MergeOptions<'a> {
         self
     }
 
-    /// A function that is told from time to time how far the merge has come, and can stop it. No
-    /// lock is held while it runs.
+    /// A function that is told from time to time how far the merge has come, and can stop it. It
+    /// may read and write; another merge and [`clear`](crate::Bitcask::clear) have to wait for this
+    /// one, and are refused here.
     ///
-    /// A merge that is stopped leaves the store in order; what it has copied so far was in vain,
-    /// until the segments that it was copied from are merged again.
+    /// A merge that is stopped leaves the store in order, and what it has got through is done; only
+    /// the segment that it was reading is still there beside what was copied from it.
     pub fn progress(mut self, call: impl FnMut(&MergeProgress) -> ControlFlow<()> + 'a) -> Self {
         self.progress = Some(Box::new(call));
         self

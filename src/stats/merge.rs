@@ -114,7 +114,7 @@ pub struct MergeProgress {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MergeReport {
-    /// Segments that were to be merged.
+    /// Segments that were copied from and are gone.
     pub segments_in: u64,
     /// Their size in bytes.
     pub size_in: u64,
@@ -131,8 +131,8 @@ pub struct MergeReport {
     pub tombstones_dropped: u64,
     /// Expired entries that were dropped.
     pub expired_dropped: u64,
-    /// Whether it was stopped before its end, by a callback or because the store was closed. Then
-    /// all segments that were to be merged are still there, beside what was written.
+    /// Whether it was stopped before its end, by a callback or because the store was closed or
+    /// cleared. What it had got through is done.
     pub cancelled: bool,
     /// How long it took.
     pub duration: Duration,
@@ -141,7 +141,7 @@ pub struct MergeReport {
 impl MergeReport {
     /// Returns how many bytes of log were given back, sidecar files not counted.
     pub fn freed_size(&self) -> u64 {
-        if self.cancelled { 0 } else { self.size_in.saturating_sub(self.size_out) }
+        self.size_in.saturating_sub(self.size_out)
     }
 }
 
@@ -163,10 +163,11 @@ mod tests {
     }
 
     #[test]
-    fn a_merge_that_was_stopped_gave_nothing_back() {
-        let mut report = MergeReport { size_in: 100, size_out: 30, ..MergeReport::default() };
+    fn what_was_freed_is_what_went_in_and_did_not_come_out() {
+        let report = MergeReport { size_in: 100, size_out: 30, ..MergeReport::default() };
         assert_eq!(report.freed_size(), 70);
-        report.cancelled = true;
+        // Copied from a segment that is still there.
+        let report = MergeReport { size_in: 0, size_out: 30, ..MergeReport::default() };
         assert_eq!(report.freed_size(), 0);
     }
 }

@@ -2,10 +2,12 @@
 //!
 //! Locks, in the order in which they are taken:
 //!
-//! 1. `maintenance`: seals, clears (and later merges) one at a time.
-//! 2. The keydir's shards, in ascending order.
-//! 3. `log`: the active segment, and all that is decided when an entry gets its place.
-//! 4. The manifest, the segment set, the commit state, the filler's hints, and the size of an
+//! 1. The turn to merge: merges and clears, one at a time.
+//! 2. `files`: the removal of segment files.
+//! 3. `maintenance`: seals, swaps, clears, one at a time.
+//! 4. The keydir's shards, in ascending order.
+//! 5. `log`: the active segment, and all that is decided when an entry gets its place.
+//! 6. The manifest, the segment set, the commit state, the filler's hints, and the size of an
 //!    unsealed segment's file: each innermost in its own file.
 //!
 //! Shard before log makes the order of the log the order of the keydir for every key. No lock is
