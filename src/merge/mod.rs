@@ -28,7 +28,7 @@ use crate::keydir::{Address, KeyHash, Keydir, Lookup, SHARD_COUNT};
 use crate::manifest::{ManifestFile, Sealed};
 use crate::segment::append::Active;
 use crate::segment::header::Identity;
-use crate::segment::hint::{HintSlot, Known, Source};
+use crate::segment::hint::{HintSlot, Known, Source, Summary};
 use crate::segment::{Dir, Segment, SegmentId, Segments};
 
 use crate::stats::{MergeProgress, MergeReport};
@@ -84,7 +84,7 @@ impl Input {
     }
 
     fn hint_size(&self) -> u64 {
-        self.segment.summary().map_or(0, |summary| summary.hint_size())
+        self.segment.summary().map_or(0, Summary::hint_size)
     }
 
     /// Returns whether the segment is one entry, live, and as large as a segment: a copy would give
@@ -194,8 +194,8 @@ impl Merge {
     }
 
     /// Returns what it did.
-    pub(crate) fn report(&self, duration: Duration, cancelled: bool) -> MergeReport {
-        MergeReport { duration, cancelled, ..self.report.clone() }
+    pub(crate) fn report(&self, cancelled: bool, duration: Duration) -> MergeReport {
+        MergeReport { cancelled, duration, ..self.report.clone() }
     }
 
     /// Does a bounded piece of the work; returns how many bytes it copied, nothing at the end.

@@ -207,9 +207,10 @@ fn is_triggered(candidates: &[Candidate<'_>], policy: &AutoMerge, idle: bool) ->
 /// what gives back the smallest part. One segment stays in any case.
 fn cut(candidates: &mut [Candidate<'_>], bytes_max: u64) {
     let mut joining: Vec<_> = candidates.iter_mut().filter(|each| each.joins()).collect();
+    // By age alone where nothing is to be given back: so the first two to be folded are neighbours.
     joining.sort_by_key(|each| match each.reason {
-        Some(MergeReason::Small) => (true, Reverse(0)),
-        _ => (false, Reverse(each.share())),
+        Some(MergeReason::Small) => Reverse(0),
+        _ => Reverse(each.share()),
     });
     let mut copied = 0_u64;
     for (rank, candidate) in joining.into_iter().enumerate() {

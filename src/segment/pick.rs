@@ -35,7 +35,7 @@ impl Pick {
 /// Entries that were chosen, and how far they have been read.
 #[derive(Debug, Default)]
 pub(crate) struct Picks {
-    picks: Vec<Pick>,
+    chosen: Vec<Pick>,
     next: usize,
     run: Run,
 }
@@ -61,23 +61,23 @@ impl Picks {
     /// Chooses an entry; in any order.
     pub(crate) fn add(&mut self, offset: u64, size: u64) {
         let units = |bytes: u64| u32::try_from(bytes / ALIGNMENT).unwrap_or(u32::MAX);
-        self.picks.push(Pick { offset: units(offset), size: units(size) });
+        self.chosen.push(Pick { offset: units(offset), size: units(size) });
     }
 
     /// Puts what was chosen in the order in which it is read.
     pub(crate) fn sort(&mut self) {
-        self.picks.sort_unstable();
+        self.chosen.sort_unstable();
     }
 
     /// Returns the bytes of what was chosen and not read yet.
     pub(crate) fn left(&self) -> u64 {
-        let left = self.picks.get(self.next..).unwrap_or_default();
+        let left = self.chosen.get(self.next..).unwrap_or_default();
         left.iter().map(|pick| u64::from(pick.size) * ALIGNMENT).sum()
     }
 
     /// Reads the next run; nothing when all have been read.
     pub(crate) fn read(&mut self, file: &File, id: SegmentId) -> Result<Option<Vec<Picked<'_>>>> {
-        let rest = self.picks.get(self.next..).unwrap_or_default();
+        let rest = self.chosen.get(self.next..).unwrap_or_default();
         let Some(first) = rest.first() else { return Ok(None) };
         let goes_on = |pair: &[Pick]| match pair {
             [a, b] => {

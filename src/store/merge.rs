@@ -13,9 +13,9 @@ use super::{Bitcask, Inner};
 use crate::error::{Error, Result};
 use crate::merge::{Ground, Host, Merge, Moment, Pool, plan_all, plan_auto, plan_chosen, plan_now};
 use crate::options::{AppendMode, AutoMerge, MergeOptions, MergePolicy, Options};
-use crate::segment::SegmentId;
 use crate::segment::append::Active;
 use crate::segment::header::Kind;
+use crate::segment::{FIRST_OFFSET, SegmentId};
 use crate::stats::{MergePlan, MergeProgress, MergeReport, SegmentStats};
 
 impl Bitcask {
@@ -72,10 +72,11 @@ impl Bitcask {
         let (force, chosen) = (options.force, options.segments.take());
         let plan = |inner: &Inner| {
             let segments = inner.segment_stats();
+            let damaged = inner.writer()?.merging.damaged();
             match chosen {
                 Some(chosen) => plan_chosen(&segments, &chosen),
                 None if force => Ok(plan_all(&segments)),
-                None => Ok(plan_now(inner.pool(&segments, &BTreeSet::new()), &inner.auto_merge())),
+                None => Ok(plan_now(inner.pool(&segments, &damaged), &inner.auto_merge())),
             }
         };
         let mut nothing = |_: &MergeProgress| ControlFlow::Continue(());
@@ -236,7 +237,7 @@ impl Inner {
         let run = self.run(&mut merge, &mut pace, progress);
         // What stopped it does not keep what it has got through from being published.
         let published = merge.publish(self);
-        let report = merge.report(started.elapsed(), matches!(run, Ok(false)));
+        let report = merge.report(matches!(run, Ok(false)), started.elapsed());
         if merge.is_pending() {
             *turn.pending = Some(merge);
         }
@@ -276,11 +277,24 @@ impl Inner {
         // The first look, when the store has just been opened, is for this alone.
         if let Some(before) = writer.merging.look(appends) {
             let idle = before == appends;
+            if idle && self.dead_in_active() > auto.small_size {
+                // At rest nobody else ends it, and what is dead in it would stay. A failure is met
+                // again by whoever writes.
+                let _ = self.rotate_active().and_then(|()| self.seal_rotated());
+            }
             if !self.plan_auto(auto, idle).is_empty() {
                 self.merge_by_policy(auto, idle);
             }
         }
         Some(auto.check_interval)
+    }
+
+    /// Returns how many bytes of the active segment's entries are dead.
+    fn dead_in_active(&self) -> u64 {
+        let Ok(writer) = self.writer() else { return 0 };
+        let log = writer.log.lock();
+        let segment = log.active().map(Active::segment);
+        segment.map_or(0, |active| active.size().saturating_sub(FIRST_OFFSET + active.live_size()))
     }
 
     fn merge_by_policy(&self, auto: &AutoMerge, idle: bool) {

@@ -90,6 +90,11 @@ fn what_has_expired_counts_as_dead_and_never_more_than_there_is() {
     let expected =
         [(1, MergeReason::Expired), (3, MergeReason::DeadRatio), (4, MergeReason::Expired)];
     assert_eq!(reasons(&plan), expected);
+    // 20 MiB of the second one are tombstones that are needed, so no more than 80 are given back.
+    let twice = [segment(1, 0), expired(merged(segment(2, 80 * MIB), 20 * MIB), 60 * MIB)];
+    let triggered = |size| auto(&twice, &untriggered().trigger_dead_size(size), BUSY);
+    assert_eq!(triggered(80 * MIB), [(2, MergeReason::DeadRatio)]);
+    assert_eq!(triggered(80 * MIB + 1), []);
     let by_size = untriggered().trigger_dead_size(1).dead_size(30 * MIB).dead_percent(100);
     let segments = [expired(segment(1, 15 * MIB), 15 * MIB)];
     assert_eq!(auto(&segments, &by_size, BUSY), [(1, MergeReason::Expired)]);
@@ -214,6 +219,15 @@ fn what_is_to_be_folded_is_cut_first_and_not_left_without_a_neighbour() {
     assert_eq!(limited(8 * MIB), [1, 2, 3, 5]);
     assert_eq!(limited(7 * MIB), [1, 2, 5]);
     assert_eq!(limited(6 * MIB), [5], "the first small one would be alone");
+}
+
+#[test]
+fn a_limit_that_holds_two_small_segments_folds_two_neighbours() {
+    let mut with_dead = small(4, MIB);
+    with_dead.live_size -= MIB / 10;
+    let segments = [small(1, MIB), small(2, MIB), segment(3, 0), with_dead, small(5, MIB)];
+    let policy = untriggered().small_count(4).small_size(2 * MIB).bytes_max(2 * MIB + 2);
+    assert_eq!(auto(&segments, &policy, BUSY), [1, 2].map(|id| (id, MergeReason::Small)));
 }
 
 #[test]
