@@ -74,7 +74,9 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.signal.stop();
-        if let Some(thread) = self.thread.take() {
+        let this = std::thread::current().id();
+        // Work that calls a caller's function may end up here itself, and can't wait for itself.
+        if let Some(thread) = self.thread.take_if(|thread| thread.thread().id() != this) {
             // The work does not panic; if it did, there is nothing left to do for it.
             let _ = thread.join();
         }

@@ -28,6 +28,9 @@ use crate::segment::{FIRST_OFFSET, open_listed};
 /// As many bytes of keys are remembered whose tombstones were copied.
 const KEPT_SIZE_MAX: usize = if cfg!(test) { 64 } else { 16 << 20 };
 
+/// As many entries ahead memory of the keydir is asked for.
+const LOOKED_AHEAD: usize = 8;
+
 /// An input that is being copied.
 #[derive(Debug)]
 pub(super) struct Reading {
@@ -143,8 +146,12 @@ impl Merge {
         let Reading { input, file, picks } = reading;
         let Some(run) = picks.read(file, input.id())? else { return Ok(None) };
         let (mut changes, mut copied_size) = (Vec::with_capacity(run.len()), 0);
-        for picked in &run {
-            let hash = ground.keydir.hash(picked.key);
+        let hashes: Vec<KeyHash> =
+            run.iter().map(|picked| ground.keydir.hash(picked.key)).collect();
+        for (at, (picked, hash)) in run.iter().zip(hashes.iter().copied()).enumerate() {
+            if let Some(soon) = hashes.get(at + LOOKED_AHEAD) {
+                ground.keydir.prefetch(*soon, &pin());
+            }
             let old = Address { segment: input.number, offset: picked.offset };
             let Some(Decided { fate, draft }) = self.decide(&ground, picked, hash, old, input)?
             else {

@@ -18,7 +18,6 @@ mod shadow;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::clock::Clock;
 use crate::epoch::Guard;
@@ -194,8 +193,8 @@ impl Merge {
     }
 
     /// Returns what it did.
-    pub(crate) fn report(&self, cancelled: bool, duration: Duration) -> MergeReport {
-        MergeReport { cancelled, duration, ..self.report.clone() }
+    pub(crate) fn report(&self, cancelled: bool) -> MergeReport {
+        MergeReport { cancelled, ..self.report.clone() }
     }
 
     /// Does a bounded piece of the work; returns how many bytes it copied, nothing at the end.

@@ -221,30 +221,37 @@ impl Inner {
         mut pace: Pace,
         progress: &mut dyn FnMut(&MergeProgress) -> ControlFlow<()>,
     ) -> Result<MergeReport> {
-        let writer = self.writer()?;
+        let merging = &self.writer()?.merging;
         let started = Instant::now();
-        let mut turn = writer.merging.turn()?;
+        let mut turn = merging.turn()?;
         self.commit.check()?;
-        if let Some(pending) = &mut *turn.pending {
-            pending.publish(self)?;
-            *turn.pending = None;
-        }
+        self.publish(&mut turn.pending)?;
         // Which entries are live is known of filled shards alone.
         self.filler.fill_all(&self.keydir)?;
         let plan = plan(self)?;
         let ids = plan.segments.iter().map(|planned| SegmentId(planned.id)).collect();
-        let mut merge = Merge::begin(&self.ground(), &ids)?;
-        let run = self.run(&mut merge, &mut pace, progress);
+        // It is pending from now on, whatever becomes of it: its copies may be all that slots name.
+        let merge = turn.pending.insert(Merge::begin(&self.ground(), &ids)?);
+        let run = self.run(merge, &mut pace, progress);
         // What stopped it does not keep what it has got through from being published.
         let published = merge.publish(self);
-        let report = merge.report(matches!(run, Ok(false)), started.elapsed());
-        if merge.is_pending() {
-            *turn.pending = Some(merge);
+        let mut report = merge.report(matches!(run, Ok(false)));
+        if !merge.is_pending() {
+            *turn.pending = None;
+        }
+        let result = run.map(drop).and(published);
+        match &result {
+            Err(error) if error.is_no_space() => {
+                // The disk stays full if this fails too.
+                let _ = self.drop_dead(&mut turn.pending, &plan);
+            }
+            Err(error) => merging.note_damage(error),
+            Ok(()) => {}
         }
         drop(turn);
         self.segments.settle();
-        let result = run.and(published).map(|()| report);
-        result.inspect_err(|error| writer.merging.note_damage(error))
+        report.duration = started.elapsed();
+        result.map(|()| report)
     }
 
     /// Goes through a merge; says whether it came to its end.
@@ -315,13 +322,33 @@ impl Inner {
         stats.dead_size > stats.live_size || left < stats.log_size
     }
 
+    /// Drops those segments of a plan that are dead altogether: that takes no room but for the
+    /// manifest.
+    fn drop_dead(&self, pending: &mut Option<Merge>, plan: &MergePlan) -> Result<()> {
+        let planned = |id| plan.segments.iter().any(|planned| planned.id == id);
+        for dead in self.segment_stats() {
+            if dead.live_size == 0 && planned(dead.id) {
+                self.publish(pending)?;
+                let ids = BTreeSet::from([SegmentId(dead.id)]);
+                let merge = pending.insert(Merge::begin(&self.ground(), &ids)?);
+                while merge.step(self)?.is_some() {}
+            }
+        }
+        self.publish(pending)
+    }
+
+    /// Publishes what a merge has copied, and forgets it.
+    fn publish(&self, pending: &mut Option<Merge>) -> Result<()> {
+        if let Some(merge) = pending {
+            merge.publish(self)?;
+        }
+        *pending = None;
+        Ok(())
+    }
+
     /// Publishes what an earlier merge could not, as far as that is possible.
     pub(super) fn publish_pending(&self) -> Result<()> {
         let Ok(writer) = self.writer() else { return Ok(()) };
-        let mut turn = writer.merging.interrupt()?;
-        match &mut *turn.pending {
-            Some(pending) => pending.publish(self),
-            None => Ok(()),
-        }
+        self.publish(&mut writer.merging.interrupt()?.pending)
     }
 }

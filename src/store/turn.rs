@@ -74,7 +74,13 @@ impl Merging {
 
     /// Takes note of a segment that could not be read, so that it is not tried again and again.
     pub(super) fn note_damage(&self, error: &Error) {
-        let Error::Corrupt { path, .. } = error else { return };
+        let (Error::Corrupt { path, .. }
+        | Error::MissingSegment { path }
+        | Error::UnsupportedCodec { path, .. }
+        | Error::UnsupportedFlags { path, .. }) = error
+        else {
+            return;
+        };
         let name = path.file_name().and_then(|name| name.to_str());
         if let Some(FileKind::Log(id)) = name.map(FileKind::of) {
             self.damaged.lock().insert(id.0);
