@@ -13,7 +13,7 @@ use std::collections::HashSet;
 
 use super::{Found, Ground, Host, Input, Merge};
 use crate::entry::{Flags, Header};
-use crate::epoch::pin;
+use crate::epoch::{Guard, pin};
 use crate::error::Result;
 use crate::fs::File;
 use crate::keydir::{Address, KeyHash};
@@ -129,8 +129,9 @@ impl Reading {
         Ok(Self { input, file, picks })
     }
 
-    pub(super) fn left(&self) -> u64 {
-        self.picks.left()
+    /// Returns how many bytes of the input are done.
+    pub(super) fn read_size(&self) -> u64 {
+        self.picks.read_until().unwrap_or(self.input.segment.size())
     }
 }
 
@@ -148,21 +149,21 @@ impl Merge {
         let (mut changes, mut copied_size) = (Vec::with_capacity(run.len()), 0);
         let hashes: Vec<KeyHash> =
             run.iter().map(|picked| ground.keydir.hash(picked.key)).collect();
+        let mut guard = pin();
         for (at, (picked, hash)) in run.iter().zip(hashes.iter().copied()).enumerate() {
             if let Some(soon) = hashes.get(at + LOOKED_AHEAD) {
-                ground.keydir.prefetch(*soon, &pin());
+                ground.keydir.prefetch(*soon, &guard);
             }
             let old = Address { segment: input.number, offset: picked.offset };
-            let Some(Decided { fate, draft }) = self.decide(&ground, picked, hash, old, input)?
-            else {
-                continue;
-            };
+            let decided = self.decide(&ground, picked, hash, old, input, &guard)?;
+            let Some(Decided { fate, draft }) = decided else { continue };
             let mut copy = None;
             if let Some(draft) = draft {
                 let size = draft.header.entry_size();
                 if self.is_full(&ground, size) {
                     self.apply(&ground, input, &mut changes)?;
-                    self.publish(host)?;
+                    // Others need not wait with what they want freed.
+                    guard.repin_after(|| self.publish(host))?;
                 }
                 copied_size += size;
                 copy = Some(self.append(host, &draft, picked)?);
@@ -182,12 +183,12 @@ impl Merge {
         hash: KeyHash,
         old: Address,
         input: &Input,
+        guard: &Guard,
     ) -> Result<Option<Decided<'a>>> {
-        let guard = pin();
         let (header, key) = (&picked.header, picked.key);
         if header.is_tombstone() {
-            let Found { own, others } = ground.find(hash, &guard, |address| {
-                ground.segments.get(address.segment, &guard).entry(address.offset)?.is_of(key)
+            let Found { own, others } = ground.find(hash, guard, |address| {
+                ground.segments.get(address.segment, guard).entry(address.offset)?.is_of(key)
             })?;
             if own || self.kept.has(key) {
                 self.report.tombstones_dropped += 1;
@@ -197,11 +198,11 @@ impl Merge {
             let draft = Some(Draft::copy(picked, others));
             return Ok(Some(Decided { fate: Fate::Kept, draft }));
         }
-        let Found { own, others } = ground.find(hash, &guard, |address| Ok(address == old))?;
+        let Found { own, others } = ground.find(hash, guard, |address| Ok(address == old))?;
         if !own {
             return Ok(None);
         }
-        if !header.is_expired(ground.clock.now()) {
+        if header.expiry.is_none() || !header.is_expired(ground.clock.now()) {
             let draft = Some(Draft::copy(picked, others));
             return Ok(Some(Decided { fate: Fate::Moved, draft }));
         }

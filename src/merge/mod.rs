@@ -186,9 +186,7 @@ impl Merge {
 
     /// Returns how far it has come.
     pub(crate) fn progress(&self) -> MergeProgress {
-        let begun = self.reading.as_ref();
-        let begun =
-            begun.map_or(0, |reading| reading.input.segment.size().saturating_sub(reading.left()));
+        let begun = self.reading.as_ref().map_or(0, Reading::read_size);
         MergeProgress { read_size: self.progress.read_size + begun, ..self.progress }
     }
 
