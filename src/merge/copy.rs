@@ -47,8 +47,9 @@ pub(super) struct Output {
     hint: HintBuilder,
 }
 
-/// The keys whose tombstones were copied, so that of several one is kept. Bounded: a tombstone too
-/// many costs its space and nothing else.
+/// The keys whose tombstones were copied to outputs that are not listed yet, so that of several one
+/// is kept: it is listed above the youngest of them. Bounded: a tombstone too many costs its space
+/// and nothing else.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     keys: HashSet<Box<[u8]>>,

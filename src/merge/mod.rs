@@ -255,6 +255,8 @@ impl Merge {
             });
             swapped.map_err(|error| host.judge(error))?;
         }
+        // They have their place now, and something else may lie between it and the next one's.
+        self.kept = copy::Kept::default();
         self.report.segments_out += self.written.len() as u64;
         self.report.size_out += self.written.drain(..).map(|sealed| sealed.length).sum::<u64>();
         for input in self.copied.drain(..) {

@@ -564,24 +564,46 @@ fn keys(count: usize) -> Vec<Vec<u8>> {
 }
 
 fn run(stream: u8, seed: u64, keys: &[Vec<u8>], lab: impl Fn() -> Lab) {
-    run_steps(stream, seed, keys, lab, vec(step(keys.len()), 1..60), false);
+    let cases = (vec(options(), 1..4), vec(step(keys.len()), 1..60));
+    run_cases(stream, seed, keys, lab, &cases, false);
 }
 
 fn run_with_merges(stream: u8, seed: u64, keys: &[Vec<u8>], lab: impl Fn() -> Lab) {
     let steps = prop_oneof![2 => step(keys.len()), 1 => merge_step()];
-    run_steps(stream, seed, keys, lab, vec(steps, 1..120), true);
+    run_cases(stream, seed, keys, lab, &(vec(options(), 1..4), vec(steps, 1..120)), true);
 }
 
-fn run_steps(
+/// Segments of a few entries, so that outputs are many and lie between what is not merged.
+fn run_with_many_merges(stream: u8, seed: u64, keys: &[Vec<u8>], lab: impl Fn() -> Lab) {
+    let options = (1..4_u64).prop_map(|entries| {
+        Options::new().segment_size(512).segment_entries(entries).sync(SyncPolicy::Never)
+    });
+    let count = keys.len();
+    let new = || (0..20_usize, prop_oneof![6 => Just(None), 1 => (0..9_u64).prop_map(Some)]);
+    let steps = prop_oneof![
+        8 => (0..count, new()).prop_map(|(key, new)| Step::Put { key, new, sync: None }),
+        6 => (0..count).prop_map(|key| Step::Delete { key, sync: None }),
+        6 => Just(Step::Work),
+        5 => any::<u64>().prop_map(|segments| Step::BeginMerge { segments }),
+        5 => Just(Step::Merge { steps: u8::MAX }),
+        1 => (0..5_u64).prop_map(|seconds| Step::Advance { seconds }),
+        1 => any::<bool>().prop_map(|without_hints| Step::Reopen { without_hints }),
+        1 => (any::<u8>(), any::<u64>())
+            .prop_map(|(within, keep)| Step::PowerCut { within, keep }),
+        1 => merge_step(),
+    ];
+    run_cases(stream, seed, keys, lab, &(vec(options, 1..3), vec(steps, 20..150)), true);
+}
+
+fn run_cases(
     stream: u8,
     seed: u64,
     keys: &[Vec<u8>],
     lab: impl Fn() -> Lab,
-    steps: impl Strategy<Value = Vec<Step>>,
+    cases: &impl Strategy<Value = (Vec<Options>, Vec<Step>)>,
     merges: bool,
 ) {
-    let cases = (vec(options(), 1..4), steps);
-    let result = runner(stream).run(&cases, |(options, steps)| {
+    let result = runner(stream).run(cases, |(options, steps)| {
         let mut world = World::new(lab().seeded(seed), options, keys.to_vec(), merges);
         for step in &steps {
             world.run(step);
@@ -593,6 +615,14 @@ fn run_steps(
     if let Err(error) = result {
         panic!("{error}");
     }
+}
+
+fn seed_for_one_hash(keys: &[Vec<u8>]) -> u64 {
+    let all_collide = |seed: &u64| {
+        let hash = |key: &Vec<u8>| KeyHasher::weak(*seed).hash(key);
+        keys.iter().all(|key| hash(key) == hash(&keys[0]))
+    };
+    (0..10_000).find(all_collide).unwrap()
 }
 
 #[test]
@@ -611,14 +641,6 @@ fn random_operations_do_what_a_map_does_when_all_keys_collide() {
     run(3, seed_for_one_hash(&keys), &keys, Lab::weak);
 }
 
-fn seed_for_one_hash(keys: &[Vec<u8>]) -> u64 {
-    let all_collide = |seed: &u64| {
-        let hash = |key: &Vec<u8>| KeyHasher::weak(*seed).hash(key);
-        keys.iter().all(|key| hash(key) == hash(&keys[0]))
-    };
-    (0..10_000).find(all_collide).unwrap()
-}
-
 #[test]
 fn merges_change_nothing_that_can_be_seen() {
     run_with_merges(4, 4, &keys(8), Lab::new);
@@ -633,6 +655,17 @@ fn merges_change_nothing_when_keys_collide() {
 fn merges_change_nothing_when_all_keys_collide() {
     let keys = keys(4);
     run_with_merges(6, seed_for_one_hash(&keys), &keys, Lab::weak);
+}
+
+#[test]
+fn many_merges_of_few_entries_change_nothing() {
+    run_with_many_merges(7, 7, &keys(2), Lab::new);
+}
+
+#[test]
+fn many_merges_of_few_entries_change_nothing_when_all_keys_collide() {
+    let keys = keys(3);
+    run_with_many_merges(8, seed_for_one_hash(&keys), &keys, Lab::weak);
 }
 
 #[test]
