@@ -32,6 +32,7 @@ use crate::segment::{FIRST_OFFSET, FileKind, Place, SegmentId};
 
 mod collisions;
 mod marks;
+mod merge;
 mod model;
 mod regressions;
 
