@@ -273,3 +273,29 @@ fn of_several_tombstones_of_a_key_one_is_kept() {
     assert_eq!(entries_of(&lab, sealed(&db)[1]), [tombstone("k", false)]);
     remains(&lab, db, &[]);
 }
+
+/// Two of the inputs hold a tombstone of one key, and between them lies a put of it that is not
+/// merged. The first tombstone is in an output that was full and was listed before the second one
+/// was met, below the put: that one does not replace the other.
+#[test]
+fn a_tombstone_that_is_listed_already_does_not_stand_for_a_younger_one() {
+    let lab = Lab::new();
+    let db = lab.open();
+    db.put("k", "oldest").unwrap();
+    let bottom = seal(&db);
+    db.put("a", "1".repeat(700)).unwrap();
+    let first = seal(&db);
+    db.delete("k").unwrap();
+    db.put("b", "2".repeat(400)).unwrap();
+    let second = seal(&db);
+    db.put("k", "between").unwrap();
+    let between = seal(&db);
+    db.delete("k").unwrap();
+    db.put("c", "3".repeat(100)).unwrap();
+    let third = seal(&db);
+    merge(&db, &[first, second, third]);
+    let listed = sealed(&db);
+    assert_eq!((listed.len(), listed[0], listed[2]), (4, bottom, between));
+    let (a, b, c) = ("1".repeat(700), "2".repeat(400), "3".repeat(100));
+    remains(&lab, db, &[("a", &a), ("b", &b), ("c", &c)]);
+}
