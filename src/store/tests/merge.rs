@@ -15,12 +15,12 @@ pub(super) fn lab() -> Lab {
     Lab::new().with(options)
 }
 
-fn weak() -> Lab {
+pub(super) fn weak() -> Lab {
     Lab { hasher: KeyHasher::weak, ..lab() }.seeded(1)
 }
 
 /// Two keys with the same hash bits, and one with others, in a [`weak`] lab.
-fn colliding() -> (String, String, String) {
+pub(super) fn colliding() -> (String, String, String) {
     let hash = |key: &str| KeyHasher::weak(1).hash(key.as_bytes());
     let keys = || (0..100).map(|number| format!("key {number}"));
     let first = keys().next().unwrap();
@@ -51,7 +51,7 @@ pub(super) fn step_to_copy(db: &Bitcask, merge: &mut Merge) {
     while merge.step(&*db.inner).unwrap().expect("there is something to copy") == 0 {}
 }
 
-fn finish_on(host: &impl Host, mut merge: Merge) -> MergeReport {
+pub(super) fn finish_on(host: &impl Host, mut merge: Merge) -> MergeReport {
     while merge.step(host).unwrap().is_some() {}
     assert!(!merge.is_pending());
     merge.report(Duration::ZERO, false)
@@ -61,12 +61,12 @@ pub(super) fn finish(db: &Bitcask, merge: Merge) -> MergeReport {
     finish_on(&*db.inner, merge)
 }
 
-fn merge(db: &Bitcask, ids: &[SegmentId]) -> MergeReport {
+pub(super) fn merge(db: &Bitcask, ids: &[SegmentId]) -> MergeReport {
     finish(db, begin(db, ids))
 }
 
 /// The entries of keys in a segment: key, tombstone or not, flagged *collides* or not.
-fn entries_of(lab: &Lab, id: SegmentId) -> Vec<(String, bool, bool)> {
+pub(super) fn entries_of(lab: &Lab, id: SegmentId) -> Vec<(String, bool, bool)> {
     let of_keys = |entry: &LogEntry| {
         entry.place.segment == id
             && !entry.flags.has(Flags::END)
@@ -79,12 +79,12 @@ fn entries_of(lab: &Lab, id: SegmentId) -> Vec<(String, bool, bool)> {
     log_entries(lab).into_iter().filter(of_keys).map(told).collect()
 }
 
-fn tombstone(key: &str, collides: bool) -> (String, bool, bool) {
+pub(super) fn tombstone(key: &str, collides: bool) -> (String, bool, bool) {
     (key.to_owned(), true, collides)
 }
 
 /// The keys that are there and nothing else, with what they hold.
-fn expect(db: &Bitcask, pairs: &[(&str, &str)]) {
+pub(super) fn expect(db: &Bitcask, pairs: &[(&str, &str)]) {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     let found: BTreeMap<_, _> =
         snapshot(db).into_iter().map(|(key, value)| (text(key), text(value))).collect();
@@ -95,7 +95,7 @@ fn expect(db: &Bitcask, pairs: &[(&str, &str)]) {
 
 /// Checks that a store holds these pairs: as it is, after a kill, a power cut once all is synced, and
 /// a reopening with its hints and without.
-fn remains(lab: &Lab, db: Bitcask, pairs: &[(&str, &str)]) {
+pub(super) fn remains(lab: &Lab, db: Bitcask, pairs: &[(&str, &str)]) {
     expect(&db, pairs);
     expect(&lab.killed().open_read_only(), pairs);
     let killed = lab.killed().open();
