@@ -33,6 +33,7 @@ use crate::segment::{FIRST_OFFSET, FileKind, Place, SegmentId};
 mod collisions;
 mod marks;
 mod merge;
+mod merge_beside;
 mod merge_rules;
 mod model;
 mod regressions;
