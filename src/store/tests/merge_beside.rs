@@ -193,6 +193,26 @@ fn a_merge_that_is_cancelled_has_changed_nothing_that_can_be_seen() {
     assert!(lab.reopen(db).recovery().is_clean());
 }
 
+/// A callback that panics stops the merge like one that cancels it: slots name the copies by then,
+/// and what they were copied from would be taken for dead by the next merge.
+#[test]
+fn a_progress_callback_that_panics_loses_nothing() {
+    let lab = lab();
+    let (db, _) = three_segments(&lab);
+    let pairs = snapshot(&db);
+    let merge = || db.merge_with(force().progress(|_| panic!("in a callback")));
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|_| ()));
+    let caught = catch_unwind(AssertUnwindSafe(merge));
+    std::panic::set_hook(hook);
+    caught.unwrap_err();
+    assert_eq!(snapshot(&lab.killed().open()), pairs);
+    db.merge_with(force()).unwrap();
+    assert_eq!(snapshot(&db), pairs);
+    assert_eq!(snapshot(&lab.killed().open()), pairs);
+    assert_eq!(snapshot(&lab.reopen(db)), pairs);
+}
+
 #[test]
 fn a_store_that_is_read_only_or_manual_is_not_merged_unasked() {
     let lab = lab();
