@@ -1,7 +1,7 @@
 //! What the tombstones of a merge still shadow: puts in older segments that are not merged.
 //!
 //! - A tombstone is kept as long as an older segment outside the merge may hold a put of its key.
-//!   Hints tell by hash bits; what was not looked up may be there.
+//!   Hints tell by hash bits; what was not looked up, or can't be, may be there.
 //! - An expired entry shadows as a tombstone does, so it is looked up too.
 //! - Looking up is bounded: in memory, and by what the merge reads itself. Beyond that tombstones
 //!   are kept, which costs space and nothing else.
@@ -49,7 +49,7 @@ impl Shadows {
             if left == 0 {
                 break;
             }
-            ground.for_each_slot(other, |slot| {
+            let looked_up = ground.for_each_slot(other, |slot| {
                 let put = if slot.is_tombstone() {
                     None
                 } else {
@@ -60,7 +60,13 @@ impl Shadows {
                     left -= 1;
                 }
                 left > 0
-            })?;
+            });
+            if looked_up.is_err() {
+                let not_found =
+                    shadows.oldest_put.values_mut().filter(|oldest| **oldest == NOWHERE);
+                not_found.for_each(|oldest| *oldest = other.position);
+                break;
+            }
         }
         Ok(shadows)
     }

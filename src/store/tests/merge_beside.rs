@@ -331,6 +331,25 @@ fn hints_that_can_not_be_used_do_not_matter() {
     assert_eq!(snapshot(&lab.reopen(db)), pairs);
 }
 
+/// What can't be looked up of an older segment may be there: the tombstone is kept, and the damage
+/// is for those to hear of who read that segment.
+#[test]
+fn damage_beside_a_merge_keeps_tombstones_and_stops_nothing() {
+    let lab = lab();
+    let db = lab.open();
+    db.put("another", "older").unwrap();
+    let bottom = seal(&db);
+    db.put("k", "x".repeat(700)).unwrap();
+    db.delete("k").unwrap();
+    let input = seal(&db);
+    lab.twin.delete_file(&db.inner.dir.hint(bottom));
+    let path = db.inner.dir.log(bottom);
+    lab.twin.put_file(&path, vec![0xff; lab.twin.contents(&path).unwrap().len()]);
+    let report = finish(&db, begin(&db, &[input]));
+    assert_eq!((report.segments_in, report.tombstones_kept), (1, 1));
+    assert_eq!((db.len(), db.get("another").unwrap().unwrap().len()), (1, 5));
+}
+
 /// A hint that checks and leaves an entry out, as only a fault of ours could make one: the segment
 /// is not dropped with what a slot still names.
 #[test]
