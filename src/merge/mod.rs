@@ -274,7 +274,13 @@ impl Merge {
     fn unfinished(&self, ground: &Ground<'_>) -> Option<Error> {
         // Whoever was seen to have changed a slot has accounted for it when its shard is unlocked.
         (0..SHARD_COUNT).for_each(|number| drop(ground.keydir.shard(number)));
-        let left = self.copied.iter().find(|input| input.segment.live_size() > 0)?;
+        // The account is off where an entry was overwritten whose size was damaged; slots are not.
+        let is_named = |input: &Input| {
+            let mut shards = (0..SHARD_COUNT).map(|number| ground.keydir.shard(number));
+            shards.any(|shard| shard.addresses().any(|address| address.segment == input.number))
+        };
+        let mut unaccounted = self.copied.iter().filter(|input| input.segment.live_size() > 0);
+        let left = unaccounted.find(|input| is_named(input))?;
         let reason = format!(
             "{} bytes of entries are live that its hint does not tell of",
             left.segment.live_size()

@@ -307,6 +307,27 @@ fn damage_of_what_is_dead_does_not_matter() {
     assert_eq!(snapshot(&lab.reopen(db)), pairs);
 }
 
+/// When a damaged entry is overwritten its size is what it says now, so the account is off. A merge
+/// finds that nothing is live all the same.
+#[test]
+fn an_entry_of_damaged_size_may_be_overwritten_and_merged() {
+    for mask in [8, 64] {
+        let lab = eager();
+        let (db, ids) = three_segments(&lab);
+        db.close().unwrap();
+        damage(&lab, ids[1], "own 1", 11, mask);
+        let db = lab.open();
+        let pairs = |db: &Bitcask| (db.get("own 1").unwrap(), db.get("own 0").unwrap(), db.len());
+        db.put("own 1", "again").unwrap();
+        let before = pairs(&db);
+        db.merge_with(force()).unwrap();
+        assert!(!sealed(&db).contains(&ids[1]));
+        check_figures(&db);
+        assert_eq!(pairs(&db), before);
+        assert_eq!(pairs(&lab.reopen(db)), before);
+    }
+}
+
 #[test]
 fn hints_that_can_not_be_used_do_not_matter() {
     let lab = eager();
