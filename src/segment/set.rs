@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use super::header::{Identity, Kind, SegmentHeader};
 use super::hint::Summary;
 use super::map::Bytes;
-use super::{Dir, Place, SegmentId};
+use super::{Dir, SegmentId};
 use crate::entry::{Entry, HEADER_SIZE_MAX, Header, Invalid, Salt};
 use crate::epoch::{Guard, Published, pin};
 use crate::error::{Error, Result};
@@ -220,8 +220,8 @@ impl StoredEntry<'_> {
         Entry::new(self.header, &self.bytes)
     }
 
-    pub(crate) fn place(&self) -> Place {
-        Place::new(self.segment.id, self.offset)
+    pub(crate) fn timestamp(&self) -> u64 {
+        self.header.timestamp
     }
 
     /// Returns whether the entry is one of this key.

@@ -13,8 +13,8 @@ use crate::epoch::pin;
 use crate::error::{Error, Result};
 use crate::keydir::{Address, Found, KeyHash, Shard};
 use crate::options::{KEY_SIZE_LIMIT, SyncPolicy, WriteOptions};
+use crate::segment::Segment;
 use crate::segment::append::Draft;
-use crate::segment::{Place, Segment};
 use crate::value::Value;
 
 impl Bitcask {
@@ -171,12 +171,12 @@ impl Bitcask {
         let (key, inner) = (key.as_ref(), &self.inner);
         inner.writer()?;
         loop {
-            let (old, place) = match inner.locate(key, &pin())? {
-                Some(located) => (Some(inner.value(&located)?), Some(located.stored.place())),
+            let (old, timestamp) = match inner.locate(key, &pin())? {
+                Some(located) => (Some(inner.value(&located)?), Some(located.stored.timestamp())),
                 None => (None, None),
             };
             let new = change(old.as_deref());
-            let expected = Expected::Unchanged(place);
+            let expected = Expected::Unchanged(timestamp);
             let new = new.as_ref().map(AsRef::as_ref);
             if inner.change(key, new, &expected, WriteOptions::new())?.applied {
                 return Ok(new.map(|new| Value::from(new.to_vec())));
@@ -193,8 +193,9 @@ enum Expected<'a> {
     Anything,
     /// This value; `None` is an absent key.
     Value(Option<&'a [u8]>),
-    /// What was read at this place; `None` is an absent key.
-    Unchanged(Option<Place>),
+    /// What was written at this time; `None` is an absent key. No two entries have the same time, and
+    /// a merge that moves one leaves it.
+    Unchanged(Option<u64>),
 }
 
 /// What came of a change.
@@ -269,8 +270,8 @@ impl Inner {
     fn meets(&self, current: Option<&Located<'_>>, expected: &Expected<'_>) -> Result<bool> {
         Ok(match (expected, current) {
             (Expected::Anything, _) => true,
-            (Expected::Unchanged(place), current) => {
-                *place == current.map(|located| located.stored.place())
+            (Expected::Unchanged(timestamp), current) => {
+                *timestamp == current.map(|located| located.stored.timestamp())
             }
             (Expected::Value(None), current) => current.is_none(),
             (Expected::Value(Some(_)), None) => false,

@@ -143,6 +143,28 @@ fn what_was_taken_out_before_a_merge_stays_as_it_was() {
 }
 
 #[test]
+fn closures_that_read_may_merge() {
+    let lab = lab();
+    let (db, _) = three_segments(&lab);
+    let merge = |value: Option<&[u8]>| {
+        let before = value.unwrap().to_vec();
+        assert!(db.merge_with(force()).unwrap().segments_in > 0);
+        db.put("other", "value").unwrap();
+        assert_eq!(value.unwrap(), before);
+        before
+    };
+    assert_eq!(db.get_with("a", |value| merge(Some(value))).unwrap().unwrap(), b"a 2");
+    db.get_many_with(&["a", "b"], |_, value| drop(merge(value))).unwrap();
+    let updated = db.update("a", |value| Some(merge(value))).unwrap();
+    assert_eq!(updated.unwrap(), "a 2");
+    for (_, value) in db.iter().map(Result::unwrap) {
+        merge(Some(&value));
+    }
+    check_figures(&db);
+    assert!(lab.reopen(db).recovery().is_clean());
+}
+
+#[test]
 fn a_progress_callback_may_use_the_store() {
     let lab = lab();
     let (db, _) = three_segments(&lab);
