@@ -34,6 +34,7 @@ mod collisions;
 mod marks;
 mod merge;
 mod merge_beside;
+mod merge_faults;
 mod merge_rules;
 mod model;
 mod regressions;
