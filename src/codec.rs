@@ -1,16 +1,165 @@
-//! Compression of values, by number. Stored on disk: never renumber.
+//! Compression of values: the codecs, by number, and what each of them does.
 //!
-//! - Two bits of an entry's flags name the codec; this build has the one that changes nothing.
+//! - Two bits of an entry's flags name the codec; a value that lies there as it was put has none.
+//! - A codec that is not built in is no [`Codec`]: what names it is refused before it gets here.
+//! - Stored bytes are not trusted: what comes out has exactly the size that was asked for, memory is
+//!   set aside only for what the stored bytes can grow to, and anything else is an answer, never a
+//!   panic.
 
-/// How a value's bytes are stored.
+/// A way to compress values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Codec {
-    /// As they are.
-    None,
+    #[cfg(feature = "lz4")]
+    Lz4,
 }
 
 impl Codec {
+    /// Returns the codec of a number that is not 0, if this build has it. The numbers are stored
+    /// on disk: never renumber.
     pub(crate) fn from_number(number: u8) -> Option<Self> {
-        (number == 0).then_some(Self::None)
+        match number {
+            #[cfg(feature = "lz4")]
+            1 => Some(Self::Lz4),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            #[cfg(feature = "lz4")]
+            Self::Lz4 => 1,
+        }
+    }
+}
+
+#[cfg_attr(
+    not(feature = "lz4"),
+    expect(unused_variables, reason = "there is no codec to use them")
+)]
+impl Codec {
+    /// Compresses a value; nothing where the codec can't, or there is no memory to do it in. What
+    /// comes out may be larger than what went in.
+    pub(crate) fn compress(self, raw: &[u8]) -> Option<Vec<u8>> {
+        match self {
+            #[cfg(feature = "lz4")]
+            Self::Lz4 => lz4::compress(raw),
+        }
+    }
+
+    /// Decompresses a value of a known size, or says why the stored bytes are none.
+    pub(crate) fn decompress(self, stored: &[u8], raw_size: u32) -> Result<Vec<u8>, &'static str> {
+        match self {
+            #[cfg(feature = "lz4")]
+            Self::Lz4 => lz4::decompress(stored, raw_size),
+        }
+    }
+}
+
+/// LZ4's block format, without a frame and without a size in front.
+#[cfg(feature = "lz4")]
+mod lz4 {
+    use lz4_flex::block::{compress_into, decompress_into, get_maximum_output_size};
+
+    /// The largest input that other implementations of LZ4 take.
+    const RAW_SIZE_LIMIT: usize = 0x7E00_0000;
+    /// What a stored byte can grow to at most: a length that goes on is a byte for each 255.
+    const RATIO_MAX: u64 = 255;
+
+    pub(super) fn compress(raw: &[u8]) -> Option<Vec<u8>> {
+        if raw.len() > RAW_SIZE_LIMIT {
+            return None;
+        }
+        let mut stored = zeroed(get_maximum_output_size(raw.len()))?;
+        let size = compress_into(raw, &mut stored).ok()?;
+        stored.truncate(size);
+        // A batch may hold many of these.
+        stored.shrink_to_fit();
+        Some(stored)
+    }
+
+    pub(super) fn decompress(stored: &[u8], raw_size: u32) -> Result<Vec<u8>, &'static str> {
+        let size = raw_size as usize;
+        if size > RAW_SIZE_LIMIT || u64::from(raw_size) > RATIO_MAX * stored.len() as u64 {
+            return Err("the size before compression is more than LZ4 can have compressed");
+        }
+        let mut raw = zeroed(size).ok_or("the decompressed value does not fit in memory")?;
+        match decompress_into(stored, &mut raw) {
+            Ok(written) if written == size => Ok(raw),
+            Ok(_) => Err("the compressed value is shorter than the entry says"),
+            Err(_) => Err("the compressed value can't be decompressed"),
+        }
+    }
+
+    fn zeroed(size: usize) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(size).ok()?;
+        bytes.resize(size, 0);
+        Some(bytes)
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use super::*;
+
+        /// Values of all kinds: empty, short, runs, repeats, and what does not compress.
+        fn values() -> Vec<Vec<u8>> {
+            let mut noise = 1_u32;
+            let mut noisy = |size: usize| -> Vec<u8> {
+                let mut next = || {
+                    noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    noise.to_be_bytes()[0]
+                };
+                (0..size).map(|_| next()).collect()
+            };
+            let mut values = Vec::new();
+            for size in [0, 1, 4, 12, 13, 14, 64, 255, 1000, 70_000] {
+                values.push(vec![7; size]);
+                values.push(b"abcdefg".iter().copied().cycle().take(size).collect());
+                values.push(noisy(size));
+            }
+            values
+        }
+
+        #[test]
+        fn what_is_decompressed_is_what_was_compressed() {
+            for raw in values() {
+                let stored = compress(&raw).unwrap();
+                let size = u32::try_from(raw.len()).unwrap();
+                assert_eq!(decompress(&stored, size), Ok(raw.clone()), "{size}");
+                assert!(decompress(&stored, size + 1).is_err());
+                assert!(size == 0 || decompress(&stored, size - 1).is_err());
+            }
+            assert!(compress(&[7; 1000]).unwrap().len() < 30);
+        }
+
+        #[test]
+        fn a_size_that_can_not_be_is_refused_before_memory_is_set_aside() {
+            let refusal = Err("the size before compression is more than LZ4 can have compressed");
+            assert_eq!(decompress(&[0xff; 10], 2551), refusal);
+            assert_eq!(decompress(&[], 1), refusal);
+            assert_eq!(decompress(&vec![0xff; 9 << 20], RAW_SIZE_LIMIT as u32 + 1), refusal);
+            // The most that ten bytes can be: a run with a long length, and the literals at its end.
+            let mut densest = vec![0x1f, b'x', 1, 0];
+            densest.extend([255, 255, 255, 255, 254, 0]);
+            let size = 1 + 19 + 4 * 255 + 254;
+            assert_eq!(decompress(&densest, size), Ok(vec![b'x'; size as usize]));
+        }
+
+        #[test]
+        fn damaged_bytes_give_an_error_or_bytes_of_the_right_size() {
+            for raw in values().into_iter().filter(|raw| raw.len() <= 1000) {
+                let (stored, size) = (compress(&raw).unwrap(), u32::try_from(raw.len()).unwrap());
+                for at in 0..stored.len() {
+                    for to in 0..=255 {
+                        let mut damaged = stored.clone();
+                        damaged[at] = to;
+                        if let Ok(bytes) = decompress(&damaged, size) {
+                            assert_eq!(bytes.len(), raw.len());
+                        }
+                    }
+                    assert!(decompress(&stored[..at], size).is_err());
+                }
+            }
+        }
     }
 }

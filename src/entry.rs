@@ -10,6 +10,7 @@
 
 mod flags;
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use crate::clock::TIME_MAX;
@@ -111,8 +112,10 @@ pub(crate) enum Invalid {
     Timestamp,
     /// Flags that this version does not have.
     UnknownFlags(u16),
-    /// A codec that this version does not have, in an entry that checks.
+    /// A codec that this build does not have, in an entry that checks.
     UnknownCodec(u8),
+    /// The stored value is not what its codec makes of any value of that size.
+    Value(&'static str),
 }
 
 impl std::fmt::Display for Invalid {
@@ -124,6 +127,7 @@ impl std::fmt::Display for Invalid {
             Self::Timestamp => f.write_str("the entry's timestamp is out of range"),
             Self::UnknownFlags(flags) => write!(f, "the entry has unknown flags {flags:#06x}"),
             Self::UnknownCodec(codec) => write!(f, "the entry has unknown codec {codec}"),
+            Self::Value(reason) => f.write_str(reason),
         }
     }
 }
@@ -156,6 +160,14 @@ impl Header {
     pub(crate) fn with_expiry(mut self, expiry: Option<u64>) -> Self {
         self.flags = self.flags.with_if(expiry.is_some(), Flags::EXPIRES);
         self.expiry = expiry;
+        self
+    }
+
+    /// The same with the value compressed to a size.
+    pub(crate) fn with_codec(mut self, codec: Codec, stored_size: u32) -> Self {
+        self.flags = self.flags.with_codec(codec.number());
+        self.raw_size = Some(self.value_size);
+        self.value_size = stored_size;
         self
     }
 
@@ -285,6 +297,7 @@ impl Header {
     /// Checks that this build has all that the flags ask for.
     pub(crate) fn understood(&self) -> Result<(), Invalid> {
         match (self.flags.unknown(), self.flags.codec()) {
+            (0, 0) => Ok(()),
             (0, number) if Codec::from_number(number).is_some() => Ok(()),
             (0, number) => Err(Invalid::UnknownCodec(number)),
             (unknown, _) => Err(Invalid::UnknownFlags(unknown)),
@@ -362,8 +375,25 @@ impl<'a> Entry<'a> {
         start..start + self.header.value_size as usize
     }
 
+    /// Returns the value as it is stored.
     pub(crate) fn value(&self) -> &'a [u8] {
         self.bytes.get(self.value_range()).unwrap_or_default()
+    }
+
+    /// Returns the value as it was put: decompressed if it is compressed, else without a copy.
+    #[inline]
+    pub(crate) fn raw_value(&self) -> Result<Cow<'a, [u8]>, Invalid> {
+        match self.header.raw_size {
+            None => Ok(Cow::Borrowed(self.value())),
+            Some(raw_size) => self.decompress(raw_size).map(Cow::Owned),
+        }
+    }
+
+    #[cold]
+    fn decompress(&self, raw_size: u32) -> Result<Vec<u8>, Invalid> {
+        let number = self.header.flags.codec();
+        let codec = Codec::from_number(number).ok_or(Invalid::UnknownCodec(number))?;
+        codec.decompress(self.value(), raw_size).map_err(Invalid::Value)
     }
 
     pub(crate) fn check(&self, salt: Salt) -> Result<(), Invalid> {

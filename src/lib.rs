@@ -32,7 +32,7 @@
 //!
 //! # Reading the source
 //!
-//! In this order: `error`, `value`, `stats`, `clock`, `options`, `codec`, `epoch`, `prefetch`, `fs`, `entry`, `keydir`,
+//! In this order: `error`, `value`, `stats`, `clock`, `codec`, `options`, `epoch`, `prefetch`, `fs`, `entry`, `keydir`,
 //! `segment`, `manifest`, `commit`, `recovery`, `background`, `store`. A module uses only those
 //! before it.
 
@@ -78,7 +78,8 @@ pub mod format {}
 
 pub use error::{Error, Result};
 pub use options::{
-    AppendMode, AutoMerge, MergeOptions, MergePolicy, Options, SyncPolicy, WriteOptions,
+    AppendMode, AutoMerge, Compression, MergeOptions, MergePolicy, Options, SyncPolicy,
+    WriteOptions,
 };
 pub use recovery::{Cut, RecoveryReport};
 pub use stats::{

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 pub use merge::{AutoMerge, MergeOptions, MergePolicy};
 
+use crate::codec::Codec;
 use crate::error::{Error, Result};
 
 /// The largest segment that a place can address: 2^26 units of 8 bytes.
@@ -50,6 +51,7 @@ pub struct Options {
     pub(crate) value_size_limit: u64,
     pub(crate) append_mode: AppendMode,
     pub(crate) merge: MergePolicy,
+    pub(crate) compression: Compression,
 }
 
 impl Default for Options {
@@ -65,6 +67,7 @@ impl Default for Options {
             value_size_limit: VALUE_SIZE_LIMIT,
             append_mode: AppendMode::default(),
             merge: MergePolicy::default(),
+            compression: Compression::default(),
         }
     }
 }
@@ -149,6 +152,16 @@ impl Options {
         self
     }
 
+    /// How values are compressed that are written from now on. Default: [`Compression::None`].
+    ///
+    /// May differ from one opening to the next: each entry says how its value is stored, and reads
+    /// answer with what was put, however that was. A build without the feature that a value was
+    /// compressed with can't read it, see [`Error::UnsupportedCodec`].
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.compression = compression;
+        self
+    }
+
     /// Refuses the first value that makes no sense, by its name.
     pub(crate) fn check(&self) -> Result<()> {
         let refuse =
@@ -195,6 +208,69 @@ pub enum AppendMode {
 impl Default for AppendMode {
     fn default() -> Self {
         if cfg!(target_os = "linux") { Self::Mapped } else { Self::Positioned }
+    }
+}
+
+/// How values are compressed before they are appended.
+///
+/// Each value by itself, by the writing thread, before it takes any lock. A value is stored as it
+/// is where that makes its entry no larger. Limits of size count before compression.
+///
+/// A value that was compressed is decompressed each time that it is read, into memory of its own,
+/// while others are lent without a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum Compression {
+    /// Values are stored as they are.
+    #[default]
+    None,
+    /// LZ4, in blocks: fast, and good for text and whatever else repeats itself. Needs the feature
+    /// `lz4`.
+    ///
+    /// ```
+    /// use bitcask::{Bitcask, Compression, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let options = Options::default().compression(Compression::lz4());
+    /// let db = Bitcask::open(dir.path(), options)?;
+    /// let page = "all work and no play ".repeat(100);
+    /// db.put("page", &page)?;
+    /// assert_eq!(db.get("page")?.expect("it was put just now"), page);
+    /// assert!(db.stats().live_size < 100);
+    /// # db.close()
+    /// # }
+    /// ```
+    #[cfg(feature = "lz4")]
+    Lz4 {
+        /// Values of fewer bytes are not tried.
+        size_min: u32,
+    },
+}
+
+impl Compression {
+    /// Returns LZ4 for values of 256 bytes and more. Needs the feature `lz4`.
+    #[cfg(feature = "lz4")]
+    pub fn lz4() -> Self {
+        Self::Lz4 { size_min: 256 }
+    }
+
+    /// Returns what compresses values from which size on.
+    pub(crate) fn codec(self) -> Option<(Codec, u64)> {
+        match self {
+            Self::None => None,
+            #[cfg(feature = "lz4")]
+            Self::Lz4 { size_min } => Some((Codec::Lz4, size_min.into())),
+        }
+    }
+
+    /// Returns all that this build has, for values of any size.
+    #[cfg(test)]
+    pub(crate) fn all() -> Vec<Self> {
+        vec![
+            Self::None,
+            #[cfg(feature = "lz4")]
+            Self::Lz4 { size_min: 0 },
+        ]
     }
 }
 

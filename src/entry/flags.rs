@@ -51,6 +51,11 @@ impl Flags {
         if condition { self.with(flag) } else { self }
     }
 
+    pub(super) const fn with_codec(self, number: u8) -> Self {
+        self.with(Self((number as u16) << Self::CODEC_SHIFT))
+    }
+
+    /// The number of the value's codec; 0 for a value that lies there as it was put.
     pub(super) const fn codec(self) -> u8 {
         ((self.0 & Self::CODEC.0) >> Self::CODEC_SHIFT) as u8
     }

@@ -7,6 +7,7 @@
 //! - How bytes get there is the [`Sink`]'s business: copied into a mapping, or written.
 //! - Room for an end entry is always left.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::header::SegmentHeader;
@@ -15,6 +16,7 @@ use super::pick::Picked;
 use super::room::{AHEAD, GROWTH_MIN, Room};
 use super::sink::Sink;
 use super::{Dir, FIRST_OFFSET, Place, Segment, SegmentId};
+use crate::codec::Codec;
 use crate::entry::{BodySum, END_SIZE_MAX, Flags, Header, Mark, Salt, padded};
 use crate::error::Result;
 use crate::fs::{Access, File, Fs};
@@ -29,7 +31,8 @@ const AHEAD_FROM: u64 = 192 << 10;
 pub(crate) struct Draft<'a> {
     pub(crate) header: Header,
     key: &'a [u8],
-    value: &'a [u8],
+    /// As it is stored: owned if it was compressed for this entry.
+    value: Cow<'a, [u8]>,
     body: BodySum,
 }
 
@@ -37,6 +40,23 @@ impl<'a> Draft<'a> {
     /// Sizes have been checked against the limits of the format by the caller.
     pub(crate) fn put(key: &'a [u8], value: &'a [u8], expiry: Option<u64>) -> Self {
         Self::new(Flags::default(), key, value).with_expiry(expiry)
+    }
+
+    /// As `put`, with the value compressed if that makes the entry smaller.
+    pub(crate) fn put_compressed(
+        key: &'a [u8],
+        value: &'a [u8],
+        expiry: Option<u64>,
+        codec: Codec,
+    ) -> Self {
+        let plain = header(Flags::default(), key, value).with_expiry(expiry);
+        let compressed = codec.compress(value).and_then(|stored| {
+            let header = plain.with_codec(codec, u32::try_from(stored.len()).ok()?);
+            (header.entry_size() < plain.entry_size()).then_some((header, stored))
+        });
+        let Some((header, stored)) = compressed else { return Self::put(key, value, expiry) };
+        let body = BodySum::of(key, &stored);
+        Self { header, key, value: Cow::Owned(stored), body }
     }
 
     pub(crate) fn tombstone(key: &'a [u8]) -> Self {
@@ -60,10 +80,8 @@ impl<'a> Draft<'a> {
     }
 
     fn new(flags: Flags, key: &'a [u8], value: &'a [u8]) -> Self {
-        let key_size = u16::try_from(key.len()).unwrap_or(u16::MAX);
-        let value_size = u32::try_from(value.len()).unwrap_or(u32::MAX);
-        let header = Header::new(flags, key_size, value_size);
-        Self { header, key, value, body: BodySum::of(key, value) }
+        let body = BodySum::of(key, value);
+        Self { header: header(flags, key, value), key, value: Cow::Borrowed(value), body }
     }
 
     fn with_expiry(mut self, expiry: Option<u64>) -> Self {
@@ -74,6 +92,12 @@ impl<'a> Draft<'a> {
     pub(crate) fn key(&self) -> &'a [u8] {
         self.key
     }
+}
+
+fn header(flags: Flags, key: &[u8], value: &[u8]) -> Header {
+    let key_size = u16::try_from(key.len()).unwrap_or(u16::MAX);
+    let value_size = u32::try_from(value.len()).unwrap_or(u32::MAX);
+    Header::new(flags, key_size, value_size)
 }
 
 /// The segment that is appended to.
@@ -199,7 +223,7 @@ impl Active {
         let mut header = draft.header;
         header.timestamp = timestamp;
         let encoded = header.encode(draft.body.clone(), Salt::new(place.segment.0, place.offset));
-        for part in [encoded.as_slice(), draft.key, draft.value] {
+        for part in [encoded.as_slice(), draft.key, &draft.value] {
             self.sink.write(&self.room, self.end, part)?;
             self.end += part.len() as u64;
         }

@@ -6,11 +6,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::read::value_aside;
 use super::{Bitcask, Inner};
 use crate::epoch::pin;
 use crate::error::Result;
 use crate::keydir::{Address, SHARD_COUNT};
-use crate::segment::Segment;
+use crate::segment::{Segment, StoredEntry};
 use crate::value::Value;
 
 impl Bitcask {
@@ -68,7 +69,8 @@ impl Iterator for Iter<'_> {
     type Item = Result<(Value, Value)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.entries.next()
+        self.entries
+            .next(|stored| Ok((stored.lend(stored.entry().key_range()), stored.lend_raw_value()?)))
     }
 }
 
@@ -76,7 +78,7 @@ impl Iterator for Keys<'_> {
     type Item = Result<Value>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some(self.entries.next()?.map(|(key, _)| key))
+        self.entries.next(|stored| Ok(stored.lend(stored.entry().key_range())))
     }
 }
 
@@ -109,21 +111,23 @@ impl<'a> Entries<'a> {
         Self { inner, shard: 0, located: Vec::new() }
     }
 
-    fn read(&self, segment: &Arc<Segment>, offset: u64) -> Result<Option<(Value, Value)>> {
+    fn read<T>(
+        &self,
+        segment: &Arc<Segment>,
+        offset: u64,
+        take: impl FnOnce(&StoredEntry<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
         let stored = segment.entry(offset)?;
-        self.inner.check(&stored)?;
+        value_aside(self.inner.check(&stored))?;
         let entry = stored.entry();
         if entry.header.expiry.is_some() && entry.header.is_expired(self.inner.clock.now()) {
             return Ok(None);
         }
-        Ok(Some((stored.lend(entry.key_range()), stored.lend(entry.value_range()))))
+        take(&stored).map(Some)
     }
-}
 
-impl Iterator for Entries<'_> {
-    type Item = Result<(Value, Value)>;
-
-    fn next(&mut self) -> Option<Self::Item> {
+    /// Returns what is taken of the next entry.
+    fn next<T>(&mut self, take: impl Fn(&StoredEntry<'_>) -> Result<T>) -> Option<Result<T>> {
         loop {
             while let Some((segment, offset)) = self.located.pop() {
                 // Entries are read in the order of hash bits, so each is anywhere in the log.
@@ -131,7 +135,7 @@ impl Iterator for Entries<'_> {
                 if let Some((segment, offset)) = self.located.get(soon) {
                     segment.prefetch(*offset);
                 }
-                if let Some(pair) = self.read(&segment, offset).transpose() {
+                if let Some(pair) = self.read(&segment, offset, &take).transpose() {
                     return Some(pair);
                 }
             }

@@ -83,7 +83,7 @@ impl Bitcask {
                 match self.inner.locate_hashed(hash, key.as_ref(), &guard)? {
                     Some(located) => {
                         self.inner.check(&located.stored)?;
-                        read(at, Some(located.stored.entry().value()));
+                        read(at, Some(&located.stored.raw_value()?));
                     }
                     None => read(at, None),
                 }

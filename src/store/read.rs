@@ -7,7 +7,7 @@
 
 use super::{Bitcask, Inner};
 use crate::epoch::{Guard, pin};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::keydir::{Address, Found, KeyHash, Lookup, Shard};
 use crate::segment::StoredEntry;
 use crate::value::Value;
@@ -24,10 +24,13 @@ impl Bitcask {
     ///
     /// The value is lent from the mapped segment, without a copy; see [`Value`] for what holding
     /// it means. Costs a look-up and a read of the entry: a disk read if its page is not cached.
+    /// A value that was stored compressed is decompressed into memory of its own.
     ///
     /// # Errors
     ///
-    /// [`Corrupt`](crate::Error::Corrupt) if the entry does not check.
+    /// [`Corrupt`](Error::Corrupt) if the entry does not check;
+    /// [`UnsupportedCodec`](Error::UnsupportedCodec) if its value is compressed with a codec that
+    /// this build lacks.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         self.inner.get(key.as_ref())
     }
@@ -35,7 +38,8 @@ impl Bitcask {
     /// Calls a closure with the value of a key, and returns what it makes of it; `None`, without a
     /// call, if the key is absent or expired.
     ///
-    /// The fastest way to read: no lock, no allocation, no system call if the value is mapped. No
+    /// The fastest way to read: no lock, no allocation, no system call if the value is mapped; one
+    /// allocation if it is stored compressed. No
     /// lock is held while the closure runs, so it may use the store; but memory of the keydir that
     /// was replaced meanwhile, and the disk space that [`clear`](Self::clear) sets free, stay
     /// occupied until it returns. Now and then a get is the one that gives such memory back to the
@@ -64,7 +68,7 @@ impl Bitcask {
         let guard = pin();
         let Some(located) = self.inner.locate(key.as_ref(), &guard)? else { return Ok(None) };
         self.inner.check(&located.stored)?;
-        Ok(Some(read(located.stored.entry().value())))
+        Ok(Some(read(&located.stored.raw_value()?)))
     }
 
     /// Replaces the content of a buffer by the value of a key, and says whether there is one; if
@@ -98,7 +102,7 @@ impl Inner {
     /// Returns the value of an entry, checked as the options say.
     pub(super) fn value(&self, Located { stored, .. }: &Located<'_>) -> Result<Value> {
         self.check(stored)?;
-        Ok(stored.lend(stored.entry().value_range()))
+        stored.lend_raw_value()
     }
 
     /// Checks an entry that is read. Its checksum only if the options say so, but that its value is
@@ -160,7 +164,7 @@ impl Inner {
         let expired = entry.header.expiry.is_some() && entry.header.is_expired(self.clock.now());
         if expired {
             // Nobody looks at the value of an absent key, and a damaged expiry must not hide it.
-            self.check(&stored)?;
+            value_aside(self.check(&stored))?;
         }
         Ok(Some(Located { stored, expired }))
     }

@@ -246,7 +246,8 @@ impl Inner {
         Ok(Outcome { applied: true, existed })
     }
 
-    /// Makes an entry of a change, with limits checked and sums taken, outside all locks.
+    /// Makes an entry of a change, with limits checked, its value compressed where that is asked for
+    /// and helps, and sums taken, outside all locks.
     pub(super) fn draft<'a>(
         &self,
         key: &'a [u8],
@@ -264,7 +265,13 @@ impl Inner {
         if size > limit {
             return Err(Error::ValueTooLarge { size, limit });
         }
-        Ok(Draft::put(key, value, ttl.map(|ttl| self.clock.after(ttl))))
+        let expiry = ttl.map(|ttl| self.clock.after(ttl));
+        Ok(match self.options.compression.codec() {
+            Some((codec, size_min)) if size >= size_min => {
+                Draft::put_compressed(key, value, expiry, codec)
+            }
+            _ => Draft::put(key, value, expiry),
+        })
     }
 
     fn meets(&self, current: Option<&Located<'_>>, expected: &Expected<'_>) -> Result<bool> {
