@@ -61,12 +61,12 @@ mod lz4 {
     use lz4_flex::block::{compress_into, decompress_into, get_maximum_output_size};
 
     /// The largest input that other implementations of LZ4 take.
-    const RAW_SIZE_LIMIT: usize = 0x7E00_0000;
+    const RAW_SIZE_LIMIT: u32 = 0x7E00_0000;
     /// What a stored byte can grow to at most: a length that goes on is a byte for each 255.
     const RATIO_MAX: u64 = 255;
 
     pub(super) fn compress(raw: &[u8]) -> Option<Vec<u8>> {
-        if raw.len() > RAW_SIZE_LIMIT {
+        if raw.len() > RAW_SIZE_LIMIT as usize {
             return None;
         }
         let mut stored = zeroed(get_maximum_output_size(raw.len()))?;
@@ -78,10 +78,10 @@ mod lz4 {
     }
 
     pub(super) fn decompress(stored: &[u8], raw_size: u32) -> Result<Vec<u8>, &'static str> {
-        let size = raw_size as usize;
-        if size > RAW_SIZE_LIMIT || u64::from(raw_size) > RATIO_MAX * stored.len() as u64 {
+        if raw_size > RAW_SIZE_LIMIT || u64::from(raw_size) > RATIO_MAX * stored.len() as u64 {
             return Err("the size before compression is more than LZ4 can have compressed");
         }
+        let size = raw_size as usize;
         let mut raw = zeroed(size).ok_or("the decompressed value does not fit in memory")?;
         match decompress_into(stored, &mut raw) {
             Ok(written) if written == size => Ok(raw),
@@ -103,19 +103,16 @@ mod lz4 {
 
         /// Values of all kinds: empty, short, runs, repeats, and what does not compress.
         fn values() -> Vec<Vec<u8>> {
-            let mut noise = 1_u32;
-            let mut noisy = |size: usize| -> Vec<u8> {
-                let mut next = || {
-                    noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                    noise.to_be_bytes()[0]
-                };
-                (0..size).map(|_| next()).collect()
+            let mut state = 1_u32;
+            let mut noise = || {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                state.to_be_bytes()[0]
             };
             let mut values = Vec::new();
             for size in [0, 1, 4, 12, 13, 14, 64, 255, 1000, 70_000] {
                 values.push(vec![7; size]);
                 values.push(b"abcdefg".iter().copied().cycle().take(size).collect());
-                values.push(noisy(size));
+                values.push((0..size).map(|_| noise()).collect());
             }
             values
         }
@@ -137,7 +134,7 @@ mod lz4 {
             let refusal = Err("the size before compression is more than LZ4 can have compressed");
             assert_eq!(decompress(&[0xff; 10], 2551), refusal);
             assert_eq!(decompress(&[], 1), refusal);
-            assert_eq!(decompress(&vec![0xff; 9 << 20], RAW_SIZE_LIMIT as u32 + 1), refusal);
+            assert_eq!(decompress(&vec![0xff; 9 << 20], RAW_SIZE_LIMIT + 1), refusal);
             // The most that ten bytes can be: a run with a long length, and the literals at its end.
             let mut densest = vec![0x1f, b'x', 1, 0];
             densest.extend([255, 255, 255, 255, 254, 0]);

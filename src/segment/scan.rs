@@ -122,7 +122,8 @@ pub(crate) fn for_each_sealed(
 pub(crate) fn key_at(file: &File, id: SegmentId, offset: u64, end: u64) -> Result<Vec<u8>> {
     let mut key = Vec::new();
     match Window::new(file, end).checked(id, offset, &mut key)? {
-        Ok(Some(_)) => Ok(key),
+        // The key can be read whether or not the value can.
+        Ok(Some(_)) | Err(Invalid::UnknownCodec(_)) => Ok(key),
         Ok(None) => Err(Error::corrupt(file.path(), offset, "there is no entry here")),
         Err(invalid) => Err(refusal(file.path(), offset, invalid)),
     }

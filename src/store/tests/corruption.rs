@@ -10,22 +10,31 @@ use crate::options::WriteOptions;
 /// A store of two sealed segments with hints, and two unsealed ones, the first of which is known
 /// to be durable by a mark in the second.
 fn small(lab: Lab) -> Told {
-    let options = lab.options.clone().segment_entries(3).segment_size(512);
+    small_with(lab, Compression::None)
+}
+
+/// The same with values that are stored compressed, if they are: they take about as much.
+fn small_with(lab: Lab, compression: Compression) -> Told {
+    let repeat = if compression == Compression::None { 1 } else { 40 };
+    let value = |word: &str| word.repeat(repeat);
+    let options = lab.options.clone().segment_entries(3).segment_size(512).compression(compression);
     let mut story = Story::begin(lab.with(options));
     let ttl = WriteOptions::new().ttl(Duration::from_secs(1 << 20));
-    story.put("a", "one");
-    story.put_with("b", "two", ttl);
-    story.put("c", "three");
-    story.batch(&[("a", "four"), ("d", "five")], &["c"]);
-    story.put("e", "six");
+    story.put("a", &value("one"));
+    story.put_with("b", &value("two"), ttl);
+    story.put("c", &value("three"));
+    story.batch(&[("a", &value("four")), ("d", &value("five"))], &["c"]);
+    story.put("e", &value("six"));
     story.seal();
-    story.put_with("f", "seven", ttl);
+    story.put_with("f", &value("seven"), ttl);
     story.delete("b");
     story.sync();
-    story.put("a", "eight");
+    story.put("a", &value("eight"));
     story.sync();
-    story.batch(&[("g", "nine")], &["d"]);
+    story.batch(&[("g", &value("nine"))], &["d"]);
     let told = story.killed();
+    let compressed = log_entries(&told.lab).iter().filter(|entry| entry.raw_size.is_some()).count();
+    assert_eq!(compressed, if repeat == 1 { 0 } else { 9 });
     assert_eq!((told.lab.logs().len(), told.lab.hints().len()), (4, 2));
     told
 }
@@ -154,14 +163,18 @@ fn sweep(told: &Told, files: impl Fn(&Path) -> bool) {
 
 #[test]
 fn any_byte_of_the_sealed_segments_damaged() {
-    let told = small(Lab::new());
-    sweep(&told, |path| path.ends_with("0000000001.log") || path.ends_with("0000000002.log"));
+    for compression in Compression::all() {
+        let told = small_with(Lab::new(), compression);
+        sweep(&told, |path| path.ends_with("0000000001.log") || path.ends_with("0000000002.log"));
+    }
 }
 
 #[test]
 fn any_byte_of_the_unsealed_segments_damaged() {
-    let told = small(Lab::new());
-    sweep(&told, |path| path.ends_with("0000000003.log") || path.ends_with("0000000004.log"));
+    for compression in Compression::all() {
+        let told = small_with(Lab::new(), compression);
+        sweep(&told, |path| path.ends_with("0000000003.log") || path.ends_with("0000000004.log"));
+    }
 }
 
 #[test]

@@ -27,10 +27,11 @@ use crate::epoch::pin;
 use crate::fs::twin::{Twin, Unsynced};
 use crate::keydir::SHARD_COUNT;
 use crate::manifest::Manifest;
-use crate::options::{AppendMode, WriteOptions};
+use crate::options::{AppendMode, Compression, WriteOptions};
 use crate::segment::{FIRST_OFFSET, FileKind, Place, SegmentId};
 
 mod collisions;
+mod compression;
 mod marks;
 mod merge;
 mod merge_beside;
@@ -196,7 +197,7 @@ fn raw(db: &Bitcask) -> Model {
             stored.check().unwrap();
             let entry = stored.entry();
             assert!(!entry.header.is_tombstone(), "a slot names a tombstone");
-            let (value, expiry) = (entry.value().to_vec(), entry.header.expiry);
+            let (value, expiry) = (stored.raw_value().unwrap().into_owned(), entry.header.expiry);
             let twice = model.insert(entry.key().to_vec(), Stored { value, expiry });
             assert_eq!(twice, None, "two slots name entries of one key");
         }
@@ -287,7 +288,9 @@ struct LogEntry {
     place: Place,
     flags: Flags,
     key: Vec<u8>,
+    /// As it is stored.
     value: Vec<u8>,
+    raw_size: Option<u32>,
     timestamp: u64,
     expiry: Option<u64>,
     mark: Option<Mark>,
@@ -310,6 +313,7 @@ fn log_entries(lab: &Lab) -> Vec<LogEntry> {
                 flags: header.flags,
                 key: entry.key().to_vec(),
                 value: entry.value().to_vec(),
+                raw_size: header.raw_size,
                 timestamp: header.timestamp,
                 expiry: header.expiry,
                 mark: header.mark,

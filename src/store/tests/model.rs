@@ -14,6 +14,7 @@ use std::cmp::Ordering;
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any};
 use proptest::prop_oneof;
+use proptest::sample::select;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
 use super::*;
@@ -139,10 +140,13 @@ fn options() -> impl Strategy<Value = Options> {
         1 => Just(SyncPolicy::Always),
     ];
     let entries = prop_oneof![1 => Just(u64::MAX), 1 => 1..8_u64];
-    (512..4096_u64, entries, policy, any::<bool>()).prop_map(|(size, entries, policy, verify)| {
-        let options = Options::new().segment_size(size).segment_entries(entries);
-        options.sync(policy).verify_reads(verify)
-    })
+    let compression = select(Compression::all());
+    (512..4096_u64, entries, policy, any::<bool>(), compression).prop_map(
+        |(size, entries, policy, verify, compression)| {
+            let options = Options::new().segment_size(size).segment_entries(entries);
+            options.sync(policy).verify_reads(verify).compression(compression)
+        },
+    )
 }
 
 /// A store and the model of it, side by side.

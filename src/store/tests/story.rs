@@ -155,7 +155,8 @@ pub(super) struct Told {
 fn cores(lab: &Lab) -> BTreeMap<Place, Place> {
     let core = |entry: &LogEntry| {
         let optional = u64::from(entry.expiry.is_some()) + u64::from(entry.mark.is_some());
-        let size = 20 + 8 * optional + (entry.key.len() + entry.value.len()) as u64;
+        let raw_size = if entry.raw_size.is_some() { 4 } else { 0 };
+        let size = 20 + 8 * optional + raw_size + (entry.key.len() + entry.value.len()) as u64;
         let Place { segment, offset } = entry.place;
         let end = Place::new(segment, (offset + size).next_multiple_of(8));
         (end, Place::new(segment, offset + size))
