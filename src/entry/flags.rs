@@ -77,6 +77,8 @@ impl std::fmt::Debug for Flags {
             (Self::MARK_ONLY, "mark only"),
         ];
         let set = names.iter().filter(|(flag, _)| self.has(*flag)).map(|(_, name)| *name);
-        write!(f, "{:#06x} {:?}", self.0, set.collect::<Vec<_>>())
+        let codec = (self.codec() != 0).then(|| format!("codec {}", self.codec()));
+        let set: Vec<_> = set.map(str::to_owned).chain(codec).collect();
+        write!(f, "{:#06x} {set:?}", self.0)
     }
 }

@@ -5,13 +5,22 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bitcask::{Bitcask, Options, RecoveryReport};
+use bitcask::{Batch, Bitcask, Error, Options, RecoveryReport};
 
 type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Whether this build can read the stores with compressed values.
+const LZ4: bool = cfg!(feature = "lz4");
+
+/// The stores that this build can read.
+fn readable() -> impl Iterator<Item = &'static str> {
+    let names = ["v1-closed", "v1-killed", "v1-lz4-closed", "v1-lz4-killed"];
+    names.into_iter().filter(|name| LZ4 || !name.contains("lz4"))
+}
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
@@ -74,8 +83,10 @@ fn open_copy(name: &str) -> RecoveryReport {
 
 #[test]
 fn a_store_of_version_1_that_was_closed_in_order_opens() {
-    let report = open_copy("v1-closed");
-    assert!(report.is_clean(), "{report:?}");
+    for name in readable().filter(|name| name.contains("closed")) {
+        let report = open_copy(name);
+        assert!(report.is_clean(), "{report:?}");
+    }
 }
 
 #[test]
@@ -87,8 +98,80 @@ fn a_store_of_version_1_that_was_killed_is_recovered_whole() {
 }
 
 #[test]
+fn a_store_with_compressed_values_that_was_killed_is_recovered_whole() {
+    if LZ4 {
+        let report = open_copy("v1-lz4-killed");
+        assert_eq!(report.recovered_segments, 1);
+        assert!(report.cuts.is_empty(), "{report:?}");
+    }
+}
+
+/// Returns whether an error says that this build lacks LZ4, and where.
+fn lacks_lz4(error: &Error) -> bool {
+    let Error::UnsupportedCodec { path, offset, codec: 1 } = error else { return false };
+    let said = error.to_string();
+    assert!(said.contains(&path.display().to_string()) && said.contains("codec 1"), "{said}");
+    error.is_unsupported() && said.contains(&format!("offset {offset} "))
+}
+
+#[test]
+fn a_build_without_lz4_reads_what_is_not_compressed_and_refuses_the_rest_by_name() {
+    if LZ4 {
+        return;
+    }
+    let store = fixture("v1-lz4-closed");
+    let (dir, mut expected) = (copy(&store), expected(&store));
+    let compressed = ["batch 1", "batch 2", "key 3", "key 4", "key 5", "lives long"];
+    let compressed = BTreeSet::from(compressed.map(|key| key.as_bytes().to_vec()));
+    let db = Bitcask::open(dir.path(), Options::default()).unwrap();
+    assert_eq!(db.get("is gone").unwrap(), None);
+    for (key, value) in &expected {
+        assert!(db.contains_key(key).unwrap());
+        match db.get(key) {
+            Ok(found) => assert!(found.unwrap() == *value && !compressed.contains(key)),
+            Err(error) => assert!(lacks_lz4(&error) && compressed.contains(key), "{error}"),
+        }
+    }
+    let keys: BTreeSet<Vec<u8>> = db.keys().map(|key| key.unwrap().into()).collect();
+    assert!(keys.iter().eq(expected.keys()));
+    let (read, refused): (Vec<_>, Vec<_>) = db.iter().partition(Result::is_ok);
+    assert_eq!((read.len(), refused.len()), (expected.len() - 6, 6));
+    assert!(refused.iter().all(|pair| lacks_lz4(pair.as_ref().unwrap_err())));
+    assert!(lacks_lz4(&db.update("key 3", |_| Some("new")).unwrap_err()));
+
+    // Nothing of this reads a value: the store is whole again.
+    db.put("key 3", "new").unwrap();
+    db.delete("key 4").unwrap();
+    let batch = Batch::new().put("key 5", "new").put("batch 1", "new").delete("batch 2");
+    db.write(batch.put("lives long", "new")).unwrap();
+    for key in compressed {
+        expected.insert(key, b"new".to_vec());
+    }
+    expected.retain(|key, _| key != b"key 4" && key != b"batch 2");
+    assert_eq!(pairs(&db), expected);
+    db.close().unwrap();
+    assert_eq!(pairs(&Bitcask::open(dir.path(), Options::default()).unwrap()), expected);
+}
+
+#[test]
+fn a_build_without_lz4_does_not_cut_compressed_entries_off_an_unsealed_log() {
+    if LZ4 {
+        return;
+    }
+    let dir = copy(&fixture("v1-lz4-killed"));
+    let before = files(dir.path());
+    for read_only in [true, false] {
+        let error = Bitcask::open(dir.path(), Options::new().read_only(read_only)).unwrap_err();
+        assert!(lacks_lz4(&error), "{error}");
+        let mut after = files(dir.path());
+        after.retain(|path, _| !path.ends_with("LOCK"));
+        assert_eq!(after, before);
+    }
+}
+
+#[test]
 fn a_store_of_version_1_opens_without_its_hints() {
-    for name in ["v1-closed", "v1-killed"] {
+    for name in readable() {
         let store = fixture(name);
         let dir = copy(&store);
         for path in files(dir.path()).into_keys() {
@@ -98,27 +181,29 @@ fn a_store_of_version_1_opens_without_its_hints() {
         }
         let db = Bitcask::open(dir.path(), Options::default()).unwrap();
         assert_eq!(pairs(&db), expected(&store), "{name}");
-        assert!(db.recovery().rebuilt_hints > 0);
+        assert!(db.recovery().rebuilt_hints > 0 || name == "v1-lz4-killed");
     }
 }
 
 #[test]
 fn hints_of_version_1_are_rebuilt_byte_for_byte() {
-    let store = fixture("v1-closed");
-    let dir = copy(&store);
-    let is_hint = |path: &Path| path.extension().is_some_and(|extension| extension == "hint");
-    for path in files(dir.path()).into_keys().filter(|path| is_hint(path)) {
-        fs::remove_file(path).unwrap();
-    }
-    Bitcask::open(dir.path(), Options::default()).unwrap().close().unwrap();
-    for (path, bytes) in files(&store).into_iter().filter(|(path, _)| is_hint(path)) {
-        assert_eq!(fs::read(dir.path().join(path.file_name().unwrap())).unwrap(), bytes);
+    for name in readable().filter(|name| name.contains("closed")) {
+        let store = fixture(name);
+        let dir = copy(&store);
+        let is_hint = |path: &Path| path.extension().is_some_and(|extension| extension == "hint");
+        for path in files(dir.path()).into_keys().filter(|path| is_hint(path)) {
+            fs::remove_file(path).unwrap();
+        }
+        Bitcask::open(dir.path(), Options::default()).unwrap().close().unwrap();
+        for (path, bytes) in files(&store).into_iter().filter(|(path, _)| is_hint(path)) {
+            assert_eq!(fs::read(dir.path().join(path.file_name().unwrap())).unwrap(), bytes);
+        }
     }
 }
 
 #[test]
 fn a_store_of_version_1_is_read_in_place_and_left_as_it_was() {
-    for name in ["v1-closed", "v1-killed"] {
+    for name in readable() {
         let store = fixture(name);
         let before = files(&store);
         let db = Bitcask::open(&store, Options::new().read_only(true)).unwrap();

@@ -143,7 +143,7 @@ fn damage_to_compressed_bytes_that_are_not_checked_gives_an_error_or_a_value_of_
         let (mut errors, mut wrong) = (0, 0);
         // The raw size, and the value.
         for at in (20..24).chain(start..start + stored.value.len()) {
-            for to in 0..=255_u8 {
+            for to in (0..=255_u8).step_by(17) {
                 let image = lab.on(lab.twin.fork());
                 let mut same = false;
                 change(&image, |bytes| same = std::mem::replace(&mut bytes[at], to) == to);
@@ -167,7 +167,7 @@ fn damage_to_compressed_bytes_that_are_not_checked_gives_an_error_or_a_value_of_
                 }
             }
         }
-        assert!(errors > 1000 && wrong > 1000, "{errors} {wrong}");
+        assert!(errors > 100 && wrong > 100, "{errors} {wrong}");
     }
 }
 
@@ -213,15 +213,16 @@ fn forge(lab: &Lab, change_header: impl FnOnce(&mut Header)) {
     });
 }
 
-/// Makes the value of the first entry, a put without optional fields, one of a codec that no build
-/// has.
+/// Makes the value of the first entry one of a codec that no build has.
 fn forge_codec(lab: &Lab) {
     change(lab, |bytes| {
         let entry = Entry::decode(bytes).unwrap().unwrap();
         let (key, value) = (entry.key().to_vec(), entry.value().to_vec());
         let (value, _) = value.split_at(value.len() - 4);
-        let mut head = bytes[..24].to_vec();
-        head[6..8].copy_from_slice(&(3_u16 << 7).to_be_bytes());
+        // The last of the optional fields is the one that comes with a codec.
+        let mut head = bytes[..entry.header.size() + 4].to_vec();
+        head[6] |= 1;
+        head[7] |= 0x80;
         head[8..12].copy_from_slice(&u32::try_from(value.len()).unwrap().to_be_bytes());
         let header = Header::decode(&head).unwrap().unwrap();
         let encoded = header.encode(BodySum::of(&key, value), Salt::new(1, 64));
@@ -301,6 +302,24 @@ fn a_value_of_an_unknown_codec_can_be_overwritten_and_deleted() {
             check(&lab.reopen(db), &expected);
         }
     }
+}
+
+#[test]
+fn a_value_of_an_unknown_codec_expires() {
+    let lab = Lab::new();
+    let db = lab.open();
+    let ttl = WriteOptions::new().ttl(Duration::from_secs(10));
+    db.put_with("unknown", "a value", ttl).unwrap();
+    db.close().unwrap();
+    forge_codec(&lab);
+    let db = lab.open();
+    assert!(is_unknown(&db.get("unknown").unwrap_err()));
+    lab.hands.advance(Duration::from_secs(20));
+    assert_eq!(db.get("unknown").unwrap(), None);
+    assert!(!db.contains_key("unknown").unwrap());
+    assert_eq!(db.iter().count(), 0);
+    assert!(db.insert_new("unknown", "new").unwrap());
+    check(&db, &model([("unknown", "new")]));
 }
 
 #[test]
