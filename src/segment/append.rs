@@ -43,6 +43,7 @@ impl<'a> Draft<'a> {
     }
 
     /// As `put`, with the value compressed if that makes the entry smaller.
+    #[inline(never)]
     pub(crate) fn put_compressed(
         key: &'a [u8],
         value: &'a [u8],

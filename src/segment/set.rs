@@ -257,10 +257,11 @@ impl StoredEntry<'_> {
     }
 
     /// The same, to be kept.
+    #[inline]
     pub(crate) fn lend_raw_value(&self) -> Result<Value> {
-        match self.raw_value()? {
-            Cow::Borrowed(_) => Ok(self.lend(self.entry().value_range())),
-            Cow::Owned(bytes) => Ok(Value::from(bytes)),
+        match self.header.raw_size {
+            None => Ok(self.lend(self.entry().value_range())),
+            Some(_) => Ok(Value::from(self.raw_value()?.into_owned())),
         }
     }
 

@@ -100,6 +100,7 @@ impl Inner {
     }
 
     /// Returns the value of an entry, checked as the options say.
+    #[inline]
     pub(super) fn value(&self, Located { stored, .. }: &Located<'_>) -> Result<Value> {
         self.check(stored)?;
         stored.lend_raw_value()

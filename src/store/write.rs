@@ -248,6 +248,7 @@ impl Inner {
 
     /// Makes an entry of a change, with limits checked, its value compressed where that is asked for
     /// and helps, and sums taken, outside all locks.
+    #[inline]
     pub(super) fn draft<'a>(
         &self,
         key: &'a [u8],
