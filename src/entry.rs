@@ -383,17 +383,10 @@ impl<'a> Entry<'a> {
     /// Returns the value as it was put: decompressed if it is compressed, else without a copy.
     #[inline]
     pub(crate) fn raw_value(&self) -> Result<Cow<'a, [u8]>, Invalid> {
-        match self.header.raw_size {
-            None => Ok(Cow::Borrowed(self.value())),
-            Some(raw_size) => self.decompress(raw_size).map(Cow::Owned),
-        }
-    }
-
-    #[cold]
-    fn decompress(&self, raw_size: u32) -> Result<Vec<u8>, Invalid> {
+        let Some(raw_size) = self.header.raw_size else { return Ok(Cow::Borrowed(self.value())) };
         let number = self.header.flags.codec();
         let codec = Codec::from_number(number).ok_or(Invalid::UnknownCodec(number))?;
-        codec.decompress(self.value(), raw_size).map_err(Invalid::Value)
+        codec.decompress(self.value(), raw_size).map(Cow::Owned).map_err(Invalid::Value)
     }
 
     pub(crate) fn check(&self, salt: Salt) -> Result<(), Invalid> {
