@@ -214,7 +214,7 @@ impl Default for AppendMode {
 /// How values are compressed before they are appended.
 ///
 /// Each value by itself, by the writing thread, before it takes any lock. A value is stored as it
-/// is where that makes its entry no larger. Limits of size count before compression.
+/// is unless compression makes its whole entry smaller. Limits of size count before compression.
 ///
 /// A value that was compressed is decompressed each time that it is read, into memory of its own,
 /// while others are lent without a copy.

@@ -39,11 +39,10 @@ impl Bitcask {
     /// call, if the key is absent or expired.
     ///
     /// The fastest way to read: no lock, no allocation, no system call if the value is mapped; one
-    /// allocation if it is stored compressed. No
-    /// lock is held while the closure runs, so it may use the store; but memory of the keydir that
-    /// was replaced meanwhile, and the disk space that [`clear`](Self::clear) sets free, stay
-    /// occupied until it returns. Now and then a get is the one that gives such memory back to the
-    /// system.
+    /// allocation if it is stored compressed. No lock is held while the closure runs, so it may use
+    /// the store; but memory of the keydir that was replaced meanwhile, and the disk space that
+    /// [`clear`](Self::clear) sets free, stay occupied until it returns. Now and then a get is the
+    /// one that gives such memory back to the system.
     ///
     /// # Errors
     ///
