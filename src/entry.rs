@@ -179,8 +179,7 @@ impl Header {
 
     /// The header of a copy in another place: what was said of the log around it is gone.
     pub(crate) fn for_copy(self, collides: bool) -> Self {
-        let about_the_log = Flags::CONTINUES.with(Flags::MARK).with(Flags::COLLIDES);
-        let flags = self.flags.without(about_the_log).with_if(collides, Flags::COLLIDES);
+        let flags = self.flags.without_the_log().with_if(collides, Flags::COLLIDES);
         Self { flags, mark: None, ..self }
     }
 

@@ -67,7 +67,8 @@ impl<'a> Draft<'a> {
     /// An entry as it was appended before, with its value as it is and its sum taken already.
     pub(crate) fn copy(picked: &Picked<'a>, collides: bool) -> Self {
         let Picked { key, value, ref body, .. } = *picked;
-        Self { header: picked.header.for_copy(collides), key, value, body: body.clone() }
+        let (header, value) = (picked.header.for_copy(collides), Cow::Borrowed(value));
+        Self { header, key, value, body: body.clone() }
     }
 
     /// An entry for its mark alone.

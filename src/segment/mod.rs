@@ -14,12 +14,14 @@ pub(crate) mod room;
 pub(crate) mod scan;
 mod set;
 mod sink;
+mod stored;
 
 use std::path::{Path, PathBuf};
 
 use crate::entry::{ALIGNMENT, Mark};
 
-pub(crate) use set::{Segment, Segments, StoredEntry, open_listed};
+pub(crate) use set::{Segment, Segments, open_listed};
+pub(crate) use stored::{StoredEntry, value_aside};
 
 /// The size of a segment's header, and so the offset of its first entry.
 pub(crate) const FIRST_OFFSET: u64 = header::SIZE as u64;

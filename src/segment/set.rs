@@ -19,13 +19,14 @@ use parking_lot::Mutex;
 use super::header::{Identity, Kind, SegmentHeader};
 use super::hint::Summary;
 use super::map::Bytes;
+use super::stored::StoredEntry;
 use super::{Dir, SegmentId};
-use crate::entry::{Entry, HEADER_SIZE_MAX, Header, Invalid, Salt};
+use crate::entry::{HEADER_SIZE_MAX, Header, Invalid};
 use crate::epoch::{Guard, Published, pin};
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs};
 use crate::prefetch::prefetch;
-use crate::value::{Lend, Value};
+use crate::value::Lend;
 
 /// As many segments as a slot's number can tell apart.
 pub(crate) const SEGMENTS_LIMIT: u64 = 1 << 18;
@@ -173,7 +174,7 @@ impl Segment {
         Error::corrupt(&self.path, offset, reason)
     }
 
-    fn invalid(&self, offset: u64, invalid: Invalid) -> Error {
+    pub(super) fn invalid(&self, offset: u64, invalid: Invalid) -> Error {
         refusal(&self.path, offset, invalid)
     }
 }
@@ -204,87 +205,6 @@ pub(crate) fn refusal(path: &Path, offset: u64, invalid: Invalid) -> Error {
 /// Opens a segment that the manifest or the log names.
 pub(crate) fn open_listed(fs: &Fs, path: &Path) -> Result<File> {
     fs.open_if_exists(path)?.ok_or_else(|| Error::MissingSegment { path: path.to_path_buf() })
-}
-
-/// An entry as it lies in a segment.
-#[derive(Debug)]
-pub(crate) struct StoredEntry<'a> {
-    segment: &'a Arc<Segment>,
-    offset: u64,
-    header: Header,
-    bytes: Cow<'a, [u8]>,
-}
-
-impl StoredEntry<'_> {
-    pub(crate) fn entry(&self) -> Entry<'_> {
-        Entry::new(self.header, &self.bytes)
-    }
-
-    pub(crate) fn timestamp(&self) -> u64 {
-        self.header.timestamp
-    }
-
-    /// Returns whether the entry is one of this key.
-    pub(crate) fn is_of(&self, key: &[u8]) -> Result<bool> {
-        if self.entry().key() == key {
-            return Ok(true);
-        }
-        // Another key with the same 76 bits, or the same key, damaged.
-        value_aside(self.check())?;
-        Ok(false)
-    }
-
-    /// Accounts that no slot names the entry any more.
-    pub(crate) fn lost(&self) {
-        self.segment.lost(self.header.entry_size());
-    }
-
-    /// Checks the entry's checksum, and that this build can read its value.
-    pub(crate) fn check(&self) -> Result<()> {
-        let salt = Salt::new(self.segment.id.0, self.offset);
-        self.entry().check(salt).map_err(|invalid| self.segment.invalid(self.offset, invalid))
-    }
-
-    /// Checks that this build can read the entry's value, and nothing else.
-    pub(crate) fn understood(&self) -> Result<()> {
-        self.header.understood().map_err(|invalid| self.segment.invalid(self.offset, invalid))
-    }
-
-    /// Returns the value as it was put: decompressed if it is compressed, else without a copy.
-    #[inline]
-    pub(crate) fn raw_value(&self) -> Result<Cow<'_, [u8]>> {
-        self.entry().raw_value().map_err(|invalid| self.segment.invalid(self.offset, invalid))
-    }
-
-    /// The same, to be kept.
-    #[inline]
-    pub(crate) fn lend_raw_value(&self) -> Result<Value> {
-        match self.header.raw_size {
-            None => Ok(self.lend(self.entry().value_range())),
-            Some(_) => Ok(Value::from(self.raw_value()?.into_owned())),
-        }
-    }
-
-    /// Makes a part of the entry, as it is stored, a value that keeps the segment readable.
-    pub(crate) fn lend(&self, part: Range<usize>) -> Value {
-        match &self.bytes {
-            Cow::Borrowed(_) => {
-                let start = usize::try_from(self.offset).unwrap_or(usize::MAX);
-                let range = start.saturating_add(part.start)..start.saturating_add(part.end);
-                Value::new(Arc::clone(self.segment) as Arc<dyn Lend>, range)
-            }
-            Cow::Owned(bytes) => Value::from(bytes.get(part).unwrap_or_default().to_vec()),
-        }
-    }
-}
-
-/// Lets an entry pass whose value this build can't decompress, where nobody asks for the value.
-/// Everything else of it has been checked by then.
-pub(crate) fn value_aside(checked: Result<()>) -> Result<()> {
-    match checked {
-        Err(Error::UnsupportedCodec { .. }) => Ok(()),
-        other => other,
-    }
 }
 
 /// So often it is tried to let go of segments: each try frees some, unless somebody reads.

@@ -6,12 +6,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::read::value_aside;
 use super::{Bitcask, Inner};
 use crate::epoch::pin;
 use crate::error::Result;
 use crate::keydir::{Address, SHARD_COUNT};
-use crate::segment::{Segment, StoredEntry};
+use crate::segment::{Segment, StoredEntry, value_aside};
 use crate::value::Value;
 
 impl Bitcask {

@@ -7,9 +7,9 @@
 
 use super::{Bitcask, Inner};
 use crate::epoch::{Guard, pin};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::keydir::{Address, Found, KeyHash, Lookup, Shard};
-use crate::segment::StoredEntry;
+use crate::segment::{StoredEntry, value_aside};
 use crate::value::Value;
 
 /// A key's newest entry.

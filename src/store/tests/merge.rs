@@ -54,7 +54,7 @@ pub(super) fn step_to_copy(db: &Bitcask, merge: &mut Merge) {
 pub(super) fn finish_on(host: &impl Host, mut merge: Merge) -> MergeReport {
     while merge.step(host).unwrap().is_some() {}
     assert!(!merge.is_pending());
-    merge.report(Duration::ZERO, false)
+    merge.report(false)
 }
 
 pub(super) fn finish(db: &Bitcask, merge: Merge) -> MergeReport {

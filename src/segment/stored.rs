@@ -1,0 +1,91 @@
+//! An entry where it lies: whose it is, whether it checks, and its value as it was put.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::Segment;
+use crate::entry::{Entry, Header, Salt};
+use crate::error::{Error, Result};
+use crate::value::{Lend, Value};
+
+/// An entry as it lies in a segment.
+#[derive(Debug)]
+pub(crate) struct StoredEntry<'a> {
+    pub(super) segment: &'a Arc<Segment>,
+    pub(super) offset: u64,
+    pub(super) header: Header,
+    pub(super) bytes: Cow<'a, [u8]>,
+}
+
+impl StoredEntry<'_> {
+    pub(crate) fn entry(&self) -> Entry<'_> {
+        Entry::new(self.header, &self.bytes)
+    }
+
+    pub(crate) fn timestamp(&self) -> u64 {
+        self.header.timestamp
+    }
+
+    /// Returns whether the entry is one of this key.
+    pub(crate) fn is_of(&self, key: &[u8]) -> Result<bool> {
+        if self.entry().key() == key {
+            return Ok(true);
+        }
+        // Another key with the same 76 bits, or the same key, damaged.
+        value_aside(self.check())?;
+        Ok(false)
+    }
+
+    /// Accounts that no slot names the entry any more.
+    pub(crate) fn lost(&self) {
+        self.segment.lost(self.header.entry_size());
+    }
+
+    /// Checks the entry's checksum, and that this build can read its value.
+    pub(crate) fn check(&self) -> Result<()> {
+        let salt = Salt::new(self.segment.id().0, self.offset);
+        self.entry().check(salt).map_err(|invalid| self.segment.invalid(self.offset, invalid))
+    }
+
+    /// Checks that this build can read the entry's value, and nothing else.
+    pub(crate) fn understood(&self) -> Result<()> {
+        self.header.understood().map_err(|invalid| self.segment.invalid(self.offset, invalid))
+    }
+
+    /// Returns the value as it was put: decompressed if it is compressed, else without a copy.
+    #[inline]
+    pub(crate) fn raw_value(&self) -> Result<Cow<'_, [u8]>> {
+        self.entry().raw_value().map_err(|invalid| self.segment.invalid(self.offset, invalid))
+    }
+
+    /// The same, to be kept.
+    #[inline]
+    pub(crate) fn lend_raw_value(&self) -> Result<Value> {
+        match self.header.raw_size {
+            None => Ok(self.lend(self.entry().value_range())),
+            Some(_) => Ok(Value::from(self.raw_value()?.into_owned())),
+        }
+    }
+
+    /// Makes a part of the entry, as it is stored, a value that keeps the segment readable.
+    pub(crate) fn lend(&self, part: Range<usize>) -> Value {
+        match &self.bytes {
+            Cow::Borrowed(_) => {
+                let start = usize::try_from(self.offset).unwrap_or(usize::MAX);
+                let range = start.saturating_add(part.start)..start.saturating_add(part.end);
+                Value::new(Arc::clone(self.segment) as Arc<dyn Lend>, range)
+            }
+            Cow::Owned(bytes) => Value::from(bytes.get(part).unwrap_or_default().to_vec()),
+        }
+    }
+}
+
+/// Lets an entry pass whose value this build can't decompress, where nobody asks for the value.
+/// Everything else of it has been checked by then.
+pub(crate) fn value_aside(checked: Result<()>) -> Result<()> {
+    match checked {
+        Err(Error::UnsupportedCodec { .. }) => Ok(()),
+        other => other,
+    }
+}
