@@ -240,6 +240,8 @@ struct Numbers {
     next: u32,
     /// Numbers that have been let go.
     free: Vec<u32>,
+    /// Of segments that were removed, and that no guard can lead to any more.
+    unseen: Vec<u32>,
 }
 
 impl Default for Numbered {
@@ -257,7 +259,7 @@ impl Numbered {
 
     /// Makes a segment known by a number of its own.
     fn add(&self, segment: Arc<Segment>) -> Result<u32> {
-        // Before the lock: whoever pins may be the one to call `free`, which takes it.
+        // Before the lock: whoever pins may be the one to note what is unseen, which takes it.
         let guard = pin();
         let mut numbers = self.numbers.lock();
         let number = match numbers.free.pop() {
@@ -277,19 +279,16 @@ impl Numbered {
         Ok(number)
     }
 
-    /// Frees a number that no guard can lead to any more.
-    fn free(self: &Arc<Self>, number: u32) {
-        let guard = pin();
-        if let Some(slot) = self.slot(number) {
-            slot.replace(None, &guard);
+    /// Frees the numbers that no guard can lead to any more.
+    fn free_unseen(self: &Arc<Self>, guard: &Guard) {
+        let unseen = std::mem::take(&mut self.numbers.lock().unseen);
+        for slot in unseen.iter().filter_map(|number| self.slot(*number)) {
+            slot.replace(None, guard);
         }
-        self.numbers.lock().free.push(number);
         // Behind what `replace` has retired.
-        let numbered = Arc::downgrade(self);
-        guard.defer(move || {
-            numbered.upgrade().map(|all| all.retired.fetch_sub(1, Ordering::Relaxed))
-        });
-        guard.flush();
+        let (all, len) = (Arc::downgrade(self), unseen.len());
+        guard.defer(move || all.upgrade().map(|all| all.retired.fetch_sub(len, Ordering::Relaxed)));
+        self.numbers.lock().free.extend(unseen);
     }
 }
 
@@ -314,9 +313,10 @@ impl Segments {
         let segment = self.listed.lock().remove(&number)?;
         self.numbered.retired.fetch_add(1, Ordering::Relaxed);
         // With the store all of its segments go, whoever holds a guard elsewhere.
-        let numbered = Arc::downgrade(&self.numbered);
+        let all = Arc::downgrade(&self.numbered);
         let guard = pin();
-        guard.defer(move || numbered.upgrade().into_iter().for_each(|all| all.free(number)));
+        // What is deferred flushes nothing: that would run more of it, one within the other.
+        guard.defer(move || all.upgrade().map(|all| all.numbers.lock().unseen.push(number)));
         guard.flush();
         Some(segment)
     }
@@ -329,7 +329,9 @@ impl Segments {
             if self.numbered.retired.load(Ordering::Relaxed) == 0 {
                 return;
             }
-            pin().flush();
+            let guard = pin();
+            self.numbered.free_unseen(&guard);
+            guard.flush();
         }
     }
 

@@ -175,3 +175,22 @@ fn a_failed_large_put_does_not_make_the_next_segment_large() {
     }
     assert!(db.stats().segments > 5);
 }
+
+/// Letting go of a segment once flushed what was deferred, from within what was deferred: each
+/// segment that was removed at the same time took a few frames of the stack, and some hundreds of
+/// them all of it.
+#[test]
+fn a_store_of_many_segments_can_be_cleared_on_a_small_stack() {
+    const SEGMENTS: u32 = 150;
+    let lab = Lab::new();
+    let lab = lab.with(Options::new().segment_size(512).segment_entries(1));
+    let db = lab.open();
+    (0..SEGMENTS).for_each(|key| db.put(key.to_be_bytes(), "value").unwrap());
+    assert_eq!(db.stats().segments, u64::from(SEGMENTS));
+    std::thread::scope(|scope| {
+        let small = std::thread::Builder::new().stack_size(256 << 10);
+        small.spawn_scoped(scope, || db.clear().unwrap()).unwrap().join().unwrap();
+    });
+    assert_eq!(db.stats().segments, 1);
+    kill(db);
+}
