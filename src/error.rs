@@ -115,6 +115,15 @@ pub enum Error {
     #[error("a merge's callback can't wait for the merge; stop it first")]
     WithinMerge,
 
+    /// A backup can't be made there. Nothing was changed.
+    #[error("cannot back up to {}: {reason}", path.display())]
+    InvalidTarget {
+        /// The directory that was to hold the backup.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: &'static str,
+    },
+
     /// The store was opened with [`Options::read_only`](crate::Options::read_only).
     #[error("the store was opened read-only")]
     ReadOnly,
@@ -225,7 +234,7 @@ impl Error {
     }
 
     /// Returns whether the call itself was at fault: an oversized key, a bad option, a write to a
-    /// read-only store.
+    /// read-only store, a backup to where it can't be.
     pub fn is_invalid_input(&self) -> bool {
         matches!(
             self,
@@ -235,6 +244,7 @@ impl Error {
                 | Self::ValueTooLarge { .. }
                 | Self::BatchTooLarge { .. }
                 | Self::InvalidOption { .. }
+                | Self::InvalidTarget { .. }
         )
     }
 

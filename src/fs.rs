@@ -51,12 +51,18 @@ pub(crate) enum Access {
     Keep,
 }
 
+const READ: &str = "read";
 const SYNC: &str = "sync";
 const SYNC_DIRECTORY: &str = "sync directory";
 
 /// Returns whether it was a sync that failed, after which nothing is known of what is on disk.
 pub(crate) fn is_failed_sync(error: &Error) -> bool {
     matches!(error, Error::Io { action, .. } if [SYNC, SYNC_DIRECTORY].contains(action))
+}
+
+/// Returns whether it was a read that failed: the disk has not given back what it was given.
+pub(crate) fn is_failed_read(error: &Error) -> bool {
+    matches!(error, Error::Io { action: READ, .. })
 }
 
 /// Puts the action and the path to what the operating system said.
@@ -189,6 +195,25 @@ impl Fs {
         told("rename", from, result)
     }
 
+    /// Gives a file a second name; says no where that can't be had: on another file system, or one
+    /// without links, or with no more of them for this file, or for a file of somebody else's.
+    pub(crate) fn link(&self, from: &Path, to: &Path) -> Result<bool> {
+        let result = match self {
+            Self::Disk => link(from, to),
+            #[cfg(test)]
+            Self::Twin(twin) => twin.link(from, to).map(|()| true),
+        };
+        match result.as_ref().map_err(io::Error::kind) {
+            Err(
+                ErrorKind::CrossesDevices
+                | ErrorKind::TooManyLinks
+                | ErrorKind::PermissionDenied
+                | ErrorKind::Unsupported,
+            ) => Ok(false),
+            _ => told("link", to, result),
+        }
+    }
+
     /// Removes a file. One that is gone already is fine.
     pub(crate) fn remove(&self, path: &Path) -> Result<()> {
         let result = match self {
@@ -210,6 +235,26 @@ impl Fs {
             Self::Twin(_) => Ok(u64::MAX),
         };
         told("look at", dir, result)
+    }
+
+    /// Removes a directory that is empty.
+    pub(crate) fn remove_dir(&self, path: &Path) -> Result<()> {
+        let result = match self {
+            Self::Disk => std::fs::remove_dir(path),
+            #[cfg(test)]
+            Self::Twin(twin) => twin.remove_dir(path),
+        };
+        told("remove directory", path, result)
+    }
+
+    /// Returns the one path of a directory that has no links in it.
+    pub(crate) fn real_path(&self, dir: &Path) -> Result<PathBuf> {
+        let result = match self {
+            Self::Disk => std::fs::canonicalize(dir),
+            #[cfg(test)]
+            Self::Twin(twin) => twin.is_dir(dir).map(|_| dir.to_path_buf()),
+        };
+        told("find", dir, result)
     }
 
     /// Reads a whole file that is at most `size_limit` bytes long, if it exists.
@@ -235,6 +280,14 @@ impl Fs {
         file.sync()?;
         self.rename_and_sync(temporary, path)
     }
+}
+
+fn link(from: &Path, to: &Path) -> io::Result<bool> {
+    // Of a symbolic link this would be another one: the same file, and not a copy of its name.
+    if std::fs::symlink_metadata(from)?.is_symlink() {
+        return Ok(false);
+    }
+    std::fs::hard_link(from, to).map(|()| true)
 }
 
 /// The directory that a path lies in.

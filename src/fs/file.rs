@@ -9,11 +9,14 @@ use parking_lot::Mutex;
 
 #[cfg(test)]
 use super::twin;
-use super::{SYNC, parent, sys, told};
+use super::{READ, SYNC, parent, sys, told};
 use crate::error::{Error, Result};
 
 /// A disk with less room than this, in bytes, is taken to be full.
 const LEFT_MIN: u64 = 1 << 20;
+
+/// Files are copied in pieces of this size.
+const COPY_SIZE: usize = 256 << 10;
 
 /// An open file. Clones share one handle, which is closed with the last of them.
 #[derive(Debug, Clone)]
@@ -153,10 +156,28 @@ impl File {
                 Ok(0) => break,
                 Ok(size) => filled += size,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return self.told("read", Err(error)),
+                Err(error) => return self.told(READ, Err(error)),
             }
         }
         Ok(filled)
+    }
+
+    /// Copies up to `size` bytes from an offset on to the front of another file, as far as this one
+    /// goes; returns how far that was.
+    pub(crate) fn copy_to(&self, target: &Self, offset: u64, size: u64) -> Result<u64> {
+        let mut buffer = vec![0; COPY_SIZE];
+        let mut copied = 0;
+        while copied < size {
+            let wanted = usize::try_from(size - copied).unwrap_or(COPY_SIZE).min(COPY_SIZE);
+            let part = buffer.get_mut(..wanted).unwrap_or_default();
+            let read_size = self.read_at(part, offset + copied)?;
+            if read_size == 0 {
+                break;
+            }
+            target.write_at(part.get(..read_size).unwrap_or_default(), copied)?;
+            copied += read_size as u64;
+        }
+        Ok(copied)
     }
 
     /// Writes all the bytes at an offset. After a failure any part of them may have been written.

@@ -10,8 +10,6 @@ use crate::manifest::{Manifest, Sealed};
 use crate::segment::header::Kind;
 use crate::segment::{FIRST_OFFSET, Place, SegmentId, scan};
 
-const COPY_SIZE: usize = 256 << 10;
-
 /// Bytes of unsealed segments that are not entries of the log.
 #[derive(Debug)]
 pub(super) struct Unread<'a> {
@@ -90,18 +88,7 @@ impl Recovery<'_> {
         self.fs.sync_dir(self.dir.path())?;
         let path = self.dir.quarantined(*place);
         let copy = self.fs.open(&path, Access::Create)?;
-        let mut buffer = vec![0; COPY_SIZE];
-        let mut copied = 0;
-        while copied < *size {
-            let wanted = usize::try_from(size - copied).unwrap_or(COPY_SIZE).min(COPY_SIZE);
-            let part = buffer.get_mut(..wanted).unwrap_or_default();
-            let read_size = file.read_at(part, place.offset + copied)?;
-            if read_size == 0 {
-                break;
-            }
-            copy.write_at(part.get(..read_size).unwrap_or_default(), copied)?;
-            copied += read_size as u64;
-        }
+        file.copy_to(&copy, place.offset, *size)?;
         copy.sync()?;
         self.fs.sync_dir(&quarantine)?;
         Ok(path)

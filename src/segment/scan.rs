@@ -7,6 +7,7 @@
 //!   later segment, with a durable mark above it: then durable data is damaged. [`Scan::next`]
 //!   finds the first half of the rule, [`find_mark_above`] the second.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 pub(crate) use super::set::refusal;
@@ -94,13 +95,28 @@ pub(crate) fn for_each_sealed(
     length: u64,
     mut visit: impl FnMut(Scanned<'_>),
 ) -> Result<Option<u64>> {
+    try_for_each_sealed(file, id, length, |entry| {
+        visit(entry);
+        ControlFlow::Continue(())
+    })
+}
+
+/// The same, unless the closure breaks it off: then nothing is said of what lies behind.
+pub(crate) fn try_for_each_sealed(
+    file: &File,
+    id: SegmentId,
+    length: u64,
+    mut visit: impl FnMut(Scanned<'_>) -> ControlFlow<()>,
+) -> Result<Option<u64>> {
     let mut scan = Scan::new(file, id, length);
     let mut in_batch = false;
     let stop = loop {
         match scan.next()? {
             Ok(entry) => {
                 in_batch = entry.continues();
-                visit(entry);
+                if visit(entry).is_break() {
+                    return Ok(None);
+                }
             }
             Err(stop) => break stop,
         }

@@ -129,6 +129,12 @@ impl Log {
         self.end
     }
 
+    /// Returns the unsealed segments, oldest first.
+    pub(super) fn ids(&self) -> Vec<SegmentId> {
+        let rotated = self.rotated.iter().map(|rotated| rotated.segment.id());
+        rotated.chain(self.active().map(|active| active.segment().id())).collect()
+    }
+
     pub(super) fn dirty(&self) -> (Option<Instant>, Place) {
         (self.dirty_since, self.end)
     }

@@ -13,6 +13,7 @@
 //! Shard before log makes the order of the log the order of the keydir for every key. No lock is
 //! held while a caller's closure runs.
 
+mod backup;
 mod batch;
 mod fill;
 mod iter;
@@ -27,6 +28,7 @@ mod seal;
 #[cfg(test)]
 mod tests;
 mod turn;
+mod verify;
 mod write;
 
 use std::path::Path;
@@ -35,8 +37,10 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+pub use backup::BackupReport;
 pub use batch::Batch;
 pub use iter::{Iter, Keys};
+pub use verify::{Damage, VerifyProgress, VerifyReport};
 
 use crate::background::{Signal, Worker};
 use crate::clock::Clock;
@@ -120,7 +124,8 @@ struct Inner {
 struct Writer {
     /// Whose turn it is to merge. Before all locks.
     merging: Merging,
-    /// Guards the removal of segment files: who copies them holds it too.
+    /// Guards the removal of segment files: who unlinks any that hold entries takes it, and who
+    /// needs them to stay for a while, as a backup does.
     files: Mutex<()>,
     /// Guards the segments' way from active to sealed to gone.
     maintenance: Mutex<()>,

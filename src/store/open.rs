@@ -118,7 +118,7 @@ impl Inner {
 }
 
 /// Takes the store's lock, and leaves this process's id in it for the message others get.
-fn lock(fs: &Fs, dir: &Dir) -> Result<Lock> {
+pub(super) fn lock(fs: &Fs, dir: &Dir) -> Result<Lock> {
     let file = fs.open(&dir.lock(), Access::Keep)?;
     let Some(lock) = file.try_lock()? else {
         let mut text = [0; 16];

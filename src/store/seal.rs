@@ -18,8 +18,9 @@ impl Bitcask {
     /// Removes all keys, and gives their disk space back.
     ///
     /// All or nothing, and durable when it returns: after a crash either everything is there or
-    /// the store is empty. Values that are held stay readable. Waits for a segment that is being
-    /// sealed; reads and writes of other threads wait meanwhile.
+    /// the store is empty. Values that are held stay readable. Waits for a [`backup`](Self::backup)
+    /// that is being made, and for a segment that is being sealed; then reads and writes of other
+    /// threads wait too.
     ///
     /// # Errors
     ///

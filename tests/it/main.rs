@@ -1,6 +1,7 @@
 //! The integration tests: one binary, which sees the public API alone.
 
 mod api;
+mod backup;
 mod bad_input;
 mod format;
 mod lazy;

@@ -152,9 +152,11 @@ impl<'a> Syncs<'a> {
             Op::Write { file, .. } | Op::SetSize { file, .. } | Op::Allocate { file, .. } => {
                 (content(file), Unsynced::Data(op))
             }
-            Op::Create { path, .. } | Op::CreateDir { path } | Op::Remove { path } => {
-                (name(path), Unsynced::Name(op))
-            }
+            Op::Create { path, .. }
+            | Op::CreateDir { path }
+            | Op::Link { to: path, .. }
+            | Op::Remove { path }
+            | Op::RemoveDir { path } => (name(path), Unsynced::Name(op)),
             Op::Rename { from, to } => (name(from) && name(to), Unsynced::Name(op)),
             Op::Sync { .. } | Op::SyncDir { .. } | Op::Lock { .. } => return None,
         };

@@ -93,7 +93,10 @@ impl Names {
             Step::Op(Op::Rename { from, to }) => {
                 vec![(from.clone(), None), (to.clone(), self.get(from))]
             }
-            Step::Op(Op::Remove { path }) | Step::Delete { path } => vec![(path.clone(), None)],
+            Step::Op(Op::Link { from, to }) => vec![(to.clone(), self.get(from))],
+            Step::Op(Op::Remove { path } | Op::RemoveDir { path }) | Step::Delete { path } => {
+                vec![(path.clone(), None)]
+            }
             Step::Put { file, path, .. } => {
                 let dirs = path.ancestors().skip(1).map(|dir| (dir.into(), Some(Node::Dir)));
                 dirs.chain([(path.clone(), Some(Node::File(*file)))]).collect()
@@ -160,9 +163,10 @@ impl Disk {
         }
     }
 
-    /// Returns the bytes that linked files take up.
+    /// Returns the bytes that linked files take up, each once whatever its names.
     pub(super) fn room(&self) -> u64 {
-        self.names.files().map(|(_, file)| self.content(file).room).sum()
+        let files: BTreeSet<_> = self.names.files().map(|(_, file)| file).collect();
+        files.into_iter().map(|file| self.content(file).room).sum()
     }
 
     pub(super) fn copy(&self) -> Self {

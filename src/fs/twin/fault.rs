@@ -22,7 +22,9 @@ pub(crate) enum Call {
     Sync,
     SyncDir,
     Rename,
+    Link,
     Remove,
+    RemoveDir,
     Lock,
 }
 

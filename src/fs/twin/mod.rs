@@ -69,7 +69,15 @@ pub(crate) enum Op {
         from: PathBuf,
         to: PathBuf,
     },
+    /// A second name for a file.
+    Link {
+        from: PathBuf,
+        to: PathBuf,
+    },
     Remove {
+        path: PathBuf,
+    },
+    RemoveDir {
         path: PathBuf,
     },
     Lock {
@@ -88,7 +96,9 @@ impl Op {
             Self::Sync { .. } => Call::Sync,
             Self::SyncDir { .. } => Call::SyncDir,
             Self::Rename { .. } => Call::Rename,
+            Self::Link { .. } => Call::Link,
             Self::Remove { .. } => Call::Remove,
+            Self::RemoveDir { .. } => Call::RemoveDir,
             Self::Lock { .. } => Call::Lock,
         }
     }
@@ -107,6 +117,8 @@ struct Inner {
     call_count: usize,
     /// The bytes that linked files may take up together.
     space: u64,
+    /// Whether a file can have a second name.
+    has_links: bool,
     /// Which handle holds the lock of a file.
     locks: BTreeMap<u64, u64>,
     handle_count: u64,
@@ -127,6 +139,7 @@ impl Twin {
             faults: Faults::default(),
             call_count: 0,
             space: u64::MAX,
+            has_links: true,
             locks: BTreeMap::new(),
             handle_count: 0,
         };
@@ -192,11 +205,35 @@ impl Twin {
         inner.change(Op::Rename { from, to })
     }
 
+    pub(crate) fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let mut inner = self.inner.lock();
+        let (from, to) = (rooted(from), rooted(to));
+        inner.disk.names.file(&from)?;
+        inner.disk.names.dir(parent(&to))?;
+        if inner.disk.names.get(&to).is_some() {
+            return Err(ErrorKind::AlreadyExists.into());
+        }
+        if !inner.has_links {
+            return Err(ErrorKind::CrossesDevices.into());
+        }
+        inner.check_space(1)?;
+        inner.change(Op::Link { from, to })
+    }
+
     pub(crate) fn remove(&self, path: &Path) -> io::Result<()> {
         let mut inner = self.inner.lock();
         let path = rooted(path);
         inner.disk.names.file(&path)?;
         inner.change(Op::Remove { path })
+    }
+
+    pub(crate) fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        let mut inner = self.inner.lock();
+        let path = rooted(path);
+        if !inner.disk.names.list(&path)?.is_empty() {
+            return Err(ErrorKind::DirectoryNotEmpty.into());
+        }
+        inner.change(Op::RemoveDir { path })
     }
 
     /// Arms a fault, besides those that are armed already.
@@ -220,6 +257,11 @@ impl Twin {
     /// was allocated or written; lengthening a file by `set_size` alone takes up none.
     pub(crate) fn set_space(&self, bytes: u64) {
         self.inner.lock().space = bytes;
+    }
+
+    /// Has every link refused from now on, as if all directories were file systems of their own.
+    pub(crate) fn refuse_links(&self) {
+        self.inner.lock().has_links = false;
     }
 
     /// Returns the number of operations in the trace.

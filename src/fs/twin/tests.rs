@@ -451,6 +451,62 @@ fn a_synced_file_without_a_synced_name_is_lost() {
 }
 
 #[test]
+fn a_link_is_a_name_as_good_as_the_first() {
+    let twin = Twin::new();
+    let door = Fs::Twin(Arc::clone(&twin));
+    twin.create_dir(path("/d")).unwrap();
+    twin.sync_dir(path("/")).unwrap();
+    let file = durable(&twin, "/a", b"abc");
+    assert!(door.link(path("/a"), path("/d/b")).unwrap());
+    assert_eq!(kind(twin.link(path("/none"), path("/c"))), ErrorKind::NotFound);
+    assert_eq!(kind(twin.link(path("/a"), path("/none/c"))), ErrorKind::NotFound);
+    assert_eq!(kind(twin.link(path("/a"), path("/d/b"))), ErrorKind::AlreadyExists);
+    file.write_all_at(b"d", 3).unwrap();
+    assert_eq!(twin.contents(path("/d/b")).unwrap(), b"abcd");
+    // The name is lost with the power until its directory is synced; the other one stays.
+    assert_eq!(cut(&twin).files(), [PathBuf::from("/a")]);
+    twin.sync_dir(path("/d")).unwrap();
+    assert_eq!(cut(&twin).contents(path("/d/b")).unwrap(), b"abc");
+    twin.remove(path("/a")).unwrap();
+    twin.sync_dir(path("/")).unwrap();
+    assert_eq!(cut(&twin).files(), [PathBuf::from("/d/b")]);
+    assert_eq!(twin.kill_image_now().contents(path("/d/b")).unwrap(), b"abcd");
+}
+
+#[test]
+fn a_link_takes_no_room_and_may_fail_or_not_be_had() {
+    let twin = Twin::new();
+    let door = Fs::Twin(Arc::clone(&twin));
+    durable(&twin, "/a", b"abcd");
+    twin.set_space(6);
+    assert!(door.link(path("/a"), path("/b")).unwrap());
+    twin.open(path("/b"), Access::Write).unwrap().write_all_at(b"ef", 4).unwrap();
+    assert!(door.link(path("/a"), path("/c")).unwrap_err().is_no_space());
+    twin.set_space(u64::MAX);
+    twin.fail(Fault::new(FaultKind::Eio).only(Call::Link));
+    assert!(door.link(path("/a"), path("/c")).is_err());
+    twin.refuse_links();
+    assert!(!door.link(path("/a"), path("/c")).unwrap());
+    assert_eq!(twin.files(), [PathBuf::from("/a"), PathBuf::from("/b")]);
+}
+
+#[test]
+fn a_directory_that_is_empty_can_be_removed() {
+    let twin = Twin::new();
+    twin.create_dir(path("/d")).unwrap();
+    twin.sync_dir(path("/")).unwrap();
+    create(&twin, "/d/a");
+    assert_eq!(kind(twin.remove_dir(path("/d"))), ErrorKind::DirectoryNotEmpty);
+    assert_eq!(kind(twin.remove_dir(path("/d/a"))), ErrorKind::NotADirectory);
+    twin.remove(path("/d/a")).unwrap();
+    twin.remove_dir(path("/d")).unwrap();
+    assert_eq!(kind(twin.is_dir(path("/d"))), ErrorKind::NotFound);
+    assert!(cut(&twin).is_dir(path("/d")).unwrap());
+    twin.sync_dir(path("/")).unwrap();
+    assert_eq!(kind(cut(&twin).is_dir(path("/d"))), ErrorKind::NotFound);
+}
+
+#[test]
 fn a_rename_that_was_not_synced_leaves_the_old_names() {
     let twin = Twin::new();
     durable(&twin, "/a", b"old");

@@ -5,6 +5,7 @@
 //!   method, [`raw`] reads what the keydir names, expired entries too.
 //! - [`log_entries`] reads the log itself.
 
+mod backup;
 mod corruption;
 mod damage;
 mod faults;
@@ -14,6 +15,7 @@ mod lazy;
 mod next;
 mod story;
 mod torn;
+mod verify;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
