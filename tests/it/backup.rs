@@ -293,7 +293,7 @@ fn verification_tells_what_is_damaged_and_where() {
     assert!(!report.is_clean() && !report.cancelled);
     assert_eq!((&report.damage[0].path, report.damage[0].offset), (&path, 64));
     let told = report.damage[0].to_string();
-    assert!(told.contains("0000000003.log at offset 64: the entry's checksum"), "{told}");
+    assert!(told.starts_with(&format!("{} at offset 64: the entry's", path.display())), "{told}");
     // It is found by readers of the store too.
     assert_eq!(open_read_only(dir.path()).verify().unwrap().damage, report.damage);
     remove_hints(dir.path());
