@@ -1,10 +1,13 @@
 //! Backups: what they hold, that both stores leave each other alone, and what is left when the disk
 //! fails or the power does.
 
+use std::ops::ControlFlow;
+
 use super::story::*;
 use super::*;
 use crate::fs::twin::{Call, Fault, FaultKind, Op};
-use crate::options::WriteOptions;
+use crate::options::{MergeOptions, WriteOptions};
+use crate::stats::MergeProgress;
 
 const TARGET: &str = "/backup";
 
@@ -194,6 +197,36 @@ fn a_store_without_segments_can_be_backed_up() {
     assert_eq!(db.backup("/second").unwrap(), BackupReport::default());
 }
 
+/// At each step of a merge: slots may name copies that no manifest lists yet.
+#[test]
+fn a_backup_within_a_merge_holds_what_the_store_holds() {
+    for links in [true, false] {
+        let lab = lab(links);
+        let (db, expected) = filled(&lab);
+        lab.hands.advance(Duration::from_secs(10));
+        let mut made = Vec::new();
+        let progress = |_: &MergeProgress| {
+            let target = format!("/backup {}", made.len());
+            db.backup(&target).unwrap();
+            made.push(target);
+            ControlFlow::Continue(())
+        };
+        db.merge_with(MergeOptions::new().force(true).progress(progress)).unwrap();
+        assert!(made.len() > 3, "{made:?}");
+        db.backup(TARGET).unwrap();
+        made.push(TARGET.to_owned());
+        let now = db.inner.clock.now();
+        for target in made {
+            let copy = open_at(&lab, &target, lab.options.clone()).unwrap();
+            assert!(copy.recovery().is_clean(), "{target}: {:?}", copy.recovery());
+            assert_eq!(snapshot(&copy), visible(&expected, now), "{target}");
+            assert!(copy.verify().unwrap().is_clean(), "{target}");
+            kill(copy);
+        }
+        assert_eq!(snapshot(&db), visible(&expected, now));
+    }
+}
+
 #[test]
 fn a_missing_hint_is_built_in_the_backup() {
     for links in [true, false] {
@@ -290,6 +323,9 @@ fn left(lab: &Lab, expected: &Model, when: &str) -> Left {
         Err(error) => {
             let is_no_store = matches!(error, Error::NotFound { .. }) || error.is_corruption();
             assert!(is_no_store, "{when}: {error}");
+            // Not a store that lacks something: no store at all.
+            let manifest = Dir::new(TARGET.into()).manifest();
+            assert_eq!(lab.twin.contents(&manifest), None, "{when}: {error}");
             assert_eq!(files(&lab.twin), before, "{when}");
             Left::NoStore
         }

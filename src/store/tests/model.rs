@@ -218,6 +218,8 @@ impl World {
     fn check_that(&self, db: &Bitcask) {
         let check = if self.merges { check_visible } else { check_with };
         check(db, &self.model, &self.keys);
+        let report = db.verify().unwrap();
+        assert!(report.is_clean(), "{report:?}");
     }
 
     /// Returns whether two states are the same, as far as they have to be.

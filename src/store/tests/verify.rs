@@ -6,7 +6,9 @@ use super::story::*;
 use super::*;
 use crate::fs::twin::{Call, Fault, FaultKind};
 use crate::keydir::Address;
-use crate::options::WriteOptions;
+use crate::merge::{Host as _, Merge};
+use crate::options::{MergeOptions, WriteOptions};
+use crate::stats::MergeProgress;
 
 /// Two sealed segments, a full one, and an active one.
 fn story(lab: Lab) -> Story {
@@ -236,6 +238,63 @@ fn what_writers_do_meanwhile_is_no_damage() {
             assert!(report.is_clean(), "{change} at {moment}: {report:?}");
             assert!(db.verify().unwrap().is_clean());
         }
+    }
+}
+
+/// The same with a merge: between any two steps of the verification, and the other way round.
+#[test]
+fn what_a_merge_does_meanwhile_is_no_damage() {
+    for moment in 0..12 {
+        let story = story(Lab::new());
+        let db = &story.db;
+        let mut calls = 0;
+        let report = db.verify_with(|_| {
+            calls += 1;
+            if calls - 1 == moment {
+                db.merge_with(MergeOptions::new().force(true)).unwrap();
+            }
+            ControlFlow::Continue(())
+        });
+        let report = report.unwrap();
+        assert!(report.is_clean(), "{moment}: {report:?}");
+        let report = db.verify().unwrap();
+        assert!(report.is_clean());
+        assert_eq!(report.live_entries == report.entries, calls > moment, "{moment}: {report:?}");
+    }
+    let story = story(Lab::new());
+    let mut calls = 0;
+    let progress = |_: &MergeProgress| {
+        calls += 1;
+        let report = story.db.verify().unwrap();
+        assert!(report.is_clean(), "{report:?}");
+        ControlFlow::Continue(())
+    };
+    story.db.merge_with(MergeOptions::new().force(true).progress(progress)).unwrap();
+    assert!(calls > 3);
+}
+
+/// A merge that takes a step at each step of the verification, from the start or from half-way.
+#[test]
+fn what_the_steps_of_a_merge_do_meanwhile_is_no_damage() {
+    for steps_before in 0..12 {
+        let story = story(Lab::new());
+        let inner = &story.db.inner;
+        inner.seal_rotated().unwrap();
+        let ids = inner.manifest.get(|manifest| manifest.sealed.iter().map(|s| s.id).collect());
+        let mut merge = Merge::begin(&inner.ground(), &ids).unwrap();
+        for _ in 0..steps_before {
+            merge.step(&**inner).unwrap();
+        }
+        let report = story.db.verify_with(|_| {
+            merge.step(&**inner).unwrap();
+            ControlFlow::Continue(())
+        });
+        let report = report.unwrap();
+        assert!(report.is_clean(), "{steps_before}: {report:?}");
+        while merge.step(&**inner).unwrap().is_some() {
+            assert!(story.db.verify().unwrap().is_clean());
+        }
+        assert_eq!(snapshot(&story.db), *story.pairs());
     }
 }
 
