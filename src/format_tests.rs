@@ -245,6 +245,7 @@ fn print_hint(bytes: &[u8], source: Source, keys: &[(u64, Vec<u8>)]) -> String {
         "segment length" => source.length.to_string(),
         "entries" => summary.entries.to_string(),
         "tombstones" => summary.tombstones.to_string(),
+        "tombstone size" => summary.tombstone_size.to_string(),
         "key size" => summary.key_size.to_string(),
         "value size" => summary.value_size.to_string(),
         "first timestamp" => summary.first_timestamp.to_string(),

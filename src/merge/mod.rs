@@ -112,7 +112,7 @@ pub(crate) struct Merge {
     output: Option<Output>,
     /// Outputs that are written, durable, and not listed yet.
     written: Vec<Sealed>,
-    /// The youngest segment that entries were copied from since outputs were last listed.
+    /// The youngest segment that was begun: outputs are listed above it.
     youngest: Option<SegmentId>,
     shadows: Shadows,
     kept: copy::Kept,
@@ -214,10 +214,14 @@ impl Merge {
             self.publish(host)?;
             return Ok(None);
         };
-        let id = input.id();
+        self.youngest = Some(input.id());
         self.reading = Some(Reading::begin(self, &host.ground(), input)?);
-        self.youngest = Some(id);
         Ok(Some(0))
+    }
+
+    /// Returns the input that was being read last.
+    pub(crate) fn last_read(&self) -> Option<SegmentId> {
+        self.youngest
     }
 
     /// Returns whether there is something that has been copied and is not listed.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::pace::Pace;
 use super::{Bitcask, Inner};
 use crate::error::{Error, Result};
+use crate::fs::is_failed_read;
 use crate::merge::{Ground, Host, Merge, Moment, Pool, plan_all, plan_auto, plan_chosen, plan_now};
 use crate::options::{AppendMode, AutoMerge, MergeOptions, MergePolicy, Options};
 use crate::segment::append::Active;
@@ -192,7 +193,7 @@ impl Inner {
                 id: id.0,
                 size: segment.size(),
                 live_size: segment.live_size(),
-                tombstone_size: summary.tombstone_size(),
+                tombstone_size: summary.tombstone_size,
                 expired_size: summary.expired_size(now),
                 entries: summary.entries,
                 merged: segment.kind() == Kind::Merged,
@@ -236,6 +237,7 @@ impl Inner {
         // What stopped it does not keep what it has got through from being published.
         let published = merge.publish(self);
         let mut report = merge.report(matches!(run, Ok(false)));
+        let last_read = merge.last_read();
         if !merge.is_pending() {
             *turn.pending = None;
         }
@@ -245,8 +247,11 @@ impl Inner {
                 // The disk stays full if this fails too.
                 let _ = self.drop_dead(&mut turn.pending, &plan);
             }
-            Err(error) => merging.note_damage(error),
-            Ok(()) => {}
+            // Whatever else was damaged, it is this one that can't be merged.
+            Err(error) if is_unreadable(error) => {
+                last_read.into_iter().for_each(|id| merging.note_damage(id));
+            }
+            _ => {}
         }
         drop(turn);
         self.segments.settle();
@@ -351,4 +356,9 @@ impl Inner {
         let Ok(writer) = self.writer() else { return Ok(()) };
         self.publish(&mut writer.merging.interrupt()?.pending)
     }
+}
+
+/// Returns whether something on disk could not be read, or not be understood.
+fn is_unreadable(error: &Error) -> bool {
+    error.is_corruption() || error.is_unsupported() || is_failed_read(error)
 }

@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::error::{Error, Result};
 use crate::merge::Merge;
-use crate::segment::FileKind;
+use crate::segment::SegmentId;
 
 /// Whose turn it is to merge.
 #[derive(Debug, Default)]
@@ -73,18 +73,8 @@ impl Merging {
     }
 
     /// Takes note of a segment that could not be read, so that it is not tried again and again.
-    pub(super) fn note_damage(&self, error: &Error) {
-        let (Error::Corrupt { path, .. }
-        | Error::MissingSegment { path }
-        | Error::UnsupportedCodec { path, .. }
-        | Error::UnsupportedFlags { path, .. }) = error
-        else {
-            return;
-        };
-        let name = path.file_name().and_then(|name| name.to_str());
-        if let Some(FileKind::Log(id)) = name.map(FileKind::of) {
-            self.damaged.lock().insert(id.0);
-        }
+    pub(super) fn note_damage(&self, id: SegmentId) {
+        self.damaged.lock().insert(id.0);
     }
 
     /// Returns the segments that could not be read.

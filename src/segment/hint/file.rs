@@ -32,9 +32,10 @@ const PIECE_SIZE: usize = 1 << 20;
 const FIELDS_AT: usize = 16;
 const FIELDS_LEN: usize = 11;
 const STEPS_AT: usize = FIELDS_AT + FIELDS_LEN * 8;
+const TOMBSTONE_SIZE_AT: usize = STEPS_AT + EXPIRY_STEPS * 16;
 const SUMMARY_CHECKSUM_AT: usize = SUMMARY_SIZE - CHECKSUM_SIZE;
 
-const _: () = assert!(STEPS_AT + EXPIRY_STEPS * 16 <= SUMMARY_CHECKSUM_AT);
+const _: () = assert!(TOMBSTONE_SIZE_AT + 8 <= SUMMARY_CHECKSUM_AT);
 
 /// A hint on disk whose summary checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -205,6 +206,8 @@ impl Summary {
         bytes.extend(VERSION.to_be_bytes());
         bytes.resize(FIELDS_AT, 0);
         bytes.extend(fields.into_iter().chain(steps).flat_map(u64::to_be_bytes));
+        bytes.resize(TOMBSTONE_SIZE_AT, 0);
+        bytes.extend(self.tombstone_size.to_be_bytes());
         bytes.resize(SUMMARY_CHECKSUM_AT, 0);
         bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
         bytes
@@ -227,13 +230,14 @@ impl Summary {
         if found != source || entries > source.length / HEADER_SIZE as u64 {
             return None;
         }
-        let pairs: [u64; 2 * EXPIRY_STEPS] =
-            words(summed.get(STEPS_AT..STEPS_AT + EXPIRY_STEPS * 16)?);
+        let pairs: [u64; 2 * EXPIRY_STEPS] = words(summed.get(STEPS_AT..TOMBSTONE_SIZE_AT)?);
+        let [tombstone_size] = words(summed.get(TOMBSTONE_SIZE_AT..)?);
         let (pairs, _) = pairs.as_chunks::<2>();
         let expiring = pairs.iter().take(steps).map(|[expiry, size]| (*expiry, *size)).collect();
         Some(Self {
             entries,
             tombstones,
+            tombstone_size,
             key_size,
             value_size,
             first_timestamp,

@@ -19,7 +19,7 @@ use std::ops::Range;
 
 use super::header::Identity;
 use super::{SegmentId, scan};
-use crate::entry::{ALIGNMENT, Flags, HEADER_SIZE, padded};
+use crate::entry::{ALIGNMENT, Flags};
 use crate::error::Result;
 use crate::fs::File;
 use crate::keydir::KeyHash;
@@ -108,6 +108,8 @@ pub(crate) struct Summary {
     /// Entries of keys: puts and tombstones.
     pub(crate) entries: u64,
     pub(crate) tombstones: u64,
+    /// Bytes of the tombstones.
+    pub(crate) tombstone_size: u64,
     pub(crate) key_size: u64,
     pub(crate) value_size: u64,
     /// The lowest and the highest timestamp of all entries, end entry and lone marks among them:
@@ -123,13 +125,6 @@ impl Summary {
     /// Returns the size of the hint's file.
     pub(crate) fn hint_size(&self) -> u64 {
         file::encoded_size(self.entries)
-    }
-
-    /// Returns about how many bytes of the segment are tombstones: their number is known, and how
-    /// large keys are on average.
-    pub(crate) fn tombstone_size(&self) -> u64 {
-        let key_size = self.key_size.checked_div(self.entries).unwrap_or(0);
-        self.tombstones * padded(HEADER_SIZE as u64 + key_size)
     }
 
     /// Returns about how many bytes are of entries whose time is over, dead ones among them.
@@ -193,7 +188,10 @@ impl HintBuilder {
         }
         let (size, hash) = (header.entry_size(), hash(entry.key));
         summary.entries += 1;
-        summary.tombstones += u64::from(header.is_tombstone());
+        if header.is_tombstone() {
+            summary.tombstones += 1;
+            summary.tombstone_size += size;
+        }
         summary.key_size += u64::from(header.key_size);
         summary.value_size += u64::from(header.value_size);
         self.expiring.extend(header.expiry.map(|expiry| (expiry, size)));

@@ -29,6 +29,7 @@ fn hint(len: u64) -> Hint {
     let summary = Summary {
         entries: len,
         tombstones: 4,
+        tombstone_size: 13,
         key_size: 5,
         value_size: 6,
         first_timestamp: 7,
