@@ -1,0 +1,163 @@
+//! Who else calls while a merge is under way, on real files and with real threads.
+//!
+//! - Where something has to stop a merge, the merge is so slow that it would not end by itself: a
+//!   test that fails hangs.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use bitcask::{AutoMerge, Bitcask, Error, MergeOptions, MergePolicy, Options};
+
+use crate::support::{open, pairs, small};
+
+/// Writes the same keys again and again and one of its own in each of some rounds, so that most of
+/// every segment but the last is dead, and something is live.
+fn write(db: &Bitcask, rounds: std::ops::Range<u32>) {
+    for round in rounds {
+        db.put(format!("own {round}"), "live").unwrap();
+        for key in 0..20_u32 {
+            if key != round % 20 {
+                db.put(key.to_be_bytes(), [key.to_be_bytes(), round.to_be_bytes()].concat())
+                    .unwrap();
+            }
+        }
+    }
+}
+
+/// A policy that merges whatever has something dead, as soon as it can.
+fn eager() -> AutoMerge {
+    AutoMerge::new()
+        .trigger_dead_percent(1)
+        .dead_percent(1)
+        .idle_dead_percent(1)
+        .check_interval(Duration::from_millis(1))
+}
+
+fn with(auto: AutoMerge) -> Options {
+    small().merge(MergePolicy::Auto(auto))
+}
+
+/// Whether a merge has begun to write: there is a segment that says so in its header.
+fn has_merged_segment(dir: &Path) -> bool {
+    const KIND: std::ops::Range<usize> = 10..12;
+    let is_merged = |path: &Path| {
+        let header = fs::read(path).unwrap_or_default();
+        header.get(KIND).is_some_and(|kind| kind == [0, 2])
+    };
+    let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    paths
+        .filter(|path| path.extension().is_some_and(|ext| ext == "log"))
+        .any(|path| is_merged(&path))
+}
+
+#[test]
+fn clear_takes_the_turn_from_a_merge() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    write(&db, 0..40);
+    let (begun, has_begun) = mpsc::channel();
+    let report = thread::scope(|scope| {
+        let merge = scope.spawn(|| {
+            let options = MergeOptions::new().force(true).bytes_per_second(Some(1));
+            db.merge_with(options.progress(|_| {
+                let _ = begun.send(());
+                ControlFlow::Continue(())
+            }))
+        });
+        has_begun.recv().unwrap();
+        db.clear().unwrap();
+        merge.join().unwrap().unwrap()
+    });
+    assert!(report.cancelled);
+    assert!(db.is_empty() && db.segments().is_empty());
+    db.put("k", "v").unwrap();
+    db.close().unwrap();
+    let db = open(dir.path());
+    assert!(db.recovery().is_clean(), "{:?}", db.recovery());
+    assert_eq!((db.len(), db.get("k").unwrap().unwrap().len()), (1, 1));
+}
+
+#[test]
+fn merges_take_turns() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    write(&db, 0..40);
+    let before = pairs(&db);
+    thread::scope(|scope| {
+        let force = || {
+            let call = |_: &_| {
+                assert!(matches!(db.merge(), Err(Error::WithinMerge)));
+                ControlFlow::Continue(())
+            };
+            db.merge_with(MergeOptions::new().force(true).progress(call)).unwrap()
+        };
+        let merges: Vec<_> = (0..4).map(|_| scope.spawn(force)).collect();
+        merges.into_iter().for_each(|merge| assert!(!merge.join().unwrap().cancelled));
+    });
+    assert_eq!(pairs(&db), before);
+    db.close().unwrap();
+    let db = open(dir.path());
+    assert!(db.recovery().is_clean(), "{:?}", db.recovery());
+    assert_eq!(pairs(&db), before);
+}
+
+#[test]
+fn dropping_a_store_stops_a_merge_by_policy() {
+    let dir = tempfile::tempdir().unwrap();
+    let auto = eager().bytes_per_second(Some(1));
+    let db = Bitcask::open(dir.path(), with(auto)).unwrap();
+    let mut rounds = 0;
+    while !has_merged_segment(dir.path()) {
+        write(&db, rounds..rounds + 5);
+        rounds += 5;
+        assert!(rounds < 100_000, "nothing is merged");
+    }
+    let before = pairs(&db);
+    drop(db);
+    let db = open(dir.path());
+    assert!(db.recovery().is_clean(), "{:?}", db.recovery());
+    assert_eq!(pairs(&db), before);
+}
+
+/// A callback may hold the last handle of the store, and drop it: the thread that calls is one of
+/// the store's own, and does not wait for itself.
+#[test]
+fn a_callback_may_drop_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let slot: Arc<Mutex<Option<Arc<Bitcask>>>> = Arc::default();
+    let (taken, was_taken) = mpsc::channel();
+    let (alone, is_alone) = mpsc::channel();
+    let (held, ends) = (Arc::clone(&slot), Mutex::new((taken, is_alone)));
+    let auto = eager().on_finish(move |_| {
+        let db = held.lock().unwrap().take();
+        if let Some(db) = db {
+            let (taken, is_alone) = &*ends.lock().unwrap();
+            taken.send(()).unwrap();
+            is_alone.recv().unwrap();
+            drop(db);
+        }
+    });
+    let db = Arc::new(Bitcask::open(dir.path(), with(auto)).unwrap());
+    *slot.lock().unwrap() = Some(Arc::clone(&db));
+    while was_taken.try_recv().is_err() {
+        write(&db, 0..5);
+    }
+    let before = pairs(&db);
+    drop(db);
+    alone.send(()).unwrap();
+    // The lock goes with the thread, which ends when the callback has returned.
+    let db = loop {
+        match Bitcask::open(dir.path(), small()) {
+            Err(Error::Locked { .. }) => thread::yield_now(),
+            opened => break opened.unwrap(),
+        }
+    };
+    assert!(db.recovery().is_clean(), "{:?}", db.recovery());
+    assert_eq!(pairs(&db), before);
+}
