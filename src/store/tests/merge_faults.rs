@@ -85,9 +85,8 @@ fn reopened(lab: &Lab, when: &str) -> (Bitcask, Pairs) {
 fn check_files(lab: &Lab, before: &[PathBuf], db: &Bitcask, when: &str) {
     let listed = sealed(db);
     let files = lab.logs().into_iter().chain(lab.hints());
-    for (id, path) in files.filter(|(id, _)| !listed.contains(id)) {
-        panic!("{when}: {} is left of segment {id}", path.display());
-    }
+    let unlisted: Vec<_> = files.filter(|(id, _)| !listed.contains(id)).collect();
+    assert!(unlisted.is_empty(), "{when}: {unlisted:?}");
     let leftovers = &db.recovery().leftovers;
     let gone = |path: &&PathBuf| lab.twin.contents(path).is_none();
     for path in before.iter().filter(gone) {
