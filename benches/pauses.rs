@@ -21,65 +21,22 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark fails loudly")]
 #![expect(clippy::cast_precision_loss, reason = "figures for people")]
 
+#[expect(dead_code, reason = "each bench uses a part of it")]
+mod support;
+
 use std::fmt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bitcask::{Bitcask, Options};
 
+use support::histogram::{Histogram, nothing};
+
 /// A call that takes longer is looked into.
 const LONG: Duration = Duration::from_micros(200);
 const LOOK_EVERY: u64 = 4096;
 const WORST_SHOWN: usize = 16;
-/// Rounds of calculation that make about a microsecond.
-const NOTHING: u64 = 150;
 const VALUE: [u8; 100] = [7; 100];
-
-/// Counts of durations, in buckets whose width is 1/32 of where they start.
-struct Histogram {
-    buckets: Vec<u64>,
-    count: u64,
-    max: u64,
-}
-
-impl Histogram {
-    const PARTS: u64 = 32;
-
-    fn new() -> Self {
-        Self { buckets: vec![0; 64 * 32], count: 0, max: 0 }
-    }
-
-    fn add(&mut self, took: Duration) {
-        let nanoseconds = u64::try_from(took.as_nanos()).unwrap();
-        self.buckets[Self::bucket(nanoseconds)] += 1;
-        self.count += 1;
-        self.max = self.max.max(nanoseconds);
-    }
-
-    fn bucket(value: u64) -> usize {
-        let doublings = u64::from(value.max(Self::PARTS).ilog2() - Self::PARTS.ilog2());
-        usize::try_from(doublings * Self::PARTS + (value >> doublings)).unwrap()
-    }
-
-    /// The largest value that falls into a bucket.
-    fn top(bucket: usize) -> u64 {
-        let bucket = bucket as u64;
-        let doublings = (bucket / Self::PARTS).saturating_sub(1);
-        ((bucket - doublings * Self::PARTS + 1) << doublings) - 1
-    }
-
-    /// The duration that this part of all calls did not exceed.
-    fn percentile(&self, part: f64) -> u64 {
-        let mut left = self.count as f64 * (1.0 - part);
-        for (bucket, count) in self.buckets.iter().enumerate().rev() {
-            left -= *count as f64;
-            if left < 0.0 {
-                return Self::top(bucket).min(self.max);
-            }
-        }
-        0
-    }
-}
 
 /// What can be seen of the store and of this thread from outside of a call.
 #[derive(Default, Clone, Copy)]
@@ -255,7 +212,7 @@ fn main() {
         assert_eq!(size, Some(VALUE.len()));
 
         let start = Instant::now();
-        std::hint::black_box((0..NOTHING).fold(number, |mixture, _| mixed(mixture)));
+        nothing(number);
         run.record("nothing", number, start.elapsed());
     }
     println!("{count} puts and {count} gets of {key_count} keys in {:.2?}", started.elapsed());

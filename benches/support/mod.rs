@@ -11,6 +11,7 @@
 #![expect(clippy::cast_possible_truncation, reason = "what is counted here is small")]
 #![expect(clippy::cast_sign_loss, reason = "what is counted here is positive")]
 
+pub(crate) mod histogram;
 pub(crate) mod keys;
 pub(crate) mod raw;
 pub(crate) mod report;
@@ -48,8 +49,13 @@ pub(crate) fn is_bench() -> bool {
 
 /// Returns how many keys a store has.
 pub(crate) fn key_count() -> usize {
+    key_count_or(KEYS_DEFAULT)
+}
+
+/// The same, where another number does unless one is given.
+pub(crate) fn key_count_or(default: usize) -> usize {
     let given = std::env::var("BITCASK_BENCH_KEYS").ok();
-    let default = if is_bench() { KEYS_DEFAULT } else { KEYS_TEST };
+    let default = if is_bench() { default } else { KEYS_TEST };
     given.map_or(default, |keys| keys.replace('_', "").parse().unwrap())
 }
 

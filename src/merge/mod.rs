@@ -158,7 +158,7 @@ struct Found {
 
 impl Merge {
     /// Begins to merge sealed segments. All shards are filled.
-    pub(crate) fn begin(ground: &Ground<'_>, ids: &BTreeSet<SegmentId>) -> Result<Self> {
+    pub(crate) fn begin(ground: &Ground<'_>, ids: &BTreeSet<SegmentId>) -> Self {
         let open: BTreeMap<SegmentId, (u32, Arc<Segment>)> = ground
             .segments
             .all()
@@ -175,13 +175,13 @@ impl Merge {
             ids.contains(&input.id()) && !input.is_one_live_entry(ground.segment_size, now)
         };
         let (inputs, others): (Vec<_>, Vec<_>) = found.partition(is_input);
-        let shadows = Shadows::new(ground, &inputs, &others)?;
+        let shadows = Shadows::new(ground, &inputs, &others);
         let progress = MergeProgress {
             segments_total: inputs.len() as u64,
             total_size: inputs.iter().map(|input| input.segment.size()).sum(),
             ..MergeProgress::default()
         };
-        Ok(Self { inputs: inputs.into(), shadows, progress, ..Self::default() })
+        Self { inputs: inputs.into(), shadows, progress, ..Self::default() }
     }
 
     /// Returns how far it has come.

@@ -30,7 +30,7 @@ pub(crate) struct Shadows {
 
 impl Shadows {
     /// Looks up what the inputs' tombstones shadow in these other segments, both oldest first.
-    pub(super) fn new(ground: &Ground<'_>, inputs: &[Input], others: &[Input]) -> Result<Self> {
+    pub(super) fn new(ground: &Ground<'_>, inputs: &[Input], others: &[Input]) -> Self {
         let oldest_outside = others.first().map(|other| other.position);
         let mut shadows = Self { oldest_outside, oldest_put: HashMap::new() };
         let youngest = inputs.last().map_or(0, |input| input.position);
@@ -39,7 +39,7 @@ impl Shadows {
             |segments: &[Input]| segments.iter().map(|input| input.segment.size()).sum::<u64>();
         let hints_size: u64 = older().map(Input::hint_size).sum();
         if oldest_outside.is_none_or(|oldest| oldest > youngest) || hints_size > size(inputs) {
-            return Ok(shadows);
+            return shadows;
         }
         for input in inputs {
             // What is damaged here is met, and told, when the input is read.
@@ -69,7 +69,7 @@ impl Shadows {
                 break;
             }
         }
-        Ok(shadows)
+        shadows
     }
 
     /// Takes note of what may have to be kept of an input.

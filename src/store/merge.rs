@@ -232,7 +232,7 @@ impl Inner {
         let plan = plan(self)?;
         let ids = plan.segments.iter().map(|planned| SegmentId(planned.id)).collect();
         // It is pending from now on, whatever becomes of it: its copies may be all that slots name.
-        let merge = turn.pending.insert(Merge::begin(&self.ground(), &ids)?);
+        let merge = turn.pending.insert(Merge::begin(&self.ground(), &ids));
         let run = self.run(merge, &mut pace, progress);
         // What stopped it does not keep what it has got through from being published.
         let published = merge.publish(self);
@@ -249,7 +249,9 @@ impl Inner {
             }
             // Whatever else was damaged, it is this one that can't be merged.
             Err(error) if is_unreadable(error) => {
-                last_read.into_iter().for_each(|id| merging.note_damage(id));
+                if let Some(id) = last_read {
+                    merging.note_damage(id);
+                }
             }
             _ => {}
         }
@@ -335,7 +337,7 @@ impl Inner {
             if dead.live_size == 0 && planned(dead.id) {
                 self.publish(pending)?;
                 let ids = BTreeSet::from([SegmentId(dead.id)]);
-                let merge = pending.insert(Merge::begin(&self.ground(), &ids)?);
+                let merge = pending.insert(Merge::begin(&self.ground(), &ids));
                 while merge.step(self)?.is_some() {}
             }
         }

@@ -5,6 +5,7 @@ mod backup;
 mod bad_input;
 mod format;
 mod lazy;
+mod merge;
 mod merge_calls;
 mod model;
 mod processes;

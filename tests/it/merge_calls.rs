@@ -98,7 +98,9 @@ fn merges_take_turns() {
             db.merge_with(MergeOptions::new().force(true).progress(call)).unwrap()
         };
         let merges: Vec<_> = (0..4).map(|_| scope.spawn(force)).collect();
-        merges.into_iter().for_each(|merge| assert!(!merge.join().unwrap().cancelled));
+        for merge in merges {
+            assert!(!merge.join().unwrap().cancelled);
+        }
     });
     assert_eq!(pairs(&db), before);
     db.close().unwrap();

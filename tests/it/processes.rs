@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bitcask::{Batch, Bitcask, Error, SyncPolicy, WriteOptions};
 
+use crate::merge;
 use crate::support::{
     Actor, Pairs, ROLE, SAYS, STORE, actor, contents, crash_copy, logs, open, open_read_only,
     pairs, patch, remove_hints, small,
@@ -27,6 +28,7 @@ fn a_child_process_plays_its_part() {
         "log keeper" => keep_a_log(store, SyncPolicy::Never, false),
         "careful log keeper" => keep_a_log(store, SyncPolicy::Always, false),
         "clearing log keeper" => keep_a_log(store, SyncPolicy::Never, true),
+        "merger" => merge::merge_and_write(store),
         "holder" => hold(store),
         "opener" => match Bitcask::open(store, small()) {
             Ok(_) => say("opened"),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 
 use bitcask::{AppendMode, Bitcask, Error, Options, SyncPolicy};
 use tempfile::TempDir;
@@ -273,6 +273,11 @@ impl Actor {
                 return Some(said.to_owned());
             }
         }
+    }
+
+    /// Waits for the child to end by itself, and returns how it did.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
     }
 
     /// Kills the child, which can't do anything about it, and waits for its end.

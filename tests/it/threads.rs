@@ -15,7 +15,7 @@ use crate::support::{Random, crash_copy, open, pairs, small};
 const THREADS: u64 = 8;
 
 /// A value that names its key, and says by every byte whether it is whole.
-fn value(key: u64, writer: u64, sequence: u64) -> Vec<u8> {
+pub(crate) fn value(key: u64, writer: u64, sequence: u64) -> Vec<u8> {
     let mut value = [key, writer, sequence].map(u64::to_be_bytes).concat();
     let mut filler = Random(key ^ writer << 20 ^ sequence << 30);
     value.extend((0..sequence * 37 % 300).map(|_| filler.below(256).to_be_bytes()[7]));
@@ -23,18 +23,18 @@ fn value(key: u64, writer: u64, sequence: u64) -> Vec<u8> {
 }
 
 /// Returns who wrote a value and when, after a check of every byte.
-fn checked(key: u64, bytes: &[u8]) -> (u64, u64) {
+pub(crate) fn checked(key: u64, bytes: &[u8]) -> (u64, u64) {
     let word = |at: usize| u64::from_be_bytes(bytes[at * 8..][..8].try_into().unwrap());
     let (writer, sequence) = (word(1), word(2));
     assert!(bytes == value(key, writer, sequence), "key {key} has a value that is not its own");
     (writer, sequence)
 }
 
-fn key(number: u64) -> [u8; 8] {
+pub(crate) fn key(number: u64) -> [u8; 8] {
     number.to_be_bytes()
 }
 
-fn number(key: &[u8]) -> u64 {
+pub(crate) fn number(key: &[u8]) -> u64 {
     u64::from_be_bytes(key.try_into().unwrap())
 }
 

@@ -43,7 +43,7 @@ pub(super) fn sealed(db: &Bitcask) -> Vec<SegmentId> {
 
 pub(super) fn begin(db: &Bitcask, ids: &[SegmentId]) -> Merge {
     db.inner.filler.fill_all(&db.inner.keydir).unwrap();
-    Merge::begin(&db.inner.ground(), &ids.iter().copied().collect()).unwrap()
+    Merge::begin(&db.inner.ground(), &ids.iter().copied().collect())
 }
 
 /// Goes on until something has been copied.

@@ -110,8 +110,12 @@ fn tombstones_that_are_not_looked_up_are_kept() {
     db.put("another", "older").unwrap();
     seal(&db);
     let keys: Vec<_> = (0..20).map(|number| format!("key {number}")).collect();
-    keys.iter().for_each(|key| db.put(key, "x".repeat(50)).unwrap());
-    keys.iter().for_each(|key| assert!(db.delete(key).unwrap()));
+    for key in &keys {
+        db.put(key, "x".repeat(50)).unwrap();
+    }
+    for key in &keys {
+        assert!(db.delete(key).unwrap());
+    }
     let many = seal(&db);
     let report = merge(&db, &[many]);
     assert!((1..20).contains(&report.tombstones_kept), "{report:?}");

@@ -327,7 +327,7 @@ impl World {
         let sealed = inner.manifest.get(|manifest| manifest.sealed.clone());
         let chosen = (0..).zip(sealed).filter(|(at, _)| segments >> (at % 64) & 1 == 1);
         let ids = chosen.map(|(_, sealed)| sealed.id).collect();
-        self.merge = Some(Merge::begin(&inner.ground(), &ids).unwrap());
+        self.merge = Some(Merge::begin(&inner.ground(), &ids));
     }
 
     fn merge(&mut self, steps: u8) {
