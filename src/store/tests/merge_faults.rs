@@ -12,7 +12,7 @@ use crate::fs::twin::{Call, Fault, FaultKind, Op};
 use crate::options::{MergeOptions, WriteOptions};
 
 const KEYS: [&str; 16] =
-    ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", "p"];
+    ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", ""];
 
 /// A disk with a closed store of many small segments, and what it holds.
 fn prepared() -> (Lab, Pairs) {
@@ -329,6 +329,37 @@ fn an_input_that_can_not_be_removed_is_a_leftover() {
     assert_eq!(left(&lab), 0);
     assert_eq!(db.recovery().leftovers.len(), 2 * inputs.len());
     assert_eq!(snapshot(&db), pairs);
+}
+
+/// What was copied and could not be listed is listed when the store is closed, if that is possible
+/// by then, or before the next merge.
+#[test]
+fn what_could_not_be_listed_is_listed_later() {
+    let (prepared, pairs) = prepared();
+    let mut pending = 0;
+    for renames in 0..12 {
+        let lab = prepared.on(prepared.twin.fork());
+        let db = lab.open();
+        db.len();
+        lab.twin.fail(Fault::new(FaultKind::Enospc).only(Call::Rename).after(renames).for_ever());
+        let result = merge_inputs(&db);
+        lab.twin.clear_fault();
+        if db.inner.writer().unwrap().merging.turn().unwrap().pending.is_none() {
+            continue;
+        }
+        pending += 1;
+        assert!(result.unwrap_err().is_no_space());
+        let before = sealed(&db);
+        if pending == 1 {
+            db.merge().unwrap();
+            assert_ne!(sealed(&db), before);
+        }
+        let db = lab.reopen(db);
+        assert!(found_in_order(&db), "{:?}", db.recovery());
+        assert_ne!(sealed(&db), before);
+        assert_eq!(snapshot(&db), pairs);
+    }
+    assert!(pending > 1, "{pending}");
 }
 
 /// At every size of a disk that is too small for a merge, nothing is lost, reads and writes go on as
