@@ -230,15 +230,16 @@ impl Merge {
         draft: &Draft<'_>,
         picked: &Picked<'a>,
     ) -> Result<Copied<'a>> {
-        let size = draft.header.entry_size();
+        let (ground, size) = (host.ground(), draft.header.entry_size());
         let output = match &mut self.output {
             Some(output) => output,
             none => {
+                ground.leave_room()?;
                 let (active, number) = host.create_output(size)?;
                 none.insert(Output { active, number, hint: HintBuilder::default() })
             }
         };
-        output.active.reserve(size)?;
+        output.active.reserve_for_copy(size, || ground.leave_room())?;
         let timestamp = picked.header.timestamp;
         let place = output.active.append(draft, timestamp)?;
         let address = Address { segment: output.number, offset: place.offset };

@@ -24,7 +24,7 @@ use crate::epoch::Guard;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::keydir::{Address, KeyHash, Keydir, Lookup, SHARD_COUNT};
-use crate::manifest::{ManifestFile, Sealed};
+use crate::manifest::{Manifest, ManifestFile, Sealed};
 use crate::segment::append::Active;
 use crate::segment::header::Identity;
 use crate::segment::hint::{HintSlot, Known, Source, Summary};
@@ -35,6 +35,9 @@ pub(crate) use plan::{Moment, Pool, plan_all, plan_auto, plan_chosen, plan_now};
 
 use copy::{Output, Reading};
 use shadow::Shadows;
+
+/// A merge leaves at least so much of the disk to others.
+const LEFT_MIN: u64 = 32 << 20;
 
 /// What a merge works on.
 #[derive(Debug, Clone, Copy)]
@@ -126,6 +129,15 @@ impl Ground<'_> {
         let (source, hash) = (input.source(self.identity), |key: &[u8]| self.keydir.hash(key));
         let hint = Known::open(self.fs, self.dir, source, hash)?;
         hint.for_each(self.fs, self.dir, source, hash, visit)
+    }
+
+    /// Refuses if a merge would take the last room of the disk, which writers and the manifest need.
+    fn leave_room(&self) -> Result<()> {
+        let left = self.fs.available_space(self.dir.path())?;
+        if left < LEFT_MIN.min(self.segment_size / 4) {
+            return Err(Error::NoSpace { path: self.dir.path().into() });
+        }
+        Ok(())
     }
 
     /// Returns whether a slot of the keydir names the entry that a hint's slot is of.
@@ -254,8 +266,16 @@ impl Merge {
         let dropped: BTreeSet<SegmentId> = self.copied.iter().map(Input::id).collect();
         let above = self.youngest.or(self.copied.last().map(Input::id));
         if let Some(above) = above {
-            let swapped = ground.manifest.update(|manifest| {
-                manifest.swap(&self.written, above, &dropped);
+            let swap = |manifest: &mut Manifest| manifest.swap(&self.written, above, &dropped);
+            let swapped = ground.manifest.update(swap).or_else(|error| {
+                if !error.is_no_space() {
+                    return Err(error);
+                }
+                // Hints can be built anew, and what they take may be all that is missing.
+                for sealed in &self.written {
+                    ground.fs.remove(&ground.dir.hint(sealed.id))?;
+                }
+                ground.manifest.update(swap)
             });
             swapped.map_err(|error| host.judge(error))?;
         }

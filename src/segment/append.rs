@@ -202,6 +202,20 @@ impl Active {
         self.room.reserve(self.end + size + END_SIZE_MAX)
     }
 
+    /// Makes room ready for a copy of this size. `look` may refuse before more is set aside.
+    pub(crate) fn reserve_for_copy(
+        &mut self,
+        size: u64,
+        look: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let needed = self.end + size + END_SIZE_MAX;
+        if needed <= self.room.ready() {
+            return Ok(());
+        }
+        look()?;
+        self.room.reserve_for_copies(needed)
+    }
+
     pub(crate) fn room(&self) -> &Arc<Room> {
         &self.room
     }

@@ -20,6 +20,8 @@ use crate::fs::File;
 pub(super) const GROWTH_MIN: u64 = 1 << 20;
 /// Growth doubles the file up to this much at a time.
 const GROWTH_MAX: u64 = 64 << 20;
+/// What is copied grows by no more than this: it can wait for room, and others can't.
+const COPY_STEP: u64 = 4 << 20;
 /// A writer populates this much at a time: one system call for about 2,000 small entries.
 const POPULATE_SIZE: u64 = 256 << 10;
 /// Ahead of a writer less is populated at a time, so that it has the use of it soon.
@@ -65,13 +67,18 @@ impl Room {
         if needed <= self.ready() {
             return Ok(());
         }
-        self.grow(needed, POPULATE_SIZE)
+        self.grow(needed, POPULATE_SIZE, GROWTH_MAX)
     }
 
     /// The same, and not a page more: what is synced now would be written in vain, and would have
     /// to be made writable again.
     pub(super) fn reserve_exactly(&self, needed: u64) -> Result<()> {
-        self.grow(needed, 0)
+        self.grow(needed, 0, GROWTH_MAX)
+    }
+
+    /// The same for copies, in small steps.
+    pub(super) fn reserve_for_copies(&self, needed: u64) -> Result<()> {
+        self.grow(needed, 0, COPY_STEP)
     }
 
     /// Makes some room ready ahead of a writer that has got to `end`: as much as has been written
@@ -79,13 +86,13 @@ impl Room {
     pub(crate) fn go_ahead(&self, end: u64) -> Result<()> {
         let until = (end + end.min(AHEAD)).min(self.capacity);
         while self.ready() < until && !*self.is_cut.lock() {
-            self.grow(until.min(self.ready() + AHEAD_STEP), AHEAD_STEP)?;
+            self.grow(until.min(self.ready() + AHEAD_STEP), AHEAD_STEP, GROWTH_MAX)?;
         }
         Ok(())
     }
 
-    fn grow(&self, needed: u64, populate_size: u64) -> Result<()> {
-        self.allocate(needed)?;
+    fn grow(&self, needed: u64, populate_size: u64, step_max: u64) -> Result<()> {
+        self.allocate(needed, step_max)?;
         let (ready, allocated) = (self.ready(), self.allocated.load(Ordering::Acquire));
         let until = match &self.map {
             None => allocated,
@@ -102,7 +109,7 @@ impl Room {
         Ok(())
     }
 
-    fn allocate(&self, needed: u64) -> Result<()> {
+    fn allocate(&self, needed: u64, step_max: u64) -> Result<()> {
         if needed <= self.allocated.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -111,7 +118,7 @@ impl Room {
         if *is_cut || needed <= allocated {
             return Ok(());
         }
-        let step = allocated.clamp(GROWTH_MIN, GROWTH_MAX);
+        let step = allocated.clamp(GROWTH_MIN, step_max);
         let wanted = needed.max((allocated + step).min(self.capacity));
         // Where the whole step does not fit, just what is needed may.
         self.file.allocate(wanted).or_else(|_| self.file.allocate(needed))?;

@@ -25,7 +25,9 @@ impl Bitcask {
     ///
     /// Copies the live entries of some sealed segments to new ones and removes the old. Reads and
     /// writes go on meanwhile; a held [`Value`](crate::Value) stays as it is, and keeps the disk
-    /// space of its segment. Needs room on the disk for a segment, whatever the size of the store.
+    /// space of its segment. Needs room on the disk for a segment, whatever the size of the store,
+    /// and leaves the last 32 MiB (a quarter of a segment, if that is less) to others; what is dead
+    /// altogether goes in any case.
     /// Waits for a merge that is under way. Which segments: see [`MergeOptions`]; the active
     /// segment is never among them.
     ///

@@ -251,6 +251,12 @@ impl Twin {
         self.inner.lock().faults.count()
     }
 
+    /// Returns how much linked files may still take up.
+    pub(crate) fn available_space(&self) -> u64 {
+        let inner = self.inner.lock();
+        inner.space.saturating_sub(inner.disk.room())
+    }
+
     /// Limits what linked files may take up together, in bytes.
     ///
     /// At the limit nothing can be created either. Room is counted up to the highest byte that
