@@ -1,4 +1,4 @@
-//! A thread for what can wait; a store has three of them, and more while its keydir is filled.
+//! A thread for what can wait; a store has a few of them, and more while its keydir is filled.
 //!
 //! - Knows nothing of the work: it calls a closure, which says how long it may sleep, and calls it
 //!   again then, or when it is woken. It ends when there is no more work for it.

@@ -234,12 +234,12 @@ impl Merge {
         let output = match &mut self.output {
             Some(output) => output,
             none => {
-                ground.leave_room()?;
+                ground.leave_room(0)?;
                 let (active, number) = host.create_output(size)?;
                 none.insert(Output { active, number, hint: HintBuilder::default() })
             }
         };
-        output.active.reserve_for_copy(size, || ground.leave_room())?;
+        output.active.reserve_for_copy(size, || ground.leave_room(0))?;
         let timestamp = picked.header.timestamp;
         let place = output.active.append(draft, timestamp)?;
         let address = Address { segment: output.number, offset: place.offset };

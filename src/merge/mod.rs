@@ -131,10 +131,11 @@ impl Ground<'_> {
         hint.for_each(self.fs, self.dir, source, hash, visit)
     }
 
-    /// Refuses if a merge would take the last room of the disk, which writers and the manifest need.
-    fn leave_room(&self) -> Result<()> {
+    /// Refuses if copies of this size would take the last room of the disk, which writers and the
+    /// manifest need.
+    fn leave_room(&self, size: u64) -> Result<()> {
         let left = self.fs.available_space(self.dir.path())?;
-        if left < LEFT_MIN.min(self.segment_size / 4) {
+        if left.saturating_sub(size) < LEFT_MIN.min(self.segment_size / 4) {
             return Err(Error::NoSpace { path: self.dir.path().into() });
         }
         Ok(())
@@ -226,6 +227,11 @@ impl Merge {
             self.publish(host)?;
             return Ok(None);
         };
+        let live_size = input.segment.live_size();
+        if live_size > 0 {
+            // Half of an input gives nothing back.
+            host.ground().leave_room(live_size)?;
+        }
         self.youngest = Some(input.id());
         self.reading = Some(Reading::begin(self, &host.ground(), input)?);
         Ok(Some(0))
@@ -253,12 +259,11 @@ impl Merge {
         ground.fs.sync_dir(ground.dir.path()).map_err(|error| host.judge(error))?;
         // What overwrote or deleted the entries that were not copied has to be as durable as they.
         host.sync_log()?;
-        let unfinished = self.unfinished(&ground);
-        if unfinished.is_some() {
-            self.copied.clear();
+        if let Some(unfinished) = self.unfinished(&ground) {
+            // Nothing is listed: on disk all is as it was.
+            return Err(unfinished);
         }
-        host.exclusively(&mut || self.swap(host, &ground))?;
-        unfinished.map_or(Ok(()), Err)
+        host.exclusively(&mut || self.swap(host, &ground))
     }
 
     /// Replaces the manifest, and removes the inputs that it lists no more.

@@ -148,7 +148,8 @@ impl AutoMerge {
     }
 
     /// Trigger and threshold of a store at rest: the dead part of a segment, in per cent of its
-    /// entries, that is merged if nothing was written since the last look. Default: 15.
+    /// entries, that is merged if nothing was written since the last look. Default: 15. The active
+    /// segment is ended if this part of what it may hold is dead in it.
     ///
     /// While a store is written to, segments go on dying, and it pays to wait. At rest they do not,
     /// and what a merge costs now it would cost later.

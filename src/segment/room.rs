@@ -20,6 +20,8 @@ use crate::fs::File;
 pub(super) const GROWTH_MIN: u64 = 1 << 20;
 /// Growth doubles the file up to this much at a time.
 const GROWTH_MAX: u64 = 64 << 20;
+/// What a file grows by on a disk that is nearly full.
+const SMALL_STEP: u64 = 64 << 10;
 /// What is copied grows by no more than this: it can wait for room, and others can't.
 const COPY_STEP: u64 = 4 << 20;
 /// A writer populates this much at a time: one system call for about 2,000 small entries.
@@ -120,8 +122,11 @@ impl Room {
         }
         let step = allocated.clamp(GROWTH_MIN, step_max);
         let wanted = needed.max((allocated + step).min(self.capacity));
-        // Where the whole step does not fit, just what is needed may.
-        self.file.allocate(wanted).or_else(|_| self.file.allocate(needed))?;
+        // Where the whole step does not fit a small one may, or just what is needed. A try that
+        // fails takes long.
+        let small = wanted.min(needed + SMALL_STEP);
+        let tried = self.file.allocate(wanted).or_else(|_| self.file.allocate(small));
+        tried.or_else(|_| self.file.allocate(needed))?;
         self.allocated.store(self.file.size()?.max(needed), Ordering::Release);
         Ok(())
     }

@@ -4,8 +4,10 @@
 //! - What a merge has copied and could not publish for want of space is kept with the turn, and
 //!   published before the next one begins.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::pace::Pace;
@@ -16,7 +18,7 @@ use crate::merge::{Ground, Host, Merge, Moment, Pool, plan_all, plan_auto, plan_
 use crate::options::{AppendMode, AutoMerge, MergeOptions, MergePolicy, Options};
 use crate::segment::append::Active;
 use crate::segment::header::Kind;
-use crate::segment::{FIRST_OFFSET, SegmentId};
+use crate::segment::{FIRST_OFFSET, Segment, SegmentId};
 use crate::stats::{MergePlan, MergeProgress, MergeReport, SegmentStats};
 
 impl Bitcask {
@@ -186,10 +188,11 @@ impl Inner {
 
     fn segment_stats(&self) -> Vec<SegmentStats> {
         let _ = self.filler.fill_all(&self.keydir);
-        let open = self.segments.all();
+        let open: BTreeMap<SegmentId, Arc<Segment>> =
+            self.segments.all().into_iter().map(|(_, segment)| (segment.id(), segment)).collect();
         let now = self.clock.now();
         let stats = |id: SegmentId| {
-            let (_, segment) = open.iter().find(|(_, segment)| segment.id() == id)?;
+            let segment = open.get(&id)?;
             let summary = segment.summary()?;
             Some(SegmentStats {
                 id: id.0,
@@ -272,10 +275,19 @@ impl Inner {
     ) -> Result<bool> {
         let merging = &self.writer()?.merging;
         while let Some(size) = merge.step(self)? {
-            if merging.is_to_stop() || size > 0 && progress(&merge.progress()).is_break() {
+            let mut stop =
+                merging.is_to_stop() || size > 0 && progress(&merge.progress()).is_break();
+            pace.keep(
+                2 * size,
+                || {
+                    stop = stop || merging.is_to_stop() || progress(&merge.progress()).is_break();
+                    stop
+                },
+                || self.appends(),
+            );
+            if stop {
                 return Ok(false);
             }
-            pace.keep(2 * size, || merging.is_to_stop(), || self.appends());
         }
         Ok(true)
     }
@@ -293,7 +305,8 @@ impl Inner {
         // The first look, when the store has just been opened, is for this alone.
         if let Some(before) = writer.merging.look(appends) {
             let idle = before == appends;
-            if idle && self.dead_in_active() > auto.small_size {
+            let worthwhile = self.options.segment_size / 100 * u64::from(auto.idle_dead_percent);
+            if idle && self.dead_in_active() > worthwhile {
                 // At rest nobody else ends it, and what is dead in it would stay. A failure is met
                 // again by whoever writes.
                 let _ = self.rotate_active().and_then(|()| self.seal_rotated());
@@ -319,16 +332,18 @@ impl Inner {
         let mut nothing = |_: &MergeProgress| ControlFlow::Continue(());
         let result = self.merge(|this| Ok(this.plan_auto(auto, idle)), pace, &mut nothing);
         if let Some(on_finish) = &auto.on_finish {
-            on_finish.call(&result);
+            // Its panic has been told by then, and must not end merging for good.
+            let call = AssertUnwindSafe(|| on_finish.call(&result));
+            drop(std::panic::catch_unwind(call));
         }
     }
 
     /// Returns whether space matters more than speed: most of the log is dead, or the disk has less
-    /// room left than the log takes.
+    /// room left than a tenth of what the log takes.
     fn is_space_short(&self) -> bool {
         let stats = self.stats();
         let left = self.fs.available_space(self.dir.path()).unwrap_or(u64::MAX);
-        stats.dead_size > stats.live_size || left < stats.log_size
+        stats.dead_size > stats.live_size || left < stats.log_size / 10
     }
 
     /// Drops those segments of a plan that are dead altogether: that takes no room but for the
@@ -340,7 +355,8 @@ impl Inner {
                 self.publish(pending)?;
                 let ids = BTreeSet::from([SegmentId(dead.id)]);
                 let merge = pending.insert(Merge::begin(&self.ground(), &ids));
-                while merge.step(self)?.is_some() {}
+                // One whose tombstones are needed takes room, and the next one may take none.
+                while let Ok(Some(_)) = merge.step(self) {}
             }
         }
         self.publish(pending)

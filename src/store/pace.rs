@@ -49,7 +49,7 @@ impl Pace {
     pub(super) fn keep(
         &mut self,
         size: u64,
-        is_to_stop: impl Fn() -> bool,
+        mut is_to_stop: impl FnMut() -> bool,
         appends: impl Fn() -> u64,
     ) {
         let Some(per_second) = self.per_second else { return };

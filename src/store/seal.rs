@@ -72,9 +72,13 @@ impl Bitcask {
 }
 
 impl Inner {
-    /// Seals what has been rotated, oldest first.
+    /// Seals what has been rotated by now, oldest first. What writers rotate meanwhile does not
+    /// count: they may be faster.
     pub(super) fn seal_rotated(&self) -> Result<()> {
-        while self.seal_oldest()? {}
+        let mut left = self.writer()?.log.lock().rotated.len();
+        while left > 0 && self.seal_oldest()? {
+            left -= 1;
+        }
         Ok(())
     }
 

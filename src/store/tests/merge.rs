@@ -29,10 +29,15 @@ pub(super) fn colliding() -> (String, String, String) {
     (first, twin, other)
 }
 
-/// Ends the active segment and seals it; returns its id.
-pub(super) fn seal(db: &Bitcask) -> SegmentId {
+/// Ends the active segment, if anything is in it, and seals it.
+pub(super) fn seal_active(db: &Bitcask) {
     db.inner.rotate_active().unwrap();
     db.inner.seal_rotated().unwrap();
+}
+
+/// Ends the active segment and seals it; returns its id.
+pub(super) fn seal(db: &Bitcask) -> SegmentId {
+    seal_active(db);
     *sealed(db).last().unwrap()
 }
 

@@ -80,6 +80,27 @@ fn a_tombstone_goes_when_nothing_older_holds_its_key() {
     }
 }
 
+/// A key may have many dead puts below its tombstone, and all tombstones are looked up none the less.
+#[test]
+fn tombstones_of_several_keys_are_all_looked_up() {
+    let lab = lab();
+    let db = lab.open();
+    for key in ["a", "a", "b"] {
+        db.put(key, "older").unwrap();
+        seal(&db);
+    }
+    let value = "x".repeat(3000);
+    db.put("c", &value).unwrap();
+    for key in ["a", "b", "c"] {
+        db.delete(key).unwrap();
+    }
+    db.put("d", &value).unwrap();
+    let input = seal(&db);
+    let report = merge(&db, &[input]);
+    assert_eq!((report.tombstones_kept, report.tombstones_dropped), (2, 1));
+    remains(&lab, db, &[("d", &value)]);
+}
+
 /// Hints tell by hash bits alone, so a put of another key with the same ones keeps a tombstone too.
 /// It has to be dead, or the tombstone is not even looked up, and kept.
 #[test]
@@ -245,6 +266,24 @@ fn what_changes_while_it_is_copied_stays_changed() {
         let pairs = [("k", "new"), ("untouched", "old")];
         remains(&lab, db, if put { &pairs } else { &pairs[1..] });
     }
+}
+
+/// What dies when its segment has been begun and it has not been read yet is not copied.
+#[test]
+fn what_dies_before_its_turn_is_not_copied() {
+    let lab = lab();
+    let db = lab.open();
+    for key in ["put", "deleted", "untouched"] {
+        db.put(key, "old").unwrap();
+    }
+    let input = seal(&db);
+    let mut merge = begin(&db, &[input]);
+    assert_eq!(merge.step(&*db.inner).unwrap(), Some(0));
+    db.put("put", "new").unwrap();
+    db.delete("deleted").unwrap();
+    assert_eq!(finish(&db, merge).live_entries, 1);
+    assert_eq!(entries_of(&lab, sealed(&db)[0]), [("untouched".to_owned(), false, false)]);
+    remains(&lab, db, &[("put", "new"), ("untouched", "old")]);
 }
 
 /// An expired entry whose key is put again while it is being dropped is not dropped; the tombstone
