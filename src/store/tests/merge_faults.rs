@@ -176,7 +176,7 @@ fn a_merge_may_be_cut_short_at_any_operation() {
     let ops = run.lab.twin.op_count();
     let mut lists = run.lists.clone();
     lists.dedup();
-    assert!(lists.len() > 2 && ops > 120, "{ops} operations, {lists:?}");
+    assert!(lists.len() > 2 && ops > 100, "{ops} operations, {lists:?}");
     for ops in 0..=ops {
         let mut random = Random(ops as u64);
         let mut alternate = ops % 2 == 0;
