@@ -203,7 +203,7 @@ fn a_merge_may_be_cut_short_at_any_operation() {
             let allowed = &run.states[first..run.states.len().min(acknowledged + 2)];
             assert!(allowed.contains(&found), "{when}: {found:?} is none of {allowed:#?}");
             check_files(&lab, &before, &db, &when);
-            if (ops + number).is_multiple_of(8) || long() {
+            if (ops + number).is_multiple_of(16) || long() {
                 check_merged(&lab, db, &found, &when);
             }
         }
@@ -372,7 +372,7 @@ fn a_merge_meets_a_full_disk_at_every_size() {
         files.iter().map(|path| prepared.twin.contents(path).unwrap().len() as u64).sum()
     };
     let (mut refused, mut made) = (0, 0);
-    for room in (used / 2..used + 8000).step_by(if long() { 8 } else { 104 }) {
+    for room in (used / 2..used + 8000).step_by(if long() { 8 } else { 200 }) {
         let when = format!("{room} bytes of room");
         let lab = prepared.on(prepared.twin.fork());
         let db = lab.open();
