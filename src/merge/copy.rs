@@ -207,7 +207,7 @@ impl Merge {
             let draft = Some(Draft::copy(picked, others));
             return Ok(Some(Decided { fate: Fate::Moved, draft }));
         }
-        let is_needed = self.shadows.may_hold(hash, input.position) && !self.kept.has(key);
+        let is_needed = self.shadows.may_hold(hash, input.position);
         let draft = is_needed.then(|| {
             self.kept.add(key);
             let mut draft = Draft::tombstone(key);

@@ -246,7 +246,11 @@ impl Inner {
         if !merge.is_pending() {
             *turn.pending = None;
         }
-        let result = run.map(drop).and(published);
+        let result = match published {
+            // Worse than whatever stopped it.
+            Err(error) if error.is_poisoned() => Err(error),
+            published => run.map(drop).and(published),
+        };
         match &result {
             Err(error) if error.is_no_space() => {
                 // The disk stays full if this fails too.
@@ -275,8 +279,7 @@ impl Inner {
     ) -> Result<bool> {
         let merging = &self.writer()?.merging;
         while let Some(size) = merge.step(self)? {
-            let mut stop =
-                merging.is_to_stop() || size > 0 && progress(&merge.progress()).is_break();
+            let mut stop = merging.is_to_stop() || progress(&merge.progress()).is_break();
             pace.keep(
                 2 * size,
                 || {
