@@ -28,8 +28,8 @@ impl Bitcask {
     ///
     /// # Errors
     ///
-    /// [`Corrupt`](Error::Corrupt) if the entry does not check;
-    /// [`UnsupportedCodec`](Error::UnsupportedCodec) if its value is compressed with a codec that
+    /// [`Corrupt`](crate::Error::Corrupt) if the entry does not check;
+    /// [`UnsupportedCodec`](crate::Error::UnsupportedCodec) if its value is compressed with a codec that
     /// this build lacks.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         self.inner.get(key.as_ref())

@@ -232,7 +232,7 @@ fn forge_codec(lab: &Lab) {
 }
 
 /// A store with a value of an unknown codec under "unknown", one under "other", and the hint.
-fn with_unknown(lab: Lab) -> Lab {
+pub(super) fn with_unknown(lab: Lab) -> Lab {
     let db = lab.open();
     db.put("unknown", "a value").unwrap();
     db.put("other", "value").unwrap();

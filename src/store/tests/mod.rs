@@ -38,6 +38,7 @@ mod marks;
 mod merge;
 mod merge_beside;
 mod merge_faults;
+mod merge_regressions;
 mod merge_rules;
 mod model;
 mod regressions;
