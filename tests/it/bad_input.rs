@@ -452,6 +452,10 @@ fn assert_each_is_missed(dir: &Path) {
     assert!(logs.len() >= 3);
     for log in logs {
         let bytes = fs::read(&log).unwrap();
+        if bytes.iter().skip(64).all(|byte| *byte == 0) {
+            // Prepared ahead, and no part of the log yet.
+            continue;
+        }
         fs::remove_file(&log).unwrap();
         assert!(is_missing(&refused_to_all(dir, &log), &log));
         fs::write(&log, bytes).unwrap();

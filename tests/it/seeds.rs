@@ -335,7 +335,8 @@ fn a_key_deleted_in_the_eleventh_segment_does_not_return() {
             db.put(format!("round {round}"), "x").unwrap();
             let after = logs(path);
             assert_eq!(after[..before.len()], before, "the new segment is the last one");
-            assert_eq!(after.len(), before.len() + 1);
+            // The next one may have been prepared by now.
+            assert!((1..=2).contains(&(after.len() - before.len())));
         }
         assert_eq!(open(path).len(), 12);
     }
