@@ -113,6 +113,18 @@ impl Keydir {
         table.map(|table| table.find_all(hash, own)).transpose()
     }
 
+    /// Returns whether a slot names this entry, without a lock. The shard is filled.
+    pub(crate) fn names(&self, hash: KeyHash, entry: Address, guard: &Guard) -> bool {
+        let is_it = |address| Ok((address == entry).then_some(()));
+        matches!(self.get(hash, guard, is_it), Ok(Lookup::Found(())))
+    }
+
+    /// Waits for those who are just changing slots, each for its own shard: whatever slots they were
+    /// seen to have changed is accounted for then.
+    pub(crate) fn settle_writes(&self) {
+        (0..SHARD_COUNT).for_each(|number| drop(self.shard(number)));
+    }
+
     /// Returns the first address with a key's hash bits, if any: most likely the key's.
     pub(crate) fn likely(&self, hash: KeyHash, guard: &Guard) -> Option<Address> {
         let table = self.home(hash.shard()).table(guard)?;

@@ -23,7 +23,7 @@ use crate::clock::Clock;
 use crate::epoch::Guard;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
-use crate::keydir::{Address, KeyHash, Keydir, Lookup, SHARD_COUNT};
+use crate::keydir::{Address, KeyHash, Keydir, SHARD_COUNT};
 use crate::manifest::{Manifest, ManifestFile, Sealed};
 use crate::segment::append::Active;
 use crate::segment::header::Identity;
@@ -144,8 +144,7 @@ impl Ground<'_> {
     /// Returns whether a slot of the keydir names the entry that a hint's slot is of.
     fn names(&self, slot: HintSlot, input: &Input, guard: &Guard) -> bool {
         let address = Address { segment: input.number, offset: slot.offset() };
-        let is_it = |found| Ok((found == address).then_some(()));
-        matches!(self.keydir.get(slot.hash(), guard, is_it), Ok(Lookup::Found(())))
+        self.keydir.names(slot.hash(), address, guard)
     }
 
     /// Returns whether a key has a slot, which the closure tells, and whether other keys with its
@@ -301,8 +300,7 @@ impl Merge {
 
     /// Returns an error if slots name entries of an input that was thought to be copied whole.
     fn unfinished(&self, ground: &Ground<'_>) -> Option<Error> {
-        // Whoever was seen to have changed a slot has accounted for it when its shard is unlocked.
-        (0..SHARD_COUNT).for_each(|number| drop(ground.keydir.shard(number)));
+        ground.keydir.settle_writes();
         // The account is off where an entry was overwritten whose size was damaged; slots are not.
         let is_named = |input: &Input| {
             let mut shards = (0..SHARD_COUNT).map(|number| ground.keydir.shard(number));

@@ -103,7 +103,7 @@ impl Run {
         let size = usize::try_from(end - start).unwrap_or(usize::MAX);
         self.start = start;
         self.bytes.clear();
-        // The segment is as long as the manifest says, and so is its hint; but no longer than that.
+        // A hint can tell of 64 MiB at the most; what is larger was compared with the segment.
         self.bytes
             .try_reserve_exact(size)
             .map_err(|_| Error::corrupt(file.path(), start, "the entry does not fit in memory"))?;

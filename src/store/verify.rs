@@ -18,7 +18,7 @@ use super::{Bitcask, Inner};
 use crate::epoch::pin;
 use crate::error::{Error, Result};
 use crate::fs;
-use crate::keydir::{Address, Lookup, SHARD_COUNT};
+use crate::keydir::Address;
 use crate::manifest::Manifest;
 use crate::segment::header::SegmentHeader;
 use crate::segment::scan::{self, Scanned};
@@ -165,7 +165,7 @@ impl Inner {
         // The files may have gone with a clear, and then there is nothing left to be filled.
         let unfilled = filled.err().filter(|_| !self.filler.is_done());
         let subjects = self.subjects();
-        self.settle_writes();
+        self.keydir.settle_writes();
         let mut verification = Verification {
             inner: self,
             is_filled: unfilled.is_none(),
@@ -230,18 +230,10 @@ impl Inner {
         }))
     }
 
-    /// Waits for writes that have appended to be published and accounted, which they do under the
-    /// locks of their shards.
-    fn settle_writes(&self) {
-        (0..SHARD_COUNT).for_each(|number| drop(self.keydir.shard(number)));
-    }
-
     /// Returns whether a slot names the entry.
     fn names(&self, number: u32, entry: &Scanned<'_>) -> bool {
         let here = Address { segment: number, offset: entry.offset };
-        let is_here = |address| Ok((address == here).then_some(()));
-        let found = self.keydir.get(self.keydir.hash(entry.key), &pin(), is_here);
-        matches!(found, Ok(Lookup::Found(())))
+        self.keydir.names(self.keydir.hash(entry.key), here, &pin())
     }
 }
 
@@ -339,7 +331,7 @@ impl<P: FnMut(&VerifyProgress) -> ControlFlow<()>> Verification<'_, P> {
         let Subject { segment, end, .. } = subject;
         if found < segment.live_size() {
             // What was published before it was asked for is then accounted too.
-            self.inner.settle_writes();
+            self.inner.keydir.settle_writes();
         }
         let after = segment.live_size();
         if !self.is_filled || after <= found && found <= before {
