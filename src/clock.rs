@@ -65,7 +65,12 @@ pub(crate) struct Hands(Arc<AtomicU64>);
 impl Hands {
     /// Starts at a fixed moment, far enough from zero to be moved back.
     pub(crate) fn new() -> Self {
-        Self(Arc::new(AtomicU64::new(1_700_000_000_000_000)))
+        Self::at(1_700_000_000_000_000)
+    }
+
+    /// Starts at this moment.
+    pub(crate) fn at(time: u64) -> Self {
+        Self(Arc::new(AtomicU64::new(time)))
     }
 
     /// A fresh clock with these hands, as a store that is opened makes one.

@@ -32,7 +32,7 @@
 //!
 //! # Reading the source
 //!
-//! In this order: `error`, `value`, `stats`, `clock`, `codec`, `options`, `epoch`, `prefetch`, `fs`, `entry`, `keydir`,
+//! In this order: `error`, `mistake`, `value`, `stats`, `clock`, `codec`, `options`, `epoch`, `prefetch`, `fs`, `entry`, `keydir`,
 //! `segment`, `manifest`, `commit`, `recovery`, `background`, `store`. A module uses only those
 //! before it.
 
@@ -42,6 +42,7 @@
 compile_error!("bitcask needs a 64-bit Unix system: it maps whole segments");
 
 mod error;
+mod mistake;
 mod value;
 
 mod clock;

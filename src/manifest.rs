@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::fs::Fs;
+use crate::mistake::{Mistake, made};
 use crate::segment::header::{Identity, Kind, VERSION};
 use crate::segment::{Dir, FIRST_OFFSET, SegmentId};
 
@@ -176,7 +177,10 @@ impl ManifestFile {
         let mut current = self.current.lock();
         let mut changed = current.clone();
         change(&mut changed);
-        changed.write(&self.fs, &self.dir)?;
+        let is_swap = changed.sealed.len() < current.sealed.len();
+        if !(is_swap && made(Mistake::ManifestStale)) {
+            changed.write(&self.fs, &self.dir)?;
+        }
         *current = changed;
         Ok(())
     }
@@ -206,7 +210,11 @@ impl Manifest {
         above: SegmentId,
         dropped: &BTreeSet<SegmentId>,
     ) {
-        let at = self.sealed.iter().position(|sealed| sealed.id == above).map_or(0, |at| at + 1);
+        let mut at =
+            self.sealed.iter().position(|sealed| sealed.id == above).map_or(0, |at| at + 1);
+        if made(Mistake::OutputYoungest) {
+            at = self.sealed.len();
+        }
         self.sealed.splice(at..at, merged.iter().copied());
         self.sealed.retain(|sealed| !dropped.contains(&sealed.id));
     }

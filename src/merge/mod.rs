@@ -25,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::keydir::{Address, KeyHash, Keydir, SHARD_COUNT};
 use crate::manifest::{Manifest, ManifestFile, Sealed};
+use crate::mistake::{Mistake, made};
 use crate::segment::append::Active;
 use crate::segment::header::Identity;
 use crate::segment::hint::{HintSlot, Known, Source, Summary};
@@ -257,7 +258,9 @@ impl Merge {
         // Hints and outputs have their names, whatever becomes of the power.
         ground.fs.sync_dir(ground.dir.path()).map_err(|error| host.judge(error))?;
         // What overwrote or deleted the entries that were not copied has to be as durable as they.
-        host.sync_log()?;
+        if !made(Mistake::SwapBeforeLog) {
+            host.sync_log()?;
+        }
         if let Some(unfinished) = self.unfinished(&ground) {
             // Nothing is listed: on disk all is as it was.
             return Err(unfinished);
@@ -268,6 +271,9 @@ impl Merge {
     /// Replaces the manifest, and removes the inputs that it lists no more.
     fn swap(&mut self, host: &impl Host, ground: &Ground<'_>) -> Result<()> {
         let dropped: BTreeSet<SegmentId> = self.copied.iter().map(Input::id).collect();
+        if made(Mistake::RemovedFirst) {
+            self.remove_copied(ground);
+        }
         let above = self.youngest.or(self.copied.last().map(Input::id));
         if let Some(above) = above {
             let swap = |manifest: &mut Manifest| manifest.swap(&self.written, above, &dropped);
@@ -287,6 +293,12 @@ impl Merge {
         self.kept = copy::Kept::default();
         self.report.segments_out += self.written.len() as u64;
         self.report.size_out += self.written.drain(..).map(|sealed| sealed.length).sum::<u64>();
+        self.remove_copied(ground);
+        Ok(())
+    }
+
+    /// Removes the inputs that were copied whole.
+    fn remove_copied(&mut self, ground: &Ground<'_>) {
         for input in self.copied.drain(..) {
             self.report.segments_in += 1;
             self.report.size_in += input.segment.size();
@@ -295,7 +307,6 @@ impl Merge {
             let _ = ground.fs.remove(input.segment.path());
             ground.segments.remove(input.number);
         }
-        Ok(())
     }
 
     /// Returns an error if slots name entries of an input that was thought to be copied whole.

@@ -7,6 +7,7 @@ use super::{Recovery, RecoveryReport, Unlisted};
 use crate::error::{Error, Result};
 use crate::fs::File;
 use crate::manifest::Manifest;
+use crate::mistake::{Mistake, made};
 use crate::segment::header::{Kind, SegmentHeader};
 use crate::segment::hint::{Hint, HintBuilder};
 use crate::segment::scan::{self, Scan, Stop};
@@ -103,7 +104,9 @@ impl Recovery<'_> {
             if for_writing {
                 // Pages that an earlier sync failed to write would be read as if they were on
                 // disk. Now they are, or this fails, or what is read is what the disk has.
-                file.sync()?;
+                if !made(Mistake::RecoveryNotSynced) {
+                    file.sync()?;
+                }
                 file.drop_cache();
             }
             let Scanned { link, stop, reason, last_timestamp } = self.scan_link(id, file)?;

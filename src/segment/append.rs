@@ -20,6 +20,7 @@ use crate::codec::Codec;
 use crate::entry::{BodySum, END_SIZE_MAX, Flags, Header, Mark, Salt, padded};
 use crate::error::Result;
 use crate::fs::{Access, File, Fs};
+use crate::mistake::{Mistake, made};
 use crate::options::AppendMode;
 
 /// A segment that has got this far has room made ready ahead of its writers: before they have used
@@ -145,8 +146,14 @@ impl Active {
             let room = Room::new(&file, map.clone(), capacity, allocated);
             // An end entry may be all that it ever gets.
             room.reserve_exactly(FIRST_OFFSET + END_SIZE_MAX)?;
-            file.sync()?;
-            fs.rename_and_sync(&temporary, &path)?;
+            if !made(Mistake::HeaderNotSynced) {
+                file.sync()?;
+            }
+            if made(Mistake::CreateNotSynced) {
+                fs.rename(&temporary, &path)?;
+            } else {
+                fs.rename_and_sync(&temporary, &path)?;
+            }
             Ok((file, sink, map, Arc::new(room)))
         };
         let (file, sink, map, room) = create().inspect_err(|_| {

@@ -12,6 +12,7 @@ use crate::entry::Mark;
 use crate::error::Result;
 use crate::fs::File;
 use crate::keydir::Address;
+use crate::mistake::{Mistake, made};
 use crate::options::{SEGMENT_SIZE_LIMIT, SyncPolicy};
 use crate::segment::append::{Active, Draft};
 use crate::segment::room::Room;
@@ -168,6 +169,9 @@ impl Log {
 
     pub(super) fn unsynced(&mut self) -> Unsynced {
         let mut files: Vec<File> = self.unsynced.drain(..).map(|(_, file)| file).collect();
+        if made(Mistake::RotatedNotSynced) {
+            files.clear();
+        }
         self.dirty_since = None;
         self.synced_at = Some(Instant::now());
         let end = match &self.active {
@@ -225,7 +229,7 @@ impl Inner {
 
     /// Returns the mark that the next entry has to carry.
     fn due_mark(&self, log: &Log) -> Option<Mark> {
-        let durable = self.commit.durable();
+        let durable = if made(Mistake::MarkAhead) { log.end } else { self.commit.durable() };
         (durable > log.marked).then(|| durable.into())
     }
 

@@ -5,11 +5,12 @@
 //! - The death of a process loses nothing, since the kernel has it all. A power cut loses what was
 //!   not synced: contents by their file, names by their directory. POSIX promises no more.
 //! - What was not synced may have reached the disk all the same, each operation for itself and in
-//!   any selection; the test chooses. A single write is there as a whole or not at all: a test
-//!   that wants it torn cuts the image's file.
+//!   any selection; the test chooses. Of a single write any part may be there, and its length
+//!   without a byte of it.
 //! - Locks end with the processes that hold them.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ use super::disk::Disk;
 use super::{Op, Twin, parent};
 
 /// An operation of the trace, or something that a test did to the disk behind its back.
+#[derive(Clone)]
 pub(super) enum Step {
     Op(Op),
     Put { file: u64, path: PathBuf, bytes: Vec<u8> },
@@ -39,6 +41,58 @@ pub(crate) enum Unsynced<'a> {
     Name(&'a Op),
 }
 
+/// What of an operation that was not synced has reached the disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Kept {
+    Nothing,
+    All,
+    /// Of a write, that the file is so long; its bytes are zeros, or what they were. Of others all.
+    Size,
+    /// Of a write, the bytes in these ranges of the file. Of others all.
+    Parts(Vec<Range<u64>>),
+}
+
+impl Unsynced<'_> {
+    pub(crate) fn op(&self) -> &Op {
+        let (Self::Data(op) | Self::Name(op)) = self;
+        op
+    }
+}
+
+impl Kept {
+    pub(crate) fn part(range: Range<u64>) -> Self {
+        Self::Parts(std::iter::once(range).collect())
+    }
+
+    /// Returns the steps that are left of one.
+    fn of(self, step: &Step) -> Vec<Step> {
+        let Step::Op(Op::Write { file, offset, bytes }) = step else {
+            return if self == Self::Nothing { vec![] } else { vec![step.clone()] };
+        };
+        let (file, end) = (*file, offset + bytes.len() as u64);
+        match self {
+            Self::Nothing => vec![],
+            Self::All => vec![step.clone()],
+            Self::Size => vec![Step::Op(Op::Allocate { file, size: end })],
+            Self::Parts(parts) => {
+                let within = |part: Range<u64>| part.start.max(*offset)..part.end.min(end);
+                let write = |part: Range<u64>| {
+                    let from = usize::try_from(part.start - offset).expect("within the bytes");
+                    let until = usize::try_from(part.end - offset).expect("within the bytes");
+                    let bytes = bytes[from..until].to_vec();
+                    Step::Op(Op::Write { file, offset: part.start, bytes })
+                };
+                parts
+                    .into_iter()
+                    .map(within)
+                    .filter(|part| part.start < part.end)
+                    .map(write)
+                    .collect()
+            }
+        }
+    }
+}
+
 impl Twin {
     /// Returns the disk as the death of the process after the first `ops` operations leaves it.
     pub(crate) fn kill_image(&self, ops: usize) -> Arc<Self> {
@@ -55,6 +109,20 @@ impl Twin {
         self.kill_image(self.op_count())
     }
 
+    /// Returns the disk as the death of the process after the first `ops` operations leaves it, with
+    /// the trace so far: a power cut may still undo what was not synced.
+    pub(crate) fn killed(&self, ops: usize) -> Arc<Self> {
+        let inner = self.inner.lock();
+        let twin = Self::of(inner.history.base.copy());
+        {
+            let mut killed = twin.inner.lock();
+            for step in inner.history.first(ops) {
+                killed.commit(step.clone());
+            }
+        }
+        twin
+    }
+
     /// Returns the disk as a power cut after the first `ops` operations leaves it.
     ///
     /// `keep` is asked about each operation among them that was not synced, in their order,
@@ -63,6 +131,15 @@ impl Twin {
         &self,
         ops: usize,
         mut keep: impl FnMut(Unsynced<'_>) -> bool,
+    ) -> Arc<Self> {
+        self.torn_image(ops, |unsynced| if keep(unsynced) { Kept::All } else { Kept::Nothing })
+    }
+
+    /// Does the same where of each operation any part may have reached the disk.
+    pub(crate) fn torn_image(
+        &self,
+        ops: usize,
+        mut keep: impl FnMut(Unsynced<'_>) -> Kept,
     ) -> Arc<Self> {
         let inner = self.inner.lock();
         let steps = inner.history.first(ops);
@@ -79,13 +156,33 @@ impl Twin {
                 // Nameless perhaps, but there: a later rename may give it a name that lasts.
                 disk.content_mut(*file);
             }
-            if unsynced.is_none_or(&mut keep) {
-                disk.apply_to_content(step);
+            let kept = unsynced.map_or(Kept::All, &mut keep);
+            if kept != Kept::Nothing {
                 disk.names.edit(edits.clone());
+            }
+            if kept == Kept::All {
+                disk.apply_to_content(step);
+            } else {
+                kept.of(step).iter().for_each(|left| disk.apply_to_content(left));
             }
             live.edit(edits);
         }
         Self::of(disk)
+    }
+
+    /// Returns the operations among the first `ops` that a power cut then may undo, in order.
+    pub(crate) fn unsynced(&self, ops: usize) -> Vec<(Op, bool)> {
+        let mut found = Vec::new();
+        self.power_image(ops, |unsynced| {
+            found.push((unsynced.op().clone(), matches!(unsynced, Unsynced::Name(_))));
+            true
+        });
+        found
+    }
+
+    /// Returns a number that tells this disk's names and contents from others'.
+    pub(crate) fn fingerprint(&self) -> u128 {
+        self.inner.lock().disk.fingerprint()
     }
 
     /// Returns a copy of the disk as it is, all of it durable.

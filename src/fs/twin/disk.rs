@@ -6,9 +6,12 @@
 //! - Names and contents change separately, as they do on a disk that loses power.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use xxhash_rust::xxh3::Xxh3;
 
 use super::arena::{Arena, TwinMap};
 use super::crash::Step;
@@ -24,19 +27,19 @@ pub(super) enum Node {
 /// A name that comes to lead to something else, or to nothing.
 pub(super) type Edit = (PathBuf, Option<Node>);
 
-/// All names, by full path. A parent's sorts before those below it.
+/// All names, by full path, compared byte by byte. A parent's sorts before those below it.
 #[derive(Clone)]
-pub(super) struct Names(BTreeMap<PathBuf, Node>);
+pub(super) struct Names(BTreeMap<OsString, Node>);
 
 impl Default for Names {
     fn default() -> Self {
-        Self(BTreeMap::from([(PathBuf::from("/"), Node::Dir)]))
+        Self(BTreeMap::from([("/".into(), Node::Dir)]))
     }
 }
 
 impl Names {
     pub(super) fn get(&self, path: &Path) -> Option<Node> {
-        self.0.get(path).copied()
+        self.0.get(path.as_os_str()).copied()
     }
 
     /// Looks a path up, and says as Unix does why there is nothing.
@@ -65,15 +68,16 @@ impl Names {
 
     pub(super) fn files(&self) -> impl Iterator<Item = (&Path, u64)> {
         self.0.iter().filter_map(|(path, node)| match node {
-            Node::File(file) => Some((path.as_path(), *file)),
+            Node::File(file) => Some((Path::new(path), *file)),
             Node::Dir => None,
         })
     }
 
     pub(super) fn list(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
         self.dir(dir)?;
-        let children = self.0.iter().filter(|(path, _)| path.parent() == Some(dir));
-        let entry = |(path, node): (&PathBuf, &Node)| {
+        let all = self.0.iter().map(|(path, node)| (Path::new(path), node));
+        let children = all.filter(|(path, _)| path.parent() == Some(dir));
+        let entry = |(path, node): (&Path, &Node)| {
             let name = path.file_name()?.to_str()?.to_owned();
             Some(DirEntry { name, is_file: *node != Node::Dir })
         };
@@ -108,8 +112,8 @@ impl Names {
     pub(super) fn edit(&mut self, edits: Vec<Edit>) {
         for (path, node) in edits {
             match node {
-                Some(node) => self.0.insert(path, node),
-                None => self.0.remove(&path),
+                Some(node) => self.0.insert(path.into(), node),
+                None => self.0.remove(path.as_os_str()),
             };
         }
     }
@@ -118,7 +122,8 @@ impl Names {
     fn drop_unreachable(&mut self) {
         let mut reached = BTreeMap::new();
         for (path, node) in std::mem::take(&mut self.0) {
-            if path.parent().is_none_or(|parent| reached.get(parent) == Some(&Node::Dir)) {
+            let parent = Path::new(&path).parent();
+            if parent.is_none_or(|parent| reached.get(parent.as_os_str()) == Some(&Node::Dir)) {
                 reached.insert(path, node);
             }
         }
@@ -172,6 +177,27 @@ impl Disk {
     pub(super) fn copy(&self) -> Self {
         let contents = self.contents.iter().map(|(file, content)| (*file, content.copy()));
         Self { names: self.names.clone(), contents: contents.collect(), next_file: self.next_file }
+    }
+
+    /// Returns a number that tells these names and contents from others.
+    pub(super) fn fingerprint(&self) -> u128 {
+        let mut hasher = Xxh3::new();
+        for (path, node) in &self.names.0 {
+            hasher.update(path.as_encoded_bytes());
+            if let Node::File(file) = node {
+                let content = self.content(*file);
+                // All is zero behind what was written.
+                let mut bytes = vec![0; content.written.min(index(content.size))];
+                content.read_at(&mut bytes, 0);
+                while bytes.last() == Some(&0) {
+                    bytes.pop();
+                }
+                hasher.update(&content.size.to_be_bytes());
+                hasher.update(&(bytes.len() as u64).to_be_bytes());
+                hasher.update(&bytes);
+            }
+        }
+        hasher.digest128()
     }
 
     /// Drops what no path leads to.

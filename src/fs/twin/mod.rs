@@ -26,7 +26,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 pub(crate) use self::arena::TwinMap;
-pub(crate) use self::crash::Unsynced;
+pub(crate) use self::crash::{Kept, Unsynced};
 pub(crate) use self::fault::{Call, Fault, FaultKind};
 pub(crate) use self::file::TwinFile;
 

@@ -183,7 +183,7 @@ fn any_byte_of_manifest_and_lock_damaged() {
 }
 
 #[test]
-fn any_byte_of_a_hint_damaged() {
+pub(super) fn any_byte_of_a_hint_damaged() {
     sweep(&small(Lab::weak()), is_hint);
 }
 

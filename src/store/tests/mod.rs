@@ -7,6 +7,7 @@
 
 mod backup;
 mod corruption;
+mod crash;
 mod damage;
 mod faults;
 mod housekeeping;

@@ -1,0 +1,78 @@
+//! Mistakes that tests have the engine make, to see that they are noticed.
+//!
+//! - Each is a rule of `docs/durability.md` or of the design that is left out at one place. Where it
+//!   would be, the engine asks [`made`]; outside of the unit tests that is a constant `false`, and
+//!   nothing of this is in a build.
+//! - A thread makes mistakes for itself alone, so that tests beside it make none.
+
+/// A rule that is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mistake {
+    /// No file is ever synced.
+    NoSync,
+    /// What is appended is not synced, and yet called durable.
+    LogNotSynced,
+    /// Only the active segment is synced, not those that were rotated since the last sync.
+    RotatedNotSynced,
+    /// A durable write returns before its sync.
+    ReturnsBeforeSync,
+    /// A new segment's name is not made durable.
+    CreateNotSynced,
+    /// A new segment's header is not made durable.
+    HeaderNotSynced,
+    /// The manifest is renamed before its content is durable.
+    ManifestNotSynced,
+    /// The manifest's new name is not made durable.
+    RenameNotSynced,
+    /// The manifest is changed in memory alone when a merge swaps.
+    ManifestStale,
+    /// A segment is listed as sealed before it is durable.
+    SealNotSynced,
+    /// A merge lists its output before that is durable.
+    OutputNotSynced,
+    /// A merge drops what was overwritten before what overwrote it is durable.
+    SwapBeforeLog,
+    /// A merge removes its inputs before the manifest says so.
+    RemovedFirst,
+    /// A merge lists its output as the youngest segment.
+    OutputYoungest,
+    /// A merge drops every tombstone.
+    TombstonesDropped,
+    /// A merge drops an expired entry and leaves nothing of it.
+    ExpiredForgotten,
+    /// A batch counts as far as it was written.
+    BatchTorn,
+    /// Entries are not compared with their checksums.
+    ChecksumOff,
+    /// Hints are used whether they are whole or not.
+    HintTrusted,
+    /// A mark says that all of the log is durable.
+    MarkAhead,
+    /// Recovery lists segments as sealed before they are durable.
+    RecoveryNotSynced,
+}
+
+#[cfg(test)]
+thread_local! {
+    static MADE: std::cell::Cell<Option<Mistake>> = const { std::cell::Cell::new(None) };
+}
+
+/// Returns whether the mistake is to be made here.
+#[cfg(not(test))]
+pub(crate) const fn made(_: Mistake) -> bool {
+    false
+}
+
+#[cfg(test)]
+pub(crate) fn made(mistake: Mistake) -> bool {
+    MADE.get() == Some(mistake)
+}
+
+/// Has this thread make a mistake while the closure runs, which may panic.
+#[cfg(test)]
+pub(crate) fn make<T>(mistake: Mistake, during: impl FnOnce() -> T) -> std::thread::Result<T> {
+    MADE.set(Some(mistake));
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(during));
+    MADE.set(None);
+    result
+}

@@ -1,0 +1,116 @@
+//! Mistakes that the enumeration has to notice, each made by an engine that is sound otherwise: what
+//! notices nothing proves nothing.
+//!
+//! - A mistake counts as caught where a state is judged wrong, or the engine itself refuses to go on.
+//! - The same workloads are judged without a mistake by the tests beside this.
+
+use super::enumerate::{MODES, setting};
+use super::*;
+use crate::mistake::{Mistake, make};
+
+/// All of them.
+const MISTAKES: [Mistake; 21] = [
+    Mistake::NoSync,
+    Mistake::LogNotSynced,
+    Mistake::RotatedNotSynced,
+    Mistake::ReturnsBeforeSync,
+    Mistake::CreateNotSynced,
+    Mistake::HeaderNotSynced,
+    Mistake::ManifestNotSynced,
+    Mistake::RenameNotSynced,
+    Mistake::ManifestStale,
+    Mistake::SealNotSynced,
+    Mistake::OutputNotSynced,
+    Mistake::SwapBeforeLog,
+    Mistake::RemovedFirst,
+    Mistake::OutputYoungest,
+    Mistake::TombstonesDropped,
+    Mistake::ExpiredForgotten,
+    Mistake::BatchTorn,
+    Mistake::ChecksumOff,
+    Mistake::HintTrusted,
+    Mistake::MarkAhead,
+    Mistake::RecoveryNotSynced,
+];
+
+/// Operations that come close to every mistake: rotations between syncs, merges of single segments
+/// with tombstones and expired entries in them, writes while a segment is merged and behind it.
+fn close_calls() -> Vec<Op> {
+    let put = |key, sync| Op::Put { key, size: 30, ttl: None, sync };
+    let merge_one = |at: u64| [Op::BeginMerge { segments: 1 << at }, Op::Merge { steps: 100 }];
+    let mut ops = vec![put(0, true), put(1, false), put(2, false), put(3, false), put(4, false)];
+    ops.extend([put(5, false), Op::Work, Op::Sync, put(6, false)]);
+    ops.extend([Op::Delete { key: 0, sync: false }, put(1, false), put(3, true)]);
+    let changes = vec![(2, Some(20)), (3, None), (6, Some(20))];
+    ops.extend([Op::Batch { changes, sync: false }, Op::Work, Op::Sync]);
+    ops.extend([
+        Op::Put { key: 2, size: 9, ttl: Some(5), sync: false },
+        put(4, false),
+        put(5, true),
+    ]);
+    ops.extend([put(4, false), Op::Work, Op::Advance { seconds: 10 }]);
+    ops.extend((1..5).flat_map(merge_one));
+    let merge_beside = |steps| {
+        let merge = [Op::BeginMerge { segments: u64::MAX }, Op::Merge { steps }];
+        let writes = [put(1, false), put(4, false), put(5, false), put(6, false), Op::Work];
+        merge.into_iter().chain(writes).chain([Op::Merge { steps: 100 }])
+    };
+    ops.extend([5, 8, 11].into_iter().flat_map(merge_beside));
+    ops.extend([put(1, false), Op::Delete { key: 5, sync: false }]);
+    ops.extend([Op::MergeAll, put(0, true), put(1, false), Op::Kill, put(2, false)]);
+    ops.extend([Op::Backup, put(3, false), Op::Reopen, put(3, true), Op::Clear, put(2, true)]);
+    ops
+}
+
+/// How a mistake is noticed, if it is: in the words of what notices it.
+fn caught(mistake: Mistake) -> Option<String> {
+    let by_crash = |effort: Effort, (name, policy, mode): (&str, SyncPolicy, AppendMode)| {
+        let mut setting = setting(policy, mode);
+        setting.options = setting.options.segment_entries(3);
+        let result = make(mistake, || {
+            let run = Run::of(&setting, &close_calls());
+            Judge::all(&run, effort, 16)
+        });
+        result.err().map(|panic| format!("{name}: {}", told(&*panic)))
+    };
+    if mistake == Mistake::HintTrusted {
+        // A hint is synced before it has its name, so no crash damages one.
+        let result = make(mistake, corruption::any_byte_of_a_hint_damaged);
+        return result.err().map(|panic| told(&*panic));
+    }
+    let glances = MODES.into_iter().map(|mode| (Effort::GLANCE, mode));
+    let mut looks = glances.chain([(Effort::QUICK, MODES[0])]);
+    looks.find_map(|(effort, mode)| by_crash(effort, mode))
+}
+
+/// What a panic says, without the long lists in it.
+fn told(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map_or("", String::as_str);
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("  ")).collect();
+    lines.join(" ").chars().take(200).collect()
+}
+
+/// Without a mistake the close calls are nothing but close.
+#[test]
+fn close_calls_end_well() {
+    for (name, policy, mode) in MODES {
+        let mut setting = setting(policy, mode);
+        setting.options = setting.options.segment_entries(3);
+        let run = Run::of(&setting, &close_calls());
+        let effort = if long() { Effort::LONG } else { Effort::GLANCE };
+        println!("{name}: {}", Judge::all(&run, effort, 16));
+    }
+}
+
+#[test]
+fn every_mistake_is_noticed() {
+    let mut missed = Vec::new();
+    for mistake in MISTAKES {
+        match caught(mistake) {
+            Some(told) => println!("{mistake:?}: {told}"),
+            None => missed.push(mistake),
+        }
+    }
+    println!("{} of {} mistakes noticed", MISTAKES.len() - missed.len(), MISTAKES.len());
+    assert_eq!(missed, []);
+}

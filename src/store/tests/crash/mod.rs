@@ -1,0 +1,289 @@
+//! Crashes, enumerated: every state that a power cut, or a kill, may leave of a workload is opened
+//! and judged, and so is every state that one leaves of the recovery of these.
+//!
+//! - `workload` runs operations and notes what was acknowledged, and what was durable, when.
+//! - `states` says what a disk may have kept of what was not synced.
+//! - A state is judged once, unless it comes up again where more has to be there.
+//! - `mistakes` makes the engine commit mistakes, each of which has to be noticed.
+//!
+//! What is asked of a state: it opens; what it holds is what some first part of the operations made,
+//! at or after the last that was durable; batches are whole; opening it again, merging it, closing
+//! and opening it changes nothing. A backup is there as it was made, or has no manifest.
+
+mod enumerate;
+mod mistakes;
+pub(crate) mod states;
+pub(crate) mod workload;
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::{self, Write as _};
+
+use super::story::{Random, long};
+use super::*;
+use crate::fs::twin::Kept;
+use crate::options::MergeOptions;
+use states::{Choice, Choices, Effort};
+use workload::{Dice as _, Op, Point, Run, Setting};
+
+/// What was looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    /// Moments of the trace.
+    pub(crate) moments: usize,
+    /// States that differ from each other.
+    pub(crate) states: usize,
+    /// States that a crash inside of the recovery of some of them left, and of how many.
+    pub(crate) recovery_states: usize,
+    pub(crate) recoveries: usize,
+}
+
+impl Tally {
+    fn add(&mut self, other: &Self) {
+        self.moments += other.moments;
+        self.states += other.states;
+        self.recovery_states += other.recovery_states;
+        self.recoveries += other.recoveries;
+    }
+}
+
+impl fmt::Display for Tally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { moments, states, recovery_states, recoveries } = self;
+        write!(
+            f,
+            "{states} states at {moments} moments, {recovery_states} within {recoveries} recoveries"
+        )
+    }
+}
+
+/// Judges the states of one run.
+pub(crate) struct Judge<'a> {
+    run: &'a Run,
+    effort: Effort,
+    /// One of how many states has its recovery interrupted.
+    recovery_each: u128,
+    /// By fingerprint, the oldest state that was allowed when it was judged.
+    seen: HashMap<u128, usize>,
+    seen_in_recovery: HashSet<u128>,
+    tally: Tally,
+}
+
+impl<'a> Judge<'a> {
+    pub(crate) fn new(run: &'a Run, effort: Effort, recovery_each: u128) -> Self {
+        let (seen, seen_in_recovery) = (HashMap::new(), HashSet::new());
+        Self { run, effort, recovery_each, seen, seen_in_recovery, tally: Tally::default() }
+    }
+
+    /// Looks at all moments of a run's trace.
+    pub(crate) fn all(run: &'a Run, effort: Effort, recovery_each: u128) -> Tally {
+        let mut judge = Self::new(run, effort, recovery_each);
+        for ops in 0..run.points.len() {
+            judge.moment(ops);
+        }
+        judge.tally.states = judge.seen.len();
+        judge.tally.recovery_states = judge.seen_in_recovery.len();
+        judge.tally
+    }
+
+    /// Looks at everything that a crash at one moment may leave.
+    pub(crate) fn moment(&mut self, ops: usize) {
+        let (run, point) = (self.run, self.run.points[ops]);
+        self.tally.moments += 1;
+        self.state(run.lab.twin.kill_image(ops), &point, point.acknowledged, &|| {
+            format!("killed after {ops} operations")
+        });
+        if ops.is_multiple_of(self.effort.kill_each) {
+            self.killed_and_cut_off(ops, &point);
+        }
+        for choice in Choices::at(&run.lab.twin, ops, self.effort) {
+            let image = image(&run.lab.twin, ops, &choice);
+            self.state(image, &point, point.durable, &|| told(run, ops, &choice));
+        }
+    }
+
+    fn state(&mut self, image: Arc<Twin>, point: &Point, oldest: usize, when: &dyn Fn() -> String) {
+        let fingerprint = image.fingerprint();
+        if self.seen.get(&fingerprint).is_some_and(|judged| *judged >= oldest) {
+            return;
+        }
+        let is_new = self.seen.insert(fingerprint, oldest).is_none();
+        let lab = self.run.lab_at(image, point.now);
+        let before = lab.twin.fork();
+        let found = self.opened(&lab, point, oldest, when);
+        if self.effort.is_lived_in {
+            if is_new && fingerprint.is_multiple_of(self.recovery_each) {
+                self.recovery(&lab, &found, when);
+            }
+            lived_in(&lab.on(before.clone()), &found, when);
+        }
+        self.backups(&lab.on(before), point, when);
+    }
+
+    /// Opens a state for the first time, and returns what it holds.
+    fn opened(&self, lab: &Lab, point: &Point, oldest: usize, when: &dyn Fn() -> String) -> Pairs {
+        let db = open(lab, "first", when);
+        let found = snapshot(&db);
+        let allowed = &self.run.states[oldest..=point.latest];
+        let is_allowed = allowed.iter().any(|state| visible(state, point.now) == found);
+        assert!(
+            is_allowed,
+            "{}: {found:?}\nis none of the states {oldest} to {}: {:#?}\n{:?}",
+            when(),
+            point.latest,
+            allowed.iter().map(|state| visible(state, point.now)).collect::<Vec<_>>(),
+            db.recovery(),
+        );
+        for key in &self.run.keys {
+            let value = db.get(key).unwrap_or_else(|error| panic!("{}: {error}", when()));
+            assert_eq!(value.as_deref(), found.get(key).map(Vec::as_slice), "{}", when());
+        }
+        kill(db);
+        found
+    }
+
+    /// Interrupts a recovery that has just been recorded at each of its steps, and runs it again.
+    fn recovery(&mut self, recovered: &Lab, found: &Pairs, when: &dyn Fn() -> String) {
+        self.tally.recoveries += 1;
+        let twin = &recovered.twin;
+        for ops in 0..=twin.op_count() {
+            let mut random = Random(ops as u64 ^ 0xD1CE);
+            let mut images = vec![twin.kill_image(ops), twin.power_image(ops, |_| false)];
+            for _ in 0..self.effort.mixtures.min(4) {
+                images.push(twin.power_image(ops, |_| random.below(2) == 0));
+            }
+            for image in images {
+                if !self.seen_in_recovery.insert(image.fingerprint()) {
+                    continue;
+                }
+                let lab = recovered.on(image);
+                let when = || format!("{}; its recovery stopped after {ops}", when());
+                let db = open(&lab, "after a recovery that stopped", &when);
+                assert_eq!(snapshot(&db), *found, "{}", when());
+                kill(db);
+            }
+        }
+    }
+
+    /// Kills the process, has the store opened, and cuts the power at each step of that: what was not
+    /// synced before the kill may still be lost, until the store is open.
+    fn killed_and_cut_off(&mut self, ops: usize, point: &Point) {
+        let twin = self.run.lab.twin.killed(ops);
+        let lab = self.run.lab_at(twin, point.now);
+        let opened = open(&lab, "killed", &|| format!("killed after {ops} operations"));
+        let found = snapshot(&opened);
+        kill(opened);
+        let last = lab.twin.op_count();
+        for cut in ops..=last {
+            let mut random = Random(cut as u64);
+            for each in 0..2 + self.effort.mixtures.min(4) {
+                let image = lab.twin.power_image(cut, |_| match each {
+                    0 => false,
+                    1 => true,
+                    _ => random.below(2) == 0,
+                });
+                let oldest = if cut == last { point.acknowledged } else { point.durable };
+                let fingerprint = image.fingerprint() ^ 1;
+                if self.seen.get(&fingerprint).is_some_and(|judged| *judged >= oldest) {
+                    continue;
+                }
+                self.seen.insert(fingerprint, oldest);
+                let when = || format!("killed after {ops} operations, power lost after {cut}");
+                let again = self.opened(&lab.on(image), point, oldest, &when);
+                assert!(cut < last || again == found, "{}: {again:?}", when());
+            }
+        }
+    }
+
+    /// Opens the backups that there are.
+    fn backups(&self, lab: &Lab, point: &Point, when: &dyn Fn() -> String) {
+        for (at, (path, state)) in self.run.backups.iter().enumerate() {
+            let is_there = lab.twin.files().iter().any(|file| file.starts_with(path));
+            if !is_there && at >= point.backups {
+                continue;
+            }
+            match Bitcask::open_on(
+                &lab.ground(),
+                path,
+                lab.options.clone().create_if_missing(false),
+            ) {
+                Ok(db) => {
+                    let expected = visible(&self.run.states[*state], point.now);
+                    assert_eq!(snapshot(&db), expected, "{}: {}", when(), path.display());
+                    kill(db);
+                }
+                Err(error) => assert!(at >= point.backups, "{}: {error}", when()),
+            }
+        }
+    }
+}
+
+/// Runs operations that bytes stand for, and crashes at some moments of them.
+pub(crate) fn operations(mut dice: &[u8]) {
+    let policies =
+        [SyncPolicy::Never, SyncPolicy::Interval(Duration::from_nanos(1)), SyncPolicy::Always];
+    let policy = policies[usize::try_from(dice.below(3)).unwrap()];
+    let modes = [AppendMode::Mapped, AppendMode::Positioned];
+    let mode = modes[usize::try_from(dice.below(2)).unwrap()];
+    let entries = [2, 5, u64::MAX][usize::try_from(dice.below(3)).unwrap()];
+    let options = Options::new().segment_size(1024).segment_entries(entries);
+    let options = options.sync(policy).append_mode(mode);
+    let weak_hash = dice.below(2) == 1;
+    let setting = Setting { options, keys: 5, size_max: 200, weak_hash };
+    let mut random = Random(dice.iter().fold(7, |sum, byte| sum * 31 % 65_521 + u64::from(*byte)));
+    let mut ops = Vec::new();
+    while !dice.is_over() && ops.len() < 64 {
+        ops.push(Op::roll(&mut dice, &setting));
+    }
+    let run = Run::of(&setting, &ops);
+    let mut judge = Judge::new(&run, Effort { kill_each: 1, ..Effort::QUICK }, 4);
+    let last = run.points.len() - 1;
+    judge.moment(last);
+    for _ in 0..2 {
+        judge.moment(usize::try_from(random.below(last as u64 + 1)).unwrap());
+    }
+}
+
+impl Run {
+    /// What the run was opened on, on another disk, at another time.
+    fn lab_at(&self, twin: Arc<Twin>, now: u64) -> Lab {
+        Lab { twin, hands: Hands::at(now), ..self.lab.clone() }
+    }
+}
+
+/// Opens a state, merges it, writes to it, closes and opens it: it holds what it held.
+fn lived_in(lab: &Lab, found: &Pairs, when: &dyn Fn() -> String) {
+    kill(open(lab, "once more", when));
+    let db = open(lab, "a second time", when);
+    assert!(found_in_order(&db), "{}: {:?}", when(), db.recovery());
+    assert_eq!(snapshot(&db), *found, "{}: opened a second time", when());
+    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    assert_eq!(snapshot(&db), *found, "{}: merged", when());
+    db.put("a key of its own", "value").unwrap();
+    db.delete("a key of its own").unwrap();
+    db.close().unwrap();
+    let db = open(lab, "a third time", when);
+    assert!(db.recovery().is_clean(), "{}: {:?}", when(), db.recovery());
+    assert_eq!(snapshot(&db), *found, "{}: closed and opened", when());
+    kill(db);
+}
+
+fn open(lab: &Lab, which: &str, when: &dyn Fn() -> String) -> Bitcask {
+    Bitcask::open_on(&lab.ground(), Path::new(DIR), lab.options.clone())
+        .unwrap_or_else(|error| panic!("{}: opened {which}: {error}", when()))
+}
+
+/// The disk that a choice leaves.
+fn image(twin: &Twin, ops: usize, choice: &Choice) -> Arc<Twin> {
+    let mut kept = choice.iter();
+    twin.torn_image(ops, |_| kept.next().unwrap().clone())
+}
+
+/// What a power cut has left, in words.
+fn told(run: &Run, ops: usize, choice: &Choice) -> String {
+    let unsynced = run.lab.twin.unsynced(ops);
+    let mut text = format!("power lost after {ops} operations");
+    for ((op, _), kept) in unsynced.iter().zip(choice).filter(|(_, kept)| **kept != Kept::All) {
+        let _ = write!(text, "\n  {kept:?} of {op:?}");
+    }
+    text
+}

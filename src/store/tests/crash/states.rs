@@ -1,0 +1,236 @@
+//! Every state that a disk may be in when the power fails at a moment of a trace.
+//!
+//! - What was not synced is there or not: nothing of it, everything, each operation alone, all but
+//!   one; the newest write torn at every byte and every sector; lengths without bytes; mapped pages
+//!   in any subset; names lost from some point on, as a journal loses them, and in any subset, as
+//!   POSIX allows; and all of it mixed at random.
+//! - A family that is too large is sampled, evenly and in a way that is the same in every run.
+
+use std::collections::BTreeSet;
+use std::ops::Range;
+
+use super::super::story::Random;
+use crate::fs::twin::{Kept, Op, Twin};
+
+const SECTOR: u64 = 512;
+const PAGE: u64 = 4096;
+
+/// How much of a large family is looked at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Effort {
+    /// Of operations that are lost or kept alone.
+    pub(crate) singles: usize,
+    /// Of places where the newest write is torn.
+    pub(crate) tears: usize,
+    /// Of subsets, of pages and of names.
+    pub(crate) subsets: usize,
+    /// Random mixtures.
+    pub(crate) mixtures: usize,
+    /// Of how many moments one has the process killed, and the power cut while the store is opened.
+    pub(crate) kill_each: usize,
+    /// Whether a state is merged, written to and closed, too, and its recovery interrupted.
+    pub(crate) is_lived_in: bool,
+}
+
+impl Effort {
+    /// To find out soon that something is very wrong.
+    pub(crate) const GLANCE: Self =
+        Self { singles: 1, tears: 0, subsets: 1, mixtures: 1, kill_each: 4, is_lived_in: false };
+    pub(crate) const QUICK: Self =
+        Self { singles: 2, tears: 3, subsets: 2, mixtures: 2, kill_each: 5, is_lived_in: true };
+    pub(crate) const LONG: Self = Self {
+        singles: 24,
+        tears: 200,
+        subsets: 32,
+        mixtures: 24,
+        kill_each: 1,
+        is_lived_in: true,
+    };
+}
+
+/// What of each operation that was not synced has reached the disk.
+pub(crate) type Choice = Vec<Kept>;
+
+/// The choices at one moment of a trace.
+pub(crate) struct Choices {
+    /// What was not synced, and whether it is a name.
+    unsynced: Vec<(Op, bool)>,
+    effort: Effort,
+    random: Random,
+    found: Vec<Choice>,
+}
+
+impl Choices {
+    /// Returns what a power cut after the first `ops` operations may leave.
+    pub(crate) fn at(twin: &Twin, ops: usize, effort: Effort) -> Vec<Choice> {
+        let unsynced = twin.unsynced(ops);
+        let random = Random(ops as u64 ^ 0x5EED_0000_0000);
+        let mut choices = Self { unsynced, effort, random, found: Vec::new() };
+        choices.all_of(Kept::Nothing);
+        choices.all_of(Kept::All);
+        if !choices.unsynced.is_empty() {
+            choices.singles();
+            choices.tears();
+            choices.sizes();
+            choices.pages();
+            choices.names();
+            choices.mixtures();
+        }
+        choices.found
+    }
+
+    fn len(&self) -> usize {
+        self.unsynced.len()
+    }
+
+    fn all_of(&mut self, kept: Kept) {
+        self.found.push(vec![kept; self.len()]);
+    }
+
+    /// One operation in another way than all the others.
+    fn but(&mut self, at: usize, one: Kept, others: Kept) {
+        let mut choice = vec![others; self.len()];
+        choice[at] = one;
+        self.found.push(choice);
+    }
+
+    /// Up to `limit` of `len` things: the newest, and others that are different each time.
+    fn sample(&mut self, len: usize, limit: usize) -> BTreeSet<usize> {
+        if len <= limit {
+            return (0..len).collect();
+        }
+        let mut sample = BTreeSet::from([len - 1]);
+        while sample.len() < limit {
+            sample.insert(usize::try_from(self.random.below(len as u64)).unwrap());
+        }
+        sample
+    }
+
+    fn singles(&mut self) {
+        for at in self.sample(self.len(), self.effort.singles) {
+            self.but(at, Kept::Nothing, Kept::All);
+            self.but(at, Kept::All, Kept::Nothing);
+        }
+    }
+
+    /// The newest write, torn: its first part is there or its last, the rest is not.
+    fn tears(&mut self) {
+        let newest = self.unsynced.iter().rposition(|(op, _)| write(op).is_some());
+        let Some(at) = newest else { return };
+        let range = write(&self.unsynced[at].0).unwrap();
+        let is_sector = |place: &u64| place.is_multiple_of(SECTOR);
+        let sectors: Vec<u64> = (range.start + 1..range.end).filter(is_sector).collect();
+        let len = usize::try_from(range.end - range.start).unwrap();
+        let bytes: Vec<u64> = self
+            .sample(len.saturating_sub(1), self.effort.tears)
+            .into_iter()
+            .map(|at| range.start + 1 + at as u64)
+            .collect();
+        for place in sectors.into_iter().chain(bytes) {
+            let (first, last) = (range.start..place, place..range.end);
+            self.but(at, Kept::part(first), Kept::All);
+            // A sector in between, with the length that the whole would have.
+            if place.is_multiple_of(SECTOR) || place % 3 == 0 {
+                self.but(at, Kept::part(last), Kept::All);
+            }
+        }
+    }
+
+    fn sizes(&mut self) {
+        for at in self.sample(self.len(), self.effort.singles) {
+            if write(&self.unsynced[at].0).is_some() {
+                self.but(at, Kept::Size, Kept::All);
+                self.but(at, Kept::Size, Kept::Nothing);
+            }
+        }
+        // Lengths and names of everything, and not a byte that was not synced.
+        self.all_of(Kept::Size);
+    }
+
+    /// Mapped pages go to the disk each for itself; names and lengths are there.
+    fn pages(&mut self) {
+        let ranges = self.unsynced.iter().filter_map(|(op, _)| Some((file(op)?, write(op)?)));
+        let pages = |(file, range): (u64, Range<u64>)| {
+            (range.start / PAGE..=(range.end - 1) / PAGE).map(move |page| (file, page))
+        };
+        let pages: BTreeSet<(u64, u64)> = ranges.flat_map(pages).collect();
+        let pages: Vec<(u64, u64)> = pages.into_iter().collect();
+        for subset in self.subsets(pages.len()) {
+            let kept: Vec<(u64, u64)> =
+                pages.iter().zip(subset).filter(|(_, kept)| *kept).map(|(page, _)| *page).collect();
+            let choice = self.unsynced.iter().map(|(op, _)| {
+                let Some(file) = file(op).filter(|_| write(op).is_some()) else { return Kept::All };
+                let own = kept.iter().filter(|(other, _)| *other == file);
+                Kept::Parts(own.map(|(_, page)| page * PAGE..(page + 1) * PAGE).collect())
+            });
+            self.found.push(choice.collect());
+        }
+    }
+
+    /// Names, with all contents and with none.
+    fn names(&mut self) {
+        let names: Vec<usize> = (0..self.len()).filter(|at| self.unsynced[*at].1).collect();
+        if names.is_empty() {
+            return;
+        }
+        let in_order = self.sample(names.len(), self.effort.singles);
+        let in_order =
+            in_order.into_iter().map(|len| (0..names.len()).map(|at| at < len).collect());
+        let in_order: Vec<Vec<bool>> = in_order.collect();
+        for subset in in_order.into_iter().chain(self.subsets(names.len())) {
+            for contents in [Kept::All, Kept::Nothing] {
+                let mut choice = vec![contents; self.len()];
+                for (at, kept) in names.iter().zip(&subset) {
+                    choice[*at] = if *kept { Kept::All } else { Kept::Nothing };
+                }
+                self.found.push(choice);
+            }
+        }
+    }
+
+    fn mixtures(&mut self) {
+        for _ in 0..self.effort.mixtures {
+            let bias = 1 + self.random.below(7);
+            let choice = (0..self.len()).map(|at| {
+                let torn = write(&self.unsynced[at].0).filter(|_| self.random.below(8) == 0);
+                if let Some(range) = torn {
+                    let place = range.start + self.random.below(range.end - range.start);
+                    return match self.random.below(3) {
+                        0 => Kept::Size,
+                        1 => Kept::part(range.start..place),
+                        _ => Kept::part(place..range.end),
+                    };
+                }
+                if self.random.below(8) < bias { Kept::All } else { Kept::Nothing }
+            });
+            let choice = choice.collect();
+            self.found.push(choice);
+        }
+    }
+
+    /// All subsets of a few things, or some of many.
+    fn subsets(&mut self, len: usize) -> Vec<Vec<bool>> {
+        let limit = self.effort.subsets;
+        if len < 16 && 1 << len <= limit {
+            let subset = |bits: usize| (0..len).map(|at| bits >> at & 1 == 1).collect();
+            return (0..1 << len).map(subset).collect();
+        }
+        let random = &mut self.random;
+        (0..limit).map(|_| (0..len).map(|_| random.below(2) == 0).collect()).collect()
+    }
+}
+
+/// The bytes of a file that an operation writes.
+fn write(op: &Op) -> Option<Range<u64>> {
+    match op {
+        Op::Write { offset, bytes, .. } => Some(*offset..offset + bytes.len() as u64),
+        _ => None,
+    }
+}
+
+fn file(op: &Op) -> Option<u64> {
+    match op {
+        Op::Write { file, .. } => Some(*file),
+        _ => None,
+    }
+}

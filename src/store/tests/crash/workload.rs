@@ -1,0 +1,374 @@
+//! A store that is written to, and what may be left of it wherever the power fails.
+//!
+//! - Operations are rolled with dice: numbers that look random, or the bytes that a fuzzer gives.
+//! - [`Run::points`] says of each moment of the disk's trace which states are allowed behind it.
+//!   What was acknowledged, and what is durable, is known from what calls returned, and from
+//!   nothing that the store says of itself.
+
+use super::super::story::Random;
+use super::super::*;
+use crate::merge::{Host as _, Merge};
+use crate::options::MergeOptions;
+
+/// Where choices come from.
+pub(crate) trait Dice {
+    /// A number below the limit, which is not zero.
+    fn below(&mut self, limit: u64) -> u64;
+
+    /// Whether there is anything left to be rolled.
+    fn is_over(&self) -> bool;
+}
+
+/// As many rolls as are asked for.
+impl Dice for Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.below(limit)
+    }
+
+    fn is_over(&self) -> bool {
+        false
+    }
+}
+
+/// Bytes, one for each roll.
+impl Dice for &[u8] {
+    fn below(&mut self, limit: u64) -> u64 {
+        let Some((first, rest)) = self.split_first() else { return 0 };
+        *self = rest;
+        u64::from(*first) % limit
+    }
+
+    fn is_over(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+#[derive(Debug, Clone)]
+pub(crate) enum Op {
+    Put {
+        key: usize,
+        size: usize,
+        ttl: Option<u64>,
+        sync: bool,
+    },
+    Delete {
+        key: usize,
+        sync: bool,
+    },
+    /// Puts, and deletes where there is no size.
+    Batch {
+        changes: Vec<(usize, Option<usize>)>,
+        sync: bool,
+    },
+    Sync,
+    /// What the threads that prepare, seal and sync would do now.
+    Work,
+    /// A mark of its own.
+    Mark,
+    /// Begins to merge those sealed segments that a bit is set for.
+    BeginMerge {
+        segments: u64,
+    },
+    Merge {
+        steps: u64,
+    },
+    /// Merges everything that is sealed, at once.
+    MergeAll,
+    Backup,
+    Clear,
+    /// Closes and opens.
+    Reopen,
+    /// The process dies, and the store is opened again.
+    Kill,
+    Advance {
+        seconds: u64,
+    },
+}
+
+/// What a run is made of, besides its operations.
+#[derive(Debug, Clone)]
+pub(crate) struct Setting {
+    pub(crate) options: Options,
+    pub(crate) keys: usize,
+    /// The most bytes of a value.
+    pub(crate) size_max: u64,
+    pub(crate) weak_hash: bool,
+}
+
+impl Op {
+    pub(crate) fn roll(dice: &mut impl Dice, setting: &Setting) -> Self {
+        let keys = setting.keys as u64;
+        let kind = dice.below(64);
+        let key = |dice: &mut dyn FnMut(u64) -> u64| usize::try_from(dice(keys)).unwrap();
+        let mut roll = |limit| dice.below(limit);
+        let size = |roll: &mut dyn FnMut(u64) -> u64| match roll(8) {
+            0 => 0,
+            1 => usize::try_from(roll(setting.size_max)).unwrap(),
+            _ => usize::try_from(roll(setting.size_max.min(40))).unwrap(),
+        };
+        match kind {
+            0..=21 => Self::Put {
+                key: key(&mut roll),
+                size: size(&mut roll),
+                ttl: (roll(8) == 0).then(|| roll(40)),
+                sync: roll(12) == 0,
+            },
+            22..=30 => Self::Delete { key: key(&mut roll), sync: roll(12) == 0 },
+            31..=40 => {
+                let change = |roll: &mut dyn FnMut(u64) -> u64| {
+                    (key(roll), (roll(3) > 0).then(|| size(roll)))
+                };
+                let changes = (0..=roll(4)).map(|_| change(&mut roll)).collect();
+                Self::Batch { changes, sync: roll(12) == 0 }
+            }
+            41..=42 => Self::Sync,
+            43..=47 => Self::Work,
+            48 => Self::Mark,
+            49..=50 => Self::BeginMerge { segments: roll(256) | roll(256) },
+            51..=55 => Self::Merge { steps: 1 + roll(4) },
+            56..=57 => Self::MergeAll,
+            58 => Self::Backup,
+            59 if roll(3) == 0 => Self::Clear,
+            60 => Self::Reopen,
+            61 => Self::Kill,
+            62 => Self::Advance { seconds: roll(30) },
+            _ => Self::Put { key: key(&mut roll), size: size(&mut roll), ttl: None, sync: true },
+        }
+    }
+
+    fn is_write(&self) -> bool {
+        matches!(self, Self::Put { .. } | Self::Delete { .. } | Self::Batch { .. } | Self::Clear)
+    }
+}
+
+/// What may be left at a moment of the trace. Numbers are those of states.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Point {
+    /// The oldest state that a power cut may leave.
+    pub(crate) durable: usize,
+    /// The oldest state that the death of the process may leave.
+    pub(crate) acknowledged: usize,
+    /// The youngest: that after the call under way.
+    pub(crate) latest: usize,
+    /// What the clock shows.
+    pub(crate) now: u64,
+    /// How many backups have returned.
+    pub(crate) backups: usize,
+}
+
+/// A run that is over: the disk with its trace, and what is allowed at each moment of it.
+pub(crate) struct Run {
+    pub(crate) lab: Lab,
+    pub(crate) keys: Vec<Vec<u8>>,
+    /// The state before the first write, and after each.
+    pub(crate) states: Vec<Model>,
+    /// By the number of operations that are over.
+    pub(crate) points: Vec<Point>,
+    /// Directories of backups that were begun, and the number of the state in each.
+    pub(crate) backups: Vec<(PathBuf, usize)>,
+}
+
+/// A run under way.
+struct Running {
+    run: Run,
+    db: Option<Bitcask>,
+    merge: Option<Merge>,
+    values: usize,
+    now: Point,
+}
+
+impl Run {
+    /// Runs some operations on an empty disk.
+    pub(crate) fn of(setting: &Setting, ops: &[Op]) -> Self {
+        let lab = if setting.weak_hash { Lab::weak() } else { Lab::new() };
+        let lab = lab.with(setting.options.clone()).seeded(7);
+        let now = lab.hands.clock().now();
+        let now = Point { durable: 0, acknowledged: 0, latest: 0, now, backups: 0 };
+        let keys = (0..setting.keys).map(|at| vec![b'a' + u8::try_from(at).unwrap(); at * 3]);
+        let run = Self {
+            lab,
+            keys: keys.collect(),
+            states: vec![Model::new()],
+            points: Vec::new(),
+            backups: Vec::new(),
+        };
+        let mut running = Running { run, db: None, merge: None, values: 0, now };
+        running.db = Some(running.run.lab.open_as_told());
+        for op in ops {
+            running.step(op);
+        }
+        if let Some(db) = running.db.take() {
+            kill(db);
+        }
+        running.reached();
+        running.run
+    }
+}
+
+impl Lab {
+    /// Opens with the options as they are, whatever the environment says of the append mode.
+    pub(crate) fn open_as_told(&self) -> Bitcask {
+        Bitcask::open_on(&self.ground(), Path::new(DIR), self.options.clone()).unwrap()
+    }
+}
+
+impl Running {
+    fn db(&self) -> &Bitcask {
+        self.db.as_ref().unwrap()
+    }
+
+    /// All moments up to this one, of which nothing was said yet, are as it is now.
+    fn reached(&mut self) {
+        self.run.points.resize(self.run.lab.twin.op_count() + 1, self.now);
+    }
+
+    fn model(&self) -> Model {
+        self.run.states.last().unwrap().clone()
+    }
+
+    /// A value that no other write has.
+    fn value(&mut self, size: usize) -> Vec<u8> {
+        self.values += 1;
+        let mut value = format!("{:05}", self.values).into_bytes();
+        value.resize(size.max(5), u8::try_from(self.values % 251).unwrap());
+        if size == 0 { Vec::new() } else { value }
+    }
+
+    fn step(&mut self, op: &Op) {
+        self.reached();
+        let is_always = self.run.lab.options.sync == SyncPolicy::Always;
+        let is_interval = matches!(self.run.lab.options.sync, SyncPolicy::Interval(_));
+        let mut after = self.model();
+        let is_durable = match op {
+            Op::Put { sync, .. } | Op::Delete { sync, .. } | Op::Batch { sync, .. } => {
+                *sync || is_always
+            }
+            Op::Sync | Op::Clear | Op::Reopen | Op::Kill => true,
+            Op::Work => is_interval,
+            _ => false,
+        };
+        self.now.latest += usize::from(op.is_write());
+        self.call(op, &mut after);
+        // While the call ran its write may have been there already.
+        self.reached();
+        if op.is_write() {
+            self.run.states.push(after);
+            self.now.acknowledged = self.now.latest;
+        }
+        if is_durable {
+            self.now.durable = self.now.acknowledged;
+        }
+        self.now.now = self.run.lab.hands.clock().now();
+        *self.run.points.last_mut().unwrap() = self.now;
+    }
+
+    fn call(&mut self, op: &Op, after: &mut Model) {
+        match op {
+            Op::Put { .. } | Op::Delete { .. } | Op::Batch { .. } => self.write(op, after),
+            Op::Sync => self.db().sync().unwrap(),
+            Op::Work => drop(self.db().inner.work()),
+            Op::Mark => self.db().inner.mark_if_due(Duration::ZERO).unwrap(),
+            Op::BeginMerge { segments } => self.begin_merge(*segments),
+            Op::Merge { steps } => self.merge(*steps),
+            Op::MergeAll => {
+                self.stop_merge();
+                self.db().merge_with(MergeOptions::new().force(true)).unwrap();
+            }
+            Op::Backup => {
+                self.stop_merge();
+                let path = PathBuf::from(format!("/backup{}", self.run.backups.len()));
+                self.run.backups.push((path.clone(), self.now.acknowledged));
+                self.db().backup(&path).unwrap();
+                // Only from here on: at the moments within the call it is not there yet.
+                self.reached();
+                self.now.backups += 1;
+            }
+            Op::Clear => {
+                self.merge = None;
+                self.db().clear().unwrap();
+                after.clear();
+            }
+            Op::Reopen => {
+                self.stop_merge();
+                self.db.take().unwrap().close().unwrap();
+                self.db = Some(self.run.lab.open_as_told());
+            }
+            Op::Kill => {
+                self.merge = None;
+                kill(self.db.take().unwrap());
+                self.db = Some(self.run.lab.open_as_told());
+            }
+            Op::Advance { seconds } => self.run.lab.hands.advance(Duration::from_secs(*seconds)),
+        }
+    }
+
+    fn write(&mut self, op: &Op, after: &mut Model) {
+        let key = |key: &usize| self.run.keys[*key].clone();
+        let options = |sync: &bool| {
+            let options = WriteOptions::new();
+            if *sync { options.sync(true) } else { options }
+        };
+        match op {
+            Op::Put { key: at, size, ttl, sync } => {
+                let key = key(at);
+                let value = self.value(*size);
+                let mut options = options(sync);
+                if let Some(ttl) = ttl {
+                    options = options.ttl(Duration::from_secs(*ttl));
+                }
+                let now = self.db().inner.clock.now();
+                self.db().put_with(&key, &value, options).unwrap();
+                let expiry = ttl.map(|ttl| now + ttl * 1_000_000);
+                after.insert(key, Stored { value, expiry });
+            }
+            Op::Delete { key: at, sync } => {
+                let key = key(at);
+                self.db().delete_with(&key, options(sync)).unwrap();
+                after.remove(&key);
+            }
+            Op::Batch { changes, sync } => {
+                let mut batch = Batch::new();
+                for (at, size) in changes {
+                    let key = self.run.keys[*at].clone();
+                    if let Some(size) = size {
+                        let value = self.value(*size);
+                        batch = batch.put(&key, &value);
+                        after.insert(key, Stored { value, expiry: None });
+                    } else {
+                        batch = batch.delete(&key);
+                        after.remove(&key);
+                    }
+                }
+                self.db().write_with(batch, options(sync)).unwrap();
+            }
+            _ => unreachable!("not a write"),
+        }
+    }
+
+    fn begin_merge(&mut self, segments: u64) {
+        self.stop_merge();
+        let inner = &self.db().inner;
+        inner.filler.fill_all(&inner.keydir).unwrap();
+        let sealed = inner.manifest.get(|manifest| manifest.sealed.clone());
+        let chosen = (0..).zip(sealed).filter(|(at, _)| segments >> (at % 64) & 1 == 1);
+        let ids = chosen.map(|(_, sealed)| sealed.id).collect();
+        self.merge = Some(Merge::begin(&inner.ground(), &ids));
+    }
+
+    fn merge(&mut self, steps: u64) {
+        let Some(mut merge) = self.merge.take() else { return };
+        let inner = &self.db.as_ref().unwrap().inner;
+        for _ in 0..steps {
+            if merge.step(&**inner).unwrap().is_none() {
+                return;
+            }
+        }
+        self.merge = Some(merge);
+    }
+
+    fn stop_merge(&mut self) {
+        if let Some(mut merge) = self.merge.take() {
+            merge.publish(&*self.db().inner).unwrap();
+        }
+    }
+}
