@@ -37,6 +37,16 @@
 //! before it.
 
 #![warn(clippy::disallowed_methods)]
+#![cfg_attr(
+    any(test, fuzzing),
+    expect(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        reason = "what tests and fuzz targets share fails loudly; the rest is linted without it"
+    )
+)]
+#![cfg_attr(all(fuzzing, not(test)), expect(dead_code, reason = "some of that only tests use"))]
 
 #[cfg(not(all(unix, target_pointer_width = "64")))]
 compile_error!("bitcask needs a 64-bit Unix system: it maps whole segments");
@@ -73,6 +83,9 @@ mod store;
 
 #[cfg(test)]
 mod format_tests;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 
 #[doc = include_str!("../docs/format.md")]
 pub mod format {}

@@ -137,12 +137,12 @@ struct Writer {
 
 /// What a store stands on: the machine, or what a test puts in its place.
 #[derive(Debug, Clone)]
-struct Ground {
-    fs: Fs,
-    clock: Clock,
-    hasher: fn(u64) -> KeyHasher,
+pub(crate) struct Ground {
+    pub(crate) fs: Fs,
+    pub(crate) clock: Clock,
+    pub(crate) hasher: fn(u64) -> KeyHasher,
     /// Whether what can wait is done by a thread; otherwise it is done when a test says so.
-    threads: bool,
+    pub(crate) threads: bool,
 }
 
 impl Default for Ground {
@@ -174,7 +174,7 @@ impl Bitcask {
         Self::open_on(&Ground::default(), path.as_ref(), options)
     }
 
-    fn open_on(ground: &Ground, path: &Path, options: Options) -> Result<Self> {
+    pub(crate) fn open_on(ground: &Ground, path: &Path, options: Options) -> Result<Self> {
         options.check()?;
         let dir = Dir::new(fs::absolute(path)?);
         match ground.fs.is_dir(dir.path())? {
@@ -307,6 +307,16 @@ impl Bitcask {
     }
 }
 
+/// What a test does with a store that has no threads.
+#[cfg(any(test, fuzzing))]
+impl Bitcask {
+    /// Ends the store as the death of its process does, on the same disk: nothing is written,
+    /// synced or sealed any more, and what was not synced is still not synced.
+    pub(crate) fn kill(self) {
+        let _ = self.inner.commit.poison(Error::ReadOnly);
+    }
+}
+
 impl Drop for Bitcask {
     fn drop(&mut self) {
         // `close` is there for those who want to know.
@@ -352,7 +362,7 @@ impl Inner {
     }
 
     /// Does what the threads that prepare, seal and sync do, where a test has none.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     fn work(&self) -> Duration {
         self.prepare_due();
         while self.seal_due().is_zero() {}

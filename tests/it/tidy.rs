@@ -50,7 +50,10 @@ fn relative(path: &Path) -> String {
 }
 
 fn rust_files() -> Vec<String> {
-    ["src", "tests", "examples", "benches"].into_iter().flat_map(|dir| files(dir, "rs")).collect()
+    ["src", "tests", "examples", "benches", "fuzz/fuzz_targets"]
+        .into_iter()
+        .flat_map(|dir| files(dir, "rs"))
+        .collect()
 }
 
 fn documents() -> Vec<String> {
@@ -65,6 +68,7 @@ fn is_test(path: &str) -> bool {
         || path.ends_with("_tests.rs")
         || path.contains("/tests/")
         || path.starts_with("src/fs/twin/")
+        || path.starts_with("src/fuzzing")
 }
 
 /// Source files that are not tests through and through.

@@ -15,6 +15,7 @@ mod crash;
 mod disk;
 mod fault;
 mod file;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

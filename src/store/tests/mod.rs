@@ -166,11 +166,9 @@ impl Lab {
     }
 }
 
-/// Ends a store as the death of its process does, on the same disk: nothing is written, synced or
-/// sealed any more, and what was not synced is still not synced.
+/// Ends a store as the death of its process does, on the same disk.
 fn kill(db: Bitcask) {
-    let _ = db.inner.commit.poison(Error::ReadOnly);
-    drop(db);
+    db.kill();
 }
 
 /// Returns whether opening found everything as it should be. Hints don't count: a crash may come
