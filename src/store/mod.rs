@@ -310,6 +310,11 @@ impl Bitcask {
 /// What a test does with a store that has no threads.
 #[cfg(any(test, fuzzing))]
 impl Bitcask {
+    /// Does what the threads that prepare, seal and sync do.
+    pub(crate) fn work(&self) {
+        self.inner.work();
+    }
+
     /// Ends the store as the death of its process does, on the same disk: nothing is written,
     /// synced or sealed any more, and what was not synced is still not synced.
     pub(crate) fn kill(self) {

@@ -1,0 +1,105 @@
+//! Every input in `fuzz/corpus` is run again, and there is a target for every function.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::directory::{BASES, repair};
+use super::input::Input;
+use super::*;
+
+/// Where the targets are; nothing in a packaged crate, which leaves them out.
+fn fuzz_dir() -> Option<PathBuf> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
+    if !dir.is_dir() {
+        println!("skipped: there is no {}", dir.display());
+        return None;
+    }
+    Some(dir)
+}
+
+fn paths(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap_or_else(|error| panic!("{}: {error}", dir.display()));
+    let mut paths: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    paths
+}
+
+/// Runs all inputs of a target, on a few threads; an input that fails is named.
+fn replay(name: &str, target: fn(&[u8])) {
+    let Some(dir) = fuzz_dir() else { return };
+    let inputs = paths(&dir.join("corpus").join(name));
+    assert!(!inputs.is_empty(), "there is no input for {name}");
+    let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let work = || {
+        while let Some(path) = inputs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let bytes = fs::read(path).unwrap();
+            assert!(bytes.len() <= 4096, "{} is too large to keep", path.display());
+            let ran = std::panic::catch_unwind(|| target(&bytes));
+            assert!(ran.is_ok(), "{} fails", path.display());
+            done.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..2).map(|_| scope.spawn(work)).collect();
+        assert!(
+            threads.into_iter().all(|thread| thread.join().is_ok()),
+            "an input of {name} fails"
+        );
+    });
+    assert_eq!(done.into_inner(), inputs.len());
+}
+
+/// A test for each target, and all their names.
+macro_rules! targets {
+    ($($target:ident)*) => {
+        const TARGETS: &[&str] = &[$(stringify!($target)),*];
+
+        mod the_inputs_of {
+            $(
+                #[test]
+                fn $target() {
+                    super::replay(stringify!($target), super::$target);
+                }
+            )*
+        }
+    };
+}
+
+targets! { codec directory entry hint manifest segment }
+
+#[test]
+fn there_is_a_target_and_a_corpus_for_each_function() {
+    let Some(dir) = fuzz_dir() else { return };
+    for (kind, suffix) in [("fuzz_targets", ".rs"), ("corpus", "")] {
+        let names = paths(&dir.join(kind)).into_iter();
+        let names = names.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned());
+        let found: Vec<String> = names.collect();
+        let expected: Vec<String> = TARGETS.iter().map(|name| format!("{name}{suffix}")).collect();
+        assert_eq!(found, expected, "fuzz/{kind}");
+    }
+}
+
+#[test]
+fn what_the_store_has_written_is_repaired_to_what_it_was() {
+    for base in &*BASES {
+        let mut kinds = 0;
+        for (path, written) in &base.files {
+            let extension = path.extension();
+            kinds |= if extension.is_none() {
+                1
+            } else if extension.unwrap() == "log" {
+                2
+            } else {
+                4
+            };
+            for choice in [&[0, 64], &[0xff, 0xff]] {
+                let mut bytes = written.clone();
+                let lock = path.ends_with("LOCK");
+                repair(&mut bytes, path, &mut Input::new(choice));
+                assert!(lock || bytes == *written, "{} is changed", path.display());
+            }
+        }
+        assert_eq!(kinds, 7, "manifest, segments and hints");
+    }
+}
