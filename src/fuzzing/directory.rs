@@ -292,7 +292,8 @@ impl Lab {
                 assert!(!reason.is_empty());
                 path
             }
-            Error::MissingSegment { path } => path,
+            // Nothing is left where there is neither a manifest nor a segment.
+            Error::MissingSegment { path } | Error::NotFound { path } => path,
             Error::UnsupportedVersion { path, .. }
             | Error::UnsupportedCodec { path, .. }
             | Error::UnsupportedFlags { path, .. }

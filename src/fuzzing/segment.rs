@@ -24,6 +24,8 @@ use crate::{Bitcask, Error, MergeOptions, Options, SyncPolicy};
 const NOW: u64 = 1_700_000_000_000_000;
 /// As many segments as an input can have.
 const SEGMENTS_MAX: u32 = 3;
+/// The size of a segment's header.
+const HEADER_SIZE: usize = 64;
 /// Above every id.
 const BOUND: SegmentId = SegmentId(9);
 
@@ -87,9 +89,9 @@ fn logs(input: &mut Input<'_>) -> Vec<Vec<u8>> {
             2 => log.resize(start + usize::from(input.byte()), 0),
             // Something before has changed since.
             3 => {
-                let at = log.len() - 1 - input.below(log.len() - 64).min(log.len() - 65);
-                if at >= 64 {
-                    log[at] ^= input.byte();
+                let back = input.below(log.len() - HEADER_SIZE);
+                if let Some(byte) = log[HEADER_SIZE..].iter_mut().nth_back(back) {
+                    *byte ^= input.byte();
                 }
             }
             _ => {

@@ -1,5 +1,7 @@
 //! Every input in `fuzz/corpus` is run again, and there is a target for every function.
 
+#![expect(clippy::disallowed_methods, reason = "inputs lie on the machine's disk")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -83,16 +85,9 @@ fn there_is_a_target_and_a_corpus_for_each_function() {
 #[test]
 fn what_the_store_has_written_is_repaired_to_what_it_was() {
     for base in &*BASES {
-        let mut kinds = 0;
+        let mut kinds = std::collections::BTreeSet::new();
         for (path, written) in &base.files {
-            let extension = path.extension();
-            kinds |= if extension.is_none() {
-                1
-            } else if extension.unwrap() == "log" {
-                2
-            } else {
-                4
-            };
+            kinds.insert(path.extension());
             for choice in [&[0, 64], &[0xff, 0xff]] {
                 let mut bytes = written.clone();
                 let lock = path.ends_with("LOCK");
@@ -100,6 +95,6 @@ fn what_the_store_has_written_is_repaired_to_what_it_was() {
                 assert!(lock || bytes == *written, "{} is changed", path.display());
             }
         }
-        assert_eq!(kinds, 7, "manifest, segments and hints");
+        assert_eq!(kinds.len(), 3, "manifest, segments and hints");
     }
 }

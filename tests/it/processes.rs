@@ -14,11 +14,11 @@ use std::time::Duration;
 
 use bitcask::{Batch, Bitcask, Error, SyncPolicy, WriteOptions};
 
-use crate::merge;
 use crate::support::{
     Actor, Pairs, ROLE, SAYS, STORE, actor, contents, crash_copy, logs, open, open_read_only,
     pairs, patch, remove_hints, small,
 };
+use crate::{kills, merge, real_disk};
 
 #[test]
 fn a_child_process_plays_its_part() {
@@ -29,6 +29,8 @@ fn a_child_process_plays_its_part() {
         "careful log keeper" => keep_a_log(store, SyncPolicy::Always, false),
         "clearing log keeper" => keep_a_log(store, SyncPolicy::Never, true),
         "merger" => merge::merge_and_write(store),
+        "do everything" => kills::do_everything(store),
+        part if part.starts_with(real_disk::PART) => real_disk::play(part, store),
         "holder" => hold(store),
         "opener" => match Bitcask::open(store, small()) {
             Ok(_) => say("opened"),

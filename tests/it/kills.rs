@@ -1,0 +1,247 @@
+//! A process that does everything a store can do, killed again and again.
+//!
+//! - What it does follows from the number of a step, so what a store has to hold follows from how
+//!   many steps have returned; one more may have been made and not said.
+//! - How a generation does it (sync policy, append mode, size of segments, who merges) follows
+//!   from its number.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+
+use std::path::Path;
+use std::time::Duration;
+
+use bitcask::{
+    AppendMode, AutoMerge, Batch, Bitcask, Error, MergeOptions, MergePolicy, Options, SyncPolicy,
+    WriteOptions,
+};
+
+use crate::support::{Actor, Pairs, Random, SAYS, actor, pairs};
+
+/// Which generation a child process is of.
+const GENERATION: &str = "BITCASK_TEST_GENERATION";
+/// The first step that it makes.
+const FROM: &str = "BITCASK_TEST_FROM";
+
+/// A change of a key: to a value, or to nothing.
+type Change = (Vec<u8>, Option<Vec<u8>>);
+
+/// What is done in a step.
+#[derive(Debug)]
+enum Step {
+    Put(Change),
+    /// With a time to live that this run does not see the end of.
+    PutLasting(Change),
+    /// With one that is over at once.
+    PutExpired(Change),
+    PutSynced(Change),
+    Delete(Change),
+    Batch(Vec<Change>),
+    Sync,
+    Merge,
+    Clear,
+}
+
+impl Step {
+    fn new(number: u64) -> Self {
+        let mut random = Random(number << 20 ^ 0x6b69_6c6c);
+        let mut key = || format!("key {}", random.below(60).min(number % 60)).into_bytes();
+        let (one, others) = (key(), [key(), key(), key(), key(), key()]);
+        let value = |random: &mut Random| {
+            // Now and then one that does not fit into a segment.
+            let size = if random.below(40) == 0 { 6000 } else { random.below(300) };
+            let size = usize::try_from(size).unwrap();
+            Some(format!("{number} ").into_bytes().into_iter().cycle().take(size).collect())
+        };
+        match random.below(200) {
+            0 => Self::Clear,
+            1..6 => Self::Merge,
+            6..16 => Self::Sync,
+            16..30 => Self::PutSynced((one, value(&mut random))),
+            30..45 => Self::PutExpired((one, None)),
+            45..60 => Self::PutLasting((one, value(&mut random))),
+            60..90 => Self::Delete((one, None)),
+            90..130 => {
+                let len = usize::try_from(1 + random.below(5)).unwrap();
+                let change = |key| {
+                    let stays = random.below(3) > 0;
+                    (key, if stays { value(&mut random) } else { None })
+                };
+                Self::Batch(others.into_iter().take(len).map(change).collect())
+            }
+            _ => Self::Put((one, value(&mut random))),
+        }
+    }
+
+    fn make(&self, db: &Bitcask) -> bitcask::Result<()> {
+        let day = Duration::from_secs(24 * 3600);
+        let with = |change: &Change, options| {
+            db.put_with(&change.0, change.1.as_deref().unwrap_or(b"gone"), options)
+        };
+        match self {
+            Self::Put(change) => with(change, WriteOptions::new()),
+            Self::PutLasting(change) => with(change, WriteOptions::new().ttl(day)),
+            Self::PutExpired(change) => with(change, WriteOptions::new().ttl(Duration::ZERO)),
+            Self::PutSynced(change) => with(change, WriteOptions::new().sync(true)),
+            Self::Delete((key, _)) => db.delete(key).map(drop),
+            Self::Batch(changes) => {
+                let add = |batch: Batch, (key, value): &Change| match value {
+                    Some(value) => batch.put(key, value),
+                    None => batch.delete(key),
+                };
+                db.write(changes.iter().fold(Batch::new(), add))
+            }
+            Self::Sync => db.sync(),
+            Self::Merge => db.merge_with(MergeOptions::new().force(true)).map(drop),
+            Self::Clear => db.clear(),
+        }
+    }
+
+    fn apply(self, state: &mut Pairs) {
+        let changes = match self {
+            Self::Put(change)
+            | Self::PutLasting(change)
+            | Self::PutExpired(change)
+            | Self::PutSynced(change)
+            | Self::Delete(change) => vec![change],
+            Self::Batch(changes) => changes,
+            Self::Sync | Self::Merge => vec![],
+            Self::Clear => return state.clear(),
+        };
+        for (key, value) in changes {
+            match value {
+                Some(value) => drop(state.insert(key, value)),
+                None => drop(state.remove(&key)),
+            }
+        }
+    }
+}
+
+/// Every combination of modes, policies, sizes and merges in 24 generations.
+fn options(generation: u64) -> Options {
+    let modes = [AppendMode::Mapped, AppendMode::Positioned];
+    let policies =
+        [SyncPolicy::Never, SyncPolicy::Interval(Duration::from_millis(2)), SyncPolicy::Always];
+    let eager = AutoMerge::new()
+        .trigger_dead_percent(10)
+        .dead_percent(5)
+        .idle_dead_percent(1)
+        .small_count(2)
+        .check_interval(Duration::from_millis(3));
+    let merges = [MergePolicy::Auto(eager), MergePolicy::Manual];
+    let choose = |step: u64, len: u64| usize::try_from(generation / step % len).unwrap();
+    Options::new()
+        .append_mode(modes.get(choose(1, 2)).copied().unwrap())
+        .sync(policies.get(choose(2, 3)).copied().unwrap())
+        .segment_size(if choose(6, 2) == 0 { 4096 } else { 1 << 16 })
+        .merge(merges.get(choose(12, 2)).cloned().unwrap())
+}
+
+/// Makes one step after the other until it is killed, and says the number of each that has
+/// returned. In some generations a thread merges all the time.
+pub(crate) fn do_everything(store: &Path) {
+    let number = |name: &str| std::env::var(name).unwrap().parse::<u64>().unwrap();
+    let (generation, from) = (number(GENERATION), number(FROM));
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        hook(info);
+        std::process::abort();
+    }));
+    println!("{SAYS}opening");
+    let db = Bitcask::open(store, options(generation)).unwrap();
+    std::thread::scope(|scope| {
+        if generation % 3 == 1 {
+            scope.spawn(|| {
+                loop {
+                    db.merge_with(MergeOptions::new().force(true)).unwrap();
+                }
+            });
+        }
+        for step in from.. {
+            Step::new(step).make(&db).unwrap();
+            println!("{SAYS}{step}");
+        }
+    });
+}
+
+/// Kills so many processes, one after the other, and checks after each what it has left.
+fn killed(generations: u64, seed: u64) {
+    // What a kill leaves is what the kernel holds, on any file system; in memory a sync takes no time.
+    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    let store = dir.path().join("store");
+    let (mut state, mut last, mut random) = (Pairs::new(), 0_u64, Random(seed));
+    for generation in 0..generations {
+        let mut command = actor("do everything", &store);
+        command.env(GENERATION, generation.to_string()).env(FROM, (last + 1).to_string());
+        let mut child = Actor::start(command).unwrap();
+        assert_eq!(child.hear().unwrap(), "opening");
+        // Some are killed before they have written, or while they open.
+        let steps = random.below(120).saturating_sub(8);
+        let mut said = |said: Option<String>| {
+            let Some(step) = said else { return false };
+            let step: u64 = step.parse().unwrap();
+            assert_eq!(step, last + 1);
+            Step::new(step).apply(&mut state);
+            last = step;
+            true
+        };
+        for _ in 0..steps {
+            assert!(said(child.hear()), "generation {generation} has ended by itself");
+        }
+        child.kill();
+        // What it had said when the kill came counts too.
+        while said(child.hear()) {}
+        if let Some(one_more) = left_behind(&store, generation, &state, last + 1) {
+            state = one_more;
+            last += 1;
+        }
+    }
+    println!("{generations} processes were killed, {last} steps were made");
+}
+
+/// Checks what a process has left behind: the state, or that after one step more, which is
+/// returned then. Leaves it to the next one in one way or another.
+fn left_behind(store: &Path, generation: u64, state: &Pairs, next: u64) -> Option<Pairs> {
+    let mut one_more = state.clone();
+    Step::new(next).apply(&mut one_more);
+    let options = |number: u64| options(generation + number).merge(MergePolicy::Manual);
+    let found = match Bitcask::open(store, options(0).read_only(true)) {
+        Ok(db) => pairs(&db),
+        // It was killed before there was a store.
+        Err(Error::NotFound { .. }) => Pairs::new(),
+        Err(error) => panic!("generation {generation}: {error}"),
+    };
+    assert!(
+        found == *state || found == one_more,
+        "generation {generation}: not the state after {} steps, nor after {next}",
+        next - 1
+    );
+    if !generation.is_multiple_of(4) {
+        let db = Bitcask::open(store, options(1)).unwrap();
+        assert!(pairs(&db) == found, "generation {generation}: opened for writing");
+        assert!(db.verify().unwrap().is_clean());
+        if generation % 4 > 1 {
+            db.merge_with(MergeOptions::new().force(true)).unwrap();
+            assert!(pairs(&db) == found, "generation {generation}: merged");
+        }
+        if generation % 4 > 2 {
+            db.close().unwrap();
+            let db = Bitcask::open(store, options(2)).unwrap();
+            assert!(db.recovery().is_clean());
+            assert!(pairs(&db) == found, "generation {generation}: closed and opened");
+        }
+    }
+    (found != *state).then_some(one_more)
+}
+
+#[test]
+fn every_acknowledged_step_survives_the_kills_of_sixty_processes() {
+    killed(60, 0x006b_696c_6c73);
+}
+
+#[test]
+#[ignore = "takes as long as BITCASK_LONG says: the number of processes to be killed"]
+fn every_acknowledged_step_survives_for_long() {
+    let generations = std::env::var("BITCASK_LONG").map_or(1000, |text| text.parse().unwrap());
+    let seed = std::env::var("BITCASK_SEED").map_or(1, |text| text.parse().unwrap());
+    killed(generations, seed);
+}

@@ -1,0 +1,393 @@
+//! Real file systems of the running kernel that are full, or that fail.
+//!
+//! - Each test plays in a mount namespace of its own, made by `unshare`: whatever is mounted there
+//!   goes with its last process, also if that is killed. Where mounting is not permitted a test is
+//!   skipped, and says why; with `BITCASK_REAL_DISK=required` it fails instead.
+//! - Who writes is a process of its own there, so that it can be killed, and may die of SIGBUS
+//!   where the documentation says so.
+//! - Key and value of a write follow from its number, so what a store holds can be told from how
+//!   many writes there are.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+
+use std::fs::{self, OpenOptions};
+use std::io::Read as _;
+use std::ops::Range;
+use std::os::unix::fs::FileExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use bitcask::{AppendMode, Bitcask, Error, MergeOptions, MergePolicy, Options, SyncPolicy};
+
+use crate::support::{Actor, Pairs, SAYS, actor, pairs};
+
+/// What the names of the parts begin with that child processes play here.
+pub(crate) const PART: &str = "real disk: ";
+
+const KIB: usize = 1 << 10;
+const MIB: u64 = 1 << 20;
+const MODES: [AppendMode; 2] = [AppendMode::Mapped, AppendMode::Positioned];
+/// SIGBUS, as Linux numbers it.
+const SIGBUS: i32 = 7;
+
+#[test]
+fn a_full_tmpfs_only_fails_the_writes_that_meet_it() {
+    play_in_namespace("a full tmpfs");
+}
+
+#[test]
+fn a_full_ext4_only_fails_the_writes_that_meet_it() {
+    play_in_namespace("a full ext4");
+}
+
+#[test]
+fn nothing_synced_is_lost_where_a_part_of_the_disk_fails() {
+    play_in_namespace("a failing disk");
+}
+
+/// Plays a part in a mount namespace of its own, as root if that is who we are.
+fn play_in_namespace(part: &str) {
+    let skip = |why: &str| {
+        println!("skipped: {why}");
+        let required = std::env::var("BITCASK_REAL_DISK").is_ok_and(|text| text == "required");
+        assert!(!required, "this was not to be skipped: {why}");
+    };
+    let works = |flag: &&str| {
+        let probe = Command::new("unshare").args([*flag, "true"]).stderr(Stdio::null()).status();
+        probe.is_ok_and(|status| status.success())
+    };
+    let Some(flag) = ["--mount", "--map-root-user"].into_iter().find(works) else {
+        return skip("there is no `unshare`, or it is not permitted");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let inner = actor(&format!("{PART}{part}"), dir.path());
+    let mut command = Command::new("unshare");
+    command.args([flag, "--mount", "--"]).arg(inner.get_program()).args(inner.get_args());
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = Actor::start(command).unwrap();
+    let (mut said, mut skipped) = (Vec::new(), None);
+    while let Some(line) = child.hear() {
+        match line.strip_prefix("skipped: ") {
+            Some(why) => skipped = Some(why.to_owned()),
+            None => said.push(line),
+        }
+    }
+    let status = child.wait();
+    println!("{}", said.join("\n"));
+    assert!(status.success(), "{part}: {status}");
+    match skipped {
+        Some(why) => skip(&why),
+        None => assert!(!said.is_empty(), "{part} was not played"),
+    }
+}
+
+/// What a child process plays.
+pub(crate) fn play(part: &str, dir: &Path) {
+    let (disk, below) = (dir.join("disk"), dir.join("below"));
+    match part.trim_start_matches(PART) {
+        "fill" => return fill(dir),
+        "sync" => return sync_until_it_fails(dir),
+        _ => [&disk, &below].into_iter().for_each(|dir| fs::create_dir(dir).unwrap()),
+    }
+    let played = match part.trim_start_matches(PART) {
+        "a full tmpfs" => {
+            mount(&["-t", "tmpfs", "-o", "size=2m", "tmpfs"], &disk).map(|()| full_twice(&disk))
+        }
+        "a full ext4" => make_ext4(&below, 7 * MIB)
+            .and_then(|_| mount_image(&below, &disk))
+            .map(|()| full_twice(&disk)),
+        "a failing disk" => MODES.iter().try_for_each(|mode| failing(&below, &disk, *mode)),
+        other => unreachable!("there is no part {other}"),
+    };
+    match played {
+        Ok(()) => println!("{SAYS}{part} was played"),
+        Err(why) => println!("{SAYS}skipped: {why}"),
+    }
+}
+
+/// Runs a program of the system and returns what it has printed; the error is for people.
+fn run(program: &str, args: &[&str]) -> Result<String, String> {
+    let ran = Command::new(program).args(args).output();
+    let output = ran.map_err(|error| format!("{program} can't be run: {error}"))?;
+    let told = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    if output.status.success() {
+        return Ok(told(&output.stdout));
+    }
+    Err(format!("{program} {args:?}: {}", told(&output.stderr).trim().replace('\n', " ")))
+}
+
+fn mount(args: &[&str], at: &Path) -> Result<(), String> {
+    run("mount", &[args, &[at.to_str().unwrap()]].concat()).map(drop)
+}
+
+fn unmount(at: &Path) {
+    run("umount", &[at.to_str().unwrap()]).unwrap();
+}
+
+/// Makes an ext4 of a size, with a small journal, in an image in a directory that is kept in memory,
+/// so that a sync takes no time.
+fn make_ext4(dir: &Path, size: u64) -> Result<fs::File, String> {
+    mount(&["-t", "tmpfs", "-o", "size=32m", "tmpfs"], dir)?;
+    let path = dir.join("image");
+    let image = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
+    image.set_len(size).unwrap();
+    let args = ["-q", "-F", "-b", "4096", "-N", "1024", "-J", "size=4", path.to_str().unwrap()];
+    run("mkfs.ext4", &args)?;
+    Ok(image)
+}
+
+fn mount_image(dir: &Path, at: &Path) -> Result<(), String> {
+    mount(&["-o", "loop", dir.join("image").to_str().unwrap()], at)
+}
+
+fn key(number: usize) -> Vec<u8> {
+    format!("key {number:06}").into_bytes()
+}
+
+fn value(number: usize) -> Vec<u8> {
+    format!("{number} ").into_bytes().into_iter().cycle().take(2 * KIB + number % 100).collect()
+}
+
+fn state(numbers: impl IntoIterator<Item = usize>) -> Pairs {
+    numbers.into_iter().map(|number| (key(number), value(number))).collect()
+}
+
+/// Small segments; in the append mode that the environment or the test asks for.
+fn options(mode: AppendMode) -> Options {
+    let options = Options::new().segment_size(64 * 1024).append_mode(mode);
+    options.sync(SyncPolicy::Never).merge(MergePolicy::Manual)
+}
+
+const MODE: &str = "BITCASK_TEST_MODE";
+
+fn writer(part: &str, dir: &Path, mode: AppendMode) -> Actor {
+    let mut command = actor(&format!("{PART}{part}"), dir);
+    command.env(MODE, if mode == AppendMode::Mapped { "mapped" } else { "positioned" });
+    Actor::start(command).unwrap()
+}
+
+fn mode() -> AppendMode {
+    let mapped = std::env::var(MODE).unwrap() == "mapped";
+    if mapped { AppendMode::Mapped } else { AppendMode::Positioned }
+}
+
+/// Writes until the disk is full, and says how many writes have returned.
+fn fill(dir: &Path) {
+    let db = Bitcask::open(dir, options(mode())).unwrap();
+    let (count, error) = put_until_full(&db, 0);
+    assert!(error.is_no_space(), "{error}");
+    println!("{SAYS}{count}");
+    // Until it is killed.
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+/// Puts from a number on until a put fails; returns the number that failed, and how.
+fn put_until_full(db: &Bitcask, from: usize) -> (usize, Error) {
+    (from..)
+        .find_map(|number| db.put(key(number), value(number)).err().map(|error| (number, error)))
+        .unwrap()
+}
+
+fn full_twice(disk: &Path) {
+    for mode in MODES {
+        full(disk, mode);
+    }
+}
+
+/// Files that somebody could do without, on a disk that is full otherwise.
+struct Ballast(Vec<PathBuf>);
+
+impl Ballast {
+    fn load(disk: &Path) -> Self {
+        let paths = (0..8).map(|number| disk.join(format!("ballast {number}")));
+        let write = |path: PathBuf| fs::write(&path, vec![1; 32 * KIB]).map(|()| path).unwrap();
+        Self(paths.map(write).collect())
+    }
+
+    /// Does what needs a little room, for a manifest or for tombstones, and throws one file after
+    /// the other away where there is too little.
+    fn make_room<T>(&mut self, mut what: impl FnMut() -> bitcask::Result<T>) -> T {
+        loop {
+            match (what(), self.0.pop()) {
+                (Ok(done), path) => {
+                    self.0.extend(path);
+                    return done;
+                }
+                (Err(error), Some(path)) if error.is_no_space() => fs::remove_file(path).unwrap(),
+                (Err(error), _) => panic!("{} files are left: {error}", self.0.len()),
+            }
+        }
+    }
+}
+
+/// Fills a file system, is killed, and goes on; gives room back in every way, and writes again.
+fn full(disk: &Path, mode: AppendMode) {
+    let store = disk.join(format!("{mode:?}"));
+    let mut ballast = Ballast::load(disk);
+    let mut child = writer("fill", &store, mode);
+    let count: usize = child.hear().unwrap().parse().unwrap();
+    assert!(count > 400, "only {count} writes fit");
+    child.kill();
+    let db = Bitcask::open(&store, options(mode).read_only(true)).unwrap();
+    assert!(pairs(&db) == state(0..count), "after a kill on a full disk");
+    drop(db);
+    let open = || Bitcask::open(&store, options(mode));
+    let db = ballast.make_room(open);
+    assert!(pairs(&db) == state(0..count), "opened for writing after a kill on a full disk");
+
+    // Full it is, again and again, and nothing else is wrong with it.
+    let (count, error) = put_until_full(&db, count);
+    assert!(error.is_no_space(), "{error}");
+    assert_eq!(db.get(key(count)).unwrap(), None);
+    assert!(db.put(key(count), vec![b'x'; 100 * KIB]).unwrap_err().is_no_space());
+    assert!(pairs(&db) == state(0..count), "while the disk is full");
+    assert!(db.verify().unwrap().is_clean());
+    let left = delete_and_merge(&db, count, &mut ballast);
+    let closed = db.close();
+    assert!(closed.is_ok() || closed.is_err_and(|error| error.is_no_space()));
+    let db = ballast.make_room(open);
+    assert!(pairs(&db) == state(left), "closed and opened");
+
+    ballast.make_room(|| db.clear());
+    let (again, error) = put_until_full(&db, 0);
+    assert!(error.is_no_space(), "{error}");
+    assert!(again > count - count / 10, "{again} fit after a clear, {count} before");
+    assert!(pairs(&db) == state(0..again));
+    let thrown_away = 8 - ballast.0.len();
+    println!("{SAYS}{mode:?}: full after {count} writes and {again}, {thrown_away} files removed");
+    ballast.make_room(|| db.clear());
+    assert!(db.is_empty());
+    db.close().unwrap();
+    fs::remove_dir_all(store).unwrap();
+}
+
+/// Deletes half of what there is on a full disk, as soon as there is room for the tombstones, and
+/// has a merge give back what that leaves; returns the numbers that are there when it is full again.
+fn delete_and_merge(db: &Bitcask, count: usize, ballast: &mut Ballast) -> Range<usize> {
+    let numbers = 0..count / 2;
+    for number in numbers.clone() {
+        ballast.make_room(|| db.delete(key(number)));
+    }
+    assert!(pairs(db) == state(numbers.end..count), "deleted");
+    // What is dead altogether goes; for copies there may be too little room.
+    let before = db.stats().segments;
+    let merged = ballast.make_room(|| match db.merge_with(MergeOptions::new().force(true)) {
+        Err(error) if error.is_no_space() && db.stats().segments == before => Err(error),
+        merged => Ok(merged),
+    });
+    assert!(merged.is_ok() || merged.is_err_and(|error| error.is_no_space()));
+    assert!(pairs(db) == state(numbers.end..count), "merged");
+    let (next, error) = put_until_full(db, count);
+    assert!(error.is_no_space(), "{error}");
+    assert!(next > count + count / 3, "{next} after {count} is less than was deleted");
+    assert!(pairs(db) == state(numbers.end..next), "more writes after a merge");
+    numbers.end..next
+}
+
+/// Writes and syncs until either fails; says how many writes are durable, and at last that it has
+/// failed. Reads have to go on then, and writes must not.
+fn sync_until_it_fails(dir: &Path) {
+    let db = Bitcask::open(dir, options(mode())).unwrap();
+    let mut written = 0;
+    let error = loop {
+        if let Err(error) = db.put(key(written), value(written)) {
+            break error;
+        }
+        written += 1;
+        if written % 16 == 0 {
+            if let Err(error) = db.sync() {
+                break error;
+            }
+            println!("{SAYS}{written}");
+        }
+    };
+    assert!(!error.is_no_space(), "the file system has room: {error}");
+    for number in 0..written {
+        assert!(db.get(key(number)).unwrap().unwrap() == value(number).as_slice(), "{number}");
+    }
+    let refused = [db.put("key", "value"), db.delete(key(0)).map(drop), db.clear()];
+    let is_refused = refused.iter().all(|result| result.as_ref().is_err_and(Error::is_poisoned));
+    assert!(is_refused, "after {error}: {refused:?}");
+    println!("{SAYS}failed: {error}");
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+/// Hears of durable writes until the writer has failed; returns how many there are. In the mapped
+/// mode it may have died of the signal that the documentation tells of.
+fn hear_until_it_fails(mut child: Actor, mode: AppendMode, mut hear: impl FnMut(usize)) -> usize {
+    let mut durable = 0;
+    loop {
+        match child.hear() {
+            Some(said) if said.starts_with("failed") => {
+                println!("{SAYS}{mode:?}: {durable} writes are durable, {said}");
+                child.kill();
+                return durable;
+            }
+            Some(said) => durable = said.parse().unwrap(),
+            None => {
+                let status = child.wait();
+                println!("{SAYS}{mode:?}: {durable} writes are durable, the writer: {status}");
+                assert_eq!((status.signal(), mode), (Some(SIGBUS), AppendMode::Mapped));
+                return durable;
+            }
+        }
+        hear(durable);
+    }
+}
+
+/// Checks that a store on a disk that is whole again holds the first writes, all durable ones among
+/// them, and can be written.
+fn check_recovered(store: &Path, mode: AppendMode, durable: usize) {
+    let db = Bitcask::open(store, options(mode)).unwrap();
+    let found = pairs(&db);
+    assert!(found.len() >= durable, "{} of {durable} durable writes are there", found.len());
+    assert!(found == state(0..found.len()), "not the first {} writes", found.len());
+    db.put(key(found.len()), value(found.len())).unwrap();
+    db.sync().unwrap();
+    db.close().unwrap();
+    let db = Bitcask::open(store, options(mode)).unwrap();
+    assert!(pairs(&db) == state(0..=found.len()));
+}
+
+/// A disk whose higher part stops to work: every read and write there is an EIO, as of a device
+/// that has become smaller than it was. Then it works again, with what it held before.
+fn failing(below: &Path, disk: &Path, mode: AppendMode) -> Result<(), String> {
+    const SIZE: u64 = 16 * MIB;
+    /// What goes on working.
+    const WORKS: u64 = 7 * MIB;
+    let image = make_ext4(below, SIZE)?;
+    mount_image(below, disk)?;
+    let device = loop_device(disk).ok_or("the loop device was not found")?;
+    let mut lost = Vec::new();
+    let store = disk.join("store");
+    let durable = hear_until_it_fails(writer("sync", &store, mode), mode, |durable| {
+        if durable >= 400 && lost.is_empty() {
+            // Nothing is on its way to the disk meanwhile that would be taken and get lost.
+            run("fsfreeze", &["-f", disk.to_str().unwrap()]).unwrap();
+            lost.resize(usize::try_from(SIZE - WORKS).unwrap(), 0);
+            image.read_exact_at(&mut lost, WORKS).unwrap();
+            image.set_len(WORKS).unwrap();
+            run("losetup", &["-c", &device]).unwrap();
+            run("fsfreeze", &["-u", disk.to_str().unwrap()]).unwrap();
+        }
+    });
+    assert!(durable >= 400, "only {durable}");
+    unmount(disk);
+    image.write_all_at(&lost, WORKS).unwrap();
+    mount_image(below, disk)?;
+    check_recovered(&store, mode, durable);
+    unmount(disk);
+    drop(image);
+    unmount(below);
+    Ok(())
+}
+
+/// The device that a directory is a mount of.
+fn loop_device(at: &Path) -> Option<String> {
+    let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
+    let mount = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+    let mut devices = mount.filter(|words| words.get(1) == at.to_str().as_ref());
+    devices.next()?.first().map(|device| (*device).to_owned())
+}
