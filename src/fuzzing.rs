@@ -18,9 +18,16 @@ pub use directory::directory;
 pub use segment::segment;
 
 use crate::segment::header::Identity;
+use crate::store;
 
 /// Where the stores lie on the disk in memory.
 const DIR: &str = "/store";
 
 /// What sets these stores apart from others. An input that has it is nothing special.
 const IDENTITY: Identity = Identity { store_id: 0x6663_7566_7a7a_6572, hash_seed: 5 };
+
+/// Runs operations that the bytes stand for, cuts the power at some moments, and compares what is
+/// left with what was acknowledged and what was durable then.
+pub fn operations(bytes: &[u8]) {
+    store::tests::crash::operations(bytes);
+}

@@ -68,7 +68,7 @@ macro_rules! targets {
     };
 }
 
-targets! { codec directory entry hint manifest segment }
+targets! { codec directory entry hint manifest operations segment }
 
 #[test]
 fn there_is_a_target_and_a_corpus_for_each_function() {

@@ -25,8 +25,8 @@ mod open;
 mod pace;
 mod read;
 mod seal;
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod tests;
 mod turn;
 mod verify;
 mod write;

@@ -5,17 +5,27 @@
 //!   method, [`raw`] reads what the keydir names, expired entries too.
 //! - [`log_entries`] reads the log itself.
 
+#[cfg(test)]
 mod backup;
+#[cfg(test)]
 mod corruption;
-mod crash;
+pub(crate) mod crash;
+#[cfg(test)]
 mod damage;
+#[cfg(test)]
 mod faults;
+#[cfg(test)]
 mod housekeeping;
+#[cfg(test)]
 mod interrupted;
+#[cfg(test)]
 mod lazy;
+#[cfg(test)]
 mod next;
 mod story;
+#[cfg(test)]
 mod torn;
+#[cfg(test)]
 mod verify;
 
 use std::collections::BTreeMap;
@@ -30,18 +40,30 @@ use crate::epoch::pin;
 use crate::fs::twin::{Twin, Unsynced};
 use crate::keydir::SHARD_COUNT;
 use crate::manifest::Manifest;
-use crate::options::{AppendMode, Compression, WriteOptions};
+#[cfg(test)]
+use crate::options::Compression;
+use crate::options::{AppendMode, WriteOptions};
 use crate::segment::{FIRST_OFFSET, FileKind, Place, SegmentId};
 
+#[cfg(test)]
 mod collisions;
+#[cfg(test)]
 mod compression;
+#[cfg(test)]
 mod marks;
+#[cfg(test)]
 mod merge;
+#[cfg(test)]
 mod merge_beside;
+#[cfg(test)]
 mod merge_faults;
+#[cfg(test)]
 mod merge_regressions;
+#[cfg(test)]
 mod merge_rules;
+#[cfg(test)]
 mod model;
+#[cfg(test)]
 mod regressions;
 
 const DIR: &str = "/store";

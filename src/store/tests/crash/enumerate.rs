@@ -1,5 +1,6 @@
 //! The workloads whose crashes are enumerated: each sync policy, both append modes.
 
+use super::super::story::long;
 use super::*;
 
 /// Of how many states one has its recovery interrupted.

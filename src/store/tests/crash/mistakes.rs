@@ -4,6 +4,7 @@
 //! - A mistake counts as caught where a state is judged wrong, or the engine itself refuses to go on.
 //! - The same workloads are judged without a mistake by the tests beside this.
 
+use super::super::story::long;
 use super::enumerate::{MODES, setting};
 use super::*;
 use crate::mistake::{Mistake, make};

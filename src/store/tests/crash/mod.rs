@@ -10,15 +10,17 @@
 //! at or after the last that was durable; batches are whole; opening it again, merging it, closing
 //! and opening it changes nothing. A backup is there as it was made, or has no manifest.
 
+#[cfg(test)]
 mod enumerate;
+#[cfg(test)]
 mod mistakes;
-pub(crate) mod states;
-pub(crate) mod workload;
+mod states;
+mod workload;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::{self, Write as _};
 
-use super::story::{Random, long};
+use super::story::Random;
 use super::*;
 use crate::fs::twin::Kept;
 use crate::options::MergeOptions;
@@ -27,14 +29,14 @@ use workload::{Dice as _, Op, Point, Run, Setting};
 
 /// What was looked at.
 #[derive(Debug, Default)]
-pub(crate) struct Tally {
+struct Tally {
     /// Moments of the trace.
-    pub(crate) moments: usize,
+    moments: usize,
     /// States that differ from each other.
-    pub(crate) states: usize,
+    states: usize,
     /// States that a crash inside of the recovery of some of them left, and of how many.
-    pub(crate) recovery_states: usize,
-    pub(crate) recoveries: usize,
+    recovery_states: usize,
+    recoveries: usize,
 }
 
 impl Tally {
@@ -57,7 +59,7 @@ impl fmt::Display for Tally {
 }
 
 /// Judges the states of one run.
-pub(crate) struct Judge<'a> {
+struct Judge<'a> {
     run: &'a Run,
     effort: Effort,
     /// One of how many states has its recovery interrupted.
@@ -69,13 +71,13 @@ pub(crate) struct Judge<'a> {
 }
 
 impl<'a> Judge<'a> {
-    pub(crate) fn new(run: &'a Run, effort: Effort, recovery_each: u128) -> Self {
+    fn new(run: &'a Run, effort: Effort, recovery_each: u128) -> Self {
         let (seen, seen_in_recovery) = (HashMap::new(), HashSet::new());
         Self { run, effort, recovery_each, seen, seen_in_recovery, tally: Tally::default() }
     }
 
     /// Looks at all moments of a run's trace.
-    pub(crate) fn all(run: &'a Run, effort: Effort, recovery_each: u128) -> Tally {
+    fn all(run: &'a Run, effort: Effort, recovery_each: u128) -> Tally {
         let mut judge = Self::new(run, effort, recovery_each);
         for ops in 0..run.points.len() {
             judge.moment(ops);
@@ -86,7 +88,7 @@ impl<'a> Judge<'a> {
     }
 
     /// Looks at everything that a crash at one moment may leave.
-    pub(crate) fn moment(&mut self, ops: usize) {
+    fn moment(&mut self, ops: usize) {
         let (run, point) = (self.run, self.run.points[ops]);
         self.tally.moments += 1;
         self.state(run.lab.twin.kill_image(ops), &point, point.acknowledged, &|| {

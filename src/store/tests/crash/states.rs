@@ -17,28 +17,28 @@ const PAGE: u64 = 4096;
 
 /// How much of a large family is looked at.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Effort {
+pub(super) struct Effort {
     /// Of operations that are lost or kept alone.
-    pub(crate) singles: usize,
+    pub(super) singles: usize,
     /// Of places where the newest write is torn.
-    pub(crate) tears: usize,
+    pub(super) tears: usize,
     /// Of subsets, of pages and of names.
-    pub(crate) subsets: usize,
+    pub(super) subsets: usize,
     /// Random mixtures.
-    pub(crate) mixtures: usize,
+    pub(super) mixtures: usize,
     /// Of how many moments one has the process killed, and the power cut while the store is opened.
-    pub(crate) kill_each: usize,
+    pub(super) kill_each: usize,
     /// Whether a state is merged, written to and closed, too, and its recovery interrupted.
-    pub(crate) is_lived_in: bool,
+    pub(super) is_lived_in: bool,
 }
 
 impl Effort {
     /// To find out soon that something is very wrong.
-    pub(crate) const GLANCE: Self =
+    pub(super) const GLANCE: Self =
         Self { singles: 1, tears: 0, subsets: 1, mixtures: 1, kill_each: 4, is_lived_in: false };
-    pub(crate) const QUICK: Self =
+    pub(super) const QUICK: Self =
         Self { singles: 2, tears: 3, subsets: 2, mixtures: 2, kill_each: 5, is_lived_in: true };
-    pub(crate) const LONG: Self = Self {
+    pub(super) const LONG: Self = Self {
         singles: 24,
         tears: 200,
         subsets: 32,
@@ -49,10 +49,10 @@ impl Effort {
 }
 
 /// What of each operation that was not synced has reached the disk.
-pub(crate) type Choice = Vec<Kept>;
+pub(super) type Choice = Vec<Kept>;
 
 /// The choices at one moment of a trace.
-pub(crate) struct Choices {
+pub(super) struct Choices {
     /// What was not synced, and whether it is a name.
     unsynced: Vec<(Op, bool)>,
     effort: Effort,
@@ -62,7 +62,7 @@ pub(crate) struct Choices {
 
 impl Choices {
     /// Returns what a power cut after the first `ops` operations may leave.
-    pub(crate) fn at(twin: &Twin, ops: usize, effort: Effort) -> Vec<Choice> {
+    pub(super) fn at(twin: &Twin, ops: usize, effort: Effort) -> Vec<Choice> {
         let unsynced = twin.unsynced(ops);
         let random = Random(ops as u64 ^ 0x5EED_0000_0000);
         let mut choices = Self { unsynced, effort, random, found: Vec::new() };

@@ -11,7 +11,7 @@ use crate::merge::{Host as _, Merge};
 use crate::options::MergeOptions;
 
 /// Where choices come from.
-pub(crate) trait Dice {
+pub(super) trait Dice {
     /// A number below the limit, which is not zero.
     fn below(&mut self, limit: u64) -> u64;
 
@@ -44,7 +44,7 @@ impl Dice for &[u8] {
 }
 
 #[derive(Debug, Clone)]
-pub(crate) enum Op {
+pub(super) enum Op {
     Put {
         key: usize,
         size: usize,
@@ -87,16 +87,16 @@ pub(crate) enum Op {
 
 /// What a run is made of, besides its operations.
 #[derive(Debug, Clone)]
-pub(crate) struct Setting {
-    pub(crate) options: Options,
-    pub(crate) keys: usize,
+pub(super) struct Setting {
+    pub(super) options: Options,
+    pub(super) keys: usize,
     /// The most bytes of a value.
-    pub(crate) size_max: u64,
-    pub(crate) weak_hash: bool,
+    pub(super) size_max: u64,
+    pub(super) weak_hash: bool,
 }
 
 impl Op {
-    pub(crate) fn roll(dice: &mut impl Dice, setting: &Setting) -> Self {
+    pub(super) fn roll(dice: &mut impl Dice, setting: &Setting) -> Self {
         let keys = setting.keys as u64;
         let kind = dice.below(64);
         let key = |dice: &mut dyn FnMut(u64) -> u64| usize::try_from(dice(keys)).unwrap();
@@ -143,29 +143,29 @@ impl Op {
 
 /// What may be left at a moment of the trace. Numbers are those of states.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Point {
+pub(super) struct Point {
     /// The oldest state that a power cut may leave.
-    pub(crate) durable: usize,
+    pub(super) durable: usize,
     /// The oldest state that the death of the process may leave.
-    pub(crate) acknowledged: usize,
+    pub(super) acknowledged: usize,
     /// The youngest: that after the call under way.
-    pub(crate) latest: usize,
+    pub(super) latest: usize,
     /// What the clock shows.
-    pub(crate) now: u64,
+    pub(super) now: u64,
     /// How many backups have returned.
-    pub(crate) backups: usize,
+    pub(super) backups: usize,
 }
 
 /// A run that is over: the disk with its trace, and what is allowed at each moment of it.
-pub(crate) struct Run {
-    pub(crate) lab: Lab,
-    pub(crate) keys: Vec<Vec<u8>>,
+pub(super) struct Run {
+    pub(super) lab: Lab,
+    pub(super) keys: Vec<Vec<u8>>,
     /// The state before the first write, and after each.
-    pub(crate) states: Vec<Model>,
+    pub(super) states: Vec<Model>,
     /// By the number of operations that are over.
-    pub(crate) points: Vec<Point>,
+    pub(super) points: Vec<Point>,
     /// Directories of backups that were begun, and the number of the state in each.
-    pub(crate) backups: Vec<(PathBuf, usize)>,
+    pub(super) backups: Vec<(PathBuf, usize)>,
 }
 
 /// A run under way.
@@ -179,7 +179,7 @@ struct Running {
 
 impl Run {
     /// Runs some operations on an empty disk.
-    pub(crate) fn of(setting: &Setting, ops: &[Op]) -> Self {
+    pub(super) fn of(setting: &Setting, ops: &[Op]) -> Self {
         let lab = if setting.weak_hash { Lab::weak() } else { Lab::new() };
         let lab = lab.with(setting.options.clone()).seeded(7);
         let now = lab.hands.clock().now();
@@ -207,7 +207,7 @@ impl Run {
 
 impl Lab {
     /// Opens with the options as they are, whatever the environment says of the append mode.
-    pub(crate) fn open_as_told(&self) -> Bitcask {
+    pub(super) fn open_as_told(&self) -> Bitcask {
         Bitcask::open_on(&self.ground(), Path::new(DIR), self.options.clone()).unwrap()
     }
 }
