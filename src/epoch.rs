@@ -8,12 +8,19 @@
 
 #![expect(unsafe_code, reason = "what a shared pointer names has to be borrowed, and freed once")]
 
+#[cfg(all(test, loom))]
+pub(crate) mod twin;
+
 use std::fmt;
-use std::sync::atomic::Ordering;
 
-use crossbeam_epoch::{Atomic, Owned, Shared};
+#[cfg(not(all(test, loom)))]
+use crossbeam_epoch as collector;
+#[cfg(all(test, loom))]
+use twin as collector;
 
-pub(crate) use crossbeam_epoch::{Guard, pin};
+use crate::sync::Ordering;
+use collector::Owned;
+pub(crate) use collector::{Atomic, Guard, Shared, pin};
 
 /// Something that can be read while it is being replaced, or nothing.
 pub(crate) struct Published<T>(Atomic<T>);

@@ -32,9 +32,9 @@
 //!
 //! # Reading the source
 //!
-//! In this order: `error`, `mistake`, `value`, `stats`, `clock`, `codec`, `options`, `epoch`, `prefetch`, `fs`, `entry`, `keydir`,
-//! `segment`, `manifest`, `commit`, `recovery`, `background`, `store`. A module uses only those
-//! before it.
+//! In this order: `error`, `mistake`, `value`, `stats`, `clock`, `codec`, `options`, `sync`,
+//! `epoch`, `prefetch`, `fs`, `entry`, `keydir`, `segment`, `manifest`, `commit`, `recovery`,
+//! `merge`, `background`, `store`. A module uses only those before it.
 
 #![warn(clippy::disallowed_methods)]
 #![cfg_attr(
@@ -60,6 +60,8 @@ mod stats;
 
 mod codec;
 mod options;
+
+mod sync;
 
 mod epoch;
 mod prefetch;

@@ -7,8 +7,9 @@
 //! Relaxed, so a reader that sees them late has not been helped by the slot.
 //!
 //! Not in the model: that what was replaced is freed only when nobody reads it, and that a
-//! segment's number is not used again before that. `docs/testing.md` says what checks those, what
-//! the model checker leaves out, and which planted mistakes are found here. Run by:
+//! segment's number is not used again before that; `store/loom_tests.rs` is about those.
+//! `docs/testing.md` says what the model checker leaves out, and which planted mistakes are found
+//! here. Run by:
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test --release --lib loom_tests

@@ -16,14 +16,12 @@ use std::fmt;
 use std::ops::{Deref, Range};
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use crossbeam_epoch::{Atomic, Shared};
 use memmap2::{MmapOptions, MmapRaw};
-use parking_lot::Mutex;
 
 use super::table::Pair;
-use crate::epoch::Guard;
+use crate::epoch::{Atomic, Guard, Shared};
+use crate::sync::{Mutex, Ordering};
 
 /// Tables below this size come from the allocator, which keeps some of what is returned to it.
 const CUT_FROM: usize = 512;
@@ -158,7 +156,8 @@ impl Arena {
     /// Makes an empty table.
     pub(super) fn table(&self, length: Length) -> Pairs {
         let layout = Pairs::layout(length);
-        let cut = if cfg!(miri) || layout.size() < CUT_FROM { None } else { self.cut(layout) };
+        let is_cut = !cfg!(any(miri, loom)) && layout.size() >= CUT_FROM;
+        let cut = if is_cut { self.cut(layout) } else { None };
         let (first, chunk) = match cut {
             Some((first, chunk)) => (first, Some(chunk)),
             None => (allocate(layout), None),
@@ -185,7 +184,14 @@ impl Arena {
 fn allocate(layout: Layout) -> NonNull<Pair> {
     // SAFETY: the layout is not of size zero, since no length is.
     let first = unsafe { std::alloc::alloc_zeroed(layout) };
-    NonNull::new(first.cast()).unwrap_or_else(|| std::alloc::handle_alloc_error(layout))
+    let first =
+        NonNull::new(first.cast()).unwrap_or_else(|| std::alloc::handle_alloc_error(layout));
+    #[cfg(all(test, loom))]
+    for at in 0..layout.size() / size_of::<Pair>() {
+        // SAFETY: there is room for so many. Zeros are no atomics of the model checker's.
+        unsafe { first.add(at).write(Pair::default()) };
+    }
+    first
 }
 
 /// A table's memory, owned.

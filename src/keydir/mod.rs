@@ -14,14 +14,6 @@ mod memory;
 mod shard;
 mod table;
 
-/// What is shared between threads; the model checker has its own.
-mod sync {
-    #[cfg(all(test, loom))]
-    pub(super) use loom::sync::atomic::{AtomicU64, Ordering};
-    #[cfg(not(all(test, loom)))]
-    pub(super) use std::sync::atomic::{AtomicU64, Ordering};
-}
-
 pub(crate) use hash::{KeyHash, KeyHasher};
 pub(crate) use shard::Shard;
 

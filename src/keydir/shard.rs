@@ -5,14 +5,13 @@
 //! - Tables grow by a third or a half. Every other shard has other sizes, so that they don't all
 //!   grow at once: the memory of all is then never far from what it is on average.
 
-use parking_lot::{Mutex, MutexGuard};
-
 use super::hash::KeyHash;
 use super::memory::{Arena, Length, Pairs, PublishedPairs};
 use super::table::{Pair, SlotFlags, Table};
 use super::{Address, Filling, Found};
 use crate::epoch::{Guard, pin};
 use crate::error::Result;
+use crate::sync::{Mutex, MutexGuard};
 
 /// A shard where it lies. A cache line of its own, so that shards don't slow each other down.
 #[derive(Debug, Default)]

@@ -31,12 +31,13 @@
 //!    guards of that time are gone ([`crate::epoch`]).
 //!
 //! `loom_tests.rs` checks this on a tiny table under every order that its model checker knows, but
-//! for what [`crate::epoch`] does: in 1 that nothing is rewritten, in 5 when a table is freed.
+//! for what [`crate::epoch`] does: in 1 that nothing is rewritten, in 5 when a table is freed. Those
+//! are checked on whole stores, in `store/loom_tests.rs`.
 
 use super::hash::KeyHash;
-use super::sync::{AtomicU64, Ordering};
 use super::{Address, Found};
 use crate::error::Result;
+use crate::sync::{AtomicU64, Ordering};
 
 const BUCKET_LEN: usize = 4;
 /// The most slots in use, removed ones among them, in eighths of all.

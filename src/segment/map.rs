@@ -15,12 +15,12 @@
 use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 
 use crate::error::{Error, Result};
 use crate::fs::{Backing, File};
+use crate::sync::{AtomicU64, Ordering};
 
 /// The readable bytes of a segment.
 #[derive(Debug)]

@@ -11,10 +11,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-
-use parking_lot::Mutex;
 
 use super::header::{Identity, Kind, SegmentHeader};
 use super::hint::Summary;
@@ -26,6 +23,7 @@ use crate::epoch::{Guard, Published, pin};
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs};
 use crate::prefetch::prefetch;
+use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::value::Lend;
 
 /// As many segments as a slot's number can tell apart.
@@ -208,11 +206,11 @@ pub(crate) fn open_listed(fs: &Fs, path: &Path) -> Result<File> {
 }
 
 /// So often it is tried to let go of segments: each try frees some, unless somebody reads.
-const SETTLE_TRIES: usize = 1000;
+const SETTLE_TRIES: usize = if cfg!(loom) { 4 } else { 1000 };
 
 /// Segments are kept in chunks, each made when the first of its numbers is used.
-const CHUNK_LEN: usize = 1 << 10;
-const CHUNKS: usize = 1 << 8;
+const CHUNK_LEN: usize = if cfg!(loom) { 1 << 3 } else { 1 << 10 };
+const CHUNKS: usize = (1 << 18) / CHUNK_LEN;
 
 const _: () = assert!(CHUNK_LEN * CHUNKS == 1 << 18 && SEGMENTS_LIMIT == 1 << 18);
 

@@ -18,6 +18,8 @@ mod batch;
 mod fill;
 mod iter;
 mod log;
+#[cfg(all(test, loom))]
+mod loom_tests;
 mod many;
 mod merge;
 mod next;
@@ -34,8 +36,6 @@ mod write;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-
-use parking_lot::Mutex;
 
 pub use backup::BackupReport;
 pub use batch::Batch;
@@ -54,6 +54,7 @@ use crate::recovery::{Filler, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, Segments};
 use crate::stats::Stats;
+use crate::sync::Mutex;
 use log::Log;
 use turn::Merging;
 

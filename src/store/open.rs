@@ -3,8 +3,6 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::log::Log;
 use super::turn::Merging;
 use super::{Ground, Inner, Writer};
@@ -17,6 +15,7 @@ use crate::options::Options;
 use crate::recovery::{Filler, Recovered, Recovery};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, FileKind, Segments};
+use crate::sync::Mutex;
 
 /// How often a read-only open starts over when a writer changes the store meanwhile.
 const READ_ATTEMPTS: usize = 100;

@@ -6,14 +6,12 @@
 //!   wait for itself.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::ThreadId;
-
-use parking_lot::{Mutex, MutexGuard};
 
 use crate::error::{Error, Result};
 use crate::merge::Merge;
 use crate::segment::SegmentId;
+use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
 
 /// Whose turn it is to merge.
 #[derive(Debug, Default)]

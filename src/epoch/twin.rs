@@ -1,0 +1,256 @@
+//! A collector for the models: what `crossbeam_epoch` promises, and as little more as possible.
+//!
+//! - What was retired is freed by whoever flushes, as soon as no guard is left that was there when
+//!   an earlier flush had taken note of it.
+//! - Who pins later than that flush sees what the one who flushed had seen, and who retired; who
+//!   frees sees what the readers have done that it waited for. Nothing else is ordered by it: all
+//!   else here is hidden from the model checker.
+//! - A pointer that is loaded after what it names was freed is told at once.
+
+#![expect(unsafe_code, reason = "as in the crate that it stands for")]
+
+use std::collections::BTreeSet;
+use std::marker::PhantomData;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use loom::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+type Deferred = Box<dyn FnOnce()>;
+
+#[derive(Default)]
+struct Collector {
+    /// Ordered by a flush, and seen by whoever pins after it.
+    flushed: AtomicUsize,
+    /// Ordered by who retires, and seen by the next flush.
+    retired: AtomicUsize,
+    /// Ordered by who lets go of a guard, and seen by who frees.
+    unpinned: AtomicUsize,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    guards: BTreeSet<usize>,
+    next_guard: usize,
+    /// Not noted by a flush yet.
+    retired: Vec<Deferred>,
+    /// Noted, with the guards that are waited for.
+    noted: Vec<(BTreeSet<usize>, Deferred)>,
+    /// Where things lay that have been freed.
+    freed: BTreeSet<usize>,
+}
+
+// SAFETY: whoever defers something says that it can be sent, and the model checker runs one thread
+// at a time.
+unsafe impl Send for State {}
+
+loom::lazy_static! {
+    static ref COLLECTOR: Collector = Collector::default();
+}
+
+fn state() -> MutexGuard<'static, State> {
+    COLLECTOR.state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Returns how much is retired and not freed.
+pub(crate) fn left() -> usize {
+    let state = state();
+    state.retired.len() + state.noted.len()
+}
+
+#[derive(Debug)]
+pub(crate) struct Guard {
+    number: usize,
+}
+
+pub(crate) fn pin() -> Guard {
+    Guard { number: register() }
+}
+
+fn register() -> usize {
+    COLLECTOR.flushed.fetch_add(0, Ordering::Acquire);
+    let mut state = state();
+    state.next_guard += 1;
+    let number = state.next_guard;
+    state.guards.insert(number);
+    number
+}
+
+impl Guard {
+    fn unregister(&self) {
+        COLLECTOR.unpinned.fetch_add(0, Ordering::Release);
+        state().guards.remove(&self.number);
+    }
+
+    pub(crate) fn defer<R>(&self, call: impl FnOnce() -> R + Send + 'static) {
+        COLLECTOR.retired.fetch_add(0, Ordering::Release);
+        state().retired.push(Box::new(move || drop(call())));
+    }
+
+    /// # Safety
+    ///
+    /// As that of `crossbeam_epoch`.
+    pub(crate) unsafe fn defer_destroy<T: 'static>(&self, shared: Shared<'_, T>) {
+        let pointer = std::sync::atomic::AtomicPtr::new(shared.untagged());
+        let destroy = move || {
+            let pointer = pointer.load(Ordering::Relaxed);
+            assert!(state().freed.insert(pointer.addr()), "freed twice");
+            // SAFETY: it came from `Owned`, and nobody uses it any more, as the caller says.
+            drop(unsafe { Box::from_raw(pointer) });
+        };
+        COLLECTOR.retired.fetch_add(0, Ordering::Release);
+        state().retired.push(Box::new(destroy));
+    }
+
+    pub(crate) fn flush(&self) {
+        COLLECTOR.retired.fetch_add(0, Ordering::Acquire);
+        let retired = std::mem::take(&mut state().retired);
+        COLLECTOR.flushed.fetch_add(0, Ordering::AcqRel);
+        {
+            let mut state = state();
+            let guards = state.guards.clone();
+            state.noted.extend(retired.into_iter().map(|deferred| (guards.clone(), deferred)));
+        }
+        COLLECTOR.unpinned.fetch_add(0, Ordering::Acquire);
+        let free = {
+            let State { guards, noted, .. } = &mut *state();
+            let (free, held) = std::mem::take(noted)
+                .into_iter()
+                .partition::<Vec<_>, _>(|(awaited, _)| awaited.is_disjoint(guards));
+            *noted = held;
+            free
+        };
+        for (_, deferred) in free {
+            deferred();
+        }
+    }
+
+    pub(crate) fn repin_after<R>(&mut self, call: impl FnOnce() -> R) -> R {
+        self.unregister();
+        let result = call();
+        self.number = register();
+        result
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.unregister();
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Atomic<T>(AtomicPtr<T>);
+
+impl<T> Default for Atomic<T> {
+    fn default() -> Self {
+        Self::null()
+    }
+}
+
+impl<T> Atomic<T> {
+    pub(crate) fn null() -> Self {
+        Self(AtomicPtr::new(std::ptr::null_mut()))
+    }
+
+    pub(crate) fn load<'g>(&self, ordering: Ordering, _: &'g Guard) -> Shared<'g, T> {
+        let shared = Shared::new(self.0.load(ordering));
+        assert!(!state().freed.contains(&shared.untagged().addr()), "read after it was freed");
+        shared
+    }
+
+    pub(crate) fn store(&self, new: Shared<'_, T>, ordering: Ordering) {
+        self.0.store(new.pointer, ordering);
+    }
+
+    pub(crate) fn swap<'g>(
+        &self,
+        new: Shared<'_, T>,
+        ordering: Ordering,
+        _: &'g Guard,
+    ) -> Shared<'g, T> {
+        Shared::new(self.0.swap(new.pointer, ordering))
+    }
+
+    /// # Safety
+    ///
+    /// As that of `crossbeam_epoch`.
+    pub(crate) unsafe fn try_into_owned(mut self) -> Option<Owned<T>> {
+        let pointer = self.0.with_mut(|pointer| *pointer);
+        // SAFETY: it came from `Owned`, and nobody else has it, as the caller says.
+        (!pointer.is_null()).then(|| Owned(unsafe { Box::from_raw(pointer) }))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Owned<T>(Box<T>);
+
+impl<T> Owned<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(Box::new(value))
+    }
+
+    pub(crate) fn into_shared(self, _: &Guard) -> Shared<'_, T> {
+        let pointer = Box::into_raw(self.0);
+        state().freed.remove(&pointer.addr());
+        Shared::new(pointer)
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared<'g, T> {
+    pointer: *mut T,
+    guard: PhantomData<(&'g (), *const T)>,
+}
+
+impl<T> Clone for Shared<'_, T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Shared<'_, T> {}
+
+impl<T> From<*const T> for Shared<'_, T> {
+    fn from(pointer: *const T) -> Self {
+        Self::new(pointer.cast_mut())
+    }
+}
+
+impl<'g, T> Shared<'g, T> {
+    fn new(pointer: *mut T) -> Self {
+        Self { pointer, guard: PhantomData }
+    }
+
+    fn untagged(self) -> *mut T {
+        self.pointer.map_addr(|addr| addr & !(align_of::<T>() - 1))
+    }
+
+    pub(crate) fn null() -> Self {
+        Self::new(std::ptr::null_mut())
+    }
+
+    pub(crate) fn is_null(self) -> bool {
+        self.untagged().is_null()
+    }
+
+    pub(crate) fn tag(self) -> usize {
+        self.pointer.addr() & (align_of::<T>() - 1)
+    }
+
+    pub(crate) fn with_tag(self, tag: usize) -> Self {
+        Self::new(self.untagged().map_addr(|addr| addr | tag))
+    }
+
+    pub(crate) fn as_raw(self) -> *const T {
+        self.untagged()
+    }
+
+    /// # Safety
+    ///
+    /// As that of `crossbeam_epoch`.
+    pub(crate) unsafe fn as_ref(self) -> Option<&'g T> {
+        // SAFETY: as the caller says.
+        unsafe { self.untagged().as_ref() }
+    }
+}
