@@ -115,10 +115,10 @@ pub enum Error {
     #[error("a merge's callback can't wait for the merge; stop it first")]
     WithinMerge,
 
-    /// A backup can't be made there. Nothing was changed.
-    #[error("cannot back up to {}: {reason}", path.display())]
+    /// A copy of a store can't be made there. Nothing was changed.
+    #[error("cannot copy the store to {}: {reason}", path.display())]
     InvalidTarget {
-        /// The directory that was to hold the backup.
+        /// The directory that was to hold the copy.
         path: PathBuf,
         /// What is wrong with it, and what to do.
         reason: &'static str,
@@ -234,7 +234,7 @@ impl Error {
     }
 
     /// Returns whether the call itself was at fault: an oversized key, a bad option, a write to a
-    /// read-only store, a backup to where it can't be.
+    /// read-only store, a copy to where it can't be.
     pub fn is_invalid_input(&self) -> bool {
         matches!(
             self,

@@ -34,7 +34,7 @@
 //!
 //! In this order: `error`, `mistake`, `value`, `stats`, `clock`, `codec`, `options`, `sync`,
 //! `epoch`, `prefetch`, `fs`, `entry`, `keydir`, `segment`, `manifest`, `commit`, `recovery`,
-//! `merge`, `background`, `store`. A module uses only those before it.
+//! `merge`, `background`, `store`, `repair`. A module uses only those before it.
 
 #![warn(clippy::disallowed_methods)]
 #![cfg_attr(
@@ -82,6 +82,8 @@ mod merge;
 
 mod background;
 mod store;
+
+pub mod repair;
 
 #[cfg(test)]
 mod format_tests;

@@ -119,6 +119,19 @@ impl Recovery<'_> {
         Ok(Recovered { manifest, segments, report })
     }
 
+    /// Tells what `for_writing` would find and do, and changes nothing.
+    pub(crate) fn foresee(&self, manifest: &Manifest) -> Result<RecoveryReport> {
+        let survey = self.survey()?;
+        self.refuse_missing(manifest, &survey)?;
+        let chain = self.chain(manifest, false)?;
+        let Unlisted { later, leftovers } = self.unlisted(manifest, &survey, &chain)?;
+        self.refuse_damage(&chain, &later)?;
+        let cuts = chain.unread(&later)?.iter().map(cut::Unread::cut).collect();
+        let mut report = RecoveryReport { cuts, leftovers, ..chain.report() };
+        self.open_sealed(manifest, &mut report)?;
+        Ok(report)
+    }
+
     /// Opens the sealed segments, and their hints as far as the summaries.
     ///
     /// A hint that can't be used is built anew, in memory. That refuses a segment whose damage

@@ -10,6 +10,7 @@ pub(crate) mod header;
 pub(crate) mod hint;
 pub(crate) mod map;
 pub(crate) mod pick;
+pub(crate) mod resync;
 pub(crate) mod room;
 pub(crate) mod scan;
 mod set;
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use crate::entry::{ALIGNMENT, Mark};
 
-pub(crate) use set::{Segment, Segments, open_listed};
+pub(crate) use set::{SEGMENTS_LIMIT, Segment, Segments, open_listed};
 pub(crate) use stored::{StoredEntry, value_aside};
 
 /// The size of a segment's header, and so the offset of its first entry.

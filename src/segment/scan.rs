@@ -7,7 +7,7 @@
 //!   later segment, with a durable mark above it: then durable data is damaged. [`Scan::next`]
 //!   finds the first half of the rule, [`find_mark_above`] the second.
 
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
 pub(crate) use super::set::refusal;
@@ -16,15 +16,17 @@ use crate::entry::{
     ALIGNMENT, BodySum, Flags, HEADER_SIZE, HEADER_SIZE_MAX, Header, Invalid, Salt,
 };
 use crate::error::{Error, Result};
-use crate::fs::File;
+use crate::fs::{File, is_failed_read};
 use crate::mistake::{Mistake, made};
 
 /// What is read ahead, and so the memory that a scan needs.
-const WINDOW_SIZE: usize = 256 << 10;
+pub(super) const WINDOW_SIZE: usize = 256 << 10;
+/// What a disk reads at the least, as far as it matters where that fails.
+pub(super) const PAGE_SIZE: u64 = 4 << 10;
 /// Checksum work behind a bad place, as a multiple of the bytes there.
-const SEARCH_WORK: u64 = 4;
+pub(super) const SEARCH_WORK: u64 = 4;
 /// How far ahead of the clock an entry's time may be for a search to look at it: ten years.
-const TIME_AHEAD: u64 = 10 * 365 * 86_400 * 1_000_000;
+pub(super) const TIME_AHEAD: u64 = 10 * 365 * 86_400 * 1_000_000;
 
 /// An entry that checks, without its value.
 #[derive(Debug)]
@@ -166,7 +168,7 @@ pub(crate) fn find_mark_above(
     id: SegmentId,
     from: u64,
     bad: Place,
-    times: std::ops::Range<u64>,
+    times: Range<u64>,
 ) -> Result<Option<u64>> {
     let size = file.size()?;
     let content_end = end_of_content(file, from)?;
@@ -232,39 +234,66 @@ pub(crate) fn end_of_content(file: &File, from: u64) -> Result<u64> {
 
 /// A part of a file in memory, moved along it.
 #[derive(Debug)]
-struct Window<'a> {
+pub(super) struct Window<'a> {
     file: &'a File,
     /// Nothing at or behind this offset is looked at.
     limit: u64,
     start: u64,
     bytes: Vec<u8>,
+    /// Where a read has failed, if that is no reason to give up: what is asked for there is read
+    /// page by page.
+    bad: Option<Range<u64>>,
 }
 
 impl<'a> Window<'a> {
-    fn new(file: &'a File, limit: u64) -> Self {
-        Self { file, limit, start: 0, bytes: Vec::new() }
+    pub(super) fn new(file: &'a File, limit: u64) -> Self {
+        Self { file, limit, start: 0, bytes: Vec::new(), bad: None }
+    }
+
+    /// A window that can be moved on behind a read that failed, and holds what lies before it.
+    pub(super) fn over_bad_pages(file: &'a File, limit: u64) -> Self {
+        Self { bad: Some(0..0), ..Self::new(file, limit) }
     }
 
     /// Returns up to `size` bytes at an offset; fewer where the file or the limit ends, or the
     /// window is full.
-    fn peek(&mut self, offset: u64, size: usize) -> Result<&[u8]> {
+    pub(super) fn peek(&mut self, offset: u64, size: usize) -> Result<&[u8]> {
         let size = size.min(WINDOW_SIZE);
         let wanted = offset.saturating_add(size as u64).min(self.limit);
         let held = self.start..self.start + self.bytes.len() as u64;
         if offset < held.start || wanted > held.end {
-            let room = usize::try_from(self.limit.saturating_sub(offset)).unwrap_or(usize::MAX);
-            self.bytes.resize(room.min(WINDOW_SIZE), 0);
-            let read_size = self.file.read_at(&mut self.bytes, offset)?;
-            self.bytes.truncate(read_size);
-            self.start = offset;
+            self.load(offset, size).or_else(|error| match &mut self.bad {
+                Some(bad) if is_failed_read(&error) && !bad.contains(&offset) => {
+                    *bad = offset..offset + WINDOW_SIZE as u64;
+                    self.load(offset, size)
+                }
+                _ => Err(error),
+            })?;
         }
         let from = usize::try_from(offset - self.start).unwrap_or(usize::MAX);
         let held = self.bytes.get(from..).unwrap_or_default();
         Ok(held.get(..size).unwrap_or(held))
     }
 
+    fn load(&mut self, offset: u64, size: usize) -> Result<()> {
+        let is_bad = self.bad.as_ref().is_some_and(|bad| bad.contains(&offset));
+        let end = if is_bad {
+            (offset + size as u64).next_multiple_of(PAGE_SIZE)
+        } else {
+            offset.saturating_add(WINDOW_SIZE as u64)
+        };
+        let room = end.min(self.limit).saturating_sub(offset);
+        // Nothing is held if this fails.
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.resize(usize::try_from(room).unwrap_or(WINDOW_SIZE), 0);
+        let read_size = self.file.read_at(&mut bytes, offset)?;
+        bytes.truncate(read_size);
+        (self.start, self.bytes) = (offset, bytes);
+        Ok(())
+    }
+
     /// Reads and checks the entry at an offset and keeps its key; nothing where there is none yet.
-    fn checked(
+    pub(super) fn checked(
         &mut self,
         id: SegmentId,
         offset: u64,

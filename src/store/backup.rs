@@ -8,13 +8,13 @@
 //! - The manifest is written last, when all else is durable: before it the directory is no store.
 //! - Nothing in the store is changed, and no failure here poisons it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use super::fresh::Fresh;
 use super::log::Log;
-use super::open::lock;
 use super::{Bitcask, Inner, Writer};
 use crate::error::{Error, Result};
-use crate::fs::{self, Access, File, Fs, Lock};
+use crate::fs::{Access, File, Fs};
 use crate::manifest::{Manifest, Sealed};
 use crate::segment::append::Active;
 use crate::segment::header::{Kind, SegmentHeader};
@@ -93,6 +93,13 @@ struct Moment {
     unsealed: Vec<Unsealed>,
 }
 
+impl Moment {
+    fn ids(&self) -> impl Iterator<Item = SegmentId> {
+        let sealed = self.manifest.sealed.iter().map(|sealed| sealed.id);
+        sealed.chain(self.unsealed.iter().map(|unsealed| unsealed.id))
+    }
+}
+
 /// An unsealed segment. Its file is cut, when it is sealed, but never below this length.
 struct Unsealed {
     id: SegmentId,
@@ -105,8 +112,9 @@ impl Inner {
         let writer = self.writer()?;
         let _files = writer.files.lock();
         let moment = self.moment(writer)?;
-        let target = Target::prepare(self, Dir::new(fs::absolute(path)?))?;
-        target.take(&moment).inspect_err(|_| target.undo(&moment))
+        let fresh = Fresh::prepare(&self.fs, path, &self.dir)?;
+        let target = Target { inner: self, fs: &self.fs, dir: fresh.dir() };
+        target.take(&moment).inspect_err(|_| fresh.undo(moment.ids()))
     }
 
     /// Notes what the log is made of now. The caller keeps the files from being removed.
@@ -131,55 +139,16 @@ fn unsealed(log: &Log) -> Vec<Unsealed> {
     rotated.chain(active).collect()
 }
 
-/// The directory that a backup is made in, locked as a store's.
+/// A backup under way.
 struct Target<'a> {
     inner: &'a Inner,
     fs: &'a Fs,
-    dir: Dir,
-    /// Whether it was not there before.
-    is_new: bool,
-    _lock: Lock,
+    dir: &'a Dir,
 }
 
-impl<'a> Target<'a> {
-    /// Sees to an empty directory, with a name that lasts. Leaves one that can't be used alone.
-    fn prepare(inner: &'a Inner, dir: Dir) -> Result<Self> {
-        let (fs, path) = (&inner.fs, dir.path());
-        let is_new = match fs.is_dir(path)? {
-            Some(true) => false,
-            Some(false) => return Err(Error::NotADirectory { path: path.into() }),
-            None => true,
-        };
-        let real_path = fs.real_path(if is_new { fs::parent(path) } else { path })?;
-        if real_path.starts_with(fs.real_path(inner.dir.path())?) {
-            let reason = "it lies within the store; name a directory outside of it";
-            return Err(Error::InvalidTarget { path: path.into(), reason });
-        }
-        if is_new {
-            fs.create_dir(path)?;
-        } else {
-            require_empty(fs, &dir)?;
-        }
-        let locked = lock(fs, &dir).and_then(|lock| {
-            // Somebody may have been there before it was locked.
-            require_empty(fs, &dir)?;
-            Ok(lock)
-        });
-        match locked {
-            Ok(lock) => Ok(Self { inner, fs, dir, is_new, _lock: lock }),
-            Err(error) => {
-                if is_new {
-                    let _ = fs.remove_dir(path);
-                }
-                Err(error)
-            }
-        }
-    }
-
+impl Target<'_> {
     /// Fills the directory, and makes it a store.
     fn take(&self, moment: &Moment) -> Result<BackupReport> {
-        // An earlier try may have made it, and got no further.
-        self.fs.sync_dir(fs::parent(self.dir.path()))?;
         let Moment { manifest, unsealed } = moment;
         let mut report = BackupReport::default();
         for Sealed { id, length, .. } in &manifest.sealed {
@@ -203,7 +172,7 @@ impl<'a> Target<'a> {
         report.segments = manifest.sealed.len() as u64;
         report.size = manifest.sealed.iter().map(|sealed| sealed.length).sum();
         self.fs.sync_dir(self.dir.path())?;
-        manifest.write(self.fs, &self.dir)?;
+        manifest.write(self.fs, self.dir)?;
         Ok(report)
     }
 
@@ -245,33 +214,6 @@ impl<'a> Target<'a> {
             }
             error => error,
         })?;
-        hint.write(self.fs, &self.dir, source)
+        hint.write(self.fs, self.dir, source)
     }
-
-    /// Removes what was made, as far as that can be done; first what makes it a store.
-    fn undo(&self, Moment { manifest, unsealed }: &Moment) {
-        let with_temporary = |path: PathBuf| [Dir::temporary(&path), path];
-        let sealed = manifest.sealed.iter().map(|sealed| sealed.id);
-        let ids = sealed.chain(unsealed.iter().map(|unsealed| unsealed.id));
-        let segments = ids
-            .flat_map(|id| [self.dir.log(id)].into_iter().chain(with_temporary(self.dir.hint(id))));
-        let paths = with_temporary(self.dir.manifest()).into_iter().chain(segments);
-        for path in paths.chain([self.dir.lock()]) {
-            let _ = self.fs.remove(&path);
-        }
-        if self.is_new {
-            let _ = self.fs.remove_dir(self.dir.path());
-        }
-    }
-}
-
-/// Refuses a directory with anything in it. A lock file does not count: all that is known of who
-/// made it is that he got no further.
-fn require_empty(fs: &Fs, dir: &Dir) -> Result<()> {
-    let is_lock = |name: &str| dir.path().join(name) == dir.lock();
-    if fs.list(dir.path())?.iter().all(|entry| is_lock(&entry.name)) {
-        return Ok(());
-    }
-    let reason = "it is not empty; name a directory that is, or one that does not exist yet";
-    Err(Error::InvalidTarget { path: dir.path().into(), reason })
 }

@@ -16,6 +16,7 @@
 mod backup;
 mod batch;
 mod fill;
+mod fresh;
 mod iter;
 mod log;
 #[cfg(all(test, loom))]
@@ -41,6 +42,10 @@ pub use backup::BackupReport;
 pub use batch::Batch;
 pub use iter::{Iter, Keys};
 pub use verify::{Damage, VerifyProgress, VerifyReport};
+
+pub(crate) use fresh::Fresh;
+pub(crate) use open::{foresee, new_identity};
+pub(crate) use verify::damage;
 
 use crate::background::{Signal, Worker};
 use crate::clock::Clock;

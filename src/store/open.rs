@@ -12,7 +12,7 @@ use crate::fs::{self, Access, Fs, Lock};
 use crate::keydir::Keydir;
 use crate::manifest::{Manifest, ManifestFile};
 use crate::options::Options;
-use crate::recovery::{Filler, Recovered, Recovery};
+use crate::recovery::{Filler, Recovered, Recovery, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, FileKind, Segments};
 use crate::sync::Mutex;
@@ -116,6 +116,18 @@ impl Inner {
     }
 }
 
+/// Tells what opening a store for writing would find and do, or why it would be refused. Changes
+/// nothing, and takes no lock.
+pub(crate) fn foresee(ground: &Ground, dir: &Dir) -> Result<RecoveryReport> {
+    let fs = &ground.fs;
+    let Some(manifest) = Manifest::read(fs, dir)? else {
+        refuse_lost_manifest(fs, dir)?;
+        return Err(Error::NotFound { path: dir.path().into() });
+    };
+    let keydir = Keydir::new((ground.hasher)(manifest.identity.hash_seed));
+    Recovery { fs, dir, keydir: &keydir, now: ground.clock.now() }.foresee(&manifest)
+}
+
 /// Takes the store's lock, and leaves this process's id in it for the message others get.
 pub(super) fn lock(fs: &Fs, dir: &Dir) -> Result<Lock> {
     let file = fs.open(&dir.lock(), Access::Keep)?;
@@ -137,10 +149,15 @@ fn create(fs: &Fs, dir: &Dir) -> Result<Manifest> {
     refuse_lost_manifest(fs, dir)?;
     // The directory may have been made just now, or by an earlier try that went no further.
     fs.sync_dir(fs::parent(dir.path()))?;
-    let random = || RandomState::new().build_hasher().finish();
-    let manifest = Manifest::new(Identity { store_id: random(), hash_seed: random() });
+    let manifest = Manifest::new(new_identity());
     manifest.write(fs, dir)?;
     Ok(manifest)
+}
+
+/// Chooses what sets a new store apart from every other.
+pub(crate) fn new_identity() -> Identity {
+    let random = || RandomState::new().build_hasher().finish();
+    Identity { store_id: random(), hash_seed: random() }
 }
 
 /// A directory with segments and no manifest is a damaged store, not a new one.

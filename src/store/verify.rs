@@ -67,6 +67,12 @@ pub struct Damage {
     pub reason: String,
 }
 
+impl Damage {
+    pub(crate) fn new(path: PathBuf, offset: u64, reason: impl Into<String>) -> Self {
+        Self { path, offset, reason: reason.into() }
+    }
+}
+
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at offset {}: {}", self.path.display(), self.offset, self.reason)
@@ -352,15 +358,16 @@ impl<P: FnMut(&VerifyProgress) -> ControlFlow<()>> Verification<'_, P> {
 
 /// Makes an error a finding, if it is one; otherwise it ends the verification. A read that failed
 /// is found at `offset`, or behind it.
-fn damage(error: Error, offset: u64) -> Result<Damage> {
+pub(crate) fn damage(error: Error, offset: u64) -> Result<Damage> {
     let (reason, is_unread) = (error.to_string(), fs::is_failed_read(&error));
     match error {
         Error::Corrupt { path, offset, reason } => Ok(Damage { path, offset, reason }),
         Error::UnsupportedCodec { path, offset, .. }
         | Error::UnsupportedFlags { path, offset, .. } => Ok(Damage { path, offset, reason }),
-        Error::MissingSegment { path } | Error::UnsupportedVersion { path, .. } => {
-            Ok(Damage { path, offset: 0, reason })
+        Error::MissingSegment { path } => {
+            Ok(Damage { path, offset: 0, reason: "the segment is missing".to_owned() })
         }
+        Error::UnsupportedVersion { path, .. } => Ok(Damage { path, offset: 0, reason }),
         Error::Io { path, .. } if is_unread => Ok(Damage { path, offset, reason }),
         error => Err(error),
     }

@@ -1,0 +1,232 @@
+//! Which files of a directory are segments of its store, and how much of each counts.
+//!
+//! - With a manifest that can be relied on: what it lists, and the unsealed segments. Whatever else
+//!   there is are leftovers, which could bring deleted keys back.
+//! - Without one: every segment of the store that most of them belong to.
+//! - A segment is known by its header, and by its name where the header does not check.
+//! - Reads nothing but the manifest, names and headers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+use crate::fs::File;
+use crate::manifest::Manifest;
+use crate::segment::header::{Identity, Kind, SegmentHeader};
+use crate::segment::{Dir, FIRST_OFFSET, FileKind, SegmentId, open_listed, scan};
+use crate::store::{Damage, Ground, damage};
+
+/// What there is to be read.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// If it can be relied on.
+    pub(super) manifest: Option<Manifest>,
+    /// In the order of their ids.
+    pub(super) subjects: Vec<Subject>,
+    pub(super) damage: Vec<Damage>,
+    pub(super) leftovers: Vec<PathBuf>,
+    pub(super) quarantine: Vec<PathBuf>,
+    /// A time that few entries, if any, are later than.
+    pub(super) latest: u64,
+}
+
+/// A segment that counts.
+#[derive(Debug, Clone)]
+pub(super) struct Subject {
+    pub(super) path: PathBuf,
+    /// As its entries have it; the file may have another one's name.
+    pub(super) id: SegmentId,
+    /// Its length, if it is listed.
+    pub(super) sealed: Option<u64>,
+}
+
+/// A file that is called a segment.
+struct Found {
+    name: SegmentId,
+    file: File,
+    header: Option<SegmentHeader>,
+    /// Why there is no header.
+    damage: Option<Damage>,
+    /// Whether a newer version wrote it.
+    is_newer: bool,
+}
+
+impl Found {
+    fn new(name: SegmentId, file: File) -> Result<Self> {
+        let (header, error) = match SegmentHeader::load(&file) {
+            Ok(header) => (Some(header), None),
+            Err(error) => (None, Some(error)),
+        };
+        let is_newer = error.as_ref().is_some_and(Error::is_unsupported);
+        let damage = error.map(|error| damage(error, 0)).transpose()?;
+        Ok(Self { name, file, header, damage, is_newer })
+    }
+
+    fn id(&self) -> SegmentId {
+        self.header.map_or(self.name, |header| header.id)
+    }
+
+    /// Tells what is wrong with the header, for a segment of this store.
+    fn finding(&self, identity: Option<Identity>) -> Result<Option<Damage>> {
+        let (Some(_), Some(identity)) = (self.header, identity) else {
+            return Ok(self.damage.clone());
+        };
+        let read = SegmentHeader::read(&self.file, self.name, identity);
+        read.err().map(|error| damage(error, 0)).transpose()
+    }
+}
+
+impl Plan {
+    /// Looks at a directory.
+    pub(super) fn new(ground: &Ground, dir: &Dir) -> Result<Self> {
+        let fs = &ground.fs;
+        match fs.is_dir(dir.path())? {
+            Some(true) => {}
+            Some(false) => return Err(Error::NotADirectory { path: dir.path().into() }),
+            None => return Err(Error::NotFound { path: dir.path().into() }),
+        }
+        let manifest = Manifest::read(fs, dir);
+        let mut plan = Self { latest: ground.clock.now(), ..Self::default() };
+        let (mut found, mut hints) = (Vec::new(), BTreeMap::new());
+        for entry in fs.list(dir.path())?.into_iter().filter(|entry| entry.is_file) {
+            let path = dir.path().join(&entry.name);
+            match FileKind::of(&entry.name) {
+                FileKind::Log(name) => {
+                    // A writer beside us may have removed it.
+                    let Some(file) = fs.open_if_exists(&path)? else { continue };
+                    found.push(Found::new(name, file)?);
+                }
+                FileKind::Hint(id) => drop(hints.insert(id, path)),
+                FileKind::Temporary => plan.leftovers.push(path),
+                FileKind::Other => {}
+            }
+        }
+        if fs.is_dir(&dir.quarantine())? == Some(true) {
+            let names = fs.list(&dir.quarantine())?.into_iter();
+            plan.quarantine = names.map(|entry| dir.quarantine().join(entry.name)).collect();
+        }
+        if found.is_empty() && matches!(manifest, Ok(None)) {
+            return Err(Error::NotFound { path: dir.path().into() });
+        }
+        let manifest = plan.rely(dir, manifest, &found)?;
+        plan.choose(dir, manifest, found)?;
+        if plan.manifest.is_some() {
+            let known: BTreeSet<_> = plan.subjects.iter().map(|subject| subject.id).collect();
+            let orphans = hints.into_iter().filter(|(id, _)| !known.contains(id));
+            plan.leftovers.extend(orphans.map(|(_, path)| path));
+        } else {
+            // What would tell an unfinished one from others is what is lost.
+            plan.leftovers.clear();
+        }
+        plan.subjects.sort_by_key(|subject| subject.id);
+        Ok(plan)
+    }
+
+    /// Returns the manifest if it can be relied on: if it checks, is this store's, and is not older
+    /// than the segments.
+    fn rely(
+        &mut self,
+        dir: &Dir,
+        manifest: Result<Option<Manifest>>,
+        found: &[Found],
+    ) -> Result<Option<Manifest>> {
+        let reason = |reason: &str| Damage::new(dir.manifest(), 0, reason);
+        let manifest = match manifest {
+            Ok(Some(manifest)) => manifest,
+            Ok(None) => {
+                self.damage.push(reason("the manifest is missing"));
+                return Ok(None);
+            }
+            // How a newer version is to be read is not for us to guess.
+            Err(error) if error.is_unsupported() => return Err(error),
+            Err(error) => {
+                self.damage.push(damage(error, 0)?);
+                return Ok(None);
+            }
+        };
+        let headers: Vec<SegmentHeader> = found.iter().filter_map(|found| found.header).collect();
+        let is_ours = |header: &SegmentHeader| header.identity == manifest.identity;
+        if !headers.is_empty() && !headers.iter().any(is_ours) {
+            self.damage.push(reason("the manifest belongs to another store"));
+            return Ok(None);
+        }
+        for Found { file, header, .. } in found {
+            let Some(header) = header else { continue };
+            let unlisted = !manifest.lists(header.id) && !manifest.log_exists;
+            let is_newer = header.id >= manifest.bound
+                || unlisted
+                    && header.kind == Kind::Log
+                    && header.id >= manifest.log
+                    && scan::end_of_content(file, FIRST_OFFSET)? > FIRST_OFFSET;
+            if is_ours(header) && is_newer {
+                let text = format!("the manifest is older than segment {}", header.id);
+                self.damage.push(reason(&text));
+                return Ok(None);
+            }
+        }
+        Ok(Some(manifest))
+    }
+
+    /// Chooses the segments that count.
+    fn choose(&mut self, dir: &Dir, manifest: Option<Manifest>, found: Vec<Found>) -> Result<()> {
+        let identity = manifest.as_ref().map(|manifest| manifest.identity);
+        let identity = identity.or_else(|| most_common(&found));
+        for found in found {
+            self.latest = self.latest.max(found.header.map_or(0, |header| header.created));
+            let foreign = match found.header {
+                Some(header) => Some(header.identity) != identity,
+                None => found.is_newer,
+            };
+            let (id, path) = (found.id(), found.file.path().to_path_buf());
+            let subject = |sealed| Subject { path: path.clone(), id, sealed };
+            let listed = manifest.as_ref().map(|manifest| {
+                let sealed = manifest.sealed.iter().find(|sealed| sealed.id == id);
+                let merged = found.header.is_some_and(|header| header.kind == Kind::Merged);
+                (sealed, id >= manifest.log && !merged)
+            });
+            match listed {
+                _ if foreign => {}
+                Some((Some(sealed), _)) => self.subjects.push(subject(Some(sealed.length))),
+                Some((None, true)) | None => self.subjects.push(subject(None)),
+                Some((None, false)) => {
+                    self.leftovers.push(path);
+                    continue;
+                }
+            }
+            self.damage.extend(found.finding(identity)?);
+        }
+        if let Some(manifest) = &manifest {
+            self.miss(dir, manifest);
+        }
+        self.manifest = manifest;
+        Ok(())
+    }
+
+    /// Notes what the manifest names and is not there.
+    fn miss(&mut self, dir: &Dir, manifest: &Manifest) {
+        let listed = manifest.sealed.iter().map(|sealed| sealed.id);
+        for id in listed.chain(manifest.log_exists.then_some(manifest.log)) {
+            if !self.subjects.iter().any(|subject| subject.id == id) {
+                self.damage.push(Damage::new(dir.log(id), 0, "the segment is missing"));
+            }
+        }
+    }
+}
+
+impl Subject {
+    pub(super) fn open(&self, ground: &Ground) -> Result<File> {
+        open_listed(&ground.fs, &self.path)
+    }
+}
+
+/// Returns the store that most segments belong to; of several the youngest one's.
+fn most_common(found: &[Found]) -> Option<Identity> {
+    let mut counts: Vec<(Identity, u64)> = Vec::new();
+    for header in found.iter().filter_map(|found| found.header) {
+        match counts.iter_mut().find(|(identity, _)| *identity == header.identity) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((header.identity, 1)),
+        }
+    }
+    counts.into_iter().max_by_key(|(_, count)| *count).map(|(identity, _)| identity)
+}

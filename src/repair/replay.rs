@@ -1,0 +1,94 @@
+//! Which entry of each key is its newest, without keys in memory.
+//!
+//! - The newest is the one with the highest timestamp: timestamps rise strictly through the log, and a
+//!   merge keeps them. So the order in which segments are read does not matter, and neither does it
+//!   that some hold copies of entries that are in others too.
+//! - First all puts: a slot names the newest put of its key. Then all deletes: a slot goes if its put
+//!   is no newer. What is left is live.
+//! - Entries were found to check before; of those that slots name, keys and times are read again.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use super::plan::Subject;
+use crate::epoch::pin;
+use crate::error::Result;
+use crate::fs::File;
+use crate::keydir::{Address, Found, KeyHash, Keydir, SHARD_COUNT};
+use crate::segment::resync::time_if_of;
+use crate::segment::scan::Scanned;
+use crate::store::Ground;
+
+/// As many files are kept open.
+const FILES_MAX: usize = 64;
+
+/// The newest put of each key.
+pub(super) struct Replay<'a> {
+    pub(super) keydir: Keydir,
+    ground: &'a Ground,
+    /// A slot names a segment by its place here.
+    subjects: &'a [Subject],
+    files: RefCell<BTreeMap<u32, File>>,
+}
+
+impl<'a> Replay<'a> {
+    /// Begins with no keys, by the hash of the store that they go to.
+    pub(super) fn new(ground: &'a Ground, subjects: &'a [Subject], hash_seed: u64) -> Self {
+        let keydir = Keydir::new((ground.hasher)(hash_seed));
+        (0..SHARD_COUNT).for_each(|number| keydir.shard(number).clear());
+        Self { keydir, ground, subjects, files: RefCell::default() }
+    }
+
+    /// Takes note of a put.
+    pub(super) fn put(&self, segment: u32, entry: &Scanned<'_>) -> Result<()> {
+        let hash = self.keydir.hash(entry.key);
+        let mut shard = self.keydir.shard(hash.shard());
+        let own = shard.find(hash, |address| self.time(address, entry.key))?.own;
+        if own.is_none_or(|(_, time)| time <= entry.header.timestamp) {
+            let here = Address { segment, offset: entry.offset };
+            shard.publish(hash, own.map(|(address, _)| address), here);
+        }
+        Ok(())
+    }
+
+    /// Takes note of a delete, when all puts are known.
+    pub(super) fn delete(&self, entry: &Scanned<'_>) -> Result<()> {
+        let hash = self.keydir.hash(entry.key);
+        let mut shard = self.keydir.shard(hash.shard());
+        let own = shard.find(hash, |address| self.time(address, entry.key))?.own;
+        if let Some((address, _)) = own.filter(|(_, time)| *time <= entry.header.timestamp) {
+            shard.remove(hash, address);
+        }
+        Ok(())
+    }
+
+    /// Returns whether a put is live, and then whether other keys have its hash bits.
+    pub(super) fn live(
+        &self,
+        segment: u32,
+        entry: &Scanned<'_>,
+    ) -> Result<Option<(KeyHash, bool)>> {
+        let (hash, here) = (self.keydir.hash(entry.key), Address { segment, offset: entry.offset });
+        let is_it = |address| Ok((address == here).then_some(()));
+        let found = self.keydir.find_all(hash, &pin(), is_it)?;
+        Ok(found.and_then(|Found { own, others }| own.map(|_| (hash, others))))
+    }
+
+    /// Returns the time of an entry that a slot names, if it is one of this key.
+    fn time(&self, address: Address, key: &[u8]) -> Result<Option<u64>> {
+        let mut files = self.files.borrow_mut();
+        if !files.contains_key(&address.segment) && files.len() >= FILES_MAX {
+            files.clear();
+        }
+        let Some(subject) = self.subjects.get(address.segment as usize) else {
+            unreachable!("slots name these segments alone")
+        };
+        if let Some(file) = files.get(&address.segment) {
+            return time_if_of(file, address.offset, key);
+        }
+        let file = subject.open(self.ground)?;
+        let time = time_if_of(&file, address.offset, key);
+        files.insert(address.segment, file);
+        time
+    }
+}

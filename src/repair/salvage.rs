@@ -1,0 +1,241 @@
+//! Everything that still checks, copied into a fresh store.
+//!
+//! 1. Survey: read every segment, and note what of it checks.
+//! 2. Replay: all puts, then all deletes, so that slots name what is live.
+//! 3. Copy what slots name, segment by segment, and write the manifest.
+//!
+//! What was found to check and can't be read a moment later ends it with an error: the next try will
+//! find it lost.
+
+use std::ops::{ControlFlow, Range};
+use std::path::Path;
+
+use super::output::Output;
+use super::plan::{Plan, Subject};
+use super::replay::Replay;
+use super::report::{Lost, SalvageProgress, SalvageReport};
+use super::survey::{PROGRESS_STEP, Survey, survey};
+use crate::entry::Invalid;
+use crate::error::{Error, Result};
+use crate::fs::{self, Fs, Lock};
+use crate::options::Options;
+use crate::segment::pick::Picks;
+use crate::segment::resync::{Part, Walk, changed};
+use crate::segment::scan::{Scanned, refusal};
+use crate::segment::{Dir, SEGMENTS_LIMIT};
+use crate::store::{Damage, Fresh, Ground, damage, new_identity};
+
+/// As many keys are named whose values this build can't read.
+const LOST_KEYS_MAX: usize = 1000;
+
+type Progress<'a> = &'a mut dyn FnMut(&SalvageProgress) -> ControlFlow<()>;
+
+pub(crate) fn salvage_on(
+    ground: &Ground,
+    from: &Path,
+    to: &Path,
+    options: &Options,
+    progress: Progress<'_>,
+) -> Result<SalvageReport> {
+    let fs = &ground.fs;
+    let from = Dir::new(fs::absolute(from)?);
+    // Nothing but a writer of its own makes a lock file, so where there is none nobody writes.
+    let _lock = keep_writers_out(fs, &from)?;
+    let plan = Plan::new(ground, &from)?;
+    if plan.subjects.len() as u64 > SEGMENTS_LIMIT {
+        return Err(Error::TooManySegments { limit: SEGMENTS_LIMIT });
+    }
+    let fresh = Fresh::prepare(fs, to, &from)?;
+    let identity = new_identity();
+    let mut output = Output::new(fs, fresh.dir(), options, identity, ground.clock.now());
+    let replay = Replay::new(ground, &plan.subjects, identity.hash_seed);
+    let mut salvage = Salvage {
+        ground,
+        plan: &plan,
+        replay,
+        report: SalvageReport {
+            had_manifest: plan.manifest.is_some(),
+            damage: plan.damage.clone(),
+            leftovers: plan.leftovers.clone(),
+            quarantine: plan.quarantine.clone(),
+            ..SalvageReport::default()
+        },
+        told: SalvageProgress::default(),
+        progress,
+    };
+    let flow = salvage.run(&mut output);
+    if !matches!(flow, Ok(ControlFlow::Continue(()))) {
+        fresh.undo(output.ids());
+    }
+    let mut report = salvage.report;
+    report.cancelled = flow?.is_break();
+    report.size = output.size();
+    Ok(report)
+}
+
+/// Locks a store without making a lock file.
+fn keep_writers_out(fs: &Fs, dir: &Dir) -> Result<Option<Lock>> {
+    let Ok(Some(file)) = fs.open_if_exists(&dir.lock()) else { return Ok(None) };
+    match file.try_lock() {
+        Ok(None) => Err(Error::Locked { path: dir.path().into(), pid: None }),
+        Ok(locked) => Ok(locked),
+        // A file system that has no locks, or wants to write for one, is no reason not to read.
+        Err(_) => Ok(None),
+    }
+}
+
+/// A salvage under way.
+struct Salvage<'a> {
+    ground: &'a Ground,
+    plan: &'a Plan,
+    replay: Replay<'a>,
+    report: SalvageReport,
+    told: SalvageProgress,
+    progress: Progress<'a>,
+}
+
+/// A segment that has been surveyed.
+struct Read<'a> {
+    number: u32,
+    subject: &'a Subject,
+    survey: Survey,
+}
+
+impl<'a> Salvage<'a> {
+    fn run(&mut self, output: &mut Output<'_>) -> Result<ControlFlow<()>> {
+        for subject in &self.plan.subjects {
+            self.told.size_total += 3 * subject.open(self.ground)?.size()?;
+        }
+        let mut reads = Vec::new();
+        for (number, subject) in (0..).zip(&self.plan.subjects) {
+            let Some(survey) = self.survey(subject)? else { return Ok(ControlFlow::Break(())) };
+            reads.push(Read { number, subject, survey });
+        }
+        for pass in [Self::put, Self::delete, Self::copy] {
+            for read in &reads {
+                if pass(self, read, output)?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+        }
+        output.finish()?;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Reads a segment and takes note of what is lost; nothing if it was cancelled.
+    fn survey(&mut self, subject: &Subject) -> Result<Option<Survey>> {
+        let file = subject.open(self.ground)?;
+        let (start, size) = (self.told.size_done, file.size()?);
+        let found = survey(&file, subject, self.plan.latest, None, |done| {
+            self.told.size_done = start + done.min(size);
+            (self.progress)(&self.told)
+        })?;
+        if found.cancelled {
+            return Ok(None);
+        }
+        self.told.size_done = start + size;
+        let report = &mut self.report;
+        report.segments += 1;
+        report.entries += found.entries;
+        let path = &subject.path;
+        for lost in found.lost.iter().chain(&found.torn) {
+            let (offset, size) = (lost.bytes.start, lost.bytes.end - lost.bytes.start);
+            let reason = lost.reason.clone();
+            report.lost.push(Lost { path: path.clone(), offset, size, reason });
+        }
+        let torn = |start: &u64| {
+            Damage::new(path.clone(), *start, "a part of the batch that starts here is lost")
+        };
+        report.torn_batches.extend(found.torn_batches.iter().map(torn));
+        if let Some((offset, invalid, count)) = found.strange {
+            let mut damage = damage(refusal(path, offset, invalid), offset)?;
+            damage.reason = format!("{}; there are {count} such entries", damage.reason);
+            report.damage.push(damage);
+        }
+        Ok(Some(found))
+    }
+
+    fn put(&mut self, read: &Read<'a>, _: &mut Output<'_>) -> Result<ControlFlow<()>> {
+        self.each(read, |this, entry, _| this.replay.put(read.number, &entry))
+    }
+
+    fn delete(&mut self, read: &Read<'a>, _: &mut Output<'_>) -> Result<ControlFlow<()>> {
+        if read.survey.tombstones == 0 {
+            return Ok(ControlFlow::Continue(()));
+        }
+        let done = self.told.size_done;
+        let flow = self.each_of(read, |this, entry, _| {
+            if entry.header.is_tombstone() { this.replay.delete(&entry) } else { Ok(()) }
+        });
+        // Not foreseen in the total.
+        self.told.size_done = done;
+        flow
+    }
+
+    /// Copies what is live in a segment.
+    fn copy(&mut self, read: &Read<'a>, output: &mut Output<'_>) -> Result<ControlFlow<()>> {
+        let file = read.subject.open(self.ground)?;
+        self.each(read, |this, entry, strange| {
+            let Some((hash, collides)) = this.replay.live(read.number, &entry)? else {
+                return Ok(());
+            };
+            if strange.is_some() {
+                this.report.lost_key_count += 1;
+                if this.report.lost_keys.len() < LOST_KEYS_MAX {
+                    this.report.lost_keys.push(entry.key.to_vec());
+                }
+                return Ok(());
+            }
+            let mut one = Picks::default();
+            one.add(entry.offset, entry.header.entry_size());
+            for picked in one.read(&file, read.subject.id)?.into_iter().flatten() {
+                output.copy(&picked, hash, collides)?;
+            }
+            this.told.keys += 1;
+            this.report.keys += 1;
+            Ok(())
+        })
+    }
+
+    /// Shows all puts of a segment to a closure.
+    fn each(
+        &mut self,
+        read: &Read<'a>,
+        mut visit: impl FnMut(&mut Self, Scanned<'_>, Option<Invalid>) -> Result<()>,
+    ) -> Result<ControlFlow<()>> {
+        self.each_of(read, |this, entry, strange| {
+            if entry.header.is_tombstone() { Ok(()) } else { visit(this, entry, strange) }
+        })
+    }
+
+    /// Shows all puts and deletes of a segment to a closure, and tells of the progress.
+    fn each_of(
+        &mut self,
+        read: &Read<'a>,
+        mut visit: impl FnMut(&mut Self, Scanned<'_>, Option<Invalid>) -> Result<()>,
+    ) -> Result<ControlFlow<()>> {
+        let file = read.subject.open(self.ground)?;
+        let (start, size) = (self.told.size_done, file.size()?);
+        let mut told = 0;
+        for Range { start: from, end } in read.survey.runs.iter().cloned() {
+            let mut walk = Walk::new(&file, read.subject.id, from..end, end, self.plan.latest)?;
+            while let Some(part) = walk.next()? {
+                match part {
+                    Part::Entry(entry) if entry.header.is_of_a_key() => visit(self, entry, None)?,
+                    Part::Strange(entry, why) => visit(self, entry, Some(why))?,
+                    Part::Lost(lost) => return Err(changed(&file, lost.bytes.start)),
+                    Part::Entry(_) | Part::End { .. } => {}
+                }
+                if walk.offset() - told >= PROGRESS_STEP {
+                    told = walk.offset();
+                    self.told.size_done = start + told.min(size);
+                    if (self.progress)(&self.told).is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+            }
+        }
+        self.told.size_done = start + size;
+        Ok(ControlFlow::Continue(()))
+    }
+}

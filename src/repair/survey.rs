@@ -1,0 +1,163 @@
+//! What of one segment checks, and what does not.
+//!
+//! - Bytes behind the last entry of an unsealed segment are no damage: the log may end there. They are
+//!   *torn*, and with them goes a batch whose end they hold, which never was acknowledged.
+//! - Memory for what is lost and what lies between, and for the hint if there is to be one.
+
+use std::ops::{ControlFlow, Range};
+
+use super::plan::Subject;
+use crate::entry::Invalid;
+use crate::error::Result;
+use crate::fs::{File, is_failed_read};
+use crate::keydir::KeyHash;
+use crate::segment::hint::HintBuilder;
+use crate::segment::resync::{Lost, Part, Walk};
+use crate::segment::scan::{Scanned, end_of_content};
+use crate::segment::{FIRST_OFFSET, SegmentId};
+
+/// Progress is told each time that about this many bytes have been read.
+pub(super) const PROGRESS_STEP: u64 = if cfg!(test) { 128 } else { 1 << 20 };
+
+/// What a segment holds.
+#[derive(Debug, Default)]
+pub(super) struct Survey {
+    /// Where entries follow each other without a gap.
+    pub(super) runs: Vec<Range<u64>>,
+    /// Puts and deletes in them.
+    pub(super) entries: u64,
+    pub(super) tombstones: u64,
+    /// Bytes that don't check and once did.
+    pub(super) lost: Vec<Lost>,
+    /// Where an unsealed segment ends otherwise than in zeros or an end entry.
+    pub(super) torn: Option<Lost>,
+    /// Where batches are that have lost a part.
+    pub(super) torn_batches: Vec<u64>,
+    /// Of those entries that this build does not understand the first, and how many there are.
+    pub(super) strange: Option<(u64, Invalid, u64)>,
+    /// What the end entry names.
+    pub(super) next: Option<SegmentId>,
+    pub(super) hint: Option<HintBuilder>,
+    pub(super) cancelled: bool,
+}
+
+/// Reads a segment. `hash` is there if its hint is to be gathered.
+pub(super) fn survey(
+    file: &File,
+    subject: &Subject,
+    latest: u64,
+    hash: Option<&dyn Fn(&[u8]) -> KeyHash>,
+    mut progress: impl FnMut(u64) -> ControlFlow<()>,
+) -> Result<Survey> {
+    let mut survey = Survey { hint: hash.map(|_| HintBuilder::default()), ..Survey::default() };
+    let (size, sealed) = (file.size()?, subject.sealed);
+    let end = match sealed {
+        Some(length) => length,
+        None => readable_end(file, size)?,
+    };
+    let mut walk = Walk::new(file, subject.id, FIRST_OFFSET..end, sealed.unwrap_or(size), latest)?;
+    let (mut batch, mut told) = (None, 0);
+    loop {
+        let offset = walk.offset();
+        match walk.next()? {
+            None => break,
+            Some(Part::Entry(entry)) => survey.add(&entry, &mut batch, hash),
+            Some(Part::Strange(entry, invalid)) => {
+                survey.strange.get_or_insert((offset, invalid, 0)).2 += 1;
+                // Whose it is can be read, if no flag says something about that.
+                if matches!(invalid, Invalid::UnknownCodec(_)) {
+                    survey.add(&entry, &mut batch, hash);
+                }
+            }
+            Some(Part::End { next, timestamp }) => {
+                survey.next = Some(next);
+                survey.hint.iter_mut().for_each(|hint| hint.end(timestamp));
+            }
+            Some(Part::Lost(lost)) if sealed.is_none() && lost.bytes.end >= end => {
+                survey.tear(lost, batch.take());
+            }
+            Some(Part::Lost(lost)) => {
+                survey.torn_batches.extend(batch.take().map(|batch: Batch| batch.start));
+                survey.lost.push(lost);
+            }
+        }
+        if walk.offset() - told >= PROGRESS_STEP {
+            told = walk.offset();
+            if progress(told).is_break() {
+                survey.cancelled = true;
+                return Ok(survey);
+            }
+        }
+    }
+    survey.end(batch, sealed, end, size);
+    Ok(survey)
+}
+
+/// A batch under way: where it starts, and what had been counted before it.
+struct Batch {
+    start: u64,
+    entries: u64,
+    tombstones: u64,
+}
+
+impl Survey {
+    fn add(
+        &mut self,
+        entry: &Scanned<'_>,
+        batch: &mut Option<Batch>,
+        hash: Option<&dyn Fn(&[u8]) -> KeyHash>,
+    ) {
+        let (start, header) = (entry.offset, &entry.header);
+        let before = Batch { start, entries: self.entries, tombstones: self.tombstones };
+        *batch = entry.continues().then(|| batch.take().unwrap_or(before));
+        self.entries += u64::from(header.is_of_a_key());
+        self.tombstones += u64::from(header.is_tombstone());
+        if let (Some(hint), Some(hash)) = (&mut self.hint, hash) {
+            hint.add(entry, hash);
+        }
+        let end = start + header.entry_size();
+        match self.runs.last_mut() {
+            Some(run) if run.end == start => run.end = end,
+            _ => self.runs.push(start..end),
+        }
+    }
+
+    /// Ends an unsealed segment before bytes that are no entry, and before the batch they belong to.
+    fn tear(&mut self, lost: Lost, batch: Option<Batch>) {
+        let Some(Batch { start, entries, tombstones }) = batch else {
+            self.torn = Some(lost);
+            return;
+        };
+        (self.entries, self.tombstones) = (entries, tombstones);
+        self.runs.retain(|run| run.start < start);
+        self.runs.iter_mut().for_each(|run| run.end = run.end.min(start));
+        let reason = "the batch that starts here has no end".to_owned();
+        self.torn = Some(Lost { bytes: start..lost.bytes.end, reason });
+    }
+
+    fn end(&mut self, batch: Option<Batch>, sealed: Option<u64>, end: u64, size: u64) {
+        let is_lost = self.lost.last().is_some_and(|lost| lost.bytes.end == end);
+        let mut lose = |bytes, reason: String| self.lost.push(Lost { bytes, reason });
+        if sealed.is_none() {
+            let nothing = Lost { bytes: end..end, reason: String::new() };
+            batch.into_iter().for_each(|batch| self.tear(nothing.clone(), Some(batch)));
+            return;
+        }
+        if size < end && !is_lost {
+            // Nothing but padding is missing, but whoever maps the file needs it.
+            lose(size..end, format!("the file ends here, {end} bytes were written"));
+        }
+        if let Some(Batch { start, .. }) = batch {
+            lose(end..end, "the segment ends within a batch".to_owned());
+            self.torn_batches.push(start);
+        }
+    }
+}
+
+/// Returns where the content of an unsealed file ends, as far as that can be read.
+fn readable_end(file: &File, size: u64) -> Result<u64> {
+    match end_of_content(file, FIRST_OFFSET) {
+        Err(error) if is_failed_read(&error) => Ok(size),
+        other => other,
+    }
+}
