@@ -28,8 +28,8 @@ pub enum Error {
 
     /// Bytes on disk are not what was written there, and they were known to be durable.
     ///
-    /// Nothing was changed. Restore the file from a copy, or salvage what still checks into a
-    /// fresh store.
+    /// Nothing was changed. Restore the file from a copy, or [salvage](crate::repair::salvage) what
+    /// still checks into a fresh store.
     #[error("{} is corrupt at offset {offset}: {reason}; restore it from a copy or salvage the \
              store, nothing was changed", path.display())]
     Corrupt {

@@ -113,7 +113,7 @@ pub fn verify(path: impl AsRef<Path>) -> Result<Diagnosis> {
 ///   and neither are older values of their keys: [`SalvageReport::lost_keys`] names them.
 /// - *Quarantine.* What recovery has set aside is not read; [`SalvageReport::quarantine`] names it.
 ///
-/// The closure is told about every MiB how far it is, and ends it with [`ControlFlow::Break`]: then,
+/// The closure is told about every MiB, and after each segment, how far it is, and ends it with [`ControlFlow::Break`]: then,
 /// as on failure, `to` is emptied again, or removed if it was not there.
 ///
 /// # Errors

@@ -4,8 +4,8 @@
 //! 2. Replay: all puts, then all deletes, so that slots name what is live.
 //! 3. Copy what slots name, segment by segment, and write the manifest.
 //!
-//! What was found to check and can't be read a moment later ends it with an error: the next try will
-//! find it lost.
+//! What is found to check and can't be read a moment later is lost too, unless it is a key that has to
+//! be compared: that ends it with an error, and the next try will find it lost.
 
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::fs::{self, Fs, Lock};
 use crate::options::Options;
 use crate::segment::pick::Picks;
-use crate::segment::resync::{Part, Walk, changed};
+use crate::segment::resync::{self, Part, Walk};
 use crate::segment::scan::{Scanned, refusal};
 use crate::segment::{Dir, SEGMENTS_LIMIT};
 use crate::store::{Damage, Fresh, Ground, damage, new_identity};
@@ -134,15 +134,13 @@ impl<'a> Salvage<'a> {
             return Ok(None);
         }
         self.told.size_done = start + size;
+        if (self.progress)(&self.told).is_break() {
+            return Ok(None);
+        }
         let report = &mut self.report;
         report.segments += 1;
         report.entries += found.entries;
         let path = &subject.path;
-        for lost in found.lost.iter().chain(&found.torn) {
-            let (offset, size) = (lost.bytes.start, lost.bytes.end - lost.bytes.start);
-            let reason = lost.reason.clone();
-            report.lost.push(Lost { path: path.clone(), offset, size, reason });
-        }
         let torn = |start: &u64| {
             Damage::new(path.clone(), *start, "a part of the batch that starts here is lost")
         };
@@ -152,7 +150,14 @@ impl<'a> Salvage<'a> {
             damage.reason = format!("{}; there are {count} such entries", damage.reason);
             report.damage.push(damage);
         }
+        found.lost.iter().chain(&found.torn).for_each(|lost| self.lose(path, lost));
         Ok(Some(found))
+    }
+
+    fn lose(&mut self, path: &Path, lost: &resync::Lost) {
+        let (path, reason) = (path.to_path_buf(), lost.reason.clone());
+        let (offset, size) = (lost.bytes.start, lost.bytes.end - lost.bytes.start);
+        self.report.lost.push(Lost { path, offset, size, reason });
     }
 
     fn put(&mut self, read: &Read<'a>, _: &mut Output<'_>) -> Result<ControlFlow<()>> {
@@ -188,7 +193,17 @@ impl<'a> Salvage<'a> {
             }
             let mut one = Picks::default();
             one.add(entry.offset, entry.header.entry_size());
-            for picked in one.read(&file, read.subject.id)?.into_iter().flatten() {
+            let picked = match one.read(&file, read.subject.id) {
+                Ok(picked) => picked,
+                Err(error) => {
+                    let reason = damage(error, entry.offset)?.reason;
+                    let end = entry.offset + entry.header.entry_size();
+                    let lost = resync::Lost { bytes: entry.offset..end, reason };
+                    this.lose(&read.subject.path, &lost);
+                    return Ok(());
+                }
+            };
+            for picked in picked.into_iter().flatten() {
                 output.copy(&picked, hash, collides)?;
             }
             this.told.keys += 1;
@@ -223,7 +238,7 @@ impl<'a> Salvage<'a> {
                 match part {
                     Part::Entry(entry) if entry.header.is_of_a_key() => visit(self, entry, None)?,
                     Part::Strange(entry, why) => visit(self, entry, Some(why))?,
-                    Part::Lost(lost) => return Err(changed(&file, lost.bytes.start)),
+                    Part::Lost(lost) => self.lose(&read.subject.path, &lost),
                     Part::Entry(_) | Part::End { .. } => {}
                 }
                 if walk.offset() - told >= PROGRESS_STEP {
@@ -236,6 +251,6 @@ impl<'a> Salvage<'a> {
             }
         }
         self.told.size_done = start + size;
-        Ok(ControlFlow::Continue(()))
+        Ok((self.progress)(&self.told))
     }
 }

@@ -19,6 +19,9 @@ use crate::segment::{FIRST_OFFSET, SegmentId};
 /// Progress is told each time that about this many bytes have been read.
 pub(super) const PROGRESS_STEP: u64 = if cfg!(test) { 128 } else { 1 << 20 };
 
+/// The hash of keys that hints are made with.
+pub(super) type Hash<'a> = &'a dyn Fn(&[u8]) -> KeyHash;
+
 /// What a segment holds.
 #[derive(Debug, Default)]
 pub(super) struct Survey {
@@ -46,7 +49,7 @@ pub(super) fn survey(
     file: &File,
     subject: &Subject,
     latest: u64,
-    hash: Option<&dyn Fn(&[u8]) -> KeyHash>,
+    hash: Option<Hash<'_>>,
     mut progress: impl FnMut(u64) -> ControlFlow<()>,
 ) -> Result<Survey> {
     let mut survey = Survey { hint: hash.map(|_| HintBuilder::default()), ..Survey::default() };
@@ -74,7 +77,7 @@ pub(super) fn survey(
                 survey.hint.iter_mut().for_each(|hint| hint.end(timestamp));
             }
             Some(Part::Lost(lost)) if sealed.is_none() && lost.bytes.end >= end => {
-                survey.tear(lost, batch.take());
+                survey.tear(lost.bytes, lost.reason, batch.take().as_ref());
             }
             Some(Part::Lost(lost)) => {
                 survey.torn_batches.extend(batch.take().map(|batch: Batch| batch.start));
@@ -89,7 +92,7 @@ pub(super) fn survey(
             }
         }
     }
-    survey.end(batch, sealed, end, size);
+    survey.end(batch.as_ref(), sealed, end, size);
     Ok(survey)
 }
 
@@ -101,12 +104,7 @@ struct Batch {
 }
 
 impl Survey {
-    fn add(
-        &mut self,
-        entry: &Scanned<'_>,
-        batch: &mut Option<Batch>,
-        hash: Option<&dyn Fn(&[u8]) -> KeyHash>,
-    ) {
+    fn add(&mut self, entry: &Scanned<'_>, batch: &mut Option<Batch>, hash: Option<Hash<'_>>) {
         let (start, header) = (entry.offset, &entry.header);
         let before = Batch { start, entries: self.entries, tombstones: self.tombstones };
         *batch = entry.continues().then(|| batch.take().unwrap_or(before));
@@ -123,33 +121,34 @@ impl Survey {
     }
 
     /// Ends an unsealed segment before bytes that are no entry, and before the batch they belong to.
-    fn tear(&mut self, lost: Lost, batch: Option<Batch>) {
-        let Some(Batch { start, entries, tombstones }) = batch else {
-            self.torn = Some(lost);
+    fn tear(&mut self, bytes: Range<u64>, reason: String, batch: Option<&Batch>) {
+        let Some(&Batch { start, entries, tombstones }) = batch else {
+            self.torn = Some(Lost { bytes, reason });
             return;
         };
         (self.entries, self.tombstones) = (entries, tombstones);
         self.runs.retain(|run| run.start < start);
         self.runs.iter_mut().for_each(|run| run.end = run.end.min(start));
         let reason = "the batch that starts here has no end".to_owned();
-        self.torn = Some(Lost { bytes: start..lost.bytes.end, reason });
+        self.torn = Some(Lost { bytes: start..bytes.end, reason });
     }
 
-    fn end(&mut self, batch: Option<Batch>, sealed: Option<u64>, end: u64, size: u64) {
-        let is_lost = self.lost.last().is_some_and(|lost| lost.bytes.end == end);
-        let mut lose = |bytes, reason: String| self.lost.push(Lost { bytes, reason });
+    fn end(&mut self, batch: Option<&Batch>, sealed: Option<u64>, end: u64, size: u64) {
         if sealed.is_none() {
-            let nothing = Lost { bytes: end..end, reason: String::new() };
-            batch.into_iter().for_each(|batch| self.tear(nothing.clone(), Some(batch)));
+            if batch.is_some() {
+                self.tear(end..end, String::new(), batch);
+            }
             return;
         }
+        let is_lost = self.lost.last().is_some_and(|lost| lost.bytes.end == end);
+        let mut lose = |bytes, reason: String| self.lost.push(Lost { bytes, reason });
         if size < end && !is_lost {
             // Nothing but padding is missing, but whoever maps the file needs it.
             lose(size..end, format!("the file ends here, {end} bytes were written"));
         }
         if let Some(Batch { start, .. }) = batch {
             lose(end..end, "the segment ends within a batch".to_owned());
-            self.torn_batches.push(start);
+            self.torn_batches.push(*start);
         }
     }
 }

@@ -1,117 +1,190 @@
 //! A store looked at from outside.
 //!
-//! - What a writer beside us is just doing is no damage: what does not check is read again, and if the
-//!   manifest has changed meanwhile, everything is.
+//! - What a writer beside us is just doing is no damage: what does not check is read again, and a
+//!   segment that the manifest has let go of meanwhile is left out.
 
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use super::plan::{Plan, Subject};
 use super::report::Diagnosis;
-use super::survey::{Survey, survey};
-use crate::error::Result;
+use super::survey::{Hash, Survey, survey};
+use crate::error::{Error, Result};
 use crate::fs;
 use crate::keydir::{Keydir, SHARD_COUNT};
 use crate::manifest::Manifest;
-use crate::segment::Dir;
 use crate::segment::hint::{Hint, HintFile, Source};
 use crate::segment::resync::Lost;
 use crate::segment::scan::refusal;
+use crate::segment::{Dir, SegmentId};
 use crate::store::{Damage, Ground, damage, foresee};
 
-/// How often it starts over when a writer changes the store meanwhile.
-const ATTEMPTS: usize = 10;
+/// How often something is looked at again when a writer changes the store meanwhile.
+const ATTEMPTS: usize = 100;
 
 pub(crate) fn verify_on(ground: &Ground, path: &Path) -> Result<Diagnosis> {
     let dir = Dir::new(fs::absolute(path)?);
-    let listed = || Manifest::read(&ground.fs, &dir).ok().flatten();
-    let mut attempt = 0;
-    loop {
-        attempt += 1;
-        let before = listed();
-        let diagnosis = look(ground, &dir);
-        let is_fine = diagnosis.as_ref().is_ok_and(|found| {
-            found.is_clean() && found.derived.is_empty() && found.opening.is_ok()
-        });
-        if is_fine || attempt == ATTEMPTS || listed() == before {
-            return diagnosis;
-        }
-    }
+    Observer { ground, dir: &dir }.look()
 }
 
-fn look(ground: &Ground, dir: &Dir) -> Result<Diagnosis> {
-    let plan = Plan::new(ground, dir)?;
-    let mut diagnosis = Diagnosis {
-        opening: foresee(ground, dir),
-        segments: 0,
-        entries: 0,
-        tombstones: 0,
-        size: 0,
-        damage: plan.damage.clone(),
-        torn: Vec::new(),
-        derived: Vec::new(),
-        leftovers: plan.leftovers.clone(),
-        quarantine: plan.quarantine.clone(),
-    };
-    let manifest = plan.manifest.as_ref();
-    let keydir = manifest.map(|manifest| Keydir::new((ground.hasher)(manifest.identity.hash_seed)));
-    // Torn, unless something was written behind it.
-    let mut torn = Vec::new();
-    for subject in &plan.subjects {
-        let mut found = examine(ground, &plan, subject, keydir.as_ref())?;
+/// Who looks, and at what.
+struct Observer<'a> {
+    ground: &'a Ground,
+    dir: &'a Dir,
+}
+
+impl Observer<'_> {
+    fn look(&self) -> Result<Diagnosis> {
+        let fine = |plan: &Result<Plan>| plan.as_ref().is_ok_and(|plan| plan.damage.is_empty());
+        let plan = self.settled(|| Plan::new(self.ground, self.dir), fine)?;
+        let opening = self.settled(|| foresee(self.ground, self.dir), Result::is_ok);
+        let mut diagnosis = Diagnosis {
+            opening,
+            segments: 0,
+            entries: 0,
+            tombstones: 0,
+            size: 0,
+            damage: plan.damage.clone(),
+            torn: Vec::new(),
+            derived: Vec::new(),
+            leftovers: plan.leftovers.clone(),
+            quarantine: plan.quarantine.clone(),
+        };
+        let seed = plan.manifest.as_ref().map(|manifest| manifest.identity.hash_seed);
+        let keydir = seed.map(|seed| Keydir::new((self.ground.hasher)(seed)));
+        for subject in &plan.subjects {
+            match self.examine(&plan, subject, keydir.as_ref()) {
+                // Sealed, merged and removed by now.
+                Err(Error::MissingSegment { .. }) if self.is_gone(&plan, subject.id) => {}
+                Err(error @ Error::MissingSegment { .. }) => {
+                    diagnosis.damage.push(damage(error, 0)?)
+                }
+                found => self.note(&plan, subject, found?, &mut diagnosis)?,
+            }
+        }
+        Ok(diagnosis)
+    }
+
+    /// Looks until what is found is fine, or the manifest was the same before and after.
+    fn settled<T>(&self, look: impl Fn() -> T, is_fine: impl Fn(&T) -> bool) -> T {
+        let listed = || Manifest::read(&self.ground.fs, self.dir).ok().flatten();
+        let mut attempt = 1;
+        loop {
+            let before = listed();
+            let found = look();
+            if is_fine(&found) || attempt == ATTEMPTS || listed() == before {
+                return found;
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Returns whether a writer has removed a segment meanwhile.
+    fn is_gone(&self, plan: &Plan, id: SegmentId) -> bool {
+        let now = Manifest::read(&self.ground.fs, self.dir).ok().flatten();
+        now.filter(|_| plan.manifest.is_some())
+            .is_some_and(|now| !(now.lists(id) || now.log_exists && now.log <= id))
+    }
+
+    /// Reads a segment; an unsealed one again if something does not check, until that is twice the
+    /// same.
+    fn examine(&self, plan: &Plan, subject: &Subject, keydir: Option<&Keydir>) -> Result<Survey> {
+        let file = subject.open(self.ground)?;
+        let hash = |key: &[u8]| keydir.map(|keydir| keydir.hash(key)).unwrap_or_default();
+        let hash: Option<Hash<'_>> = match (keydir, subject.sealed) {
+            (Some(_), Some(_)) => Some(&hash),
+            _ => None,
+        };
+        let read = || survey(&file, subject, plan.latest, hash, |_| ControlFlow::Continue(()));
+        let mut found = read()?;
+        for _ in 0..ATTEMPTS {
+            if subject.sealed.is_some() || found.lost.is_empty() && found.torn.is_none() {
+                break;
+            }
+            let again = read()?;
+            let same = (&again.lost, &again.torn) == (&found.lost, &found.torn);
+            found = again;
+            if same {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Takes note of what was found in a segment.
+    fn note(
+        &self,
+        plan: &Plan,
+        subject: &Subject,
+        mut found: Survey,
+        diagnosis: &mut Diagnosis,
+    ) -> Result<()> {
+        let mut damage: Vec<Damage> = found.lost.iter().map(|lost| told(subject, lost)).collect();
+        damage.extend(strange(subject, &found)?);
+        damage.extend(self.missing(plan, subject, &found)?);
+        let derived = match (&plan.manifest, subject.sealed, found.hint.take()) {
+            (Some(manifest), Some(length), Some(hint)) if found.lost.is_empty() => {
+                let source = Source { id: subject.id, identity: manifest.identity, length };
+                self.compare(source, &hint.finish())?
+            }
+            _ => None,
+        };
+        if !(damage.is_empty() && derived.is_none()) && self.is_gone(plan, subject.id) {
+            return Ok(());
+        }
         diagnosis.segments += 1;
         diagnosis.entries += found.entries;
         diagnosis.tombstones += found.tombstones;
         diagnosis.size += found.runs.iter().map(|run| run.end - run.start).sum::<u64>();
-        if let (Some(manifest), Some(length), Some(hint)) =
-            (manifest, subject.sealed, found.hint.take())
-        {
-            let source = Source { id: subject.id, identity: manifest.identity, length };
-            if found.lost.is_empty() {
-                diagnosis.derived.extend(compare(ground, dir, source, &hint.finish())?);
-            }
-        }
         if subject.sealed.is_none() && found.entries > 0 {
-            diagnosis.damage.append(&mut torn);
+            // What was torn has something written behind it.
+            diagnosis.damage.append(&mut diagnosis.torn);
         }
-        diagnosis.damage.extend(found.lost.iter().map(|lost| told(subject, lost)));
-        diagnosis.damage.extend(strange(subject, &found)?);
-        diagnosis.damage.extend(missing(ground, dir, &plan, subject, &found)?);
-        torn.extend(found.torn.iter().map(|lost| told(subject, lost)));
+        diagnosis.damage.append(&mut damage);
+        diagnosis.derived.extend(derived);
+        diagnosis.torn.extend(found.torn.iter().map(|lost| told(subject, lost)));
+        Ok(())
     }
-    diagnosis.torn = torn;
-    Ok(diagnosis)
-}
 
-/// Reads a segment; an unsealed one again if something does not check, until that is twice the same.
-fn examine(
-    ground: &Ground,
-    plan: &Plan,
-    subject: &Subject,
-    keydir: Option<&Keydir>,
-) -> Result<Survey> {
-    let file = subject.open(ground)?;
-    let hash = |key: &[u8]| keydir.map(|keydir| keydir.hash(key)).unwrap_or_default();
-    let read = || {
-        let hash: Option<&dyn Fn(&[u8]) -> _> = match (keydir, subject.sealed) {
-            (Some(_), Some(_)) => Some(&hash),
-            _ => None,
+    /// Tells of a segment that an unsealed one's end entry names, and that is not there.
+    fn missing(&self, plan: &Plan, subject: &Subject, found: &Survey) -> Result<Option<Damage>> {
+        let Some(next) = found.next.filter(|_| subject.sealed.is_none() && plan.manifest.is_some())
+        else {
+            return Ok(None);
         };
-        survey(&file, subject, plan.latest, hash, |_| ControlFlow::Continue(()))
-    };
-    let mut found = read()?;
-    for _ in 0..ATTEMPTS {
-        if subject.sealed.is_some() || found.lost.is_empty() && found.torn.is_none() {
-            break;
+        let path = self.dir.log(next);
+        let is_known = plan.subjects.iter().any(|subject| subject.id == next);
+        if is_known || self.ground.fs.open_if_exists(&path)?.is_some() || self.is_gone(plan, next) {
+            return Ok(None);
         }
-        let again = read()?;
-        let same = (&again.lost, &again.torn) == (&found.lost, &found.torn);
-        found = again;
-        if same {
-            break;
-        }
+        let id = subject.id;
+        let reason = format!("the segment is missing, and the end entry of segment {id} names it");
+        Ok(Some(Damage::new(path, 0, reason)))
     }
-    Ok(found)
+
+    /// Compares a hint with what its segment says.
+    fn compare(&self, source: Source, built: &Hint) -> Result<Option<Damage>> {
+        let path = self.dir.hint(source.id);
+        let reason = if self.ground.fs.open_if_exists(&path)?.is_none() {
+            "the hint is missing; it is built anew when the store is opened"
+        } else {
+            let hint = HintFile::open(&self.ground.fs, self.dir, source);
+            let slots =
+                hint.as_ref().and_then(|hint| hint.slots(&self.ground.fs, &(0..SHARD_COUNT)));
+            match (hint, slots) {
+                (Some(hint), Some(slots))
+                    if *hint.summary() == built.summary && slots == built.slots =>
+                {
+                    return Ok(None);
+                }
+                (Some(_), Some(_)) => {
+                    "the hint checks, but says something else than its segment; delete it"
+                }
+                _ => "the hint does not check; it is built anew when the store is opened",
+            }
+        };
+        Ok(Some(Damage::new(path, 0, reason)))
+    }
 }
 
 fn told(subject: &Subject, lost: &Lost) -> Damage {
@@ -126,48 +199,4 @@ fn strange(subject: &Subject, found: &Survey) -> Result<Option<Damage>> {
     let mut damage = damage(refusal(&subject.path, offset, invalid), offset)?;
     damage.reason = format!("{}; there are {count} such entries in this segment", damage.reason);
     Ok(Some(damage))
-}
-
-/// Tells of a segment that an unsealed one's end entry names, and that is not there.
-fn missing(
-    ground: &Ground,
-    dir: &Dir,
-    plan: &Plan,
-    subject: &Subject,
-    found: &Survey,
-) -> Result<Option<Damage>> {
-    let Some(next) = found.next.filter(|_| subject.sealed.is_none() && plan.manifest.is_some())
-    else {
-        return Ok(None);
-    };
-    let is_known = plan.subjects.iter().any(|subject| subject.id == next);
-    if is_known || ground.fs.open_if_exists(&dir.log(next))?.is_some() {
-        return Ok(None);
-    }
-    let reason =
-        format!("the segment is missing, and the end entry of segment {} names it", subject.id);
-    Ok(Some(Damage::new(dir.log(next), 0, reason)))
-}
-
-/// Compares a hint with what its segment says.
-fn compare(ground: &Ground, dir: &Dir, source: Source, built: &Hint) -> Result<Option<Damage>> {
-    let path = dir.hint(source.id);
-    let reason = if ground.fs.open_if_exists(&path)?.is_none() {
-        "the hint is missing; it is built anew when the store is opened"
-    } else {
-        let hint = HintFile::open(&ground.fs, dir, source);
-        let slots = hint.as_ref().and_then(|hint| hint.slots(&ground.fs, &(0..SHARD_COUNT)));
-        match (hint, slots) {
-            (Some(hint), Some(slots))
-                if *hint.summary() == built.summary && slots == built.slots =>
-            {
-                return Ok(None);
-            }
-            (Some(_), Some(_)) => {
-                "the hint checks, but says something else than its segment; delete it"
-            }
-            _ => "the hint does not check; it is built anew when the store is opened",
-        }
-    };
-    Ok(Some(Damage::new(path, 0, reason)))
 }

@@ -168,14 +168,9 @@ pub(crate) fn time_if_of(file: &File, offset: u64, key: &[u8]) -> Result<Option<
     let read_size = file.read_at(&mut bytes, offset)?;
     bytes.truncate(read_size);
     let Ok(Some(header)) = Header::decode(&bytes) else {
-        return Err(changed(file, offset));
+        return Err(Error::corrupt(file.path(), offset, "there is no entry here any more"));
     };
     let is_of =
         usize::from(header.key_size) == key.len() && Entry::new(header, &bytes).key() == key;
     Ok(is_of.then_some(header.timestamp))
-}
-
-/// The error for a file that is not what it was a moment ago.
-pub(crate) fn changed(file: &File, offset: u64) -> Error {
-    Error::corrupt(file.path(), offset, "the entry checked before, and does not any more")
 }

@@ -11,6 +11,7 @@ mod merge_calls;
 mod model;
 mod processes;
 mod real_disk;
+mod repair;
 mod seeds;
 mod support;
 mod threads;

@@ -10,7 +10,7 @@ use std::ops::{ControlFlow, Range};
 
 use super::story::*;
 use super::*;
-use crate::fs::twin::{Call, Fault, FaultKind};
+use crate::fs::twin::{Fault, FaultKind};
 use crate::merge::{Host as _, Merge};
 use crate::options::{MergeOptions, WriteOptions};
 use crate::repair::{Diagnosis, SalvageReport, salvage_on, verify_on};
@@ -401,4 +401,332 @@ fn what_a_merge_has_superseded_brings_nothing_back() {
     assert!(!report.had_manifest, "{report}");
     let pairs = snapshot(&open_rescued(&disk));
     assert_eq!(pairs, *told.last(), "all of them are there, so the newest counts");
+}
+
+/// Puts random bytes over random parts of random files.
+#[test]
+fn whatever_is_damaged_nothing_is_made_up() {
+    for lab in [Lab::new(), Lab::weak()] {
+        let told = told(lab);
+        for seed in 0..if long() { 5000 } else { 100 } {
+            let mut random = Random(seed);
+            let disk = told.lab.on(told.disk());
+            let mut touched = BTreeSet::new();
+            if seed % 3 == 0 {
+                disk.twin.delete_file(&manifest());
+            }
+            for (id, path) in told.lab.logs() {
+                let mut bytes = told.lab.twin.contents(&path).unwrap();
+                let end = told.end_of(id);
+                let start = random.below(end);
+                let size = random.below(end - start).min(random.below(200));
+                if random.below(2) == 0 {
+                    let range =
+                        usize::try_from(start).unwrap()..usize::try_from(start + size).unwrap();
+                    random.garbage(&mut bytes[range]);
+                    disk.twin.put_file(&path, bytes);
+                    // Where the manifest is lost, no segment is known to be sealed.
+                    touched.extend(keys_in(&told, id, &(start..start + size)));
+                    touched.extend(batch_keys(&told, id, start..start + size));
+                }
+            }
+            let when = format!("seed {seed}");
+            let disk = disk.on(disk.twin.fork());
+            verify(&disk);
+            assert_eq!(disk.twin.trace(), [], "{when}");
+            judge_salvage(&told, &disk, &touched, &when);
+        }
+    }
+}
+
+/// Keys of batches that some bytes of a segment belong to.
+fn batch_keys(told: &Told, id: SegmentId, bytes: Range<u64>) -> BTreeSet<Vec<u8>> {
+    let (mut keys, mut batch, mut hit) = (BTreeSet::new(), Vec::new(), false);
+    for entry in log_entries(&told.lab).into_iter().filter(|entry| entry.place.segment == id) {
+        hit |= entry.place.offset < bytes.end && bytes.start < entry.place.offset + 64;
+        batch.push(entry.key);
+        if !entry.flags.has(Flags::CONTINUES) {
+            if hit {
+                keys.append(&mut batch.drain(..).collect());
+            }
+            (batch, hit) = (Vec::new(), false);
+        }
+    }
+    keys
+}
+
+/// A batch that has lost a part in the middle of the log is copied as far as it checks, and told of;
+/// one at the very end without its end was never acknowledged.
+#[test]
+fn torn_batches_are_told_of_or_left_out() {
+    let lab = Lab::new();
+    let mut story = Story::begin(lab);
+    story.put("a", "1");
+    story.batch(&[("b", "2"), ("c", "3"), ("d", "4")], &[]);
+    story.put("e", "5");
+    story.batch(&[("f", "6"), ("g", "7"), ("h", "8")], &[]);
+    let told = story.killed();
+    let (_, path) = told.lab.logs().remove(0);
+    let entries = log_entries(&told.lab);
+    let place = |key: &[u8]| entries.iter().find(|entry| entry.key == key).unwrap().place.offset;
+    let salvaged = |key: &[u8]| {
+        let disk = told.lab.on(told.disk());
+        let mut bytes = told.lab.twin.contents(&path).unwrap();
+        bytes[usize::try_from(place(key)).unwrap()] ^= 1;
+        disk.twin.put_file(&path, bytes);
+        let found = verify(&disk);
+        let report = try_salvage(&disk).unwrap();
+        let keys: Vec<_> = snapshot(&open_rescued(&disk)).into_keys().collect();
+        (found, report, String::from_utf8(keys.concat()).unwrap())
+    };
+    for key in [b"c", b"d"] {
+        let (found, report, keys) = salvaged(key);
+        assert!(found.torn.is_empty() && found.damage.len() == 1, "{found}");
+        let [batch] = report.torn_batches.as_slice() else { panic!("{report}") };
+        assert_eq!(batch.offset, place(b"b"));
+        let gone = char::from(key[0]);
+        assert_eq!(keys, "abcdefgh".replace(gone, ""));
+    }
+    // Its last entry is gone, so that nothing says that there ever was an end.
+    let (found, report, keys) = salvaged(b"h");
+    assert!(found.damage.is_empty(), "{found}");
+    assert_eq!((found.torn[0].offset, found.torn.len()), (place(b"f"), 1), "{found}");
+    assert_eq!(found.opening.as_ref().unwrap().cuts.len(), 1, "{found}");
+    assert!(report.torn_batches.is_empty() && report.lost[0].offset == place(b"f"), "{report}");
+    assert_eq!(keys, "abcde");
+}
+
+/// A tear in the middle of the unsealed part is damage, though each segment by itself looks torn.
+#[test]
+fn a_tear_with_more_of_the_log_behind_it_is_damage() {
+    let told = told(Lab::new());
+    let unsealed: Vec<_> = told
+        .lab
+        .logs()
+        .into_iter()
+        .filter(|(id, _)| counts(&told, *id) && is_unsealed(&told, *id))
+        .collect();
+    assert!(unsealed.len() >= 2);
+    for (at, (id, path)) in unsealed.iter().enumerate() {
+        let disk = told.lab.on(told.disk());
+        let mut bytes = told.lab.twin.contents(path).unwrap();
+        let end = usize::try_from(told.end_of(*id)).unwrap();
+        // The end entry, or the last batch.
+        bytes[end - 24] ^= 1;
+        disk.twin.put_file(path, bytes);
+        let found = verify(&disk);
+        let is_last = at + 1 == unsealed.len();
+        assert_eq!(
+            (found.damage.len(), found.torn.len()),
+            if is_last { (0, 1) } else { (1, 0) },
+            "{found}"
+        );
+        judge_salvage(&told, &disk, &keys_in(&told, *id, &(end as u64 - 24..u64::MAX)), "torn");
+    }
+}
+
+/// Expiry is kept as it is, whatever time it is when a store is saved.
+#[test]
+fn expiry_is_absolute() {
+    let lab = Lab::new();
+    let db = lab.open();
+    db.put_with("late", "1", WriteOptions::new().ttl(Duration::from_secs(100))).unwrap();
+    db.put_with("soon", "2", WriteOptions::new().ttl(Duration::from_secs(10))).unwrap();
+    db.put("soon but not last", "3").unwrap();
+    let before = raw(&db);
+    kill(db);
+    lab.hands.advance(Duration::from_secs(50));
+    try_salvage(&lab).unwrap();
+    let db = open_rescued(&lab);
+    assert_eq!(raw(&db), before);
+    assert_eq!(snapshot(&db).into_keys().collect::<Vec<_>>(), [&b"late"[..], b"soon but not last"]);
+}
+
+/// Entries far larger than what is read at a time, and keys of the largest size.
+#[test]
+fn large_entries_are_copied_and_skipped_whole() {
+    let lab = Lab::new().with(Options::new().sync(SyncPolicy::Never));
+    let db = lab.open();
+    let value = |seed: u64, size: usize| {
+        let mut bytes = vec![0; size];
+        Random(seed).garbage(&mut bytes);
+        bytes
+    };
+    let long_key = value(9, 65_535);
+    let pairs = [
+        (b"small".to_vec(), value(1, 10)),
+        (long_key.clone(), value(2, 700_000)),
+        (b"damaged".to_vec(), value(3, 900_000)),
+        (b"large".to_vec(), value(4, 600_000)),
+        (long_key[1..].to_vec(), Vec::new()),
+    ];
+    for (key, value) in &pairs {
+        db.put(key, value).unwrap();
+    }
+    kill(db);
+    let (_, path) = lab.logs().remove(0);
+    let entries = log_entries(&lab);
+    let mut bytes = lab.twin.contents(&path).unwrap();
+    bytes[usize::try_from(entries[2].place.offset).unwrap() + 800_000] ^= 1;
+    lab.twin.put_file(&path, bytes);
+    let size = lab.twin.contents(&path).unwrap().len();
+    let calls = lab.twin.call_count();
+    let found = verify(&lab);
+    let calls = lab.twin.call_count() - calls;
+    println!("{calls} calls for {size} bytes");
+    assert!(calls < 40 + 20 * (size >> 18), "{calls} calls for {size} bytes");
+    let [damage] = found.damage.as_slice() else { panic!("{found}") };
+    assert_eq!(damage.offset, entries[2].place.offset);
+    let report = try_salvage(&lab).unwrap();
+    assert_eq!(report.lost[0].size, entries[3].place.offset - entries[2].place.offset);
+    let rescued = snapshot(&open_rescued(&lab));
+    let right = pairs.into_iter().filter(|(key, _)| key != b"damaged").collect();
+    assert_eq!(rescued, right);
+}
+
+/// Bytes that look like headers of huge entries at every place: they are not all summed.
+#[test]
+fn crafted_sizes_do_not_make_it_quadratic() {
+    let lab = Lab::new().with(Options::new().sync(SyncPolicy::Never));
+    let db = lab.open();
+    // Key size 0, no flags, sizes of 1 MiB and more, a time: whichever of two places it is read at.
+    let mut value = Vec::new();
+    for at in 0..1 << 17_u32 {
+        let word: u64 = if at % 2 == 0 { 0x0010_0000 } else { 0x0000_0001_0010_0000 };
+        value.extend(word.to_be_bytes());
+    }
+    db.put("before", "1").unwrap();
+    db.put("crafted", &value).unwrap();
+    db.put("small behind", "2").unwrap();
+    db.put("filler", vec![1; 2 << 20]).unwrap();
+    kill(db);
+    let (_, path) = lab.logs().remove(0);
+    let place = log_entries(&lab)[1].place.offset;
+    let mut bytes = lab.twin.contents(&path).unwrap();
+    bytes[usize::try_from(place).unwrap()] ^= 1;
+    let size = bytes.len();
+    lab.twin.put_file(&path, bytes);
+    let calls = lab.twin.call_count();
+    try_salvage(&lab).unwrap();
+    // The file in windows of 256 KiB, a few times over.
+    let calls = lab.twin.call_count() - calls;
+    println!("{calls} calls for {size} bytes");
+    assert!(calls < 40 * (size >> 18), "{calls} calls for {size} bytes");
+    let keys: Vec<_> = snapshot(&open_rescued(&lab)).into_keys().collect();
+    assert_eq!(keys, [b"before".to_vec(), b"filler".to_vec(), b"small behind".to_vec()]);
+}
+
+/// Whatever fails meanwhile: an error, or what could not be read is told; the source is as it was,
+/// and what was begun is gone or no store.
+#[test]
+fn a_failure_of_any_call_leaves_no_half_of_a_store() {
+    let told = told(Lab::new());
+    let disk = told.lab.on(told.disk());
+    let start = disk.twin.call_count();
+    try_salvage(&disk).unwrap();
+    let calls = disk.twin.call_count() - start;
+    for kind in [FaultKind::Eio, FaultKind::Enospc, FaultKind::ShortWrite] {
+        for (at, for_ever) in (0..calls).flat_map(|at| [(at, false), (at, true)]) {
+            let when = format!("call {at} fails with {kind:?}, for ever: {for_ever}");
+            let disk = told.lab.on(told.disk());
+            let before = originals(&disk);
+            let fault = Fault::new(kind).reads_too().after(at);
+            disk.twin.fail(if for_ever { fault.for_ever() } else { fault });
+            let result = try_salvage(&disk);
+            disk.twin.clear_fault();
+            assert_eq!(originals(&disk), before, "{when}");
+            match result {
+                Ok(report) => {
+                    let db = open_rescued(&disk);
+                    assert!(db.verify().unwrap().is_clean(), "{when}");
+                    let pairs = snapshot(&db);
+                    assert!(!report.is_complete() || pairs == *told.last(), "{when}: {report}");
+                }
+                Err(error) => {
+                    assert!(matches!(error, Error::Io { .. } | Error::NoSpace { .. }), "{error}");
+                    let options = disk.options.clone().create_if_missing(false);
+                    let opened = Bitcask::open_on(&disk.ground(), Path::new(TO), options);
+                    if let Ok(db) = opened {
+                        // All that was missing is the sync of the directory, and what can't be
+                        // synced could not be removed.
+                        assert!(for_ever && snapshot(&db) == *told.last(), "{when}");
+                        continue;
+                    }
+                    // Whose the lock file is can't be told where locking it fails.
+                    let mut left = disk.twin.files().into_iter();
+                    let left = left.find(|path| path.starts_with(TO) && !path.ends_with("LOCK"));
+                    assert!(for_ever || left.is_none(), "{when}: {error}: {left:?}");
+                }
+            }
+        }
+    }
+}
+
+/// What has been salvaged is durable, and a power cut before is no store.
+#[test]
+fn a_power_cut_leaves_all_of_it_or_no_store() {
+    let told = told(Lab::new());
+    let disk = told.lab.on(told.disk());
+    try_salvage(&disk).unwrap();
+    let ops = disk.twin.op_count();
+    for at in 0..=ops {
+        for keep in [false, true] {
+            let image = disk.on(disk.twin.power_image(at, |_| keep));
+            let options = image.options.clone().create_if_missing(false);
+            match Bitcask::open_on(&image.ground(), Path::new(TO), options) {
+                Ok(db) => {
+                    assert_eq!(snapshot(&db), *told.last(), "at {at}");
+                    assert!(db.recovery().is_clean());
+                }
+                Err(error) => {
+                    let refused = error.is_corruption() || matches!(error, Error::NotFound { .. });
+                    assert!(refused && at < ops, "at {at}: {error}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn salvage_can_be_cancelled_and_leaves_nothing() {
+    let told = told(Lab::new());
+    let disk = told.lab.on(told.disk());
+    let (from, to) = (Path::new(DIR), Path::new(TO));
+    let before = disk.twin.files();
+    let mut calls: Vec<crate::repair::SalvageProgress> = Vec::new();
+    salvage_on(&disk.ground(), from, to, &disk.options, &mut |progress| {
+        calls.push(*progress);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    assert!(
+        calls.len() > 9 && calls.is_sorted_by_key(|told| (told.size_done, told.keys)),
+        "{calls:?}"
+    );
+    assert!(calls.iter().all(|told| told.size_done <= told.size_total));
+    for stop in 0..calls.len() {
+        let disk = told.lab.on(told.disk());
+        let mut left = stop;
+        let report = salvage_on(&disk.ground(), from, to, &disk.options, &mut |_| {
+            left = left.wrapping_sub(1);
+            if left == usize::MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert!(report.unwrap().cancelled);
+        assert_eq!(disk.twin.files(), before, "at {stop}");
+    }
+}
+
+#[test]
+fn a_store_that_is_written_to_is_not_salvaged() {
+    let lab = Lab::new();
+    let db = lab.open();
+    db.put("a", "1").unwrap();
+    assert!(try_salvage(&lab).unwrap_err().is_locked());
+    assert!(verify(&lab).is_clean(), "looking is fine");
+    db.close().unwrap();
+    try_salvage(&lab).unwrap();
+    assert!(
+        matches!(try_salvage(&lab).unwrap_err(), Error::InvalidTarget { .. }),
+        "it is there now"
+    );
 }
