@@ -33,8 +33,10 @@ fn told(lab: Lab) -> Told {
     story.put("e", "six");
     story.seal();
     story.db.merge_with(MergeOptions::new().force(true)).unwrap();
-    story.put("", "the empty key");
+    // The active segment has a lower id than the merged one, and newer entries.
+    story.put("old", "is new");
     story.delete("b");
+    story.put("", "the empty key");
     story.batch(&[("x", "1"), ("a", "eight"), ("y", "2")], &[]);
     story.seal();
     let inner = &story.db.inner;
@@ -45,8 +47,17 @@ fn told(lab: Lab) -> Told {
     story.sync();
     story.delete("e");
     story.put("i", "ten");
+    story.put("b", "is back");
     story.batch(&[("g", "nine")], &["x"]);
-    story.killed()
+    let told = story.killed();
+    let place = |key: &[u8], value: &[u8]| {
+        let entries = log_entries(&told.lab).into_iter();
+        let mut entries = entries.filter(|entry| entry.key == key && entry.value == value);
+        entries.next().unwrap().place.segment
+    };
+    let merged = place(b"old", b"stays");
+    assert!(merged > place(b"old", b"is new") && merged > place(b"b", b""));
+    told
 }
 
 fn manifest() -> PathBuf {
