@@ -100,10 +100,9 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    /// Makes all of it a store, durably.
+    /// Makes all of it a store, durably: the names of segments have been, those of hints are derived.
     pub(super) fn finish(&mut self) -> Result<()> {
         self.close()?;
-        self.fs.sync_dir(self.dir.path())?;
         let (bound, sealed) = (SegmentId(self.next_id), self.sealed.clone());
         let manifest = Manifest { log: bound, bound, sealed, ..Manifest::new(self.identity) };
         manifest.write(self.fs, self.dir)

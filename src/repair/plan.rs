@@ -109,7 +109,7 @@ impl Plan {
             return Err(Error::NotFound { path: dir.path().into() });
         }
         let manifest = plan.rely(dir, manifest, &found)?;
-        plan.choose(dir, manifest, found)?;
+        plan.choose(manifest, found)?;
         if plan.manifest.is_some() {
             let known: BTreeSet<_> = plan.subjects.iter().map(|subject| subject.id).collect();
             let orphans = hints.into_iter().filter(|(id, _)| !known.contains(id));
@@ -122,8 +122,8 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Returns the manifest if it can be relied on: if it checks, is this store's, and is not older
-    /// than the segments.
+    /// Returns the manifest if it can be relied on: if it checks, is this store's, and does not look
+    /// older than the segments.
     fn rely(
         &mut self,
         dir: &Dir,
@@ -164,11 +164,32 @@ impl Plan {
                 return Ok(None);
             }
         }
+        let is_there = |id: SegmentId| {
+            let is_it =
+                |found: &&Found| found.id() == id && found.header.is_none_or(|h| is_ours(&h));
+            found.iter().find(is_it).is_some()
+        };
+        let listed = manifest.sealed.iter().map(|sealed| sealed.id);
+        let named = listed.chain(manifest.log_exists.then_some(manifest.log));
+        let missing: Vec<_> = named.filter(|id| !is_there(*id)).map(|id| dir.log(id)).collect();
+        let is_unlisted = |header: &SegmentHeader| {
+            is_ours(header) && header.kind == Kind::Merged && !manifest.lists(header.id)
+        };
+        let may_be_old = !missing.is_empty() && headers.iter().any(is_unlisted);
+        let finding = |path| Damage::new(path, 0, "the segment is missing");
+        self.damage.extend(missing.into_iter().map(finding));
+        if may_be_old {
+            // A manifest from before a merge looks like this.
+            let text = "segments that it lists are missing, and merged ones that it does not list \
+                        are there: it may be old, so it is not relied on";
+            self.damage.push(Damage::new(dir.manifest(), 0, text));
+            return Ok(None);
+        }
         Ok(Some(manifest))
     }
 
     /// Chooses the segments that count.
-    fn choose(&mut self, dir: &Dir, manifest: Option<Manifest>, found: Vec<Found>) -> Result<()> {
+    fn choose(&mut self, manifest: Option<Manifest>, found: Vec<Found>) -> Result<()> {
         let identity = manifest.as_ref().map(|manifest| manifest.identity);
         let identity = identity.or_else(|| most_common(&found));
         for found in found {
@@ -195,21 +216,8 @@ impl Plan {
             }
             self.damage.extend(found.finding(identity)?);
         }
-        if let Some(manifest) = &manifest {
-            self.miss(dir, manifest);
-        }
         self.manifest = manifest;
         Ok(())
-    }
-
-    /// Notes what the manifest names and is not there.
-    fn miss(&mut self, dir: &Dir, manifest: &Manifest) {
-        let listed = manifest.sealed.iter().map(|sealed| sealed.id);
-        for id in listed.chain(manifest.log_exists.then_some(manifest.log)) {
-            if !self.subjects.iter().any(|subject| subject.id == id) {
-                self.damage.push(Damage::new(dir.log(id), 0, "the segment is missing"));
-            }
-        }
     }
 }
 

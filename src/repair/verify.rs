@@ -57,7 +57,7 @@ impl Observer<'_> {
                 // Sealed, merged and removed by now.
                 Err(Error::MissingSegment { .. }) if self.is_gone(&plan, subject.id) => {}
                 Err(error @ Error::MissingSegment { .. }) => {
-                    diagnosis.damage.push(damage(error, 0)?)
+                    diagnosis.damage.push(damage(error, 0)?);
                 }
                 found => self.note(&plan, subject, found?, &mut diagnosis)?,
             }

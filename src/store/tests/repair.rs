@@ -15,7 +15,7 @@ use crate::merge::{Host as _, Merge};
 use crate::options::{MergeOptions, WriteOptions};
 use crate::repair::{Diagnosis, SalvageReport, salvage_on, verify_on};
 use crate::segment::header::Kind;
-use crate::segment::hint::{Hint, Source};
+use crate::segment::hint::{Hint, HintSlot, Source};
 
 const TO: &str = "/rescued";
 
@@ -89,6 +89,8 @@ fn judge_salvage(told: &Told, disk: &Lab, touched: &BTreeSet<Vec<u8>>, when: &st
     let before = originals(disk);
     let report = try_salvage(disk).unwrap_or_else(|error| panic!("{when}: {error}"));
     assert_eq!(originals(disk), before, "{when}: the source was changed");
+    let again = verify_on(&disk.ground(), Path::new(TO)).unwrap();
+    assert!(again.is_clean() && again.derived.is_empty(), "{when}: {again}");
     let db = open_rescued(disk);
     assert!(db.recovery().is_clean(), "{when}: {:?}", db.recovery());
     assert!(db.verify().unwrap().is_clean(), "{when}");
@@ -273,13 +275,22 @@ fn a_hint_that_checks_and_is_wrong_is_found() {
     let sealed = listed(&told).sealed[0];
     let source = Source { id: sealed.id, identity: listed(&told).identity, length: sealed.length };
     let path = Dir::new(DIR.into()).hint(sealed.id);
-    let mut hint = Hint::decode(&disk.twin.contents(&path).unwrap(), source).unwrap();
-    hint.slots.pop();
-    hint.summary.entries -= 1;
-    disk.twin.put_file(&path, hint.encode(source));
+    let whole = Hint::decode(&disk.twin.contents(&path).unwrap(), source).unwrap();
+    let mut short = whole.clone();
+    short.slots.pop();
+    short.summary.entries -= 1;
+    let mut swapped = whole.clone();
+    swapped.slots[0] = HintSlot::new(swapped.slots[0].hash(), 72, 24, Flags::default());
+    let mut late = whole;
+    late.summary.last_timestamp += 1;
+    for hint in [short, swapped, late] {
+        disk.twin.put_file(&path, hint.encode(source));
+        let found = verify(&disk);
+        assert_eq!(found.derived.len(), 1, "{found}");
+        assert_eq!(found.derived[0].path, path);
+    }
     let found = verify(&disk);
     assert!(found.derived[0].reason.contains("delete it"), "{found}");
-    assert_eq!(found.derived[0].path, path);
     judge_salvage(&told, &disk, &BTreeSet::new(), "a wrong hint");
 }
 
@@ -466,6 +477,42 @@ fn batch_keys(told: &Told, id: SegmentId, bytes: Range<u64>) -> BTreeSet<Vec<u8>
     keys
 }
 
+/// A manifest from before a merge, say from a copy: it lists what is gone, and calls what there is left
+/// over.
+#[test]
+fn an_old_manifest_is_not_relied_on() {
+    let lab = Lab::new();
+    let options = lab.options.clone().segment_entries(2);
+    let mut story = Story::begin(lab.with(options));
+    for round in 0..10 {
+        story.put("kept", &format!("in round {round}"));
+        story.put("gone", "old");
+    }
+    story.delete("gone");
+    story.seal();
+    let old = story.lab.twin.contents(&manifest()).unwrap();
+    story.db.merge_with(MergeOptions::new().force(true)).unwrap();
+    for round in 10..20 {
+        story.put("kept", &format!("in round {round}"));
+    }
+    story.seal();
+    let told = story.killed();
+    let disk = told.lab.on(told.disk());
+    disk.twin.put_file(&manifest(), old);
+    let found = verify(&disk);
+    assert!(found.damage.iter().any(|damage| damage.reason.contains("may be old")), "{found}");
+    assert!(found.opening.is_err() && found.leftovers.is_empty(), "{found}");
+    assert_eq!(judge_salvage(&told, &disk, &BTreeSet::new(), "old manifest"), *told.last());
+    // One of an earlier open, which has never heard of the ids that there are.
+    let disk = told.lab.on(told.disk());
+    let mut older = listed(&told);
+    (older.sealed, older.log, older.bound) = (Vec::new(), SegmentId(2), SegmentId(3));
+    disk.twin.put_file(&manifest(), older.encode().into_bytes());
+    let found = verify(&disk);
+    assert!(found.damage[0].reason.contains("the manifest is older than segment"), "{found}");
+    assert_eq!(judge_salvage(&told, &disk, &BTreeSet::new(), "older manifest"), *told.last());
+}
+
 /// A batch that has lost a part in the middle of the log is copied as far as it checks, and told of;
 /// one at the very end without its end was never acknowledged.
 #[test]
@@ -600,12 +647,8 @@ fn large_entries_are_copied_and_skipped_whole() {
 fn crafted_sizes_do_not_make_it_quadratic() {
     let lab = Lab::new().with(Options::new().sync(SyncPolicy::Never));
     let db = lab.open();
-    // Key size 0, no flags, sizes of 1 MiB and more, a time: whichever of two places it is read at.
-    let mut value = Vec::new();
-    for at in 0..1 << 17_u32 {
-        let word: u64 = if at % 2 == 0 { 0x0010_0000 } else { 0x0000_0001_0010_0000 };
-        value.extend(word.to_be_bytes());
-    }
+    // Key size 7, no flags, value size 1 MiB, a time of this year, at every place.
+    let value = 0x0010_0000_0007_0000_u64.to_be_bytes().repeat(1 << 17);
     db.put("before", "1").unwrap();
     db.put("crafted", &value).unwrap();
     db.put("small behind", "2").unwrap();
