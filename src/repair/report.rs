@@ -31,7 +31,8 @@ pub struct Diagnosis {
     /// What is wrong with hints: that costs the time to build them anew and nothing else. One that
     /// checks and says something else than its segment is to be deleted, says its reason.
     pub derived: Vec<Damage>,
-    /// Files that nothing needs any more, and that opening removes.
+    /// Files that nothing needs any more, and that opening removes. Beside a writer they may be what a
+    /// merge is just writing.
     pub leftovers: Vec<PathBuf>,
     /// What earlier recoveries have set aside.
     pub quarantine: Vec<PathBuf>,
