@@ -4,7 +4,7 @@
 use super::story::*;
 use super::*;
 use crate::fs::twin::{Fault, FaultKind, Op};
-use crate::options::WriteOptions;
+use crate::options::{MergeOptions, WriteOptions};
 
 /// What the run does, one call each.
 #[derive(Debug, Clone)]
@@ -17,6 +17,9 @@ enum Call {
     /// What the background thread would do now.
     Work,
     Clear,
+    /// Merges all that is sealed.
+    Merge,
+    Backup(PathBuf),
 }
 
 const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", ""];
@@ -41,6 +44,21 @@ fn calls(len: usize, with_clear: bool) -> Vec<Call> {
     calls
 }
 
+/// A longer run, with merges, backups and times to live among the calls.
+fn many_calls() -> Vec<Call> {
+    let mut calls = calls(300, true);
+    for (number, call) in calls.iter_mut().enumerate() {
+        match (number % 30, number % 110) {
+            (_, 90) => *call = Call::Backup(format!("/backup{number}").into()),
+            (13 | 27, _) => *call = Call::Merge,
+            // One clear is enough: there would be little left to merge.
+            _ if matches!(call, Call::Clear) && number != 215 => *call = Call::Work,
+            _ => {}
+        }
+    }
+    calls
+}
+
 impl Call {
     fn run(&self, db: &Bitcask) -> Result<()> {
         match self {
@@ -60,6 +78,8 @@ impl Call {
                 Ok(())
             }
             Self::Clear => db.clear(),
+            Self::Merge => db.merge_with(MergeOptions::new().force(true)).map(drop),
+            Self::Backup(path) => db.backup(path).map(drop),
         }
     }
 
@@ -77,20 +97,20 @@ impl Call {
                     }
                 }
             }
-            Self::Sync | Self::Work => {}
+            Self::Sync | Self::Work | Self::Merge | Self::Backup(_) => {}
             Self::Clear => pairs.clear(),
         }
     }
 
     fn is_write(&self) -> bool {
-        !matches!(self, Self::Sync | Self::Work)
+        !matches!(self, Self::Sync | Self::Work | Self::Merge | Self::Backup(_))
     }
 
     /// Whether all writes before this call, and it, are durable when it has returned.
     fn is_durable(&self, policy: SyncPolicy) -> bool {
         match self {
             Self::Sync | Self::SyncedPut(..) | Self::Clear => true,
-            Self::Work => false,
+            Self::Work | Self::Merge | Self::Backup(_) => false,
             _ => policy == SyncPolicy::Always,
         }
     }
@@ -136,9 +156,13 @@ impl Run {
     }
 }
 
-fn read_all(db: &Bitcask, pairs: &Pairs, when: &str) {
+/// Reads all keys; `is_blind` where reading may fail, too.
+fn read_all(db: &Bitcask, pairs: &Pairs, is_blind: bool, when: &str) {
     for key in KEYS {
-        let value = db.get(key).unwrap_or_else(|error| panic!("{when}: get {key:?}: {error}"));
+        let value = match db.get(key) {
+            Err(Error::Io { .. }) if is_blind => continue,
+            other => other.unwrap_or_else(|error| panic!("{when}: get {key:?}: {error}")),
+        };
         assert_eq!(value.as_deref(), pairs.get(key.as_bytes()).map(Vec::as_slice), "{when}: {key}");
     }
 }
@@ -154,8 +178,21 @@ fn is_expected(error: &Error) -> bool {
     matches!(error, Error::Io { .. } | Error::NoSpace { .. } | Error::Poisoned { .. })
 }
 
-/// Makes the calls, and checks that each does what a failing disk allows it to do.
-fn run(lab: &Lab, calls: &[Call], when: &str) -> Run {
+/// What is there, whether or not the disk lets itself be read: `blind` says how it goes on failing.
+fn seen(lab: &Lab, db: &Bitcask, blind: Option<&Fault>) -> Pairs {
+    if blind.is_some() {
+        lab.twin.clear_fault();
+    }
+    let seen = snapshot(db);
+    if let Some(fault) = blind {
+        lab.twin.fail(fault.clone());
+    }
+    seen
+}
+
+/// Makes the calls, and checks that each does what a failing disk allows it to do. `blind` is what
+/// goes on failing where reads fail, too.
+fn run(lab: &Lab, calls: &[Call], blind: Option<&Fault>, when: &str) -> Run {
     let policy = lab.options.sync;
     let mut pairs = Pairs::new();
     let states = vec![pairs.clone()];
@@ -180,7 +217,8 @@ fn run(lab: &Lab, calls: &[Call], when: &str) -> Run {
                     assert!(!poisoned, "{when}: written though poisoned");
                 }
                 pairs = after;
-                if call.is_write() {
+                // Of a poisoned store nothing is acknowledged but what changes nothing.
+                if call.is_write() && !poisoned {
                     run.states.push(pairs.clone());
                     run.acknowledged = run.states.len() - 1;
                 }
@@ -188,7 +226,7 @@ fn run(lab: &Lab, calls: &[Call], when: &str) -> Run {
                     run.durable = run.states.len() - 1;
                 }
                 if number % 4 == 0 || !call.is_write() {
-                    read_all(&db, &pairs, &when);
+                    read_all(&db, &pairs, blind.is_some(), &when);
                 }
             }
             Err(error) => {
@@ -196,9 +234,9 @@ fn run(lab: &Lab, calls: &[Call], when: &str) -> Run {
                 let was_poisoned = std::mem::replace(&mut poisoned, error.is_poisoned());
                 assert!(poisoned || !was_poisoned, "{when}: {error} after poison");
                 if call.is_write() && !was_poisoned {
-                    pairs = run.failed(call, &pairs, after, snapshot(&db), poisoned, &when);
+                    pairs = run.failed(call, &pairs, after, seen(lab, &db, blind), poisoned, &when);
                 }
-                read_all(&db, &pairs, &when);
+                read_all(&db, &pairs, blind.is_some(), &when);
             }
         }
         // Poison by the background's work is met by the next write.
@@ -242,7 +280,7 @@ fn lab(policy: SyncPolicy) -> Lab {
 fn fail_each(policy: SyncPolicy, kind: FaultKind, for_ever: bool, with_clear: bool, step: usize) {
     let calls = calls(60, with_clear);
     let whole = lab(policy);
-    let healthy = run(&whole, &calls, "no fault");
+    let healthy = run(&whole, &calls, None, "no fault");
     assert_eq!(healthy.durable, healthy.states.len() - 1);
     let step = if long() { 1 } else { step };
     let mut struck = 0;
@@ -252,7 +290,7 @@ fn fail_each(policy: SyncPolicy, kind: FaultKind, for_ever: bool, with_clear: bo
         let fault = Fault::new(kind).after(at);
         lab.twin.fail(if for_ever { fault.for_ever() } else { fault });
         let when = format!("{policy:?}, {kind:?} at operation {at}, for ever: {for_ever}");
-        let run = run(&lab, &calls, &when);
+        let run = run(&lab, &calls, None, &when);
         struck += lab.twin.fault_count();
         let is_sync = matches!(trace[at], Op::Sync { .. } | Op::SyncDir { .. });
         if is_sync && healthy.span.contains(&at) && kind != FaultKind::Interrupted {
@@ -268,6 +306,46 @@ fn fail_each(policy: SyncPolicy, kind: FaultKind, for_ever: bool, with_clear: bo
         }
     }
     println!("{kind:?}: {struck} faults over {} operations", whole.twin.op_count());
+}
+
+/// Fails each call of a long run, those that only read among them; of the calls that `part` says,
+/// of four.
+fn fail_every_call(for_ever: bool, part: usize) {
+    let calls = many_calls();
+    let whole = lab(SyncPolicy::Never);
+    let healthy = run(&whole, &calls, None, "no fault");
+    assert_eq!(healthy.durable, healthy.states.len() - 1);
+    let first = Fault::new(FaultKind::Eio).reads_too();
+    // One that strikes once is over by the time that anybody looks.
+    let blind = if for_ever { first.clone().for_ever() } else { first.clone().after(usize::MAX) };
+    for at in (part..whole.twin.call_count()).step_by(4) {
+        let lab = lab(SyncPolicy::Never);
+        let fault = first.clone().after(at);
+        lab.twin.fail(if for_ever { fault.for_ever() } else { fault });
+        let when = format!("call {at}, for ever: {for_ever}");
+        let run = run(&lab, &calls, Some(&blind), &when);
+        assert!(lab.twin.fault_count() > 0, "{when}");
+        lab.twin.clear_fault();
+        check_left(&lab.killed(), &run, run.acknowledged, &format!("{when}, killed"));
+        let harshest = lab.powered_off(|_| false);
+        check_left(&harshest, &run, run.durable, &format!("{when}, power cut"));
+    }
+    println!("{} calls, for ever: {for_ever}", whole.twin.call_count());
+}
+
+/// In a quick run each call fails in one of the two ways.
+fn parts(of_four: [usize; 2]) -> impl Iterator<Item = usize> {
+    (0..4).filter(move |part| long() || of_four.contains(part))
+}
+
+#[test]
+fn every_call_of_a_long_run_fails_once() {
+    parts([0, 3]).for_each(|part| fail_every_call(false, part));
+}
+
+#[test]
+fn every_call_of_a_long_run_fails_and_all_behind_it() {
+    parts([1, 2]).for_each(|part| fail_every_call(true, part));
 }
 
 #[test]
@@ -372,7 +450,7 @@ fn a_full_disk_only_fails_the_writes_that_meet_it() {
                     refused += 1;
                 }
             }
-            read_all(&db, &pairs, "full");
+            read_all(&db, &pairs, false, "full");
         }
         assert!(refused > 0 || room > 2000, "{room}");
         let killed = lab.killed().open();
@@ -383,7 +461,7 @@ fn a_full_disk_only_fails_the_writes_that_meet_it() {
             call.run(&db).unwrap();
             call.apply(&mut pairs);
         }
-        read_all(&db, &pairs, "room again");
+        read_all(&db, &pairs, false, "room again");
         let db = lab.reopen(db);
         assert!(db.recovery().is_clean(), "{room}: {:?}", db.recovery());
         assert_eq!(snapshot(&db), pairs);
