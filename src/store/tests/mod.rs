@@ -47,6 +47,8 @@ use crate::options::{AppendMode, WriteOptions};
 use crate::segment::{FIRST_OFFSET, FileKind, Place, SegmentId};
 
 #[cfg(test)]
+mod closed;
+#[cfg(test)]
 mod collisions;
 #[cfg(test)]
 mod compression;
