@@ -69,6 +69,11 @@ impl Base {
             for key in 0..6_u8 {
                 base.put(&db, &[key], &[round.to_be_bytes().as_slice(), &[key; 9]].concat());
             }
+            // What is never written again stays in old segments.
+            for number in 0..3 {
+                let key = format!("of round {round}, {number}");
+                base.put(&db, key.as_bytes(), format!("stays {round} {number}").as_bytes());
+            }
             let ttl = Duration::from_secs(if round == 1 { 1 } else { 1 << 20 });
             db.put_with("ttl", round.to_string(), WriteOptions::new().ttl(ttl)).unwrap();
             base.note(b"ttl", round.to_string().as_bytes());
