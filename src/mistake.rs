@@ -48,6 +48,8 @@ pub(crate) enum Mistake {
     HintTrusted,
     /// A mark says that all of the log is durable.
     MarkAhead,
+    /// A backup lists what it copied before that is durable.
+    BackupNotSynced,
     /// Recovery lists segments as sealed before they are durable.
     RecoveryNotSynced,
 }

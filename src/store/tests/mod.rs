@@ -22,6 +22,7 @@ mod interrupted;
 mod lazy;
 #[cfg(test)]
 mod next;
+#[cfg(test)]
 mod repair;
 mod story;
 #[cfg(test)]

@@ -10,7 +10,7 @@ use super::*;
 use crate::mistake::{Mistake, make};
 
 /// All of them.
-const MISTAKES: [Mistake; 21] = [
+const MISTAKES: [Mistake; 22] = [
     Mistake::NoSync,
     Mistake::LogNotSynced,
     Mistake::RotatedNotSynced,
@@ -32,6 +32,7 @@ const MISTAKES: [Mistake; 21] = [
     Mistake::HintTrusted,
     Mistake::MarkAhead,
     Mistake::RecoveryNotSynced,
+    Mistake::BackupNotSynced,
 ];
 
 /// Operations that come close to every mistake: rotations between syncs, merges of single segments

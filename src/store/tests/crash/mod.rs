@@ -58,14 +58,23 @@ impl fmt::Display for Tally {
     }
 }
 
+/// The least that has to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Floor {
+    /// The number of the oldest state that is allowed.
+    state: usize,
+    /// How many backups.
+    backups: usize,
+}
+
 /// Judges the states of one run.
 struct Judge<'a> {
     run: &'a Run,
     effort: Effort,
     /// One of how many states has its recovery interrupted.
     recovery_each: u128,
-    /// By fingerprint, the oldest state that was allowed when it was judged.
-    seen: HashMap<u128, usize>,
+    /// By fingerprint, what had to be there when it was judged.
+    seen: HashMap<u128, Floor>,
     seen_in_recovery: HashSet<u128>,
     tally: Tally,
 }
@@ -105,10 +114,10 @@ impl<'a> Judge<'a> {
 
     fn state(&mut self, image: Arc<Twin>, point: &Point, oldest: usize, when: &dyn Fn() -> String) {
         let fingerprint = image.fingerprint();
-        if self.seen.get(&fingerprint).is_some_and(|judged| *judged >= oldest) {
+        let is_new = !self.seen.contains_key(&fingerprint);
+        if !self.is_due(fingerprint, Floor { state: oldest, backups: point.backups }) {
             return;
         }
-        let is_new = self.seen.insert(fingerprint, oldest).is_none();
         let lab = self.run.lab_at(image, point.now);
         let before = lab.twin.fork();
         let found = self.opened(&lab, point, oldest, when);
@@ -119,6 +128,15 @@ impl<'a> Judge<'a> {
             lived_in(&lab.on(before.clone()), &found, when);
         }
         self.backups(&lab.on(before), point, when);
+    }
+
+    /// Returns whether a state is still to be judged: it is new, or more has to be there than before.
+    fn is_due(&mut self, fingerprint: u128, floor: Floor) -> bool {
+        let Some(judged) = self.seen.insert(fingerprint, floor) else { return true };
+        let least = self.seen.entry(fingerprint).or_insert(floor);
+        least.state = floor.state.max(judged.state);
+        least.backups = floor.backups.max(judged.backups);
+        *least != judged
     }
 
     /// Opens a state for the first time, and returns what it holds.
@@ -185,10 +203,9 @@ impl<'a> Judge<'a> {
                 });
                 let oldest = if cut == last { point.acknowledged } else { point.durable };
                 let fingerprint = image.fingerprint() ^ 1;
-                if self.seen.get(&fingerprint).is_some_and(|judged| *judged >= oldest) {
+                if !self.is_due(fingerprint, Floor { state: oldest, backups: 0 }) {
                     continue;
                 }
-                self.seen.insert(fingerprint, oldest);
                 let when = || format!("killed after {ops} operations, power lost after {cut}");
                 let again = self.opened(&lab.on(image), point, oldest, &when);
                 assert!(cut < last || again == found, "{}: {again:?}", when());
