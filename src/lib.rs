@@ -47,6 +47,10 @@
     )
 )]
 #![cfg_attr(all(fuzzing, not(test)), expect(dead_code, reason = "some of that only tests use"))]
+#![cfg_attr(
+    all(loom, test),
+    expect(dead_code, unused_imports, reason = "tests that no model needs are left out")
+)]
 
 #[cfg(not(all(unix, target_pointer_width = "64")))]
 compile_error!("bitcask needs a 64-bit Unix system: it maps whole segments");
@@ -87,7 +91,7 @@ pub mod repair;
 
 #[cfg(test)]
 mod format_tests;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(any(test, fuzzing), not(loom)))]
 #[doc(hidden)]
 pub mod fuzzing;
 

@@ -28,7 +28,7 @@ mod open;
 mod pace;
 mod read;
 mod seal;
-#[cfg(any(test, fuzzing))]
+#[cfg(all(any(test, fuzzing), not(loom)))]
 pub(crate) mod tests;
 mod turn;
 mod verify;
