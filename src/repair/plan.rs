@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
-use crate::fs::File;
+use crate::fs::{File, Fs, is_failed_read};
 use crate::manifest::Manifest;
 use crate::segment::header::{Identity, Kind, SegmentHeader};
 use crate::segment::{Dir, FIRST_OFFSET, FileKind, SegmentId, open_listed, scan};
@@ -40,10 +40,11 @@ pub(super) struct Subject {
     pub(super) sealed: Option<u64>,
 }
 
-/// A file that is called a segment.
+/// A file that is called a segment. Not held open: there may be more of them than a process may have
+/// open at a time.
 struct Found {
     name: SegmentId,
-    file: File,
+    path: PathBuf,
     header: Option<SegmentHeader>,
     /// Why there is no header.
     damage: Option<Damage>,
@@ -52,14 +53,14 @@ struct Found {
 }
 
 impl Found {
-    fn new(name: SegmentId, file: File) -> Result<Self> {
-        let (header, error) = match SegmentHeader::load(&file) {
+    fn new(name: SegmentId, file: &File) -> Result<Self> {
+        let (header, error) = match SegmentHeader::load(file) {
             Ok(header) => (Some(header), None),
             Err(error) => (None, Some(error)),
         };
         let is_newer = error.as_ref().is_some_and(Error::is_unsupported);
         let damage = error.map(|error| damage(error, 0)).transpose()?;
-        Ok(Self { name, file, header, damage, is_newer })
+        Ok(Self { name, path: file.path().to_path_buf(), header, damage, is_newer })
     }
 
     fn id(&self) -> SegmentId {
@@ -68,11 +69,20 @@ impl Found {
 
     /// Tells what is wrong with the header, for a segment of this store.
     fn finding(&self, identity: Option<Identity>) -> Result<Option<Damage>> {
-        let (Some(_), Some(identity)) = (self.header, identity) else {
+        let (Some(header), Some(identity)) = (self.header, identity) else {
             return Ok(self.damage.clone());
         };
-        let read = SegmentHeader::read(&self.file, self.name, identity);
-        read.err().map(|error| damage(error, 0)).transpose()
+        let checked = header.check(&self.path, self.name, identity);
+        checked.err().map(|error| damage(error, 0)).transpose()
+    }
+
+    /// Returns whether there is anything behind the header, as far as that can be read.
+    fn has_content(&self, fs: &Fs) -> Result<bool> {
+        let Some(file) = fs.open_if_exists(&self.path)? else { return Ok(false) };
+        match scan::end_of_content(&file, FIRST_OFFSET) {
+            Err(error) if is_failed_read(&error) => Ok(false),
+            other => Ok(other? > FIRST_OFFSET),
+        }
     }
 }
 
@@ -94,7 +104,7 @@ impl Plan {
                 FileKind::Log(name) => {
                     // A writer beside us may have removed it.
                     let Some(file) = fs.open_if_exists(&path)? else { continue };
-                    found.push(Found::new(name, file)?);
+                    found.push(Found::new(name, &file)?);
                 }
                 FileKind::Hint(id) => drop(hints.insert(id, path)),
                 FileKind::Temporary => plan.leftovers.push(path),
@@ -108,7 +118,7 @@ impl Plan {
         if found.is_empty() && matches!(manifest, Ok(None)) {
             return Err(Error::NotFound { path: dir.path().into() });
         }
-        let manifest = plan.rely(dir, manifest, &found)?;
+        let manifest = plan.rely(fs, dir, manifest, &found)?;
         plan.choose(manifest, found)?;
         if plan.manifest.is_some() {
             let known: BTreeSet<_> = plan.subjects.iter().map(|subject| subject.id).collect();
@@ -126,6 +136,7 @@ impl Plan {
     /// older than the segments.
     fn rely(
         &mut self,
+        fs: &Fs,
         dir: &Dir,
         manifest: Result<Option<Manifest>>,
         found: &[Found],
@@ -150,14 +161,14 @@ impl Plan {
             self.damage.push(reason("the manifest belongs to another store"));
             return Ok(None);
         }
-        for Found { file, header, .. } in found {
-            let Some(header) = header else { continue };
+        for found in found {
+            let Some(header) = &found.header else { continue };
             let unlisted = !manifest.lists(header.id) && !manifest.log_exists;
             let is_newer = header.id >= manifest.bound
                 || unlisted
                     && header.kind == Kind::Log
                     && header.id >= manifest.log
-                    && scan::end_of_content(file, FIRST_OFFSET)? > FIRST_OFFSET;
+                    && found.has_content(fs)?;
             if is_ours(header) && is_newer {
                 let text = format!("the manifest is older than segment {}", header.id);
                 self.damage.push(reason(&text));
@@ -198,7 +209,7 @@ impl Plan {
                 Some(header) => Some(header.identity) != identity,
                 None => found.is_newer,
             };
-            let (id, path) = (found.id(), found.file.path().to_path_buf());
+            let (id, path) = (found.id(), found.path.clone());
             let subject = |sealed| Subject { path: path.clone(), id, sealed };
             let listed = manifest.as_ref().map(|manifest| {
                 let sealed = manifest.sealed.iter().find(|sealed| sealed.id == id);

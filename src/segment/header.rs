@@ -109,13 +109,18 @@ impl SegmentHeader {
     /// Reads a file's header and checks that the file is the segment it is named as.
     pub(crate) fn read(file: &File, id: SegmentId, identity: Identity) -> Result<Self> {
         let header = Self::load(file)?;
-        let path = file.path();
-        let (at, reason) = if header.identity != identity {
+        header.check(file.path(), id, identity)?;
+        Ok(header)
+    }
+
+    /// Checks that the file that this is the header of is the segment it is named as.
+    pub(crate) fn check(&self, path: &Path, id: SegmentId, identity: Identity) -> Result<()> {
+        let (at, reason) = if self.identity != identity {
             (STORE_ID_AT, "the segment belongs to another store")
-        } else if header.id != id {
+        } else if self.id != id {
             (ID_AT, "the segment has another one's name")
         } else {
-            return Ok(header);
+            return Ok(());
         };
         Err(Error::corrupt(path, at as u64, reason))
     }

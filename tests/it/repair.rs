@@ -7,11 +7,12 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bitcask::{Bitcask, Error, MergeOptions, Options, repair};
 
-use crate::support::{contents, logs, open, pairs, patch};
+use crate::support::{Actor, SAYS, actor, contents, logs, open, pairs, patch, small};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
@@ -178,4 +179,37 @@ fn compressed_values_are_copied_by_a_build_that_has_the_codec() {
             assert_eq!(db.get(key).unwrap(), None);
         }
     }
+}
+
+/// A store has more segments than a process may have files open: it opens, and so it has to be looked at
+/// and saved.
+#[test]
+fn many_segments_need_few_descriptors() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = dir.path().join("from");
+    let db = Bitcask::open(&from, small()).unwrap();
+    for key in 0..900_u32 {
+        db.put(key.to_be_bytes(), [7; 1000]).unwrap();
+    }
+    db.close().unwrap();
+    assert!(logs(&from).len() > 200);
+    let inner = actor("rescuer with few descriptors", dir.path());
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 100 && exec \"$@\"", "sh"]).arg(inner.get_program());
+    command.args(inner.get_args()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut child = Actor::start(command).unwrap();
+    assert_eq!(child.hear().unwrap(), "saved 900 keys");
+    assert!(child.wait().success());
+}
+
+/// Opens a store, looks at it and saves it, and says so.
+pub(crate) fn rescue(dir: &Path) {
+    let (from, to) = (dir.join("from"), dir.join("to"));
+    assert_eq!(open(&from).len(), 900);
+    let found = repair::verify(&from).unwrap();
+    assert!(found.is_clean() && found.opening.is_ok(), "{found}");
+    let report = salvage(&from, &to).unwrap();
+    assert!(report.is_complete(), "{report}");
+    println!("{SAYS}saved {} keys", report.keys);
 }

@@ -10,11 +10,11 @@ use std::ops::{ControlFlow, Range};
 
 use super::story::*;
 use super::*;
-use crate::fs::twin::{Fault, FaultKind};
+use crate::fs::twin::{Call, Fault, FaultKind};
 use crate::merge::{Host as _, Merge};
 use crate::options::{MergeOptions, WriteOptions};
 use crate::repair::{Diagnosis, SalvageReport, salvage_on, verify_on};
-use crate::segment::header::Kind;
+use crate::segment::header::{Kind, SegmentHeader};
 use crate::segment::hint::{Hint, HintSlot, Source};
 
 const TO: &str = "/rescued";
@@ -784,4 +784,36 @@ fn a_store_that_is_written_to_is_not_salvaged() {
         matches!(try_salvage(&lab).unwrap_err(), Error::InvalidTarget { .. }),
         "it is there now"
     );
+}
+
+/// Of a segment that the manifest does not know of yet only the header can be read. Whether there is
+/// anything behind it, which would make the manifest an old one, used to be asked as if an answer had
+/// to come: the error ended it all.
+#[test]
+fn a_part_that_can_not_be_read_ends_neither_a_verification_nor_a_salvage() {
+    let lab = Lab::new();
+    lab.open().close().unwrap();
+    let mut listed = Manifest::read(&Fs::Twin(Arc::clone(&lab.twin)), &Dir::new(DIR.into()));
+    let listed = listed.as_mut().unwrap().as_mut().unwrap();
+    let (kind, id, identity, created) = (Kind::Log, listed.log, listed.identity, 1);
+    listed.reserve(id);
+    lab.twin.put_file(&manifest(), listed.encode().into_bytes());
+    let mut bytes = SegmentHeader { kind, id, identity, created }.encode().to_vec();
+    bytes.resize(1024, 0);
+    lab.twin.put_file(&Dir::new(DIR.into()).log(id), bytes);
+    let disk = || lab.on(lab.twin.fork());
+    let whole = disk();
+    let start = whole.twin.call_count();
+    assert!(try_salvage(&whole).unwrap().is_complete());
+    let mut struck = 0;
+    for at in 0..whole.twin.call_count() - start {
+        let fault = || Fault::new(FaultKind::Eio).only(Call::ReadAt).after(at);
+        let disk = disk();
+        disk.twin.fail(fault());
+        try_salvage(&disk).unwrap_or_else(|error| panic!("read {at}: {error}"));
+        struck += disk.twin.fault_count();
+        disk.twin.fail(fault());
+        verify(&disk);
+    }
+    assert!(struck > 3, "{struck}");
 }
