@@ -93,6 +93,8 @@ impl<'a> Walk<'a> {
             }
         };
         self.offset += header.entry_size();
+        // Whoever wrote this had a clock that was right, perhaps, when ours has lost the date.
+        self.latest = self.latest.max(header.timestamp.saturating_add(TIME_AHEAD));
         if header.flags.has(Flags::END) && strange.is_none() {
             let value = self.window.peek(offset + header.size() as u64, 4)?;
             let next = SegmentId(value.try_into().map_or(0, u32::from_be_bytes));

@@ -786,6 +786,32 @@ fn a_store_that_is_written_to_is_not_salvaged() {
     );
 }
 
+/// A device without a clock of its own: its store was made in 1970, written when the time had come from
+/// the network, and is saved in 1970 again. What lies behind damage used to look as if it came from a
+/// future too far away to be looked at.
+#[test]
+fn what_is_younger_than_the_clock_is_found_behind_damage() {
+    let lab = Lab::new().with(Options::new().sync(SyncPolicy::Never));
+    let disk = Lab { hands: Hands::at(lab.hands.clock().now()), ..lab.clone() };
+    let db = lab.open();
+    db.put("then", "1").unwrap();
+    lab.hands.advance(Duration::from_secs(50 * 365 * 86_400));
+    db.put("first", "2").unwrap();
+    db.put("damaged", "3").unwrap();
+    db.put("last", "4").unwrap();
+    kill(db);
+    let (_, path) = lab.logs().remove(0);
+    let damaged = log_entries(&lab)[2].place.offset;
+    let mut bytes = lab.twin.contents(&path).unwrap();
+    bytes[usize::try_from(damaged).unwrap() + 24] ^= 1;
+    lab.twin.put_file(&path, bytes);
+    let report = try_salvage(&disk).unwrap();
+    assert_eq!(report.lost.len(), 1, "{report}");
+    let rescued = snapshot(&open_rescued(&disk));
+    let keys: Vec<&[u8]> = rescued.keys().map(Vec::as_slice).collect();
+    assert_eq!(keys, [&b"first"[..], b"last", b"then"]);
+}
+
 /// Of a segment that the manifest does not know of yet only the header can be read. Whether there is
 /// anything behind it, which would make the manifest an old one, used to be asked as if an answer had
 /// to come: the error ended it all.
