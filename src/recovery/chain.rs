@@ -126,7 +126,7 @@ impl Recovery<'_> {
     }
 
     /// Returns whether the log goes on by now where it ended before.
-    pub(super) fn has_grown(&self, before: &Chain, manifest: &Manifest) -> Result<bool> {
+    fn has_grown(&self, before: &Chain, manifest: &Manifest) -> Result<bool> {
         let end = |chain: &Chain| chain.links.last().map(|link| (link.id, link.end));
         Ok(end(&self.chain(manifest, false)?) > end(before))
     }
@@ -189,6 +189,18 @@ impl Recovery<'_> {
             }
         }
         Ok(())
+    }
+
+    /// The same beside a writer, who may have been in the middle of what was bad: it is read again, since
+    /// a mark above it says that by now it is there.
+    pub(super) fn refuse_lasting_damage(
+        &self,
+        chain: &Chain,
+        later: &[(SegmentId, File)],
+        manifest: &Manifest,
+    ) -> Result<()> {
+        self.refuse_damage(chain, later)
+            .or_else(|damage| if self.has_grown(chain, manifest)? { Ok(()) } else { Err(damage) })
     }
 
     /// Scans one unsealed segment up to where the log goes on in the next one, or ends, and gathers

@@ -104,11 +104,7 @@ impl Recovery<'_> {
         let mut segments = self.open_sealed(&manifest, &mut report)?;
         let chain = self.chain(&manifest, false)?;
         let Unlisted { later, .. } = self.unlisted(&manifest, &survey, &chain)?;
-        self.refuse_damage(&chain, &later).or_else(|damage| {
-            // What was bad is read again: a writer may have been in the middle of it, and a mark
-            // above it says that by now it is there.
-            if self.has_grown(&chain, &manifest)? { Ok(()) } else { Err(damage) }
-        })?;
+        self.refuse_lasting_damage(&chain, &later, &manifest)?;
         let cuts = chain.unread(&later)?.iter().map(cut::Unread::cut).collect();
         let rebuilt_hints = report.rebuilt_hints;
         let report = RecoveryReport { cuts, rebuilt_hints, ..chain.report() };
@@ -125,7 +121,7 @@ impl Recovery<'_> {
         self.refuse_missing(manifest, &survey)?;
         let chain = self.chain(manifest, false)?;
         let Unlisted { later, leftovers } = self.unlisted(manifest, &survey, &chain)?;
-        self.refuse_damage(&chain, &later)?;
+        self.refuse_lasting_damage(&chain, &later, manifest)?;
         let cuts = chain.unread(&later)?.iter().map(cut::Unread::cut).collect();
         let mut report = RecoveryReport { cuts, leftovers, ..chain.report() };
         self.open_sealed(manifest, &mut report)?;
