@@ -357,6 +357,9 @@ fn failing(below: &Path, disk: &Path, mode: AppendMode) -> Result<(), String> {
     const SIZE: u64 = 16 * MIB;
     /// What goes on working.
     const WORKS: u64 = 7 * MIB;
+    for program in ["fsfreeze", "losetup"] {
+        run(program, &["--version"])?;
+    }
     let image = make_ext4(below, SIZE)?;
     mount_image(below, disk)?;
     let device = loop_device(disk).ok_or("the loop device was not found")?;
@@ -364,13 +367,7 @@ fn failing(below: &Path, disk: &Path, mode: AppendMode) -> Result<(), String> {
     let store = disk.join("store");
     let durable = hear_until_it_fails(writer("sync", &store, mode), mode, |durable| {
         if durable >= 400 && lost.is_empty() {
-            // Nothing is on its way to the disk meanwhile that would be taken and get lost.
-            run("fsfreeze", &["-f", disk.to_str().unwrap()]).unwrap();
-            lost.resize(usize::try_from(SIZE - WORKS).unwrap(), 0);
-            image.read_exact_at(&mut lost, WORKS).unwrap();
-            image.set_len(WORKS).unwrap();
-            run("losetup", &["-c", &device]).unwrap();
-            run("fsfreeze", &["-u", disk.to_str().unwrap()]).unwrap();
+            lost = cut_off(&image, WORKS, SIZE, &device, disk);
         }
     });
     assert!(durable >= 400, "only {durable}");
@@ -382,6 +379,21 @@ fn failing(below: &Path, disk: &Path, mode: AppendMode) -> Result<(), String> {
     drop(image);
     unmount(below);
     Ok(())
+}
+
+/// Makes the disk's image smaller and returns what it held there.
+///
+/// Nothing is on its way to the disk meanwhile that would be taken and get lost. Whatever fails, the
+/// file system thaws again: nobody who writes to a frozen one can be killed.
+fn cut_off(image: &fs::File, works: u64, size: u64, device: &str, disk: &Path) -> Vec<u8> {
+    let mut lost = vec![0; usize::try_from(size - works).unwrap()];
+    run("fsfreeze", &["-f", disk.to_str().unwrap()]).unwrap();
+    let read = image.read_exact_at(&mut lost, works);
+    let cut = read.and_then(|()| image.set_len(works)).map_err(|error| error.to_string());
+    let cut = cut.and_then(|()| run("losetup", &["-c", device]));
+    run("fsfreeze", &["-u", disk.to_str().unwrap()]).unwrap();
+    cut.unwrap();
+    lost
 }
 
 /// The device that a directory is a mount of.
