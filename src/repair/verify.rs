@@ -55,7 +55,8 @@ impl Observer<'_> {
         for subject in &plan.subjects {
             match self.examine(&plan, subject, keydir.as_ref()) {
                 // Sealed, merged and removed by now.
-                Err(Error::MissingSegment { .. }) if self.is_gone(&plan, subject.id) => {}
+                Err(Error::MissingSegment { .. })
+                    if self.is_gone(&plan, subject.id) || is_ahead(&plan, subject) => {}
                 Err(error @ Error::MissingSegment { .. }) => {
                     diagnosis.damage.push(damage(error, 0)?);
                 }
@@ -80,10 +81,14 @@ impl Observer<'_> {
     }
 
     /// Returns whether a writer has removed a segment meanwhile.
+    ///
+    /// One that was sealed is not needed as soon as it is not listed, whatever its id: that of a merged
+    /// one may be above the log's.
     fn is_gone(&self, plan: &Plan, id: SegmentId) -> bool {
-        let now = Manifest::read(&self.ground.fs, self.dir).ok().flatten();
-        now.filter(|_| plan.manifest.is_some())
-            .is_some_and(|now| !(now.lists(id) || now.log_exists && now.log <= id))
+        let Some(then) = &plan.manifest else { return false };
+        let Ok(Some(now)) = Manifest::read(&self.ground.fs, self.dir) else { return false };
+        let may_be_unsealed = !then.lists(id) && now.log_exists && now.log <= id;
+        !(now.lists(id) || may_be_unsealed)
     }
 
     /// Reads a segment; an unsealed one again if something does not check, until that is twice the
@@ -185,6 +190,13 @@ impl Observer<'_> {
         };
         Ok(Some(Damage::new(path, 0, reason)))
     }
+}
+
+/// Whether nothing but an end entry says that a segment is needed. A writer has one made ready ahead,
+/// and may do without it: that changes no manifest.
+fn is_ahead(plan: &Plan, subject: &Subject) -> bool {
+    let first = plan.manifest.as_ref().map(|manifest| manifest.log);
+    subject.sealed.is_none() && first.is_some_and(|first| first != subject.id)
 }
 
 fn told(subject: &Subject, lost: &Lost) -> Damage {
