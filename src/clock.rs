@@ -21,7 +21,7 @@ pub(crate) struct Clock {
 #[derive(Debug, Clone)]
 enum Source {
     System,
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, bitcask_fuzzing))]
     Hands(Arc<AtomicU64>),
 }
 
@@ -50,18 +50,18 @@ impl Clock {
                 let micros = since.as_secs().saturating_mul(1_000_000);
                 micros.saturating_add(since.subsec_micros().into()).min(TIME_MAX - 1)
             }
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Source::Hands(hands) => hands.load(Ordering::Relaxed),
         }
     }
 }
 
 /// A clock whose hands a test moves; time stands still otherwise.
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, bitcask_fuzzing))]
 #[derive(Debug, Clone)]
 pub(crate) struct Hands(Arc<AtomicU64>);
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, bitcask_fuzzing))]
 impl Hands {
     /// Starts at a fixed moment, far enough from zero to be moved back.
     pub(crate) fn new() -> Self {

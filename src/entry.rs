@@ -350,7 +350,7 @@ impl<'a> Entry<'a> {
     }
 
     /// Decodes the entry that these bytes begin with, without checking its checksum.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, bitcask_fuzzing))]
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Option<Self>, Invalid> {
         let Some(header) = Header::decode(bytes)? else { return Ok(None) };
         let size = usize::try_from(header.entry_size()).map_err(|_| Invalid::Short)?;

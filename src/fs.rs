@@ -10,7 +10,7 @@
 
 mod file;
 mod sys;
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, bitcask_fuzzing))]
 pub(crate) mod twin;
 
 use std::fs::OpenOptions;
@@ -28,7 +28,7 @@ pub(crate) use file::{Backing, File, Lock};
 #[derive(Debug, Clone)]
 pub(crate) enum Fs {
     Disk,
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, bitcask_fuzzing))]
     Twin(Arc<twin::Twin>),
 }
 
@@ -93,7 +93,7 @@ impl Fs {
                 options.create(create).truncate(access == Access::Create);
                 options.open(path).map(|file| Handle::Disk(Arc::new(Disk::new(file))))
             }
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.open(path, access).map(Handle::Twin),
         };
         let handle = told(action, path, result)?;
@@ -113,7 +113,7 @@ impl Fs {
     pub(crate) fn is_dir(&self, path: &Path) -> Result<Option<bool>> {
         let result = match self {
             Self::Disk => std::fs::metadata(path).map(|metadata| metadata.is_dir()),
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.is_dir(path),
         };
         match result {
@@ -126,7 +126,7 @@ impl Fs {
     pub(crate) fn create_dir(&self, path: &Path) -> Result<()> {
         let result = match self {
             Self::Disk => std::fs::create_dir(path),
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.create_dir(path),
         };
         match result {
@@ -150,7 +150,7 @@ impl Fs {
         };
         let result = match self {
             Self::Disk => list(),
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.list(dir),
         };
         let mut entries = told("list", dir, result)?;
@@ -177,7 +177,7 @@ impl Fs {
                 change()?;
                 handle.sync_all()
             }
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => {
                 change()?;
                 twin.sync_dir(dir)
@@ -190,7 +190,7 @@ impl Fs {
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         let result = match self {
             Self::Disk => std::fs::rename(from, to),
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.rename(from, to),
         };
         told("rename", from, result)
@@ -201,7 +201,7 @@ impl Fs {
     pub(crate) fn link(&self, from: &Path, to: &Path) -> Result<bool> {
         let result = match self {
             Self::Disk => link(from, to),
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.link(from, to).map(|()| true),
         };
         match result.as_ref().map_err(io::Error::kind) {
@@ -219,7 +219,7 @@ impl Fs {
     pub(crate) fn remove(&self, path: &Path) -> Result<()> {
         let result = match self {
             Self::Disk => std::fs::remove_file(path),
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.remove(path),
         };
         match result {
@@ -232,7 +232,7 @@ impl Fs {
     pub(crate) fn available_space(&self, dir: &Path) -> Result<u64> {
         let result = match self {
             Self::Disk => fs2::available_space(dir),
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => Ok(twin.available_space()),
         };
         told("look at", dir, result)
@@ -242,7 +242,7 @@ impl Fs {
     pub(crate) fn remove_dir(&self, path: &Path) -> Result<()> {
         let result = match self {
             Self::Disk => std::fs::remove_dir(path),
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.remove_dir(path),
         };
         told("remove directory", path, result)
@@ -252,7 +252,7 @@ impl Fs {
     pub(crate) fn real_path(&self, dir: &Path) -> Result<PathBuf> {
         let result = match self {
             Self::Disk => std::fs::canonicalize(dir),
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.is_dir(dir).map(|_| dir.to_path_buf()),
         };
         told("find", dir, result)

@@ -1,6 +1,6 @@
 //! What fuzz targets run: one function each, from any bytes to properties that have to hold.
 //!
-//! - Built for tests and under `cfg(fuzzing)` alone, so that nothing of it is part of the crate.
+//! - Built for tests and under `cfg(bitcask_fuzzing)` alone, so that nothing of it is part of the crate.
 //!   `fuzz/` has the targets, which do no more than call these, and the inputs worth keeping.
 //! - A broken property panics. An error of the store breaks none: bad bytes have to be refused.
 //! - A checksum that an input was given on purpose proves nothing, so behind one there is less to

@@ -38,7 +38,7 @@
 
 #![warn(clippy::disallowed_methods)]
 #![cfg_attr(
-    any(test, fuzzing),
+    any(test, bitcask_fuzzing),
     expect(
         clippy::unwrap_used,
         clippy::expect_used,
@@ -46,7 +46,10 @@
         reason = "what tests and fuzz targets share fails loudly; the rest is linted without it"
     )
 )]
-#![cfg_attr(all(fuzzing, not(test)), expect(dead_code, reason = "some of that only tests use"))]
+#![cfg_attr(
+    all(bitcask_fuzzing, not(test)),
+    expect(dead_code, reason = "some of that only tests use")
+)]
 #![cfg_attr(
     all(loom, test),
     expect(dead_code, unused_imports, reason = "tests that no model needs are left out")
@@ -91,7 +94,7 @@ pub mod repair;
 
 #[cfg(test)]
 mod format_tests;
-#[cfg(all(any(test, fuzzing), not(loom)))]
+#[cfg(all(any(test, bitcask_fuzzing), not(loom)))]
 #[doc(hidden)]
 pub mod fuzzing;
 

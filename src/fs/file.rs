@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, bitcask_fuzzing))]
 use super::twin;
 use super::{READ, SYNC, parent, sys, told};
 use crate::error::{Error, Result};
@@ -48,7 +48,7 @@ impl Drop for Lock {
 #[derive(Debug, Clone)]
 pub(super) enum Handle {
     Disk(Arc<Disk>),
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, bitcask_fuzzing))]
     Twin(twin::TwinFile),
 }
 
@@ -78,7 +78,7 @@ impl Disk {
 /// What a mapping is made of.
 pub(crate) enum Backing<'a> {
     Disk(&'a std::fs::File),
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, bitcask_fuzzing))]
     Twin(&'a twin::TwinFile),
 }
 
@@ -100,7 +100,7 @@ impl File {
     pub(crate) fn try_lock(&self) -> Result<Option<Lock>> {
         let result = match &self.handle {
             Handle::Disk(disk) => fs2::FileExt::try_lock_exclusive(&disk.file),
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(file) => file.try_lock(),
         };
         match result {
@@ -116,7 +116,7 @@ impl File {
         match &self.handle {
             // Should it fail, the lock goes with the last handle.
             Handle::Disk(disk) => drop(fs2::FileExt::unlock(&disk.file)),
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(_) => {}
         }
     }
@@ -128,7 +128,7 @@ impl File {
     pub(crate) fn backing(&self) -> Backing<'_> {
         match &self.handle {
             Handle::Disk(disk) => Backing::Disk(&disk.file),
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(file) => Backing::Twin(file),
         }
     }
@@ -137,7 +137,7 @@ impl File {
     pub(crate) fn size(&self) -> Result<u64> {
         let result = match &self.handle {
             Handle::Disk(disk) => disk.file.metadata().map(|metadata| metadata.len()),
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(file) => file.size(),
         };
         self.told("look at", result)
@@ -150,7 +150,7 @@ impl File {
             let at = offset.saturating_add(filled as u64);
             let result = match &self.handle {
                 Handle::Disk(disk) => disk.file.read_at(rest, at),
-                #[cfg(any(test, fuzzing))]
+                #[cfg(any(test, bitcask_fuzzing))]
                 Handle::Twin(file) => file.read_at(rest, at),
             };
             match result {
@@ -185,7 +185,7 @@ impl File {
     pub(crate) fn write_at(&self, bytes: &[u8], offset: u64) -> Result<()> {
         let result = match &self.handle {
             Handle::Disk(disk) => disk.file.write_all_at(bytes, offset),
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(file) => file.write_all_at(bytes, offset),
         };
         self.told("write", result)
@@ -198,7 +198,7 @@ impl File {
         }
         let result = match &self.handle {
             Handle::Disk(disk) => disk.sync(),
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(file) => file.sync(),
         };
         self.told(SYNC, result)
@@ -208,7 +208,7 @@ impl File {
     pub(crate) fn set_size(&self, size: u64) -> Result<()> {
         let result = match &self.handle {
             Handle::Disk(disk) => disk.file.set_len(size),
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(file) => file.set_size(size),
         };
         self.told("set the size of", result)
@@ -225,7 +225,7 @@ impl File {
                 Err(error) if error.kind() == ErrorKind::Unsupported => disk.file.set_len(size),
                 result => result,
             },
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(file) => file.allocate(size),
         };
         self.told("grow", result).inspect_err(|_| {
@@ -250,7 +250,7 @@ impl File {
     pub(crate) fn drop_cache(&self) {
         match &self.handle {
             Handle::Disk(disk) => sys::drop_cache(&disk.file),
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(_) => {}
         }
     }

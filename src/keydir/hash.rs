@@ -8,7 +8,7 @@
 ///
 /// Unit tests open stores by the ten thousand, and most of that is making shards; what they test
 /// does not depend on the number, and the tests in `tests/` have the real one.
-pub(super) const SHARD_BITS: u32 = if cfg!(any(test, fuzzing)) { 4 } else { 12 };
+pub(super) const SHARD_BITS: u32 = if cfg!(any(test, bitcask_fuzzing)) { 4 } else { 12 };
 
 /// The hash bits of a key. Two keys may share them all; the key in the log decides.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,7 +39,7 @@ impl KeyHash {
 pub(crate) struct KeyHasher {
     seed: u64,
     /// Fewer bits, so that keys collide all the time.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, bitcask_fuzzing))]
     weak: bool,
 }
 
@@ -47,20 +47,20 @@ impl KeyHasher {
     pub(crate) fn new(seed: u64) -> Self {
         Self {
             seed,
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             weak: false,
         }
     }
 
     /// A hash of two bits: four values, in two shards.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, bitcask_fuzzing))]
     pub(crate) fn weak(seed: u64) -> Self {
         Self { seed, weak: true }
     }
 
     pub(crate) fn hash(self, key: &[u8]) -> KeyHash {
         let hash = xxhash_rust::xxh3::xxh3_128_with_seed(key, self.seed);
-        #[cfg(any(test, fuzzing))]
+        #[cfg(any(test, bitcask_fuzzing))]
         let hash = if self.weak { hash & (1 << 63 | 1 << 40) } else { hash };
         // The low half is the fingerprint, the lowest bits of the high half the extra ones.
         let fingerprint = u64::try_from(hash & u128::from(u64::MAX)).unwrap_or_default();

@@ -27,7 +27,7 @@ use crate::segment::scan::{Scanned, size_at};
 use crate::segment::{FIRST_OFFSET, open_listed};
 
 /// As many bytes of keys are remembered whose tombstones were copied.
-const KEPT_SIZE_MAX: usize = if cfg!(any(test, fuzzing)) { 64 } else { 16 << 20 };
+const KEPT_SIZE_MAX: usize = if cfg!(any(test, bitcask_fuzzing)) { 64 } else { 16 << 20 };
 
 /// As many entries ahead memory of the keydir is asked for.
 const LOOKED_AHEAD: usize = 8;

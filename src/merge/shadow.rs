@@ -16,7 +16,7 @@ use crate::mistake::{Mistake, made};
 use crate::segment::hint::HintSlot;
 
 /// As many tombstones are looked up; 32 bytes of memory each.
-const LOOKED_UP_MAX: usize = if cfg!(any(test, fuzzing)) { 8 } else { 1 << 20 };
+const LOOKED_UP_MAX: usize = if cfg!(any(test, bitcask_fuzzing)) { 8 } else { 1 << 20 };
 /// The age of what is not there: younger than anything.
 const NOWHERE: usize = usize::MAX;
 

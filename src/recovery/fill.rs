@@ -23,7 +23,7 @@ use crate::segment::hint::{Hint, HintSlot, Known, Source};
 use crate::segment::{Dir, Segment, SegmentId, Segments, open_listed, scan};
 
 /// About as many slots are read at a time, which bounds the memory that filling needs.
-const RANGE_LEN: u64 = if cfg!(any(test, fuzzing)) { 64 } else { 1 << 18 };
+const RANGE_LEN: u64 = if cfg!(any(test, bitcask_fuzzing)) { 64 } else { 1 << 18 };
 /// Filling is not worth a thread for each processor of a large machine: it is bound by the memory.
 const THREADS_MAX: usize = 4;
 

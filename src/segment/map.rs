@@ -32,7 +32,7 @@ pub(crate) struct Bytes {
 #[derive(Debug)]
 enum Source {
     Map(Arc<MmapRaw>),
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, bitcask_fuzzing))]
     Twin(crate::fs::twin::TwinMap),
     File(File),
 }
@@ -52,7 +52,7 @@ impl Bytes {
                 }
                 Err(_) => Source::File(file.clone()),
             },
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Backing::Twin(twin) => match twin.map(capacity) {
                 Ok(map) => Source::Twin(map),
                 Err(_) => Source::File(file.clone()),
@@ -106,7 +106,7 @@ impl Bytes {
         }
         match &self.source {
             Source::Map(_) => Ok(None),
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Source::Twin(_) => Ok(None),
             Source::File(file) => {
                 let mut bytes = Vec::new();
@@ -133,7 +133,7 @@ impl Bytes {
                 // only writers and keep to that; the LOCK file keeps other processes' away.
                 Some(unsafe { std::slice::from_raw_parts(start, range.len()) })
             }
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Source::Twin(map) => map.bytes(range),
             _ => None,
         }

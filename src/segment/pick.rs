@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::fs::File;
 
 /// About as much is read at a time: with what is made of it, it stays in a processor's cache.
-const RUN_SIZE: u64 = if cfg!(any(test, fuzzing)) { 256 } else { 64 << 10 };
+const RUN_SIZE: u64 = if cfg!(any(test, bitcask_fuzzing)) { 256 } else { 64 << 10 };
 /// Entries that are no farther apart are read with one call.
 const GAP_MAX: u64 = 16 << 10;
 

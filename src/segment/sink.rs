@@ -33,7 +33,7 @@ enum Way {
     /// Bytes not yet written, for the place `start`.
     Positioned { gathered: Vec<u8>, start: u64 },
     /// Each part on its own, as a mapping gets them; its readers map the file themselves.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, bitcask_fuzzing))]
     Twin,
 }
 
@@ -47,7 +47,7 @@ impl Sink {
         let map = if mode == AppendMode::Mapped { map(file, capacity) } else { None };
         let way = match &map {
             Some(map) => Way::Mapped(Arc::clone(map)),
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             None if mode == AppendMode::Mapped && matches!(file.backing(), Backing::Twin(_)) => {
                 Way::Twin
             }
@@ -77,7 +77,7 @@ impl Sink {
                 self.flush()?;
                 self.file.write_at(bytes, offset)
             }
-            #[cfg(any(test, fuzzing))]
+            #[cfg(any(test, bitcask_fuzzing))]
             Way::Twin => self.file.write_at(bytes, offset),
         }
     }
@@ -97,7 +97,7 @@ fn map(file: &File, capacity: u64) -> Option<Arc<MmapRaw>> {
     let capacity = usize::try_from(capacity).ok()?;
     let map = match file.backing() {
         Backing::Disk(disk) => MmapOptions::new().len(capacity).map_raw(disk).ok()?,
-        #[cfg(any(test, fuzzing))]
+        #[cfg(any(test, bitcask_fuzzing))]
         Backing::Twin(_) => return None,
     };
     // Without this a read of one entry reads megabytes around it. It is advice, so a refusal

@@ -28,7 +28,7 @@ mod open;
 mod pace;
 mod read;
 mod seal;
-#[cfg(all(any(test, fuzzing), not(loom)))]
+#[cfg(all(any(test, bitcask_fuzzing), not(loom)))]
 pub(crate) mod tests;
 mod turn;
 mod verify;
@@ -314,7 +314,7 @@ impl Bitcask {
 }
 
 /// What a test does with a store that has no threads.
-#[cfg(any(test, fuzzing))]
+#[cfg(any(test, bitcask_fuzzing))]
 impl Bitcask {
     /// Does what the threads that prepare, seal and sync do.
     pub(crate) fn work(&self) {
@@ -373,7 +373,7 @@ impl Inner {
     }
 
     /// Does what the threads that prepare, seal and sync do, where a test has none.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, bitcask_fuzzing))]
     fn work(&self) -> Duration {
         self.prepare_due();
         while self.seal_due().is_zero() {}

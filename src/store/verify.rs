@@ -25,7 +25,7 @@ use crate::segment::scan::{self, Scanned};
 use crate::segment::{FIRST_OFFSET, Segment, SegmentId, open_listed};
 
 /// Progress is told each time that about this many bytes have been read.
-const PROGRESS_STEP: u64 = if cfg!(any(test, fuzzing)) { 128 } else { 1 << 20 };
+const PROGRESS_STEP: u64 = if cfg!(any(test, bitcask_fuzzing)) { 128 } else { 1 << 20 };
 
 /// What a verification has found, from [`Bitcask::verify`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

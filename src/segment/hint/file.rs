@@ -165,7 +165,7 @@ impl Hint {
         write(&bytes)
     }
 
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, bitcask_fuzzing))]
     pub(crate) fn encode(&self, source: Source) -> Vec<u8> {
         let mut bytes = Vec::new();
         let gather = |piece: &[u8]| {
@@ -177,7 +177,7 @@ impl Hint {
     }
 
     /// Decodes a hint; nothing if any of it does not check or it is another segment's.
-    #[cfg(any(test, fuzzing))]
+    #[cfg(any(test, bitcask_fuzzing))]
     pub(crate) fn decode(bytes: &[u8], source: Source) -> Option<Self> {
         let (head, blocks) = bytes.split_first_chunk()?;
         let summary = Summary::decode(head, source)?;

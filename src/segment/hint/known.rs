@@ -10,7 +10,7 @@ use crate::keydir::{KeyHash, SHARD_COUNT};
 use crate::segment::{Dir, open_listed};
 
 /// About as many slots are read at a time, which bounds the memory that reading a hint needs.
-const PART_LEN: u64 = if cfg!(any(test, fuzzing)) { 16 } else { 1 << 16 };
+const PART_LEN: u64 = if cfg!(any(test, bitcask_fuzzing)) { 16 } else { 1 << 16 };
 
 /// A segment's hint: on disk with a summary that checks, or in memory.
 #[derive(Debug, Clone)]

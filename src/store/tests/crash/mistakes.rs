@@ -116,3 +116,30 @@ fn every_mistake_is_noticed() {
     println!("{} of {} mistakes noticed", MISTAKES.len() - missed.len(), MISTAKES.len());
     assert_eq!(missed, []);
 }
+
+/// What is the same on the disk may be right before a backup has returned, and wrong behind it: a state
+/// that was judged then is judged again. Once it was not, and so no backup was ever missed.
+#[test]
+fn a_backup_is_missed_where_it_has_returned() {
+    let (_, policy, mode) = MODES[0];
+    let put = Op::Put { key: 1, size: 9, ttl: None, sync: true };
+    let run = Run::of(&setting(policy, mode), &[put, Op::Backup]);
+    let last = run.points.len() - 1;
+    let returned = run.points[last];
+    assert_eq!(returned.backups, 1);
+    let under_way = Point { backups: 0, ..returned };
+    let mut judge = Judge::new(&run, Effort::GLANCE, 1);
+    let mut is_right = |path: &str, point: &Point| {
+        let image = run.lab.twin.kill_image(last);
+        image.delete_file(Path::new(path));
+        let judged = std::panic::AssertUnwindSafe(|| {
+            judge.state(image, point, point.durable, &|| path.to_owned());
+        });
+        std::panic::catch_unwind(judged).is_ok()
+    };
+    assert!(is_right("/backup0/MANIFEST", &under_way));
+    assert!(!is_right("/backup0/MANIFEST", &returned));
+    // With a manifest it has to be whole.
+    assert!(!is_right("/backup0/0000000001.log", &under_way));
+    assert!(is_right("/no such file", &returned));
+}
