@@ -210,6 +210,20 @@ fn a_number_is_not_used_again_while_a_look_up_may_have_seen_it() {
 }
 
 #[test]
+fn a_segment_that_is_added_while_a_merge_frees_numbers_stays_in_the_set() {
+    let rotate = |model: &Model| {
+        model.put("c", "0");
+        model.seal();
+        model.put("c", "1");
+        assert!(model.get("c").is_some());
+    };
+    run(1, two_sealed, [Model::merge, rotate], |model| {
+        assert_eq!(model.get("c").as_deref(), Some(&b"1"[..]));
+        b_is_there(model);
+    });
+}
+
+#[test]
 fn a_put_beside_a_merge_is_not_lost() {
     let write = |model: &Model| model.change(|model| model.put("a", "1"));
     run(2, two_sealed, [Model::merge, write], |model| {
