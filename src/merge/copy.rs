@@ -317,3 +317,19 @@ impl Merge {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_keys_are_remembered_and_no_more() {
+        let mut kept = Kept::default();
+        kept.add(b"first");
+        kept.add(b"first");
+        assert_eq!(kept.size, 5 + 32);
+        kept.add(&[7; KEPT_SIZE_MAX - 37]);
+        kept.add(b"");
+        assert!(kept.has(b"first") && kept.has(&[7; KEPT_SIZE_MAX - 37]) && !kept.has(b""));
+    }
+}

@@ -201,6 +201,8 @@ fn a_run_takes_first_what_gives_back_most_and_tells_it_by_age() {
     assert_eq!(limited(40 * MIB), [2, 3]);
     assert_eq!(limited(40 * MIB - 1), [2]);
     assert_eq!(limited(1), [2], "one is always taken, or nothing would ever be");
+    let segments = [segment(1, 80 * MIB), segment(2, 90 * MIB)];
+    assert_eq!(ids(&plan_auto(pool(&segments), &AutoMerge::new().bytes_max(1), BUSY)), [2]);
 }
 
 #[test]

@@ -27,7 +27,7 @@ const BLOCK_LEN: usize = 255;
 const BLOCK_SIZE: usize = BLOCK_LEN * SLOT_SIZE + CHECKSUM_SIZE;
 const CHECKSUM_SIZE: usize = 4;
 /// A hint is written in pieces of about this size.
-const PIECE_SIZE: usize = 1 << 20;
+pub(super) const PIECE_SIZE: usize = if cfg!(test) { 1 << 13 } else { 1 << 20 };
 
 // Fields of the summary, in the order of `docs/format.md`.
 const FIELDS_AT: usize = 16;

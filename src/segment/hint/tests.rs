@@ -49,6 +49,25 @@ fn a_hint_is_read_as_it_was_written() {
 }
 
 #[test]
+fn what_has_expired_is_told_by_steps() {
+    let summary = hint(1).summary;
+    let expired = [8, 9, 10, 11].map(|now| summary.expired_size(now));
+    assert_eq!(expired, [0, 10, 10, 22]);
+}
+
+/// Pieces are written one behind the other; the disk has what would have been written at once.
+#[test]
+fn a_hint_of_many_pieces_is_written_whole() {
+    let hint = hint(2000);
+    let bytes = hint.encode(source());
+    assert!(bytes.len() > 3 * super::file::PIECE_SIZE);
+    let (fs, dir) = on_disk(Vec::new());
+    hint.write(&fs, &dir, source()).unwrap();
+    let Fs::Twin(twin) = &fs else { unreachable!() };
+    assert_eq!(twin.contents(&dir.hint(source().id)), Some(bytes));
+}
+
+#[test]
 fn a_damaged_cut_or_foreign_hint_is_not_used() {
     let bytes = hint(300).encode(source());
     for at in 0..bytes.len() {
@@ -73,7 +92,9 @@ fn the_extremes_of_a_slot_fit() {
     let (offset, size) = ((512 << 20) - 8, ((1 << 23) - 2) * 8);
     let slot = HintSlot::new(hash, offset, size, flags);
     assert_eq!((slot.hash(), slot.offset(), slot.size()), (hash, offset, Some(size)));
-    assert!(slot.is_tombstone() && slot.collides());
+    assert!(slot.is_tombstone() && slot.collides() && slot.expires());
+    let plain = HintSlot::new(hash, offset, size, Flags::default());
+    assert!(!plain.is_tombstone() && !plain.collides() && !plain.expires());
     assert_eq!(HintSlot::new(hash, 64, size + 8, COLLIDES).size(), None);
     assert_eq!(HintSlot::new(hash, 64, 4 << 30, COLLIDES).size(), None);
 }

@@ -4,6 +4,7 @@
 use super::story::*;
 use super::*;
 use crate::fs::twin::{Fault, FaultKind, Op};
+use crate::segment::header::SegmentHeader;
 
 fn dir() -> Dir {
     Dir::new(DIR.into())
@@ -28,11 +29,8 @@ fn leftovers(told: &Told) -> Vec<(PathBuf, Vec<u8>)> {
     let mut dead = told.lab.twin.contents(&oldest).unwrap();
     // A segment that a clear or a merge has not got round to unlinking: its header checks.
     let id = SegmentId(4);
-    let header = crate::segment::header::SegmentHeader::decode(
-        dead[..64].try_into().unwrap(),
-        Path::new("x"),
-    );
-    let header = crate::segment::header::SegmentHeader { id, ..header.unwrap() };
+    let header = SegmentHeader::decode(dead[..64].try_into().unwrap(), Path::new("x"));
+    let header = SegmentHeader { id, ..header.unwrap() };
     dead[..64].copy_from_slice(&header.encode());
     vec![
         (dir().hint(SegmentId(3_000_000_000)), b"of a segment that is gone".to_vec()),
@@ -76,6 +74,40 @@ fn leftovers_are_removed_and_told_of() {
     removed.sort();
     paths.sort();
     assert_eq!(removed, paths, "all at once");
+}
+
+/// Of a segment where the log is to begin a manifest that is not old says that it begins. Without an
+/// entry it may be what a crash has left of that moment.
+#[test]
+fn a_segment_where_the_log_has_not_begun_is_empty_or_shows_that_the_manifest_is_old() {
+    let told = closed(Lab::new());
+    let fs = Fs::Twin(told.disk());
+    let mut manifest = Manifest::read(&fs, &dir()).unwrap().unwrap();
+    let id = manifest.log;
+    assert!(!manifest.log_exists);
+    manifest.reserve(id);
+    let (_, oldest) = told.lab.logs()[0].clone();
+    let mut segment = told.lab.twin.contents(&oldest).unwrap();
+    let head = segment[..64].try_into().unwrap();
+    let header = SegmentHeader::decode(head, Path::new("x")).unwrap();
+    segment[..64].copy_from_slice(&SegmentHeader { id, ..header }.encode());
+    for (bytes, is_left) in [(segment.clone(), false), (segment[..64].to_vec(), true)] {
+        let lab = told.lab.on(told.disk());
+        lab.twin.put_file(&dir().manifest(), manifest.encode().into_bytes());
+        lab.twin.put_file(&dir().log(id), bytes);
+        match lab.try_open() {
+            Ok(db) => {
+                assert!(is_left);
+                assert_eq!(db.recovery().leftovers, [dir().log(id)]);
+                assert_eq!(snapshot(&db), *told.last());
+            }
+            Err(error) => {
+                let manifest = dir().manifest();
+                assert!(matches!(&error, Error::Corrupt { path, .. } if *path == manifest));
+                assert!(!is_left);
+            }
+        }
+    }
 }
 
 #[test]

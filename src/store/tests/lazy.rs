@@ -162,6 +162,7 @@ fn a_store_is_cleared_before_its_shards_are_filled() {
         db.clear().unwrap();
         check(&db, &Model::new());
         assert_eq!(filled(&db), SHARD_COUNT);
+        assert!(db.inner.filler.is_done(), "segments that are gone would be kept open");
         db.put("a", "1").unwrap();
         db.inner.work();
         assert_eq!(lab.hints(), [], "a hint without a segment");

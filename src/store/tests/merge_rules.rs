@@ -363,3 +363,37 @@ fn a_live_entry_as_large_as_a_segment_stays_where_it_is() {
     assert_eq!((report.segments_in, report.segments_out), (1, 0));
     remains(&lab, db, &[("k", "2")]);
 }
+
+/// Half of an input gives nothing back, so none is begun whose copies would take the last room.
+#[test]
+fn an_input_is_begun_only_if_there_is_room_for_what_is_live_and_for_others() {
+    let lab = lab();
+    let db = lab.open();
+    db.put("k", "x".repeat(700)).unwrap();
+    db.put("l", "x".repeat(700)).unwrap();
+    db.delete("l").unwrap();
+    let input = seal(&db);
+    let [live_size] = db.segments().iter().map(|segment| segment.live_size).collect::<Vec<_>>()[..]
+    else {
+        panic!("one segment is sealed")
+    };
+    let used = u64::MAX - lab.twin.available_space();
+    let needed = used + live_size + 8192 / 4;
+    for (space, is_begun) in [(needed - 1, false), (needed, true)] {
+        lab.twin.set_space(space);
+        let mut merge = begin(&db, &[input]);
+        let result = merge.step(&*db.inner);
+        assert_eq!(matches!(&result, Ok(Some(0))), is_begun, "{result:?}");
+        assert!(is_begun || matches!(result, Err(Error::NoSpace { .. })));
+        let told = merge.progress();
+        let read_size = if is_begun { FIRST_OFFSET } else { 0 };
+        assert_eq!((told.segments_done, told.read_size), (0, read_size));
+    }
+    lab.twin.set_space(u64::MAX);
+    let mut merge = begin(&db, &[input]);
+    step_to_copy(&db, &mut merge);
+    let told = merge.progress();
+    assert_eq!((told.segments_done, told.read_size), (0, told.total_size), "all has been read");
+    finish(&db, merge);
+    remains(&lab, db, &[("k", &"x".repeat(700))]);
+}

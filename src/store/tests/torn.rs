@@ -276,11 +276,22 @@ fn bytes_behind_an_end_entry_are_set_aside_too() {
     let end = content_end(&bytes).next_multiple_of(8);
     bytes[end + 5..end + 16].copy_from_slice(b"what's this");
     disk.twin.put_file(&path, bytes);
+    let last = Dir::new(DIR.into()).log(SegmentId(4));
+    let mut torn = disk.twin.contents(&last).unwrap();
+    let tail = content_end(&torn) - 1;
+    torn[tail] ^= 1;
+    disk.twin.put_file(&last, torn);
     let db = disk.open();
-    assert_eq!(snapshot(&db), *told.last());
+    assert!(!db.recovery().is_clean());
+    let reasons: Vec<_> = db.recovery().cuts.iter().map(|cut| &*cut.reason).collect();
+    assert_eq!(
+        reasons,
+        ["there is more behind the end entry", "the batch that starts here has no end"]
+    );
     kill(db);
     let place = Place::new(SegmentId(2), end as u64);
     assert_eq!(quarantine(&disk.twin)[&place], b"\0\0\0\0\0what's this");
+    assert_eq!(disk.twin.contents(&path).unwrap().len(), end, "what is sealed ends at its end");
 }
 
 /// A store goes on after a cut as if the cut had not been.
