@@ -422,3 +422,34 @@ fn sizes_that_lie_are_refused_before_memory_is_set_aside() {
         }
     }
 }
+
+/// The log would be followed in a circle, for ever.
+#[test]
+fn an_end_entry_that_names_no_younger_segment_is_refused() {
+    let lab = Lab::new();
+    let lab = lab.clone().with(lab.options.clone().segment_entries(2));
+    let db = lab.open();
+    for key in ["a", "b", "c", "d", "e"] {
+        db.put(key, "1").unwrap();
+    }
+    kill(db);
+    let entries = log_entries(&lab);
+    let is_end = |entry: &&LogEntry| entry.place.segment.0 == 2 && entry.flags.has(Flags::END);
+    let end = entries.iter().find(is_end).unwrap();
+    assert_eq!(end.value, 3_u32.to_be_bytes());
+    for next in [1_u32, 2] {
+        let next = next.to_be_bytes();
+        let mut header = Header::new(end.flags, 0, 4).with_mark(end.mark);
+        header.timestamp = end.timestamp;
+        let salt = Salt::new(2, end.place.offset);
+        let mut bytes = header.encode(BodySum::of(&[], &next), salt).as_slice().to_vec();
+        bytes.extend(next);
+        let disk = lab.killed();
+        let mut segment = disk.twin.contents(&log(2)).unwrap();
+        let at = usize::try_from(end.place.offset).unwrap();
+        segment[at..at + bytes.len()].copy_from_slice(&bytes);
+        disk.twin.put_file(&log(2), segment);
+        let behind = at + bytes.len().next_multiple_of(8);
+        check_refused(&disk, &log(2), behind as u64);
+    }
+}

@@ -194,3 +194,19 @@ fn a_store_of_many_segments_can_be_cleared_on_a_small_stack() {
     assert_eq!(db.stats().segments, 1);
     kill(db);
 }
+
+/// Times in the log rise, though the clock of the machine was set back while the store was closed.
+#[test]
+fn times_rise_over_a_reopen_though_the_clock_was_set_back() {
+    let lab = Lab::new();
+    let db = lab.open();
+    db.put("a", "1").unwrap();
+    let db = lab.reopen(db);
+    db.put("b", "2").unwrap();
+    kill(db);
+    lab.hands.step_back(Duration::from_secs(3600));
+    let db = lab.open();
+    db.put("c", "3").unwrap();
+    let times: Vec<u64> = log_entries(&lab).iter().map(|entry| entry.timestamp).collect();
+    assert!(times.len() >= 3 && times.is_sorted_by(|a, b| a < b), "{times:?}");
+}
