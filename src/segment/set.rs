@@ -206,10 +206,10 @@ pub(crate) fn open_listed(fs: &Fs, path: &Path) -> Result<File> {
 }
 
 /// So often it is tried to let go of segments: each try frees some, unless somebody reads.
-const SETTLE_TRIES: usize = if cfg!(loom) { 4 } else { 1000 };
+const SETTLE_TRIES: usize = if cfg!(all(test, loom)) { 4 } else { 1000 };
 
 /// Segments are kept in chunks, each made when the first of its numbers is used.
-const CHUNK_LEN: usize = if cfg!(loom) { 1 << 3 } else { 1 << 10 };
+const CHUNK_LEN: usize = if cfg!(all(test, loom)) { 1 << 3 } else { 1 << 10 };
 const CHUNKS: usize = (1 << 18) / CHUNK_LEN;
 
 const _: () = assert!(CHUNK_LEN * CHUNKS == 1 << 18 && SEGMENTS_LIMIT == 1 << 18);
