@@ -246,3 +246,29 @@ impl Recovery<'_> {
         Ok(Scanned { link, stop, reason, last_timestamp })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::Fs;
+    use crate::keydir::{KeyHasher, Keydir};
+    use crate::segment::Dir;
+    use crate::{Bitcask, Options};
+
+    #[test]
+    fn a_log_that_is_written_on_has_grown_and_one_that_rests_has_not() {
+        let path = tempfile::tempdir().unwrap();
+        let db = Bitcask::open(path.path(), Options::new().segment_entries(2)).unwrap();
+        db.put("a", "1").unwrap();
+        let (fs, dir) = (&Fs::Disk, &Dir::new(path.path().into()));
+        let keydir = &Keydir::new(KeyHasher::new(1));
+        let recovery = Recovery { fs, dir, keydir, now: 0 };
+        let manifest = Manifest::read(fs, dir).unwrap().unwrap();
+        for key in ["b", "c"] {
+            let before = recovery.chain(&manifest, false).unwrap();
+            assert!(!recovery.has_grown(&before, &manifest).unwrap());
+            db.put(key, "1").unwrap();
+            assert!(recovery.has_grown(&before, &manifest).unwrap());
+        }
+    }
+}
