@@ -8,6 +8,12 @@
 #[cfg(test)]
 mod backup;
 #[cfg(test)]
+mod closed;
+#[cfg(test)]
+mod collisions;
+#[cfg(test)]
+mod compression;
+#[cfg(test)]
 mod corruption;
 pub(crate) mod crash;
 #[cfg(test)]
@@ -21,7 +27,23 @@ mod interrupted;
 #[cfg(test)]
 mod lazy;
 #[cfg(test)]
+mod marks;
+#[cfg(test)]
+mod merge;
+#[cfg(test)]
+mod merge_beside;
+#[cfg(test)]
+mod merge_faults;
+#[cfg(test)]
+mod merge_regressions;
+#[cfg(test)]
+mod merge_rules;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
 mod next;
+#[cfg(test)]
+mod regressions;
 #[cfg(test)]
 mod repair;
 mod story;
@@ -42,33 +64,11 @@ use crate::epoch::pin;
 use crate::fs::twin::{Twin, Unsynced};
 use crate::keydir::SHARD_COUNT;
 use crate::manifest::Manifest;
+use crate::merge::{Host as _, Merge};
 #[cfg(test)]
 use crate::options::Compression;
 use crate::options::{AppendMode, WriteOptions};
 use crate::segment::{FIRST_OFFSET, FileKind, Place, SegmentId};
-
-#[cfg(test)]
-mod closed;
-#[cfg(test)]
-mod collisions;
-#[cfg(test)]
-mod compression;
-#[cfg(test)]
-mod marks;
-#[cfg(test)]
-mod merge;
-#[cfg(test)]
-mod merge_beside;
-#[cfg(test)]
-mod merge_faults;
-#[cfg(test)]
-mod merge_regressions;
-#[cfg(test)]
-mod merge_rules;
-#[cfg(test)]
-mod model;
-#[cfg(test)]
-mod regressions;
 
 const DIR: &str = "/store";
 
@@ -195,6 +195,16 @@ impl Lab {
 /// Ends a store as the death of its process does, on the same disk.
 fn kill(db: Bitcask) {
     db.kill();
+}
+
+/// Begins to merge those of the sealed segments that a bit is set for.
+fn begin_merge(db: &Bitcask, segments: u64) -> Merge {
+    let inner = &db.inner;
+    inner.filler.fill_all(&inner.keydir).unwrap();
+    let sealed = inner.manifest.get(|manifest| manifest.sealed.clone());
+    let chosen = (0..).zip(sealed).filter(|(at, _)| segments >> (at % 64) & 1 == 1);
+    let ids = chosen.map(|(_, sealed)| sealed.id).collect();
+    Merge::begin(&inner.ground(), &ids)
 }
 
 /// Returns whether opening found everything as it should be. Hints don't count: a crash may come

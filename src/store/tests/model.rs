@@ -18,7 +18,7 @@ use proptest::sample::select;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 
 use super::*;
-use crate::merge::{Host as _, Merge};
+use crate::merge::Merge;
 
 /// Runs of each test, unless there are to be more.
 const CASES: u32 = 100;
@@ -322,12 +322,7 @@ impl World {
 
     fn begin_merge(&mut self, segments: u64) {
         self.stop_merge();
-        let inner = &self.db().inner;
-        inner.filler.fill_all(&inner.keydir).unwrap();
-        let sealed = inner.manifest.get(|manifest| manifest.sealed.clone());
-        let chosen = (0..).zip(sealed).filter(|(at, _)| segments >> (at % 64) & 1 == 1);
-        let ids = chosen.map(|(_, sealed)| sealed.id).collect();
-        self.merge = Some(Merge::begin(&inner.ground(), &ids));
+        self.merge = Some(begin_merge(self.db(), segments));
     }
 
     fn merge(&mut self, steps: u8) {

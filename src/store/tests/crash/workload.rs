@@ -7,7 +7,7 @@
 
 use super::super::story::Random;
 use super::super::*;
-use crate::merge::{Host as _, Merge};
+use crate::merge::Merge;
 use crate::options::MergeOptions;
 
 /// Where choices come from.
@@ -347,12 +347,7 @@ impl Running {
 
     fn begin_merge(&mut self, segments: u64) {
         self.stop_merge();
-        let inner = &self.db().inner;
-        inner.filler.fill_all(&inner.keydir).unwrap();
-        let sealed = inner.manifest.get(|manifest| manifest.sealed.clone());
-        let chosen = (0..).zip(sealed).filter(|(at, _)| segments >> (at % 64) & 1 == 1);
-        let ids = chosen.map(|(_, sealed)| sealed.id).collect();
-        self.merge = Some(Merge::begin(&inner.ground(), &ids));
+        self.merge = Some(begin_merge(self.db(), segments));
     }
 
     fn merge(&mut self, steps: u64) {
