@@ -16,6 +16,7 @@ pub(crate) mod scan;
 mod set;
 mod sink;
 mod stored;
+pub(crate) mod walk;
 
 use std::path::{Path, PathBuf};
 

@@ -15,9 +15,11 @@
 
 mod backup;
 mod batch;
+mod figures;
 mod fill;
 mod fresh;
 mod iter;
+mod jobs;
 mod log;
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -54,20 +56,13 @@ use crate::error::{Error, Result};
 use crate::fs::{self, Fs, Lock};
 use crate::keydir::{KeyHasher, Keydir};
 use crate::manifest::ManifestFile;
-use crate::options::{Options, SyncPolicy};
+use crate::options::Options;
 use crate::recovery::{Filler, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, Segments};
-use crate::stats::Stats;
 use crate::sync::Mutex;
 use log::Log;
 use turn::Merging;
-
-/// How long after a sync the log may go without an entry before a mark of its own is appended.
-const MARK_DELAY: Duration = Duration::from_secs(1);
-
-/// How long the threads sleep when nothing wakes them.
-const IDLE: Duration = Duration::from_secs(1);
 
 /// An open store.
 ///
@@ -269,39 +264,6 @@ impl Bitcask {
         self.inner.sync_to(end)
     }
 
-    /// Returns the number of keys, expired ones that nothing has removed yet among them.
-    ///
-    /// Waits until all keys have been gathered, if the store was opened a moment ago. Where damage
-    /// keeps some from being gathered they do not count; [`get`](Self::get) and
-    /// [`iter`](Self::iter) tell of it.
-    pub fn len(&self) -> u64 {
-        self.inner.len()
-    }
-
-    /// Returns whether there are no keys; waits as [`len`](Self::len) does.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
-    /// Returns figures about the store at this moment; waits and counts as [`len`](Self::len) does.
-    ///
-    /// ```
-    /// # use bitcask::{Bitcask, Options};
-    /// # fn main() -> bitcask::Result<()> {
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// let db = Bitcask::open(dir.path(), Options::default())?;
-    /// db.put("key", "value")?;
-    /// db.put("key", "other")?;
-    /// let stats = db.stats();
-    /// assert_eq!((stats.keys, stats.appends), (1, 2));
-    /// assert_eq!(stats.dead_size, stats.live_size);
-    /// # db.close()
-    /// # }
-    /// ```
-    pub fn stats(&self) -> Stats {
-        self.inner.stats()
-    }
-
     /// Returns what opening the store found and did.
     pub fn recovery(&self) -> &RecoveryReport {
         &self.inner.report
@@ -338,62 +300,5 @@ impl Drop for Bitcask {
 impl Inner {
     fn writer(&self) -> Result<&Writer> {
         self.writer.as_ref().ok_or(Error::ReadOnly)
-    }
-
-    fn stats(&self) -> Stats {
-        let mut stats = Stats {
-            keys: self.len(),
-            keydir_size: self.keydir.size(),
-            syncs: self.commit.syncs(),
-            ..Stats::default()
-        };
-        if let Some(writer) = &self.writer {
-            writer.log.lock().count(&mut stats);
-        }
-        stats.sealed_segments = self.manifest.get(|manifest| manifest.sealed.len() as u64);
-        let mut headers_size = 0;
-        for (_, segment) in self.segments.all() {
-            stats.segments += 1;
-            stats.log_size += segment.size();
-            stats.live_size += segment.live_size();
-            headers_size += crate::segment::FIRST_OFFSET;
-        }
-        stats.dead_size = stats.log_size.saturating_sub(stats.live_size + headers_size);
-        stats
-    }
-
-    /// Seals what is rotated, writes hints that are missing, and says how long to wait for more.
-    fn seal_due(&self) -> Duration {
-        self.segments.settle();
-        // A failure is kept as poison, and told by the next write; a full disk may have room
-        // again the next time.
-        let worked = self.seal_oldest().and_then(|sealed| Ok(sealed || self.write_hint()?));
-        // One at a time, so that closing waits for no more than that.
-        if worked.unwrap_or(false) { Duration::ZERO } else { IDLE }
-    }
-
-    /// Does what the threads that prepare, seal and sync do, where a test has none.
-    #[cfg(any(test, bitcask_fuzzing))]
-    fn work(&self) -> Duration {
-        self.prepare_due();
-        while self.seal_due().is_zero() {}
-        self.sync_and_mark_due()
-    }
-
-    /// Syncs and marks if that is due, and says how long the rest may wait.
-    fn sync_and_mark_due(&self) -> Duration {
-        let Ok(writer) = self.writer() else { return IDLE };
-        let mut wait = IDLE;
-        if let SyncPolicy::Interval(interval) = self.options.sync {
-            let (dirty_since, end) = writer.log.lock().dirty();
-            if let Some(since) = dirty_since {
-                match interval.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) {
-                    Some(left) => wait = wait.min(left),
-                    None => drop(self.sync_to(end)),
-                }
-            }
-        }
-        let _ = self.mark_if_due(MARK_DELAY);
-        wait
     }
 }

@@ -10,8 +10,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::Inner;
+use super::jobs::IDLE;
 use super::log::{Log, Numbered};
-use super::{IDLE, Inner};
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::options::AppendMode;

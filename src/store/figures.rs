@@ -1,0 +1,64 @@
+//! How much there is: keys, segments, bytes.
+
+use super::{Bitcask, Inner};
+use crate::segment::FIRST_OFFSET;
+use crate::stats::Stats;
+
+impl Bitcask {
+    /// Returns the number of keys, expired ones that nothing has removed yet among them.
+    ///
+    /// Waits until all keys have been gathered, if the store was opened a moment ago. Where damage
+    /// keeps some from being gathered they do not count; [`get`](Self::get) and
+    /// [`iter`](Self::iter) tell of it.
+    pub fn len(&self) -> u64 {
+        self.inner.len()
+    }
+
+    /// Returns whether there are no keys; waits as [`len`](Self::len) does.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns figures about the store at this moment; waits and counts as [`len`](Self::len) does.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("key", "value")?;
+    /// db.put("key", "other")?;
+    /// let stats = db.stats();
+    /// assert_eq!((stats.keys, stats.appends), (1, 2));
+    /// assert_eq!(stats.dead_size, stats.live_size);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn stats(&self) -> Stats {
+        self.inner.stats()
+    }
+}
+
+impl Inner {
+    pub(super) fn stats(&self) -> Stats {
+        let mut stats = Stats {
+            keys: self.len(),
+            keydir_size: self.keydir.size(),
+            syncs: self.commit.syncs(),
+            ..Stats::default()
+        };
+        if let Some(writer) = &self.writer {
+            writer.log.lock().count(&mut stats);
+        }
+        stats.sealed_segments = self.manifest.get(|manifest| manifest.sealed.len() as u64);
+        let mut headers_size = 0;
+        for (_, segment) in self.segments.all() {
+            stats.segments += 1;
+            stats.log_size += segment.size();
+            stats.live_size += segment.live_size();
+            headers_size += FIRST_OFFSET;
+        }
+        stats.dead_size = stats.log_size.saturating_sub(stats.live_size + headers_size);
+        stats
+    }
+}

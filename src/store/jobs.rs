@@ -1,0 +1,49 @@
+//! What the store's threads do, each when it is due. Tests that have no threads do it themselves.
+
+use std::time::Duration;
+
+use super::Inner;
+use crate::options::SyncPolicy;
+
+/// How long after a sync the log may go without an entry before a mark of its own is appended.
+const MARK_DELAY: Duration = Duration::from_secs(1);
+
+/// How long the threads sleep when nothing wakes them.
+pub(super) const IDLE: Duration = Duration::from_secs(1);
+
+impl Inner {
+    /// Seals what is rotated, writes hints that are missing, and says how long to wait for more.
+    pub(super) fn seal_due(&self) -> Duration {
+        self.segments.settle();
+        // A failure is kept as poison, and told by the next write; a full disk may have room
+        // again the next time.
+        let worked = self.seal_oldest().and_then(|sealed| Ok(sealed || self.write_hint()?));
+        // One at a time, so that closing waits for no more than that.
+        if worked.unwrap_or(false) { Duration::ZERO } else { IDLE }
+    }
+
+    /// Does what the threads that prepare, seal and sync do, where a test has none.
+    #[cfg(any(test, bitcask_fuzzing))]
+    pub(super) fn work(&self) -> Duration {
+        self.prepare_due();
+        while self.seal_due().is_zero() {}
+        self.sync_and_mark_due()
+    }
+
+    /// Syncs and marks if that is due, and says how long the rest may wait.
+    pub(super) fn sync_and_mark_due(&self) -> Duration {
+        let Ok(writer) = self.writer() else { return IDLE };
+        let mut wait = IDLE;
+        if let SyncPolicy::Interval(interval) = self.options.sync {
+            let (dirty_since, end) = writer.log.lock().dirty();
+            if let Some(since) = dirty_since {
+                match interval.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) {
+                    Some(left) => wait = wait.min(left),
+                    None => drop(self.sync_to(end)),
+                }
+            }
+        }
+        let _ = self.mark_if_due(MARK_DELAY);
+        wait
+    }
+}
