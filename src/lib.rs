@@ -110,7 +110,9 @@ pub use recovery::{Cut, RecoveryReport};
 pub use stats::{
     MergePlan, MergeProgress, MergeReason, MergeReport, PlannedSegment, SegmentStats, Stats,
 };
-pub use store::{BackupReport, Batch, Bitcask, Damage, Iter, Keys, VerifyProgress, VerifyReport};
+pub use store::{
+    BackupReport, Batch, Bitcask, Damage, Iter, Keys, Snapshot, VerifyProgress, VerifyReport,
+};
 pub use value::Value;
 
 /// The README's code, compiled and run with the documentation's.

@@ -2,6 +2,8 @@
 
 mod merge;
 
+use std::time::Duration;
+
 pub use merge::{MergePlan, MergeProgress, MergeReason, MergeReport, PlannedSegment};
 
 /// Figures about a store at one moment, from [`Bitcask::stats`](crate::Bitcask::stats).
@@ -28,6 +30,16 @@ pub struct Stats {
     pub appended_size: u64,
     /// Times that the log was synced since the store was opened.
     pub syncs: u64,
+    /// Snapshots that have not been dropped, those that ordered iterators and transactions hold
+    /// among them.
+    pub snapshots: u64,
+    /// How long the oldest of them has been there.
+    pub oldest_snapshot: Option<Duration>,
+    /// Segments that are no part of the store any more, and whose files stay because a snapshot
+    /// needs them.
+    pub pinned_segments: u64,
+    /// Bytes of those segments: what dropping all snapshots would give back.
+    pub pinned_size: u64,
 }
 
 impl Stats {

@@ -111,6 +111,12 @@ impl Keydir {
         matches!(self.get(hash, guard, is_it), Ok(Lookup::Found(())))
     }
 
+    /// Returns whether a slot of a key's shard may have gone since a time in the log; see
+    /// `Home::has_removed_since`.
+    pub(crate) fn has_removed_since(&self, hash: KeyHash, time: u64) -> bool {
+        self.home(hash.shard()).has_removed_since(time)
+    }
+
     /// Waits for those who are just changing slots, each for its own shard: whatever slots they were
     /// seen to have changed is accounted for then.
     pub(crate) fn settle_writes(&self) {
@@ -167,9 +173,9 @@ impl<'a> LockedShards<'a> {
         }
     }
 
-    /// Empties them.
-    pub(crate) fn clear(&mut self) {
-        self.0.iter_mut().for_each(Shard::clear);
+    /// Empties them at a time in the log.
+    pub(crate) fn clear(&mut self, time: u64) {
+        self.0.iter_mut().for_each(|shard| shard.clear(time));
     }
 }
 

@@ -11,13 +11,15 @@ use super::table::{Pair, SlotFlags, Table};
 use super::{Address, Filling, Found};
 use crate::epoch::{Guard, pin};
 use crate::error::Result;
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
 /// A shard where it lies. A cache line of its own, so that shards don't slow each other down.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(super) struct Home {
     table: PublishedPairs,
+    /// The time of the last removal of a slot.
+    removed_at: AtomicU64,
     counts: Mutex<Counts>,
 }
 
@@ -32,6 +34,13 @@ impl Home {
     /// Returns the table; nothing as long as it is not filled.
     pub(super) fn table<'a>(&'a self, guard: &'a Guard) -> Option<Table<'a>> {
         self.table.get(guard).map(Table::from)
+    }
+
+    /// Returns whether a slot may have gone since a time in the log. Asked behind a look-up that found
+    /// nothing, it tells whether there may have been something then: the time is stored before the
+    /// slot goes, both with Release, and a look-up reads slots with Acquire.
+    pub(super) fn has_removed_since(&self, time: u64) -> bool {
+        self.removed_at.load(Ordering::Acquire) > time
     }
 
     pub(super) fn lock<'a>(&'a self, number: usize, arena: &'a Arena) -> Shard<'a> {
@@ -93,8 +102,10 @@ impl Shard<'_> {
         self.table().replace(hash, old, new)
     }
 
-    /// Removes the slot that names an entry. Says whether there still was one.
-    pub(crate) fn remove(&mut self, hash: KeyHash, address: Address) -> bool {
+    /// Removes the slot that names an entry, at a time in the log that no entry before the removal
+    /// has reached, but the one that removes it. Says whether there still was one.
+    pub(crate) fn remove(&mut self, hash: KeyHash, address: Address, time: u64) -> bool {
+        self.note_removal(time);
         let removed = self.table().remove(hash, address);
         self.counts.removed(u32::from(removed));
         removed
@@ -120,8 +131,15 @@ impl Shard<'_> {
         self.home.table.replace(fill.pairs, &self.guard);
     }
 
-    /// Empties the shard; it is filled then.
-    pub(crate) fn clear(&mut self) {
+    fn note_removal(&mut self, time: u64) {
+        // One writer at a time.
+        let time = time.max(self.home.removed_at.load(Ordering::Relaxed));
+        self.home.removed_at.store(time, Ordering::Release);
+    }
+
+    /// Empties the shard at a time in the log; it is filled then.
+    pub(crate) fn clear(&mut self, time: u64) {
+        self.note_removal(time);
         let empty = self.start_filling(0);
         self.filled(empty);
     }

@@ -39,7 +39,7 @@ fn shard(keydir: &Keydir) -> Shard<'_> {
 /// A keydir whose shards are filled with nothing.
 fn keydir() -> Keydir {
     let keydir = unfilled();
-    (0..SHARD_COUNT).for_each(|number| keydir.shard(number).clear());
+    (0..SHARD_COUNT).for_each(|number| keydir.shard(number).clear(0));
     keydir
 }
 
@@ -173,7 +173,7 @@ fn a_look_up_finds_the_keys_own_slot_and_tells_of_others() {
     let newer = address(2, 0);
     shard.publish(hash, Some(a), newer);
     assert_eq!(addresses(&shard), [b, newer]);
-    shard.remove(hash, newer);
+    shard.remove(hash, newer, 0);
     let found = shard.find(hash, owner(b)).unwrap();
     assert_eq!((found.own, found.others), (Some((b, b.offset)), false));
     assert!(get(&keydir, hash, owner(newer)).unwrap().is_none());
@@ -207,7 +207,7 @@ fn several_shards_are_locked_at_once() {
     }
     assert!(keydir.size() > 100 * 16);
     let locked = (0..SHARD_COUNT).map(|number| keydir.shard(number)).collect();
-    LockedShards::new(locked).clear();
+    LockedShards::new(locked).clear(0);
     assert_eq!(len(), 0);
 }
 
@@ -246,7 +246,7 @@ fn play(
         log.push(Logged { key, address: new, tombstone: delete, collides });
         match old {
             Some(old) if delete => {
-                shard.remove(hash, old);
+                shard.remove(hash, old, 0);
                 live.remove(&key);
             }
             _ => {
@@ -323,8 +323,8 @@ fn a_shard_keeps_what_it_holds_through_growth_and_removal() {
         shard.publish(bits(number), None, at(number));
     }
     for number in (0..KEYS).step_by(2) {
-        shard.remove(bits(number), at(number));
-        shard.remove(bits(number), at(number));
+        shard.remove(bits(number), at(number), 0);
+        shard.remove(bits(number), at(number), 0);
     }
     for number in (1..KEYS).step_by(2) {
         shard.publish(bits(number), Some(at(number)), at(number / 2));
@@ -344,7 +344,7 @@ fn a_shard_that_only_turns_over_does_not_grow() {
     for number in 0..100_000_u64 {
         shard.publish(bits((number % 4096) as u16), None, address(0, number));
         if let Some(old) = number.checked_sub(100) {
-            shard.remove(bits((old % 4096) as u16), address(0, old));
+            shard.remove(bits((old % 4096) as u16), address(0, old), 0);
         }
     }
     assert_eq!(shard.len(), 100);

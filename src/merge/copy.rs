@@ -8,6 +8,8 @@
 //! - *Collides* is set if another key with the same hash bits has a slot while the copy is made.
 //!   One that gets its slot later has a younger entry, which is flagged because of this key's slot.
 //! - An expired entry loses its slot, and leaves a tombstone by the rule for tombstones.
+//! - Of each key the order of timestamps is the order of its entries in the log, in copies too. Of
+//!   several tombstones of a key the first is kept, so it gets a time that covers them all.
 
 use std::collections::HashSet;
 
@@ -163,17 +165,18 @@ impl Merge {
             if let Some(draft) = draft {
                 let size = draft.header.entry_size();
                 if self.is_full(&ground, size) {
-                    self.apply(&ground, input, &mut changes)?;
+                    self.apply(host, &ground, input, &mut changes)?;
                     // Others need not wait with what they want freed.
                     guard.repin_after(|| self.publish(host))?;
                 }
                 copied_size += size;
-                copy = Some(self.append(host, &draft, picked)?);
+                let timestamp = self.time_of_copy(fate, picked);
+                copy = Some(self.append(host, &draft, picked, timestamp)?);
             }
             let size = picked.header.entry_size();
             changes.push(Change { fate, hash, old, size, copy });
         }
-        self.apply(&ground, input, &mut changes)?;
+        self.apply(host, &ground, input, &mut changes)?;
         Ok(Some(copied_size))
     }
 
@@ -219,6 +222,17 @@ impl Merge {
         Ok(Some(Decided { fate: Fate::Expired, draft }))
     }
 
+    /// Returns the time of a copy: that of the entry, but for a tombstone that stands for all of its
+    /// key's in the inputs. The key is absent, so whatever the inputs hold of it, up to their last
+    /// time, is dead, and whoever puts it from now on has a later one.
+    fn time_of_copy(&self, fate: Fate, picked: &Picked<'_>) -> u64 {
+        if fate == Fate::Kept {
+            self.last_timestamp.max(picked.header.timestamp)
+        } else {
+            picked.header.timestamp
+        }
+    }
+
     fn is_full(&self, ground: &Ground<'_>, size: u64) -> bool {
         self.output.as_ref().is_some_and(|Output { active, .. }| {
             !active.has_room(size, ground.segment_size)
@@ -231,6 +245,7 @@ impl Merge {
         host: &impl Host,
         draft: &Draft<'_>,
         picked: &Picked<'a>,
+        timestamp: u64,
     ) -> Result<Copied<'a>> {
         let (ground, size) = (host.ground(), draft.header.entry_size());
         let output = match &mut self.output {
@@ -242,7 +257,6 @@ impl Merge {
             }
         };
         output.active.reserve_for_copy(size, || ground.leave_room(0))?;
-        let timestamp = picked.header.timestamp;
         let place = output.active.append(draft, timestamp)?;
         let address = Address { segment: output.number, offset: place.offset };
         let mut header = draft.header;
@@ -253,6 +267,7 @@ impl Merge {
     /// Makes copies readable, and slots name them.
     fn apply(
         &mut self,
+        host: &impl Host,
         ground: &Ground<'_>,
         input: &Input,
         changes: &mut Vec<Change<'_>>,
@@ -276,7 +291,7 @@ impl Merge {
                     }
                 }
                 (Fate::Expired, copy, _) => {
-                    if shard.remove(hash, old) {
+                    if shard.remove(hash, old, host.next_timestamp()) {
                         input.segment.lost(size);
                         self.report.expired_dropped += 1;
                     }

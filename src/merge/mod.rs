@@ -68,6 +68,12 @@ pub(crate) trait Host {
     /// Runs a change of the set of segments while nobody else changes it or copies files of it.
     fn exclusively(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()>;
 
+    /// Returns a time that no entry before the next one will have reached.
+    fn next_timestamp(&self) -> u64;
+
+    /// Removes the files of a segment that nothing names any more, as far as that can be done now.
+    fn unlink(&self, segment: &Arc<Segment>);
+
     /// Ends writing if it was a sync that failed.
     fn judge(&self, error: Error) -> Error;
 }
@@ -118,6 +124,8 @@ pub(crate) struct Merge {
     written: Vec<Sealed>,
     /// The youngest segment that was begun: outputs are listed above it.
     youngest: Option<SegmentId>,
+    /// The latest time in the inputs.
+    last_timestamp: u64,
     shadows: Shadows,
     kept: copy::Kept,
     report: MergeReport,
@@ -194,7 +202,9 @@ impl Merge {
             total_size: inputs.iter().map(|input| input.segment.size()).sum(),
             ..MergeProgress::default()
         };
-        Self { inputs: inputs.into(), shadows, progress, ..Self::default() }
+        let times = inputs.iter().filter_map(|input| input.segment.summary());
+        let last_timestamp = times.map(|summary| summary.last_timestamp).max().unwrap_or(0);
+        Self { inputs: inputs.into(), last_timestamp, shadows, progress, ..Self::default() }
     }
 
     /// Returns how far it has come.
@@ -272,7 +282,7 @@ impl Merge {
     fn swap(&mut self, host: &impl Host, ground: &Ground<'_>) -> Result<()> {
         let dropped: BTreeSet<SegmentId> = self.copied.iter().map(Input::id).collect();
         if made(Mistake::RemovedFirst) {
-            self.remove_copied(ground);
+            self.remove_copied(host, ground);
         }
         let above = self.youngest.or(self.copied.last().map(Input::id));
         if let Some(above) = above {
@@ -293,19 +303,18 @@ impl Merge {
         self.kept = copy::Kept::default();
         self.report.segments_out += self.written.len() as u64;
         self.report.size_out += self.written.drain(..).map(|sealed| sealed.length).sum::<u64>();
-        self.remove_copied(ground);
+        self.remove_copied(host, ground);
         Ok(())
     }
 
     /// Removes the inputs that were copied whole.
-    fn remove_copied(&mut self, ground: &Ground<'_>) {
+    fn remove_copied(&mut self, host: &impl Host, ground: &Ground<'_>) {
         for input in self.copied.drain(..) {
             self.report.segments_in += 1;
             self.report.size_in += input.segment.size();
-            // What can't be removed now is removed at the next open.
-            let _ = ground.fs.remove(&ground.dir.hint(input.id()));
-            let _ = ground.fs.remove(input.segment.path());
+            // From the set first: who takes a snapshot from then on does not need it.
             ground.segments.remove(input.number);
+            host.unlink(&input.segment);
         }
     }
 

@@ -35,7 +35,7 @@ impl<'a> Replay<'a> {
     /// Begins with no keys, by the hash of the store that they go to.
     pub(super) fn new(ground: &'a Ground, subjects: &'a [Subject], hash_seed: u64) -> Self {
         let keydir = Keydir::new((ground.hasher)(hash_seed));
-        (0..SHARD_COUNT).for_each(|number| keydir.shard(number).clear());
+        (0..SHARD_COUNT).for_each(|number| keydir.shard(number).clear(0));
         Self { keydir, ground, subjects, files: RefCell::default() }
     }
 
@@ -57,7 +57,7 @@ impl<'a> Replay<'a> {
         let mut shard = self.keydir.shard(hash.shard());
         let own = shard.find(hash, |address| self.time(address, entry.key))?.own;
         if let Some((address, _)) = own.filter(|(_, time)| *time <= entry.header.timestamp) {
-            shard.remove(hash, address);
+            shard.remove(hash, address, 0);
         }
         Ok(())
     }

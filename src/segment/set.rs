@@ -221,7 +221,14 @@ type Chunk = Box<[Published<Arc<Segment>>]>;
 pub(crate) struct Segments {
     numbered: Arc<Numbered>,
     /// Those that have not been removed.
-    listed: Mutex<BTreeMap<u32, Arc<Segment>>>,
+    listed: Mutex<Listed>,
+}
+
+#[derive(Debug, Default)]
+struct Listed {
+    by_number: BTreeMap<u32, Arc<Segment>>,
+    /// Those that together hold everything, as long as none is added or removed.
+    whole: Option<Arc<[Arc<Segment>]>>,
 }
 
 #[derive(Debug)]
@@ -294,7 +301,9 @@ impl Segments {
     /// Adds a segment; returns the number that slots name it by.
     pub(crate) fn add(&self, segment: Arc<Segment>) -> Result<u32> {
         let number = self.numbered.add(Arc::clone(&segment))?;
-        self.listed.lock().insert(number, segment);
+        let mut listed = self.listed.lock();
+        listed.by_number.insert(number, segment);
+        listed.whole = None;
         Ok(number)
     }
 
@@ -308,7 +317,11 @@ impl Segments {
 
     /// Lets go of a segment that no slot names any more. Who holds it can still read it.
     pub(crate) fn remove(&self, number: u32) -> Option<Arc<Segment>> {
-        let segment = self.listed.lock().remove(&number)?;
+        let segment = {
+            let mut listed = self.listed.lock();
+            listed.whole = None;
+            listed.by_number.remove(&number)?
+        };
         self.numbered.retired.fetch_add(1, Ordering::Relaxed);
         // With the store all of its segments go, whoever holds a guard elsewhere.
         let all = Arc::downgrade(&self.numbered);
@@ -335,7 +348,17 @@ impl Segments {
 
     /// Returns all segments with their numbers.
     pub(crate) fn all(&self) -> Vec<(u32, Arc<Segment>)> {
-        let listed = self.listed.lock();
+        let listed = &self.listed.lock().by_number;
         listed.iter().map(|(number, segment)| (*number, Arc::clone(segment))).collect()
+    }
+
+    /// Returns the segments that hold everything between them: all but what a merge has not finished
+    /// writing, whose inputs are all still here.
+    pub(crate) fn whole(&self) -> Arc<[Arc<Segment>]> {
+        let Listed { by_number, whole } = &mut *self.listed.lock();
+        let is_finished =
+            |segment: &&Arc<Segment>| segment.kind() == Kind::Log || segment.summary().is_some();
+        let gather = || by_number.values().filter(is_finished).map(Arc::clone).collect();
+        Arc::clone(whole.get_or_insert_with(gather))
     }
 }

@@ -23,6 +23,10 @@ impl StoredEntry<'_> {
         Entry::new(self.header, &self.bytes)
     }
 
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
     pub(crate) fn timestamp(&self) -> u64 {
         self.header.timestamp
     }

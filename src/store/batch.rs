@@ -195,7 +195,7 @@ impl Inner {
         let addresses = appended.addresses(&drafts);
         for (((hash, old), draft), new) in changes.iter().zip(&drafts).zip(addresses) {
             let new = (!draft.header.is_tombstone()).then_some(new);
-            publish(shards.of(*hash), *hash, old.as_ref(), new, segment);
+            publish(shards.of(*hash), *hash, old.as_ref(), new, segment, appended.timestamp);
         }
         drop((shards, changes));
         drop(guard);

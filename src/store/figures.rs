@@ -50,6 +50,7 @@ impl Inner {
         if let Some(writer) = &self.writer {
             writer.log.lock().count(&mut stats);
         }
+        self.pins.count(&mut stats);
         stats.sealed_segments = self.manifest.get(|manifest| manifest.sealed.len() as u64);
         let mut headers_size = 0;
         for (_, segment) in self.segments.all() {

@@ -18,6 +18,7 @@ use crate::segment::append::{Active, Draft};
 use crate::segment::room::Room;
 use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId};
 use crate::stats::Stats;
+use crate::sync::Ordering;
 
 /// What a mark adds to an entry that would have none.
 const MARK_ROOM: u64 = 8;
@@ -87,6 +88,8 @@ pub(super) struct Appended {
     offset: u64,
     /// What has to be durable for all of them to be so.
     pub(super) end: Place,
+    /// Of the last one.
+    pub(super) timestamp: u64,
     /// How many full segments wait to be sealed.
     pub(super) backlog: usize,
 }
@@ -134,6 +137,16 @@ impl Log {
     pub(super) fn ids(&self) -> Vec<SegmentId> {
         let rotated = self.rotated.iter().map(|rotated| rotated.segment.id());
         rotated.chain(self.active().map(|active| active.segment().id())).collect()
+    }
+
+    /// Returns the time of the last entry.
+    pub(super) fn last_timestamp(&self) -> u64 {
+        self.last_timestamp
+    }
+
+    /// Returns a time that the next entry will have reached, and none before it has.
+    pub(super) fn next_timestamp(&self) -> u64 {
+        self.last_timestamp + 1
     }
 
     pub(super) fn dirty(&self) -> (Option<Instant>, Place) {
@@ -186,7 +199,8 @@ impl Log {
 }
 
 impl Inner {
-    /// Appends entries, all in one segment. Readers don't see them before they are published.
+    /// Appends entries, all in one segment. Readers don't see them before they are published, and who
+    /// has done that tells the [`Writer`](super::Writer).
     ///
     /// A failure before the first byte is written changes nothing; any later one poisons.
     pub(super) fn append(&self, log: &mut Log, drafts: &mut [Draft<'_>]) -> Result<Appended> {
@@ -197,6 +211,7 @@ impl Inner {
             draft.header = draft.header.with_mark(self.due_mark(log));
         }
         let appended = self.write(log, drafts).map_err(|error| self.commit.poison(error))?;
+        self.writer()?.publishing.fetch_add(1, Ordering::Relaxed);
         log.end = appended.end;
         log.appends += drafts.len() as u64;
         log.appended_size += appended.end.offset - appended.offset;
@@ -223,8 +238,8 @@ impl Inner {
         if let Some(mark) = drafts.first().and_then(|draft| draft.header.mark) {
             log.marked = mark.into();
         }
-        let (number, end) = (*number, active.end());
-        Ok(Appended { number, offset, end, backlog: log.rotated.len() })
+        let (number, end, timestamp) = (*number, active.end(), log.last_timestamp);
+        Ok(Appended { number, offset, end, timestamp, backlog: log.rotated.len() })
     }
 
     /// Returns the mark that the next entry has to carry.

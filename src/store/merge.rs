@@ -174,6 +174,15 @@ impl Host for Inner {
         change()
     }
 
+    fn next_timestamp(&self) -> u64 {
+        self.writer().map_or(0, |writer| writer.log.lock().next_timestamp())
+    }
+
+    fn unlink(&self, segment: &Arc<Segment>) {
+        // What can't be removed now is removed at the next open.
+        let _ = self.unlink(segment);
+    }
+
     fn judge(&self, error: Error) -> Error {
         self.judge(error)
     }

@@ -7,7 +7,8 @@
 //! 3. `maintenance`: seals, swaps, clears, one at a time.
 //! 4. The keydir's shards, in ascending order.
 //! 5. `log`: the active segment, and all that is decided when an entry gets its place.
-//! 6. The manifest, the segment set, the commit state, the filler's hints, and the size of an
+//! 6. What snapshots pin.
+//! 7. The manifest, the segment set, the commit state, the filler's hints, and the size of an
 //!    unsealed segment's file: each innermost in its own file.
 //!
 //! Shard before log makes the order of the log the order of the keydir for every key. No lock is
@@ -28,8 +29,10 @@ mod merge;
 mod next;
 mod open;
 mod pace;
+mod pins;
 mod read;
 mod seal;
+mod snapshot;
 #[cfg(all(any(test, bitcask_fuzzing), not(loom)))]
 pub(crate) mod tests;
 mod turn;
@@ -43,6 +46,7 @@ use std::time::Duration;
 pub use backup::BackupReport;
 pub use batch::Batch;
 pub use iter::{Iter, Keys};
+pub use snapshot::Snapshot;
 pub use verify::{Damage, VerifyProgress, VerifyReport};
 
 pub(crate) use fresh::Fresh;
@@ -60,8 +64,9 @@ use crate::options::Options;
 use crate::recovery::{Filler, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, Segments};
-use crate::sync::Mutex;
+use crate::sync::{AtomicU64, Mutex, Ordering};
 use log::Log;
+use pins::Pins;
 use turn::Merging;
 
 /// An open store.
@@ -106,6 +111,8 @@ struct Inner {
     /// As it was when the store was opened, where that was read-only.
     manifest: ManifestFile,
     commit: Commit,
+    /// What snapshots need.
+    pins: Pins,
     report: RecoveryReport,
     /// Wakes the thread that syncs and marks.
     sync_signal: Arc<Signal>,
@@ -132,8 +139,10 @@ struct Writer {
     maintenance: Mutex<()>,
     /// Guards the end of the log. After the shards.
     log: Mutex<Log>,
+    /// How many have appended entries that no slot names yet. Rises under the lock of the log.
+    publishing: AtomicU64,
     /// Held for as long as the store is open.
-    _lock: Lock,
+    lock: Mutex<Option<Lock>>,
 }
 
 /// What a store stands on: the machine, or what a test puts in its place.
@@ -236,7 +245,9 @@ impl Bitcask {
             // Held values keep mappings, and the next open has to read from the disk.
             self.inner.segments.all().iter().for_each(|(_, segment)| segment.release_pages());
         }
+        self.inner.outlive();
         self.inner.segments.settle();
+        self.inner.release_lock();
         result
     }
 
@@ -297,7 +308,21 @@ impl Drop for Bitcask {
     }
 }
 
+impl Writer {
+    /// Takes note that slots name what one of the writers has appended.
+    fn published(&self) {
+        self.publishing.fetch_sub(1, Ordering::Release);
+    }
+}
+
 impl Inner {
+    /// Lets others open the store, whatever snapshots of it there still are.
+    fn release_lock(&self) {
+        if let Some(writer) = &self.writer {
+            drop(writer.lock.lock().take());
+        }
+    }
+
     fn writer(&self) -> Result<&Writer> {
         self.writer.as_ref().ok_or(Error::ReadOnly)
     }

@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
 
 use super::log::Log;
+use super::pins::Pins;
 use super::turn::Merging;
 use super::{Ground, Inner, Writer};
 use crate::commit::Commit;
@@ -15,7 +16,7 @@ use crate::options::Options;
 use crate::recovery::{Filler, Recovered, Recovery, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, FileKind, Segments};
-use crate::sync::Mutex;
+use crate::sync::{AtomicU64, Mutex};
 
 /// How often a read-only open starts over when a writer changes the store meanwhile.
 const READ_ATTEMPTS: usize = 100;
@@ -44,8 +45,9 @@ impl Inner {
             merging: Merging::default(),
             files: Mutex::default(),
             maintenance: Mutex::default(),
+            publishing: AtomicU64::new(0),
             log: Mutex::new(Log::new(recovered.manifest.bound, last_timestamp)),
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
         };
         Ok(Self::new(ground, dir, options, (keydir, segments, filler), recovered, Some(writer)))
     }
@@ -105,6 +107,7 @@ impl Inner {
             filler,
             manifest: ManifestFile::new(&ground.fs, &dir, recovered.manifest),
             commit: Commit::default(),
+            pins: Pins::default(),
             report: recovered.report,
             sync_signal: Arc::default(),
             seal_signal: Arc::default(),

@@ -4,8 +4,6 @@
 //!   manifest. A crash in between leaves an unsealed segment, which opening seals.
 //! - `clear` is one manifest write; the files go afterwards.
 
-use std::path::Path;
-
 use super::log::Rotated;
 use super::{Bitcask, Inner};
 use crate::error::Result;
@@ -50,7 +48,7 @@ impl Bitcask {
         let mut log = writer.log.lock();
         inner.commit.check()?;
         let fresh = inner.restart_log(&mut log)?;
-        shards.clear();
+        shards.clear(log.next_timestamp());
         *turn.pending = None;
         inner.filler.forget();
         let mut removed = Vec::new();
@@ -61,12 +59,8 @@ impl Bitcask {
         }
         drop((log, shards));
         removed.sort_by_key(|segment| segment.id());
-        let remove = |path: &Path| inner.fs.remove(path);
-        let mut result = Ok(());
-        for segment in removed {
-            result = result.and(remove(&inner.dir.hint(segment.id())));
-            result = result.and(remove(segment.path()));
-        }
+        let each = removed.iter().map(|segment| inner.unlink(segment));
+        let result = each.fold(Ok(()), Result::and);
         inner.segments.settle();
         result
     }

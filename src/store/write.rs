@@ -239,7 +239,7 @@ impl Inner {
         let segment = self.segments.get(appended.number, &guard);
         for (address, size) in appended.addresses(drafts) {
             let new = value.is_some().then_some((address, size));
-            publish(&mut shard, hash, own.as_ref(), new, segment);
+            publish(&mut shard, hash, own.as_ref(), new, segment, appended.timestamp);
         }
         drop((shard, own));
         drop(guard);
@@ -288,8 +288,10 @@ impl Inner {
         })
     }
 
-    /// Waits until appended entries are durable, if that is asked for.
+    /// Takes note that slots name what was appended, and waits until it is durable, if that is asked
+    /// for.
     pub(super) fn settle(&self, appended: &Appended, options: WriteOptions) -> Result<()> {
+        self.writer()?.published();
         if appended.backlog > BACKLOG_MAX {
             // Each of them holds a file descriptor: whoever writes faster than the background
             // seals has to help, with one for each that it adds. A failure is told by the next
@@ -316,20 +318,22 @@ impl Inner {
     }
 }
 
-/// Makes a key's slot name its new entry, or removes it, and accounts for what is dead now.
+/// Makes a key's slot name its new entry, or removes it at this time, and accounts for what is dead
+/// now.
 pub(super) fn publish(
     shard: &mut Shard<'_>,
     hash: KeyHash,
     old: Option<&(Address, Located<'_>)>,
     new: Option<(Address, u64)>,
     segment: &Segment,
+    time: u64,
 ) {
     match (new, old) {
         (Some((address, size)), old) => {
             segment.gained(size);
             shard.publish(hash, old.map(|(address, _)| *address), address);
         }
-        (None, Some((address, _))) => drop(shard.remove(hash, *address)),
+        (None, Some((address, _))) => drop(shard.remove(hash, *address, time)),
         (None, None) => {}
     }
     if let Some((_, located)) = old {

@@ -6,6 +6,7 @@ use super::merge::*;
 use super::*;
 use crate::merge::{Ground as MergeGround, Host};
 use crate::options::MergeOptions;
+use crate::segment::Segment;
 use crate::segment::append::Active;
 
 /// Does something once within a step of a merge: when entries have been looked up and no output is
@@ -45,6 +46,14 @@ impl Host for Meddler<'_> {
     fn exclusively(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         self.at_swap.take().into_iter().for_each(|act| act());
         self.inner.exclusively(change)
+    }
+
+    fn next_timestamp(&self) -> u64 {
+        Host::next_timestamp(self.inner)
+    }
+
+    fn unlink(&self, segment: &Arc<Segment>) {
+        Host::unlink(self.inner, segment);
     }
 
     fn judge(&self, error: Error) -> Error {

@@ -46,6 +46,8 @@ mod next;
 mod regressions;
 #[cfg(test)]
 mod repair;
+#[cfg(test)]
+mod snapshots;
 mod story;
 #[cfg(test)]
 mod torn;
@@ -67,6 +69,8 @@ use crate::manifest::Manifest;
 use crate::merge::{Host as _, Merge};
 #[cfg(test)]
 use crate::options::Compression;
+#[cfg(test)]
+use crate::options::SyncPolicy;
 use crate::options::{AppendMode, WriteOptions};
 use crate::segment::{FIRST_OFFSET, FileKind, Place, SegmentId};
 

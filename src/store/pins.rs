@@ -1,0 +1,134 @@
+//! What snapshots need: segments, whose files stay until the last snapshot that needs them is gone.
+//!
+//! - A snapshot notes the segments of its moment, and is noted here, in one step. Who removes a
+//!   segment takes it out of the set first, and then asks here; so either the snapshot has it and it
+//!   is kept, or no snapshot has it.
+//! - A snapshot that outlives its store goes on with what is mapped, and removes nothing.
+//! - On disk such a segment is a leftover as any that a merge or a clear has not come to remove: it
+//!   is listed nowhere, and opening removes it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Inner;
+use crate::error::Result;
+use crate::segment::Segment;
+use crate::stats::Stats;
+use crate::sync::Mutex;
+
+/// The segments of a moment.
+pub(super) type Pinned = Arc<[Arc<Segment>]>;
+
+/// All snapshots that there are.
+#[derive(Debug, Default)]
+pub(super) struct Pins(Mutex<Held>);
+
+#[derive(Debug, Default)]
+struct Held {
+    /// How many snapshots there were before.
+    next: u64,
+    /// By number, so the oldest first.
+    snapshots: BTreeMap<u64, (Instant, Pinned)>,
+    /// Removed from the store, and kept for a snapshot.
+    kept: Vec<Arc<Segment>>,
+}
+
+impl Held {
+    fn is_pinned(&self, segment: &Arc<Segment>) -> bool {
+        let mut last: Option<&Pinned> = None;
+        self.snapshots.values().any(|(_, pinned)| {
+            // Those of snapshots taken between two changes of the set are the same.
+            let is_new = last.is_none_or(|last| !Arc::ptr_eq(last, pinned));
+            last = Some(pinned);
+            is_new && pinned.iter().any(|other| Arc::ptr_eq(other, segment))
+        })
+    }
+}
+
+impl Pins {
+    /// Notes a snapshot of the segments that a closure names; returns its number.
+    pub(super) fn pin(&self, segments: impl FnOnce() -> Pinned) -> (u64, Pinned) {
+        let mut held = self.0.lock();
+        let (number, pinned) = (held.next, segments());
+        held.next += 1;
+        held.snapshots.insert(number, (Instant::now(), Arc::clone(&pinned)));
+        (number, pinned)
+    }
+
+    /// Forgets a snapshot; returns the segments that were kept for it alone.
+    fn unpin(&self, number: u64) -> Vec<Arc<Segment>> {
+        let mut held = self.0.lock();
+        held.snapshots.remove(&number);
+        let kept = std::mem::take(&mut held.kept);
+        let (kept, free) = kept.into_iter().partition(|segment| held.is_pinned(segment));
+        held.kept = kept;
+        free
+    }
+
+    /// Keeps a segment that was removed from the store, if a snapshot needs it; says whether one does.
+    fn keep(&self, segment: &Arc<Segment>) -> bool {
+        let mut held = self.0.lock();
+        let is_pinned = held.is_pinned(segment);
+        if is_pinned {
+            held.kept.push(Arc::clone(segment));
+        }
+        is_pinned
+    }
+
+    #[cfg(test)]
+    pub(super) fn count_of(&self) -> usize {
+        self.0.lock().snapshots.len()
+    }
+
+    /// Gives up what is kept: the store is being closed, and who opens it next removes its leftovers.
+    fn give_up(&self) -> Vec<Arc<Segment>> {
+        std::mem::take(&mut self.0.lock().kept)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.lock().snapshots.is_empty()
+    }
+
+    /// Tells of what is held.
+    pub(super) fn count(&self, stats: &mut Stats) {
+        let held = self.0.lock();
+        stats.snapshots = held.snapshots.len() as u64;
+        stats.oldest_snapshot = held.snapshots.values().next().map(|(since, _)| since.elapsed());
+        stats.pinned_segments = held.kept.len() as u64;
+        stats.pinned_size = held.kept.iter().map(|segment| segment.size()).sum();
+    }
+}
+
+impl Inner {
+    /// Removes the files of a segment that the manifest lists no more and the set has no more; keeps
+    /// them for as long as a snapshot needs them.
+    pub(super) fn unlink(&self, segment: &Arc<Segment>) -> Result<()> {
+        if self.pins.keep(segment) { Ok(()) } else { self.remove_files(segment) }
+    }
+
+    /// Forgets a snapshot, and removes what was kept for it.
+    pub(super) fn unpin(&self, number: u64) {
+        for segment in self.pins.unpin(number) {
+            // What can't be removed now is removed at the next open.
+            let _ = self.remove_files(&segment);
+        }
+    }
+
+    /// Has snapshots go on without the names in the store's directory when it is closed: from then on
+    /// they are somebody else's.
+    pub(super) fn outlive(&self) {
+        if !self.pins.is_empty() {
+            // Shards are filled from hints. Who touches one that can't be filled is told why.
+            let _ = self.filler.fill_all(&self.keydir);
+        }
+        for segment in self.pins.give_up() {
+            let _ = self.remove_files(&segment);
+        }
+    }
+
+    fn remove_files(&self, segment: &Segment) -> Result<()> {
+        let hint = self.fs.remove(&self.dir.hint(segment.id()));
+        hint.and(self.fs.remove(segment.path()))
+    }
+}

@@ -1,0 +1,311 @@
+//! A view of the store as it was at one moment.
+//!
+//! - A version number is a time: those of the log rise strictly, and a merge keeps them. A snapshot
+//!   is the time of the last entry of its moment, and the segments of that moment, which stay.
+//! - Of each key it sees the entry with the highest time that is not above its own. That is the one
+//!   that the keydir names, as long as the key was not changed since; otherwise the hints of the
+//!   segments are asked.
+//! - Whether a key has expired is judged by the clock of its moment.
+//!
+//! # Why it is one moment
+//!
+//! Time, segments and clock are noted under the lock of the log, so that nothing is appended
+//! meanwhile. What was appended before and no slot names yet (its writer is between log and keydir)
+//! has to be in the keydir before a look-up trusts it: that is waited for. Nothing that the snapshot
+//! sees can be dropped from then on: a merge drops what was overwritten, deleted, or has expired, and
+//! whatever is so later than this moment is in a segment that is pinned now.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::pins::Pinned;
+use super::{Bitcask, Inner};
+use crate::entry::Header;
+use crate::epoch::{Guard, pin};
+use crate::error::Result;
+use crate::keydir::{KeyHash, Lookup};
+use crate::segment::hint::{HintFile, Source};
+use crate::segment::{Segment, StoredEntry, value_aside};
+use crate::sync::Ordering;
+use crate::value::Value;
+
+/// So often a moment is looked for in which no writer is between log and keydir, before all of them
+/// are waited for: that takes a lock of each of 4,096 shards.
+const TRIES: usize = 32;
+
+impl Bitcask {
+    /// Returns a view of the store as it is now, which nothing changes any more: no write, delete,
+    /// expiry, merge or [`clear`](Self::clear).
+    ///
+    /// Takes microseconds at any size of the store, and no memory to speak of. As long as it is there
+    /// the disk space of its segments is not given back: [`stats`](Self::stats) shows what is kept so.
+    /// It may outlive the store, which can then be opened again.
+    ///
+    /// A batch or a transaction is in it whole or not at all.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("key", "then")?;
+    /// let snapshot = db.snapshot();
+    /// db.put("key", "now")?;
+    /// assert_eq!(snapshot.get("key")?.unwrap(), "then");
+    /// assert_eq!(db.get("key")?.unwrap(), "now");
+    /// # drop(snapshot);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot { view: Arc::new(Inner::view(&self.inner)) }
+    }
+}
+
+/// The store as it was at one moment, from [`Bitcask::snapshot`].
+///
+/// Cheap to clone and to share between threads. A look-up costs what one in the store does, as long
+/// as the key was not changed since; then it costs some reads of the hint of each segment.
+#[derive(Clone)]
+pub struct Snapshot {
+    pub(super) view: Arc<View>,
+}
+
+/// What a snapshot's clones share.
+pub(super) struct View {
+    pub(super) inner: Arc<Inner>,
+    /// Its number among those that pin segments.
+    number: u64,
+    pub(super) segments: Pinned,
+    /// Of the last entry that it sees.
+    pub(super) time: u64,
+    /// By the clock, for what expires.
+    pub(super) now: u64,
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        self.inner.unpin(self.number);
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("time", &self.view.time).finish_non_exhaustive()
+    }
+}
+
+impl Snapshot {
+    /// Returns the value that a key had, or `None` if it was absent or expired.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::get`].
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        self.view.seen(key.as_ref(), |stored| {
+            self.view.inner.check(stored)?;
+            stored.lend_raw_value()
+        })
+    }
+
+    /// Calls a closure with the value that a key had, and returns what it makes of it; `None`, without
+    /// a call, if the key was absent or expired. See [`Bitcask::get_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::get`].
+    pub fn get_with<T>(
+        &self,
+        key: impl AsRef<[u8]>,
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<T>> {
+        let mut read = Some(read);
+        let seen = self.view.seen(key.as_ref(), |stored| {
+            self.view.inner.check(stored)?;
+            let value = stored.raw_value()?;
+            Ok(read.take().map(|read| read(&value)))
+        });
+        Ok(seen?.flatten())
+    }
+
+    /// Returns whether a key was there and not expired, without a copy or a check of its value.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::get`], if the key itself can't be read.
+    pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.view.seen(key.as_ref(), |_| Ok(()))?.is_some())
+    }
+
+    /// Returns how long ago it was taken.
+    pub fn age(&self) -> Duration {
+        Duration::from_micros(self.view.inner.clock.now().saturating_sub(self.view.now))
+    }
+}
+
+impl Inner {
+    /// Notes the present moment.
+    fn view(this: &Arc<Self>) -> View {
+        let of_moment = |time| {
+            let (number, segments) = this.pins.pin(|| this.segments.whole());
+            View { inner: Arc::clone(this), number, segments, time, now: this.clock.now() }
+        };
+        let Some(writer) = &this.writer else {
+            // Nobody appends, and all that is there was there when it was read.
+            let mut view = of_moment(0);
+            let times = view.segments.iter().filter_map(|segment| segment.summary());
+            view.time = times.map(|summary| summary.last_timestamp).max().unwrap_or(0);
+            return view;
+        };
+        for attempt in 0.. {
+            let log = writer.log.lock();
+            let all_published = writer.publishing.load(Ordering::Acquire) == 0;
+            if all_published || attempt == TRIES {
+                let view = of_moment(log.last_timestamp());
+                drop(log);
+                if !all_published {
+                    this.keydir.settle_writes();
+                }
+                return view;
+            }
+            drop(log);
+            std::thread::yield_now();
+        }
+        unreachable!("the last attempt succeeds")
+    }
+}
+
+/// What there is of a key in the store at a time.
+enum Newest<T> {
+    /// The entry that a snapshot sees.
+    Seen(T),
+    /// None that it sees.
+    Absent,
+    /// One that is too young, or none and there may have been one: older ones have to be looked for.
+    Changed,
+}
+
+impl View {
+    /// Returns whether an entry's time is not over, and not before this moment either.
+    fn is_alive(&self, header: &Header) -> bool {
+        !header.is_tombstone() && !header.is_expired(self.now)
+    }
+
+    /// Takes something of the entry that a key has in this view, if it is there.
+    pub(super) fn seen<T>(
+        &self,
+        key: &[u8],
+        mut take: impl FnMut(&StoredEntry<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let hash = self.inner.keydir.hash(key);
+        match self.newest(hash, key, &mut take)? {
+            Newest::Seen(taken) => Ok(Some(taken)),
+            Newest::Absent => Ok(None),
+            Newest::Changed => {
+                let Some((segment, offset)) = self.older(hash, key)? else { return Ok(None) };
+                let stored = segment.entry(offset)?;
+                if !self.is_alive(&stored.entry().header) {
+                    value_aside(self.inner.check(&stored))?;
+                    return Ok(None);
+                }
+                take(&stored).map(Some)
+            }
+        }
+    }
+
+    /// Asks the keydir.
+    fn newest<T>(
+        &self,
+        hash: KeyHash,
+        key: &[u8],
+        take: &mut impl FnMut(&StoredEntry<'_>) -> Result<T>,
+    ) -> Result<Newest<T>> {
+        let guard = pin();
+        loop {
+            match self.look_up(hash, key, &guard)? {
+                Lookup::Found(stored) if stored.timestamp() > self.time => {
+                    return Ok(Newest::Changed);
+                }
+                Lookup::Found(stored) if self.is_alive(&stored.entry().header) => {
+                    return take(&stored).map(Newest::Seen);
+                }
+                Lookup::Found(stored) => {
+                    value_aside(self.inner.check(&stored))?;
+                    return Ok(Newest::Absent);
+                }
+                Lookup::Absent if self.inner.keydir.has_removed_since(hash, self.time) => {
+                    return Ok(Newest::Changed);
+                }
+                Lookup::Absent => return Ok(Newest::Absent),
+                Lookup::Unfilled => drop(self.inner.shard(hash.shard())?),
+            }
+        }
+    }
+
+    fn look_up<'a>(
+        &'a self,
+        hash: KeyHash,
+        key: &[u8],
+        guard: &'a Guard,
+    ) -> Result<Lookup<StoredEntry<'a>>> {
+        let mut found = None;
+        let lookup = self.inner.keydir.get(hash, guard, |address| {
+            let stored = self.inner.segments.get(address.segment, guard).entry(address.offset)?;
+            let own = stored.is_of(key)?;
+            found = own.then_some(stored);
+            Ok(own.then_some(()))
+        })?;
+        Ok(match (lookup, found) {
+            (Lookup::Found(()), Some(stored)) => Lookup::Found(stored),
+            (Lookup::Unfilled, _) => Lookup::Unfilled,
+            _ => Lookup::Absent,
+        })
+    }
+
+    /// Looks for the newest entry of a key, in the segments of this moment, that is not too young.
+    fn older(&self, hash: KeyHash, key: &[u8]) -> Result<Option<(Arc<Segment>, u64)>> {
+        let mut newest: Option<((u64, bool), Arc<Segment>, u64)> = None;
+        for segment in self.segments.iter() {
+            let times =
+                segment.summary().map(|summary| (summary.first_timestamp, summary.last_timestamp));
+            let found = newest.as_ref().map_or(0, |((time, _), ..)| *time);
+            if times.is_some_and(|(first, last)| first > self.time || last < found) {
+                continue;
+            }
+            for offset in self.inner.offsets_of(segment, hash, key)? {
+                let stored = segment.entry(offset)?;
+                let header = &stored.entry().header;
+                // A merge makes a tombstone of a put that has expired, with the same time.
+                let order = (header.timestamp, !header.is_tombstone());
+                let is_newer = newest.as_ref().is_none_or(|(found, ..)| *found < order);
+                if header.timestamp <= self.time && is_newer && stored.is_of(key)? {
+                    newest = Some((order, Arc::clone(segment), offset));
+                }
+            }
+        }
+        Ok(newest.map(|(_, segment, offset)| (segment, offset)))
+    }
+}
+
+impl Inner {
+    /// Returns where a segment may hold entries of a key.
+    fn offsets_of(&self, segment: &Arc<Segment>, hash: KeyHash, _key: &[u8]) -> Result<Vec<u64>> {
+        let source = Source { id: segment.id(), identity: self.identity, length: segment.size() };
+        let shards = hash.shard()..hash.shard() + 1;
+        let hint = segment.summary().and_then(|_| HintFile::open(&self.fs, &self.dir, source));
+        if let Some(slots) = hint.and_then(|hint| hint.slots(&self.fs, &shards)) {
+            let own = slots.into_iter().filter(|slot| slot.hash() == hash);
+            return Ok(own.map(|slot| slot.offset()).collect());
+        }
+        // No hint says it, or none that can be used.
+        let mut offsets = Vec::new();
+        let mut walk = crate::segment::walk::Walk::new(segment, 0);
+        while let Some(stored) = walk.next(u64::MAX)? {
+            if self.keydir.hash(stored.entry().key()) == hash {
+                offsets.push(stored.offset());
+            }
+        }
+        Ok(offsets)
+    }
+}

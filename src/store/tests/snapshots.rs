@@ -1,0 +1,277 @@
+//! Snapshots against a multi-version model: random ones held over random operations, merges and
+//! reopens. And stories of what keeps a snapshot what it was.
+
+use super::merge::{begin, finish, merge, seal};
+use super::*;
+use crate::merge::Merge;
+
+/// Numbers that are the same every time.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        // Xorshift (Marsaglia, "Xorshift RNGs", 2003).
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 11) % sides
+    }
+
+    fn pick<'a, T>(&mut self, of: &'a [T]) -> &'a T {
+        let at = self.roll(of.len() as u64);
+        &of[usize::try_from(at).unwrap()]
+    }
+}
+
+/// A store, what it should hold, and snapshots with what they should.
+struct World {
+    lab: Lab,
+    db: Option<Bitcask>,
+    model: Model,
+    held: Vec<(Snapshot, Pairs)>,
+    merge: Option<Merge>,
+    keys: Vec<Vec<u8>>,
+    dice: Dice,
+    writes: u32,
+}
+
+impl World {
+    fn new(lab: Lab, seed: u64) -> Self {
+        let keys = ["", "a", "ab", "ab\0", "abc", "b", "ba", "\u{7f}", "k1", "k10", "k2"];
+        let mut keys: Vec<Vec<u8>> = keys.iter().map(|key| key.as_bytes().to_vec()).collect();
+        keys.extend([vec![0xff], vec![0xff, 0xff], vec![7; 600]]);
+        let db = Some(lab.open());
+        let (model, held, merge) = (Model::new(), Vec::new(), None);
+        let dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1);
+        Self { lab, db, model, held, merge, keys, dice, writes: 0 }
+    }
+
+    fn db(&self) -> &Bitcask {
+        self.db.as_ref().unwrap()
+    }
+
+    fn value(&mut self) -> Vec<u8> {
+        self.writes += 1;
+        let mut value = self.writes.to_be_bytes().to_vec();
+        let size = self.dice.roll(200);
+        value.resize(usize::try_from(4 + size).unwrap(), 7);
+        value
+    }
+
+    fn put(&mut self) {
+        let key = self.dice.pick(&self.keys).clone();
+        let value = self.value();
+        let ttl = (self.dice.roll(4) == 0).then(|| Duration::from_secs(self.dice.roll(20)));
+        let options = ttl.map_or(WriteOptions::new(), |ttl| WriteOptions::new().ttl(ttl));
+        self.db().put_with(&key, &value, options).unwrap();
+        let expiry = ttl.map(|ttl| self.db().inner.clock.after(ttl));
+        self.model.insert(key, Stored { value, expiry });
+    }
+
+    fn delete(&mut self) {
+        let key = self.dice.pick(&self.keys).clone();
+        self.db().delete(&key).unwrap();
+        self.model.remove(&key);
+    }
+
+    fn batch(&mut self) {
+        let mut batch = Batch::new();
+        for _ in 0..1 + self.dice.roll(5) {
+            let key = self.dice.pick(&self.keys).clone();
+            if self.dice.roll(3) == 0 {
+                batch = batch.delete(&key);
+                self.model.remove(&key);
+            } else {
+                let value = self.value();
+                batch = batch.put(&key, &value);
+                self.model.insert(key, Stored { value, expiry: None });
+            }
+        }
+        self.db().write(batch).unwrap();
+    }
+
+    fn snapshot(&mut self) {
+        let held = self.db().snapshot();
+        let pairs = visible(&self.model, self.db().inner.clock.now());
+        if self.held.len() == 4 {
+            let at = usize::try_from(self.dice.roll(4)).unwrap();
+            drop(self.held.swap_remove(at));
+        }
+        self.held.push((held, pairs));
+    }
+
+    fn stop_merge(&mut self) {
+        if let Some(mut merge) = self.merge.take() {
+            merge.publish(&*self.db().inner).unwrap();
+        }
+    }
+
+    fn step_merge(&mut self) {
+        let Some(mut merge) = self.merge.take() else {
+            self.db().inner.rotate_active().unwrap();
+            self.db().inner.seal_rotated().unwrap();
+            let segments = self.dice.roll(u64::MAX);
+            self.merge = Some(begin_merge(self.db(), segments));
+            return;
+        };
+        for _ in 0..1 + self.dice.roll(6) {
+            if merge.step(&*self.db().inner).unwrap().is_none() {
+                return;
+            }
+        }
+        self.merge = Some(merge);
+    }
+
+    fn step(&mut self) {
+        match self.dice.roll(100) {
+            0..=39 => self.put(),
+            40..=51 => self.delete(),
+            52..=61 => self.batch(),
+            62..=71 => self.snapshot(),
+            72..=76 => drop(self.db().inner.work()),
+            77..=89 => self.step_merge(),
+            90..=94 => self.lab.hands.advance(Duration::from_secs(3)),
+            95 => {
+                self.stop_merge();
+                self.db().clear().unwrap();
+                self.model.clear();
+            }
+            96 => self.stop_merge(),
+            97 => {
+                self.stop_merge();
+                self.db.take().unwrap().close().unwrap();
+                if self.dice.roll(2) == 0 {
+                    self.lab.delete_hints();
+                }
+                self.db = Some(self.lab.open());
+            }
+            _ => self.check(),
+        }
+    }
+
+    fn check(&mut self) {
+        let now = self.db().snapshot();
+        let pairs = visible(&self.model, self.db().inner.clock.now());
+        self.check_one(&now, &pairs);
+        for (snapshot, pairs) in std::mem::take(&mut self.held) {
+            self.check_one(&snapshot, &pairs);
+            self.held.push((snapshot, pairs));
+        }
+    }
+
+    fn check_one(&mut self, snapshot: &Snapshot, pairs: &Pairs) {
+        for key in &self.keys {
+            let seen = snapshot.get(key).unwrap().map(Vec::from);
+            assert_eq!(seen.as_ref(), pairs.get(key), "{key:?} in {snapshot:?}");
+            assert_eq!(snapshot.contains_key(key).unwrap(), pairs.contains_key(key));
+        }
+    }
+}
+
+fn labs() -> [Lab; 3] {
+    let small = || Options::new().segment_size(1024).sync(SyncPolicy::Never);
+    let positioned = small().append_mode(AppendMode::Positioned).segment_entries(5);
+    [Lab::new().with(small()), Lab::new().with(positioned), Lab::weak().with(small())]
+}
+
+#[test]
+fn snapshots_see_their_moment_whatever_happens() {
+    let runs = if story::long() { 2000 } else { 40 };
+    for seed in 0..runs {
+        for (number, lab) in labs().into_iter().enumerate() {
+            let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                let mut world = World::new(lab, seed * 3 + number as u64 + 1);
+                (0..150).for_each(|_| world.step());
+                world.check();
+            }));
+            assert!(failed.is_ok(), "seed {seed}, lab {number}");
+        }
+    }
+}
+
+/// A merge that kept the first of several tombstones of a key, with its own time, once broke the rule
+/// that of each key the entry with the highest time is the newest: what a put between the two had
+/// written came back in a salvage, and would have in a snapshot.
+#[test]
+fn a_kept_tombstone_covers_all_that_it_stands_for() {
+    let lab = super::merge::lab();
+    let db = lab.open();
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        db.put("k", "x").unwrap();
+        db.put("other", "y").unwrap();
+        seal(&db);
+        db.delete("k").unwrap();
+        ids.push(seal(&db));
+    }
+    let report = merge(&db, &ids);
+    assert_eq!((report.tombstones_kept, report.tombstones_dropped), (1, 1));
+    let newest = log_entries(&lab)
+        .into_iter()
+        .filter(|entry| entry.key == b"k")
+        .max_by_key(|entry| (entry.timestamp, !entry.flags.has(Flags::TOMBSTONE)))
+        .unwrap();
+    assert!(newest.flags.has(Flags::TOMBSTONE), "{newest:?}");
+    let snapshot = db.snapshot();
+    db.put("k", "again").unwrap();
+    assert_eq!(snapshot.get("k").unwrap(), None);
+}
+
+/// What a merge drops stays on the disk for a snapshot, is told of, and goes with the last one.
+#[test]
+fn files_stay_as_long_as_a_snapshot_needs_them() {
+    let lab = super::merge::lab();
+    let db = lab.open();
+    db.put("k", "old").unwrap();
+    let id = seal(&db);
+    let (first, second) = (db.snapshot(), db.snapshot());
+    db.put("k", "new").unwrap();
+    let merging = begin(&db, &[id]);
+    finish(&db, merging);
+    let has_files = || lab.logs().iter().any(|(log, _)| *log == id);
+    let stats = db.stats();
+    assert_eq!((stats.snapshots, stats.pinned_segments), (2, 1));
+    assert!(stats.pinned_size > 0 && stats.oldest_snapshot.is_some());
+    assert_eq!(first.get("k").unwrap().unwrap(), "old");
+    drop(first);
+    assert!(has_files());
+    assert_eq!(second.clone().get("k").unwrap().unwrap(), "old");
+    assert!(has_files());
+    drop(second);
+    assert!(!has_files() && lab.hints().iter().all(|(hint, _)| *hint != id));
+    let stats = db.stats();
+    assert_eq!((stats.snapshots, stats.pinned_segments, stats.pinned_size), (0, 0, 0));
+    assert_eq!(stats.oldest_snapshot, None);
+}
+
+/// Who takes a snapshot while a writer is between log and keydir waits for it: otherwise the write
+/// would be seen later, though it was there before.
+#[test]
+fn a_snapshot_waits_for_what_is_not_published_yet() {
+    let lab = Lab::new();
+    let db = lab.open();
+    db.put("k", "old").unwrap();
+    let inner = &db.inner;
+    let hash = inner.keydir.hash(b"k");
+    let guard = pin();
+    std::thread::scope(|scope| {
+        let mut shard = inner.shard(hash.shard()).unwrap();
+        let own = inner.find(&shard, hash, b"k", &guard).unwrap().own;
+        let mut drafts = [inner.draft(b"k", Some(b"new"), None).unwrap()];
+        let appended = inner.append(&mut inner.writer().unwrap().log.lock(), &mut drafts).unwrap();
+        let taken = scope.spawn(|| db.snapshot());
+        while !taken.is_finished() && db.inner.pins.count_of() == 0 {
+            std::thread::yield_now();
+        }
+        assert!(!taken.is_finished(), "it can't be told yet what it sees");
+        for (address, size) in appended.addresses(&drafts) {
+            let segment = inner.segments.get(appended.number, &guard);
+            let new = Some((address, size));
+            write::publish(&mut shard, hash, own.as_ref(), new, segment, appended.timestamp);
+        }
+        drop((shard, own));
+        inner.settle(&appended, WriteOptions::new()).unwrap();
+        let snapshot = taken.join().unwrap();
+        assert_eq!(snapshot.get("k").unwrap().unwrap(), "new");
+    });
+}
