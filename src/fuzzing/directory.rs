@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use super::input::{Input, aligned, repair_entry, repair_hint, repair_log, repair_manifest};
+use super::input::{
+    Input, aligned, repair_entry, repair_hint, repair_index, repair_log, repair_manifest,
+};
 use super::{DIR, IDENTITY};
 use crate::clock::Hands;
 use crate::entry::Salt;
@@ -324,6 +326,7 @@ pub(super) fn repair(bytes: &mut Vec<u8>, path: &Path, input: &mut Input<'_>) {
             None => repair_log(bytes, SegmentId(id)),
         },
         FileKind::Hint(id) => repair_hint(bytes, id),
+        FileKind::Index(id) => repair_index(bytes, id),
         _ => repair_manifest(bytes),
     }
 }

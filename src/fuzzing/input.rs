@@ -80,15 +80,50 @@ pub(super) fn repair_log(bytes: &mut [u8], id: SegmentId) {
 pub(super) const SUMMARY_SIZE: usize = 512;
 pub(super) const BLOCK_SIZE: usize = 255 * 16 + 4;
 
+/// The size of an index's header.
+pub(super) const INDEX_HEADER_SIZE: usize = 96;
+
+/// Puts the right checksums into an index, as far as header and directory tell where its parts lie.
+pub(super) fn repair_index(bytes: &mut [u8], id: SegmentId) {
+    let (header, rest) = bytes.split_at_mut(INDEX_HEADER_SIZE.min(bytes.len()));
+    sum_up(header);
+    let field = |at: usize| {
+        let field = header.get(at..at + 8)?.try_into().ok()?;
+        usize::try_from(u64::from_be_bytes(field)).ok()
+    };
+    let (Some(count), Some(size)) = (field(56), field(64)) else { return };
+    if size > rest.len() {
+        return;
+    }
+    let (mut blocks, directory) = rest.split_at_mut(size);
+    let mut leads = &directory[..];
+    for number in 0..count {
+        let Some((size, behind)) = leads.split_first_chunk() else { break };
+        let Some((key_size, behind)) = behind.split_first_chunk() else { break };
+        let size = u32::from_be_bytes(*size) as usize;
+        let Some((block, others)) = blocks.split_at_mut_checked(size) else { break };
+        sum_up_numbered(block, id, number);
+        blocks = others;
+        leads = behind.get(usize::from(u16::from_be_bytes(*key_size))..).unwrap_or_default();
+    }
+    sum_up_numbered(directory, id, count);
+}
+
+/// Puts a checksum that knows its segment and a number at the end of bytes.
+fn sum_up_numbered(bytes: &mut [u8], id: SegmentId, number: usize) {
+    if let Some((summed, checksum)) = bytes.split_last_chunk_mut() {
+        let number = u32::try_from(number).unwrap_or(u32::MAX);
+        let summed = [&id.0.to_be_bytes(), &number.to_be_bytes(), &*summed].concat();
+        *checksum = crc32fast::hash(&summed).to_be_bytes();
+    }
+}
+
 /// Puts the right checksums into a hint.
 pub(super) fn repair_hint(bytes: &mut [u8], id: SegmentId) {
     let (summary, blocks) = bytes.split_at_mut(SUMMARY_SIZE.min(bytes.len()));
     sum_up(summary);
-    for (at, block) in (0_u32..).zip(blocks.chunks_mut(BLOCK_SIZE)) {
-        if let Some((slots, checksum)) = block.split_last_chunk_mut() {
-            let summed = [&id.0.to_be_bytes(), &at.to_be_bytes(), &*slots].concat();
-            *checksum = crc32fast::hash(&summed).to_be_bytes();
-        }
+    for (at, block) in (0..).zip(blocks.chunks_mut(BLOCK_SIZE)) {
+        sum_up_numbered(block, id, at);
     }
 }
 

@@ -39,7 +39,8 @@ pub(super) struct Link {
 #[derive(Debug, Default)]
 pub(super) struct Survey {
     logs: BTreeSet<SegmentId>,
-    hints: BTreeSet<SegmentId>,
+    /// Hints and indexes, each with the segment that it is of.
+    derived: Vec<(SegmentId, PathBuf)>,
     temporary: Vec<PathBuf>,
 }
 
@@ -65,10 +66,11 @@ impl Recovery<'_> {
     pub(super) fn survey(&self) -> Result<Survey> {
         let mut survey = Survey::default();
         for entry in self.fs.list(self.dir.path())?.into_iter().filter(|entry| entry.is_file) {
+            let path = self.dir.path().join(&entry.name);
             match FileKind::of(&entry.name) {
                 FileKind::Log(id) => drop(survey.logs.insert(id)),
-                FileKind::Hint(id) => drop(survey.hints.insert(id)),
-                FileKind::Temporary => survey.temporary.push(self.dir.path().join(entry.name)),
+                FileKind::Hint(id) | FileKind::Index(id) => survey.derived.push((id, path)),
+                FileKind::Temporary => survey.temporary.push(path),
                 FileKind::Other => {}
             }
         }
@@ -141,7 +143,8 @@ impl Recovery<'_> {
     ) -> Result<Unlisted> {
         let mut known: BTreeSet<SegmentId> = manifest.sealed.iter().map(|s| s.id).collect();
         known.extend(chain.links.iter().map(|link| link.id));
-        let orphans = survey.hints.difference(&known).map(|id| self.dir.hint(*id));
+        let orphans = survey.derived.iter().filter(|(id, _)| !known.contains(id));
+        let orphans = orphans.map(|(_, path)| path.clone());
         let leftovers = survey.temporary.iter().cloned().chain(orphans).collect();
         let mut unlisted = Unlisted { later: Vec::new(), leftovers };
         for id in survey.logs.difference(&known) {

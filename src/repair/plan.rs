@@ -6,7 +6,7 @@
 //! - A segment is known by its header, and by its name where the header does not check.
 //! - Reads nothing but the manifest, names and headers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
@@ -97,7 +97,7 @@ impl Plan {
         }
         let manifest = Manifest::read(fs, dir);
         let mut plan = Self { latest: ground.clock.now(), ..Self::default() };
-        let (mut found, mut hints) = (Vec::new(), BTreeMap::new());
+        let (mut found, mut derived) = (Vec::new(), Vec::new());
         for entry in fs.list(dir.path())?.into_iter().filter(|entry| entry.is_file) {
             let path = dir.path().join(&entry.name);
             match FileKind::of(&entry.name) {
@@ -106,7 +106,7 @@ impl Plan {
                     let Some(file) = fs.open_if_exists(&path)? else { continue };
                     found.push(Found::new(name, &file)?);
                 }
-                FileKind::Hint(id) => drop(hints.insert(id, path)),
+                FileKind::Hint(id) | FileKind::Index(id) => derived.push((id, path)),
                 FileKind::Temporary => plan.leftovers.push(path),
                 FileKind::Other => {}
             }
@@ -122,7 +122,7 @@ impl Plan {
         plan.choose(manifest, found)?;
         if plan.manifest.is_some() {
             let known: BTreeSet<_> = plan.subjects.iter().map(|subject| subject.id).collect();
-            let orphans = hints.into_iter().filter(|(id, _)| !known.contains(id));
+            let orphans = derived.into_iter().filter(|(id, _)| !known.contains(id));
             plan.leftovers.extend(orphans.map(|(_, path)| path));
         } else {
             // What would tell an unfinished one from others is what is lost.

@@ -17,7 +17,7 @@ use super::header::{Identity, Kind, SegmentHeader};
 use super::hint::Summary;
 use super::map::Bytes;
 use super::stored::StoredEntry;
-use super::{Dir, SegmentId};
+use super::{Dir, SegmentId, index};
 use crate::entry::{HEADER_SIZE_MAX, Header, Invalid};
 use crate::epoch::{Guard, Published, pin};
 use crate::error::{Error, Result};
@@ -43,6 +43,7 @@ pub(crate) struct Segment {
     summary: OnceLock<Summary>,
     /// Bytes of the entries here that slots name.
     live_size: Counter,
+    pub(super) index: index::Known,
 }
 
 /// A figure that writers change, apart from what readers look at all the time.
@@ -53,7 +54,8 @@ struct Counter(AtomicU64);
 impl Segment {
     pub(crate) fn new(id: SegmentId, path: &Path, kind: Kind, bytes: Bytes) -> Self {
         let (path, summary) = (path.to_path_buf(), OnceLock::new());
-        Self { id, path, bytes, kind, summary, live_size: Counter::default() }
+        let (live_size, index) = (Counter::default(), index::Known::default());
+        Self { id, path, bytes, kind, summary, live_size, index }
     }
 
     /// Opens a sealed segment of a known length, mapped.

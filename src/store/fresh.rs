@@ -70,9 +70,9 @@ impl<'a> Fresh<'a> {
     /// a store.
     pub(crate) fn undo(&self, ids: impl Iterator<Item = SegmentId>) {
         let with_temporary = |path: PathBuf| [Dir::temporary(&path), path];
-        let segments = ids.flat_map(|id| {
-            with_temporary(self.dir.log(id)).into_iter().chain(with_temporary(self.dir.hint(id)))
-        });
+        let segments = ids
+            .flat_map(|id| [self.dir.log(id), self.dir.hint(id), self.dir.index(id)])
+            .flat_map(with_temporary);
         let paths = with_temporary(self.dir.manifest()).into_iter().chain(segments);
         for path in paths.chain([self.dir.lock()]) {
             let _ = self.fs.remove(&path);

@@ -1,0 +1,137 @@
+//! Sorting rows, and cutting them into blocks.
+//!
+//! - What comes out depends on the rows alone: blocks have the same numbers whenever an index is
+//!   built, so that one that was lost half-way is gone on with.
+
+use super::block::{CHECKSUM_SIZE, Row, checksum_of};
+use super::directory::Directory;
+use crate::segment::SegmentId;
+use crate::segment::scan::Scanned;
+
+/// A row that would make a block larger than this begins another one.
+pub(super) const BLOCK_SIZE_MAX: usize = if cfg!(any(test, bitcask_fuzzing)) { 256 } else { 4096 };
+
+/// Sorted rows in blocks, and what leads to them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Encoded {
+    pub(super) blocks: Vec<u8>,
+    pub(super) directory: Directory,
+}
+
+/// Gathers rows in any order.
+#[derive(Debug, Default)]
+pub(crate) struct RunBuilder {
+    /// Encoded rows.
+    bytes: Vec<u8>,
+    /// Where each starts, and how its key begins: what is compared first.
+    starts: Vec<(u64, usize)>,
+}
+
+impl RunBuilder {
+    /// Adds an entry, if it is one of a key. The caller sees to it that its batch is whole.
+    pub(crate) fn add(&mut self, entry: &Scanned<'_>) {
+        if entry.header.is_of_a_key() {
+            self.push(&Row::of(entry));
+        }
+    }
+
+    pub(super) fn push(&mut self, row: &Row<'_>) {
+        self.starts.push((prefix(row.key), self.bytes.len()));
+        row.encode(&mut self.bytes);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.starts.is_empty()
+    }
+
+    pub(crate) fn finish(mut self, id: SegmentId) -> Encoded {
+        let mut starts = std::mem::take(&mut self.starts);
+        // Stable, since that is quick with rows of which parts are sorted already.
+        starts.sort_by(|a, b| {
+            a.0.cmp(&b.0).then_with(|| match (self.decoded(a.1), self.decoded(b.1)) {
+                (Some((a, _)), Some((b, _))) => a.order(&b),
+                _ => unreachable!("all rows were encoded here"),
+            })
+        });
+        let mut cutter = Cutter::new(id, self.bytes.len());
+        for (_, start) in starts {
+            if let Some((row, size)) = self.decoded(start) {
+                let encoded = self.bytes.get(start..start + size).unwrap_or_default();
+                cutter.add(row.key, encoded);
+            }
+        }
+        cutter.finish()
+    }
+
+    fn decoded(&self, start: usize) -> Option<(Row<'_>, usize)> {
+        self.bytes.get(start..).and_then(Row::decode)
+    }
+}
+
+/// The first bytes of a key as a number: where two differ, they have the order of the keys.
+#[inline]
+pub(super) fn prefix(key: &[u8]) -> u64 {
+    if let Some((first, _)) = key.split_first_chunk() {
+        return u64::from_be_bytes(*first);
+    }
+    let shifted = |sum: u64, (at, byte): (u32, &u8)| sum | u64::from(*byte) << (56 - 8 * at);
+    (0..).zip(key).fold(0, shifted)
+}
+
+/// Returns how many bytes two keys begin with in common.
+pub(super) fn common_size(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+/// Cuts sorted rows into blocks.
+struct Cutter {
+    id: SegmentId,
+    encoded: Encoded,
+    /// Where the block begins that is being filled.
+    start: usize,
+    last: Vec<u8>,
+}
+
+impl Cutter {
+    fn new(id: SegmentId, size: usize) -> Self {
+        let blocks = Vec::with_capacity(size + (size / BLOCK_SIZE_MAX + 1) * 2 * CHECKSUM_SIZE);
+        let encoded = Encoded { blocks, directory: Directory::default() };
+        Self { id, encoded, start: 0, last: Vec::new() }
+    }
+
+    fn add(&mut self, key: &[u8], row: &[u8]) {
+        let size = self.encoded.blocks.len() - self.start;
+        if size > 0 && size + row.len() + CHECKSUM_SIZE > BLOCK_SIZE_MAX {
+            self.end_block();
+        }
+        let Encoded { blocks, directory } = &mut self.encoded;
+        if blocks.len() == self.start {
+            // The shortest that is above all before, if that is not the key itself.
+            let size =
+                if directory.len() == 0 { key.len() } else { common_size(&self.last, key) + 1 };
+            directory.begin(key.get(..size).unwrap_or(key));
+        }
+        directory.rows += 1;
+        blocks.extend_from_slice(row);
+        self.last.clear();
+        self.last.extend_from_slice(key);
+    }
+
+    fn end_block(&mut self) {
+        let Encoded { blocks, directory } = &mut self.encoded;
+        let rows = blocks.get(self.start..).unwrap_or_default();
+        let sum = checksum_of(self.id, directory.len() - 1, rows);
+        blocks.extend(sum.to_be_bytes());
+        self.start = blocks.len();
+        directory.end(self.start as u64);
+    }
+
+    fn finish(mut self) -> Encoded {
+        if self.encoded.blocks.len() > self.start {
+            self.end_block();
+        }
+        self.encoded.directory.last = self.last;
+        self.encoded.blocks.shrink_to_fit();
+        self.encoded
+    }
+}

@@ -1,0 +1,200 @@
+//! One run gone through from both ends, within bounds.
+//!
+//! - Nothing is read before an end is begun; then a block at a time.
+//! - Where the ends have met is told by their places alone: who goes through several runs takes all
+//!   rows of a key at once, so no end stops within them.
+
+use std::ops::{Bound, Range};
+use std::sync::Arc;
+
+use super::block::{Block, Row, Target};
+use super::run::Run;
+use crate::error::Result;
+use crate::segment::Segment;
+
+/// From which end rows are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Way {
+    Forward,
+    Backward,
+}
+
+/// The keys that are asked for.
+#[derive(Debug, Clone)]
+pub(super) struct Bounds {
+    pub(super) start: Bound<Vec<u8>>,
+    pub(super) end: Bound<Vec<u8>>,
+}
+
+impl Bounds {
+    fn start(&self) -> Option<Target<'_>> {
+        match &self.start {
+            Bound::Included(key) => Some(Target::before(key)),
+            Bound::Excluded(key) => Some(Target::behind(key)),
+            Bound::Unbounded => None,
+        }
+    }
+
+    fn end(&self) -> Option<Target<'_>> {
+        match &self.end {
+            Bound::Included(key) => Some(Target::behind(key)),
+            Bound::Excluded(key) => Some(Target::before(key)),
+            Bound::Unbounded => None,
+        }
+    }
+}
+
+/// A row that is next from one end.
+#[derive(Debug)]
+struct Cursor {
+    block: Arc<Block>,
+    number: usize,
+    at: usize,
+    /// The rows of the block that lie within the bounds.
+    within: Range<usize>,
+}
+
+/// A run, and how far it has been gone through from either end.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) segment: Arc<Segment>,
+    pub(super) run: Arc<Run>,
+    front: Option<Cursor>,
+    back: Option<Cursor>,
+}
+
+impl Lane {
+    pub(super) fn new(segment: Arc<Segment>, run: Arc<Run>) -> Self {
+        Self { segment, run, front: None, back: None }
+    }
+
+    fn cursor(&self, way: Way) -> Option<&Cursor> {
+        match way {
+            Way::Forward => self.front.as_ref(),
+            Way::Backward => self.back.as_ref(),
+        }
+    }
+
+    fn cursor_mut(&mut self, way: Way) -> &mut Option<Cursor> {
+        match way {
+            Way::Forward => &mut self.front,
+            Way::Backward => &mut self.back,
+        }
+    }
+
+    /// Returns the key that is next from an end; there has to be one.
+    #[inline]
+    pub(super) fn key(&self, way: Way) -> &[u8] {
+        self.row(way).map(|row| row.key).unwrap_or_default()
+    }
+
+    #[inline]
+    pub(super) fn row(&self, way: Way) -> Option<Row<'_>> {
+        self.cursor(way).map(|cursor| cursor.block.row(cursor.at))
+    }
+
+    /// Returns the block that the next row lies in, and which it is of its rows.
+    #[inline]
+    pub(super) fn place(&self, way: Way) -> Option<(&Arc<Block>, usize)> {
+        self.cursor(way).map(|cursor| (&cursor.block, cursor.at))
+    }
+
+    /// Returns whether there is a row that neither end has passed. Both have been begun.
+    #[inline]
+    pub(super) fn is_open(&self) -> bool {
+        match (&self.front, &self.back) {
+            (Some(front), Some(back)) => (front.number, front.at) <= (back.number, back.at),
+            _ => false,
+        }
+    }
+
+    /// Begins at an end; says whether there is a row.
+    pub(super) fn begin(&mut self, way: Way, bounds: &Bounds) -> Result<bool> {
+        let (start, end) = (bounds.start.as_ref(), bounds.end.as_ref());
+        let directory = &self.run.directory;
+        if !directory.overlaps(start.map(Vec::as_slice), end.map(Vec::as_slice)) {
+            return Ok(false);
+        }
+        let len = directory.len();
+        let target = match way {
+            Way::Forward => bounds.start(),
+            Way::Backward => bounds.end(),
+        };
+        let first = match (target, way) {
+            (Some(target), _) => {
+                let blocks = directory.blocks_of(target.key);
+                // All rows of a key lie on one side of the place.
+                if target == Target::before(target.key) { blocks.start } else { blocks.end - 1 }
+            }
+            (None, Way::Forward) => 0,
+            (None, Way::Backward) => len - 1,
+        };
+        // All rows of the block may lie on the other side.
+        let mut found = self.enter(first, way, bounds)?;
+        if found.is_none() {
+            let next = match way {
+                Way::Forward => Some(first + 1),
+                Way::Backward => first.checked_sub(1),
+            };
+            if let Some(next) = next {
+                found = self.enter(next, way, bounds)?;
+            }
+        }
+        let is_found = found.is_some();
+        *self.cursor_mut(way) = found;
+        Ok(is_found)
+    }
+
+    /// Reads a block; nothing if no row of it lies within the bounds.
+    fn enter(&self, number: usize, way: Way, bounds: &Bounds) -> Result<Option<Cursor>> {
+        let Some(block) = self.run.block(number, &self.segment)? else { return Ok(None) };
+        let directory = &self.run.directory;
+        let is_last = number + 1 == directory.len();
+        // What leads to a block, and to the next, mostly tells that all of it lies within.
+        let start = match bounds.start() {
+            Some(start) if directory.key(number) <= start.key => block.len_before(&start),
+            _ => 0,
+        };
+        let end = match bounds.end() {
+            Some(end) if is_last || directory.key(number + 1) >= end.key => block.len_before(&end),
+            _ => block.len(),
+        };
+        if start >= end {
+            return Ok(None);
+        }
+        let at = match way {
+            Way::Forward => start,
+            Way::Backward => end - 1,
+        };
+        Ok(Some(Cursor { block, number, at, within: start..end }))
+    }
+
+    /// Goes on by a row; says whether there is one.
+    #[inline]
+    pub(super) fn advance(&mut self, way: Way, bounds: &Bounds) -> Result<bool> {
+        let Some(cursor) = self.cursor_mut(way) else { return Ok(false) };
+        match way {
+            Way::Forward if cursor.at + 1 < cursor.within.end => cursor.at += 1,
+            Way::Backward if cursor.at > cursor.within.start => cursor.at -= 1,
+            _ => return self.leave(way, bounds),
+        }
+        Ok(true)
+    }
+
+    /// Goes on to the next block.
+    #[cold]
+    fn leave(&mut self, way: Way, bounds: &Bounds) -> Result<bool> {
+        let Some(Cursor { block, number, within, .. }) = self.cursor_mut(way).take() else {
+            return Ok(false);
+        };
+        let next = match way {
+            Way::Forward if within.end == block.len() => Some(number + 1),
+            Way::Backward if within.start == 0 => number.checked_sub(1),
+            _ => None,
+        };
+        let found = next.map(|next| self.enter(next, way, bounds)).transpose()?.flatten();
+        let is_found = found.is_some();
+        *self.cursor_mut(way) = found;
+        Ok(is_found)
+    }
+}

@@ -1,0 +1,141 @@
+//! Where the blocks of a run lie and with which keys they begin: the part of it that is in memory.
+//!
+//! - A block is led by the shortest key that is above all keys before it, and not above its own
+//!   first; the first block by its first key. So what is in memory is small, however long the keys.
+
+use std::ops::{Bound, Range};
+
+use super::block::{CHECKSUM_SIZE, checksum_of, partition};
+use crate::segment::SegmentId;
+
+/// The blocks of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Directory {
+    /// The keys that lead blocks, one behind the other.
+    keys: Vec<u8>,
+    leads: Vec<Lead>,
+    /// The last key of all.
+    pub(super) last: Vec<u8>,
+    pub(super) rows: u64,
+}
+
+/// Where a block ends, and where the key ends that leads it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Lead {
+    key_end: usize,
+    end: u64,
+}
+
+impl Directory {
+    /// Returns the number of blocks.
+    pub(super) fn len(&self) -> usize {
+        self.leads.len()
+    }
+
+    fn lead(&self, at: usize) -> Lead {
+        self.leads.get(at).copied().unwrap_or_default()
+    }
+
+    fn before(&self, at: usize) -> Lead {
+        at.checked_sub(1).map(|before| self.lead(before)).unwrap_or_default()
+    }
+
+    /// Returns the key that leads a block; the empty one where there is no such block.
+    pub(super) fn key(&self, at: usize) -> &[u8] {
+        self.keys.get(self.before(at).key_end..self.lead(at).key_end).unwrap_or_default()
+    }
+
+    /// Returns where a block lies among the others.
+    pub(super) fn range(&self, at: usize) -> Range<u64> {
+        self.before(at).end..self.lead(at).end
+    }
+
+    /// Returns the bytes of all blocks.
+    pub(super) fn blocks_size(&self) -> u64 {
+        self.before(self.len()).end
+    }
+
+    /// Begins a block.
+    pub(super) fn begin(&mut self, key: &[u8]) {
+        self.keys.extend_from_slice(key);
+        self.leads.push(Lead { key_end: self.keys.len(), end: 0 });
+    }
+
+    /// Ends the block that was begun last.
+    pub(super) fn end(&mut self, end: u64) {
+        if let Some(last) = self.leads.last_mut() {
+            last.end = end;
+        }
+    }
+
+    /// Returns the blocks that rows of a key can be in, or rows next to where they would be.
+    pub(super) fn blocks_of(&self, key: &[u8]) -> Range<usize> {
+        let below = partition(0..self.len(), |at| self.key(at) < key);
+        let up_to = partition(below..self.len(), |at| self.key(at) <= key);
+        below.saturating_sub(1)..up_to.max(1)
+    }
+
+    /// Returns whether a key may be here.
+    pub(super) fn covers(&self, key: &[u8]) -> bool {
+        self.len() > 0 && self.key(0) <= key && key <= self.last.as_slice()
+    }
+
+    /// Returns whether keys in a range may be here.
+    pub(super) fn overlaps(&self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> bool {
+        let starts = match start {
+            Bound::Included(start) => start <= self.last.as_slice(),
+            Bound::Excluded(start) => start < self.last.as_slice(),
+            Bound::Unbounded => true,
+        };
+        let ends = match end {
+            Bound::Included(end) => end >= self.key(0),
+            Bound::Excluded(end) => end > self.key(0),
+            Bound::Unbounded => true,
+        };
+        self.len() > 0 && starts && ends
+    }
+
+    pub(super) fn encode(&self, id: SegmentId) -> Vec<u8> {
+        let size = |key: &[u8]| u16::try_from(key.len()).unwrap_or(u16::MAX).to_be_bytes();
+        let mut bytes = Vec::new();
+        for at in 0..self.len() {
+            let Range { start, end } = self.range(at);
+            bytes.extend(u32::try_from(end - start).unwrap_or(u32::MAX).to_be_bytes());
+            bytes.extend(size(self.key(at)));
+            bytes.extend_from_slice(self.key(at));
+        }
+        bytes.extend(size(&self.last));
+        bytes.extend_from_slice(&self.last);
+        bytes.extend(checksum_of(id, self.len(), &bytes).to_be_bytes());
+        bytes
+    }
+
+    /// Decodes a directory of so many blocks; nothing if it does not check or makes no sense.
+    pub(super) fn decode(bytes: &[u8], id: SegmentId, len: usize, rows: u64) -> Option<Self> {
+        let (mut rest, checksum) = bytes.split_last_chunk::<CHECKSUM_SIZE>()?;
+        if checksum_of(id, len, rest).to_be_bytes() != *checksum {
+            return None;
+        }
+        let mut directory = Self { rows, ..Self::default() };
+        let mut end = 0;
+        for _ in 0..len {
+            let (size, behind) = rest.split_first_chunk()?;
+            let (key, behind) = key(behind)?;
+            end += u64::from(u32::from_be_bytes(*size));
+            directory.begin(key);
+            directory.end(end);
+            rest = behind;
+        }
+        let (last, rest) = key(rest)?;
+        directory.last = last.to_vec();
+        let is_sorted = (1..len).all(|at| directory.key(at - 1) <= directory.key(at));
+        let is_above = directory.key(len.saturating_sub(1)) <= last;
+        (rest.is_empty() && is_sorted && is_above).then_some(directory)
+    }
+}
+
+/// Takes a key off the front, its size before it.
+fn key(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (size, rest) = bytes.split_first_chunk()?;
+    rest.split_at_checked(usize::from(u16::from_be_bytes(*size)))
+}

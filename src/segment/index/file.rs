@@ -1,0 +1,156 @@
+//! What an index looks like on disk.
+//!
+//! - A header, the blocks, and the directory of them; each part with a checksum of its own.
+//!   `docs/format.md` has the bytes.
+//! - Header and directory are read when an index is opened, the blocks when they are asked for.
+
+use super::build::Encoded;
+use super::directory::Directory;
+use crate::entry::HEADER_SIZE as ENTRY_SIZE_MIN;
+use crate::error::Result;
+use crate::fs::{Access, File, Fs, is_failed_sync};
+use crate::segment::header::Identity;
+use crate::segment::hint::Source;
+use crate::segment::{Dir, SegmentId};
+
+/// The version of indexes; they can be built anew, so it moves on its own.
+const VERSION: u16 = 1;
+const MAGIC: &[u8; 8] = b"bc-index";
+pub(super) const HEADER_SIZE: usize = 96;
+
+// Fields of the header, in the order of `docs/format.md`.
+const FIELDS_AT: usize = 16;
+const FIELDS_LEN: usize = 8;
+const CHECKSUM_AT: usize = HEADER_SIZE - 4;
+
+const _: () = assert!(FIELDS_AT + FIELDS_LEN * 8 <= CHECKSUM_AT);
+
+/// What the header says of the rest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Header {
+    rows: u64,
+    blocks: u64,
+    blocks_size: u64,
+    directory_size: u64,
+}
+
+impl Header {
+    fn encode(&self, source: Source) -> Vec<u8> {
+        let fields: [u64; FIELDS_LEN] = [
+            u64::from(source.id.0),
+            source.identity.store_id,
+            source.identity.hash_seed,
+            source.length,
+            self.rows,
+            self.blocks,
+            self.blocks_size,
+            self.directory_size,
+        ];
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(VERSION.to_be_bytes());
+        bytes.resize(FIELDS_AT, 0);
+        bytes.extend(fields.into_iter().flat_map(u64::to_be_bytes));
+        bytes.resize(CHECKSUM_AT, 0);
+        bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
+        bytes
+    }
+
+    /// Decodes a header; nothing if it does not check, makes no sense or is another segment's.
+    fn decode(bytes: &[u8; HEADER_SIZE], source: Source) -> Option<Self> {
+        let (summed, checksum) = bytes.split_at_checked(CHECKSUM_AT)?;
+        let version = summed.strip_prefix(MAGIC)?.get(..2)?;
+        if crc32fast::hash(summed).to_be_bytes() != checksum || version != VERSION.to_be_bytes() {
+            return None;
+        }
+        let (encoded, _) = summed.get(FIELDS_AT..)?.as_chunks::<8>();
+        let fields: &[[u8; 8]; FIELDS_LEN] = encoded.first_chunk()?;
+        let fields = fields.map(u64::from_be_bytes);
+        let [id, store_id, hash_seed, length, rows, blocks, blocks_size, directory_size] = fields;
+        let identity = Identity { store_id, hash_seed };
+        let found = Source { id: SegmentId(u32::try_from(id).ok()?), identity, length };
+        // A row is smaller than its entry by more than a block's checksum, and what leads to a
+        // block smaller than its first row: this bounds what is read.
+        let makes_sense = rows <= length / ENTRY_SIZE_MIN as u64
+            && blocks <= rows
+            && blocks_size <= length
+            && directory_size <= 2 * blocks_size + 6;
+        let header = Self { rows, blocks, blocks_size, directory_size };
+        (found == source && makes_sense).then_some(header)
+    }
+
+    fn file_size(&self) -> u64 {
+        HEADER_SIZE as u64 + self.blocks_size + self.directory_size
+    }
+}
+
+/// Opens the index of a segment and reads its directory; nothing if there is none, or it can't be
+/// read or used. Its blocks are not looked at.
+pub(super) fn open(fs: &Fs, dir: &Dir, source: Source) -> Option<(File, Directory)> {
+    let file = fs.open(&dir.index(source.id), Access::Read).ok()?;
+    let mut head = [0; HEADER_SIZE];
+    file.read_at(&mut head, 0).ok()?;
+    let header = Header::decode(&head, source)?;
+    if file.size().ok()? != header.file_size() {
+        return None;
+    }
+    let mut bytes = vec![0; usize::try_from(header.directory_size).ok()?];
+    let whole = file.read_at(&mut bytes, HEADER_SIZE as u64 + header.blocks_size).ok()?;
+    let len = usize::try_from(header.blocks).ok().filter(|_| whole == bytes.len())?;
+    let directory = Directory::decode(&bytes, source.id, len, header.rows)?;
+    (directory.blocks_size() == header.blocks_size).then_some((file, directory))
+}
+
+/// Returns whether a segment has an index whose header and directory check.
+pub(crate) fn has_index(fs: &Fs, dir: &Dir, source: Source) -> bool {
+    open(fs, dir, source).is_some()
+}
+
+/// Header and directory, as they lie before and behind the blocks.
+fn around(directory: &Directory, source: Source) -> (Vec<u8>, Vec<u8>) {
+    let encoded = directory.encode(source.id);
+    let header = Header {
+        rows: directory.rows,
+        blocks: directory.len() as u64,
+        blocks_size: directory.blocks_size(),
+        directory_size: encoded.len() as u64,
+    };
+    (header.encode(source), encoded)
+}
+
+/// Writes the index beside its segment, synced; nobody needs its name to be durable.
+///
+/// Returns whether that could be done; where it can't (no space, no file descriptor) the store does
+/// without it. Only a sync that failed is an error.
+pub(super) fn write(
+    fs: &Fs,
+    dir: &Dir,
+    source: Source,
+    blocks: &[u8],
+    directory: &Directory,
+) -> Result<bool> {
+    let path = dir.index(source.id);
+    let temporary = Dir::temporary(&path);
+    let (header, directory) = around(directory, source);
+    let write = || {
+        let file = fs.open(&temporary, Access::Create)?;
+        let mut end = 0;
+        for part in [&header, blocks, &directory] {
+            file.write_at(part, end)?;
+            end += part.len() as u64;
+        }
+        file.sync()?;
+        fs.rename(&temporary, &path)
+    };
+    write().map(|()| true).or_else(|error| {
+        // Best effort: what can't be removed now is removed at the next open.
+        let _ = fs.remove(&temporary);
+        if is_failed_sync(&error) { Err(error) } else { Ok(false) }
+    })
+}
+
+impl Encoded {
+    pub(crate) fn encode(&self, source: Source) -> Vec<u8> {
+        let (header, directory) = around(&self.directory, source);
+        [header.as_slice(), &self.blocks, &directory].concat()
+    }
+}

@@ -1,0 +1,316 @@
+//! Many runs as one: the keys of a moment, in order, from both ends.
+//!
+//! - Of each key the version that counts at the moment is shown, if there is one: of all its rows
+//!   with the highest timestamp up to the moment's the put, else the tombstone; a put whose time is
+//!   over is none.
+//! - All rows of a key are passed at once, in all runs, so that both ends can be used by turns.
+//! - Keys are compared by eight bytes behind what all of them begin with; only where those are the
+//!   same, in full.
+//! - Nothing is read before the first step.
+
+use std::cmp::Ordering;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use super::block::{Block, Row, Target};
+use super::build::{common_size, prefix};
+use super::cursor::{Bounds, Lane, Way};
+use super::run::Run;
+use crate::error::Result;
+use crate::segment::Segment;
+use crate::value::Value;
+
+/// A run, and the segment that it is a part of.
+pub(crate) type Part = (Arc<Segment>, Arc<Run>);
+
+/// A moment: what was written up to a timestamp, as it is seen at a time of day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment {
+    pub(crate) timestamp: u64,
+    pub(crate) now: u64,
+}
+
+/// A key that is there, and where its value lies.
+#[derive(Debug, Clone)]
+pub(crate) struct Hit {
+    pub(crate) key: Value,
+    /// Which of the parts it was found in.
+    pub(crate) part: usize,
+    pub(crate) offset: u64,
+    pub(crate) timestamp: u64,
+    pub(crate) expiry: Option<u64>,
+}
+
+/// A row that may be the one that counts.
+#[derive(Debug, Clone, Copy)]
+struct Version {
+    part: usize,
+    offset: u64,
+    timestamp: u64,
+    expiry: Option<u64>,
+    is_tombstone: bool,
+}
+
+impl Version {
+    fn of(row: &Row<'_>, part: usize) -> Self {
+        let (offset, is_tombstone) = (row.offset(), row.is_tombstone());
+        Self { part, offset, timestamp: row.timestamp, expiry: row.expiry, is_tombstone }
+    }
+
+    /// Returns whether it counts and not the other.
+    fn beats(&self, other: Option<&Self>) -> bool {
+        let rank = |version: &Self| (version.timestamp, !version.is_tombstone);
+        other.is_none_or(|other| rank(self) > rank(other))
+    }
+
+    fn is_there(&self, now: u64) -> bool {
+        !self.is_tombstone && self.expiry.is_none_or(|expiry| expiry > now)
+    }
+
+    fn hit(self, key: Value) -> Hit {
+        let Self { part, offset, timestamp, expiry, .. } = self;
+        Hit { key, part, offset, timestamp, expiry }
+    }
+}
+
+/// Looks a key up.
+pub(crate) fn find(parts: &[Part], key: &[u8], moment: Moment) -> Result<Option<Hit>> {
+    let target = Target { key, timestamp: moment.timestamp };
+    let mut best: Option<(Version, Arc<Block>, usize)> = None;
+    for (part, (segment, run)) in parts.iter().enumerate() {
+        if let Some((block, at)) = run.find(target, segment)? {
+            let version = Version::of(&block.row(at), part);
+            if version.beats(best.as_ref().map(|(best, ..)| best)) {
+                best = Some((version, block, at));
+            }
+        }
+    }
+    let best = best.filter(|(version, ..)| version.is_there(moment.now));
+    Ok(best.map(|(version, block, at)| version.hit(block.lend_key(at))))
+}
+
+/// A lane and its next key, as it is compared first.
+#[derive(Debug, Clone, Copy)]
+struct Head {
+    rank: u64,
+    lane: usize,
+}
+
+/// One end.
+#[derive(Debug, Default)]
+struct Side {
+    /// A heap: each has the next key before those of the two at twice its place.
+    heads: Vec<Head>,
+    is_begun: bool,
+}
+
+/// The keys of a moment within bounds, in order.
+#[derive(Debug)]
+pub(crate) struct Merged {
+    lanes: Vec<Lane>,
+    bounds: Bounds,
+    moment: Moment,
+    /// So many bytes are the same in all keys.
+    skip: usize,
+    front: Side,
+    back: Side,
+    /// Nothing comes behind an error.
+    failed: bool,
+}
+
+impl Merged {
+    pub(crate) fn new(
+        parts: Vec<Part>,
+        (start, end): (Bound<Vec<u8>>, Bound<Vec<u8>>),
+        moment: Moment,
+    ) -> Self {
+        let lane = |(segment, run)| Lane::new(segment, run);
+        let lanes: Vec<_> = parts.into_iter().map(lane).collect();
+        let (front, back) = (Side::default(), Side::default());
+        let bounds = Bounds { start, end };
+        let skip = common(&lanes, &bounds);
+        Self { lanes, bounds, moment, skip, front, back, failed: false }
+    }
+
+    /// Returns the segment that a hit's value lies in.
+    pub(crate) fn segment(&self, hit: &Hit) -> Option<&Arc<Segment>> {
+        self.lanes.get(hit.part).map(|lane| &lane.segment)
+    }
+
+    /// Returns the lowest key that was not returned yet.
+    pub(crate) fn next(&mut self) -> Result<Option<Hit>> {
+        self.step(Way::Forward)
+    }
+
+    /// Returns the highest key that was not returned yet.
+    pub(crate) fn next_back(&mut self) -> Result<Option<Hit>> {
+        self.step(Way::Backward)
+    }
+
+    fn step(&mut self, way: Way) -> Result<Option<Hit>> {
+        if self.failed {
+            return Ok(None);
+        }
+        let found = self.try_step(way);
+        self.failed = found.is_err();
+        found
+    }
+
+    fn try_step(&mut self, way: Way) -> Result<Option<Hit>> {
+        if !self.side(way).is_begun {
+            self.begin(way)?;
+        }
+        while let Some(head) = self.top(way) {
+            let Some((block, at)) = self.lane(head.lane).place(way) else { break };
+            let (block, at) = (Arc::clone(block), at);
+            let key = block.row(at).key;
+            let mut best = self.pass(head.lane, way, key)?;
+            while let Some(other) = self.top(way)
+                && other.rank == head.rank
+                && self.lane(other.lane).key(way) == key
+            {
+                let version = self.pass(other.lane, way, key)?;
+                best = version.filter(|version| version.beats(best.as_ref())).or(best);
+            }
+            if let Some(version) = best.filter(|best| best.is_there(self.moment.now)) {
+                return Ok(Some(version.hit(block.lend_key(at))));
+            }
+        }
+        Ok(None)
+    }
+
+    fn side(&self, way: Way) -> &Side {
+        match way {
+            Way::Forward => &self.front,
+            Way::Backward => &self.back,
+        }
+    }
+
+    fn side_mut(&mut self, way: Way) -> &mut Side {
+        match way {
+            Way::Forward => &mut self.front,
+            Way::Backward => &mut self.back,
+        }
+    }
+
+    fn lane(&self, at: usize) -> &Lane {
+        match self.lanes.get(at) {
+            Some(lane) => lane,
+            None => unreachable!("heads are of lanes"),
+        }
+    }
+
+    /// Reads the first block of each lane.
+    fn begin(&mut self, way: Way) -> Result<()> {
+        let mut heads = Vec::new();
+        for (at, lane) in self.lanes.iter_mut().enumerate() {
+            if lane.begin(way, &self.bounds)? {
+                heads.push(Head { rank: rank(lane.key(way), self.skip, way), lane: at });
+            }
+        }
+        // What is sorted is a heap.
+        heads.sort_by(|a, b| self.order(*a, *b, way));
+        *self.side_mut(way) = Side { heads, is_begun: true };
+        Ok(())
+    }
+
+    /// Returns the head that is next; those whose rows the other end has passed go.
+    fn top(&mut self, way: Way) -> Option<Head> {
+        loop {
+            let head = *self.side(way).heads.first()?;
+            let both = self.front.is_begun && self.back.is_begun;
+            if !both || self.lane(head.lane).is_open() {
+                return Some(head);
+            }
+            self.drop_top(way);
+        }
+    }
+
+    /// Passes all rows of a key in the lane on top; returns the one that counts of them.
+    fn pass(&mut self, lane: usize, way: Way, key: &[u8]) -> Result<Option<Version>> {
+        let (mut best, timestamp) = (None, self.moment.timestamp);
+        let Some(passed) = self.lanes.get_mut(lane) else { return Ok(None) };
+        let mut more = true;
+        while more && let Some(row) = passed.row(way).filter(|row| row.key == key) {
+            // Newest first from the front, newest last from the back.
+            if row.timestamp <= timestamp && (best.is_none() || way == Way::Backward) {
+                best = Some(Version::of(&row, lane));
+            }
+            more = passed.advance(way, &self.bounds)?;
+        }
+        if more {
+            let rank = rank(passed.key(way), self.skip, way);
+            self.sink(Head { rank, lane }, way);
+        } else {
+            self.drop_top(way);
+        }
+        Ok(best)
+    }
+
+    fn drop_top(&mut self, way: Way) {
+        let heads = &mut self.side_mut(way).heads;
+        if let Some(last) = heads.pop()
+            && !heads.is_empty()
+        {
+            self.sink(last, way);
+        }
+    }
+
+    /// Puts a head in the place of the one on top, and lets it sink to where it belongs.
+    fn sink(&mut self, head: Head, way: Way) {
+        let mut at = 0;
+        loop {
+            let heads = &self.side(way).heads;
+            let (left, right) = (heads.get(2 * at + 1), heads.get(2 * at + 2));
+            let Some(left) = left.copied() else { break };
+            let next = match right {
+                Some(right) if self.order(*right, left, way).is_lt() => (2 * at + 2, *right),
+                _ => (2 * at + 1, left),
+            };
+            if self.order(next.1, head, way).is_ge() {
+                break;
+            }
+            self.put(at, next.1, way);
+            at = next.0;
+        }
+        self.put(at, head, way);
+    }
+
+    fn put(&mut self, at: usize, head: Head, way: Way) {
+        if let Some(place) = self.side_mut(way).heads.get_mut(at) {
+            *place = head;
+        }
+    }
+
+    /// Which of two lanes is next.
+    #[inline]
+    fn order(&self, a: Head, b: Head, way: Way) -> Ordering {
+        a.rank.cmp(&b.rank).then_with(|| {
+            let order = self.lane(a.lane).key(way).cmp(self.lane(b.lane).key(way));
+            if way == Way::Forward { order } else { order.reverse() }
+        })
+    }
+}
+
+#[inline]
+fn rank(key: &[u8], skip: usize, way: Way) -> u64 {
+    let prefix = prefix(key.get(skip..).unwrap_or_default());
+    if way == Way::Forward { prefix } else { !prefix }
+}
+
+/// Returns how many bytes all keys within the bounds begin with in common.
+fn common(lanes: &[Lane], bounds: &Bounds) -> usize {
+    let directories = || lanes.iter().map(|lane| &lane.run.directory).filter(|all| all.len() > 0);
+    let first = directories().map(|directory| directory.key(0)).min();
+    let last = directories().map(|directory| directory.last.as_slice()).max();
+    let (Some(first), Some(last)) = (first, last) else { return 0 };
+    let first = match &bounds.start {
+        Bound::Included(start) | Bound::Excluded(start) => first.max(start),
+        Bound::Unbounded => first,
+    };
+    let last = match &bounds.end {
+        Bound::Included(end) | Bound::Excluded(end) => last.min(end),
+        Bound::Unbounded => last,
+    };
+    if first <= last { common_size(first, last) } else { 0 }
+}

@@ -1,0 +1,174 @@
+//! The entries of a segment sorted by key, so that keys can be gone through in order: the `.index`
+//! of a sealed segment, and the same in memory.
+//!
+//! - Derived, checksummed, deletable, rebuilt; never the truth. An index that is missing, damaged,
+//!   of another store or of another length than its segment is built anew from the segment.
+//! - Every entry of a key has its row, dead copies and tombstones too; end entries and lone marks
+//!   have none. Rows say when an entry was written, so which of a key's counts at a moment is told
+//!   without the log.
+//! - Made when it is first asked for, and then kept by its segment: a sealed one has one run, an
+//!   unsealed one several, since it grows. A segment that nobody asks has none.
+//! - [`Merged`] shows of many runs the keys that were there at a moment, [`find`] one of them.
+
+mod block;
+mod build;
+mod cursor;
+mod directory;
+mod file;
+mod merged;
+mod run;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use super::{FIRST_OFFSET, Segment};
+use crate::error::Result;
+use crate::sync::Mutex;
+
+pub(crate) use build::RunBuilder;
+pub(crate) use file::has_index;
+pub(crate) use merged::{Hit, Merged, Moment, Part, find};
+pub(crate) use run::{Ground, Run};
+
+/// What a segment knows of its index.
+#[derive(Debug, Default)]
+pub(super) struct Known(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// All of a sealed segment.
+    whole: Option<Arc<Run>>,
+    /// Parts of an unsealed one, oldest first; each has at least twice the rows of the next.
+    parts: Vec<Arc<Run>>,
+    /// Up to where they reach.
+    end: u64,
+    /// Whether the index is known to be on disk.
+    is_written: bool,
+}
+
+impl Segment {
+    /// Returns the segment's entries up to its end, sorted, in a few runs.
+    ///
+    /// What was not sorted before is sorted now; of two threads that ask for it one waits.
+    pub(crate) fn runs(self: &Arc<Self>, ground: &Arc<Ground>) -> Result<Vec<Arc<Run>>> {
+        let mut state = self.index.0.lock();
+        if self.summary().is_some() {
+            return Ok(vec![state.whole(self, ground)?]);
+        }
+        state.sort_rest(self, ground)?;
+        Ok(state.parts.clone())
+    }
+
+    /// Writes the index of a sealed segment, if there is none that can be used, and lets go of what
+    /// was in memory for want of it. Says whether it was written: not where there is no space. Only
+    /// a sync that failed, and damage of the segment, are errors. One thread at a time.
+    pub(crate) fn write_index(self: &Arc<Self>, ground: &Arc<Ground>) -> Result<bool> {
+        if self.summary().is_none() {
+            return Ok(false);
+        }
+        let (run, is_kept) = {
+            let mut state = self.index.0.lock();
+            let is_kept = state.whole.is_some() || !state.parts.is_empty();
+            if !is_kept {
+                let on_disk =
+                    state.is_written || has_index(&ground.fs, &ground.dir, ground.source(self));
+                state.is_written = on_disk;
+                if on_disk {
+                    return Ok(false);
+                }
+            }
+            (state.whole(self, ground)?, is_kept)
+        };
+        // Whoever asks meanwhile need not wait for the disk.
+        let is_written = run.write(self)?;
+        let mut state = self.index.0.lock();
+        state.is_written |= is_written;
+        if !is_kept && Arc::strong_count(&run) == 2 {
+            state.whole = None;
+        }
+        Ok(is_written)
+    }
+}
+
+impl State {
+    /// Returns the one run of a sealed segment.
+    fn whole(&mut self, segment: &Arc<Segment>, ground: &Arc<Ground>) -> Result<Arc<Run>> {
+        let known = self.whole.take();
+        let is_wrong = known.as_ref().is_some_and(|run| run.is_wrong());
+        let run = match known.filter(|_| !is_wrong) {
+            Some(run) => run,
+            None => self.make_whole(segment, ground, is_wrong)?,
+        };
+        self.is_written = run.is_on_disk();
+        (self.parts, self.end) = (Vec::new(), 0);
+        self.whole = Some(Arc::clone(&run));
+        Ok(run)
+    }
+
+    fn make_whole(
+        &mut self,
+        segment: &Arc<Segment>,
+        ground: &Arc<Ground>,
+        is_wrong: bool,
+    ) -> Result<Arc<Run>> {
+        if !is_wrong && let Some(run) = Run::open(ground, ground.source(segment)) {
+            return Ok(Arc::new(run));
+        }
+        if !self.parts.is_empty() {
+            self.sort_rest(segment, ground)?;
+            self.merge_parts(segment, ground, 0)?;
+        }
+        match self.parts.pop() {
+            Some(run) => Ok(run),
+            None => Run::build(ground, segment).map(Arc::new),
+        }
+    }
+
+    /// Sorts what was appended since the last time.
+    fn sort_rest(&mut self, segment: &Arc<Segment>, ground: &Arc<Ground>) -> Result<()> {
+        let (start, end) = (self.end.max(FIRST_OFFSET), segment.size());
+        if start < end {
+            let mut builder = RunBuilder::default();
+            run::add_walked(&mut builder, segment, start, end)?;
+            if !builder.is_empty() {
+                let run = Run::in_memory(ground, segment.id(), builder);
+                self.parts.push(Arc::new(run));
+            }
+            self.end = end;
+        }
+        let rows = |run: Option<&Arc<Run>>| run.map_or(0, |run| run.rows());
+        // Merged from where what lies behind is more than half of it.
+        let mut from = self.parts.len();
+        let mut behind = 0;
+        while from > 0 && (behind == 0 || rows(self.parts.get(from - 1)) < 2 * behind) {
+            from -= 1;
+            behind += rows(self.parts.get(from));
+        }
+        self.merge_parts(segment, ground, from)
+    }
+
+    /// Makes one of all parts from this one on, if they are more.
+    fn merge_parts(
+        &mut self,
+        segment: &Arc<Segment>,
+        ground: &Arc<Ground>,
+        from: usize,
+    ) -> Result<()> {
+        if from + 1 >= self.parts.len() {
+            return Ok(());
+        }
+        let mut builder = RunBuilder::default();
+        for run in self.parts.iter().skip(from) {
+            let mut number = 0;
+            while let Some(block) = run.block(number, segment)? {
+                block.rows().for_each(|row| builder.push(&row));
+                number += 1;
+            }
+        }
+        let run = Run::in_memory(ground, segment.id(), builder);
+        self.parts.truncate(from);
+        self.parts.push(Arc::new(run));
+        Ok(())
+    }
+}

@@ -1,0 +1,265 @@
+//! A run: the rows of a part of a segment, sorted, and read block by block.
+//!
+//! - Its directory is in memory; its blocks are on disk or in memory too, in the same encoding.
+//! - A block that can't be read or does not check makes the run build itself anew, in memory: only
+//!   what is wrong with the log itself is an error.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::block::{Block, Target};
+use super::build::{Encoded, RunBuilder};
+use super::directory::Directory;
+use super::file::{self, HEADER_SIZE};
+use crate::error::{Error, Result};
+use crate::fs::{Access, File, Fs};
+use crate::segment::header::{Identity, SegmentHeader};
+use crate::segment::hint::Source;
+use crate::segment::scan::{self, Scanned};
+use crate::segment::walk::Walk;
+use crate::segment::{Dir, FIRST_OFFSET, Segment, SegmentId};
+use crate::sync::Mutex;
+
+/// As many indexes are kept open at once; others are opened for each block. A store may have more
+/// indexes than a process may have files.
+const FILES_LIMIT: usize = if cfg!(test) { 2 } else { 256 };
+
+/// What runs of a store need of it.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    pub(super) fs: Fs,
+    pub(super) dir: Dir,
+    identity: Identity,
+    /// How many indexes are kept open.
+    files: AtomicUsize,
+}
+
+impl Ground {
+    pub(crate) fn new(fs: &Fs, dir: &Dir, identity: Identity) -> Arc<Self> {
+        let (fs, dir, files) = (fs.clone(), dir.clone(), AtomicUsize::new(0));
+        Arc::new(Self { fs, dir, identity, files })
+    }
+
+    pub(super) fn source(&self, segment: &Segment) -> Source {
+        Source { id: segment.id(), identity: self.identity, length: segment.size() }
+    }
+
+    /// Keeps a file open, if there are not too many.
+    fn keep(self: &Arc<Self>, file: File) -> Option<Kept> {
+        let kept = Kept { file, ground: Arc::clone(self) };
+        (self.files.fetch_add(1, Ordering::Relaxed) < FILES_LIMIT).then_some(kept)
+    }
+}
+
+/// A file that is kept open.
+#[derive(Debug)]
+struct Kept {
+    file: File,
+    ground: Arc<Ground>,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.ground.files.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Where the blocks of a run are.
+#[derive(Debug, Clone)]
+enum Blocks {
+    InMemory(Arc<Vec<u8>>),
+    /// In the index, which may be kept open.
+    OnDisk(Option<Arc<Kept>>),
+    /// Nowhere: the index has a directory that checks and is not what its segment gives.
+    Wrong,
+}
+
+/// A sorted part of a segment's entries.
+#[derive(Debug)]
+pub(crate) struct Run {
+    ground: Arc<Ground>,
+    id: SegmentId,
+    pub(super) directory: Directory,
+    blocks: Mutex<Blocks>,
+}
+
+impl Run {
+    /// Opens the index of a sealed segment, if there is one that can be used.
+    pub(super) fn open(ground: &Arc<Ground>, source: Source) -> Option<Self> {
+        let (file, directory) = file::open(&ground.fs, &ground.dir, source)?;
+        let blocks = Blocks::OnDisk(ground.keep(file).map(Arc::new));
+        let (ground, blocks) = (Arc::clone(ground), Mutex::new(blocks));
+        Some(Self { ground, id: source.id, directory, blocks })
+    }
+
+    pub(super) fn in_memory(ground: &Arc<Ground>, id: SegmentId, rows: RunBuilder) -> Self {
+        let Encoded { blocks, directory } = rows.finish(id);
+        let (ground, blocks) = (Arc::clone(ground), Mutex::new(Blocks::InMemory(Arc::new(blocks))));
+        Self { ground, id, directory, blocks }
+    }
+
+    /// Sorts the entries of a sealed segment.
+    pub(super) fn build(ground: &Arc<Ground>, segment: &Arc<Segment>) -> Result<Self> {
+        Ok(Self::in_memory(ground, segment.id(), rows_of(ground, segment)?))
+    }
+
+    /// Returns the number of rows.
+    pub(crate) fn rows(&self) -> u64 {
+        self.directory.rows
+    }
+
+    pub(super) fn is_on_disk(&self) -> bool {
+        matches!(*self.blocks.lock(), Blocks::OnDisk(_))
+    }
+
+    pub(super) fn is_wrong(&self) -> bool {
+        matches!(*self.blocks.lock(), Blocks::Wrong)
+    }
+
+    /// Writes what is in memory as the index of the whole segment, and lets go of it. Says whether
+    /// there was anything, and it could be written.
+    pub(super) fn write(&self, segment: &Segment) -> Result<bool> {
+        let Blocks::InMemory(blocks) = self.blocks.lock().clone() else { return Ok(false) };
+        let (Ground { fs, dir, .. }, source) = (&*self.ground, self.ground.source(segment));
+        if !file::write(fs, dir, source, &blocks, &self.directory)? {
+            return Ok(false);
+        }
+        if let Some((file, _)) = file::open(fs, dir, source) {
+            *self.blocks.lock() = Blocks::OnDisk(self.ground.keep(file).map(Arc::new));
+        }
+        Ok(true)
+    }
+
+    /// Reads a block; nothing behind the last one.
+    pub(super) fn block(
+        &self,
+        number: usize,
+        segment: &Arc<Segment>,
+    ) -> Result<Option<Arc<Block>>> {
+        if number >= self.directory.len() {
+            return Ok(None);
+        }
+        let blocks = self.blocks.lock().clone();
+        if let Some(block) = self.read(&blocks, number) {
+            return Ok(Some(Arc::new(block)));
+        }
+        let blocks = self.rebuild(segment)?;
+        match self.read(&blocks, number) {
+            Some(block) => Ok(Some(Arc::new(block))),
+            None => Err(self.wrong()),
+        }
+    }
+
+    fn read(&self, blocks: &Blocks, number: usize) -> Option<Block> {
+        let range = self.directory.range(number);
+        let bytes = match blocks {
+            Blocks::InMemory(bytes) => {
+                let (start, end) = (usize::try_from(range.start), usize::try_from(range.end));
+                bytes.get(start.ok()?..end.ok()?)?.to_vec()
+            }
+            Blocks::OnDisk(kept) => {
+                let opened;
+                let file = match kept {
+                    Some(kept) => &kept.file,
+                    None => {
+                        let path = self.ground.dir.index(self.id);
+                        opened = self.ground.fs.open(&path, Access::Read).ok()?;
+                        &opened
+                    }
+                };
+                let mut bytes = vec![0; usize::try_from(range.end - range.start).ok()?];
+                let read_size = file.read_at(&mut bytes, HEADER_SIZE as u64 + range.start).ok()?;
+                (read_size == bytes.len()).then_some(bytes)?
+            }
+            Blocks::Wrong => return None,
+        };
+        Block::decode(bytes, self.id, number)
+    }
+
+    /// Builds all blocks anew, in memory, unless somebody else has just done that.
+    fn rebuild(&self, segment: &Arc<Segment>) -> Result<Blocks> {
+        let mut blocks = self.blocks.lock();
+        if let Blocks::OnDisk(_) = *blocks {
+            let encoded = rows_of(&self.ground, segment)?.finish(self.id);
+            *blocks = if encoded.directory == self.directory {
+                Blocks::InMemory(Arc::new(encoded.blocks))
+            } else {
+                Blocks::Wrong
+            };
+        }
+        Ok(blocks.clone())
+    }
+
+    fn wrong(&self) -> Error {
+        let reason = "the index checks, but says something else than its segment; delete it";
+        Error::corrupt(&self.ground.dir.index(self.id), 0, reason)
+    }
+
+    /// Returns the newest row of a key that is not younger than a time.
+    pub(super) fn find(
+        &self,
+        target: Target<'_>,
+        segment: &Arc<Segment>,
+    ) -> Result<Option<(Arc<Block>, usize)>> {
+        if !self.directory.covers(target.key) {
+            return Ok(None);
+        }
+        // The last block that begins before it, or the first of all that come into question.
+        let mut blocks = self.directory.blocks_of(target.key);
+        while blocks.len() > 1 {
+            let middle = blocks.start + blocks.len() / 2;
+            let block = self.block(middle, segment)?;
+            if block.is_some_and(|block| target.is_behind(&block.row(0))) {
+                blocks.start = middle;
+            } else {
+                blocks.end = middle;
+            }
+        }
+        // Behind its last row comes the first one of the next.
+        for number in [blocks.start, blocks.start + 1] {
+            let Some(block) = self.block(number, segment)? else { break };
+            let at = block.len_before(&target);
+            if at < block.len() {
+                let is_found = block.row(at).key == target.key;
+                return Ok(is_found.then_some((block, at)));
+            }
+            if self.directory.key(number + 1) > target.key {
+                break;
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Gathers the entries of a segment as it is on disk; as it can be read otherwise, where its file is
+/// gone or can't be opened, or has values that this build can't read.
+pub(super) fn rows_of(ground: &Ground, segment: &Arc<Segment>) -> Result<RunBuilder> {
+    let (id, end) = (segment.id(), segment.size());
+    if let Ok(file) = ground.fs.open(&ground.dir.log(id), Access::Read) {
+        let mut builder = RunBuilder::default();
+        SegmentHeader::read(&file, id, ground.identity)?;
+        match scan::for_each_sealed(&file, id, end, |entry| builder.add(&entry)) {
+            Ok(_) => return Ok(builder),
+            Err(Error::UnsupportedCodec { .. }) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    let mut builder = RunBuilder::default();
+    add_walked(&mut builder, segment, FIRST_OFFSET, end)?;
+    Ok(builder)
+}
+
+/// Adds the entries of a part of a segment, through what can be read of it.
+pub(super) fn add_walked(
+    builder: &mut RunBuilder,
+    segment: &Arc<Segment>,
+    start: u64,
+    end: u64,
+) -> Result<()> {
+    let mut walk = Walk::new(segment, start);
+    while let Some(stored) = walk.next(end)? {
+        let (offset, header) = (stored.offset, stored.header);
+        builder.add(&Scanned { offset, header, key: stored.entry().key() });
+    }
+    Ok(())
+}
