@@ -17,7 +17,9 @@ impl Inner {
         self.segments.settle();
         // A failure is kept as poison, and told by the next write; a full disk may have room
         // again the next time.
-        let worked = self.seal_oldest().and_then(|sealed| Ok(sealed || self.write_hint()?));
+        let worked = self
+            .seal_oldest()
+            .and_then(|sealed| Ok(sealed || self.write_hint()? || self.write_index()?));
         // One at a time, so that closing waits for no more than that.
         if worked.unwrap_or(false) { Duration::ZERO } else { IDLE }
     }

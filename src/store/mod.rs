@@ -21,6 +21,7 @@ mod fill;
 mod fresh;
 mod iter;
 mod jobs;
+mod key_range;
 mod log;
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -28,8 +29,10 @@ mod many;
 mod merge;
 mod next;
 mod open;
+mod ordered;
 mod pace;
 mod pins;
+mod range;
 mod read;
 mod seal;
 mod snapshot;
@@ -41,11 +44,14 @@ mod write;
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 pub use backup::BackupReport;
 pub use batch::Batch;
 pub use iter::{Iter, Keys};
+pub use key_range::KeyRange;
+pub use range::{Range, RangeKeys};
 pub use snapshot::Snapshot;
 pub use verify::{Damage, VerifyProgress, VerifyReport};
 
@@ -63,7 +69,7 @@ use crate::manifest::ManifestFile;
 use crate::options::Options;
 use crate::recovery::{Filler, RecoveryReport};
 use crate::segment::header::Identity;
-use crate::segment::{Dir, Segments};
+use crate::segment::{Dir, Segments, index};
 use crate::sync::{AtomicU64, Mutex, Ordering};
 use log::Log;
 use pins::Pins;
@@ -113,6 +119,10 @@ struct Inner {
     commit: Commit,
     /// What snapshots need.
     pins: Pins,
+    /// What the indexes of segments need.
+    index: Arc<index::Ground>,
+    /// Whether keys were ever wanted in order.
+    ordered: AtomicBool,
     report: RecoveryReport,
     /// Wakes the thread that syncs and marks.
     sync_signal: Arc<Signal>,

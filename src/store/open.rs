@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use super::log::Log;
 use super::pins::Pins;
@@ -15,7 +16,7 @@ use crate::manifest::{Manifest, ManifestFile};
 use crate::options::Options;
 use crate::recovery::{Filler, Recovered, Recovery, RecoveryReport};
 use crate::segment::header::Identity;
-use crate::segment::{Dir, FileKind, Segments};
+use crate::segment::{Dir, FileKind, Segments, index};
 use crate::sync::{AtomicU64, Mutex};
 
 /// How often a read-only open starts over when a writer changes the store meanwhile.
@@ -97,17 +98,20 @@ impl Inner {
         recovered: Recovered,
         writer: Option<Writer>,
     ) -> Self {
+        let identity = recovered.manifest.identity;
         Self {
             fs: ground.fs.clone(),
             clock: ground.clock.clone(),
             options,
-            identity: recovered.manifest.identity,
+            identity,
             keydir,
             segments,
             filler,
             manifest: ManifestFile::new(&ground.fs, &dir, recovered.manifest),
             commit: Commit::default(),
             pins: Pins::default(),
+            index: index::Ground::new(&ground.fs, &dir, identity),
+            ordered: AtomicBool::new(writer.is_some() && has_indexes(&ground.fs, &dir)),
             report: recovered.report,
             sync_signal: Arc::default(),
             seal_signal: Arc::default(),
@@ -129,6 +133,12 @@ pub(crate) fn foresee(ground: &Ground, dir: &Dir) -> Result<RecoveryReport> {
     };
     let keydir = Keydir::new((ground.hasher)(manifest.identity.hash_seed));
     Recovery { fs, dir, keydir: &keydir, now: ground.clock.now() }.foresee(&manifest)
+}
+
+/// Returns whether the store has indexes: then its keys were wanted in order before.
+fn has_indexes(fs: &Fs, dir: &Dir) -> bool {
+    let is_index = |name: &str| matches!(FileKind::of(name), FileKind::Index(_));
+    fs.list(dir.path()).is_ok_and(|names| names.iter().any(|entry| is_index(&entry.name)))
 }
 
 /// Takes the store's lock, and leaves this process's id in it for the message others get.

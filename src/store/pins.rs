@@ -129,6 +129,7 @@ impl Inner {
 
     fn remove_files(&self, segment: &Segment) -> Result<()> {
         let hint = self.fs.remove(&self.dir.hint(segment.id()));
-        hint.and(self.fs.remove(segment.path()))
+        let index = self.fs.remove(&self.dir.index(segment.id()));
+        hint.and(index).and(self.fs.remove(segment.path()))
     }
 }

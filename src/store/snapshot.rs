@@ -25,7 +25,7 @@ use crate::entry::Header;
 use crate::epoch::{Guard, pin};
 use crate::error::Result;
 use crate::keydir::{KeyHash, Lookup};
-use crate::segment::hint::{HintFile, Source};
+use crate::segment::hint::{HintFile, HintSlot, Source};
 use crate::segment::{Segment, StoredEntry, value_aside};
 use crate::sync::Ordering;
 use crate::value::Value;
@@ -296,7 +296,7 @@ impl Inner {
         let hint = segment.summary().and_then(|_| HintFile::open(&self.fs, &self.dir, source));
         if let Some(slots) = hint.and_then(|hint| hint.slots(&self.fs, &shards)) {
             let own = slots.into_iter().filter(|slot| slot.hash() == hash);
-            return Ok(own.map(|slot| slot.offset()).collect());
+            return Ok(own.map(HintSlot::offset).collect());
         }
         // No hint says it, or none that can be used.
         let mut offsets = Vec::new();

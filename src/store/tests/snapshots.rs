@@ -1,9 +1,12 @@
 //! Snapshots against a multi-version model: random ones held over random operations, merges and
 //! reopens. And stories of what keeps a snapshot what it was.
 
+use std::ops::{Bound, RangeBounds};
+
 use super::merge::{begin, finish, merge, seal};
 use super::*;
 use crate::merge::Merge;
+use crate::value::Value;
 
 /// Numbers that are the same every time.
 struct Dice(u64);
@@ -21,6 +24,15 @@ impl Dice {
         let at = self.roll(of.len() as u64);
         &of[usize::try_from(at).unwrap()]
     }
+}
+
+fn listed(pairs: &Pairs) -> Vec<(Vec<u8>, Vec<u8>)> {
+    pairs.iter().map(|(key, value)| (key.clone(), value.clone())).collect()
+}
+
+fn owned(pairs: Range) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let owned = |(key, value): (Value, Value)| (Vec::from(key), Vec::from(value));
+    pairs.map(|pair| owned(pair.unwrap())).collect()
 }
 
 /// A store, what it should hold, and snapshots with what they should.
@@ -76,7 +88,7 @@ impl World {
 
     fn batch(&mut self) {
         let mut batch = Batch::new();
-        for _ in 0..1 + self.dice.roll(5) {
+        for _ in 0..=self.dice.roll(5) {
             let key = self.dice.pick(&self.keys).clone();
             if self.dice.roll(3) == 0 {
                 batch = batch.delete(&key);
@@ -114,7 +126,7 @@ impl World {
             self.merge = Some(begin_merge(self.db(), segments));
             return;
         };
-        for _ in 0..1 + self.dice.roll(6) {
+        for _ in 0..=self.dice.roll(6) {
             if merge.step(&*self.db().inner).unwrap().is_none() {
                 return;
             }
@@ -165,6 +177,78 @@ impl World {
             assert_eq!(seen.as_ref(), pairs.get(key), "{key:?} in {snapshot:?}");
             assert_eq!(snapshot.contains_key(key).unwrap(), pairs.contains_key(key));
         }
+        assert_eq!(owned(snapshot.iter()), listed(pairs));
+        assert_eq!(snapshot.len().unwrap(), pairs.len() as u64);
+        let ends =
+            |pair: Option<(Value, Value)>| pair.map(|(key, value)| (key.into(), value.into()));
+        let copied = |pair: Option<(&Vec<u8>, &Vec<u8>)>| pair.map(|(k, v)| (k.clone(), v.clone()));
+        assert_eq!(ends(snapshot.first().unwrap()), copied(pairs.first_key_value()));
+        assert_eq!(ends(snapshot.last().unwrap()), copied(pairs.last_key_value()));
+        for _ in 0..4 {
+            self.check_range(snapshot, pairs);
+        }
+    }
+
+    fn bound(&mut self) -> Bound<Vec<u8>> {
+        let mut key = self.dice.pick(&self.keys).clone();
+        if self.dice.roll(4) == 0 {
+            key.push(0);
+        }
+        match self.dice.roll(5) {
+            0 => Bound::Unbounded,
+            1 | 2 => Bound::Excluded(key),
+            _ => Bound::Included(key),
+        }
+    }
+
+    /// A random range, read from both ends by turns, or up to some key and on from there.
+    fn check_range(&mut self, snapshot: &Snapshot, pairs: &Pairs) {
+        let bounds = match self.dice.roll(3) {
+            0 => {
+                let prefix = self.dice.pick(&self.keys).clone();
+                assert_eq!(
+                    owned(snapshot.prefix(&prefix)),
+                    listed(pairs)
+                        .into_iter()
+                        .filter(|(k, _)| k.starts_with(&prefix))
+                        .collect::<Vec<_>>()
+                );
+                (Bound::Included(prefix), Bound::Unbounded)
+            }
+            _ => (self.bound(), self.bound()),
+        };
+        let within: Vec<_> =
+            listed(pairs).into_iter().filter(|(key, _)| bounds.contains(key)).collect();
+        let (mut pairs, mut keys) =
+            (snapshot.range(bounds.clone()), snapshot.range_keys(bounds.clone()));
+        let (mut front, mut back) = (Vec::new(), Vec::new());
+        loop {
+            let is_front = self.dice.roll(2) == 0;
+            let (pair, key) = if is_front {
+                (pairs.next(), keys.next())
+            } else {
+                (pairs.next_back(), keys.next_back())
+            };
+            let pair = pair.map(Result::unwrap);
+            assert_eq!(pair.as_ref().map(|(key, _)| key), key.map(Result::unwrap).as_ref());
+            let Some((key, value)) = pair else { break };
+            let pair = (Vec::from(key), Vec::from(value));
+            if is_front {
+                front.push(pair)
+            } else {
+                back.push(pair)
+            }
+            if self.dice.roll(8) == 0
+                && let Some((last, _)) = front.last()
+                && back.is_empty()
+            {
+                (pairs, keys) = (pairs.after(last), keys.after(last));
+            }
+        }
+        assert!(pairs.next_back().is_none() && keys.next().is_none());
+        back.reverse();
+        front.append(&mut back);
+        assert_eq!(front, within, "{bounds:?}");
     }
 }
 

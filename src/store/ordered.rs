@@ -1,0 +1,197 @@
+//! The keys of a snapshot in order: where the order comes from, and how values are read along.
+//!
+//! - The order comes from what segments know of their keys, sorted (`segment::index`): what is
+//!   sealed from a sidecar, the rest from what is sorted when it is asked for. A store that is never
+//!   asked has none of it.
+//! - Which version of a key counts is told by the rows alone. The log is read for values, some
+//!   entries ahead, since they lie anywhere.
+//! - From the first time on that keys are wanted in order, sidecars are written in the background.
+
+use std::collections::VecDeque;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::Inner;
+use super::key_range::Bounds;
+use super::snapshot::View;
+use crate::error::{Error, Result};
+use crate::segment::index::{Hit, Merged, Moment, Part};
+use crate::value::Value;
+
+/// One end of a range.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum End {
+    Front,
+    Back,
+}
+
+/// At most as many entries ahead memory is asked for.
+const AHEAD_MAX: usize = 32;
+
+/// The keys of a snapshot within bounds.
+pub(super) struct Ordered {
+    view: Arc<View>,
+    bounds: Bounds,
+    /// Nothing before the first step.
+    merged: Option<Merged>,
+    /// What either end is ahead, next first.
+    front: Ahead,
+    back: Ahead,
+}
+
+/// Hits whose entries were asked for.
+#[derive(Default)]
+struct Ahead {
+    hits: VecDeque<Result<Hit>>,
+    /// How many at the last time: who takes one does not pay for many.
+    len: usize,
+}
+
+impl Ordered {
+    pub(super) fn new(view: &Arc<View>, bounds: Bounds) -> Self {
+        let (front, back) = (Ahead::default(), Ahead::default());
+        Self { view: Arc::clone(view), bounds, merged: None, front, back }
+    }
+
+    pub(super) fn bounds(&self) -> &Bounds {
+        &self.bounds
+    }
+
+    pub(super) fn after(mut self, key: &[u8]) -> Self {
+        let is_within = match &self.bounds.0 {
+            Bound::Included(start) | Bound::Excluded(start) => start.as_slice() <= key,
+            Bound::Unbounded => true,
+        };
+        if is_within {
+            self.bounds.0 = Bound::Excluded(key.to_vec());
+        }
+        Self::new(&self.view, self.bounds)
+    }
+
+    pub(super) fn before(mut self, key: &[u8]) -> Self {
+        let is_within = match &self.bounds.1 {
+            Bound::Included(end) | Bound::Excluded(end) => end.as_slice() >= key,
+            Bound::Unbounded => true,
+        };
+        if is_within {
+            self.bounds.1 = Bound::Excluded(key.to_vec());
+        }
+        Self::new(&self.view, self.bounds)
+    }
+
+    /// Returns the next key of either end.
+    pub(super) fn step(&mut self, end: End) -> Result<Option<Hit>> {
+        let merged = match &mut self.merged {
+            Some(merged) => merged,
+            none => {
+                let moment = Moment { timestamp: self.view.time, now: self.view.now };
+                let parts = self.view.parts()?;
+                none.insert(Merged::new(parts, self.bounds.clone(), moment))
+            }
+        };
+        match end {
+            End::Front => merged.next(),
+            End::Back => merged.next_back(),
+        }
+    }
+
+    /// Returns the next key of either end, whose entry will be read.
+    pub(super) fn next_ahead(&mut self, end: End) -> Option<Result<Hit>> {
+        let ahead = match end {
+            End::Front => &mut self.front,
+            End::Back => &mut self.back,
+        };
+        if let Some(hit) = ahead.hits.pop_front() {
+            return Some(hit);
+        }
+        let len = (2 * ahead.len).clamp(2, AHEAD_MAX);
+        let mut hits = std::mem::take(&mut ahead.hits);
+        while hits.len() < len {
+            let Some(hit) = self.step(end).transpose() else { break };
+            if let (Ok(hit), Some(merged)) = (&hit, &self.merged)
+                && let Some(segment) = merged.segment(hit)
+            {
+                segment.prefetch(hit.offset);
+            }
+            let is_last = hit.is_err();
+            hits.push_back(hit);
+            if is_last {
+                break;
+            }
+        }
+        let (ahead, other) = match end {
+            End::Front => (&mut self.front, &mut self.back),
+            End::Back => (&mut self.back, &mut self.front),
+        };
+        // What is left is what the other end has gone ahead.
+        let next = hits.pop_front().or_else(|| other.hits.pop_back());
+        (ahead.hits, ahead.len) = (hits, len);
+        next
+    }
+
+    /// Reads the value of a key.
+    pub(super) fn pair(&self, hit: Hit) -> Result<(Value, Value)> {
+        let segment = self.merged.as_ref().and_then(|merged| merged.segment(&hit));
+        let Some(segment) = segment else { unreachable!("a hit is of one of the parts") };
+        let stored = segment.entry(hit.offset)?;
+        self.view.inner.check(&stored)?;
+        if stored.entry().key() != &*hit.key {
+            let reason = "the segment's index names another key here; remove that file";
+            return Err(Error::corrupt(segment.path(), hit.offset, reason));
+        }
+        let value = stored.lend_raw_value()?;
+        Ok((hit.key, value))
+    }
+}
+
+impl View {
+    /// Returns what the segments of this moment know of their keys, sorted.
+    pub(super) fn parts(&self) -> Result<Vec<Part>> {
+        self.inner.want_order();
+        let mut parts = Vec::new();
+        for segment in self.segments.iter() {
+            let is_older = segment.summary().is_none_or(|sum| sum.first_timestamp <= self.time);
+            if is_older {
+                let runs = segment.runs(&self.inner.index)?;
+                parts.extend(runs.into_iter().map(|run| (Arc::clone(segment), run)));
+            }
+        }
+        Ok(parts)
+    }
+}
+
+impl Inner {
+    /// Takes note that the store's keys are wanted in order, so that indexes are written from now on.
+    fn want_order(&self) {
+        if !self.ordered.swap(true, Ordering::Relaxed) {
+            self.seal_signal.wake();
+        }
+    }
+
+    /// Writes the index of one sealed segment that has none, if they are wanted; says whether there was
+    /// one.
+    pub(super) fn write_index(&self) -> Result<bool> {
+        if !self.ordered.load(Ordering::Relaxed) || self.commit.check().is_err() {
+            return Ok(false);
+        }
+        let writer = self.writer()?;
+        let damaged = writer.merging.damaged();
+        for segment in self.segments.whole().iter().filter(|s| !damaged.contains(&s.id().0)) {
+            let written = segment.write_index(&self.index).map_err(|error| {
+                // Whoever wants its keys is told; it is not read again and again for nobody.
+                writer.merging.note_damage(segment.id());
+                self.judge(error)
+            })?;
+            if written {
+                // Whoever removes the segment from now on removes its index too.
+                let _maintenance = writer.maintenance.lock();
+                if !self.manifest.get(|manifest| manifest.lists(segment.id())) {
+                    let _ = self.fs.remove(&self.dir.index(segment.id()));
+                }
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}

@@ -1,0 +1,252 @@
+//! Keys in order, from both ends: of a snapshot, and of the store as it is when it is asked.
+
+use std::fmt;
+
+use super::Bitcask;
+use super::key_range::{KeyRange, prefix_bounds};
+use super::ordered::{End, Ordered};
+use super::snapshot::Snapshot;
+use crate::error::Result;
+use crate::value::Value;
+
+impl Bitcask {
+    /// Returns an iterator over the keys of a range and their values, in the order of their bytes,
+    /// from both ends.
+    ///
+    /// It shows the store as it is now, as a [`snapshot`](Self::snapshot) does, and pins segments as
+    /// one for as long as it is there. Nothing is read before the first step.
+    ///
+    /// The first call in the life of a store has to sort all keys: about a second for two million. From
+    /// then on each segment has an `.index` beside it, some 30 bytes for a key of 16, and only what
+    /// was written since is sorted, or what the background has not come to yet. Costs some reads for the
+    /// first key, then less than a [`get`](Self::get) for each.
+    ///
+    /// Each step may be an error, as of [`get`](Self::get).
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// for key in ["cherry", "apple", "banana"] {
+    ///     db.put(key, key.to_uppercase())?;
+    /// }
+    /// let (key, value) = db.range("b"..).next().expect("two are left")?;
+    /// assert_eq!((&*key, &*value), (&b"banana"[..], &b"BANANA"[..]));
+    /// let last_first = db.range(..).rev().collect::<bitcask::Result<Vec<_>>>()?;
+    /// assert_eq!(last_first[0].0, "cherry");
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn range(&self, bounds: impl KeyRange) -> Range {
+        self.snapshot().range(bounds)
+    }
+
+    /// Returns an iterator over the keys of a range, in order, from both ends, that reads no values:
+    /// half as quick again. See [`range`](Self::range).
+    pub fn range_keys(&self, bounds: impl KeyRange) -> RangeKeys {
+        self.snapshot().range_keys(bounds)
+    }
+
+    /// Returns an iterator over all keys that begin with some bytes and their values, in order, from
+    /// both ends. See [`range`](Self::range).
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("user/1/name", "Ada")?;
+    /// db.put("user/2/name", "Grace")?;
+    /// assert_eq!(db.prefix("user/").count(), 2);
+    /// // A page of one, and where to go on.
+    /// let (key, _) = db.prefix("user/").next().expect("there are two")?;
+    /// let (_, value) = db.prefix("user/").after(&key).next().expect("there is one more")?;
+    /// assert_eq!(value, "Grace");
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Range {
+        self.snapshot().prefix(prefix)
+    }
+
+    /// Returns an iterator over all keys that begin with some bytes, in order, from both ends, that
+    /// reads no values. See [`range`](Self::range).
+    pub fn prefix_keys(&self, prefix: impl AsRef<[u8]>) -> RangeKeys {
+        self.snapshot().prefix_keys(prefix)
+    }
+
+    /// Returns the lowest key and its value, if there is any. See [`range`](Self::range).
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn first(&self) -> Result<Option<(Value, Value)>> {
+        self.range(..).next().transpose()
+    }
+
+    /// Returns the highest key and its value, if there is any. See [`range`](Self::range).
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn last(&self) -> Result<Option<(Value, Value)>> {
+        self.range(..).next_back().transpose()
+    }
+}
+
+impl Snapshot {
+    /// Returns an iterator over the keys of a range and their values, in the order of their bytes,
+    /// from both ends. See [`Bitcask::range`] for what it costs.
+    pub fn range(&self, bounds: impl KeyRange) -> Range {
+        Range(Ordered::new(&self.view, bounds.into_bounds()))
+    }
+
+    /// Returns an iterator over the keys of a range, in order, from both ends, that reads no values.
+    pub fn range_keys(&self, bounds: impl KeyRange) -> RangeKeys {
+        RangeKeys(Ordered::new(&self.view, bounds.into_bounds()))
+    }
+
+    /// Returns an iterator over all keys that begin with some bytes and their values, in order, from
+    /// both ends.
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Range {
+        self.range(prefix_bounds(prefix.as_ref()))
+    }
+
+    /// Returns an iterator over all keys that begin with some bytes, in order, from both ends, that
+    /// reads no values.
+    pub fn prefix_keys(&self, prefix: impl AsRef<[u8]>) -> RangeKeys {
+        self.range_keys(prefix_bounds(prefix.as_ref()))
+    }
+
+    /// Returns an iterator over all keys and values, in order; the same as
+    /// [`range(..)`](Self::range).
+    pub fn iter(&self) -> Range {
+        self.range(..)
+    }
+
+    /// Returns an iterator over all keys, in order; the same as
+    /// [`range_keys(..)`](Self::range_keys).
+    pub fn keys(&self) -> RangeKeys {
+        self.range_keys(..)
+    }
+
+    /// Returns the lowest key and its value, if there is any.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::get`].
+    pub fn first(&self) -> Result<Option<(Value, Value)>> {
+        self.iter().next().transpose()
+    }
+
+    /// Returns the highest key and its value, if there is any.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::get`].
+    pub fn last(&self) -> Result<Option<(Value, Value)>> {
+        self.iter().next_back().transpose()
+    }
+
+    /// Returns the number of keys, without expired ones. They are counted: this costs what
+    /// [`keys`](Self::keys) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::get`].
+    pub fn len(&self) -> Result<u64> {
+        self.keys().try_fold(0, |len, key| key.map(|_| len + 1))
+    }
+
+    /// Returns whether there are no keys but expired ones.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::get`].
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.keys().next().transpose()?.is_none())
+    }
+}
+
+impl IntoIterator for &Snapshot {
+    type Item = Result<(Value, Value)>;
+    type IntoIter = Range;
+
+    fn into_iter(self) -> Range {
+        self.iter()
+    }
+}
+
+/// Keys and values in order, from [`Bitcask::range`] and its kin.
+#[must_use = "an iterator reads nothing before its first step"]
+pub struct Range(Ordered);
+
+/// Keys in order, from [`Bitcask::range_keys`] and its kin.
+#[must_use = "an iterator reads nothing before its first step"]
+pub struct RangeKeys(Ordered);
+
+impl Range {
+    /// Begins anew behind a key, which need not be there: what was read up to that key before is not
+    /// read again.
+    pub fn after(self, key: impl AsRef<[u8]>) -> Self {
+        Self(self.0.after(key.as_ref()))
+    }
+
+    /// Begins anew with an end before a key, which need not be there; for going backwards.
+    pub fn before(self, key: impl AsRef<[u8]>) -> Self {
+        Self(self.0.before(key.as_ref()))
+    }
+}
+
+impl RangeKeys {
+    /// Begins anew behind a key; see [`Range::after`].
+    pub fn after(self, key: impl AsRef<[u8]>) -> Self {
+        Self(self.0.after(key.as_ref()))
+    }
+
+    /// Begins anew with an end before a key; see [`Range::before`].
+    pub fn before(self, key: impl AsRef<[u8]>) -> Self {
+        Self(self.0.before(key.as_ref()))
+    }
+}
+
+impl Iterator for Range {
+    type Item = Result<(Value, Value)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.0.next_ahead(End::Front)?.and_then(|hit| self.0.pair(hit)))
+    }
+}
+
+impl DoubleEndedIterator for Range {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        Some(self.0.next_ahead(End::Back)?.and_then(|hit| self.0.pair(hit)))
+    }
+}
+
+impl Iterator for RangeKeys {
+    type Item = Result<Value>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.step(End::Front).transpose().map(|hit| Ok(hit?.key))
+    }
+}
+
+impl DoubleEndedIterator for RangeKeys {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.0.step(End::Back).transpose().map(|hit| Ok(hit?.key))
+    }
+}
+
+impl fmt::Debug for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Range").field("bounds", self.0.bounds()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RangeKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RangeKeys").field("bounds", self.0.bounds()).finish_non_exhaustive()
+    }
+}
