@@ -8,10 +8,6 @@
 pub(crate) mod append;
 pub(crate) mod header;
 pub(crate) mod hint;
-#[cfg_attr(
-    not(any(test, bitcask_fuzzing)),
-    expect(dead_code, unused_imports, reason = "what asks for indexes comes next")
-)]
 pub(crate) mod index;
 pub(crate) mod map;
 pub(crate) mod pick;

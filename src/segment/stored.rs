@@ -23,10 +23,6 @@ impl StoredEntry<'_> {
         Entry::new(self.header, &self.bytes)
     }
 
-    pub(crate) fn offset(&self) -> u64 {
-        self.offset
-    }
-
     pub(crate) fn timestamp(&self) -> u64 {
         self.header.timestamp
     }

@@ -26,7 +26,8 @@ use crate::epoch::{Guard, pin};
 use crate::error::Result;
 use crate::keydir::{KeyHash, Lookup};
 use crate::segment::hint::{HintFile, HintSlot, Source};
-use crate::segment::{Segment, StoredEntry, value_aside};
+use crate::segment::index::Part;
+use crate::segment::{Segment, StoredEntry, index, value_aside};
 use crate::sync::Ordering;
 use crate::value::Value;
 
@@ -265,7 +266,7 @@ impl View {
 
     /// Looks for the newest entry of a key, in the segments of this moment, that is not too young.
     fn older(&self, hash: KeyHash, key: &[u8]) -> Result<Option<(Arc<Segment>, u64)>> {
-        let mut newest: Option<((u64, bool), Arc<Segment>, u64)> = None;
+        let mut newest: Option<(Order, Arc<Segment>, u64)> = None;
         for segment in self.segments.iter() {
             let times =
                 segment.summary().map(|summary| (summary.first_timestamp, summary.last_timestamp));
@@ -273,39 +274,60 @@ impl View {
             if times.is_some_and(|(first, last)| first > self.time || last < found) {
                 continue;
             }
-            for offset in self.inner.offsets_of(segment, hash, key)? {
-                let stored = segment.entry(offset)?;
-                let header = &stored.entry().header;
-                // A merge makes a tombstone of a put that has expired, with the same time.
-                let order = (header.timestamp, !header.is_tombstone());
-                let is_newer = newest.as_ref().is_none_or(|(found, ..)| *found < order);
-                if header.timestamp <= self.time && is_newer && stored.is_of(key)? {
-                    newest = Some((order, Arc::clone(segment), offset));
-                }
+            let older = match self.inner.slots_of(segment, hash) {
+                Some(slots) => self.newest_of(segment, &slots, key)?,
+                None => self.newest_sorted(segment, key)?,
+            };
+            if let Some((order, offset)) = older
+                && newest.as_ref().is_none_or(|(found, ..)| *found < order)
+            {
+                newest = Some((order, Arc::clone(segment), offset));
             }
         }
         Ok(newest.map(|(_, segment, offset)| (segment, offset)))
     }
-}
 
-impl Inner {
-    /// Returns where a segment may hold entries of a key.
-    fn offsets_of(&self, segment: &Arc<Segment>, hash: KeyHash, _key: &[u8]) -> Result<Vec<u64>> {
-        let source = Source { id: segment.id(), identity: self.identity, length: segment.size() };
-        let shards = hash.shard()..hash.shard() + 1;
-        let hint = segment.summary().and_then(|_| HintFile::open(&self.fs, &self.dir, source));
-        if let Some(slots) = hint.and_then(|hint| hint.slots(&self.fs, &shards)) {
-            let own = slots.into_iter().filter(|slot| slot.hash() == hash);
-            return Ok(own.map(HintSlot::offset).collect());
-        }
-        // No hint says it, or none that can be used.
-        let mut offsets = Vec::new();
-        let mut walk = crate::segment::walk::Walk::new(segment, 0);
-        while let Some(stored) = walk.next(u64::MAX)? {
-            if self.keydir.hash(stored.entry().key()) == hash {
-                offsets.push(stored.offset());
+    /// Looks in the entries that a hint names.
+    fn newest_of(
+        &self,
+        segment: &Arc<Segment>,
+        slots: &[HintSlot],
+        key: &[u8],
+    ) -> Result<Option<(Order, u64)>> {
+        let mut newest = None;
+        for slot in slots {
+            let stored = segment.entry(slot.offset())?;
+            let header = &stored.entry().header;
+            let order = (header.timestamp, !header.is_tombstone());
+            let is_newer = newest.is_none_or(|(found, _)| found < order);
+            if header.timestamp <= self.time && is_newer && stored.is_of(key)? {
+                newest = Some((order, slot.offset()));
             }
         }
-        Ok(offsets)
+        Ok(newest)
+    }
+
+    /// Looks in a segment that has no hint: it is not sealed, or the hint can't be used.
+    fn newest_sorted(&self, segment: &Arc<Segment>, key: &[u8]) -> Result<Option<(Order, u64)>> {
+        let runs = segment.runs(&self.inner.index)?;
+        let parts: Vec<Part> = runs.into_iter().map(|run| (Arc::clone(segment), run)).collect();
+        let newest = index::newest(&parts, key, self.time)?;
+        Ok(newest.map(|version| ((version.timestamp, !version.is_tombstone), version.offset)))
+    }
+}
+
+/// Orders versions of a key: by time, and where that is the same the put comes last. A merge makes a
+/// tombstone of a put that has expired, with the same time; the put tells when it did.
+type Order = (u64, bool);
+
+impl Inner {
+    /// Returns what a sealed segment's hint has with some hash bits; nothing if there is no hint.
+    fn slots_of(&self, segment: &Segment, hash: KeyHash) -> Option<Vec<HintSlot>> {
+        segment.summary()?;
+        let source = Source { id: segment.id(), identity: self.identity, length: segment.size() };
+        let shards = hash.shard()..hash.shard() + 1;
+        let mut slots = HintFile::open(&self.fs, &self.dir, source)?.slots(&self.fs, &shards)?;
+        slots.retain(|slot| slot.hash() == hash);
+        Some(slots)
     }
 }

@@ -12,7 +12,7 @@ use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::block::{Block, Row, Target};
+use super::block::{Row, Target};
 use super::build::{common_size, prefix};
 use super::cursor::{Bounds, Lane, Way};
 use super::run::Run;
@@ -41,14 +41,15 @@ pub(crate) struct Hit {
     pub(crate) expiry: Option<u64>,
 }
 
-/// A row that may be the one that counts.
+/// A version of a key: a row that may be the one that counts.
 #[derive(Debug, Clone, Copy)]
-struct Version {
-    part: usize,
-    offset: u64,
-    timestamp: u64,
-    expiry: Option<u64>,
-    is_tombstone: bool,
+pub(crate) struct Version {
+    /// Which of the parts it was found in.
+    pub(crate) part: usize,
+    pub(crate) offset: u64,
+    pub(crate) timestamp: u64,
+    pub(crate) expiry: Option<u64>,
+    pub(crate) is_tombstone: bool,
 }
 
 impl Version {
@@ -73,20 +74,26 @@ impl Version {
     }
 }
 
-/// Looks a key up.
-pub(crate) fn find(parts: &[Part], key: &[u8], moment: Moment) -> Result<Option<Hit>> {
-    let target = Target { key, timestamp: moment.timestamp };
-    let mut best: Option<(Version, Arc<Block>, usize)> = None;
+/// Looks up the version of a key that counts at a timestamp, be it a tombstone or expired.
+pub(crate) fn newest(parts: &[Part], key: &[u8], timestamp: u64) -> Result<Option<Version>> {
+    let target = Target { key, timestamp };
+    let mut newest: Option<Version> = None;
     for (part, (segment, run)) in parts.iter().enumerate() {
         if let Some((block, at)) = run.find(target, segment)? {
             let version = Version::of(&block.row(at), part);
-            if version.beats(best.as_ref().map(|(best, ..)| best)) {
-                best = Some((version, block, at));
+            if version.beats(newest.as_ref()) {
+                newest = Some(version);
             }
         }
     }
-    let best = best.filter(|(version, ..)| version.is_there(moment.now));
-    Ok(best.map(|(version, block, at)| version.hit(block.lend_key(at))))
+    Ok(newest)
+}
+
+/// Looks a key up as it is seen at a moment.
+#[cfg(test)]
+pub(crate) fn find(parts: &[Part], key: &[u8], moment: Moment) -> Result<Option<Hit>> {
+    let version = newest(parts, key, moment.timestamp)?.filter(|it| it.is_there(moment.now));
+    Ok(version.map(|version| version.hit(Value::from(key.to_vec()))))
 }
 
 /// A lane and its next key, as it is compared first.

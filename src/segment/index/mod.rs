@@ -28,7 +28,9 @@ use crate::sync::Mutex;
 
 pub(crate) use build::RunBuilder;
 pub(crate) use file::has_index;
-pub(crate) use merged::{Hit, Merged, Moment, Part, find};
+#[cfg(test)]
+use merged::find;
+pub(crate) use merged::{Hit, Merged, Moment, Part, newest};
 pub(crate) use run::{Ground, Run};
 
 /// What a segment knows of its index.

@@ -234,9 +234,9 @@ impl World {
             let Some((key, value)) = pair else { break };
             let pair = (Vec::from(key), Vec::from(value));
             if is_front {
-                front.push(pair)
+                front.push(pair);
             } else {
-                back.push(pair)
+                back.push(pair);
             }
             if self.dice.roll(8) == 0
                 && let Some((last, _)) = front.last()
