@@ -56,6 +56,11 @@ impl Clock {
     }
 }
 
+/// Returns a time of the log as the standard library has it.
+pub(crate) fn system_time(micros: u64) -> SystemTime {
+    UNIX_EPOCH + Duration::from_micros(micros)
+}
+
 /// A clock whose hands a test moves; time stands still otherwise.
 #[cfg(any(test, bitcask_fuzzing))]
 #[derive(Debug, Clone)]

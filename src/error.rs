@@ -124,6 +124,51 @@ pub enum Error {
         reason: &'static str,
     },
 
+    /// What was changed behind a position is no longer in the log: a merge has removed a part of it, or
+    /// a [`clear`](crate::Bitcask::clear) everything.
+    ///
+    /// Read the store anew, and go on from the position that it had before that.
+    #[error("the changes behind position {position} of {} are gone with a merge or a clear; read \
+             the store anew and go on from the position it has now", path.display())]
+    HistoryGone {
+        /// The store's directory.
+        path: PathBuf,
+        /// The position, as text.
+        position: String,
+    },
+
+    /// The store has never come to a position, or lost in a crash what it held there.
+    ///
+    /// Who got that far may know of changes that never were. Read the store anew, and go on from
+    /// the position that it had before that.
+    #[error("{} holds nothing at position {position}, a crash may have taken it; read the store \
+             anew and go on from the position it has now", path.display())]
+    PositionLost {
+        /// The store's directory.
+        path: PathBuf,
+        /// The position, as text.
+        position: String,
+    },
+
+    /// A position is another store's.
+    #[error("position {position} is not one of {}; read the store anew and go on from a position \
+             of its own", path.display())]
+    ForeignPosition {
+        /// The store's directory.
+        path: PathBuf,
+        /// The position, as text.
+        position: String,
+    },
+
+    /// This is no position, or no change of the store ends there.
+    #[error("`{position}` is no position: {reason}")]
+    InvalidPosition {
+        /// What was given.
+        position: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+
     /// The store was opened with [`Options::read_only`](crate::Options::read_only).
     #[error("the store was opened read-only")]
     ReadOnly,
@@ -223,6 +268,15 @@ impl Error {
         matches!(self, Self::Poisoned { .. })
     }
 
+    /// Returns whether changes can't be had from a position on, so that who follows the store has
+    /// to read it anew; see [`Bitcask::changes`](crate::Bitcask::changes).
+    pub fn needs_resync(&self) -> bool {
+        matches!(
+            self,
+            Self::HistoryGone { .. } | Self::PositionLost { .. } | Self::ForeignPosition { .. }
+        )
+    }
+
     /// Returns whether a newer build, or one with more features, could read what this one can't.
     pub fn is_unsupported(&self) -> bool {
         matches!(
@@ -234,7 +288,7 @@ impl Error {
     }
 
     /// Returns whether the call itself was at fault: an oversized key, a bad option, a write to a
-    /// read-only store, a copy to where it can't be.
+    /// read-only store, a copy to where it can't be, a position that is none.
     pub fn is_invalid_input(&self) -> bool {
         matches!(
             self,
@@ -245,6 +299,7 @@ impl Error {
                 | Self::BatchTooLarge { .. }
                 | Self::InvalidOption { .. }
                 | Self::InvalidTarget { .. }
+                | Self::InvalidPosition { .. }
         )
     }
 

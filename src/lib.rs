@@ -111,8 +111,8 @@ pub use stats::{
     MergePlan, MergeProgress, MergeReason, MergeReport, PlannedSegment, SegmentStats, Stats,
 };
 pub use store::{
-    BackupReport, Batch, Bitcask, Damage, Iter, KeyRange, Keys, Range, RangeKeys, Snapshot,
-    VerifyProgress, VerifyReport,
+    BackupReport, Batch, Bitcask, Change, Changes, Damage, Iter, KeyRange, Keys, Operation,
+    Position, Range, RangeKeys, Snapshot, VerifyProgress, VerifyReport,
 };
 pub use value::Value;
 

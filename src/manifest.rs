@@ -15,12 +15,15 @@ use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::mistake::{Mistake, made};
 use crate::segment::header::{Identity, Kind, VERSION};
-use crate::segment::{Dir, FIRST_OFFSET, SegmentId};
+use crate::segment::{Dir, FIRST_OFFSET, Place, SegmentId};
 
 /// More than the most segments there can be would ever need.
 const SIZE_LIMIT: u64 = 32 << 20;
 /// Ids that are reserved at a time.
 const RESERVED: u32 = 8;
+
+/// Before everything that a store has ever written.
+pub(crate) const BEGINNING: Place = Place { segment: SegmentId(0), offset: FIRST_OFFSET };
 
 /// A sealed segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +45,9 @@ pub(crate) struct Manifest {
     pub(crate) log_exists: bool,
     /// No id at or above this has ever been used.
     pub(crate) bound: SegmentId,
+    /// What the log has lost to merges and clears lies before this; nothing as long as nothing has
+    /// asked. See [`history`](Self::history).
+    pub(crate) history: Option<Place>,
     /// Oldest first.
     pub(crate) sealed: Vec<Sealed>,
 }
@@ -50,7 +56,28 @@ impl Manifest {
     /// The manifest of a store without segments.
     pub(crate) fn new(identity: Identity) -> Self {
         let (log, bound) = (SegmentId(1), SegmentId(1));
-        Self { identity, log, log_exists: false, bound, sealed: Vec::new() }
+        Self { identity, log, log_exists: false, bound, history: None, sealed: Vec::new() }
+    }
+
+    /// Returns from where on the log holds everything that was ever put or deleted.
+    pub(crate) fn history(&self) -> Place {
+        // Releases that kept no account of it have merged all the same.
+        let merged = self.sealed.iter().any(|sealed| sealed.kind == Kind::Merged);
+        let unknown = if merged { Place::new(self.log, FIRST_OFFSET) } else { BEGINNING };
+        self.history.unwrap_or(unknown)
+    }
+
+    /// Keeps what older releases have left unsaid from changing with every segment.
+    pub(crate) fn settle_history(&mut self) {
+        let history = self.history();
+        if history > BEGINNING {
+            self.history = Some(history);
+        }
+    }
+
+    /// Takes note that what lies before a place is, or may be, no longer in the log.
+    pub(crate) fn forget_before(&mut self, place: Place) {
+        self.history = Some(self.history().max(place));
     }
 
     pub(crate) fn encode(&self) -> String {
@@ -61,6 +88,9 @@ impl Manifest {
         let state = if self.log_exists { "open" } else { "absent" };
         let _ = writeln!(text, "log {} {state}", self.log.0);
         let _ = writeln!(text, "bound {}", self.bound.0);
+        if let Some(Place { segment, offset }) = self.history {
+            let _ = writeln!(text, "history {} {offset}", segment.0);
+        }
         for Sealed { id, kind, length } in &self.sealed {
             let kind = match kind {
                 Kind::Log => "log",
@@ -100,7 +130,8 @@ impl Manifest {
     }
 
     /// Decodes the lines behind the first; the error is the offset of one that makes no sense.
-    fn decode_lines<'a>(mut lines: impl Iterator<Item = (usize, &'a str)>) -> Result<Self, usize> {
+    fn decode_lines<'a>(lines: impl Iterator<Item = (usize, &'a str)>) -> Result<Self, usize> {
+        let mut lines = lines.peekable();
         let mut last = 0;
         let mut next = |name: &str| -> Result<(usize, &'a str), usize> {
             let (at, line) = lines.next().ok_or(last)?;
@@ -120,6 +151,10 @@ impl Manifest {
         };
         let (at, line) = next("bound")?;
         let bound = id(at, line)?;
+        let is_history = |line: &str| line.starts_with("history ");
+        let history = lines.next_if(|(_, line)| is_history(line));
+        let history =
+            history.map(|(at, line)| decode_history(line, bound).ok_or(at)).transpose()?;
         let mut sealed: Vec<Sealed> = Vec::new();
         for (at, line) in lines {
             let mut words = line.split(' ');
@@ -144,7 +179,7 @@ impl Manifest {
         if log > bound || log_exists && log >= bound || twice {
             return Err(at);
         }
-        Ok(Self { identity, log, log_exists, bound, sealed })
+        Ok(Self { identity, log, log_exists, bound, history, sealed })
     }
 
     /// Reads the manifest of a store; nothing if there is none.
@@ -157,7 +192,16 @@ impl Manifest {
     }
 }
 
-/// The manifest of a store that is open for writing.
+/// Decodes the line that says how far back the log goes; nothing if it makes no sense.
+fn decode_history(line: &str, bound: SegmentId) -> Option<Place> {
+    let (segment, offset) = line.strip_prefix("history ")?.split_once(' ')?;
+    let place = Place::new(SegmentId(segment.parse().ok()?), offset.parse().ok()?);
+    // As a place it has to fit in one word.
+    let goes = place.segment < bound && place >= BEGINNING && Place::unpack(place.pack()) == place;
+    (goes && place.offset >= FIRST_OFFSET).then_some(place)
+}
+
+/// The manifest of a store that is open.
 #[derive(Debug)]
 pub(crate) struct ManifestFile {
     fs: Fs,
@@ -203,13 +247,16 @@ impl Manifest {
     }
 
     /// Lists merged segments just above one that they were copied from, and the dropped ones no
-    /// more.
+    /// more. The places are those behind the last entry of each dropped one that was written to
+    /// the log.
     pub(crate) fn swap(
         &mut self,
         merged: &[Sealed],
         above: SegmentId,
         dropped: &BTreeSet<SegmentId>,
+        places: impl Iterator<Item = Place>,
     ) {
+        self.forget_before(places.fold(BEGINNING, Place::max));
         let mut at =
             self.sealed.iter().position(|sealed| sealed.id == above).map_or(0, |at| at + 1);
         if made(Mistake::OutputYoungest) {
@@ -237,6 +284,7 @@ mod tests {
             log: SegmentId(7),
             log_exists: true,
             bound: SegmentId(16),
+            history: Some(Place::new(SegmentId(4), 4096)),
             sealed: vec![sealed(9, Kind::Merged, 4096), sealed(5, Kind::Log, 64)],
         }
     }
@@ -252,6 +300,26 @@ mod tests {
     #[test]
     fn a_manifest_is_read_as_it_was_written() {
         assert_eq!(decode(&manifest().encode()).unwrap(), manifest());
+    }
+
+    #[test]
+    fn a_manifest_that_says_nothing_of_its_history_stays_so_and_is_not_believed_to_be_whole() {
+        let mut old = Manifest { history: None, ..manifest() };
+        assert!(!old.encode().contains("history"));
+        assert_eq!(decode(&old.encode()).unwrap(), old);
+        assert_eq!(old.history(), Place::new(SegmentId(7), FIRST_OFFSET), "it lists a merged one");
+        old.sealed.retain(|sealed| sealed.kind == Kind::Log);
+        assert_eq!(old.history(), BEGINNING);
+        // Once it is known it only moves up.
+        let place = |segment, offset| Place::new(SegmentId(segment), offset);
+        for (noted, expected) in [
+            (place(5, 64), place(5, 64)),
+            (place(4, 8192), place(5, 64)),
+            (place(5, 72), place(5, 72)),
+        ] {
+            old.forget_before(noted);
+            assert_eq!(old.history(), expected);
+        }
     }
 
     #[test]
@@ -282,6 +350,14 @@ mod tests {
             ("segment 5 log 64", "segment 5 log 64 64"),
             ("segment 9", "segment 16"),
             ("bound 16\n", ""),
+            ("history 4 4096", "history 16 4096"),
+            ("history 4 4096", "history 4 4097"),
+            ("history 4 4096", "history 4 56"),
+            ("history 4 4096", "history 4 34359738368"),
+            ("history 4 4096", "history 4"),
+            ("history 4 4096", "history 4 4096 8"),
+            ("history 4 4096", "history 4 4096\nhistory 4 4096"),
+            ("history 4 4096", "history 0 0"),
             ("store 0123456789abcdef\n", ""),
         ] {
             assert!(body.contains(from));

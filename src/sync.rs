@@ -5,7 +5,7 @@
 //!   read, need not.
 
 #[cfg(not(all(test, loom)))]
-pub(crate) use parking_lot::{Mutex, MutexGuard};
+pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 #[cfg(not(all(test, loom)))]
 pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -27,5 +27,23 @@ impl<T> Mutex<T> {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Nobody waits in a model.
+#[cfg(all(test, loom))]
+#[derive(Debug, Default)]
+pub(crate) struct Condvar;
+
+#[cfg(all(test, loom))]
+impl Condvar {
+    pub(crate) fn notify_all(&self) {}
+
+    pub(crate) fn wait<T>(&self, _: &mut MutexGuard<'_, T>) {
+        unreachable!("nobody waits in a model")
+    }
+
+    pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _: std::time::Instant) {
+        self.wait(guard);
     }
 }

@@ -27,9 +27,9 @@ use crate::keydir::{Address, KeyHash, Keydir, SHARD_COUNT};
 use crate::manifest::{Manifest, ManifestFile, Sealed};
 use crate::mistake::{Mistake, made};
 use crate::segment::append::Active;
-use crate::segment::header::Identity;
+use crate::segment::header::{Identity, Kind};
 use crate::segment::hint::{HintSlot, Known, Source, Summary};
-use crate::segment::{Dir, Segment, SegmentId, Segments};
+use crate::segment::{Dir, Place, Segment, SegmentId, Segments};
 
 use crate::stats::{MergeProgress, MergeReport};
 pub(crate) use plan::{Moment, Pool, plan_all, plan_auto, plan_chosen, plan_now};
@@ -286,7 +286,12 @@ impl Merge {
         }
         let above = self.youngest.or(self.copied.last().map(Input::id));
         if let Some(above) = above {
-            let swap = |manifest: &mut Manifest| manifest.swap(&self.written, above, &dropped);
+            // Looked at before the files go.
+            let copied = self.copied.iter().filter(|input| input.segment.kind() == Kind::Log);
+            let places: Vec<Place> = copied.map(|input| input.segment.last_end()).collect();
+            let swap = |manifest: &mut Manifest| {
+                manifest.swap(&self.written, above, &dropped, places.iter().copied());
+            };
             let swapped = ground.manifest.update(swap).or_else(|error| {
                 if !error.is_no_space() {
                     return Err(error);

@@ -68,6 +68,7 @@ struct Unlisted {
 impl Recovery<'_> {
     /// Makes a store that may have been interrupted anywhere ready to be written.
     pub(crate) fn for_writing(&self, mut manifest: Manifest) -> Result<Recovered> {
+        manifest.settle_history();
         let survey = self.survey()?;
         self.refuse_missing(&manifest, &survey)?;
         let chain = self.chain(&manifest, true)?;

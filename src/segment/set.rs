@@ -17,8 +17,8 @@ use super::header::{Identity, Kind, SegmentHeader};
 use super::hint::Summary;
 use super::map::Bytes;
 use super::stored::StoredEntry;
-use super::{Dir, SegmentId, index};
-use crate::entry::{HEADER_SIZE_MAX, Header, Invalid};
+use super::{Dir, FIRST_OFFSET, Place, SegmentId, index};
+use crate::entry::{END_SIZE_MAX, HEADER_SIZE, HEADER_SIZE_MAX, Header, Invalid, padded};
 use crate::epoch::{Guard, Published, pin};
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs};
@@ -28,6 +28,9 @@ use crate::value::Lend;
 
 /// As many segments as a slot's number can tell apart.
 pub(crate) const SEGMENTS_LIMIT: u64 = 1 << 18;
+
+/// The sizes that end entries and lone marks have on disk.
+const NOTE_SIZES: [u64; 2] = [padded(HEADER_SIZE as u64 + 4), END_SIZE_MAX];
 
 /// What a processor loads at once, on all that we know of at least this much.
 const CACHE_LINE: usize = 64;
@@ -103,6 +106,25 @@ impl Segment {
     /// Returns the bytes of header and entries.
     pub(crate) fn size(&self) -> u64 {
         self.bytes.end()
+    }
+
+    /// Returns the place behind its last put or delete: what lies behind that is about the log.
+    pub(crate) fn last_end(self: &Arc<Self>) -> Place {
+        let mut end = self.size();
+        let note_before = |end: u64| {
+            NOTE_SIZES.into_iter().filter_map(|size| end.checked_sub(size)).find(|offset| {
+                let stored = (*offset >= FIRST_OFFSET).then(|| self.entry(*offset).ok()).flatten();
+                stored.is_some_and(|stored| {
+                    let header = stored.entry().header;
+                    let fits = offset + header.entry_size() == end && !header.is_of_a_key();
+                    fits && stored.check().is_ok()
+                })
+            })
+        };
+        while let Some(offset) = note_before(end) {
+            end = offset;
+        }
+        Place::new(self.id, end)
     }
 
     /// Makes what was appended below `end` readable.

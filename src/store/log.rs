@@ -53,6 +53,8 @@ pub(super) struct Log {
     synced_at: Option<Instant>,
     appends: u64,
     appended_size: u64,
+    /// Nothing will be appended any more: the store is closed.
+    pub(super) closed: bool,
 }
 
 #[derive(Debug)]
@@ -122,11 +124,17 @@ impl Log {
             synced_at: None,
             appends: 0,
             appended_size: 0,
+            closed: false,
         }
     }
 
     pub(super) fn active(&self) -> Option<&Active> {
         self.active.as_ref().map(|numbered| &numbered.active)
+    }
+
+    /// Returns whether a segment is the one that is appended to.
+    pub(super) fn is_active(&self, id: SegmentId) -> bool {
+        self.active().is_some_and(|active| active.segment().id() == id)
     }
 
     pub(super) fn end(&self) -> Place {
@@ -215,6 +223,7 @@ impl Inner {
         log.end = appended.end;
         log.appends += drafts.len() as u64;
         log.appended_size += appended.end.offset - appended.offset;
+        self.tell_followers(log);
         if log.dirty_since.is_none() {
             log.dirty_since = Some(Instant::now());
             if matches!(self.options.sync, SyncPolicy::Interval(_)) {
@@ -271,7 +280,12 @@ impl Inner {
     /// Waits until the log is durable up to a place.
     pub(super) fn sync_to(&self, place: Place) -> Result<()> {
         let writer = self.writer()?;
-        self.commit.wait(place, || writer.log.lock().unsynced())
+        if self.commit.durable() >= place {
+            return Ok(());
+        }
+        self.commit.wait(place, || writer.log.lock().unsynced())?;
+        self.tell_followers(&writer.log.lock());
+        Ok(())
     }
 
     /// Sees to an active segment with room for entries of this size; rotates if need be.
@@ -334,6 +348,8 @@ impl Inner {
         let (id, number) = (fresh.active.segment().id(), fresh.number);
         let update = self.manifest.update(|manifest| {
             manifest.sealed.clear();
+            // A clear is no entry.
+            manifest.forget_before(Place::new(id, FIRST_OFFSET));
             manifest.log = id;
             manifest.log_exists = true;
             manifest.reserve(log.next_id);
@@ -350,6 +366,7 @@ impl Inner {
         // What was there before is gone for good, and what is to come lies above this.
         self.commit.advance(log.end);
         log.marked = log.end;
+        self.tell_followers(log);
         Ok(number)
     }
 }

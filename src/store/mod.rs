@@ -16,6 +16,8 @@
 
 mod backup;
 mod batch;
+mod change;
+mod changes;
 mod figures;
 mod fill;
 mod fresh;
@@ -32,6 +34,7 @@ mod open;
 mod ordered;
 mod pace;
 mod pins;
+mod position;
 mod range;
 mod read;
 mod seal;
@@ -49,8 +52,11 @@ use std::time::Duration;
 
 pub use backup::BackupReport;
 pub use batch::Batch;
+pub use change::{Change, Operation};
+pub use changes::Changes;
 pub use iter::{Iter, Keys};
 pub use key_range::KeyRange;
+pub use position::Position;
 pub use range::{Range, RangeKeys};
 pub use snapshot::Snapshot;
 pub use verify::{Damage, VerifyProgress, VerifyReport};
@@ -70,7 +76,7 @@ use crate::options::Options;
 use crate::recovery::{Filler, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, Segments, index};
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, Condvar, Mutex, Ordering};
 use log::Log;
 use pins::Pins;
 use turn::Merging;
@@ -151,6 +157,8 @@ struct Writer {
     log: Mutex<Log>,
     /// How many have appended entries that no slot names yet. Rises under the lock of the log.
     publishing: AtomicU64,
+    /// Wakes those who follow the log. Used with `log`.
+    changed: Condvar,
     /// Held for as long as the store is open.
     lock: Mutex<Option<Lock>>,
 }
@@ -326,14 +334,19 @@ impl Writer {
 }
 
 impl Inner {
-    /// Lets others open the store, whatever snapshots of it there still are.
-    fn release_lock(&self) {
-        if let Some(writer) = &self.writer {
-            drop(writer.lock.lock().take());
-        }
-    }
-
     fn writer(&self) -> Result<&Writer> {
         self.writer.as_ref().ok_or(Error::ReadOnly)
+    }
+
+    /// Tells who follows the log that it ends here, and lets another writer have the store. Who
+    /// still holds a part of it only reads.
+    fn release_lock(&self) {
+        if let Ok(writer) = self.writer() {
+            let mut log = writer.log.lock();
+            log.closed = true;
+            self.tell_followers(&log);
+            drop(log);
+            *writer.lock.lock() = None;
+        }
     }
 }

@@ -17,7 +17,7 @@ use crate::options::Options;
 use crate::recovery::{Filler, Recovered, Recovery, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, FileKind, Segments, index};
-use crate::sync::{AtomicU64, Mutex};
+use crate::sync::{AtomicU64, Condvar, Mutex};
 
 /// How often a read-only open starts over when a writer changes the store meanwhile.
 const READ_ATTEMPTS: usize = 100;
@@ -48,6 +48,7 @@ impl Inner {
             maintenance: Mutex::default(),
             publishing: AtomicU64::new(0),
             log: Mutex::new(Log::new(recovered.manifest.bound, last_timestamp)),
+            changed: Condvar::default(),
             lock: Mutex::new(Some(lock)),
         };
         Ok(Self::new(ground, dir, options, (keydir, segments, filler), recovered, Some(writer)))

@@ -91,7 +91,9 @@ impl Inner {
             // What is only in the way can be waited out: the segment stays as it is, unsealed.
             if error.is_corruption() { self.commit.poison(error) } else { self.judge(error) }
         })?;
-        writer.log.lock().sealed_oldest();
+        let mut log = writer.log.lock();
+        log.sealed_oldest();
+        self.tell_followers(&log);
         Ok(true)
     }
 

@@ -8,6 +8,8 @@
 #[cfg(test)]
 mod backup;
 #[cfg(test)]
+mod changes;
+#[cfg(test)]
 mod closed;
 #[cfg(test)]
 mod collisions;
@@ -69,9 +71,7 @@ use crate::manifest::Manifest;
 use crate::merge::{Host as _, Merge};
 #[cfg(test)]
 use crate::options::Compression;
-#[cfg(test)]
-use crate::options::SyncPolicy;
-use crate::options::{AppendMode, WriteOptions};
+use crate::options::{AppendMode, SyncPolicy, WriteOptions};
 use crate::segment::{FIRST_OFFSET, FileKind, Place, SegmentId};
 
 const DIR: &str = "/store";

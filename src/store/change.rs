@@ -1,0 +1,66 @@
+//! What followers of a store are told: one put or delete.
+
+use std::time::SystemTime;
+
+use super::Inner;
+use super::position::Position;
+use crate::clock::system_time;
+use crate::error::Result;
+use crate::segment::StoredEntry;
+use crate::value::Value;
+
+/// A put or a delete, as it was committed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Change {
+    /// The key that was changed.
+    pub key: Value,
+    /// What was done to it.
+    pub operation: Operation,
+    /// When, by the store's clock; each change is later than the one before, if only by a microsecond.
+    pub timestamp: SystemTime,
+    /// Right behind the change: who resumes there gets the next one.
+    pub position: Position,
+    /// Whether the batch that it belongs to goes on with the next change. What follows a change for
+    /// which this is `false` is no part of its batch.
+    pub more: bool,
+}
+
+/// What was done to a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Operation {
+    /// It was given a value.
+    Put {
+        /// The value.
+        value: Value,
+        /// When the key expires, which may be past by now.
+        expires_at: Option<SystemTime>,
+    },
+    /// It was removed. That it has expired is no change: the put has told when it will.
+    Delete,
+}
+
+impl Inner {
+    /// Returns an entry of a key as followers see it, but for what lies behind it.
+    pub(super) fn change_of(&self, stored: &StoredEntry<'_>) -> Result<Change> {
+        let entry = stored.entry();
+        let operation = if entry.header.is_tombstone() {
+            Operation::Delete
+        } else {
+            let expires_at = entry.header.expiry.map(system_time);
+            Operation::Put { value: stored.lend_raw_value()?, expires_at }
+        };
+        if self.writer.is_some() {
+            // Who has appended it holds the lock until readers can see it.
+            drop(self.keydir.shard(self.keydir.hash(entry.key()).shard()));
+        }
+        Ok(Change {
+            key: stored.lend(entry.key_range()),
+            operation,
+            timestamp: system_time(stored.timestamp()),
+            position: Position::START,
+            more: false,
+        })
+    }
+}

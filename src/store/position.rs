@@ -1,0 +1,128 @@
+//! Positions in the log, as those who follow it keep them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::log::Log;
+use super::{Bitcask, Inner};
+use crate::error::{Error, Result};
+use crate::manifest::BEGINNING;
+use crate::segment::header::Kind;
+use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId};
+
+/// A place in the order of all changes of a store, between two of them.
+///
+/// Opaque, and small enough to be stored with whatever is made of the changes; it means the same
+/// after the store was closed and opened again, and in a [backup](Bitcask::backup) that was made
+/// later. Positions of one store are in the order of its changes; those of several have no
+/// meaningful order. See [`Bitcask::changes`].
+///
+/// ```
+/// use bitcask::Position;
+/// # use bitcask::{Bitcask, Options};
+/// # fn main() -> bitcask::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// let db = Bitcask::open(dir.path(), Options::default())?;
+/// let before = db.position();
+/// db.put("key", "value")?;
+/// let after = db.position();
+/// assert!(Position::START < before && before < after);
+/// assert_eq!(Position::from_bytes(after.to_bytes()), after);
+/// assert_eq!(after.to_string().parse::<Position>()?, after);
+/// # db.close()
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    store_id: u64,
+    /// Packed, so that the order of positions is that of the log.
+    place: u64,
+}
+
+impl Position {
+    /// Before the first change of any store.
+    pub const START: Self = Self { store_id: 0, place: 0 };
+
+    pub(crate) fn new(store_id: u64, place: Place) -> Self {
+        Self { store_id, place: place.pack() }
+    }
+
+    pub(super) fn store_id(self) -> u64 {
+        self.store_id
+    }
+
+    pub(super) fn place(self) -> Place {
+        Place::unpack(self.place).max(BEGINNING)
+    }
+
+    /// Encodes the position; the bytes of two of one store are in their order too.
+    pub fn to_bytes(self) -> [u8; 16] {
+        (u128::from(self.store_id) << 64 | u128::from(self.place)).to_be_bytes()
+    }
+
+    /// Decodes a position. Whether it is one of a store is told by [`Bitcask::changes`].
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        let [store_id, place] = [64, 0].map(|shift| u128::from_be_bytes(bytes) >> shift);
+        let low = |word: u128| (word & u128::from(u64::MAX)) as u64;
+        Self { store_id: low(store_id), place: low(place) }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{:016x}", self.store_id, self.place)
+    }
+}
+
+impl FromStr for Position {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let word = |word: &str| u64::from_str_radix(word, 16).ok();
+        let words = text.split_once('-').and_then(|(id, place)| Some((word(id)?, word(place)?)));
+        let position = words.map(|(store_id, place)| Self { store_id, place });
+        position.filter(|position| position.to_string() == text).ok_or_else(|| {
+            let reason = "a position is two numbers of 16 hexadecimal digits, and a hyphen";
+            Error::InvalidPosition { position: text.to_owned(), reason }
+        })
+    }
+}
+
+impl Bitcask {
+    /// Returns the position behind the last change, from which [`changes`](Self::changes) tells of
+    /// those that are made from now on.
+    pub fn position(&self) -> Position {
+        self.inner.position()
+    }
+}
+
+impl Inner {
+    pub(super) fn position(&self) -> Position {
+        match self.writer() {
+            Ok(writer) => self.position_of(&writer.log.lock()),
+            Err(_) => self.position_at(self.found_end()),
+        }
+    }
+
+    /// Returns the position of the end of a log that is locked.
+    pub(super) fn position_of(&self, log: &Log) -> Position {
+        let has_appended = log.end() >= BEGINNING;
+        self.position_at(if has_appended { log.end() } else { self.found_end() })
+    }
+
+    pub(super) fn position_at(&self, place: Place) -> Position {
+        Position::new(self.identity.store_id, place)
+    }
+
+    /// Returns the end of the log as opening found it, if nothing was appended since.
+    fn found_end(&self) -> Place {
+        let mut segments: Vec<_> = self.segments.all().into_iter().map(|(_, each)| each).collect();
+        segments.retain(|segment| segment.kind() == Kind::Log);
+        segments.sort_by_key(|segment| std::cmp::Reverse(segment.id()));
+        // One that holds nothing goes when it is sealed, and no position may be in it.
+        let ends = segments.iter().map(Segment::last_end);
+        let end = ends.into_iter().find(|end| end.offset > FIRST_OFFSET);
+        // What a merge has removed can be more than what is left.
+        end.unwrap_or(Place::new(SegmentId(0), 0)).max(self.manifest.get(|it| it.history()))
+    }
+}
