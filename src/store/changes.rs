@@ -143,7 +143,8 @@ impl Changes {
     ///
     /// Without this a change is told as soon as readers of the store can see it, so that a follower on
     /// another machine may come to know of one that the store loses in a crash; it is told then
-    /// ([`PositionLost`](Error::PositionLost)). In a store opened read-only what is sealed is durable.
+    /// ([`PositionLost`](Error::PositionLost)). Who resyncs from what is durable alone has to
+    /// [`sync`](Bitcask::sync) behind it. In a store opened read-only what is sealed is durable.
     #[must_use]
     pub fn durable(mut self) -> Self {
         (self.durable, self.end) = (true, 0);

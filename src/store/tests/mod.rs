@@ -23,6 +23,8 @@ mod damage;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod follow;
+#[cfg(test)]
 mod housekeeping;
 #[cfg(test)]
 mod interrupted;

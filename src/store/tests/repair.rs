@@ -507,6 +507,7 @@ fn an_old_manifest_is_not_relied_on() {
     let disk = told.lab.on(told.disk());
     let mut older = listed(&told);
     (older.sealed, older.log, older.bound) = (Vec::new(), SegmentId(2), SegmentId(3));
+    older.history = None;
     disk.twin.put_file(&manifest(), older.encode().into_bytes());
     let found = verify(&disk);
     assert!(found.damage[0].reason.contains("the manifest is older than segment"), "{found}");
