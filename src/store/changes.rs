@@ -18,6 +18,7 @@ use super::position::Position;
 use super::{Bitcask, Inner};
 use crate::entry::Flags;
 use crate::error::{Error, Result};
+use crate::manifest::Manifest;
 use crate::segment::header::Kind;
 use crate::segment::walk::Walk;
 use crate::segment::{FIRST_OFFSET, Place, Segment, value_aside};
@@ -245,7 +246,7 @@ impl Changes {
         }
         // In this order: what leaves the set was told to be gone before.
         let segment = inner.log_segments().find(|segment| segment.id() == at.segment);
-        match inner.manifest.get(|manifest| manifest.history()).cmp(&at) {
+        match inner.manifest.get(Manifest::history).cmp(&at) {
             Ordering::Greater => {
                 return Err(Error::HistoryGone { path: path(), position: position() });
             }
@@ -322,7 +323,7 @@ impl Changes {
             }
             None => (self.at, FIRST_OFFSET),
         };
-        if self.inner.manifest.get(|manifest| manifest.history()) > read {
+        if self.inner.manifest.get(Manifest::history) > read {
             let (path, position) = (self.inner.dir.path().into(), self.reached().to_string());
             return Err(Error::HistoryGone { path, position });
         }

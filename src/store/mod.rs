@@ -46,8 +46,8 @@ mod verify;
 mod write;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 pub use backup::BackupReport;
@@ -75,7 +75,7 @@ use crate::manifest::ManifestFile;
 use crate::options::Options;
 use crate::recovery::{Filler, RecoveryReport};
 use crate::segment::header::Identity;
-use crate::segment::{Dir, Segments, index};
+use crate::segment::{Dir, Place, Segments, index};
 use crate::sync::{AtomicU64, Condvar, Mutex, Ordering};
 use log::Log;
 use pins::Pins;
@@ -125,6 +125,8 @@ struct Inner {
     commit: Commit,
     /// What snapshots need.
     pins: Pins,
+    /// The end of the log as opening found it, once that was asked for.
+    found_end: OnceLock<Place>,
     /// What the indexes of segments need.
     index: Arc<index::Ground>,
     /// Whether keys were ever wanted in order.

@@ -1,8 +1,8 @@
 //! Opening: the lock, the manifest, recovery, and the store that comes of them.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 
 use super::log::Log;
 use super::pins::Pins;
@@ -111,6 +111,7 @@ impl Inner {
             manifest: ManifestFile::new(&ground.fs, &dir, recovered.manifest),
             commit: Commit::default(),
             pins: Pins::default(),
+            found_end: OnceLock::new(),
             index: index::Ground::new(&ground.fs, &dir, identity),
             ordered: AtomicBool::new(writer.is_some() && has_indexes(&ground.fs, &dir)),
             report: recovered.report,

@@ -107,7 +107,8 @@ impl Inner {
     /// Returns the position of the end of a log that is locked.
     pub(super) fn position_of(&self, log: &Log) -> Position {
         let has_appended = log.end() >= BEGINNING;
-        self.position_at(if has_appended { log.end() } else { self.found_end() })
+        let found_end = || *self.found_end.get_or_init(|| self.found_end());
+        self.position_at(if has_appended { log.end() } else { found_end() })
     }
 
     pub(super) fn position_at(&self, place: Place) -> Position {

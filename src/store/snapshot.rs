@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::pins::Pinned;
+use super::position::Position;
 use super::{Bitcask, Inner};
 use crate::entry::Header;
 use crate::epoch::{Guard, pin};
@@ -83,6 +84,8 @@ pub(super) struct View {
     pub(super) time: u64,
     /// By the clock, for what expires.
     pub(super) now: u64,
+    /// Behind the last entry that it sees.
+    position: Position,
 }
 
 impl Drop for View {
@@ -139,6 +142,29 @@ impl Snapshot {
         Ok(self.view.seen(key.as_ref(), |_| Ok(()))?.is_some())
     }
 
+    /// Returns where its moment is in the log: what was put and deleted since is what
+    /// [`changes`](Bitcask::changes) tells from there on.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("a", "1")?;
+    /// let snapshot = db.snapshot();
+    /// db.put("b", "2")?;
+    /// // A copy begins with the snapshot, and goes on with the changes.
+    /// assert_eq!(snapshot.iter().count(), 1);
+    /// let mut changes = db.changes(snapshot.position())?;
+    /// assert_eq!(changes.try_recv()?.expect("b was put since").key, "b");
+    /// # drop((snapshot, changes));
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn position(&self) -> Position {
+        self.view.position
+    }
+
     /// Returns how long ago it was taken.
     pub fn age(&self) -> Duration {
         Duration::from_micros(self.view.inner.clock.now().saturating_sub(self.view.now))
@@ -148,13 +174,14 @@ impl Snapshot {
 impl Inner {
     /// Notes the present moment.
     fn view(this: &Arc<Self>) -> View {
-        let of_moment = |time| {
+        let of_moment = |time, position| {
             let (number, segments) = this.pins.pin(|| this.segments.whole());
-            View { inner: Arc::clone(this), number, segments, time, now: this.clock.now() }
+            let (inner, now) = (Arc::clone(this), this.clock.now());
+            View { inner, number, segments, time, now, position }
         };
         let Some(writer) = &this.writer else {
             // Nobody appends, and all that is there was there when it was read.
-            let mut view = of_moment(0);
+            let mut view = of_moment(0, this.position());
             let times = view.segments.iter().filter_map(|segment| segment.summary());
             view.time = times.map(|summary| summary.last_timestamp).max().unwrap_or(0);
             return view;
@@ -163,7 +190,7 @@ impl Inner {
             let log = writer.log.lock();
             let all_published = writer.publishing.load(Ordering::Acquire) == 0;
             if all_published || attempt == TRIES {
-                let view = of_moment(log.last_timestamp());
+                let view = of_moment(log.last_timestamp(), this.position_of(&log));
                 drop(log);
                 if !all_published {
                     this.keydir.settle_writes();
