@@ -229,6 +229,11 @@ impl ManifestFile {
         Ok(())
     }
 
+    /// Takes over what a writer beside us has put on disk.
+    pub(crate) fn set(&self, current: Manifest) {
+        *self.current.lock() = current;
+    }
+
     pub(crate) fn get<T>(&self, what: impl FnOnce(&Manifest) -> T) -> T {
         what(&self.current.lock())
     }

@@ -124,8 +124,10 @@ impl Shard<'_> {
         Fill { pairs, counts: Counts::default() }
     }
 
-    /// Publishes what the shard was filled with.
-    pub(crate) fn filled(&mut self, mut fill: Fill) {
+    /// Publishes what the shard was filled with. What it held before may be gone at this time in the
+    /// log.
+    pub(crate) fn filled(&mut self, mut fill: Fill, time: u64) {
+        self.note_removal(time);
         fill.finish(self.arena, self.number);
         *self.counts = fill.counts;
         self.home.table.replace(fill.pairs, &self.guard);
@@ -139,9 +141,8 @@ impl Shard<'_> {
 
     /// Empties the shard at a time in the log; it is filled then.
     pub(crate) fn clear(&mut self, time: u64) {
-        self.note_removal(time);
         let empty = self.start_filling(0);
-        self.filled(empty);
+        self.filled(empty, time);
     }
 
     fn table(&self) -> Table<'_> {

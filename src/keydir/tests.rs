@@ -50,7 +50,7 @@ fn addresses(shard: &Shard<'_>) -> Vec<Address> {
 /// What the shard of all hashes is filled with.
 fn filled_addresses(keydir: &Keydir, fill: Fill) -> Vec<Address> {
     let mut shard = shard(keydir);
-    shard.filled(fill);
+    shard.filled(fill, 0);
     addresses(&shard)
 }
 

@@ -31,6 +31,8 @@ const THREADS_MAX: usize = 4;
 #[derive(Debug)]
 struct Origin {
     segment: Arc<Segment>,
+    /// That slots name it by.
+    number: u32,
     hint: Mutex<Known>,
     /// Held while the hint is rebuilt. If that shows that the segment is damaged too, it is kept,
     /// so that the segment is not read again for every shard.
@@ -50,8 +52,11 @@ pub(crate) struct Filler {
     fs: Fs,
     dir: Dir,
     identity: Identity,
-    /// Newest first; the position of a segment is its number. Empty when all shards are filled.
+    /// Newest first. Empty when all shards are filled.
     origins: Mutex<Arc<[Origin]>>,
+    /// The last time in the log, if shards are filled that have been filled before, from other
+    /// segments.
+    anew: Option<u64>,
     /// How many slots there are in all hints.
     slots_len: u64,
     /// The first shard that no thread has taken on.
@@ -62,7 +67,7 @@ pub(crate) struct Filler {
 }
 
 impl Filler {
-    /// Adds the segments to the set, which has to be empty, and takes charge of their hints.
+    /// Adds the segments to the set, and takes charge of their hints.
     pub(crate) fn new(
         recovery: &Recovery<'_>,
         recovered: &Recovered,
@@ -71,20 +76,23 @@ impl Filler {
         let identity = recovered.manifest.identity;
         let (mut origins, mut unwritten) = (Vec::new(), VecDeque::new());
         for (segment, hint) in recovered.segments.iter().rev() {
-            segments.add(Arc::clone(segment))?;
-            segment.summarize(hint.summary().clone());
+            let number = segments.add(Arc::clone(segment))?;
+            if recovered.manifest.lists(segment.id()) {
+                segment.summarize(hint.summary().clone());
+            }
             let source = Source { id: segment.id(), identity, length: segment.size() };
             if let Known::InMemory(hint) = hint {
                 unwritten.push_front((source, Arc::clone(hint)));
             }
             let (segment, hint) = (Arc::clone(segment), Mutex::new(hint.clone()));
-            origins.push(Origin { segment, hint, damage: Mutex::default() });
+            origins.push(Origin { segment, number, hint, damage: Mutex::default() });
         }
         let summaries = recovered.segments.iter().map(|(_, hint)| hint.summary().entries);
         Ok(Self {
             fs: recovery.fs.clone(),
             dir: recovery.dir.clone(),
             identity,
+            anew: None,
             slots_len: summaries.sum(),
             origins: Mutex::new(origins.into()),
             next: AtomicUsize::new(0),
@@ -119,20 +127,33 @@ impl Filler {
         result
     }
 
+    /// Fills all shards in place of what they hold. Readers find the one or the other in each. Who
+    /// calls this is the only one to change them. `time` is the last in the log.
+    pub(crate) fn fill_anew(&mut self, keydir: &Keydir, time: u64) -> Result<()> {
+        self.anew = Some(time);
+        while let Some(shards) = self.next_shards() {
+            self.fill(keydir, shards)?;
+        }
+        Ok(())
+    }
+
     /// Fills the next shards that no thread has taken on; says whether there were any.
     pub(crate) fn fill_next(&self, keydir: &Keydir) -> bool {
+        let Some(shards) = self.next_shards() else { return false };
+        // Whoever needs a shard that can't be filled is told why.
+        let _ = self.fill(keydir, shards);
+        true
+    }
+
+    /// Takes on the next shards that no thread has.
+    fn next_shards(&self) -> Option<Range<usize>> {
         // A range is a part of all, so that several threads share the work.
         let share = (SHARD_COUNT as u64 * RANGE_LEN).checked_div(self.slots_len);
         let share = share.and_then(|share| usize::try_from(share).ok()).unwrap_or(SHARD_COUNT);
         let len = share.clamp(1, SHARD_COUNT / 16);
         let start = self.next.fetch_add(len, Ordering::Relaxed).min(SHARD_COUNT);
         let shards = start..SHARD_COUNT.min(start + len);
-        if shards.is_empty() {
-            return false;
-        }
-        // Whoever needs a shard that can't be filled is told why.
-        let _ = self.fill(keydir, shards);
-        true
+        (!shards.is_empty()).then_some(shards)
     }
 
     /// Fills all shards, on several processors if it is worthwhile.
@@ -188,7 +209,7 @@ impl Filler {
             let runs: Vec<&[HintSlot]> =
                 rests.iter_mut().map(|rest| split_run(rest, number)).collect();
             let mut shard = keydir.shard(number);
-            if !shard.is_filled() {
+            if self.anew.is_some() || !shard.is_filled() {
                 let filled = self.fill_shard(origins, &mut shard, &runs);
                 if filled.is_ok() && self.unfilled.fetch_sub(1, Ordering::AcqRel) == 1 {
                     *self.origins.lock() = Arc::default();
@@ -208,7 +229,8 @@ impl Filler {
     ) -> Result<()> {
         let open = |segment: &Segment| open_listed(&self.fs, segment.path());
         let key_at = |address: Address| {
-            let Some(Origin { segment, .. }) = origins.get(address.segment as usize) else {
+            let origin = origins.iter().find(|origin| origin.number == address.segment);
+            let Some(Origin { segment, .. }) = origin else {
                 unreachable!("a shard is filled from these segments alone")
             };
             scan::key_at(&open(segment)?, segment.id(), address.offset, segment.size())
@@ -216,11 +238,11 @@ impl Filler {
         let same_key = |held, older| Ok(key_at(held)? == key_at(older)?);
         let mut fill = shard.start_filling(runs.iter().map(|run| run.len()).sum());
         let mut gains = Vec::with_capacity(origins.len());
-        for (number, (Origin { segment, .. }, run)) in (0..).zip(origins.iter().zip(runs)) {
+        for (Origin { segment, number, .. }, run) in origins.iter().zip(runs) {
             let mut gained = 0;
             for slot in *run {
                 let (hash, tombstone) = (slot.hash(), slot.is_tombstone());
-                let address = Address { segment: number, offset: slot.offset() };
+                let address = Address { segment: *number, offset: slot.offset() };
                 let filling = Filling { hash, address, tombstone, collides: slot.collides() };
                 if fill.add(filling, same_key)? && !tombstone {
                     gained += match slot.size() {
@@ -231,7 +253,7 @@ impl Filler {
             }
             gains.push((segment, gained));
         }
-        shard.filled(fill);
+        shard.filled(fill, self.anew.unwrap_or(0));
         // The shard is still locked: nothing that it names can be lost before it is gained.
         for (segment, gained) in gains {
             segment.gained(gained);

@@ -66,7 +66,13 @@ pub(crate) struct Scan<'a> {
 impl<'a> Scan<'a> {
     /// Scans from the first entry on, up to `end` bytes from the start of the file.
     pub(crate) fn new(file: &'a File, id: SegmentId, end: u64) -> Self {
-        Self { window: Window::new(file, end), id, offset: FIRST_OFFSET, key: Vec::new() }
+        Self::behind(Place::new(id, FIRST_OFFSET), file, end)
+    }
+
+    /// The same from a place on where an entry starts, or will.
+    pub(crate) fn behind(place: Place, file: &'a File, end: u64) -> Self {
+        let Place { segment: id, offset } = place;
+        Self { window: Window::new(file, end), id, offset, key: Vec::new() }
     }
 
     /// Returns the next entry, or why there is none. Not to be called again after a stop.

@@ -331,6 +331,17 @@ impl Segments {
         Ok(number)
     }
 
+    /// Puts the same segment, opened in another way, in the place of one. Who holds that can still
+    /// read it.
+    pub(crate) fn replace(&self, number: u32, segment: Arc<Segment>) {
+        if let Some(slot) = self.numbered.slot(number) {
+            slot.replace(Some(Arc::clone(&segment)), &pin());
+            let mut listed = self.listed.lock();
+            listed.by_number.insert(number, segment);
+            listed.whole = None;
+        }
+    }
+
     /// Returns the segment that a slot named while the guard was held.
     pub(crate) fn get<'a>(&'a self, number: u32, guard: &'a Guard) -> &'a Arc<Segment> {
         match self.numbered.slot(number).and_then(|slot| slot.get(guard)) {

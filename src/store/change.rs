@@ -5,8 +5,10 @@ use std::time::SystemTime;
 use super::Inner;
 use super::position::Position;
 use crate::clock::system_time;
+use crate::entry::Flags;
 use crate::error::Result;
 use crate::segment::StoredEntry;
+use crate::segment::walk::Walk;
 use crate::value::Value;
 
 /// A put or a delete, as it was committed.
@@ -39,6 +41,20 @@ pub enum Operation {
     },
     /// It was removed. That it has expired is no change: the put has told when it will.
     Delete,
+}
+
+/// Returns whether what follows of a batch has another key with a prefix.
+pub(super) fn goes_on(mut walk: Walk, end: u64, prefix: &[u8]) -> Result<bool> {
+    while let Some(stored) = walk.next(end)? {
+        let entry = stored.entry();
+        if entry.key().starts_with(prefix) {
+            return Ok(true);
+        }
+        if !entry.header.flags.has(Flags::CONTINUES) {
+            break;
+        }
+    }
+    Ok(false)
 }
 
 impl Inner {

@@ -12,7 +12,7 @@ use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::change::Change;
+use super::change::{Change, goes_on};
 use super::log::Log;
 use super::position::Position;
 use super::{Bitcask, Inner};
@@ -333,20 +333,6 @@ impl Changes {
     }
 }
 
-/// Returns whether what follows of a batch has another key with a prefix.
-fn goes_on(mut walk: Walk, end: u64, prefix: &[u8]) -> Result<bool> {
-    while let Some(stored) = walk.next(end)? {
-        let entry = stored.entry();
-        if entry.key().starts_with(prefix) {
-            return Ok(true);
-        }
-        if !entry.header.flags.has(Flags::CONTINUES) {
-            break;
-        }
-    }
-    Ok(false)
-}
-
 impl Iterator for Changes {
     type Item = Result<Change>;
 
@@ -389,12 +375,8 @@ impl Inner {
             return size;
         }
         let (id, durable) = (segment.id(), self.commit.durable());
-        let is_sealed = match self.writer {
-            Some(_) => segment.summary().is_some(),
-            None => self.manifest.get(|manifest| manifest.lists(id)),
-        };
         match id.cmp(&durable.segment) {
-            _ if is_sealed => size,
+            _ if segment.summary().is_some() => size,
             Ordering::Less => size,
             Ordering::Equal => size.min(durable.offset),
             Ordering::Greater => FIRST_OFFSET,

@@ -2,7 +2,8 @@
 //!
 //! Locks, in the order in which they are taken:
 //!
-//! 1. The turn to merge: merges and clears, one at a time.
+//! 1. The turn to merge: merges and clears, one at a time; in a store opened read-only, the turn to
+//!    refresh.
 //! 2. `files`: the removal of segment files.
 //! 3. `maintenance`: seals, swaps, clears, one at a time.
 //! 4. The keydir's shards, in ascending order.
@@ -37,6 +38,7 @@ mod pins;
 mod position;
 mod range;
 mod read;
+mod refresh;
 mod seal;
 mod snapshot;
 #[cfg(all(any(test, bitcask_fuzzing), not(loom)))]
@@ -79,6 +81,7 @@ use crate::segment::{Dir, Place, Segments, index};
 use crate::sync::{AtomicU64, Condvar, Mutex, Ordering};
 use log::Log;
 use pins::Pins;
+use refresh::Refreshing;
 use turn::Merging;
 
 /// An open store.
@@ -120,7 +123,7 @@ struct Inner {
     segments: Segments,
     /// Fills the keydir, shard by shard.
     filler: Filler,
-    /// As it was when the store was opened, where that was read-only.
+    /// As it was when the store was opened or refreshed, where that was read-only.
     manifest: ManifestFile,
     commit: Commit,
     /// What snapshots need.
@@ -143,6 +146,8 @@ struct Inner {
     merge_signal: Arc<Signal>,
     /// Nothing in a store opened read-only.
     writer: Option<Writer>,
+    /// Held while a store opened read-only is brought up to date.
+    refreshing: Mutex<Refreshing>,
 }
 
 /// What only the one writer has.

@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use super::log::Log;
 use super::pins::Pins;
+use super::refresh::Refreshing;
 use super::turn::Merging;
 use super::{Ground, Inner, Writer};
 use crate::commit::Commit;
@@ -20,7 +21,7 @@ use crate::segment::{Dir, FileKind, Segments, index};
 use crate::sync::{AtomicU64, Condvar, Mutex};
 
 /// How often a read-only open starts over when a writer changes the store meanwhile.
-const READ_ATTEMPTS: usize = 100;
+pub(super) const READ_ATTEMPTS: usize = 100;
 
 impl Inner {
     pub(super) fn open_writable(ground: &Ground, dir: Dir, options: Options) -> Result<Self> {
@@ -62,10 +63,7 @@ impl Inner {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let Some(manifest) = Manifest::read(fs, &dir)? else {
-                refuse_lost_manifest(fs, &dir)?;
-                return Err(Error::NotFound { path: dir.path().into() });
-            };
+            let manifest = read_manifest(fs, &dir)?;
             let keydir = Keydir::new((ground.hasher)(manifest.identity.hash_seed));
             let recovery = Recovery { fs, dir: &dir, keydir: &keydir, now: ground.clock.now() };
             let segments = Segments::default();
@@ -99,7 +97,7 @@ impl Inner {
         recovered: Recovered,
         writer: Option<Writer>,
     ) -> Self {
-        let identity = recovered.manifest.identity;
+        let (identity, last_timestamp) = (recovered.manifest.identity, recovered.last_timestamp());
         Self {
             fs: ground.fs.clone(),
             clock: ground.clock.clone(),
@@ -120,19 +118,26 @@ impl Inner {
             prepare_signal: Arc::default(),
             merge_signal: Arc::default(),
             writer,
+            refreshing: Mutex::new(Refreshing::new(last_timestamp)),
             dir,
         }
     }
+}
+
+/// Reads the manifest of a store that has to be there.
+pub(super) fn read_manifest(fs: &Fs, dir: &Dir) -> Result<Manifest> {
+    if let Some(manifest) = Manifest::read(fs, dir)? {
+        return Ok(manifest);
+    }
+    refuse_lost_manifest(fs, dir)?;
+    Err(Error::NotFound { path: dir.path().into() })
 }
 
 /// Tells what opening a store for writing would find and do, or why it would be refused. Changes
 /// nothing, and takes no lock.
 pub(crate) fn foresee(ground: &Ground, dir: &Dir) -> Result<RecoveryReport> {
     let fs = &ground.fs;
-    let Some(manifest) = Manifest::read(fs, dir)? else {
-        refuse_lost_manifest(fs, dir)?;
-        return Err(Error::NotFound { path: dir.path().into() });
-    };
+    let manifest = read_manifest(fs, dir)?;
     let keydir = Keydir::new((ground.hasher)(manifest.identity.hash_seed));
     Recovery { fs, dir, keydir: &keydir, now: ground.clock.now() }.foresee(&manifest)
 }

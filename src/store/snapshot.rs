@@ -180,11 +180,9 @@ impl Inner {
             View { inner, number, segments, time, now, position }
         };
         let Some(writer) = &this.writer else {
-            // Nobody appends, and all that is there was there when it was read.
-            let mut view = of_moment(0, this.position());
-            let times = view.segments.iter().filter_map(|segment| segment.summary());
-            view.time = times.map(|summary| summary.last_timestamp).max().unwrap_or(0);
-            return view;
+            // Nobody appends, but a writer elsewhere, whose log is followed under this lock.
+            let known = this.refreshing.lock();
+            return of_moment(known.last_timestamp, this.position());
         };
         for attempt in 0.. {
             let log = writer.log.lock();

@@ -3,6 +3,7 @@
 mod api;
 mod backup;
 mod bad_input;
+mod changes;
 mod format;
 mod kills;
 mod lazy;

@@ -1,0 +1,308 @@
+//! Following a writer in another process: a store opened read-only, brought up to date.
+//!
+//! - As long as the log has only gone on, what is new is read from where this had come to, and
+//!   applied in the order of the log, batch by batch, as the writer does it.
+//! - Where a merge or a clear has been, or anything is not as it was left, all is loaded anew from
+//!   what the manifest lists now, beside the old; each shard is replaced whole, and the old segments
+//!   go at last. What is held stays readable.
+//! - The end of the log is where entries stop to check: a writer may be about to write there. It is
+//!   read again before it is called damage.
+//! - Changes nothing on disk, and takes no lock there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::open::{READ_ATTEMPTS, read_manifest};
+use super::write::publish;
+use super::{Bitcask, Inner};
+use crate::epoch::pin;
+use crate::error::{Error, Result};
+use crate::fs::File;
+use crate::keydir::Address;
+use crate::manifest::Manifest;
+use crate::recovery::{Filler, Recovery};
+use crate::segment::header::{Kind, SegmentHeader};
+use crate::segment::hint::{Known, Source};
+use crate::segment::map::Bytes;
+use crate::segment::scan::{self, Scan, Stop};
+use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId, open_listed};
+
+/// What is remembered from one refresh to the next.
+#[derive(Debug)]
+pub(super) struct Refreshing {
+    /// The last one has failed, and may have left what is known half-way.
+    is_stale: bool,
+    /// The highest time in what was read when all of it was known.
+    pub(super) last_timestamp: u64,
+}
+
+impl Refreshing {
+    /// What opening has read is all known.
+    pub(super) fn new(last_timestamp: u64) -> Self {
+        Self { is_stale: false, last_timestamp }
+    }
+}
+
+/// A put or a delete that is not published yet.
+struct Pending {
+    offset: u64,
+    size: u64,
+    is_tombstone: bool,
+    timestamp: u64,
+    key: Vec<u8>,
+}
+
+impl Bitcask {
+    /// Brings a store that was opened [read-only](crate::Options::read_only) up to date with a writer in
+    /// another process; says whether there was anything new.
+    ///
+    /// Costs a look at the manifest and at the end of the log, and the reading of what was written
+    /// since; after a merge or a clear as much as opening does. Gets of other threads go on meanwhile,
+    /// and see each change as soon as it is read, and all of them when this returns; what was got
+    /// before stays as it is. [`changes`](Self::changes) of this store go on then. If two threads
+    /// refresh at once one waits. A store that is open for writing is up to date always.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open). The store goes on with what it knew before, or a part of what is new;
+    /// a later call loads everything anew.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let writer = Bitcask::open(dir.path(), Options::default())?;
+    /// let reader = Bitcask::open(dir.path(), Options::new().read_only(true))?;
+    /// writer.put("key", "value")?;
+    /// assert_eq!(reader.get("key")?, None);
+    /// assert!(reader.refresh()?);
+    /// assert_eq!(reader.get("key")?.unwrap(), "value");
+    /// assert!(!reader.refresh()?);
+    /// # writer.close()
+    /// # }
+    /// ```
+    pub fn refresh(&self) -> Result<bool> {
+        if self.inner.writer.is_some() {
+            return Ok(false);
+        }
+        self.inner.refresh(&mut self.inner.refreshing.lock())
+    }
+}
+
+impl Inner {
+    fn refresh(&self, refreshing: &mut Refreshing) -> Result<bool> {
+        let (mut attempt, before) = (0, refreshing.last_timestamp);
+        let mut is_new = false;
+        loop {
+            attempt += 1;
+            let manifest = read_manifest(&self.fs, &self.dir)?;
+            if manifest.identity != self.identity {
+                let reason = "the manifest belongs to another store; open that one";
+                return Err(Error::corrupt(&self.dir.manifest(), 0, reason));
+            }
+            let follows = !refreshing.is_stale && self.has_only_gone_on(&manifest);
+            let result =
+                if follows { self.follow(&manifest, before) } else { self.reload(&manifest) };
+            refreshing.is_stale = result.is_err();
+            self.segments.settle();
+            if let Ok(last) = result {
+                is_new |= !follows || last > refreshing.last_timestamp;
+                refreshing.last_timestamp = last.max(refreshing.last_timestamp);
+            }
+            let changed = || Ok(read_manifest(&self.fs, &self.dir)? != manifest);
+            match result {
+                Ok(_) if follows || attempt == READ_ATTEMPTS || !changed()? => return Ok(is_new),
+                // Twice the same without a writer's doing is the truth.
+                Err(error) if attempt == READ_ATTEMPTS || attempt > 2 && !changed()? => {
+                    return Err(error);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Returns whether all that is known is still part of the log, and nothing was merged.
+    fn has_only_gone_on(&self, manifest: &Manifest) -> bool {
+        let old = self.manifest.get(Clone::clone);
+        let listed: BTreeMap<SegmentId, _> =
+            manifest.sealed.iter().map(|sealed| (sealed.id, *sealed)).collect();
+        let merged = |manifest: &Manifest| {
+            manifest.sealed.iter().filter(|sealed| sealed.kind == Kind::Merged).count()
+        };
+        let is_left = |segment: &Segment| match listed.get(&segment.id()) {
+            Some(sealed) => sealed.length >= segment.size(),
+            None => segment.id() >= manifest.log,
+        };
+        manifest.history() == old.history()
+            && merged(manifest) == merged(&old)
+            && old.sealed.iter().all(|sealed| listed.get(&sealed.id) == Some(sealed))
+            && self.segments.all().iter().all(|(_, segment)| is_left(segment))
+    }
+
+    /// Reads what was appended since the last time; returns the time of the last of it, if there was
+    /// anything.
+    fn follow(&self, manifest: &Manifest, mut last: u64) -> Result<u64> {
+        let log = self.segments.all().into_iter().filter(|(_, each)| each.kind() == Kind::Log);
+        let mut current = log.max_by_key(|(_, segment)| segment.id());
+        loop {
+            let next = match &current {
+                None => first_behind(manifest, SegmentId(0)),
+                Some((number, segment)) => {
+                    let listed = manifest.sealed.iter().find(|sealed| sealed.id == segment.id());
+                    let length = listed.map(|sealed| sealed.length);
+                    let next = self.read_on(*number, segment, length, &mut last)?;
+                    if length.is_some() { first_behind(manifest, segment.id()) } else { next }
+                }
+            };
+            let Some(next) = next else { break };
+            let path = self.dir.log(next);
+            let file = open_listed(&self.fs, &path)?;
+            let kind = SegmentHeader::read(&file, next, self.identity)?.kind;
+            let bytes = Bytes::unmapped(&file, FIRST_OFFSET);
+            let segment = Arc::new(Segment::new(next, &path, kind, bytes));
+            current = Some((self.segments.add(Arc::clone(&segment))?, segment));
+        }
+        self.manifest.set(manifest.clone());
+        Ok(last)
+    }
+
+    /// Reads on in a segment, up to its length if it is sealed by now. Returns which one its end
+    /// entry names.
+    fn read_on(
+        &self,
+        number: u32,
+        segment: &Arc<Segment>,
+        sealed: Option<u64>,
+        last: &mut u64,
+    ) -> Result<Option<SegmentId>> {
+        if segment.summary().is_some() {
+            return Ok(None);
+        }
+        let id = segment.id();
+        let file = open_listed(&self.fs, segment.path())?;
+        let mut bad_before = None;
+        let next = loop {
+            let stop = self.apply(number, segment, &file, sealed.unwrap_or(u64::MAX), last)?;
+            match stop {
+                Stop::End { next, .. } if next > id => break Some(next),
+                Stop::End { .. } => {
+                    let reason = "the end entry names a segment that is not younger";
+                    return Err(Error::corrupt(segment.path(), segment.size(), reason));
+                }
+                Stop::Nothing { .. } => break None,
+                Stop::Bad { offset, invalid } if sealed.is_some() => {
+                    return Err(scan::refusal(segment.path(), offset, invalid));
+                }
+                // A writer may be just there.
+                Stop::Bad { offset, .. } if bad_before != Some(offset) => bad_before = Some(offset),
+                Stop::Bad { offset, invalid } => {
+                    let refusal = scan::refusal(segment.path(), offset, invalid);
+                    let bad = Place::new(id, segment.size());
+                    let times = 0..self.clock.now();
+                    let mark = scan::find_mark_above(&file, id, bad.offset, bad, times)?;
+                    if refusal.is_unsupported() || mark.is_some() {
+                        return Err(refusal);
+                    }
+                    break None;
+                }
+            }
+        };
+        if let Some(length) = sealed {
+            if segment.size() != length {
+                let reason = "the entries end here, the manifest lists more";
+                return Err(Error::corrupt(segment.path(), segment.size(), reason));
+            }
+            self.map_sealed(number, segment)?;
+        }
+        Ok(next)
+    }
+
+    /// Publishes what lies behind the end of a segment as it is known, batch by batch.
+    fn apply(
+        &self,
+        number: u32,
+        segment: &Arc<Segment>,
+        file: &File,
+        end: u64,
+        last: &mut u64,
+    ) -> Result<Stop> {
+        let known = Place::new(segment.id(), segment.size());
+        let mut scan = Scan::behind(known, file, end.min(file.size()?));
+        let mut batch = Vec::new();
+        loop {
+            let entry = match scan.next()? {
+                Ok(entry) => entry,
+                Err(stop) => {
+                    if let Stop::End { offset, .. } = stop
+                        && batch.is_empty()
+                    {
+                        segment.advance(offset);
+                    }
+                    return Ok(stop);
+                }
+            };
+            let (header, offset) = (&entry.header, entry.offset);
+            let (size, is_tombstone) = (header.entry_size(), header.is_tombstone());
+            if header.is_of_a_key() {
+                let (timestamp, key) = (header.timestamp, entry.key.to_vec());
+                batch.push(Pending { offset, size, is_tombstone, timestamp, key });
+            }
+            if !entry.continues() {
+                // Slots name it from now on.
+                segment.advance(offset + size);
+                *last = batch.iter().map(|change| change.timestamp).fold(*last, u64::max);
+                batch
+                    .drain(..)
+                    .try_for_each(|change| self.publish_read(number, segment, &change))?;
+            }
+        }
+    }
+
+    fn publish_read(&self, number: u32, segment: &Segment, change: &Pending) -> Result<()> {
+        let Pending { offset, size, is_tombstone, timestamp, key } = change;
+        let guard = pin();
+        let hash = self.keydir.hash(key);
+        let mut shard = self.shard(hash.shard())?;
+        let old = self.find(&shard, hash, key, &guard)?.own;
+        let address = Address { segment: number, offset: *offset };
+        let new = (!is_tombstone).then_some((address, *size));
+        publish(&mut shard, hash, old.as_ref(), new, segment, *timestamp);
+        Ok(())
+    }
+
+    /// Reads a segment through a mapping from now on, since it is sealed, and nobody cuts it.
+    fn map_sealed(&self, number: u32, segment: &Arc<Segment>) -> Result<()> {
+        let (id, length, identity) = (segment.id(), segment.size(), self.identity);
+        let source = Source { id, identity, length };
+        let hint = Known::open(&self.fs, &self.dir, source, |key| self.keydir.hash(key))?;
+        let sealed = Segment::sealed(&self.fs, &self.dir, id, length, identity)?;
+        sealed.summarize(hint.summary().clone());
+        sealed.gained(segment.live_size());
+        self.segments.replace(number, Arc::new(sealed));
+        Ok(())
+    }
+
+    /// Loads everything anew, beside what there is; returns the last time in it.
+    fn reload(&self, manifest: &Manifest) -> Result<u64> {
+        let old = self.segments.all();
+        let recovery =
+            Recovery { fs: &self.fs, dir: &self.dir, keydir: &self.keydir, now: self.clock.now() };
+        let recovered = recovery.for_reading(manifest.clone())?;
+        // Before the segments: a follower that finds one of them has to know what is gone.
+        self.manifest.set(manifest.clone());
+        let mut filler = Filler::new(&recovery, &recovered, &self.segments)?;
+        let last = recovered.last_timestamp();
+        filler.fill_anew(&self.keydir, last)?;
+        for (number, _) in old {
+            self.segments.remove(number);
+        }
+        Ok(last)
+    }
+}
+
+/// Returns the first segment of the log behind another one that is sealed, or before all.
+fn first_behind(manifest: &Manifest, id: SegmentId) -> Option<SegmentId> {
+    let log = manifest.sealed.iter().filter(|sealed| sealed.kind == Kind::Log);
+    let sealed = log.map(|sealed| sealed.id).filter(|other| *other > id).min();
+    sealed.or_else(|| (manifest.log_exists && manifest.log > id).then_some(manifest.log))
+}
