@@ -54,8 +54,7 @@ pub(crate) struct Filler {
     identity: Identity,
     /// Newest first. Empty when all shards are filled.
     origins: Mutex<Arc<[Origin]>>,
-    /// The last time in the log, if shards are filled that have been filled before, from other
-    /// segments.
+    /// When what shards held before goes, if they are filled anew, from other segments.
     anew: Option<u64>,
     /// How many slots there are in all hints.
     slots_len: u64,
@@ -128,7 +127,7 @@ impl Filler {
     }
 
     /// Fills all shards in place of what they hold. Readers find the one or the other in each. Who
-    /// calls this is the only one to change them. `time` is the last in the log.
+    /// calls this is the only one to change them. What they held goes at `time`.
     pub(crate) fn fill_anew(&mut self, keydir: &Keydir, time: u64) -> Result<()> {
         self.anew = Some(time);
         while let Some(shards) = self.next_shards() {

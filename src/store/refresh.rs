@@ -101,8 +101,11 @@ impl Inner {
                 return Err(Error::corrupt(&self.dir.manifest(), 0, reason));
             }
             let follows = !refreshing.is_stale && self.has_only_gone_on(&manifest);
-            let result =
-                if follows { self.follow(&manifest, before) } else { self.reload(&manifest) };
+            let result = if follows {
+                self.follow(&manifest, before)
+            } else {
+                self.reload(&manifest, before)
+            };
             refreshing.is_stale = result.is_err();
             self.segments.settle();
             if let Ok(last) = result {
@@ -282,8 +285,9 @@ impl Inner {
         Ok(())
     }
 
-    /// Loads everything anew, beside what there is; returns the last time in it.
-    fn reload(&self, manifest: &Manifest) -> Result<u64> {
+    /// Loads everything anew, beside what there is, which was known up to a time; returns the last time
+    /// in it, which is none after a clear.
+    fn reload(&self, manifest: &Manifest, before: u64) -> Result<u64> {
         let old = self.segments.all();
         let recovery =
             Recovery { fs: &self.fs, dir: &self.dir, keydir: &self.keydir, now: self.clock.now() };
@@ -291,12 +295,11 @@ impl Inner {
         // Before the segments: a follower that finds one of them has to know what is gone.
         self.manifest.set(manifest.clone());
         let mut filler = Filler::new(&recovery, &recovered, &self.segments)?;
-        let last = recovered.last_timestamp();
-        filler.fill_anew(&self.keydir, last)?;
+        filler.fill_anew(&self.keydir, before + 1)?;
         for (number, _) in old {
             self.segments.remove(number);
         }
-        Ok(last)
+        Ok(recovered.last_timestamp())
     }
 }
 

@@ -177,7 +177,9 @@ impl Lab {
                 return None;
             }
             let file = FileKind::of(path.file_name()?.to_str()?);
-            let (FileKind::Log(id) | FileKind::Hint(id)) = file else { return None };
+            let (FileKind::Log(id) | FileKind::Hint(id) | FileKind::Index(id)) = file else {
+                return None;
+            };
             (file == kind(id)).then_some(id)
         };
         self.twin.files().into_iter().filter_map(|path| Some((id(&path)?, path))).collect()

@@ -3,9 +3,10 @@
 
 use std::ops::{Bound, RangeBounds};
 
-use super::merge::{begin, finish, merge, seal};
+use super::merge::{begin, finish, merge, seal, sealed};
 use super::*;
 use crate::merge::Merge;
+use crate::options::MergeOptions;
 use crate::value::Value;
 
 /// Numbers that are the same every time.
@@ -358,4 +359,97 @@ fn a_snapshot_waits_for_what_is_not_published_yet() {
         let snapshot = taken.join().unwrap();
         assert_eq!(snapshot.get("k").unwrap().unwrap(), "new");
     });
+}
+
+/// A reader beside a writer sees its moment too, whatever it reads anew: what has gone on, and what a
+/// merge or a clear has made of it.
+#[test]
+fn snapshots_of_a_reader_see_their_moment_whatever_it_refreshes() {
+    for seed in 0..20 {
+        let mut world = World::new(labs()[1].clone(), seed + 1);
+        let reader = world.lab.open_read_only();
+        let mut held = Vec::new();
+        for _ in 0..200 {
+            world.step();
+            world.held.clear();
+            if world.dice.roll(5) == 0 {
+                reader.refresh().unwrap();
+                let now = reader.inner.clock.now();
+                held.push((reader.snapshot(), visible(&world.model, now)));
+            }
+            if held.len() > 3 {
+                held.remove(0);
+            }
+            if world.dice.roll(20) == 0 {
+                held.iter().for_each(|(snapshot, pairs)| world.check_one(snapshot, pairs));
+            }
+        }
+    }
+}
+
+/// An iterator that was begun goes on over what happens meanwhile, and so does one of a store that is
+/// closed.
+#[test]
+fn an_iterator_is_a_snapshot() {
+    let lab = labs()[0].clone();
+    let db = lab.open();
+    let key = |number: u32| format!("{number:04}");
+    (0..100).for_each(|number| db.put(key(number), "old").unwrap());
+    let (mut begun, mut not_begun) = (db.range(..), db.prefix("00"));
+    assert_eq!(begun.next().unwrap().unwrap().0, "0000");
+    (0..100).for_each(|number| db.put(key(number), "new").unwrap());
+    db.delete(key(50)).unwrap();
+    db.clear().unwrap();
+    assert_eq!(db.range_keys(..).count(), 0);
+    db.close().unwrap();
+    lab.open().put("0000", "newer").unwrap();
+    let all = |pairs: &mut Range| pairs.filter(|pair| pair.as_ref().unwrap().1 == "old").count();
+    assert_eq!((all(&mut begun), all(&mut not_begun)), (99, 100));
+}
+
+#[test]
+fn ranges_that_hold_nothing_are_empty() {
+    let db = Lab::new().open();
+    assert!(db.first().unwrap().is_none() && db.last().unwrap().is_none());
+    for key in ["a", "b", "c"] {
+        db.put(key, key).unwrap();
+    }
+    assert_eq!(db.range("c".."a").count(), 0);
+    assert_eq!(db.range("b".."b").count(), 0);
+    assert_eq!(db.range((Bound::Excluded("b"), Bound::Excluded("b"))).count(), 0);
+    assert_eq!(db.range_keys("b"..="b").count(), 1);
+    assert_eq!(db.range_keys(..="b").count() + db.range_keys(.."b").count(), 3);
+    assert_eq!(db.prefix([0xff]).count(), 0);
+    assert_eq!(db.prefix("").count(), 3);
+    let keys = |keys: RangeKeys| keys.map(|key| key.unwrap()).collect::<Vec<_>>();
+    assert_eq!(keys(db.range_keys("a"..).after("a").before("c")), ["b"]);
+    assert_eq!(keys(db.range_keys("b"..).after("a")), ["b", "c"]);
+    assert_eq!(keys(db.range_keys(.."b").before("z")), ["a"]);
+    assert!(db.snapshot().len().unwrap() == 3 && !db.snapshot().is_empty().unwrap());
+}
+
+/// A store that never reads in order has no index, and one that did has one for each sealed segment,
+/// after the next opening too.
+#[test]
+fn only_a_store_that_reads_in_order_has_indexes() {
+    let lab = labs()[0].clone();
+    let db = lab.open();
+    let indexes = |lab: &Lab| lab.paths(FileKind::Index).len();
+    let fill = |db: &Bitcask, value: &str| {
+        (0..100_u32).for_each(|number| db.put(number.to_be_bytes(), value).unwrap());
+        db.work();
+    };
+    fill(&db, "a");
+    assert_eq!(db.snapshot().get(1_u32.to_be_bytes()).unwrap().unwrap(), "a");
+    assert_eq!(indexes(&lab), 0);
+    assert_eq!(db.range_keys(..).count(), 100);
+    db.work();
+    assert_eq!(indexes(&lab), sealed(&db).len());
+    let db = lab.reopen(db);
+    fill(&db, "b");
+    assert_eq!(indexes(&lab), sealed(&db).len());
+    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.work();
+    assert_eq!(indexes(&lab), sealed(&db).len());
+    assert_eq!(db.range(..).filter(|pair| pair.as_ref().unwrap().1 == "b").count(), 100);
 }
