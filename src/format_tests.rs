@@ -17,6 +17,8 @@ use crate::options::{AppendMode, Compression};
 use crate::segment::append::{Active, Draft};
 use crate::segment::header::{Identity, Kind, SIZE, SegmentHeader, VERSION};
 use crate::segment::hint::{Hint, HintSlot, Source};
+use crate::segment::index::RunBuilder;
+use crate::segment::scan::Scanned;
 use crate::segment::{Dir, FIRST_OFFSET, SegmentId};
 
 const DOCUMENT: &str = include_str!("../docs/format.md");
@@ -297,6 +299,56 @@ fn print_hint(bytes: &[u8], source: Source, keys: &[(u64, Vec<u8>)]) -> String {
     text
 }
 
+/// Prints an index of one block.
+fn print_index(bytes: &[u8], source: Source) -> String {
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |sum: u64, byte| sum << 8 | u64::from(*byte));
+    let decimal = |bytes: &[u8]| number(bytes).to_string();
+    let table = byte_table("Index header");
+    let header_size = table.iter().map(|row| row.size.parse::<usize>().unwrap()).sum();
+    let (header, mut rest) = bytes.split_at(header_size);
+    let mut text = print_fixed(&table, header, |field, bytes| match field {
+        "magic" => quoted(bytes),
+        "store id" => format!("{:#018x}", source.identity.store_id),
+        "reserved" | "checksum" => String::new(),
+        _ => decimal(bytes),
+    });
+    let mut field = |name: &str, size: u64, value: &dyn Fn(&[u8]) -> String| {
+        let (bytes, behind) = rest.split_at(usize::try_from(size).unwrap());
+        print(&mut text, name, bytes, &value(bytes));
+        rest = behind;
+        number(bytes)
+    };
+    let nothing = |_: &[u8]| String::new();
+    for _ in 0..number(&header[48..56]) {
+        let (mut size, mut word) = (0, 0);
+        for row in byte_table("Row") {
+            match row.field {
+                "key size" => size = field(row.field, 2, &decimal),
+                "word" => {
+                    word = field(row.field, 4, &|bytes| {
+                        let word = number(bytes);
+                        let name = ["", ", expires", ", tombstone"][usize::from(bytes[3] & 3)];
+                        format!("offset {}{name}", (word >> 6) * 8)
+                    });
+                }
+                "expiry" if word & 1 == 0 => {}
+                "timestamp" | "expiry" => drop(field(row.field, 8, &decimal)),
+                "key" => drop(field(row.field, size, &quoted)),
+                other => panic!("{other}"),
+            }
+        }
+    }
+    field("checksum of the block", 4, &nothing);
+    field("block size", 4, &decimal);
+    for name in ["lead", "last key"] {
+        let size = field(&format!("{name} size"), 2, &decimal);
+        field(name, size, &quoted);
+    }
+    field("checksum of the directory", 4, &nothing);
+    assert!(rest.is_empty());
+    text
+}
+
 /// The segment that the examples make up.
 fn example_segment() -> Vec<u8> {
     let mut segment = bytes(example("segment header", "hex"));
@@ -489,6 +541,36 @@ fn the_hint_is_what_the_documented_segment_gives() {
 }
 
 #[test]
+fn the_index_is_what_the_documented_segment_gives() {
+    let segment = example_segment();
+    let (mut builder, mut offset) = (RunBuilder::default(), FIRST_OFFSET);
+    while let Some(rest) = segment.get(usize::try_from(offset).unwrap()..)
+        && let Ok(Some(entry)) = Entry::decode(rest)
+    {
+        builder.add(&Scanned { offset, header: entry.header, key: entry.key() });
+        offset += entry.header.entry_size();
+    }
+    let source = example_source(&segment);
+    let encoded = builder.finish(SEGMENT).encode(source);
+    let block = example("index", "hex");
+    assert_eq!(print_index(&encoded, source), block);
+    assert_eq!(bytes(block), encoded);
+}
+
+#[test]
+fn an_index_lies_as_documented() {
+    assert_eq!(byte_table("Index header").last().unwrap().offset, "92");
+    let [size, lead_size, lead] = &byte_table("Lead")[..] else {
+        panic!("a lead has three fields")
+    };
+    assert_eq!([size.size, lead_size.offset, lead.offset], ["4", "4", "6"]);
+    let bits: Vec<_> = table("Row", "bits").iter().skip(2).map(|row| (row[0], row[1])).collect();
+    let expected =
+        [("31 to 6", "offset"), ("5 to 2", "reserved"), ("1", "tombstone"), ("0", "expires")];
+    assert_eq!(bits, expected);
+}
+
+#[test]
 fn a_hint_has_the_documented_number_of_steps() {
     let table = byte_table("Summary");
     let row = table.iter().find(|row| row.field == "expiring").unwrap();
@@ -584,11 +666,12 @@ fn example_manifest(length: u64) -> Manifest {
 fn the_documented_files_are_the_ones_that_an_engine_writes() {
     let segment = example_segment();
     assert_eq!(written_segment(), segment);
-    for name in ["LOCK", "MANIFEST", "0000000001.log", "0000000001.hint"] {
+    for name in ["LOCK", "MANIFEST", "0000000001.log", "0000000001.hint", "0000000001.index"] {
         assert!(section("Files").contains(&format!("| `{name}` |")), "{name}");
     }
     let dir = Dir::new("/store".into());
-    let names = [dir.lock(), dir.manifest(), dir.log(SEGMENT), dir.hint(SEGMENT)];
+    let derived = [dir.hint(SEGMENT), dir.index(SEGMENT)];
+    let names = [dir.lock(), dir.manifest(), dir.log(SEGMENT)].into_iter().chain(derived);
     for path in names {
         let name = path.file_name().unwrap().to_str().unwrap();
         assert!(section("Files").contains(&format!("| `{name}` |")), "{name}");

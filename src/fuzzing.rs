@@ -8,6 +8,7 @@
 
 mod decoders;
 mod directory;
+mod index;
 mod input;
 mod segment;
 #[cfg(test)]
@@ -15,6 +16,7 @@ mod tests;
 
 pub use decoders::{codec, entry, hint, manifest};
 pub use directory::directory;
+pub use index::index;
 pub use segment::segment;
 
 use crate::segment::header::Identity;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::directory::{BASES, repair};
-use super::input::Input;
+use super::input::{Input, repair_index};
 use super::*;
 
 /// Where the targets are; nothing in a packaged crate, which leaves them out.
@@ -68,7 +68,7 @@ macro_rules! targets {
     };
 }
 
-targets! { codec directory entry hint manifest operations segment }
+targets! { codec directory entry hint index manifest operations segment }
 
 #[test]
 fn there_is_a_target_and_a_corpus_for_each_function() {
@@ -80,6 +80,20 @@ fn there_is_a_target_and_a_corpus_for_each_function() {
         let expected: Vec<String> = TARGETS.iter().map(|name| format!("{name}{suffix}")).collect();
         assert_eq!(found, expected, "fuzz/{kind}");
     }
+}
+
+#[test]
+fn an_index_is_repaired_to_what_it_was() {
+    let whole = &index::WHOLE.index;
+    let mut bytes = whole.clone();
+    repair_index(&mut bytes, index::ID);
+    assert_eq!(bytes, *whole);
+    bytes[92..98].iter_mut().for_each(|byte| *byte ^= 0xff);
+    bytes[98..].iter_mut().last().unwrap().clone_from(&1);
+    repair_index(&mut bytes, index::ID);
+    bytes[96..98].iter_mut().for_each(|byte| *byte ^= 0xff);
+    repair_index(&mut bytes, index::ID);
+    assert_eq!(bytes, *whole);
 }
 
 #[test]

@@ -60,9 +60,9 @@ pub(crate) use verify::verify_on;
 /// Looks at a store that need not open, and tells what is wrong with it and what opening would do.
 ///
 /// Reads the whole log, with nothing but reads. It goes on where opening gives up: behind damage,
-/// without a manifest, past segments that are missing. Each hint is compared with its segment. The
-/// store may be in use: what a writer is just doing is no damage. Memory for the hint of one segment,
-/// 16 bytes for each entry in it, and for what is found.
+/// without a manifest, past segments that are missing. Each hint is compared with its segment, and
+/// each index. The store may be in use: what a writer is just doing is no damage. Memory for the hint
+/// of one segment, 16 bytes for each entry in it, or three times its index, and for what is found.
 ///
 /// # Errors
 ///

@@ -28,8 +28,8 @@ pub struct Diagnosis {
     /// Where the log ends in bytes that don't check, with nothing behind them that does. This is what a
     /// crash leaves of writes that were not yet durable; opening sets it aside.
     pub torn: Vec<Damage>,
-    /// What is wrong with hints: that costs the time to build them anew and nothing else. One that
-    /// checks and says something else than its segment is to be deleted, says its reason.
+    /// What is wrong with hints and indexes: that costs the time to build them anew and nothing else.
+    /// One that checks and says something else than its segment is to be deleted, says its reason.
     pub derived: Vec<Damage>,
     /// Files that nothing needs any more, and that opening removes. Beside a writer they may be what a
     /// merge is just writing.
@@ -39,7 +39,8 @@ pub struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// Returns whether everything was read, and all that was written is there. Hints do not count.
+    /// Returns whether everything was read, and all that was written is there. What is
+    /// derived does not count.
     pub fn is_clean(&self) -> bool {
         self.damage.is_empty() && self.torn.is_empty()
     }

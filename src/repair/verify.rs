@@ -14,6 +14,7 @@ use crate::fs;
 use crate::keydir::{Keydir, SHARD_COUNT};
 use crate::manifest::Manifest;
 use crate::segment::hint::{Hint, HintFile, Source};
+use crate::segment::index::{compare_index, has_index};
 use crate::segment::resync::Lost;
 use crate::segment::scan::refusal;
 use crate::segment::{Dir, SegmentId};
@@ -127,14 +128,16 @@ impl Observer<'_> {
         let mut damage: Vec<Damage> = found.lost.iter().map(|lost| told(subject, lost)).collect();
         damage.extend(strange(subject, &found)?);
         damage.extend(self.missing(plan, subject, &found)?);
-        let derived = match (&plan.manifest, subject.sealed, found.hint.take()) {
-            (Some(manifest), Some(length), Some(hint)) if found.lost.is_empty() => {
-                let source = Source { id: subject.id, identity: manifest.identity, length };
-                self.compare(source, &hint.finish())?
-            }
-            _ => None,
-        };
-        if !(damage.is_empty() && derived.is_none()) && self.is_gone(plan, subject.id) {
+        let mut derived = Vec::new();
+        if let (Some(manifest), Some(length), Some(hint)) =
+            (&plan.manifest, subject.sealed, found.hint.take())
+            && found.lost.is_empty()
+        {
+            let source = Source { id: subject.id, identity: manifest.identity, length };
+            derived.extend(self.compare(source, &hint.finish())?);
+            derived.extend(self.compare_index(source)?);
+        }
+        if !(damage.is_empty() && derived.is_empty()) && self.is_gone(plan, subject.id) {
             return Ok(());
         }
         diagnosis.segments += 1;
@@ -189,6 +192,20 @@ impl Observer<'_> {
             }
         };
         Ok(Some(Damage::new(path, 0, reason)))
+    }
+
+    /// Compares an index, if there is one, with what its segment says.
+    fn compare_index(&self, source: Source) -> Result<Option<Damage>> {
+        let fs = &self.ground.fs;
+        if compare_index(fs, self.dir, source)? != Some(false) {
+            return Ok(None);
+        }
+        let reason = if has_index(fs, self.dir, source) {
+            "the index is not what its segment gives; delete it"
+        } else {
+            "the index does not check; it is built anew when keys are asked for in order"
+        };
+        Ok(Some(Damage::new(self.dir.index(source.id), 0, reason)))
     }
 }
 

@@ -1,9 +1,10 @@
 //! A copy of the store, made beside its writers, that is a store by itself.
 //!
 //! - It holds the log up to one moment between two writes. For that moment alone writers wait.
-//! - Sealed segments and their hints are linked where that can be done: nobody ever writes to such a
-//!   file again, it is only unlinked or, a hint, replaced by another file of its name. So neither
-//!   store can change the other's. What can't be linked is copied.
+//! - Sealed segments, their hints and their indexes are linked where that can be done: nobody ever
+//!   writes to such a file again, it is only unlinked or, where it is derived, replaced by another
+//!   file of its name. So neither store can change the other's. A segment that can't be linked is
+//!   copied, without its index.
 //! - Unsealed segments are copied up to that moment, and listed as sealed, as `close` would.
 //! - The manifest is written last, when all else is durable: before it the directory is no store.
 //! - Nothing in the store is changed, and no failure here poisons it.
@@ -20,6 +21,7 @@ use crate::mistake::{Mistake, made};
 use crate::segment::append::Active;
 use crate::segment::header::{Kind, SegmentHeader};
 use crate::segment::hint::{Hint, HintFile, Source};
+use crate::segment::index::has_index;
 use crate::segment::{Dir, SegmentId, open_listed};
 
 /// What a backup has taken, from [`Bitcask::backup`].
@@ -177,7 +179,7 @@ impl Target<'_> {
         Ok(report)
     }
 
-    /// Links a sealed segment and its hint; says whether the segment can be linked.
+    /// Links a sealed segment, its hint and its index; says whether the segment can be linked.
     fn link(&self, source: Source) -> Result<bool> {
         let (from, id) = (&self.inner.dir, source.id);
         let log = self.dir.log(id);
@@ -188,6 +190,10 @@ impl Target<'_> {
             && self.fs.link(&from.hint(id), &self.dir.hint(id))?;
         if !has_hint {
             self.check(&open_listed(self.fs, &log)?, source)?;
+        }
+        if has_index(self.fs, from, source) {
+            // Where it can't be linked the backup does without.
+            self.fs.link(&from.index(id), &self.dir.index(id))?;
         }
         Ok(true)
     }

@@ -167,9 +167,8 @@ impl Block {
         partition(0..self.len(), |at| target.is_behind(&self.row(at)))
     }
 
-    /// Lends the key of a row.
-    pub(super) fn lend_key(self: Arc<Self>, at: usize) -> Value {
-        let key_size = self.row(at).key.len();
+    /// Lends the key of a row, of a known size.
+    pub(super) fn lend_key(self: Arc<Self>, at: usize, key_size: usize) -> Value {
         let end = self.starts.get(at + 1).map_or(self.bytes.len(), |start| *start as usize);
         Value::new(self, end.saturating_sub(key_size)..end)
     }

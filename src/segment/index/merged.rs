@@ -170,17 +170,18 @@ impl Merged {
         while let Some(head) = self.top(way) {
             let Some((block, at)) = self.lane(head.lane).place(way) else { break };
             let (block, at) = (Arc::clone(block), at);
-            let key = block.row(at).key;
-            let mut best = self.pass(head.lane, way, key)?;
-            while let Some(other) = self.top(way)
-                && other.rank == head.rank
-                && self.lane(other.lane).key(way) == key
-            {
-                let version = self.pass(other.lane, way, key)?;
+            let row = block.row(at);
+            let key = row.key;
+            let mut best = self.pass(Version::of(&row, head.lane), way, key)?;
+            while let Some(other) = self.top(way).filter(|other| other.rank == head.rank) {
+                let row = self.lane(other.lane).row(way);
+                let Some(row) = row.filter(|row| row.key == key) else { break };
+                let version = self.pass(Version::of(&row, other.lane), way, key)?;
                 best = version.filter(|version| version.beats(best.as_ref())).or(best);
             }
             if let Some(version) = best.filter(|best| best.is_there(self.moment.now)) {
-                return Ok(Some(version.hit(block.lend_key(at))));
+                let key_size = key.len();
+                return Ok(Some(version.hit(block.lend_key(at, key_size))));
             }
         }
         Ok(None)
@@ -216,7 +217,7 @@ impl Merged {
             }
         }
         // What is sorted is a heap.
-        heads.sort_by(|a, b| self.order(*a, *b, way));
+        heads.sort_by(|a, b| order(&self.lanes, a, b, way));
         *self.side_mut(way) = Side { heads, is_begun: true };
         Ok(())
     }
@@ -233,70 +234,82 @@ impl Merged {
         }
     }
 
-    /// Passes all rows of a key in the lane on top; returns the one that counts of them.
-    fn pass(&mut self, lane: usize, way: Way, key: &[u8]) -> Result<Option<Version>> {
-        let (mut best, timestamp) = (None, self.moment.timestamp);
-        let Some(passed) = self.lanes.get_mut(lane) else { return Ok(None) };
-        let mut more = true;
-        while more && let Some(row) = passed.row(way).filter(|row| row.key == key) {
-            // Newest first from the front, newest last from the back.
-            if row.timestamp <= timestamp && (best.is_none() || way == Way::Backward) {
-                best = Some(Version::of(&row, lane));
+    /// Passes all rows of a key in the lane on top, of which the next is given; returns the one that
+    /// counts of them.
+    fn pass(&mut self, next: Version, way: Way, key: &[u8]) -> Result<Option<Version>> {
+        let is_seen = |version: &Version| version.timestamp <= self.moment.timestamp;
+        let (part, mut best) = (next.part, Some(next).filter(is_seen));
+        let Some(lane) = self.lanes.get_mut(part) else { return Ok(None) };
+        loop {
+            if !lane.advance(way, &self.bounds)? {
+                self.drop_top(way);
+                break;
             }
-            more = passed.advance(way, &self.bounds)?;
-        }
-        if more {
-            let rank = rank(passed.key(way), self.skip, way);
-            self.sink(Head { rank, lane }, way);
-        } else {
-            self.drop_top(way);
+            let Some(row) = lane.row(way) else { break };
+            if row.key != key {
+                let rank = rank(row.key, self.skip, way);
+                self.replace_top(Head { rank, lane: part }, way);
+                break;
+            }
+            // Newest first from the front, newest last from the back.
+            let version = Version::of(&row, part);
+            if is_seen(&version) && (best.is_none() || way == Way::Backward) {
+                best = Some(version);
+            }
         }
         Ok(best)
     }
 
     fn drop_top(&mut self, way: Way) {
-        let heads = &mut self.side_mut(way).heads;
-        if let Some(last) = heads.pop()
-            && !heads.is_empty()
-        {
-            self.sink(last, way);
+        if let Some(last) = self.side_mut(way).heads.pop() {
+            self.replace_top(last, way);
         }
     }
 
     /// Puts a head in the place of the one on top, and lets it sink to where it belongs.
-    fn sink(&mut self, head: Head, way: Way) {
-        let mut at = 0;
-        loop {
-            let heads = &self.side(way).heads;
-            let (left, right) = (heads.get(2 * at + 1), heads.get(2 * at + 2));
-            let Some(left) = left.copied() else { break };
-            let next = match right {
-                Some(right) if self.order(*right, left, way).is_lt() => (2 * at + 2, *right),
-                _ => (2 * at + 1, left),
-            };
-            if self.order(next.1, head, way).is_ge() {
-                break;
-            }
-            self.put(at, next.1, way);
-            at = next.0;
-        }
-        self.put(at, head, way);
+    fn replace_top(&mut self, head: Head, way: Way) {
+        let side = match way {
+            Way::Forward => &mut self.front,
+            Way::Backward => &mut self.back,
+        };
+        sink(&mut side.heads, head, |a, b| order(&self.lanes, a, b, way));
     }
+}
 
-    fn put(&mut self, at: usize, head: Head, way: Way) {
-        if let Some(place) = self.side_mut(way).heads.get_mut(at) {
-            *place = head;
+/// Lets a head sink from the top of a heap to where it belongs.
+#[inline]
+fn sink(heads: &mut [Head], head: Head, order: impl Fn(&Head, &Head) -> Ordering) {
+    let mut at = 0;
+    while let Some([left, rest @ ..]) = heads.get(2 * at + 1..).filter(|rest| !rest.is_empty()) {
+        let (next, first) = match rest.first() {
+            Some(right) if order(right, left).is_lt() => (2 * at + 2, *right),
+            _ => (2 * at + 1, *left),
+        };
+        if order(&first, &head).is_ge() {
+            break;
         }
+        if let Some(place) = heads.get_mut(at) {
+            *place = first;
+        }
+        at = next;
     }
+    if let Some(place) = heads.get_mut(at) {
+        *place = head;
+    }
+}
 
-    /// Which of two lanes is next.
-    #[inline]
-    fn order(&self, a: Head, b: Head, way: Way) -> Ordering {
-        a.rank.cmp(&b.rank).then_with(|| {
-            let order = self.lane(a.lane).key(way).cmp(self.lane(b.lane).key(way));
-            if way == Way::Forward { order } else { order.reverse() }
-        })
-    }
+/// Which of two lanes is next.
+#[inline]
+fn order(lanes: &[Lane], a: &Head, b: &Head, way: Way) -> Ordering {
+    a.rank.cmp(&b.rank).then_with(|| order_alike(lanes, a, b, way))
+}
+
+/// The same of two whose keys are alike as far as they are compared first.
+#[cold]
+fn order_alike(lanes: &[Lane], a: &Head, b: &Head, way: Way) -> Ordering {
+    let key = |head: &Head| lanes.get(head.lane).map(|lane| lane.key(way));
+    let order = key(a).cmp(&key(b));
+    if way == Way::Forward { order } else { order.reverse() }
 }
 
 #[inline]

@@ -31,7 +31,7 @@ pub(crate) use file::has_index;
 #[cfg(test)]
 use merged::find;
 pub(crate) use merged::{Hit, Merged, Moment, Part, newest};
-pub(crate) use run::{Ground, Run};
+pub(crate) use run::{Ground, Run, compare_index};
 
 /// What a segment knows of its index.
 #[derive(Debug, Default)]

@@ -17,7 +17,7 @@ use crate::segment::header::{Identity, SegmentHeader};
 use crate::segment::hint::Source;
 use crate::segment::scan::{self, Scanned};
 use crate::segment::walk::Walk;
-use crate::segment::{Dir, FIRST_OFFSET, Segment, SegmentId};
+use crate::segment::{Dir, FIRST_OFFSET, Segment, SegmentId, open_listed};
 use crate::sync::Mutex;
 
 /// As many indexes are kept open at once; others are opened for each block. A store may have more
@@ -229,6 +229,25 @@ impl Run {
         }
         Ok(None)
     }
+}
+
+/// Returns whether the index of a sealed segment is what the segment gives, to the last byte; nothing
+/// where there is none, or a value that this build can't read keeps it from looking.
+pub(crate) fn compare_index(fs: &Fs, dir: &Dir, source: Source) -> Result<Option<bool>> {
+    let Some(file) = fs.open_if_exists(&dir.index(source.id))? else { return Ok(None) };
+    let log = open_listed(fs, &dir.log(source.id))?;
+    let mut builder = RunBuilder::default();
+    match scan::for_each_sealed(&log, source.id, source.length, |entry| builder.add(&entry)) {
+        Err(error) if error.is_unsupported() => return Ok(None),
+        scanned => scanned?,
+    };
+    let expected = builder.finish(source.id).encode(source);
+    if file.size()? != expected.len() as u64 {
+        return Ok(Some(false));
+    }
+    let mut found = vec![0; expected.len()];
+    // What can't be read does not check.
+    Ok(Some(file.read_at(&mut found, 0).is_ok() && found == expected))
 }
 
 /// Gathers the entries of a segment as it is on disk; as it can be read otherwise, where its file is

@@ -75,7 +75,7 @@ impl World {
         let (kind, identity, created) = (Kind::Log, IDENTITY, 5);
         let header = SegmentHeader { kind, id, identity, created };
         let mode = AppendMode::Positioned;
-        let active = Active::create(&self.fs, &self.dir, header, 64 << 20, mode).unwrap();
+        let active = Active::create(&self.fs, &self.dir, header, 128 << 20, mode).unwrap();
         self.actives.push(active);
     }
 

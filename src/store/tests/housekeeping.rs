@@ -35,9 +35,12 @@ fn leftovers(told: &Told) -> Vec<(PathBuf, Vec<u8>)> {
     vec![
         (dir().hint(SegmentId(3_000_000_000)), b"of a segment that is gone".to_vec()),
         (dir().hint(SegmentId(4)), b"of the next".to_vec()),
+        (dir().index(SegmentId(3_000_000_000)), b"of a segment that is gone".to_vec()),
+        (dir().index(SegmentId(4)), b"of the next".to_vec()),
         (dir().log(id), dead),
         (Dir::temporary(&dir().log(SegmentId(9))), vec![0; 100]),
         (Dir::temporary(&dir().hint(SegmentId(1))), vec![]),
+        (Dir::temporary(&dir().index(SegmentId(1))), b"not whole".to_vec()),
         (Dir::temporary(&dir().manifest()), b"bitcask manifest 1\n".to_vec()),
     ]
 }
@@ -118,7 +121,7 @@ fn foreign_files_are_left_alone() {
         "1.log",
         "00000000001.log",
         "0000000001.log.bak",
-        "0000000001.index",
+        "0000000001.idx",
         "manifest",
         "MANIFEST.old",
         "a.tmp",

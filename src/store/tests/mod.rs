@@ -27,6 +27,8 @@ mod follow;
 #[cfg(test)]
 mod housekeeping;
 #[cfg(test)]
+mod index;
+#[cfg(test)]
 mod interrupted;
 #[cfg(test)]
 mod lazy;
@@ -191,6 +193,10 @@ impl Lab {
 
     fn hints(&self) -> Vec<(SegmentId, PathBuf)> {
         self.paths(FileKind::Hint)
+    }
+
+    fn indexes(&self) -> Vec<(SegmentId, PathBuf)> {
+        self.paths(FileKind::Index)
     }
 
     fn delete_hints(&self) {
