@@ -159,13 +159,12 @@ impl Run {
             }
             Blocks::OnDisk(kept) => {
                 let opened;
-                let file = match kept {
-                    Some(kept) => &kept.file,
-                    None => {
-                        let path = self.ground.dir.index(self.id);
-                        opened = self.ground.fs.open(&path, Access::Read).ok()?;
-                        &opened
-                    }
+                let file = if let Some(kept) = kept {
+                    &kept.file
+                } else {
+                    let path = self.ground.dir.index(self.id);
+                    opened = self.ground.fs.open(&path, Access::Read).ok()?;
+                    &opened
                 };
                 let mut bytes = vec![0; usize::try_from(range.end - range.start).ok()?];
                 let read_size = file.read_at(&mut bytes, HEADER_SIZE as u64 + range.start).ok()?;

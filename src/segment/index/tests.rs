@@ -80,9 +80,10 @@ impl World {
     }
 
     fn append(&mut self, segment: usize, key: &[u8], version: Version) {
-        let draft = match version.is_put {
-            true => Draft::put(key, b"value", version.expiry),
-            false => Draft::tombstone(key),
+        let draft = if version.is_put {
+            Draft::put(key, b"value", version.expiry)
+        } else {
+            Draft::tombstone(key)
         };
         let active = &mut self.actives[segment];
         active.reserve(64 + key.len() as u64).unwrap();
@@ -176,7 +177,7 @@ impl World {
         self.versions.iter().filter_map(shown).collect()
     }
 
-    fn shown(&self, hit: &Hit, segment: &Arc<Segment>) -> Shown {
+    fn shown(hit: &Hit, segment: &Arc<Segment>) -> Shown {
         let stored = segment.entry(hit.offset).unwrap();
         stored.check().unwrap();
         assert_eq!(stored.entry().key(), &*hit.key);
@@ -200,7 +201,7 @@ impl World {
             let forward = is_forward();
             let hit = if forward { merged.next() } else { merged.next_back() };
             let Some(hit) = hit.unwrap() else { break };
-            let shown = self.shown(&hit, merged.segment(&hit).unwrap());
+            let shown = Self::shown(&hit, merged.segment(&hit).unwrap());
             if forward { front.push(shown) } else { back.push(shown) }
         }
         for _ in 0..3 {
@@ -258,7 +259,7 @@ impl World {
             for key in [key, &missing] {
                 let only = (Bound::Included(key.clone()), Bound::Included(key.clone()));
                 let found = find(&parts, key, moment).unwrap();
-                let shown = found.map(|hit| self.shown(&hit, &parts[hit.part].0));
+                let shown = found.map(|hit| Self::shown(&hit, &parts[hit.part].0));
                 assert_eq!(shown, self.expected(&only, moment).pop(), "{key:?} {moment:?}");
             }
         }
@@ -603,7 +604,7 @@ fn one_key_of_many_versions_is_found_at_each_of_its_times() {
         let all = (Bound::Unbounded, Bound::Unbounded);
         let found = find(&parts, b"key", moment).unwrap();
         let only = (Bound::Included(b"key".to_vec()), Bound::Included(b"key".to_vec()));
-        let shown = found.map(|hit| world.shown(&hit, &parts[hit.part].0));
+        let shown = found.map(|hit| World::shown(&hit, &parts[hit.part].0));
         assert_eq!(shown, world.expected(&only, moment).pop());
         if timestamp % 50 == 0 {
             for forward in [true, false] {
