@@ -6,7 +6,7 @@ use std::str::FromStr;
 use super::log::Log;
 use super::{Bitcask, Inner};
 use crate::error::{Error, Result};
-use crate::manifest::BEGINNING;
+use crate::manifest::{BEGINNING, Manifest};
 use crate::segment::header::Kind;
 use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId};
 
@@ -62,9 +62,9 @@ impl Position {
 
     /// Decodes a position. Whether it is one of a store is told by [`Bitcask::changes`].
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
-        let [store_id, place] = [64, 0].map(|shift| u128::from_be_bytes(bytes) >> shift);
-        let low = |word: u128| (word & u128::from(u64::MAX)) as u64;
-        Self { store_id: low(store_id), place: low(place) }
+        let mut words = bytes.as_chunks().0.iter().map(|word| u64::from_be_bytes(*word));
+        let mut word = || words.next().unwrap_or_default();
+        Self { store_id: word(), place: word() }
     }
 }
 
@@ -124,6 +124,6 @@ impl Inner {
         let ends = segments.iter().map(Segment::last_end);
         let end = ends.into_iter().find(|end| end.offset > FIRST_OFFSET);
         // What a merge has removed can be more than what is left.
-        end.unwrap_or(Place::new(SegmentId(0), 0)).max(self.manifest.get(|it| it.history()))
+        end.unwrap_or(Place::new(SegmentId(0), 0)).max(self.manifest.get(Manifest::history))
     }
 }

@@ -1,7 +1,5 @@
 //! The change feed between threads: who waits is woken by writes, by syncs and by closing.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
-
 use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;

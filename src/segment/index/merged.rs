@@ -38,7 +38,6 @@ pub(crate) struct Hit {
     pub(crate) part: usize,
     pub(crate) offset: u64,
     pub(crate) timestamp: u64,
-    pub(crate) expiry: Option<u64>,
 }
 
 /// A version of a key: a row that may be the one that counts.
@@ -48,7 +47,7 @@ pub(crate) struct Version {
     pub(crate) part: usize,
     pub(crate) offset: u64,
     pub(crate) timestamp: u64,
-    pub(crate) expiry: Option<u64>,
+    expiry: Option<u64>,
     pub(crate) is_tombstone: bool,
 }
 
@@ -69,8 +68,8 @@ impl Version {
     }
 
     fn hit(self, key: Value) -> Hit {
-        let Self { part, offset, timestamp, expiry, .. } = self;
-        Hit { key, part, offset, timestamp, expiry }
+        let Self { part, offset, timestamp, .. } = self;
+        Hit { key, part, offset, timestamp }
     }
 }
 
@@ -90,7 +89,7 @@ pub(crate) fn newest(parts: &[Part], key: &[u8], timestamp: u64) -> Result<Optio
 }
 
 /// Looks a key up as it is seen at a moment.
-#[cfg(test)]
+#[cfg(any(test, bitcask_fuzzing))]
 pub(crate) fn find(parts: &[Part], key: &[u8], moment: Moment) -> Result<Option<Hit>> {
     let version = newest(parts, key, moment.timestamp)?.filter(|it| it.is_there(moment.now));
     Ok(version.map(|version| version.hit(Value::from(key.to_vec()))))

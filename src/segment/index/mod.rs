@@ -28,8 +28,8 @@ use crate::sync::Mutex;
 
 pub(crate) use build::RunBuilder;
 pub(crate) use file::has_index;
-#[cfg(test)]
-use merged::find;
+#[cfg(any(test, bitcask_fuzzing))]
+pub(crate) use merged::find;
 pub(crate) use merged::{Hit, Merged, Moment, Part, newest};
 pub(crate) use run::{Ground, Run, compare_index};
 

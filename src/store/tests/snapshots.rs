@@ -381,7 +381,9 @@ fn snapshots_of_a_reader_see_their_moment_whatever_it_refreshes() {
                 held.remove(0);
             }
             if world.dice.roll(20) == 0 {
-                held.iter().for_each(|(snapshot, pairs)| world.check_one(snapshot, pairs));
+                for (snapshot, pairs) in &held {
+                    world.check_one(snapshot, pairs);
+                }
             }
         }
     }
