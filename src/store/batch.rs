@@ -1,22 +1,14 @@
 //! Several changes that happen together or not at all.
 //!
-//! - All shards of the keys are locked, in ascending order, from the look-up to the publication.
-//! - The entries are appended at once, all but the last flagged *continues*; without the last one
-//!   recovery takes none of them.
+//! - A batch gathers changes; `atomic` makes them.
+//! - Of the changes of one key only the last is made.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::time::Duration;
 
-use super::log::BATCH_SIZE_LIMIT;
-use super::read::Located;
-use super::write::publish;
-use super::{Bitcask, Inner};
-use crate::entry::Flags;
-use crate::epoch::pin;
-use crate::error::{Error, Result};
-use crate::keydir::{Address, KeyHash};
+use super::Bitcask;
+use crate::error::Result;
 use crate::options::WriteOptions;
-use crate::segment::append::Draft;
 
 /// Puts and deletes that [`Bitcask::write`](crate::Bitcask::write) makes together or not at all.
 ///
@@ -120,7 +112,7 @@ impl Bitcask {
     ///
     /// # Errors
     ///
-    /// As [`put`](Self::put); [`BatchTooLarge`](Error::BatchTooLarge) if its entries do not fit in
+    /// As [`put`](Self::put); [`BatchTooLarge`](crate::Error::BatchTooLarge) if its entries do not fit in
     /// one segment of 512 MiB. Nothing was changed then.
     pub fn write(&self, batch: Batch) -> Result<()> {
         self.write_with(batch, WriteOptions::new())
@@ -133,72 +125,14 @@ impl Bitcask {
     ///
     /// As [`write`](Self::write).
     pub fn write_with(&self, batch: Batch, options: WriteOptions) -> Result<()> {
-        self.inner.write_batch(&batch.into_changes(), options)
-    }
-}
-
-/// A change of a batch whose old entry has been looked up.
-struct Planned<'a> {
-    hash: KeyHash,
-    draft: Draft<'a>,
-    old: Option<(Address, Located<'a>)>,
-}
-
-impl Inner {
-    fn write_batch(&self, changes: &[Change], options: WriteOptions) -> Result<()> {
-        let writer = self.writer()?;
-        let guard = pin();
-        let mut plan = Vec::with_capacity(changes.len());
-        for Change { key, value, ttl } in changes {
-            let hash = self.keydir.hash(key);
-            self.keydir.prefetch(hash, &guard);
-            let draft = self.draft(key, value.as_deref(), ttl.or(options.ttl))?;
-            plan.push(Planned { hash, draft, old: None });
-        }
-        let mut shards = self.shards(plan.iter().map(|change| change.hash.shard()))?;
-        // A key that is put here has a slot for the entries behind it in the batch.
-        let mut put: HashSet<KeyHash> = HashSet::with_capacity(plan.len());
-        let mut kept = Vec::with_capacity(plan.len());
-        for mut change in plan {
-            let key = change.draft.key();
-            let found = self.find(shards.of(change.hash), change.hash, key, &guard)?;
-            let tombstone = change.draft.header.is_tombstone();
-            if tombstone && found.own.is_none() {
-                continue;
-            }
-            let earlier = put.contains(&change.hash);
-            if !tombstone {
-                put.insert(change.hash);
-            }
-            let flags = &mut change.draft.header.flags;
-            *flags = flags.with_if(found.others || earlier, Flags::COLLIDES);
-            change.old = found.own;
-            kept.push(change);
-        }
-        let Some(last) = kept.len().checked_sub(1) else {
-            drop(shards);
-            drop(guard);
-            return self.settle_nothing(options);
-        };
-        let (mut drafts, changes): (Vec<_>, Vec<_>) =
-            kept.into_iter().map(|change| (change.draft, (change.hash, change.old))).unzip();
-        for (at, draft) in drafts.iter_mut().enumerate() {
-            draft.header.flags = draft.header.flags.with_if(at != last, Flags::CONTINUES);
-        }
-        let size = drafts.iter().map(|draft| draft.header.entry_size()).sum();
-        // A single entry may be larger: it starts where it can be addressed.
-        if last > 0 && size > BATCH_SIZE_LIMIT {
-            return Err(Error::BatchTooLarge { size, limit: BATCH_SIZE_LIMIT });
-        }
-        let appended = self.append(&mut writer.log.lock(), &mut drafts)?;
-        let segment = self.segments.get(appended.number, &guard);
-        let addresses = appended.addresses(&drafts);
-        for (((hash, old), draft), new) in changes.iter().zip(&drafts).zip(addresses) {
-            let new = (!draft.header.is_tombstone()).then_some(new);
-            publish(shards.of(*hash), *hash, old.as_ref(), new, segment, appended.timestamp);
-        }
-        drop((shards, changes));
-        drop(guard);
-        self.settle(&appended, options)
+        let inner = &self.inner;
+        inner.writer()?;
+        let changes = batch.into_changes();
+        let drafts = changes.iter().map(|Change { key, value, ttl }| {
+            inner.draft(key, value.as_deref(), ttl.or(options.ttl))
+        });
+        let drafts = drafts.collect::<Result<_>>()?;
+        inner.change_atomically(&[], drafts, options, |_| Ok(true))?;
+        Ok(())
     }
 }

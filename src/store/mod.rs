@@ -15,6 +15,7 @@
 //! Shard before log makes the order of the log the order of the keydir for every key. No lock is
 //! held while a caller's closure runs.
 
+mod atomic;
 mod backup;
 mod batch;
 mod change;
@@ -44,6 +45,7 @@ mod snapshot;
 #[cfg(all(any(test, bitcask_fuzzing), not(loom)))]
 pub(crate) mod tests;
 mod turn;
+mod update;
 mod verify;
 mod write;
 

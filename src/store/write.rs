@@ -16,7 +16,6 @@ use crate::mistake::{Mistake, made};
 use crate::options::{KEY_SIZE_LIMIT, SyncPolicy, WriteOptions};
 use crate::segment::Segment;
 use crate::segment::append::Draft;
-use crate::value::Value;
 
 impl Bitcask {
     /// Stores a value under a key, in place of the one that may be there.
@@ -58,8 +57,7 @@ impl Bitcask {
         value: impl AsRef<[u8]>,
         options: WriteOptions,
     ) -> Result<()> {
-        let value = Some(value.as_ref());
-        self.inner.change(key.as_ref(), value, &Expected::Anything, options)?;
+        self.inner.change(key.as_ref(), Some(value.as_ref()), options)?;
         Ok(())
     }
 
@@ -81,139 +79,16 @@ impl Bitcask {
     ///
     /// As [`put`](Self::put).
     pub fn delete_with(&self, key: impl AsRef<[u8]>, options: WriteOptions) -> Result<bool> {
-        let outcome = self.inner.change(key.as_ref(), None, &Expected::Anything, options)?;
-        Ok(outcome.existed)
-    }
-
-    /// Stores a value under a key that is absent or expired; says whether it did. The key has no time
-    /// to live then.
-    ///
-    /// # Errors
-    ///
-    /// As [`put`](Self::put).
-    ///
-    /// ```
-    /// # use bitcask::{Bitcask, Options};
-    /// # fn main() -> bitcask::Result<()> {
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// let db = Bitcask::open(dir.path(), Options::default())?;
-    /// assert!(db.insert_new("leader", "a")?);
-    /// assert!(!db.insert_new("leader", "b")?);
-    /// assert_eq!(db.get("leader")?.unwrap(), "a");
-    /// # db.close()
-    /// # }
-    /// ```
-    pub fn insert_new(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<bool> {
-        let (key, value) = (key.as_ref(), Some(value.as_ref()));
-        let options = WriteOptions::new();
-        Ok(self.inner.change(key, value, &Expected::Value(None), options)?.applied)
-    }
-
-    /// Makes a key's value `new` if it is `expected` now, and says whether it did. `None` stands
-    /// for an absent key, on either side. A time to live that the key had is gone then.
-    ///
-    /// # Errors
-    ///
-    /// As [`put`](Self::put), and as [`get`](Self::get).
-    ///
-    /// ```
-    /// # use bitcask::{Bitcask, Options};
-    /// # fn main() -> bitcask::Result<()> {
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// let db = Bitcask::open(dir.path(), Options::default())?;
-    /// assert!(db.compare_and_swap("state", None, Some(b"idle"))?);
-    /// assert!(db.compare_and_swap("state", Some(b"idle"), Some(b"busy"))?);
-    /// assert!(!db.compare_and_swap("state", Some(b"idle"), Some(b"busy"))?);
-    /// assert!(db.compare_and_swap("state", Some(b"busy"), None)?);
-    /// assert!(!db.contains_key("state")?);
-    /// # db.close()
-    /// # }
-    /// ```
-    pub fn compare_and_swap(
-        &self,
-        key: impl AsRef<[u8]>,
-        expected: Option<&[u8]>,
-        new: Option<&[u8]>,
-    ) -> Result<bool> {
-        let expected = Expected::Value(expected);
-        Ok(self.inner.change(key.as_ref(), new, &expected, WriteOptions::new())?.applied)
-    }
-
-    /// Replaces a key's value by what a closure makes of it, and returns what is stored now.
-    ///
-    /// The closure gets `None` for an absent key, and removes the key by returning `None`. It runs
-    /// without any lock held, and again if the key has changed meanwhile, so it may run several
-    /// times; what it returned last is stored. A time to live that the key had is gone then.
-    ///
-    /// # Errors
-    ///
-    /// As [`put`](Self::put), and as [`get`](Self::get).
-    ///
-    /// ```
-    /// # use bitcask::{Bitcask, Options};
-    /// # fn main() -> bitcask::Result<()> {
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// let db = Bitcask::open(dir.path(), Options::default())?;
-    /// let next = |old: Option<&[u8]>| {
-    ///     let old = old.and_then(|old| old.try_into().ok()).map_or(0, u64::from_be_bytes);
-    ///     Some((old + 1).to_be_bytes())
-    /// };
-    /// db.update("hits", next)?;
-    /// let hits = db.update("hits", next)?;
-    /// assert_eq!(hits.as_deref(), Some(&2_u64.to_be_bytes()[..]));
-    /// # db.close()
-    /// # }
-    /// ```
-    pub fn update<V: AsRef<[u8]>>(
-        &self,
-        key: impl AsRef<[u8]>,
-        mut change: impl FnMut(Option<&[u8]>) -> Option<V>,
-    ) -> Result<Option<Value>> {
-        let (key, inner) = (key.as_ref(), &self.inner);
-        inner.writer()?;
-        loop {
-            let (old, timestamp) = match inner.locate(key, &pin())? {
-                Some(located) => (Some(inner.value(&located)?), Some(located.stored.timestamp())),
-                None => (None, None),
-            };
-            let new = change(old.as_deref());
-            let expected = Expected::Unchanged(timestamp);
-            let new = new.as_ref().map(AsRef::as_ref);
-            if inner.change(key, new, &expected, WriteOptions::new())?.applied {
-                return Ok(new.map(|new| Value::from(new.to_vec())));
-            }
-        }
+        self.inner.change(key.as_ref(), None, options)
     }
 }
 
 /// As many full segments may wait to be sealed before writers help.
 const BACKLOG_MAX: usize = 16;
 
-/// What a key has to be for a change of it to be made.
-enum Expected<'a> {
-    Anything,
-    /// This value; `None` is an absent key.
-    Value(Option<&'a [u8]>),
-    /// What was written at this time; `None` is an absent key. No two entries have the same time, and
-    /// a merge that moves one leaves it.
-    Unchanged(Option<u64>),
-}
-
-/// What came of a change.
-struct Outcome {
-    applied: bool,
-    existed: bool,
-}
-
 impl Inner {
-    /// Changes one key if it is as expected; no value means a delete.
-    fn change(
-        &self,
-        key: &[u8],
-        value: Option<&[u8]>,
-        expected: &Expected<'_>,
-        options: WriteOptions,
-    ) -> Result<Outcome> {
+    /// Changes one key, whatever it is now, and says whether it was there; no value means a delete.
+    fn change(&self, key: &[u8], value: Option<&[u8]>, options: WriteOptions) -> Result<bool> {
         let writer = self.writer()?;
         let guard = pin();
         let hash = self.keydir.hash(key);
@@ -222,16 +97,12 @@ impl Inner {
         let mut draft = self.draft(key, value, options.ttl)?;
         let mut shard = self.shard(hash.shard())?;
         let Found { own, others } = self.find(&shard, hash, key, &guard)?;
-        let current = own.as_ref().map(|(_, located)| located).filter(|old| !old.expired);
-        let existed = current.is_some();
-        if !self.meets(current, expected)? {
-            return Ok(Outcome { applied: false, existed });
-        }
+        let existed = own.as_ref().is_some_and(|(_, old)| !old.expired);
         if value.is_none() && own.is_none() {
             drop(shard);
             drop(guard);
             self.settle_nothing(options)?;
-            return Ok(Outcome { applied: true, existed });
+            return Ok(existed);
         }
         draft.header.flags = draft.header.flags.with_if(others, Flags::COLLIDES);
         let drafts = std::slice::from_mut(&mut draft);
@@ -244,7 +115,7 @@ impl Inner {
         drop((shard, own));
         drop(guard);
         self.settle(&appended, options)?;
-        Ok(Outcome { applied: true, existed })
+        Ok(existed)
     }
 
     /// Makes an entry of a change, with limits checked, its value compressed where that is asked for
@@ -273,18 +144,6 @@ impl Inner {
                 Draft::put_compressed(key, value, expiry, codec)
             }
             _ => Draft::put(key, value, expiry),
-        })
-    }
-
-    fn meets(&self, current: Option<&Located<'_>>, expected: &Expected<'_>) -> Result<bool> {
-        Ok(match (expected, current) {
-            (Expected::Anything, _) => true,
-            (Expected::Unchanged(timestamp), current) => {
-                *timestamp == current.map(|located| located.stored.timestamp())
-            }
-            (Expected::Value(None), current) => current.is_none(),
-            (Expected::Value(Some(_)), None) => false,
-            (Expected::Value(Some(expected)), Some(current)) => self.value(current)? == **expected,
         })
     }
 

@@ -1,0 +1,154 @@
+//! Changes that are made together or not at all, and only if what they rest on still holds:
+//! conditions -> append -> keydir -> durability.
+//!
+//! - All shards of the keys are locked, in ascending order, from the look at the conditions to the
+//!   publication; the log from the caller's own look at it to the append. What held when it was
+//!   looked at holds when the changes are made.
+//! - The entries are appended at once, all but the last flagged *continues*; without the last one
+//!   recovery takes none of them.
+//! - A change of one key that rests on nothing has a shorter way, in `write`.
+
+use std::collections::HashSet;
+
+use super::Inner;
+use super::log::{BATCH_SIZE_LIMIT, Log};
+use super::read::Located;
+use super::write::publish;
+use crate::entry::Flags;
+use crate::epoch::{Guard, pin};
+use crate::error::{Error, Result};
+use crate::keydir::{Address, KeyHash, LockedShards};
+use crate::options::WriteOptions;
+use crate::segment::append::Draft;
+
+/// What a key has to be for changes to be made.
+#[derive(Debug)]
+pub(super) struct Condition<'a> {
+    pub(super) key: &'a [u8],
+    pub(super) expected: Expected<'a>,
+}
+
+#[derive(Debug)]
+pub(super) enum Expected<'a> {
+    /// This value; `None` is an absent key.
+    Value(Option<&'a [u8]>),
+    /// What was written at this time; `None` is an absent key. No two entries have the same time, and
+    /// a merge that moves one leaves it.
+    Unchanged(Option<u64>),
+}
+
+/// Changes of locked keys that are needed, ready to be appended.
+#[derive(Debug, Default)]
+struct Plan<'d, 'o> {
+    drafts: Vec<Draft<'d>>,
+    /// What is there now, for each draft.
+    old: Vec<(KeyHash, Option<(Address, Located<'o>)>)>,
+}
+
+impl Inner {
+    /// Makes all changes, each of another key, if all conditions hold and `validate` agrees; says
+    /// whether it did. `validate` sees the end of the log that the changes are appended to.
+    pub(super) fn change_atomically(
+        &self,
+        conditions: &[Condition<'_>],
+        drafts: Vec<Draft<'_>>,
+        options: WriteOptions,
+        validate: impl FnOnce(&Log) -> Result<bool>,
+    ) -> Result<bool> {
+        let writer = self.writer()?;
+        let guard = pin();
+        let hash = |key| {
+            let hash = self.keydir.hash(key);
+            self.keydir.prefetch(hash, &guard);
+            hash
+        };
+        let asked: Vec<_> = conditions.iter().map(|condition| hash(condition.key)).collect();
+        let changed: Vec<_> = drafts.iter().map(|draft| hash(draft.key())).collect();
+        let mut shards = self.shards(asked.iter().chain(&changed).map(|hash| hash.shard()))?;
+        for (condition, hash) in conditions.iter().zip(asked) {
+            if !self.holds(condition, hash, &mut shards, &guard)? {
+                return Ok(false);
+            }
+        }
+        let Plan { mut drafts, old } = self.plan(drafts, changed, &mut shards, &guard)?;
+        let mut log = writer.log.lock();
+        if !validate(&log)? {
+            return Ok(false);
+        }
+        if drafts.is_empty() {
+            drop((log, shards, old));
+            drop(guard);
+            return self.settle_nothing(options).map(|()| true);
+        }
+        let appended = self.append(&mut log, &mut drafts)?;
+        drop(log);
+        let segment = self.segments.get(appended.number, &guard);
+        let addresses = appended.addresses(&drafts);
+        for (((hash, old), draft), new) in old.iter().zip(&drafts).zip(addresses) {
+            let new = (!draft.header.is_tombstone()).then_some(new);
+            publish(shards.of(*hash), *hash, old.as_ref(), new, segment, appended.timestamp);
+        }
+        drop((shards, old));
+        drop(guard);
+        self.settle(&appended, options).map(|()| true)
+    }
+
+    /// Looks whether a condition holds.
+    fn holds(
+        &self,
+        condition: &Condition<'_>,
+        hash: KeyHash,
+        shards: &mut LockedShards<'_>,
+        guard: &Guard,
+    ) -> Result<bool> {
+        let found = self.find(shards.of(hash), hash, condition.key, guard)?;
+        let current = found.own.map(|(_, located)| located).filter(|located| !located.expired);
+        Ok(match (&condition.expected, current) {
+            (Expected::Unchanged(timestamp), current) => {
+                *timestamp == current.map(|located| located.stored.timestamp())
+            }
+            (Expected::Value(None), current) => current.is_none(),
+            (Expected::Value(Some(_)), None) => false,
+            (Expected::Value(Some(expected)), Some(current)) => self.value(&current)? == **expected,
+        })
+    }
+
+    /// Looks up what changes replace, leaves out deletes of what has no slot, and sets the flags.
+    fn plan<'d, 'o>(
+        &'o self,
+        drafts: Vec<Draft<'d>>,
+        hashes: Vec<KeyHash>,
+        shards: &mut LockedShards<'_>,
+        guard: &'o Guard,
+    ) -> Result<Plan<'d, 'o>> {
+        let mut plan = Plan::default();
+        // A key that is put here has a slot for the entries behind it.
+        let mut put: HashSet<KeyHash> = HashSet::with_capacity(drafts.len());
+        for (mut draft, hash) in drafts.into_iter().zip(hashes) {
+            let found = self.find(shards.of(hash), hash, draft.key(), guard)?;
+            let tombstone = draft.header.is_tombstone();
+            if tombstone && found.own.is_none() {
+                continue;
+            }
+            let earlier = put.contains(&hash);
+            if !tombstone {
+                put.insert(hash);
+            }
+            draft.header.flags =
+                draft.header.flags.with_if(found.others || earlier, Flags::COLLIDES);
+            plan.drafts.push(draft);
+            plan.old.push((hash, found.own));
+        }
+        if let [all_but_last @ .., _] = plan.drafts.as_mut_slice() {
+            for draft in all_but_last {
+                draft.header.flags = draft.header.flags.with(Flags::CONTINUES);
+            }
+        }
+        let size = plan.drafts.iter().map(|draft| draft.header.entry_size()).sum();
+        // A single entry may be larger: it starts where it can be addressed.
+        if plan.drafts.len() > 1 && size > BATCH_SIZE_LIMIT {
+            return Err(Error::BatchTooLarge { size, limit: BATCH_SIZE_LIMIT });
+        }
+        Ok(plan)
+    }
+}
