@@ -158,7 +158,7 @@ impl Header {
     }
 
     pub(crate) fn with_expiry(mut self, expiry: Option<u64>) -> Self {
-        self.flags = self.flags.with_if(expiry.is_some(), Flags::EXPIRES);
+        self.flags = self.flags.without(Flags::EXPIRES).with_if(expiry.is_some(), Flags::EXPIRES);
         self.expiry = expiry;
         self
     }

@@ -112,7 +112,7 @@ pub use stats::{
 };
 pub use store::{
     BackupReport, Batch, Bitcask, Change, Changes, Damage, Iter, KeyRange, Keys, Operation,
-    Position, Range, RangeKeys, Snapshot, VerifyProgress, VerifyReport,
+    Position, Range, RangeKeys, Snapshot, Ttl, VerifyProgress, VerifyReport,
 };
 pub use value::Value;
 

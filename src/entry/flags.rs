@@ -43,9 +43,13 @@ impl Flags {
         Self(self.0 | flag.0)
     }
 
+    pub(super) const fn without(self, flags: Self) -> Self {
+        Self(self.0 & !flags.0)
+    }
+
     /// Without those that say something about the log around an entry.
     pub(super) const fn without_the_log(self) -> Self {
-        Self(self.0 & !(Self::CONTINUES.0 | Self::MARK.0 | Self::COLLIDES.0))
+        self.without(Self(Self::CONTINUES.0 | Self::MARK.0 | Self::COLLIDES.0))
     }
 
     pub(crate) const fn with_if(self, condition: bool, flag: Self) -> Self {

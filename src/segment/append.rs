@@ -72,6 +72,17 @@ impl<'a> Draft<'a> {
         Self { header, key, value, body: body.clone() }
     }
 
+    /// A put that is there already, with another expiry. The value is given as it is stored.
+    pub(crate) fn again(
+        stored: &Header,
+        key: &'a [u8],
+        value: &'a [u8],
+        expiry: Option<u64>,
+    ) -> Self {
+        let header = stored.for_copy(false).with_expiry(expiry);
+        Self { header, key, value: Cow::Borrowed(value), body: BodySum::of(key, value) }
+    }
+
     /// An entry for its mark alone.
     pub(crate) fn mark_only() -> Self {
         Self::new(Flags::MARK_ONLY, &[], &[])

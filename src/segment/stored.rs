@@ -27,6 +27,15 @@ impl StoredEntry<'_> {
         self.header.timestamp
     }
 
+    pub(crate) fn expiry(&self) -> Option<u64> {
+        self.header.expiry
+    }
+
+    /// Returns the size of the value as it was put.
+    pub(crate) fn raw_size(&self) -> u32 {
+        self.header.raw_size.unwrap_or(self.header.value_size)
+    }
+
     /// Returns whether the entry is one of this key.
     pub(crate) fn is_of(&self, key: &[u8]) -> Result<bool> {
         if self.entry().key() == key {
@@ -63,9 +72,15 @@ impl StoredEntry<'_> {
     #[inline]
     pub(crate) fn lend_raw_value(&self) -> Result<Value> {
         match self.header.raw_size {
-            None => Ok(self.lend(self.entry().value_range())),
+            None => Ok(self.lend_value()),
             Some(_) => Ok(Value::from(self.raw_value()?.into_owned())),
         }
+    }
+
+    /// Returns the value as it is stored, to be kept.
+    #[inline]
+    pub(crate) fn lend_value(&self) -> Value {
+        self.lend(self.entry().value_range())
     }
 
     /// Makes a part of the entry, as it is stored, a value that keeps the segment readable.

@@ -44,6 +44,7 @@ mod seal;
 mod snapshot;
 #[cfg(all(any(test, bitcask_fuzzing), not(loom)))]
 pub(crate) mod tests;
+mod ttl;
 mod turn;
 mod update;
 mod verify;
@@ -63,6 +64,7 @@ pub use key_range::KeyRange;
 pub use position::Position;
 pub use range::{Range, RangeKeys};
 pub use snapshot::Snapshot;
+pub use ttl::Ttl;
 pub use verify::{Damage, VerifyProgress, VerifyReport};
 
 pub(crate) use fresh::Fresh;

@@ -282,6 +282,10 @@ fn an_expired_key_is_absent_to_every_verb() {
     assert!(!db.get_into("get", &mut buffer).unwrap());
     assert_eq!(buffer, b"");
     assert!(!db.contains_key("get").unwrap());
+    assert_eq!(db.ttl("get").unwrap(), None);
+    assert_eq!(db.value_len("get").unwrap(), None);
+    assert!(!db.expire("get", Duration::from_secs(60)).unwrap());
+    assert!(!db.persist("get").unwrap());
     assert_eq!(db.iter().count(), 0);
     assert_eq!(db.keys().count(), 0);
     assert_eq!(db.len(), 8, "expired keys count until they are removed");

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bitcask::{Batch, Bitcask, Options, SyncPolicy, WriteOptions};
+use bitcask::{Batch, Bitcask, Options, SyncPolicy, Ttl as Told, WriteOptions};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use tempfile::TempDir;
@@ -18,9 +18,11 @@ use crate::support::{crash_copy, options, pairs};
 enum Step {
     Put { key: u8, value: Content, ttl: Ttl, sync: Option<bool> },
     Delete { key: u8, sync: Option<bool> },
-    Update { key: u8, value: Option<Content> },
-    InsertNew { key: u8, value: Content },
-    CompareAndSwap { key: u8, expected: Expected, new: Option<Content> },
+    Update { key: u8, value: Option<Content>, ttl: Ttl },
+    InsertNew { key: u8, value: Content, ttl: Ttl },
+    CompareAndSwap { key: u8, expected: Expected, new: Option<Content>, ttl: Ttl },
+    Expire { key: u8, ttl: Duration },
+    Persist { key: u8 },
     Write { changes: Vec<Change>, ttl: Ttl },
     Clear,
     Sync,
@@ -30,6 +32,9 @@ enum Step {
 }
 
 type Change = (u8, Option<Content>, Ttl);
+
+/// Longer than any test runs.
+const LONG: Duration = Duration::from_secs(1 << 20);
 
 #[derive(Debug, Clone, Copy)]
 enum Ttl {
@@ -116,10 +121,15 @@ fn step() -> impl Strategy<Value = Step> {
         12 => (key(), content(), ttl(), sync())
             .prop_map(|(key, value, ttl, sync)| Step::Put { key, value, ttl, sync }),
         6 => (key(), sync()).prop_map(|(key, sync)| Step::Delete { key, sync }),
-        3 => (key(), some()).prop_map(|(key, value)| Step::Update { key, value }),
-        2 => (key(), content()).prop_map(|(key, value)| Step::InsertNew { key, value }),
-        3 => (key(), expected, some())
-            .prop_map(|(key, expected, new)| Step::CompareAndSwap { key, expected, new }),
+        3 => (key(), some(), ttl())
+            .prop_map(|(key, value, ttl)| Step::Update { key, value, ttl }),
+        2 => (key(), content(), ttl())
+            .prop_map(|(key, value, ttl)| Step::InsertNew { key, value, ttl }),
+        3 => (key(), expected, some(), ttl())
+            .prop_map(|(key, expected, new, ttl)| Step::CompareAndSwap { key, expected, new, ttl }),
+        2 => (key(), prop_oneof![Just(Duration::ZERO), Just(LONG)])
+            .prop_map(|(key, ttl)| Step::Expire { key, ttl }),
+        2 => key().prop_map(|key| Step::Persist { key }),
         4 => (changes, ttl()).prop_map(|(changes, ttl)| Step::Write { changes, ttl }),
         1 => Just(Step::Clear),
         2 => Just(Step::Sync),
@@ -132,7 +142,8 @@ fn step() -> impl Strategy<Value = Step> {
 /// What a key is in the model: an expired key is absent to readers, and counted until it goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Slot {
-    Live(Vec<u8>),
+    /// Its value, and whether it will expire in a long time.
+    Live(Vec<u8>, bool),
     Expired,
 }
 
@@ -155,7 +166,8 @@ fn key_bytes(key: u8) -> Vec<u8> {
 fn slot(value: Content, ttl: Ttl) -> Slot {
     match ttl {
         Ttl::Zero => Slot::Expired,
-        Ttl::None | Ttl::Long => Slot::Live(value.bytes()),
+        Ttl::None => Slot::Live(value.bytes(), false),
+        Ttl::Long => Slot::Live(value.bytes(), true),
     }
 }
 
@@ -163,8 +175,12 @@ fn duration(ttl: Ttl) -> Option<Duration> {
     match ttl {
         Ttl::None => None,
         Ttl::Zero => Some(Duration::ZERO),
-        Ttl::Long => Some(Duration::from_secs(1 << 20)),
+        Ttl::Long => Some(LONG),
     }
+}
+
+fn with_ttl(ttl: Ttl) -> WriteOptions {
+    duration(ttl).map_or(WriteOptions::new(), |ttl| WriteOptions::new().ttl(ttl))
 }
 
 impl Pair {
@@ -180,7 +196,7 @@ impl Pair {
 
     fn live(&self, key: &[u8]) -> Option<Vec<u8>> {
         match self.model.get(key) {
-            Some(Slot::Live(value)) => Some(value.clone()),
+            Some(Slot::Live(value, _)) => Some(value.clone()),
             Some(Slot::Expired) | None => None,
         }
     }
@@ -195,9 +211,8 @@ impl Pair {
     fn apply(&mut self, step: &Step) {
         match step {
             Step::Put { key, value, ttl, sync } => {
-                let mut options = WriteOptions::new();
-                options = duration(*ttl).map_or(options, |ttl| options.ttl(ttl));
-                options = sync.map_or(options, |sync| options.sync(sync));
+                let options = with_ttl(*ttl);
+                let options = sync.map_or(options, |sync| options.sync(sync));
                 self.db().put_with(key_bytes(*key), value.bytes(), options).unwrap();
                 self.set(key_bytes(*key), Some(slot(*value, *ttl)));
                 self.compare_key(*key);
@@ -210,17 +225,26 @@ impl Pair {
                 self.set(key_bytes(*key), None);
                 self.compare_key(*key);
             }
-            Step::Update { key, value } => self.update(*key, *value),
-            Step::InsertNew { key, value } => {
-                let inserted = self.db().insert_new(key_bytes(*key), value.bytes()).unwrap();
+            Step::Update { key, value, ttl } => self.update(*key, *value, *ttl),
+            Step::InsertNew { key, value, ttl } => {
+                let (bytes, options) = (value.bytes(), with_ttl(*ttl));
+                let inserted = self.db().insert_new_with(key_bytes(*key), bytes, options).unwrap();
                 assert_eq!(inserted, self.live(&key_bytes(*key)).is_none());
                 if inserted {
-                    self.set(key_bytes(*key), Some(Slot::Live(value.bytes())));
+                    self.set(key_bytes(*key), Some(slot(*value, *ttl)));
                 }
                 self.compare_key(*key);
             }
-            Step::CompareAndSwap { key, expected, new } => {
-                self.compare_and_swap(*key, *expected, *new);
+            Step::CompareAndSwap { key, expected, new, ttl } => {
+                self.compare_and_swap(*key, *expected, *new, *ttl);
+            }
+            Step::Expire { key, ttl } => {
+                let is_there = self.db().expire(key_bytes(*key), *ttl).unwrap();
+                self.set_ttl(*key, is_there, Some(*ttl));
+            }
+            Step::Persist { key } => {
+                let is_there = self.db().persist(key_bytes(*key)).unwrap();
+                self.set_ttl(*key, is_there, None);
             }
             Step::Write { changes, ttl } => self.write(changes, *ttl),
             Step::Clear => {
@@ -251,30 +275,42 @@ impl Pair {
         assert_eq!(self.db().len(), self.model.len() as u64);
     }
 
-    fn update(&mut self, key: u8, value: Option<Content>) {
+    fn set_ttl(&mut self, key: u8, is_there: bool, ttl: Option<Duration>) {
+        let value = self.live(&key_bytes(key));
+        assert_eq!(is_there, value.is_some());
+        if let Some(value) = value {
+            let is_over = ttl == Some(Duration::ZERO);
+            let slot = if is_over { Slot::Expired } else { Slot::Live(value, ttl.is_some()) };
+            self.set(key_bytes(key), Some(slot));
+        }
+        self.compare_key(key);
+    }
+
+    fn update(&mut self, key: u8, value: Option<Content>, ttl: Ttl) {
         let expected = self.live(&key_bytes(key));
-        let stored = self.db().update(key_bytes(key), |old| {
+        let stored = self.db().update_with(key_bytes(key), with_ttl(ttl), |old| {
             assert_eq!(old, expected.as_deref());
             value.map(Content::bytes)
         });
         assert_eq!(stored.unwrap().map(Vec::from), value.map(Content::bytes));
-        self.set(key_bytes(key), value.map(|value| Slot::Live(value.bytes())));
+        self.set(key_bytes(key), value.map(|value| slot(value, ttl)));
         self.compare_key(key);
     }
 
-    fn compare_and_swap(&mut self, key: u8, expected: Expected, new: Option<Content>) {
+    fn compare_and_swap(&mut self, key: u8, expected: Expected, new: Option<Content>, ttl: Ttl) {
         let current = self.live(&key_bytes(key));
         let expected = match expected {
             Expected::Absent => None,
             Expected::AsItIs => current.clone(),
             Expected::Other => Some(vec![b'?'; 3]),
         };
-        let new = new.map(Content::bytes);
-        let (expected, bytes) = (expected.as_deref(), new.as_deref());
-        let swapped = self.db().compare_and_swap(key_bytes(key), expected, bytes).unwrap();
+        let (bytes, options) = (new.map(Content::bytes), with_ttl(ttl));
+        let (expected, bytes) = (expected.as_deref(), bytes.as_deref());
+        let swapped = self.db().compare_and_swap_with(key_bytes(key), expected, bytes, options);
+        let swapped = swapped.unwrap();
         assert_eq!(swapped, expected == current.as_deref());
         if swapped {
-            self.set(key_bytes(key), new.map(Slot::Live));
+            self.set(key_bytes(key), new.map(|new| slot(new, ttl)));
         }
         self.compare_key(key);
     }
@@ -288,9 +324,7 @@ impl Pair {
                 (Some(value), Some(ttl)) => batch.put_with_ttl(key_bytes(*key), value.bytes(), ttl),
             };
         }
-        let options = WriteOptions::new();
-        let options = duration(default).map_or(options, |ttl| options.ttl(ttl));
-        self.db().write_with(batch, options).unwrap();
+        self.db().write_with(batch, with_ttl(default)).unwrap();
         for (key, value, ttl) in changes {
             let ttl = if matches!(ttl, Ttl::None) { default } else { *ttl };
             self.set(key_bytes(*key), value.map(|value| slot(value, ttl)));
@@ -309,6 +343,15 @@ impl Pair {
         assert_eq!(self.db().get_into(&key, &mut buffer).unwrap(), expected.is_some());
         assert_eq!(buffer, expected.clone().unwrap_or_default());
         assert_eq!(self.db().contains_key(&key).unwrap(), expected.is_some());
+        let size = expected.map(|value| value.len() as u64);
+        assert_eq!(self.db().value_len(&key).unwrap(), size);
+        let is_right = match (self.model.get(&key), self.db().ttl(&key).unwrap()) {
+            (Some(Slot::Live(_, true)), Some(Told::In(left))) => left <= LONG && left > LONG / 2,
+            (Some(Slot::Live(_, false)), ttl) => ttl == Some(Told::Never),
+            (Some(Slot::Expired) | None, ttl) => ttl.is_none(),
+            _ => false,
+        };
+        assert!(is_right, "{:?}", self.db().ttl(&key));
     }
 
     fn compare(&self) {

@@ -389,6 +389,7 @@ fn check_poisoned(lab: &Lab, db: Bitcask, model: &Model) {
         db.delete(model.keys().next().cloned().unwrap_or_default()).map(drop),
         db.write(Batch::new().put("new", "value")),
         db.update("new", |_| Some("value")).map(drop),
+        db.expire(model.keys().next().cloned().unwrap_or_default(), Duration::ZERO).map(drop),
         db.sync(),
         db.clear(),
     ] {

@@ -6,6 +6,8 @@
 //! - [`log_entries`] reads the log itself.
 
 #[cfg(test)]
+mod atomic;
+#[cfg(test)]
 mod backup;
 #[cfg(test)]
 mod changes;
@@ -57,6 +59,8 @@ mod snapshots;
 mod story;
 #[cfg(test)]
 mod torn;
+#[cfg(test)]
+mod ttl;
 #[cfg(test)]
 mod verify;
 
@@ -292,6 +296,7 @@ fn check_visible(db: &Bitcask, model: &Model, keys: &[Vec<u8>]) {
         assert_eq!(db.get_into(key, &mut buffer).unwrap(), value.is_some(), "get_into {key:?}");
         assert_eq!(Some(&buffer), value.or(Some(&Vec::new())), "get_into {key:?}");
         assert_eq!(db.contains_key(key).unwrap(), value.is_some(), "contains_key {key:?}");
+        check_ttl(db, model, key);
     }
     let asked: Vec<&Vec<u8>> = model.keys().chain(keys).collect();
     let expected: Vec<Option<&Vec<u8>>> = asked.iter().map(|key| pairs.get(*key)).collect();
@@ -307,6 +312,19 @@ fn check_visible(db: &Bitcask, model: &Model, keys: &[Vec<u8>]) {
     assert_eq!(db.len(), raw.len() as u64, "len");
     assert_eq!(db.is_empty(), raw.is_empty(), "is_empty");
     check_figures(db);
+}
+
+/// Checks what is told of a key without its value.
+fn check_ttl(db: &Bitcask, model: &Model, key: &[u8]) {
+    let now = db.inner.clock.now();
+    let stored = model.get(key).filter(|stored| stored.expiry.is_none_or(|at| at > now));
+    let ttl = stored.map(|stored| match stored.expiry {
+        Some(expiry) => Ttl::In(Duration::from_micros(expiry - now)),
+        None => Ttl::Never,
+    });
+    assert_eq!(db.ttl(key).unwrap(), ttl, "ttl {key:?}");
+    let size = stored.map(|stored| stored.value.len() as u64);
+    assert_eq!(db.value_len(key).unwrap(), size, "value_len {key:?}");
 }
 
 fn check(db: &Bitcask, model: &Model) {

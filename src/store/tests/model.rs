@@ -41,16 +41,26 @@ enum Step {
     },
     Update {
         key: Key,
-        size: Option<usize>,
+        new: Option<New>,
+        sync: Option<bool>,
     },
     InsertNew {
         key: Key,
-        size: usize,
+        new: New,
+        sync: Option<bool>,
     },
     Swap {
         key: Key,
         right: bool,
-        size: Option<usize>,
+        new: Option<New>,
+        sync: Option<bool>,
+    },
+    Expire {
+        key: Key,
+        ttl: u64,
+    },
+    Persist {
+        key: Key,
     },
     Batch {
         changes: Vec<(Key, Option<New>)>,
@@ -108,15 +118,17 @@ fn merge_step() -> impl Strategy<Value = Step> {
 fn step(keys: usize) -> impl Strategy<Value = Step> {
     let key = move || 0..keys;
     let sync = || prop_oneof![6 => Just(None), 1 => any::<bool>().prop_map(Some)];
-    let some_size = || prop_oneof![2 => size().prop_map(Some), 1 => Just(None)];
-    let change = move || (key(), prop_oneof![2 => new().prop_map(Some), 1 => Just(None)]);
+    let some_new = || prop_oneof![2 => new().prop_map(Some), 1 => Just(None)];
+    let change = move || (key(), some_new());
     prop_oneof![
         24 => (key(), new(), sync()).prop_map(|(key, new, sync)| Step::Put { key, new, sync }),
         10 => (key(), sync()).prop_map(|(key, sync)| Step::Delete { key, sync }),
-        5 => (key(), some_size()).prop_map(|(key, size)| Step::Update { key, size }),
-        5 => (key(), size()).prop_map(|(key, size)| Step::InsertNew { key, size }),
-        5 => (key(), any::<bool>(), some_size())
-            .prop_map(|(key, right, size)| Step::Swap { key, right, size }),
+        5 => (key(), some_new(), sync()).prop_map(|(key, new, sync)| Step::Update { key, new, sync }),
+        5 => (key(), new(), sync()).prop_map(|(key, new, sync)| Step::InsertNew { key, new, sync }),
+        5 => (key(), any::<bool>(), some_new(), sync())
+            .prop_map(|(key, right, new, sync)| Step::Swap { key, right, new, sync }),
+        4 => (key(), 0..100_u64).prop_map(|(key, ttl)| Step::Expire { key, ttl }),
+        3 => key().prop_map(|key| Step::Persist { key }),
         10 => (vec(change(), 0..6), prop_oneof![5 => Just(None), 1 => (0..50_u64).prop_map(Some)],
             sync()).prop_map(|(changes, ttl, sync)| Step::Batch { changes, ttl, sync }),
         1 => Just(Step::Clear),
@@ -278,6 +290,8 @@ impl World {
             | Step::Update { .. }
             | Step::InsertNew { .. }
             | Step::Swap { .. } => self.change(step),
+            Step::Expire { key, ttl } => self.set_ttl(*key, Some(*ttl)),
+            Step::Persist { key } => self.set_ttl(*key, None),
             Step::Batch { changes, ttl, sync } => self.batch(changes, *ttl, *sync),
             Step::Clear => {
                 self.stop_merge();
@@ -367,8 +381,9 @@ impl World {
                 assert_eq!(existed, old.is_some());
                 self.apply(&key, None, None);
             }
-            Step::Update { size, .. } => {
-                let new = size.map(|size| {
+            Step::Update { new, sync, .. } => {
+                let ttl = new.and_then(|(_, ttl)| ttl);
+                let new = new.map(|(size, _)| {
                     let mut value = old.clone().unwrap_or_default();
                     value.truncate(600);
                     value.extend(self.value(size));
@@ -378,24 +393,30 @@ impl World {
                     assert_eq!(seen, old.as_deref());
                     new.clone()
                 };
-                let stored = self.db().update(&key, change).unwrap();
+                let options = write_options(ttl, *sync);
+                let stored = self.db().update_with(&key, options, change).unwrap();
                 assert_eq!(stored.map(Vec::from), new);
-                self.apply(&key, new, None);
+                self.apply(&key, new, ttl);
             }
-            Step::InsertNew { size, .. } => {
+            Step::InsertNew { new: (size, ttl), sync, .. } => {
                 let value = self.value(*size);
-                assert_eq!(self.db().insert_new(&key, &value).unwrap(), old.is_none());
-                if old.is_none() {
-                    self.apply(&key, Some(value), None);
+                let options = write_options(*ttl, *sync);
+                let inserted = self.db().insert_new_with(&key, &value, options).unwrap();
+                assert_eq!(inserted, old.is_none());
+                if inserted {
+                    self.apply(&key, Some(value), *ttl);
                 }
             }
-            Step::Swap { right, size, .. } => {
+            Step::Swap { right, new, sync, .. } => {
                 let expected = if *right { old.clone() } else { Some(b"never".to_vec()) };
-                let new = size.map(|size| self.value(size));
-                let swapped = self.db().compare_and_swap(&key, expected.as_deref(), new.as_deref());
+                let ttl = new.and_then(|(_, ttl)| ttl);
+                let new = new.map(|(size, _)| self.value(size));
+                let options = write_options(ttl, *sync);
+                let (expected, value) = (expected.as_deref(), new.as_deref());
+                let swapped = self.db().compare_and_swap_with(&key, expected, value, options);
                 assert_eq!(swapped.unwrap(), *right);
                 if *right {
-                    self.apply(&key, new, None);
+                    self.apply(&key, new, ttl);
                 }
             }
             _ => unreachable!(),
@@ -404,6 +425,22 @@ impl World {
         if !self.merges {
             assert_eq!(self.db().len(), self.model.len() as u64);
         }
+    }
+
+    /// A change of when a key expires, and of nothing else.
+    fn set_ttl(&mut self, key: Key, ttl: Option<u64>) {
+        let key = self.keys[key].clone();
+        let old = self.get(&key);
+        let is_there = match ttl {
+            Some(ttl) => self.db().expire(&key, Duration::from_secs(ttl)).unwrap(),
+            None => self.db().persist(&key).unwrap(),
+        };
+        assert_eq!(is_there, old.is_some());
+        if is_there {
+            self.apply(&key, old, ttl);
+        }
+        assert_eq!(self.db().get(&key).unwrap().map(Vec::from), self.get(&key));
+        check_ttl(self.db(), &self.model, &key);
     }
 
     fn batch(&mut self, changes: &[(Key, Option<New>)], ttl: Option<u64>, sync: Option<bool>) {
