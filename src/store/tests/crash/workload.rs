@@ -55,6 +55,25 @@ pub(super) enum Op {
         key: usize,
         sync: bool,
     },
+    /// A value that is as expected is replaced, or not one that is not; no size means a delete.
+    CompareAndSwap {
+        key: usize,
+        right: bool,
+        size: Option<usize>,
+        ttl: Option<u64>,
+        sync: bool,
+    },
+    /// A part of the value that is there and a new one, or a delete where there is no size.
+    Update {
+        key: usize,
+        size: Option<usize>,
+        sync: bool,
+    },
+    /// Another time to live, or none any more.
+    Expire {
+        key: usize,
+        ttl: Option<u64>,
+    },
     /// Puts, and deletes where there is no size.
     Batch {
         changes: Vec<(usize, Option<usize>)>,
@@ -107,14 +126,27 @@ impl Op {
             _ => usize::try_from(roll(setting.size_max.min(40))).unwrap(),
         };
         match kind {
-            0..=21 => Self::Put {
+            0..=18 => Self::Put {
                 key: key(&mut roll),
                 size: size(&mut roll),
                 ttl: (roll(8) == 0).then(|| roll(40)),
                 sync: roll(12) == 0,
             },
-            22..=30 => Self::Delete { key: key(&mut roll), sync: roll(12) == 0 },
-            31..=40 => {
+            19..=21 => Self::CompareAndSwap {
+                key: key(&mut roll),
+                right: roll(4) > 0,
+                size: (roll(4) > 0).then(|| size(&mut roll)),
+                ttl: (roll(8) == 0).then(|| roll(40)),
+                sync: roll(12) == 0,
+            },
+            22..=28 => Self::Delete { key: key(&mut roll), sync: roll(12) == 0 },
+            29..=30 => Self::Update {
+                key: key(&mut roll),
+                size: (roll(4) > 0).then(|| size(&mut roll)),
+                sync: roll(12) == 0,
+            },
+            31..=32 => Self::Expire { key: key(&mut roll), ttl: (roll(4) > 0).then(|| roll(40)) },
+            33..=40 => {
                 let change = |roll: &mut dyn FnMut(u64) -> u64| {
                     (key(roll), (roll(3) > 0).then(|| size(roll)))
                 };
@@ -137,7 +169,16 @@ impl Op {
     }
 
     fn is_write(&self) -> bool {
-        matches!(self, Self::Put { .. } | Self::Delete { .. } | Self::Batch { .. } | Self::Clear)
+        matches!(
+            self,
+            Self::Put { .. }
+                | Self::Delete { .. }
+                | Self::CompareAndSwap { .. }
+                | Self::Update { .. }
+                | Self::Expire { .. }
+                | Self::Batch { .. }
+                | Self::Clear
+        )
     }
 }
 
@@ -240,9 +281,14 @@ impl Running {
         let is_interval = matches!(self.run.lab.options.sync, SyncPolicy::Interval(_));
         let mut after = self.model();
         let is_durable = match op {
-            Op::Put { sync, .. } | Op::Delete { sync, .. } | Op::Batch { sync, .. } => {
-                *sync || is_always
-            }
+            // A swap that is refused waits for nothing.
+            Op::CompareAndSwap { right: false, .. } => false,
+            Op::Put { sync, .. }
+            | Op::Delete { sync, .. }
+            | Op::CompareAndSwap { sync, .. }
+            | Op::Update { sync, .. }
+            | Op::Batch { sync, .. } => *sync || is_always,
+            Op::Expire { .. } => is_always,
             Op::Sync | Op::Clear | Op::Reopen | Op::Kill => true,
             Op::Work => is_interval,
             _ => false,
@@ -264,7 +310,6 @@ impl Running {
 
     fn call(&mut self, op: &Op, after: &mut Model) {
         match op {
-            Op::Put { .. } | Op::Delete { .. } | Op::Batch { .. } => self.write(op, after),
             Op::Sync => self.db().sync().unwrap(),
             Op::Work => drop(self.db().inner.work()),
             Op::Mark => self.db().inner.mark_if_due(Duration::ZERO).unwrap(),
@@ -299,31 +344,22 @@ impl Running {
                 self.db = Some(self.run.lab.open_as_told());
             }
             Op::Advance { seconds } => self.run.lab.hands.advance(Duration::from_secs(*seconds)),
+            _ => self.write(op, after),
         }
     }
 
     fn write(&mut self, op: &Op, after: &mut Model) {
         let key = |key: &usize| self.run.keys[*key].clone();
-        let options = |sync: &bool| {
-            let options = WriteOptions::new();
-            if *sync { options.sync(true) } else { options }
-        };
         match op {
             Op::Put { key: at, size, ttl, sync } => {
                 let key = key(at);
                 let value = self.value(*size);
-                let mut options = options(sync);
-                if let Some(ttl) = ttl {
-                    options = options.ttl(Duration::from_secs(*ttl));
-                }
-                let now = self.db().inner.clock.now();
-                self.db().put_with(&key, &value, options).unwrap();
-                let expiry = ttl.map(|ttl| now + ttl * 1_000_000);
-                after.insert(key, Stored { value, expiry });
+                self.db().put_with(&key, &value, options(*ttl, *sync)).unwrap();
+                after.insert(key, Stored { value, expiry: self.expiry(*ttl) });
             }
             Op::Delete { key: at, sync } => {
                 let key = key(at);
-                self.db().delete_with(&key, options(sync)).unwrap();
+                self.db().delete_with(&key, options(None, *sync)).unwrap();
                 after.remove(&key);
             }
             Op::Batch { changes, sync } => {
@@ -339,10 +375,63 @@ impl Running {
                         after.remove(&key);
                     }
                 }
-                self.db().write_with(batch, options(sync)).unwrap();
+                self.db().write_with(batch, options(None, *sync)).unwrap();
             }
+            Op::CompareAndSwap { key: at, .. }
+            | Op::Update { key: at, .. }
+            | Op::Expire { key: at, .. } => self.change(op, key(at), after),
             _ => unreachable!("not a write"),
         }
+    }
+
+    /// A write that depends on what is there.
+    fn change(&mut self, op: &Op, key: Vec<u8>, after: &mut Model) {
+        let mut pairs = visible(after, self.db().inner.clock.now());
+        let old = pairs.remove(&key);
+        let new = match op {
+            Op::CompareAndSwap { right, size, ttl, sync, .. } => {
+                let new = size.map(|size| self.value(size));
+                let wrong = Some(b"never".to_vec());
+                let expected = if *right { old.as_deref() } else { wrong.as_deref() };
+                let (new_value, options) = (new.as_deref(), options(*ttl, *sync));
+                let swapped = self.db().compare_and_swap_with(&key, expected, new_value, options);
+                assert_eq!(swapped.unwrap(), *right);
+                if !right {
+                    return;
+                }
+                new.map(|value| Stored { value, expiry: self.expiry(*ttl) })
+            }
+            Op::Update { size, sync, .. } => {
+                let new = size.map(|size| {
+                    let mut value = old.unwrap_or_default();
+                    value.truncate(100);
+                    value.extend(self.value(size));
+                    value
+                });
+                let stored = self.db().update_with(&key, options(None, *sync), |_| new.as_ref());
+                assert_eq!(stored.unwrap().map(Vec::from), new);
+                new.map(|value| Stored { value, expiry: None })
+            }
+            Op::Expire { ttl, .. } => {
+                let is_there = match ttl {
+                    Some(ttl) => self.db().expire(&key, Duration::from_secs(*ttl)).unwrap(),
+                    None => self.db().persist(&key).unwrap(),
+                };
+                assert_eq!(is_there, old.is_some());
+                let Some(value) = old else { return };
+                Some(Stored { value, expiry: self.expiry(*ttl) })
+            }
+            _ => unreachable!("does not depend on what is there"),
+        };
+        match new {
+            Some(new) => after.insert(key, new),
+            None => after.remove(&key),
+        };
+    }
+
+    /// When a key expires that was written just now.
+    fn expiry(&self, ttl: Option<u64>) -> Option<u64> {
+        ttl.map(|ttl| self.db().inner.clock.now() + ttl * 1_000_000)
     }
 
     fn begin_merge(&mut self, segments: u64) {
@@ -366,4 +455,12 @@ impl Running {
             merge.publish(&*self.db().inner).unwrap();
         }
     }
+}
+
+fn options(ttl: Option<u64>, sync: bool) -> WriteOptions {
+    let mut options = WriteOptions::new();
+    if let Some(ttl) = ttl {
+        options = options.ttl(Duration::from_secs(ttl));
+    }
+    if sync { options.sync(true) } else { options }
 }
