@@ -137,6 +137,19 @@ pub enum Error {
         position: String,
     },
 
+    /// A transaction was run as often as it may be, and each time something that it had read was changed
+    /// by others before it could end.
+    ///
+    /// Run it again when there is less to do, allow it more attempts, or have it read less.
+    #[error(
+        "a transaction was in conflict with other writers {attempts} times; nothing of it was \
+             written, run it again"
+    )]
+    Conflict {
+        /// How often it was run.
+        attempts: u32,
+    },
+
     /// The store has never come to a position, or lost in a crash what it held there.
     ///
     /// Who got that far may know of changes that never were. Read the store anew, and go on from
@@ -275,6 +288,11 @@ impl Error {
             self,
             Self::HistoryGone { .. } | Self::PositionLost { .. } | Self::ForeignPosition { .. }
         )
+    }
+
+    /// Returns whether a transaction was given up for others' writes; it can be run again.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Conflict { .. })
     }
 
     /// Returns whether a newer build, or one with more features, could read what this one can't.

@@ -104,7 +104,7 @@ pub mod format {}
 pub use error::{Error, Result};
 pub use options::{
     AppendMode, AutoMerge, Compression, MergeOptions, MergePolicy, Options, SyncPolicy,
-    WriteOptions,
+    TransactionOptions, WriteOptions,
 };
 pub use recovery::{Cut, RecoveryReport};
 pub use stats::{
@@ -112,7 +112,8 @@ pub use stats::{
 };
 pub use store::{
     BackupReport, Batch, Bitcask, Change, Changes, Damage, Iter, KeyRange, Keys, Operation,
-    Position, Range, RangeKeys, Snapshot, Ttl, VerifyProgress, VerifyReport,
+    Position, Range, RangeKeys, Snapshot, Transaction, TransactionRange, Ttl, VerifyProgress,
+    VerifyReport,
 };
 pub use value::Value;
 

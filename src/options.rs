@@ -7,10 +7,12 @@
 //! [`Bitcask::open`]: crate::Bitcask::open
 
 mod merge;
+mod transaction;
 
 use std::time::Duration;
 
 pub use merge::{AutoMerge, MergeOptions, MergePolicy};
+pub use transaction::TransactionOptions;
 
 use crate::codec::Codec;
 use crate::error::{Error, Result};

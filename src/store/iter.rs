@@ -97,7 +97,7 @@ impl fmt::Debug for Keys<'_> {
 const READ_AHEAD: usize = 8;
 
 /// The entries that slots name.
-struct Entries<'a> {
+pub(super) struct Entries<'a> {
     inner: &'a Inner,
     /// The shard to be read next.
     shard: usize,
@@ -106,7 +106,7 @@ struct Entries<'a> {
 }
 
 impl<'a> Entries<'a> {
-    fn new(inner: &'a Inner) -> Self {
+    pub(super) fn new(inner: &'a Inner) -> Self {
         Self { inner, shard: 0, located: Vec::new() }
     }
 
@@ -126,7 +126,10 @@ impl<'a> Entries<'a> {
     }
 
     /// Returns what is taken of the next entry.
-    fn next<T>(&mut self, take: impl Fn(&StoredEntry<'_>) -> Result<T>) -> Option<Result<T>> {
+    pub(super) fn next<T>(
+        &mut self,
+        take: impl Fn(&StoredEntry<'_>) -> Result<T>,
+    ) -> Option<Result<T>> {
         loop {
             while let Some((segment, offset)) = self.located.pop() {
                 // Entries are read in the order of hash bits, so each is anywhere in the log.

@@ -142,6 +142,12 @@ impl Log {
     }
 
     /// Returns the unsealed segments, oldest first.
+    pub(super) fn unsealed(&self) -> Vec<Arc<Segment>> {
+        let rotated = self.rotated.iter().map(|rotated| Arc::clone(&rotated.segment));
+        rotated.chain(self.active().map(|active| Arc::clone(active.segment()))).collect()
+    }
+
+    /// Returns the ids of the unsealed segments, oldest first.
     pub(super) fn ids(&self) -> Vec<SegmentId> {
         let rotated = self.rotated.iter().map(|rotated| rotated.segment.id());
         rotated.chain(self.active().map(|active| active.segment().id())).collect()

@@ -41,9 +41,11 @@ mod range;
 mod read;
 mod refresh;
 mod seal;
+mod sift;
 mod snapshot;
 #[cfg(all(any(test, bitcask_fuzzing), not(loom)))]
 pub(crate) mod tests;
+mod transaction;
 mod ttl;
 mod turn;
 mod update;
@@ -64,6 +66,7 @@ pub use key_range::KeyRange;
 pub use position::Position;
 pub use range::{Range, RangeKeys};
 pub use snapshot::Snapshot;
+pub use transaction::{Transaction, TransactionRange};
 pub use ttl::Ttl;
 pub use verify::{Damage, VerifyProgress, VerifyReport};
 

@@ -60,6 +60,8 @@ mod story;
 #[cfg(test)]
 mod torn;
 #[cfg(test)]
+mod transactions;
+#[cfg(test)]
 mod ttl;
 #[cfg(test)]
 mod verify;

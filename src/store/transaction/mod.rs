@@ -1,0 +1,255 @@
+//! Optimistic transactions: read from a snapshot, write to memory, and make all changes at once if
+//! nothing that was read has changed since.
+//!
+//! - What is read is noted ([`reads`]): keys with the times of their entries, and spans of ranges as
+//!   far as they were gone through. At the end the keys are compared with the keydir, under the locks
+//!   of their shards, and the spans with what was appended since the snapshot, under the lock of the
+//!   log. So all that was read is as it was at the moment of the append, which is the transaction's
+//!   place in the order of all.
+//! - A transaction that writes nothing takes place at its snapshot, and is never run twice.
+//! - No lock is held while a caller's closure runs.
+
+mod range;
+mod reads;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+pub use range::TransactionRange;
+
+use super::atomic::{Condition, Expected};
+use super::key_range::{Bounds, KeyRange, prefix_bounds};
+use super::snapshot::Snapshot;
+use super::{Bitcask, Inner};
+use crate::error::{Error, Result};
+use crate::options::{TransactionOptions, WriteOptions};
+use crate::value::Value;
+use reads::Reads;
+
+/// What a key is to be.
+#[derive(Debug, Clone)]
+struct Write {
+    /// Nothing for a delete.
+    value: Option<Value>,
+    ttl: Option<Duration>,
+}
+
+/// Keys by their order.
+type Writes = BTreeMap<Vec<u8>, Write>;
+
+impl Bitcask {
+    /// Runs a closure that reads and writes the store as if nobody else did, and makes all that it
+    /// wrote at once, or nothing of it.
+    ///
+    /// The closure reads a [`snapshot`](Self::snapshot) and what it has written itself. If anything
+    /// that it has read was changed by others when it ends, it is run again, on a new snapshot; so it
+    /// should do nothing but read, compute and write. Transactions are serializable: each acts as if
+    /// it ran alone, at one moment, in the order in which they were made. Other writes count as
+    /// transactions of one write.
+    ///
+    /// If the closure returns an error nothing is written, and the error returned. Durable as the
+    /// store's [`SyncPolicy`](crate::SyncPolicy) says. Costs a snapshot, memory for all that is read by key and
+    /// written, and a comparison of all that was read: of keys by a look-up each, of ranges by a look
+    /// at everything that others have written meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Conflict`](Error::Conflict) if a hundred attempts were not enough; as [`write`](Self::write),
+    /// [`BatchTooLarge`](Error::BatchTooLarge) among them; and whatever the closure returns.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("alice", [100])?;
+    /// db.put("bob", [0])?;
+    /// let moved = db.transaction(|tx| {
+    ///     let (alice, bob) = (tx.get("alice")?.unwrap()[0], tx.get("bob")?.unwrap()[0]);
+    ///     if alice < 30 {
+    ///         return Ok(false);
+    ///     }
+    ///     tx.put("alice", [alice - 30]);
+    ///     tx.put("bob", [bob + 30]);
+    ///     Ok(true)
+    /// })?;
+    /// assert!(moved);
+    /// assert_eq!(db.get("bob")?.unwrap(), [30]);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn transaction<T>(&self, run: impl FnMut(&mut Transaction) -> Result<T>) -> Result<T> {
+        self.transaction_with(TransactionOptions::new(), run)
+    }
+
+    /// Runs a [`transaction`](Self::transaction) with options of its own: how often it may be run, and
+    /// whether to wait for durability.
+    ///
+    /// # Errors
+    ///
+    /// As [`transaction`](Self::transaction).
+    pub fn transaction_with<T>(
+        &self,
+        options: TransactionOptions,
+        mut run: impl FnMut(&mut Transaction) -> Result<T>,
+    ) -> Result<T> {
+        options.check()?;
+        self.inner.writer()?;
+        for attempt in 0..options.attempts {
+            let mut transaction = Transaction::new(self.snapshot());
+            let result = run(&mut transaction)?;
+            if transaction.commit(&self.inner, options)? {
+                return Ok(result);
+            }
+            give_way(attempt);
+        }
+        Err(Error::Conflict { attempts: options.attempts })
+    }
+}
+
+/// Lets others get on, the longer the more often they were in the way.
+fn give_way(attempt: u32) {
+    match attempt {
+        0..4 => std::thread::yield_now(),
+        _ => std::thread::sleep(Duration::from_micros(u64::from(attempt.min(100)) * 10)),
+    }
+}
+
+/// The store as a transaction sees it, from [`Bitcask::transaction`].
+#[derive(Debug)]
+pub struct Transaction {
+    snapshot: Snapshot,
+    writes: Writes,
+    /// Reading changes it.
+    reads: RefCell<Reads>,
+}
+
+impl Transaction {
+    fn new(snapshot: Snapshot) -> Self {
+        Self { snapshot, writes: Writes::new(), reads: RefCell::default() }
+    }
+
+    /// Returns the value of a key, or `None` if it is absent or expired: what this transaction has
+    /// written, or what was there when it began.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::get`].
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        let key = key.as_ref();
+        if let Some(write) = self.writes.get(key) {
+            return Ok(write.value.clone());
+        }
+        let view = &self.snapshot.view;
+        let seen = view.seen(key, |stored| {
+            view.inner.check(stored)?;
+            Ok((stored.lend_raw_value()?, stored.timestamp()))
+        })?;
+        let (value, timestamp) = seen.unzip();
+        self.reads.borrow_mut().note_key(key, timestamp);
+        Ok(value)
+    }
+
+    /// Returns whether a key is there, without a copy or a check of its value.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::get`], if the key itself can't be read.
+    pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        let key = key.as_ref();
+        if let Some(write) = self.writes.get(key) {
+            return Ok(write.value.is_some());
+        }
+        let timestamp = self.snapshot.view.seen(key, |stored| Ok(stored.timestamp()))?;
+        self.reads.borrow_mut().note_key(key, timestamp);
+        Ok(timestamp.is_some())
+    }
+
+    /// Returns an iterator over the keys of a range and their values, in order, from both ends. What
+    /// counts as read is the part that it has gone through.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("job/1", "write")?;
+    /// // Each job is taken once, whoever else takes jobs.
+    /// let job = db.transaction(|tx| {
+    ///     let Some((key, job)) = tx.prefix("job/").next().transpose()? else { return Ok(None) };
+    ///     tx.delete(&key);
+    ///     Ok(Some(job))
+    /// })?;
+    /// assert_eq!(job.unwrap(), "write");
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn range(&self, bounds: impl KeyRange) -> TransactionRange<'_> {
+        self.range_of(bounds.into_bounds())
+    }
+
+    /// Returns an iterator over all keys that begin with some bytes and their values; see
+    /// [`range`](Self::range).
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> TransactionRange<'_> {
+        self.range_of(prefix_bounds(prefix.as_ref()))
+    }
+
+    fn range_of(&self, bounds: Bounds) -> TransactionRange<'_> {
+        TransactionRange::new(&self.snapshot, &self.writes, &self.reads, bounds)
+    }
+
+    /// Stores a value under a key when the transaction ends.
+    pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+        self.write(key.as_ref(), Some(value.as_ref()), None);
+    }
+
+    /// Stores a value under a key that lives for `ttl` from the end of the transaction.
+    pub fn put_with_ttl(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, ttl: Duration) {
+        self.write(key.as_ref(), Some(value.as_ref()), Some(ttl));
+    }
+
+    /// Removes a key when the transaction ends; it need not be there.
+    pub fn delete(&mut self, key: impl AsRef<[u8]>) {
+        self.write(key.as_ref(), None, None);
+    }
+
+    /// Forgets everything that was written so far.
+    pub fn rollback(&mut self) {
+        self.writes.clear();
+    }
+
+    /// Returns the snapshot that the transaction reads. What is read there does not count as read by
+    /// the transaction.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    fn write(&mut self, key: &[u8], value: Option<&[u8]>, ttl: Option<Duration>) {
+        let value = value.map(|value| Value::from(value.to_vec()));
+        self.writes.insert(key.to_vec(), Write { value, ttl });
+    }
+
+    /// Makes the changes if all that was read is as it was; says whether it is.
+    fn commit(self, inner: &Inner, options: TransactionOptions) -> Result<bool> {
+        let Self { snapshot, writes, reads } = self;
+        if writes.is_empty() {
+            return Ok(true);
+        }
+        let drafts = writes
+            .iter()
+            .map(|(key, write)| inner.draft(key, write.value.as_deref(), write.ttl))
+            .collect::<Result<_>>()?;
+        let reads = reads.into_inner();
+        let conditions: Vec<Condition<'_>> = reads
+            .keys()
+            .map(|(key, timestamp)| Condition { key, expected: Expected::Unchanged(timestamp) })
+            .collect();
+        let Some(reached) = reads.look_ahead(inner, snapshot.position())? else {
+            return Ok(false);
+        };
+        let mut settings = WriteOptions::new();
+        settings.sync = options.sync;
+        inner.change_atomically(&conditions, drafts, settings, |log| reads.hold(reached, log))
+    }
+}

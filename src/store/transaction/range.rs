@@ -1,0 +1,135 @@
+//! A range as a transaction sees it: its snapshot, and what it has written over it.
+
+use std::cell::RefCell;
+use std::collections::btree_map;
+use std::fmt;
+use std::ops::Bound;
+
+use super::reads::Reads;
+use super::{Snapshot, Write, Writes};
+use crate::error::Result;
+use crate::store::key_range::Bounds;
+use crate::store::range::Range;
+use crate::value::Value;
+
+/// Keys and values in order, from [`Transaction::range`](super::Transaction::range) and its kin.
+#[must_use = "an iterator reads nothing before its first step"]
+pub struct TransactionRange<'a> {
+    pairs: Ends<Range>,
+    writes: Ends<btree_map::Range<'a, Vec<u8>, Write>>,
+    reads: &'a RefCell<Reads>,
+    /// Its number among what was read.
+    span: usize,
+}
+
+impl fmt::Debug for TransactionRange<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransactionRange").finish_non_exhaustive()
+    }
+}
+
+/// An iterator whose next item from either end can be looked at.
+struct Ends<I: DoubleEndedIterator> {
+    items: I,
+    front: Option<I::Item>,
+    back: Option<I::Item>,
+}
+
+impl<I: DoubleEndedIterator> Ends<I> {
+    fn new(items: I) -> Self {
+        Self { items, front: None, back: None }
+    }
+
+    /// Returns where the next item from an end is kept, if there is one.
+    fn at(&mut self, is_front: bool) -> &mut Option<I::Item> {
+        let Self { items, front, back } = self;
+        let (this, other) = if is_front { (front, back) } else { (back, front) };
+        if this.is_none() {
+            let next = if is_front { items.next() } else { items.next_back() };
+            // The last one may have been looked at from the other end.
+            *this = next.or_else(|| other.take());
+        }
+        this
+    }
+}
+
+impl<'a> TransactionRange<'a> {
+    pub(super) fn new(
+        snapshot: &Snapshot,
+        writes: &'a Writes,
+        reads: &'a RefCell<Reads>,
+        bounds: Bounds,
+    ) -> Self {
+        let span = reads.borrow_mut().begin_span(bounds.clone());
+        // A map does not take what ends before it starts.
+        let written = if is_empty(&bounds) {
+            (Bound::Included(Vec::new()), Bound::Excluded(Vec::new()))
+        } else {
+            bounds.clone()
+        };
+        let (pairs, writes) = (Ends::new(snapshot.range(bounds)), Ends::new(writes.range(written)));
+        Self { pairs, writes, reads, span }
+    }
+
+    fn step(&mut self, is_front: bool) -> Option<Result<(Value, Value)>> {
+        loop {
+            let pair = self.pairs.at(is_front);
+            let write = self.writes.at(is_front);
+            let order = match (&pair, &write) {
+                (Some(Err(_)), _) => return pair.take(),
+                (Some(Ok((key, _))), Some((written, _))) => {
+                    let order = (**key).cmp(written.as_slice());
+                    if is_front { order } else { order.reverse() }
+                }
+                (Some(Ok(_)), None) => std::cmp::Ordering::Less,
+                (None, Some(_)) => std::cmp::Ordering::Greater,
+                (None, None) => {
+                    self.reads.borrow_mut().note_span(self.span, is_front, None);
+                    return None;
+                }
+            };
+            let next = if order.is_lt() {
+                pair.take()
+            } else {
+                if order.is_eq() {
+                    // It was written over.
+                    *pair = None;
+                }
+                write.take().and_then(|(key, write)| {
+                    let value = write.value.clone()?;
+                    Some(Ok((Value::from(key.clone()), value)))
+                })
+            };
+            let Some(next) = next else { continue };
+            if let Ok((key, _)) = &next {
+                self.reads.borrow_mut().note_span(self.span, is_front, Some(key));
+            }
+            return Some(next);
+        }
+    }
+}
+
+fn is_empty((start, end): &Bounds) -> bool {
+    match (start, end) {
+        (Bound::Included(start), Bound::Included(end)) => start > end,
+        (
+            Bound::Included(start) | Bound::Excluded(start),
+            Bound::Included(end) | Bound::Excluded(end),
+        ) => start >= end,
+        _ => false,
+    }
+}
+
+impl Iterator for TransactionRange<'_> {
+    type Item = Result<(Value, Value)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.step(true)
+    }
+}
+
+impl DoubleEndedIterator for TransactionRange<'_> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.step(false)
+    }
+}
