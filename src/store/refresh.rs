@@ -145,17 +145,22 @@ impl Inner {
     /// Reads what was appended since the last time; returns the time of the last of it, if there was
     /// anything.
     fn follow(&self, manifest: &Manifest, mut last: u64) -> Result<u64> {
-        let log = self.segments.all().into_iter().filter(|(_, each)| each.kind() == Kind::Log);
-        let mut current = log.max_by_key(|(_, segment)| segment.id());
+        let mut log = self.segments.all();
+        log.retain(|(_, segment)| segment.kind() == Kind::Log);
+        log.sort_by_key(|(_, segment)| segment.id());
+        let mut read_on = |number, segment: &Arc<Segment>| {
+            let listed = manifest.sealed.iter().find(|sealed| sealed.id == segment.id());
+            let length = listed.map(|sealed| sealed.length);
+            let next = self.read_on(number, segment, length, &mut last)?;
+            Ok(if length.is_some() { first_behind(manifest, segment.id()) } else { next })
+        };
+        let mut current = log.pop();
+        // They are at their ends, and may have been sealed since.
+        log.iter().try_for_each(|(number, segment)| read_on(*number, segment).map(drop))?;
         loop {
             let next = match &current {
                 None => first_behind(manifest, SegmentId(0)),
-                Some((number, segment)) => {
-                    let listed = manifest.sealed.iter().find(|sealed| sealed.id == segment.id());
-                    let length = listed.map(|sealed| sealed.length);
-                    let next = self.read_on(*number, segment, length, &mut last)?;
-                    if length.is_some() { first_behind(manifest, segment.id()) } else { next }
-                }
+                Some((number, segment)) => read_on(*number, segment)?,
             };
             let Some(next) = next else { break };
             let path = self.dir.log(next);
@@ -235,10 +240,12 @@ impl Inner {
         loop {
             let entry = match scan.next()? {
                 Ok(entry) => entry,
+                // A batch without its end is not there yet.
+                Err(Stop::End { .. }) if !batch.is_empty() => {
+                    return Ok(Stop::Nothing { offset: segment.size() });
+                }
                 Err(stop) => {
-                    if let Stop::End { offset, .. } = stop
-                        && batch.is_empty()
-                    {
+                    if let Stop::End { offset, .. } = stop {
                         segment.advance(offset);
                     }
                     return Ok(stop);

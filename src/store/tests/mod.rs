@@ -51,6 +51,8 @@ mod model;
 #[cfg(test)]
 mod next;
 #[cfg(test)]
+mod refresh;
+#[cfg(test)]
 mod regressions;
 #[cfg(test)]
 mod repair;
