@@ -177,7 +177,8 @@ impl Changes {
             match next {
                 Next::More => {}
                 Next::Segment(segment) => self.enter(&segment)?,
-                Next::Nothing => return Ok(None),
+                // Nothing is left, or nothing has come yet.
+                Next::Nothing => return self.refuse_gone().map(|()| None),
             }
         }
     }
@@ -315,20 +316,21 @@ impl Changes {
 
     /// Goes on in another segment, unless one before it is gone.
     fn enter(&mut self, next: &Arc<Segment>) -> Result<()> {
-        let (read, offset) = match &self.walk {
-            Some(walk) => {
-                let (held, is_same) = (walk.segment(), walk.segment().id() == next.id());
-                let read = Place::new(held.id(), held.size());
-                (read, if is_same { walk.offset() } else { FIRST_OFFSET })
-            }
-            None => (self.at, FIRST_OFFSET),
-        };
+        self.refuse_gone()?;
+        let same = self.walk.as_ref().filter(|walk| walk.segment().id() == next.id());
+        self.walk = Some(Walk::new(next, same.map_or(FIRST_OFFSET, Walk::offset)));
+        self.end = 0;
+        Ok(())
+    }
+
+    /// Refuses to go on if there was more behind what is held, and is no longer.
+    fn refuse_gone(&self) -> Result<()> {
+        let held = self.walk.as_ref().map(Walk::segment);
+        let read = held.map_or(self.at, |held| Place::new(held.id(), held.size()));
         if self.inner.manifest.get(Manifest::history) > read {
             let (path, position) = (self.inner.dir.path().into(), self.reached().to_string());
             return Err(Error::HistoryGone { path, position });
         }
-        self.walk = Some(Walk::new(next, offset));
-        self.end = 0;
         Ok(())
     }
 }
