@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use bitcask::{Batch, Bitcask, Error, SyncPolicy, WriteOptions};
+use bitcask::{Batch, Bitcask, Error, MergeOptions, Operation, Position, SyncPolicy, WriteOptions};
 
 use crate::support::{
     Actor, Pairs, ROLE, SAYS, STORE, actor, contents, crash_copy, logs, open, open_read_only,
@@ -25,9 +25,18 @@ fn a_child_process_plays_its_part() {
     let (Ok(role), Some(store)) = (std::env::var(ROLE), std::env::var_os(STORE)) else { return };
     let store = Path::new(&store);
     match role.as_str() {
-        "log keeper" => keep_a_log(store, SyncPolicy::Never, false),
-        "careful log keeper" => keep_a_log(store, SyncPolicy::Always, false),
-        "clearing log keeper" => keep_a_log(store, SyncPolicy::Never, true),
+        "log keeper" => keep_a_log(store, SyncPolicy::Never, |_, _| {}),
+        "careful log keeper" => keep_a_log(store, SyncPolicy::Always, |_, _| {}),
+        "clearing log keeper" => keep_a_log(store, SyncPolicy::Never, |db, step| {
+            if step.is_multiple_of(CLEARED) {
+                db.clear().unwrap();
+            }
+        }),
+        "merging log keeper" => keep_a_log(store, SyncPolicy::Never, |db, step| {
+            if step.is_multiple_of(MERGED) {
+                db.merge_with(MergeOptions::new().force(true)).unwrap();
+            }
+        }),
         "merger" => merge::merge_and_write(store),
         "do everything" => kills::do_everything(store),
         "rescuer with few descriptors" => repair::rescue(store),
@@ -65,14 +74,12 @@ fn hold(store: &Path) {
 
 /// Makes one change after the other for as long as it lives, and says the number of each one that
 /// has returned. The store tells how far its predecessors have got.
-fn keep_a_log(store: &Path, policy: SyncPolicy, clearing: bool) {
+fn keep_a_log(store: &Path, policy: SyncPolicy, beside: impl Fn(&Bitcask, u64)) {
     let db = Bitcask::open(store, small().sync(policy)).unwrap();
     let last = db.get(HEAD).unwrap().map_or(0, |head| number(&head));
     say(&format!("from {last}"));
     for step in last + 1.. {
-        if clearing && step % CLEARED == 0 {
-            db.clear().unwrap();
-        }
+        beside(&db, step);
         db.write(change(step)).unwrap();
         say(&step.to_string());
     }
@@ -83,6 +90,9 @@ const HEAD: &str = "head";
 
 /// So many steps a log keeper that clears at all makes between two clears.
 const CLEARED: u64 = 300;
+
+/// So many steps a log keeper that merges at all makes between two merges.
+const MERGED: u64 = 150;
 
 /// The change that a log keeper makes at a step: a put or a delete of one of a few keys, and the
 /// step itself.
@@ -199,20 +209,36 @@ fn of_two_processes_that_want_the_store_one_gets_it() {
 /// Opens the store again and again beside a log keeper, until that has made so many changes. What
 /// is found goes to `check`, with the number of the last change that was said before the opening.
 fn read_beside_a_writer(role: &str, changes: u64, mut check: impl FnMut(&Bitcask, u64) + Send) {
+    look_beside_a_writer(role, changes, |path, before| {
+        let db = Bitcask::open(path, small().read_only(true)).unwrap();
+        check(&db, before);
+    });
+}
+
+/// The same with one reader, which is brought up to date each time.
+fn refresh_beside_a_writer(role: &str, changes: u64, mut check: impl FnMut(&Bitcask, u64) + Send) {
+    let mut reader = None;
+    look_beside_a_writer(role, changes, |path, before| {
+        let db = reader.get_or_insert_with(|| open_read_only(path));
+        db.refresh().unwrap();
+        check(db, before);
+    });
+}
+
+/// Has somebody look at the store again and again beside a log keeper.
+fn look_beside_a_writer(role: &str, changes: u64, mut look: impl FnMut(&Path, u64) + Send) {
     let dir = tempfile::tempdir().unwrap();
     let mut keeper = Actor::start(actor(role, dir.path())).unwrap();
     assert_eq!(keeper.hear().unwrap(), "from 0");
     let said = AtomicU64::new(keeper.hear().unwrap().parse().unwrap());
     thread::scope(|scope| {
         let reader = scope.spawn(|| {
-            let mut opened = 0;
+            let mut looks = 0;
             loop {
                 let before = said.load(Ordering::Acquire);
-                let db = Bitcask::open(dir.path(), small().read_only(true))
-                    .unwrap_or_else(|error| panic!("open {opened} failed: {error}"));
-                check(&db, before);
-                opened += 1;
-                if before >= changes && opened >= 5 {
+                look(dir.path(), before);
+                looks += 1;
+                if before >= changes && looks >= 5 {
                     return;
                 }
             }
@@ -227,7 +253,7 @@ fn read_beside_a_writer(role: &str, changes: u64, mut check: impl FnMut(&Bitcask
     });
 }
 
-/// Checks that what is found was there at one moment between the start and the end of opening.
+/// Checks that what is found was there at one moment between the start and the end of looking.
 fn states_of_one_moment() -> impl FnMut(&Bitcask, u64) {
     let mut last = 0;
     move |db, before| {
@@ -249,9 +275,9 @@ fn a_reader_beside_a_writer_that_syncs_finds_the_state_of_one_moment() {
     read_beside_a_writer("careful log keeper", 1000, states_of_one_moment());
 }
 
-#[test]
-fn a_reader_beside_a_writer_that_clears_finds_the_state_of_one_moment() {
-    read_beside_a_writer("clearing log keeper", 3000, |db, before| {
+/// The same beside one that clears.
+fn states_since_a_clear() -> impl FnMut(&Bitcask, u64) {
+    |db, before| {
         let found = pairs(db);
         let Some(head) = found.get(HEAD.as_bytes()).map(|head| number(head)) else {
             assert!(found.is_empty());
@@ -260,7 +286,60 @@ fn a_reader_beside_a_writer_that_clears_finds_the_state_of_one_moment() {
         assert!(head >= before, "{head} is older than {before}, said before the open");
         let cleared = head - head % CLEARED;
         assert!(found == state_after(head, cleared.max(1)), "not the state after {head}");
-    });
+    }
+}
+
+#[test]
+fn a_reader_beside_a_writer_that_clears_finds_the_state_of_one_moment() {
+    read_beside_a_writer("clearing log keeper", 3000, states_since_a_clear());
+}
+
+#[test]
+fn a_reader_that_follows_a_writer_finds_the_state_of_one_moment() {
+    refresh_beside_a_writer("log keeper", 3000, states_of_one_moment());
+}
+
+#[test]
+fn a_reader_that_follows_a_writer_that_merges_finds_the_state_of_one_moment() {
+    refresh_beside_a_writer("merging log keeper", 1500, states_of_one_moment());
+}
+
+#[test]
+fn a_reader_that_follows_a_writer_that_clears_finds_the_state_of_one_moment() {
+    refresh_beside_a_writer("clearing log keeper", 3000, states_since_a_clear());
+}
+
+#[test]
+fn a_reader_follows_one_writer_after_the_other_however_they_end_and_tells_of_each_change() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path()).close().unwrap();
+    let reader = open_read_only(dir.path());
+    let (mut changes, mut copy, mut last) =
+        (reader.changes(Position::START).unwrap(), Pairs::new(), 0);
+    for generation in 0..5 {
+        let mut keeper = Actor::start(actor("log keeper", dir.path())).unwrap();
+        assert_eq!(keeper.hear().unwrap(), format!("from {last}"));
+        for _ in 0..100 + 40 * generation {
+            last = keeper.hear().unwrap().parse().unwrap();
+            if last % 7 == 0 {
+                reader.refresh().unwrap();
+                assert!(checked_head(&reader) >= last);
+            }
+        }
+        keeper.kill();
+        while let Some(step) = keeper.hear() {
+            last = step.parse().unwrap();
+        }
+        reader.refresh().unwrap();
+        last = last.max(checked_head(&reader));
+        while let Some(change) = changes.try_recv().unwrap() {
+            match change.operation {
+                Operation::Put { value, .. } => copy.insert(change.key.into(), value.into()),
+                _ => copy.remove(&*change.key),
+            };
+        }
+        assert!(copy == pairs(&reader), "what was told is not what is there");
+    }
 }
 
 #[test]
