@@ -62,9 +62,9 @@ impl Position {
 
     /// Decodes a position. Whether it is one of a store is told by [`Bitcask::changes`].
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
-        let mut words = bytes.as_chunks().0.iter().map(|word| u64::from_be_bytes(*word));
-        let mut word = || words.next().unwrap_or_default();
-        Self { store_id: word(), place: word() }
+        let word = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_be_bytes);
+        let (store_id, place) = bytes.split_at(8);
+        Self { store_id: word(store_id), place: word(place) }
     }
 }
 

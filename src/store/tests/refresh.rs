@@ -255,7 +255,7 @@ fn readers_find_what_the_writer_holds_whatever_it_has_done() {
         let lab = lab.with(options).seeded(seed + 1);
         let mut dice = Dice(seed);
         let mut db = lab.open();
-        let mut readers = vec![Reader::open(&lab), Reader::open(&lab)];
+        let mut readers = [Reader::open(&lab), Reader::open(&lab)];
         for _ in 0..150 {
             db = act(&lab, db, &mut dice);
             if dice.one_in(6) {
@@ -268,6 +268,8 @@ fn readers_find_what_the_writer_holds_whatever_it_has_done() {
         }
         db.close().unwrap();
         let db = lab.open();
-        readers.iter_mut().for_each(|reader| reader.refresh(&db));
+        for reader in &mut readers {
+            reader.refresh(&db);
+        }
     }
 }
