@@ -91,8 +91,7 @@ impl Bitcask {
 
 impl Inner {
     fn refresh(&self, refreshing: &mut Refreshing) -> Result<bool> {
-        let (mut attempt, before) = (0, refreshing.last_timestamp);
-        let mut is_new = false;
+        let (mut attempt, mut is_new) = (0, false);
         loop {
             attempt += 1;
             let manifest = read_manifest(&self.fs, &self.dir)?;
@@ -100,6 +99,7 @@ impl Inner {
                 let reason = "the manifest belongs to another store; open that one";
                 return Err(Error::corrupt(&self.dir.manifest(), 0, reason));
             }
+            let before = refreshing.last_timestamp;
             let follows = !refreshing.is_stale && self.has_only_gone_on(&manifest);
             let result = if follows {
                 self.follow(&manifest, before)
@@ -109,8 +109,9 @@ impl Inner {
             refreshing.is_stale = result.is_err();
             self.segments.settle();
             if let Ok(last) = result {
-                is_new |= !follows || last > refreshing.last_timestamp;
-                refreshing.last_timestamp = last.max(refreshing.last_timestamp);
+                is_new |= !follows || last > before;
+                // A writer that lost what it had written may have begun again at an earlier time.
+                refreshing.last_timestamp = last;
             }
             let changed = || Ok(read_manifest(&self.fs, &self.dir)? != manifest);
             match result {

@@ -188,7 +188,6 @@ impl World {
 
     /// Goes through the keys from both ends, as `choose` says, and on behind the end.
     fn walk(
-        &self,
         parts: Vec<Part>,
         bounds: (Bound<Vec<u8>>, Bound<Vec<u8>>),
         moment: Moment,
@@ -238,12 +237,12 @@ impl World {
             };
             let expected = self.expected(&bounds, moment);
             let story = format!("round {round}, {bounds:?}, {moment:?}");
-            let front = self.walk(self.parts(), bounds.clone(), moment, || true);
+            let front = World::walk(self.parts(), bounds.clone(), moment, || true);
             assert_eq!(front, expected, "{story}");
-            let back = self.walk(self.parts(), bounds.clone(), moment, || false);
+            let back = World::walk(self.parts(), bounds.clone(), moment, || false);
             assert_eq!(back, expected, "{story}");
             let choices = 1 + random.below(4);
-            let both = self.walk(self.parts(), bounds, moment, || random.below(choices + 1) == 0);
+            let both = World::walk(self.parts(), bounds, moment, || random.below(choices + 1) == 0);
             assert_eq!(both, expected, "{story}");
         }
         self.check_look_ups(random, &keys);
@@ -363,7 +362,7 @@ fn shown_by(world: &World, segment: &Arc<Segment>) -> Vec<Vec<Shown>> {
             let runs = segment.runs(&world.ground).unwrap().into_iter();
             let parts: Vec<_> = runs.map(|run| (Arc::clone(segment), run)).collect();
             let bounds = (Bound::Included(b"key 1".to_vec()), Bound::Unbounded);
-            shown.push(world.walk(parts, bounds, moment, || forward));
+            shown.push(World::walk(parts, bounds, moment, || forward));
         }
     }
     shown
@@ -437,7 +436,7 @@ fn an_index_that_is_damaged_while_it_is_read_is_built_anew_on_the_way() {
         }
         true
     };
-    let shown = world.walk(parts, (Bound::Unbounded, Bound::Unbounded), moment, damage);
+    let shown = World::walk(parts, (Bound::Unbounded, Bound::Unbounded), moment, damage);
     assert_eq!(shown, expected);
     assert!(!segment.runs(&world.ground).unwrap()[0].is_on_disk());
     assert!(segment.write_index(&world.ground).unwrap());
@@ -471,7 +470,7 @@ fn an_index_that_checks_and_is_not_its_segments_is_told_and_then_built_anew() {
     let error = merged.next().unwrap_err();
     assert!(matches!(&error, Error::Corrupt { path: found, .. } if *found == path), "{error}");
     assert!(merged.next().unwrap().is_none());
-    assert_eq!(world.walk(parts(), all.clone(), moment, || true), world.expected(&all, moment));
+    assert_eq!(World::walk(parts(), all.clone(), moment, || true), world.expected(&all, moment));
     assert!(segment.write_index(&world.ground).unwrap());
     assert_eq!(world.twin.contents(&path).unwrap(), bytes);
 }
@@ -607,7 +606,7 @@ fn one_key_of_many_versions_is_found_at_each_of_its_times() {
         assert_eq!(shown, world.expected(&only, moment).pop());
         if timestamp % 50 == 0 {
             for forward in [true, false] {
-                let shown = world.walk(world.parts(), all.clone(), moment, || forward);
+                let shown = World::walk(world.parts(), all.clone(), moment, || forward);
                 assert_eq!(shown, world.expected(&all, moment));
             }
         }
