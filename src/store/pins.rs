@@ -122,8 +122,10 @@ impl Inner {
             // Shards are filled from hints. Who touches one that can't be filled is told why.
             let _ = self.filler.fill_all(&self.keydir);
         }
-        for segment in self.pins.give_up() {
-            let _ = self.remove_files(&segment);
+        let kept = self.pins.give_up();
+        // Who can't write any more leaves it to the next opening.
+        for segment in kept.iter().filter(|_| self.commit.check().is_ok()) {
+            let _ = self.remove_files(segment);
         }
     }
 

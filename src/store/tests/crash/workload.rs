@@ -7,8 +7,10 @@
 
 use super::super::story::Random;
 use super::super::*;
+use crate::TransactionOptions;
 use crate::merge::Merge;
 use crate::options::MergeOptions;
+use crate::value::Value;
 
 /// Where choices come from.
 pub(super) trait Dice {
@@ -79,6 +81,15 @@ pub(super) enum Op {
         changes: Vec<(usize, Option<usize>)>,
         sync: bool,
     },
+    /// The same by a transaction that has read all keys, one by one or in order.
+    Transaction {
+        changes: Vec<(usize, Option<usize>)>,
+        by_range: bool,
+        sync: bool,
+    },
+    /// Takes a snapshot, if there is none, and otherwise reads it in order and drops it. What a merge
+    /// has removed meanwhile is still on the disk then, and indexes come to be there.
+    Snapshot,
     Sync,
     /// What the threads that prepare, seal and sync would do now.
     Work,
@@ -146,15 +157,20 @@ impl Op {
                 sync: roll(12) == 0,
             },
             31..=32 => Self::Expire { key: key(&mut roll), ttl: (roll(4) > 0).then(|| roll(40)) },
-            33..=40 => {
+            33..=41 => {
                 let change = |roll: &mut dyn FnMut(u64) -> u64| {
                     (key(roll), (roll(3) > 0).then(|| size(roll)))
                 };
                 let changes = (0..=roll(4)).map(|_| change(&mut roll)).collect();
-                Self::Batch { changes, sync: roll(12) == 0 }
+                let (sync, by_range) = (roll(12) == 0, roll(2) == 0);
+                if roll(2) == 0 {
+                    return Self::Batch { changes, sync };
+                }
+                Self::Transaction { changes, by_range, sync }
             }
-            41..=42 => Self::Sync,
-            43..=47 => Self::Work,
+            42 => Self::Sync,
+            43..=46 => Self::Work,
+            47 => Self::Snapshot,
             48 => Self::Mark,
             49..=50 => Self::BeginMerge { segments: roll(256) | roll(256) },
             51..=55 => Self::Merge { steps: 1 + roll(4) },
@@ -177,6 +193,7 @@ impl Op {
                 | Self::Update { .. }
                 | Self::Expire { .. }
                 | Self::Batch { .. }
+                | Self::Transaction { .. }
                 | Self::Clear
         )
     }
@@ -214,6 +231,7 @@ struct Running {
     run: Run,
     db: Option<Bitcask>,
     merge: Option<Merge>,
+    snapshot: Option<(Snapshot, Pairs)>,
     values: usize,
     now: Point,
 }
@@ -233,14 +251,12 @@ impl Run {
             points: Vec::new(),
             backups: Vec::new(),
         };
-        let mut running = Running { run, db: None, merge: None, values: 0, now };
+        let mut running = Running { run, db: None, merge: None, snapshot: None, values: 0, now };
         running.db = Some(running.run.lab.open_as_told());
         for op in ops {
             running.step(op);
         }
-        if let Some(db) = running.db.take() {
-            kill(db);
-        }
+        running.kill();
         running.reached();
         running.run
     }
@@ -251,6 +267,10 @@ impl Lab {
     pub(super) fn open_as_told(&self) -> Bitcask {
         Bitcask::open_on(&self.ground(), Path::new(DIR), self.options.clone()).unwrap()
     }
+}
+
+fn pairs_of(pairs: impl Iterator<Item = Result<(Value, Value)>>) -> Pairs {
+    pairs.map(Result::unwrap).map(|(key, value)| (key.into(), value.into())).collect()
 }
 
 impl Running {
@@ -287,7 +307,8 @@ impl Running {
             | Op::Delete { sync, .. }
             | Op::CompareAndSwap { sync, .. }
             | Op::Update { sync, .. }
-            | Op::Batch { sync, .. } => *sync || is_always,
+            | Op::Batch { sync, .. }
+            | Op::Transaction { sync, .. } => *sync || is_always,
             Op::Expire { .. } => is_always,
             Op::Sync | Op::Clear | Op::Reopen | Op::Kill => true,
             Op::Work => is_interval,
@@ -312,6 +333,7 @@ impl Running {
         match op {
             Op::Sync => self.db().sync().unwrap(),
             Op::Work => drop(self.db().inner.work()),
+            Op::Snapshot => self.snapshot(),
             Op::Mark => self.db().inner.mark_if_due(Duration::ZERO).unwrap(),
             Op::BeginMerge { segments } => self.begin_merge(*segments),
             Op::Merge { steps } => self.merge(*steps),
@@ -339,13 +361,57 @@ impl Running {
                 self.db = Some(self.run.lab.open_as_told());
             }
             Op::Kill => {
-                self.merge = None;
-                kill(self.db.take().unwrap());
+                self.kill();
                 self.db = Some(self.run.lab.open_as_told());
             }
             Op::Advance { seconds } => self.run.lab.hands.advance(Duration::from_secs(*seconds)),
             _ => self.write(op, after),
         }
+    }
+
+    /// Who dies drops nothing.
+    fn kill(&mut self) {
+        self.merge = None;
+        if let Some((snapshot, _)) = self.snapshot.take() {
+            std::mem::forget(snapshot);
+        }
+        kill(self.db.take().unwrap());
+    }
+
+    fn snapshot(&mut self) {
+        if let Some((snapshot, pairs)) = self.snapshot.take() {
+            assert_eq!(pairs_of(snapshot.iter()), pairs);
+            return;
+        }
+        let pairs = visible(&self.model(), self.db().inner.clock.now());
+        self.snapshot = Some((self.db().snapshot(), pairs));
+    }
+
+    /// Makes changes by a transaction, which reads everything before.
+    fn transaction(&mut self, changes: &[(usize, Option<Vec<u8>>)], by_range: bool, sync: bool) {
+        let pairs = visible(&self.model(), self.db().inner.clock.now());
+        let mut options = TransactionOptions::new().attempts(1);
+        if sync {
+            options = options.sync(true);
+        }
+        let keys = &self.run.keys;
+        let result = self.db().transaction_with(options, |tx| {
+            if by_range {
+                assert_eq!(pairs_of(tx.range(..)), pairs);
+            } else {
+                for key in keys {
+                    assert_eq!(tx.get(key)?.map(Vec::from).as_ref(), pairs.get(key));
+                }
+            }
+            for (at, value) in changes {
+                match value {
+                    Some(value) => tx.put(&keys[*at], value),
+                    None => tx.delete(&keys[*at]),
+                }
+            }
+            Ok(())
+        });
+        result.unwrap();
     }
 
     fn write(&mut self, op: &Op, after: &mut Model) {
@@ -376,6 +442,19 @@ impl Running {
                     }
                 }
                 self.db().write_with(batch, options(None, *sync)).unwrap();
+            }
+            Op::Transaction { changes, by_range, sync } => {
+                let mut new = Vec::new();
+                for (at, size) in changes {
+                    let key = self.run.keys[*at].clone();
+                    let value = size.map(|size| self.value(size));
+                    match value.clone() {
+                        Some(value) => after.insert(key, Stored { value, expiry: None }),
+                        None => after.remove(&key),
+                    };
+                    new.push((*at, value));
+                }
+                self.transaction(&new, *by_range, *sync);
             }
             Op::CompareAndSwap { key: at, .. }
             | Op::Update { key: at, .. }
