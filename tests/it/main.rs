@@ -14,6 +14,8 @@ mod processes;
 mod real_disk;
 mod repair;
 mod seeds;
+mod snapshots;
 mod support;
 mod threads;
 mod tidy;
+mod transactions;
