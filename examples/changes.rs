@@ -15,13 +15,13 @@ fn follow(db: &Bitcask, copy: &mut Copy, since: Position) -> Outcome<Position> {
     let mut changes = match db.changes(since) {
         Err(error) if error.needs_resync() => {
             println!("resync: {error}");
-            let position = db.position();
+            let snapshot = db.snapshot();
             copy.clear();
-            for pair in db {
+            for pair in &snapshot {
                 let (key, value) = pair?;
                 copy.insert(key.to_vec(), value.to_vec());
             }
-            db.changes(position)?
+            db.changes(snapshot.position())?
         }
         changes => changes?,
     };
