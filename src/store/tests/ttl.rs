@@ -111,21 +111,19 @@ fn a_value_that_is_put_meanwhile_stays() {
     let lab = Lab::new().with(Options::new().sync(SyncPolicy::Never));
     let db = lab.open();
     db.put("key", "start").unwrap();
-    let done = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(std::sync::atomic::Ordering::Relaxed) {
-                assert!(db.expire("key", HOUR).unwrap());
-                assert!(db.persist("key").unwrap());
+        let putting = scope.spawn(|| {
+            for number in 0..if cfg!(miri) { 5 } else { 20_000_u32 } {
+                let value = number.to_be_bytes();
+                db.put("key", value).unwrap();
+                for _ in 0..3 {
+                    assert_eq!(db.get("key").unwrap().unwrap(), value);
+                }
             }
         });
-        for number in 0..if cfg!(miri) { 5 } else { 20_000_u32 } {
-            let value = number.to_be_bytes();
-            db.put("key", value).unwrap();
-            for _ in 0..3 {
-                assert_eq!(db.get("key").unwrap().unwrap(), value);
-            }
+        while !putting.is_finished() {
+            assert!(db.expire("key", HOUR).unwrap());
+            assert!(db.persist("key").unwrap());
         }
-        done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }
