@@ -50,14 +50,8 @@ struct Row {
 }
 
 const ROWS: [Row; 5] = [
-    Row {
-        name: "ordered scan, a pair",
-        run: |store, _, _| store.scan(SCAN_LEN) as u64,
-    },
-    Row {
-        name: "reverse scan, a pair",
-        run: |store, _, _| store.scan_back(SCAN_LEN) as u64,
-    },
+    Row { name: "ordered scan, a pair", run: |store, _, _| store.scan(SCAN_LEN) as u64 },
+    Row { name: "reverse scan, a pair", run: |store, _, _| store.scan_back(SCAN_LEN) as u64 },
     Row {
         name: "ordered scan of keys, a key",
         run: |store, _, _| store.scan_keys(SCAN_LEN) as u64,
@@ -87,7 +81,8 @@ const ROWS: [Row; 5] = [
 #[expect(clippy::cast_precision_loss, reason = "figures for people")]
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let count: u64 = arguments.next().map_or(10_000_000, |count| count.replace('_', "").parse().unwrap());
+    let count: u64 =
+        arguments.next().map_or(10_000_000, |count| count.replace('_', "").parse().unwrap());
     let directory = match arguments.next() {
         Some(directory) => tempfile::tempdir_in(directory),
         None => tempfile::tempdir(),
@@ -107,13 +102,19 @@ fn main() {
         let started = Instant::now();
         store.prefix(&key(0, 0)[..12]);
         let first = started.elapsed().as_secs_f64();
-        println!("{}: loaded in {loaded:.1} s, settled in {settled:.1} s, first scan {first:.3} s", store.name());
+        println!(
+            "{}: loaded in {loaded:.1} s, settled in {settled:.1} s, first scan {first:.3} s",
+            store.name()
+        );
     }
     drop(keys);
     // Indexes of ours that are being written in the background.
     std::thread::sleep(std::time::Duration::from_secs(count / 1_000_000 + 2));
 
-    println!("\n| ns | {} |", stores.iter().map(|store| store.name()).collect::<Vec<_>>().join(" | "));
+    println!(
+        "\n| ns | {} |",
+        stores.iter().map(|store| store.name()).collect::<Vec<_>>().join(" | ")
+    );
     println!("| --- |{}", " ---: |".repeat(stores.len()));
     for row in ROWS {
         let mut times = vec![Vec::new(); stores.len()];

@@ -30,6 +30,14 @@ pub(crate) fn all(directory: &Path) -> Vec<Box<dyn Store>> {
     ]
 }
 
+/// Goes through what a pass gives, and counts it.
+fn seen<T>(items: impl Iterator<Item = T>) -> usize {
+    items.fold(0, |len, item| {
+        black_box(item);
+        len + 1
+    })
+}
+
 struct Ours(bitcask::Bitcask);
 
 impl Ours {
@@ -40,7 +48,7 @@ impl Ours {
 }
 
 fn count<T>(items: impl Iterator<Item = bitcask::Result<T>>, len: usize) -> usize {
-    items.take(len).map(|item| black_box(item.unwrap())).count()
+    seen(items.take(len).map(Result::unwrap))
 }
 
 impl Store for Ours {
@@ -86,6 +94,7 @@ struct Lmdb {
 impl Lmdb {
     fn new(directory: &Path) -> Self {
         let path = directory.join("lmdb");
+        #[expect(clippy::disallowed_methods, reason = "LMDB does not make its directory")]
         std::fs::create_dir_all(&path).unwrap();
         let mut options = heed::EnvOpenOptions::new();
         options.map_size(64 << 30);
@@ -123,26 +132,26 @@ impl Store for Lmdb {
     fn scan(&self, len: usize) -> usize {
         let transaction = self.env.read_txn().unwrap();
         let pairs = self.pairs.iter(&transaction).unwrap();
-        pairs.take(len).map(|pair| black_box(pair.unwrap())).count()
+        seen(pairs.take(len).map(Result::unwrap))
     }
 
     fn scan_back(&self, len: usize) -> usize {
         let transaction = self.env.read_txn().unwrap();
         let pairs = self.pairs.rev_iter(&transaction).unwrap();
-        pairs.take(len).map(|pair| black_box(pair.unwrap())).count()
+        seen(pairs.take(len).map(Result::unwrap))
     }
 
     fn scan_keys(&self, len: usize) -> usize {
         let transaction = self.env.read_txn().unwrap();
         let keys = self.pairs.remap_data_type::<heed::types::DecodeIgnore>();
         let keys = keys.iter(&transaction).unwrap();
-        keys.take(len).map(|pair| black_box(pair.unwrap().0)).count()
+        seen(keys.take(len).map(|pair| pair.unwrap().0))
     }
 
     fn prefix(&self, prefix: &[u8]) -> usize {
         let transaction = self.env.read_txn().unwrap();
         let pairs = self.pairs.prefix_iter(&transaction, prefix).unwrap();
-        pairs.map(|pair| black_box(pair.unwrap())).count()
+        seen(pairs.map(Result::unwrap))
     }
 
     fn snapshot(&self, key: &[u8]) {
@@ -165,6 +174,13 @@ impl Redb {
         use redb::ReadableDatabase;
         self.0.begin_read().unwrap().open_table(PAIRS).unwrap()
     }
+}
+
+type Lent<'a> = redb::AccessGuard<'a, &'static [u8]>;
+
+fn sizes(pair: Result<(Lent<'_>, Lent<'_>), redb::StorageError>) -> (usize, usize) {
+    let (key, value) = pair.unwrap();
+    (key.value().len(), value.value().len())
 }
 
 impl Store for Redb {
@@ -191,39 +207,22 @@ impl Store for Redb {
     }
 
     fn scan(&self, len: usize) -> usize {
-        let pairs = self.table().range::<&[u8]>(..).unwrap();
-        let touch = |(key, value): (redb::AccessGuard<'_, &[u8]>, redb::AccessGuard<'_, &[u8]>)| {
-            black_box((key.value().len(), value.value().len()));
-        };
-        pairs.take(len).map(|pair| touch(pair.unwrap())).count()
+        seen(self.table().range::<&[u8]>(..).unwrap().take(len).map(sizes))
     }
 
     fn scan_back(&self, len: usize) -> usize {
-        let pairs = self.table().range::<&[u8]>(..).unwrap().rev();
-        pairs
-            .take(len)
-            .map(|pair| {
-                let (key, value) = pair.unwrap();
-                black_box((key.value().len(), value.value().len()));
-            })
-            .count()
+        seen(self.table().range::<&[u8]>(..).unwrap().rev().take(len).map(sizes))
     }
 
     fn scan_keys(&self, len: usize) -> usize {
         let pairs = self.table().range::<&[u8]>(..).unwrap();
-        pairs.take(len).map(|pair| black_box(pair.unwrap().0.value().len())).count()
+        seen(pairs.take(len).map(|pair| pair.unwrap().0.value().len()))
     }
 
     fn prefix(&self, prefix: &[u8]) -> usize {
         let mut end = prefix.to_vec();
         *end.last_mut().unwrap() += 1;
-        let pairs = self.table().range::<&[u8]>(prefix..end.as_slice()).unwrap();
-        pairs
-            .map(|pair| {
-                let (key, value) = pair.unwrap();
-                black_box((key.value().len(), value.value().len()));
-            })
-            .count()
+        seen(self.table().range::<&[u8]>(prefix..end.as_slice()).unwrap().map(sizes))
     }
 
     fn snapshot(&self, key: &[u8]) {
@@ -268,19 +267,19 @@ impl Store for Fjall {
     }
 
     fn scan(&self, len: usize) -> usize {
-        self.pairs.iter().take(len).map(|pair| black_box(pair.into_inner().unwrap())).count()
+        seen(self.pairs.iter().take(len).map(|pair| pair.into_inner().unwrap()))
     }
 
     fn scan_back(&self, len: usize) -> usize {
-        self.pairs.iter().rev().take(len).map(|pair| black_box(pair.into_inner().unwrap())).count()
+        seen(self.pairs.iter().rev().take(len).map(|pair| pair.into_inner().unwrap()))
     }
 
     fn scan_keys(&self, len: usize) -> usize {
-        self.pairs.iter().take(len).map(|pair| black_box(pair.key().unwrap())).count()
+        seen(self.pairs.iter().take(len).map(|pair| pair.key().unwrap()))
     }
 
     fn prefix(&self, prefix: &[u8]) -> usize {
-        self.pairs.prefix(prefix).map(|pair| black_box(pair.into_inner().unwrap())).count()
+        seen(self.pairs.prefix(prefix).map(|pair| pair.into_inner().unwrap()))
     }
 
     fn snapshot(&self, key: &[u8]) {
