@@ -18,6 +18,7 @@ use crate::clock::Hands;
 use crate::epoch::{pin, twin};
 use crate::fs::twin::Twin;
 use crate::manifest::Manifest;
+use crate::options::SyncPolicy;
 use crate::options::{MergeOptions, MergePolicy};
 
 const DIR: &str = "/store";
