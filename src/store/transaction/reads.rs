@@ -130,3 +130,60 @@ impl Reads {
         Ok(Some(reached))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::key_range::prefix_bounds;
+    use super::*;
+    use crate::{Bitcask, MergePolicy, Options};
+
+    fn open(dir: &std::path::Path) -> Bitcask {
+        Bitcask::open(dir, Options::new().merge(MergePolicy::Manual)).unwrap()
+    }
+
+    /// Reads the range of a prefix, and looks at it without a lock.
+    fn look(db: &Bitcask, prefix: &str) -> (Reads, Place) {
+        let snapshot = db.snapshot();
+        let mut reads = Reads::default();
+        let span = reads.begin_span(prefix_bounds(prefix.as_bytes()));
+        reads.note_span(span, true, None);
+        let reached = reads.look_ahead(&db.inner, snapshot.position()).unwrap().unwrap();
+        (reads, reached)
+    }
+
+    fn holds(db: &Bitcask, (reads, reached): &(Reads, Place)) -> bool {
+        reads.hold(*reached, &db.inner.writer().unwrap().log.lock()).unwrap()
+    }
+
+    #[test]
+    fn what_comes_between_the_two_looks_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = open(dir.path());
+        db.put("k1", "1").unwrap();
+        let looked = look(&db, "k");
+        assert!(holds(&db, &looked));
+        db.put("other", "1").unwrap();
+        assert!(holds(&db, &looked));
+        db.put("k2", "2").unwrap();
+        assert!(!holds(&db, &looked));
+        let looked = look(&db, "k");
+        db.inner.rotate_active().unwrap();
+        db.put("k2", "2").unwrap();
+        assert!(!holds(&db, &looked));
+    }
+
+    /// What was sealed between the two looks may be merged by now, whatever was in it.
+    #[test]
+    fn what_was_sealed_between_the_two_looks_counts_as_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = open(dir.path());
+        db.put("k1", "1").unwrap();
+        let looked = look(&db, "k");
+        db.put("k2", "2").unwrap();
+        db.inner.rotate_active().unwrap();
+        while !db.inner.writer().unwrap().log.lock().rotated.is_empty() {
+            let _ = db.inner.seal_rotated();
+        }
+        assert!(!holds(&db, &looked));
+    }
+}
