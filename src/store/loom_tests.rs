@@ -18,8 +18,7 @@ use crate::clock::Hands;
 use crate::epoch::{pin, twin};
 use crate::fs::twin::Twin;
 use crate::manifest::Manifest;
-use crate::options::SyncPolicy;
-use crate::options::{MergeOptions, MergePolicy};
+use crate::options::{MergeOptions, MergePolicy, SyncPolicy};
 
 const DIR: &str = "/store";
 
@@ -249,4 +248,62 @@ fn a_look_up_beside_a_merge_and_a_writer_finds_what_held_while_it_ran() {
     let write = |model: &Model| model.change(|model| assert!(model.db.delete("a").unwrap()));
     let read = |model: &Model| model.get_of("a", DELETE);
     run(1, two_sealed, [Model::merge, write, read], read);
+}
+
+/// Takes a snapshot, and looks a key up in it, and again: it is one of what the key held at some moment
+/// while the snapshot was taken, and the same each time.
+fn look_twice(model: &Model, key: &str, history: History) {
+    let over = model.over.load(Ordering::Acquire);
+    let snapshot = model.db.snapshot();
+    let possible = &history[over..=model.begun.load(Ordering::Relaxed)];
+    let found = || snapshot.get_with(key, <[u8]>::to_vec).unwrap();
+    let (first, second) = (found(), found());
+    assert_eq!(first, second, "a snapshot has changed");
+    let first = first.as_deref().map(|value| std::str::from_utf8(value).unwrap());
+    assert!(possible.contains(&first), "{first:?}, possible is {possible:?}");
+}
+
+#[test]
+fn a_snapshot_beside_a_put_goes_on_to_see_what_it_saw() {
+    run(
+        2,
+        |model| model.put("a", "0"),
+        [
+            |model| model.change(|model| model.put("a", "1")),
+            |model| look_twice(model, "a", &[Some("0"), Some("1")]),
+        ],
+        |_| (),
+    );
+}
+
+#[test]
+fn a_snapshot_beside_a_delete_and_a_put_goes_on_to_see_what_it_saw() {
+    run(
+        1,
+        |model| model.put("a", "0"),
+        [
+            |model| {
+                model.change(|model| assert!(model.db.delete("a").unwrap()));
+                model.change(|model| model.put("a", "1"));
+            },
+            |model| look_twice(model, "a", &[Some("0"), None, Some("1")]),
+        ],
+        |_| (),
+    );
+}
+
+#[test]
+fn a_snapshot_beside_a_put_and_a_merge_goes_on_to_see_what_it_saw() {
+    run(
+        1,
+        two_sealed,
+        [
+            |model| {
+                model.change(|model| model.put("a", "1"));
+                model.merge();
+            },
+            |model| look_twice(model, "a", &[Some("0"), Some("1")]),
+        ],
+        |_| (),
+    );
 }
