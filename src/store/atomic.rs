@@ -123,7 +123,8 @@ impl Inner {
     ) -> Result<Plan<'d, 'o>> {
         let mut plan = Plan::default();
         // A key that is put here has a slot for the entries behind it.
-        let mut put: HashSet<KeyHash> = HashSet::with_capacity(drafts.len());
+        let is_one = drafts.len() == 1;
+        let mut put: HashSet<KeyHash> = HashSet::new();
         for (mut draft, hash) in drafts.into_iter().zip(hashes) {
             let found = self.find(shards.of(hash), hash, draft.key(), guard)?;
             let tombstone = draft.header.is_tombstone();
@@ -131,7 +132,7 @@ impl Inner {
                 continue;
             }
             let earlier = put.contains(&hash);
-            if !tombstone {
+            if !tombstone && !is_one {
                 put.insert(hash);
             }
             draft.header.flags =
