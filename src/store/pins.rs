@@ -31,18 +31,32 @@ struct Held {
     /// By number, so the oldest first.
     snapshots: BTreeMap<u64, (Instant, Pinned)>,
     /// Removed from the store, and kept for a snapshot.
-    kept: Vec<Arc<Segment>>,
+    kept: Vec<Kept>,
+}
+
+/// A segment, and the first and the last of the snapshots that have it.
+#[derive(Debug)]
+struct Kept {
+    segment: Arc<Segment>,
+    first: u64,
+    last: u64,
 }
 
 impl Held {
-    fn is_pinned(&self, segment: &Arc<Segment>) -> bool {
-        let mut last: Option<&Pinned> = None;
-        self.snapshots.values().any(|(_, pinned)| {
+    /// Returns the numbers of the first and the last snapshot that have a segment.
+    fn pinned_by(&self, segment: &Arc<Segment>) -> Option<(u64, u64)> {
+        let mut last: Option<(&Pinned, bool)> = None;
+        let mut has = |pinned| {
             // Those of snapshots taken between two changes of the set are the same.
-            let is_new = last.is_none_or(|last| !Arc::ptr_eq(last, pinned));
-            last = Some(pinned);
-            is_new && pinned.iter().any(|other| Arc::ptr_eq(other, segment))
-        })
+            let known = last.filter(|(last, _)| Arc::ptr_eq(last, pinned)).map(|(_, has)| has);
+            let has =
+                known.unwrap_or_else(|| pinned.iter().any(|other| Arc::ptr_eq(other, segment)));
+            last = Some((pinned, has));
+            has
+        };
+        let mut numbers = self.snapshots.iter().filter(|(_, (_, pinned))| has(pinned));
+        let first = *numbers.next()?.0;
+        Some((first, numbers.last().map_or(first, |(number, _)| *number)))
     }
 }
 
@@ -61,19 +75,22 @@ impl Pins {
         let mut held = self.0.lock();
         held.snapshots.remove(&number);
         let kept = std::mem::take(&mut held.kept);
-        let (kept, free) = kept.into_iter().partition(|segment| held.is_pinned(segment));
+        // A segment comes into the set once, and leaves it once: of the snapshots between the first
+        // and the last that have it each one has it.
+        let is_pinned = |kept: &Kept| held.snapshots.range(kept.first..=kept.last).next().is_some();
+        let (kept, free): (Vec<_>, Vec<_>) = kept.into_iter().partition(is_pinned);
         held.kept = kept;
-        free
+        free.into_iter().map(|kept| kept.segment).collect()
     }
 
     /// Keeps a segment that was removed from the store, if a snapshot needs it; says whether one does.
     fn keep(&self, segment: &Arc<Segment>) -> bool {
         let mut held = self.0.lock();
-        let is_pinned = held.is_pinned(segment);
-        if is_pinned {
-            held.kept.push(Arc::clone(segment));
+        let pinned_by = held.pinned_by(segment);
+        if let Some((first, last)) = pinned_by {
+            held.kept.push(Kept { segment: Arc::clone(segment), first, last });
         }
-        is_pinned
+        pinned_by.is_some()
     }
 
     #[cfg(test)]
@@ -83,7 +100,8 @@ impl Pins {
 
     /// Gives up what is kept: the store is being closed, and who opens it next removes its leftovers.
     fn give_up(&self) -> Vec<Arc<Segment>> {
-        std::mem::take(&mut self.0.lock().kept)
+        let kept = std::mem::take(&mut self.0.lock().kept);
+        kept.into_iter().map(|kept| kept.segment).collect()
     }
 
     fn is_empty(&self) -> bool {
@@ -96,7 +114,7 @@ impl Pins {
         stats.snapshots = held.snapshots.len() as u64;
         stats.oldest_snapshot = held.snapshots.values().next().map(|(since, _)| since.elapsed());
         stats.pinned_segments = held.kept.len() as u64;
-        stats.pinned_size = held.kept.iter().map(|segment| segment.size()).sum();
+        stats.pinned_size = held.kept.iter().map(|kept| kept.segment.size()).sum();
     }
 }
 
