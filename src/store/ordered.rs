@@ -38,6 +38,8 @@ pub(super) struct Ordered {
     /// What either end is ahead, next first.
     front: Ahead,
     back: Ahead,
+    /// When the first of those that were read expires.
+    pub(super) first_expiry: Option<u64>,
 }
 
 /// Hits whose entries were asked for.
@@ -51,7 +53,7 @@ struct Ahead {
 impl Ordered {
     pub(super) fn new(view: &Arc<View>, bounds: Bounds) -> Self {
         let (front, back) = (Ahead::default(), Ahead::default());
-        Self { view: Arc::clone(view), bounds, merged: None, front, back }
+        Self { view: Arc::clone(view), bounds, merged: None, front, back, first_expiry: None }
     }
 
     pub(super) fn bounds(&self) -> &Bounds {
@@ -131,7 +133,8 @@ impl Ordered {
     }
 
     /// Reads the value of a key.
-    pub(super) fn pair(&self, hit: Hit) -> Result<(Value, Value)> {
+    pub(super) fn pair(&mut self, hit: Hit) -> Result<(Value, Value)> {
+        self.first_expiry = self.first_expiry.into_iter().chain(hit.expiry).min();
         let segment = self.merged.as_ref().and_then(|merged| merged.segment(&hit));
         let Some(segment) = segment else { unreachable!("a hit is of one of the parts") };
         let stored = segment.entry(hit.offset)?;

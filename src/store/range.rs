@@ -180,7 +180,7 @@ impl IntoIterator for &Snapshot {
 
 /// Keys and values in order, from [`Bitcask::range`] and its kin.
 #[must_use = "an iterator reads nothing before its first step"]
-pub struct Range(Ordered);
+pub struct Range(pub(super) Ordered);
 
 /// Keys in order, from [`Bitcask::range_keys`] and its kin.
 #[must_use = "an iterator reads nothing before its first step"]

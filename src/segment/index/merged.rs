@@ -38,6 +38,7 @@ pub(crate) struct Hit {
     pub(crate) part: usize,
     pub(crate) offset: u64,
     pub(crate) timestamp: u64,
+    pub(crate) expiry: Option<u64>,
 }
 
 /// A version of a key: a row that may be the one that counts.
@@ -68,8 +69,8 @@ impl Version {
     }
 
     fn hit(self, key: Value) -> Hit {
-        let Self { part, offset, timestamp, .. } = self;
-        Hit { key, part, offset, timestamp }
+        let Self { part, offset, timestamp, expiry, .. } = self;
+        Hit { key, part, offset, timestamp, expiry }
     }
 }
 

@@ -308,3 +308,25 @@ fn what_is_put_meanwhile_is_not_removed() {
     assert_eq!(removed.unwrap(), 0);
     check(&db, &model([("a", "put again"), ("b", "put again")]));
 }
+
+/// A span that was read holds a key that expires before the transaction ends: what was read is not so
+/// any more, just as where the key was read by itself.
+#[test]
+fn what_expires_in_a_range_before_the_end_was_changed() {
+    let lab = lab();
+    let db = lab.open();
+    let second = WriteOptions::new().ttl(Duration::from_secs(1));
+    for by_range in [false, true] {
+        db.put_with("k", "v", second).unwrap();
+        let read = |tx: &mut Transaction| {
+            if by_range {
+                tx.prefix("k").for_each(|pair| drop(pair.unwrap()))
+            } else {
+                drop(tx.get("k")?)
+            }
+            Ok(())
+        };
+        let count = runs(&db, read, || lab.hands.advance(Duration::from_secs(2)));
+        assert_eq!(count, 2, "by range: {by_range}");
+    }
+}

@@ -250,6 +250,8 @@ impl Transaction {
         };
         let mut settings = WriteOptions::new();
         settings.sync = options.sync;
-        inner.change_atomically(&conditions, drafts, settings, |log| reads.hold(reached, log))
+        inner.change_atomically(&conditions, drafts, settings, |log| {
+            reads.hold(reached, log, inner.clock.now())
+        })
     }
 }

@@ -100,6 +100,8 @@ impl<'a> TransactionRange<'a> {
                     Some(Ok((Value::from(key.clone()), value)))
                 })
             };
+            let first_expiry = self.pairs.items.0.first_expiry;
+            self.reads.borrow_mut().note_expiry(first_expiry);
             let Some(next) = next else { continue };
             if let Ok((key, _)) = &next {
                 self.reads.borrow_mut().note_span(self.span, is_front, Some(key));

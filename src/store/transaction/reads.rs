@@ -28,6 +28,8 @@ pub(super) struct Reads {
     /// When what was seen was written; nothing for an absent key.
     keys: HashMap<Vec<u8>, Option<u64>>,
     spans: Vec<Span>,
+    /// When the first of the keys in the spans expires: nothing in the log tells of that.
+    first_expiry: Option<u64>,
 }
 
 /// A part of a range that was gone through.
@@ -81,6 +83,11 @@ impl Reads {
         }
     }
 
+    /// Notes when the first of the keys that a range has shown expires.
+    pub(super) fn note_expiry(&mut self, expiry: Option<u64>) {
+        self.first_expiry = self.first_expiry.into_iter().chain(expiry).min();
+    }
+
     fn has_in_span(&self, key: &[u8]) -> bool {
         self.spans.iter().any(|span| span.has(key))
     }
@@ -103,7 +110,10 @@ impl Reads {
     }
 
     /// Looks at the rest, when nothing more can be appended; says whether all is as it was.
-    pub(super) fn hold(&self, reached: Place, log: &Log) -> Result<bool> {
+    pub(super) fn hold(&self, reached: Place, log: &Log, now: u64) -> Result<bool> {
+        if self.first_expiry.is_some_and(|expiry| expiry <= now) {
+            return Ok(false);
+        }
         if self.spans.is_empty() {
             return Ok(true);
         }
