@@ -196,8 +196,9 @@ impl Manifest {
 fn decode_history(line: &str, bound: SegmentId) -> Option<Place> {
     let (segment, offset) = line.strip_prefix("history ")?.split_once(' ')?;
     let place = Place::new(SegmentId(segment.parse().ok()?), offset.parse().ok()?);
-    // As a place it has to fit in one word.
-    let goes = place.segment < bound && place >= BEGINNING && Place::unpack(place.pack()) == place;
+    // At most where the next segment will begin; and as a place it has to fit in one word.
+    let latest = Place::new(bound, FIRST_OFFSET);
+    let goes = place <= latest && place >= BEGINNING && Place::unpack(place.pack()) == place;
     (goes && place.offset >= FIRST_OFFSET).then_some(place)
 }
 
