@@ -280,12 +280,18 @@ impl Changes {
             let wanted = entry.key().starts_with(&self.prefix);
             let change = wanted.then(|| self.inner.change_of(&stored)).transpose();
             let continues = entry.header.flags.has(Flags::CONTINUES);
+            let told = change.and_then(|change| match change {
+                Some(change) if continues => {
+                    let more = goes_on(walk.clone(), self.end, &self.prefix)?;
+                    Ok(Some(Change { more, ..change }))
+                }
+                change => Ok(change),
+            });
             // With an error it stays where it is.
-            let change = change.inspect_err(|_| *walk = Walk::new(&segment, start))?;
+            let told = told.inspect_err(|_| *walk = Walk::new(&segment, start))?;
             self.at = Place::new(segment.id(), walk.offset());
-            if let Some(mut change) = change {
+            if let Some(mut change) = told {
                 change.position = self.inner.position_at(self.at);
-                change.more = continues && goes_on(walk.clone(), self.end, &self.prefix)?;
                 return Ok(Some(change));
             }
         }

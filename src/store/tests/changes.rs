@@ -404,6 +404,27 @@ fn a_value_that_cannot_be_read_is_an_error_each_time_and_nothing_is_passed_over(
 }
 
 #[test]
+fn a_batch_whose_rest_cannot_be_read_is_an_error_each_time_and_nothing_of_it_is_passed_over() {
+    // Whether the batch goes on was looked up behind the change, and only when that was passed over.
+    let lab = Lab::new();
+    let db = lab.open();
+    db.write(Batch::new().put("a", "1").put("b", "damaged")).unwrap();
+    db.close().unwrap();
+    let (_, path) = lab.logs().remove(0);
+    let mut bytes = lab.twin.contents(&path).unwrap();
+    let at = bytes.windows(7).rposition(|bytes| bytes == b"damaged").unwrap();
+    bytes[at] ^= 1;
+    lab.twin.put_file(&path, bytes);
+    let db = lab.open();
+    let mut changes = db.changes(Position::START).unwrap();
+    let before = changes.reached();
+    for _ in 0..3 {
+        assert!(changes.try_recv().unwrap_err().is_corruption());
+        assert_eq!(changes.reached(), before);
+    }
+}
+
+#[test]
 fn a_store_that_an_older_release_has_merged_and_closed_stays_one_that_can_be_opened() {
     // Its history is taken to begin where the next segment will, at the bound of the ids. Written
     // before an id was reserved, by a backup or by a merge that only drops, that was refused.
