@@ -329,15 +329,21 @@ impl Changes {
         Ok(())
     }
 
-    /// Refuses to go on if there was more behind what is held, and is no longer.
+    /// Refuses to go on if there was more behind what is held, and is no longer; or if a writer in
+    /// another process has lost what was told, which a refresh finds.
     fn refuse_gone(&self) -> Result<()> {
-        let held = self.walk.as_ref().map(Walk::segment);
-        let read = held.map_or(self.at, |held| Place::new(held.id(), held.size()));
-        if self.inner.manifest.get(Manifest::history) > read {
-            let (path, position) = (self.inner.dir.path().into(), self.reached().to_string());
-            return Err(Error::HistoryGone { path, position });
+        let (held, at) = (self.walk.as_ref().map(Walk::segment), self.at);
+        let read = held.map_or(at, |held| Place::new(held.id(), held.size()));
+        let has_it = |other: Arc<Segment>| other.id() == at.segment && other.size() >= at.offset;
+        // In this order: what leaves the set was told to be gone before.
+        let is_lost = self.inner.writer.is_none() && !self.inner.log_segments().any(has_it);
+        let history = self.inner.manifest.get(Manifest::history);
+        let (path, position) = (self.inner.dir.path().into(), self.reached().to_string());
+        match history.cmp(&at) {
+            _ if history > read => Err(Error::HistoryGone { path, position }),
+            Ordering::Less if is_lost => Err(Error::PositionLost { path, position }),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 

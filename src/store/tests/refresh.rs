@@ -273,3 +273,27 @@ fn readers_find_what_the_writer_holds_whatever_it_has_done() {
         }
     }
 }
+
+#[test]
+fn followers_of_a_reader_are_told_that_its_writer_has_lost_what_they_were_told() {
+    // They went on with what the writer wrote next, as if nothing were missing.
+    let lab = Lab::new();
+    let db = lab.open();
+    db.put("a", "1").unwrap();
+    let durable = db.position();
+    db.put("b", "2").unwrap();
+    let reader = lab.open_read_only();
+    let mut changes = reader.changes(Position::START).unwrap();
+    assert_eq!(std::iter::from_fn(|| changes.try_recv().unwrap()).count(), 2);
+    db.kill();
+    // As after a sync that failed: the pages that were not written are no longer there.
+    let (_, path) = lab.logs().remove(0);
+    let mut bytes = lab.twin.contents(&path).unwrap();
+    bytes.truncate(usize::try_from(durable.place().offset).unwrap());
+    lab.twin.put_file(&path, bytes);
+    let db = lab.open();
+    db.put("c", "3").unwrap();
+    assert!(reader.refresh().unwrap());
+    let error = changes.try_recv().unwrap_err();
+    assert!(matches!(error, Error::PositionLost { .. }), "{error}");
+}
