@@ -228,7 +228,8 @@ impl Changes {
             let mut log = writer.log.lock();
             while matches!(self.look(Some(&log)), Next::Nothing) {
                 if log.closed || until.is_some_and(|until| until <= Instant::now()) {
-                    return Ok(None);
+                    drop(log);
+                    return self.try_recv();
                 }
                 match until {
                     Some(until) => drop(writer.changed.wait_until(&mut log, until)),

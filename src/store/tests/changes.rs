@@ -451,3 +451,17 @@ fn a_store_that_an_older_release_has_merged_and_closed_stays_one_that_can_be_ope
     let backup = Bitcask::open_on(&lab.ground(), Path::new("/backup"), lab.options.clone());
     assert_eq!(since(&backup.unwrap(), position), []);
 }
+
+#[test]
+fn who_waits_for_a_store_that_fails_is_told_so_and_not_that_this_was_all() {
+    let lab = Lab::new();
+    let db = lab.open();
+    db.put("a", "1").unwrap();
+    db.sync().unwrap();
+    db.put("not durable", "1").unwrap();
+    let mut changes = db.changes(Position::START).unwrap().durable();
+    assert_eq!(take(&mut changes).len(), 1);
+    let waiting = std::thread::spawn(move || changes.recv());
+    db.kill();
+    assert!(waiting.join().unwrap().unwrap_err().is_poisoned());
+}
