@@ -13,6 +13,7 @@ use std::path::Path;
 
 use super::fresh::Fresh;
 use super::log::Log;
+use super::open::new_identity;
 use super::{Bitcask, Inner, Writer};
 use crate::error::{Error, Result};
 use crate::fs::{Access, File, Fs};
@@ -37,6 +38,9 @@ pub struct BackupReport {
     /// Bytes of those that were copied.
     pub copied_size: u64,
 }
+
+/// A backup's ids begin by chance somewhere among so many above those of the store.
+const ID_GAP: u64 = 1 << 20;
 
 impl Bitcask {
     /// Copies the store to a directory of its own, while it is in use.
@@ -170,6 +174,10 @@ impl Target<'_> {
             report.copied_size += length;
             manifest.sealed.push(Sealed { id: *id, kind: Kind::Log, length: *length });
         }
+        // Both stores go on from here under one name. With the same ids a position in what the one
+        // has written since would be taken for one in the other.
+        let gap = u32::try_from(new_identity().store_id % ID_GAP).unwrap_or(0);
+        manifest.bound = SegmentId(manifest.bound.0.saturating_add(1 + gap));
         manifest.log = manifest.bound;
         manifest.log_exists = false;
         report.segments = manifest.sealed.len() as u64;

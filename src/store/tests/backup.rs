@@ -482,3 +482,24 @@ fn a_link_that_fails_is_not_one_that_cannot_be_had() {
     assert!(matches!(trace[ops..][last + 1..], [Op::SyncDir { .. }]));
     check(&db, &expected);
 }
+
+#[test]
+fn a_position_that_a_store_has_come_to_since_is_none_in_its_backup() {
+    // Both went on in a segment of the same id, and a follower of the one missed in the other what
+    // lay before its position there.
+    let lab = Lab::new();
+    let db = lab.open();
+    db.put("a", "1").unwrap();
+    let before = db.position();
+    db.backup("/backup").unwrap();
+    let db = lab.reopen(db);
+    db.put("b", "2").unwrap();
+    let since = db.position();
+    let backup = Bitcask::open_on(&lab.ground(), Path::new("/backup"), lab.options.clone());
+    let backup = backup.unwrap();
+    backup.put("c", "3").unwrap();
+    backup.put("d", "4").unwrap();
+    assert!(matches!(backup.changes(since), Err(Error::PositionLost { .. })));
+    let told = backup.changes(before).unwrap().take(2).map(|change| change.unwrap().key);
+    assert_eq!(told.collect::<Vec<_>>(), ["c", "d"]);
+}
