@@ -173,6 +173,8 @@ struct Writer {
     publishing: AtomicU64,
     /// Wakes those who follow the log. Used with `log`.
     changed: Condvar,
+    /// Held by who writes an index. Innermost but for what a look at the manifest takes.
+    indexing: Mutex<()>,
     /// Held for as long as the store is open.
     lock: Mutex<Option<Lock>>,
 }

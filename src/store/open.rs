@@ -50,6 +50,7 @@ impl Inner {
             publishing: AtomicU64::new(0),
             log: Mutex::new(Log::new(recovered.manifest.bound, last_timestamp)),
             changed: Condvar::default(),
+            indexing: Mutex::default(),
             lock: Mutex::new(Some(lock)),
         };
         Ok(Self::new(ground, dir, options, (keydir, segments, filler), recovered, Some(writer)))

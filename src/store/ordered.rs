@@ -16,6 +16,7 @@ use super::Inner;
 use super::key_range::Bounds;
 use super::snapshot::View;
 use crate::error::{Error, Result};
+use crate::segment::Segment;
 use crate::segment::index::{Hit, Merged, Moment, Part};
 use crate::value::Value;
 
@@ -25,6 +26,9 @@ pub(super) enum End {
     Front,
     Back,
 }
+
+/// Indexes leave at least so much of the disk to others.
+const LEFT_MIN: u64 = 32 << 20;
 
 /// At most as many entries ahead memory is asked for.
 const AHEAD_MAX: usize = 32;
@@ -157,6 +161,9 @@ impl View {
             let is_older = segment.summary().is_none_or(|sum| sum.first_timestamp <= self.time);
             if is_older {
                 let runs = segment.runs(&self.inner.index)?;
+                // Of what is sorted only one segment at a time is in memory. A failure is met by
+                // whoever writes.
+                let _ = self.inner.write_index_of(segment);
                 parts.extend(runs.into_iter().map(|run| (Arc::clone(segment), run)));
             }
         }
@@ -175,26 +182,42 @@ impl Inner {
     /// Writes the index of one sealed segment that has none, if they are wanted; says whether there was
     /// one.
     pub(super) fn write_index(&self) -> Result<bool> {
-        if !self.ordered.load(Ordering::Relaxed) || self.commit.check().is_err() {
+        if !self.ordered.load(Ordering::Relaxed) {
             return Ok(false);
         }
-        let writer = self.writer()?;
-        let damaged = writer.merging.damaged();
-        for segment in self.segments.whole().iter().filter(|s| !damaged.contains(&s.id().0)) {
-            let written = segment.write_index(&self.index).map_err(|error| {
-                // Whoever wants its keys is told; it is not read again and again for nobody.
-                writer.merging.note_damage(segment.id());
-                self.judge(error)
-            })?;
-            if written {
-                // Whoever removes the segment from now on removes its index too.
-                let _maintenance = writer.maintenance.lock();
-                if !self.manifest.get(|manifest| manifest.lists(segment.id())) {
-                    let _ = self.fs.remove(&self.dir.index(segment.id()));
-                }
+        let damaged = self.writer()?.merging.damaged();
+        for segment in self.segments.whole().iter() {
+            if !damaged.contains(&segment.id().0) && self.write_index_of(segment)? {
                 return Ok(true);
             }
         }
         Ok(false)
+    }
+
+    /// Writes the index of a segment, if it is one of those that have none and should; says whether it
+    /// did.
+    fn write_index_of(&self, segment: &Arc<Segment>) -> Result<bool> {
+        // Of a merge's output that is not listed yet, and of what is only pinned, it would be lost.
+        let is_listed = || self.manifest.get(|manifest| manifest.lists(segment.id()));
+        let writer = self.writer()?;
+        if !segment.needs_index() || self.commit.check().is_err() || !is_listed() {
+            return Ok(false);
+        }
+        // What can be derived leaves the last room to what can't.
+        let left = self.fs.available_space(self.dir.path())?;
+        if left < segment.size() + LEFT_MIN.min(self.options.segment_size / 4) {
+            return Ok(false);
+        }
+        let _one_at_a_time = writer.indexing.lock();
+        let written = segment.write_index(&self.index).map_err(|error| {
+            // Whoever wants its keys is told; it is not read again and again for nobody.
+            writer.merging.note_damage(segment.id());
+            self.judge(error)
+        })?;
+        // Files go when the manifest lists them no more: so this one is met by that, or goes now.
+        if written && !is_listed() {
+            let _ = self.fs.remove(&self.dir.index(segment.id()));
+        }
+        Ok(written)
     }
 }

@@ -16,12 +16,15 @@ impl Bitcask {
     /// It shows the store as it is now, as a [`snapshot`](Self::snapshot) does, and pins segments as
     /// one for as long as it is there. Nothing is read before the first step.
     ///
-    /// The first call in the life of a store has to sort all keys: about a second for two million. From
-    /// then on each segment has an `.index` beside it, some 30 bytes for a key of 16, and only what
-    /// was written since is sorted, or what the background has not come to yet. Costs some reads for the
-    /// first key, then less than a [`get`](Self::get) for each.
+    /// The first call in the life of a store has to sort all keys: about half a second for a million. From
+    /// then on each sealed segment has an `.index` beside it, some 30 bytes for a key of 16, and only what
+    /// was written since is sorted. Costs some reads for the first key, then about what a
+    /// [`get`](Self::get) does for each. Memory for what is not in an index: that of the active segment, and
+    /// in a store that is opened read-only, or on a full disk, all that is not indexed on disk.
     ///
-    /// Each step may be an error, as of [`get`](Self::get).
+    /// Each step may be an error, as of [`get`](Self::get). One that keeps the order from being told, as
+    /// damage in a segment that has no index, comes first and ends the iteration; [`iter`](Self::iter)
+    /// shows what can still be read.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};

@@ -9,7 +9,7 @@
 //!   read again before it is called damage.
 //! - Changes nothing on disk, and takes no lock there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::open::{READ_ATTEMPTS, read_manifest};
@@ -18,7 +18,7 @@ use super::{Bitcask, Inner};
 use crate::epoch::pin;
 use crate::error::{Error, Result};
 use crate::fs::File;
-use crate::keydir::Address;
+use crate::keydir::{Address, SHARD_COUNT};
 use crate::manifest::Manifest;
 use crate::recovery::{Filler, Recovery};
 use crate::segment::header::{Kind, SegmentHeader};
@@ -34,12 +34,14 @@ pub(super) struct Refreshing {
     is_stale: bool,
     /// The highest time in what was read when all of it was known.
     pub(super) last_timestamp: u64,
+    /// Numbers of segments from loads that have failed.
+    half: BTreeSet<u32>,
 }
 
 impl Refreshing {
     /// What opening has read is all known.
     pub(super) fn new(last_timestamp: u64) -> Self {
-        Self { is_stale: false, last_timestamp }
+        Self { is_stale: false, last_timestamp, half: BTreeSet::new() }
     }
 }
 
@@ -104,7 +106,7 @@ impl Inner {
             let result = if follows {
                 self.follow(&manifest, before)
             } else {
-                self.reload(&manifest, before)
+                self.reload(&manifest, refreshing)
             };
             refreshing.is_stale = result.is_err();
             self.segments.settle();
@@ -295,8 +297,39 @@ impl Inner {
 
     /// Loads everything anew, beside what there is, which was known up to a time; returns the last time
     /// in it, which is none after a clear.
-    fn reload(&self, manifest: &Manifest, before: u64) -> Result<u64> {
+    ///
+    /// If that fails some shards may name new segments by then, which stay; those that none names go.
+    fn reload(&self, manifest: &Manifest, refreshing: &mut Refreshing) -> Result<u64> {
         let old = self.segments.all();
+        let loaded = self.load_beside(manifest, refreshing.last_timestamp);
+        if loaded.is_ok() {
+            for (number, _) in old {
+                self.segments.remove(number);
+            }
+            refreshing.half.clear();
+        } else {
+            let is_new = |number: &u32| old.iter().all(|(other, _)| other != number);
+            let numbers = self.segments.all().into_iter().map(|(number, _)| number);
+            refreshing.half.extend(numbers.filter(is_new));
+            self.drop_unnamed(&mut refreshing.half);
+        }
+        loaded
+    }
+
+    /// Lets go of those segments of loads that have failed that no slot names any more.
+    fn drop_unnamed(&self, half: &mut BTreeSet<u32>) {
+        let mut named = BTreeSet::new();
+        for number in 0..SHARD_COUNT {
+            let shard = self.keydir.shard(number);
+            named.extend(shard.addresses().map(|address| address.segment));
+        }
+        for number in half.difference(&named) {
+            self.segments.remove(*number);
+        }
+        half.retain(|number| named.contains(number));
+    }
+
+    fn load_beside(&self, manifest: &Manifest, before: u64) -> Result<u64> {
         let recovery =
             Recovery { fs: &self.fs, dir: &self.dir, keydir: &self.keydir, now: self.clock.now() };
         let recovered = recovery.for_reading(manifest.clone())?;
@@ -304,9 +337,6 @@ impl Inner {
         self.manifest.set(manifest.clone());
         let mut filler = Filler::new(&recovery, &recovered, &self.segments)?;
         filler.fill_anew(&self.keydir, before + 1)?;
-        for (number, _) in old {
-            self.segments.remove(number);
-        }
         Ok(recovered.last_timestamp())
     }
 }

@@ -62,6 +62,11 @@ impl Segment {
         Ok(state.parts.clone())
     }
 
+    /// Returns whether it is sealed, and not known to have an index on disk.
+    pub(crate) fn needs_index(&self) -> bool {
+        self.summary().is_some() && !self.index.0.lock().is_written
+    }
+
     /// Writes the index of a sealed segment, if there is none that can be used, and lets go of what
     /// was in memory for want of it. Says whether it was written: not where there is no space. Only
     /// a sync that failed, and damage of the segment, are errors. One thread at a time.

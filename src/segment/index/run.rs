@@ -253,9 +253,11 @@ pub(crate) fn compare_index(fs: &Fs, dir: &Dir, source: Source) -> Result<Option
 /// gone or can't be opened, or has values that this build can't read.
 pub(super) fn rows_of(ground: &Ground, segment: &Arc<Segment>) -> Result<RunBuilder> {
     let (id, end) = (segment.id(), segment.size());
-    if let Ok(file) = ground.fs.open(&ground.dir.log(id), Access::Read) {
+    let file = ground.fs.open(&ground.dir.log(id), Access::Read);
+    // Where the directory is another store's by now, the segment's own file is gone.
+    let own = file.and_then(|file| SegmentHeader::read(&file, id, ground.identity).map(|_| file));
+    if let Ok(file) = own {
         let mut builder = RunBuilder::default();
-        SegmentHeader::read(&file, id, ground.identity)?;
         match scan::for_each_sealed(&file, id, end, |entry| builder.add(&entry)) {
             Ok(_) => return Ok(builder),
             Err(Error::UnsupportedCodec { .. }) => {}

@@ -297,3 +297,40 @@ fn followers_of_a_reader_are_told_that_its_writer_has_lost_what_they_were_told()
     let error = changes.try_recv().unwrap_err();
     assert!(matches!(error, Error::PositionLost { .. }), "{error}");
 }
+
+/// A refresh that can't fill the keydir anew, since a segment and its hint are damaged, once added all
+/// segments of the store again each time.
+#[test]
+fn refreshes_that_fail_hold_no_more_each_time() {
+    let lab = Lab::new();
+    let db = lab.open();
+    for number in 0..40 {
+        db.put(format!("k{number}"), "v".repeat(100)).unwrap();
+    }
+    let reader = lab.open_read_only();
+    db.inner.work();
+    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.close().unwrap();
+    let damage = |path: &Path, from_end: usize| {
+        let mut bytes = lab.twin.contents(path).unwrap();
+        let at = bytes.len() - from_end;
+        bytes[at] ^= 1;
+        lab.twin.put_file(path, bytes);
+    };
+    let whole: Vec<_> = lab.logs().into_iter().chain(lab.hints()).map(|(_, path)| path).collect();
+    let contents: Vec<_> = whole.iter().map(|path| lab.twin.contents(path).unwrap()).collect();
+    lab.logs().iter().for_each(|(_, path)| damage(path, 200));
+    lab.hints().iter().for_each(|(_, path)| damage(path, 30));
+    let mut held = Vec::new();
+    for _ in 0..10 {
+        assert!(reader.refresh().unwrap_err().is_corruption());
+        held.push(reader.inner.segments.all().len());
+    }
+    assert!(held[9] <= held[1], "{held:?}");
+    for (path, bytes) in whole.iter().zip(contents) {
+        lab.twin.put_file(path, bytes);
+    }
+    assert!(reader.refresh().unwrap());
+    assert_eq!(reader.inner.segments.all().len(), lab.logs().len());
+    assert_eq!(snapshot(&reader).len(), 40);
+}

@@ -320,9 +320,9 @@ fn what_expires_in_a_range_before_the_end_was_changed() {
         db.put_with("k", "v", second).unwrap();
         let read = |tx: &mut Transaction| {
             if by_range {
-                tx.prefix("k").for_each(|pair| drop(pair.unwrap()))
+                tx.prefix("k").for_each(|pair| drop(pair.unwrap()));
             } else {
-                drop(tx.get("k")?)
+                drop(tx.get("k")?);
             }
             Ok(())
         };

@@ -162,7 +162,7 @@ mod tests {
     }
 
     fn holds(db: &Bitcask, (reads, reached): &(Reads, Place)) -> bool {
-        reads.hold(*reached, &db.inner.writer().unwrap().log.lock()).unwrap()
+        reads.hold(*reached, &db.inner.writer().unwrap().log.lock(), 0).unwrap()
     }
 
     #[test]
