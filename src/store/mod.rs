@@ -275,6 +275,8 @@ impl Bitcask {
         // Best effort: what a merge has copied and could not be listed is copied again.
         let _ = self.inner.publish_pending();
         let result = self.inner.seal_all();
+        // Best effort: without them the next scan has to sort again.
+        while self.inner.write_index().unwrap_or(false) {}
         if self.inner.commit.check().is_err() {
             // Held values keep mappings, and the next open has to read from the disk.
             self.inner.segments.all().iter().for_each(|(_, segment)| segment.release_pages());

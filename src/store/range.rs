@@ -1,6 +1,7 @@
 //! Keys in order, from both ends: of a snapshot, and of the store as it is when it is asked.
 
 use std::fmt;
+use std::iter::FusedIterator;
 
 use super::Bitcask;
 use super::key_range::{KeyRange, prefix_bounds};
@@ -16,7 +17,7 @@ impl Bitcask {
     /// It shows the store as it is now, as a [`snapshot`](Self::snapshot) does, and pins segments as
     /// one for as long as it is there. Nothing is read before the first step.
     ///
-    /// The first call in the life of a store has to sort all keys: about half a second for a million. From
+    /// The first call in the life of a store has to sort all keys: about a second for each million. From
     /// then on each sealed segment has an `.index` beside it, some 30 bytes for a key of 16, and only what
     /// was written since is sorted. Costs some reads for the first key, then about what a
     /// [`get`](Self::get) does for each. Memory for what is not in an index: that of the active segment, and
@@ -241,6 +242,9 @@ impl DoubleEndedIterator for RangeKeys {
         self.0.step(End::Back).transpose().map(|hit| Ok(hit?.key))
     }
 }
+
+impl FusedIterator for Range {}
+impl FusedIterator for RangeKeys {}
 
 impl fmt::Debug for Range {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -133,6 +133,26 @@ impl Snapshot {
         Ok(seen?.flatten())
     }
 
+    /// Returns the values that several keys had, in their order; `None` for one that was absent or
+    /// expired.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::get`], for the first key that can't be read.
+    pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value>>> {
+        keys.iter().map(|key| self.get(key)).collect()
+    }
+
+    /// Returns the number of bytes of the value that a key had, without the value; see
+    /// [`Bitcask::value_len`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::get`], if the key itself can't be read.
+    pub fn value_len(&self, key: impl AsRef<[u8]>) -> Result<Option<u64>> {
+        self.view.seen(key.as_ref(), |stored| Ok(stored.raw_size().into()))
+    }
+
     /// Returns whether a key was there and not expired, without a copy or a check of its value.
     ///
     /// # Errors

@@ -177,7 +177,12 @@ impl World {
             let seen = snapshot.get(key).unwrap().map(Vec::from);
             assert_eq!(seen.as_ref(), pairs.get(key), "{key:?} in {snapshot:?}");
             assert_eq!(snapshot.contains_key(key).unwrap(), pairs.contains_key(key));
+            let value_len = pairs.get(key).map(|value| value.len() as u64);
+            assert_eq!(snapshot.value_len(key).unwrap(), value_len);
         }
+        let many = snapshot.get_many(&self.keys).unwrap();
+        let many: Vec<_> = many.into_iter().map(|value| value.map(Vec::from)).collect();
+        assert!(many.iter().map(Option::as_ref).eq(self.keys.iter().map(|key| pairs.get(key))));
         assert_eq!(owned(snapshot.iter()), listed(pairs));
         assert_eq!(snapshot.len().unwrap(), pairs.len() as u64);
         let ends =
@@ -448,10 +453,39 @@ fn only_a_store_that_reads_in_order_has_indexes() {
     db.work();
     assert_eq!(indexes(&lab), sealed(&db).len());
     let db = lab.reopen(db);
+    assert_eq!(indexes(&lab), sealed(&db).len(), "what was active has its own, too");
     fill(&db, "b");
     assert_eq!(indexes(&lab), sealed(&db).len());
     db.merge_with(MergeOptions::new().force(true)).unwrap();
     db.work();
     assert_eq!(indexes(&lab), sealed(&db).len());
     assert_eq!(db.range(..).filter(|pair| pair.as_ref().unwrap().1 == "b").count(), 100);
+}
+
+/// On a full disk there is no index, and nothing is sorted for one again and again.
+#[test]
+fn a_full_disk_gets_no_indexes_and_is_not_sorted_for_them() {
+    let lab = labs()[0].clone();
+    let db = lab.open();
+    (0..100_u32).for_each(|number| db.put(number.to_be_bytes(), "a").unwrap());
+    db.work();
+    assert_eq!(db.range_keys(..).count(), 100);
+    db.work();
+    for (_, path) in lab.paths(FileKind::Index) {
+        lab.twin.delete_file(&path);
+    }
+    db.put("last", "a").unwrap();
+    kill(db);
+    lab.twin.put_file(Path::new("/store/0000000001.index"), b"in the way".to_vec());
+    let db = lab.open();
+    lab.twin.set_space(0);
+    let reads_of = |act: &dyn Fn()| {
+        let before = lab.twin.call_count();
+        act();
+        lab.twin.call_count() - before
+    };
+    let work = || drop(db.inner.write_index());
+    let each = [reads_of(&work), reads_of(&work), reads_of(&work)];
+    assert!(each[2] <= 2 * db.inner.segments.all().len(), "{each:?}");
+    assert_eq!(db.range_keys(..).count(), 101);
 }

@@ -215,6 +215,27 @@ impl Transaction {
     }
 
     /// Forgets everything that was written so far.
+    ///
+    /// A closure that has a reason of its own to write nothing returns that, as a value:
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = Bitcask::open(dir.path(), Options::default())?;
+    /// let outcome: Result<(), &str> = db.transaction(|tx| {
+    ///     tx.put("order", "paid");
+    ///     if !tx.contains_key("stock")? {
+    ///         tx.rollback();
+    ///         return Ok(Err("sold out"));
+    ///     }
+    ///     Ok(Ok(()))
+    /// })?;
+    /// assert_eq!(outcome, Err("sold out"));
+    /// assert!(!db.contains_key("order")?);
+    /// # db.close()
+    /// # }
+    /// ```
     pub fn rollback(&mut self) {
         self.writes.clear();
     }

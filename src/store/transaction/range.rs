@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::btree_map;
 use std::fmt;
+use std::iter::FusedIterator;
 use std::ops::Bound;
 
 use super::reads::Reads;
@@ -129,6 +130,8 @@ impl Iterator for TransactionRange<'_> {
         self.step(true)
     }
 }
+
+impl FusedIterator for TransactionRange<'_> {}
 
 impl DoubleEndedIterator for TransactionRange<'_> {
     fn next_back(&mut self) -> Option<Self::Item> {
