@@ -278,8 +278,24 @@ impl Lab {
             }
         }
         db.keys().for_each(|key| drop(self.told(key)));
+        self.read_in_order(db, &found);
         let _ = (db.len(), db.stats(), db.segments(), db.needs_merge());
         found
+    }
+
+    /// Reads the same in order, as far as it can be told.
+    fn read_in_order(&self, db: &Bitcask, found: &BTreeMap<Vec<u8>, Vec<u8>>) {
+        let mut last: Option<Vec<u8>> = None;
+        for pair in db.range(..) {
+            let Some((key, value)) = self.told(pair) else { continue };
+            self.check(&key, &value);
+            if !self.forged {
+                assert!(last.as_deref().is_none_or(|last| last < &*key), "{key:?} after {last:?}");
+                assert!(found.get(&*key).is_none_or(|found| **found == *value), "{key:?}");
+            }
+            last = Some(key.to_vec());
+        }
+        db.range_keys(..).rev().for_each(|key| drop(self.told(key)));
     }
 
     fn check(&self, key: &[u8], value: &[u8]) {

@@ -39,6 +39,8 @@ pub(super) struct Ordered {
     bounds: Bounds,
     /// Nothing before the first step.
     merged: Option<Merged>,
+    /// The order could not be told, which was said once.
+    failed: bool,
     /// What either end is ahead, next first.
     front: Ahead,
     back: Ahead,
@@ -57,7 +59,8 @@ struct Ahead {
 impl Ordered {
     pub(super) fn new(view: &Arc<View>, bounds: Bounds) -> Self {
         let (front, back) = (Ahead::default(), Ahead::default());
-        Self { view: Arc::clone(view), bounds, merged: None, front, back, first_expiry: None }
+        let (view, merged, failed, first_expiry) = (Arc::clone(view), None, false, None);
+        Self { view, bounds, merged, failed, front, back, first_expiry }
     }
 
     pub(super) fn bounds(&self) -> &Bounds {
@@ -90,9 +93,10 @@ impl Ordered {
     pub(super) fn step(&mut self, end: End) -> Result<Option<Hit>> {
         let merged = match &mut self.merged {
             Some(merged) => merged,
+            None if self.failed => return Ok(None),
             none => {
                 let moment = Moment { timestamp: self.view.time, now: self.view.now };
-                let parts = self.view.parts()?;
+                let parts = self.view.parts().inspect_err(|_| self.failed = true)?;
                 none.insert(Merged::new(parts, self.bounds.clone(), moment))
             }
         };

@@ -160,3 +160,24 @@ fn indexes_that_are_lost_or_damaged_are_made_anew() {
     db.close().unwrap();
     assert_eq!(std::fs::read(&path).unwrap(), good);
 }
+
+/// What is held can be handed to other threads, and shared by them.
+#[test]
+fn views_go_from_thread_to_thread() {
+    fn goes<T: Send + 'static>() {}
+    fn is_shared<T: Sync>() {}
+    goes::<Snapshot>();
+    is_shared::<Snapshot>();
+    goes::<Range>();
+    goes::<bitcask::RangeKeys>();
+    goes::<bitcask::Changes>();
+    let dir = tempfile::tempdir().unwrap();
+    let db = Bitcask::open(dir.path(), small()).unwrap();
+    db.put("a", "1").unwrap();
+    let (snapshot, mut pairs) = (db.snapshot(), db.range(..));
+    let seen = thread::spawn(move || {
+        (snapshot.get("a").unwrap().unwrap(), pairs.next().unwrap().unwrap().1)
+    });
+    let (by_key, in_order) = seen.join().unwrap();
+    assert!(by_key == "1" && in_order == "1");
+}

@@ -489,3 +489,30 @@ fn a_full_disk_gets_no_indexes_and_is_not_sorted_for_them() {
     assert!(each[2] <= 2 * db.inner.segments.all().len(), "{each:?}");
     assert_eq!(db.range_keys(..).count(), 101);
 }
+
+/// Where the order can't be told there is one error, and then the end: it was the same error for ever
+/// once. What can still be read is, in no order.
+#[test]
+fn an_order_that_can_not_be_told_is_one_error() {
+    let lab = labs()[0].clone();
+    let db = lab.open();
+    (0..10_u32).for_each(|number| db.put(number.to_be_bytes(), "value").unwrap());
+    db.close().unwrap();
+    let entry = log_entries(&lab).swap_remove(3);
+    let (_, path) = lab.logs().remove(0);
+    let mut bytes = lab.twin.contents(&path).unwrap();
+    // In its value: behind a header of 20 bytes, and a key of 4.
+    bytes[usize::try_from(entry.place.offset).unwrap() + 26] ^= 1;
+    lab.twin.put_file(&path, bytes);
+    let db = lab.open();
+    let first_error = |mut pairs: Range| {
+        let error = pairs.next().unwrap().unwrap_err();
+        assert!(error.is_corruption() && pairs.next().is_none() && pairs.next_back().is_none());
+    };
+    first_error(db.range(..));
+    first_error(db.prefix(0_u32.to_be_bytes()));
+    let mut keys = db.range_keys(..);
+    assert!(keys.next_back().unwrap().is_err() && keys.next().is_none());
+    assert!(db.snapshot().len().unwrap_err().is_corruption());
+    assert_eq!(db.iter().filter(Result::is_ok).count(), 9);
+}
