@@ -65,9 +65,9 @@ impl Bitcask {
     /// where you stopped, in this process or a later one.
     ///
     /// The changes are read from the log. A merge removes what is dead from there, and with it the
-    /// history: then [`HistoryGone`](Error::HistoryGone) tells the follower to *resync*. Take a
-    /// [`position`](Self::position), copy all keys and values after that, and go on from there;
-    /// what was changed in between is told once more, and ends as it is.
+    /// history: then [`HistoryGone`](Error::HistoryGone) tells the follower to *resync*: take a
+    /// [`snapshot`](Self::snapshot), copy all keys and values of that, and go on from its
+    /// [position](crate::Snapshot::position).
     ///
     /// In a store opened [read-only](crate::Options::read_only) these are the changes that it knows
     /// of, and nothing waits for more. The log keeps a value as long as somebody holds the segment:
