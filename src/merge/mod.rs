@@ -140,9 +140,9 @@ impl Ground<'_> {
         hint.for_each(self.fs, self.dir, source, hash, visit)
     }
 
-    /// Refuses if copies of this size would take the last room of the disk, which writers and the
+    /// Refuses if a file of this size would take the last room of the disk, which writers and the
     /// manifest need.
-    fn leave_room(&self, size: u64) -> Result<()> {
+    pub(crate) fn leave_room(&self, size: u64) -> Result<()> {
         let left = self.fs.available_space(self.dir.path())?;
         if left.saturating_sub(size) < LEFT_MIN.min(self.segment_size / 4) {
             return Err(Error::NoSpace { path: self.dir.path().into() });

@@ -15,6 +15,7 @@ pub(crate) mod resync;
 pub(crate) mod room;
 pub(crate) mod scan;
 mod set;
+mod sidecar;
 mod sink;
 mod stored;
 pub(crate) mod walk;

@@ -16,6 +16,7 @@ use super::Inner;
 use super::key_range::Bounds;
 use super::snapshot::View;
 use crate::error::{Error, Result};
+use crate::merge::Host as _;
 use crate::segment::Segment;
 use crate::segment::index::{Hit, Merged, Moment, Part};
 use crate::value::Value;
@@ -26,9 +27,6 @@ pub(super) enum End {
     Front,
     Back,
 }
-
-/// Indexes leave at least so much of the disk to others.
-const LEFT_MIN: u64 = 32 << 20;
 
 /// At most as many entries ahead memory is asked for.
 const AHEAD_MAX: usize = 32;
@@ -208,8 +206,7 @@ impl Inner {
             return Ok(false);
         }
         // What can be derived leaves the last room to what can't.
-        let left = self.fs.available_space(self.dir.path())?;
-        if left < segment.size() + LEFT_MIN.min(self.options.segment_size / 4) {
+        if self.ground().leave_room(segment.size()).is_err() {
             return Ok(false);
         }
         let _one_at_a_time = writer.indexing.lock();

@@ -12,11 +12,11 @@ use std::path::PathBuf;
 use super::{EXPIRY_STEPS, Hint, HintSlot, SLOT_SIZE, Source, Summary};
 use crate::entry::HEADER_SIZE;
 use crate::error::Result;
-use crate::fs::{Access, File, Fs, is_failed_sync};
+use crate::fs::{Access, File, Fs};
 use crate::keydir::SHARD_COUNT;
 use crate::mistake::{Mistake, made};
 use crate::segment::header::Identity;
-use crate::segment::{Dir, SegmentId};
+use crate::segment::{Dir, SegmentId, sidecar};
 
 /// The version of hints; they can be built anew, so it moves on its own.
 const VERSION: u16 = 1;
@@ -124,23 +124,7 @@ impl Hint {
     /// the next open. Only a sync that failed is an error.
     pub(crate) fn write(&self, fs: &Fs, dir: &Dir, source: Source) -> Result<()> {
         let path = dir.hint(source.id);
-        let temporary = Dir::temporary(&path);
-        let write = || {
-            let file = fs.open(&temporary, Access::Create)?;
-            let mut end = 0;
-            self.encode_in_pieces(source, |piece| {
-                file.write_at(piece, end)?;
-                end += piece.len() as u64;
-                Ok(())
-            })?;
-            file.sync()?;
-            fs.rename(&temporary, &path)
-        };
-        write().or_else(|error| {
-            // Best effort: what can't be removed now is removed at the next open.
-            let _ = fs.remove(&temporary);
-            if is_failed_sync(&error) { Err(error) } else { Ok(()) }
-        })
+        sidecar::write(fs, &path, |write| self.encode_in_pieces(source, write)).map(drop)
     }
 
     /// Hands the encoded hint to a closure, in pieces: encoded as a whole it would take as much

@@ -8,10 +8,10 @@ use super::build::Encoded;
 use super::directory::Directory;
 use crate::entry::HEADER_SIZE as ENTRY_SIZE_MIN;
 use crate::error::Result;
-use crate::fs::{Access, File, Fs, is_failed_sync};
+use crate::fs::{Access, File, Fs};
 use crate::segment::header::Identity;
 use crate::segment::hint::Source;
-use crate::segment::{Dir, SegmentId};
+use crate::segment::{Dir, SegmentId, sidecar};
 
 /// The version of indexes; they can be built anew, so it moves on its own.
 const VERSION: u16 = 1;
@@ -128,23 +128,9 @@ pub(super) fn write(
     blocks: &[u8],
     directory: &Directory,
 ) -> Result<bool> {
-    let path = dir.index(source.id);
-    let temporary = Dir::temporary(&path);
     let (header, directory) = around(directory, source);
-    let write = || {
-        let file = fs.open(&temporary, Access::Create)?;
-        let mut end = 0;
-        for part in [&header, blocks, &directory] {
-            file.write_at(part, end)?;
-            end += part.len() as u64;
-        }
-        file.sync()?;
-        fs.rename(&temporary, &path)
-    };
-    write().map(|()| true).or_else(|error| {
-        // Best effort: what can't be removed now is removed at the next open.
-        let _ = fs.remove(&temporary);
-        if is_failed_sync(&error) { Err(error) } else { Ok(false) }
+    sidecar::write(fs, &dir.index(source.id), |write| {
+        [header.as_slice(), blocks, &directory].into_iter().try_for_each(write)
     })
 }
 
