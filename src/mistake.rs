@@ -52,6 +52,8 @@ pub(crate) enum Mistake {
     BackupNotSynced,
     /// Recovery lists segments as sealed before they are durable.
     RecoveryNotSynced,
+    /// A segment is sealed while appends to it are in flight.
+    SealedInFlight,
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 use crate::entry::{ALIGNMENT, Mark};
 
-pub(crate) use set::{SEGMENTS_LIMIT, Segment, Segments, open_listed};
+pub(crate) use set::{InFlight, SEGMENTS_LIMIT, Segment, Segments, open_listed};
 pub(crate) use stored::{StoredEntry, value_aside};
 
 /// The size of a segment's header, and so the offset of its first entry.

@@ -80,17 +80,18 @@ impl Inner {
             drop(guard);
             return self.settle_nothing(options).map(|()| true);
         }
-        let appended = self.append(&mut log, &mut drafts)?;
+        let appended = self.append(&mut log, &mut drafts, &guard)?;
         drop(log);
-        let segment = self.segments.get(appended.number, &guard);
+        let (segment, timestamp) = (appended.segment, appended.timestamp);
         let addresses = appended.addresses(&drafts);
         for (((hash, old), draft), new) in old.iter().zip(&drafts).zip(addresses) {
             let new = (!draft.header.is_tombstone()).then_some(new);
-            publish(shards.of(*hash), *hash, old.as_ref(), new, segment, appended.timestamp);
+            publish(shards.of(*hash), *hash, old.as_ref(), new, segment, timestamp);
         }
+        let written = appended.published();
         drop((shards, old));
         drop(guard);
-        self.settle(&appended, options).map(|()| true)
+        self.settle(&written, options).map(|()| true)
     }
 
     /// Looks whether a condition holds.

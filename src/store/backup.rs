@@ -128,9 +128,10 @@ impl Inner {
     fn moment(&self, writer: &Writer) -> Result<Moment> {
         // Nothing is between unsealed and sealed while this is held.
         let _maintenance = writer.maintenance.lock();
-        let log = writer.log.lock();
-        self.commit.check()?;
-        Ok(Moment { manifest: self.manifest.get(Clone::clone), unsealed: unsealed(&log) })
+        self.at_one_moment(writer, |log| {
+            self.commit.check()?;
+            Ok(Moment { manifest: self.manifest.get(Clone::clone), unsealed: unsealed(log) })
+        })
     }
 }
 

@@ -67,10 +67,6 @@ impl Inner {
             let expires_at = entry.header.expiry.map(system_time);
             Operation::Put { value: stored.lend_raw_value()?, expires_at }
         };
-        if self.writer.is_some() {
-            // Who has appended it holds the lock until readers can see it.
-            drop(self.keydir.shard(self.keydir.hash(entry.key()).shard()));
-        }
         Ok(Change {
             key: stored.lend(entry.key_range()),
             operation,

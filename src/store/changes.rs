@@ -1,6 +1,8 @@
 //! The change feed: the log, read in its order by those who follow the store.
 //!
 //! - A segment is held while it is read, whatever becomes of its file; no merge waits for a reader.
+//! - A change is told when a slot names it, so that a follower that looks the key up next does not
+//!   find what was there before.
 //! - From segment to segment a reader goes under the log's lock, and only from one that nothing is
 //!   appended to any more. The manifest tells then whether one in between is gone: it says so before
 //!   a segment leaves the set.
@@ -70,8 +72,8 @@ impl Bitcask {
     /// [position](crate::Snapshot::position).
     ///
     /// In a store opened [read-only](crate::Options::read_only) these are the changes that it knows
-    /// of, and nothing waits for more. The log keeps a value as long as somebody holds the segment:
-    /// let go of what was read.
+    /// of, and nothing waits for more, but for a [`refresh`](Self::refresh) that is under way. The log
+    /// keeps a value as long as somebody holds the segment: let go of what was read.
     ///
     /// # Errors
     ///
@@ -172,7 +174,11 @@ impl Changes {
             // Let go of before anything else is done.
             let next = match inner.writer() {
                 Ok(writer) => self.look(Some(&writer.log.lock())),
-                Err(_) => self.look(None),
+                Err(_) => {
+                    // A refresh makes a batch readable before slots name it.
+                    let _refreshed = inner.refreshing.lock();
+                    self.look(None)
+                }
             };
             match next {
                 Next::More => {}
@@ -290,6 +296,9 @@ impl Changes {
             });
             // With an error it stays where it is.
             let told = told.inspect_err(|_| *walk = Walk::new(&segment, start))?;
+            if let Some(change) = &told {
+                self.inner.await_published_key(&segment, &change.key);
+            }
             self.at = Place::new(segment.id(), walk.offset());
             if let Some(mut change) = told {
                 change.position = self.inner.position_at(self.at);

@@ -9,6 +9,7 @@ use super::Inner;
 use crate::clock::TIME_MAX;
 use crate::commit::Unsynced;
 use crate::entry::Mark;
+use crate::epoch::Guard;
 use crate::error::Result;
 use crate::fs::File;
 use crate::keydir::Address;
@@ -16,9 +17,8 @@ use crate::mistake::{Mistake, made};
 use crate::options::{SEGMENT_SIZE_LIMIT, SyncPolicy};
 use crate::segment::append::{Active, Draft};
 use crate::segment::room::Room;
-use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId};
+use crate::segment::{FIRST_OFFSET, InFlight, Place, Segment, SegmentId};
 use crate::stats::Stats;
-use crate::sync::Ordering;
 
 /// What a mark adds to an entry that would have none.
 const MARK_ROOM: u64 = 8;
@@ -81,22 +81,37 @@ impl From<Numbered> for Rotated {
     }
 }
 
-/// Where appended entries lie.
+/// Entries that the log has, and that are in flight until [`published`](Self::published).
 #[derive(Debug)]
-pub(super) struct Appended {
-    /// Their segment's number.
-    pub(super) number: u32,
+pub(super) struct Appended<'a> {
+    pub(super) segment: &'a Segment,
+    in_flight: InFlight<'a>,
+    /// The segment's number.
+    number: u32,
     /// Of the first one; the others follow without a gap.
     offset: u64,
-    /// What has to be durable for all of them to be so.
-    pub(super) end: Place,
     /// Of the last one.
     pub(super) timestamp: u64,
+    written: Written,
+}
+
+/// What is left to be done for entries that slots name.
+#[derive(Debug)]
+pub(super) struct Written {
+    /// What has to be durable for all of them to be so.
+    pub(super) end: Place,
     /// How many full segments wait to be sealed.
     pub(super) backlog: usize,
 }
 
-impl Appended {
+impl Appended<'_> {
+    /// Takes note that slots name the entries. The caller still holds the locks of their shards, so
+    /// whoever has to wait for this can wait for those.
+    pub(super) fn published(self) -> Written {
+        drop(self.in_flight);
+        self.written
+    }
+
     /// Returns the addresses of what was appended, in order, with the sizes on disk.
     pub(super) fn addresses(&self, drafts: &[Draft<'_>]) -> impl Iterator<Item = (Address, u64)> {
         let (segment, mut end) = (self.number, self.offset);
@@ -139,6 +154,13 @@ impl Log {
 
     pub(super) fn end(&self) -> Place {
         self.end
+    }
+
+    /// Returns whether slots name everything that has been appended. What is sealed they name anyway.
+    pub(super) fn is_published(&self) -> bool {
+        let is_published = |active: &Active| active.segment().is_published();
+        self.active().is_none_or(is_published)
+            && self.rotated.iter().all(|rotated| rotated.segment.is_published())
     }
 
     /// Returns the unsealed segments, oldest first.
@@ -213,22 +235,29 @@ impl Log {
 }
 
 impl Inner {
-    /// Appends entries, all in one segment. Readers don't see them before they are published, and who
-    /// has done that tells the [`Writer`](super::Writer).
+    /// Appends entries, all in one segment, and of keys whose shards the caller has locked. They are
+    /// in flight until the caller has published them.
     ///
     /// A failure before the first byte is written changes nothing; any later one poisons.
-    pub(super) fn append(&self, log: &mut Log, drafts: &mut [Draft<'_>]) -> Result<Appended> {
+    pub(super) fn append<'a>(
+        &'a self,
+        log: &mut Log,
+        drafts: &mut [Draft<'_>],
+        guard: &'a Guard,
+    ) -> Result<Appended<'a>> {
         self.commit.check()?;
         let size = drafts.iter().map(|draft| draft.header.entry_size()).sum::<u64>() + MARK_ROOM;
         self.make_room(log, size, drafts.len() as u64)?;
         if let Some(draft) = drafts.first_mut() {
             draft.header = draft.header.with_mark(self.due_mark(log));
         }
-        let appended = self.write(log, drafts).map_err(|error| self.commit.poison(error))?;
-        self.writer()?.publishing.fetch_add(1, Ordering::Relaxed);
-        log.end = appended.end;
+        let (number, offset, end) =
+            self.write(log, drafts).map_err(|error| self.commit.poison(error))?;
+        let segment = self.segments.get(number, guard);
+        let in_flight = segment.begin_append();
+        log.end = end;
         log.appends += drafts.len() as u64;
-        log.appended_size += appended.end.offset - appended.offset;
+        log.appended_size += end.offset - offset;
         self.tell_followers(log);
         if log.dirty_since.is_none() {
             log.dirty_since = Some(Instant::now());
@@ -236,10 +265,13 @@ impl Inner {
                 self.sync_signal.wake();
             }
         }
-        Ok(appended)
+        let (timestamp, backlog) = (log.last_timestamp, log.rotated.len());
+        let written = Written { end, backlog };
+        Ok(Appended { segment, in_flight, number, offset, timestamp, written })
     }
 
-    fn write(&self, log: &mut Log, drafts: &[Draft<'_>]) -> Result<Appended> {
+    /// Writes entries to the active segment; returns its number, and where they begin and end.
+    fn write(&self, log: &mut Log, drafts: &[Draft<'_>]) -> Result<(u32, u64, Place)> {
         let now = self.clock.now();
         let Some(Numbered { active, number }) = &mut log.active else {
             unreachable!("room was made in an active segment")
@@ -253,8 +285,7 @@ impl Inner {
         if let Some(mark) = drafts.first().and_then(|draft| draft.header.mark) {
             log.marked = mark.into();
         }
-        let (number, end, timestamp) = (*number, active.end(), log.last_timestamp);
-        Ok(Appended { number, offset, end, timestamp, backlog: log.rotated.len() })
+        Ok((*number, offset, active.end()))
     }
 
     /// Returns the mark that the next entry has to carry.

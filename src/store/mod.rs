@@ -37,6 +37,7 @@ mod ordered;
 mod pace;
 mod pins;
 mod position;
+mod published;
 mod range;
 mod read;
 mod refresh;
@@ -85,7 +86,7 @@ use crate::options::Options;
 use crate::recovery::{Filler, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, Place, Segments, index};
-use crate::sync::{AtomicU64, Condvar, Mutex, Ordering};
+use crate::sync::{Condvar, Mutex};
 use log::Log;
 use pins::Pins;
 use refresh::Refreshing;
@@ -169,8 +170,6 @@ struct Writer {
     maintenance: Mutex<()>,
     /// Guards the end of the log. After the shards.
     log: Mutex<Log>,
-    /// How many have appended entries that no slot names yet. Rises under the lock of the log.
-    publishing: AtomicU64,
     /// Wakes those who follow the log. Used with `log`.
     changed: Condvar,
     /// Held by who writes an index. Innermost but for what a look at the manifest takes.
@@ -341,13 +340,6 @@ impl Drop for Bitcask {
     fn drop(&mut self) {
         // `close` is there for those who want to know.
         let _ = self.shut();
-    }
-}
-
-impl Writer {
-    /// Takes note that slots name what one of the writers has appended.
-    fn published(&self) {
-        self.publishing.fetch_sub(1, Ordering::Release);
     }
 }
 

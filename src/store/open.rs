@@ -18,7 +18,7 @@ use crate::options::Options;
 use crate::recovery::{Filler, Recovered, Recovery, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, FileKind, Segments, index};
-use crate::sync::{AtomicU64, Condvar, Mutex};
+use crate::sync::{Condvar, Mutex};
 
 /// How often a read-only open starts over when a writer changes the store meanwhile.
 pub(super) const READ_ATTEMPTS: usize = 100;
@@ -47,7 +47,6 @@ impl Inner {
             merging: Merging::default(),
             files: Mutex::default(),
             maintenance: Mutex::default(),
-            publishing: AtomicU64::new(0),
             log: Mutex::new(Log::new(recovered.manifest.bound, last_timestamp)),
             changed: Condvar::default(),
             indexing: Mutex::default(),

@@ -90,7 +90,7 @@ impl FromStr for Position {
 
 impl Bitcask {
     /// Returns the position behind the last change, from which [`changes`](Self::changes) tells of
-    /// those that are made from now on.
+    /// those that are made from now on. Whatever lies before it can be read when this returns.
     pub fn position(&self) -> Position {
         self.inner.position()
     }
@@ -99,7 +99,7 @@ impl Bitcask {
 impl Inner {
     pub(super) fn position(&self) -> Position {
         match self.writer() {
-            Ok(writer) => self.position_of(&writer.log.lock()),
+            Ok(writer) => self.at_one_moment(writer, |log| self.position_of(log)),
             Err(_) => self.position_at(self.found_end()),
         }
     }

@@ -1,7 +1,8 @@
 //! From rotated to sealed, and from everything to nothing.
 //!
-//! - Segments are sealed strictly in the order of their ids: cut, sync, hint, directory sync,
-//!   manifest. A crash in between leaves an unsealed segment, which opening seals.
+//! - Segments are sealed strictly in the order of their ids, once everything in them is published:
+//!   cut, sync, hint, directory sync, manifest. A crash in between leaves an unsealed segment, which
+//!   opening seals.
 //! - `clear` is one manifest write; the files go afterwards.
 
 use super::log::Rotated;
@@ -87,6 +88,7 @@ impl Inner {
         };
         let Some(oldest) = oldest else { return Ok(false) };
         self.commit.check()?;
+        self.await_published(&oldest.segment);
         self.seal(&oldest, next).map_err(|error| {
             // What is only in the way can be waited out: the segment stays as it is, unsealed.
             if error.is_corruption() { self.commit.poison(error) } else { self.judge(error) }

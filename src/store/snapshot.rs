@@ -10,8 +10,8 @@
 //! # Why it is one moment
 //!
 //! Time, segments and clock are noted under the lock of the log, so that nothing is appended
-//! meanwhile. What was appended before and no slot names yet (its writer is between log and keydir)
-//! has to be in the keydir before a look-up trusts it: that is waited for. Nothing that the snapshot
+//! meanwhile. What is in flight then has to be in the keydir before a look-up trusts it: `published`
+//! waits for that. Nothing that the snapshot
 //! sees can be dropped from then on: a merge drops what was overwritten, deleted, or has expired, and
 //! whatever is so later than this moment is in a segment that is pinned now.
 
@@ -29,12 +29,7 @@ use crate::keydir::{KeyHash, Lookup};
 use crate::segment::hint::{HintFile, HintSlot, Source};
 use crate::segment::index::Part;
 use crate::segment::{Segment, StoredEntry, index, value_aside};
-use crate::sync::Ordering;
 use crate::value::Value;
-
-/// So often a moment is looked for in which no writer is between log and keydir, before all of them
-/// are waited for: that takes a lock of each of 4,096 shards.
-const TRIES: usize = if cfg!(all(test, loom)) { 0 } else { 32 };
 
 impl Bitcask {
     /// Returns a view of the store as it is now, which nothing changes any more: no write, delete,
@@ -204,21 +199,7 @@ impl Inner {
             let known = this.refreshing.lock();
             return of_moment(known.last_timestamp, this.position());
         };
-        for attempt in 0.. {
-            let log = writer.log.lock();
-            let all_published = writer.publishing.load(Ordering::Acquire) == 0;
-            if all_published || attempt == TRIES {
-                let view = of_moment(log.last_timestamp(), this.position_of(&log));
-                drop(log);
-                if !all_published {
-                    this.keydir.settle_writes();
-                }
-                return view;
-            }
-            drop(log);
-            std::thread::yield_now();
-        }
-        unreachable!("the last attempt succeeds")
+        this.at_one_moment(writer, |log| of_moment(log.last_timestamp(), this.position_of(log)))
     }
 }
 

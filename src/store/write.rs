@@ -5,7 +5,7 @@
 //!   appended, expired or not. Flagging too much is harmless, flagging too little is not.
 //! - What is written may be seen by readers before the sync that makes it durable returns.
 
-use super::log::Appended;
+use super::log::Written;
 use super::read::Located;
 use super::{Bitcask, Inner};
 use crate::entry::Flags;
@@ -106,15 +106,16 @@ impl Inner {
         }
         draft.header.flags = draft.header.flags.with_if(others, Flags::COLLIDES);
         let drafts = std::slice::from_mut(&mut draft);
-        let appended = self.append(&mut writer.log.lock(), drafts)?;
-        let segment = self.segments.get(appended.number, &guard);
+        let appended = self.append(&mut writer.log.lock(), drafts, &guard)?;
+        let (segment, timestamp) = (appended.segment, appended.timestamp);
         for (address, size) in appended.addresses(drafts) {
             let new = value.is_some().then_some((address, size));
-            publish(&mut shard, hash, own.as_ref(), new, segment, appended.timestamp);
+            publish(&mut shard, hash, own.as_ref(), new, segment, timestamp);
         }
+        let written = appended.published();
         drop((shard, own));
         drop(guard);
-        self.settle(&appended, options)?;
+        self.settle(&written, options)?;
         Ok(existed)
     }
 
@@ -147,18 +148,17 @@ impl Inner {
         })
     }
 
-    /// Takes note that slots name what was appended, and waits until it is durable, if that is asked
-    /// for.
-    pub(super) fn settle(&self, appended: &Appended, options: WriteOptions) -> Result<()> {
-        self.writer()?.published();
-        if appended.backlog > BACKLOG_MAX {
+    /// Helps to seal if that is needed, and waits until what was published is durable, if that is
+    /// asked for.
+    pub(super) fn settle(&self, written: &Written, options: WriteOptions) -> Result<()> {
+        if written.backlog > BACKLOG_MAX {
             // Each of them holds a file descriptor: whoever writes faster than the background
             // seals has to help, with one for each that it adds. A failure is told by the next
             // write.
             let _ = self.seal_oldest();
         }
         let waits = self.waits(options) && !made(Mistake::ReturnsBeforeSync);
-        if waits { self.sync_to(appended.end) } else { Ok(()) }
+        if waits { self.sync_to(written.end) } else { Ok(()) }
     }
 
     /// Waits, if that is asked for, until what made a delete needless is durable: an absence that

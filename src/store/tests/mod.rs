@@ -29,6 +29,8 @@ mod follow;
 #[cfg(test)]
 mod housekeeping;
 #[cfg(test)]
+mod in_flight;
+#[cfg(test)]
 mod index;
 #[cfg(test)]
 mod interrupted;

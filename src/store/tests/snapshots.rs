@@ -348,19 +348,20 @@ fn a_snapshot_waits_for_what_is_not_published_yet() {
         let mut shard = inner.shard(hash.shard()).unwrap();
         let own = inner.find(&shard, hash, b"k", &guard).unwrap().own;
         let mut drafts = [inner.draft(b"k", Some(b"new"), None).unwrap()];
-        let appended = inner.append(&mut inner.writer().unwrap().log.lock(), &mut drafts).unwrap();
+        let log = &inner.writer().unwrap().log;
+        let appended = inner.append(&mut log.lock(), &mut drafts, &guard).unwrap();
         let taken = scope.spawn(|| db.snapshot());
         while !taken.is_finished() && db.inner.pins.count_of() == 0 {
             std::thread::yield_now();
         }
         assert!(!taken.is_finished(), "it can't be told yet what it sees");
-        for (address, size) in appended.addresses(&drafts) {
-            let segment = inner.segments.get(appended.number, &guard);
-            let new = Some((address, size));
-            write::publish(&mut shard, hash, own.as_ref(), new, segment, appended.timestamp);
+        let (segment, time) = (appended.segment, appended.timestamp);
+        for new in appended.addresses(&drafts) {
+            write::publish(&mut shard, hash, own.as_ref(), Some(new), segment, time);
         }
+        let written = appended.published();
         drop((shard, own));
-        inner.settle(&appended, WriteOptions::new()).unwrap();
+        inner.settle(&written, WriteOptions::new()).unwrap();
         let snapshot = taken.join().unwrap();
         assert_eq!(snapshot.get("k").unwrap().unwrap(), "new");
     });

@@ -1,0 +1,62 @@
+//! The window between log and keydir, and the rules that keep it closed.
+//!
+//! A writer appends under the lock of the log, and publishes afterwards, under the locks of its
+//! shards alone. In between its entries are *in flight*: the log has them, the keydir does not.
+//! Whatever takes the keydir for the truth about the log would be wrong then, so:
+//!
+//! 1. A segment is sealed only when everything in it is published. What looks at sealed segments
+//!    through the keydir (merges, hints, figures, the segments that a verification compares) needs
+//!    no rule of its own: segments are sealed in the order of the log, so all that is older is
+//!    published too.
+//! 2. What notes a moment of the log (a snapshot, a position, a backup) is not returned before all
+//!    that had been appended by then is published. So nobody can look at the keydir next and find it
+//!    behind that moment.
+//! 3. A follower is told of a change only when it is published.
+//!
+//! A writer in flight holds the locks of its shards. To wait for it is to lock them, and it waits for
+//! nobody meanwhile: so no wait here is longer than a few instructions of a thread that runs.
+
+use super::log::Log;
+use super::{Inner, Writer};
+use crate::mistake::{Mistake, made};
+use crate::segment::Segment;
+
+/// Attempts to find the log without an append in flight, before every shard is locked in turn to
+/// wait for those that there are.
+const ATTEMPTS: usize = if cfg!(all(test, loom)) { 0 } else { 32 };
+
+impl Inner {
+    /// Waits until slots name everything in a segment that nothing is appended to any more.
+    pub(super) fn await_published(&self, segment: &Segment) {
+        if !segment.is_published() && !made(Mistake::SealedInFlight) {
+            self.keydir.settle_writes();
+        }
+    }
+
+    /// Notes something of the log at one moment, and returns it when slots name all that had been
+    /// appended by then.
+    pub(super) fn at_one_moment<T>(&self, writer: &Writer, mut note: impl FnMut(&Log) -> T) -> T {
+        for _ in 0..ATTEMPTS {
+            let log = writer.log.lock();
+            if log.is_published() {
+                return note(&log);
+            }
+            drop(log);
+            std::thread::yield_now();
+        }
+        let log = writer.log.lock();
+        let (noted, is_published) = (note(&log), log.is_published());
+        drop(log);
+        if !is_published {
+            self.keydir.settle_writes();
+        }
+        noted
+    }
+
+    /// Waits until an entry that was read from a segment is published, which is of this key.
+    pub(super) fn await_published_key(&self, segment: &Segment, key: &[u8]) {
+        if !segment.is_published() {
+            drop(self.keydir.shard(self.keydir.hash(key).shard()));
+        }
+    }
+}
