@@ -7,16 +7,15 @@
 //! - The first failed sync, or write after its first byte, poisons the store for good. A sync is
 //!   never tried again: the kernel marks the pages clean that it could not write.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
-
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::fs::File;
 use crate::mistake::{Mistake, made};
 use crate::segment::Place;
+use crate::sync::unmodeled::{AtomicU64, Condvar, Mutex, MutexGuard};
+use crate::sync::{Instant, Ordering, yield_now};
 
 /// A sync is put off by at most as long as the last one took, and by no more than this.
 const GATHER_MAX: Duration = Duration::from_millis(1);
@@ -96,7 +95,7 @@ impl Commit {
     fn gather(group: &mut MutexGuard<'_, Group>) {
         let (started, at_most) = (Instant::now(), GATHER_MAX.min(group.last_sync));
         while group.len < group.last_len && started.elapsed() < at_most {
-            MutexGuard::unlocked(group, std::thread::yield_now);
+            MutexGuard::unlocked(group, yield_now);
         }
         group.last_len = std::mem::take(&mut group.len);
     }

@@ -8,19 +8,40 @@
 
 #![expect(unsafe_code, reason = "what a shared pointer names has to be borrowed, and freed once")]
 
-#[cfg(all(test, loom))]
+#[cfg(all(test, any(loom, shuttle)))]
 pub(crate) mod twin;
 
 use std::fmt;
 
-#[cfg(not(all(test, loom)))]
-use crossbeam_epoch as collector;
-#[cfg(all(test, loom))]
+#[cfg(not(all(test, any(loom, shuttle))))]
+use own as collector;
+#[cfg(all(test, any(loom, shuttle)))]
 use twin as collector;
 
 use crate::sync::Ordering;
 use collector::Owned;
 pub(crate) use collector::{Atomic, Guard, Shared, pin};
+
+/// A collector that this crate shares with nobody: what other code of the process defers does not run
+/// within our locks, and who blocks it does not keep our memory from being freed.
+#[cfg(not(all(test, any(loom, shuttle))))]
+mod own {
+    use std::sync::LazyLock;
+
+    pub(crate) use crossbeam_epoch::{Atomic, Guard, Owned, Shared};
+    use crossbeam_epoch::{Collector, LocalHandle};
+
+    static COLLECTOR: LazyLock<Collector> = LazyLock::new(Collector::new);
+
+    thread_local! {
+        static HANDLE: LocalHandle = COLLECTOR.register();
+    }
+
+    pub(crate) fn pin() -> Guard {
+        // A thread that is ending has no handle any more, and may still drop what has to be pinned for.
+        HANDLE.try_with(LocalHandle::pin).unwrap_or_else(|_| COLLECTOR.register().pin())
+    }
+}
 
 /// Something that can be read while it is being replaced, or nothing.
 pub(crate) struct Published<T>(Atomic<T>);
@@ -87,6 +108,24 @@ mod tests {
             self.1 = 0;
             self.0.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    #[test]
+    #[cfg(not(any(loom, shuttle)))]
+    fn other_users_of_the_collector_s_crate_neither_run_here_nor_hold_anything_back() {
+        let theirs = crossbeam_epoch::pin();
+        let (theirs_freed, freed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let counted = Counted(Arc::clone(&theirs_freed), 1);
+        theirs.defer(move || drop(counted));
+        let published = Published::default();
+        published.replace(Some(Counted(Arc::clone(&freed), 1)), &pin());
+        published.replace(None, &pin());
+        while freed.load(Ordering::Relaxed) == 0 {
+            pin().flush();
+        }
+        drop(theirs);
+        (0..1000).for_each(|_| pin().flush());
+        assert_eq!(theirs_freed.load(Ordering::Relaxed), 0);
     }
 
     #[test]

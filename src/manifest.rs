@@ -9,13 +9,12 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
-use parking_lot::Mutex;
-
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::mistake::{Mistake, made};
 use crate::segment::header::{Identity, Kind, VERSION};
 use crate::segment::{Dir, FIRST_OFFSET, Place, SegmentId};
+use crate::sync::unmodeled::Mutex;
 
 /// More than the most segments there can be would ever need.
 const SIZE_LIMIT: u64 = 32 << 20;

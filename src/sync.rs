@@ -1,49 +1,49 @@
-//! What threads share: atomics and mutexes, or those of the model checker.
+//! What threads share: atomics, mutexes and condition variables, or those of a checker; and time and
+//! threads, as far as they decide what happens next.
 //!
-//! - What decides in which order things are seen comes from here, so that the models in
-//!   `loom_tests` run the same code. What only counts, or is never held while something else is
-//!   read, need not.
-
-#[cfg(not(all(test, loom)))]
-pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
-#[cfg(not(all(test, loom)))]
-pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+//! - What decides in which order things are seen comes from here. So the models in `loom_tests` run
+//!   the same code under every order that the memory model allows, and the schedules in
+//!   `store/tests/schedules` run whole stores under a scheduler of their own. What only counts, or is
+//!   never held while something else is read, need not.
+//! - What is in [`unmodeled`] the scheduler controls too. The models leave it out: it is no part of
+//!   what they check, and would multiply the orders that they have to go through.
 
 #[cfg(all(test, loom))]
-pub(crate) use loom::sync::MutexGuard;
-#[cfg(all(test, loom))]
-pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-
-/// The model checker's mutex, which is locked as ours is.
-#[cfg(all(test, loom))]
-#[derive(Debug, Default)]
-pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+mod loom;
+#[cfg(all(test, shuttle))]
+mod shuttle;
 
 #[cfg(all(test, loom))]
-impl<T> Mutex<T> {
-    pub(crate) fn new(value: T) -> Self {
-        Self(loom::sync::Mutex::new(value))
+use self::loom as ours;
+#[cfg(not(all(test, any(loom, shuttle))))]
+use self::native as ours;
+#[cfg(all(test, shuttle))]
+use self::shuttle as ours;
+
+pub(crate) use ours::{
+    AtomicU64, AtomicUsize, Condvar, Instant, Mutex, MutexGuard, Ordering, ThreadId,
+    available_parallelism, current_thread, sleep, unmodeled, yield_now,
+};
+
+/// Those of the machine.
+#[cfg(not(all(test, shuttle)))]
+mod native {
+    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+    pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+    pub(crate) use std::thread::{ThreadId, sleep, yield_now};
+    pub(crate) use std::time::Instant;
+
+    pub(crate) mod unmodeled {
+        pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+        pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize};
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-    }
-}
-
-/// Nobody waits in a model.
-#[cfg(all(test, loom))]
-#[derive(Debug, Default)]
-pub(crate) struct Condvar;
-
-#[cfg(all(test, loom))]
-impl Condvar {
-    pub(crate) fn notify_all(&self) {}
-
-    pub(crate) fn wait<T>(&self, _: &mut MutexGuard<'_, T>) {
-        unreachable!("nobody waits in a model")
+    pub(crate) fn current_thread() -> ThreadId {
+        std::thread::current().id()
     }
 
-    pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _: std::time::Instant) {
-        self.wait(guard);
+    /// Returns how many threads can run at once.
+    pub(crate) fn available_parallelism() -> usize {
+        std::thread::available_parallelism().map_or(1, usize::from)
     }
 }

@@ -1,4 +1,5 @@
-//! A collector for the models: what `crossbeam_epoch` promises, and as little more as possible.
+//! A collector for models and schedules: what `crossbeam_epoch` promises, and as little more as
+//! possible. Each of them begins with a fresh one.
 //!
 //! - What was retired is freed by whoever flushes, as soon as no guard is left that was there when
 //!   an earlier flush had taken note of it.
@@ -13,7 +14,12 @@ use std::collections::BTreeSet;
 use std::marker::PhantomData;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use loom::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+#[cfg(loom)]
+use loom::{lazy_static, sync::atomic::AtomicPtr};
+#[cfg(shuttle)]
+use shuttle::{lazy_static, sync::atomic::AtomicPtr};
+
+use crate::sync::{AtomicUsize, Ordering};
 
 type Deferred = Box<dyn FnOnce()>;
 
@@ -44,7 +50,7 @@ struct State {
 // at a time.
 unsafe impl Send for State {}
 
-loom::lazy_static! {
+lazy_static! {
     static ref COLLECTOR: Collector = Collector::default();
 }
 
@@ -176,7 +182,10 @@ impl<T> Atomic<T> {
     ///
     /// As that of `crossbeam_epoch`.
     pub(crate) unsafe fn try_into_owned(mut self) -> Option<Owned<T>> {
+        #[cfg(loom)]
         let pointer = self.0.with_mut(|pointer| *pointer);
+        #[cfg(shuttle)]
+        let pointer = *self.0.get_mut();
         // SAFETY: it came from `Owned`, and nobody else has it, as the caller says.
         (!pointer.is_null()).then(|| Owned(unsafe { Box::from_raw(pointer) }))
     }

@@ -10,9 +10,6 @@
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use parking_lot::Mutex;
 
 use super::{Recovered, Recovery};
 use crate::error::{Error, Result};
@@ -21,6 +18,8 @@ use crate::keydir::{Address, Filling, Keydir, SHARD_COUNT, Shard};
 use crate::segment::header::Identity;
 use crate::segment::hint::{Hint, HintSlot, Known, Source};
 use crate::segment::{Dir, Segment, SegmentId, Segments, open_listed, scan};
+use crate::sync::unmodeled::{AtomicUsize, Mutex};
+use crate::sync::{Ordering, available_parallelism};
 
 /// About as many slots are read at a time, which bounds the memory that filling needs.
 const RANGE_LEN: u64 = if cfg!(any(test, bitcask_fuzzing)) { 64 } else { 1 << 18 };
@@ -107,7 +106,7 @@ impl Filler {
 
     /// Returns how many threads should fill the keydir in the background.
     pub(crate) fn threads(&self) -> usize {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        let processors = available_parallelism();
         let worthwhile = usize::try_from(self.slots_len.div_ceil(RANGE_LEN)).unwrap_or(usize::MAX);
         worthwhile.min(processors).min(THREADS_MAX)
     }

@@ -8,13 +8,13 @@
 //! - Once the segment is cut to its end it grows no more.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::{Advice, MmapRaw};
-use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::fs::File;
+use crate::sync::Ordering;
+use crate::sync::unmodeled::{AtomicU64, Mutex};
 
 /// A new file grows to this first, so that a small store stays small.
 pub(super) const GROWTH_MIN: u64 = 1 << 20;

@@ -2,7 +2,6 @@
 
 use std::time::SystemTime;
 
-use super::Inner;
 use super::position::Position;
 use crate::clock::system_time;
 use crate::entry::Flags;
@@ -57,9 +56,9 @@ pub(super) fn goes_on(mut walk: Walk, end: u64, prefix: &[u8]) -> Result<bool> {
     Ok(false)
 }
 
-impl Inner {
+impl Change {
     /// Returns an entry of a key as followers see it, but for what lies behind it.
-    pub(super) fn change_of(&self, stored: &StoredEntry<'_>) -> Result<Change> {
+    pub(super) fn of(stored: &StoredEntry<'_>) -> Result<Self> {
         let entry = stored.entry();
         let operation = if entry.header.is_tombstone() {
             Operation::Delete
@@ -67,7 +66,7 @@ impl Inner {
             let expires_at = entry.header.expiry.map(system_time);
             Operation::Put { value: stored.lend_raw_value()?, expires_at }
         };
-        Ok(Change {
+        Ok(Self {
             key: stored.lend(entry.key_range()),
             operation,
             timestamp: system_time(stored.timestamp()),

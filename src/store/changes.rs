@@ -12,7 +12,7 @@
 
 use std::cmp::Ordering;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::change::{Change, goes_on};
 use super::log::Log;
@@ -24,6 +24,7 @@ use crate::manifest::Manifest;
 use crate::segment::header::Kind;
 use crate::segment::walk::Walk;
 use crate::segment::{FIRST_OFFSET, Place, Segment, value_aside};
+use crate::sync::Instant;
 
 /// Changes of a store in the order in which they were committed, from [`Bitcask::changes`].
 ///
@@ -172,13 +173,12 @@ impl Changes {
             }
             let inner = Arc::clone(&self.inner);
             // Let go of before anything else is done.
-            let next = match inner.writer() {
-                Ok(writer) => self.look(Some(&writer.log.lock())),
-                Err(_) => {
-                    // A refresh makes a batch readable before slots name it.
-                    let _refreshed = inner.refreshing.lock();
-                    self.look(None)
-                }
+            let next = if let Ok(writer) = inner.writer() {
+                self.look(Some(&writer.log.lock()))
+            } else {
+                // A refresh makes a batch readable before slots name it.
+                let _refreshed = inner.refreshing.lock();
+                self.look(None)
             };
             match next {
                 Next::More => {}
@@ -285,7 +285,7 @@ impl Changes {
             let Some(stored) = walk.next(self.end)? else { return Ok(None) };
             let entry = stored.entry();
             let wanted = entry.key().starts_with(&self.prefix);
-            let change = wanted.then(|| self.inner.change_of(&stored)).transpose();
+            let change = wanted.then(|| Change::of(&stored)).transpose();
             let continues = entry.header.flags.has(Flags::CONTINUES);
             let told = change.and_then(|change| match change {
                 Some(change) if continues => {

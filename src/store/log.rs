@@ -3,7 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Inner;
 use crate::clock::TIME_MAX;
@@ -19,6 +19,7 @@ use crate::segment::append::{Active, Draft};
 use crate::segment::room::Room;
 use crate::segment::{FIRST_OFFSET, InFlight, Place, Segment, SegmentId};
 use crate::stats::Stats;
+use crate::sync::Instant;
 
 /// What a mark adds to an entry that would have none.
 const MARK_ROOM: u64 = 8;

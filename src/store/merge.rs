@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::pace::Pace;
 use super::{Bitcask, Inner};
@@ -20,6 +20,7 @@ use crate::segment::append::Active;
 use crate::segment::header::Kind;
 use crate::segment::{FIRST_OFFSET, Segment, SegmentId};
 use crate::stats::{MergePlan, MergeProgress, MergeReport, SegmentStats};
+use crate::sync::Instant;
 
 impl Bitcask {
     /// Gives back the disk space of what was overwritten, deleted or has expired, where that is

@@ -1,6 +1,8 @@
 //! How fast a merge may go.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::sync::{Instant, sleep};
 
 /// So long at most nobody looks whether a merge is to stop.
 const NAP: Duration = Duration::from_millis(10);
@@ -58,7 +60,7 @@ impl Pace {
             self.look(&appends);
             let due = due(self.size, per_second);
             match due.checked_sub(self.started.elapsed()) {
-                Some(left) if !left.is_zero() && self.busy => std::thread::sleep(left.min(NAP)),
+                Some(left) if !left.is_zero() && self.busy => sleep(left.min(NAP)),
                 _ => return,
             }
         }

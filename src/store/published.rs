@@ -20,6 +20,7 @@ use super::log::Log;
 use super::{Inner, Writer};
 use crate::mistake::{Mistake, made};
 use crate::segment::Segment;
+use crate::sync::yield_now;
 
 /// Attempts to find the log without an append in flight, before every shard is locked in turn to
 /// wait for those that there are.
@@ -42,7 +43,7 @@ impl Inner {
                 return note(&log);
             }
             drop(log);
-            std::thread::yield_now();
+            yield_now();
         }
         let log = writer.log.lock();
         let (noted, is_published) = (note(&log), log.is_published());

@@ -6,12 +6,11 @@
 //!   wait for itself.
 
 use std::collections::BTreeSet;
-use std::thread::ThreadId;
 
 use crate::error::{Error, Result};
 use crate::merge::Merge;
 use crate::segment::SegmentId;
-use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering};
+use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, ThreadId, current_thread};
 
 /// Whose turn it is to merge.
 #[derive(Debug, Default)]
@@ -44,7 +43,7 @@ impl Drop for Turn<'_> {
 impl Merging {
     /// Waits for the turn. A merge's own callback would wait for ever.
     pub(super) fn turn(&self) -> Result<Turn<'_>> {
-        let this = std::thread::current().id();
+        let this = current_thread();
         if *self.thread.lock() == Some(this) {
             return Err(Error::WithinMerge);
         }

@@ -7,12 +7,11 @@
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
-use parking_lot::MutexGuard;
-
 use super::arena::TwinMap;
 use super::fault::Call;
 use super::{Inner, Op, Twin};
 use crate::fs::Access;
+use crate::sync::unmodeled::MutexGuard;
 
 /// An open file. Clones share one handle, which is closed with the last of them.
 #[derive(Debug, Clone)]

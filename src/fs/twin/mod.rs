@@ -24,8 +24,6 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 pub(crate) use self::arena::TwinMap;
 pub(crate) use self::crash::{Kept, Unsynced};
 pub(crate) use self::fault::{Call, Fault, FaultKind};
@@ -35,6 +33,7 @@ use self::crash::{History, Step};
 use self::disk::{Disk, Node};
 use self::fault::Faults;
 use super::{Access, DirEntry, parent};
+use crate::sync::unmodeled::Mutex;
 
 /// An operation that changed or synced something. `file` is a number that no two files share.
 #[derive(Debug, Clone, PartialEq, Eq)]

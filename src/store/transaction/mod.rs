@@ -24,6 +24,7 @@ use super::snapshot::Snapshot;
 use super::{Bitcask, Inner};
 use crate::error::{Error, Result};
 use crate::options::{TransactionOptions, WriteOptions};
+use crate::sync::{sleep, yield_now};
 use crate::value::Value;
 use reads::Reads;
 
@@ -111,8 +112,8 @@ impl Bitcask {
 /// Lets others get on, the longer the more often they were in the way.
 fn give_way(attempt: u32) {
     match attempt {
-        0..4 => std::thread::yield_now(),
-        _ => std::thread::sleep(Duration::from_micros(u64::from(attempt.min(100)) * 10)),
+        0..4 => yield_now(),
+        _ => sleep(Duration::from_micros(u64::from(attempt.min(100)) * 10)),
     }
 }
 

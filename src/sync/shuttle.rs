@@ -1,0 +1,145 @@
+//! The scheduler's: each call is a place where another task may go on.
+//!
+//! - The tasks of a schedule take turns on one thread of the machine, so nothing that a task holds
+//!   while it is switched may be a lock of the machine's.
+//! - Time is what the schedule makes of it: it goes on by a microsecond each time that somebody
+//!   looks, and sleeping is giving way.
+
+use std::cell::Cell;
+use std::fmt;
+use std::ops::{Add, Deref, DerefMut};
+use std::sync::PoisonError;
+use std::time::Duration;
+
+pub(crate) use shuttle::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+pub(crate) use shuttle::thread::{ThreadId, yield_now};
+
+pub(crate) mod unmodeled {
+    pub(crate) use super::{Condvar, Mutex, MutexGuard};
+    pub(crate) use shuttle::sync::atomic::{AtomicU64, AtomicUsize};
+}
+
+/// A mutex that is locked, unlocked and waited with as ours is.
+#[derive(Default)]
+pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Self {
+        Self(shuttle::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        MutexGuard { mutex: self, held: Some(self.held()) }
+    }
+
+    fn held(&self) -> shuttle::sync::MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a lock guards is not shown: looking would take it.
+impl<T> fmt::Debug for Mutex<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Mutex")
+    }
+}
+
+pub(crate) struct MutexGuard<'a, T> {
+    mutex: &'a Mutex<T>,
+    /// `None` while another task may have the lock.
+    held: Option<shuttle::sync::MutexGuard<'a, T>>,
+}
+
+impl<T> MutexGuard<'_, T> {
+    /// Runs a closure without the lock.
+    pub(crate) fn unlocked<R>(guard: &mut Self, run: impl FnOnce() -> R) -> R {
+        guard.held = None;
+        let result = run();
+        guard.held = Some(guard.mutex.held());
+        result
+    }
+}
+
+impl<T> Deref for MutexGuard<'_, T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        self.held.as_ref().expect("the lock is held but for the time in `unlocked` and `wait`")
+    }
+}
+
+impl<T> DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        self.held.as_mut().expect("the lock is held but for the time in `unlocked` and `wait`")
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Condvar(shuttle::sync::Condvar);
+
+impl Condvar {
+    pub(crate) fn notify_all(&self) {
+        self.0.notify_all();
+    }
+
+    pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        let held = guard.held.take().expect("a lock that is held is waited with");
+        guard.held = Some(self.0.wait(held).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// Gives way once: whatever is waited for may come too late.
+    pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _: Instant) {
+        MutexGuard::unlocked(guard, yield_now);
+    }
+}
+
+/// A moment of a schedule, in microseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Instant(u64);
+
+std::thread_local! {
+    /// How often somebody has looked at the time. All tasks are on one thread.
+    static LOOKS: Cell<u64> = const { Cell::new(0) };
+}
+
+impl Instant {
+    pub(crate) fn now() -> Self {
+        LOOKS.set(LOOKS.get() + 1);
+        Self(LOOKS.get())
+    }
+
+    pub(crate) fn elapsed(&self) -> Duration {
+        Duration::from_micros(Self::now().0 - self.0)
+    }
+
+    pub(crate) fn checked_add(self, by: Duration) -> Option<Self> {
+        self.0.checked_add(u64::try_from(by.as_micros()).ok()?).map(Self)
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Self;
+
+    fn add(self, by: Duration) -> Self {
+        self.checked_add(by).expect("a schedule is short")
+    }
+}
+
+pub(crate) fn sleep(_: Duration) {
+    yield_now();
+}
+
+pub(crate) fn current_thread() -> ThreadId {
+    shuttle::thread::current().id()
+}
+
+/// A schedule's tasks are all there are.
+pub(crate) fn available_parallelism() -> usize {
+    1
+}
