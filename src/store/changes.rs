@@ -130,7 +130,13 @@ impl Bitcask {
     /// # }
     /// ```
     pub fn watch_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<Changes> {
-        Ok(self.changes(self.position())?.prefix(prefix))
+        loop {
+            match self.changes(self.position()) {
+                // A merge or a clear has come between the two.
+                Err(error) if error.needs_resync() => {}
+                changes => return Ok(changes?.prefix(prefix)),
+            }
+        }
     }
 }
 

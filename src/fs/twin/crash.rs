@@ -30,6 +30,9 @@ pub(super) struct History {
     base: Disk,
     steps: Vec<Step>,
     op_count: usize,
+    /// By operation, in which call of a schedule it was made.
+    #[cfg(shuttle)]
+    callers: Vec<u64>,
 }
 
 /// An operation that no sync has followed.
@@ -193,16 +196,31 @@ impl Twin {
 
 impl History {
     pub(super) fn new(base: Disk) -> Self {
-        Self { base, steps: Vec::new(), op_count: 0 }
+        Self {
+            base,
+            steps: Vec::new(),
+            op_count: 0,
+            #[cfg(shuttle)]
+            callers: Vec::new(),
+        }
     }
 
     pub(super) fn push(&mut self, step: Step) {
+        #[cfg(shuttle)]
+        if matches!(step, Step::Op(_)) {
+            self.callers.push(super::CALLER.with(std::cell::Cell::get));
+        }
         self.op_count += usize::from(matches!(step, Step::Op(_)));
         self.steps.push(step);
     }
 
     pub(super) fn op_count(&self) -> usize {
         self.op_count
+    }
+
+    #[cfg(shuttle)]
+    pub(super) fn callers(&self) -> Vec<u64> {
+        self.callers.clone()
     }
 
     pub(super) fn trace(&self) -> Vec<Op> {

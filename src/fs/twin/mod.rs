@@ -35,6 +35,12 @@ use self::fault::Faults;
 use super::{Access, DirEntry, parent};
 use crate::sync::unmodeled::Mutex;
 
+#[cfg(shuttle)]
+shuttle::thread_local! {
+    /// The call of the store's that a task of a schedule makes, by number.
+    pub(crate) static CALLER: std::cell::Cell<u64> = std::cell::Cell::new(0);
+}
+
 /// An operation that changed or synced something. `file` is a number that no two files share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Op {
@@ -283,6 +289,12 @@ impl Twin {
     /// Returns every operation since the start, in order.
     pub(crate) fn trace(&self) -> Vec<Op> {
         self.inner.lock().history.trace()
+    }
+
+    /// Returns, for each operation of the trace, the call of a schedule in which it was made.
+    #[cfg(shuttle)]
+    pub(crate) fn callers(&self) -> Vec<u64> {
+        self.inner.lock().history.callers()
     }
 
     /// Returns a file's bytes, if there is such a file.

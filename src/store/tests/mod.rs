@@ -58,6 +58,8 @@ mod refresh;
 mod regressions;
 #[cfg(test)]
 mod repair;
+#[cfg(all(test, shuttle))]
+mod schedules;
 #[cfg(test)]
 mod snapshots;
 mod story;
@@ -174,6 +176,21 @@ impl Lab {
 
     fn open_read_only(&self) -> Bitcask {
         self.try_open_with(self.options.clone().read_only(true)).unwrap()
+    }
+
+    /// Opens with the options as they are, whatever the environment says of the append mode.
+    fn try_open_as_told(&self) -> Result<Bitcask> {
+        Bitcask::open_on(&self.ground(), Path::new(DIR), self.options.clone())
+    }
+
+    fn open_as_told(&self) -> Bitcask {
+        self.try_open_as_told().unwrap()
+    }
+
+    /// Opens what lies in another directory of the same disk.
+    #[cfg(shuttle)]
+    fn open_at(&self, path: &Path) -> Bitcask {
+        Bitcask::open_on(&self.ground(), path, self.options.clone()).unwrap()
     }
 
     /// Closes in order and opens again.

@@ -7,7 +7,7 @@
 //!   before any lock is taken, the rest under the lock of the log.
 //! - Where a part of the log is gone by then, it counts as changed.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ops::RangeBounds;
 use std::sync::Arc;
 
@@ -25,8 +25,9 @@ use crate::value::Value;
 /// What was read.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
-    /// When what was seen was written; nothing for an absent key.
-    keys: HashMap<Vec<u8>, Option<u64>>,
+    /// When what was seen was written; nothing for an absent key. Sorted, so that a schedule of
+    /// several transactions can be repeated.
+    keys: BTreeMap<Vec<u8>, Option<u64>>,
     spans: Vec<Span>,
     /// When the first of the keys in the spans expires: nothing in the log tells of that.
     first_expiry: Option<u64>,

@@ -262,13 +262,6 @@ impl Run {
     }
 }
 
-impl Lab {
-    /// Opens with the options as they are, whatever the environment says of the append mode.
-    pub(super) fn open_as_told(&self) -> Bitcask {
-        Bitcask::open_on(&self.ground(), Path::new(DIR), self.options.clone()).unwrap()
-    }
-}
-
 fn pairs_of(pairs: impl Iterator<Item = Result<(Value, Value)>>) -> Pairs {
     pairs.map(Result::unwrap).map(|(key, value)| (key.into(), value.into())).collect()
 }

@@ -1,0 +1,353 @@
+//! Whether what was seen of a run can have been, given the order in which changes were appended.
+//!
+//! - Each call takes effect at one moment between its beginning and its end; a change where its entry
+//!   lies. What a call has returned for is seen by every call that begins later, and what one call has
+//!   seen is not behind what a later one sees.
+//! - A look at one key sees some number of the changes of that key; a view sees some number of all
+//!   changes, batches whole. The order of changes is given, so the least number that fits is the one to
+//!   go on with, and no search is needed.
+//! - What a crash leaves is what some first part of the changes made; behind a kill that is all that was
+//!   written, behind a power cut at least what was durable.
+
+use super::order::{Made, Order};
+use super::plan::Op;
+use super::tasks::{Call, History, Outcome, backup};
+use super::*;
+
+/// Kills and power cuts that each schedule is judged behind.
+const CRASHES: usize = 2;
+
+struct Judge<'a> {
+    plan: &'a Plan,
+    history: &'a History,
+    order: Order,
+    /// For each call, how many changes of all it is known to have seen when it ended, by key, and in
+    /// views of everything.
+    seen: Vec<Seen>,
+}
+
+/// The least number of changes that a call has seen, counted in all of them.
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    by_key: BTreeMap<Vec<u8>, usize>,
+    /// Of all keys.
+    all: usize,
+}
+
+/// Judges a run.
+pub(super) fn all(plan: &Plan, history: &History, random: &mut Random) {
+    let now = history.lab.hands.clock().now();
+    let order = Order::of(history, now);
+    let mut judge = Judge { plan, history, order, seen: Vec::new() };
+    judge.entries();
+    judge.calls();
+    judge.followers();
+    judge.ends();
+    for _ in 0..CRASHES {
+        judge.crash(random);
+    }
+}
+
+impl Judge<'_> {
+    fn key(&self, at: usize) -> &Vec<u8> {
+        &self.plan.keys[at]
+    }
+
+    fn calls_in_order(&self) -> Vec<usize> {
+        let mut calls: Vec<usize> = (0..self.history.calls.len()).collect();
+        calls.sort_by_key(|at| self.history.calls[*at].began.stamp);
+        calls
+    }
+
+    /// Says what was seen of a call that can't have been.
+    fn fail(&self, call: usize, why: &str) -> ! {
+        let changes: Vec<String> =
+            (1..).zip(&self.order.0).map(|(len, step)| format!("{len}: {step:?}")).collect();
+        let calls: Vec<String> = (1..)
+            .zip(&self.history.calls)
+            .map(|(number, call)| format!("{number}: {call:?}"))
+            .collect();
+        panic!(
+            "call {}: {why}\nchanges:\n{}\ncalls:\n{}",
+            call + 1,
+            changes.join("\n"),
+            calls.join("\n")
+        )
+    }
+
+    /// Checks that each call has appended what it should.
+    fn entries(&self) {
+        for (at, call) in self.history.calls.iter().enumerate() {
+            let own = || self.order.0.iter().filter(|step| step.call == at + 1);
+            let len = own().count();
+            let is_right = match (&call.op, &call.outcome) {
+                (Op::Put { .. } | Op::Update { .. }, _) => len == 1,
+                (Op::Clear, _) => len == 1,
+                (Op::Insert { .. }, Outcome::Existed(existed)) => len == usize::from(!existed),
+                (Op::CompareAndSwap { put: true, .. }, Outcome::Swapped { swapped, .. }) => {
+                    len == usize::from(*swapped)
+                }
+                (Op::Delete { .. }, Outcome::Existed(existed)) => len == 1 || !existed && len == 0,
+                (_, Outcome::Refused) => len == 0,
+                (Op::Batch { changes, .. } | Op::Transaction { changes, .. }, _) => {
+                    let last: BTreeMap<_, _> = changes.iter().copied().collect();
+                    let puts = last.values().filter(|put| **put).count();
+                    (puts..=last.len()).contains(&len)
+                }
+                (Op::CompareAndSwap { .. } | Op::Live { .. } | Op::RemoveAll, _) => true,
+                _ => len == 0,
+            };
+            if !is_right {
+                self.fail(at, &format!("it has appended {len} entries"));
+            }
+        }
+    }
+
+    /// Goes through all calls in the order in which they began.
+    fn calls(&mut self) {
+        self.seen = vec![Seen::default(); self.history.calls.len()];
+        for at in self.calls_in_order() {
+            let mut seen = self.known(at);
+            match self.history.calls[at].outcome.clone() {
+                Outcome::Held(held) => {
+                    for (key, value) in held {
+                        self.look(at, &mut seen, key, |state| state == value.as_ref());
+                    }
+                }
+                Outcome::Contains(key, is_there) => {
+                    self.look(at, &mut seen, key, |state| state.is_some() == is_there);
+                }
+                Outcome::View(pairs) => self.view(at, &mut seen, |state| *state == pairs),
+                outcome => self.changed(at, &mut seen, &outcome),
+            }
+            for (len, step) in (1..).zip(&self.order.0).filter(|(_, step)| step.call == at + 1) {
+                match &step.change {
+                    Made::Clear => seen.all = seen.all.max(len),
+                    Made::Entry { key, .. } => {
+                        let by_key = seen.by_key.entry(key.clone()).or_default();
+                        *by_key = len.max(*by_key);
+                    }
+                }
+            }
+            self.seen[at] = seen;
+        }
+    }
+
+    /// Returns what is known to have been seen when a call began.
+    fn known(&self, at: usize) -> Seen {
+        let began = self.history.calls[at].began.stamp;
+        let mut known = Seen::default();
+        for (other, call) in self.history.calls.iter().enumerate() {
+            if other != at && call.ended.stamp < began {
+                let seen = &self.seen[other];
+                known.all = known.all.max(seen.all);
+                for (key, len) in &seen.by_key {
+                    let by_key = known.by_key.entry(key.clone()).or_default();
+                    *by_key = (*by_key).max(*len);
+                }
+            }
+        }
+        known
+    }
+
+    /// Returns how many changes could be seen when a call ended.
+    fn most(&self, at: usize) -> usize {
+        let ended = self.history.calls[at].ended.ops;
+        self.order.0.iter().take_while(|step| step.written <= ended).count()
+    }
+
+    /// Checks what a call has found of one key.
+    fn look(
+        &self,
+        at: usize,
+        seen: &mut Seen,
+        key: usize,
+        is_it: impl Fn(Option<&Vec<u8>>) -> bool,
+    ) {
+        let key = self.key(key);
+        let least = seen.by_key.get(key).copied().unwrap_or(0).max(seen.all);
+        let fits = (least..=self.most(at)).find(|len| is_it(self.order.state(*len).get(key)));
+        let Some(len) = fits else {
+            self.fail(at, &format!("{key:?}: behind {least} changes it was never so"));
+        };
+        // What is not of this key says nothing of when the look was.
+        let own = |step: &&order::Step| match &step.change {
+            Made::Clear => true,
+            Made::Entry { key: other, .. } => other == key,
+        };
+        let last = self.order.0[..len].iter().rposition(|step| own(&step));
+        let by_key = seen.by_key.entry(key.clone()).or_default();
+        *by_key = (*by_key).max(last.map_or(0, |last| last + 1));
+    }
+
+    /// Checks what a call has seen of everything.
+    fn view(&self, at: usize, seen: &mut Seen, is_it: impl Fn(&Pairs) -> bool) {
+        let least = seen.by_key.values().copied().fold(seen.all, usize::max);
+        let is_whole = |len: &usize| self.order.whole(*len) == *len;
+        let mut lens = (least..=self.most(at)).filter(is_whole);
+        let Some(len) = lens.find(|len| is_it(&self.order.state(*len))) else {
+            self.fail(at, &format!("behind {least} changes there was no such state"));
+        };
+        seen.all = seen.all.max(len);
+    }
+
+    /// Checks what a call that may have changed something says of what there was before.
+    fn changed(&self, at: usize, seen: &mut Seen, outcome: &Outcome) {
+        let first = self.order.0.iter().position(|step| step.call == at + 1);
+        let before = first.map(|first| self.order.state(first));
+        let check =
+            |key: usize, seen: &mut Seen, is_it: &dyn Fn(Option<&Vec<u8>>) -> bool| match &before {
+                Some(before) if !is_it(before.get(self.key(key))) => {
+                    self.fail(at, "what it was made of was something else when it was made");
+                }
+                Some(_) => {}
+                None => self.look(at, seen, key, is_it),
+            };
+        match (&self.history.calls[at].op, outcome) {
+            (
+                Op::Delete { key, .. } | Op::Insert { key } | Op::Live { key, .. },
+                Outcome::Existed(existed),
+            ) => check(*key, seen, &|value| value.is_some() == *existed),
+            (Op::CompareAndSwap { key, .. }, Outcome::Swapped { expected, swapped }) => {
+                check(*key, seen, &|value| (value == expected.as_ref()) == *swapped);
+            }
+            (Op::Update { key }, Outcome::Updated { old }) => {
+                check(*key, seen, &|value| value == old.as_ref());
+            }
+            (_, Outcome::Committed { keys, all }) => {
+                let is_it = |state: &Pairs| {
+                    keys.iter().all(|(key, value)| state.get(self.key(*key)) == value.as_ref())
+                        && all.as_ref().is_none_or(|all| all == state)
+                };
+                match &before {
+                    Some(before) if !is_it(before) => {
+                        self.fail(at, "what it has read was something else when it was made");
+                    }
+                    Some(_) => {}
+                    None => self.view(at, seen, is_it),
+                }
+            }
+            (Op::Backup, Outcome::Done) => {
+                let copy = self.history.lab.open_at(&backup(at + 1));
+                let pairs = snapshot(&copy);
+                kill(copy);
+                self.view(at, seen, |state| *state == pairs);
+            }
+            _ => {}
+        }
+    }
+
+    /// Checks that followers were told of all changes in order, and of none too early.
+    fn followers(&self) {
+        for told in &self.history.told {
+            let wanted = |step: &&order::Step| match &step.change {
+                Made::Clear => false,
+                Made::Entry { key, .. } => {
+                    step.place >= told.since
+                        && told.prefix.as_ref().is_none_or(|prefix| key.starts_with(prefix))
+                }
+            };
+            let mut wanted = (1..).zip(&self.order.0).filter(|(_, step)| wanted(&step));
+            for change in &told.changes {
+                let next = wanted.next();
+                let Some((len, order::Step { change: Made::Entry { key, value, .. }, .. })) = next
+                else {
+                    panic!("a follower was told of {change:?}, and nothing is left");
+                };
+                assert_eq!((&change.key, &change.value), (key, value), "what a follower was told");
+                if let Some(get) = change.get {
+                    // It was published before it was told.
+                    let mut seen = self.known(get - 1);
+                    let by_key = seen.by_key.entry(key.clone()).or_default();
+                    *by_key = (*by_key).max(len);
+                    let Outcome::Held(held) = &self.history.calls[get - 1].outcome else {
+                        unreachable!("a follower looks a key up")
+                    };
+                    let (key, value) = &held[0];
+                    self.look(get - 1, &mut seen, *key, |state| state == value.as_ref());
+                }
+            }
+            let left: Vec<_> = wanted.collect();
+            assert!(!told.to_the_end || left.is_empty(), "a follower was not told of {left:?}");
+        }
+    }
+
+    /// Checks what the store held when all tasks were over, and when it was open again.
+    fn ends(&self) {
+        let all = self.order.state(self.order.0.len());
+        if self.history.last != all {
+            self.fail(
+                0,
+                &format!("the store held {:?} in the end, not {all:?}", self.history.last),
+            );
+        }
+        if self.history.reopened != all {
+            let found = &self.history.reopened;
+            self.fail(0, &format!("the store held {found:?} when it was open again, not {all:?}"));
+        }
+    }
+
+    /// Kills the process, or cuts the power, at some moment, and opens what is left.
+    fn crash(&self, random: &mut Random) {
+        let twin = &self.history.lab.twin;
+        let ops = usize::try_from(random.below(twin.op_count() as u64 + 1)).unwrap();
+        let written = self.order.0.iter().take_while(|step| step.written <= ops).count();
+        let most = self.order.whole(written);
+        let is_kill = random.below(3) == 0;
+        let (image, least) = if is_kill {
+            (twin.kill_image(ops), most)
+        } else {
+            let mercy = random.below(4);
+            let image = twin.power_image(ops, |_| random.below(4) < mercy);
+            (image, self.durable(ops).min(most))
+        };
+        let lab = self.history.lab.on(image);
+        let when = if is_kill { "killed" } else { "power lost" };
+        let db = match lab.try_open_as_told() {
+            Ok(db) => db,
+            Err(error) => self.fail(0, &format!("{when} after {ops} operations: {error}")),
+        };
+        let found = snapshot(&db);
+        kill(db);
+        let allowed = (least..=most).any(|len| self.order.state(len) == found);
+        if !allowed {
+            let why = format!(
+                "{when} after {ops} operations, of which {least} to {most} changes are left: {found:?}"
+            );
+            self.fail(0, &why);
+        }
+    }
+
+    /// Returns how many changes are durable after some operations, as calls have returned for it.
+    fn durable(&self, ops: usize) -> usize {
+        let is_always = self.plan.options.sync == SyncPolicy::Always;
+        let of_call = |at: usize, call: &Call| -> usize {
+            let own = self.order.0.iter().rposition(|step| step.call == at + 1);
+            let own = own.map_or(0, |last| last + 1);
+            let before = call.began.ops;
+            match &call.op {
+                Op::Sync => self.order.0.iter().take_while(|step| step.written <= before).count(),
+                Op::Clear => own,
+                Op::Put { sync, .. } | Op::Delete { sync, .. } | Op::Batch { sync, .. }
+                    if *sync || is_always =>
+                {
+                    own
+                }
+                Op::Update { .. }
+                | Op::Insert { .. }
+                | Op::CompareAndSwap { .. }
+                | Op::Transaction { .. }
+                | Op::Live { .. }
+                    if is_always =>
+                {
+                    own
+                }
+                _ => 0,
+            }
+        };
+        let calls = self.history.calls.iter().enumerate();
+        let over =
+            calls.filter(|(_, call)| call.ended.ops <= ops && call.ended.stamp > call.began.stamp);
+        over.map(|(at, call)| of_call(at, call)).max().unwrap_or(0)
+    }
+}
