@@ -54,6 +54,38 @@ pub(crate) enum Mistake {
     RecoveryNotSynced,
     /// A segment is sealed while appends to it are in flight.
     SealedInFlight,
+    /// A moment of the log is handed out while appends of before are in flight.
+    MomentInFlight,
+    /// A follower is told of a change in flight.
+    ToldInFlight,
+    /// An append no longer counts as in flight before it is published.
+    CountLoweredEarly,
+    /// A segment can be read up to an entry's end before the entry is written.
+    ReadableEarly,
+    /// A writer lets go of its shard between log and keydir.
+    ShardReleasedEarly,
+    /// A merge makes a slot name its copy, whatever the slot names by then.
+    SlotNotCompared,
+    /// A slot is removed before the shard's time of removals says so.
+    RemovalNotedLate,
+    /// A segment's number can be used again while somebody may have seen a slot with it.
+    NumberFreedEarly,
+    /// A shard that is filled is filled again, with what was in the log when the store was opened.
+    FilledAgain,
+    /// The log counts as durable before it is synced.
+    DurableBeforeSync,
+    /// A writer that waits for a sync is content with the next one that ends, whatever that covers.
+    ServedByAnySync,
+    /// Shards are released between the look at conditions and the change.
+    ConditionsUnlocked,
+    /// What is appended between a transaction's look at its ranges and its commit is not looked at.
+    RangesNotLookedAtAgain,
+    /// A snapshot notes its segments after its time.
+    PinnedLate,
+    /// A segment's files are removed though a snapshot needs them.
+    PinIgnored,
+    /// A backup keeps nobody from removing files.
+    BackupUnguarded,
 }
 
 #[cfg(test)]

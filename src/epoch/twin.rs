@@ -59,6 +59,7 @@ fn state() -> MutexGuard<'static, State> {
 }
 
 /// Returns how much is retired and not freed.
+#[cfg(loom)]
 pub(crate) fn left() -> usize {
     let state = state();
     state.retired.len() + state.noted.len()

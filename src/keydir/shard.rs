@@ -11,6 +11,7 @@ use super::table::{Pair, SlotFlags, Table};
 use super::{Address, Filling, Found};
 use crate::epoch::{Guard, pin};
 use crate::error::Result;
+use crate::mistake::{Mistake, made};
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
 /// A shard where it lies. A cache line of its own, so that shards don't slow each other down.
@@ -99,14 +100,24 @@ impl Shard<'_> {
 
     /// Makes the slot that names an entry name a copy of it. Says whether there still was one.
     pub(crate) fn relocate(&mut self, hash: KeyHash, old: Address, new: Address) -> bool {
+        if made(Mistake::SlotNotCompared)
+            && let Ok(Some(found)) = self.table().find(hash, |found, _| Ok(Some(found)))
+        {
+            return self.table().replace(hash, found, new);
+        }
         self.table().replace(hash, old, new)
     }
 
     /// Removes the slot that names an entry, at a time in the log that no entry before the removal
     /// has reached, but the one that removes it. Says whether there still was one.
     pub(crate) fn remove(&mut self, hash: KeyHash, address: Address, time: u64) -> bool {
-        self.note_removal(time);
+        if !made(Mistake::RemovalNotedLate) {
+            self.note_removal(time);
+        }
         let removed = self.table().remove(hash, address);
+        if made(Mistake::RemovalNotedLate) {
+            self.note_removal(time);
+        }
         self.counts.removed(u32::from(removed));
         removed
     }

@@ -15,6 +15,7 @@ use super::{Recovered, Recovery};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::keydir::{Address, Filling, Keydir, SHARD_COUNT, Shard};
+use crate::mistake::{Mistake, made};
 use crate::segment::header::Identity;
 use crate::segment::hint::{Hint, HintSlot, Known, Source};
 use crate::segment::{Dir, Segment, SegmentId, Segments, open_listed, scan};
@@ -207,7 +208,7 @@ impl Filler {
             let runs: Vec<&[HintSlot]> =
                 rests.iter_mut().map(|rest| split_run(rest, number)).collect();
             let mut shard = keydir.shard(number);
-            if self.anew.is_some() || !shard.is_filled() {
+            if self.anew.is_some() || !shard.is_filled() || made(Mistake::FilledAgain) {
                 let filled = self.fill_shard(origins, &mut shard, &runs);
                 if filled.is_ok() && self.unfilled.fetch_sub(1, Ordering::AcqRel) == 1 {
                     *self.origins.lock() = Arc::default();

@@ -256,6 +256,9 @@ impl Active {
         let place = self.end();
         let mut header = draft.header;
         header.timestamp = timestamp;
+        if made(Mistake::ReadableEarly) {
+            self.segment.advance(place.offset + header.entry_size());
+        }
         let encoded = header.encode(draft.body.clone(), Salt::new(place.segment.0, place.offset));
         for part in [encoded.as_slice(), draft.key, &draft.value] {
             self.sink.write(&self.room, self.end, part)?;

@@ -22,6 +22,7 @@ use crate::entry::{END_SIZE_MAX, HEADER_SIZE, HEADER_SIZE_MAX, Header, Invalid, 
 use crate::epoch::{Guard, Published, pin};
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs};
+use crate::mistake::{Mistake, made};
 use crate::prefetch::prefetch;
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
 use crate::value::Lend;
@@ -66,7 +67,9 @@ pub(crate) struct InFlight<'a>(&'a Segment);
 
 impl Drop for InFlight<'_> {
     fn drop(&mut self) {
-        self.0.counts.in_flight.fetch_sub(1, Ordering::Release);
+        if !made(Mistake::CountLoweredEarly) {
+            self.0.counts.in_flight.fetch_sub(1, Ordering::Release);
+        }
     }
 }
 
@@ -159,7 +162,9 @@ impl Segment {
 
     /// Takes note of an append that no slot names yet. The caller holds the lock of the log.
     pub(crate) fn begin_append(&self) -> InFlight<'_> {
-        self.counts.in_flight.fetch_add(1, Ordering::Relaxed);
+        if !made(Mistake::CountLoweredEarly) {
+            self.counts.in_flight.fetch_add(1, Ordering::Relaxed);
+        }
         InFlight(self)
     }
 
@@ -392,6 +397,9 @@ impl Segments {
         // What is deferred flushes nothing: that would run more of it, one within the other.
         guard.defer(move || all.upgrade().map(|all| all.numbers.lock().unseen.push(number)));
         guard.flush();
+        if made(Mistake::NumberFreedEarly) {
+            self.numbered.numbers.lock().free.push(number);
+        }
         Some(segment)
     }
 

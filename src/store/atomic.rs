@@ -18,6 +18,7 @@ use crate::entry::Flags;
 use crate::epoch::{Guard, pin};
 use crate::error::{Error, Result};
 use crate::keydir::{Address, KeyHash, LockedShards};
+use crate::mistake::{Mistake, made};
 use crate::options::WriteOptions;
 use crate::segment::append::Draft;
 
@@ -69,6 +70,10 @@ impl Inner {
             if !self.holds(condition, hash, &mut shards, &guard)? {
                 return Ok(false);
             }
+        }
+        if made(Mistake::ConditionsUnlocked) {
+            drop(shards);
+            shards = self.shards(changed.iter().map(|hash| hash.shard()))?;
         }
         let Plan { mut drafts, old } = self.plan(drafts, changed, &mut shards, &guard)?;
         let mut log = writer.log.lock();

@@ -19,6 +19,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::log::Log;
 use super::pins::Pinned;
 use super::position::Position;
 use super::{Bitcask, Inner};
@@ -26,6 +27,7 @@ use crate::entry::Header;
 use crate::epoch::{Guard, pin};
 use crate::error::Result;
 use crate::keydir::{KeyHash, Lookup};
+use crate::mistake::{Mistake, made};
 use crate::segment::hint::{HintFile, HintSlot, Source};
 use crate::segment::index::Part;
 use crate::segment::{Segment, StoredEntry, index, value_aside};
@@ -199,6 +201,11 @@ impl Inner {
             let known = this.refreshing.lock();
             return of_moment(known.last_timestamp, this.position());
         };
+        if made(Mistake::PinnedLate) {
+            let note = |log: &Log| (log.last_timestamp(), this.position_of(log));
+            let (time, position) = this.at_one_moment(writer, note);
+            return of_moment(time, position);
+        }
         this.at_one_moment(writer, |log| of_moment(log.last_timestamp(), this.position_of(log)))
     }
 }

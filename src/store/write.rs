@@ -108,6 +108,10 @@ impl Inner {
         let drafts = std::slice::from_mut(&mut draft);
         let appended = self.append(&mut writer.log.lock(), drafts, &guard)?;
         let (segment, timestamp) = (appended.segment, appended.timestamp);
+        if made(Mistake::ShardReleasedEarly) {
+            drop(shard);
+            shard = self.shard(hash.shard())?;
+        }
         for (address, size) in appended.addresses(drafts) {
             let new = value.is_some().then_some((address, size));
             publish(&mut shard, hash, own.as_ref(), new, segment, timestamp);

@@ -1,1 +1,76 @@
-//! Mistakes.
+//! Mistakes that schedules have to notice, each made by an engine that is sound otherwise: what notices
+//! nothing proves nothing. Those that crashes alone can show are in `tests/crash/mistakes.rs`.
+
+use super::*;
+use crate::mistake::{Mistake, make};
+
+/// All of them, each with the plans that come close to it, the closest first.
+const MISTAKES: [(Mistake, &[Focus]); 17] = [
+    (Mistake::SealedInFlight, &[Focus::Merges, Focus::Everything]),
+    (Mistake::CountLoweredEarly, &[Focus::Merges, Focus::Everything]),
+    (Mistake::MomentInFlight, &[Focus::Views, Focus::Followers]),
+    (Mistake::ToldInFlight, &[Focus::Followers]),
+    (Mistake::ReadableEarly, &[Focus::Followers]),
+    (Mistake::ShardReleasedEarly, &[Focus::Conflicts, Focus::Merges]),
+    (Mistake::SlotNotCompared, &[Focus::Merges, Focus::Everything]),
+    (Mistake::RemovalNotedLate, &[Focus::Views]),
+    (Mistake::NumberFreedEarly, &[Focus::Everything, Focus::Merges]),
+    (Mistake::FilledAgain, &[Focus::Everything, Focus::Merges]),
+    (Mistake::DurableBeforeSync, &[Focus::Syncs]),
+    (Mistake::ServedByAnySync, &[Focus::Syncs]),
+    (Mistake::ConditionsUnlocked, &[Focus::Conflicts]),
+    (Mistake::RangesNotLookedAtAgain, &[Focus::Conflicts]),
+    (Mistake::PinnedLate, &[Focus::Views]),
+    (Mistake::PinIgnored, &[Focus::Views]),
+    (Mistake::BackupUnguarded, &[Focus::Views, Focus::Everything]),
+];
+
+/// The seeds that are tried: as many as a normal run of all tests has.
+const BUDGET: u64 = SEEDS * Focus::ALL.len() as u64;
+
+/// How a mistake was noticed, if it was, and how many seeds that took.
+struct Caught {
+    focus: Focus,
+    seed: u64,
+    seeds: u64,
+    told: String,
+}
+
+fn caught(mistake: Mistake, focuses: &'static [Focus]) -> Option<Caught> {
+    let search = move || {
+        (0..BUDGET).find_map(|tried| {
+            let len = focuses.len() as u64;
+            let focus = focuses[usize::try_from(tried % len).unwrap()];
+            let (seed, seeds) = (tried / len, tried + 1);
+            let panic = make(mistake, || run(focus, seed)).err()?;
+            Some(Caught { focus, seed, seeds, told: told(&*panic) })
+        })
+    };
+    // A schedule that fails leaves its thread in the middle of a panic.
+    std::thread::spawn(search).join().unwrap()
+}
+
+/// The first line of what a panic says.
+fn told(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or_default();
+    text.lines().next().unwrap_or_default().chars().take(120).collect()
+}
+
+#[test]
+fn every_mistake_of_threads_is_noticed() {
+    let mut missed = Vec::new();
+    for (mistake, focuses) in MISTAKES {
+        match caught(mistake, focuses) {
+            Some(Caught { focus, seed, seeds, told }) => {
+                let schedules = seeds * EACH as u64;
+                println!(
+                    "{mistake:?}: within {schedules} schedules ({focus:?}, seed {seed}): {told}"
+                );
+            }
+            None => missed.push(mistake),
+        }
+    }
+    println!("{} of {} mistakes noticed", MISTAKES.len() - missed.len(), MISTAKES.len());
+    assert_eq!(missed, []);
+}
