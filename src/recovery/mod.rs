@@ -36,7 +36,6 @@ pub(crate) struct Recovery<'a> {
     pub(crate) fs: &'a Fs,
     pub(crate) dir: &'a Dir,
     pub(crate) keydir: &'a Keydir,
-    pub(crate) now: u64,
 }
 
 /// A store's segments as opening leaves them.
@@ -73,7 +72,7 @@ impl Recovery<'_> {
         self.refuse_missing(&manifest, &survey)?;
         let chain = self.chain(&manifest, true)?;
         let Unlisted { later, leftovers } = self.unlisted(&manifest, &survey, &chain)?;
-        self.refuse_damage(&chain, &later)?;
+        chain.refuse_damage(&later)?;
         let mut report = chain.report();
         let mut segments = self.open_sealed(&manifest, &mut report)?;
 

@@ -209,8 +209,7 @@ impl Inner {
                 Stop::Bad { offset, invalid } => {
                     let refusal = scan::refusal(segment.path(), offset, invalid);
                     let bad = Place::new(id, segment.size());
-                    let times = 0..self.clock.now();
-                    let mark = scan::find_mark_above(&file, id, bad.offset, bad, times)?;
+                    let mark = scan::find_mark_above(&file, id, bad.offset, bad, 0)?;
                     if refusal.is_unsupported() || mark.is_some() {
                         return Err(refusal);
                     }
@@ -330,8 +329,7 @@ impl Inner {
     }
 
     fn load_beside(&self, manifest: &Manifest, before: u64) -> Result<u64> {
-        let recovery =
-            Recovery { fs: &self.fs, dir: &self.dir, keydir: &self.keydir, now: self.clock.now() };
+        let recovery = Recovery { fs: &self.fs, dir: &self.dir, keydir: &self.keydir };
         let recovered = recovery.for_reading(manifest.clone())?;
         // Before the segments: a follower that finds one of them has to know what is gone.
         self.manifest.set(manifest.clone());

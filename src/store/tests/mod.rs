@@ -60,6 +60,8 @@ mod repair;
 mod snapshots;
 mod story;
 #[cfg(test)]
+mod times;
+#[cfg(test)]
 mod torn;
 #[cfg(test)]
 mod transactions;

@@ -1,0 +1,97 @@
+//! Clocks that were wrong: a log whose times are far ahead of the clock, and a clock that is set back
+//! when nothing in the log shows its times any more.
+
+use super::*;
+use crate::options::MergeOptions;
+use crate::repair::verify_on;
+
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+const YEARS_AHEAD: [u32; 4] = [0, 5, 11, 50];
+
+/// One segment for all.
+fn whole() -> Lab {
+    let options = Options::new().segment_size(64 << 10).sync(SyncPolicy::Never);
+    Lab::new().with(options.merge(crate::MergePolicy::Manual))
+}
+
+/// Flips a bit in the first entry of a segment.
+fn damage_first_entry(lab: &Lab, path: &Path) {
+    let mut bytes = lab.twin.contents(path).unwrap();
+    bytes[usize::try_from(FIRST_OFFSET).unwrap() + 22] ^= 1;
+    lab.twin.put_file(path, bytes);
+}
+
+/// What becomes of the one sealed segment before the log goes on.
+const BEFORE: [&str; 4] = ["it stays", "a merge drops it", "a clear drops it", "its hint is gone"];
+
+/// A store that was written to while the clock was ahead, and is open with the clock set right.
+fn ahead(years: u32, before: &str) -> (Lab, Bitcask) {
+    let lab = whole();
+    lab.hands.advance(YEAR * years);
+    let db = lab.open();
+    db.put("seed", "x").unwrap();
+    if before == "a merge drops it" {
+        db.delete("seed").unwrap();
+    }
+    db.close().unwrap();
+    if before == "its hint is gone" {
+        lab.delete_hints();
+    }
+    lab.hands.step_back(YEAR * years);
+    let db = lab.open();
+    match before {
+        "a merge drops it" => drop(db.merge_with(MergeOptions::new().force(true)).unwrap()),
+        "a clear drops it" => db.clear().unwrap(),
+        _ => {}
+    }
+    (lab, db)
+}
+
+fn put_durably(db: &Bitcask) {
+    for key in ["a", "b", "c", "d"] {
+        db.put(key, "durable").unwrap();
+        db.sync().unwrap();
+    }
+}
+
+/// A device without a clock that keeps the date, or one wrong date: the log goes on from the highest
+/// time in it. With times more than ten years ahead of the clock no mark was looked at, and what was
+/// durable was cut off as torn.
+#[test]
+fn durable_data_is_not_cut_however_far_ahead_of_the_clock_its_times_are() {
+    for (years, before) in YEARS_AHEAD.into_iter().flat_map(|y| BEFORE.map(|before| (y, before))) {
+        let (lab, db) = ahead(years, before);
+        put_durably(&db);
+        let lab = lab.powered_off(|_| false);
+        kill(db);
+        let (_, path) = lab.logs().pop().unwrap();
+        damage_first_entry(&lab, &path);
+        let told = verify_on(&lab.ground(), Path::new(DIR)).unwrap();
+        for opened in [
+            told.opening.map(drop),
+            lab.try_open_with(lab.options.clone().read_only(true)).map(drop),
+            lab.try_open().map(drop),
+        ] {
+            let error = opened.expect_err("durable data is not refused to be cut");
+            assert!(error.is_corruption(), "{years} years ahead, {before}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_refresh_reports_damage_however_far_ahead_of_the_clock_the_times_are() {
+    for (years, before) in YEARS_AHEAD.into_iter().flat_map(|y| BEFORE.map(|before| (y, before))) {
+        let (lab, db) = ahead(years, before);
+        let reader = lab.open_read_only();
+        put_durably(&db);
+        kill(db);
+        let (_, path) = lab.logs().pop().unwrap();
+        let whole = lab.twin.contents(&path).unwrap();
+        damage_first_entry(&lab, &path);
+        let error = reader.refresh().unwrap_err();
+        assert!(error.is_corruption(), "{years} years ahead, {before}: {error}");
+        lab.twin.put_file(&path, whole);
+        assert!(reader.refresh().unwrap());
+        assert_eq!(reader.get("d").unwrap().unwrap(), "durable");
+    }
+}
