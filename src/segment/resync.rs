@@ -9,8 +9,8 @@
 
 use std::ops::Range;
 
-use super::SegmentId;
-use super::scan::{PAGE_SIZE, SEARCH_WORK, Scanned, TIME_AHEAD, WINDOW_SIZE, Window};
+use super::scan::{PAGE_SIZE, SEARCH_WORK, Scan, Scanned, WINDOW_SIZE, Window};
+use super::{FIRST_OFFSET, SegmentId};
 use crate::entry::{ALIGNMENT, Entry, Flags, HEADER_SIZE_MAX, Header, Invalid};
 use crate::error::{Error, Result};
 use crate::fs::{File, is_failed_read};
@@ -19,6 +19,13 @@ use crate::options::SEGMENT_SIZE_LIMIT;
 /// What each place that is tried adds to the budget, in bytes: small entries are found even where
 /// crafted bytes have used up the rest.
 const PLACE_WORK: u64 = 64;
+/// How far an entry's time may be ahead of every time that is known, for one of any size to be tried:
+/// ten years.
+const TIME_AHEAD: u64 = 10 * 365 * 86_400 * 1_000_000;
+/// Entries up to this size are tried whatever their time: the clock may have been far ahead when all
+/// there is was written, and nothing else may be left to show that. Of random bytes that adds less than
+/// a byte to what each place costs.
+const ANY_TIME_SIZE: u64 = 1 << 20;
 
 /// Bytes that are no entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,14 +57,15 @@ pub(crate) struct Walk<'a> {
     limit: u64,
     /// No entry starts here or behind, unless the file is damaged.
     starts_below: u64,
+    /// The latest time that is known.
     latest: u64,
     work: u64,
     key: Vec<u8>,
 }
 
 impl<'a> Walk<'a> {
-    /// Walks over these bytes of a file, in which entries may reach up to `limit`. No entry is
-    /// looked for whose time is far behind `latest`.
+    /// Walks over these bytes of a file, in which entries may reach up to `limit`. No large entry is
+    /// looked for whose time is far ahead of `latest`, and of all that have been found.
     pub(crate) fn new(
         file: &'a File,
         id: SegmentId,
@@ -73,7 +81,7 @@ impl<'a> Walk<'a> {
             end: bytes.end,
             limit,
             starts_below,
-            latest: latest.saturating_add(TIME_AHEAD),
+            latest,
             work: SEARCH_WORK * starts_below + WINDOW_SIZE as u64,
             key: Vec::new(),
         })
@@ -94,7 +102,7 @@ impl<'a> Walk<'a> {
         };
         self.offset += header.entry_size();
         // Whoever wrote this had a clock that was right, perhaps, when ours has lost the date.
-        self.latest = self.latest.max(header.timestamp.saturating_add(TIME_AHEAD));
+        self.latest = self.latest.max(header.timestamp);
         if header.flags.has(Flags::END) && strange.is_none() {
             let value = self.window.peek(offset + header.size() as u64, 4)?;
             let next = SegmentId(value.try_into().map_or(0, u32::from_be_bytes));
@@ -131,6 +139,11 @@ impl<'a> Walk<'a> {
         }
     }
 
+    fn is_plausible(&self, header: &Header) -> bool {
+        header.timestamp < self.latest.saturating_add(TIME_AHEAD)
+            || header.entry_size() <= ANY_TIME_SIZE
+    }
+
     /// Returns where the next entry is that checks, at or behind `from`; the end if there is none.
     ///
     /// What has flags that this build does not know is passed over: of random bytes one header in
@@ -148,7 +161,7 @@ impl<'a> Walk<'a> {
             };
             self.work = self.work.saturating_add(PLACE_WORK);
             if let Ok(Some(header)) = Header::decode(head)
-                && header.timestamp < self.latest
+                && self.is_plausible(&header)
                 && header.entry_size() <= self.limit.saturating_sub(offset)
                 && !matches!(header.understood(), Err(Invalid::UnknownFlags(_)))
                 && header.entry_size() <= self.work
@@ -161,6 +174,17 @@ impl<'a> Walk<'a> {
             offset += ALIGNMENT;
         }
         Ok(self.end)
+    }
+}
+
+/// Returns the time of a segment's first entry, if that checks and does not take long to read.
+pub(crate) fn first_time(file: &File, id: SegmentId) -> Result<Option<u64>> {
+    let end = file.size()?.min(FIRST_OFFSET + ANY_TIME_SIZE);
+    match Scan::new(file, id, end).next() {
+        Ok(Ok(entry)) => Ok(Some(entry.header.timestamp)),
+        Ok(Err(_)) => Ok(None),
+        Err(error) if is_failed_read(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -25,8 +25,6 @@ pub(super) const WINDOW_SIZE: usize = 256 << 10;
 pub(super) const PAGE_SIZE: u64 = 4 << 10;
 /// Checksum work behind a bad place, as a multiple of the bytes there.
 pub(super) const SEARCH_WORK: u64 = 4;
-/// How far ahead of the clock an entry's time may be for a salvage to look at it: ten years.
-pub(super) const TIME_AHEAD: u64 = 10 * 365 * 86_400 * 1_000_000;
 
 /// An entry that checks, without its value.
 #[derive(Debug)]

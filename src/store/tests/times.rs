@@ -1,9 +1,11 @@
 //! Clocks that were wrong: a log whose times are far ahead of the clock, and a clock that is set back
 //! when nothing in the log shows its times any more.
 
+use std::ops::ControlFlow;
+
 use super::*;
 use crate::options::MergeOptions;
-use crate::repair::verify_on;
+use crate::repair::{salvage_on, verify_on};
 
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 const YEARS_AHEAD: [u32; 4] = [0, 5, 11, 50];
@@ -93,5 +95,72 @@ fn a_refresh_reports_damage_however_far_ahead_of_the_clock_the_times_are() {
         lab.twin.put_file(&path, whole);
         assert!(reader.refresh().unwrap());
         assert_eq!(reader.get("d").unwrap().unwrap(), "durable");
+    }
+}
+
+/// Saves what is left of a store; returns how many keys that was.
+fn salvage(lab: &Lab) -> u64 {
+    let (from, to) = (Path::new(DIR), Path::new("/rescued"));
+    let go_on = &mut |_: &_| ControlFlow::Continue(());
+    let report = salvage_on(&lab.ground(), from, to, &lab.options, go_on).unwrap();
+    let db = Bitcask::open_on(&lab.ground(), to, lab.options.clone()).unwrap();
+    assert_eq!(db.len(), report.keys);
+    report.keys
+}
+
+/// One flipped byte: all entries behind it were lost, since none of them could be later than ten years
+/// from now.
+#[test]
+fn salvage_finds_what_lies_behind_damage_however_far_ahead_of_the_clock_its_times_are() {
+    for (years, merged, hints) in
+        YEARS_AHEAD.into_iter().flat_map(|years| [(years, true, true), (years, true, false)]).chain(
+            YEARS_AHEAD.into_iter().flat_map(|years| [(years, false, true), (years, false, false)]),
+        )
+    {
+        let (lab, db) = ahead(years, "it stays");
+        for number in 0..100_u32 {
+            db.put(number.to_be_bytes(), "durable").unwrap();
+        }
+        if merged {
+            db.merge_with(MergeOptions::new().force(true)).unwrap();
+        }
+        db.put("tail", "x").unwrap();
+        db.close().unwrap();
+        let size = |path: &PathBuf| lab.twin.contents(path).unwrap().len();
+        let (_, path) = lab.logs().into_iter().max_by_key(|(_, path)| size(path)).unwrap();
+        damage_first_entry(&lab, &path);
+        if !hints {
+            lab.delete_hints();
+        }
+        let told = format!("{years} years ahead, merged: {merged}, hints: {hints}");
+        assert_eq!(salvage(&lab), 101, "{told}");
+    }
+}
+
+/// There is nothing then that shows what time it is in the store: no hint, and a header that was
+/// written when the clock was right again.
+#[test]
+fn salvage_finds_what_lies_behind_the_first_entry_of_the_only_segment() {
+    for (years, closed) in YEARS_AHEAD.into_iter().flat_map(|y| [(y, true), (y, false)]) {
+        let (lab, db) = ahead(years, "a merge drops it");
+        for number in 0..100_u32 {
+            db.put(number.to_be_bytes(), "durable").unwrap();
+        }
+        if closed {
+            db.close().unwrap();
+        } else {
+            kill(db);
+        }
+        lab.delete_hints();
+        let logs = lab.logs();
+        let [(_, path)] = logs.as_slice() else { panic!("{logs:?}") };
+        damage_first_entry(&lab, path);
+        for with_manifest in [true, false] {
+            let lab = lab.killed();
+            if !with_manifest {
+                lab.twin.delete_file(&Dir::new(DIR.into()).manifest());
+            }
+            assert_eq!(salvage(&lab), 99, "{years} years ahead, closed: {closed}");
+        }
     }
 }
