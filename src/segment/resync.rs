@@ -19,12 +19,12 @@ use crate::options::SEGMENT_SIZE_LIMIT;
 /// What each place that is tried adds to the budget, in bytes: small entries are found even where
 /// crafted bytes have used up the rest.
 const PLACE_WORK: u64 = 64;
-/// How far an entry's time may be ahead of every time that is known, for one of any size to be tried:
-/// ten years.
+/// How far an entry's time may be ahead of every time that is known, for one of any size to be tried
+/// at once: ten years.
 const TIME_AHEAD: u64 = 10 * 365 * 86_400 * 1_000_000;
 /// Entries up to this size are tried whatever their time: the clock may have been far ahead when all
 /// there is was written, and nothing else may be left to show that. Of random bytes that adds less than
-/// a byte to what each place costs.
+/// a byte to what each place costs; to try larger ones would use up the budget.
 const ANY_TIME_SIZE: u64 = 1 << 20;
 
 /// Bytes that are no entries.
@@ -63,9 +63,18 @@ pub(crate) struct Walk<'a> {
     key: Vec<u8>,
 }
 
+/// What a search has come to.
+enum Searched {
+    Found(u64),
+    /// `passed_over`: something looked like an entry, but for its time.
+    Nothing {
+        passed_over: bool,
+    },
+}
+
 impl<'a> Walk<'a> {
-    /// Walks over these bytes of a file, in which entries may reach up to `limit`. No large entry is
-    /// looked for whose time is far ahead of `latest`, and of all that have been found.
+    /// Walks over these bytes of a file, in which entries may reach up to `limit`. Large entries whose
+    /// time is far ahead of `latest`, and of all that have been found, are tried last.
     pub(crate) fn new(
         file: &'a File,
         id: SegmentId,
@@ -139,17 +148,28 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn is_plausible(&self, header: &Header) -> bool {
-        header.timestamp < self.latest.saturating_add(TIME_AHEAD)
-            || header.entry_size() <= ANY_TIME_SIZE
+    /// Returns where the next entry is that checks, at or behind `from`; the end if there is none.
+    ///
+    /// Where there seems to be none at all, and some were passed over for their time alone, that time may
+    /// be right, and nothing left that shows it: they are tried with what is left of the budget.
+    fn search(&mut self, from: u64) -> Result<u64> {
+        let latest = self.latest.saturating_add(TIME_AHEAD);
+        Ok(match self.search_up_to(latest, from)? {
+            Searched::Found(offset) => offset,
+            Searched::Nothing { passed_over: false } => self.end,
+            Searched::Nothing { passed_over: true } => match self.search_up_to(u64::MAX, from)? {
+                Searched::Found(offset) => offset,
+                Searched::Nothing { .. } => self.end,
+            },
+        })
     }
 
-    /// Returns where the next entry is that checks, at or behind `from`; the end if there is none.
+    /// Searches for an entry that is small, or no later than `latest`.
     ///
     /// What has flags that this build does not know is passed over: of random bytes one header in
     /// two thousand makes sense without them.
-    fn search(&mut self, from: u64) -> Result<u64> {
-        let mut offset = from;
+    fn search_up_to(&mut self, latest: u64, from: u64) -> Result<Searched> {
+        let (mut offset, mut passed_over) = (from, false);
         while offset < self.starts_below {
             let head = match self.window.peek(offset, HEADER_SIZE_MAX) {
                 Ok(head) => head,
@@ -161,19 +181,21 @@ impl<'a> Walk<'a> {
             };
             self.work = self.work.saturating_add(PLACE_WORK);
             if let Ok(Some(header)) = Header::decode(head)
-                && self.is_plausible(&header)
                 && header.entry_size() <= self.limit.saturating_sub(offset)
                 && !matches!(header.understood(), Err(Invalid::UnknownFlags(_)))
                 && header.entry_size() <= self.work
             {
-                if self.look(offset)?.is_ok() {
-                    return Ok(offset);
+                if header.timestamp > latest && header.entry_size() > ANY_TIME_SIZE {
+                    passed_over = true;
+                } else if self.look(offset)?.is_ok() {
+                    return Ok(Searched::Found(offset));
+                } else {
+                    self.work -= header.entry_size();
                 }
-                self.work -= header.entry_size();
             }
             offset += ALIGNMENT;
         }
-        Ok(self.end)
+        Ok(Searched::Nothing { passed_over })
     }
 }
 

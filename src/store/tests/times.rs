@@ -12,7 +12,7 @@ const YEARS_AHEAD: [u32; 4] = [0, 5, 11, 50];
 
 /// One segment for all.
 fn whole() -> Lab {
-    let options = Options::new().segment_size(64 << 10).sync(SyncPolicy::Never);
+    let options = Options::new().segment_size(8 << 20).sync(SyncPolicy::Never);
     Lab::new().with(options.merge(crate::MergePolicy::Manual))
 }
 
@@ -163,4 +163,50 @@ fn salvage_finds_what_lies_behind_the_first_entry_of_the_only_segment() {
             assert_eq!(salvage(&lab), 99, "{years} years ahead, closed: {closed}");
         }
     }
+}
+
+/// Entries above 1 MiB are tried at once only if something shows what time it is in the store.
+#[test]
+fn salvage_finds_large_entries_whatever_tells_their_time() {
+    let shown_by = ["another segment", "the manifest", "a hint", "nothing but the clock"];
+    for (years, shown_by) in YEARS_AHEAD.into_iter().flat_map(|y| shown_by.map(|by| (y, by))) {
+        let alone = shown_by != "another segment";
+        let (lab, db) = ahead(years, if alone { "a merge drops it" } else { "it stays" });
+        for key in ["a", "b", "c"] {
+            db.put(key, vec![7; 1_200_000]).unwrap();
+        }
+        db.close().unwrap();
+        damage_first_entry(&lab, &lab.logs().pop().unwrap().1);
+        if shown_by != "a hint" {
+            lab.delete_hints();
+        }
+        if alone && shown_by != "the manifest" {
+            lab.twin.delete_file(&Dir::new(DIR.into()).manifest());
+        }
+        let found = if alone { 2 } else { 3 };
+        assert_eq!(salvage(&lab), found, "{years} years, {shown_by}");
+    }
+}
+
+/// Bytes that look like large headers from the far future at every place, and nothing behind them that
+/// shows that they are none: what is tried last has its budget too.
+#[test]
+fn crafted_times_do_not_make_it_quadratic() {
+    let lab = whole();
+    let db = lab.open();
+    db.put("before", "1").unwrap();
+    // Key size 0x4007, no flags, value size 2 MiB. With a key of four bytes the value starts at a
+    // multiple of 8.
+    db.put("evil", 0x0020_0000_4007_0000_u64.to_be_bytes().repeat(3 << 17)).unwrap();
+    kill(db);
+    let (_, path) = lab.logs().remove(0);
+    let mut bytes = lab.twin.contents(&path).unwrap();
+    bytes[usize::try_from(log_entries(&lab)[1].place.offset).unwrap()] ^= 1;
+    let size = bytes.len();
+    lab.twin.put_file(&path, bytes);
+    let calls = lab.twin.call_count();
+    assert_eq!(salvage(&lab), 1);
+    let calls = lab.twin.call_count() - calls;
+    println!("{calls} calls for {size} bytes");
+    assert!(calls < 40 * (size >> 18), "{calls} calls for {size} bytes");
 }
