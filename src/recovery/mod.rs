@@ -48,10 +48,10 @@ pub(crate) struct Recovered {
 }
 
 impl Recovered {
-    /// Returns the highest timestamp in the log.
+    /// Returns the highest timestamp that is, or ever was, in the log.
     pub(crate) fn last_timestamp(&self) -> u64 {
         let timestamps = self.segments.iter().map(|(_, hint)| hint.summary().last_timestamp);
-        timestamps.max().unwrap_or(0)
+        timestamps.chain(self.manifest.time).max().unwrap_or(0)
     }
 }
 

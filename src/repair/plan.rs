@@ -100,6 +100,7 @@ impl Plan {
         }
         let manifest = Manifest::read(fs, dir);
         let mut plan = Self { latest: ground.clock.now(), ..Self::default() };
+        plan.note_times(manifest.iter().flatten().filter_map(|manifest| manifest.time));
         let (mut found, mut derived) = (Vec::new(), Vec::new());
         for entry in fs.list(dir.path())?.into_iter().filter(|entry| entry.is_file) {
             let path = dir.path().join(&entry.name);

@@ -361,6 +361,7 @@ impl Inner {
             manifest.sealed.clear();
             // A clear is no entry.
             manifest.forget_before(Place::new(id, FIRST_OFFSET));
+            manifest.note_time(log.last_timestamp);
             manifest.log = id;
             manifest.log_exists = true;
             manifest.reserve(log.next_id);

@@ -295,7 +295,7 @@ impl Inner {
     }
 
     /// Loads everything anew, beside what there is, which was known up to a time; returns the last time
-    /// in it, which is none after a clear.
+    /// that is or was in it.
     ///
     /// If that fails some shards may name new segments by then, which stay; those that none names go.
     fn reload(&self, manifest: &Manifest, refreshing: &mut Refreshing) -> Result<u64> {

@@ -210,3 +210,125 @@ fn crafted_times_do_not_make_it_quadratic() {
     println!("{calls} calls for {size} bytes");
     assert!(calls < 40 * (size >> 18), "{calls} calls for {size} bytes");
 }
+
+/// What the store does with entries that a snapshot of a reader is of, or a later one than they.
+const LOSSES: [&str; 4] = ["clear", "merge of deletes", "merge of what has expired", "lone mark"];
+
+/// Has the highest time in the log go with what told of it, after a reader was opened; returns that one.
+fn lose_times(lab: &Lab, db: &Bitcask, loss: &str) -> Bitcask {
+    db.put("k", "old").unwrap();
+    lab.hands.advance(Duration::from_millis(1));
+    match loss {
+        "merge of deletes" => {
+            db.put("gone", "x").unwrap();
+            db.delete("gone").unwrap();
+        }
+        "merge of what has expired" => {
+            let ttl = WriteOptions::new().ttl(Duration::from_millis(1));
+            db.put_with("gone", "x", ttl).unwrap();
+        }
+        "lone mark" => {
+            db.sync().unwrap();
+            db.inner.rotate_active().unwrap();
+            lab.hands.advance(Duration::from_millis(1));
+            db.inner.mark_if_due(Duration::ZERO).unwrap();
+        }
+        _ => {}
+    }
+    let reader = lab.open_read_only();
+    lab.hands.advance(Duration::from_millis(1));
+    match loss {
+        "clear" => db.clear().unwrap(),
+        "lone mark" => {}
+        _ => drop(db.merge_with(MergeOptions::new().force(true)).unwrap()),
+    }
+    reader
+}
+
+/// Snapshots go by times, also those of a reader in another process, which its writer does not know of.
+/// When nothing in the log told of the highest time any more, and the clock had been set back, what was
+/// written then was not later than such a snapshot, which saw it after a refresh.
+#[test]
+fn a_snapshot_of_a_reader_sees_nothing_newer_though_the_clock_was_set_back() {
+    let backs = [Duration::ZERO, Duration::from_millis(10), 20 * YEAR];
+    for (loss, back) in LOSSES.into_iter().flat_map(|loss| backs.map(|back| (loss, back))) {
+        for closed in [true, false] {
+            let (lab, told) = (whole(), format!("{loss}, {back:?} back, closed: {closed}"));
+            let db = lab.open();
+            let reader = lose_times(&lab, &db, loss);
+            let snapshot = reader.snapshot();
+            if closed {
+                db.close().unwrap();
+            } else {
+                kill(db);
+            }
+            lab.hands.step_back(back);
+            let db = lab.open();
+            db.put("k", "new").unwrap();
+            reader.refresh().unwrap();
+            assert_eq!(snapshot.get("k").unwrap().unwrap(), "old", "{told}");
+            let pairs: Vec<_> = snapshot.range(..).map(|pair| pair.unwrap().1).collect();
+            assert_eq!(pairs, ["old"], "{told}");
+            assert_eq!(reader.get("k").unwrap().unwrap(), "new");
+            assert_eq!(reader.snapshot().get("k").unwrap().unwrap(), "new");
+            kill(db);
+        }
+    }
+}
+
+/// Opens a store, puts a key, and returns its time.
+fn time_of_a_put(lab: &Lab, dir: &str) -> u64 {
+    let db = Bitcask::open_on(&lab.ground(), Path::new(dir), lab.options.clone()).unwrap();
+    db.put("later", "x").unwrap();
+    let time = db.inner.writer().unwrap().log.lock().last_timestamp();
+    kill(db);
+    time
+}
+
+#[test]
+fn times_rise_though_the_clock_was_set_far_back_and_the_log_has_lost_its_times() {
+    for (loss, closed) in LOSSES.into_iter().flat_map(|loss| [(loss, true), (loss, false)]) {
+        let lab = whole();
+        let db = lab.open();
+        drop(lose_times(&lab, &db, loss));
+        let highest = db.inner.writer().unwrap().log.lock().last_timestamp();
+        db.backup("/backup").unwrap();
+        let lab = if closed {
+            db.close().unwrap();
+            lab.killed()
+        } else {
+            lab.powered_off(|_| true)
+        };
+        lab.hands.step_back(20 * YEAR);
+        // Openings that write nothing keep what is known.
+        lab.reopen(lab.open()).close().unwrap();
+        salvage(&lab);
+        for dir in [DIR, "/rescued", "/backup"] {
+            let time = time_of_a_put(&lab, dir);
+            assert!(time > highest, "{loss}, closed: {closed}, {dir}: {time}, not above {highest}");
+        }
+    }
+}
+
+/// A hint that checks and is wrong does not make a manifest that can't be read.
+#[test]
+fn a_merge_of_a_segment_whose_hint_is_from_the_end_of_time_leaves_a_store_that_opens() {
+    use crate::segment::hint::{Hint, Source};
+    let lab = whole();
+    let db = lab.open();
+    db.put("a", "1").unwrap();
+    let identity = db.inner.identity;
+    db.close().unwrap();
+    let (id, path) = lab.hints().pop().unwrap();
+    let length = lab.twin.contents(&lab.logs().pop().unwrap().1).unwrap().len() as u64;
+    let source = Source { id, identity, length };
+    let mut hint = Hint::decode(&lab.twin.contents(&path).unwrap(), source).unwrap();
+    hint.summary.last_timestamp = u64::MAX;
+    lab.twin.put_file(&path, hint.encode(source));
+    let db = lab.open();
+    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    let db = lab.reopen(db);
+    db.clear().unwrap();
+    db.put("b", "2").unwrap();
+    check(&lab.reopen(db), &model([("b", "2")]));
+}
