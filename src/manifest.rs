@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use crate::clock::TIME_MAX;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::mistake::{Mistake, made};
@@ -47,6 +48,9 @@ pub(crate) struct Manifest {
     /// What the log has lost to merges and clears lies before this; nothing as long as nothing has
     /// asked. See [`history`](Self::history).
     pub(crate) history: Option<Place>,
+    /// No entry that the log has lost to merges and clears had a later time, and every entry to come has
+    /// one; nothing as long as none was lost.
+    pub(crate) time: Option<u64>,
     /// Oldest first.
     pub(crate) sealed: Vec<Sealed>,
 }
@@ -55,7 +59,8 @@ impl Manifest {
     /// The manifest of a store without segments.
     pub(crate) fn new(identity: Identity) -> Self {
         let (log, bound) = (SegmentId(1), SegmentId(1));
-        Self { identity, log, log_exists: false, bound, history: None, sealed: Vec::new() }
+        let (history, time, sealed) = (None, None, Vec::new());
+        Self { identity, log, log_exists: false, bound, history, time, sealed }
     }
 
     /// Returns from where on the log holds everything that was ever put or deleted.
@@ -79,6 +84,14 @@ impl Manifest {
         self.history = Some(self.history().max(place));
     }
 
+    /// Takes note that entries with times up to this one are, or may be, no longer in the log. Zero is
+    /// the time of none.
+    pub(crate) fn note_time(&mut self, time: u64) {
+        // A hint that is wrong may tell of one that no entry can have.
+        let time = (time > 0).then_some(time.min(TIME_MAX - 1));
+        self.time = self.time.max(time);
+    }
+
     pub(crate) fn encode(&self) -> String {
         let mut text = format!("bitcask manifest {VERSION}\n");
         // Writing to a string can't fail.
@@ -89,6 +102,9 @@ impl Manifest {
         let _ = writeln!(text, "bound {}", self.bound.0);
         if let Some(Place { segment, offset }) = self.history {
             let _ = writeln!(text, "history {} {offset}", segment.0);
+        }
+        if let Some(time) = self.time {
+            let _ = writeln!(text, "time {time}");
         }
         for Sealed { id, kind, length } in &self.sealed {
             let kind = match kind {
@@ -150,10 +166,11 @@ impl Manifest {
         };
         let (at, line) = next("bound")?;
         let bound = id(at, line)?;
-        let is_history = |line: &str| line.starts_with("history ");
-        let history = lines.next_if(|(_, line)| is_history(line));
+        let mut optional = |name: &str| lines.next_if(|(_, line)| line.starts_with(name));
+        let (history, time) = (optional("history "), optional("time "));
         let history =
             history.map(|(at, line)| decode_history(line, bound).ok_or(at)).transpose()?;
+        let time = time.map(|(at, line)| decode_time(line).ok_or(at)).transpose()?;
         let mut sealed: Vec<Sealed> = Vec::new();
         for (at, line) in lines {
             let mut words = line.split(' ');
@@ -178,7 +195,7 @@ impl Manifest {
         if log > bound || log_exists && log >= bound || twice {
             return Err(at);
         }
-        Ok(Self { identity, log, log_exists, bound, history, sealed })
+        Ok(Self { identity, log, log_exists, bound, history, time, sealed })
     }
 
     /// Reads the manifest of a store; nothing if there is none.
@@ -199,6 +216,13 @@ fn decode_history(line: &str, bound: SegmentId) -> Option<Place> {
     let latest = Place::new(bound, FIRST_OFFSET);
     let goes = place <= latest && place >= BEGINNING && Place::unpack(place.pack()) == place;
     (goes && place.offset >= FIRST_OFFSET).then_some(place)
+}
+
+/// Decodes the line that says which times are behind the log; nothing if it makes no sense.
+fn decode_time(line: &str) -> Option<u64> {
+    let time = line.strip_prefix("time ")?.parse().ok()?;
+    // As it is written, and as an entry may have it.
+    ((1..TIME_MAX).contains(&time) && line == format!("time {time}")).then_some(time)
 }
 
 /// The manifest of a store that is open.
@@ -253,14 +277,18 @@ impl Manifest {
 
     /// Lists merged segments just above one that they were copied from, and the dropped ones no
     /// more. The places are those behind the last entry of each dropped one that was written to
-    /// the log.
+    /// the log, and `time` is the highest of all that were merged.
     pub(crate) fn swap(
         &mut self,
         merged: &[Sealed],
         above: SegmentId,
         dropped: &BTreeSet<SegmentId>,
         places: impl Iterator<Item = Place>,
+        time: u64,
     ) {
+        if !dropped.is_empty() {
+            self.note_time(time);
+        }
         self.forget_before(places.fold(BEGINNING, Place::max));
         let mut at =
             self.sealed.iter().position(|sealed| sealed.id == above).map_or(0, |at| at + 1);
@@ -290,6 +318,7 @@ mod tests {
             log_exists: true,
             bound: SegmentId(16),
             history: Some(Place::new(SegmentId(4), 4096)),
+            time: Some(1_700_000_000_000_000),
             sealed: vec![sealed(9, Kind::Merged, 4096), sealed(5, Kind::Log, 64)],
         }
     }
@@ -328,6 +357,23 @@ mod tests {
     }
 
     #[test]
+    fn a_manifest_says_nothing_of_times_before_some_are_lost_and_then_of_the_highest() {
+        let mut old = Manifest { time: None, ..manifest() };
+        old.note_time(0);
+        assert!(!old.encode().contains("time"));
+        assert_eq!(decode(&old.encode()).unwrap(), old);
+        for (noted, expected) in
+            [(7, 7), (5, 7), (8, 8), (TIME_MAX - 1, TIME_MAX - 1), (u64::MAX, TIME_MAX - 1)]
+        {
+            old.note_time(noted);
+            assert_eq!(old.time, Some(expected));
+            assert_eq!(decode(&old.encode()).unwrap(), old);
+        }
+        old.history = None;
+        assert_eq!(decode(&old.encode()).unwrap(), old, "each of the two lines stands for itself");
+    }
+
+    #[test]
     fn every_damaged_byte_and_every_cut_is_noticed() {
         let text = manifest().encode();
         for at in 0..text.len() {
@@ -363,6 +409,17 @@ mod tests {
             ("history 4 4096", "history 4 4096 8"),
             ("history 4 4096", "history 4 4096\nhistory 4 4096"),
             ("history 4 4096", "history 0 0"),
+            ("history 4 4096\ntime 1700000000000000", "time 1700000000000000\nhistory 4 4096"),
+            ("time 1700000000000000", "time 0"),
+            ("time 1700000000000000", "time 9223372036854775807"),
+            ("time 1700000000000000", "time 18446744073709551616"),
+            ("time 1700000000000000", "time 017"),
+            ("time 1700000000000000", "time +17"),
+            ("time 1700000000000000", "time 17 "),
+            ("time 1700000000000000", "time 1 7"),
+            ("time 1700000000000000", "time "),
+            ("time 1700000000000000", "time 17\ntime 17"),
+            ("time 1700000000000000", "times 17"),
             ("store 0123456789abcdef\n", ""),
         ] {
             assert!(body.contains(from));

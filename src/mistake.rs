@@ -80,6 +80,8 @@ pub(crate) enum Mistake {
     ConditionsUnlocked,
     /// What is appended between a transaction's look at its ranges and its commit is not looked at.
     RangesNotLookedAtAgain,
+    /// A transaction does not ask again, when nothing can be appended, whether a part of the log is gone.
+    HistoryNotReadAgain,
     /// A snapshot notes its segments after its time.
     PinnedLate,
     /// A segment's files are removed though a snapshot needs them.

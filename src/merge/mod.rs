@@ -290,7 +290,8 @@ impl Merge {
             let copied = self.copied.iter().filter(|input| input.segment.kind() == Kind::Log);
             let places: Vec<Place> = copied.map(|input| input.segment.last_end()).collect();
             let swap = |manifest: &mut Manifest| {
-                manifest.swap(&self.written, above, &dropped, places.iter().copied());
+                let places = places.iter().copied();
+                manifest.swap(&self.written, above, &dropped, places, self.last_timestamp);
             };
             let swapped = ground.manifest.update(swap).or_else(|error| {
                 if !error.is_no_space() {

@@ -21,8 +21,6 @@ pub(super) struct Chain {
     /// Why the last of them ends where it does.
     pub(super) reason: &'static str,
     last_timestamp: u64,
-    /// When the youngest of them was created.
-    created: u64,
 }
 
 /// An unsealed segment, up to the end of its good entries.
@@ -59,6 +57,24 @@ impl Chain {
             recovered_entries: self.links.iter().map(|link| link.hint.summary.entries).sum(),
             ..RecoveryReport::default()
         }
+    }
+
+    /// The second half of the torn-tail rule: what lies behind the end of the log must not show
+    /// that it was durable.
+    pub(super) fn refuse_damage(&self, later: &[(SegmentId, File)]) -> Result<()> {
+        let Some(last) = self.links.last() else { return Ok(()) };
+        let bad = Place::new(last.id, last.end);
+        let behind = later.iter().map(|(id, file)| (*id, file, FIRST_OFFSET));
+        for (id, file, from) in [(last.id, &last.file, last.end)].into_iter().chain(behind) {
+            if let Some(at) = scan::find_mark_above(file, id, from, bad, self.last_timestamp)? {
+                let reason = format!(
+                    "{}, but the entry at offset {at} of segment {id} shows that it was durable",
+                    self.reason
+                );
+                return Err(Error::corrupt(last.file.path(), bad.offset, reason));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -102,7 +118,7 @@ impl Recovery<'_> {
         let mut next = manifest.log_exists.then_some(manifest.log);
         while let Some(id) = next {
             let file = open_listed(self.fs, &self.dir.log(id))?;
-            chain.created = SegmentHeader::read(&file, id, manifest.identity)?.created;
+            SegmentHeader::read(&file, id, manifest.identity)?;
             if for_writing {
                 // Pages that an earlier sync failed to write would be read as if they were on
                 // disk. Now they are, or this fails, or what is read is what the disk has.
@@ -173,36 +189,16 @@ impl Recovery<'_> {
         Ok(unlisted)
     }
 
-    /// The second half of the torn-tail rule: what lies behind the end of the log must not show
-    /// that it was durable.
-    pub(super) fn refuse_damage(&self, chain: &Chain, later: &[(SegmentId, File)]) -> Result<()> {
-        let Some(last) = chain.links.last() else { return Ok(()) };
-        let bad = Place::new(last.id, last.end);
-        // The clock may have lost the date since.
-        let latest = self.now.max(chain.last_timestamp).max(chain.created);
-        let times = chain.last_timestamp..latest;
-        let behind = later.iter().map(|(id, file)| (*id, file, FIRST_OFFSET));
-        for (id, file, from) in [(last.id, &last.file, last.end)].into_iter().chain(behind) {
-            if let Some(at) = scan::find_mark_above(file, id, from, bad, times.clone())? {
-                let reason = format!(
-                    "{}, but the entry at offset {at} of segment {id} shows that it was durable",
-                    chain.reason
-                );
-                return Err(Error::corrupt(last.file.path(), bad.offset, reason));
-            }
-        }
-        Ok(())
-    }
-
-    /// The same beside a writer, who may have been in the middle of what was bad: it is read again, since
-    /// a mark above it says that by now it is there.
+    /// Refuses what [`Chain::refuse_damage`] does beside a writer, who may have been in the middle of what
+    /// was bad: it is read again, since a mark above it says that by now it is there.
     pub(super) fn refuse_lasting_damage(
         &self,
         chain: &Chain,
         later: &[(SegmentId, File)],
         manifest: &Manifest,
     ) -> Result<()> {
-        self.refuse_damage(chain, later)
+        chain
+            .refuse_damage(later)
             .or_else(|damage| if self.has_grown(chain, manifest)? { Ok(()) } else { Err(damage) })
     }
 
@@ -265,7 +261,7 @@ mod tests {
         db.put("a", "1").unwrap();
         let (fs, dir) = (&Fs::Disk, &Dir::new(path.path().into()));
         let keydir = &Keydir::new(KeyHasher::new(1));
-        let recovery = Recovery { fs, dir, keydir, now: 0 };
+        let recovery = Recovery { fs, dir, keydir };
         let manifest = Manifest::read(fs, dir).unwrap().unwrap();
         for key in ["b", "c"] {
             let before = recovery.chain(&manifest, false).unwrap();

@@ -107,6 +107,10 @@ impl Recovery<'_> {
             }
             manifest.sealed.push(Sealed { id: *id, kind: Kind::Log, length: *end });
         }
+        for Link { hint, .. } in &empty {
+            // There may be marks in it, which have times too.
+            manifest.note_time(hint.summary.last_timestamp);
+        }
         manifest.log = manifest.bound;
         manifest.log_exists = false;
         manifest.write(self.fs, self.dir)?;

@@ -36,7 +36,6 @@ pub(crate) struct Recovery<'a> {
     pub(crate) fs: &'a Fs,
     pub(crate) dir: &'a Dir,
     pub(crate) keydir: &'a Keydir,
-    pub(crate) now: u64,
 }
 
 /// A store's segments as opening leaves them.
@@ -49,10 +48,10 @@ pub(crate) struct Recovered {
 }
 
 impl Recovered {
-    /// Returns the highest timestamp in the log.
+    /// Returns the highest timestamp that is, or ever was, in the log.
     pub(crate) fn last_timestamp(&self) -> u64 {
         let timestamps = self.segments.iter().map(|(_, hint)| hint.summary().last_timestamp);
-        timestamps.max().unwrap_or(0)
+        timestamps.chain(self.manifest.time).max().unwrap_or(0)
     }
 }
 
@@ -73,7 +72,7 @@ impl Recovery<'_> {
         self.refuse_missing(&manifest, &survey)?;
         let chain = self.chain(&manifest, true)?;
         let Unlisted { later, leftovers } = self.unlisted(&manifest, &survey, &chain)?;
-        self.refuse_damage(&chain, &later)?;
+        chain.refuse_damage(&later)?;
         let mut report = chain.report();
         let mut segments = self.open_sealed(&manifest, &mut report)?;
 

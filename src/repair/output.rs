@@ -100,11 +100,13 @@ impl<'a> Output<'a> {
         Ok(())
     }
 
-    /// Makes all of it a store, durably: the names of segments have been, those of hints are derived.
-    pub(super) fn finish(&mut self) -> Result<()> {
+    /// Makes all of it a store, durably: the names of segments have been, those of hints are derived. No
+    /// entry that it was made from has a later time than `time`.
+    pub(super) fn finish(&mut self, time: u64) -> Result<()> {
         self.close()?;
         let (bound, sealed) = (SegmentId(self.next_id), self.sealed.clone());
-        let manifest = Manifest { log: bound, bound, sealed, ..Manifest::new(self.identity) };
+        let mut manifest = Manifest { log: bound, bound, sealed, ..Manifest::new(self.identity) };
+        manifest.note_time(time);
         manifest.write(self.fs, self.dir)
     }
 }

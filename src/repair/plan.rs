@@ -4,7 +4,8 @@
 //!   there is are leftovers, which could bring deleted keys back.
 //! - Without one: every segment of the store that most of them belong to.
 //! - A segment is known by its header, and by its name where the header does not check.
-//! - Reads nothing but the manifest, names and headers.
+//! - Reads nothing but the manifest, names, headers, and what tells of times: the summaries of hints, and
+//!   the first entries of segments.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -13,6 +14,8 @@ use crate::error::{Error, Result};
 use crate::fs::{File, Fs, is_failed_read};
 use crate::manifest::Manifest;
 use crate::segment::header::{Identity, Kind, SegmentHeader};
+use crate::segment::hint::HintFile;
+use crate::segment::resync::first_time;
 use crate::segment::{Dir, FIRST_OFFSET, FileKind, SegmentId, open_listed, scan};
 use crate::store::{Damage, Ground, damage};
 
@@ -26,7 +29,7 @@ pub(super) struct Plan {
     pub(super) damage: Vec<Damage>,
     pub(super) leftovers: Vec<PathBuf>,
     pub(super) quarantine: Vec<PathBuf>,
-    /// A time that few entries, if any, are later than.
+    /// The latest time that anything here tells of. Few entries, if any, are much later.
     pub(super) latest: u64,
 }
 
@@ -97,6 +100,7 @@ impl Plan {
         }
         let manifest = Manifest::read(fs, dir);
         let mut plan = Self { latest: ground.clock.now(), ..Self::default() };
+        plan.note_times(manifest.iter().flatten().filter_map(|manifest| manifest.time));
         let (mut found, mut derived) = (Vec::new(), Vec::new());
         for entry in fs.list(dir.path())?.into_iter().filter(|entry| entry.is_file) {
             let path = dir.path().join(&entry.name);
@@ -104,9 +108,16 @@ impl Plan {
                 FileKind::Log(name) => {
                     // A writer beside us may have removed it.
                     let Some(file) = fs.open_if_exists(&path)? else { continue };
-                    found.push(Found::new(name, &file)?);
+                    let one = Found::new(name, &file)?;
+                    let created = one.header.map(|header| header.created);
+                    plan.note_times(created.into_iter().chain(first_time(&file, one.id())?));
+                    found.push(one);
                 }
-                FileKind::Hint(id) | FileKind::Index(id) => derived.push((id, path)),
+                FileKind::Hint(id) => {
+                    plan.note_times(HintFile::last_timestamp(fs, &path));
+                    derived.push((id, path));
+                }
+                FileKind::Index(id) => derived.push((id, path)),
                 FileKind::Temporary => plan.leftovers.push(path),
                 FileKind::Other => {}
             }
@@ -130,6 +141,10 @@ impl Plan {
         }
         plan.subjects.sort_by_key(|subject| subject.id);
         Ok(plan)
+    }
+
+    fn note_times(&mut self, times: impl IntoIterator<Item = u64>) {
+        self.latest = times.into_iter().fold(self.latest, u64::max);
     }
 
     /// Returns the manifest if it can be relied on: if it checks, is this store's, and does not look
@@ -204,7 +219,6 @@ impl Plan {
         let identity = manifest.as_ref().map(|manifest| manifest.identity);
         let identity = identity.or_else(|| most_common(&found));
         for found in found {
-            self.latest = self.latest.max(found.header.map_or(0, |header| header.created));
             let foreign = match found.header {
                 Some(header) => Some(header.identity) != identity,
                 None => found.is_newer,

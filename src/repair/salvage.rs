@@ -121,7 +121,10 @@ impl<'a> Salvage<'a> {
                 }
             }
         }
-        output.finish()?;
+        // Deletes are not copied, and what is written from now on is later than they.
+        let surveyed = reads.iter().map(|read| read.survey.last_timestamp).max();
+        let lost = self.plan.manifest.as_ref().and_then(|manifest| manifest.time);
+        output.finish(surveyed.max(lost).unwrap_or(0))?;
         Ok(ControlFlow::Continue(()))
     }
 

@@ -30,6 +30,8 @@ pub(super) struct Survey {
     /// Puts and deletes in them.
     pub(super) entries: u64,
     pub(super) tombstones: u64,
+    /// The highest time of all entries, end entries and lone marks among them; zero if there are none.
+    pub(super) last_timestamp: u64,
     /// Bytes that don't check and once did.
     pub(super) lost: Vec<Lost>,
     /// Where an unsealed segment ends otherwise than in zeros or an end entry.
@@ -66,6 +68,7 @@ pub(super) fn survey(
             None => break,
             Some(Part::Entry(entry)) => survey.add(&entry, &mut batch, hash),
             Some(Part::Strange(entry, invalid)) => {
+                survey.note_time(entry.header.timestamp);
                 survey.strange.get_or_insert((offset, invalid, 0)).2 += 1;
                 // Whose it is can be read, if no flag says something about that.
                 if matches!(invalid, Invalid::UnknownCodec(_)) {
@@ -74,6 +77,7 @@ pub(super) fn survey(
             }
             Some(Part::End { next, timestamp }) => {
                 survey.next = Some(next);
+                survey.note_time(timestamp);
                 survey.hint.iter_mut().for_each(|hint| hint.end(timestamp));
             }
             Some(Part::Lost(lost)) if sealed.is_none() && lost.bytes.end >= end => {
@@ -104,10 +108,15 @@ struct Batch {
 }
 
 impl Survey {
+    fn note_time(&mut self, timestamp: u64) {
+        self.last_timestamp = self.last_timestamp.max(timestamp);
+    }
+
     fn add(&mut self, entry: &Scanned<'_>, batch: &mut Option<Batch>, hash: Option<Hash<'_>>) {
         let (start, header) = (entry.offset, &entry.header);
         let before = Batch { start, entries: self.entries, tombstones: self.tombstones };
         *batch = entry.continues().then(|| batch.take().unwrap_or(before));
+        self.note_time(header.timestamp);
         self.entries += u64::from(header.is_of_a_key());
         self.tombstones += u64::from(header.is_tombstone());
         if let (Some(hint), Some(hash)) = (&mut self.hint, hash) {

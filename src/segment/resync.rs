@@ -9,8 +9,8 @@
 
 use std::ops::Range;
 
-use super::SegmentId;
-use super::scan::{PAGE_SIZE, SEARCH_WORK, Scanned, TIME_AHEAD, WINDOW_SIZE, Window};
+use super::scan::{PAGE_SIZE, SEARCH_WORK, Scan, Scanned, WINDOW_SIZE, Window};
+use super::{FIRST_OFFSET, SegmentId};
 use crate::entry::{ALIGNMENT, Entry, Flags, HEADER_SIZE_MAX, Header, Invalid};
 use crate::error::{Error, Result};
 use crate::fs::{File, is_failed_read};
@@ -19,6 +19,13 @@ use crate::options::SEGMENT_SIZE_LIMIT;
 /// What each place that is tried adds to the budget, in bytes: small entries are found even where
 /// crafted bytes have used up the rest.
 const PLACE_WORK: u64 = 64;
+/// How far an entry's time may be ahead of every time that is known, for one of any size to be tried
+/// at once: ten years.
+const TIME_AHEAD: u64 = 10 * 365 * 86_400 * 1_000_000;
+/// Entries up to this size are tried whatever their time: the clock may have been far ahead when all
+/// there is was written, and nothing else may be left to show that. Of random bytes that adds less than
+/// a byte to what each place costs; to try larger ones would use up the budget.
+const ANY_TIME_SIZE: u64 = 1 << 20;
 
 /// Bytes that are no entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,14 +57,24 @@ pub(crate) struct Walk<'a> {
     limit: u64,
     /// No entry starts here or behind, unless the file is damaged.
     starts_below: u64,
+    /// The latest time that is known.
     latest: u64,
     work: u64,
     key: Vec<u8>,
 }
 
+/// What a search has come to.
+enum Searched {
+    Found(u64),
+    /// `passed_over`: something looked like an entry, but for its time.
+    Nothing {
+        passed_over: bool,
+    },
+}
+
 impl<'a> Walk<'a> {
-    /// Walks over these bytes of a file, in which entries may reach up to `limit`. No entry is
-    /// looked for whose time is far behind `latest`.
+    /// Walks over these bytes of a file, in which entries may reach up to `limit`. Large entries whose
+    /// time is far ahead of `latest`, and of all that have been found, are tried last.
     pub(crate) fn new(
         file: &'a File,
         id: SegmentId,
@@ -73,7 +90,7 @@ impl<'a> Walk<'a> {
             end: bytes.end,
             limit,
             starts_below,
-            latest: latest.saturating_add(TIME_AHEAD),
+            latest,
             work: SEARCH_WORK * starts_below + WINDOW_SIZE as u64,
             key: Vec::new(),
         })
@@ -94,7 +111,7 @@ impl<'a> Walk<'a> {
         };
         self.offset += header.entry_size();
         // Whoever wrote this had a clock that was right, perhaps, when ours has lost the date.
-        self.latest = self.latest.max(header.timestamp.saturating_add(TIME_AHEAD));
+        self.latest = self.latest.max(header.timestamp);
         if header.flags.has(Flags::END) && strange.is_none() {
             let value = self.window.peek(offset + header.size() as u64, 4)?;
             let next = SegmentId(value.try_into().map_or(0, u32::from_be_bytes));
@@ -133,10 +150,26 @@ impl<'a> Walk<'a> {
 
     /// Returns where the next entry is that checks, at or behind `from`; the end if there is none.
     ///
+    /// Where there seems to be none at all, and some were passed over for their time alone, that time may
+    /// be right, and nothing left that shows it: they are tried with what is left of the budget.
+    fn search(&mut self, from: u64) -> Result<u64> {
+        let latest = self.latest.saturating_add(TIME_AHEAD);
+        Ok(match self.search_up_to(latest, from)? {
+            Searched::Found(offset) => offset,
+            Searched::Nothing { passed_over: false } => self.end,
+            Searched::Nothing { passed_over: true } => match self.search_up_to(u64::MAX, from)? {
+                Searched::Found(offset) => offset,
+                Searched::Nothing { .. } => self.end,
+            },
+        })
+    }
+
+    /// Searches for an entry that is small, or no later than `latest`.
+    ///
     /// What has flags that this build does not know is passed over: of random bytes one header in
     /// two thousand makes sense without them.
-    fn search(&mut self, from: u64) -> Result<u64> {
-        let mut offset = from;
+    fn search_up_to(&mut self, latest: u64, from: u64) -> Result<Searched> {
+        let (mut offset, mut passed_over) = (from, false);
         while offset < self.starts_below {
             let head = match self.window.peek(offset, HEADER_SIZE_MAX) {
                 Ok(head) => head,
@@ -148,19 +181,32 @@ impl<'a> Walk<'a> {
             };
             self.work = self.work.saturating_add(PLACE_WORK);
             if let Ok(Some(header)) = Header::decode(head)
-                && header.timestamp < self.latest
                 && header.entry_size() <= self.limit.saturating_sub(offset)
                 && !matches!(header.understood(), Err(Invalid::UnknownFlags(_)))
                 && header.entry_size() <= self.work
             {
-                if self.look(offset)?.is_ok() {
-                    return Ok(offset);
+                if header.timestamp > latest && header.entry_size() > ANY_TIME_SIZE {
+                    passed_over = true;
+                } else if self.look(offset)?.is_ok() {
+                    return Ok(Searched::Found(offset));
+                } else {
+                    self.work -= header.entry_size();
                 }
-                self.work -= header.entry_size();
             }
             offset += ALIGNMENT;
         }
-        Ok(self.end)
+        Ok(Searched::Nothing { passed_over })
+    }
+}
+
+/// Returns the time of a segment's first entry, if that checks and does not take long to read.
+pub(crate) fn first_time(file: &File, id: SegmentId) -> Result<Option<u64>> {
+    let end = file.size()?.min(FIRST_OFFSET + ANY_TIME_SIZE);
+    match Scan::new(file, id, end).next() {
+        Ok(Ok(entry)) => Ok(Some(entry.header.timestamp)),
+        Ok(Err(_)) => Ok(None),
+        Err(error) if is_failed_read(&error) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -25,8 +25,6 @@ pub(super) const WINDOW_SIZE: usize = 256 << 10;
 pub(super) const PAGE_SIZE: u64 = 4 << 10;
 /// Checksum work behind a bad place, as a multiple of the bytes there.
 pub(super) const SEARCH_WORK: u64 = 4;
-/// How far ahead of the clock an entry's time may be for a search to look at it: ten years.
-pub(super) const TIME_AHEAD: u64 = 10 * 365 * 86_400 * 1_000_000;
 
 /// An entry that checks, without its value.
 #[derive(Debug)]
@@ -166,27 +164,28 @@ pub(crate) fn size_at(file: &File, offset: u64, end: u64) -> Result<u64> {
 
 /// Searches behind a bad place for an entry that checks and carries a mark above that place.
 ///
-/// Headers are tested before anything is summed: known flags, sizes that fit, a mark above
-/// `bad`, a time later than the last good one. So this costs little more than reading the file;
-/// where crafted bytes make it cost more, it is given up with an error, and nothing is cut.
+/// Headers are tested before anything is summed: known flags, sizes that fit, a time that is not
+/// before `since`, and a mark between `bad` and the entry, which hardly any other bytes have. Times
+/// may be as late as they like, since clocks are set ahead, and set right. So this costs little more
+/// than reading the file; where crafted bytes make it cost more, it is given up with an error, and
+/// nothing is cut.
 pub(crate) fn find_mark_above(
     file: &File,
     id: SegmentId,
     from: u64,
     bad: Place,
-    times: Range<u64>,
+    since: u64,
 ) -> Result<Option<u64>> {
     let size = file.size()?;
     let content_end = end_of_content(file, from)?;
     let mut window = Window::new(file, size);
     let mut work = SEARCH_WORK * size.saturating_sub(from) + WINDOW_SIZE as u64;
-    let times = times.start..times.end.saturating_add(TIME_AHEAD);
     let mut offset = from;
     while offset < content_end {
         let plausible = |header: &Header| {
             let mark = header.mark.map(Place::from);
             mark.is_some_and(|mark| bad < mark && mark <= Place::new(id, offset))
-                && times.contains(&header.timestamp)
+                && header.timestamp >= since
                 && header.entry_size() <= size - offset
         };
         let head = window.peek(offset, HEADER_SIZE_MAX)?;

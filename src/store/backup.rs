@@ -130,7 +130,12 @@ impl Inner {
         let _maintenance = writer.maintenance.lock();
         self.at_one_moment(writer, |log| {
             self.commit.check()?;
-            Ok(Moment { manifest: self.manifest.get(Clone::clone), unsealed: unsealed(log) })
+            let (mut manifest, unsealed) = (self.manifest.get(Clone::clone), unsealed(log));
+            if unsealed.len() < log.unsealed().len() {
+                // There may be marks in what is left out, which have times too.
+                manifest.note_time(log.last_timestamp());
+            }
+            Ok(Moment { manifest, unsealed })
         })
     }
 }

@@ -383,11 +383,17 @@ impl Inner {
     pub(super) fn restart_log(&self, log: &mut Log) -> Result<u32> {
         let capacity = Active::capacity_for(0, self.options.segment_size);
         let fresh = self.create_next(log, capacity)?;
+        self.restart_in(log, fresh)
+    }
+
+    /// The same with a segment that is there, and in the set, already.
+    pub(super) fn restart_in(&self, log: &mut Log, fresh: Numbered) -> Result<u32> {
         let (id, number) = (fresh.active.segment().id(), fresh.number);
         let update = self.manifest.update(|manifest| {
             manifest.sealed.clear();
             // A clear is no entry.
             manifest.forget_before(Place::new(id, FIRST_OFFSET));
+            manifest.note_time(log.last_timestamp);
             manifest.log = id;
             manifest.log_exists = true;
             manifest.reserve(log.next_id);

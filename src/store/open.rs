@@ -38,7 +38,7 @@ impl Inner {
             None => create(fs, &dir)?,
         };
         let keydir = Keydir::new((ground.hasher)(manifest.identity.hash_seed));
-        let recovery = Recovery { fs, dir: &dir, keydir: &keydir, now: ground.clock.now() };
+        let recovery = Recovery { fs, dir: &dir, keydir: &keydir };
         let recovered = recovery.for_writing(manifest)?;
         let segments = Segments::default();
         let filler = Filler::new(&recovery, &recovered, &segments)?;
@@ -65,7 +65,7 @@ impl Inner {
             attempt += 1;
             let manifest = read_manifest(fs, &dir)?;
             let keydir = Keydir::new((ground.hasher)(manifest.identity.hash_seed));
-            let recovery = Recovery { fs, dir: &dir, keydir: &keydir, now: ground.clock.now() };
+            let recovery = Recovery { fs, dir: &dir, keydir: &keydir };
             let segments = Segments::default();
             let opened = recovery.for_reading(manifest.clone()).and_then(|recovered| {
                 let filler = Filler::new(&recovery, &recovered, &segments)?;
@@ -139,7 +139,7 @@ pub(crate) fn foresee(ground: &Ground, dir: &Dir) -> Result<RecoveryReport> {
     let fs = &ground.fs;
     let manifest = read_manifest(fs, dir)?;
     let keydir = Keydir::new((ground.hasher)(manifest.identity.hash_seed));
-    Recovery { fs, dir, keydir: &keydir, now: ground.clock.now() }.foresee(&manifest)
+    Recovery { fs, dir, keydir: &keydir }.foresee(&manifest)
 }
 
 /// Returns whether the store has indexes: then its keys were wanted in order before.

@@ -209,8 +209,7 @@ impl Inner {
                 Stop::Bad { offset, invalid } => {
                     let refusal = scan::refusal(segment.path(), offset, invalid);
                     let bad = Place::new(id, segment.size());
-                    let times = 0..self.clock.now();
-                    let mark = scan::find_mark_above(&file, id, bad.offset, bad, times)?;
+                    let mark = scan::find_mark_above(&file, id, bad.offset, bad, 0)?;
                     if refusal.is_unsupported() || mark.is_some() {
                         return Err(refusal);
                     }
@@ -296,7 +295,7 @@ impl Inner {
     }
 
     /// Loads everything anew, beside what there is, which was known up to a time; returns the last time
-    /// in it, which is none after a clear.
+    /// that is or was in it.
     ///
     /// If that fails some shards may name new segments by then, which stay; those that none names go.
     fn reload(&self, manifest: &Manifest, refreshing: &mut Refreshing) -> Result<u64> {
@@ -330,8 +329,7 @@ impl Inner {
     }
 
     fn load_beside(&self, manifest: &Manifest, before: u64) -> Result<u64> {
-        let recovery =
-            Recovery { fs: &self.fs, dir: &self.dir, keydir: &self.keydir, now: self.clock.now() };
+        let recovery = Recovery { fs: &self.fs, dir: &self.dir, keydir: &self.keydir };
         let recovered = recovery.for_reading(manifest.clone())?;
         // Before the segments: a follower that finds one of them has to know what is gone.
         self.manifest.set(manifest.clone());

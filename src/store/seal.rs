@@ -10,9 +10,9 @@ use super::{Bitcask, Inner};
 use crate::error::Result;
 use crate::manifest::{Manifest, Sealed};
 use crate::mistake::{Mistake, made};
-use crate::segment::SegmentId;
 use crate::segment::header::Kind;
 use crate::segment::hint::{Hint, Source};
+use crate::segment::{FIRST_OFFSET, SegmentId};
 
 impl Bitcask {
     /// Removes all keys, and gives their disk space back.
@@ -125,7 +125,14 @@ impl Inner {
             manifest.log_exists = next.is_some();
         };
         if *entries == 0 {
-            self.manifest.update(go_on)?;
+            // There may be marks in it, which have times too.
+            let time = self.writer()?.log.lock().last_timestamp();
+            self.manifest.update(|manifest| {
+                if length > FIRST_OFFSET {
+                    manifest.note_time(time);
+                }
+                go_on(manifest);
+            })?;
             self.discard(*number, id);
             return Ok(());
         }

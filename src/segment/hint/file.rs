@@ -7,7 +7,7 @@
 //! - The file is opened for each read: a store may have more hints than a process may have files.
 
 use std::ops::Range;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{EXPIRY_STEPS, Hint, HintSlot, SLOT_SIZE, Source, Summary};
 use crate::entry::HEADER_SIZE;
@@ -56,6 +56,14 @@ impl HintFile {
         let summary = Summary::decode(&head, source)?;
         let whole = file.size().ok()? == encoded_size(summary.entries);
         whole.then_some(Self { path, source, summary })
+    }
+
+    /// Reads the last timestamp in a hint whose summary checks, whatever store and segment it is of.
+    pub(crate) fn last_timestamp(fs: &Fs, path: &Path) -> Option<u64> {
+        let mut head = [0; SUMMARY_SIZE];
+        fs.open(path, Access::Read).ok()?.read_at(&mut head, 0).ok()?;
+        let [.., last_timestamp, _] = checked_fields(&head)?;
+        Some(last_timestamp)
     }
 
     pub(crate) fn summary(&self) -> &Summary {
@@ -200,13 +208,8 @@ impl Summary {
 
     /// Decodes a summary; nothing if it does not check, makes no sense or is another segment's.
     fn decode(head: &[u8; SUMMARY_SIZE], source: Source) -> Option<Self> {
-        let (summed, checksum) = head.split_at_checked(SUMMARY_CHECKSUM_AT)?;
-        let version = summed.strip_prefix(MAGIC)?.get(..2)?;
-        if crc32fast::hash(summed).to_be_bytes() != checksum || version != VERSION.to_be_bytes() {
-            return None;
-        }
-        let fields: [u64; FIELDS_LEN] = words(summed.get(FIELDS_AT..STEPS_AT)?);
-        let [id, store_id, hash_seed, length, entries, tombstones, rest @ ..] = fields;
+        let [id, store_id, hash_seed, length, entries, tombstones, rest @ ..] =
+            checked_fields(head)?;
         let [key_size, value_size, first_timestamp, last_timestamp, steps] = rest;
         let identity = Identity { store_id, hash_seed };
         let found = Source { id: SegmentId(u32::try_from(id).ok()?), identity, length };
@@ -215,8 +218,8 @@ impl Summary {
         if found != source || entries > source.length / HEADER_SIZE as u64 {
             return None;
         }
-        let pairs: [u64; 2 * EXPIRY_STEPS] = words(summed.get(STEPS_AT..TOMBSTONE_SIZE_AT)?);
-        let [tombstone_size] = words(summed.get(TOMBSTONE_SIZE_AT..)?);
+        let pairs: [u64; 2 * EXPIRY_STEPS] = words(head.get(STEPS_AT..TOMBSTONE_SIZE_AT)?);
+        let [tombstone_size] = words(head.get(TOMBSTONE_SIZE_AT..)?);
         let (pairs, _) = pairs.as_chunks::<2>();
         let expiring = pairs.iter().take(steps).map(|[expiry, size]| (*expiry, *size)).collect();
         Some(Self {
@@ -230,6 +233,16 @@ impl Summary {
             expiring,
         })
     }
+}
+
+/// Returns the numbers of a summary that checks and is of this version.
+fn checked_fields(head: &[u8; SUMMARY_SIZE]) -> Option<[u64; FIELDS_LEN]> {
+    let (summed, checksum) = head.split_at_checked(SUMMARY_CHECKSUM_AT)?;
+    let version = summed.strip_prefix(MAGIC)?.get(..2)?;
+    if crc32fast::hash(summed).to_be_bytes() != checksum || version != VERSION.to_be_bytes() {
+        return None;
+    }
+    Some(words(summed.get(FIELDS_AT..STEPS_AT)?))
 }
 
 /// Decodes consecutive blocks, of which the first has this number; nothing if one does not check.

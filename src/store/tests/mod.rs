@@ -64,6 +64,8 @@ mod schedules;
 mod snapshots;
 mod story;
 #[cfg(test)]
+mod times;
+#[cfg(test)]
 mod torn;
 #[cfg(test)]
 mod transactions;

@@ -267,13 +267,12 @@ impl Transaction {
             .keys()
             .map(|(key, timestamp)| Condition { key, expected: Expected::Unchanged(timestamp) })
             .collect();
-        let Some(reached) = reads.look_ahead(inner, snapshot.position())? else {
+        let Some(looked) = reads.look_ahead(inner, snapshot.position())? else {
             return Ok(false);
         };
         let mut settings = WriteOptions::new();
         settings.sync = options.sync;
-        inner.change_atomically(&conditions, drafts, settings, |log| {
-            reads.hold(reached, log, inner.clock.now())
-        })
+        inner
+            .change_atomically(&conditions, drafts, settings, |log| reads.hold(inner, &looked, log))
     }
 }

@@ -5,7 +5,8 @@
 //! - Of a range is noted how far it was gone through, from either end. Whether something in it has
 //!   changed is told by the log: every put and delete since the snapshot is looked at, most of them
 //!   before any lock is taken, the rest under the lock of the log.
-//! - Where a part of the log is gone by then, it counts as changed.
+//! - Where a part of the log is gone by then, it counts as changed: that is asked each time, since the
+//!   first look may come in the middle of a clear.
 
 use std::collections::BTreeMap;
 use std::ops::RangeBounds;
@@ -32,6 +33,20 @@ pub(super) struct Reads {
     spans: Vec<Span>,
     /// When the first of the keys in the spans expires: nothing in the log tells of that.
     first_expiry: Option<u64>,
+}
+
+/// The part of the log that was looked at without a lock.
+#[derive(Debug)]
+pub(super) struct Looked {
+    since: Place,
+    reached: Place,
+}
+
+impl Looked {
+    /// Returns whether nothing of the log since the look began is gone.
+    fn is_there(&self, inner: &Inner) -> bool {
+        inner.manifest.get(Manifest::history) <= self.since
+    }
 }
 
 /// A part of a range that was gone through.
@@ -94,32 +109,37 @@ impl Reads {
         self.spans.iter().any(|span| span.has(key))
     }
 
-    /// Looks at what was appended since a position, without a lock; returns how far that was, and
+    /// Looks at what was appended since a position, without a lock; returns what that was, and
     /// nothing if a key in one of the spans was changed.
-    pub(super) fn look_ahead(&self, inner: &Inner, since: Position) -> Result<Option<Place>> {
+    pub(super) fn look_ahead(&self, inner: &Inner, since: Position) -> Result<Option<Looked>> {
         let since = since.place();
         if self.spans.is_empty() {
-            return Ok(Some(since));
+            return Ok(Some(Looked { since, reached: since }));
         }
         let whole = inner.segments.whole();
         let mut segments: Vec<Arc<Segment>> =
             whole.iter().filter(|segment| segment.kind() == Kind::Log).cloned().collect();
         segments.sort_by_key(|segment| segment.id());
         let reached = self.look(&segments, since)?;
+        let looked = reached.map(|reached| Looked { since, reached });
         // A segment leaves the set when the manifest says so.
-        let is_gone = inner.manifest.get(Manifest::history) > since;
-        Ok(reached.filter(|_| !is_gone))
+        Ok(looked.filter(|looked| looked.is_there(inner)))
     }
 
     /// Looks at the rest, when nothing more can be appended; says whether all is as it was.
-    pub(super) fn hold(&self, reached: Place, log: &Log, now: u64) -> Result<bool> {
-        if self.first_expiry.is_some_and(|expiry| expiry <= now) {
+    pub(super) fn hold(&self, inner: &Inner, looked: &Looked, log: &Log) -> Result<bool> {
+        if self.first_expiry.is_some_and(|expiry| expiry <= inner.clock.now()) {
             return Ok(false);
         }
         if self.spans.is_empty() || made(Mistake::RangesNotLookedAtAgain) {
             return Ok(true);
         }
-        let segments = log.unsealed();
+        // A clear that was under way at the first look had its fresh segment in the set already, and the
+        // manifest did not tell of it. Now it has come to its end, or not begun.
+        if !looked.is_there(inner) && !made(Mistake::HistoryNotReadAgain) {
+            return Ok(false);
+        }
+        let (segments, reached) = (log.unsealed(), looked.reached);
         // What was sealed meanwhile may be merged by now.
         let is_complete = segments.first().is_none_or(|oldest| oldest.id() <= reached.segment);
         Ok(is_complete && self.look(&segments, reached)?.is_some())
@@ -147,6 +167,7 @@ impl Reads {
 mod tests {
     use super::super::super::key_range::prefix_bounds;
     use super::*;
+    use crate::segment::append::Active;
     use crate::{Bitcask, MergePolicy, Options};
 
     fn open(dir: &std::path::Path) -> Bitcask {
@@ -154,17 +175,17 @@ mod tests {
     }
 
     /// Reads the range of a prefix, and looks at it without a lock.
-    fn look(db: &Bitcask, prefix: &str) -> (Reads, Place) {
+    fn look(db: &Bitcask, prefix: &str) -> (Reads, Looked) {
         let snapshot = db.snapshot();
         let mut reads = Reads::default();
         let span = reads.begin_span(prefix_bounds(prefix.as_bytes()));
         reads.note_span(span, true, None);
-        let reached = reads.look_ahead(&db.inner, snapshot.position()).unwrap().unwrap();
-        (reads, reached)
+        let looked = reads.look_ahead(&db.inner, snapshot.position()).unwrap().unwrap();
+        (reads, looked)
     }
 
-    fn holds(db: &Bitcask, (reads, reached): &(Reads, Place)) -> bool {
-        reads.hold(*reached, &db.inner.writer().unwrap().log.lock(), 0).unwrap()
+    fn holds(db: &Bitcask, (reads, looked): &(Reads, Looked)) -> bool {
+        reads.hold(&db.inner, looked, &db.inner.writer().unwrap().log.lock()).unwrap()
     }
 
     #[test]
@@ -181,6 +202,23 @@ mod tests {
         let looked = look(&db, "k");
         db.inner.rotate_active().unwrap();
         db.put("k2", "2").unwrap();
+        assert!(!holds(&db, &looked));
+    }
+
+    /// A clear has its fresh segment in the set before the manifest says that what came before is gone. A
+    /// look in between came to an end in that segment, and what it had come from still counted as there.
+    #[test]
+    fn a_clear_that_begins_before_the_first_look_and_ends_before_the_second_counts_as_a_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = open(dir.path());
+        db.put("k1", "1").unwrap();
+        let mut log = db.inner.writer().unwrap().log.lock();
+        let capacity = Active::capacity_for(0, db.inner.options.segment_size);
+        let fresh = db.inner.create_next(&mut log, capacity).unwrap();
+        drop(log);
+        let looked = look(&db, "k");
+        assert!(holds(&db, &looked), "nothing has changed so far");
+        db.inner.restart_in(&mut db.inner.writer().unwrap().log.lock(), fresh).unwrap();
         assert!(!holds(&db, &looked));
     }
 
