@@ -26,6 +26,8 @@ mod damage;
 mod faults;
 #[cfg(test)]
 mod follow;
+#[cfg(all(test, not(miri)))]
+mod held;
 #[cfg(test)]
 mod housekeeping;
 #[cfg(test)]
