@@ -211,6 +211,7 @@ impl Bitcask {
     /// [`InvalidOption`](Error::InvalidOption) for an option that makes no sense,
     /// [`NotFound`](Error::NotFound) and [`NotADirectory`](Error::NotADirectory) for a path that
     /// holds no store, [`Locked`](Error::Locked) while another writer has it,
+    /// [`Unfinished`](Error::Unfinished) for what a crash has left of a backup or a salvage,
     /// [`Corrupt`](Error::Corrupt) and [`MissingSegment`](Error::MissingSegment) if data known to
     /// be durable is damaged, [`UnsupportedVersion`](Error::UnsupportedVersion) and its kin for a
     /// store of a newer release, and whatever the operating system says.

@@ -26,6 +26,8 @@ mod damage;
 mod faults;
 #[cfg(test)]
 mod follow;
+#[cfg(test)]
+mod fresh;
 #[cfg(all(test, not(miri)))]
 mod held;
 #[cfg(test)]
