@@ -239,6 +239,9 @@ fn put_in_place(_map: &Arc<MmapRaw>, _copy: Mmap) -> bool {
 
 #[cfg(all(test, not(miri)))]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
     use super::*;
     use crate::fs::{Access, Fs};
 
@@ -279,5 +282,39 @@ mod tests {
         assert!(!bytes.detach(&file));
         file.set_size(10_000).unwrap();
         assert!(bytes.detach(&file));
+    }
+    #[test]
+    fn a_thread_that_reads_meanwhile_sees_the_same_bytes_throughout() {
+        const SIZE: usize = 1 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..50 {
+            let file = Fs::Disk.open(&dir.path().join("file"), Access::Create).unwrap();
+            file.write_at(&vec![7; SIZE], 0).unwrap();
+            let bytes = Bytes::mapped(&file, SIZE as u64, 2 * SIZE as u64);
+            let (reads, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+            let is_detached = thread::scope(|scope| {
+                let reader = scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        let lent = bytes.lend(0..SIZE).unwrap();
+                        assert!(lent.iter().all(|byte| *byte == 7), "round {round}");
+                        reads.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+                let read_on = |until: u64| {
+                    while reads.load(Ordering::Relaxed) < until && !reader.is_finished() {
+                        thread::yield_now();
+                    }
+                };
+                read_on(1);
+                let is_detached = bytes.detach(&file);
+                if is_detached {
+                    file.set_size(0).unwrap();
+                    read_on(reads.load(Ordering::Relaxed) + 2);
+                }
+                is_over.store(true, Ordering::Relaxed);
+                is_detached
+            });
+            assert!(is_detached);
+        }
     }
 }
