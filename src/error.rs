@@ -103,6 +103,15 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// A [backup](crate::Bitcask::backup) or a [salvage](crate::repair::salvage) into this directory
+    /// has not come to its end, so it is no store.
+    #[error("{} says that a backup or a salvage into this directory was interrupted, unless it is \
+             still running; remove the directory and run it again", path.display())]
+    Unfinished {
+        /// What stands in the place of the manifest.
+        path: PathBuf,
+    },
+
     /// The path exists and is not a directory.
     #[error("{} is not a directory; a store is a directory of its own", path.display())]
     NotADirectory {

@@ -48,6 +48,8 @@ pub(crate) enum Access {
     Write,
     /// It is created, or emptied if it exists.
     Create,
+    /// It is created, and must not exist: then this is an `Io` of kind `AlreadyExists`.
+    CreateNew,
     /// It is created unless it exists; what is in it stays.
     Keep,
 }
@@ -64,6 +66,16 @@ pub(crate) fn is_failed_sync(error: &Error) -> bool {
 /// Returns whether it was a read that failed: the disk has not given back what it was given.
 pub(crate) fn is_failed_read(error: &Error) -> bool {
     matches!(error, Error::Io { action: READ, .. })
+}
+
+/// Returns whether there was no such file.
+pub(crate) fn is_not_found(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::NotFound)
+}
+
+/// Returns whether there was such a file already.
+pub(crate) fn is_there_already(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::AlreadyExists)
 }
 
 /// Puts the action and the path to what the operating system said.
@@ -84,13 +96,14 @@ pub(crate) fn told<T>(action: &'static str, path: &Path, result: io::Result<T>) 
 impl Fs {
     /// Opens a file. One that is not there is an `Io` of kind `NotFound`.
     pub(crate) fn open(&self, path: &Path, access: Access) -> Result<File> {
-        let create = matches!(access, Access::Create | Access::Keep);
+        let create = !matches!(access, Access::Read | Access::Write);
         let action = if create { "create" } else { "open" };
         let result = match self {
             Self::Disk => {
                 let mut options = OpenOptions::new();
                 options.read(true).write(access != Access::Read);
                 options.create(create).truncate(access == Access::Create);
+                options.create_new(access == Access::CreateNew);
                 options.open(path).map(|file| Handle::Disk(Arc::new(Disk::new(file))))
             }
             #[cfg(any(test, bitcask_fuzzing))]
@@ -104,7 +117,7 @@ impl Fs {
     pub(crate) fn open_if_exists(&self, path: &Path) -> Result<Option<File>> {
         match self.open(path, Access::Read) {
             Ok(file) => Ok(Some(file)),
-            Err(Error::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if is_not_found(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -4,6 +4,8 @@
 //! - Every change is a read-modify-write under one lock, [`ManifestFile::update`].
 //! - Segment ids are reserved here before they are used, so that none is ever used twice.
 //! - A manifest that is lost or damaged is an error: what it says can't be guessed safely.
+//! - A directory that a backup or a salvage is filling has something else under the manifest's name,
+//!   so that nobody takes what there is of it, or nothing, for a store.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -11,7 +13,7 @@ use std::path::Path;
 
 use crate::clock::TIME_MAX;
 use crate::error::{Error, Result};
-use crate::fs::Fs;
+use crate::fs::{self, Access, File, Fs};
 use crate::mistake::{Mistake, made};
 use crate::segment::header::{Identity, Kind, VERSION};
 use crate::segment::{Dir, FIRST_OFFSET, Place, SegmentId};
@@ -21,6 +23,13 @@ use crate::sync::unmodeled::Mutex;
 const SIZE_LIMIT: u64 = 32 << 20;
 /// Ids that are reserved at a time.
 const RESERVED: u32 = 8;
+
+/// The first line of what stands in the place of the manifest of a store that is being made.
+const UNFINISHED: &[u8] = b"bitcask unfinished\n";
+/// The rest, for people.
+const UNFINISHED_WHY: &[u8] =
+    b"This is no store: a backup or a salvage into this directory has not \
+come to its end.\nIf none is running, remove the directory and run it again.\n";
 
 /// Before everything that a store has ever written.
 pub(crate) const BEGINNING: Place = Place { segment: SegmentId(0), offset: FIRST_OFFSET };
@@ -118,6 +127,9 @@ impl Manifest {
     }
 
     pub(crate) fn decode(bytes: &[u8], path: &Path) -> Result<Self> {
+        if bytes.starts_with(UNFINISHED) {
+            return Err(Error::Unfinished { path: path.to_path_buf() });
+        }
         let corrupt = |offset: usize, reason: &str| Error::corrupt(path, offset as u64, reason);
         let text = std::str::from_utf8(bytes)
             .map_err(|error| corrupt(error.valid_up_to(), "the manifest is not text"))?;
@@ -205,6 +217,32 @@ impl Manifest {
             Some(bytes) => Self::decode(&bytes, &path).map(Some),
             None => Ok(None),
         }
+    }
+}
+
+/// The manifest's name in a directory that is to become a store, taken until the manifest is written.
+#[derive(Debug)]
+pub(crate) struct Claim(File);
+
+impl Claim {
+    /// Takes the name. A file that has it already stays, and is an `Io` of kind `AlreadyExists`.
+    pub(crate) fn take(fs: &Fs, dir: &Dir) -> Result<Self> {
+        fs.open(&dir.manifest(), Access::CreateNew).map(Self)
+    }
+
+    /// Says in the file what it is, and makes it durable, and the directory too.
+    pub(crate) fn settle(&self, fs: &Fs, dir: &Dir) -> Result<()> {
+        self.0.write_at(&[UNFINISHED, UNFINISHED_WHY].concat(), 0)?;
+        self.0.sync()?;
+        fs.sync_dir(dir.path())?;
+        // The directory may have been made just now, or by an earlier try that got no further.
+        fs.sync_dir(fs::parent(dir.path()))
+    }
+
+    /// Puts the same in the place of a manifest, so that the directory is no store any more.
+    pub(crate) fn restore(fs: &Fs, dir: &Dir) -> Result<()> {
+        let path = dir.manifest();
+        fs.replace(&path, &Dir::temporary(&path), &[UNFINISHED, UNFINISHED_WHY].concat())
     }
 }
 
@@ -426,6 +464,22 @@ mod tests {
             let error = decode(&summed(&body.replace(from, to))).unwrap_err();
             assert!(error.is_corruption(), "{to}: {error}");
         }
+    }
+
+    #[test]
+    fn what_stands_in_the_place_of_a_manifest_is_refused_by_its_first_line() {
+        for text in [UNFINISHED, &[UNFINISHED, UNFINISHED_WHY].concat()] {
+            let error = Manifest::decode(text, Path::new("MANIFEST")).unwrap_err();
+            assert!(matches!(error, Error::Unfinished { .. }), "{error}");
+            let told = error.to_string();
+            assert!(
+                told.starts_with("MANIFEST ") && told.contains("remove the directory"),
+                "{told}"
+            );
+        }
+        // A part of the line may be what is left of any file.
+        let error = Manifest::decode(&UNFINISHED[..8], Path::new("MANIFEST")).unwrap_err();
+        assert!(error.is_corruption(), "{error}");
     }
 
     #[test]

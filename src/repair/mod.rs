@@ -120,8 +120,8 @@ pub fn verify(path: impl AsRef<Path>) -> Result<Diagnosis> {
 ///
 /// [`InvalidTarget`](crate::Error::InvalidTarget) if `to` lies within `from` or is not empty,
 /// [`Locked`](crate::Error::Locked) while somebody writes to either; as [`verify`] for `from`; and
-/// whatever the operating system says. What a crash leaves at `to` has no manifest, and is refused
-/// when it is opened; remove it.
+/// whatever the operating system says. What a crash leaves at `to` is refused when it is
+/// opened, as [`Unfinished`](crate::Error::Unfinished), and by the next salvage into it; remove it.
 ///
 /// ```
 /// # use std::ops::ControlFlow;

@@ -6,6 +6,8 @@
 //!   touched.
 //! - Where a mapping can't be had (the kernel allows 65,530 of them), and in stores opened
 //!   read-only, the file is read instead.
+//! - A store that is closed after a failed sync leaves its unsealed segments to recovery, which may
+//!   cut them. What is mapped of one that somebody still holds is replaced by a copy before.
 //!
 //! A sector that can't be read turns a mapped read into a signal (SIGBUS) that ends the process.
 //! Whatever is read to be checked is therefore read from the file, in `scan`.
@@ -16,7 +18,8 @@ use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
+use memmap2::{Advice, Mmap, MmapMut, MmapOptions, MmapRaw, UncheckedAdvice};
+use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::fs::{Backing, File};
@@ -27,6 +30,8 @@ use crate::sync::{AtomicU64, Ordering};
 pub(crate) struct Bytes {
     source: Source,
     end: AtomicU64,
+    /// Whether what is mapped below `end` is a copy, and the file's no more. Held while that changes.
+    is_copied: Mutex<bool>,
 }
 
 #[derive(Debug)]
@@ -58,17 +63,21 @@ impl Bytes {
                 Err(_) => Source::File(file.clone()),
             },
         };
-        Self { source, end: AtomicU64::new(end) }
+        Self::new(source, end)
     }
 
     /// Reads through a mapping that somebody else writes, beyond `end`.
     pub(crate) fn shared(map: Arc<MmapRaw>, end: u64) -> Self {
-        Self { source: Source::Map(map), end: AtomicU64::new(end) }
+        Self::new(Source::Map(map), end)
     }
 
     /// Reads a file whose first `end` bytes are written with a call per read.
     pub(crate) fn unmapped(file: &File, end: u64) -> Self {
-        Self { source: Source::File(file.clone()), end: AtomicU64::new(end) }
+        Self::new(Source::File(file.clone()), end)
+    }
+
+    fn new(source: Source, end: u64) -> Self {
+        Self { source, end: AtomicU64::new(end), is_copied: Mutex::new(false) }
     }
 
     /// Returns up to where bytes can be read.
@@ -89,11 +98,34 @@ impl Bytes {
     /// After a failed sync the kernel may hold pages that are not on the disk. As long as a mapping
     /// uses them, a recovery could not have them dropped and read anew.
     pub(crate) fn release_pages(&self) {
-        if let Source::Map(map) = &self.source {
-            // SAFETY: in a shared mapping of a file this drops entries of the page table and no
-            // content: who reads the bytes afterwards, through a slice that was lent before too,
-            // gets them from the file again. Nothing is stored any more: the store is poisoned.
-            let _ = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) };
+        let is_copied = self.is_copied.lock();
+        if let Source::Map(map) = &self.source
+            && !*is_copied
+        {
+            release(map);
+        }
+    }
+
+    /// Replaces what is mapped below the end by a copy, at the same addresses, so that all of it, and
+    /// every slice that was lent of it, stays what it was, whatever becomes of the file. Says whether
+    /// it does: where no copy can be had the mapping stays as it is.
+    ///
+    /// The file is read, since a page of the mapping that can't be read would be a signal. It has to
+    /// be the one that is mapped, and nobody may store to it any more.
+    pub(crate) fn detach(&self, file: &File) -> bool {
+        let mut is_copied = self.is_copied.lock();
+        match &self.source {
+            Source::Map(map) if !*is_copied => {
+                let copy = copy(file, self.end());
+                *is_copied = copy.is_some_and(|copy| {
+                    // Pages behind the end, too, are recovery's to read anew.
+                    release(map);
+                    put_in_place(map, copy)
+                });
+                *is_copied
+            }
+            // What was lent is a copy, or keeps its bytes.
+            _ => true,
         }
     }
 
@@ -130,7 +162,9 @@ impl Bytes {
                 // lies below `end` too, so the bytes were written before the Acquire load that
                 // `readable` made, no one writes them again, and the file is not cut below them:
                 // `append::Active`, whose `Sink` stores at or above `end` alone, and recovery are the
-                // only writers and keep to that; the LOCK file keeps other processes' away.
+                // only writers and keep to that; the LOCK file keeps other processes' away. Before
+                // a recovery that may cut the file, `detach` puts the same bytes in their place, or
+                // the lock is kept for as long as this is.
                 Some(unsafe { std::slice::from_raw_parts(start, range.len()) })
             }
             #[cfg(any(test, bitcask_fuzzing))]
@@ -148,5 +182,139 @@ impl Bytes {
     fn readable(&self, offset: u64, size: u64) -> Option<Range<usize>> {
         let end = offset.checked_add(size).filter(|end| *end <= self.end())?;
         Some(usize::try_from(offset).ok()?..usize::try_from(end).ok()?)
+    }
+}
+
+/// Drops entries of the page table, and no content: the caller has seen to it that what is mapped is
+/// the file's.
+fn release(map: &MmapRaw) {
+    // SAFETY: bytes of a shared mapping of a file that are read afterwards, through a slice that was
+    // lent before too, come from the file again. `Bytes` asks, with its lock held, whether a part of
+    // the mapping has been replaced by a copy, which this would make zeros.
+    let _ = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) };
+}
+
+/// Reads a file up to an end into memory of its own.
+fn copy(file: &File, end: u64) -> Option<Mmap> {
+    let mut copy = MmapMut::map_anon(usize::try_from(end).ok()?).ok()?;
+    let is_whole = file.read_at(&mut copy, 0).ok()? == copy.len();
+    copy.make_read_only().ok().filter(|_| is_whole)
+}
+
+/// Moves a copy to the addresses of the front of a mapping, which owns it from then on; says whether
+/// that could be done.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn put_in_place(map: &Arc<MmapRaw>, copy: Mmap) -> bool {
+    // Whatever could store through the mapping has a share in it.
+    if Arc::strong_count(map) > 1 || copy.len() > map.len() {
+        return false;
+    }
+    let (from, to, size) = (copy.as_ptr().cast_mut().cast(), map.as_mut_ptr().cast(), copy.len());
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // SAFETY: both ranges begin on a page and are owned: `from` by `copy`, which has no other user
+    // and is forgotten once it has moved; `to` by `map`, which is at least as long, and unmaps what
+    // is there when it is dropped. Slices that were lent of `to` stay valid and unchanged: the kernel
+    // replaces the pages while it keeps page faults waiting, and the copy holds the bytes that
+    // the same file held below the segment's end, where nobody writes. Nobody stores to `to` through
+    // this mapping either, since nobody else has it; the new pages are read-only besides.
+    let moved = unsafe { libc::mremap(from, size, size, flags, to) };
+    if moved != libc::MAP_FAILED {
+        std::mem::forget(copy);
+        return true;
+    }
+    // The kernel refuses before it takes the old pages away. Only if it has no memory for its own
+    // tables after that, nothing is there any more, and no holder of a slice of it could go on.
+    // SAFETY: this asks whether the range is mapped; there is nothing that it would write.
+    if unsafe { libc::msync(to, size, libc::MS_ASYNC) } != 0 {
+        std::process::abort();
+    }
+    false
+}
+
+/// Elsewhere mappings do not move.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn put_in_place(_map: &Arc<MmapRaw>, _copy: Mmap) -> bool {
+    false
+}
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
+    use super::*;
+    use crate::fs::{Access, Fs};
+
+    /// Recovery may cut a segment, and the next store writes another one: what was lent of the first
+    /// stays.
+    #[test]
+    fn what_was_lent_stays_when_the_file_is_cut_and_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = Fs::Disk.open(&dir.path().join("file"), Access::Create).unwrap();
+        let written: Vec<u8> = (0..20_000_u32).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        file.write_at(&written, 0).unwrap();
+        let bytes = Bytes::mapped(&file, 19_999, 1 << 20);
+        let lent = bytes.lend(9_000..19_999).unwrap();
+        assert!(bytes.detach(&file) && bytes.detach(&file));
+        // Neither does what would have it read again.
+        bytes.release_pages();
+        file.write_at(&vec![0xff; 20_000], 0).unwrap();
+        assert!(lent == &written[9_000..19_999], "the bytes in the file now were lent");
+        file.set_size(64).unwrap();
+        assert!(lent == &written[9_000..19_999]);
+        assert_eq!(bytes.read(0, 8_192).unwrap().unwrap(), &written[..8_192]);
+        assert_eq!(bytes.read(0, 20_000).unwrap(), None);
+    }
+
+    #[test]
+    fn a_mapping_that_is_stored_to_or_whose_file_is_shorter_than_it_was_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = Fs::Disk.open(&dir.path().join("file"), Access::Create).unwrap();
+        file.write_at(&[7; 10_000], 0).unwrap();
+        let Backing::Disk(disk) = file.backing() else { panic!("it is on a disk") };
+        let map = Arc::new(MmapOptions::new().len(20_000).map_raw(disk).unwrap());
+        let bytes = Bytes::shared(Arc::clone(&map), 10_000);
+        assert!(!bytes.detach(&file));
+        file.write_at(&[8; 10_000], 0).unwrap();
+        assert_eq!(bytes.lend(0..10_000).unwrap(), [8; 10_000]);
+        drop(map);
+        file.set_size(9_999).unwrap();
+        assert!(!bytes.detach(&file));
+        file.set_size(10_000).unwrap();
+        assert!(bytes.detach(&file));
+    }
+    #[test]
+    fn a_thread_that_reads_meanwhile_sees_the_same_bytes_throughout() {
+        const SIZE: usize = 1 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..50 {
+            let file = Fs::Disk.open(&dir.path().join("file"), Access::Create).unwrap();
+            file.write_at(&vec![7; SIZE], 0).unwrap();
+            let bytes = Bytes::mapped(&file, SIZE as u64, 2 * SIZE as u64);
+            let (reads, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+            let is_detached = thread::scope(|scope| {
+                let reader = scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        let lent = bytes.lend(0..SIZE).unwrap();
+                        assert!(lent.iter().all(|byte| *byte == 7), "round {round}");
+                        reads.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+                let read_on = |until: u64| {
+                    while reads.load(Ordering::Relaxed) < until && !reader.is_finished() {
+                        thread::yield_now();
+                    }
+                };
+                read_on(1);
+                let is_detached = bytes.detach(&file);
+                if is_detached {
+                    file.set_size(0).unwrap();
+                    read_on(reads.load(Ordering::Relaxed) + 2);
+                }
+                is_over.store(true, Ordering::Relaxed);
+                is_detached
+            });
+            assert!(is_detached);
+        }
     }
 }

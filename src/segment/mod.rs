@@ -6,6 +6,7 @@
 //!   neither knows what a key means.
 
 pub(crate) mod append;
+mod detach;
 pub(crate) mod header;
 pub(crate) mod hint;
 pub(crate) mod index;

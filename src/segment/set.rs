@@ -9,7 +9,6 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -21,11 +20,10 @@ use super::{Dir, FIRST_OFFSET, Place, SegmentId, index};
 use crate::entry::{END_SIZE_MAX, HEADER_SIZE, HEADER_SIZE_MAX, Header, Invalid, padded};
 use crate::epoch::{Guard, Published, pin};
 use crate::error::{Error, Result};
-use crate::fs::{File, Fs};
+use crate::fs::{File, Fs, Lock};
 use crate::mistake::{Mistake, made};
 use crate::prefetch::prefetch;
 use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
-use crate::value::Lend;
 
 /// As many segments as a slot's number can tell apart.
 pub(crate) const SEGMENTS_LIMIT: u64 = 1 << 18;
@@ -41,12 +39,14 @@ const CACHE_LINE: usize = 64;
 pub(crate) struct Segment {
     id: SegmentId,
     path: PathBuf,
-    bytes: Bytes,
+    pub(super) bytes: Bytes,
     kind: Kind,
     /// What its hint says of all its entries, once it is sealed.
     summary: OnceLock<Summary>,
     counts: Counts,
     pub(super) index: index::Known,
+    /// What keeps others from the file, for as long as anybody holds the segment.
+    pub(super) lock: OnceLock<Arc<Lock>>,
 }
 
 /// Figures that writers change, apart from what readers look at all the time.
@@ -77,7 +77,7 @@ impl Segment {
     pub(crate) fn new(id: SegmentId, path: &Path, kind: Kind, bytes: Bytes) -> Self {
         let (path, summary) = (path.to_path_buf(), OnceLock::new());
         let (counts, index) = (Counts::default(), index::Known::default());
-        Self { id, path, bytes, kind, summary, counts, index }
+        Self { id, path, bytes, kind, summary, counts, index, lock: OnceLock::new() }
     }
 
     /// Opens a sealed segment of a known length, mapped.
@@ -149,11 +149,6 @@ impl Segment {
     /// Makes what was appended below `end` readable.
     pub(crate) fn advance(&self, end: u64) {
         self.bytes.advance(end);
-    }
-
-    /// Lets go of the pages that a mapping uses; for a store that is closed after a failed sync.
-    pub(crate) fn release_pages(&self) {
-        self.bytes.release_pages();
     }
 
     pub(crate) fn live_size(&self) -> u64 {
@@ -238,12 +233,6 @@ impl Segment {
 fn prefetch_lines(bytes: &[u8]) {
     for at in [0, CACHE_LINE, 2 * CACHE_LINE] {
         bytes.get(at).into_iter().for_each(prefetch);
-    }
-}
-
-impl Lend for Segment {
-    fn lend(&self, range: Range<usize>) -> &[u8] {
-        self.bytes.lend(range).unwrap_or_default()
     }
 }
 
@@ -415,6 +404,17 @@ impl Segments {
             self.numbered.free_unseen(&guard);
             guard.flush();
         }
+    }
+
+    /// Returns whether anybody but this and the caller has a segment. Nobody may come to have it through
+    /// this meanwhile.
+    pub(crate) fn is_held(&self, segment: &Arc<Segment>) -> bool {
+        let mut listed = self.listed.lock();
+        listed.whole = None;
+        let is_it = |other: &&Arc<Segment>| Arc::ptr_eq(other, segment);
+        // By its number and in the list; one more is the caller's.
+        let own = 2 * listed.by_number.values().filter(is_it).count() + 1;
+        Arc::strong_count(segment) > own
     }
 
     /// Returns all segments with their numbers.

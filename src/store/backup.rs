@@ -6,7 +6,8 @@
 //!   file of its name. So neither store can change the other's. A segment that can't be linked is
 //!   copied, without its index.
 //! - Unsealed segments are copied up to that moment, and listed as sealed, as `close` would.
-//! - The manifest is written last, when all else is durable: before it the directory is no store.
+//! - The manifest is written last, when all else is durable: before it the directory is no store, and
+//!   is refused when it is opened (`fresh`).
 //! - Nothing in the store is changed, and no failure here poisons it.
 
 use std::path::Path;
@@ -69,8 +70,8 @@ impl Bitcask {
     /// [`ReadOnly`](Error::ReadOnly) and [`Poisoned`](Error::Poisoned),
     /// [`Corrupt`](Error::Corrupt) if what is to be copied does not check, and whatever the
     /// operating system says. The store is as it was, and what was made is removed as far as that
-    /// can be done. What a crash leaves of a backup has no manifest, and is refused when it is
-    /// opened; remove it.
+    /// can be done. What a crash leaves of a backup is refused when it is opened, as
+    /// [`Unfinished`](Error::Unfinished), and by the next backup into it; remove it.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};

@@ -217,6 +217,13 @@ impl Log {
         self.rotated.extend(self.active.take().map(Rotated::from));
     }
 
+    /// Gives up the unsealed segments, each with its file, and all that could store to them.
+    pub(super) fn give_up(&mut self) -> Vec<(Arc<Segment>, File)> {
+        self.stop();
+        self.prepared = None;
+        self.rotated.drain(..).map(|rotated| (rotated.segment, rotated.file)).collect()
+    }
+
     pub(super) fn unsynced(&mut self) -> Unsynced {
         let mut files: Vec<File> = self.unsynced.drain(..).map(|(_, file)| file).collect();
         if made(Mistake::RotatedNotSynced) {
@@ -370,10 +377,12 @@ impl Inner {
         let timestamp = log.last_timestamp;
         let next_id = next.active.segment().id();
         if let Some(mut full) = log.active.replace(next) {
-            full.active.finish(next_id, mark, timestamp)?;
+            let finished = full.active.finish(next_id, mark, timestamp);
+            // Also if that failed: it is still a part of the log.
             let rotated = Rotated::from(full);
             log.unsynced.push((rotated.segment.id(), rotated.file.clone()));
             log.rotated.push_back(rotated);
+            finished?;
             self.seal_signal.wake();
         }
         Ok(())

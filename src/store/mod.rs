@@ -210,6 +210,7 @@ impl Bitcask {
     /// [`InvalidOption`](Error::InvalidOption) for an option that makes no sense,
     /// [`NotFound`](Error::NotFound) and [`NotADirectory`](Error::NotADirectory) for a path that
     /// holds no store, [`Locked`](Error::Locked) while another writer has it,
+    /// [`Unfinished`](Error::Unfinished) for what a crash has left of a backup or a salvage,
     /// [`Corrupt`](Error::Corrupt) and [`MissingSegment`](Error::MissingSegment) if data known to
     /// be durable is damaged, [`UnsupportedVersion`](Error::UnsupportedVersion) and its kin for a
     /// store of a newer release, and whatever the operating system says.
@@ -255,6 +256,11 @@ impl Bitcask {
     ///
     /// A store that is closed in order is opened without a scan of its log.
     ///
+    /// Values and snapshots may be held on. If a write or a sync has failed, the next open may cut what
+    /// they lie in. So each segment that was not sealed, and that anything is held of, is copied into
+    /// memory then, for as long as that is held. Where there is no room for that, or the system is not
+    /// Linux, the store stays [locked](Error::Locked) until it is let go.
+    ///
     /// # Errors
     ///
     /// What kept the store from being closed in order. Nothing that was durable is lost by it;
@@ -277,8 +283,8 @@ impl Bitcask {
         // Best effort: without them the next scan has to sort again.
         while self.inner.write_index().unwrap_or(false) {}
         if self.inner.commit.check().is_err() {
-            // Held values keep mappings, and the next open has to read from the disk.
-            self.inner.segments.all().iter().for_each(|(_, segment)| segment.release_pages());
+            // Sealed segments were synced before they were listed, and are never cut.
+            Inner::leave_to_recovery(&self.inner);
         }
         self.inner.outlive();
         self.inner.segments.settle();

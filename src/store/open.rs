@@ -11,7 +11,7 @@ use super::turn::Merging;
 use super::{Ground, Inner, Writer};
 use crate::commit::Commit;
 use crate::error::{Error, Result};
-use crate::fs::{self, Access, Fs, Lock};
+use crate::fs::{self, Access, File, Fs, Lock};
 use crate::keydir::Keydir;
 use crate::manifest::{Manifest, ManifestFile};
 use crate::options::Options;
@@ -150,7 +150,18 @@ fn has_indexes(fs: &Fs, dir: &Dir) -> bool {
 
 /// Takes the store's lock, and leaves this process's id in it for the message others get.
 pub(super) fn lock(fs: &Fs, dir: &Dir) -> Result<Lock> {
-    let file = fs.open(&dir.lock(), Access::Keep)?;
+    lock_file(&fs.open(&dir.lock(), Access::Keep)?, dir)
+}
+
+/// Takes the store's lock if there is a file for it.
+pub(super) fn lock_if_exists(fs: &Fs, dir: &Dir) -> Result<Option<Lock>> {
+    match fs.open(&dir.lock(), Access::Write) {
+        Err(error) if fs::is_not_found(&error) => Ok(None),
+        file => lock_file(&file?, dir).map(Some),
+    }
+}
+
+fn lock_file(file: &File, dir: &Dir) -> Result<Lock> {
     let Some(lock) = file.try_lock()? else {
         let mut text = [0; 16];
         let read_size = file.read_at(&mut text, 0).unwrap_or(0);

@@ -4,6 +4,8 @@
 //!   segment takes it out of the set first, and then asks here; so either the snapshot has it and it
 //!   is kept, or no snapshot has it.
 //! - A snapshot that outlives its store goes on with what is mapped, and removes nothing.
+//! - Where writing has failed, recovery may cut the files that a snapshot goes on with, and a value
+//!   that is held: then it is a copy that they go on with.
 //! - On disk such a segment is a leftover as any that a merge or a clear has not come to remove: it
 //!   is listed nowhere, and opening removes it.
 
@@ -149,6 +151,25 @@ impl Inner {
         // Who can't write any more leaves it to the next opening.
         for segment in kept.iter().filter(|_| self.commit.check().is_ok()) {
             let _ = self.remove_files(segment);
+        }
+    }
+
+    /// Leaves the unsealed segments to recovery, for a store that is closed after a failed write or
+    /// sync. What others hold of them stays what it is: where that needs the files as they are, the
+    /// store can't be opened until it is let go.
+    pub(super) fn leave_to_recovery(this: &Arc<Self>) {
+        let Ok(writer) = this.writer() else { return };
+        // Nothing is stored any more: what could is given up with the end of the log.
+        let mut stuck = writer.log.lock().give_up();
+        // A snapshot or a follower holds all of this, and comes to any segment.
+        let is_shared = Arc::strong_count(this) > 1;
+        stuck.retain(|(segment, file)| !this.segments.detach(segment, file, is_shared));
+        if !stuck.is_empty()
+            && let Some(lock) = writer.lock.lock().take().map(Arc::new)
+        {
+            for (segment, _) in stuck {
+                segment.keep(&lock);
+            }
         }
     }
 

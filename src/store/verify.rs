@@ -367,7 +367,9 @@ pub(crate) fn damage(error: Error, offset: u64) -> Result<Damage> {
         Error::MissingSegment { path } => {
             Ok(Damage { path, offset: 0, reason: "the segment is missing".to_owned() })
         }
-        Error::UnsupportedVersion { path, .. } => Ok(Damage { path, offset: 0, reason }),
+        Error::UnsupportedVersion { path, .. } | Error::Unfinished { path } => {
+            Ok(Damage { path, offset: 0, reason })
+        }
         Error::Io { path, .. } if is_unread => Ok(Damage { path, offset, reason }),
         error => Err(error),
     }

@@ -156,7 +156,11 @@ impl Twin {
         let mut inner = self.inner.lock();
         let path = rooted(path);
         let is_missing = inner.disk.names.get(&path).is_none();
-        let file = if access == Access::Create || (access == Access::Keep && is_missing) {
+        if access == Access::CreateNew && !is_missing {
+            return Err(ErrorKind::AlreadyExists.into());
+        }
+        let is_new = access == Access::CreateNew || access == Access::Keep && is_missing;
+        let file = if access == Access::Create || is_new {
             inner.create(path)?
         } else {
             inner.look(Call::Open)?;

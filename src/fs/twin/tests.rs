@@ -48,6 +48,11 @@ fn names_lead_where_unix_would_lead_them() {
     assert_eq!(kind(twin.open(path("/d"), Access::Create)), ErrorKind::IsADirectory);
     assert_eq!(kind(twin.remove(path("/d"))), ErrorKind::IsADirectory);
     create(&twin, "/d/a");
+    assert_eq!(kind(twin.open(path("/d/a"), Access::CreateNew)), ErrorKind::AlreadyExists);
+    assert_eq!(kind(twin.open(path("/d"), Access::CreateNew)), ErrorKind::AlreadyExists);
+    assert_eq!(kind(twin.open(path("/none/a"), Access::CreateNew)), ErrorKind::NotFound);
+    twin.open(path("/d/new"), Access::CreateNew).unwrap().write_all_at(b"new", 0).unwrap();
+    twin.remove(path("/d/new")).unwrap();
     assert!(!twin.is_dir(path("/d/a")).unwrap());
     assert_eq!(kind(twin.is_dir(path("/d/a/b"))), ErrorKind::NotADirectory);
     assert_eq!(kind(twin.open(path("/d/a/b"), Access::Create)), ErrorKind::NotADirectory);

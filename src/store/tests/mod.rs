@@ -27,6 +27,10 @@ mod faults;
 #[cfg(test)]
 mod follow;
 #[cfg(test)]
+mod fresh;
+#[cfg(all(test, not(miri)))]
+mod held;
+#[cfg(test)]
 mod housekeeping;
 #[cfg(test)]
 mod in_flight;

@@ -8,7 +8,8 @@
 //!
 //! What is asked of a state: it opens; what it holds is what some first part of the operations made,
 //! at or after the last that was durable; batches are whole; opening it again, merging it, closing
-//! and opening it changes nothing. A backup is there as it was made, or has no manifest.
+//! and opening it changes nothing. A backup is there as it was made, or has no manifest that can be
+//! read, and is not opened, not even as a store that may be created.
 
 #[cfg(test)]
 mod enumerate;
@@ -220,20 +221,19 @@ impl<'a> Judge<'a> {
             if !is_there && at >= point.backups {
                 continue;
             }
-            match Bitcask::open_on(
-                &lab.ground(),
-                path,
-                lab.options.clone().create_if_missing(false),
-            ) {
+            // What is durable before anything else makes it no place for a new store.
+            match Bitcask::open_on(&lab.ground(), path, lab.options.clone()) {
                 Ok(db) => {
                     let expected = visible(&self.run.states[*state], point.now);
                     assert_eq!(snapshot(&db), expected, "{}: {}", when(), path.display());
                     kill(db);
                 }
-                // Its manifest comes last: with one it is whole.
+                // Its manifest comes last: with one that can be read it is whole.
                 Err(error) => {
-                    let has_manifest = lab.twin.contents(&path.join("MANIFEST")).is_some();
-                    assert!(at >= point.backups && !has_manifest, "{}: {error}", when());
+                    let fs = lab.ground().fs;
+                    let manifest = Manifest::read(&fs, &Dir::new(path.clone()));
+                    let is_readable = matches!(manifest, Ok(Some(_)));
+                    assert!(at >= point.backups && !is_readable, "{}: {error}", when());
                 }
             }
         }
