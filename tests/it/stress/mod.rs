@@ -10,6 +10,7 @@
 #![expect(clippy::indexing_slicing, reason = "a helper that reaches too far has failed the test")]
 
 mod actor;
+mod deletes;
 mod history;
 mod linear;
 mod linear_tests;
