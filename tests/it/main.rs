@@ -15,6 +15,7 @@ mod real_disk;
 mod repair;
 mod seeds;
 mod snapshots;
+mod stress;
 mod support;
 mod threads;
 mod tidy;

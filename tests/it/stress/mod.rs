@@ -1,0 +1,69 @@
+//! Real threads on real files: everything that a store can do, at once and on few keys, beside
+//! merges. Each call is recorded, and the records of each key have to be those of a single register
+//! (`linear`), through closing and opening too.
+//!
+//! `BITCASK_STRESS=1000 cargo test --release --test it stress -- --nocapture` plays so many rounds.
+//! `BITCASK_STRESS_SEED` is the first one's seed, which decides what is done but not when; with
+//! `BITCASK_STRESS_MERGES=off` nothing is merged.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::indexing_slicing, reason = "a helper that reaches too far has failed the test")]
+
+mod actor;
+mod deletes;
+mod history;
+mod linear;
+mod linear_tests;
+mod load;
+mod readers;
+mod round;
+mod writers;
+
+use std::env;
+
+use round::{Outcome, Plan, Steps, play};
+
+/// So many rounds are played where nobody asks for more.
+const ROUNDS: u64 = 10;
+/// Of so many violations the whole story is printed.
+const STORIES_MAX: usize = 6;
+
+/// Returns a number from the environment.
+fn asked(name: &str) -> Option<u64> {
+    env::var(name).ok().map(|number| number.parse().unwrap())
+}
+
+/// Plays rounds, and says how it went now and then; returns in how many something was wrong.
+fn play_rounds(rounds: u64, first: u64, merges: bool) -> u64 {
+    let steps = Steps { generations: 6, writes: 50, slow_writes: 12, reads: 200 };
+    let (mut all, mut stories, mut bad) = (Outcome::default(), 0, 0);
+    for number in 1..=rounds {
+        let seed = first + number - 1;
+        let Outcome { ops, merges, violations } = play(&Plan::new(seed, merges), steps);
+        for violation in violations.iter().take(STORIES_MAX.saturating_sub(stories)) {
+            println!("round of seed {seed}, {violation}");
+            stories += 1;
+        }
+        bad += u64::from(!violations.is_empty());
+        all.ops += ops;
+        all.merges += merges;
+        all.violations.extend(violations);
+        if number % (rounds / 20).max(1) == 0 || number == rounds {
+            let (ops, merges, found) = (all.ops, all.merges, all.violations.len());
+            println!(
+                "{number} rounds, the last of seed {seed}: {ops} operations, {merges} merges, \
+                 {found} violations in {bad} rounds"
+            );
+        }
+    }
+    bad
+}
+
+#[test]
+fn whatever_threads_do_at_once_each_key_is_one_register() {
+    let (rounds, first) = (asked("BITCASK_STRESS"), asked("BITCASK_STRESS_SEED"));
+    let merges = env::var("BITCASK_STRESS_MERGES").as_deref() != Ok("off");
+    let (rounds, first) = (rounds.unwrap_or(ROUNDS), first.unwrap_or(1));
+    let bad = play_rounds(rounds, first, merges);
+    assert_eq!(bad, 0, "of {rounds} rounds from seed {first} on so many were wrong");
+}
