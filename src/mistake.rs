@@ -84,8 +84,6 @@ pub(crate) enum Mistake {
     HistoryNotReadAgain,
     /// A snapshot notes its segments after its time.
     PinnedLate,
-    /// A segment's files are removed though a snapshot needs them.
-    PinIgnored,
     /// A backup keeps nobody from removing files.
     BackupUnguarded,
 }

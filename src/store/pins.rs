@@ -15,7 +15,6 @@ use std::time::Instant;
 
 use super::Inner;
 use crate::error::Result;
-use crate::mistake::{Mistake, made};
 use crate::segment::Segment;
 use crate::stats::Stats;
 use crate::sync::Mutex;
@@ -125,11 +124,7 @@ impl Inner {
     /// Removes the files of a segment that the manifest lists no more and the set has no more; keeps
     /// them for as long as a snapshot needs them.
     pub(super) fn unlink(&self, segment: &Arc<Segment>) -> Result<()> {
-        if !made(Mistake::PinIgnored) && self.pins.keep(segment) {
-            Ok(())
-        } else {
-            self.remove_files(segment)
-        }
+        if self.pins.keep(segment) { Ok(()) } else { self.remove_files(segment) }
     }
 
     /// Forgets a snapshot, and removes what was kept for it.

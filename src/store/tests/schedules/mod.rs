@@ -43,7 +43,6 @@ fn config() -> Config {
     config.stack_size = 1 << 20;
     config.failure_persistence = FailurePersistence::None;
     config.silence_warnings = true;
-    config.ungraceful_shutdown_config.immediately_return_on_panic = true;
     config
 }
 
@@ -109,6 +108,11 @@ fn followers_beside_writers() {
 #[test]
 fn writers_of_few_keys() {
     run_all(Focus::Conflicts, 0..SEEDS);
+}
+
+#[test]
+fn clears_beside_writers() {
+    run_all(Focus::Clears, 0..SEEDS);
 }
 
 #[test]

@@ -10,16 +10,18 @@ pub(super) enum Focus {
     Views,
     Followers,
     Conflicts,
+    Clears,
     Syncs,
 }
 
 impl Focus {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::Merges,
         Self::Everything,
         Self::Views,
         Self::Followers,
         Self::Conflicts,
+        Self::Clears,
         Self::Syncs,
     ];
 
@@ -31,6 +33,7 @@ impl Focus {
             Self::Views => "views_beside_writers",
             Self::Followers => "followers_beside_writers",
             Self::Conflicts => "writers_of_few_keys",
+            Self::Clears => "clears_beside_writers",
             Self::Syncs => "syncs_beside_writers",
         }
     }
@@ -38,7 +41,7 @@ impl Focus {
     fn keys(self) -> u64 {
         match self {
             Self::Conflicts => 2,
-            Self::Merges | Self::Views | Self::Syncs => 4,
+            Self::Clears | Self::Merges | Self::Views | Self::Syncs => 4,
             Self::Everything | Self::Followers => 6,
         }
     }
@@ -169,7 +172,8 @@ impl Plan {
             .append_mode(modes[usize::from(random.below(4) == 0)])
             .sync(if always { SyncPolicy::Always } else { lazy })
             .merge(crate::MergePolicy::Manual);
-        let mut roll = Roll { random, keys: keys.len() };
+        let is_small = seed % 4 > 1;
+        let mut roll = Roll { random, keys: keys.len(), is_small };
         let before = (0..roll.below(8)).map(|_| roll.old()).collect();
         let (weak_hash, reopened) = (roll.below(4) == 0, roll.below(3) == 0);
         let roles = roll.roles(focus);
@@ -185,6 +189,8 @@ impl Plan {
 struct Roll {
     random: Random,
     keys: usize,
+    /// Each task makes one call: a window that is one step wide is hit sooner among few steps.
+    is_small: bool,
 }
 
 impl Roll {
@@ -205,7 +211,7 @@ impl Roll {
     }
 
     fn calls(&mut self, op: fn(&mut Self) -> Op, least: u64, more: u64) -> Role {
-        let len = least + self.below(more);
+        let len = if self.is_small { least.min(1) } else { least + self.below(more) };
         Role::Calls((0..len).map(|_| op(self)).collect())
     }
 
@@ -225,10 +231,10 @@ impl Roll {
                 self.calls(Self::rare, 1, 3),
             ],
             Focus::Views => vec![
-                self.calls(Self::any_write, 2, 4),
                 self.calls(Self::write, 2, 4),
+                self.calls(Self::any_write, 0, 4),
                 self.calls(Self::view, 1, 3),
-                self.calls(Self::merge, 0, 3),
+                self.calls(Self::merge, 1, 4),
                 self.calls(Self::rare, 0, 2),
             ],
             Focus::Followers => vec![
@@ -246,6 +252,13 @@ impl Roll {
                 self.calls(Self::any_write, 1, 3),
                 self.calls(Self::read, 0, 3),
                 self.calls(Self::merge, 0, 2),
+            ],
+            Focus::Clears => vec![
+                self.calls(Self::ranged, 1, 3),
+                self.calls(Self::ranged, 1, 3),
+                self.calls(Self::any_write, 1, 3),
+                self.calls(Self::clear, 1, 2),
+                self.calls(Self::background, 0, 3),
             ],
             Focus::Syncs => vec![
                 self.calls(Self::write, 2, 3),
@@ -331,6 +344,19 @@ impl Roll {
             1 => Op::SyncDue,
             _ => Op::Put { key: self.key(), life: Life::Endless, sync: true },
         }
+    }
+
+    fn clear(&mut self) -> Op {
+        if self.below(3) > 0 { Op::Clear } else { self.merge() }
+    }
+
+    /// A transaction that reads everything, or what its changes are read by.
+    fn ranged(&mut self) -> Op {
+        if self.below(4) == 0 {
+            return self.view();
+        }
+        let reads = (0..self.below(2)).map(|_| self.key()).collect();
+        Op::Transaction { reads, by_range: true, changes: self.changes() }
     }
 
     fn rare(&mut self) -> Op {

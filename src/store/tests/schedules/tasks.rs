@@ -9,6 +9,12 @@ use crate::options::MergeOptions;
 use crate::sync::yield_now;
 use crate::value::Value;
 
+/// Operations of the disk for which a snapshot is held at the least, if there are so many.
+const LINGER_OPS: usize = 60;
+
+/// How often its task gives way for them.
+const LINGER_TRIES: usize = 600;
+
 /// When something was: in the order of all notes, and how many operations the disk had seen.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
@@ -317,9 +323,21 @@ impl World {
         };
         let first = by_key();
         assert_eq!(pairs_of(snapshot.iter()), first, "a snapshot in order");
-        yield_now();
+        self.linger();
         assert_eq!(by_key(), first, "a snapshot, once more");
+        assert_eq!(pairs_of(snapshot.iter()), first, "a snapshot in order, once more");
         first
+    }
+
+    /// Gives way until others have made some use of the disk, if they are going to.
+    fn linger(&self) {
+        let enough = self.lab.twin.op_count() + LINGER_OPS;
+        for _ in 0..LINGER_TRIES {
+            yield_now();
+            if self.lab.twin.op_count() >= enough {
+                return;
+            }
+        }
     }
 
     /// Does what threads do in the background, and what is rare.
