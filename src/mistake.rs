@@ -76,6 +76,10 @@ pub(crate) enum Mistake {
     DurableBeforeSync,
     /// A writer that waits for a sync is content with the next one that ends, whatever that covers.
     ServedByAnySync,
+    /// A delete that finds nothing does not wait until what has made it needless is durable.
+    AbsenceNotDurable,
+    /// Of several changes that are made together the deletes are left out.
+    DeletesForgotten,
     /// Shards are released between the look at conditions and the change.
     ConditionsUnlocked,
     /// What is appended between a transaction's look at its ranges and its commit is not looked at.

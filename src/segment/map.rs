@@ -93,6 +93,11 @@ impl Bytes {
         }
     }
 
+    /// Returns whether what is lent of it is mapped, and not a copy.
+    pub(crate) fn is_mapped(&self) -> bool {
+        !matches!(self.source, Source::File(_))
+    }
+
     /// Lets go of the pages of a mapping; they are had again from the file when they are read.
     ///
     /// After a failed sync the kernel may hold pages that are not on the disk. As long as a mapping
@@ -124,8 +129,12 @@ impl Bytes {
                 });
                 *is_copied
             }
+            // Whoever reads on would read what recovery leaves.
+            Source::File(_) => false,
             // What was lent is a copy, or keeps its bytes.
-            _ => true,
+            Source::Map(_) => true,
+            #[cfg(any(test, bitcask_fuzzing))]
+            Source::Twin(_) => true,
         }
     }
 

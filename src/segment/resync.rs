@@ -57,9 +57,12 @@ pub(crate) struct Walk<'a> {
     limit: u64,
     /// No entry starts here or behind, unless the file is damaged.
     starts_below: u64,
-    /// The latest time that is known.
+    /// The latest time that is known; the end of time once a search has found nothing but what is
+    /// later than this by far.
     latest: u64,
     work: u64,
+    /// Where the places begin that have added nothing to the budget yet.
+    unpaid: u64,
     key: Vec<u8>,
 }
 
@@ -92,6 +95,7 @@ impl<'a> Walk<'a> {
             starts_below,
             latest,
             work: SEARCH_WORK * starts_below + WINDOW_SIZE as u64,
+            unpaid: bytes.start,
             key: Vec::new(),
         })
     }
@@ -151,16 +155,17 @@ impl<'a> Walk<'a> {
     /// Returns where the next entry is that checks, at or behind `from`; the end if there is none.
     ///
     /// Where there seems to be none at all, and some were passed over for their time alone, that time may
-    /// be right, and nothing left that shows it: they are tried with what is left of the budget.
+    /// be right, and nothing left that shows it: then times tell nothing from here on, and they are
+    /// tried with what is left of the budget. So no place is looked at more than twice.
     fn search(&mut self, from: u64) -> Result<u64> {
-        let latest = self.latest.saturating_add(TIME_AHEAD);
-        Ok(match self.search_up_to(latest, from)? {
+        let mut searched = self.search_up_to(self.latest.saturating_add(TIME_AHEAD), from)?;
+        if matches!(searched, Searched::Nothing { passed_over: true }) {
+            self.latest = u64::MAX;
+            searched = self.search_up_to(u64::MAX, from)?;
+        }
+        Ok(match searched {
             Searched::Found(offset) => offset,
-            Searched::Nothing { passed_over: false } => self.end,
-            Searched::Nothing { passed_over: true } => match self.search_up_to(u64::MAX, from)? {
-                Searched::Found(offset) => offset,
-                Searched::Nothing { .. } => self.end,
-            },
+            Searched::Nothing { .. } => self.end,
         })
     }
 
@@ -179,7 +184,10 @@ impl<'a> Walk<'a> {
                 }
                 Err(error) => return Err(error),
             };
-            self.work = self.work.saturating_add(PLACE_WORK);
+            if offset >= self.unpaid {
+                self.work = self.work.saturating_add(PLACE_WORK);
+                self.unpaid = offset + 1;
+            }
             if let Ok(Some(header)) = Header::decode(head)
                 && header.entry_size() <= self.limit.saturating_sub(offset)
                 && !matches!(header.understood(), Err(Invalid::UnknownFlags(_)))

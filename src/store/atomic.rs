@@ -134,7 +134,7 @@ impl Inner {
         for (mut draft, hash) in drafts.into_iter().zip(hashes) {
             let found = self.find(shards.of(hash), hash, draft.key(), guard)?;
             let tombstone = draft.header.is_tombstone();
-            if tombstone && found.own.is_none() {
+            if tombstone && (found.own.is_none() || made(Mistake::DeletesForgotten)) {
                 continue;
             }
             let earlier = put.contains(&hash);

@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{Ordering, fence};
 use std::time::Instant;
 
 use super::Inner;
@@ -158,6 +159,8 @@ impl Inner {
         let mut stuck = writer.log.lock().give_up();
         // A snapshot or a follower holds all of this, and comes to any segment.
         let is_shared = Arc::strong_count(this) > 1;
+        // Who has let go of all may hold a part: what it had counted before is seen behind this.
+        fence(Ordering::Acquire);
         stuck.retain(|(segment, file)| !this.segments.detach(segment, file, is_shared));
         if !stuck.is_empty()
             && let Some(lock) = writer.lock.lock().take().map(Arc::new)

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::log::Log;
+use super::refresh::Refreshing;
 use super::{Bitcask, Inner};
 use crate::error::{Error, Result};
 use crate::manifest::{BEGINNING, Manifest};
@@ -92,16 +93,17 @@ impl Bitcask {
     /// Returns the position behind the last change, from which [`changes`](Self::changes) tells of
     /// those that are made from now on. Whatever lies before it can be read when this returns.
     pub fn position(&self) -> Position {
-        self.inner.position()
+        match self.inner.writer() {
+            Ok(writer) => self.inner.at_one_moment(writer, |log| self.inner.position_of(log)),
+            Err(_) => self.inner.position_read(&self.inner.refreshing.lock()),
+        }
     }
 }
 
 impl Inner {
-    pub(super) fn position(&self) -> Position {
-        match self.writer() {
-            Ok(writer) => self.at_one_moment(writer, |log| self.position_of(log)),
-            Err(_) => self.position_at(self.found_end()),
-        }
+    /// Returns the position of the end of what a store opened read-only has read.
+    pub(super) fn position_read(&self, _: &Refreshing) -> Position {
+        self.position_at(self.found_end())
     }
 
     /// Returns the position of the end of a log that is locked.

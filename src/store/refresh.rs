@@ -30,6 +30,8 @@ use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId, open_listed};
 /// What is remembered from one refresh to the next.
 #[derive(Debug)]
 pub(super) struct Refreshing {
+    /// How many have begun.
+    pub(super) count: u64,
     /// The last one has failed, and may have left what is known half-way.
     is_stale: bool,
     /// The highest time in what was read when all of it was known.
@@ -41,7 +43,7 @@ pub(super) struct Refreshing {
 impl Refreshing {
     /// What opening has read is all known.
     pub(super) fn new(last_timestamp: u64) -> Self {
-        Self { is_stale: false, last_timestamp, half: BTreeSet::new() }
+        Self { count: 0, is_stale: false, last_timestamp, half: BTreeSet::new() }
     }
 }
 
@@ -94,6 +96,7 @@ impl Bitcask {
 impl Inner {
     fn refresh(&self, refreshing: &mut Refreshing) -> Result<bool> {
         let (mut attempt, mut is_new) = (0, false);
+        refreshing.count += 1;
         loop {
             attempt += 1;
             let manifest = read_manifest(&self.fs, &self.dir)?;

@@ -31,6 +31,7 @@ use crate::mistake::{Mistake, made};
 use crate::segment::hint::{HintFile, HintSlot, Source};
 use crate::segment::index::Part;
 use crate::segment::{Segment, StoredEntry, index, value_aside};
+use crate::sync::yield_now;
 use crate::value::Value;
 
 impl Bitcask {
@@ -199,11 +200,12 @@ impl Inner {
         let Some(writer) = &this.writer else {
             // Nobody appends, but a writer elsewhere, whose log is followed under this lock.
             let known = this.refreshing.lock();
-            return of_moment(known.last_timestamp, this.position());
+            return of_moment(known.last_timestamp, this.position_read(&known));
         };
         if made(Mistake::PinnedLate) {
             let note = |log: &Log| (log.last_timestamp(), this.position_of(log));
             let (time, position) = this.at_one_moment(writer, note);
+            yield_now();
             return of_moment(time, position);
         }
         this.at_one_moment(writer, |log| of_moment(log.last_timestamp(), this.position_of(log)))

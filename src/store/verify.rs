@@ -170,10 +170,15 @@ impl Inner {
         let filled = self.filler.fill_all(&self.keydir);
         // The files may have gone with a clear, and then there is nothing left to be filled.
         let unfilled = filled.err().filter(|_| !self.filler.is_done());
-        let subjects = self.subjects();
+        let (subjects, refreshes) = {
+            // A refresh makes a batch readable before slots name it.
+            let refreshing = self.refreshing.lock();
+            (self.subjects(), refreshing.count)
+        };
         self.keydir.settle_writes();
         let mut verification = Verification {
             inner: self,
+            refreshes,
             is_filled: unfilled.is_none(),
             report: VerifyReport::default(),
             told: VerifyProgress {
@@ -246,6 +251,8 @@ impl Inner {
 /// A verification under way.
 struct Verification<'a, P> {
     inner: &'a Inner,
+    /// How many refreshes of a store opened read-only had begun before.
+    refreshes: u64,
     /// Whether the keydir can be compared with at all.
     is_filled: bool,
     report: VerifyReport,
@@ -346,6 +353,10 @@ impl<P: FnMut(&VerifyProgress) -> ControlFlow<()>> Verification<'_, P> {
         // This waits for a write that is just appending, so that the size is that of all entries
         // that were counted.
         if self.inner.is_gone(subject)? || segment.size() != *end {
+            return Ok(None);
+        }
+        // A refresh that has begun since may have put other segments in the place of all.
+        if self.inner.refreshing.lock().count != self.refreshes {
             return Ok(None);
         }
         let reason = format!(

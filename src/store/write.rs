@@ -168,7 +168,7 @@ impl Inner {
     /// Waits, if that is asked for, until what made a delete needless is durable: an absence that
     /// was told of must not end with the power.
     pub(super) fn settle_nothing(&self, options: WriteOptions) -> Result<()> {
-        if !self.waits(options) {
+        if !self.waits(options) || made(Mistake::AbsenceNotDurable) {
             return Ok(());
         }
         let end = self.writer()?.log.lock().end();

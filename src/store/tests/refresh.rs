@@ -114,7 +114,7 @@ fn an_entry_or_a_batch_that_is_just_being_written_is_not_there_yet() {
     let whole = lab.twin.contents(&path).unwrap();
     let used = whole.iter().rposition(|byte| *byte != 0).unwrap() + 1;
     let Fs::Twin(twin) = &reader.inner.fs else { unreachable!() };
-    let start = usize::try_from(reader.inner.position().place().offset).unwrap();
+    let start = usize::try_from(reader.position().place().offset).unwrap();
     for end in start..used {
         let mut torn = whole.clone();
         torn[end..].fill(0);
@@ -140,7 +140,7 @@ fn damage_that_a_mark_tells_of_is_an_error_and_the_reader_goes_on_when_it_is_men
     let whole = lab.twin.contents(&path).unwrap();
     let Fs::Twin(twin) = &reader.inner.fs else { unreachable!() };
     let mut damaged = whole.clone();
-    damaged[usize::try_from(reader.inner.position().place().offset).unwrap() + 8] ^= 1;
+    damaged[usize::try_from(reader.position().place().offset).unwrap() + 8] ^= 1;
     twin.put_file(&path, damaged);
     assert!(reader.refresh().unwrap_err().is_corruption());
     assert_eq!(snapshot(&reader).len(), 1, "what was known is known");
@@ -333,4 +333,44 @@ fn refreshes_that_fail_hold_no_more_each_time() {
     assert!(reader.refresh().unwrap());
     assert_eq!(reader.inner.segments.all().len(), lab.logs().len());
     assert_eq!(snapshot(&reader).len(), 40);
+}
+
+fn big_batch(value: &str) -> Batch {
+    let keys = 0..4_000_u32;
+    keys.fold(Batch::new(), |batch, key| batch.put(key.to_be_bytes(), value))
+}
+
+/// Brings a reader up to date with a large batch while a closure looks at it, which is given the reader's
+/// position of before and the batch's value.
+fn beside_a_refresh(look: impl Fn(&Bitcask, Position, &str)) {
+    let lab = Lab::new().with(Options::new().segment_size(8 << 20).sync(SyncPolicy::Never));
+    let db = lab.open();
+    db.write(big_batch("old")).unwrap();
+    let reader = lab.open_read_only();
+    for round in 0..8 {
+        let (before, value) = (reader.position(), format!("new {round}"));
+        db.write(big_batch(&value)).unwrap();
+        std::thread::scope(|scope| {
+            let refresh = scope.spawn(|| reader.refresh().unwrap());
+            while !refresh.is_finished() {
+                look(&reader, before, &value);
+            }
+        });
+    }
+}
+
+/// A refresh makes a batch readable as a whole, and publishes it key by key.
+#[test]
+fn a_position_of_a_reader_is_not_ahead_of_what_can_be_read() {
+    let last = 3_999_u32.to_be_bytes();
+    beside_a_refresh(|reader, before, value| {
+        if reader.position() > before {
+            assert_eq!(reader.get(last).unwrap().unwrap(), value);
+        }
+    });
+}
+
+#[test]
+fn a_verification_of_a_reader_beside_a_refresh_finds_no_damage() {
+    beside_a_refresh(|reader, _, _| assert_eq!(reader.verify().unwrap().damage, []));
 }

@@ -211,6 +211,39 @@ fn crafted_times_do_not_make_it_quadratic() {
     assert!(calls < 40 * (size >> 18), "{calls} calls for {size} bytes");
 }
 
+/// Salvages large entries, each eleven years later than the one before and behind a damaged one; returns
+/// the calls to the disk for each MiB.
+fn calls_for_rising_times(entries: u32) -> usize {
+    let size = 256 << 20;
+    let lab = Lab::new().with(whole().options.segment_size(size));
+    let db = lab.open();
+    db.put("before", "1").unwrap();
+    for number in 0..entries {
+        db.put(format!("small{number}"), "x").unwrap();
+        lab.hands.advance(YEAR * 11);
+        db.put(format!("large{number}"), vec![7; (1 << 20) + 64]).unwrap();
+    }
+    kill(db);
+    lab.hands.step_back(YEAR * 11 * entries);
+    let (_, path) = lab.logs().remove(0);
+    let mut bytes = lab.twin.contents(&path).unwrap();
+    for entry in log_entries(&lab).iter().skip(1).step_by(2) {
+        bytes[usize::try_from(entry.place.offset).unwrap()] ^= 1;
+    }
+    let size = bytes.len();
+    lab.twin.put_file(&path, bytes);
+    let calls = lab.twin.call_count();
+    assert_eq!(salvage(&lab), u64::from(entries) + 1);
+    (lab.twin.call_count() - calls) / (size >> 20)
+}
+
+/// Each was found by a second search behind one that had gone through the rest of the segment.
+#[test]
+fn times_that_rise_by_decades_do_not_make_it_quadratic() {
+    let (few, many) = (calls_for_rising_times(6), calls_for_rising_times(24));
+    assert!(many < 2 * few, "{few} calls for a MiB of few entries, and {many} of many");
+}
+
 /// What the store does with entries that a snapshot of a reader is of, or a later one than they.
 const LOSSES: [&str; 4] = ["clear", "merge of deletes", "merge of what has expired", "lone mark"];
 

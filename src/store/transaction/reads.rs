@@ -140,8 +140,11 @@ impl Reads {
             return Ok(false);
         }
         let (segments, reached) = (log.unsealed(), looked.reached);
-        // What was sealed meanwhile may be merged by now.
-        let is_complete = segments.first().is_none_or(|oldest| oldest.id() <= reached.segment);
+        // What was sealed meanwhile may be merged by now; and a clear that has failed since took the
+        // segment back in which the first look came to its end.
+        let ids = segments.first().zip(segments.last());
+        let is_complete = ids
+            .is_none_or(|(oldest, active)| (oldest.id()..=active.id()).contains(&reached.segment));
         Ok(is_complete && self.look(&segments, reached)?.is_some())
     }
 
@@ -234,6 +237,24 @@ mod tests {
         while !db.inner.writer().unwrap().log.lock().rotated.is_empty() {
             let _ = db.inner.seal_rotated();
         }
+        assert!(!holds(&db, &looked));
+    }
+
+    /// The fresh segment of a clear that fails is taken back, and the log goes on in an older one than that
+    /// in which the first look came to its end.
+    #[test]
+    fn a_clear_that_fails_between_the_two_looks_hides_no_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = open(dir.path());
+        db.put("k1", "1").unwrap();
+        let mut log = db.inner.writer().unwrap().log.lock();
+        let capacity = Active::capacity_for(0, db.inner.options.segment_size);
+        let fresh = db.inner.create_next(&mut log, capacity).unwrap();
+        drop(log);
+        let looked = look(&db, "k");
+        let full = crate::Error::NoSpace { path: dir.path().into() };
+        let _ = db.inner.take_back(fresh.number, fresh.active.segment().id(), full);
+        db.put("k2", "2").unwrap();
         assert!(!holds(&db, &looked));
     }
 }

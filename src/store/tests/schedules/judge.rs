@@ -11,11 +11,23 @@
 
 use super::order::{Made, Order};
 use super::plan::Op;
-use super::tasks::{Call, History, Outcome, backup};
+use super::tasks::{Call, History, Outcome, backup, value};
 use super::*;
 
 /// Kills and power cuts that each schedule is judged behind.
 const CRASHES: usize = 2;
+
+/// What a call had to append of a key.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    Nothing,
+    /// Its own value.
+    Put,
+    /// A tombstone, unless the key was absent.
+    Delete,
+    /// The value that was there, or nothing.
+    Again,
+}
 
 struct Judge<'a> {
     plan: &'a Plan,
@@ -39,7 +51,6 @@ pub(super) fn all(plan: &Plan, history: &History, random: &mut Random) {
     let now = history.lab.hands.clock().now();
     let order = Order::of(history, now);
     let mut judge = Judge { plan, history, order, seen: Vec::new() };
-    judge.entries();
     judge.calls();
     judge.followers();
     judge.ends();
@@ -75,32 +86,104 @@ impl Judge<'_> {
         )
     }
 
-    /// Checks that each call has appended what it should.
-    fn entries(&self) {
-        for (at, call) in self.history.calls.iter().enumerate() {
-            let own = || self.order.0.iter().filter(|step| step.call == at + 1);
-            let len = own().count();
-            let is_right = match (&call.op, &call.outcome) {
-                (Op::Put { .. } | Op::Update { .. }, _) => len == 1,
-                (Op::Clear, _) => len == 1,
-                (Op::Insert { .. }, Outcome::Existed(existed)) => len == usize::from(!existed),
-                (Op::CompareAndSwap { put: true, .. }, Outcome::Swapped { swapped, .. }) => {
-                    len == usize::from(*swapped)
+    /// Checks that a call has appended what it should, and nothing else.
+    fn appended(&self, at: usize, seen: &Seen) {
+        let call = &self.history.calls[at];
+        let mut own = BTreeMap::new();
+        let mut cleared = 0;
+        for step in self.order.0.iter().filter(|step| step.call == at + 1) {
+            match &step.change {
+                Made::Clear => cleared += 1,
+                Made::Entry { key, value, .. } => {
+                    let twice = own.insert(key.clone(), value.clone());
+                    assert!(twice.is_none(), "call {} has appended {key:?} twice", at + 1);
                 }
-                (Op::Delete { .. }, Outcome::Existed(existed)) => len == 1 || !existed && len == 0,
-                (_, Outcome::Refused) => len == 0,
-                (Op::Batch { changes, .. } | Op::Transaction { changes, .. }, _) => {
-                    let last: BTreeMap<_, _> = changes.iter().copied().collect();
-                    let puts = last.values().filter(|put| **put).count();
-                    (puts..=last.len()).contains(&len)
-                }
-                (Op::CompareAndSwap { .. } | Op::Live { .. } | Op::RemoveAll, _) => true,
-                _ => len == 0,
-            };
-            if !is_right {
-                self.fail(at, &format!("it has appended {len} entries"));
             }
         }
+        if cleared != usize::from(matches!(call.op, Op::Clear)) {
+            self.fail(at, "it has cleared the store, or has not");
+        }
+        for key in 0..self.plan.keys.len() {
+            let found = own.get(self.key(key));
+            let is_right = match self.wanted(at, key) {
+                Wanted::Nothing => found.is_none(),
+                Wanted::Put => found == Some(&Some(value(at + 1, key))),
+                Wanted::Again => found.is_none_or(|value| {
+                    value.is_some() && value.as_ref() == self.before(at).get(self.key(key))
+                }),
+                // What has expired is absent, and a delete of it is written.
+                Wanted::Delete => match found {
+                    None => self.may_be_absent(at, key, seen),
+                    Some(value) => value.is_none(),
+                },
+            };
+            if !is_right {
+                self.fail(at, &format!("of {:?} it has appended {found:?}", self.key(key)));
+            }
+        }
+    }
+
+    /// What a call that has returned had to append of a key.
+    fn wanted(&self, at: usize, key: usize) -> Wanted {
+        let call = &self.history.calls[at];
+        let last = |changes: &[(usize, bool)]| {
+            let own = changes.iter().rfind(|(other, _)| *other == key);
+            own.map_or(Wanted::Nothing, |(_, put)| if *put { Wanted::Put } else { Wanted::Delete })
+        };
+        match (&call.op, &call.outcome) {
+            (_, Outcome::Refused) => Wanted::Nothing,
+            (Op::RemoveAll, _) if self.is_removed(at, key) => Wanted::Delete,
+            (Op::RemoveAll, _) => Wanted::Again,
+            (Op::Batch { changes, .. } | Op::Transaction { changes, .. }, _) => last(changes),
+            (Op::Put { key: own, .. } | Op::Update { key: own }, _) if *own == key => Wanted::Put,
+            (Op::Insert { key: own }, Outcome::Existed(false)) if *own == key => Wanted::Put,
+            (Op::Delete { key: own, .. }, _) if *own == key => Wanted::Delete,
+            (Op::Live { key: own, .. }, Outcome::Existed(true)) if *own == key => Wanted::Again,
+            (Op::CompareAndSwap { key: own, put }, Outcome::Swapped { swapped: true, .. })
+                if *own == key =>
+            {
+                if *put {
+                    Wanted::Put
+                } else {
+                    Wanted::Delete
+                }
+            }
+            _ => Wanted::Nothing,
+        }
+    }
+
+    /// Returns what there was before a call's first change, or in the end if it has made none.
+    fn before(&self, at: usize) -> Pairs {
+        let first = self.order.0.iter().position(|step| step.call == at + 1);
+        self.order.state(first.unwrap_or(self.order.0.len()))
+    }
+
+    /// Returns whether a key was absent when a call changed others, or at some moment of it.
+    fn may_be_absent(&self, at: usize, key: usize, seen: &Seen) -> bool {
+        let key = self.key(key);
+        if self.order.0.iter().any(|step| step.call == at + 1) {
+            return !self.before(at).contains_key(key);
+        }
+        let least = seen.by_key.get(key).copied().unwrap_or(0).max(seen.all);
+        (least..=self.most(at)).any(|len| !self.order.state(len).contains_key(key))
+    }
+
+    /// Returns whether a call that removes everything has removed a key; one that was there all the time
+    /// it has to.
+    fn is_removed(&self, at: usize, key: usize) -> bool {
+        let key = self.key(key);
+        let own = |step: &order::Step| match &step.change {
+            Made::Clear => true,
+            Made::Entry { key: other, .. } => other == key,
+        };
+        let call = &self.history.calls[at];
+        let before = self.order.0.iter().take_while(|step| step.written <= call.began.ops).count();
+        let most = self.most(at);
+        let (during, is_there) =
+            (&self.order.0[before..most], self.order.state(before).contains_key(key));
+        let by_others = during.iter().any(|step| step.call != at + 1 && own(step));
+        let by_this = during.iter().any(|step| step.call == at + 1 && own(step));
+        by_this || is_there && !by_others
     }
 
     /// Goes through all calls in the order in which they began.
@@ -108,6 +191,7 @@ impl Judge<'_> {
         self.seen = vec![Seen::default(); self.history.calls.len()];
         for at in self.calls_in_order() {
             let mut seen = self.known(at);
+            self.appended(at, &seen);
             match self.history.calls[at].outcome.clone() {
                 Outcome::Held(held) => {
                     for (key, value) in held {
@@ -117,6 +201,7 @@ impl Judge<'_> {
                 Outcome::Contains(key, is_there) => {
                     self.look(at, &mut seen, key, |state| state.is_some() == is_there);
                 }
+                Outcome::Behind(position, held) => self.behind(at, position, &held),
                 Outcome::View(pairs) => self.view(at, &mut seen, |state| *state == pairs),
                 outcome => self.changed(at, &mut seen, &outcome),
             }
@@ -178,6 +263,15 @@ impl Judge<'_> {
         let last = self.order.0[..len].iter().rposition(|step| own(&step));
         let by_key = seen.by_key.entry(key.clone()).or_default();
         *by_key = (*by_key).max(last.map_or(0, |last| last + 1));
+    }
+
+    /// Checks what a reader held of keys when it had come to a position.
+    fn behind(&self, at: usize, position: Place, held: &[(usize, Option<Vec<u8>>)]) {
+        let all_of = self.order.0.iter().take_while(|step| step.place < position);
+        let mut seen = Seen { all: all_of.count(), ..Seen::default() };
+        for (key, value) in held {
+            self.look(at, &mut seen, *key, |state| state == value.as_ref());
+        }
     }
 
     /// Checks what a call has seen of everything.
@@ -322,12 +416,15 @@ impl Judge<'_> {
     fn durable(&self, ops: usize) -> usize {
         let is_always = self.plan.options.sync == SyncPolicy::Always;
         let of_call = |at: usize, call: &Call| -> usize {
+            // An absence that was told of does not end with the power either.
+            let absent = |key: usize| self.seen[at].by_key.get(self.key(key)).copied().unwrap_or(0);
             let own = self.order.0.iter().rposition(|step| step.call == at + 1);
             let own = own.map_or(0, |last| last + 1);
             let before = call.began.ops;
             match &call.op {
                 Op::Sync => self.order.0.iter().take_while(|step| step.written <= before).count(),
                 Op::Clear => own,
+                Op::Delete { key, sync } if own == 0 && (*sync || is_always) => absent(*key),
                 Op::Put { sync, .. } | Op::Delete { sync, .. } | Op::Batch { sync, .. }
                     if *sync || is_always =>
                 {

@@ -5,7 +5,7 @@ use super::*;
 use crate::mistake::{Mistake, make};
 
 /// All of them, each with the plans that come close to it, the closest first.
-const MISTAKES: [(Mistake, &[Focus]); 17] = [
+const MISTAKES: [(Mistake, &[Focus]); 19] = [
     (Mistake::SealedInFlight, &[Focus::Merges, Focus::Everything]),
     (Mistake::CountLoweredEarly, &[Focus::Merges, Focus::Everything]),
     (Mistake::MomentInFlight, &[Focus::Views, Focus::Followers]),
@@ -18,6 +18,8 @@ const MISTAKES: [(Mistake, &[Focus]); 17] = [
     (Mistake::FilledAgain, &[Focus::Everything, Focus::Merges]),
     (Mistake::DurableBeforeSync, &[Focus::Syncs]),
     (Mistake::ServedByAnySync, &[Focus::Syncs]),
+    (Mistake::AbsenceNotDurable, &[Focus::Syncs]),
+    (Mistake::DeletesForgotten, &[Focus::Conflicts]),
     (Mistake::ConditionsUnlocked, &[Focus::Conflicts]),
     (Mistake::RangesNotLookedAtAgain, &[Focus::Conflicts]),
     (Mistake::HistoryNotReadAgain, &[Focus::Clears]),

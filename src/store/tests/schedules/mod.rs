@@ -83,7 +83,7 @@ fn run_all(focus: Focus, seeds: std::ops::Range<u64>) {
 }
 
 /// Seeds of each kind of plan in a normal run.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 100;
 
 #[test]
 fn writers_beside_merges() {

@@ -38,6 +38,8 @@ pub(super) enum Outcome {
     Contains(usize, bool),
     /// What all keys held at one moment.
     View(Pairs),
+    /// What a reader held behind a position of its own, each key at some moment.
+    Behind(Place, Vec<(usize, Option<Vec<u8>>)>),
     /// Whether what was expected was there, and was replaced.
     Swapped {
         expected: Option<Vec<u8>>,
@@ -381,6 +383,9 @@ impl World {
         let options = self.lab.options.clone().read_only(true);
         let number = self.begin(&Op::Scan);
         let reader = Bitcask::open_on(&self.lab.ground(), Path::new(DIR), options).unwrap();
+        let reader = Arc::new(reader);
+        let (world, beside) = (self.clone(), Arc::clone(&reader));
+        let beside = shuttle::thread::spawn(move || world.look_beside(&beside, refreshes));
         let mut held = reader.snapshot();
         let mut seen = self.seen(&held);
         self.end(number, Outcome::View(seen.clone()));
@@ -392,6 +397,19 @@ impl World {
             self.end(number, Outcome::View(new.clone()));
             assert_eq!(self.seen(&held), seen, "a reader's snapshot behind a refresh");
             (held, seen) = (snapshot, new);
+        }
+        beside.join().unwrap();
+    }
+
+    /// Looks at a reader while it is brought up to date.
+    fn look_beside(&self, reader: &Bitcask, times: u64) {
+        for _ in 0..times {
+            let number = self.begin(&Op::GetMany);
+            let position = reader.position().place();
+            let held = self.keys.iter().map(|key| reader.get(key).unwrap().map(Vec::from));
+            let held = held.enumerate().collect();
+            self.end(number, Outcome::Behind(position, held));
+            assert_eq!(reader.verify().unwrap().damage, []);
         }
     }
 
@@ -453,7 +471,7 @@ fn options(life: Life, sync: bool) -> WriteOptions {
 }
 
 /// A value that no other call writes.
-fn value(call: usize, key: usize) -> Vec<u8> {
+pub(super) fn value(call: usize, key: usize) -> Vec<u8> {
     let mut value = format!("{call}:{key}").into_bytes();
     value.resize(value.len() + (call * 37 + key * 11) % 60, b'.');
     value
