@@ -117,3 +117,23 @@ fn conditions_hold_until_the_first_of_their_keys_expires() {
         }
     }
 }
+
+/// An iterator gathers the keys of a shard, and reads their entries later.
+#[test]
+fn an_iterator_shows_keys_that_were_persisted_since_it_came_to_their_shard() {
+    let lab = Lab::weak();
+    let db = lab.open();
+    let keys = 0..20_u8;
+    for key in keys.clone() {
+        db.put_with([key], "value", mortal()).unwrap();
+    }
+    let mut pairs = db.iter();
+    let mut shown = vec![pairs.next().unwrap().unwrap().0.to_vec()];
+    for key in keys.clone() {
+        assert!(db.persist([key]).unwrap());
+    }
+    lab.hands.advance(HOUR);
+    shown.extend(pairs.map(|pair| pair.unwrap().0.to_vec()));
+    shown.sort_unstable();
+    assert_eq!(shown, keys.map(|key| vec![key]).collect::<Vec<_>>());
+}
