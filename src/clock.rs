@@ -22,7 +22,7 @@ pub(crate) struct Clock {
 enum Source {
     System,
     #[cfg(any(test, bitcask_fuzzing))]
-    Hands(Arc<AtomicU64>),
+    Hands(Hands),
 }
 
 impl Clock {
@@ -51,7 +51,11 @@ impl Clock {
                 micros.saturating_add(since.subsec_micros().into()).min(TIME_MAX - 1)
             }
             #[cfg(any(test, bitcask_fuzzing))]
-            Source::Hands(hands) => hands.load(Ordering::Relaxed),
+            Source::Hands(Hands { time, looks }) => {
+                let now = time.load(Ordering::Relaxed);
+                looks.fetch_add(1, Ordering::Release);
+                now
+            }
         }
     }
 }
@@ -64,7 +68,10 @@ pub(crate) fn system_time(micros: u64) -> SystemTime {
 /// A clock whose hands a test moves; time stands still otherwise.
 #[cfg(any(test, bitcask_fuzzing))]
 #[derive(Debug, Clone)]
-pub(crate) struct Hands(Arc<AtomicU64>);
+pub(crate) struct Hands {
+    time: Arc<AtomicU64>,
+    looks: Arc<AtomicU64>,
+}
 
 #[cfg(any(test, bitcask_fuzzing))]
 impl Hands {
@@ -75,20 +82,26 @@ impl Hands {
 
     /// Starts at this moment.
     pub(crate) fn at(time: u64) -> Self {
-        Self(Arc::new(AtomicU64::new(time)))
+        Self { time: Arc::new(AtomicU64::new(time)), looks: Arc::default() }
     }
 
     /// A fresh clock with these hands, as a store that is opened makes one.
     pub(crate) fn clock(&self) -> Clock {
-        Clock { highest: Arc::default(), source: Source::Hands(Arc::clone(&self.0)) }
+        Clock { highest: Arc::default(), source: Source::Hands(self.clone()) }
     }
 
     pub(crate) fn advance(&self, by: Duration) {
-        self.0.fetch_add(u64::try_from(by.as_micros()).unwrap(), Ordering::Relaxed);
+        self.time.fetch_add(u64::try_from(by.as_micros()).unwrap(), Ordering::Relaxed);
+    }
+
+    /// Returns how often anybody has looked at a clock with these hands.
+    #[cfg(test)]
+    pub(crate) fn looks(&self) -> u64 {
+        self.looks.load(Ordering::Acquire)
     }
 
     pub(crate) fn step_back(&self, by: Duration) {
-        self.0.fetch_sub(u64::try_from(by.as_micros()).unwrap(), Ordering::Relaxed);
+        self.time.fetch_sub(u64::try_from(by.as_micros()).unwrap(), Ordering::Relaxed);
     }
 }
 

@@ -4,6 +4,9 @@
 //! - All shards of the keys are locked, in ascending order, from the look at the conditions to the
 //!   publication; the log from the caller's own look at it to the append. What held when it was
 //!   looked at holds when the changes are made.
+//! - A condition that rests on a value with a time to live holds until that is over. So the clock is
+//!   looked at once more under the lock of the log, just before the append: what others may have seen
+//!   expired by then is not there any more.
 //! - The entries are appended at once, all but the last flagged *continues*; without the last one
 //!   recovery takes none of them.
 //! - A change of one key that rests on nothing has a shorter way, in `write`.
@@ -66,9 +69,11 @@ impl Inner {
         let asked: Vec<_> = conditions.iter().map(|condition| hash(condition.key)).collect();
         let changed: Vec<_> = drafts.iter().map(|draft| hash(draft.key())).collect();
         let mut shards = self.shards(asked.iter().chain(&changed).map(|hash| hash.shard()))?;
+        let mut until = u64::MAX;
         for (condition, hash) in conditions.iter().zip(asked) {
-            if !self.holds(condition, hash, &mut shards, &guard)? {
-                return Ok(false);
+            match self.holds_until(condition, hash, &mut shards, &guard)? {
+                Some(end) => until = until.min(end),
+                None => return Ok(false),
             }
         }
         if made(Mistake::ConditionsUnlocked) {
@@ -77,7 +82,7 @@ impl Inner {
         }
         let Plan { mut drafts, old } = self.plan(drafts, changed, &mut shards, &guard)?;
         let mut log = writer.log.lock();
-        if !validate(&log)? {
+        if !validate(&log)? || until < u64::MAX && !self.is_before(until) {
             return Ok(false);
         }
         if drafts.is_empty() {
@@ -99,24 +104,27 @@ impl Inner {
         self.settle(&written, options).map(|()| true)
     }
 
-    /// Looks whether a condition holds.
-    fn holds(
+    /// Returns until when a condition holds, or that it does not. Nothing but the key's expiry ends it:
+    /// its shard is locked.
+    fn holds_until(
         &self,
         condition: &Condition<'_>,
         hash: KeyHash,
         shards: &mut LockedShards<'_>,
         guard: &Guard,
-    ) -> Result<bool> {
+    ) -> Result<Option<u64>> {
         let found = self.find(shards.of(hash), hash, condition.key, guard)?;
         let current = found.own.map(|(_, located)| located).filter(|located| !located.expired);
-        Ok(match (&condition.expected, current) {
+        let holds = match (&condition.expected, &current) {
             (Expected::Unchanged(timestamp), current) => {
-                *timestamp == current.map(|located| located.stored.timestamp())
+                *timestamp == current.as_ref().map(|located| located.stored.timestamp())
             }
             (Expected::Value(None), current) => current.is_none(),
             (Expected::Value(Some(_)), None) => false,
-            (Expected::Value(Some(expected)), Some(current)) => self.value(&current)? == **expected,
-        })
+            (Expected::Value(Some(expected)), Some(current)) => self.value(current)? == **expected,
+        };
+        let expiry = current.and_then(|located| located.stored.expiry());
+        Ok(holds.then_some(expiry.unwrap_or(u64::MAX)))
     }
 
     /// Looks up what changes replace, leaves out deletes of what has no slot, and sets the flags.

@@ -1,7 +1,8 @@
 //! All keys, in no order.
 //!
 //! - One shard at a time: its addresses are copied under its lock, and the entries read without
-//!   it. Keys never change shards, so a key that is there throughout appears exactly once.
+//!   it. Keys never change shards, so a key that is there throughout appears exactly once. One whose
+//!   entry has expired meanwhile is looked up again, since it may have got another one.
 
 use std::fmt;
 use std::sync::Arc;
@@ -119,10 +120,14 @@ impl<'a> Entries<'a> {
         let stored = segment.entry(offset)?;
         value_aside(self.inner.check(&stored))?;
         let entry = stored.entry();
-        if entry.header.expiry.is_some() && entry.header.is_expired(self.inner.clock.now()) {
-            return Ok(None);
+        if entry.header.expiry.is_none() || !entry.header.is_expired(self.inner.clock.now()) {
+            return take(&stored).map(Some);
         }
-        take(&stored).map(Some)
+        // Somebody may have made it live on since.
+        let guard = pin();
+        let Some(located) = self.inner.locate(entry.key(), &guard)? else { return Ok(None) };
+        value_aside(self.inner.check(&located.stored))?;
+        take(&located.stored).map(Some)
     }
 
     /// Returns what is taken of the next entry.

@@ -12,9 +12,14 @@
 //!    that had been appended by then is published. So nobody can look at the keydir next and find it
 //!    behind that moment.
 //! 3. A follower is told of a change only when it is published.
+//! 4. A reader that finds a key expired looks it up again under the lock of its shard. A change that
+//!    rests on the value may have been in flight, such as a `persist`; it is published then. A later one
+//!    finds the value expired too: it looks at the clock under the lock of the log, just before the
+//!    append.
 //!
 //! A writer in flight holds the locks of its shards. To wait for it is to lock them, and it waits for
-//! nobody meanwhile: so no wait here is longer than a few instructions of a thread that runs.
+//! nobody meanwhile: so no wait here is longer than a few instructions of a thread that runs. Rule 4 does
+//! not ask whether anything is in flight, so its reader may also wait for a writer that is about to append.
 
 use super::log::Log;
 use super::{Inner, Writer};

@@ -4,6 +4,8 @@
 //!   key's is so rare that it is checked to be no damage.
 //! - No lock is taken, and nothing allocated where the bytes are mapped: a guard keeps slots and
 //!   segments in place while they are read.
+//! - But a key whose entry has expired is looked up again under the lock of its shard: an append that
+//!   rests on the time when the key was there may be in flight.
 
 use super::{Bitcask, Inner};
 use crate::epoch::{Guard, pin};
@@ -129,13 +131,37 @@ impl Inner {
         // Set in place, since it is large and would be handed on several times.
         let mut located = None;
         let mut own = |address| {
-            located = self.own(key, address, guard)?;
+            located = self.own(key, address, guard, false)?;
             Ok(located.is_some().then_some(()))
         };
         while let Lookup::Unfilled = self.keydir.get(hash, guard, &mut own)? {
             drop(self.shard(hash.shard())?);
         }
-        Ok(located.filter(|located| !located.expired))
+        if located.as_ref().is_some_and(|located| located.expired) {
+            return self.locate_locked(hash, key, guard);
+        }
+        Ok(located)
+    }
+
+    /// The same for a key that was found expired. A change that rests on its value may be in flight; it is
+    /// published once the shard is locked. A later one looks at the clock after this reader has, and finds
+    /// the value expired too.
+    #[cold]
+    fn locate_locked<'a>(
+        &'a self,
+        hash: KeyHash,
+        key: &[u8],
+        guard: &'a Guard,
+    ) -> Result<Option<Located<'a>>> {
+        let shard = self.shard(hash.shard())?;
+        let own = shard.find(hash, |address| self.own(key, address, guard, false))?.own;
+        drop(shard);
+        let Some((_, located)) = own else { return Ok(None) };
+        if !located.expired {
+            return Ok(Some(located));
+        }
+        self.check_expired(&located.stored)?;
+        Ok(None)
     }
 
     /// Looks a key up to change it, in its locked shard: expired entries too.
@@ -146,15 +172,23 @@ impl Inner {
         key: &[u8],
         guard: &'a Guard,
     ) -> Result<Found<Located<'a>>> {
-        shard.find(hash, |address| self.own(key, address, guard))
+        shard.find(hash, |address| self.own(key, address, guard, true))
     }
 
-    /// Reads the entry that a slot names, and answers if it is the key's.
+    /// Checks an entry that has expired: nobody looks at the value of an absent key, and a damaged expiry
+    /// must not hide it.
+    fn check_expired(&self, stored: &StoredEntry<'_>) -> Result<()> {
+        value_aside(self.check(stored))
+    }
+
+    /// Reads the entry that a slot names, and answers if it is the key's. One that has expired is checked
+    /// if that is asked for.
     fn own<'a>(
         &'a self,
         key: &[u8],
         address: Address,
         guard: &'a Guard,
+        checks: bool,
     ) -> Result<Option<Located<'a>>> {
         let stored = self.segments.get(address.segment, guard).entry(address.offset)?;
         if !stored.is_of(key)? {
@@ -162,9 +196,8 @@ impl Inner {
         }
         let entry = stored.entry();
         let expired = entry.header.expiry.is_some() && entry.header.is_expired(self.clock.now());
-        if expired {
-            // Nobody looks at the value of an absent key, and a damaged expiry must not hide it.
-            value_aside(self.check(&stored))?;
+        if expired && checks {
+            self.check_expired(&stored)?;
         }
         Ok(Some(Located { stored, expired }))
     }

@@ -56,17 +56,20 @@ impl Bitcask {
     pub fn ttl(&self, key: impl AsRef<[u8]>) -> Result<Option<Ttl>> {
         let guard = pin();
         let located = self.inner.locate(key.as_ref(), &guard)?;
-        // It may expire between the two looks at the clock.
-        let left = |expiry: u64| expiry.saturating_sub(self.inner.clock.now());
-        Ok(located.and_then(|located| match located.stored.expiry().map(left) {
-            None => Some(Ttl::Never),
-            Some(0) => None,
-            Some(left) => Some(Ttl::In(Duration::from_micros(left))),
+        // It may expire between the two looks at the clock, but it was there at the first.
+        let left = |expiry: u64| expiry.saturating_sub(self.inner.clock.now()).max(1);
+        Ok(located.map(|located| match located.stored.expiry().map(left) {
+            None => Ttl::Never,
+            Some(left) => Ttl::In(Duration::from_micros(left)),
         }))
     }
 
     /// Lets a key that is there expire in `ttl` from now, whatever its time to live was; says
     /// whether it is there.
+    ///
+    /// A key that anybody in this process has found expired is not there any more, however little time
+    /// has passed. A process that only reads the store may find it expired until it is told of this
+    /// change by a [`refresh`](Self::refresh).
     ///
     /// Appends the entry again, with its value as it is stored: costs what a put of it does.
     /// Durable as the store's [`SyncPolicy`](crate::SyncPolicy) says.

@@ -1,6 +1,8 @@
 //! The way of a put: encode -> append -> keydir -> durability.
 //!
 //! - A key's shard is locked from the look-up of its old entry to the publication of its new one.
+//! - Whether a key that is deleted was there is judged under the lock of the log: it may have expired
+//!   since the look-up, and others may have seen that.
 //! - An entry is flagged *collides* if any other key with the same hash bits has a slot when it is
 //!   appended, expired or not. Flagging too much is harmless, flagging too little is not.
 //! - What is written may be seen by readers before the sync that makes it durable returns.
@@ -87,7 +89,8 @@ impl Bitcask {
 const BACKLOG_MAX: usize = 16;
 
 impl Inner {
-    /// Changes one key, whatever it is now, and says whether it was there; no value means a delete.
+    /// Changes one key, whatever it is now; no value means a delete. Says of a delete whether the key
+    /// was there.
     fn change(&self, key: &[u8], value: Option<&[u8]>, options: WriteOptions) -> Result<bool> {
         let writer = self.writer()?;
         let guard = pin();
@@ -97,16 +100,26 @@ impl Inner {
         let mut draft = self.draft(key, value, options.ttl)?;
         let mut shard = self.shard(hash.shard())?;
         let Found { own, others } = self.find(&shard, hash, key, &guard)?;
-        let existed = own.as_ref().is_some_and(|(_, old)| !old.expired);
-        if value.is_none() && own.is_none() {
+        let mut existed = own.is_some();
+        if value.is_none() && !existed {
             drop(shard);
             drop(guard);
             self.settle_nothing(options)?;
-            return Ok(existed);
+            return Ok(false);
         }
         draft.header.flags = draft.header.flags.with_if(others, Flags::COLLIDES);
         let drafts = std::slice::from_mut(&mut draft);
-        let appended = self.append(&mut writer.log.lock(), drafts, &guard)?;
+        let mut log = writer.log.lock();
+        if value.is_none()
+            && let Some((_, old)) = &own
+            && let Some(expiry) = old.stored.expiry()
+        {
+            existed = self.is_before(expiry);
+        }
+        // Unlocked before the result is moved anywhere.
+        let appended = self.append(&mut log, drafts, &guard);
+        drop(log);
+        let appended = appended?;
         let (segment, timestamp) = (appended.segment, appended.timestamp);
         if made(Mistake::ShardReleasedEarly) {
             drop(shard);
@@ -150,6 +163,12 @@ impl Inner {
             }
             _ => Draft::put(key, value, expiry),
         })
+    }
+
+    /// Returns whether a time is still to come.
+    #[cold]
+    pub(super) fn is_before(&self, time: u64) -> bool {
+        self.clock.now() < time
     }
 
     /// Helps to seal if that is needed, and waits until what was published is durable, if that is

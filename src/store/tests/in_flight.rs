@@ -146,3 +146,33 @@ fn a_verification_beside_an_append_in_flight_finds_no_damage() {
         assert_eq!(report.damage, []);
     }
 }
+
+/// The change rests on a value that was there when it was appended, so from then on the key is there
+/// throughout. Whoever looked between log and keydir found the old entry, and that had expired.
+#[test]
+fn a_key_is_not_seen_expired_while_its_persist_is_in_flight() {
+    type Look = fn(&Bitcask) -> bool;
+    let looks: [(&str, Look); 8] = [
+        ("get", |db| db.get("k").unwrap().is_some()),
+        ("get_with", |db| db.get_with("k", |_| ()).unwrap().is_some()),
+        ("get_into", |db| db.get_into("k", &mut Vec::new()).unwrap()),
+        ("get_many", |db| db.get_many(&["k"]).unwrap()[0].is_some()),
+        ("contains_key", |db| db.contains_key("k").unwrap()),
+        ("value_len", |db| db.value_len("k").unwrap().is_some()),
+        ("ttl", |db| db.ttl("k").unwrap() == Some(Ttl::Never)),
+        ("persist", |db| db.persist("k").unwrap()),
+    ];
+    for (name, look) in looks {
+        let lab = lab();
+        let db = lab.open();
+        let hour = Duration::from_secs(3600);
+        db.put_with("k", "value", WriteOptions::new().ttl(hour)).unwrap();
+        let look_later = || {
+            lab.hands.advance(hour);
+            look(&db)
+        };
+        let (is_there, is_early) = beside(&db, "k", Some("value"), look_later);
+        assert!(is_there && !is_early, "{name}");
+        assert!(db.contains_key("k").unwrap(), "{name}");
+    }
+}

@@ -23,6 +23,8 @@ pub(crate) mod crash;
 #[cfg(test)]
 mod damage;
 #[cfg(test)]
+mod expired;
+#[cfg(test)]
 mod faults;
 #[cfg(test)]
 mod follow;

@@ -8,8 +8,7 @@
 //!   found it so; from some stamp on it has to be.
 
 use std::collections::HashMap;
-use std::sync::LazyLock;
-use std::{env, fmt};
+use std::fmt;
 
 /// Which write a value is of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -47,15 +46,7 @@ pub(super) type Stored = (Tag, Life);
 pub(super) enum State {
     Absent,
     Holds(Tag, Life),
-    /// This has expired: a call that has ended by this stamp was the first that found it so.
-    Gone(Tag, u64),
 }
-
-/// Whether two moments between steps of the engine count as faults. It looks whether what a change
-/// rests on has expired, and makes the change a moment later, so others may find it expired in
-/// between; and a backup may have a change that is in the log and that nobody can get yet.
-pub(super) static IS_STRICT: LazyLock<bool> =
-    LazyLock::new(|| env::var_os("BITCASK_STRESS_STRICT").is_some());
 
 /// What a call did to a key, and what it told of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,11 +176,7 @@ impl Op {
             State::Absent => (None, Some(State::Absent)),
             State::Holds(tag, Life::Endless) => (Some(tag), None),
             State::Holds(tag, Life::Until(stamp)) => {
-                ((self.start < stamp).then_some(tag), Some(State::Gone(tag, self.end.min(stamp))))
-            }
-            State::Gone(tag, end) => {
-                let may_find = self.act.writes() && self.start < end && !*IS_STRICT;
-                (may_find.then_some(tag), Some(state))
+                ((self.start < stamp).then_some(tag), Some(State::Absent))
             }
         };
         let if_found = |found: Option<Tag>, then: State| match found {

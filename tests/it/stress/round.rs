@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bitcask::{Bitcask, MergeOptions, MergePolicy, Options, Position};
 
 use super::actor::{Actor, Counters, Layout, Notes, SHORT, Shared, tag};
-use super::history::{Act, IS_STRICT, Op, Told, complete};
+use super::history::{Act, Op, Told, complete};
 use super::linear::disorder;
 use super::load::{directory, processors, spin, step_back};
 use crate::support::{Random, small};
@@ -253,14 +253,7 @@ fn keep_house(plan: &Plan, actor: &mut Actor<'_>, home: &Path) {
 /// time to live may be gone when it is opened, so what is absent says nothing, but of a group.
 fn back_up(actor: &mut Actor<'_>, path: &Path) {
     let layout = actor.shared.layout;
-    let (span, result) = actor.timed(|db| {
-        let result = db.backup(path);
-        if !*IS_STRICT {
-            // Waits until all that the backup has can be read.
-            drop(db.snapshot());
-        }
-        result
-    });
+    let (span, result) = actor.timed(|db| db.backup(path));
     result.unwrap();
     let backup = Bitcask::open(path, small().read_only(true)).unwrap();
     let found: Vec<_> = (0..layout.keys())
