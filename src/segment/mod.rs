@@ -6,6 +6,7 @@
 //!   neither knows what a key means.
 
 pub(crate) mod append;
+mod counts;
 mod detach;
 pub(crate) mod header;
 pub(crate) mod hint;
@@ -25,7 +26,8 @@ use std::path::{Path, PathBuf};
 
 use crate::entry::{ALIGNMENT, Mark};
 
-pub(crate) use set::{InFlight, SEGMENTS_LIMIT, Segment, Segments, open_listed};
+pub(crate) use counts::InFlight;
+pub(crate) use set::{SEGMENTS_LIMIT, Segment, Segments, open_listed};
 pub(crate) use stored::{StoredEntry, value_aside};
 
 /// The size of a segment's header, and so the offset of its first entry.

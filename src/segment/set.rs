@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use super::counts::Counts;
 use super::header::{Identity, Kind, SegmentHeader};
 use super::hint::Summary;
 use super::map::Bytes;
@@ -23,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::fs::{File, Fs, Lock};
 use crate::mistake::{Mistake, made};
 use crate::prefetch::prefetch;
-use crate::sync::{AtomicU64, AtomicUsize, Mutex, Ordering};
+use crate::sync::{AtomicUsize, Mutex, Ordering};
 
 /// As many segments as a slot's number can tell apart.
 pub(crate) const SEGMENTS_LIMIT: u64 = 1 << 18;
@@ -43,34 +44,10 @@ pub(crate) struct Segment {
     kind: Kind,
     /// What its hint says of all its entries, once it is sealed.
     summary: OnceLock<Summary>,
-    counts: Counts,
+    pub(super) counts: Counts,
     pub(super) index: index::Known,
     /// What keeps others from the file, for as long as anybody holds the segment.
     pub(super) lock: OnceLock<Arc<Lock>>,
-}
-
-/// Figures that writers change, apart from what readers look at all the time.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct Counts {
-    /// Bytes of the entries here that slots name.
-    live_size: AtomicU64,
-    /// Appends here that are not published.
-    in_flight: AtomicU64,
-}
-
-/// An append that the log has and the keydir does not have yet. It counts as published when this is
-/// dropped.
-#[derive(Debug)]
-#[must_use = "an append is in flight for as long as this is held"]
-pub(crate) struct InFlight<'a>(&'a Segment);
-
-impl Drop for InFlight<'_> {
-    fn drop(&mut self) {
-        if !made(Mistake::CountLoweredEarly) {
-            self.0.counts.in_flight.fetch_sub(1, Ordering::Release);
-        }
-    }
 }
 
 impl Segment {
@@ -149,36 +126,6 @@ impl Segment {
     /// Makes what was appended below `end` readable.
     pub(crate) fn advance(&self, end: u64) {
         self.bytes.advance(end);
-    }
-
-    pub(crate) fn live_size(&self) -> u64 {
-        self.counts.live_size.load(Ordering::Relaxed)
-    }
-
-    /// Takes note of an append that no slot names yet. The caller holds the lock of the log.
-    pub(crate) fn begin_append(&self) -> InFlight<'_> {
-        if !made(Mistake::CountLoweredEarly) {
-            self.counts.in_flight.fetch_add(1, Ordering::Relaxed);
-        }
-        InFlight(self)
-    }
-
-    /// Returns whether every append that the caller can know of has been published. Once nothing is
-    /// appended to the segment any more, the answer stays `true`.
-    pub(crate) fn is_published(&self) -> bool {
-        self.counts.in_flight.load(Ordering::Acquire) == 0
-    }
-
-    /// Accounts an entry that a slot names now.
-    pub(crate) fn gained(&self, entry_size: u64) {
-        self.counts.live_size.fetch_add(entry_size, Ordering::Relaxed);
-    }
-
-    /// Accounts an entry that no slot names any more.
-    pub(crate) fn lost(&self, entry_size: u64) {
-        // An old entry's size is not checked before it is overwritten: damaged, it may be too much.
-        let less = |size: u64| Some(size.saturating_sub(entry_size));
-        let _ = self.counts.live_size.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
     /// Reads the entry at an offset that a slot or a hint named. Its checksum is the caller's to

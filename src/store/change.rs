@@ -1,13 +1,18 @@
-//! What followers of a store are told: one put or delete.
+//! What followers of a store are told: one put or delete; and what of the store they see.
 
+use std::cmp::Ordering;
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::Inner;
+use super::log::Log;
 use super::position::Position;
 use crate::clock::system_time;
 use crate::entry::Flags;
 use crate::error::Result;
-use crate::segment::StoredEntry;
+use crate::segment::header::Kind;
 use crate::segment::walk::Walk;
+use crate::segment::{FIRST_OFFSET, Segment, StoredEntry};
 use crate::value::Value;
 
 /// A put or a delete, as it was committed.
@@ -73,5 +78,43 @@ impl Change {
             position: Position::START,
             more: false,
         })
+    }
+}
+
+impl Inner {
+    /// Wakes those who wait for the log to go on, to become durable, or to end.
+    pub(super) fn tell_followers(&self, _: &Log) {
+        if let Ok(writer) = self.writer() {
+            writer.changed.notify_all();
+        }
+    }
+
+    pub(super) fn log_segments(&self) -> impl Iterator<Item = Arc<Segment>> {
+        let all = self.segments.all().into_iter().map(|(_, segment)| segment);
+        all.filter(|segment| segment.kind() == Kind::Log)
+    }
+
+    /// Refuses to read on when the store was closed after a failed write or sync: what lies in its
+    /// files from then on is for recovery to say.
+    pub(super) fn refuse_dead(&self) -> Result<()> {
+        match (self.commit.check(), self.writer()) {
+            (Err(error), Ok(writer)) if writer.log.lock().closed => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns up to where a follower may read a segment.
+    pub(super) fn readable_end(&self, segment: &Segment, durable: bool) -> u64 {
+        let size = segment.size();
+        if !durable {
+            return size;
+        }
+        let (id, durable) = (segment.id(), self.commit.durable());
+        match id.cmp(&durable.segment) {
+            _ if segment.summary().is_some() => size,
+            Ordering::Less => size,
+            Ordering::Equal => size.min(durable.offset),
+            Ordering::Greater => FIRST_OFFSET,
+        }
     }
 }

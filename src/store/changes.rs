@@ -21,7 +21,6 @@ use super::{Bitcask, Inner};
 use crate::entry::Flags;
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
-use crate::segment::header::Kind;
 use crate::segment::walk::Walk;
 use crate::segment::{FIRST_OFFSET, Place, Segment, value_aside};
 use crate::sync::Instant;
@@ -373,43 +372,5 @@ impl Iterator for Changes {
         let next = self.recv();
         self.failed = next.is_err();
         next.transpose()
-    }
-}
-
-impl Inner {
-    /// Wakes those who wait for the log to go on, to become durable, or to end.
-    pub(super) fn tell_followers(&self, _: &Log) {
-        if let Ok(writer) = self.writer() {
-            writer.changed.notify_all();
-        }
-    }
-
-    fn log_segments(&self) -> impl Iterator<Item = Arc<Segment>> {
-        let all = self.segments.all().into_iter().map(|(_, segment)| segment);
-        all.filter(|segment| segment.kind() == Kind::Log)
-    }
-
-    /// Refuses to read on when the store was closed after a failed write or sync: what lies in its
-    /// files from then on is for recovery to say.
-    fn refuse_dead(&self) -> Result<()> {
-        match (self.commit.check(), self.writer()) {
-            (Err(error), Ok(writer)) if writer.log.lock().closed => Err(error),
-            _ => Ok(()),
-        }
-    }
-
-    /// Returns up to where a follower may read a segment.
-    fn readable_end(&self, segment: &Segment, durable: bool) -> u64 {
-        let size = segment.size();
-        if !durable {
-            return size;
-        }
-        let (id, durable) = (segment.id(), self.commit.durable());
-        match id.cmp(&durable.segment) {
-            _ if segment.summary().is_some() => size,
-            Ordering::Less => size,
-            Ordering::Equal => size.min(durable.offset),
-            Ordering::Greater => FIRST_OFFSET,
-        }
     }
 }

@@ -6,18 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Inner;
+use super::published::{Appended, Written};
 use crate::clock::TIME_MAX;
 use crate::commit::Unsynced;
 use crate::entry::Mark;
 use crate::epoch::Guard;
 use crate::error::Result;
 use crate::fs::File;
-use crate::keydir::Address;
 use crate::mistake::{Mistake, made};
 use crate::options::{SEGMENT_SIZE_LIMIT, SyncPolicy};
 use crate::segment::append::{Active, Draft};
 use crate::segment::room::Room;
-use crate::segment::{FIRST_OFFSET, InFlight, Place, Segment, SegmentId};
+use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId};
 use crate::stats::Stats;
 use crate::sync::Instant;
 
@@ -79,48 +79,6 @@ impl From<Numbered> for Rotated {
     fn from(Numbered { active, number }: Numbered) -> Self {
         let (segment, room) = (Arc::clone(active.segment()), Arc::clone(active.room()));
         Self { segment, number, file: active.file().clone(), room, entries: active.entries() }
-    }
-}
-
-/// Entries that the log has, and that are in flight until [`published`](Self::published).
-#[derive(Debug)]
-pub(super) struct Appended<'a> {
-    pub(super) segment: &'a Segment,
-    in_flight: InFlight<'a>,
-    /// The segment's number.
-    number: u32,
-    /// Of the first one; the others follow without a gap.
-    offset: u64,
-    /// Of the last one.
-    pub(super) timestamp: u64,
-    written: Written,
-}
-
-/// What is left to be done for entries that slots name.
-#[derive(Debug)]
-pub(super) struct Written {
-    /// What has to be durable for all of them to be so.
-    pub(super) end: Place,
-    /// How many full segments wait to be sealed.
-    pub(super) backlog: usize,
-}
-
-impl Appended<'_> {
-    /// Takes note that slots name the entries. The caller still holds the locks of their shards, so
-    /// whoever has to wait for this can wait for those.
-    pub(super) fn published(self) -> Written {
-        drop(self.in_flight);
-        self.written
-    }
-
-    /// Returns the addresses of what was appended, in order, with the sizes on disk.
-    pub(super) fn addresses(&self, drafts: &[Draft<'_>]) -> impl Iterator<Item = (Address, u64)> {
-        let (segment, mut end) = (self.number, self.offset);
-        drafts.iter().map(move |draft| {
-            let (offset, size) = (end, draft.header.entry_size());
-            end += size;
-            (Address { segment, offset }, size)
-        })
     }
 }
 

@@ -23,13 +23,57 @@
 
 use super::log::Log;
 use super::{Inner, Writer};
+use crate::keydir::Address;
 use crate::mistake::{Mistake, made};
-use crate::segment::Segment;
+use crate::segment::append::Draft;
+use crate::segment::{InFlight, Place, Segment};
 use crate::sync::yield_now;
 
 /// Attempts to find the log without an append in flight, before every shard is locked in turn to
 /// wait for those that there are.
 const ATTEMPTS: usize = if cfg!(all(test, loom)) { 0 } else { 32 };
+
+/// Entries that the log has, and that are in flight until [`published`](Self::published).
+#[derive(Debug)]
+pub(super) struct Appended<'a> {
+    pub(super) segment: &'a Segment,
+    pub(super) in_flight: InFlight<'a>,
+    /// The segment's number.
+    pub(super) number: u32,
+    /// Of the first one; the others follow without a gap.
+    pub(super) offset: u64,
+    /// Of the last one.
+    pub(super) timestamp: u64,
+    pub(super) written: Written,
+}
+
+/// What is left to be done for entries that slots name.
+#[derive(Debug)]
+pub(super) struct Written {
+    /// What has to be durable for all of them to be so.
+    pub(super) end: Place,
+    /// How many full segments wait to be sealed.
+    pub(super) backlog: usize,
+}
+
+impl Appended<'_> {
+    /// Takes note that slots name the entries. The caller still holds the locks of their shards, so
+    /// whoever has to wait for this can wait for those.
+    pub(super) fn published(self) -> Written {
+        drop(self.in_flight);
+        self.written
+    }
+
+    /// Returns the addresses of what was appended, in order, with the sizes on disk.
+    pub(super) fn addresses(&self, drafts: &[Draft<'_>]) -> impl Iterator<Item = (Address, u64)> {
+        let (segment, mut end) = (self.number, self.offset);
+        drafts.iter().map(move |draft| {
+            let (offset, size) = (end, draft.header.entry_size());
+            end += size;
+            (Address { segment, offset }, size)
+        })
+    }
+}
 
 impl Inner {
     /// Waits until slots name everything in a segment that nothing is appended to any more.

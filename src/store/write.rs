@@ -7,7 +7,7 @@
 //!   appended, expired or not. Flagging too much is harmless, flagging too little is not.
 //! - What is written may be seen by readers before the sync that makes it durable returns.
 
-use super::log::Written;
+use super::published::Written;
 use super::read::Located;
 use super::{Bitcask, Inner};
 use crate::entry::Flags;
