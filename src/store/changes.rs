@@ -243,7 +243,9 @@ impl Changes {
                     return self.try_recv();
                 }
                 match until {
-                    Some(until) => drop(writer.changed.wait_until(&mut log, until)),
+                    Some(until) => {
+                        let _ = writer.changed.wait_until(&mut log, until);
+                    }
                     None => writer.changed.wait(&mut log),
                 }
             }

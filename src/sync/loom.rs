@@ -31,7 +31,8 @@ impl Condvar {
         unreachable!("nobody waits in a model")
     }
 
-    pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _: Instant) {
+    pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _: Instant) -> bool {
         self.wait(guard);
+        true
     }
 }

@@ -93,9 +93,11 @@ impl Condvar {
         guard.held = Some(self.0.wait(held).unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Gives way once: whatever is waited for may come too late.
-    pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _: Instant) {
+    /// Gives way once, whatever comes meanwhile; says whether time is up.
+    #[expect(clippy::unused_self, reason = "the signature is that of ours")]
+    pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, until: Instant) -> bool {
         MutexGuard::unlocked(guard, yield_now);
+        until <= Instant::now()
     }
 }
 
@@ -114,7 +116,7 @@ impl Instant {
         Self(LOOKS.get())
     }
 
-    pub(crate) fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(self) -> Duration {
         Duration::from_micros(Self::now().0 - self.0)
     }
 

@@ -9,30 +9,19 @@
 //! - What a crash leaves is what some first part of the changes made; behind a kill that is all that was
 //!   written, behind a power cut at least what was durable.
 
+use super::history::{Call, History, Outcome};
 use super::order::{Made, Order};
 use super::plan::Op;
-use super::tasks::{Call, History, Outcome, backup, value};
+use super::tasks::backup;
 use super::*;
 
 /// Kills and power cuts that each schedule is judged behind.
 const CRASHES: usize = 2;
 
-/// What a call had to append of a key.
-#[derive(Debug, Clone, Copy)]
-enum Wanted {
-    Nothing,
-    /// Its own value.
-    Put,
-    /// A tombstone, unless the key was absent.
-    Delete,
-    /// The value that was there, or nothing.
-    Again,
-}
-
-struct Judge<'a> {
-    plan: &'a Plan,
-    history: &'a History,
-    order: Order,
+pub(super) struct Judge<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) history: &'a History,
+    pub(super) order: Order,
     /// For each call, how many changes of all it is known to have seen when it ended, by key, and in
     /// views of everything.
     seen: Vec<Seen>,
@@ -40,10 +29,10 @@ struct Judge<'a> {
 
 /// The least number of changes that a call has seen, counted in all of them.
 #[derive(Debug, Clone, Default)]
-struct Seen {
-    by_key: BTreeMap<Vec<u8>, usize>,
+pub(super) struct Seen {
+    pub(super) by_key: BTreeMap<Vec<u8>, usize>,
     /// Of all keys.
-    all: usize,
+    pub(super) all: usize,
 }
 
 /// Judges a run.
@@ -60,7 +49,7 @@ pub(super) fn all(plan: &Plan, history: &History, random: &mut Random) {
 }
 
 impl Judge<'_> {
-    fn key(&self, at: usize) -> &Vec<u8> {
+    pub(super) fn key(&self, at: usize) -> &Vec<u8> {
         &self.plan.keys[at]
     }
 
@@ -71,7 +60,7 @@ impl Judge<'_> {
     }
 
     /// Says what was seen of a call that can't have been.
-    fn fail(&self, call: usize, why: &str) -> ! {
+    pub(super) fn fail(&self, call: usize, why: &str) -> ! {
         let changes: Vec<String> =
             (1..).zip(&self.order.0).map(|(len, step)| format!("{len}: {step:?}")).collect();
         let calls: Vec<String> = (1..)
@@ -84,106 +73,6 @@ impl Judge<'_> {
             changes.join("\n"),
             calls.join("\n")
         )
-    }
-
-    /// Checks that a call has appended what it should, and nothing else.
-    fn appended(&self, at: usize, seen: &Seen) {
-        let call = &self.history.calls[at];
-        let mut own = BTreeMap::new();
-        let mut cleared = 0;
-        for step in self.order.0.iter().filter(|step| step.call == at + 1) {
-            match &step.change {
-                Made::Clear => cleared += 1,
-                Made::Entry { key, value, .. } => {
-                    let twice = own.insert(key.clone(), value.clone());
-                    assert!(twice.is_none(), "call {} has appended {key:?} twice", at + 1);
-                }
-            }
-        }
-        if cleared != usize::from(matches!(call.op, Op::Clear)) {
-            self.fail(at, "it has cleared the store, or has not");
-        }
-        for key in 0..self.plan.keys.len() {
-            let found = own.get(self.key(key));
-            let is_right = match self.wanted(at, key) {
-                Wanted::Nothing => found.is_none(),
-                Wanted::Put => found == Some(&Some(value(at + 1, key))),
-                Wanted::Again => found.is_none_or(|value| {
-                    value.is_some() && value.as_ref() == self.before(at).get(self.key(key))
-                }),
-                // What has expired is absent, and a delete of it is written.
-                Wanted::Delete => match found {
-                    None => self.may_be_absent(at, key, seen),
-                    Some(value) => value.is_none(),
-                },
-            };
-            if !is_right {
-                self.fail(at, &format!("of {:?} it has appended {found:?}", self.key(key)));
-            }
-        }
-    }
-
-    /// What a call that has returned had to append of a key.
-    fn wanted(&self, at: usize, key: usize) -> Wanted {
-        let call = &self.history.calls[at];
-        let last = |changes: &[(usize, bool)]| {
-            let own = changes.iter().rfind(|(other, _)| *other == key);
-            own.map_or(Wanted::Nothing, |(_, put)| if *put { Wanted::Put } else { Wanted::Delete })
-        };
-        match (&call.op, &call.outcome) {
-            (_, Outcome::Refused) => Wanted::Nothing,
-            (Op::RemoveAll, _) if self.is_removed(at, key) => Wanted::Delete,
-            (Op::RemoveAll, _) => Wanted::Again,
-            (Op::Batch { changes, .. } | Op::Transaction { changes, .. }, _) => last(changes),
-            (Op::Put { key: own, .. } | Op::Update { key: own }, _) if *own == key => Wanted::Put,
-            (Op::Insert { key: own }, Outcome::Existed(false)) if *own == key => Wanted::Put,
-            (Op::Delete { key: own, .. }, _) if *own == key => Wanted::Delete,
-            (Op::Live { key: own, .. }, Outcome::Existed(true)) if *own == key => Wanted::Again,
-            (Op::CompareAndSwap { key: own, put }, Outcome::Swapped { swapped: true, .. })
-                if *own == key =>
-            {
-                if *put {
-                    Wanted::Put
-                } else {
-                    Wanted::Delete
-                }
-            }
-            _ => Wanted::Nothing,
-        }
-    }
-
-    /// Returns what there was before a call's first change, or in the end if it has made none.
-    fn before(&self, at: usize) -> Pairs {
-        let first = self.order.0.iter().position(|step| step.call == at + 1);
-        self.order.state(first.unwrap_or(self.order.0.len()))
-    }
-
-    /// Returns whether a key was absent when a call changed others, or at some moment of it.
-    fn may_be_absent(&self, at: usize, key: usize, seen: &Seen) -> bool {
-        let key = self.key(key);
-        if self.order.0.iter().any(|step| step.call == at + 1) {
-            return !self.before(at).contains_key(key);
-        }
-        let least = seen.by_key.get(key).copied().unwrap_or(0).max(seen.all);
-        (least..=self.most(at)).any(|len| !self.order.state(len).contains_key(key))
-    }
-
-    /// Returns whether a call that removes everything has removed a key; one that was there all the time
-    /// it has to.
-    fn is_removed(&self, at: usize, key: usize) -> bool {
-        let key = self.key(key);
-        let own = |step: &order::Step| match &step.change {
-            Made::Clear => true,
-            Made::Entry { key: other, .. } => other == key,
-        };
-        let call = &self.history.calls[at];
-        let before = self.order.0.iter().take_while(|step| step.written <= call.began.ops).count();
-        let most = self.most(at);
-        let (during, is_there) =
-            (&self.order.0[before..most], self.order.state(before).contains_key(key));
-        let by_others = during.iter().any(|step| step.call != at + 1 && own(step));
-        let by_this = during.iter().any(|step| step.call == at + 1 && own(step));
-        by_this || is_there && !by_others
     }
 
     /// Goes through all calls in the order in which they began.
@@ -236,7 +125,7 @@ impl Judge<'_> {
     }
 
     /// Returns how many changes could be seen when a call ended.
-    fn most(&self, at: usize) -> usize {
+    pub(super) fn most(&self, at: usize) -> usize {
         let ended = self.history.calls[at].ended.ops;
         self.order.0.iter().take_while(|step| step.written <= ended).count()
     }
@@ -260,9 +149,9 @@ impl Judge<'_> {
             Made::Clear => true,
             Made::Entry { key: other, .. } => other == key,
         };
-        let last = self.order.0[..len].iter().rposition(|step| own(&step));
+        let found = self.order.0[..len].iter().rposition(|step| own(&step));
         let by_key = seen.by_key.entry(key.clone()).or_default();
-        *by_key = (*by_key).max(last.map_or(0, |last| last + 1));
+        *by_key = (*by_key).max(found.map_or(0, |found| found + 1));
     }
 
     /// Checks what a reader held of keys when it had come to a position.
@@ -341,7 +230,7 @@ impl Judge<'_> {
                         && told.prefix.as_ref().is_none_or(|prefix| key.starts_with(prefix))
                 }
             };
-            let mut wanted = (1..).zip(&self.order.0).filter(|(_, step)| wanted(&step));
+            let mut wanted = (1..).zip(&self.order.0).filter(|(_, step)| wanted(step));
             for change in &told.changes {
                 let next = wanted.next();
                 let Some((len, order::Step { change: Made::Entry { key, value, .. }, .. })) = next

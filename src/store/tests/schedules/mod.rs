@@ -2,8 +2,9 @@
 //! call to the disk, as a seed says.
 //!
 //! - `plan` rolls what the tasks of a schedule do; `tasks` does it on a real store, on the tests' disk,
-//!   and notes each call; `order` reads from the trace of the disk in which order changes were
-//!   appended; `judge` compares what the calls returned, and what a crash leaves, with that order.
+//!   and notes each call in a `history`; `order` reads from the trace of the disk in which order
+//!   changes were appended; `appended` asks of each call that it has appended what it had to, and
+//!   `judge` compares what the calls returned, and what a crash leaves, with that order.
 //! - The scheduler finds windows of a few instructions that threads of the machine all but never hit,
 //!   and a seed repeats the whole: what the tasks do, and how they are switched. What fails says how.
 //! - Two schedulers take turns: one that chooses at random at each step, and one (PCT: Burckhardt et
@@ -17,6 +18,8 @@
 //!
 //! `BITCASK_LONG=n` runs n times as many, `BITCASK_SEED=s` those of one seed alone.
 
+mod appended;
+mod history;
 mod judge;
 mod mistakes;
 mod order;

@@ -1,7 +1,7 @@
 //! In which order changes were appended, read from the trace of the disk: whatever merges and clears
 //! have made of the files since, and whatever the store says of itself.
 
-use super::tasks::{Call, History};
+use super::history::{Call, History};
 use super::*;
 use crate::fs::twin::Op as DiskOp;
 use crate::segment::header::{Kind, SIZE, SegmentHeader};

@@ -2,6 +2,7 @@
 
 use std::sync::{Mutex, Weak};
 
+use super::history::{Call, History, Moment, Outcome, Told, ToldChange};
 use super::plan::{Life, Op, Role};
 use super::*;
 use crate::fs::twin::CALLER;
@@ -14,87 +15,6 @@ const LINGER_OPS: usize = 60;
 
 /// How often its task gives way for them.
 const LINGER_TRIES: usize = 600;
-
-/// When something was: in the order of all notes, and how many operations the disk had seen.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Moment {
-    pub(super) stamp: usize,
-    pub(super) ops: usize,
-}
-
-/// What a call returned, as far as there is something to be judged.
-#[derive(Debug, Clone)]
-pub(super) enum Outcome {
-    /// The task is still in it.
-    Running,
-    Done,
-    /// It was refused, which may happen.
-    Refused,
-    /// A key was there when it was changed.
-    Existed(bool),
-    /// Of keys, what each held, at some moment of its own.
-    Held(Vec<(usize, Option<Vec<u8>>)>),
-    /// Whether a key was there.
-    Contains(usize, bool),
-    /// What all keys held at one moment.
-    View(Pairs),
-    /// What a reader held behind a position of its own, each key at some moment.
-    Behind(Place, Vec<(usize, Option<Vec<u8>>)>),
-    /// Whether what was expected was there, and was replaced.
-    Swapped {
-        expected: Option<Vec<u8>>,
-        swapped: bool,
-    },
-    /// What a change was made of.
-    Updated {
-        old: Option<Vec<u8>>,
-    },
-    /// What a transaction has read: keys, or everything.
-    Committed {
-        keys: Vec<(usize, Option<Vec<u8>>)>,
-        all: Option<Pairs>,
-    },
-}
-
-/// One call of a task.
-#[derive(Debug, Clone)]
-pub(super) struct Call {
-    pub(super) op: Op,
-    pub(super) began: Moment,
-    pub(super) ended: Moment,
-    pub(super) outcome: Outcome,
-}
-
-/// A change as a follower was told of it.
-#[derive(Debug, Clone)]
-pub(super) struct ToldChange {
-    pub(super) key: Vec<u8>,
-    /// `None` for a delete.
-    pub(super) value: Option<Vec<u8>>,
-    /// The call in which the follower has looked the key up next.
-    pub(super) get: Option<usize>,
-}
-
-/// What a follower was told.
-#[derive(Debug, Clone)]
-pub(super) struct Told {
-    pub(super) since: Place,
-    pub(super) changes: Vec<ToldChange>,
-    pub(super) prefix: Option<Vec<u8>>,
-    /// Whether it went on to the end of the store.
-    pub(super) to_the_end: bool,
-}
-
-/// All that was seen of a run.
-#[derive(Debug)]
-pub(super) struct History {
-    pub(super) lab: Lab,
-    pub(super) calls: Vec<Call>,
-    pub(super) told: Vec<Told>,
-    /// What the store held before it was closed, and when it was open again.
-    pub(super) last: Pairs,
-    pub(super) reopened: Pairs,
-}
 
 #[derive(Debug, Default)]
 struct Notes {
@@ -142,10 +62,14 @@ pub(super) fn run(plan: &Plan) -> History {
             }
         }
     }
-    callers.into_iter().for_each(|task| task.join().unwrap());
+    for task in callers {
+        task.join().unwrap();
+    }
     let last = snapshot(&db);
     alone(db).close().unwrap();
-    followers.into_iter().for_each(|task| task.join().unwrap());
+    for task in followers {
+        task.join().unwrap();
+    }
     let db = lab.open_as_told();
     let reopened = snapshot(&db);
     assert_eq!(db.verify().unwrap().damage, []);
@@ -261,7 +185,7 @@ impl World {
                 db.remove_range(..).unwrap();
                 Outcome::Done
             }
-            _ => self.look(db, op).unwrap_or_else(|| self.tend(db, op, number)),
+            _ => self.look(db, op).unwrap_or_else(|| tend(db, op, number)),
         }
     }
 
@@ -340,42 +264,6 @@ impl World {
                 return;
             }
         }
-    }
-
-    /// Does what threads do in the background, and what is rare.
-    fn tend(&self, db: &Bitcask, op: &Op, number: usize) -> Outcome {
-        let inner = &db.inner;
-        match op {
-            Op::Seal => drop(inner.seal_due()),
-            Op::SyncDue => drop(inner.sync_and_mark_due()),
-            Op::Sync => db.sync().unwrap(),
-            Op::Prepare => drop(inner.prepare_due()),
-            Op::Fill => drop(inner.fill_due()),
-            Op::Index => drop(inner.write_index().unwrap()),
-            Op::MergeAll => drop(db.merge_with(MergeOptions::new().force(true)).unwrap()),
-            Op::MergeSome { segments } => {
-                let sealed = db.segments();
-                let is_chosen = |at: &usize| segments >> (at % 64) & 1 == 1;
-                let ids = (0..sealed.len()).filter(is_chosen).map(|at| sealed[at].id);
-                match db.merge_with(MergeOptions::new().segments(ids.collect::<Vec<_>>())) {
-                    // Another merge has taken it meanwhile.
-                    Err(Error::InvalidOption { .. }) => return Outcome::Refused,
-                    result => drop(result.unwrap()),
-                }
-            }
-            Op::Backup => drop(db.backup(backup(number)).unwrap()),
-            Op::Verify => assert_eq!(db.verify().unwrap().damage, []),
-            Op::Clear => db.clear().unwrap(),
-            Op::Figures => {
-                let stats = db.stats();
-                assert!(stats.live_size <= stats.log_size, "{stats:?}");
-                for segment in db.segments() {
-                    assert!(segment.live_size <= segment.size, "{segment:?}");
-                }
-            }
-            _ => unreachable!("{op:?} is not tending"),
-        }
-        Outcome::Done
     }
 
     /// Reads the store from outside, as another process does.
@@ -460,6 +348,42 @@ impl World {
         let get = db.upgrade().map(|db| self.get(&db, at).0);
         told.changes.push(ToldChange { key, value, get });
     }
+}
+
+/// Does what threads do in the background, and what is rare.
+fn tend(db: &Bitcask, op: &Op, number: usize) -> Outcome {
+    let inner = &db.inner;
+    match op {
+        Op::Seal => drop(inner.seal_due()),
+        Op::SyncDue => drop(inner.sync_and_mark_due()),
+        Op::Sync => db.sync().unwrap(),
+        Op::Prepare => drop(inner.prepare_due()),
+        Op::Fill => drop(inner.fill_due()),
+        Op::Index => drop(inner.write_index().unwrap()),
+        Op::MergeAll => drop(db.merge_with(MergeOptions::new().force(true)).unwrap()),
+        Op::MergeSome { segments } => {
+            let sealed = db.segments();
+            let is_chosen = |at: &usize| segments >> (at % 64) & 1 == 1;
+            let ids = (0..sealed.len()).filter(is_chosen).map(|at| sealed[at].id);
+            match db.merge_with(MergeOptions::new().segments(ids.collect::<Vec<_>>())) {
+                // Another merge has taken it meanwhile.
+                Err(Error::InvalidOption { .. }) => return Outcome::Refused,
+                result => drop(result.unwrap()),
+            }
+        }
+        Op::Backup => drop(db.backup(backup(number)).unwrap()),
+        Op::Verify => assert_eq!(db.verify().unwrap().damage, []),
+        Op::Clear => db.clear().unwrap(),
+        Op::Figures => {
+            let stats = db.stats();
+            assert!(stats.live_size <= stats.log_size, "{stats:?}");
+            for segment in db.segments() {
+                assert!(segment.live_size <= segment.size, "{segment:?}");
+            }
+        }
+        _ => unreachable!("{op:?} is not tending"),
+    }
+    Outcome::Done
 }
 
 fn options(life: Life, sync: bool) -> WriteOptions {

@@ -1,0 +1,122 @@
+//! Whether each call has appended what it had to: what the log holds is the measure of all else.
+
+use super::history::Outcome;
+use super::judge::{Judge, Seen};
+use super::order::Made;
+use super::plan::Op;
+use super::tasks::value;
+use super::*;
+
+/// What a call had to append of a key.
+#[derive(Debug, Clone, Copy)]
+enum Wanted {
+    Nothing,
+    /// Its own value.
+    Put,
+    /// A tombstone, unless the key was absent.
+    Delete,
+    /// The value that was there, or nothing.
+    Again,
+}
+
+impl Judge<'_> {
+    /// Checks that a call has appended what it should, and nothing else.
+    pub(super) fn appended(&self, at: usize, seen: &Seen) {
+        let call = &self.history.calls[at];
+        let mut own = BTreeMap::new();
+        let mut cleared = 0;
+        for step in self.order.0.iter().filter(|step| step.call == at + 1) {
+            match &step.change {
+                Made::Clear => cleared += 1,
+                Made::Entry { key, value, .. } => {
+                    let twice = own.insert(key.clone(), value.clone());
+                    assert!(twice.is_none(), "call {} has appended {key:?} twice", at + 1);
+                }
+            }
+        }
+        if cleared != usize::from(matches!(call.op, Op::Clear)) {
+            self.fail(at, "it has cleared the store, or has not");
+        }
+        for key in 0..self.plan.keys.len() {
+            let found = own.get(self.key(key));
+            let is_right = match self.wanted(at, key) {
+                Wanted::Nothing => found.is_none(),
+                Wanted::Put => found == Some(&Some(value(at + 1, key))),
+                Wanted::Again => found.is_none_or(|value| {
+                    value.is_some() && value.as_ref() == self.before(at).get(self.key(key))
+                }),
+                // What has expired is absent, and a delete of it is written.
+                Wanted::Delete => match found {
+                    None => self.may_be_absent(at, key, seen),
+                    Some(value) => value.is_none(),
+                },
+            };
+            if !is_right {
+                self.fail(at, &format!("of {:?} it has appended {found:?}", self.key(key)));
+            }
+        }
+    }
+
+    /// What a call that has returned had to append of a key.
+    fn wanted(&self, at: usize, key: usize) -> Wanted {
+        let call = &self.history.calls[at];
+        let last = |changes: &[(usize, bool)]| {
+            let own = changes.iter().rfind(|(other, _)| *other == key);
+            own.map_or(Wanted::Nothing, |(_, put)| if *put { Wanted::Put } else { Wanted::Delete })
+        };
+        match (&call.op, &call.outcome) {
+            (_, Outcome::Refused) => Wanted::Nothing,
+            (Op::RemoveAll, _) if self.is_removed(at, key) => Wanted::Delete,
+            (Op::RemoveAll, _) => Wanted::Again,
+            (Op::Batch { changes, .. } | Op::Transaction { changes, .. }, _) => last(changes),
+            (Op::Put { key: own, .. } | Op::Update { key: own }, _) if *own == key => Wanted::Put,
+            (Op::Insert { key: own }, Outcome::Existed(false)) if *own == key => Wanted::Put,
+            (Op::Delete { key: own, .. }, _) if *own == key => Wanted::Delete,
+            (Op::Live { key: own, .. }, Outcome::Existed(true)) if *own == key => Wanted::Again,
+            (Op::CompareAndSwap { key: own, put }, Outcome::Swapped { swapped: true, .. })
+                if *own == key =>
+            {
+                if *put {
+                    Wanted::Put
+                } else {
+                    Wanted::Delete
+                }
+            }
+            _ => Wanted::Nothing,
+        }
+    }
+
+    /// Returns what there was before a call's first change, or in the end if it has made none.
+    fn before(&self, at: usize) -> Pairs {
+        let first = self.order.0.iter().position(|step| step.call == at + 1);
+        self.order.state(first.unwrap_or(self.order.0.len()))
+    }
+
+    /// Returns whether a key was absent when a call changed others, or at some moment of it.
+    fn may_be_absent(&self, at: usize, key: usize, seen: &Seen) -> bool {
+        let key = self.key(key);
+        if self.order.0.iter().any(|step| step.call == at + 1) {
+            return !self.before(at).contains_key(key);
+        }
+        let least = seen.by_key.get(key).copied().unwrap_or(0).max(seen.all);
+        (least..=self.most(at)).any(|len| !self.order.state(len).contains_key(key))
+    }
+
+    /// Returns whether a call that removes everything has removed a key; one that was there all the time
+    /// it has to.
+    fn is_removed(&self, at: usize, key: usize) -> bool {
+        let key = self.key(key);
+        let own = |step: &order::Step| match &step.change {
+            Made::Clear => true,
+            Made::Entry { key: other, .. } => other == key,
+        };
+        let call = &self.history.calls[at];
+        let before = self.order.0.iter().take_while(|step| step.written <= call.began.ops).count();
+        let most = self.most(at);
+        let (during, is_there) =
+            (&self.order.0[before..most], self.order.state(before).contains_key(key));
+        let by_others = during.iter().any(|step| step.call != at + 1 && own(step));
+        let by_this = during.iter().any(|step| step.call == at + 1 && own(step));
+        by_this || is_there && !by_others
+    }
+}
