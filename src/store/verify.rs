@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 use crate::fs;
 use crate::keydir::Address;
 use crate::manifest::Manifest;
-use crate::segment::header::SegmentHeader;
+use crate::segment::header::{Kind, SegmentHeader};
 use crate::segment::scan::{self, Scanned};
 use crate::segment::{FIRST_OFFSET, Segment, SegmentId, open_listed};
 
@@ -236,8 +236,10 @@ impl Inner {
         }
         // A writer beside us knows.
         let manifest = Manifest::read(&self.fs, &self.dir)?;
+        // The log itself has no merged segments, whatever their ids.
+        let is_log = subject.segment.kind() == Kind::Log;
         Ok(manifest.is_some_and(|manifest| {
-            !(manifest.lists(id) || manifest.log_exists && manifest.log <= id)
+            !(manifest.lists(id) || is_log && manifest.log_exists && manifest.log <= id)
         }))
     }
 

@@ -332,3 +332,19 @@ fn a_reader_knows_what_a_writer_has_removed() {
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(report.segments, 0);
 }
+
+/// A merged segment may have a higher id than the log goes on with, and is no part of it all the same.
+#[test]
+fn a_reader_knows_that_a_merge_has_removed_what_another_had_written() {
+    let lab = Lab::new();
+    let db = lab.open();
+    db.put("a", "1").unwrap();
+    db.put("b", "2").unwrap();
+    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    let reader = lab.open_read_only();
+    db.put("a", "3").unwrap();
+    let merged = db.segments()[0].id;
+    db.merge_with(MergeOptions::new().segments([merged])).unwrap();
+    assert!(db.inner.manifest.get(|manifest| manifest.log < SegmentId(merged)));
+    assert_eq!(reader.verify().unwrap().damage, []);
+}
