@@ -22,8 +22,8 @@ impl Segments {
     /// Leaves the file of a segment, which is the caller's, to recovery; says whether recovery may
     /// have it at once. `is_shared` if others can come to the segment through this.
     ///
-    /// A segment that nobody else holds is not copied, and neither is one without a mapping: values of
-    /// that are copies already. But what reads it through `is_shared` would read on.
+    /// A segment that nobody else holds is not copied. Neither is one without a mapping, whose values are
+    /// copies already; but if the store is shared, others may still come to its file.
     pub(crate) fn detach(&self, segment: &Arc<Segment>, file: &File, is_shared: bool) -> bool {
         if is_shared || self.is_held(segment) && segment.bytes.is_mapped() {
             return segment.bytes.detach(file);

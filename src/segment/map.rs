@@ -129,7 +129,7 @@ impl Bytes {
                 });
                 *is_copied
             }
-            // Whoever reads on would read what recovery leaves.
+            // A later read would find what recovery has made of the file.
             Source::File(_) => false,
             // What was lent is a copy, or keeps its bytes.
             Source::Map(_) => true,

@@ -159,7 +159,8 @@ impl Inner {
         let mut stuck = writer.log.lock().give_up();
         // A snapshot or a follower holds all of this, and comes to any segment.
         let is_shared = Arc::strong_count(this) > 1;
-        // Who has let go of all may hold a part: what it had counted before is seen behind this.
+        // A thread that has dropped its snapshot may still hold a value: this makes what it had counted
+        // before visible.
         fence(Ordering::Acquire);
         stuck.retain(|(segment, file)| !this.segments.detach(segment, file, is_shared));
         if !stuck.is_empty()

@@ -92,6 +92,10 @@ impl FromStr for Position {
 impl Bitcask {
     /// Returns the position behind the last change, from which [`changes`](Self::changes) tells of
     /// those that are made from now on. Whatever lies before it can be read when this returns.
+    ///
+    /// Waits for writers that have appended changes and not yet made them readable. In a store that was
+    /// opened read-only, it waits for a [`refresh`](Self::refresh) under way, and is the position that
+    /// the last successful one has reached.
     pub fn position(&self) -> Position {
         match self.inner.writer() {
             Ok(writer) => self.inner.at_one_moment(writer, |log| self.inner.position_of(log)),
@@ -102,8 +106,8 @@ impl Bitcask {
 
 impl Inner {
     /// Returns the position of the end of what a store opened read-only has read.
-    pub(super) fn position_read(&self, _: &Refreshing) -> Position {
-        self.position_at(self.found_end())
+    pub(super) fn position_read(&self, refreshing: &Refreshing) -> Position {
+        self.position_at(refreshing.end.unwrap_or_else(|| self.found_end()))
     }
 
     /// Returns the position of the end of a log that is locked.
@@ -118,7 +122,7 @@ impl Inner {
     }
 
     /// Returns the end of the log as opening found it, if nothing was appended since.
-    fn found_end(&self) -> Place {
+    pub(super) fn found_end(&self) -> Place {
         let mut segments: Vec<_> = self.segments.all().into_iter().map(|(_, each)| each).collect();
         segments.retain(|segment| segment.kind() == Kind::Log);
         segments.sort_by_key(|segment| std::cmp::Reverse(segment.id()));

@@ -17,9 +17,9 @@
 //!    finds the value expired too: it looks at the clock under the lock of the log, just before the
 //!    append.
 //!
-//! A writer in flight holds the locks of its shards. To wait for it is to lock them, and it waits for
-//! nobody meanwhile: so no wait here is longer than a few instructions of a thread that runs. Rule 4 does
-//! not ask whether anything is in flight, so its reader may also wait for a writer that is about to append.
+//! A writer in flight holds the locks of its shards, and waits for nobody before it releases them. To wait
+//! for it is to lock them. Whoever does may also meet a writer that is about to append, which may have to
+//! create a segment first, or a clear, which replaces the manifest.
 
 use super::log::Log;
 use super::{Inner, Writer};

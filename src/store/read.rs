@@ -26,7 +26,9 @@ impl Bitcask {
     ///
     /// The value is lent from the mapped segment, without a copy; see [`Value`] for what holding
     /// it means. Costs a look-up and a read of the entry: a disk read if its page is not cached.
-    /// A value that was stored compressed is decompressed into memory of its own.
+    /// A value that was stored compressed is decompressed into memory of its own. A get takes no lock,
+    /// unless it finds the key expired: then it looks again under the lock of a small part of the keys,
+    /// and may wait there for a writer.
     ///
     /// # Errors
     ///

@@ -36,6 +36,8 @@ pub(super) struct Refreshing {
     is_stale: bool,
     /// The highest time in what was read when all of it was known.
     pub(super) last_timestamp: u64,
+    /// The end of the log then; `None` as long as nobody has refreshed.
+    pub(super) end: Option<Place>,
     /// Numbers of segments from loads that have failed.
     half: BTreeSet<u32>,
 }
@@ -43,7 +45,7 @@ pub(super) struct Refreshing {
 impl Refreshing {
     /// What opening has read is all known.
     pub(super) fn new(last_timestamp: u64) -> Self {
-        Self { count: 0, is_stale: false, last_timestamp, half: BTreeSet::new() }
+        Self { count: 0, is_stale: false, last_timestamp, end: None, half: BTreeSet::new() }
     }
 }
 
@@ -97,6 +99,7 @@ impl Inner {
     fn refresh(&self, refreshing: &mut Refreshing) -> Result<bool> {
         let (mut attempt, mut is_new) = (0, false);
         refreshing.count += 1;
+        refreshing.end.get_or_insert_with(|| self.found_end());
         loop {
             attempt += 1;
             let manifest = read_manifest(&self.fs, &self.dir)?;
@@ -117,6 +120,7 @@ impl Inner {
                 is_new |= !follows || last > before;
                 // A writer that lost what it had written may have begun again at an earlier time.
                 refreshing.last_timestamp = last;
+                refreshing.end = Some(self.found_end());
             }
             let changed = || Ok(read_manifest(&self.fs, &self.dir)? != manifest);
             match result {

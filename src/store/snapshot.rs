@@ -38,7 +38,8 @@ impl Bitcask {
     /// Returns a view of the store as it is now, which nothing changes any more: no write, delete,
     /// expiry, merge or [`clear`](Self::clear).
     ///
-    /// Takes microseconds at any size of the store, and no memory to speak of. As long as it is there
+    /// Takes microseconds at any size of the store, and no memory to speak of; in a store opened
+    /// read-only, a [`refresh`](Self::refresh) under way is waited for. As long as it is there
     /// the disk space of its segments is not given back: [`stats`](Self::stats) shows what is kept so.
     /// It may outlive the store, which can then be opened again.
     ///

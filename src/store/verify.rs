@@ -101,7 +101,9 @@ impl Bitcask {
     /// segment. What lies behind the first damage in a segment is not judged, since where entries
     /// begin is only told by those before. The few bytes of padding behind an entry hold nothing,
     /// and are not looked at. Segments that are removed meanwhile, by [`clear`](Self::clear) or
-    /// a [`merge`](Self::merge), are left out, and so is what a merge has copied meanwhile.
+    /// a [`merge`](Self::merge), are left out, and so is what a merge has copied meanwhile. In a store
+    /// opened read-only, this waits for a [`refresh`](Self::refresh) under way; once another one has begun,
+    /// the remaining segments are checked, and no longer compared with the keydir.
     ///
     /// # Errors
     ///

@@ -65,7 +65,8 @@ impl Bitcask {
 
     /// Removes a key, and says whether it was there.
     ///
-    /// Durable as the store's [`SyncPolicy`] says. Nothing is written for a key that is absent.
+    /// Durable as the store's [`SyncPolicy`] says. Nothing is written for a key that is absent, unless it
+    /// has expired and its entry is still in the log.
     ///
     /// # Errors
     ///

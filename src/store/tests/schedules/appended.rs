@@ -2,8 +2,8 @@
 
 use super::history::Outcome;
 use super::judge::{Judge, Seen};
-use super::order::Made;
-use super::plan::Op;
+use super::order::{Made, Step};
+use super::plan::{Life, Op};
 use super::tasks::value;
 use super::*;
 
@@ -15,8 +15,12 @@ enum Wanted {
     Put,
     /// A tombstone, unless the key was absent.
     Delete,
-    /// The value that was there, or nothing.
-    Again,
+    /// The value that was there, or nothing where that would change nothing.
+    Again {
+        must: bool,
+    },
+    /// A tombstone, or nothing.
+    Maybe,
 }
 
 impl Judge<'_> {
@@ -25,14 +29,32 @@ impl Judge<'_> {
         let call = &self.history.calls[at];
         let mut own = BTreeMap::new();
         let mut cleared = 0;
-        for step in self.order.0.iter().filter(|step| step.call == at + 1) {
+        let mut steps: Vec<_> =
+            (0..).zip(&self.order.0).filter(|(_, step)| step.call == at + 1).collect();
+        for (_, step) in &steps {
             match &step.change {
                 Made::Clear => cleared += 1,
-                Made::Entry { key, value, .. } => {
+                Made::Entry { key, value, expiry, .. } => {
                     let twice = own.insert(key.clone(), value.clone());
                     assert!(twice.is_none(), "call {} has appended {key:?} twice", at + 1);
+                    if value.is_some() && !self.is_life(at, *expiry) {
+                        self.fail(at, &format!("it has appended an expiry of {expiry:?}"));
+                    }
                 }
             }
+        }
+        let last = steps.pop().map(|(last, _)| last);
+        let is_batch = matches!(call.op, Op::Batch { .. } | Op::Transaction { .. });
+        for (place, (len, step)) in (0..).zip(&steps) {
+            let goes_on = continues(step);
+            // The changes of one call are one batch, without a gap.
+            if is_batch && (!goes_on || last != Some(len + steps.len() - place)) {
+                self.fail(at, "its changes are no batch");
+            }
+        }
+        let ends = last.is_none_or(|last| !continues(&self.order.0[last]));
+        if !ends || !is_batch && steps.iter().any(|(_, step)| continues(step)) {
+            self.fail(at, "it has appended a batch that goes on");
         }
         if cleared != usize::from(matches!(call.op, Op::Clear)) {
             self.fail(at, "it has cleared the store, or has not");
@@ -42,9 +64,13 @@ impl Judge<'_> {
             let is_right = match self.wanted(at, key) {
                 Wanted::Nothing => found.is_none(),
                 Wanted::Put => found == Some(&Some(value(at + 1, key))),
-                Wanted::Again => found.is_none_or(|value| {
-                    value.is_some() && value.as_ref() == self.before(at).get(self.key(key))
-                }),
+                Wanted::Again { must } => match found {
+                    None => !must,
+                    Some(value) => {
+                        value.is_some() && value.as_ref() == self.before(at).get(self.key(key))
+                    }
+                },
+                Wanted::Maybe => found.is_none_or(Option::is_none),
                 // What has expired is absent, and a delete of it is written.
                 Wanted::Delete => match found {
                     None => self.may_be_absent(at, key, seen),
@@ -67,12 +93,14 @@ impl Judge<'_> {
         match (&call.op, &call.outcome) {
             (_, Outcome::Refused) => Wanted::Nothing,
             (Op::RemoveAll, _) if self.is_removed(at, key) => Wanted::Delete,
-            (Op::RemoveAll, _) => Wanted::Again,
+            (Op::RemoveAll, _) => Wanted::Maybe,
             (Op::Batch { changes, .. } | Op::Transaction { changes, .. }, _) => last(changes),
             (Op::Put { key: own, .. } | Op::Update { key: own }, _) if *own == key => Wanted::Put,
             (Op::Insert { key: own }, Outcome::Existed(false)) if *own == key => Wanted::Put,
             (Op::Delete { key: own, .. }, _) if *own == key => Wanted::Delete,
-            (Op::Live { key: own, .. }, Outcome::Existed(true)) if *own == key => Wanted::Again,
+            (Op::Live { key: own, life }, Outcome::Existed(true)) if *own == key => {
+                Wanted::Again { must: matches!(life, Life::For(_)) }
+            }
             (Op::CompareAndSwap { key: own, put }, Outcome::Swapped { swapped: true, .. })
                 if *own == key =>
             {
@@ -84,6 +112,20 @@ impl Judge<'_> {
             }
             _ => Wanted::Nothing,
         }
+    }
+
+    /// Returns whether a call was to give what it puts this expiry. The clock stands still.
+    fn is_life(&self, at: usize, expiry: Option<u64>) -> bool {
+        let life = match &self.history.calls[at].op {
+            Op::Put { life, .. } | Op::Live { life, .. } => *life,
+            _ => Life::Endless,
+        };
+        let now = self.history.lab.hands.clock().now();
+        let wanted = match life {
+            Life::For(ttl) => Some(now + u64::try_from(ttl.as_micros()).unwrap()),
+            Life::Endless => None,
+        };
+        expiry == wanted
     }
 
     /// Returns what there was before a call's first change, or in the end if it has made none.
@@ -119,4 +161,8 @@ impl Judge<'_> {
         let by_this = during.iter().any(|step| step.call == at + 1 && own(step));
         by_this || is_there && !by_others
     }
+}
+
+fn continues(step: &Step) -> bool {
+    matches!(step.change, Made::Entry { continues: true, .. })
 }

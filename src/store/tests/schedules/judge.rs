@@ -110,9 +110,12 @@ impl Judge<'_> {
     /// Returns what is known to have been seen when a call began.
     fn known(&self, at: usize) -> Seen {
         let began = self.history.calls[at].began.stamp;
+        let is_reader = matches!(self.history.calls[at].op, Op::Reader);
         let mut known = Seen::default();
         for (other, call) in self.history.calls.iter().enumerate() {
-            if other != at && call.ended.stamp < began {
+            // A reader may see on the disk what is not published yet.
+            let is_measure = is_reader || !matches!(call.op, Op::Reader);
+            if other != at && call.ended.stamp < began && is_measure {
                 let seen = &self.seen[other];
                 known.all = known.all.max(seen.all);
                 for (key, len) in &seen.by_key {
@@ -313,6 +316,7 @@ impl Judge<'_> {
             match &call.op {
                 Op::Sync => self.order.0.iter().take_while(|step| step.written <= before).count(),
                 Op::Clear => own,
+                Op::RemoveAll if is_always => own,
                 Op::Delete { key, sync } if own == 0 && (*sync || is_always) => absent(*key),
                 Op::Put { sync, .. } | Op::Delete { sync, .. } | Op::Batch { sync, .. }
                     if *sync || is_always =>

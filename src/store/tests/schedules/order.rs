@@ -25,15 +25,15 @@ pub(super) enum Made {
         key: Vec<u8>,
         /// `None` for a tombstone.
         value: Option<Vec<u8>>,
-        /// It is over, and was so when it was written.
-        expired: bool,
+        /// When it is over.
+        expiry: Option<u64>,
         /// The batch goes on.
         continues: bool,
     },
 }
 
-/// All changes, oldest first.
-pub(super) struct Order(pub(super) Vec<Step>);
+/// All changes, oldest first, and the time, which stands still.
+pub(super) struct Order(pub(super) Vec<Step>, u64);
 
 /// The bytes of a file that were ever written, and by which operations.
 #[derive(Default)]
@@ -88,14 +88,14 @@ impl Order {
                 continue;
             };
             if header.kind == Kind::Log {
-                entries(written, header.id, now, &mut steps);
+                entries(written, header.id, &mut steps);
             }
         }
         for (number, call) in (1..).zip(&history.calls) {
             steps.extend(cleared(number, call, &trace, history));
         }
         steps.sort_by_key(|step| step.place);
-        Self(steps)
+        Self(steps, now)
     }
 
     /// Returns how many of the changes a state has that ends with a whole batch, at most as many as this.
@@ -113,7 +113,9 @@ impl Order {
         for step in &self.0[..len] {
             match &step.change {
                 Made::Clear => pairs.clear(),
-                Made::Entry { key, value: Some(value), expired: false, .. } => {
+                Made::Entry { key, value: Some(value), expiry, .. }
+                    if expiry.is_none_or(|expiry| expiry > self.1) =>
+                {
                     pairs.insert(key.clone(), value.clone());
                 }
                 Made::Entry { key, .. } => drop(pairs.remove(key)),
@@ -124,7 +126,7 @@ impl Order {
 }
 
 /// Gathers the entries of a segment that are of keys.
-fn entries(written: &Written, id: SegmentId, now: u64, steps: &mut Vec<Step>) {
+fn entries(written: &Written, id: SegmentId, steps: &mut Vec<Step>) {
     let mut offset = SIZE;
     while let Some(rest) = written.bytes.get(offset..)
         && let Ok(Some(entry)) = Entry::decode(rest)
@@ -137,7 +139,7 @@ fn entries(written: &Written, id: SegmentId, now: u64, steps: &mut Vec<Step>) {
             let change = Made::Entry {
                 key: entry.key().to_vec(),
                 value: (!header.is_tombstone()).then(|| entry.value().to_vec()),
-                expired: header.is_expired(now),
+                expiry: header.expiry,
                 continues: header.flags.has(Flags::CONTINUES),
             };
             let place = Place::new(id, offset as u64);

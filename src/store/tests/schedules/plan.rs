@@ -127,6 +127,8 @@ pub(super) enum Op {
     Verify,
     Clear,
     Figures,
+    /// Looks at a store that is opened read-only: what it has come to is no measure for others.
+    Reader,
 }
 
 /// One task.
@@ -261,7 +263,7 @@ impl Roll {
                 self.calls(Self::background, 0, 3),
             ],
             Focus::Syncs => vec![
-                self.calls(Self::write, 2, 3),
+                self.calls(Self::any_write, 2, 3),
                 self.calls(Self::write, 2, 3),
                 self.calls(Self::sync, 2, 3),
                 self.calls(Self::background, 1, 3),
@@ -350,7 +352,7 @@ impl Roll {
         if self.below(3) > 0 { Op::Clear } else { self.merge() }
     }
 
-    /// A transaction that reads everything, or what its changes are read by.
+    /// A transaction that reads everything, or a view.
     fn ranged(&mut self) -> Op {
         if self.below(4) == 0 {
             return self.view();

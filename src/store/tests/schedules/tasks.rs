@@ -269,7 +269,7 @@ impl World {
     /// Reads the store from outside, as another process does.
     fn read(&self, refreshes: u64) {
         let options = self.lab.options.clone().read_only(true);
-        let number = self.begin(&Op::Scan);
+        let number = self.begin(&Op::Reader);
         let reader = Bitcask::open_on(&self.lab.ground(), Path::new(DIR), options).unwrap();
         let reader = Arc::new(reader);
         let (world, beside) = (self.clone(), Arc::clone(&reader));
@@ -278,7 +278,7 @@ impl World {
         let mut seen = self.seen(&held);
         self.end(number, Outcome::View(seen.clone()));
         for _ in 0..refreshes {
-            let number = self.begin(&Op::Scan);
+            let number = self.begin(&Op::Reader);
             reader.refresh().unwrap();
             let snapshot = reader.snapshot();
             let new = self.seen(&snapshot);
@@ -292,7 +292,7 @@ impl World {
     /// Looks at a reader while it is brought up to date.
     fn look_beside(&self, reader: &Bitcask, times: u64) {
         for _ in 0..times {
-            let number = self.begin(&Op::GetMany);
+            let number = self.begin(&Op::Reader);
             let position = reader.position().place();
             let held = self.keys.iter().map(|key| reader.get(key).unwrap().map(Vec::from));
             let held = held.enumerate().collect();
