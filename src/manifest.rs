@@ -256,7 +256,7 @@ fn decode_history(line: &str, bound: SegmentId) -> Option<Place> {
     (goes && place.offset >= FIRST_OFFSET).then_some(place)
 }
 
-/// Decodes the line that says which times are behind the log; nothing if it makes no sense.
+/// Decodes the line that says which times are behind the log. Returns `None` if it makes no sense.
 fn decode_time(line: &str) -> Option<u64> {
     let time = line.strip_prefix("time ")?.parse().ok()?;
     // As it is written, and as an entry may have it.

@@ -56,7 +56,7 @@ pub(crate) enum Mistake {
     SealedInFlight,
     /// A moment of the log is handed out while appends of before are in flight.
     MomentInFlight,
-    /// A follower is told of a change in flight.
+    /// A follower returns a change in flight.
     ToldInFlight,
     /// An append no longer counts as in flight before it is published.
     CountLoweredEarly,

@@ -29,9 +29,9 @@ impl Lend for Vec<u8> {
 /// value kept for long keeps that segment's disk space occupied, even after a merge or a
 /// [`clear`](crate::Bitcask::clear); `to_vec` lets go of it.
 ///
-/// It may be held on when the store is closed, and its bytes stay what they are: also if a sync has
-/// failed, and the next open cuts the log to what did reach the disk. For that
-/// [`close`](crate::Bitcask::close) copies the unsealed segments of which anything is held.
+/// A value may be kept after the store is closed, and its bytes stay what they are, even if a sync has
+/// failed and the next open cuts the log back to what reached the disk. To that end,
+/// [`close`](crate::Bitcask::close) then copies those unsealed segments of which anything is held.
 ///
 /// ```
 /// # fn main() -> bitcask::Result<()> {

@@ -1,4 +1,4 @@
-//! What followers of a store are told: one put or delete; and what of the store they see.
+//! What a follower of a store receives, one put or delete at a time, and how much of the log it may read.
 
 use std::cmp::Ordering;
 use std::sync::Arc;

@@ -11,7 +11,7 @@
 //! 2. What notes a moment of the log (a snapshot, a position, a backup) is not returned before all
 //!    that had been appended by then is published. So nobody can look at the keydir next and find it
 //!    behind that moment.
-//! 3. A follower is told of a change only when it is published.
+//! 3. A follower returns a change only when it is published.
 //! 4. A reader that finds a key expired looks it up again under the lock of its shard. A change that
 //!    rests on the value may have been in flight, such as a `persist`; it is published then. A later one
 //!    finds the value expired too: it looks at the clock under the lock of the log, just before the

@@ -168,6 +168,7 @@ impl Reads {
 #[cfg(test)]
 mod tests {
     use super::super::super::key_range::prefix_bounds;
+    use super::super::super::log::Numbered;
     use super::*;
     use crate::segment::append::Active;
     use crate::{Bitcask, MergePolicy, Options};
@@ -188,6 +189,12 @@ mod tests {
 
     fn holds(db: &Bitcask, (reads, looked): &(Reads, Looked)) -> bool {
         reads.hold(&db.inner, looked, &db.inner.writer().unwrap().log.lock()).unwrap()
+    }
+
+    /// Does what a clear does before it replaces the manifest.
+    fn begin_clear(db: &Bitcask) -> Numbered {
+        let capacity = Active::capacity_for(0, db.inner.options.segment_size);
+        db.inner.create_next(&mut db.inner.writer().unwrap().log.lock(), capacity).unwrap()
     }
 
     #[test]
@@ -214,10 +221,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let db = open(dir.path());
         db.put("k1", "1").unwrap();
-        let mut log = db.inner.writer().unwrap().log.lock();
-        let capacity = Active::capacity_for(0, db.inner.options.segment_size);
-        let fresh = db.inner.create_next(&mut log, capacity).unwrap();
-        drop(log);
+        let fresh = begin_clear(&db);
         let looked = look(&db, "k");
         assert!(!holds(&db, &looked), "what becomes of the clear is not known yet");
         db.inner.restart_in(&mut db.inner.writer().unwrap().log.lock(), fresh).unwrap();
@@ -246,10 +250,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let db = open(dir.path());
         db.put("k1", "1").unwrap();
-        let mut log = db.inner.writer().unwrap().log.lock();
-        let capacity = Active::capacity_for(0, db.inner.options.segment_size);
-        let fresh = db.inner.create_next(&mut log, capacity).unwrap();
-        drop(log);
+        let fresh = begin_clear(&db);
         let looked = look(&db, "k");
         let full = crate::Error::NoSpace { path: dir.path().into() };
         let _ = db.inner.take_back(fresh.number, fresh.active.segment().id(), full);
