@@ -1,7 +1,7 @@
 //! The change feed: the log, read in its order by those who follow the store.
 //!
 //! - A segment is held while it is read, whatever becomes of its file; no merge waits for a reader.
-//! - A change is told when a slot names it, so that a follower that looks the key up next does not
+//! - A change is returned when a slot names it, so that a follower that gets the key next does not
 //!   find what was there before.
 //! - From segment to segment a reader goes under the log's lock, and only from one that nothing is
 //!   appended to any more. The manifest tells then whether one in between is gone: it says so before

@@ -54,7 +54,7 @@ pub(super) struct Call {
     pub(super) outcome: Outcome,
 }
 
-/// A change as a follower was told of it.
+/// A change as a follower received it.
 #[derive(Debug, Clone)]
 pub(super) struct ToldChange {
     pub(super) key: Vec<u8>,
@@ -64,7 +64,7 @@ pub(super) struct ToldChange {
     pub(super) get: Option<usize>,
 }
 
-/// What a follower was told.
+/// What a follower received.
 #[derive(Debug, Clone)]
 pub(super) struct Told {
     pub(super) since: Place,
