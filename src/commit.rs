@@ -63,8 +63,14 @@ impl Commit {
     }
 
     /// Waits until the log is durable up to a place. Syncs what `unsynced` names then, unless
-    /// another thread is doing so and gets that far.
-    pub(crate) fn wait(&self, place: Place, unsynced: impl Fn() -> Unsynced) -> Result<()> {
+    /// another thread is doing so and gets that far. A sync counts if `check` says then that what was
+    /// synced is still the store's.
+    pub(crate) fn wait(
+        &self,
+        place: Place,
+        unsynced: impl Fn() -> Unsynced,
+        check: impl Fn() -> Result<()>,
+    ) -> Result<()> {
         if self.durable() >= place {
             return Ok(());
         }
@@ -85,7 +91,7 @@ impl Commit {
             group.syncing = true;
             Self::gather(&mut group);
             let started = Instant::now();
-            let result = MutexGuard::unlocked(&mut group, || self.sync(&unsynced()));
+            let result = MutexGuard::unlocked(&mut group, || self.sync(&unsynced(), &check));
             group.last_sync = started.elapsed();
             group.syncing = false;
             self.done.notify_all();
@@ -103,7 +109,7 @@ impl Commit {
         group.last_len = std::mem::take(&mut group.len);
     }
 
-    fn sync(&self, unsynced: &Unsynced) -> Result<()> {
+    fn sync(&self, unsynced: &Unsynced, check: impl Fn() -> Result<()>) -> Result<()> {
         self.check()?;
         if made(Mistake::DurableBeforeSync) {
             self.advance(unsynced.end);
@@ -111,6 +117,7 @@ impl Commit {
         for file in unsynced.files.iter().filter(|_| !made(Mistake::LogNotSynced)) {
             file.sync().map_err(|error| self.poison(error))?;
         }
+        check().map_err(|error| self.poison(error))?;
         self.syncs.fetch_add(1, Ordering::Relaxed);
         self.advance(unsynced.end);
         Ok(())
@@ -184,7 +191,7 @@ mod tests {
                             files: Vec::new(),
                             end: place(1, appended.load(Ordering::SeqCst)),
                         };
-                        commit.wait(place(1, end), unsynced).unwrap();
+                        commit.wait(place(1, end), unsynced, || Ok(())).unwrap();
                         assert!(commit.durable() >= place(1, end));
                     }
                 });

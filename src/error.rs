@@ -16,7 +16,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused something.
-    #[error("cannot {action} {}: {source}", path.display())]
+    #[error("cannot {action} {}: {source}", shown(path))]
     Io {
         /// What was tried, as a verb: "open", "write", "sync".
         action: &'static str,
@@ -87,12 +87,31 @@ pub enum Error {
 
     /// Another process, or another handle of this one, writes to this store.
     #[error("{} is locked by {}; close it there, or open it read-only here", path.display(),
-            holder(*pid))]
+            holder(*pid, *ended))]
     Locked {
         /// The store's directory.
         path: PathBuf,
-        /// The process that holds the lock, if it could be read.
+        /// The process that took the lock, as it has noted it in `LOCK`, if that could be read.
         pid: Option<u32>,
+        /// Whether no process of that id is running. Then the lock is held by a process that it has
+        /// forked, or `pid` is its id in another container.
+        ended: bool,
+    },
+
+    /// The directory that the store was opened in, or the `LOCK` in it, is another one now: something
+    /// was mounted over it, it was removed or renamed and created again, a symbolic link was switched,
+    /// or somebody removed `LOCK`.
+    ///
+    /// The store writes no more, as after any [poison](Self::Poisoned); it has changed nothing of what
+    /// is there now. What it had reported as durable is in its own directory, wherever that is. A store
+    /// opened read-only goes on with what it knew.
+    #[error("{} is not what this store was opened in any more: {reason}; nothing was changed there, \
+             close this store and open the one that is meant", path.display())]
+    DirectoryReplaced {
+        /// The store's directory, as it was opened.
+        path: PathBuf,
+        /// What is there now, and what was.
+        reason: String,
     },
 
     /// There is no store here, and none was to be created.
@@ -261,8 +280,23 @@ pub enum Error {
     },
 }
 
-fn holder(pid: Option<u32>) -> String {
-    pid.map_or_else(|| "another handle".to_owned(), |pid| format!("process {pid}"))
+/// A path as messages have it; one that is empty would not be seen.
+fn shown(path: &Path) -> String {
+    if path.as_os_str().is_empty() { "\"\"".to_owned() } else { path.display().to_string() }
+}
+
+fn holder(pid: Option<u32>, ended: bool) -> String {
+    match pid {
+        None => "another handle".to_owned(),
+        Some(pid) if pid == std::process::id() => {
+            format!("process {pid}, which is this one, by another handle")
+        }
+        Some(pid) if ended => format!(
+            "process {pid}, which is not running any more: a process that it has forked still holds \
+             the lock, or {pid} is its id in another container"
+        ),
+        Some(pid) => format!("process {pid}"),
+    }
 }
 
 impl Error {
@@ -278,6 +312,16 @@ impl Error {
     /// Returns whether the store is held by another writer.
     pub fn is_locked(&self) -> bool {
         matches!(self, Self::Locked { .. })
+    }
+
+    /// Returns whether the store's directory was replaced, which may have
+    /// [poisoned](Self::Poisoned) the store.
+    pub fn is_directory_replaced(&self) -> bool {
+        match self {
+            Self::DirectoryReplaced { .. } => true,
+            Self::Poisoned { cause } => cause.is_directory_replaced(),
+            _ => false,
+        }
     }
 
     /// Returns whether the disk was full. The write had no effect and can be tried again.

@@ -8,26 +8,35 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the door that they are disallowed for")]
 
+mod at;
 mod file;
+mod names;
+mod path;
+mod root;
 mod sys;
 #[cfg(any(test, bitcask_fuzzing))]
 pub(crate) mod twin;
 
-use std::fs::OpenOptions;
 use std::io::{self, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::mistake::{Mistake, made};
+use at::Name;
 use file::{Disk, Handle};
+use root::Root;
 
 pub(crate) use file::{Backing, File, Lock};
+pub(crate) use path::{absolute, parent};
+pub(crate) use sys::has_ended;
 
 /// A disk: the machine's, or a test's.
 #[derive(Debug, Clone)]
 pub(crate) enum Fs {
     Disk,
+    /// The machine's, with one directory held open: paths below it lead there for good.
+    Within(Arc<Root>),
     #[cfg(any(test, bitcask_fuzzing))]
     Twin(Arc<twin::Twin>),
 }
@@ -46,7 +55,7 @@ pub(crate) enum Access {
     Read,
     /// It exists, and is written.
     Write,
-    /// It is created, or emptied if it exists.
+    /// It is created; if it exists, that file loses the name.
     Create,
     /// It is created, and must not exist: then this is an `Io` of kind `AlreadyExists`.
     CreateNew,
@@ -61,6 +70,11 @@ const SYNC_DIRECTORY: &str = "sync directory";
 /// Returns whether it was a sync that failed, after which nothing is known of what is on disk.
 pub(crate) fn is_failed_sync(error: &Error) -> bool {
     matches!(error, Error::Io { action, .. } if [SYNC, SYNC_DIRECTORY].contains(action))
+}
+
+/// Returns whether no write may follow: a sync has failed, or the directory is not the store's.
+pub(crate) fn ends_writing(error: &Error) -> bool {
+    is_failed_sync(error) || error.is_directory_replaced()
 }
 
 /// Returns whether it was a read that failed: the disk has not given back what it was given.
@@ -89,27 +103,121 @@ pub(crate) fn told<T>(action: &'static str, path: &Path, result: io::Result<T>) 
         {
             Error::NoSpace { path: path.to_path_buf() }
         }
+        _ if action == SYNC_DIRECTORY => {
+            Error::Io { action, path: path.to_path_buf(), source: unsyncable(source) }
+        }
         _ => Error::Io { action, path: path.to_path_buf(), source },
     })
 }
 
+/// Says in words what some network file systems mean by an error that names an argument.
+fn unsyncable(error: io::Error) -> io::Error {
+    let lacking = [libc::EINVAL, libc::ENOSYS, libc::ENOTSUP, libc::EOPNOTSUPP];
+    if !error.raw_os_error().is_some_and(|code| lacking.contains(&code)) {
+        return error;
+    }
+    let why = format!(
+        "this file system can't sync a directory ({error}), so a file that was just created or renamed \
+         may be gone after a power loss; use one that can, as local file systems and NFS do"
+    );
+    io::Error::new(error.kind(), why)
+}
+
 impl Fs {
+    /// Opens a directory, and returns the disk with paths below it leading there for good.
+    pub(crate) fn within(&self, dir: &Path) -> Result<Self> {
+        match self {
+            Self::Disk | Self::Within(_) => {
+                let root = told("open directory", dir, Root::open(dir))?;
+                Ok(Self::Within(Arc::new(root)))
+            }
+            #[cfg(any(test, bitcask_fuzzing))]
+            Self::Twin(_) => Ok(self.clone()),
+        }
+    }
+
+    /// The disk without a directory that is held open.
+    pub(crate) fn without(&self) -> Self {
+        match self {
+            Self::Disk | Self::Within(_) => Self::Disk,
+            #[cfg(any(test, bitcask_fuzzing))]
+            Self::Twin(_) => self.clone(),
+        }
+    }
+
+    fn root(&self) -> Option<&Root> {
+        if let Self::Within(root) = self { Some(root) } else { None }
+    }
+
+    fn name(&self, path: &Path) -> io::Result<Name<'_>> {
+        self.root().map_or_else(|| Name::new(None, path), |root| root.name(path))
+    }
+
+    /// Has nothing be changed any more in the directory that is held open, once the name of this file
+    /// leads elsewhere.
+    pub(crate) fn hold(&self, lock: &Lock) -> Result<()> {
+        let held = self.root().map_or(Ok(()), |root| root.hold(lock.file()));
+        told("look at", lock.file().path(), held)
+    }
+
+    /// The same directory, for who removes the file that was locked in it.
+    pub(crate) fn unheld(&self) -> Result<Self> {
+        match self.root() {
+            Some(root) => {
+                let root = told("open directory", root.path(), root.unheld())?;
+                Ok(Self::Within(Arc::new(root)))
+            }
+            None => Ok(self.clone()),
+        }
+    }
+
+    /// Refuses once the directory that is held open is not the one that its path leads to, or is no
+    /// longer whose who has locked a file in it. Costs three system calls.
+    pub(crate) fn check(&self) -> Result<()> {
+        let Some(root) = self.root() else { return Ok(()) };
+        root.replaced().map_or(Ok(()), |reason| {
+            Err(Error::DirectoryReplaced { path: root.path().to_path_buf(), reason })
+        })
+    }
+
+    /// Returns whether there is anything of this name, a link that leads nowhere included.
+    pub(crate) fn is_there(&self, path: &Path) -> bool {
+        match self {
+            Self::Disk | Self::Within(_) => self.name(path).and_then(|it| it.stat_link()).is_ok(),
+            #[cfg(any(test, bitcask_fuzzing))]
+            Self::Twin(twin) => twin.is_there(path),
+        }
+    }
+
+    /// Returns whether a path leads to a file that is open.
+    pub(crate) fn leads_to(&self, path: &Path, file: &File) -> Result<bool> {
+        let result = match self {
+            Self::Disk | Self::Within(_) => match self.name(path).and_then(|name| name.stat()) {
+                Ok(found) => file.stat().map(|stat| stat.is_some_and(|stat| stat.id == found.id)),
+                Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+                Err(error) => Err(error),
+            },
+            #[cfg(any(test, bitcask_fuzzing))]
+            Self::Twin(twin) => Ok(file.twin().is_some_and(|file| twin.leads_to(path, file))),
+        };
+        told("look at", path, result)
+    }
+
     /// Opens a file. One that is not there is an `Io` of kind `NotFound`.
     pub(crate) fn open(&self, path: &Path, access: Access) -> Result<File> {
         let create = !matches!(access, Access::Read | Access::Write);
-        let action = if create { "create" } else { "open" };
+        if create {
+            self.check()?;
+        }
         let result = match self {
-            Self::Disk => {
-                let mut options = OpenOptions::new();
-                options.read(true).write(access != Access::Read);
-                options.create(create).truncate(access == Access::Create);
-                options.create_new(access == Access::CreateNew);
-                options.open(path).map(|file| Handle::Disk(Arc::new(Disk::new(file))))
-            }
+            Self::Disk | Self::Within(_) => self
+                .name(path)
+                .and_then(|name| open(&name, access))
+                .map(|file| Handle::Disk(Arc::new(Disk::new(file)))),
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.open(path, access).map(Handle::Twin),
         };
-        let handle = told(action, path, result)?;
+        let handle = told(if create { "create" } else { "open" }, path, result)?;
         Ok(File::new(path, handle))
     }
 
@@ -122,47 +230,41 @@ impl Fs {
         }
     }
 
-    /// Returns whether the path is a directory; nothing if there is nothing.
+    /// Returns whether the path is a directory; `None` if there is nothing.
     pub(crate) fn is_dir(&self, path: &Path) -> Result<Option<bool>> {
         let result = match self {
-            Self::Disk => std::fs::metadata(path).map(|metadata| metadata.is_dir()),
+            Self::Disk | Self::Within(_) => {
+                let found = self.name(path).and_then(|name| name.stat());
+                found.map(|found| found.is_dir).map_err(|error| path::in_words(path, error))
+            }
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.is_dir(path),
         };
         match result {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) if error.kind() == ErrorKind::NotFound && error.get_ref().is_none() => {
+                Ok(None)
+            }
             other => told("look at", path, other.map(Some)),
         }
     }
 
-    /// Creates one directory; it may exist already.
-    pub(crate) fn create_dir(&self, path: &Path) -> Result<()> {
+    /// Creates one directory; says whether it did, since it may exist already.
+    pub(crate) fn create_dir(&self, path: &Path) -> Result<bool> {
         let result = match self {
-            Self::Disk => std::fs::create_dir(path),
+            Self::Disk | Self::Within(_) => self.name(path).and_then(|name| name.create_dir()),
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.create_dir(path),
         };
         match result {
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-            other => told("create directory", path, other),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
+            other => told("create directory", path, other.map(|()| true)),
         }
     }
 
     /// Lists a directory, in order of names. A name that is no UTF-8 is not one of ours.
     pub(crate) fn list(&self, dir: &Path) -> Result<Vec<DirEntry>> {
-        let list = || -> io::Result<Vec<DirEntry>> {
-            let mut entries = Vec::new();
-            for entry in std::fs::read_dir(dir)? {
-                let entry = entry?;
-                if let Ok(name) = entry.file_name().into_string() {
-                    // A link to a file is as good as the file.
-                    entries.push(DirEntry { name, is_file: !entry.file_type()?.is_dir() });
-                }
-            }
-            Ok(entries)
-        };
         let result = match self {
-            Self::Disk => list(),
+            Self::Disk | Self::Within(_) => self.list_names(dir),
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.list(dir),
         };
@@ -171,104 +273,33 @@ impl Fs {
         Ok(entries)
     }
 
-    /// Makes the names in a directory durable: what was created, renamed and removed there.
-    pub(crate) fn sync_dir(&self, dir: &Path) -> Result<()> {
-        self.then_sync_dir(dir, || Ok(()))
-    }
-
-    /// Renames a file within its directory, and makes that durable.
-    pub(crate) fn rename_and_sync(&self, from: &Path, to: &Path) -> Result<()> {
-        self.then_sync_dir(parent(to), || self.rename(from, to))
-    }
-
-    /// Syncs a directory after a change in it. It is opened before, so that a shortage of file
-    /// descriptors is neither a change of which nobody knows whether it lasts nor a failed sync.
-    fn then_sync_dir(&self, dir: &Path, change: impl FnOnce() -> Result<()>) -> Result<()> {
-        let result = match self {
-            Self::Disk => {
-                let handle = told("open directory", dir, std::fs::File::open(dir))?;
-                change()?;
-                handle.sync_all()
-            }
-            #[cfg(any(test, bitcask_fuzzing))]
-            Self::Twin(twin) => {
-                change()?;
-                twin.sync_dir(dir)
-            }
-        };
-        told(SYNC_DIRECTORY, dir, result)
-    }
-
-    /// Renames a file, in place of whatever has the new name.
-    pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<()> {
-        let result = match self {
-            Self::Disk => std::fs::rename(from, to),
-            #[cfg(any(test, bitcask_fuzzing))]
-            Self::Twin(twin) => twin.rename(from, to),
-        };
-        told("rename", from, result)
-    }
-
-    /// Gives a file a second name; says no where that can't be had: on another file system, or one
-    /// without links, or with no more of them for this file, or for a file of somebody else's.
-    pub(crate) fn link(&self, from: &Path, to: &Path) -> Result<bool> {
-        let result = match self {
-            Self::Disk => link(from, to),
-            #[cfg(any(test, bitcask_fuzzing))]
-            Self::Twin(twin) => twin.link(from, to).map(|()| true),
-        };
-        match result.as_ref().map_err(io::Error::kind) {
-            Err(
-                ErrorKind::CrossesDevices
-                | ErrorKind::TooManyLinks
-                | ErrorKind::PermissionDenied
-                | ErrorKind::Unsupported,
-            ) => Ok(false),
-            _ => told("link", to, result),
+    fn list_names(&self, dir: &Path) -> io::Result<Vec<DirEntry>> {
+        let names = at::list(self.name(dir)?.open(libc::O_RDONLY | libc::O_DIRECTORY)?)?;
+        let mut entries = Vec::new();
+        for (name, is_dir) in names {
+            let Ok(name) = name.into_string() else { continue };
+            // A link to a file is as good as the file.
+            let is_dir = match is_dir {
+                Some(is_dir) => is_dir,
+                None => match self.name(&dir.join(&name))?.stat_link() {
+                    Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                    found => found?.is_dir,
+                },
+            };
+            entries.push(DirEntry { name, is_file: !is_dir });
         }
-    }
-
-    /// Removes a file. One that is gone already is fine.
-    pub(crate) fn remove(&self, path: &Path) -> Result<()> {
-        let result = match self {
-            Self::Disk => std::fs::remove_file(path),
-            #[cfg(any(test, bitcask_fuzzing))]
-            Self::Twin(twin) => twin.remove(path),
-        };
-        match result {
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            other => told("remove", path, other),
-        }
+        Ok(entries)
     }
 
     /// Returns how many bytes can still be written to the file system that a directory is on.
     pub(crate) fn available_space(&self, dir: &Path) -> Result<u64> {
         let result = match self {
             Self::Disk => fs2::available_space(dir),
+            Self::Within(root) => sys::space_left(root.dir()),
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => Ok(twin.available_space()),
         };
         told("look at", dir, result)
-    }
-
-    /// Removes a directory that is empty.
-    pub(crate) fn remove_dir(&self, path: &Path) -> Result<()> {
-        let result = match self {
-            Self::Disk => std::fs::remove_dir(path),
-            #[cfg(any(test, bitcask_fuzzing))]
-            Self::Twin(twin) => twin.remove_dir(path),
-        };
-        told("remove directory", path, result)
-    }
-
-    /// Returns the one path of a directory that has no links in it.
-    pub(crate) fn real_path(&self, dir: &Path) -> Result<PathBuf> {
-        let result = match self {
-            Self::Disk => std::fs::canonicalize(dir),
-            #[cfg(any(test, bitcask_fuzzing))]
-            Self::Twin(twin) => twin.is_dir(dir).map(|_| dir.to_path_buf()),
-        };
-        told("find", dir, result)
     }
 
     /// Reads a whole file that is at most `size_limit` bytes long, if it exists.
@@ -301,23 +332,20 @@ impl Fs {
     }
 }
 
-fn link(from: &Path, to: &Path) -> io::Result<bool> {
-    // Of a symbolic link this would be another one: the same file, and not a copy of its name.
-    if std::fs::symlink_metadata(from)?.is_symlink() {
-        return Ok(false);
+fn open(name: &Name<'_>, access: Access) -> io::Result<std::fs::File> {
+    let new = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
+    match access {
+        Access::Read => name.open(libc::O_RDONLY),
+        Access::Write => name.open(libc::O_RDWR),
+        Access::Keep => name.open(libc::O_RDWR | libc::O_CREAT),
+        Access::CreateNew => name.open(new),
+        // Not emptied: it may be a link, or have another name.
+        Access::Create => name.open(new).or_else(|error| {
+            if error.kind() != ErrorKind::AlreadyExists {
+                return Err(error);
+            }
+            name.remove()?;
+            name.open(new)
+        }),
     }
-    std::fs::hard_link(from, to).map(|()| true)
-}
-
-/// The directory that a path lies in.
-pub(crate) fn parent(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// A path made absolute, so that a later change of the working directory moves nothing.
-pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
-    told("find", path, std::path::absolute(path))
 }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::at::{self, Stat};
 #[cfg(any(test, bitcask_fuzzing))]
 use super::twin;
-use super::{READ, SYNC, parent, sys, told};
+use super::{READ, SYNC, sys, told};
 use crate::error::{Error, Result};
 use crate::mistake::{Mistake, made};
 
@@ -37,6 +38,13 @@ pub(crate) struct Lock {
     pid: u32,
 }
 
+impl Lock {
+    /// The file that is locked.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
 impl Drop for Lock {
     fn drop(&mut self) {
         if std::process::id() == self.pid {
@@ -50,6 +58,17 @@ pub(super) enum Handle {
     Disk(Arc<Disk>),
     #[cfg(any(test, bitcask_fuzzing))]
     Twin(twin::TwinFile),
+}
+
+#[cfg(any(test, bitcask_fuzzing))]
+impl File {
+    /// The twin's file, where this is one.
+    pub(super) fn twin(&self) -> Option<&twin::TwinFile> {
+        match &self.handle {
+            Handle::Disk(_) => None,
+            Handle::Twin(file) => Some(file),
+        }
+    }
 }
 
 /// A file of the machine's.
@@ -130,6 +149,15 @@ impl File {
             Handle::Disk(disk) => Backing::Disk(&disk.file),
             #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(file) => Backing::Twin(file),
+        }
+    }
+
+    /// Tells what the machine knows the file by; `None` for a file that is not the machine's.
+    pub(super) fn stat(&self) -> io::Result<Option<Stat>> {
+        match &self.handle {
+            Handle::Disk(disk) => at::stat(&disk.file).map(Some),
+            #[cfg(any(test, bitcask_fuzzing))]
+            Handle::Twin(_) => Ok(None),
         }
     }
 
@@ -237,7 +265,11 @@ impl File {
     /// Tells why pages of a mapping could not be populated: a bad address stands for a page that
     /// the file system has no room for, or could not read.
     pub(crate) fn unpopulated<T>(&self, error: io::Error) -> Result<T> {
-        let full = || fs2::available_space(parent(&self.path)).is_ok_and(|left| left < LEFT_MIN);
+        let full = || match &self.handle {
+            Handle::Disk(disk) => sys::space_left(&disk.file).is_ok_and(|left| left < LEFT_MIN),
+            #[cfg(any(test, bitcask_fuzzing))]
+            Handle::Twin(_) => false,
+        };
         if error.raw_os_error() == Some(libc::EFAULT) && full() {
             return Err(Error::NoSpace { path: self.path.to_path_buf() });
         }

@@ -1,11 +1,17 @@
-//! The two system calls that std lacks, and nothing else.
+//! System calls that std lacks, for files and processes; `fs/at.rs` has those for names.
 //!
-//! - Both take an open file and plain numbers, so no memory of ours is at stake.
+//! - All take an open file and plain numbers, so no memory of ours is at stake, but that of
+//!   `space_left`, which fills what it returns.
 
 #![expect(unsafe_code, reason = "foreign calls that std has no safe form of")]
 
 use std::fs::File;
 use std::io;
+
+#[cfg(not(target_os = "linux"))]
+use libc::fstatvfs;
+#[cfg(target_os = "linux")]
+use libc::fstatvfs64 as fstatvfs;
 
 /// Sets room aside from `from`, the file's end or before it, so that it has at least `size` bytes.
 ///
@@ -51,6 +57,40 @@ pub(super) fn drop_cache(file: &File) {
 
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 pub(super) fn drop_cache(_file: &File) {}
+
+/// Returns how many bytes can still be written to the file system that a file or directory is on.
+pub(super) fn space_left(file: &File) -> io::Result<u64> {
+    use std::os::fd::AsRawFd;
+
+    let mut space = std::mem::MaybeUninit::uninit();
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call writes nothing but
+    // the structure, which is writable and as large as its type says.
+    if unsafe { fstatvfs(file.as_raw_fd(), space.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call has succeeded, so it has filled the structure.
+    let space = unsafe { space.assume_init() };
+    Ok(wide(space.f_bavail).saturating_mul(wide(space.f_frsize)))
+}
+
+/// The types of such figures differ between systems.
+fn wide(figure: impl Into<u64>) -> u64 {
+    figure.into()
+}
+
+/// Returns whether there is surely no process of this id any more, as far as this process can see. One
+/// that has ended, and that its parent has not been told of yet, is not there any more either.
+pub(crate) fn has_ended(pid: u32) -> bool {
+    let Some(id) = libc::pid_t::try_from(pid).ok().filter(|id| *id > 0) else { return false };
+    // SAFETY: signal 0 is none: the call looks for the process, and touches no memory of this one.
+    if unsafe { libc::kill(id, 0) } != 0 {
+        return io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
+    }
+    // Behind the name, which may hold anything, comes the state.
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+    matches!(state, Some('Z' | 'X'))
+}
 
 #[cfg(all(test, target_os = "linux", not(miri)))]
 mod tests {

@@ -17,7 +17,7 @@ use super::report::{Lost, SalvageProgress, SalvageReport};
 use super::survey::{PROGRESS_STEP, Survey, survey};
 use crate::entry::Invalid;
 use crate::error::{Error, Result};
-use crate::fs::{self, Fs, Lock};
+use crate::fs::{Fs, Lock};
 use crate::options::Options;
 use crate::segment::pick::Picks;
 use crate::segment::resync::{self, Part, Walk};
@@ -40,17 +40,17 @@ pub(crate) fn salvage_on(
     options: &Options,
     progress: Progress<'_>,
 ) -> Result<SalvageReport> {
+    let (ground, from) = &ground.enter(from)?;
     let fs = &ground.fs;
-    let from = Dir::new(fs::absolute(from)?);
     // Nothing but a writer of its own makes a lock file, so where there is none nobody writes.
-    let _lock = keep_writers_out(fs, &from)?;
-    let plan = Plan::new(ground, &from)?;
+    let _lock = keep_writers_out(fs, from)?;
+    let plan = Plan::new(ground, from)?;
     if plan.subjects.len() as u64 > SEGMENTS_LIMIT {
         return Err(Error::TooManySegments { limit: SEGMENTS_LIMIT });
     }
-    let fresh = Fresh::prepare(fs, to, &from)?;
+    let fresh = Fresh::prepare(fs, to, from)?;
     let identity = new_identity();
-    let mut output = Output::new(fs, fresh.dir(), options, identity, ground.clock.now());
+    let mut output = Output::new(fresh.fs(), fresh.dir(), options, identity, ground.clock.now());
     let replay = Replay::new(ground, &plan.subjects, identity.hash_seed);
     let mut salvage = Salvage {
         ground,
@@ -80,7 +80,7 @@ pub(crate) fn salvage_on(
 fn keep_writers_out(fs: &Fs, dir: &Dir) -> Result<Option<Lock>> {
     let Ok(Some(file)) = fs.open_if_exists(&dir.lock()) else { return Ok(None) };
     match file.try_lock() {
-        Ok(None) => Err(Error::Locked { path: dir.path().into(), pid: None }),
+        Ok(None) => Err(Error::Locked { path: dir.path().into(), pid: None, ended: false }),
         Ok(locked) => Ok(locked),
         // A file system that has no locks, or wants to write for one, is no reason not to read.
         Err(_) => Ok(None),

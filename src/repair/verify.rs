@@ -10,7 +10,6 @@ use super::plan::{Plan, Subject};
 use super::report::Diagnosis;
 use super::survey::{Hash, Survey, survey};
 use crate::error::{Error, Result};
-use crate::fs;
 use crate::keydir::{Keydir, SHARD_COUNT};
 use crate::manifest::Manifest;
 use crate::segment::hint::{Hint, HintFile, Source};
@@ -24,8 +23,8 @@ use crate::store::{Damage, Ground, damage, foresee};
 const ATTEMPTS: usize = 100;
 
 pub(crate) fn verify_on(ground: &Ground, path: &Path) -> Result<Diagnosis> {
-    let dir = Dir::new(fs::absolute(path)?);
-    Observer { ground, dir: &dir }.look()
+    let (ground, dir) = ground.enter(path)?;
+    Observer { ground: &ground, dir: &dir }.look()
 }
 
 /// Who looks, and at what.

@@ -134,8 +134,8 @@ pub(crate) struct Active {
 impl Active {
     /// Creates a segment: temporary name, header, sync, name, directory sync.
     ///
-    /// When this fails, nothing is left but perhaps a temporary file; a sync that failed is the
-    /// caller's to judge.
+    /// A file that has the name already stays, and is an `Io` of kind `AlreadyExists`. When this fails,
+    /// nothing is left but perhaps a temporary file; a sync that failed is the caller's to judge.
     pub(crate) fn create(
         fs: &Fs,
         dir: &Dir,
@@ -161,9 +161,9 @@ impl Active {
                 file.sync()?;
             }
             if made(Mistake::CreateNotSynced) {
-                fs.rename(&temporary, &path)?;
+                fs.rename_new(&temporary, &path)?;
             } else {
-                fs.rename_and_sync(&temporary, &path)?;
+                fs.rename_new_and_sync(&temporary, &path)?;
             }
             Ok((file, sink, map, Arc::new(room)))
         };

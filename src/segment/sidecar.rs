@@ -4,13 +4,13 @@ use std::path::Path;
 
 use super::Dir;
 use crate::error::Result;
-use crate::fs::{Access, Fs, is_failed_sync};
+use crate::fs::{Access, Fs, ends_writing};
 
 /// Writes what a closure hands over, in pieces, under a temporary name, syncs it, and gives it its own;
 /// the caller syncs the directory, if the name has to be durable.
 ///
 /// Returns whether that could be done: where it can't (no space, no file descriptor) the store does
-/// without the file. Only a sync that failed is an error.
+/// without the file. Only what ends writing is an error: a sync that failed, or another directory.
 pub(super) fn write(
     fs: &Fs,
     path: &Path,
@@ -31,6 +31,6 @@ pub(super) fn write(
     write().map(|()| true).or_else(|error| {
         // Best effort: what can't be removed now is removed at the next open.
         let _ = fs.remove(&temporary);
-        if is_failed_sync(&error) { Err(error) } else { Ok(false) }
+        if ends_writing(&error) { Err(error) } else { Ok(false) }
     })
 }

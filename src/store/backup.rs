@@ -121,7 +121,7 @@ impl Inner {
         let _files = (!made(Mistake::BackupUnguarded)).then(|| writer.files.lock());
         let moment = self.moment(writer)?;
         let fresh = Fresh::prepare(&self.fs, path, &self.dir)?;
-        let target = Target { inner: self, fs: &self.fs, dir: fresh.dir() };
+        let target = Target { inner: self, fs: fresh.fs(), dir: fresh.dir() };
         target.take(&moment).inspect_err(|_| fresh.undo(moment.ids()))
     }
 
@@ -156,6 +156,7 @@ fn unsealed(log: &Log) -> Vec<Unsealed> {
 /// A backup under way.
 struct Target<'a> {
     inner: &'a Inner,
+    /// With the directory held open that is filled.
     fs: &'a Fs,
     dir: &'a Dir,
 }
@@ -170,7 +171,7 @@ impl Target<'_> {
             if self.link(source)? {
                 report.linked += 1;
             } else {
-                self.copy(&open_listed(self.fs, &self.inner.dir.log(*id))?, source)?;
+                self.copy(&open_listed(&self.inner.fs, &self.inner.dir.log(*id))?, source)?;
                 report.copied_size += length;
             }
         }
@@ -196,26 +197,26 @@ impl Target<'_> {
 
     /// Links a sealed segment, its hint and its index; says whether the segment can be linked.
     fn link(&self, source: Source) -> Result<bool> {
-        let (from, id) = (&self.inner.dir, source.id);
+        let (from, dir, id) = (&self.inner.fs, &self.inner.dir, source.id);
         let log = self.dir.log(id);
-        if !self.fs.link(&from.log(id), &log)? {
+        if !from.link(&dir.log(id), self.fs, &log)? {
             return Ok(false);
         }
-        let has_hint = HintFile::open(self.fs, from, source).is_some()
-            && self.fs.link(&from.hint(id), &self.dir.hint(id))?;
+        let has_hint = HintFile::open(from, dir, source).is_some()
+            && from.link(&dir.hint(id), self.fs, &self.dir.hint(id))?;
         if !has_hint {
             self.check(&open_listed(self.fs, &log)?, source)?;
         }
-        if has_index(self.fs, from, source) {
+        if has_index(from, dir, source) {
             // Where it can't be linked the backup does without.
-            self.fs.link(&from.index(id), &self.dir.index(id))?;
+            from.link(&dir.index(id), self.fs, &self.dir.index(id))?;
         }
         Ok(true)
     }
 
     /// Copies a segment.
     fn copy(&self, file: &File, source: Source) -> Result<()> {
-        let copy = self.fs.open(&self.dir.log(source.id), Access::Create)?;
+        let copy = self.fs.open(&self.dir.log(source.id), Access::CreateNew)?;
         let copied = file.copy_to(&copy, 0, source.length)?;
         if copied < source.length {
             let reason = format!("the file ends here, {} bytes were written", source.length);

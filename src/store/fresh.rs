@@ -7,9 +7,9 @@
 //! - Locked as a store for as long as this lives, so that nobody else fills it. A store that is
 //!   opened there at the same time is refused, or is made first, and then it stays as it is.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::open::{lock, lock_if_exists};
+use super::begun::{lock, lock_if_exists};
 use crate::error::{Error, Result};
 use crate::fs::{self, Fs, Lock, is_there_already};
 use crate::manifest::{Claim, Manifest};
@@ -17,37 +17,37 @@ use crate::segment::{Dir, SegmentId};
 
 /// The directory, empty at first.
 #[derive(Debug)]
-pub(crate) struct Fresh<'a> {
-    fs: &'a Fs,
+pub(crate) struct Fresh {
+    /// With the directory held open.
+    fs: Fs,
     dir: Dir,
-    /// Whether it was not there before.
-    is_new: bool,
+    /// The directory itself, if it was not there before.
+    dirs: Vec<PathBuf>,
     lock: Option<Lock>,
 }
 
-impl<'a> Fresh<'a> {
+impl Fresh {
     /// Sees to an empty directory, with a name that lasts, and outside of the store that it is made
-    /// from. Leaves one that can't be used alone.
-    pub(crate) fn prepare(fs: &'a Fs, path: &Path, source: &Dir) -> Result<Self> {
+    /// from, which lies on `fs`. Leaves one that can't be used alone.
+    pub(crate) fn prepare(fs: &Fs, path: &Path, source: &Dir) -> Result<Self> {
         let dir = Dir::new(fs::absolute(path)?);
-        let path = dir.path();
-        let is_new = match fs.is_dir(path)? {
-            Some(true) => false,
+        let (plain, path) = (fs.without(), dir.path());
+        let there = match plain.is_dir(path)? {
+            Some(true) => path,
             Some(false) => return Err(Error::NotADirectory { path: path.into() }),
-            None => true,
+            None => fs::parent(path),
         };
-        let real_path = fs.real_path(if is_new { fs::parent(path) } else { path })?;
-        if real_path.starts_with(fs.real_path(source.path())?) {
+        if fs.encloses(source.path(), there)? {
             let reason = "it lies within the store; name a directory outside of it";
             return Err(Error::InvalidTarget { path: path.into(), reason });
         }
-        let mut fresh = Self { fs, dir, is_new, lock: None };
-        if is_new {
-            fs.create_dir(fresh.dir.path())?;
-        } else {
+        let dirs = plain.create_dirs(path)?;
+        let fs = plain.within(path).inspect_err(|_| plain.remove_dirs(&dirs))?;
+        let mut fresh = Self { fs, dir, dirs, lock: None };
+        if fresh.dirs.is_empty() {
             fresh.require_empty()?;
             // A lock file that nobody holds tells of a try that got no further.
-            fresh.lock = lock_if_exists(fs, &fresh.dir)?;
+            fresh.lock = lock_if_exists(&fresh.fs, &fresh.dir)?;
         }
         fresh.begin()?;
         Ok(fresh)
@@ -55,13 +55,13 @@ impl<'a> Fresh<'a> {
 
     /// Takes the manifest's name, and then the lock.
     fn begin(&mut self) -> Result<()> {
-        let claim = Claim::take(self.fs, &self.dir).map_err(|error| {
-            self.remove_dir();
+        let claim = Claim::take(&self.fs, &self.dir).map_err(|error| {
+            self.remove_dirs();
             if is_there_already(&error) { self.not_empty() } else { error }
         })?;
-        let begun = claim.settle(self.fs, &self.dir).and_then(|()| {
+        let begun = claim.settle(&self.fs, &self.dir).and_then(|()| {
             if self.lock.is_none() {
-                self.lock = Some(lock(self.fs, &self.dir)?);
+                self.lock = Some(lock(&self.fs, &self.dir)?);
             }
             self.require_begun()
         });
@@ -87,7 +87,7 @@ impl<'a> Fresh<'a> {
         let ours = [self.dir.lock(), self.dir.manifest()];
         let names = self.fs.list(self.dir.path())?;
         let is_ours = names.iter().all(|entry| ours.contains(&self.dir.path().join(&entry.name)));
-        match Manifest::read(self.fs, &self.dir) {
+        match Manifest::read(&self.fs, &self.dir) {
             Err(Error::Unfinished { .. }) if is_ours => Ok(()),
             Ok(_) | Err(Error::Unfinished { .. }) => Err(self.not_empty()),
             Err(error) => Err(error),
@@ -95,7 +95,7 @@ impl<'a> Fresh<'a> {
     }
 
     fn is_unfinished(&self) -> bool {
-        matches!(Manifest::read(self.fs, &self.dir), Err(Error::Unfinished { .. }))
+        matches!(Manifest::read(&self.fs, &self.dir), Err(Error::Unfinished { .. }))
     }
 
     fn not_empty(&self) -> Error {
@@ -109,7 +109,7 @@ impl<'a> Fresh<'a> {
     /// writes one. So nothing has been opened here as long as there is no lock file; and where the lock
     /// is ours, what has the manifest's name tells.
     fn give_up(&self) {
-        let is_ours = match (&self.lock, Manifest::read(self.fs, &self.dir)) {
+        let is_ours = match (&self.lock, Manifest::read(&self.fs, &self.dir)) {
             (Some(_), Ok(None) | Err(Error::Unfinished { .. } | Error::Corrupt { .. })) => true,
             (Some(_), _) => false,
             (None, _) => matches!(self.fs.open_if_exists(&self.dir.lock()), Ok(None)),
@@ -118,8 +118,12 @@ impl<'a> Fresh<'a> {
             self.undo([].into_iter());
         } else if is_ours {
             let _ = self.fs.remove(&self.dir.manifest());
-            self.remove_dir();
+            self.remove_dirs();
         }
+    }
+
+    pub(crate) fn fs(&self) -> &Fs {
+        &self.fs
     }
 
     pub(crate) fn dir(&self) -> &Dir {
@@ -132,7 +136,7 @@ impl<'a> Fresh<'a> {
         let manifest = self.dir.manifest();
         if !self.is_unfinished() {
             // Without its segments it would look like a store that has lost them.
-            let _ = Claim::restore(self.fs, &self.dir);
+            let _ = Claim::restore(&self.fs, &self.dir);
         }
         let segments = ids.flat_map(|id| [self.dir.log(id), self.dir.hint(id), self.dir.index(id)]);
         let segments = segments.flat_map(|path| [Dir::temporary(&path), path]);
@@ -141,16 +145,17 @@ impl<'a> Fresh<'a> {
         for path in paths {
             is_gone &= self.fs.remove(&path).is_ok();
         }
-        if is_gone && self.fs.sync_dir(self.dir.path()).is_ok() {
-            let _ = self.fs.remove(&manifest);
-            self.remove_dir();
+        if is_gone
+            && let Ok(fs) = self.fs.unheld()
+            && fs.sync_dir(self.dir.path()).is_ok()
+        {
+            let _ = fs.remove(&manifest);
+            self.remove_dirs();
         }
     }
 
-    fn remove_dir(&self) {
-        if self.is_new {
-            let _ = self.fs.remove_dir(self.dir.path());
-        }
+    fn remove_dirs(&self) {
+        self.fs.without().remove_dirs(&self.dirs);
     }
 }
 
@@ -161,9 +166,10 @@ mod tests {
     use crate::fs::twin::Twin;
     use crate::store::open::new_identity;
 
-    fn fresh(fs: &Fs) -> Fresh<'_> {
+    fn fresh(fs: &Fs) -> Fresh {
         fs.create_dir(Path::new("/copy")).unwrap();
-        Fresh { fs, dir: Dir::new("/copy".into()), is_new: true, lock: None }
+        let dirs = vec!["/copy".into()];
+        Fresh { fs: fs.clone(), dir: Dir::new("/copy".into()), dirs, lock: None }
     }
 
     fn names(fs: &Fs) -> Vec<String> {

@@ -1,8 +1,12 @@
 //! What the store's threads do, each when it is due. Tests that have no threads do it themselves.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Inner;
+use crate::background::{Signal, Worker};
+use crate::error::Result;
+use crate::fs;
 use crate::options::SyncPolicy;
 
 /// How long after a sync the log may go without an entry before a mark of its own is appended.
@@ -12,6 +16,25 @@ const MARK_DELAY: Duration = Duration::from_secs(1);
 pub(super) const IDLE: Duration = Duration::from_secs(1);
 
 impl Inner {
+    /// Starts the threads of a store that is open for writing.
+    pub(super) fn start_workers(self: &Arc<Self>) -> Result<Vec<Worker>> {
+        let start = |signal: &Arc<Signal>, job: fn(&Self) -> Option<Duration>| {
+            let (signal, inner) = (Arc::clone(signal), Arc::clone(self));
+            let started = Worker::start(signal, move || job(&inner));
+            fs::told("start a thread for", self.dir.path(), started)
+        };
+        let mut workers = vec![
+            start(&self.sync_signal, |inner| Some(inner.sync_and_mark_due()))?,
+            start(&self.seal_signal, |inner| Some(inner.seal_due()))?,
+            start(&self.prepare_signal, |inner| Some(inner.prepare_due()))?,
+            start(&self.merge_signal, Self::merge_due)?,
+        ];
+        for _ in 0..self.filler.threads() {
+            workers.push(start(&Arc::default(), Self::fill_due)?);
+        }
+        Ok(workers)
+    }
+
     /// Seals what is rotated, writes hints that are missing, and says how long to wait for more.
     pub(super) fn seal_due(&self) -> Duration {
         self.segments.settle();

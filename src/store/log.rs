@@ -286,7 +286,8 @@ impl Inner {
         if self.commit.durable() >= place {
             return Ok(());
         }
-        self.commit.wait(place, || writer.log.lock().unsynced())?;
+        let unsynced = || writer.log.lock().unsynced();
+        self.commit.wait(place, unsynced, || self.fs.check())?;
         self.tell_followers(&writer.log.lock());
         Ok(())
     }

@@ -18,6 +18,7 @@
 mod atomic;
 mod backup;
 mod batch;
+mod begun;
 mod change;
 mod changes;
 mod figures;
@@ -56,7 +57,6 @@ mod write;
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 pub use backup::BackupReport;
 pub use batch::Batch;
@@ -87,6 +87,7 @@ use crate::recovery::{Filler, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, Place, Segments, index};
 use crate::sync::{Condvar, Mutex};
+use begun::Begun;
 use log::Log;
 use pins::Pins;
 use refresh::Refreshing;
@@ -194,8 +195,29 @@ impl Default for Ground {
     }
 }
 
+impl Ground {
+    /// The same, with a store's directory held open.
+    pub(crate) fn within(&self, dir: &Dir) -> Result<Self> {
+        Ok(Self { fs: self.fs.within(dir.path())?, ..self.clone() })
+    }
+
+    /// The same, of a store that has to be there.
+    pub(crate) fn enter(&self, path: &Path) -> Result<(Self, Dir)> {
+        let dir = Dir::new(fs::absolute(path)?);
+        match self.fs.is_dir(dir.path())? {
+            Some(true) => Ok((self.within(&dir)?, dir)),
+            Some(false) => Err(Error::NotADirectory { path: dir.path().into() }),
+            None => Err(Error::NotFound { path: dir.path().into() }),
+        }
+    }
+}
+
 impl Bitcask {
-    /// Opens the store in a directory, and creates it if there is none.
+    /// Opens the store in a directory, and creates it if there is none, with the directories on the way.
+    ///
+    /// The directory is held open, and the path is not followed again: a store that is renamed goes on
+    /// where it is. If another directory takes its place at the path, writing ends with
+    /// [`DirectoryReplaced`](Error::DirectoryReplaced). An open that fails removes what it has made.
     ///
     /// After a crash this recovers what was durable, and more where it can; what it had to cut
     /// off is set aside, and [`recovery`](Self::recovery) tells of it.
@@ -228,27 +250,15 @@ impl Bitcask {
             }
             _ => {}
         }
-        let inner = if options.read_only {
-            Inner::open_read_only(ground, dir, options)?
-        } else {
-            Inner::open_writable(ground, dir, options)?
-        };
-        let inner = Arc::new(inner);
-        let mut workers = Vec::new();
-        if ground.threads && inner.writer.is_some() {
-            let start = |signal: &Arc<Signal>, job: fn(&Inner) -> Option<Duration>| {
-                let (signal, inner) = (Arc::clone(signal), Arc::clone(&inner));
-                let started = Worker::start(signal, move || job(&inner));
-                fs::told("start a thread for", path, started)
-            };
-            workers.push(start(&inner.sync_signal, |inner| Some(inner.sync_and_mark_due()))?);
-            workers.push(start(&inner.seal_signal, |inner| Some(inner.seal_due()))?);
-            workers.push(start(&inner.prepare_signal, |inner| Some(inner.prepare_due()))?);
-            workers.push(start(&inner.merge_signal, Inner::merge_due)?);
-            for _ in 0..inner.filler.threads() {
-                workers.push(start(&Arc::default(), Inner::fill_due)?);
-            }
+        if options.read_only {
+            let inner = Inner::open_read_only(&ground.within(&dir)?, dir, options)?;
+            return Ok(Self { inner: Arc::new(inner), workers: Vec::new(), open: true });
         }
+        let mut begun = Begun::new(ground, dir)?;
+        let inner = Inner::open_writable(&mut begun, options);
+        let inner = Arc::new(inner.inspect_err(|_| begun.take_back())?);
+        let workers = if ground.threads { inner.start_workers() } else { Ok(Vec::new()) };
+        let workers = workers.inspect_err(|_| begun.take_back())?;
         Ok(Self { inner, workers, open: true })
     }
 

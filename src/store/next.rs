@@ -41,9 +41,10 @@ impl Log {
         Ok(id)
     }
 
-    /// Gives back an id that no file has had, unless another one was taken since.
-    fn give_back(&mut self, id: SegmentId) {
-        if id.0.checked_add(1) == Some(self.next_id.0) {
+    /// Gives back an id whose segment could not be created, unless another one was taken since, or some
+    /// file that is not ours has its name.
+    fn give_back(&mut self, id: SegmentId, error: &Error) {
+        if !fs::is_there_already(error) && id.0.checked_add(1) == Some(self.next_id.0) {
             self.next_id = id;
         }
     }
@@ -96,7 +97,7 @@ impl Inner {
         let capacity = Active::capacity_for(0, self.options.segment_size);
         let created = self.create(id, Kind::Log, capacity, self.options.append_mode);
         let mut log = self.writer()?.log.lock();
-        let next = created.inspect_err(|_| log.give_back(id))?;
+        let next = created.inspect_err(|error| log.give_back(id, error))?;
         let in_time = log.active().is_some_and(|active| active.segment().id() < id);
         if in_time && log.prepared.is_none() {
             log.prepared = Some(next);
@@ -141,7 +142,7 @@ impl Inner {
     pub(super) fn create_next(&self, log: &mut Log, capacity: u64) -> Result<Numbered> {
         let id = log.take_id()?;
         let created = self.create(id, Kind::Log, capacity, self.options.append_mode);
-        self.number(created.inspect_err(|_| log.give_back(id))?)
+        self.number(created.inspect_err(|error| log.give_back(id, error))?)
     }
 
     /// Creates the file of a segment, once its id is reserved.
@@ -191,8 +192,9 @@ impl Inner {
         self.judge(error)
     }
 
-    /// Poisons the store if it was a sync that failed; then nobody knows what is on disk.
+    /// Poisons the store if it was a sync that failed; then nobody knows what is on disk. Or if it was
+    /// found that the directory is not its own any more.
     pub(super) fn judge(&self, error: Error) -> Error {
-        if fs::is_failed_sync(&error) { self.commit.poison(error) } else { error }
+        if fs::ends_writing(&error) { self.commit.poison(error) } else { error }
     }
 }

@@ -1,9 +1,11 @@
-//! Opening: the lock, the manifest, recovery, and the store that comes of them.
+//! Opening: the manifest, recovery, and the store that comes of them. What is made on the way, and the
+//! lock, is in `begun`.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
+use super::begun::Begun;
 use super::log::Log;
 use super::pins::Pins;
 use super::refresh::Refreshing;
@@ -11,7 +13,7 @@ use super::turn::Merging;
 use super::{Ground, Inner, Writer};
 use crate::commit::Commit;
 use crate::error::{Error, Result};
-use crate::fs::{self, Access, File, Fs, Lock};
+use crate::fs::Fs;
 use crate::keydir::Keydir;
 use crate::manifest::{Manifest, ManifestFile};
 use crate::options::Options;
@@ -24,18 +26,18 @@ use crate::sync::{Condvar, Mutex};
 pub(super) const READ_ATTEMPTS: usize = 100;
 
 impl Inner {
-    pub(super) fn open_writable(ground: &Ground, dir: Dir, options: Options) -> Result<Self> {
+    pub(super) fn open_writable(begun: &mut Begun, options: Options) -> Result<Self> {
+        let (ground, dir) = (begun.ground.clone(), begun.dir.clone());
         let fs = &ground.fs;
-        fs.create_dir(dir.path())?;
         if !options.create_if_missing && Manifest::read(fs, &dir).is_ok_and(|read| read.is_none()) {
             refuse_lost_manifest(fs, &dir)?;
             return Err(Error::NotFound { path: dir.path().into() });
         }
-        let lock = lock(fs, &dir)?;
+        begun.lock()?;
         // What was read before the lock was taken may have changed.
         let manifest = match Manifest::read(fs, &dir)? {
             Some(manifest) => manifest,
-            None => create(fs, &dir)?,
+            None => begun.create()?,
         };
         let keydir = Keydir::new((ground.hasher)(manifest.identity.hash_seed));
         let recovery = Recovery { fs, dir: &dir, keydir: &keydir };
@@ -50,9 +52,9 @@ impl Inner {
             log: Mutex::new(Log::new(recovered.manifest.bound, last_timestamp)),
             changed: Condvar::default(),
             indexing: Mutex::default(),
-            lock: Mutex::new(Some(lock)),
+            lock: Mutex::new(begun.lock.take()),
         };
-        Ok(Self::new(ground, dir, options, (keydir, segments, filler), recovered, Some(writer)))
+        Ok(Self::new(&ground, dir, options, (keydir, segments, filler), recovered, Some(writer)))
     }
 
     /// Opens the files of a store beside a writer: read the manifest, open everything, read the
@@ -148,43 +150,6 @@ fn has_indexes(fs: &Fs, dir: &Dir) -> bool {
     fs.list(dir.path()).is_ok_and(|names| names.iter().any(|entry| is_index(&entry.name)))
 }
 
-/// Takes the store's lock, and leaves this process's id in it for the message others get.
-pub(super) fn lock(fs: &Fs, dir: &Dir) -> Result<Lock> {
-    lock_file(&fs.open(&dir.lock(), Access::Keep)?, dir)
-}
-
-/// Takes the store's lock if there is a file for it.
-pub(super) fn lock_if_exists(fs: &Fs, dir: &Dir) -> Result<Option<Lock>> {
-    match fs.open(&dir.lock(), Access::Write) {
-        Err(error) if fs::is_not_found(&error) => Ok(None),
-        file => lock_file(&file?, dir).map(Some),
-    }
-}
-
-fn lock_file(file: &File, dir: &Dir) -> Result<Lock> {
-    let Some(lock) = file.try_lock()? else {
-        let mut text = [0; 16];
-        let read_size = file.read_at(&mut text, 0).unwrap_or(0);
-        let text = std::str::from_utf8(text.get(..read_size).unwrap_or_default());
-        let pid = text.ok().and_then(|text| text.trim().parse().ok());
-        return Err(Error::Locked { path: dir.path().into(), pid });
-    };
-    // For the message alone, so a full disk does not keep the store from being opened.
-    let _ = file.set_size(0);
-    let _ = file.write_at(format!("{}\n", std::process::id()).as_bytes(), 0);
-    Ok(lock)
-}
-
-/// Creates a store in a directory that has none.
-fn create(fs: &Fs, dir: &Dir) -> Result<Manifest> {
-    refuse_lost_manifest(fs, dir)?;
-    // The directory may have been made just now, or by an earlier try that went no further.
-    fs.sync_dir(fs::parent(dir.path()))?;
-    let manifest = Manifest::new(new_identity());
-    manifest.write(fs, dir)?;
-    Ok(manifest)
-}
-
 /// Chooses what sets a new store apart from every other.
 pub(crate) fn new_identity() -> Identity {
     let random = || RandomState::new().build_hasher().finish();
@@ -192,7 +157,7 @@ pub(crate) fn new_identity() -> Identity {
 }
 
 /// A directory with segments and no manifest is a damaged store, not a new one.
-fn refuse_lost_manifest(fs: &Fs, dir: &Dir) -> Result<()> {
+pub(super) fn refuse_lost_manifest(fs: &Fs, dir: &Dir) -> Result<()> {
     let is_log = |name: &str| matches!(FileKind::of(name), FileKind::Log(_));
     if fs.list(dir.path())?.iter().any(|entry| entry.is_file && is_log(&entry.name)) {
         let reason = "the manifest is missing, and there are segments";

@@ -70,7 +70,9 @@ impl Bitcask {
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open). The store goes on with what it knew before, or a part of what is new;
+    /// As [`open`](Self::open), and [`DirectoryReplaced`](Error::DirectoryReplaced) if the path leads to
+    /// another directory by now, as after a switch of a symbolic link: what is there is another store,
+    /// to be opened anew. The store goes on with what it knew before, or a part of what is new;
     /// a later call loads everything anew.
     ///
     /// ```
@@ -97,6 +99,7 @@ impl Bitcask {
 
 impl Inner {
     fn refresh(&self, refreshing: &mut Refreshing) -> Result<bool> {
+        self.fs.check()?;
         let (mut attempt, mut is_new) = (0, false);
         refreshing.count += 1;
         refreshing.end.get_or_insert_with(|| self.found_end());

@@ -157,15 +157,6 @@ fn refused_file(path: &Path, options: Options) -> Error {
     error
 }
 
-#[test]
-fn a_store_is_not_created_below_a_directory_that_is_not_there() {
-    let dir = tempfile::tempdir().unwrap();
-    let error = Bitcask::open(dir.path().join("absent/store"), small()).unwrap_err();
-    assert!(matches!(&error, Error::Io { source, .. } if source.kind() == ErrorKind::NotFound));
-    assert!(error.to_string().contains("absent/store"), "{error}");
-    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-}
-
 /// Makes a directory and the files in it what others may do with them.
 fn permit(dir: &Path, mode: u32) {
     fs::set_permissions(dir, Permissions::from_mode(mode)).unwrap();

@@ -47,7 +47,7 @@ fn nothing_synced_is_lost_where_a_part_of_the_disk_fails() {
 }
 
 /// Plays a part in a mount namespace of its own, as root if that is who we are.
-fn play_in_namespace(part: &str) {
+pub(crate) fn play_in_namespace(part: &str) {
     let skip = |why: &str| {
         println!("skipped: {why}");
         let required = std::env::var("BITCASK_REAL_DISK").is_ok_and(|text| text == "required");
@@ -98,6 +98,7 @@ pub(crate) fn play(part: &str, dir: &Path) {
         "a full ext4" => make_ext4(&below, 7 * MIB)
             .and_then(|_| mount_image(&below, &disk))
             .map(|()| full_twice(&disk)),
+        "mounted over" => crate::replaced::mounted_over(dir),
         "a failing disk" => MODES.iter().try_for_each(|mode| failing(&below, &disk, *mode)),
         other => unreachable!("there is no part {other}"),
     };
@@ -118,11 +119,11 @@ fn run(program: &str, args: &[&str]) -> Result<String, String> {
     Err(format!("{program} {args:?}: {}", told(&output.stderr).trim().replace('\n', " ")))
 }
 
-fn mount(args: &[&str], at: &Path) -> Result<(), String> {
+pub(crate) fn mount(args: &[&str], at: &Path) -> Result<(), String> {
     run("mount", &[args, &[at.to_str().unwrap()]].concat()).map(drop)
 }
 
-fn unmount(at: &Path) {
+pub(crate) fn unmount(at: &Path) {
     run("umount", &[at.to_str().unwrap()]).unwrap();
 }
 

@@ -39,6 +39,10 @@ impl TwinFile {
         Self(Arc::new(Opened { twin, file, handle, access }))
     }
 
+    pub(super) fn number(&self) -> u64 {
+        self.0.file
+    }
+
     pub(crate) fn try_lock(&self) -> io::Result<()> {
         let Opened { twin, file, handle, .. } = &*self.0;
         let mut inner = twin.inner.lock();

@@ -178,6 +178,15 @@ impl Twin {
         Ok(inner.disk.names.find(&rooted(path))? == Node::Dir)
     }
 
+    pub(crate) fn is_there(&self, path: &Path) -> bool {
+        self.inner.lock().disk.names.get(&rooted(path)).is_some()
+    }
+
+    pub(crate) fn leads_to(&self, path: &Path, file: &TwinFile) -> bool {
+        let found = self.inner.lock().disk.names.get(&rooted(path));
+        found == Some(Node::File(file.number()))
+    }
+
     pub(crate) fn create_dir(&self, path: &Path) -> io::Result<()> {
         let mut inner = self.inner.lock();
         let path = rooted(path);

@@ -462,7 +462,7 @@ fn a_link_is_a_name_as_good_as_the_first() {
     twin.create_dir(path("/d")).unwrap();
     twin.sync_dir(path("/")).unwrap();
     let file = durable(&twin, "/a", b"abc");
-    assert!(door.link(path("/a"), path("/d/b")).unwrap());
+    assert!(door.link(path("/a"), &door, path("/d/b")).unwrap());
     assert_eq!(kind(twin.link(path("/none"), path("/c"))), ErrorKind::NotFound);
     assert_eq!(kind(twin.link(path("/a"), path("/none/c"))), ErrorKind::NotFound);
     assert_eq!(kind(twin.link(path("/a"), path("/d/b"))), ErrorKind::AlreadyExists);
@@ -484,14 +484,14 @@ fn a_link_takes_no_room_and_may_fail_or_not_be_had() {
     let door = Fs::Twin(Arc::clone(&twin));
     durable(&twin, "/a", b"abcd");
     twin.set_space(6);
-    assert!(door.link(path("/a"), path("/b")).unwrap());
+    assert!(door.link(path("/a"), &door, path("/b")).unwrap());
     twin.open(path("/b"), Access::Write).unwrap().write_all_at(b"ef", 4).unwrap();
-    assert!(door.link(path("/a"), path("/c")).unwrap_err().is_no_space());
+    assert!(door.link(path("/a"), &door, path("/c")).unwrap_err().is_no_space());
     twin.set_space(u64::MAX);
     twin.fail(Fault::new(FaultKind::Eio).only(Call::Link));
-    assert!(door.link(path("/a"), path("/c")).is_err());
+    assert!(door.link(path("/a"), &door, path("/c")).is_err());
     twin.refuse_links();
-    assert!(!door.link(path("/a"), path("/c")).unwrap());
+    assert!(!door.link(path("/a"), &door, path("/c")).unwrap());
     assert_eq!(twin.files(), [PathBuf::from("/a"), PathBuf::from("/b")]);
 }
 

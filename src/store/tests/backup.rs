@@ -261,7 +261,7 @@ fn a_target_that_is_no_empty_directory_outside_is_refused() {
     db.backup("/empty").unwrap();
     assert!(matches!(db.backup("/empty"), Err(Error::InvalidTarget { .. })));
     lab.twin.put_file(Path::new("/locked/LOCK"), Vec::new());
-    let held = super::super::open::lock(&db.inner.fs, &Dir::new("/locked".into())).unwrap();
+    let held = super::super::begun::lock(&db.inner.fs, &Dir::new("/locked".into())).unwrap();
     assert!(db.backup("/locked").unwrap_err().is_locked());
     drop(held);
     db.backup("/locked").unwrap();

@@ -231,7 +231,7 @@ fn a_directory_with_a_lock_file_alone_is_taken_if_nobody_holds_it() {
         let (lab, pairs) = closed();
         let dir = Dir::new(TARGET.into());
         lab.twin.put_file(&dir.lock(), Vec::new());
-        let held = super::super::open::lock(&lab.ground().fs, &dir).unwrap();
+        let held = super::super::begun::lock(&lab.ground().fs, &dir).unwrap();
         assert!(way(&lab).unwrap_err().is_locked(), "{name}");
         assert_eq!(lab.twin.contents(&dir.manifest()), None, "{name}: nothing was touched");
         drop(held);

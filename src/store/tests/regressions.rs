@@ -76,7 +76,7 @@ fn a_mark_of_its_own_follows_a_sync_during_which_an_entry_took_an_earlier_mark()
             db.put(key, "1").unwrap();
             unsynced
         };
-        db.inner.commit.wait(end, unsynced).unwrap();
+        db.inner.commit.wait(end, unsynced, || Ok(())).unwrap();
         end
     };
     db.put("a", "1").unwrap();

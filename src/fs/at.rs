@@ -1,0 +1,371 @@
+//! Names in a directory that is held open: what std can only do with paths.
+//!
+//! - A [`Name`] is what a system call takes: a directory, and a name that ends in a zero byte. Without
+//!   a directory it is a path, as std would take it.
+//! - Descriptors that come of this are closed when a process runs another program.
+
+#![expect(unsafe_code, reason = "foreign calls that std has no safe form of")]
+
+use std::ffi::{CStr, CString, OsString};
+use std::fs::File;
+use std::io::{self, ErrorKind};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, IntoRawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::ptr::NonNull;
+
+use libc::c_int;
+#[cfg(not(target_os = "linux"))]
+use libc::{fstat, fstatat, openat, readdir, stat as RawStat};
+#[cfg(target_os = "linux")]
+use libc::{
+    fstat64 as fstat, fstatat64 as fstatat, openat64 as openat, readdir64 as readdir,
+    stat64 as RawStat,
+};
+
+/// What a file or a directory is known by, whatever its names are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileId {
+    device: libc::dev_t,
+    #[cfg(target_os = "linux")]
+    inode: libc::ino64_t,
+    #[cfg(not(target_os = "linux"))]
+    inode: libc::ino_t,
+}
+
+impl std::fmt::Display for FileId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "device {}, inode {}", self.device, self.inode)
+    }
+}
+
+/// What is told of a file or a directory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Stat {
+    pub(super) id: FileId,
+    pub(super) is_dir: bool,
+    pub(super) is_link: bool,
+    /// Whether it has a name.
+    pub(super) has_names: bool,
+}
+
+impl From<RawStat> for Stat {
+    fn from(raw: RawStat) -> Self {
+        let kind = raw.st_mode & libc::S_IFMT;
+        Self {
+            id: FileId { device: raw.st_dev, inode: raw.st_ino },
+            is_dir: kind == libc::S_IFDIR,
+            is_link: kind == libc::S_IFLNK,
+            has_names: raw.st_nlink > 0,
+        }
+    }
+}
+
+fn told(result: c_int) -> io::Result<()> {
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Tells of an open file or directory.
+pub(super) fn stat(file: &File) -> io::Result<Stat> {
+    let mut raw = MaybeUninit::<RawStat>::uninit();
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call writes nothing but
+    // the structure, which is writable and as large as its type says.
+    told(unsafe { fstat(file.as_raw_fd(), raw.as_mut_ptr()) })?;
+    // SAFETY: the call has succeeded, so it has filled the structure.
+    Ok(unsafe { raw.assume_init() }.into())
+}
+
+/// A name in an open directory, or a path.
+#[derive(Debug)]
+pub(super) struct Name<'a> {
+    dir: Option<&'a File>,
+    name: CString,
+}
+
+impl<'a> Name<'a> {
+    pub(super) fn new(dir: Option<&'a File>, name: &Path) -> io::Result<Self> {
+        let name = CString::new(name.as_os_str().as_bytes())?;
+        Ok(Self { dir, name })
+    }
+
+    /// The directory's descriptor, which stays open for as long as this borrows it.
+    fn dir(&self) -> c_int {
+        self.dir.map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd)
+    }
+
+    /// Opens what has the name, or creates a file that anybody may use whom the process's mask lets.
+    pub(super) fn open(&self, flags: c_int) -> io::Result<File> {
+        let mode: libc::c_uint = 0o666;
+        loop {
+            // SAFETY: the directory is open, or stands for the working directory, and the name ends in a
+            // zero byte; both live on, and the call writes no memory of this process.
+            let file =
+                unsafe { openat(self.dir(), self.name.as_ptr(), flags | libc::O_CLOEXEC, mode) };
+            if file >= 0 {
+                // SAFETY: the descriptor is new, and nobody else knows of it.
+                return Ok(unsafe { File::from_raw_fd(file) });
+            }
+            let error = io::Error::last_os_error();
+            if error.kind() != ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Tells of what has the name; of what a symbolic link leads to.
+    pub(super) fn stat(&self) -> io::Result<Stat> {
+        self.stat_with(0)
+    }
+
+    /// The same, but of a symbolic link itself.
+    pub(super) fn stat_link(&self) -> io::Result<Stat> {
+        self.stat_with(libc::AT_SYMLINK_NOFOLLOW)
+    }
+
+    fn stat_with(&self, flags: c_int) -> io::Result<Stat> {
+        let mut raw = MaybeUninit::<RawStat>::uninit();
+        // SAFETY: as in `open` for the directory and the name; and the call writes nothing but the
+        // structure, which is writable and as large as its type says.
+        told(unsafe { fstatat(self.dir(), self.name.as_ptr(), raw.as_mut_ptr(), flags) })?;
+        // SAFETY: the call has succeeded, so it has filled the structure.
+        Ok(unsafe { raw.assume_init() }.into())
+    }
+
+    pub(super) fn create_dir(&self) -> io::Result<()> {
+        // SAFETY: as in `open`.
+        told(unsafe { libc::mkdirat(self.dir(), self.name.as_ptr(), 0o777) })
+    }
+
+    /// Removes the name of a file.
+    pub(super) fn remove(&self) -> io::Result<()> {
+        // SAFETY: as in `open`.
+        told(unsafe { libc::unlinkat(self.dir(), self.name.as_ptr(), 0) })
+    }
+
+    pub(super) fn remove_dir(&self) -> io::Result<()> {
+        // SAFETY: as in `open`.
+        told(unsafe { libc::unlinkat(self.dir(), self.name.as_ptr(), libc::AT_REMOVEDIR) })
+    }
+
+    /// Gives a file a second name, which must not be there.
+    pub(super) fn link(&self, to: &Name<'_>) -> io::Result<()> {
+        // SAFETY: as in `open`, for both.
+        told(unsafe { libc::linkat(self.dir(), self.name.as_ptr(), to.dir(), to.name.as_ptr(), 0) })
+    }
+
+    /// Renames a file, in place of whatever has the new name.
+    pub(super) fn rename(&self, to: &Name<'_>) -> io::Result<()> {
+        // SAFETY: as in `open`, for both.
+        told(unsafe { libc::renameat(self.dir(), self.name.as_ptr(), to.dir(), to.name.as_ptr()) })
+    }
+
+    /// Renames a file, unless something has the new name: then this is `AlreadyExists`.
+    ///
+    /// Where the kernel or the file system can't do that in one step, the file has both names for a
+    /// moment; and where it can't have two, another process may come between the look and the rename.
+    pub(super) fn rename_new(&self, to: &Name<'_>) -> io::Result<()> {
+        match self.rename_no_replace(to) {
+            Err(error) if is_lacking(&error) => self.rename_by_link(to),
+            result => result,
+        }
+    }
+
+    fn rename_by_link(&self, to: &Name<'_>) -> io::Result<()> {
+        match self.link(to) {
+            // It has its name. Should the other one stay, it is a leftover as any temporary file.
+            Ok(()) => self.remove().or(Ok(())),
+            Err(error) if is_lacking(&error) => match to.stat_link() {
+                Ok(_) => Err(ErrorKind::AlreadyExists.into()),
+                Err(error) if error.kind() == ErrorKind::NotFound => self.rename(to),
+                Err(error) => Err(error),
+            },
+            result => result,
+        }
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn rename_no_replace(&self, to: &Name<'_>) -> io::Result<()> {
+        let (from_name, to_name) = (self.name.as_ptr(), to.name.as_ptr());
+        // Not every C library has a function for it.
+        // SAFETY: as in `open`, for both; these are the five arguments that the call takes.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_renameat2,
+                self.dir(),
+                from_name,
+                to.dir(),
+                to_name,
+                libc::RENAME_NOREPLACE,
+            )
+        };
+        if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    fn rename_no_replace(&self, _to: &Name<'_>) -> io::Result<()> {
+        Err(ErrorKind::Unsupported.into())
+    }
+}
+
+/// Returns whether a call failed because it can't be had here; some say so by refusing permission.
+fn is_lacking(error: &io::Error) -> bool {
+    let lacking = [libc::EINVAL, libc::ENOSYS, libc::ENOTSUP, libc::EOPNOTSUPP, libc::EPERM];
+    error.kind() == ErrorKind::Unsupported
+        || error.raw_os_error().is_some_and(|code| lacking.contains(&code))
+}
+
+/// A directory that is being listed.
+struct Listing(NonNull<libc::DIR>);
+
+impl Drop for Listing {
+    fn drop(&mut self) {
+        // SAFETY: the stream is open, and this is the last use of it.
+        unsafe { libc::closedir(self.0.as_ptr()) };
+    }
+}
+
+/// Lists an open directory: names, and whether each is a directory, where the file system says so.
+pub(super) fn list(dir: File) -> io::Result<Vec<(OsString, Option<bool>)>> {
+    let descriptor = dir.into_raw_fd();
+    // SAFETY: the descriptor is open and nobody else's; if the call succeeds it is the stream's.
+    let stream = unsafe { libc::fdopendir(descriptor) };
+    let Some(stream) = NonNull::new(stream) else {
+        let error = io::Error::last_os_error();
+        // SAFETY: the call has failed, so the descriptor is still open and ours.
+        drop(unsafe { File::from_raw_fd(descriptor) });
+        return Err(error);
+    };
+    let listing = Listing(stream);
+    let mut names = Vec::new();
+    while let Some((name, kind)) = listing.next()? {
+        if name.as_bytes() != b"." && name.as_bytes() != b".." {
+            let is_dir = (kind != libc::DT_UNKNOWN).then_some(kind == libc::DT_DIR);
+            names.push((name, is_dir));
+        }
+    }
+    Ok(names)
+}
+
+impl Listing {
+    /// Returns the next name, and what it is of; `None` at the end.
+    fn next(&self) -> io::Result<Option<(OsString, u8)>> {
+        clear_errno();
+        // SAFETY: the stream is open, and only this thread has it.
+        let entry = unsafe { readdir(self.0.as_ptr()) };
+        let Some(entry) = NonNull::new(entry) else {
+            let error = io::Error::last_os_error();
+            return if error.raw_os_error() == Some(0) { Ok(None) } else { Err(error) };
+        };
+        // SAFETY: what the call returns stays until the next one, and its name ends in a zero byte. The
+        // pointers are to the two fields alone: an entry may be shorter than its type.
+        let (name, kind) = unsafe {
+            let entry = entry.as_ptr();
+            (
+                CStr::from_ptr((&raw const (*entry).d_name).cast()),
+                (&raw const (*entry).d_type).read(),
+            )
+        };
+        Ok(Some((OsString::from_vec(name.to_bytes().to_vec()), kind)))
+    }
+}
+
+/// Forgets the last error of this thread, for calls that tell by it alone whether they failed.
+fn clear_errno() {
+    #[cfg(any(target_os = "android", target_os = "netbsd", target_os = "openbsd"))]
+    use libc::__errno as errno;
+    #[cfg(any(target_os = "linux", target_os = "emscripten"))]
+    use libc::__errno_location as errno;
+    #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
+    use libc::__error as errno;
+    // SAFETY: the place is this thread's own, and lives as long as it does.
+    unsafe { *errno() = 0 };
+}
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// A directory that is open, and whose name is gone by now: another one has it.
+    fn replaced() -> (tempfile::TempDir, File) {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("dir");
+        fs::create_dir(&path).unwrap();
+        let dir = File::open(&path).unwrap();
+        fs::rename(&path, parent.path().join("own")).unwrap();
+        fs::create_dir(&path).unwrap();
+        (parent, dir)
+    }
+
+    fn names(dir: &File) -> Vec<String> {
+        let listed =
+            list(Name::new(Some(dir), Path::new(".")).unwrap().open(libc::O_RDONLY).unwrap());
+        let mut names: Vec<_> =
+            listed.unwrap().into_iter().map(|(name, _)| name.into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn names_are_those_of_the_directory_that_is_open() {
+        let (parent, dir) = replaced();
+        let name = |name: &str| Name::new(Some(&dir), Path::new(name)).unwrap();
+        let new = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
+        drop(name("a").open(new).unwrap());
+        assert_eq!(name("a").open(new).unwrap_err().kind(), ErrorKind::AlreadyExists);
+        name("sub").create_dir().unwrap();
+        drop(name("sub/b").open(new).unwrap());
+        name("sub/b").rename(&name("c")).unwrap();
+        name("c").link(&name("d")).unwrap();
+        assert!(name("sub").stat().unwrap().is_dir && !name("c").stat().unwrap().is_dir);
+        assert_eq!(name("c").stat().unwrap().id, name("d").stat().unwrap().id);
+        assert_eq!(names(&dir), ["a", "c", "d", "sub"]);
+        name("sub").remove_dir().unwrap();
+        for gone in ["a", "c"] {
+            name(gone).remove().unwrap();
+        }
+        assert_eq!(names(&dir), ["d"]);
+        let seen = |path: &str| fs::read_dir(parent.path().join(path)).unwrap().count();
+        assert_eq!((seen("own"), seen("dir")), (1, 0));
+        // A path is one as ever.
+        let path = parent.path().join("dir/e");
+        drop(Name::new(None, &path).unwrap().open(new).unwrap());
+        assert_eq!((seen("own"), seen("dir")), (1, 1));
+        assert!(Name::new(None, Path::new("a\0b")).is_err());
+    }
+
+    #[test]
+    fn a_new_name_replaces_nothing_in_whatever_way_it_is_given() {
+        let ways: [fn(&Name<'_>, &Name<'_>) -> io::Result<()>; 2] =
+            [|from, to| from.rename_new(to), |from, to| from.rename_by_link(to)];
+        for way in ways {
+            let parent = tempfile::tempdir().unwrap();
+            let dir = File::open(parent.path()).unwrap();
+            let name = |name: &str| Name::new(Some(&dir), Path::new(name)).unwrap();
+            for file in ["from", "taken"] {
+                fs::write(parent.path().join(file), file).unwrap();
+            }
+            std::os::unix::fs::symlink("nowhere", parent.path().join("link")).unwrap();
+            for taken in ["taken", "link"] {
+                let error = way(&name("from"), &name(taken)).unwrap_err();
+                assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+            }
+            assert_eq!(fs::read(parent.path().join("taken")).unwrap(), b"taken");
+            way(&name("from"), &name("to")).unwrap();
+            assert_eq!(names(&dir), ["link", "taken", "to"]);
+            assert_eq!(fs::read(parent.path().join("to")).unwrap(), b"from");
+        }
+    }
+
+    #[test]
+    fn a_file_without_a_name_is_known_by_that() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("file");
+        let file = File::create(&path).unwrap();
+        assert!(stat(&file).unwrap().has_names);
+        fs::remove_file(&path).unwrap();
+        assert!(!stat(&file).unwrap().has_names);
+    }
+}

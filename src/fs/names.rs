@@ -1,0 +1,141 @@
+//! Names: changed, taken, given up, and made durable.
+//!
+//! - Nothing is changed in a directory that is held open once it is not its holder's any more.
+
+#![expect(clippy::disallowed_methods, reason = "this is the door that they are disallowed for")]
+
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use super::at::Name;
+use super::{Fs, SYNC_DIRECTORY, parent, told};
+use crate::error::Result;
+
+impl Fs {
+    /// Makes the names in a directory durable: what was created, renamed and removed there.
+    pub(crate) fn sync_dir(&self, dir: &Path) -> Result<()> {
+        self.then_sync_dir(dir, || Ok(()))
+    }
+
+    /// Renames a file within its directory, and makes that durable.
+    pub(crate) fn rename_and_sync(&self, from: &Path, to: &Path) -> Result<()> {
+        self.then_sync_dir(parent(to), || self.rename(from, to))
+    }
+
+    /// Gives a file its final name, which nothing may have, and makes that durable.
+    pub(crate) fn rename_new_and_sync(&self, from: &Path, to: &Path) -> Result<()> {
+        self.then_sync_dir(parent(to), || self.rename_new(from, to))
+    }
+
+    /// Syncs a directory after a change in it. It is opened before, so that a shortage of file
+    /// descriptors is neither a change of which nobody knows whether it lasts nor a failed sync.
+    fn then_sync_dir(&self, dir: &Path, change: impl FnOnce() -> Result<()>) -> Result<()> {
+        let result = match self {
+            Self::Disk | Self::Within(_) => {
+                let opened;
+                let handle = if let Some(root) = self.root().filter(|root| root.path() == dir) {
+                    root.dir()
+                } else {
+                    let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+                    let result = self.name(dir).and_then(|name| name.open(flags));
+                    opened = told("open directory", dir, result)?;
+                    &opened
+                };
+                change()?;
+                handle.sync_all()
+            }
+            #[cfg(any(test, bitcask_fuzzing))]
+            Self::Twin(twin) => {
+                change()?;
+                twin.sync_dir(dir)
+            }
+        };
+        told(SYNC_DIRECTORY, dir, result)
+    }
+
+    /// Renames a file, in place of whatever has the new name.
+    pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<()> {
+        self.check()?;
+        let result = match self {
+            Self::Disk | Self::Within(_) => {
+                self.name(from).and_then(|from| from.rename(&self.name(to)?))
+            }
+            #[cfg(any(test, bitcask_fuzzing))]
+            Self::Twin(twin) => twin.rename(from, to),
+        };
+        told("rename", from, result)
+    }
+
+    /// Renames a file, unless something has the new name: then this is an `Io` of kind
+    /// `AlreadyExists`.
+    pub(crate) fn rename_new(&self, from: &Path, to: &Path) -> Result<()> {
+        self.check()?;
+        let result = match self {
+            Self::Disk | Self::Within(_) => {
+                self.name(from).and_then(|from| from.rename_new(&self.name(to)?))
+            }
+            #[cfg(any(test, bitcask_fuzzing))]
+            Self::Twin(twin) if twin.is_there(to) => Err(ErrorKind::AlreadyExists.into()),
+            #[cfg(any(test, bitcask_fuzzing))]
+            Self::Twin(twin) => twin.rename(from, to),
+        };
+        let is_taken = |error: &io::Error| error.kind() == ErrorKind::AlreadyExists;
+        let path = if result.as_ref().is_err_and(is_taken) { to } else { from };
+        told("rename", path, result)
+    }
+
+    /// Gives a file a second name, which may lie within a directory that another one holds open; says
+    /// no where that can't be had: on another file system, or one without links, or with no more of
+    /// them for this file, or for a file of somebody else's.
+    pub(crate) fn link(&self, from: &Path, other: &Self, to: &Path) -> Result<bool> {
+        other.check()?;
+        let result = match self {
+            Self::Disk | Self::Within(_) => {
+                self.name(from).and_then(|from| link(&from, &other.name(to)?))
+            }
+            #[cfg(any(test, bitcask_fuzzing))]
+            Self::Twin(twin) => twin.link(from, to).map(|()| true),
+        };
+        match result.as_ref().map_err(io::Error::kind) {
+            Err(
+                ErrorKind::CrossesDevices
+                | ErrorKind::TooManyLinks
+                | ErrorKind::PermissionDenied
+                | ErrorKind::Unsupported,
+            ) => Ok(false),
+            _ => told("link", to, result),
+        }
+    }
+
+    /// Removes a file. One that is gone already is fine.
+    pub(crate) fn remove(&self, path: &Path) -> Result<()> {
+        self.check()?;
+        let result = match self {
+            Self::Disk | Self::Within(_) => self.name(path).and_then(|name| name.remove()),
+            #[cfg(any(test, bitcask_fuzzing))]
+            Self::Twin(twin) => twin.remove(path),
+        };
+        match result {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            other => told("remove", path, other),
+        }
+    }
+
+    /// Removes a directory that is empty.
+    pub(crate) fn remove_dir(&self, path: &Path) -> Result<()> {
+        let result = match self {
+            Self::Disk | Self::Within(_) => self.name(path).and_then(|name| name.remove_dir()),
+            #[cfg(any(test, bitcask_fuzzing))]
+            Self::Twin(twin) => twin.remove_dir(path),
+        };
+        told("remove directory", path, result)
+    }
+}
+
+fn link(from: &Name<'_>, to: &Name<'_>) -> io::Result<bool> {
+    // Of a symbolic link this would be another one: the same file, and not a copy of its name.
+    if from.stat_link()?.is_link {
+        return Ok(false);
+    }
+    from.link(to).map(|()| true)
+}

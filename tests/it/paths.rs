@@ -1,0 +1,141 @@
+//! Where a store is opened: what is made on the way, and what is wrong with a path, in words.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use bitcask::{Bitcask, Error, Options};
+
+use crate::support::{open, open_read_only, pairs, small};
+
+/// Returns what is said when a path is opened, for writing, for reading, and without creating.
+fn said(path: &Path) -> Vec<String> {
+    let options = [small(), small().read_only(true), small().create_if_missing(false)];
+    let error = |options: Options| Bitcask::open(path, options).map(drop).unwrap_err().to_string();
+    options.into_iter().map(error).collect()
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+#[test]
+fn directories_on_the_way_are_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a/b/c");
+    assert!(matches!(
+        Bitcask::open(&path, small().create_if_missing(false)),
+        Err(Error::NotFound { .. })
+    ));
+    assert!(matches!(Bitcask::open(&path, small().read_only(true)), Err(Error::NotFound { .. })));
+    assert_eq!(names(dir.path()), [""; 0]);
+    let db = open(&path);
+    db.put("key", "value").unwrap();
+    db.close().unwrap();
+    assert_eq!(open_read_only(&path).get("key").unwrap().unwrap(), "value");
+    // They may be links, and there may be points in the path.
+    symlink(dir.path().join("a"), dir.path().join("link")).unwrap();
+    let other = dir.path().join("link/x/../y/store");
+    open(&other).close().unwrap();
+    assert!(dir.path().join("a/y/store/MANIFEST").exists());
+}
+
+#[test]
+fn a_path_that_can_be_none_is_refused_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    for error in said(Path::new("")) {
+        assert!(error.contains("the path is empty"), "{error}");
+    }
+    let file = dir.path().join("file");
+    fs::write(&file, "content").unwrap();
+    for below in ["store", "a/b/store"] {
+        for error in said(&file.join(below)) {
+            assert!(error.contains(&format!("{} is not a directory", file.display())), "{error}");
+        }
+    }
+    let (link, target) = (dir.path().join("link"), dir.path().join("nowhere"));
+    symlink(&target, &link).unwrap();
+    for path in [link.clone(), link.join("store"), link.join("a/b")] {
+        for error in said(&path) {
+            let why = format!("{} is a symbolic link to {}", link.display(), target.display());
+            assert!(error.contains(&why), "{error}");
+        }
+    }
+    let db = open(&dir.path().join("store"));
+    for path in [link.clone(), link.join("copy"), file.join("copy")] {
+        let error = db.backup(&path).unwrap_err().to_string();
+        assert!(error.contains("symbolic link") || error.contains("not a directory"), "{error}");
+    }
+    db.close().unwrap();
+    let mut names = names(dir.path());
+    names.sort();
+    assert_eq!(names, ["file", "link", "store"]);
+    // What a link leads to later is as good as any directory.
+    fs::create_dir(&target).unwrap();
+    open(&link).close().unwrap();
+    assert!(target.join("MANIFEST").exists());
+}
+
+/// An opening that fails leaves no lock file where there was none.
+#[test]
+fn a_failed_opening_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    // Segments without a manifest are no new store.
+    fs::write(dir.path().join("0000000001.log"), "content").unwrap();
+    assert!(Bitcask::open(dir.path(), small()).unwrap_err().is_corruption());
+    assert_eq!(names(dir.path()), ["0000000001.log"]);
+    // A directory has the name of what has to be a file.
+    let path = dir.path().join("a/b");
+    fs::create_dir_all(path.join("MANIFEST.tmp")).unwrap();
+    assert!(Bitcask::open(&path, small()).is_err());
+    assert_eq!(names(&path), ["MANIFEST.tmp"]);
+    // Names that are too long for the file system.
+    let long = dir.path().join("c").join("x".repeat(300));
+    assert!(Bitcask::open(&long, small()).is_err());
+    assert!(!dir.path().join("c").exists());
+}
+
+/// Holds the lock of a store as a process does that has forked from one that has ended.
+fn held_for(path: &Path, pid: u32) -> File {
+    let lock = OpenOptions::new().read(true).write(true).open(path.join("LOCK")).unwrap();
+    lock.lock().unwrap();
+    fs::write(path.join("LOCK"), format!("{pid}\n")).unwrap();
+    lock
+}
+
+#[test]
+fn a_lock_whose_process_has_ended_is_said_to_be_held_by_another() {
+    let dir = tempfile::tempdir().unwrap();
+    open(dir.path()).close().unwrap();
+    let mut ended = Command::new("true").stdout(Stdio::null()).spawn().unwrap();
+    ended.wait().unwrap();
+    let lock = held_for(dir.path(), ended.id());
+    let error = Bitcask::open(dir.path(), small()).unwrap_err();
+    assert!(
+        matches!(error, Error::Locked { pid: Some(pid), ended: true, .. } if pid == ended.id())
+    );
+    let error = error.to_string();
+    assert!(error.contains(&format!("process {}", ended.id())), "{error}");
+    assert!(error.contains("not running any more") && error.contains("forked"), "{error}");
+    drop(lock);
+    // A child that has ended and that nobody has waited for does not hold anything either.
+    let mut zombie = Command::new("true").stdout(Stdio::null()).spawn().unwrap();
+    let stat = format!("/proc/{}/stat", zombie.id());
+    while !fs::read_to_string(&stat).unwrap().contains(") Z ") {
+        std::thread::yield_now();
+    }
+    let lock = held_for(dir.path(), zombie.id());
+    assert!(Bitcask::open(dir.path(), small()).unwrap_err().to_string().contains("not running"));
+    zombie.wait().unwrap();
+    drop(lock);
+    // One that is alive may well hold it.
+    let lock = held_for(dir.path(), std::process::id());
+    let error = Bitcask::open(dir.path(), small()).unwrap_err();
+    assert!(matches!(error, Error::Locked { ended: false, .. }), "{error}");
+    drop(lock);
+    assert_eq!(pairs(&open(dir.path())).len(), 0);
+}

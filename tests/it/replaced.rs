@@ -1,0 +1,388 @@
+//! A store whose directory is replaced while it is open: renamed away, removed and created again,
+//! emptied, hidden under a mount, or left behind by a link that leads elsewhere now.
+//!
+//! - Each way puts another store where the first one was. The first one's writer then does all that
+//!   a writer does; the other store has to stay what it was, byte for byte.
+//! - What the writer was told to be durable is in its own directory, wherever that is by then.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bitcask::{
+    AppendMode, AutoMerge, Bitcask, Error, MergeOptions, MergePolicy, Options, SyncPolicy, repair,
+};
+
+use crate::real_disk::{mount, play_in_namespace, unmount};
+use crate::support::{SAYS, contents, pairs, small};
+
+const KEYS: usize = 300;
+
+fn key(number: usize) -> String {
+    format!("key {number:06}")
+}
+
+fn value(of: &str, number: usize) -> String {
+    format!("{of} {number} ").repeat(10)
+}
+
+/// Puts keys of a store that is called `of`.
+fn put(db: &Bitcask, of: &str, numbers: std::ops::Range<usize>) -> bitcask::Result<()> {
+    numbers.into_iter().try_for_each(|number| db.put(key(number), value(of, number)))
+}
+
+/// Makes a store, and closes it.
+fn make(path: &Path, of: &str) {
+    let db = Bitcask::open(path, small()).unwrap();
+    put(&db, of, 0..KEYS).unwrap();
+    db.close().unwrap();
+}
+
+/// Checks that a directory holds a store that is whole, with the keys of `of`.
+fn check(path: &Path, of: &str) {
+    let diagnosis = repair::verify(path).unwrap();
+    assert!(diagnosis.damage.is_empty(), "{:?}", diagnosis.damage);
+    let db = Bitcask::open(path, small()).unwrap();
+    let found = pairs(&db);
+    for number in 0..KEYS {
+        let value = value(of, number);
+        assert_eq!(found.get(key(number).as_bytes()), Some(&value.into_bytes()), "{of}");
+    }
+    db.close().unwrap();
+}
+
+/// Everything that is in a directory, the lock file too.
+fn everything(path: &Path) -> impl PartialEq {
+    (contents(path), fs::read(path.join("LOCK")).ok())
+}
+
+/// Returns whether an error says that the directory has been replaced, by itself or as the cause.
+fn is_replaced(error: &Error) -> bool {
+    match error {
+        Error::Poisoned { cause } => is_replaced(cause),
+        Error::DirectoryReplaced { .. } => true,
+        _ => false,
+    }
+}
+
+/// Has the writer of a store do all that a writer does. It has to notice.
+fn work_on(db: Bitcask, backup: &Path, policy: SyncPolicy) {
+    let mut errors = Vec::new();
+    let mut note = |result: bitcask::Result<()>| errors.extend(result.err());
+    let first = db.put(key(0), value("late", 0));
+    if policy == SyncPolicy::Always {
+        assert!(first.is_err(), "a put was reported as durable");
+    }
+    note(first);
+    for number in 0..2 * KEYS {
+        note(db.put(key(number), value("late", number)));
+    }
+    note(db.sync());
+    note(db.merge_with(MergeOptions::new().force(true)).map(drop));
+    note(db.clear());
+    note(db.delete(key(1)).map(drop));
+    note(db.backup(backup).map(drop));
+    let error = errors.first().unwrap();
+    assert!(is_replaced(error), "{error}");
+    assert!(errors.iter().all(is_replaced), "{errors:?}");
+    assert!(db.put("key", "value").unwrap_err().is_poisoned());
+    // What it has read is its own.
+    assert!(db.get(key(KEYS - 1)).unwrap().is_some());
+    assert!(is_replaced(&db.close().unwrap_err()));
+}
+
+/// How the writers are opened whose directory is replaced.
+fn variants() -> Vec<(SyncPolicy, Options)> {
+    let mut variants = Vec::new();
+    for policy in [SyncPolicy::Always, SyncPolicy::Never] {
+        for mode in [AppendMode::Mapped, AppendMode::Positioned] {
+            let options = small().sync(policy).append_mode(mode);
+            let merge = AutoMerge::new().check_interval(Duration::from_millis(1));
+            let merge = merge.trigger_dead_percent(1).dead_percent(1).idle_dead_percent(1);
+            variants.extend(
+                [options.clone().merge(MergePolicy::Auto(merge)), options].map(|it| (policy, it)),
+            );
+        }
+    }
+    variants
+}
+
+/// Opens a store in `path` and fills it, has another one take its place, and has its writer go on.
+/// `replace` returns where the store itself is then, if it still is.
+fn replaced(
+    policy: SyncPolicy,
+    options: Options,
+    path: &Path,
+    replace: impl FnOnce() -> Option<PathBuf>,
+) {
+    let db = Bitcask::open(path, options).unwrap();
+    put(&db, "own", 0..KEYS).unwrap();
+    db.sync().unwrap();
+    let own = replace();
+    let before = everything(path);
+    let backup = tempfile::tempdir().unwrap();
+    work_on(db, &backup.path().join("backup"), policy);
+    assert!(everything(path) == before, "the other store was changed");
+    check(path, "other");
+    if let Some(own) = own {
+        check_own(&own);
+    }
+}
+
+/// Checks that nothing durable is missing. What was written later, before anybody had noticed, may
+/// be there.
+fn check_own(own: &Path) {
+    let db = Bitcask::open(own, small()).unwrap();
+    for number in 0..KEYS {
+        let found = db.get(key(number)).unwrap().unwrap();
+        let may_be = [value("own", number), value("late", number)];
+        assert!(may_be.iter().any(|value| found == value.as_str()), "{number}");
+    }
+    db.close().unwrap();
+}
+
+#[test]
+fn a_directory_that_is_renamed_away_leaves_the_next_one_alone() {
+    for (policy, options) in variants() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, aside, other] = ["data", "aside", "other"].map(|name| dir.path().join(name));
+        make(&other, "other");
+        replaced(policy, options, &path, || {
+            fs::rename(&path, &aside).unwrap();
+            fs::rename(&other, &path).unwrap();
+            Some(aside)
+        });
+    }
+}
+
+#[test]
+fn a_directory_that_is_removed_and_created_again_is_somebody_else_s() {
+    for (policy, options) in variants() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        replaced(policy, options, &path, || {
+            // The writer's threads may be creating files there, until its lock file is gone.
+            while fs::remove_dir_all(&path).is_err() {}
+            make(&path, "other");
+            None
+        });
+    }
+}
+
+#[test]
+fn a_directory_that_is_emptied_and_used_again_is_somebody_else_s() {
+    for (policy, options) in variants() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        replaced(policy, options, &path, || {
+            for entry in fs::read_dir(&path).unwrap() {
+                // What a writer has renamed meanwhile has to go under its new name.
+                let _ = fs::remove_file(entry.unwrap().path());
+            }
+            for entry in fs::read_dir(&path).unwrap() {
+                fs::remove_file(entry.unwrap().path()).unwrap();
+            }
+            make(&path, "other");
+            None
+        });
+    }
+}
+
+#[test]
+fn a_link_that_leads_elsewhere_now_is_not_followed() {
+    for (policy, options) in variants() {
+        let dir = tempfile::tempdir().unwrap();
+        let [current, v1, v2] = ["current", "v1", "v2"].map(|name| dir.path().join(name));
+        fs::create_dir(&v1).unwrap();
+        make(&v2, "other");
+        symlink(&v1, &current).unwrap();
+        replaced(policy, options, &current, || {
+            fs::remove_file(&current).unwrap();
+            symlink(&v2, &current).unwrap();
+            Some(v1)
+        });
+    }
+}
+
+#[test]
+fn a_disk_that_is_mounted_over_the_directory_is_left_alone() {
+    play_in_namespace("mounted over");
+}
+
+/// What a process in a mount namespace of its own does.
+pub(crate) fn mounted_over(dir: &Path) -> Result<(), String> {
+    for (policy, options) in variants() {
+        let [path, scratch] = ["data", "scratch"].map(|name| dir.join(name));
+        fs::create_dir(&path).unwrap();
+        fs::create_dir(&scratch).unwrap();
+        let tmpfs = ["-t", "tmpfs", "-o", "size=32m", "tmpfs"];
+        mount(&tmpfs, &scratch)?;
+        make(&scratch.join("other"), "other");
+        let bind = scratch.join("other");
+        replaced(policy, options, &path, || {
+            mount(&["--bind", bind.to_str().unwrap()], &path).unwrap();
+            None
+        });
+        unmount(&path);
+        check_own(&path);
+        // A whole disk, with a store that is made after it was mounted.
+        let db = Bitcask::open(&path, small().sync(policy)).unwrap();
+        mount(&tmpfs, &path)?;
+        make(&path, "other");
+        let before = everything(&path);
+        for number in 0..KEYS {
+            let _ = db.put(key(number), value("late", number));
+        }
+        assert!(is_replaced(&db.close().unwrap_err()));
+        assert!(everything(&path) == before);
+        unmount(&path);
+        check_own(&path);
+        unmount(&scratch);
+        fs::remove_dir_all(&path).unwrap();
+        fs::remove_dir_all(&scratch).unwrap();
+    }
+    println!("{SAYS}all variants");
+    Ok(())
+}
+
+/// Where the lock file was removed by hand, a second writer comes in. The first one notices with its
+/// next sync or its next segment, and lets the second one be.
+#[test]
+fn a_writer_whose_lock_file_is_removed_yields_to_the_next_one() {
+    for policy in [SyncPolicy::Always, SyncPolicy::Never] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        // What a mapping is of is cut by the second one's recovery.
+        let options = small().sync(policy).append_mode(AppendMode::Positioned);
+        let first = Bitcask::open(&path, options).unwrap();
+        put(&first, "other", 0..KEYS).unwrap();
+        first.sync().unwrap();
+        fs::remove_file(path.join("LOCK")).unwrap();
+        let second = Bitcask::open(&path, small()).unwrap();
+        second.put("second", "value").unwrap();
+        second.sync().unwrap();
+        let manifest = fs::read(path.join("MANIFEST")).unwrap();
+        let work = tempfile::tempdir().unwrap();
+        work_on(first, &work.path().join("backup"), policy);
+        assert_eq!(fs::read(path.join("MANIFEST")).unwrap(), manifest);
+        put(&second, "other", 0..KEYS).unwrap();
+        assert_eq!(second.get("second").unwrap().unwrap(), "value");
+        second.close().unwrap();
+        check(&path, "other");
+    }
+}
+
+#[test]
+fn a_lock_file_that_is_gone_or_another_one_ends_writing() {
+    let reasons: [fn(&Path); 3] = [
+        |lock| fs::remove_file(lock).unwrap(),
+        |lock| fs::rename(lock, lock.with_extension("old")).unwrap(),
+        |lock| {
+            fs::remove_file(lock).unwrap();
+            fs::write(lock, "1\n").unwrap();
+        },
+    ];
+    for change in reasons {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Bitcask::open(dir.path(), small().sync(SyncPolicy::Always)).unwrap();
+        db.put("key", "value").unwrap();
+        change(&dir.path().join("LOCK"));
+        let error = db.put("key", "late").unwrap_err();
+        assert!(error.is_poisoned() && is_replaced(&error), "{error}");
+        assert!(error.is_directory_replaced());
+        assert!(error.to_string().contains("LOCK"), "{error}");
+        assert!(error.to_string().contains(dir.path().to_str().unwrap()), "{error}");
+    }
+}
+
+/// The error names both: where the path leads, and where the store is.
+#[test]
+fn the_error_names_both_directories() {
+    let dir = tempfile::tempdir().unwrap();
+    let [current, v1, v2] = ["current", "v1", "v2"].map(|name| dir.path().join(name));
+    make(&v1, "own");
+    make(&v2, "other");
+    symlink(&v1, &current).unwrap();
+    let db = Bitcask::open(&current, small().sync(SyncPolicy::Always)).unwrap();
+    fs::remove_file(&current).unwrap();
+    symlink(&v2, &current).unwrap();
+    let error = db.put("key", "value").unwrap_err();
+    let real = |path: &Path| fs::canonicalize(path).unwrap();
+    for name in [&current, &real(&v1), &real(&v2)] {
+        assert!(error.to_string().contains(name.to_str().unwrap()), "{error}");
+    }
+    drop(db);
+}
+
+/// A path that leads nowhere any more says nothing of the directory, which is still the store's own.
+#[test]
+fn a_store_goes_on_in_a_directory_that_was_renamed() {
+    let dir = tempfile::tempdir().unwrap();
+    let [path, moved] = ["data", "moved"].map(|name| dir.path().join(name));
+    let db = Bitcask::open(&path, small().sync(SyncPolicy::Always)).unwrap();
+    put(&db, "other", 0..KEYS / 2).unwrap();
+    fs::rename(&path, &moved).unwrap();
+    put(&db, "other", KEYS / 2..KEYS).unwrap();
+    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    let copy = dir.path().join("copy");
+    db.backup(&copy).unwrap();
+    assert!(matches!(db.backup(moved.join("below")), Err(Error::InvalidTarget { .. })));
+    db.close().unwrap();
+    check(&moved, "other");
+    check(&copy, "other");
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_reader_is_told_that_its_directory_was_replaced() {
+    let dir = tempfile::tempdir().unwrap();
+    let [current, v1, v2] = ["current", "v1", "v2"].map(|name| dir.path().join(name));
+    make(&v1, "own");
+    make(&v2, "other");
+    symlink(&v1, &current).unwrap();
+    let db = Bitcask::open(&current, small().read_only(true)).unwrap();
+    fs::remove_file(&current).unwrap();
+    symlink(&v2, &current).unwrap();
+    let error = db.refresh().unwrap_err();
+    assert!(error.is_directory_replaced() && !error.is_poisoned(), "{error}");
+    for number in 0..KEYS {
+        assert_eq!(db.get(key(number)).unwrap().unwrap(), value("own", number).as_str());
+    }
+    let first = db.range_keys(..).next();
+    assert_eq!(first.unwrap().unwrap(), key(0).as_str());
+    // Back where it was it goes on.
+    fs::remove_file(&current).unwrap();
+    symlink(&v1, &current).unwrap();
+    let writer = Bitcask::open(&v1, small()).unwrap();
+    writer.put("new", "value").unwrap();
+    assert!(db.refresh().unwrap());
+    assert_eq!(db.get("new").unwrap().unwrap(), "value");
+    writer.close().unwrap();
+}
+
+/// No segment takes the name of a file that is there.
+#[test]
+fn a_file_under_the_next_segment_s_name_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Bitcask::open(dir.path(), small()).unwrap();
+    let foreign = dir.path().join("0000000001.log");
+    fs::write(&foreign, "somebody else's").unwrap();
+    // Under a temporary name there may be anything too, and what a link leads to is not written.
+    let target = dir.path().join("target");
+    fs::write(&target, "of a link").unwrap();
+    symlink(&target, dir.path().join("0000000002.log.tmp")).unwrap();
+    symlink(&target, dir.path().join("MANIFEST.tmp")).unwrap();
+    let error = db.put("key", "value").unwrap_err();
+    assert!(error.to_string().contains("0000000001.log"), "{error}");
+    assert!(!error.is_poisoned(), "{error}");
+    db.put("key", "value").unwrap();
+    assert_eq!(fs::read(&foreign).unwrap(), b"somebody else's");
+    assert_eq!(fs::read(&target).unwrap(), b"of a link");
+    fs::remove_file(&foreign).unwrap();
+    db.close().unwrap();
+    let db = Bitcask::open(dir.path(), small()).unwrap();
+    assert_eq!(db.get("key").unwrap().unwrap(), "value");
+}
