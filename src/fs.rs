@@ -172,7 +172,7 @@ impl Fs {
     }
 
     /// Refuses once the directory that is held open is not the one that its path leads to, or is no
-    /// longer whose who has locked a file in it. Costs three system calls.
+    /// longer whose who has locked a file in it. Costs two system calls.
     pub(crate) fn check(&self) -> Result<()> {
         let Some(root) = self.root() else { return Ok(()) };
         root.replaced().map_or(Ok(()), |reason| {

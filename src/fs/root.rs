@@ -12,7 +12,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use super::at::{FileId, Name, stat};
+use super::at::{FileId, Name, Stat, stat};
 use super::file::File;
 
 /// The directory.
@@ -31,6 +31,13 @@ struct Held {
     id: FileId,
     /// Whether it was said to have a name when it was locked. Some file systems never say so.
     has_names: bool,
+}
+
+impl Held {
+    fn has_lost_its_name(&self) -> bool {
+        let has_none = |stat: Option<Stat>| stat.is_some_and(|stat| !stat.has_names);
+        self.has_names && self.file.stat().is_ok_and(has_none)
+    }
 }
 
 impl Root {
@@ -98,19 +105,15 @@ impl Root {
         let name = held.file.path().file_name().unwrap_or_default().display();
         let found = self.name(held.file.path()).and_then(|name| name.stat());
         match found {
-            Ok(found) if found.id != held.id => Some(format!(
+            Ok(found) if found.id == held.id => None,
+            Ok(found) => Some(format!(
                 "its {name} ({}) is another one than this store has locked ({})",
                 found.id, held.id
             )),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err(error) if error.kind() == ErrorKind::NotFound || held.has_lost_its_name() => {
                 Some(format!("its {name}, which this store has locked ({}), is gone", held.id))
             }
-            _ if held.has_names
-                && held.file.stat().is_ok_and(|it| it.is_some_and(|it| !it.has_names)) =>
-            {
-                Some(format!("its {name}, which this store has locked ({}), was removed", held.id))
-            }
-            _ => None,
+            Err(_) => None,
         }
     }
 

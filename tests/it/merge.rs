@@ -365,7 +365,8 @@ impl<'a> Worker<'a> {
     fn step(&mut self) {
         let unsealed = || {
             let stats = self.db.stats();
-            stats.segments - stats.sealed_segments
+            // The two are not of the same moment.
+            stats.segments.saturating_sub(stats.sealed_segments)
         };
         while unsealed() > UNSEALED_MAX {
             thread::sleep(Duration::from_millis(1));
