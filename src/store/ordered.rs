@@ -95,7 +95,8 @@ impl Ordered {
             none => {
                 let moment = Moment { timestamp: self.view.time, now: self.view.now };
                 let parts = self.view.parts().inspect_err(|_| self.failed = true)?;
-                none.insert(Merged::new(parts, self.bounds.clone(), moment))
+                let merged = Merged::new(parts, self.bounds.clone(), moment);
+                none.insert(merged.sharing(&self.view.gaps))
             }
         };
         match end {

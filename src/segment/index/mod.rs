@@ -15,10 +15,12 @@ mod build;
 mod cursor;
 mod directory;
 mod file;
+mod gaps;
 mod merged;
 mod run;
 #[cfg(test)]
 mod tests;
+mod version;
 
 use std::sync::Arc;
 
@@ -27,11 +29,15 @@ use crate::error::Result;
 use crate::sync::Mutex;
 
 pub(crate) use build::RunBuilder;
+#[cfg(test)]
+pub(crate) use cursor::WALKED;
 pub(crate) use file::has_index;
-#[cfg(any(test, bitcask_fuzzing))]
-pub(crate) use merged::find;
-pub(crate) use merged::{Hit, Merged, Moment, Part, newest};
+pub(crate) use gaps::Gaps;
+pub(crate) use merged::Merged;
 pub(crate) use run::{Ground, Run, compare_index};
+#[cfg(any(test, bitcask_fuzzing))]
+pub(crate) use version::find;
+pub(crate) use version::{Hit, Moment, Part, newest};
 
 /// What a segment knows of its index.
 #[derive(Debug, Default)]

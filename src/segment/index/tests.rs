@@ -1,5 +1,7 @@
 //! Runs of all kinds against a map of all versions.
 
+mod gaps;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::path::Path;
@@ -105,7 +107,13 @@ impl World {
     fn seal(&mut self, at: usize) {
         self.clock += 1;
         self.actives[at].finish(SegmentId(99), None, self.clock).unwrap();
-        self.segment(at).summarize(Summary::default());
+        self.segment(at).summarize(self.summary(at));
+    }
+
+    /// What a hint would say of a segment, as far as it matters here.
+    fn summary(&self, at: usize) -> Summary {
+        let last_timestamp = run::rows_of(&self.ground, self.segment(at)).unwrap().time;
+        Summary { last_timestamp, ..Summary::default() }
     }
 
     fn source(&self, at: usize) -> Source {
@@ -116,7 +124,7 @@ impl World {
     fn reopened(&self, at: usize) -> Arc<Segment> {
         let Source { id, length, .. } = self.source(at);
         let segment = Segment::sealed(&self.fs, &self.dir, id, length, IDENTITY).unwrap();
-        segment.summarize(Summary::default());
+        segment.summarize(self.summary(at));
         Arc::new(segment)
     }
 
@@ -191,9 +199,12 @@ impl World {
         parts: Vec<Part>,
         bounds: (Bound<Vec<u8>>, Bound<Vec<u8>>),
         moment: Moment,
-        mut is_forward: impl FnMut() -> bool,
+        is_forward: impl FnMut() -> bool,
     ) -> Vec<Shown> {
-        let mut merged = Merged::new(parts, bounds, moment);
+        Self::walk_all(Merged::new(parts, bounds, moment), is_forward)
+    }
+
+    fn walk_all(mut merged: Merged, mut is_forward: impl FnMut() -> bool) -> Vec<Shown> {
         let (mut front, mut back) = (Vec::new(), Vec::new());
         loop {
             let forward = is_forward();

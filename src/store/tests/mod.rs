@@ -59,6 +59,8 @@ mod model;
 #[cfg(test)]
 mod next;
 #[cfg(test)]
+mod queues;
+#[cfg(test)]
 mod refresh;
 #[cfg(test)]
 mod regressions;
