@@ -75,6 +75,9 @@ fn cursor(db: &Bitcask, at: usize) {
     db.delete(next).unwrap();
 }
 
+/// A kind: its name, how many items wait beside those that are measured, and what is done for one.
+type Kind = (&'static str, usize, fn(&Bitcask, usize));
+
 fn row(name: &str, backlog: usize, count: usize, item: fn(&Bitcask, usize)) {
     let dir = support::directory();
     let db = Bitcask::open(dir.path(), support::options()).unwrap();
@@ -104,7 +107,7 @@ fn main() {
     println!("\n### An item of a queue, in microseconds; {count} items\n");
     println!("| kind | first | middle | last | worst | last to first | at most {RATIO_MAX} |");
     println!("| --- | ---: | ---: | ---: | ---: | ---: | --- |");
-    let kinds: [(&str, usize, fn(&Bitcask, usize)); 6] = [
+    let kinds: [Kind; 6] = [
         ("queue", 0, queue),
         ("queue with a backlog", count / 10, queue),
         ("queue by transactions", 0, transaction),

@@ -39,7 +39,8 @@ const ROWS_PER_BLOCK: u64 = ROWS_MIN / 3;
 const ROWS_BEFORE: u64 = ROWS_MIN / 8;
 
 /// As much memory all gaps of a store may take.
-pub(super) const SIZE_MAX: usize = if cfg!(any(test, bitcask_fuzzing)) { 12 << 10 } else { 1 << 20 };
+pub(super) const SIZE_MAX: usize =
+    if cfg!(any(test, bitcask_fuzzing)) { 12 << 10 } else { 1 << 20 };
 
 /// What a gap takes beside its keys.
 const GAP_SIZE: usize = 256;
@@ -220,7 +221,7 @@ impl Learnt {
     /// that is not enough every other one.
     fn make_room(&mut self, size: usize) {
         if self.size + size > SIZE_MAX {
-            self.retain(|is_used| std::mem::take(is_used));
+            self.retain(std::mem::take);
         }
         while self.size + size > SIZE_MAX && self.size > 0 {
             let mut is_kept = true;
@@ -268,7 +269,9 @@ impl Trail {
         let within = next.clone().filter(|gap| gap.has(&start, way));
         let (is_within, from) = (false, Some(start));
         let mut trail = Self { way, moment, end, next, is_within, from, rows: 0, expired: 0 };
-        within.iter().for_each(|gap| trail.enter(gap));
+        if let Some(gap) = &within {
+            trail.enter(gap);
+        }
         (trail, within)
     }
 

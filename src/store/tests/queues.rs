@@ -122,7 +122,9 @@ fn a_queue_whose_items_expire_costs_the_same_whatever_has_expired() {
 #[test]
 fn the_middle_of_a_store_costs_the_same_whatever_was_deleted_in_it() {
     let db = lab().open();
-    ["a", "b", "x", "y"].iter().for_each(|key| db.put(key, "stays").unwrap());
+    for key in ["a", "b", "x", "y"] {
+        db.put(key, "stays").unwrap();
+    }
     let item = |at| [b"m", &*key(at)].concat();
     is_flat(|at| {
         db.put(item(at), "item").unwrap();

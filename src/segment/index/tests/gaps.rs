@@ -212,9 +212,13 @@ fn what_is_left_alone_shows_nothing_at_any_moment() {
 fn a_put_in_a_younger_file_than_its_tombstone_stays_hidden() {
     let mut shared = Shared::new(1);
     let keys: Vec<_> = (0..20).map(|at| vec![b'k', at]).collect();
-    keys.iter().for_each(|key| shared.put(key, None));
+    for key in &keys {
+        shared.put(key, None);
+    }
     let puts = shared.world.versions.clone();
-    keys.iter().for_each(|key| shared.delete(key));
+    for key in &keys {
+        shared.delete(key);
+    }
     shared.rotate();
     let view = shared.view();
     let first = |shared: &Shared, view: &View| {
@@ -226,7 +230,9 @@ fn a_put_in_a_younger_file_than_its_tombstone_stays_hidden() {
     // Copies of the puts, in a segment that has something younger than the gap too.
     let active = shared.active();
     for (key, versions) in puts {
-        versions.into_iter().for_each(|version| shared.world.append(active, &key, version));
+        for version in versions {
+            shared.world.append(active, &key, version);
+        }
     }
     shared.put(b"z", None);
     let view = shared.view();
