@@ -194,7 +194,7 @@ impl Snapshot {
 
 impl Inner {
     /// Notes the present moment.
-    fn view(this: &Arc<Self>) -> View {
+    pub(super) fn view(this: &Arc<Self>) -> View {
         let of_moment = |time, position| {
             let (number, segments) = this.pins.pin(|| this.segments.whole());
             let (inner, now) = (Arc::clone(this), this.clock.now());

@@ -72,6 +72,8 @@ mod schedules;
 mod snapshots;
 mod story;
 #[cfg(test)]
+mod surprises;
+#[cfg(test)]
 mod times;
 #[cfg(test)]
 mod torn;
