@@ -59,6 +59,24 @@ impl Bounds {
         }
     }
 
+    /// Returns whether a key and all above it lie beyond the end.
+    fn end_before(&self, key: &[u8]) -> bool {
+        match &self.end {
+            Bound::Included(end) => end.as_slice() < key,
+            Bound::Excluded(end) => end.as_slice() <= key,
+            Bound::Unbounded => false,
+        }
+    }
+
+    /// Returns whether a key and all below it lie beyond the start.
+    fn start_behind(&self, key: &[u8]) -> bool {
+        match &self.start {
+            Bound::Included(start) => start.as_slice() > key,
+            Bound::Excluded(start) => start.as_slice() >= key,
+            Bound::Unbounded => false,
+        }
+    }
+
     /// Returns the end that a scan begins at.
     pub(super) fn cut(&self, way: Way) -> Cut {
         let (bound, is_start) = match way {
@@ -177,12 +195,17 @@ impl Lane {
             (None, Way::Forward) => 0,
             (None, Way::Backward) => len - 1,
         };
-        // All rows of the block may lie on the other side.
+        // All rows of the block may lie on the other side; then those of the next may be beyond.
         let mut found = self.enter(first, way, bounds)?;
         if found.is_none() {
+            let directory = &self.run.directory;
             let next = match way {
-                Way::Forward => Some(first + 1),
-                Way::Backward => first.checked_sub(1),
+                Way::Forward => {
+                    Some(first + 1).filter(|next| !bounds.end_before(directory.key(*next)))
+                }
+                Way::Backward => {
+                    first.checked_sub(1).filter(|_| !bounds.start_behind(directory.key(first)))
+                }
             };
             if let Some(next) = next {
                 found = self.enter(next, way, bounds)?;
