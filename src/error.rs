@@ -165,13 +165,14 @@ pub enum Error {
         position: String,
     },
 
-    /// A transaction was run as often as it may be, and each time something that it had read was changed
-    /// by others before it could end.
+    /// A transaction or an [`update`](crate::Bitcask::update) was run as often as it may be, and each time
+    /// something that it had read was changed by others before it could end.
     ///
-    /// Run it again when there is less to do, allow it more attempts, or have it read less.
+    /// Run it again when there is less to do, allow a transaction more attempts, or have it read less. A
+    /// closure that puts by itself what it has read is in conflict with that each time.
     #[error(
-        "a transaction was in conflict with other writers {attempts} times; nothing of it was \
-             written, run it again"
+        "a change was in conflict with other writers {attempts} times; nothing of it was written, \
+             try it again"
     )]
     Conflict {
         /// How often it was run.

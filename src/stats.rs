@@ -10,7 +10,9 @@ pub use merge::{MergePlan, MergeProgress, MergeReason, MergeReport, PlannedSegme
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Keys that the keydir holds, expired ones that nothing has removed yet among them.
+    /// Keys that the keydir holds, expired ones that nothing has removed yet among them: these count until
+    /// a merge, or a change of the key, has removed them. [`Snapshot::len`](crate::Snapshot::len) counts those
+    /// that are there.
     pub keys: u64,
     /// Segments, the active one among them.
     pub segments: u64,

@@ -17,11 +17,14 @@ pub struct TransactionOptions {
 
 impl Default for TransactionOptions {
     fn default() -> Self {
-        Self { attempts: 100, sync: None }
+        Self { attempts: Self::ATTEMPTS, sync: None }
     }
 }
 
 impl TransactionOptions {
+    /// As often a closure is run, unless another number is asked for.
+    pub(crate) const ATTEMPTS: u32 = 100;
+
     /// A hundred attempts, and the store's own [`SyncPolicy`](crate::SyncPolicy).
     pub fn new() -> Self {
         Self::default()

@@ -7,6 +7,10 @@ use crate::stats::Stats;
 impl Bitcask {
     /// Returns the number of keys, expired ones that nothing has removed yet among them.
     ///
+    /// An expired key is absent for every read, and still counts here until a merge, or a change of it, has
+    /// removed it: nothing looks for those whose time is over. Where keys have a time to live, count those
+    /// that are there by [`Snapshot::len`](crate::Snapshot::len), which costs a scan of the keys.
+    ///
     /// Waits until all keys have been gathered, if the store was opened a moment ago. Where damage
     /// keeps some from being gathered they do not count; [`get`](Self::get) and
     /// [`iter`](Self::iter) tell of it.
@@ -14,7 +18,11 @@ impl Bitcask {
         self.inner.len()
     }
 
-    /// Returns whether there are no keys; waits as [`len`](Self::len) does.
+    /// Returns whether there are no keys, expired ones that nothing has removed yet among them; waits and
+    /// counts as [`len`](Self::len) does.
+    ///
+    /// Where keys have a time to live, [`Snapshot::is_empty`](crate::Snapshot::is_empty) tells whether there is
+    /// any that has not expired; it looks for the first.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

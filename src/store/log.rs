@@ -122,6 +122,11 @@ impl Log {
             && self.rotated.iter().all(|rotated| rotated.segment.is_published())
     }
 
+    /// Returns whether there is no entry of a key in any unsealed segment.
+    pub(super) fn holds_nothing(&self) -> bool {
+        self.rotated.is_empty() && self.active().is_none_or(|active| active.entries() == 0)
+    }
+
     /// Returns the unsealed segments, oldest first.
     pub(super) fn unsealed(&self) -> Vec<Arc<Segment>> {
         let rotated = self.rotated.iter().map(|rotated| Arc::clone(&rotated.segment));

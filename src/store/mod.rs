@@ -143,6 +143,9 @@ struct Inner {
     index: Arc<index::Ground>,
     /// Whether keys were ever wanted in order.
     ordered: AtomicBool,
+    /// Which stretches of keys hold nothing, as scans have found. Others begin with none when all is
+    /// loaded anew.
+    gaps: Mutex<Arc<index::Gaps>>,
     report: RecoveryReport,
     /// Wakes the thread that syncs and marks.
     sync_signal: Arc<Signal>,

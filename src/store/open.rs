@@ -114,6 +114,7 @@ impl Inner {
             found_end: OnceLock::new(),
             index: index::Ground::new(&ground.fs, &dir, identity),
             ordered: AtomicBool::new(writer.is_some() && has_indexes(&ground.fs, &dir)),
+            gaps: Mutex::default(),
             report: recovered.report,
             sync_signal: Arc::default(),
             seal_signal: Arc::default(),

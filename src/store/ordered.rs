@@ -8,7 +8,7 @@
 //! - From the first time on that keys are wanted in order, sidecars are written in the background.
 
 use std::collections::VecDeque;
-use std::ops::Bound;
+use std::ops::{Bound, RangeBounds as _};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -35,6 +35,8 @@ const AHEAD_MAX: usize = 32;
 pub(super) struct Ordered {
     view: Arc<View>,
     bounds: Bounds,
+    /// A part of the bounds, where a key was gone to.
+    sought: Option<Bounds>,
     /// Nothing before the first step.
     merged: Option<Merged>,
     /// The order could not be told, which was said once.
@@ -58,7 +60,7 @@ impl Ordered {
     pub(super) fn new(view: &Arc<View>, bounds: Bounds) -> Self {
         let (front, back) = (Ahead::default(), Ahead::default());
         let (view, merged, failed, first_expiry) = (Arc::clone(view), None, false, None);
-        Self { view, bounds, merged, failed, front, back, first_expiry }
+        Self { view, bounds, sought: None, merged, failed, front, back, first_expiry }
     }
 
     pub(super) fn bounds(&self) -> &Bounds {
@@ -87,6 +89,24 @@ impl Ordered {
         Self::new(&self.view, self.bounds)
     }
 
+    /// Begins anew, with one end at a key and the other where the bounds have it.
+    pub(super) fn seek(&mut self, key: &[u8], end: End) {
+        let fresh = Self::new(&self.view, self.bounds.clone());
+        let (start, last) = &self.bounds;
+        let (is_within, sought) = match end {
+            End::Front => {
+                let is_within = (start.as_ref().map(Vec::as_slice), Bound::Unbounded).contains(key);
+                (is_within, (Bound::Included(key.to_vec()), last.clone()))
+            }
+            End::Back => {
+                let is_within = (Bound::Unbounded, last.as_ref().map(Vec::as_slice)).contains(key);
+                (is_within, (start.clone(), Bound::Included(key.to_vec())))
+            }
+        };
+        let first_expiry = self.first_expiry;
+        *self = Self { sought: is_within.then_some(sought), first_expiry, ..fresh };
+    }
+
     /// Returns the next key of either end.
     pub(super) fn step(&mut self, end: End) -> Result<Option<Hit>> {
         let merged = match &mut self.merged {
@@ -95,7 +115,9 @@ impl Ordered {
             none => {
                 let moment = Moment { timestamp: self.view.time, now: self.view.now };
                 let parts = self.view.parts().inspect_err(|_| self.failed = true)?;
-                none.insert(Merged::new(parts, self.bounds.clone(), moment))
+                let bounds = self.sought.as_ref().unwrap_or(&self.bounds).clone();
+                let merged = Merged::new(parts, bounds, moment);
+                none.insert(merged.sharing(&self.view.gaps))
             }
         };
         match end {

@@ -27,6 +27,9 @@ impl Bitcask {
     /// damage in a segment that has no index, comes first and ends the iteration; [`iter`](Self::iter)
     /// shows what can still be read.
     ///
+    /// What was deleted or has expired is gone through once, and then left alone by later scans: where a queue
+    /// begins, the next key costs the same however many were taken before.
+    ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
     /// # fn main() -> bitcask::Result<()> {
@@ -191,27 +194,80 @@ pub struct Range(pub(super) Ordered);
 pub struct RangeKeys(Ordered);
 
 impl Range {
-    /// Begins anew behind a key, which need not be there: what was read up to that key before is not
-    /// read again.
+    /// Narrows the range to the keys behind a key, which need not be there, and begins anew, from both
+    /// ends.
+    ///
+    /// What is left out is left out for good: a later `after` with a lower key does not bring it back, nor
+    /// does [`before`](Self::before). Use [`seek`](Self::seek) to go anywhere within the range.
     pub fn after(self, key: impl AsRef<[u8]>) -> Self {
         Self(self.0.after(key.as_ref()))
     }
 
-    /// Begins anew with an end before a key, which need not be there; for going backwards.
+    /// Narrows the range to the keys before a key, which need not be there, and begins anew, from both
+    /// ends; for going backwards. As [`after`](Self::after), for good.
     pub fn before(self, key: impl AsRef<[u8]>) -> Self {
         Self(self.0.before(key.as_ref()))
+    }
+
+    /// Goes to a key, forwards or back: [`next`](Iterator::next) returns the first key of the range that
+    /// is not below it, whatever was returned before, and the other end begins anew at the range's end.
+    ///
+    /// The range is that of the beginning, or what [`after`](Self::after) and [`before`](Self::before)
+    /// have left of it; another `seek` does not narrow it. Shows the same moment as before. Costs what the
+    /// first step does.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// for key in ["a", "c", "e", "g"] {
+    ///     db.put(key, "")?;
+    /// }
+    /// let mut range = db.range("b".."g");
+    /// assert_eq!(range.seek("d").next().unwrap()?.0, "e");
+    /// assert_eq!(range.seek("a").next().unwrap()?.0, "c");
+    /// assert!(range.seek("g").next().is_none());
+    /// assert_eq!(range.seek_back("d").next_back().unwrap()?.0, "c");
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn seek(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
+        self.0.seek(key.as_ref(), End::Front);
+        self
+    }
+
+    /// Goes to a key from the other end: [`next_back`](DoubleEndedIterator::next_back) returns the last
+    /// key of the range that is not above it, and [`next`](Iterator::next) begins anew at the range's
+    /// start. See [`seek`](Self::seek).
+    pub fn seek_back(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
+        self.0.seek(key.as_ref(), End::Back);
+        self
     }
 }
 
 impl RangeKeys {
-    /// Begins anew behind a key; see [`Range::after`].
+    /// Narrows the range to the keys behind a key, and begins anew; see [`Range::after`].
     pub fn after(self, key: impl AsRef<[u8]>) -> Self {
         Self(self.0.after(key.as_ref()))
     }
 
-    /// Begins anew with an end before a key; see [`Range::before`].
+    /// Narrows the range to the keys before a key, and begins anew; see [`Range::before`].
     pub fn before(self, key: impl AsRef<[u8]>) -> Self {
         Self(self.0.before(key.as_ref()))
+    }
+
+    /// Goes to the first key of the range that is not below a key; see [`Range::seek`].
+    pub fn seek(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
+        self.0.seek(key.as_ref(), End::Front);
+        self
+    }
+
+    /// Goes to the last key of the range that is not above a key, from the other end; see
+    /// [`Range::seek_back`].
+    pub fn seek_back(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
+        self.0.seek(key.as_ref(), End::Back);
+        self
     }
 }
 

@@ -115,6 +115,8 @@ impl Inner {
             let result = if follows {
                 self.follow(&manifest, before)
             } else {
+                // The writer may have lost what it had written last, deletes among it.
+                *self.gaps.lock() = Arc::default();
                 self.reload(&manifest, refreshing)
             };
             refreshing.is_stale = result.is_err();

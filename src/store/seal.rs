@@ -17,6 +17,9 @@ use crate::segment::{FIRST_OFFSET, SegmentId};
 impl Bitcask {
     /// Removes all keys, and gives their disk space back.
     ///
+    /// Positions from before are gone with what was removed; in a store that holds nothing, nothing is
+    /// done, and they stay good.
+    ///
     /// All or nothing, and durable when it returns: after a crash either everything is there or
     /// the store is empty. Values that are held stay readable. Waits for a [`backup`](Self::backup)
     /// that is being made, and for a segment that is being sealed; then reads and writes of other
@@ -48,6 +51,10 @@ impl Bitcask {
         let mut shards = inner.all_shards();
         let mut log = writer.log.lock();
         inner.commit.check()?;
+        // Where nothing was ever put, or all of it is gone, there is nothing to forget either.
+        if log.holds_nothing() && inner.manifest.get(|manifest| manifest.sealed.is_empty()) {
+            return Ok(());
+        }
         let fresh = inner.restart_log(&mut log)?;
         shards.clear(log.next_timestamp());
         *turn.pending = None;

@@ -54,9 +54,12 @@ impl Bitcask {
     /// Removes all keys for which a closure does not return `true`, and says how many it removed.
     ///
     /// The closure gets key and value of every key that is there throughout, once, in no order, and no
-    /// lock is held while it runs. A key that is changed behind its back stays. After an error, or a
-    /// crash, some may have been removed and others not. Durable as the store's
+    /// lock is held while it runs. A key that is changed behind its back stays. Durable as the store's
     /// [`SyncPolicy`](crate::SyncPolicy) says, with one sync at the end.
+    ///
+    /// Each key is removed as soon as the closure has let it go. So after an error, a panic in the closure, or
+    /// a crash, those that it came to before are removed and the others are not. After a panic there was no
+    /// sync at the end either: until the next one, a crash may bring them back.
     ///
     /// # Errors
     ///

@@ -29,7 +29,7 @@ use crate::error::Result;
 use crate::keydir::{KeyHash, Lookup};
 use crate::mistake::{Mistake, made};
 use crate::segment::hint::{HintFile, HintSlot, Source};
-use crate::segment::index::Part;
+use crate::segment::index::{Gaps, Part};
 use crate::segment::{Segment, StoredEntry, index, value_aside};
 use crate::sync::yield_now;
 use crate::value::Value;
@@ -85,6 +85,8 @@ pub(super) struct View {
     pub(super) now: u64,
     /// Behind the last entry that it sees.
     position: Position,
+    /// What is known of stretches of keys that hold nothing.
+    pub(super) gaps: Arc<Gaps>,
 }
 
 impl Drop for View {
@@ -192,11 +194,12 @@ impl Snapshot {
 
 impl Inner {
     /// Notes the present moment.
-    fn view(this: &Arc<Self>) -> View {
+    pub(super) fn view(this: &Arc<Self>) -> View {
         let of_moment = |time, position| {
             let (number, segments) = this.pins.pin(|| this.segments.whole());
             let (inner, now) = (Arc::clone(this), this.clock.now());
-            View { inner, number, segments, time, now, position }
+            let gaps = Arc::clone(&this.gaps.lock());
+            View { inner, number, segments, time, now, position, gaps }
         };
         let Some(writer) = &this.writer else {
             // Nobody appends, but a writer elsewhere, whose log is followed under this lock.

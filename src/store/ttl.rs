@@ -11,10 +11,12 @@ use std::time::Duration;
 
 use super::atomic::{Condition, Expected};
 use super::read::Located;
+use super::transaction::give_way;
+use super::update::ATTEMPTS;
 use super::{Bitcask, Inner};
 use crate::entry::Header;
 use crate::epoch::pin;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::options::WriteOptions;
 use crate::segment::append::Draft;
 use crate::value::Value;
@@ -77,6 +79,7 @@ impl Bitcask {
     /// # Errors
     ///
     /// As [`put`](Self::put), and as [`get`](Self::get); the entry is checked in any case.
+    /// [`Conflict`](Error::Conflict) if others have changed the key during each of a hundred attempts.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -154,7 +157,7 @@ impl Inner {
     /// Appends a key's entry again with another expiry, if the key is there; says whether it is.
     fn set_ttl(&self, key: &[u8], ttl: Option<Duration>) -> Result<bool> {
         self.writer()?;
-        loop {
+        for attempt in 0..ATTEMPTS {
             let Some((header, value)) = self.stored(key)? else { return Ok(false) };
             let expiry = ttl.map(|ttl| self.clock.after(ttl));
             let needless = expiry.is_none() && header.expiry.is_none();
@@ -168,7 +171,9 @@ impl Inner {
             if self.change_atomically(&condition, drafts, WriteOptions::new(), |_| Ok(true))? {
                 return Ok(true);
             }
+            give_way(attempt);
         }
+        Err(Error::Conflict { attempts: ATTEMPTS })
     }
 
     /// Returns a key's entry as it is stored, checked, and without a guard: none may be held while

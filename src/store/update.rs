@@ -4,11 +4,16 @@
 //! - A caller's closure runs without any lock held, and again if the key has changed meanwhile.
 
 use super::atomic::{Condition, Expected};
+use super::transaction::give_way;
 use super::{Bitcask, Inner};
 use crate::epoch::pin;
-use crate::error::Result;
-use crate::options::WriteOptions;
+use crate::error::{Error, Result};
+use crate::options::{TransactionOptions, WriteOptions};
 use crate::value::Value;
+
+/// A change that depends on what the key is gives up when it has been overtaken so often, as a
+/// transaction does.
+pub(super) const ATTEMPTS: u32 = TransactionOptions::ATTEMPTS;
 
 impl Bitcask {
     /// Stores a value under a key that is absent or expired; says whether it did. The key has no time
@@ -127,11 +132,13 @@ impl Bitcask {
     ///
     /// The closure gets `None` for an absent key, and removes the key by returning `None`. It runs
     /// without any lock held, and again if the key has changed meanwhile, so it may run several
-    /// times; what it returned last is stored. A time to live that the key had is gone then.
+    /// times, a hundred at most; what it returned last is stored. A time to live that the key had is gone
+    /// then. A closure that changes this key itself is in its own way: it is run a hundred times for nothing.
     ///
     /// # Errors
     ///
-    /// As [`put`](Self::put), and as [`get`](Self::get).
+    /// [`Conflict`](Error::Conflict) if the key was changed during each of a hundred runs: nothing of what
+    /// the closure returned is stored then. As [`put`](Self::put), and as [`get`](Self::get).
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -161,7 +168,7 @@ impl Bitcask {
     ///
     /// # Errors
     ///
-    /// As [`put`](Self::put), and as [`get`](Self::get).
+    /// As [`update`](Self::update).
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options, WriteOptions};
@@ -183,7 +190,7 @@ impl Bitcask {
     ) -> Result<Option<Value>> {
         let (key, inner) = (key.as_ref(), &self.inner);
         inner.writer()?;
-        loop {
+        for attempt in 0..ATTEMPTS {
             let (old, timestamp) = match inner.locate(key, &pin())? {
                 Some(located) => (Some(inner.value(&located)?), Some(located.stored.timestamp())),
                 None => (None, None),
@@ -193,7 +200,9 @@ impl Bitcask {
             if inner.change_if(key, Expected::Unchanged(timestamp), new, options)? {
                 return Ok(new.map(|new| Value::from(new.to_vec())));
             }
+            give_way(attempt);
         }
+        Err(Error::Conflict { attempts: ATTEMPTS })
     }
 }
 

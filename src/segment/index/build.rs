@@ -25,6 +25,8 @@ pub(crate) struct RunBuilder {
     bytes: Vec<u8>,
     /// Where each starts, and how its key begins: what is compared first.
     starts: Vec<(u64, usize)>,
+    /// The highest timestamp of all.
+    pub(super) time: u64,
 }
 
 impl RunBuilder {
@@ -37,6 +39,7 @@ impl RunBuilder {
 
     pub(super) fn push(&mut self, row: &Row<'_>) {
         self.starts.push((prefix(row.key), self.bytes.len()));
+        self.time = self.time.max(row.timestamp);
         row.encode(&mut self.bytes);
     }
 

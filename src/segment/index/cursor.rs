@@ -8,15 +8,31 @@ use std::ops::{Bound, Range};
 use std::sync::Arc;
 
 use super::block::{Block, Row, Target};
+use super::gaps::{Cut, Gap};
 use super::run::Run;
 use crate::error::Result;
 use crate::segment::Segment;
+
+#[cfg(test)]
+thread_local! {
+    /// How many rows this thread has passed, and how many blocks it has read, of all runs.
+    pub(crate) static WALKED: std::cell::Cell<(u64, u64)> = const { std::cell::Cell::new((0, 0)) };
+}
 
 /// From which end rows are taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
     Forward,
     Backward,
+}
+
+impl Way {
+    pub(super) fn opposite(self) -> Self {
+        match self {
+            Self::Forward => Self::Backward,
+            Self::Backward => Self::Forward,
+        }
+    }
 }
 
 /// The keys that are asked for.
@@ -42,6 +58,56 @@ impl Bounds {
             Bound::Unbounded => None,
         }
     }
+
+    /// Returns whether a key and all above it lie beyond the end.
+    fn end_before(&self, key: &[u8]) -> bool {
+        match &self.end {
+            Bound::Included(end) => end.as_slice() < key,
+            Bound::Excluded(end) => end.as_slice() <= key,
+            Bound::Unbounded => false,
+        }
+    }
+
+    /// Returns whether a key and all below it lie beyond the start.
+    fn start_behind(&self, key: &[u8]) -> bool {
+        match &self.start {
+            Bound::Included(start) => start.as_slice() > key,
+            Bound::Excluded(start) => start.as_slice() >= key,
+            Bound::Unbounded => false,
+        }
+    }
+
+    /// Returns the end that a scan begins at.
+    pub(super) fn cut(&self, way: Way) -> Cut {
+        let (bound, is_start) = match way {
+            Way::Forward => (&self.start, true),
+            Way::Backward => (&self.end, false),
+        };
+        match bound {
+            Bound::Included(key) => Cut::At(key.clone(), !is_start),
+            Bound::Excluded(key) => Cut::At(key.clone(), is_start),
+            Bound::Unbounded if is_start => Cut::Lowest,
+            Bound::Unbounded => Cut::Highest,
+        }
+    }
+
+    /// Returns what is left of them from a place on; nothing if that is nothing.
+    fn from(&self, cut: &Cut, way: Way) -> Option<Self> {
+        let bound = |is_start: bool| match cut {
+            Cut::At(key, is_behind) if *is_behind == is_start => Bound::Excluded(key.clone()),
+            Cut::At(key, _) => Bound::Included(key.clone()),
+            Cut::Lowest | Cut::Highest => Bound::Unbounded,
+        };
+        let end = self.cut(way.opposite());
+        match way {
+            Way::Forward => {
+                (*cut < end).then(|| Self { start: bound(true), end: self.end.clone() })
+            }
+            Way::Backward => {
+                (*cut > end).then(|| Self { start: self.start.clone(), end: bound(false) })
+            }
+        }
+    }
 }
 
 /// A row that is next from one end.
@@ -59,13 +125,17 @@ struct Cursor {
 pub(super) struct Lane {
     pub(super) segment: Arc<Segment>,
     pub(super) run: Arc<Run>,
+    /// No row is younger.
+    time: u64,
     front: Option<Cursor>,
     back: Option<Cursor>,
 }
 
 impl Lane {
     pub(super) fn new(segment: Arc<Segment>, run: Arc<Run>) -> Self {
-        Self { segment, run, front: None, back: None }
+        // Of a segment that was sealed since the run was made, its time is the later one.
+        let time = segment.summary().map_or(run.time, |summary| summary.last_timestamp);
+        Self { segment, run, time, front: None, back: None }
     }
 
     fn cursor(&self, way: Way) -> Option<&Cursor> {
@@ -99,13 +169,9 @@ impl Lane {
         self.cursor(way).map(|cursor| (&cursor.block, cursor.at))
     }
 
-    /// Returns whether there is a row that neither end has passed. Both have been begun.
-    #[inline]
-    pub(super) fn is_open(&self) -> bool {
-        match (&self.front, &self.back) {
-            (Some(front), Some(back)) => (front.number, front.at) <= (back.number, back.at),
-            _ => false,
-        }
+    /// Returns whether a gap tells of all rows that lie in it.
+    pub(super) fn is_told_by(&self, gap: &Gap) -> bool {
+        self.time <= gap.time
     }
 
     /// Begins at an end; says whether there is a row.
@@ -129,12 +195,17 @@ impl Lane {
             (None, Way::Forward) => 0,
             (None, Way::Backward) => len - 1,
         };
-        // All rows of the block may lie on the other side.
+        // All rows of the block may lie on the other side; then those of the next may be beyond.
         let mut found = self.enter(first, way, bounds)?;
         if found.is_none() {
+            let directory = &self.run.directory;
             let next = match way {
-                Way::Forward => Some(first + 1),
-                Way::Backward => first.checked_sub(1),
+                Way::Forward => {
+                    Some(first + 1).filter(|next| !bounds.end_before(directory.key(*next)))
+                }
+                Way::Backward => {
+                    first.checked_sub(1).filter(|_| !bounds.start_behind(directory.key(first)))
+                }
             };
             if let Some(next) = next {
                 found = self.enter(next, way, bounds)?;
@@ -145,9 +216,38 @@ impl Lane {
         Ok(is_found)
     }
 
+    /// Returns the newest row of a key that is not younger than a time.
+    pub(super) fn newest(&self, key: &[u8], timestamp: u64) -> Result<Option<(Arc<Block>, usize)>> {
+        self.run.find(Target { key, timestamp }, &self.segment)
+    }
+
+    /// Goes to the first row from a place on, which lies ahead; says whether there is one.
+    pub(super) fn seek(&mut self, cut: &Cut, way: Way, bounds: &Bounds) -> Result<bool> {
+        let cursor = self.cursor_mut(way).take();
+        let Some(ahead) = bounds.from(cut, way) else { return Ok(false) };
+        // Often it is in the same block.
+        if let Some(mut cursor) = cursor {
+            let Range { start, end } = cursor.within;
+            let target = if way == Way::Forward { ahead.start() } else { ahead.end() };
+            let at = target.map_or(end, |target| cursor.block.len_before(&target));
+            let found = match way {
+                Way::Forward => Some(at).filter(|at| *at < end),
+                Way::Backward => at.min(end).checked_sub(1).filter(|at| *at >= start),
+            };
+            if let Some(at) = found {
+                cursor.at = at;
+                *self.cursor_mut(way) = Some(cursor);
+                return Ok(true);
+            }
+        }
+        self.begin(way, &ahead)
+    }
+
     /// Reads a block; nothing if no row of it lies within the bounds.
     fn enter(&self, number: usize, way: Way, bounds: &Bounds) -> Result<Option<Cursor>> {
         let Some(block) = self.run.block(number, &self.segment)? else { return Ok(None) };
+        #[cfg(test)]
+        WALKED.set((WALKED.get().0, WALKED.get().1 + 1));
         let directory = &self.run.directory;
         let is_last = number + 1 == directory.len();
         // What leads to a block, and to the next, mostly tells that all of it lies within.
@@ -173,6 +273,8 @@ impl Lane {
     #[inline]
     pub(super) fn advance(&mut self, way: Way, bounds: &Bounds) -> Result<bool> {
         let Some(cursor) = self.cursor_mut(way) else { return Ok(false) };
+        #[cfg(test)]
+        WALKED.set((WALKED.get().0 + 1, WALKED.get().1));
         match way {
             Way::Forward if cursor.at + 1 < cursor.within.end => cursor.at += 1,
             Way::Backward if cursor.at > cursor.within.start => cursor.at -= 1,

@@ -3,7 +3,10 @@
 //! - Of each key the version that counts at the moment is shown, if there is one: of all its rows
 //!   with the highest timestamp up to the moment's the put, else the tombstone; a put whose time is
 //!   over is none.
-//! - All rows of a key are passed at once, in all runs, so that both ends can be used by turns.
+//! - All rows of a key are passed at once, in all runs, and each end goes by its own way through the
+//!   runs. Where the next key from the front lies behind the next one from the back, they have met.
+//! - What [`gaps`](super::gaps) say is dead is left alone, and what is found to be dead they are told.
+//! - Of a key with many versions few are looked at: the one that counts is searched for.
 //! - Keys are compared by eight bytes behind what all of them begin with; only where those are the
 //!   same, in full.
 //! - Nothing is read before the first step.
@@ -12,89 +15,15 @@ use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use super::block::{Row, Target};
 use super::build::{common_size, prefix};
 use super::cursor::{Bounds, Lane, Way};
-use super::run::Run;
+use super::gaps::{Cut, Gap, Gaps, Trail};
+use super::version::{Hit, Moment, Part, Version};
 use crate::error::Result;
 use crate::segment::Segment;
-use crate::value::Value;
 
-/// A run, and the segment that it is a part of.
-pub(crate) type Part = (Arc<Segment>, Arc<Run>);
-
-/// A moment: what was written up to a timestamp, as it is seen at a time of day.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Moment {
-    pub(crate) timestamp: u64,
-    pub(crate) now: u64,
-}
-
-/// A key that is there, and where its value lies.
-#[derive(Debug, Clone)]
-pub(crate) struct Hit {
-    pub(crate) key: Value,
-    /// Which of the parts it was found in.
-    pub(crate) part: usize,
-    pub(crate) offset: u64,
-    pub(crate) timestamp: u64,
-    pub(crate) expiry: Option<u64>,
-}
-
-/// A version of a key: a row that may be the one that counts.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Version {
-    /// Which of the parts it was found in.
-    pub(crate) part: usize,
-    pub(crate) offset: u64,
-    pub(crate) timestamp: u64,
-    expiry: Option<u64>,
-    pub(crate) is_tombstone: bool,
-}
-
-impl Version {
-    fn of(row: &Row<'_>, part: usize) -> Self {
-        let (offset, is_tombstone) = (row.offset(), row.is_tombstone());
-        Self { part, offset, timestamp: row.timestamp, expiry: row.expiry, is_tombstone }
-    }
-
-    /// Returns whether it counts and not the other.
-    fn beats(&self, other: Option<&Self>) -> bool {
-        let rank = |version: &Self| (version.timestamp, !version.is_tombstone);
-        other.is_none_or(|other| rank(self) > rank(other))
-    }
-
-    fn is_there(&self, now: u64) -> bool {
-        !self.is_tombstone && self.expiry.is_none_or(|expiry| expiry > now)
-    }
-
-    fn hit(self, key: Value) -> Hit {
-        let Self { part, offset, timestamp, expiry, .. } = self;
-        Hit { key, part, offset, timestamp, expiry }
-    }
-}
-
-/// Looks up the version of a key that counts at a timestamp, be it a tombstone or expired.
-pub(crate) fn newest(parts: &[Part], key: &[u8], timestamp: u64) -> Result<Option<Version>> {
-    let target = Target { key, timestamp };
-    let mut newest: Option<Version> = None;
-    for (part, (segment, run)) in parts.iter().enumerate() {
-        if let Some((block, at)) = run.find(target, segment)? {
-            let version = Version::of(&block.row(at), part);
-            if version.beats(newest.as_ref()) {
-                newest = Some(version);
-            }
-        }
-    }
-    Ok(newest)
-}
-
-/// Looks a key up as it is seen at a moment.
-#[cfg(any(test, bitcask_fuzzing))]
-pub(crate) fn find(parts: &[Part], key: &[u8], moment: Moment) -> Result<Option<Hit>> {
-    let version = newest(parts, key, moment.timestamp)?.filter(|it| it.is_there(moment.now));
-    Ok(version.map(|version| version.hit(Value::from(key.to_vec()))))
-}
+/// Of a key that has more rows than this in a run, the one that counts is searched for.
+const ROWS_WALKED: u64 = if cfg!(any(test, bitcask_fuzzing)) { 3 } else { 16 };
 
 /// A lane and its next key, as it is compared first.
 #[derive(Debug, Clone, Copy)]
@@ -108,7 +37,10 @@ struct Head {
 struct Side {
     /// A heap: each has the next key before those of the two at twice its place.
     heads: Vec<Head>,
-    is_begun: bool,
+    /// Nothing before it is begun.
+    trail: Option<Trail>,
+    /// How many rows it has passed.
+    rows: u64,
 }
 
 /// The keys of a moment within bounds, in order.
@@ -117,6 +49,7 @@ pub(crate) struct Merged {
     lanes: Vec<Lane>,
     bounds: Bounds,
     moment: Moment,
+    gaps: Arc<Gaps>,
     /// So many bytes are the same in all keys.
     skip: usize,
     front: Side,
@@ -136,7 +69,13 @@ impl Merged {
         let (front, back) = (Side::default(), Side::default());
         let bounds = Bounds { start, end };
         let skip = common(&lanes, &bounds);
-        Self { lanes, bounds, moment, skip, front, back, failed: false }
+        let gaps = Arc::default();
+        Self { lanes, bounds, moment, gaps, skip, front, back, failed: false }
+    }
+
+    /// Shares what is known of stretches of keys that hold nothing with other scans of the store.
+    pub(crate) fn sharing(self, gaps: &Arc<Gaps>) -> Self {
+        Self { gaps: Arc::clone(gaps), ..self }
     }
 
     /// Returns the segment that a hit's value lies in.
@@ -164,14 +103,17 @@ impl Merged {
     }
 
     fn try_step(&mut self, way: Way) -> Result<Option<Hit>> {
-        if !self.side(way).is_begun {
+        if self.side(way).trail.is_none() {
             self.begin(way)?;
         }
         while let Some(head) = self.top(way) {
+            if self.enter_gap(head, way)? {
+                continue;
+            }
             let Some((block, at)) = self.lane(head.lane).place(way) else { break };
             let (block, at) = (Arc::clone(block), at);
             let row = block.row(at);
-            let key = row.key;
+            let (key, before) = (row.key, self.side(way).rows);
             let mut best = self.pass(Version::of(&row, head.lane), way, key)?;
             while let Some(other) = self.top(way).filter(|other| other.rank == head.rank) {
                 let row = self.lane(other.lane).row(way);
@@ -179,12 +121,32 @@ impl Merged {
                 let version = self.pass(Version::of(&row, other.lane), way, key)?;
                 best = version.filter(|version| version.beats(best.as_ref())).or(best);
             }
-            if let Some(version) = best.filter(|best| best.is_there(self.moment.now)) {
+            let found = best.filter(|best| best.is_there(self.moment.now));
+            let expired = best.and_then(|best| best.expired(self.moment.now));
+            let (gaps, side) = self.gaps_and_side(way);
+            let rows = side.rows - before;
+            match (found, &mut side.trail) {
+                (None, Some(trail)) => trail.pass(key, rows, expired),
+                (Some(_), Some(trail)) => trail.meet(gaps, Some(key)),
+                _ => {}
+            }
+            if let Some(version) = found {
                 let key_size = key.len();
                 return Ok(Some(version.hit(block.lend_key(at, key_size))));
             }
         }
+        // Where the ends have met, the one knows nothing of the other's part.
+        let is_alone = self.side(way.opposite()).trail.is_none();
+        let (gaps, side) = self.gaps_and_side(way);
+        side.trail.iter_mut().filter(|_| is_alone).for_each(|trail| trail.meet(gaps, None));
         Ok(None)
+    }
+
+    fn gaps_and_side(&mut self, way: Way) -> (&Gaps, &mut Side) {
+        match way {
+            Way::Forward => (&self.gaps, &mut self.front),
+            Way::Backward => (&self.gaps, &mut self.back),
+        }
     }
 
     fn side(&self, way: Way) -> &Side {
@@ -208,47 +170,105 @@ impl Merged {
         }
     }
 
-    /// Reads the first block of each lane.
+    /// Reads the first block of each lane, but of those of which a gap tells that it is all dead.
     fn begin(&mut self, way: Way) -> Result<()> {
-        let mut heads = Vec::new();
-        for (at, lane) in self.lanes.iter_mut().enumerate() {
-            if lane.begin(way, &self.bounds)? {
-                heads.push(Head { rank: rank(lane.key(way), self.skip, way), lane: at });
+        let (mut trail, gap) = Trail::begin(&self.gaps, &self.bounds, way, self.moment);
+        for lane in &mut self.lanes {
+            match &gap {
+                Some(gap) if lane.is_told_by(gap) => {
+                    lane.seek(gap.far_end(way), way, &self.bounds)?;
+                }
+                gap => {
+                    let is_within =
+                        |key: &[u8]| gap.as_ref().is_some_and(|gap| !gap.is_left(key, way));
+                    if lane.begin(way, &self.bounds)? && is_within(lane.key(way)) {
+                        trail.read_within();
+                    }
+                }
+            }
+        }
+        self.side_mut(way).trail = Some(trail);
+        self.gather(way);
+        Ok(())
+    }
+
+    /// Puts the next rows of all lanes in order.
+    fn gather(&mut self, way: Way) {
+        let mut heads = std::mem::take(&mut self.side_mut(way).heads);
+        heads.clear();
+        for (at, lane) in self.lanes.iter().enumerate() {
+            if let Some(row) = lane.row(way) {
+                heads.push(Head { rank: rank(row.key, self.skip, way), lane: at });
             }
         }
         // What is sorted is a heap.
         heads.sort_by(|a, b| order(&self.lanes, a, b, way));
-        *self.side_mut(way) = Side { heads, is_begun: true };
+        self.side_mut(way).heads = heads;
+    }
+
+    /// Sees whether the next key lies in a gap that was not come to before; then goes to its end in all
+    /// lanes of which it tells, and says so: another key may be next.
+    fn enter_gap(&mut self, head: Head, way: Way) -> Result<bool> {
+        let (gaps, side) = match way {
+            Way::Forward => (&self.gaps, &mut self.front),
+            Way::Backward => (&self.gaps, &mut self.back),
+        };
+        let trail = side.trail.as_mut().filter(|trail| trail.has_next());
+        let (Some(trail), Some(lane)) = (trail, self.lanes.get(head.lane)) else {
+            return Ok(false);
+        };
+        let Some(gap) = trail.reach(gaps, lane.key(way)) else { return Ok(false) };
+        self.leave_out(&gap, way)?;
+        self.gather(way);
+        Ok(true)
+    }
+
+    fn leave_out(&mut self, gap: &Gap, way: Way) -> Result<()> {
+        for lane in self.lanes.iter_mut().filter(|lane| lane.is_told_by(gap)) {
+            if lane.row(way).is_some_and(|row| !gap.is_left(row.key, way)) {
+                lane.seek(gap.far_end(way), way, &self.bounds)?;
+            }
+        }
         Ok(())
     }
 
-    /// Returns the head that is next; those whose rows the other end has passed go.
-    fn top(&mut self, way: Way) -> Option<Head> {
-        loop {
-            let head = *self.side(way).heads.first()?;
-            let both = self.front.is_begun && self.back.is_begun;
-            if !both || self.lane(head.lane).is_open() {
-                return Some(head);
-            }
-            self.drop_top(way);
-        }
+    /// Returns the head that is next, unless its key was passed from the other end.
+    fn top(&self, way: Way) -> Option<Head> {
+        let head = *self.side(way).heads.first()?;
+        let other = self.side(way.opposite());
+        let has_met = other.trail.is_some() && self.is_passed(&head, other.heads.first(), way);
+        (!has_met).then_some(head)
+    }
+
+    /// Returns whether a key lies behind the one that is next from the other end.
+    fn is_passed(&self, head: &Head, other: Option<&Head>, way: Way) -> bool {
+        let Some(other) = other else { return true };
+        // As this end ranks it.
+        let other = Head { rank: !other.rank, lane: other.lane };
+        let by_key = || {
+            let key = self.lane(head.lane).key(way);
+            let order = key.cmp(self.lane(other.lane).key(way.opposite()));
+            if way == Way::Forward { order } else { order.reverse() }
+        };
+        head.rank.cmp(&other.rank).then_with(by_key).is_gt()
     }
 
     /// Passes all rows of a key in the lane on top, of which the next is given; returns the one that
     /// counts of them.
     fn pass(&mut self, next: Version, way: Way, key: &[u8]) -> Result<Option<Version>> {
-        let is_seen = |version: &Version| version.timestamp <= self.moment.timestamp;
-        let (part, mut best) = (next.part, Some(next).filter(is_seen));
+        let floor = self.side(way).trail.as_ref().map_or(0, Trail::floor);
+        let timestamps = floor + 1..=self.moment.timestamp;
+        let is_seen = |version: &Version| timestamps.contains(&version.timestamp);
+        let (part, mut best, mut rows) = (next.part, Some(next).filter(is_seen), 1);
         let Some(lane) = self.lanes.get_mut(part) else { return Ok(None) };
-        loop {
-            if !lane.advance(way, &self.bounds)? {
-                self.drop_top(way);
-                break;
-            }
-            let Some(row) = lane.row(way) else { break };
-            if row.key != key {
-                let rank = rank(row.key, self.skip, way);
-                self.replace_top(Head { rank, lane: part }, way);
+        let mut is_open = lane.advance(way, &self.bounds)?;
+        while let Some(row) = lane.row(way).filter(|row| row.key == key) {
+            rows += 1;
+            if rows > ROWS_WALKED {
+                let found = lane.newest(key, self.moment.timestamp)?;
+                let version = found.map(|(block, at)| Version::of(&block.row(at), part));
+                best = version.filter(is_seen);
+                is_open = lane.seek(&Cut::past(key, way), way, &self.bounds)?;
                 break;
             }
             // Newest first from the front, newest last from the back.
@@ -256,7 +276,15 @@ impl Merged {
             if is_seen(&version) && (best.is_none() || way == Way::Backward) {
                 best = Some(version);
             }
+            is_open = lane.advance(way, &self.bounds)?;
         }
+        if is_open {
+            let rank = rank(lane.key(way), self.skip, way);
+            self.replace_top(Head { rank, lane: part }, way);
+        } else {
+            self.drop_top(way);
+        }
+        self.side_mut(way).rows += rows;
         Ok(best)
     }
 

@@ -15,10 +15,12 @@ mod build;
 mod cursor;
 mod directory;
 mod file;
+mod gaps;
 mod merged;
 mod run;
 #[cfg(test)]
 mod tests;
+mod version;
 
 use std::sync::Arc;
 
@@ -27,11 +29,20 @@ use crate::error::Result;
 use crate::sync::Mutex;
 
 pub(crate) use build::RunBuilder;
+#[cfg(test)]
+pub(crate) use cursor::WALKED;
 pub(crate) use file::has_index;
-#[cfg(any(test, bitcask_fuzzing))]
-pub(crate) use merged::find;
-pub(crate) use merged::{Hit, Merged, Moment, Part, newest};
+pub(crate) use gaps::Gaps;
+pub(crate) use merged::Merged;
 pub(crate) use run::{Ground, Run, compare_index};
+#[cfg(any(test, bitcask_fuzzing))]
+pub(crate) use version::find;
+pub(crate) use version::{Hit, Moment, Part, newest};
+
+/// Parts of a segment that grows are merged when one has less than so many times the rows of all behind
+/// it. With four each row is sorted again as often as with two, about three times for a natural logarithm
+/// of their number, and there are half as many parts to go through.
+const RATIO: u64 = 4;
 
 /// What a segment knows of its index.
 #[derive(Debug, Default)]
@@ -41,7 +52,7 @@ pub(super) struct Known(Mutex<State>);
 struct State {
     /// All of a sealed segment.
     whole: Option<Arc<Run>>,
-    /// Parts of an unsealed one, oldest first; each has at least twice the rows of the next.
+    /// Parts of an unsealed one, oldest first; each has at least [`RATIO`] times the rows of the next.
     parts: Vec<Arc<Run>>,
     /// Up to where they reach.
     end: u64,
@@ -145,10 +156,10 @@ impl State {
             self.end = end;
         }
         let rows = |run: Option<&Arc<Run>>| run.map_or(0, |run| run.rows());
-        // Merged from where what lies behind is more than half of it.
+        // Merged from where what lies behind is too much for it.
         let mut from = self.parts.len();
         let mut behind = 0;
-        while from > 0 && (behind == 0 || rows(self.parts.get(from - 1)) < 2 * behind) {
+        while from > 0 && (behind == 0 || rows(self.parts.get(from - 1)) < RATIO * behind) {
             from -= 1;
             behind += rows(self.parts.get(from));
         }

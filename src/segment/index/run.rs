@@ -79,6 +79,8 @@ enum Blocks {
 pub(crate) struct Run {
     ground: Arc<Ground>,
     id: SegmentId,
+    /// No row is younger. Of an index on disk, its segment's summary tells.
+    pub(super) time: u64,
     pub(super) directory: Directory,
     blocks: Mutex<Blocks>,
 }
@@ -89,13 +91,14 @@ impl Run {
         let (file, directory) = file::open(&ground.fs, &ground.dir, source)?;
         let blocks = Blocks::OnDisk(ground.keep(file).map(Arc::new));
         let (ground, blocks) = (Arc::clone(ground), Mutex::new(blocks));
-        Some(Self { ground, id: source.id, directory, blocks })
+        Some(Self { ground, id: source.id, time: u64::MAX, directory, blocks })
     }
 
     pub(super) fn in_memory(ground: &Arc<Ground>, id: SegmentId, rows: RunBuilder) -> Self {
+        let time = rows.time;
         let Encoded { blocks, directory } = rows.finish(id);
         let (ground, blocks) = (Arc::clone(ground), Mutex::new(Blocks::InMemory(Arc::new(blocks))));
-        Self { ground, id, directory, blocks }
+        Self { ground, id, time, directory, blocks }
     }
 
     /// Sorts the entries of a sealed segment.

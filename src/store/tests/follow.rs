@@ -269,9 +269,14 @@ impl World {
             }
             31..=33 => self.merge(),
             34 if self.dice.one_in(3) => {
+                let before = self.db().position();
                 self.db().clear().unwrap();
-                // None of them is left, and so this is nobody's next change.
                 let end = self.db().position();
+                if end == before {
+                    // There was nothing to forget.
+                    return;
+                }
+                // None of them is left, and so this is nobody's next change.
                 let keys: Vec<Vec<u8>> = (b'a'..=b'h').map(|key| vec![key]).collect();
                 let cleared = |key| Committed { key, new: None, more: false, end };
                 self.committed.extend(keys.into_iter().map(cleared));

@@ -61,6 +61,8 @@ mod model;
 #[cfg(test)]
 mod next;
 #[cfg(test)]
+mod queues;
+#[cfg(test)]
 mod refresh;
 #[cfg(test)]
 mod regressions;
@@ -71,6 +73,8 @@ mod schedules;
 #[cfg(test)]
 mod snapshots;
 mod story;
+#[cfg(test)]
+mod surprises;
 #[cfg(test)]
 mod times;
 #[cfg(test)]

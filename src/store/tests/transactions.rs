@@ -196,13 +196,19 @@ fn what_was_read_is_compared_over_rotations_seals_and_merges() {
             seal(&db);
         };
         assert_eq!(runs(&db, all, sealed), expected);
-        // What a merge has removed can't be looked at: that counts as changed.
+        // What a merge has removed can't be looked at: what was read is read again.
         let merged = || {
             db.put(key, "x").unwrap();
             let id = seal(&db);
             merge(&db, &[id]);
         };
-        assert_eq!(runs(&db, all, merged), 2);
+        assert_eq!(runs(&db, all, merged), expected);
+        let merged_and_cleared = || {
+            merged();
+            db.clear().unwrap();
+        };
+        assert_eq!(runs(&db, all, merged_and_cleared), 2);
+        put_all(&db, &[("k1", "1"), ("k2", "2")]);
         // A store that was just opened, or whose active segment is empty, has no end to go by.
         db.inner.rotate_active().unwrap();
         seal(&db);
@@ -215,6 +221,79 @@ fn what_was_read_is_compared_over_rotations_seals_and_merges() {
     assert_eq!(runs(&db, all, || ()), 1);
     let db = lab.reopen(db);
     assert_eq!(runs(&db, all, || db.put("k2", "2").unwrap()), 2);
+}
+
+/// A merge alone changes nothing that a transaction could have read, in whatever part of a range.
+#[test]
+fn a_merge_alone_does_not_have_a_transaction_run_again() {
+    let parts: [fn(&mut Transaction) -> Result<()>; 5] = [
+        |tx| tx.range(..).try_for_each(|pair| pair.map(drop)),
+        |tx| tx.prefix("k").next().transpose().map(drop),
+        |tx| tx.range("a"..).next_back().transpose().map(drop),
+        |tx| {
+            let mut range = tx.range(..);
+            range.next().transpose()?;
+            range.next_back().transpose().map(drop)
+        },
+        |tx| tx.prefix("none").next().transpose().map(drop),
+    ];
+    for part in parts {
+        let db = lab().open();
+        put_all(&db, &[("k1", "1"), ("k2", "2"), ("k3", "3"), ("z", "4")]);
+        let merge_all = || {
+            seal(&db);
+            merge(&db, &super::merge::sealed(&db));
+        };
+        assert_eq!(runs(&db, part, merge_all), 1);
+        // What was put and deleted in between left nothing to see.
+        let put_and_deleted = || {
+            put_all(&db, &[("k0", "1"), ("k9", "2"), ("nonesuch", "3")]);
+            for key in ["k0", "k9", "nonesuch"] {
+                assert!(db.delete(key).unwrap());
+            }
+            merge_all();
+        };
+        assert_eq!(runs(&db, part, put_and_deleted), 1);
+        // The same value, written anew, is another version; so is one that was deleted and put back.
+        let put_again = || {
+            let pairs: Vec<_> = db.range(..).map(Result::unwrap).collect();
+            for (key, value) in &pairs {
+                db.put(key, value).unwrap();
+            }
+            db.put("none", "is there now").unwrap();
+            merge_all();
+        };
+        assert_eq!(runs(&db, part, put_again), 2);
+    }
+}
+
+/// A key that was read by itself is compared by its time, and a range that has expired keys by the clock.
+#[test]
+fn behind_a_merge_keys_and_expiries_are_compared_as_ever() {
+    let lab = lab();
+    let db = lab.open();
+    let minute = WriteOptions::new().ttl(Duration::from_secs(60));
+    put_all(&db, &[("a", "1"), ("k1", "1")]);
+    db.put_with("k2", "1", minute).unwrap();
+    let merge_all = || {
+        seal(&db);
+        merge(&db, &super::merge::sealed(&db));
+    };
+    let read = |tx: &mut Transaction| {
+        tx.get("a")?;
+        tx.prefix("k").try_for_each(|pair| pair.map(drop))
+    };
+    assert_eq!(runs(&db, read, merge_all), 1);
+    let changed = || {
+        db.put("a", "2").unwrap();
+        merge_all();
+    };
+    assert_eq!(runs(&db, read, changed), 2);
+    let expired = || {
+        lab.hands.advance(Duration::from_secs(61));
+        merge_all();
+    };
+    assert_eq!(runs(&db, read, expired), 2);
 }
 
 /// A key that expires between the look at it and the end is not what it was.

@@ -6,6 +6,8 @@
 //!   of their shards, and the spans with what was appended since the snapshot, under the lock of the
 //!   log. So all that was read is as it was at the moment of the append, which is the transaction's
 //!   place in the order of all.
+//! - Where a merge or a clear has removed a part of what was appended, the spans are read again in a
+//!   snapshot of the present. If they show the same, that is the moment to go on from.
 //! - A transaction that writes nothing takes place at its snapshot, and is never run twice.
 //! - No lock is held while a caller's closure runs.
 
@@ -14,6 +16,7 @@ mod reads;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use range::TransactionRange;
@@ -24,9 +27,10 @@ use super::snapshot::Snapshot;
 use super::{Bitcask, Inner};
 use crate::error::{Error, Result};
 use crate::options::{TransactionOptions, WriteOptions};
+use crate::segment::append::Draft;
 use crate::sync::{sleep, yield_now};
 use crate::value::Value;
-use reads::Reads;
+use reads::{Found, Reads};
 
 /// What a key is to be.
 #[derive(Debug, Clone)]
@@ -52,7 +56,8 @@ impl Bitcask {
     /// If the closure returns an error nothing is written, and the error returned. Durable as the
     /// store's [`SyncPolicy`](crate::SyncPolicy) says. Costs a snapshot, memory for all that is read by key and
     /// written, and a comparison of all that was read: of keys by a look-up each, of ranges by a look
-    /// at everything that others have written meanwhile.
+    /// at everything that others have written meanwhile. If a merge has removed some of that, what was read
+    /// of ranges is read again; the closure is not run again for a merge.
     ///
     /// # Errors
     ///
@@ -110,11 +115,18 @@ impl Bitcask {
 }
 
 /// Lets others get on, the longer the more often they were in the way.
-fn give_way(attempt: u32) {
+pub(super) fn give_way(attempt: u32) {
     match attempt {
         0..4 => yield_now(),
         _ => sleep(Duration::from_micros(u64::from(attempt.min(100)) * 10)),
     }
+}
+
+fn drafts_of<'a>(inner: &Inner, writes: &'a Writes) -> Result<Vec<Draft<'a>>> {
+    let draft = |(key, write): (&'a Vec<u8>, &'a Write)| {
+        inner.draft(key, write.value.as_deref(), write.ttl)
+    };
+    writes.iter().map(draft).collect()
 }
 
 /// The store as a transaction sees it, from [`Bitcask::transaction`].
@@ -253,26 +265,47 @@ impl Transaction {
     }
 
     /// Makes the changes if all that was read is as it was; says whether it is.
-    fn commit(self, inner: &Inner, options: TransactionOptions) -> Result<bool> {
-        let Self { snapshot, writes, reads } = self;
+    fn commit(self, inner: &Arc<Inner>, options: TransactionOptions) -> Result<bool> {
+        let Self { mut snapshot, writes, reads } = self;
         if writes.is_empty() {
             return Ok(true);
         }
-        let drafts = writes
-            .iter()
-            .map(|(key, write)| inner.draft(key, write.value.as_deref(), write.ttl))
-            .collect::<Result<_>>()?;
         let reads = reads.into_inner();
         let conditions: Vec<Condition<'_>> = reads
             .keys()
             .map(|(key, timestamp)| Condition { key, expected: Expected::Unchanged(timestamp) })
             .collect();
-        let Some(looked) = reads.look_ahead(inner, snapshot.position())? else {
-            return Ok(false);
-        };
         let mut settings = WriteOptions::new();
         settings.sync = options.sync;
-        inner
-            .change_atomically(&conditions, drafts, settings, |log| reads.hold(inner, &looked, log))
+        for _ in 0..options.attempts {
+            // What does not hold before the second look has changed.
+            let mut is_gone = false;
+            match reads.look_ahead(inner, snapshot.position())? {
+                Found::Changed => {}
+                Found::Gone => is_gone = true,
+                Found::Same(looked) => {
+                    let drafts = drafts_of(inner, &writes)?;
+                    let is_made =
+                        inner.change_atomically(&conditions, drafts, settings, |log| {
+                            let found = reads.hold(inner, &looked, log)?;
+                            is_gone = matches!(found, Found::Gone);
+                            Ok(matches!(found, Found::Same(())))
+                        })?;
+                    if is_made {
+                        return Ok(true);
+                    }
+                }
+            }
+            if !is_gone {
+                return Ok(false);
+            }
+            // Whatever it was that is gone, what was read may be as it was.
+            let present = Snapshot { view: Arc::new(Inner::view(inner)) };
+            if !reads.show_the_same(&snapshot, &present)? {
+                return Ok(false);
+            }
+            snapshot = present;
+        }
+        Ok(false)
     }
 }
