@@ -270,6 +270,10 @@ impl<'a> Table<'a> {
         }
     }
 
+    pub(super) fn pairs_len(self) -> usize {
+        self.pairs.len()
+    }
+
     fn buckets_len(self) -> usize {
         self.pairs.len() * 2
     }

@@ -7,7 +7,6 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRu
 
 use super::shard::Fill;
 use super::*;
-use crate::epoch::pin;
 use crate::error::Error;
 
 /// A hash that lies in one shard with all the others; equal numbers are equal hash bits.
@@ -60,7 +59,7 @@ fn get<T>(
     hash: KeyHash,
     own: impl FnMut(Address) -> Result<Option<T>>,
 ) -> Result<Option<T>> {
-    match keydir.get(hash, &pin(), own)? {
+    match keydir.get(hash, &keydir.pin(), own)? {
         Lookup::Found(found) => Ok(Some(found)),
         Lookup::Absent => Ok(None),
         Lookup::Unfilled => panic!("the shard of {hash:?} is not filled"),
@@ -141,7 +140,7 @@ fn a_key_that_can_not_be_read_stops_the_filling() {
     assert!(fill.add(filling(address(0, 0), false, true), fail).is_err());
     drop(fill);
     assert!(!shard(&keydir).is_filled());
-    let asked = keydir.get(bits(0), &pin(), |_| Ok(Some(()))).unwrap();
+    let asked = keydir.get(bits(0), &keydir.pin(), |_| Ok(Some(()))).unwrap();
     assert!(matches!(asked, Lookup::Unfilled));
 }
 

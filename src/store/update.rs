@@ -5,7 +5,6 @@
 
 use super::atomic::{Condition, Expected};
 use super::{Bitcask, Inner};
-use crate::epoch::pin;
 use crate::error::Result;
 use crate::options::WriteOptions;
 use crate::value::Value;
@@ -184,7 +183,7 @@ impl Bitcask {
         let (key, inner) = (key.as_ref(), &self.inner);
         inner.writer()?;
         loop {
-            let (old, timestamp) = match inner.locate(key, &pin())? {
+            let (old, timestamp) = match inner.locate(key, &inner.pin())? {
                 Some(located) => (Some(inner.value(&located)?), Some(located.stored.timestamp())),
                 None => (None, None),
             };
