@@ -6,6 +6,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -138,4 +139,43 @@ fn who_reads_a_store_for_long_keeps_what_was_removed_since_and_no_more() {
     db.merge().unwrap();
     assert_eq!((db.stats().retired_segments, held_files(dir.path())), (0, 0));
     assert_eq!(db.stats().oldest_retired, None);
+}
+
+/// Returns how much memory of the process is resident that is no file's, in bytes.
+fn resident() -> usize {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<usize>().unwrap() * 1024
+}
+
+#[test]
+#[cfg_attr(not(target_os = "linux"), ignore = "looks into /proc")]
+fn a_keydir_gives_its_memory_back_when_most_keys_are_deleted() {
+    const KEYS: u32 = 400_000;
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new().sync(SyncPolicy::Never).merge(MergePolicy::Manual);
+    let db = Bitcask::open(dir.path(), options).unwrap();
+    let empty = db.stats().keydir_size;
+    let put_all = || (0..KEYS).for_each(|key| db.put(key.to_be_bytes(), "").unwrap());
+    let delete = |keys: Range<u32>| {
+        keys.for_each(|key| assert!(db.delete(key.to_be_bytes()).unwrap()));
+    };
+    put_all();
+    let (full, full_resident) = (db.stats().keydir_size, resident());
+    assert!(full > u64::from(KEYS) * 16);
+    delete(KEYS / 10..KEYS);
+    let tenth = db.stats().keydir_size;
+    // Small tables come in few lengths.
+    assert!(tenth < full * 2 / 5, "{tenth} bytes of {full} for a tenth of the keys");
+    delete(0..KEYS / 10);
+    // Tables that were replaced go with the readers of their time.
+    db.merge().unwrap();
+    let least = db.stats().keydir_size;
+    assert!(least <= 2 * empty, "{least} bytes, {empty} when it was empty");
+    let given_back = full_resident.saturating_sub(resident());
+    let gone = usize::try_from(full - least).unwrap();
+    assert!(given_back > gone / 2, "{given_back} bytes of {gone} given back");
+    put_all();
+    assert_eq!(db.len(), u64::from(KEYS));
 }

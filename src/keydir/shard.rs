@@ -4,6 +4,8 @@
 //!   [`Fill::add`]. The table is then published whole; a fill that fails leaves nothing behind.
 //! - Tables grow by a third or a half. Every other shard has other sizes, so that they don't all
 //!   grow at once: the memory of all is then never far from what it is on average.
+//! - A table of four times the room that it needs gives way to a smaller one, which has room for half as
+//!   many slots again: it takes as many puts or deletes as a part of its slots before the next change.
 
 use super::hash::KeyHash;
 use super::memory::{Arena, Length, Pairs, PublishedPairs};
@@ -23,6 +25,9 @@ pub(super) struct Home {
     removed_at: AtomicU64,
     counts: Mutex<Counts>,
 }
+
+/// A table shrinks when it is so many times as long as it has to be.
+const SHRINK_FROM: usize = 4;
 
 /// Slots in use.
 #[derive(Debug, Default, Clone, Copy)]
@@ -119,11 +124,16 @@ impl Shard<'_> {
         if !made(Mistake::RemovalNotedLate) {
             self.note_removal(time);
         }
-        let removed = self.table().remove(hash, address);
+        let table = self.table();
+        let (removed, len) = (table.remove(hash, address), table.pairs_len());
         if made(Mistake::RemovalNotedLate) {
             self.note_removal(time);
         }
         self.counts.removed(u32::from(removed));
+        let needed = Table::pairs_for(self.counts.live as usize + 1);
+        if len >= SHRINK_FROM * needed {
+            self.rebuild(needed + needed / 2);
+        }
         removed
     }
 
