@@ -35,7 +35,7 @@ mod own {
     pub(crate) use crossbeam_epoch::{Atomic, Shared};
     pub(super) use crossbeam_epoch::{Collector, Guard, Owned};
 
-    pub(super) use super::handles::pin;
+    pub(super) use crate::epoch::handles::pin;
 
     /// Frees what a shared pointer names.
     ///

@@ -365,11 +365,9 @@ impl Segments {
     /// Returns how many segments were removed and are still held here, and for how long the oldest of
     /// them, or of the keydir's tables that were replaced.
     pub(crate) fn retired(&self) -> (u64, Option<Duration>) {
-        let (len, oldest) = {
-            let retired = &self.numbered.numbers.lock().retired;
-            (retired.len() as u64, retired.front().map(|(_, since)| since.elapsed()))
-        };
-        (len, oldest.max(self.collector.oldest()))
+        let retired = &self.numbered.numbers.lock().retired;
+        let oldest = retired.front().map(|(_, since)| since.elapsed());
+        (retired.len() as u64, oldest.max(self.collector.oldest()))
     }
 
     /// Returns whether anybody but this and the caller has a segment. Nobody may come to have it through
