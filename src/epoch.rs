@@ -4,97 +4,318 @@
 //!   stays as it is until all guards of that time are gone (epoch-based reclamation: Fraser,
 //!   "Practical lock-freedom", 2004).
 //! - Pinning costs some nanoseconds and never waits. A guard that is held for long keeps memory
-//!   from being freed, and nothing else.
+//!   of its own store from being freed, and nothing else.
+//! - What is retired waits in a list of the store's own. The machinery below is asked about one batch of
+//!   it at a time: while a guard holds that back, nothing more is queued, so trying again costs no memory.
 
 #![expect(unsafe_code, reason = "what a shared pointer names has to be borrowed, and freed once")]
 
+#[cfg(not(all(test, any(loom, shuttle))))]
+mod handles;
 #[cfg(all(test, any(loom, shuttle)))]
-pub(crate) mod twin;
+mod twin;
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 #[cfg(not(all(test, any(loom, shuttle))))]
-use own as collector;
+use own as machine;
 #[cfg(all(test, any(loom, shuttle)))]
-use twin as collector;
+use twin as machine;
 
-use crate::sync::Ordering;
-use collector::Owned;
-pub(crate) use collector::{Atomic, Guard, Shared, pin};
+use crate::sync::{Instant, Mutex, Ordering, yield_now};
+use machine::Owned;
+pub(crate) use machine::{Atomic, Shared};
 
-/// A collector that this crate shares with nobody: what other code of the process defers does not run
-/// within our locks, and who blocks it does not keep our memory from being freed.
+/// The crate that tells when all guards of a time are gone.
 #[cfg(not(all(test, any(loom, shuttle))))]
 mod own {
-    use std::sync::LazyLock;
+    pub(crate) use crossbeam_epoch::{Atomic, Shared};
+    pub(super) use crossbeam_epoch::{Collector, Guard, Owned};
 
-    pub(crate) use crossbeam_epoch::{Atomic, Guard, Owned, Shared};
-    use crossbeam_epoch::{Collector, LocalHandle};
+    pub(super) use crate::epoch::handles::pin;
 
-    static COLLECTOR: LazyLock<Collector> = LazyLock::new(Collector::new);
+    /// Frees what a shared pointer names.
+    ///
+    /// # Safety
+    ///
+    /// It came from `Owned`, nobody uses it any more, and it is freed once.
+    pub(super) unsafe fn free<T>(_: &Collector, pointer: *const T) {
+        // SAFETY: as the caller says.
+        drop(unsafe { Shared::from(pointer).into_owned() });
+    }
+}
 
-    thread_local! {
-        static HANDLE: LocalHandle = COLLECTOR.register();
+/// Tries in a row to go on that were in vain, before it is left to whoever comes next.
+const SETTLE_TRIES: usize = if cfg!(all(test, loom)) { 4 } else { 16 };
+/// Tries in a row before others get the processor: who reads for a moment is soon through.
+const HASTY_TRIES: usize = 4;
+/// Batches that one call waits for at most, however fast others retire.
+const SETTLE_BATCHES: usize = 1000;
+
+/// As much is freed by whoever happens to pass by, a reader among them.
+const FREED_IN_PASSING: usize = 8;
+
+/// A store's own collector. Who reads another store for long holds up nothing here, and what other code of
+/// the process defers does not run within our locks.
+#[derive(Clone)]
+pub(crate) struct Collector(Arc<Core>);
+
+/// A guard borrows the collector, so nothing is pinned any more when this is dropped.
+#[derive(Default)]
+struct Core {
+    machine: machine::Collector,
+    limbo: Mutex<Limbo>,
+}
+
+/// What was retired, on its way.
+#[derive(Default)]
+struct Limbo {
+    /// Since the batch that is awaited was closed.
+    retired: VecDeque<Retired>,
+    /// The batch for which the guards of its time have to go.
+    awaited: VecDeque<Retired>,
+    /// What no guard leads to any more, to be freed.
+    unseen: VecDeque<Retired>,
+    /// How many batches are through.
+    passed: u64,
+}
+
+struct Retired {
+    since: Instant,
+    free: Box<dyn FnOnce(&machine::Collector) + Send>,
+}
+
+impl Limbo {
+    fn left(&self) -> usize {
+        self.retired.len() + self.awaited.len() + self.unseen.len()
     }
 
-    pub(crate) fn pin() -> Guard {
-        // A thread that is ending has no handle any more, and may still drop what has to be pinned for.
-        HANDLE.try_with(LocalHandle::pin).unwrap_or_else(|_| COLLECTOR.register().pin())
+    /// Closes the next batch if none is under way; says whether there is one to wait for.
+    fn close_batch(&mut self) -> bool {
+        let is_due = self.awaited.is_empty() && !self.retired.is_empty();
+        if is_due {
+            self.awaited = std::mem::take(&mut self.retired);
+        }
+        is_due
+    }
+}
+
+impl Core {
+    /// Takes note that no guard leads to the batch that was awaited.
+    fn pass(&self) {
+        {
+            let limbo = &mut *self.limbo.lock();
+            limbo.unseen.append(&mut limbo.awaited);
+            limbo.awaited = VecDeque::new();
+            limbo.passed += 1;
+        }
+        self.free(FREED_IN_PASSING);
+    }
+
+    /// Frees some of what nobody can see.
+    fn free(&self, at_most: usize) {
+        for _ in 0..at_most {
+            let next = {
+                let unseen = &mut self.limbo.lock().unseen;
+                let next = unseen.pop_front();
+                if unseen.is_empty() {
+                    *unseen = VecDeque::new();
+                }
+                next
+            };
+            let Some(Retired { free, .. }) = next else { return };
+            free(&self.machine);
+        }
+    }
+}
+
+impl Drop for Core {
+    fn drop(&mut self) {
+        let limbo = std::mem::take(&mut *self.limbo.lock());
+        for Retired { free, .. } in
+            limbo.unseen.into_iter().chain(limbo.awaited).chain(limbo.retired)
+        {
+            free(&self.machine);
+        }
+    }
+}
+
+impl Collector {
+    pub(crate) fn new() -> Self {
+        Self(Arc::default())
+    }
+
+    #[inline]
+    pub(crate) fn pin(&self) -> Guard<'_> {
+        Guard { machine: machine::pin(&self.0), core: &self.0 }
+    }
+
+    /// Frees what nobody can see, as far as that is possible without waiting. Who holds a guard that leads
+    /// to the rest keeps it from going on; so does the caller's own.
+    pub(crate) fn settle(&self) {
+        let (mut in_vain, mut batches) = (0, 0);
+        while in_vain < SETTLE_TRIES && batches < SETTLE_BATCHES && self.left() > 0 {
+            let before = self.0.limbo.lock().passed;
+            self.pin().flush();
+            self.0.free(usize::MAX);
+            if self.0.limbo.lock().passed > before {
+                (in_vain, batches) = (0, batches + 1);
+            } else {
+                in_vain += 1;
+                if in_vain > HASTY_TRIES {
+                    yield_now();
+                }
+            }
+        }
+    }
+
+    /// Returns how much is retired and not freed.
+    pub(crate) fn left(&self) -> usize {
+        self.0.limbo.lock().left()
+    }
+
+    /// Returns how long the oldest of what is retired has waited to be freed.
+    pub(crate) fn oldest(&self) -> Option<Duration> {
+        let limbo = self.0.limbo.lock();
+        let mut oldest_first = [&limbo.unseen, &limbo.awaited, &limbo.retired].into_iter();
+        let oldest = oldest_first.find_map(VecDeque::front);
+        oldest.map(|retired| retired.since.elapsed())
+    }
+}
+
+impl fmt::Debug for Collector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Collector").field("left", &self.left()).finish()
+    }
+}
+
+/// Keeps what is published by a store as it is, for who reads it.
+pub(crate) struct Guard<'a> {
+    machine: machine::Guard,
+    core: &'a Arc<Core>,
+}
+
+impl Guard<'_> {
+    /// The guard as pointers are loaded with it.
+    #[inline]
+    pub(crate) fn machine(&self) -> &machine::Guard {
+        &self.machine
+    }
+
+    /// Calls a closure when all guards are gone that there are now, or with the store. It may run wherever
+    /// somebody pins, so it neither pins nor flushes, nor takes a lock that somebody pins under.
+    pub(crate) fn retire(&self, free: impl FnOnce() + Send + 'static) {
+        self.push(Box::new(|_| free()));
+    }
+
+    fn push(&self, free: Box<dyn FnOnce(&machine::Collector) + Send>) {
+        let since = Instant::now();
+        self.core.limbo.lock().retired.push_back(Retired { since, free });
+    }
+
+    /// Goes on with what is retired, as far as guards let it; queues nothing where they don't.
+    pub(crate) fn flush(&self) {
+        // The machinery is told by a thread that is pinned, and that has what was retired from behind the
+        // lock: so all that was unlinked before is, for it, unlinked by this thread.
+        if self.core.limbo.lock().close_batch() {
+            let core = Arc::downgrade(self.core);
+            self.machine.defer(move || core.upgrade().map(|core| core.pass()));
+        }
+        self.machine.flush();
+        self.core.free(FREED_IN_PASSING);
+    }
+
+    /// Lets go of everything while a closure runs.
+    pub(crate) fn repin_after<T>(&mut self, call: impl FnOnce() -> T) -> T {
+        self.machine.repin_after(call)
+    }
+}
+
+impl fmt::Debug for Guard<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Guard").finish_non_exhaustive()
+    }
+}
+
+/// Whose guards something is read with: those of the store that published it. Any other would not keep it;
+/// builds with debug assertions notice, no other has any of this.
+#[derive(Debug, Default)]
+pub(crate) struct Reader(#[cfg(debug_assertions)] std::sync::OnceLock<usize>);
+
+impl Reader {
+    #[inline]
+    pub(crate) fn check(&self, guard: &Guard<'_>) {
+        #[cfg(debug_assertions)]
+        {
+            let core = Arc::as_ptr(guard.core).addr();
+            assert_eq!(*self.0.get_or_init(|| core), core, "a guard of another store");
+        }
+        let _ = (self, guard);
     }
 }
 
 /// Something that can be read while it is being replaced, or nothing.
-pub(crate) struct Published<T>(Atomic<T>);
+pub(crate) struct Published<T> {
+    pointer: Atomic<T>,
+    reader: Reader,
+}
 
 impl<T> Default for Published<T> {
     fn default() -> Self {
-        Self(Atomic::null())
+        Self { pointer: Atomic::null(), reader: Reader::default() }
     }
 }
 
 impl<T: Send + Sync + 'static> Published<T> {
     /// Borrows what is published now.
-    pub(crate) fn get<'a>(&'a self, guard: &'a Guard) -> Option<&'a T> {
-        let shared = self.0.load(Ordering::Acquire, guard);
+    pub(crate) fn get<'a>(&'a self, guard: &'a Guard<'_>) -> Option<&'a T> {
+        self.reader.check(guard);
+        let shared = self.pointer.load(Ordering::Acquire, guard.machine());
         // SAFETY: a pointer that is not null came from `Owned` in `replace`, which published it
         // with a swap that this Acquire load synchronizes with, so the value is initialized and
-        // seen whole. It is freed in two places: by `replace`, after all guards are gone that were
-        // there when it was unlinked, this one among them; and by `drop`, which needs the `self`
-        // that the result borrows. Nobody has a `&mut` to it before that.
+        // seen whole. It is freed in two places: by what `replace` retires, after all guards are gone
+        // that were there when it was unlinked, this one among them; and by `drop`, which needs the
+        // `self` that the result borrows. Nobody has a `&mut` to it before that.
         unsafe { shared.as_ref() }
     }
 
     /// Publishes something else, or nothing; what was there is freed when nobody reads it.
-    pub(crate) fn replace(&self, new: Option<T>, guard: &Guard) {
-        let new = new.map_or_else(Shared::null, |new| Owned::new(new).into_shared(guard));
-        let old = self.0.swap(new, Ordering::AcqRel, guard);
+    pub(crate) fn replace(&self, new: Option<T>, guard: &Guard<'_>) {
+        self.reader.check(guard);
+        let new = new.map_or_else(Shared::null, |new| Owned::new(new).into_shared(guard.machine()));
+        let old = self.pointer.swap(new, Ordering::AcqRel, guard.machine());
         if !old.is_null() {
-            // SAFETY: the swap has unlinked `old`, and handed it to this thread alone, so it is
-            // retired once. Who still borrows it holds a guard from before the swap, which
-            // `defer_destroy` waits for. It may be freed on another thread: `T` is `Send`.
-            unsafe { guard.defer_destroy(old) }
+            let old = std::sync::atomic::AtomicPtr::new(old.as_raw().cast_mut());
+            guard.push(Box::new(move |collector| {
+                // SAFETY: the swap has unlinked it, and handed it to that thread alone, so it is
+                // retired once, and came from `Owned`. Who still borrowed it held a guard from before
+                // the swap, and those are gone. It may be freed on another thread: `T` is `Send`.
+                unsafe { machine::free(collector, old.into_inner().cast_const()) }
+            }));
         }
     }
 }
 
 impl<T> Drop for Published<T> {
     fn drop(&mut self) {
-        let last = std::mem::take(&mut self.0);
+        let last = std::mem::take(&mut self.pointer);
         // SAFETY: `&mut self`: nobody borrows from this any more, and nobody else can take the
         // pointer. It came from `Owned`.
         drop(unsafe { last.try_into_owned() });
     }
 }
 
-impl<T: Send + Sync + fmt::Debug + 'static> fmt::Debug for Published<T> {
+impl<T> fmt::Debug for Published<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Published").field(&self.get(&pin())).finish()
+        f.debug_struct("Published").finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
     use std::thread;
 
@@ -117,22 +338,97 @@ mod tests {
         let (theirs_freed, freed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let counted = Counted(Arc::clone(&theirs_freed), 1);
         theirs.defer(move || drop(counted));
-        let published = Published::default();
-        published.replace(Some(Counted(Arc::clone(&freed), 1)), &pin());
-        published.replace(None, &pin());
-        while freed.load(Ordering::Relaxed) == 0 {
-            pin().flush();
-        }
+        let (collector, published) = (Collector::new(), Published::default());
+        published.replace(Some(Counted(Arc::clone(&freed), 1)), &collector.pin());
+        published.replace(None, &collector.pin());
+        collector.settle();
+        assert_eq!(freed.load(Ordering::Relaxed), 1);
         drop(theirs);
-        (0..1000).for_each(|_| pin().flush());
+        (0..1000).for_each(|_| collector.pin().flush());
         assert_eq!(theirs_freed.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    #[cfg(not(any(loom, shuttle)))]
+    fn who_reads_one_store_holds_nothing_of_another_one() {
+        let freed = Arc::new(AtomicUsize::new(0));
+        let (read, other) = (Collector::new(), Collector::new());
+        let reading = read.pin();
+        for round in 0..1000 {
+            let counted = Counted(Arc::clone(&freed), 1);
+            other.pin().retire(move || drop(counted));
+            other.settle();
+            assert_eq!((freed.load(Ordering::Relaxed), other.left()), (round + 1, 0));
+        }
+        drop(reading);
+    }
+
+    #[test]
+    #[cfg(not(any(loom, shuttle)))]
+    fn who_reads_for_long_has_one_batch_queued_and_the_rest_goes_when_he_is_through() {
+        let freed = Arc::new(AtomicUsize::new(0));
+        let collector = Collector::new();
+        // Each on its own, one within the other: the first one is what counts.
+        let (guard, nested) = (collector.pin(), collector.pin());
+        for _ in 0..100 {
+            let counted = Counted(Arc::clone(&freed), 1);
+            collector.pin().retire(move || drop(counted));
+            collector.settle();
+        }
+        drop(nested);
+        let batches = || {
+            let limbo = collector.0.limbo.lock();
+            (limbo.awaited.len(), limbo.retired.len(), limbo.unseen.len(), limbo.passed)
+        };
+        assert_eq!(batches(), (1, 99, 0, 0));
+        (0..10_000).for_each(|_| collector.settle());
+        assert_eq!((batches(), freed.load(Ordering::Relaxed)), ((1, 99, 0, 0), 0));
+        assert!(collector.oldest().is_some());
+        drop(guard);
+        collector.settle();
+        assert_eq!((batches(), freed.load(Ordering::Relaxed)), ((0, 0, 0, 2), 100));
+        assert_eq!(collector.oldest(), None);
+    }
+
+    /// A reader that passes by frees a few things and leaves the rest to those who have the time.
+    #[test]
+    #[cfg(not(any(loom, shuttle)))]
+    fn who_passes_by_frees_a_few_things() {
+        let freed = Arc::new(AtomicUsize::new(0));
+        let collector = Collector::new();
+        for _ in 0..100 {
+            let counted = Counted(Arc::clone(&freed), 1);
+            collector.pin().retire(move || drop(counted));
+        }
+        collector.pin().flush();
+        // The crate collects at times when somebody pins.
+        let mut pins = 0;
+        while freed.load(Ordering::Relaxed) == 0 {
+            drop(collector.pin());
+            pins += 1;
+            assert!(pins < 1000);
+        }
+        assert_eq!(freed.load(Ordering::Relaxed), FREED_IN_PASSING);
+        collector.settle();
+        assert_eq!(freed.load(Ordering::Relaxed), 100);
+    }
+
+    #[test]
+    #[cfg(all(debug_assertions, not(any(loom, shuttle))))]
+    fn a_guard_of_another_store_is_noticed() {
+        let (one, other) = (Collector::new(), Collector::new());
+        let published = Published::default();
+        published.replace(Some(1), &one.pin());
+        let read = || published.get(&other.pin()).copied();
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(read)).is_err());
+        assert_eq!(published.get(&one.pin()), Some(&1));
     }
 
     #[test]
     fn what_a_guard_has_seen_stays_until_it_is_gone() {
         let freed = Arc::new(AtomicUsize::new(0));
-        let published = Published::default();
-        let guard = pin();
+        let (collector, published) = (Collector::new(), Published::default());
+        let guard = collector.pin();
         assert!(published.get(&guard).is_none());
         published.replace(Some(Counted(Arc::clone(&freed), 1)), &guard);
         let first = published.get(&guard).unwrap();
@@ -142,22 +438,23 @@ mod tests {
         assert_eq!(freed.load(Ordering::Relaxed), 0);
         drop(guard);
         drop(published);
-        // The second one at once, the first one when the epoch has moved on.
-        assert!(freed.load(Ordering::Relaxed) >= 1);
+        assert_eq!(freed.load(Ordering::Relaxed), 1);
+        drop(collector);
+        assert_eq!(freed.load(Ordering::Relaxed), 2);
     }
 
     #[test]
     fn readers_see_whole_values_while_they_are_replaced_and_each_is_freed_once() {
         const VALUES: u64 = if cfg!(miri) { 50 } else { 5_000 };
         let freed = Arc::new(AtomicUsize::new(0));
-        let published = Published::default();
-        published.replace(Some(Counted(Arc::clone(&freed), 1)), &pin());
+        let (collector, published) = (Collector::new(), Published::default());
+        published.replace(Some(Counted(Arc::clone(&freed), 1)), &collector.pin());
         thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
                     let mut last = 1;
                     while last < VALUES {
-                        let seen = published.get(&pin()).unwrap().1;
+                        let seen = published.get(&collector.pin()).unwrap().1;
                         assert!(seen >= last, "{seen} after {last}");
                         last = seen;
                         thread::yield_now();
@@ -165,19 +462,14 @@ mod tests {
                 });
             }
             for value in 2..=VALUES {
-                published.replace(Some(Counted(Arc::clone(&freed), value)), &pin());
+                let guard = collector.pin();
+                published.replace(Some(Counted(Arc::clone(&freed), value)), &guard);
+                guard.flush();
             }
         });
         drop(published);
-        // What was replaced goes as the epoch moves on, which other tests may hold up for a while.
-        let all_are = |freed: &AtomicUsize| freed.load(Ordering::Relaxed) as u64 == VALUES;
-        for _ in 0..10_000_000 {
-            if all_are(&freed) {
-                break;
-            }
-            pin().flush();
-            thread::yield_now();
-        }
-        assert!(all_are(&freed), "{} of {VALUES} freed", freed.load(Ordering::Relaxed));
+        collector.settle();
+        assert_eq!(freed.load(Ordering::Relaxed) as u64, VALUES);
+        assert_eq!(collector.left(), 0);
     }
 }

@@ -42,6 +42,14 @@ pub struct Stats {
     pub pinned_segments: u64,
     /// Bytes of those segments: what dropping all snapshots would give back.
     pub pinned_size: u64,
+    /// Segments that are no part of the store any more, and that are still open because a call may be
+    /// reading them. Their memory, and the disk space of their files, comes back a second or so after all
+    /// calls of that time have returned; in a store opened read-only, with the next refresh. If they stay
+    /// for longer, the usual cause is a closure given to [`get_with`](crate::Bitcask::get_with) or one of
+    /// its kin that does not return.
+    pub retired_segments: u64,
+    /// How long the oldest of them has waited, or the oldest table of the keydir that was replaced.
+    pub oldest_retired: Option<Duration>,
 }
 
 impl Stats {

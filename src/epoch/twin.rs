@@ -1,5 +1,5 @@
 //! A collector for models and schedules: what `crossbeam_epoch` promises, and as little more as
-//! possible. Each of them begins with a fresh one.
+//! possible. Each store has its own, as without models.
 //!
 //! - What was retired is freed by whoever flushes, as soon as no guard is left that was there when
 //!   an earlier flush had taken note of it.
@@ -13,19 +13,20 @@
 
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 #[cfg(loom)]
-use loom::{lazy_static, sync::atomic::AtomicPtr};
+use loom::sync::atomic::AtomicPtr;
 #[cfg(shuttle)]
-use shuttle::{lazy_static, sync::atomic::AtomicPtr};
+use shuttle::sync::atomic::AtomicPtr;
 
+use super::Core;
 use crate::sync::{AtomicUsize, Ordering};
 
 type Deferred = Box<dyn FnOnce()>;
 
 #[derive(Default)]
-struct Collector {
+pub(super) struct Collector {
     /// Ordered by a flush, and seen by whoever pins after it.
     flushed: AtomicUsize,
     /// Ordered by who retires, and seen by the next flush.
@@ -51,77 +52,67 @@ struct State {
 // at a time.
 unsafe impl Send for State {}
 
-lazy_static! {
-    static ref COLLECTOR: Collector = Collector::default();
+impl Collector {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn register(&self) -> usize {
+        self.flushed.fetch_add(0, Ordering::Acquire);
+        let mut state = self.state();
+        state.next_guard += 1;
+        let number = state.next_guard;
+        state.guards.insert(number);
+        number
+    }
 }
 
-fn state() -> MutexGuard<'static, State> {
-    COLLECTOR.state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Returns how much is retired and not freed.
-#[cfg(loom)]
-pub(crate) fn left() -> usize {
-    let state = state();
-    state.retired.len() + state.noted.len()
-}
-
-#[derive(Debug)]
 pub(crate) struct Guard {
     number: usize,
+    core: Arc<Core>,
 }
 
-pub(crate) fn pin() -> Guard {
-    Guard { number: register() }
+pub(super) fn pin(core: &Arc<Core>) -> Guard {
+    Guard { number: core.machine.register(), core: Arc::clone(core) }
 }
 
-fn register() -> usize {
-    COLLECTOR.flushed.fetch_add(0, Ordering::Acquire);
-    let mut state = state();
-    state.next_guard += 1;
-    let number = state.next_guard;
-    state.guards.insert(number);
-    number
+/// # Safety
+///
+/// As that of the machinery it stands for.
+pub(super) unsafe fn free<T>(collector: &Collector, pointer: *const T) {
+    assert!(collector.state().freed.insert(pointer.addr()), "freed twice");
+    // SAFETY: it came from `Owned`, and nobody uses it any more, as the caller says.
+    drop(unsafe { Box::from_raw(pointer.cast_mut()) });
 }
 
 impl Guard {
+    fn collector(&self) -> &Collector {
+        &self.core.machine
+    }
+
     fn unregister(&self) {
-        COLLECTOR.unpinned.fetch_add(0, Ordering::Release);
-        state().guards.remove(&self.number);
+        self.collector().unpinned.fetch_add(0, Ordering::Release);
+        self.collector().state().guards.remove(&self.number);
     }
 
-    pub(crate) fn defer<R>(&self, call: impl FnOnce() -> R + Send + 'static) {
-        COLLECTOR.retired.fetch_add(0, Ordering::Release);
-        state().retired.push(Box::new(move || drop(call())));
+    pub(super) fn defer<R>(&self, call: impl FnOnce() -> R + Send + 'static) {
+        self.collector().retired.fetch_add(0, Ordering::Release);
+        self.collector().state().retired.push(Box::new(move || drop(call())));
     }
 
-    /// # Safety
-    ///
-    /// As that of `crossbeam_epoch`.
-    pub(crate) unsafe fn defer_destroy<T: 'static>(&self, shared: Shared<'_, T>) {
-        let pointer = std::sync::atomic::AtomicPtr::new(shared.untagged());
-        let destroy = move || {
-            let pointer = pointer.load(Ordering::Relaxed);
-            assert!(state().freed.insert(pointer.addr()), "freed twice");
-            // SAFETY: it came from `Owned`, and nobody uses it any more, as the caller says.
-            drop(unsafe { Box::from_raw(pointer) });
-        };
-        COLLECTOR.retired.fetch_add(0, Ordering::Release);
-        state().retired.push(Box::new(destroy));
-    }
-
-    pub(crate) fn flush(&self) {
-        COLLECTOR.retired.fetch_add(0, Ordering::Acquire);
-        let retired = std::mem::take(&mut state().retired);
-        COLLECTOR.flushed.fetch_add(0, Ordering::AcqRel);
+    pub(super) fn flush(&self) {
+        let collector = self.collector();
+        collector.retired.fetch_add(0, Ordering::Acquire);
+        let retired = std::mem::take(&mut collector.state().retired);
+        collector.flushed.fetch_add(0, Ordering::AcqRel);
         {
-            let mut state = state();
+            let mut state = collector.state();
             let guards = state.guards.clone();
             state.noted.extend(retired.into_iter().map(|deferred| (guards.clone(), deferred)));
         }
-        COLLECTOR.unpinned.fetch_add(0, Ordering::Acquire);
+        collector.unpinned.fetch_add(0, Ordering::Acquire);
         let free = {
-            let State { guards, noted, .. } = &mut *state();
+            let State { guards, noted, .. } = &mut *collector.state();
             let (free, held) = std::mem::take(noted)
                 .into_iter()
                 .partition::<Vec<_>, _>(|(awaited, _)| awaited.is_disjoint(guards));
@@ -133,10 +124,10 @@ impl Guard {
         }
     }
 
-    pub(crate) fn repin_after<R>(&mut self, call: impl FnOnce() -> R) -> R {
+    pub(super) fn repin_after<R>(&mut self, call: impl FnOnce() -> R) -> R {
         self.unregister();
         let result = call();
-        self.number = register();
+        self.number = self.collector().register();
         result
     }
 }
@@ -161,9 +152,10 @@ impl<T> Atomic<T> {
         Self(AtomicPtr::new(std::ptr::null_mut()))
     }
 
-    pub(crate) fn load<'g>(&self, ordering: Ordering, _: &'g Guard) -> Shared<'g, T> {
+    pub(crate) fn load<'g>(&self, ordering: Ordering, guard: &'g Guard) -> Shared<'g, T> {
         let shared = Shared::new(self.0.load(ordering));
-        assert!(!state().freed.contains(&shared.untagged().addr()), "read after it was freed");
+        let state = guard.collector().state();
+        assert!(!state.freed.contains(&shared.untagged().addr()), "read after it was freed");
         shared
     }
 
@@ -201,9 +193,9 @@ impl<T> Owned<T> {
         Self(Box::new(value))
     }
 
-    pub(crate) fn into_shared(self, _: &Guard) -> Shared<'_, T> {
+    pub(super) fn into_shared(self, guard: &Guard) -> Shared<'_, T> {
         let pointer = Box::into_raw(self.0);
-        state().freed.remove(&pointer.addr());
+        guard.collector().state().freed.remove(&pointer.addr());
         Shared::new(pointer)
     }
 }

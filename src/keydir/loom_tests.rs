@@ -108,6 +108,20 @@ impl Model {
         self.current.store(1, Ordering::Release);
     }
 
+    /// A model that goes on in its larger table.
+    fn large(prepare: fn(&Model)) -> impl Fn(&Model) + Copy + Send + Sync + 'static {
+        move |model| {
+            model.current.store(1, Ordering::Release);
+            prepare(model);
+        }
+    }
+
+    /// As `grow`, the other way round.
+    fn shrink(&self) {
+        self.table().copy_to(Table::from(&*self.tables[0]));
+        self.current.store(0, Ordering::Release);
+    }
+
     /// Makes one change, and lets readers know when it can be seen, and has to be.
     fn change(&self, make: impl FnOnce(&Self)) {
         self.begun.fetch_add(1, Ordering::Relaxed);
@@ -144,7 +158,7 @@ fn address(entry: usize) -> Address {
 
 /// Runs a writer against readers.
 fn run<const READERS: usize>(
-    prepare: fn(&Model),
+    prepare: impl Fn(&Model) + Copy + Send + Sync + 'static,
     write: impl Fn(&Model) + Copy + Send + Sync + 'static,
     readers: [fn(&Model); READERS],
 ) {
@@ -297,6 +311,44 @@ fn a_look_up_beside_a_growing_table_finds_what_held_while_it_ran() {
         model.change(|model| model.delete(1, A));
     };
     run(|model| model.put(0, A), write, [read]);
+}
+
+#[test]
+fn keys_are_found_while_the_table_shrinks() {
+    let prepare = Model::large(|model| {
+        model.put(0, A);
+        model.put(1, B);
+    });
+    let read = |model: &Model| {
+        assert_eq!(model.get(A), Some(0), "it is there throughout");
+        assert!(model.get(B).is_none_or(|entry| entry == 1));
+        assert_eq!(model.get(A), Some(0), "it is there throughout");
+    };
+    let write = |model: &Model| {
+        model.delete(1, B);
+        model.shrink();
+        assert_eq!(model.get(B), None);
+    };
+    run(prepare, write, [read]);
+}
+
+#[test]
+fn a_look_up_beside_a_shrinking_table_finds_what_held_while_it_ran() {
+    const HISTORY: History = &[Some(0), None, None, Some(2)];
+    let prepare = Model::large(|model| {
+        model.put(0, A);
+        model.put(1, B);
+    });
+    let read = |model: &Model| {
+        model.get_of(A, HISTORY);
+        assert_eq!(model.get(B), Some(1), "it is there throughout");
+    };
+    let write = |model: &Model| {
+        model.change(|model| model.delete(0, A));
+        model.change(Model::shrink);
+        model.change(|model| model.put(2, A));
+    };
+    run(prepare, write, [read]);
 }
 
 #[test]

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::table::Pair;
-use crate::epoch::{Atomic, Guard, Shared};
+use crate::epoch::{Atomic, Guard, Reader, Shared};
 use crate::sync::{Mutex, Ordering};
 
 /// Tables below this size come from the allocator, which keeps some of what is returned to it.
@@ -51,7 +51,7 @@ impl Length {
         long_enough.next().unwrap_or(Self { tag: Self::TAGS - 1 })
     }
 
-    const fn get(self) -> usize {
+    pub(super) const fn get(self) -> usize {
         (4 + self.tag % 4) << (self.tag / 4) >> 2
     }
 }
@@ -254,6 +254,7 @@ impl fmt::Debug for Pairs {
 pub(super) struct PublishedPairs {
     /// The first pair, with the length's tag.
     word: Atomic<Pair>,
+    reader: Reader,
     /// What the word names.
     owner: Mutex<Option<Pairs>>,
 }
@@ -262,8 +263,9 @@ const _: () = assert!(align_of::<Pair>() >= Length::TAGS);
 
 impl PublishedPairs {
     /// Borrows what is published now.
-    pub(super) fn get<'a>(&'a self, guard: &'a Guard) -> Option<&'a [Pair]> {
-        let word = self.word.load(Ordering::Acquire, guard);
+    pub(super) fn get<'a>(&'a self, guard: &'a Guard<'_>) -> Option<&'a [Pair]> {
+        self.reader.check(guard);
+        let word = self.word.load(Ordering::Acquire, guard.machine());
         if word.is_null() {
             return None;
         }
@@ -277,13 +279,14 @@ impl PublishedPairs {
     }
 
     /// Publishes other memory; what was there is freed when nobody reads it.
-    pub(super) fn replace(&self, new: Pairs, guard: &Guard) {
+    pub(super) fn replace(&self, new: Pairs, guard: &Guard<'_>) {
+        self.reader.check(guard);
         let word = Shared::from(new.first.as_ptr().cast_const()).with_tag(new.length.tag);
         let mut owner = self.owner.lock();
         self.word.store(word, Ordering::Release);
-        let old = owner.replace(new);
-        guard.defer(move || drop(old));
-        // A thread would keep dozens of tables before it lets go of any.
+        let Some(old) = owner.replace(new) else { return };
+        drop(owner);
+        guard.retire(move || drop(old));
         guard.flush();
     }
 }
@@ -299,7 +302,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::epoch::pin;
+    use crate::epoch::Collector;
     use crate::keydir::Address;
     use crate::keydir::hash::KeyHash;
     use crate::keydir::table::{SlotFlags, Table};
@@ -380,11 +383,12 @@ mod tests {
     fn readers_see_whole_tables_while_they_are_replaced() {
         const ROUNDS: usize = if cfg!(miri) { 12 } else { 300 };
         let (arena, published) = (Arena::default(), PublishedPairs::default());
-        assert!(published.get(&pin()).is_none());
+        let collector = Collector::new();
+        assert!(published.get(&collector.pin()).is_none());
         let publish = |wanted: usize| {
             let pairs = arena.table(Length::at_least(wanted, wanted));
             stamp(&pairs);
-            published.replace(pairs, &pin());
+            published.replace(pairs, &collector.pin());
         };
         publish(1);
         thread::scope(|scope| {
@@ -392,7 +396,7 @@ mod tests {
                 scope.spawn(|| {
                     let mut last = 0;
                     while last < ROUNDS {
-                        let guard = pin();
+                        let guard = collector.pin();
                         let seen = published.get(&guard).unwrap();
                         assert_eq!(stamped(seen), Some(seen.len()));
                         last = seen.len();

@@ -17,7 +17,7 @@ mod table;
 pub(crate) use hash::{KeyHash, KeyHasher};
 pub(crate) use shard::Shard;
 
-use crate::epoch::Guard;
+use crate::epoch::{Collector, Guard};
 use crate::error::Result;
 use memory::Arena;
 use shard::Home;
@@ -67,13 +67,25 @@ pub(crate) struct Keydir {
     /// Locked in ascending order where several are.
     shards: Box<[Home]>,
     arena: Arena,
+    /// The store's: what else it publishes is read with the same guards.
+    collector: Collector,
 }
 
 impl Keydir {
     /// A keydir whose shards are not filled yet.
     pub(crate) fn new(hasher: KeyHasher) -> Self {
         let shards = (0..SHARD_COUNT).map(|_| Home::default()).collect();
-        Self { hasher, shards, arena: Arena::default() }
+        Self { hasher, shards, arena: Arena::default(), collector: Collector::new() }
+    }
+
+    pub(crate) fn collector(&self) -> &Collector {
+        &self.collector
+    }
+
+    /// Keeps tables as they are, for who reads them.
+    #[inline]
+    pub(crate) fn pin(&self) -> Guard<'_> {
+        self.collector.pin()
     }
 
     pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
@@ -84,7 +96,7 @@ impl Keydir {
     pub(crate) fn get<T>(
         &self,
         hash: KeyHash,
-        guard: &Guard,
+        guard: &Guard<'_>,
         mut own: impl FnMut(Address) -> Result<Option<T>>,
     ) -> Result<Lookup<T>> {
         let Some(table) = self.home(hash.shard()).table(guard) else { return Ok(Lookup::Unfilled) };
@@ -98,7 +110,7 @@ impl Keydir {
     pub(crate) fn find_all<T>(
         &self,
         hash: KeyHash,
-        guard: &Guard,
+        guard: &Guard<'_>,
         own: impl FnMut(Address) -> Result<Option<T>>,
     ) -> Result<Option<Found<T>>> {
         let table = self.home(hash.shard()).table(guard);
@@ -106,7 +118,7 @@ impl Keydir {
     }
 
     /// Returns whether a slot names this entry, without a lock. The shard is filled.
-    pub(crate) fn names(&self, hash: KeyHash, entry: Address, guard: &Guard) -> bool {
+    pub(crate) fn names(&self, hash: KeyHash, entry: Address, guard: &Guard<'_>) -> bool {
         let is_it = |address| Ok((address == entry).then_some(()));
         matches!(self.get(hash, guard, is_it), Ok(Lookup::Found(())))
     }
@@ -124,13 +136,13 @@ impl Keydir {
     }
 
     /// Returns the first address with a key's hash bits, if any: most likely the key's.
-    pub(crate) fn likely(&self, hash: KeyHash, guard: &Guard) -> Option<Address> {
+    pub(crate) fn likely(&self, hash: KeyHash, guard: &Guard<'_>) -> Option<Address> {
         let table = self.home(hash.shard()).table(guard)?;
         table.find(hash, |address, _| Ok(Some(address))).ok()?
     }
 
     /// Asks for the memory that looking a key up will read first.
-    pub(crate) fn prefetch(&self, hash: KeyHash, guard: &Guard) {
+    pub(crate) fn prefetch(&self, hash: KeyHash, guard: &Guard<'_>) {
         if let Some(table) = self.home(hash.shard()).table(guard) {
             table.prefetch(hash);
         }
@@ -138,7 +150,7 @@ impl Keydir {
 
     /// Locks a shard by its number, below [`SHARD_COUNT`].
     pub(crate) fn shard(&self, number: usize) -> Shard<'_> {
-        self.home(number).lock(number, &self.arena)
+        self.home(number).lock(number, &self.arena, &self.collector)
     }
 
     /// Returns the memory that the keydir takes, in bytes.

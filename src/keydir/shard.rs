@@ -4,12 +4,14 @@
 //!   [`Fill::add`]. The table is then published whole; a fill that fails leaves nothing behind.
 //! - Tables grow by a third or a half. Every other shard has other sizes, so that they don't all
 //!   grow at once: the memory of all is then never far from what it is on average.
+//! - A table of four times the room that it needs gives way to a smaller one, which has room for half as
+//!   many slots again: it takes as many puts or deletes as a part of its slots before the next change.
 
 use super::hash::KeyHash;
 use super::memory::{Arena, Length, Pairs, PublishedPairs};
 use super::table::{Pair, SlotFlags, Table};
 use super::{Address, Filling, Found};
-use crate::epoch::{Guard, pin};
+use crate::epoch::{Collector, Guard};
 use crate::error::Result;
 use crate::mistake::{Mistake, made};
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
@@ -24,6 +26,9 @@ pub(super) struct Home {
     counts: Mutex<Counts>,
 }
 
+/// A table shrinks when it is so many times as long as it has to be.
+const SHRINK_FROM: usize = 4;
+
 /// Slots in use.
 #[derive(Debug, Default, Clone, Copy)]
 struct Counts {
@@ -33,7 +38,7 @@ struct Counts {
 
 impl Home {
     /// Returns the table; nothing as long as it is not filled.
-    pub(super) fn table<'a>(&'a self, guard: &'a Guard) -> Option<Table<'a>> {
+    pub(super) fn table<'a>(&'a self, guard: &'a Guard<'_>) -> Option<Table<'a>> {
         self.table.get(guard).map(Table::from)
     }
 
@@ -44,8 +49,13 @@ impl Home {
         self.removed_at.load(Ordering::Acquire) > time
     }
 
-    pub(super) fn lock<'a>(&'a self, number: usize, arena: &'a Arena) -> Shard<'a> {
-        Shard { home: self, number, arena, counts: self.counts.lock(), guard: pin() }
+    pub(super) fn lock<'a>(
+        &'a self,
+        number: usize,
+        arena: &'a Arena,
+        collector: &'a Collector,
+    ) -> Shard<'a> {
+        Shard { home: self, number, arena, counts: self.counts.lock(), guard: collector.pin() }
     }
 }
 
@@ -56,7 +66,7 @@ pub(crate) struct Shard<'a> {
     number: usize,
     arena: &'a Arena,
     counts: MutexGuard<'a, Counts>,
-    guard: Guard,
+    guard: Guard<'a>,
 }
 
 impl Shard<'_> {
@@ -114,11 +124,16 @@ impl Shard<'_> {
         if !made(Mistake::RemovalNotedLate) {
             self.note_removal(time);
         }
-        let removed = self.table().remove(hash, address);
+        let table = self.table();
+        let (removed, len) = (table.remove(hash, address), table.pairs_len());
         if made(Mistake::RemovalNotedLate) {
             self.note_removal(time);
         }
         self.counts.removed(u32::from(removed));
+        let needed = Table::pairs_for(self.counts.live as usize + 1);
+        if len >= SHRINK_FROM * needed {
+            self.rebuild(needed + needed / 2);
+        }
         removed
     }
 
@@ -152,6 +167,14 @@ impl Shard<'_> {
 
     /// Empties the shard at a time in the log; it is filled then.
     pub(crate) fn clear(&mut self, time: u64) {
+        let least = length_for(0, self.number);
+        let is_fresh = self.counts.live + self.counts.removed == 0;
+        if is_fresh
+            && self.home.table(&self.guard).is_some_and(|table| table.pairs_len() == least.get())
+        {
+            self.note_removal(time);
+            return;
+        }
         let empty = self.start_filling(0);
         self.filled(empty, time);
     }
@@ -172,11 +195,22 @@ impl Shard<'_> {
         }
         // Where it is removed slots that fill the table, it is as large as it has to be.
         let crowded = Table::pairs_for(live + 1) > len * 3 / 4;
-        let wanted = if crowded { len + 1 } else { len };
+        self.rebuild(if crowded { len + 1 } else { len });
+    }
+
+    /// Puts a table of another length in the place of this one, without removed slots.
+    #[cold]
+    fn rebuild(&mut self, wanted: usize) {
         let pairs = self.arena.table(Length::at_least(wanted, self.number));
         self.table().copy_to(Table::from(&*pairs));
         self.home.table.replace(pairs, &self.guard);
         self.counts.removed = 0;
+    }
+
+    /// Returns where the table lies. While the shard is locked none comes to lie where another one was.
+    #[cfg(test)]
+    pub(super) fn table_addr(&self) -> usize {
+        self.home.table.get(&self.guard).map_or(0, |pairs| pairs.as_ptr().addr())
     }
 }
 

@@ -5,7 +5,8 @@
 //! - A probe ends at the first empty slot. Removed slots are not empty, and count in the load, so
 //!   there always is one.
 //! - Anybody reads without a lock; one writer at a time, the one that has locked the shard,
-//!   changes slots in place, or makes a larger table, which then is published in this one's stead.
+//!   changes slots in place, or makes a larger or smaller table, which then is published in this one's
+//!   stead.
 //!
 //! # Why a reader that takes no lock is right
 //!
@@ -26,7 +27,7 @@
 //!    miss takes effect just after that delete.
 //! 4. A live slot never moves within a table: a key that is there throughout is found. An insert
 //!    uses the first free slot of the chain, at or before the empty slot that ends it for others.
-//! 5. A larger table is filled by the one writer before it is published, and the old one is not
+//! 5. Another table, larger or smaller, is filled by the one writer before it is published, and the old one is not
 //!    changed afterwards: who still reads it sees the moment of the change. It is freed when all
 //!    guards of that time are gone ([`crate::epoch`]).
 //!
@@ -268,6 +269,10 @@ impl<'a> Table<'a> {
         if let Some(bucket) = self.bucket(hash.bucket(self.buckets_len())) {
             crate::prefetch::prefetch(bucket);
         }
+    }
+
+    pub(super) fn pairs_len(self) -> usize {
+        self.pairs.len()
     }
 
     fn buckets_len(self) -> usize {

@@ -1,5 +1,5 @@
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use proptest::collection::vec;
 use proptest::prelude::any;
@@ -7,7 +7,6 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRu
 
 use super::shard::Fill;
 use super::*;
-use crate::epoch::pin;
 use crate::error::Error;
 
 /// A hash that lies in one shard with all the others; equal numbers are equal hash bits.
@@ -60,7 +59,7 @@ fn get<T>(
     hash: KeyHash,
     own: impl FnMut(Address) -> Result<Option<T>>,
 ) -> Result<Option<T>> {
-    match keydir.get(hash, &pin(), own)? {
+    match keydir.get(hash, &keydir.pin(), own)? {
         Lookup::Found(found) => Ok(Some(found)),
         Lookup::Absent => Ok(None),
         Lookup::Unfilled => panic!("the shard of {hash:?} is not filled"),
@@ -141,7 +140,7 @@ fn a_key_that_can_not_be_read_stops_the_filling() {
     assert!(fill.add(filling(address(0, 0), false, true), fail).is_err());
     drop(fill);
     assert!(!shard(&keydir).is_filled());
-    let asked = keydir.get(bits(0), &pin(), |_| Ok(Some(()))).unwrap();
+    let asked = keydir.get(bits(0), &keydir.pin(), |_| Ok(Some(()))).unwrap();
     assert!(matches!(asked, Lookup::Unfilled));
 }
 
@@ -334,6 +333,199 @@ fn a_shard_keeps_what_it_holds_through_growth_and_removal() {
         let found = get(&keydir, bits(number), |at| Ok(Some(at))).unwrap();
         assert_eq!(found, (number % 2 == 1).then(|| at(number / 2)), "{number}");
     }
+}
+
+/// A hash in the same shard, spread over its buckets.
+fn spread(number: u64) -> KeyHash {
+    let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 4;
+    KeyHash { fingerprint: 0x5 << 60 | spread, extra: (number % (1 << 12)) as u16 }
+}
+
+/// A shard under puts and deletes, of which every table that it comes to have is counted.
+struct Churn<'a> {
+    shard: Shard<'a>,
+    live: VecDeque<u64>,
+    next: u64,
+    table: usize,
+    /// Bytes of tables that were replaced.
+    rebuilt_size: usize,
+    rebuilds: usize,
+}
+
+impl<'a> Churn<'a> {
+    fn new(keydir: &'a Keydir) -> Self {
+        let shard = keydir.shard(spread(0).shard());
+        let (table, live) = (shard.table_addr(), VecDeque::new());
+        Self { shard, live, next: 0, table, rebuilt_size: 0, rebuilds: 0 }
+    }
+
+    fn at(number: u64) -> Address {
+        address(0, number)
+    }
+
+    fn put(&mut self) {
+        let before = self.shard.size();
+        self.shard.publish(spread(self.next), None, Self::at(self.next));
+        self.live.push_back(self.next);
+        self.next += 1;
+        self.look(before);
+    }
+
+    /// Deletes the oldest key.
+    fn delete(&mut self) {
+        let before = self.shard.size();
+        let oldest = self.live.pop_front().unwrap();
+        assert!(self.shard.remove(spread(oldest), Self::at(oldest), 0));
+        self.look(before);
+    }
+
+    fn look(&mut self, size_before: usize) {
+        let table = self.shard.table_addr();
+        if std::mem::replace(&mut self.table, table) != table {
+            self.rebuilt_size += size_before;
+            self.rebuilds += 1;
+        }
+        // An eighth of the slots is never used; what is needed is rounded up to eight slots.
+        let needed = (self.live.len() + 1).div_ceil(7) * 128;
+        let size = self.shard.size() - size_of::<super::shard::Home>();
+        assert!(size < (4 * needed).max(129), "{size} bytes for {} keys", self.live.len());
+    }
+
+    /// Deletes, or puts, until the table is another one; says how many that took.
+    fn until_rebuilt(&mut self, act: fn(&mut Self)) -> usize {
+        let rebuilds = self.rebuilds;
+        let mut changes = 0;
+        while self.rebuilds == rebuilds {
+            act(self);
+            changes += 1;
+        }
+        changes
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "takes too many steps")]
+fn a_shard_gives_back_the_room_of_what_was_removed() {
+    let keydir = keydir();
+    let mut churn = Churn::new(&keydir);
+    let empty = churn.shard.size();
+    (0..50_000).for_each(|_| churn.put());
+    assert!(churn.shard.size() > 50_000 * 16);
+    let grown = churn.rebuilds;
+    for left in (0..50_000).rev() {
+        churn.delete();
+        // Those that are left are found in each table.
+        let [first, last] = [churn.live.front(), churn.live.back()].map(Option::<&u64>::copied);
+        for number in [first, last].into_iter().flatten() {
+            let own = |at| Ok((at == Churn::at(number)).then_some(()));
+            assert!(get(&keydir, spread(number), own).unwrap().is_some(), "{left} are left");
+        }
+    }
+    assert!(churn.shard.size() <= empty + 2 * 128, "{} bytes", churn.shard.size());
+    assert!(churn.rebuilds - grown < grown, "{} after {grown}", churn.rebuilds - grown);
+    // And it takes as many again.
+    (0..50_000).for_each(|_| churn.put());
+    assert_eq!(churn.shard.len(), 50_000);
+}
+
+/// Whoever goes to and fro where a table changes has to go far each time.
+#[test]
+#[cfg_attr(miri, ignore = "takes too many steps")]
+fn a_shard_does_not_flap() {
+    for keys in [1, 10, 100, 1000, 10_000] {
+        let keydir = keydir();
+        let mut churn = Churn::new(&keydir);
+        (0..keys).for_each(|_| churn.put());
+        for _ in 0..20 {
+            if churn.live.len() > 20 {
+                let live = churn.live.len();
+                let deletes = churn.until_rebuilt(Churn::delete);
+                assert!(deletes >= live / 8, "{deletes} deletes of {live}");
+            }
+            let live = churn.live.len();
+            let puts = churn.until_rebuilt(Churn::put);
+            assert!(puts > live / 8, "{puts} puts to {live}");
+        }
+    }
+}
+
+#[test]
+#[cfg_attr(miri, ignore = "takes too many steps")]
+fn what_a_shard_rebuilds_is_in_proportion_to_what_is_changed() {
+    let keydir = keydir();
+    let mut churn = Churn::new(&keydir);
+    let mut random = 1_u64;
+    // Which of both there are more of changes all the time, for a while each.
+    for phase in 0..200 {
+        let puts_of_16 = [15, 8, 1, 8, 12, 4, 0, 9][phase % 8];
+        for _ in 0..2_000 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            if churn.live.is_empty() || random >> 60 < puts_of_16 {
+                churn.put();
+            } else {
+                churn.delete();
+            }
+        }
+    }
+    let changes = 200 * 2_000;
+    let slots = churn.rebuilt_size / 16;
+    assert!(slots < 8 * changes, "{slots} slots rebuilt in {changes} changes");
+}
+
+/// Readers take no lock while tables become larger and smaller.
+#[test]
+fn keys_that_stay_are_found_while_tables_grow_and_shrink() {
+    const ROUNDS: u64 = if cfg!(miri) { 2 } else { 30 };
+    const KEYS: u64 = if cfg!(miri) { 60 } else { 3000 };
+    let keydir = keydir();
+    let kept: Vec<u64> = (0..KEYS).filter(|number| number % (KEYS / 10) == 0).collect();
+    let publish = |number: u64| {
+        let mut shard = keydir.shard(spread(0).shard());
+        shard.publish(spread(number), None, Churn::at(number));
+    };
+    kept.iter().copied().for_each(publish);
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    for number in kept.iter().copied() {
+                        let own = |at| Ok((at == Churn::at(number)).then_some(()));
+                        assert!(get(&keydir, spread(number), own).unwrap().is_some());
+                    }
+                    std::thread::yield_now();
+                }
+            });
+        }
+        for _ in 0..ROUNDS {
+            let others = || (0..KEYS).filter(|number| !kept.contains(number));
+            others().for_each(publish);
+            for number in others() {
+                let mut shard = keydir.shard(spread(0).shard());
+                assert!(shard.remove(spread(number), Churn::at(number), 0));
+            }
+        }
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    assert_eq!(keydir.shard(spread(0).shard()).len(), kept.len());
+    keydir.collector().settle();
+    assert_eq!(keydir.collector().left(), 0);
+}
+
+#[test]
+fn clearing_what_is_empty_replaces_nothing() {
+    let keydir = keydir();
+    let mut shard = shard(&keydir);
+    let before = shard.table_addr();
+    shard.clear(7);
+    assert_eq!(shard.table_addr(), before);
+    drop(shard);
+    assert!(keydir.has_removed_since(bits(0), 6) && !keydir.has_removed_since(bits(0), 7));
+    let mut shard = self::shard(&keydir);
+    shard.publish(bits(0), None, address(0, 0));
+    shard.remove(bits(0), address(0, 0), 8);
+    shard.clear(9);
+    assert_ne!(shard.table_addr(), before);
 }
 
 #[test]

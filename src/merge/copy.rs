@@ -15,7 +15,7 @@ use std::collections::HashSet;
 
 use super::{Found, Ground, Host, Input, Merge};
 use crate::entry::{Flags, Header};
-use crate::epoch::{Guard, pin};
+use crate::epoch::Guard;
 use crate::error::Result;
 use crate::fs::File;
 use crate::keydir::{Address, KeyHash};
@@ -110,7 +110,7 @@ impl Reading {
         let file = open_listed(ground.fs, input.segment.path())?;
         let mut picks = Picks::default();
         let mut unknown = Vec::new();
-        let guard = pin();
+        let guard = ground.keydir.pin();
         ground.for_each_slot(&input, |slot| {
             let wanted = if slot.is_tombstone() {
                 let may_hold = merge.shadows.may_hold(slot.hash(), input.position);
@@ -153,7 +153,7 @@ impl Merge {
         let (mut changes, mut copied_size) = (Vec::with_capacity(run.len()), 0);
         let hashes: Vec<KeyHash> =
             run.iter().map(|picked| ground.keydir.hash(picked.key)).collect();
-        let mut guard = pin();
+        let mut guard = ground.keydir.pin();
         for (at, (picked, hash)) in run.iter().zip(hashes.iter().copied()).enumerate() {
             if let Some(soon) = hashes.get(at + LOOKED_AHEAD) {
                 ground.keydir.prefetch(*soon, &guard);
@@ -188,7 +188,7 @@ impl Merge {
         hash: KeyHash,
         old: Address,
         input: &Input,
-        guard: &Guard,
+        guard: &Guard<'_>,
     ) -> Result<Option<Decided<'a>>> {
         let (header, key) = (&picked.header, picked.key);
         if header.is_tombstone() {

@@ -151,7 +151,7 @@ impl Ground<'_> {
     }
 
     /// Returns whether a slot of the keydir names the entry that a hint's slot is of.
-    fn names(&self, slot: HintSlot, input: &Input, guard: &Guard) -> bool {
+    fn names(&self, slot: HintSlot, input: &Input, guard: &Guard<'_>) -> bool {
         let address = Address { segment: input.number, offset: slot.offset() };
         self.keydir.names(slot.hash(), address, guard)
     }
@@ -161,7 +161,7 @@ impl Ground<'_> {
     fn find(
         &self,
         hash: KeyHash,
-        guard: &Guard,
+        guard: &Guard<'_>,
         own: impl Fn(Address) -> Result<bool>,
     ) -> Result<Found> {
         let own = |address| Ok(own(address)?.then_some(()));

@@ -9,7 +9,6 @@
 use std::collections::HashMap;
 
 use super::{Ground, Input};
-use crate::epoch::pin;
 use crate::error::Result;
 use crate::keydir::KeyHash;
 use crate::mistake::{Mistake, made};
@@ -75,7 +74,7 @@ impl Shadows {
 
     /// Takes note of what may have to be kept of an input.
     fn gather(&mut self, ground: &Ground<'_>, input: &Input) -> Result<()> {
-        let guard = pin();
+        let guard = ground.keydir.pin();
         let may_be_kept = |slot: HintSlot| {
             // Behind a newer put a tombstone is not needed, whatever is below it.
             let is_newest = |slot: HintSlot| ground.keydir.likely(slot.hash(), &guard).is_none();

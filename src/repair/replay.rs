@@ -11,7 +11,6 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use super::plan::Subject;
-use crate::epoch::pin;
 use crate::error::Result;
 use crate::fs::File;
 use crate::keydir::{Address, Found, KeyHash, Keydir, SHARD_COUNT};
@@ -70,7 +69,7 @@ impl<'a> Replay<'a> {
     ) -> Result<Option<(KeyHash, bool)>> {
         let (hash, here) = (self.keydir.hash(entry.key), Address { segment, offset: entry.offset });
         let is_it = |address| Ok((address == here).then_some(()));
-        let found = self.keydir.find_all(hash, &pin(), is_it)?;
+        let found = self.keydir.find_all(hash, &self.keydir.pin(), is_it)?;
         Ok(found.and_then(|Found { own, others }| own.map(|_| (hash, others))))
     }
 

@@ -8,9 +8,10 @@
 //! - Values hold the segment itself, never its number.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::counts::Counts;
 use super::header::{Identity, Kind, SegmentHeader};
@@ -19,12 +20,12 @@ use super::map::Bytes;
 use super::stored::StoredEntry;
 use super::{Dir, FIRST_OFFSET, Place, SegmentId, index};
 use crate::entry::{END_SIZE_MAX, HEADER_SIZE, HEADER_SIZE_MAX, Header, Invalid, padded};
-use crate::epoch::{Guard, Published, pin};
+use crate::epoch::{Collector, Guard, Published};
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs, Lock};
 use crate::mistake::{Mistake, made};
 use crate::prefetch::prefetch;
-use crate::sync::{AtomicUsize, Mutex, Ordering};
+use crate::sync::{Instant, Mutex};
 
 /// As many segments as a slot's number can tell apart.
 pub(crate) const SEGMENTS_LIMIT: u64 = 1 << 18;
@@ -198,9 +199,6 @@ pub(crate) fn open_listed(fs: &Fs, path: &Path) -> Result<File> {
     fs.open_if_exists(path)?.ok_or_else(|| Error::MissingSegment { path: path.to_path_buf() })
 }
 
-/// So often it is tried to let go of segments: each try frees some, unless somebody reads.
-const SETTLE_TRIES: usize = if cfg!(all(test, loom)) { 4 } else { 1000 };
-
 /// Segments are kept in chunks, each made when the first of its numbers is used.
 const CHUNK_LEN: usize = if cfg!(all(test, loom)) { 1 << 3 } else { 1 << 10 };
 const CHUNKS: usize = (1 << 18) / CHUNK_LEN;
@@ -210,9 +208,11 @@ const _: () = assert!(CHUNK_LEN * CHUNKS == 1 << 18 && SEGMENTS_LIMIT == 1 << 18
 type Chunk = Box<[Published<Arc<Segment>>]>;
 
 /// All open segments of a store, by number.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Segments {
     numbered: Arc<Numbered>,
+    /// The keydir's: its slots lead to numbers.
+    collector: Collector,
     /// Those that have not been removed.
     listed: Mutex<Listed>,
 }
@@ -228,8 +228,6 @@ struct Listed {
 struct Numbered {
     chunks: Box<[OnceLock<Chunk>]>,
     numbers: Mutex<Numbers>,
-    /// How many segments were removed and are still held here.
-    retired: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -240,12 +238,14 @@ struct Numbers {
     free: Vec<u32>,
     /// Of segments that were removed, and that no guard can lead to any more.
     unseen: Vec<u32>,
+    /// The numbers of segments that were removed and are still held here, and since when; oldest first.
+    retired: VecDeque<(u32, Instant)>,
 }
 
 impl Default for Numbered {
     fn default() -> Self {
         let chunks = (0..CHUNKS).map(|_| OnceLock::new()).collect();
-        Self { chunks, numbers: Mutex::default(), retired: AtomicUsize::new(0) }
+        Self { chunks, numbers: Mutex::default() }
     }
 }
 
@@ -256,9 +256,7 @@ impl Numbered {
     }
 
     /// Makes a segment known by a number of its own.
-    fn add(&self, segment: Arc<Segment>) -> Result<u32> {
-        // Before the lock: whoever pins may be the one to note what is unseen, which takes it.
-        let guard = pin();
+    fn add(&self, segment: Arc<Segment>, guard: &Guard<'_>) -> Result<u32> {
         let mut numbers = self.numbers.lock();
         let number = match numbers.free.pop() {
             Some(number) => number,
@@ -272,28 +270,42 @@ impl Numbered {
             chunk.get_or_init(|| (0..CHUNK_LEN).map(|_| Published::default()).collect());
         }
         if let Some(slot) = self.slot(number) {
-            slot.replace(Some(segment), &guard);
+            slot.replace(Some(segment), guard);
         }
         Ok(number)
     }
 
-    /// Frees the numbers that no guard can lead to any more.
-    fn free_unseen(self: &Arc<Self>, guard: &Guard) {
+    /// Frees the numbers that no guard can lead to any more; says whether there are any.
+    fn free_unseen(self: &Arc<Self>, guard: &Guard<'_>) -> bool {
         let unseen = std::mem::take(&mut self.numbers.lock().unseen);
+        if unseen.is_empty() {
+            return false;
+        }
         for slot in unseen.iter().filter_map(|number| self.slot(*number)) {
             slot.replace(None, guard);
         }
         // Behind what `replace` has retired.
         let (all, len) = (Arc::downgrade(self), unseen.len());
-        guard.defer(move || all.upgrade().map(|all| all.retired.fetch_sub(len, Ordering::Relaxed)));
+        guard.retire(move || {
+            all.upgrade().into_iter().for_each(|all| drop(all.numbers.lock().retired.drain(..len)));
+        });
         self.numbers.lock().free.extend(unseen);
+        true
     }
 }
 
 impl Segments {
+    /// An empty set, which is read with the guards of a collector.
+    pub(crate) fn new(collector: &Collector) -> Self {
+        let (numbered, listed) = (Arc::default(), Mutex::default());
+        Self { numbered, collector: collector.clone(), listed }
+    }
+
     /// Adds a segment; returns the number that slots name it by.
     pub(crate) fn add(&self, segment: Arc<Segment>) -> Result<u32> {
-        let number = self.numbered.add(Arc::clone(&segment))?;
+        // Before all locks: whoever pins may be the one to note what is unseen, which takes one.
+        let guard = self.collector.pin();
+        let number = self.numbered.add(Arc::clone(&segment), &guard)?;
         let mut listed = self.listed.lock();
         listed.by_number.insert(number, segment);
         listed.whole = None;
@@ -304,7 +316,7 @@ impl Segments {
     /// read it.
     pub(crate) fn replace(&self, number: u32, segment: Arc<Segment>) {
         if let Some(slot) = self.numbered.slot(number) {
-            slot.replace(Some(Arc::clone(&segment)), &pin());
+            slot.replace(Some(Arc::clone(&segment)), &self.collector.pin());
             let mut listed = self.listed.lock();
             listed.by_number.insert(number, segment);
             listed.whole = None;
@@ -312,7 +324,7 @@ impl Segments {
     }
 
     /// Returns the segment that a slot named while the guard was held.
-    pub(crate) fn get<'a>(&'a self, number: u32, guard: &'a Guard) -> &'a Arc<Segment> {
+    pub(crate) fn get<'a>(&'a self, number: u32, guard: &'a Guard<'_>) -> &'a Arc<Segment> {
         match self.numbered.slot(number).and_then(|slot| slot.get(guard)) {
             Some(segment) => segment,
             None => unreachable!("segment number {number} is named by a slot and not in the set"),
@@ -326,12 +338,12 @@ impl Segments {
             listed.whole = None;
             listed.by_number.remove(&number)?
         };
-        self.numbered.retired.fetch_add(1, Ordering::Relaxed);
-        // With the store all of its segments go, whoever holds a guard elsewhere.
+        self.numbered.numbers.lock().retired.push_back((number, Instant::now()));
         let all = Arc::downgrade(&self.numbered);
-        let guard = pin();
-        // What is deferred flushes nothing: that would run more of it, one within the other.
-        guard.defer(move || all.upgrade().map(|all| all.numbers.lock().unseen.push(number)));
+        let guard = self.collector.pin();
+        guard.retire(move || {
+            all.upgrade().into_iter().for_each(|all| all.numbers.lock().unseen.push(number));
+        });
         guard.flush();
         if made(Mistake::NumberFreedEarly) {
             self.numbered.numbers.lock().free.push(number);
@@ -339,18 +351,23 @@ impl Segments {
         Some(segment)
     }
 
-    /// Lets go of what was removed, as far as nobody can be reading it: what is retired goes only
-    /// when somebody pins, and the disk space of a removed file only with its mapping. The caller
-    /// has no guard, or nothing happens.
+    /// Lets go of what was removed or replaced, in the keydir too, as far as nobody can be reading it:
+    /// what is retired goes only when somebody pins, and the disk space of a removed file only with its
+    /// mapping. Where somebody reads, the caller itself if it has a guard, the rest is left to the next
+    /// call, and this one queues nothing.
     pub(crate) fn settle(&self) {
-        for _ in 0..SETTLE_TRIES {
-            if self.numbered.retired.load(Ordering::Relaxed) == 0 {
-                return;
-            }
-            let guard = pin();
-            self.numbered.free_unseen(&guard);
-            guard.flush();
+        self.collector.settle();
+        if self.numbered.free_unseen(&self.collector.pin()) {
+            self.collector.settle();
         }
+    }
+
+    /// Returns how many segments were removed and are still held here, and for how long the oldest of
+    /// them, or of the keydir's tables that were replaced.
+    pub(crate) fn retired(&self) -> (u64, Option<Duration>) {
+        let retired = &self.numbered.numbers.lock().retired;
+        let oldest = retired.front().map(|(_, since)| since.elapsed());
+        (retired.len() as u64, oldest.max(self.collector.oldest()))
     }
 
     /// Returns whether anybody but this and the caller has a segment. Nobody may come to have it through

@@ -18,7 +18,7 @@ use super::log::{BATCH_SIZE_LIMIT, Log};
 use super::read::Located;
 use super::write::publish;
 use crate::entry::Flags;
-use crate::epoch::{Guard, pin};
+use crate::epoch::Guard;
 use crate::error::{Error, Result};
 use crate::keydir::{Address, KeyHash, LockedShards};
 use crate::mistake::{Mistake, made};
@@ -60,7 +60,7 @@ impl Inner {
         validate: impl FnOnce(&Log) -> Result<bool>,
     ) -> Result<bool> {
         let writer = self.writer()?;
-        let guard = pin();
+        let guard = self.pin();
         let hash = |key| {
             let hash = self.keydir.hash(key);
             self.keydir.prefetch(hash, &guard);
@@ -111,7 +111,7 @@ impl Inner {
         condition: &Condition<'_>,
         hash: KeyHash,
         shards: &mut LockedShards<'_>,
-        guard: &Guard,
+        guard: &Guard<'_>,
     ) -> Result<Option<u64>> {
         let found = self.find(shards.of(hash), hash, condition.key, guard)?;
         let current = found.own.map(|(_, located)| located).filter(|located| !located.expired);
@@ -133,7 +133,7 @@ impl Inner {
         drafts: Vec<Draft<'d>>,
         hashes: Vec<KeyHash>,
         shards: &mut LockedShards<'_>,
-        guard: &'o Guard,
+        guard: &'o Guard<'_>,
     ) -> Result<Plan<'d, 'o>> {
         let mut plan = Plan::default();
         // A key that is put here has a slot for the entries behind it.

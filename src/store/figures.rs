@@ -59,6 +59,7 @@ impl Inner {
             writer.log.lock().count(&mut stats);
         }
         self.pins.count(&mut stats);
+        (stats.retired_segments, stats.oldest_retired) = self.segments.retired();
         stats.sealed_segments = self.manifest.get(|manifest| manifest.sealed.len() as u64);
         let mut headers_size = 0;
         for (_, segment) in self.segments.all() {

@@ -8,7 +8,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::{Bitcask, Inner};
-use crate::epoch::pin;
 use crate::error::Result;
 use crate::keydir::{Address, SHARD_COUNT};
 use crate::segment::{Segment, StoredEntry, value_aside};
@@ -124,7 +123,7 @@ impl<'a> Entries<'a> {
             return take(&stored).map(Some);
         }
         // Somebody may have made it live on since.
-        let guard = pin();
+        let guard = self.inner.pin();
         let Some(located) = self.inner.locate(entry.key(), &guard)? else { return Ok(None) };
         value_aside(self.inner.check(&located.stored))?;
         take(&located.stored).map(Some)
@@ -157,7 +156,7 @@ impl<'a> Entries<'a> {
                 }
             };
             self.shard += 1;
-            let guard = pin();
+            let guard = self.inner.pin();
             let located = |address: Address| {
                 let segment = self.inner.segments.get(address.segment, &guard);
                 (Arc::clone(segment), address.offset)

@@ -214,7 +214,7 @@ impl Inner {
         &'a self,
         log: &mut Log,
         drafts: &mut [Draft<'_>],
-        guard: &'a Guard,
+        guard: &'a Guard<'_>,
     ) -> Result<Appended<'a>> {
         self.commit.check()?;
         let size = drafts.iter().map(|draft| draft.header.entry_size()).sum::<u64>() + MARK_ROOM;

@@ -15,7 +15,6 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::clock::Hands;
-use crate::epoch::{pin, twin};
 use crate::fs::twin::Twin;
 use crate::manifest::Manifest;
 use crate::options::{MergeOptions, MergePolicy, SyncPolicy};
@@ -127,8 +126,8 @@ fn run<const THREADS: usize>(
             loom::stop_exploring();
             check(&model);
             model.db.inner.segments.settle();
-            (0..2).for_each(|_| pin().flush());
-            assert_eq!(twin::left(), 0, "retired, and never freed");
+            (0..2).for_each(|_| model.db.inner.pin().flush());
+            assert_eq!(model.db.inner.keydir.collector().left(), 0, "retired, and never freed");
         };
         spawn(whole).join().unwrap();
     });

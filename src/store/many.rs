@@ -6,7 +6,7 @@
 //! - What the stages find is a hint and no more: the look-up itself is that of `get`.
 
 use super::{Bitcask, Inner};
-use crate::epoch::{Guard, pin};
+use crate::epoch::Guard;
 use crate::error::Result;
 use crate::keydir::KeyHash;
 use crate::value::Value;
@@ -41,7 +41,7 @@ impl Bitcask {
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value>>> {
         let mut values = Vec::with_capacity(keys.len());
         for group in keys.chunks(GROUP_LEN) {
-            let guard = pin();
+            let guard = self.inner.pin();
             for (key, hash) in group.iter().zip(self.inner.approach(group, &guard)) {
                 let located = self.inner.locate_hashed(hash, key.as_ref(), &guard)?;
                 values.push(located.map(|located| self.inner.value(&located)).transpose()?);
@@ -78,7 +78,7 @@ impl Bitcask {
     ) -> Result<()> {
         let mut at = 0;
         for group in keys.chunks(GROUP_LEN) {
-            let guard = pin();
+            let guard = self.inner.pin();
             for (key, hash) in group.iter().zip(self.inner.approach(group, &guard)) {
                 match self.inner.locate_hashed(hash, key.as_ref(), &guard)? {
                     Some(located) => {
@@ -96,7 +96,7 @@ impl Bitcask {
 
 impl Inner {
     /// Hashes a group of keys, and asks for the memory that looking them up will read.
-    fn approach<K: AsRef<[u8]>>(&self, group: &[K], guard: &Guard) -> [KeyHash; GROUP_LEN] {
+    fn approach<K: AsRef<[u8]>>(&self, group: &[K], guard: &Guard<'_>) -> [KeyHash; GROUP_LEN] {
         let mut hashes = [KeyHash::default(); GROUP_LEN];
         for (hash, key) in hashes.iter_mut().zip(group) {
             *hash = self.keydir.hash(key.as_ref());

@@ -42,7 +42,7 @@ impl Inner {
         let keydir = Keydir::new((ground.hasher)(manifest.identity.hash_seed));
         let recovery = Recovery { fs, dir: &dir, keydir: &keydir };
         let recovered = recovery.for_writing(manifest)?;
-        let segments = Segments::default();
+        let segments = Segments::new(keydir.collector());
         let filler = Filler::new(&recovery, &recovered, &segments)?;
         let last_timestamp = recovered.last_timestamp();
         let writer = Writer {
@@ -68,7 +68,7 @@ impl Inner {
             let manifest = read_manifest(fs, &dir)?;
             let keydir = Keydir::new((ground.hasher)(manifest.identity.hash_seed));
             let recovery = Recovery { fs, dir: &dir, keydir: &keydir };
-            let segments = Segments::default();
+            let segments = Segments::new(keydir.collector());
             let opened = recovery.for_reading(manifest.clone()).and_then(|recovered| {
                 let filler = Filler::new(&recovery, &recovered, &segments)?;
                 // A writer may remove files at any time.

@@ -8,7 +8,7 @@
 //!   rests on the time when the key was there may be in flight.
 
 use super::{Bitcask, Inner};
-use crate::epoch::{Guard, pin};
+use crate::epoch::Guard;
 use crate::error::Result;
 use crate::keydir::{Address, Found, KeyHash, Lookup, Shard};
 use crate::segment::{StoredEntry, value_aside};
@@ -44,9 +44,14 @@ impl Bitcask {
     ///
     /// The fastest way to read: no lock, no allocation, no system call if the value is mapped; one
     /// allocation if it is stored compressed. No lock is held while the closure runs, so it may use
-    /// the store; but memory of the keydir that was replaced meanwhile, and the disk space that
-    /// [`clear`](Self::clear) sets free, stay occupied until it returns. Now and then a get is the
-    /// one that gives such memory back to the system.
+    /// the store, and any other one. Now and then a get is the one that gives memory back to the system
+    /// that writers have replaced.
+    ///
+    /// While the closure runs, this store keeps what it replaces: the disk space and the memory of each
+    /// segment that a merge or a [`clear`](Self::clear) removes, and each part of the keydir that grows,
+    /// shrinks or is swept, at most about 150 bytes for each key that is put or deleted. Nothing is added
+    /// by time alone, and other stores keep nothing. [`Stats::retired_segments`](crate::Stats) and
+    /// `oldest_retired` tell of closures that do not return.
     ///
     /// # Errors
     ///
@@ -68,7 +73,7 @@ impl Bitcask {
         key: impl AsRef<[u8]>,
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>> {
-        let guard = pin();
+        let guard = self.inner.pin();
         let Some(located) = self.inner.locate(key.as_ref(), &guard)? else { return Ok(None) };
         self.inner.check(&located.stored)?;
         Ok(Some(read(&located.stored.raw_value()?)))
@@ -91,13 +96,19 @@ impl Bitcask {
     ///
     /// As [`get`](Self::get), if the key itself can't be read.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        Ok(self.inner.locate(key.as_ref(), &pin())?.is_some())
+        Ok(self.inner.locate(key.as_ref(), &self.inner.pin())?.is_some())
     }
 }
 
 impl Inner {
+    /// Keeps what is published as it is, for who reads it.
+    #[inline]
+    pub(super) fn pin(&self) -> Guard<'_> {
+        self.keydir.pin()
+    }
+
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        let guard = pin();
+        let guard = self.pin();
         let located = self.locate(key, &guard)?;
         located.map(|located| self.value(&located)).transpose()
     }
@@ -119,7 +130,7 @@ impl Inner {
     pub(super) fn locate<'a>(
         &'a self,
         key: &[u8],
-        guard: &'a Guard,
+        guard: &'a Guard<'_>,
     ) -> Result<Option<Located<'a>>> {
         self.locate_hashed(self.keydir.hash(key), key, guard)
     }
@@ -128,7 +139,7 @@ impl Inner {
         &'a self,
         hash: KeyHash,
         key: &[u8],
-        guard: &'a Guard,
+        guard: &'a Guard<'_>,
     ) -> Result<Option<Located<'a>>> {
         // Set in place, since it is large and would be handed on several times.
         let mut located = None;
@@ -153,7 +164,7 @@ impl Inner {
         &'a self,
         hash: KeyHash,
         key: &[u8],
-        guard: &'a Guard,
+        guard: &'a Guard<'_>,
     ) -> Result<Option<Located<'a>>> {
         let shard = self.shard(hash.shard())?;
         let own = shard.find(hash, |address| self.own(key, address, guard, false))?.own;
@@ -172,7 +183,7 @@ impl Inner {
         shard: &Shard<'_>,
         hash: KeyHash,
         key: &[u8],
-        guard: &'a Guard,
+        guard: &'a Guard<'_>,
     ) -> Result<Found<Located<'a>>> {
         shard.find(hash, |address| self.own(key, address, guard, true))
     }
@@ -189,7 +200,7 @@ impl Inner {
         &'a self,
         key: &[u8],
         address: Address,
-        guard: &'a Guard,
+        guard: &'a Guard<'_>,
         checks: bool,
     ) -> Result<Option<Located<'a>>> {
         let stored = self.segments.get(address.segment, guard).entry(address.offset)?;

@@ -15,7 +15,6 @@ use std::sync::Arc;
 use super::open::{READ_ATTEMPTS, read_manifest};
 use super::write::publish;
 use super::{Bitcask, Inner};
-use crate::epoch::pin;
 use crate::error::{Error, Result};
 use crate::fs::File;
 use crate::keydir::{Address, SHARD_COUNT};
@@ -284,7 +283,7 @@ impl Inner {
 
     fn publish_read(&self, number: u32, segment: &Segment, change: &Pending) -> Result<()> {
         let Pending { offset, size, is_tombstone, timestamp, key } = change;
-        let guard = pin();
+        let guard = self.pin();
         let hash = self.keydir.hash(key);
         let mut shard = self.shard(hash.shard())?;
         let old = self.find(&shard, hash, key, &guard)?.own;

@@ -24,7 +24,7 @@ use super::pins::Pinned;
 use super::position::Position;
 use super::{Bitcask, Inner};
 use crate::entry::Header;
-use crate::epoch::{Guard, pin};
+use crate::epoch::Guard;
 use crate::error::Result;
 use crate::keydir::{KeyHash, Lookup};
 use crate::mistake::{Mistake, made};
@@ -261,7 +261,7 @@ impl View {
         key: &[u8],
         take: &mut impl FnMut(&StoredEntry<'_>) -> Result<T>,
     ) -> Result<Newest<T>> {
-        let guard = pin();
+        let guard = self.inner.pin();
         loop {
             match self.look_up(hash, key, &guard)? {
                 Lookup::Found(stored) if stored.timestamp() > self.time => {
@@ -287,7 +287,7 @@ impl View {
         &'a self,
         hash: KeyHash,
         key: &[u8],
-        guard: &'a Guard,
+        guard: &'a Guard<'_>,
     ) -> Result<Lookup<StoredEntry<'a>>> {
         let mut found = None;
         let lookup = self.inner.keydir.get(hash, guard, |address| {

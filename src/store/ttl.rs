@@ -15,7 +15,6 @@ use super::transaction::give_way;
 use super::update::ATTEMPTS;
 use super::{Bitcask, Inner};
 use crate::entry::Header;
-use crate::epoch::pin;
 use crate::error::{Error, Result};
 use crate::options::WriteOptions;
 use crate::segment::append::Draft;
@@ -56,7 +55,7 @@ impl Bitcask {
     /// # }
     /// ```
     pub fn ttl(&self, key: impl AsRef<[u8]>) -> Result<Option<Ttl>> {
-        let guard = pin();
+        let guard = self.inner.pin();
         let located = self.inner.locate(key.as_ref(), &guard)?;
         // It may expire between the two looks at the clock, but it was there at the first.
         let left = |expiry: u64| expiry.saturating_sub(self.inner.clock.now()).max(1);
@@ -147,7 +146,7 @@ impl Bitcask {
     /// # }
     /// ```
     pub fn value_len(&self, key: impl AsRef<[u8]>) -> Result<Option<u64>> {
-        let guard = pin();
+        let guard = self.inner.pin();
         let located = self.inner.locate(key.as_ref(), &guard)?;
         Ok(located.map(|located| located.stored.raw_size().into()))
     }
@@ -179,7 +178,7 @@ impl Inner {
     /// Returns a key's entry as it is stored, checked, and without a guard: none may be held while
     /// a sync is waited for.
     fn stored(&self, key: &[u8]) -> Result<Option<(Header, Value)>> {
-        let guard = pin();
+        let guard = self.pin();
         let Some(Located { stored, .. }) = self.locate(key, &guard)? else { return Ok(None) };
         stored.check()?;
         Ok(Some((stored.entry().header, stored.lend_value())))

@@ -6,7 +6,6 @@
 use super::atomic::{Condition, Expected};
 use super::transaction::give_way;
 use super::{Bitcask, Inner};
-use crate::epoch::pin;
 use crate::error::{Error, Result};
 use crate::options::{TransactionOptions, WriteOptions};
 use crate::value::Value;
@@ -191,7 +190,7 @@ impl Bitcask {
         let (key, inner) = (key.as_ref(), &self.inner);
         inner.writer()?;
         for attempt in 0..ATTEMPTS {
-            let (old, timestamp) = match inner.locate(key, &pin())? {
+            let (old, timestamp) = match inner.locate(key, &inner.pin())? {
                 Some(located) => (Some(inner.value(&located)?), Some(located.stored.timestamp())),
                 None => (None, None),
             };

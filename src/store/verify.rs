@@ -15,7 +15,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::{Bitcask, Inner};
-use crate::epoch::pin;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::keydir::Address;
@@ -248,7 +247,7 @@ impl Inner {
     /// Returns whether a slot names the entry.
     fn names(&self, number: u32, entry: &Scanned<'_>) -> bool {
         let here = Address { segment: number, offset: entry.offset };
-        self.keydir.names(self.keydir.hash(entry.key), here, &pin())
+        self.keydir.names(self.keydir.hash(entry.key), here, &self.pin())
     }
 }
 

@@ -11,7 +11,6 @@ use super::published::Written;
 use super::read::Located;
 use super::{Bitcask, Inner};
 use crate::entry::Flags;
-use crate::epoch::pin;
 use crate::error::{Error, Result};
 use crate::keydir::{Address, Found, KeyHash, Shard};
 use crate::mistake::{Mistake, made};
@@ -94,7 +93,7 @@ impl Inner {
     /// was there.
     fn change(&self, key: &[u8], value: Option<&[u8]>, options: WriteOptions) -> Result<bool> {
         let writer = self.writer()?;
-        let guard = pin();
+        let guard = self.pin();
         let hash = self.keydir.hash(key);
         // The table's memory is on its way while key and value are summed.
         self.keydir.prefetch(hash, &guard);

@@ -57,7 +57,7 @@ fn what_a_key_was_at_a_time_is_not_what_it_is_once_it_was_written_again() {
         expected: Expected::Unchanged(timestamp),
     };
     let time = |key: &str| {
-        let guard = pin();
+        let guard = db.inner.pin();
         let located = db.inner.locate(key.as_bytes(), &guard).unwrap();
         located.map(|located| located.stored.timestamp())
     };

@@ -110,7 +110,7 @@ fn a_value_that_was_compressed_holds_no_segment() {
         db.put("compressed", [7; 1000]).unwrap();
         db.put("plain", noise(1000)).unwrap();
         let number = db.inner.segments.all()[0].0;
-        let holders = || Arc::strong_count(db.inner.segments.get(number, &pin()));
+        let holders = || Arc::strong_count(db.inner.segments.get(number, &db.inner.pin()));
         let nobody = holders();
         let compressed = db.get("compressed").unwrap();
         assert_eq!(holders(), nobody);

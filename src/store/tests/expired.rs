@@ -99,7 +99,7 @@ fn conditions_hold_until_the_first_of_their_keys_expires() {
                 is("absent", None),
             ];
             if by_time {
-                let guard = pin();
+                let guard = db.inner.pin();
                 for condition in &mut conditions {
                     let located = db.inner.locate(condition.key, &guard).unwrap();
                     let time = located.map(|located| located.stored.timestamp());

@@ -29,7 +29,7 @@ fn beside<T: Send>(
     let writer = inner.writer().unwrap();
     // Filling takes the locks of the shards too, and nobody is to wait for that.
     inner.filler.fill_all(&inner.keydir).unwrap();
-    let guard = pin();
+    let guard = inner.pin();
     let hash = inner.keydir.hash(key.as_bytes());
     let mut shard = inner.shard(hash.shard()).unwrap();
     let own = inner.find(&shard, hash, key.as_bytes(), &guard).unwrap().own;

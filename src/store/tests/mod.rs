@@ -32,6 +32,8 @@ mod faults;
 mod follow;
 #[cfg(test)]
 mod fresh;
+#[cfg(test)]
+mod guards;
 #[cfg(all(test, not(miri)))]
 mod held;
 #[cfg(test)]
@@ -94,7 +96,6 @@ use std::time::Duration;
 use super::*;
 use crate::clock::Hands;
 use crate::entry::{Entry, Flags, Mark, Salt};
-use crate::epoch::pin;
 use crate::fs::twin::{Twin, Unsynced};
 use crate::keydir::SHARD_COUNT;
 use crate::manifest::Manifest;
@@ -282,7 +283,7 @@ fn snapshot(db: &Bitcask) -> Pairs {
 /// Returns what the keydir names, each entry checked: expired ones too.
 fn raw(db: &Bitcask) -> Model {
     let mut model = Model::new();
-    let guard = pin();
+    let guard = db.inner.pin();
     for number in 0..SHARD_COUNT {
         for address in db.inner.shard(number).unwrap().addresses() {
             let segment = db.inner.segments.get(address.segment, &guard);
@@ -371,7 +372,7 @@ fn check(db: &Bitcask, model: &Model) {
 /// Checks a store's figures against what the keydir names.
 fn check_figures(db: &Bitcask) {
     let mut sizes = BTreeMap::<u32, u64>::new();
-    let guard = pin();
+    let guard = db.inner.pin();
     for number in 0..SHARD_COUNT {
         for address in db.inner.shard(number).unwrap().addresses() {
             let segment = db.inner.segments.get(address.segment, &guard);

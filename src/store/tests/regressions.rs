@@ -118,7 +118,7 @@ fn leftovers_are_removed_only_once_the_manifest_that_makes_them_so_is_durable() 
             let count = lab.twin.op_count();
             lab.twin.fail(Fault::new(FaultKind::Eio).only(Call::Write).after(2));
             let drafts = std::slice::from_mut(&mut draft);
-            let _ = db.inner.append(&mut log, drafts, &pin()).unwrap_err();
+            let _ = db.inner.append(&mut log, drafts, &db.inner.pin()).unwrap_err();
             assert!(lab.twin.op_count() > count);
             drop(log);
             lab.twin.clear_fault();

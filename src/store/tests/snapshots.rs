@@ -343,7 +343,7 @@ fn a_snapshot_waits_for_what_is_not_published_yet() {
     db.put("k", "old").unwrap();
     let inner = &db.inner;
     let hash = inner.keydir.hash(b"k");
-    let guard = pin();
+    let guard = inner.pin();
     std::thread::scope(|scope| {
         let mut shard = inner.shard(hash.shard()).unwrap();
         let own = inner.find(&shard, hash, b"k", &guard).unwrap().own;

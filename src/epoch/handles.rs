@@ -1,0 +1,237 @@
+//! A thread's handles to the collectors of the stores that it uses.
+//!
+//! - They are in a list of the thread's own, the one used last at the front: pinning for the same store
+//!   again is a comparison more than pinning.
+//! - The list is short. Handles of stores that are gone leave it when the thread meets another one; what
+//!   one of them has kept by then is a few kilobytes, and nothing that the store had retired.
+//! - A thread that is ending, and code that runs while the list is being changed, does without.
+
+#![expect(unsafe_code, reason = "the handle at the front is found without a look at the list")]
+
+use std::cell::{Cell, RefCell};
+use std::ptr;
+use std::sync::{Arc, Weak};
+
+use crossbeam_epoch::{Guard, LocalHandle};
+
+use super::Core;
+
+/// Handles of a thread, each of about two kilobytes. A thread that uses more stores than this in turn
+/// registers anew.
+const HANDLES_MAX: usize = 64;
+
+/// The handle at the front of the list, and whose it is; null where there is none.
+#[derive(Clone, Copy)]
+struct Front {
+    core: *const Core,
+    handle: *const LocalHandle,
+}
+
+const NO_FRONT: Front = Front { core: ptr::null(), handle: ptr::null() };
+
+thread_local! {
+    /// Without a destructor, and so without a look whether it has run.
+    static FRONT: Cell<Front> = const { Cell::new(NO_FRONT) };
+    static HANDLES: Handles = const { Handles(RefCell::new(Vec::new())) };
+}
+
+struct Handles(RefCell<Vec<Known>>);
+
+struct Known {
+    /// As long as this is here nothing else lies at its address.
+    core: Weak<Core>,
+    /// Stays where it is while the list changes.
+    handle: Box<LocalHandle>,
+}
+
+impl Known {
+    fn is_of(&self, core: &Arc<Core>) -> bool {
+        ptr::eq(self.core.as_ptr(), Arc::as_ptr(core))
+    }
+}
+
+impl Drop for Handles {
+    fn drop(&mut self) {
+        FRONT.set(NO_FRONT);
+    }
+}
+
+#[inline]
+pub(super) fn pin(core: &Arc<Core>) -> Guard {
+    let front = FRONT.get();
+    if !ptr::eq(front.core, Arc::as_ptr(core)) {
+        return pin_other(core);
+    }
+    // SAFETY: `core` is not null, so `pin_other` has set the front to a handle that is in the list of this
+    // thread, in a box of its own. Handles leave the list in `pin_other`, which unsets the front before,
+    // and in the list's destructor, which does too. The collector's machinery may run what was retired in
+    // here, and that pins nothing, as `Guard::retire` says: so the handle is not dropped meanwhile.
+    unsafe { (*front.handle).pin() }
+}
+
+/// The same for another store than the last one.
+#[cold]
+#[inline(never)]
+fn pin_other(core: &Arc<Core>) -> Guard {
+    let pinned = HANDLES.try_with(|handles| {
+        let mut known = handles.0.try_borrow_mut().ok()?;
+        FRONT.set(NO_FRONT);
+        let mut gone = Vec::new();
+        if let Some(at) = known.iter().position(|known| known.is_of(core)) {
+            if let Some(front) = known.get_mut(..=at) {
+                front.rotate_right(1);
+            }
+        } else {
+            let is_gone = |known: &mut Known| known.core.strong_count() == 0;
+            gone.extend(known.extract_if(.., is_gone));
+            if known.len() >= HANDLES_MAX {
+                gone.extend(known.pop());
+            }
+            let handle = Box::new(core.machine.register());
+            known.insert(0, Known { core: Arc::downgrade(core), handle });
+        }
+        drop(known);
+        // What a handle leaves to its collector may run in here, and change the list.
+        drop(gone);
+        let known = handles.0.try_borrow().ok()?;
+        let first = known.first()?;
+        FRONT.set(Front { core: first.core.as_ptr(), handle: ptr::from_ref(&*first.handle) });
+        first.is_of(core).then(|| first.handle.pin())
+    });
+    pinned.ok().flatten().unwrap_or_else(|| core.machine.register().pin())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
+    use super::*;
+    use crate::epoch::Collector;
+
+    fn known() -> usize {
+        HANDLES.with(|handles| handles.0.borrow().len())
+    }
+
+    #[test]
+    fn handles_of_stores_that_are_gone_do_not_pile_up() {
+        thread::spawn(|| {
+            for _ in 0..1000 {
+                drop(Collector::new().pin());
+                assert!(known() <= 1);
+            }
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn a_thread_keeps_few_handles_of_many_stores_and_those_it_used_last() {
+        thread::spawn(|| {
+            let collectors: Vec<_> = (0..3 * HANDLES_MAX).map(|_| Collector::new()).collect();
+            let first = collectors.first().unwrap();
+            for collector in &collectors {
+                drop(collector.pin());
+                drop(first.pin());
+                assert!(known() <= HANDLES_MAX);
+            }
+            assert_eq!(known(), HANDLES_MAX);
+            HANDLES.with(|handles| {
+                let handles = handles.0.borrow();
+                assert!(handles.first().unwrap().is_of(&first.0));
+                let kept = collectors.iter().rev().take(HANDLES_MAX - 1);
+                for (known, collector) in handles.iter().skip(1).zip(kept) {
+                    assert!(known.is_of(&collector.0));
+                }
+            });
+        })
+        .join()
+        .unwrap();
+    }
+
+    /// Counts how often it is dropped.
+    struct Counted(Arc<AtomicUsize>);
+
+    impl Drop for Counted {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn retire(collector: &Collector, freed: &Arc<AtomicUsize>) {
+        let counted = Counted(Arc::clone(freed));
+        collector.pin().retire(move || drop(counted));
+    }
+
+    #[test]
+    fn what_a_store_has_retired_goes_with_it_whoever_has_handles() {
+        let freed = Arc::new(AtomicUsize::new(0));
+        let collector = Collector::new();
+        retire(&collector, &freed);
+        let guard = collector.pin();
+        // One batch is awaited, one more is to come.
+        guard.flush();
+        retire(&collector, &freed);
+        drop(guard);
+        assert_eq!(freed.load(Ordering::Relaxed), 0);
+        drop(collector);
+        assert_eq!(freed.load(Ordering::Relaxed), 2);
+    }
+
+    /// Pins when its thread ends, in the order in which thread-locals go and in the other one.
+    struct Last(Collector, Arc<AtomicUsize>);
+
+    impl Drop for Last {
+        fn drop(&mut self) {
+            retire(&self.0, &self.1);
+            self.0.settle();
+        }
+    }
+
+    thread_local! {
+        static LAST: RefCell<Option<Last>> = const { RefCell::new(None) };
+    }
+
+    #[test]
+    fn a_thread_that_is_ending_can_pin() {
+        for used_before in [true, false] {
+            let freed = Arc::new(AtomicUsize::new(0));
+            let collector = Collector::new();
+            let last = Last(collector.clone(), Arc::clone(&freed));
+            let thread = thread::spawn(move || {
+                if used_before {
+                    drop(last.0.pin());
+                }
+                let collector = last.0.clone();
+                LAST.set(Some(last));
+                drop(collector.pin());
+            });
+            thread.join().unwrap();
+            assert_eq!(freed.load(Ordering::Relaxed), 1);
+            assert_eq!(collector.left(), 0);
+        }
+    }
+
+    #[test]
+    fn a_guard_may_outlive_its_place_in_the_list() {
+        thread::spawn(|| {
+            let freed = Arc::new(AtomicUsize::new(0));
+            let (held, others) = (Collector::new(), [(); HANDLES_MAX].map(|()| Collector::new()));
+            let guard = held.pin();
+            for other in &others {
+                drop(other.pin());
+            }
+            HANDLES.with(|handles| {
+                assert!(handles.0.borrow().iter().all(|known| !known.is_of(&held.0)));
+            });
+            retire(&held, &freed);
+            held.settle();
+            assert_eq!(freed.load(Ordering::Relaxed), 0);
+            drop(guard);
+            held.settle();
+            assert_eq!(freed.load(Ordering::Relaxed), 1);
+        })
+        .join()
+        .unwrap();
+    }
+}
