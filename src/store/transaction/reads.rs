@@ -16,6 +16,7 @@ use super::super::Inner;
 use super::super::key_range::Bounds;
 use super::super::log::Log;
 use super::super::position::Position;
+use crate::clock::Deadline;
 use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::mistake::{Mistake, made};
@@ -32,7 +33,7 @@ pub(super) struct Reads {
     keys: BTreeMap<Vec<u8>, Option<u64>>,
     spans: Vec<Span>,
     /// When the first of the keys in the spans expires: nothing in the log tells of that.
-    first_expiry: Option<u64>,
+    first_expiry: Deadline,
 }
 
 /// The part of the log that was looked at without a lock.
@@ -101,8 +102,8 @@ impl Reads {
     }
 
     /// Notes when the first of the keys that a range has shown expires.
-    pub(super) fn note_expiry(&mut self, expiry: Option<u64>) {
-        self.first_expiry = self.first_expiry.into_iter().chain(expiry).min();
+    pub(super) fn note_expiry(&mut self, first: Deadline) {
+        self.first_expiry = self.first_expiry.or(first);
     }
 
     fn has_in_span(&self, key: &[u8]) -> bool {
@@ -128,7 +129,7 @@ impl Reads {
 
     /// Looks at the rest, when nothing more can be appended; says whether all is as it was.
     pub(super) fn hold(&self, inner: &Inner, looked: &Looked, log: &Log) -> Result<bool> {
-        if self.first_expiry.is_some_and(|expiry| expiry <= inner.clock.now()) {
+        if !self.first_expiry.is_never() && self.first_expiry.is_over(&inner.clock.judge()) {
             return Ok(false);
         }
         if self.spans.is_empty() || made(Mistake::RangesNotLookedAtAgain) {
