@@ -1,61 +1,299 @@
 //! The time of day, in microseconds since the Unix epoch.
 //!
-//! - Time as this module tells it never runs backwards while a store is open: expiry is judged by
-//!   the highest time seen, so that an entry which was once expired stays so.
-//! - Tests hold a clock whose hands they move.
+//! - Time as this module tells it never runs backwards while a store is open, and never stands still:
+//!   it goes on from the highest time seen, as fast as the machine's monotonic clock does. So an entry
+//!   which was once expired stays so, whatever is done to the clock.
+//! - All that is kept is therefore how far the time of day is ahead of the monotonic clock. One look at
+//!   the monotonic clock tells the time; the clock on the wall is looked at now and then.
+//! - The log may be from a time that has not come by the clock: then the clock was ahead when that was
+//!   written, or is behind now. What was written at such a time expires by the log's own time, which goes
+//!   on from its last entry; what was written before expires by the clock. See [`Now`].
+//! - What a clock tells that has jumped ahead is good enough to hide a value, but not to destroy it. See
+//!   `trust`.
+//! - Tests hold clocks whose hands they move.
+
+#[cfg(test)]
+mod tests;
+mod trust;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use parking_lot::Mutex;
+use trust::Trust;
 
 /// Times at or above this are refused when they are read from disk: year 294,247.
 pub(crate) const TIME_MAX: u64 = i64::MAX as u64;
 
-/// A clock that never runs backwards.
+/// So many microseconds pass before the clock on the wall is looked at again. One that was set ahead,
+/// or a machine that has slept, is noticed so much later.
+const LOOK_INTERVAL: u64 = 1000;
+
+/// The log may be ahead of the clock by so many microseconds and count as of the same time: each entry
+/// is later than the one before, so many at once are ahead of any clock for a while.
+const BURST: u64 = 100_000;
+
+/// A clock that never runs backwards, and never stands still.
 #[derive(Debug, Clone)]
 pub(crate) struct Clock {
-    highest: Arc<AtomicU64>,
+    ahead: Arc<Ahead>,
     source: Source,
+    look_interval: u64,
+}
+
+/// How far times are ahead of the monotonic clock, in microseconds. They only rise.
+#[derive(Debug)]
+struct Ahead {
+    /// The highest that the clock on the wall has shown.
+    wall: AtomicU64,
+    /// That, or the log's own time where the log is ahead of the clock.
+    highest: AtomicU64,
+    /// What was written up to this time expires by the clock, and all else by the log's time. There is
+    /// none as long as the two are the same.
+    boundary: AtomicU64,
+    /// When the clock on the wall is to be looked at again, by the monotonic clock.
+    next_look: AtomicU64,
+    trust: Mutex<Trust>,
 }
 
 #[derive(Debug, Clone)]
 enum Source {
-    System,
+    /// The system's, and a moment from which the monotonic clock counts.
+    System(Instant),
     #[cfg(any(test, bitcask_fuzzing))]
     Hands(Hands),
+}
+
+/// A moment, by what expiry is judged at it.
+///
+/// There are two times, which are the same nearly always: `low` for what was written up to `boundary`,
+/// and `high`, which is never lower, for what was written later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Now {
+    low: u64,
+    high: u64,
+    boundary: u64,
+}
+
+impl Now {
+    /// One time for all.
+    #[cfg(any(test, bitcask_fuzzing))]
+    pub(crate) fn at(time: u64) -> Self {
+        Self { low: time, high: time, boundary: u64::MAX }
+    }
+
+    /// Returns the time by which an entry expires that was written at `timestamp`.
+    pub(crate) fn of(&self, timestamp: u64) -> u64 {
+        if timestamp <= self.boundary { self.low } else { self.high }
+    }
+
+    /// Returns whether the time of an entry is over that was written at `timestamp`.
+    pub(crate) fn is_over(&self, timestamp: u64, expiry: u64) -> bool {
+        expiry <= self.of(timestamp)
+    }
+
+    /// Returns when an entry expires that was written at `timestamp`.
+    pub(crate) fn deadline(&self, timestamp: u64, expiry: u64) -> Deadline {
+        Deadline::new(self.boundary, timestamp, expiry)
+    }
+
+    /// Returns a time up to which everything has expired, whenever it was written.
+    pub(crate) fn lowest(&self) -> u64 {
+        self.low
+    }
+
+    /// Returns the time that the next entry gets, if it is later than that of the one before.
+    pub(crate) fn highest(&self) -> u64 {
+        self.high
+    }
+}
+
+/// When the first of some entries expires.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Deadline {
+    low: u64,
+    high: u64,
+}
+
+impl Default for Deadline {
+    fn default() -> Self {
+        Self::NEVER
+    }
+}
+
+impl Deadline {
+    /// None of them does.
+    pub(crate) const NEVER: Self = Self { low: u64::MAX, high: u64::MAX };
+
+    fn new(boundary: u64, timestamp: u64, expiry: u64) -> Self {
+        if timestamp <= boundary {
+            Self { low: expiry, ..Self::NEVER }
+        } else {
+            Self { high: expiry, ..Self::NEVER }
+        }
+    }
+
+    /// Returns that of the entries of both.
+    pub(crate) fn or(self, other: Self) -> Self {
+        Self { low: self.low.min(other.low), high: self.high.min(other.high) }
+    }
+
+    pub(crate) fn is_never(self) -> bool {
+        self == Self::NEVER
+    }
+
+    pub(crate) fn is_over(self, now: &Now) -> bool {
+        self.low <= now.low || self.high <= now.high
+    }
 }
 
 impl Clock {
     /// The system's clock.
     pub(crate) fn system() -> Self {
-        Self { highest: Arc::default(), source: Source::System }
+        Self::new(Source::System(Instant::now()), LOOK_INTERVAL)
     }
 
-    /// Returns the highest time seen so far, in microseconds since the epoch.
+    fn new(source: Source, look_interval: u64) -> Self {
+        let ahead = Arc::new(Ahead {
+            wall: AtomicU64::new(0),
+            highest: AtomicU64::new(0),
+            boundary: AtomicU64::new(u64::MAX),
+            next_look: AtomicU64::new(0),
+            trust: Mutex::default(),
+        });
+        let clock = Self { ahead, source, look_interval };
+        let (steady, wall) = clock.look();
+        *clock.ahead.trust.lock() = Trust::new(wall.saturating_sub(steady));
+        clock
+    }
+
+    /// Returns a clock of its own, which knows nothing yet of any log: a store that is opened takes one.
+    pub(crate) fn fresh(&self) -> Self {
+        Self::new(self.source.clone(), self.look_interval)
+    }
+
+    /// Returns the time, in microseconds since the epoch: no lower one than ever before.
     pub(crate) fn now(&self) -> u64 {
-        let now = self.wall();
-        self.highest.fetch_max(now, Ordering::Relaxed).max(now)
+        self.steady().saturating_add(self.ahead.highest.load(Ordering::Relaxed)).min(TIME_MAX - 1)
     }
 
-    /// Returns the time `ttl` from now. One beyond the end of time is the end of time.
-    pub(crate) fn after(&self, ttl: Duration) -> u64 {
-        let ttl = u64::try_from(ttl.as_micros()).unwrap_or(TIME_MAX);
-        self.now().saturating_add(ttl).min(TIME_MAX - 1)
+    /// Returns whether the clock on the wall shows far less than a time in the log.
+    pub(crate) fn is_behind(&self, timestamp: u64) -> bool {
+        timestamp > self.wall().saturating_add(BURST)
     }
 
-    fn wall(&self) -> u64 {
+    /// Returns what expiry is judged by.
+    pub(crate) fn judge(&self) -> Now {
+        let (steady, ahead) = (self.steady(), &*self.ahead);
+        let low = steady.saturating_add(ahead.wall.load(Ordering::Relaxed)).min(TIME_MAX - 1);
+        // Where the two are the same they rise together, but not at once.
+        let boundary = ahead.boundary.load(Ordering::Acquire);
+        let high = steady.saturating_add(ahead.highest.load(Ordering::Relaxed)).min(TIME_MAX - 1);
+        Now { low, high: high.max(low), boundary }
+    }
+
+    /// Returns what expiry is judged by where that is for good: nothing is over that a clock which is
+    /// wrong now, and is set right, would show to be still to come.
+    pub(crate) fn certain(&self) -> Now {
+        let (steady, _) = self.look();
+        let believed = self.ahead.trust.lock().believed();
+        let low = steady.saturating_add(believed).min(TIME_MAX - 1);
+        let judged = self.judge();
+        let boundary = match judged.boundary {
+            u64::MAX => low + BURST,
+            boundary => boundary.max(low + BURST),
+        };
+        Now { low: low.min(judged.low), boundary, high: judged.high }
+    }
+
+    /// Returns when an entry expires that was written at `timestamp`. Looks at no clock.
+    pub(crate) fn deadline(&self, timestamp: u64, expiry: u64) -> Deadline {
+        Deadline::new(self.ahead.boundary.load(Ordering::Acquire), timestamp, expiry)
+    }
+
+    /// Returns the time `ttl` from now, or `None` if that is beyond the end of time.
+    pub(crate) fn after(&self, ttl: Duration) -> Option<u64> {
+        let ttl = u64::try_from(ttl.as_micros()).ok()?;
+        self.now().checked_add(ttl).filter(|time| *time < TIME_MAX - 1)
+    }
+
+    /// Returns the time of day as the clock on the wall shows it, right or wrong.
+    pub(crate) fn wall(&self) -> u64 {
         match &self.source {
-            Source::System => {
+            Source::System(_) => {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 let micros = since.as_secs().saturating_mul(1_000_000);
                 micros.saturating_add(since.subsec_micros().into()).min(TIME_MAX - 1)
             }
             #[cfg(any(test, bitcask_fuzzing))]
-            Source::Hands(Hands { time, looks }) => {
-                let now = time.load(Ordering::Relaxed);
-                looks.fetch_add(1, Ordering::Release);
-                now
+            Source::Hands(hands) => hands.wall.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Goes on from the last time of a log that is opened, where that is ahead. Where it is far behind,
+    /// the clock may have jumped since.
+    pub(crate) fn resume(&self, last_timestamp: u64) {
+        self.reach(last_timestamp);
+        let (steady, wall) = self.look();
+        if last_timestamp > 0 {
+            let wall = wall.saturating_sub(steady);
+            let log = last_timestamp.saturating_sub(steady);
+            *self.ahead.trust.lock() = Trust::since(log.min(wall), steady, wall);
+        }
+    }
+
+    /// Goes on from a time that is in the log, if it has not come yet by far.
+    pub(crate) fn reach(&self, timestamp: u64) {
+        let (steady, _) = self.look();
+        let now = self.judge();
+        if timestamp <= now.high.saturating_add(BURST) {
+            return;
+        }
+        // In this order: as long as nothing is ahead it does not matter where the boundary is. It stays,
+        // so that nothing that has expired is alive again.
+        let (ahead, none) = (&*self.ahead, u64::MAX);
+        let (set, kept) = (Ordering::AcqRel, Ordering::Relaxed);
+        let _ = ahead.boundary.compare_exchange(none, now.low + BURST, set, kept);
+        ahead.highest.fetch_max(timestamp.saturating_sub(steady), Ordering::AcqRel);
+    }
+
+    /// Returns the monotonic time, and looks at the clock on the wall first if that is due.
+    fn steady(&self) -> u64 {
+        let steady = self.monotonic();
+        let is_due = steady >= self.ahead.next_look.load(Ordering::Relaxed);
+        let steady = if is_due { self.look().0 } else { steady };
+        #[cfg(any(test, bitcask_fuzzing))]
+        if let Source::Hands(hands) = &self.source {
+            hands.looks.fetch_add(1, Ordering::Release);
+        }
+        steady
+    }
+
+    /// Looks at both clocks; returns the monotonic time, and that on the wall.
+    #[cold]
+    fn look(&self) -> (u64, u64) {
+        // In this order: whatever happens between the two, the wall is not taken to be further ahead than
+        // it was. One that is behind is made good by the next look.
+        let wall = self.wall();
+        let steady = self.monotonic();
+        let (ahead, by) = (&*self.ahead, wall.saturating_sub(steady));
+        ahead.highest.fetch_max(by, Ordering::AcqRel);
+        ahead.wall.fetch_max(by, Ordering::AcqRel);
+        ahead.trust.lock().note(steady, by);
+        ahead.next_look.store(steady.saturating_add(self.look_interval), Ordering::Relaxed);
+        (steady, wall)
+    }
+
+    fn monotonic(&self) -> u64 {
+        match &self.source {
+            Source::System(start) => {
+                let since = start.elapsed();
+                let micros = since.as_secs().saturating_mul(1_000_000);
+                micros.saturating_add(since.subsec_micros().into())
             }
+            #[cfg(any(test, bitcask_fuzzing))]
+            Source::Hands(hands) => hands.steady.load(Ordering::Relaxed),
         }
     }
 }
@@ -65,11 +303,13 @@ pub(crate) fn system_time(micros: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_micros(micros)
 }
 
-/// A clock whose hands a test moves; time stands still otherwise.
+/// Two clocks whose hands a test moves, that on the wall and the monotonic one; time stands still
+/// otherwise.
 #[cfg(any(test, bitcask_fuzzing))]
 #[derive(Debug, Clone)]
 pub(crate) struct Hands {
-    time: Arc<AtomicU64>,
+    wall: Arc<AtomicU64>,
+    steady: Arc<AtomicU64>,
     looks: Arc<AtomicU64>,
 }
 
@@ -82,47 +322,36 @@ impl Hands {
 
     /// Starts at this moment.
     pub(crate) fn at(time: u64) -> Self {
-        Self { time: Arc::new(AtomicU64::new(time)), looks: Arc::default() }
+        let steady = Arc::new(AtomicU64::new(5_000_000));
+        Self { wall: Arc::new(AtomicU64::new(time)), steady, looks: Arc::default() }
     }
 
     /// A fresh clock with these hands, as a store that is opened makes one.
     pub(crate) fn clock(&self) -> Clock {
-        Clock { highest: Arc::default(), source: Source::Hands(self.clone()) }
+        Clock::new(Source::Hands(self.clone()), 0)
     }
 
+    /// Lets time pass.
     pub(crate) fn advance(&self, by: Duration) {
-        self.time.fetch_add(u64::try_from(by.as_micros()).unwrap(), Ordering::Relaxed);
+        let by = u64::try_from(by.as_micros()).unwrap();
+        self.steady.fetch_add(by, Ordering::Relaxed);
+        self.wall.fetch_add(by, Ordering::Relaxed);
     }
 
-    /// Returns how often anybody has looked at a clock with these hands.
+    /// Returns how often anybody has asked a clock with these hands for the time.
     #[cfg(test)]
     pub(crate) fn looks(&self) -> u64 {
         self.looks.load(Ordering::Acquire)
     }
 
+    /// Sets the clock on the wall back.
     pub(crate) fn step_back(&self, by: Duration) {
-        self.time.fetch_sub(u64::try_from(by.as_micros()).unwrap(), Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn time_does_not_run_backwards_while_a_store_is_open() {
-        let hands = Hands::new();
-        let clock = hands.clock();
-        let first = clock.now();
-        hands.step_back(Duration::from_secs(60));
-        assert_eq!(clock.now(), first);
-        hands.advance(Duration::from_secs(61));
-        assert_eq!(clock.now(), first + 1_000_000);
+        self.wall.fetch_sub(u64::try_from(by.as_micros()).unwrap(), Ordering::Relaxed);
     }
 
-    #[test]
-    fn an_endless_ttl_ends_with_time() {
-        let clock = Hands::new().clock();
-        assert_eq!(clock.after(Duration::MAX), TIME_MAX - 1);
+    /// Sets the clock on the wall ahead, as it also is when a machine has slept.
+    #[cfg(test)]
+    pub(crate) fn jump(&self, by: Duration) {
+        self.wall.fetch_add(u64::try_from(by.as_micros()).unwrap(), Ordering::Relaxed);
     }
 }

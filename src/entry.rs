@@ -13,7 +13,7 @@ mod flags;
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
-use crate::clock::TIME_MAX;
+use crate::clock::{Now, TIME_MAX};
 use crate::codec::Codec;
 
 pub(crate) use flags::Flags;
@@ -205,8 +205,8 @@ impl Header {
         !self.flags.any(Flags::END.with(Flags::MARK_ONLY))
     }
 
-    pub(crate) fn is_expired(&self, now: u64) -> bool {
-        self.expiry.is_some_and(|expiry| expiry <= now)
+    pub(crate) fn is_expired(&self, now: &Now) -> bool {
+        self.expiry.is_some_and(|expiry| now.is_over(self.timestamp, expiry))
     }
 
     /// Encodes the header for its place.

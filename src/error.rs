@@ -267,6 +267,18 @@ pub enum Error {
         limit: u64,
     },
 
+    /// The last entry of the log has nearly the latest time that there is, and every entry has to be later
+    /// than the one before. Nothing was written; reads go on.
+    ///
+    /// No clock comes to that in 292,000 years: a file was damaged, or made so. Copy the pairs to a fresh
+    /// store.
+    #[error("the log of {} has come to the end of time, and no entry can be later; copy what it holds to \
+             a fresh store", path.display())]
+    EndOfTime {
+        /// The store's directory.
+        path: PathBuf,
+    },
+
     /// An earlier write or sync failed half-way, so that no later one may succeed. Reads go on.
     ///
     /// Close the store and open it again: opening recovers what was durable.

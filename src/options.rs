@@ -26,6 +26,14 @@ pub(crate) const KEY_SIZE_LIMIT: u64 = u16::MAX as u64;
 /// The largest value: its size is 32 bits on disk.
 pub(crate) const VALUE_SIZE_LIMIT: u64 = u32::MAX as u64;
 
+/// The shortest interval between two rounds of a background thread. Tests of rounds that don't depend on how
+/// much time has passed have a shorter one.
+pub(crate) const INTERVAL_MIN: Duration = if cfg!(any(test, bitcask_fuzzing)) {
+    Duration::from_nanos(1)
+} else {
+    Duration::from_millis(1)
+};
+
 /// How a store is opened.
 ///
 /// ```
@@ -183,12 +191,19 @@ impl Options {
             let value = self.value_size_limit.to_string();
             return refuse("value_size_limit", value, "values have at most 4 GiB - 1 bytes");
         }
-        if self.sync == SyncPolicy::Interval(Duration::ZERO) {
-            let reason = "an interval has to be longer than nothing; use `SyncPolicy::Always`";
-            return refuse("sync", "Interval(0)".into(), reason);
+        if let SyncPolicy::Interval(interval) = self.sync
+            && interval < INTERVAL_MIN
+        {
+            let reason = "an interval has to be a millisecond at least; use `SyncPolicy::Always`";
+            return refuse("sync", format!("Interval({})", shown(interval)), reason);
         }
         self.merge.check()
     }
+}
+
+/// Returns an interval as an error shows it.
+fn shown(interval: Duration) -> String {
+    if interval.is_zero() { "0".into() } else { format!("{interval:?}") }
 }
 
 /// How entries are appended to the log. Both modes write the same bytes and make the same
@@ -289,7 +304,7 @@ pub enum SyncPolicy {
     /// Process crash: nothing is lost. Kernel crash or power loss: what the kernel had not yet
     /// written, usually the last 30 seconds or so.
     Never,
-    /// A background thread syncs as often as this, while there is something to sync.
+    /// A background thread syncs as often as this, while there is something to sync. A millisecond at least.
     ///
     /// Process crash: nothing is lost. Kernel crash or power loss: at most the last interval and
     /// the time that one sync takes.
@@ -333,7 +348,12 @@ impl WriteOptions {
         Self::default()
     }
 
-    /// How long from now the key lives; then it is absent. Counted in microseconds.
+    /// How long from now the key lives; then it is absent. Counted in microseconds. A time that reaches the
+    /// year 294,247, such as [`Duration::MAX`], is none: the key does not expire.
+    ///
+    /// Time goes on while the store is open, whatever is done to the system's clock, and follows that where
+    /// it is set ahead. What has expired is absent at once; a merge gives its space back when that is
+    /// certain, which takes a day after a clock has jumped ahead.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
         self

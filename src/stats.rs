@@ -73,8 +73,9 @@ pub struct SegmentStats {
     pub live_size: u64,
     /// Size of the tombstones.
     pub tombstone_size: u64,
-    /// Size of the entries whose time to live is over, dead ones among them. An estimate that is
-    /// never too high: a segment keeps account of it in 16 steps.
+    /// Size of the entries whose time to live is over for certain, dead ones among them: what only a jump
+    /// of the clock has ended counts a day later. An estimate that is never too high: a segment keeps
+    /// account of it in 16 steps.
     pub expired_size: u64,
     /// Puts and deletes.
     pub entries: u64,

@@ -249,9 +249,9 @@ fn a_time_out_of_range_is_refused() {
 #[test]
 fn an_entry_is_expired_from_its_expiry_on() {
     let header = header(Flags::EXPIRES.0, b"k", b"v");
-    assert!(!header.is_expired(EXPIRY - 1));
-    assert!(header.is_expired(EXPIRY));
-    assert!(!Header::new(Flags::default(), 1, 1).is_expired(u64::MAX));
+    assert!(!header.is_expired(&Now::at(EXPIRY - 1)));
+    assert!(header.is_expired(&Now::at(EXPIRY)));
+    assert!(!Header::new(Flags::default(), 1, 1).is_expired(&Now::at(u64::MAX)));
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use super::input::{Input, repair_entry};
 use super::{DIR, IDENTITY};
-use crate::clock::Hands;
+use crate::clock::{Hands, Now};
 use crate::entry::{ALIGNMENT, BodySum, Entry, Flags, Header, Invalid, Mark, Salt, padded};
 use crate::fs::Fs;
 use crate::fs::twin::Twin;
@@ -257,7 +257,7 @@ impl Expected {
             return;
         }
         let key = entry.key().to_vec();
-        if entry.header.is_tombstone() || entry.header.is_expired(NOW) {
+        if entry.header.is_tombstone() || entry.header.is_expired(&Now::at(NOW)) {
             self.pairs.remove(&key);
         } else {
             self.pairs.insert(key, entry.raw_value().ok().map(std::borrow::Cow::into_owned));

@@ -7,7 +7,8 @@
 //!   slot still names the original.
 //! - *Collides* is set if another key with the same hash bits has a slot while the copy is made.
 //!   One that gets its slot later has a younger entry, which is flagged because of this key's slot.
-//! - An expired entry loses its slot, and leaves a tombstone by the rule for tombstones.
+//! - An expired entry loses its slot, and leaves a tombstone by the rule for tombstones; but only if it
+//!   is certain that it has expired, since this is for good.
 //! - Of each key the order of timestamps is the order of its entries in the log, in copies too. Of
 //!   several tombstones of a key the first is kept, so it gets a time that covers them all.
 
@@ -207,7 +208,7 @@ impl Merge {
         if !own {
             return Ok(None);
         }
-        if header.expiry.is_none() || !header.is_expired(ground.clock.now()) {
+        if header.expiry.is_none() || !header.is_expired(&ground.clock.certain()) {
             let draft = Some(Draft::copy(picked, others));
             return Ok(Some(Decided { fate: Fate::Moved, draft }));
         }

@@ -191,7 +191,7 @@ impl Merge {
             let (number, segment) = open.get(&sealed.id)?;
             Some(Input { segment: Arc::clone(segment), number: *number, position })
         });
-        let now = ground.clock.now();
+        let now = ground.clock.certain().lowest();
         let is_input = |input: &Input| {
             ids.contains(&input.id()) && !input.is_one_live_entry(ground.segment_size, now)
         };

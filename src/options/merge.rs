@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::{INTERVAL_MIN, shown};
 use crate::error::{Error, Result};
 use crate::stats::{MergeProgress, MergeReport};
 
@@ -190,7 +191,8 @@ impl AutoMerge {
         self
     }
 
-    /// The time between two looks, and from opening to the first one. Default: 3 minutes.
+    /// The time between two looks, and from opening to the first one. Default: 3 minutes; a millisecond
+    /// at least.
     pub fn check_interval(mut self, interval: Duration) -> Self {
         self.check_interval = interval;
         self
@@ -252,8 +254,9 @@ impl AutoMerge {
             let reason = "it has to be two different hours, 0 to 23";
             return refuse("window", format!("{from}, {to}"), reason);
         }
-        if self.check_interval.is_zero() {
-            return refuse("check_interval", "0".into(), "it has to be longer than nothing");
+        if self.check_interval < INTERVAL_MIN {
+            let reason = "it has to be a millisecond at least";
+            return refuse("check_interval", shown(self.check_interval), reason);
         }
         Ok(())
     }

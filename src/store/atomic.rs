@@ -17,6 +17,7 @@ use super::Inner;
 use super::log::{BATCH_SIZE_LIMIT, Log};
 use super::read::Located;
 use super::write::publish;
+use crate::clock::Deadline;
 use crate::entry::Flags;
 use crate::epoch::Guard;
 use crate::error::{Error, Result};
@@ -69,10 +70,10 @@ impl Inner {
         let asked: Vec<_> = conditions.iter().map(|condition| hash(condition.key)).collect();
         let changed: Vec<_> = drafts.iter().map(|draft| hash(draft.key())).collect();
         let mut shards = self.shards(asked.iter().chain(&changed).map(|hash| hash.shard()))?;
-        let mut until = u64::MAX;
+        let mut until = Deadline::NEVER;
         for (condition, hash) in conditions.iter().zip(asked) {
             match self.holds_until(condition, hash, &mut shards, &guard)? {
-                Some(end) => until = until.min(end),
+                Some(end) => until = until.or(end),
                 None => return Ok(false),
             }
         }
@@ -82,7 +83,7 @@ impl Inner {
         }
         let Plan { mut drafts, old } = self.plan(drafts, changed, &mut shards, &guard)?;
         let mut log = writer.log.lock();
-        if !validate(&log)? || until < u64::MAX && !self.is_before(until) {
+        if !validate(&log)? || !until.is_never() && !self.is_before(until) {
             return Ok(false);
         }
         if drafts.is_empty() {
@@ -112,7 +113,7 @@ impl Inner {
         hash: KeyHash,
         shards: &mut LockedShards<'_>,
         guard: &Guard<'_>,
-    ) -> Result<Option<u64>> {
+    ) -> Result<Option<Deadline>> {
         let found = self.find(shards.of(hash), hash, condition.key, guard)?;
         let current = found.own.map(|(_, located)| located).filter(|located| !located.expired);
         let holds = match (&condition.expected, &current) {
@@ -123,8 +124,7 @@ impl Inner {
             (Expected::Value(Some(_)), None) => false,
             (Expected::Value(Some(expected)), Some(current)) => self.value(current)? == **expected,
         };
-        let expiry = current.and_then(|located| located.stored.expiry());
-        Ok(holds.then_some(expiry.unwrap_or(u64::MAX)))
+        Ok(holds.then(|| current.map_or(Deadline::NEVER, |located| self.deadline(&located.stored))))
     }
 
     /// Looks up what changes replace, leaves out deletes of what has no slot, and sets the flags.

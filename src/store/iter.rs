@@ -119,7 +119,7 @@ impl<'a> Entries<'a> {
         let stored = segment.entry(offset)?;
         value_aside(self.inner.check(&stored))?;
         let entry = stored.entry();
-        if entry.header.expiry.is_none() || !entry.header.is_expired(self.inner.clock.now()) {
+        if entry.header.expiry.is_none() || !entry.header.is_expired(&self.inner.clock.judge()) {
             return take(&stored).map(Some);
         }
         // Somebody may have made it live on since.

@@ -11,7 +11,7 @@ use crate::clock::TIME_MAX;
 use crate::commit::Unsynced;
 use crate::entry::Mark;
 use crate::epoch::Guard;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fs::File;
 use crate::mistake::{Mistake, made};
 use crate::options::{SEGMENT_SIZE_LIMIT, SyncPolicy};
@@ -26,6 +26,9 @@ const MARK_ROOM: u64 = 8;
 
 /// What a mark of its own takes: header, mark, padding.
 const MARK_SIZE: u64 = 32;
+
+/// Times that puts and deletes leave to the notes of the log itself.
+const TIMES_LEFT: u64 = 1 << 20;
 
 /// The most that a batch may take on disk: all its entries have to be addressable.
 pub(super) const BATCH_SIZE_LIMIT: u64 =
@@ -217,13 +220,15 @@ impl Inner {
         guard: &'a Guard<'_>,
     ) -> Result<Appended<'a>> {
         self.commit.check()?;
+        let now = self.clock.now();
+        self.refuse_end_of_time(now.max(log.last_timestamp), drafts.len())?;
         let size = drafts.iter().map(|draft| draft.header.entry_size()).sum::<u64>() + MARK_ROOM;
         self.make_room(log, size, drafts.len() as u64)?;
         if let Some(draft) = drafts.first_mut() {
             draft.header = draft.header.with_mark(self.due_mark(log));
         }
         let (number, offset, end) =
-            self.write(log, drafts).map_err(|error| self.commit.poison(error))?;
+            Self::write(log, drafts, now).map_err(|error| self.commit.poison(error))?;
         let segment = self.segments.get(number, guard);
         let in_flight = segment.begin_append();
         log.end = end;
@@ -241,9 +246,14 @@ impl Inner {
         Ok(Appended { segment, in_flight, number, offset, timestamp, written })
     }
 
-    /// Writes entries to the active segment; returns its number, and where they begin and end.
-    fn write(&self, log: &mut Log, drafts: &[Draft<'_>]) -> Result<(u32, u64, Place)> {
-        let now = self.clock.now();
+    /// Refuses entries that would have no times of their own.
+    fn refuse_end_of_time(&self, time: u64, count: usize) -> Result<()> {
+        let has_time = TIME_MAX.saturating_sub(time) > TIMES_LEFT + count as u64;
+        has_time.then_some(()).ok_or_else(|| Error::EndOfTime { path: self.dir.path().into() })
+    }
+
+    /// Writes entries to the active segment, now; returns its number, and where they begin and end.
+    fn write(log: &mut Log, drafts: &[Draft<'_>], now: u64) -> Result<(u32, u64, Place)> {
         let Some(Numbered { active, number }) = &mut log.active else {
             unreachable!("room was made in an active segment")
         };
@@ -281,7 +291,8 @@ impl Inner {
         }
         let mut draft = Draft::mark_only();
         draft.header = draft.header.with_mark(self.due_mark(&log));
-        self.write(&mut log, &[draft]).map_err(|error| self.commit.poison(error))?;
+        Self::write(&mut log, &[draft], self.clock.now())
+            .map_err(|error| self.commit.poison(error))?;
         Ok(())
     }
 

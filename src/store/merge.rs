@@ -202,7 +202,7 @@ impl Inner {
         let _ = self.filler.fill_all(&self.keydir);
         let open: BTreeMap<SegmentId, Arc<Segment>> =
             self.segments.all().into_iter().map(|(_, segment)| (segment.id(), segment)).collect();
-        let now = self.clock.now();
+        let now = self.clock.certain().lowest();
         let stats = |id: SegmentId| {
             let segment = open.get(&id)?;
             let summary = segment.summary()?;
@@ -222,7 +222,7 @@ impl Inner {
 
     fn plan_auto(&self, auto: &AutoMerge, idle: bool) -> MergePlan {
         let Ok(writer) = self.writer() else { return MergePlan::default() };
-        let moment = Moment::new(self.clock.now(), idle);
+        let moment = Moment::new(self.clock.wall(), idle);
         let damaged = writer.merging.damaged();
         plan_auto(self.pool(&self.segment_stats(), &damaged), auto, moment)
     }

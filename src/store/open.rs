@@ -100,9 +100,11 @@ impl Inner {
         writer: Option<Writer>,
     ) -> Self {
         let (identity, last_timestamp) = (recovered.manifest.identity, recovered.last_timestamp());
+        let clock = ground.clock.fresh();
+        clock.resume(last_timestamp);
         Self {
             fs: ground.fs.clone(),
-            clock: ground.clock.clone(),
+            clock,
             options,
             identity,
             keydir,

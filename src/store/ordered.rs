@@ -15,6 +15,7 @@ use std::sync::atomic::Ordering;
 use super::Inner;
 use super::key_range::Bounds;
 use super::snapshot::View;
+use crate::clock::Deadline;
 use crate::error::{Error, Result};
 use crate::merge::Host as _;
 use crate::segment::Segment;
@@ -45,7 +46,7 @@ pub(super) struct Ordered {
     front: Ahead,
     back: Ahead,
     /// When the first of those that were read expires.
-    pub(super) first_expiry: Option<u64>,
+    pub(super) first_expiry: Deadline,
 }
 
 /// Hits whose entries were asked for.
@@ -59,7 +60,7 @@ struct Ahead {
 impl Ordered {
     pub(super) fn new(view: &Arc<View>, bounds: Bounds) -> Self {
         let (front, back) = (Ahead::default(), Ahead::default());
-        let (view, merged, failed, first_expiry) = (Arc::clone(view), None, false, None);
+        let (view, merged, failed, first_expiry) = (Arc::clone(view), None, false, Deadline::NEVER);
         Self { view, bounds, sought: None, merged, failed, front, back, first_expiry }
     }
 
@@ -113,16 +114,26 @@ impl Ordered {
             Some(merged) => merged,
             None if self.failed => return Ok(None),
             none => {
-                let moment = Moment { timestamp: self.view.time, now: self.view.now };
+                let now = self.view.now.lowest();
+                let moment = Moment { timestamp: self.view.time, now };
                 let parts = self.view.parts().inspect_err(|_| self.failed = true)?;
                 let bounds = self.sought.as_ref().unwrap_or(&self.bounds).clone();
                 let merged = Merged::new(parts, bounds, moment);
                 none.insert(merged.sharing(&self.view.gaps))
             }
         };
-        match end {
-            End::Front => merged.next(),
-            End::Back => merged.next_back(),
+        loop {
+            let hit = match end {
+                End::Front => merged.next()?,
+                End::Back => merged.next_back()?,
+            };
+            // What was written ahead of the clock expires sooner than that tells.
+            let is_over = |hit: &Hit| {
+                hit.expiry.is_some_and(|expiry| self.view.now.is_over(hit.timestamp, expiry))
+            };
+            if !hit.as_ref().is_some_and(is_over) {
+                return Ok(hit);
+            }
         }
     }
 
@@ -162,7 +173,9 @@ impl Ordered {
 
     /// Reads the value of a key.
     pub(super) fn pair(&mut self, hit: Hit) -> Result<(Value, Value)> {
-        self.first_expiry = self.first_expiry.into_iter().chain(hit.expiry).min();
+        if let Some(expiry) = hit.expiry {
+            self.first_expiry = self.first_expiry.or(self.view.now.deadline(hit.timestamp, expiry));
+        }
         let segment = self.merged.as_ref().and_then(|merged| merged.segment(&hit));
         let Some(segment) = segment else { unreachable!("a hit is of one of the parts") };
         let stored = segment.entry(hit.offset)?;

@@ -208,7 +208,7 @@ impl Inner {
             return Ok(None);
         }
         let entry = stored.entry();
-        let expired = entry.header.expiry.is_some() && entry.header.is_expired(self.clock.now());
+        let expired = entry.header.expiry.is_some() && entry.header.is_expired(&self.clock.judge());
         if expired && checks {
             self.check_expired(&stored)?;
         }

@@ -124,6 +124,7 @@ impl Inner {
                 is_new |= !follows || last > before;
                 // A writer that lost what it had written may have begun again at an earlier time.
                 refreshing.last_timestamp = last;
+                self.clock.reach(last);
                 refreshing.end = Some(self.found_end());
             }
             let changed = || Ok(read_manifest(&self.fs, &self.dir)? != manifest);

@@ -114,14 +114,19 @@ impl Inner {
         while self.write_hint().unwrap_or(false) {}
         let end = writer.log.lock().end();
         self.sync_to(end)?;
-        let unused = {
+        let (unused, last_timestamp) = {
             let mut log = writer.log.lock();
             log.stop();
-            log.prepared.take()
+            (log.prepared.take(), log.last_timestamp())
         };
         // What follows syncs the directory.
         let given_up = unused.map_or(Ok(()), |unused| self.give_up(&unused));
-        self.seal_rotated().and(given_up)
+        let sealed = self.seal_rotated().and(given_up);
+        if sealed.is_ok() && self.clock.is_behind(last_timestamp) {
+            // The next open goes on from here. Best effort: otherwise it does so from the last entry.
+            let _ = self.manifest.update(|manifest| manifest.note_time(self.clock.now()));
+        }
+        sealed
     }
 
     fn seal(&self, rotated: &Rotated, next: Option<SegmentId>) -> Result<()> {

@@ -23,6 +23,7 @@ use super::log::Log;
 use super::pins::Pinned;
 use super::position::Position;
 use super::{Bitcask, Inner};
+use crate::clock::Now;
 use crate::entry::Header;
 use crate::epoch::Guard;
 use crate::error::Result;
@@ -81,8 +82,8 @@ pub(super) struct View {
     pub(super) segments: Pinned,
     /// Of the last entry that it sees.
     pub(super) time: u64,
-    /// By the clock, for what expires.
-    pub(super) now: u64,
+    /// For what expires.
+    pub(super) now: Now,
     /// Behind the last entry that it sees.
     position: Position,
     /// What is known of stretches of keys that hold nothing.
@@ -188,7 +189,7 @@ impl Snapshot {
 
     /// Returns how long ago it was taken.
     pub fn age(&self) -> Duration {
-        Duration::from_micros(self.view.inner.clock.now().saturating_sub(self.view.now))
+        Duration::from_micros(self.view.inner.clock.now().saturating_sub(self.view.now.highest()))
     }
 }
 
@@ -197,7 +198,7 @@ impl Inner {
     pub(super) fn view(this: &Arc<Self>) -> View {
         let of_moment = |time, position| {
             let (number, segments) = this.pins.pin(|| this.segments.whole());
-            let (inner, now) = (Arc::clone(this), this.clock.now());
+            let (inner, now) = (Arc::clone(this), this.clock.judge());
             let gaps = Arc::clone(&this.gaps.lock());
             View { inner, number, segments, time, now, position, gaps }
         };
@@ -229,7 +230,7 @@ enum Newest<T> {
 impl View {
     /// Returns whether an entry's time is not over, and not before this moment either.
     fn is_alive(&self, header: &Header) -> bool {
-        !header.is_tombstone() && !header.is_expired(self.now)
+        !header.is_tombstone() && !header.is_expired(&self.now)
     }
 
     /// Takes something of the entry that a key has in this view, if it is there.

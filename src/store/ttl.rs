@@ -32,6 +32,9 @@ pub enum Ttl {
 impl Bitcask {
     /// Returns when a key expires, or `None` if the key is absent or expired.
     ///
+    /// The time that is left never grows by itself while the store is open, even if the system's clock is set
+    /// back; it goes on from where it was.
+    ///
     /// Costs what [`contains_key`](Self::contains_key) does: the value is neither copied nor
     /// checked.
     ///
@@ -58,10 +61,12 @@ impl Bitcask {
         let guard = self.inner.pin();
         let located = self.inner.locate(key.as_ref(), &guard)?;
         // It may expire between the two looks at the clock, but it was there at the first.
-        let left = |expiry: u64| expiry.saturating_sub(self.inner.clock.now()).max(1);
-        Ok(located.map(|located| match located.stored.expiry().map(left) {
+        Ok(located.map(|Located { stored, .. }| match stored.expiry() {
             None => Ttl::Never,
-            Some(left) => Ttl::In(Duration::from_micros(left)),
+            Some(expiry) => {
+                let now = self.inner.clock.judge().of(stored.timestamp());
+                Ttl::In(Duration::from_micros(expiry.saturating_sub(now).max(1)))
+            }
         }))
     }
 
@@ -158,7 +163,7 @@ impl Inner {
         self.writer()?;
         for attempt in 0..ATTEMPTS {
             let Some((header, value)) = self.stored(key)? else { return Ok(false) };
-            let expiry = ttl.map(|ttl| self.clock.after(ttl));
+            let expiry = ttl.and_then(|ttl| self.clock.after(ttl));
             let needless = expiry.is_none() && header.expiry.is_none();
             let drafts = if needless {
                 Vec::new()

@@ -10,13 +10,14 @@
 use super::published::Written;
 use super::read::Located;
 use super::{Bitcask, Inner};
+use crate::clock::Deadline;
 use crate::entry::Flags;
 use crate::error::{Error, Result};
 use crate::keydir::{Address, Found, KeyHash, Shard};
 use crate::mistake::{Mistake, made};
 use crate::options::{KEY_SIZE_LIMIT, SyncPolicy, WriteOptions};
-use crate::segment::Segment;
 use crate::segment::append::Draft;
+use crate::segment::{Segment, StoredEntry};
 
 impl Bitcask {
     /// Stores a value under a key, in place of the one that may be there.
@@ -112,9 +113,9 @@ impl Inner {
         let mut log = writer.log.lock();
         if value.is_none()
             && let Some((_, old)) = &own
-            && let Some(expiry) = old.stored.expiry()
+            && old.stored.expiry().is_some()
         {
-            existed = self.is_before(expiry);
+            existed = self.is_before(self.deadline(&old.stored));
         }
         // Unlocked before the result is moved anywhere.
         let appended = self.append(&mut log, drafts, &guard);
@@ -156,7 +157,7 @@ impl Inner {
         if size > limit {
             return Err(Error::ValueTooLarge { size, limit });
         }
-        let expiry = ttl.map(|ttl| self.clock.after(ttl));
+        let expiry = ttl.and_then(|ttl| self.clock.after(ttl));
         Ok(match self.options.compression.codec() {
             Some((codec, size_min)) if size >= size_min => {
                 Draft::put_compressed(key, value, expiry, codec)
@@ -167,8 +168,14 @@ impl Inner {
 
     /// Returns whether a time is still to come.
     #[cold]
-    pub(super) fn is_before(&self, time: u64) -> bool {
-        self.clock.now() < time
+    pub(super) fn is_before(&self, time: Deadline) -> bool {
+        !time.is_over(&self.clock.judge())
+    }
+
+    /// Returns when an entry expires.
+    pub(super) fn deadline(&self, stored: &StoredEntry<'_>) -> Deadline {
+        let Some(expiry) = stored.expiry() else { return Deadline::NEVER };
+        self.clock.deadline(stored.timestamp(), expiry)
     }
 
     /// Helps to seal if that is needed, and waits until what was published is durable, if that is

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use bitcask::{Batch, Bitcask, Error, Options, SyncPolicy};
+use bitcask::{AutoMerge, Batch, Bitcask, Error, MergePolicy, Options, SyncPolicy};
 use tempfile::TempDir;
 
 use crate::support::{
@@ -99,6 +99,9 @@ fn an_option_that_makes_no_sense_is_refused_by_its_name() {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("store");
     let new = Options::new;
+    let interval = |interval| new().sync(SyncPolicy::Interval(interval));
+    let check =
+        |interval| new().merge(MergePolicy::Auto(AutoMerge::new().check_interval(interval)));
     let bad = [
         ("segment_size", "0", new().segment_size(0)),
         ("segment_size", "511", new().segment_size(511)),
@@ -108,6 +111,9 @@ fn an_option_that_makes_no_sense_is_refused_by_its_name() {
         ("key_size_limit", "65536", new().key_size_limit(65_536)),
         ("value_size_limit", "4294967296", new().value_size_limit(1 << 32)),
         ("sync", "Interval(0)", new().sync(SyncPolicy::Interval(Duration::ZERO))),
+        ("sync", "Interval(1ns)", interval(Duration::from_nanos(1))),
+        ("check_interval", "0", check(Duration::ZERO)),
+        ("check_interval", "1ns", check(Duration::from_nanos(1))),
     ];
     for (knob, given, options) in bad {
         for options in [options.clone(), options.read_only(true)] {
@@ -125,7 +131,9 @@ fn an_option_that_makes_no_sense_is_refused_by_its_name() {
         new().segment_size(512 << 20).segment_entries(u64::MAX),
         new().key_size_limit(65_535).value_size_limit((1 << 32) - 1),
         new().sync(SyncPolicy::Interval(Duration::MAX)),
-        new().sync(SyncPolicy::Interval(Duration::from_nanos(1))),
+        interval(Duration::from_millis(1)),
+        check(Duration::from_millis(1)),
+        check(Duration::MAX),
     ];
     for options in extremes {
         let db = Bitcask::open(&store, options).unwrap();

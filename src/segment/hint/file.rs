@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use super::{EXPIRY_STEPS, Hint, HintSlot, SLOT_SIZE, Source, Summary};
+use crate::clock::TIME_MAX;
 use crate::entry::HEADER_SIZE;
 use crate::error::Result;
 use crate::fs::{Access, File, Fs};
@@ -216,6 +217,10 @@ impl Summary {
         let steps = usize::try_from(steps).ok().filter(|steps| *steps <= EXPIRY_STEPS)?;
         // Every slot stands for an entry of at least a header, which bounds what makes sense.
         if found != source || entries > source.length / HEADER_SIZE as u64 {
+            return None;
+        }
+        // No entry has such a time, and all that are written must be later.
+        if last_timestamp >= TIME_MAX {
             return None;
         }
         let pairs: [u64; 2 * EXPIRY_STEPS] = words(head.get(STEPS_AT..TOMBSTONE_SIZE_AT)?);

@@ -31,7 +31,7 @@ fn filled(lab: &Lab) -> (Bitcask, Model) {
         match number % 7 {
             3 => {
                 db.put_with(&key, &value, ttl).unwrap();
-                let expiry = Some(db.inner.clock.after(Duration::from_secs(5)));
+                let expiry = db.inner.clock.after(Duration::from_secs(5));
                 expected.insert(key.into(), stored(expiry));
             }
             5 => {

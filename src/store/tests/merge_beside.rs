@@ -33,7 +33,7 @@ fn scan_live(lab: &Lab, db: &Bitcask) -> BTreeMap<u32, (u64, u64)> {
             let entry = Entry::decode(&bytes[usize::try_from(at.1).unwrap()..]).unwrap().unwrap();
             let (all, unexpired) = live.get_mut(&id.0).unwrap();
             *all += entry.header.entry_size();
-            if !entry.header.is_expired(db.inner.clock.now()) {
+            if !entry.header.is_expired(&db.inner.clock.judge()) {
                 *unexpired += entry.header.entry_size();
             }
         }

@@ -14,6 +14,8 @@ mod begun;
 #[cfg(test)]
 mod changes;
 #[cfg(test)]
+mod clocks;
+#[cfg(test)]
 mod closed;
 #[cfg(test)]
 mod collisions;
@@ -305,6 +307,23 @@ fn visible(model: &Model, now: u64) -> Pairs {
     live.map(|(key, stored)| (key.clone(), stored.value.clone())).collect()
 }
 
+/// Returns what of a model is not expired by a store's own clock, which asks when it was written.
+fn visible_in(db: &Bitcask, model: &Model) -> Pairs {
+    let is_live = |(key, stored): &(&Vec<u8>, &Stored)| {
+        stored.expiry.is_none_or(|expiry| expiry > time_for(db, key))
+    };
+    let live = model.iter().filter(is_live);
+    live.map(|(key, stored)| (key.clone(), stored.value.clone())).collect()
+}
+
+/// Returns the time by which a key expires, whether it has or not.
+fn time_for(db: &Bitcask, key: &[u8]) -> u64 {
+    let (guard, hash) = (db.inner.pin(), db.inner.keydir.hash(key));
+    let shard = db.inner.shard(hash.shard()).unwrap();
+    let found = db.inner.find(&shard, hash, key, &guard).unwrap().own;
+    db.inner.clock.judge().of(found.map_or(0, |(_, located)| located.stored.timestamp()))
+}
+
 /// Returns a model of values that don't expire.
 fn model<const N: usize>(pairs: [(&str, &str); N]) -> Model {
     let stored = |value: &str| Stored { value: value.into(), expiry: None };
@@ -320,7 +339,7 @@ fn check_with(db: &Bitcask, model: &Model, keys: &[Vec<u8>]) {
 /// Checks that a store holds what of a model is not expired, through every reading method, and that
 /// its figures fit. `keys` are looked up too, whether they are in the model or not.
 fn check_visible(db: &Bitcask, model: &Model, keys: &[Vec<u8>]) {
-    let pairs = visible(model, db.inner.clock.now());
+    let pairs = visible_in(db, model);
     assert_eq!(snapshot(db), pairs, "iter");
     let listed: Vec<Vec<u8>> = db.keys().map(|key| key.unwrap().to_vec()).collect();
     let mut sorted = listed.clone();
@@ -346,7 +365,7 @@ fn check_visible(db: &Bitcask, model: &Model, keys: &[Vec<u8>]) {
     db.get_many_with(&asked, gather).unwrap();
     assert_eq!(lent, (0..).zip(many).collect::<Vec<_>>(), "get_many_with");
     let raw = raw(db);
-    assert_eq!(visible(&raw, db.inner.clock.now()), pairs, "what the keydir names");
+    assert_eq!(visible_in(db, &raw), pairs, "what the keydir names");
     assert_eq!(db.len(), raw.len() as u64, "len");
     assert_eq!(db.is_empty(), raw.is_empty(), "is_empty");
     check_figures(db);
@@ -354,7 +373,7 @@ fn check_visible(db: &Bitcask, model: &Model, keys: &[Vec<u8>]) {
 
 /// Checks what is told of a key without its value.
 fn check_ttl(db: &Bitcask, model: &Model, key: &[u8]) {
-    let now = db.inner.clock.now();
+    let now = time_for(db, key);
     let stored = model.get(key).filter(|stored| stored.expiry.is_none_or(|at| at > now));
     let ttl = stored.map(|stored| match stored.expiry {
         Some(expiry) => Ttl::In(Duration::from_micros(expiry - now)),

@@ -265,9 +265,9 @@ impl World {
     }
 
     fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
-        let now = self.now();
         let stored = self.model.get(key)?;
-        stored.expiry.is_none_or(|at| at > now).then(|| stored.value.clone())
+        let is_live = stored.expiry.is_none_or(|at| at > time_for(self.db(), key));
+        is_live.then(|| stored.value.clone())
     }
 
     /// Makes a change in the model. A delete of what is absent leaves the model as it is.

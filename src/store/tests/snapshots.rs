@@ -77,7 +77,7 @@ impl World {
         let ttl = (self.dice.roll(4) == 0).then(|| Duration::from_secs(self.dice.roll(20)));
         let options = ttl.map_or(WriteOptions::new(), |ttl| WriteOptions::new().ttl(ttl));
         self.db().put_with(&key, &value, options).unwrap();
-        let expiry = ttl.map(|ttl| self.db().inner.clock.after(ttl));
+        let expiry = ttl.and_then(|ttl| self.db().inner.clock.after(ttl));
         self.model.insert(key, Stored { value, expiry });
     }
 

@@ -4,6 +4,8 @@
 use std::ops::ControlFlow;
 
 use super::*;
+use crate::clock::TIME_MAX;
+use crate::manifest::Manifest;
 use crate::options::MergeOptions;
 use crate::repair::{salvage_on, verify_on};
 
@@ -364,4 +366,64 @@ fn a_merge_of_a_segment_whose_hint_is_from_the_end_of_time_leaves_a_store_that_o
     db.clear().unwrap();
     db.put("b", "2").unwrap();
     check(&lab.reopen(db), &model([("b", "2")]));
+}
+
+/// A store whose log has a time that nobody's clock will come to, by its manifest or an entry.
+fn at_the_end_of_time(lab: &Lab, by_entry: bool) {
+    let db = lab.open();
+    db.put("a", "1").unwrap();
+    if by_entry {
+        let ahead = TIME_MAX - (1 << 20) - 2 - db.inner.clock.now();
+        lab.hands.jump(Duration::from_micros(ahead));
+        db.put("late", "1").unwrap();
+        db.put("last", "1").unwrap();
+        lab.hands.step_back(Duration::from_micros(ahead));
+    }
+    db.close().unwrap();
+    if !by_entry {
+        let dir = Dir::new(DIR.into());
+        let mut manifest = Manifest::read(&lab.ground().fs, &dir).unwrap().unwrap();
+        manifest.note_time(u64::MAX);
+        lab.twin.put_file(&dir.manifest(), manifest.encode().into_bytes());
+    }
+}
+
+/// Times were repeated there, so that snapshots and transactions took one version for another.
+#[test]
+fn a_store_at_the_end_of_time_refuses_writes_and_can_be_read_and_copied() {
+    for by_entry in [true, false] {
+        let lab = whole();
+        at_the_end_of_time(&lab, by_entry);
+        let db = lab.open();
+        assert_eq!(db.get("a").unwrap().unwrap(), "1");
+        let writes = [
+            db.put("b", "2").unwrap_err(),
+            db.delete("a").unwrap_err(),
+            db.write(Batch::new().put("b", "2").put("c", "3")).unwrap_err(),
+            db.update("a", |_| Some("2")).unwrap_err(),
+        ];
+        for error in writes {
+            assert!(matches!(error, Error::EndOfTime { .. }), "{error}");
+        }
+        assert_eq!(db.snapshot().iter().count(), if by_entry { 3 } else { 1 });
+        db.merge_with(MergeOptions::new().force(true)).unwrap();
+        db.clear().unwrap();
+        assert!(matches!(db.put("b", "2").unwrap_err(), Error::EndOfTime { .. }));
+        let db = lab.reopen(db);
+        assert!(db.is_empty() && db.put("b", "2").is_err());
+    }
+}
+
+#[test]
+fn a_clock_at_the_end_of_time_makes_no_entry() {
+    let lab = whole();
+    let db = lab.open();
+    db.put("a", "1").unwrap();
+    let ahead = Duration::from_micros(TIME_MAX - db.inner.clock.now());
+    lab.hands.jump(ahead);
+    assert!(matches!(db.put("b", "2").unwrap_err(), Error::EndOfTime { .. }));
+    lab.hands.step_back(ahead);
+    let db = lab.reopen(db);
+    db.put("b", "2").unwrap();
+    check(&db, &model([("a", "1"), ("b", "2")]));
 }

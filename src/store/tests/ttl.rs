@@ -30,7 +30,7 @@ fn an_entry_is_appended_again_as_it_was_stored() {
             assert!(again.timestamp > put.timestamp);
         }
         let expiry = lab.hands.clock().after(HOUR);
-        assert_eq!((expired.expiry, persisted.expiry), (Some(expiry), None));
+        assert_eq!((expired.expiry, persisted.expiry), (expiry, None));
         check(&lab.reopen(db), &expected);
     }
 }

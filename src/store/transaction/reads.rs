@@ -19,6 +19,7 @@ use super::super::log::Log;
 use super::super::ordered::{End, Ordered};
 use super::super::position::Position;
 use super::super::snapshot::Snapshot;
+use crate::clock::Deadline;
 use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::mistake::{Mistake, made};
@@ -35,7 +36,7 @@ pub(super) struct Reads {
     keys: BTreeMap<Vec<u8>, Option<u64>>,
     spans: Vec<Span>,
     /// When the first of the keys in the spans expires: nothing in the log tells of that.
-    first_expiry: Option<u64>,
+    first_expiry: Deadline,
 }
 
 /// What a look at the log has found of the spans.
@@ -125,8 +126,8 @@ impl Reads {
     }
 
     /// Notes when the first of the keys that a range has shown expires.
-    pub(super) fn note_expiry(&mut self, expiry: Option<u64>) {
-        self.first_expiry = self.first_expiry.into_iter().chain(expiry).min();
+    pub(super) fn note_expiry(&mut self, first: Deadline) {
+        self.first_expiry = self.first_expiry.or(first);
     }
 
     fn has_in_span(&self, key: &[u8]) -> bool {
@@ -170,7 +171,7 @@ impl Reads {
 
     /// Looks at the rest, when nothing more can be appended.
     pub(super) fn hold(&self, inner: &Inner, looked: &Looked, log: &Log) -> Result<Found<()>> {
-        if self.first_expiry.is_some_and(|expiry| expiry <= inner.clock.now()) {
+        if !self.first_expiry.is_never() && self.first_expiry.is_over(&inner.clock.judge()) {
             return Ok(Found::Changed);
         }
         if self.spans.is_empty() || made(Mistake::RangesNotLookedAtAgain) {

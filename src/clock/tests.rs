@@ -1,0 +1,121 @@
+//! Clocks that are set.
+
+use super::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const DAY: Duration = Duration::from_secs(86_400);
+
+#[test]
+fn time_goes_on_from_the_highest_seen_when_the_clock_is_set_back() {
+    let hands = Hands::new();
+    let clock = hands.clock();
+    let first = clock.now();
+    hands.step_back(DAY);
+    assert_eq!(clock.now(), first);
+    hands.advance(SECOND);
+    assert_eq!(clock.now(), first + 1_000_000);
+    // Less than it was set back.
+    hands.jump(SECOND * 3600);
+    assert_eq!(clock.now(), first + 1_000_000);
+    // And more.
+    hands.jump(DAY);
+    assert_eq!(clock.now(), first + 1_000_000 + 3600 * 1_000_000);
+    assert_eq!(clock.judge(), Now::at(clock.now()));
+}
+
+#[test]
+fn the_wall_is_looked_at_again_when_a_while_has_passed() {
+    let hands = Hands::new();
+    let clock = Clock::new(Source::Hands(hands.clone()), LOOK_INTERVAL);
+    let first = clock.now();
+    hands.jump(DAY);
+    assert_eq!(clock.now(), first);
+    hands.advance(Duration::from_micros(LOOK_INTERVAL - 1));
+    assert_eq!(clock.now(), first + LOOK_INTERVAL - 1);
+    hands.advance(Duration::from_micros(1));
+    assert_eq!(clock.now(), first + LOOK_INTERVAL + 86_400_000_000);
+}
+
+#[test]
+fn the_system_clock_is_that_on_the_wall() {
+    let clock = Clock::system();
+    let (before, now, after) = (clock.wall(), clock.now(), clock.wall());
+    // Whoever sets the clock of this machine meanwhile fails this.
+    assert!(before <= now + 2 && now <= after + 2, "{before} {now} {after}");
+    let times: Vec<u64> = (0..1000).map(|_| clock.now()).collect();
+    assert!(times.is_sorted());
+}
+
+#[test]
+fn what_was_written_ahead_of_the_clock_expires_by_the_time_of_the_log() {
+    let hands = Hands::new();
+    let clock = hands.clock();
+    let wall = clock.now();
+    let log = wall + 86_400_000_000;
+    clock.resume(log);
+    assert_eq!(clock.now(), log);
+    let judged = clock.judge();
+    let edge = wall + BURST;
+    assert_eq!((judged.of(edge), judged.of(edge + 1), judged.of(log)), (wall, log, log));
+    hands.advance(SECOND);
+    let later = clock.judge();
+    assert_eq!((later.of(edge), later.of(edge + 1)), (wall + 1_000_000, log + 1_000_000));
+    // The clock comes to be ahead of the log.
+    hands.jump(DAY * 2);
+    assert_eq!(clock.judge().of(wall), clock.judge().of(log));
+}
+
+#[test]
+fn a_deadline_is_that_of_the_first_entry_by_the_time_that_it_expires_by() {
+    let hands = Hands::new();
+    let clock = hands.clock();
+    let wall = clock.now();
+    let log = wall + 86_400_000_000;
+    clock.resume(log);
+    let now = clock.judge();
+    let old = now.deadline(wall, wall + 2_000_000);
+    let both = old.or(clock.deadline(log, log + 1_000_000));
+    assert!(!both.is_over(&now) && !old.is_over(&now) && Deadline::NEVER.is_never());
+    hands.advance(SECOND);
+    assert!(both.is_over(&clock.judge()) && !old.is_over(&clock.judge()));
+    hands.advance(SECOND);
+    assert!(old.is_over(&clock.judge()));
+}
+
+#[test]
+fn nothing_is_certain_that_only_a_jump_has_made_so() {
+    let hands = Hands::new();
+    let clock = hands.clock();
+    let first = clock.now();
+    hands.jump(DAY);
+    let certain = clock.certain();
+    assert!(certain.is_over(first, first) && !certain.is_over(first, first + 1));
+    // What was put since expires by the clock that it was put by.
+    assert!(certain.is_over(clock.now() - 1, clock.now()));
+    hands.step_back(DAY);
+    hands.advance(SECOND);
+    assert_eq!(clock.certain().of(first), first + 1_000_000);
+    assert_eq!(clock.judge().of(first), first + 86_401_000_000);
+}
+
+#[test]
+fn nothing_is_certain_that_others_would_call_alive() {
+    let hands = Hands::new();
+    let clock = hands.clock();
+    let wall = clock.now();
+    clock.resume(wall + 86_400_000_000);
+    hands.step_back(SECOND * 3600);
+    let (certain, judged) = (clock.certain(), clock.judge());
+    for timestamp in [wall - 3_600_000_000, wall, wall + BURST, wall + BURST + 1, clock.now()] {
+        assert!(certain.of(timestamp) <= judged.of(timestamp));
+    }
+}
+
+#[test]
+fn a_ttl_that_reaches_the_end_of_time_is_none() {
+    let clock = Hands::new().clock();
+    assert_eq!(clock.after(Duration::MAX), None);
+    let left = TIME_MAX - 1 - clock.now();
+    assert_eq!(clock.after(Duration::from_micros(left)), None);
+    assert_eq!(clock.after(Duration::from_micros(left - 1)), Some(TIME_MAX - 2));
+}
