@@ -9,7 +9,6 @@
 //! - A pointer that is loaded after what it names was freed is told at once.
 
 #![expect(unsafe_code, reason = "as in the crate that it stands for")]
-#![expect(clippy::unused_self, reason = "the signatures are that crate's")]
 
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
