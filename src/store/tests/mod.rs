@@ -10,6 +10,8 @@ mod atomic;
 #[cfg(test)]
 mod backup;
 #[cfg(test)]
+mod beside;
+#[cfg(test)]
 mod changes;
 #[cfg(test)]
 mod clocks;
