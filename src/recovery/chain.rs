@@ -95,9 +95,7 @@ impl Recovery<'_> {
 
     /// Refuses a store whose files and manifest are not of the same time.
     pub(super) fn refuse_missing(&self, manifest: &Manifest, survey: &Survey) -> Result<()> {
-        if let Some(id) = survey.logs.range(manifest.bound..).next() {
-            return Err(self.manifest_is_old(*id));
-        }
+        self.refuse_newer(manifest, survey)?;
         let listed = manifest.sealed.iter().map(|sealed| sealed.id);
         for id in listed.chain(manifest.log_exists.then_some(manifest.log)) {
             if !survey.logs.contains(&id) {
@@ -105,6 +103,14 @@ impl Recovery<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Refuses a manifest that is older than the files.
+    pub(super) fn refuse_newer(&self, manifest: &Manifest, survey: &Survey) -> Result<()> {
+        match survey.logs.range(manifest.bound..).next() {
+            Some(id) => Err(self.manifest_is_old(*id)),
+            None => Ok(()),
+        }
     }
 
     fn manifest_is_old(&self, id: SegmentId) -> Error {

@@ -18,7 +18,7 @@ use crate::keydir::{Address, Filling, Keydir, SHARD_COUNT, Shard};
 use crate::mistake::{Mistake, made};
 use crate::segment::header::Identity;
 use crate::segment::hint::{Hint, HintSlot, Known, Source};
-use crate::segment::{Dir, Segment, SegmentId, Segments, open_listed, scan};
+use crate::segment::{Dir, Segment, SegmentId, Segments, scan, value_aside};
 use crate::sync::unmodeled::{AtomicUsize, Mutex};
 use crate::sync::{Ordering, available_parallelism};
 
@@ -54,6 +54,8 @@ pub(crate) struct Filler {
     identity: Identity,
     /// Newest first. Empty when all shards are filled.
     origins: Mutex<Arc<[Origin]>>,
+    /// A writer in another process may remove files meanwhile.
+    beside_writer: bool,
     /// When what shards held before goes, if they are filled anew, from other segments.
     anew: Option<u64>,
     /// How many slots there are in all hints.
@@ -91,6 +93,7 @@ impl Filler {
             fs: recovery.fs.clone(),
             dir: recovery.dir.clone(),
             identity,
+            beside_writer: recovered.beside_writer,
             anew: None,
             slots_len: summaries.sum(),
             origins: Mutex::new(origins.into()),
@@ -226,13 +229,12 @@ impl Filler {
         shard: &mut Shard<'_>,
         runs: &[&[HintSlot]],
     ) -> Result<()> {
-        let open = |segment: &Segment| open_listed(&self.fs, segment.path());
         let key_at = |address: Address| {
             let origin = origins.iter().find(|origin| origin.number == address.segment);
             let Some(Origin { segment, .. }) = origin else {
                 unreachable!("a shard is filled from these segments alone")
             };
-            scan::key_at(&open(segment)?, segment.id(), address.offset, segment.size())
+            self.key_at(segment, address.offset)
         };
         let same_key = |held, older| Ok(key_at(held)? == key_at(older)?);
         let mut fill = shard.start_filling(runs.iter().map(|run| run.len()).sum());
@@ -246,7 +248,7 @@ impl Filler {
                 if fill.add(filling, same_key)? && !tombstone {
                     gained += match slot.size() {
                         Some(size) => size,
-                        None => scan::size_at(&open(segment)?, slot.offset(), segment.size())?,
+                        None => self.size_at(segment, slot.offset())?,
                     };
                 }
             }
@@ -258,6 +260,30 @@ impl Filler {
             segment.gained(gained);
         }
         Ok(())
+    }
+
+    /// Returns a segment that has no file any more, if that may be: where a writer in another process has
+    /// removed it, what is held of it is read. All else is read from the file, so that a bad sector is an
+    /// error.
+    fn held<'a>(&self, segment: &'a Arc<Segment>) -> Result<&'a Arc<Segment>> {
+        let is_held = self.beside_writer.then_some(segment);
+        is_held.ok_or_else(|| Error::MissingSegment { path: segment.path().to_path_buf() })
+    }
+
+    fn key_at(&self, segment: &Arc<Segment>, offset: u64) -> Result<Vec<u8>> {
+        let Some(file) = self.fs.open_if_exists(segment.path())? else {
+            let stored = self.held(segment)?.entry(offset)?;
+            value_aside(stored.check())?;
+            return Ok(stored.entry().key().to_vec());
+        };
+        scan::key_at(&file, segment.id(), offset, segment.size())
+    }
+
+    fn size_at(&self, segment: &Arc<Segment>, offset: u64) -> Result<u64> {
+        let Some(file) = self.fs.open_if_exists(segment.path())? else {
+            return Ok(self.held(segment)?.entry(offset)?.entry().header.entry_size());
+        };
+        scan::size_at(&file, offset, segment.size())
     }
 
     /// Reads what a segment has for some shards, from its hint or from a rebuilt one.
@@ -282,8 +308,11 @@ impl Filler {
         }
         let (id, length) = (origin.segment.id(), origin.segment.size());
         let source = Source { id, identity: self.identity, length };
-        let rebuilt = open_listed(&self.fs, path)
-            .and_then(|file| Hint::build(&file, source, |key| keydir.hash(key)));
+        let hash = |key: &[u8]| keydir.hash(key);
+        let rebuilt = match self.fs.open_if_exists(path)? {
+            Some(file) => Hint::build(&file, source, hash),
+            None => self.held(&origin.segment).and_then(|held| Hint::build_held(held, hash)),
+        };
         let hint = Arc::new(rebuilt.inspect_err(|error| {
             if let Error::Corrupt { offset, reason, .. } = error {
                 *damage = Some(Damage { offset: *offset, reason: reason.clone() });

@@ -13,16 +13,18 @@ mod cut;
 mod fill;
 mod report;
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use chain::Link;
+use chain::{Link, Survey};
 
 use crate::error::Result;
 use crate::fs::{File, Fs};
 use crate::keydir::Keydir;
 use crate::manifest::{Manifest, Sealed};
-use crate::segment::header::Kind;
+use crate::segment::header::{Identity, Kind};
 use crate::segment::hint::{Known, Source};
 use crate::segment::map::Bytes;
 use crate::segment::{Dir, Segment, SegmentId};
@@ -45,6 +47,23 @@ pub(crate) struct Recovered {
     /// Oldest first.
     pub(crate) segments: Vec<(Arc<Segment>, Known)>,
     pub(crate) report: RecoveryReport,
+    /// A writer in another process may remove the files of these segments.
+    beside_writer: bool,
+}
+
+/// Sealed segments that were opened, and stay readable whatever a writer beside us removes: kept from one
+/// try to the next.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    store: Option<Identity>,
+    segments: BTreeMap<SegmentId, Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    sealed: Sealed,
+    segment: Arc<Segment>,
+    hint: Option<Known>,
 }
 
 impl Recovered {
@@ -93,16 +112,20 @@ impl Recovery<'_> {
                 segments.push((Arc::new(segment), Known::in_memory(hint)));
             }
         }
-        Ok(Recovered { manifest, segments, report })
+        Ok(Recovered { manifest, segments, report, beside_writer: false })
     }
 
     /// Reads a store as it is, beside a writer or without one, and changes nothing.
-    pub(crate) fn for_reading(&self, manifest: Manifest) -> Result<Recovered> {
-        let survey = self.survey()?;
-        self.refuse_missing(&manifest, &survey)?;
-        let mut report = RecoveryReport::default();
-        let mut segments = self.open_sealed(&manifest, &mut report)?;
+    ///
+    /// What it returns is the store as it was at one moment since the manifest was read: the segments that
+    /// the manifest lists, and the log from there on without a gap. A merge or a clear since then has at most
+    /// removed names of files that are held. If one was removed before it was opened this fails, and what is
+    /// held by then need not be opened again.
+    pub(crate) fn for_reading(&self, held: &mut Held, manifest: Manifest) -> Result<Recovered> {
+        let survey = self.hold_all(held, &manifest)?;
         let chain = self.chain(&manifest, false)?;
+        let mut report = RecoveryReport::default();
+        let mut segments = self.hints_of_held(held, &manifest, &mut report)?;
         let Unlisted { later, .. } = self.unlisted(&manifest, &survey, &chain)?;
         self.refuse_lasting_damage(&chain, &later, &manifest)?;
         let cuts = chain.unread(&later)?.iter().map(cut::Unread::cut).collect();
@@ -112,19 +135,67 @@ impl Recovery<'_> {
             let segment = Segment::new(id, file.path(), Kind::Log, Bytes::unmapped(&file, end));
             segments.push((Arc::new(segment), Known::in_memory(hint)));
         }
-        Ok(Recovered { manifest, segments, report })
+        Ok(Recovered { manifest, segments, report, beside_writer: true })
+    }
+
+    /// Opens the sealed segments, and returns what else there is by then.
+    fn hold_all(&self, held: &mut Held, manifest: &Manifest) -> Result<Survey> {
+        let result = self.hold(held, manifest);
+        let survey = self.survey()?;
+        // That the manifest is old says why one is missing.
+        self.refuse_newer(manifest, &survey)?;
+        result.map(|()| survey)
+    }
+
+    /// Opens the sealed segments that are not held yet, and lets go of what is listed no more.
+    fn hold(&self, held: &mut Held, manifest: &Manifest) -> Result<()> {
+        if held.store.replace(manifest.identity) != Some(manifest.identity) {
+            held.segments.clear();
+        }
+        let listed: BTreeMap<_, _> = manifest.sealed.iter().map(|it| (it.id, *it)).collect();
+        held.segments.retain(|id, open| listed.get(id) == Some(&open.sealed));
+        for (id, sealed) in listed {
+            if let Entry::Vacant(place) = held.segments.entry(id) {
+                let (length, identity) = (sealed.length, manifest.identity);
+                let segment = Segment::sealed(self.fs, self.dir, id, length, identity)?;
+                place.insert(Open { sealed, segment: Arc::new(segment), hint: None });
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the sealed segments in their order, with their hints.
+    fn hints_of_held(
+        &self,
+        held: &mut Held,
+        manifest: &Manifest,
+        report: &mut RecoveryReport,
+    ) -> Result<Vec<(Arc<Segment>, Known)>> {
+        let mut with_hint = |Sealed { id, length, .. }: &Sealed| {
+            let Some(Open { segment, hint, .. }) = held.segments.get_mut(id) else {
+                unreachable!("all that is listed is held")
+            };
+            let source = Source { id: *id, identity: manifest.identity, length: *length };
+            if hint.is_none() {
+                let hash = |key: &[u8]| self.keydir.hash(key);
+                *hint = Some(Known::of_held(self.fs, self.dir, segment, source, hash)?);
+            }
+            let Some(known) = hint else { unreachable!("it was just set") };
+            report.rebuilt_hints += u64::from(matches!(known, Known::InMemory(_)));
+            Ok((Arc::clone(segment), known.clone()))
+        };
+        manifest.sealed.iter().map(&mut with_hint).collect()
     }
 
     /// Tells what `for_writing` would find and do, and changes nothing.
-    pub(crate) fn foresee(&self, manifest: &Manifest) -> Result<RecoveryReport> {
-        let survey = self.survey()?;
-        self.refuse_missing(manifest, &survey)?;
+    pub(crate) fn foresee(&self, held: &mut Held, manifest: &Manifest) -> Result<RecoveryReport> {
+        let survey = self.hold_all(held, manifest)?;
         let chain = self.chain(manifest, false)?;
         let Unlisted { later, leftovers } = self.unlisted(manifest, &survey, &chain)?;
         self.refuse_lasting_damage(&chain, &later, manifest)?;
         let cuts = chain.unread(&later)?.iter().map(cut::Unread::cut).collect();
         let mut report = RecoveryReport { cuts, leftovers, ..chain.report() };
-        self.open_sealed(manifest, &mut report)?;
+        self.hints_of_held(held, manifest, &mut report)?;
         Ok(report)
     }
 

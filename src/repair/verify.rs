@@ -12,6 +12,7 @@ use super::survey::{Hash, Survey, survey};
 use crate::error::{Error, Result};
 use crate::keydir::{Keydir, SHARD_COUNT};
 use crate::manifest::Manifest;
+use crate::recovery::Held;
 use crate::segment::hint::{Hint, HintFile, Source};
 use crate::segment::index::{compare_index, has_index};
 use crate::segment::resync::Lost;
@@ -37,7 +38,10 @@ impl Observer<'_> {
     fn look(&self) -> Result<Diagnosis> {
         let fine = |plan: &Result<Plan>| plan.as_ref().is_ok_and(|plan| plan.damage.is_empty());
         let plan = self.settled(|| Plan::new(self.ground, self.dir), fine)?;
-        let opening = self.settled(|| foresee(self.ground, self.dir), Result::is_ok);
+        let mut held = Held::default();
+        let opening = self.settled(|| foresee(self.ground, self.dir, &mut held), Result::is_ok);
+        // As many of them may be open as there are segments.
+        drop(held);
         let mut diagnosis = Diagnosis {
             opening,
             segments: 0,
@@ -67,7 +71,7 @@ impl Observer<'_> {
     }
 
     /// Looks until what is found is fine, or the manifest was the same before and after.
-    fn settled<T>(&self, look: impl Fn() -> T, is_fine: impl Fn(&T) -> bool) -> T {
+    fn settled<T>(&self, mut look: impl FnMut() -> T, is_fine: impl Fn(&T) -> bool) -> T {
         let listed = || Manifest::read(&self.ground.fs, self.dir).ok().flatten();
         let mut attempt = 1;
         loop {

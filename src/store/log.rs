@@ -11,7 +11,7 @@ use crate::clock::TIME_MAX;
 use crate::commit::Unsynced;
 use crate::entry::Mark;
 use crate::epoch::Guard;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fs::File;
 use crate::mistake::{Mistake, made};
 use crate::options::{SEGMENT_SIZE_LIMIT, SyncPolicy};
@@ -26,9 +26,6 @@ const MARK_ROOM: u64 = 8;
 
 /// What a mark of its own takes: header, mark, padding.
 const MARK_SIZE: u64 = 32;
-
-/// Times that puts and deletes leave to the notes of the log itself.
-const TIMES_LEFT: u64 = 1 << 20;
 
 /// The most that a batch may take on disk: all its entries have to be addressable.
 pub(super) const BATCH_SIZE_LIMIT: u64 =
@@ -244,12 +241,6 @@ impl Inner {
         let (timestamp, backlog) = (log.last_timestamp, log.rotated.len());
         let written = Written { end, backlog };
         Ok(Appended { segment, in_flight, number, offset, timestamp, written })
-    }
-
-    /// Refuses entries that would have no times of their own.
-    fn refuse_end_of_time(&self, time: u64, count: usize) -> Result<()> {
-        let has_time = TIME_MAX.saturating_sub(time) > TIMES_LEFT + count as u64;
-        has_time.then_some(()).ok_or_else(|| Error::EndOfTime { path: self.dir.path().into() })
     }
 
     /// Writes entries to the active segment, now; returns its number, and where they begin and end.

@@ -17,12 +17,12 @@ use crate::fs::Fs;
 use crate::keydir::Keydir;
 use crate::manifest::{Manifest, ManifestFile};
 use crate::options::Options;
-use crate::recovery::{Filler, Recovered, Recovery, RecoveryReport};
+use crate::recovery::{Filler, Held, Recovered, Recovery, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, FileKind, Segments, index};
 use crate::sync::{Condvar, Mutex};
 
-/// How often a read-only open starts over when a writer changes the store meanwhile.
+/// How often a read-only open looks at the manifest when a writer changes the store meanwhile.
 pub(super) const READ_ATTEMPTS: usize = 100;
 
 impl Inner {
@@ -57,36 +57,41 @@ impl Inner {
         Ok(Self::new(&ground, dir, options, (keydir, segments, filler), recovered, Some(writer)))
     }
 
-    /// Opens the files of a store beside a writer: read the manifest, open everything, read the
-    /// manifest again; start over if it has changed, or something is missing or does not check,
-    /// which may be a writer's doing.
+    /// Opens the files of a store beside a writer: read the manifest, and open everything that it lists.
+    /// Where something is missing or does not check, which may be a writer's doing, go on with the manifest
+    /// that there is by then; what was opened and is still listed stays open.
+    ///
+    /// When all is open nothing can be taken away any more, and what takes time begins.
     pub(super) fn open_read_only(ground: &Ground, dir: Dir, options: Options) -> Result<Self> {
         let fs = &ground.fs;
-        let mut attempt = 0;
+        let (mut attempt, mut held) = (0, Held::default());
         loop {
             attempt += 1;
             let manifest = read_manifest(fs, &dir)?;
             let keydir = Keydir::new((ground.hasher)(manifest.identity.hash_seed));
             let recovery = Recovery { fs, dir: &dir, keydir: &keydir };
             let segments = Segments::new(keydir.collector());
-            let opened = recovery.for_reading(manifest.clone()).and_then(|recovered| {
+            let recovered = recovery.for_reading(&mut held, manifest.clone());
+            let opened = recovered.and_then(|recovered| {
+                // What is counted of them would be counted twice.
+                held = Held::default();
                 let filler = Filler::new(&recovery, &recovered, &segments)?;
-                // A writer may remove files at any time.
                 filler.fill_at_once(&keydir)?;
                 filler.forget();
                 Ok((recovered, filler))
             });
-            let changed = Manifest::read(fs, &dir)?.as_ref() != Some(&manifest);
             match opened {
-                Ok((recovered, filler)) if !changed || attempt == READ_ATTEMPTS => {
+                Ok((recovered, filler)) => {
                     let keys = (keydir, segments, filler);
                     return Ok(Self::new(ground, dir, options, keys, recovered, None));
                 }
-                // Twice the same without a writer's doing is the truth.
-                Err(error) if attempt == READ_ATTEMPTS || !changed && attempt > 2 => {
-                    return Err(error);
+                Err(error) => {
+                    let changed = Manifest::read(fs, &dir)?.as_ref() != Some(&manifest);
+                    // Twice the same without a writer's doing is the truth.
+                    if attempt == READ_ATTEMPTS || !changed && attempt > 2 {
+                        return Err(error);
+                    }
                 }
-                _ => {}
             }
         }
     }
@@ -140,11 +145,13 @@ pub(super) fn read_manifest(fs: &Fs, dir: &Dir) -> Result<Manifest> {
 
 /// Tells what opening a store for writing would find and do, or why it would be refused. Changes
 /// nothing, and takes no lock.
-pub(crate) fn foresee(ground: &Ground, dir: &Dir) -> Result<RecoveryReport> {
+///
+/// What is held is kept for another look, if a writer beside us has come between.
+pub(crate) fn foresee(ground: &Ground, dir: &Dir, held: &mut Held) -> Result<RecoveryReport> {
     let fs = &ground.fs;
     let manifest = read_manifest(fs, dir)?;
     let keydir = Keydir::new((ground.hasher)(manifest.identity.hash_seed));
-    Recovery { fs, dir, keydir: &keydir }.foresee(&manifest)
+    Recovery { fs, dir, keydir: &keydir }.foresee(held, &manifest)
 }
 
 /// Returns whether the store has indexes: then its keys were wanted in order before.

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::fs::File;
 use crate::keydir::{Address, SHARD_COUNT};
 use crate::manifest::Manifest;
-use crate::recovery::{Filler, Recovery};
+use crate::recovery::{Filler, Held, Recovery};
 use crate::segment::header::{Kind, SegmentHeader};
 use crate::segment::hint::{Known, Source};
 use crate::segment::map::Bytes;
@@ -99,7 +99,7 @@ impl Bitcask {
 impl Inner {
     fn refresh(&self, refreshing: &mut Refreshing) -> Result<bool> {
         self.fs.check()?;
-        let (mut attempt, mut is_new) = (0, false);
+        let (mut attempt, mut is_new, mut held) = (0, false, Held::default());
         refreshing.count += 1;
         refreshing.end.get_or_insert_with(|| self.found_end());
         loop {
@@ -116,7 +116,7 @@ impl Inner {
             } else {
                 // The writer may have lost what it had written last, deletes among it.
                 *self.gaps.lock() = Arc::default();
-                self.reload(&manifest, refreshing)
+                self.reload(&manifest, refreshing, &mut held)
             };
             refreshing.is_stale = result.is_err();
             self.segments.settle();
@@ -129,7 +129,7 @@ impl Inner {
             }
             let changed = || Ok(read_manifest(&self.fs, &self.dir)? != manifest);
             match result {
-                Ok(_) if follows || attempt == READ_ATTEMPTS || !changed()? => return Ok(is_new),
+                Ok(_) => return Ok(is_new),
                 // Twice the same without a writer's doing is the truth.
                 Err(error) if attempt == READ_ATTEMPTS || attempt > 2 && !changed()? => {
                     return Err(error);
@@ -310,9 +310,14 @@ impl Inner {
     /// that is or was in it.
     ///
     /// If that fails some shards may name new segments by then, which stay; those that none names go.
-    fn reload(&self, manifest: &Manifest, refreshing: &mut Refreshing) -> Result<u64> {
+    fn reload(
+        &self,
+        manifest: &Manifest,
+        refreshing: &mut Refreshing,
+        held: &mut Held,
+    ) -> Result<u64> {
         let old = self.segments.all();
-        let loaded = self.load_beside(manifest, refreshing.last_timestamp);
+        let loaded = self.load_beside(manifest, refreshing.last_timestamp, held);
         if loaded.is_ok() {
             for (number, _) in old {
                 self.segments.remove(number);
@@ -340,9 +345,11 @@ impl Inner {
         half.retain(|number| named.contains(number));
     }
 
-    fn load_beside(&self, manifest: &Manifest, before: u64) -> Result<u64> {
+    fn load_beside(&self, manifest: &Manifest, before: u64, held: &mut Held) -> Result<u64> {
         let recovery = Recovery { fs: &self.fs, dir: &self.dir, keydir: &self.keydir };
-        let recovered = recovery.for_reading(manifest.clone())?;
+        let recovered = recovery.for_reading(held, manifest.clone())?;
+        // What is counted of them would be counted twice.
+        *held = Held::default();
         // Before the segments: a follower that finds one of them has to know what is gone.
         self.manifest.set(manifest.clone());
         let mut filler = Filler::new(&recovery, &recovered, &self.segments)?;

@@ -10,7 +10,7 @@
 use super::published::Written;
 use super::read::Located;
 use super::{Bitcask, Inner};
-use crate::clock::Deadline;
+use crate::clock::{Deadline, TIME_MAX};
 use crate::entry::Flags;
 use crate::error::{Error, Result};
 use crate::keydir::{Address, Found, KeyHash, Shard};
@@ -88,6 +88,9 @@ impl Bitcask {
 
 /// As many full segments may wait to be sealed before writers help.
 const BACKLOG_MAX: usize = 16;
+
+/// Times that puts and deletes leave to the notes of the log itself.
+const TIMES_LEFT: u64 = 1 << 20;
 
 impl Inner {
     /// Changes one key, whatever it is now; no value means a delete. Says of a delete whether the key
@@ -189,6 +192,12 @@ impl Inner {
         }
         let waits = self.waits(options) && !made(Mistake::ReturnsBeforeSync);
         if waits { self.sync_to(written.end) } else { Ok(()) }
+    }
+
+    /// Refuses entries that would have no times of their own.
+    pub(super) fn refuse_end_of_time(&self, time: u64, count: usize) -> Result<()> {
+        let has_time = TIME_MAX.saturating_sub(time) > TIMES_LEFT + count as u64;
+        has_time.then_some(()).ok_or_else(|| Error::EndOfTime { path: self.dir.path().into() })
     }
 
     /// Waits, if that is asked for, until what made a delete needless is durable: an absence that

@@ -11,6 +11,7 @@
 //!   without asking the disk.
 
 mod arena;
+mod beside;
 mod crash;
 mod disk;
 mod fault;
@@ -113,6 +114,7 @@ impl Op {
 /// The disk. Its methods are those of `Fs`, and what tests ask of it besides.
 pub(crate) struct Twin {
     inner: Mutex<Inner>,
+    beside: beside::Beside,
 }
 
 struct Inner {
@@ -149,10 +151,11 @@ impl Twin {
             locks: BTreeMap::new(),
             handle_count: 0,
         };
-        Arc::new(Self { inner: Mutex::new(inner) })
+        Arc::new(Self { inner: Mutex::new(inner), beside: beside::Beside::default() })
     }
 
     pub(crate) fn open(self: &Arc<Self>, path: &Path, access: Access) -> io::Result<TwinFile> {
+        self.beside.meet_open(path, access);
         let mut inner = self.inner.lock();
         let path = rooted(path);
         let is_missing = inner.disk.names.get(&path).is_none();

@@ -4,10 +4,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{Hint, HintFile, HintSlot, Source, Summary};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::keydir::{KeyHash, SHARD_COUNT};
-use crate::segment::{Dir, open_listed};
+use crate::segment::{Dir, Segment, open_listed};
 
 /// About as many slots are read at a time, which bounds the memory that reading a hint needs.
 const PART_LEN: u64 = if cfg!(any(test, bitcask_fuzzing)) { 16 } else { 1 << 16 };
@@ -34,6 +34,22 @@ impl Known {
         match HintFile::open(fs, dir, source) {
             Some(hint) => Ok(Self::OnDisk(Arc::new(hint))),
             None => Self::rebuild(fs, dir, source, hash),
+        }
+    }
+
+    /// The same for a segment that is held, and whose files a writer in another process may have removed.
+    pub(crate) fn of_held(
+        fs: &Fs,
+        dir: &Dir,
+        segment: &Arc<Segment>,
+        source: Source,
+        hash: impl Fn(&[u8]) -> KeyHash,
+    ) -> Result<Self> {
+        match Self::open(fs, dir, source, &hash) {
+            Err(Error::MissingSegment { .. }) => {
+                Hint::build_held(segment, hash).map(Self::in_memory)
+            }
+            known => known,
         }
     }
 

@@ -16,9 +16,10 @@ mod tests;
 
 use std::cmp::{Ordering, Reverse};
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::header::Identity;
-use super::{SegmentId, scan};
+use super::{FIRST_OFFSET, Segment, SegmentId, scan, value_aside};
 use crate::entry::{ALIGNMENT, Flags};
 use crate::error::Result;
 use crate::fs::File;
@@ -244,6 +245,23 @@ impl Hint {
         })?;
         if let Some(timestamp) = end {
             builder.end(timestamp);
+        }
+        Ok(builder.finish())
+    }
+
+    /// The same for a segment whose file a writer in another process has removed, from what is held of
+    /// it.
+    pub(crate) fn build_held(
+        segment: &Arc<Segment>,
+        hash: impl Fn(&[u8]) -> KeyHash,
+    ) -> Result<Self> {
+        let (mut builder, mut offset) = (HintBuilder::default(), FIRST_OFFSET);
+        while offset < segment.size() {
+            let stored = segment.entry(offset)?;
+            value_aside(stored.check())?;
+            let header = stored.entry().header;
+            builder.add(&scan::Scanned { offset, header, key: stored.entry().key() }, &hash);
+            offset += header.entry_size();
         }
         Ok(builder.finish())
     }

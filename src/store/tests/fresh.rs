@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use super::story::*;
 use super::*;
 use crate::fs::twin::{Fault, FaultKind};
+use crate::recovery::Held;
 use crate::repair::{salvage_on, verify_on};
 
 const TARGET: &str = "/copy";
@@ -157,7 +158,8 @@ fn what_is_left_of_a_copy_is_refused_by_everything_that_opens_it() {
             }
             refused += 1;
             assert!(opened.into_iter().all(|opened| is_unfinished(&opened.unwrap_err())));
-            let foreseen = super::super::foresee(&ground, &Dir::new(target.into()));
+            let foreseen =
+                super::super::foresee(&ground, &Dir::new(target.into()), &mut Held::default());
             assert!(is_unfinished(&foreseen.unwrap_err()));
             let diagnosis = verify_on(&ground, target).unwrap();
             assert!(is_unfinished(&diagnosis.opening.unwrap_err()));

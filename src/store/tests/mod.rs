@@ -12,6 +12,8 @@ mod backup;
 #[cfg(test)]
 mod begun;
 #[cfg(test)]
+mod beside;
+#[cfg(test)]
 mod changes;
 #[cfg(test)]
 mod clocks;
