@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use super::Inner;
 use super::published::{Appended, Written};
+use super::wait::Waiters;
 use crate::clock::TIME_MAX;
 use crate::commit::Unsynced;
 use crate::entry::Mark;
 use crate::epoch::Guard;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fs::File;
 use crate::mistake::{Mistake, made};
 use crate::options::{SEGMENT_SIZE_LIMIT, SyncPolicy};
@@ -26,9 +27,6 @@ const MARK_ROOM: u64 = 8;
 
 /// What a mark of its own takes: header, mark, padding.
 const MARK_SIZE: u64 = 32;
-
-/// Times that puts and deletes leave to the notes of the log itself.
-const TIMES_LEFT: u64 = 1 << 20;
 
 /// The most that a batch may take on disk: all its entries have to be addressable.
 pub(super) const BATCH_SIZE_LIMIT: u64 =
@@ -59,6 +57,8 @@ pub(super) struct Log {
     appended_size: u64,
     /// Nothing will be appended any more: the store is closed.
     pub(super) closed: bool,
+    /// Those who wait for it to go on.
+    pub(super) waiters: Waiters,
 }
 
 #[derive(Debug)]
@@ -102,6 +102,7 @@ impl Log {
             appends: 0,
             appended_size: 0,
             closed: false,
+            waiters: Waiters::default(),
         }
     }
 
@@ -226,10 +227,10 @@ impl Inner {
             Self::write(log, drafts, now).map_err(|error| self.commit.poison(error))?;
         let segment = self.segments.get(number, guard);
         let in_flight = segment.begin_append();
+        log.waiters.appended(drafts, log.end);
         log.end = end;
         log.appends += drafts.len() as u64;
         log.appended_size += end.offset - offset;
-        self.tell_followers(log);
         if log.dirty_since.is_none() {
             log.dirty_since = Some(Instant::now());
             if matches!(self.options.sync, SyncPolicy::Interval(_)) {
@@ -239,12 +240,6 @@ impl Inner {
         let (timestamp, backlog) = (log.last_timestamp, log.rotated.len());
         let written = Written { end, backlog };
         Ok(Appended { segment, in_flight, number, offset, timestamp, written })
-    }
-
-    /// Refuses entries that would have no times of their own.
-    fn refuse_end_of_time(&self, time: u64, count: usize) -> Result<()> {
-        let has_time = TIME_MAX.saturating_sub(time) > TIMES_LEFT + count as u64;
-        has_time.then_some(()).ok_or_else(|| Error::EndOfTime { path: self.dir.path().into() })
     }
 
     /// Writes entries to the active segment, now; returns its number, and where they begin and end.
@@ -298,7 +293,7 @@ impl Inner {
             return Ok(());
         }
         self.commit.wait(place, || writer.log.lock().unsynced())?;
-        self.tell_followers(&writer.log.lock());
+        writer.log.lock().waiters.synced();
         Ok(())
     }
 
@@ -351,6 +346,7 @@ impl Inner {
             let rotated = Rotated::from(full);
             log.unsynced.push((rotated.segment.id(), rotated.file.clone()));
             log.rotated.push_back(rotated);
+            log.waiters.ended();
             finished?;
             self.seal_signal.wake();
         }
@@ -388,7 +384,7 @@ impl Inner {
         // What was there before is gone for good, and what is to come lies above this.
         self.commit.advance(log.end);
         log.marked = log.end;
-        self.tell_followers(log);
+        log.waiters.cleared();
         Ok(number)
     }
 }

@@ -10,7 +10,7 @@
 use super::published::Written;
 use super::read::Located;
 use super::{Bitcask, Inner};
-use crate::clock::Deadline;
+use crate::clock::{Deadline, TIME_MAX};
 use crate::entry::Flags;
 use crate::epoch::pin;
 use crate::error::{Error, Result};
@@ -86,6 +86,9 @@ impl Bitcask {
         self.inner.change(key.as_ref(), None, options)
     }
 }
+
+/// Times that puts and deletes leave to the notes of the log itself.
+const TIMES_LEFT: u64 = 1 << 20;
 
 /// As many full segments may wait to be sealed before writers help.
 const BACKLOG_MAX: usize = 16;
@@ -165,6 +168,12 @@ impl Inner {
             }
             _ => Draft::put(key, value, expiry),
         })
+    }
+
+    /// Refuses entries that would have no times of their own.
+    pub(super) fn refuse_end_of_time(&self, time: u64, count: usize) -> Result<()> {
+        let has_time = TIME_MAX.saturating_sub(time) > TIMES_LEFT + count as u64;
+        has_time.then_some(()).ok_or_else(|| Error::EndOfTime { path: self.dir.path().into() })
     }
 
     /// Returns whether a time is still to come.
