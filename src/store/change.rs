@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::Inner;
-use super::log::Log;
 use super::position::Position;
 use crate::clock::system_time;
 use crate::entry::Flags;
@@ -82,13 +81,6 @@ impl Change {
 }
 
 impl Inner {
-    /// Wakes those who wait for the log to go on, to become durable, or to end.
-    pub(super) fn tell_followers(&self, _: &Log) {
-        if let Ok(writer) = self.writer() {
-            writer.changed.notify_all();
-        }
-    }
-
     pub(super) fn log_segments(&self) -> impl Iterator<Item = Arc<Segment>> {
         let all = self.segments.all().into_iter().map(|(_, segment)| segment);
         all.filter(|segment| segment.kind() == Kind::Log)

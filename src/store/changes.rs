@@ -7,6 +7,7 @@
 //!   appended to any more. The manifest tells then whether one in between is gone: it says so before
 //!   a segment leaves the set.
 //! - Merged segments are passed over: what they hold was told before, or is gone with its segment.
+//! - Who waits is woken for what it follows, and passes over the rest; see `wait`.
 //! - A position lies right behind a put or a delete, or at the beginning of what a clear has left;
 //!   never behind a note of the log itself, which may go.
 
@@ -17,6 +18,7 @@ use std::time::Duration;
 use super::change::{Change, goes_on};
 use super::log::Log;
 use super::position::Position;
+use super::wait::News;
 use super::{Bitcask, Inner};
 use crate::entry::Flags;
 use crate::error::{Error, Result};
@@ -28,21 +30,22 @@ use crate::sync::Instant;
 /// Changes of a store in the order in which they were committed, from [`Bitcask::changes`].
 ///
 /// Owned and independent: it can be sent to another thread, and outlives the store, of which it
-/// tells all that was committed before it was closed. It holds the segment that it is reading, and
+/// tells all that was committed before it was closed. Waiting, it is woken by changes of its
+/// [prefix](Self::prefix) alone, and costs writers nothing to speak of. It holds the segment that it is reading, and
 /// so that one's disk space, but keeps no merge from anything: what it has not come to may be gone
 /// when it gets there. As an iterator it waits for more, and ends when the store is closed and
 /// nothing is left, or behind the first error.
 #[derive(Debug)]
 pub struct Changes {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
     /// In the segment that is being read.
-    walk: Option<Walk>,
+    pub(super) walk: Option<Walk>,
     /// Behind the last change that was told, or passed over.
-    at: Place,
+    pub(super) at: Place,
     /// Up to where the segment can be read, when this was last looked at.
-    end: u64,
+    pub(super) end: u64,
     prefix: Vec<u8>,
-    durable: bool,
+    pub(super) durable: bool,
     /// An iterator ends behind an error.
     failed: bool,
 }
@@ -237,17 +240,29 @@ impl Changes {
                 return Ok(Some(change));
             }
             let mut log = writer.log.lock();
-            while matches!(self.look(Some(&log)), Next::Nothing) {
-                if log.closed || until.is_some_and(|until| until <= Instant::now()) {
-                    drop(log);
-                    return self.try_recv();
-                }
+            if !matches!(self.look(Some(&log)), Next::Nothing) {
+                continue;
+            }
+            let is_over =
+                |log: &Log| log.closed || until.is_some_and(|until| until <= Instant::now());
+            if is_over(&log) {
+                drop(log);
+                return self.try_recv();
+            }
+            let has_unread = self.durable && self.next_place() < log.end();
+            let ticket = log.waiters.add(&self.prefix, self.durable, has_unread);
+            while !log.waiters.is_woken(&self.prefix, &ticket) && !is_over(&log) {
                 match until {
                     Some(until) => {
-                        let _ = writer.changed.wait_until(&mut log, until);
+                        let _ = ticket.condition().wait_until(&mut log, until);
                     }
-                    None => writer.changed.wait(&mut log),
+                    None => ticket.condition().wait(&mut log),
                 }
+            }
+            match log.waiters.remove(&self.prefix, &ticket) {
+                Some(News::Unknown) => {}
+                Some(News::Behind(place)) => self.pass_over(place),
+                None => self.pass_over(log.end()),
             }
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use super::Inner;
 use super::published::{Appended, Written};
+use super::wait::Waiters;
 use crate::clock::TIME_MAX;
 use crate::commit::Unsynced;
 use crate::entry::Mark;
@@ -56,6 +57,8 @@ pub(super) struct Log {
     appended_size: u64,
     /// Nothing will be appended any more: the store is closed.
     pub(super) closed: bool,
+    /// Those who wait for it to go on.
+    pub(super) waiters: Waiters,
 }
 
 #[derive(Debug)]
@@ -99,6 +102,7 @@ impl Log {
             appends: 0,
             appended_size: 0,
             closed: false,
+            waiters: Waiters::default(),
         }
     }
 
@@ -228,10 +232,10 @@ impl Inner {
             Self::write(log, drafts, now).map_err(|error| self.commit.poison(error))?;
         let segment = self.segments.get(number, guard);
         let in_flight = segment.begin_append();
+        log.waiters.appended(drafts, log.end);
         log.end = end;
         log.appends += drafts.len() as u64;
         log.appended_size += end.offset - offset;
-        self.tell_followers(log);
         if log.dirty_since.is_none() {
             log.dirty_since = Some(Instant::now());
             if matches!(self.options.sync, SyncPolicy::Interval(_)) {
@@ -293,9 +297,8 @@ impl Inner {
         if self.commit.durable() >= place {
             return Ok(());
         }
-        let unsynced = || writer.log.lock().unsynced();
-        self.commit.wait(place, unsynced, || self.fs.check())?;
-        self.tell_followers(&writer.log.lock());
+        self.commit.wait(place, || writer.log.lock().unsynced(), || self.fs.check())?;
+        writer.log.lock().waiters.synced();
         Ok(())
     }
 
@@ -348,6 +351,7 @@ impl Inner {
             let rotated = Rotated::from(full);
             log.unsynced.push((rotated.segment.id(), rotated.file.clone()));
             log.rotated.push_back(rotated);
+            log.waiters.ended();
             finished?;
             self.seal_signal.wake();
         }
@@ -385,7 +389,7 @@ impl Inner {
         // What was there before is gone for good, and what is to come lies above this.
         self.commit.advance(log.end);
         log.marked = log.end;
-        self.tell_followers(log);
+        log.waiters.cleared();
         Ok(number)
     }
 }

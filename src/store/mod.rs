@@ -52,6 +52,7 @@ mod ttl;
 mod turn;
 mod update;
 mod verify;
+mod wait;
 mod write;
 
 use std::path::Path;
@@ -86,7 +87,7 @@ use crate::options::Options;
 use crate::recovery::{Filler, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, Place, Segments, index};
-use crate::sync::{Condvar, Mutex};
+use crate::sync::Mutex;
 use begun::Begun;
 use log::Log;
 use pins::Pins;
@@ -174,8 +175,6 @@ struct Writer {
     maintenance: Mutex<()>,
     /// Guards the end of the log. After the shards.
     log: Mutex<Log>,
-    /// Wakes those who follow the log. Used with `log`.
-    changed: Condvar,
     /// Held by who writes an index. Innermost but for what a look at the manifest takes.
     indexing: Mutex<()>,
     /// Held for as long as the store is open.
@@ -373,7 +372,7 @@ impl Inner {
         if let Ok(writer) = self.writer() {
             let mut log = writer.log.lock();
             log.closed = true;
-            self.tell_followers(&log);
+            log.waiters.ended();
             drop(log);
             *writer.lock.lock() = None;
         }

@@ -20,7 +20,7 @@ use crate::options::Options;
 use crate::recovery::{Filler, Held, Recovered, Recovery, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, FileKind, Segments, index};
-use crate::sync::{Condvar, Mutex};
+use crate::sync::Mutex;
 
 /// How often a read-only open looks at the manifest when a writer changes the store meanwhile.
 pub(super) const READ_ATTEMPTS: usize = 100;
@@ -50,7 +50,6 @@ impl Inner {
             files: Mutex::default(),
             maintenance: Mutex::default(),
             log: Mutex::new(Log::new(recovered.manifest.bound, last_timestamp)),
-            changed: Condvar::default(),
             indexing: Mutex::default(),
             lock: Mutex::new(begun.lock.take()),
         };

@@ -102,7 +102,7 @@ impl Inner {
         })?;
         let mut log = writer.log.lock();
         log.sealed_oldest();
-        self.tell_followers(&log);
+        log.waiters.synced();
         Ok(true)
     }
 

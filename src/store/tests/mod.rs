@@ -91,6 +91,8 @@ mod transactions;
 mod ttl;
 #[cfg(test)]
 mod verify;
+#[cfg(test)]
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
