@@ -46,6 +46,7 @@ impl Call {
 pub(crate) enum FaultKind {
     Eio,
     Enospc,
+    Emfile,
     /// Half of the bytes of a write are written, then it fails as `Eio`. Others are just `Eio`.
     ShortWrite,
     /// A signal came. Calls that are repeated then, as writes are, succeed; others report it. One
@@ -58,6 +59,7 @@ impl FaultKind {
         io::Error::from_raw_os_error(match self {
             Self::Eio | Self::ShortWrite => libc::EIO,
             Self::Enospc => libc::ENOSPC,
+            Self::Emfile => libc::EMFILE,
             Self::Interrupted => libc::EINTR,
         })
     }

@@ -27,6 +27,8 @@ mod expired;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod fold;
+#[cfg(test)]
 mod follow;
 #[cfg(test)]
 mod fresh;
