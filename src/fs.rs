@@ -9,6 +9,7 @@
 #![expect(clippy::disallowed_methods, reason = "this is the door that they are disallowed for")]
 
 mod file;
+mod limits;
 mod sys;
 #[cfg(any(test, bitcask_fuzzing))]
 pub(crate) mod twin;
@@ -22,7 +23,8 @@ use crate::error::{Error, Result};
 use crate::mistake::{Mistake, made};
 use file::{Disk, Handle};
 
-pub(crate) use file::{Backing, File, Lock};
+pub(crate) use file::{Backing, File, Lock, open_files};
+pub(crate) use limits::{files_limit, mappings_limit};
 
 /// A disk: the machine's, or a test's.
 #[derive(Debug, Clone)]
@@ -71,6 +73,12 @@ pub(crate) fn is_failed_read(error: &Error) -> bool {
 /// Returns whether there was no such file.
 pub(crate) fn is_not_found(error: &Error) -> bool {
     matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::NotFound)
+}
+
+/// Returns whether the process, or the system, has as many files open as it may.
+pub(crate) fn is_out_of_files(error: &Error) -> bool {
+    let Error::Io { source, .. } = error else { return false };
+    matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// Returns whether there was such a file already.

@@ -277,7 +277,10 @@ impl Merge {
             // Nothing is listed: on disk all is as it was.
             return Err(unfinished);
         }
-        host.exclusively(&mut || self.swap(host, &ground))
+        host.exclusively(&mut || self.swap(host, &ground))?;
+        // Numbers of segments, mappings and descriptors may be wanted by what is merged next.
+        ground.segments.settle();
+        Ok(())
     }
 
     /// Replaces the manifest, and removes the inputs that it lists no more.

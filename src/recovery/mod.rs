@@ -22,6 +22,7 @@ use crate::error::Result;
 use crate::fs::{File, Fs};
 use crate::keydir::Keydir;
 use crate::manifest::{Manifest, Sealed};
+use crate::segment::budget::worth_mapping;
 use crate::segment::header::Kind;
 use crate::segment::hint::{Known, Source};
 use crate::segment::map::Bytes;
@@ -89,7 +90,7 @@ impl Recovery<'_> {
         }
         for Link { id, end, hint, .. } in chain.links {
             if hint.summary.entries > 0 {
-                let segment = Segment::sealed(self.fs, self.dir, id, end, manifest.identity)?;
+                let segment = Segment::sealed(self.fs, self.dir, id, end, manifest.identity, true)?;
                 segments.push((Arc::new(segment), Known::in_memory(hint)));
             }
         }
@@ -106,10 +107,16 @@ impl Recovery<'_> {
         let Unlisted { later, .. } = self.unlisted(&manifest, &survey, &chain)?;
         self.refuse_lasting_damage(&chain, &later, &manifest)?;
         let cuts = chain.unread(&later)?.iter().map(cut::Unread::cut).collect();
-        let rebuilt_hints = report.rebuilt_hints;
-        let report = RecoveryReport { cuts, rebuilt_hints, ..chain.report() };
+        let RecoveryReport { rebuilt_hints, unmapped_segments, .. } = report;
+        let report = RecoveryReport { cuts, rebuilt_hints, unmapped_segments, ..chain.report() };
+        // A writer may remove files at any time.
+        for (segment, _) in &segments {
+            segment.keep_readable();
+        }
         for Link { id, file, end, hint } in chain.links {
-            let segment = Segment::new(id, file.path(), Kind::Log, Bytes::unmapped(&file, end));
+            let bytes = Bytes::unmapped(self.fs, &file, end);
+            bytes.keep_open(&file);
+            let segment = Segment::new(id, file.path(), Kind::Log, bytes);
             segments.push((Arc::new(segment), Known::in_memory(hint)));
         }
         Ok(Recovered { manifest, segments, report })
@@ -137,15 +144,17 @@ impl Recovery<'_> {
         manifest: &Manifest,
         report: &mut RecoveryReport,
     ) -> Result<Vec<(Arc<Segment>, Known)>> {
-        let mut open = |Sealed { id, length, .. }: &Sealed| {
+        let lengths: Vec<u64> = manifest.sealed.iter().map(|sealed| sealed.length).collect();
+        let mut open = |(Sealed { id, length, .. }, is_wanted): (&Sealed, bool)| {
             let (id, length, identity) = (*id, *length, manifest.identity);
-            let segment = Segment::sealed(self.fs, self.dir, id, length, identity)?;
+            let segment = Segment::sealed(self.fs, self.dir, id, length, identity, is_wanted)?;
+            report.unmapped_segments += u64::from(!segment.is_mapped());
             let source = Source { id, identity, length };
             let hint = Known::open(self.fs, self.dir, source, |key| self.keydir.hash(key))?;
             report.rebuilt_hints += u64::from(matches!(hint, Known::InMemory(_)));
             Ok((Arc::new(segment), hint))
         };
-        manifest.sealed.iter().map(&mut open).collect()
+        manifest.sealed.iter().zip(worth_mapping(&lengths)).map(&mut open).collect()
     }
 
     fn remove(&self, paths: &[PathBuf]) -> Result<()> {

@@ -6,12 +6,16 @@
 //!   neither knows what a key means.
 
 pub(crate) mod append;
+pub(crate) mod budget;
 mod counts;
 mod detach;
 pub(crate) mod header;
 pub(crate) mod hint;
 pub(crate) mod index;
+pub(crate) mod limit;
 pub(crate) mod map;
+mod mapping;
+mod on_demand;
 pub(crate) mod pick;
 pub(crate) mod resync;
 pub(crate) mod room;

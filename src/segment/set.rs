@@ -12,13 +12,14 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
+use super::budget::Wanted;
 use super::counts::Counts;
 use super::header::{Identity, Kind, SegmentHeader};
 use super::hint::Summary;
 use super::map::Bytes;
 use super::stored::StoredEntry;
 use super::{Dir, FIRST_OFFSET, Place, SegmentId, index};
-use crate::entry::{END_SIZE_MAX, HEADER_SIZE, HEADER_SIZE_MAX, Header, Invalid, padded};
+use crate::entry::{END_SIZE_MAX, HEADER_SIZE, Header, Invalid, padded};
 use crate::epoch::{Guard, Published, pin};
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs, Lock};
@@ -57,13 +58,14 @@ impl Segment {
         Self { id, path, bytes, kind, summary, counts, index, lock: OnceLock::new() }
     }
 
-    /// Opens a sealed segment of a known length, mapped.
+    /// Opens a sealed segment of a known length, mapped if that is wanted and can be had.
     pub(crate) fn sealed(
         fs: &Fs,
         dir: &Dir,
         id: SegmentId,
         length: u64,
         identity: Identity,
+        is_wanted: bool,
     ) -> Result<Self> {
         let path = dir.log(id);
         let file = open_listed(fs, &path)?;
@@ -73,7 +75,12 @@ impl Segment {
             let reason = format!("the file ends here, the manifest lists {length} bytes");
             return Err(Error::corrupt(&path, size, reason));
         }
-        Ok(Self::new(id, &path, kind, Bytes::mapped(&file, length, length)))
+        let bytes = if is_wanted {
+            Bytes::mapped(fs, &file, length, length, Wanted::Sealed)
+        } else {
+            Bytes::unmapped(fs, &file, length)
+        };
+        Ok(Self::new(id, &path, kind, bytes))
     }
 
     pub(crate) fn id(&self) -> SegmentId {
@@ -139,17 +146,15 @@ impl Segment {
             let bytes = bytes.ok_or_else(|| self.invalid(offset, Invalid::Short))?;
             return Ok(StoredEntry { segment: self, offset, header, bytes: Cow::Borrowed(bytes) });
         }
-        let room = self.size().saturating_sub(offset);
-        let head = self.read(offset, room.min(HEADER_SIZE_MAX as u64))?;
-        let header = self.decode(&head, offset)?;
-        let size = header.entry_size();
-        if size > room {
-            return Err(self.invalid(offset, Invalid::Short));
-        }
-        Ok(StoredEntry { segment: self, offset, header, bytes: self.read(offset, size)? })
+        self.entry_on_demand(offset)
     }
 
-    fn decode(&self, bytes: &[u8], offset: u64) -> Result<Header> {
+    #[expect(
+        clippy::inline_always,
+        reason = "each get comes here, and it is called from two places"
+    )]
+    #[inline(always)]
+    pub(super) fn decode(&self, bytes: &[u8], offset: u64) -> Result<Header> {
         match Header::decode(bytes) {
             Ok(Some(header)) => Ok(header),
             Ok(None) => Err(self.corrupt(offset, "there are zeros instead of an entry")),
@@ -162,12 +167,7 @@ impl Segment {
         self.bytes.lend_from(offset).into_iter().for_each(prefetch_lines);
     }
 
-    fn read(&self, offset: u64, size: u64) -> Result<Cow<'_, [u8]>> {
-        let bytes = self.bytes.read(offset, size)?;
-        bytes.ok_or_else(|| self.corrupt(offset, "the segment ends before this"))
-    }
-
-    fn corrupt(&self, offset: u64, reason: &str) -> Error {
+    pub(super) fn corrupt(&self, offset: u64, reason: &str) -> Error {
         Error::corrupt(&self.path, offset, reason)
     }
 
@@ -351,6 +351,18 @@ impl Segments {
             self.numbered.free_unseen(&guard);
             guard.flush();
         }
+    }
+
+    /// Returns how many numbers are not free, nor will be when guards are gone.
+    pub(super) fn numbers_in_use(&self) -> u64 {
+        let coming = self.numbered.retired.load(Ordering::Relaxed);
+        let numbers = self.numbered.numbers.lock();
+        u64::from(numbers.next).saturating_sub((numbers.free.len() + coming) as u64)
+    }
+
+    /// Returns whether nobody can be reading what was removed through this any more.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.numbered.retired.load(Ordering::Acquire) == 0
     }
 
     /// Returns whether anybody but this and the caller has a segment. Nobody may come to have it through

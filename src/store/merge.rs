@@ -17,6 +17,7 @@ use crate::merge::{Ground, Host, Merge, Moment, Pool, plan_all, plan_auto, plan_
 use crate::options::{AppendMode, AutoMerge, MergeOptions, MergePolicy, Options};
 use crate::segment::append::Active;
 use crate::segment::header::Kind;
+use crate::segment::limit::Need;
 use crate::segment::{FIRST_OFFSET, Segment, SegmentId};
 use crate::stats::{MergePlan, MergeProgress, MergeReport, SegmentStats};
 use crate::sync::Instant;
@@ -72,7 +73,11 @@ impl Bitcask {
         let inner = &self.inner;
         inner.writer()?;
         if options.force && options.segments.is_none() {
-            inner.rotate_active()?;
+            let rotated = inner.rotate_active();
+            // What is sealed can be merged all the same.
+            if !matches!(rotated, Err(Error::TooManySegments { .. })) {
+                rotated?;
+            }
         }
         inner.seal_rotated()?;
         let pace = Pace::constant(options.bytes_per_second);
@@ -152,6 +157,7 @@ impl Host for Inner {
 
     fn create_output(&self, size: u64) -> Result<(Active, u32)> {
         self.commit.check()?;
+        self.segments.refuse_beyond(Need::GiveBack)?;
         let id = self.writer()?.log.lock().take_id()?;
         let capacity = Active::capacity_for(size, self.options.segment_size);
         // Written in large pieces, which a system call is quicker for than a mapping.

@@ -295,7 +295,7 @@ impl Bitcask {
             // Sealed segments were synced before they were listed, and are never cut.
             Inner::leave_to_recovery(&self.inner);
         }
-        self.inner.outlive();
+        Inner::outlive(&self.inner);
         self.inner.segments.settle();
         self.inner.release_lock();
         result

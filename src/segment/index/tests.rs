@@ -115,7 +115,7 @@ impl World {
     /// Forgets what segments know of their indexes: opens them anew.
     fn reopened(&self, at: usize) -> Arc<Segment> {
         let Source { id, length, .. } = self.source(at);
-        let segment = Segment::sealed(&self.fs, &self.dir, id, length, IDENTITY).unwrap();
+        let segment = Segment::sealed(&self.fs, &self.dir, id, length, IDENTITY, true).unwrap();
         segment.summarize(Summary::default());
         Arc::new(segment)
     }

@@ -45,6 +45,8 @@ mod interrupted;
 #[cfg(test)]
 mod lazy;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod marks;
 #[cfg(test)]
 mod merge;
@@ -79,6 +81,8 @@ mod torn;
 mod transactions;
 #[cfg(test)]
 mod ttl;
+#[cfg(test)]
+mod unmapped;
 #[cfg(test)]
 mod verify;
 
