@@ -49,6 +49,18 @@ pub enum Error {
         path: PathBuf,
     },
 
+    /// The writer in another process has removed a segment that this store, opened read-only, was
+    /// reading without a mapping. What it held is elsewhere in the store by now.
+    ///
+    /// Call [`refresh`](crate::Bitcask::refresh) and read again. A process that may map more, or have
+    /// more files open, meets this later: segments have mappings or open files as far as these go.
+    #[error("{} was removed by the process that writes to the store; call `refresh` and read again",
+            path.display())]
+    SegmentRemoved {
+        /// The segment that is gone.
+        path: PathBuf,
+    },
+
     /// A file was written by a newer version of this format.
     #[error("{} has format version {found}, this build reads up to {supported}; open it with a \
              newer release", path.display())]
@@ -260,10 +272,14 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// The store has as many segments as it can address.
-    #[error("the store has {limit} segments and can address no more; use larger segments")]
+    /// The store has as many segments as it may have. Some more are left to deletes, merges and clears,
+    /// which make room.
+    #[error(
+        "the store has {limit} segments or more, and takes no new one for this; merge it, and use \
+             larger segments"
+    )]
     TooManySegments {
-        /// The largest number of segments.
+        /// The largest number of segments for what was tried.
         limit: u64,
     },
 

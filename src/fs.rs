@@ -10,6 +10,7 @@
 
 mod at;
 mod file;
+mod limits;
 mod names;
 mod path;
 mod root;
@@ -27,7 +28,8 @@ use at::Name;
 use file::{Disk, Handle};
 use root::Root;
 
-pub(crate) use file::{Backing, File, Lock};
+pub(crate) use file::{Backing, File, Lock, open_files};
+pub(crate) use limits::{files_limit, mappings_limit};
 pub(crate) use path::{absolute, parent};
 pub(crate) use sys::has_ended;
 
@@ -85,6 +87,12 @@ pub(crate) fn is_failed_read(error: &Error) -> bool {
 /// Returns whether there was no such file.
 pub(crate) fn is_not_found(error: &Error) -> bool {
     matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::NotFound)
+}
+
+/// Returns whether the process, or the system, has as many files open as it may.
+pub(crate) fn is_out_of_files(error: &Error) -> bool {
+    let Error::Io { source, .. } = error else { return false };
+    matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
 /// Returns whether there was such a file already.

@@ -123,7 +123,9 @@ impl Options {
     /// Default: 128 MiB. Limits: 512 bytes to 512 MiB. An entry or a batch that is larger gets a
     /// segment of its own. May differ from one opening to the next. Starting and sealing a segment
     /// takes several syncs, some milliseconds, so small ones are slow; and a store can have no more
-    /// than 262,144 of them.
+    /// than 262,144 of them, the last 64 of which are left to deletes, merges and clears. Beyond a
+    /// quarter of the mappings that the kernel allows a process they are read without one, which is
+    /// slower; see [`Stats::mappings_limit`](crate::Stats::mappings_limit).
     pub fn segment_size(mut self, bytes: u64) -> Self {
         self.segment_size = bytes;
         self

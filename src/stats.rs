@@ -18,6 +18,18 @@ pub struct Stats {
     pub segments: u64,
     /// Segments that are sealed: listed in the manifest, synced, never written again.
     pub sealed_segments: u64,
+    /// The most segments that the store may have: with so many it takes no more puts. Deletes, merges and
+    /// clears may have some more.
+    pub segments_limit: u64,
+    /// Segments of this store that have no mapping: their files are opened for each read.
+    pub unmapped_segments: u64,
+    /// Mappings that segments of all stores of this process have.
+    pub mappings: u64,
+    /// The most mappings that segments of all stores of this process may have: a quarter of what the
+    /// kernel allows the process. Segments beyond them do without.
+    pub mappings_limit: u64,
+    /// Files that all stores of this process have open.
+    pub descriptors: u64,
     /// Bytes of log: headers and entries of all segments, preallocated room not counted.
     pub log_size: u64,
     /// Bytes of the entries that the keydir points to.

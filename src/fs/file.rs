@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;
 
@@ -71,6 +72,20 @@ impl File {
     }
 }
 
+/// How many files of the machine's are open.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
+
+/// Returns how many files all stores of this process have open.
+pub(crate) fn open_files() -> usize {
+    OPEN.load(Ordering::Relaxed)
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        OPEN.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// A file of the machine's.
 #[derive(Debug)]
 pub(super) struct Disk {
@@ -82,6 +97,7 @@ pub(super) struct Disk {
 
 impl Disk {
     pub(super) fn new(file: std::fs::File) -> Self {
+        OPEN.fetch_add(1, Ordering::Relaxed);
         Self { file, sync_failed: Mutex::new(false) }
     }
 

@@ -164,7 +164,7 @@ fn show(bytes: &[u8], timestamp: u64, forward: bool) -> Result<Shown> {
     twin.put_file(&dir.log(ID), WHOLE.log.clone());
     twin.put_file(&dir.index(ID), bytes.to_vec());
     let fs = Fs::Twin(twin);
-    let segment = Segment::sealed(&fs, &dir, ID, WHOLE.log.len() as u64, IDENTITY)?;
+    let segment = Segment::sealed(&fs, &dir, ID, WHOLE.log.len() as u64, IDENTITY, true)?;
     segment.summarize(Summary::default());
     let (segment, ground) = (Arc::new(segment), Ground::new(&fs, &dir, IDENTITY));
     let runs = segment.runs(&ground)?.into_iter();

@@ -1,7 +1,7 @@
 //! Merge: live entries are copied out of sealed segments, and the segments go.
 //!
-//! - `plan` says which segments; `shadow` which tombstones still matter; `copy` copies; this file
-//!   conducts, and publishes what was copied.
+//! - `plan` says which segments, and `fold` which small ones when a store is opened or closed; `shadow`
+//!   which tombstones still matter; `copy` copies; this file conducts, and publishes what was copied.
 //! - Inputs are copied one after the other, oldest first, by bounded steps. Whenever an output is
 //!   full, and at the end, it is published: listed in the manifest in the place just above the
 //!   youngest segment that it has entries of, and the inputs that were copied whole are listed no
@@ -13,6 +13,7 @@
 //!   the manifest is replaced.
 
 mod copy;
+mod fold;
 mod plan;
 mod shadow;
 
@@ -32,6 +33,7 @@ use crate::segment::hint::{HintSlot, Known, Source, Summary};
 use crate::segment::{Dir, Place, Segment, SegmentId, Segments};
 
 use crate::stats::{MergeProgress, MergeReport};
+pub(crate) use fold::{Bounds, SMALL_MAX, plan_fold};
 pub(crate) use plan::{Moment, Pool, plan_all, plan_auto, plan_chosen, plan_now};
 
 use copy::{Output, Reading};
@@ -275,7 +277,10 @@ impl Merge {
             // Nothing is listed: on disk all is as it was.
             return Err(unfinished);
         }
-        host.exclusively(&mut || self.swap(host, &ground))
+        host.exclusively(&mut || self.swap(host, &ground))?;
+        // Numbers of segments, mappings and descriptors may be wanted by what is merged next.
+        ground.segments.settle();
+        Ok(())
     }
 
     /// Replaces the manifest, and removes the inputs that it lists no more.

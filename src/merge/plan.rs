@@ -162,17 +162,36 @@ impl<'a> Candidate<'a> {
     }
 }
 
+/// Which segments are small: two always fit in one segment and in one run, and of several neighbours fewer
+/// remain, however their entries fall.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Small<'a> {
+    damaged: &'a BTreeSet<u32>,
+    size: u64,
+    entries: u64,
+}
+
+impl<'a> Small<'a> {
+    pub(super) fn new(pool: Pool<'a>, policy: &AutoMerge) -> Self {
+        let size = policy.small_size.min(pool.segment_size / 4).min(policy.bytes_max / 2);
+        Self { damaged: pool.damaged, size, entries: pool.segment_entries / 4 }
+    }
+
+    pub(super) fn is(&self, stats: &SegmentStats) -> bool {
+        let is_damaged = self.damaged.contains(&stats.id);
+        stats.size < self.size && stats.entries < self.entries && !is_damaged
+    }
+}
+
 /// Judges all segments by the thresholds, oldest first.
 fn candidates<'a>(pool: Pool<'a>, policy: &AutoMerge, idle: bool) -> Vec<Candidate<'a>> {
-    // Two small ones always fit in one segment and in one run, and of several neighbours fewer
-    // remain, however their entries fall.
-    let small_size = policy.small_size.min(pool.segment_size / 4).min(policy.bytes_max / 2);
+    let small = Small::new(pool, policy);
     let judge = |(at, stats): (usize, &'a SegmentStats)| {
         if pool.damaged.contains(&stats.id) {
             return Candidate::left_out(stats);
         }
         let mut candidate = Candidate::new(stats, at == 0);
-        candidate.small = stats.size < small_size && stats.entries < pool.segment_entries / 4;
+        candidate.small = small.is(stats);
         candidate.reason = candidate.own_reason(policy, idle);
         candidate
     };
@@ -235,7 +254,7 @@ fn plan(candidates: &[Candidate<'_>]) -> MergePlan {
 }
 
 /// Whether a window of hours is open.
-fn is_open(window: Option<(u8, u8)>, hour: u8) -> bool {
+pub(super) fn is_open(window: Option<(u8, u8)>, hour: u8) -> bool {
     match window {
         None => true,
         Some((from, to)) if from < to => (from..to).contains(&hour),

@@ -24,6 +24,8 @@ use crate::sync::{Ordering, available_parallelism};
 
 /// About as many slots are read at a time, which bounds the memory that filling needs.
 const RANGE_LEN: u64 = if cfg!(any(test, bitcask_fuzzing)) { 64 } else { 1 << 18 };
+/// So many slots are filled within milliseconds.
+const QUICK_LEN: u64 = 1 << 16;
 /// Filling is not worth a thread for each processor of a large machine: it is bound by the memory.
 const THREADS_MAX: usize = 4;
 
@@ -106,6 +108,11 @@ impl Filler {
     /// Returns whether nothing is left to be filled.
     pub(crate) fn is_done(&self) -> bool {
         self.unfilled.load(Ordering::Acquire) == 0
+    }
+
+    /// Returns whether filling what is left takes no time to speak of.
+    pub(crate) fn is_nearly_done(&self) -> bool {
+        self.is_done() || self.slots_len <= QUICK_LEN
     }
 
     /// Returns how many threads should fill the keydir in the background.

@@ -24,6 +24,7 @@ use crate::error::Result;
 use crate::fs::{File, Fs};
 use crate::keydir::Keydir;
 use crate::manifest::{Manifest, Sealed};
+use crate::segment::budget::worth_mapping;
 use crate::segment::header::{Identity, Kind};
 use crate::segment::hint::{Known, Source};
 use crate::segment::map::Bytes;
@@ -108,7 +109,7 @@ impl Recovery<'_> {
         }
         for Link { id, end, hint, .. } in chain.links {
             if hint.summary.entries > 0 {
-                let segment = Segment::sealed(self.fs, self.dir, id, end, manifest.identity)?;
+                let segment = Segment::sealed(self.fs, self.dir, id, end, manifest.identity, true)?;
                 segments.push((Arc::new(segment), Known::in_memory(hint)));
             }
         }
@@ -129,10 +130,12 @@ impl Recovery<'_> {
         let Unlisted { later, .. } = self.unlisted(&manifest, &survey, &chain)?;
         self.refuse_lasting_damage(&chain, &later, &manifest)?;
         let cuts = chain.unread(&later)?.iter().map(cut::Unread::cut).collect();
-        let rebuilt_hints = report.rebuilt_hints;
-        let report = RecoveryReport { cuts, rebuilt_hints, ..chain.report() };
+        let RecoveryReport { rebuilt_hints, unmapped_segments, .. } = report;
+        let report = RecoveryReport { cuts, rebuilt_hints, unmapped_segments, ..chain.report() };
         for Link { id, file, end, hint } in chain.links {
-            let segment = Segment::new(id, file.path(), Kind::Log, Bytes::unmapped(&file, end));
+            let bytes = Bytes::unmapped(self.fs, &file, end);
+            bytes.keep_open(&file);
+            let segment = Segment::new(id, file.path(), Kind::Log, bytes);
             segments.push((Arc::new(segment), Known::in_memory(hint)));
         }
         Ok(Recovered { manifest, segments, report, beside_writer: true })
@@ -154,10 +157,13 @@ impl Recovery<'_> {
         }
         let listed: BTreeMap<_, _> = manifest.sealed.iter().map(|it| (it.id, *it)).collect();
         held.segments.retain(|id, open| listed.get(id) == Some(&open.sealed));
-        for (id, sealed) in listed {
+        let lengths: Vec<u64> = listed.values().map(|sealed| sealed.length).collect();
+        for ((id, sealed), is_wanted) in listed.into_iter().zip(worth_mapping(&lengths)) {
             if let Entry::Vacant(place) = held.segments.entry(id) {
                 let (length, identity) = (sealed.length, manifest.identity);
-                let segment = Segment::sealed(self.fs, self.dir, id, length, identity)?;
+                let segment = Segment::sealed(self.fs, self.dir, id, length, identity, is_wanted)?;
+                // A writer may remove the file at any time.
+                segment.keep_readable();
                 place.insert(Open { sealed, segment: Arc::new(segment), hint: None });
             }
         }
@@ -182,6 +188,7 @@ impl Recovery<'_> {
             }
             let Some(known) = hint else { unreachable!("it was just set") };
             report.rebuilt_hints += u64::from(matches!(known, Known::InMemory(_)));
+            report.unmapped_segments += u64::from(!segment.is_mapped());
             Ok((Arc::clone(segment), known.clone()))
         };
         manifest.sealed.iter().map(&mut with_hint).collect()
@@ -208,15 +215,17 @@ impl Recovery<'_> {
         manifest: &Manifest,
         report: &mut RecoveryReport,
     ) -> Result<Vec<(Arc<Segment>, Known)>> {
-        let mut open = |Sealed { id, length, .. }: &Sealed| {
+        let lengths: Vec<u64> = manifest.sealed.iter().map(|sealed| sealed.length).collect();
+        let mut open = |(Sealed { id, length, .. }, is_wanted): (&Sealed, bool)| {
             let (id, length, identity) = (*id, *length, manifest.identity);
-            let segment = Segment::sealed(self.fs, self.dir, id, length, identity)?;
+            let segment = Segment::sealed(self.fs, self.dir, id, length, identity, is_wanted)?;
+            report.unmapped_segments += u64::from(!segment.is_mapped());
             let source = Source { id, identity, length };
             let hint = Known::open(self.fs, self.dir, source, |key| self.keydir.hash(key))?;
             report.rebuilt_hints += u64::from(matches!(hint, Known::InMemory(_)));
             Ok((Arc::new(segment), hint))
         };
-        manifest.sealed.iter().map(&mut open).collect()
+        manifest.sealed.iter().zip(worth_mapping(&lengths)).map(&mut open).collect()
     }
 
     fn remove(&self, paths: &[PathBuf]) -> Result<()> {

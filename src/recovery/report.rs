@@ -22,12 +22,17 @@ pub struct RecoveryReport {
     /// Hints that were missing or unusable, and were built anew. One whose damage is only found when
     /// a part of it is read, later, is built anew too, and does not count here.
     pub rebuilt_hints: u64,
+    /// Sealed segments that got no mapping, since those that segments of this process may have were used
+    /// up, or the system refused. Their files are opened for each read. See
+    /// [`Stats::mappings`](crate::Stats::mappings).
+    pub unmapped_segments: u64,
 }
 
 impl RecoveryReport {
     /// Returns whether the store had been closed in order and nothing had to be done.
     pub fn is_clean(&self) -> bool {
-        *self == Self::default()
+        let unmapped_segments = self.unmapped_segments;
+        *self == Self { unmapped_segments, ..Self::default() }
     }
 }
 

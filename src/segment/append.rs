@@ -10,7 +10,8 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::header::SegmentHeader;
+use super::budget::Wanted;
+use super::header::{Kind, SegmentHeader};
 use super::map::Bytes;
 use super::pick::Picked;
 use super::room::{AHEAD, GROWTH_MIN, Room};
@@ -171,9 +172,13 @@ impl Active {
             // Best effort: what can't be removed now is removed at the next open.
             let _ = fs.remove(&temporary);
         })?;
-        let bytes = match map {
-            Some(map) => Bytes::shared(map, FIRST_OFFSET),
-            None => Bytes::mapped(&file, FIRST_OFFSET, capacity),
+        let bytes = if let Some(map) = map {
+            Bytes::shared(map, FIRST_OFFSET)
+        } else {
+            // A merge's output is as good as sealed.
+            let is_log = header.kind == Kind::Log;
+            let wanted = if is_log { Wanted::New } else { Wanted::Sealed };
+            Bytes::mapped(fs, &file, FIRST_OFFSET, capacity, wanted)
         };
         let segment = Arc::new(Segment::new(header.id, &path, header.kind, bytes));
         let ahead_at = AHEAD_FROM.min(capacity / 4);

@@ -4,8 +4,8 @@
 //!   and are never written again, nor cut off while anybody can read them.
 //! - The mapping may be longer than the file, which grows under it; nothing beyond `end` is
 //!   touched.
-//! - Where a mapping can't be had (the kernel allows 65,530 of them), and in stores opened
-//!   read-only, the file is read instead.
+//! - Where a mapping can't be had (`budget` has a limit of them), and for the unsealed part of a store
+//!   opened read-only, the file is read instead (`on_demand`).
 //! - A store that is closed after a failed sync leaves its unsealed segments to recovery, which may
 //!   cut them. What is mapped of one that somebody still holds is replaced by a copy before.
 //!
@@ -14,15 +14,18 @@
 
 #![expect(unsafe_code, reason = "a mapping's bytes have to be made a slice")]
 
-use std::borrow::Cow;
 use std::ops::Range;
 use std::sync::Arc;
 
-use memmap2::{Advice, Mmap, MmapMut, MmapOptions, MmapRaw, UncheckedAdvice};
+use memmap2::{Mmap, MmapMut, MmapRaw, UncheckedAdvice};
 use parking_lot::Mutex;
 
-use crate::error::{Error, Result};
-use crate::fs::{Backing, File};
+use super::budget::Wanted;
+#[cfg(any(test, bitcask_fuzzing))]
+use super::budget::{Unit, take_mapping};
+use super::mapping::Mapping;
+use super::on_demand::OnDemand;
+use crate::fs::{Backing, File, Fs};
 use crate::sync::{AtomicU64, Ordering};
 
 /// The readable bytes of a segment.
@@ -36,44 +39,57 @@ pub(crate) struct Bytes {
 
 #[derive(Debug)]
 enum Source {
-    Map(Arc<MmapRaw>),
+    Map(Arc<Mapping>),
     #[cfg(any(test, bitcask_fuzzing))]
-    Twin(crate::fs::twin::TwinMap),
-    File(File),
+    Twin {
+        map: crate::fs::twin::TwinMap,
+        _unit: Unit,
+    },
+    /// Boxed, so that what is mapped is found as quickly as if there was nothing else.
+    OnDemand(Box<OnDemand>),
 }
 
 impl Bytes {
-    /// Maps a file whose first `end` bytes are written, for as far as it may grow. Falls back to
-    /// the file where the kernel has no mapping left.
-    pub(crate) fn mapped(file: &File, end: u64, capacity: u64) -> Self {
+    /// Maps a file whose first `end` bytes are written, for as far as it may grow. Where no mapping is
+    /// left the file is opened for each read.
+    pub(crate) fn mapped(fs: &Fs, file: &File, end: u64, capacity: u64, wanted: Wanted) -> Self {
         let capacity = usize::try_from(capacity).unwrap_or(usize::MAX);
-        let source = match file.backing() {
-            Backing::Disk(disk) => match MmapOptions::new().len(capacity).map_raw_read_only(disk) {
-                Ok(map) => {
-                    // Without this a read of one entry reads megabytes around it. It is advice,
-                    // so a refusal changes nothing.
-                    let _ = map.advise(Advice::Random);
-                    Source::Map(Arc::new(map))
-                }
-                Err(_) => Source::File(file.clone()),
-            },
+        let map = match file.backing() {
+            Backing::Disk(disk) => {
+                Mapping::to_read(disk, capacity, wanted).map(|map| Source::Map(Arc::new(map)))
+            }
             #[cfg(any(test, bitcask_fuzzing))]
-            Backing::Twin(twin) => match twin.map(capacity) {
-                Ok(map) => Source::Twin(map),
-                Err(_) => Source::File(file.clone()),
-            },
+            Backing::Twin(twin) => take_mapping(wanted)
+                .and_then(|unit| Some(Source::Twin { map: twin.map(capacity).ok()?, _unit: unit })),
         };
-        Self::new(source, end)
+        map.map_or_else(|| Self::unmapped(fs, file, end), |source| Self::new(source, end))
     }
 
     /// Reads through a mapping that somebody else writes, beyond `end`.
-    pub(crate) fn shared(map: Arc<MmapRaw>, end: u64) -> Self {
+    pub(crate) fn shared(map: Arc<Mapping>, end: u64) -> Self {
         Self::new(Source::Map(map), end)
     }
 
-    /// Reads a file whose first `end` bytes are written with a call per read.
-    pub(crate) fn unmapped(file: &File, end: u64) -> Self {
-        Self::new(Source::File(file.clone()), end)
+    /// Reads a file whose first `end` bytes are written without a mapping.
+    pub(crate) fn unmapped(fs: &Fs, file: &File, end: u64) -> Self {
+        Self::new(Source::OnDemand(Box::new(OnDemand::new(fs, file.path()))), end)
+    }
+
+    /// Keeps a file that is open, if it is needed for reading and the budget goes so far.
+    pub(crate) fn keep_open(&self, file: &File) {
+        if let Source::OnDemand(on_demand) = &self.source {
+            on_demand.keep_open(Some(file));
+        }
+    }
+
+    /// Returns what opens the file where nothing is mapped.
+    pub(super) fn on_demand(&self) -> Option<&OnDemand> {
+        match &self.source {
+            Source::OnDemand(on_demand) => Some(on_demand),
+            Source::Map(_) => None,
+            #[cfg(any(test, bitcask_fuzzing))]
+            Source::Twin { .. } => None,
+        }
     }
 
     fn new(source: Source, end: u64) -> Self {
@@ -95,7 +111,7 @@ impl Bytes {
 
     /// Returns whether what is lent of it is mapped, and not a copy.
     pub(crate) fn is_mapped(&self) -> bool {
-        !matches!(self.source, Source::File(_))
+        !matches!(self.source, Source::OnDemand(_))
     }
 
     /// Lets go of the pages of a mapping; they are had again from the file when they are read.
@@ -130,34 +146,11 @@ impl Bytes {
                 *is_copied
             }
             // A later read would find what recovery has made of the file.
-            Source::File(_) => false,
+            Source::OnDemand(_) => false,
             // What was lent is a copy, or keeps its bytes.
             Source::Map(_) => true,
             #[cfg(any(test, bitcask_fuzzing))]
-            Source::Twin(_) => true,
-        }
-    }
-
-    /// Reads `size` bytes, without a copy where they are mapped. Nothing if they reach beyond the
-    /// end, or the file is shorter than it was.
-    pub(crate) fn read(&self, offset: u64, size: u64) -> Result<Option<Cow<'_, [u8]>>> {
-        let Some(range) = self.readable(offset, size) else { return Ok(None) };
-        if let Some(lent) = self.lend(range.clone()) {
-            return Ok(Some(Cow::Borrowed(lent)));
-        }
-        match &self.source {
-            Source::Map(_) => Ok(None),
-            #[cfg(any(test, bitcask_fuzzing))]
-            Source::Twin(_) => Ok(None),
-            Source::File(file) => {
-                let mut bytes = Vec::new();
-                bytes.try_reserve_exact(range.len()).map_err(|_| {
-                    Error::corrupt(file.path(), offset, "the entry does not fit in memory")
-                })?;
-                bytes.resize(range.len(), 0);
-                let whole = file.read_at(&mut bytes, offset)? == bytes.len();
-                Ok(whole.then_some(Cow::Owned(bytes)))
-            }
+            Source::Twin { .. } => true,
         }
     }
 
@@ -177,7 +170,7 @@ impl Bytes {
                 Some(unsafe { std::slice::from_raw_parts(start, range.len()) })
             }
             #[cfg(any(test, bitcask_fuzzing))]
-            Source::Twin(map) => map.bytes(range),
+            Source::Twin { map, .. } => map.bytes(range),
             _ => None,
         }
     }
@@ -213,7 +206,7 @@ fn copy(file: &File, end: u64) -> Option<Mmap> {
 /// Moves a copy to the addresses of the front of a mapping, which owns it from then on; says whether
 /// that could be done.
 #[cfg(any(target_os = "linux", target_os = "android"))]
-fn put_in_place(map: &Arc<MmapRaw>, copy: Mmap) -> bool {
+fn put_in_place(map: &Arc<Mapping>, copy: Mmap) -> bool {
     // Whatever could store through the mapping has a share in it.
     if Arc::strong_count(map) > 1 || copy.len() > map.len() {
         return false;
@@ -242,7 +235,7 @@ fn put_in_place(map: &Arc<MmapRaw>, copy: Mmap) -> bool {
 
 /// Elsewhere mappings do not move.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn put_in_place(_map: &Arc<MmapRaw>, _copy: Mmap) -> bool {
+fn put_in_place(_map: &Arc<Mapping>, _copy: Mmap) -> bool {
     false
 }
 
@@ -252,7 +245,7 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::fs::{Access, Fs};
+    use crate::fs::Access;
 
     /// Recovery may cut a segment, and the next store writes another one: what was lent of the first
     /// stays.
@@ -262,7 +255,7 @@ mod tests {
         let file = Fs::Disk.open(&dir.path().join("file"), Access::Create).unwrap();
         let written: Vec<u8> = (0..20_000_u32).map(|at| u8::try_from(at % 251).unwrap()).collect();
         file.write_at(&written, 0).unwrap();
-        let bytes = Bytes::mapped(&file, 19_999, 1 << 20);
+        let bytes = Bytes::mapped(&Fs::Disk, &file, 19_999, 1 << 20, Wanted::New);
         let lent = bytes.lend(9_000..19_999).unwrap();
         assert!(bytes.detach(&file) && bytes.detach(&file));
         // Neither does what would have it read again.
@@ -271,8 +264,8 @@ mod tests {
         assert!(lent == &written[9_000..19_999], "the bytes in the file now were lent");
         file.set_size(64).unwrap();
         assert!(lent == &written[9_000..19_999]);
-        assert_eq!(bytes.read(0, 8_192).unwrap().unwrap(), &written[..8_192]);
-        assert_eq!(bytes.read(0, 20_000).unwrap(), None);
+        assert_eq!(bytes.lend(0..8_192).unwrap(), &written[..8_192]);
+        assert_eq!(bytes.lend(0..20_000), None);
     }
 
     #[test]
@@ -281,7 +274,7 @@ mod tests {
         let file = Fs::Disk.open(&dir.path().join("file"), Access::Create).unwrap();
         file.write_at(&[7; 10_000], 0).unwrap();
         let Backing::Disk(disk) = file.backing() else { panic!("it is on a disk") };
-        let map = Arc::new(MmapOptions::new().len(20_000).map_raw(disk).unwrap());
+        let map = Arc::new(Mapping::to_store(disk, 20_000).unwrap());
         let bytes = Bytes::shared(Arc::clone(&map), 10_000);
         assert!(!bytes.detach(&file));
         file.write_at(&[8; 10_000], 0).unwrap();
@@ -299,7 +292,7 @@ mod tests {
         for round in 0..50 {
             let file = Fs::Disk.open(&dir.path().join("file"), Access::Create).unwrap();
             file.write_at(&vec![7; SIZE], 0).unwrap();
-            let bytes = Bytes::mapped(&file, SIZE as u64, 2 * SIZE as u64);
+            let bytes = Bytes::mapped(&Fs::Disk, &file, SIZE as u64, 2 * SIZE as u64, Wanted::New);
             let (reads, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
             let is_detached = thread::scope(|scope| {
                 let reader = scope.spawn(|| {

@@ -6,12 +6,16 @@
 //!   neither knows what a key means.
 
 pub(crate) mod append;
+pub(crate) mod budget;
 mod counts;
 mod detach;
 pub(crate) mod header;
 pub(crate) mod hint;
 pub(crate) mod index;
+pub(crate) mod limit;
 pub(crate) mod map;
+mod mapping;
+mod on_demand;
 pub(crate) mod pick;
 pub(crate) mod resync;
 pub(crate) mod room;
@@ -25,9 +29,11 @@ pub(crate) mod walk;
 use std::path::{Path, PathBuf};
 
 use crate::entry::{ALIGNMENT, Mark};
+use crate::error::{Error, Result};
+use crate::fs::{File, Fs};
 
 pub(crate) use counts::InFlight;
-pub(crate) use set::{SEGMENTS_LIMIT, Segment, Segments, open_listed};
+pub(crate) use set::{SEGMENTS_LIMIT, Segment, Segments};
 pub(crate) use stored::{StoredEntry, value_aside};
 
 /// The size of a segment's header, and so the offset of its first entry.
@@ -160,6 +166,11 @@ impl FileKind {
             _ => Self::Other,
         }
     }
+}
+
+/// Opens a segment that the manifest or the log names.
+pub(crate) fn open_listed(fs: &Fs, path: &Path) -> Result<File> {
+    fs.open_if_exists(path)?.ok_or_else(|| Error::MissingSegment { path: path.to_path_buf() })
 }
 
 #[cfg(test)]

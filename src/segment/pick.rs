@@ -5,7 +5,7 @@
 //! - Memory for one run, or for one entry that is larger.
 
 use super::SegmentId;
-use super::set::refusal;
+use super::stored::refusal;
 use crate::entry::{ALIGNMENT, BodySum, Header, Invalid, Salt};
 use crate::error::{Error, Result};
 use crate::fs::File;

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use memmap2::{Advice, MmapRaw};
 
+use super::mapping::Mapping;
 use crate::error::Result;
 use crate::fs::File;
 use crate::sync::Ordering;
@@ -36,7 +37,7 @@ pub(crate) const AHEAD: u64 = 2 << 20;
 pub(crate) struct Room {
     file: File,
     /// The mapping whose pages have to be populated, if there is one.
-    map: Option<Arc<MmapRaw>>,
+    map: Option<Arc<Mapping>>,
     /// Up to where the segment may grow.
     capacity: u64,
     /// Whether the file has been cut to the segment's end. Guards the file's size.
@@ -50,7 +51,7 @@ impl Room {
     /// The room of a file that has just been created.
     pub(super) fn new(
         file: &File,
-        map: Option<Arc<MmapRaw>>,
+        map: Option<Arc<Mapping>>,
         capacity: u64,
         allocated: u64,
     ) -> Self {

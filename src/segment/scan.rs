@@ -10,7 +10,7 @@
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
-pub(crate) use super::set::refusal;
+pub(crate) use super::stored::refusal;
 use super::{FIRST_OFFSET, Place, SegmentId};
 use crate::entry::{
     ALIGNMENT, BodySum, Flags, HEADER_SIZE, HEADER_SIZE_MAX, Header, Invalid, Salt,

@@ -13,16 +13,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::budget::Wanted;
 use super::counts::Counts;
 use super::header::{Identity, Kind, SegmentHeader};
 use super::hint::Summary;
 use super::map::Bytes;
-use super::stored::StoredEntry;
-use super::{Dir, FIRST_OFFSET, Place, SegmentId, index};
-use crate::entry::{END_SIZE_MAX, HEADER_SIZE, HEADER_SIZE_MAX, Header, Invalid, padded};
+use super::stored::{StoredEntry, refusal};
+use super::{Dir, FIRST_OFFSET, Place, SegmentId, index, open_listed};
+use crate::entry::{END_SIZE_MAX, HEADER_SIZE, Header, Invalid, padded};
 use crate::epoch::{Collector, Guard, Published};
 use crate::error::{Error, Result};
-use crate::fs::{File, Fs, Lock};
+use crate::fs::{Fs, Lock};
 use crate::mistake::{Mistake, made};
 use crate::prefetch::prefetch;
 use crate::sync::{Instant, Mutex};
@@ -58,13 +59,14 @@ impl Segment {
         Self { id, path, bytes, kind, summary, counts, index, lock: OnceLock::new() }
     }
 
-    /// Opens a sealed segment of a known length, mapped.
+    /// Opens a sealed segment of a known length, mapped if that is wanted and can be had.
     pub(crate) fn sealed(
         fs: &Fs,
         dir: &Dir,
         id: SegmentId,
         length: u64,
         identity: Identity,
+        is_wanted: bool,
     ) -> Result<Self> {
         let path = dir.log(id);
         let file = open_listed(fs, &path)?;
@@ -74,7 +76,12 @@ impl Segment {
             let reason = format!("the file ends here, the manifest lists {length} bytes");
             return Err(Error::corrupt(&path, size, reason));
         }
-        Ok(Self::new(id, &path, kind, Bytes::mapped(&file, length, length)))
+        let bytes = if is_wanted {
+            Bytes::mapped(fs, &file, length, length, Wanted::Sealed)
+        } else {
+            Bytes::unmapped(fs, &file, length)
+        };
+        Ok(Self::new(id, &path, kind, bytes))
     }
 
     pub(crate) fn id(&self) -> SegmentId {
@@ -140,17 +147,15 @@ impl Segment {
             let bytes = bytes.ok_or_else(|| self.invalid(offset, Invalid::Short))?;
             return Ok(StoredEntry { segment: self, offset, header, bytes: Cow::Borrowed(bytes) });
         }
-        let room = self.size().saturating_sub(offset);
-        let head = self.read(offset, room.min(HEADER_SIZE_MAX as u64))?;
-        let header = self.decode(&head, offset)?;
-        let size = header.entry_size();
-        if size > room {
-            return Err(self.invalid(offset, Invalid::Short));
-        }
-        Ok(StoredEntry { segment: self, offset, header, bytes: self.read(offset, size)? })
+        self.entry_on_demand(offset)
     }
 
-    fn decode(&self, bytes: &[u8], offset: u64) -> Result<Header> {
+    #[expect(
+        clippy::inline_always,
+        reason = "each get comes here, and it is called from two places"
+    )]
+    #[inline(always)]
+    pub(super) fn decode(&self, bytes: &[u8], offset: u64) -> Result<Header> {
         match Header::decode(bytes) {
             Ok(Some(header)) => Ok(header),
             Ok(None) => Err(self.corrupt(offset, "there are zeros instead of an entry")),
@@ -163,12 +168,7 @@ impl Segment {
         self.bytes.lend_from(offset).into_iter().for_each(prefetch_lines);
     }
 
-    fn read(&self, offset: u64, size: u64) -> Result<Cow<'_, [u8]>> {
-        let bytes = self.bytes.read(offset, size)?;
-        bytes.ok_or_else(|| self.corrupt(offset, "the segment ends before this"))
-    }
-
-    fn corrupt(&self, offset: u64, reason: &str) -> Error {
+    pub(super) fn corrupt(&self, offset: u64, reason: &str) -> Error {
         Error::corrupt(&self.path, offset, reason)
     }
 
@@ -182,21 +182,6 @@ fn prefetch_lines(bytes: &[u8]) {
     for at in [0, CACHE_LINE, 2 * CACHE_LINE] {
         bytes.get(at).into_iter().for_each(prefetch);
     }
-}
-
-/// The error for an entry that does not check, in data that should.
-pub(crate) fn refusal(path: &Path, offset: u64, invalid: Invalid) -> Error {
-    let path = path.to_path_buf();
-    match invalid {
-        Invalid::UnknownCodec(codec) => Error::UnsupportedCodec { path, offset, codec },
-        Invalid::UnknownFlags(flags) => Error::UnsupportedFlags { path, offset, flags },
-        _ => Error::Corrupt { path, offset, reason: invalid.to_string() },
-    }
-}
-
-/// Opens a segment that the manifest or the log names.
-pub(crate) fn open_listed(fs: &Fs, path: &Path) -> Result<File> {
-    fs.open_if_exists(path)?.ok_or_else(|| Error::MissingSegment { path: path.to_path_buf() })
 }
 
 /// Segments are kept in chunks, each made when the first of its numbers is used.
@@ -368,6 +353,17 @@ impl Segments {
         let retired = &self.numbered.numbers.lock().retired;
         let oldest = retired.front().map(|(_, since)| since.elapsed());
         (retired.len() as u64, oldest.max(self.collector.oldest()))
+    }
+
+    /// Returns how many numbers are not free, nor will be when guards are gone.
+    pub(super) fn numbers_in_use(&self) -> u64 {
+        let numbers = self.numbered.numbers.lock();
+        u64::from(numbers.next).saturating_sub((numbers.free.len() + numbers.retired.len()) as u64)
+    }
+
+    /// Returns whether nobody can be reading what was removed through this any more.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.numbered.numbers.lock().retired.is_empty()
     }
 
     /// Returns whether anybody but this and the caller has a segment. Nobody may come to have it through

@@ -9,8 +9,9 @@
 
 use std::sync::Arc;
 
-use memmap2::{Advice, MmapOptions, MmapRaw};
+use memmap2::MmapRaw;
 
+use super::mapping::Mapping;
 use super::room::{Room, populate};
 use crate::error::Result;
 use crate::fs::{Backing, File};
@@ -29,7 +30,7 @@ pub(super) struct Sink {
 #[derive(Debug)]
 enum Way {
     /// Copied into the mapping, as far as there is room.
-    Mapped(Arc<MmapRaw>),
+    Mapped(Arc<Mapping>),
     /// Bytes not yet written, for the place `start`.
     Positioned { gathered: Vec<u8>, start: u64 },
     /// Each part on its own, as a mapping gets them; its readers map the file themselves.
@@ -43,7 +44,7 @@ impl Sink {
         file: &File,
         capacity: u64,
         mode: AppendMode,
-    ) -> (Self, Option<Arc<MmapRaw>>) {
+    ) -> (Self, Option<Arc<Mapping>>) {
         let map = if mode == AppendMode::Mapped { map(file, capacity) } else { None };
         let way = match &map {
             Some(map) => Way::Mapped(Arc::clone(map)),
@@ -93,16 +94,13 @@ impl Sink {
 }
 
 /// Maps a file for as far as it may grow; nothing if that can't be had, or not be populated.
-fn map(file: &File, capacity: u64) -> Option<Arc<MmapRaw>> {
+fn map(file: &File, capacity: u64) -> Option<Arc<Mapping>> {
     let capacity = usize::try_from(capacity).ok()?;
     let map = match file.backing() {
-        Backing::Disk(disk) => MmapOptions::new().len(capacity).map_raw(disk).ok()?,
+        Backing::Disk(disk) => Mapping::to_store(disk, capacity)?,
         #[cfg(any(test, bitcask_fuzzing))]
         Backing::Twin(_) => return None,
     };
-    // Without this a read of one entry reads megabytes around it. It is advice, so a refusal
-    // changes nothing.
-    let _ = map.advise(Advice::Random);
     // The header's page: an old kernel does not know how.
     populate(&map, 0, 1).ok()?;
     Some(Arc::new(map))

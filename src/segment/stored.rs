@@ -2,10 +2,11 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::Segment;
-use crate::entry::{Entry, Header, Salt};
+use crate::entry::{Entry, Header, Invalid, Salt};
 use crate::error::{Error, Result};
 use crate::value::{Lend, Value};
 
@@ -102,5 +103,15 @@ pub(crate) fn value_aside(checked: Result<()>) -> Result<()> {
     match checked {
         Err(Error::UnsupportedCodec { .. }) => Ok(()),
         other => other,
+    }
+}
+
+/// The error for an entry that does not check, in data that should.
+pub(crate) fn refusal(path: &Path, offset: u64, invalid: Invalid) -> Error {
+    let path = path.to_path_buf();
+    match invalid {
+        Invalid::UnknownCodec(codec) => Error::UnsupportedCodec { path, offset, codec },
+        Invalid::UnknownFlags(flags) => Error::UnsupportedFlags { path, offset, flags },
+        _ => Error::Corrupt { path, offset, reason: invalid.to_string() },
     }
 }

@@ -1,7 +1,10 @@
 //! How much there is: keys, segments, bytes.
 
 use super::{Bitcask, Inner};
+use crate::fs::open_files;
 use crate::segment::FIRST_OFFSET;
+use crate::segment::budget::{mappings, mappings_limit};
+use crate::segment::limit::segments_limit;
 use crate::stats::Stats;
 
 impl Bitcask {
@@ -61,9 +64,14 @@ impl Inner {
         self.pins.count(&mut stats);
         (stats.retired_segments, stats.oldest_retired) = self.segments.retired();
         stats.sealed_segments = self.manifest.get(|manifest| manifest.sealed.len() as u64);
+        stats.segments_limit = segments_limit();
+        stats.mappings = mappings() as u64;
+        stats.mappings_limit = mappings_limit() as u64;
+        stats.descriptors = open_files() as u64;
         let mut headers_size = 0;
         for (_, segment) in self.segments.all() {
             stats.segments += 1;
+            stats.unmapped_segments += u64::from(!segment.is_mapped());
             stats.log_size += segment.size();
             stats.live_size += segment.live_size();
             headers_size += FIRST_OFFSET;

@@ -38,6 +38,7 @@ impl Inner {
     /// Seals what is rotated, writes hints that are missing, and says how long to wait for more.
     pub(super) fn seal_due(&self) -> Duration {
         self.segments.settle();
+        self.remove_late();
         // A failure is kept as poison, and told by the next write; a full disk may have room
         // again the next time.
         let worked = self

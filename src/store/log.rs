@@ -17,6 +17,7 @@ use crate::fs::File;
 use crate::mistake::{Mistake, made};
 use crate::options::{SEGMENT_SIZE_LIMIT, SyncPolicy};
 use crate::segment::append::{Active, Draft};
+use crate::segment::limit::Need;
 use crate::segment::room::Room;
 use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId};
 use crate::stats::Stats;
@@ -224,7 +225,7 @@ impl Inner {
         let now = self.clock.now();
         self.refuse_end_of_time(now.max(log.last_timestamp), drafts.len())?;
         let size = drafts.iter().map(|draft| draft.header.entry_size()).sum::<u64>() + MARK_ROOM;
-        self.make_room(log, size, drafts.len() as u64)?;
+        self.make_room(log, size, drafts)?;
         if let Some(draft) = drafts.first_mut() {
             draft.header = draft.header.with_mark(self.due_mark(log));
         }
@@ -303,16 +304,21 @@ impl Inner {
     }
 
     /// Sees to an active segment with room for entries of this size; rotates if need be.
-    fn make_room(&self, log: &mut Log, size: u64, count: u64) -> Result<()> {
+    fn make_room(&self, log: &mut Log, size: u64, drafts: &[Draft<'_>]) -> Result<()> {
+        let count = drafts.len() as u64;
+        let need = || {
+            let deletes = drafts.iter().all(|draft| draft.header.is_tombstone());
+            if deletes { Need::Delete } else { Need::Put }
+        };
         let full = |active: &Active| {
             let entries = active.entries();
             !active.has_room(size, self.options.segment_size)
                 || entries > 0 && entries + count > self.options.segment_entries
         };
         match &log.active {
-            None => log.active = Some(self.start_segment(log, size)?),
+            None => log.active = Some(self.start_segment(log, size, need())?),
             Some(current) if full(&current.active) => {
-                let next = self.start_segment(log, size)?;
+                let next = self.start_segment(log, size, need())?;
                 self.rotate(log, next).map_err(|error| self.commit.poison(error))?;
             }
             Some(_) => {}
@@ -331,7 +337,7 @@ impl Inner {
         let mut log = self.writer()?.log.lock();
         self.commit.check()?;
         if log.active().is_some_and(|active| active.entries() > 0) {
-            let next = self.start_segment(&mut log, 0)?;
+            let next = self.start_segment(&mut log, 0, Need::Delete)?;
             self.rotate(&mut log, next).map_err(|error| self.commit.poison(error))?;
         }
         Ok(())
@@ -360,6 +366,7 @@ impl Inner {
 
     /// Makes a fresh, empty segment the whole log. The caller holds all locks.
     pub(super) fn restart_log(&self, log: &mut Log) -> Result<u32> {
+        self.segments.refuse_beyond(Need::GiveBack)?;
         let capacity = Active::capacity_for(0, self.options.segment_size);
         let fresh = self.create_next(log, capacity)?;
         self.restart_in(log, fresh)

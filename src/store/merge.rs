@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ use crate::merge::{Ground, Host, Merge, Moment, Pool, plan_all, plan_auto, plan_
 use crate::options::{AppendMode, AutoMerge, MergeOptions, MergePolicy, Options};
 use crate::segment::append::Active;
 use crate::segment::header::Kind;
+use crate::segment::limit::Need;
 use crate::segment::{FIRST_OFFSET, Segment, SegmentId};
 use crate::stats::{MergePlan, MergeProgress, MergeReport, SegmentStats};
 use crate::sync::Instant;
@@ -73,7 +73,11 @@ impl Bitcask {
         let inner = &self.inner;
         inner.writer()?;
         if options.force && options.segments.is_none() {
-            inner.rotate_active()?;
+            let rotated = inner.rotate_active();
+            // What is sealed can be merged all the same.
+            if !matches!(rotated, Err(Error::TooManySegments { .. })) {
+                rotated?;
+            }
         }
         inner.seal_rotated()?;
         let pace = Pace::constant(options.bytes_per_second);
@@ -153,6 +157,7 @@ impl Host for Inner {
 
     fn create_output(&self, size: u64) -> Result<(Active, u32)> {
         self.commit.check()?;
+        self.segments.refuse_beyond(Need::GiveBack)?;
         let id = self.writer()?.log.lock().take_id()?;
         let capacity = Active::capacity_for(size, self.options.segment_size);
         // Written in large pieces, which a system call is quicker for than a mapping.
@@ -198,7 +203,7 @@ impl Inner {
         }
     }
 
-    fn segment_stats(&self) -> Vec<SegmentStats> {
+    pub(super) fn segment_stats(&self) -> Vec<SegmentStats> {
         let _ = self.filler.fill_all(&self.keydir);
         let open: BTreeMap<SegmentId, Arc<Segment>> =
             self.segments.all().into_iter().map(|(_, segment)| (segment.id(), segment)).collect();
@@ -227,13 +232,17 @@ impl Inner {
         plan_auto(self.pool(&self.segment_stats(), &damaged), auto, moment)
     }
 
-    fn pool<'a>(&self, segments: &'a [SegmentStats], damaged: &'a BTreeSet<u32>) -> Pool<'a> {
+    pub(super) fn pool<'a>(
+        &self,
+        segments: &'a [SegmentStats],
+        damaged: &'a BTreeSet<u32>,
+    ) -> Pool<'a> {
         let Options { segment_size, segment_entries, .. } = self.options;
         Pool { segments, damaged, segment_size, segment_entries }
     }
 
     /// Merges what a plan says, when it is its turn.
-    fn merge(
+    pub(super) fn merge(
         &self,
         plan: impl FnOnce(&Self) -> Result<MergePlan>,
         mut pace: Pace,
@@ -307,28 +316,26 @@ impl Inner {
         Ok(true)
     }
 
-    fn appends(&self) -> u64 {
-        self.writer().map_or(0, |writer| writer.log.lock().appends())
-    }
-
     /// Merges if that is due, and says how long to wait until it is looked at again.
     pub(super) fn merge_due(&self) -> Option<Duration> {
         let (MergePolicy::Auto(auto), Ok(writer)) = (&self.options.merge, self.writer()) else {
             return None;
         };
         let appends = self.appends();
-        // The first look, when the store has just been opened, is for this alone.
-        if let Some(before) = writer.merging.look(appends) {
-            let idle = before == appends;
-            let worthwhile = self.options.segment_size / 100 * u64::from(auto.idle_dead_percent);
-            if idle && self.dead_in_active() > worthwhile {
-                // At rest nobody else ends it, and what is dead in it would stay. A failure is met
-                // again by whoever writes.
-                let _ = self.rotate_active().and_then(|()| self.seal_rotated());
-            }
-            if !self.plan_auto(auto, idle).is_empty() {
-                self.merge_by_policy(auto, idle);
-            }
+        // The first look, when the store has just been opened, is for this and what others have left.
+        let Some(before) = writer.merging.look(appends) else {
+            self.fold_backlog(auto);
+            return Some(auto.check_interval);
+        };
+        let idle = before == appends;
+        let worthwhile = self.options.segment_size / 100 * u64::from(auto.idle_dead_percent);
+        if idle && self.dead_in_active() > worthwhile {
+            // At rest nobody else ends it, and what is dead in it would stay. A failure is met
+            // again by whoever writes.
+            let _ = self.rotate_active().and_then(|()| self.seal_rotated());
+        }
+        if !self.plan_auto(auto, idle).is_empty() {
+            self.merge_by_policy(auto, idle);
         }
         Some(auto.check_interval)
     }
@@ -346,19 +353,7 @@ impl Inner {
         let pace = Pace::while_busy(limit);
         let mut nothing = |_: &MergeProgress| ControlFlow::Continue(());
         let result = self.merge(|this| Ok(this.plan_auto(auto, idle)), pace, &mut nothing);
-        if let Some(on_finish) = &auto.on_finish {
-            // Its panic has been told by then, and must not end merging for good.
-            let call = AssertUnwindSafe(|| on_finish.call(&result));
-            drop(std::panic::catch_unwind(call));
-        }
-    }
-
-    /// Returns whether space matters more than speed: most of the log is dead, or the disk has less
-    /// room left than a tenth of what the log takes.
-    fn is_space_short(&self) -> bool {
-        let stats = self.stats();
-        let left = self.fs.available_space(self.dir.path()).unwrap_or(u64::MAX);
-        stats.dead_size > stats.live_size || left < stats.log_size / 10
+        Self::tell_finished(auto, &result);
     }
 
     /// Drops those segments of a plan that are dead altogether: that takes no room but for the

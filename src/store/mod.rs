@@ -23,6 +23,7 @@ mod change;
 mod changes;
 mod figures;
 mod fill;
+mod fold;
 mod fresh;
 mod iter;
 mod jobs;
@@ -291,14 +292,22 @@ impl Bitcask {
         self.workers.clear();
         // Best effort: what a merge has copied and could not be listed is copied again.
         let _ = self.inner.publish_pending();
-        let result = self.inner.seal_all();
+        let mut result = self.inner.seal_all();
+        if result.is_ok()
+            && let Ok(writer) = self.inner.writer()
+        {
+            // Nobody else merges any more.
+            writer.merging.reopen();
+            Inner::fold_at_close(&self.inner);
+            result = self.inner.commit.check();
+        }
         // Best effort: without them the next scan has to sort again.
         while self.inner.write_index().unwrap_or(false) {}
         if self.inner.commit.check().is_err() {
             // Sealed segments were synced before they were listed, and are never cut.
             Inner::leave_to_recovery(&self.inner);
         }
-        self.inner.outlive();
+        Inner::outlive(&self.inner);
         self.inner.segments.settle();
         self.inner.release_lock();
         result

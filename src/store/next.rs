@@ -19,6 +19,7 @@ use crate::options::AppendMode;
 use crate::segment::SegmentId;
 use crate::segment::append::Active;
 use crate::segment::header::{Kind, SegmentHeader};
+use crate::segment::limit::Need;
 use crate::segment::room::AHEAD;
 
 impl Log {
@@ -115,7 +116,8 @@ impl Inner {
 
     /// Returns the segment that the log goes on in: the prepared one, if entries of this size fit
     /// in it, or a new one. A failure leaves the log as it was, but for an id that is never used.
-    pub(super) fn start_segment(&self, log: &mut Log, size: u64) -> Result<Numbered> {
+    pub(super) fn start_segment(&self, log: &mut Log, size: u64, need: Need) -> Result<Numbered> {
+        self.segments.refuse_beyond(need)?;
         let capacity = Active::capacity_for(size, self.options.segment_size);
         if let Some(prepared) = log.prepared.take_if(|prepared| prepared.capacity() >= capacity) {
             return self.number(prepared);

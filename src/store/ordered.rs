@@ -17,6 +17,7 @@ use super::key_range::Bounds;
 use super::snapshot::View;
 use crate::clock::Deadline;
 use crate::error::{Error, Result};
+use crate::fs::is_out_of_files;
 use crate::merge::Host as _;
 use crate::segment::Segment;
 use crate::segment::index::{Hit, Merged, Moment, Part};
@@ -246,8 +247,11 @@ impl Inner {
         }
         let _one_at_a_time = writer.indexing.lock();
         let written = segment.write_index(&self.index).map_err(|error| {
-            // Whoever wants its keys is told; it is not read again and again for nobody.
-            writer.merging.note_damage(segment.id());
+            // Whoever wants its keys is told; it is not read again and again for nobody. A shortage of
+            // descriptors passes.
+            if !is_out_of_files(&error) {
+                writer.merging.note_damage(segment.id());
+            }
             self.judge(error)
         })?;
         // Files go when the manifest lists them no more: so this one is met by that, or goes now.

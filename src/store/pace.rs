@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::Inner;
 use crate::sync::{Instant, sleep};
 
 /// So long at most nobody looks whether a merge is to stop.
@@ -84,6 +85,21 @@ impl Pace {
 fn due(size: u64, per_second: u64) -> Duration {
     let nanos = u128::from(size) * 1_000_000_000 / u128::from(per_second.max(1));
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+impl Inner {
+    /// Returns how many entries have been appended.
+    pub(super) fn appends(&self) -> u64 {
+        self.writer().map_or(0, |writer| writer.log.lock().appends())
+    }
+
+    /// Returns whether space matters more than speed: most of the log is dead, or the disk has less
+    /// room left than a tenth of what the log takes.
+    pub(super) fn is_space_short(&self) -> bool {
+        let stats = self.stats();
+        let left = self.fs.available_space(self.dir.path()).unwrap_or(u64::MAX);
+        stats.dead_size > stats.live_size || left < stats.log_size / 10
+    }
 }
 
 #[cfg(test)]

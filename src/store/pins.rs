@@ -3,7 +3,9 @@
 //! - A snapshot notes the segments of its moment, and is noted here, in one step. Who removes a
 //!   segment takes it out of the set first, and then asks here; so either the snapshot has it and it
 //!   is kept, or no snapshot has it.
-//! - A snapshot that outlives its store goes on with what is mapped, and removes nothing.
+//! - A snapshot that outlives its store goes on with what is mapped, or open, and removes nothing.
+//! - A segment without a mapping is read by its file's name, or through a descriptor that is taken before
+//!   the name goes. Where none can be had, the name stays until one can, or nobody holds the segment.
 //! - Where writing has failed, recovery may cut the files that a snapshot goes on with, and a value
 //!   that is held: then it is a copy that they go on with.
 //! - On disk such a segment is a leftover as any that a merge or a clear has not come to remove: it
@@ -35,6 +37,8 @@ struct Held {
     snapshots: BTreeMap<u64, (Instant, Pinned)>,
     /// Removed from the store, and kept for a snapshot.
     kept: Vec<Kept>,
+    /// Removed from the store, and kept for want of a descriptor that holders could read on with.
+    late: Vec<Arc<Segment>>,
 }
 
 /// A segment, and the first and the last of the snapshots that have it.
@@ -137,16 +141,33 @@ impl Inner {
     }
 
     /// Has snapshots go on without the names in the store's directory when it is closed: from then on
-    /// they are somebody else's.
-    pub(super) fn outlive(&self) {
-        if !self.pins.is_empty() {
+    /// they are somebody else's. Where that can't be done, the store can't be opened until they are gone.
+    pub(super) fn outlive(this: &Arc<Self>) {
+        if !this.pins.is_empty() {
             // Shards are filled from hints. Who touches one that can't be filled is told why.
-            let _ = self.filler.fill_all(&self.keydir);
+            let _ = this.filler.fill_all(&this.keydir);
         }
-        let kept = self.pins.give_up();
+        this.remove_late();
+        let kept = this.pins.give_up();
+        // A snapshot or a follower comes to any segment.
+        if Arc::strong_count(this) > 1 {
+            let all = this.segments.all().into_iter().map(|(_, segment)| segment);
+            this.keep_lock_for(all.chain(kept.iter().cloned()).filter(|seg| !seg.keep_readable()));
+        }
         // Who can't write any more leaves it to the next opening.
-        for segment in kept.iter().filter(|_| self.commit.check().is_ok()) {
-            let _ = self.remove_files(segment);
+        for segment in kept.iter().filter(|_| this.commit.check().is_ok()) {
+            let _ = this.remove_files(segment);
+        }
+    }
+
+    /// Has segments keep the lock of the store, if there are any.
+    fn keep_lock_for(&self, segments: impl Iterator<Item = Arc<Segment>>) {
+        let mut segments = segments.peekable();
+        if segments.peek().is_some()
+            && let Ok(writer) = self.writer()
+            && let Some(lock) = writer.lock.lock().take().map(Arc::new)
+        {
+            segments.for_each(|segment| segment.keep(&lock));
         }
     }
 
@@ -163,16 +184,30 @@ impl Inner {
         // before visible.
         fence(Ordering::Acquire);
         stuck.retain(|(segment, file)| !this.segments.detach(segment, file, is_shared));
-        if !stuck.is_empty()
-            && let Some(lock) = writer.lock.lock().take().map(Arc::new)
-        {
-            for (segment, _) in stuck {
-                segment.keep(&lock);
-            }
+        this.keep_lock_for(stuck.into_iter().map(|(segment, _)| segment));
+    }
+
+    /// Removes what could not be removed before, as far as that can be done now.
+    pub(super) fn remove_late(&self) {
+        let late = std::mem::take(&mut self.pins.0.lock().late);
+        for segment in late {
+            // What can't be removed now is removed at the next open.
+            let _ = self.remove_files(&segment);
         }
     }
 
-    fn remove_files(&self, segment: &Segment) -> Result<()> {
+    fn remove_files(&self, segment: &Arc<Segment>) -> Result<()> {
+        // Who holds it without a mapping goes on with an open file. What was removed before may still
+        // take descriptors.
+        let stays = segment.keep_readable() || {
+            self.segments.settle();
+            let is_ours_alone = self.segments.is_settled() && Arc::strong_count(segment) == 1;
+            is_ours_alone || segment.keep_readable()
+        };
+        if !stays {
+            self.pins.0.lock().late.push(Arc::clone(segment));
+            return Ok(());
+        }
         let hint = self.fs.remove(&self.dir.hint(segment.id()));
         let index = self.fs.remove(&self.dir.index(segment.id()));
         hint.and(index).and(self.fs.remove(segment.path()))

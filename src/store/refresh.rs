@@ -181,7 +181,8 @@ impl Inner {
             let path = self.dir.log(next);
             let file = open_listed(&self.fs, &path)?;
             let kind = SegmentHeader::read(&file, next, self.identity)?.kind;
-            let bytes = Bytes::unmapped(&file, FIRST_OFFSET);
+            let bytes = Bytes::unmapped(&self.fs, &file, FIRST_OFFSET);
+            bytes.keep_open(&file);
             let segment = Arc::new(Segment::new(next, &path, kind, bytes));
             current = Some((self.segments.add(Arc::clone(&segment))?, segment));
         }
@@ -299,7 +300,8 @@ impl Inner {
         let (id, length, identity) = (segment.id(), segment.size(), self.identity);
         let source = Source { id, identity, length };
         let hint = Known::open(&self.fs, &self.dir, source, |key| self.keydir.hash(key))?;
-        let sealed = Segment::sealed(&self.fs, &self.dir, id, length, identity)?;
+        let sealed = Segment::sealed(&self.fs, &self.dir, id, length, identity, true)?;
+        sealed.keep_readable();
         sealed.summarize(hint.summary().clone());
         sealed.gained(segment.live_size());
         self.segments.replace(number, Arc::new(sealed));

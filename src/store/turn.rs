@@ -60,9 +60,14 @@ impl Merging {
         turn
     }
 
-    /// Has merges stop for good.
+    /// Has merges stop until they may go on.
     pub(super) fn close(&self) {
         self.stops.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Lets merges go on after a [`close`](Self::close).
+    pub(super) fn reopen(&self) {
+        self.stops.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(super) fn is_to_stop(&self) -> bool {

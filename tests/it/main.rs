@@ -7,6 +7,7 @@ mod changes;
 mod format;
 mod kills;
 mod lazy;
+mod limits;
 mod merge;
 mod merge_calls;
 mod model;

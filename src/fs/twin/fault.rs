@@ -48,6 +48,7 @@ pub(crate) enum FaultKind {
     Enospc,
     /// What some file systems say of a sync of a directory.
     Einval,
+    Emfile,
     /// Half of the bytes of a write are written, then it fails as `Eio`. Others are just `Eio`.
     ShortWrite,
     /// A signal came. Calls that are repeated then, as writes are, succeed; others report it. One
@@ -61,6 +62,7 @@ impl FaultKind {
             Self::Eio | Self::ShortWrite => libc::EIO,
             Self::Enospc => libc::ENOSPC,
             Self::Einval => libc::EINVAL,
+            Self::Emfile => libc::EMFILE,
             Self::Interrupted => libc::EINTR,
         })
     }

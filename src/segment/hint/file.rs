@@ -4,10 +4,12 @@
 //!   and its number. `docs/format.md` has the bytes.
 //! - Hash bits are spread evenly, so where a shard's slots lie is guessed; that the guess was
 //!   right, or how far it was off, is only told by slots that check.
-//! - The file is opened for each read: a store may have more hints than a process may have files.
+//! - The file is opened for each read: a store may have more hints than a process may have files. The
+//!   slots of a small one are read along with its summary, and kept: there may be many of these.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{EXPIRY_STEPS, Hint, HintSlot, SLOT_SIZE, Source, Summary};
 use crate::clock::TIME_MAX;
@@ -27,6 +29,8 @@ const SUMMARY_SIZE: usize = 512;
 const BLOCK_LEN: usize = 255;
 const BLOCK_SIZE: usize = BLOCK_LEN * SLOT_SIZE + CHECKSUM_SIZE;
 const CHECKSUM_SIZE: usize = 4;
+/// The slots of a small hint, and one byte more that a small hint does not have.
+const SMALL_SIZE: usize = 16 * SLOT_SIZE + CHECKSUM_SIZE + 1;
 /// A hint is written in pieces of about this size.
 pub(super) const PIECE_SIZE: usize = if cfg!(test) { 1 << 13 } else { 1 << 20 };
 
@@ -45,6 +49,8 @@ pub(crate) struct HintFile {
     path: PathBuf,
     source: Source,
     summary: Summary,
+    /// All of them, if there are few and they check.
+    slots: Option<Arc<[HintSlot]>>,
 }
 
 impl HintFile {
@@ -52,11 +58,16 @@ impl HintFile {
     pub(crate) fn open(fs: &Fs, dir: &Dir, source: Source) -> Option<Self> {
         let path = dir.hint(source.id);
         let file = fs.open(&path, Access::Read).ok()?;
-        let mut head = [0; SUMMARY_SIZE];
-        file.read_at(&mut head, 0).ok()?;
-        let summary = Summary::decode(&head, source)?;
-        let whole = file.size().ok()? == encoded_size(summary.entries);
-        whole.then_some(Self { path, source, summary })
+        let mut bytes = [0; SUMMARY_SIZE + SMALL_SIZE];
+        let read_size = file.read_at(&mut bytes, 0).ok()?;
+        let (head, rest) = bytes.split_first_chunk()?;
+        let summary = Summary::decode(head, source)?;
+        let size = encoded_size(summary.entries);
+        let blocks = (read_size as u64 == size).then(|| rest.get(..read_size - SUMMARY_SIZE));
+        let slots = blocks.flatten().and_then(|blocks| decode_blocks(blocks, source.id, 0));
+        let slots = slots.filter(|slots| is_in_order(slots)).map(Arc::from);
+        let whole = slots.is_some() || file.size().ok()? == size;
+        whole.then_some(Self { path, source, summary, slots })
     }
 
     /// Reads the last timestamp in a hint whose summary checks, whatever store and segment it is of.
@@ -74,6 +85,11 @@ impl HintFile {
     /// Reads the slots of these shards, all of them; nothing if that can't be done, or a block that
     /// was looked at does not check.
     pub(crate) fn slots(&self, fs: &Fs, shards: &Range<usize>) -> Option<Vec<HintSlot>> {
+        if let Some(slots) = &self.slots {
+            let start = slots.partition_point(|slot| slot.shard() < shards.start);
+            let end = slots.partition_point(|slot| slot.shard() < shards.end);
+            return slots.get(start..end).map(<[_]>::to_vec);
+        }
         let file = fs.open(&self.path, Access::Read).ok()?;
         let block_count = self.summary.entries.div_ceil(BLOCK_LEN as u64);
         let mut blocks = self.guess(shards);
@@ -96,7 +112,7 @@ impl HintFile {
                 break;
             }
         }
-        if !slots.is_sorted_by(|a, b| a.order(b).is_lt()) {
+        if !is_in_order(&slots) {
             return None;
         }
         slots.truncate(slots.partition_point(|slot| slot.shard() < shards.end));
@@ -238,6 +254,10 @@ impl Summary {
             expiring,
         })
     }
+}
+
+fn is_in_order(slots: &[HintSlot]) -> bool {
+    slots.is_sorted_by(|a, b| a.order(b).is_lt())
 }
 
 /// Returns the numbers of a summary that checks and is of this version.

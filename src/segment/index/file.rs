@@ -8,7 +8,7 @@ use super::build::Encoded;
 use super::directory::Directory;
 use crate::entry::HEADER_SIZE as ENTRY_SIZE_MIN;
 use crate::error::Result;
-use crate::fs::{Access, File, Fs};
+use crate::fs::{Access, File, Fs, is_out_of_files};
 use crate::segment::header::Identity;
 use crate::segment::hint::Source;
 use crate::segment::{Dir, SegmentId, sidecar};
@@ -83,10 +83,16 @@ impl Header {
     }
 }
 
-/// Opens the index of a segment and reads its directory; nothing if there is none, or it can't be
-/// read or used. Its blocks are not looked at.
-pub(super) fn open(fs: &Fs, dir: &Dir, source: Source) -> Option<(File, Directory)> {
-    let file = fs.open(&dir.index(source.id), Access::Read).ok()?;
+/// Reads the directory of a segment's index; nothing if there is none, or it can't be read or used. Its
+/// blocks are not looked at. That no file can be opened at all is an error.
+pub(super) fn open(fs: &Fs, dir: &Dir, source: Source) -> Result<Option<Directory>> {
+    match fs.open(&dir.index(source.id), Access::Read) {
+        Err(error) if is_out_of_files(&error) => Err(error),
+        file => Ok(file.ok().and_then(|file| read_directory(&file, source))),
+    }
+}
+
+fn read_directory(file: &File, source: Source) -> Option<Directory> {
     let mut head = [0; HEADER_SIZE];
     file.read_at(&mut head, 0).ok()?;
     let header = Header::decode(&head, source)?;
@@ -97,12 +103,12 @@ pub(super) fn open(fs: &Fs, dir: &Dir, source: Source) -> Option<(File, Director
     let whole = file.read_at(&mut bytes, HEADER_SIZE as u64 + header.blocks_size).ok()?;
     let len = usize::try_from(header.blocks).ok().filter(|_| whole == bytes.len())?;
     let directory = Directory::decode(&bytes, source.id, len, header.rows)?;
-    (directory.blocks_size() == header.blocks_size).then_some((file, directory))
+    (directory.blocks_size() == header.blocks_size).then_some(directory)
 }
 
 /// Returns whether a segment has an index whose header and directory check.
 pub(crate) fn has_index(fs: &Fs, dir: &Dir, source: Source) -> bool {
-    open(fs, dir, source).is_some()
+    matches!(open(fs, dir, source), Ok(Some(_)))
 }
 
 /// Header and directory, as they lie before and behind the blocks.

@@ -130,7 +130,7 @@ impl State {
         ground: &Arc<Ground>,
         is_wrong: bool,
     ) -> Result<Arc<Run>> {
-        if !is_wrong && let Some(run) = Run::open(ground, ground.source(segment)) {
+        if !is_wrong && let Some(run) = Run::open(ground, ground.source(segment))? {
             return Ok(Arc::new(run));
         }
         if !self.parts.is_empty() {

@@ -2,17 +2,19 @@
 //!
 //! - Its directory is in memory; its blocks are on disk or in memory too, in the same encoding.
 //! - A block that can't be read or does not check makes the run build itself anew, in memory: only
-//!   what is wrong with the log itself is an error.
+//!   what is wrong with the log itself is an error, and a shortage of descriptors.
+//! - An index is opened for each block. A store may have more indexes than a process may have files, and
+//!   what others do with theirs is none of its business.
 
+use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::block::{Block, Target};
 use super::build::{Encoded, RunBuilder};
 use super::directory::Directory;
 use super::file::{self, HEADER_SIZE};
 use crate::error::{Error, Result};
-use crate::fs::{Access, File, Fs};
+use crate::fs::{Access, Fs, is_out_of_files};
 use crate::segment::header::{Identity, SegmentHeader};
 use crate::segment::hint::Source;
 use crate::segment::scan::{self, Scanned};
@@ -20,47 +22,22 @@ use crate::segment::walk::Walk;
 use crate::segment::{Dir, FIRST_OFFSET, Segment, SegmentId, open_listed};
 use crate::sync::Mutex;
 
-/// As many indexes are kept open at once; others are opened for each block. A store may have more
-/// indexes than a process may have files.
-const FILES_LIMIT: usize = if cfg!(test) { 2 } else { 256 };
-
 /// What runs of a store need of it.
 #[derive(Debug)]
 pub(crate) struct Ground {
     pub(super) fs: Fs,
     pub(super) dir: Dir,
     identity: Identity,
-    /// How many indexes are kept open.
-    files: AtomicUsize,
 }
 
 impl Ground {
     pub(crate) fn new(fs: &Fs, dir: &Dir, identity: Identity) -> Arc<Self> {
-        let (fs, dir, files) = (fs.clone(), dir.clone(), AtomicUsize::new(0));
-        Arc::new(Self { fs, dir, identity, files })
+        let (fs, dir) = (fs.clone(), dir.clone());
+        Arc::new(Self { fs, dir, identity })
     }
 
     pub(super) fn source(&self, segment: &Segment) -> Source {
         Source { id: segment.id(), identity: self.identity, length: segment.size() }
-    }
-
-    /// Keeps a file open, if there are not too many.
-    fn keep(self: &Arc<Self>, file: File) -> Option<Kept> {
-        let kept = Kept { file, ground: Arc::clone(self) };
-        (self.files.fetch_add(1, Ordering::Relaxed) < FILES_LIMIT).then_some(kept)
-    }
-}
-
-/// A file that is kept open.
-#[derive(Debug)]
-struct Kept {
-    file: File,
-    ground: Arc<Ground>,
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        self.ground.files.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -68,8 +45,8 @@ impl Drop for Kept {
 #[derive(Debug, Clone)]
 enum Blocks {
     InMemory(Arc<Vec<u8>>),
-    /// In the index, which may be kept open.
-    OnDisk(Option<Arc<Kept>>),
+    /// In the index.
+    OnDisk,
     /// Nowhere: the index has a directory that checks and is not what its segment gives.
     Wrong,
 }
@@ -87,11 +64,11 @@ pub(crate) struct Run {
 
 impl Run {
     /// Opens the index of a sealed segment, if there is one that can be used.
-    pub(super) fn open(ground: &Arc<Ground>, source: Source) -> Option<Self> {
-        let (file, directory) = file::open(&ground.fs, &ground.dir, source)?;
-        let blocks = Blocks::OnDisk(ground.keep(file).map(Arc::new));
-        let (ground, blocks) = (Arc::clone(ground), Mutex::new(blocks));
-        Some(Self { ground, id: source.id, time: u64::MAX, directory, blocks })
+    pub(super) fn open(ground: &Arc<Ground>, source: Source) -> Result<Option<Self>> {
+        let found = file::open(&ground.fs, &ground.dir, source)?;
+        let Some(directory) = found else { return Ok(None) };
+        let (ground, blocks) = (Arc::clone(ground), Mutex::new(Blocks::OnDisk));
+        Ok(Some(Self { ground, id: source.id, time: u64::MAX, directory, blocks }))
     }
 
     pub(super) fn in_memory(ground: &Arc<Ground>, id: SegmentId, rows: RunBuilder) -> Self {
@@ -112,7 +89,7 @@ impl Run {
     }
 
     pub(super) fn is_on_disk(&self) -> bool {
-        matches!(*self.blocks.lock(), Blocks::OnDisk(_))
+        matches!(*self.blocks.lock(), Blocks::OnDisk)
     }
 
     pub(super) fn is_wrong(&self) -> bool {
@@ -127,8 +104,8 @@ impl Run {
         if !file::write(fs, dir, source, &blocks, &self.directory)? {
             return Ok(false);
         }
-        if let Some((file, _)) = file::open(fs, dir, source) {
-            *self.blocks.lock() = Blocks::OnDisk(self.ground.keep(file).map(Arc::new));
+        if let Ok(Some(_)) = file::open(fs, dir, source) {
+            *self.blocks.lock() = Blocks::OnDisk;
         }
         Ok(true)
     }
@@ -143,45 +120,48 @@ impl Run {
             return Ok(None);
         }
         let blocks = self.blocks.lock().clone();
-        if let Some(block) = self.read(&blocks, number) {
+        if let Some(block) = self.read(&blocks, number)? {
             return Ok(Some(Arc::new(block)));
         }
         let blocks = self.rebuild(segment)?;
-        match self.read(&blocks, number) {
+        match self.read(&blocks, number)? {
             Some(block) => Ok(Some(Arc::new(block))),
             None => Err(self.wrong()),
         }
     }
 
-    fn read(&self, blocks: &Blocks, number: usize) -> Option<Block> {
+    /// Reads a block; nothing if it can't be read, or does not check. Only where no file can be opened it
+    /// is an error: nothing is wrong with the index then.
+    fn read(&self, blocks: &Blocks, number: usize) -> Result<Option<Block>> {
         let range = self.directory.range(number);
         let bytes = match blocks {
             Blocks::InMemory(bytes) => {
                 let (start, end) = (usize::try_from(range.start), usize::try_from(range.end));
-                bytes.get(start.ok()?..end.ok()?)?.to_vec()
+                let range = start.ok().zip(end.ok()).map(|(start, end)| start..end);
+                range.and_then(|range| bytes.get(range)).map(<[u8]>::to_vec)
             }
-            Blocks::OnDisk(kept) => {
-                let opened;
-                let file = if let Some(kept) = kept {
-                    &kept.file
-                } else {
-                    let path = self.ground.dir.index(self.id);
-                    opened = self.ground.fs.open(&path, Access::Read).ok()?;
-                    &opened
-                };
-                let mut bytes = vec![0; usize::try_from(range.end - range.start).ok()?];
-                let read_size = file.read_at(&mut bytes, HEADER_SIZE as u64 + range.start).ok()?;
-                (read_size == bytes.len()).then_some(bytes)?
-            }
-            Blocks::Wrong => return None,
+            Blocks::OnDisk => self.read_from_disk(range)?,
+            Blocks::Wrong => None,
         };
-        Block::decode(bytes, self.id, number)
+        Ok(bytes.and_then(|bytes| Block::decode(bytes, self.id, number)))
+    }
+
+    fn read_from_disk(&self, range: Range<u64>) -> Result<Option<Vec<u8>>> {
+        let file = match self.ground.fs.open(&self.ground.dir.index(self.id), Access::Read) {
+            Err(error) if is_out_of_files(&error) => return Err(error),
+            Err(_) => return Ok(None),
+            Ok(file) => file,
+        };
+        let Ok(size) = usize::try_from(range.end - range.start) else { return Ok(None) };
+        let mut bytes = vec![0; size];
+        let read = file.read_at(&mut bytes, HEADER_SIZE as u64 + range.start);
+        Ok((read.ok() == Some(size)).then_some(bytes))
     }
 
     /// Builds all blocks anew, in memory, unless somebody else has just done that.
     fn rebuild(&self, segment: &Arc<Segment>) -> Result<Blocks> {
         let mut blocks = self.blocks.lock();
-        if let Blocks::OnDisk(_) = *blocks {
+        if let Blocks::OnDisk = *blocks {
             let encoded = rows_of(&self.ground, segment)?.finish(self.id);
             *blocks = if encoded.directory == self.directory {
                 Blocks::InMemory(Arc::new(encoded.blocks))

@@ -123,7 +123,7 @@ impl World {
     /// Forgets what segments know of their indexes: opens them anew.
     fn reopened(&self, at: usize) -> Arc<Segment> {
         let Source { id, length, .. } = self.source(at);
-        let segment = Segment::sealed(&self.fs, &self.dir, id, length, IDENTITY).unwrap();
+        let segment = Segment::sealed(&self.fs, &self.dir, id, length, IDENTITY, true).unwrap();
         segment.summarize(self.summary(at));
         Arc::new(segment)
     }

@@ -33,6 +33,8 @@ mod expired;
 #[cfg(test)]
 mod faults;
 #[cfg(test)]
+mod fold;
+#[cfg(test)]
 mod follow;
 #[cfg(test)]
 mod fresh;
@@ -50,6 +52,8 @@ mod index;
 mod interrupted;
 #[cfg(test)]
 mod lazy;
+#[cfg(test)]
+mod limits;
 #[cfg(test)]
 mod marks;
 #[cfg(test)]
@@ -89,6 +93,8 @@ mod torn;
 mod transactions;
 #[cfg(test)]
 mod ttl;
+#[cfg(test)]
+mod unmapped;
 #[cfg(test)]
 mod verify;
 #[cfg(test)]

@@ -1,0 +1,41 @@
+//! What the system allows this process: mappings and open files.
+
+#![expect(unsafe_code, reason = "a foreign call that std has no safe form of")]
+
+use std::path::Path;
+use std::sync::OnceLock;
+
+/// What Linux allows where nobody has changed it.
+const MAPPINGS_USUAL: usize = 65_530;
+
+/// What is assumed where the system does not tell, or sets no limit.
+const FILES_USUAL: usize = 1024;
+
+/// Returns how many mappings the kernel allows a process. It is asked once.
+pub(crate) fn mappings_limit() -> usize {
+    static LIMIT: OnceLock<usize> = OnceLock::new();
+    *LIMIT.get_or_init(|| {
+        let told = std::fs::read_to_string(Path::new("/proc/sys/vm/max_map_count"));
+        told.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(MAPPINGS_USUAL)
+    })
+}
+
+/// Returns how many files this process may have open now. A program may change that.
+pub(crate) fn files_limit() -> usize {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a whole `rlimit` that outlives the call, which writes to nothing else.
+    let asked = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
+    let is_told = asked == 0 && limit.rlim_cur != libc::RLIM_INFINITY;
+    if is_told { usize::try_from(limit.rlim_cur).unwrap_or(FILES_USUAL) } else { FILES_USUAL }
+}
+
+#[cfg(all(test, target_os = "linux", not(miri)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_system_says_what_it_allows() {
+        assert!(mappings_limit() >= 1024, "{}", mappings_limit());
+        assert!(files_limit() >= 16, "{}", files_limit());
+    }
+}

@@ -1,0 +1,200 @@
+//! How many mappings and descriptors the segments of all stores of this process may take.
+//!
+//! - The kernel allows a process so many mappings, 65,530 unless somebody has changed that, and when
+//!   they run out the allocator gets no more memory: the process aborts. Segments take a quarter of
+//!   them at most. The rest is for threads, two each, for other libraries, and for the keydir's tables,
+//!   whose mappings are of 64 MiB each, so that memory bounds them.
+//! - Sealed segments leave a part of that quarter to new ones.
+//! - No store needs a descriptor for each of its segments. Those that are kept, because a file's name
+//!   goes before its readers do, take a quarter at most of what the process may have open.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use crate::fs;
+
+/// Mappings that sealed segments leave to new ones.
+const NEW_MAX: usize = 256;
+
+/// The mappings of segments.
+static MAPPINGS: Budget = Budget { taken: AtomicUsize::new(0), limit: mappings_limit };
+
+/// The descriptors that are kept for segments without a mapping.
+static DESCRIPTORS: Budget = Budget { taken: AtomicUsize::new(0), limit: descriptors_limit };
+
+/// What a mapping is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// A segment that is being written.
+    New,
+    /// A sealed one, of which there may be many.
+    Sealed,
+}
+
+/// How many there are of something, and how many there may be.
+#[derive(Debug)]
+struct Budget {
+    taken: AtomicUsize,
+    limit: fn() -> usize,
+}
+
+/// One that was taken; given back when it is dropped.
+#[derive(Debug)]
+pub(super) struct Unit(&'static Budget);
+
+impl Budget {
+    /// Takes one, if so many are left besides it.
+    fn take(&'static self, left: usize) -> Option<Unit> {
+        let limit = (self.limit)().saturating_sub(left);
+        let next = |taken: usize| (taken < limit).then_some(taken + 1);
+        let taken = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        taken.is_ok().then(|| Unit(self))
+    }
+}
+
+impl Drop for Unit {
+    fn drop(&mut self) {
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Takes a mapping.
+pub(super) fn take_mapping(wanted: Wanted) -> Option<Unit> {
+    #[cfg(test)]
+    if !allowed::take_mapping() {
+        return None;
+    }
+    MAPPINGS.take(left_to_new(wanted))
+}
+
+/// Takes a descriptor that is kept.
+pub(super) fn take_descriptor() -> Option<Unit> {
+    #[cfg(test)]
+    if !allowed::take_descriptor() {
+        return None;
+    }
+    DESCRIPTORS.take(0)
+}
+
+/// Returns how many mappings segments of this process have.
+pub(crate) fn mappings() -> usize {
+    MAPPINGS.taken.load(Ordering::Relaxed)
+}
+
+/// Returns how many mappings segments of this process may have.
+pub(crate) fn mappings_limit() -> usize {
+    #[cfg(test)]
+    if let Some(limit) = allowed::limit() {
+        return limit;
+    }
+    fs::mappings_limit() / 4
+}
+
+/// Returns how many mappings are left for sealed segments.
+pub(crate) fn mappings_left() -> usize {
+    mappings_limit().saturating_sub(left_to_new(Wanted::Sealed)).saturating_sub(mappings())
+}
+
+/// Returns which sealed segments are worth the mappings that are left, by their lengths, oldest first: the
+/// largest, and of equal ones the youngest.
+pub(crate) fn worth_mapping(lengths: &[u64]) -> Vec<bool> {
+    worth(lengths, mappings_left())
+}
+
+fn worth(lengths: &[u64], left: usize) -> Vec<bool> {
+    let mut worth = vec![lengths.len() <= left; lengths.len()];
+    if lengths.len() > left {
+        let mut order: Vec<(u64, usize)> = lengths.iter().copied().zip(0..).collect();
+        order.sort_unstable_by_key(|place| std::cmp::Reverse(*place));
+        for (_, at) in order.into_iter().take(left) {
+            worth.iter_mut().skip(at).take(1).for_each(|worth| *worth = true);
+        }
+    }
+    worth
+}
+
+fn left_to_new(wanted: Wanted) -> usize {
+    match wanted {
+        Wanted::New => 0,
+        Wanted::Sealed => NEW_MAX.min(mappings_limit() / 8),
+    }
+}
+
+fn descriptors_limit() -> usize {
+    fs::files_limit() / 4
+}
+
+/// What tests allow.
+#[cfg(test)]
+pub(crate) mod allowed {
+    use std::cell::Cell;
+    use std::sync::OnceLock;
+
+    thread_local! {
+        static MAPPINGS: Cell<usize> = const { Cell::new(usize::MAX) };
+        static DESCRIPTORS: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+
+    /// Lets this thread take so many mappings from now on.
+    pub(crate) fn mappings(left: usize) {
+        MAPPINGS.set(left);
+    }
+
+    /// Lets this thread keep so many descriptors from now on.
+    pub(crate) fn descriptors(left: usize) {
+        DESCRIPTORS.set(left);
+    }
+
+    pub(super) fn take_mapping() -> bool {
+        MAPPINGS.with(take)
+    }
+
+    pub(super) fn take_descriptor() -> bool {
+        DESCRIPTORS.with(take)
+    }
+
+    fn take(left: &Cell<usize>) -> bool {
+        let before = left.get();
+        left.set(before.saturating_sub(usize::from(before < usize::MAX)));
+        before > 0
+    }
+
+    /// The limit that the whole run of tests is given.
+    pub(super) fn limit() -> Option<usize> {
+        static LIMIT: OnceLock<Option<usize>> = OnceLock::new();
+        let told = || std::env::var("BITCASK_MAPPINGS").ok()?.parse().ok();
+        *LIMIT.get_or_init(told)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_largest_segments_and_then_the_youngest_are_worth_a_mapping() {
+        let lengths = [100, 300, 100, 200, 100];
+        let chosen = |left| {
+            let worth = worth(&lengths, left).into_iter().zip(0..);
+            worth.filter_map(|(worth, at)| worth.then_some(at)).collect::<Vec<usize>>()
+        };
+        assert!(chosen(0).is_empty());
+        assert_eq!(chosen(1), [1]);
+        assert_eq!(chosen(3), [1, 3, 4]);
+        assert_eq!(chosen(4), [1, 2, 3, 4]);
+        assert_eq!(chosen(5), [0, 1, 2, 3, 4]);
+        assert_eq!(chosen(9), [0, 1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn no_more_is_taken_than_there_may_be_and_what_is_dropped_can_be_taken_again() {
+        static THREE: Budget = Budget { taken: AtomicUsize::new(0), limit: || 3 };
+        let units: Vec<Unit> = (0..5).filter_map(|_| THREE.take(1)).collect();
+        assert_eq!(units.len(), 2, "one is left");
+        let last = THREE.take(0);
+        assert!(last.is_some() && THREE.take(0).is_none());
+        drop(units);
+        assert!(THREE.take(1).is_some() && THREE.take(1).is_some(), "each goes at once");
+        drop(last);
+        assert_eq!(THREE.taken.load(Ordering::Relaxed), 0);
+    }
+}

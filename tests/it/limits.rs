@@ -1,0 +1,112 @@
+//! Processes that may have few files open: what a store takes of them, and what is left to the program.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a helper that fails has failed the test"
+)]
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use bitcask::{Bitcask, Error, MergeOptions, MergePolicy, Options, SyncPolicy};
+
+use crate::support::{Actor, SAYS, actor, logs};
+
+/// How this test binary is run once more.
+pub(crate) const PART: &str = "with few descriptors";
+
+const SEGMENTS: u32 = 300;
+const STORES: u32 = 4;
+
+fn options() -> Options {
+    // Segments stay as they are.
+    let options = Options::new().sync(SyncPolicy::Never).merge(MergePolicy::Manual);
+    options.segment_entries(10).segment_size(64 << 10)
+}
+
+/// Makes stores of many segments with indexes.
+fn prepare(dir: &Path) {
+    for store in 0..STORES {
+        let db = Bitcask::open(dir.join(store.to_string()), options()).unwrap();
+        for key in 0..10 * SEGMENTS {
+            db.put(key.to_be_bytes(), [7; 100]).unwrap();
+        }
+        assert_eq!(db.range(..).count(), 10 * SEGMENTS as usize);
+        db.close().unwrap();
+        assert!(logs(&dir.join(store.to_string())).len() >= SEGMENTS as usize);
+    }
+}
+
+fn run_with(descriptors: u32, dir: &Path) -> String {
+    let inner = actor(PART, dir);
+    let mut command = Command::new("sh");
+    let limited = format!("ulimit -n {descriptors} && exec \"$@\"");
+    command.args(["-c", &limited, "sh"]).arg(inner.get_program());
+    command.args(inner.get_args()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let mut child = Actor::start(command).unwrap();
+    let said = child.hear().unwrap_or_default();
+    assert!(child.wait().success(), "with {descriptors} descriptors: {said}");
+    said
+}
+
+#[test]
+fn scans_of_several_stores_leave_descriptors_to_the_program() {
+    for descriptors in [256, 64] {
+        let dir = tempfile::tempdir().unwrap();
+        prepare(dir.path());
+        assert_eq!(run_with(descriptors, dir.path()), "all is well");
+    }
+}
+
+/// Scans stores, and does everything else with them then.
+pub(crate) fn play(dir: &Path) {
+    let open = |store: u32| Bitcask::open(dir.join(store.to_string()), options()).unwrap();
+    let stores: Vec<Bitcask> = (0..STORES).map(open).collect();
+    for db in &stores {
+        // All of them are begun, and held.
+        let mut range = db.range(..);
+        for key in 0..10 * SEGMENTS {
+            assert_eq!(range.next().unwrap().unwrap().0, key.to_be_bytes().as_slice());
+        }
+        assert!(range.next().is_none());
+        assert_eq!(db.range(..).rev().count(), 10 * SEGMENTS as usize);
+    }
+    let taken = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+    assert!(taken < 40, "{taken} descriptors are taken");
+    assert!(stores[0].stats().descriptors < 30, "{}", stores[0].stats().descriptors);
+    let mine: Vec<_> = (0..20).map(|_| fs::File::open(dir).unwrap()).collect();
+    for (store, db) in stores.iter().enumerate() {
+        db.put("another", "value").unwrap();
+        db.backup(dir.join(format!("backup {store}"))).unwrap();
+        db.merge_with(MergeOptions::new().force(true)).unwrap();
+        assert!(db.verify().unwrap().is_clean());
+        assert_eq!(db.range(..).count(), 10 * SEGMENTS as usize + 1);
+    }
+    drop(mine);
+    shortage(dir, &stores[0]);
+    for db in stores {
+        db.close().unwrap();
+    }
+    println!("{SAYS}all is well");
+}
+
+/// Takes all descriptors that there are: what needs one says so, and goes on when there are some.
+fn shortage(dir: &Path, db: &Bitcask) {
+    let mut mine = Vec::new();
+    while let Ok(file) = fs::File::open(dir) {
+        mine.push(file);
+    }
+    assert_eq!(db.get(7_u32.to_be_bytes()).unwrap().unwrap(), [7; 100]);
+    db.put("in", "need").unwrap();
+    let error = db.range(..).next().unwrap().unwrap_err();
+    assert!(matches!(error, Error::Io { action: "open", .. }), "{error}");
+    assert!(error.to_string().contains("Too many open files"), "{error}");
+    assert!(Bitcask::open(dir.join("0"), options().read_only(true)).is_err());
+    drop(mine);
+    assert_eq!(db.range(..).map(Result::unwrap).count(), 10 * SEGMENTS as usize + 2);
+    db.put("out of", "need").unwrap();
+    db.sync().unwrap();
+}
