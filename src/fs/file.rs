@@ -3,9 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
-
-use parking_lot::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 
 #[cfg(any(test, bitcask_fuzzing))]
 use super::twin;
@@ -67,7 +65,7 @@ impl Disk {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut failed = self.sync_failed.lock();
+        let mut failed = self.sync_failed.lock().unwrap_or_else(PoisonError::into_inner);
         if *failed {
             return Err(io::Error::other("an earlier sync of it has failed"));
         }
