@@ -195,6 +195,23 @@ pub enum Error {
     #[error("the store was opened read-only")]
     ReadOnly,
 
+    /// The process that has opened the store was forked since, and this is the child.
+    ///
+    /// A fork has no copy of the store's threads, and would write where its parent writes. So a store
+    /// belongs to the process that has opened it: in a child every call that can fail returns this,
+    /// and changes nothing. Drop the store there, and open it again once the parent has closed it or
+    /// has ended; or fork first.
+    #[error(
+        "the store was opened by process {opener}, and this is process {process}, which was forked \
+             since; drop the store here and open it again, or fork before it is opened"
+    )]
+    Forked {
+        /// The process that has opened the store.
+        opener: u32,
+        /// The one that has called.
+        process: u32,
+    },
+
     /// The key is larger than the store takes.
     #[error("the key has {size} bytes, the limit is {limit}")]
     KeyTooLarge {
@@ -288,6 +305,11 @@ impl Error {
     /// Returns whether the store has stopped writing because of an earlier failure.
     pub fn is_poisoned(&self) -> bool {
         matches!(self, Self::Poisoned { .. })
+    }
+
+    /// Returns whether the store was opened by another process, from which this one was forked since.
+    pub fn is_forked(&self) -> bool {
+        matches!(self, Self::Forked { .. })
     }
 
     /// Returns whether changes can't be had from a position on, so that who follows the store has

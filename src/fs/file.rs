@@ -35,6 +35,13 @@ pub(crate) struct Lock {
     pid: u32,
 }
 
+impl Lock {
+    /// The locked file, for a fork to let go of.
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+}
+
 impl Drop for Lock {
     fn drop(&mut self) {
         if std::process::id() == self.pid {
@@ -110,12 +117,23 @@ impl File {
         }
     }
 
+    /// Lets go of a lock's descriptor in a process that was forked from the one that has the lock, and
+    /// keeps it then. Who still has the file here must not use it any more.
+    pub(crate) fn let_go(&self) {
+        match &self.handle {
+            // Should it fail, the descriptor goes with the process.
+            Handle::Disk(disk) => drop(sys::lead_away(&disk.file)),
+            #[cfg(any(test, bitcask_fuzzing))]
+            Handle::Twin(_) => {}
+        }
+    }
+
     fn unlock(&self) {
         match &self.handle {
             // Should it fail, the lock goes with the last handle.
             Handle::Disk(disk) => drop(fs2::FileExt::unlock(&disk.file)),
             #[cfg(any(test, bitcask_fuzzing))]
-            Handle::Twin(_) => {}
+            Handle::Twin(file) => file.unlock(),
         }
     }
 

@@ -1,6 +1,6 @@
-//! The two system calls that std lacks, and nothing else.
+//! The system calls that std lacks, and nothing else.
 //!
-//! - Both take an open file and plain numbers, so no memory of ours is at stake.
+//! - All take an open file and plain numbers, so no memory of ours is at stake.
 
 #![expect(unsafe_code, reason = "foreign calls that std has no safe form of")]
 
@@ -37,6 +37,21 @@ pub(super) fn allocate(file: &File, from: u64, size: u64) -> io::Result<()> {
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 pub(super) fn allocate(file: &File, _from: u64, size: u64) -> io::Result<()> {
     fs2::FileExt::allocate(file, size)
+}
+
+/// Has a descriptor lead to something harmless, in this process alone: what it was a copy of is let go.
+pub(super) fn lead_away(file: &File) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+
+    let harmless = File::open("/")?;
+    // SAFETY: both descriptors are open for as long as the files are borrowed. The number stays open
+    // and stays `file`'s, which closes it; nothing but that it is open is ever asked of it again.
+    let led = unsafe { libc::dup2(harmless.as_raw_fd(), file.as_raw_fd()) };
+    // SAFETY: as above, and this touches no memory of this process.
+    if led < 0 || unsafe { libc::fcntl(led, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Asks the kernel to forget the file's clean pages. Advice: it may decline.

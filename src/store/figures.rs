@@ -40,7 +40,15 @@ impl Bitcask {
 }
 
 impl Inner {
+    /// Returns how many entries have been appended.
+    pub(super) fn appends(&self) -> u64 {
+        self.writer().map_or(0, |writer| writer.log.lock().appends())
+    }
+
     pub(super) fn stats(&self) -> Stats {
+        if self.here().is_err() {
+            return Stats::default();
+        }
         let mut stats = Stats {
             keys: self.len(),
             keydir_size: self.keydir.size(),

@@ -132,7 +132,7 @@ impl Bitcask {
     /// # }
     /// ```
     pub fn segments(&self) -> Vec<SegmentStats> {
-        self.inner.segment_stats()
+        self.inner.here().map_or_else(|_| Vec::new(), |()| self.inner.segment_stats())
     }
 }
 
@@ -251,6 +251,9 @@ impl Inner {
         // It is pending from now on, whatever becomes of it: its copies may be all that slots name.
         let merge = turn.pending.insert(Merge::begin(&self.ground(), &ids));
         let run = self.run(merge, &mut pace, progress);
+        if !self.opener.is_here() {
+            return Err(self.lose(turn));
+        }
         // What stopped it does not keep what it has got through from being published.
         let published = merge.publish(self);
         let mut report = merge.report(matches!(run, Ok(false)));
@@ -300,15 +303,12 @@ impl Inner {
                 },
                 || self.appends(),
             );
+            self.here()?;
             if stop {
                 return Ok(false);
             }
         }
         Ok(true)
-    }
-
-    fn appends(&self) -> u64 {
-        self.writer().map_or(0, |writer| writer.log.lock().appends())
     }
 
     /// Merges if that is due, and says how long to wait until it is looked at again.

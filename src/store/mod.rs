@@ -22,6 +22,7 @@ mod change;
 mod changes;
 mod figures;
 mod fill;
+mod forked;
 mod fresh;
 mod iter;
 mod jobs;
@@ -79,10 +80,11 @@ use crate::background::{Signal, Worker};
 use crate::clock::Clock;
 use crate::commit::Commit;
 use crate::error::{Error, Result};
-use crate::fs::{self, Fs, Lock};
+use crate::fs::{self, File, Fs, Lock};
 use crate::keydir::{KeyHasher, Keydir};
 use crate::manifest::ManifestFile;
 use crate::options::Options;
+use crate::process::Opener;
 use crate::recovery::{Filler, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, Place, Segments, index};
@@ -99,6 +101,12 @@ use turn::Merging;
 /// [read-only](Options::read_only).
 ///
 /// Dropping the store closes it and swallows the error that [`close`](Self::close) would return.
+///
+/// A store belongs to the process that has opened it. In one that is forked from it later every call
+/// that can fail returns [`Forked`](Error::Forked), and those that can't say that there is nothing: no
+/// keys, no segments, figures of zero, [`Position::START`]. What was lent before, a
+/// [`Value`](crate::Value), can still be read. A program that becomes a daemon opens the store
+/// afterwards, or drops it in the child and opens it again.
 ///
 /// ```
 /// use bitcask::{Bitcask, Options};
@@ -122,6 +130,8 @@ pub struct Bitcask {
 /// What the store's threads share.
 #[derive(Debug)]
 struct Inner {
+    /// The process that may use it.
+    opener: Opener,
     fs: Fs,
     dir: Dir,
     clock: Clock,
@@ -176,6 +186,8 @@ struct Writer {
     indexing: Mutex<()>,
     /// Held for as long as the store is open.
     lock: Mutex<Option<Lock>>,
+    /// The same file, which a forked child lets go of: there `lock` may be locked for ever.
+    lock_file: File,
 }
 
 /// What a store stands on: the machine, or what a test puts in its place.
@@ -220,6 +232,7 @@ impl Bitcask {
 
     pub(crate) fn open_on(ground: &Ground, path: &Path, options: Options) -> Result<Self> {
         options.check()?;
+        let opener = fs::told("watch for forks with", path, Opener::this())?;
         let dir = Dir::new(fs::absolute(path)?);
         match ground.fs.is_dir(dir.path())? {
             Some(false) => return Err(Error::NotADirectory { path: dir.path().into() }),
@@ -229,16 +242,18 @@ impl Bitcask {
             _ => {}
         }
         let inner = if options.read_only {
-            Inner::open_read_only(ground, dir, options)?
+            Inner::open_read_only(ground, dir, options, opener)?
         } else {
-            Inner::open_writable(ground, dir, options)?
+            Inner::open_writable(ground, dir, options, opener)?
         };
         let inner = Arc::new(inner);
         let mut workers = Vec::new();
         if ground.threads && inner.writer.is_some() {
             let start = |signal: &Arc<Signal>, job: fn(&Inner) -> Option<Duration>| {
                 let (signal, inner) = (Arc::clone(signal), Arc::clone(&inner));
-                let started = Worker::start(signal, move || job(&inner));
+                // In a child that was forked by what the thread calls it has no work.
+                let work = move || inner.opener.is_here().then(|| job(&inner)).flatten();
+                let started = Worker::start(signal, work);
                 fs::told("start a thread for", path, started)
             };
             workers.push(start(&inner.sync_signal, |inner| Some(inner.sync_and_mark_due()))?);
@@ -261,10 +276,14 @@ impl Bitcask {
     /// memory then, for as long as that is held. Where there is no room for that, or the system is not
     /// Linux, the store stays [locked](Error::Locked) until it is let go.
     ///
+    /// In a process that was forked from the one that has opened the store, this and a drop change
+    /// nothing and wait for nothing: they only see to it that the store can be opened again, here or
+    /// elsewhere, once that process has closed it or has ended. What memory the child has of it stays.
+    ///
     /// # Errors
     ///
     /// What kept the store from being closed in order. Nothing that was durable is lost by it;
-    /// the next [`open`](Self::open) recovers the rest.
+    /// the next [`open`](Self::open) recovers the rest. [`Forked`](Error::Forked) in a child.
     pub fn close(mut self) -> Result<()> {
         self.shut()
     }
@@ -272,6 +291,9 @@ impl Bitcask {
     fn shut(&mut self) -> Result<()> {
         if !std::mem::replace(&mut self.open, false) {
             return Ok(());
+        }
+        if !Inner::is_kept_here(&self.inner) {
+            return Err(self.abandon());
         }
         if let Ok(writer) = self.inner.writer() {
             writer.merging.close();
@@ -351,6 +373,7 @@ impl Drop for Bitcask {
 
 impl Inner {
     fn writer(&self) -> Result<&Writer> {
+        self.here()?;
         self.writer.as_ref().ok_or(Error::ReadOnly)
     }
 

@@ -15,6 +15,7 @@ use crate::fs::{self, Access, File, Fs, Lock};
 use crate::keydir::Keydir;
 use crate::manifest::{Manifest, ManifestFile};
 use crate::options::Options;
+use crate::process::Opener;
 use crate::recovery::{Filler, Recovered, Recovery, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, FileKind, Segments, index};
@@ -24,7 +25,12 @@ use crate::sync::{Condvar, Mutex};
 pub(super) const READ_ATTEMPTS: usize = 100;
 
 impl Inner {
-    pub(super) fn open_writable(ground: &Ground, dir: Dir, options: Options) -> Result<Self> {
+    pub(super) fn open_writable(
+        ground: &Ground,
+        dir: Dir,
+        options: Options,
+        owner: Opener,
+    ) -> Result<Self> {
         let fs = &ground.fs;
         fs.create_dir(dir.path())?;
         if !options.create_if_missing && Manifest::read(fs, &dir).is_ok_and(|read| read.is_none()) {
@@ -50,15 +56,22 @@ impl Inner {
             log: Mutex::new(Log::new(recovered.manifest.bound, last_timestamp)),
             changed: Condvar::default(),
             indexing: Mutex::default(),
+            lock_file: lock.file().clone(),
             lock: Mutex::new(Some(lock)),
         };
-        Ok(Self::new(ground, dir, options, (keydir, segments, filler), recovered, Some(writer)))
+        let keys = (keydir, segments, filler);
+        Ok(Self::new(ground, dir, (options, owner), keys, recovered, Some(writer)))
     }
 
     /// Opens the files of a store beside a writer: read the manifest, open everything, read the
     /// manifest again; start over if it has changed, or something is missing or does not check,
     /// which may be a writer's doing.
-    pub(super) fn open_read_only(ground: &Ground, dir: Dir, options: Options) -> Result<Self> {
+    pub(super) fn open_read_only(
+        ground: &Ground,
+        dir: Dir,
+        options: Options,
+        owner: Opener,
+    ) -> Result<Self> {
         let fs = &ground.fs;
         let mut attempt = 0;
         loop {
@@ -78,7 +91,8 @@ impl Inner {
             match opened {
                 Ok((recovered, filler)) if !changed || attempt == READ_ATTEMPTS => {
                     let keys = (keydir, segments, filler);
-                    return Ok(Self::new(ground, dir, options, keys, recovered, None));
+                    let settings = (options, owner);
+                    return Ok(Self::new(ground, dir, settings, keys, recovered, None));
                 }
                 // Twice the same without a writer's doing is the truth.
                 Err(error) if attempt == READ_ATTEMPTS || !changed && attempt > 2 => {
@@ -92,13 +106,14 @@ impl Inner {
     fn new(
         ground: &Ground,
         dir: Dir,
-        options: Options,
+        (options, owner): (Options, Opener),
         (keydir, segments, filler): (Keydir, Segments, Filler),
         recovered: Recovered,
         writer: Option<Writer>,
     ) -> Self {
         let (identity, last_timestamp) = (recovered.manifest.identity, recovered.last_timestamp());
         Self {
+            opener: owner,
             fs: ground.fs.clone(),
             clock: ground.clock.clone(),
             options,
@@ -107,7 +122,7 @@ impl Inner {
             segments,
             filler,
             manifest: ManifestFile::new(&ground.fs, &dir, recovered.manifest),
-            commit: Commit::default(),
+            commit: Commit::new(owner),
             pins: Pins::default(),
             found_end: OnceLock::new(),
             index: index::Ground::new(&ground.fs, &dir, identity),

@@ -4,6 +4,7 @@ mod api;
 mod backup;
 mod bad_input;
 mod changes;
+mod forks;
 mod format;
 mod kills;
 mod lazy;

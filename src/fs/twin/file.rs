@@ -50,6 +50,15 @@ impl TwinFile {
         Ok(())
     }
 
+    /// Lets go of the lock while the handle is still open.
+    pub(crate) fn unlock(&self) {
+        let Opened { twin, file, handle, .. } = &*self.0;
+        let mut inner = twin.inner.lock();
+        if inner.locks.get(file) == Some(handle) {
+            inner.locks.remove(file);
+        }
+    }
+
     pub(crate) fn size(&self) -> io::Result<u64> {
         let mut inner = self.0.twin.inner.lock();
         inner.look(Call::Size)?;
