@@ -239,6 +239,19 @@ pub enum Error {
         limit: u64,
     },
 
+    /// The entry, or the batch, fits in no file that this process may write: a limit of the process
+    /// (`RLIMIT_FSIZE`), which is below the size of a segment.
+    #[error(
+        "this takes a file of {size} bytes, and this process may write none above {limit} \
+             (RLIMIT_FSIZE); raise that limit or write less at once"
+    )]
+    FileTooLarge {
+        /// How large the file would have to be, in bytes.
+        size: u64,
+        /// The largest size allowed, in bytes.
+        limit: u64,
+    },
+
     /// An option has a value that makes no sense.
     #[error("the option `{name}` is {value}: {reason}")]
     InvalidOption {
@@ -346,6 +359,7 @@ impl Error {
                 | Self::KeyTooLarge { .. }
                 | Self::ValueTooLarge { .. }
                 | Self::BatchTooLarge { .. }
+                | Self::FileTooLarge { .. }
                 | Self::InvalidOption { .. }
                 | Self::InvalidTarget { .. }
                 | Self::InvalidPosition { .. }

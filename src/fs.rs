@@ -9,12 +9,14 @@
 #![expect(clippy::disallowed_methods, reason = "this is the door that they are disallowed for")]
 
 mod file;
+mod left;
 mod sys;
 #[cfg(any(test, bitcask_fuzzing))]
 pub(crate) mod twin;
 
 use std::fs::OpenOptions;
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -76,6 +78,11 @@ pub(crate) fn is_not_found(error: &Error) -> bool {
 /// Returns whether there was such a file already.
 pub(crate) fn is_there_already(error: &Error) -> bool {
     matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::AlreadyExists)
+}
+
+/// Returns whether a file can't be so large.
+pub(crate) fn is_too_large(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::FileTooLarge)
 }
 
 /// Puts the action and the path to what the operating system said.
@@ -209,6 +216,60 @@ impl Fs {
         told("rename", from, result)
     }
 
+    /// Has two files exchange their names as one step, or the first take the name of the second where
+    /// that can't be had or there is no second; says which. Then makes that durable, if it is to be.
+    pub(crate) fn exchange_and_sync(
+        &self,
+        from: &Path,
+        to: &Path,
+        is_durable: bool,
+    ) -> Result<bool> {
+        let mut is_exchanged = false;
+        let mut change = || {
+            is_exchanged = self.exchange(from, to)?;
+            if is_exchanged { Ok(()) } else { self.rename(from, to) }
+        };
+        if is_durable {
+            self.then_sync_dir(parent(to), change)?;
+        } else {
+            change()?;
+        }
+        Ok(is_exchanged)
+    }
+
+    /// Has two files exchange their names; says no where the kernel or the file system can't, or one is
+    /// not there.
+    fn exchange(&self, a: &Path, b: &Path) -> Result<bool> {
+        let result = match self {
+            Self::Disk => sys::exchange(a, b),
+            #[cfg(any(test, bitcask_fuzzing))]
+            Self::Twin(twin) => twin.exchange(a, b),
+        };
+        match result.as_ref().map_err(io::Error::kind) {
+            Err(
+                ErrorKind::NotFound
+                | ErrorKind::InvalidInput
+                | ErrorKind::PermissionDenied
+                | ErrorKind::Unsupported,
+            ) => Ok(false),
+            _ => told("exchange", a, result.map(|()| true)),
+        }
+    }
+
+    /// Returns whether a name leads to a file that no other name leads to, or to nothing at all.
+    pub(crate) fn is_sole_file(&self, path: &Path) -> Result<bool> {
+        let result = match self {
+            Self::Disk => std::fs::symlink_metadata(path)
+                .map(|metadata| metadata.is_file() && metadata.nlink() == 1),
+            #[cfg(any(test, bitcask_fuzzing))]
+            Self::Twin(twin) => twin.is_sole_file(path),
+        };
+        match result {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+            other => told("look at", path, other),
+        }
+    }
+
     /// Gives a file a second name; says no where that can't be had: on another file system, or one
     /// without links, or with no more of them for this file, or for a file of somebody else's.
     pub(crate) fn link(&self, from: &Path, to: &Path) -> Result<bool> {
@@ -239,16 +300,6 @@ impl Fs {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
             other => told("remove", path, other),
         }
-    }
-
-    /// Returns how many bytes can still be written to the file system that a directory is on.
-    pub(crate) fn available_space(&self, dir: &Path) -> Result<u64> {
-        let result = match self {
-            Self::Disk => fs2::available_space(dir),
-            #[cfg(any(test, bitcask_fuzzing))]
-            Self::Twin(twin) => Ok(twin.available_space()),
-        };
-        told("look at", dir, result)
     }
 
     /// Removes a directory that is empty.
@@ -290,7 +341,7 @@ impl Fs {
     /// Writes `temporary`, syncs it, renames it, and syncs the directory they are both in.
     pub(crate) fn replace(&self, path: &Path, temporary: &Path, bytes: &[u8]) -> Result<()> {
         let file = self.open(temporary, Access::Create)?;
-        file.write_at(bytes, 0)?;
+        file.write_within_limit(bytes, 0)?;
         if !made(Mistake::ManifestNotSynced) {
             file.sync()?;
         }

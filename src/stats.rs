@@ -40,6 +40,10 @@ pub struct Stats {
     pub pinned_segments: u64,
     /// Bytes of those segments: what dropping all snapshots would give back.
     pub pinned_size: u64,
+    /// Bytes that are set aside on the disk for what is still to be written: behind the end of the active
+    /// segment, for the next manifest, and for deletes, merges and [`clear`](crate::Bitcask::clear) once
+    /// the disk is full. Where it gets low the disk is full, or nearly so.
+    pub reserve_size: u64,
 }
 
 impl Stats {

@@ -191,7 +191,7 @@ impl File {
             if read_size == 0 {
                 break;
             }
-            target.write_at(part.get(..read_size).unwrap_or_default(), copied)?;
+            target.write_within_limit(part.get(..read_size).unwrap_or_default(), copied)?;
             copied += read_size as u64;
         }
         Ok(copied)
@@ -205,6 +205,24 @@ impl File {
             Handle::Twin(file) => file.write_all_at(bytes, offset),
         };
         self.told("write", result)
+    }
+
+    /// The same for a file that nobody has set room aside in: one that may not be so large fails here, and
+    /// not by the signal that ends the process.
+    pub(crate) fn write_within_limit(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.check_limit("write", offset.saturating_add(bytes.len() as u64))?;
+        self.write_at(bytes, offset)
+    }
+
+    fn check_limit(&self, action: &'static str, size: u64) -> Result<()> {
+        match &self.handle {
+            Handle::Disk(_) if size > sys::file_size_limit() => {
+                self.told(action, Err(ErrorKind::FileTooLarge.into()))
+            }
+            Handle::Disk(_) => Ok(()),
+            #[cfg(any(test, bitcask_fuzzing))]
+            Handle::Twin(_) => Ok(()),
+        }
     }
 
     /// Makes the content and the size durable.
@@ -234,6 +252,7 @@ impl File {
     /// run out of it. After a failure the size is what it was. What the file holds already is not
     /// touched, so somebody else may be storing there.
     pub(crate) fn allocate(&self, size: u64) -> Result<()> {
+        self.check_limit("grow", size)?;
         let before = self.size()?;
         let result = match &self.handle {
             Handle::Disk(disk) => match sys::allocate(&disk.file, before, size) {
@@ -248,6 +267,21 @@ impl File {
             // A part may have been set aside. Should it not go now, it goes when the file is cut.
             let _ = self.set_size(before);
         })
+    }
+
+    /// Sets room aside for the file's first `size` bytes, as far as the file system can, without making the
+    /// file longer. Cutting it gives that back.
+    pub(crate) fn reserve(&self, size: u64) -> Result<()> {
+        self.check_limit("set room aside in", size)?;
+        let result = match &self.handle {
+            Handle::Disk(disk) => match sys::reserve(&disk.file, size) {
+                Err(error) if error.kind() == ErrorKind::Unsupported => Ok(()),
+                result => result,
+            },
+            #[cfg(any(test, bitcask_fuzzing))]
+            Handle::Twin(file) => file.reserve(size),
+        };
+        self.told("set room aside in", result)
     }
 
     /// Tells why pages of a mapping could not be populated: a bad address stands for a page that

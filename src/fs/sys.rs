@@ -1,11 +1,14 @@
 //! The system calls that std lacks, and nothing else.
 //!
-//! - All take an open file and plain numbers, so no memory of ours is at stake.
+//! - They take open files, names and plain numbers, and the kernel writes to nothing but what is theirs.
 
 #![expect(unsafe_code, reason = "foreign calls that std has no safe form of")]
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 /// Sets room aside from `from`, the file's end or before it, so that it has at least `size` bytes.
 ///
@@ -37,6 +40,70 @@ pub(super) fn allocate(file: &File, from: u64, size: u64) -> io::Result<()> {
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 pub(super) fn allocate(file: &File, _from: u64, size: u64) -> io::Result<()> {
     fs2::FileExt::allocate(file, size)
+}
+
+/// Returns how large a file may be that this process writes.
+pub(super) fn file_size_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call writes to `limit` alone, which is this function's.
+    let code = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
+    // Infinity is the highest number, or above all that a file can be.
+    if code == 0 { limit.rlim_cur } else { u64::MAX }
+}
+
+/// Returns how many files can still be created on the file system that a directory is on, if there is a
+/// limit.
+pub(super) fn available_files(dir: &Path) -> io::Result<Option<u64>> {
+    let dir = CString::new(dir.as_os_str().as_bytes())?;
+    let mut told = std::mem::MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: the name ends with a zero and lives until the call returns; the call writes to `told` alone.
+    if unsafe { libc::statvfs(dir.as_ptr(), told.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call has succeeded, so it has filled in all of it.
+    let told = unsafe { told.assume_init() };
+    Ok((told.f_files > 0).then_some(told.f_favail))
+}
+
+/// Sets room aside for a file's first `size` bytes, without making the file longer.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn reserve(file: &File, size: u64) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+
+    let size = libc::off_t::try_from(size).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches no memory of
+    // this process.
+    let code = unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, size) };
+    if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Elsewhere there is no call for it.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn reserve(_file: &File, _size: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Has two names of one file system exchange what they lead to, as one step.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn exchange(a: &Path, b: &Path) -> io::Result<()> {
+    let (a, b) = (CString::new(a.as_os_str().as_bytes())?, CString::new(b.as_os_str().as_bytes())?);
+    let (here, flags) = (libc::AT_FDCWD, libc::RENAME_EXCHANGE);
+    // SAFETY: both names are strings that end with a zero and live until the call returns, which only
+    // reads them. Not every C library has a function of that name for it.
+    let code =
+        unsafe { libc::syscall(libc::SYS_renameat2, here, a.as_ptr(), here, b.as_ptr(), flags) };
+    if code == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    // What an old kernel says, and a sandbox.
+    let is_unknown = matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM));
+    Err(if is_unknown { io::ErrorKind::Unsupported.into() } else { error })
+}
+
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn exchange(_a: &Path, _b: &Path) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Has a descriptor lead to something harmless, in this process alone: what it was a copy of is let go.

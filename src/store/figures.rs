@@ -1,7 +1,9 @@
 //! How much there is: keys, segments, bytes.
 
 use super::{Bitcask, Inner};
+use crate::manifest::Manifest;
 use crate::segment::FIRST_OFFSET;
+use crate::segment::append::Active;
 use crate::stats::Stats;
 
 impl Bitcask {
@@ -56,7 +58,11 @@ impl Inner {
             ..Stats::default()
         };
         if let Some(writer) = &self.writer {
-            writer.log.lock().count(&mut stats);
+            let log = writer.log.lock();
+            log.count(&mut stats);
+            stats.reserve_size = log.active().map_or(0, Active::unused_size);
+            drop(log);
+            stats.reserve_size += self.reserve_size() + self.manifest.get(Manifest::spare_size);
         }
         self.pins.count(&mut stats);
         stats.sealed_segments = self.manifest.get(|manifest| manifest.sealed.len() as u64);

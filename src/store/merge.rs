@@ -73,9 +73,9 @@ impl Bitcask {
         let inner = &self.inner;
         inner.writer()?;
         if options.force && options.segments.is_none() {
-            inner.rotate_active()?;
+            unless_full(inner.rotate_active())?;
         }
-        inner.seal_rotated()?;
+        unless_full(inner.seal_rotated())?;
         let pace = Pace::constant(options.bytes_per_second);
         let (force, chosen) = (options.force, options.segments.take());
         let plan = |inner: &Inner| {
@@ -154,9 +154,10 @@ impl Host for Inner {
     fn create_output(&self, size: u64) -> Result<(Active, u32)> {
         self.commit.check()?;
         let id = self.writer()?.log.lock().take_id()?;
-        let capacity = Active::capacity_for(size, self.options.segment_size);
+        let capacity = self.capacity_for(size)?;
         // Written in large pieces, which a system call is quicker for than a mapping.
-        let active = self.create(id, Kind::Merged, capacity, AppendMode::Positioned)?;
+        let create = || self.create(id, Kind::Merged, capacity, AppendMode::Positioned);
+        let active = create().or_else(|error| self.unless_given_way(error, create))?;
         let numbered = self.number(active)?;
         Ok((numbered.active, numbered.number))
     }
@@ -198,7 +199,7 @@ impl Inner {
         }
     }
 
-    fn segment_stats(&self) -> Vec<SegmentStats> {
+    pub(super) fn segment_stats(&self) -> Vec<SegmentStats> {
         let _ = self.filler.fill_all(&self.keydir);
         let open: BTreeMap<SegmentId, Arc<Segment>> =
             self.segments.all().into_iter().map(|(_, segment)| (segment.id(), segment)).collect();
@@ -261,15 +262,18 @@ impl Inner {
         if !merge.is_pending() {
             *turn.pending = None;
         }
-        let result = match published {
+        let mut result = match published {
             // Worse than whatever stopped it.
             Err(error) if error.is_poisoned() => Err(error),
             published => run.map(drop).and(published),
         };
         match &result {
-            Err(error) if error.is_no_space() => {
-                // The disk stays full if this fails too.
-                let _ = self.drop_dead(&mut turn.pending, &plan);
+            // The disk stays full if this fails too.
+            Err(error)
+                if error.is_no_space()
+                    && self.squeeze(&mut turn.pending, &plan, &mut report).unwrap_or(false) =>
+            {
+                result = Ok(());
             }
             // Whatever else was damaged, it is this one that can't be merged.
             Err(error) if is_unreadable(error) => {
@@ -361,24 +365,8 @@ impl Inner {
         stats.dead_size > stats.live_size || left < stats.log_size / 10
     }
 
-    /// Drops those segments of a plan that are dead altogether: that takes no room but for the
-    /// manifest.
-    fn drop_dead(&self, pending: &mut Option<Merge>, plan: &MergePlan) -> Result<()> {
-        let planned = |id| plan.segments.iter().any(|planned| planned.id == id);
-        for dead in self.segment_stats() {
-            if dead.live_size == 0 && planned(dead.id) {
-                self.publish(pending)?;
-                let ids = BTreeSet::from([SegmentId(dead.id)]);
-                let merge = pending.insert(Merge::begin(&self.ground(), &ids));
-                // One whose tombstones are needed takes room, and the next one may take none.
-                while let Ok(Some(_)) = merge.step(self) {}
-            }
-        }
-        self.publish(pending)
-    }
-
     /// Publishes what a merge has copied, and forgets it.
-    fn publish(&self, pending: &mut Option<Merge>) -> Result<()> {
+    pub(super) fn publish(&self, pending: &mut Option<Merge>) -> Result<()> {
         if let Some(merge) = pending {
             merge.publish(self)?;
         }
@@ -391,6 +379,11 @@ impl Inner {
         let Ok(writer) = self.writer() else { return Ok(()) };
         self.publish(&mut writer.merging.interrupt()?.pending)
     }
+}
+
+/// Leaves alone what there is no room for: what there is already can be merged, and gives room back.
+fn unless_full(result: Result<()>) -> Result<()> {
+    result.or_else(|error| if error.is_no_space() { Ok(()) } else { Err(error) })
 }
 
 /// Returns whether something on disk could not be read, or not be understood.

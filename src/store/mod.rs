@@ -8,7 +8,7 @@
 //! 3. `maintenance`: seals, swaps, clears, one at a time.
 //! 4. The keydir's shards, in ascending order.
 //! 5. `log`: the active segment, and all that is decided when an entry gets its place.
-//! 6. What snapshots pin.
+//! 6. What snapshots pin; the reserve, which is held while something is tried that needs it.
 //! 7. The manifest, the segment set, the commit state, the filler's hints, and the size of an
 //!    unsealed segment's file: each innermost in its own file.
 //!
@@ -24,6 +24,7 @@ mod figures;
 mod fill;
 mod forked;
 mod fresh;
+mod full;
 mod iter;
 mod jobs;
 mod key_range;
@@ -89,6 +90,7 @@ use crate::recovery::{Filler, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, Place, Segments, index};
 use crate::sync::{Condvar, Mutex};
+use full::Reserve;
 use log::Log;
 use pins::Pins;
 use refresh::Refreshing;
@@ -146,6 +148,8 @@ struct Inner {
     commit: Commit,
     /// What snapshots need.
     pins: Pins,
+    /// Room for what gives room back.
+    reserve: Reserve,
     /// The end of the log as opening found it, once that was asked for.
     found_end: OnceLock<Place>,
     /// What the indexes of segments need.
@@ -246,6 +250,8 @@ impl Bitcask {
         } else {
             Inner::open_writable(ground, dir, options, opener)?
         };
+        // What can't be set aside now may be later.
+        let _ = inner.keep_reserve();
         let inner = Arc::new(inner);
         let mut workers = Vec::new();
         if ground.threads && inner.writer.is_some() {

@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
+use super::full::Reserve;
 use super::log::Log;
 use super::pins::Pins;
 use super::refresh::Refreshing;
@@ -18,8 +19,11 @@ use crate::options::Options;
 use crate::process::Opener;
 use crate::recovery::{Filler, Recovered, Recovery, RecoveryReport};
 use crate::segment::header::Identity;
-use crate::segment::{Dir, FileKind, Segments, index};
+use crate::segment::{Dir, FileKind, Segments, index, sidecar};
 use crate::sync::{Condvar, Mutex};
+
+/// The most digits that a process id has.
+const PID_WIDTH: usize = 10;
 
 /// How often a read-only open starts over when a writer changes the store meanwhile.
 pub(super) const READ_ATTEMPTS: usize = 100;
@@ -124,6 +128,7 @@ impl Inner {
             manifest: ManifestFile::new(&ground.fs, &dir, recovered.manifest),
             commit: Commit::new(owner),
             pins: Pins::default(),
+            reserve: Reserve::default(),
             found_end: OnceLock::new(),
             index: index::Ground::new(&ground.fs, &dir, identity),
             ordered: AtomicBool::new(writer.is_some() && has_indexes(&ground.fs, &dir)),
@@ -165,7 +170,8 @@ fn has_indexes(fs: &Fs, dir: &Dir) -> bool {
 
 /// Takes the store's lock, and leaves this process's id in it for the message others get.
 pub(super) fn lock(fs: &Fs, dir: &Dir) -> Result<Lock> {
-    lock_file(&fs.open(&dir.lock(), Access::Keep)?, dir)
+    let open = || fs.open(&dir.lock(), Access::Keep);
+    lock_file(&sidecar::making_room(fs, dir, open)?, dir)
 }
 
 /// Takes the store's lock if there is a file for it.
@@ -184,9 +190,13 @@ fn lock_file(file: &File, dir: &Dir) -> Result<Lock> {
         let pid = text.ok().and_then(|text| text.trim().parse().ok());
         return Err(Error::Locked { path: dir.path().into(), pid });
     };
-    // For the message alone, so a full disk does not keep the store from being opened.
-    let _ = file.set_size(0);
-    let _ = file.write_at(format!("{}\n", std::process::id()).as_bytes(), 0);
+    // For the message alone, so a full disk does not keep the store from being opened. Of one width, so
+    // that the file need not be cut, and what is set aside behind its end stays.
+    let text = format!("{:>PID_WIDTH$}\n", std::process::id());
+    let _ = file.write_at(text.as_bytes(), 0);
+    if file.size().is_ok_and(|size| size > text.len() as u64) {
+        let _ = file.set_size(text.len() as u64);
+    }
     Ok(lock)
 }
 

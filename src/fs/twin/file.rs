@@ -99,6 +99,12 @@ impl TwinFile {
         inner.change(Op::Allocate { file: self.0.file, size })
     }
 
+    pub(crate) fn reserve(&self, size: u64) -> io::Result<()> {
+        let mut inner = self.writable()?;
+        inner.check_space(size.saturating_sub(inner.disk.content(self.0.file).room()))?;
+        inner.change(Op::Reserve { file: self.0.file, size })
+    }
+
     /// Maps the first `size` bytes for reading. The file may be shorter, and grow under the map.
     pub(crate) fn map(&self, size: usize) -> io::Result<TwinMap> {
         let mut inner = self.0.twin.inner.lock();

@@ -30,6 +30,8 @@ mod faults;
 mod follow;
 #[cfg(test)]
 mod fresh;
+#[cfg(test)]
+mod full;
 #[cfg(all(test, not(miri)))]
 mod held;
 #[cfg(test)]
