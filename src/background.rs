@@ -3,11 +3,9 @@
 //! - Knows nothing of the work: it calls a closure, which says how long it may sleep, and calls it
 //!   again then, or when it is woken. It ends when there is no more work for it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
-
-use parking_lot::{Condvar, Mutex};
 
 /// Wakes the thread.
 #[derive(Debug, Default)]
@@ -23,28 +21,33 @@ struct State {
 }
 
 impl Signal {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Has the work looked at soon.
     pub(crate) fn wake(&self) {
-        self.state.lock().woken = true;
+        self.state().woken = true;
         self.changed.notify_one();
     }
 
     /// Returns whether the work was asked for since this was called last; for tests that do it.
     #[cfg(test)]
     pub(crate) fn take_woken(&self) -> bool {
-        std::mem::take(&mut self.state.lock().woken)
+        std::mem::take(&mut self.state().woken)
     }
 
     fn stop(&self) {
-        self.state.lock().stopped = true;
+        self.state().stopped = true;
         self.changed.notify_one();
     }
 
     /// Sleeps until woken, or for a time; says whether to go on.
     fn sleep(&self, at_most: Duration) -> bool {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         if !state.woken && !state.stopped {
-            self.changed.wait_for(&mut state, at_most);
+            let waited = self.changed.wait_timeout(state, at_most);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
         state.woken = false;
         !state.stopped

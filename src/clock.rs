@@ -16,11 +16,10 @@
 mod tests;
 mod trust;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use parking_lot::Mutex;
 use trust::Trust;
 
 /// Times at or above this are refused when they are read from disk: year 294,247.
@@ -57,6 +56,12 @@ struct Ahead {
     trust: Mutex<Trust>,
 }
 
+impl Ahead {
+    fn trust(&self) -> MutexGuard<'_, Trust> {
+        self.trust.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[derive(Debug, Clone)]
 enum Source {
     /// The system's, and a moment from which the monotonic clock counts.
@@ -69,7 +74,7 @@ enum Source {
 ///
 /// There are two times, which are the same nearly always: `low` for what was written up to `boundary`,
 /// and `high`, which is never lower, for what was written later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Now {
     low: u64,
     high: u64,
@@ -164,7 +169,7 @@ impl Clock {
         });
         let clock = Self { ahead, source, look_interval };
         let (steady, wall) = clock.look();
-        *clock.ahead.trust.lock() = Trust::new(wall.saturating_sub(steady));
+        *clock.ahead.trust() = Trust::new(wall.saturating_sub(steady));
         clock
     }
 
@@ -197,7 +202,7 @@ impl Clock {
     /// wrong now, and is set right, would show to be still to come.
     pub(crate) fn certain(&self) -> Now {
         let (steady, _) = self.look();
-        let believed = self.ahead.trust.lock().believed();
+        let believed = self.ahead.trust().believed();
         let low = steady.saturating_add(believed).min(TIME_MAX - 1);
         let judged = self.judge();
         let boundary = match judged.boundary {
@@ -239,7 +244,7 @@ impl Clock {
         if last_timestamp > 0 {
             let wall = wall.saturating_sub(steady);
             let log = last_timestamp.saturating_sub(steady);
-            *self.ahead.trust.lock() = Trust::since(log.min(wall), steady, wall);
+            *self.ahead.trust() = Trust::since(log.min(wall), steady, wall);
         }
     }
 
@@ -280,7 +285,7 @@ impl Clock {
         let (ahead, by) = (&*self.ahead, wall.saturating_sub(steady));
         ahead.highest.fetch_max(by, Ordering::AcqRel);
         ahead.wall.fetch_max(by, Ordering::AcqRel);
-        ahead.trust.lock().note(steady, by);
+        ahead.trust().note(steady, by);
         ahead.next_look.store(steady.saturating_add(self.look_interval), Ordering::Relaxed);
         (steady, wall)
     }

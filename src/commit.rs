@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::fs::File;
 use crate::mistake::{Mistake, made};
+use crate::process::Opener;
 use crate::segment::Place;
 use crate::sync::unmodeled::{AtomicU64, Condvar, Mutex, MutexGuard};
 use crate::sync::{Instant, Ordering, yield_now};
@@ -42,6 +43,8 @@ pub(crate) struct Unsynced {
 /// How far the log is durable.
 #[derive(Debug, Default)]
 pub(crate) struct Commit {
+    /// Who may write.
+    opener: Opener,
     /// Who waits for what. Innermost of all locks.
     group: Mutex<Group>,
     done: Condvar,
@@ -52,6 +55,10 @@ pub(crate) struct Commit {
 }
 
 impl Commit {
+    pub(crate) fn new(opener: Opener) -> Self {
+        Self { opener, ..Self::default() }
+    }
+
     /// Returns the place below which the whole log is durable.
     pub(crate) fn durable(&self) -> Place {
         Place::unpack(self.durable.load(Ordering::Acquire))
@@ -137,8 +144,9 @@ impl Commit {
         Error::Poisoned { cause: Arc::clone(self.poison.get_or_init(|| cause)) }
     }
 
-    /// Refuses if writing has ended.
+    /// Refuses if writing has ended, or this is another process than the one that may write.
     pub(crate) fn check(&self) -> Result<()> {
+        self.opener.check()?;
         match self.poison.get() {
             Some(cause) => Err(Error::Poisoned { cause: Arc::clone(cause) }),
             None => Ok(()),

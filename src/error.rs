@@ -227,6 +227,23 @@ pub enum Error {
     #[error("the store was opened read-only")]
     ReadOnly,
 
+    /// The process that has opened the store was forked since, and this is the child.
+    ///
+    /// A fork has no copy of the store's threads, and would write where its parent writes. So a store
+    /// belongs to the process that has opened it: in a child every call that can fail returns this,
+    /// and changes nothing. Drop the store there, and open it again once the parent has closed it or
+    /// has ended; or fork first.
+    #[error(
+        "the store was opened by process {opener}, and this is process {process}, which was forked \
+             since; drop the store here and open it again, or fork before it is opened"
+    )]
+    Forked {
+        /// The process that has opened the store.
+        opener: u32,
+        /// The one that has called.
+        process: u32,
+    },
+
     /// The key is larger than the store takes.
     #[error("the key has {size} bytes, the limit is {limit}")]
     KeyTooLarge {
@@ -249,6 +266,19 @@ pub enum Error {
     #[error("the batch takes {size} bytes on disk, the limit is {limit}; split it")]
     BatchTooLarge {
         /// What the batch's entries would take on disk, in bytes.
+        size: u64,
+        /// The largest size allowed, in bytes.
+        limit: u64,
+    },
+
+    /// The entry, or the batch, fits in no file that this process may write: a limit of the process
+    /// (`RLIMIT_FSIZE`), which is below the size of a segment.
+    #[error(
+        "this takes a file of {size} bytes, and this process may write none above {limit} \
+             (RLIMIT_FSIZE); raise that limit or write less at once"
+    )]
+    FileTooLarge {
+        /// How large the file would have to be, in bytes.
         size: u64,
         /// The largest size allowed, in bytes.
         limit: u64,
@@ -363,6 +393,11 @@ impl Error {
         matches!(self, Self::Poisoned { .. })
     }
 
+    /// Returns whether the store was opened by another process, from which this one was forked since.
+    pub fn is_forked(&self) -> bool {
+        matches!(self, Self::Forked { .. })
+    }
+
     /// Returns whether changes can't be had from a position on, so that who follows the store has
     /// to read it anew; see [`Bitcask::changes`](crate::Bitcask::changes).
     pub fn needs_resync(&self) -> bool {
@@ -397,6 +432,7 @@ impl Error {
                 | Self::KeyTooLarge { .. }
                 | Self::ValueTooLarge { .. }
                 | Self::BatchTooLarge { .. }
+                | Self::FileTooLarge { .. }
                 | Self::InvalidOption { .. }
                 | Self::InvalidTarget { .. }
                 | Self::InvalidPosition { .. }

@@ -10,6 +10,7 @@
 
 mod at;
 mod file;
+mod left;
 mod limits;
 mod names;
 mod path;
@@ -98,6 +99,11 @@ pub(crate) fn is_out_of_files(error: &Error) -> bool {
 /// Returns whether there was such a file already.
 pub(crate) fn is_there_already(error: &Error) -> bool {
     matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::AlreadyExists)
+}
+
+/// Returns whether a file can't be so large.
+pub(crate) fn is_too_large(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::FileTooLarge)
 }
 
 /// Puts the action and the path to what the operating system said.
@@ -299,17 +305,6 @@ impl Fs {
         Ok(entries)
     }
 
-    /// Returns how many bytes can still be written to the file system that a directory is on.
-    pub(crate) fn available_space(&self, dir: &Path) -> Result<u64> {
-        let result = match self {
-            Self::Disk => fs2::available_space(dir),
-            Self::Within(root) => sys::space_left(root.dir()),
-            #[cfg(any(test, bitcask_fuzzing))]
-            Self::Twin(twin) => Ok(twin.available_space()),
-        };
-        told("look at", dir, result)
-    }
-
     /// Reads a whole file that is at most `size_limit` bytes long, if it exists.
     pub(crate) fn read_if_exists(&self, path: &Path, size_limit: u64) -> Result<Option<Vec<u8>>> {
         let Some(file) = self.open_if_exists(path)? else { return Ok(None) };
@@ -329,7 +324,7 @@ impl Fs {
     /// Writes `temporary`, syncs it, renames it, and syncs the directory they are both in.
     pub(crate) fn replace(&self, path: &Path, temporary: &Path, bytes: &[u8]) -> Result<()> {
         let file = self.open(temporary, Access::Create)?;
-        file.write_at(bytes, 0)?;
+        file.write_within_limit(bytes, 0)?;
         if !made(Mistake::ManifestNotSynced) {
             file.sync()?;
         }

@@ -60,6 +60,7 @@ compile_error!("bitcask needs a 64-bit Unix system: it maps whole segments");
 
 mod error;
 mod mistake;
+mod process;
 mod value;
 
 mod clock;

@@ -1,11 +1,14 @@
 //! The manifest: which segments are sealed, in order of age, and where the log goes on.
 //!
-//! - Small text with a checksum line, replaced as one step (`Fs::replace`), never changed in place.
+//! - Small text with a checksum line, replaced as one step, never changed in place. `spare` has where the
+//!   next one is written.
 //! - Every change is a read-modify-write under one lock, [`ManifestFile::update`].
 //! - Segment ids are reserved here before they are used, so that none is ever used twice.
 //! - A manifest that is lost or damaged is an error: what it says can't be guessed safely.
 //! - A directory that a backup or a salvage is filling has something else under the manifest's name,
 //!   so that nobody takes what there is of it, or nothing, for a store.
+
+mod spare;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -18,9 +21,12 @@ use crate::mistake::{Mistake, made};
 use crate::segment::header::{Identity, Kind, VERSION};
 use crate::segment::{Dir, FIRST_OFFSET, Place, SegmentId};
 use crate::sync::unmodeled::Mutex;
+use spare::Spare;
 
 /// More than the most segments there can be would ever need.
 const SIZE_LIMIT: u64 = 32 << 20;
+/// How often a manifest is read again that a writer replaces meanwhile.
+const READ_ATTEMPTS: usize = 100;
 /// Ids that are reserved at a time.
 const RESERVED: u32 = 8;
 
@@ -213,10 +219,18 @@ impl Manifest {
     /// Reads the manifest of a store; nothing if there is none.
     pub(crate) fn read(fs: &Fs, dir: &Dir) -> Result<Option<Self>> {
         let path = dir.manifest();
-        match fs.read_if_exists(&path, SIZE_LIMIT)? {
-            Some(bytes) => Self::decode(&bytes, &path).map(Some),
-            None => Ok(None),
+        let mut bytes = fs.read_if_exists(&path, SIZE_LIMIT)?;
+        // The file that was opened may have become the spare by now, and be written to. Two reads that
+        // agree have both seen a manifest: if the first had seen what was being written, the second
+        // would have found the one before it, or the one after it.
+        for _ in 0..READ_ATTEMPTS {
+            let again = fs.read_if_exists(&path, SIZE_LIMIT)?;
+            if again == bytes {
+                break;
+            }
+            bytes = again;
         }
+        bytes.map(|bytes| Self::decode(&bytes, &path)).transpose()
     }
 }
 
@@ -269,12 +283,15 @@ pub(crate) struct ManifestFile {
     fs: Fs,
     dir: Dir,
     current: Mutex<Manifest>,
+    /// Changed under `current`'s lock.
+    spare: Mutex<Spare>,
 }
 
 impl ManifestFile {
     /// Takes charge of what is on disk.
     pub(crate) fn new(fs: &Fs, dir: &Dir, current: Manifest) -> Self {
-        Self { fs: fs.clone(), dir: dir.clone(), current: Mutex::new(current) }
+        let (current, spare) = (Mutex::new(current), Mutex::default());
+        Self { fs: fs.clone(), dir: dir.clone(), current, spare }
     }
 
     /// Replaces the manifest by a changed one; it is durable when this returns, and unchanged if
@@ -285,7 +302,8 @@ impl ManifestFile {
         change(&mut changed);
         let is_swap = changed.sealed.len() < current.sealed.len();
         if !(is_swap && made(Mistake::ManifestStale)) {
-            changed.write(&self.fs, &self.dir)?;
+            let text = changed.encode();
+            self.spare.lock().replace(&self.fs, &self.dir, text.as_bytes())?;
         }
         *current = changed;
         Ok(())
@@ -302,10 +320,20 @@ impl ManifestFile {
 }
 
 impl Manifest {
-    /// Writes the manifest in place of the one on disk.
+    /// Writes the manifest in place of the one that a store has on disk.
+    pub(crate) fn put_in_place(&self, fs: &Fs, dir: &Dir) -> Result<()> {
+        Spare::default().replace(fs, dir, self.encode().as_bytes())
+    }
+
+    /// Writes the manifest of a store that is being made, or in place of the one that it has.
     pub(crate) fn write(&self, fs: &Fs, dir: &Dir) -> Result<()> {
         let path = dir.manifest();
         fs.replace(&path, &Dir::temporary(&path), self.encode().as_bytes())
+    }
+
+    /// Returns how much is set aside for the next one.
+    pub(crate) fn spare_size(&self) -> u64 {
+        spare::room_for(self.encode().len() as u64)
     }
 
     /// Returns whether a segment is sealed.

@@ -24,6 +24,11 @@ pub(crate) enum Mistake {
     ManifestNotSynced,
     /// The manifest's new name is not made durable.
     RenameNotSynced,
+    /// A new manifest is written over the one that counts.
+    SpareInPlace,
+    /// A process that has just opened a store writes to the spare manifest before it is durable that this is
+    /// not the one that counts.
+    SpareUnsettled,
     /// The manifest is changed in memory alone when a merge swaps.
     ManifestStale,
     /// A segment is listed as sealed before it is durable.

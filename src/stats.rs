@@ -62,6 +62,10 @@ pub struct Stats {
     pub retired_segments: u64,
     /// How long the oldest of them has waited, or the oldest table of the keydir that was replaced.
     pub oldest_retired: Option<Duration>,
+    /// Bytes that are set aside on the disk for what is still to be written: behind the end of the active
+    /// segment, for the next manifest, and for deletes, merges and [`clear`](crate::Bitcask::clear) once
+    /// the disk is full. Where it gets low the disk is full, or nearly so.
+    pub reserve_size: u64,
 }
 
 impl Stats {

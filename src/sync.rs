@@ -8,10 +8,14 @@
 //! - What is in [`unmodeled`] the scheduler controls too. The models leave it out: it is no part of
 //!   what they check, and would multiply the orders that they have to go through.
 
+#[cfg(not(all(test, shuttle)))]
+mod locks;
 #[cfg(all(test, loom))]
 mod loom;
 #[cfg(all(test, shuttle))]
 mod shuttle;
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests;
 
 #[cfg(all(test, loom))]
 use self::loom as ours;
@@ -28,13 +32,13 @@ pub(crate) use ours::{
 /// Those of the machine.
 #[cfg(not(all(test, shuttle)))]
 mod native {
-    pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+    pub(crate) use crate::sync::locks::{Condvar, Mutex, MutexGuard};
     pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
     pub(crate) use std::thread::{ThreadId, sleep, yield_now};
     pub(crate) use std::time::Instant;
 
     pub(crate) mod unmodeled {
-        pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+        pub(crate) use crate::sync::native::{Condvar, Mutex, MutexGuard};
         pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize};
     }
 

@@ -48,6 +48,8 @@ pub(super) struct Stat {
     pub(super) is_link: bool,
     /// Whether it has a name.
     pub(super) has_names: bool,
+    /// Whether it is a file with one name alone.
+    pub(super) is_sole_file: bool,
 }
 
 impl From<RawStat> for Stat {
@@ -58,6 +60,7 @@ impl From<RawStat> for Stat {
             is_dir: kind == libc::S_IFDIR,
             is_link: kind == libc::S_IFLNK,
             has_names: raw.st_nlink > 0,
+            is_sole_file: kind == libc::S_IFREG && raw.st_nlink == 1,
         }
     }
 }
@@ -165,7 +168,7 @@ impl<'a> Name<'a> {
     /// Where the kernel or the file system can't do that in one step, the file has both names for a
     /// moment; and where it can't have two, another process may come between the look and the rename.
     pub(super) fn rename_new(&self, to: &Name<'_>) -> io::Result<()> {
-        match self.rename_no_replace(to) {
+        match self.rename_with(to, Flags::NoReplace) {
             Err(error) if is_lacking(&error) => self.rename_by_link(to),
             result => result,
         }
@@ -184,28 +187,41 @@ impl<'a> Name<'a> {
         }
     }
 
+    /// Has two names exchange what they lead to, as one step; says no where that can't be had, or one of
+    /// them leads to nothing.
+    pub(super) fn exchange(&self, other: &Name<'_>) -> io::Result<bool> {
+        match self.rename_with(other, Flags::Exchange) {
+            Err(error) if is_lacking(&error) || error.kind() == ErrorKind::NotFound => Ok(false),
+            result => result.map(|()| true),
+        }
+    }
+
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    fn rename_no_replace(&self, to: &Name<'_>) -> io::Result<()> {
+    fn rename_with(&self, to: &Name<'_>, flags: Flags) -> io::Result<()> {
         let (from_name, to_name) = (self.name.as_ptr(), to.name.as_ptr());
+        let flags = match flags {
+            Flags::NoReplace => libc::RENAME_NOREPLACE,
+            Flags::Exchange => libc::RENAME_EXCHANGE,
+        };
         // Not every C library has a function for it.
         // SAFETY: as in `open`, for both; these are the five arguments that the call takes.
         let result = unsafe {
-            libc::syscall(
-                libc::SYS_renameat2,
-                self.dir(),
-                from_name,
-                to.dir(),
-                to_name,
-                libc::RENAME_NOREPLACE,
-            )
+            libc::syscall(libc::SYS_renameat2, self.dir(), from_name, to.dir(), to_name, flags)
         };
         if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    fn rename_no_replace(&self, _to: &Name<'_>) -> io::Result<()> {
+    fn rename_with(&self, _to: &Name<'_>, _flags: Flags) -> io::Result<()> {
         Err(ErrorKind::Unsupported.into())
     }
+}
+
+/// What a rename may do with what has the new name.
+#[derive(Debug, Clone, Copy)]
+enum Flags {
+    NoReplace,
+    Exchange,
 }
 
 /// Returns whether a call failed because it can't be had here; some say so by refusing permission.

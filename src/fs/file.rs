@@ -3,10 +3,8 @@
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-
-use parking_lot::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::at::{self, Stat};
 #[cfg(any(test, bitcask_fuzzing))]
@@ -40,8 +38,8 @@ pub(crate) struct Lock {
 }
 
 impl Lock {
-    /// The file that is locked.
-    pub(super) fn file(&self) -> &File {
+    /// The locked file, for a fork to let go of.
+    pub(crate) fn file(&self) -> &File {
         &self.file
     }
 }
@@ -102,7 +100,7 @@ impl Disk {
     }
 
     fn sync(&self) -> io::Result<()> {
-        let mut failed = self.sync_failed.lock();
+        let mut failed = self.sync_failed.lock().unwrap_or_else(PoisonError::into_inner);
         if *failed {
             return Err(io::Error::other("an earlier sync of it has failed"));
         }
@@ -147,12 +145,23 @@ impl File {
         }
     }
 
+    /// Lets go of a lock's descriptor in a process that was forked from the one that has the lock, and
+    /// keeps it then. Who still has the file here must not use it any more.
+    pub(crate) fn let_go(&self) {
+        match &self.handle {
+            // Should it fail, the descriptor goes with the process.
+            Handle::Disk(disk) => drop(sys::lead_away(&disk.file)),
+            #[cfg(any(test, bitcask_fuzzing))]
+            Handle::Twin(_) => {}
+        }
+    }
+
     fn unlock(&self) {
         match &self.handle {
             // Should it fail, the lock goes with the last handle.
             Handle::Disk(disk) => drop(fs2::FileExt::unlock(&disk.file)),
             #[cfg(any(test, bitcask_fuzzing))]
-            Handle::Twin(_) => {}
+            Handle::Twin(file) => file.unlock(),
         }
     }
 
@@ -219,7 +228,7 @@ impl File {
             if read_size == 0 {
                 break;
             }
-            target.write_at(part.get(..read_size).unwrap_or_default(), copied)?;
+            target.write_within_limit(part.get(..read_size).unwrap_or_default(), copied)?;
             copied += read_size as u64;
         }
         Ok(copied)
@@ -233,6 +242,24 @@ impl File {
             Handle::Twin(file) => file.write_all_at(bytes, offset),
         };
         self.told("write", result)
+    }
+
+    /// The same for a file that nobody has set room aside in: one that may not be so large fails here, and
+    /// not by the signal that ends the process.
+    pub(crate) fn write_within_limit(&self, bytes: &[u8], offset: u64) -> Result<()> {
+        self.check_limit("write", offset.saturating_add(bytes.len() as u64))?;
+        self.write_at(bytes, offset)
+    }
+
+    fn check_limit(&self, action: &'static str, size: u64) -> Result<()> {
+        match &self.handle {
+            Handle::Disk(_) if size > sys::file_size_limit() => {
+                self.told(action, Err(ErrorKind::FileTooLarge.into()))
+            }
+            Handle::Disk(_) => Ok(()),
+            #[cfg(any(test, bitcask_fuzzing))]
+            Handle::Twin(_) => Ok(()),
+        }
     }
 
     /// Makes the content and the size durable.
@@ -262,6 +289,7 @@ impl File {
     /// run out of it. After a failure the size is what it was. What the file holds already is not
     /// touched, so somebody else may be storing there.
     pub(crate) fn allocate(&self, size: u64) -> Result<()> {
+        self.check_limit("grow", size)?;
         let before = self.size()?;
         let result = match &self.handle {
             Handle::Disk(disk) => match sys::allocate(&disk.file, before, size) {
@@ -278,11 +306,26 @@ impl File {
         })
     }
 
+    /// Sets room aside for the file's first `size` bytes, as far as the file system can, without making the
+    /// file longer. Cutting it gives that back.
+    pub(crate) fn reserve(&self, size: u64) -> Result<()> {
+        self.check_limit("set room aside in", size)?;
+        let result = match &self.handle {
+            Handle::Disk(disk) => match sys::reserve(&disk.file, size) {
+                Err(error) if error.kind() == ErrorKind::Unsupported => Ok(()),
+                result => result,
+            },
+            #[cfg(any(test, bitcask_fuzzing))]
+            Handle::Twin(file) => file.reserve(size),
+        };
+        self.told("set room aside in", result)
+    }
+
     /// Tells why pages of a mapping could not be populated: a bad address stands for a page that
     /// the file system has no room for, or could not read.
     pub(crate) fn unpopulated<T>(&self, error: io::Error) -> Result<T> {
         let full = || match &self.handle {
-            Handle::Disk(disk) => sys::space_left(&disk.file).is_ok_and(|left| left < LEFT_MIN),
+            Handle::Disk(disk) => sys::left(&disk.file).is_ok_and(|left| left.bytes < LEFT_MIN),
             #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(_) => false,
         };

@@ -84,6 +84,61 @@ impl Fs {
         told("rename", path, result)
     }
 
+    /// Has two files exchange their names as one step, or the first take the name of the second where
+    /// that can't be had or there is no second; says which. Then makes that durable, if it is to be.
+    pub(crate) fn exchange_and_sync(
+        &self,
+        from: &Path,
+        to: &Path,
+        is_durable: bool,
+    ) -> Result<bool> {
+        let mut is_exchanged = false;
+        let mut change = || {
+            is_exchanged = self.exchange(from, to)?;
+            if is_exchanged { Ok(()) } else { self.rename(from, to) }
+        };
+        if is_durable {
+            self.then_sync_dir(parent(to), change)?;
+        } else {
+            change()?;
+        }
+        Ok(is_exchanged)
+    }
+
+    /// Has two files exchange their names; says no where the kernel or the file system can't, or one is
+    /// not there.
+    fn exchange(&self, a: &Path, b: &Path) -> Result<bool> {
+        self.check()?;
+        let result = match self {
+            Self::Disk | Self::Within(_) => self.name(a).and_then(|a| a.exchange(&self.name(b)?)),
+            #[cfg(any(test, bitcask_fuzzing))]
+            Self::Twin(twin) => match twin.exchange(a, b) {
+                Err(error)
+                    if [ErrorKind::NotFound, ErrorKind::InvalidInput].contains(&error.kind()) =>
+                {
+                    Ok(false)
+                }
+                result => result.map(|()| true),
+            },
+        };
+        told("exchange", a, result)
+    }
+
+    /// Returns whether a name leads to a file that no other name leads to, or to nothing at all.
+    pub(crate) fn is_sole_file(&self, path: &Path) -> Result<bool> {
+        let result = match self {
+            Self::Disk | Self::Within(_) => {
+                self.name(path).and_then(|name| name.stat_link()).map(|stat| stat.is_sole_file)
+            }
+            #[cfg(any(test, bitcask_fuzzing))]
+            Self::Twin(twin) => twin.is_sole_file(path),
+        };
+        match result {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+            other => told("look at", path, other),
+        }
+    }
+
     /// Gives a file a second name, which may lie within a directory that another one holds open; says
     /// no where that can't be had: on another file system, or one without links, or with no more of
     /// them for this file, or for a file of somebody else's.

@@ -1,7 +1,7 @@
 //! System calls that std lacks, for files and processes; `fs/at.rs` has those for names.
 //!
 //! - All take an open file and plain numbers, so no memory of ours is at stake, but that of
-//!   `space_left`, which fills what it returns.
+//!   `left`, which fills what it returns.
 
 #![expect(unsafe_code, reason = "foreign calls that std has no safe form of")]
 
@@ -45,6 +45,48 @@ pub(super) fn allocate(file: &File, _from: u64, size: u64) -> io::Result<()> {
     fs2::FileExt::allocate(file, size)
 }
 
+/// Returns how large a file may be that this process writes.
+pub(super) fn file_size_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the call writes to `limit` alone, which is this function's.
+    let code = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
+    // Infinity is the highest number, or above all that a file can be.
+    if code == 0 { limit.rlim_cur } else { u64::MAX }
+}
+
+/// Sets room aside for a file's first `size` bytes, without making the file longer.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+pub(super) fn reserve(file: &File, size: u64) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+
+    let size = libc::off_t::try_from(size).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches no memory of
+    // this process.
+    let code = unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, size) };
+    if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Elsewhere there is no call for it.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+pub(super) fn reserve(_file: &File, _size: u64) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// Has a descriptor lead to something harmless, in this process alone: what it was a copy of is let go.
+pub(super) fn lead_away(file: &File) -> io::Result<()> {
+    use std::os::fd::AsRawFd;
+
+    let harmless = File::open("/")?;
+    // SAFETY: both descriptors are open for as long as the files are borrowed. The number stays open
+    // and stays `file`'s, which closes it; nothing but that it is open is ever asked of it again.
+    let led = unsafe { libc::dup2(harmless.as_raw_fd(), file.as_raw_fd()) };
+    // SAFETY: as above, and this touches no memory of this process.
+    if led < 0 || unsafe { libc::fcntl(led, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 /// Asks the kernel to forget the file's clean pages. Advice: it may decline.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 pub(super) fn drop_cache(file: &File) {
@@ -58,8 +100,16 @@ pub(super) fn drop_cache(file: &File) {
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 pub(super) fn drop_cache(_file: &File) {}
 
-/// Returns how many bytes can still be written to the file system that a file or directory is on.
-pub(super) fn space_left(file: &File) -> io::Result<u64> {
+/// What is left of a file system.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Left {
+    pub(super) bytes: u64,
+    /// How many files can still be created; `None` where there is no limit.
+    pub(super) files: Option<u64>,
+}
+
+/// Returns what is left of the file system that a file or directory is on.
+pub(super) fn left(file: &File) -> io::Result<Left> {
     use std::os::fd::AsRawFd;
 
     let mut space = std::mem::MaybeUninit::uninit();
@@ -70,7 +120,9 @@ pub(super) fn space_left(file: &File) -> io::Result<u64> {
     }
     // SAFETY: the call has succeeded, so it has filled the structure.
     let space = unsafe { space.assume_init() };
-    Ok(wide(space.f_bavail).saturating_mul(wide(space.f_frsize)))
+    let bytes = wide(space.f_bavail).saturating_mul(wide(space.f_frsize));
+    let has_limit = wide(space.f_files) > 0;
+    Ok(Left { bytes, files: has_limit.then_some(wide(space.f_favail)) })
 }
 
 /// The types of such figures differ between systems.

@@ -109,6 +109,6 @@ fn what_the_store_has_written_is_repaired_to_what_it_was() {
                 assert!(lock || bytes == *written, "{} is changed", path.display());
             }
         }
-        assert_eq!(kinds.len(), 3, "manifest, segments and hints");
+        assert_eq!(kinds.len(), 4, "manifest, its spare, segments and hints");
     }
 }

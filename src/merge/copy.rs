@@ -249,15 +249,17 @@ impl Merge {
         timestamp: u64,
     ) -> Result<Copied<'a>> {
         let (ground, size) = (host.ground(), draft.header.entry_size());
+        let is_to_the_last_byte = self.is_to_the_last_byte;
+        let look = || if is_to_the_last_byte { Ok(()) } else { ground.leave_room(0) };
         let output = match &mut self.output {
             Some(output) => output,
             none => {
-                ground.leave_room(0)?;
+                look()?;
                 let (active, number) = host.create_output(size)?;
                 none.insert(Output { active, number, hint: HintBuilder::default() })
             }
         };
-        output.active.reserve_for_copy(size, || ground.leave_room(0))?;
+        output.active.reserve_for_copy(size, look)?;
         let place = output.active.append(draft, timestamp)?;
         let address = Address { segment: output.number, offset: place.offset };
         let mut header = draft.header;

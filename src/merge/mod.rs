@@ -132,6 +132,8 @@ pub(crate) struct Merge {
     kept: copy::Kept,
     report: MergeReport,
     progress: MergeProgress,
+    /// Whether it may take the last room of the disk: it will give back more.
+    is_to_the_last_byte: bool,
 }
 
 impl Ground<'_> {
@@ -209,6 +211,15 @@ impl Merge {
         Self { inputs: inputs.into(), last_timestamp, shadows, progress, ..Self::default() }
     }
 
+    /// Has it take all the room that there is, where one has seen to it that this will do.
+    pub(crate) fn taking_the_last_byte(self) -> Self {
+        Self { is_to_the_last_byte: true, ..self }
+    }
+
+    fn leave_room(&self, ground: &Ground<'_>, size: u64) -> Result<()> {
+        if self.is_to_the_last_byte { Ok(()) } else { ground.leave_room(size) }
+    }
+
     /// Returns how far it has come.
     pub(crate) fn progress(&self) -> MergeProgress {
         let begun = self.reading.as_ref().map_or(0, Reading::read_size);
@@ -242,7 +253,7 @@ impl Merge {
         let live_size = input.segment.live_size();
         if live_size > 0 {
             // Half of an input gives nothing back.
-            host.ground().leave_room(live_size)?;
+            self.leave_room(&host.ground(), live_size)?;
         }
         self.youngest = Some(input.id());
         self.reading = Some(Reading::begin(self, &host.ground(), input)?);

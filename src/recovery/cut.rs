@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::fs::{Access, File};
 use crate::manifest::{Manifest, Sealed};
 use crate::segment::header::Kind;
-use crate::segment::{FIRST_OFFSET, Place, SegmentId, scan};
+use crate::segment::{FIRST_OFFSET, Place, SegmentId, scan, sidecar};
 
 /// Bytes of unsealed segments that are not entries of the log.
 #[derive(Debug)]
@@ -84,12 +84,14 @@ impl Recovery<'_> {
     /// Copies what could not be read to the quarantine, durably.
     fn set_aside(&self, Unread { file, place, size, .. }: &Unread<'_>) -> Result<PathBuf> {
         let quarantine = self.dir.quarantine();
-        self.fs.create_dir(&quarantine)?;
-        self.fs.sync_dir(self.dir.path())?;
         let path = self.dir.quarantined(*place);
-        let copy = self.fs.open(&path, Access::Create)?;
-        file.copy_to(&copy, place.offset, *size)?;
-        copy.sync()?;
+        sidecar::making_room(self.fs, self.dir, || {
+            self.fs.create_dir(&quarantine)?;
+            self.fs.sync_dir(self.dir.path())?;
+            let copy = self.fs.open(&path, Access::Create)?;
+            file.copy_to(&copy, place.offset, *size)?;
+            copy.sync()
+        })?;
         self.fs.sync_dir(&quarantine)?;
         Ok(path)
     }
@@ -113,7 +115,7 @@ impl Recovery<'_> {
         }
         manifest.log = manifest.bound;
         manifest.log_exists = false;
-        manifest.write(self.fs, self.dir)?;
+        manifest.put_in_place(self.fs, self.dir)?;
         let empty: Vec<PathBuf> = empty.into_iter().map(|link| self.dir.log(link.id)).collect();
         self.remove(&empty)
     }

@@ -19,7 +19,7 @@ use crate::segment::scan::Scanned;
 use crate::store::Ground;
 
 /// As many files are kept open.
-const FILES_MAX: usize = 64;
+const FILES_MAX: usize = 16;
 
 /// The newest put of each key.
 pub(super) struct Replay<'a> {

@@ -220,6 +220,17 @@ impl Active {
         self.end + size + END_SIZE_MAX <= limit
     }
 
+    /// Returns whether there is room ready for entries of this size and an end entry.
+    #[inline]
+    pub(crate) fn is_ready(&self, size: u64) -> bool {
+        self.end + size + END_SIZE_MAX <= self.room.ready()
+    }
+
+    /// Returns how much room is set aside that nothing has been appended to.
+    pub(crate) fn unused_size(&self) -> u64 {
+        self.room.allocated().saturating_sub(self.end)
+    }
+
     /// Makes room ready for entries of this size and an end entry. A failure changes nothing.
     pub(crate) fn reserve(&mut self, size: u64) -> Result<()> {
         self.room.reserve(self.end + size + END_SIZE_MAX)

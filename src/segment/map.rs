@@ -15,10 +15,9 @@
 #![expect(unsafe_code, reason = "a mapping's bytes have to be made a slice")]
 
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use memmap2::{Mmap, MmapMut, MmapRaw, UncheckedAdvice};
-use parking_lot::Mutex;
 
 use super::budget::Wanted;
 #[cfg(any(test, bitcask_fuzzing))]
@@ -119,7 +118,7 @@ impl Bytes {
     /// After a failed sync the kernel may hold pages that are not on the disk. As long as a mapping
     /// uses them, a recovery could not have them dropped and read anew.
     pub(crate) fn release_pages(&self) {
-        let is_copied = self.is_copied.lock();
+        let is_copied = self.is_copied.lock().unwrap_or_else(PoisonError::into_inner);
         if let Source::Map(map) = &self.source
             && !*is_copied
         {
@@ -134,7 +133,7 @@ impl Bytes {
     /// The file is read, since a page of the mapping that can't be read would be a signal. It has to
     /// be the one that is mapped, and nobody may store to it any more.
     pub(crate) fn detach(&self, file: &File) -> bool {
-        let mut is_copied = self.is_copied.lock();
+        let mut is_copied = self.is_copied.lock().unwrap_or_else(PoisonError::into_inner);
         match &self.source {
             Source::Map(map) if !*is_copied => {
                 let copy = copy(file, self.end());

@@ -21,7 +21,7 @@ pub(crate) mod resync;
 pub(crate) mod room;
 pub(crate) mod scan;
 mod set;
-mod sidecar;
+pub(crate) mod sidecar;
 mod sink;
 mod stored;
 pub(crate) mod walk;
@@ -118,6 +118,11 @@ impl Dir {
         self.0.join("MANIFEST")
     }
 
+    /// The file that the next manifest is written to.
+    pub(crate) fn spare(&self) -> PathBuf {
+        self.0.join("MANIFEST.spare")
+    }
+
     /// The name that a file has until it is complete.
     pub(crate) fn temporary(path: &Path) -> PathBuf {
         let mut name = path.as_os_str().to_owned();
@@ -145,7 +150,7 @@ pub(crate) enum FileKind {
     Index(SegmentId),
     /// One of ours that was not complete when its writer stopped.
     Temporary,
-    /// The manifest, the lock, or a file that is not ours.
+    /// The manifest, its spare, the lock, or a file that is not ours.
     Other,
 }
 

@@ -65,6 +65,11 @@ impl Room {
         self.ready.load(Ordering::Acquire)
     }
 
+    /// Returns up to where room has been set aside.
+    pub(super) fn allocated(&self) -> u64 {
+        self.allocated.load(Ordering::Acquire)
+    }
+
     /// Makes sure that bytes below `needed` can be stored. A failure changes nothing.
     pub(super) fn reserve(&self, needed: u64) -> Result<()> {
         if needed <= self.ready() {

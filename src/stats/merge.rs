@@ -139,6 +139,18 @@ pub struct MergeReport {
 }
 
 impl MergeReport {
+    /// Adds what another merge of the same call did.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.segments_in += other.segments_in;
+        self.size_in += other.size_in;
+        self.segments_out += other.segments_out;
+        self.size_out += other.size_out;
+        self.live_entries += other.live_entries;
+        self.tombstones_kept += other.tombstones_kept;
+        self.tombstones_dropped += other.tombstones_dropped;
+        self.expired_dropped += other.expired_dropped;
+    }
+
     /// Returns how many bytes of log were given back, sidecar files not counted.
     pub fn freed_size(&self) -> u64 {
         self.size_in.saturating_sub(self.size_out)

@@ -11,10 +11,13 @@ use super::{Ground, open};
 use crate::error::{Error, Result};
 use crate::fs::{self, Access, File, Fs, Lock};
 use crate::manifest::Manifest;
-use crate::segment::Dir;
+use crate::segment::{Dir, sidecar};
 
 /// How often a lock file is opened again that was removed before it was locked.
 const LOCK_ATTEMPTS: usize = 100;
+
+/// The most digits that a process id has.
+const PID_WIDTH: usize = 10;
 
 /// A store that is being opened.
 #[derive(Debug)]
@@ -39,15 +42,15 @@ impl Begun {
         Ok(Self { ground, dir, dirs, lock: None, has_new_lock: false, is_new: false })
     }
 
-    /// Takes the store's lock.
-    pub(super) fn lock(&mut self) -> Result<()> {
+    /// Takes the store's lock; returns the file that is locked.
+    pub(super) fn lock(&mut self) -> Result<File> {
         let (fs, dir) = (&self.ground.fs, &self.dir);
         let is_new = !fs.is_there(&dir.lock());
         let locked = lock(fs, dir);
         // Somebody else's stays. One that can't be locked at all is nobody's.
         self.has_new_lock = is_new && !locked.as_ref().is_err_and(Error::is_locked);
-        self.lock = Some(locked?);
-        Ok(())
+        let lock = self.lock.insert(locked?);
+        Ok(lock.file().clone())
     }
 
     /// Creates a store in a directory that has none.
@@ -67,6 +70,7 @@ impl Begun {
         let (fs, dir) = (&self.ground.fs, &self.dir);
         if self.is_new {
             let _ = fs.remove(&Dir::temporary(&dir.manifest()));
+            let _ = fs.remove(&dir.spare());
             let _ = fs.remove(&dir.manifest());
         }
         if self.has_new_lock {
@@ -80,7 +84,8 @@ impl Begun {
 /// Takes the store's lock, and leaves this process's id in it for the message others get.
 pub(super) fn lock(fs: &Fs, dir: &Dir) -> Result<Lock> {
     for _ in 0..LOCK_ATTEMPTS {
-        if let Some(lock) = lock_file(fs, dir, &fs.open(&dir.lock(), Access::Keep)?)? {
+        let file = sidecar::making_room(fs, dir, || fs.open(&dir.lock(), Access::Keep))?;
+        if let Some(lock) = lock_file(fs, dir, &file)? {
             return Ok(lock);
         }
     }
@@ -108,9 +113,13 @@ fn lock_file(fs: &Fs, dir: &Dir, file: &File) -> Result<Option<Lock>> {
     if !fs.leads_to(&dir.lock(), file)? {
         return Ok(None);
     }
-    // For the message alone, so a full disk does not keep the store from being opened.
-    let _ = file.set_size(0);
-    let _ = file.write_at(format!("{}\n", std::process::id()).as_bytes(), 0);
+    // For the message alone, so a full disk does not keep the store from being opened. Of one width, so
+    // that the file need not be cut, and what is set aside behind its end stays.
+    let text = format!("{:>PID_WIDTH$}\n", std::process::id());
+    let _ = file.write_at(text.as_bytes(), 0);
+    if file.size().is_ok_and(|size| size > text.len() as u64) {
+        let _ = file.set_size(text.len() as u64);
+    }
     fs.hold(&lock)?;
     Ok(Some(lock))
 }

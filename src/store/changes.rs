@@ -175,6 +175,7 @@ impl Changes {
     /// [`HistoryGone`](Error::HistoryGone) if a merge or a clear has removed what would be next;
     /// what keeps an entry from being read, as for [`get`](Bitcask::get).
     pub fn try_recv(&mut self) -> Result<Option<Change>> {
+        self.inner.here()?;
         loop {
             if let Some(change) = self.read()? {
                 return Ok(Some(change));
@@ -268,6 +269,7 @@ impl Changes {
     }
 
     fn begin(inner: &Arc<Inner>, since: Position) -> Result<Self> {
+        inner.here()?;
         let (path, position) = (|| inner.dir.path().into(), || since.to_string());
         let at = since.place();
         let is_start = since == Position::START;

@@ -2,7 +2,9 @@
 
 use super::{Bitcask, Inner};
 use crate::fs::open_files;
+use crate::manifest::Manifest;
 use crate::segment::FIRST_OFFSET;
+use crate::segment::append::Active;
 use crate::segment::budget::{mappings, mappings_limit};
 use crate::segment::limit::segments_limit;
 use crate::stats::Stats;
@@ -52,6 +54,9 @@ impl Bitcask {
 
 impl Inner {
     pub(super) fn stats(&self) -> Stats {
+        if self.here().is_err() {
+            return Stats::default();
+        }
         let mut stats = Stats {
             keys: self.len(),
             keydir_size: self.keydir.size(),
@@ -59,7 +64,11 @@ impl Inner {
             ..Stats::default()
         };
         if let Some(writer) = &self.writer {
-            writer.log.lock().count(&mut stats);
+            let log = writer.log.lock();
+            log.count(&mut stats);
+            stats.reserve_size = log.active().map_or(0, Active::unused_size);
+            drop(log);
+            stats.reserve_size += self.reserve_size() + self.manifest.get(Manifest::spare_size);
         }
         self.pins.count(&mut stats);
         (stats.retired_segments, stats.oldest_retired) = self.segments.retired();

@@ -13,6 +13,7 @@ use crate::keydir::{LockedShards, SHARD_COUNT, Shard};
 impl Inner {
     /// Locks a shard; fills it first if that has not been done.
     pub(super) fn shard(&self, number: usize) -> Result<Shard<'_>> {
+        self.here()?;
         loop {
             let shard = self.keydir.shard(number);
             if shard.is_filled() {
@@ -43,6 +44,9 @@ impl Inner {
 
     /// Returns the number of keys, once all shards are filled that can be.
     pub(super) fn len(&self) -> u64 {
+        if self.here().is_err() {
+            return 0;
+        }
         // Who touches a shard that can't be filled is told why.
         let _ = self.filler.fill_all(&self.keydir);
         (0..SHARD_COUNT).map(|number| self.keydir.shard(number).len() as u64).sum()

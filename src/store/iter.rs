@@ -134,6 +134,12 @@ impl<'a> Entries<'a> {
         &mut self,
         take: impl Fn(&StoredEntry<'_>) -> Result<T>,
     ) -> Option<Result<T>> {
+        if let Err(forked) = self.inner.here() {
+            let is_told = std::mem::replace(&mut self.shard, SHARD_COUNT) == SHARD_COUNT;
+            let is_over = is_told && self.located.is_empty();
+            self.located.clear();
+            return (!is_over).then_some(Err(forked));
+        }
         loop {
             while let Some((segment, offset)) = self.located.pop() {
                 // Entries are read in the order of hash bits, so each is anywhere in the log.

@@ -20,7 +20,9 @@ impl Inner {
     pub(super) fn start_workers(self: &Arc<Self>) -> Result<Vec<Worker>> {
         let start = |signal: &Arc<Signal>, job: fn(&Self) -> Option<Duration>| {
             let (signal, inner) = (Arc::clone(signal), Arc::clone(self));
-            let started = Worker::start(signal, move || job(&inner));
+            // In a child that was forked by what the thread calls it has no work.
+            let work = move || inner.opener.is_here().then(|| job(&inner)).flatten();
+            let started = Worker::start(signal, work);
             fs::told("start a thread for", self.dir.path(), started)
         };
         let mut workers = vec![

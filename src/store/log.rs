@@ -36,21 +36,21 @@ pub(super) const BATCH_SIZE_LIMIT: u64 =
 /// What the append lock guards.
 #[derive(Debug)]
 pub(super) struct Log {
-    active: Option<Numbered>,
+    pub(super) active: Option<Numbered>,
     /// The segment that the log is to go on in, if it is there already.
     pub(super) prepared: Option<Active>,
     /// Full segments that are not sealed yet, oldest first.
     pub(super) rotated: VecDeque<Rotated>,
     /// Those of them that no sync has covered yet.
-    unsynced: Vec<(SegmentId, File)>,
+    pub(super) unsynced: Vec<(SegmentId, File)>,
     pub(super) next_id: SegmentId,
     last_timestamp: u64,
     /// The highest place that a mark in the log names.
-    marked: Place,
+    pub(super) marked: Place,
     /// Behind the last entry that asks to be synced; marks do not.
-    end: Place,
+    pub(super) end: Place,
     /// Since when an entry waits for a sync.
-    dirty_since: Option<Instant>,
+    pub(super) dirty_since: Option<Instant>,
     /// When the last sync began; a while after it a mark of its own is due, unless an entry has
     /// carried it.
     synced_at: Option<Instant>,
@@ -306,28 +306,26 @@ impl Inner {
     /// Sees to an active segment with room for entries of this size; rotates if need be.
     fn make_room(&self, log: &mut Log, size: u64, drafts: &[Draft<'_>]) -> Result<()> {
         let count = drafts.len() as u64;
-        let need = || {
-            let deletes = drafts.iter().all(|draft| draft.header.is_tombstone());
-            if deletes { Need::Delete } else { Need::Put }
-        };
         let full = |active: &Active| {
             let entries = active.entries();
             !active.has_room(size, self.options.segment_size)
                 || entries > 0 && entries + count > self.options.segment_entries
         };
         match &log.active {
-            None => log.active = Some(self.start_segment(log, size, need())?),
+            None => log.active = Some(self.start_for(log, size, drafts)?),
             Some(current) if full(&current.active) => {
-                let next = self.start_segment(log, size, need())?;
+                let next = self.start_for(log, size, drafts)?;
                 self.rotate(log, next).map_err(|error| self.commit.poison(error))?;
             }
             Some(_) => {}
         }
-        if let Some(Numbered { active, .. }) = &mut log.active {
-            active.reserve(size)?;
-            if active.is_time_to_go_ahead() {
-                self.prepare_signal.wake();
-            }
+        if log.active().is_some_and(|active| !active.is_ready(size)) {
+            self.grow(log, size, drafts)?;
+        }
+        if let Some(Numbered { active, .. }) = &mut log.active
+            && active.is_time_to_go_ahead()
+        {
+            self.prepare_signal.wake();
         }
         Ok(())
     }
@@ -337,14 +335,14 @@ impl Inner {
         let mut log = self.writer()?.log.lock();
         self.commit.check()?;
         if log.active().is_some_and(|active| active.entries() > 0) {
-            let next = self.start_segment(&mut log, 0, Need::Delete)?;
+            let next = self.making_room(|| self.start_segment(&mut log, 0, Need::Delete))?;
             self.rotate(&mut log, next).map_err(|error| self.commit.poison(error))?;
         }
         Ok(())
     }
 
     /// Ends the active segment and goes on in the next one.
-    fn rotate(&self, log: &mut Log, next: Numbered) -> Result<()> {
+    pub(super) fn rotate(&self, log: &mut Log, next: Numbered) -> Result<()> {
         // The end entry may be lost with the rest of the segment, so the next one's first entry
         // repeats its mark.
         let mark = self.due_mark(log);
@@ -362,42 +360,6 @@ impl Inner {
             self.seal_signal.wake();
         }
         Ok(())
-    }
-
-    /// Makes a fresh, empty segment the whole log. The caller holds all locks.
-    pub(super) fn restart_log(&self, log: &mut Log) -> Result<u32> {
-        self.segments.refuse_beyond(Need::GiveBack)?;
-        let capacity = Active::capacity_for(0, self.options.segment_size);
-        let fresh = self.create_next(log, capacity)?;
-        self.restart_in(log, fresh)
-    }
-
-    /// The same with a segment that is there, and in the set, already.
-    pub(super) fn restart_in(&self, log: &mut Log, fresh: Numbered) -> Result<u32> {
-        let (id, number) = (fresh.active.segment().id(), fresh.number);
-        let update = self.manifest.update(|manifest| {
-            manifest.sealed.clear();
-            // A clear is no entry.
-            manifest.forget_before(Place::new(id, FIRST_OFFSET));
-            manifest.note_time(log.last_timestamp);
-            manifest.log = id;
-            manifest.log_exists = true;
-            manifest.reserve(log.next_id);
-        });
-        update.map_err(|error| self.take_back(number, id, error))?;
-        log.rotated.clear();
-        log.unsynced.clear();
-        log.end = fresh.active.end();
-        log.dirty_since = None;
-        log.active = Some(fresh);
-        if let Some(late) = log.prepared.take() {
-            let _ = self.give_up(&late);
-        }
-        // What was there before is gone for good, and what is to come lies above this.
-        self.commit.advance(log.end);
-        log.marked = log.end;
-        log.waiters.cleared();
-        Ok(number)
     }
 }
 

@@ -73,13 +73,13 @@ impl Bitcask {
         let inner = &self.inner;
         inner.writer()?;
         if options.force && options.segments.is_none() {
-            let rotated = inner.rotate_active();
+            let rotated = unless_full(inner.rotate_active());
             // What is sealed can be merged all the same.
             if !matches!(rotated, Err(Error::TooManySegments { .. })) {
                 rotated?;
             }
         }
-        inner.seal_rotated()?;
+        unless_full(inner.seal_rotated())?;
         let pace = Pace::constant(options.bytes_per_second);
         let (force, chosen) = (options.force, options.segments.take());
         let plan = |inner: &Inner| {
@@ -136,7 +136,7 @@ impl Bitcask {
     /// # }
     /// ```
     pub fn segments(&self) -> Vec<SegmentStats> {
-        self.inner.segment_stats()
+        self.inner.here().map_or_else(|_| Vec::new(), |()| self.inner.segment_stats())
     }
 }
 
@@ -159,9 +159,10 @@ impl Host for Inner {
         self.commit.check()?;
         self.segments.refuse_beyond(Need::GiveBack)?;
         let id = self.writer()?.log.lock().take_id()?;
-        let capacity = Active::capacity_for(size, self.options.segment_size);
+        let capacity = self.capacity_for(size)?;
         // Written in large pieces, which a system call is quicker for than a mapping.
-        let active = self.create(id, Kind::Merged, capacity, AppendMode::Positioned)?;
+        let create = || self.create(id, Kind::Merged, capacity, AppendMode::Positioned);
+        let active = create().or_else(|error| self.unless_given_way(error, create))?;
         let numbered = self.number(active)?;
         Ok((numbered.active, numbered.number))
     }
@@ -260,6 +261,9 @@ impl Inner {
         // It is pending from now on, whatever becomes of it: its copies may be all that slots name.
         let merge = turn.pending.insert(Merge::begin(&self.ground(), &ids));
         let run = self.run(merge, &mut pace, progress);
+        if !self.opener.is_here() {
+            return Err(self.lose(turn));
+        }
         // What stopped it does not keep what it has got through from being published.
         let published = merge.publish(self);
         let mut report = merge.report(matches!(run, Ok(false)));
@@ -267,15 +271,18 @@ impl Inner {
         if !merge.is_pending() {
             *turn.pending = None;
         }
-        let result = match published {
+        let mut result = match published {
             // Worse than whatever stopped it.
             Err(error) if error.is_poisoned() => Err(error),
             published => run.map(drop).and(published),
         };
         match &result {
-            Err(error) if error.is_no_space() => {
-                // The disk stays full if this fails too.
-                let _ = self.drop_dead(&mut turn.pending, &plan);
+            // The disk stays full if this fails too.
+            Err(error)
+                if error.is_no_space()
+                    && self.squeeze(&mut turn.pending, &plan, &mut report).unwrap_or(false) =>
+            {
+                result = Ok(());
             }
             // Whatever else was damaged, it is this one that can't be merged.
             Err(error) if is_unreadable(error) => {
@@ -309,6 +316,7 @@ impl Inner {
                 },
                 || self.appends(),
             );
+            self.here()?;
             if stop {
                 return Ok(false);
             }
@@ -356,24 +364,8 @@ impl Inner {
         Self::tell_finished(auto, &result);
     }
 
-    /// Drops those segments of a plan that are dead altogether: that takes no room but for the
-    /// manifest.
-    fn drop_dead(&self, pending: &mut Option<Merge>, plan: &MergePlan) -> Result<()> {
-        let planned = |id| plan.segments.iter().any(|planned| planned.id == id);
-        for dead in self.segment_stats() {
-            if dead.live_size == 0 && planned(dead.id) {
-                self.publish(pending)?;
-                let ids = BTreeSet::from([SegmentId(dead.id)]);
-                let merge = pending.insert(Merge::begin(&self.ground(), &ids));
-                // One whose tombstones are needed takes room, and the next one may take none.
-                while let Ok(Some(_)) = merge.step(self) {}
-            }
-        }
-        self.publish(pending)
-    }
-
     /// Publishes what a merge has copied, and forgets it.
-    fn publish(&self, pending: &mut Option<Merge>) -> Result<()> {
+    pub(super) fn publish(&self, pending: &mut Option<Merge>) -> Result<()> {
         if let Some(merge) = pending {
             merge.publish(self)?;
         }
@@ -386,6 +378,11 @@ impl Inner {
         let Ok(writer) = self.writer() else { return Ok(()) };
         self.publish(&mut writer.merging.interrupt()?.pending)
     }
+}
+
+/// Leaves alone what there is no room for: what there is already can be merged, and gives room back.
+fn unless_full(result: Result<()>) -> Result<()> {
+    result.or_else(|error| if error.is_no_space() { Ok(()) } else { Err(error) })
 }
 
 /// Returns whether something on disk could not be read, or not be understood.

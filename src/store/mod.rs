@@ -8,7 +8,7 @@
 //! 3. `maintenance`: seals, swaps, clears, one at a time.
 //! 4. The keydir's shards, in ascending order.
 //! 5. `log`: the active segment, and all that is decided when an entry gets its place.
-//! 6. What snapshots pin.
+//! 6. What snapshots pin; the reserve, which is held while something is tried that needs it.
 //! 7. The manifest, the segment set, the commit state, the filler's hints, and the size of an
 //!    unsealed segment's file: each innermost in its own file.
 //!
@@ -24,7 +24,9 @@ mod changes;
 mod figures;
 mod fill;
 mod fold;
+mod forked;
 mod fresh;
+mod full;
 mod iter;
 mod jobs;
 mod key_range;
@@ -81,15 +83,17 @@ use crate::background::{Signal, Worker};
 use crate::clock::Clock;
 use crate::commit::Commit;
 use crate::error::{Error, Result};
-use crate::fs::{self, Fs, Lock};
+use crate::fs::{self, File, Fs, Lock};
 use crate::keydir::{KeyHasher, Keydir};
 use crate::manifest::ManifestFile;
 use crate::options::Options;
+use crate::process::Opener;
 use crate::recovery::{Filler, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, Place, Segments, index};
 use crate::sync::Mutex;
 use begun::Begun;
+use full::Reserve;
 use log::Log;
 use pins::Pins;
 use refresh::Refreshing;
@@ -102,6 +106,12 @@ use turn::Merging;
 /// [read-only](Options::read_only).
 ///
 /// Dropping the store closes it and swallows the error that [`close`](Self::close) would return.
+///
+/// A store belongs to the process that has opened it. In one that is forked from it later every call
+/// that can fail returns [`Forked`](Error::Forked), and those that can't say that there is nothing: no
+/// keys, no segments, figures of zero, [`Position::START`]. What was lent before, a
+/// [`Value`](crate::Value), can still be read. A program that becomes a daemon opens the store
+/// afterwards, or drops it in the child and opens it again.
 ///
 /// ```
 /// use bitcask::{Bitcask, Options};
@@ -125,6 +135,8 @@ pub struct Bitcask {
 /// What the store's threads share.
 #[derive(Debug)]
 struct Inner {
+    /// The process that may use it.
+    opener: Opener,
     fs: Fs,
     dir: Dir,
     clock: Clock,
@@ -139,6 +151,8 @@ struct Inner {
     commit: Commit,
     /// What snapshots need.
     pins: Pins,
+    /// Room for what gives room back.
+    reserve: Reserve,
     /// The end of the log as opening found it, once that was asked for.
     found_end: OnceLock<Place>,
     /// What the indexes of segments need.
@@ -180,6 +194,8 @@ struct Writer {
     indexing: Mutex<()>,
     /// Held for as long as the store is open.
     lock: Mutex<Option<Lock>>,
+    /// The same file, which a forked child lets go of: there `lock` may be locked for ever.
+    lock_file: File,
 }
 
 /// What a store stands on: the machine, or what a test puts in its place.
@@ -245,6 +261,7 @@ impl Bitcask {
 
     pub(crate) fn open_on(ground: &Ground, path: &Path, options: Options) -> Result<Self> {
         options.check()?;
+        let opener = fs::told("watch for forks with", path, Opener::this())?;
         let dir = Dir::new(fs::absolute(path)?);
         match ground.fs.is_dir(dir.path())? {
             Some(false) => return Err(Error::NotADirectory { path: dir.path().into() }),
@@ -254,12 +271,14 @@ impl Bitcask {
             _ => {}
         }
         if options.read_only {
-            let inner = Inner::open_read_only(&ground.within(&dir)?, dir, options)?;
+            let inner = Inner::open_read_only(&ground.within(&dir)?, dir, options, opener)?;
             return Ok(Self { inner: Arc::new(inner), workers: Vec::new(), open: true });
         }
         let mut begun = Begun::new(ground, dir)?;
-        let inner = Inner::open_writable(&mut begun, options);
+        let inner = Inner::open_writable(&mut begun, options, opener);
         let inner = Arc::new(inner.inspect_err(|_| begun.take_back())?);
+        // What can't be set aside now may be later.
+        let _ = inner.keep_reserve();
         let workers = if ground.threads { inner.start_workers() } else { Ok(Vec::new()) };
         let workers = workers.inspect_err(|_| begun.take_back())?;
         Ok(Self { inner, workers, open: true })
@@ -274,10 +293,14 @@ impl Bitcask {
     /// memory then, for as long as that is held. Where there is no room for that, or the system is not
     /// Linux, the store stays [locked](Error::Locked) until it is let go.
     ///
+    /// In a process that was forked from the one that has opened the store, this and a drop change
+    /// nothing and wait for nothing: they only see to it that the store can be opened again, here or
+    /// elsewhere, once that process has closed it or has ended. What memory the child has of it stays.
+    ///
     /// # Errors
     ///
     /// What kept the store from being closed in order. Nothing that was durable is lost by it;
-    /// the next [`open`](Self::open) recovers the rest.
+    /// the next [`open`](Self::open) recovers the rest. [`Forked`](Error::Forked) in a child.
     pub fn close(mut self) -> Result<()> {
         self.shut()
     }
@@ -285,6 +308,9 @@ impl Bitcask {
     fn shut(&mut self) -> Result<()> {
         if !std::mem::replace(&mut self.open, false) {
             return Ok(());
+        }
+        if !Inner::is_kept_here(&self.inner) {
+            return Err(self.abandon());
         }
         if let Ok(writer) = self.inner.writer() {
             writer.merging.close();
@@ -372,6 +398,7 @@ impl Drop for Bitcask {
 
 impl Inner {
     fn writer(&self) -> Result<&Writer> {
+        self.here()?;
         self.writer.as_ref().ok_or(Error::ReadOnly)
     }
 

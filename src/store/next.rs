@@ -16,16 +16,17 @@ use super::log::{Log, Numbered};
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::options::AppendMode;
-use crate::segment::SegmentId;
-use crate::segment::append::Active;
+use crate::segment::append::{Active, Draft};
 use crate::segment::header::{Kind, SegmentHeader};
 use crate::segment::limit::Need;
 use crate::segment::room::AHEAD;
+use crate::segment::{SegmentId, sidecar};
 
 impl Log {
     /// Returns whether the active segment is full enough for the next one to be worth its file.
     fn wants_next(&self, segment_size: u64, segment_entries: u64) -> bool {
         let begun = |active: &Active| {
+            let segment_size = segment_size.min(active.capacity());
             let (size, entries) = (active.end().offset, active.entries());
             size >= segment_size / 4 || entries >= segment_entries / 4 && entries > 0
         };
@@ -57,6 +58,7 @@ impl Inner {
         // A failed sync is kept as poison. Whatever else fails here is met again by the writer
         // that needs it.
         let _ = self.make_room_ahead();
+        let _ = self.keep_reserve();
         let _ = self.prepare_next();
         IDLE
     }
@@ -79,6 +81,10 @@ impl Inner {
 
     /// Creates the next segment, if the active one is full enough.
     pub(super) fn prepare_next(&self) -> Result<()> {
+        let is_short = !sidecar::has_files_left(&self.fs, self.dir.path())?;
+        if is_short || self.is_reserve_used() {
+            return Ok(());
+        }
         let id = self.begin_next()?;
         id.map_or(Ok(()), |id| self.finish_next(id))
     }
@@ -95,8 +101,9 @@ impl Inner {
 
     /// Creates the next segment, and hands it over if it comes in time.
     pub(super) fn finish_next(&self, id: SegmentId) -> Result<()> {
-        let capacity = Active::capacity_for(0, self.options.segment_size);
-        let created = self.create(id, Kind::Log, capacity, self.options.append_mode);
+        let created = self
+            .capacity_for(0)
+            .and_then(|capacity| self.create(id, Kind::Log, capacity, self.options.append_mode));
         let mut log = self.writer()?.log.lock();
         let next = created.inspect_err(|error| log.give_back(id, error))?;
         let in_time = log.active().is_some_and(|active| active.segment().id() < id);
@@ -114,11 +121,59 @@ impl Inner {
         self.fs.remove(prepared.file().path())
     }
 
+    /// Returns how large a segment has to be that entries of this size fit in, and may be here: no larger
+    /// than a file can be.
+    pub(super) fn capacity_for(&self, size: u64) -> Result<u64> {
+        let limit = self.fs.file_size_limit();
+        let needed = Active::capacity_for(size, 0);
+        if needed > limit {
+            return Err(Error::FileTooLarge { size: needed, limit });
+        }
+        Ok(Active::capacity_for(size, self.options.segment_size.min(limit)))
+    }
+
+    /// Starts the next segment for entries of this size. Those that do nothing but give room back may have
+    /// it of the reserve.
+    pub(super) fn start_for(
+        &self,
+        log: &mut Log,
+        size: u64,
+        drafts: &[Draft<'_>],
+    ) -> Result<Numbered> {
+        if gives_back(drafts) {
+            return self.making_room(|| self.start_segment(log, size, Need::Delete));
+        }
+        self.require_reserve()?;
+        self.start_segment(log, size, Need::Put)
+    }
+
+    /// Makes room ready for such entries in the active segment, or in the next one, where a file can't
+    /// be so large.
+    pub(super) fn grow(&self, log: &mut Log, size: u64, drafts: &[Draft<'_>]) -> Result<()> {
+        let reserve = |log: &mut Log| match &mut log.active {
+            Some(Numbered { active, .. }) => active.reserve(size),
+            None => Ok(()),
+        };
+        let grown = if gives_back(drafts) {
+            self.making_room(|| reserve(log))
+        } else {
+            self.require_reserve().and_then(|()| reserve(log))
+        };
+        match grown {
+            Err(error) if fs::is_too_large(&error) => {
+                let next = self.start_for(log, size, drafts)?;
+                self.rotate(log, next).map_err(|error| self.commit.poison(error))?;
+                reserve(log)
+            }
+            grown => grown,
+        }
+    }
+
     /// Returns the segment that the log goes on in: the prepared one, if entries of this size fit
     /// in it, or a new one. A failure leaves the log as it was, but for an id that is never used.
     pub(super) fn start_segment(&self, log: &mut Log, size: u64, need: Need) -> Result<Numbered> {
         self.segments.refuse_beyond(need)?;
-        let capacity = Active::capacity_for(size, self.options.segment_size);
+        let capacity = self.capacity_for(size)?;
         if let Some(prepared) = log.prepared.take_if(|prepared| prepared.capacity() >= capacity) {
             return self.number(prepared);
         }
@@ -199,4 +254,9 @@ impl Inner {
     pub(super) fn judge(&self, error: Error) -> Error {
         if fs::ends_writing(&error) { self.commit.poison(error) } else { error }
     }
+}
+
+/// Returns whether entries do nothing but set room free that others take.
+fn gives_back(drafts: &[Draft<'_>]) -> bool {
+    drafts.iter().all(|draft| draft.header.is_tombstone())
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use super::begun::Begun;
+use super::full::Reserve;
 use super::log::Log;
 use super::pins::Pins;
 use super::refresh::Refreshing;
@@ -17,6 +18,7 @@ use crate::fs::Fs;
 use crate::keydir::Keydir;
 use crate::manifest::{Manifest, ManifestFile};
 use crate::options::Options;
+use crate::process::Opener;
 use crate::recovery::{Filler, Held, Recovered, Recovery, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, FileKind, Segments, index};
@@ -26,14 +28,18 @@ use crate::sync::Mutex;
 pub(super) const READ_ATTEMPTS: usize = 100;
 
 impl Inner {
-    pub(super) fn open_writable(begun: &mut Begun, options: Options) -> Result<Self> {
+    pub(super) fn open_writable(
+        begun: &mut Begun,
+        options: Options,
+        owner: Opener,
+    ) -> Result<Self> {
         let (ground, dir) = (begun.ground.clone(), begun.dir.clone());
         let fs = &ground.fs;
         if !options.create_if_missing && Manifest::read(fs, &dir).is_ok_and(|read| read.is_none()) {
             refuse_lost_manifest(fs, &dir)?;
             return Err(Error::NotFound { path: dir.path().into() });
         }
-        begun.lock()?;
+        let lock_file = begun.lock()?;
         // What was read before the lock was taken may have changed.
         let manifest = match Manifest::read(fs, &dir)? {
             Some(manifest) => manifest,
@@ -51,9 +57,11 @@ impl Inner {
             maintenance: Mutex::default(),
             log: Mutex::new(Log::new(recovered.manifest.bound, last_timestamp)),
             indexing: Mutex::default(),
+            lock_file,
             lock: Mutex::new(begun.lock.take()),
         };
-        Ok(Self::new(&ground, dir, options, (keydir, segments, filler), recovered, Some(writer)))
+        let keys = (keydir, segments, filler);
+        Ok(Self::new(&ground, dir, (options, owner), keys, recovered, Some(writer)))
     }
 
     /// Opens the files of a store beside a writer: read the manifest, and open everything that it lists.
@@ -61,7 +69,12 @@ impl Inner {
     /// that there is by then; what was opened and is still listed stays open.
     ///
     /// When all is open nothing can be taken away any more, and what takes time begins.
-    pub(super) fn open_read_only(ground: &Ground, dir: Dir, options: Options) -> Result<Self> {
+    pub(super) fn open_read_only(
+        ground: &Ground,
+        dir: Dir,
+        options: Options,
+        owner: Opener,
+    ) -> Result<Self> {
         let fs = &ground.fs;
         let (mut attempt, mut held) = (0, Held::default());
         loop {
@@ -82,7 +95,8 @@ impl Inner {
             match opened {
                 Ok((recovered, filler)) => {
                     let keys = (keydir, segments, filler);
-                    return Ok(Self::new(ground, dir, options, keys, recovered, None));
+                    let settings = (options, owner);
+                    return Ok(Self::new(ground, dir, settings, keys, recovered, None));
                 }
                 Err(error) => {
                     let changed = Manifest::read(fs, &dir)?.as_ref() != Some(&manifest);
@@ -98,7 +112,7 @@ impl Inner {
     fn new(
         ground: &Ground,
         dir: Dir,
-        options: Options,
+        (options, owner): (Options, Opener),
         (keydir, segments, filler): (Keydir, Segments, Filler),
         recovered: Recovered,
         writer: Option<Writer>,
@@ -107,6 +121,7 @@ impl Inner {
         let clock = ground.clock.fresh();
         clock.resume(last_timestamp);
         Self {
+            opener: owner,
             fs: ground.fs.clone(),
             clock,
             options,
@@ -115,8 +130,9 @@ impl Inner {
             segments,
             filler,
             manifest: ManifestFile::new(&ground.fs, &dir, recovered.manifest),
-            commit: Commit::default(),
+            commit: Commit::new(owner),
             pins: Pins::default(),
+            reserve: Reserve::default(),
             found_end: OnceLock::new(),
             index: index::Ground::new(&ground.fs, &dir, identity),
             ordered: AtomicBool::new(writer.is_some() && has_indexes(&ground.fs, &dir)),

@@ -111,6 +111,12 @@ impl Ordered {
 
     /// Returns the next key of either end.
     pub(super) fn step(&mut self, end: End) -> Result<Option<Hit>> {
+        if !self.failed
+            && let Err(forked) = self.view.inner.here()
+        {
+            (self.failed, self.merged) = (true, None);
+            return Err(forked);
+        }
         let merged = match &mut self.merged {
             Some(merged) => merged,
             None if self.failed => return Ok(None),
@@ -140,6 +146,10 @@ impl Ordered {
 
     /// Returns the next key of either end, whose entry will be read.
     pub(super) fn next_ahead(&mut self, end: End) -> Option<Result<Hit>> {
+        if !self.view.inner.opener.is_here() {
+            (self.front, self.back) = Default::default();
+            return self.step(end).transpose();
+        }
         let ahead = match end {
             End::Front => &mut self.front,
             End::Back => &mut self.back,

@@ -98,6 +98,7 @@ impl Bitcask {
     /// the last successful one has reached.
     pub fn position(&self) -> Position {
         match self.inner.writer() {
+            Err(Error::Forked { .. }) => Position::START,
             Ok(writer) => self.inner.at_one_moment(writer, |log| self.inner.position_of(log)),
             Err(_) => self.inner.position_read(&self.inner.refreshing.lock()),
         }

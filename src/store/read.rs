@@ -141,6 +141,9 @@ impl Inner {
         key: &[u8],
         guard: &'a Guard<'_>,
     ) -> Result<Option<Located<'a>>> {
+        if !self.opener.is_here() {
+            return Err(self.opener.refusal());
+        }
         // Set in place, since it is large and would be handed on several times.
         let mut located = None;
         let mut own = |address| {

@@ -89,6 +89,7 @@ impl Bitcask {
     /// # }
     /// ```
     pub fn refresh(&self) -> Result<bool> {
+        self.inner.here()?;
         if self.inner.writer.is_some() {
             return Ok(false);
         }

@@ -5,14 +5,15 @@
 //!   opening seals.
 //! - `clear` is one manifest write; the files go afterwards.
 
-use super::log::Rotated;
+use super::log::{Log, Numbered, Rotated};
 use super::{Bitcask, Inner};
 use crate::error::Result;
 use crate::manifest::{Manifest, Sealed};
 use crate::mistake::{Mistake, made};
 use crate::segment::header::Kind;
 use crate::segment::hint::{Hint, Source};
-use crate::segment::{FIRST_OFFSET, SegmentId};
+use crate::segment::limit::Need;
+use crate::segment::{FIRST_OFFSET, Place, SegmentId};
 
 impl Bitcask {
     /// Removes all keys, and gives their disk space back.
@@ -61,7 +62,7 @@ impl Bitcask {
         inner.filler.forget();
         let mut removed = Vec::new();
         for (number, _) in inner.segments.all() {
-            if number != fresh {
+            if Some(number) != fresh {
                 removed.extend(inner.segments.remove(number));
             }
         }
@@ -75,6 +76,72 @@ impl Bitcask {
 }
 
 impl Inner {
+    /// Makes a fresh, empty segment the whole log, and returns its number. Where there is no room for one
+    /// the log is nothing at all until somebody writes. The caller holds all locks.
+    fn restart_log(&self, log: &mut Log) -> Result<Option<u32>> {
+        self.segments.refuse_beyond(Need::GiveBack)?;
+        let capacity = self.capacity_for(0)?;
+        match self.making_room(|| self.create_next(log, capacity)) {
+            Ok(fresh) => self.restart_in(log, fresh).map(Some),
+            Err(error) if error.is_no_space() => {
+                // It is never used: what comes next lies above it.
+                let id = log.take_id()?;
+                let next = log.next_id;
+                let update = self.forget_all(log, id, |manifest| {
+                    (manifest.log, manifest.log_exists) = (next, false);
+                });
+                update.map_err(|error| self.judge(error))?;
+                self.begin_at(log, Place::new(id, FIRST_OFFSET), None);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same with a segment that is there, and in the set, already.
+    pub(super) fn restart_in(&self, log: &mut Log, fresh: Numbered) -> Result<u32> {
+        let (id, number) = (fresh.active.segment().id(), fresh.number);
+        let update = self.forget_all(log, id, |manifest| {
+            (manifest.log, manifest.log_exists) = (id, true);
+        });
+        update.map_err(|error| self.take_back(number, id, error))?;
+        self.begin_at(log, fresh.active.end(), Some(fresh));
+        Ok(number)
+    }
+
+    /// Has the manifest say that nothing before a segment counts any more.
+    fn forget_all(
+        &self,
+        log: &Log,
+        id: SegmentId,
+        go_on: impl FnOnce(&mut Manifest),
+    ) -> Result<()> {
+        self.manifest.update(|manifest| {
+            manifest.sealed.clear();
+            // A clear is no entry.
+            manifest.forget_before(Place::new(id, FIRST_OFFSET));
+            manifest.note_time(log.last_timestamp());
+            manifest.reserve(log.next_id);
+            go_on(manifest);
+        })
+    }
+
+    /// Has the log begin at a place, behind which there is nothing yet.
+    fn begin_at(&self, log: &mut Log, place: Place, active: Option<Numbered>) {
+        log.rotated.clear();
+        log.unsynced.clear();
+        log.end = place;
+        log.dirty_since = None;
+        log.active = active;
+        if let Some(late) = log.prepared.take() {
+            let _ = self.give_up(&late);
+        }
+        // What was there before is gone for good, and what is to come lies above this.
+        self.commit.advance(log.end);
+        log.marked = log.end;
+        log.waiters.cleared();
+    }
+
     /// Seals what has been rotated by now, oldest first. What writers rotate meanwhile does not
     /// count: they may be faster.
     pub(super) fn seal_rotated(&self) -> Result<()> {

@@ -61,7 +61,9 @@ impl Bitcask {
     /// # }
     /// ```
     pub fn snapshot(&self) -> Snapshot {
-        Snapshot { view: Arc::new(Inner::view(&self.inner)) }
+        let inner = &self.inner;
+        let view = if inner.here().is_ok() { Inner::view(inner) } else { View::of_nothing(inner) };
+        Snapshot { view: Arc::new(view) }
     }
 }
 
@@ -92,7 +94,9 @@ pub(super) struct View {
 
 impl Drop for View {
     fn drop(&mut self) {
-        self.inner.unpin(self.number);
+        if Inner::is_kept_here(&self.inner) {
+            self.inner.unpin(self.number);
+        }
     }
 }
 
@@ -228,6 +232,13 @@ enum Newest<T> {
 }
 
 impl View {
+    /// The view that a forked child gets: each look at it is refused.
+    fn of_nothing(inner: &Arc<Inner>) -> Self {
+        let (inner, segments, gaps) = (Arc::clone(inner), Pinned::from([]), Arc::default());
+        let (now, position) = (Now::default(), Position::START);
+        Self { inner, number: u64::MAX, segments, time: 0, now, position, gaps }
+    }
+
     /// Returns whether an entry's time is not over, and not before this moment either.
     fn is_alive(&self, header: &Header) -> bool {
         !header.is_tombstone() && !header.is_expired(&self.now)
@@ -239,6 +250,7 @@ impl View {
         key: &[u8],
         mut take: impl FnMut(&StoredEntry<'_>) -> Result<T>,
     ) -> Result<Option<T>> {
+        self.inner.here()?;
         let hash = self.inner.keydir.hash(key);
         match self.newest(hash, key, &mut take)? {
             Newest::Seen(taken) => Ok(Some(taken)),

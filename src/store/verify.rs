@@ -168,6 +168,7 @@ impl Inner {
         &self,
         progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
     ) -> Result<VerifyReport> {
+        self.here()?;
         let filled = self.filler.fill_all(&self.keydir);
         // The files may have gone with a clear, and then there is nothing left to be filled.
         let unfilled = filled.err().filter(|_| !self.filler.is_done());
@@ -281,7 +282,9 @@ impl<P: FnMut(&VerifyProgress) -> ControlFlow<()>> Verification<'_, P> {
     fn verify(&mut self, subject: &Subject) -> Result<ControlFlow<()>> {
         let live_before = subject.segment.live_size();
         let mut tally = Tally::default();
-        let damage = match self.scan(subject, &mut tally) {
+        let scanned = self.scan(subject, &mut tally);
+        self.inner.here()?;
+        let damage = match scanned {
             Ok(()) if tally.cancelled => None,
             Ok(()) => self.misnamed(subject, live_before, tally.live_size)?,
             Err(error) => Some(damage(error, tally.end)?),
@@ -300,7 +303,9 @@ impl<P: FnMut(&VerifyProgress) -> ControlFlow<()>> Verification<'_, P> {
         }
         self.told.segments_done += 1;
         self.told.size_done += subject.end;
-        Ok((self.progress)(&self.told))
+        let flow = (self.progress)(&self.told);
+        self.inner.here()?;
+        Ok(flow)
     }
 
     fn scan(&mut self, subject: &Subject, tally: &mut Tally) -> Result<()> {

@@ -20,14 +20,15 @@ use std::process::{Command, Stdio};
 
 use bitcask::{AppendMode, Bitcask, Error, MergeOptions, MergePolicy, Options, SyncPolicy};
 
+use crate::full_disk;
 use crate::support::{Actor, Pairs, SAYS, actor, pairs};
 
 /// What the names of the parts begin with that child processes play here.
 pub(crate) const PART: &str = "real disk: ";
 
-const KIB: usize = 1 << 10;
+pub(crate) const KIB: usize = 1 << 10;
 const MIB: u64 = 1 << 20;
-const MODES: [AppendMode; 2] = [AppendMode::Mapped, AppendMode::Positioned];
+pub(crate) const MODES: [AppendMode; 2] = [AppendMode::Mapped, AppendMode::Positioned];
 /// SIGBUS, as Linux numbers it.
 const SIGBUS: i32 = 7;
 
@@ -39,6 +40,16 @@ fn a_full_tmpfs_only_fails_the_writes_that_meet_it() {
 #[test]
 fn a_full_ext4_only_fails_the_writes_that_meet_it() {
     play_in_namespace("a full ext4");
+}
+
+#[test]
+fn a_tmpfs_without_a_byte_or_an_inode_can_be_freed_by_the_store() {
+    play_in_namespace("nothing left of a tmpfs");
+}
+
+#[test]
+fn an_ext4_without_a_byte_or_an_inode_can_be_freed_by_the_store() {
+    play_in_namespace("nothing left of an ext4");
 }
 
 #[test]
@@ -89,6 +100,7 @@ pub(crate) fn play(part: &str, dir: &Path) {
     match part.trim_start_matches(PART) {
         "fill" => return fill(dir),
         "sync" => return sync_until_it_fails(dir),
+        "write and wait" => return full_disk::write_and_wait(dir),
         _ => [&disk, &below].into_iter().for_each(|dir| fs::create_dir(dir).unwrap()),
     }
     let played = match part.trim_start_matches(PART) {
@@ -99,6 +111,13 @@ pub(crate) fn play(part: &str, dir: &Path) {
             .and_then(|_| mount_image(&below, &disk))
             .map(|()| full_twice(&disk)),
         "mounted over" => crate::replaced::mounted_over(dir),
+        "nothing left of a tmpfs" => {
+            mount(&["-t", "tmpfs", "-o", "size=4m,nr_inodes=100", "tmpfs"], &disk)
+                .map(|()| full_disk::nothing_left(&disk))
+        }
+        "nothing left of an ext4" => make_ext4(&below, 16 * MIB)
+            .and_then(|_| mount_image(&below, &disk))
+            .map(|()| full_disk::nothing_left(&disk)),
         "a failing disk" => MODES.iter().try_for_each(|mode| failing(&below, &disk, *mode)),
         other => unreachable!("there is no part {other}"),
     };
@@ -109,7 +128,7 @@ pub(crate) fn play(part: &str, dir: &Path) {
 }
 
 /// Runs a program of the system and returns what it has printed; the error is for people.
-fn run(program: &str, args: &[&str]) -> Result<String, String> {
+pub(crate) fn run(program: &str, args: &[&str]) -> Result<String, String> {
     let ran = Command::new(program).args(args).output();
     let output = ran.map_err(|error| format!("{program} can't be run: {error}"))?;
     let told = |bytes| String::from_utf8_lossy(bytes).into_owned();
@@ -134,7 +153,8 @@ fn make_ext4(dir: &Path, size: u64) -> Result<fs::File, String> {
     let path = dir.join("image");
     let image = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
     image.set_len(size).unwrap();
-    let args = ["-q", "-F", "-b", "4096", "-N", "1024", "-J", "size=4", path.to_str().unwrap()];
+    let args = ["-q", "-F", "-b", "4096", "-N", "256", "-J", "size=4", "-m", "0"];
+    let args = [&args[..], &[path.to_str().unwrap()]].concat();
     run("mkfs.ext4", &args)?;
     Ok(image)
 }
@@ -143,33 +163,33 @@ fn mount_image(dir: &Path, at: &Path) -> Result<(), String> {
     mount(&["-o", "loop", dir.join("image").to_str().unwrap()], at)
 }
 
-fn key(number: usize) -> Vec<u8> {
+pub(crate) fn key(number: usize) -> Vec<u8> {
     format!("key {number:06}").into_bytes()
 }
 
-fn value(number: usize) -> Vec<u8> {
+pub(crate) fn value(number: usize) -> Vec<u8> {
     format!("{number} ").into_bytes().into_iter().cycle().take(2 * KIB + number % 100).collect()
 }
 
-fn state(numbers: impl IntoIterator<Item = usize>) -> Pairs {
+pub(crate) fn state(numbers: impl IntoIterator<Item = usize>) -> Pairs {
     numbers.into_iter().map(|number| (key(number), value(number))).collect()
 }
 
 /// Small segments; in the append mode that the environment or the test asks for.
-fn options(mode: AppendMode) -> Options {
+pub(crate) fn options(mode: AppendMode) -> Options {
     let options = Options::new().segment_size(64 * 1024).append_mode(mode);
     options.sync(SyncPolicy::Never).merge(MergePolicy::Manual)
 }
 
 const MODE: &str = "BITCASK_TEST_MODE";
 
-fn writer(part: &str, dir: &Path, mode: AppendMode) -> Actor {
+pub(crate) fn writer(part: &str, dir: &Path, mode: AppendMode) -> Actor {
     let mut command = actor(&format!("{PART}{part}"), dir);
     command.env(MODE, if mode == AppendMode::Mapped { "mapped" } else { "positioned" });
     Actor::start(command).unwrap()
 }
 
-fn mode() -> AppendMode {
+pub(crate) fn mode() -> AppendMode {
     let mapped = std::env::var(MODE).unwrap() == "mapped";
     if mapped { AppendMode::Mapped } else { AppendMode::Positioned }
 }

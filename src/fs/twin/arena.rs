@@ -12,9 +12,7 @@ use std::cell::UnsafeCell;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
-
-use parking_lot::Mutex;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes of a fixed number, all zero at first.
 pub(super) struct Arena {
@@ -45,7 +43,7 @@ impl Arena {
     /// Writes as much as there is room for: a small arena is an old one, whose maps see no more.
     pub(super) fn write(&self, offset: usize, bytes: &[u8]) {
         let range = self.clip(offset..offset + bytes.len());
-        let lent = self.lent.lock();
+        let lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
         assert!(!lent.touch(&range), "bytes {range:?} of a file are rewritten after being lent");
         // SAFETY: `clip` keeps the range inside the cells and no longer than `bytes`. Nobody else
         // touches it meanwhile, because the lock is held and nothing of the range was ever lent;
@@ -56,7 +54,7 @@ impl Arena {
     /// Writes zeros, unless some of the bytes were lent; says whether it did.
     pub(super) fn zero(&self, range: Range<usize>) -> bool {
         let range = self.clip(range);
-        let lent = self.lent.lock();
+        let lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
         if lent.touch(&range) {
             return false;
         }
@@ -68,7 +66,7 @@ impl Arena {
     /// Fills the buffer from an offset, as far as the arena goes.
     pub(super) fn read(&self, offset: usize, buffer: &mut [u8]) {
         let range = self.clip(offset..offset + buffer.len());
-        let _lent = self.lent.lock();
+        let _lent = self.lent.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: `clip` keeps the range inside the cells and no longer than `buffer`, which is
         // borrowed uniquely and so no part of it. Nobody writes meanwhile: the lock is held.
         unsafe { self.at(range.start).copy_to_nonoverlapping(buffer.as_mut_ptr(), range.len()) };
@@ -77,7 +75,7 @@ impl Arena {
     /// Lends bytes, which stay what they are from now on. None if the range is not inside.
     fn lend(&self, range: Range<usize>) -> Option<&[u8]> {
         self.cells.get(range.clone())?;
-        self.lent.lock().add(&range);
+        self.lent.lock().unwrap_or_else(PoisonError::into_inner).add(&range);
         // SAFETY: the range is inside the cells, which live as long as `self` is borrowed. It is
         // marked as lent, and was so under the lock, so all writes to it are over and no other
         // will come.

@@ -264,14 +264,16 @@ impl<'a> Syncs<'a> {
         let name = |path| self.dirs.get(parent(path)).is_some_and(|sync| *sync > at);
         let (is_durable, unsynced) = match op {
             Op::Create { file, .. } if !changes_names => (content(file), Unsynced::Data(op)),
-            Op::Write { file, .. } | Op::SetSize { file, .. } | Op::Allocate { file, .. } => {
-                (content(file), Unsynced::Data(op))
-            }
+            Op::Write { file, .. }
+            | Op::SetSize { file, .. }
+            | Op::Allocate { file, .. }
+            | Op::Reserve { file, .. } => (content(file), Unsynced::Data(op)),
             Op::Create { path, .. }
             | Op::CreateDir { path }
             | Op::Link { to: path, .. }
             | Op::Remove { path }
             | Op::RemoveDir { path } => (name(path), Unsynced::Name(op)),
+            Op::Exchange { a, b } => (name(a) && name(b), Unsynced::Name(op)),
             Op::Rename { from, to } => (name(from) && name(to), Unsynced::Name(op)),
             Op::Sync { .. } | Op::SyncDir { .. } | Op::Lock { .. } => return None,
         };

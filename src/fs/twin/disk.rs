@@ -97,6 +97,10 @@ impl Names {
             Step::Op(Op::Rename { from, to }) => {
                 vec![(from.clone(), None), (to.clone(), self.get(from))]
             }
+            // Each name leads to what the other did, or to what a power cut has left there.
+            Step::Op(Op::Exchange { a, b }) => {
+                vec![(a.clone(), self.get(b)), (b.clone(), self.get(a))]
+            }
             Step::Op(Op::Link { from, to }) => vec![(to.clone(), self.get(from))],
             Step::Op(Op::Remove { path } | Op::RemoveDir { path }) | Step::Delete { path } => {
                 vec![(path.clone(), None)]
@@ -163,6 +167,10 @@ impl Disk {
             }
             Step::Op(Op::SetSize { file, size }) => self.content_mut(*file).set_size(*size),
             Step::Op(Op::Allocate { file, size }) => self.content_mut(*file).allocate(*size),
+            Step::Op(Op::Reserve { file, size }) => {
+                let content = self.content_mut(*file);
+                content.room = content.room.max(*size);
+            }
             Step::Put { file, bytes, .. } => self.content_mut(*file).write(0, bytes),
             Step::Op(_) | Step::Delete { .. } => {}
         }

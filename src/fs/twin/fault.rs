@@ -22,6 +22,8 @@ pub(crate) enum Call {
     Sync,
     SyncDir,
     Rename,
+    Exchange,
+    Reserve,
     Link,
     Remove,
     RemoveDir,

@@ -54,6 +54,15 @@ impl TwinFile {
         Ok(())
     }
 
+    /// Lets go of the lock while the handle is still open.
+    pub(crate) fn unlock(&self) {
+        let Opened { twin, file, handle, .. } = &*self.0;
+        let mut inner = twin.inner.lock();
+        if inner.locks.get(file) == Some(handle) {
+            inner.locks.remove(file);
+        }
+    }
+
     pub(crate) fn size(&self) -> io::Result<u64> {
         let mut inner = self.0.twin.inner.lock();
         inner.look(Call::Size)?;
@@ -93,6 +102,12 @@ impl TwinFile {
         let mut inner = self.writable()?;
         inner.check_space(size.saturating_sub(inner.disk.content(self.0.file).room()))?;
         inner.change(Op::Allocate { file: self.0.file, size })
+    }
+
+    pub(crate) fn reserve(&self, size: u64) -> io::Result<()> {
+        let mut inner = self.writable()?;
+        inner.check_space(size.saturating_sub(inner.disk.content(self.0.file).room()))?;
+        inner.change(Op::Reserve { file: self.0.file, size })
     }
 
     /// Maps the first `size` bytes for reading. The file may be shorter, and grow under the map.

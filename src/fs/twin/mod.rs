@@ -76,6 +76,16 @@ pub(crate) enum Op {
         from: PathBuf,
         to: PathBuf,
     },
+    /// Two files exchange their names.
+    Exchange {
+        a: PathBuf,
+        b: PathBuf,
+    },
+    /// Room is set aside, and the file is no longer than before.
+    Reserve {
+        file: u64,
+        size: u64,
+    },
     /// A second name for a file.
     Link {
         from: PathBuf,
@@ -103,6 +113,8 @@ impl Op {
             Self::Sync { .. } => Call::Sync,
             Self::SyncDir { .. } => Call::SyncDir,
             Self::Rename { .. } => Call::Rename,
+            Self::Exchange { .. } => Call::Exchange,
+            Self::Reserve { .. } => Call::Reserve,
             Self::Link { .. } => Call::Link,
             Self::Remove { .. } => Call::Remove,
             Self::RemoveDir { .. } => Call::RemoveDir,
@@ -127,6 +139,8 @@ struct Inner {
     space: u64,
     /// Whether a file can have a second name.
     has_links: bool,
+    /// Whether two files can exchange their names.
+    has_exchanges: bool,
     /// Which handle holds the lock of a file.
     locks: BTreeMap<u64, u64>,
     handle_count: u64,
@@ -148,6 +162,7 @@ impl Twin {
             call_count: 0,
             space: u64::MAX,
             has_links: true,
+            has_exchanges: true,
             locks: BTreeMap::new(),
             handle_count: 0,
         };
@@ -227,6 +242,24 @@ impl Twin {
         inner.change(Op::Rename { from, to })
     }
 
+    pub(crate) fn exchange(&self, a: &Path, b: &Path) -> io::Result<()> {
+        let mut inner = self.inner.lock();
+        let (a, b) = (rooted(a), rooted(b));
+        inner.disk.names.file(&a)?;
+        inner.disk.names.file(&b)?;
+        if !inner.has_exchanges {
+            return Err(ErrorKind::InvalidInput.into());
+        }
+        inner.change(Op::Exchange { a, b })
+    }
+
+    pub(crate) fn is_sole_file(&self, path: &Path) -> io::Result<bool> {
+        let mut inner = self.inner.lock();
+        inner.look(Call::IsDir)?;
+        let Node::File(file) = inner.disk.names.find(&rooted(path))? else { return Ok(false) };
+        Ok(inner.disk.names.files().filter(|(_, other)| *other == file).count() == 1)
+    }
+
     pub(crate) fn link(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut inner = self.inner.lock();
         let (from, to) = (rooted(from), rooted(to));
@@ -290,6 +323,11 @@ impl Twin {
     /// Has every link refused from now on, as if all directories were file systems of their own.
     pub(crate) fn refuse_links(&self) {
         self.inner.lock().has_links = false;
+    }
+
+    /// Has every exchange of names refused from now on, as an old kernel does.
+    pub(crate) fn refuse_exchanges(&self) {
+        self.inner.lock().has_exchanges = false;
     }
 
     /// Returns the number of operations in the trace.

@@ -84,6 +84,7 @@ fn judge(disk: &Lab, pairs: &Pairs, files: &[&Path], when: &str) -> bool {
 fn is_derived(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "hint")
         || path.ends_with("LOCK")
+        || *path == Dir::new(DIR.into()).spare()
         || path.starts_with(Dir::new(DIR.into()).quarantine())
 }
 

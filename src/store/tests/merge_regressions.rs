@@ -128,7 +128,7 @@ fn an_input_that_cannot_be_looked_up_keeps_no_other_from_being_merged() {
 fn a_merge_takes_nothing_that_it_cannot_make_use_of() {
     let lab = Lab::new().with(Options::new().segment_size(1 << 20).sync(SyncPolicy::Never));
     let db = lab.open();
-    for number in 0..100 {
+    for number in 0..300 {
         db.put(format!("{number}"), "x".repeat(1000)).unwrap();
     }
     let input = seal(&db);

@@ -39,6 +39,8 @@ mod follow;
 #[cfg(test)]
 mod fresh;
 #[cfg(test)]
+mod full;
+#[cfg(test)]
 mod guards;
 #[cfg(all(test, not(miri)))]
 mod held;

@@ -266,6 +266,7 @@ impl Transaction {
 
     /// Makes the changes if all that was read is as it was; says whether it is.
     fn commit(self, inner: &Arc<Inner>, options: TransactionOptions) -> Result<bool> {
+        inner.here()?;
         let Self { mut snapshot, writes, reads } = self;
         if writes.is_empty() {
             return Ok(true);

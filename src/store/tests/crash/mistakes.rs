@@ -10,7 +10,7 @@ use super::*;
 use crate::mistake::{Mistake, make};
 
 /// All of them.
-const MISTAKES: [Mistake; 22] = [
+const MISTAKES: [Mistake; 23] = [
     Mistake::NoSync,
     Mistake::LogNotSynced,
     Mistake::RotatedNotSynced,
@@ -19,6 +19,7 @@ const MISTAKES: [Mistake; 22] = [
     Mistake::HeaderNotSynced,
     Mistake::ManifestNotSynced,
     Mistake::RenameNotSynced,
+    Mistake::SpareInPlace,
     Mistake::ManifestStale,
     Mistake::SealNotSynced,
     Mistake::OutputNotSynced,

@@ -1,0 +1,556 @@
+//! Stores whose process forks: the child has a copy that is not its own.
+//!
+//! Each test plays in a process of its own, which has no threads of other tests. A child that ends
+//! otherwise than by coming to the end of its part has failed: by a panic with 1, by a signal else.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(unsafe_code, reason = "these forks are made on purpose")]
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use bitcask::{
+    Batch, Bitcask, Error, MergeOptions, Options, Position, Result, SyncPolicy, WriteOptions,
+};
+
+use crate::support::{Actor, SAYS, actor, contents, logs, open, pairs, small};
+
+/// What the names of the parts begin with that child processes play here.
+pub(crate) const PART: &str = "forks: ";
+
+/// What a child process plays.
+pub(crate) fn play(part: &str, dir: &Path) {
+    match part.trim_start_matches(PART) {
+        "drop" => in_children(dir, &[drop]),
+        "close" => in_children(dir, &[|db: Bitcask| assert!(is_forked(db.close()))]),
+        "everything" => in_children(dir, &[|db| call_everything(&db), |db| drop(db)]),
+        "grandchildren" => in_children(dir, &[beget]),
+        "bare clone" => bare_clone(dir),
+        "held" => held(dir),
+        "callbacks" => callbacks(dir),
+        "busy" => busy(dir),
+        "daemon" => daemon(dir),
+        "read-only" => read_only(dir),
+        "poisoned lock" => keep_the_lock(dir),
+        other => unreachable!("there is no part {other}"),
+    }
+    println!("{SAYS}done");
+}
+
+/// Plays a part to its end, and returns what was said on the way.
+fn played(part: &str) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = Actor::start(actor(&format!("{PART}{part}"), dir.path())).unwrap();
+    let mut said: Vec<String> = std::iter::from_fn(|| child.hear()).collect();
+    let status = child.wait();
+    assert!(status.success(), "{part}: {status}");
+    assert_eq!(said.pop().as_deref(), Some("done"), "{part}");
+    said
+}
+
+#[test]
+fn a_store_that_is_dropped_in_a_forked_child_stays_what_it_is() {
+    played("drop");
+}
+
+#[test]
+fn a_store_that_is_closed_in_a_forked_child_stays_open_in_its_parent() {
+    played("close");
+}
+
+#[test]
+fn every_call_in_a_forked_child_says_so_and_changes_nothing() {
+    played("everything");
+}
+
+#[test]
+fn a_child_of_a_child_is_refused_too_and_may_have_a_store_of_its_own() {
+    played("grandchildren");
+}
+
+#[test]
+fn a_child_that_no_fork_handler_has_seen_drops_the_store_without_harm() {
+    played("bare clone");
+}
+
+#[test]
+fn what_a_child_lets_go_of_stays_held_in_its_parent() {
+    played("held");
+}
+
+#[test]
+fn a_closure_that_forks_returns_to_an_error_in_the_child() {
+    played("callbacks");
+}
+
+#[test]
+fn forks_beside_writers_and_merges_hang_nowhere_and_harm_nobody() {
+    played("busy");
+}
+
+#[test]
+fn a_program_that_opens_and_then_daemonizes_drops_the_store_and_opens_it_again() {
+    assert_eq!(played("daemon"), ["locked while the parent lives", "opened again"]);
+}
+
+#[test]
+fn a_child_of_a_reader_is_refused_and_harms_nobody() {
+    played("read-only");
+}
+
+#[test]
+fn a_child_that_keeps_the_store_keeps_the_lock_until_it_lets_go() {
+    played("poisoned lock");
+}
+
+fn is_forked<T>(result: Result<T>) -> bool {
+    result.is_err_and(|error| error.is_forked())
+}
+
+/// Forks; the child plays a part, and ends.
+fn fork(part: impl FnOnce()) -> libc::pid_t {
+    // SAFETY: the child has one thread, and does what is under test here: it calls the store.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0, "{}", std::io::Error::last_os_error());
+    if pid == 0 {
+        end_after(part);
+    }
+    pid
+}
+
+fn end_after(part: impl FnOnce()) -> ! {
+    let code = i32::from(catch_unwind(AssertUnwindSafe(part)).is_err());
+    // SAFETY: ends this process at once, which has nothing to be tidied up.
+    unsafe { libc::_exit(code) }
+}
+
+/// Waits for a child and sees to it that it came to its end.
+fn join(pid: libc::pid_t) {
+    let mut status = 0;
+    // SAFETY: the status is a number of this function's.
+    assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
+    assert_eq!(status, 0, "wait status {status:#x} of a child");
+}
+
+fn key(number: u32) -> Vec<u8> {
+    format!("key {number:04}").into_bytes()
+}
+
+fn value(number: u32) -> Vec<u8> {
+    vec![b'a' + u8::try_from(number % 26).unwrap(); 100]
+}
+
+/// Opens a store with several segments in it, some of them dead in part.
+fn filled(dir: &Path) -> Bitcask {
+    let db = open(dir);
+    for number in (0..200).chain(0..100) {
+        db.put(key(number), value(number)).unwrap();
+    }
+    db
+}
+
+fn check(db: &Bitcask) {
+    let expected: BTreeMap<_, _> = (0..200).map(|number| (key(number), value(number))).collect();
+    assert!(pairs(db) == expected);
+    assert!(db.verify().unwrap().is_clean());
+}
+
+/// The files of a store at rest.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
+    contents(dir)
+}
+
+/// Has a child play each part with a store that its parent has open; the parent goes on with it.
+fn in_children(dir: &Path, parts: &[fn(Bitcask)]) {
+    for part in parts {
+        let db = filled(dir);
+        db.merge_with(MergeOptions::new().force(true)).unwrap();
+        db.sync().unwrap();
+        let mut db = Some(db);
+        join(fork(|| part(db.take().unwrap())));
+        let db = db.unwrap();
+        check(&db);
+        db.put("late", "1").unwrap();
+        db.merge_with(MergeOptions::new().force(true)).unwrap();
+        assert!(db.delete("late").unwrap());
+        check(&db);
+        db.close().unwrap();
+        let db = open(dir);
+        assert_eq!(db.recovery().recovered_entries, 0, "it was closed in order");
+        check(&db);
+        db.close().unwrap();
+    }
+}
+
+fn call_everything(db: &Bitcask) {
+    let (dir, target) = (db.path().to_path_buf(), db.path().join("copy"));
+    let before = files(&dir);
+    assert!(is_forked(db.get("key 0001")));
+    assert!(is_forked(db.get_with("key 0001", |_| ())));
+    assert!(is_forked(db.get_into("key 0001", &mut Vec::new())));
+    assert!(is_forked(db.contains_key("nothing")));
+    assert!(is_forked(db.get_many(&["key 0001"])));
+    assert!(is_forked(db.get_many_with(&["key 0001"], |_, _| {})));
+    assert!(is_forked(db.ttl("key 0001")));
+    assert!(is_forked(db.value_len("key 0001")));
+    assert!(is_forked(db.first()) && is_forked(db.last()));
+    for mut steps in [
+        Box::new(db.iter().map(|step| step.map(drop))) as Box<dyn Iterator<Item = Result<()>>>,
+        Box::new(db.keys().map(|step| step.map(drop))),
+        Box::new(db.range(..).map(|step| step.map(drop))),
+        Box::new(db.range(..).rev().map(|step| step.map(drop))),
+        Box::new(db.range_keys(..).map(|step| step.map(drop))),
+        Box::new(db.prefix("key").map(|step| step.map(drop))),
+        Box::new(db.prefix_keys("key").map(|step| step.map(drop))),
+    ] {
+        assert!(is_forked(steps.next().unwrap()));
+        assert!(steps.next().is_none(), "an iterator ends behind the error");
+    }
+    assert!(is_forked(db.put("key 0001", "x")));
+    assert!(is_forked(db.put_with("key 0001", "x", WriteOptions::new().sync(true))));
+    assert!(is_forked(db.delete("key 0001")) && is_forked(db.delete("nothing")));
+    assert!(is_forked(db.write(Batch::new().put("a", "1").delete("key 0001"))));
+    assert!(is_forked(db.insert_new("a", "1")));
+    assert!(is_forked(db.compare_and_swap("a", None, Some(b"1"))));
+    assert!(is_forked(db.update("a", |_| Some("1"))));
+    assert!(is_forked(db.expire("key 0001", Duration::ZERO)) && is_forked(db.persist("key 0001")));
+    assert!(is_forked(db.remove_range(..)) && is_forked(db.remove_prefix("key")));
+    assert!(is_forked(db.retain(|_, _| false)));
+    assert!(is_forked(db.transaction(|transaction| transaction.get("key 0001"))));
+    assert!(is_forked(db.sync()) && is_forked(db.refresh()) && is_forked(db.clear()));
+    assert!(is_forked(db.merge()));
+    assert!(is_forked(db.merge_with(MergeOptions::new().force(true))));
+    assert!(is_forked(db.backup(target)));
+    assert!(is_forked(db.verify()));
+    assert!(is_forked(db.changes(Position::START)) && is_forked(db.watch_prefix("key")));
+    let snapshot = db.snapshot();
+    assert!(is_forked(snapshot.get("key 0001")) && is_forked(snapshot.len()));
+    assert!(is_forked(snapshot.get_with("key 0001", |_| ())));
+    assert!(is_forked(snapshot.get_many(&["key 0001"])));
+    assert!(is_forked(snapshot.contains_key("nothing")));
+    assert!(is_forked(snapshot.value_len("nothing")) && is_forked(snapshot.is_empty()));
+    assert!(is_forked(snapshot.range("a"..).next().unwrap()));
+    assert_eq!(snapshot.position(), Position::START);
+    let _ = snapshot.age();
+    assert_eq!((db.len(), db.is_empty(), db.position()), (0, true, Position::START));
+    assert_eq!((db.stats().keys, db.stats().segments), (0, 0));
+    assert!(db.segments().is_empty() && db.needs_merge().is_empty());
+    assert_eq!(db.path(), dir);
+    let _ = (db.recovery(), format!("{db:?}"));
+    let error = db.get("key 0001").unwrap_err();
+    let told = error.to_string();
+    assert!(told.contains(&std::process::id().to_string()), "{told}");
+    // SAFETY: asks for a number.
+    let parent = unsafe { libc::getppid() };
+    assert!(told.contains(&parent.to_string()), "{told}");
+    let Error::Forked { opener, process } = error else { panic!("{error}") };
+    assert_eq!((opener.to_string(), process), (parent.to_string(), std::process::id()));
+    drop(snapshot);
+    assert!(before == files(&dir), "the child has changed something");
+}
+
+/// Has a child of this child do the same, and both have a store of their own.
+fn beget(db: Bitcask) {
+    let other = tempfile::tempdir().unwrap();
+    let own = filled(other.path());
+    let mut both = Some((db, own));
+    join(fork(|| {
+        let (db, own) = both.take().unwrap();
+        assert!(is_forked(db.get("key 0001")) && is_forked(own.get("key 0001")));
+        drop(db);
+        assert!(is_forked(own.close()));
+        let third = tempfile::tempdir().unwrap();
+        let db = filled(third.path());
+        check(&db);
+        db.close().unwrap();
+    }));
+    let (db, own) = both.unwrap();
+    assert!(is_forked(db.get("key 0001")));
+    check(&own);
+    own.merge_with(MergeOptions::new().force(true)).unwrap();
+    check(&own);
+    own.close().unwrap();
+    check(&open(other.path()));
+}
+
+fn bare_clone(dir: &Path) {
+    let db = filled(dir);
+    let snapshot = db.snapshot();
+    let mut both = Some((db, snapshot));
+    // SAFETY: as `fork`, but for the C library, which does not come to know of it; the child does
+    // nothing that needs it to.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
+    if pid == 0 {
+        end_after(|| drop(both.take().unwrap()));
+    }
+    join(i32::try_from(pid).unwrap());
+    let (db, snapshot) = both.unwrap();
+    db.put("late", "1").unwrap();
+    assert_eq!(snapshot.len().unwrap(), 200);
+    drop(snapshot);
+    assert!(db.delete("late").unwrap());
+    db.close().unwrap();
+    check(&open(dir));
+}
+
+/// A child lets go of what its parent holds: of segments that are merged away, too.
+fn held(dir: &Path) {
+    let db = filled(dir);
+    let (snapshot, lent) = (db.snapshot(), db.get(key(7)).unwrap().unwrap());
+    let (changes, watch) = (db.changes(db.position()).unwrap(), db.watch_prefix("key").unwrap());
+    db.put(key(0), "new").unwrap();
+    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    let (pinned, there) = (db.stats().pinned_segments, logs(dir));
+    assert!(pinned > 0);
+    let mut range = snapshot.range(..);
+    let mut iter = db.iter();
+    assert!(range.next().unwrap().is_ok() && iter.next().unwrap().is_ok());
+    let mut all = Some((changes, watch, range, iter, snapshot, lent));
+    join(fork(|| {
+        let (mut changes, mut watch, mut range, mut iter, snapshot, lent) = all.take().unwrap();
+        assert!(is_forked(snapshot.get(key(1))));
+        assert!(is_forked(changes.try_recv()) && is_forked(watch.recv()));
+        assert!(is_forked(changes.recv_timeout(Duration::MAX)));
+        let _ = changes.reached();
+        assert!(is_forked(watch.next().unwrap()) && watch.next().is_none());
+        assert!(is_forked(range.next().unwrap()) && range.next().is_none());
+        assert!(is_forked(iter.next().unwrap()) && iter.next().is_none());
+        assert_eq!(lent, vec![b'h'; 100], "a value is the child's own");
+        drop((range, iter, changes, watch));
+        drop(snapshot.clone());
+        drop((snapshot, lent));
+        assert!(there.iter().all(|path| path.exists()), "what is pinned stays");
+    }));
+    let (_, _, range, iter, snapshot, lent) = all.unwrap();
+    assert_eq!(db.stats().pinned_segments, pinned);
+    assert_eq!(snapshot.len().unwrap(), 200);
+    assert_eq!((range.count(), iter.count()), (199, 199));
+    assert_eq!(lent, vec![b'h'; 100]);
+    assert_eq!(snapshot.get(key(0)).unwrap().unwrap(), value(0));
+}
+
+/// Forks within closures that the store calls, and returns there in the child.
+fn callbacks(dir: &Path) {
+    type Part = fn(&Bitcask, &mut dyn FnMut()) -> bool;
+    let parts: [(&str, Part); 7] = [
+        ("merge", |db, fork| {
+            let mut step = 0;
+            is_forked(db.merge_with(MergeOptions::new().force(true).progress(|_| {
+                step += 1;
+                if step == 3 {
+                    fork();
+                }
+                ControlFlow::Continue(())
+            })))
+        }),
+        ("verify", |db, fork| {
+            is_forked(db.verify_with(|_| {
+                fork();
+                ControlFlow::Continue(())
+            }))
+        }),
+        ("update", |db, fork| {
+            is_forked(db.update(key(1), |_| {
+                fork();
+                Some(value(1))
+            }))
+        }),
+        ("retain", |db, fork| {
+            is_forked(db.retain(|_, _| {
+                fork();
+                true
+            }))
+        }),
+        ("transaction", |db, fork| {
+            is_forked(db.transaction(|transaction| {
+                fork();
+                transaction.put(key(2), value(2));
+                Ok(())
+            }))
+        }),
+        ("get_with", |db, fork| {
+            db.get_with(key(3), |_| fork()).unwrap();
+            is_forked(db.get(key(3)))
+        }),
+        ("get_many_with", |db, fork| {
+            is_forked(db.get_many_with(&[key(1), key(2)], |at, _| {
+                if at == 0 {
+                    fork();
+                }
+            }))
+        }),
+    ];
+    for (name, part) in parts {
+        let db = filled(dir);
+        let mut children = Vec::new();
+        let was_forked = part(&db, &mut || {
+            // SAFETY: as in `fork`; the child comes to its end below.
+            match unsafe { libc::fork() } {
+                0 => children = vec![0],
+                // Children of children end where the first one does.
+                pid if children != [0] => children.push(pid),
+                pid => join(pid),
+            }
+        });
+        if children == [0] {
+            end_after(|| {
+                assert!(was_forked, "{name}");
+                drop(db);
+            });
+        }
+        assert!(!was_forked && !children.is_empty(), "{name}");
+        children.into_iter().for_each(join);
+        check(&db);
+        db.close().unwrap();
+    }
+}
+
+/// Forks while threads write, delete, merge and take snapshots.
+fn busy(dir: &Path) {
+    const FORKS: usize = 200;
+    let db = Arc::new(Bitcask::open(dir, small().sync(SyncPolicy::Interval(TICK))).unwrap());
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers = [0_u32, 1].map(|writer| {
+        let (db, stop) = (Arc::clone(&db), Arc::clone(&stop));
+        thread::spawn(move || {
+            let mut round = 0_u32;
+            while !stop.load(Ordering::Relaxed) {
+                let number = writer * 1000 + round % 300;
+                db.put(key(number), round.to_be_bytes()).unwrap();
+                if round.is_multiple_of(7) {
+                    db.delete(key(number)).unwrap();
+                }
+                if round.is_multiple_of(97) {
+                    assert!(db.snapshot().iter().all(|pair| pair.is_ok()));
+                }
+                round += 1;
+            }
+        })
+    });
+    let merger = {
+        let (db, stop) = (Arc::clone(&db), Arc::clone(&stop));
+        thread::spawn(move || {
+            while !stop.load(Ordering::Relaxed) {
+                db.merge_with(MergeOptions::new().force(true)).unwrap();
+            }
+        })
+    };
+    for round in 0..FORKS {
+        let mut own = Some(Arc::clone(&db));
+        join(fork(|| {
+            let db = own.take().unwrap();
+            assert!(is_forked(db.get("key 0001")) && is_forked(db.put("key 0001", "x")));
+            assert!(is_forked(db.iter().next().unwrap()) && is_forked(db.sync()));
+            assert_eq!((db.len(), db.stats().keys, db.position()), (0, 0, Position::START));
+            assert!(is_forked(db.snapshot().len()));
+            // The child's copies of the other threads' are never let go of: this is the only way to
+            // have the store dropped here.
+            let alone = Arc::into_raw(db);
+            // SAFETY: no other thread of this process has it, and it is never dropped again.
+            let db = unsafe { std::ptr::read(alone) };
+            if round % 2 == 0 { drop(db) } else { assert!(is_forked(db.close())) }
+        }));
+    }
+    stop.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.join().unwrap();
+    }
+    merger.join().unwrap();
+    assert!(db.verify().unwrap().is_clean());
+    let expected = pairs(&db);
+    Arc::try_unwrap(db).unwrap().close().unwrap();
+    let db = open(dir);
+    assert!(pairs(&db) == expected);
+    assert!(db.verify().unwrap().is_clean());
+}
+
+const TICK: Duration = Duration::from_millis(1);
+
+/// A pipe that ends when the last of those who can write to it has.
+fn pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
+    std::io::pipe().unwrap()
+}
+
+/// Opens, forks, and ends without more ado: the child goes on alone.
+fn daemon(dir: &Path) {
+    use std::io::Read as _;
+    let db = filled(dir);
+    db.sync().unwrap();
+    let ((mut parent_lives, theirs), (mut go_on, say_so)) = (pipe(), pipe());
+    let mut db = Some(db);
+    // SAFETY: as in `fork`. Here it is the parent that ends.
+    let pid = unsafe { libc::fork() };
+    if pid != 0 {
+        drop(say_so);
+        // Until the child has seen that the store is locked.
+        assert_eq!(go_on.read(&mut [0]).unwrap(), 0);
+        // SAFETY: ends this process at once, as a program that becomes a daemon does.
+        unsafe { libc::_exit(0) }
+    }
+    drop(theirs);
+    drop(db.take());
+    let locked = Bitcask::open(dir, small()).unwrap_err();
+    assert!(locked.is_locked(), "{locked}");
+    println!("{SAYS}locked while the parent lives");
+    drop(say_so);
+    assert_eq!(parent_lives.read(&mut [0]).unwrap(), 0);
+    let db = open(dir);
+    check(&db);
+    db.put("late", "1").unwrap();
+    assert!(db.delete("late").unwrap());
+    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.close().unwrap();
+    check(&open(dir));
+    println!("{SAYS}opened again");
+}
+
+fn read_only(dir: &Path) {
+    filled(dir).close().unwrap();
+    let before = files(dir);
+    let mut db = Some(Bitcask::open(dir, small().read_only(true)).unwrap());
+    join(fork(|| {
+        let db = db.take().unwrap();
+        call_everything(&db);
+        assert!(is_forked(db.close()));
+        // Nothing keeps the child from a view of its own.
+        let own = Bitcask::open(dir, small().read_only(true)).unwrap();
+        check(&own);
+        own.close().unwrap();
+    }));
+    let db = db.unwrap();
+    check(&db);
+    assert!(!db.refresh().unwrap());
+    db.close().unwrap();
+    assert!(before == files(dir));
+}
+
+/// A child that does not let go of the store keeps others out, also when its parent has closed it
+/// not in order; one that lets go does not.
+fn keep_the_lock(dir: &Path) {
+    use std::io::{Read as _, Write as _};
+    let db = filled(dir);
+    let ((mut hear, say), (mut told, mut tell)) = (pipe(), pipe());
+    let mut own = Some(db);
+    let child = fork(|| {
+        drop(hear.try_clone());
+        drop(say);
+        // Closed in the parent: the lock is let go of, whatever the child has a copy of.
+        assert_eq!(told.read(&mut [0]).unwrap(), 1);
+        drop(own.take());
+    });
+    own.take().unwrap().close().unwrap();
+    let again = open(dir);
+    check(&again);
+    tell.write_all(b"x").unwrap();
+    join(child);
+    let refused = Bitcask::open(dir, Options::new()).unwrap_err();
+    assert!(refused.is_locked(), "what the child has dropped is not this lock: {refused}");
+    drop(again);
+    let _ = hear.read(&mut []);
+}

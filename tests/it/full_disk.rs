@@ -1,0 +1,159 @@
+//! File systems of the running kernel with no byte left, or no inode, or neither: what gives space back has
+//! to work there all the same. `real_disk` mounts them.
+
+#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{ErrorKind, Read as _, Write as _};
+use std::path::Path;
+
+use bitcask::{AppendMode, Bitcask, MergeOptions};
+
+use crate::real_disk::{KIB, MODES, key, mode, options, run, state, value, writer};
+use crate::support::{Pairs, SAYS, files_of, pairs};
+
+/// What there is nothing left of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shortage {
+    Bytes,
+    Inodes,
+    Both,
+}
+
+/// Writes that a store has before its disk is used up by others; every second one is deleted then.
+const WRITES: usize = 300;
+
+/// Writes, with every third segment dead, and waits to be killed.
+pub(crate) fn write_and_wait(dir: &Path) {
+    let db = Bitcask::open(dir, options(mode())).unwrap();
+    for number in (0..WRITES / 3).chain(0..WRITES) {
+        db.put(key(number), value(number)).unwrap();
+    }
+    db.sync().unwrap();
+    println!("{SAYS}written");
+    let _ = std::io::stdin().read(&mut [0]);
+}
+
+/// Plays everything on a disk of some megabytes, and some hundred inodes.
+pub(crate) fn nothing_left(disk: &Path) {
+    for mode in MODES {
+        for shortage in [Shortage::Bytes, Shortage::Inodes, Shortage::Both] {
+            go_through(disk, mode, shortage);
+            emptied(disk);
+        }
+    }
+}
+
+fn emptied(disk: &Path) {
+    for name in ["store", "others"] {
+        fs::remove_dir_all(disk.join(name)).unwrap();
+    }
+}
+
+/// Uses up what there is, as others do: in files beside the store.
+fn use_up(disk: &Path, shortage: Shortage) {
+    let others = disk.join("others");
+    fs::create_dir_all(&others).unwrap();
+    let name = |number: usize| others.join(format!("{number}"));
+    let mut count = fs::read_dir(&others).unwrap().count();
+    if shortage != Shortage::Bytes {
+        let error = loop {
+            match File::create_new(name(count)) {
+                Ok(_) => count += 1,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::StorageFull, "{error}");
+    }
+    if shortage != Shortage::Inodes {
+        let Ok(mut file) = OpenOptions::new().create(true).append(true).open(name(0)) else {
+            return;
+        };
+        for size in [64 * KIB, KIB, 1] {
+            while file.write_all(&vec![1; size]).is_ok() {}
+        }
+        // What the file system has put off is settled, and may have left something.
+        let _ = file.sync_all();
+        while file.write_all(&[1]).is_ok() {}
+    }
+}
+
+/// Returns how many bytes and inodes are free.
+fn free(disk: &Path) -> (u64, u64) {
+    let told = run("stat", &["-f", "-c", "%f %S %d", disk.to_str().unwrap()]).unwrap();
+    let numbers: Vec<u64> = told.split_whitespace().map(|word| word.parse().unwrap()).collect();
+    let [blocks, size, inodes] = numbers[..] else { panic!("{told}") };
+    (blocks * size, inodes)
+}
+
+fn check(db: &Bitcask, expected: &Pairs, when: &str) {
+    assert!(pairs(db) == *expected, "{when}");
+    let report = db.verify().unwrap();
+    assert!(report.is_clean(), "{when}: {:?}", report.damage);
+}
+
+fn go_through(disk: &Path, mode: AppendMode, shortage: Shortage) {
+    let store = disk.join("store");
+    let mut child = writer("write and wait", &store, mode);
+    assert_eq!(child.hear().unwrap(), "written");
+    child.kill();
+    use_up(disk, shortage);
+    let when = |what: &str| format!("{mode:?}, {shortage:?}: {what}");
+    let open = |what: &str| {
+        Bitcask::open(&store, options(mode))
+            .unwrap_or_else(|error| panic!("{}: {error}", when(what)))
+    };
+
+    let db = open("opened after a kill");
+    let all = state(0..WRITES);
+    check(&db, &all, &when("opened after a kill"));
+    use_up(disk, shortage);
+    db.close().unwrap_or_else(|error| panic!("{}: {error}", when("closed")));
+    use_up(disk, shortage);
+    let db = open("opened after a close");
+    check(&db, &all, &when("opened after a close"));
+
+    // Dead altogether, dead in half, and live.
+    let kept = (0..WRITES).filter(|number| *number >= WRITES / 6 && number % 2 == 1);
+    let left = state(kept);
+    use_up(disk, shortage);
+    for number in 0..WRITES {
+        if !left.contains_key(&key(number)) {
+            let deleted = db.delete(key(number));
+            let deleted =
+                deleted.unwrap_or_else(|error| panic!("{}: {number}: {error}", when("delete")));
+            assert!(deleted);
+        }
+    }
+    check(&db, &left, &when("deleted"));
+    use_up(disk, shortage);
+    let ((bytes, inodes), before) = (free(disk), db.stats());
+    let merged = db.merge_with(MergeOptions::new().force(true));
+    let merged = merged.unwrap_or_else(|error| panic!("{}: {error}", when("merge")));
+    check(&db, &left, &when("merged"));
+    let ((bytes_after, inodes_after), after) = (free(disk), db.stats());
+    let gained = bytes_after.saturating_sub(bytes);
+    assert!(after.log_size < before.log_size * 2 / 3, "{}: {merged:?}", when("merged"));
+    assert!(gained > before.log_size / 4, "{}: {gained} bytes", when("merged"));
+    assert!(inodes_after >= inodes, "{}", when("merged"));
+
+    use_up(disk, shortage);
+    db.close().unwrap_or_else(|error| panic!("{}: {error}", when("closed again")));
+    use_up(disk, shortage);
+    let db = open("opened again");
+    check(&db, &left, &when("opened again"));
+    use_up(disk, shortage);
+    let (bytes, _) = free(disk);
+    db.clear().unwrap_or_else(|error| panic!("{}: {error}", when("clear")));
+    assert!(db.is_empty());
+    let gained = free(disk).0.saturating_sub(bytes);
+    assert!(gained > after.log_size / 2, "{}: {gained} bytes", when("cleared"));
+    db.put("key", "value").unwrap_or_else(|error| panic!("{}: {error}", when("put")));
+    use_up(disk, shortage);
+    db.close().unwrap_or_else(|error| panic!("{}: {error}", when("closed at last")));
+    let db = open("opened at last");
+    assert_eq!(db.get("key").unwrap().unwrap(), "value");
+    assert!(files_of(&store, "tmp").is_empty());
+    db.close().unwrap();
+    println!("{SAYS}{}", when("all of it worked"));
+}
