@@ -137,6 +137,19 @@ fn unsyncable(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), why)
 }
 
+/// Reads a whole file that is at most `size_limit` bytes long.
+pub(crate) fn read_whole(file: &File, size_limit: u64) -> Result<Vec<u8>> {
+    let size = file.size()?;
+    if size > size_limit {
+        let reason = format!("the file has {size} bytes, at most {size_limit} make sense");
+        return Err(Error::corrupt(file.path(), 0, reason));
+    }
+    let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+    let read_size = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(read_size);
+    Ok(bytes)
+}
+
 impl Fs {
     /// Opens a directory, and returns the disk with paths below it leading there for good.
     pub(crate) fn within(&self, dir: &Path) -> Result<Self> {
@@ -303,20 +316,6 @@ impl Fs {
             entries.push(DirEntry { name, is_file: !is_dir });
         }
         Ok(entries)
-    }
-
-    /// Reads a whole file that is at most `size_limit` bytes long, if it exists.
-    pub(crate) fn read_if_exists(&self, path: &Path, size_limit: u64) -> Result<Option<Vec<u8>>> {
-        let Some(file) = self.open_if_exists(path)? else { return Ok(None) };
-        let size = file.size()?;
-        if size > size_limit {
-            let reason = format!("the file has {size} bytes, at most {size_limit} make sense");
-            return Err(Error::corrupt(path, 0, reason));
-        }
-        let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
-        let read_size = file.read_at(&mut bytes, 0)?;
-        bytes.truncate(read_size);
-        Ok(Some(bytes))
     }
 
     /// Replaces a file as one step: after a crash there is the old content or the new.

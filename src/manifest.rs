@@ -216,21 +216,25 @@ impl Manifest {
         Ok(Self { identity, log, log_exists, bound, history, time, sealed })
     }
 
-    /// Reads the manifest of a store; nothing if there is none.
+    /// Reads the manifest of a store. Returns `None` if there is none.
+    ///
+    /// The file that was opened may have become the spare since, and be written to. If it still has the
+    /// manifest's name after it was read, what was read was a manifest all along: it has kept the name, or it
+    /// has come back to it with the next one, and a mixture of two does not check.
     pub(crate) fn read(fs: &Fs, dir: &Dir) -> Result<Option<Self>> {
         let path = dir.manifest();
-        let mut bytes = fs.read_if_exists(&path, SIZE_LIMIT)?;
-        // The file that was opened may have become the spare by now, and be written to. Two reads that
-        // agree have both seen a manifest: if the first had seen what was being written, the second
-        // would have found the one before it, or the one after it.
-        for _ in 0..READ_ATTEMPTS {
-            let again = fs.read_if_exists(&path, SIZE_LIMIT)?;
-            if again == bytes {
-                break;
+        let mut before = None;
+        for attempt in 1.. {
+            let Some(file) = fs.open_if_exists(&path)? else { break };
+            let bytes = fs::read_whole(&file, SIZE_LIMIT)?;
+            let (decoded, is_it) = (Self::decode(&bytes, &path), fs.leads_to(&path, &file)?);
+            let is_the_same = before.as_ref() == Some(&bytes);
+            if is_it && decoded.is_ok() || is_the_same || attempt == READ_ATTEMPTS {
+                return decoded.map(Some);
             }
-            bytes = again;
+            before = Some(bytes);
         }
-        bytes.map(|bytes| Self::decode(&bytes, &path)).transpose()
+        Ok(None)
     }
 }
 

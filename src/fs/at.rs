@@ -42,6 +42,7 @@ impl std::fmt::Display for FileId {
 
 /// What is told of a file or a directory.
 #[derive(Debug, Clone, Copy)]
+#[expect(clippy::struct_excessive_bools, reason = "each is asked for by itself")]
 pub(super) struct Stat {
     pub(super) id: FileId,
     pub(super) is_dir: bool,

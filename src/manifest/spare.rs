@@ -127,7 +127,8 @@ mod tests {
     }
 
     fn on_disk(twin: &Arc<Twin>) -> Option<Vec<u8>> {
-        disk(twin).read_if_exists(&dir().manifest(), 1 << 20).unwrap()
+        let file = disk(twin).open_if_exists(&dir().manifest()).unwrap();
+        file.map(|file| fs::read_whole(&file, 1 << 20).unwrap())
     }
 
     /// A store's first manifest, and no spare.
