@@ -12,6 +12,17 @@ fn lab() -> Lab {
     Lab::new().with(Options::new().merge(crate::MergePolicy::Manual).sync(SyncPolicy::Never))
 }
 
+/// Ends the followers of a test that fails, which would wait for ever.
+struct Ends<'a>(&'a Bitcask);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.inner.release_lock();
+        }
+    }
+}
+
 /// How many wait, and how many were ever woken.
 fn figures(db: &Bitcask) -> (usize, u64) {
     db.inner.writer().unwrap().log.lock().waiters.figures()
@@ -53,6 +64,7 @@ fn a_change_wakes_those_alone_who_follow_its_key() {
     let db = lab.open();
     db.put("before", "x").unwrap();
     std::thread::scope(|scope| {
+        let _ends = Ends(&db);
         let threads = watch(scope, &db, |number| db.watch_prefix(prefix(number)).unwrap());
         for number in 0..500 {
             db.put(format!("other/{number}"), "x").unwrap();
@@ -82,6 +94,7 @@ fn all_whose_prefix_a_key_begins_with_are_woken() {
         let lab = lab();
         let db = lab.open();
         std::thread::scope(|scope| {
+            let _ends = Ends(&db);
             for prefix in prefixes {
                 let mut changes = db.watch_prefix(prefix).unwrap();
                 scope.spawn(move || while changes.recv().unwrap().is_some() {});
@@ -105,6 +118,7 @@ fn what_is_passed_over_may_be_merged_away() {
     let db = lab.open();
     db.put("before", "x").unwrap();
     std::thread::scope(|scope| {
+        let _ends = Ends(&db);
         let threads = watch(scope, &db, |number| db.watch_prefix(prefix(number)).unwrap());
         for round in 0..20 {
             db.put("other", format!("{round}")).unwrap();
@@ -161,6 +175,7 @@ fn a_clear_tells_all_who_wait_that_what_they_follow_is_gone() {
     let db = lab.open();
     db.put("before", "x").unwrap();
     std::thread::scope(|scope| {
+        let _ends = Ends(&db);
         let threads = watch(scope, &db, |number| db.watch_prefix(prefix(number)).unwrap());
         db.put("other", "x").unwrap();
         db.clear().unwrap();
@@ -177,6 +192,7 @@ fn who_follows_what_is_durable_is_woken_by_a_sync_of_what_it_follows() {
     db.put("before", "x").unwrap();
     db.sync().unwrap();
     std::thread::scope(|scope| {
+        let _ends = Ends(&db);
         let durable = |number| db.watch_prefix(prefix(number)).unwrap().durable();
         let mut threads = watch(scope, &db, durable);
         for number in 0..50 {
