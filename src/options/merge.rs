@@ -210,8 +210,8 @@ impl AutoMerge {
 
     /// A function that is called after each run, on the thread that made it. Default: none.
     ///
-    /// No lock is held meanwhile, but the next run and [`close`](crate::Bitcask::close) wait for
-    /// it. Options with such a function are equal to their clones alone.
+    /// A run at close, of small segments, calls it on the thread that closes or drops the store. No lock is
+    /// held meanwhile, but the next run and [`close`](crate::Bitcask::close) wait for it. Options with such a function are equal to their clones alone.
     pub fn on_finish(
         mut self,
         call: impl Fn(&Result<MergeReport>) + Send + Sync + 'static,

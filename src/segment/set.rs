@@ -355,10 +355,11 @@ impl Segments {
         (retired.len() as u64, oldest.max(self.collector.oldest()))
     }
 
-    /// Returns how many numbers are not free, nor will be when guards are gone.
+    /// Returns how many numbers can't be used now: of those that wait for guards to be gone nobody knows
+    /// when they can be.
     pub(super) fn numbers_in_use(&self) -> u64 {
         let numbers = self.numbered.numbers.lock();
-        u64::from(numbers.next).saturating_sub((numbers.free.len() + numbers.retired.len()) as u64)
+        u64::from(numbers.next).saturating_sub(numbers.free.len() as u64)
     }
 
     /// Returns whether nobody can be reading what was removed through this any more.

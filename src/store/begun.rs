@@ -46,9 +46,11 @@ impl Begun {
     pub(super) fn lock(&mut self) -> Result<File> {
         let (fs, dir) = (&self.ground.fs, &self.dir);
         let is_new = !fs.is_there(&dir.lock());
-        let locked = lock(fs, dir);
-        // Somebody else's stays. One that can't be locked at all is nobody's.
-        self.has_new_lock = is_new && !locked.as_ref().is_err_and(Error::is_locked);
+        let mut has_opened = false;
+        let locked = lock_noting(fs, dir, &mut has_opened);
+        // Somebody else's stays, who may have been quicker. One that can't be locked at all is nobody's.
+        let is_others = !has_opened || locked.as_ref().is_err_and(Error::is_locked);
+        self.has_new_lock = is_new && !is_others;
         let lock = self.lock.insert(locked?);
         Ok(lock.file().clone())
     }
@@ -83,8 +85,14 @@ impl Begun {
 
 /// Takes the store's lock, and leaves this process's id in it for the message others get.
 pub(super) fn lock(fs: &Fs, dir: &Dir) -> Result<Lock> {
+    lock_noting(fs, dir, &mut false)
+}
+
+/// The same; notes whether the file could be opened.
+fn lock_noting(fs: &Fs, dir: &Dir, has_opened: &mut bool) -> Result<Lock> {
     for _ in 0..LOCK_ATTEMPTS {
         let file = sidecar::making_room(fs, dir, || fs.open(&dir.lock(), Access::Keep))?;
+        *has_opened = true;
         if let Some(lock) = lock_file(fs, dir, &file)? {
             return Ok(lock);
         }
@@ -106,7 +114,7 @@ fn lock_file(fs: &Fs, dir: &Dir, file: &File) -> Result<Option<Lock>> {
         let mut text = [0; 16];
         let read_size = file.read_at(&mut text, 0).unwrap_or(0);
         let text = std::str::from_utf8(text.get(..read_size).unwrap_or_default());
-        let pid = text.ok().and_then(|text| text.trim().parse().ok());
+        let pid = text.ok().and_then(|text| text.trim_matches([' ', '\n', '\0']).parse().ok());
         let ended = pid.is_some_and(fs::has_ended);
         return Err(Error::Locked { path: dir.path().into(), pid, ended });
     };

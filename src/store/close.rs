@@ -49,6 +49,8 @@ impl Bitcask {
             // Nobody else merges any more.
             writer.merging.reopen();
             Inner::fold_at_close(&self.inner);
+            // Not even the thread that merges, where it is the one that closes from within `on_finish`.
+            writer.merging.close();
             result = self.inner.commit.check();
         }
         // Best effort: without them the next scan has to sort again.

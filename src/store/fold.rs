@@ -11,6 +11,7 @@ use std::sync::Arc;
 use super::Inner;
 use super::pace::Pace;
 use crate::error::Result;
+use crate::manifest::Sealed;
 use crate::merge::{Bounds, Moment, SMALL_MAX, plan_fold};
 use crate::options::{AutoMerge, MergePolicy};
 use crate::stats::{MergePlan, MergeProgress, MergeReport};
@@ -42,9 +43,14 @@ impl Inner {
     /// store would miss the history; when there are many more all the same.
     pub(super) fn fold_at_close(this: &Arc<Self>) {
         let MergePolicy::Auto(auto) = &this.options.merge else { return };
-        let is_free = this.filler.is_nearly_done() && Arc::strong_count(this) == 1;
+        let is_quick = this.filler.is_nearly_done();
+        let is_free = is_quick && Arc::strong_count(this) == 1;
         let small_max = if is_free { SMALL_MAX } else { URGENT * SMALL_MAX };
         let bounds = Bounds { small_max, size_max: CLOSE_SIZE_MAX };
+        if !is_quick && this.count_short(auto) <= small_max {
+            // What is dead in the long ones is not worth the time that it takes to find out.
+            return;
+        }
         if this.may_be_folded(bounds) && !this.plan_fold(auto, bounds).is_empty() {
             this.fold(auto, bounds, Pace::constant(None));
         }
@@ -65,10 +71,17 @@ impl Inner {
         self.manifest.get(|manifest| manifest.sealed.len() as u64) > bounds.small_max
     }
 
+    /// Returns how many segments are small whatever is dead in them. Needs no keydir.
+    fn count_short(&self, auto: &AutoMerge) -> u64 {
+        let size = auto.small_size.min(self.options.segment_size / 4);
+        let is_short = |sealed: &&Sealed| sealed.length < size;
+        self.manifest.get(|manifest| manifest.sealed.iter().filter(is_short).count() as u64)
+    }
+
     fn plan_fold(&self, auto: &AutoMerge, bounds: Bounds) -> MergePlan {
         let Ok(writer) = self.writer() else { return MergePlan::default() };
         let (segments, damaged) = (self.segment_stats(), writer.merging.damaged());
-        let Moment { hour, .. } = Moment::new(self.clock.now(), false);
+        let Moment { hour, .. } = Moment::new(self.clock.wall(), false);
         plan_fold(self.pool(&segments, &damaged), auto, hour, bounds)
     }
 

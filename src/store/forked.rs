@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use super::{Bitcask, Inner};
+use super::{Bitcask, Changes, Inner};
 use crate::error::{Error, Result};
 
 impl Inner {
@@ -47,5 +47,12 @@ impl Bitcask {
             writer.lock_file.let_go();
         }
         self.inner.opener.refusal()
+    }
+}
+
+impl Drop for Changes {
+    fn drop(&mut self) {
+        // In a forked child nothing of the store is freed.
+        let _ = Inner::is_kept_here(&self.inner);
     }
 }

@@ -153,6 +153,9 @@ impl Inner {
                 None if left.is_empty() => return Ok(true),
                 Some((id, needed)) if self.fs.available_space(self.dir.path())? >= needed => {
                     match self.merge_one(pending, SegmentId(id), report) {
+                        // What it has copied may be all that slots name: nothing else is merged before
+                        // that is listed.
+                        Err(error) if error.is_no_space() && pending.is_some() => return Ok(false),
                         // Tombstones that are needed take room too, and somebody else may be quicker.
                         Err(error) if error.is_no_space() => drop(failed.insert(id)),
                         merged => {
@@ -186,6 +189,7 @@ impl Inner {
         id: SegmentId,
         report: &mut MergeReport,
     ) -> Result<()> {
+        self.publish(pending)?;
         let ids = BTreeSet::from([id]);
         let merge = pending.insert(Merge::begin(&self.ground(), &ids).taking_the_last_byte());
         let mut steps = std::iter::from_fn(|| merge.step(self).transpose());
