@@ -5,6 +5,8 @@
 //!   opening seals.
 //! - `clear` is one manifest write; the files go afterwards.
 
+use std::sync::Arc;
+
 use super::log::{Log, Numbered, Rotated};
 use super::{Bitcask, Inner};
 use crate::error::Result;
@@ -57,6 +59,9 @@ impl Bitcask {
             return Ok(());
         }
         let fresh = inner.restart_log(&mut log)?;
+        // A clear has no timestamp of its own: what scans find to be gone from now on is there for
+        // snapshots that are as young.
+        *inner.gaps.lock() = Arc::default();
         shards.clear(log.next_timestamp());
         *turn.pending = None;
         inner.filler.forget();

@@ -1,6 +1,7 @@
 //! A full disk: what has a reserve there, and what has none.
 
 use super::*;
+use crate::fs::twin::{Call, Fault, FaultKind};
 use crate::options::{MergeOptions, MergePolicy};
 
 const VALUE: [u8; 100] = [7; 100];
@@ -69,6 +70,34 @@ fn what_is_dead_in_half_is_merged_segment_by_segment() {
     let db = lab.reopen(db);
     assert!(db.verify().unwrap().is_clean());
     assert!(db.len() >= 240);
+}
+
+/// Whatever is merged next, the copies that no manifest lists yet may be all that is left of some keys.
+#[test]
+fn what_a_merge_has_copied_and_could_not_list_is_not_lost_with_the_next() {
+    for listed in 0..8 {
+        let (lab, db) = full();
+        put_until_full(&db);
+        for number in (0..120).step_by(2) {
+            assert!(db.delete(key(number)).unwrap());
+        }
+        let fault = Fault::new(FaultKind::Enospc).after(listed).only(Call::Exchange);
+        lab.twin.fail(fault.for_ever());
+        let merge = || db.merge_with(MergeOptions::new().force(true));
+        assert!(merge().unwrap_err().is_no_space(), "{listed}");
+        assert!(merge().unwrap_err().is_no_space(), "{listed}");
+        lab.twin.clear_fault();
+        merge().unwrap();
+        let check = |db: &Bitcask| {
+            for number in 0..300 {
+                let is_there = number % 2 == 1 || number >= 120;
+                assert_eq!(db.get(key(number)).unwrap().is_some(), is_there, "{listed}: {number}");
+            }
+            assert!(db.verify().unwrap().is_clean(), "{listed}");
+        };
+        check(&db);
+        check(&lab.reopen(db));
+    }
 }
 
 #[test]

@@ -187,3 +187,22 @@ fn a_queue_costs_the_same_when_it_was_opened_again() {
         db.delete(key(ITEMS + at)).unwrap();
     });
 }
+
+#[test]
+fn a_snapshot_shows_what_a_clear_has_taken_whoever_looks_in_between() {
+    let lab = Lab::new();
+    let db = lab.open();
+    for number in 0..50_u8 {
+        db.put([number], "1").unwrap();
+    }
+    // So that there is something to pass over.
+    for number in 10..40_u8 {
+        db.delete([number]).unwrap();
+    }
+    let before = db.snapshot();
+    db.clear().unwrap();
+    assert_eq!(db.range(..).count(), 0);
+    assert_eq!(db.range(..).rev().count(), 0);
+    assert_eq!(before.range(..).count(), 20);
+    assert_eq!(before.range(..).rev().count(), 20);
+}

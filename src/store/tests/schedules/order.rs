@@ -159,7 +159,7 @@ fn cleared(number: usize, call: &Call, trace: &[DiskOp], history: &History) -> O
     let mut own = trace.iter().enumerate().filter(|(at, _)| callers[*at] == number as u64);
     let mut found = (None, 0);
     own.by_ref().for_each(|(at, op)| {
-        let DiskOp::Rename { to, .. } = op else { return };
+        let (DiskOp::Rename { to, .. } | DiskOp::Exchange { b: to, .. }) = op else { return };
         match FileKind::of(to.file_name().unwrap().to_str().unwrap()) {
             FileKind::Log(id) => found.0 = Some(id),
             _ if to.ends_with("MANIFEST") => found.1 = at + 1,
