@@ -25,7 +25,7 @@ use trust::Trust;
 /// Times at or above this are refused when they are read from disk: year 294,247.
 pub(crate) const TIME_MAX: u64 = i64::MAX as u64;
 
-/// So many microseconds pass before the clock on the wall is looked at again. One that was set ahead,
+/// Microseconds between two looks at the clock on the wall. One that was set ahead,
 /// or a machine that has slept, is noticed so much later.
 const LOOK_INTERVAL: u64 = 1000;
 

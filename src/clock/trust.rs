@@ -9,7 +9,7 @@
 /// The clock may go ahead by so many microseconds at once: a minute.
 const SLACK: u64 = 60 * 1_000_000;
 
-/// So many microseconds a clock has to stand by a jump: a day.
+/// Microseconds for which a clock has to stand by a jump before it is believed: a day.
 const PROOF: u64 = 24 * 3600 * 1_000_000;
 
 /// How far the clock is believed to be ahead of the monotonic one.

@@ -24,7 +24,7 @@ use crate::sync::{Ordering, available_parallelism};
 
 /// About as many slots are read at a time, which bounds the memory that filling needs.
 const RANGE_LEN: u64 = if cfg!(any(test, bitcask_fuzzing)) { 64 } else { 1 << 18 };
-/// So many slots are filled within milliseconds.
+/// Slots that can be filled within milliseconds.
 const QUICK_LEN: u64 = 1 << 16;
 /// Filling is not worth a thread for each processor of a large machine: it is bound by the memory.
 const THREADS_MAX: usize = 4;

@@ -27,7 +27,7 @@ use super::cursor::{Bounds, Way};
 use super::version::Moment;
 use crate::sync::Mutex;
 
-/// So many dead rows are passed again and again before a gap is made of them: that costs about as much.
+/// Dead rows in a row that are worth a gap: passing fewer costs about as much as using one.
 const ROWS_MIN: u64 = if cfg!(any(test, bitcask_fuzzing)) { 3 } else { 16 };
 
 /// Rows that are passed in the time in which a block is read, or a gap passed over. Since these count too,

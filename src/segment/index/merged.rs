@@ -50,7 +50,7 @@ pub(crate) struct Merged {
     bounds: Bounds,
     moment: Moment,
     gaps: Arc<Gaps>,
-    /// So many bytes are the same in all keys.
+    /// Length of the prefix that all keys share, in bytes.
     skip: usize,
     front: Side,
     back: Side,

@@ -8,7 +8,7 @@ use crate::merge::SMALL_MAX;
 use crate::options::{AutoMerge, MergePolicy};
 use crate::store::position::Position;
 
-/// So many segments are never reached by runs that write a little.
+/// Number of segments that short runs never reach.
 const FEW: usize = 48;
 
 fn key(number: usize) -> Vec<u8> {
