@@ -60,7 +60,7 @@ impl Bitcask {
         }
         let fresh = inner.restart_log(&mut log)?;
         // A clear has no timestamp of its own: what scans find to be gone from now on is there for
-        // snapshots that are as young.
+        // snapshots of the last entry's.
         *inner.gaps.lock() = Arc::default();
         shards.clear(log.next_timestamp());
         *turn.pending = None;

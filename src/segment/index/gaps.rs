@@ -14,11 +14,17 @@
 //!    to a younger file than the tombstone that hides it, which rule 1 leaves alone.
 //!
 //! Merges keep this true. They keep the timestamps of puts, and give a tombstone one that is higher at
-//! most. What a clear removes was dead or is dead then. Where a key was dead because it had expired, the gap
-//! knows when the last of them did, and is not used at any earlier time of day.
+//! most. Where a key was dead because it had expired, the gap knows when the last of them did, and is not
+//! used at any earlier time of day.
 //!
-//! A scan of an earlier moment than a gap's does not use it. A store that is opened read-only begins anew
-//! with none when it loads everything anew: its writer may have lost what it had written last.
+//! A scan of an earlier moment than a gap's does not use it. Where one timestamp stands for two moments,
+//! gaps of the one say nothing of the other, and the store begins anew with none; snapshots keep those
+//! that they began with. There are two such cases:
+//!
+//! - A clear has no timestamp of its own. A scan behind it has the moment of the last entry before, and
+//!   finds nothing where a snapshot of that moment still shows everything.
+//! - A store that is opened read-only loads everything anew: its writer may have lost what it had written
+//!   last.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
