@@ -89,16 +89,17 @@ impl Commit {
             }
             self.check()?;
             if group.syncing {
-                self.done.wait(&mut group);
+                group = self.done.wait(group);
                 if made(Mistake::ServedByAnySync) {
                     return Ok(());
                 }
                 continue;
             }
             group.syncing = true;
-            Self::gather(&mut group);
+            group = self.gather(group);
             let started = Instant::now();
-            let result = MutexGuard::unlocked(&mut group, || self.sync(&unsynced(), &check));
+            let (held, result) = self.group.unlocked(group, || self.sync(&unsynced(), &check));
+            group = held;
             group.last_sync = started.elapsed();
             group.syncing = false;
             self.done.notify_all();
@@ -108,12 +109,13 @@ impl Commit {
 
     /// Waits a moment for the threads that shared the last sync: those which it has just let go
     /// are about to be back, and would otherwise need a sync of their own each second time.
-    fn gather(group: &mut MutexGuard<'_, Group>) {
+    fn gather<'a>(&'a self, mut group: MutexGuard<'a, Group>) -> MutexGuard<'a, Group> {
         let (started, at_most) = (Instant::now(), GATHER_MAX.min(group.last_sync));
         while group.len < group.last_len && started.elapsed() < at_most {
-            MutexGuard::unlocked(group, yield_now);
+            (group, ()) = self.group.unlocked(group, yield_now);
         }
         group.last_len = std::mem::take(&mut group.len);
+        group
     }
 
     fn sync(&self, unsynced: &Unsynced, check: impl Fn() -> Result<()>) -> Result<()> {

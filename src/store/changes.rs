@@ -253,12 +253,10 @@ impl Changes {
             let has_unread = self.durable && self.next_place() < log.end();
             let ticket = log.waiters.add(&self.prefix, self.durable, has_unread);
             while !log.waiters.is_woken(&self.prefix, &ticket) && !is_over(&log) {
-                match until {
-                    Some(until) => {
-                        let _ = ticket.condition().wait_until(&mut log, until);
-                    }
-                    None => ticket.condition().wait(&mut log),
-                }
+                log = match until {
+                    Some(until) => ticket.condition().wait_until(log, until),
+                    None => ticket.condition().wait(log),
+                };
             }
             match log.waiters.remove(&self.prefix, &ticket) {
                 Some(News::Unknown) => {}

@@ -6,11 +6,11 @@
 //!   come upon what is left of them.
 //! - A panic while a lock is held leaves what it guards as it was then.
 
-use std::fmt;
-use std::ops::{Deref, DerefMut};
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
+
+pub(crate) use std::sync::MutexGuard;
 
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
@@ -22,56 +22,18 @@ impl<T> Mutex<T> {
 
     #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        MutexGuard { mutex: self, held: Some(self.held()) }
-    }
-
-    #[inline]
-    fn held(&self) -> std::sync::MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
 
-pub(crate) struct MutexGuard<'a, T> {
-    mutex: &'a Mutex<T>,
-    /// `None` only within `unlocked` and `wait`.
-    held: Option<std::sync::MutexGuard<'a, T>>,
-}
-
-impl<T> MutexGuard<'_, T> {
-    /// Runs a closure without the lock.
-    pub(crate) fn unlocked<R>(guard: &mut Self, run: impl FnOnce() -> R) -> R {
-        guard.held = None;
+    /// Lets go of the lock, runs a closure, and takes it again.
+    pub(crate) fn unlocked<'a, R>(
+        &'a self,
+        guard: MutexGuard<'a, T>,
+        run: impl FnOnce() -> R,
+    ) -> (MutexGuard<'a, T>, R) {
+        drop(guard);
         let result = run();
-        guard.held = Some(guard.mutex.held());
-        result
-    }
-}
-
-impl<T> Deref for MutexGuard<'_, T> {
-    type Target = T;
-
-    #[inline]
-    fn deref(&self) -> &T {
-        match &self.held {
-            Some(held) => held,
-            None => unreachable!("a guard that can be borrowed holds its lock"),
-        }
-    }
-}
-
-impl<T> DerefMut for MutexGuard<'_, T> {
-    #[inline]
-    fn deref_mut(&mut self) -> &mut T {
-        match &mut self.held {
-            Some(held) => held,
-            None => unreachable!("a guard that can be borrowed holds its lock"),
-        }
-    }
-}
-
-impl<T: fmt::Debug> fmt::Debug for MutexGuard<'_, T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
+        (self.lock(), result)
     }
 }
 
@@ -92,23 +54,23 @@ impl Condvar {
         }
     }
 
-    pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
-        if let Some(held) = guard.held.take() {
-            self.waiting.fetch_add(1, Ordering::Relaxed);
-            guard.held = Some(self.changed.wait(held).unwrap_or_else(PoisonError::into_inner));
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-        }
+    pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let guard = self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        guard
     }
 
-    /// Waits until it is told, or for so long; says whether time is up.
-    pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, until: Instant) -> bool {
+    /// Waits until it is notified, or for so long.
+    pub(crate) fn wait_until<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        until: Instant,
+    ) -> MutexGuard<'a, T> {
         let at_most = until.saturating_duration_since(Instant::now());
-        if let Some(held) = guard.held.take() {
-            self.waiting.fetch_add(1, Ordering::Relaxed);
-            let waited = self.changed.wait_timeout(held, at_most);
-            guard.held = Some(waited.unwrap_or_else(PoisonError::into_inner).0);
-            self.waiting.fetch_sub(1, Ordering::Relaxed);
-        }
-        until <= Instant::now()
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+        let waited = self.changed.wait_timeout(guard, at_most);
+        self.waiting.fetch_sub(1, Ordering::Relaxed);
+        waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }

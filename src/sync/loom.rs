@@ -27,12 +27,15 @@ pub(crate) struct Condvar;
 impl Condvar {
     pub(crate) fn notify_all(&self) {}
 
-    pub(crate) fn wait<T>(&self, _: &mut MutexGuard<'_, T>) {
+    pub(crate) fn wait<'a, T>(&self, _: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         unreachable!("nobody waits in a model")
     }
 
-    pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, _: Instant) -> bool {
-        self.wait(guard);
-        true
+    pub(crate) fn wait_until<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        _: Instant,
+    ) -> MutexGuard<'a, T> {
+        self.wait(guard)
     }
 }

@@ -29,11 +29,19 @@ impl<T> Mutex<T> {
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        MutexGuard { mutex: self, held: Some(self.held()) }
+        let held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        MutexGuard { mutex: self, held }
     }
 
-    fn held(&self) -> shuttle::sync::MutexGuard<'_, T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Lets go of the lock, runs a closure, and takes it again.
+    pub(crate) fn unlocked<'a, R>(
+        &'a self,
+        guard: MutexGuard<'a, T>,
+        run: impl FnOnce() -> R,
+    ) -> (MutexGuard<'a, T>, R) {
+        drop(guard);
+        let result = run();
+        (self.lock(), result)
     }
 }
 
@@ -46,31 +54,20 @@ impl<T> fmt::Debug for Mutex<T> {
 
 pub(crate) struct MutexGuard<'a, T> {
     mutex: &'a Mutex<T>,
-    /// `None` while another task may have the lock.
-    held: Option<shuttle::sync::MutexGuard<'a, T>>,
-}
-
-impl<T> MutexGuard<'_, T> {
-    /// Runs a closure without the lock.
-    pub(crate) fn unlocked<R>(guard: &mut Self, run: impl FnOnce() -> R) -> R {
-        guard.held = None;
-        let result = run();
-        guard.held = Some(guard.mutex.held());
-        result
-    }
+    held: shuttle::sync::MutexGuard<'a, T>,
 }
 
 impl<T> Deref for MutexGuard<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        self.held.as_ref().expect("the lock is held but for the time in `unlocked` and `wait`")
+        &self.held
     }
 }
 
 impl<T> DerefMut for MutexGuard<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        self.held.as_mut().expect("the lock is held but for the time in `unlocked` and `wait`")
+        &mut self.held
     }
 }
 
@@ -88,16 +85,20 @@ impl Condvar {
         self.0.notify_all();
     }
 
-    pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
-        let held = guard.held.take().expect("a lock that is held is waited with");
-        guard.held = Some(self.0.wait(held).unwrap_or_else(PoisonError::into_inner));
+    pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+        let MutexGuard { mutex, held } = guard;
+        let held = self.0.wait(held).unwrap_or_else(PoisonError::into_inner);
+        MutexGuard { mutex, held }
     }
 
-    /// Gives way once, whatever comes meanwhile; says whether time is up.
+    /// Gives way once, whatever comes meanwhile.
     #[expect(clippy::unused_self, reason = "the signature is that of ours")]
-    pub(crate) fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, until: Instant) -> bool {
-        MutexGuard::unlocked(guard, yield_now);
-        until <= Instant::now()
+    pub(crate) fn wait_until<'a, T>(
+        &self,
+        guard: MutexGuard<'a, T>,
+        _: Instant,
+    ) -> MutexGuard<'a, T> {
+        guard.mutex.unlocked(guard, yield_now).0
     }
 }
 

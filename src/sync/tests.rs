@@ -26,13 +26,12 @@ impl Mutex<i32> {
 #[test]
 fn a_lock_is_let_go_while_a_closure_runs_without_it() {
     let mutex = Mutex::new(1);
-    let mut guard = mutex.lock();
-    MutexGuard::unlocked(&mut guard, || *mutex.lock() += 1);
+    let (guard, ()) = mutex.unlocked(mutex.lock(), || *mutex.lock() += 1);
     assert_eq!(*guard, 2);
 }
 
 #[test]
-fn who_waits_is_told_and_time_runs_out() {
+fn a_waiter_is_notified_and_its_time_runs_out() {
     let (mutex, condvar) = (Mutex::new(false), Condvar::default());
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -41,11 +40,11 @@ fn who_waits_is_told_and_time_runs_out() {
         });
         let mut guard = mutex.lock();
         while !*guard {
-            condvar.wait(&mut guard);
+            guard = condvar.wait(guard);
         }
     });
     let mut guard = mutex.lock();
-    assert!(condvar.wait_until(&mut guard, Instant::now()));
+    guard = condvar.wait_until(guard, Instant::now());
     let far = Instant::now() + Duration::from_secs(1 << 30);
     std::thread::scope(|scope| {
         *guard = false;
@@ -54,10 +53,12 @@ fn who_waits_is_told_and_time_runs_out() {
             condvar.notify_all();
         });
         while !*guard {
-            assert!(!condvar.wait_until(&mut guard, far));
+            guard = condvar.wait_until(guard, far);
+            assert!(Instant::now() < far);
         }
     });
 }
+
 #[test]
 fn one_thread_at_a_time_has_a_lock_and_each_gets_it() {
     const EACH: usize = if cfg!(miri) { 20 } else { 20_000 };
@@ -75,18 +76,17 @@ fn one_thread_at_a_time_has_a_lock_and_each_gets_it() {
         }
         let mut held = mutex.lock();
         while held.0 < 6 * EACH {
-            condvar.wait(&mut held);
+            held = condvar.wait(held);
         }
     });
     assert_eq!(*mutex.lock(), (6 * EACH, 6 * EACH));
 }
 
 #[test]
-fn a_closure_that_panics_without_the_lock_leaves_it_held() {
+fn a_closure_that_panics_without_the_lock_leaves_it_usable() {
     let mutex = Mutex::new(1);
     let panicked = catch_unwind(AssertUnwindSafe(|| {
-        let mut guard = mutex.lock();
-        MutexGuard::unlocked(&mut guard, || panic!("on purpose"));
+        let _ = mutex.unlocked(mutex.lock(), || panic!("on purpose"));
     }));
     assert!(panicked.is_err());
     *mutex.lock() = 2;
