@@ -10,16 +10,18 @@ use std::path::Path;
 use crate::entry::{
     ALIGNMENT, BodySum, Entry, Flags, HEADER_SIZE, HEADER_SIZE_MAX, Header, Invalid, Mark, Salt,
 };
-use crate::fs::{Access, Fs, twin::Twin};
-use crate::keydir::{KeyHash, KeyHasher};
+use crate::fs::{Access, Fs};
+use crate::key_hash::{KeyHash, KeyHasher};
 use crate::manifest::{Manifest, Sealed};
 use crate::options::{AppendMode, Compression};
-use crate::segment::append::{Active, Draft};
 use crate::segment::header::{Identity, Kind, SIZE, SegmentHeader, VERSION};
 use crate::segment::hint::{Hint, HintSlot, Source};
 use crate::segment::index::RunBuilder;
-use crate::segment::scan::Scanned;
+use crate::segment::read::scan::Scanned;
+use crate::segment::write::active::Active;
+use crate::segment::write::draft::Draft;
 use crate::segment::{Dir, FIRST_OFFSET, SegmentId};
+use crate::testing::twin::Twin;
 
 const DOCUMENT: &str = include_str!("../docs/format.md");
 

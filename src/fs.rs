@@ -16,8 +16,6 @@ mod names;
 mod path;
 mod root;
 mod sys;
-#[cfg(any(test, bitcask_fuzzing))]
-pub(crate) mod twin;
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -25,6 +23,8 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::mistake::{Mistake, made};
+#[cfg(any(test, bitcask_fuzzing))]
+use crate::testing::twin;
 use at::Name;
 use file::{Disk, Handle};
 use root::Root;

@@ -77,6 +77,7 @@ mod prefetch;
 mod fs;
 
 mod entry;
+mod key_hash;
 
 mod keydir;
 mod segment;
@@ -95,9 +96,11 @@ pub mod repair;
 
 #[cfg(test)]
 mod format_tests;
+#[cfg(any(test, bitcask_fuzzing))]
+mod testing;
 #[cfg(all(any(test, bitcask_fuzzing), not(loom)))]
 #[doc(hidden)]
-pub mod fuzzing;
+pub use testing::fuzzing;
 
 #[doc = include_str!("../docs/format.md")]
 pub mod format {}

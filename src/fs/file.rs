@@ -7,11 +7,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::at::{self, Stat};
-#[cfg(any(test, bitcask_fuzzing))]
-use super::twin;
 use super::{READ, SYNC, sys, told};
 use crate::error::{Error, Result};
 use crate::mistake::{Mistake, made};
+#[cfg(any(test, bitcask_fuzzing))]
+use crate::testing::twin;
 
 /// A disk with less room than this, in bytes, is taken to be full.
 const LEFT_MIN: u64 = 1 << 20;

@@ -20,8 +20,8 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 use super::Address;
-use super::hash::KeyHash;
 use super::table::{Pair, SlotFlags, Table};
+use crate::key_hash::KeyHash;
 
 /// A key; its number is what the log says of its entries. Never zero.
 #[derive(Clone, Copy)]

@@ -303,8 +303,8 @@ mod tests {
 
     use super::*;
     use crate::epoch::Collector;
+    use crate::key_hash::KeyHash;
     use crate::keydir::Address;
-    use crate::keydir::hash::KeyHash;
     use crate::keydir::table::{SlotFlags, Table};
 
     #[test]

@@ -7,22 +7,21 @@
 //!   publication, so that the order of the log is the order of the keydir for every key.
 //! - A shard has to be filled before it is used. Who fills it, and from what, is not decided here.
 
-mod hash;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod memory;
 mod shard;
 mod table;
 
-pub(crate) use hash::{KeyHash, KeyHasher};
 pub(crate) use shard::Shard;
 
 use crate::epoch::{Collector, Guard};
 use crate::error::Result;
+use crate::key_hash::{KeyHash, KeyHasher, SHARD_BITS};
 use memory::Arena;
 use shard::Home;
 
-pub(crate) const SHARD_COUNT: usize = 1 << hash::SHARD_BITS;
+pub(crate) const SHARD_COUNT: usize = 1 << SHARD_BITS;
 
 /// Where an entry lies, as a slot has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

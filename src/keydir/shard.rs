@@ -7,12 +7,12 @@
 //! - A table of four times the room that it needs gives way to a smaller one, which has room for half as
 //!   many slots again: it takes as many puts or deletes as a part of its slots before the next change.
 
-use super::hash::KeyHash;
 use super::memory::{Arena, Length, Pairs, PublishedPairs};
 use super::table::{Pair, SlotFlags, Table};
 use super::{Address, Filling, Found};
 use crate::epoch::{Collector, Guard};
 use crate::error::Result;
+use crate::key_hash::KeyHash;
 use crate::mistake::{Mistake, made};
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 

@@ -35,9 +35,9 @@
 //! for what [`crate::epoch`] does: in 1 that nothing is rewritten, in 5 when a table is freed. Those
 //! are checked on whole stores, in `store/loom_tests.rs`.
 
-use super::hash::KeyHash;
 use super::{Address, Found};
 use crate::error::Result;
+use crate::key_hash::KeyHash;
 use crate::sync::{AtomicU64, Ordering};
 
 const BUCKET_LEN: usize = 4;

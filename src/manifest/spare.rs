@@ -103,11 +103,11 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::fs::twin::{Kept, Op, Twin};
     use crate::manifest::Manifest;
     use crate::mistake::make;
     use crate::segment::SegmentId;
     use crate::segment::header::Identity;
+    use crate::testing::twin::{Kept, Op, Twin};
 
     fn dir() -> Dir {
         Dir::new("/".into())
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn behind_a_sync_that_failed_a_fresh_file_is_written() {
-        use crate::fs::twin::{Call, Fault, FaultKind};
+        use crate::testing::twin::{Call, Fault, FaultKind};
         for call in [Call::Sync, Call::SyncDir] {
             let twin = created();
             let mut spare = Spare::default();

@@ -19,14 +19,16 @@ use crate::entry::{Flags, Header};
 use crate::epoch::Guard;
 use crate::error::Result;
 use crate::fs::File;
-use crate::keydir::{Address, KeyHash};
+use crate::key_hash::KeyHash;
+use crate::keydir::Address;
 use crate::manifest::Sealed;
 use crate::mistake::{Mistake, made};
-use crate::segment::append::{Active, Draft};
 use crate::segment::header::Kind;
 use crate::segment::hint::{HintBuilder, Source};
-use crate::segment::pick::{Picked, Picks};
-use crate::segment::scan::{Scanned, size_at};
+use crate::segment::read::pick::{Picked, Picks};
+use crate::segment::read::scan::{Scanned, size_at};
+use crate::segment::write::active::Active;
+use crate::segment::write::draft::Draft;
 use crate::segment::{FIRST_OFFSET, open_listed};
 
 /// As many bytes of keys are remembered whose tombstones were copied.

@@ -24,12 +24,13 @@ use crate::clock::Clock;
 use crate::epoch::Guard;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
-use crate::keydir::{Address, KeyHash, Keydir, SHARD_COUNT};
+use crate::key_hash::KeyHash;
+use crate::keydir::{Address, Keydir, SHARD_COUNT};
 use crate::manifest::{Manifest, ManifestFile, Sealed};
 use crate::mistake::{Mistake, made};
-use crate::segment::append::Active;
 use crate::segment::header::{Identity, Kind};
 use crate::segment::hint::{HintSlot, Known, Source, Summary};
+use crate::segment::write::active::Active;
 use crate::segment::{Dir, Place, Segment, SegmentId, Segments};
 
 use crate::stats::{MergeProgress, MergeReport};

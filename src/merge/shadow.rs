@@ -10,7 +10,7 @@ use std::collections::HashMap;
 
 use super::{Ground, Input};
 use crate::error::Result;
-use crate::keydir::KeyHash;
+use crate::key_hash::KeyHash;
 use crate::mistake::{Mistake, made};
 use crate::segment::hint::HintSlot;
 

@@ -10,7 +10,7 @@ use crate::manifest::Manifest;
 use crate::mistake::{Mistake, made};
 use crate::segment::header::{Kind, SegmentHeader};
 use crate::segment::hint::{Hint, HintBuilder};
-use crate::segment::scan::{self, Scan, Stop};
+use crate::segment::read::scan::{self, Scan, Stop};
 use crate::segment::{FIRST_OFFSET, FileKind, Place, SegmentId, open_listed};
 
 /// The unsealed part of the log.
@@ -256,7 +256,8 @@ impl Recovery<'_> {
 mod tests {
     use super::*;
     use crate::fs::Fs;
-    use crate::keydir::{KeyHasher, Keydir};
+    use crate::key_hash::KeyHasher;
+    use crate::keydir::Keydir;
     use crate::segment::Dir;
     use crate::{Bitcask, Options};
 

@@ -8,7 +8,8 @@ use crate::error::Result;
 use crate::fs::{Access, File};
 use crate::manifest::{Manifest, Sealed};
 use crate::segment::header::Kind;
-use crate::segment::{FIRST_OFFSET, Place, SegmentId, scan, sidecar};
+use crate::segment::read::scan;
+use crate::segment::{FIRST_OFFSET, Place, SegmentId, sidecar};
 
 /// Bytes of unsealed segments that are not entries of the log.
 #[derive(Debug)]

@@ -18,7 +18,8 @@ use crate::keydir::{Address, Filling, Keydir, SHARD_COUNT, Shard};
 use crate::mistake::{Mistake, made};
 use crate::segment::header::Identity;
 use crate::segment::hint::{Hint, HintSlot, Known, Source};
-use crate::segment::{Dir, Segment, SegmentId, Segments, scan, value_aside};
+use crate::segment::read::scan;
+use crate::segment::{Dir, Segment, SegmentId, Segments, value_aside};
 use crate::sync::unmodeled::{AtomicUsize, Mutex};
 use crate::sync::{Ordering, available_parallelism};
 

@@ -27,7 +27,7 @@ use crate::manifest::{Manifest, Sealed};
 use crate::segment::budget::worth_mapping;
 use crate::segment::header::{Identity, Kind};
 use crate::segment::hint::{Known, Source};
-use crate::segment::map::Bytes;
+use crate::segment::read::map::Bytes;
 use crate::segment::{Dir, Segment, SegmentId};
 
 pub(crate) use fill::Filler;

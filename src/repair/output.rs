@@ -7,14 +7,15 @@
 
 use crate::error::Result;
 use crate::fs::Fs;
-use crate::keydir::KeyHash;
+use crate::key_hash::KeyHash;
 use crate::manifest::{Manifest, Sealed};
 use crate::options::{AppendMode, Options};
-use crate::segment::append::{Active, Draft};
 use crate::segment::header::{Identity, Kind, SegmentHeader};
 use crate::segment::hint::{HintBuilder, Source};
-use crate::segment::pick::Picked;
-use crate::segment::scan::Scanned;
+use crate::segment::read::pick::Picked;
+use crate::segment::read::scan::Scanned;
+use crate::segment::write::active::Active;
+use crate::segment::write::draft::Draft;
 use crate::segment::{Dir, SegmentId};
 
 /// A store that is being written.

@@ -15,8 +15,9 @@ use crate::fs::{File, Fs, is_failed_read};
 use crate::manifest::Manifest;
 use crate::segment::header::{Identity, Kind, SegmentHeader};
 use crate::segment::hint::HintFile;
-use crate::segment::resync::first_time;
-use crate::segment::{Dir, FIRST_OFFSET, FileKind, SegmentId, open_listed, scan};
+use crate::segment::read::resync::first_time;
+use crate::segment::read::scan;
+use crate::segment::{Dir, FIRST_OFFSET, FileKind, SegmentId, open_listed};
 use crate::store::{Damage, Ground, damage};
 
 /// What there is to be read.

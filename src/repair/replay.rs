@@ -13,9 +13,10 @@ use std::collections::BTreeMap;
 use super::plan::Subject;
 use crate::error::Result;
 use crate::fs::File;
-use crate::keydir::{Address, Found, KeyHash, Keydir, SHARD_COUNT};
-use crate::segment::resync::time_if_of;
-use crate::segment::scan::Scanned;
+use crate::key_hash::KeyHash;
+use crate::keydir::{Address, Found, Keydir, SHARD_COUNT};
+use crate::segment::read::resync::time_if_of;
+use crate::segment::read::scan::Scanned;
 use crate::store::Ground;
 
 /// As many files are kept open.

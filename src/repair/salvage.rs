@@ -19,9 +19,9 @@ use crate::entry::Invalid;
 use crate::error::{Error, Result};
 use crate::fs::{Fs, Lock};
 use crate::options::Options;
-use crate::segment::pick::Picks;
-use crate::segment::resync::{self, Part, Walk};
-use crate::segment::scan::{Scanned, refusal};
+use crate::segment::read::pick::Picks;
+use crate::segment::read::resync::{self, Part, Walk};
+use crate::segment::read::scan::{Scanned, refusal};
 use crate::segment::{Dir, SEGMENTS_LIMIT};
 use crate::store::{Damage, Fresh, Ground, damage, new_identity};
 

@@ -10,10 +10,10 @@ use super::plan::Subject;
 use crate::entry::Invalid;
 use crate::error::Result;
 use crate::fs::{File, is_failed_read};
-use crate::keydir::KeyHash;
+use crate::key_hash::KeyHash;
 use crate::segment::hint::HintBuilder;
-use crate::segment::resync::{Lost, Part, Walk};
-use crate::segment::scan::{Scanned, end_of_content};
+use crate::segment::read::resync::{Lost, Part, Walk};
+use crate::segment::read::scan::{Scanned, end_of_content};
 use crate::segment::{FIRST_OFFSET, SegmentId};
 
 /// Progress is told each time that about this many bytes have been read.

@@ -15,8 +15,8 @@ use crate::manifest::Manifest;
 use crate::recovery::Held;
 use crate::segment::hint::{Hint, HintFile, Source};
 use crate::segment::index::{compare_index, has_index};
-use crate::segment::resync::Lost;
-use crate::segment::scan::refusal;
+use crate::segment::read::resync::Lost;
+use crate::segment::read::scan::refusal;
 use crate::segment::{Dir, SegmentId};
 use crate::store::{Damage, Ground, damage, foresee};
 

@@ -1,11 +1,10 @@
 //! Segments: the files that make up the log.
 //!
 //! - A segment has an id that is never used again, and entries that are never rewritten.
-//! - `names` below is the only place that knows what files are called.
-//! - Reading goes through [`Segment`], appending through [`append::Active`]; both know places, and
+//! - `names` is the only place that knows what files are called.
+//! - Reading goes through [`Segment`], appending through [`write::active::Active`]; both know places, and
 //!   neither knows what a key means.
 
-pub(crate) mod append;
 pub(crate) mod budget;
 mod counts;
 mod detach;
@@ -13,28 +12,28 @@ pub(crate) mod header;
 pub(crate) mod hint;
 pub(crate) mod index;
 pub(crate) mod limit;
-pub(crate) mod map;
-mod mapping;
-mod on_demand;
-pub(crate) mod pick;
-pub(crate) mod resync;
-pub(crate) mod room;
-pub(crate) mod scan;
+mod names;
+pub(crate) mod read;
+#[expect(
+    clippy::module_inception,
+    reason = "the folder holds all that segments need, the file one of them"
+)]
+mod segment;
 mod set;
 pub(crate) mod sidecar;
-mod sink;
-mod stored;
-pub(crate) mod walk;
+pub(crate) mod write;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::entry::{ALIGNMENT, Mark};
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs};
 
 pub(crate) use counts::InFlight;
-pub(crate) use set::{SEGMENTS_LIMIT, Segment, Segments};
-pub(crate) use stored::{StoredEntry, value_aside};
+pub(crate) use names::{Dir, FileKind};
+pub(crate) use read::stored::{StoredEntry, value_aside};
+pub(crate) use segment::Segment;
+pub(crate) use set::{SEGMENTS_LIMIT, Segments};
 
 /// The size of a segment's header, and so the offset of its first entry.
 pub(crate) const FIRST_OFFSET: u64 = header::SIZE as u64;
@@ -85,121 +84,7 @@ impl From<Mark> for Place {
     }
 }
 
-/// The directory of a store, and what the files in it are called.
-#[derive(Debug, Clone)]
-pub(crate) struct Dir(PathBuf);
-
-impl Dir {
-    pub(crate) fn new(path: PathBuf) -> Self {
-        Self(path)
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-
-    pub(crate) fn log(&self, id: SegmentId) -> PathBuf {
-        self.0.join(format!("{id}.log"))
-    }
-
-    pub(crate) fn hint(&self, id: SegmentId) -> PathBuf {
-        self.0.join(format!("{id}.hint"))
-    }
-
-    pub(crate) fn index(&self, id: SegmentId) -> PathBuf {
-        self.0.join(format!("{id}.index"))
-    }
-
-    pub(crate) fn lock(&self) -> PathBuf {
-        self.0.join("LOCK")
-    }
-
-    pub(crate) fn manifest(&self) -> PathBuf {
-        self.0.join("MANIFEST")
-    }
-
-    /// The file that the next manifest is written to.
-    pub(crate) fn spare(&self) -> PathBuf {
-        self.0.join("MANIFEST.spare")
-    }
-
-    /// The name that a file has until it is complete.
-    pub(crate) fn temporary(path: &Path) -> PathBuf {
-        let mut name = path.as_os_str().to_owned();
-        name.push(".tmp");
-        PathBuf::from(name)
-    }
-
-    /// Where bytes that recovery could not read are set aside.
-    pub(crate) fn quarantine(&self) -> PathBuf {
-        self.0.join("quarantine")
-    }
-
-    /// The file that the bytes behind a place are set aside in. Places are never used again, so
-    /// no two cuts share a name.
-    pub(crate) fn quarantined(&self, place: Place) -> PathBuf {
-        self.quarantine().join(format!("{}-{}.bytes", place.segment, place.offset))
-    }
-}
-
-/// What a file in the store's directory is, by its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum FileKind {
-    Log(SegmentId),
-    Hint(SegmentId),
-    Index(SegmentId),
-    /// One of ours that was not complete when its writer stopped.
-    Temporary,
-    /// The manifest, its spare, the lock, or a file that is not ours.
-    Other,
-}
-
-impl FileKind {
-    pub(crate) fn of(name: &str) -> Self {
-        if let Some(complete) = name.strip_suffix(".tmp") {
-            let ours = complete == "MANIFEST" || !matches!(Self::of(complete), Self::Other);
-            return if ours { Self::Temporary } else { Self::Other };
-        }
-        let Some((digits, extension)) = name.split_once('.') else { return Self::Other };
-        if digits.len() != 10 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Self::Other;
-        }
-        match (digits.parse().map(SegmentId), extension) {
-            (Ok(id), "log") => Self::Log(id),
-            (Ok(id), "hint") => Self::Hint(id),
-            (Ok(id), "index") => Self::Index(id),
-            _ => Self::Other,
-        }
-    }
-}
-
 /// Opens a segment that the manifest or the log names.
 pub(crate) fn open_listed(fs: &Fs, path: &Path) -> Result<File> {
     fs.open_if_exists(path)?.ok_or_else(|| Error::MissingSegment { path: path.to_path_buf() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn files_are_known_by_their_names_and_foreign_ones_are_not() {
-        let id = SegmentId(42);
-        let dir = Dir::new("/store".into());
-        let kind = |path: PathBuf| FileKind::of(path.file_name().unwrap().to_str().unwrap());
-        assert_eq!(dir.log(id), Path::new("/store/0000000042.log"));
-        assert_eq!(kind(dir.log(id)), FileKind::Log(id));
-        assert_eq!(kind(dir.hint(id)), FileKind::Hint(id));
-        assert_eq!(kind(dir.index(id)), FileKind::Index(id));
-        assert_eq!(kind(Dir::temporary(&dir.log(id))), FileKind::Temporary);
-        assert_eq!(kind(Dir::temporary(&dir.hint(id))), FileKind::Temporary);
-        assert_eq!(kind(Dir::temporary(&dir.index(id))), FileKind::Temporary);
-        assert_eq!(kind(Dir::temporary(&dir.manifest())), FileKind::Temporary);
-        for name in ["MANIFEST", "LOCK", "quarantine", "42.log", "0000000042.log.bak", "a.tmp"] {
-            assert_eq!(FileKind::of(name), FileKind::Other, "{name}");
-        }
-        for name in ["+000000042.log", "9999999999.log", "0000000042.log.tmp.tmp2", ".log", ""] {
-            assert_eq!(FileKind::of(name), FileKind::Other, "{name}");
-        }
-    }
 }

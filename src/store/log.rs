@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use super::Inner;
 use super::published::{Appended, Written};
-use super::wait::Waiters;
 use crate::clock::TIME_MAX;
 use crate::commit::Unsynced;
 use crate::entry::Mark;
@@ -16,11 +15,13 @@ use crate::error::Result;
 use crate::fs::File;
 use crate::mistake::{Mistake, made};
 use crate::options::{SEGMENT_SIZE_LIMIT, SyncPolicy};
-use crate::segment::append::{Active, Draft};
 use crate::segment::limit::Need;
-use crate::segment::room::Room;
+use crate::segment::write::active::Active;
+use crate::segment::write::draft::Draft;
+use crate::segment::write::room::Room;
 use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId};
 use crate::stats::Stats;
+use crate::store::changes::waiters::Waiters;
 use crate::sync::Instant;
 
 /// What a mark adds to an entry that would have none.

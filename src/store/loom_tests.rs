@@ -15,9 +15,9 @@ use loom::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::clock::Hands;
-use crate::fs::twin::Twin;
 use crate::manifest::Manifest;
 use crate::options::{MergeOptions, MergePolicy, SyncPolicy};
+use crate::testing::twin::Twin;
 
 const DIR: &str = "/store";
 

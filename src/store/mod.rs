@@ -15,77 +15,58 @@
 //! Shard before log makes the order of the log the order of the keydir for every key. No lock is
 //! held while a caller's closure runs.
 
-mod atomic;
-mod backup;
-mod batch;
-mod begun;
-mod change;
+mod admin;
 mod changes;
 mod close;
-mod figures;
-mod fill;
-mod fold;
+mod follower;
 mod forked;
-mod fresh;
-mod full;
-mod iter;
-mod jobs;
-mod key_range;
+mod full_disk;
 mod log;
 #[cfg(all(test, loom))]
 mod loom_tests;
-mod many;
-mod merge;
-mod next;
+mod merging;
+mod next_segment;
 mod open;
-mod ordered;
-mod pace;
-mod pins;
-mod position;
+mod open_attempt;
+mod point;
 mod published;
-mod range;
-mod read;
-mod refresh;
+mod scan;
 mod seal;
-mod sift;
 mod snapshot;
+mod stats;
 #[cfg(all(any(test, bitcask_fuzzing), not(loom)))]
 pub(crate) mod tests;
+mod threads;
 mod transaction;
-mod ttl;
-mod turn;
-mod update;
-mod verify;
-mod wait;
-mod write;
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
-pub use backup::BackupReport;
-pub use batch::Batch;
-pub use change::{Change, Operation};
+pub use admin::backup::BackupReport;
+pub use admin::verify::{Damage, VerifyProgress, VerifyReport};
 pub use changes::Changes;
-pub use iter::{Iter, Keys};
-pub use key_range::KeyRange;
-pub use position::Position;
-pub use range::{Range, RangeKeys};
+pub use changes::change::{Change, Operation};
+pub use changes::position::Position;
+pub use point::batch::Batch;
+pub use point::ttl::Ttl;
+pub use scan::iter::{Iter, Keys};
+pub use scan::key_range::KeyRange;
+pub use scan::range::{Range, RangeKeys};
 pub use snapshot::Snapshot;
 pub use transaction::{Transaction, TransactionRange};
-pub use ttl::Ttl;
-pub use verify::{Damage, VerifyProgress, VerifyReport};
 
-pub(crate) use fresh::Fresh;
+pub(crate) use admin::new_dir::Fresh;
+pub(crate) use admin::verify::damage;
 pub(crate) use open::{foresee, new_identity};
-pub(crate) use verify::damage;
 
 use crate::background::{Signal, Worker};
 use crate::clock::Clock;
 use crate::commit::Commit;
 use crate::error::{Error, Result};
 use crate::fs::{self, File, Fs, Lock};
-use crate::keydir::{KeyHasher, Keydir};
+use crate::key_hash::KeyHasher;
+use crate::keydir::Keydir;
 use crate::manifest::ManifestFile;
 use crate::options::Options;
 use crate::process::Opener;
@@ -93,12 +74,12 @@ use crate::recovery::{Filler, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, Place, Segments, index};
 use crate::sync::Mutex;
-use begun::Begun;
-use full::Reserve;
+use follower::Refreshing;
+use full_disk::Reserve;
 use log::Log;
-use pins::Pins;
-use refresh::Refreshing;
-use turn::Merging;
+use merging::permit::Merging;
+use open_attempt::Begun;
+use snapshot::pins::Pins;
 
 /// An open store.
 ///

@@ -5,12 +5,10 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
-use super::begun::Begun;
-use super::full::Reserve;
+use super::follower::Refreshing;
+use super::full_disk::Reserve;
 use super::log::Log;
-use super::pins::Pins;
-use super::refresh::Refreshing;
-use super::turn::Merging;
+use super::open_attempt::Begun;
 use super::{Ground, Inner, Writer};
 use crate::commit::Commit;
 use crate::error::{Error, Result};
@@ -22,6 +20,8 @@ use crate::process::Opener;
 use crate::recovery::{Filler, Held, Recovered, Recovery, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, FileKind, Segments, index};
+use crate::store::merging::permit::Merging;
+use crate::store::snapshot::pins::Pins;
 use crate::sync::Mutex;
 
 /// How often a read-only open looks at the manifest when a writer changes the store meanwhile.

@@ -25,7 +25,7 @@ use super::log::Log;
 use super::{Inner, Writer};
 use crate::keydir::Address;
 use crate::mistake::{Mistake, made};
-use crate::segment::append::Draft;
+use crate::segment::write::draft::Draft;
 use crate::segment::{InFlight, Place, Segment};
 use crate::sync::yield_now;
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use super::{Hint, HintFile, HintSlot, Source, Summary};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
-use crate::keydir::{KeyHash, SHARD_COUNT};
+use crate::key_hash::KeyHash;
+use crate::keydir::SHARD_COUNT;
 use crate::segment::{Dir, Segment, open_listed};
 
 /// About as many slots are read at a time, which bounds the memory that reading a hint needs.

@@ -19,11 +19,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::header::Identity;
-use super::{FIRST_OFFSET, Segment, SegmentId, scan, value_aside};
+use super::{FIRST_OFFSET, Segment, SegmentId, value_aside};
 use crate::entry::{ALIGNMENT, Flags};
 use crate::error::Result;
 use crate::fs::File;
-use crate::keydir::KeyHash;
+use crate::key_hash::KeyHash;
+use crate::segment::read::scan;
 
 pub(crate) use file::HintFile;
 pub(crate) use known::Known;

@@ -5,9 +5,9 @@ use std::path::Path;
 use super::file::encoded_size;
 use super::*;
 use crate::fs::Fs;
-use crate::fs::twin::Twin;
 use crate::keydir::SHARD_COUNT;
 use crate::segment::Dir;
+use crate::testing::twin::Twin;
 
 const COLLIDES: Flags = Flags::COLLIDES;
 

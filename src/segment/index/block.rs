@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use crate::entry::{ALIGNMENT, Flags};
 use crate::segment::SegmentId;
-use crate::segment::scan::Scanned;
+use crate::segment::read::scan::Scanned;
 use crate::value::{Lend, Value};
 
 // A row: key size, word, timestamp, expiry if there is one, key.

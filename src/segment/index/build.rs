@@ -6,7 +6,7 @@
 use super::block::{CHECKSUM_SIZE, Row, checksum_of};
 use super::directory::Directory;
 use crate::segment::SegmentId;
-use crate::segment::scan::Scanned;
+use crate::segment::read::scan::Scanned;
 
 /// A row that would make a block larger than this begins another one.
 pub(super) const BLOCK_SIZE_MAX: usize = if cfg!(any(test, bitcask_fuzzing)) { 256 } else { 4096 };

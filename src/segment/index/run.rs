@@ -17,8 +17,8 @@ use crate::error::{Error, Result};
 use crate::fs::{Access, Fs, is_out_of_files};
 use crate::segment::header::{Identity, SegmentHeader};
 use crate::segment::hint::Source;
-use crate::segment::scan::{self, Scanned};
-use crate::segment::walk::Walk;
+use crate::segment::read::scan::{self, Scanned};
+use crate::segment::read::walk::Walk;
 use crate::segment::{Dir, FIRST_OFFSET, Segment, SegmentId, open_listed};
 use crate::sync::Mutex;
 

@@ -12,13 +12,14 @@ use super::*;
 use crate::entry::{Flags, Header};
 use crate::error::Error;
 use crate::fs::Fs;
-use crate::fs::twin::{Fault, FaultKind, Twin};
 use crate::options::AppendMode;
-use crate::segment::append::{Active, Draft};
 use crate::segment::header::{Identity, Kind, SegmentHeader};
 use crate::segment::hint::{Source, Summary};
-use crate::segment::scan::Scanned;
+use crate::segment::read::scan::Scanned;
+use crate::segment::write::active::Active;
+use crate::segment::write::draft::Draft;
 use crate::segment::{Dir, SegmentId};
+use crate::testing::twin::{Fault, FaultKind, Twin};
 
 const IDENTITY: Identity = Identity { store_id: 1, hash_seed: 2 };
 
@@ -524,7 +525,7 @@ fn an_index_for_which_there_is_no_room_stays_in_memory() {
     assert_eq!(world.twin.contents(&path).unwrap(), bytes);
     world.twin.delete_file(&path);
     let segment = world.reopened(0);
-    world.twin.fail(Fault::new(FaultKind::Eio).only(crate::fs::twin::Call::Sync).for_ever());
+    world.twin.fail(Fault::new(FaultKind::Eio).only(crate::testing::twin::Call::Sync).for_ever());
     let error = segment.write_index(&world.ground).unwrap_err();
     assert!(crate::fs::is_failed_sync(&error), "{error}");
 }

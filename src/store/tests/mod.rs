@@ -6,101 +6,23 @@
 //! - [`log_entries`] reads the log itself.
 
 #[cfg(test)]
-mod atomic;
-#[cfg(test)]
-mod backup;
-#[cfg(test)]
-mod begun;
-#[cfg(test)]
-mod beside;
+mod admin;
 #[cfg(test)]
 mod changes;
-#[cfg(test)]
-mod clocks;
-#[cfg(test)]
-mod closed;
-#[cfg(test)]
-mod collisions;
-#[cfg(test)]
-mod compression;
-#[cfg(test)]
-mod corruption;
 pub(crate) mod crash;
-#[cfg(test)]
-mod damage;
-#[cfg(test)]
-mod expired;
-#[cfg(test)]
-mod faults;
-#[cfg(test)]
-mod fold;
-#[cfg(test)]
-mod follow;
-#[cfg(test)]
-mod fresh;
-#[cfg(test)]
-mod full;
-#[cfg(test)]
-mod guards;
-#[cfg(all(test, not(miri)))]
-mod held;
-#[cfg(test)]
-mod housekeeping;
-#[cfg(test)]
-mod in_flight;
-#[cfg(test)]
-mod index;
-#[cfg(test)]
-mod interrupted;
-#[cfg(test)]
-mod lazy;
-#[cfg(test)]
-mod limits;
-#[cfg(test)]
-mod marks;
 #[cfg(test)]
 mod merge;
 #[cfg(test)]
-mod merge_beside;
-#[cfg(test)]
-mod merge_faults;
-#[cfg(test)]
-mod merge_regressions;
-#[cfg(test)]
-mod merge_rules;
-#[cfg(test)]
 mod model;
 #[cfg(test)]
-mod next;
+mod point;
 #[cfg(test)]
-mod queues;
+mod recovery;
 #[cfg(test)]
-mod refresh;
-#[cfg(test)]
-mod regressions;
-#[cfg(test)]
-mod repair;
+mod scan;
 #[cfg(all(test, shuttle))]
 mod schedules;
-#[cfg(test)]
-mod snapshots;
 mod story;
-#[cfg(test)]
-mod surprises;
-#[cfg(test)]
-mod times;
-#[cfg(test)]
-mod torn;
-#[cfg(test)]
-mod transactions;
-#[cfg(test)]
-mod ttl;
-#[cfg(test)]
-mod unmapped;
-#[cfg(test)]
-mod verify;
-#[cfg(test)]
-mod waiting;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -110,7 +32,6 @@ use std::time::Duration;
 use super::*;
 use crate::clock::Hands;
 use crate::entry::{Entry, Flags, Mark, Salt};
-use crate::fs::twin::{Twin, Unsynced};
 use crate::keydir::SHARD_COUNT;
 use crate::manifest::Manifest;
 use crate::merge::{Host as _, Merge};
@@ -118,6 +39,7 @@ use crate::merge::{Host as _, Merge};
 use crate::options::Compression;
 use crate::options::{AppendMode, SyncPolicy, WriteOptions};
 use crate::segment::{FIRST_OFFSET, FileKind, Place, SegmentId};
+use crate::testing::twin::{Twin, Unsynced};
 
 const DIR: &str = "/store";
 

@@ -21,13 +21,13 @@ use std::time::Duration;
 
 pub use range::TransactionRange;
 
-use super::atomic::{Condition, Expected};
-use super::key_range::{Bounds, KeyRange, prefix_bounds};
 use super::snapshot::Snapshot;
 use super::{Bitcask, Inner};
 use crate::error::{Error, Result};
 use crate::options::{TransactionOptions, WriteOptions};
-use crate::segment::append::Draft;
+use crate::segment::write::draft::Draft;
+use crate::store::point::conditional::{Condition, Expected};
+use crate::store::scan::key_range::{Bounds, KeyRange, prefix_bounds};
 use crate::sync::{sleep, yield_now};
 use crate::value::Value;
 use reads::{Found, Reads};

@@ -9,8 +9,8 @@ use std::ops::Bound;
 use super::reads::Reads;
 use super::{Snapshot, Write, Writes};
 use crate::error::Result;
-use crate::store::key_range::Bounds;
-use crate::store::range::Range;
+use crate::store::scan::key_range::Bounds;
+use crate::store::scan::range::Range;
 use crate::value::Value;
 
 /// Keys and values in order, from [`Transaction::range`](super::Transaction::range) and its kin.

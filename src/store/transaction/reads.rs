@@ -14,18 +14,18 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use super::super::Inner;
-use super::super::key_range::Bounds;
 use super::super::log::Log;
-use super::super::ordered::{End, Ordered};
-use super::super::position::Position;
 use super::super::snapshot::Snapshot;
 use crate::clock::Deadline;
 use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::mistake::{Mistake, made};
 use crate::segment::header::Kind;
-use crate::segment::walk::Walk;
+use crate::segment::read::walk::Walk;
 use crate::segment::{Place, Segment};
+use crate::store::changes::position::Position;
+use crate::store::scan::key_range::Bounds;
+use crate::store::scan::ordered::{End, Ordered};
 use crate::value::Value;
 
 /// What was read.
@@ -213,10 +213,10 @@ impl Reads {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::key_range::prefix_bounds;
     use super::super::super::log::Numbered;
     use super::*;
-    use crate::segment::append::Active;
+    use crate::segment::write::active::Active;
+    use crate::store::scan::key_range::prefix_bounds;
     use crate::{Bitcask, MergePolicy, Options};
 
     fn open(dir: &std::path::Path) -> Bitcask {

@@ -78,7 +78,8 @@ fn caught(mistake: Mistake) -> Option<String> {
     };
     if mistake == Mistake::HintTrusted {
         // A hint is synced before it has its name, so no crash damages one.
-        let result = make(mistake, corruption::any_byte_of_a_hint_damaged);
+        let result =
+            make(mistake, crate::store::tests::recovery::corruption::any_byte_of_a_hint_damaged);
         return result.err().map(|panic| told(&*panic));
     }
     let glances = MODES.into_iter().map(|mode| (Effort::GLANCE, mode));

@@ -14,6 +14,8 @@
 #[cfg(test)]
 mod enumerate;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod mistakes;
 mod states;
 mod workload;
@@ -23,8 +25,8 @@ use std::fmt::{self, Write as _};
 
 use super::story::Random;
 use super::*;
-use crate::fs::twin::Kept;
 use crate::options::MergeOptions;
+use crate::testing::twin::Kept;
 use states::{Choice, Choices, Effort};
 use workload::{Dice as _, Op, Point, Run, Setting};
 

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::super::story::Random;
-use crate::fs::twin::{Kept, Op, Twin};
+use crate::testing::twin::{Kept, Op, Twin};
 
 const SECTOR: u64 = 512;
 const PAGE: u64 = 4096;

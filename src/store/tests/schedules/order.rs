@@ -3,8 +3,8 @@
 
 use super::history::{Call, History};
 use super::*;
-use crate::fs::twin::Op as DiskOp;
 use crate::segment::header::{Kind, SIZE, SegmentHeader};
+use crate::testing::twin::Op as DiskOp;
 
 /// A change of the store's state.
 #[derive(Debug, Clone)]

@@ -5,9 +5,9 @@ use std::sync::{Mutex, Weak};
 use super::history::{Call, History, Moment, Outcome, Told, ToldChange};
 use super::plan::{Life, Op, Role};
 use super::*;
-use crate::fs::twin::CALLER;
 use crate::options::MergeOptions;
 use crate::sync::yield_now;
+use crate::testing::twin::CALLER;
 use crate::value::Value;
 
 /// Operations of the disk for which a snapshot is held at the least, if there are so many.

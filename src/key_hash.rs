@@ -1,0 +1,102 @@
+//! From a key to its hash bits: shard, fingerprint, and 12 bits more.
+//!
+//! - Stored in hints, so the function is a published, stable one, XXH3-128 with the store's seed.
+//! - A shard is the top of the fingerprint, so that a hint sorted by fingerprint is sorted by
+//!   shard.
+
+/// Shards are told apart by this many bits of the fingerprint, its highest.
+///
+/// Unit tests open stores by the ten thousand, and most of that is making shards; what they test
+/// does not depend on the number, and the tests in `tests/` have the real one.
+pub(crate) const SHARD_BITS: u32 = if cfg!(any(test, bitcask_fuzzing)) { 4 } else { 12 };
+
+/// The hash bits of a key. Two keys may share them all; the key in the log decides.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct KeyHash {
+    /// Never one of the two values that mark a slot empty or removed.
+    pub(crate) fingerprint: u64,
+    /// 12 bits that are compared before the key is.
+    pub(crate) extra: u16,
+}
+
+impl KeyHash {
+    /// Returns the number of the key's shard.
+    pub(crate) fn shard(self) -> usize {
+        // 12 bits fit any usize.
+        (self.fingerprint >> (64 - SHARD_BITS)) as usize
+    }
+
+    /// Returns the bucket among `count`, rising with the fingerprint within a shard.
+    pub(crate) fn bucket(self, count: usize) -> usize {
+        let high = (self.fingerprint << SHARD_BITS) >> 32;
+        // Below `count`; all platforms have 64 bits.
+        ((high * count as u64) >> 32) as usize
+    }
+}
+
+/// Hashes keys with a store's seed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct KeyHasher {
+    seed: u64,
+    /// Fewer bits, so that keys collide all the time.
+    #[cfg(any(test, bitcask_fuzzing))]
+    weak: bool,
+}
+
+impl KeyHasher {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            #[cfg(any(test, bitcask_fuzzing))]
+            weak: false,
+        }
+    }
+
+    /// A hash of two bits: four values, in two shards.
+    #[cfg(any(test, bitcask_fuzzing))]
+    pub(crate) fn weak(seed: u64) -> Self {
+        Self { seed, weak: true }
+    }
+
+    pub(crate) fn hash(self, key: &[u8]) -> KeyHash {
+        let hash = xxhash_rust::xxh3::xxh3_128_with_seed(key, self.seed);
+        #[cfg(any(test, bitcask_fuzzing))]
+        let hash = if self.weak { hash & (1 << 63 | 1 << 40) } else { hash };
+        // The low half is the fingerprint, the lowest bits of the high half the extra ones.
+        let fingerprint = u64::try_from(hash & u128::from(u64::MAX)).unwrap_or_default();
+        let extra = ((hash >> 64) & 0xfff) as u16;
+        // Zero and one are kept free for empty and removed slots.
+        let fingerprint = if fingerprint < 2 { fingerprint + 2 } else { fingerprint };
+        KeyHash { fingerprint, extra }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hash_is_the_published_one_for_ever() {
+        let hash = KeyHasher::new(42).hash(b"answer");
+        let published = xxhash_rust::xxh3::xxh3_128_with_seed(b"answer", 42);
+        assert_eq!(u128::from(hash.fingerprint), published % (1 << 64));
+        assert_eq!(u128::from(hash.extra), (published >> 64) % (1 << 12));
+        assert_eq!(KeyHasher::new(0).hash(b"").fingerprint, 0x6001_c324_468d_497f);
+    }
+
+    #[test]
+    fn buckets_rise_with_the_fingerprint_and_cover_the_table() {
+        let bucket = |fingerprint| KeyHash { fingerprint, extra: 0 }.bucket(10);
+        assert_eq!(bucket(2), 0);
+        assert_eq!(bucket(u64::MAX), 9);
+        assert!((0..100).is_sorted_by_key(|step| bucket(step << 44)));
+    }
+
+    #[test]
+    fn the_weak_hash_has_four_values() {
+        let hasher = KeyHasher::weak(7);
+        let values: std::collections::HashSet<_> =
+            (0..100_u32).map(|key| hasher.hash(&key.to_be_bytes())).collect();
+        assert_eq!(values.len(), 4);
+    }
+}

@@ -1,0 +1,321 @@
+//! The readable bytes of a segment: a shared mapping of its file, or the file itself.
+//!
+//! - Readable is what lies below `end`. Bytes there were written before `end` was moved past them,
+//!   and are never written again, nor cut off while anybody can read them.
+//! - The mapping may be longer than the file, which grows under it; nothing beyond `end` is
+//!   touched.
+//! - Where a mapping can't be had (`budget` has a limit of them), and for the unsealed part of a store
+//!   opened read-only, the file is read instead (`on_demand`).
+//! - A store that is closed after a failed sync leaves its unsealed segments to recovery, which may
+//!   cut them. What is mapped of one that somebody still holds is replaced by a copy before.
+//!
+//! A sector that can't be read turns a mapped read into a signal (SIGBUS) that ends the process.
+//! Whatever is read to be checked is therefore read from the file, in `scan`.
+
+#![expect(unsafe_code, reason = "a mapping's bytes have to be made a slice")]
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use memmap2::{Mmap, MmapMut, MmapRaw, UncheckedAdvice};
+
+use super::mapping::Mapping;
+use super::on_demand::OnDemand;
+use crate::fs::{Backing, File, Fs};
+use crate::segment::budget::Wanted;
+#[cfg(any(test, bitcask_fuzzing))]
+use crate::segment::budget::{Unit, take_mapping};
+use crate::sync::{AtomicU64, Ordering};
+
+/// The readable bytes of a segment.
+#[derive(Debug)]
+pub(crate) struct Bytes {
+    source: Source,
+    end: AtomicU64,
+    /// Whether what is mapped below `end` is a copy, and the file's no more. Held while that changes.
+    is_copied: Mutex<bool>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Map(Arc<Mapping>),
+    #[cfg(any(test, bitcask_fuzzing))]
+    Twin {
+        map: crate::testing::twin::TwinMap,
+        _unit: Unit,
+    },
+    /// Boxed, so that what is mapped is found as quickly as if there was nothing else.
+    OnDemand(Box<OnDemand>),
+}
+
+impl Bytes {
+    /// Maps a file whose first `end` bytes are written, for as far as it may grow. Where no mapping is
+    /// left the file is opened for each read.
+    pub(crate) fn mapped(fs: &Fs, file: &File, end: u64, capacity: u64, wanted: Wanted) -> Self {
+        let capacity = usize::try_from(capacity).unwrap_or(usize::MAX);
+        let map = match file.backing() {
+            Backing::Disk(disk) => {
+                Mapping::to_read(disk, capacity, wanted).map(|map| Source::Map(Arc::new(map)))
+            }
+            #[cfg(any(test, bitcask_fuzzing))]
+            Backing::Twin(twin) => take_mapping(wanted)
+                .and_then(|unit| Some(Source::Twin { map: twin.map(capacity).ok()?, _unit: unit })),
+        };
+        map.map_or_else(|| Self::unmapped(fs, file, end), |source| Self::new(source, end))
+    }
+
+    /// Reads through a mapping that somebody else writes, beyond `end`.
+    pub(crate) fn shared(map: Arc<Mapping>, end: u64) -> Self {
+        Self::new(Source::Map(map), end)
+    }
+
+    /// Reads a file whose first `end` bytes are written without a mapping.
+    pub(crate) fn unmapped(fs: &Fs, file: &File, end: u64) -> Self {
+        Self::new(Source::OnDemand(Box::new(OnDemand::new(fs, file.path()))), end)
+    }
+
+    /// Keeps a file that is open, if it is needed for reading and the budget goes so far.
+    pub(crate) fn keep_open(&self, file: &File) {
+        if let Source::OnDemand(on_demand) = &self.source {
+            on_demand.keep_open(Some(file));
+        }
+    }
+
+    /// Returns what opens the file where nothing is mapped.
+    pub(crate) fn on_demand(&self) -> Option<&OnDemand> {
+        match &self.source {
+            Source::OnDemand(on_demand) => Some(on_demand),
+            Source::Map(_) => None,
+            #[cfg(any(test, bitcask_fuzzing))]
+            Source::Twin { .. } => None,
+        }
+    }
+
+    fn new(source: Source, end: u64) -> Self {
+        Self { source, end: AtomicU64::new(end), is_copied: Mutex::new(false) }
+    }
+
+    /// Returns up to where bytes can be read.
+    pub(crate) fn end(&self) -> u64 {
+        self.end.load(Ordering::Acquire)
+    }
+
+    /// Makes what was written below `end` readable; it is never written again.
+    pub(crate) fn advance(&self, end: u64) {
+        // One writer at a time, so nobody else moves it in between.
+        if end > self.end.load(Ordering::Relaxed) {
+            self.end.store(end, Ordering::Release);
+        }
+    }
+
+    /// Returns whether what is lent of it is mapped, and not a copy.
+    pub(crate) fn is_mapped(&self) -> bool {
+        !matches!(self.source, Source::OnDemand(_))
+    }
+
+    /// Lets go of the pages of a mapping; they are had again from the file when they are read.
+    ///
+    /// After a failed sync the kernel may hold pages that are not on the disk. As long as a mapping
+    /// uses them, a recovery could not have them dropped and read anew.
+    pub(crate) fn release_pages(&self) {
+        let is_copied = self.is_copied.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Source::Map(map) = &self.source
+            && !*is_copied
+        {
+            release(map);
+        }
+    }
+
+    /// Replaces what is mapped below the end by a copy, at the same addresses, so that all of it, and
+    /// every slice that was lent of it, stays what it was, whatever becomes of the file. Says whether
+    /// it does: where no copy can be had the mapping stays as it is.
+    ///
+    /// The file is read, since a page of the mapping that can't be read would be a signal. It has to
+    /// be the one that is mapped, and nobody may store to it any more.
+    pub(crate) fn detach(&self, file: &File) -> bool {
+        let mut is_copied = self.is_copied.lock().unwrap_or_else(PoisonError::into_inner);
+        match &self.source {
+            Source::Map(map) if !*is_copied => {
+                let copy = copy(file, self.end());
+                *is_copied = copy.is_some_and(|copy| {
+                    // Pages behind the end, too, are recovery's to read anew.
+                    release(map);
+                    put_in_place(map, copy)
+                });
+                *is_copied
+            }
+            // A later read would find what recovery has made of the file.
+            Source::OnDemand(_) => false,
+            // What was lent is a copy, or keeps its bytes.
+            Source::Map(_) => true,
+            #[cfg(any(test, bitcask_fuzzing))]
+            Source::Twin { .. } => true,
+        }
+    }
+
+    /// Lends mapped bytes; nothing if they are not readable, or not mapped.
+    pub(crate) fn lend(&self, range: Range<usize>) -> Option<&[u8]> {
+        self.readable(range.start as u64, range.len() as u64)?;
+        match &self.source {
+            Source::Map(map) if range.start <= range.end && range.end <= map.len() => {
+                let start = map.as_ptr().wrapping_add(range.start);
+                // SAFETY: the range lies within the mapping, which lives as long as `self`. It
+                // lies below `end` too, so the bytes were written before the Acquire load that
+                // `readable` made, no one writes them again, and the file is not cut below them:
+                // `append::Active`, whose `Sink` stores at or above `end` alone, and recovery are the
+                // only writers and keep to that; the LOCK file keeps other processes' away. Before
+                // a recovery that may cut the file, `detach` puts the same bytes in their place, or
+                // the lock is kept for as long as this is.
+                Some(unsafe { std::slice::from_raw_parts(start, range.len()) })
+            }
+            #[cfg(any(test, bitcask_fuzzing))]
+            Source::Twin { map, .. } => map.bytes(range),
+            _ => None,
+        }
+    }
+
+    /// Lends mapped bytes from an offset up to the end; nothing if they are not mapped.
+    pub(crate) fn lend_from(&self, offset: u64) -> Option<&[u8]> {
+        let start = usize::try_from(offset).ok()?;
+        self.lend(start..usize::try_from(self.end()).ok()?)
+    }
+
+    fn readable(&self, offset: u64, size: u64) -> Option<Range<usize>> {
+        let end = offset.checked_add(size).filter(|end| *end <= self.end())?;
+        Some(usize::try_from(offset).ok()?..usize::try_from(end).ok()?)
+    }
+}
+
+/// Drops entries of the page table, and no content: the caller has seen to it that what is mapped is
+/// the file's.
+fn release(map: &MmapRaw) {
+    // SAFETY: bytes of a shared mapping of a file that are read afterwards, through a slice that was
+    // lent before too, come from the file again. `Bytes` asks, with its lock held, whether a part of
+    // the mapping has been replaced by a copy, which this would make zeros.
+    let _ = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) };
+}
+
+/// Reads a file up to an end into memory of its own.
+fn copy(file: &File, end: u64) -> Option<Mmap> {
+    let mut copy = MmapMut::map_anon(usize::try_from(end).ok()?).ok()?;
+    let is_whole = file.read_at(&mut copy, 0).ok()? == copy.len();
+    copy.make_read_only().ok().filter(|_| is_whole)
+}
+
+/// Moves a copy to the addresses of the front of a mapping, which owns it from then on; says whether
+/// that could be done.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn put_in_place(map: &Arc<Mapping>, copy: Mmap) -> bool {
+    // Whatever could store through the mapping has a share in it.
+    if Arc::strong_count(map) > 1 || copy.len() > map.len() {
+        return false;
+    }
+    let (from, to, size) = (copy.as_ptr().cast_mut().cast(), map.as_mut_ptr().cast(), copy.len());
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // SAFETY: both ranges begin on a page and are owned: `from` by `copy`, which has no other user
+    // and is forgotten once it has moved; `to` by `map`, which is at least as long, and unmaps what
+    // is there when it is dropped. Slices that were lent of `to` stay valid and unchanged: the kernel
+    // replaces the pages while it keeps page faults waiting, and the copy holds the bytes that
+    // the same file held below the segment's end, where nobody writes. Nobody stores to `to` through
+    // this mapping either, since nobody else has it; the new pages are read-only besides.
+    let moved = unsafe { libc::mremap(from, size, size, flags, to) };
+    if moved != libc::MAP_FAILED {
+        std::mem::forget(copy);
+        return true;
+    }
+    // The kernel refuses before it takes the old pages away. Only if it has no memory for its own
+    // tables after that, nothing is there any more, and no holder of a slice of it could go on.
+    // SAFETY: this asks whether the range is mapped; there is nothing that it would write.
+    if unsafe { libc::msync(to, size, libc::MS_ASYNC) } != 0 {
+        std::process::abort();
+    }
+    false
+}
+
+/// Elsewhere mappings do not move.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn put_in_place(_map: &Arc<Mapping>, _copy: Mmap) -> bool {
+    false
+}
+
+#[cfg(all(test, not(miri)))]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+    use std::thread;
+
+    use super::*;
+    use crate::fs::Access;
+
+    /// Recovery may cut a segment, and the next store writes another one: what was lent of the first
+    /// stays.
+    #[test]
+    fn what_was_lent_stays_when_the_file_is_cut_and_written_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = Fs::Disk.open(&dir.path().join("file"), Access::Create).unwrap();
+        let written: Vec<u8> = (0..20_000_u32).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        file.write_at(&written, 0).unwrap();
+        let bytes = Bytes::mapped(&Fs::Disk, &file, 19_999, 1 << 20, Wanted::New);
+        let lent = bytes.lend(9_000..19_999).unwrap();
+        assert!(bytes.detach(&file) && bytes.detach(&file));
+        // Neither does what would have it read again.
+        bytes.release_pages();
+        file.write_at(&vec![0xff; 20_000], 0).unwrap();
+        assert!(lent == &written[9_000..19_999], "the bytes in the file now were lent");
+        file.set_size(64).unwrap();
+        assert!(lent == &written[9_000..19_999]);
+        assert_eq!(bytes.lend(0..8_192).unwrap(), &written[..8_192]);
+        assert_eq!(bytes.lend(0..20_000), None);
+    }
+
+    #[test]
+    fn a_mapping_that_is_stored_to_or_whose_file_is_shorter_than_it_was_stays_as_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = Fs::Disk.open(&dir.path().join("file"), Access::Create).unwrap();
+        file.write_at(&[7; 10_000], 0).unwrap();
+        let Backing::Disk(disk) = file.backing() else { panic!("it is on a disk") };
+        let map = Arc::new(Mapping::to_store(disk, 20_000).unwrap());
+        let bytes = Bytes::shared(Arc::clone(&map), 10_000);
+        assert!(!bytes.detach(&file));
+        file.write_at(&[8; 10_000], 0).unwrap();
+        assert_eq!(bytes.lend(0..10_000).unwrap(), [8; 10_000]);
+        drop(map);
+        file.set_size(9_999).unwrap();
+        assert!(!bytes.detach(&file));
+        file.set_size(10_000).unwrap();
+        assert!(bytes.detach(&file));
+    }
+    #[test]
+    fn a_thread_that_reads_meanwhile_sees_the_same_bytes_throughout() {
+        const SIZE: usize = 1 << 20;
+        let dir = tempfile::tempdir().unwrap();
+        for round in 0..50 {
+            let file = Fs::Disk.open(&dir.path().join("file"), Access::Create).unwrap();
+            file.write_at(&vec![7; SIZE], 0).unwrap();
+            let bytes = Bytes::mapped(&Fs::Disk, &file, SIZE as u64, 2 * SIZE as u64, Wanted::New);
+            let (reads, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
+            let is_detached = thread::scope(|scope| {
+                let reader = scope.spawn(|| {
+                    while !is_over.load(Ordering::Relaxed) {
+                        let lent = bytes.lend(0..SIZE).unwrap();
+                        assert!(lent.iter().all(|byte| *byte == 7), "round {round}");
+                        reads.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+                let read_on = |until: u64| {
+                    while reads.load(Ordering::Relaxed) < until && !reader.is_finished() {
+                        thread::yield_now();
+                    }
+                };
+                read_on(1);
+                let is_detached = bytes.detach(&file);
+                if is_detached {
+                    file.set_size(0).unwrap();
+                    read_on(reads.load(Ordering::Relaxed) + 2);
+                }
+                is_over.store(true, Ordering::Relaxed);
+                is_detached
+            });
+            assert!(is_detached);
+        }
+    }
+}

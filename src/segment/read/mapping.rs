@@ -1,0 +1,45 @@
+//! A mapping of a segment's file, and its share of the budget.
+
+use std::fs::File;
+use std::ops::Deref;
+
+use memmap2::{Advice, MmapOptions, MmapRaw};
+
+use crate::segment::budget::{Unit, Wanted, take_mapping};
+
+/// A shared mapping of a segment's file.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    raw: MmapRaw,
+    /// Given back when the mapping is gone: fields are dropped in this order.
+    _unit: Unit,
+}
+
+impl Mapping {
+    /// Maps a file for reading, for as far as it may grow; nothing if no mapping is to be had.
+    pub(crate) fn to_read(file: &File, capacity: usize, wanted: Wanted) -> Option<Self> {
+        Self::new(wanted, || MmapOptions::new().len(capacity).map_raw_read_only(file))
+    }
+
+    /// The same for a file that is stored to.
+    pub(crate) fn to_store(file: &File, capacity: usize) -> Option<Self> {
+        Self::new(Wanted::New, || MmapOptions::new().len(capacity).map_raw(file))
+    }
+
+    fn new(wanted: Wanted, map: impl FnOnce() -> std::io::Result<MmapRaw>) -> Option<Self> {
+        let unit = take_mapping(wanted)?;
+        let raw = map().ok()?;
+        // Without this a read of one entry reads megabytes around it. It is advice, so a refusal
+        // changes nothing.
+        let _ = raw.advise(Advice::Random);
+        Some(Self { raw, _unit: unit })
+    }
+}
+
+impl Deref for Mapping {
+    type Target = MmapRaw;
+
+    fn deref(&self) -> &MmapRaw {
+        &self.raw
+    }
+}

@@ -1,0 +1,133 @@
+//! Entries at chosen places of a sealed segment, read in runs.
+//!
+//! - Reads with `pread` and checks everything: a bad sector or a damaged entry is an error.
+//! - What lies between chosen entries is read along where that is cheaper than another call.
+//! - Memory for one run, or for one entry that is larger.
+
+use super::stored::refusal;
+use crate::entry::{ALIGNMENT, BodySum, Header, Invalid, Salt};
+use crate::error::{Error, Result};
+use crate::fs::File;
+use crate::segment::SegmentId;
+
+/// About as much is read at a time: with what is made of it, it stays in a processor's cache.
+const RUN_SIZE: u64 = if cfg!(any(test, bitcask_fuzzing)) { 256 } else { 64 << 10 };
+/// Entries that are no farther apart are read with one call.
+const GAP_MAX: u64 = 16 << 10;
+
+/// Where a chosen entry lies and how large it is, both in units of [`ALIGNMENT`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Pick {
+    offset: u32,
+    size: u32,
+}
+
+impl Pick {
+    fn offset(self) -> u64 {
+        u64::from(self.offset) * ALIGNMENT
+    }
+
+    fn end(self) -> u64 {
+        self.offset() + u64::from(self.size) * ALIGNMENT
+    }
+}
+
+/// Entries that were chosen, and how far they have been read.
+#[derive(Debug, Default)]
+pub(crate) struct Picks {
+    chosen: Vec<Pick>,
+    next: usize,
+    run: Run,
+}
+
+/// Consecutive chosen entries in memory.
+#[derive(Debug, Default)]
+struct Run {
+    bytes: Vec<u8>,
+    start: u64,
+}
+
+/// A chosen entry that checks.
+#[derive(Debug, Clone)]
+pub(crate) struct Picked<'a> {
+    pub(crate) offset: u64,
+    pub(crate) header: Header,
+    pub(crate) key: &'a [u8],
+    pub(crate) value: &'a [u8],
+    pub(crate) body: BodySum,
+}
+
+impl Picks {
+    /// Chooses an entry; in any order.
+    pub(crate) fn add(&mut self, offset: u64, size: u64) {
+        let units = |bytes: u64| u32::try_from(bytes / ALIGNMENT).unwrap_or(u32::MAX);
+        self.chosen.push(Pick { offset: units(offset), size: units(size) });
+    }
+
+    /// Puts what was chosen in the order in which it is read.
+    pub(crate) fn sort(&mut self) {
+        self.chosen.sort_unstable();
+    }
+
+    /// Returns the offset up to which nothing is left to be read; nothing when all has been.
+    pub(crate) fn read_until(&self) -> Option<u64> {
+        self.chosen.get(self.next).map(|pick| pick.offset())
+    }
+
+    /// Reads the next run; nothing when all have been read.
+    pub(crate) fn read(&mut self, file: &File, id: SegmentId) -> Result<Option<Vec<Picked<'_>>>> {
+        let rest = self.chosen.get(self.next..).unwrap_or_default();
+        let Some(first) = rest.first() else { return Ok(None) };
+        let goes_on = |pair: &[Pick]| match pair {
+            [a, b] => {
+                b.offset() - a.end().min(b.offset()) <= GAP_MAX
+                    && b.end() - first.offset() <= RUN_SIZE
+            }
+            _ => false,
+        };
+        let len = 1 + rest.windows(2).take_while(|pair| goes_on(pair)).count();
+        let run = rest.get(..len).unwrap_or_default();
+        let end = run.last().map_or(0, |last| last.end());
+        self.run.read(file, first.offset(), end)?;
+        self.next += len;
+        let refuse = |pick: &Pick, invalid| refusal(file.path(), pick.offset(), invalid);
+        let checked = run
+            .iter()
+            .map(|pick| self.run.entry(*pick, id).map_err(|invalid| refuse(pick, invalid)));
+        checked.collect::<Result<_>>().map(Some)
+    }
+}
+
+impl Run {
+    fn read(&mut self, file: &File, start: u64, end: u64) -> Result<()> {
+        let size = usize::try_from(end - start).unwrap_or(usize::MAX);
+        self.start = start;
+        self.bytes.clear();
+        // A hint can tell of 64 MiB at the most; what is larger was compared with the segment.
+        self.bytes
+            .try_reserve_exact(size)
+            .map_err(|_| Error::corrupt(file.path(), start, "the entry does not fit in memory"))?;
+        self.bytes.resize(size, 0);
+        let read_size = file.read_at(&mut self.bytes, start)?;
+        self.bytes.truncate(read_size);
+        Ok(())
+    }
+
+    fn entry(&self, pick: Pick, id: SegmentId) -> Result<Picked<'_>, Invalid> {
+        let from = usize::try_from(pick.offset() - self.start).unwrap_or(usize::MAX);
+        let bytes = self.bytes.get(from..).unwrap_or_default();
+        let header = Header::decode(bytes)?.ok_or(Invalid::Checksum)?;
+        let body = bytes.get(header.size()..).unwrap_or_default();
+        let (key, rest) =
+            body.split_at_checked(usize::from(header.key_size)).ok_or(Invalid::Short)?;
+        let value = rest.get(..header.value_size as usize).ok_or(Invalid::Short)?;
+        let offset = pick.offset();
+        let body = BodySum::of(key, value);
+        match header.check(bytes, body.clone(), Salt::new(id.0, offset)) {
+            // The sum is right; what the value means is no matter of a copy.
+            Ok(()) | Err(Invalid::UnknownCodec(_)) => {}
+            Err(invalid) => return Err(invalid),
+        }
+        Ok(Picked { offset, header, key, value, body })
+    }
+}

@@ -1,0 +1,232 @@
+//! Everything of a segment that still checks, whatever lies between.
+//!
+//! - Entries start on multiples of 8, and their checksums know their place. So behind damage each
+//!   such place is tried, and what checks there is what was written there.
+//! - Linear in the size of the file, whatever sizes the bytes in it pretend: a header has to make
+//!   sense before anything is summed, and sums that come to nothing have a budget.
+//! - A part of the file that can't be read is damage like any other.
+//! - Memory for a window and a key.
+
+use std::ops::Range;
+
+use super::scan::{PAGE_SIZE, SEARCH_WORK, Scan, Scanned, WINDOW_SIZE, Window};
+use crate::entry::{ALIGNMENT, Entry, Flags, HEADER_SIZE_MAX, Header, Invalid};
+use crate::error::{Error, Result};
+use crate::fs::{File, is_failed_read};
+use crate::options::SEGMENT_SIZE_LIMIT;
+use crate::segment::{FIRST_OFFSET, SegmentId};
+
+/// What each place that is tried adds to the budget, in bytes: small entries are found even where
+/// crafted bytes have used up the rest.
+const PLACE_WORK: u64 = 64;
+/// How far an entry's time may be ahead of every time that is known, for one of any size to be tried
+/// at once: ten years.
+const TIME_AHEAD: u64 = 10 * 365 * 86_400 * 1_000_000;
+/// Entries up to this size are tried whatever their time: the clock may have been far ahead when all
+/// there is was written, and nothing else may be left to show that. Of random bytes that adds less than
+/// a byte to what each place costs; to try larger ones would use up the budget.
+const ANY_TIME_SIZE: u64 = 1 << 20;
+
+/// Bytes that are no entries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub(crate) bytes: Range<u64>,
+    pub(crate) reason: String,
+}
+
+/// What lies in a segment from one offset to the next.
+#[derive(Debug)]
+pub(crate) enum Part<'a> {
+    /// An entry that checks, but is no end entry.
+    Entry(Scanned<'a>),
+    /// The same, with something that this build does not have.
+    Strange(Scanned<'a>, Invalid),
+    /// An end entry.
+    End { next: SegmentId, timestamp: u64 },
+    /// No entry.
+    Lost(Lost),
+}
+
+/// Reads what checks of a segment, in order.
+#[derive(Debug)]
+pub(crate) struct Walk<'a> {
+    window: Window<'a>,
+    id: SegmentId,
+    offset: u64,
+    end: u64,
+    limit: u64,
+    /// No entry starts here or behind, unless the file is damaged.
+    starts_below: u64,
+    /// The latest time that is known; the end of time once a search has found nothing but what is
+    /// later than this by far.
+    latest: u64,
+    work: u64,
+    /// Where the places begin that have added nothing to the budget yet.
+    unpaid: u64,
+    key: Vec<u8>,
+}
+
+/// What a search has come to.
+enum Searched {
+    Found(u64),
+    /// `passed_over`: something looked like an entry, but for its time.
+    Nothing {
+        passed_over: bool,
+    },
+}
+
+impl<'a> Walk<'a> {
+    /// Walks over these bytes of a file, in which entries may reach up to `limit`. Large entries whose
+    /// time is far ahead of `latest`, and of all that have been found, are tried last.
+    pub(crate) fn new(
+        file: &'a File,
+        id: SegmentId,
+        bytes: Range<u64>,
+        limit: u64,
+        latest: u64,
+    ) -> Result<Self> {
+        let starts_below = bytes.end.min(file.size()?).min(SEGMENT_SIZE_LIMIT);
+        Ok(Self {
+            window: Window::over_bad_pages(file, limit),
+            id,
+            offset: bytes.start,
+            end: bytes.end,
+            limit,
+            starts_below,
+            latest,
+            work: SEARCH_WORK * starts_below + WINDOW_SIZE as u64,
+            unpaid: bytes.start,
+            key: Vec::new(),
+        })
+    }
+
+    /// Returns what comes next; nothing at the end.
+    pub(crate) fn next(&mut self) -> Result<Option<Part<'_>>> {
+        let offset = self.offset;
+        if offset >= self.end {
+            return Ok(None);
+        }
+        let (header, strange) = match self.look(offset)? {
+            Ok(found) => found,
+            Err(reason) => {
+                self.offset = self.search(offset + ALIGNMENT)?;
+                return Ok(Some(Part::Lost(Lost { bytes: offset..self.offset, reason })));
+            }
+        };
+        self.offset += header.entry_size();
+        // Whoever wrote this had a clock that was right, perhaps, when ours has lost the date.
+        self.latest = self.latest.max(header.timestamp);
+        if header.flags.has(Flags::END) && strange.is_none() {
+            let value = self.window.peek(offset + header.size() as u64, 4)?;
+            let next = SegmentId(value.try_into().map_or(0, u32::from_be_bytes));
+            return Ok(Some(Part::End { next, timestamp: header.timestamp }));
+        }
+        let entry = Scanned { offset, header, key: &self.key };
+        Ok(Some(match strange {
+            Some(invalid) => Part::Strange(entry, invalid),
+            None => Part::Entry(entry),
+        }))
+    }
+
+    /// Returns where the walk has come to.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// Looks at one place: the entry there and what of it is not known, or why there is none.
+    fn look(&mut self, offset: u64) -> Result<Result<(Header, Option<Invalid>), String>> {
+        if offset >= self.starts_below {
+            return Ok(Err("the file ends before this".to_owned()));
+        }
+        match self.window.checked(self.id, offset, &mut self.key) {
+            Ok(Ok(Some(header))) => Ok(Ok((header, None))),
+            Ok(Ok(None)) => Ok(Err("there are zeros instead of an entry".to_owned())),
+            Ok(Err(invalid @ (Invalid::UnknownFlags(_) | Invalid::UnknownCodec(_)))) => {
+                let decoded = Header::decode(self.window.peek(offset, HEADER_SIZE_MAX)?);
+                let header = decoded.ok().flatten().ok_or_else(|| invalid.to_string());
+                Ok(header.map(|header| (header, Some(invalid))))
+            }
+            Ok(Err(invalid)) => Ok(Err(invalid.to_string())),
+            Err(error) if is_failed_read(&error) => Ok(Err(error.to_string())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns where the next entry is that checks, at or behind `from`; the end if there is none.
+    ///
+    /// Where there seems to be none at all, and some were passed over for their time alone, that time may
+    /// be right, and nothing left that shows it: then times tell nothing from here on, and they are
+    /// tried with what is left of the budget. So no place is looked at more than twice.
+    fn search(&mut self, from: u64) -> Result<u64> {
+        let mut searched = self.search_up_to(self.latest.saturating_add(TIME_AHEAD), from)?;
+        if matches!(searched, Searched::Nothing { passed_over: true }) {
+            self.latest = u64::MAX;
+            searched = self.search_up_to(u64::MAX, from)?;
+        }
+        Ok(match searched {
+            Searched::Found(offset) => offset,
+            Searched::Nothing { .. } => self.end,
+        })
+    }
+
+    /// Searches for an entry that is small, or no later than `latest`.
+    ///
+    /// What has flags that this build does not know is passed over: of random bytes one header in
+    /// two thousand makes sense without them.
+    fn search_up_to(&mut self, latest: u64, from: u64) -> Result<Searched> {
+        let (mut offset, mut passed_over) = (from, false);
+        while offset < self.starts_below {
+            let head = match self.window.peek(offset, HEADER_SIZE_MAX) {
+                Ok(head) => head,
+                Err(error) if is_failed_read(&error) => {
+                    offset = (offset + 1).next_multiple_of(PAGE_SIZE);
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            if offset >= self.unpaid {
+                self.work = self.work.saturating_add(PLACE_WORK);
+                self.unpaid = offset + 1;
+            }
+            if let Ok(Some(header)) = Header::decode(head)
+                && header.entry_size() <= self.limit.saturating_sub(offset)
+                && !matches!(header.understood(), Err(Invalid::UnknownFlags(_)))
+                && header.entry_size() <= self.work
+            {
+                if header.timestamp > latest && header.entry_size() > ANY_TIME_SIZE {
+                    passed_over = true;
+                } else if self.look(offset)?.is_ok() {
+                    return Ok(Searched::Found(offset));
+                } else {
+                    self.work -= header.entry_size();
+                }
+            }
+            offset += ALIGNMENT;
+        }
+        Ok(Searched::Nothing { passed_over })
+    }
+}
+
+/// Returns the time of a segment's first entry, if that checks and does not take long to read.
+pub(crate) fn first_time(file: &File, id: SegmentId) -> Result<Option<u64>> {
+    let end = file.size()?.min(FIRST_OFFSET + ANY_TIME_SIZE);
+    match Scan::new(file, id, end).next() {
+        Ok(Ok(entry)) => Ok(Some(entry.header.timestamp)),
+        Ok(Err(_)) => Ok(None),
+        Err(error) if is_failed_read(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Returns the time of an entry that is known to check, if it is one of this key.
+pub(crate) fn time_if_of(file: &File, offset: u64, key: &[u8]) -> Result<Option<u64>> {
+    let mut bytes = vec![0; HEADER_SIZE_MAX + key.len()];
+    let read_size = file.read_at(&mut bytes, offset)?;
+    bytes.truncate(read_size);
+    let Ok(Some(header)) = Header::decode(&bytes) else {
+        return Err(Error::corrupt(file.path(), offset, "there is no entry here any more"));
+    };
+    let is_of =
+        usize::from(header.key_size) == key.len() && Entry::new(header, &bytes).key() == key;
+    Ok(is_of.then_some(header.timestamp))
+}

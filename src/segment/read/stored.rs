@@ -1,0 +1,117 @@
+//! An entry where it lies: whose it is, whether it checks, and its value as it was put.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::entry::{Entry, Header, Invalid, Salt};
+use crate::error::{Error, Result};
+use crate::segment::Segment;
+use crate::value::{Lend, Value};
+
+/// An entry as it lies in a segment.
+#[derive(Debug)]
+pub(crate) struct StoredEntry<'a> {
+    pub(crate) segment: &'a Arc<Segment>,
+    pub(crate) offset: u64,
+    pub(crate) header: Header,
+    pub(crate) bytes: Cow<'a, [u8]>,
+}
+
+impl StoredEntry<'_> {
+    pub(crate) fn entry(&self) -> Entry<'_> {
+        Entry::new(self.header, &self.bytes)
+    }
+
+    pub(crate) fn timestamp(&self) -> u64 {
+        self.header.timestamp
+    }
+
+    pub(crate) fn expiry(&self) -> Option<u64> {
+        self.header.expiry
+    }
+
+    /// Returns the size of the value as it was put.
+    pub(crate) fn raw_size(&self) -> u32 {
+        self.header.raw_size.unwrap_or(self.header.value_size)
+    }
+
+    /// Returns whether the entry is one of this key.
+    pub(crate) fn is_of(&self, key: &[u8]) -> Result<bool> {
+        if self.entry().key() == key {
+            return Ok(true);
+        }
+        // Another key with the same 76 bits, or the same key, damaged.
+        value_aside(self.check())?;
+        Ok(false)
+    }
+
+    /// Accounts that no slot names the entry any more.
+    pub(crate) fn lost(&self) {
+        self.segment.lost(self.header.entry_size());
+    }
+
+    /// Checks the entry's checksum, and that this build can read its value.
+    pub(crate) fn check(&self) -> Result<()> {
+        let salt = Salt::new(self.segment.id().0, self.offset);
+        self.entry().check(salt).map_err(|invalid| self.segment.invalid(self.offset, invalid))
+    }
+
+    /// Checks that this build can read the entry's value, and nothing else.
+    pub(crate) fn understood(&self) -> Result<()> {
+        self.header.understood().map_err(|invalid| self.segment.invalid(self.offset, invalid))
+    }
+
+    /// Returns the value as it was put: decompressed if it is compressed, else without a copy.
+    #[inline]
+    pub(crate) fn raw_value(&self) -> Result<Cow<'_, [u8]>> {
+        self.entry().raw_value().map_err(|invalid| self.segment.invalid(self.offset, invalid))
+    }
+
+    /// The same, to be kept.
+    #[inline]
+    pub(crate) fn lend_raw_value(&self) -> Result<Value> {
+        match self.header.raw_size {
+            None => Ok(self.lend_value()),
+            Some(_) => Ok(Value::from(self.raw_value()?.into_owned())),
+        }
+    }
+
+    /// Returns the value as it is stored, to be kept.
+    #[inline]
+    pub(crate) fn lend_value(&self) -> Value {
+        self.lend(self.entry().value_range())
+    }
+
+    /// Makes a part of the entry, as it is stored, a value that keeps the segment readable.
+    pub(crate) fn lend(&self, part: Range<usize>) -> Value {
+        match &self.bytes {
+            Cow::Borrowed(_) => {
+                let start = usize::try_from(self.offset).unwrap_or(usize::MAX);
+                let range = start.saturating_add(part.start)..start.saturating_add(part.end);
+                Value::new(Arc::clone(self.segment) as Arc<dyn Lend>, range)
+            }
+            Cow::Owned(bytes) => Value::from(bytes.get(part).unwrap_or_default().to_vec()),
+        }
+    }
+}
+
+/// Lets an entry pass whose value this build can't decompress, where nobody asks for the value.
+/// Everything else of it has been checked by then.
+pub(crate) fn value_aside(checked: Result<()>) -> Result<()> {
+    match checked {
+        Err(Error::UnsupportedCodec { .. }) => Ok(()),
+        other => other,
+    }
+}
+
+/// The error for an entry that does not check, in data that should.
+pub(crate) fn refusal(path: &Path, offset: u64, invalid: Invalid) -> Error {
+    let path = path.to_path_buf();
+    match invalid {
+        Invalid::UnknownCodec(codec) => Error::UnsupportedCodec { path, offset, codec },
+        Invalid::UnknownFlags(flags) => Error::UnsupportedFlags { path, offset, flags },
+        _ => Error::Corrupt { path, offset, reason: invalid.to_string() },
+    }
+}

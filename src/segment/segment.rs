@@ -1,0 +1,170 @@
+//! One open segment, and reading an entry out of it.
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use super::counts::Counts;
+use super::header::{Identity, Kind, SegmentHeader};
+use super::hint::Summary;
+use super::{Dir, FIRST_OFFSET, Place, SegmentId, index, open_listed};
+use crate::entry::{END_SIZE_MAX, HEADER_SIZE, Header, Invalid, padded};
+use crate::error::{Error, Result};
+use crate::fs::{Fs, Lock};
+use crate::prefetch::prefetch;
+use crate::segment::budget::Wanted;
+use crate::segment::read::map::Bytes;
+use crate::segment::read::stored::{StoredEntry, refusal};
+
+/// The sizes that end entries and lone marks have on disk.
+const NOTE_SIZES: [u64; 2] = [padded(HEADER_SIZE as u64 + 4), END_SIZE_MAX];
+
+/// What a processor loads at once, on all that we know of at least this much.
+const CACHE_LINE: usize = 64;
+
+/// An open segment, readable up to its end.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    id: SegmentId,
+    path: PathBuf,
+    pub(super) bytes: Bytes,
+    kind: Kind,
+    /// What its hint says of all its entries, once it is sealed.
+    summary: OnceLock<Summary>,
+    pub(super) counts: Counts,
+    pub(super) index: index::Known,
+    /// What keeps others from the file, for as long as anybody holds the segment.
+    pub(super) lock: OnceLock<Arc<Lock>>,
+}
+
+impl Segment {
+    pub(crate) fn new(id: SegmentId, path: &Path, kind: Kind, bytes: Bytes) -> Self {
+        let (path, summary) = (path.to_path_buf(), OnceLock::new());
+        let (counts, index) = (Counts::default(), index::Known::default());
+        Self { id, path, bytes, kind, summary, counts, index, lock: OnceLock::new() }
+    }
+
+    /// Opens a sealed segment of a known length, mapped if that is wanted and can be had.
+    pub(crate) fn sealed(
+        fs: &Fs,
+        dir: &Dir,
+        id: SegmentId,
+        length: u64,
+        identity: Identity,
+        is_wanted: bool,
+    ) -> Result<Self> {
+        let path = dir.log(id);
+        let file = open_listed(fs, &path)?;
+        let kind = SegmentHeader::read(&file, id, identity)?.kind;
+        let size = file.size()?;
+        if size < length {
+            let reason = format!("the file ends here, the manifest lists {length} bytes");
+            return Err(Error::corrupt(&path, size, reason));
+        }
+        let bytes = if is_wanted {
+            Bytes::mapped(fs, &file, length, length, Wanted::Sealed)
+        } else {
+            Bytes::unmapped(fs, &file, length)
+        };
+        Ok(Self::new(id, &path, kind, bytes))
+    }
+
+    pub(crate) fn id(&self) -> SegmentId {
+        self.id
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Takes what its hint says of it, when it is sealed.
+    pub(crate) fn summarize(&self, summary: Summary) {
+        // It is sealed once.
+        let _ = self.summary.set(summary);
+    }
+
+    /// Returns what its hint says of it, if it is sealed.
+    pub(crate) fn summary(&self) -> Option<&Summary> {
+        self.summary.get()
+    }
+
+    /// Returns the bytes of header and entries.
+    pub(crate) fn size(&self) -> u64 {
+        self.bytes.end()
+    }
+
+    /// Returns the place behind its last put or delete: what lies behind that is about the log.
+    pub(crate) fn last_end(self: &Arc<Self>) -> Place {
+        let mut end = self.size();
+        let note_before = |end: u64| {
+            NOTE_SIZES.into_iter().filter_map(|size| end.checked_sub(size)).find(|offset| {
+                let stored = (*offset >= FIRST_OFFSET).then(|| self.entry(*offset).ok()).flatten();
+                stored.is_some_and(|stored| {
+                    let header = stored.entry().header;
+                    let fits = offset + header.entry_size() == end && !header.is_of_a_key();
+                    fits && stored.check().is_ok()
+                })
+            })
+        };
+        while let Some(offset) = note_before(end) {
+            end = offset;
+        }
+        Place::new(self.id, end)
+    }
+
+    /// Makes what was appended below `end` readable.
+    pub(crate) fn advance(&self, end: u64) {
+        self.bytes.advance(end);
+    }
+
+    /// Reads the entry at an offset that a slot or a hint named. Its checksum is the caller's to
+    /// check; nothing in it can reach beyond the segment.
+    pub(crate) fn entry(self: &Arc<Self>, offset: u64) -> Result<StoredEntry<'_>> {
+        if let Some(rest) = self.bytes.lend_from(offset) {
+            // An entry may take several cache lines; they had better come together.
+            prefetch_lines(rest);
+            let header = self.decode(rest, offset)?;
+            let bytes = usize::try_from(header.entry_size()).ok().and_then(|size| rest.get(..size));
+            let bytes = bytes.ok_or_else(|| self.invalid(offset, Invalid::Short))?;
+            return Ok(StoredEntry { segment: self, offset, header, bytes: Cow::Borrowed(bytes) });
+        }
+        self.entry_on_demand(offset)
+    }
+
+    #[expect(
+        clippy::inline_always,
+        reason = "each get comes here, and it is called from two places"
+    )]
+    #[inline(always)]
+    pub(super) fn decode(&self, bytes: &[u8], offset: u64) -> Result<Header> {
+        match Header::decode(bytes) {
+            Ok(Some(header)) => Ok(header),
+            Ok(None) => Err(self.corrupt(offset, "there are zeros instead of an entry")),
+            Err(invalid) => Err(self.invalid(offset, invalid)),
+        }
+    }
+
+    /// Asks for the memory of an entry that will be read, or the first part of it.
+    pub(crate) fn prefetch(&self, offset: u64) {
+        self.bytes.lend_from(offset).into_iter().for_each(prefetch_lines);
+    }
+
+    pub(super) fn corrupt(&self, offset: u64, reason: &str) -> Error {
+        Error::corrupt(&self.path, offset, reason)
+    }
+
+    pub(super) fn invalid(&self, offset: u64, invalid: Invalid) -> Error {
+        refusal(&self.path, offset, invalid)
+    }
+}
+
+/// Asks for the bytes of an entry that begins here, as far as a small one goes.
+fn prefetch_lines(bytes: &[u8]) {
+    for at in [0, CACHE_LINE, 2 * CACHE_LINE] {
+        bytes.get(at).into_iter().for_each(prefetch);
+    }
+}

@@ -1,0 +1,220 @@
+//! The active segment: create it, grow it, append to it, end it.
+//!
+//! - One writer at a time; the store's append lock sees to that.
+//! - Room is made ready before anything is written to it ([`Room`]). Running out of it is the one
+//!   failure that leaves the segment as it was; after any other the caller has to stop writing.
+//! - What is appended becomes readable only when all of it is written.
+//! - How bytes get there is the [`Sink`]'s business: copied into a mapping, or written.
+//! - Room for an end entry is always left.
+
+use std::sync::Arc;
+
+use super::draft::Draft;
+use super::room::{AHEAD, GROWTH_MIN, Room};
+use super::sink::Sink;
+use crate::entry::{END_SIZE_MAX, Mark, Salt, padded};
+use crate::error::Result;
+use crate::fs::{Access, File, Fs};
+use crate::mistake::{Mistake, made};
+use crate::options::AppendMode;
+use crate::segment::budget::Wanted;
+use crate::segment::header::{Kind, SegmentHeader};
+use crate::segment::read::map::Bytes;
+use crate::segment::{Dir, FIRST_OFFSET, Place, Segment, SegmentId};
+
+/// A segment that has got this far has room made ready ahead of its writers: before they have used
+/// up what the first of them has populated.
+const AHEAD_FROM: u64 = 192 << 10;
+
+/// The segment that is appended to.
+#[derive(Debug)]
+pub(crate) struct Active {
+    segment: Arc<Segment>,
+    file: File,
+    sink: Sink,
+    /// Where the next entry goes.
+    end: u64,
+    room: Arc<Room>,
+    /// Where it is time to look whether something can be done ahead of the writers.
+    ahead_at: u64,
+    /// Up to where the segment may grow.
+    capacity: u64,
+    /// Puts and deletes so far.
+    entries: u64,
+}
+
+impl Active {
+    /// Creates a segment: temporary name, header, sync, name, directory sync.
+    ///
+    /// A file that has the name already stays, and is an `Io` of kind `AlreadyExists`. When this fails,
+    /// nothing is left but perhaps a temporary file; a sync that failed is the caller's to judge.
+    pub(crate) fn create(
+        fs: &Fs,
+        dir: &Dir,
+        header: SegmentHeader,
+        capacity: u64,
+        mode: AppendMode,
+    ) -> Result<Self> {
+        let path = dir.log(header.id);
+        let temporary = Dir::temporary(&path);
+        let create = || {
+            let file = fs.open(&temporary, Access::Create)?;
+            // Where the first step does not fit, the header may; `reserve` tries for the rest.
+            let step = file.allocate(capacity.min(GROWTH_MIN));
+            step.or_else(|_| file.allocate(FIRST_OFFSET + END_SIZE_MAX))?;
+            file.write_at(&header.encode(), 0)?;
+            let file = file.renamed(&path);
+            let allocated = file.size()?;
+            let (sink, map) = Sink::new(&file, capacity, mode);
+            let room = Room::new(&file, map.clone(), capacity, allocated);
+            // An end entry may be all that it ever gets.
+            room.reserve_exactly(FIRST_OFFSET + END_SIZE_MAX)?;
+            if !made(Mistake::HeaderNotSynced) {
+                file.sync()?;
+            }
+            if made(Mistake::CreateNotSynced) {
+                fs.rename_new(&temporary, &path)?;
+            } else {
+                fs.rename_new_and_sync(&temporary, &path)?;
+            }
+            Ok((file, sink, map, Arc::new(room)))
+        };
+        let (file, sink, map, room) = create().inspect_err(|_| {
+            // Best effort: what can't be removed now is removed at the next open.
+            let _ = fs.remove(&temporary);
+        })?;
+        let bytes = if let Some(map) = map {
+            Bytes::shared(map, FIRST_OFFSET)
+        } else {
+            // A merge's output is as good as sealed.
+            let is_log = header.kind == Kind::Log;
+            let wanted = if is_log { Wanted::New } else { Wanted::Sealed };
+            Bytes::mapped(fs, &file, FIRST_OFFSET, capacity, wanted)
+        };
+        let segment = Arc::new(Segment::new(header.id, &path, header.kind, bytes));
+        let ahead_at = AHEAD_FROM.min(capacity / 4);
+        Ok(Self { segment, file, sink, end: FIRST_OFFSET, room, ahead_at, capacity, entries: 0 })
+    }
+
+    /// Returns how large a segment has to be for entries of this size.
+    pub(crate) fn capacity_for(size: u64, segment_size: u64) -> u64 {
+        (FIRST_OFFSET + size + END_SIZE_MAX).max(segment_size)
+    }
+
+    pub(crate) fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    pub(crate) fn file(&self) -> &File {
+        &self.file
+    }
+
+    pub(crate) fn end(&self) -> Place {
+        Place::new(self.segment.id(), self.end)
+    }
+
+    /// Returns up to where the segment may grow.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    pub(crate) fn entries(&self) -> u64 {
+        self.entries
+    }
+
+    /// Returns whether entries of this size fit, and leave room for an end entry.
+    pub(crate) fn has_room(&self, size: u64, segment_size: u64) -> bool {
+        // What is larger than a segment should be is the first in one of its own. Should it not
+        // have got there, for want of space, others make no use of the capacity it asked for.
+        let first = self.end == FIRST_OFFSET;
+        let limit = if first { self.capacity } else { self.capacity.min(segment_size) };
+        self.end + size + END_SIZE_MAX <= limit
+    }
+
+    /// Returns whether there is room ready for entries of this size and an end entry.
+    #[inline]
+    pub(crate) fn is_ready(&self, size: u64) -> bool {
+        self.end + size + END_SIZE_MAX <= self.room.ready()
+    }
+
+    /// Returns how much room is set aside that nothing has been appended to.
+    pub(crate) fn unused_size(&self) -> u64 {
+        self.room.allocated().saturating_sub(self.end)
+    }
+
+    /// Makes room ready for entries of this size and an end entry. A failure changes nothing.
+    pub(crate) fn reserve(&mut self, size: u64) -> Result<()> {
+        self.room.reserve(self.end + size + END_SIZE_MAX)
+    }
+
+    /// Makes room ready for a copy of this size. `look` may refuse before more is set aside.
+    pub(crate) fn reserve_for_copy(
+        &mut self,
+        size: u64,
+        look: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        let needed = self.end + size + END_SIZE_MAX;
+        if needed <= self.room.ready() {
+            return Ok(());
+        }
+        look()?;
+        self.room.reserve_for_copies(needed)
+    }
+
+    pub(crate) fn room(&self) -> &Arc<Room> {
+        &self.room
+    }
+
+    /// Returns, each time that enough has been appended for it, that there may be something to do
+    /// ahead of the writers.
+    pub(crate) fn is_time_to_go_ahead(&mut self) -> bool {
+        let is_time = self.end >= self.ahead_at;
+        if is_time {
+            // When half is used up of what is made ready now.
+            self.ahead_at = self.end + self.end.min(AHEAD).min(self.capacity / 2) / 2;
+        }
+        is_time
+    }
+
+    /// Appends an entry whose room has been reserved; it is readable after `flush`.
+    ///
+    /// After a failure part of it may be on disk: nothing may be appended behind it.
+    pub(crate) fn append(&mut self, draft: &Draft<'_>, timestamp: u64) -> Result<Place> {
+        let place = self.end();
+        let mut header = draft.header;
+        header.timestamp = timestamp;
+        if made(Mistake::ReadableEarly) {
+            self.segment.advance(place.offset + header.entry_size());
+        }
+        let encoded = header.encode(draft.body.clone(), Salt::new(place.segment.0, place.offset));
+        for part in [encoded.as_slice(), draft.key, &draft.value] {
+            self.sink.write(&self.room, self.end, part)?;
+            self.end += part.len() as u64;
+        }
+        // The padding is zero already: room that is set aside is.
+        self.end = padded(self.end);
+        self.entries += u64::from(header.is_of_a_key());
+        Ok(place)
+    }
+
+    /// Makes readable what has been appended.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        self.sink.flush()?;
+        self.segment.advance(self.end);
+        Ok(())
+    }
+
+    /// Ends the segment: nothing is appended behind the entry that names the next one.
+    pub(crate) fn finish(
+        &mut self,
+        next: SegmentId,
+        mark: Option<Mark>,
+        timestamp: u64,
+    ) -> Result<()> {
+        let next = next.0.to_be_bytes();
+        let mut draft = Draft::end(&next);
+        draft.header = draft.header.with_mark(mark);
+        self.append(&draft, timestamp)?;
+        self.flush()
+    }
+}

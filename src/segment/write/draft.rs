@@ -1,0 +1,94 @@
+//! An entry before it is appended.
+
+use std::borrow::Cow;
+
+use crate::codec::Codec;
+use crate::entry::{BodySum, Flags, Header};
+use crate::segment::read::pick::Picked;
+
+/// An entry that has everything but its place, its time and what rides on it.
+#[derive(Debug)]
+pub(crate) struct Draft<'a> {
+    pub(crate) header: Header,
+    pub(super) key: &'a [u8],
+    /// As it is stored: owned if it was compressed for this entry.
+    pub(super) value: Cow<'a, [u8]>,
+    pub(super) body: BodySum,
+}
+
+impl<'a> Draft<'a> {
+    /// Sizes have been checked against the limits of the format by the caller.
+    pub(crate) fn put(key: &'a [u8], value: &'a [u8], expiry: Option<u64>) -> Self {
+        Self::new(Flags::default(), key, value).with_expiry(expiry)
+    }
+
+    /// As `put`, with the value compressed if that makes the entry smaller.
+    #[inline(never)]
+    pub(crate) fn put_compressed(
+        key: &'a [u8],
+        value: &'a [u8],
+        expiry: Option<u64>,
+        codec: Codec,
+    ) -> Self {
+        let plain = header(Flags::default(), key, value).with_expiry(expiry);
+        let compressed = codec.compress(value).and_then(|stored| {
+            let header = plain.with_codec(codec, u32::try_from(stored.len()).ok()?);
+            (header.entry_size() < plain.entry_size()).then_some((header, stored))
+        });
+        let Some((header, stored)) = compressed else { return Self::put(key, value, expiry) };
+        let body = BodySum::of(key, &stored);
+        Self { header, key, value: Cow::Owned(stored), body }
+    }
+
+    pub(crate) fn tombstone(key: &'a [u8]) -> Self {
+        Self::new(Flags::TOMBSTONE, key, &[])
+    }
+
+    /// An entry as it was appended before, with its value as it is and its sum taken already.
+    pub(crate) fn copy(picked: &Picked<'a>, collides: bool) -> Self {
+        let Picked { key, value, ref body, .. } = *picked;
+        let (header, value) = (picked.header.for_copy(collides), Cow::Borrowed(value));
+        Self { header, key, value, body: body.clone() }
+    }
+
+    /// A put that is there already, with another expiry. The value is given as it is stored.
+    pub(crate) fn again(
+        stored: &Header,
+        key: &'a [u8],
+        value: &'a [u8],
+        expiry: Option<u64>,
+    ) -> Self {
+        let header = stored.for_copy(false).with_expiry(expiry);
+        Self { header, key, value: Cow::Borrowed(value), body: BodySum::of(key, value) }
+    }
+
+    /// An entry for its mark alone.
+    pub(crate) fn mark_only() -> Self {
+        Self::new(Flags::MARK_ONLY, &[], &[])
+    }
+
+    /// The end of a segment; the value is the id of the next one, encoded.
+    pub(super) fn end(next: &'a [u8; 4]) -> Self {
+        Self::new(Flags::END, &[], next)
+    }
+
+    fn new(flags: Flags, key: &'a [u8], value: &'a [u8]) -> Self {
+        let body = BodySum::of(key, value);
+        Self { header: header(flags, key, value), key, value: Cow::Borrowed(value), body }
+    }
+
+    fn with_expiry(mut self, expiry: Option<u64>) -> Self {
+        self.header = self.header.with_expiry(expiry);
+        self
+    }
+
+    pub(crate) fn key(&self) -> &'a [u8] {
+        self.key
+    }
+}
+
+fn header(flags: Flags, key: &[u8], value: &[u8]) -> Header {
+    let key_size = u16::try_from(key.len()).unwrap_or(u16::MAX);
+    let value_size = u32::try_from(value.len()).unwrap_or(u32::MAX);
+    Header::new(flags, key_size, value_size)
+}

@@ -1,0 +1,159 @@
+//! The room of a segment that is appended to: how long its file is, and how much can be stored.
+//!
+//! - Bytes below `ready` can be stored. Room for them has been set aside on the disk, and their
+//!   pages, if they are stored to through a mapping, have been populated.
+//! - It grows by whoever comes first, the writer that needs it or a thread ahead of the writer. Both
+//!   may populate the same pages, so that neither waits for the other; only the file's size has a
+//!   lock.
+//! - Once the segment is cut to its end it grows no more.
+
+use std::sync::Arc;
+
+use memmap2::{Advice, MmapRaw};
+
+use crate::error::Result;
+use crate::fs::File;
+use crate::segment::read::mapping::Mapping;
+use crate::sync::Ordering;
+use crate::sync::unmodeled::{AtomicU64, Mutex};
+
+/// A new file grows to this first, so that a small store stays small.
+pub(crate) const GROWTH_MIN: u64 = 1 << 20;
+/// Growth doubles the file up to this much at a time.
+const GROWTH_MAX: u64 = 64 << 20;
+/// What a file grows by on a disk that is nearly full.
+const SMALL_STEP: u64 = 64 << 10;
+/// What is copied grows by no more than this: it can wait for room, and others can't.
+const COPY_STEP: u64 = 4 << 20;
+/// A writer populates this much at a time: one system call for about 2,000 small entries.
+const POPULATE_SIZE: u64 = 256 << 10;
+/// Ahead of a writer less is populated at a time, so that it has the use of it soon.
+const AHEAD_STEP: u64 = 64 << 10;
+/// This much is made ready ahead of a writer. More would be written as zeros by each sync.
+pub(crate) const AHEAD: u64 = 2 << 20;
+
+/// The room of a segment.
+#[derive(Debug)]
+pub(crate) struct Room {
+    file: File,
+    /// The mapping whose pages have to be populated, if there is one.
+    map: Option<Arc<Mapping>>,
+    /// Up to where the segment may grow.
+    capacity: u64,
+    /// Whether the file has been cut to the segment's end. Guards the file's size.
+    is_cut: Mutex<bool>,
+    /// Up to where room has been set aside. Only moves up, as does the next.
+    allocated: AtomicU64,
+    ready: AtomicU64,
+}
+
+impl Room {
+    /// The room of a file that has just been created.
+    pub(crate) fn new(
+        file: &File,
+        map: Option<Arc<Mapping>>,
+        capacity: u64,
+        allocated: u64,
+    ) -> Self {
+        let ready = if map.is_some() { 0 } else { allocated };
+        let (allocated, ready) = (AtomicU64::new(allocated), AtomicU64::new(ready));
+        Self { file: file.clone(), map, capacity, is_cut: Mutex::new(false), allocated, ready }
+    }
+
+    /// Returns up to where bytes can be stored.
+    pub(crate) fn ready(&self) -> u64 {
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Returns up to where room has been set aside.
+    pub(crate) fn allocated(&self) -> u64 {
+        self.allocated.load(Ordering::Acquire)
+    }
+
+    /// Makes sure that bytes below `needed` can be stored. A failure changes nothing.
+    pub(crate) fn reserve(&self, needed: u64) -> Result<()> {
+        if needed <= self.ready() {
+            return Ok(());
+        }
+        self.grow(needed, POPULATE_SIZE, GROWTH_MAX)
+    }
+
+    /// The same, and not a page more: what is synced now would be written in vain, and would have
+    /// to be made writable again.
+    pub(crate) fn reserve_exactly(&self, needed: u64) -> Result<()> {
+        self.grow(needed, 0, GROWTH_MAX)
+    }
+
+    /// The same for copies, in small steps.
+    pub(crate) fn reserve_for_copies(&self, needed: u64) -> Result<()> {
+        self.grow(needed, 0, COPY_STEP)
+    }
+
+    /// Makes some room ready ahead of a writer that has got to `end`: as much as has been written
+    /// so far, within limits, so that a small store stays small.
+    pub(crate) fn go_ahead(&self, end: u64) -> Result<()> {
+        let until = (end + end.min(AHEAD)).min(self.capacity);
+        while self.ready() < until && !*self.is_cut.lock() {
+            self.grow(until.min(self.ready() + AHEAD_STEP), AHEAD_STEP, GROWTH_MAX)?;
+        }
+        Ok(())
+    }
+
+    fn grow(&self, needed: u64, populate_size: u64, step_max: u64) -> Result<()> {
+        self.allocate(needed, step_max)?;
+        let (ready, allocated) = (self.ready(), self.allocated.load(Ordering::Acquire));
+        let until = match &self.map {
+            None => allocated,
+            Some(map) => {
+                let until = needed.max(ready + populate_size).min(allocated);
+                if until > ready {
+                    populate(map, ready, until).or_else(|error| self.file.unpopulated(error))?;
+                }
+                until
+            }
+        };
+        // Whoever moves this has populated all that lies between what it was before and this.
+        self.ready.fetch_max(until, Ordering::Release);
+        Ok(())
+    }
+
+    fn allocate(&self, needed: u64, step_max: u64) -> Result<()> {
+        if needed <= self.allocated.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let is_cut = self.is_cut.lock();
+        let allocated = self.allocated.load(Ordering::Acquire);
+        if *is_cut || needed <= allocated {
+            return Ok(());
+        }
+        let step = allocated.clamp(GROWTH_MIN, step_max);
+        let wanted = needed.max((allocated + step).min(self.capacity));
+        // Where the whole step does not fit a small one may, or just what is needed. A try that
+        // fails takes long.
+        let small = wanted.min(needed + SMALL_STEP);
+        let tried = self.file.allocate(wanted).or_else(|_| self.file.allocate(small));
+        tried.or_else(|_| self.file.allocate(needed))?;
+        self.allocated.store(self.file.size()?.max(needed), Ordering::Release);
+        Ok(())
+    }
+
+    /// Cuts the file to the segment's end, for good.
+    pub(crate) fn cut(&self, end: u64) -> Result<()> {
+        let mut is_cut = self.is_cut.lock();
+        *is_cut = true;
+        self.file.set_size(end)
+    }
+}
+
+#[cfg(target_os = "linux")]
+pub(crate) fn populate(map: &MmapRaw, from: u64, until: u64) -> std::io::Result<()> {
+    let (Ok(from), Ok(until)) = (usize::try_from(from), usize::try_from(until)) else {
+        return Err(std::io::ErrorKind::InvalidInput.into());
+    };
+    map.advise_range(Advice::PopulateWrite, from, until - from)
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn populate(_map: &MmapRaw, _from: u64, _until: u64) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}

@@ -1,0 +1,242 @@
+//! An empty directory that is about to become a store.
+//!
+//! - It is no store before its manifest is written, which is the caller's last step. Until then
+//!   something else has the manifest's name, durably before there is anything else, and after
+//!   everything else is gone: so what is left of one that got no further, were it a lock file alone,
+//!   is refused when it is opened, and no empty store.
+//! - Locked as a store for as long as this lives, so that nobody else fills it. A store that is
+//!   opened there at the same time is refused, or is made first, and then it stays as it is.
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::fs::{self, Fs, Lock, is_there_already};
+use crate::manifest::{Claim, Manifest};
+use crate::segment::{Dir, SegmentId};
+use crate::store::open_attempt::{lock, lock_if_exists};
+
+/// The directory, empty at first.
+#[derive(Debug)]
+pub(crate) struct Fresh {
+    /// With the directory held open.
+    fs: Fs,
+    dir: Dir,
+    /// The directory itself, if it was not there before.
+    dirs: Vec<PathBuf>,
+    lock: Option<Lock>,
+}
+
+impl Fresh {
+    /// Sees to an empty directory, with a name that lasts, and outside of the store that it is made
+    /// from, which lies on `fs`. Leaves one that can't be used alone.
+    pub(crate) fn prepare(fs: &Fs, path: &Path, source: &Dir) -> Result<Self> {
+        let dir = Dir::new(fs::absolute(path)?);
+        let (plain, path) = (fs.without(), dir.path());
+        let there = match plain.is_dir(path)? {
+            Some(true) => path,
+            Some(false) => return Err(Error::NotADirectory { path: path.into() }),
+            None => fs::parent(path),
+        };
+        if fs.encloses(source.path(), there)? {
+            let reason = "it lies within the store; name a directory outside of it";
+            return Err(Error::InvalidTarget { path: path.into(), reason });
+        }
+        let dirs = plain.create_dirs(path)?;
+        let fs = plain.within(path).inspect_err(|_| plain.remove_dirs(&dirs))?;
+        let mut fresh = Self { fs, dir, dirs, lock: None };
+        if fresh.dirs.is_empty() {
+            fresh.require_empty()?;
+            // A lock file that nobody holds tells of a try that got no further.
+            fresh.lock = lock_if_exists(&fresh.fs, &fresh.dir)?;
+        }
+        fresh.begin()?;
+        Ok(fresh)
+    }
+
+    /// Takes the manifest's name, and then the lock.
+    fn begin(&mut self) -> Result<()> {
+        let claim = Claim::take(&self.fs, &self.dir).map_err(|error| {
+            self.remove_dirs();
+            if is_there_already(&error) { self.not_empty() } else { error }
+        })?;
+        let begun = claim.settle(&self.fs, &self.dir).and_then(|()| {
+            if self.lock.is_none() {
+                self.lock = Some(lock(&self.fs, &self.dir)?);
+            }
+            self.require_begun()
+        });
+        begun.inspect_err(|_| self.give_up())
+    }
+
+    /// Refuses a directory with anything in it but a lock file.
+    fn require_empty(&self) -> Result<()> {
+        let is_lock = |name: &str| self.dir.path().join(name) == self.dir.lock();
+        if self.fs.list(self.dir.path())?.iter().all(|entry| is_lock(&entry.name)) {
+            return Ok(());
+        }
+        if !self.is_unfinished() {
+            return Err(self.not_empty());
+        }
+        let reason = "a backup or a salvage into it was interrupted, unless it is still running; \
+                      remove the directory and run it again";
+        Err(Error::InvalidTarget { path: self.dir.path().into(), reason })
+    }
+
+    /// Refuses a directory that was used before it was locked.
+    fn require_begun(&self) -> Result<()> {
+        let ours = [self.dir.lock(), self.dir.manifest()];
+        let names = self.fs.list(self.dir.path())?;
+        let is_ours = names.iter().all(|entry| ours.contains(&self.dir.path().join(&entry.name)));
+        match Manifest::read(&self.fs, &self.dir) {
+            Err(Error::Unfinished { .. }) if is_ours => Ok(()),
+            Ok(_) | Err(Error::Unfinished { .. }) => Err(self.not_empty()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_unfinished(&self) -> bool {
+        matches!(Manifest::read(&self.fs, &self.dir), Err(Error::Unfinished { .. }))
+    }
+
+    fn not_empty(&self) -> Error {
+        let reason = "it is not empty; name a directory that is, or one that does not exist yet";
+        Error::InvalidTarget { path: self.dir.path().into(), reason }
+    }
+
+    /// Removes what `begin` has made, unless it may have become a store meanwhile.
+    ///
+    /// Opening a store makes a lock file first, and keeps it locked while it looks for a manifest and
+    /// writes one. So nothing has been opened here as long as there is no lock file; and where the lock
+    /// is ours, what has the manifest's name tells.
+    fn give_up(&self) {
+        let is_ours = match (&self.lock, Manifest::read(&self.fs, &self.dir)) {
+            (Some(_), Ok(None) | Err(Error::Unfinished { .. } | Error::Corrupt { .. })) => true,
+            (Some(_), _) => false,
+            (None, _) => matches!(self.fs.open_if_exists(&self.dir.lock()), Ok(None)),
+        };
+        if is_ours && self.lock.is_some() {
+            self.undo([].into_iter());
+        } else if is_ours {
+            let _ = self.fs.remove(&self.dir.manifest());
+            self.remove_dirs();
+        }
+    }
+
+    pub(crate) fn fs(&self) -> &Fs {
+        &self.fs
+    }
+
+    pub(crate) fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    /// Removes what was made, segments of these ids, as far as that can be done; last, and when the
+    /// rest is gone for good, what has the manifest's name.
+    pub(crate) fn undo(&self, ids: impl Iterator<Item = SegmentId>) {
+        let manifest = self.dir.manifest();
+        if !self.is_unfinished() {
+            // Without its segments it would look like a store that has lost them.
+            let _ = Claim::restore(&self.fs, &self.dir);
+        }
+        let segments = ids.flat_map(|id| [self.dir.log(id), self.dir.hint(id), self.dir.index(id)]);
+        let segments = segments.flat_map(|path| [Dir::temporary(&path), path]);
+        let paths = segments.chain([Dir::temporary(&manifest), self.dir.lock()]);
+        let mut is_gone = true;
+        for path in paths {
+            is_gone &= self.fs.remove(&path).is_ok();
+        }
+        if is_gone
+            && let Ok(fs) = self.fs.unheld()
+            && fs.sync_dir(self.dir.path()).is_ok()
+        {
+            let _ = fs.remove(&manifest);
+            self.remove_dirs();
+        }
+    }
+
+    fn remove_dirs(&self) {
+        self.fs.without().remove_dirs(&self.dirs);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::Access;
+    use crate::store::open::new_identity;
+    use crate::testing::twin::Twin;
+
+    fn fresh(fs: &Fs) -> Fresh {
+        fs.create_dir(Path::new("/copy")).unwrap();
+        let dirs = vec!["/copy".into()];
+        Fresh { fs: fs.clone(), dir: Dir::new("/copy".into()), dirs, lock: None }
+    }
+
+    fn names(fs: &Fs) -> Vec<String> {
+        let entries = fs.list(Path::new("/copy")).unwrap_or_default();
+        entries.into_iter().map(|entry| entry.name).collect()
+    }
+
+    /// A store is opened between the two steps of `begin`: it has found no manifest, and writes one.
+    #[test]
+    fn a_store_that_was_made_meanwhile_stays() {
+        for is_open in [true, false] {
+            let fs = Fs::Twin(Twin::new());
+            let mut fresh = fresh(&fs);
+            let claim = Claim::take(&fs, &fresh.dir).unwrap();
+            claim.settle(&fs, &fresh.dir).unwrap();
+            let opened = lock(&fs, &fresh.dir).unwrap();
+            let manifest = Manifest::new(new_identity());
+            manifest.write(&fs, &fresh.dir).unwrap();
+            if is_open {
+                assert!(lock(&fs, &fresh.dir).unwrap_err().is_locked());
+            } else {
+                drop(opened);
+                fresh.lock = Some(lock(&fs, &fresh.dir).unwrap());
+                assert!(fresh.require_begun().unwrap_err().is_invalid_input());
+            }
+            fresh.give_up();
+            assert_eq!(Manifest::read(&fs, &fresh.dir).unwrap().unwrap(), manifest);
+        }
+    }
+
+    #[test]
+    fn what_was_begun_is_removed_unless_somebody_may_be_opening_a_store_there() {
+        let fs = Fs::Twin(Twin::new());
+        let mut fresh = fresh(&fs);
+        fresh.begin().unwrap();
+        assert_eq!(names(&fs), ["LOCK", "MANIFEST"]);
+        fresh.give_up();
+        assert_eq!(fs.is_dir(Path::new("/copy")).unwrap(), None);
+        // Half of it, and no lock file.
+        fs.create_dir(Path::new("/copy")).unwrap();
+        fresh.lock = None;
+        Claim::take(&fs, &fresh.dir).unwrap();
+        fresh.give_up();
+        assert_eq!(fs.is_dir(Path::new("/copy")).unwrap(), None);
+        // A lock file of somebody else's: an open that found no manifest may be about to write one.
+        fs.create_dir(Path::new("/copy")).unwrap();
+        Claim::take(&fs, &fresh.dir).unwrap();
+        fs.open(&fresh.dir.lock(), Access::Create).unwrap();
+        fresh.give_up();
+        assert_eq!(names(&fs), ["LOCK", "MANIFEST"]);
+    }
+
+    #[test]
+    fn another_copy_into_the_same_directory_is_refused_and_leaves_the_first_alone() {
+        let fs = Fs::Twin(Twin::new());
+        let mut first = fresh(&fs);
+        let claim = Claim::take(&fs, &first.dir).unwrap();
+        claim.settle(&fs, &first.dir).unwrap();
+        let mut second = fresh(&fs);
+        assert!(second.begin().unwrap_err().is_invalid_input());
+        assert_eq!(names(&fs), ["MANIFEST"]);
+        first.lock = Some(lock(&fs, &first.dir).unwrap());
+        first.require_begun().unwrap();
+        // A file of somebody else's.
+        fs.open(Path::new("/copy/foreign"), Access::Create).unwrap();
+        assert!(first.require_begun().unwrap_err().is_invalid_input());
+        first.give_up();
+        assert_eq!(names(&fs), ["foreign"]);
+    }
+}

@@ -1,0 +1,395 @@
+//! Everything that is stored, read and checked beside the writers.
+//!
+//! - Reads with `pread`: a bad sector is a finding and not a signal.
+//! - Changes nothing, and keeps nobody waiting: no lock is held but for moments, and none while the
+//!   caller's closure runs.
+//! - What the keydir names is compared by sizes. Between two writes a segment's live size is the
+//!   size of its entries that slots name; and as long as nothing is appended to it, it can only
+//!   fall. So what a scan finds to be named lies between the live size before it and after it,
+//!   unless a slot names a place where no entry starts.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::fs;
+use crate::keydir::Address;
+use crate::manifest::Manifest;
+use crate::segment::header::{Kind, SegmentHeader};
+use crate::segment::read::scan::{self, Scanned};
+use crate::segment::{FIRST_OFFSET, Segment, SegmentId, open_listed};
+use crate::store::{Bitcask, Inner};
+
+/// Progress is told each time that about this many bytes have been read.
+const PROGRESS_STEP: u64 = if cfg!(any(test, bitcask_fuzzing)) { 128 } else { 1 << 20 };
+
+/// What a verification has found, from [`Bitcask::verify`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyReport {
+    /// Segments that were read to their ends, or to what was found damaged in them.
+    pub segments: u64,
+    /// Puts and deletes in them that check.
+    pub entries: u64,
+    /// Those of them that are deletes.
+    pub tombstones: u64,
+    /// Those of them that are the newest of their keys.
+    pub live_entries: u64,
+    /// Bytes that check: headers and entries.
+    pub size: u64,
+    /// What does not check, segment by segment.
+    pub damage: Vec<Damage>,
+    /// Whether the progress callback has ended it early. Then nothing is said of what it has not
+    /// come to.
+    pub cancelled: bool,
+}
+
+impl VerifyReport {
+    /// Returns whether everything was read, and all of it was good.
+    pub fn is_clean(&self) -> bool {
+        self.damage.is_empty() && !self.cancelled
+    }
+}
+
+/// Something in a store that is not as it was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Damage {
+    /// The damaged file.
+    pub path: PathBuf,
+    /// Where, in bytes from the start of the file; 0 if it is the file as a whole.
+    pub offset: u64,
+    /// What does not check.
+    pub reason: String,
+}
+
+impl Damage {
+    pub(crate) fn new(path: PathBuf, offset: u64, reason: impl Into<String>) -> Self {
+        Self { path, offset, reason: reason.into() }
+    }
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} at offset {}: {}", self.path.display(), self.offset, self.reason)
+    }
+}
+
+/// How far a verification has come.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VerifyProgress {
+    /// Segments that are done.
+    pub segments_done: u64,
+    /// Segments there were at the start.
+    pub segments_total: u64,
+    /// Bytes that are done.
+    pub size_done: u64,
+    /// Bytes there were at the start.
+    pub size_total: u64,
+}
+
+impl Bitcask {
+    /// Reads every entry of every segment, checks it, and compares with the keydir.
+    ///
+    /// This reads the whole log as it was when this was called, beside readers and writers. What is
+    /// in the kernel's cache comes from there. Damage does not stop it: it goes on with the next
+    /// segment. What lies behind the first damage in a segment is not judged, since where entries
+    /// begin is only told by those before. The few bytes of padding behind an entry hold nothing,
+    /// and are not looked at. Segments that are removed meanwhile, by [`clear`](Self::clear) or
+    /// a [`merge`](Self::merge), are left out, and so is what a merge has copied meanwhile. In a store
+    /// opened read-only, this waits for a [`refresh`](Self::refresh) under way; once another one has begun,
+    /// the remaining segments are checked, and no longer compared with the keydir.
+    ///
+    /// # Errors
+    ///
+    /// What keeps it from looking, such as a shortage of file descriptors. What it finds is in the
+    /// report.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("key", "value")?;
+    /// db.put("key", "other")?;
+    /// let report = db.verify()?;
+    /// assert!(report.is_clean());
+    /// assert_eq!((report.entries, report.live_entries), (2, 1));
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn verify(&self) -> Result<VerifyReport> {
+        self.verify_with(|_| ControlFlow::Continue(()))
+    }
+
+    /// Does what [`verify`](Self::verify) does, and tells how far it is: about every MiB, and
+    /// after each segment. The closure ends it with [`ControlFlow::Break`]; it may use the store.
+    ///
+    /// # Errors
+    ///
+    /// As [`verify`](Self::verify).
+    ///
+    /// ```
+    /// # use std::ops::ControlFlow;
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("key", "value")?;
+    /// let report = db.verify_with(|progress| {
+    ///     println!("{} of {} bytes", progress.size_done, progress.size_total);
+    ///     ControlFlow::Continue(())
+    /// })?;
+    /// assert!(report.is_clean());
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn verify_with(
+        &self,
+        progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
+    ) -> Result<VerifyReport> {
+        self.inner.verify(progress)
+    }
+}
+
+/// A segment as it was when the verification began.
+struct Subject {
+    number: u32,
+    segment: Arc<Segment>,
+    end: u64,
+}
+
+impl Inner {
+    fn verify(
+        &self,
+        progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
+    ) -> Result<VerifyReport> {
+        self.here()?;
+        let filled = self.filler.fill_all(&self.keydir);
+        // The files may have gone with a clear, and then there is nothing left to be filled.
+        let unfilled = filled.err().filter(|_| !self.filler.is_done());
+        let (subjects, refreshes) = {
+            // A refresh makes a batch readable before slots name it.
+            let refreshing = self.refreshing.lock();
+            (self.subjects(), refreshing.count)
+        };
+        self.keydir.settle_writes();
+        let mut verification = Verification {
+            inner: self,
+            refreshes,
+            is_filled: unfilled.is_none(),
+            report: VerifyReport::default(),
+            told: VerifyProgress {
+                segments_total: subjects.len() as u64,
+                size_total: subjects.iter().map(|subject| subject.end).sum(),
+                ..VerifyProgress::default()
+            },
+            progress,
+        };
+        for subject in &subjects {
+            if verification.verify(subject)?.is_break() {
+                verification.report.cancelled = true;
+                break;
+            }
+        }
+        let mut report = verification.report;
+        if let Some(error) = unfilled {
+            // Most likely the scan has come upon the same.
+            let damage = damage(error, 0)?;
+            let same =
+                |known: &Damage| (&known.path, known.offset) == (&damage.path, damage.offset);
+            if !report.damage.iter().any(same) {
+                report.damage.push(damage);
+            }
+        }
+        Ok(report)
+    }
+
+    /// Returns the segments that belong to the log, oldest id first. What a merge is writing does
+    /// not, before it is listed.
+    fn subjects(&self) -> Vec<Subject> {
+        // In this order: a segment that is sealed in between is in both.
+        let unsealed = self.writer.as_ref().map(|writer| writer.log.lock().ids());
+        let sealed: BTreeSet<SegmentId> =
+            self.manifest.get(|manifest| manifest.sealed.iter().map(|sealed| sealed.id).collect());
+        let belongs = |id: SegmentId| {
+            sealed.contains(&id) || unsealed.as_ref().is_none_or(|unsealed| unsealed.contains(&id))
+        };
+        let all = self.segments.all().into_iter();
+        let subject = |(number, segment): (u32, Arc<Segment>)| {
+            let end = segment.size();
+            belongs(segment.id()).then_some(Subject { number, segment, end })
+        };
+        let mut subjects: Vec<Subject> = all.filter_map(subject).collect();
+        subjects.sort_by_key(|subject| subject.segment.id());
+        subjects
+    }
+
+    /// Returns whether a segment has been removed from the log.
+    fn is_gone(&self, subject: &Subject) -> Result<bool> {
+        let id = subject.segment.id();
+        if self.writer.is_some() {
+            let same = |other: &Subject| Arc::ptr_eq(&other.segment, &subject.segment);
+            return Ok(!self.subjects().iter().any(same));
+        }
+        // A writer beside us knows.
+        let manifest = Manifest::read(&self.fs, &self.dir)?;
+        // The log itself has no merged segments, whatever their ids.
+        let is_log = subject.segment.kind() == Kind::Log;
+        Ok(manifest.is_some_and(|manifest| {
+            !(manifest.lists(id) || is_log && manifest.log_exists && manifest.log <= id)
+        }))
+    }
+
+    /// Returns whether a slot names the entry.
+    fn names(&self, number: u32, entry: &Scanned<'_>) -> bool {
+        let here = Address { segment: number, offset: entry.offset };
+        self.keydir.names(self.keydir.hash(entry.key), here, &self.pin())
+    }
+}
+
+/// A verification under way.
+struct Verification<'a, P> {
+    inner: &'a Inner,
+    /// How many refreshes of a store opened read-only had begun before.
+    refreshes: u64,
+    /// Whether the keydir can be compared with at all.
+    is_filled: bool,
+    report: VerifyReport,
+    told: VerifyProgress,
+    progress: P,
+}
+
+/// What was found in one segment.
+#[derive(Default)]
+struct Tally {
+    entries: u64,
+    tombstones: u64,
+    live_entries: u64,
+    /// Bytes of those.
+    live_size: u64,
+    /// Behind the last entry that checks.
+    end: u64,
+    cancelled: bool,
+}
+
+impl<P: FnMut(&VerifyProgress) -> ControlFlow<()>> Verification<'_, P> {
+    /// Reads one segment.
+    fn verify(&mut self, subject: &Subject) -> Result<ControlFlow<()>> {
+        let live_before = subject.segment.live_size();
+        let mut tally = Tally::default();
+        let scanned = self.scan(subject, &mut tally);
+        self.inner.here()?;
+        let damage = match scanned {
+            Ok(()) if tally.cancelled => None,
+            Ok(()) => self.misnamed(subject, live_before, tally.live_size)?,
+            Err(error) => Some(damage(error, tally.end)?),
+        };
+        if damage.is_none() || !self.inner.is_gone(subject)? {
+            let report = &mut self.report;
+            report.entries += tally.entries;
+            report.tombstones += tally.tombstones;
+            report.live_entries += tally.live_entries;
+            report.size += tally.end;
+            report.damage.extend(damage);
+            report.segments += u64::from(!tally.cancelled);
+        }
+        if tally.cancelled {
+            return Ok(ControlFlow::Break(()));
+        }
+        self.told.segments_done += 1;
+        self.told.size_done += subject.end;
+        let flow = (self.progress)(&self.told);
+        self.inner.here()?;
+        Ok(flow)
+    }
+
+    fn scan(&mut self, subject: &Subject, tally: &mut Tally) -> Result<()> {
+        let Subject { number, segment, end } = subject;
+        let file = open_listed(&self.inner.fs, segment.path())?;
+        SegmentHeader::read(&file, segment.id(), self.inner.identity)?;
+        tally.end = FIRST_OFFSET;
+        let mut told = 0;
+        scan::try_for_each_sealed(&file, segment.id(), *end, |entry| {
+            let header = &entry.header;
+            let is_put = header.is_of_a_key() && !header.is_tombstone();
+            tally.entries += u64::from(header.is_of_a_key());
+            tally.tombstones += u64::from(header.is_tombstone());
+            if is_put && self.inner.names(*number, &entry) {
+                tally.live_entries += 1;
+                tally.live_size += header.entry_size();
+            }
+            tally.end = entry.offset + header.entry_size();
+            if tally.end - told < PROGRESS_STEP {
+                return ControlFlow::Continue(());
+            }
+            told = tally.end;
+            let size_done = self.told.size_done + told;
+            let flow = (self.progress)(&VerifyProgress { size_done, ..self.told });
+            tally.cancelled = flow.is_break();
+            flow
+        })?;
+        if tally.cancelled {
+            return Ok(());
+        }
+        // No entry needs its padding, but whoever maps the file does.
+        let size = file.size()?;
+        if size < *end {
+            let reason = format!("the file ends here, {end} bytes were written");
+            return Err(Error::corrupt(file.path(), size, reason));
+        }
+        // The end entry counts, which is not shown.
+        tally.end = *end;
+        Ok(())
+    }
+
+    /// Compares the size of the entries that were found to be named with what the keydir accounts.
+    fn misnamed(&self, subject: &Subject, before: u64, found: u64) -> Result<Option<Damage>> {
+        let Subject { segment, end, .. } = subject;
+        if found < segment.live_size() {
+            // What was published before it was asked for is then accounted too.
+            self.inner.keydir.settle_writes();
+        }
+        let after = segment.live_size();
+        if !self.is_filled || after <= found && found <= before {
+            return Ok(None);
+        }
+        // This waits for a write that is just appending, so that the size is that of all entries
+        // that were counted.
+        if self.inner.is_gone(subject)? || segment.size() != *end {
+            return Ok(None);
+        }
+        // A refresh that has begun since may have put other segments in the place of all.
+        if self.inner.refreshing.lock().count != self.refreshes {
+            return Ok(None);
+        }
+        let reason = format!(
+            "the keydir names entries of {after} bytes here, and of those that are here {found} \
+             bytes are named"
+        );
+        Ok(Some(Damage { path: segment.path().into(), offset: 0, reason }))
+    }
+}
+
+/// Makes an error a finding, if it is one; otherwise it ends the verification. A read that failed
+/// is found at `offset`, or behind it.
+pub(crate) fn damage(error: Error, offset: u64) -> Result<Damage> {
+    let (reason, is_unread) = (error.to_string(), fs::is_failed_read(&error));
+    match error {
+        Error::Corrupt { path, offset, reason } => Ok(Damage { path, offset, reason }),
+        Error::UnsupportedCodec { path, offset, .. }
+        | Error::UnsupportedFlags { path, offset, .. } => Ok(Damage { path, offset, reason }),
+        Error::MissingSegment { path } => {
+            Ok(Damage { path, offset: 0, reason: "the segment is missing".to_owned() })
+        }
+        Error::UnsupportedVersion { path, .. } | Error::Unfinished { path } => {
+            Ok(Damage { path, offset: 0, reason })
+        }
+        Error::Io { path, .. } if is_unread => Ok(Damage { path, offset, reason }),
+        error => Err(error),
+    }
+}

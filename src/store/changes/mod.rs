@@ -1,0 +1,397 @@
+//! The change feed: the log, read in its order by those who follow the store.
+//!
+//! - A segment is held while it is read, whatever becomes of its file; no merge waits for a reader.
+//! - A change is returned when a slot names it, so that a follower that gets the key next does not
+//!   find what was there before.
+//! - From segment to segment a reader goes under the log's lock, and only from one that nothing is
+//!   appended to any more. The manifest tells then whether one in between is gone: it says so before
+//!   a segment leaves the set.
+//! - Merged segments are passed over: what they hold was told before, or is gone with its segment.
+//! - Who waits is woken for what it follows, and passes over the rest; see `wait`.
+//! - A position lies right behind a put or a delete, or at the beginning of what a clear has left;
+//!   never behind a note of the log itself, which may go.
+
+pub(crate) mod change;
+pub(crate) mod position;
+pub(crate) mod waiters;
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::log::Log;
+use super::{Bitcask, Inner};
+use crate::entry::Flags;
+use crate::error::{Error, Result};
+use crate::manifest::Manifest;
+use crate::segment::read::walk::Walk;
+use crate::segment::{FIRST_OFFSET, Place, Segment, value_aside};
+use crate::store::changes::change::{Change, goes_on};
+use crate::store::changes::position::Position;
+use crate::store::changes::waiters::News;
+use crate::sync::Instant;
+
+/// Changes of a store in the order in which they were committed, from [`Bitcask::changes`].
+///
+/// Owned and independent: it can be sent to another thread, and outlives the store, of which it
+/// tells all that was committed before it was closed. Waiting, it is woken by changes of its
+/// [prefix](Self::prefix) alone, and costs writers nothing to speak of. It holds the segment that it is reading, and
+/// so that one's disk space, but keeps no merge from anything: what it has not come to may be gone
+/// when it gets there. As an iterator it waits for more, and ends when the store is closed and
+/// nothing is left, or behind the first error.
+#[derive(Debug)]
+pub struct Changes {
+    pub(super) inner: Arc<Inner>,
+    /// In the segment that is being read.
+    pub(super) walk: Option<Walk>,
+    /// Behind the last change that was told, or passed over.
+    pub(super) at: Place,
+    /// Up to where the segment can be read, when this was last looked at.
+    pub(super) end: u64,
+    prefix: Vec<u8>,
+    pub(super) durable: bool,
+    /// An iterator ends behind an error.
+    failed: bool,
+}
+
+/// What there is to do at the end of what could be read.
+enum Next {
+    /// There is more by now.
+    More,
+    /// The log goes on in this segment.
+    Segment(Arc<Segment>),
+    /// This is the end, for now.
+    Nothing,
+}
+
+impl Bitcask {
+    /// Returns the changes that were committed behind a position, and those that will be: every put,
+    /// with its expiry, and every delete.
+    ///
+    /// Begin at [`Position::START`] for everything from the first change on, at
+    /// [`position`](Self::position) for what is committed from now on, and at the
+    /// [position](Change::position) of the last change that you have made something of to go on
+    /// where you stopped, in this process or a later one.
+    ///
+    /// The changes are read from the log. A merge removes what is dead from there, and with it the
+    /// history: then [`HistoryGone`](Error::HistoryGone) tells the follower to *resync*: take a
+    /// [`snapshot`](Self::snapshot), copy all keys and values of that, and go on from its
+    /// [position](crate::Snapshot::position).
+    ///
+    /// In a store opened [read-only](crate::Options::read_only) these are the changes that it knows
+    /// of, and nothing waits for more, but for a [`refresh`](Self::refresh) that is under way. The log
+    /// keeps a value as long as somebody holds the segment: let go of what was read.
+    ///
+    /// # Errors
+    ///
+    /// [`HistoryGone`](Error::HistoryGone), [`PositionLost`](Error::PositionLost) and
+    /// [`ForeignPosition`](Error::ForeignPosition), all of which ask for a resync
+    /// ([`needs_resync`](Error::needs_resync)); [`InvalidPosition`](Error::InvalidPosition) for what
+    /// was never told as a position.
+    ///
+    /// ```
+    /// use bitcask::{Operation, Position};
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("key", "value")?;
+    /// db.delete("key")?;
+    ///
+    /// let mut changes = db.changes(Position::START)?;
+    /// let put = changes.try_recv()?.expect("two changes were made");
+    /// assert_eq!(put.key, "key");
+    /// assert!(matches!(put.operation, Operation::Put { value, .. } if value == "value"));
+    ///
+    /// // Another one, which goes on behind the first change.
+    /// let mut rest = db.changes(put.position)?;
+    /// assert_eq!(rest.try_recv()?.unwrap().operation, Operation::Delete);
+    /// assert_eq!(rest.try_recv()?, None);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn changes(&self, since: Position) -> Result<Changes> {
+        Changes::begin(&self.inner, since)
+    }
+
+    /// Returns the changes of keys with a prefix that are committed from now on.
+    ///
+    /// # Errors
+    ///
+    /// As [`changes`](Self::changes).
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = Bitcask::open(dir.path(), Options::default())?;
+    /// let watch = db.watch_prefix("user/")?;
+    /// let watcher = std::thread::spawn(move || watch.map(|change| change.unwrap().key).collect());
+    /// db.put("user/1", "Ada")?;
+    /// db.put("order/1", "a pencil")?;
+    /// db.close()?;
+    /// let seen: Vec<_> = watcher.join().unwrap();
+    /// assert_eq!(seen, ["user/1"]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn watch_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<Changes> {
+        loop {
+            match self.changes(self.position()) {
+                // A merge or a clear has come between the two.
+                Err(error) if error.needs_resync() => {}
+                changes => return Ok(changes?.prefix(prefix)),
+            }
+        }
+    }
+}
+
+impl Changes {
+    /// Leaves out the changes of keys that don't begin with a prefix. What is left of a batch is a
+    /// batch.
+    #[must_use]
+    pub fn prefix(mut self, prefix: impl AsRef<[u8]>) -> Self {
+        self.prefix = prefix.as_ref().to_vec();
+        self
+    }
+
+    /// Tells of a change only when it is durable: a crash can't undo what was told then.
+    ///
+    /// Without this a change is told as soon as readers of the store can see it, so that a follower on
+    /// another machine may come to know of one that the store loses in a crash; it is told then
+    /// ([`PositionLost`](Error::PositionLost)). Who resyncs from what is durable alone has to
+    /// [`sync`](Bitcask::sync) behind it. In a store opened read-only what is sealed is durable.
+    #[must_use]
+    pub fn durable(mut self) -> Self {
+        (self.durable, self.end) = (true, 0);
+        self
+    }
+
+    /// Returns where this has come to: who resumes there misses nothing that was not told here.
+    pub fn reached(&self) -> Position {
+        self.inner.position_at(self.at)
+    }
+
+    /// Returns the next change, or `None` if there is none for now.
+    ///
+    /// # Errors
+    ///
+    /// [`HistoryGone`](Error::HistoryGone) if a merge or a clear has removed what would be next;
+    /// what keeps an entry from being read, as for [`get`](Bitcask::get).
+    pub fn try_recv(&mut self) -> Result<Option<Change>> {
+        self.inner.here()?;
+        loop {
+            if let Some(change) = self.read()? {
+                return Ok(Some(change));
+            }
+            let inner = Arc::clone(&self.inner);
+            // Let go of before anything else is done.
+            let next = if let Ok(writer) = inner.writer() {
+                self.look(Some(&writer.log.lock()))
+            } else {
+                // A refresh makes a batch readable before slots name it.
+                let _refreshed = inner.refreshing.lock();
+                self.look(None)
+            };
+            match next {
+                Next::More => {}
+                Next::Segment(segment) => self.enter(&segment)?,
+                // Nothing is left, or nothing has come yet.
+                Next::Nothing => return self.refuse_gone().map(|()| None),
+            }
+        }
+    }
+
+    /// Waits for the next change; `None` if the store was closed and nothing is left. On a read-only
+    /// store it does not wait: `None` means as much as for [`try_recv`](Self::try_recv).
+    ///
+    /// # Errors
+    ///
+    /// As [`try_recv`](Self::try_recv).
+    ///
+    /// ```
+    /// # use std::sync::Arc;
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = Arc::new(Bitcask::open(dir.path(), Options::default())?);
+    /// let mut changes = db.changes(db.position())?;
+    /// let writer = std::thread::spawn({
+    ///     let db = Arc::clone(&db);
+    ///     move || db.put("key", "value")
+    /// });
+    /// assert_eq!(changes.recv()?.expect("the store is open").key, "key");
+    /// # writer.join().unwrap()
+    /// # }
+    /// ```
+    pub fn recv(&mut self) -> Result<Option<Change>> {
+        self.wait(None)
+    }
+
+    /// Waits for the next change, but no longer than this; `None` if none has come.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_recv`](Self::try_recv).
+    pub fn recv_timeout(&mut self, timeout: Duration) -> Result<Option<Change>> {
+        self.wait(Instant::now().checked_add(timeout))
+    }
+
+    fn wait(&mut self, until: Option<Instant>) -> Result<Option<Change>> {
+        let inner = Arc::clone(&self.inner);
+        let Ok(writer) = inner.writer() else { return self.try_recv() };
+        loop {
+            if let Some(change) = self.try_recv()? {
+                return Ok(Some(change));
+            }
+            let mut log = writer.log.lock();
+            if !matches!(self.look(Some(&log)), Next::Nothing) {
+                continue;
+            }
+            let is_over =
+                |log: &Log| log.closed || until.is_some_and(|until| until <= Instant::now());
+            if is_over(&log) {
+                drop(log);
+                return self.try_recv();
+            }
+            let has_unread = self.durable && self.next_place() < log.end();
+            let ticket = log.waiters.add(&self.prefix, self.durable, has_unread);
+            while !log.waiters.is_woken(&self.prefix, &ticket) && !is_over(&log) {
+                log = match until {
+                    Some(until) => ticket.condition().wait_until(log, until),
+                    None => ticket.condition().wait(log),
+                };
+            }
+            match log.waiters.remove(&self.prefix, &ticket) {
+                Some(News::Unknown) => {}
+                Some(News::Behind(place)) => self.pass_over(place),
+                None => self.pass_over(log.end()),
+            }
+        }
+    }
+
+    fn begin(inner: &Arc<Inner>, since: Position) -> Result<Self> {
+        inner.here()?;
+        let (path, position) = (|| inner.dir.path().into(), || since.to_string());
+        let at = since.place();
+        let is_start = since == Position::START;
+        if !is_start && since.store_id() != inner.identity.store_id {
+            return Err(Error::ForeignPosition { path: path(), position: position() });
+        }
+        // In this order: what leaves the set was told to be gone before.
+        let segment = inner.log_segments().find(|segment| segment.id() == at.segment);
+        match inner.manifest.get(Manifest::history).cmp(&at) {
+            Ordering::Greater => {
+                return Err(Error::HistoryGone { path: path(), position: position() });
+            }
+            Ordering::Less if segment.as_ref().is_none_or(|held| held.size() < at.offset) => {
+                return Err(Error::PositionLost { path: path(), position: position() });
+            }
+            _ => {}
+        }
+        if let Some(segment) = &segment
+            && at.offset < segment.size()
+            && !segment.entry(at.offset).is_ok_and(|entry| value_aside(entry.check()).is_ok())
+        {
+            let reason = "no change ends there";
+            return Err(Error::InvalidPosition { position: position(), reason });
+        }
+        let walk = segment.map(|segment| Walk::new(&segment, at.offset));
+        let (inner, prefix) = (Arc::clone(inner), Vec::new());
+        Ok(Self { inner, walk, at, end: 0, prefix, durable: false, failed: false })
+    }
+
+    /// Returns the next change of what can be read by now of this segment.
+    fn read(&mut self) -> Result<Option<Change>> {
+        self.inner.refuse_dead()?;
+        let Some(walk) = &mut self.walk else { return Ok(None) };
+        loop {
+            let start = walk.offset();
+            let segment = Arc::clone(walk.segment());
+            let Some(stored) = walk.next(self.end)? else { return Ok(None) };
+            let entry = stored.entry();
+            let wanted = entry.key().starts_with(&self.prefix);
+            let change = wanted.then(|| Change::of(&stored)).transpose();
+            let continues = entry.header.flags.has(Flags::CONTINUES);
+            let told = change.and_then(|change| match change {
+                Some(change) if continues => {
+                    let more = goes_on(walk.clone(), self.end, &self.prefix)?;
+                    Ok(Some(Change { more, ..change }))
+                }
+                change => Ok(change),
+            });
+            // With an error it stays where it is.
+            let told = told.inspect_err(|_| *walk = Walk::new(&segment, start))?;
+            if let Some(change) = &told {
+                self.inner.await_published_key(&segment, &change.key);
+            }
+            self.at = Place::new(segment.id(), walk.offset());
+            if let Some(mut change) = told {
+                change.position = self.inner.position_at(self.at);
+                return Ok(Some(change));
+            }
+        }
+    }
+
+    /// Looks for what is next when all has been read that could be.
+    fn look(&mut self, log: Option<&Log>) -> Next {
+        if let Some(walk) = &self.walk {
+            let segment = walk.segment();
+            self.end = self.inner.readable_end(segment, self.durable);
+            if walk.offset() < self.end {
+                return Next::More;
+            }
+            let is_active = log.is_some_and(|log| log.is_active(segment.id()));
+            if is_active || walk.offset() < segment.size() {
+                return Next::Nothing;
+            }
+        }
+        let is_next = |segment: &Arc<Segment>| match &self.walk {
+            // The same may have been opened anew, with more in it.
+            Some(walk) if walk.segment().id() == segment.id() => walk.offset() < segment.size(),
+            Some(walk) => walk.segment().id() < segment.id(),
+            None => self.at.segment < segment.id(),
+        };
+        let next = self.inner.log_segments().filter(is_next).min_by_key(|segment| segment.id());
+        next.map_or(Next::Nothing, Next::Segment)
+    }
+
+    /// Goes on in another segment, unless one before it is gone.
+    fn enter(&mut self, next: &Arc<Segment>) -> Result<()> {
+        self.refuse_gone()?;
+        let same = self.walk.as_ref().filter(|walk| walk.segment().id() == next.id());
+        self.walk = Some(Walk::new(next, same.map_or(FIRST_OFFSET, Walk::offset)));
+        self.end = 0;
+        Ok(())
+    }
+
+    /// Refuses to go on if there was more behind what is held, and is no longer; or if a writer in
+    /// another process has lost what was told, which a refresh finds.
+    fn refuse_gone(&self) -> Result<()> {
+        let (held, at) = (self.walk.as_ref().map(Walk::segment), self.at);
+        let read = held.map_or(at, |held| Place::new(held.id(), held.size()));
+        let has_it = |other: Arc<Segment>| other.id() == at.segment && other.size() >= at.offset;
+        // In this order: what leaves the set was told to be gone before.
+        let is_lost = self.inner.writer.is_none() && !self.inner.log_segments().any(has_it);
+        let history = self.inner.manifest.get(Manifest::history);
+        let (path, position) = (self.inner.dir.path().into(), self.reached().to_string());
+        match history.cmp(&at) {
+            _ if history > read => Err(Error::HistoryGone { path, position }),
+            Ordering::Less if is_lost => Err(Error::PositionLost { path, position }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Iterator for Changes {
+    type Item = Result<Change>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let next = self.recv();
+        self.failed = next.is_err();
+        next.transpose()
+    }
+}

@@ -1,0 +1,136 @@
+//! Positions in the log, as those who follow it keep them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+use crate::manifest::{BEGINNING, Manifest};
+use crate::segment::header::Kind;
+use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId};
+use crate::store::follower::Refreshing;
+use crate::store::log::Log;
+use crate::store::{Bitcask, Inner};
+
+/// A place in the order of all changes of a store, between two of them.
+///
+/// Opaque, and small enough to be stored with whatever is made of the changes; it means the same
+/// after the store was closed and opened again, and in a [backup](Bitcask::backup) that was made
+/// later. Positions of one store are in the order of its changes; those of several have no
+/// meaningful order. See [`Bitcask::changes`].
+///
+/// ```
+/// use bitcask::Position;
+/// # use bitcask::{Bitcask, Options};
+/// # fn main() -> bitcask::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// let db = Bitcask::open(dir.path(), Options::default())?;
+/// let before = db.position();
+/// db.put("key", "value")?;
+/// let after = db.position();
+/// assert!(Position::START < before && before < after);
+/// assert_eq!(Position::from_bytes(after.to_bytes()), after);
+/// assert_eq!(after.to_string().parse::<Position>()?, after);
+/// # db.close()
+/// # }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Position {
+    store_id: u64,
+    /// Packed, so that the order of positions is that of the log.
+    place: u64,
+}
+
+impl Position {
+    /// Before the first change of any store.
+    pub const START: Self = Self { store_id: 0, place: 0 };
+
+    pub(crate) fn new(store_id: u64, place: Place) -> Self {
+        Self { store_id, place: place.pack() }
+    }
+
+    pub(crate) fn store_id(self) -> u64 {
+        self.store_id
+    }
+
+    pub(crate) fn place(self) -> Place {
+        Place::unpack(self.place).max(BEGINNING)
+    }
+
+    /// Encodes the position; the bytes of two of one store are in their order too.
+    pub fn to_bytes(self) -> [u8; 16] {
+        (u128::from(self.store_id) << 64 | u128::from(self.place)).to_be_bytes()
+    }
+
+    /// Decodes a position. Whether it is one of a store is told by [`Bitcask::changes`].
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        let word = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_be_bytes);
+        let (store_id, place) = bytes.split_at(8);
+        Self { store_id: word(store_id), place: word(place) }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}-{:016x}", self.store_id, self.place)
+    }
+}
+
+impl FromStr for Position {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let word = |word: &str| u64::from_str_radix(word, 16).ok();
+        let words = text.split_once('-').and_then(|(id, place)| Some((word(id)?, word(place)?)));
+        let position = words.map(|(store_id, place)| Self { store_id, place });
+        position.filter(|position| position.to_string() == text).ok_or_else(|| {
+            let reason = "a position is two numbers of 16 hexadecimal digits, and a hyphen";
+            Error::InvalidPosition { position: text.to_owned(), reason }
+        })
+    }
+}
+
+impl Bitcask {
+    /// Returns the position behind the last change, from which [`changes`](Self::changes) tells of
+    /// those that are made from now on. Whatever lies before it can be read when this returns.
+    ///
+    /// Waits for writers that have appended changes and not yet made them readable. In a store that was
+    /// opened read-only, it waits for a [`refresh`](Self::refresh) under way, and is the position that
+    /// the last successful one has reached.
+    pub fn position(&self) -> Position {
+        match self.inner.writer() {
+            Err(Error::Forked { .. }) => Position::START,
+            Ok(writer) => self.inner.at_one_moment(writer, |log| self.inner.position_of(log)),
+            Err(_) => self.inner.position_read(&self.inner.refreshing.lock()),
+        }
+    }
+}
+
+impl Inner {
+    /// Returns the position of the end of what a store opened read-only has read.
+    pub(crate) fn position_read(&self, refreshing: &Refreshing) -> Position {
+        self.position_at(refreshing.end.unwrap_or_else(|| self.found_end()))
+    }
+
+    /// Returns the position of the end of a log that is locked.
+    pub(crate) fn position_of(&self, log: &Log) -> Position {
+        let has_appended = log.end() >= BEGINNING;
+        let found_end = || *self.found_end.get_or_init(|| self.found_end());
+        self.position_at(if has_appended { log.end() } else { found_end() })
+    }
+
+    pub(crate) fn position_at(&self, place: Place) -> Position {
+        Position::new(self.identity.store_id, place)
+    }
+
+    /// Returns the end of the log as opening found it, if nothing was appended since.
+    pub(crate) fn found_end(&self) -> Place {
+        let mut segments: Vec<_> = self.segments.all().into_iter().map(|(_, each)| each).collect();
+        segments.retain(|segment| segment.kind() == Kind::Log);
+        segments.sort_by_key(|segment| std::cmp::Reverse(segment.id()));
+        // One that holds nothing goes when it is sealed, and no position may be in it.
+        let ends = segments.iter().map(Segment::last_end);
+        let end = ends.into_iter().find(|end| end.offset > FIRST_OFFSET);
+        // What a merge has removed can be more than what is left.
+        end.unwrap_or(Place::new(SegmentId(0), 0)).max(self.manifest.get(Manifest::history))
+    }
+}

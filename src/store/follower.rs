@@ -1,0 +1,369 @@
+//! Following a writer in another process: a store opened read-only, brought up to date.
+//!
+//! - As long as the log has only gone on, what is new is read from where this had come to, and
+//!   applied in the order of the log, batch by batch, as the writer does it.
+//! - Where a merge or a clear has been, or anything is not as it was left, all is loaded anew from
+//!   what the manifest lists now, beside the old; each shard is replaced whole, and the old segments
+//!   go at last. What is held stays readable.
+//! - The end of the log is where entries stop to check: a writer may be about to write there. It is
+//!   read again before it is called damage.
+//! - Changes nothing on disk, and takes no lock there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use super::open::{READ_ATTEMPTS, read_manifest};
+use super::{Bitcask, Inner};
+use crate::error::{Error, Result};
+use crate::fs::File;
+use crate::keydir::{Address, SHARD_COUNT};
+use crate::manifest::Manifest;
+use crate::recovery::{Filler, Held, Recovery};
+use crate::segment::header::{Kind, SegmentHeader};
+use crate::segment::hint::{Known, Source};
+use crate::segment::read::map::Bytes;
+use crate::segment::read::scan::{self, Scan, Stop};
+use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId, open_listed};
+use crate::store::point::write::publish;
+
+/// What is remembered from one refresh to the next.
+#[derive(Debug)]
+pub(super) struct Refreshing {
+    /// How many have begun.
+    pub(super) count: u64,
+    /// The last one has failed, and may have left what is known half-way.
+    is_stale: bool,
+    /// The highest time in what was read when all of it was known.
+    pub(super) last_timestamp: u64,
+    /// The end of the log then; `None` as long as nobody has refreshed.
+    pub(super) end: Option<Place>,
+    /// Numbers of segments from loads that have failed.
+    half: BTreeSet<u32>,
+}
+
+impl Refreshing {
+    /// What opening has read is all known.
+    pub(super) fn new(last_timestamp: u64) -> Self {
+        Self { count: 0, is_stale: false, last_timestamp, end: None, half: BTreeSet::new() }
+    }
+}
+
+/// A put or a delete that is not published yet.
+struct Pending {
+    offset: u64,
+    size: u64,
+    is_tombstone: bool,
+    timestamp: u64,
+    key: Vec<u8>,
+}
+
+impl Bitcask {
+    /// Brings a store that was opened [read-only](crate::Options::read_only) up to date with a writer in
+    /// another process; says whether there was anything new.
+    ///
+    /// Costs a look at the manifest and at the end of the log, and the reading of what was written
+    /// since; after a merge or a clear as much as opening does. Gets of other threads go on meanwhile,
+    /// and see each change as soon as it is read, and all of them when this returns; what was got
+    /// before stays as it is. [`changes`](Self::changes) of this store go on then. If two threads
+    /// refresh at once one waits. A store that is open for writing is up to date always.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), and [`DirectoryReplaced`](Error::DirectoryReplaced) if the path leads to
+    /// another directory by now, as after a switch of a symbolic link: what is there is another store,
+    /// to be opened anew. The store goes on with what it knew before, or a part of what is new;
+    /// a later call loads everything anew.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let writer = Bitcask::open(dir.path(), Options::default())?;
+    /// let reader = Bitcask::open(dir.path(), Options::new().read_only(true))?;
+    /// writer.put("key", "value")?;
+    /// assert_eq!(reader.get("key")?, None);
+    /// assert!(reader.refresh()?);
+    /// assert_eq!(reader.get("key")?.unwrap(), "value");
+    /// assert!(!reader.refresh()?);
+    /// # writer.close()
+    /// # }
+    /// ```
+    pub fn refresh(&self) -> Result<bool> {
+        self.inner.here()?;
+        if self.inner.writer.is_some() {
+            return Ok(false);
+        }
+        self.inner.refresh(&mut self.inner.refreshing.lock())
+    }
+}
+
+impl Inner {
+    fn refresh(&self, refreshing: &mut Refreshing) -> Result<bool> {
+        self.fs.check()?;
+        let (mut attempt, mut is_new, mut held) = (0, false, Held::default());
+        refreshing.count += 1;
+        refreshing.end.get_or_insert_with(|| self.found_end());
+        loop {
+            attempt += 1;
+            let manifest = read_manifest(&self.fs, &self.dir)?;
+            if manifest.identity != self.identity {
+                let reason = "the manifest belongs to another store; open that one";
+                return Err(Error::corrupt(&self.dir.manifest(), 0, reason));
+            }
+            let before = refreshing.last_timestamp;
+            let follows = !refreshing.is_stale && self.has_only_gone_on(&manifest);
+            let result = if follows {
+                self.follow(&manifest, before)
+            } else {
+                // The writer may have lost what it had written last, deletes among it.
+                *self.gaps.lock() = Arc::default();
+                self.reload(&manifest, refreshing, &mut held)
+            };
+            refreshing.is_stale = result.is_err();
+            self.segments.settle();
+            if let Ok(last) = result {
+                is_new |= !follows || last > before;
+                // A writer that lost what it had written may have begun again at an earlier time.
+                refreshing.last_timestamp = last;
+                self.clock.reach(last);
+                refreshing.end = Some(self.found_end());
+            }
+            let changed = || Ok(read_manifest(&self.fs, &self.dir)? != manifest);
+            match result {
+                Ok(_) => return Ok(is_new),
+                // Twice the same without a writer's doing is the truth.
+                Err(error) if attempt == READ_ATTEMPTS || attempt > 2 && !changed()? => {
+                    return Err(error);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Returns whether all that is known is still part of the log, and nothing was merged.
+    fn has_only_gone_on(&self, manifest: &Manifest) -> bool {
+        let old = self.manifest.get(Clone::clone);
+        let listed: BTreeMap<SegmentId, _> =
+            manifest.sealed.iter().map(|sealed| (sealed.id, *sealed)).collect();
+        let merged = |manifest: &Manifest| {
+            manifest.sealed.iter().filter(|sealed| sealed.kind == Kind::Merged).count()
+        };
+        let is_left = |segment: &Segment| match listed.get(&segment.id()) {
+            Some(sealed) => sealed.length >= segment.size(),
+            None => segment.id() >= manifest.log,
+        };
+        // What was written and merged away unseen has left nothing behind that it had touched.
+        merged(manifest) == merged(&old)
+            && old.sealed.iter().all(|sealed| listed.get(&sealed.id) == Some(sealed))
+            && self.segments.all().iter().all(|(_, segment)| is_left(segment))
+    }
+
+    /// Reads what was appended since the last time; returns the time of the last of it, if there was
+    /// anything.
+    fn follow(&self, manifest: &Manifest, mut last: u64) -> Result<u64> {
+        let mut log = self.segments.all();
+        log.retain(|(_, segment)| segment.kind() == Kind::Log);
+        log.sort_by_key(|(_, segment)| segment.id());
+        let mut read_on = |number, segment: &Arc<Segment>| {
+            let listed = manifest.sealed.iter().find(|sealed| sealed.id == segment.id());
+            let length = listed.map(|sealed| sealed.length);
+            let next = self.read_on(number, segment, length, &mut last)?;
+            Ok(if length.is_some() { first_behind(manifest, segment.id()) } else { next })
+        };
+        let mut current = log.pop();
+        // They are at their ends, and may have been sealed since.
+        log.iter().try_for_each(|(number, segment)| read_on(*number, segment).map(drop))?;
+        loop {
+            let next = match &current {
+                None => first_behind(manifest, SegmentId(0)),
+                Some((number, segment)) => read_on(*number, segment)?,
+            };
+            let Some(next) = next else { break };
+            let path = self.dir.log(next);
+            let file = open_listed(&self.fs, &path)?;
+            let kind = SegmentHeader::read(&file, next, self.identity)?.kind;
+            let bytes = Bytes::unmapped(&self.fs, &file, FIRST_OFFSET);
+            bytes.keep_open(&file);
+            let segment = Arc::new(Segment::new(next, &path, kind, bytes));
+            current = Some((self.segments.add(Arc::clone(&segment))?, segment));
+        }
+        self.manifest.set(manifest.clone());
+        Ok(last)
+    }
+
+    /// Reads on in a segment, up to its length if it is sealed by now. Returns which one its end
+    /// entry names.
+    fn read_on(
+        &self,
+        number: u32,
+        segment: &Arc<Segment>,
+        sealed: Option<u64>,
+        last: &mut u64,
+    ) -> Result<Option<SegmentId>> {
+        if segment.summary().is_some() {
+            return Ok(None);
+        }
+        let id = segment.id();
+        let file = open_listed(&self.fs, segment.path())?;
+        let mut bad_before = None;
+        let next = loop {
+            let stop = self.apply(number, segment, &file, sealed.unwrap_or(u64::MAX), last)?;
+            match stop {
+                Stop::End { next, .. } if next > id => break Some(next),
+                Stop::End { .. } => {
+                    let reason = "the end entry names a segment that is not younger";
+                    return Err(Error::corrupt(segment.path(), segment.size(), reason));
+                }
+                Stop::Nothing { .. } => break None,
+                Stop::Bad { offset, invalid } if sealed.is_some() => {
+                    return Err(scan::refusal(segment.path(), offset, invalid));
+                }
+                // A writer may be just there.
+                Stop::Bad { offset, .. } if bad_before != Some(offset) => bad_before = Some(offset),
+                Stop::Bad { offset, invalid } => {
+                    let refusal = scan::refusal(segment.path(), offset, invalid);
+                    let bad = Place::new(id, segment.size());
+                    let mark = scan::find_mark_above(&file, id, bad.offset, bad, 0)?;
+                    if refusal.is_unsupported() || mark.is_some() {
+                        return Err(refusal);
+                    }
+                    break None;
+                }
+            }
+        };
+        if let Some(length) = sealed {
+            if segment.size() != length {
+                let reason = "the entries end here, the manifest lists more";
+                return Err(Error::corrupt(segment.path(), segment.size(), reason));
+            }
+            self.map_sealed(number, segment)?;
+        }
+        Ok(next)
+    }
+
+    /// Publishes what lies behind the end of a segment as it is known, batch by batch.
+    fn apply(
+        &self,
+        number: u32,
+        segment: &Arc<Segment>,
+        file: &File,
+        end: u64,
+        last: &mut u64,
+    ) -> Result<Stop> {
+        let known = Place::new(segment.id(), segment.size());
+        let mut scan = Scan::behind(known, file, end.min(file.size()?));
+        let mut batch = Vec::new();
+        loop {
+            let entry = match scan.next()? {
+                Ok(entry) => entry,
+                // A batch without its end is not there yet.
+                Err(Stop::End { .. }) if !batch.is_empty() => {
+                    return Ok(Stop::Nothing { offset: segment.size() });
+                }
+                Err(stop) => {
+                    if let Stop::End { offset, .. } = stop {
+                        segment.advance(offset);
+                    }
+                    return Ok(stop);
+                }
+            };
+            let (header, offset) = (&entry.header, entry.offset);
+            let (size, is_tombstone) = (header.entry_size(), header.is_tombstone());
+            if header.is_of_a_key() {
+                let (timestamp, key) = (header.timestamp, entry.key.to_vec());
+                batch.push(Pending { offset, size, is_tombstone, timestamp, key });
+            }
+            if !entry.continues() {
+                // Slots name it from now on.
+                segment.advance(offset + size);
+                *last = batch.iter().map(|change| change.timestamp).fold(*last, u64::max);
+                batch
+                    .drain(..)
+                    .try_for_each(|change| self.publish_read(number, segment, &change))?;
+            }
+        }
+    }
+
+    fn publish_read(&self, number: u32, segment: &Segment, change: &Pending) -> Result<()> {
+        let Pending { offset, size, is_tombstone, timestamp, key } = change;
+        let guard = self.pin();
+        let hash = self.keydir.hash(key);
+        let mut shard = self.shard(hash.shard())?;
+        let old = self.find(&shard, hash, key, &guard)?.own;
+        let address = Address { segment: number, offset: *offset };
+        let new = (!is_tombstone).then_some((address, *size));
+        publish(&mut shard, hash, old.as_ref(), new, segment, *timestamp);
+        Ok(())
+    }
+
+    /// Reads a segment through a mapping from now on, since it is sealed, and nobody cuts it.
+    fn map_sealed(&self, number: u32, segment: &Arc<Segment>) -> Result<()> {
+        let (id, length, identity) = (segment.id(), segment.size(), self.identity);
+        let source = Source { id, identity, length };
+        let hint = Known::open(&self.fs, &self.dir, source, |key| self.keydir.hash(key))?;
+        let sealed = Segment::sealed(&self.fs, &self.dir, id, length, identity, true)?;
+        sealed.keep_readable();
+        sealed.summarize(hint.summary().clone());
+        sealed.gained(segment.live_size());
+        self.segments.replace(number, Arc::new(sealed));
+        Ok(())
+    }
+
+    /// Loads everything anew, beside what there is, which was known up to a time; returns the last time
+    /// that is or was in it.
+    ///
+    /// If that fails some shards may name new segments by then, which stay; those that none names go.
+    fn reload(
+        &self,
+        manifest: &Manifest,
+        refreshing: &mut Refreshing,
+        held: &mut Held,
+    ) -> Result<u64> {
+        let old = self.segments.all();
+        let loaded = self.load_beside(manifest, refreshing.last_timestamp, held);
+        if loaded.is_ok() {
+            for (number, _) in old {
+                self.segments.remove(number);
+            }
+            refreshing.half.clear();
+        } else {
+            let is_new = |number: &u32| old.iter().all(|(other, _)| other != number);
+            let numbers = self.segments.all().into_iter().map(|(number, _)| number);
+            refreshing.half.extend(numbers.filter(is_new));
+            self.drop_unnamed(&mut refreshing.half);
+        }
+        loaded
+    }
+
+    /// Lets go of those segments of loads that have failed that no slot names any more.
+    fn drop_unnamed(&self, half: &mut BTreeSet<u32>) {
+        let mut named = BTreeSet::new();
+        for number in 0..SHARD_COUNT {
+            let shard = self.keydir.shard(number);
+            named.extend(shard.addresses().map(|address| address.segment));
+        }
+        for number in half.difference(&named) {
+            self.segments.remove(*number);
+        }
+        half.retain(|number| named.contains(number));
+    }
+
+    fn load_beside(&self, manifest: &Manifest, before: u64, held: &mut Held) -> Result<u64> {
+        let recovery = Recovery { fs: &self.fs, dir: &self.dir, keydir: &self.keydir };
+        let recovered = recovery.for_reading(held, manifest.clone())?;
+        // What is counted of them would be counted twice.
+        *held = Held::default();
+        // Before the segments: a follower that finds one of them has to know what is gone.
+        self.manifest.set(manifest.clone());
+        let mut filler = Filler::new(&recovery, &recovered, &self.segments)?;
+        filler.fill_anew(&self.keydir, before + 1)?;
+        Ok(recovered.last_timestamp())
+    }
+}
+
+/// Returns the first segment of the log behind another one that is sealed, or before all.
+fn first_behind(manifest: &Manifest, id: SegmentId) -> Option<SegmentId> {
+    let log = manifest.sealed.iter().filter(|sealed| sealed.kind == Kind::Log);
+    let sealed = log.map(|sealed| sealed.id).filter(|other| *other > id).min();
+    sealed.or_else(|| (manifest.log_exists && manifest.log > id).then_some(manifest.log))
+}

@@ -1,0 +1,96 @@
+//! Small segments are folded by the thread that merges, when the store has just been opened, and at close.
+//!
+//! - Opening waits for none of it, and closing for one group at most.
+//! - What keeps a fold from being made is no failure of a close: all is as durable as it was. Only a
+//!   sync that fails on the way is.
+
+use std::ops::ControlFlow;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use super::rate_limit::Pace;
+use crate::error::Result;
+use crate::manifest::Sealed;
+use crate::merge::{Bounds, Moment, SMALL_MAX, plan_fold};
+use crate::options::{AutoMerge, MergePolicy};
+use crate::stats::{MergePlan, MergeProgress, MergeReport};
+use crate::store::Inner;
+
+/// The most bytes that are folded at close.
+const CLOSE_SIZE_MAX: u64 = 4 << 20;
+/// The most bytes that are folded at a time in the background.
+const OPEN_SIZE_MAX: u64 = 64 << 20;
+/// From so many times as many small segments on a fold is worth what it costs others.
+const URGENT: u64 = 8;
+
+impl Inner {
+    /// Folds what other runs of the program have left, one group after the other.
+    pub(crate) fn fold_backlog(&self, auto: &AutoMerge) {
+        let Ok(writer) = self.writer() else { return };
+        let bounds = Bounds { small_max: SMALL_MAX, size_max: OPEN_SIZE_MAX };
+        if !self.may_be_folded(bounds) {
+            return;
+        }
+        while !writer.merging.is_to_stop() && !self.plan_fold(auto, bounds).is_empty() {
+            let limit = auto.bytes_per_second.filter(|_| !self.is_space_short());
+            if !self.fold(auto, bounds, Pace::while_busy(limit)) {
+                break;
+            }
+        }
+    }
+
+    /// Folds one group, at the end of a run, unless that would take long or somebody who outlives the
+    /// store would miss the history; when there are many more all the same.
+    pub(crate) fn fold_at_close(this: &Arc<Self>) {
+        let MergePolicy::Auto(auto) = &this.options.merge else { return };
+        let is_quick = this.filler.is_nearly_done();
+        let is_free = is_quick && Arc::strong_count(this) == 1;
+        let small_max = if is_free { SMALL_MAX } else { URGENT * SMALL_MAX };
+        let bounds = Bounds { small_max, size_max: CLOSE_SIZE_MAX };
+        if !is_quick && this.count_short(auto) <= small_max {
+            // What is dead in the long ones is not worth the time that it takes to find out.
+            return;
+        }
+        if this.may_be_folded(bounds) && !this.plan_fold(auto, bounds).is_empty() {
+            this.fold(auto, bounds, Pace::constant(None));
+        }
+    }
+
+    /// Folds one group; says whether it could and nothing asked it to stop.
+    fn fold(&self, auto: &AutoMerge, bounds: Bounds, pace: Pace) -> bool {
+        let mut nothing = |_: &MergeProgress| ControlFlow::Continue(());
+        let result = self.merge(|this| Ok(this.plan_fold(auto, bounds)), pace, &mut nothing);
+        let is_done = result.as_ref().is_ok_and(|report| !report.cancelled);
+        Self::tell_finished(auto, &result);
+        is_done
+    }
+
+    /// Returns whether there are so many segments that it is worth a look which are small, for which the
+    /// keydir has to be filled.
+    fn may_be_folded(&self, bounds: Bounds) -> bool {
+        self.manifest.get(|manifest| manifest.sealed.len() as u64) > bounds.small_max
+    }
+
+    /// Returns how many segments are small whatever is dead in them. Needs no keydir.
+    fn count_short(&self, auto: &AutoMerge) -> u64 {
+        let size = auto.small_size.min(self.options.segment_size / 4);
+        let is_short = |sealed: &&Sealed| sealed.length < size;
+        self.manifest.get(|manifest| manifest.sealed.iter().filter(is_short).count() as u64)
+    }
+
+    fn plan_fold(&self, auto: &AutoMerge, bounds: Bounds) -> MergePlan {
+        let Ok(writer) = self.writer() else { return MergePlan::default() };
+        let (segments, damaged) = (self.segment_stats(), writer.merging.damaged());
+        let Moment { hour, .. } = Moment::new(self.clock.wall(), false);
+        plan_fold(self.pool(&segments, &damaged), auto, hour, bounds)
+    }
+
+    /// Tells the policy's function of a run that nobody asked for.
+    pub(crate) fn tell_finished(auto: &AutoMerge, result: &Result<MergeReport>) {
+        if let Some(on_finish) = &auto.on_finish {
+            // Its panic has been told by then, and must not end merging for good.
+            let call = AssertUnwindSafe(|| on_finish.call(result));
+            drop(std::panic::catch_unwind(call));
+        }
+    }
+}

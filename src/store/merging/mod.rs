@@ -1,0 +1,395 @@
+//! The verbs of merging, and the thread that merges by itself.
+//!
+//! - The merge itself is in `crate::merge`; here is what it needs of the store.
+//! - What a merge has copied and could not publish for want of space is kept with the turn, and
+//!   published before the next one begins.
+
+pub(crate) mod fold;
+pub(crate) mod permit;
+pub(crate) mod rate_limit;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Bitcask, Inner};
+use crate::error::{Error, Result};
+use crate::fs::is_failed_read;
+use crate::merge::{Ground, Host, Merge, Moment, Pool, plan_all, plan_auto, plan_chosen, plan_now};
+use crate::options::{AppendMode, AutoMerge, MergeOptions, MergePolicy, Options};
+use crate::segment::header::Kind;
+use crate::segment::limit::Need;
+use crate::segment::write::active::Active;
+use crate::segment::{FIRST_OFFSET, Segment, SegmentId};
+use crate::stats::{MergePlan, MergeProgress, MergeReport, SegmentStats};
+use crate::store::merging::rate_limit::Pace;
+use crate::sync::Instant;
+
+impl Bitcask {
+    /// Gives back the disk space of what was overwritten, deleted or has expired, where that is
+    /// worth it.
+    ///
+    /// Copies the live entries of some sealed segments to new ones and removes the old. Reads and
+    /// writes go on meanwhile; a held [`Value`](crate::Value) stays as it is, and keeps the disk
+    /// space of its segment. Needs room on the disk for a segment, whatever the size of the store,
+    /// and leaves the last 32 MiB (a quarter of a segment, if that is less) to others; what is dead
+    /// altogether goes in any case. Takes 8 bytes of memory for each live entry of one segment, 16 for
+    /// each entry of a new one, the size of the largest entry, and at most 64 MiB for what tombstones
+    /// may shadow.
+    /// Waits for a merge that is under way. Which segments: see [`MergeOptions`]; the active
+    /// segment is never among them.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSpace`](Error::NoSpace), [`Corrupt`](Error::Corrupt) and whatever else stopped it. What
+    /// it had got through by then stays done, and nothing is lost.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, MergeOptions, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// for round in 0..10 {
+    ///     db.put("key", vec![round; 1000])?;
+    /// }
+    /// let report = db.merge_with(MergeOptions::new().force(true))?;
+    /// assert_eq!(report.live_entries, 1);
+    /// assert!(report.freed_size() > 9000);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn merge(&self) -> Result<MergeReport> {
+        self.merge_with(MergeOptions::new())
+    }
+
+    /// Merges with options of its own; see [`merge`](Self::merge).
+    ///
+    /// With [`MergeOptions::force`] the segment that is active now is ended first, so that all that
+    /// is dead is given back.
+    ///
+    /// # Errors
+    ///
+    /// As [`merge`](Self::merge); [`InvalidOption`](Error::InvalidOption) for a bad figure or an id
+    /// that no sealed segment has.
+    pub fn merge_with(&self, mut options: MergeOptions<'_>) -> Result<MergeReport> {
+        options.check()?;
+        let inner = &self.inner;
+        inner.writer()?;
+        if options.force && options.segments.is_none() {
+            let rotated = unless_full(inner.rotate_active());
+            // What is sealed can be merged all the same.
+            if !matches!(rotated, Err(Error::TooManySegments { .. })) {
+                rotated?;
+            }
+        }
+        unless_full(inner.seal_rotated())?;
+        let pace = Pace::constant(options.bytes_per_second);
+        let (force, chosen) = (options.force, options.segments.take());
+        let plan = |inner: &Inner| {
+            let segments = inner.segment_stats();
+            let damaged = inner.writer()?.merging.damaged();
+            match chosen {
+                Some(chosen) => plan_chosen(&segments, &chosen),
+                None if force => Ok(plan_all(&segments)),
+                None => Ok(plan_now(inner.pool(&segments, &damaged), &inner.auto_merge())),
+            }
+        };
+        let mut nothing = |_: &MergeProgress| ControlFlow::Continue(());
+        match &mut options.progress {
+            Some(progress) => inner.merge(plan, pace, progress),
+            None => inner.merge(plan, pace, &mut nothing),
+        }
+    }
+
+    /// Returns which segments a merge would take if the policy were asked now, and why. Empty under
+    /// [`MergePolicy::Manual`].
+    ///
+    /// Waits as [`len`](Self::len) does; reads nothing from the disk.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// assert!(db.needs_merge().is_empty());
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn needs_merge(&self) -> MergePlan {
+        let MergePolicy::Auto(auto) = &self.inner.options.merge else {
+            return MergePlan::default();
+        };
+        self.inner.plan_auto(auto, false)
+    }
+
+    /// Returns figures about each sealed segment, oldest first; waits as [`len`](Self::len) does.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = Bitcask::open(dir.path(), Options::default())?;
+    /// # db.put("key", "value")?;
+    /// # db.close()?;
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// let segments = db.segments();
+    /// assert_eq!((segments.len(), segments[0].entries), (1, 1));
+    /// assert_eq!(segments[0].dead_size(), 0);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn segments(&self) -> Vec<SegmentStats> {
+        self.inner.here().map_or_else(|_| Vec::new(), |()| self.inner.segment_stats())
+    }
+}
+
+impl Host for Inner {
+    fn ground(&self) -> Ground<'_> {
+        Ground {
+            fs: &self.fs,
+            dir: &self.dir,
+            clock: &self.clock,
+            identity: self.identity,
+            keydir: &self.keydir,
+            segments: &self.segments,
+            manifest: &self.manifest,
+            segment_size: self.options.segment_size,
+            segment_entries: self.options.segment_entries,
+        }
+    }
+
+    fn create_output(&self, size: u64) -> Result<(Active, u32)> {
+        self.commit.check()?;
+        self.segments.refuse_beyond(Need::GiveBack)?;
+        let id = self.writer()?.log.lock().take_id()?;
+        let capacity = self.capacity_for(size)?;
+        // Written in large pieces, which a system call is quicker for than a mapping.
+        let create = || self.create(id, Kind::Merged, capacity, AppendMode::Positioned);
+        let active = create().or_else(|error| self.unless_given_way(error, create))?;
+        let numbered = self.number(active)?;
+        Ok((numbered.active, numbered.number))
+    }
+
+    fn sync_log(&self) -> Result<()> {
+        let end = self.writer()?.log.lock().end();
+        self.commit.check()?;
+        self.sync_to(end)
+    }
+
+    fn exclusively(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()> {
+        let writer = self.writer()?;
+        let _files = writer.files.lock();
+        let _maintenance = writer.maintenance.lock();
+        self.commit.check()?;
+        change()
+    }
+
+    fn next_timestamp(&self) -> u64 {
+        self.writer().map_or(0, |writer| writer.log.lock().next_timestamp())
+    }
+
+    fn unlink(&self, segment: &Arc<Segment>) {
+        // What can't be removed now is removed at the next open.
+        let _ = self.unlink(segment);
+    }
+
+    fn judge(&self, error: Error) -> Error {
+        self.judge(error)
+    }
+}
+
+impl Inner {
+    /// Returns the policy's figures, or the default ones for a merge that is asked for.
+    fn auto_merge(&self) -> AutoMerge {
+        match &self.options.merge {
+            MergePolicy::Auto(auto) => auto.clone(),
+            MergePolicy::Manual => AutoMerge::default(),
+        }
+    }
+
+    pub(super) fn segment_stats(&self) -> Vec<SegmentStats> {
+        let _ = self.filler.fill_all(&self.keydir);
+        let open: BTreeMap<SegmentId, Arc<Segment>> =
+            self.segments.all().into_iter().map(|(_, segment)| (segment.id(), segment)).collect();
+        let now = self.clock.certain().lowest();
+        let stats = |id: SegmentId| {
+            let segment = open.get(&id)?;
+            let summary = segment.summary()?;
+            Some(SegmentStats {
+                id: id.0,
+                size: segment.size(),
+                live_size: segment.live_size(),
+                tombstone_size: summary.tombstone_size,
+                expired_size: summary.expired_size(now),
+                entries: summary.entries,
+                merged: segment.kind() == Kind::Merged,
+            })
+        };
+        let listed = self.manifest.get(|manifest| manifest.sealed.clone());
+        listed.iter().filter_map(|sealed| stats(sealed.id)).collect()
+    }
+
+    fn plan_auto(&self, auto: &AutoMerge, idle: bool) -> MergePlan {
+        let Ok(writer) = self.writer() else { return MergePlan::default() };
+        let moment = Moment::new(self.clock.wall(), idle);
+        let damaged = writer.merging.damaged();
+        plan_auto(self.pool(&self.segment_stats(), &damaged), auto, moment)
+    }
+
+    pub(super) fn pool<'a>(
+        &self,
+        segments: &'a [SegmentStats],
+        damaged: &'a BTreeSet<u32>,
+    ) -> Pool<'a> {
+        let Options { segment_size, segment_entries, .. } = self.options;
+        Pool { segments, damaged, segment_size, segment_entries }
+    }
+
+    /// Merges what a plan says, when it is its turn.
+    pub(super) fn merge(
+        &self,
+        plan: impl FnOnce(&Self) -> Result<MergePlan>,
+        mut pace: Pace,
+        progress: &mut dyn FnMut(&MergeProgress) -> ControlFlow<()>,
+    ) -> Result<MergeReport> {
+        let merging = &self.writer()?.merging;
+        let started = Instant::now();
+        let mut turn = merging.turn()?;
+        self.commit.check()?;
+        self.publish(&mut turn.pending)?;
+        // Which entries are live is known of filled shards alone.
+        self.filler.fill_all(&self.keydir)?;
+        let plan = plan(self)?;
+        let ids = plan.segments.iter().map(|planned| SegmentId(planned.id)).collect();
+        // It is pending from now on, whatever becomes of it: its copies may be all that slots name.
+        let merge = turn.pending.insert(Merge::begin(&self.ground(), &ids));
+        let run = self.run(merge, &mut pace, progress);
+        if !self.opener.is_here() {
+            return Err(self.lose(turn));
+        }
+        // What stopped it does not keep what it has got through from being published.
+        let published = merge.publish(self);
+        let mut report = merge.report(matches!(run, Ok(false)));
+        let last_read = merge.last_read();
+        if !merge.is_pending() {
+            *turn.pending = None;
+        }
+        let mut result = match published {
+            // Worse than whatever stopped it.
+            Err(error) if error.is_poisoned() => Err(error),
+            published => run.map(drop).and(published),
+        };
+        match &result {
+            // The disk stays full if this fails too.
+            Err(error)
+                if error.is_no_space()
+                    && self.squeeze(&mut turn.pending, &plan, &mut report).unwrap_or(false) =>
+            {
+                result = Ok(());
+            }
+            // Whatever else was damaged, it is this one that can't be merged.
+            Err(error) if is_unreadable(error) => {
+                if let Some(id) = last_read {
+                    merging.note_damage(id);
+                }
+            }
+            _ => {}
+        }
+        drop(turn);
+        self.segments.settle();
+        report.duration = started.elapsed();
+        result.map(|()| report)
+    }
+
+    /// Goes through a merge; says whether it came to its end.
+    fn run(
+        &self,
+        merge: &mut Merge,
+        pace: &mut Pace,
+        progress: &mut dyn FnMut(&MergeProgress) -> ControlFlow<()>,
+    ) -> Result<bool> {
+        let merging = &self.writer()?.merging;
+        while let Some(size) = merge.step(self)? {
+            let mut stop = merging.is_to_stop() || progress(&merge.progress()).is_break();
+            pace.keep(
+                2 * size,
+                || {
+                    stop = stop || merging.is_to_stop() || progress(&merge.progress()).is_break();
+                    stop
+                },
+                || self.appends(),
+            );
+            self.here()?;
+            if stop {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Merges if that is due, and says how long to wait until it is looked at again.
+    pub(super) fn merge_due(&self) -> Option<Duration> {
+        let (MergePolicy::Auto(auto), Ok(writer)) = (&self.options.merge, self.writer()) else {
+            return None;
+        };
+        let appends = self.appends();
+        // The first look, when the store has just been opened, is for this and what others have left.
+        let Some(before) = writer.merging.look(appends) else {
+            self.fold_backlog(auto);
+            return Some(auto.check_interval);
+        };
+        let idle = before == appends;
+        let worthwhile = self.options.segment_size / 100 * u64::from(auto.idle_dead_percent);
+        if idle && self.dead_in_active() > worthwhile {
+            // At rest nobody else ends it, and what is dead in it would stay. A failure is met
+            // again by whoever writes.
+            let _ = self.rotate_active().and_then(|()| self.seal_rotated());
+        }
+        if !self.plan_auto(auto, idle).is_empty() {
+            self.merge_by_policy(auto, idle);
+        }
+        Some(auto.check_interval)
+    }
+
+    /// Returns how many bytes of the active segment's entries are dead.
+    fn dead_in_active(&self) -> u64 {
+        let Ok(writer) = self.writer() else { return 0 };
+        let log = writer.log.lock();
+        let segment = log.active().map(Active::segment);
+        segment.map_or(0, |active| active.size().saturating_sub(FIRST_OFFSET + active.live_size()))
+    }
+
+    fn merge_by_policy(&self, auto: &AutoMerge, idle: bool) {
+        let limit = auto.bytes_per_second.filter(|_| !self.is_space_short());
+        let pace = Pace::while_busy(limit);
+        let mut nothing = |_: &MergeProgress| ControlFlow::Continue(());
+        let result = self.merge(|this| Ok(this.plan_auto(auto, idle)), pace, &mut nothing);
+        Self::tell_finished(auto, &result);
+    }
+
+    /// Publishes what a merge has copied, and forgets it.
+    pub(super) fn publish(&self, pending: &mut Option<Merge>) -> Result<()> {
+        if let Some(merge) = pending {
+            merge.publish(self)?;
+        }
+        *pending = None;
+        Ok(())
+    }
+
+    /// Publishes what an earlier merge could not, as far as that is possible.
+    pub(super) fn publish_pending(&self) -> Result<()> {
+        let Ok(writer) = self.writer() else { return Ok(()) };
+        self.publish(&mut writer.merging.interrupt()?.pending)
+    }
+}
+
+/// Leaves alone what there is no room for: what there is already can be merged, and gives room back.
+fn unless_full(result: Result<()>) -> Result<()> {
+    result.or_else(|error| if error.is_no_space() { Ok(()) } else { Err(error) })
+}
+
+/// Returns whether something on disk could not be read, or not be understood.
+fn is_unreadable(error: &Error) -> bool {
+    error.is_corruption() || error.is_unsupported() || is_failed_read(error)
+}

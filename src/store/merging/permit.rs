@@ -1,0 +1,91 @@
+//! Whose turn it is to merge, and how a merge is asked to stop.
+//!
+//! - One merge at a time, by whoever has the turn. Who can't wait for it to end (`clear`, closing)
+//!   asks it to stop, which it does after the run of entries that it is copying.
+//! - A turn is taken before all locks. A merge's own callback that asks for one is refused: it would
+//!   wait for itself.
+
+use std::collections::BTreeSet;
+
+use crate::error::{Error, Result};
+use crate::merge::Merge;
+use crate::segment::SegmentId;
+use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, ThreadId, current_thread};
+
+/// Whose turn it is to merge.
+#[derive(Debug, Default)]
+pub(crate) struct Merging {
+    /// What was copied and could not be published.
+    pending: Mutex<Option<Merge>>,
+    /// The thread whose turn it is.
+    thread: Mutex<Option<ThreadId>>,
+    /// How many want a merge to stop.
+    stops: AtomicUsize,
+    /// Segments that a merge could not read.
+    damaged: Mutex<BTreeSet<u32>>,
+    /// How many entries had been appended when it was last looked whether a merge is due.
+    seen_appends: Mutex<Option<u64>>,
+}
+
+/// The turn to merge, or to keep merges away.
+#[derive(Debug)]
+pub(crate) struct Turn<'a> {
+    merging: &'a Merging,
+    pub(crate) pending: MutexGuard<'a, Option<Merge>>,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        *self.merging.thread.lock() = None;
+    }
+}
+
+impl Merging {
+    /// Waits for the turn. A merge's own callback would wait for ever.
+    pub(crate) fn turn(&self) -> Result<Turn<'_>> {
+        let this = current_thread();
+        if *self.thread.lock() == Some(this) {
+            return Err(Error::WithinMerge);
+        }
+        let pending = self.pending.lock();
+        *self.thread.lock() = Some(this);
+        Ok(Turn { merging: self, pending })
+    }
+
+    /// Takes the turn from a merge that is under way.
+    pub(crate) fn interrupt(&self) -> Result<Turn<'_>> {
+        self.stops.fetch_add(1, Ordering::Relaxed);
+        let turn = self.turn();
+        self.stops.fetch_sub(1, Ordering::Relaxed);
+        turn
+    }
+
+    /// Has merges stop until they may go on.
+    pub(crate) fn close(&self) {
+        self.stops.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Lets merges go on after a [`close`](Self::close).
+    pub(crate) fn reopen(&self) {
+        self.stops.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_to_stop(&self) -> bool {
+        self.stops.load(Ordering::Relaxed) > 0
+    }
+
+    /// Takes note of a segment that could not be read, so that it is not tried again and again.
+    pub(crate) fn note_damage(&self, id: SegmentId) {
+        self.damaged.lock().insert(id.0);
+    }
+
+    /// Returns the segments that could not be read.
+    pub(crate) fn damaged(&self) -> BTreeSet<u32> {
+        self.damaged.lock().clone()
+    }
+
+    /// Takes note of how many entries have been appended; returns what it was at the last look.
+    pub(crate) fn look(&self, appends: u64) -> Option<u64> {
+        self.seen_appends.lock().replace(appends)
+    }
+}

@@ -1,0 +1,130 @@
+//! How fast a merge may go.
+
+use std::time::Duration;
+
+use crate::store::Inner;
+use crate::sync::{Instant, sleep};
+
+/// So long at most nobody looks whether a merge is to stop.
+const NAP: Duration = Duration::from_millis(10);
+/// So often it is looked whether anybody writes.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// A limit of bytes per second.
+#[derive(Debug)]
+pub(crate) struct Pace {
+    per_second: Option<u64>,
+    /// Whether the limit only holds while others write.
+    only_if_busy: bool,
+    busy: bool,
+    seen_appends: u64,
+    looked: Instant,
+    /// What was moved since then counts.
+    started: Instant,
+    size: u64,
+}
+
+impl Pace {
+    /// A limit that always holds.
+    pub(crate) fn constant(per_second: Option<u64>) -> Self {
+        Self::new(per_second, false)
+    }
+
+    /// A limit that holds while others write.
+    pub(crate) fn while_busy(per_second: Option<u64>) -> Self {
+        Self::new(per_second, true)
+    }
+
+    fn new(per_second: Option<u64>, only_if_busy: bool) -> Self {
+        let now = Instant::now();
+        Self {
+            per_second,
+            only_if_busy,
+            busy: true,
+            seen_appends: 0,
+            looked: now,
+            started: now,
+            size: 0,
+        }
+    }
+
+    /// Takes note of bytes that were moved, and waits as long as the limit asks for.
+    pub(crate) fn keep(
+        &mut self,
+        size: u64,
+        mut is_to_stop: impl FnMut() -> bool,
+        appends: impl Fn() -> u64,
+    ) {
+        let Some(per_second) = self.per_second else { return };
+        self.size += size;
+        while !is_to_stop() {
+            self.look(&appends);
+            let due = due(self.size, per_second);
+            match due.checked_sub(self.started.elapsed()) {
+                Some(left) if !left.is_zero() && self.busy => sleep(left.min(NAP)),
+                _ => return,
+            }
+        }
+    }
+
+    /// Looks from time to time whether anybody writes. What was moved while nobody did is forgiven.
+    fn look(&mut self, appends: impl Fn() -> u64) {
+        if !self.only_if_busy || self.looked.elapsed() < LOOK {
+            return;
+        }
+        let appends = appends();
+        let was_busy = std::mem::replace(&mut self.busy, appends != self.seen_appends);
+        (self.seen_appends, self.looked) = (appends, Instant::now());
+        if self.busy && !was_busy {
+            (self.started, self.size) = (Instant::now(), 0);
+        }
+    }
+}
+
+/// Returns how long it should take to move as many bytes.
+fn due(size: u64, per_second: u64) -> Duration {
+    let nanos = u128::from(size) * 1_000_000_000 / u128::from(per_second.max(1));
+    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+}
+
+impl Inner {
+    /// Returns how many entries have been appended.
+    pub(crate) fn appends(&self) -> u64 {
+        self.writer().map_or(0, |writer| writer.log.lock().appends())
+    }
+
+    /// Returns whether space matters more than speed: most of the log is dead, or the disk has less
+    /// room left than a tenth of what the log takes.
+    pub(crate) fn is_space_short(&self) -> bool {
+        let stats = self.stats();
+        let left = self.fs.available_space(self.dir.path()).unwrap_or(u64::MAX);
+        stats.dead_size > stats.live_size || left < stats.log_size / 10
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_moved_takes_as_long_as_the_limit_says() {
+        assert_eq!(due(64 << 20, 64 << 20), Duration::from_secs(1));
+        assert_eq!(due(1, 1_000), Duration::from_millis(1));
+        assert_eq!(due(0, 1), Duration::ZERO);
+        assert!(due(u64::MAX, 1) > Duration::from_secs(u64::from(u32::MAX)));
+    }
+
+    #[test]
+    fn without_a_limit_or_with_a_wish_to_stop_nothing_waits() {
+        Pace::constant(None).keep(u64::MAX, || false, || 0);
+        Pace::constant(Some(1)).keep(u64::MAX, || true, || 0);
+    }
+
+    #[test]
+    fn a_limit_for_busy_times_ends_with_them() {
+        let mut pace = Pace::while_busy(Some(1));
+        // Nobody writes any more at the second look.
+        pace.keep(u64::MAX, || false, || 7);
+        assert!(!pace.busy);
+    }
+}

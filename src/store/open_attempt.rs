@@ -1,0 +1,161 @@
+//! What opening a store for writing makes before there is one: directories, a lock file, a manifest.
+//!
+//! - If the opening fails, what it has made goes again, as far as it is its own: the lock file, while it
+//!   is locked, last of the files, so that whoever finds none knows that nobody is opening a store.
+//! - A lock counts only if the name leads to the file that was locked: somebody may have removed it
+//!   between the two steps.
+
+use std::path::PathBuf;
+
+use super::{Ground, open};
+use crate::error::{Error, Result};
+use crate::fs::{self, Access, File, Fs, Lock};
+use crate::manifest::Manifest;
+use crate::segment::{Dir, sidecar};
+
+/// How often a lock file is opened again that was removed before it was locked.
+const LOCK_ATTEMPTS: usize = 100;
+
+/// The most digits that a process id has.
+const PID_WIDTH: usize = 10;
+
+/// A store that is being opened.
+#[derive(Debug)]
+pub(super) struct Begun {
+    /// With the store's directory held open.
+    pub(super) ground: Ground,
+    pub(super) dir: Dir,
+    /// Directories that were not there before.
+    dirs: Vec<PathBuf>,
+    pub(super) lock: Option<Lock>,
+    /// Whether the lock file was not there before.
+    has_new_lock: bool,
+    /// Whether there was no store.
+    is_new: bool,
+}
+
+impl Begun {
+    /// Sees to the directory.
+    pub(super) fn new(ground: &Ground, dir: Dir) -> Result<Self> {
+        let dirs = ground.fs.create_dirs(dir.path())?;
+        let ground = ground.within(&dir).inspect_err(|_| ground.fs.remove_dirs(&dirs))?;
+        Ok(Self { ground, dir, dirs, lock: None, has_new_lock: false, is_new: false })
+    }
+
+    /// Takes the store's lock; returns the file that is locked.
+    pub(super) fn lock(&mut self) -> Result<File> {
+        let (fs, dir) = (&self.ground.fs, &self.dir);
+        let is_new = !fs.is_there(&dir.lock());
+        let mut has_opened = false;
+        let locked = lock_noting(fs, dir, &mut has_opened);
+        // Somebody else's stays, who may have been quicker. One that can't be locked at all is nobody's.
+        let is_others = !has_opened || locked.as_ref().is_err_and(Error::is_locked);
+        self.has_new_lock = is_new && !is_others;
+        let lock = self.lock.insert(locked?);
+        Ok(lock.file().clone())
+    }
+
+    /// Creates a store in a directory that has none.
+    pub(super) fn create(&mut self) -> Result<Manifest> {
+        let (fs, dir) = (&self.ground.fs, &self.dir);
+        open::refuse_lost_manifest(fs, dir)?;
+        // The directory may have been made just now, or by an earlier try that went no further.
+        fs.sync_dir(fs::parent(dir.path()))?;
+        self.is_new = true;
+        let manifest = Manifest::new(open::new_identity());
+        manifest.write(fs, dir)?;
+        Ok(manifest)
+    }
+
+    /// Removes what was made. Whoever has the lock by now still has to have it.
+    pub(super) fn take_back(&mut self) {
+        let (fs, dir) = (&self.ground.fs, &self.dir);
+        if self.is_new {
+            let _ = fs.remove(&Dir::temporary(&dir.manifest()));
+            let _ = fs.remove(&dir.spare());
+            let _ = fs.remove(&dir.manifest());
+        }
+        if self.has_new_lock {
+            let _ = fs.remove(&dir.lock());
+        }
+        self.lock = None;
+        fs.without().remove_dirs(&self.dirs);
+    }
+}
+
+/// Takes the store's lock, and leaves this process's id in it for the message others get.
+pub(super) fn lock(fs: &Fs, dir: &Dir) -> Result<Lock> {
+    lock_noting(fs, dir, &mut false)
+}
+
+/// The same; notes whether the file could be opened.
+fn lock_noting(fs: &Fs, dir: &Dir, has_opened: &mut bool) -> Result<Lock> {
+    for _ in 0..LOCK_ATTEMPTS {
+        let file = sidecar::making_room(fs, dir, || fs.open(&dir.lock(), Access::Keep))?;
+        *has_opened = true;
+        if let Some(lock) = lock_file(fs, dir, &file)? {
+            return Ok(lock);
+        }
+    }
+    Err(Error::Locked { path: dir.path().into(), pid: None, ended: false })
+}
+
+/// Takes the store's lock if there is a file for it.
+pub(super) fn lock_if_exists(fs: &Fs, dir: &Dir) -> Result<Option<Lock>> {
+    match fs.open(&dir.lock(), Access::Write) {
+        Err(error) if fs::is_not_found(&error) => Ok(None),
+        file => lock_file(fs, dir, &file?),
+    }
+}
+
+/// Locks a file, and has it guard the directory; `None` if it is not the lock file any more.
+fn lock_file(fs: &Fs, dir: &Dir, file: &File) -> Result<Option<Lock>> {
+    let Some(lock) = file.try_lock()? else {
+        let mut text = [0; 16];
+        let read_size = file.read_at(&mut text, 0).unwrap_or(0);
+        let text = std::str::from_utf8(text.get(..read_size).unwrap_or_default());
+        let pid = text.ok().and_then(|text| text.trim_matches([' ', '\n', '\0']).parse().ok());
+        let ended = pid.is_some_and(fs::has_ended);
+        return Err(Error::Locked { path: dir.path().into(), pid, ended });
+    };
+    if !fs.leads_to(&dir.lock(), file)? {
+        return Ok(None);
+    }
+    // For the message alone, so a full disk does not keep the store from being opened. Of one width, so
+    // that the file need not be cut, and what is set aside behind its end stays.
+    let text = format!("{:>PID_WIDTH$}\n", std::process::id());
+    let _ = file.write_at(text.as_bytes(), 0);
+    if file.size().is_ok_and(|size| size > text.len() as u64) {
+        let _ = file.set_size(text.len() as u64);
+    }
+    fs.hold(&lock)?;
+    Ok(Some(lock))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::testing::twin::Twin;
+
+    #[test]
+    fn a_lock_on_a_file_that_has_lost_its_name_does_not_count() {
+        let machine = tempfile::tempdir().unwrap();
+        let twin = Fs::Twin(Twin::new());
+        twin.create_dir(Path::new("/store")).unwrap();
+        let within = Fs::Disk.within(machine.path()).unwrap();
+        for (fs, path) in [(twin, Path::new("/store")), (within, machine.path())] {
+            let dir = Dir::new(path.into());
+            let removed = fs.open(&dir.lock(), Access::Keep).unwrap();
+            fs.remove(&dir.lock()).unwrap();
+            assert!(lock_file(&fs, &dir, &removed).unwrap().is_none());
+            // It is not held by that, and neither is the next one.
+            drop(fs.open(&dir.lock(), Access::Keep).unwrap());
+            assert!(lock_file(&fs, &dir, &removed).unwrap().is_none());
+            let lock = lock(&fs, &dir).unwrap();
+            assert!(super::lock(&fs, &dir).unwrap_err().is_locked());
+            drop(lock);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Changes that are made together or not at all, and only if what they rest on still holds:
+//! conditions -> append -> keydir -> durability.
+//!
+//! - All shards of the keys are locked, in ascending order, from the look at the conditions to the
+//!   publication; the log from the caller's own look at it to the append. What held when it was
+//!   looked at holds when the changes are made.
+//! - A condition that rests on a value with a time to live holds until that is over. So the clock is
+//!   looked at once more under the lock of the log, just before the append: what others may have seen
+//!   expired by then is not there any more.
+//! - The entries are appended at once, all but the last flagged *continues*; without the last one
+//!   recovery takes none of them.
+//! - A change of one key that rests on nothing has a shorter way, in `write`.
+
+use std::collections::HashSet;
+
+use super::read::Located;
+use super::write::publish;
+use crate::clock::Deadline;
+use crate::entry::Flags;
+use crate::epoch::Guard;
+use crate::error::{Error, Result};
+use crate::key_hash::KeyHash;
+use crate::keydir::{Address, LockedShards};
+use crate::mistake::{Mistake, made};
+use crate::options::WriteOptions;
+use crate::segment::write::draft::Draft;
+use crate::store::Inner;
+use crate::store::log::{BATCH_SIZE_LIMIT, Log};
+
+/// What a key has to be for changes to be made.
+#[derive(Debug)]
+pub(crate) struct Condition<'a> {
+    pub(crate) key: &'a [u8],
+    pub(crate) expected: Expected<'a>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Expected<'a> {
+    /// This value; `None` is an absent key.
+    Value(Option<&'a [u8]>),
+    /// What was written at this time; `None` is an absent key. No two entries have the same time, and
+    /// a merge that moves one leaves it.
+    Unchanged(Option<u64>),
+}
+
+/// Changes of locked keys that are needed, ready to be appended.
+#[derive(Debug, Default)]
+struct Plan<'d, 'o> {
+    drafts: Vec<Draft<'d>>,
+    /// What is there now, for each draft.
+    old: Vec<(KeyHash, Option<(Address, Located<'o>)>)>,
+}
+
+impl Inner {
+    /// Makes all changes, each of another key, if all conditions hold and `validate` agrees; says
+    /// whether it did. `validate` sees the end of the log that the changes are appended to.
+    pub(crate) fn change_atomically(
+        &self,
+        conditions: &[Condition<'_>],
+        drafts: Vec<Draft<'_>>,
+        options: WriteOptions,
+        validate: impl FnOnce(&Log) -> Result<bool>,
+    ) -> Result<bool> {
+        let writer = self.writer()?;
+        let guard = self.pin();
+        let hash = |key| {
+            let hash = self.keydir.hash(key);
+            self.keydir.prefetch(hash, &guard);
+            hash
+        };
+        let asked: Vec<_> = conditions.iter().map(|condition| hash(condition.key)).collect();
+        let changed: Vec<_> = drafts.iter().map(|draft| hash(draft.key())).collect();
+        let mut shards = self.shards(asked.iter().chain(&changed).map(|hash| hash.shard()))?;
+        let mut until = Deadline::NEVER;
+        for (condition, hash) in conditions.iter().zip(asked) {
+            match self.holds_until(condition, hash, &mut shards, &guard)? {
+                Some(end) => until = until.or(end),
+                None => return Ok(false),
+            }
+        }
+        if made(Mistake::ConditionsUnlocked) {
+            drop(shards);
+            shards = self.shards(changed.iter().map(|hash| hash.shard()))?;
+        }
+        let Plan { mut drafts, old } = self.plan(drafts, changed, &mut shards, &guard)?;
+        let mut log = writer.log.lock();
+        if !validate(&log)? || !until.is_never() && !self.is_before(until) {
+            return Ok(false);
+        }
+        if drafts.is_empty() {
+            drop((log, shards, old));
+            drop(guard);
+            return self.settle_nothing(options).map(|()| true);
+        }
+        let appended = self.append(&mut log, &mut drafts, &guard)?;
+        drop(log);
+        let (segment, timestamp) = (appended.segment, appended.timestamp);
+        let addresses = appended.addresses(&drafts);
+        for (((hash, old), draft), new) in old.iter().zip(&drafts).zip(addresses) {
+            let new = (!draft.header.is_tombstone()).then_some(new);
+            publish(shards.of(*hash), *hash, old.as_ref(), new, segment, timestamp);
+        }
+        let written = appended.published();
+        drop((shards, old));
+        drop(guard);
+        self.settle(&written, options).map(|()| true)
+    }
+
+    /// Returns until when a condition holds, or that it does not. Nothing but the key's expiry ends it:
+    /// its shard is locked.
+    fn holds_until(
+        &self,
+        condition: &Condition<'_>,
+        hash: KeyHash,
+        shards: &mut LockedShards<'_>,
+        guard: &Guard<'_>,
+    ) -> Result<Option<Deadline>> {
+        let found = self.find(shards.of(hash), hash, condition.key, guard)?;
+        let current = found.own.map(|(_, located)| located).filter(|located| !located.expired);
+        let holds = match (&condition.expected, &current) {
+            (Expected::Unchanged(timestamp), current) => {
+                *timestamp == current.as_ref().map(|located| located.stored.timestamp())
+            }
+            (Expected::Value(None), current) => current.is_none(),
+            (Expected::Value(Some(_)), None) => false,
+            (Expected::Value(Some(expected)), Some(current)) => self.value(current)? == **expected,
+        };
+        Ok(holds.then(|| current.map_or(Deadline::NEVER, |located| self.deadline(&located.stored))))
+    }
+
+    /// Looks up what changes replace, leaves out deletes of what has no slot, and sets the flags.
+    fn plan<'d, 'o>(
+        &'o self,
+        drafts: Vec<Draft<'d>>,
+        hashes: Vec<KeyHash>,
+        shards: &mut LockedShards<'_>,
+        guard: &'o Guard<'_>,
+    ) -> Result<Plan<'d, 'o>> {
+        let mut plan = Plan::default();
+        // A key that is put here has a slot for the entries behind it.
+        let is_one = drafts.len() == 1;
+        let mut put: HashSet<KeyHash> = HashSet::new();
+        for (mut draft, hash) in drafts.into_iter().zip(hashes) {
+            let found = self.find(shards.of(hash), hash, draft.key(), guard)?;
+            let tombstone = draft.header.is_tombstone();
+            if tombstone && (found.own.is_none() || made(Mistake::DeletesForgotten)) {
+                continue;
+            }
+            let earlier = put.contains(&hash);
+            if !tombstone && !is_one {
+                put.insert(hash);
+            }
+            draft.header.flags =
+                draft.header.flags.with_if(found.others || earlier, Flags::COLLIDES);
+            plan.drafts.push(draft);
+            plan.old.push((hash, found.own));
+        }
+        if let [all_but_last @ .., _] = plan.drafts.as_mut_slice() {
+            for draft in all_but_last {
+                draft.header.flags = draft.header.flags.with(Flags::CONTINUES);
+            }
+        }
+        let size = plan.drafts.iter().map(|draft| draft.header.entry_size()).sum();
+        // A single entry may be larger: it starts where it can be addressed.
+        if plan.drafts.len() > 1 && size > BATCH_SIZE_LIMIT {
+            return Err(Error::BatchTooLarge { size, limit: BATCH_SIZE_LIMIT });
+        }
+        Ok(plan)
+    }
+}

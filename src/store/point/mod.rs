@@ -1,0 +1,11 @@
+//! One key at a time, or several that are named: get, put, delete, time to live, batches, and writes that
+//! depend on what a key holds.
+
+pub(crate) mod batch;
+pub(crate) mod conditional;
+pub(crate) mod multi_get;
+pub(crate) mod read;
+pub(crate) mod shards;
+pub(crate) mod ttl;
+pub(crate) mod update;
+pub(crate) mod write;

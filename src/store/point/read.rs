@@ -1,0 +1,221 @@
+//! The way of a get: keydir -> mapped entry -> check -> value.
+//!
+//! - A slot with a key's hash bits is the key's only if the entry says so. One that is another
+//!   key's is so rare that it is checked to be no damage.
+//! - No lock is taken, and nothing allocated where the bytes are mapped: a guard keeps slots and
+//!   segments in place while they are read.
+//! - But a key whose entry has expired is looked up again under the lock of its shard: an append that
+//!   rests on the time when the key was there may be in flight.
+
+use crate::epoch::Guard;
+use crate::error::Result;
+use crate::key_hash::KeyHash;
+use crate::keydir::{Address, Found, Lookup, Shard};
+use crate::segment::{StoredEntry, value_aside};
+use crate::store::{Bitcask, Inner};
+use crate::value::Value;
+
+/// A key's newest entry.
+#[derive(Debug)]
+pub(crate) struct Located<'a> {
+    pub(crate) stored: StoredEntry<'a>,
+    pub(crate) expired: bool,
+}
+
+impl Bitcask {
+    /// Returns the value of a key, or `None` if the key is absent or expired.
+    ///
+    /// The value is lent from the mapped segment, without a copy; see [`Value`] for what holding
+    /// it means. Costs a look-up and a read of the entry: a disk read if its page is not cached.
+    /// A value that was stored compressed is decompressed into memory of its own. A get takes no lock,
+    /// unless it finds the key expired: then it looks again under the lock of a small part of the keys,
+    /// and may wait there for a writer.
+    ///
+    /// # Errors
+    ///
+    /// [`Corrupt`](crate::Error::Corrupt) if the entry does not check;
+    /// [`UnsupportedCodec`](crate::Error::UnsupportedCodec) if its value is compressed with a codec that
+    /// this build lacks.
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        self.inner.get(key.as_ref())
+    }
+
+    /// Calls a closure with the value of a key, and returns what it makes of it; `None`, without a
+    /// call, if the key is absent or expired.
+    ///
+    /// The fastest way to read: no lock, no allocation, no system call if the value is mapped; one
+    /// allocation if it is stored compressed. No lock is held while the closure runs, so it may use
+    /// the store, and any other one. Now and then a get is the one that gives memory back to the system
+    /// that writers have replaced.
+    ///
+    /// While the closure runs, this store keeps what it replaces: the disk space and the memory of each
+    /// segment that a merge or a [`clear`](Self::clear) removes, and each part of the keydir that grows,
+    /// shrinks or is swept, at most about 150 bytes for each key that is put or deleted. Nothing is added
+    /// by time alone, and other stores keep nothing. [`Stats::retired_segments`](crate::Stats) and
+    /// `oldest_retired` tell of closures that do not return.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("key", "value")?;
+    /// assert_eq!(db.get_with("key", |value| value.len())?, Some(5));
+    /// assert_eq!(db.get_with("other", |value| value.len())?, None);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn get_with<T>(
+        &self,
+        key: impl AsRef<[u8]>,
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<T>> {
+        let guard = self.inner.pin();
+        let Some(located) = self.inner.locate(key.as_ref(), &guard)? else { return Ok(None) };
+        self.inner.check(&located.stored)?;
+        Ok(Some(read(&located.stored.raw_value()?)))
+    }
+
+    /// Replaces the content of a buffer by the value of a key, and says whether there is one; if
+    /// not, the buffer is left empty.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get); the buffer is empty then.
+    pub fn get_into(&self, key: impl AsRef<[u8]>, buffer: &mut Vec<u8>) -> Result<bool> {
+        buffer.clear();
+        Ok(self.get_with(key, |value| buffer.extend_from_slice(value))?.is_some())
+    }
+
+    /// Returns whether a key is there and not expired, without a copy or a check of its value.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get), if the key itself can't be read.
+    pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.inner.locate(key.as_ref(), &self.inner.pin())?.is_some())
+    }
+}
+
+impl Inner {
+    /// Keeps what is published as it is, for who reads it.
+    #[inline]
+    pub(crate) fn pin(&self) -> Guard<'_> {
+        self.keydir.pin()
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+        let guard = self.pin();
+        let located = self.locate(key, &guard)?;
+        located.map(|located| self.value(&located)).transpose()
+    }
+
+    /// Returns the value of an entry, checked as the options say.
+    #[inline]
+    pub(crate) fn value(&self, Located { stored, .. }: &Located<'_>) -> Result<Value> {
+        self.check(stored)?;
+        stored.lend_raw_value()
+    }
+
+    /// Checks an entry that is read. Its checksum only if the options say so, but that its value is
+    /// what its bytes are in any case.
+    pub(crate) fn check(&self, stored: &StoredEntry<'_>) -> Result<()> {
+        if self.options.verify_reads { stored.check() } else { stored.understood() }
+    }
+
+    /// Returns the newest entry of a key that is not absent.
+    pub(crate) fn locate<'a>(
+        &'a self,
+        key: &[u8],
+        guard: &'a Guard<'_>,
+    ) -> Result<Option<Located<'a>>> {
+        self.locate_hashed(self.keydir.hash(key), key, guard)
+    }
+
+    pub(crate) fn locate_hashed<'a>(
+        &'a self,
+        hash: KeyHash,
+        key: &[u8],
+        guard: &'a Guard<'_>,
+    ) -> Result<Option<Located<'a>>> {
+        if !self.opener.is_here() {
+            return Err(self.opener.refusal());
+        }
+        // Set in place, since it is large and would be handed on several times.
+        let mut located = None;
+        let mut own = |address| {
+            located = self.own(key, address, guard, false)?;
+            Ok(located.is_some().then_some(()))
+        };
+        while let Lookup::Unfilled = self.keydir.get(hash, guard, &mut own)? {
+            drop(self.shard(hash.shard())?);
+        }
+        if located.as_ref().is_some_and(|located| located.expired) {
+            return self.locate_locked(hash, key, guard);
+        }
+        Ok(located)
+    }
+
+    /// The same for a key that was found expired. A change that rests on its value may be in flight; it is
+    /// published once the shard is locked. A later one looks at the clock after this reader has, and finds
+    /// the value expired too.
+    #[cold]
+    fn locate_locked<'a>(
+        &'a self,
+        hash: KeyHash,
+        key: &[u8],
+        guard: &'a Guard<'_>,
+    ) -> Result<Option<Located<'a>>> {
+        let shard = self.shard(hash.shard())?;
+        let own = shard.find(hash, |address| self.own(key, address, guard, false))?.own;
+        drop(shard);
+        let Some((_, located)) = own else { return Ok(None) };
+        if !located.expired {
+            return Ok(Some(located));
+        }
+        self.check_expired(&located.stored)?;
+        Ok(None)
+    }
+
+    /// Looks a key up to change it, in its locked shard: expired entries too.
+    pub(crate) fn find<'a>(
+        &'a self,
+        shard: &Shard<'_>,
+        hash: KeyHash,
+        key: &[u8],
+        guard: &'a Guard<'_>,
+    ) -> Result<Found<Located<'a>>> {
+        shard.find(hash, |address| self.own(key, address, guard, true))
+    }
+
+    /// Checks an entry that has expired: nobody looks at the value of an absent key, and a damaged expiry
+    /// must not hide it.
+    fn check_expired(&self, stored: &StoredEntry<'_>) -> Result<()> {
+        value_aside(self.check(stored))
+    }
+
+    /// Reads the entry that a slot names, and answers if it is the key's. One that has expired is checked
+    /// if that is asked for.
+    fn own<'a>(
+        &'a self,
+        key: &[u8],
+        address: Address,
+        guard: &'a Guard<'_>,
+        checks: bool,
+    ) -> Result<Option<Located<'a>>> {
+        let stored = self.segments.get(address.segment, guard).entry(address.offset)?;
+        if !stored.is_of(key)? {
+            return Ok(None);
+        }
+        let entry = stored.entry();
+        let expired = entry.header.expiry.is_some() && entry.header.is_expired(&self.clock.judge());
+        if expired && checks {
+            self.check_expired(&stored)?;
+        }
+        Ok(Some(Located { stored, expired }))
+    }
+}

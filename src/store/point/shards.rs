@@ -1,0 +1,68 @@
+//! Shards as the verbs get them: filled; and what is left of an open for the background.
+//!
+//! - Who finds a shard unfilled fills it, without holding its lock, and looks again. A shard that
+//!   is filled stays so.
+//! - Hints that there were none of on disk are written by the thread that seals, or by `close`.
+
+use std::time::Duration;
+
+use crate::error::Result;
+use crate::keydir::{LockedShards, SHARD_COUNT, Shard};
+use crate::store::Inner;
+
+impl Inner {
+    /// Locks a shard; fills it first if that has not been done.
+    pub(crate) fn shard(&self, number: usize) -> Result<Shard<'_>> {
+        self.here()?;
+        loop {
+            let shard = self.keydir.shard(number);
+            if shard.is_filled() {
+                return Ok(shard);
+            }
+            drop(shard);
+            if let Err(error) = self.filler.fill(&self.keydir, number..number + 1) {
+                // Files go when the store is cleared, and then the shard counts as filled.
+                let shard = self.keydir.shard(number);
+                return if shard.is_filled() { Ok(shard) } else { Err(error) };
+            }
+        }
+    }
+
+    /// Locks several shards.
+    pub(crate) fn shards(&self, numbers: impl Iterator<Item = usize>) -> Result<LockedShards<'_>> {
+        let mut numbers: Vec<usize> = numbers.collect();
+        numbers.sort_unstable();
+        numbers.dedup();
+        let shards: Result<_> = numbers.into_iter().map(|number| self.shard(number)).collect();
+        shards.map(LockedShards::new)
+    }
+
+    /// Locks all shards, filled or not.
+    pub(crate) fn all_shards(&self) -> LockedShards<'_> {
+        LockedShards::new((0..SHARD_COUNT).map(|number| self.keydir.shard(number)).collect())
+    }
+
+    /// Returns the number of keys, once all shards are filled that can be.
+    pub(crate) fn len(&self) -> u64 {
+        if self.here().is_err() {
+            return 0;
+        }
+        // Who touches a shard that can't be filled is told why.
+        let _ = self.filler.fill_all(&self.keydir);
+        (0..SHARD_COUNT).map(|number| self.keydir.shard(number).len() as u64).sum()
+    }
+
+    /// Fills some shards; nothing when no more are left.
+    pub(crate) fn fill_due(&self) -> Option<Duration> {
+        self.filler.fill_next(&self.keydir).then_some(Duration::ZERO)
+    }
+
+    /// Writes one of the hints that opening found missing or bad, or had to make; says whether
+    /// there was one.
+    pub(crate) fn write_hint(&self) -> Result<bool> {
+        let _maintenance = self.writer()?.maintenance.lock();
+        self.commit.check()?;
+        let listed = |id| self.manifest.get(|manifest| manifest.lists(id));
+        self.filler.write_hint(listed).map_err(|error| self.judge(error))
+    }
+}

@@ -1,0 +1,221 @@
+//! Changes of one key that depend on what it is.
+//!
+//! - Each is a change with one condition, see `atomic`.
+//! - A caller's closure runs without any lock held, and again if the key has changed meanwhile.
+
+use super::conditional::{Condition, Expected};
+use crate::error::{Error, Result};
+use crate::options::{TransactionOptions, WriteOptions};
+use crate::store::transaction::give_way;
+use crate::store::{Bitcask, Inner};
+use crate::value::Value;
+
+/// A change that depends on what the key is gives up when it has been overtaken so often, as a
+/// transaction does.
+pub(crate) const ATTEMPTS: u32 = TransactionOptions::ATTEMPTS;
+
+impl Bitcask {
+    /// Stores a value under a key that is absent or expired; says whether it did. The key has no time
+    /// to live then.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put).
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// assert!(db.insert_new("leader", "a")?);
+    /// assert!(!db.insert_new("leader", "b")?);
+    /// assert_eq!(db.get("leader")?.unwrap(), "a");
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn insert_new(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<bool> {
+        self.insert_new_with(key, value, WriteOptions::new())
+    }
+
+    /// Stores a value under a key that is absent or expired, with options of its own; says whether
+    /// it did.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use bitcask::{Bitcask, Options, WriteOptions};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// // Whoever gets the lease has it for a minute.
+    /// let lease = WriteOptions::new().ttl(Duration::from_secs(60)).sync(true);
+    /// assert!(db.insert_new_with("leader", "a", lease)?);
+    /// assert!(!db.insert_new_with("leader", "b", lease)?);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn insert_new_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        options: WriteOptions,
+    ) -> Result<bool> {
+        let (key, value) = (key.as_ref(), Some(value.as_ref()));
+        self.inner.change_if(key, Expected::Value(None), value, options)
+    }
+
+    /// Makes a key's value `new` if it is `expected` now, and says whether it did. `None` stands
+    /// for an absent key, on either side. A time to live that the key had is gone then.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put), and as [`get`](Self::get).
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// assert!(db.compare_and_swap("state", None, Some(b"idle"))?);
+    /// assert!(db.compare_and_swap("state", Some(b"idle"), Some(b"busy"))?);
+    /// assert!(!db.compare_and_swap("state", Some(b"idle"), Some(b"busy"))?);
+    /// assert!(db.compare_and_swap("state", Some(b"busy"), None)?);
+    /// assert!(!db.contains_key("state")?);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn compare_and_swap(
+        &self,
+        key: impl AsRef<[u8]>,
+        expected: Option<&[u8]>,
+        new: Option<&[u8]>,
+    ) -> Result<bool> {
+        self.compare_and_swap_with(key, expected, new, WriteOptions::new())
+    }
+
+    /// Makes a key's value `new` if it is `expected` now, with options of its own, and says whether
+    /// it did. Otherwise as [`compare_and_swap`](Self::compare_and_swap).
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put), and as [`get`](Self::get).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use bitcask::{Bitcask, Options, WriteOptions};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// let minute = WriteOptions::new().ttl(Duration::from_secs(60));
+    /// assert!(db.compare_and_swap_with("lease", None, Some(b"a"), minute)?);
+    /// // Only its holder can renew it.
+    /// assert!(!db.compare_and_swap_with("lease", Some(b"b"), Some(b"b"), minute)?);
+    /// assert!(db.compare_and_swap_with("lease", Some(b"a"), Some(b"a"), minute)?);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn compare_and_swap_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        expected: Option<&[u8]>,
+        new: Option<&[u8]>,
+        options: WriteOptions,
+    ) -> Result<bool> {
+        self.inner.change_if(key.as_ref(), Expected::Value(expected), new, options)
+    }
+
+    /// Replaces a key's value by what a closure makes of it, and returns what is stored now.
+    ///
+    /// The closure gets `None` for an absent key, and removes the key by returning `None`. It runs
+    /// without any lock held, and again if the key has changed meanwhile, so it may run several
+    /// times, a hundred at most; what it returned last is stored. A time to live that the key had is gone
+    /// then. A closure that changes this key itself is in its own way: it is run a hundred times for nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Conflict`](Error::Conflict) if the key was changed during each of a hundred runs: nothing of what
+    /// the closure returned is stored then. As [`put`](Self::put), and as [`get`](Self::get).
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// let next = |old: Option<&[u8]>| {
+    ///     let old = old.and_then(|old| old.try_into().ok()).map_or(0, u64::from_be_bytes);
+    ///     Some((old + 1).to_be_bytes())
+    /// };
+    /// db.update("hits", next)?;
+    /// let hits = db.update("hits", next)?;
+    /// assert_eq!(hits.as_deref(), Some(&2_u64.to_be_bytes()[..]));
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn update<V: AsRef<[u8]>>(
+        &self,
+        key: impl AsRef<[u8]>,
+        change: impl FnMut(Option<&[u8]>) -> Option<V>,
+    ) -> Result<Option<Value>> {
+        self.update_with(key, WriteOptions::new(), change)
+    }
+
+    /// Replaces a key's value by what a closure makes of it, with options of its own, and returns
+    /// what is stored now. Otherwise as [`update`](Self::update).
+    ///
+    /// # Errors
+    ///
+    /// As [`update`](Self::update).
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options, WriteOptions};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("account", "1")?;
+    /// let durable = WriteOptions::new().sync(true);
+    /// let stored = db.update_with("account", durable, |old| old.map(|old| [old, b"0"].concat()))?;
+    /// assert_eq!(stored.unwrap(), "10");
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn update_with<V: AsRef<[u8]>>(
+        &self,
+        key: impl AsRef<[u8]>,
+        options: WriteOptions,
+        mut change: impl FnMut(Option<&[u8]>) -> Option<V>,
+    ) -> Result<Option<Value>> {
+        let (key, inner) = (key.as_ref(), &self.inner);
+        inner.writer()?;
+        for attempt in 0..ATTEMPTS {
+            let (old, timestamp) = match inner.locate(key, &inner.pin())? {
+                Some(located) => (Some(inner.value(&located)?), Some(located.stored.timestamp())),
+                None => (None, None),
+            };
+            let new = change(old.as_deref());
+            let new = new.as_ref().map(AsRef::as_ref);
+            if inner.change_if(key, Expected::Unchanged(timestamp), new, options)? {
+                return Ok(new.map(|new| Value::from(new.to_vec())));
+            }
+            give_way(attempt);
+        }
+        Err(Error::Conflict { attempts: ATTEMPTS })
+    }
+}
+
+impl Inner {
+    /// Changes one key if it is as expected, and says whether it did; no value means a delete.
+    fn change_if(
+        &self,
+        key: &[u8],
+        expected: Expected<'_>,
+        value: Option<&[u8]>,
+        options: WriteOptions,
+    ) -> Result<bool> {
+        self.writer()?;
+        let draft = self.draft(key, value, options.ttl)?;
+        self.change_atomically(&[Condition { key, expected }], vec![draft], options, |_| Ok(true))
+    }
+}

@@ -1,0 +1,241 @@
+//! The way of a put: encode -> append -> keydir -> durability.
+//!
+//! - A key's shard is locked from the look-up of its old entry to the publication of its new one.
+//! - Whether a key that is deleted was there is judged under the lock of the log: it may have expired
+//!   since the look-up, and others may have seen that.
+//! - An entry is flagged *collides* if any other key with the same hash bits has a slot when it is
+//!   appended, expired or not. Flagging too much is harmless, flagging too little is not.
+//! - What is written may be seen by readers before the sync that makes it durable returns.
+
+use super::read::Located;
+use crate::clock::{Deadline, TIME_MAX};
+use crate::entry::Flags;
+use crate::error::{Error, Result};
+use crate::key_hash::KeyHash;
+use crate::keydir::{Address, Found, Shard};
+use crate::mistake::{Mistake, made};
+use crate::options::{KEY_SIZE_LIMIT, SyncPolicy, WriteOptions};
+use crate::segment::write::draft::Draft;
+use crate::segment::{Segment, StoredEntry};
+use crate::store::published::Written;
+use crate::store::{Bitcask, Inner};
+
+impl Bitcask {
+    /// Stores a value under a key, in place of the one that may be there.
+    ///
+    /// Durable as the store's [`SyncPolicy`] says. Key and value may be empty.
+    ///
+    /// # Errors
+    ///
+    /// [`KeyTooLarge`](Error::KeyTooLarge) and [`ValueTooLarge`](Error::ValueTooLarge);
+    /// [`NoSpace`](Error::NoSpace), which fails this write alone;
+    /// [`Poisoned`](Error::Poisoned) once a write or a sync has failed half-way;
+    /// [`Corrupt`](Error::Corrupt) if what may be the key's old entry can't be read.
+    pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        self.put_with(key, value, WriteOptions::new())
+    }
+
+    /// Stores a value under a key with options of its own: a time to live, and whether to wait
+    /// for durability.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use bitcask::{Bitcask, Options, WriteOptions};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put_with("order", "paid", WriteOptions::new().sync(true))?;
+    /// db.put_with("session", "token", WriteOptions::new().ttl(Duration::ZERO))?;
+    /// assert_eq!(db.get("session")?, None);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn put_with(
+        &self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        options: WriteOptions,
+    ) -> Result<()> {
+        self.inner.change(key.as_ref(), Some(value.as_ref()), options)?;
+        Ok(())
+    }
+
+    /// Removes a key, and says whether it was there.
+    ///
+    /// Durable as the store's [`SyncPolicy`] says. Nothing is written for a key that is absent, unless it
+    /// has expired and its entry is still in the log.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put).
+    pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.delete_with(key, WriteOptions::new())
+    }
+
+    /// Removes a key with options of its own, and says whether it was there. A time to live means
+    /// nothing here.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put).
+    pub fn delete_with(&self, key: impl AsRef<[u8]>, options: WriteOptions) -> Result<bool> {
+        self.inner.change(key.as_ref(), None, options)
+    }
+}
+
+/// As many full segments may wait to be sealed before writers help.
+const BACKLOG_MAX: usize = 16;
+
+/// Times that puts and deletes leave to the notes of the log itself.
+const TIMES_LEFT: u64 = 1 << 20;
+
+impl Inner {
+    /// Changes one key, whatever it is now; no value means a delete. Says of a delete whether the key
+    /// was there.
+    fn change(&self, key: &[u8], value: Option<&[u8]>, options: WriteOptions) -> Result<bool> {
+        let writer = self.writer()?;
+        let guard = self.pin();
+        let hash = self.keydir.hash(key);
+        // The table's memory is on its way while key and value are summed.
+        self.keydir.prefetch(hash, &guard);
+        let mut draft = self.draft(key, value, options.ttl)?;
+        let mut shard = self.shard(hash.shard())?;
+        let Found { own, others } = self.find(&shard, hash, key, &guard)?;
+        let mut existed = own.is_some();
+        if value.is_none() && !existed {
+            drop(shard);
+            drop(guard);
+            self.settle_nothing(options)?;
+            return Ok(false);
+        }
+        draft.header.flags = draft.header.flags.with_if(others, Flags::COLLIDES);
+        let drafts = std::slice::from_mut(&mut draft);
+        let mut log = writer.log.lock();
+        if value.is_none()
+            && let Some((_, old)) = &own
+            && old.stored.expiry().is_some()
+        {
+            existed = self.is_before(self.deadline(&old.stored));
+        }
+        // Unlocked before the result is moved anywhere.
+        let appended = self.append(&mut log, drafts, &guard);
+        drop(log);
+        let appended = appended?;
+        let (segment, timestamp) = (appended.segment, appended.timestamp);
+        if made(Mistake::ShardReleasedEarly) {
+            drop(shard);
+            shard = self.shard(hash.shard())?;
+        }
+        for (address, size) in appended.addresses(drafts) {
+            let new = value.is_some().then_some((address, size));
+            publish(&mut shard, hash, own.as_ref(), new, segment, timestamp);
+        }
+        let written = appended.published();
+        drop((shard, own));
+        drop(guard);
+        self.settle(&written, options)?;
+        Ok(existed)
+    }
+
+    /// Makes an entry of a change, with limits checked, its value compressed where that is asked for
+    /// and helps, and sums taken, outside all locks.
+    #[inline]
+    pub(crate) fn draft<'a>(
+        &self,
+        key: &'a [u8],
+        value: Option<&'a [u8]>,
+        ttl: Option<std::time::Duration>,
+    ) -> Result<Draft<'a>> {
+        // A key that was put under a higher limit can still be deleted.
+        let limit = value.map_or(KEY_SIZE_LIMIT, |_| self.options.key_size_limit);
+        let size = key.len() as u64;
+        if size > limit {
+            return Err(Error::KeyTooLarge { size, limit });
+        }
+        let Some(value) = value else { return Ok(Draft::tombstone(key)) };
+        let (size, limit) = (value.len() as u64, self.options.value_size_limit);
+        if size > limit {
+            return Err(Error::ValueTooLarge { size, limit });
+        }
+        let expiry = ttl.and_then(|ttl| self.clock.after(ttl));
+        Ok(match self.options.compression.codec() {
+            Some((codec, size_min)) if size >= size_min => {
+                Draft::put_compressed(key, value, expiry, codec)
+            }
+            _ => Draft::put(key, value, expiry),
+        })
+    }
+
+    /// Returns whether a time is still to come.
+    #[cold]
+    pub(crate) fn is_before(&self, time: Deadline) -> bool {
+        !time.is_over(&self.clock.judge())
+    }
+
+    /// Returns when an entry expires.
+    pub(crate) fn deadline(&self, stored: &StoredEntry<'_>) -> Deadline {
+        let Some(expiry) = stored.expiry() else { return Deadline::NEVER };
+        self.clock.deadline(stored.timestamp(), expiry)
+    }
+
+    /// Helps to seal if that is needed, and waits until what was published is durable, if that is
+    /// asked for.
+    pub(crate) fn settle(&self, written: &Written, options: WriteOptions) -> Result<()> {
+        if written.backlog > BACKLOG_MAX {
+            // Each of them holds a file descriptor: whoever writes faster than the background
+            // seals has to help, with one for each that it adds. A failure is told by the next
+            // write.
+            let _ = self.seal_oldest();
+        }
+        let waits = self.waits(options) && !made(Mistake::ReturnsBeforeSync);
+        if waits { self.sync_to(written.end) } else { Ok(()) }
+    }
+
+    /// Refuses entries that would have no times of their own.
+    pub(crate) fn refuse_end_of_time(&self, time: u64, count: usize) -> Result<()> {
+        let has_time = TIME_MAX.saturating_sub(time) > TIMES_LEFT + count as u64;
+        has_time.then_some(()).ok_or_else(|| Error::EndOfTime { path: self.dir.path().into() })
+    }
+
+    /// Waits, if that is asked for, until what made a delete needless is durable: an absence that
+    /// was told of must not end with the power.
+    pub(crate) fn settle_nothing(&self, options: WriteOptions) -> Result<()> {
+        if !self.waits(options) || made(Mistake::AbsenceNotDurable) {
+            return Ok(());
+        }
+        let end = self.writer()?.log.lock().end();
+        self.sync_to(end)
+    }
+
+    /// Returns whether a write returns only when it is durable.
+    fn waits(&self, options: WriteOptions) -> bool {
+        options.sync.unwrap_or(self.options.sync == SyncPolicy::Always)
+    }
+}
+
+/// Makes a key's slot name its new entry, or removes it at this time, and accounts for what is dead
+/// now.
+pub(crate) fn publish(
+    shard: &mut Shard<'_>,
+    hash: KeyHash,
+    old: Option<&(Address, Located<'_>)>,
+    new: Option<(Address, u64)>,
+    segment: &Segment,
+    time: u64,
+) {
+    match (new, old) {
+        (Some((address, size)), old) => {
+            segment.gained(size);
+            shard.publish(hash, old.map(|(address, _)| *address), address);
+        }
+        (None, Some((address, _))) => drop(shard.remove(hash, *address, time)),
+        (None, None) => {}
+    }
+    if let Some((_, located)) = old {
+        located.stored.lost();
+    }
+}

@@ -1,0 +1,315 @@
+//! Keys in order, from both ends: of a snapshot, and of the store as it is when it is asked.
+
+use std::fmt;
+use std::iter::FusedIterator;
+
+use super::key_range::{KeyRange, prefix_bounds};
+use super::ordered::{End, Ordered};
+use crate::error::Result;
+use crate::store::Bitcask;
+use crate::store::snapshot::Snapshot;
+use crate::value::Value;
+
+impl Bitcask {
+    /// Returns an iterator over the keys of a range and their values, in the order of their bytes,
+    /// from both ends.
+    ///
+    /// It shows the store as it is now, as a [`snapshot`](Self::snapshot) does, and pins segments as
+    /// one for as long as it is there. Nothing is read before the first step.
+    ///
+    /// The first call in the life of a store has to sort all keys: about a second for each million. From
+    /// then on each sealed segment has an `.index` beside it, some 30 bytes for a key of 16, and only what
+    /// was written since is sorted. Costs some reads for the first key, then about what a
+    /// [`get`](Self::get) does for each. Memory for what is not in an index: that of the active segment, and
+    /// in a store that is opened read-only, or on a full disk, all that is not indexed on disk.
+    ///
+    /// Each step may be an error, as of [`get`](Self::get). One that keeps the order from being told, as
+    /// damage in a segment that has no index, comes first and ends the iteration; [`iter`](Self::iter)
+    /// shows what can still be read.
+    ///
+    /// What was deleted or has expired is gone through once, and then left alone by later scans: where a queue
+    /// begins, the next key costs the same however many were taken before.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// for key in ["cherry", "apple", "banana"] {
+    ///     db.put(key, key.to_uppercase())?;
+    /// }
+    /// let (key, value) = db.range("b"..).next().expect("two are left")?;
+    /// assert_eq!((&*key, &*value), (&b"banana"[..], &b"BANANA"[..]));
+    /// let last_first = db.range(..).rev().collect::<bitcask::Result<Vec<_>>>()?;
+    /// assert_eq!(last_first[0].0, "cherry");
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn range(&self, bounds: impl KeyRange) -> Range {
+        self.snapshot().range(bounds)
+    }
+
+    /// Returns an iterator over the keys of a range, in order, from both ends, that reads no values:
+    /// half as quick again. See [`range`](Self::range).
+    pub fn range_keys(&self, bounds: impl KeyRange) -> RangeKeys {
+        self.snapshot().range_keys(bounds)
+    }
+
+    /// Returns an iterator over all keys that begin with some bytes and their values, in order, from
+    /// both ends. See [`range`](Self::range).
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("user/1/name", "Ada")?;
+    /// db.put("user/2/name", "Grace")?;
+    /// assert_eq!(db.prefix("user/").count(), 2);
+    /// // A page of one, and where to go on.
+    /// let (key, _) = db.prefix("user/").next().expect("there are two")?;
+    /// let (_, value) = db.prefix("user/").after(&key).next().expect("there is one more")?;
+    /// assert_eq!(value, "Grace");
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Range {
+        self.snapshot().prefix(prefix)
+    }
+
+    /// Returns an iterator over all keys that begin with some bytes, in order, from both ends, that
+    /// reads no values. See [`range`](Self::range).
+    pub fn prefix_keys(&self, prefix: impl AsRef<[u8]>) -> RangeKeys {
+        self.snapshot().prefix_keys(prefix)
+    }
+
+    /// Returns the lowest key and its value, if there is any. See [`range`](Self::range).
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn first(&self) -> Result<Option<(Value, Value)>> {
+        self.range(..).next().transpose()
+    }
+
+    /// Returns the highest key and its value, if there is any. See [`range`](Self::range).
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    pub fn last(&self) -> Result<Option<(Value, Value)>> {
+        self.range(..).next_back().transpose()
+    }
+}
+
+impl Snapshot {
+    /// Returns an iterator over the keys of a range and their values, in the order of their bytes,
+    /// from both ends. See [`Bitcask::range`] for what it costs.
+    pub fn range(&self, bounds: impl KeyRange) -> Range {
+        Range(Ordered::new(&self.view, bounds.into_bounds()))
+    }
+
+    /// Returns an iterator over the keys of a range, in order, from both ends, that reads no values.
+    pub fn range_keys(&self, bounds: impl KeyRange) -> RangeKeys {
+        RangeKeys(Ordered::new(&self.view, bounds.into_bounds()))
+    }
+
+    /// Returns an iterator over all keys that begin with some bytes and their values, in order, from
+    /// both ends.
+    pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Range {
+        self.range(prefix_bounds(prefix.as_ref()))
+    }
+
+    /// Returns an iterator over all keys that begin with some bytes, in order, from both ends, that
+    /// reads no values.
+    pub fn prefix_keys(&self, prefix: impl AsRef<[u8]>) -> RangeKeys {
+        self.range_keys(prefix_bounds(prefix.as_ref()))
+    }
+
+    /// Returns an iterator over all keys and values, in order; the same as
+    /// [`range(..)`](Self::range).
+    pub fn iter(&self) -> Range {
+        self.range(..)
+    }
+
+    /// Returns an iterator over all keys, in order; the same as
+    /// [`range_keys(..)`](Self::range_keys).
+    pub fn keys(&self) -> RangeKeys {
+        self.range_keys(..)
+    }
+
+    /// Returns the lowest key and its value, if there is any.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::get`].
+    pub fn first(&self) -> Result<Option<(Value, Value)>> {
+        self.iter().next().transpose()
+    }
+
+    /// Returns the highest key and its value, if there is any.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::get`].
+    pub fn last(&self) -> Result<Option<(Value, Value)>> {
+        self.iter().next_back().transpose()
+    }
+
+    /// Returns the number of keys, without expired ones. They are counted: this costs what
+    /// [`keys`](Self::keys) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::get`].
+    pub fn len(&self) -> Result<u64> {
+        self.keys().try_fold(0, |len, key| key.map(|_| len + 1))
+    }
+
+    /// Returns whether there are no keys but expired ones.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::get`].
+    pub fn is_empty(&self) -> Result<bool> {
+        Ok(self.keys().next().transpose()?.is_none())
+    }
+}
+
+impl IntoIterator for &Snapshot {
+    type Item = Result<(Value, Value)>;
+    type IntoIter = Range;
+
+    fn into_iter(self) -> Range {
+        self.iter()
+    }
+}
+
+/// Keys and values in order, from [`Bitcask::range`] and its kin.
+#[must_use = "an iterator reads nothing before its first step"]
+pub struct Range(pub(crate) Ordered);
+
+/// Keys in order, from [`Bitcask::range_keys`] and its kin.
+#[must_use = "an iterator reads nothing before its first step"]
+pub struct RangeKeys(Ordered);
+
+impl Range {
+    /// Narrows the range to the keys behind a key, which need not be there, and begins anew, from both
+    /// ends.
+    ///
+    /// What is left out is left out for good: a later `after` with a lower key does not bring it back, nor
+    /// does [`before`](Self::before). Use [`seek`](Self::seek) to go anywhere within the range.
+    pub fn after(self, key: impl AsRef<[u8]>) -> Self {
+        Self(self.0.after(key.as_ref()))
+    }
+
+    /// Narrows the range to the keys before a key, which need not be there, and begins anew, from both
+    /// ends; for going backwards. As [`after`](Self::after), for good.
+    pub fn before(self, key: impl AsRef<[u8]>) -> Self {
+        Self(self.0.before(key.as_ref()))
+    }
+
+    /// Goes to a key, forwards or back: [`next`](Iterator::next) returns the first key of the range that
+    /// is not below it, whatever was returned before, and the other end begins anew at the range's end.
+    ///
+    /// The range is that of the beginning, or what [`after`](Self::after) and [`before`](Self::before)
+    /// have left of it; another `seek` does not narrow it. Shows the same moment as before. Costs what the
+    /// first step does.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// for key in ["a", "c", "e", "g"] {
+    ///     db.put(key, "")?;
+    /// }
+    /// let mut range = db.range("b".."g");
+    /// assert_eq!(range.seek("d").next().unwrap()?.0, "e");
+    /// assert_eq!(range.seek("a").next().unwrap()?.0, "c");
+    /// assert!(range.seek("g").next().is_none());
+    /// assert_eq!(range.seek_back("d").next_back().unwrap()?.0, "c");
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn seek(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
+        self.0.seek(key.as_ref(), End::Front);
+        self
+    }
+
+    /// Goes to a key from the other end: [`next_back`](DoubleEndedIterator::next_back) returns the last
+    /// key of the range that is not above it, and [`next`](Iterator::next) begins anew at the range's
+    /// start. See [`seek`](Self::seek).
+    pub fn seek_back(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
+        self.0.seek(key.as_ref(), End::Back);
+        self
+    }
+}
+
+impl RangeKeys {
+    /// Narrows the range to the keys behind a key, and begins anew; see [`Range::after`].
+    pub fn after(self, key: impl AsRef<[u8]>) -> Self {
+        Self(self.0.after(key.as_ref()))
+    }
+
+    /// Narrows the range to the keys before a key, and begins anew; see [`Range::before`].
+    pub fn before(self, key: impl AsRef<[u8]>) -> Self {
+        Self(self.0.before(key.as_ref()))
+    }
+
+    /// Goes to the first key of the range that is not below a key; see [`Range::seek`].
+    pub fn seek(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
+        self.0.seek(key.as_ref(), End::Front);
+        self
+    }
+
+    /// Goes to the last key of the range that is not above a key, from the other end; see
+    /// [`Range::seek_back`].
+    pub fn seek_back(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
+        self.0.seek(key.as_ref(), End::Back);
+        self
+    }
+}
+
+impl Iterator for Range {
+    type Item = Result<(Value, Value)>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        Some(self.0.next_ahead(End::Front)?.and_then(|hit| self.0.pair(hit)))
+    }
+}
+
+impl DoubleEndedIterator for Range {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        Some(self.0.next_ahead(End::Back)?.and_then(|hit| self.0.pair(hit)))
+    }
+}
+
+impl Iterator for RangeKeys {
+    type Item = Result<Value>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.step(End::Front).transpose().map(|hit| Ok(hit?.key))
+    }
+}
+
+impl DoubleEndedIterator for RangeKeys {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        self.0.step(End::Back).transpose().map(|hit| Ok(hit?.key))
+    }
+}
+
+impl FusedIterator for Range {}
+impl FusedIterator for RangeKeys {}
+
+impl fmt::Debug for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Range").field("bounds", self.0.bounds()).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for RangeKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RangeKeys").field("bounds", self.0.bounds()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,388 @@
+//! A view of the store as it was at one moment.
+//!
+//! - A version number is a time: those of the log rise strictly, and a merge keeps them. A snapshot
+//!   is the time of the last entry of its moment, and the segments of that moment, which stay.
+//! - Of each key it sees the entry with the highest time that is not above its own. That is the one
+//!   that the keydir names, as long as the key was not changed since; otherwise the hints of the
+//!   segments are asked.
+//! - Whether a key has expired is judged by the clock of its moment.
+//!
+//! # Why it is one moment
+//!
+//! Time, segments and clock are noted under the lock of the log, so that nothing is appended
+//! meanwhile. What is in flight then has to be in the keydir before a look-up trusts it: `published`
+//! waits for that. Nothing that the snapshot
+//! sees can be dropped from then on: a merge drops what was overwritten, deleted, or has expired, and
+//! whatever is so later than this moment is in a segment that is pinned now.
+
+pub(crate) mod pins;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::log::Log;
+use super::{Bitcask, Inner};
+use crate::clock::Now;
+use crate::entry::Header;
+use crate::epoch::Guard;
+use crate::error::Result;
+use crate::key_hash::KeyHash;
+use crate::keydir::Lookup;
+use crate::mistake::{Mistake, made};
+use crate::segment::hint::{HintFile, HintSlot, Source};
+use crate::segment::index::{Gaps, Part};
+use crate::segment::{Segment, StoredEntry, index, value_aside};
+use crate::store::changes::position::Position;
+use crate::store::snapshot::pins::Pinned;
+use crate::sync::yield_now;
+use crate::value::Value;
+
+impl Bitcask {
+    /// Returns a view of the store as it is now, which nothing changes any more: no write, delete,
+    /// expiry, merge or [`clear`](Self::clear).
+    ///
+    /// Takes microseconds at any size of the store, and no memory to speak of; in a store opened
+    /// read-only, a [`refresh`](Self::refresh) under way is waited for. As long as it is there
+    /// the disk space of its segments is not given back: [`stats`](Self::stats) shows what is kept so.
+    /// It may outlive the store, which can then be opened again.
+    ///
+    /// A batch or a transaction is in it whole or not at all.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("key", "then")?;
+    /// let snapshot = db.snapshot();
+    /// db.put("key", "now")?;
+    /// assert_eq!(snapshot.get("key")?.unwrap(), "then");
+    /// assert_eq!(db.get("key")?.unwrap(), "now");
+    /// # drop(snapshot);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn snapshot(&self) -> Snapshot {
+        let inner = &self.inner;
+        let view = if inner.here().is_ok() { Inner::view(inner) } else { View::of_nothing(inner) };
+        Snapshot { view: Arc::new(view) }
+    }
+}
+
+/// The store as it was at one moment, from [`Bitcask::snapshot`].
+///
+/// Cheap to clone and to share between threads. A look-up costs what one in the store does, as long
+/// as the key was not changed since; then it costs some reads of the hint of each segment.
+#[derive(Clone)]
+pub struct Snapshot {
+    pub(super) view: Arc<View>,
+}
+
+/// What a snapshot's clones share.
+pub(crate) struct View {
+    pub(super) inner: Arc<Inner>,
+    /// Its number among those that pin segments.
+    number: u64,
+    pub(super) segments: Pinned,
+    /// Of the last entry that it sees.
+    pub(super) time: u64,
+    /// For what expires.
+    pub(super) now: Now,
+    /// Behind the last entry that it sees.
+    position: Position,
+    /// What is known of stretches of keys that hold nothing.
+    pub(super) gaps: Arc<Gaps>,
+}
+
+impl Drop for View {
+    fn drop(&mut self) {
+        if Inner::is_kept_here(&self.inner) {
+            self.inner.unpin(self.number);
+        }
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("time", &self.view.time).finish_non_exhaustive()
+    }
+}
+
+impl Snapshot {
+    /// Returns the value that a key had, or `None` if it was absent or expired.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::get`].
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        self.view.seen(key.as_ref(), |stored| {
+            self.view.inner.check(stored)?;
+            stored.lend_raw_value()
+        })
+    }
+
+    /// Calls a closure with the value that a key had, and returns what it makes of it; `None`, without
+    /// a call, if the key was absent or expired. See [`Bitcask::get_with`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::get`].
+    pub fn get_with<T>(
+        &self,
+        key: impl AsRef<[u8]>,
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<T>> {
+        let mut read = Some(read);
+        let seen = self.view.seen(key.as_ref(), |stored| {
+            self.view.inner.check(stored)?;
+            let value = stored.raw_value()?;
+            Ok(read.take().map(|read| read(&value)))
+        });
+        Ok(seen?.flatten())
+    }
+
+    /// Returns the values that several keys had, in their order; `None` for one that was absent or
+    /// expired.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::get`], for the first key that can't be read.
+    pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value>>> {
+        keys.iter().map(|key| self.get(key)).collect()
+    }
+
+    /// Returns the number of bytes of the value that a key had, without the value; see
+    /// [`Bitcask::value_len`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::get`], if the key itself can't be read.
+    pub fn value_len(&self, key: impl AsRef<[u8]>) -> Result<Option<u64>> {
+        self.view.seen(key.as_ref(), |stored| Ok(stored.raw_size().into()))
+    }
+
+    /// Returns whether a key was there and not expired, without a copy or a check of its value.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::get`], if the key itself can't be read.
+    pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        Ok(self.view.seen(key.as_ref(), |_| Ok(()))?.is_some())
+    }
+
+    /// Returns where its moment is in the log: what was put and deleted since is what
+    /// [`changes`](Bitcask::changes) tells from there on.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("a", "1")?;
+    /// let snapshot = db.snapshot();
+    /// db.put("b", "2")?;
+    /// // A copy begins with the snapshot, and goes on with the changes.
+    /// assert_eq!(snapshot.iter().count(), 1);
+    /// let mut changes = db.changes(snapshot.position())?;
+    /// assert_eq!(changes.try_recv()?.expect("b was put since").key, "b");
+    /// # drop((snapshot, changes));
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn position(&self) -> Position {
+        self.view.position
+    }
+
+    /// Returns how long ago it was taken.
+    pub fn age(&self) -> Duration {
+        Duration::from_micros(self.view.inner.clock.now().saturating_sub(self.view.now.highest()))
+    }
+}
+
+impl Inner {
+    /// Notes the present moment.
+    pub(super) fn view(this: &Arc<Self>) -> View {
+        let of_moment = |time, position| {
+            let (number, segments) = this.pins.pin(|| this.segments.whole());
+            let (inner, now) = (Arc::clone(this), this.clock.judge());
+            let gaps = Arc::clone(&this.gaps.lock());
+            View { inner, number, segments, time, now, position, gaps }
+        };
+        let Some(writer) = &this.writer else {
+            // Nobody appends, but a writer elsewhere, whose log is followed under this lock.
+            let known = this.refreshing.lock();
+            return of_moment(known.last_timestamp, this.position_read(&known));
+        };
+        if made(Mistake::PinnedLate) {
+            let note = |log: &Log| (log.last_timestamp(), this.position_of(log));
+            let (time, position) = this.at_one_moment(writer, note);
+            yield_now();
+            return of_moment(time, position);
+        }
+        this.at_one_moment(writer, |log| of_moment(log.last_timestamp(), this.position_of(log)))
+    }
+}
+
+/// What there is of a key in the store at a time.
+enum Newest<T> {
+    /// The entry that a snapshot sees.
+    Seen(T),
+    /// None that it sees.
+    Absent,
+    /// One that is too young, or none and there may have been one: older ones have to be looked for.
+    Changed,
+}
+
+impl View {
+    /// The view that a forked child gets: each look at it is refused.
+    fn of_nothing(inner: &Arc<Inner>) -> Self {
+        let (inner, segments, gaps) = (Arc::clone(inner), Pinned::from([]), Arc::default());
+        let (now, position) = (Now::default(), Position::START);
+        Self { inner, number: u64::MAX, segments, time: 0, now, position, gaps }
+    }
+
+    /// Returns whether an entry's time is not over, and not before this moment either.
+    fn is_alive(&self, header: &Header) -> bool {
+        !header.is_tombstone() && !header.is_expired(&self.now)
+    }
+
+    /// Takes something of the entry that a key has in this view, if it is there.
+    pub(super) fn seen<T>(
+        &self,
+        key: &[u8],
+        mut take: impl FnMut(&StoredEntry<'_>) -> Result<T>,
+    ) -> Result<Option<T>> {
+        self.inner.here()?;
+        let hash = self.inner.keydir.hash(key);
+        match self.newest(hash, key, &mut take)? {
+            Newest::Seen(taken) => Ok(Some(taken)),
+            Newest::Absent => Ok(None),
+            Newest::Changed => {
+                let Some((segment, offset)) = self.older(hash, key)? else { return Ok(None) };
+                let stored = segment.entry(offset)?;
+                if !self.is_alive(&stored.entry().header) {
+                    value_aside(self.inner.check(&stored))?;
+                    return Ok(None);
+                }
+                take(&stored).map(Some)
+            }
+        }
+    }
+
+    /// Asks the keydir.
+    fn newest<T>(
+        &self,
+        hash: KeyHash,
+        key: &[u8],
+        take: &mut impl FnMut(&StoredEntry<'_>) -> Result<T>,
+    ) -> Result<Newest<T>> {
+        let guard = self.inner.pin();
+        loop {
+            match self.look_up(hash, key, &guard)? {
+                Lookup::Found(stored) if stored.timestamp() > self.time => {
+                    return Ok(Newest::Changed);
+                }
+                Lookup::Found(stored) if self.is_alive(&stored.entry().header) => {
+                    return take(&stored).map(Newest::Seen);
+                }
+                Lookup::Found(stored) => {
+                    value_aside(self.inner.check(&stored))?;
+                    return Ok(Newest::Absent);
+                }
+                Lookup::Absent if self.inner.keydir.has_removed_since(hash, self.time) => {
+                    return Ok(Newest::Changed);
+                }
+                Lookup::Absent => return Ok(Newest::Absent),
+                Lookup::Unfilled => drop(self.inner.shard(hash.shard())?),
+            }
+        }
+    }
+
+    fn look_up<'a>(
+        &'a self,
+        hash: KeyHash,
+        key: &[u8],
+        guard: &'a Guard<'_>,
+    ) -> Result<Lookup<StoredEntry<'a>>> {
+        let mut found = None;
+        let lookup = self.inner.keydir.get(hash, guard, |address| {
+            let stored = self.inner.segments.get(address.segment, guard).entry(address.offset)?;
+            let own = stored.is_of(key)?;
+            found = own.then_some(stored);
+            Ok(own.then_some(()))
+        })?;
+        Ok(match (lookup, found) {
+            (Lookup::Found(()), Some(stored)) => Lookup::Found(stored),
+            (Lookup::Unfilled, _) => Lookup::Unfilled,
+            _ => Lookup::Absent,
+        })
+    }
+
+    /// Looks for the newest entry of a key, in the segments of this moment, that is not too young.
+    fn older(&self, hash: KeyHash, key: &[u8]) -> Result<Option<(Arc<Segment>, u64)>> {
+        let mut newest: Option<(Order, Arc<Segment>, u64)> = None;
+        for segment in self.segments.iter() {
+            let times =
+                segment.summary().map(|summary| (summary.first_timestamp, summary.last_timestamp));
+            let found = newest.as_ref().map_or(0, |((time, _), ..)| *time);
+            if times.is_some_and(|(first, last)| first > self.time || last < found) {
+                continue;
+            }
+            let older = match self.inner.slots_of(segment, hash) {
+                Some(slots) => self.newest_of(segment, &slots, key)?,
+                None => self.newest_sorted(segment, key)?,
+            };
+            if let Some((order, offset)) = older
+                && newest.as_ref().is_none_or(|(found, ..)| *found < order)
+            {
+                newest = Some((order, Arc::clone(segment), offset));
+            }
+        }
+        Ok(newest.map(|(_, segment, offset)| (segment, offset)))
+    }
+
+    /// Looks in the entries that a hint names.
+    fn newest_of(
+        &self,
+        segment: &Arc<Segment>,
+        slots: &[HintSlot],
+        key: &[u8],
+    ) -> Result<Option<(Order, u64)>> {
+        let mut newest = None;
+        for slot in slots {
+            let stored = segment.entry(slot.offset())?;
+            let header = &stored.entry().header;
+            let order = (header.timestamp, !header.is_tombstone());
+            let is_newer = newest.is_none_or(|(found, _)| found < order);
+            if header.timestamp <= self.time && is_newer && stored.is_of(key)? {
+                newest = Some((order, slot.offset()));
+            }
+        }
+        Ok(newest)
+    }
+
+    /// Looks in a segment that has no hint: it is not sealed, or the hint can't be used.
+    fn newest_sorted(&self, segment: &Arc<Segment>, key: &[u8]) -> Result<Option<(Order, u64)>> {
+        let runs = segment.runs(&self.inner.index)?;
+        let parts: Vec<Part> = runs.into_iter().map(|run| (Arc::clone(segment), run)).collect();
+        let newest = index::newest(&parts, key, self.time)?;
+        Ok(newest.map(|version| ((version.timestamp, !version.is_tombstone), version.offset)))
+    }
+}
+
+/// Orders versions of a key: by time, and where that is the same the put comes last. A merge makes a
+/// tombstone of a put that has expired, with the same time; the put tells when it did.
+type Order = (u64, bool);
+
+impl Inner {
+    /// Returns what a sealed segment's hint has with some hash bits; nothing if there is no hint.
+    fn slots_of(&self, segment: &Segment, hash: KeyHash) -> Option<Vec<HintSlot>> {
+        segment.summary()?;
+        let source = Source { id: segment.id(), identity: self.identity, length: segment.size() };
+        let shards = hash.shard()..hash.shard() + 1;
+        let mut slots = HintFile::open(&self.fs, &self.dir, source)?.slots(&self.fs, &shards)?;
+        slots.retain(|slot| slot.hash() == hash);
+        Some(slots)
+    }
+}

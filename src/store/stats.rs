@@ -1,0 +1,91 @@
+//! How much there is: keys, segments, bytes.
+
+use super::{Bitcask, Inner};
+use crate::fs::open_files;
+use crate::manifest::Manifest;
+use crate::segment::FIRST_OFFSET;
+use crate::segment::budget::{mappings, mappings_limit};
+use crate::segment::limit::segments_limit;
+use crate::segment::write::active::Active;
+use crate::stats::Stats;
+
+impl Bitcask {
+    /// Returns the number of keys, expired ones that nothing has removed yet among them.
+    ///
+    /// An expired key is absent for every read, and still counts here until a merge, or a change of it, has
+    /// removed it: nothing looks for those whose time is over. Where keys have a time to live, count those
+    /// that are there by [`Snapshot::len`](crate::Snapshot::len), which costs a scan of the keys.
+    ///
+    /// Waits until all keys have been gathered, if the store was opened a moment ago. Where damage
+    /// keeps some from being gathered they do not count; [`get`](Self::get) and
+    /// [`iter`](Self::iter) tell of it.
+    pub fn len(&self) -> u64 {
+        self.inner.len()
+    }
+
+    /// Returns whether there are no keys, expired ones that nothing has removed yet among them; waits and
+    /// counts as [`len`](Self::len) does.
+    ///
+    /// Where keys have a time to live, [`Snapshot::is_empty`](crate::Snapshot::is_empty) tells whether there is
+    /// any that has not expired; it looks for the first.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Returns figures about the store at this moment; waits and counts as [`len`](Self::len) does.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("key", "value")?;
+    /// db.put("key", "other")?;
+    /// let stats = db.stats();
+    /// assert_eq!((stats.keys, stats.appends), (1, 2));
+    /// assert_eq!(stats.dead_size, stats.live_size);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn stats(&self) -> Stats {
+        self.inner.stats()
+    }
+}
+
+impl Inner {
+    pub(super) fn stats(&self) -> Stats {
+        if self.here().is_err() {
+            return Stats::default();
+        }
+        let mut stats = Stats {
+            keys: self.len(),
+            keydir_size: self.keydir.size(),
+            syncs: self.commit.syncs(),
+            ..Stats::default()
+        };
+        if let Some(writer) = &self.writer {
+            let log = writer.log.lock();
+            log.count(&mut stats);
+            stats.reserve_size = log.active().map_or(0, Active::unused_size);
+            drop(log);
+            stats.reserve_size += self.reserve_size() + self.manifest.get(Manifest::spare_size);
+        }
+        self.pins.count(&mut stats);
+        (stats.retired_segments, stats.oldest_retired) = self.segments.retired();
+        stats.sealed_segments = self.manifest.get(|manifest| manifest.sealed.len() as u64);
+        stats.segments_limit = segments_limit();
+        stats.mappings = mappings() as u64;
+        stats.mappings_limit = mappings_limit() as u64;
+        stats.descriptors = open_files() as u64;
+        let mut headers_size = 0;
+        for (_, segment) in self.segments.all() {
+            stats.segments += 1;
+            stats.unmapped_segments += u64::from(!segment.is_mapped());
+            stats.log_size += segment.size();
+            stats.live_size += segment.live_size();
+            headers_size += FIRST_OFFSET;
+        }
+        stats.dead_size = stats.log_size.saturating_sub(stats.live_size + headers_size);
+        stats
+    }
+}

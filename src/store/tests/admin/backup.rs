@@ -1,0 +1,507 @@
+//! Backups: what they hold, that both stores leave each other alone, and what is left when the disk
+//! fails or the power does.
+
+use std::ops::ControlFlow;
+
+use crate::options::{MergeOptions, WriteOptions};
+use crate::stats::{MergeProgress, Stats};
+use crate::store::tests::story::*;
+use crate::store::tests::*;
+use crate::testing::twin::{Call, Fault, FaultKind, Op};
+
+const TARGET: &str = "/backup";
+
+fn open_at(lab: &Lab, path: &str, options: Options) -> Result<Bitcask> {
+    Bitcask::open_on(&lab.ground(), Path::new(path), options)
+}
+
+fn open_backup(lab: &Lab) -> Bitcask {
+    open_at(lab, TARGET, lab.options.clone()).unwrap()
+}
+
+/// A store with everything that a backup meets: sealed segments, a full one that is not sealed, an
+/// active one, batches, tombstones, expired keys. With what it holds.
+fn filled(lab: &Lab) -> (Bitcask, Model) {
+    let db = lab.open();
+    let mut expected = Model::new();
+    let ttl = WriteOptions::new().ttl(Duration::from_secs(5));
+    for number in 0..60_u32 {
+        let (key, value) = (format!("key {}", number % 25), format!("value {number}"));
+        let stored = |expiry| Stored { value: value.clone().into(), expiry };
+        match number % 7 {
+            3 => {
+                db.put_with(&key, &value, ttl).unwrap();
+                let expiry = db.inner.clock.after(Duration::from_secs(5));
+                expected.insert(key.into(), stored(expiry));
+            }
+            5 => {
+                let other = format!("other {number}");
+                db.write(Batch::new().put(&key, &value).put(&other, &value)).unwrap();
+                expected.insert(key.into(), stored(None));
+                expected.insert(other.into(), stored(None));
+            }
+            6 => {
+                db.delete(&key).unwrap();
+                expected.remove(key.as_bytes());
+            }
+            _ => {
+                db.put(&key, &value).unwrap();
+                expected.insert(key.into(), stored(None));
+            }
+        }
+        if number == 40 {
+            db.inner.work();
+        }
+    }
+    let unsealed = db.inner.writer().unwrap().log.lock().ids().len();
+    let sealed = db.inner.manifest.get(|manifest| manifest.sealed.len());
+    assert!(sealed > 1 && unsealed > 1, "{sealed} sealed, {unsealed} unsealed");
+    (db, expected)
+}
+
+/// A lab of small segments, with links or without.
+fn lab(links: bool) -> Lab {
+    let lab = Lab::new();
+    let options = lab.options.clone().segment_size(512);
+    let lab = lab.with(options);
+    if !links {
+        lab.twin.refuse_links();
+    }
+    lab
+}
+
+#[test]
+fn a_backup_holds_what_the_store_held() {
+    for weak in [false, true] {
+        for links in [false, true] {
+            let lab =
+                Lab { hasher: if weak { KeyHasher::weak } else { KeyHasher::new }, ..lab(links) };
+            let (db, expected) = filled(&lab);
+            let sealed = db.inner.manifest.get(|manifest| manifest.sealed.clone());
+            // How long something has waited differs at each look.
+            let lasting = || Stats { oldest_retired: None, ..db.stats() };
+            let before = lasting();
+            let report = db.backup(TARGET).unwrap();
+            assert_eq!(report.segments, before.segments);
+            assert_eq!(report.size, before.log_size);
+            let sealed_size: u64 = sealed.iter().map(|sealed| sealed.length).sum();
+            if links {
+                assert_eq!(report.linked, sealed.len() as u64);
+                assert_eq!(report.copied_size, report.size - sealed_size);
+            } else {
+                assert_eq!((report.linked, report.copied_size), (0, report.size));
+            }
+            assert_eq!(lasting(), before, "the store is as it was");
+            // Nothing was left to be made durable.
+            for lab in [lab.powered_off(|_| false), lab.killed()] {
+                let copy = open_backup(&lab);
+                assert!(copy.recovery().is_clean(), "{:?}", copy.recovery());
+                check(&copy, &expected);
+                assert!(copy.verify().unwrap().is_clean());
+                kill(copy);
+                let copy = open_at(&lab, TARGET, lab.options.clone().read_only(true)).unwrap();
+                check(&copy, &expected);
+            }
+            check(&db, &expected);
+        }
+    }
+}
+
+/// Sealed segments share their files with the backup, and nothing that either store does to its own
+/// reaches the other.
+#[test]
+fn neither_store_changes_the_other() {
+    for links in [true, false] {
+        let lab = lab(links);
+        let (db, expected) = filled(&lab);
+        let options = lab.options.clone();
+        db.backup(TARGET).unwrap();
+        let in_dir = |twin: &Twin, dir: &str| -> Files {
+            files(twin).into_iter().filter(|(path, _)| path.starts_with(dir)).collect()
+        };
+        let backup = in_dir(&lab.twin, TARGET);
+        let change = |db: &Bitcask| {
+            for number in 0..60_u32 {
+                db.put(format!("key {}", number % 30), "changed").unwrap();
+                db.delete(format!("other {number}")).unwrap();
+            }
+            db.inner.work();
+        };
+        change(&db);
+        let db = lab.reopen(db);
+        db.clear().unwrap();
+        change(&db);
+        kill(db);
+        assert_eq!(in_dir(&lab.twin, TARGET), backup, "the store has changed its backup");
+
+        let store = in_dir(&lab.twin, DIR);
+        let copy = open_backup(&lab);
+        check(&copy, &expected);
+        change(&copy);
+        copy.close().unwrap();
+        // Hints that are built anew take the place of those that are shared.
+        for (path, _) in in_dir(&lab.twin, TARGET) {
+            if path.extension().is_some_and(|extension| extension == "hint") {
+                lab.twin.delete_file(&path);
+            }
+        }
+        let copy = open_at(&lab, TARGET, options).unwrap();
+        copy.inner.work();
+        copy.clear().unwrap();
+        change(&copy);
+        kill(copy);
+        assert_eq!(in_dir(&lab.twin, DIR), store, "the backup has changed its store");
+    }
+}
+
+/// While the links are still shared: the store is cleared, and what the backup has stays.
+#[test]
+fn a_store_that_goes_leaves_its_backup() {
+    let lab = lab(true);
+    let (db, expected) = filled(&lab);
+    db.backup(TARGET).unwrap();
+    db.clear().unwrap();
+    db.close().unwrap();
+    for (path, _) in files(&lab.twin) {
+        if path.starts_with(DIR) {
+            lab.twin.delete_file(&path);
+        }
+    }
+    check(&open_backup(&lab.powered_off(|_| false)), &expected);
+}
+
+#[test]
+fn a_backup_can_be_backed_up() {
+    let lab = lab(true);
+    let (db, expected) = filled(&lab);
+    db.backup(TARGET).unwrap();
+    let first = open_backup(&lab);
+    let report = first.backup("/second").unwrap();
+    assert_eq!((report.linked, report.copied_size), (report.segments, 0));
+    drop(first);
+    let second = open_at(&lab, "/second", lab.options.clone()).unwrap();
+    assert!(second.recovery().is_clean());
+    check(&second, &expected);
+    check(&db, &expected);
+}
+
+#[test]
+fn a_store_without_segments_can_be_backed_up() {
+    let lab = lab(true);
+    let db = lab.open();
+    assert_eq!(db.backup(TARGET).unwrap(), BackupReport::default());
+    let copy = open_backup(&lab);
+    assert!(copy.is_empty() && copy.recovery().is_clean());
+    copy.put("a", "1").unwrap();
+    // A segment without entries is left out.
+    db.put("a", "1").unwrap();
+    db.clear().unwrap();
+    assert_eq!(db.backup("/second").unwrap(), BackupReport::default());
+}
+
+/// At each step of a merge: slots may name copies that no manifest lists yet.
+#[test]
+fn a_backup_within_a_merge_holds_what_the_store_holds() {
+    for links in [true, false] {
+        let lab = lab(links);
+        let (db, expected) = filled(&lab);
+        lab.hands.advance(Duration::from_secs(10));
+        let mut made = Vec::new();
+        let progress = |_: &MergeProgress| {
+            let target = format!("/backup {}", made.len());
+            db.backup(&target).unwrap();
+            made.push(target);
+            ControlFlow::Continue(())
+        };
+        db.merge_with(MergeOptions::new().force(true).progress(progress)).unwrap();
+        assert!(made.len() > 3, "{made:?}");
+        db.backup(TARGET).unwrap();
+        made.push(TARGET.to_owned());
+        let now = db.inner.clock.now();
+        for target in made {
+            let copy = open_at(&lab, &target, lab.options.clone()).unwrap();
+            assert!(copy.recovery().is_clean(), "{target}: {:?}", copy.recovery());
+            assert_eq!(snapshot(&copy), visible(&expected, now), "{target}");
+            assert!(copy.verify().unwrap().is_clean(), "{target}");
+            kill(copy);
+        }
+        assert_eq!(snapshot(&db), visible(&expected, now));
+    }
+}
+
+#[test]
+fn a_missing_hint_is_built_in_the_backup() {
+    for links in [true, false] {
+        let lab = lab(links);
+        let (db, expected) = filled(&lab);
+        lab.delete_hints();
+        let report = db.backup(TARGET).unwrap();
+        assert_eq!(report.linked > 0, links);
+        let copy = open_backup(&lab);
+        assert!(copy.recovery().is_clean());
+        check(&copy, &expected);
+    }
+}
+
+#[test]
+fn a_target_that_is_no_empty_directory_outside_is_refused() {
+    let lab = lab(true);
+    let (db, expected) = filled(&lab);
+    lab.twin.put_file(Path::new("/full/file"), b"foreign".to_vec());
+    lab.twin.create_dir(Path::new("/store/sub")).unwrap();
+    let before = (files(&lab.twin), lab.twin.op_count());
+    for target in ["/full", DIR, "/store/sub", "/store/new", "/store/quarantine"] {
+        let error = db.backup(target).unwrap_err();
+        assert!(matches!(&error, Error::InvalidTarget { path, .. } if path == Path::new(target)));
+        assert!(error.is_invalid_input(), "{error}");
+    }
+    assert!(matches!(db.backup("/full/file"), Err(Error::NotADirectory { .. })));
+    assert!(matches!(db.backup("/none/new"), Err(Error::Io { .. })));
+    assert_eq!((files(&lab.twin), lab.twin.op_count()), before, "nothing was touched");
+    // One that is there and empty will do, and so will one with a lock that nobody holds.
+    lab.twin.create_dir(Path::new("/empty")).unwrap();
+    db.backup("/empty").unwrap();
+    assert!(matches!(db.backup("/empty"), Err(Error::InvalidTarget { .. })));
+    lab.twin.put_file(Path::new("/locked/LOCK"), Vec::new());
+    let held = crate::store::open_attempt::lock(&db.inner.fs, &Dir::new("/locked".into())).unwrap();
+    assert!(db.backup("/locked").unwrap_err().is_locked());
+    drop(held);
+    db.backup("/locked").unwrap();
+    check(&open_at(&lab, "/locked", lab.options.clone()).unwrap(), &expected);
+}
+
+#[test]
+fn a_store_that_does_not_write_makes_no_backup() {
+    let lab = lab(true);
+    let (db, _) = filled(&lab);
+    let _ = db.inner.commit.poison(Error::ReadOnly);
+    assert!(db.backup(TARGET).unwrap_err().is_poisoned());
+    drop(db);
+    assert!(matches!(lab.open_read_only().backup(TARGET), Err(Error::ReadOnly)));
+    assert!(lab.twin.is_dir(Path::new(TARGET)).is_err());
+}
+
+#[test]
+fn damage_that_would_be_copied_is_an_error_that_names_the_stores_file() {
+    let lab = lab(false);
+    let (db, _) = filled(&lab);
+    let path = lab.logs()[0].1.clone();
+    let mut bytes = lab.twin.contents(&path).unwrap();
+    for (at, offset) in [(20, 60), (70, 64), (bytes.len() - 1, 0)] {
+        bytes[at] ^= 0x10;
+        let cut = if offset == 0 { at } else { bytes.len() };
+        lab.twin.put_file(&path, bytes[..cut].to_vec());
+        let error = db.backup(TARGET).unwrap_err();
+        let Error::Corrupt { path: named, offset: told, .. } = &error else { panic!("{error}") };
+        let expected = if offset == 0 { at as u64 } else { offset };
+        assert_eq!((named, *told), (&path, expected), "{error}");
+        assert!(lab.twin.is_dir(Path::new(TARGET)).is_err(), "all of it was removed");
+        bytes[at] ^= 0x10;
+    }
+    lab.twin.put_file(&path, bytes);
+    db.backup(TARGET).unwrap();
+}
+
+/// What may be found where a backup was to be made.
+#[derive(Debug, PartialEq, Eq, Clone, Copy)]
+enum Left {
+    Nothing,
+    NoStore,
+    Backup,
+}
+
+/// Looks at what a backup has left, with a lab that nobody has a store open in.
+fn left(lab: &Lab, expected: &Model, when: &str) -> Left {
+    let Ok(is_dir) = lab.twin.is_dir(Path::new(TARGET)) else { return Left::Nothing };
+    assert!(is_dir, "{when}");
+    let before = files(&lab.twin);
+    match open_at(lab, TARGET, lab.options.clone().create_if_missing(false)) {
+        Ok(copy) => {
+            assert!(found_in_order(&copy), "{when}: {:?}", copy.recovery());
+            check(&copy, expected);
+            kill(copy);
+            Left::Backup
+        }
+        Err(error) => {
+            let is_no_store = matches!(error, Error::NotFound { .. } | Error::Unfinished { .. });
+            assert!(is_no_store || error.is_corruption(), "{when}: {error}");
+            // Not a store that lacks something: no store at all.
+            let manifest = Manifest::read(&lab.ground().fs, &Dir::new(TARGET.into()));
+            assert!(!matches!(manifest, Ok(Some(_))), "{when}: {error}");
+            assert_eq!(files(&lab.twin), before, "{when}");
+            Left::NoStore
+        }
+    }
+}
+
+fn check_store(lab: &Lab, expected: &Model, when: &str) {
+    let db = lab.open();
+    assert_eq!(raw(&db), *expected, "{when}");
+    kill(db);
+}
+
+#[test]
+fn a_call_of_a_backup_fails_and_the_store_is_whole() {
+    for (links, without_hints) in [(true, false), (true, true), (false, false)] {
+        let prepare = || {
+            let lab = lab(links);
+            let (db, expected) = filled(&lab);
+            if without_hints {
+                lab.delete_hints();
+            }
+            (lab, db, expected)
+        };
+        let (whole, db, _) = prepare();
+        let (start, start_changes) = (whole.twin.call_count(), whole.twin.op_count());
+        db.backup(TARGET).unwrap();
+        let (calls, changes) =
+            (whole.twin.call_count() - start, whole.twin.op_count() - start_changes);
+        for kind in [FaultKind::Eio, FaultKind::Enospc, FaultKind::ShortWrite] {
+            for for_ever in [false, true] {
+                let reads_too = kind == FaultKind::Eio;
+                let step = if long() || links { 1 } else { 3 };
+                for at in (0..if reads_too { calls } else { changes }).step_by(step) {
+                    let when = format!("{kind:?} at {at}, for ever {for_ever}, links {links}");
+                    let (lab, db, expected) = prepare();
+                    let fault = Fault::new(kind).after(at);
+                    let fault = if for_ever { fault.for_ever() } else { fault };
+                    lab.twin.fail(if reads_too { fault.reads_too() } else { fault });
+                    let result = db.backup(TARGET);
+                    assert!(for_ever || lab.twin.fault_count() <= 1);
+                    lab.twin.clear_fault();
+                    // What is not needed may fail: a hint that can't be linked is built.
+                    if let Err(error) = &result {
+                        let is_full = kind == FaultKind::Enospc && error.is_no_space();
+                        assert!(is_full || matches!(error, Error::Io { .. }), "{when}: {error}");
+                    }
+                    check(&db, &expected);
+                    db.put("and it", "goes on").unwrap();
+                    let mut later = expected.clone();
+                    later.insert("and it".into(), model([("", "goes on")])[b"".as_slice()].clone());
+                    let left_now = left(&lab.killed(), &expected, &when);
+                    match (&result, for_ever) {
+                        (Ok(_), _) => assert_eq!(left_now, Left::Backup, "{when}"),
+                        // One failure more while it is removed leaves some of it.
+                        (Err(_), false) => assert_ne!(left_now, Left::Backup, "{when}"),
+                        (Err(_), true) => {}
+                    }
+                    let off = left(&lab.powered_off(|_| false), &expected, &when);
+                    assert!(result.is_err() || off == Left::Backup, "{when}");
+                    kill(db);
+                    check_store(&lab, &later, &when);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_power_fails_during_a_backup() {
+    for links in [true, false] {
+        let lab = lab(links);
+        let (db, expected) = filled(&lab);
+        db.sync().unwrap();
+        let start = lab.twin.op_count();
+        db.backup(TARGET).unwrap();
+        kill(db);
+        let end = lab.twin.op_count();
+        let mut seen = Vec::new();
+        for ops in start..=end {
+            let when = format!("links {links}, operation {ops} of {end}");
+            let mut look = |twin: Arc<Twin>| {
+                let lab = lab.on(twin);
+                let found = left(&lab, &expected, &when);
+                check_store(&lab, &expected, &when);
+                seen.push(found);
+                found
+            };
+            look(lab.twin.kill_image(ops));
+            let harshest = look(lab.twin.power_image(ops, |_| false));
+            assert_eq!(harshest == Left::Backup, ops == end, "{when}");
+            for seed in 0..if long() { 40 } else { 6 } {
+                let mut random = Random(seed << 32 | ops as u64);
+                look(lab.twin.power_image(ops, |_| random.below(2) == 0));
+            }
+        }
+        assert!(
+            [Left::Nothing, Left::NoStore, Left::Backup].iter().all(|left| seen.contains(left))
+        );
+    }
+}
+
+#[test]
+fn a_full_disk_ends_a_backup_and_nothing_else() {
+    for links in [true, false] {
+        let whole = lab(links);
+        let (db, _) = filled(&whole);
+        let taken = |twin: &Twin| -> u64 {
+            files(twin).values().map(|bytes| bytes.len() as u64).sum::<u64>() + (64 << 10)
+        };
+        drop(db);
+        let mut refused = 0;
+        let mut room = 0;
+        loop {
+            let lab = lab(links);
+            let (db, expected) = filled(&lab);
+            // The lowest limit that what is there needs none of.
+            lab.twin.set_space(taken(&lab.twin).saturating_sub(64 << 10) + room);
+            let result = db.backup(TARGET);
+            lab.twin.set_space(u64::MAX);
+            check(&db, &expected);
+            match result {
+                Ok(_) => {
+                    check(&open_backup(&lab), &expected);
+                    break;
+                }
+                Err(error) => {
+                    assert!(error.is_no_space(), "{room}: {error}");
+                    assert!(lab.twin.is_dir(Path::new(TARGET)).is_err(), "{room}");
+                    refused += 1;
+                }
+            }
+            db.backup(TARGET).unwrap();
+            room += 64;
+        }
+        assert!(refused > 0, "links {links}");
+    }
+}
+
+#[test]
+fn a_link_that_fails_is_not_one_that_cannot_be_had() {
+    let lab = lab(true);
+    let (db, expected) = filled(&lab);
+    for call in [Call::Link, Call::Sync, Call::SyncDir] {
+        lab.twin.fail(Fault::new(FaultKind::Eio).only(call));
+        assert!(matches!(db.backup(TARGET), Err(Error::Io { .. })), "{call:?}");
+        assert!(lab.twin.is_dir(Path::new(TARGET)).is_err(), "{call:?}");
+        db.inner.commit.check().unwrap();
+    }
+    let ops = lab.twin.op_count();
+    db.backup(TARGET).unwrap();
+    let trace = lab.twin.trace();
+    // The manifest is the last file that gets its name, and nothing that it needs comes after it.
+    let last = trace[ops..].iter().rposition(|op| matches!(op, Op::Rename { .. })).unwrap();
+    assert!(matches!(trace[ops..][last + 1..], [Op::SyncDir { .. }]));
+    check(&db, &expected);
+}
+
+#[test]
+fn a_position_that_a_store_has_come_to_since_is_none_in_its_backup() {
+    // Both went on in a segment of the same id, and a follower of the one missed in the other what
+    // lay before its position there.
+    let lab = Lab::new();
+    let db = lab.open();
+    db.put("a", "1").unwrap();
+    let before = db.position();
+    db.backup("/backup").unwrap();
+    let db = lab.reopen(db);
+    db.put("b", "2").unwrap();
+    let since = db.position();
+    let backup = Bitcask::open_on(&lab.ground(), Path::new("/backup"), lab.options.clone());
+    let backup = backup.unwrap();
+    backup.put("c", "3").unwrap();
+    backup.put("d", "4").unwrap();
+    assert!(matches!(backup.changes(since), Err(Error::PositionLost { .. })));
+    let told = backup.changes(before).unwrap().take(2).map(|change| change.unwrap().key);
+    assert_eq!(told.collect::<Vec<_>>(), ["c", "d"]);
+}

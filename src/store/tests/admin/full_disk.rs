@@ -1,0 +1,188 @@
+//! A full disk: what has a reserve there, and what has none.
+
+use crate::options::{MergeOptions, MergePolicy};
+use crate::store::tests::*;
+use crate::testing::twin::{Call, Fault, FaultKind};
+
+const VALUE: [u8; 100] = [7; 100];
+
+fn key(number: u32) -> [u8; 4] {
+    number.to_be_bytes()
+}
+
+/// A store with many sealed segments on a disk that has just become full, and its reserve.
+fn full() -> (Lab, Bitcask) {
+    let lab = Lab::new();
+    let lab = lab.with(Options::new().segment_size(4096).merge(MergePolicy::Manual));
+    let db = lab.open();
+    for number in 0..300 {
+        db.put(key(number), VALUE).unwrap();
+        db.work();
+    }
+    assert!(db.inner.reserve_size() > 0 && db.stats().reserve_size > db.inner.reserve_size());
+    lab.twin.set_space(u64::MAX - lab.twin.available_space());
+    (lab, db)
+}
+
+/// Puts until the disk takes no more.
+fn put_until_full(db: &Bitcask) {
+    let error = (1000..).find_map(|number| db.put(key(number), VALUE).err()).unwrap();
+    assert!(error.is_no_space(), "{error}");
+}
+
+#[test]
+fn deletes_have_a_reserve_and_puts_have_none() {
+    let (lab, db) = full();
+    put_until_full(&db);
+    let reserve = db.inner.reserve_size();
+    assert!(reserve > 0, "no put has it");
+    for number in 0..50 {
+        assert!(db.delete(key(number)).unwrap());
+    }
+    // What a delete has set free is no put's.
+    put_until_full(&db);
+    for number in 50..100 {
+        assert!(db.delete(key(number)).unwrap());
+    }
+    assert!(db.verify().unwrap().is_clean());
+    lab.twin.set_space(u64::MAX);
+    db.put("room", "again").unwrap();
+    db.work();
+    assert!(db.inner.reserve_size() >= reserve);
+}
+
+#[test]
+fn what_is_dead_in_half_is_merged_segment_by_segment() {
+    let (lab, db) = full();
+    put_until_full(&db);
+    for number in (0..120).step_by(2) {
+        assert!(db.delete(key(number)).unwrap());
+    }
+    let before = db.stats();
+    let report = db.merge_with(MergeOptions::new().force(true)).unwrap();
+    assert!(report.segments_in > 8 && report.live_entries > 200, "{report:?}");
+    assert!(db.stats().log_size < before.log_size - 6000, "{:?}", db.stats());
+    for number in 0..300 {
+        let expected = (number % 2 == 1 || number >= 120).then_some(VALUE);
+        assert_eq!(db.get(key(number)).unwrap().as_deref(), expected.as_ref().map(|all| &all[..]));
+    }
+    assert!(db.verify().unwrap().is_clean());
+    let db = lab.reopen(db);
+    assert!(db.verify().unwrap().is_clean());
+    assert!(db.len() >= 240);
+}
+
+/// Whatever is merged next, the copies that no manifest lists yet may be all that is left of some keys.
+#[test]
+fn what_a_merge_has_copied_and_could_not_list_is_not_lost_with_the_next() {
+    for listed in 0..8 {
+        let (lab, db) = full();
+        put_until_full(&db);
+        for number in (0..120).step_by(2) {
+            assert!(db.delete(key(number)).unwrap());
+        }
+        let fault = Fault::new(FaultKind::Enospc).after(listed).only(Call::Exchange);
+        lab.twin.fail(fault.for_ever());
+        let merge = || db.merge_with(MergeOptions::new().force(true));
+        assert!(merge().unwrap_err().is_no_space(), "{listed}");
+        assert!(merge().unwrap_err().is_no_space(), "{listed}");
+        lab.twin.clear_fault();
+        merge().unwrap();
+        let check = |db: &Bitcask| {
+            for number in 0..300 {
+                let is_there = number % 2 == 1 || number >= 120;
+                assert_eq!(db.get(key(number)).unwrap().is_some(), is_there, "{listed}: {number}");
+            }
+            assert!(db.verify().unwrap().is_clean(), "{listed}");
+        };
+        check(&db);
+        check(&lab.reopen(db));
+    }
+}
+
+#[test]
+fn a_clear_needs_no_room_and_gives_back_all() {
+    let (lab, db) = full();
+    put_until_full(&db);
+    db.clear().unwrap();
+    assert!(lab.twin.available_space() > 20_000);
+    put_until_full(&db);
+    let db = lab.reopen(db);
+    db.clear().unwrap();
+    assert!(db.is_empty());
+    db.put("key", "value").unwrap();
+}
+
+#[test]
+fn a_store_opens_merges_and_closes_on_a_disk_without_a_byte() {
+    for is_killed in [true, false] {
+        let (lab, db) = full();
+        put_until_full(&db);
+        let expected = db.len();
+        let lab = if is_killed {
+            let killed = lab.killed();
+            kill(db);
+            killed
+        } else {
+            db.close().unwrap();
+            lab.on(lab.twin.fork())
+        };
+        lab.twin.set_space(0);
+        let db = lab.open();
+        assert_eq!(db.len(), expected);
+        for number in 0..100 {
+            assert!(db.put(key(number), VALUE).unwrap_err().is_no_space());
+        }
+        db.close().unwrap();
+        let db = lab.open();
+        assert_eq!(db.len(), expected);
+        assert!(db.verify().unwrap().is_clean());
+    }
+}
+
+/// A process that had the reserve has died, and the next one finds it where it was.
+#[test]
+fn the_reserve_outlives_its_process() {
+    let (lab, db) = full();
+    put_until_full(&db);
+    db.close().unwrap();
+    let used = |lab: &Lab| {
+        lab.twin.set_space(u64::MAX);
+        u64::MAX - lab.twin.available_space()
+    };
+    let before = used(&lab);
+    lab.twin.set_space(before);
+    let db = lab.open();
+    assert!(used(&lab) >= before.saturating_sub(4096), "opening gives nothing to others");
+    lab.twin.set_space(before);
+    for number in 0..20 {
+        assert!(db.delete(key(number)).unwrap());
+    }
+    db.close().unwrap();
+}
+
+#[test]
+fn a_clear_without_room_for_a_segment_leaves_nothing_and_followers_go_on() {
+    let (lab, db) = full();
+    let before = db.position();
+    lab.twin.set_space(0);
+    db.clear().unwrap();
+    assert!(db.is_empty() && lab.logs().is_empty());
+    let cleared = db.position();
+    assert!(cleared > before);
+    assert!(matches!(db.changes(before), Err(Error::HistoryGone { .. })));
+    let mut changes = db.changes(cleared).unwrap();
+    assert_eq!(changes.try_recv().unwrap(), None);
+    assert!(db.put("key", "value").unwrap_err().is_no_space());
+    let killed = lab.killed();
+    let empty = killed.open();
+    assert!(empty.is_empty() && empty.recovery().cuts.is_empty());
+    kill(empty);
+    lab.twin.set_space(u64::MAX);
+    db.put("key", "value").unwrap();
+    assert_eq!(changes.try_recv().unwrap().unwrap().key, "key");
+    assert_eq!(db.changes(cleared).unwrap().try_recv().unwrap().unwrap().key, "key");
+    let db = lab.reopen(db);
+    assert_eq!(db.get("key").unwrap().unwrap(), "value");
+    assert_eq!(db.changes(cleared).unwrap().try_recv().unwrap().unwrap().key, "key");
+}

@@ -1,0 +1,198 @@
+//! As many segments as a store may have, and how to get out.
+
+use std::ops::ControlFlow;
+
+use crate::key_hash::KeyHasher;
+use crate::keydir::Keydir;
+use crate::manifest::Sealed;
+use crate::options::{MergeOptions, MergePolicy};
+use crate::segment::header::{Kind, SegmentHeader};
+use crate::segment::hint::{Hint, Source};
+use crate::segment::limit::allowed;
+use crate::segment::write::active::Active;
+use crate::segment::write::draft::Draft;
+use crate::store::tests::merge::basics::{seal_active, sealed};
+use crate::store::tests::*;
+
+const LIMIT: u64 = 100;
+/// What puts leave.
+const LEFT: u64 = 64;
+
+/// A store that takes no more puts.
+fn full() -> (Lab, Bitcask, u64) {
+    allowed::only(LIMIT);
+    let lab = Lab::new();
+    let options = lab.options.clone().segment_entries(1).merge(MergePolicy::Manual);
+    let lab = lab.with(options);
+    let db = lab.open();
+    for number in 0..LIMIT {
+        match db.put(number.to_be_bytes(), [7; 20]) {
+            Ok(()) => db.work(),
+            Err(error) => {
+                let Error::TooManySegments { limit } = error else { panic!("{error}") };
+                assert_eq!(limit, LIMIT - LEFT);
+                assert!(error.to_string().contains("merge it"), "{error}");
+                assert_eq!(db.stats().segments_limit, limit);
+                assert_eq!(db.stats().segments, limit);
+                return (lab, db, number);
+            }
+        }
+    }
+    panic!("nothing was refused")
+}
+
+#[test]
+fn a_merge_gets_out_of_a_store_that_is_full() {
+    let (lab, db, len) = full();
+    assert!(db.put("k", "v").is_err());
+    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    // One entry each is what a segment may have here.
+    assert_eq!(db.len(), len);
+    db.close().unwrap();
+    let lab = lab.clone().with(lab.options.clone().segment_entries(50));
+    let db = lab.open();
+    assert!(db.put("k", "v").is_err());
+    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    assert!(sealed(&db).len() < 4, "{:?}", sealed(&db));
+    db.put("k", "v").unwrap();
+    assert_eq!(db.len(), len + 1);
+}
+
+#[test]
+fn a_clear_gets_out_of_a_store_that_is_full() {
+    let (lab, db, _) = full();
+    db.clear().unwrap();
+    db.put("k", "v").unwrap();
+    assert_eq!(lab.reopen(db).len(), 1);
+}
+
+#[test]
+fn deletes_and_a_merge_get_out_of_a_store_that_is_full() {
+    let (lab, db, len) = full();
+    let mut deleted = 0;
+    for number in 0..len {
+        match db.delete(number.to_be_bytes()) {
+            Ok(was_there) => assert!(was_there),
+            Err(error) => {
+                assert!(matches!(error, Error::TooManySegments { .. }), "{error}");
+                break;
+            }
+        }
+        deleted += 1;
+        db.work();
+    }
+    assert!((30..34).contains(&deleted), "{deleted}");
+    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.put("k", "v").unwrap();
+    assert_eq!(db.len(), len - deleted + 1);
+    assert_eq!(lab.reopen(db).len(), len - deleted + 1);
+}
+
+#[test]
+fn what_was_full_is_opened_and_closed_as_any_other() {
+    let (lab, db, len) = full();
+    db.close().unwrap();
+    let db = lab.open();
+    assert!(db.put("k", "v").is_err());
+    assert!(db.delete(0_u64.to_be_bytes()).unwrap());
+    seal_active(&db);
+    let db = lab.reopen(db);
+    assert!(db.recovery().is_clean());
+    assert_eq!(db.len(), len - 1);
+    assert_eq!(lab.open_read_only().len(), len - 1);
+}
+
+/// More segments than the kernel has mappings for. On files in memory, and slow: run by hand.
+#[test]
+#[ignore = "takes a minute and a gigabyte of memory"]
+fn a_store_of_more_segments_than_there_are_mappings_works() {
+    const SEGMENTS: u32 = 70_000;
+    let temporary = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = temporary.path().join("store");
+    on_disk(&path, SEGMENTS);
+    let key = |number: u32| number.to_be_bytes();
+    let mut since = std::time::Instant::now();
+    let mut step = |what: &str| {
+        println!("{what}: {:?}", since.elapsed());
+        since = std::time::Instant::now();
+    };
+    let options = || Options::new().merge(MergePolicy::Manual);
+    let db = Bitcask::open(&path, options()).unwrap();
+    step("open");
+    assert_eq!(db.get(key(1)).unwrap().unwrap(), [7; 20]);
+    step("first get");
+    assert_eq!(db.len(), u64::from(SEGMENTS));
+    step("len");
+    for number in 1..=SEGMENTS {
+        assert_eq!(db.get(key(number)).unwrap().unwrap(), [7; 20]);
+    }
+    step("get of each");
+    println!("{:?}", db.stats());
+    db.put("another", "value").unwrap();
+    assert!(db.verify().unwrap().is_clean());
+    step("verify");
+    db.close().unwrap();
+    step("close");
+    let reader = Bitcask::open(&path, options().read_only(true)).unwrap();
+    step("open read-only");
+    assert_eq!(reader.get(key(SEGMENTS)).unwrap().unwrap(), [7; 20]);
+    println!("{:?}", reader.stats());
+    drop(reader);
+    assert!(crate::repair::verify(&path).unwrap().is_clean());
+    step("repair::verify");
+    let saved =
+        crate::repair::salvage(
+            &path,
+            temporary.path().join("saved"),
+            |_| ControlFlow::Continue(()),
+        )
+        .unwrap();
+    assert!(saved.is_complete(), "{saved}");
+    step("salvage");
+    let db = Bitcask::open(&path, options()).unwrap();
+    let snapshot = db.snapshot();
+    db.backup(temporary.path().join("backup")).unwrap();
+    step("open and backup");
+    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    step("merge");
+    assert_eq!(snapshot.get(key(7)).unwrap().unwrap(), [7; 20]);
+    drop(snapshot);
+    assert!(db.stats().segments < 10, "{:?}", db.stats());
+    db.close().unwrap();
+    step("close");
+    let db = Bitcask::open(temporary.path().join("backup"), Options::new()).unwrap();
+    assert_eq!(db.get(key(7)).unwrap().unwrap(), [7; 20]);
+    step("open and first get of the backup, folded in the background");
+    while db.stats().segments > 100 {
+        std::thread::yield_now();
+    }
+    step("folded");
+    db.close().unwrap();
+}
+
+/// Writes a store of segments of one entry each, without a manifest for each.
+fn on_disk(path: &Path, segments: u32) {
+    let (fs, dir) = (crate::fs::Fs::Disk, Dir::new(path.into()));
+    fs.create_dir(path).unwrap();
+    let identity = Identity { store_id: 1, hash_seed: 2 };
+    let hasher = KeyHasher::new(identity.hash_seed);
+    let keydir = Keydir::new(hasher);
+    let mut manifest = Manifest::new(identity);
+    for number in 1..=segments {
+        let (id, kind) = (SegmentId(number), Kind::Log);
+        let header = SegmentHeader { kind, id, identity, created: 1 };
+        let mode = AppendMode::Positioned;
+        let mut active = Active::create(&fs, &dir, header, 4096, mode).unwrap();
+        let key = number.to_be_bytes();
+        active.append(&Draft::put(&key, &[7; 20], None), u64::from(number)).unwrap();
+        active.flush().unwrap();
+        let length = active.segment().size();
+        active.room().cut(length).unwrap();
+        let source = Source { id, identity, length };
+        let hint = Hint::build(active.file(), source, |key| keydir.hash(key)).unwrap();
+        hint.write(&fs, &dir, source).unwrap();
+        manifest.sealed.push(Sealed { id, kind, length });
+    }
+    (manifest.log, manifest.bound) = (SegmentId(segments + 1), SegmentId(segments + 1));
+    manifest.write(&fs, &dir).unwrap();
+}

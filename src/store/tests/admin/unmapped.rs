@@ -1,0 +1,219 @@
+//! Segments without a mapping, of which there may be more than a process may map or have open.
+
+use crate::options::MergeOptions;
+use crate::segment::budget::allowed;
+use crate::store::changes::position::Position;
+use crate::store::tests::merge::basics::{seal, sealed};
+use crate::store::tests::*;
+use crate::testing::twin::{Call, Fault, FaultKind};
+
+fn merge_all(db: &Bitcask) {
+    db.merge_with(MergeOptions::new().force(true)).unwrap();
+}
+
+/// A lab whose stores map nothing, and keep so many files open for those that read on.
+fn lab(descriptors: usize) -> Lab {
+    allowed::mappings(0);
+    allowed::descriptors(descriptors);
+    Lab::new()
+}
+
+/// Ten segments of two keys each.
+fn filled(lab: &Lab) -> Bitcask {
+    let db = lab.open();
+    for number in 0..10_u8 {
+        db.put([number], [number; 40]).unwrap();
+        db.put([number, 1], [number; 600]).unwrap();
+        seal(&db);
+    }
+    db
+}
+
+/// Waits for guards of other tests, which keep back what is removed here.
+fn settle(db: &Bitcask) {
+    while !db.inner.segments.is_settled() {
+        db.inner.segments.settle();
+        std::thread::yield_now();
+    }
+    db.work();
+}
+
+fn logs_of(lab: &Lab, ids: &[SegmentId]) -> usize {
+    lab.logs().iter().filter(|(id, _)| ids.contains(id)).count()
+}
+
+#[test]
+fn a_store_without_mappings_does_what_one_with_them_does() {
+    for mode in [AppendMode::Mapped, AppendMode::Positioned] {
+        let lab = lab(usize::MAX);
+        let options = lab.options.clone().append_mode(mode);
+        let lab = lab.with(options);
+        let mut db = lab.open_as_told();
+        let mut expected = Model::new();
+        for number in 0..100_u32 {
+            // Some are larger than what is read at first.
+            let size = if number % 7 == 0 { 700 } else { 30 };
+            let (key, value) = (number.to_be_bytes().to_vec(), vec![7; size]);
+            db.put(&key, &value).unwrap();
+            expected.insert(key, Stored { value, expiry: None });
+            if number % 40 == 3 {
+                db.delete(number.to_be_bytes()).unwrap();
+                expected.remove(number.to_be_bytes().as_slice());
+            }
+        }
+        check(&db, &expected);
+        check(&lab.killed().open(), &expected);
+        check(&lab.killed().open_read_only(), &expected);
+        for _ in 0..2 {
+            merge_all(&db);
+            check(&db, &expected);
+            assert!(db.verify().unwrap().is_clean());
+            db = lab.reopen(db);
+            assert!(db.recovery().is_clean() && db.recovery().unmapped_segments > 0);
+            let stats = db.stats();
+            assert_eq!(stats.unmapped_segments, stats.segments);
+            check(&db, &expected);
+        }
+    }
+}
+
+#[test]
+fn who_holds_a_segment_reads_on_when_its_name_is_gone() {
+    let lab = lab(usize::MAX);
+    let db = filled(&lab);
+    let before = sealed(&db);
+    let mut changes = db.changes(Position::START).unwrap();
+    assert_eq!(changes.try_recv().unwrap().unwrap().key, [0]);
+    let guard = db.inner.pin();
+    let (number, first) = db.inner.segments.all().swap_remove(0);
+    assert_eq!(first.id(), before[0]);
+    drop(first);
+    let held = db.inner.segments.get(number, &guard);
+    merge_all(&db);
+    assert_eq!(logs_of(&lab, &before), 0);
+    assert_eq!(held.entry(FIRST_OFFSET).unwrap().entry().key(), [0]);
+    drop(guard);
+    // The rest of the segment that is held; what is behind it is gone with the merge.
+    assert_eq!(changes.try_recv().unwrap().unwrap().key, [0, 1]);
+    assert!(changes.try_recv().unwrap_err().needs_resync());
+}
+
+#[test]
+fn a_name_stays_until_a_descriptor_can_be_had_or_nobody_holds_the_segment() {
+    let lab = lab(0);
+    let db = filled(&lab);
+    let before = sealed(&db);
+    let mut changes = db.changes(Position::START).unwrap();
+    assert_eq!(changes.try_recv().unwrap().unwrap().key, [0]);
+    merge_all(&db);
+    settle(&db);
+    assert_eq!(logs_of(&lab, &before), 1, "the others are held by nobody");
+    assert_eq!(changes.try_recv().unwrap().unwrap().key, [0, 1]);
+    db.work();
+    assert_eq!(logs_of(&lab, &before), 1);
+    drop(changes);
+    settle(&db);
+    assert_eq!(logs_of(&lab, &before), 0);
+
+    let before = sealed(&db);
+    let held: Vec<_> = db.inner.segments.all().into_iter().map(|(_, segment)| segment).collect();
+    db.clear().unwrap();
+    assert_eq!(logs_of(&lab, &before), before.len());
+    allowed::descriptors(usize::MAX);
+    db.work();
+    assert_eq!(logs_of(&lab, &before), 0);
+    let was_sealed = held.iter().filter(|segment| before.contains(&segment.id()));
+    assert!(was_sealed.clone().all(|segment| segment.entry(FIRST_OFFSET).is_ok()));
+    assert_eq!(was_sealed.count(), before.len());
+}
+
+#[test]
+fn what_stays_for_want_of_a_descriptor_is_a_leftover_for_the_next_opening() {
+    let lab = lab(0);
+    let db = filled(&lab);
+    let before = sealed(&db);
+    let held: Vec<_> = db.inner.segments.all();
+    db.clear().unwrap();
+    assert_eq!(logs_of(&lab, &before), before.len());
+    db.close().unwrap();
+    drop(held);
+    let db = lab.open();
+    assert_eq!(logs_of(&lab, &before), 0);
+    assert!(db.is_empty());
+}
+
+#[test]
+fn a_snapshot_that_outlives_its_store_keeps_files_open_or_the_store_locked() {
+    let lab = lab(usize::MAX);
+    let db = filled(&lab);
+    let snapshot = db.snapshot();
+    db.close().unwrap();
+    let db = lab.open();
+    merge_all(&db);
+    db.clear().unwrap();
+    for number in 0..10_u8 {
+        assert_eq!(snapshot.get([number]).unwrap().unwrap(), [number; 40]);
+        assert_eq!(snapshot.get([number, 1]).unwrap().unwrap(), [number; 600]);
+    }
+    drop(snapshot);
+    db.close().unwrap();
+
+    let lab = self::lab(3);
+    let db = filled(&lab);
+    let snapshot = db.snapshot();
+    db.close().unwrap();
+    assert!(lab.try_open().unwrap_err().is_locked());
+    assert_eq!(snapshot.get([9]).unwrap().unwrap(), [9; 40]);
+    drop(snapshot);
+    assert_eq!(lab.open().len(), 20);
+}
+
+#[test]
+fn a_reader_whose_segment_was_removed_says_so_and_finds_it_by_a_refresh() {
+    for descriptors in [usize::MAX, 0] {
+        let lab = lab(descriptors);
+        let db = filled(&lab);
+        let reader = lab.open_read_only();
+        merge_all(&db);
+        settle(&db);
+        let read = reader.get([3, 1]);
+        if descriptors > 0 {
+            assert_eq!(read.unwrap().unwrap(), [3; 600], "its file was open");
+        } else {
+            let error = read.unwrap_err();
+            assert!(matches!(error, Error::SegmentRemoved { .. }), "{error}");
+            assert!(error.to_string().contains("call `refresh`"), "{error}");
+        }
+        assert!(reader.refresh().unwrap());
+        assert_eq!(reader.get([3, 1]).unwrap().unwrap(), [3; 600]);
+        assert_eq!(snapshot(&reader), snapshot(&db));
+    }
+}
+
+#[test]
+fn a_shortage_of_descriptors_is_told_and_passes() {
+    let lab = lab(usize::MAX);
+    let db = filled(&lab);
+    assert_eq!(db.range(..).count(), 20);
+    db.work();
+    assert_eq!(lab.indexes().len(), sealed(&db).len());
+    let shortage = || Fault::new(FaultKind::Emfile).only(Call::Open).reads_too().for_ever();
+    let is_told = |error: &Error| {
+        let text = error.to_string();
+        assert!(matches!(error, Error::Io { action: "open", .. }), "{text}");
+        assert!(text.contains("Too many open files"), "{text}");
+    };
+    lab.twin.fail(shortage());
+    is_told(&db.get([3]).unwrap_err());
+    is_told(&db.range(..).next().unwrap().unwrap_err());
+    let read: Result<Vec<_>> = db.iter().collect();
+    is_told(&read.unwrap_err());
+    is_told(&db.merge_with(MergeOptions::new().force(true)).unwrap_err());
+    db.work();
+    lab.twin.clear_fault();
+    assert_eq!(db.range(..).map(Result::unwrap).count(), 20);
+    db.put("on", "and on").unwrap();
+    merge_all(&db);
+    assert_eq!(sealed(&db).len(), db.segments().iter().filter(|stats| stats.merged).count());
+    assert_eq!(lab.reopen(db).len(), 21);
+}

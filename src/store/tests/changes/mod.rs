@@ -1,0 +1,5 @@
+//! Tests of the change feed.
+
+pub(crate) mod feed;
+pub(crate) mod follow;
+pub(crate) mod waiting;

@@ -1,0 +1,213 @@
+//! Programs that are started again and again: what each run leaves is folded when the store is opened and
+//! closed.
+
+use super::basics::sealed;
+use crate::merge::SMALL_MAX;
+use crate::options::{AutoMerge, MergePolicy};
+use crate::store::changes::position::Position;
+use crate::store::tests::*;
+use crate::testing::twin::{Call, Fault, FaultKind};
+
+/// Number of segments that short runs never reach.
+const FEW: usize = 48;
+
+fn key(number: usize) -> Vec<u8> {
+    vec![u8::try_from(number % 50).unwrap()]
+}
+
+/// Opens, puts under one of some keys, and closes.
+fn run(lab: &Lab, number: usize) {
+    let db = lab.open();
+    db.put(key(number), number.to_string()).unwrap();
+    db.close().unwrap();
+}
+
+fn expected(runs: usize) -> Pairs {
+    (0..runs).map(|number| (key(number), number.to_string().into_bytes())).collect()
+}
+
+fn manual(lab: &Lab) -> Lab {
+    lab.clone().with(lab.options.clone().merge(MergePolicy::Manual))
+}
+
+/// A disk with so many segments of one entry each, which nobody has folded.
+fn unfolded(runs: usize) -> Lab {
+    let lab = Lab::new().seeded(7);
+    (0..runs).for_each(|number| run(&manual(&lab), number));
+    assert_eq!(lab.logs().len(), runs);
+    lab
+}
+
+#[test]
+fn runs_that_write_a_little_leave_few_segments() {
+    let lab = Lab::new();
+    let mut most = 0;
+    for number in 0..300 {
+        run(&lab, number);
+        most = most.max(lab.logs().len());
+    }
+    assert!(most <= FEW, "{most} segments");
+    assert_eq!(lab.logs().len(), lab.hints().len());
+    let db = lab.open();
+    assert!(db.recovery().is_clean(), "{:?}", db.recovery());
+    assert_eq!(snapshot(&db), expected(300));
+}
+
+#[test]
+fn a_caller_who_decides_when_to_merge_is_left_to_it() {
+    let lab = unfolded(60);
+    run(&manual(&lab), 60);
+    assert_eq!(lab.logs().len(), 61);
+    let none = MergePolicy::Auto(AutoMerge::new().small_size(0));
+    run(&lab.clone().with(lab.options.clone().merge(none)), 61);
+    assert_eq!(lab.logs().len(), 62);
+    run(&lab, 62);
+    assert!(lab.logs().len() <= FEW, "{}", lab.logs().len());
+    assert_eq!(snapshot(&lab.open()), expected(63));
+}
+
+#[test]
+fn what_is_left_of_thousands_of_runs_is_folded_when_the_store_has_been_opened() {
+    let lab = unfolded(700);
+    let db = lab.open();
+    assert_eq!(sealed(&db).len(), 700, "opening folds nothing");
+    db.inner.merge_due();
+    assert!(sealed(&db).len() <= FEW, "{}", sealed(&db).len());
+    assert_eq!(snapshot(&db), expected(700));
+    check_figures(&db);
+    assert_eq!(snapshot(&lab.reopen(db)), expected(700));
+
+    // Where no thread gets to it, each close folds a part.
+    let lab = unfolded(700);
+    run(&lab, 700);
+    let left = lab.logs().len();
+    assert!((400..500).contains(&left), "{left}");
+    run(&lab, 701);
+    run(&lab, 702);
+    assert!(lab.logs().len() <= FEW, "{}", lab.logs().len());
+    assert_eq!(snapshot(&lab.open()), expected(703));
+}
+
+/// Each run goes on where the last one stopped.
+#[test]
+fn a_follower_that_has_told_all_is_not_told_that_history_is_gone() {
+    let lab = Lab::new();
+    let (mut at, mut behind) = (Position::START, Vec::new());
+    let mut folded = 0;
+    for number in 0..200_usize {
+        let before = lab.logs().len();
+        let db = lab.open();
+        let mut changes = db.changes(at).unwrap();
+        assert_eq!(changes.try_recv().unwrap(), None);
+        db.put([7], number.to_string()).unwrap();
+        at = changes.try_recv().unwrap().unwrap().position;
+        // It lets go before the store is closed, or after.
+        let late = (number % 2 == 0).then_some(changes);
+        db.close().unwrap();
+        folded += usize::from(lab.logs().len() < before);
+        if let Some(mut changes) = late {
+            assert_eq!(changes.recv().unwrap(), None);
+        }
+        behind.push(at);
+        // Some that are a few runs behind, too.
+        let db = lab.open();
+        let since = behind[behind.len().saturating_sub(7)];
+        let mut changes = db.changes(since).unwrap();
+        let told = std::iter::from_fn(|| changes.try_recv().unwrap()).count();
+        assert_eq!(told, behind.len().min(7) - 1);
+        kill(db);
+    }
+    assert!(folded > 5, "{folded} folds");
+}
+
+#[test]
+fn a_follower_that_outlives_its_store_is_told_all_that_was_committed() {
+    let lab = unfolded(60);
+    let db = lab.open();
+    let changes = db.changes(Position::START).unwrap();
+    db.close().unwrap();
+    assert_eq!(changes.map(Result::unwrap).count(), 60);
+}
+
+/// A disk on which the next close folds, and how many operations opening and putting take.
+fn about_to_fold() -> (Lab, Pairs) {
+    let runs = usize::try_from(SMALL_MAX).unwrap();
+    (unfolded(runs), expected(runs + 1))
+}
+
+#[test]
+fn a_crash_at_any_step_of_a_fold_at_close_loses_nothing() {
+    let (prepared, pairs) = about_to_fold();
+    let before: Pairs = expected(pairs.len() - 1);
+    let lab = prepared.on(prepared.twin.fork());
+    let db = lab.open();
+    db.put([32], "32").unwrap();
+    db.sync().unwrap();
+    let synced = lab.twin.op_count();
+    db.close().unwrap();
+    assert!(lab.logs().len() < 12, "{}", lab.logs().len());
+    for ops in 0..=lab.twin.op_count() {
+        let expected = if ops < synced { vec![&before, &pairs] } else { vec![&pairs] };
+        let mut random = story::Random(ops as u64);
+        let images = [
+            lab.twin.kill_image(ops),
+            lab.twin.power_image(ops, |_| false),
+            lab.twin.power_image(ops, |_| true),
+            lab.twin.power_image(ops, |_| random.below(2) == 0),
+        ];
+        for (kind, image) in images.into_iter().enumerate() {
+            let left = lab.on(image);
+            let when = format!("image {kind} after {ops} operations");
+            let db = left.try_open().unwrap_or_else(|error| panic!("{when}: {error}"));
+            assert!(expected.contains(&&snapshot(&db)), "{when}");
+            check_figures(&db);
+            db.close().unwrap();
+            assert!(expected.contains(&&snapshot(&left.open())), "{when}, again");
+        }
+    }
+}
+
+#[test]
+fn what_keeps_a_fold_from_being_made_is_no_failure_of_a_close() {
+    let (prepared, pairs) = about_to_fold();
+    let (mut failed, mut closed) = (0, 0);
+    for kind in [FaultKind::Eio, FaultKind::Enospc, FaultKind::Emfile] {
+        for at in 0.. {
+            let lab = prepared.on(prepared.twin.fork());
+            let db = lab.open();
+            db.put([32], "32").unwrap();
+            db.inner.rotate_active().unwrap();
+            db.inner.seal_rotated().unwrap();
+            lab.twin.fail(Fault::new(kind).reads_too().after(at).for_ever());
+            let result = db.close();
+            if lab.twin.fault_count() == 0 {
+                assert!(result.is_ok() && lab.logs().len() < 12);
+                break;
+            }
+            lab.twin.clear_fault();
+            match &result {
+                Ok(()) => closed += 1,
+                // What closing has to do itself, or a sync.
+                Err(_) => failed += 1,
+            }
+            let found = snapshot(&lab.open());
+            assert_eq!(found, pairs, "{kind:?} from call {at} on: {result:?}");
+        }
+    }
+    assert!(closed > 100 && failed > 0, "{closed} closed, {failed} failed");
+}
+
+/// A fold that can't create its output leaves all as it was.
+#[test]
+fn a_close_folds_nothing_where_there_is_no_room() {
+    let (lab, pairs) = about_to_fold();
+    let db = lab.open();
+    db.put([32], "32").unwrap();
+    db.inner.rotate_active().unwrap();
+    db.inner.seal_rotated().unwrap();
+    lab.twin.fail(Fault::new(FaultKind::Enospc).only(Call::Allocate).for_ever());
+    db.close().unwrap();
+    lab.twin.clear_fault();
+    assert_eq!(lab.logs().len(), 33);
+    assert_eq!(snapshot(&lab.open()), pairs);
+}

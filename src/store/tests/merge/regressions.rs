@@ -1,0 +1,187 @@
+//! What merges once did to a store, or did not do any more: each with its story.
+
+use std::ops::ControlFlow;
+
+use super::basics::*;
+use crate::options::{AutoMerge, MergeOptions, MergePolicy};
+use crate::store::tests::*;
+use crate::testing::twin::{Call, Fault, FaultKind};
+
+/// A lab whose policy merges whatever has something dead in it.
+fn eager(auto: AutoMerge) -> Lab {
+    let auto = auto.trigger_dead_percent(1).dead_percent(1).small_size(0);
+    let options = Options::new().segment_size(8192).sync(SyncPolicy::Never);
+    Lab::new().with(options.merge(MergePolicy::Auto(auto)))
+}
+
+/// Adds a segment of which about half is dead.
+fn seal_half_dead(db: &Bitcask, key: &str) -> SegmentId {
+    db.put(key, "1".repeat(1000)).unwrap();
+    db.put(key, "2".repeat(1000)).unwrap();
+    seal(db)
+}
+
+fn flip(lab: &Lab, path: &Path, at: usize) {
+    let mut bytes = lab.twin.contents(path).unwrap();
+    bytes[at] ^= 1;
+    lab.twin.put_file(path, bytes);
+}
+
+/// How large tombstones are was once estimated by the average key. Where the keys of needed ones are
+/// longer, most of them looked dead, and the segment was rewritten at every look, for ever.
+#[test]
+fn a_store_at_rest_comes_to_rest_though_its_tombstones_are_long() {
+    let lab = Lab::new().with(Options::new().segment_size(1 << 20).sync(SyncPolicy::Never));
+    let db = lab.open();
+    let long = |number: u32| format!("{number:0>200}");
+    for number in 0..100 {
+        db.put(long(number), "").unwrap();
+        db.put(format!("live {number}"), "x".repeat(4000)).unwrap();
+    }
+    seal(&db);
+    for number in 0..100_u32 {
+        db.put(number.to_be_bytes(), "1234").unwrap();
+        db.delete(long(number)).unwrap();
+    }
+    seal(&db);
+    let mut seen = Vec::new();
+    for _ in 0..8 {
+        db.inner.merge_due();
+        seen.push(sealed(&db));
+    }
+    assert_eq!(seen[5], seen[7]);
+    kill(db);
+}
+
+/// A read that failed was once no damage, so that the same input was tried at each look, and nothing
+/// younger than it was ever merged.
+#[test]
+fn an_input_that_the_disk_does_not_give_back_is_not_tried_again() {
+    // Some reads are of a hint, and then it is built anew.
+    for reads in 0.. {
+        assert!(reads < 50, "no read of an input is made");
+        let lab = eager(AutoMerge::new());
+        let db = lab.open();
+        let bad = seal_half_dead(&db, "a");
+        let good = seal_half_dead(&db, "b");
+        db.inner.merge_due();
+        lab.twin.fail(Fault::new(FaultKind::Eio).only(Call::ReadAt).after(reads));
+        let Err(error) = db.merge() else { continue };
+        assert!(matches!(error, Error::Io { .. }), "{error}");
+        assert_eq!(db.inner.writer().unwrap().merging.damaged(), [bad.0].into());
+        db.inner.merge_due();
+        assert!(sealed(&db).contains(&bad) && !sealed(&db).contains(&good));
+        let value = "2".repeat(1000);
+        check(&lab.reopen(db), &model([("a", &value), ("b", &value)]));
+        break;
+    }
+}
+
+/// A tombstone can't be judged if a newer entry with its hash bits is damaged. The error names the
+/// damaged segment; it was noted in place of the input, and nothing younger was ever merged.
+#[test]
+fn damage_beside_a_merge_keeps_its_input_from_being_merged_and_no_other() {
+    let lab = eager(AutoMerge::new());
+    let db = lab.open();
+    db.put("k", "old").unwrap();
+    db.put("other", "x".repeat(3000)).unwrap();
+    seal(&db);
+    db.delete("k").unwrap();
+    let input = seal_half_dead(&db, "filler");
+    db.put("k", "new").unwrap();
+    let damaged = seal(&db);
+    let younger = seal_half_dead(&db, "z");
+    db.close().unwrap();
+    let newest = log_entries(&lab).into_iter().rfind(|entry| entry.key == b"k").unwrap();
+    assert_eq!((newest.place.segment, newest.mark), (damaged, None));
+    let key_at = usize::try_from(newest.place.offset).unwrap() + crate::entry::HEADER_SIZE;
+    flip(&lab, &Dir::new(DIR.into()).log(damaged), key_at);
+    let db = lab.open();
+    for _ in 0..4 {
+        db.inner.merge_due();
+    }
+    assert!(sealed(&db).contains(&input) && !sealed(&db).contains(&younger));
+    kill(db);
+}
+
+/// Damage that was met when tombstones were looked up, before anything was merged, was not noted:
+/// every merge by policy ended there.
+#[test]
+fn an_input_that_cannot_be_looked_up_keeps_no_other_from_being_merged() {
+    let lab = eager(AutoMerge::new());
+    let db = lab.open();
+    db.put("other", "x".repeat(100)).unwrap();
+    seal(&db);
+    let inputs = ["a", "b", "c"].map(|key| seal_half_dead(&db, key));
+    lab.twin.delete_file(&db.inner.dir.hint(inputs[1]));
+    flip(&lab, &db.inner.dir.log(inputs[1]), 200);
+    for _ in 0..4 {
+        db.inner.merge_due();
+    }
+    assert_eq!(inputs.map(|id| sealed(&db).contains(&id)), [false, true, false]);
+    kill(db);
+}
+
+/// A merge once took all that a full disk had left, and listed half a copy beside its original, or
+/// could not even do that: then nothing could be written any more.
+#[test]
+fn a_merge_takes_nothing_that_it_cannot_make_use_of() {
+    let lab = Lab::new().with(Options::new().segment_size(1 << 20).sync(SyncPolicy::Never));
+    let db = lab.open();
+    for number in 0..300 {
+        db.put(format!("{number}"), "x".repeat(1000)).unwrap();
+    }
+    let input = seal(&db);
+    db.put("top", "x").unwrap();
+    db.sync().unwrap();
+    lab.twin.set_space(u64::MAX);
+    let used = u64::MAX - lab.twin.available_space();
+    lab.twin.set_space(used + 50_000);
+    let error = db.merge_with(MergeOptions::new().segments([input.0])).unwrap_err();
+    assert!(error.is_no_space(), "{error}");
+    assert_eq!(lab.twin.available_space(), 50_000);
+    db.put("top", "y").unwrap();
+    assert!(db.inner.writer().unwrap().merging.turn().unwrap().pending.is_none());
+    kill(db);
+}
+
+/// A copy needs no codec, but was refused without it.
+#[test]
+fn values_of_a_codec_that_this_build_lacks_are_merged() {
+    let lab = crate::store::tests::point::compression::with_unknown(Lab::new());
+    let db = lab.open();
+    let report = db.merge_with(MergeOptions::new().force(true)).unwrap();
+    assert!(report.live_entries > 0);
+    kill(db);
+}
+
+/// While a limit held a merge back nobody asked its callback, so that it could not be cancelled.
+#[test]
+fn a_merge_that_waits_for_its_limit_can_be_cancelled() {
+    let lab = Lab::new();
+    let db = lab.open();
+    db.put("key", "value").unwrap();
+    seal(&db);
+    let mut calls = 0;
+    let limited = MergeOptions::new().force(true).bytes_per_second(Some(1)).progress(|progress| {
+        calls += u32::from(progress.copied_size > 0);
+        if calls < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    });
+    assert!(db.merge_with(limited).unwrap().cancelled);
+    assert_eq!(calls, 3);
+    kill(db);
+}
+
+/// It ended the thread that merges, and with it all merging until the next open.
+#[test]
+fn a_callback_that_panics_does_not_end_merging() {
+    let lab = eager(AutoMerge::new().on_finish(|_| panic!("a callback's own")));
+    let db = lab.open();
+    for key in ["a", "b"] {
+        seal_half_dead(&db, key);
+        db.inner.merge_due();
+    }
+    assert!(db.inner.merge_due().is_some());
+    assert!(db.needs_merge().is_empty());
+    kill(db);
+}

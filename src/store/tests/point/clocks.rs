@@ -1,0 +1,405 @@
+//! Clocks that are set while values have a time to live: what is read, what `ttl` says, and what merges
+//! destroy. The rows are those of the table in decision 37.
+
+use crate::options::MergeOptions;
+use crate::store::tests::*;
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(86_400);
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+fn lab() -> Lab {
+    Lab::new().with(Options::new().merge(crate::MergePolicy::Manual))
+}
+
+fn mortal(ttl: Duration) -> WriteOptions {
+    WriteOptions::new().ttl(ttl)
+}
+
+fn left(db: &Bitcask, key: &str) -> Option<Duration> {
+    match db.ttl(key).unwrap()? {
+        Ttl::In(left) => Some(left),
+        Ttl::Never => panic!("{key} does not expire"),
+    }
+}
+
+fn merge(db: &Bitcask) -> crate::MergeReport {
+    db.merge_with(MergeOptions::new().force(true)).unwrap()
+}
+
+/// Checks that all that reads agrees on whether a key is there.
+fn assert_there(db: &Bitcask, key: &str, is_there: bool) {
+    let bytes = key.as_bytes();
+    assert_eq!(db.get(key).unwrap().is_some(), is_there, "get");
+    assert_eq!(db.ttl(key).unwrap().is_some(), is_there, "ttl");
+    assert_eq!(db.keys().any(|found| *found.unwrap() == *bytes), is_there, "keys");
+    let snapshot = db.snapshot();
+    assert_eq!(snapshot.get(key).unwrap().is_some(), is_there, "a snapshot");
+    let forward = snapshot.range(..).any(|pair| *pair.unwrap().0 == *bytes);
+    let backward = snapshot.range(..).rev().any(|pair| *pair.unwrap().0 == *bytes);
+    assert_eq!((forward, backward), (is_there, is_there), "ranges");
+    if db.inner.writer.is_some() {
+        let seen = db.transaction(|transaction| transaction.get(key)).unwrap();
+        assert_eq!(seen.is_some(), is_there, "a transaction");
+    }
+}
+
+/// Each way to a store that is open while its clock is behind what it has seen before.
+const BEHIND: [&str; 3] = ["it was ahead at open", "it jumped and came back", "it was set back"];
+
+fn behind(lab: &Lab, how: &str) -> Bitcask {
+    match how {
+        "it was ahead at open" => {
+            lab.hands.jump(DAY);
+            let db = lab.open();
+            lab.hands.step_back(DAY);
+            db
+        }
+        "it jumped and came back" => {
+            let db = lab.open();
+            db.put("before", "x").unwrap();
+            lab.hands.jump(DAY);
+            db.put("ahead", "x").unwrap();
+            lab.hands.step_back(DAY);
+            db
+        }
+        _ => {
+            let db = lab.open();
+            db.put("before", "x").unwrap();
+            lab.hands.step_back(DAY);
+            db
+        }
+    }
+}
+
+/// Once such a key was there for a day, with two seconds left all the time.
+#[test]
+fn a_ttl_goes_on_when_the_clock_was_set_back() {
+    for how in BEHIND {
+        let lab = lab();
+        let db = behind(&lab, how);
+        assert!(db.insert_new_with("lease", "mine", mortal(2 * SECOND)).unwrap(), "{how}");
+        assert_eq!(left(&db, "lease"), Some(2 * SECOND), "{how}");
+        assert!(!db.insert_new("lease", "other's").unwrap());
+        lab.hands.advance(SECOND);
+        assert_eq!(left(&db, "lease"), Some(SECOND), "{how}");
+        assert_there(&db, "lease", true);
+        lab.hands.advance(SECOND);
+        assert_there(&db, "lease", false);
+        assert!(db.insert_new("lease", "other's").unwrap(), "{how}");
+    }
+}
+
+/// Once there were 86,398 seconds left.
+#[test]
+fn a_ttl_goes_on_where_it_was_when_the_store_is_opened_again() {
+    for (how, closed) in BEHIND.into_iter().flat_map(|how| [(how, true), (how, false)]) {
+        let lab = lab();
+        let db = behind(&lab, how);
+        db.put_with("lease", "mine", mortal(4 * SECOND)).unwrap();
+        lab.hands.advance(SECOND);
+        db.put_with("later", "x", mortal(4 * SECOND)).unwrap();
+        let (lab, db) = if closed {
+            (lab.clone(), lab.reopen(db))
+        } else {
+            let lab = lab.killed();
+            (lab.clone(), lab.open())
+        };
+        let told = format!("{how}, closed: {closed}");
+        let about = |duration: Option<Duration>| duration.map(|left| left.as_millis().div_ceil(10));
+        assert_eq!(about(left(&db, "lease")), Some(300), "{told}");
+        assert_eq!(about(left(&db, "later")), Some(400), "{told}");
+        db.put_with("new", "x", mortal(SECOND)).unwrap();
+        assert_eq!(left(&db, "new"), Some(SECOND), "{told}");
+        lab.hands.advance(SECOND);
+        assert_there(&db, "new", false);
+        assert_there(&db, "lease", true);
+        lab.hands.advance(2 * SECOND);
+        assert_there(&db, "lease", false);
+        assert_there(&db, "later", true);
+        let report = merge(&db);
+        assert_eq!(report.expired_dropped, 2, "{told}");
+        lab.hands.advance(SECOND);
+        assert_there(&db, "later", false);
+    }
+}
+
+/// Whoever opens a store for a moment, again and again, and only reads, lets time pass too.
+#[test]
+fn a_ttl_goes_on_though_nothing_is_written_any_more() {
+    for how in BEHIND {
+        let lab = lab();
+        let db = behind(&lab, how);
+        db.put_with("lease", "mine", mortal(4 * SECOND)).unwrap();
+        let mut db = lab.reopen(db);
+        for passed in 1..4 {
+            lab.hands.advance(SECOND);
+            let ttl = left(&db, "lease").unwrap() + SECOND / 2;
+            assert_eq!(ttl.as_secs(), 4 - passed, "{how}");
+            db = lab.reopen(db);
+        }
+        lab.hands.advance(SECOND);
+        assert_there(&db, "lease", false);
+        for _ in 0..2 {
+            db = lab.reopen(db);
+            assert_there(&db, "lease", false);
+        }
+    }
+}
+
+/// A device whose clock has lost the date, and is told it later.
+#[test]
+fn a_clock_that_starts_years_behind_goes_on_from_the_log() {
+    let lab = lab();
+    let db = lab.open();
+    db.put_with("short", "x", mortal(2 * SECOND)).unwrap();
+    db.put_with("hour", "x", mortal(HOUR)).unwrap();
+    db.put_with("year", "x", mortal(YEAR)).unwrap();
+    db.close().unwrap();
+    lab.hands.advance(2 * HOUR);
+    lab.hands.step_back(20 * YEAR);
+    let db = lab.open();
+    assert_eq!(left(&db, "short").unwrap().as_secs(), 1);
+    lab.hands.advance(2 * SECOND);
+    assert_there(&db, "short", false);
+    assert_there(&db, "hour", true);
+    db.put_with("new", "x", mortal(HOUR)).unwrap();
+    lab.hands.jump(20 * YEAR);
+    assert_there(&db, "hour", false);
+    assert_there(&db, "year", true);
+    assert_there(&db, "new", false);
+    db.put_with("newer", "x", mortal(HOUR)).unwrap();
+    assert_eq!(left(&db, "newer"), Some(HOUR));
+    let db = lab.reopen(db);
+    assert_there(&db, "year", true);
+    assert_eq!(left(&db, "newer"), Some(HOUR));
+}
+
+/// What happens while the clock is ahead, between two times that it is right.
+const AHEAD: [&str; 6] = [
+    "nothing",
+    "a merge",
+    "two merges",
+    "a put and a merge",
+    "a merge, reopened",
+    "opened, a merge",
+];
+
+/// A merge took keys for good that were to live for an hour more.
+#[test]
+fn what_is_alive_by_the_corrected_clock_is_there_again_whatever_a_merge_did() {
+    for (what, by) in
+        AHEAD.into_iter().flat_map(|what| [2 * HOUR, DAY, 73 * YEAR].map(|by| (what, by)))
+    {
+        let (lab, told) = (lab(), format!("{what}, {by:?} ahead"));
+        let mut db = lab.open();
+        db.put_with("hour", "x", mortal(HOUR)).unwrap();
+        db.put_with("gone", "x", mortal(SECOND)).unwrap();
+        db.put("endless", "x").unwrap();
+        lab.hands.advance(SECOND);
+        if what == "opened, a merge" {
+            db.close().unwrap();
+            lab.hands.jump(by);
+            db = lab.open();
+        } else {
+            lab.hands.jump(by);
+        }
+        assert_there(&db, "hour", false);
+        if what == "a put and a merge" {
+            db.put_with("ahead", "x", mortal(HOUR)).unwrap();
+        }
+        if what != "nothing" {
+            // What has expired since the last entry that the store was closed with is as uncertain.
+            let certain = u64::from(what != "opened, a merge");
+            assert_eq!(merge(&db).expired_dropped, certain, "{told}");
+        }
+        if what == "two merges" {
+            lab.hands.advance(SECOND);
+            assert_eq!(merge(&db).expired_dropped, 0, "{told}");
+        }
+        if what == "a merge, reopened" {
+            db = lab.reopen(db);
+            assert_there(&db, "hour", false);
+        }
+        lab.hands.step_back(by);
+        // Nothing comes back while the store is open.
+        assert_there(&db, "hour", false);
+        merge(&db);
+        let db = lab.reopen(db);
+        assert_there(&db, "hour", true);
+        assert!(left(&db, "hour").unwrap() > 59 * HOUR / 60, "{told}");
+        assert_there(&db, "gone", false);
+        assert_there(&db, "endless", true);
+        if what == "a put and a merge" {
+            assert!(left(&db, "ahead").unwrap() <= HOUR, "{told}");
+        }
+        lab.hands.advance(HOUR);
+        assert_there(&db, "hour", false);
+    }
+}
+
+/// A machine that has slept, and a store that was closed for a while, look like a jump.
+#[test]
+fn what_has_expired_goes_when_the_clock_has_stood_by_its_jump_for_a_day() {
+    for closed in [true, false] {
+        let lab = lab();
+        let mut db = lab.open();
+        db.put_with("old", "x", mortal(2 * DAY)).unwrap();
+        db.put("endless", "x").unwrap();
+        if closed {
+            db.close().unwrap();
+            lab.hands.advance(YEAR);
+            db = lab.open();
+        } else {
+            lab.hands.jump(YEAR);
+        }
+        // What is put now is given back as soon as it has expired.
+        db.put_with("new", "x", mortal(SECOND)).unwrap();
+        lab.hands.advance(SECOND);
+        assert_eq!((merge(&db).expired_dropped, db.len()), (1, 2), "closed: {closed}");
+        lab.hands.advance(86_398 * SECOND);
+        assert_eq!((merge(&db).expired_dropped, db.len()), (0, 2), "closed: {closed}");
+        lab.hands.advance(SECOND);
+        assert_eq!((merge(&db).expired_dropped, db.len()), (1, 1), "closed: {closed}");
+        assert_there(&db, "endless", true);
+    }
+}
+
+/// What can't be dropped yet must not be planned again and again.
+#[test]
+fn no_merge_is_planned_for_what_it_would_not_drop() {
+    let lab = Lab::new().with(Options::new());
+    let db = lab.open();
+    db.put_with("hour", vec![7; 10_000], mortal(HOUR)).unwrap();
+    let db = lab.reopen(db);
+    lab.hands.jump(DAY);
+    assert_eq!(db.segments().iter().map(|segment| segment.expired_size).sum::<u64>(), 0);
+    assert!(db.needs_merge().segments.is_empty());
+    lab.hands.advance(DAY);
+    assert!(db.needs_merge().segments.len() == 1);
+}
+
+/// A step of less than a minute is what setting a clock right looks like.
+#[test]
+fn small_steps_of_the_clock_keep_nothing_from_going() {
+    let lab = lab();
+    let db = lab.open();
+    for _ in 0..3 {
+        db.put_with("key", "x", mortal(30 * SECOND)).unwrap();
+        lab.hands.jump(40 * SECOND);
+        assert_eq!(merge(&db).expired_dropped, 1);
+        lab.hands.step_back(10 * SECOND);
+    }
+}
+
+/// Both kinds are in one store: what was written when the clock was right, and when it was ahead.
+#[test]
+fn each_key_expires_by_the_clock_that_it_was_written_by() {
+    let lab = lab();
+    let db = lab.open();
+    for (key, ttl) in [("a", 10), ("c", 30)] {
+        db.put_with(key, "right", mortal(ttl * SECOND)).unwrap();
+    }
+    lab.hands.jump(DAY);
+    for (key, ttl) in [("b", 20), ("d", 40)] {
+        db.put_with(key, "ahead", mortal(ttl * SECOND)).unwrap();
+    }
+    lab.hands.step_back(DAY);
+    let mut db = lab.reopen(db);
+    let reader = lab.open_read_only();
+    for (seconds, expected) in [(9, "abcd"), (1, "bcd"), (9, "bcd"), (1, "cd"), (10, "d"), (10, "")]
+    {
+        lab.hands.advance(seconds * SECOND);
+        let expected: Vec<&[u8]> = expected.as_bytes().chunks(1).collect();
+        for db in [&db, &reader] {
+            let keys = db.range_keys(..).map(|key| key.unwrap().to_vec());
+            assert_eq!(keys.collect::<Vec<_>>(), expected);
+            for key in ["a", "b", "c", "d"] {
+                assert_there(db, key, expected.contains(&key.as_bytes()));
+            }
+        }
+        merge(&db);
+        assert_eq!(db.len(), expected.len() as u64);
+        db = lab.reopen(db);
+    }
+}
+
+/// A condition and a range rest on the first key to expire, by whichever clock.
+#[test]
+fn what_rests_on_a_key_fails_when_its_own_clock_says_so() {
+    for (key, jumps) in [("right", false), ("ahead", true)] {
+        let lab = lab();
+        let db = lab.open();
+        db.put("first", "x").unwrap();
+        if !jumps {
+            db.put_with(key, "x", mortal(2 * SECOND)).unwrap();
+        }
+        lab.hands.jump(DAY);
+        db.put("time", "x").unwrap();
+        if jumps {
+            db.put_with(key, "x", mortal(2 * SECOND)).unwrap();
+        }
+        lab.hands.step_back(DAY);
+        let db = lab.reopen(db);
+        assert!(db.compare_and_swap("first", Some(b"x"), Some(b"y")).unwrap());
+        let mut runs = 0;
+        let seen = db.transaction(|transaction| {
+            runs += 1;
+            let seen = transaction.range(..).count();
+            transaction.put("seen", "x");
+            if runs == 1 {
+                lab.hands.advance(2 * SECOND);
+            }
+            Ok(seen)
+        });
+        assert_eq!((seen.unwrap(), runs), (2, 2), "{key}");
+        assert!(!db.delete(key).unwrap());
+    }
+}
+
+/// The reader's clock is right, and the writer's is ahead.
+#[test]
+fn a_reader_goes_by_the_time_of_what_it_reads() {
+    let lab = lab();
+    let reader_lab = Lab { hands: Hands::new(), ..lab.clone() };
+    let db = lab.open();
+    db.put_with("right", "x", mortal(2 * SECOND)).unwrap();
+    let reader = reader_lab.open_read_only();
+    lab.hands.jump(DAY);
+    db.put_with("ahead", "x", mortal(2 * SECOND)).unwrap();
+    assert!(reader.refresh().unwrap());
+    assert_there(&reader, "right", true);
+    assert_there(&reader, "ahead", true);
+    reader_lab.hands.advance(SECOND);
+    assert_eq!(left(&reader, "ahead"), Some(SECOND));
+    assert_eq!(left(&reader, "right"), Some(SECOND));
+    reader_lab.hands.advance(SECOND);
+    assert_there(&reader, "right", false);
+    assert_there(&reader, "ahead", false);
+}
+
+/// 292,000 years are not for ever.
+#[test]
+fn a_ttl_that_reaches_the_end_of_time_is_none() {
+    let lab = lab();
+    let db = lab.open();
+    db.put_with("put", "x", mortal(Duration::MAX)).unwrap();
+    db.put_with("expired", "x", mortal(HOUR)).unwrap();
+    assert!(db.expire("expired", Duration::MAX).unwrap());
+    db.write(Batch::new().put_with_ttl("batch", "x", Duration::MAX)).unwrap();
+    db.update_with("updated", mortal(Duration::MAX), |_| Some("x")).unwrap();
+    assert!(db.insert_new_with("inserted", "x", mortal(Duration::MAX)).unwrap());
+    db.transaction(|it| {
+        it.put_with_ttl("transaction", "x", Duration::MAX);
+        Ok(())
+    })
+    .unwrap();
+    let db = lab.reopen(db);
+    assert_eq!(db.len(), 6);
+    for key in db.keys() {
+        assert_eq!(db.ttl(key.unwrap()).unwrap(), Some(Ttl::Never));
+    }
+    db.put_with("long", "x", mortal(100_000 * YEAR)).unwrap();
+    assert_eq!(left(&db, "long"), Some(100_000 * YEAR));
+}

@@ -1,0 +1,411 @@
+//! Transactions: what is read is what is there when they end, or they are run again. And the removal of
+//! many keys, which goes by the same rule, key by key.
+//!
+//! - Conflicts are made by writing from within the closure, past the transaction.
+
+use std::cell::Cell;
+use std::ops::Bound;
+
+use crate::TransactionOptions;
+use crate::options::SyncPolicy;
+use crate::store::tests::merge::basics::{merge, seal};
+use crate::store::tests::*;
+use crate::value::Value;
+
+fn lab() -> Lab {
+    crate::store::tests::merge::basics::lab()
+}
+
+fn put_all(db: &Bitcask, pairs: &[(&str, &str)]) {
+    for (key, value) in pairs {
+        db.put(key, value).unwrap();
+    }
+}
+
+fn texts(pairs: impl Iterator<Item = Result<(Value, Value)>>) -> Vec<(String, String)> {
+    let text = |value: Value| String::from_utf8(value.into()).unwrap();
+    pairs.map(Result::unwrap).map(|(key, value)| (text(key), text(value))).collect()
+}
+
+/// Runs a transaction during whose first run others do something; returns how often it was run.
+fn runs(
+    db: &Bitcask,
+    mut run: impl FnMut(&mut Transaction) -> Result<()>,
+    others: impl Fn(),
+) -> u32 {
+    let count = Cell::new(0);
+    db.transaction(|tx| {
+        run(tx)?;
+        count.set(count.get() + 1);
+        if count.get() == 1 {
+            others();
+        }
+        tx.put("written", "by the transaction");
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(db.get("written").unwrap().unwrap(), "by the transaction");
+    count.get()
+}
+
+#[test]
+fn a_transaction_sees_its_snapshot_and_its_own_writes() {
+    let db = lab().open();
+    put_all(&db, &[("a", "1"), ("b", "2"), ("c", "3"), ("e", "5")]);
+    let options = TransactionOptions::new().attempts(1);
+    db.transaction_with(options, |tx| {
+        db.put("z", "others").unwrap();
+        assert_eq!(tx.get("z")?, None);
+        tx.put("b", "two");
+        tx.delete("c");
+        tx.put_with_ttl("d", "4", Duration::from_secs(1));
+        assert_eq!(tx.get("b")?.unwrap(), "two");
+        assert_eq!(
+            (tx.get("c")?, tx.contains_key("c")?, tx.contains_key("d")?),
+            (None, false, true)
+        );
+        let expected = [("a", "1"), ("b", "two"), ("d", "4"), ("e", "5")];
+        let expected = expected.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(texts(tx.range(.."f")), expected);
+        let mut back = texts(tx.range(.."f").rev());
+        back.reverse();
+        assert_eq!(back, expected);
+        let mut both = tx.range("b"..="d");
+        assert_eq!(texts([both.next(), both.next_back()].into_iter().flatten()).len(), 2);
+        assert!(both.next().is_none() && both.next_back().is_none());
+        assert_eq!(texts(tx.prefix("c")), []);
+        assert_eq!(texts(tx.range("d".."a")), []);
+        assert_eq!(texts(tx.range((Bound::Excluded("b"), Bound::Excluded("b")))), []);
+        assert_eq!(db.get("b")?.unwrap(), "2");
+        Ok(())
+    })
+    // It has read `z` as absent, and that is not so any more.
+    .unwrap_err()
+    .is_conflict()
+    .then_some(())
+    .unwrap();
+    assert_eq!(db.get("b").unwrap().unwrap(), "2");
+}
+
+#[test]
+fn what_was_written_is_there_at_once_and_only_at_the_end() {
+    let lab = lab();
+    let db = lab.open();
+    put_all(&db, &[("a", "1"), ("b", "2")]);
+    let before = db.snapshot();
+    let result = db.transaction(|tx| {
+        tx.put("a", "one");
+        tx.delete("b");
+        tx.put_with_ttl("c", "3", Duration::from_secs(10));
+        assert_eq!(db.get("a")?.unwrap(), "1");
+        Ok(7)
+    });
+    assert_eq!(result.unwrap(), 7);
+    assert_eq!(texts(db.range(..)).len(), 2);
+    assert_eq!(texts(before.iter()), [("a".into(), "1".into()), ("b".into(), "2".into())]);
+    // One batch, so a crash takes all of it or nothing.
+    let entries = log_entries(&lab);
+    let continues: Vec<bool> =
+        entries.iter().rev().take(3).map(|entry| entry.flags.has(Flags::CONTINUES)).collect();
+    assert_eq!(continues, [false, true, true]);
+    lab.hands.advance(Duration::from_secs(10));
+    assert_eq!(db.get("c").unwrap(), None);
+}
+
+#[test]
+fn what_the_closure_refuses_or_rolls_back_is_not_written() {
+    let db = lab().open();
+    db.put("a", "1").unwrap();
+    let refused: Result<()> = db.transaction(|tx| {
+        tx.put("a", "2");
+        Err(Error::ReadOnly)
+    });
+    assert!(matches!(refused, Err(Error::ReadOnly)));
+    db.transaction(|tx| {
+        tx.put("a", "3");
+        tx.rollback();
+        assert_eq!(tx.get("a")?.unwrap(), "1");
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(db.get("a").unwrap().unwrap(), "1");
+    let none = db.transaction_with(TransactionOptions::new().attempts(0), |_| Ok(()));
+    assert!(none.unwrap_err().is_invalid_input());
+}
+
+/// Each of these changes what was read, in one way or another.
+#[test]
+fn a_transaction_is_run_again_when_what_it_has_read_was_changed() {
+    let get = |key: &'static str| move |tx: &mut Transaction| tx.get(key).map(drop);
+    let has = |key: &'static str| move |tx: &mut Transaction| tx.contains_key(key).map(drop);
+    let db = || {
+        let db = lab().open();
+        put_all(&db, &[("a", "1"), ("b", "2"), ("m", "3"), ("x", "4")]);
+        db
+    };
+    let all = |tx: &mut Transaction| {
+        tx.range(..).for_each(|pair| drop(pair.unwrap()));
+        Ok(())
+    };
+    let first = |tx: &mut Transaction| tx.range("b"..).next().transpose().map(drop);
+    let last = |tx: &mut Transaction| tx.range(.."n").next_back().transpose().map(drop);
+
+    let store = db();
+    assert_eq!(runs(&store, get("a"), || store.put("a", "1").unwrap()), 2);
+    assert_eq!(runs(&store, get("a"), || store.put("b", "1").unwrap()), 1);
+    assert_eq!(runs(&store, get("a"), || assert!(store.delete("a").unwrap())), 2);
+    assert_eq!(runs(&store, get("a"), || assert!(!store.delete("a").unwrap())), 1, "it was absent");
+    assert_eq!(runs(&store, has("a"), || store.put("a", "1").unwrap()), 2);
+    assert_eq!(runs(&store, has("a"), || store.clear().unwrap()), 2);
+
+    let store = db();
+    assert_eq!(runs(&store, all, || store.put("new", "1").unwrap()), 2);
+    assert_eq!(runs(&store, all, || assert!(store.delete("new").unwrap())), 2);
+    assert_eq!(runs(&store, all, || store.put("b", "2").unwrap()), 2);
+    assert_eq!(runs(&store, all, || store.clear().unwrap()), 2);
+
+    let store = db();
+    // What lies before the first or behind the last that was taken is not what was read.
+    assert_eq!(runs(&store, first, || put_all(&store, &[("a", "new"), ("c", "new")])), 1);
+    assert_eq!(runs(&store, first, || store.put("b", "new").unwrap()), 2);
+    assert_eq!(runs(&store, first, || assert!(store.delete("b").unwrap())), 2);
+    assert_eq!(runs(&store, first, || store.put("b0", "new").unwrap()), 2);
+    assert_eq!(runs(&store, last, || put_all(&store, &[("l", "new"), ("n", "new")])), 1);
+    assert_eq!(runs(&store, last, || store.put("m1", "new").unwrap()), 2);
+    let none = |tx: &mut Transaction| tx.prefix("q").next().transpose().map(drop);
+    assert_eq!(runs(&store, none, || store.put("q1", "new").unwrap()), 2);
+    assert_eq!(runs(&store, none, || store.put("p", "new").unwrap()), 1);
+}
+
+/// A range is compared with the log, wherever that has come to meanwhile: rotated, sealed, merged.
+#[test]
+fn what_was_read_is_compared_over_rotations_seals_and_merges() {
+    let all = |tx: &mut Transaction| tx.prefix("k").try_for_each(|pair| pair.map(drop));
+    for is_touched in [false, true] {
+        let db = lab().open();
+        put_all(&db, &[("k1", "1"), ("k2", "2")]);
+        let key = if is_touched { "k3" } else { "other" };
+        let expected = if is_touched { 2 } else { 1 };
+        let rotated = || {
+            db.put(key, "x").unwrap();
+            db.inner.rotate_active().unwrap();
+        };
+        assert_eq!(runs(&db, all, rotated), expected);
+        let sealed = || {
+            db.put(key, "x").unwrap();
+            seal(&db);
+        };
+        assert_eq!(runs(&db, all, sealed), expected);
+        // What a merge has removed can't be looked at: what was read is read again.
+        let merged = || {
+            db.put(key, "x").unwrap();
+            let id = seal(&db);
+            merge(&db, &[id]);
+        };
+        assert_eq!(runs(&db, all, merged), expected);
+        let merged_and_cleared = || {
+            merged();
+            db.clear().unwrap();
+        };
+        assert_eq!(runs(&db, all, merged_and_cleared), 2);
+        put_all(&db, &[("k1", "1"), ("k2", "2")]);
+        // A store that was just opened, or whose active segment is empty, has no end to go by.
+        db.inner.rotate_active().unwrap();
+        seal(&db);
+        assert_eq!(runs(&db, all, || ()), 1);
+    }
+    let lab = lab();
+    let db = lab.open();
+    db.put("k1", "1").unwrap();
+    let db = lab.reopen(db);
+    assert_eq!(runs(&db, all, || ()), 1);
+    let db = lab.reopen(db);
+    assert_eq!(runs(&db, all, || db.put("k2", "2").unwrap()), 2);
+}
+
+/// A merge alone changes nothing that a transaction could have read, in whatever part of a range.
+#[test]
+fn a_merge_alone_does_not_have_a_transaction_run_again() {
+    let parts: [fn(&mut Transaction) -> Result<()>; 5] = [
+        |tx| tx.range(..).try_for_each(|pair| pair.map(drop)),
+        |tx| tx.prefix("k").next().transpose().map(drop),
+        |tx| tx.range("a"..).next_back().transpose().map(drop),
+        |tx| {
+            let mut range = tx.range(..);
+            range.next().transpose()?;
+            range.next_back().transpose().map(drop)
+        },
+        |tx| tx.prefix("none").next().transpose().map(drop),
+    ];
+    for part in parts {
+        let db = lab().open();
+        put_all(&db, &[("k1", "1"), ("k2", "2"), ("k3", "3"), ("z", "4")]);
+        let merge_all = || {
+            seal(&db);
+            merge(&db, &crate::store::tests::merge::basics::sealed(&db));
+        };
+        assert_eq!(runs(&db, part, merge_all), 1);
+        // What was put and deleted in between left nothing to see.
+        let put_and_deleted = || {
+            put_all(&db, &[("k0", "1"), ("k9", "2"), ("nonesuch", "3")]);
+            for key in ["k0", "k9", "nonesuch"] {
+                assert!(db.delete(key).unwrap());
+            }
+            merge_all();
+        };
+        assert_eq!(runs(&db, part, put_and_deleted), 1);
+        // The same value, written anew, is another version; so is one that was deleted and put back.
+        let put_again = || {
+            let pairs: Vec<_> = db.range(..).map(Result::unwrap).collect();
+            for (key, value) in &pairs {
+                db.put(key, value).unwrap();
+            }
+            db.put("none", "is there now").unwrap();
+            merge_all();
+        };
+        assert_eq!(runs(&db, part, put_again), 2);
+    }
+}
+
+/// A key that was read by itself is compared by its time, and a range that has expired keys by the clock.
+#[test]
+fn behind_a_merge_keys_and_expiries_are_compared_as_ever() {
+    let lab = lab();
+    let db = lab.open();
+    let minute = WriteOptions::new().ttl(Duration::from_secs(60));
+    put_all(&db, &[("a", "1"), ("k1", "1")]);
+    db.put_with("k2", "1", minute).unwrap();
+    let merge_all = || {
+        seal(&db);
+        merge(&db, &crate::store::tests::merge::basics::sealed(&db));
+    };
+    let read = |tx: &mut Transaction| {
+        tx.get("a")?;
+        tx.prefix("k").try_for_each(|pair| pair.map(drop))
+    };
+    assert_eq!(runs(&db, read, merge_all), 1);
+    let changed = || {
+        db.put("a", "2").unwrap();
+        merge_all();
+    };
+    assert_eq!(runs(&db, read, changed), 2);
+    let expired = || {
+        lab.hands.advance(Duration::from_secs(61));
+        merge_all();
+    };
+    assert_eq!(runs(&db, read, expired), 2);
+}
+
+/// A key that expires between the look at it and the end is not what it was.
+#[test]
+fn a_key_that_expires_meanwhile_is_a_change() {
+    let lab = lab();
+    let db = lab.open();
+    let ttl = WriteOptions::new().ttl(Duration::from_secs(5));
+    db.put_with("a", "1", ttl).unwrap();
+    let get = |tx: &mut Transaction| tx.get("a").map(drop);
+    assert_eq!(runs(&db, get, || lab.hands.advance(Duration::from_secs(5))), 2);
+}
+
+#[test]
+fn attempts_are_bounded_and_a_conflict_is_told() {
+    let db = lab().open();
+    db.put("a", "0").unwrap();
+    let count = Cell::new(0_u32);
+    let result = db.transaction_with(TransactionOptions::new().attempts(7), |tx| {
+        tx.get("a")?;
+        tx.put("b", "never");
+        count.set(count.get() + 1);
+        db.put("a", count.get().to_string())
+    });
+    let error = result.unwrap_err();
+    assert!(error.is_conflict() && error.to_string().contains("7 times"), "{error}");
+    assert_eq!((count.get(), db.get("b").unwrap()), (7, None));
+    // Who writes nothing has no conflict.
+    let seen = db.transaction(|tx| {
+        let seen = tx.get("a")?;
+        db.put("a", "x")?;
+        Ok(seen)
+    });
+    assert_eq!(seen.unwrap().unwrap(), "7");
+}
+
+/// Under power loss the whole transaction is there or nothing of it, and one that returned under a sync
+/// of its own is.
+#[test]
+fn a_durable_transaction_survives_a_power_cut() {
+    let lab = lab().with(Options::new().sync(SyncPolicy::Never));
+    let db = lab.open();
+    db.transaction_with(TransactionOptions::new().sync(true), |tx| {
+        tx.put("a", "1");
+        tx.put("b", "2");
+        Ok(())
+    })
+    .unwrap();
+    db.transaction(|tx| {
+        tx.put("a", "lost");
+        tx.delete("b");
+        Ok(())
+    })
+    .unwrap();
+    let after = lab.powered_off(|_| false);
+    check(&after.open(), &model([("a", "1"), ("b", "2")]));
+}
+
+#[test]
+fn many_keys_are_removed_at_once() {
+    let db = lab().open();
+    let keys = ["a", "b/1", "b/2", "b/3", "c"];
+    put_all(&db, &keys.map(|key| (key, key)));
+    assert_eq!(db.remove_prefix("b/").unwrap(), 3);
+    assert_eq!(db.remove_prefix("b/").unwrap(), 0);
+    assert_eq!(db.remove_range("b".."c").unwrap(), 0);
+    assert_eq!(db.remove_range("b"..="c").unwrap(), 1);
+    check(&db, &model([("a", "a")]));
+    put_all(&db, &keys.map(|key| (key, key)));
+    assert_eq!(db.retain(|key, value| key.len() > 1 && value == key).unwrap(), 2);
+    assert_eq!(db.len(), 3);
+    assert_eq!(db.remove_range(..).unwrap(), 3);
+    assert!(db.is_empty());
+    let reader = Lab::new();
+    reader.open().close().unwrap();
+    let reader = reader.open_read_only();
+    assert!(matches!(reader.retain(|_, _| true), Err(Error::ReadOnly)));
+    assert!(matches!(reader.remove_range(..), Err(Error::ReadOnly)));
+    assert!(matches!(reader.transaction(|_| Ok(())), Err(Error::ReadOnly)));
+}
+
+/// What is put while many keys are removed was not there when they were looked at.
+#[test]
+fn what_is_put_meanwhile_is_not_removed() {
+    let db = lab().open();
+    put_all(&db, &[("a", "1"), ("b", "2")]);
+    let removed = db.retain(|key, _| {
+        db.put(key, "put again").unwrap();
+        false
+    });
+    assert_eq!(removed.unwrap(), 0);
+    check(&db, &model([("a", "put again"), ("b", "put again")]));
+}
+
+/// A span that was read holds a key that expires before the transaction ends: what was read is not so
+/// any more, just as where the key was read by itself.
+#[test]
+fn what_expires_in_a_range_before_the_end_was_changed() {
+    let lab = lab();
+    let db = lab.open();
+    let second = WriteOptions::new().ttl(Duration::from_secs(1));
+    for by_range in [false, true] {
+        db.put_with("k", "v", second).unwrap();
+        let read = |tx: &mut Transaction| {
+            if by_range {
+                tx.prefix("k").for_each(|pair| drop(pair.unwrap()));
+            } else {
+                drop(tx.get("k")?);
+            }
+            Ok(())
+        };
+        let count = runs(&db, read, || lab.hands.advance(Duration::from_secs(2)));
+        assert_eq!(count, 2, "by range: {by_range}");
+    }
+}

@@ -1,0 +1,129 @@
+//! When a key expires, changed and asked for without its value. The random operations of `model` and
+//! `crash` do both all the time; here is what they can't see.
+
+use crate::store::tests::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+#[test]
+fn an_entry_is_appended_again_as_it_was_stored() {
+    for compression in Compression::all() {
+        let lab = Lab::new();
+        let lab = lab.clone().with(lab.options.compression(compression));
+        let value = "all work and no play ".repeat(10);
+        let db = lab.open();
+        db.put("key", &value).unwrap();
+        db.close().unwrap();
+        // Values are not compressed any more, and this one still is: nobody looked into it.
+        let limit = lab.options.clone().compression(Compression::None).value_size_limit(10);
+        let lab = lab.with(limit);
+        let db = lab.open();
+        assert!(db.expire("key", HOUR).unwrap());
+        assert!(db.persist("key").unwrap());
+        let expected = model([("key", value.as_str())]);
+        check(&db, &expected);
+        let entries = log_entries(&lab);
+        let entries: Vec<_> = entries.iter().filter(|entry| entry.key == b"key").collect();
+        let [put, expired, persisted] = entries[..] else { panic!("{entries:?}") };
+        for again in [expired, persisted] {
+            assert_eq!((&again.value, again.raw_size), (&put.value, put.raw_size));
+            assert!(again.timestamp > put.timestamp);
+        }
+        let expiry = lab.hands.clock().after(HOUR);
+        assert_eq!((expired.expiry, persisted.expiry), (expiry, None));
+        check(&lab.reopen(db), &expected);
+    }
+}
+
+/// At the end of the log it would keep the store from being opened.
+#[test]
+fn an_entry_of_an_unknown_codec_is_not_appended_again() {
+    for lab in [Lab::new(), Lab::weak()] {
+        let lab = super::compression::with_unknown(lab);
+        let db = lab.open();
+        assert_eq!(db.ttl("unknown").unwrap(), Some(Ttl::Never));
+        assert!(db.value_len("unknown").unwrap().is_some());
+        assert!(db.expire("unknown", HOUR).unwrap_err().is_unsupported());
+        assert!(db.persist("unknown").unwrap_err().is_unsupported());
+        assert!(db.expire("other", HOUR).unwrap());
+        let db = lab.reopen(db);
+        assert!(db.persist("other").unwrap());
+        assert!(db.contains_key("unknown").unwrap());
+    }
+}
+
+/// Were the old entry not checked, what is damaged would be whole by its new checksum.
+#[test]
+fn a_damaged_entry_is_not_appended_again() {
+    for verify in [true, false] {
+        let lab = Lab::new();
+        let lab = lab.clone().with(lab.options.verify_reads(verify));
+        let db = lab.open();
+        db.put("key", "a value").unwrap();
+        db.close().unwrap();
+        let (_, path) = lab.logs().remove(0);
+        let mut bytes = lab.twin.contents(&path).unwrap();
+        let at = bytes.windows(7).position(|bytes| bytes == b"a value").unwrap();
+        bytes[at] ^= 1;
+        lab.twin.put_file(&path, bytes);
+        let db = lab.open();
+        for error in [db.expire("key", HOUR).unwrap_err(), db.persist("key").unwrap_err()] {
+            assert!(error.is_corruption(), "{error}");
+        }
+        assert_eq!(db.stats().appends, 0);
+        // What does not need the value is told all the same.
+        assert_eq!(db.value_len("key").unwrap(), Some(7));
+        assert_eq!(db.ttl("key").unwrap(), Some(Ttl::Never));
+    }
+}
+
+#[test]
+fn a_key_that_lives_for_good_is_not_written_again() {
+    let lab = Lab::new();
+    let db = lab.open();
+    db.put("key", "value").unwrap();
+    assert!(db.persist("key").unwrap());
+    assert!(!db.persist("absent").unwrap());
+    assert!(!db.expire("absent", HOUR).unwrap());
+    assert_eq!(db.stats().appends, 1);
+    db.put_with("key", "value", WriteOptions::new().ttl(HOUR)).unwrap();
+    lab.hands.advance(HOUR);
+    assert!(!db.persist("key").unwrap());
+    assert!(!db.expire("key", HOUR).unwrap());
+    assert_eq!(db.stats().appends, 2);
+}
+
+/// Who is told that a key lives for good may rely on it, although another wrote that.
+#[test]
+fn what_made_a_persist_needless_is_durable_when_it_returns() {
+    let lab = Lab::new().with(Options::new().sync(SyncPolicy::Always));
+    let db = lab.open();
+    let wait = |yes| WriteOptions::new().sync(yes);
+    db.put_with("key", "1", wait(true).ttl(HOUR)).unwrap();
+    db.put_with("key", "2", wait(false)).unwrap();
+    assert!(db.persist("key").unwrap());
+    check(&lab.powered_off(|_| false).open(), &model([("key", "2")]));
+}
+
+/// One thread puts, the other only changes the expiry: it must never bring an old value back.
+#[test]
+fn a_value_that_is_put_meanwhile_stays() {
+    let lab = Lab::new().with(Options::new().sync(SyncPolicy::Never));
+    let db = lab.open();
+    db.put("key", "start").unwrap();
+    std::thread::scope(|scope| {
+        let putting = scope.spawn(|| {
+            for number in 0..if cfg!(miri) { 5 } else { 20_000_u32 } {
+                let value = number.to_be_bytes();
+                db.put("key", value).unwrap();
+                for _ in 0..3 {
+                    assert_eq!(db.get("key").unwrap().unwrap(), value);
+                }
+            }
+        });
+        while !putting.is_finished() {
+            assert!(db.expire("key", HOUR).unwrap());
+            assert!(db.persist("key").unwrap());
+        }
+    });
+}

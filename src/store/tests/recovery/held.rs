@@ -1,0 +1,169 @@
+//! What is held of a store that is closed after a failed sync: its bytes are what they were when they
+//! were read, whatever recovery, and the next store, make of the files.
+//!
+//! On the machine's own disk: the twin's mappings keep their bytes in any case.
+
+#![expect(clippy::disallowed_methods, reason = "files are damaged as a failed sync leaves them")]
+
+use std::fs;
+
+use crate::store::tests::*;
+use crate::testing::twin::{Call, Fault, FaultKind};
+use crate::value::Value;
+
+/// A value of several pages; entries of it lie behind each other.
+fn value(number: u8) -> Vec<u8> {
+    vec![number; 10_000]
+}
+
+fn options(mode: AppendMode) -> Options {
+    Options::new().segment_size(64 << 10).sync(SyncPolicy::Never).append_mode(mode)
+}
+
+const MODES: [AppendMode; 2] = [AppendMode::Mapped, AppendMode::Positioned];
+
+/// A store of entries that are not synced, in several segments, one of them not full.
+fn filled(dir: &Path, mode: AppendMode) -> Bitcask {
+    let ground = Ground { threads: false, ..Ground::default() };
+    let db = Bitcask::open_on(&ground, dir, options(mode)).unwrap();
+    for number in 0..8 {
+        db.put([number], value(number)).unwrap();
+    }
+    let unsealed = db.inner.writer().unwrap().log.lock().ids().len();
+    assert_eq!(unsealed, 2, "one is full, and one is appended to");
+    db
+}
+
+/// Closes a store as if a sync had failed.
+fn close_poisoned(db: Bitcask) {
+    let _ = db.inner.commit.poison(Error::ReadOnly);
+    assert!(db.close().unwrap_err().is_poisoned());
+}
+
+fn logs(dir: &Path) -> Vec<PathBuf> {
+    let paths = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+    let is_log = |path: &PathBuf| path.extension().is_some_and(|found| found == "log");
+    let mut logs: Vec<_> = paths.filter(is_log).collect();
+    logs.sort();
+    logs
+}
+
+/// Makes zeros of all behind the first entry of the log, as if it had never got to the disk.
+fn lose_pages(dir: &Path) {
+    for path in logs(dir) {
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[10_200..].fill(0);
+        // In place, where mappings see it.
+        fs::write(&path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn a_value_that_is_held_stays_when_its_store_has_failed_and_is_recovered() {
+    for mode in MODES {
+        let dir = tempfile::tempdir().unwrap();
+        let db = filled(dir.path(), mode);
+        let held: Vec<Value> = (1..8).map(|number| db.get([number]).unwrap().unwrap()).collect();
+        close_poisoned(db);
+        let check = |when: &str| {
+            for (number, held) in (1..).zip(&held) {
+                assert!(*held == value(number), "{when}: {number} reads as {}", held[0]);
+            }
+        };
+        check("closed");
+        lose_pages(dir.path());
+        check("lost");
+        let db = Bitcask::open(dir.path(), options(mode)).unwrap();
+        // What is cut was mapped, and a look at it would be a signal.
+        assert!(!db.recovery().cuts.is_empty(), "{:?}", db.recovery());
+        assert!(logs(dir.path()).iter().all(|path| fs::metadata(path).unwrap().len() < 12_000));
+        assert_eq!(db.get([0]).unwrap().unwrap(), value(0));
+        assert_eq!(db.get([1]).unwrap(), None);
+        check("recovered");
+        db.put([1], "another").unwrap();
+        db.close().unwrap();
+        check("closed again");
+    }
+}
+
+#[test]
+fn a_snapshot_that_outlives_a_failed_store_reads_what_it_read() {
+    for mode in MODES {
+        let dir = tempfile::tempdir().unwrap();
+        let db = filled(dir.path(), mode);
+        let snapshot = db.snapshot();
+        db.put([3], "changed since").unwrap();
+        close_poisoned(db);
+        lose_pages(dir.path());
+        let db = Bitcask::open(dir.path(), options(mode)).unwrap();
+        for number in 0..8 {
+            assert!(snapshot.get([number]).unwrap().unwrap() == value(number), "{number}");
+        }
+        let pairs = snapshot.iter().map(|pair| pair.unwrap().0.to_vec());
+        assert_eq!(pairs.collect::<Vec<_>>(), (0..8).map(|key| vec![key]).collect::<Vec<_>>());
+        assert_eq!(db.get([3]).unwrap(), None);
+    }
+}
+
+/// Where there is no copy to be had, as here of a file that is shorter than what was written.
+#[test]
+fn a_store_is_not_opened_while_somebody_holds_what_recovery_would_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = filled(dir.path(), AppendMode::Mapped);
+    let (held, other) = (db.get([7]).unwrap().unwrap(), db.get([1]).unwrap().unwrap());
+    let youngest = logs(dir.path()).pop().unwrap();
+    let file = fs::OpenOptions::new().write(true).open(youngest).unwrap();
+    file.set_len(64).unwrap();
+    close_poisoned(db);
+    let open = || Bitcask::open(dir.path(), options(AppendMode::Mapped));
+    assert!(open().unwrap_err().is_locked());
+    // Of the other segment there is a copy.
+    assert!(other == value(1));
+    let again = held.clone();
+    drop(held);
+    assert!(open().unwrap_err().is_locked());
+    drop(again);
+    assert!(other == value(1));
+    let db = open().unwrap();
+    assert_eq!(db.get([1]).unwrap().unwrap(), value(1));
+    assert_eq!(db.get([7]).unwrap(), None);
+}
+
+/// A segment that nobody holds is not copied when its store has failed.
+#[test]
+fn a_segment_that_is_held_is_told_from_one_that_was_let_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = filled(dir.path(), AppendMode::Mapped);
+    let held = db.get([7]).unwrap().unwrap();
+    drop((db.get([1]).unwrap(), db.snapshot(), db.iter().count()));
+    let unsealed = db.inner.writer().unwrap().log.lock().give_up();
+    let is_held = || -> Vec<bool> {
+        unsealed.iter().map(|(segment, _)| db.inner.segments.is_held(segment)).collect()
+    };
+    assert_eq!(is_held(), [false, true]);
+    drop(held);
+    assert_eq!(is_held(), [false, false]);
+    let snapshot = db.snapshot();
+    assert_eq!(is_held(), [true, true]);
+    drop(snapshot);
+    assert_eq!(is_held(), [false, false]);
+    drop(unsealed);
+    close_poisoned(db);
+    let db = Bitcask::open(dir.path(), options(AppendMode::Mapped)).unwrap();
+    assert_eq!(db.len(), 8);
+}
+
+/// What fails half-way through a rotation leaves the full segment where it was: a part of the log.
+#[test]
+fn a_segment_whose_end_can_not_be_written_is_left_to_recovery_too() {
+    let lab = Lab::new();
+    let lab = lab.with(Options::new().segment_size(1024).append_mode(AppendMode::Positioned));
+    let db = lab.open();
+    db.put("a", [1; 600]).unwrap();
+    // The first is the header of the next segment.
+    lab.twin.fail(Fault::new(FaultKind::Eio).only(Call::Write).after(1));
+    assert!(db.put("b", [2; 600]).unwrap_err().is_poisoned());
+    let unsealed = db.inner.writer().unwrap().log.lock().give_up();
+    let ids: Vec<u32> = unsealed.iter().map(|(segment, _)| segment.id().0).collect();
+    assert_eq!(ids, [1, 2]);
+}

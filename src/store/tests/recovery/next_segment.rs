@@ -1,0 +1,467 @@
+//! The segment that is created ahead: when, what becomes of it, and what a crash or a failing disk
+//! makes of it at each step.
+
+use crate::store::tests::story::*;
+use crate::store::tests::*;
+use crate::testing::twin::{Fault, FaultKind, Op};
+
+fn dir() -> Dir {
+    Dir::new(DIR.into())
+}
+
+fn prepared(db: &Bitcask) -> Option<SegmentId> {
+    let log = db.inner.writer().unwrap().log.lock();
+    log.prepared.as_ref().map(|prepared| prepared.segment().id())
+}
+
+fn active(db: &Bitcask) -> SegmentId {
+    db.inner.writer().unwrap().log.lock().active().unwrap().segment().id()
+}
+
+/// Puts until a prepared segment is due, with values of 60 bytes: about 90 in the log.
+fn begin(lab: &Lab) -> (Bitcask, Pairs) {
+    let db = lab.open();
+    let mut pairs = Pairs::new();
+    for number in 0..4 {
+        put(&db, &mut pairs, number);
+    }
+    db.sync().unwrap();
+    (db, pairs)
+}
+
+fn put(db: &Bitcask, pairs: &mut Pairs, number: u64) {
+    let (key, value) = (format!("{}", number % 7), format!("{number:060}"));
+    db.put(&key, &value).unwrap();
+    pairs.insert(key.into(), value.into());
+}
+
+/// Puts until the log has gone on in another segment.
+fn rotate(db: &Bitcask, pairs: &mut Pairs) {
+    let before = active(db);
+    for number in 100.. {
+        if active(db) > before {
+            return;
+        }
+        put(db, pairs, number);
+    }
+}
+
+fn reopened_clean(lab: &Lab, pairs: &Pairs, when: &str) {
+    let db = lab.try_open().unwrap_or_else(|error| panic!("{when}: {error}"));
+    assert_eq!(snapshot(&db), *pairs, "{when}");
+    assert!(found_in_order(&db), "{when}: {:?}", db.recovery());
+    kill(db);
+}
+
+#[test]
+fn a_rotation_into_a_prepared_segment_touches_the_disk_for_its_entries_alone() {
+    let lab = Lab::new();
+    let (db, mut pairs) = begin(&lab);
+    db.inner.prepare_next().unwrap();
+    let next = prepared(&db).unwrap();
+    assert!(next > active(&db));
+    assert_eq!(lab.logs().len(), 2);
+    assert_eq!(db.stats().segments, 1, "it is no part of the log yet");
+    check_figures(&db);
+    db.inner.prepare_next().unwrap();
+    assert_eq!(prepared(&db), Some(next), "one is enough");
+    let ops = lab.twin.op_count();
+    rotate(&db, &mut pairs);
+    assert_eq!((active(&db), prepared(&db)), (next, None));
+    for op in &lab.twin.trace()[ops..] {
+        assert!(matches!(op, Op::Write { .. } | Op::Allocate { .. }), "{op:?}");
+    }
+    assert_eq!(snapshot(&db), pairs);
+    assert_eq!(snapshot(&lab.killed().open()), pairs);
+    db.sync().unwrap();
+    assert_eq!(snapshot(&lab.powered_off(|_| false).open()), pairs);
+    db.close().unwrap();
+    reopened_clean(&lab, &pairs, "closed");
+}
+
+/// Else a crash would leave a segment that is newer than the manifest.
+#[test]
+fn its_id_is_reserved_before_it_has_a_file() {
+    let lab = Lab::new();
+    let (db, mut pairs) = begin(&lab);
+    for _ in 0..20 {
+        while prepared(&db).is_none() {
+            put(&db, &mut pairs, 5);
+            db.inner.prepare_next().unwrap();
+        }
+        let disk = lab.killed();
+        let manifest = disk.twin.contents(&dir().manifest()).unwrap();
+        let manifest = Manifest::decode(&manifest, &dir().manifest()).unwrap();
+        assert!(prepared(&db).unwrap() < manifest.bound);
+        assert_eq!(snapshot(&disk.open()), pairs);
+        rotate(&db, &mut pairs);
+    }
+}
+
+#[test]
+fn a_small_store_has_no_second_file() {
+    let lab = Lab::new();
+    let db = lab.open();
+    db.inner.work();
+    assert!(lab.logs().is_empty());
+    db.put("a", "1").unwrap();
+    db.put("b", "2").unwrap();
+    db.inner.work();
+    assert_eq!((prepared(&db), lab.logs().len()), (None, 1));
+    db.put("c", "x".repeat(200)).unwrap();
+    db.inner.work();
+    assert!(prepared(&db).is_some());
+
+    let lab = lab.on(Twin::new()).with(Options::new().segment_entries(8));
+    let db = lab.open();
+    db.put("a", "1").unwrap();
+    db.inner.work();
+    assert_eq!(prepared(&db), None);
+    db.put("b", "2").unwrap();
+    db.inner.work();
+    assert!(prepared(&db).is_some(), "a segment may be full of entries too");
+}
+
+#[test]
+fn one_that_was_not_used_is_gone_after_a_close() {
+    let lab = Lab::new();
+    let (db, pairs) = begin(&lab);
+    db.inner.prepare_next().unwrap();
+    let next = prepared(&db).unwrap();
+    db.close().unwrap();
+    assert_eq!(lab.twin.contents(&dir().log(next)), None);
+    reopened_clean(&lab.powered_off(|_| false), &pairs, "power cut after the close");
+    reopened_clean(&lab, &pairs, "closed");
+}
+
+#[test]
+fn one_that_was_not_used_is_removed_by_the_next_open_after_a_crash() {
+    let lab = Lab::new();
+    let (db, pairs) = begin(&lab);
+    db.inner.prepare_next().unwrap();
+    let next = prepared(&db).unwrap();
+    for disk in [lab.killed(), lab.powered_off(|_| false)] {
+        let before = files(&disk.twin);
+        let reader = disk.open_read_only();
+        assert_eq!(snapshot(&reader), pairs);
+        assert!(reader.recovery().cuts.is_empty());
+        assert_eq!(files(&disk.twin), before, "a reader changes nothing");
+        let db = disk.open();
+        assert!(db.recovery().cuts.is_empty(), "{:?}", db.recovery());
+        assert_eq!(disk.twin.contents(&dir().log(next)), None);
+        db.put("new", "value").unwrap();
+        assert!(active(&db) > next, "its id is not used again");
+        kill(db);
+    }
+}
+
+#[test]
+fn readers_beside_a_writer_do_not_mind_it() {
+    let lab = Lab::new();
+    let (db, mut pairs) = begin(&lab);
+    db.inner.prepare_next().unwrap();
+    let read = |pairs: &Pairs| {
+        let reader = lab.open_read_only();
+        assert_eq!(snapshot(&reader), *pairs);
+        assert!(reader.recovery().cuts.is_empty() && reader.recovery().leftovers.is_empty());
+    };
+    read(&pairs);
+    rotate(&db, &mut pairs);
+    read(&pairs);
+    db.inner.work();
+    read(&pairs);
+}
+
+#[test]
+fn an_entry_that_is_too_large_for_it_has_the_log_go_on_elsewhere() {
+    let lab = Lab::new();
+    let (db, mut pairs) = begin(&lab);
+    db.inner.prepare_next().unwrap();
+    let next = prepared(&db).unwrap();
+    let large = "x".repeat(5000);
+    db.put("large", &large).unwrap();
+    pairs.insert("large".into(), large.into());
+    assert!(active(&db) > next);
+    assert_eq!(prepared(&db), None);
+    assert_eq!(lab.twin.contents(&dir().log(next)), None);
+    rotate(&db, &mut pairs);
+    assert_eq!(snapshot(&lab.killed().open()), pairs);
+    db.close().unwrap();
+    reopened_clean(&lab, &pairs, "closed");
+}
+
+#[test]
+fn one_that_comes_too_late_is_removed() {
+    let lab = Lab::new();
+    let (db, mut pairs) = begin(&lab);
+    let late = db.inner.begin_next().unwrap().unwrap();
+    rotate(&db, &mut pairs);
+    assert!(active(&db) > late);
+    db.inner.finish_next(late).unwrap();
+    assert_eq!(prepared(&db), None);
+    assert_eq!(lab.twin.contents(&dir().log(late)), None);
+
+    let late = db.inner.begin_next().unwrap();
+    assert_eq!(late, None, "the new segment has hardly begun");
+    rotate(&db, &mut pairs);
+    while db.inner.begin_next().unwrap().is_none() {
+        put(&db, &mut pairs, 3);
+    }
+    let late = active(&db);
+    let late = SegmentId(late.0 + 1);
+    db.clear().unwrap();
+    db.inner.finish_next(late).unwrap();
+    assert_eq!((prepared(&db), lab.logs().len()), (None, 1), "nor does one survive a clear");
+    assert!(db.is_empty());
+    kill(db);
+    assert!(lab.open().is_empty());
+}
+
+#[test]
+fn two_at_the_same_time_are_one_too_many() {
+    let lab = Lab::new();
+    let (db, mut pairs) = begin(&lab);
+    let first = db.inner.begin_next().unwrap().unwrap();
+    let second = db.inner.begin_next().unwrap().unwrap();
+    assert!(first < second);
+    db.inner.finish_next(second).unwrap();
+    db.inner.finish_next(first).unwrap();
+    assert_eq!((prepared(&db), lab.logs().len()), (Some(second), 2));
+    rotate(&db, &mut pairs);
+    db.close().unwrap();
+    reopened_clean(&lab, &pairs, "closed");
+}
+
+#[test]
+fn a_clear_takes_it_along() {
+    let lab = Lab::new();
+    let (db, _) = begin(&lab);
+    db.inner.prepare_next().unwrap();
+    db.clear().unwrap();
+    assert_eq!((prepared(&db), lab.logs().len()), (None, 1));
+    db.close().unwrap();
+    assert!(lab.logs().is_empty());
+    reopened_clean(&lab, &Pairs::new(), "closed");
+}
+
+/// A kill and power cuts at each operation of preparing, of rotations into prepared segments, of
+/// one that is given up, and of the close.
+#[test]
+fn a_crash_at_any_operation_loses_nothing_that_was_durable() {
+    let lab = Lab::new();
+    let (db, mut pairs) = begin(&lab);
+    let start = lab.twin.op_count();
+    // The state after the operations up to each count.
+    let mut states = vec![(start, pairs.clone())];
+    // Which of them was durable from an operation on.
+    let mut durable = vec![(start, 0)];
+    let (mut used, mut given_up) = (0, 0);
+    for number in 10.. {
+        db.inner.prepare_next().unwrap();
+        let (before, next) = (active(&db), prepared(&db));
+        if next.is_some() && used == 1 && given_up == 0 {
+            db.put("1", "x".repeat(3000)).unwrap();
+            pairs.insert("1".into(), "x".repeat(3000).into());
+            given_up += 1;
+        } else {
+            put(&db, &mut pairs, number);
+        }
+        states.push((lab.twin.op_count(), pairs.clone()));
+        used += usize::from(Some(active(&db)) == next);
+        if active(&db) > before {
+            db.sync().unwrap();
+            durable.push((lab.twin.op_count(), states.len() - 1));
+        }
+        if number == 30 {
+            db.inner.seal_rotated().unwrap();
+        }
+        if used == 3 && prepared(&db).is_some() {
+            break;
+        }
+    }
+    assert_eq!(given_up, 1);
+    db.close().unwrap();
+    let end = lab.twin.op_count();
+    let judge = |disk: &Lab, allowed: &[Pairs], when: &str| {
+        let db = disk.try_open().unwrap_or_else(|error| panic!("{when}: {error}"));
+        let found = snapshot(&db);
+        assert!(allowed.contains(&found), "{when}: {found:?}");
+        kill(db);
+        reopened_clean(disk, &found, when);
+    };
+    for ops in start..=end {
+        let done = states.iter().rposition(|(count, _)| *count <= ops).unwrap();
+        let later = states.iter().take(done + 2).map(|(_, pairs)| pairs.clone());
+        let all: Vec<Pairs> = later.collect();
+        let (_, floor) = *durable.iter().rfind(|(count, _)| *count <= ops).unwrap();
+        let killed = lab.on(lab.twin.kill_image(ops));
+        judge(&killed, &all[done..], &format!("killed at {ops}"));
+        for seed in 0..if long() { 60 } else { 4 } {
+            let mut random = Random(seed << 32 | ops as u64);
+            let image = lab.twin.power_image(ops, |_| random.below(4) < seed % 5);
+            judge(&lab.on(image), &all[floor..], &format!("power cut at {ops}, seed {seed}"));
+        }
+    }
+    reopened_clean(&lab.powered_off(|_| false), &pairs, "power cut after the close");
+}
+
+/// Whatever fails while a segment is prepared, no write does, unless it was a sync that failed.
+#[test]
+fn a_disk_that_fails_while_it_is_prepared_fails_no_write() {
+    let (lab, trace) = {
+        let lab = Lab::new();
+        let (db, _) = begin(&lab);
+        let start = lab.twin.op_count();
+        db.inner.work();
+        let trace = lab.twin.trace().split_off(start);
+        kill(db);
+        (lab, trace)
+    };
+    assert!(trace.len() > 4, "{trace:?}");
+    let kinds = [FaultKind::Eio, FaultKind::Enospc, FaultKind::ShortWrite, FaultKind::Interrupted];
+    for kind in kinds {
+        for (at, op) in trace.iter().enumerate() {
+            for for_ever in [false, true] {
+                let when = format!("{kind:?} at {op:?}, for ever: {for_ever}");
+                let lab = lab.on(Twin::new());
+                let (db, mut pairs) = begin(&lab);
+                let fault = Fault::new(kind).after(at);
+                lab.twin.fail(if for_ever { fault.for_ever() } else { fault });
+                db.inner.work();
+                assert!(lab.twin.fault_count() > 0, "{when}");
+                lab.twin.clear_fault();
+                let is_sync = matches!(op, Op::Sync { .. } | Op::SyncDir { .. });
+                let poisoned = db.inner.commit.check().is_err();
+                // What fails from a call on that may be let pass meets a sync after it.
+                let may_meet_sync = for_ever && matches!(op, Op::Allocate { .. });
+                let is_told = is_sync && kind != FaultKind::Interrupted;
+                assert!(poisoned == is_told || poisoned && may_meet_sync, "{when}: {poisoned}");
+                if poisoned {
+                    assert_eq!(snapshot(&db), pairs, "{when}");
+                    kill(db);
+                } else {
+                    rotate(&db, &mut pairs);
+                    db.inner.work();
+                    rotate(&db, &mut pairs);
+                    assert_eq!(snapshot(&db), pairs, "{when}");
+                    db.close().unwrap();
+                    reopened_clean(&lab, &pairs, &when);
+                }
+                let harshest = lab.powered_off(|_| false);
+                let db = harshest.try_open().unwrap_or_else(|error| panic!("{when}: {error}"));
+                assert_eq!(snapshot(&db), pairs, "{when}: power cut");
+                kill(db);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_keeps_it_from_being_prepared_and_nothing_else() {
+    let lab = Lab::new().with(Options::new().segment_size(4096).sync(SyncPolicy::Never));
+    let db = lab.open();
+    let mut pairs = Pairs::new();
+    for number in 0..20 {
+        put(&db, &mut pairs, number);
+    }
+    lab.twin.set_space(0);
+    db.inner.work();
+    assert_eq!(prepared(&db), None);
+    for number in 20..30 {
+        put(&db, &mut pairs, number);
+        db.inner.work();
+    }
+    lab.twin.set_space(u64::MAX);
+    db.inner.work();
+    assert!(prepared(&db).is_some());
+    rotate(&db, &mut pairs);
+    db.close().unwrap();
+    reopened_clean(&lab, &pairs, "closed");
+}
+
+/// The thread that makes room may hold on to a segment that others have sealed meanwhile.
+#[test]
+fn a_sealed_segment_is_not_lengthened_any_more() {
+    let lab = Lab::new().with(Options::new().segment_size(8 << 20).segment_entries(4));
+    let (db, mut pairs) = begin(&lab);
+    let (room, path) = {
+        let log = db.inner.writer().unwrap().log.lock();
+        let active = log.active().unwrap();
+        (Arc::clone(active.room()), active.segment().path().to_path_buf())
+    };
+    let size = || lab.twin.contents(&path).unwrap().len();
+    let before = size();
+    room.go_ahead(1 << 20).unwrap();
+    assert!(size() > before);
+    rotate(&db, &mut pairs);
+    db.inner.seal_rotated().unwrap();
+    let sealed = size();
+    assert!(sealed < before);
+    room.go_ahead(6 << 20).unwrap();
+    assert_eq!(size(), sealed);
+}
+
+/// On a real disk, where pages are populated: what a store takes stays in proportion.
+#[test]
+fn room_is_made_ahead_in_proportion_to_what_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let ground = Ground { threads: false, ..Ground::default() };
+    let db = Bitcask::open_on(&ground, dir.path(), Options::default()).unwrap();
+    let look = || {
+        db.inner.work();
+        let log = db.inner.writer().unwrap().log.lock();
+        let active = log.active().unwrap();
+        (active.end().offset, active.room().ready(), active.file().size().unwrap())
+    };
+    for _ in 0..10 {
+        db.put("key", "value").unwrap();
+    }
+    let (_, ready, size) = look();
+    assert!(ready <= 1 << 20 && size <= 1 << 20, "{ready}, {size}");
+    db.put("key", vec![1; 600_000]).unwrap();
+    let (end, ready, size) = look();
+    assert!((2 * end..=4 << 20).contains(&ready) && size <= 4 << 20, "{ready}, {size}");
+    for _ in 0..10 {
+        db.put("key", vec![1; 600_000]).unwrap();
+        let (end, ready, size) = look();
+        assert!(ready >= end + end.min(2 << 20) && size <= 4 * end, "{end}, {ready}, {size}");
+    }
+    db.close().unwrap();
+}
+
+/// A writer whose wakes are answered at once grows nothing and creates nothing itself.
+#[test]
+fn a_writer_asks_in_time_for_what_it_is_about_to_need() {
+    let dir = tempfile::tempdir().unwrap();
+    let ground = Ground { threads: false, ..Ground::default() };
+    let options = Options::new().segment_size(16 << 20).sync(SyncPolicy::Never);
+    let db = Bitcask::open_on(&ground, dir.path(), options).unwrap();
+    let look = || {
+        let log = db.inner.writer().unwrap().log.lock();
+        let active = log.active()?;
+        Some((active.segment().id(), active.end().offset, active.room().ready()))
+    };
+    let (mut rotations, mut wakes) = (0, 0);
+    for number in 0..12_000_u64 {
+        let (next, before) = (prepared(&db), look());
+        db.put(number.to_be_bytes(), vec![1; 4000]).unwrap();
+        let (id, end, ready) = look().unwrap();
+        match before {
+            Some((same, _, was)) if same == id => {
+                assert!(was == ready || end <= 256 << 10, "the writer has made room at {end}");
+            }
+            Some(_) => {
+                assert_eq!(next, Some(id));
+                rotations += 1;
+            }
+            None => {}
+        }
+        if db.inner.prepare_signal.take_woken() {
+            db.inner.prepare_due();
+            wakes += 1;
+        }
+    }
+    assert_eq!(rotations, 2);
+    assert!((30..100).contains(&wakes), "{wakes}");
+    db.close().unwrap();
+}

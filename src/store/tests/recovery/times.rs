@@ -1,0 +1,429 @@
+//! Clocks that were wrong: a log whose times are far ahead of the clock, and a clock that is set back
+//! when nothing in the log shows its times any more.
+
+use std::ops::ControlFlow;
+
+use crate::clock::TIME_MAX;
+use crate::manifest::Manifest;
+use crate::options::MergeOptions;
+use crate::repair::{salvage_on, verify_on};
+use crate::store::tests::*;
+
+const YEAR: Duration = Duration::from_secs(365 * 86_400);
+const YEARS_AHEAD: [u32; 4] = [0, 5, 11, 50];
+
+/// One segment for all.
+fn whole() -> Lab {
+    let options = Options::new().segment_size(8 << 20).sync(SyncPolicy::Never);
+    Lab::new().with(options.merge(crate::MergePolicy::Manual))
+}
+
+/// Flips a bit in the first entry of a segment.
+fn damage_first_entry(lab: &Lab, path: &Path) {
+    let mut bytes = lab.twin.contents(path).unwrap();
+    bytes[usize::try_from(FIRST_OFFSET).unwrap() + 22] ^= 1;
+    lab.twin.put_file(path, bytes);
+}
+
+/// What becomes of the one sealed segment before the log goes on.
+const BEFORE: [&str; 4] = ["it stays", "a merge drops it", "a clear drops it", "its hint is gone"];
+
+/// A store that was written to while the clock was ahead, and is open with the clock set right.
+fn ahead(years: u32, before: &str) -> (Lab, Bitcask) {
+    let lab = whole();
+    lab.hands.advance(YEAR * years);
+    let db = lab.open();
+    db.put("seed", "x").unwrap();
+    if before == "a merge drops it" {
+        db.delete("seed").unwrap();
+    }
+    db.close().unwrap();
+    if before == "its hint is gone" {
+        lab.delete_hints();
+    }
+    lab.hands.step_back(YEAR * years);
+    let db = lab.open();
+    match before {
+        "a merge drops it" => drop(db.merge_with(MergeOptions::new().force(true)).unwrap()),
+        "a clear drops it" => db.clear().unwrap(),
+        _ => {}
+    }
+    (lab, db)
+}
+
+fn put_durably(db: &Bitcask) {
+    for key in ["a", "b", "c", "d"] {
+        db.put(key, "durable").unwrap();
+        db.sync().unwrap();
+    }
+}
+
+/// A device without a clock that keeps the date, or one wrong date: the log goes on from the highest
+/// time in it. With times more than ten years ahead of the clock no mark was looked at, and what was
+/// durable was cut off as torn.
+#[test]
+fn durable_data_is_not_cut_however_far_ahead_of_the_clock_its_times_are() {
+    for (years, before) in YEARS_AHEAD.into_iter().flat_map(|y| BEFORE.map(|before| (y, before))) {
+        let (lab, db) = ahead(years, before);
+        put_durably(&db);
+        let lab = lab.powered_off(|_| false);
+        kill(db);
+        let (_, path) = lab.logs().pop().unwrap();
+        damage_first_entry(&lab, &path);
+        let told = verify_on(&lab.ground(), Path::new(DIR)).unwrap();
+        for opened in [
+            told.opening.map(drop),
+            lab.try_open_with(lab.options.clone().read_only(true)).map(drop),
+            lab.try_open().map(drop),
+        ] {
+            let error = opened.expect_err("durable data is not refused to be cut");
+            assert!(error.is_corruption(), "{years} years ahead, {before}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_refresh_reports_damage_however_far_ahead_of_the_clock_the_times_are() {
+    for (years, before) in YEARS_AHEAD.into_iter().flat_map(|y| BEFORE.map(|before| (y, before))) {
+        let (lab, db) = ahead(years, before);
+        let reader = lab.open_read_only();
+        put_durably(&db);
+        kill(db);
+        let (_, path) = lab.logs().pop().unwrap();
+        let whole = lab.twin.contents(&path).unwrap();
+        damage_first_entry(&lab, &path);
+        let error = reader.refresh().unwrap_err();
+        assert!(error.is_corruption(), "{years} years ahead, {before}: {error}");
+        lab.twin.put_file(&path, whole);
+        assert!(reader.refresh().unwrap());
+        assert_eq!(reader.get("d").unwrap().unwrap(), "durable");
+    }
+}
+
+/// Saves what is left of a store; returns how many keys that was.
+fn salvage(lab: &Lab) -> u64 {
+    let (from, to) = (Path::new(DIR), Path::new("/rescued"));
+    let go_on = &mut |_: &_| ControlFlow::Continue(());
+    let report = salvage_on(&lab.ground(), from, to, &lab.options, go_on).unwrap();
+    let db = Bitcask::open_on(&lab.ground(), to, lab.options.clone()).unwrap();
+    assert_eq!(db.len(), report.keys);
+    report.keys
+}
+
+/// One flipped byte: all entries behind it were lost, since none of them could be later than ten years
+/// from now.
+#[test]
+fn salvage_finds_what_lies_behind_damage_however_far_ahead_of_the_clock_its_times_are() {
+    for (years, merged, hints) in
+        YEARS_AHEAD.into_iter().flat_map(|years| [(years, true, true), (years, true, false)]).chain(
+            YEARS_AHEAD.into_iter().flat_map(|years| [(years, false, true), (years, false, false)]),
+        )
+    {
+        let (lab, db) = ahead(years, "it stays");
+        for number in 0..100_u32 {
+            db.put(number.to_be_bytes(), "durable").unwrap();
+        }
+        if merged {
+            db.merge_with(MergeOptions::new().force(true)).unwrap();
+        }
+        db.put("tail", "x").unwrap();
+        db.close().unwrap();
+        let size = |path: &PathBuf| lab.twin.contents(path).unwrap().len();
+        let (_, path) = lab.logs().into_iter().max_by_key(|(_, path)| size(path)).unwrap();
+        damage_first_entry(&lab, &path);
+        if !hints {
+            lab.delete_hints();
+        }
+        let told = format!("{years} years ahead, merged: {merged}, hints: {hints}");
+        assert_eq!(salvage(&lab), 101, "{told}");
+    }
+}
+
+/// There is nothing then that shows what time it is in the store: no hint, and a header that was
+/// written when the clock was right again.
+#[test]
+fn salvage_finds_what_lies_behind_the_first_entry_of_the_only_segment() {
+    for (years, closed) in YEARS_AHEAD.into_iter().flat_map(|y| [(y, true), (y, false)]) {
+        let (lab, db) = ahead(years, "a merge drops it");
+        for number in 0..100_u32 {
+            db.put(number.to_be_bytes(), "durable").unwrap();
+        }
+        if closed {
+            db.close().unwrap();
+        } else {
+            kill(db);
+        }
+        lab.delete_hints();
+        let logs = lab.logs();
+        let [(_, path)] = logs.as_slice() else { panic!("{logs:?}") };
+        damage_first_entry(&lab, path);
+        for with_manifest in [true, false] {
+            let lab = lab.killed();
+            if !with_manifest {
+                lab.twin.delete_file(&Dir::new(DIR.into()).manifest());
+            }
+            assert_eq!(salvage(&lab), 99, "{years} years ahead, closed: {closed}");
+        }
+    }
+}
+
+/// Entries above 1 MiB are tried at once only if something shows what time it is in the store.
+#[test]
+fn salvage_finds_large_entries_whatever_tells_their_time() {
+    let shown_by = ["another segment", "the manifest", "a hint", "nothing but the clock"];
+    for (years, shown_by) in YEARS_AHEAD.into_iter().flat_map(|y| shown_by.map(|by| (y, by))) {
+        let alone = shown_by != "another segment";
+        let (lab, db) = ahead(years, if alone { "a merge drops it" } else { "it stays" });
+        for key in ["a", "b", "c"] {
+            db.put(key, vec![7; 1_200_000]).unwrap();
+        }
+        db.close().unwrap();
+        damage_first_entry(&lab, &lab.logs().pop().unwrap().1);
+        if shown_by != "a hint" {
+            lab.delete_hints();
+        }
+        if alone && shown_by != "the manifest" {
+            lab.twin.delete_file(&Dir::new(DIR.into()).manifest());
+        }
+        let found = if alone { 2 } else { 3 };
+        assert_eq!(salvage(&lab), found, "{years} years, {shown_by}");
+    }
+}
+
+/// Bytes that look like large headers from the far future at every place, and nothing behind them that
+/// shows that they are none: what is tried last has its budget too.
+#[test]
+fn crafted_times_do_not_make_it_quadratic() {
+    let lab = whole();
+    let db = lab.open();
+    db.put("before", "1").unwrap();
+    // Key size 0x4007, no flags, value size 2 MiB. With a key of four bytes the value starts at a
+    // multiple of 8.
+    db.put("evil", 0x0020_0000_4007_0000_u64.to_be_bytes().repeat(3 << 17)).unwrap();
+    kill(db);
+    let (_, path) = lab.logs().remove(0);
+    let mut bytes = lab.twin.contents(&path).unwrap();
+    bytes[usize::try_from(log_entries(&lab)[1].place.offset).unwrap()] ^= 1;
+    let size = bytes.len();
+    lab.twin.put_file(&path, bytes);
+    let calls = lab.twin.call_count();
+    assert_eq!(salvage(&lab), 1);
+    let calls = lab.twin.call_count() - calls;
+    println!("{calls} calls for {size} bytes");
+    assert!(calls < 40 * (size >> 18), "{calls} calls for {size} bytes");
+}
+
+/// Salvages large entries, each eleven years later than the one before and behind a damaged one; returns
+/// the calls to the disk for each MiB.
+fn calls_for_rising_times(entries: u32) -> usize {
+    let size = 256 << 20;
+    let lab = Lab::new().with(whole().options.segment_size(size));
+    let db = lab.open();
+    db.put("before", "1").unwrap();
+    for number in 0..entries {
+        db.put(format!("small{number}"), "x").unwrap();
+        lab.hands.advance(YEAR * 11);
+        db.put(format!("large{number}"), vec![7; (1 << 20) + 64]).unwrap();
+    }
+    kill(db);
+    lab.hands.step_back(YEAR * 11 * entries);
+    let (_, path) = lab.logs().remove(0);
+    let mut bytes = lab.twin.contents(&path).unwrap();
+    for entry in log_entries(&lab).iter().skip(1).step_by(2) {
+        bytes[usize::try_from(entry.place.offset).unwrap()] ^= 1;
+    }
+    let size = bytes.len();
+    lab.twin.put_file(&path, bytes);
+    let calls = lab.twin.call_count();
+    assert_eq!(salvage(&lab), u64::from(entries) + 1);
+    (lab.twin.call_count() - calls) / (size >> 20)
+}
+
+/// Each was found by a second search behind one that had gone through the rest of the segment.
+#[test]
+fn times_that_rise_by_decades_do_not_make_it_quadratic() {
+    let (few, many) = (calls_for_rising_times(6), calls_for_rising_times(24));
+    assert!(many < 2 * few, "{few} calls for a MiB of few entries, and {many} of many");
+}
+
+/// What the store does with entries that a snapshot of a reader is of, or a later one than they.
+const LOSSES: [&str; 4] = ["clear", "merge of deletes", "merge of what has expired", "lone mark"];
+
+/// Has the highest time in the log go with what told of it, after a reader was opened; returns that one.
+fn lose_times(lab: &Lab, db: &Bitcask, loss: &str) -> Bitcask {
+    db.put("k", "old").unwrap();
+    lab.hands.advance(Duration::from_millis(1));
+    match loss {
+        "merge of deletes" => {
+            db.put("gone", "x").unwrap();
+            db.delete("gone").unwrap();
+        }
+        "merge of what has expired" => {
+            let ttl = WriteOptions::new().ttl(Duration::from_millis(1));
+            db.put_with("gone", "x", ttl).unwrap();
+        }
+        "lone mark" => {
+            db.sync().unwrap();
+            db.inner.rotate_active().unwrap();
+            lab.hands.advance(Duration::from_millis(1));
+            db.inner.mark_if_due(Duration::ZERO).unwrap();
+        }
+        _ => {}
+    }
+    let reader = lab.open_read_only();
+    lab.hands.advance(Duration::from_millis(1));
+    match loss {
+        "clear" => db.clear().unwrap(),
+        "lone mark" => {}
+        _ => drop(db.merge_with(MergeOptions::new().force(true)).unwrap()),
+    }
+    reader
+}
+
+/// Snapshots go by times, also those of a reader in another process, which its writer does not know of.
+/// When nothing in the log told of the highest time any more, and the clock had been set back, what was
+/// written then was not later than such a snapshot, which saw it after a refresh.
+#[test]
+fn a_snapshot_of_a_reader_sees_nothing_newer_though_the_clock_was_set_back() {
+    let backs = [Duration::ZERO, Duration::from_millis(10), 20 * YEAR];
+    for (loss, back) in LOSSES.into_iter().flat_map(|loss| backs.map(|back| (loss, back))) {
+        for closed in [true, false] {
+            let (lab, told) = (whole(), format!("{loss}, {back:?} back, closed: {closed}"));
+            let db = lab.open();
+            let reader = lose_times(&lab, &db, loss);
+            let snapshot = reader.snapshot();
+            if closed {
+                db.close().unwrap();
+            } else {
+                kill(db);
+            }
+            lab.hands.step_back(back);
+            let db = lab.open();
+            db.put("k", "new").unwrap();
+            reader.refresh().unwrap();
+            assert_eq!(snapshot.get("k").unwrap().unwrap(), "old", "{told}");
+            let pairs: Vec<_> = snapshot.range(..).map(|pair| pair.unwrap().1).collect();
+            assert_eq!(pairs, ["old"], "{told}");
+            assert_eq!(reader.get("k").unwrap().unwrap(), "new");
+            assert_eq!(reader.snapshot().get("k").unwrap().unwrap(), "new");
+            kill(db);
+        }
+    }
+}
+
+/// Opens a store, puts a key, and returns its time.
+fn time_of_a_put(lab: &Lab, dir: &str) -> u64 {
+    let db = Bitcask::open_on(&lab.ground(), Path::new(dir), lab.options.clone()).unwrap();
+    db.put("later", "x").unwrap();
+    let time = db.inner.writer().unwrap().log.lock().last_timestamp();
+    kill(db);
+    time
+}
+
+#[test]
+fn times_rise_though_the_clock_was_set_far_back_and_the_log_has_lost_its_times() {
+    for (loss, closed) in LOSSES.into_iter().flat_map(|loss| [(loss, true), (loss, false)]) {
+        let lab = whole();
+        let db = lab.open();
+        drop(lose_times(&lab, &db, loss));
+        let highest = db.inner.writer().unwrap().log.lock().last_timestamp();
+        db.backup("/backup").unwrap();
+        let lab = if closed {
+            db.close().unwrap();
+            lab.killed()
+        } else {
+            lab.powered_off(|_| true)
+        };
+        lab.hands.step_back(20 * YEAR);
+        // Openings that write nothing keep what is known.
+        lab.reopen(lab.open()).close().unwrap();
+        salvage(&lab);
+        for dir in [DIR, "/rescued", "/backup"] {
+            let time = time_of_a_put(&lab, dir);
+            assert!(time > highest, "{loss}, closed: {closed}, {dir}: {time}, not above {highest}");
+        }
+    }
+}
+
+/// A hint that checks and is wrong does not make a manifest that can't be read.
+#[test]
+fn a_merge_of_a_segment_whose_hint_is_from_the_end_of_time_leaves_a_store_that_opens() {
+    use crate::segment::hint::{Hint, Source};
+    let lab = whole();
+    let db = lab.open();
+    db.put("a", "1").unwrap();
+    let identity = db.inner.identity;
+    db.close().unwrap();
+    let (id, path) = lab.hints().pop().unwrap();
+    let length = lab.twin.contents(&lab.logs().pop().unwrap().1).unwrap().len() as u64;
+    let source = Source { id, identity, length };
+    let mut hint = Hint::decode(&lab.twin.contents(&path).unwrap(), source).unwrap();
+    hint.summary.last_timestamp = u64::MAX;
+    lab.twin.put_file(&path, hint.encode(source));
+    let db = lab.open();
+    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    let db = lab.reopen(db);
+    db.clear().unwrap();
+    db.put("b", "2").unwrap();
+    check(&lab.reopen(db), &model([("b", "2")]));
+}
+
+/// A store whose log has a time that nobody's clock will come to, by its manifest or an entry.
+fn at_the_end_of_time(lab: &Lab, by_entry: bool) {
+    let db = lab.open();
+    db.put("a", "1").unwrap();
+    if by_entry {
+        let ahead = TIME_MAX - (1 << 20) - 2 - db.inner.clock.now();
+        lab.hands.jump(Duration::from_micros(ahead));
+        db.put("late", "1").unwrap();
+        db.put("last", "1").unwrap();
+        lab.hands.step_back(Duration::from_micros(ahead));
+    }
+    db.close().unwrap();
+    if !by_entry {
+        let dir = Dir::new(DIR.into());
+        let mut manifest = Manifest::read(&lab.ground().fs, &dir).unwrap().unwrap();
+        manifest.note_time(u64::MAX);
+        lab.twin.put_file(&dir.manifest(), manifest.encode().into_bytes());
+    }
+}
+
+/// Times were repeated there, so that snapshots and transactions took one version for another.
+#[test]
+fn a_store_at_the_end_of_time_refuses_writes_and_can_be_read_and_copied() {
+    for by_entry in [true, false] {
+        let lab = whole();
+        at_the_end_of_time(&lab, by_entry);
+        let db = lab.open();
+        assert_eq!(db.get("a").unwrap().unwrap(), "1");
+        let writes = [
+            db.put("b", "2").unwrap_err(),
+            db.delete("a").unwrap_err(),
+            db.write(Batch::new().put("b", "2").put("c", "3")).unwrap_err(),
+            db.update("a", |_| Some("2")).unwrap_err(),
+        ];
+        for error in writes {
+            assert!(matches!(error, Error::EndOfTime { .. }), "{error}");
+        }
+        assert_eq!(db.snapshot().iter().count(), if by_entry { 3 } else { 1 });
+        db.merge_with(MergeOptions::new().force(true)).unwrap();
+        db.clear().unwrap();
+        assert!(matches!(db.put("b", "2").unwrap_err(), Error::EndOfTime { .. }));
+        let db = lab.reopen(db);
+        assert!(db.is_empty() && db.put("b", "2").is_err());
+    }
+}
+
+#[test]
+fn a_clock_at_the_end_of_time_makes_no_entry() {
+    let lab = whole();
+    let db = lab.open();
+    db.put("a", "1").unwrap();
+    let ahead = Duration::from_micros(TIME_MAX - db.inner.clock.now());
+    lab.hands.jump(ahead);
+    assert!(matches!(db.put("b", "2").unwrap_err(), Error::EndOfTime { .. }));
+    lab.hands.step_back(ahead);
+    let db = lab.reopen(db);
+    db.put("b", "2").unwrap();
+    check(&db, &model([("a", "1"), ("b", "2")]));
+}

@@ -1,0 +1,110 @@
+//! Indexes beside segments: a store with them, whatever they say, is the store without.
+
+use std::path::Path;
+
+use crate::repair::verify_on;
+use crate::segment::hint::Source;
+use crate::segment::index::{Ground, RunBuilder, has_index};
+use crate::store::tests::*;
+
+const TARGET: &str = "/backup";
+
+/// A store with sealed segments, of which each has an index, and an unsealed one.
+fn indexed() -> (Lab, Bitcask) {
+    let lab = Lab::new();
+    let options = lab.options.clone().segment_entries(4);
+    let lab = lab.with(options);
+    let db = lab.open();
+    for number in 0..14 {
+        db.put(format!("key {}", number % 5), format!("value {number}")).unwrap();
+    }
+    db.delete("key 1").unwrap();
+    db.inner.work();
+    let ground = Ground::new(&db.inner.fs, &db.inner.dir, db.inner.identity);
+    for (_, segment) in db.inner.segments.all() {
+        let is_sealed = segment.summary().is_some();
+        assert_eq!(segment.write_index(&ground).unwrap(), is_sealed);
+    }
+    assert_eq!(lab.indexes().len(), 3);
+    (lab, db)
+}
+
+/// Changes every byte of an index, and cuts it at every length.
+fn damaged(whole: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
+    let changed = (0..whole.len()).map(|at| {
+        let mut bytes = whole.to_vec();
+        bytes[at] ^= 1;
+        bytes
+    });
+    changed.chain((0..whole.len()).step_by(5).map(|size| whole[..size].to_vec()))
+}
+
+#[test]
+fn a_store_with_damaged_indexes_opens_and_is_told_to_be_whole() {
+    let (lab, db) = indexed();
+    let expected = snapshot(&db);
+    db.close().unwrap();
+    let found = verify_on(&lab.ground(), Path::new(DIR)).unwrap();
+    assert!(found.is_clean() && found.derived.is_empty(), "{found}");
+    let (_, path) = lab.indexes().remove(0);
+    for bytes in damaged(&lab.twin.contents(&path).unwrap()) {
+        let lab = lab.on(lab.twin.fork());
+        lab.twin.put_file(&path, bytes);
+        let found = verify_on(&lab.ground(), Path::new(DIR)).unwrap();
+        assert!(found.is_clean(), "{found}");
+        assert_eq!(found.derived.len(), 1, "{found}");
+        assert_eq!(found.derived[0].path, path);
+        let db = lab.open();
+        assert!(db.recovery().is_clean(), "{:?}", db.recovery());
+        assert_eq!(snapshot(&db), expected);
+        assert!(db.verify().unwrap().is_clean());
+        kill(db);
+    }
+    for (_, path) in lab.indexes() {
+        lab.twin.delete_file(&path);
+    }
+    let found = verify_on(&lab.ground(), Path::new(DIR)).unwrap();
+    assert!(found.is_clean() && found.derived.is_empty(), "{found}");
+}
+
+#[test]
+fn an_index_that_checks_and_is_wrong_is_found() {
+    let (lab, db) = indexed();
+    let manifest = db.inner.manifest.get(Clone::clone);
+    db.close().unwrap();
+    let sealed = manifest.sealed[0];
+    let source = Source { id: sealed.id, identity: manifest.identity, length: sealed.length };
+    let (_, path) = lab.indexes().remove(0);
+    lab.twin.put_file(&path, RunBuilder::default().finish(sealed.id).encode(source));
+    assert!(has_index(&Fs::Twin(Arc::clone(&lab.twin)), &Dir::new(DIR.into()), source));
+    let found = verify_on(&lab.ground(), Path::new(DIR)).unwrap();
+    assert!(found.is_clean(), "{found}");
+    assert_eq!(found.derived.len(), 1, "{found}");
+    assert_eq!(found.derived[0].path, path);
+    assert!(found.derived[0].reason.contains("delete it"), "{found}");
+}
+
+#[test]
+fn a_backup_has_the_indexes_that_check() {
+    for links in [true, false] {
+        let (lab, db) = indexed();
+        if !links {
+            lab.twin.refuse_links();
+        }
+        let expected = snapshot(&db);
+        let (_, path) = lab.indexes().remove(1);
+        let mut bytes = lab.twin.contents(&path).unwrap();
+        bytes.pop();
+        lab.twin.put_file(&path, bytes);
+        db.backup(TARGET).unwrap();
+        let target = Dir::new(TARGET.into());
+        let found: Vec<_> = lab.indexes().iter().map(|(id, _)| target.index(*id)).collect();
+        let found = found.iter().map(|path| lab.twin.contents(path).is_some());
+        assert_eq!(found.collect::<Vec<_>>(), [links, false, links]);
+        let told = verify_on(&lab.ground(), Path::new(TARGET)).unwrap();
+        assert!(told.is_clean() && told.derived.is_empty(), "{told}");
+        let options = lab.options.clone();
+        let copy = Bitcask::open_on(&lab.ground(), Path::new(TARGET), options).unwrap();
+        assert_eq!(snapshot(&copy), expected);
+    }
+}

@@ -1,0 +1,5 @@
+//! Tests of snapshots, indexes and ordered scans.
+
+pub(crate) mod index;
+pub(crate) mod queues;
+pub(crate) mod snapshots;

@@ -1,0 +1,214 @@
+//! Queues, stacks and other stores in which what was deleted lies before what is next: the cost of a look
+//! at the front or the back, counted in rows that are passed and blocks that are read.
+//!
+//! - Nothing here goes by time. A cost that grows with what was deleted is hundreds of times as much at
+//!   the end of these; the bounds leave room for what grows with the number of runs.
+
+use crate::segment::index::WALKED;
+use crate::store::tests::merge::basics::{merge, seal, sealed};
+use crate::store::tests::*;
+use crate::value::Value;
+
+/// Tells how many rows and blocks a closure has gone through.
+fn walked(run: impl FnOnce()) -> u64 {
+    let sum = || WALKED.get().0 + WALKED.get().1;
+    let before = sum();
+    run();
+    sum() - before
+}
+
+const ITEMS: u64 = 3_000;
+
+/// At most as many rows and blocks for an item, on average.
+const AT_MOST: u64 = 200;
+
+fn lab() -> Lab {
+    Lab::new().with(Options::new().segment_size(4 << 20).sync(SyncPolicy::Never))
+}
+
+fn key(at: u64) -> Vec<u8> {
+    format!("{at:012}").into_bytes()
+}
+
+/// Runs a round for each item, and sees that the last ones cost no more than they may.
+fn is_flat(mut round: impl FnMut(u64)) {
+    let mut costs: Vec<u64> = (0..ITEMS).map(|at| walked(|| round(at))).collect();
+    let late = costs.split_off(costs.len() / 2);
+    let mean = late.iter().sum::<u64>() / late.len() as u64;
+    assert!(mean <= AT_MOST, "{mean} rows and blocks an item, {costs:?} before, then {late:?}");
+}
+
+fn first_key(db: &Bitcask) -> Option<Vec<u8>> {
+    db.first().unwrap().map(|(key, _)| key.into())
+}
+
+#[test]
+fn a_queue_costs_the_same_whatever_was_taken_from_it() {
+    for backlog in [0, 1, 5, 200] {
+        let db = lab().open();
+        (0..backlog).for_each(|at| db.put(key(at), "job").unwrap());
+        is_flat(|at| {
+            db.put(key(at + backlog), "job").unwrap();
+            assert_eq!(first_key(&db), Some(key(at)));
+            db.delete(key(at)).unwrap();
+        });
+        assert_eq!(db.len(), backlog);
+    }
+}
+
+#[test]
+fn a_queue_in_transactions_costs_the_same_whatever_was_taken_from_it() {
+    let db = lab().open();
+    db.put("a", "before all").unwrap();
+    is_flat(|at| {
+        db.put([b"job/", &*key(at)].concat(), key(at)).unwrap();
+        let job = db.transaction(|tx| {
+            let Some((key, job)) = tx.prefix("job/").next().transpose()? else { return Ok(None) };
+            tx.delete(&key);
+            Ok(Some(job))
+        });
+        assert_eq!(*job.unwrap().unwrap(), *key(at));
+    });
+}
+
+/// What is taken here is put again, under the same keys.
+#[test]
+fn a_stack_costs_the_same_whatever_was_taken_from_it() {
+    let db = lab().open();
+    db.put(key(0), "bottom").unwrap();
+    is_flat(|round| {
+        let depth = 1 + round % 50;
+        (1..=depth).for_each(|at| db.put(key(at), "frame").unwrap());
+        for at in (1..=depth).rev() {
+            if at % 16 == depth % 16 {
+                assert_eq!(*db.last().unwrap().unwrap().0, *key(at));
+            }
+            db.delete(key(at)).unwrap();
+        }
+        assert_eq!(*db.last().unwrap().unwrap().0, *key(0));
+    });
+}
+
+#[test]
+fn many_queues_in_one_store_cost_the_same_each() {
+    let db = lab().open();
+    let queue = |at: u64| format!("q{:02}/", at % 10);
+    let job = |at| [queue(at).as_bytes(), &key(at)].concat();
+    is_flat(|at| {
+        db.put(job(at), "job").unwrap();
+        let (found, _) = db.prefix(queue(at)).next().unwrap().unwrap();
+        assert_eq!(*found, *job(at));
+        db.delete(found).unwrap();
+        // From the back there is nothing but what lies before it.
+        assert!(db.prefix(queue(at)).next_back().is_none());
+        assert!(db.range(queue(at)..format!("q{:02}", at % 10 + 1)).next().is_none());
+    });
+}
+
+/// Nobody deletes what is in it: its items expire.
+#[test]
+fn a_queue_whose_items_expire_costs_the_same_whatever_has_expired() {
+    let lab = lab();
+    let db = lab.open();
+    is_flat(|at| {
+        let minute = WriteOptions::new().ttl(Duration::from_secs(60));
+        db.put_with(key(at), "job", minute).unwrap();
+        lab.hands.advance(Duration::from_secs(20));
+        assert_eq!(first_key(&db), Some(key(at.saturating_sub(1))));
+    });
+}
+
+/// Keys that stay lie before and behind those that were deleted.
+#[test]
+fn the_middle_of_a_store_costs_the_same_whatever_was_deleted_in_it() {
+    let db = lab().open();
+    for key in ["a", "b", "x", "y"] {
+        db.put(key, "stays").unwrap();
+    }
+    let item = |at| [b"m", &*key(at)].concat();
+    is_flat(|at| {
+        db.put(item(at), "item").unwrap();
+        let only = |pair: Option<Result<(Value, Value)>>| pair.unwrap().unwrap().0;
+        assert_eq!(*only(db.range("a".."x").after("b").next()), *item(at));
+        assert_eq!(*only(db.range(..).before("x").next_back()), *item(at));
+        db.delete(item(at)).unwrap();
+        assert_eq!(only(db.range("b".."z").rev().nth(2)), "b");
+        assert_eq!(only(db.range(..).nth(2)), "x");
+    });
+}
+
+/// A key that is written again and again, and lies before what is next.
+#[test]
+fn a_key_with_many_versions_costs_the_same_however_many() {
+    let db = lab().open();
+    let early = db.snapshot();
+    is_flat(|at| {
+        db.put("counter", at.to_be_bytes()).unwrap();
+        db.put("z", at.to_be_bytes()).unwrap();
+        assert_eq!(*db.first().unwrap().unwrap().1, at.to_be_bytes());
+        assert_eq!(*db.last().unwrap().unwrap().1, at.to_be_bytes());
+        assert_eq!(db.range("d"..).count(), 1);
+        assert_eq!(early.first().unwrap(), None);
+    });
+}
+
+#[test]
+fn a_queue_costs_the_same_when_its_segments_are_sealed_and_merged() {
+    let db = lab().open();
+    is_flat(|at| {
+        db.put(key(at), "job").unwrap();
+        assert_eq!(first_key(&db), Some(key(at)));
+        db.delete(key(at)).unwrap();
+        if at % 500 == 499 {
+            seal(&db);
+        }
+        if at % 1_000 == 999 {
+            merge(&db, &sealed(&db));
+            assert_eq!(first_key(&db), None);
+        }
+    });
+}
+
+/// What was deleted before the store was opened is gone through once.
+#[test]
+fn a_queue_costs_the_same_when_it_was_opened_again() {
+    let lab = lab();
+    let db = lab.open();
+    for at in 0..ITEMS {
+        db.put(key(at), "job").unwrap();
+        db.delete(key(at)).unwrap();
+    }
+    drop(db);
+    let db = lab.open();
+    assert!(walked(|| assert_eq!(first_key(&db), None)) > ITEMS);
+    is_flat(|at| {
+        db.put(key(ITEMS + at), "job").unwrap();
+        assert_eq!(first_key(&db), Some(key(ITEMS + at)));
+        db.delete(key(ITEMS + at)).unwrap();
+    });
+}
+
+#[test]
+fn a_snapshot_shows_what_a_clear_has_taken_whoever_looks_in_between() {
+    let lab = Lab::new();
+    let db = lab.open();
+    for number in 0..50_u8 {
+        db.put([number], "1").unwrap();
+    }
+    // So that there is something to pass over.
+    for number in 10..40_u8 {
+        db.delete([number]).unwrap();
+    }
+    let before = db.snapshot();
+    db.clear().unwrap();
+    // A clear has no timestamp of its own, so this moment has the same one as the last. The keys are
+    // sorted when the first of them is asked for, and those that are too young are passed over.
+    let after = db.snapshot();
+    for number in 0..50_u8 {
+        db.put([number], "2").unwrap();
+    }
+    assert_eq!(after.range(..).count(), 0);
+    assert_eq!(after.range(..).rev().count(), 0);
+    assert_eq!(before.range(..).count(), 20);
+    assert_eq!(before.range(..).rev().count(), 20);
+}

@@ -1,0 +1,181 @@
+//! Indexes: any bytes beside a segment, which is then gone through in order.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
+use super::input::{INDEX_HEADER_SIZE, Input, repair_index};
+use super::{DIR, IDENTITY};
+use crate::error::{Error, Result};
+use crate::fs::Fs;
+use crate::options::AppendMode;
+use crate::segment::header::{Kind, SegmentHeader};
+use crate::segment::hint::Summary;
+use crate::segment::index::{Ground, Merged, Moment, Part, find};
+use crate::segment::write::active::Active;
+use crate::segment::write::draft::Draft;
+use crate::segment::{Dir, Segment, SegmentId};
+use crate::testing::twin::Twin;
+
+pub(crate) const ID: SegmentId = SegmentId(3);
+/// Behind this time nothing was appended.
+const LAST: u64 = 1000;
+const NOW: u64 = 500;
+
+/// What is shown: keys and their timestamps, met in order and looked up.
+type Shown = Vec<(Vec<u8>, u64, Option<u64>)>;
+
+/// A segment, its index, and for each key its versions by time, of which some are deletes.
+pub(crate) struct Whole {
+    log: Vec<u8>,
+    pub(crate) index: Vec<u8>,
+    versions: BTreeMap<Vec<u8>, BTreeMap<u64, bool>>,
+}
+
+/// One segment does for all inputs: they are about its index.
+pub(crate) static WHOLE: LazyLock<Whole> = LazyLock::new(|| {
+    let (twin, dir) = (Twin::new(), Dir::new(DIR.into()));
+    twin.create_dir(Path::new(DIR)).unwrap();
+    let fs = Fs::Twin(Arc::clone(&twin));
+    let header = SegmentHeader { kind: Kind::Log, id: ID, identity: IDENTITY, created: 1 };
+    let mut active = Active::create(&fs, &dir, header, 1 << 16, AppendMode::Positioned).unwrap();
+    let mut versions = BTreeMap::<_, BTreeMap<u64, bool>>::new();
+    for number in 1..80_u64 {
+        let key = vec![b'k'; usize::try_from(number * 7 % 13).unwrap()];
+        let (timestamp, expiry) = (number * 10, (number % 5 == 0).then_some(number * 9));
+        let draft = match number % 7 {
+            0 => Draft::tombstone(&key),
+            _ => Draft::put(&key, b"value", expiry),
+        };
+        active.reserve(100).unwrap();
+        active.append(&draft, timestamp).unwrap();
+        let is_there = number % 7 != 0 && expiry.is_none_or(|expiry| expiry > NOW);
+        versions.entry(key).or_default().insert(timestamp, is_there);
+    }
+    active.finish(SegmentId(4), None, LAST).unwrap();
+    active.segment().summarize(Summary::default());
+    let ground = Ground::new(&fs, &dir, IDENTITY);
+    assert!(active.segment().write_index(&ground).unwrap());
+    let length = usize::try_from(active.segment().size()).unwrap();
+    let mut log = twin.contents(&dir.log(ID)).unwrap();
+    log.truncate(length);
+    Whole { log, index: twin.contents(&dir.index(ID)).unwrap(), versions }
+});
+
+/// Any bytes as a segment's index: as they are, as a change of the right one, and with everything
+/// that ties them to the segment made right.
+pub fn index(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    match input.byte() % 3 {
+        0 => check(input.take(bytes.len())),
+        1 => check(&changed(&mut input)),
+        _ => {
+            // What it says is anybody's guess; what is shown comes to an end all the same.
+            let forged = forged(&mut input);
+            for forward in [true, false] {
+                match show(&forged, LAST, forward) {
+                    // It may have been built anew on the way.
+                    Ok(shown) => {
+                        let len = forged.len() / 14 + WHOLE.versions.len();
+                        assert!(shown.len() <= len, "from nowhere");
+                    }
+                    Err(Error::Corrupt { .. }) => {}
+                    Err(other) => panic!("{other}"),
+                }
+            }
+        }
+    }
+}
+
+/// Whatever the bytes are, what is shown is what the segment has.
+fn check(bytes: &[u8]) {
+    for timestamp in [LAST, 333] {
+        let seen = |(key, versions): (&Vec<u8>, &BTreeMap<u64, bool>)| {
+            let (timestamp, is_there) = versions.range(..=timestamp).next_back()?;
+            is_there.then(|| (key.clone(), *timestamp, Some(*timestamp)))
+        };
+        let mut expected: Shown = WHOLE.versions.iter().filter_map(seen).collect();
+        assert_eq!(show(bytes, timestamp, true).unwrap(), expected);
+        expected.reverse();
+        assert_eq!(show(bytes, timestamp, false).unwrap(), expected);
+    }
+}
+
+/// The right index, changed in a few places, cut or lengthened.
+fn changed(input: &mut Input<'_>) -> Vec<u8> {
+    let mut bytes = WHOLE.index.clone();
+    for _ in 0..input.byte() % 4 {
+        let at = input.below(bytes.len());
+        bytes[at] ^= input.byte();
+    }
+    match input.byte() % 8 {
+        0 => bytes.truncate(input.below(bytes.len())),
+        1 => bytes.extend_from_slice(input.bytes()),
+        _ => {}
+    }
+    bytes
+}
+
+/// Blocks and leads of any bytes, with sizes that fit and checksums that are right.
+fn forged(input: &mut Input<'_>) -> Vec<u8> {
+    let (mut blocks, mut leads, mut count) = (Vec::new(), Vec::new(), 0_u64);
+    let rows = u64::from(input.byte());
+    let last = input.bytes();
+    while !input.is_empty() {
+        let mut block = Vec::new();
+        for _ in 0..=input.byte() % 8 {
+            let size = usize::from(input.byte() % 16);
+            let key = input.take(size);
+            block.extend(u16::try_from(key.len()).unwrap().to_be_bytes());
+            block.extend([0, 0, input.byte(), input.byte() & 0b1100_0011]);
+            block.extend((input.below(100) as u64).to_be_bytes());
+            if block.last_chunk::<9>().is_some_and(|end| end[0] & 1 != 0) {
+                block.extend((input.below(1000) as u64).to_be_bytes());
+            }
+            block.extend_from_slice(key);
+        }
+        let more = usize::from(input.byte() / 250);
+        block.extend_from_slice(input.take(more));
+        block.extend([0; 4]);
+        let size = usize::from(input.byte() % 16);
+        let lead = input.take(size);
+        leads.extend(u32::try_from(block.len()).unwrap().to_be_bytes());
+        leads.extend(u16::try_from(lead.len()).unwrap().to_be_bytes());
+        leads.extend_from_slice(lead);
+        blocks.extend(block);
+        count += 1;
+    }
+    leads.extend(u16::try_from(last.len()).unwrap().to_be_bytes());
+    leads.extend_from_slice(last);
+    leads.extend([0; 4]);
+    let mut bytes = WHOLE.index[..INDEX_HEADER_SIZE].to_vec();
+    let fields = [rows.max(count), count, blocks.len() as u64, leads.len() as u64];
+    let fields: Vec<u8> = fields.into_iter().flat_map(u64::to_be_bytes).collect();
+    bytes[48..80].copy_from_slice(&fields);
+    bytes.extend(blocks);
+    bytes.extend(leads);
+    repair_index(&mut bytes, ID);
+    bytes
+}
+
+/// Goes through a segment that has these bytes for its index.
+fn show(bytes: &[u8], timestamp: u64, forward: bool) -> Result<Shown> {
+    let (twin, dir) = (Twin::new(), Dir::new(DIR.into()));
+    twin.put_file(&dir.log(ID), WHOLE.log.clone());
+    twin.put_file(&dir.index(ID), bytes.to_vec());
+    let fs = Fs::Twin(twin);
+    let segment = Segment::sealed(&fs, &dir, ID, WHOLE.log.len() as u64, IDENTITY, true)?;
+    segment.summarize(Summary::default());
+    let (segment, ground) = (Arc::new(segment), Ground::new(&fs, &dir, IDENTITY));
+    let runs = segment.runs(&ground)?.into_iter();
+    let parts: Vec<Part> = runs.map(|run| (Arc::clone(&segment), run)).collect();
+    let moment = Moment { timestamp, now: NOW };
+    let mut merged = Merged::new(parts.clone(), (Bound::Unbounded, Bound::Unbounded), moment);
+    let mut shown = Vec::new();
+    while let Some(hit) = if forward { merged.next() } else { merged.next_back() }? {
+        let found = find(&parts, &hit.key, moment)?.map(|found| found.timestamp);
+        shown.push((hit.key.to_vec(), hit.timestamp, found));
+    }
+    Ok(shown)
+}

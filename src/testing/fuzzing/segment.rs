@@ -1,0 +1,358 @@
+//! Recovery of an unsealed log: any bytes and any entries behind valid segment headers.
+//!
+//! What recovery should find is told by a second reading of the rules, [`Expected::of`], which
+//! shares the decoder of one entry with the first, and nothing else.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::input::{Input, repair_entry};
+use super::{DIR, IDENTITY};
+use crate::clock::{Hands, Now};
+use crate::entry::{ALIGNMENT, BodySum, Entry, Flags, Header, Invalid, Mark, Salt, padded};
+use crate::fs::Fs;
+use crate::key_hash::KeyHasher;
+use crate::manifest::Manifest;
+use crate::segment::header::{Kind, SegmentHeader};
+use crate::segment::{Dir, FIRST_OFFSET, Place, SegmentId};
+use crate::store::Ground;
+use crate::testing::twin::Twin;
+use crate::{Bitcask, Error, MergeOptions, Options, SyncPolicy};
+
+/// The time of day, and about the time of the entries.
+const NOW: u64 = 1_700_000_000_000_000;
+/// As many segments as an input can have.
+const SEGMENTS_MAX: u32 = 3;
+/// The size of a segment's header.
+const HEADER_SIZE: usize = 64;
+/// Above every id.
+const BOUND: SegmentId = SegmentId(9);
+
+/// Keys and values; none for a value that does not decompress.
+type Pairs = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
+
+/// Any bytes as the choices of what an unsealed log holds, which is then recovered.
+pub fn segment(bytes: &[u8]) {
+    let logs = logs(&mut Input::new(bytes));
+    let twin = disk(&logs);
+    let expected = Expected::of(&logs);
+    let before = files(&twin);
+    let read_only = open(&twin, true).map(|db| check(&db, &expected));
+    assert_eq!(files(&twin), before, "what only reads has changed something");
+    let db = match open(&twin, false) {
+        Ok(db) => db,
+        Err(error) => {
+            assert_eq!(read_only.map_err(|error| error.to_string()), Err(error.to_string()));
+            expected.refused(&error);
+            assert_eq!(files(&twin), before, "a refused open has changed something");
+            return;
+        }
+    };
+    assert!(read_only.is_ok(), "only who reads is refused: {read_only:?}");
+    expected.not_refused();
+    check(&db, &expected);
+    check_cuts(&db, &twin, &expected);
+    let mut pairs = expected.pairs.clone();
+    db.put("another", "value").unwrap();
+    pairs.insert(b"another".to_vec(), Some(b"value".to_vec()));
+    let expected = Expected { pairs, ..expected };
+    check(&db, &expected);
+    db.work();
+    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    check(&db, &expected);
+    db.close().unwrap();
+    let db = open(&twin, false).unwrap();
+    assert!(db.recovery().is_clean());
+    check(&db, &expected);
+}
+
+/// Makes segments of an input: entries that check, the same with something changed, and any bytes.
+fn logs(input: &mut Input<'_>) -> Vec<Vec<u8>> {
+    let mut logs = vec![header(1)];
+    let mut timestamp = NOW;
+    while !input.is_empty() {
+        let id = u32::try_from(logs.len()).unwrap();
+        let log = logs.last_mut().unwrap();
+        let start = log.len();
+        timestamp += 1;
+        match input.byte() % 8 {
+            // The log goes on in the next segment, as it says or as the input does.
+            0 => {
+                let next = if input.byte() < 200 { id + 1 } else { u32::from(input.byte() % 6) };
+                append(log, id, Flags::END, timestamp, (b"", &next.to_be_bytes()), input);
+                if id < SEGMENTS_MAX {
+                    logs.push(header(id + 1));
+                }
+            }
+            1 => log.extend_from_slice(input.bytes()),
+            2 => log.resize(start + usize::from(input.byte()), 0),
+            // Something before has changed since.
+            3 => {
+                let back = input.below(log.len() - HEADER_SIZE);
+                if let Some(byte) = log[HEADER_SIZE..].iter_mut().nth_back(back) {
+                    *byte ^= input.byte();
+                }
+            }
+            _ => {
+                let flags = input.byte();
+                let key = [input.byte() % 8];
+                let value = input.bytes();
+                let flags = Flags::default()
+                    .with_if(flags & 0b11 == 0b1, Flags::TOMBSTONE)
+                    .with_if(flags & 0b11 == 0b10, Flags::EXPIRES)
+                    .with_if(flags & 0b1100 == 0b100, Flags::MARK)
+                    .with_if(flags & 0b11_0000 == 0b1_0000, Flags::CONTINUES)
+                    .with_if(flags & 0b100_0000 != 0, Flags::COLLIDES);
+                let value = if flags.has(Flags::TOMBSTONE) { b"" } else { value };
+                append(log, id, flags, timestamp, (&key, value), input);
+            }
+        }
+    }
+    logs
+}
+
+fn header(id: u32) -> Vec<u8> {
+    let id = SegmentId(id);
+    SegmentHeader { kind: Kind::Log, id, identity: IDENTITY, created: NOW }.encode().to_vec()
+}
+
+/// Appends an entry where one may start; what optional fields say is the input's choice.
+fn append(
+    log: &mut Vec<u8>,
+    id: u32,
+    flags: Flags,
+    timestamp: u64,
+    (key, value): (&[u8], &[u8]),
+    input: &mut Input<'_>,
+) {
+    let offset = padded(log.len() as u64);
+    log.resize(usize::try_from(offset).unwrap(), 0);
+    let (key_size, value_size) = (u16::try_from(key.len()), u32::try_from(value.len()));
+    let mut header = Header::new(flags, key_size.unwrap(), value_size.unwrap());
+    header.timestamp = timestamp;
+    if flags.has(Flags::EXPIRES) {
+        header = header.with_expiry(Some(NOW - 100 + input.below(200) as u64));
+    }
+    if flags.has(Flags::MARK) {
+        let segment = id.saturating_sub(u32::from(input.byte() % 3 == 1));
+        let offset = input.below(log.len() + 64) as u64 / ALIGNMENT * ALIGNMENT;
+        header = header.with_mark(Some(Mark { segment, offset }));
+    }
+    let salt = Salt::new(id, offset);
+    log.extend_from_slice(header.encode(BodySum::of(key, value), salt).as_slice());
+    log.extend_from_slice(key);
+    log.extend_from_slice(value);
+    log.resize(usize::try_from(padded(log.len() as u64)).unwrap(), 0);
+    // An entry with other fields than its flags go with is bytes like others, but for its checksum.
+    let start = usize::try_from(offset).unwrap();
+    let _ = repair_entry(&mut log[start..], salt);
+}
+
+fn path(id: u32) -> PathBuf {
+    Dir::new(DIR.into()).log(SegmentId(id))
+}
+
+fn disk(logs: &[Vec<u8>]) -> Arc<Twin> {
+    let twin = Twin::new();
+    let manifest = Manifest { log_exists: true, bound: BOUND, ..Manifest::new(IDENTITY) };
+    let manifest = manifest.encode().into_bytes();
+    twin.put_file(&Dir::new(DIR.into()).manifest(), manifest);
+    for (id, log) in (1..).zip(logs) {
+        twin.put_file(&path(id), log.clone());
+    }
+    twin
+}
+
+fn open(twin: &Arc<Twin>, read_only: bool) -> crate::Result<Bitcask> {
+    let (fs, clock) = (Fs::Twin(Arc::clone(twin)), Hands::new().clock());
+    assert_eq!(clock.now(), NOW);
+    let ground = Ground { fs, clock, hasher: KeyHasher::new, threads: false };
+    let options = Options::new().segment_size(1024).sync(SyncPolicy::Never).read_only(read_only);
+    Bitcask::open_on(&ground, Path::new(DIR), options)
+}
+
+fn files(twin: &Twin) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+    let lock = Dir::new(DIR.into()).lock();
+    let paths = twin.files().into_iter().filter(|path| *path != lock);
+    paths.map(|path| (path.clone(), twin.contents(&path))).collect()
+}
+
+/// What recovery should make of a log.
+#[derive(Debug, Default)]
+struct Expected {
+    pairs: Pairs,
+    /// The segments that the log is made of.
+    followed: BTreeSet<u32>,
+    /// What does not belong to the log, by its place.
+    cuts: BTreeMap<(u32, u64), Vec<u8>>,
+    /// Whether there is a reason to refuse the log, and whether there is one that leaves no choice.
+    may_refuse: bool,
+    must_refuse: bool,
+}
+
+/// Where the log ends.
+struct End {
+    place: Place,
+    timestamp: u64,
+}
+
+impl Expected {
+    fn of(logs: &[Vec<u8>]) -> Self {
+        let mut expected = Self::default();
+        let Some(end) = expected.follow(logs) else {
+            (expected.may_refuse, expected.must_refuse) = (true, true);
+            return expected;
+        };
+        for (id, log) in (1..).zip(logs) {
+            if !expected.followed.contains(&id) {
+                expected.leave((id, 0), FIRST_OFFSET, log);
+            }
+        }
+        expected.look_behind(&end, logs);
+        expected
+    }
+
+    /// Follows the log to its end; nothing if it can't be followed.
+    fn follow(&mut self, logs: &[Vec<u8>]) -> Option<End> {
+        let (mut id, mut latest) = (1_u32, 0);
+        loop {
+            let log = logs.get(id as usize - 1)?;
+            self.followed.insert(id);
+            let (mut offset, mut end, mut batch) = (FIRST_OFFSET, FIRST_OFFSET, Vec::new());
+            let mut next = None;
+            loop {
+                let entry = match entry_at(log, id, offset) {
+                    Ok(Some(entry)) => entry,
+                    Err(Invalid::UnknownFlags(_) | Invalid::UnknownCodec(_)) => return None,
+                    _ => break,
+                };
+                latest = latest.max(entry.header.timestamp);
+                offset += entry.header.entry_size();
+                if entry.header.flags.has(Flags::END) {
+                    next = entry.value().try_into().ok().map(u32::from_be_bytes);
+                    break;
+                }
+                batch.push(entry);
+                if !entry.header.flags.has(Flags::CONTINUES) {
+                    end = offset;
+                    batch.drain(..).for_each(|entry| self.apply(&entry));
+                }
+            }
+            let next = next.filter(|_| batch.is_empty());
+            let end = if next.is_some() { offset } else { end };
+            self.leave((id, end), end, log);
+            match next {
+                Some(next) if next > id => id = next,
+                Some(_) => return None,
+                None => {
+                    return Some(End { place: Place::new(SegmentId(id), end), timestamp: latest });
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, entry: &Entry<'_>) {
+        if !entry.header.is_of_a_key() {
+            return;
+        }
+        let key = entry.key().to_vec();
+        if entry.header.is_tombstone() || entry.header.is_expired(&Now::at(NOW)) {
+            self.pairs.remove(&key);
+        } else {
+            self.pairs.insert(key, entry.raw_value().ok().map(std::borrow::Cow::into_owned));
+        }
+    }
+
+    /// Takes note of bytes to be set aside, if there is anything behind `content_from`.
+    fn leave(&mut self, place: (u32, u64), content_from: u64, log: &[u8]) {
+        let end = log.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
+        if end as u64 > content_from {
+            self.cuts.insert(place, log[usize::try_from(place.1).unwrap()..end].to_vec());
+        }
+    }
+
+    /// Looks for entries behind the end that say that it was not the end.
+    fn look_behind(&mut self, end: &End, logs: &[Vec<u8>]) {
+        let last = end.place.segment.0;
+        for (id, log) in (1..).zip(logs).skip(last as usize - 1) {
+            let from = if id == last { end.place.offset } else { FIRST_OFFSET };
+            for offset in (from..log.len() as u64).step_by(8) {
+                let Some(header) = checked_header(log, id, offset) else { continue };
+                let here = Place::new(SegmentId(id), offset);
+                let is_above = |mark| end.place < Place::from(mark) && Place::from(mark) <= here;
+                if header.mark.is_some_and(is_above) {
+                    self.may_refuse = true;
+                    self.must_refuse |= (end.timestamp..NOW + 100_000).contains(&header.timestamp);
+                }
+            }
+        }
+    }
+
+    fn refused(&self, error: &Error) {
+        assert!(self.may_refuse, "refused for no reason: {error}");
+        let path = match error {
+            Error::Corrupt { path, .. }
+            | Error::MissingSegment { path }
+            | Error::UnsupportedCodec { path, .. }
+            | Error::UnsupportedFlags { path, .. } => path,
+            other => panic!("{other}"),
+        };
+        assert!(path.starts_with(DIR), "{error}");
+    }
+
+    fn not_refused(&self) {
+        assert!(!self.must_refuse, "what shows that durable entries are damaged is overlooked");
+    }
+}
+
+/// The entry at an offset, if it checks.
+fn entry_at(log: &[u8], id: u32, offset: u64) -> Result<Option<Entry<'_>>, Invalid> {
+    let rest = log.get(usize::try_from(offset).unwrap()..).ok_or(Invalid::Short)?;
+    let Some(entry) = Entry::decode(rest)? else { return Ok(None) };
+    entry.check(Salt::new(id, offset)).map(|()| Some(entry))
+}
+
+/// The header of an entry whose checksum is right, whether or not all of it is understood.
+fn checked_header(log: &[u8], id: u32, offset: u64) -> Option<Header> {
+    let rest = log.get(usize::try_from(offset).unwrap()..)?;
+    let entry = Entry::decode(rest).ok()??;
+    let checked = entry.check(Salt::new(id, offset));
+    let is_checked =
+        matches!(checked, Ok(()) | Err(Invalid::UnknownFlags(_) | Invalid::UnknownCodec(_)));
+    is_checked.then_some(entry.header)
+}
+
+/// Checks that a store holds what is expected, and nothing else.
+fn check(db: &Bitcask, expected: &Expected) {
+    let mut found = Pairs::new();
+    for key in db.keys() {
+        let key = key.unwrap().to_vec();
+        let value = match db.get(&key) {
+            Ok(value) => Some(value.expect("a key that is listed is there").to_vec()),
+            Err(Error::Corrupt { .. }) => None,
+            Err(other) => panic!("{other}"),
+        };
+        assert_eq!(found.insert(key, value), None, "a key is there twice");
+    }
+    assert_eq!(found, expected.pairs);
+    for key in 0..8_u8 {
+        let is_there = db.contains_key([key]).unwrap();
+        assert_eq!(is_there, expected.pairs.contains_key([key].as_slice()), "{key}");
+    }
+    assert!(db.verify().unwrap().is_clean());
+}
+
+/// Checks that all that does not belong to the log was set aside, and nothing else.
+fn check_cuts(db: &Bitcask, twin: &Twin, expected: &Expected) {
+    let dir = Dir::new(DIR.into());
+    let mut cuts = db.recovery().cuts.clone();
+    cuts.sort_by_key(|cut| (cut.path.clone(), cut.offset));
+    assert_eq!(cuts.len(), expected.cuts.len(), "{cuts:?}");
+    for (cut, ((id, offset), bytes)) in cuts.iter().zip(&expected.cuts) {
+        let aside = dir.quarantined(Place::new(SegmentId(*id), *offset));
+        assert_eq!((&cut.path, cut.offset, cut.size), (&path(*id), *offset, bytes.len() as u64));
+        assert_eq!(cut.quarantine.as_ref(), Some(&aside));
+        assert_eq!(twin.contents(&aside).as_ref(), Some(bytes), "what was set aside");
+    }
+}
