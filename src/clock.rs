@@ -36,14 +36,14 @@ const BURST: u64 = 100_000;
 /// A clock that never runs backwards, and never stands still.
 #[derive(Debug, Clone)]
 pub(crate) struct Clock {
-    ahead: Arc<Ahead>,
-    source: Source,
+    ahead: Arc<Offsets>,
+    source: TimeSource,
     look_interval: u64,
 }
 
 /// How far times are ahead of the monotonic clock, in microseconds. They only rise.
 #[derive(Debug)]
-struct Ahead {
+struct Offsets {
     /// The highest that the clock on the wall has shown.
     wall: AtomicU64,
     /// That, or the log's own time where the log is ahead of the clock.
@@ -56,14 +56,14 @@ struct Ahead {
     trust: Mutex<Trust>,
 }
 
-impl Ahead {
+impl Offsets {
     fn trust(&self) -> MutexGuard<'_, Trust> {
         self.trust.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[derive(Debug, Clone)]
-enum Source {
+enum TimeSource {
     /// The system's, and a moment from which the monotonic clock counts.
     System(Instant),
     #[cfg(any(test, bitcask_fuzzing))]
@@ -156,11 +156,11 @@ impl Deadline {
 impl Clock {
     /// The system's clock.
     pub(crate) fn system() -> Self {
-        Self::new(Source::System(Instant::now()), LOOK_INTERVAL)
+        Self::new(TimeSource::System(Instant::now()), LOOK_INTERVAL)
     }
 
-    fn new(source: Source, look_interval: u64) -> Self {
-        let ahead = Arc::new(Ahead {
+    fn new(source: TimeSource, look_interval: u64) -> Self {
+        let ahead = Arc::new(Offsets {
             wall: AtomicU64::new(0),
             highest: AtomicU64::new(0),
             boundary: AtomicU64::new(u64::MAX),
@@ -189,7 +189,7 @@ impl Clock {
     }
 
     /// Returns what expiry is judged by.
-    pub(crate) fn judge(&self) -> Now {
+    pub(crate) fn read(&self) -> Now {
         let (steady, ahead) = (self.steady(), &*self.ahead);
         let low = steady.saturating_add(ahead.wall.load(Ordering::Relaxed)).min(TIME_MAX - 1);
         // Where the two are the same they rise together, but not at once.
@@ -204,7 +204,7 @@ impl Clock {
         let (steady, _) = self.look();
         let believed = self.ahead.trust().believed();
         let low = steady.saturating_add(believed).min(TIME_MAX - 1);
-        let judged = self.judge();
+        let judged = self.read();
         let boundary = match judged.boundary {
             u64::MAX => low + BURST,
             boundary => boundary.max(low + BURST),
@@ -226,13 +226,13 @@ impl Clock {
     /// Returns the time of day as the clock on the wall shows it, right or wrong.
     pub(crate) fn wall(&self) -> u64 {
         match &self.source {
-            Source::System(_) => {
+            TimeSource::System(_) => {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 let micros = since.as_secs().saturating_mul(1_000_000);
                 micros.saturating_add(since.subsec_micros().into()).min(TIME_MAX - 1)
             }
             #[cfg(any(test, bitcask_fuzzing))]
-            Source::Hands(hands) => hands.wall.load(Ordering::Relaxed),
+            TimeSource::Hands(hands) => hands.wall.load(Ordering::Relaxed),
         }
     }
 
@@ -251,7 +251,7 @@ impl Clock {
     /// Goes on from a time that is in the log, if it has not come yet by far.
     pub(crate) fn reach(&self, timestamp: u64) {
         let (steady, _) = self.look();
-        let now = self.judge();
+        let now = self.read();
         if timestamp <= now.high.saturating_add(BURST) {
             return;
         }
@@ -269,7 +269,7 @@ impl Clock {
         let is_due = steady >= self.ahead.next_look.load(Ordering::Relaxed);
         let steady = if is_due { self.look().0 } else { steady };
         #[cfg(any(test, bitcask_fuzzing))]
-        if let Source::Hands(hands) = &self.source {
+        if let TimeSource::Hands(hands) = &self.source {
             hands.looks.fetch_add(1, Ordering::Release);
         }
         steady
@@ -292,13 +292,13 @@ impl Clock {
 
     fn monotonic(&self) -> u64 {
         match &self.source {
-            Source::System(start) => {
+            TimeSource::System(start) => {
                 let since = start.elapsed();
                 let micros = since.as_secs().saturating_mul(1_000_000);
                 micros.saturating_add(since.subsec_micros().into())
             }
             #[cfg(any(test, bitcask_fuzzing))]
-            Source::Hands(hands) => hands.steady.load(Ordering::Relaxed),
+            TimeSource::Hands(hands) => hands.steady.load(Ordering::Relaxed),
         }
     }
 }
@@ -333,7 +333,7 @@ impl Hands {
 
     /// A fresh clock with these hands, as a store that is opened makes one.
     pub(crate) fn clock(&self) -> Clock {
-        Clock::new(Source::Hands(self.clone()), 0)
+        Clock::new(TimeSource::Hands(self.clone()), 0)
     }
 
     /// Lets time pass.

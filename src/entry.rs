@@ -201,7 +201,7 @@ impl Header {
     }
 
     /// Returns whether the entry is a put or a delete, not a note of the log itself.
-    pub(crate) fn is_of_a_key(&self) -> bool {
+    pub(crate) fn is_put_or_delete(&self) -> bool {
         !self.flags.any(Flags::END.with(Flags::MARK_ONLY))
     }
 
@@ -265,11 +265,11 @@ impl Header {
         if flags.codec() != 0 {
             header.raw_size = Some(u32::from_be_bytes(fields.take()?));
         }
-        if header.goes_together() { Ok(Some(header)) } else { Err(Invalid::Flags) }
+        if header.flags_agree() { Ok(Some(header)) } else { Err(Invalid::Flags) }
     }
 
     /// Whether the flags agree with each other and with the sizes.
-    fn goes_together(&self) -> bool {
+    fn flags_agree(&self) -> bool {
         let flags = self.flags;
         let notes = u8::from(flags.has(Flags::END)) + u8::from(flags.has(Flags::MARK_ONLY));
         let note_goes = notes == 0

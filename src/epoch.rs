@@ -155,7 +155,7 @@ impl Collector {
 
     /// Frees what nobody can see, as far as that is possible without waiting. Who holds a guard that leads
     /// to the rest keeps it from going on; so does the caller's own.
-    pub(crate) fn settle(&self) {
+    pub(crate) fn free_retired(&self) {
         let (mut in_vain, mut batches) = (0, 0);
         while in_vain < SETTLE_TRIES && batches < SETTLE_BATCHES && self.left() > 0 {
             let before = self.0.limbo.lock().passed;
@@ -341,7 +341,7 @@ mod tests {
         let (collector, published) = (Collector::new(), Published::default());
         published.replace(Some(Counted(Arc::clone(&freed), 1)), &collector.pin());
         published.replace(None, &collector.pin());
-        collector.settle();
+        collector.free_retired();
         assert_eq!(freed.load(Ordering::Relaxed), 1);
         drop(theirs);
         (0..1000).for_each(|_| collector.pin().flush());
@@ -357,7 +357,7 @@ mod tests {
         for round in 0..1000 {
             let counted = Counted(Arc::clone(&freed), 1);
             other.pin().retire(move || drop(counted));
-            other.settle();
+            other.free_retired();
             assert_eq!((freed.load(Ordering::Relaxed), other.left()), (round + 1, 0));
         }
         drop(reading);
@@ -373,7 +373,7 @@ mod tests {
         for _ in 0..100 {
             let counted = Counted(Arc::clone(&freed), 1);
             collector.pin().retire(move || drop(counted));
-            collector.settle();
+            collector.free_retired();
         }
         drop(nested);
         let batches = || {
@@ -381,11 +381,11 @@ mod tests {
             (limbo.awaited.len(), limbo.retired.len(), limbo.unseen.len(), limbo.passed)
         };
         assert_eq!(batches(), (1, 99, 0, 0));
-        (0..10_000).for_each(|_| collector.settle());
+        (0..10_000).for_each(|_| collector.free_retired());
         assert_eq!((batches(), freed.load(Ordering::Relaxed)), ((1, 99, 0, 0), 0));
         assert!(collector.oldest().is_some());
         drop(guard);
-        collector.settle();
+        collector.free_retired();
         assert_eq!((batches(), freed.load(Ordering::Relaxed)), ((0, 0, 0, 2), 100));
         assert_eq!(collector.oldest(), None);
     }
@@ -409,7 +409,7 @@ mod tests {
             assert!(pins < 1000);
         }
         assert_eq!(freed.load(Ordering::Relaxed), FREED_IN_PASSING);
-        collector.settle();
+        collector.free_retired();
         assert_eq!(freed.load(Ordering::Relaxed), 100);
     }
 
@@ -468,7 +468,7 @@ mod tests {
             }
         });
         drop(published);
-        collector.settle();
+        collector.free_retired();
         assert_eq!(freed.load(Ordering::Relaxed) as u64, VALUES);
         assert_eq!(collector.left(), 0);
     }

@@ -15,7 +15,7 @@ use crate::key_hash::{KeyHash, KeyHasher};
 use crate::manifest::{Manifest, Sealed};
 use crate::options::{AppendMode, Compression};
 use crate::segment::header::{Identity, Kind, SIZE, SegmentHeader, VERSION};
-use crate::segment::hint::{Hint, HintSlot, Source};
+use crate::segment::hint::{Hint, HintSlot, HintSource};
 use crate::segment::index::RunBuilder;
 use crate::segment::read::scan::Scanned;
 use crate::segment::write::active::Active;
@@ -234,7 +234,7 @@ fn print_entry(text: &mut String, bytes: &[u8], offset: u64) -> u64 {
     offset + size as u64
 }
 
-fn print_hint(bytes: &[u8], source: Source, keys: &[(u64, Vec<u8>)]) -> String {
+fn print_hint(bytes: &[u8], source: HintSource, keys: &[(u64, Vec<u8>)]) -> String {
     let hint = Hint::decode(bytes, source).unwrap();
     assert_eq!(hint.encode(source), bytes);
     let table = byte_table("Summary");
@@ -302,7 +302,7 @@ fn print_hint(bytes: &[u8], source: Source, keys: &[(u64, Vec<u8>)]) -> String {
 }
 
 /// Prints an index of one block.
-fn print_index(bytes: &[u8], source: Source) -> String {
+fn print_index(bytes: &[u8], source: HintSource) -> String {
     let number = |bytes: &[u8]| bytes.iter().fold(0, |sum: u64, byte| sum << 8 | u64::from(*byte));
     let decimal = |bytes: &[u8]| number(bytes).to_string();
     let table = byte_table("Index header");
@@ -365,7 +365,7 @@ fn example_keys(segment: &[u8]) -> Vec<(u64, Vec<u8>)> {
     let mut keys = Vec::new();
     let mut at = SIZE;
     while let Ok(Some(entry)) = Entry::decode(&segment[at..]) {
-        if entry.header.is_of_a_key() {
+        if entry.header.is_put_or_delete() {
             keys.push((at as u64, entry.key().to_vec()));
         }
         at += usize::try_from(entry.header.entry_size()).unwrap();
@@ -373,8 +373,8 @@ fn example_keys(segment: &[u8]) -> Vec<(u64, Vec<u8>)> {
     keys
 }
 
-fn example_source(segment: &[u8]) -> Source {
-    Source { id: SEGMENT, identity: IDENTITY, length: segment.len() as u64 }
+fn example_source(segment: &[u8]) -> HintSource {
+    HintSource { id: SEGMENT, identity: IDENTITY, length: segment.len() as u64 }
 }
 
 #[test]

@@ -110,7 +110,7 @@ pub(crate) fn is_too_large(error: &Error) -> bool {
 ///
 /// A sync that finds the disk full has lost pages that were thought written, so it is not a full
 /// disk that can be waited out.
-pub(crate) fn told<T>(action: &'static str, path: &Path, result: io::Result<T>) -> Result<T> {
+pub(crate) fn io_context<T>(action: &'static str, path: &Path, result: io::Result<T>) -> Result<T> {
     result.map_err(|source| match source.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded
             if action != SYNC && action != SYNC_DIRECTORY =>
@@ -155,7 +155,7 @@ impl Fs {
     pub(crate) fn within(&self, dir: &Path) -> Result<Self> {
         match self {
             Self::Disk | Self::Within(_) => {
-                let root = told("open directory", dir, Root::open(dir))?;
+                let root = io_context("open directory", dir, Root::open(dir))?;
                 Ok(Self::Within(Arc::new(root)))
             }
             #[cfg(any(test, bitcask_fuzzing))]
@@ -184,14 +184,14 @@ impl Fs {
     /// leads elsewhere.
     pub(crate) fn hold(&self, lock: &Lock) -> Result<()> {
         let held = self.root().map_or(Ok(()), |root| root.hold(lock.file()));
-        told("look at", lock.file().path(), held)
+        io_context("look at", lock.file().path(), held)
     }
 
     /// The same directory, for who removes the file that was locked in it.
     pub(crate) fn unheld(&self) -> Result<Self> {
         match self.root() {
             Some(root) => {
-                let root = told("open directory", root.path(), root.unheld())?;
+                let root = io_context("open directory", root.path(), root.unheld())?;
                 Ok(Self::Within(Arc::new(root)))
             }
             None => Ok(self.clone()),
@@ -227,7 +227,7 @@ impl Fs {
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => Ok(file.twin().is_some_and(|file| twin.leads_to(path, file))),
         };
-        told("look at", path, result)
+        io_context("look at", path, result)
     }
 
     /// Opens a file. One that is not there is an `Io` of kind `NotFound`.
@@ -244,7 +244,7 @@ impl Fs {
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.open(path, access).map(Handle::Twin),
         };
-        let handle = told(if create { "create" } else { "open" }, path, result)?;
+        let handle = io_context(if create { "create" } else { "open" }, path, result)?;
         Ok(File::new(path, handle))
     }
 
@@ -271,7 +271,7 @@ impl Fs {
             Err(error) if error.kind() == ErrorKind::NotFound && error.get_ref().is_none() => {
                 Ok(None)
             }
-            other => told("look at", path, other.map(Some)),
+            other => io_context("look at", path, other.map(Some)),
         }
     }
 
@@ -284,7 +284,7 @@ impl Fs {
         };
         match result {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(false),
-            other => told("create directory", path, other.map(|()| true)),
+            other => io_context("create directory", path, other.map(|()| true)),
         }
     }
 
@@ -295,7 +295,7 @@ impl Fs {
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.list(dir),
         };
-        let mut entries = told("list", dir, result)?;
+        let mut entries = io_context("list", dir, result)?;
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
     }

@@ -87,7 +87,7 @@ impl Manifest {
     }
 
     /// Keeps what older releases have left unsaid from changing with every segment.
-    pub(crate) fn settle_history(&mut self) {
+    pub(crate) fn trim_history(&mut self) {
         let history = self.history();
         if history > BEGINNING {
             self.history = Some(history);
@@ -249,7 +249,7 @@ impl Claim {
     }
 
     /// Says in the file what it is, and makes it durable, and the directory too.
-    pub(crate) fn settle(&self, fs: &Fs, dir: &Dir) -> Result<()> {
+    pub(crate) fn finish(&self, fs: &Fs, dir: &Dir) -> Result<()> {
         self.0.write_at(&[UNFINISHED, UNFINISHED_WHY].concat(), 0)?;
         self.0.sync()?;
         fs.sync_dir(dir.path())?;

@@ -20,13 +20,13 @@ fn time_goes_on_from_the_highest_seen_when_the_clock_is_set_back() {
     // And more.
     hands.jump(DAY);
     assert_eq!(clock.now(), first + 1_000_000 + 3600 * 1_000_000);
-    assert_eq!(clock.judge(), Now::at(clock.now()));
+    assert_eq!(clock.read(), Now::at(clock.now()));
 }
 
 #[test]
 fn the_wall_is_looked_at_again_when_a_while_has_passed() {
     let hands = Hands::new();
-    let clock = Clock::new(Source::Hands(hands.clone()), LOOK_INTERVAL);
+    let clock = Clock::new(TimeSource::Hands(hands.clone()), LOOK_INTERVAL);
     let first = clock.now();
     hands.jump(DAY);
     assert_eq!(clock.now(), first);
@@ -54,15 +54,15 @@ fn what_was_written_ahead_of_the_clock_expires_by_the_time_of_the_log() {
     let log = wall + 86_400_000_000;
     clock.resume(log);
     assert_eq!(clock.now(), log);
-    let judged = clock.judge();
+    let judged = clock.read();
     let edge = wall + BURST;
     assert_eq!((judged.of(edge), judged.of(edge + 1), judged.of(log)), (wall, log, log));
     hands.advance(SECOND);
-    let later = clock.judge();
+    let later = clock.read();
     assert_eq!((later.of(edge), later.of(edge + 1)), (wall + 1_000_000, log + 1_000_000));
     // The clock comes to be ahead of the log.
     hands.jump(DAY * 2);
-    assert_eq!(clock.judge().of(wall), clock.judge().of(log));
+    assert_eq!(clock.read().of(wall), clock.read().of(log));
 }
 
 #[test]
@@ -72,14 +72,14 @@ fn a_deadline_is_that_of_the_first_entry_by_the_time_that_it_expires_by() {
     let wall = clock.now();
     let log = wall + 86_400_000_000;
     clock.resume(log);
-    let now = clock.judge();
+    let now = clock.read();
     let old = now.deadline(wall, wall + 2_000_000);
     let both = old.or(clock.deadline(log, log + 1_000_000));
     assert!(!both.is_over(&now) && !old.is_over(&now) && Deadline::NEVER.is_never());
     hands.advance(SECOND);
-    assert!(both.is_over(&clock.judge()) && !old.is_over(&clock.judge()));
+    assert!(both.is_over(&clock.read()) && !old.is_over(&clock.read()));
     hands.advance(SECOND);
-    assert!(old.is_over(&clock.judge()));
+    assert!(old.is_over(&clock.read()));
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn nothing_is_certain_that_only_a_jump_has_made_so() {
     hands.step_back(DAY);
     hands.advance(SECOND);
     assert_eq!(clock.certain().of(first), first + 1_000_000);
-    assert_eq!(clock.judge().of(first), first + 86_401_000_000);
+    assert_eq!(clock.read().of(first), first + 86_401_000_000);
 }
 
 #[test]
@@ -105,7 +105,7 @@ fn nothing_is_certain_that_others_would_call_alive() {
     let wall = clock.now();
     clock.resume(wall + 86_400_000_000);
     hands.step_back(SECOND * 3600);
-    let (certain, judged) = (clock.certain(), clock.judge());
+    let (certain, judged) = (clock.certain(), clock.read());
     for timestamp in [wall - 3_600_000_000, wall, wall + BURST, wall + BURST + 1, clock.now()] {
         assert!(certain.of(timestamp) <= judged.of(timestamp));
     }

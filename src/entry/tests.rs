@@ -61,7 +61,7 @@ fn samples() -> Vec<Vec<u8>> {
     };
     let known = (0..1 << 7).filter(|flags| {
         let (key, value) = body(*flags);
-        header(*flags, key, value).goes_together()
+        header(*flags, key, value).flags_agree()
     });
     let mut samples: Vec<_> = known.map(encoded).collect();
     for (key, value) in [(&b""[..], &b""[..]), (b"", b"v"), (b"k", b""), (&[7; 300], &[9; 700])] {
@@ -95,7 +95,7 @@ fn flags_that_go_together_are_read_as_they_were_written_and_others_are_refused()
                 let checksum = entry.header.checksum;
                 assert_eq!(entry.header, Header { checksum, ..written });
                 assert_eq!((entry.key(), entry.value()), (key, value), "{flags:#b}");
-                assert_eq!(entry.header.is_of_a_key(), !end && !alone);
+                assert_eq!(entry.header.is_put_or_delete(), !end && !alone);
             }
             Err(Invalid::UnknownCodec(number)) if goes && !is_known(codec) => {
                 assert_eq!(u16::from(number), codec);

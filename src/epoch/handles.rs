@@ -35,16 +35,16 @@ thread_local! {
     static HANDLES: Handles = const { Handles(RefCell::new(Vec::new())) };
 }
 
-struct Handles(RefCell<Vec<Known>>);
+struct Handles(RefCell<Vec<StoreHandle>>);
 
-struct Known {
+struct StoreHandle {
     /// As long as this is here nothing else lies at its address.
     core: Weak<Core>,
     /// Stays where it is while the list changes.
     handle: Box<LocalHandle>,
 }
 
-impl Known {
+impl StoreHandle {
     fn is_of(&self, core: &Arc<Core>) -> bool {
         ptr::eq(self.core.as_ptr(), Arc::as_ptr(core))
     }
@@ -82,13 +82,13 @@ fn pin_other(core: &Arc<Core>) -> Guard {
                 front.rotate_right(1);
             }
         } else {
-            let is_gone = |known: &mut Known| known.core.strong_count() == 0;
+            let is_gone = |known: &mut StoreHandle| known.core.strong_count() == 0;
             gone.extend(known.extract_if(.., is_gone));
             if known.len() >= HANDLES_MAX {
                 gone.extend(known.pop());
             }
             let handle = Box::new(core.machine.register());
-            known.insert(0, Known { core: Arc::downgrade(core), handle });
+            known.insert(0, StoreHandle { core: Arc::downgrade(core), handle });
         }
         drop(known);
         // What a handle leaves to its collector may run in here, and change the list.
@@ -184,7 +184,7 @@ mod tests {
     impl Drop for Last {
         fn drop(&mut self) {
             retire(&self.0, &self.1);
-            self.0.settle();
+            self.0.free_retired();
         }
     }
 
@@ -225,10 +225,10 @@ mod tests {
                 assert!(handles.0.borrow().iter().all(|known| !known.is_of(&held.0)));
             });
             retire(&held, &freed);
-            held.settle();
+            held.free_retired();
             assert_eq!(freed.load(Ordering::Relaxed), 0);
             drop(guard);
-            held.settle();
+            held.free_retired();
             assert_eq!(freed.load(Ordering::Relaxed), 1);
         })
         .join()

@@ -66,7 +66,7 @@ impl From<RawStat> for Stat {
     }
 }
 
-fn told(result: c_int) -> io::Result<()> {
+fn syscall_result(result: c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -75,7 +75,7 @@ pub(super) fn stat(file: &File) -> io::Result<Stat> {
     let mut raw = MaybeUninit::<RawStat>::uninit();
     // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call writes nothing but
     // the structure, which is writable and as large as its type says.
-    told(unsafe { fstat(file.as_raw_fd(), raw.as_mut_ptr()) })?;
+    syscall_result(unsafe { fstat(file.as_raw_fd(), raw.as_mut_ptr()) })?;
     // SAFETY: the call has succeeded, so it has filled the structure.
     Ok(unsafe { raw.assume_init() }.into())
 }
@@ -131,37 +131,45 @@ impl<'a> Name<'a> {
         let mut raw = MaybeUninit::<RawStat>::uninit();
         // SAFETY: as in `open` for the directory and the name; and the call writes nothing but the
         // structure, which is writable and as large as its type says.
-        told(unsafe { fstatat(self.dir(), self.name.as_ptr(), raw.as_mut_ptr(), flags) })?;
+        syscall_result(unsafe {
+            fstatat(self.dir(), self.name.as_ptr(), raw.as_mut_ptr(), flags)
+        })?;
         // SAFETY: the call has succeeded, so it has filled the structure.
         Ok(unsafe { raw.assume_init() }.into())
     }
 
     pub(super) fn create_dir(&self) -> io::Result<()> {
         // SAFETY: as in `open`.
-        told(unsafe { libc::mkdirat(self.dir(), self.name.as_ptr(), 0o777) })
+        syscall_result(unsafe { libc::mkdirat(self.dir(), self.name.as_ptr(), 0o777) })
     }
 
     /// Removes the name of a file.
     pub(super) fn remove(&self) -> io::Result<()> {
         // SAFETY: as in `open`.
-        told(unsafe { libc::unlinkat(self.dir(), self.name.as_ptr(), 0) })
+        syscall_result(unsafe { libc::unlinkat(self.dir(), self.name.as_ptr(), 0) })
     }
 
     pub(super) fn remove_dir(&self) -> io::Result<()> {
         // SAFETY: as in `open`.
-        told(unsafe { libc::unlinkat(self.dir(), self.name.as_ptr(), libc::AT_REMOVEDIR) })
+        syscall_result(unsafe {
+            libc::unlinkat(self.dir(), self.name.as_ptr(), libc::AT_REMOVEDIR)
+        })
     }
 
     /// Gives a file a second name, which must not be there.
     pub(super) fn link(&self, to: &Name<'_>) -> io::Result<()> {
         // SAFETY: as in `open`, for both.
-        told(unsafe { libc::linkat(self.dir(), self.name.as_ptr(), to.dir(), to.name.as_ptr(), 0) })
+        syscall_result(unsafe {
+            libc::linkat(self.dir(), self.name.as_ptr(), to.dir(), to.name.as_ptr(), 0)
+        })
     }
 
     /// Renames a file, in place of whatever has the new name.
     pub(super) fn rename(&self, to: &Name<'_>) -> io::Result<()> {
         // SAFETY: as in `open`, for both.
-        told(unsafe { libc::renameat(self.dir(), self.name.as_ptr(), to.dir(), to.name.as_ptr()) })
+        syscall_result(unsafe {
+            libc::renameat(self.dir(), self.name.as_ptr(), to.dir(), to.name.as_ptr())
+        })
     }
 
     /// Renames a file, unless something has the new name: then this is `AlreadyExists`.
@@ -169,7 +177,7 @@ impl<'a> Name<'a> {
     /// Where the kernel or the file system can't do that in one step, the file has both names for a
     /// moment; and where it can't have two, another process may come between the look and the rename.
     pub(super) fn rename_new(&self, to: &Name<'_>) -> io::Result<()> {
-        match self.rename_with(to, Flags::NoReplace) {
+        match self.rename_with(to, RenameFlags::NoReplace) {
             Err(error) if is_lacking(&error) => self.rename_by_link(to),
             result => result,
         }
@@ -191,18 +199,18 @@ impl<'a> Name<'a> {
     /// Has two names exchange what they lead to, as one step; says no where that can't be had, or one of
     /// them leads to nothing.
     pub(super) fn exchange(&self, other: &Name<'_>) -> io::Result<bool> {
-        match self.rename_with(other, Flags::Exchange) {
+        match self.rename_with(other, RenameFlags::Exchange) {
             Err(error) if is_lacking(&error) || error.kind() == ErrorKind::NotFound => Ok(false),
             result => result.map(|()| true),
         }
     }
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    fn rename_with(&self, to: &Name<'_>, flags: Flags) -> io::Result<()> {
+    fn rename_with(&self, to: &Name<'_>, flags: RenameFlags) -> io::Result<()> {
         let (from_name, to_name) = (self.name.as_ptr(), to.name.as_ptr());
         let flags = match flags {
-            Flags::NoReplace => libc::RENAME_NOREPLACE,
-            Flags::Exchange => libc::RENAME_EXCHANGE,
+            RenameFlags::NoReplace => libc::RENAME_NOREPLACE,
+            RenameFlags::Exchange => libc::RENAME_EXCHANGE,
         };
         // Not every C library has a function for it.
         // SAFETY: as in `open`, for both; these are the five arguments that the call takes.
@@ -213,14 +221,14 @@ impl<'a> Name<'a> {
     }
 
     #[cfg(not(any(target_os = "linux", target_os = "android")))]
-    fn rename_with(&self, _to: &Name<'_>, _flags: Flags) -> io::Result<()> {
+    fn rename_with(&self, _to: &Name<'_>, _flags: RenameFlags) -> io::Result<()> {
         Err(ErrorKind::Unsupported.into())
     }
 }
 
 /// What a rename may do with what has the new name.
 #[derive(Debug, Clone, Copy)]
-enum Flags {
+enum RenameFlags {
     NoReplace,
     Exchange,
 }

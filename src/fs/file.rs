@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::at::{self, Stat};
-use super::{READ, SYNC, sys, told};
+use super::{READ, SYNC, io_context, sys};
 use crate::error::{Error, Result};
 use crate::mistake::{Mistake, made};
 #[cfg(any(test, bitcask_fuzzing))]
@@ -138,7 +138,7 @@ impl File {
         };
         match result {
             Err(error) if error.kind() == fs2::lock_contended_error().kind() => Ok(None),
-            other => self.told(
+            other => self.io_context(
                 "lock",
                 other.map(|()| Some(Lock { file: self.clone(), pid: std::process::id() })),
             ),
@@ -165,8 +165,8 @@ impl File {
         }
     }
 
-    fn told<T>(&self, action: &'static str, result: io::Result<T>) -> Result<T> {
-        told(action, &self.path, result)
+    fn io_context<T>(&self, action: &'static str, result: io::Result<T>) -> Result<T> {
+        io_context(action, &self.path, result)
     }
 
     pub(crate) fn backing(&self) -> Backing<'_> {
@@ -193,7 +193,7 @@ impl File {
             #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(file) => file.size(),
         };
-        self.told("look at", result)
+        self.io_context("look at", result)
     }
 
     /// Fills the buffer from an offset, as far as the file goes; returns how far that was.
@@ -210,7 +210,7 @@ impl File {
                 Ok(0) => break,
                 Ok(size) => filled += size,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return self.told(READ, Err(error)),
+                Err(error) => return self.io_context(READ, Err(error)),
             }
         }
         Ok(filled)
@@ -241,7 +241,7 @@ impl File {
             #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(file) => file.write_all_at(bytes, offset),
         };
-        self.told("write", result)
+        self.io_context("write", result)
     }
 
     /// The same for a file that nobody has set room aside in: one that may not be so large fails here, and
@@ -254,7 +254,7 @@ impl File {
     fn check_limit(&self, action: &'static str, size: u64) -> Result<()> {
         match &self.handle {
             Handle::Disk(_) if size > sys::file_size_limit() => {
-                self.told(action, Err(ErrorKind::FileTooLarge.into()))
+                self.io_context(action, Err(ErrorKind::FileTooLarge.into()))
             }
             Handle::Disk(_) => Ok(()),
             #[cfg(any(test, bitcask_fuzzing))]
@@ -272,7 +272,7 @@ impl File {
             #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(file) => file.sync(),
         };
-        self.told(SYNC, result)
+        self.io_context(SYNC, result)
     }
 
     /// Cuts the file, or lengthens it with zeros for which no room is set aside.
@@ -282,7 +282,7 @@ impl File {
             #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(file) => file.set_size(size),
         };
-        self.told("set the size of", result)
+        self.io_context("set the size of", result)
     }
 
     /// Lengthens the file with zeros and sets room aside for them, so that writing there can't
@@ -300,7 +300,7 @@ impl File {
             #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(file) => file.allocate(size),
         };
-        self.told("grow", result).inspect_err(|_| {
+        self.io_context("grow", result).inspect_err(|_| {
             // A part may have been set aside. Should it not go now, it goes when the file is cut.
             let _ = self.set_size(before);
         })
@@ -318,7 +318,7 @@ impl File {
             #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(file) => file.reserve(size),
         };
-        self.told("set room aside in", result)
+        self.io_context("set room aside in", result)
     }
 
     /// Tells why pages of a mapping could not be populated: a bad address stands for a page that
@@ -332,7 +332,7 @@ impl File {
         if error.raw_os_error() == Some(libc::EFAULT) && full() {
             return Err(Error::NoSpace { path: self.path.to_path_buf() });
         }
-        self.told("populate", Err(error))
+        self.io_context("populate", Err(error))
     }
 
     /// Drops the file from the kernel's cache, so that what is read next comes from the disk: an

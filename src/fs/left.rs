@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 
-use super::{Fs, sys, told};
+use super::{Fs, io_context, sys};
 use crate::error::Result;
 
 impl Fs {
@@ -25,7 +25,7 @@ impl Fs {
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => Ok(twin.available_space()),
         };
-        told("look at", dir, result)
+        io_context("look at", dir, result)
     }
 
     /// Returns how many files can still be created there, or `None` where the file system sets no limit.
@@ -35,7 +35,7 @@ impl Fs {
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(_) => Ok(None),
         };
-        told("look at", dir, result)
+        io_context("look at", dir, result)
     }
 
     fn left(&self, dir: &Path) -> io::Result<sys::Left> {

@@ -15,8 +15,8 @@ const FILES_USUAL: usize = 1024;
 pub(crate) fn mappings_limit() -> usize {
     static LIMIT: OnceLock<usize> = OnceLock::new();
     *LIMIT.get_or_init(|| {
-        let told = std::fs::read_to_string(Path::new("/proc/sys/vm/max_map_count"));
-        told.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(MAPPINGS_USUAL)
+        let limit_text = std::fs::read_to_string(Path::new("/proc/sys/vm/max_map_count"));
+        limit_text.ok().and_then(|text| text.trim().parse().ok()).unwrap_or(MAPPINGS_USUAL)
     })
 }
 
@@ -25,8 +25,8 @@ pub(crate) fn files_limit() -> usize {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: `limit` is a whole `rlimit` that outlives the call, which writes to nothing else.
     let asked = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };
-    let is_told = asked == 0 && limit.rlim_cur != libc::RLIM_INFINITY;
-    if is_told { usize::try_from(limit.rlim_cur).unwrap_or(FILES_USUAL) } else { FILES_USUAL }
+    let is_known = asked == 0 && limit.rlim_cur != libc::RLIM_INFINITY;
+    if is_known { usize::try_from(limit.rlim_cur).unwrap_or(FILES_USUAL) } else { FILES_USUAL }
 }
 
 #[cfg(all(test, target_os = "linux", not(miri)))]

@@ -8,7 +8,7 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use super::at::Name;
-use super::{Fs, SYNC_DIRECTORY, parent, told};
+use super::{Fs, SYNC_DIRECTORY, io_context, parent};
 use crate::error::Result;
 
 impl Fs {
@@ -38,7 +38,7 @@ impl Fs {
                 } else {
                     let flags = libc::O_RDONLY | libc::O_DIRECTORY;
                     let result = self.name(dir).and_then(|name| name.open(flags));
-                    opened = told("open directory", dir, result)?;
+                    opened = io_context("open directory", dir, result)?;
                     &opened
                 };
                 change()?;
@@ -50,7 +50,7 @@ impl Fs {
                 twin.sync_dir(dir)
             }
         };
-        told(SYNC_DIRECTORY, dir, result)
+        io_context(SYNC_DIRECTORY, dir, result)
     }
 
     /// Renames a file, in place of whatever has the new name.
@@ -63,7 +63,7 @@ impl Fs {
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.rename(from, to),
         };
-        told("rename", from, result)
+        io_context("rename", from, result)
     }
 
     /// Renames a file, unless something has the new name: then this is an `Io` of kind
@@ -81,7 +81,7 @@ impl Fs {
         };
         let is_taken = |error: &io::Error| error.kind() == ErrorKind::AlreadyExists;
         let path = if result.as_ref().is_err_and(is_taken) { to } else { from };
-        told("rename", path, result)
+        io_context("rename", path, result)
     }
 
     /// Has two files exchange their names as one step, or the first take the name of the second where
@@ -121,7 +121,7 @@ impl Fs {
                 result => result.map(|()| true),
             },
         };
-        told("exchange", a, result)
+        io_context("exchange", a, result)
     }
 
     /// Returns whether a name leads to a file that no other name leads to, or to nothing at all.
@@ -135,7 +135,7 @@ impl Fs {
         };
         match result {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
-            other => told("look at", path, other),
+            other => io_context("look at", path, other),
         }
     }
 
@@ -158,7 +158,7 @@ impl Fs {
                 | ErrorKind::PermissionDenied
                 | ErrorKind::Unsupported,
             ) => Ok(false),
-            _ => told("link", to, result),
+            _ => io_context("link", to, result),
         }
     }
 
@@ -172,7 +172,7 @@ impl Fs {
         };
         match result {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
-            other => told("remove", path, other),
+            other => io_context("remove", path, other),
         }
     }
 
@@ -183,7 +183,7 @@ impl Fs {
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.remove_dir(path),
         };
-        told("remove directory", path, result)
+        io_context("remove directory", path, result)
     }
 }
 

@@ -4,7 +4,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use super::at::Name;
-use super::{Fs, told};
+use super::{Fs, io_context};
 use crate::error::Result;
 
 /// The directory that a path lies in.
@@ -23,7 +23,7 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
     } else {
         std::path::absolute(path)
     };
-    told("find", path, result)
+    io_context("find", path, result)
 }
 
 /// Says what is wrong with a path that leads nowhere, if it is more than that there is nothing.
@@ -96,6 +96,6 @@ impl Fs {
                 twin.is_dir(dir).and_then(|_| twin.is_dir(outer)).map(|_| dir.starts_with(outer))
             }
         };
-        told("find", dir, result)
+        io_context("find", dir, result)
     }
 }

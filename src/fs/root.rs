@@ -21,19 +21,19 @@ pub(crate) struct Root {
     path: PathBuf,
     dir: StdFile,
     id: FileId,
-    held: OnceLock<Held>,
+    held: OnceLock<LockedFile>,
 }
 
 /// The file in it that is locked.
 #[derive(Debug)]
-struct Held {
+struct LockedFile {
     file: File,
     id: FileId,
     /// Whether it was said to have a name when it was locked. Some file systems never say so.
     has_names: bool,
 }
 
-impl Held {
+impl LockedFile {
     fn has_lost_its_name(&self) -> bool {
         let has_none = |stat: Option<Stat>| stat.is_some_and(|stat| !stat.has_names);
         self.has_names && self.file.stat().is_ok_and(has_none)
@@ -73,7 +73,7 @@ impl Root {
     /// Notes the file that was locked, for [`replaced`](Self::replaced). The first one counts.
     pub(super) fn hold(&self, file: &File) -> io::Result<()> {
         if let Some(stat) = file.stat()? {
-            let held = Held { file: file.clone(), id: stat.id, has_names: stat.has_names };
+            let held = LockedFile { file: file.clone(), id: stat.id, has_names: stat.has_names };
             let _ = self.held.set(held);
         }
         Ok(())
@@ -101,7 +101,7 @@ impl Root {
         ))
     }
 
-    fn usurped(&self, held: &Held) -> Option<String> {
+    fn usurped(&self, held: &LockedFile) -> Option<String> {
         let name = held.file.path().file_name().unwrap_or_default().display();
         let found = self.name(held.file.path()).and_then(|name| name.stat());
         match found {
@@ -121,9 +121,9 @@ impl Root {
     fn place(&self) -> String {
         use std::os::fd::AsRawFd;
 
-        let told = std::fs::read_link(format!("/proc/self/fd/{}", self.dir.as_raw_fd()));
+        let found = std::fs::read_link(format!("/proc/self/fd/{}", self.dir.as_raw_fd()));
         let path =
-            told.map_or_else(|_| "another directory".into(), |path| path.display().to_string());
+            found.map_or_else(|_| "another directory".into(), |path| path.display().to_string());
         format!("{path} ({})", self.id)
     }
 }

@@ -58,11 +58,11 @@ impl Length {
 
 /// Where large tables are cut from.
 #[derive(Debug, Default)]
-pub(super) struct Arena(Mutex<Option<Arc<Chunk>>>);
+pub(super) struct Arena(Mutex<Option<Arc<MappedChunk>>>);
 
 /// A mapping of zeroed memory; unmapped when no table lies in it.
 #[derive(Debug)]
-struct Chunk {
+struct MappedChunk {
     map: MmapRaw,
     pages: Mutex<Pages>,
 }
@@ -106,7 +106,7 @@ impl Pages {
     }
 }
 
-impl Chunk {
+impl MappedChunk {
     fn new(size: usize) -> Option<Self> {
         let map = MmapOptions::new().len(size).map_anon().ok()?;
         #[cfg(target_os = "linux")]
@@ -166,7 +166,7 @@ impl Arena {
     }
 
     /// Cuts a table off a mapping; nothing if none can be had.
-    fn cut(&self, layout: Layout) -> Option<(NonNull<Pair>, Arc<Chunk>)> {
+    fn cut(&self, layout: Layout) -> Option<(NonNull<Pair>, Arc<MappedChunk>)> {
         let mut current = self.0.lock();
         let cut = current.as_ref().and_then(|chunk| chunk.cut(layout.size()));
         let first = if let Some(first) = cut {
@@ -174,7 +174,7 @@ impl Arena {
         } else {
             let last = current.as_ref().map_or(CHUNK_MIN / 2, |chunk| chunk.map.len());
             let size = (last * 2).clamp(CHUNK_MIN, CHUNK_MAX).max(layout.size());
-            let chunk = current.insert(Arc::new(Chunk::new(size)?));
+            let chunk = current.insert(Arc::new(MappedChunk::new(size)?));
             chunk.cut(layout.size())?
         };
         Some((first, Arc::clone(current.as_ref()?)))
@@ -199,7 +199,7 @@ pub(super) struct Pairs {
     first: NonNull<Pair>,
     length: Length,
     /// What it was cut from, if it was.
-    chunk: Option<Arc<Chunk>>,
+    chunk: Option<Arc<MappedChunk>>,
 }
 
 // SAFETY: it owns its memory as a box would, and a `Pair` can be sent and shared.

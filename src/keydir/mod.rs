@@ -130,7 +130,7 @@ impl Keydir {
 
     /// Waits for those who are just changing slots, each for its own shard: whatever slots they were
     /// seen to have changed is accounted for then.
-    pub(crate) fn settle_writes(&self) {
+    pub(crate) fn wait_for_writers(&self) {
         (0..SHARD_COUNT).for_each(|number| drop(self.shard(number)));
     }
 

@@ -23,7 +23,7 @@ pub(super) struct Home {
     table: PublishedPairs,
     /// The time of the last removal of a slot.
     removed_at: AtomicU64,
-    counts: Mutex<Counts>,
+    counts: Mutex<ShardCounts>,
 }
 
 /// A table shrinks when it is so many times as long as it has to be.
@@ -31,7 +31,7 @@ const SHRINK_FROM: usize = 4;
 
 /// Slots in use.
 #[derive(Debug, Default, Clone, Copy)]
-struct Counts {
+struct ShardCounts {
     live: u32,
     removed: u32,
 }
@@ -65,7 +65,7 @@ pub(crate) struct Shard<'a> {
     home: &'a Home,
     number: usize,
     arena: &'a Arena,
-    counts: MutexGuard<'a, Counts>,
+    counts: MutexGuard<'a, ShardCounts>,
     guard: Guard<'a>,
 }
 
@@ -147,7 +147,7 @@ impl Shard<'_> {
     /// at one end for as long as it grows.
     pub(crate) fn start_filling(&self, at_most: usize) -> Fill {
         let pairs = self.arena.table(length_for(at_most, self.number));
-        Fill { pairs, counts: Counts::default() }
+        Fill { pairs, counts: ShardCounts::default() }
     }
 
     /// Publishes what the shard was filled with. What it held before may be gone at this time in the
@@ -214,7 +214,7 @@ impl Shard<'_> {
     }
 }
 
-impl Counts {
+impl ShardCounts {
     fn inserted(&mut self, reused: bool) {
         self.live += 1;
         self.removed -= u32::from(reused);
@@ -230,7 +230,7 @@ impl Counts {
 #[derive(Debug)]
 pub(crate) struct Fill {
     pairs: Pairs,
-    counts: Counts,
+    counts: ShardCounts,
 }
 
 impl Fill {

@@ -508,7 +508,7 @@ fn keys_that_stay_are_found_while_tables_grow_and_shrink() {
         over.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     assert_eq!(keydir.shard(spread(0).shard()).len(), kept.len());
-    keydir.collector().settle();
+    keydir.collector().free_retired();
     assert_eq!(keydir.collector().left(), 0);
 }
 

@@ -14,7 +14,7 @@
 
 use std::collections::HashSet;
 
-use super::{Found, Ground, Host, Input, Merge};
+use super::{Host, Input, KeyState, Merge, MergeContext};
 use crate::entry::{Flags, Header};
 use crate::epoch::Guard;
 use crate::error::Result;
@@ -24,8 +24,8 @@ use crate::keydir::Address;
 use crate::manifest::Sealed;
 use crate::mistake::{Mistake, made};
 use crate::segment::header::Kind;
-use crate::segment::hint::{HintBuilder, Source};
-use crate::segment::read::pick::{Picked, Picks};
+use crate::segment::hint::{HintBuilder, HintSource};
+use crate::segment::read::pick::{LiveEntries, LiveEntry};
 use crate::segment::read::scan::{Scanned, size_at};
 use crate::segment::write::active::Active;
 use crate::segment::write::draft::Draft;
@@ -42,7 +42,7 @@ const LOOKED_AHEAD: usize = 8;
 pub(super) struct Reading {
     pub(super) input: Input,
     file: File,
-    picks: Picks,
+    picks: LiveEntries,
 }
 
 /// A segment that is copied to.
@@ -57,12 +57,12 @@ pub(super) struct Output {
 /// is kept: it is listed above the youngest of them. Bounded: a tombstone too many costs its space
 /// and nothing else.
 #[derive(Debug, Default)]
-pub(super) struct Kept {
+pub(super) struct CopiedTombstones {
     keys: HashSet<Box<[u8]>>,
     size: usize,
 }
 
-impl Kept {
+impl CopiedTombstones {
     fn has(&self, key: &[u8]) -> bool {
         self.keys.contains(key)
     }
@@ -77,24 +77,24 @@ impl Kept {
 
 /// What is to become of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
+enum Disposition {
     /// Its slot names the copy from now on.
     Moved,
     /// Its slot goes; if there is a copy, that is a tombstone.
     Expired,
     /// A tombstone is kept.
-    Kept,
+    CopiedTombstones,
 }
 
 /// A decision, and what is to be written for it.
 struct Decided<'a> {
-    fate: Fate,
+    fate: Disposition,
     draft: Option<Draft<'a>>,
 }
 
 /// What is to be done once copies can be read.
-struct Change<'a> {
-    fate: Fate,
+struct SlotUpdate<'a> {
+    fate: Disposition,
     hash: KeyHash,
     old: Address,
     size: u64,
@@ -109,18 +109,22 @@ struct Copied<'a> {
 
 impl Reading {
     /// Chooses the entries of an input that have to be looked at.
-    pub(super) fn begin(merge: &mut Merge, ground: &Ground<'_>, input: Input) -> Result<Self> {
-        let file = open_listed(ground.fs, input.segment.path())?;
-        let mut picks = Picks::default();
+    pub(super) fn begin(
+        merge: &mut Merge,
+        context: &MergeContext<'_>,
+        input: Input,
+    ) -> Result<Self> {
+        let file = open_listed(context.fs, input.segment.path())?;
+        let mut picks = LiveEntries::default();
         let mut unknown = Vec::new();
-        let guard = ground.keydir.pin();
-        ground.for_each_slot(&input, |slot| {
+        let guard = context.keydir.pin();
+        context.for_each_slot(&input, |slot| {
             let wanted = if slot.is_tombstone() {
                 let may_hold = merge.shadows.may_hold(slot.hash(), input.position);
                 merge.report.tombstones_dropped += u64::from(!may_hold);
                 may_hold
             } else {
-                ground.names(slot, &input, &guard)
+                context.names(slot, &input, &guard)
             };
             match slot.size() {
                 Some(size) if wanted => picks.add(slot.offset(), size),
@@ -150,25 +154,25 @@ impl Merge {
         host: &impl Host,
         reading: &mut Reading,
     ) -> Result<Option<u64>> {
-        let ground = host.ground();
+        let context = host.merge_context();
         let Reading { input, file, picks } = reading;
         let Some(run) = picks.read(file, input.id())? else { return Ok(None) };
         let (mut changes, mut copied_size) = (Vec::with_capacity(run.len()), 0);
         let hashes: Vec<KeyHash> =
-            run.iter().map(|picked| ground.keydir.hash(picked.key)).collect();
-        let mut guard = ground.keydir.pin();
+            run.iter().map(|picked| context.keydir.hash(picked.key)).collect();
+        let mut guard = context.keydir.pin();
         for (at, (picked, hash)) in run.iter().zip(hashes.iter().copied()).enumerate() {
             if let Some(soon) = hashes.get(at + LOOKED_AHEAD) {
-                ground.keydir.prefetch(*soon, &guard);
+                context.keydir.prefetch(*soon, &guard);
             }
             let old = Address { segment: input.number, offset: picked.offset };
-            let decided = self.decide(&ground, picked, hash, old, input, &guard)?;
+            let decided = self.decide(&context, picked, hash, old, input, &guard)?;
             let Some(Decided { fate, draft }) = decided else { continue };
             let mut copy = None;
             if let Some(draft) = draft {
                 let size = draft.header.entry_size();
-                if self.is_full(&ground, size) {
-                    self.apply(host, &ground, input, &mut changes)?;
+                if self.is_full(&context, size) {
+                    self.apply(host, &context, input, &mut changes)?;
                     // Others need not wait with what they want freed.
                     guard.repin_after(|| self.publish(host))?;
                 }
@@ -177,17 +181,17 @@ impl Merge {
                 copy = Some(self.append(host, &draft, picked, timestamp)?);
             }
             let size = picked.header.entry_size();
-            changes.push(Change { fate, hash, old, size, copy });
+            changes.push(SlotUpdate { fate, hash, old, size, copy });
         }
-        self.apply(host, &ground, input, &mut changes)?;
+        self.apply(host, &context, input, &mut changes)?;
         Ok(Some(copied_size))
     }
 
     /// Decides what becomes of an entry; nothing if it is dead.
     fn decide<'a>(
         &mut self,
-        ground: &Ground<'_>,
-        picked: &Picked<'a>,
+        context: &MergeContext<'_>,
+        picked: &LiveEntry<'a>,
         hash: KeyHash,
         old: Address,
         input: &Input,
@@ -195,8 +199,8 @@ impl Merge {
     ) -> Result<Option<Decided<'a>>> {
         let (header, key) = (&picked.header, picked.key);
         if header.is_tombstone() {
-            let Found { own, others } = ground.find(hash, guard, |address| {
-                ground.segments.get(address.segment, guard).entry(address.offset)?.is_of(key)
+            let KeyState { own, others } = context.find(hash, guard, |address| {
+                context.segments.get(address.segment, guard).entry(address.offset)?.is_of(key)
             })?;
             if own || self.kept.has(key) {
                 self.report.tombstones_dropped += 1;
@@ -204,15 +208,15 @@ impl Merge {
             }
             self.kept.add(key);
             let draft = Some(Draft::copy(picked, others));
-            return Ok(Some(Decided { fate: Fate::Kept, draft }));
+            return Ok(Some(Decided { fate: Disposition::CopiedTombstones, draft }));
         }
-        let Found { own, others } = ground.find(hash, guard, |address| Ok(address == old))?;
+        let KeyState { own, others } = context.find(hash, guard, |address| Ok(address == old))?;
         if !own {
             return Ok(None);
         }
-        if header.expiry.is_none() || !header.is_expired(&ground.clock.certain()) {
+        if header.expiry.is_none() || !header.is_expired(&context.clock.certain()) {
             let draft = Some(Draft::copy(picked, others));
-            return Ok(Some(Decided { fate: Fate::Moved, draft }));
+            return Ok(Some(Decided { fate: Disposition::Moved, draft }));
         }
         let is_needed =
             self.shadows.may_hold(hash, input.position) && !made(Mistake::ExpiredForgotten);
@@ -222,24 +226,24 @@ impl Merge {
             draft.header.flags = draft.header.flags.with_if(others, Flags::COLLIDES);
             draft
         });
-        Ok(Some(Decided { fate: Fate::Expired, draft }))
+        Ok(Some(Decided { fate: Disposition::Expired, draft }))
     }
 
     /// Returns the time of a copy: that of the entry, but for a tombstone that stands for all of its
     /// key's in the inputs. The key is absent, so whatever the inputs hold of it, up to their last
     /// time, is dead, and whoever puts it from now on has a later one.
-    fn time_of_copy(&self, fate: Fate, picked: &Picked<'_>) -> u64 {
-        if fate == Fate::Kept {
+    fn time_of_copy(&self, fate: Disposition, picked: &LiveEntry<'_>) -> u64 {
+        if fate == Disposition::CopiedTombstones {
             self.last_timestamp.max(picked.header.timestamp)
         } else {
             picked.header.timestamp
         }
     }
 
-    fn is_full(&self, ground: &Ground<'_>, size: u64) -> bool {
+    fn is_full(&self, context: &MergeContext<'_>, size: u64) -> bool {
         self.output.as_ref().is_some_and(|Output { active, .. }| {
-            !active.has_room(size, ground.segment_size)
-                || active.entries() >= ground.segment_entries
+            !active.has_room(size, context.segment_size)
+                || active.entries() >= context.segment_entries
         })
     }
 
@@ -247,12 +251,12 @@ impl Merge {
         &mut self,
         host: &impl Host,
         draft: &Draft<'_>,
-        picked: &Picked<'a>,
+        picked: &LiveEntry<'a>,
         timestamp: u64,
     ) -> Result<Copied<'a>> {
-        let (ground, size) = (host.ground(), draft.header.entry_size());
+        let (context, size) = (host.merge_context(), draft.header.entry_size());
         let is_to_the_last_byte = self.is_to_the_last_byte;
-        let look = || if is_to_the_last_byte { Ok(()) } else { ground.leave_room(0) };
+        let look = || if is_to_the_last_byte { Ok(()) } else { context.leave_room(0) };
         let output = match &mut self.output {
             Some(output) => output,
             none => {
@@ -273,29 +277,29 @@ impl Merge {
     fn apply(
         &mut self,
         host: &impl Host,
-        ground: &Ground<'_>,
+        context: &MergeContext<'_>,
         input: &Input,
-        changes: &mut Vec<Change<'_>>,
+        changes: &mut Vec<SlotUpdate<'_>>,
     ) -> Result<()> {
         if let Some(output) = &mut self.output {
             output.active.flush()?;
         }
-        for Change { fate, hash, old, size, copy } in changes.drain(..) {
+        for SlotUpdate { fate, hash, old, size, copy } in changes.drain(..) {
             if let (Some(Copied { address, header, key }), Some(output)) = (&copy, &mut self.output)
             {
                 let (offset, header) = (address.offset, *header);
                 output.hint.add(&Scanned { offset, header, key }, |_| hash);
             }
-            let mut shard = ground.keydir.shard(hash.shard());
+            let mut shard = context.keydir.shard(hash.shard());
             match (fate, copy, &self.output) {
-                (Fate::Moved, Some(copy), Some(output)) => {
+                (Disposition::Moved, Some(copy), Some(output)) => {
                     if shard.relocate(hash, old, copy.address) {
                         output.active.segment().gained(copy.header.entry_size());
                         input.segment.lost(size);
                         self.report.live_entries += 1;
                     }
                 }
-                (Fate::Expired, copy, _) => {
+                (Disposition::Expired, copy, _) => {
                     if shard.remove(hash, old, host.next_timestamp()) {
                         input.segment.lost(size);
                         self.report.expired_dropped += 1;
@@ -310,7 +314,7 @@ impl Merge {
 
     /// Makes the output, if there is one, a sealed segment that is not listed yet.
     pub(super) fn close_output(&mut self, host: &impl Host) -> Result<()> {
-        let ground = host.ground();
+        let context = host.merge_context();
         let Some(output) = &self.output else { return Ok(()) };
         // What could not be written behind this is no part of it.
         let (segment, file) = (output.active.segment().clone(), output.active.file().clone());
@@ -318,19 +322,20 @@ impl Merge {
         if length > FIRST_OFFSET {
             output.active.room().cut(length)?;
             if !made(Mistake::OutputNotSynced) {
-                file.sync().map_err(|error| host.judge(error))?;
+                file.sync().map_err(|error| host.poison_if_sync_failed(error))?;
             }
         }
         let Some(Output { number, hint, .. }) = self.output.take() else { return Ok(()) };
         if length == FIRST_OFFSET {
-            ground.segments.remove(number);
+            context.segments.remove(number);
             // What can't be removed now is removed at the next open.
-            let _ = ground.fs.remove(segment.path());
+            let _ = context.fs.remove(segment.path());
             return Ok(());
         }
-        let source = Source { id: segment.id(), identity: ground.identity, length };
+        let source = HintSource { id: segment.id(), identity: context.identity, length };
         let hint = hint.finish();
-        hint.write(ground.fs, ground.dir, source).map_err(|error| host.judge(error))?;
+        hint.write(context.fs, context.dir, source)
+            .map_err(|error| host.poison_if_sync_failed(error))?;
         segment.summarize(hint.summary);
         let sealed = Sealed { id: segment.id(), kind: Kind::Merged, length };
         self.written.push(sealed);
@@ -344,7 +349,7 @@ mod tests {
 
     #[test]
     fn so_many_keys_are_remembered_and_no_more() {
-        let mut kept = Kept::default();
+        let mut kept = CopiedTombstones::default();
         kept.add(b"first");
         kept.add(b"first");
         assert_eq!(kept.size, 5 + 32);

@@ -25,7 +25,7 @@ const GROUP_MAX: usize = 256;
 
 /// How much is folded at a time, and from when on.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Bounds {
+pub(crate) struct FoldLimits {
     /// Nothing is folded as long as there are no more small segments than this.
     pub(crate) small_max: u64,
     /// The most bytes that a group may have.
@@ -33,7 +33,12 @@ pub(crate) struct Bounds {
 }
 
 /// Plans to fold one group of small segments.
-pub(crate) fn plan_fold(pool: Pool<'_>, policy: &AutoMerge, hour: u8, bounds: Bounds) -> MergePlan {
+pub(crate) fn plan_fold(
+    pool: Pool<'_>,
+    policy: &AutoMerge,
+    hour: u8,
+    bounds: FoldLimits,
+) -> MergePlan {
     let small = Small::new(pool, policy);
     let small = |stats: &SegmentStats| small.is(&SegmentStats { size: weight(stats), ..*stats });
     let count = pool.segments.iter().filter(|stats| small(stats)).count() as u64;
@@ -83,7 +88,7 @@ mod tests {
 
     use super::*;
 
-    const BOUNDS: Bounds = Bounds { small_max: SMALL_MAX, size_max: 4 << 20 };
+    const BOUNDS: FoldLimits = FoldLimits { small_max: SMALL_MAX, size_max: 4 << 20 };
 
     fn segment(id: usize, size: u64) -> SegmentStats {
         let (id, live_size) = (u32::try_from(id).unwrap(), size - SegmentStats::HEADER_SIZE);

@@ -29,13 +29,13 @@ use crate::keydir::{Address, Keydir, SHARD_COUNT};
 use crate::manifest::{Manifest, ManifestFile, Sealed};
 use crate::mistake::{Mistake, made};
 use crate::segment::header::{Identity, Kind};
-use crate::segment::hint::{HintSlot, Known, Source, Summary};
+use crate::segment::hint::{HintSlot, HintSource, SegmentHint, Summary};
 use crate::segment::write::active::Active;
 use crate::segment::{Dir, Place, Segment, SegmentId, Segments};
 
 use crate::stats::{MergeProgress, MergeReport};
-pub(crate) use fold::{Bounds, SMALL_MAX, plan_fold};
-pub(crate) use plan::{Moment, Pool, plan_all, plan_auto, plan_chosen, plan_now};
+pub(crate) use fold::{FoldLimits, SMALL_MAX, plan_fold};
+pub(crate) use plan::{PlanContext, Pool, plan_all, plan_auto, plan_chosen, plan_now};
 
 use copy::{Output, Reading};
 use shadow::Shadows;
@@ -45,7 +45,7 @@ const LEFT_MIN: u64 = 32 << 20;
 
 /// What a merge works on.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Ground<'a> {
+pub(crate) struct MergeContext<'a> {
     pub(crate) fs: &'a Fs,
     pub(crate) dir: &'a Dir,
     pub(crate) clock: &'a Clock,
@@ -60,7 +60,7 @@ pub(crate) struct Ground<'a> {
 
 /// What a merge asks of the store.
 pub(crate) trait Host {
-    fn ground(&self) -> Ground<'_>;
+    fn merge_context(&self) -> MergeContext<'_>;
 
     /// Creates an empty merged segment that entries of this size fit in, and gives it a number.
     fn create_output(&self, size: u64) -> Result<(Active, u32)>;
@@ -78,7 +78,7 @@ pub(crate) trait Host {
     fn unlink(&self, segment: &Arc<Segment>);
 
     /// Ends writing if it was a sync that failed.
-    fn judge(&self, error: Error) -> Error;
+    fn poison_if_sync_failed(&self, error: Error) -> Error;
 }
 
 /// A sealed segment.
@@ -109,8 +109,8 @@ impl Input {
                 .is_some_and(|summary| summary.entries == 1 && summary.expired_size(now) == 0)
     }
 
-    fn source(&self, identity: Identity) -> Source {
-        Source { id: self.id(), identity, length: self.segment.size() }
+    fn source(&self, identity: Identity) -> HintSource {
+        HintSource { id: self.id(), identity, length: self.segment.size() }
     }
 }
 
@@ -130,18 +130,18 @@ pub(crate) struct Merge {
     /// The latest time in the inputs.
     last_timestamp: u64,
     shadows: Shadows,
-    kept: copy::Kept,
+    kept: copy::CopiedTombstones,
     report: MergeReport,
     progress: MergeProgress,
     /// Whether it may take the last room of the disk: it will give back more.
     is_to_the_last_byte: bool,
 }
 
-impl Ground<'_> {
+impl MergeContext<'_> {
     /// Shows the slots of a segment's hint to a closure, until it says to stop.
     fn for_each_slot(&self, input: &Input, visit: impl FnMut(HintSlot) -> bool) -> Result<()> {
         let (source, hash) = (input.source(self.identity), |key: &[u8]| self.keydir.hash(key));
-        let hint = Known::open(self.fs, self.dir, source, hash)?;
+        let hint = SegmentHint::open(self.fs, self.dir, source, hash)?;
         hint.for_each(self.fs, self.dir, source, hash, visit)
     }
 
@@ -168,40 +168,40 @@ impl Ground<'_> {
         hash: KeyHash,
         guard: &Guard<'_>,
         own: impl Fn(Address) -> Result<bool>,
-    ) -> Result<Found> {
+    ) -> Result<KeyState> {
         let own = |address| Ok(own(address)?.then_some(()));
         let found = self.keydir.find_all(hash, guard, own)?;
         let Some(found) = found else { unreachable!("all shards are filled before a merge") };
-        Ok(Found { own: found.own.is_some(), others: found.others })
+        Ok(KeyState { own: found.own.is_some(), others: found.others })
     }
 }
 
 /// What the keydir has of a key.
-struct Found {
+struct KeyState {
     own: bool,
     others: bool,
 }
 
 impl Merge {
     /// Begins to merge sealed segments. All shards are filled.
-    pub(crate) fn begin(ground: &Ground<'_>, ids: &BTreeSet<SegmentId>) -> Self {
-        let open: BTreeMap<SegmentId, (u32, Arc<Segment>)> = ground
+    pub(crate) fn begin(context: &MergeContext<'_>, ids: &BTreeSet<SegmentId>) -> Self {
+        let open: BTreeMap<SegmentId, (u32, Arc<Segment>)> = context
             .segments
             .all()
             .into_iter()
             .map(|(number, segment)| (segment.id(), (number, segment)))
             .collect();
-        let listed = ground.manifest.get(|manifest| manifest.sealed.clone());
+        let listed = context.manifest.get(|manifest| manifest.sealed.clone());
         let found = listed.iter().enumerate().filter_map(|(position, sealed)| {
             let (number, segment) = open.get(&sealed.id)?;
             Some(Input { segment: Arc::clone(segment), number: *number, position })
         });
-        let now = ground.clock.certain().lowest();
+        let now = context.clock.certain().lowest();
         let is_input = |input: &Input| {
-            ids.contains(&input.id()) && !input.is_one_live_entry(ground.segment_size, now)
+            ids.contains(&input.id()) && !input.is_one_live_entry(context.segment_size, now)
         };
         let (inputs, others): (Vec<_>, Vec<_>) = found.partition(is_input);
-        let shadows = Shadows::new(ground, &inputs, &others);
+        let shadows = Shadows::new(context, &inputs, &others);
         let progress = MergeProgress {
             segments_total: inputs.len() as u64,
             total_size: inputs.iter().map(|input| input.segment.size()).sum(),
@@ -217,8 +217,8 @@ impl Merge {
         Self { is_to_the_last_byte: true, ..self }
     }
 
-    fn leave_room(&self, ground: &Ground<'_>, size: u64) -> Result<()> {
-        if self.is_to_the_last_byte { Ok(()) } else { ground.leave_room(size) }
+    fn leave_room(&self, context: &MergeContext<'_>, size: u64) -> Result<()> {
+        if self.is_to_the_last_byte { Ok(()) } else { context.leave_room(size) }
     }
 
     /// Returns how far it has come.
@@ -254,10 +254,10 @@ impl Merge {
         let live_size = input.segment.live_size();
         if live_size > 0 {
             // Half of an input gives nothing back.
-            self.leave_room(&host.ground(), live_size)?;
+            self.leave_room(&host.merge_context(), live_size)?;
         }
         self.youngest = Some(input.id());
-        self.reading = Some(Reading::begin(self, &host.ground(), input)?);
+        self.reading = Some(Reading::begin(self, &host.merge_context(), input)?);
         Ok(Some(0))
     }
 
@@ -274,32 +274,35 @@ impl Merge {
     /// Publishes what has been copied: the outputs are listed, and the inputs that were copied
     /// whole go. If it fails it can be tried again, unless it was a sync that failed.
     pub(crate) fn publish(&mut self, host: &impl Host) -> Result<()> {
-        let ground = host.ground();
+        let context = host.merge_context();
         self.close_output(host)?;
         if !self.is_pending() {
             return Ok(());
         }
         // Hints and outputs have their names, whatever becomes of the power.
-        ground.fs.sync_dir(ground.dir.path()).map_err(|error| host.judge(error))?;
+        context
+            .fs
+            .sync_dir(context.dir.path())
+            .map_err(|error| host.poison_if_sync_failed(error))?;
         // What overwrote or deleted the entries that were not copied has to be as durable as they.
         if !made(Mistake::SwapBeforeLog) {
             host.sync_log()?;
         }
-        if let Some(unfinished) = self.unfinished(&ground) {
+        if let Some(unfinished) = self.unfinished(&context) {
             // Nothing is listed: on disk all is as it was.
             return Err(unfinished);
         }
-        host.exclusively(&mut || self.swap(host, &ground))?;
+        host.exclusively(&mut || self.swap(host, &context))?;
         // Numbers of segments, mappings and descriptors may be wanted by what is merged next.
-        ground.segments.settle();
+        context.segments.free_retired();
         Ok(())
     }
 
     /// Replaces the manifest, and removes the inputs that it lists no more.
-    fn swap(&mut self, host: &impl Host, ground: &Ground<'_>) -> Result<()> {
+    fn swap(&mut self, host: &impl Host, context: &MergeContext<'_>) -> Result<()> {
         let dropped: BTreeSet<SegmentId> = self.copied.iter().map(Input::id).collect();
         if made(Mistake::RemovedFirst) {
-            self.remove_copied(host, ground);
+            self.remove_copied(host, context);
         }
         let above = self.youngest.or(self.copied.last().map(Input::id));
         if let Some(above) = above {
@@ -310,43 +313,43 @@ impl Merge {
                 let places = places.iter().copied();
                 manifest.swap(&self.written, above, &dropped, places, self.last_timestamp);
             };
-            let swapped = ground.manifest.update(swap).or_else(|error| {
+            let swapped = context.manifest.update(swap).or_else(|error| {
                 if !error.is_no_space() {
                     return Err(error);
                 }
                 // Hints can be built anew, and what they take may be all that is missing.
                 for sealed in &self.written {
-                    ground.fs.remove(&ground.dir.hint(sealed.id))?;
+                    context.fs.remove(&context.dir.hint(sealed.id))?;
                 }
-                ground.manifest.update(swap)
+                context.manifest.update(swap)
             });
-            swapped.map_err(|error| host.judge(error))?;
+            swapped.map_err(|error| host.poison_if_sync_failed(error))?;
         }
         // They have their place now, and something else may lie between it and the next one's.
-        self.kept = copy::Kept::default();
+        self.kept = copy::CopiedTombstones::default();
         self.report.segments_out += self.written.len() as u64;
         self.report.size_out += self.written.drain(..).map(|sealed| sealed.length).sum::<u64>();
-        self.remove_copied(host, ground);
+        self.remove_copied(host, context);
         Ok(())
     }
 
     /// Removes the inputs that were copied whole.
-    fn remove_copied(&mut self, host: &impl Host, ground: &Ground<'_>) {
+    fn remove_copied(&mut self, host: &impl Host, context: &MergeContext<'_>) {
         for input in self.copied.drain(..) {
             self.report.segments_in += 1;
             self.report.size_in += input.segment.size();
             // From the set first: who takes a snapshot from then on does not need it.
-            ground.segments.remove(input.number);
+            context.segments.remove(input.number);
             host.unlink(&input.segment);
         }
     }
 
     /// Returns an error if slots name entries of an input that was thought to be copied whole.
-    fn unfinished(&self, ground: &Ground<'_>) -> Option<Error> {
-        ground.keydir.settle_writes();
+    fn unfinished(&self, context: &MergeContext<'_>) -> Option<Error> {
+        context.keydir.wait_for_writers();
         // The account is off where an entry was overwritten whose size was damaged; slots are not.
         let is_named = |input: &Input| {
-            let mut shards = (0..SHARD_COUNT).map(|number| ground.keydir.shard(number));
+            let mut shards = (0..SHARD_COUNT).map(|number| context.keydir.shard(number));
             shards.any(|shard| shard.addresses().any(|address| address.segment == input.number))
         };
         let mut unaccounted = self.copied.iter().filter(|input| input.segment.live_size() > 0);

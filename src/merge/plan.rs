@@ -41,14 +41,14 @@ pub(crate) struct Pool<'a> {
 
 /// The circumstances of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Moment {
+pub(crate) struct PlanContext {
     /// Of the day, in UTC.
     pub(crate) hour: u8,
     /// Whether nothing was written since the last plan.
     pub(crate) idle: bool,
 }
 
-impl Moment {
+impl PlanContext {
     /// From a time in microseconds since the epoch.
     pub(crate) fn new(time: u64, idle: bool) -> Self {
         const HOUR: u64 = 3600 * 1_000_000;
@@ -57,7 +57,7 @@ impl Moment {
 }
 
 /// Plans a run that nobody asked for.
-pub(crate) fn plan_auto(pool: Pool<'_>, policy: &AutoMerge, at: Moment) -> MergePlan {
+pub(crate) fn plan_auto(pool: Pool<'_>, policy: &AutoMerge, at: PlanContext) -> MergePlan {
     let mut candidates = candidates(pool, policy, at.idle);
     if !is_open(policy.window, at.hour) || !is_triggered(&candidates, policy, at.idle) {
         return MergePlan::default();

@@ -8,7 +8,7 @@
 
 use std::collections::HashMap;
 
-use super::{Ground, Input};
+use super::{Input, MergeContext};
 use crate::error::Result;
 use crate::key_hash::KeyHash;
 use crate::mistake::{Mistake, made};
@@ -30,7 +30,7 @@ pub(crate) struct Shadows {
 
 impl Shadows {
     /// Looks up what the inputs' tombstones shadow in these other segments, both oldest first.
-    pub(super) fn new(ground: &Ground<'_>, inputs: &[Input], others: &[Input]) -> Self {
+    pub(super) fn new(context: &MergeContext<'_>, inputs: &[Input], others: &[Input]) -> Self {
         let oldest_outside = others.first().map(|other| other.position);
         let mut shadows = Self { oldest_outside, oldest_put: HashMap::new() };
         let youngest = inputs.last().map_or(0, |input| input.position);
@@ -43,14 +43,14 @@ impl Shadows {
         }
         for input in inputs {
             // What is damaged here is met, and told, when the input is read.
-            let _ = shadows.gather(ground, input);
+            let _ = shadows.gather(context, input);
         }
         let mut left = shadows.oldest_put.len();
         for other in older() {
             if left == 0 {
                 break;
             }
-            let looked_up = ground.for_each_slot(other, |slot| {
+            let looked_up = context.for_each_slot(other, |slot| {
                 let put = if slot.is_tombstone() {
                     None
                 } else {
@@ -73,18 +73,18 @@ impl Shadows {
     }
 
     /// Takes note of what may have to be kept of an input.
-    fn gather(&mut self, ground: &Ground<'_>, input: &Input) -> Result<()> {
-        let guard = ground.keydir.pin();
+    fn gather(&mut self, context: &MergeContext<'_>, input: &Input) -> Result<()> {
+        let guard = context.keydir.pin();
         let may_be_kept = |slot: HintSlot| {
             // Behind a newer put a tombstone is not needed, whatever is below it.
-            let is_newest = |slot: HintSlot| ground.keydir.likely(slot.hash(), &guard).is_none();
+            let is_newest = |slot: HintSlot| context.keydir.likely(slot.hash(), &guard).is_none();
             if slot.is_tombstone() {
                 is_newest(slot)
             } else {
-                slot.expires() && ground.names(slot, input, &guard)
+                slot.expires() && context.names(slot, input, &guard)
             }
         };
-        ground.for_each_slot(input, |slot| {
+        context.for_each_slot(input, |slot| {
             if may_be_kept(slot) {
                 self.oldest_put.entry(slot.hash()).or_insert(NOWHERE);
             }

@@ -288,7 +288,7 @@ impl PartialEq for OnFinish {
 
 impl Eq for OnFinish {}
 
-type Progress<'a> = Box<dyn FnMut(&MergeProgress) -> ControlFlow<()> + 'a>;
+type ProgressCallback<'a> = Box<dyn FnMut(&MergeProgress) -> ControlFlow<()> + 'a>;
 
 /// How one merge that the caller asks for is made.
 ///
@@ -313,7 +313,7 @@ pub struct MergeOptions<'a> {
     pub(crate) force: bool,
     pub(crate) segments: Option<BTreeSet<u32>>,
     pub(crate) bytes_per_second: Option<u64>,
-    pub(crate) progress: Option<Progress<'a>>,
+    pub(crate) progress: Option<ProgressCallback<'a>>,
 }
 
 impl<'a> MergeOptions<'a> {

@@ -35,7 +35,7 @@ pub(super) struct Link {
 
 /// The store's own files, by kind.
 #[derive(Debug, Default)]
-pub(super) struct Survey {
+pub(super) struct FileSurvey {
     logs: BTreeSet<SegmentId>,
     /// Hints and indexes, each with the segment that it is of.
     derived: Vec<(SegmentId, PathBuf)>,
@@ -43,7 +43,7 @@ pub(super) struct Survey {
 }
 
 /// A scanned link, where its scan stopped, and what to call that.
-struct Scanned {
+struct ScannedLink {
     link: Link,
     stop: Stop,
     reason: &'static str,
@@ -79,8 +79,8 @@ impl Chain {
 }
 
 impl Recovery<'_> {
-    pub(super) fn survey(&self) -> Result<Survey> {
-        let mut survey = Survey::default();
+    pub(super) fn survey(&self) -> Result<FileSurvey> {
+        let mut survey = FileSurvey::default();
         for entry in self.fs.list(self.dir.path())?.into_iter().filter(|entry| entry.is_file) {
             let path = self.dir.path().join(&entry.name);
             match FileKind::of(&entry.name) {
@@ -94,7 +94,7 @@ impl Recovery<'_> {
     }
 
     /// Refuses a store whose files and manifest are not of the same time.
-    pub(super) fn refuse_missing(&self, manifest: &Manifest, survey: &Survey) -> Result<()> {
+    pub(super) fn refuse_missing(&self, manifest: &Manifest, survey: &FileSurvey) -> Result<()> {
         self.refuse_newer(manifest, survey)?;
         let listed = manifest.sealed.iter().map(|sealed| sealed.id);
         for id in listed.chain(manifest.log_exists.then_some(manifest.log)) {
@@ -106,7 +106,7 @@ impl Recovery<'_> {
     }
 
     /// Refuses a manifest that is older than the files.
-    pub(super) fn refuse_newer(&self, manifest: &Manifest, survey: &Survey) -> Result<()> {
+    pub(super) fn refuse_newer(&self, manifest: &Manifest, survey: &FileSurvey) -> Result<()> {
         match survey.logs.range(manifest.bound..).next() {
             Some(id) => Err(self.manifest_is_old(*id)),
             None => Ok(()),
@@ -133,7 +133,7 @@ impl Recovery<'_> {
                 }
                 file.drop_cache();
             }
-            let Scanned { link, stop, reason, last_timestamp } = self.scan_link(id, file)?;
+            let ScannedLink { link, stop, reason, last_timestamp } = self.scan_link(id, file)?;
             next = match stop {
                 Stop::End { next, .. } if next > id => Some(next),
                 Stop::End { .. } => {
@@ -160,7 +160,7 @@ impl Recovery<'_> {
     pub(super) fn unlisted(
         &self,
         manifest: &Manifest,
-        survey: &Survey,
+        survey: &FileSurvey,
         chain: &Chain,
     ) -> Result<Unlisted> {
         let mut known: BTreeSet<SegmentId> = manifest.sealed.iter().map(|s| s.id).collect();
@@ -210,7 +210,7 @@ impl Recovery<'_> {
 
     /// Scans one unsealed segment up to where the log goes on in the next one, or ends, and gathers
     /// its hint on the way: every entry is read, checked and hashed once.
-    fn scan_link(&self, id: SegmentId, file: File) -> Result<Scanned> {
+    fn scan_link(&self, id: SegmentId, file: File) -> Result<ScannedLink> {
         let mut scan = Scan::new(&file, id, file.size()?);
         let mut builder = HintBuilder::default();
         let (mut end, mut in_batch, mut last_timestamp) = (FIRST_OFFSET, false, 0);
@@ -248,7 +248,7 @@ impl Recovery<'_> {
             Stop::Nothing { .. } | Stop::Bad { .. } => {}
         }
         let link = Link { id, file, end, hint: builder.finish() };
-        Ok(Scanned { link, stop, reason, last_timestamp })
+        Ok(ScannedLink { link, stop, reason, last_timestamp })
     }
 }
 

@@ -17,9 +17,9 @@ use crate::fs::Fs;
 use crate::keydir::{Address, Filling, Keydir, SHARD_COUNT, Shard};
 use crate::mistake::{Mistake, made};
 use crate::segment::header::Identity;
-use crate::segment::hint::{Hint, HintSlot, Known, Source};
+use crate::segment::hint::{Hint, HintSlot, HintSource, SegmentHint};
 use crate::segment::read::scan;
-use crate::segment::{Dir, Segment, SegmentId, Segments, value_aside};
+use crate::segment::{Dir, Segment, SegmentId, Segments, ignore_unknown_codec};
 use crate::sync::unmodeled::{AtomicUsize, Mutex};
 use crate::sync::{Ordering, available_parallelism};
 
@@ -36,15 +36,15 @@ struct Origin {
     segment: Arc<Segment>,
     /// That slots name it by.
     number: u32,
-    hint: Mutex<Known>,
+    hint: Mutex<SegmentHint>,
     /// Held while the hint is rebuilt. If that shows that the segment is damaged too, it is kept,
     /// so that the segment is not read again for every shard.
-    damage: Mutex<Option<Damage>>,
+    damage: Mutex<Option<SegmentDamage>>,
 }
 
 /// What `Error::Corrupt` says of a segment.
 #[derive(Debug)]
-struct Damage {
+struct SegmentDamage {
     offset: u64,
     reason: String,
 }
@@ -67,7 +67,7 @@ pub(crate) struct Filler {
     next: AtomicUsize,
     unfilled: AtomicUsize,
     /// Hints that are not on disk.
-    unwritten: Mutex<VecDeque<(Source, Arc<Hint>)>>,
+    unwritten: Mutex<VecDeque<(HintSource, Arc<Hint>)>>,
 }
 
 impl Filler {
@@ -84,8 +84,8 @@ impl Filler {
             if recovered.manifest.lists(segment.id()) {
                 segment.summarize(hint.summary().clone());
             }
-            let source = Source { id: segment.id(), identity, length: segment.size() };
-            if let Known::InMemory(hint) = hint {
+            let source = HintSource { id: segment.id(), identity, length: segment.size() };
+            if let SegmentHint::InMemory(hint) = hint {
                 unwritten.push_front((source, Arc::clone(hint)));
             }
             let (segment, hint) = (Arc::clone(segment), Mutex::new(hint.clone()));
@@ -281,7 +281,7 @@ impl Filler {
     fn key_at(&self, segment: &Arc<Segment>, offset: u64) -> Result<Vec<u8>> {
         let Some(file) = self.fs.open_if_exists(segment.path())? else {
             let stored = self.held(segment)?.entry(offset)?;
-            value_aside(stored.check())?;
+            ignore_unknown_codec(stored.check())?;
             return Ok(stored.entry().key().to_vec());
         };
         scan::key_at(&file, segment.id(), offset, segment.size())
@@ -307,15 +307,15 @@ impl Filler {
         }
         let path = origin.segment.path();
         let mut damage = origin.damage.lock();
-        if let Some(Damage { offset, reason }) = &*damage {
+        if let Some(SegmentDamage { offset, reason }) = &*damage {
             return Err(Error::corrupt(path, *offset, reason.clone()));
         }
         let known = origin.hint.lock().clone();
-        if let Known::InMemory(hint) = known {
+        if let SegmentHint::InMemory(hint) = known {
             return Ok(hint.slots_of(shards).to_vec());
         }
         let (id, length) = (origin.segment.id(), origin.segment.size());
-        let source = Source { id, identity: self.identity, length };
+        let source = HintSource { id, identity: self.identity, length };
         let hash = |key: &[u8]| keydir.hash(key);
         let rebuilt = match self.fs.open_if_exists(path)? {
             Some(file) => Hint::build(&file, source, hash),
@@ -323,10 +323,10 @@ impl Filler {
         };
         let hint = Arc::new(rebuilt.inspect_err(|error| {
             if let Error::Corrupt { offset, reason, .. } = error {
-                *damage = Some(Damage { offset: *offset, reason: reason.clone() });
+                *damage = Some(SegmentDamage { offset: *offset, reason: reason.clone() });
             }
         })?);
-        *origin.hint.lock() = Known::InMemory(Arc::clone(&hint));
+        *origin.hint.lock() = SegmentHint::InMemory(Arc::clone(&hint));
         let slots = hint.slots_of(shards).to_vec();
         self.unwritten.lock().push_back((source, hint));
         Ok(slots)

@@ -18,7 +18,7 @@ use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use chain::{Link, Survey};
+use chain::{FileSurvey, Link};
 
 use crate::error::Result;
 use crate::fs::{File, Fs};
@@ -26,7 +26,7 @@ use crate::keydir::Keydir;
 use crate::manifest::{Manifest, Sealed};
 use crate::segment::budget::worth_mapping;
 use crate::segment::header::{Identity, Kind};
-use crate::segment::hint::{Known, Source};
+use crate::segment::hint::{HintSource, SegmentHint};
 use crate::segment::read::map::Bytes;
 use crate::segment::{Dir, Segment, SegmentId};
 
@@ -46,7 +46,7 @@ pub(crate) struct Recovery<'a> {
 pub(crate) struct Recovered {
     pub(crate) manifest: Manifest,
     /// Oldest first.
-    pub(crate) segments: Vec<(Arc<Segment>, Known)>,
+    pub(crate) segments: Vec<(Arc<Segment>, SegmentHint)>,
     pub(crate) report: RecoveryReport,
     /// A writer in another process may remove the files of these segments.
     beside_writer: bool,
@@ -55,7 +55,7 @@ pub(crate) struct Recovered {
 /// Sealed segments that were opened, and stay readable whatever a writer beside us removes: kept from one
 /// try to the next.
 #[derive(Debug, Default)]
-pub(crate) struct Held {
+pub(crate) struct OpenedSegments {
     store: Option<Identity>,
     segments: BTreeMap<SegmentId, Open>,
 }
@@ -64,7 +64,7 @@ pub(crate) struct Held {
 struct Open {
     sealed: Sealed,
     segment: Arc<Segment>,
-    hint: Option<Known>,
+    hint: Option<SegmentHint>,
 }
 
 impl Recovered {
@@ -87,7 +87,7 @@ struct Unlisted {
 impl Recovery<'_> {
     /// Makes a store that may have been interrupted anywhere ready to be written.
     pub(crate) fn for_writing(&self, mut manifest: Manifest) -> Result<Recovered> {
-        manifest.settle_history();
+        manifest.trim_history();
         let survey = self.survey()?;
         self.refuse_missing(&manifest, &survey)?;
         let chain = self.chain(&manifest, true)?;
@@ -110,7 +110,7 @@ impl Recovery<'_> {
         for Link { id, end, hint, .. } in chain.links {
             if hint.summary.entries > 0 {
                 let segment = Segment::sealed(self.fs, self.dir, id, end, manifest.identity, true)?;
-                segments.push((Arc::new(segment), Known::in_memory(hint)));
+                segments.push((Arc::new(segment), SegmentHint::in_memory(hint)));
             }
         }
         Ok(Recovered { manifest, segments, report, beside_writer: false })
@@ -122,7 +122,11 @@ impl Recovery<'_> {
     /// the manifest lists, and the log from there on without a gap. A merge or a clear since then has at most
     /// removed names of files that are held. If one was removed before it was opened this fails, and what is
     /// held by then need not be opened again.
-    pub(crate) fn for_reading(&self, held: &mut Held, manifest: Manifest) -> Result<Recovered> {
+    pub(crate) fn for_reading(
+        &self,
+        held: &mut OpenedSegments,
+        manifest: Manifest,
+    ) -> Result<Recovered> {
         let survey = self.hold_all(held, &manifest)?;
         let chain = self.chain(&manifest, false)?;
         let mut report = RecoveryReport::default();
@@ -136,13 +140,13 @@ impl Recovery<'_> {
             let bytes = Bytes::unmapped(self.fs, &file, end);
             bytes.keep_open(&file);
             let segment = Segment::new(id, file.path(), Kind::Log, bytes);
-            segments.push((Arc::new(segment), Known::in_memory(hint)));
+            segments.push((Arc::new(segment), SegmentHint::in_memory(hint)));
         }
         Ok(Recovered { manifest, segments, report, beside_writer: true })
     }
 
     /// Opens the sealed segments, and returns what else there is by then.
-    fn hold_all(&self, held: &mut Held, manifest: &Manifest) -> Result<Survey> {
+    fn hold_all(&self, held: &mut OpenedSegments, manifest: &Manifest) -> Result<FileSurvey> {
         let result = self.hold(held, manifest);
         let survey = self.survey()?;
         // That the manifest is old says why one is missing.
@@ -151,7 +155,7 @@ impl Recovery<'_> {
     }
 
     /// Opens the sealed segments that are not held yet, and lets go of what is listed no more.
-    fn hold(&self, held: &mut Held, manifest: &Manifest) -> Result<()> {
+    fn hold(&self, held: &mut OpenedSegments, manifest: &Manifest) -> Result<()> {
         if held.store.replace(manifest.identity) != Some(manifest.identity) {
             held.segments.clear();
         }
@@ -173,21 +177,21 @@ impl Recovery<'_> {
     /// Returns the sealed segments in their order, with their hints.
     fn hints_of_held(
         &self,
-        held: &mut Held,
+        held: &mut OpenedSegments,
         manifest: &Manifest,
         report: &mut RecoveryReport,
-    ) -> Result<Vec<(Arc<Segment>, Known)>> {
+    ) -> Result<Vec<(Arc<Segment>, SegmentHint)>> {
         let mut with_hint = |Sealed { id, length, .. }: &Sealed| {
             let Some(Open { segment, hint, .. }) = held.segments.get_mut(id) else {
                 unreachable!("all that is listed is held")
             };
-            let source = Source { id: *id, identity: manifest.identity, length: *length };
+            let source = HintSource { id: *id, identity: manifest.identity, length: *length };
             if hint.is_none() {
                 let hash = |key: &[u8]| self.keydir.hash(key);
-                *hint = Some(Known::of_held(self.fs, self.dir, segment, source, hash)?);
+                *hint = Some(SegmentHint::of_held(self.fs, self.dir, segment, source, hash)?);
             }
             let Some(known) = hint else { unreachable!("it was just set") };
-            report.rebuilt_hints += u64::from(matches!(known, Known::InMemory(_)));
+            report.rebuilt_hints += u64::from(matches!(known, SegmentHint::InMemory(_)));
             report.unmapped_segments += u64::from(!segment.is_mapped());
             Ok((Arc::clone(segment), known.clone()))
         };
@@ -195,7 +199,11 @@ impl Recovery<'_> {
     }
 
     /// Tells what `for_writing` would find and do, and changes nothing.
-    pub(crate) fn foresee(&self, held: &mut Held, manifest: &Manifest) -> Result<RecoveryReport> {
+    pub(crate) fn dry_run(
+        &self,
+        held: &mut OpenedSegments,
+        manifest: &Manifest,
+    ) -> Result<RecoveryReport> {
         let survey = self.hold_all(held, manifest)?;
         let chain = self.chain(manifest, false)?;
         let Unlisted { later, leftovers } = self.unlisted(manifest, &survey, &chain)?;
@@ -214,15 +222,15 @@ impl Recovery<'_> {
         &self,
         manifest: &Manifest,
         report: &mut RecoveryReport,
-    ) -> Result<Vec<(Arc<Segment>, Known)>> {
+    ) -> Result<Vec<(Arc<Segment>, SegmentHint)>> {
         let lengths: Vec<u64> = manifest.sealed.iter().map(|sealed| sealed.length).collect();
         let mut open = |(Sealed { id, length, .. }, is_wanted): (&Sealed, bool)| {
             let (id, length, identity) = (*id, *length, manifest.identity);
             let segment = Segment::sealed(self.fs, self.dir, id, length, identity, is_wanted)?;
             report.unmapped_segments += u64::from(!segment.is_mapped());
-            let source = Source { id, identity, length };
-            let hint = Known::open(self.fs, self.dir, source, |key| self.keydir.hash(key))?;
-            report.rebuilt_hints += u64::from(matches!(hint, Known::InMemory(_)));
+            let source = HintSource { id, identity, length };
+            let hint = SegmentHint::open(self.fs, self.dir, source, |key| self.keydir.hash(key))?;
+            report.rebuilt_hints += u64::from(matches!(hint, SegmentHint::InMemory(_)));
             Ok((Arc::new(segment), hint))
         };
         manifest.sealed.iter().zip(worth_mapping(&lengths)).map(&mut open).collect()

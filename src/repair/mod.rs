@@ -48,7 +48,7 @@ use std::path::Path;
 
 use crate::error::Result;
 use crate::options::Options;
-use crate::store::Ground;
+use crate::store::Env;
 
 pub use report::{Diagnosis, Lost, SalvageProgress, SalvageReport};
 
@@ -86,7 +86,7 @@ pub(crate) use verify::verify_on;
 /// # }
 /// ```
 pub fn verify(path: impl AsRef<Path>) -> Result<Diagnosis> {
-    verify::verify_on(&Ground::default(), path.as_ref())
+    verify::verify_on(&Env::default(), path.as_ref())
 }
 
 /// Copies everything of a store that still checks into a fresh store, and lists what it could not
@@ -153,5 +153,5 @@ pub fn salvage(
     mut progress: impl FnMut(&SalvageProgress) -> ControlFlow<()>,
 ) -> Result<SalvageReport> {
     let options = Options::default();
-    salvage::salvage_on(&Ground::default(), from.as_ref(), to.as_ref(), &options, &mut progress)
+    salvage::salvage_on(&Env::default(), from.as_ref(), to.as_ref(), &options, &mut progress)
 }

@@ -11,8 +11,8 @@ use crate::key_hash::KeyHash;
 use crate::manifest::{Manifest, Sealed};
 use crate::options::{AppendMode, Options};
 use crate::segment::header::{Identity, Kind, SegmentHeader};
-use crate::segment::hint::{HintBuilder, Source};
-use crate::segment::read::pick::Picked;
+use crate::segment::hint::{HintBuilder, HintSource};
+use crate::segment::read::pick::LiveEntry;
 use crate::segment::read::scan::Scanned;
 use crate::segment::write::active::Active;
 use crate::segment::write::draft::Draft;
@@ -54,7 +54,7 @@ impl<'a> Output<'a> {
     /// Writes a copy of an entry. `collides` if another key has the same hash bits.
     pub(super) fn copy(
         &mut self,
-        picked: &Picked<'_>,
+        picked: &LiveEntry<'_>,
         hash: KeyHash,
         collides: bool,
     ) -> Result<()> {
@@ -95,7 +95,7 @@ impl<'a> Output<'a> {
         let (id, length) = (active.segment().id(), active.segment().size());
         active.room().cut(length)?;
         active.file().sync()?;
-        let source = Source { id, identity: self.identity, length };
+        let source = HintSource { id, identity: self.identity, length };
         hint.finish().write(self.fs, self.dir, source)?;
         self.sealed.push(Sealed { id, kind: Kind::Merged, length });
         Ok(())

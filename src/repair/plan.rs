@@ -18,15 +18,15 @@ use crate::segment::hint::HintFile;
 use crate::segment::read::resync::first_time;
 use crate::segment::read::scan;
 use crate::segment::{Dir, FIRST_OFFSET, FileKind, SegmentId, open_listed};
-use crate::store::{Damage, Ground, damage};
+use crate::store::{Damage, Env, damage};
 
 /// What there is to be read.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(super) struct RepairPlan {
     /// If it can be relied on.
     pub(super) manifest: Option<Manifest>,
     /// In the order of their ids.
-    pub(super) subjects: Vec<Subject>,
+    pub(super) subjects: Vec<RepairSubject>,
     pub(super) damage: Vec<Damage>,
     pub(super) leftovers: Vec<PathBuf>,
     pub(super) quarantine: Vec<PathBuf>,
@@ -36,7 +36,7 @@ pub(super) struct Plan {
 
 /// A segment that counts.
 #[derive(Debug, Clone)]
-pub(super) struct Subject {
+pub(super) struct RepairSubject {
     pub(super) path: PathBuf,
     /// As its entries have it; the file may have another one's name.
     pub(super) id: SegmentId,
@@ -46,7 +46,7 @@ pub(super) struct Subject {
 
 /// A file that is called a segment. Not held open: there may be more of them than a process may have
 /// open at a time.
-struct Found {
+struct FoundFile {
     name: SegmentId,
     path: PathBuf,
     header: Option<SegmentHeader>,
@@ -56,7 +56,7 @@ struct Found {
     is_newer: bool,
 }
 
-impl Found {
+impl FoundFile {
     fn new(name: SegmentId, file: &File) -> Result<Self> {
         let (header, error) = match SegmentHeader::load(file) {
             Ok(header) => (Some(header), None),
@@ -90,17 +90,17 @@ impl Found {
     }
 }
 
-impl Plan {
+impl RepairPlan {
     /// Looks at a directory.
-    pub(super) fn new(ground: &Ground, dir: &Dir) -> Result<Self> {
-        let fs = &ground.fs;
+    pub(super) fn new(env: &Env, dir: &Dir) -> Result<Self> {
+        let fs = &env.fs;
         match fs.is_dir(dir.path())? {
             Some(true) => {}
             Some(false) => return Err(Error::NotADirectory { path: dir.path().into() }),
             None => return Err(Error::NotFound { path: dir.path().into() }),
         }
         let manifest = Manifest::read(fs, dir);
-        let mut plan = Self { latest: ground.clock.now(), ..Self::default() };
+        let mut plan = Self { latest: env.clock.now(), ..Self::default() };
         plan.note_times(manifest.iter().flatten().filter_map(|manifest| manifest.time));
         let (mut found, mut derived) = (Vec::new(), Vec::new());
         for entry in fs.list(dir.path())?.into_iter().filter(|entry| entry.is_file) {
@@ -109,7 +109,7 @@ impl Plan {
                 FileKind::Log(name) => {
                     // A writer beside us may have removed it.
                     let Some(file) = fs.open_if_exists(&path)? else { continue };
-                    let one = Found::new(name, &file)?;
+                    let one = FoundFile::new(name, &file)?;
                     let created = one.header.map(|header| header.created);
                     plan.note_times(created.into_iter().chain(first_time(&file, one.id())?));
                     found.push(one);
@@ -155,7 +155,7 @@ impl Plan {
         fs: &Fs,
         dir: &Dir,
         manifest: Result<Option<Manifest>>,
-        found: &[Found],
+        found: &[FoundFile],
     ) -> Result<Option<Manifest>> {
         let reason = |reason: &str| Damage::new(dir.manifest(), 0, reason);
         let manifest = match manifest {
@@ -193,7 +193,7 @@ impl Plan {
         }
         let is_there = |id: SegmentId| {
             let is_it =
-                |found: &&Found| found.id() == id && found.header.is_none_or(|h| is_ours(&h));
+                |found: &&FoundFile| found.id() == id && found.header.is_none_or(|h| is_ours(&h));
             found.iter().find(is_it).is_some()
         };
         let listed = manifest.sealed.iter().map(|sealed| sealed.id);
@@ -216,7 +216,7 @@ impl Plan {
     }
 
     /// Chooses the segments that count.
-    fn choose(&mut self, manifest: Option<Manifest>, found: Vec<Found>) -> Result<()> {
+    fn choose(&mut self, manifest: Option<Manifest>, found: Vec<FoundFile>) -> Result<()> {
         let identity = manifest.as_ref().map(|manifest| manifest.identity);
         let identity = identity.or_else(|| most_common(&found));
         for found in found {
@@ -225,7 +225,7 @@ impl Plan {
                 None => found.is_newer,
             };
             let (id, path) = (found.id(), found.path.clone());
-            let subject = |sealed| Subject { path: path.clone(), id, sealed };
+            let subject = |sealed| RepairSubject { path: path.clone(), id, sealed };
             let listed = manifest.as_ref().map(|manifest| {
                 let sealed = manifest.sealed.iter().find(|sealed| sealed.id == id);
                 let merged = found.header.is_some_and(|header| header.kind == Kind::Merged);
@@ -247,14 +247,14 @@ impl Plan {
     }
 }
 
-impl Subject {
-    pub(super) fn open(&self, ground: &Ground) -> Result<File> {
-        open_listed(&ground.fs, &self.path)
+impl RepairSubject {
+    pub(super) fn open(&self, env: &Env) -> Result<File> {
+        open_listed(&env.fs, &self.path)
     }
 }
 
 /// Returns the store that most segments belong to; of several the youngest one's.
-fn most_common(found: &[Found]) -> Option<Identity> {
+fn most_common(found: &[FoundFile]) -> Option<Identity> {
     let mut counts: Vec<(Identity, u64)> = Vec::new();
     for header in found.iter().filter_map(|found| found.header) {
         match counts.iter_mut().find(|(identity, _)| *identity == header.identity) {

@@ -10,14 +10,14 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use super::plan::Subject;
+use super::plan::RepairSubject;
 use crate::error::Result;
 use crate::fs::File;
 use crate::key_hash::KeyHash;
 use crate::keydir::{Address, Found, Keydir, SHARD_COUNT};
 use crate::segment::read::resync::time_if_of;
 use crate::segment::read::scan::Scanned;
-use crate::store::Ground;
+use crate::store::Env;
 
 /// As many files are kept open.
 const FILES_MAX: usize = 16;
@@ -25,18 +25,18 @@ const FILES_MAX: usize = 16;
 /// The newest put of each key.
 pub(super) struct Replay<'a> {
     pub(super) keydir: Keydir,
-    ground: &'a Ground,
+    env: &'a Env,
     /// A slot names a segment by its place here.
-    subjects: &'a [Subject],
+    subjects: &'a [RepairSubject],
     files: RefCell<BTreeMap<u32, File>>,
 }
 
 impl<'a> Replay<'a> {
     /// Begins with no keys, by the hash of the store that they go to.
-    pub(super) fn new(ground: &'a Ground, subjects: &'a [Subject], hash_seed: u64) -> Self {
-        let keydir = Keydir::new((ground.hasher)(hash_seed));
+    pub(super) fn new(env: &'a Env, subjects: &'a [RepairSubject], hash_seed: u64) -> Self {
+        let keydir = Keydir::new((env.hasher)(hash_seed));
         (0..SHARD_COUNT).for_each(|number| keydir.shard(number).clear(0));
-        Self { keydir, ground, subjects, files: RefCell::default() }
+        Self { keydir, env, subjects, files: RefCell::default() }
     }
 
     /// Takes note of a put.
@@ -86,7 +86,7 @@ impl<'a> Replay<'a> {
         if let Some(file) = files.get(&address.segment) {
             return time_if_of(file, address.offset, key);
         }
-        let file = subject.open(self.ground)?;
+        let file = subject.open(self.env)?;
         let time = time_if_of(&file, address.offset, key);
         files.insert(address.segment, file);
         time

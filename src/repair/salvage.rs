@@ -11,19 +11,19 @@ use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
 use super::output::Output;
-use super::plan::{Plan, Subject};
+use super::plan::{RepairPlan, RepairSubject};
 use super::replay::Replay;
 use super::report::{Lost, SalvageProgress, SalvageReport};
-use super::survey::{PROGRESS_STEP, Survey, survey};
+use super::survey::{PROGRESS_STEP, SegmentSurvey, survey};
 use crate::entry::Invalid;
 use crate::error::{Error, Result};
 use crate::fs::{Fs, Lock};
 use crate::options::Options;
-use crate::segment::read::pick::Picks;
-use crate::segment::read::resync::{self, Part, Walk};
+use crate::segment::read::pick::LiveEntries;
+use crate::segment::read::resync::{self, ResyncItem, ResyncWalk};
 use crate::segment::read::scan::{Scanned, refusal};
 use crate::segment::{Dir, SEGMENTS_LIMIT};
-use crate::store::{Damage, Fresh, Ground, damage, new_identity};
+use crate::store::{Damage, Env, NewDir, damage, new_identity};
 
 /// As often is each segment read, those without deletes once less.
 const PASSES: u64 = 4;
@@ -31,29 +31,29 @@ const PASSES: u64 = 4;
 /// As many keys are named whose values this build can't read.
 const LOST_KEYS_MAX: usize = 1000;
 
-type Progress<'a> = &'a mut dyn FnMut(&SalvageProgress) -> ControlFlow<()>;
+type SalvageCallback<'a> = &'a mut dyn FnMut(&SalvageProgress) -> ControlFlow<()>;
 
 pub(crate) fn salvage_on(
-    ground: &Ground,
+    env: &Env,
     from: &Path,
     to: &Path,
     options: &Options,
-    progress: Progress<'_>,
+    progress: SalvageCallback<'_>,
 ) -> Result<SalvageReport> {
-    let (ground, from) = &ground.enter(from)?;
-    let fs = &ground.fs;
+    let (env, from) = &env.enter(from)?;
+    let fs = &env.fs;
     // Nothing but a writer of its own makes a lock file, so where there is none nobody writes.
     let _lock = keep_writers_out(fs, from)?;
-    let plan = Plan::new(ground, from)?;
+    let plan = RepairPlan::new(env, from)?;
     if plan.subjects.len() as u64 > SEGMENTS_LIMIT {
         return Err(Error::TooManySegments { limit: SEGMENTS_LIMIT });
     }
-    let fresh = Fresh::prepare(fs, to, from)?;
+    let fresh = NewDir::prepare(fs, to, from)?;
     let identity = new_identity();
-    let mut output = Output::new(fresh.fs(), fresh.dir(), options, identity, ground.clock.now());
-    let replay = Replay::new(ground, &plan.subjects, identity.hash_seed);
+    let mut output = Output::new(fresh.fs(), fresh.dir(), options, identity, env.clock.now());
+    let replay = Replay::new(env, &plan.subjects, identity.hash_seed);
     let mut salvage = Salvage {
-        ground,
+        env,
         plan: &plan,
         replay,
         report: SalvageReport {
@@ -89,25 +89,25 @@ fn keep_writers_out(fs: &Fs, dir: &Dir) -> Result<Option<Lock>> {
 
 /// A salvage under way.
 struct Salvage<'a> {
-    ground: &'a Ground,
-    plan: &'a Plan,
+    env: &'a Env,
+    plan: &'a RepairPlan,
     replay: Replay<'a>,
     report: SalvageReport,
     told: SalvageProgress,
-    progress: Progress<'a>,
+    progress: SalvageCallback<'a>,
 }
 
 /// A segment that has been surveyed.
 struct Read<'a> {
     number: u32,
-    subject: &'a Subject,
-    survey: Survey,
+    subject: &'a RepairSubject,
+    survey: SegmentSurvey,
 }
 
 impl<'a> Salvage<'a> {
     fn run(&mut self, output: &mut Output<'_>) -> Result<ControlFlow<()>> {
         for subject in &self.plan.subjects {
-            self.told.size_total += PASSES * subject.open(self.ground)?.size()?;
+            self.told.size_total += PASSES * subject.open(self.env)?.size()?;
         }
         let mut reads = Vec::new();
         for (number, subject) in (0..).zip(&self.plan.subjects) {
@@ -129,8 +129,8 @@ impl<'a> Salvage<'a> {
     }
 
     /// Reads a segment and takes note of what is lost; nothing if it was cancelled.
-    fn survey(&mut self, subject: &Subject) -> Result<Option<Survey>> {
-        let file = subject.open(self.ground)?;
+    fn survey(&mut self, subject: &RepairSubject) -> Result<Option<SegmentSurvey>> {
+        let file = subject.open(self.env)?;
         let (start, size) = (self.told.size_done, file.size()?);
         let found = survey(&file, subject, self.plan.latest, None, |done| {
             self.told.size_done = start + done.min(size);
@@ -160,7 +160,7 @@ impl<'a> Salvage<'a> {
         Ok(Some(found))
     }
 
-    fn lose(&mut self, path: &Path, lost: &resync::Lost) {
+    fn lose(&mut self, path: &Path, lost: &resync::LostBytes) {
         let (path, reason) = (path.to_path_buf(), lost.reason.clone());
         let (offset, size) = (lost.bytes.start, lost.bytes.end - lost.bytes.start);
         self.report.lost.push(Lost { path, offset, size, reason });
@@ -173,7 +173,7 @@ impl<'a> Salvage<'a> {
     fn delete(&mut self, read: &Read<'a>, _: &mut Output<'_>) -> Result<ControlFlow<()>> {
         if read.survey.tombstones == 0 {
             // As good as read.
-            self.told.size_done += read.subject.open(self.ground)?.size()?;
+            self.told.size_done += read.subject.open(self.env)?.size()?;
             return Ok(ControlFlow::Continue(()));
         }
         self.each_of(read, |this, entry, _| {
@@ -183,7 +183,7 @@ impl<'a> Salvage<'a> {
 
     /// Copies what is live in a segment.
     fn copy(&mut self, read: &Read<'a>, output: &mut Output<'_>) -> Result<ControlFlow<()>> {
-        let file = read.subject.open(self.ground)?;
+        let file = read.subject.open(self.env)?;
         self.each(read, |this, entry, strange| {
             let Some((hash, collides)) = this.replay.live(read.number, &entry)? else {
                 return Ok(());
@@ -195,14 +195,14 @@ impl<'a> Salvage<'a> {
                 }
                 return Ok(());
             }
-            let mut one = Picks::default();
+            let mut one = LiveEntries::default();
             one.add(entry.offset, entry.header.entry_size());
             let picked = match one.read(&file, read.subject.id) {
                 Ok(picked) => picked,
                 Err(error) => {
                     let reason = damage(error, entry.offset)?.reason;
                     let end = entry.offset + entry.header.entry_size();
-                    let lost = resync::Lost { bytes: entry.offset..end, reason };
+                    let lost = resync::LostBytes { bytes: entry.offset..end, reason };
                     this.lose(&read.subject.path, &lost);
                     return Ok(());
                 }
@@ -233,17 +233,20 @@ impl<'a> Salvage<'a> {
         read: &Read<'a>,
         mut visit: impl FnMut(&mut Self, Scanned<'_>, Option<Invalid>) -> Result<()>,
     ) -> Result<ControlFlow<()>> {
-        let file = read.subject.open(self.ground)?;
+        let file = read.subject.open(self.env)?;
         let (start, size) = (self.told.size_done, file.size()?);
         let mut told = 0;
         for Range { start: from, end } in read.survey.runs.iter().cloned() {
-            let mut walk = Walk::new(&file, read.subject.id, from..end, end, self.plan.latest)?;
+            let mut walk =
+                ResyncWalk::new(&file, read.subject.id, from..end, end, self.plan.latest)?;
             while let Some(part) = walk.next()? {
                 match part {
-                    Part::Entry(entry) if entry.header.is_of_a_key() => visit(self, entry, None)?,
-                    Part::Strange(entry, why) => visit(self, entry, Some(why))?,
-                    Part::Lost(lost) => self.lose(&read.subject.path, &lost),
-                    Part::Entry(_) | Part::End { .. } => {}
+                    ResyncItem::Entry(entry) if entry.header.is_put_or_delete() => {
+                        visit(self, entry, None)?;
+                    }
+                    ResyncItem::Strange(entry, why) => visit(self, entry, Some(why))?,
+                    ResyncItem::Lost(lost) => self.lose(&read.subject.path, &lost),
+                    ResyncItem::Entry(_) | ResyncItem::End { .. } => {}
                 }
                 if walk.offset() - told >= PROGRESS_STEP {
                     told = walk.offset();

@@ -6,13 +6,13 @@
 
 use std::ops::{ControlFlow, Range};
 
-use super::plan::Subject;
+use super::plan::RepairSubject;
 use crate::entry::Invalid;
 use crate::error::Result;
 use crate::fs::{File, is_failed_read};
 use crate::key_hash::KeyHash;
 use crate::segment::hint::HintBuilder;
-use crate::segment::read::resync::{Lost, Part, Walk};
+use crate::segment::read::resync::{LostBytes, ResyncItem, ResyncWalk};
 use crate::segment::read::scan::{Scanned, end_of_content};
 use crate::segment::{FIRST_OFFSET, SegmentId};
 
@@ -24,7 +24,7 @@ pub(super) type Hash<'a> = &'a dyn Fn(&[u8]) -> KeyHash;
 
 /// What a segment holds.
 #[derive(Debug, Default)]
-pub(super) struct Survey {
+pub(super) struct SegmentSurvey {
     /// Where entries follow each other without a gap.
     pub(super) runs: Vec<Range<u64>>,
     /// Puts and deletes in them.
@@ -33,9 +33,9 @@ pub(super) struct Survey {
     /// The highest time of all entries, end entries and lone marks among them; zero if there are none.
     pub(super) last_timestamp: u64,
     /// Bytes that don't check and once did.
-    pub(super) lost: Vec<Lost>,
+    pub(super) lost: Vec<LostBytes>,
     /// Where an unsealed segment ends otherwise than in zeros or an end entry.
-    pub(super) torn: Option<Lost>,
+    pub(super) torn: Option<LostBytes>,
     /// Where batches are that have lost a part.
     pub(super) torn_batches: Vec<u64>,
     /// Of those entries that this build does not understand the first, and how many there are.
@@ -49,25 +49,27 @@ pub(super) struct Survey {
 /// Reads a segment. `hash` is there if its hint is to be gathered.
 pub(super) fn survey(
     file: &File,
-    subject: &Subject,
+    subject: &RepairSubject,
     latest: u64,
     hash: Option<Hash<'_>>,
     mut progress: impl FnMut(u64) -> ControlFlow<()>,
-) -> Result<Survey> {
-    let mut survey = Survey { hint: hash.map(|_| HintBuilder::default()), ..Survey::default() };
+) -> Result<SegmentSurvey> {
+    let mut survey =
+        SegmentSurvey { hint: hash.map(|_| HintBuilder::default()), ..SegmentSurvey::default() };
     let (size, sealed) = (file.size()?, subject.sealed);
     let end = match sealed {
         Some(length) => length,
         None => readable_end(file, size)?,
     };
-    let mut walk = Walk::new(file, subject.id, FIRST_OFFSET..end, sealed.unwrap_or(size), latest)?;
+    let mut walk =
+        ResyncWalk::new(file, subject.id, FIRST_OFFSET..end, sealed.unwrap_or(size), latest)?;
     let (mut batch, mut told) = (None, 0);
     loop {
         let offset = walk.offset();
         match walk.next()? {
             None => break,
-            Some(Part::Entry(entry)) => survey.add(&entry, &mut batch, hash),
-            Some(Part::Strange(entry, invalid)) => {
+            Some(ResyncItem::Entry(entry)) => survey.add(&entry, &mut batch, hash),
+            Some(ResyncItem::Strange(entry, invalid)) => {
                 survey.note_time(entry.header.timestamp);
                 survey.strange.get_or_insert((offset, invalid, 0)).2 += 1;
                 // Whose it is can be read, if no flag says something about that.
@@ -75,16 +77,16 @@ pub(super) fn survey(
                     survey.add(&entry, &mut batch, hash);
                 }
             }
-            Some(Part::End { next, timestamp }) => {
+            Some(ResyncItem::End { next, timestamp }) => {
                 survey.next = Some(next);
                 survey.note_time(timestamp);
                 survey.hint.iter_mut().for_each(|hint| hint.end(timestamp));
             }
-            Some(Part::Lost(lost)) if sealed.is_none() && lost.bytes.end >= end => {
+            Some(ResyncItem::Lost(lost)) if sealed.is_none() && lost.bytes.end >= end => {
                 survey.tear(lost.bytes, lost.reason, batch.take().as_ref());
             }
-            Some(Part::Lost(lost)) => {
-                survey.torn_batches.extend(batch.take().map(|batch: Batch| batch.start));
+            Some(ResyncItem::Lost(lost)) => {
+                survey.torn_batches.extend(batch.take().map(|batch: OpenBatch| batch.start));
                 survey.lost.push(lost);
             }
         }
@@ -101,23 +103,23 @@ pub(super) fn survey(
 }
 
 /// A batch under way: where it starts, and what had been counted before it.
-struct Batch {
+struct OpenBatch {
     start: u64,
     entries: u64,
     tombstones: u64,
 }
 
-impl Survey {
+impl SegmentSurvey {
     fn note_time(&mut self, timestamp: u64) {
         self.last_timestamp = self.last_timestamp.max(timestamp);
     }
 
-    fn add(&mut self, entry: &Scanned<'_>, batch: &mut Option<Batch>, hash: Option<Hash<'_>>) {
+    fn add(&mut self, entry: &Scanned<'_>, batch: &mut Option<OpenBatch>, hash: Option<Hash<'_>>) {
         let (start, header) = (entry.offset, &entry.header);
-        let before = Batch { start, entries: self.entries, tombstones: self.tombstones };
+        let before = OpenBatch { start, entries: self.entries, tombstones: self.tombstones };
         *batch = entry.continues().then(|| batch.take().unwrap_or(before));
         self.note_time(header.timestamp);
-        self.entries += u64::from(header.is_of_a_key());
+        self.entries += u64::from(header.is_put_or_delete());
         self.tombstones += u64::from(header.is_tombstone());
         if let (Some(hint), Some(hash)) = (&mut self.hint, hash) {
             hint.add(entry, hash);
@@ -130,19 +132,19 @@ impl Survey {
     }
 
     /// Ends an unsealed segment before bytes that are no entry, and before the batch they belong to.
-    fn tear(&mut self, bytes: Range<u64>, reason: String, batch: Option<&Batch>) {
-        let Some(&Batch { start, entries, tombstones }) = batch else {
-            self.torn = Some(Lost { bytes, reason });
+    fn tear(&mut self, bytes: Range<u64>, reason: String, batch: Option<&OpenBatch>) {
+        let Some(&OpenBatch { start, entries, tombstones }) = batch else {
+            self.torn = Some(LostBytes { bytes, reason });
             return;
         };
         (self.entries, self.tombstones) = (entries, tombstones);
         self.runs.retain(|run| run.start < start);
         self.runs.iter_mut().for_each(|run| run.end = run.end.min(start));
         let reason = "the batch that starts here has no end".to_owned();
-        self.torn = Some(Lost { bytes: start..bytes.end, reason });
+        self.torn = Some(LostBytes { bytes: start..bytes.end, reason });
     }
 
-    fn end(&mut self, batch: Option<&Batch>, sealed: Option<u64>, end: u64, size: u64) {
+    fn end(&mut self, batch: Option<&OpenBatch>, sealed: Option<u64>, end: u64, size: u64) {
         if sealed.is_none() {
             if batch.is_some() {
                 self.tear(end..end, String::new(), batch);
@@ -150,12 +152,12 @@ impl Survey {
             return;
         }
         let is_lost = self.lost.last().is_some_and(|lost| lost.bytes.end == end);
-        let mut lose = |bytes, reason: String| self.lost.push(Lost { bytes, reason });
+        let mut lose = |bytes, reason: String| self.lost.push(LostBytes { bytes, reason });
         if size < end && !is_lost {
             // Nothing but padding is missing, but whoever maps the file needs it.
             lose(size..end, format!("the file ends here, {end} bytes were written"));
         }
-        if let Some(Batch { start, .. }) = batch {
+        if let Some(OpenBatch { start, .. }) = batch {
             lose(end..end, "the segment ends within a batch".to_owned());
             self.torn_batches.push(*start);
         }

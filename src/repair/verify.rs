@@ -6,40 +6,41 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::plan::{Plan, Subject};
+use super::plan::{RepairPlan, RepairSubject};
 use super::report::Diagnosis;
-use super::survey::{Hash, Survey, survey};
+use super::survey::{Hash, SegmentSurvey, survey};
 use crate::error::{Error, Result};
 use crate::keydir::{Keydir, SHARD_COUNT};
 use crate::manifest::Manifest;
-use crate::recovery::Held;
-use crate::segment::hint::{Hint, HintFile, Source};
+use crate::recovery::OpenedSegments;
+use crate::segment::hint::{Hint, HintFile, HintSource};
 use crate::segment::index::{compare_index, has_index};
-use crate::segment::read::resync::Lost;
+use crate::segment::read::resync::LostBytes;
 use crate::segment::read::scan::refusal;
 use crate::segment::{Dir, SegmentId};
-use crate::store::{Damage, Ground, damage, foresee};
+use crate::store::{Damage, Env, damage, dry_run};
 
 /// How often something is looked at again when a writer changes the store meanwhile.
 const ATTEMPTS: usize = 100;
 
-pub(crate) fn verify_on(ground: &Ground, path: &Path) -> Result<Diagnosis> {
-    let (ground, dir) = ground.enter(path)?;
-    Observer { ground: &ground, dir: &dir }.look()
+pub(crate) fn verify_on(env: &Env, path: &Path) -> Result<Diagnosis> {
+    let (env, dir) = env.enter(path)?;
+    Observer { env: &env, dir: &dir }.look()
 }
 
 /// Who looks, and at what.
 struct Observer<'a> {
-    ground: &'a Ground,
+    env: &'a Env,
     dir: &'a Dir,
 }
 
 impl Observer<'_> {
     fn look(&self) -> Result<Diagnosis> {
-        let fine = |plan: &Result<Plan>| plan.as_ref().is_ok_and(|plan| plan.damage.is_empty());
-        let plan = self.settled(|| Plan::new(self.ground, self.dir), fine)?;
-        let mut held = Held::default();
-        let opening = self.settled(|| foresee(self.ground, self.dir, &mut held), Result::is_ok);
+        let fine =
+            |plan: &Result<RepairPlan>| plan.as_ref().is_ok_and(|plan| plan.damage.is_empty());
+        let plan = self.settled(|| RepairPlan::new(self.env, self.dir), fine)?;
+        let mut held = OpenedSegments::default();
+        let opening = self.settled(|| dry_run(self.env, self.dir, &mut held), Result::is_ok);
         // As many of them may be open as there are segments.
         drop(held);
         let mut diagnosis = Diagnosis {
@@ -55,7 +56,7 @@ impl Observer<'_> {
             quarantine: plan.quarantine.clone(),
         };
         let seed = plan.manifest.as_ref().map(|manifest| manifest.identity.hash_seed);
-        let keydir = seed.map(|seed| Keydir::new((self.ground.hasher)(seed)));
+        let keydir = seed.map(|seed| Keydir::new((self.env.hasher)(seed)));
         for subject in &plan.subjects {
             match self.examine(&plan, subject, keydir.as_ref()) {
                 // Sealed, merged and removed by now.
@@ -72,7 +73,7 @@ impl Observer<'_> {
 
     /// Looks until what is found is fine, or the manifest was the same before and after.
     fn settled<T>(&self, mut look: impl FnMut() -> T, is_fine: impl Fn(&T) -> bool) -> T {
-        let listed = || Manifest::read(&self.ground.fs, self.dir).ok().flatten();
+        let listed = || Manifest::read(&self.env.fs, self.dir).ok().flatten();
         let mut attempt = 1;
         loop {
             let before = listed();
@@ -88,17 +89,22 @@ impl Observer<'_> {
     ///
     /// One that was sealed is not needed as soon as it is not listed, whatever its id: that of a merged
     /// one may be above the log's.
-    fn is_gone(&self, plan: &Plan, id: SegmentId) -> bool {
+    fn is_gone(&self, plan: &RepairPlan, id: SegmentId) -> bool {
         let Some(then) = &plan.manifest else { return false };
-        let Ok(Some(now)) = Manifest::read(&self.ground.fs, self.dir) else { return false };
+        let Ok(Some(now)) = Manifest::read(&self.env.fs, self.dir) else { return false };
         let may_be_unsealed = !then.lists(id) && now.log_exists && now.log <= id;
         !(now.lists(id) || may_be_unsealed)
     }
 
     /// Reads a segment; an unsealed one again if something does not check, until that is twice the
     /// same.
-    fn examine(&self, plan: &Plan, subject: &Subject, keydir: Option<&Keydir>) -> Result<Survey> {
-        let file = subject.open(self.ground)?;
+    fn examine(
+        &self,
+        plan: &RepairPlan,
+        subject: &RepairSubject,
+        keydir: Option<&Keydir>,
+    ) -> Result<SegmentSurvey> {
+        let file = subject.open(self.env)?;
         let hash = |key: &[u8]| keydir.map(|keydir| keydir.hash(key)).unwrap_or_default();
         let hash: Option<Hash<'_>> = match (keydir, subject.sealed) {
             (Some(_), Some(_)) => Some(&hash),
@@ -123,12 +129,13 @@ impl Observer<'_> {
     /// Takes note of what was found in a segment.
     fn note(
         &self,
-        plan: &Plan,
-        subject: &Subject,
-        mut found: Survey,
+        plan: &RepairPlan,
+        subject: &RepairSubject,
+        mut found: SegmentSurvey,
         diagnosis: &mut Diagnosis,
     ) -> Result<()> {
-        let mut damage: Vec<Damage> = found.lost.iter().map(|lost| told(subject, lost)).collect();
+        let mut damage: Vec<Damage> =
+            found.lost.iter().map(|lost| damage_of(subject, lost)).collect();
         damage.extend(strange(subject, &found)?);
         damage.extend(self.missing(plan, subject, &found)?);
         let mut derived = Vec::new();
@@ -136,7 +143,7 @@ impl Observer<'_> {
             (&plan.manifest, subject.sealed, found.hint.take())
             && found.lost.is_empty()
         {
-            let source = Source { id: subject.id, identity: manifest.identity, length };
+            let source = HintSource { id: subject.id, identity: manifest.identity, length };
             derived.extend(self.compare(source, &hint.finish())?);
             derived.extend(self.compare_index(source)?);
         }
@@ -153,19 +160,24 @@ impl Observer<'_> {
         }
         diagnosis.damage.append(&mut damage);
         diagnosis.derived.extend(derived);
-        diagnosis.torn.extend(found.torn.iter().map(|lost| told(subject, lost)));
+        diagnosis.torn.extend(found.torn.iter().map(|lost| damage_of(subject, lost)));
         Ok(())
     }
 
     /// Tells of a segment that an unsealed one's end entry names, and that is not there.
-    fn missing(&self, plan: &Plan, subject: &Subject, found: &Survey) -> Result<Option<Damage>> {
+    fn missing(
+        &self,
+        plan: &RepairPlan,
+        subject: &RepairSubject,
+        found: &SegmentSurvey,
+    ) -> Result<Option<Damage>> {
         let Some(next) = found.next.filter(|_| subject.sealed.is_none() && plan.manifest.is_some())
         else {
             return Ok(None);
         };
         let path = self.dir.log(next);
         let is_known = plan.subjects.iter().any(|subject| subject.id == next);
-        if is_known || self.ground.fs.open_if_exists(&path)?.is_some() || self.is_gone(plan, next) {
+        if is_known || self.env.fs.open_if_exists(&path)?.is_some() || self.is_gone(plan, next) {
             return Ok(None);
         }
         let id = subject.id;
@@ -174,14 +186,13 @@ impl Observer<'_> {
     }
 
     /// Compares a hint with what its segment says.
-    fn compare(&self, source: Source, built: &Hint) -> Result<Option<Damage>> {
+    fn compare(&self, source: HintSource, built: &Hint) -> Result<Option<Damage>> {
         let path = self.dir.hint(source.id);
-        let reason = if self.ground.fs.open_if_exists(&path)?.is_none() {
+        let reason = if self.env.fs.open_if_exists(&path)?.is_none() {
             "the hint is missing; it is built anew when the store is opened"
         } else {
-            let hint = HintFile::open(&self.ground.fs, self.dir, source);
-            let slots =
-                hint.as_ref().and_then(|hint| hint.slots(&self.ground.fs, &(0..SHARD_COUNT)));
+            let hint = HintFile::open(&self.env.fs, self.dir, source);
+            let slots = hint.as_ref().and_then(|hint| hint.slots(&self.env.fs, &(0..SHARD_COUNT)));
             match (hint, slots) {
                 (Some(hint), Some(slots))
                     if *hint.summary() == built.summary && slots == built.slots =>
@@ -198,8 +209,8 @@ impl Observer<'_> {
     }
 
     /// Compares an index, if there is one, with what its segment says.
-    fn compare_index(&self, source: Source) -> Result<Option<Damage>> {
-        let fs = &self.ground.fs;
+    fn compare_index(&self, source: HintSource) -> Result<Option<Damage>> {
+        let fs = &self.env.fs;
         if compare_index(fs, self.dir, source)? != Some(false) {
             return Ok(None);
         }
@@ -214,19 +225,19 @@ impl Observer<'_> {
 
 /// Whether nothing but an end entry says that a segment is needed. A writer has one made ready ahead,
 /// and may do without it: that changes no manifest.
-fn is_ahead(plan: &Plan, subject: &Subject) -> bool {
+fn is_ahead(plan: &RepairPlan, subject: &RepairSubject) -> bool {
     let first = plan.manifest.as_ref().map(|manifest| manifest.log);
     subject.sealed.is_none() && first.is_some_and(|first| first != subject.id)
 }
 
-fn told(subject: &Subject, lost: &Lost) -> Damage {
+fn damage_of(subject: &RepairSubject, lost: &LostBytes) -> Damage {
     let (bytes, reason) = (&lost.bytes, &lost.reason);
     let size = bytes.end - bytes.start;
     Damage::new(subject.path.clone(), bytes.start, format!("{reason}; {size} bytes can't be read"))
 }
 
 /// Tells of entries that this build does not understand: opening may be refused for them.
-fn strange(subject: &Subject, found: &Survey) -> Result<Option<Damage>> {
+fn strange(subject: &RepairSubject, found: &SegmentSurvey) -> Result<Option<Damage>> {
     let Some((offset, invalid, count)) = found.strange else { return Ok(None) };
     let mut damage = damage(refusal(&subject.path, offset, invalid), offset)?;
     damage.reason = format!("{}; there are {count} such entries in this segment", damage.reason);

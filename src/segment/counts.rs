@@ -8,7 +8,7 @@ use crate::sync::{AtomicU64, Ordering};
 /// Figures that writers change, apart from what readers look at all the time.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-pub(super) struct Counts {
+pub(super) struct SegmentCounts {
     /// Bytes of the entries here that slots name.
     live_size: AtomicU64,
     /// Appends here that are not published.

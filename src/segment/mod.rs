@@ -31,7 +31,7 @@ use crate::fs::{File, Fs};
 
 pub(crate) use counts::InFlight;
 pub(crate) use names::{Dir, FileKind};
-pub(crate) use read::stored::{StoredEntry, value_aside};
+pub(crate) use read::stored::{StoredEntry, ignore_unknown_codec};
 pub(crate) use segment::Segment;
 pub(crate) use set::{SEGMENTS_LIMIT, Segments};
 

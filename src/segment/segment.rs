@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
-use super::counts::Counts;
+use super::counts::SegmentCounts;
 use super::header::{Identity, Kind, SegmentHeader};
 use super::hint::Summary;
 use super::{Dir, FIRST_OFFSET, Place, SegmentId, index, open_listed};
@@ -31,8 +31,8 @@ pub(crate) struct Segment {
     kind: Kind,
     /// What its hint says of all its entries, once it is sealed.
     summary: OnceLock<Summary>,
-    pub(super) counts: Counts,
-    pub(super) index: index::Known,
+    pub(super) counts: SegmentCounts,
+    pub(super) index: index::SegmentIndex,
     /// What keeps others from the file, for as long as anybody holds the segment.
     pub(super) lock: OnceLock<Arc<Lock>>,
 }
@@ -40,7 +40,7 @@ pub(crate) struct Segment {
 impl Segment {
     pub(crate) fn new(id: SegmentId, path: &Path, kind: Kind, bytes: Bytes) -> Self {
         let (path, summary) = (path.to_path_buf(), OnceLock::new());
-        let (counts, index) = (Counts::default(), index::Known::default());
+        let (counts, index) = (SegmentCounts::default(), index::SegmentIndex::default());
         Self { id, path, bytes, kind, summary, counts, index, lock: OnceLock::new() }
     }
 
@@ -105,7 +105,7 @@ impl Segment {
                 let stored = (*offset >= FIRST_OFFSET).then(|| self.entry(*offset).ok()).flatten();
                 stored.is_some_and(|stored| {
                     let header = stored.entry().header;
-                    let fits = offset + header.entry_size() == end && !header.is_of_a_key();
+                    let fits = offset + header.entry_size() == end && !header.is_put_or_delete();
                     fits && stored.check().is_ok()
                 })
             })

@@ -27,12 +27,12 @@ const CHUNKS: usize = (1 << 18) / CHUNK_LEN;
 
 const _: () = assert!(CHUNK_LEN * CHUNKS == 1 << 18 && SEGMENTS_LIMIT == 1 << 18);
 
-type Chunk = Box<[Published<Arc<Segment>>]>;
+type SegmentChunk = Box<[Published<Arc<Segment>>]>;
 
 /// All open segments of a store, by number.
 #[derive(Debug)]
 pub(crate) struct Segments {
-    numbered: Arc<Numbered>,
+    numbered: Arc<SegmentSlots>,
     /// The keydir's: its slots lead to numbers.
     collector: Collector,
     /// Those that have not been removed.
@@ -47,8 +47,8 @@ struct Listed {
 }
 
 #[derive(Debug)]
-struct Numbered {
-    chunks: Box<[OnceLock<Chunk>]>,
+struct SegmentSlots {
+    chunks: Box<[OnceLock<SegmentChunk>]>,
     numbers: Mutex<Numbers>,
 }
 
@@ -64,14 +64,14 @@ struct Numbers {
     retired: VecDeque<(u32, Instant)>,
 }
 
-impl Default for Numbered {
+impl Default for SegmentSlots {
     fn default() -> Self {
         let chunks = (0..CHUNKS).map(|_| OnceLock::new()).collect();
         Self { chunks, numbers: Mutex::default() }
     }
 }
 
-impl Numbered {
+impl SegmentSlots {
     fn slot(&self, number: u32) -> Option<&Published<Arc<Segment>>> {
         let number = number as usize;
         self.chunks.get(number / CHUNK_LEN)?.get()?.get(number % CHUNK_LEN)
@@ -177,10 +177,10 @@ impl Segments {
     /// what is retired goes only when somebody pins, and the disk space of a removed file only with its
     /// mapping. Where somebody reads, the caller itself if it has a guard, the rest is left to the next
     /// call, and this one queues nothing.
-    pub(crate) fn settle(&self) {
-        self.collector.settle();
+    pub(crate) fn free_retired(&self) {
+        self.collector.free_retired();
         if self.numbered.free_unseen(&self.collector.pin()) {
-            self.collector.settle();
+            self.collector.free_retired();
         }
     }
 

@@ -60,7 +60,7 @@ impl Bitcask {
             Inner::leave_to_recovery(&self.inner);
         }
         Inner::outlive(&self.inner);
-        self.inner.segments.settle();
+        self.inner.segments.free_retired();
         self.inner.release_lock();
         result
     }

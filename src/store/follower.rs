@@ -18,9 +18,9 @@ use crate::error::{Error, Result};
 use crate::fs::File;
 use crate::keydir::{Address, SHARD_COUNT};
 use crate::manifest::Manifest;
-use crate::recovery::{Filler, Held, Recovery};
+use crate::recovery::{Filler, OpenedSegments, Recovery};
 use crate::segment::header::{Kind, SegmentHeader};
-use crate::segment::hint::{Known, Source};
+use crate::segment::hint::{HintSource, SegmentHint};
 use crate::segment::read::map::Bytes;
 use crate::segment::read::scan::{self, Scan, Stop};
 use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId, open_listed};
@@ -28,7 +28,7 @@ use crate::store::point::write::publish;
 
 /// What is remembered from one refresh to the next.
 #[derive(Debug)]
-pub(super) struct Refreshing {
+pub(super) struct RefreshState {
     /// How many have begun.
     pub(super) count: u64,
     /// The last one has failed, and may have left what is known half-way.
@@ -41,7 +41,7 @@ pub(super) struct Refreshing {
     half: BTreeSet<u32>,
 }
 
-impl Refreshing {
+impl RefreshState {
     /// What opening has read is all known.
     pub(super) fn new(last_timestamp: u64) -> Self {
         Self { count: 0, is_stale: false, last_timestamp, end: None, half: BTreeSet::new() }
@@ -98,9 +98,9 @@ impl Bitcask {
 }
 
 impl Inner {
-    fn refresh(&self, refreshing: &mut Refreshing) -> Result<bool> {
+    fn refresh(&self, refreshing: &mut RefreshState) -> Result<bool> {
         self.fs.check()?;
-        let (mut attempt, mut is_new, mut held) = (0, false, Held::default());
+        let (mut attempt, mut is_new, mut held) = (0, false, OpenedSegments::default());
         refreshing.count += 1;
         refreshing.end.get_or_insert_with(|| self.found_end());
         loop {
@@ -120,7 +120,7 @@ impl Inner {
                 self.reload(&manifest, refreshing, &mut held)
             };
             refreshing.is_stale = result.is_err();
-            self.segments.settle();
+            self.segments.free_retired();
             if let Ok(last) = result {
                 is_new |= !follows || last > before;
                 // A writer that lost what it had written may have begun again at an earlier time.
@@ -269,7 +269,7 @@ impl Inner {
             };
             let (header, offset) = (&entry.header, entry.offset);
             let (size, is_tombstone) = (header.entry_size(), header.is_tombstone());
-            if header.is_of_a_key() {
+            if header.is_put_or_delete() {
                 let (timestamp, key) = (header.timestamp, entry.key.to_vec());
                 batch.push(Pending { offset, size, is_tombstone, timestamp, key });
             }
@@ -299,8 +299,8 @@ impl Inner {
     /// Reads a segment through a mapping from now on, since it is sealed, and nobody cuts it.
     fn map_sealed(&self, number: u32, segment: &Arc<Segment>) -> Result<()> {
         let (id, length, identity) = (segment.id(), segment.size(), self.identity);
-        let source = Source { id, identity, length };
-        let hint = Known::open(&self.fs, &self.dir, source, |key| self.keydir.hash(key))?;
+        let source = HintSource { id, identity, length };
+        let hint = SegmentHint::open(&self.fs, &self.dir, source, |key| self.keydir.hash(key))?;
         let sealed = Segment::sealed(&self.fs, &self.dir, id, length, identity, true)?;
         sealed.keep_readable();
         sealed.summarize(hint.summary().clone());
@@ -316,8 +316,8 @@ impl Inner {
     fn reload(
         &self,
         manifest: &Manifest,
-        refreshing: &mut Refreshing,
-        held: &mut Held,
+        refreshing: &mut RefreshState,
+        held: &mut OpenedSegments,
     ) -> Result<u64> {
         let old = self.segments.all();
         let loaded = self.load_beside(manifest, refreshing.last_timestamp, held);
@@ -348,11 +348,16 @@ impl Inner {
         half.retain(|number| named.contains(number));
     }
 
-    fn load_beside(&self, manifest: &Manifest, before: u64, held: &mut Held) -> Result<u64> {
+    fn load_beside(
+        &self,
+        manifest: &Manifest,
+        before: u64,
+        held: &mut OpenedSegments,
+    ) -> Result<u64> {
         let recovery = Recovery { fs: &self.fs, dir: &self.dir, keydir: &self.keydir };
         let recovered = recovery.for_reading(held, manifest.clone())?;
         // What is counted of them would be counted twice.
-        *held = Held::default();
+        *held = OpenedSegments::default();
         // Before the segments: a follower that finds one of them has to know what is gone.
         self.manifest.set(manifest.clone());
         let mut filler = Filler::new(&recovery, &recovered, &self.segments)?;

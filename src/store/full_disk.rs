@@ -28,17 +28,17 @@ const COPY_ROOM: u64 = if cfg!(any(test, bitcask_fuzzing)) { 512 } else { 16 << 
 
 /// The room that is set aside.
 #[derive(Debug, Default)]
-pub(super) struct Reserve(Mutex<Held>);
+pub(super) struct Reserve(Mutex<ReserveState>);
 
 #[derive(Debug, Default)]
-struct Held {
+struct ReserveState {
     /// In bytes, as far as this process knows.
     size: u64,
     /// Whether it was used, and is not there again.
     is_used: bool,
 }
 
-impl Held {
+impl ReserveState {
     /// Gives the room back to the disk, for whoever is quick.
     fn give_up(&mut self, lock_file: &File) {
         self.size = 0;
@@ -74,7 +74,7 @@ impl Inner {
             return Err(Error::NoSpace { path: self.dir.path().into() });
         }
         writer.lock_file.reserve(size)?;
-        *held = Held { size, is_used: false };
+        *held = ReserveState { size, is_used: false };
         Ok(())
     }
 
@@ -139,7 +139,7 @@ impl Inner {
     ) -> Result<bool> {
         self.publish(pending)?;
         self.give_up_prepared();
-        self.segments.settle();
+        self.segments.free_retired();
         let mut left: BTreeSet<u32> = plan.segments.iter().map(|planned| planned.id).collect();
         let (mut failed, mut has_given_up, mut is_new) = (BTreeSet::new(), false, false);
         loop {
@@ -191,14 +191,15 @@ impl Inner {
     ) -> Result<()> {
         self.publish(pending)?;
         let ids = BTreeSet::from([id]);
-        let merge = pending.insert(Merge::begin(&self.ground(), &ids).taking_the_last_byte());
+        let merge =
+            pending.insert(Merge::begin(&self.merge_context(), &ids).taking_the_last_byte());
         let mut steps = std::iter::from_fn(|| merge.step(self).transpose());
         let stepped = steps.try_for_each(|step| step.map(drop));
         merge.publish(self)?;
         report.add(&merge.report(false));
         *pending = None;
         // Nobody has it mapped any more.
-        self.segments.settle();
+        self.segments.free_retired();
         stepped
     }
 

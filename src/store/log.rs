@@ -37,7 +37,7 @@ pub(super) const BATCH_SIZE_LIMIT: u64 =
 /// What the append lock guards.
 #[derive(Debug)]
 pub(super) struct Log {
-    pub(super) active: Option<Numbered>,
+    pub(super) active: Option<ActiveSegment>,
     /// The segment that the log is to go on in, if it is there already.
     pub(super) prepared: Option<Active>,
     /// Full segments that are not sealed yet, oldest first.
@@ -64,7 +64,7 @@ pub(super) struct Log {
 }
 
 #[derive(Debug)]
-pub(super) struct Numbered {
+pub(super) struct ActiveSegment {
     pub(super) active: Active,
     pub(super) number: u32,
 }
@@ -80,8 +80,8 @@ pub(super) struct Rotated {
     pub(super) entries: u64,
 }
 
-impl From<Numbered> for Rotated {
-    fn from(Numbered { active, number }: Numbered) -> Self {
+impl From<ActiveSegment> for Rotated {
+    fn from(ActiveSegment { active, number }: ActiveSegment) -> Self {
         let (segment, room) = (Arc::clone(active.segment()), Arc::clone(active.room()));
         Self { segment, number, file: active.file().clone(), room, entries: active.entries() }
     }
@@ -201,7 +201,7 @@ impl Log {
         self.dirty_since = None;
         self.synced_at = Some(Instant::now());
         let end = match &self.active {
-            Some(Numbered { active, .. }) => {
+            Some(ActiveSegment { active, .. }) => {
                 files.push(active.file().clone());
                 active.end()
             }
@@ -251,7 +251,7 @@ impl Inner {
 
     /// Writes entries to the active segment, now; returns its number, and where they begin and end.
     fn write(log: &mut Log, drafts: &[Draft<'_>], now: u64) -> Result<(u32, u64, Place)> {
-        let Some(Numbered { active, number }) = &mut log.active else {
+        let Some(ActiveSegment { active, number }) = &mut log.active else {
             unreachable!("room was made in an active segment")
         };
         let offset = active.end().offset;
@@ -283,7 +283,7 @@ impl Inner {
             return Ok(());
         }
         self.commit.check()?;
-        if let Some(Numbered { active, .. }) = &mut log.active {
+        if let Some(ActiveSegment { active, .. }) = &mut log.active {
             active.reserve(MARK_SIZE)?;
         }
         let mut draft = Draft::mark_only();
@@ -323,7 +323,7 @@ impl Inner {
         if log.active().is_some_and(|active| !active.is_ready(size)) {
             self.grow(log, size, drafts)?;
         }
-        if let Some(Numbered { active, .. }) = &mut log.active
+        if let Some(ActiveSegment { active, .. }) = &mut log.active
             && active.is_time_to_go_ahead()
         {
             self.prepare_signal.wake();
@@ -343,7 +343,7 @@ impl Inner {
     }
 
     /// Ends the active segment and goes on in the next one.
-    pub(super) fn rotate(&self, log: &mut Log, next: Numbered) -> Result<()> {
+    pub(super) fn rotate(&self, log: &mut Log, next: ActiveSegment) -> Result<()> {
         // The end entry may be lost with the rest of the segment, so the next one's first entry
         // repeats its mark.
         let mark = self.due_mark(log);

@@ -40,7 +40,7 @@ impl Model {
         let twin = Twin::new();
         let manifest = Manifest::new(Identity { store_id: 1, hash_seed: 1 });
         twin.put_file(&Dir::new(DIR.into()).manifest(), manifest.encode().into_bytes());
-        let ground = Ground {
+        let env = Env {
             fs: Fs::Twin(twin),
             clock: Hands::new().clock(),
             hasher: KeyHasher::new,
@@ -51,7 +51,7 @@ impl Model {
             .segment_entries(2)
             .sync(SyncPolicy::Never)
             .merge(MergePolicy::Manual);
-        let db = Bitcask::open_on(&ground, Path::new(DIR), options).unwrap();
+        let db = Bitcask::open_on(&env, Path::new(DIR), options).unwrap();
         db.inner.filler.fill_all(&db.inner.keydir).unwrap();
         Self { db, over: AtomicUsize::new(0), begun: std::sync::atomic::AtomicUsize::new(0) }
     }
@@ -125,7 +125,7 @@ fn run<const THREADS: usize>(
             threads.into_iter().for_each(|thread| thread.join().unwrap());
             loom::stop_exploring();
             check(&model);
-            model.db.inner.segments.settle();
+            model.db.inner.segments.free_retired();
             (0..2).for_each(|_| model.db.inner.pin().flush());
             assert_eq!(model.db.inner.keydir.collector().left(), 0, "retired, and never freed");
         };

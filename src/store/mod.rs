@@ -56,9 +56,9 @@ pub use scan::range::{Range, RangeKeys};
 pub use snapshot::Snapshot;
 pub use transaction::{Transaction, TransactionRange};
 
-pub(crate) use admin::new_dir::Fresh;
+pub(crate) use admin::new_dir::NewDir;
 pub(crate) use admin::verify::damage;
-pub(crate) use open::{foresee, new_identity};
+pub(crate) use open::{dry_run, new_identity};
 
 use crate::background::{Signal, Worker};
 use crate::clock::Clock;
@@ -74,11 +74,11 @@ use crate::recovery::{Filler, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, Place, Segments, index};
 use crate::sync::Mutex;
-use follower::Refreshing;
+use follower::RefreshState;
 use full_disk::Reserve;
 use log::Log;
-use merging::permit::Merging;
-use open_attempt::Begun;
+use merging::permit::MergeControl;
+use open_attempt::OpenAttempt;
 use snapshot::pins::Pins;
 
 /// An open store.
@@ -138,7 +138,7 @@ struct Inner {
     /// The end of the log as opening found it, once that was asked for.
     found_end: OnceLock<Place>,
     /// What the indexes of segments need.
-    index: Arc<index::Ground>,
+    index: Arc<index::IndexContext>,
     /// Whether keys were ever wanted in order.
     ordered: AtomicBool,
     /// Which stretches of keys hold nothing, as scans have found. Others begin with none when all is
@@ -157,14 +157,14 @@ struct Inner {
     /// Nothing in a store opened read-only.
     writer: Option<Writer>,
     /// Held while a store opened read-only is brought up to date.
-    refreshing: Mutex<Refreshing>,
+    refreshing: Mutex<RefreshState>,
 }
 
 /// What only the one writer has.
 #[derive(Debug)]
 struct Writer {
     /// Whose turn it is to merge. Before all locks.
-    merging: Merging,
+    merging: MergeControl,
     /// Guards the removal of segment files: who unlinks any that hold entries takes it, and who
     /// needs them to stay for a while, as a backup does.
     files: Mutex<()>,
@@ -182,7 +182,7 @@ struct Writer {
 
 /// What a store stands on: the machine, or what a test puts in its place.
 #[derive(Debug, Clone)]
-pub(crate) struct Ground {
+pub(crate) struct Env {
     pub(crate) fs: Fs,
     pub(crate) clock: Clock,
     pub(crate) hasher: fn(u64) -> KeyHasher,
@@ -190,13 +190,13 @@ pub(crate) struct Ground {
     pub(crate) threads: bool,
 }
 
-impl Default for Ground {
+impl Default for Env {
     fn default() -> Self {
         Self { fs: Fs::Disk, clock: Clock::system(), hasher: KeyHasher::new, threads: true }
     }
 }
 
-impl Ground {
+impl Env {
     /// The same, with a store's directory held open.
     pub(crate) fn within(&self, dir: &Dir) -> Result<Self> {
         Ok(Self { fs: self.fs.within(dir.path())?, ..self.clone() })
@@ -238,14 +238,14 @@ impl Bitcask {
     /// be durable is damaged, [`UnsupportedVersion`](Error::UnsupportedVersion) and its kin for a
     /// store of a newer release, and whatever the operating system says.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self> {
-        Self::open_on(&Ground::default(), path.as_ref(), options)
+        Self::open_on(&Env::default(), path.as_ref(), options)
     }
 
-    pub(crate) fn open_on(ground: &Ground, path: &Path, options: Options) -> Result<Self> {
+    pub(crate) fn open_on(env: &Env, path: &Path, options: Options) -> Result<Self> {
         options.check()?;
-        let opener = fs::told("watch for forks with", path, Opener::this())?;
+        let opener = fs::io_context("watch for forks with", path, Opener::this())?;
         let dir = Dir::new(fs::absolute(path)?);
-        match ground.fs.is_dir(dir.path())? {
+        match env.fs.is_dir(dir.path())? {
             Some(false) => return Err(Error::NotADirectory { path: dir.path().into() }),
             None if options.read_only || !options.create_if_missing => {
                 return Err(Error::NotFound { path: dir.path().into() });
@@ -253,15 +253,15 @@ impl Bitcask {
             _ => {}
         }
         if options.read_only {
-            let inner = Inner::open_read_only(&ground.within(&dir)?, dir, options, opener)?;
+            let inner = Inner::open_read_only(&env.within(&dir)?, dir, options, opener)?;
             return Ok(Self { inner: Arc::new(inner), workers: Vec::new(), open: true });
         }
-        let mut begun = Begun::new(ground, dir)?;
+        let mut begun = OpenAttempt::new(env, dir)?;
         let inner = Inner::open_writable(&mut begun, options, opener);
         let inner = Arc::new(inner.inspect_err(|_| begun.take_back())?);
         // What can't be set aside now may be later.
         let _ = inner.keep_reserve();
-        let workers = if ground.threads { inner.start_workers() } else { Ok(Vec::new()) };
+        let workers = if env.threads { inner.start_workers() } else { Ok(Vec::new()) };
         let workers = workers.inspect_err(|_| begun.take_back())?;
         Ok(Self { inner, workers, open: true })
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Inner;
-use super::log::{Log, Numbered};
+use super::log::{ActiveSegment, Log};
 use super::threads::IDLE;
 use crate::error::{Error, Result};
 use crate::fs;
@@ -140,7 +140,7 @@ impl Inner {
         log: &mut Log,
         size: u64,
         drafts: &[Draft<'_>],
-    ) -> Result<Numbered> {
+    ) -> Result<ActiveSegment> {
         if gives_back(drafts) {
             return self.making_room(|| self.start_segment(log, size, Need::Delete));
         }
@@ -152,7 +152,7 @@ impl Inner {
     /// be so large.
     pub(super) fn grow(&self, log: &mut Log, size: u64, drafts: &[Draft<'_>]) -> Result<()> {
         let reserve = |log: &mut Log| match &mut log.active {
-            Some(Numbered { active, .. }) => active.reserve(size),
+            Some(ActiveSegment { active, .. }) => active.reserve(size),
             None => Ok(()),
         };
         let grown = if gives_back(drafts) {
@@ -172,7 +172,12 @@ impl Inner {
 
     /// Returns the segment that the log goes on in: the prepared one, if entries of this size fit
     /// in it, or a new one. A failure leaves the log as it was, but for an id that is never used.
-    pub(super) fn start_segment(&self, log: &mut Log, size: u64, need: Need) -> Result<Numbered> {
+    pub(super) fn start_segment(
+        &self,
+        log: &mut Log,
+        size: u64,
+        need: Need,
+    ) -> Result<ActiveSegment> {
         self.segments.refuse_beyond(need)?;
         let capacity = self.capacity_for(size)?;
         if let Some(prepared) = log.prepared.take_if(|prepared| prepared.capacity() >= capacity) {
@@ -197,7 +202,7 @@ impl Inner {
     }
 
     /// Creates a segment, and has it among those that slots can name.
-    pub(super) fn create_next(&self, log: &mut Log, capacity: u64) -> Result<Numbered> {
+    pub(super) fn create_next(&self, log: &mut Log, capacity: u64) -> Result<ActiveSegment> {
         let id = log.take_id()?;
         let created = self.create(id, Kind::Log, capacity, self.options.append_mode);
         self.number(created.inspect_err(|error| log.give_back(id, error))?)
@@ -213,18 +218,18 @@ impl Inner {
     ) -> Result<Active> {
         if self.manifest.get(|manifest| manifest.bound) <= id {
             let update = self.manifest.update(|manifest| manifest.reserve(id));
-            update.map_err(|error| self.judge(error))?;
+            update.map_err(|error| self.poison_if_sync_failed(error))?;
         }
         let (identity, created) = (self.identity, self.clock.now());
         let header = SegmentHeader { kind, id, identity, created };
         Active::create(&self.fs, &self.dir, header, capacity, mode)
-            .map_err(|error| self.judge(error))
+            .map_err(|error| self.poison_if_sync_failed(error))
     }
 
     /// Gives a segment the number that slots name it by.
-    pub(super) fn number(&self, active: Active) -> Result<Numbered> {
+    pub(super) fn number(&self, active: Active) -> Result<ActiveSegment> {
         match self.segments.add(Arc::clone(active.segment())) {
-            Ok(number) => Ok(Numbered { active, number }),
+            Ok(number) => Ok(ActiveSegment { active, number }),
             Err(error) => {
                 let _ = self.give_up(&active);
                 Err(error)
@@ -247,12 +252,12 @@ impl Inner {
             // The manifest on disk may name it all the same; if not, opening removes it.
             self.segments.remove(number);
         }
-        self.judge(error)
+        self.poison_if_sync_failed(error)
     }
 
     /// Poisons the store if it was a sync that failed; then nobody knows what is on disk. Or if it was
     /// found that the directory is not its own any more.
-    pub(super) fn judge(&self, error: Error) -> Error {
+    pub(super) fn poison_if_sync_failed(&self, error: Error) -> Error {
         if fs::ends_writing(&error) { self.commit.poison(error) } else { error }
     }
 }

@@ -5,11 +5,11 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
-use super::follower::Refreshing;
+use super::follower::RefreshState;
 use super::full_disk::Reserve;
 use super::log::Log;
-use super::open_attempt::Begun;
-use super::{Ground, Inner, Writer};
+use super::open_attempt::OpenAttempt;
+use super::{Env, Inner, Writer};
 use crate::commit::Commit;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
@@ -17,10 +17,10 @@ use crate::keydir::Keydir;
 use crate::manifest::{Manifest, ManifestFile};
 use crate::options::Options;
 use crate::process::Opener;
-use crate::recovery::{Filler, Held, Recovered, Recovery, RecoveryReport};
+use crate::recovery::{Filler, OpenedSegments, Recovered, Recovery, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, FileKind, Segments, index};
-use crate::store::merging::permit::Merging;
+use crate::store::merging::permit::MergeControl;
 use crate::store::snapshot::pins::Pins;
 use crate::sync::Mutex;
 
@@ -29,12 +29,12 @@ pub(super) const READ_ATTEMPTS: usize = 100;
 
 impl Inner {
     pub(super) fn open_writable(
-        begun: &mut Begun,
+        begun: &mut OpenAttempt,
         options: Options,
         owner: Opener,
     ) -> Result<Self> {
-        let (ground, dir) = (begun.ground.clone(), begun.dir.clone());
-        let fs = &ground.fs;
+        let (env, dir) = (begun.env.clone(), begun.dir.clone());
+        let fs = &env.fs;
         if !options.create_if_missing && Manifest::read(fs, &dir).is_ok_and(|read| read.is_none()) {
             refuse_lost_manifest(fs, &dir)?;
             return Err(Error::NotFound { path: dir.path().into() });
@@ -45,14 +45,14 @@ impl Inner {
             Some(manifest) => manifest,
             None => begun.create()?,
         };
-        let keydir = Keydir::new((ground.hasher)(manifest.identity.hash_seed));
+        let keydir = Keydir::new((env.hasher)(manifest.identity.hash_seed));
         let recovery = Recovery { fs, dir: &dir, keydir: &keydir };
         let recovered = recovery.for_writing(manifest)?;
         let segments = Segments::new(keydir.collector());
         let filler = Filler::new(&recovery, &recovered, &segments)?;
         let last_timestamp = recovered.last_timestamp();
         let writer = Writer {
-            merging: Merging::default(),
+            merging: MergeControl::default(),
             files: Mutex::default(),
             maintenance: Mutex::default(),
             log: Mutex::new(Log::new(recovered.manifest.bound, last_timestamp)),
@@ -61,7 +61,7 @@ impl Inner {
             lock: Mutex::new(begun.lock.take()),
         };
         let keys = (keydir, segments, filler);
-        Ok(Self::new(&ground, dir, (options, owner), keys, recovered, Some(writer)))
+        Ok(Self::new(&env, dir, (options, owner), keys, recovered, Some(writer)))
     }
 
     /// Opens the files of a store beside a writer: read the manifest, and open everything that it lists.
@@ -70,23 +70,23 @@ impl Inner {
     ///
     /// When all is open nothing can be taken away any more, and what takes time begins.
     pub(super) fn open_read_only(
-        ground: &Ground,
+        env: &Env,
         dir: Dir,
         options: Options,
         owner: Opener,
     ) -> Result<Self> {
-        let fs = &ground.fs;
-        let (mut attempt, mut held) = (0, Held::default());
+        let fs = &env.fs;
+        let (mut attempt, mut held) = (0, OpenedSegments::default());
         loop {
             attempt += 1;
             let manifest = read_manifest(fs, &dir)?;
-            let keydir = Keydir::new((ground.hasher)(manifest.identity.hash_seed));
+            let keydir = Keydir::new((env.hasher)(manifest.identity.hash_seed));
             let recovery = Recovery { fs, dir: &dir, keydir: &keydir };
             let segments = Segments::new(keydir.collector());
             let recovered = recovery.for_reading(&mut held, manifest.clone());
             let opened = recovered.and_then(|recovered| {
                 // What is counted of them would be counted twice.
-                held = Held::default();
+                held = OpenedSegments::default();
                 let filler = Filler::new(&recovery, &recovered, &segments)?;
                 filler.fill_at_once(&keydir)?;
                 filler.forget();
@@ -96,7 +96,7 @@ impl Inner {
                 Ok((recovered, filler)) => {
                     let keys = (keydir, segments, filler);
                     let settings = (options, owner);
-                    return Ok(Self::new(ground, dir, settings, keys, recovered, None));
+                    return Ok(Self::new(env, dir, settings, keys, recovered, None));
                 }
                 Err(error) => {
                     let changed = Manifest::read(fs, &dir)?.as_ref() != Some(&manifest);
@@ -110,7 +110,7 @@ impl Inner {
     }
 
     fn new(
-        ground: &Ground,
+        env: &Env,
         dir: Dir,
         (options, owner): (Options, Opener),
         (keydir, segments, filler): (Keydir, Segments, Filler),
@@ -118,24 +118,24 @@ impl Inner {
         writer: Option<Writer>,
     ) -> Self {
         let (identity, last_timestamp) = (recovered.manifest.identity, recovered.last_timestamp());
-        let clock = ground.clock.fresh();
+        let clock = env.clock.fresh();
         clock.resume(last_timestamp);
         Self {
             opener: owner,
-            fs: ground.fs.clone(),
+            fs: env.fs.clone(),
             clock,
             options,
             identity,
             keydir,
             segments,
             filler,
-            manifest: ManifestFile::new(&ground.fs, &dir, recovered.manifest),
+            manifest: ManifestFile::new(&env.fs, &dir, recovered.manifest),
             commit: Commit::new(owner),
             pins: Pins::default(),
             reserve: Reserve::default(),
             found_end: OnceLock::new(),
-            index: index::Ground::new(&ground.fs, &dir, identity),
-            ordered: AtomicBool::new(writer.is_some() && has_indexes(&ground.fs, &dir)),
+            index: index::IndexContext::new(&env.fs, &dir, identity),
+            ordered: AtomicBool::new(writer.is_some() && has_indexes(&env.fs, &dir)),
             gaps: Mutex::default(),
             report: recovered.report,
             sync_signal: Arc::default(),
@@ -143,7 +143,7 @@ impl Inner {
             prepare_signal: Arc::default(),
             merge_signal: Arc::default(),
             writer,
-            refreshing: Mutex::new(Refreshing::new(last_timestamp)),
+            refreshing: Mutex::new(RefreshState::new(last_timestamp)),
             dir,
         }
     }
@@ -162,11 +162,11 @@ pub(super) fn read_manifest(fs: &Fs, dir: &Dir) -> Result<Manifest> {
 /// nothing, and takes no lock.
 ///
 /// What is held is kept for another look, if a writer beside us has come between.
-pub(crate) fn foresee(ground: &Ground, dir: &Dir, held: &mut Held) -> Result<RecoveryReport> {
-    let fs = &ground.fs;
+pub(crate) fn dry_run(env: &Env, dir: &Dir, held: &mut OpenedSegments) -> Result<RecoveryReport> {
+    let fs = &env.fs;
     let manifest = read_manifest(fs, dir)?;
-    let keydir = Keydir::new((ground.hasher)(manifest.identity.hash_seed));
-    Recovery { fs, dir, keydir: &keydir }.foresee(held, &manifest)
+    let keydir = Keydir::new((env.hasher)(manifest.identity.hash_seed));
+    Recovery { fs, dir, keydir: &keydir }.dry_run(held, &manifest)
 }
 
 /// Returns whether the store has indexes: then its keys were wanted in order before.

@@ -7,7 +7,7 @@
 
 use std::path::PathBuf;
 
-use super::{Ground, open};
+use super::{Env, open};
 use crate::error::{Error, Result};
 use crate::fs::{self, Access, File, Fs, Lock};
 use crate::manifest::Manifest;
@@ -21,9 +21,9 @@ const PID_WIDTH: usize = 10;
 
 /// A store that is being opened.
 #[derive(Debug)]
-pub(super) struct Begun {
+pub(super) struct OpenAttempt {
     /// With the store's directory held open.
-    pub(super) ground: Ground,
+    pub(super) env: Env,
     pub(super) dir: Dir,
     /// Directories that were not there before.
     dirs: Vec<PathBuf>,
@@ -34,17 +34,17 @@ pub(super) struct Begun {
     is_new: bool,
 }
 
-impl Begun {
+impl OpenAttempt {
     /// Sees to the directory.
-    pub(super) fn new(ground: &Ground, dir: Dir) -> Result<Self> {
-        let dirs = ground.fs.create_dirs(dir.path())?;
-        let ground = ground.within(&dir).inspect_err(|_| ground.fs.remove_dirs(&dirs))?;
-        Ok(Self { ground, dir, dirs, lock: None, has_new_lock: false, is_new: false })
+    pub(super) fn new(env: &Env, dir: Dir) -> Result<Self> {
+        let dirs = env.fs.create_dirs(dir.path())?;
+        let env = env.within(&dir).inspect_err(|_| env.fs.remove_dirs(&dirs))?;
+        Ok(Self { env, dir, dirs, lock: None, has_new_lock: false, is_new: false })
     }
 
     /// Takes the store's lock; returns the file that is locked.
     pub(super) fn lock(&mut self) -> Result<File> {
-        let (fs, dir) = (&self.ground.fs, &self.dir);
+        let (fs, dir) = (&self.env.fs, &self.dir);
         let is_new = !fs.is_there(&dir.lock());
         let mut has_opened = false;
         let locked = lock_noting(fs, dir, &mut has_opened);
@@ -57,7 +57,7 @@ impl Begun {
 
     /// Creates a store in a directory that has none.
     pub(super) fn create(&mut self) -> Result<Manifest> {
-        let (fs, dir) = (&self.ground.fs, &self.dir);
+        let (fs, dir) = (&self.env.fs, &self.dir);
         open::refuse_lost_manifest(fs, dir)?;
         // The directory may have been made just now, or by an earlier try that went no further.
         fs.sync_dir(fs::parent(dir.path()))?;
@@ -69,7 +69,7 @@ impl Begun {
 
     /// Removes what was made. Whoever has the lock by now still has to have it.
     pub(super) fn take_back(&mut self) {
-        let (fs, dir) = (&self.ground.fs, &self.dir);
+        let (fs, dir) = (&self.env.fs, &self.dir);
         if self.is_new {
             let _ = fs.remove(&Dir::temporary(&dir.manifest()));
             let _ = fs.remove(&dir.spare());

@@ -79,7 +79,7 @@ impl Inner {
     /// Waits until slots name everything in a segment that nothing is appended to any more.
     pub(super) fn await_published(&self, segment: &Segment) {
         if !segment.is_published() && !made(Mistake::SealedInFlight) {
-            self.keydir.settle_writes();
+            self.keydir.wait_for_writers();
         }
     }
 
@@ -98,7 +98,7 @@ impl Inner {
         let (noted, is_published) = (note(&log), log.is_published());
         drop(log);
         if !is_published && !made(Mistake::MomentInFlight) {
-            self.keydir.settle_writes();
+            self.keydir.wait_for_writers();
         }
         noted
     }

@@ -7,13 +7,13 @@
 
 use std::sync::Arc;
 
-use super::log::{Log, Numbered, Rotated};
+use super::log::{ActiveSegment, Log, Rotated};
 use super::{Bitcask, Inner};
 use crate::error::Result;
 use crate::manifest::{Manifest, Sealed};
 use crate::mistake::{Mistake, made};
 use crate::segment::header::Kind;
-use crate::segment::hint::{Hint, Source};
+use crate::segment::hint::{Hint, HintSource};
 use crate::segment::limit::Need;
 use crate::segment::{FIRST_OFFSET, Place, SegmentId};
 
@@ -75,7 +75,7 @@ impl Bitcask {
         removed.sort_by_key(|segment| segment.id());
         let each = removed.iter().map(|segment| inner.unlink(segment));
         let result = each.fold(Ok(()), Result::and);
-        inner.segments.settle();
+        inner.segments.free_retired();
         result
     }
 }
@@ -95,7 +95,7 @@ impl Inner {
                 let update = self.forget_all(log, id, |manifest| {
                     (manifest.log, manifest.log_exists) = (next, false);
                 });
-                update.map_err(|error| self.judge(error))?;
+                update.map_err(|error| self.poison_if_sync_failed(error))?;
                 self.begin_at(log, Place::new(id, FIRST_OFFSET), None);
                 Ok(None)
             }
@@ -104,7 +104,7 @@ impl Inner {
     }
 
     /// The same with a segment that is there, and in the set, already.
-    pub(super) fn restart_in(&self, log: &mut Log, fresh: Numbered) -> Result<u32> {
+    pub(super) fn restart_in(&self, log: &mut Log, fresh: ActiveSegment) -> Result<u32> {
         let (id, number) = (fresh.active.segment().id(), fresh.number);
         let update = self.forget_all(log, id, |manifest| {
             (manifest.log, manifest.log_exists) = (id, true);
@@ -132,7 +132,7 @@ impl Inner {
     }
 
     /// Has the log begin at a place, behind which there is nothing yet.
-    fn begin_at(&self, log: &mut Log, place: Place, active: Option<Numbered>) {
+    fn begin_at(&self, log: &mut Log, place: Place, active: Option<ActiveSegment>) {
         log.rotated.clear();
         log.unsynced.clear();
         log.end = place;
@@ -170,7 +170,11 @@ impl Inner {
         self.await_published(&oldest.segment);
         self.seal(&oldest, next).map_err(|error| {
             // What is only in the way can be waited out: the segment stays as it is, unsealed.
-            if error.is_corruption() { self.commit.poison(error) } else { self.judge(error) }
+            if error.is_corruption() {
+                self.commit.poison(error)
+            } else {
+                self.poison_if_sync_failed(error)
+            }
         })?;
         let mut log = writer.log.lock();
         log.sealed_oldest();
@@ -224,7 +228,7 @@ impl Inner {
         if !made(Mistake::SealNotSynced) {
             file.sync()?;
         }
-        let source = Source { id, identity: self.identity, length };
+        let source = HintSource { id, identity: self.identity, length };
         let hint = Hint::build(file, source, |key| self.keydir.hash(key))?;
         hint.write(&self.fs, &self.dir, source)?;
         segment.summarize(hint.summary);

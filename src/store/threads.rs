@@ -23,7 +23,7 @@ impl Inner {
             // In a child that was forked by what the thread calls it has no work.
             let work = move || inner.opener.is_here().then(|| job(&inner)).flatten();
             let started = Worker::start(signal, work);
-            fs::told("start a thread for", self.dir.path(), started)
+            fs::io_context("start a thread for", self.dir.path(), started)
         };
         let mut workers = vec![
             start(&self.sync_signal, |inner| Some(inner.sync_and_mark_due()))?,
@@ -39,7 +39,7 @@ impl Inner {
 
     /// Seals what is rotated, writes hints that are missing, and says how long to wait for more.
     pub(super) fn seal_due(&self) -> Duration {
-        self.segments.settle();
+        self.segments.free_retired();
         self.remove_late();
         // A failure is kept as poison, and told by the next write; a full disk may have room
         // again the next time.

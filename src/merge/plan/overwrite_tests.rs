@@ -64,7 +64,7 @@ impl Overwriting {
         };
         let stats: Vec<_> = self.segments.iter().zip(&live).map(with_live).collect();
         let pool = Pool { segment_size: (128 << 20) / 100, ..pool(&stats) };
-        let inputs = ids(&plan_auto(pool, policy, Moment { hour: 0, idle }));
+        let inputs = ids(&plan_auto(pool, policy, PlanContext { hour: 0, idle }));
         let is_input = |stats: &SegmentStats| inputs.contains(&stats.id);
         self.segments.retain(|(stats, _)| !is_input(stats));
         let copied = stats.iter().zip(live).filter(|(stats, _)| is_input(stats));

@@ -6,8 +6,8 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRu
 use super::*;
 
 const MIB: u64 = 1 << 20;
-const BUSY: Moment = Moment { hour: 12, idle: false };
-const IDLE: Moment = Moment { hour: 12, idle: true };
+const BUSY: PlanContext = PlanContext { hour: 12, idle: false };
+const IDLE: PlanContext = PlanContext { hour: 12, idle: true };
 
 /// A log segment of 100 MiB of entries, of which so many bytes are dead.
 fn segment(id: u32, dead: u64) -> SegmentStats {
@@ -44,7 +44,7 @@ pub(super) fn ids(plan: &MergePlan) -> Vec<u32> {
     plan.segments.iter().map(|planned| planned.id).collect()
 }
 
-fn auto(segments: &[SegmentStats], policy: &AutoMerge, at: Moment) -> Vec<(u32, MergeReason)> {
+fn auto(segments: &[SegmentStats], policy: &AutoMerge, at: PlanContext) -> Vec<(u32, MergeReason)> {
     reasons(&plan_auto(pool(segments), policy, at))
 }
 
@@ -122,7 +122,7 @@ fn a_window_of_hours_may_wrap_midnight() {
     let segments = [segment(1, 100 * MIB)];
     let open = |policy: &AutoMerge| -> Vec<u8> {
         let is_open = |hour: &u8| {
-            !plan_auto(pool(&segments), policy, Moment { hour: *hour, idle: false }).is_empty()
+            !plan_auto(pool(&segments), policy, PlanContext { hour: *hour, idle: false }).is_empty()
         };
         (0..24).filter(is_open).collect()
     };
@@ -135,7 +135,7 @@ fn a_window_of_hours_may_wrap_midnight() {
 
 #[test]
 fn the_hour_of_a_moment_is_that_of_the_day_in_utc() {
-    let hour = |seconds: u64| Moment::new(seconds * 1_000_000, false).hour;
+    let hour = |seconds: u64| PlanContext::new(seconds * 1_000_000, false).hour;
     assert_eq!((hour(0), hour(3599), hour(3600), hour(24 * 3600 - 1), hour(24 * 3600)), {
         (0, 0, 1, 23, 0)
     });
@@ -358,7 +358,7 @@ impl Simulation {
         self.segments.iter().map(Simulated::stats).collect()
     }
 
-    fn plan(&self, policy: &AutoMerge, at: Moment) -> MergePlan {
+    fn plan(&self, policy: &AutoMerge, at: PlanContext) -> MergePlan {
         let (segment_size, segment_entries) = (self.segment_size, self.segment_entries);
         let (segments, damaged) = (&*self.stats(), &self.damaged);
         plan_auto(Pool { segments, damaged, segment_size, segment_entries }, policy, at)
@@ -482,7 +482,7 @@ fn for_all<S: Strategy>(cases_len: u32, cases: &S, check: impl Fn(S::Value)) {
 fn planning_without_writes_comes_to_an_end_and_every_run_gets_somewhere() {
     let cases_len = if cfg!(miri) { 20 } else { 1000 };
     for_all(cases_len, &(simulation(), policy(), any::<bool>()), |(mut store, policy, idle)| {
-        let at = Moment { hour: 0, idle };
+        let at = PlanContext { hour: 0, idle };
         let runs_max = 2 * store.segments.len();
         for run in 0.. {
             let plan = store.plan(&policy, at);

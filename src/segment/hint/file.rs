@@ -11,7 +11,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{EXPIRY_STEPS, Hint, HintSlot, SLOT_SIZE, Source, Summary};
+use super::{EXPIRY_STEPS, Hint, HintSlot, HintSource, SLOT_SIZE, Summary};
 use crate::clock::TIME_MAX;
 use crate::entry::HEADER_SIZE;
 use crate::error::Result;
@@ -47,7 +47,7 @@ const _: () = assert!(TOMBSTONE_SIZE_AT + 8 <= SUMMARY_CHECKSUM_AT);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HintFile {
     path: PathBuf,
-    source: Source,
+    source: HintSource,
     summary: Summary,
     /// All of them, if there are few and they check.
     slots: Option<Arc<[HintSlot]>>,
@@ -55,7 +55,7 @@ pub(crate) struct HintFile {
 
 impl HintFile {
     /// Looks at the hint of a segment; nothing if there is none, or it can't be read or used.
-    pub(crate) fn open(fs: &Fs, dir: &Dir, source: Source) -> Option<Self> {
+    pub(crate) fn open(fs: &Fs, dir: &Dir, source: HintSource) -> Option<Self> {
         let path = dir.hint(source.id);
         let file = fs.open(&path, Access::Read).ok()?;
         let mut bytes = [0; SUMMARY_SIZE + SMALL_SIZE];
@@ -147,7 +147,7 @@ impl Hint {
     ///
     /// Where it can't be written (no space, no file descriptor) the store does without it until
     /// the next open. Only a sync that failed is an error.
-    pub(crate) fn write(&self, fs: &Fs, dir: &Dir, source: Source) -> Result<()> {
+    pub(crate) fn write(&self, fs: &Fs, dir: &Dir, source: HintSource) -> Result<()> {
         let path = dir.hint(source.id);
         sidecar::write(fs, &path, |write| self.encode_in_pieces(source, write)).map(drop)
     }
@@ -156,7 +156,7 @@ impl Hint {
     /// memory again as its slots.
     fn encode_in_pieces(
         &self,
-        source: Source,
+        source: HintSource,
         mut write: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<()> {
         let mut bytes = self.summary.encode(source);
@@ -175,7 +175,7 @@ impl Hint {
     }
 
     #[cfg(any(test, bitcask_fuzzing))]
-    pub(crate) fn encode(&self, source: Source) -> Vec<u8> {
+    pub(crate) fn encode(&self, source: HintSource) -> Vec<u8> {
         let mut bytes = Vec::new();
         let gather = |piece: &[u8]| {
             bytes.extend_from_slice(piece);
@@ -187,7 +187,7 @@ impl Hint {
 
     /// Decodes a hint; nothing if any of it does not check or it is another segment's.
     #[cfg(any(test, bitcask_fuzzing))]
-    pub(crate) fn decode(bytes: &[u8], source: Source) -> Option<Self> {
+    pub(crate) fn decode(bytes: &[u8], source: HintSource) -> Option<Self> {
         let (head, blocks) = bytes.split_first_chunk()?;
         let summary = Summary::decode(head, source)?;
         let whole = bytes.len() as u64 == encoded_size(summary.entries);
@@ -197,7 +197,7 @@ impl Hint {
 }
 
 impl Summary {
-    fn encode(&self, source: Source) -> Vec<u8> {
+    fn encode(&self, source: HintSource) -> Vec<u8> {
         let fields: [u64; FIELDS_LEN] = [
             u64::from(source.id.0),
             source.identity.store_id,
@@ -224,12 +224,12 @@ impl Summary {
     }
 
     /// Decodes a summary; nothing if it does not check, makes no sense or is another segment's.
-    fn decode(head: &[u8; SUMMARY_SIZE], source: Source) -> Option<Self> {
+    fn decode(head: &[u8; SUMMARY_SIZE], source: HintSource) -> Option<Self> {
         let [id, store_id, hash_seed, length, entries, tombstones, rest @ ..] =
             checked_fields(head)?;
         let [key_size, value_size, first_timestamp, last_timestamp, steps] = rest;
         let identity = Identity { store_id, hash_seed };
-        let found = Source { id: SegmentId(u32::try_from(id).ok()?), identity, length };
+        let found = HintSource { id: SegmentId(u32::try_from(id).ok()?), identity, length };
         let steps = usize::try_from(steps).ok().filter(|steps| *steps <= EXPIRY_STEPS)?;
         // Every slot stands for an entry of at least a header, which bounds what makes sense.
         if found != source || entries > source.length / HEADER_SIZE as u64 {

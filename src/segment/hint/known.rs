@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::{Hint, HintFile, HintSlot, Source, Summary};
+use super::{Hint, HintFile, HintSlot, HintSource, Summary};
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 use crate::key_hash::KeyHash;
@@ -15,12 +15,12 @@ const PART_LEN: u64 = if cfg!(any(test, bitcask_fuzzing)) { 16 } else { 1 << 16 
 
 /// A segment's hint: on disk with a summary that checks, or in memory.
 #[derive(Debug, Clone)]
-pub(crate) enum Known {
+pub(crate) enum SegmentHint {
     OnDisk(Arc<HintFile>),
     InMemory(Arc<Hint>),
 }
 
-impl Known {
+impl SegmentHint {
     pub(crate) fn in_memory(hint: Hint) -> Self {
         Self::InMemory(Arc::new(hint))
     }
@@ -29,7 +29,7 @@ impl Known {
     pub(crate) fn open(
         fs: &Fs,
         dir: &Dir,
-        source: Source,
+        source: HintSource,
         hash: impl Fn(&[u8]) -> KeyHash,
     ) -> Result<Self> {
         match HintFile::open(fs, dir, source) {
@@ -43,7 +43,7 @@ impl Known {
         fs: &Fs,
         dir: &Dir,
         segment: &Arc<Segment>,
-        source: Source,
+        source: HintSource,
         hash: impl Fn(&[u8]) -> KeyHash,
     ) -> Result<Self> {
         match Self::open(fs, dir, source, &hash) {
@@ -58,7 +58,7 @@ impl Known {
     pub(crate) fn rebuild(
         fs: &Fs,
         dir: &Dir,
-        source: Source,
+        source: HintSource,
         hash: impl Fn(&[u8]) -> KeyHash,
     ) -> Result<Self> {
         let file = open_listed(fs, &dir.log(source.id))?;
@@ -86,7 +86,7 @@ impl Known {
         mut self,
         fs: &Fs,
         dir: &Dir,
-        source: Source,
+        source: HintSource,
         hash: impl Fn(&[u8]) -> KeyHash,
         mut visit: impl FnMut(HintSlot) -> bool,
     ) -> Result<()> {

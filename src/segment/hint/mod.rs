@@ -19,7 +19,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::header::Identity;
-use super::{FIRST_OFFSET, Segment, SegmentId, value_aside};
+use super::{FIRST_OFFSET, Segment, SegmentId, ignore_unknown_codec};
 use crate::entry::{ALIGNMENT, Flags};
 use crate::error::Result;
 use crate::fs::File;
@@ -27,7 +27,7 @@ use crate::key_hash::KeyHash;
 use crate::segment::read::scan;
 
 pub(crate) use file::HintFile;
-pub(crate) use known::Known;
+pub(crate) use known::SegmentHint;
 
 const SLOT_SIZE: usize = 16;
 /// Steps of the summary's account of bytes by expiry.
@@ -185,7 +185,7 @@ impl HintBuilder {
         }
         summary.first_timestamp = summary.first_timestamp.min(header.timestamp);
         summary.last_timestamp = summary.last_timestamp.max(header.timestamp);
-        if !header.is_of_a_key() {
+        if !header.is_put_or_delete() {
             return;
         }
         let (size, hash) = (header.entry_size(), hash(entry.key));
@@ -226,7 +226,7 @@ impl HintBuilder {
 
 /// The segment that a hint was made from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Source {
+pub(crate) struct HintSource {
     pub(crate) id: SegmentId,
     pub(crate) identity: Identity,
     /// The segment's length in bytes.
@@ -237,7 +237,7 @@ impl Hint {
     /// Builds the hint of a sealed segment from its entries, each of which has to check.
     pub(crate) fn build(
         file: &File,
-        source: Source,
+        source: HintSource,
         hash: impl Fn(&[u8]) -> KeyHash,
     ) -> Result<Self> {
         let mut builder = HintBuilder::default();
@@ -259,7 +259,7 @@ impl Hint {
         let (mut builder, mut offset) = (HintBuilder::default(), FIRST_OFFSET);
         while offset < segment.size() {
             let stored = segment.entry(offset)?;
-            value_aside(stored.check())?;
+            ignore_unknown_codec(stored.check())?;
             let header = stored.entry().header;
             builder.add(&scan::Scanned { offset, header, key: stored.entry().key() }, &hash);
             offset += header.entry_size();

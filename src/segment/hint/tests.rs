@@ -11,9 +11,9 @@ use crate::testing::twin::Twin;
 
 const COLLIDES: Flags = Flags::COLLIDES;
 
-fn source() -> Source {
+fn source() -> HintSource {
     let identity = Identity { store_id: 1, hash_seed: 2 };
-    Source { id: SegmentId(3), identity, length: 1 << 20 }
+    HintSource { id: SegmentId(3), identity, length: 1 << 20 }
 }
 
 fn hint(len: u64) -> Hint {
@@ -81,8 +81,8 @@ fn a_damaged_cut_or_foreign_hint_is_not_used() {
     let mut doubled = bytes.clone();
     doubled.extend_from_slice(&bytes);
     assert_eq!(Hint::decode(&doubled, source()), None);
-    assert_eq!(Hint::decode(&bytes, Source { length: 5, ..source() }), None);
-    assert_eq!(Hint::decode(&bytes, Source { id: SegmentId(4), ..source() }), None);
+    assert_eq!(Hint::decode(&bytes, HintSource { length: 5, ..source() }), None);
+    assert_eq!(Hint::decode(&bytes, HintSource { id: SegmentId(4), ..source() }), None);
 }
 
 #[test]

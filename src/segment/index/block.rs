@@ -86,12 +86,12 @@ impl<'a> Row<'a> {
 
 /// A key and a time: a place between rows, before all those of the key that are not younger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Target<'a> {
+pub(super) struct SeekTarget<'a> {
     pub(super) key: &'a [u8],
     pub(super) timestamp: u64,
 }
 
-impl<'a> Target<'a> {
+impl<'a> SeekTarget<'a> {
     /// Before all rows of a key. No timestamp is as high.
     pub(super) fn before(key: &'a [u8]) -> Self {
         Self { key, timestamp: u64::MAX }
@@ -163,7 +163,7 @@ impl Block {
     }
 
     /// Returns how many rows lie before a place.
-    pub(super) fn len_before(&self, target: &Target<'_>) -> usize {
+    pub(super) fn len_before(&self, target: &SeekTarget<'_>) -> usize {
         partition(0..self.len(), |at| target.is_behind(&self.row(at)))
     }
 

@@ -32,7 +32,7 @@ pub(crate) struct RunBuilder {
 impl RunBuilder {
     /// Adds an entry, if it is one of a key. The caller sees to it that its batch is whole.
     pub(crate) fn add(&mut self, entry: &Scanned<'_>) {
-        if entry.header.is_of_a_key() {
+        if entry.header.is_put_or_delete() {
             self.push(&Row::of(entry));
         }
     }

@@ -7,8 +7,8 @@
 use std::ops::{Bound, Range};
 use std::sync::Arc;
 
-use super::block::{Block, Row, Target};
-use super::gaps::{Cut, Gap};
+use super::block::{Block, Row, SeekTarget};
+use super::gaps::{Edge, Gap};
 use super::run::Run;
 use crate::error::Result;
 use crate::segment::Segment;
@@ -43,18 +43,18 @@ pub(super) struct Bounds {
 }
 
 impl Bounds {
-    fn start(&self) -> Option<Target<'_>> {
+    fn start(&self) -> Option<SeekTarget<'_>> {
         match &self.start {
-            Bound::Included(key) => Some(Target::before(key)),
-            Bound::Excluded(key) => Some(Target::behind(key)),
+            Bound::Included(key) => Some(SeekTarget::before(key)),
+            Bound::Excluded(key) => Some(SeekTarget::behind(key)),
             Bound::Unbounded => None,
         }
     }
 
-    fn end(&self) -> Option<Target<'_>> {
+    fn end(&self) -> Option<SeekTarget<'_>> {
         match &self.end {
-            Bound::Included(key) => Some(Target::behind(key)),
-            Bound::Excluded(key) => Some(Target::before(key)),
+            Bound::Included(key) => Some(SeekTarget::behind(key)),
+            Bound::Excluded(key) => Some(SeekTarget::before(key)),
             Bound::Unbounded => None,
         }
     }
@@ -78,25 +78,25 @@ impl Bounds {
     }
 
     /// Returns the end that a scan begins at.
-    pub(super) fn cut(&self, way: Way) -> Cut {
+    pub(super) fn cut(&self, way: Way) -> Edge {
         let (bound, is_start) = match way {
             Way::Forward => (&self.start, true),
             Way::Backward => (&self.end, false),
         };
         match bound {
-            Bound::Included(key) => Cut::At(key.clone(), !is_start),
-            Bound::Excluded(key) => Cut::At(key.clone(), is_start),
-            Bound::Unbounded if is_start => Cut::Lowest,
-            Bound::Unbounded => Cut::Highest,
+            Bound::Included(key) => Edge::At(key.clone(), !is_start),
+            Bound::Excluded(key) => Edge::At(key.clone(), is_start),
+            Bound::Unbounded if is_start => Edge::Lowest,
+            Bound::Unbounded => Edge::Highest,
         }
     }
 
     /// Returns what is left of them from a place on; nothing if that is nothing.
-    fn from(&self, cut: &Cut, way: Way) -> Option<Self> {
+    fn from(&self, cut: &Edge, way: Way) -> Option<Self> {
         let bound = |is_start: bool| match cut {
-            Cut::At(key, is_behind) if *is_behind == is_start => Bound::Excluded(key.clone()),
-            Cut::At(key, _) => Bound::Included(key.clone()),
-            Cut::Lowest | Cut::Highest => Bound::Unbounded,
+            Edge::At(key, is_behind) if *is_behind == is_start => Bound::Excluded(key.clone()),
+            Edge::At(key, _) => Bound::Included(key.clone()),
+            Edge::Lowest | Edge::Highest => Bound::Unbounded,
         };
         let end = self.cut(way.opposite());
         match way {
@@ -190,7 +190,7 @@ impl Lane {
             (Some(target), _) => {
                 let blocks = directory.blocks_of(target.key);
                 // All rows of a key lie on one side of the place.
-                if target == Target::before(target.key) { blocks.start } else { blocks.end - 1 }
+                if target == SeekTarget::before(target.key) { blocks.start } else { blocks.end - 1 }
             }
             (None, Way::Forward) => 0,
             (None, Way::Backward) => len - 1,
@@ -218,11 +218,11 @@ impl Lane {
 
     /// Returns the newest row of a key that is not younger than a time.
     pub(super) fn newest(&self, key: &[u8], timestamp: u64) -> Result<Option<(Arc<Block>, usize)>> {
-        self.run.find(Target { key, timestamp }, &self.segment)
+        self.run.find(SeekTarget { key, timestamp }, &self.segment)
     }
 
     /// Goes to the first row from a place on, which lies ahead; says whether there is one.
-    pub(super) fn seek(&mut self, cut: &Cut, way: Way, bounds: &Bounds) -> Result<bool> {
+    pub(super) fn seek(&mut self, cut: &Edge, way: Way, bounds: &Bounds) -> Result<bool> {
         let cursor = self.cursor_mut(way).take();
         let Some(ahead) = bounds.from(cut, way) else { return Ok(false) };
         // Often it is in the same block.

@@ -10,7 +10,7 @@ use crate::entry::HEADER_SIZE as ENTRY_SIZE_MIN;
 use crate::error::Result;
 use crate::fs::{Access, File, Fs, is_out_of_files};
 use crate::segment::header::Identity;
-use crate::segment::hint::Source;
+use crate::segment::hint::HintSource;
 use crate::segment::{Dir, SegmentId, sidecar};
 
 /// The version of indexes; they can be built anew, so it moves on its own.
@@ -27,15 +27,15 @@ const _: () = assert!(FIELDS_AT + FIELDS_LEN * 8 <= CHECKSUM_AT);
 
 /// What the header says of the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Header {
+struct IndexHeader {
     rows: u64,
     blocks: u64,
     blocks_size: u64,
     directory_size: u64,
 }
 
-impl Header {
-    fn encode(&self, source: Source) -> Vec<u8> {
+impl IndexHeader {
+    fn encode(&self, source: HintSource) -> Vec<u8> {
         let fields: [u64; FIELDS_LEN] = [
             u64::from(source.id.0),
             source.identity.store_id,
@@ -56,7 +56,7 @@ impl Header {
     }
 
     /// Decodes a header; nothing if it does not check, makes no sense or is another segment's.
-    fn decode(bytes: &[u8; HEADER_SIZE], source: Source) -> Option<Self> {
+    fn decode(bytes: &[u8; HEADER_SIZE], source: HintSource) -> Option<Self> {
         let (summed, checksum) = bytes.split_at_checked(CHECKSUM_AT)?;
         let version = summed.strip_prefix(MAGIC)?.get(..2)?;
         if crc32fast::hash(summed).to_be_bytes() != checksum || version != VERSION.to_be_bytes() {
@@ -67,7 +67,7 @@ impl Header {
         let fields = fields.map(u64::from_be_bytes);
         let [id, store_id, hash_seed, length, rows, blocks, blocks_size, directory_size] = fields;
         let identity = Identity { store_id, hash_seed };
-        let found = Source { id: SegmentId(u32::try_from(id).ok()?), identity, length };
+        let found = HintSource { id: SegmentId(u32::try_from(id).ok()?), identity, length };
         // A row is smaller than its entry by more than a block's checksum, and what leads to a
         // block smaller than its first row: this bounds what is read.
         let makes_sense = rows <= length / ENTRY_SIZE_MIN as u64
@@ -85,17 +85,17 @@ impl Header {
 
 /// Reads the directory of a segment's index; nothing if there is none, or it can't be read or used. Its
 /// blocks are not looked at. That no file can be opened at all is an error.
-pub(super) fn open(fs: &Fs, dir: &Dir, source: Source) -> Result<Option<Directory>> {
+pub(super) fn open(fs: &Fs, dir: &Dir, source: HintSource) -> Result<Option<Directory>> {
     match fs.open(&dir.index(source.id), Access::Read) {
         Err(error) if is_out_of_files(&error) => Err(error),
         file => Ok(file.ok().and_then(|file| read_directory(&file, source))),
     }
 }
 
-fn read_directory(file: &File, source: Source) -> Option<Directory> {
+fn read_directory(file: &File, source: HintSource) -> Option<Directory> {
     let mut head = [0; HEADER_SIZE];
     file.read_at(&mut head, 0).ok()?;
-    let header = Header::decode(&head, source)?;
+    let header = IndexHeader::decode(&head, source)?;
     if file.size().ok()? != header.file_size() {
         return None;
     }
@@ -107,14 +107,14 @@ fn read_directory(file: &File, source: Source) -> Option<Directory> {
 }
 
 /// Returns whether a segment has an index whose header and directory check.
-pub(crate) fn has_index(fs: &Fs, dir: &Dir, source: Source) -> bool {
+pub(crate) fn has_index(fs: &Fs, dir: &Dir, source: HintSource) -> bool {
     matches!(open(fs, dir, source), Ok(Some(_)))
 }
 
 /// Header and directory, as they lie before and behind the blocks.
-fn around(directory: &Directory, source: Source) -> (Vec<u8>, Vec<u8>) {
+fn around(directory: &Directory, source: HintSource) -> (Vec<u8>, Vec<u8>) {
     let encoded = directory.encode(source.id);
-    let header = Header {
+    let header = IndexHeader {
         rows: directory.rows,
         blocks: directory.len() as u64,
         blocks_size: directory.blocks_size(),
@@ -130,7 +130,7 @@ fn around(directory: &Directory, source: Source) -> (Vec<u8>, Vec<u8>) {
 pub(super) fn write(
     fs: &Fs,
     dir: &Dir,
-    source: Source,
+    source: HintSource,
     blocks: &[u8],
     directory: &Directory,
 ) -> Result<bool> {
@@ -141,7 +141,7 @@ pub(super) fn write(
 }
 
 impl Encoded {
-    pub(crate) fn encode(&self, source: Source) -> Vec<u8> {
+    pub(crate) fn encode(&self, source: HintSource) -> Vec<u8> {
         let (header, directory) = around(&self.directory, source);
         [header.as_slice(), &self.blocks, &directory].concat()
     }

@@ -53,14 +53,14 @@ const GAP_SIZE: usize = 256;
 
 /// A place between keys.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Cut {
+pub(super) enum Edge {
     Lowest,
     /// Beside a key: before it, or behind it if that is set.
     At(Vec<u8>, bool),
     Highest,
 }
 
-impl Cut {
+impl Edge {
     /// Returns the place beside a key that a scan comes to first.
     fn facing(key: &[u8], way: Way) -> Self {
         Self::At(key.to_vec(), way == Way::Backward)
@@ -92,8 +92,8 @@ impl Cut {
 /// A stretch of keys that holds nothing.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Gap {
-    pub(super) start: Cut,
-    pub(super) end: Cut,
+    pub(super) start: Edge,
+    pub(super) end: Edge,
     /// Up to this timestamp no version in it is alive.
     pub(super) time: u64,
     /// When the last of its keys expired, of those that did.
@@ -106,7 +106,7 @@ impl Gap {
     }
 
     /// Returns the end that a scan leaves it by.
-    pub(super) fn far_end(&self, way: Way) -> &Cut {
+    pub(super) fn far_end(&self, way: Way) -> &Edge {
         match way {
             Way::Forward => &self.end,
             Way::Backward => &self.start,
@@ -129,7 +129,7 @@ impl Gap {
         }
     }
 
-    fn has(&self, cut: &Cut, way: Way) -> bool {
+    fn has(&self, cut: &Edge, way: Way) -> bool {
         match way {
             Way::Forward => self.start <= *cut && *cut < self.end,
             Way::Backward => self.start < *cut && *cut <= self.end,
@@ -148,19 +148,25 @@ pub(crate) struct Gaps(Mutex<Learnt>);
 #[derive(Debug, Default)]
 struct Learnt {
     /// By their starts. None overlaps another.
-    gaps: BTreeMap<Cut, Known>,
+    gaps: BTreeMap<Edge, GapEntry>,
     size: usize,
 }
 
 /// A gap, and whether a scan has used it since the last time that there were too many.
-type Known = (Arc<Gap>, bool);
+type GapEntry = (Arc<Gap>, bool);
 
 impl Gaps {
     /// Returns the first gap between two places on the way that counts at a moment; it may have begun
     /// before.
-    pub(super) fn next(&self, from: &Cut, to: &Cut, way: Way, moment: Moment) -> Option<Arc<Gap>> {
+    pub(super) fn next(
+        &self,
+        from: &Edge,
+        to: &Edge,
+        way: Way,
+        moment: Moment,
+    ) -> Option<Arc<Gap>> {
         let gaps = &mut self.0.lock().gaps;
-        let counts = |(gap, _): &&mut Known| gap.counts_at(moment);
+        let counts = |(gap, _): &&mut GapEntry| gap.counts_at(moment);
         let found = match way {
             Way::Forward => {
                 let before =
@@ -251,11 +257,11 @@ pub(super) struct Trail {
     way: Way,
     moment: Moment,
     /// The end of what is asked for.
-    end: Cut,
+    end: Edge,
     next: Option<Arc<Gap>>,
     is_within: bool,
     /// Behind this nothing alive was met; `None` as long as few rows were passed.
-    from: Option<Cut>,
+    from: Option<Edge>,
     /// Rows that were passed since the last key that is there.
     rows: u64,
     /// When the last of what had expired did, on the whole way.
@@ -299,10 +305,10 @@ impl Trail {
             if gap.is_left(key, self.way) {
                 self.is_within = false;
                 self.next =
-                    gaps.next(&Cut::facing(key, self.way), &self.end, self.way, self.moment);
+                    gaps.next(&Edge::facing(key, self.way), &self.end, self.way, self.moment);
             } else if !self.is_within && gap.is_reached(key, self.way) {
                 let gap = Arc::clone(gap);
-                self.from.get_or_insert_with(|| Cut::facing(key, self.way));
+                self.from.get_or_insert_with(|| Edge::facing(key, self.way));
                 self.enter(&gap);
                 return Some(gap);
             } else {
@@ -329,7 +335,7 @@ impl Trail {
         self.rows += rows;
         self.expired = self.expired.max(expired.unwrap_or(0));
         if self.from.is_none() && self.rows > ROWS_BEFORE {
-            self.from = Some(Cut::facing(key, self.way));
+            self.from = Some(Edge::facing(key, self.way));
         }
     }
 
@@ -343,8 +349,8 @@ impl Trail {
     }
 
     #[cold]
-    fn learn(&self, gaps: &Gaps, from: Cut, key: Option<&[u8]>) {
-        let to = key.map_or_else(|| self.end.clone(), |key| Cut::facing(key, self.way));
+    fn learn(&self, gaps: &Gaps, from: Edge, key: Option<&[u8]>) {
+        let to = key.map_or_else(|| self.end.clone(), |key| Edge::facing(key, self.way));
         let (start, end) = match self.way {
             Way::Forward => (from, to),
             Way::Backward => (to, from),

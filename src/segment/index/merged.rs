@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::build::{common_size, prefix};
 use super::cursor::{Bounds, Lane, Way};
-use super::gaps::{Cut, Gap, Gaps, Trail};
+use super::gaps::{Edge, Gap, Gaps, Trail};
 use super::version::{Hit, Moment, Part, Version};
 use crate::error::Result;
 use crate::segment::Segment;
@@ -268,7 +268,7 @@ impl Merged {
                 let found = lane.newest(key, self.moment.timestamp)?;
                 let version = found.map(|(block, at)| Version::of(&block.row(at), part));
                 best = version.filter(is_seen);
-                is_open = lane.seek(&Cut::past(key, way), way, &self.bounds)?;
+                is_open = lane.seek(&Edge::past(key, way), way, &self.bounds)?;
                 break;
             }
             // Newest first from the front, newest last from the back.

@@ -34,7 +34,7 @@ pub(crate) use cursor::WALKED;
 pub(crate) use file::has_index;
 pub(crate) use gaps::Gaps;
 pub(crate) use merged::Merged;
-pub(crate) use run::{Ground, Run, compare_index};
+pub(crate) use run::{IndexContext, Run, compare_index};
 #[cfg(any(test, bitcask_fuzzing))]
 pub(crate) use version::find;
 pub(crate) use version::{Hit, Moment, Part, newest};
@@ -46,10 +46,10 @@ const RATIO: u64 = 4;
 
 /// What a segment knows of its index.
 #[derive(Debug, Default)]
-pub(super) struct Known(Mutex<State>);
+pub(super) struct SegmentIndex(Mutex<IndexState>);
 
 #[derive(Debug, Default)]
-struct State {
+struct IndexState {
     /// All of a sealed segment.
     whole: Option<Arc<Run>>,
     /// Parts of an unsealed one, oldest first; each has at least [`RATIO`] times the rows of the next.
@@ -64,12 +64,12 @@ impl Segment {
     /// Returns the segment's entries up to its end, sorted, in a few runs.
     ///
     /// What was not sorted before is sorted now; of two threads that ask for it one waits.
-    pub(crate) fn runs(self: &Arc<Self>, ground: &Arc<Ground>) -> Result<Vec<Arc<Run>>> {
+    pub(crate) fn runs(self: &Arc<Self>, context: &Arc<IndexContext>) -> Result<Vec<Arc<Run>>> {
         let mut state = self.index.0.lock();
         if self.summary().is_some() {
-            return Ok(vec![state.whole(self, ground)?]);
+            return Ok(vec![state.whole(self, context)?]);
         }
-        state.sort_rest(self, ground)?;
+        state.sort_rest(self, context)?;
         Ok(state.parts.clone())
     }
 
@@ -81,7 +81,7 @@ impl Segment {
     /// Writes the index of a sealed segment, if there is none that can be used, and lets go of what
     /// was in memory for want of it. Says whether it was written: not where there is no space. Only
     /// a sync that failed, and damage of the segment, are errors. One thread at a time.
-    pub(crate) fn write_index(self: &Arc<Self>, ground: &Arc<Ground>) -> Result<bool> {
+    pub(crate) fn write_index(self: &Arc<Self>, context: &Arc<IndexContext>) -> Result<bool> {
         if self.summary().is_none() {
             return Ok(false);
         }
@@ -90,13 +90,13 @@ impl Segment {
             let is_kept = state.whole.is_some() || !state.parts.is_empty();
             if !is_kept {
                 let on_disk =
-                    state.is_written || has_index(&ground.fs, &ground.dir, ground.source(self));
+                    state.is_written || has_index(&context.fs, &context.dir, context.source(self));
                 state.is_written = on_disk;
                 if on_disk {
                     return Ok(false);
                 }
             }
-            (state.whole(self, ground)?, is_kept)
+            (state.whole(self, context)?, is_kept)
         };
         // Whoever asks meanwhile need not wait for the disk.
         let is_written = run.write(self)?;
@@ -109,14 +109,14 @@ impl Segment {
     }
 }
 
-impl State {
+impl IndexState {
     /// Returns the one run of a sealed segment.
-    fn whole(&mut self, segment: &Arc<Segment>, ground: &Arc<Ground>) -> Result<Arc<Run>> {
+    fn whole(&mut self, segment: &Arc<Segment>, context: &Arc<IndexContext>) -> Result<Arc<Run>> {
         let known = self.whole.take();
         let is_wrong = known.as_ref().is_some_and(|run| run.is_wrong());
         let run = match known.filter(|_| !is_wrong) {
             Some(run) => run,
-            None => self.make_whole(segment, ground, is_wrong)?,
+            None => self.make_whole(segment, context, is_wrong)?,
         };
         self.is_written = run.is_on_disk();
         (self.parts, self.end) = (Vec::new(), 0);
@@ -127,30 +127,30 @@ impl State {
     fn make_whole(
         &mut self,
         segment: &Arc<Segment>,
-        ground: &Arc<Ground>,
+        context: &Arc<IndexContext>,
         is_wrong: bool,
     ) -> Result<Arc<Run>> {
-        if !is_wrong && let Some(run) = Run::open(ground, ground.source(segment))? {
+        if !is_wrong && let Some(run) = Run::open(context, context.source(segment))? {
             return Ok(Arc::new(run));
         }
         if !self.parts.is_empty() {
-            self.sort_rest(segment, ground)?;
-            self.merge_parts(segment, ground, 0)?;
+            self.sort_rest(segment, context)?;
+            self.merge_parts(segment, context, 0)?;
         }
         match self.parts.pop() {
             Some(run) => Ok(run),
-            None => Run::build(ground, segment).map(Arc::new),
+            None => Run::build(context, segment).map(Arc::new),
         }
     }
 
     /// Sorts what was appended since the last time.
-    fn sort_rest(&mut self, segment: &Arc<Segment>, ground: &Arc<Ground>) -> Result<()> {
+    fn sort_rest(&mut self, segment: &Arc<Segment>, context: &Arc<IndexContext>) -> Result<()> {
         let (start, end) = (self.end.max(FIRST_OFFSET), segment.size());
         if start < end {
             let mut builder = RunBuilder::default();
             run::add_walked(&mut builder, segment, start, end)?;
             if !builder.is_empty() {
-                let run = Run::in_memory(ground, segment.id(), builder);
+                let run = Run::in_memory(context, segment.id(), builder);
                 self.parts.push(Arc::new(run));
             }
             self.end = end;
@@ -163,14 +163,14 @@ impl State {
             from -= 1;
             behind += rows(self.parts.get(from));
         }
-        self.merge_parts(segment, ground, from)
+        self.merge_parts(segment, context, from)
     }
 
     /// Makes one of all parts from this one on, if they are more.
     fn merge_parts(
         &mut self,
         segment: &Arc<Segment>,
-        ground: &Arc<Ground>,
+        context: &Arc<IndexContext>,
         from: usize,
     ) -> Result<()> {
         if from + 1 >= self.parts.len() {
@@ -184,7 +184,7 @@ impl State {
                 number += 1;
             }
         }
-        let run = Run::in_memory(ground, segment.id(), builder);
+        let run = Run::in_memory(context, segment.id(), builder);
         self.parts.truncate(from);
         self.parts.push(Arc::new(run));
         Ok(())

@@ -9,14 +9,14 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::block::{Block, Target};
+use super::block::{Block, SeekTarget};
 use super::build::{Encoded, RunBuilder};
 use super::directory::Directory;
 use super::file::{self, HEADER_SIZE};
 use crate::error::{Error, Result};
 use crate::fs::{Access, Fs, is_out_of_files};
 use crate::segment::header::{Identity, SegmentHeader};
-use crate::segment::hint::Source;
+use crate::segment::hint::HintSource;
 use crate::segment::read::scan::{self, Scanned};
 use crate::segment::read::walk::Walk;
 use crate::segment::{Dir, FIRST_OFFSET, Segment, SegmentId, open_listed};
@@ -24,20 +24,20 @@ use crate::sync::Mutex;
 
 /// What runs of a store need of it.
 #[derive(Debug)]
-pub(crate) struct Ground {
+pub(crate) struct IndexContext {
     pub(super) fs: Fs,
     pub(super) dir: Dir,
     identity: Identity,
 }
 
-impl Ground {
+impl IndexContext {
     pub(crate) fn new(fs: &Fs, dir: &Dir, identity: Identity) -> Arc<Self> {
         let (fs, dir) = (fs.clone(), dir.clone());
         Arc::new(Self { fs, dir, identity })
     }
 
-    pub(super) fn source(&self, segment: &Segment) -> Source {
-        Source { id: segment.id(), identity: self.identity, length: segment.size() }
+    pub(super) fn source(&self, segment: &Segment) -> HintSource {
+        HintSource { id: segment.id(), identity: self.identity, length: segment.size() }
     }
 }
 
@@ -54,7 +54,7 @@ enum Blocks {
 /// A sorted part of a segment's entries.
 #[derive(Debug)]
 pub(crate) struct Run {
-    ground: Arc<Ground>,
+    context: Arc<IndexContext>,
     id: SegmentId,
     /// No row is younger. Of an index on disk, its segment's summary tells.
     pub(super) time: u64,
@@ -64,23 +64,24 @@ pub(crate) struct Run {
 
 impl Run {
     /// Opens the index of a sealed segment, if there is one that can be used.
-    pub(super) fn open(ground: &Arc<Ground>, source: Source) -> Result<Option<Self>> {
-        let found = file::open(&ground.fs, &ground.dir, source)?;
+    pub(super) fn open(context: &Arc<IndexContext>, source: HintSource) -> Result<Option<Self>> {
+        let found = file::open(&context.fs, &context.dir, source)?;
         let Some(directory) = found else { return Ok(None) };
-        let (ground, blocks) = (Arc::clone(ground), Mutex::new(Blocks::OnDisk));
-        Ok(Some(Self { ground, id: source.id, time: u64::MAX, directory, blocks }))
+        let (context, blocks) = (Arc::clone(context), Mutex::new(Blocks::OnDisk));
+        Ok(Some(Self { context, id: source.id, time: u64::MAX, directory, blocks }))
     }
 
-    pub(super) fn in_memory(ground: &Arc<Ground>, id: SegmentId, rows: RunBuilder) -> Self {
+    pub(super) fn in_memory(context: &Arc<IndexContext>, id: SegmentId, rows: RunBuilder) -> Self {
         let time = rows.time;
         let Encoded { blocks, directory } = rows.finish(id);
-        let (ground, blocks) = (Arc::clone(ground), Mutex::new(Blocks::InMemory(Arc::new(blocks))));
-        Self { ground, id, time, directory, blocks }
+        let (context, blocks) =
+            (Arc::clone(context), Mutex::new(Blocks::InMemory(Arc::new(blocks))));
+        Self { context, id, time, directory, blocks }
     }
 
     /// Sorts the entries of a sealed segment.
-    pub(super) fn build(ground: &Arc<Ground>, segment: &Arc<Segment>) -> Result<Self> {
-        Ok(Self::in_memory(ground, segment.id(), rows_of(ground, segment)?))
+    pub(super) fn build(context: &Arc<IndexContext>, segment: &Arc<Segment>) -> Result<Self> {
+        Ok(Self::in_memory(context, segment.id(), rows_of(context, segment)?))
     }
 
     /// Returns the number of rows.
@@ -100,7 +101,7 @@ impl Run {
     /// there was anything, and it could be written.
     pub(super) fn write(&self, segment: &Segment) -> Result<bool> {
         let Blocks::InMemory(blocks) = self.blocks.lock().clone() else { return Ok(false) };
-        let (Ground { fs, dir, .. }, source) = (&*self.ground, self.ground.source(segment));
+        let (IndexContext { fs, dir, .. }, source) = (&*self.context, self.context.source(segment));
         if !file::write(fs, dir, source, &blocks, &self.directory)? {
             return Ok(false);
         }
@@ -147,7 +148,7 @@ impl Run {
     }
 
     fn read_from_disk(&self, range: Range<u64>) -> Result<Option<Vec<u8>>> {
-        let file = match self.ground.fs.open(&self.ground.dir.index(self.id), Access::Read) {
+        let file = match self.context.fs.open(&self.context.dir.index(self.id), Access::Read) {
             Err(error) if is_out_of_files(&error) => return Err(error),
             Err(_) => return Ok(None),
             Ok(file) => file,
@@ -162,7 +163,7 @@ impl Run {
     fn rebuild(&self, segment: &Arc<Segment>) -> Result<Blocks> {
         let mut blocks = self.blocks.lock();
         if let Blocks::OnDisk = *blocks {
-            let encoded = rows_of(&self.ground, segment)?.finish(self.id);
+            let encoded = rows_of(&self.context, segment)?.finish(self.id);
             *blocks = if encoded.directory == self.directory {
                 Blocks::InMemory(Arc::new(encoded.blocks))
             } else {
@@ -174,13 +175,13 @@ impl Run {
 
     fn wrong(&self) -> Error {
         let reason = "the index checks, but says something else than its segment; delete it";
-        Error::corrupt(&self.ground.dir.index(self.id), 0, reason)
+        Error::corrupt(&self.context.dir.index(self.id), 0, reason)
     }
 
     /// Returns the newest row of a key that is not younger than a time.
     pub(super) fn find(
         &self,
-        target: Target<'_>,
+        target: SeekTarget<'_>,
         segment: &Arc<Segment>,
     ) -> Result<Option<(Arc<Block>, usize)>> {
         if !self.directory.covers(target.key) {
@@ -215,7 +216,7 @@ impl Run {
 
 /// Returns whether the index of a sealed segment is what the segment gives, to the last byte; nothing
 /// where there is none, or a value that this build can't read keeps it from looking.
-pub(crate) fn compare_index(fs: &Fs, dir: &Dir, source: Source) -> Result<Option<bool>> {
+pub(crate) fn compare_index(fs: &Fs, dir: &Dir, source: HintSource) -> Result<Option<bool>> {
     let Some(file) = fs.open_if_exists(&dir.index(source.id))? else { return Ok(None) };
     let log = open_listed(fs, &dir.log(source.id))?;
     let mut builder = RunBuilder::default();
@@ -234,11 +235,11 @@ pub(crate) fn compare_index(fs: &Fs, dir: &Dir, source: Source) -> Result<Option
 
 /// Gathers the entries of a segment as it is on disk; as it can be read otherwise, where its file is
 /// gone or can't be opened, or has values that this build can't read.
-pub(super) fn rows_of(ground: &Ground, segment: &Arc<Segment>) -> Result<RunBuilder> {
+pub(super) fn rows_of(context: &IndexContext, segment: &Arc<Segment>) -> Result<RunBuilder> {
     let (id, end) = (segment.id(), segment.size());
-    let file = ground.fs.open(&ground.dir.log(id), Access::Read);
+    let file = context.fs.open(&context.dir.log(id), Access::Read);
     // Where the directory is another store's by now, the segment's own file is gone.
-    let own = file.and_then(|file| SegmentHeader::read(&file, id, ground.identity).map(|_| file));
+    let own = file.and_then(|file| SegmentHeader::read(&file, id, context.identity).map(|_| file));
     if let Ok(file) = own {
         let mut builder = RunBuilder::default();
         match scan::for_each_sealed(&file, id, end, |entry| builder.add(&entry)) {

@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::fs::Fs;
 use crate::options::AppendMode;
 use crate::segment::header::{Identity, Kind, SegmentHeader};
-use crate::segment::hint::{Source, Summary};
+use crate::segment::hint::{HintSource, Summary};
 use crate::segment::read::scan::Scanned;
 use crate::segment::write::active::Active;
 use crate::segment::write::draft::Draft;
@@ -55,7 +55,7 @@ struct World {
     twin: Arc<Twin>,
     fs: Fs,
     dir: Dir,
-    ground: Arc<Ground>,
+    context: Arc<IndexContext>,
     actives: Vec<Active>,
     versions: BTreeMap<Vec<u8>, BTreeSet<Version>>,
     clock: u64,
@@ -66,9 +66,9 @@ impl World {
         let (twin, dir) = (Twin::new(), Dir::new("/store".into()));
         twin.create_dir(Path::new("/store")).unwrap();
         let fs = Fs::Twin(Arc::clone(&twin));
-        let ground = Ground::new(&fs, &dir, IDENTITY);
+        let context = IndexContext::new(&fs, &dir, IDENTITY);
         let (actives, versions) = (Vec::new(), BTreeMap::new());
-        let mut world = Self { twin, fs, dir, ground, actives, versions, clock: 100 };
+        let mut world = Self { twin, fs, dir, context, actives, versions, clock: 100 };
         (0..segments).for_each(|_| world.add_segment());
         world
     }
@@ -113,17 +113,17 @@ impl World {
 
     /// What a hint would say of a segment, as far as it matters here.
     fn summary(&self, at: usize) -> Summary {
-        let last_timestamp = run::rows_of(&self.ground, self.segment(at)).unwrap().time;
+        let last_timestamp = run::rows_of(&self.context, self.segment(at)).unwrap().time;
         Summary { last_timestamp, ..Summary::default() }
     }
 
-    fn source(&self, at: usize) -> Source {
-        self.ground.source(self.segment(at))
+    fn source(&self, at: usize) -> HintSource {
+        self.context.source(self.segment(at))
     }
 
     /// Forgets what segments know of their indexes: opens them anew.
     fn reopened(&self, at: usize) -> Arc<Segment> {
-        let Source { id, length, .. } = self.source(at);
+        let HintSource { id, length, .. } = self.source(at);
         let segment = Segment::sealed(&self.fs, &self.dir, id, length, IDENTITY, true).unwrap();
         segment.summarize(self.summary(at));
         Arc::new(segment)
@@ -131,7 +131,7 @@ impl World {
 
     fn parts(&self) -> Vec<Part> {
         let parts = self.actives.iter().flat_map(|active| {
-            let runs = active.segment().runs(&self.ground).unwrap();
+            let runs = active.segment().runs(&self.context).unwrap();
             runs.into_iter().map(|run| (Arc::clone(active.segment()), run))
         });
         parts.collect()
@@ -320,7 +320,7 @@ fn what_is_merged_is_what_a_map_of_all_versions_has() {
             world.check(&mut random, 8);
             for active in &world.actives {
                 if random.one_in(2) {
-                    active.segment().write_index(&world.ground).unwrap();
+                    active.segment().write_index(&world.context).unwrap();
                 }
             }
             world.check(&mut random, 3);
@@ -335,15 +335,15 @@ fn an_index_that_was_written_is_used_and_says_the_same() {
     (0..1500).for_each(|_| world.append_any(&mut random, &alike()));
     for at in 0..3 {
         world.seal(at);
-        assert!(world.segment(at).write_index(&world.ground).unwrap());
-        assert!(!world.segment(at).write_index(&world.ground).unwrap());
+        assert!(world.segment(at).write_index(&world.context).unwrap());
+        assert!(!world.segment(at).write_index(&world.context).unwrap());
         let reopened = world.reopened(at);
-        let runs = reopened.runs(&world.ground).unwrap();
+        let runs = reopened.runs(&world.context).unwrap();
         assert!(runs.len() == 1 && runs[0].is_on_disk());
-        assert!(!reopened.write_index(&world.ground).unwrap());
+        assert!(!reopened.write_index(&world.context).unwrap());
         let path = world.dir.index(reopened.id());
         let bytes = world.twin.contents(&path).unwrap();
-        let built = run::rows_of(&world.ground, &reopened).unwrap().finish(reopened.id());
+        let built = run::rows_of(&world.context, &reopened).unwrap().finish(reopened.id());
         assert_eq!(built.encode(world.source(at)), bytes);
         assert!(built.directory.len() > 20);
         assert!(has_index(&world.fs, &world.dir, world.source(at)));
@@ -360,7 +360,7 @@ fn indexed() -> (World, Vec<u8>) {
     let keys: Vec<_> = (0..9).map(|at| format!("key {at}").into_bytes()).collect();
     (0..50).for_each(|_| world.append_any(&mut random, &keys));
     world.seal(0);
-    assert!(world.segment(0).write_index(&world.ground).unwrap());
+    assert!(world.segment(0).write_index(&world.context).unwrap());
     let bytes = world.twin.contents(&world.dir.index(SegmentId(1))).unwrap();
     (world, bytes)
 }
@@ -371,7 +371,7 @@ fn shown_by(world: &World, segment: &Arc<Segment>) -> Vec<Vec<Shown>> {
     let mut shown = Vec::new();
     for moment in moments {
         for forward in [true, false] {
-            let runs = segment.runs(&world.ground).unwrap().into_iter();
+            let runs = segment.runs(&world.context).unwrap().into_iter();
             let parts: Vec<_> = runs.map(|run| (Arc::clone(segment), run)).collect();
             let bounds = (Bound::Included(b"key 1".to_vec()), Bound::Unbounded);
             shown.push(World::walk(parts, bounds, moment, || forward));
@@ -392,9 +392,9 @@ fn a_damaged_cut_or_foreign_index_changes_nothing() {
         let segment = world.reopened(0);
         assert_eq!(shown_by(&world, &segment), expected, "{what}");
         // It is written anew, unless the damage was not met.
-        let run = segment.runs(&world.ground).unwrap().pop().unwrap();
+        let run = segment.runs(&world.context).unwrap().pop().unwrap();
         if !run.is_on_disk() {
-            assert!(!is_same && segment.write_index(&world.ground).unwrap(), "{what}");
+            assert!(!is_same && segment.write_index(&world.context).unwrap(), "{what}");
             assert_eq!(world.twin.contents(&path).unwrap(), bytes, "{what}");
             assert!(run.is_on_disk());
         }
@@ -413,14 +413,14 @@ fn a_damaged_cut_or_foreign_index_changes_nothing() {
     check([bytes.clone(), bytes.clone()].concat(), "doubled");
     let other = World::new(1);
     for source in [
-        Source { id: SegmentId(2), ..world.source(0) },
-        Source { length: 5 << 20, ..world.source(0) },
-        Source { identity: Identity { store_id: 9, ..IDENTITY }, ..world.source(0) },
-        Source { identity: Identity { hash_seed: 9, ..IDENTITY }, ..world.source(0) },
+        HintSource { id: SegmentId(2), ..world.source(0) },
+        HintSource { length: 5 << 20, ..world.source(0) },
+        HintSource { identity: Identity { store_id: 9, ..IDENTITY }, ..world.source(0) },
+        HintSource { identity: Identity { hash_seed: 9, ..IDENTITY }, ..world.source(0) },
     ] {
-        let rows = run::rows_of(&world.ground, world.segment(0)).unwrap();
+        let rows = run::rows_of(&world.context, world.segment(0)).unwrap();
         check(rows.finish(source.id).encode(source), "of another segment");
-        let rows = run::rows_of(&other.ground, other.segment(0)).unwrap();
+        let rows = run::rows_of(&other.context, other.segment(0)).unwrap();
         check(rows.finish(source.id).encode(source), "of an empty segment");
     }
     world.twin.delete_file(&path);
@@ -433,7 +433,7 @@ fn an_index_that_is_damaged_while_it_is_read_is_built_anew_on_the_way() {
     let path = world.dir.index(SegmentId(1));
     let segment = world.reopened(0);
     let parts: Vec<Part> =
-        vec![(Arc::clone(&segment), segment.runs(&world.ground).unwrap()[0].clone())];
+        vec![(Arc::clone(&segment), segment.runs(&world.context).unwrap()[0].clone())];
     let moment = Moment { timestamp: u64::MAX - 1, now: 0 };
     let expected = world.expected(&(Bound::Unbounded, Bound::Unbounded), moment);
     let mut count = 0;
@@ -450,8 +450,8 @@ fn an_index_that_is_damaged_while_it_is_read_is_built_anew_on_the_way() {
     };
     let shown = World::walk(parts, (Bound::Unbounded, Bound::Unbounded), moment, damage);
     assert_eq!(shown, expected);
-    assert!(!segment.runs(&world.ground).unwrap()[0].is_on_disk());
-    assert!(segment.write_index(&world.ground).unwrap());
+    assert!(!segment.runs(&world.context).unwrap()[0].is_on_disk());
+    assert!(segment.write_index(&world.context).unwrap());
     assert_eq!(world.twin.contents(&path).unwrap(), bytes);
 }
 
@@ -461,8 +461,8 @@ fn an_index_that_is_damaged_while_it_is_read_is_built_anew_on_the_way() {
 fn an_index_that_checks_and_is_not_its_segments_is_told_and_then_built_anew() {
     let (world, bytes) = indexed();
     let mut foreign = RunBuilder::default();
-    let built = run::rows_of(&world.ground, world.segment(0)).unwrap().finish(SegmentId(1));
-    let run = Run::in_memory(&world.ground, SegmentId(1), {
+    let built = run::rows_of(&world.context, world.segment(0)).unwrap().finish(SegmentId(1));
+    let run = Run::in_memory(&world.context, SegmentId(1), {
         let mut builder = RunBuilder::default();
         run::add_walked(&mut builder, world.segment(0), 0, u64::MAX).unwrap();
         builder
@@ -475,7 +475,7 @@ fn an_index_that_checks_and_is_not_its_segments_is_told_and_then_built_anew() {
     let path = world.dir.index(SegmentId(1));
     world.twin.put_file(&path, foreign);
     let segment = world.reopened(0);
-    let parts = || vec![(Arc::clone(&segment), segment.runs(&world.ground).unwrap()[0].clone())];
+    let parts = || vec![(Arc::clone(&segment), segment.runs(&world.context).unwrap()[0].clone())];
     let moment = Moment { timestamp: u64::MAX - 1, now: 0 };
     let all = (Bound::Unbounded, Bound::Unbounded);
     let mut merged = Merged::new(parts(), all.clone(), moment);
@@ -483,7 +483,7 @@ fn an_index_that_checks_and_is_not_its_segments_is_told_and_then_built_anew() {
     assert!(matches!(&error, Error::Corrupt { path: found, .. } if *found == path), "{error}");
     assert!(merged.next().unwrap().is_none());
     assert_eq!(World::walk(parts(), all.clone(), moment, || true), world.expected(&all, moment));
-    assert!(segment.write_index(&world.ground).unwrap());
+    assert!(segment.write_index(&world.context).unwrap());
     assert_eq!(world.twin.contents(&path).unwrap(), bytes);
 }
 
@@ -497,10 +497,10 @@ fn only_damage_of_the_log_is_an_error() {
     let mut damaged = whole.clone();
     damaged[70] ^= 1;
     world.twin.put_file(&log, damaged);
-    let error = segment.runs(&world.ground).unwrap_err();
+    let error = segment.runs(&world.context).unwrap_err();
     assert!(matches!(&error, Error::Corrupt { path, offset: 64, .. } if *path == log), "{error}");
     world.twin.put_file(&log, whole);
-    assert_eq!(segment.runs(&world.ground).unwrap().len(), 1);
+    assert_eq!(segment.runs(&world.context).unwrap().len(), 1);
     // Where its name is gone it is read as it was opened.
     let segment = world.reopened(0);
     let expected = shown_by(&world, &segment);
@@ -517,16 +517,16 @@ fn an_index_for_which_there_is_no_room_stays_in_memory() {
     let segment = world.reopened(0);
     let expected = shown_by(&world, &segment);
     world.twin.fail(Fault::new(FaultKind::Enospc).for_ever());
-    assert!(!segment.write_index(&world.ground).unwrap());
+    assert!(!segment.write_index(&world.context).unwrap());
     world.twin.clear_fault();
     assert!(world.twin.files().iter().all(|file| !file.to_str().unwrap().contains("index")));
     assert_eq!(shown_by(&world, &segment), expected);
-    assert!(segment.write_index(&world.ground).unwrap());
+    assert!(segment.write_index(&world.context).unwrap());
     assert_eq!(world.twin.contents(&path).unwrap(), bytes);
     world.twin.delete_file(&path);
     let segment = world.reopened(0);
     world.twin.fail(Fault::new(FaultKind::Eio).only(crate::testing::twin::Call::Sync).for_ever());
-    let error = segment.write_index(&world.ground).unwrap_err();
+    let error = segment.write_index(&world.context).unwrap_err();
     assert!(crate::fs::is_failed_sync(&error), "{error}");
 }
 
@@ -539,7 +539,7 @@ fn a_segment_that_grows_has_few_runs_and_one_when_it_is_sealed() {
         for _ in 0..random.below(4) {
             world.append_any(&mut random, &short_keys());
         }
-        let runs = world.segment(0).runs(&world.ground).unwrap();
+        let runs = world.segment(0).runs(&world.context).unwrap();
         let rows: Vec<_> = runs.iter().map(|run| run.rows()).collect();
         assert!(rows.windows(2).all(|pair| pair[0] >= RATIO * pair[1]), "{rows:?}");
         most = most.max(runs.len());
@@ -550,15 +550,15 @@ fn a_segment_that_grows_has_few_runs_and_one_when_it_is_sealed() {
     assert!((2..6).contains(&most), "{most}");
     world.put(0, b"another");
     world.seal(0);
-    let runs = world.segment(0).runs(&world.ground).unwrap();
+    let runs = world.segment(0).runs(&world.context).unwrap();
     assert_eq!(runs.len(), 1);
     world.check(&mut random, 10);
-    assert!(world.segment(0).write_index(&world.ground).unwrap());
+    assert!(world.segment(0).write_index(&world.context).unwrap());
     assert!(runs[0].is_on_disk());
     world.check(&mut random, 10);
     // What was sorted bit by bit is what is built at once.
     let bytes = world.twin.contents(&world.dir.index(SegmentId(1))).unwrap();
-    let built = run::rows_of(&world.ground, world.segment(0)).unwrap().finish(SegmentId(1));
+    let built = run::rows_of(&world.context, world.segment(0)).unwrap().finish(SegmentId(1));
     assert_eq!(built.encode(world.source(0)), bytes);
 }
 
@@ -566,7 +566,7 @@ fn a_segment_that_grows_has_few_runs_and_one_when_it_is_sealed() {
 fn a_segment_that_nobody_asks_has_no_index() {
     let mut world = World::new(1);
     world.put(0, b"key");
-    assert!(!world.segment(0).write_index(&world.ground).unwrap());
+    assert!(!world.segment(0).write_index(&world.context).unwrap());
     world.seal(0);
     let state = world.segment(0).index.0.lock();
     assert!(state.whole.is_none() && state.parts.is_empty() && !state.is_written);
@@ -577,9 +577,9 @@ fn a_segment_without_entries_has_an_empty_index() {
     let mut world = World::new(2);
     world.put(1, b"key");
     world.seal(0);
-    assert!(world.segment(0).write_index(&world.ground).unwrap());
+    assert!(world.segment(0).write_index(&world.context).unwrap());
     let reopened = world.reopened(0);
-    let runs = reopened.runs(&world.ground).unwrap();
+    let runs = reopened.runs(&world.context).unwrap();
     assert!(runs[0].is_on_disk() && runs[0].rows() == 0);
     world.check(&mut Random(1), 10);
 }
@@ -592,8 +592,8 @@ fn an_index_that_is_not_kept_open_is_read_too() {
     (0..600).for_each(|_| world.append_any(&mut random, &alike()));
     for at in 0..6 {
         world.seal(at);
-        world.segment(at).runs(&world.ground).unwrap();
-        assert!(world.segment(at).write_index(&world.ground).unwrap());
+        world.segment(at).runs(&world.context).unwrap();
+        assert!(world.segment(at).write_index(&world.context).unwrap());
     }
     world.check(&mut random, 10);
     assert!(world.parts().iter().all(|(_, run)| run.is_on_disk()));
@@ -635,8 +635,8 @@ fn nothing_is_read_before_the_first_step_and_then_a_block_a_run() {
     }
     for at in 0..3 {
         world.seal(at);
-        world.segment(at).runs(&world.ground).unwrap();
-        world.segment(at).write_index(&world.ground).unwrap();
+        world.segment(at).runs(&world.context).unwrap();
+        world.segment(at).write_index(&world.context).unwrap();
     }
     let parts = world.parts();
     let before = world.twin.call_count();

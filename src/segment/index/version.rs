@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::block::{Row, Target};
+use super::block::{Row, SeekTarget};
 use super::run::Run;
 use crate::error::Result;
 use crate::segment::Segment;
@@ -69,7 +69,7 @@ impl Version {
 
 /// Looks up the version of a key that counts at a timestamp, be it a tombstone or expired.
 pub(crate) fn newest(parts: &[Part], key: &[u8], timestamp: u64) -> Result<Option<Version>> {
-    let target = Target { key, timestamp };
+    let target = SeekTarget { key, timestamp };
     let mut newest: Option<Version> = None;
     for (part, (segment, run)) in parts.iter().enumerate() {
         if let Some((block, at)) = run.find(target, segment)? {

@@ -30,14 +30,14 @@ use crate::sync::{AtomicU64, Ordering};
 /// The readable bytes of a segment.
 #[derive(Debug)]
 pub(crate) struct Bytes {
-    source: Source,
+    source: ByteSource,
     end: AtomicU64,
     /// Whether what is mapped below `end` is a copy, and the file's no more. Held while that changes.
     is_copied: Mutex<bool>,
 }
 
 #[derive(Debug)]
-enum Source {
+enum ByteSource {
     Map(Arc<Mapping>),
     #[cfg(any(test, bitcask_fuzzing))]
     Twin {
@@ -55,28 +55,29 @@ impl Bytes {
         let capacity = usize::try_from(capacity).unwrap_or(usize::MAX);
         let map = match file.backing() {
             Backing::Disk(disk) => {
-                Mapping::to_read(disk, capacity, wanted).map(|map| Source::Map(Arc::new(map)))
+                Mapping::to_read(disk, capacity, wanted).map(|map| ByteSource::Map(Arc::new(map)))
             }
             #[cfg(any(test, bitcask_fuzzing))]
-            Backing::Twin(twin) => take_mapping(wanted)
-                .and_then(|unit| Some(Source::Twin { map: twin.map(capacity).ok()?, _unit: unit })),
+            Backing::Twin(twin) => take_mapping(wanted).and_then(|unit| {
+                Some(ByteSource::Twin { map: twin.map(capacity).ok()?, _unit: unit })
+            }),
         };
         map.map_or_else(|| Self::unmapped(fs, file, end), |source| Self::new(source, end))
     }
 
     /// Reads through a mapping that somebody else writes, beyond `end`.
     pub(crate) fn shared(map: Arc<Mapping>, end: u64) -> Self {
-        Self::new(Source::Map(map), end)
+        Self::new(ByteSource::Map(map), end)
     }
 
     /// Reads a file whose first `end` bytes are written without a mapping.
     pub(crate) fn unmapped(fs: &Fs, file: &File, end: u64) -> Self {
-        Self::new(Source::OnDemand(Box::new(OnDemand::new(fs, file.path()))), end)
+        Self::new(ByteSource::OnDemand(Box::new(OnDemand::new(fs, file.path()))), end)
     }
 
     /// Keeps a file that is open, if it is needed for reading and the budget goes so far.
     pub(crate) fn keep_open(&self, file: &File) {
-        if let Source::OnDemand(on_demand) = &self.source {
+        if let ByteSource::OnDemand(on_demand) = &self.source {
             on_demand.keep_open(Some(file));
         }
     }
@@ -84,14 +85,14 @@ impl Bytes {
     /// Returns what opens the file where nothing is mapped.
     pub(crate) fn on_demand(&self) -> Option<&OnDemand> {
         match &self.source {
-            Source::OnDemand(on_demand) => Some(on_demand),
-            Source::Map(_) => None,
+            ByteSource::OnDemand(on_demand) => Some(on_demand),
+            ByteSource::Map(_) => None,
             #[cfg(any(test, bitcask_fuzzing))]
-            Source::Twin { .. } => None,
+            ByteSource::Twin { .. } => None,
         }
     }
 
-    fn new(source: Source, end: u64) -> Self {
+    fn new(source: ByteSource, end: u64) -> Self {
         Self { source, end: AtomicU64::new(end), is_copied: Mutex::new(false) }
     }
 
@@ -110,7 +111,7 @@ impl Bytes {
 
     /// Returns whether what is lent of it is mapped, and not a copy.
     pub(crate) fn is_mapped(&self) -> bool {
-        !matches!(self.source, Source::OnDemand(_))
+        !matches!(self.source, ByteSource::OnDemand(_))
     }
 
     /// Lets go of the pages of a mapping; they are had again from the file when they are read.
@@ -119,7 +120,7 @@ impl Bytes {
     /// uses them, a recovery could not have them dropped and read anew.
     pub(crate) fn release_pages(&self) {
         let is_copied = self.is_copied.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Source::Map(map) = &self.source
+        if let ByteSource::Map(map) = &self.source
             && !*is_copied
         {
             release(map);
@@ -135,7 +136,7 @@ impl Bytes {
     pub(crate) fn detach(&self, file: &File) -> bool {
         let mut is_copied = self.is_copied.lock().unwrap_or_else(PoisonError::into_inner);
         match &self.source {
-            Source::Map(map) if !*is_copied => {
+            ByteSource::Map(map) if !*is_copied => {
                 let copy = copy(file, self.end());
                 *is_copied = copy.is_some_and(|copy| {
                     // Pages behind the end, too, are recovery's to read anew.
@@ -145,11 +146,11 @@ impl Bytes {
                 *is_copied
             }
             // A later read would find what recovery has made of the file.
-            Source::OnDemand(_) => false,
+            ByteSource::OnDemand(_) => false,
             // What was lent is a copy, or keeps its bytes.
-            Source::Map(_) => true,
+            ByteSource::Map(_) => true,
             #[cfg(any(test, bitcask_fuzzing))]
-            Source::Twin { .. } => true,
+            ByteSource::Twin { .. } => true,
         }
     }
 
@@ -157,7 +158,7 @@ impl Bytes {
     pub(crate) fn lend(&self, range: Range<usize>) -> Option<&[u8]> {
         self.readable(range.start as u64, range.len() as u64)?;
         match &self.source {
-            Source::Map(map) if range.start <= range.end && range.end <= map.len() => {
+            ByteSource::Map(map) if range.start <= range.end && range.end <= map.len() => {
                 let start = map.as_ptr().wrapping_add(range.start);
                 // SAFETY: the range lies within the mapping, which lives as long as `self`. It
                 // lies below `end` too, so the bytes were written before the Acquire load that
@@ -169,7 +170,7 @@ impl Bytes {
                 Some(unsafe { std::slice::from_raw_parts(start, range.len()) })
             }
             #[cfg(any(test, bitcask_fuzzing))]
-            Source::Twin { map, .. } => map.bytes(range),
+            ByteSource::Twin { map, .. } => map.bytes(range),
             _ => None,
         }
     }

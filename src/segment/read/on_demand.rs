@@ -29,12 +29,12 @@ pub(crate) struct OnDemand {
     fs: Fs,
     path: PathBuf,
     /// Open for as long as the segment is held.
-    kept: OnceLock<Kept>,
+    kept: OnceLock<OpenFile>,
 }
 
 /// A file that is kept open.
 #[derive(Debug)]
-struct Kept {
+struct OpenFile {
     file: File,
     _unit: Unit,
 }
@@ -67,7 +67,7 @@ impl OnDemand {
         let Some(unit) = take_descriptor() else { return false };
         let Ok(file) = file.cloned().map_or_else(|| self.file(), Ok) else { return false };
         // If two come at once, the file that comes too late is closed.
-        let _ = self.kept.set(Kept { file, _unit: unit });
+        let _ = self.kept.set(OpenFile { file, _unit: unit });
         true
     }
 

@@ -34,22 +34,22 @@ impl Pick {
 
 /// Entries that were chosen, and how far they have been read.
 #[derive(Debug, Default)]
-pub(crate) struct Picks {
+pub(crate) struct LiveEntries {
     chosen: Vec<Pick>,
     next: usize,
-    run: Run,
+    run: EntryRun,
 }
 
 /// Consecutive chosen entries in memory.
 #[derive(Debug, Default)]
-struct Run {
+struct EntryRun {
     bytes: Vec<u8>,
     start: u64,
 }
 
 /// A chosen entry that checks.
 #[derive(Debug, Clone)]
-pub(crate) struct Picked<'a> {
+pub(crate) struct LiveEntry<'a> {
     pub(crate) offset: u64,
     pub(crate) header: Header,
     pub(crate) key: &'a [u8],
@@ -57,7 +57,7 @@ pub(crate) struct Picked<'a> {
     pub(crate) body: BodySum,
 }
 
-impl Picks {
+impl LiveEntries {
     /// Chooses an entry; in any order.
     pub(crate) fn add(&mut self, offset: u64, size: u64) {
         let units = |bytes: u64| u32::try_from(bytes / ALIGNMENT).unwrap_or(u32::MAX);
@@ -75,7 +75,11 @@ impl Picks {
     }
 
     /// Reads the next run; nothing when all have been read.
-    pub(crate) fn read(&mut self, file: &File, id: SegmentId) -> Result<Option<Vec<Picked<'_>>>> {
+    pub(crate) fn read(
+        &mut self,
+        file: &File,
+        id: SegmentId,
+    ) -> Result<Option<Vec<LiveEntry<'_>>>> {
         let rest = self.chosen.get(self.next..).unwrap_or_default();
         let Some(first) = rest.first() else { return Ok(None) };
         let goes_on = |pair: &[Pick]| match pair {
@@ -98,7 +102,7 @@ impl Picks {
     }
 }
 
-impl Run {
+impl EntryRun {
     fn read(&mut self, file: &File, start: u64, end: u64) -> Result<()> {
         let size = usize::try_from(end - start).unwrap_or(usize::MAX);
         self.start = start;
@@ -113,7 +117,7 @@ impl Run {
         Ok(())
     }
 
-    fn entry(&self, pick: Pick, id: SegmentId) -> Result<Picked<'_>, Invalid> {
+    fn entry(&self, pick: Pick, id: SegmentId) -> Result<LiveEntry<'_>, Invalid> {
         let from = usize::try_from(pick.offset() - self.start).unwrap_or(usize::MAX);
         let bytes = self.bytes.get(from..).unwrap_or_default();
         let header = Header::decode(bytes)?.ok_or(Invalid::Checksum)?;
@@ -128,6 +132,6 @@ impl Run {
             Ok(()) | Err(Invalid::UnknownCodec(_)) => {}
             Err(invalid) => return Err(invalid),
         }
-        Ok(Picked { offset, header, key, value, body })
+        Ok(LiveEntry { offset, header, key, value, body })
     }
 }

@@ -29,14 +29,14 @@ const ANY_TIME_SIZE: u64 = 1 << 20;
 
 /// Bytes that are no entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Lost {
+pub(crate) struct LostBytes {
     pub(crate) bytes: Range<u64>,
     pub(crate) reason: String,
 }
 
 /// What lies in a segment from one offset to the next.
 #[derive(Debug)]
-pub(crate) enum Part<'a> {
+pub(crate) enum ResyncItem<'a> {
     /// An entry that checks, but is no end entry.
     Entry(Scanned<'a>),
     /// The same, with something that this build does not have.
@@ -44,12 +44,12 @@ pub(crate) enum Part<'a> {
     /// An end entry.
     End { next: SegmentId, timestamp: u64 },
     /// No entry.
-    Lost(Lost),
+    Lost(LostBytes),
 }
 
 /// Reads what checks of a segment, in order.
 #[derive(Debug)]
-pub(crate) struct Walk<'a> {
+pub(crate) struct ResyncWalk<'a> {
     window: Window<'a>,
     id: SegmentId,
     offset: u64,
@@ -75,7 +75,7 @@ enum Searched {
     },
 }
 
-impl<'a> Walk<'a> {
+impl<'a> ResyncWalk<'a> {
     /// Walks over these bytes of a file, in which entries may reach up to `limit`. Large entries whose
     /// time is far ahead of `latest`, and of all that have been found, are tried last.
     pub(crate) fn new(
@@ -101,7 +101,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Returns what comes next; nothing at the end.
-    pub(crate) fn next(&mut self) -> Result<Option<Part<'_>>> {
+    pub(crate) fn next(&mut self) -> Result<Option<ResyncItem<'_>>> {
         let offset = self.offset;
         if offset >= self.end {
             return Ok(None);
@@ -110,7 +110,10 @@ impl<'a> Walk<'a> {
             Ok(found) => found,
             Err(reason) => {
                 self.offset = self.search(offset + ALIGNMENT)?;
-                return Ok(Some(Part::Lost(Lost { bytes: offset..self.offset, reason })));
+                return Ok(Some(ResyncItem::Lost(LostBytes {
+                    bytes: offset..self.offset,
+                    reason,
+                })));
             }
         };
         self.offset += header.entry_size();
@@ -119,12 +122,12 @@ impl<'a> Walk<'a> {
         if header.flags.has(Flags::END) && strange.is_none() {
             let value = self.window.peek(offset + header.size() as u64, 4)?;
             let next = SegmentId(value.try_into().map_or(0, u32::from_be_bytes));
-            return Ok(Some(Part::End { next, timestamp: header.timestamp }));
+            return Ok(Some(ResyncItem::End { next, timestamp: header.timestamp }));
         }
         let entry = Scanned { offset, header, key: &self.key };
         Ok(Some(match strange {
-            Some(invalid) => Part::Strange(entry, invalid),
-            None => Part::Entry(entry),
+            Some(invalid) => ResyncItem::Strange(entry, invalid),
+            None => ResyncItem::Entry(entry),
         }))
     }
 

@@ -43,7 +43,7 @@ impl StoredEntry<'_> {
             return Ok(true);
         }
         // Another key with the same 76 bits, or the same key, damaged.
-        value_aside(self.check())?;
+        ignore_unknown_codec(self.check())?;
         Ok(false)
     }
 
@@ -99,7 +99,7 @@ impl StoredEntry<'_> {
 
 /// Lets an entry pass whose value this build can't decompress, where nobody asks for the value.
 /// Everything else of it has been checked by then.
-pub(crate) fn value_aside(checked: Result<()>) -> Result<()> {
+pub(crate) fn ignore_unknown_codec(checked: Result<()>) -> Result<()> {
     match checked {
         Err(Error::UnsupportedCodec { .. }) => Ok(()),
         other => other,

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 
 use crate::error::Result;
-use crate::segment::{FIRST_OFFSET, Segment, StoredEntry, value_aside};
+use crate::segment::{FIRST_OFFSET, Segment, StoredEntry, ignore_unknown_codec};
 
 /// How far a segment's entries have been gone through.
 #[derive(Debug, Clone)]
@@ -39,9 +39,9 @@ impl Walk {
         while self.offset < end {
             let offset = self.offset;
             let stored = self.segment.entry(offset)?;
-            value_aside(stored.check())?;
+            ignore_unknown_codec(stored.check())?;
             self.offset += stored.entry().header.entry_size();
-            if stored.entry().header.is_of_a_key() {
+            if stored.entry().header.is_put_or_delete() {
                 return Ok(Some(stored));
             }
         }

@@ -193,7 +193,7 @@ impl Active {
         }
         // The padding is zero already: room that is set aside is.
         self.end = padded(self.end);
-        self.entries += u64::from(header.is_of_a_key());
+        self.entries += u64::from(header.is_put_or_delete());
         Ok(place)
     }
 

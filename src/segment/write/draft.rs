@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use crate::codec::Codec;
 use crate::entry::{BodySum, Flags, Header};
-use crate::segment::read::pick::Picked;
+use crate::segment::read::pick::LiveEntry;
 
 /// An entry that has everything but its place, its time and what rides on it.
 #[derive(Debug)]
@@ -45,8 +45,8 @@ impl<'a> Draft<'a> {
     }
 
     /// An entry as it was appended before, with its value as it is and its sum taken already.
-    pub(crate) fn copy(picked: &Picked<'a>, collides: bool) -> Self {
-        let Picked { key, value, ref body, .. } = *picked;
+    pub(crate) fn copy(picked: &LiveEntry<'a>, collides: bool) -> Self {
+        let LiveEntry { key, value, ref body, .. } = *picked;
         let (header, value) = (picked.header.for_copy(collides), Cow::Borrowed(value));
         Self { header, key, value, body: body.clone() }
     }

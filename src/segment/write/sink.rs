@@ -24,11 +24,11 @@ const GATHER_SIZE: usize = 256 << 10;
 #[derive(Debug)]
 pub(crate) struct Sink {
     file: File,
-    way: Way,
+    way: WriteMethod,
 }
 
 #[derive(Debug)]
-enum Way {
+enum WriteMethod {
     /// Copied into the mapping, as far as there is room.
     Mapped(Arc<Mapping>),
     /// Bytes not yet written, for the place `start`.
@@ -47,12 +47,12 @@ impl Sink {
     ) -> (Self, Option<Arc<Mapping>>) {
         let map = if mode == AppendMode::Mapped { map(file, capacity) } else { None };
         let way = match &map {
-            Some(map) => Way::Mapped(Arc::clone(map)),
+            Some(map) => WriteMethod::Mapped(Arc::clone(map)),
             #[cfg(any(test, bitcask_fuzzing))]
             None if mode == AppendMode::Mapped && matches!(file.backing(), Backing::Twin(_)) => {
-                Way::Twin
+                WriteMethod::Twin
             }
-            None => Way::Positioned { gathered: Vec::new(), start: 0 },
+            None => WriteMethod::Positioned { gathered: Vec::new(), start: 0 },
         };
         (Self { file: file.clone(), way }, map)
     }
@@ -60,12 +60,12 @@ impl Sink {
     /// Takes bytes for their place, which is behind all that was taken before.
     pub(crate) fn write(&mut self, room: &Room, offset: u64, bytes: &[u8]) -> Result<()> {
         match &mut self.way {
-            Way::Mapped(map) => {
+            WriteMethod::Mapped(map) => {
                 assert!(offset + bytes.len() as u64 <= room.ready(), "room is reserved first");
                 store(map, offset, bytes);
                 Ok(())
             }
-            Way::Positioned { gathered, start } => {
+            WriteMethod::Positioned { gathered, start } => {
                 if gathered.is_empty() {
                     *start = offset;
                 }
@@ -79,13 +79,13 @@ impl Sink {
                 self.file.write_at(bytes, offset)
             }
             #[cfg(any(test, bitcask_fuzzing))]
-            Way::Twin => self.file.write_at(bytes, offset),
+            WriteMethod::Twin => self.file.write_at(bytes, offset),
         }
     }
 
     /// Writes what has been gathered.
     pub(crate) fn flush(&mut self) -> Result<()> {
-        if let Way::Positioned { gathered, start } = &mut self.way {
+        if let WriteMethod::Positioned { gathered, start } = &mut self.way {
             self.file.write_at(gathered, *start)?;
             gathered.clear();
         }

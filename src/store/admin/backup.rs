@@ -12,13 +12,13 @@
 
 use std::path::Path;
 
-use super::new_dir::Fresh;
+use super::new_dir::NewDir;
 use crate::error::{Error, Result};
 use crate::fs::{Access, File, Fs};
 use crate::manifest::{Manifest, Sealed};
 use crate::mistake::{Mistake, made};
 use crate::segment::header::{Kind, SegmentHeader};
-use crate::segment::hint::{Hint, HintFile, Source};
+use crate::segment::hint::{Hint, HintFile, HintSource};
 use crate::segment::index::has_index;
 use crate::segment::write::active::Active;
 use crate::segment::{Dir, SegmentId, open_listed};
@@ -95,13 +95,13 @@ impl Bitcask {
 }
 
 /// The log at one moment.
-struct Moment {
+struct BackupMoment {
     manifest: Manifest,
     /// Oldest first; those without a put or a delete left out.
     unsealed: Vec<Unsealed>,
 }
 
-impl Moment {
+impl BackupMoment {
     fn ids(&self) -> impl Iterator<Item = SegmentId> {
         let sealed = self.manifest.sealed.iter().map(|sealed| sealed.id);
         sealed.chain(self.unsealed.iter().map(|unsealed| unsealed.id))
@@ -120,13 +120,13 @@ impl Inner {
         let writer = self.writer()?;
         let _files = (!made(Mistake::BackupUnguarded)).then(|| writer.files.lock());
         let moment = self.moment(writer)?;
-        let fresh = Fresh::prepare(&self.fs, path, &self.dir)?;
-        let target = Target { inner: self, fs: fresh.fs(), dir: fresh.dir() };
+        let fresh = NewDir::prepare(&self.fs, path, &self.dir)?;
+        let target = BackupTarget { inner: self, fs: fresh.fs(), dir: fresh.dir() };
         target.take(&moment).inspect_err(|_| fresh.undo(moment.ids()))
     }
 
     /// Notes what the log is made of now. The caller keeps the files from being removed.
-    fn moment(&self, writer: &Writer) -> Result<Moment> {
+    fn moment(&self, writer: &Writer) -> Result<BackupMoment> {
         // Nothing is between unsealed and sealed while this is held.
         let _maintenance = writer.maintenance.lock();
         self.at_one_moment(writer, |log| {
@@ -136,7 +136,7 @@ impl Inner {
                 // There may be marks in what is left out, which have times too.
                 manifest.note_time(log.last_timestamp());
             }
-            Ok(Moment { manifest, unsealed })
+            Ok(BackupMoment { manifest, unsealed })
         })
     }
 }
@@ -154,20 +154,20 @@ fn unsealed(log: &Log) -> Vec<Unsealed> {
 }
 
 /// A backup under way.
-struct Target<'a> {
+struct BackupTarget<'a> {
     inner: &'a Inner,
     /// With the directory held open that is filled.
     fs: &'a Fs,
     dir: &'a Dir,
 }
 
-impl Target<'_> {
+impl BackupTarget<'_> {
     /// Fills the directory, and makes it a store.
-    fn take(&self, moment: &Moment) -> Result<BackupReport> {
-        let Moment { manifest, unsealed } = moment;
+    fn take(&self, moment: &BackupMoment) -> Result<BackupReport> {
+        let BackupMoment { manifest, unsealed } = moment;
         let mut report = BackupReport::default();
         for Sealed { id, length, .. } in &manifest.sealed {
-            let source = Source { id: *id, identity: manifest.identity, length: *length };
+            let source = HintSource { id: *id, identity: manifest.identity, length: *length };
             if self.link(source)? {
                 report.linked += 1;
             } else {
@@ -177,7 +177,7 @@ impl Target<'_> {
         }
         let mut manifest = manifest.clone();
         for Unsealed { id, file, length } in unsealed {
-            let source = Source { id: *id, identity: manifest.identity, length: *length };
+            let source = HintSource { id: *id, identity: manifest.identity, length: *length };
             self.copy(file, source)?;
             report.copied_size += length;
             manifest.sealed.push(Sealed { id: *id, kind: Kind::Log, length: *length });
@@ -196,7 +196,7 @@ impl Target<'_> {
     }
 
     /// Links a sealed segment, its hint and its index; says whether the segment can be linked.
-    fn link(&self, source: Source) -> Result<bool> {
+    fn link(&self, source: HintSource) -> Result<bool> {
         let (from, dir, id) = (&self.inner.fs, &self.inner.dir, source.id);
         let log = self.dir.log(id);
         if !from.link(&dir.log(id), self.fs, &log)? {
@@ -215,7 +215,7 @@ impl Target<'_> {
     }
 
     /// Copies a segment.
-    fn copy(&self, file: &File, source: Source) -> Result<()> {
+    fn copy(&self, file: &File, source: HintSource) -> Result<()> {
         let copy = self.fs.open(&self.dir.log(source.id), Access::CreateNew)?;
         let copied = file.copy_to(&copy, 0, source.length)?;
         if copied < source.length {
@@ -229,7 +229,7 @@ impl Target<'_> {
     }
 
     /// Checks a segment of the backup, and writes its hint.
-    fn check(&self, file: &File, source: Source) -> Result<()> {
+    fn check(&self, file: &File, source: HintSource) -> Result<()> {
         let checked = SegmentHeader::read(file, source.id, source.identity)
             .and_then(|_| Hint::build(file, source, |key| self.inner.keydir.hash(key)));
         let hint = checked.map_err(|error| match error {

@@ -17,7 +17,7 @@ use crate::store::open_attempt::{lock, lock_if_exists};
 
 /// The directory, empty at first.
 #[derive(Debug)]
-pub(crate) struct Fresh {
+pub(crate) struct NewDir {
     /// With the directory held open.
     fs: Fs,
     dir: Dir,
@@ -26,7 +26,7 @@ pub(crate) struct Fresh {
     lock: Option<Lock>,
 }
 
-impl Fresh {
+impl NewDir {
     /// Sees to an empty directory, with a name that lasts, and outside of the store that it is made
     /// from, which lies on `fs`. Leaves one that can't be used alone.
     pub(crate) fn prepare(fs: &Fs, path: &Path, source: &Dir) -> Result<Self> {
@@ -59,7 +59,7 @@ impl Fresh {
             self.remove_dirs();
             if is_there_already(&error) { self.not_empty() } else { error }
         })?;
-        let begun = claim.settle(&self.fs, &self.dir).and_then(|()| {
+        let begun = claim.finish(&self.fs, &self.dir).and_then(|()| {
             if self.lock.is_none() {
                 self.lock = Some(lock(&self.fs, &self.dir)?);
             }
@@ -166,10 +166,10 @@ mod tests {
     use crate::store::open::new_identity;
     use crate::testing::twin::Twin;
 
-    fn fresh(fs: &Fs) -> Fresh {
+    fn fresh(fs: &Fs) -> NewDir {
         fs.create_dir(Path::new("/copy")).unwrap();
         let dirs = vec!["/copy".into()];
-        Fresh { fs: fs.clone(), dir: Dir::new("/copy".into()), dirs, lock: None }
+        NewDir { fs: fs.clone(), dir: Dir::new("/copy".into()), dirs, lock: None }
     }
 
     fn names(fs: &Fs) -> Vec<String> {
@@ -184,7 +184,7 @@ mod tests {
             let fs = Fs::Twin(Twin::new());
             let mut fresh = fresh(&fs);
             let claim = Claim::take(&fs, &fresh.dir).unwrap();
-            claim.settle(&fs, &fresh.dir).unwrap();
+            claim.finish(&fs, &fresh.dir).unwrap();
             let opened = lock(&fs, &fresh.dir).unwrap();
             let manifest = Manifest::new(new_identity());
             manifest.write(&fs, &fresh.dir).unwrap();
@@ -227,7 +227,7 @@ mod tests {
         let fs = Fs::Twin(Twin::new());
         let mut first = fresh(&fs);
         let claim = Claim::take(&fs, &first.dir).unwrap();
-        claim.settle(&fs, &first.dir).unwrap();
+        claim.finish(&fs, &first.dir).unwrap();
         let mut second = fresh(&fs);
         assert!(second.begin().unwrap_err().is_invalid_input());
         assert_eq!(names(&fs), ["MANIFEST"]);

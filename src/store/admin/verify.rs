@@ -157,7 +157,7 @@ impl Bitcask {
 }
 
 /// A segment as it was when the verification began.
-struct Subject {
+struct VerifySubject {
     number: u32,
     segment: Arc<Segment>,
     end: u64,
@@ -177,7 +177,7 @@ impl Inner {
             let refreshing = self.refreshing.lock();
             (self.subjects(), refreshing.count)
         };
-        self.keydir.settle_writes();
+        self.keydir.wait_for_writers();
         let mut verification = Verification {
             inner: self,
             refreshes,
@@ -211,7 +211,7 @@ impl Inner {
 
     /// Returns the segments that belong to the log, oldest id first. What a merge is writing does
     /// not, before it is listed.
-    fn subjects(&self) -> Vec<Subject> {
+    fn subjects(&self) -> Vec<VerifySubject> {
         // In this order: a segment that is sealed in between is in both.
         let unsealed = self.writer.as_ref().map(|writer| writer.log.lock().ids());
         let sealed: BTreeSet<SegmentId> =
@@ -222,18 +222,18 @@ impl Inner {
         let all = self.segments.all().into_iter();
         let subject = |(number, segment): (u32, Arc<Segment>)| {
             let end = segment.size();
-            belongs(segment.id()).then_some(Subject { number, segment, end })
+            belongs(segment.id()).then_some(VerifySubject { number, segment, end })
         };
-        let mut subjects: Vec<Subject> = all.filter_map(subject).collect();
+        let mut subjects: Vec<VerifySubject> = all.filter_map(subject).collect();
         subjects.sort_by_key(|subject| subject.segment.id());
         subjects
     }
 
     /// Returns whether a segment has been removed from the log.
-    fn is_gone(&self, subject: &Subject) -> Result<bool> {
+    fn is_gone(&self, subject: &VerifySubject) -> Result<bool> {
         let id = subject.segment.id();
         if self.writer.is_some() {
-            let same = |other: &Subject| Arc::ptr_eq(&other.segment, &subject.segment);
+            let same = |other: &VerifySubject| Arc::ptr_eq(&other.segment, &subject.segment);
             return Ok(!self.subjects().iter().any(same));
         }
         // A writer beside us knows.
@@ -279,7 +279,7 @@ struct Tally {
 
 impl<P: FnMut(&VerifyProgress) -> ControlFlow<()>> Verification<'_, P> {
     /// Reads one segment.
-    fn verify(&mut self, subject: &Subject) -> Result<ControlFlow<()>> {
+    fn verify(&mut self, subject: &VerifySubject) -> Result<ControlFlow<()>> {
         let live_before = subject.segment.live_size();
         let mut tally = Tally::default();
         let scanned = self.scan(subject, &mut tally);
@@ -308,16 +308,16 @@ impl<P: FnMut(&VerifyProgress) -> ControlFlow<()>> Verification<'_, P> {
         Ok(flow)
     }
 
-    fn scan(&mut self, subject: &Subject, tally: &mut Tally) -> Result<()> {
-        let Subject { number, segment, end } = subject;
+    fn scan(&mut self, subject: &VerifySubject, tally: &mut Tally) -> Result<()> {
+        let VerifySubject { number, segment, end } = subject;
         let file = open_listed(&self.inner.fs, segment.path())?;
         SegmentHeader::read(&file, segment.id(), self.inner.identity)?;
         tally.end = FIRST_OFFSET;
         let mut told = 0;
         scan::try_for_each_sealed(&file, segment.id(), *end, |entry| {
             let header = &entry.header;
-            let is_put = header.is_of_a_key() && !header.is_tombstone();
-            tally.entries += u64::from(header.is_of_a_key());
+            let is_put = header.is_put_or_delete() && !header.is_tombstone();
+            tally.entries += u64::from(header.is_put_or_delete());
             tally.tombstones += u64::from(header.is_tombstone());
             if is_put && self.inner.names(*number, &entry) {
                 tally.live_entries += 1;
@@ -348,11 +348,11 @@ impl<P: FnMut(&VerifyProgress) -> ControlFlow<()>> Verification<'_, P> {
     }
 
     /// Compares the size of the entries that were found to be named with what the keydir accounts.
-    fn misnamed(&self, subject: &Subject, before: u64, found: u64) -> Result<Option<Damage>> {
-        let Subject { segment, end, .. } = subject;
+    fn misnamed(&self, subject: &VerifySubject, before: u64, found: u64) -> Result<Option<Damage>> {
+        let VerifySubject { segment, end, .. } = subject;
         if found < segment.live_size() {
             // What was published before it was asked for is then accounted too.
-            self.inner.keydir.settle_writes();
+            self.inner.keydir.wait_for_writers();
         }
         let after = segment.live_size();
         if !self.is_filled || after <= found && found <= before {

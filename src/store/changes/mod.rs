@@ -25,7 +25,7 @@ use crate::entry::Flags;
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
 use crate::segment::read::walk::Walk;
-use crate::segment::{FIRST_OFFSET, Place, Segment, value_aside};
+use crate::segment::{FIRST_OFFSET, Place, Segment, ignore_unknown_codec};
 use crate::store::changes::change::{Change, goes_on};
 use crate::store::changes::position::Position;
 use crate::store::changes::waiters::News;
@@ -291,7 +291,9 @@ impl Changes {
         }
         if let Some(segment) = &segment
             && at.offset < segment.size()
-            && !segment.entry(at.offset).is_ok_and(|entry| value_aside(entry.check()).is_ok())
+            && !segment
+                .entry(at.offset)
+                .is_ok_and(|entry| ignore_unknown_codec(entry.check()).is_ok())
         {
             let reason = "no change ends there";
             return Err(Error::InvalidPosition { position: position(), reason });

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::manifest::{BEGINNING, Manifest};
 use crate::segment::header::Kind;
 use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId};
-use crate::store::follower::Refreshing;
+use crate::store::follower::RefreshState;
 use crate::store::log::Log;
 use crate::store::{Bitcask, Inner};
 
@@ -107,7 +107,7 @@ impl Bitcask {
 
 impl Inner {
     /// Returns the position of the end of what a store opened read-only has read.
-    pub(crate) fn position_read(&self, refreshing: &Refreshing) -> Position {
+    pub(crate) fn position_read(&self, refreshing: &RefreshState) -> Position {
         self.position_at(refreshing.end.unwrap_or_else(|| self.found_end()))
     }
 

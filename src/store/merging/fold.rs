@@ -8,10 +8,10 @@ use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use super::rate_limit::Pace;
+use super::rate_limit::RateLimiter;
 use crate::error::Result;
 use crate::manifest::Sealed;
-use crate::merge::{Bounds, Moment, SMALL_MAX, plan_fold};
+use crate::merge::{FoldLimits, PlanContext, SMALL_MAX, plan_fold};
 use crate::options::{AutoMerge, MergePolicy};
 use crate::stats::{MergePlan, MergeProgress, MergeReport};
 use crate::store::Inner;
@@ -27,13 +27,13 @@ impl Inner {
     /// Folds what other runs of the program have left, one group after the other.
     pub(crate) fn fold_backlog(&self, auto: &AutoMerge) {
         let Ok(writer) = self.writer() else { return };
-        let bounds = Bounds { small_max: SMALL_MAX, size_max: OPEN_SIZE_MAX };
+        let bounds = FoldLimits { small_max: SMALL_MAX, size_max: OPEN_SIZE_MAX };
         if !self.may_be_folded(bounds) {
             return;
         }
         while !writer.merging.is_to_stop() && !self.plan_fold(auto, bounds).is_empty() {
             let limit = auto.bytes_per_second.filter(|_| !self.is_space_short());
-            if !self.fold(auto, bounds, Pace::while_busy(limit)) {
+            if !self.fold(auto, bounds, RateLimiter::while_busy(limit)) {
                 break;
             }
         }
@@ -46,18 +46,18 @@ impl Inner {
         let is_quick = this.filler.is_nearly_done();
         let is_free = is_quick && Arc::strong_count(this) == 1;
         let small_max = if is_free { SMALL_MAX } else { URGENT * SMALL_MAX };
-        let bounds = Bounds { small_max, size_max: CLOSE_SIZE_MAX };
+        let bounds = FoldLimits { small_max, size_max: CLOSE_SIZE_MAX };
         if !is_quick && this.count_short(auto) <= small_max {
             // What is dead in the long ones is not worth the time that it takes to find out.
             return;
         }
         if this.may_be_folded(bounds) && !this.plan_fold(auto, bounds).is_empty() {
-            this.fold(auto, bounds, Pace::constant(None));
+            this.fold(auto, bounds, RateLimiter::constant(None));
         }
     }
 
     /// Folds one group; says whether it could and nothing asked it to stop.
-    fn fold(&self, auto: &AutoMerge, bounds: Bounds, pace: Pace) -> bool {
+    fn fold(&self, auto: &AutoMerge, bounds: FoldLimits, pace: RateLimiter) -> bool {
         let mut nothing = |_: &MergeProgress| ControlFlow::Continue(());
         let result = self.merge(|this| Ok(this.plan_fold(auto, bounds)), pace, &mut nothing);
         let is_done = result.as_ref().is_ok_and(|report| !report.cancelled);
@@ -67,7 +67,7 @@ impl Inner {
 
     /// Returns whether there are so many segments that it is worth a look which are small, for which the
     /// keydir has to be filled.
-    fn may_be_folded(&self, bounds: Bounds) -> bool {
+    fn may_be_folded(&self, bounds: FoldLimits) -> bool {
         self.manifest.get(|manifest| manifest.sealed.len() as u64) > bounds.small_max
     }
 
@@ -78,10 +78,10 @@ impl Inner {
         self.manifest.get(|manifest| manifest.sealed.iter().filter(is_short).count() as u64)
     }
 
-    fn plan_fold(&self, auto: &AutoMerge, bounds: Bounds) -> MergePlan {
+    fn plan_fold(&self, auto: &AutoMerge, bounds: FoldLimits) -> MergePlan {
         let Ok(writer) = self.writer() else { return MergePlan::default() };
         let (segments, damaged) = (self.segment_stats(), writer.merging.damaged());
-        let Moment { hour, .. } = Moment::new(self.clock.wall(), false);
+        let PlanContext { hour, .. } = PlanContext::new(self.clock.wall(), false);
         plan_fold(self.pool(&segments, &damaged), auto, hour, bounds)
     }
 

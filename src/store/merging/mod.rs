@@ -16,14 +16,16 @@ use std::time::Duration;
 use super::{Bitcask, Inner};
 use crate::error::{Error, Result};
 use crate::fs::is_failed_read;
-use crate::merge::{Ground, Host, Merge, Moment, Pool, plan_all, plan_auto, plan_chosen, plan_now};
+use crate::merge::{
+    Host, Merge, MergeContext, PlanContext, Pool, plan_all, plan_auto, plan_chosen, plan_now,
+};
 use crate::options::{AppendMode, AutoMerge, MergeOptions, MergePolicy, Options};
 use crate::segment::header::Kind;
 use crate::segment::limit::Need;
 use crate::segment::write::active::Active;
 use crate::segment::{FIRST_OFFSET, Segment, SegmentId};
 use crate::stats::{MergePlan, MergeProgress, MergeReport, SegmentStats};
-use crate::store::merging::rate_limit::Pace;
+use crate::store::merging::rate_limit::RateLimiter;
 use crate::sync::Instant;
 
 impl Bitcask {
@@ -84,7 +86,7 @@ impl Bitcask {
             }
         }
         unless_full(inner.seal_rotated())?;
-        let pace = Pace::constant(options.bytes_per_second);
+        let pace = RateLimiter::constant(options.bytes_per_second);
         let (force, chosen) = (options.force, options.segments.take());
         let plan = |inner: &Inner| {
             let segments = inner.segment_stats();
@@ -145,8 +147,8 @@ impl Bitcask {
 }
 
 impl Host for Inner {
-    fn ground(&self) -> Ground<'_> {
-        Ground {
+    fn merge_context(&self) -> MergeContext<'_> {
+        MergeContext {
             fs: &self.fs,
             dir: &self.dir,
             clock: &self.clock,
@@ -194,8 +196,8 @@ impl Host for Inner {
         let _ = self.unlink(segment);
     }
 
-    fn judge(&self, error: Error) -> Error {
-        self.judge(error)
+    fn poison_if_sync_failed(&self, error: Error) -> Error {
+        self.poison_if_sync_failed(error)
     }
 }
 
@@ -232,7 +234,7 @@ impl Inner {
 
     fn plan_auto(&self, auto: &AutoMerge, idle: bool) -> MergePlan {
         let Ok(writer) = self.writer() else { return MergePlan::default() };
-        let moment = Moment::new(self.clock.wall(), idle);
+        let moment = PlanContext::new(self.clock.wall(), idle);
         let damaged = writer.merging.damaged();
         plan_auto(self.pool(&self.segment_stats(), &damaged), auto, moment)
     }
@@ -250,7 +252,7 @@ impl Inner {
     pub(super) fn merge(
         &self,
         plan: impl FnOnce(&Self) -> Result<MergePlan>,
-        mut pace: Pace,
+        mut pace: RateLimiter,
         progress: &mut dyn FnMut(&MergeProgress) -> ControlFlow<()>,
     ) -> Result<MergeReport> {
         let merging = &self.writer()?.merging;
@@ -263,7 +265,7 @@ impl Inner {
         let plan = plan(self)?;
         let ids = plan.segments.iter().map(|planned| SegmentId(planned.id)).collect();
         // It is pending from now on, whatever becomes of it: its copies may be all that slots name.
-        let merge = turn.pending.insert(Merge::begin(&self.ground(), &ids));
+        let merge = turn.pending.insert(Merge::begin(&self.merge_context(), &ids));
         let run = self.run(merge, &mut pace, progress);
         if !self.opener.is_here() {
             return Err(self.lose(turn));
@@ -297,7 +299,7 @@ impl Inner {
             _ => {}
         }
         drop(turn);
-        self.segments.settle();
+        self.segments.free_retired();
         report.duration = started.elapsed();
         result.map(|()| report)
     }
@@ -306,7 +308,7 @@ impl Inner {
     fn run(
         &self,
         merge: &mut Merge,
-        pace: &mut Pace,
+        pace: &mut RateLimiter,
         progress: &mut dyn FnMut(&MergeProgress) -> ControlFlow<()>,
     ) -> Result<bool> {
         let merging = &self.writer()?.merging;
@@ -362,7 +364,7 @@ impl Inner {
 
     fn merge_by_policy(&self, auto: &AutoMerge, idle: bool) {
         let limit = auto.bytes_per_second.filter(|_| !self.is_space_short());
-        let pace = Pace::while_busy(limit);
+        let pace = RateLimiter::while_busy(limit);
         let mut nothing = |_: &MergeProgress| ControlFlow::Continue(());
         let result = self.merge(|this| Ok(this.plan_auto(auto, idle)), pace, &mut nothing);
         Self::tell_finished(auto, &result);

@@ -14,7 +14,7 @@ use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, ThreadId, current_th
 
 /// Whose turn it is to merge.
 #[derive(Debug, Default)]
-pub(crate) struct Merging {
+pub(crate) struct MergeControl {
     /// What was copied and could not be published.
     pending: Mutex<Option<Merge>>,
     /// The thread whose turn it is.
@@ -29,31 +29,31 @@ pub(crate) struct Merging {
 
 /// The turn to merge, or to keep merges away.
 #[derive(Debug)]
-pub(crate) struct Turn<'a> {
-    merging: &'a Merging,
+pub(crate) struct MergePermit<'a> {
+    merging: &'a MergeControl,
     pub(crate) pending: MutexGuard<'a, Option<Merge>>,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for MergePermit<'_> {
     fn drop(&mut self) {
         *self.merging.thread.lock() = None;
     }
 }
 
-impl Merging {
+impl MergeControl {
     /// Waits for the turn. A merge's own callback would wait for ever.
-    pub(crate) fn turn(&self) -> Result<Turn<'_>> {
+    pub(crate) fn turn(&self) -> Result<MergePermit<'_>> {
         let this = current_thread();
         if *self.thread.lock() == Some(this) {
             return Err(Error::WithinMerge);
         }
         let pending = self.pending.lock();
         *self.thread.lock() = Some(this);
-        Ok(Turn { merging: self, pending })
+        Ok(MergePermit { merging: self, pending })
     }
 
     /// Takes the turn from a merge that is under way.
-    pub(crate) fn interrupt(&self) -> Result<Turn<'_>> {
+    pub(crate) fn interrupt(&self) -> Result<MergePermit<'_>> {
         self.stops.fetch_add(1, Ordering::Relaxed);
         let turn = self.turn();
         self.stops.fetch_sub(1, Ordering::Relaxed);

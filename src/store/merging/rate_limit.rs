@@ -12,7 +12,7 @@ const LOOK: Duration = Duration::from_millis(100);
 
 /// A limit of bytes per second.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct RateLimiter {
     per_second: Option<u64>,
     /// Whether the limit only holds while others write.
     only_if_busy: bool,
@@ -24,7 +24,7 @@ pub(crate) struct Pace {
     size: u64,
 }
 
-impl Pace {
+impl RateLimiter {
     /// A limit that always holds.
     pub(crate) fn constant(per_second: Option<u64>) -> Self {
         Self::new(per_second, false)
@@ -116,13 +116,13 @@ mod tests {
 
     #[test]
     fn without_a_limit_or_with_a_wish_to_stop_nothing_waits() {
-        Pace::constant(None).keep(u64::MAX, || false, || 0);
-        Pace::constant(Some(1)).keep(u64::MAX, || true, || 0);
+        RateLimiter::constant(None).keep(u64::MAX, || false, || 0);
+        RateLimiter::constant(Some(1)).keep(u64::MAX, || true, || 0);
     }
 
     #[test]
     fn a_limit_for_busy_times_ends_with_them() {
-        let mut pace = Pace::while_busy(Some(1));
+        let mut pace = RateLimiter::while_busy(Some(1));
         // Nobody writes any more at the second look.
         pace.keep(u64::MAX, || false, || 7);
         assert!(!pace.busy);

@@ -35,12 +35,12 @@ use crate::store::Bitcask;
 #[derive(Debug, Clone, Default)]
 #[must_use = "a batch does nothing before it is written"]
 pub struct Batch {
-    changes: Vec<Change>,
+    changes: Vec<BatchChange>,
 }
 
 /// One change of a key.
 #[derive(Debug, Clone)]
-struct Change {
+struct BatchChange {
     key: Vec<u8>,
     /// Nothing for a delete.
     value: Option<Vec<u8>>,
@@ -84,12 +84,12 @@ impl Batch {
     }
 
     fn change(mut self, key: &[u8], value: Option<Vec<u8>>, ttl: Option<Duration>) -> Self {
-        self.changes.push(Change { key: key.to_vec(), value, ttl });
+        self.changes.push(BatchChange { key: key.to_vec(), value, ttl });
         self
     }
 
     /// Returns the changes, of each key only the last.
-    fn into_changes(self) -> Vec<Change> {
+    fn into_changes(self) -> Vec<BatchChange> {
         let mut last = HashMap::with_capacity(self.changes.len());
         for (at, change) in self.changes.iter().enumerate() {
             last.insert(change.key.as_slice(), at);
@@ -99,7 +99,7 @@ impl Batch {
         }
         let mut kept: Vec<usize> = last.into_values().collect();
         kept.sort_unstable();
-        let mut changes: Vec<Option<Change>> = self.changes.into_iter().map(Some).collect();
+        let mut changes: Vec<Option<BatchChange>> = self.changes.into_iter().map(Some).collect();
         kept.into_iter().filter_map(|at| changes.get_mut(at)?.take()).collect()
     }
 }
@@ -128,7 +128,7 @@ impl Bitcask {
         let inner = &self.inner;
         inner.writer()?;
         let changes = batch.into_changes();
-        let drafts = changes.iter().map(|Change { key, value, ttl }| {
+        let drafts = changes.iter().map(|BatchChange { key, value, ttl }| {
             inner.draft(key, value.as_deref(), ttl.or(options.ttl))
         });
         let drafts = drafts.collect::<Result<_>>()?;

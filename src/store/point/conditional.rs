@@ -45,7 +45,7 @@ pub(crate) enum Expected<'a> {
 
 /// Changes of locked keys that are needed, ready to be appended.
 #[derive(Debug, Default)]
-struct Plan<'d, 'o> {
+struct ChangePlan<'d, 'o> {
     drafts: Vec<Draft<'d>>,
     /// What is there now, for each draft.
     old: Vec<(KeyHash, Option<(Address, Located<'o>)>)>,
@@ -82,7 +82,7 @@ impl Inner {
             drop(shards);
             shards = self.shards(changed.iter().map(|hash| hash.shard()))?;
         }
-        let Plan { mut drafts, old } = self.plan(drafts, changed, &mut shards, &guard)?;
+        let ChangePlan { mut drafts, old } = self.plan(drafts, changed, &mut shards, &guard)?;
         let mut log = writer.log.lock();
         if !validate(&log)? || !until.is_never() && !self.is_before(until) {
             return Ok(false);
@@ -90,7 +90,7 @@ impl Inner {
         if drafts.is_empty() {
             drop((log, shards, old));
             drop(guard);
-            return self.settle_nothing(options).map(|()| true);
+            return self.wait_durable(options).map(|()| true);
         }
         let appended = self.append(&mut log, &mut drafts, &guard)?;
         drop(log);
@@ -103,7 +103,7 @@ impl Inner {
         let written = appended.published();
         drop((shards, old));
         drop(guard);
-        self.settle(&written, options).map(|()| true)
+        self.finish_write(&written, options).map(|()| true)
     }
 
     /// Returns until when a condition holds, or that it does not. Nothing but the key's expiry ends it:
@@ -135,8 +135,8 @@ impl Inner {
         hashes: Vec<KeyHash>,
         shards: &mut LockedShards<'_>,
         guard: &'o Guard<'_>,
-    ) -> Result<Plan<'d, 'o>> {
-        let mut plan = Plan::default();
+    ) -> Result<ChangePlan<'d, 'o>> {
+        let mut plan = ChangePlan::default();
         // A key that is put here has a slot for the entries behind it.
         let is_one = drafts.len() == 1;
         let mut put: HashSet<KeyHash> = HashSet::new();

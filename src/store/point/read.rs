@@ -11,7 +11,7 @@ use crate::epoch::Guard;
 use crate::error::Result;
 use crate::key_hash::KeyHash;
 use crate::keydir::{Address, Found, Lookup, Shard};
-use crate::segment::{StoredEntry, value_aside};
+use crate::segment::{StoredEntry, ignore_unknown_codec};
 use crate::store::{Bitcask, Inner};
 use crate::value::Value;
 
@@ -195,7 +195,7 @@ impl Inner {
     /// Checks an entry that has expired: nobody looks at the value of an absent key, and a damaged expiry
     /// must not hide it.
     fn check_expired(&self, stored: &StoredEntry<'_>) -> Result<()> {
-        value_aside(self.check(stored))
+        ignore_unknown_codec(self.check(stored))
     }
 
     /// Reads the entry that a slot names, and answers if it is the key's. One that has expired is checked
@@ -212,7 +212,7 @@ impl Inner {
             return Ok(None);
         }
         let entry = stored.entry();
-        let expired = entry.header.expiry.is_some() && entry.header.is_expired(&self.clock.judge());
+        let expired = entry.header.expiry.is_some() && entry.header.is_expired(&self.clock.read());
         if expired && checks {
             self.check_expired(&stored)?;
         }

@@ -63,6 +63,6 @@ impl Inner {
         let _maintenance = self.writer()?.maintenance.lock();
         self.commit.check()?;
         let listed = |id| self.manifest.get(|manifest| manifest.lists(id));
-        self.filler.write_hint(listed).map_err(|error| self.judge(error))
+        self.filler.write_hint(listed).map_err(|error| self.poison_if_sync_failed(error))
     }
 }

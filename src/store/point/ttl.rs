@@ -64,7 +64,7 @@ impl Bitcask {
         Ok(located.map(|Located { stored, .. }| match stored.expiry() {
             None => Ttl::Never,
             Some(expiry) => {
-                let now = self.inner.clock.judge().of(stored.timestamp());
+                let now = self.inner.clock.read().of(stored.timestamp());
                 Ttl::In(Duration::from_micros(expiry.saturating_sub(now).max(1)))
             }
         }))

@@ -109,7 +109,7 @@ impl Inner {
         if value.is_none() && !existed {
             drop(shard);
             drop(guard);
-            self.settle_nothing(options)?;
+            self.wait_durable(options)?;
             return Ok(false);
         }
         draft.header.flags = draft.header.flags.with_if(others, Flags::COLLIDES);
@@ -137,7 +137,7 @@ impl Inner {
         let written = appended.published();
         drop((shard, own));
         drop(guard);
-        self.settle(&written, options)?;
+        self.finish_write(&written, options)?;
         Ok(existed)
     }
 
@@ -173,7 +173,7 @@ impl Inner {
     /// Returns whether a time is still to come.
     #[cold]
     pub(crate) fn is_before(&self, time: Deadline) -> bool {
-        !time.is_over(&self.clock.judge())
+        !time.is_over(&self.clock.read())
     }
 
     /// Returns when an entry expires.
@@ -184,7 +184,7 @@ impl Inner {
 
     /// Helps to seal if that is needed, and waits until what was published is durable, if that is
     /// asked for.
-    pub(crate) fn settle(&self, written: &Written, options: WriteOptions) -> Result<()> {
+    pub(crate) fn finish_write(&self, written: &Written, options: WriteOptions) -> Result<()> {
         if written.backlog > BACKLOG_MAX {
             // Each of them holds a file descriptor: whoever writes faster than the background
             // seals has to help, with one for each that it adds. A failure is told by the next
@@ -203,7 +203,7 @@ impl Inner {
 
     /// Waits, if that is asked for, until what made a delete needless is durable: an absence that
     /// was told of must not end with the power.
-    pub(crate) fn settle_nothing(&self, options: WriteOptions) -> Result<()> {
+    pub(crate) fn wait_durable(&self, options: WriteOptions) -> Result<()> {
         if !self.waits(options) || made(Mistake::AbsenceNotDurable) {
             return Ok(());
         }

@@ -91,7 +91,7 @@ impl Bitcask {
                 removed += u64::from(inner.remove_unchanged(&key, timestamp)?);
             }
         }
-        inner.settle_nothing(WriteOptions::new())?;
+        inner.wait_durable(WriteOptions::new())?;
         Ok(removed)
     }
 
@@ -103,7 +103,7 @@ impl Bitcask {
         while let Some(hit) = keys.step(End::Front)? {
             removed += u64::from(inner.remove_unchanged(&hit.key, hit.timestamp)?);
         }
-        inner.settle_nothing(WriteOptions::new())?;
+        inner.wait_durable(WriteOptions::new())?;
         Ok(removed)
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::keydir::{Address, SHARD_COUNT};
-use crate::segment::{Segment, StoredEntry, value_aside};
+use crate::segment::{Segment, StoredEntry, ignore_unknown_codec};
 use crate::store::{Bitcask, Inner};
 use crate::value::Value;
 
@@ -117,15 +117,15 @@ impl<'a> Entries<'a> {
         take: impl FnOnce(&StoredEntry<'_>) -> Result<T>,
     ) -> Result<Option<T>> {
         let stored = segment.entry(offset)?;
-        value_aside(self.inner.check(&stored))?;
+        ignore_unknown_codec(self.inner.check(&stored))?;
         let entry = stored.entry();
-        if entry.header.expiry.is_none() || !entry.header.is_expired(&self.inner.clock.judge()) {
+        if entry.header.expiry.is_none() || !entry.header.is_expired(&self.inner.clock.read()) {
             return take(&stored).map(Some);
         }
         // Somebody may have made it live on since.
         let guard = self.inner.pin();
         let Some(located) = self.inner.locate(entry.key(), &guard)? else { return Ok(None) };
-        value_aside(self.inner.check(&located.stored))?;
+        ignore_unknown_codec(self.inner.check(&located.stored))?;
         take(&located.stored).map(Some)
     }
 

@@ -44,15 +44,15 @@ pub(crate) struct Ordered {
     /// The order could not be told, which was said once.
     failed: bool,
     /// What either end is ahead, next first.
-    front: Ahead,
-    back: Ahead,
+    front: Prefetched,
+    back: Prefetched,
     /// When the first of those that were read expires.
     pub(crate) first_expiry: Deadline,
 }
 
 /// Hits whose entries were asked for.
 #[derive(Default)]
-struct Ahead {
+struct Prefetched {
     hits: VecDeque<Result<Hit>>,
     /// How many at the last time: who takes one does not pay for many.
     len: usize,
@@ -60,7 +60,7 @@ struct Ahead {
 
 impl Ordered {
     pub(crate) fn new(view: &Arc<View>, bounds: Bounds) -> Self {
-        let (front, back) = (Ahead::default(), Ahead::default());
+        let (front, back) = (Prefetched::default(), Prefetched::default());
         let (view, merged, failed, first_expiry) = (Arc::clone(view), None, false, Deadline::NEVER);
         Self { view, bounds, sought: None, merged, failed, front, back, first_expiry }
     }
@@ -252,7 +252,7 @@ impl Inner {
             return Ok(false);
         }
         // What can be derived leaves the last room to what can't.
-        if self.ground().leave_room(segment.size()).is_err() {
+        if self.merge_context().leave_room(segment.size()).is_err() {
             return Ok(false);
         }
         let _one_at_a_time = writer.indexing.lock();
@@ -262,7 +262,7 @@ impl Inner {
             if !is_out_of_files(&error) {
                 writer.merging.note_damage(segment.id());
             }
-            self.judge(error)
+            self.poison_if_sync_failed(error)
         })?;
         // Files go when the manifest lists them no more: so this one is met by that, or goes now.
         if written && !is_listed() {

@@ -30,9 +30,9 @@ use crate::error::Result;
 use crate::key_hash::KeyHash;
 use crate::keydir::Lookup;
 use crate::mistake::{Mistake, made};
-use crate::segment::hint::{HintFile, HintSlot, Source};
+use crate::segment::hint::{HintFile, HintSlot, HintSource};
 use crate::segment::index::{Gaps, Part};
-use crate::segment::{Segment, StoredEntry, index, value_aside};
+use crate::segment::{Segment, StoredEntry, ignore_unknown_codec, index};
 use crate::store::changes::position::Position;
 use crate::store::snapshot::pins::Pinned;
 use crate::sync::yield_now;
@@ -205,7 +205,7 @@ impl Inner {
     pub(super) fn view(this: &Arc<Self>) -> View {
         let of_moment = |time, position| {
             let (number, segments) = this.pins.pin(|| this.segments.whole());
-            let (inner, now) = (Arc::clone(this), this.clock.judge());
+            let (inner, now) = (Arc::clone(this), this.clock.read());
             let gaps = Arc::clone(&this.gaps.lock());
             View { inner, number, segments, time, now, position, gaps }
         };
@@ -262,7 +262,7 @@ impl View {
                 let Some((segment, offset)) = self.older(hash, key)? else { return Ok(None) };
                 let stored = segment.entry(offset)?;
                 if !self.is_alive(&stored.entry().header) {
-                    value_aside(self.inner.check(&stored))?;
+                    ignore_unknown_codec(self.inner.check(&stored))?;
                     return Ok(None);
                 }
                 take(&stored).map(Some)
@@ -287,7 +287,7 @@ impl View {
                     return take(&stored).map(Newest::Seen);
                 }
                 Lookup::Found(stored) => {
-                    value_aside(self.inner.check(&stored))?;
+                    ignore_unknown_codec(self.inner.check(&stored))?;
                     return Ok(Newest::Absent);
                 }
                 Lookup::Absent if self.inner.keydir.has_removed_since(hash, self.time) => {
@@ -379,7 +379,8 @@ impl Inner {
     /// Returns what a sealed segment's hint has with some hash bits; nothing if there is no hint.
     fn slots_of(&self, segment: &Segment, hash: KeyHash) -> Option<Vec<HintSlot>> {
         segment.summary()?;
-        let source = Source { id: segment.id(), identity: self.identity, length: segment.size() };
+        let source =
+            HintSource { id: segment.id(), identity: self.identity, length: segment.size() };
         let shards = hash.shard()..hash.shard() + 1;
         let mut slots = HintFile::open(&self.fs, &self.dir, source)?.slots(&self.fs, &shards)?;
         slots.retain(|slot| slot.hash() == hash);

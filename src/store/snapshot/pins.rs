@@ -27,29 +27,29 @@ pub(crate) type Pinned = Arc<[Arc<Segment>]>;
 
 /// All snapshots that there are.
 #[derive(Debug, Default)]
-pub(crate) struct Pins(Mutex<Held>);
+pub(crate) struct Pins(Mutex<PinState>);
 
 #[derive(Debug, Default)]
-struct Held {
+struct PinState {
     /// How many snapshots there were before.
     next: u64,
     /// By number, so the oldest first.
     snapshots: BTreeMap<u64, (Instant, Pinned)>,
     /// Removed from the store, and kept for a snapshot.
-    kept: Vec<Kept>,
+    kept: Vec<PinnedSegment>,
     /// Removed from the store, and kept for want of a descriptor that holders could read on with.
     late: Vec<Arc<Segment>>,
 }
 
 /// A segment, and the first and the last of the snapshots that have it.
 #[derive(Debug)]
-struct Kept {
+struct PinnedSegment {
     segment: Arc<Segment>,
     first: u64,
     last: u64,
 }
 
-impl Held {
+impl PinState {
     /// Returns the numbers of the first and the last snapshot that have a segment.
     fn pinned_by(&self, segment: &Arc<Segment>) -> Option<(u64, u64)> {
         let mut last: Option<(&Pinned, bool)> = None;
@@ -84,7 +84,8 @@ impl Pins {
         let kept = std::mem::take(&mut held.kept);
         // A segment comes into the set once, and leaves it once: of the snapshots between the first
         // and the last that have it each one has it.
-        let is_pinned = |kept: &Kept| held.snapshots.range(kept.first..=kept.last).next().is_some();
+        let is_pinned =
+            |kept: &PinnedSegment| held.snapshots.range(kept.first..=kept.last).next().is_some();
         let (kept, free): (Vec<_>, Vec<_>) = kept.into_iter().partition(is_pinned);
         held.kept = kept;
         free.into_iter().map(|kept| kept.segment).collect()
@@ -95,7 +96,7 @@ impl Pins {
         let mut held = self.0.lock();
         let pinned_by = held.pinned_by(segment);
         if let Some((first, last)) = pinned_by {
-            held.kept.push(Kept { segment: Arc::clone(segment), first, last });
+            held.kept.push(PinnedSegment { segment: Arc::clone(segment), first, last });
         }
         pinned_by.is_some()
     }
@@ -200,7 +201,7 @@ impl Inner {
         // Who holds it without a mapping goes on with an open file. What was removed before may still
         // take descriptors.
         let stays = segment.keep_readable() || {
-            self.segments.settle();
+            self.segments.free_retired();
             let is_ours_alone = self.segments.is_settled() && Arc::strong_count(segment) == 1;
             is_ours_alone || segment.keep_readable()
         };

@@ -104,9 +104,9 @@ impl Lab {
         self.on(self.twin.power_image(self.twin.op_count(), keep))
     }
 
-    fn ground(&self) -> Ground {
+    fn env(&self) -> Env {
         let fs = Fs::Twin(Arc::clone(&self.twin));
-        Ground { fs, clock: self.hands.clock(), hasher: self.hasher, threads: false }
+        Env { fs, clock: self.hands.clock(), hasher: self.hasher, threads: false }
     }
 
     fn try_open_with(&self, options: Options) -> Result<Bitcask> {
@@ -114,7 +114,7 @@ impl Lab {
             Ok("positioned") => options.append_mode(AppendMode::Positioned),
             _ => options,
         };
-        Bitcask::open_on(&self.ground(), Path::new(DIR), options)
+        Bitcask::open_on(&self.env(), Path::new(DIR), options)
     }
 
     fn try_open(&self) -> Result<Bitcask> {
@@ -131,7 +131,7 @@ impl Lab {
 
     /// Opens with the options as they are, whatever the environment says of the append mode.
     fn try_open_as_told(&self) -> Result<Bitcask> {
-        Bitcask::open_on(&self.ground(), Path::new(DIR), self.options.clone())
+        Bitcask::open_on(&self.env(), Path::new(DIR), self.options.clone())
     }
 
     fn open_as_told(&self) -> Bitcask {
@@ -141,7 +141,7 @@ impl Lab {
     /// Opens what lies in another directory of the same disk.
     #[cfg(shuttle)]
     fn open_at(&self, path: &Path) -> Bitcask {
-        Bitcask::open_on(&self.ground(), path, self.options.clone()).unwrap()
+        Bitcask::open_on(&self.env(), path, self.options.clone()).unwrap()
     }
 
     /// Closes in order and opens again.
@@ -196,7 +196,7 @@ fn begin_merge(db: &Bitcask, segments: u64) -> Merge {
     let sealed = inner.manifest.get(|manifest| manifest.sealed.clone());
     let chosen = (0..).zip(sealed).filter(|(at, _)| segments >> (at % 64) & 1 == 1);
     let ids = chosen.map(|(_, sealed)| sealed.id).collect();
-    Merge::begin(&inner.ground(), &ids)
+    Merge::begin(&inner.merge_context(), &ids)
 }
 
 /// Returns whether opening found everything as it should be. Hints don't count: a crash may come
@@ -255,7 +255,7 @@ fn time_for(db: &Bitcask, key: &[u8]) -> u64 {
     let (guard, hash) = (db.inner.pin(), db.inner.keydir.hash(key));
     let shard = db.inner.shard(hash.shard()).unwrap();
     let found = db.inner.find(&shard, hash, key, &guard).unwrap().own;
-    db.inner.clock.judge().of(found.map_or(0, |(_, located)| located.stored.timestamp()))
+    db.inner.clock.read().of(found.map_or(0, |(_, located)| located.stored.timestamp()))
 }
 
 /// Returns a model of values that don't expire.

@@ -30,7 +30,7 @@ use crate::store::point::conditional::{Condition, Expected};
 use crate::store::scan::key_range::{Bounds, KeyRange, prefix_bounds};
 use crate::sync::{sleep, yield_now};
 use crate::value::Value;
-use reads::{Found, Reads};
+use reads::{Reads, SpanCheck};
 
 /// What a key is to be.
 #[derive(Debug, Clone)]
@@ -282,15 +282,15 @@ impl Transaction {
             // What does not hold before the second look has changed.
             let mut is_gone = false;
             match reads.look_ahead(inner, snapshot.position())? {
-                Found::Changed => {}
-                Found::Gone => is_gone = true,
-                Found::Same(looked) => {
+                SpanCheck::Changed => {}
+                SpanCheck::Gone => is_gone = true,
+                SpanCheck::Same(looked) => {
                     let drafts = drafts_of(inner, &writes)?;
                     let is_made =
                         inner.change_atomically(&conditions, drafts, settings, |log| {
                             let found = reads.hold(inner, &looked, log)?;
-                            is_gone = matches!(found, Found::Gone);
-                            Ok(matches!(found, Found::Same(())))
+                            is_gone = matches!(found, SpanCheck::Gone);
+                            Ok(matches!(found, SpanCheck::Same(())))
                         })?;
                     if is_made {
                         return Ok(true);

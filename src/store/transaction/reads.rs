@@ -41,7 +41,7 @@ pub(super) struct Reads {
 
 /// What a look at the log has found of the spans.
 #[derive(Debug)]
-pub(super) enum Found<T> {
+pub(super) enum SpanCheck<T> {
     /// They are as they were.
     Same(T),
     Changed,
@@ -154,43 +154,43 @@ impl Reads {
     }
 
     /// Looks at what was appended since a position, without a lock, and tells what that was.
-    pub(super) fn look_ahead(&self, inner: &Inner, since: Position) -> Result<Found<Looked>> {
+    pub(super) fn look_ahead(&self, inner: &Inner, since: Position) -> Result<SpanCheck<Looked>> {
         let since = since.place();
         if self.spans.is_empty() {
-            return Ok(Found::Same(Looked { since, reached: since }));
+            return Ok(SpanCheck::Same(Looked { since, reached: since }));
         }
         let whole = inner.segments.whole();
         let mut segments: Vec<Arc<Segment>> =
             whole.iter().filter(|segment| segment.kind() == Kind::Log).cloned().collect();
         segments.sort_by_key(|segment| segment.id());
-        let Some(reached) = self.look(&segments, since)? else { return Ok(Found::Changed) };
+        let Some(reached) = self.look(&segments, since)? else { return Ok(SpanCheck::Changed) };
         let looked = Looked { since, reached };
         // A segment leaves the set when the manifest says so.
-        Ok(if looked.is_there(inner) { Found::Same(looked) } else { Found::Gone })
+        Ok(if looked.is_there(inner) { SpanCheck::Same(looked) } else { SpanCheck::Gone })
     }
 
     /// Looks at the rest, when nothing more can be appended.
-    pub(super) fn hold(&self, inner: &Inner, looked: &Looked, log: &Log) -> Result<Found<()>> {
-        if !self.first_expiry.is_never() && self.first_expiry.is_over(&inner.clock.judge()) {
-            return Ok(Found::Changed);
+    pub(super) fn hold(&self, inner: &Inner, looked: &Looked, log: &Log) -> Result<SpanCheck<()>> {
+        if !self.first_expiry.is_never() && self.first_expiry.is_over(&inner.clock.read()) {
+            return Ok(SpanCheck::Changed);
         }
         if self.spans.is_empty() || made(Mistake::RangesNotLookedAtAgain) {
-            return Ok(Found::Same(()));
+            return Ok(SpanCheck::Same(()));
         }
         // A clear that was under way at the first look had its fresh segment in the set already, and the
         // manifest did not tell of it. Now it has come to its end, or not begun.
         if !looked.is_there(inner) && !made(Mistake::HistoryNotReadAgain) {
-            return Ok(Found::Gone);
+            return Ok(SpanCheck::Gone);
         }
         let (segments, reached) = (log.unsealed(), looked.reached);
         // What was sealed meanwhile may be merged by now; and a clear that has failed since has removed
         // the segment in which the first look ended.
         let is_there = segments.iter().any(|segment| segment.id() == reached.segment);
         if !segments.is_empty() && !is_there {
-            return Ok(Found::Gone);
+            return Ok(SpanCheck::Gone);
         }
         let is_same = self.look(&segments, reached)?.is_some();
-        Ok(if is_same { Found::Same(()) } else { Found::Changed })
+        Ok(if is_same { SpanCheck::Same(()) } else { SpanCheck::Changed })
     }
 
     /// Looks at the entries of these segments, oldest first, from a place on; returns where they end,
@@ -213,7 +213,7 @@ impl Reads {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::log::Numbered;
+    use super::super::super::log::ActiveSegment;
     use super::*;
     use crate::segment::write::active::Active;
     use crate::store::scan::key_range::prefix_bounds;
@@ -230,17 +230,17 @@ mod tests {
         let span = reads.begin_span(prefix_bounds(prefix.as_bytes()));
         reads.note_span(span, true, None);
         let found = reads.look_ahead(&db.inner, snapshot.position()).unwrap();
-        let Found::Same(looked) = found else { panic!("{found:?}") };
+        let SpanCheck::Same(looked) = found else { panic!("{found:?}") };
         (reads, looked)
     }
 
     fn holds(db: &Bitcask, (reads, looked): &(Reads, Looked)) -> bool {
         let log = db.inner.writer().unwrap().log.lock();
-        matches!(reads.hold(&db.inner, looked, &log).unwrap(), Found::Same(()))
+        matches!(reads.hold(&db.inner, looked, &log).unwrap(), SpanCheck::Same(()))
     }
 
     /// Does what a clear does before it replaces the manifest.
-    fn begin_clear(db: &Bitcask) -> Numbered {
+    fn begin_clear(db: &Bitcask) -> ActiveSegment {
         let capacity = Active::capacity_for(0, db.inner.options.segment_size);
         db.inner.create_next(&mut db.inner.writer().unwrap().log.lock(), capacity).unwrap()
     }

@@ -13,7 +13,7 @@ use crate::fs::Fs;
 use crate::key_hash::KeyHasher;
 use crate::keydir::SHARD_COUNT;
 use crate::manifest::Manifest;
-use crate::segment::hint::{Hint, HintFile, HintSlot, Source};
+use crate::segment::hint::{Hint, HintFile, HintSlot, HintSource};
 use crate::segment::{Dir, SegmentId};
 use crate::testing::twin::Twin;
 
@@ -106,7 +106,7 @@ fn check_manifest(bytes: &[u8]) {
 /// that ties them to the segment made right.
 pub fn hint(bytes: &[u8]) {
     let mut input = Input::new(bytes);
-    let source = Source { id: SegmentId(3), identity: IDENTITY, length: 1 << 20 };
+    let source = HintSource { id: SegmentId(3), identity: IDENTITY, length: 1 << 20 };
     match input.byte() % 3 {
         0 => drop(read_hint(input.take(bytes.len()), source)),
         1 => changed_hint(&mut input, source),
@@ -115,7 +115,7 @@ pub fn hint(bytes: &[u8]) {
 }
 
 /// Reads a hint through the door to the disk, as a store does: all of it, and shard by shard.
-fn read_hint(bytes: &[u8], source: Source) -> Option<Hint> {
+fn read_hint(bytes: &[u8], source: HintSource) -> Option<Hint> {
     let twin = Twin::new();
     let dir = Dir::new(DIR.into());
     twin.put_file(&dir.hint(source.id), bytes.to_vec());
@@ -140,7 +140,7 @@ fn read_hint(bytes: &[u8], source: Source) -> Option<Hint> {
 
 /// A valid hint whose checksummed parts are each changed in one place of up to four bytes, either
 /// of what is summed or of the sum, which a CRC-32 always notices; and which is cut or lengthened.
-fn changed_hint(input: &mut Input<'_>, source: Source) {
+fn changed_hint(input: &mut Input<'_>, source: HintSource) {
     let written = some_hint(input.below(600));
     let encoded = written.encode(source);
     let mut bytes = encoded.clone();
@@ -179,7 +179,7 @@ fn some_hint(len: usize) -> Hint {
 
 /// Bytes with the right beginning, length, number of entries and checksums: what they say of the
 /// entries is anybody's guess.
-fn forged_hint(bytes: &[u8], source: Source) {
+fn forged_hint(bytes: &[u8], source: HintSource) {
     let mut bytes = bytes.to_vec();
     bytes.resize(bytes.len().max(SUMMARY_SIZE), 0);
     let slots = bytes.len() - SUMMARY_SIZE;

@@ -21,7 +21,7 @@ use crate::fs::Fs;
 use crate::key_hash::KeyHasher;
 use crate::manifest::Manifest;
 use crate::segment::{Dir, FileKind, SegmentId};
-use crate::store::Ground;
+use crate::store::Env;
 use crate::testing::twin::Twin;
 use crate::{Batch, Bitcask, Error, MergeOptions, Options, Result, SyncPolicy, WriteOptions};
 
@@ -112,9 +112,9 @@ impl Base {
 
     fn open(&self, twin: &Arc<Twin>, read_only: bool) -> Result<Bitcask> {
         let (fs, clock) = (Fs::Twin(Arc::clone(twin)), Hands::new().clock());
-        let ground = Ground { fs, clock, hasher: self.hasher, threads: false };
+        let env = Env { fs, clock, hasher: self.hasher, threads: false };
         let options = Options::new().segment_size(512).sync(SyncPolicy::Never);
-        Bitcask::open_on(&ground, Path::new(DIR), options.read_only(read_only))
+        Bitcask::open_on(&env, Path::new(DIR), options.read_only(read_only))
     }
 
     fn put(&mut self, db: &Bitcask, key: &[u8], value: &[u8]) {

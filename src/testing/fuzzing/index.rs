@@ -12,7 +12,7 @@ use crate::fs::Fs;
 use crate::options::AppendMode;
 use crate::segment::header::{Kind, SegmentHeader};
 use crate::segment::hint::Summary;
-use crate::segment::index::{Ground, Merged, Moment, Part, find};
+use crate::segment::index::{IndexContext, Merged, Moment, Part, find};
 use crate::segment::write::active::Active;
 use crate::segment::write::draft::Draft;
 use crate::segment::{Dir, Segment, SegmentId};
@@ -55,8 +55,8 @@ pub(crate) static WHOLE: LazyLock<Whole> = LazyLock::new(|| {
     }
     active.finish(SegmentId(4), None, LAST).unwrap();
     active.segment().summarize(Summary::default());
-    let ground = Ground::new(&fs, &dir, IDENTITY);
-    assert!(active.segment().write_index(&ground).unwrap());
+    let context = IndexContext::new(&fs, &dir, IDENTITY);
+    assert!(active.segment().write_index(&context).unwrap());
     let length = usize::try_from(active.segment().size()).unwrap();
     let mut log = twin.contents(&dir.log(ID)).unwrap();
     log.truncate(length);
@@ -167,8 +167,8 @@ fn show(bytes: &[u8], timestamp: u64, forward: bool) -> Result<Shown> {
     let fs = Fs::Twin(twin);
     let segment = Segment::sealed(&fs, &dir, ID, WHOLE.log.len() as u64, IDENTITY, true)?;
     segment.summarize(Summary::default());
-    let (segment, ground) = (Arc::new(segment), Ground::new(&fs, &dir, IDENTITY));
-    let runs = segment.runs(&ground)?.into_iter();
+    let (segment, context) = (Arc::new(segment), IndexContext::new(&fs, &dir, IDENTITY));
+    let runs = segment.runs(&context)?.into_iter();
     let parts: Vec<Part> = runs.map(|run| (Arc::clone(&segment), run)).collect();
     let moment = Moment { timestamp, now: NOW };
     let mut merged = Merged::new(parts.clone(), (Bound::Unbounded, Bound::Unbounded), moment);

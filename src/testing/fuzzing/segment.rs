@@ -16,7 +16,7 @@ use crate::key_hash::KeyHasher;
 use crate::manifest::Manifest;
 use crate::segment::header::{Kind, SegmentHeader};
 use crate::segment::{Dir, FIRST_OFFSET, Place, SegmentId};
-use crate::store::Ground;
+use crate::store::Env;
 use crate::testing::twin::Twin;
 use crate::{Bitcask, Error, MergeOptions, Options, SyncPolicy};
 
@@ -167,9 +167,9 @@ fn disk(logs: &[Vec<u8>]) -> Arc<Twin> {
 fn open(twin: &Arc<Twin>, read_only: bool) -> crate::Result<Bitcask> {
     let (fs, clock) = (Fs::Twin(Arc::clone(twin)), Hands::new().clock());
     assert_eq!(clock.now(), NOW);
-    let ground = Ground { fs, clock, hasher: KeyHasher::new, threads: false };
+    let env = Env { fs, clock, hasher: KeyHasher::new, threads: false };
     let options = Options::new().segment_size(1024).sync(SyncPolicy::Never).read_only(read_only);
-    Bitcask::open_on(&ground, Path::new(DIR), options)
+    Bitcask::open_on(&env, Path::new(DIR), options)
 }
 
 fn files(twin: &Twin) -> Vec<(PathBuf, Option<Vec<u8>>)> {
@@ -253,7 +253,7 @@ impl Expected {
     }
 
     fn apply(&mut self, entry: &Entry<'_>) {
-        if !entry.header.is_of_a_key() {
+        if !entry.header.is_put_or_delete() {
             return;
         }
         let key = entry.key().to_vec();

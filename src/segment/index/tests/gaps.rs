@@ -2,7 +2,7 @@
 //! what is remembered of them stays within its bounds.
 
 use super::super::cursor::Way;
-use super::super::gaps::{Cut, Gap, SIZE_MAX};
+use super::super::gaps::{Edge, Gap, SIZE_MAX};
 use super::*;
 
 /// Segments that are merged, and views of moments that share what they learn.
@@ -61,7 +61,7 @@ impl Shared {
 
     fn parts(&self, view: &View) -> Vec<Part> {
         let all = view.set.iter().map(|at| self.world.segment(*at));
-        let runs = all.map(|segment| (segment, segment.runs(&self.world.ground).unwrap()));
+        let runs = all.map(|segment| (segment, segment.runs(&self.world.context).unwrap()));
         runs.flat_map(|(segment, runs)| runs.into_iter().map(|run| (Arc::clone(segment), run)))
             .collect()
     }
@@ -75,7 +75,7 @@ impl Shared {
         let mut last = 0;
         for at in &inputs {
             let segment = self.world.segment(*at);
-            let run = segment.runs(&self.world.ground).unwrap().pop().unwrap();
+            let run = segment.runs(&self.world.context).unwrap().pop().unwrap();
             let mut number = 0;
             while let Some(block) = run.block(number, segment).unwrap() {
                 for row in block.rows() {
@@ -241,7 +241,7 @@ fn a_put_in_a_younger_file_than_its_tombstone_stays_hidden() {
 }
 
 fn gap(start: u32, end: u32, time: u64) -> Gap {
-    let cut = |at: u32| Cut::At(at.to_be_bytes().to_vec(), false);
+    let cut = |at: u32| Edge::At(at.to_be_bytes().to_vec(), false);
     Gap { start: cut(start), end: cut(end), time, expired: 0 }
 }
 
@@ -266,8 +266,8 @@ fn what_is_known_is_told_place_by_place_with_its_newest_time() {
             let mut told = [0_u64; 40];
             let mut walk = |way: Way| {
                 let (mut from, to) = match way {
-                    Way::Forward => (Cut::Lowest, Cut::Highest),
-                    Way::Backward => (Cut::Highest, Cut::Lowest),
+                    Way::Forward => (Edge::Lowest, Edge::Highest),
+                    Way::Backward => (Edge::Highest, Edge::Lowest),
                 };
                 while let Some(gap) = gaps.next(&from, &to, way, moment) {
                     from = gap.far_end(way).clone();
@@ -294,21 +294,21 @@ fn gaps_take_no_more_memory_than_they_may_and_those_that_are_used_stay() {
     let moment = Moment { timestamp: u64::MAX - 1, now: 0 };
     for at in 1..1000 {
         gaps.learn(gap(2 * at, 2 * at + 1, 1));
-        let first = gaps.next(&Cut::Lowest, &Cut::Highest, Way::Forward, moment).unwrap();
+        let first = gaps.next(&Edge::Lowest, &Edge::Highest, Way::Forward, moment).unwrap();
         assert_eq!(*first, gap(0, 1, 1));
         assert!(gaps.size() <= SIZE_MAX);
     }
-    let mut from = Cut::Lowest;
+    let mut from = Edge::Lowest;
     for at in 0..1000 {
         // All are used.
-        while let Some(gap) = gaps.next(&from, &Cut::Highest, Way::Forward, moment) {
+        while let Some(gap) = gaps.next(&from, &Edge::Highest, Way::Forward, moment) {
             from = gap.end.clone();
         }
         gaps.learn(gap(4000 + 2 * at, 4001 + 2 * at, 2));
         assert!((1..=SIZE_MAX).contains(&gaps.size()));
     }
-    let long = Cut::At(vec![1; 65_535], false);
-    gaps.learn(Gap { start: Cut::Lowest, end: long, time: 3, expired: 0 });
+    let long = Edge::At(vec![1; 65_535], false);
+    gaps.learn(Gap { start: Edge::Lowest, end: long, time: 3, expired: 0 });
     gaps.learn(gap(1, 2, 4));
     gaps.learn(gap(3, 4, 4));
     assert!(gaps.size() <= SIZE_MAX);

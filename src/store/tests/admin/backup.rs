@@ -12,7 +12,7 @@ use crate::testing::twin::{Call, Fault, FaultKind, Op};
 const TARGET: &str = "/backup";
 
 fn open_at(lab: &Lab, path: &str, options: Options) -> Result<Bitcask> {
-    Bitcask::open_on(&lab.ground(), Path::new(path), options)
+    Bitcask::open_on(&lab.env(), Path::new(path), options)
 }
 
 fn open_backup(lab: &Lab) -> Bitcask {
@@ -326,7 +326,7 @@ fn left(lab: &Lab, expected: &Model, when: &str) -> Left {
             let is_no_store = matches!(error, Error::NotFound { .. } | Error::Unfinished { .. });
             assert!(is_no_store || error.is_corruption(), "{when}: {error}");
             // Not a store that lacks something: no store at all.
-            let manifest = Manifest::read(&lab.ground().fs, &Dir::new(TARGET.into()));
+            let manifest = Manifest::read(&lab.env().fs, &Dir::new(TARGET.into()));
             assert!(!matches!(manifest, Ok(Some(_))), "{when}: {error}");
             assert_eq!(files(&lab.twin), before, "{when}");
             Left::NoStore
@@ -497,7 +497,7 @@ fn a_position_that_a_store_has_come_to_since_is_none_in_its_backup() {
     let db = lab.reopen(db);
     db.put("b", "2").unwrap();
     let since = db.position();
-    let backup = Bitcask::open_on(&lab.ground(), Path::new("/backup"), lab.options.clone());
+    let backup = Bitcask::open_on(&lab.env(), Path::new("/backup"), lab.options.clone());
     let backup = backup.unwrap();
     backup.put("c", "3").unwrap();
     backup.put("d", "4").unwrap();

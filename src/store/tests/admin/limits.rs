@@ -7,7 +7,7 @@ use crate::keydir::Keydir;
 use crate::manifest::Sealed;
 use crate::options::{MergeOptions, MergePolicy};
 use crate::segment::header::{Kind, SegmentHeader};
-use crate::segment::hint::{Hint, Source};
+use crate::segment::hint::{Hint, HintSource};
 use crate::segment::limit::allowed;
 use crate::segment::write::active::Active;
 use crate::segment::write::draft::Draft;
@@ -188,7 +188,7 @@ fn on_disk(path: &Path, segments: u32) {
         active.flush().unwrap();
         let length = active.segment().size();
         active.room().cut(length).unwrap();
-        let source = Source { id, identity, length };
+        let source = HintSource { id, identity, length };
         let hint = Hint::build(active.file(), source, |key| keydir.hash(key)).unwrap();
         hint.write(&fs, &dir, source).unwrap();
         manifest.sealed.push(Sealed { id, kind, length });

@@ -3,7 +3,7 @@
 
 use std::ops::ControlFlow;
 
-use crate::recovery::Held;
+use crate::recovery::OpenedSegments;
 use crate::repair::{salvage_on, verify_on};
 use crate::store::tests::story::*;
 use crate::store::tests::*;
@@ -23,7 +23,7 @@ fn backup(lab: &Lab) -> Result<()> {
 
 fn salvage(lab: &Lab) -> Result<()> {
     let (from, to) = (Path::new(DIR), Path::new(TARGET));
-    salvage_on(&lab.ground(), from, to, &lab.options, &mut |_| ControlFlow::Continue(())).map(drop)
+    salvage_on(&lab.env(), from, to, &lab.options, &mut |_| ControlFlow::Continue(())).map(drop)
 }
 
 const WAYS: [(&str, Way); 2] = [("backup", backup), ("salvage", salvage)];
@@ -54,7 +54,7 @@ fn left(lab: &Lab, pairs: &Pairs, when: &str) -> Left {
     if !lab.twin.files().iter().any(|path| path.starts_with(TARGET)) {
         return Left::Nothing;
     }
-    match Bitcask::open_on(&lab.ground(), Path::new(TARGET), lab.options.clone()) {
+    match Bitcask::open_on(&lab.env(), Path::new(TARGET), lab.options.clone()) {
         Ok(db) => {
             // A temporary file may be left over.
             assert_eq!(db.recovery().cuts, [], "{when}");
@@ -140,7 +140,7 @@ fn what_is_left_of_a_copy_is_refused_by_everything_that_opens_it() {
         let images: Vec<_> = images.map(|twin| lab.on(twin)).collect();
         let mut refused = 0;
         for lab in images {
-            let ground = lab.ground();
+            let env = lab.env();
             let is_unfinished = |error: &Error| {
                 let told = error.to_string();
                 assert!(told.contains("remove the directory and run it again"), "{name}: {told}");
@@ -151,17 +151,19 @@ fn what_is_left_of_a_copy_is_refused_by_everything_that_opens_it() {
                 lab.options.clone().create_if_missing(false),
                 lab.options.clone().read_only(true),
             ];
-            let opened =
-                options.map(|options| Bitcask::open_on(&ground, target, options).map(drop));
+            let opened = options.map(|options| Bitcask::open_on(&env, target, options).map(drop));
             if opened.iter().all(Result::is_ok) {
                 continue;
             }
             refused += 1;
             assert!(opened.into_iter().all(|opened| is_unfinished(&opened.unwrap_err())));
-            let foreseen =
-                crate::store::foresee(&ground, &Dir::new(target.into()), &mut Held::default());
+            let foreseen = crate::store::dry_run(
+                &env,
+                &Dir::new(target.into()),
+                &mut OpenedSegments::default(),
+            );
             assert!(is_unfinished(&foreseen.unwrap_err()));
-            let diagnosis = verify_on(&ground, target).unwrap();
+            let diagnosis = verify_on(&env, target).unwrap();
             assert!(is_unfinished(&diagnosis.opening.unwrap_err()));
             assert_eq!(diagnosis.damage[0].path, manifest);
             assert!(diagnosis.damage[0].reason.contains("was interrupted"));
@@ -178,7 +180,7 @@ fn what_is_left_of_a_copy_is_refused_by_everything_that_opens_it() {
 }
 
 fn check_pairs(lab: &Lab, pairs: &Pairs) {
-    let db = Bitcask::open_on(&lab.ground(), Path::new(TARGET), lab.options.clone()).unwrap();
+    let db = Bitcask::open_on(&lab.env(), Path::new(TARGET), lab.options.clone()).unwrap();
     assert_eq!(snapshot(&db), *pairs);
 }
 
@@ -197,7 +199,7 @@ fn a_store_that_is_opened_where_a_copy_is_begun_is_not_harmed() {
             }
             let open = || -> Result<()> {
                 let options = lab.options.clone();
-                let db = Bitcask::open_on(&lab.ground(), Path::new(TARGET), options)?;
+                let db = Bitcask::open_on(&lab.env(), Path::new(TARGET), options)?;
                 db.put("mine", "1")?;
                 db.close()
             };
@@ -233,7 +235,7 @@ fn a_directory_with_a_lock_file_alone_is_taken_if_nobody_holds_it() {
         let (lab, pairs) = closed();
         let dir = Dir::new(TARGET.into());
         lab.twin.put_file(&dir.lock(), Vec::new());
-        let held = crate::store::open_attempt::lock(&lab.ground().fs, &dir).unwrap();
+        let held = crate::store::open_attempt::lock(&lab.env().fs, &dir).unwrap();
         assert!(way(&lab).unwrap_err().is_locked(), "{name}");
         assert_eq!(lab.twin.contents(&dir.manifest()), None, "{name}: nothing was touched");
         drop(held);

@@ -12,7 +12,7 @@ use crate::merge::{Host as _, Merge};
 use crate::options::{MergeOptions, WriteOptions};
 use crate::repair::{Diagnosis, SalvageReport, salvage_on, verify_on};
 use crate::segment::header::{Kind, SegmentHeader};
-use crate::segment::hint::{Hint, HintSlot, Source};
+use crate::segment::hint::{Hint, HintSlot, HintSource};
 use crate::store::tests::story::*;
 use crate::store::tests::*;
 use crate::testing::twin::{Call, Fault, FaultKind};
@@ -41,7 +41,7 @@ fn told(lab: Lab) -> Told {
     story.seal();
     let inner = &story.db.inner;
     let ids = inner.manifest.get(|manifest| manifest.sealed.iter().map(|s| s.id).collect());
-    let mut merge = Merge::begin(&inner.ground(), &ids);
+    let mut merge = Merge::begin(&inner.merge_context(), &ids);
     merge.step(&**inner).unwrap();
     merge.step(&**inner).unwrap();
     story.sync();
@@ -65,16 +65,16 @@ fn manifest() -> PathBuf {
 }
 
 fn verify(disk: &Lab) -> Diagnosis {
-    verify_on(&disk.ground(), Path::new(DIR)).unwrap()
+    verify_on(&disk.env(), Path::new(DIR)).unwrap()
 }
 
 fn try_salvage(disk: &Lab) -> Result<SalvageReport> {
     let (from, to) = (Path::new(DIR), Path::new(TO));
-    salvage_on(&disk.ground(), from, to, &disk.options, &mut |_| ControlFlow::Continue(()))
+    salvage_on(&disk.env(), from, to, &disk.options, &mut |_| ControlFlow::Continue(()))
 }
 
 fn open_rescued(disk: &Lab) -> Bitcask {
-    Bitcask::open_on(&disk.ground(), Path::new(TO), disk.options.clone()).unwrap()
+    Bitcask::open_on(&disk.env(), Path::new(TO), disk.options.clone()).unwrap()
 }
 
 /// The files of the broken store, the lock too.
@@ -89,7 +89,7 @@ fn judge_salvage(told: &Told, disk: &Lab, touched: &BTreeSet<Vec<u8>>, when: &st
     let before = originals(disk);
     let report = try_salvage(disk).unwrap_or_else(|error| panic!("{when}: {error}"));
     assert_eq!(originals(disk), before, "{when}: the source was changed");
-    let again = verify_on(&disk.ground(), Path::new(TO)).unwrap();
+    let again = verify_on(&disk.env(), Path::new(TO)).unwrap();
     assert!(again.is_clean() && again.derived.is_empty(), "{when}: {again}");
     let db = open_rescued(disk);
     assert!(db.recovery().is_clean(), "{when}: {:?}", db.recovery());
@@ -273,7 +273,8 @@ fn a_hint_that_checks_and_is_wrong_is_found() {
     let told = told(Lab::new());
     let disk = told.lab.on(told.disk());
     let sealed = listed(&told).sealed[0];
-    let source = Source { id: sealed.id, identity: listed(&told).identity, length: sealed.length };
+    let source =
+        HintSource { id: sealed.id, identity: listed(&told).identity, length: sealed.length };
     let path = Dir::new(DIR.into()).hint(sealed.id);
     let whole = Hint::decode(&disk.twin.contents(&path).unwrap(), source).unwrap();
     let mut short = whole.clone();
@@ -707,7 +708,7 @@ fn a_failure_of_any_call_leaves_no_half_of_a_store() {
                 Err(error) => {
                     assert!(matches!(error, Error::Io { .. } | Error::NoSpace { .. }), "{error}");
                     let options = disk.options.clone().create_if_missing(false);
-                    let opened = Bitcask::open_on(&disk.ground(), Path::new(TO), options);
+                    let opened = Bitcask::open_on(&disk.env(), Path::new(TO), options);
                     if let Ok(db) = opened {
                         // All that was missing is the sync of the directory, and what can't be
                         // synced could not be removed.
@@ -739,7 +740,7 @@ fn a_power_cut_leaves_all_of_it_or_no_store() {
         for keep in [false, true] {
             let image = disk.on(disk.twin.power_image(at, |_| keep));
             let options = image.options.clone().create_if_missing(false);
-            match Bitcask::open_on(&image.ground(), Path::new(TO), options) {
+            match Bitcask::open_on(&image.env(), Path::new(TO), options) {
                 Ok(db) => {
                     assert_eq!(snapshot(&db), *told.last(), "at {at}");
                     assert!(db.recovery().is_clean());
@@ -762,7 +763,7 @@ fn salvage_can_be_cancelled_and_leaves_nothing() {
     let (from, to) = (Path::new(DIR), Path::new(TO));
     let before = disk.twin.files();
     let mut calls: Vec<crate::repair::SalvageProgress> = Vec::new();
-    salvage_on(&disk.ground(), from, to, &disk.options, &mut |progress| {
+    salvage_on(&disk.env(), from, to, &disk.options, &mut |progress| {
         calls.push(*progress);
         ControlFlow::Continue(())
     })
@@ -775,7 +776,7 @@ fn salvage_can_be_cancelled_and_leaves_nothing() {
     for stop in 0..calls.len() {
         let disk = told.lab.on(told.disk());
         let mut left = stop;
-        let report = salvage_on(&disk.ground(), from, to, &disk.options, &mut |_| {
+        let report = salvage_on(&disk.env(), from, to, &disk.options, &mut |_| {
             left = left.wrapping_sub(1);
             if left == usize::MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });

@@ -32,7 +32,7 @@ fn filled(lab: &Lab) -> Bitcask {
 /// Waits for guards of other tests, which keep back what is removed here.
 fn settle(db: &Bitcask) {
     while !db.inner.segments.is_settled() {
-        db.inner.segments.settle();
+        db.inner.segments.free_retired();
         std::thread::yield_now();
     }
     db.work();

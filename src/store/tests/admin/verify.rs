@@ -281,7 +281,7 @@ fn what_the_steps_of_a_merge_do_meanwhile_is_no_damage() {
         let inner = &story.db.inner;
         inner.seal_rotated().unwrap();
         let ids = inner.manifest.get(|manifest| manifest.sealed.iter().map(|s| s.id).collect());
-        let mut merge = Merge::begin(&inner.ground(), &ids);
+        let mut merge = Merge::begin(&inner.merge_context(), &ids);
         for _ in 0..steps_before {
             merge.step(&**inner).unwrap();
         }

@@ -448,7 +448,7 @@ fn a_store_that_an_older_release_has_merged_and_closed_stays_one_that_can_be_ope
     assert_eq!(db.stats().sealed_segments, 0);
     let db = lab.reopen(db);
     assert_eq!(since(&db, position), []);
-    let backup = Bitcask::open_on(&lab.ground(), Path::new("/backup"), lab.options.clone());
+    let backup = Bitcask::open_on(&lab.env(), Path::new("/backup"), lab.options.clone());
     assert_eq!(since(&backup.unwrap(), position), []);
 }
 

@@ -227,7 +227,7 @@ impl World {
         let step = |merge: &mut Merge| merge.step(&*self.db().inner).unwrap().is_some();
         let _ = (0..steps).all(|_| step(&mut merge));
         merge.publish(&*self.db().inner).unwrap();
-        self.db().inner.segments.settle();
+        self.db().inner.segments.free_retired();
     }
 
     /// Goes on with what is on a disk, which may have lost the last changes.

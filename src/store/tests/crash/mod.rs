@@ -224,7 +224,7 @@ impl<'a> Judge<'a> {
                 continue;
             }
             // What is durable before anything else makes it no place for a new store.
-            match Bitcask::open_on(&lab.ground(), path, lab.options.clone()) {
+            match Bitcask::open_on(&lab.env(), path, lab.options.clone()) {
                 Ok(db) => {
                     let expected = visible(&self.run.states[*state], point.now);
                     assert_eq!(snapshot(&db), expected, "{}: {}", when(), path.display());
@@ -232,7 +232,7 @@ impl<'a> Judge<'a> {
                 }
                 // Its manifest comes last: with one that can be read it is whole.
                 Err(error) => {
-                    let fs = lab.ground().fs;
+                    let fs = lab.env().fs;
                     let manifest = Manifest::read(&fs, &Dir::new(path.clone()));
                     let is_readable = matches!(manifest, Ok(Some(_)));
                     assert!(at >= point.backups && !is_readable, "{}: {error}", when());
@@ -293,7 +293,7 @@ fn lived_in(lab: &Lab, found: &Pairs, when: &dyn Fn() -> String) {
 }
 
 fn open(lab: &Lab, which: &str, when: &dyn Fn() -> String) -> Bitcask {
-    Bitcask::open_on(&lab.ground(), Path::new(DIR), lab.options.clone())
+    Bitcask::open_on(&lab.env(), Path::new(DIR), lab.options.clone())
         .unwrap_or_else(|error| panic!("{}: opened {which}: {error}", when()))
 }
 

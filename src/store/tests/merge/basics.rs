@@ -48,7 +48,7 @@ pub(crate) fn sealed(db: &Bitcask) -> Vec<SegmentId> {
 
 pub(crate) fn begin(db: &Bitcask, ids: &[SegmentId]) -> Merge {
     db.inner.filler.fill_all(&db.inner.keydir).unwrap();
-    Merge::begin(&db.inner.ground(), &ids.iter().copied().collect())
+    Merge::begin(&db.inner.merge_context(), &ids.iter().copied().collect())
 }
 
 /// Goes on until something has been copied.

@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::basics::*;
 use crate::fs::Access;
 use crate::options::{AutoMerge, MergeOptions, MergePolicy};
-use crate::segment::hint::{Hint, Source};
+use crate::segment::hint::{Hint, HintSource};
 use crate::store::tests::story::Random;
 use crate::store::tests::*;
 use crate::value::Value;
@@ -33,7 +33,7 @@ fn scan_live(lab: &Lab, db: &Bitcask) -> BTreeMap<u32, (u64, u64)> {
             let entry = Entry::decode(&bytes[usize::try_from(at.1).unwrap()..]).unwrap().unwrap();
             let (all, unexpired) = live.get_mut(&id.0).unwrap();
             *all += entry.header.entry_size();
-            if !entry.header.is_expired(&db.inner.clock.judge()) {
+            if !entry.header.is_expired(&db.inner.clock.read()) {
                 *unexpired += entry.header.entry_size();
             }
         }
@@ -431,7 +431,7 @@ fn a_live_entry_that_a_hint_leaves_out_keeps_its_segment() {
     let pairs = snapshot(&db);
     let (id, path) = (ids[2], db.inner.dir.log(ids[2]));
     let length = lab.twin.contents(&path).unwrap().len() as u64;
-    let source = Source { id, identity: db.inner.identity, length };
+    let source = HintSource { id, identity: db.inner.identity, length };
     let file = db.inner.fs.open(&path, Access::Read).unwrap();
     let mut hint = Hint::build(&file, source, |key| db.inner.keydir.hash(key)).unwrap();
     hint.slots.remove(1);

@@ -3,7 +3,7 @@
 //! - Told with the helpers of `merge`. A [`Meddler`] acts within a step.
 
 use super::basics::*;
-use crate::merge::{Ground as MergeGround, Host};
+use crate::merge::{Host, MergeContext};
 use crate::options::MergeOptions;
 use crate::segment::Segment;
 use crate::segment::write::active::Active;
@@ -30,8 +30,8 @@ impl<'a> Meddler<'a> {
 }
 
 impl Host for Meddler<'_> {
-    fn ground(&self) -> MergeGround<'_> {
-        self.inner.ground()
+    fn merge_context(&self) -> MergeContext<'_> {
+        self.inner.merge_context()
     }
 
     fn create_output(&self, size: u64) -> Result<(Active, u32)> {
@@ -56,8 +56,8 @@ impl Host for Meddler<'_> {
         Host::unlink(self.inner, segment);
     }
 
-    fn judge(&self, error: Error) -> Error {
-        Host::judge(self.inner, error)
+    fn poison_if_sync_failed(&self, error: Error) -> Error {
+        Host::poison_if_sync_failed(self.inner, error)
     }
 }
 

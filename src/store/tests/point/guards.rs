@@ -68,7 +68,7 @@ fn a_closure_keeps_what_its_store_has_removed_since_and_trying_again_queues_noth
         }
         let kept = left();
         for _ in 0..10_000 {
-            db.inner.segments.settle();
+            db.inner.segments.free_retired();
         }
         assert_eq!((retired(&db), left()), (removed, kept));
         assert_eq!(value, before);
@@ -122,13 +122,13 @@ fn closures_may_use_their_store_and_others_from_within() {
         let kept = retired(&db);
         assert!(kept > 0);
         // The inner ones are over, the outer one is not.
-        db.inner.segments.settle();
+        db.inner.segments.free_retired();
         assert_eq!((retired(&db), outer), (kept, &before[..]));
         db.clear().unwrap();
         assert_eq!(outer, before);
     })
     .unwrap();
-    db.inner.segments.settle();
+    db.inner.segments.free_retired();
     assert_eq!(retired(&db), 0);
 }
 

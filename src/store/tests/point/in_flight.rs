@@ -48,7 +48,7 @@ fn beside<T: Send>(
         publish(&mut shard, hash, own.as_ref(), new, segment, time);
         let written = appended.published();
         drop((shard, own));
-        inner.settle(&written, WriteOptions::new()).unwrap();
+        inner.finish_write(&written, WriteOptions::new()).unwrap();
         (other.join().unwrap(), is_early)
     })
 }
@@ -131,7 +131,7 @@ fn a_backup_is_not_ahead_of_what_can_be_read() {
     };
     let (value, is_early) = beside(&db, "k", Some("new"), backup);
     assert!(!is_early);
-    let copy = Bitcask::open_on(&lab.ground(), Path::new("/backup"), lab.options.clone()).unwrap();
+    let copy = Bitcask::open_on(&lab.env(), Path::new("/backup"), lab.options.clone()).unwrap();
     assert_eq!(copy.get("k").unwrap().unwrap(), *value);
 }
 

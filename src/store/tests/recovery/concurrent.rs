@@ -163,7 +163,7 @@ fn a_store_beside_a_busy_writer_would_open() {
     for (work, every) in cases().filter(|(_, every)| (29..300).contains(every)) {
         let lab = lab();
         let writer = Arc::new(Mutex::new(Writer::new(&lab)));
-        let look = || verify_on(&lab.ground(), Path::new(DIR)).unwrap();
+        let look = || verify_on(&lab.env(), Path::new(DIR)).unwrap();
         let (diagnosis, ..) = beside(&lab, &writer, (work, every), look);
         assert!(diagnosis.opening.is_ok(), "{work:?}, {every}: {:?}", diagnosis.opening);
         assert!(diagnosis.damage.is_empty(), "{work:?}, {every}: {:?}", diagnosis.damage);

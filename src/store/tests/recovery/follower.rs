@@ -228,7 +228,7 @@ fn act(lab: &Lab, db: Bitcask, dice: &mut Dice) -> Bitcask {
             let steps = if dice.one_in(2) { usize::MAX } else { dice.below(9) };
             let _ = (0..steps).all(|_| merge.step(&*db.inner).unwrap().is_some());
             merge.publish(&*db.inner).unwrap();
-            db.inner.segments.settle();
+            db.inner.segments.free_retired();
         }
         25 if dice.one_in(3) => db.clear().unwrap(),
         26 => return lab.reopen(db),

@@ -24,8 +24,8 @@ const MODES: [AppendMode; 2] = [AppendMode::Mapped, AppendMode::Positioned];
 
 /// A store of entries that are not synced, in several segments, one of them not full.
 fn filled(dir: &Path, mode: AppendMode) -> Bitcask {
-    let ground = Ground { threads: false, ..Ground::default() };
-    let db = Bitcask::open_on(&ground, dir, options(mode)).unwrap();
+    let env = Env { threads: false, ..Env::default() };
+    let db = Bitcask::open_on(&env, dir, options(mode)).unwrap();
     for number in 0..8 {
         db.put([number], value(number)).unwrap();
     }

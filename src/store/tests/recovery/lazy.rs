@@ -3,7 +3,7 @@
 
 use crate::fs::Access;
 use crate::manifest::Sealed;
-use crate::segment::hint::{Hint, Source};
+use crate::segment::hint::{Hint, HintSource};
 use crate::store::tests::story::*;
 use crate::store::tests::*;
 use crate::testing::twin::{Fault, FaultKind};
@@ -221,7 +221,7 @@ fn the_hint_of_a_recovered_segment_is_the_one_that_its_segment_gives() {
         db.inner.work();
         let listed = db.inner.manifest.get(|manifest| manifest.sealed.clone());
         for Sealed { length, .. } in listed {
-            let source = Source { id, identity: db.inner.identity, length };
+            let source = HintSource { id, identity: db.inner.identity, length };
             let file = db.inner.fs.open(&log, Access::Read).unwrap();
             let hint = Hint::build(&file, source, |key| db.inner.keydir.hash(key)).unwrap();
             let written = lab.twin.contents(&lab.hints()[0].1).unwrap();

@@ -405,8 +405,8 @@ fn a_sealed_segment_is_not_lengthened_any_more() {
 #[test]
 fn room_is_made_ahead_in_proportion_to_what_is_there() {
     let dir = tempfile::tempdir().unwrap();
-    let ground = Ground { threads: false, ..Ground::default() };
-    let db = Bitcask::open_on(&ground, dir.path(), Options::default()).unwrap();
+    let env = Env { threads: false, ..Env::default() };
+    let db = Bitcask::open_on(&env, dir.path(), Options::default()).unwrap();
     let look = || {
         db.inner.work();
         let log = db.inner.writer().unwrap().log.lock();
@@ -433,9 +433,9 @@ fn room_is_made_ahead_in_proportion_to_what_is_there() {
 #[test]
 fn a_writer_asks_in_time_for_what_it_is_about_to_need() {
     let dir = tempfile::tempdir().unwrap();
-    let ground = Ground { threads: false, ..Ground::default() };
+    let env = Env { threads: false, ..Env::default() };
     let options = Options::new().segment_size(16 << 20).sync(SyncPolicy::Never);
-    let db = Bitcask::open_on(&ground, dir.path(), options).unwrap();
+    let db = Bitcask::open_on(&env, dir.path(), options).unwrap();
     let look = || {
         let log = db.inner.writer().unwrap().log.lock();
         let active = log.active()?;

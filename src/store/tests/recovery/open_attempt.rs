@@ -33,8 +33,7 @@ fn whatever_fails_of_the_first_opening_nothing_is_left_of_it() {
                     let expected = dirs(&lab, path);
                     let fault = Fault::new(kind).after(after);
                     lab.twin.fail(if reads_too { fault.reads_too() } else { fault });
-                    let opened =
-                        Bitcask::open_on(&lab.ground(), Path::new(path), lab.options.clone());
+                    let opened = Bitcask::open_on(&lab.env(), Path::new(path), lab.options.clone());
                     let struck = lab.twin.fault_count();
                     lab.twin.clear_fault();
                     if let Ok(db) = opened {
@@ -49,7 +48,7 @@ fn whatever_fails_of_the_first_opening_nothing_is_left_of_it() {
                     assert_eq!(lab.twin.files(), Vec::<PathBuf>::new(), "{when}");
                     assert_eq!(dirs(&lab, path), expected, "{when}");
                     // It is as if nothing had been tried.
-                    let db = Bitcask::open_on(&lab.ground(), Path::new(path), lab.options.clone());
+                    let db = Bitcask::open_on(&lab.env(), Path::new(path), lab.options.clone());
                     let db = db.unwrap();
                     db.put("key", "value").unwrap();
                     db.close().unwrap();
@@ -91,7 +90,7 @@ fn a_file_system_that_can_t_sync_directories_is_refused_in_words() {
         let lab = lab_with(before);
         let expected = dirs(&lab, path);
         lab.twin.fail(Fault::new(FaultKind::Einval).only(Call::SyncDir).for_ever());
-        let opened = Bitcask::open_on(&lab.ground(), Path::new(path), lab.options.clone());
+        let opened = Bitcask::open_on(&lab.env(), Path::new(path), lab.options.clone());
         let error = opened.unwrap_err().to_string();
         assert!(error.contains("file system can't sync a directory"), "{error}");
         assert_eq!(lab.twin.files(), Vec::<PathBuf>::new());
@@ -118,16 +117,16 @@ fn directories_on_the_way_are_made_and_last() {
     let lab = lab_with(&["/var"]);
     let path = Path::new("/var/lib/app/store");
     for options in [Options::new().create_if_missing(false), Options::new().read_only(true)] {
-        let opened = Bitcask::open_on(&lab.ground(), path, options);
+        let opened = Bitcask::open_on(&lab.env(), path, options);
         assert!(matches!(opened.unwrap_err(), Error::NotFound { .. }));
         assert!(lab.twin.is_dir(Path::new("/var/lib")).is_err());
     }
-    let db = Bitcask::open_on(&lab.ground(), path, lab.options.clone()).unwrap();
+    let db = Bitcask::open_on(&lab.env(), path, lab.options.clone()).unwrap();
     let put = db.put_with("key", "value", WriteOptions::new().sync(true));
     // `/var` itself is somebody else's to sync.
     lab.twin.sync_dir(Path::new("/")).unwrap();
     put.unwrap();
     let lab = lab.powered_off(|_| false);
-    let db = Bitcask::open_on(&lab.ground(), path, lab.options.clone()).unwrap();
+    let db = Bitcask::open_on(&lab.env(), path, lab.options.clone()).unwrap();
     assert_eq!(db.get("key").unwrap().unwrap(), "value");
 }

@@ -42,7 +42,7 @@ fn damage_is_told_from_a_torn_tail_though_the_clock_has_lost_the_date() {
 
 #[test]
 fn a_hint_from_the_end_of_time_does_not_panic() {
-    use crate::segment::hint::{Hint, Source};
+    use crate::segment::hint::{Hint, HintSource};
     let lab = Lab::new();
     let db = lab.open();
     db.put("a", "1").unwrap();
@@ -50,7 +50,7 @@ fn a_hint_from_the_end_of_time_does_not_panic() {
     db.close().unwrap();
     let (id, path) = lab.hints().pop().unwrap();
     let length = lab.twin.contents(&lab.logs().pop().unwrap().1).unwrap().len() as u64;
-    let source = Source { id, identity, length };
+    let source = HintSource { id, identity, length };
     let mut hint = Hint::decode(&lab.twin.contents(&path).unwrap(), source).unwrap();
     hint.summary.last_timestamp = u64::MAX;
     lab.twin.put_file(&path, hint.encode(source));

@@ -70,7 +70,7 @@ fn durable_data_is_not_cut_however_far_ahead_of_the_clock_its_times_are() {
         kill(db);
         let (_, path) = lab.logs().pop().unwrap();
         damage_first_entry(&lab, &path);
-        let told = verify_on(&lab.ground(), Path::new(DIR)).unwrap();
+        let told = verify_on(&lab.env(), Path::new(DIR)).unwrap();
         for opened in [
             told.opening.map(drop),
             lab.try_open_with(lab.options.clone().read_only(true)).map(drop),
@@ -104,8 +104,8 @@ fn a_refresh_reports_damage_however_far_ahead_of_the_clock_the_times_are() {
 fn salvage(lab: &Lab) -> u64 {
     let (from, to) = (Path::new(DIR), Path::new("/rescued"));
     let go_on = &mut |_: &_| ControlFlow::Continue(());
-    let report = salvage_on(&lab.ground(), from, to, &lab.options, go_on).unwrap();
-    let db = Bitcask::open_on(&lab.ground(), to, lab.options.clone()).unwrap();
+    let report = salvage_on(&lab.env(), from, to, &lab.options, go_on).unwrap();
+    let db = Bitcask::open_on(&lab.env(), to, lab.options.clone()).unwrap();
     assert_eq!(db.len(), report.keys);
     report.keys
 }
@@ -313,7 +313,7 @@ fn a_snapshot_of_a_reader_sees_nothing_newer_though_the_clock_was_set_back() {
 
 /// Opens a store, puts a key, and returns its time.
 fn time_of_a_put(lab: &Lab, dir: &str) -> u64 {
-    let db = Bitcask::open_on(&lab.ground(), Path::new(dir), lab.options.clone()).unwrap();
+    let db = Bitcask::open_on(&lab.env(), Path::new(dir), lab.options.clone()).unwrap();
     db.put("later", "x").unwrap();
     let time = db.inner.writer().unwrap().log.lock().last_timestamp();
     kill(db);
@@ -348,7 +348,7 @@ fn times_rise_though_the_clock_was_set_far_back_and_the_log_has_lost_its_times()
 /// A hint that checks and is wrong does not make a manifest that can't be read.
 #[test]
 fn a_merge_of_a_segment_whose_hint_is_from_the_end_of_time_leaves_a_store_that_opens() {
-    use crate::segment::hint::{Hint, Source};
+    use crate::segment::hint::{Hint, HintSource};
     let lab = whole();
     let db = lab.open();
     db.put("a", "1").unwrap();
@@ -356,7 +356,7 @@ fn a_merge_of_a_segment_whose_hint_is_from_the_end_of_time_leaves_a_store_that_o
     db.close().unwrap();
     let (id, path) = lab.hints().pop().unwrap();
     let length = lab.twin.contents(&lab.logs().pop().unwrap().1).unwrap().len() as u64;
-    let source = Source { id, identity, length };
+    let source = HintSource { id, identity, length };
     let mut hint = Hint::decode(&lab.twin.contents(&path).unwrap(), source).unwrap();
     hint.summary.last_timestamp = u64::MAX;
     lab.twin.put_file(&path, hint.encode(source));
@@ -382,7 +382,7 @@ fn at_the_end_of_time(lab: &Lab, by_entry: bool) {
     db.close().unwrap();
     if !by_entry {
         let dir = Dir::new(DIR.into());
-        let mut manifest = Manifest::read(&lab.ground().fs, &dir).unwrap().unwrap();
+        let mut manifest = Manifest::read(&lab.env().fs, &dir).unwrap().unwrap();
         manifest.note_time(u64::MAX);
         lab.twin.put_file(&dir.manifest(), manifest.encode().into_bytes());
     }

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use crate::repair::verify_on;
-use crate::segment::hint::Source;
-use crate::segment::index::{Ground, RunBuilder, has_index};
+use crate::segment::hint::HintSource;
+use crate::segment::index::{IndexContext, RunBuilder, has_index};
 use crate::store::tests::*;
 
 const TARGET: &str = "/backup";
@@ -20,10 +20,10 @@ fn indexed() -> (Lab, Bitcask) {
     }
     db.delete("key 1").unwrap();
     db.inner.work();
-    let ground = Ground::new(&db.inner.fs, &db.inner.dir, db.inner.identity);
+    let context = IndexContext::new(&db.inner.fs, &db.inner.dir, db.inner.identity);
     for (_, segment) in db.inner.segments.all() {
         let is_sealed = segment.summary().is_some();
-        assert_eq!(segment.write_index(&ground).unwrap(), is_sealed);
+        assert_eq!(segment.write_index(&context).unwrap(), is_sealed);
     }
     assert_eq!(lab.indexes().len(), 3);
     (lab, db)
@@ -44,13 +44,13 @@ fn a_store_with_damaged_indexes_opens_and_is_told_to_be_whole() {
     let (lab, db) = indexed();
     let expected = snapshot(&db);
     db.close().unwrap();
-    let found = verify_on(&lab.ground(), Path::new(DIR)).unwrap();
+    let found = verify_on(&lab.env(), Path::new(DIR)).unwrap();
     assert!(found.is_clean() && found.derived.is_empty(), "{found}");
     let (_, path) = lab.indexes().remove(0);
     for bytes in damaged(&lab.twin.contents(&path).unwrap()) {
         let lab = lab.on(lab.twin.fork());
         lab.twin.put_file(&path, bytes);
-        let found = verify_on(&lab.ground(), Path::new(DIR)).unwrap();
+        let found = verify_on(&lab.env(), Path::new(DIR)).unwrap();
         assert!(found.is_clean(), "{found}");
         assert_eq!(found.derived.len(), 1, "{found}");
         assert_eq!(found.derived[0].path, path);
@@ -63,7 +63,7 @@ fn a_store_with_damaged_indexes_opens_and_is_told_to_be_whole() {
     for (_, path) in lab.indexes() {
         lab.twin.delete_file(&path);
     }
-    let found = verify_on(&lab.ground(), Path::new(DIR)).unwrap();
+    let found = verify_on(&lab.env(), Path::new(DIR)).unwrap();
     assert!(found.is_clean() && found.derived.is_empty(), "{found}");
 }
 
@@ -73,11 +73,11 @@ fn an_index_that_checks_and_is_wrong_is_found() {
     let manifest = db.inner.manifest.get(Clone::clone);
     db.close().unwrap();
     let sealed = manifest.sealed[0];
-    let source = Source { id: sealed.id, identity: manifest.identity, length: sealed.length };
+    let source = HintSource { id: sealed.id, identity: manifest.identity, length: sealed.length };
     let (_, path) = lab.indexes().remove(0);
     lab.twin.put_file(&path, RunBuilder::default().finish(sealed.id).encode(source));
     assert!(has_index(&Fs::Twin(Arc::clone(&lab.twin)), &Dir::new(DIR.into()), source));
-    let found = verify_on(&lab.ground(), Path::new(DIR)).unwrap();
+    let found = verify_on(&lab.env(), Path::new(DIR)).unwrap();
     assert!(found.is_clean(), "{found}");
     assert_eq!(found.derived.len(), 1, "{found}");
     assert_eq!(found.derived[0].path, path);
@@ -101,10 +101,10 @@ fn a_backup_has_the_indexes_that_check() {
         let found: Vec<_> = lab.indexes().iter().map(|(id, _)| target.index(*id)).collect();
         let found = found.iter().map(|path| lab.twin.contents(path).is_some());
         assert_eq!(found.collect::<Vec<_>>(), [links, false, links]);
-        let told = verify_on(&lab.ground(), Path::new(TARGET)).unwrap();
+        let told = verify_on(&lab.env(), Path::new(TARGET)).unwrap();
         assert!(told.is_clean() && told.derived.is_empty(), "{told}");
         let options = lab.options.clone();
-        let copy = Bitcask::open_on(&lab.ground(), Path::new(TARGET), options).unwrap();
+        let copy = Bitcask::open_on(&lab.env(), Path::new(TARGET), options).unwrap();
         assert_eq!(snapshot(&copy), expected);
     }
 }

@@ -368,7 +368,7 @@ fn a_snapshot_waits_for_what_is_not_published_yet() {
         }
         let written = appended.published();
         drop((shard, own));
-        inner.settle(&written, WriteOptions::new()).unwrap();
+        inner.finish_write(&written, WriteOptions::new()).unwrap();
         let snapshot = taken.join().unwrap();
         assert_eq!(snapshot.get("k").unwrap().unwrap(), "new");
     });

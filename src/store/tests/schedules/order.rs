@@ -134,7 +134,7 @@ fn entries(written: &Written, id: SegmentId, steps: &mut Vec<Step>) {
     {
         let header = entry.header;
         let size = usize::try_from(header.entry_size()).unwrap();
-        if header.is_of_a_key() {
+        if header.is_put_or_delete() {
             let (call, whole) = written.origin(&(offset..offset + size));
             let change = Made::Entry {
                 key: entry.key().to_vec(),

@@ -270,7 +270,7 @@ impl World {
     fn read(&self, refreshes: u64) {
         let options = self.lab.options.clone().read_only(true);
         let number = self.begin(&Op::Reader);
-        let reader = Bitcask::open_on(&self.lab.ground(), Path::new(DIR), options).unwrap();
+        let reader = Bitcask::open_on(&self.lab.env(), Path::new(DIR), options).unwrap();
         let reader = Arc::new(reader);
         let (world, beside) = (self.clone(), Arc::clone(&reader));
         let beside = shuttle::thread::spawn(move || world.look_beside(&beside, refreshes));
