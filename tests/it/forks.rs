@@ -34,6 +34,7 @@ pub(crate) fn play(part: &str, dir: &Path) {
         "bare clone" => bare_clone(dir),
         "held" => held(dir),
         "callbacks" => callbacks(dir),
+        "last key" => last_key(dir),
         "busy" => busy(dir),
         "daemon" => daemon(dir),
         "read-only" => read_only(dir),
@@ -43,10 +44,14 @@ pub(crate) fn play(part: &str, dir: &Path) {
     println!("{SAYS}done");
 }
 
+fn start(part: &str, dir: &Path) -> Actor {
+    Actor::start(actor(&format!("{PART}{part}"), dir)).unwrap()
+}
+
 /// Plays a part to its end, and returns what was said on the way.
 fn played(part: &str) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
-    let mut child = Actor::start(actor(&format!("{PART}{part}"), dir.path())).unwrap();
+    let mut child = start(part, dir.path());
     let mut said: Vec<String> = std::iter::from_fn(|| child.hear()).collect();
     let status = child.wait();
     assert!(status.success(), "{part}: {status}");
@@ -90,13 +95,27 @@ fn a_closure_that_forks_returns_to_an_error_in_the_child() {
 }
 
 #[test]
+fn a_closure_that_forks_at_the_last_key_returns_to_an_error_in_the_child() {
+    played("last key");
+}
+
+#[test]
 fn forks_beside_writers_and_merges_hang_nowhere_and_harm_nobody() {
     played("busy");
 }
 
 #[test]
 fn a_program_that_opens_and_then_daemonizes_drops_the_store_and_opens_it_again() {
-    assert_eq!(played("daemon"), ["locked while the parent lives", "opened again"]);
+    let dir = tempfile::tempdir().unwrap();
+    let mut parent = start("daemon", dir.path());
+    assert_eq!(parent.hear().as_deref(), Some("locked while the parent lives"));
+    // It has let go of all it had once it was waited for, and not before: a pipe of its may end while it
+    // still has its lock, since the kernel closes what was opened last first.
+    let go_on = parent.stdin();
+    assert!(parent.wait().success());
+    drop(go_on);
+    let said: Vec<String> = std::iter::from_fn(|| parent.hear()).collect();
+    assert_eq!(said, ["opened again", "done"]);
 }
 
 #[test]
@@ -340,12 +359,8 @@ fn callbacks(dir: &Path) {
     type Part = fn(&Bitcask, &mut dyn FnMut()) -> bool;
     let parts: [(&str, Part); 7] = [
         ("merge", |db, fork| {
-            let mut step = 0;
             is_forked(db.merge_with(MergeOptions::new().force(true).progress(|_| {
-                step += 1;
-                if step == 3 {
-                    fork();
-                }
+                fork();
                 ControlFlow::Continue(())
             })))
         }),
@@ -409,6 +424,30 @@ fn callbacks(dir: &Path) {
         check(&db);
         db.close().unwrap();
     }
+}
+
+/// Forks within the last call of a closure that is called for every key: nothing else comes behind it.
+fn last_key(dir: &Path) {
+    /// There are so many keys that the last of the 4,096 parts of them is sure to have some.
+    const KEYS: u32 = 80_000;
+    let db = Bitcask::open(dir, Options::new().sync(SyncPolicy::Never)).unwrap();
+    for number in 0..KEYS {
+        db.put(number.to_be_bytes(), "").unwrap();
+    }
+    let (mut left, mut child) = (KEYS, None);
+    let retained = db.retain(|_, _| {
+        left -= 1;
+        if left == 0 {
+            // SAFETY: as in `fork`; the child comes to its end below.
+            child = Some(unsafe { libc::fork() });
+        }
+        true
+    });
+    if child == Some(0) {
+        end_after(|| assert!(is_forked(retained)));
+    }
+    assert_eq!(retained.unwrap(), 0);
+    join(child.unwrap());
 }
 
 /// Forks while threads write, delete, merge and take snapshots.
@@ -477,12 +516,13 @@ fn pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
     std::io::pipe().unwrap()
 }
 
-/// Opens, forks, and ends without more ado: the child goes on alone.
+/// Opens, forks, and ends without more ado: the child goes on alone, once it is told that the parent has
+/// been waited for.
 fn daemon(dir: &Path) {
     use std::io::Read as _;
     let db = filled(dir);
     db.sync().unwrap();
-    let ((mut parent_lives, theirs), (mut go_on, say_so)) = (pipe(), pipe());
+    let (mut go_on, say_so) = pipe();
     let mut db = Some(db);
     // SAFETY: as in `fork`. Here it is the parent that ends.
     let pid = unsafe { libc::fork() };
@@ -493,13 +533,12 @@ fn daemon(dir: &Path) {
         // SAFETY: ends this process at once, as a program that becomes a daemon does.
         unsafe { libc::_exit(0) }
     }
-    drop(theirs);
     drop(db.take());
     let locked = Bitcask::open(dir, small()).unwrap_err();
     assert!(locked.is_locked(), "{locked}");
     println!("{SAYS}locked while the parent lives");
     drop(say_so);
-    assert_eq!(parent_lives.read(&mut [0]).unwrap(), 0);
+    assert_eq!(std::io::stdin().read(&mut [0]).unwrap(), 0);
     let db = open(dir);
     check(&db);
     db.put("late", "1").unwrap();
