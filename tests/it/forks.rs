@@ -33,6 +33,7 @@ pub(crate) fn play(part: &str, dir: &Path) {
         "grandchildren" => in_children(dir, &[beget]),
         "bare clone" => bare_clone(dir),
         "held" => held(dir),
+        "outlived" => outlived(dir),
         "callbacks" => callbacks(dir),
         "last key" => last_key(dir),
         "busy" => busy(dir),
@@ -87,6 +88,11 @@ fn a_child_that_no_fork_handler_has_seen_drops_the_store_without_harm() {
 #[test]
 fn what_a_child_lets_go_of_stays_held_in_its_parent() {
     played("held");
+}
+
+#[test]
+fn a_child_frees_nothing_of_a_store_that_its_followers_have_outlived() {
+    played("outlived");
 }
 
 #[test]
@@ -256,7 +262,7 @@ fn call_everything(db: &Bitcask) {
     assert!(is_forked(snapshot.value_len("nothing")) && is_forked(snapshot.is_empty()));
     assert!(is_forked(snapshot.range("a"..).next().unwrap()));
     assert_eq!(snapshot.position(), Position::START);
-    let _ = snapshot.age();
+    assert_eq!(snapshot.age(), Duration::ZERO);
     assert_eq!((db.len(), db.is_empty(), db.position()), (0, true, Position::START));
     assert_eq!((db.stats().keys, db.stats().segments), (0, 0));
     assert!(db.segments().is_empty() && db.needs_merge().is_empty());
@@ -334,6 +340,7 @@ fn held(dir: &Path) {
     join(fork(|| {
         let (mut changes, mut watch, mut range, mut iter, snapshot, lent) = all.take().unwrap();
         assert!(is_forked(snapshot.get(key(1))));
+        assert_eq!(snapshot.age(), Duration::ZERO, "that asks the clock, which has a lock");
         assert!(is_forked(changes.try_recv()) && is_forked(watch.recv()));
         assert!(is_forked(changes.recv_timeout(Duration::MAX)));
         let _ = changes.reached();
@@ -352,6 +359,42 @@ fn held(dir: &Path) {
     assert_eq!((range.count(), iter.count()), (199, 199));
     assert_eq!(lent, vec![b'h'; 100]);
     assert_eq!(snapshot.get(key(0)).unwrap().unwrap(), value(0));
+}
+
+/// How often a file of a directory is mapped into this process.
+fn mapped(dir: &Path) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    maps.lines().filter(|line| line.contains(dir.to_str().unwrap())).count()
+}
+
+/// A child drops what the last holders of a store that was closed are in its parent. Nobody there can say
+/// whether a thread of the parent was just freeing a part of it, and holds a lock for ever.
+fn outlived(dir: &Path) {
+    for waits in [false, true] {
+        let db = filled(dir);
+        let changes = db.changes(db.position()).unwrap();
+        db.close().unwrap();
+        let (mut own, before, there) = (Some(changes), files(dir), mapped(dir));
+        assert!(there > 0);
+        join(fork(|| {
+            let mut changes = own.take().unwrap();
+            if waits {
+                assert!(is_forked(changes.recv()));
+            }
+            drop(changes);
+            assert_eq!(mapped(dir), there, "the child has freed what it does not own");
+            assert!(before == files(dir));
+            // It may have the store for itself.
+            let own = open(dir);
+            check(&own);
+            own.close().unwrap();
+        }));
+        let mut changes = own.unwrap();
+        assert_eq!(changes.recv().unwrap(), None);
+        drop(changes);
+        assert_eq!(mapped(dir), 0);
+        check(&open(dir));
+    }
 }
 
 /// Forks within closures that the store calls, and returns there in the child.
