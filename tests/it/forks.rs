@@ -32,6 +32,7 @@ pub(crate) fn play(part: &str, dir: &Path) {
         "everything" => in_children(dir, &[|db| call_everything(&db), |db| drop(db)]),
         "grandchildren" => in_children(dir, &[beget]),
         "bare clone" => bare_clone(dir),
+        "no descriptors" => no_descriptors(dir),
         "held" => held(dir),
         "outlived" => outlived(dir),
         "callbacks" => callbacks(dir),
@@ -83,6 +84,11 @@ fn a_child_of_a_child_is_refused_too_and_may_have_a_store_of_its_own() {
 #[test]
 fn a_child_that_no_fork_handler_has_seen_drops_the_store_without_harm() {
     played("bare clone");
+}
+
+#[test]
+fn a_child_without_descriptors_lets_go_of_the_lock_all_the_same() {
+    played("no descriptors");
 }
 
 #[test]
@@ -322,6 +328,29 @@ fn bare_clone(dir: &Path) {
     assert!(db.delete("late").unwrap());
     db.close().unwrap();
     check(&open(dir));
+}
+
+/// A child lets go of the lock where it can open nothing more.
+fn no_descriptors(dir: &Path) {
+    let lock = dir.canonicalize().unwrap().join("LOCK");
+    let open_locks = || {
+        let all = std::fs::read_dir("/proc/self/fd").unwrap();
+        let leads = |link: std::io::Result<PathBuf>| link.is_ok_and(|path| path == lock);
+        all.filter(|entry| leads(std::fs::read_link(entry.as_ref().unwrap().path()))).count()
+    };
+    let mut db = Some(filled(dir));
+    assert_eq!(open_locks(), 1);
+    join(fork(|| {
+        let limit = libc::rlimit { rlim_cur: 128, rlim_max: 128 };
+        // SAFETY: the limit is read by the call, and is of this child alone.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+        let all: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+        drop(db.take());
+        drop(all);
+        assert_eq!(open_locks(), 0, "the child keeps the lock");
+    }));
+    assert_eq!(open_locks(), 1);
+    check(&db.take().unwrap());
 }
 
 /// A child lets go of what its parent holds: of segments that are merged away, too.
