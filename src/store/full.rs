@@ -67,15 +67,21 @@ impl Inner {
         self.commit.check()?;
         let mut held = self.reserve.0.lock();
         let size = self.options.segment_size.min(self.reserve_wanted());
+        let size = size.min(self.fs.file_size_limit());
         if held.size >= size - size / 4 {
             return Ok(());
         }
         if self.fs.available_space(self.dir.path())? < size.saturating_mul(left) {
             return Err(Error::NoSpace { path: self.dir.path().into() });
         }
-        writer.lock_file.reserve(size)?;
-        *held = Held { size, is_used: false };
-        Ok(())
+        match writer.lock_file.reserve(size) {
+            Err(error) if error.is_no_space() => Err(error),
+            // Where none can be set aside for another reason there is none, and nobody waits for it.
+            reserved => {
+                *held = Held { size: reserved.map_or(0, |()| size), is_used: false };
+                Ok(())
+            }
+        }
     }
 
     /// A part of the log, which grows with it.
@@ -130,7 +136,8 @@ impl Inner {
     }
 
     /// Gives space back on a full disk: merges the segments of a plan one by one, as long as one is dead
-    /// altogether, or what it holds can be copied. Returns whether all of them are done.
+    /// altogether, or what it holds can be copied, and nobody asks it to stop. Returns whether all of them
+    /// are done.
     pub(super) fn squeeze(
         &self,
         pending: &mut Option<Merge>,
@@ -142,7 +149,7 @@ impl Inner {
         self.segments.settle();
         let mut left: BTreeSet<u32> = plan.segments.iter().map(|planned| planned.id).collect();
         let (mut failed, mut has_given_up, mut is_new) = (BTreeSet::new(), false, false);
-        loop {
+        while !self.writer()?.merging.is_to_stop() {
             let listed = self.segment_stats();
             left.retain(|id| listed.iter().any(|each| each.id == *id));
             let open = listed.iter().filter(|each| left.contains(&each.id));
@@ -177,9 +184,10 @@ impl Inner {
                     failed.clear();
                     (has_given_up, is_new) = (false, false);
                 }
-                _ => return Ok(false),
+                _ => break,
             }
         }
+        Ok(false)
     }
 
     /// Merges one segment, and sees to it that it gives its room back.
