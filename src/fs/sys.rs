@@ -60,10 +60,18 @@ pub(super) fn reserve(file: &File, size: u64) -> io::Result<()> {
     use std::os::fd::AsRawFd;
 
     let size = libc::off_t::try_from(size).map_err(|_| io::ErrorKind::FileTooLarge)?;
-    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches no memory of
-    // this process.
-    let code = unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, size) };
-    if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    loop {
+        // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches no memory
+        // of this process.
+        let code = unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, size) };
+        if code == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
 }
 
 /// Elsewhere there is no call for it.

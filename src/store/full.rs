@@ -143,6 +143,7 @@ impl Inner {
         pending: &mut Option<Merge>,
         plan: &MergePlan,
         report: &mut MergeReport,
+        mut run: impl FnMut(&mut Merge) -> Result<bool>,
     ) -> Result<bool> {
         self.publish(pending)?;
         self.give_up_prepared();
@@ -159,7 +160,8 @@ impl Inner {
             match next.map(|next| (next.id, needed(next.live_size))) {
                 None if left.is_empty() => return Ok(true),
                 Some((id, needed)) if self.fs.available_space(self.dir.path())? >= needed => {
-                    match self.merge_one(pending, SegmentId(id), report) {
+                    match self.merge_one(pending, SegmentId(id), report, &mut run) {
+                        Ok(false) => return Ok(false),
                         // What it has copied may be all that slots name: nothing else is merged before
                         // that is listed.
                         Err(error) if error.is_no_space() && pending.is_some() => return Ok(false),
@@ -190,24 +192,25 @@ impl Inner {
         Ok(false)
     }
 
-    /// Merges one segment, and sees to it that it gives its room back.
+    /// Merges one segment, and sees to it that it gives its room back. Returns whether it came to its end.
     fn merge_one(
         &self,
         pending: &mut Option<Merge>,
         id: SegmentId,
         report: &mut MergeReport,
-    ) -> Result<()> {
+        run: &mut impl FnMut(&mut Merge) -> Result<bool>,
+    ) -> Result<bool> {
         self.publish(pending)?;
         let ids = BTreeSet::from([id]);
         let merge = pending.insert(Merge::begin(&self.ground(), &ids).taking_the_last_byte());
-        let mut steps = std::iter::from_fn(|| merge.step(self).transpose());
-        let stepped = steps.try_for_each(|step| step.map(drop));
+        let run = run(merge);
+        self.here()?;
         merge.publish(self)?;
-        report.add(&merge.report(false));
+        report.add(&merge.report(matches!(run, Ok(false))));
         *pending = None;
         // Nobody has it mapped any more.
         self.segments.settle();
-        stepped
+        run
     }
 
     /// Gives up the reserve, and what can be derived, until there is so much room; first what is derived

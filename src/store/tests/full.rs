@@ -1,5 +1,7 @@
 //! A full disk: what has a reserve there, and what has none.
 
+use std::ops::ControlFlow;
+
 use super::*;
 use crate::fs::twin::{Call, Fault, FaultKind};
 use crate::options::{MergeOptions, MergePolicy};
@@ -91,6 +93,35 @@ fn a_merge_that_goes_segment_by_segment_stops_when_it_is_asked_to() {
     merging.reopen();
     merge().unwrap();
     assert!(before.iter().any(|id| !sealed(&db).contains(id)));
+}
+
+#[test]
+fn a_caller_can_stop_a_merge_that_goes_segment_by_segment() {
+    const BREAK_AT: u32 = 8;
+    for breaks in [false, true] {
+        let (_lab, db) = full();
+        put_until_full(&db);
+        for number in (0..120).step_by(2) {
+            assert!(db.delete(key(number)).unwrap());
+        }
+        let mut calls = 0;
+        let options = MergeOptions::new().force(true).progress(|_| {
+            calls += 1;
+            if breaks && calls == BREAK_AT {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        });
+        let merged = db.merge_with(options);
+        if breaks {
+            assert!(merged.unwrap_err().is_no_space());
+            assert_eq!(calls, BREAK_AT);
+        } else {
+            merged.unwrap();
+            assert!(calls > BREAK_AT, "{calls} calls");
+        }
+        assert!(db.verify().unwrap().is_clean());
+    }
 }
 
 #[test]
