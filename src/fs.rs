@@ -187,6 +187,14 @@ impl Fs {
         io_context("look at", lock.file().path(), held)
     }
 
+    /// Lets go of the file that is locked in the directory, in a process that was forked from the one that
+    /// has locked it.
+    pub(crate) fn let_go(&self, lock_file: &File) {
+        if let Some(root) = self.root() {
+            lock_file.let_go(root.dir());
+        }
+    }
+
     /// The same directory, for who removes the file that was locked in it.
     pub(crate) fn unheld(&self) -> Result<Self> {
         match self.root() {

@@ -146,11 +146,12 @@ impl File {
     }
 
     /// Lets go of a lock's descriptor in a process that was forked from the one that has the lock, and
-    /// keeps it then. Who still has the file here must not use it any more.
-    pub(crate) fn let_go(&self) {
+    /// keeps it then; it leads to something harmless instead. Who still has the file here must not use it
+    /// any more.
+    pub(super) fn let_go(&self, harmless: &std::fs::File) {
         match &self.handle {
             // Should it fail, the descriptor goes with the process.
-            Handle::Disk(disk) => drop(sys::lead_away(&disk.file)),
+            Handle::Disk(disk) => drop(sys::lead_away(&disk.file, harmless)),
             #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(_) => {}
         }

@@ -60,10 +60,18 @@ pub(super) fn reserve(file: &File, size: u64) -> io::Result<()> {
     use std::os::fd::AsRawFd;
 
     let size = libc::off_t::try_from(size).map_err(|_| io::ErrorKind::FileTooLarge)?;
-    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches no memory of
-    // this process.
-    let code = unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, size) };
-    if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    loop {
+        // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches no memory
+        // of this process.
+        let code = unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, size) };
+        if code == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
 }
 
 /// Elsewhere there is no call for it.
@@ -72,11 +80,11 @@ pub(super) fn reserve(_file: &File, _size: u64) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Has a descriptor lead to something harmless, in this process alone: what it was a copy of is let go.
-pub(super) fn lead_away(file: &File) -> io::Result<()> {
+/// Has a descriptor lead to something harmless that is open, in this process alone: what it was a copy of is
+/// let go. Takes no descriptor more.
+pub(super) fn lead_away(file: &File, harmless: &File) -> io::Result<()> {
     use std::os::fd::AsRawFd;
 
-    let harmless = File::open("/")?;
     // SAFETY: both descriptors are open for as long as the files are borrowed. The number stays open
     // and stays `file`'s, which closes it; nothing but that it is open is ever asked of it again.
     let led = unsafe { libc::dup2(harmless.as_raw_fd(), file.as_raw_fd()) };

@@ -44,7 +44,7 @@ impl Bitcask {
     pub(super) fn abandon(&mut self) -> Error {
         std::mem::forget(std::mem::take(&mut self.workers));
         if let Some(writer) = &self.inner.writer {
-            writer.lock_file.let_go();
+            self.inner.fs.let_go(&writer.lock_file);
         }
         self.inner.opener.refusal()
     }

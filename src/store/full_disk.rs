@@ -67,15 +67,21 @@ impl Inner {
         self.commit.check()?;
         let mut held = self.reserve.0.lock();
         let size = self.options.segment_size.min(self.reserve_wanted());
+        let size = size.min(self.fs.file_size_limit());
         if held.size >= size - size / 4 {
             return Ok(());
         }
         if self.fs.available_space(self.dir.path())? < size.saturating_mul(left) {
             return Err(Error::NoSpace { path: self.dir.path().into() });
         }
-        writer.lock_file.reserve(size)?;
-        *held = ReserveState { size, is_used: false };
-        Ok(())
+        match writer.lock_file.reserve(size) {
+            Err(error) if error.is_no_space() => Err(error),
+            // Where none can be set aside for another reason there is none, and nobody waits for it.
+            reserved => {
+                *held = ReserveState { size: reserved.map_or(0, |()| size), is_used: false };
+                Ok(())
+            }
+        }
     }
 
     /// A part of the log, which grows with it.
@@ -130,19 +136,21 @@ impl Inner {
     }
 
     /// Gives space back on a full disk: merges the segments of a plan one by one, as long as one is dead
-    /// altogether, or what it holds can be copied. Returns whether all of them are done.
+    /// altogether, or what it holds can be copied, and nobody asks it to stop. Returns whether all of them
+    /// are done.
     pub(super) fn squeeze(
         &self,
         pending: &mut Option<Merge>,
         plan: &MergePlan,
         report: &mut MergeReport,
+        mut run: impl FnMut(&mut Merge) -> Result<bool>,
     ) -> Result<bool> {
         self.publish(pending)?;
         self.give_up_prepared();
         self.segments.free_retired();
         let mut left: BTreeSet<u32> = plan.segments.iter().map(|planned| planned.id).collect();
         let (mut failed, mut has_given_up, mut is_new) = (BTreeSet::new(), false, false);
-        loop {
+        while !self.writer()?.merging.is_to_stop() {
             let listed = self.segment_stats();
             left.retain(|id| listed.iter().any(|each| each.id == *id));
             let open = listed.iter().filter(|each| left.contains(&each.id));
@@ -152,7 +160,8 @@ impl Inner {
             match next.map(|next| (next.id, needed(next.live_size))) {
                 None if left.is_empty() => return Ok(true),
                 Some((id, needed)) if self.fs.available_space(self.dir.path())? >= needed => {
-                    match self.merge_one(pending, SegmentId(id), report) {
+                    match self.merge_one(pending, SegmentId(id), report, &mut run) {
+                        Ok(false) => return Ok(false),
                         // What it has copied may be all that slots name: nothing else is merged before
                         // that is listed.
                         Err(error) if error.is_no_space() && pending.is_some() => return Ok(false),
@@ -177,30 +186,32 @@ impl Inner {
                     failed.clear();
                     (has_given_up, is_new) = (false, false);
                 }
-                _ => return Ok(false),
+                _ => break,
             }
         }
+        Ok(false)
     }
 
-    /// Merges one segment, and sees to it that it gives its room back.
+    /// Merges one segment, and sees to it that it gives its room back. Returns whether it came to its end.
     fn merge_one(
         &self,
         pending: &mut Option<Merge>,
         id: SegmentId,
         report: &mut MergeReport,
-    ) -> Result<()> {
+        run: &mut impl FnMut(&mut Merge) -> Result<bool>,
+    ) -> Result<bool> {
         self.publish(pending)?;
         let ids = BTreeSet::from([id]);
         let merge =
             pending.insert(Merge::begin(&self.merge_context(), &ids).taking_the_last_byte());
-        let mut steps = std::iter::from_fn(|| merge.step(self).transpose());
-        let stepped = steps.try_for_each(|step| step.map(drop));
+        let run = run(merge);
+        self.here()?;
         merge.publish(self)?;
-        report.add(&merge.report(false));
+        report.add(&merge.report(matches!(run, Ok(false))));
         *pending = None;
         // Nobody has it mapped any more.
         self.segments.free_retired();
-        stepped
+        run
     }
 
     /// Gives up the reserve, and what can be derived, until there is so much room; first what is derived

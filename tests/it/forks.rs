@@ -32,8 +32,11 @@ pub(crate) fn play(part: &str, dir: &Path) {
         "everything" => in_children(dir, &[|db| call_everything(&db), |db| drop(db)]),
         "grandchildren" => in_children(dir, &[beget]),
         "bare clone" => bare_clone(dir),
+        "no descriptors" => no_descriptors(dir),
         "held" => held(dir),
+        "outlived" => outlived(dir),
         "callbacks" => callbacks(dir),
+        "last key" => last_key(dir),
         "busy" => busy(dir),
         "daemon" => daemon(dir),
         "read-only" => read_only(dir),
@@ -43,10 +46,14 @@ pub(crate) fn play(part: &str, dir: &Path) {
     println!("{SAYS}done");
 }
 
+fn start(part: &str, dir: &Path) -> Actor {
+    Actor::start(actor(&format!("{PART}{part}"), dir)).unwrap()
+}
+
 /// Plays a part to its end, and returns what was said on the way.
 fn played(part: &str) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
-    let mut child = Actor::start(actor(&format!("{PART}{part}"), dir.path())).unwrap();
+    let mut child = start(part, dir.path());
     let mut said: Vec<String> = std::iter::from_fn(|| child.hear()).collect();
     let status = child.wait();
     assert!(status.success(), "{part}: {status}");
@@ -80,13 +87,28 @@ fn a_child_that_no_fork_handler_has_seen_drops_the_store_without_harm() {
 }
 
 #[test]
+fn a_child_without_descriptors_lets_go_of_the_lock_all_the_same() {
+    played("no descriptors");
+}
+
+#[test]
 fn what_a_child_lets_go_of_stays_held_in_its_parent() {
     played("held");
 }
 
 #[test]
+fn a_child_frees_nothing_of_a_store_that_its_followers_have_outlived() {
+    played("outlived");
+}
+
+#[test]
 fn a_closure_that_forks_returns_to_an_error_in_the_child() {
     played("callbacks");
+}
+
+#[test]
+fn a_closure_that_forks_at_the_last_key_returns_to_an_error_in_the_child() {
+    played("last key");
 }
 
 #[test]
@@ -96,7 +118,16 @@ fn forks_beside_writers_and_merges_hang_nowhere_and_harm_nobody() {
 
 #[test]
 fn a_program_that_opens_and_then_daemonizes_drops_the_store_and_opens_it_again() {
-    assert_eq!(played("daemon"), ["locked while the parent lives", "opened again"]);
+    let dir = tempfile::tempdir().unwrap();
+    let mut parent = start("daemon", dir.path());
+    assert_eq!(parent.hear().as_deref(), Some("locked while the parent lives"));
+    // It has let go of all it had once it was waited for, and not before: a pipe of its may end while it
+    // still has its lock, since the kernel closes what was opened last first.
+    let go_on = parent.stdin();
+    assert!(parent.wait().success());
+    drop(go_on);
+    let said: Vec<String> = std::iter::from_fn(|| parent.hear()).collect();
+    assert_eq!(said, ["opened again", "done"]);
 }
 
 #[test]
@@ -237,7 +268,7 @@ fn call_everything(db: &Bitcask) {
     assert!(is_forked(snapshot.value_len("nothing")) && is_forked(snapshot.is_empty()));
     assert!(is_forked(snapshot.range("a"..).next().unwrap()));
     assert_eq!(snapshot.position(), Position::START);
-    let _ = snapshot.age();
+    assert_eq!(snapshot.age(), Duration::ZERO);
     assert_eq!((db.len(), db.is_empty(), db.position()), (0, true, Position::START));
     assert_eq!((db.stats().keys, db.stats().segments), (0, 0));
     assert!(db.segments().is_empty() && db.needs_merge().is_empty());
@@ -299,6 +330,29 @@ fn bare_clone(dir: &Path) {
     check(&open(dir));
 }
 
+/// A child lets go of the lock where it can open nothing more.
+fn no_descriptors(dir: &Path) {
+    let lock = dir.canonicalize().unwrap().join("LOCK");
+    let open_locks = || {
+        let all = std::fs::read_dir("/proc/self/fd").unwrap();
+        let leads = |link: std::io::Result<PathBuf>| link.is_ok_and(|path| path == lock);
+        all.filter(|entry| leads(std::fs::read_link(entry.as_ref().unwrap().path()))).count()
+    };
+    let mut db = Some(filled(dir));
+    assert_eq!(open_locks(), 1);
+    join(fork(|| {
+        let limit = libc::rlimit { rlim_cur: 128, rlim_max: 128 };
+        // SAFETY: the limit is read by the call, and is of this child alone.
+        assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
+        let all: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
+        drop(db.take());
+        drop(all);
+        assert_eq!(open_locks(), 0, "the child keeps the lock");
+    }));
+    assert_eq!(open_locks(), 1);
+    check(&db.take().unwrap());
+}
+
 /// A child lets go of what its parent holds: of segments that are merged away, too.
 fn held(dir: &Path) {
     let db = filled(dir);
@@ -315,6 +369,7 @@ fn held(dir: &Path) {
     join(fork(|| {
         let (mut changes, mut watch, mut range, mut iter, snapshot, lent) = all.take().unwrap();
         assert!(is_forked(snapshot.get(key(1))));
+        assert_eq!(snapshot.age(), Duration::ZERO, "that asks the clock, which has a lock");
         assert!(is_forked(changes.try_recv()) && is_forked(watch.recv()));
         assert!(is_forked(changes.recv_timeout(Duration::MAX)));
         let _ = changes.reached();
@@ -335,17 +390,49 @@ fn held(dir: &Path) {
     assert_eq!(snapshot.get(key(0)).unwrap().unwrap(), value(0));
 }
 
+/// How often a file of a directory is mapped into this process.
+fn mapped(dir: &Path) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    maps.lines().filter(|line| line.contains(dir.to_str().unwrap())).count()
+}
+
+/// A child drops what the last holders of a store that was closed are in its parent. Nobody there can say
+/// whether a thread of the parent was just freeing a part of it, and holds a lock for ever.
+fn outlived(dir: &Path) {
+    for waits in [false, true] {
+        let db = filled(dir);
+        let changes = db.changes(db.position()).unwrap();
+        db.close().unwrap();
+        let (mut own, before, there) = (Some(changes), files(dir), mapped(dir));
+        assert!(there > 0);
+        join(fork(|| {
+            let mut changes = own.take().unwrap();
+            if waits {
+                assert!(is_forked(changes.recv()));
+            }
+            drop(changes);
+            assert_eq!(mapped(dir), there, "the child has freed what it does not own");
+            assert!(before == files(dir));
+            // It may have the store for itself.
+            let own = open(dir);
+            check(&own);
+            own.close().unwrap();
+        }));
+        let mut changes = own.unwrap();
+        assert_eq!(changes.recv().unwrap(), None);
+        drop(changes);
+        assert_eq!(mapped(dir), 0);
+        check(&open(dir));
+    }
+}
+
 /// Forks within closures that the store calls, and returns there in the child.
 fn callbacks(dir: &Path) {
     type Part = fn(&Bitcask, &mut dyn FnMut()) -> bool;
     let parts: [(&str, Part); 7] = [
         ("merge", |db, fork| {
-            let mut step = 0;
             is_forked(db.merge_with(MergeOptions::new().force(true).progress(|_| {
-                step += 1;
-                if step == 3 {
-                    fork();
-                }
+                fork();
                 ControlFlow::Continue(())
             })))
         }),
@@ -409,6 +496,30 @@ fn callbacks(dir: &Path) {
         check(&db);
         db.close().unwrap();
     }
+}
+
+/// Forks within the last call of a closure that is called for every key: nothing else comes behind it.
+fn last_key(dir: &Path) {
+    /// There are so many keys that the last of the 4,096 parts of them is sure to have some.
+    const KEYS: u32 = 80_000;
+    let db = Bitcask::open(dir, Options::new().sync(SyncPolicy::Never)).unwrap();
+    for number in 0..KEYS {
+        db.put(number.to_be_bytes(), "").unwrap();
+    }
+    let (mut left, mut child) = (KEYS, None);
+    let retained = db.retain(|_, _| {
+        left -= 1;
+        if left == 0 {
+            // SAFETY: as in `fork`; the child comes to its end below.
+            child = Some(unsafe { libc::fork() });
+        }
+        true
+    });
+    if child == Some(0) {
+        end_after(|| assert!(is_forked(retained)));
+    }
+    assert_eq!(retained.unwrap(), 0);
+    join(child.unwrap());
 }
 
 /// Forks while threads write, delete, merge and take snapshots.
@@ -477,12 +588,13 @@ fn pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
     std::io::pipe().unwrap()
 }
 
-/// Opens, forks, and ends without more ado: the child goes on alone.
+/// Opens, forks, and ends without more ado: the child goes on alone, once it is told that the parent has
+/// been waited for.
 fn daemon(dir: &Path) {
     use std::io::Read as _;
     let db = filled(dir);
     db.sync().unwrap();
-    let ((mut parent_lives, theirs), (mut go_on, say_so)) = (pipe(), pipe());
+    let (mut go_on, say_so) = pipe();
     let mut db = Some(db);
     // SAFETY: as in `fork`. Here it is the parent that ends.
     let pid = unsafe { libc::fork() };
@@ -493,13 +605,12 @@ fn daemon(dir: &Path) {
         // SAFETY: ends this process at once, as a program that becomes a daemon does.
         unsafe { libc::_exit(0) }
     }
-    drop(theirs);
     drop(db.take());
     let locked = Bitcask::open(dir, small()).unwrap_err();
     assert!(locked.is_locked(), "{locked}");
     println!("{SAYS}locked while the parent lives");
     drop(say_so);
-    assert_eq!(parent_lives.read(&mut [0]).unwrap(), 0);
+    assert_eq!(std::io::stdin().read(&mut [0]).unwrap(), 0);
     let db = open(dir);
     check(&db);
     db.put("late", "1").unwrap();

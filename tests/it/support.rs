@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
 use bitcask::{AppendMode, Bitcask, Error, Options, SyncPolicy};
 use tempfile::TempDir;
@@ -273,6 +273,12 @@ impl Actor {
                 return Some(said.to_owned());
             }
         }
+    }
+
+    /// Takes what the child reads from, which ends when this is dropped, or else when the child is waited
+    /// for.
+    pub(crate) fn stdin(&mut self) -> ChildStdin {
+        self.child.stdin.take().unwrap()
     }
 
     /// Waits for the child to end by itself, and returns how it did.

@@ -283,12 +283,16 @@ impl Inner {
             published => run.map(drop).and(published),
         };
         match &result {
-            // The disk stays full if this fails too.
-            Err(error)
-                if error.is_no_space()
-                    && self.squeeze(&mut turn.pending, &plan, &mut report).unwrap_or(false) =>
-            {
-                result = Ok(());
+            Err(error) if error.is_no_space() => {
+                let run = |merge: &mut Merge| self.run(merge, &mut pace, progress);
+                let squeezed = self.squeeze(&mut turn.pending, &plan, &mut report, run);
+                if !self.opener.is_here() {
+                    return Err(self.lose(turn));
+                }
+                // The disk stays full if this fails too.
+                if squeezed.unwrap_or(false) {
+                    result = Ok(());
+                }
             }
             // Whatever else was damaged, it is this one that can't be merged.
             Err(error) if is_unreadable(error) => {

@@ -202,8 +202,10 @@ impl Inner {
     }
 
     /// Waits, if that is asked for, until what made a delete needless is durable: an absence that
-    /// was told of must not end with the power.
+    /// was told of must not end with the power. Refuses in a child, which a closure of the caller's may have
+    /// forked since.
     pub(crate) fn wait_durable(&self, options: WriteOptions) -> Result<()> {
+        self.here()?;
         if !self.waits(options) || made(Mistake::AbsenceNotDurable) {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! Somebody else who has a turn between two calls that only read.
+//! Somebody else who has a turn between two calls that change nothing, or a file that may be there already.
 
 use std::fmt;
 use std::path::Path;
@@ -7,7 +7,8 @@ use super::Twin;
 use crate::fs::Access;
 use crate::sync::unmodeled::Mutex;
 
-/// Has a turn before each call of others that opens a file for reading, or reads; is told which file is opened.
+/// Has a turn before each call of others that opens a file for reading, or to keep what is in it, or reads; is
+/// told which file is opened.
 type Turn = Box<dyn FnMut(Option<&Path>) + Send>;
 
 /// Who has turns, if anybody has.
@@ -16,7 +17,7 @@ pub(crate) struct Beside(Mutex<Option<Turn>>);
 
 impl Beside {
     pub(crate) fn meet_open(&self, path: &Path, access: Access) {
-        if access == Access::Read {
+        if matches!(access, Access::Read | Access::Keep) {
             self.meet(Some(path));
         }
     }

@@ -1,5 +1,7 @@
 //! A full disk: what has a reserve there, and what has none.
 
+use std::ops::ControlFlow;
+
 use crate::options::{MergeOptions, MergePolicy};
 use crate::store::tests::*;
 use crate::testing::twin::{Call, Fault, FaultKind};
@@ -49,6 +51,77 @@ fn deletes_have_a_reserve_and_puts_have_none() {
     db.put("room", "again").unwrap();
     db.work();
     assert!(db.inner.reserve_size() >= reserve);
+}
+
+/// A file system may have room and not set it aside, or the process may write no file that is so large.
+#[test]
+fn a_put_does_without_a_reserve_where_none_can_be_set_aside() {
+    let (lab, db) = full();
+    put_until_full(&db);
+    for number in 0..50 {
+        assert!(db.delete(key(number)).unwrap());
+    }
+    assert!(db.inner.is_reserve_used());
+    lab.twin.set_space(u64::MAX);
+    lab.twin.fail(Fault::new(FaultKind::Eio).only(Call::Reserve).for_ever());
+    for number in 0..200 {
+        db.put(key(number), VALUE).unwrap();
+    }
+    assert_eq!(db.inner.reserve_size(), 0);
+    lab.twin.clear_fault();
+    db.work();
+    assert!(db.inner.reserve_size() > 0);
+}
+
+/// Who closes or clears a store waits for a part of it at most.
+#[test]
+fn a_merge_that_goes_segment_by_segment_stops_when_it_is_asked_to() {
+    let (_lab, db) = full();
+    put_until_full(&db);
+    for number in (0..120).step_by(2) {
+        assert!(db.delete(key(number)).unwrap());
+    }
+    let sealed = |db: &Bitcask| db.segments().into_iter().map(|segment| segment.id).collect();
+    let merging = &db.inner.writer().unwrap().merging;
+    let merge = || db.merge_with(MergeOptions::new().force(true));
+    db.inner.rotate_active().unwrap();
+    db.inner.seal_rotated().unwrap();
+    let before: Vec<u32> = sealed(&db);
+    merging.close();
+    assert!(merge().unwrap_err().is_no_space());
+    assert!(before.iter().all(|id| sealed(&db).contains(id)), "it has gone on");
+    merging.reopen();
+    merge().unwrap();
+    assert!(before.iter().any(|id| !sealed(&db).contains(id)));
+}
+
+#[test]
+fn a_caller_can_stop_a_merge_that_goes_segment_by_segment() {
+    const BREAK_AT: u32 = 8;
+    for breaks in [false, true] {
+        let (_lab, db) = full();
+        put_until_full(&db);
+        for number in (0..120).step_by(2) {
+            assert!(db.delete(key(number)).unwrap());
+        }
+        let mut calls = 0;
+        let options = MergeOptions::new().force(true).progress(|_| {
+            calls += 1;
+            if breaks && calls == BREAK_AT {
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        });
+        let merged = db.merge_with(options);
+        if breaks {
+            assert!(merged.unwrap_err().is_no_space());
+            assert_eq!(calls, BREAK_AT);
+        } else {
+            merged.unwrap();
+            assert!(calls > BREAK_AT, "{calls} calls");
+        }
+        assert!(db.verify().unwrap().is_clean());
+    }
 }
 
 #[test]

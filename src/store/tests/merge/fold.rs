@@ -129,6 +129,29 @@ fn a_follower_that_outlives_its_store_is_told_all_that_was_committed() {
     assert_eq!(changes.map(Result::unwrap).count(), 60);
 }
 
+/// The function that is told of a merge may be the one that drops the store. Somebody else has it then.
+#[test]
+fn nothing_is_folded_behind_a_close_by_the_thread_that_merges() {
+    let lab = unfolded(700);
+    let (slot, closed_at) = (Arc::new(Mutex::new(None::<Bitcask>)), Arc::new(Mutex::new(None)));
+    let (theirs, noted, twin) = (slot.clone(), closed_at.clone(), Arc::clone(&lab.twin));
+    let auto = AutoMerge::new().on_finish(move |_| {
+        let db = theirs.lock().take();
+        if let Some(db) = db {
+            db.close().unwrap();
+            *noted.lock() = Some(twin.op_count());
+        }
+    });
+    let db = lab.clone().with(lab.options.clone().merge(MergePolicy::Auto(auto))).open();
+    let inner = Arc::clone(&db.inner);
+    *slot.lock() = Some(db);
+    inner.merge_due();
+    let closed_at = closed_at.lock().expect("the first fold has closed the store");
+    assert!(lab.logs().len() > FEW, "all was folded before that");
+    assert_eq!(lab.twin.op_count(), closed_at, "something was changed without the lock");
+    assert_eq!(snapshot(&lab.open()), expected(700));
+}
+
 /// A disk on which the next close folds, and how many operations opening and putting take.
 fn about_to_fold() -> (Lab, Pairs) {
     let runs = usize::try_from(SMALL_MAX).unwrap();

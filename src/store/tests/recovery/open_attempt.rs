@@ -84,6 +84,33 @@ fn a_store_that_is_there_stays_whatever_fails() {
     }
 }
 
+/// One who has not got as far as opening the lock file, while another one was quicker, removes nothing.
+#[test]
+fn an_opening_that_fails_leaves_the_lock_of_one_that_was_quicker() {
+    for kind in [FaultKind::Eio, FaultKind::Emfile, FaultKind::Enospc] {
+        let lab = Lab::new();
+        let quicker: Arc<Mutex<Option<Bitcask>>> = Arc::default();
+        let (theirs, other) = (Arc::clone(&quicker), lab.clone());
+        // Between the look whether there is a lock file, and its opening.
+        let turn = move |opened: Option<&Path>| {
+            let mut theirs = theirs.lock();
+            if theirs.is_none() && opened.is_some_and(|path| path.ends_with("LOCK")) {
+                *theirs = Some(other.open());
+                other.twin.fail(Fault::new(kind).only(Call::Open).for_ever());
+            }
+        };
+        let error = lab.twin.with_beside(turn, || lab.try_open()).unwrap_err();
+        lab.twin.clear_fault();
+        assert!(!error.is_locked(), "{error}");
+        let db = quicker.lock().take().unwrap();
+        let lock = Dir::new(DIR.into()).lock();
+        assert!(lab.twin.files().contains(&lock), "{kind:?}: its lock is gone");
+        assert!(lab.try_open().unwrap_err().is_locked());
+        db.put("key", "value").unwrap();
+        assert_eq!(lab.reopen(db).get("key").unwrap().unwrap(), "value");
+    }
+}
+
 #[test]
 fn a_file_system_that_can_t_sync_directories_is_refused_in_words() {
     for (before, path) in PATHS {
