@@ -1,7 +1,7 @@
 //! Programs that are started again and again: what each run leaves is folded when the store is opened and
 //! closed.
 
-use super::merge::sealed;
+use super::merge::{seal_active, sealed};
 use super::*;
 use crate::fs::twin::{Call, Fault, FaultKind};
 use crate::merge::SMALL_MAX;
@@ -210,4 +210,49 @@ fn a_close_folds_nothing_where_there_is_no_room() {
     lab.twin.clear_fault();
     assert_eq!(lab.logs().len(), 33);
     assert_eq!(snapshot(&lab.open()), pairs);
+}
+
+/// Which segments are small is told by their keys, of which a store that was just opened may have many.
+#[test]
+fn a_close_does_not_gather_many_keys_to_find_out_whether_there_is_something_to_fold() {
+    const SEGMENTS: usize = 260;
+    const ENTRIES: u32 = 260;
+    let options = Options::new().segment_size(64 << 10).sync(SyncPolicy::Never);
+    let lab = Lab::new().with(options.merge(MergePolicy::Manual));
+    let db = lab.open();
+    for _ in 0..SEGMENTS {
+        let put = |batch: Batch, number: u32| batch.put(number.to_be_bytes(), [7; 8]);
+        db.write((0..ENTRIES).fold(Batch::new(), put)).unwrap();
+        seal_active(&db);
+    }
+    db.close().unwrap();
+    let close = |small_size: u64| {
+        let policy = MergePolicy::Auto(AutoMerge::new().small_size(small_size));
+        let lab = lab.clone().with(lab.options.clone().merge(policy));
+        let db = lab.open();
+        db.put("key", "value").unwrap();
+        let inner = Arc::clone(&db.inner);
+        db.close().unwrap();
+        inner.filler.is_done()
+    };
+    assert!(!close(1024), "all keys were gathered, and nothing is small");
+    assert_eq!(lab.logs().len(), SEGMENTS + 1);
+    assert!(close(1 << 20), "so many small ones are worth it");
+    assert!(lab.logs().len() < SEGMENTS / 2, "{}", lab.logs().len());
+}
+
+/// What was written while the clock was ahead does not shift the window.
+#[test]
+fn a_window_is_of_hours_by_the_clock_on_the_wall() {
+    const AHEAD: Duration = Duration::from_secs(6 * 3600);
+    // It is ten in the evening, and four in the morning by the log's own time.
+    for (from, to, is_open) in [(22, 23, true), (4, 5, false)] {
+        let lab = unfolded(50);
+        lab.hands.jump(AHEAD);
+        run(&manual(&lab), 50);
+        lab.hands.step_back(AHEAD);
+        let policy = MergePolicy::Auto(AutoMerge::new().window(from, to));
+        run(&lab.clone().with(lab.options.clone().merge(policy)), 51);
+        assert_eq!(lab.logs().len() < FEW, is_open, "from {from} to {to}");
+    }
 }
