@@ -1,6 +1,8 @@
 //! Programs that are started again and again: what each run leaves is folded when the store is opened and
 //! closed.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use super::merge::{seal_active, sealed};
 use super::*;
 use crate::fs::twin::{Call, Fault, FaultKind};
@@ -255,4 +257,45 @@ fn a_window_is_of_hours_by_the_clock_on_the_wall() {
         run(&lab.clone().with(lab.options.clone().merge(policy)), 51);
         assert_eq!(lab.logs().len() < FEW, is_open, "from {from} to {to}");
     }
+}
+
+/// Segments that can't be folded are not rewritten one by one either: they would be as many, and as small,
+/// again and again.
+#[test]
+fn where_there_is_no_room_to_fold_segments_that_are_all_alive_stay_as_they_are() {
+    let lab = unfolded(50);
+    let (calls, twin) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&lab.twin));
+    let policy = AutoMerge::new().on_finish({
+        let calls = Arc::clone(&calls);
+        move |_| {
+            // So that it comes to an end in any case.
+            if calls.fetch_add(1, Ordering::Relaxed) > 20 {
+                twin.set_space(u64::MAX);
+            }
+        }
+    });
+    let options = lab.options.clone().segment_size(4096);
+    let lab = lab.clone().with(options.merge(MergePolicy::Auto(policy)));
+    let db = lab.open();
+    // Less than a merge leaves to others, and enough for a copy of a small segment.
+    lab.twin.set_space(u64::MAX - lab.twin.available_space() + 900);
+    let before = lab.logs();
+    db.inner.merge_due();
+    assert_eq!(calls.load(Ordering::Relaxed), 1, "folds that were tried");
+    assert_eq!(lab.logs(), before);
+    db.close().unwrap();
+    assert_eq!(lab.logs(), before);
+    assert_eq!(snapshot(&lab.open()), expected(50));
+}
+
+/// What is dead in them makes room for the fold.
+#[test]
+fn where_there_is_no_room_to_fold_segments_that_are_dead_go() {
+    let lab = unfolded(60);
+    let lab = lab.clone().with(lab.options.clone().segment_size(4096));
+    let db = lab.open();
+    lab.twin.set_space(u64::MAX - lab.twin.available_space() + 900);
+    db.inner.merge_due();
+    assert!(lab.logs().len() <= FEW, "{}", lab.logs().len());
+    assert_eq!(snapshot(&lab.reopen(db)), expected(60));
 }
