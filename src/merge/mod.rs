@@ -34,7 +34,7 @@ use crate::segment::{Dir, Place, Segment, SegmentId, Segments};
 
 use crate::stats::{MergeProgress, MergeReport};
 pub(crate) use fold::{Bounds, SMALL_MAX, plan_fold};
-pub(crate) use plan::{Moment, Pool, plan_all, plan_auto, plan_chosen, plan_now};
+pub(crate) use plan::{Moment, Pool, gives_back, plan_all, plan_auto, plan_chosen, plan_now};
 
 use copy::{Output, Reading};
 use shadow::Shadows;
