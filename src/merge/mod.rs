@@ -35,7 +35,7 @@ use crate::segment::{Dir, Place, Segment, SegmentId, Segments};
 
 use crate::stats::{MergeProgress, MergeReport};
 pub(crate) use fold::{FoldLimits, SMALL_MAX, plan_fold};
-pub(crate) use plan::{PlanContext, Pool, plan_all, plan_auto, plan_chosen, plan_now};
+pub(crate) use plan::{PlanContext, Pool, gives_back, plan_all, plan_auto, plan_chosen, plan_now};
 
 use copy::{Output, Reading};
 use shadow::Shadows;

@@ -92,6 +92,11 @@ pub(crate) fn plan_chosen(segments: &[SegmentStats], ids: &BTreeSet<u32>) -> Res
     Ok(MergePlan { segments: planned.collect() })
 }
 
+/// Returns whether merging a segment alone gives something back.
+pub(crate) fn gives_back(stats: &SegmentStats) -> bool {
+    Candidate::new(stats, false).reclaimable > 0
+}
+
 /// One sealed segment as it is judged.
 #[derive(Debug)]
 struct Candidate<'a> {

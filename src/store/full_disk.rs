@@ -12,9 +12,9 @@ use std::collections::BTreeSet;
 use super::Inner;
 use crate::error::{Error, Result};
 use crate::fs::File;
-use crate::merge::{Host as _, Merge};
+use crate::merge::{Host as _, Merge, gives_back};
 use crate::segment::{SegmentId, sidecar};
-use crate::stats::{MergePlan, MergeReport};
+use crate::stats::{MergePlan, MergeReason, MergeReport};
 use crate::sync::unmodeled::Mutex;
 
 /// The reserve is at least so large, where a segment is.
@@ -137,7 +137,7 @@ impl Inner {
 
     /// Gives space back on a full disk: merges the segments of a plan one by one, as long as one is dead
     /// altogether, or what it holds can be copied, and nobody asks it to stop. Returns whether all of them
-    /// are done.
+    /// are done: not those that were to be folded, and of which a copy gives nothing back.
     pub(super) fn squeeze(
         &self,
         pending: &mut Option<Merge>,
@@ -148,7 +148,12 @@ impl Inner {
         self.publish(pending)?;
         self.give_up_prepared();
         self.segments.free_retired();
+        let small = plan.segments.iter().filter(|planned| planned.reason == MergeReason::Small);
+        let small: BTreeSet<u32> = small.map(|planned| planned.id).collect();
+        let mut in_vain = self.segment_stats();
+        in_vain.retain(|each| small.contains(&each.id) && !gives_back(each));
         let mut left: BTreeSet<u32> = plan.segments.iter().map(|planned| planned.id).collect();
+        left.retain(|id| in_vain.iter().all(|each| each.id != *id));
         let (mut failed, mut has_given_up, mut is_new) = (BTreeSet::new(), false, false);
         while !self.writer()?.merging.is_to_stop() {
             let listed = self.segment_stats();
@@ -158,7 +163,7 @@ impl Inner {
                 open.filter(|each| !failed.contains(&each.id)).min_by_key(|each| each.live_size);
             let needed = |live_size| if live_size == 0 { 0 } else { live_size + COPY_ROOM };
             match next.map(|next| (next.id, needed(next.live_size))) {
-                None if left.is_empty() => return Ok(true),
+                None if left.is_empty() => return Ok(in_vain.is_empty()),
                 Some((id, needed)) if self.fs.available_space(self.dir.path())? >= needed => {
                     match self.merge_one(pending, SegmentId(id), report, &mut run) {
                         Ok(false) => return Ok(false),

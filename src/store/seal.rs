@@ -49,6 +49,8 @@ impl Bitcask {
         let inner = &self.inner;
         let writer = inner.writer()?;
         let mut turn = writer.merging.interrupt()?;
+        // As a merge does, and before there are guards of its own.
+        inner.segments.free_retired();
         let _files = writer.files.lock();
         let _maintenance = writer.maintenance.lock();
         let mut shards = inner.all_shards();

@@ -48,7 +48,9 @@ pub struct Changes {
     pub(super) at: Place,
     /// Up to where the segment can be read, when this was last looked at.
     pub(super) end: u64,
-    prefix: Vec<u8>,
+    /// What has not been read up to here is of other prefixes.
+    pub(super) clean: Place,
+    pub(super) prefix: Vec<u8>,
     pub(super) durable: bool,
     /// An iterator ends behind an error.
     failed: bool,
@@ -151,7 +153,7 @@ impl Changes {
     /// batch.
     #[must_use]
     pub fn prefix(mut self, prefix: impl AsRef<[u8]>) -> Self {
-        self.prefix = prefix.as_ref().to_vec();
+        (self.prefix, self.clean) = (prefix.as_ref().to_vec(), self.at);
         self
     }
 
@@ -254,7 +256,7 @@ impl Changes {
                 drop(log);
                 return self.try_recv();
             }
-            let has_unread = self.durable && self.next_place() < log.end();
+            let has_unread = self.has_unread(&log);
             let ticket = log.waiters.add(&self.prefix, self.durable, has_unread);
             while !log.waiters.is_woken(&self.prefix, &ticket) && !is_over(&log) {
                 log = match until {
@@ -300,7 +302,7 @@ impl Changes {
         }
         let walk = segment.map(|segment| Walk::new(&segment, at.offset));
         let (inner, prefix) = (Arc::clone(inner), Vec::new());
-        Ok(Self { inner, walk, at, end: 0, prefix, durable: false, failed: false })
+        Ok(Self { inner, walk, at, end: 0, clean: at, prefix, durable: false, failed: false })
     }
 
     /// Returns the next change of what can be read by now of this segment.

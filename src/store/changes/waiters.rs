@@ -14,10 +14,15 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::Changes;
-use crate::segment::Place;
 use crate::segment::read::walk::Walk;
 use crate::segment::write::draft::Draft;
+use crate::segment::{FIRST_OFFSET, Place};
+use crate::store::log::Log;
 use crate::sync::Condvar;
+
+/// The most bytes that are looked at before somebody waits for what is durable. Where there is more, a sync
+/// wakes it, and then there is less.
+const LOOKED_AT_MAX: u64 = 16 << 10;
 
 /// Those who wait, under the lock of the log.
 #[derive(Debug, Default)]
@@ -168,9 +173,37 @@ impl Changes {
         self.walk.as_ref().map_or(self.at, |walk| Place::new(walk.segment().id(), walk.offset()))
     }
 
+    /// Returns whether there may be something of its prefix that it has not read, since that is not durable.
+    /// Looks at no more than a little: it is asked under the lock of the log.
+    pub(crate) fn has_unread(&mut self, log: &Log) -> bool {
+        if !self.durable {
+            return false;
+        }
+        let (from, mut left) = (self.next_place().max(self.clean), LOOKED_AT_MAX);
+        for segment in log.unsealed().iter().filter(|segment| segment.id() >= from.segment) {
+            let is_first = segment.id() == from.segment;
+            let mut walk = Walk::new(segment, if is_first { from.offset } else { FIRST_OFFSET });
+            let size = segment.size().saturating_sub(walk.offset());
+            if size > left {
+                return true;
+            }
+            left -= size;
+            loop {
+                match walk.next(u64::MAX) {
+                    Ok(Some(stored)) if !stored.entry().key().starts_with(&self.prefix) => {}
+                    Ok(None) => break,
+                    _ => return true,
+                }
+            }
+        }
+        self.clean = log.end();
+        false
+    }
+
     /// Goes on behind what is none of its business, up to a place right behind a put or a delete, without
     /// reading it. Who follows what is durable reads that, as far as it is.
     pub(crate) fn pass_over(&mut self, to: Place) {
+        self.clean = self.clean.max(to);
         if self.durable || to <= self.at {
             return;
         }

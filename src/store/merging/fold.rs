@@ -56,19 +56,24 @@ impl Inner {
         }
     }
 
-    /// Folds one group; says whether it could and nothing asked it to stop.
+    /// Folds one group; says whether there are fewer segments now.
     fn fold(&self, auto: &AutoMerge, bounds: FoldLimits, pace: RateLimiter) -> bool {
+        let before = self.sealed_len();
         let mut nothing = |_: &MergeProgress| ControlFlow::Continue(());
         let result = self.merge(|this| Ok(this.plan_fold(auto, bounds)), pace, &mut nothing);
-        let is_done = result.as_ref().is_ok_and(|report| !report.cancelled);
         Self::tell_finished(auto, &result);
-        is_done
+        // On a full disk those may be gone that were dead, and the others can be folded then.
+        self.sealed_len() < before
     }
 
     /// Returns whether there are so many segments that it is worth a look which are small, for which the
     /// keydir has to be filled.
     fn may_be_folded(&self, bounds: FoldLimits) -> bool {
-        self.manifest.get(|manifest| manifest.sealed.len() as u64) > bounds.small_max
+        self.sealed_len() > bounds.small_max
+    }
+
+    fn sealed_len(&self) -> u64 {
+        self.manifest.get(|manifest| manifest.sealed.len() as u64)
     }
 
     /// Returns how many segments are small whatever is dead in them. Needs no keydir.

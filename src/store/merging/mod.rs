@@ -260,6 +260,8 @@ impl Inner {
         let mut turn = merging.turn()?;
         self.commit.check()?;
         self.publish(&mut turn.pending)?;
+        // What was read until now may be all that there is no number left for.
+        self.segments.free_retired();
         // Which entries are live is known of filled shards alone.
         self.filler.fill_all(&self.keydir)?;
         let plan = plan(self)?;

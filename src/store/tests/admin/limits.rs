@@ -102,6 +102,33 @@ fn what_was_full_is_opened_and_closed_as_any_other() {
     assert_eq!(lab.open_read_only().len(), len - 1);
 }
 
+/// A number that a slot may still lead to is nobody else's: what was removed counts until it can be let go,
+/// and then for nobody who asks.
+#[test]
+fn what_was_removed_and_is_still_read_counts_among_the_segments_that_there_may_be() {
+    for is_cleared in [false, true] {
+        allowed::only(LIMIT);
+        let lab = Lab::new();
+        let lab = lab.clone().with(lab.options.clone().merge(MergePolicy::Manual));
+        let db = lab.open();
+        db.put("key", "value").unwrap();
+        let turn_over = |number: u64| {
+            db.put(number.to_be_bytes(), "value")?;
+            db.merge_with(MergeOptions::new().force(true))
+        };
+        let refused = db.get_with("key", |_| (0..LIMIT).find_map(|number| turn_over(number).err()));
+        let refused = refused.unwrap().unwrap().expect("the closure keeps what was merged");
+        assert!(matches!(refused, Error::TooManySegments { .. }), "{refused}");
+        assert!(db.stats().segments < 4, "{:?}", db.stats());
+        if is_cleared {
+            db.clear().unwrap();
+        }
+        for number in 0..LIMIT {
+            turn_over(number).unwrap();
+        }
+    }
+}
+
 /// More segments than the kernel has mappings for. On files in memory, and slow: run by hand.
 #[test]
 #[ignore = "takes a minute and a gigabyte of memory"]

@@ -216,6 +216,43 @@ fn who_follows_what_is_durable_is_woken_by_a_sync_of_what_it_follows() {
     });
 }
 
+/// When a segment ends all have a look, and find what is not durable yet. If it is none of theirs, the next
+/// sync is no news: with writers that never rest each sync would wake all for ever.
+#[test]
+fn what_others_have_not_made_durable_yet_is_no_news_for_who_had_a_look_at_it() {
+    let lab = lab();
+    let db = lab.open();
+    db.put("before", "x").unwrap();
+    db.sync().unwrap();
+    std::thread::scope(|scope| {
+        let _ends = Ends(&db);
+        let durable = |number| db.watch_prefix(prefix(number)).unwrap().durable();
+        let threads = watch(scope, &db, durable);
+        for round in 1..20 {
+            for number in 0..10 {
+                db.put(format!("other/{number}"), "x").unwrap();
+            }
+            db.inner.rotate_active().unwrap();
+            db.put("watched", "x").unwrap();
+            await_waiting(&db, WAITING);
+            assert_eq!(woken(&db), round * WAITING as u64);
+            db.sync().unwrap();
+            assert_eq!(woken(&db), round * WAITING as u64);
+        }
+        // What is theirs is found there.
+        db.put("other", "x").unwrap();
+        db.inner.rotate_active().unwrap();
+        for number in 0..WAITING {
+            db.put(prefix(number), "x").unwrap();
+        }
+        await_waiting(&db, WAITING);
+        db.sync().unwrap();
+        for (number, thread) in threads.into_iter().enumerate() {
+            assert_eq!(thread.join().unwrap().unwrap().unwrap().key, prefix(number).as_bytes());
+        }
+    });
+}
+
 #[test]
 fn closing_wakes_all_and_tells_the_rest() {
     let lab = lab();

@@ -1,7 +1,9 @@
 //! Programs that are started again and again: what each run leaves is folded when the store is opened and
 //! closed.
 
-use super::basics::sealed;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::basics::{seal_active, sealed};
 use crate::merge::SMALL_MAX;
 use crate::options::{AutoMerge, MergePolicy};
 use crate::store::changes::position::Position;
@@ -233,4 +235,90 @@ fn a_close_folds_nothing_where_there_is_no_room() {
     lab.twin.clear_fault();
     assert_eq!(lab.logs().len(), 33);
     assert_eq!(snapshot(&lab.open()), pairs);
+}
+
+/// Which segments are small is told by their keys, of which a store that was just opened may have many.
+#[test]
+fn a_close_does_not_gather_many_keys_to_find_out_whether_there_is_something_to_fold() {
+    const SEGMENTS: usize = 260;
+    const ENTRIES: u32 = 260;
+    let options = Options::new().segment_size(64 << 10).sync(SyncPolicy::Never);
+    let lab = Lab::new().with(options.merge(MergePolicy::Manual));
+    let db = lab.open();
+    for _ in 0..SEGMENTS {
+        let put = |batch: Batch, number: u32| batch.put(number.to_be_bytes(), [7; 8]);
+        db.write((0..ENTRIES).fold(Batch::new(), put)).unwrap();
+        seal_active(&db);
+    }
+    db.close().unwrap();
+    let close = |small_size: u64| {
+        let policy = MergePolicy::Auto(AutoMerge::new().small_size(small_size));
+        let lab = lab.clone().with(lab.options.clone().merge(policy));
+        let db = lab.open();
+        db.put("key", "value").unwrap();
+        let inner = Arc::clone(&db.inner);
+        db.close().unwrap();
+        inner.filler.is_done()
+    };
+    assert!(!close(1024), "all keys were gathered, and nothing is small");
+    assert_eq!(lab.logs().len(), SEGMENTS + 1);
+    assert!(close(1 << 20), "so many small ones are worth it");
+    assert!(lab.logs().len() < SEGMENTS / 2, "{}", lab.logs().len());
+}
+
+/// What was written while the clock was ahead does not shift the window.
+#[test]
+fn a_window_is_of_hours_by_the_clock_on_the_wall() {
+    const AHEAD: Duration = Duration::from_secs(6 * 3600);
+    // It is ten in the evening, and four in the morning by the log's own time.
+    for (from, to, is_open) in [(22, 23, true), (4, 5, false)] {
+        let lab = unfolded(50);
+        lab.hands.jump(AHEAD);
+        run(&manual(&lab), 50);
+        lab.hands.step_back(AHEAD);
+        let policy = MergePolicy::Auto(AutoMerge::new().window(from, to));
+        run(&lab.clone().with(lab.options.clone().merge(policy)), 51);
+        assert_eq!(lab.logs().len() < FEW, is_open, "from {from} to {to}");
+    }
+}
+
+/// Segments that can't be folded are not rewritten one by one either: they would be as many, and as small,
+/// again and again.
+#[test]
+fn where_there_is_no_room_to_fold_segments_that_are_all_alive_stay_as_they_are() {
+    let lab = unfolded(50);
+    let (calls, twin) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&lab.twin));
+    let policy = AutoMerge::new().on_finish({
+        let calls = Arc::clone(&calls);
+        move |_| {
+            // So that it comes to an end in any case.
+            if calls.fetch_add(1, Ordering::Relaxed) > 20 {
+                twin.set_space(u64::MAX);
+            }
+        }
+    });
+    let options = lab.options.clone().segment_size(4096);
+    let lab = lab.clone().with(options.merge(MergePolicy::Auto(policy)));
+    let db = lab.open();
+    // Less than a merge leaves to others, and enough for a copy of a small segment.
+    lab.twin.set_space(u64::MAX - lab.twin.available_space() + 900);
+    let before = lab.logs();
+    db.inner.merge_due();
+    assert_eq!(calls.load(Ordering::Relaxed), 1, "folds that were tried");
+    assert_eq!(lab.logs(), before);
+    db.close().unwrap();
+    assert_eq!(lab.logs(), before);
+    assert_eq!(snapshot(&lab.open()), expected(50));
+}
+
+/// What is dead in them makes room for the fold.
+#[test]
+fn where_there_is_no_room_to_fold_segments_that_are_dead_go() {
+    let lab = unfolded(60);
+    let lab = lab.clone().with(lab.options.clone().segment_size(4096));
+    let db = lab.open();
+    lab.twin.set_space(u64::MAX - lab.twin.available_space() + 900);
+    db.inner.merge_due();
+    assert!(lab.logs().len() <= FEW, "{}", lab.logs().len());
+    assert_eq!(snapshot(&lab.reopen(db)), expected(60));
 }
