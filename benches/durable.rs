@@ -21,7 +21,7 @@ const BATCH_LEN: u64 = 1000;
 fn main() {
     let mut criterion = support::criterion();
     let (directory, value) = (directory(), value(VALUE_SIZE));
-    let options = Options::new().sync(SyncPolicy::Always);
+    let options = Options::new().sync_policy(SyncPolicy::Always);
     let db = Bitcask::open(directory.path().join("store"), options).unwrap();
     // Each key is new.
     let next = AtomicU64::new(0);

@@ -27,7 +27,7 @@ fn transfer(db: &Bitcask, from: &str, to: &str, amount: u64) -> Outcome<()> {
 
 fn main() -> Outcome<()> {
     let dir = tempfile::tempdir()?;
-    let db = Bitcask::open(dir.path(), Options::new().sync(SyncPolicy::Never))?;
+    let db = Bitcask::open(dir.path(), Options::new().sync_policy(SyncPolicy::Never))?;
     db.put("alice", 100_u64.to_be_bytes())?;
     db.put("order/alice/bob", "30, please")?;
 
@@ -47,7 +47,7 @@ fn main() -> Outcome<()> {
     // However long a batch is, waiting until it is durable takes one sync.
     let syncs = db.stats().syncs;
     let many = (0..10_000).fold(Batch::new(), |batch, id| batch.put(format!("id/{id}"), "new"));
-    db.write_with(many, WriteOptions::new().sync(true))?;
+    db.write_opt(many, WriteOptions::new().durable(true))?;
     assert_eq!(db.stats().syncs - syncs, 1);
     println!("10,000 puts were made durable by one sync");
     db.close()?;

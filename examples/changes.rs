@@ -31,7 +31,7 @@ fn follow(db: &Bitcask, copy: &mut Copy, since: Position) -> Outcome<Position> {
             _ => drop(copy.remove(&*change.key)),
         }
     }
-    Ok(changes.reached())
+    Ok(changes.resume_position())
 }
 
 fn main() -> Outcome<()> {
@@ -50,7 +50,7 @@ fn main() -> Outcome<()> {
     let position = follow(&db, &mut copy, position.parse()?)?;
     assert_eq!(copy.keys().collect::<Vec<_>>(), [b"b"]);
     db.put("c", "3")?;
-    db.merge_with(MergeOptions::new().force(true))?; // What was deleted is gone, and told no more.
+    db.merge_opt(MergeOptions::new().force(true))?; // What was deleted is gone, and told no more.
     let position = follow(&db, &mut copy, position)?;
     assert_eq!((copy.len(), position), (2, db.position()));
     println!("after a resync the copy has {} keys", copy.len());

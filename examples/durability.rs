@@ -16,7 +16,7 @@ const PUTS: u64 = 50;
 fn main() -> Outcome<()> {
     if let Some(path) = std::env::args_os().nth(1) {
         // The child: writes, says so, and waits to be killed.
-        let db = Bitcask::open(path, Options::new().sync(SyncPolicy::Never))?;
+        let db = Bitcask::open(path, Options::new().sync_policy(SyncPolicy::Never))?;
         (0..PUTS).try_for_each(|key| db.put(key.to_be_bytes(), "value"))?;
         println!("written"); // A whole line, so it is flushed.
         stdin().read_exact(&mut [0])?;
@@ -28,8 +28,8 @@ fn main() -> Outcome<()> {
     assert_eq!(measure("Never", never, own, kernel)?, 0);
     measure("Interval(1 s)", second, own, "the last second, and a sync's time")?;
     assert_eq!(measure("Always", always, own, "nothing")?, PUTS);
-    assert_eq!(measure("Never, sync(true)", never, own.sync(true), "nothing")?, PUTS);
-    assert_eq!(measure("Always, sync(false)", always, own.sync(false), kernel)?, 0);
+    assert_eq!(measure("Never, sync(true)", never, own.durable(true), "nothing")?, PUTS);
+    assert_eq!(measure("Always, sync(false)", always, own.durable(false), kernel)?, 0);
 
     // A killed process loses nothing that a put has returned for, under any policy.
     let dir = tempfile::tempdir()?;
@@ -48,10 +48,10 @@ fn main() -> Outcome<()> {
 /// Measures some puts, and counts the syncs meanwhile.
 fn measure(name: &str, policy: SyncPolicy, own: WriteOptions, lost: &str) -> Outcome<u64> {
     let dir = tempfile::tempdir()?;
-    let db = Bitcask::open(dir.path(), Options::new().sync(policy))?;
+    let db = Bitcask::open(dir.path(), Options::new().sync_policy(policy))?;
     db.put("first", "creates the first segment")?;
     let (start, before) = (Instant::now(), db.stats().syncs);
-    (0..PUTS).try_for_each(|key| db.put_with(key.to_be_bytes(), "value", own))?;
+    (0..PUTS).try_for_each(|key| db.put_opt(key.to_be_bytes(), "value", own))?;
     let (took, syncs) = (start.elapsed(), db.stats().syncs - before);
     println!("{name:20}{:>6} us{syncs:>8}    {lost}", took.as_micros() / u128::from(PUTS));
     db.sync()?; // From here on a power loss takes nothing, whatever the policy.

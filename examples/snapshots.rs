@@ -26,7 +26,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     let snapshot = db.snapshot();
     let mut pages = vec![page(&snapshot, None)?];
     // Whatever happens between two pages, they are of one moment.
-    assert_eq!(db.remove_prefix("user/")?, 10);
+    assert_eq!(db.delete_prefix("user/")?, 10);
     db.put("user/00a", "new")?;
     while let Some(last) = pages.last().and_then(|keys| keys.last()) {
         let next = page(&snapshot, Some(last))?;

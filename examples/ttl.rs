@@ -15,15 +15,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let db = Bitcask::open(dir.path(), Options::default())?;
 
-    db.put_with("session", "token", WriteOptions::new().ttl(SHORT))?;
-    db.put_with("renewed", "token", WriteOptions::new().ttl(SHORT))?;
-    db.put_with("kept", "token", WriteOptions::new().ttl(SHORT))?;
+    db.put_opt("session", "token", WriteOptions::new().ttl(SHORT))?;
+    db.put_opt("renewed", "token", WriteOptions::new().ttl(SHORT))?;
+    db.put_opt("kept", "token", WriteOptions::new().ttl(SHORT))?;
     db.write(Batch::new().put("user", "ann").put_with_ttl("visit", "now", SHORT))?;
     println!("now:          {}", alive(&db)?);
     assert!(db.contains_key("session")?);
 
     // Every put sets the time to live anew, and one without takes it away.
-    db.put_with("renewed", "token", WriteOptions::new().ttl(HOUR))?;
+    db.put_opt("renewed", "token", WriteOptions::new().ttl(HOUR))?;
     db.put("kept", "token")?;
 
     sleep(SHORT + Duration::from_millis(100));
@@ -32,7 +32,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     // To readers an expired key is an absent one,
     assert_eq!(db.get("session")?, None);
     // as it is to writers who ask first,
-    assert!(db.insert_new("session", "another")?);
+    assert!(db.put_if_absent("session", "another")?);
     assert!(!db.delete("visit")?);
     // and `len` counts it until something removes it, as the delete has just done.
     assert_eq!(db.len(), 4);

@@ -42,7 +42,7 @@ pub(crate) const INTERVAL_MIN: Duration = if cfg!(any(test, bitcask_fuzzing)) {
 /// # fn main() -> bitcask::Result<()> {
 /// # let dir = tempfile::tempdir().unwrap();
 /// let options = Options::default()
-///     .sync(SyncPolicy::Interval(Duration::from_millis(100)))
+///     .sync_policy(SyncPolicy::Interval(Duration::from_millis(100)))
 ///     .segment_size(64 << 20);
 /// let db = Bitcask::open(dir.path(), options)?;
 /// # db.close()
@@ -53,14 +53,14 @@ pub(crate) const INTERVAL_MIN: Duration = if cfg!(any(test, bitcask_fuzzing)) {
 pub struct Options {
     pub(crate) create_if_missing: bool,
     pub(crate) read_only: bool,
-    pub(crate) sync: SyncPolicy,
+    pub(crate) sync_policy: SyncPolicy,
     pub(crate) verify_reads: bool,
     pub(crate) segment_size: u64,
     pub(crate) segment_entries: u64,
     pub(crate) key_size_limit: u64,
     pub(crate) value_size_limit: u64,
     pub(crate) append_mode: AppendMode,
-    pub(crate) merge: MergePolicy,
+    pub(crate) merge_policy: MergePolicy,
     pub(crate) compression: Compression,
 }
 
@@ -69,14 +69,14 @@ impl Default for Options {
         Self {
             create_if_missing: true,
             read_only: false,
-            sync: SyncPolicy::default(),
+            sync_policy: SyncPolicy::default(),
             verify_reads: true,
             segment_size: 128 << 20,
             segment_entries: u64::MAX,
             key_size_limit: KEY_SIZE_LIMIT,
             value_size_limit: VALUE_SIZE_LIMIT,
             append_mode: AppendMode::default(),
-            merge: MergePolicy::default(),
+            merge_policy: MergePolicy::default(),
             compression: Compression::default(),
         }
     }
@@ -104,8 +104,8 @@ impl Options {
     }
 
     /// When writes reach the disk. Default: [`SyncPolicy::Interval`] of one second.
-    pub fn sync(mut self, policy: SyncPolicy) -> Self {
-        self.sync = policy;
+    pub fn sync_policy(mut self, policy: SyncPolicy) -> Self {
+        self.sync_policy = policy;
         self
     }
 
@@ -159,8 +159,8 @@ impl Options {
     }
 
     /// When space is given back. Default: [`MergePolicy::Auto`] with the defaults of [`AutoMerge`].
-    pub fn merge(mut self, policy: MergePolicy) -> Self {
-        self.merge = policy;
+    pub fn merge_policy(mut self, policy: MergePolicy) -> Self {
+        self.merge_policy = policy;
         self
     }
 
@@ -193,13 +193,13 @@ impl Options {
             let value = self.value_size_limit.to_string();
             return refuse("value_size_limit", value, "values have at most 4 GiB - 1 bytes");
         }
-        if let SyncPolicy::Interval(interval) = self.sync
+        if let SyncPolicy::Interval(interval) = self.sync_policy
             && interval < INTERVAL_MIN
         {
             let reason = "an interval has to be a millisecond at least; use `SyncPolicy::Always`";
             return refuse("sync", format!("Interval({})", shown(interval)), reason);
         }
-        self.merge.check()
+        self.merge_policy.check()
     }
 }
 
@@ -333,7 +333,7 @@ impl Default for SyncPolicy {
 /// # let dir = tempfile::tempdir().unwrap();
 /// # let db = Bitcask::open(dir.path(), Options::default())?;
 /// let hour = Duration::from_secs(3600);
-/// db.put_with("session", "token", WriteOptions::new().ttl(hour).sync(true))?;
+/// db.put_opt("session", "token", WriteOptions::new().ttl(hour).durable(true))?;
 /// # db.close()
 /// # }
 /// ```
@@ -341,7 +341,7 @@ impl Default for SyncPolicy {
 #[must_use]
 pub struct WriteOptions {
     pub(crate) ttl: Option<Duration>,
-    pub(crate) sync: Option<bool>,
+    pub(crate) durable: Option<bool>,
 }
 
 impl WriteOptions {
@@ -362,8 +362,8 @@ impl WriteOptions {
     }
 
     /// Whether this write returns only when it is durable, whatever the store's policy says.
-    pub fn sync(mut self, yes: bool) -> Self {
-        self.sync = Some(yes);
+    pub fn durable(mut self, yes: bool) -> Self {
+        self.durable = Some(yes);
         self
     }
 }
@@ -383,7 +383,10 @@ mod tests {
         assert_eq!(refused(Options::new().segment_entries(0)), "segment_entries");
         assert_eq!(refused(Options::new().key_size_limit(65_536)), "key_size_limit");
         assert_eq!(refused(Options::new().value_size_limit(1 << 32)), "value_size_limit");
-        assert_eq!(refused(Options::new().sync(SyncPolicy::Interval(Duration::ZERO))), "sync");
+        assert_eq!(
+            refused(Options::new().sync_policy(SyncPolicy::Interval(Duration::ZERO))),
+            "sync"
+        );
         Options::default().check().unwrap();
     }
 }

@@ -51,8 +51,10 @@ fn growth(act: impl FnOnce()) -> usize {
 }
 
 fn open(path: &Path) -> Bitcask {
-    let options =
-        Options::new().segment_size(16 << 10).sync(SyncPolicy::Never).merge(MergePolicy::Manual);
+    let options = Options::new()
+        .segment_size(16 << 10)
+        .sync_policy(SyncPolicy::Never)
+        .merge_policy(MergePolicy::Manual);
     Bitcask::open(path, options).unwrap()
 }
 
@@ -167,7 +169,7 @@ fn a_keydir_gives_its_memory_back_when_most_keys_are_deleted() {
     const KEYS: u32 = 400_000;
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
-    let options = Options::new().sync(SyncPolicy::Never).merge(MergePolicy::Manual);
+    let options = Options::new().sync_policy(SyncPolicy::Never).merge_policy(MergePolicy::Manual);
     let db = Bitcask::open(dir.path(), options).unwrap();
     let empty = db.stats().keydir_size;
     let put_all = || (0..KEYS).for_each(|key| db.put(key.to_be_bytes(), "").unwrap());

@@ -25,7 +25,7 @@ const BATCH_LEN: usize = 1000;
 
 pub(crate) fn run() {
     let directory = directory();
-    let options = Options::new().sync(SyncPolicy::Always);
+    let options = Options::new().sync_policy(SyncPolicy::Always);
     let db = Bitcask::open(directory.path().join("store"), options).unwrap();
     let keys = keys::shuffled(2 * puts(ONE_THREAD) + 2 * puts(THREADS), 31);
     let (mut rest, value) = (keys.as_slice(), value(VALUE_SIZE));

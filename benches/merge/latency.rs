@@ -52,11 +52,11 @@ impl Figures {
 pub(crate) fn run(keys: usize) {
     let (rounds, calls) = if support::is_bench() { (7, 1_000_000) } else { (1, 1000) };
     let directory = support::directory();
-    let options = Options::new().merge(MergePolicy::Manual);
+    let options = Options::new().merge_policy(MergePolicy::Manual);
     let loading = keys::shuffled(keys, 1);
     let value = support::value(VALUE_SIZE);
     let db = support::loaded(&directory.path().join("store"), options, &loading, &value);
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
     support::warm(&db);
     let mut measured: Vec<[Figures; PHASES.len()]> = Vec::new();
     for round in 0..rounds {
@@ -109,7 +109,7 @@ fn merge_until(db: &Bitcask, at: usize, done: &AtomicBool) -> u64 {
             let is_done = done.load(Ordering::Acquire);
             if is_done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        db.merge_with(options).unwrap();
+        db.merge_opt(options).unwrap();
         copied_size += last;
     }
     copied_size

@@ -103,7 +103,7 @@ fn measure(keys: usize, merging: bool) -> Figures {
     let policy = if merging { MergePolicy::Auto(auto) } else { MergePolicy::Manual };
     let value = support::value(VALUE_SIZE);
     let loading = keys::shuffled(keys, 1);
-    let db = support::loaded(&store, Options::new().merge(policy), &loading, &value);
+    let db = support::loaded(&store, Options::new().merge_policy(policy), &loading, &value);
     drop(loading);
     let (done, mut took) = (AtomicBool::new(false), Duration::ZERO);
     let (peak, rest) = thread::scope(|scope| {

@@ -71,7 +71,7 @@ fn turn(value_size: usize, keys: usize, dead_percent: u64, at: u64) -> Turn {
     let rate = |time: Duration| live_size as f64 / 1e6 / time.as_secs_f64();
     let merge = || {
         rate(support::timed(|| {
-            let report = db.merge_with(MergeOptions::new().force(true)).unwrap();
+            let report = db.merge_opt(MergeOptions::new().force(true)).unwrap();
             assert_eq!(report.live_entries, keys as u64);
         }))
     };
@@ -94,7 +94,7 @@ fn turn(value_size: usize, keys: usize, dead_percent: u64, at: u64) -> Turn {
 }
 
 fn options() -> Options {
-    support::options().merge(MergePolicy::Manual)
+    support::options().merge_policy(MergePolicy::Manual)
 }
 
 fn load(store: &Path, value_size: usize, keys: usize, dead_percent: u64, seed: u64) {

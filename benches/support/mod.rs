@@ -75,7 +75,7 @@ pub(crate) fn directory() -> TempDir {
 
 /// The defaults, but no sync that nobody asks for: the raw limit has none.
 pub(crate) fn options() -> Options {
-    Options::new().sync(SyncPolicy::Never)
+    Options::new().sync_policy(SyncPolicy::Never)
 }
 
 /// Opens a fresh store in a directory and puts keys into it.

@@ -22,7 +22,7 @@ use crate::stats::{MergeProgress, MergeReport};
 /// use bitcask::{AutoMerge, MergePolicy, Options};
 ///
 /// let nightly = AutoMerge::new().window(1, 5);
-/// let options = Options::new().merge(MergePolicy::Auto(nightly));
+/// let options = Options::new().merge_policy(MergePolicy::Auto(nightly));
 /// # let _ = options;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -384,11 +384,11 @@ mod tests {
 
     #[test]
     fn a_bad_figure_of_a_policy_is_refused_by_its_name() {
-        let refused = |auto: AutoMerge| match Options::new().merge(MergePolicy::Auto(auto)).check()
-        {
-            Err(Error::InvalidOption { name, .. }) => name,
-            other => panic!("{other:?}"),
-        };
+        let refused =
+            |auto: AutoMerge| match Options::new().merge_policy(MergePolicy::Auto(auto)).check() {
+                Err(Error::InvalidOption { name, .. }) => name,
+                other => panic!("{other:?}"),
+            };
         let new = AutoMerge::new;
         assert_eq!(refused(new().trigger_dead_percent(101)), "trigger_dead_percent");
         assert_eq!(refused(new().trigger_dead_percent(39)), "trigger_dead_percent");

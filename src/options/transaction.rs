@@ -2,22 +2,22 @@
 
 use crate::error::{Error, Result};
 
-/// Options of one transaction, for [`Bitcask::transaction_with`](crate::Bitcask::transaction_with).
+/// Options of one transaction, for [`Bitcask::transaction_opt`](crate::Bitcask::transaction_opt).
 ///
 /// ```
 /// use bitcask::TransactionOptions;
-/// let options = TransactionOptions::new().attempts(10).sync(true);
+/// let options = TransactionOptions::new().attempts(10).durable(true);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub struct TransactionOptions {
     pub(crate) attempts: u32,
-    pub(crate) sync: Option<bool>,
+    pub(crate) durable: Option<bool>,
 }
 
 impl Default for TransactionOptions {
     fn default() -> Self {
-        Self { attempts: Self::ATTEMPTS, sync: None }
+        Self { attempts: Self::ATTEMPTS, durable: None }
     }
 }
 
@@ -38,8 +38,8 @@ impl TransactionOptions {
     }
 
     /// Whether the transaction returns only when it is durable, whatever the store's policy says.
-    pub fn sync(mut self, yes: bool) -> Self {
-        self.sync = Some(yes);
+    pub fn durable(mut self, yes: bool) -> Self {
+        self.durable = Some(yes);
         self
     }
 

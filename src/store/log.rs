@@ -36,7 +36,7 @@ pub(super) const BATCH_SIZE_LIMIT: u64 =
 
 /// What the append lock guards.
 #[derive(Debug)]
-pub(super) struct Log {
+pub(crate) struct Log {
     pub(super) active: Option<ActiveSegment>,
     /// The segment that the log is to go on in, if it is there already.
     pub(super) prepared: Option<Active>,
@@ -240,7 +240,7 @@ impl Inner {
         log.appended_size += end.offset - offset;
         if log.dirty_since.is_none() {
             log.dirty_since = Some(Instant::now());
-            if matches!(self.options.sync, SyncPolicy::Interval(_)) {
+            if matches!(self.options.sync_policy, SyncPolicy::Interval(_)) {
                 self.sync_signal.wake();
             }
         }

@@ -49,8 +49,8 @@ impl Model {
         let options = Options::new()
             .segment_size(512)
             .segment_entries(2)
-            .sync(SyncPolicy::Never)
-            .merge(MergePolicy::Manual);
+            .sync_policy(SyncPolicy::Never)
+            .merge_policy(MergePolicy::Manual);
         let db = Bitcask::open_on(&env, Path::new(DIR), options).unwrap();
         db.inner.filler.fill_all(&db.inner.keydir).unwrap();
         Self { db, over: AtomicUsize::new(0), begun: std::sync::atomic::AtomicUsize::new(0) }
@@ -90,7 +90,7 @@ impl Model {
     /// Merges what is sealed.
     fn merge(&self) {
         let sealed: Vec<u32> = self.db.segments().iter().map(|segment| segment.id).collect();
-        self.db.merge_with(MergeOptions::new().segments(sealed)).unwrap();
+        self.db.merge_opt(MergeOptions::new().segments(sealed)).unwrap();
     }
 
     /// Merges, and goes on in a segment that has the first one's number, unless a reader keeps it.

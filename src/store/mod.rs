@@ -277,7 +277,7 @@ impl Bitcask {
     /// # use bitcask::{Bitcask, Options, SyncPolicy};
     /// # fn main() -> bitcask::Result<()> {
     /// # let dir = tempfile::tempdir().unwrap();
-    /// let db = Bitcask::open(dir.path(), Options::new().sync(SyncPolicy::Never))?;
+    /// let db = Bitcask::open(dir.path(), Options::new().sync_policy(SyncPolicy::Never))?;
     /// db.put("a", "1")?;
     /// db.put("b", "2")?;
     /// db.sync()?; // Both survive a power loss from here on.

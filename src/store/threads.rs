@@ -62,7 +62,7 @@ impl Inner {
     pub(super) fn sync_and_mark_due(&self) -> Duration {
         let Ok(writer) = self.writer() else { return IDLE };
         let mut wait = IDLE;
-        if let SyncPolicy::Interval(interval) = self.options.sync {
+        if let SyncPolicy::Interval(interval) = self.options.sync_policy {
             let (dirty_since, end) = writer.log.lock().dirty();
             if let Some(since) = dirty_since {
                 match interval.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) {

@@ -23,7 +23,7 @@ fn store() -> (TempDir, Bitcask) {
 
 /// Puts a key that is expired from the start.
 fn put_expired(db: &Bitcask, key: &str) {
-    db.put_with(key, "expired", WriteOptions::new().ttl(Duration::ZERO)).unwrap();
+    db.put_opt(key, "expired", WriteOptions::new().ttl(Duration::ZERO)).unwrap();
 }
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -84,7 +84,7 @@ fn the_largest_key_is_taken_and_one_byte_more_is_refused() {
     for error in [
         db.put(&key, "").unwrap_err(),
         db.delete(&key).unwrap_err(),
-        db.insert_new(&key, "").unwrap_err(),
+        db.put_if_absent(&key, "").unwrap_err(),
         db.compare_and_swap(&key, None, Some(b"")).unwrap_err(),
         db.update(&key, |_| Some("")).unwrap_err(),
         db.write(Batch::new().put("other", "").put(&key, "")).unwrap_err(),
@@ -123,7 +123,7 @@ fn smaller_limits_of_keys_and_values_hold_for_puts_alone() {
 fn the_keydir_takes_what_the_readme_says_after_overwrites_and_an_open() {
     // Opening once made room for every entry in the log, dead ones too, and kept it.
     let dir = tempfile::tempdir().unwrap();
-    let options = || Options::new().sync(SyncPolicy::Never);
+    let options = || Options::new().sync_policy(SyncPolicy::Never);
     let db = Bitcask::open(dir.path(), options()).unwrap();
     for _ in 0..10 {
         for key in 0..60_000_u32 {
@@ -213,7 +213,7 @@ fn a_segment_ends_at_its_size() {
 #[test]
 fn a_segment_ends_at_its_number_of_entries() {
     let dir = tempfile::tempdir().unwrap();
-    let options = crate::support::options().sync(SyncPolicy::Never).segment_entries(10);
+    let options = crate::support::options().sync_policy(SyncPolicy::Never).segment_entries(10);
     let db = Bitcask::open(dir.path(), options.clone()).unwrap();
     for number in 0..20_u32 {
         db.put(number.to_be_bytes(), "").unwrap();
@@ -290,7 +290,7 @@ fn an_expired_key_is_absent_to_every_verb() {
     assert_eq!(db.keys().count(), 0);
     assert_eq!(db.len(), 8, "expired keys count until they are removed");
     assert!(!db.delete("delete").unwrap());
-    assert!(db.insert_new("insert", "1").unwrap());
+    assert!(db.put_if_absent("insert", "1").unwrap());
     assert!(!db.compare_and_swap("cas", Some(b"expired"), Some(b"1")).unwrap());
     assert!(db.compare_and_swap("cas", None, Some(b"1")).unwrap());
     assert!(db.compare_and_swap("cas none", None, None).unwrap());
@@ -314,7 +314,7 @@ fn an_expired_key_is_absent_to_every_verb() {
 fn a_key_with_time_to_live_left_is_there_and_a_put_without_lives_on() {
     let (dir, db) = store();
     for (key, ttl) in [("hour", HOUR), ("ever", Duration::MAX), ("replaced", Duration::ZERO)] {
-        db.put_with(key, "value", WriteOptions::new().ttl(ttl)).unwrap();
+        db.put_opt(key, "value", WriteOptions::new().ttl(ttl)).unwrap();
     }
     db.put("replaced", "value").unwrap();
     db.put("ended", "value").unwrap();
@@ -369,21 +369,21 @@ fn delete_says_whether_the_key_was_there_and_writes_nothing_if_not() {
     db.put("key", "").unwrap();
     assert!(db.delete("key").unwrap());
     assert_eq!(db.stats().appends, 2);
-    assert!(!db.delete_with("key", WriteOptions::new().sync(true)).unwrap());
+    assert!(!db.delete_opt("key", WriteOptions::new().durable(true)).unwrap());
     assert_eq!(db.stats().appends, 2);
     assert!(db.is_empty());
 }
 
 #[test]
-fn insert_new_stores_nothing_over_a_key_that_is_there() {
+fn put_if_absent_stores_nothing_over_a_key_that_is_there() {
     let (_dir, db) = store();
-    assert!(db.insert_new("key", "").unwrap());
+    assert!(db.put_if_absent("key", "").unwrap());
     let appends = db.stats().appends;
-    assert!(!db.insert_new("key", "other").unwrap());
+    assert!(!db.put_if_absent("key", "other").unwrap());
     assert_eq!(db.get("key").unwrap().unwrap(), "");
     assert_eq!(db.stats().appends, appends);
     assert!(db.delete("key").unwrap());
-    assert!(db.insert_new("key", "other").unwrap());
+    assert!(db.put_if_absent("key", "other").unwrap());
 }
 
 #[test]
@@ -455,7 +455,7 @@ fn an_update_of_an_absent_key_runs_again_if_the_key_has_come_meanwhile() {
     let mut seen = Vec::new();
     db.update("key", |old| {
         seen.push(old.map(<[u8]>::to_vec));
-        db.insert_new("key", "first").unwrap();
+        db.put_if_absent("key", "first").unwrap();
         db.put("unrelated", "").unwrap();
         Some("second")
     })
@@ -492,7 +492,7 @@ fn a_batch_without_effect_writes_nothing() {
     let (dir, db) = store();
     assert!(Batch::new().is_empty());
     db.write(Batch::new()).unwrap();
-    db.write_with(Batch::new(), WriteOptions::new().sync(true)).unwrap();
+    db.write_opt(Batch::new(), WriteOptions::new().durable(true)).unwrap();
     db.write(Batch::new().delete("absent").put("x", "").delete("x")).unwrap();
     assert_eq!((db.stats().appends, db.stats().segments), (0, 0));
     db.close().unwrap();
@@ -507,7 +507,7 @@ fn the_time_to_live_of_a_batch_is_that_of_its_puts_without_one() {
         .put("of the batch", "1")
         .put_with_ttl("of its own", "2", HOUR)
         .delete("deleted");
-    db.write_with(batch, WriteOptions::new().ttl(Duration::ZERO)).unwrap();
+    db.write_opt(batch, WriteOptions::new().ttl(Duration::ZERO)).unwrap();
     db.write(Batch::new().put_with_ttl("expired", "3", Duration::ZERO).put("lives", "4")).unwrap();
     let expected = BTreeMap::from([
         (b"of its own".to_vec(), b"2".to_vec()),
@@ -695,25 +695,25 @@ fn a_sync_happens_when_it_is_asked_for_and_there_is_something_to_sync() {
     assert_eq!(syncs(), 1);
     db.sync().unwrap();
     assert_eq!(syncs(), 1, "nothing was written since");
-    db.put_with("b", "", WriteOptions::new().sync(true)).unwrap();
+    db.put_opt("b", "", WriteOptions::new().durable(true)).unwrap();
     assert_eq!(syncs(), 2);
-    assert!(db.delete_with("b", WriteOptions::new().sync(true)).unwrap());
+    assert!(db.delete_opt("b", WriteOptions::new().durable(true)).unwrap());
     assert_eq!(syncs(), 3);
     let batch = (0..9_u8).fold(Batch::new(), |batch, key| batch.put([key], ""));
-    db.write_with(batch, WriteOptions::new().sync(true)).unwrap();
+    db.write_opt(batch, WriteOptions::new().durable(true)).unwrap();
     assert_eq!(syncs(), 4, "one for the whole batch");
 }
 
 #[test]
 fn a_write_may_do_without_the_sync_that_the_policy_asks_for() {
     let dir = tempfile::tempdir().unwrap();
-    let db = Bitcask::open(dir.path(), small().sync(SyncPolicy::Always)).unwrap();
+    let db = Bitcask::open(dir.path(), small().sync_policy(SyncPolicy::Always)).unwrap();
     db.put("a", "").unwrap();
     assert_eq!(db.stats().syncs, 1);
-    db.put_with("b", "", WriteOptions::new().sync(false)).unwrap();
+    db.put_opt("b", "", WriteOptions::new().durable(false)).unwrap();
     assert_eq!(db.stats().syncs, 1);
     db.delete("b").unwrap();
-    db.insert_new("c", "").unwrap();
+    db.put_if_absent("c", "").unwrap();
     db.update("c", |_| Some("1")).unwrap();
     db.compare_and_swap("c", Some(b"1"), None).unwrap();
     assert_eq!(db.stats().syncs, 5);
@@ -847,7 +847,7 @@ fn every_option_chains_and_options_compare() {
     let options = crate::support::options()
         .create_if_missing(true)
         .read_only(false)
-        .sync(SyncPolicy::Interval(Duration::from_millis(1)))
+        .sync_policy(SyncPolicy::Interval(Duration::from_millis(1)))
         .verify_reads(false)
         .segment_size(512)
         .segment_entries(3)
@@ -855,12 +855,12 @@ fn every_option_chains_and_options_compare() {
         .value_size_limit(1000);
     assert_ne!(options, Options::default());
     assert_eq!(Options::new(), Options::default());
-    let write = WriteOptions::new().ttl(HOUR).sync(true);
+    let write = WriteOptions::new().ttl(HOUR).durable(true);
     assert_ne!(write, WriteOptions::default());
     let dir = tempfile::tempdir().unwrap();
     let db = Bitcask::open(dir.path(), options.clone()).unwrap();
     for number in 0..20_u32 {
-        db.put_with(number.to_be_bytes(), [0; 60], write).unwrap();
+        db.put_opt(number.to_be_bytes(), [0; 60], write).unwrap();
     }
     db.close().unwrap();
     assert_eq!(Bitcask::open(dir.path(), options).unwrap().len(), 20);

@@ -48,7 +48,7 @@ fn write(db: &Bitcask, writer: u64, done: &AtomicU64, stop: &AtomicBool) {
 /// Merges all that there is, again and again.
 fn merge(db: &Bitcask, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
-        db.merge_with(MergeOptions::new().force(true)).unwrap();
+        db.merge_opt(MergeOptions::new().force(true)).unwrap();
     }
 }
 

@@ -99,9 +99,9 @@ fn an_option_that_makes_no_sense_is_refused_by_its_name() {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("store");
     let new = Options::new;
-    let interval = |interval| new().sync(SyncPolicy::Interval(interval));
+    let interval = |interval| new().sync_policy(SyncPolicy::Interval(interval));
     let check =
-        |interval| new().merge(MergePolicy::Auto(AutoMerge::new().check_interval(interval)));
+        |interval| new().merge_policy(MergePolicy::Auto(AutoMerge::new().check_interval(interval)));
     let bad = [
         ("segment_size", "0", new().segment_size(0)),
         ("segment_size", "511", new().segment_size(511)),
@@ -110,7 +110,7 @@ fn an_option_that_makes_no_sense_is_refused_by_its_name() {
         ("segment_entries", "0", new().segment_entries(0)),
         ("key_size_limit", "65536", new().key_size_limit(65_536)),
         ("value_size_limit", "4294967296", new().value_size_limit(1 << 32)),
-        ("sync", "Interval(0)", new().sync(SyncPolicy::Interval(Duration::ZERO))),
+        ("sync", "Interval(0)", new().sync_policy(SyncPolicy::Interval(Duration::ZERO))),
         ("sync", "Interval(1ns)", interval(Duration::from_nanos(1))),
         ("check_interval", "0", check(Duration::ZERO)),
         ("check_interval", "1ns", check(Duration::from_nanos(1))),
@@ -130,7 +130,7 @@ fn an_option_that_makes_no_sense_is_refused_by_its_name() {
         new().segment_size(512),
         new().segment_size(512 << 20).segment_entries(u64::MAX),
         new().key_size_limit(65_535).value_size_limit((1 << 32) - 1),
-        new().sync(SyncPolicy::Interval(Duration::MAX)),
+        new().sync_policy(SyncPolicy::Interval(Duration::MAX)),
         interval(Duration::from_millis(1)),
         check(Duration::from_millis(1)),
         check(Duration::MAX),
@@ -617,7 +617,7 @@ impl Drop for Mount {
 fn a_full_disk_fails_the_write_that_meets_it_and_nothing_else() {
     let Some(disk) = Mount::new(8 << 20) else { return };
     let store = disk.path().join("store");
-    let options = || crate::support::options().sync(SyncPolicy::Never).segment_size(300_000);
+    let options = || crate::support::options().sync_policy(SyncPolicy::Never).segment_size(300_000);
     let db = Bitcask::open(&store, options()).unwrap();
     let value = |number: u32| vec![number.to_be_bytes()[3]; 10_000];
     let mut written = 0_u32;
@@ -647,7 +647,7 @@ fn a_full_disk_fails_the_write_that_meets_it_and_nothing_else() {
     let large = vec![0; 2 << 20];
     let batch = Batch::new().delete(0_u32.to_be_bytes()).put("new", &large).put("2", value(1));
     assert!(db.write(batch).unwrap_err().is_no_space());
-    assert!(db.insert_new("new", &large).unwrap_err().is_no_space());
+    assert!(db.put_if_absent("new", &large).unwrap_err().is_no_space());
     assert!(db.update("new", |_| Some(&large)).unwrap_err().is_no_space());
     check(&db);
     check(&Bitcask::open(&store, options().read_only(true)).unwrap());

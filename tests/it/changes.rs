@@ -54,7 +54,7 @@ fn who_waits_is_woken_by_a_put_in_another_thread_and_can_read_it() {
 fn who_waits_for_what_is_durable_is_woken_by_a_sync() {
     for policy in [SyncPolicy::Never, SyncPolicy::Always] {
         let dir = tempfile::tempdir().unwrap();
-        let db = Bitcask::open(dir.path(), small().sync(policy)).unwrap();
+        let db = Bitcask::open(dir.path(), small().sync_policy(policy)).unwrap();
         let mut changes = db.changes(Position::START).unwrap().durable();
         thread::scope(|scope| {
             let follower = scope.spawn(move || changes.recv().unwrap().unwrap().position);
@@ -88,7 +88,7 @@ fn closing_ends_all_who_wait_and_frees_the_lock() {
     // Those that are held keep nobody out.
     let db = open(dir.path());
     db.put("more", "").unwrap();
-    let reached = ended[0].1.reached();
+    let reached = ended[0].1.resume_position();
     assert_eq!(db.changes(reached).unwrap().try_recv().unwrap().unwrap().key, "more");
 }
 
@@ -99,7 +99,9 @@ fn a_watch_tells_of_its_prefix_alone_and_of_nothing_before_it() {
     db.put("user/0", "before").unwrap();
     let watch = db.watch_prefix("user/").unwrap();
     let watcher = thread::spawn(move || {
-        let short = |change: Change| (change.key.to_vec(), value(&change).is_some(), change.more);
+        let short = |change: Change| {
+            (change.key.to_vec(), value(&change).is_some(), change.batch_continues)
+        };
         watch.map(|change| short(change.unwrap())).collect::<Vec<_>>()
     });
     db.put("order/1", "a pencil").unwrap();
@@ -118,7 +120,7 @@ fn followers_beside_many_writers_see_each_ones_changes_in_order() {
     const WRITERS: u32 = 4;
     const EACH: u32 = 2000;
     let dir = tempfile::tempdir().unwrap();
-    let options = Options::new().segment_size(8 << 10).sync(SyncPolicy::Never);
+    let options = Options::new().segment_size(8 << 10).sync_policy(SyncPolicy::Never);
     let db = Bitcask::open(dir.path(), options).unwrap();
     thread::scope(|scope| {
         let mut changes = db.changes(Position::START).unwrap();
@@ -128,7 +130,7 @@ fn followers_beside_many_writers_see_each_ones_changes_in_order() {
                 let mut next = [0; WRITERS as usize];
                 for round in 0..WRITERS * EACH {
                     if round % 100 == 99 {
-                        changes = db.changes(changes.reached()).unwrap();
+                        changes = db.changes(changes.resume_position()).unwrap();
                     }
                     let change = changes.recv().unwrap().unwrap();
                     let number = u32::from_be_bytes(change.key[1..].try_into().unwrap());

@@ -66,7 +66,7 @@ fn check_without_limit(dir: &Path) {
     let db = Bitcask::open(dir, Options::new()).unwrap();
     assert_eq!(db.len(), COUNT);
     assert!(db.verify().unwrap().is_clean());
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
     assert_eq!(pairs(&db).len() as u64, COUNT);
     db.close().unwrap();
 }
@@ -98,7 +98,7 @@ fn write_and_merge(dir: &Path) {
     assert!(db.delete("large").unwrap());
     assert!(db.range(..).all(|pair| pair.is_ok()));
     check_sizes(dir);
-    let report = db.merge_with(MergeOptions::new().force(true)).unwrap();
+    let report = db.merge_opt(MergeOptions::new().force(true)).unwrap();
     assert!(report.freed_size() > COUNT * 900, "{report:?}");
     check_sizes(dir);
     assert!(logs(dir).len() > 5);
@@ -127,7 +127,7 @@ fn lower_while_open(dir: &Path) {
     }
     let error = db.put("large", vec![0; 300 << 10]).unwrap_err();
     assert!(matches!(error, Error::FileTooLarge { .. }), "{error}");
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
     assert_eq!(db.len(), COUNT);
     db.close().unwrap();
 }

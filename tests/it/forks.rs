@@ -201,14 +201,14 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
 fn in_children(dir: &Path, parts: &[fn(Bitcask)]) {
     for part in parts {
         let db = filled(dir);
-        db.merge_with(MergeOptions::new().force(true)).unwrap();
+        db.merge_opt(MergeOptions::new().force(true)).unwrap();
         db.sync().unwrap();
         let mut db = Some(db);
         join(fork(|| part(db.take().unwrap())));
         let db = db.unwrap();
         check(&db);
         db.put("late", "1").unwrap();
-        db.merge_with(MergeOptions::new().force(true)).unwrap();
+        db.merge_opt(MergeOptions::new().force(true)).unwrap();
         assert!(db.delete("late").unwrap());
         check(&db);
         db.close().unwrap();
@@ -244,19 +244,19 @@ fn call_everything(db: &Bitcask) {
         assert!(steps.next().is_none(), "an iterator ends behind the error");
     }
     assert!(is_forked(db.put("key 0001", "x")));
-    assert!(is_forked(db.put_with("key 0001", "x", WriteOptions::new().sync(true))));
+    assert!(is_forked(db.put_opt("key 0001", "x", WriteOptions::new().durable(true))));
     assert!(is_forked(db.delete("key 0001")) && is_forked(db.delete("nothing")));
     assert!(is_forked(db.write(Batch::new().put("a", "1").delete("key 0001"))));
-    assert!(is_forked(db.insert_new("a", "1")));
+    assert!(is_forked(db.put_if_absent("a", "1")));
     assert!(is_forked(db.compare_and_swap("a", None, Some(b"1"))));
     assert!(is_forked(db.update("a", |_| Some("1"))));
     assert!(is_forked(db.expire("key 0001", Duration::ZERO)) && is_forked(db.persist("key 0001")));
-    assert!(is_forked(db.remove_range(..)) && is_forked(db.remove_prefix("key")));
+    assert!(is_forked(db.delete_range(..)) && is_forked(db.delete_prefix("key")));
     assert!(is_forked(db.retain(|_, _| false)));
     assert!(is_forked(db.transaction(|transaction| transaction.get("key 0001"))));
     assert!(is_forked(db.sync()) && is_forked(db.refresh()) && is_forked(db.clear()));
     assert!(is_forked(db.merge()));
-    assert!(is_forked(db.merge_with(MergeOptions::new().force(true))));
+    assert!(is_forked(db.merge_opt(MergeOptions::new().force(true))));
     assert!(is_forked(db.backup(target)));
     assert!(is_forked(db.verify()));
     assert!(is_forked(db.changes(Position::START)) && is_forked(db.watch_prefix("key")));
@@ -304,7 +304,7 @@ fn beget(db: Bitcask) {
     let (db, own) = both.unwrap();
     assert!(is_forked(db.get("key 0001")));
     check(&own);
-    own.merge_with(MergeOptions::new().force(true)).unwrap();
+    own.merge_opt(MergeOptions::new().force(true)).unwrap();
     check(&own);
     own.close().unwrap();
     check(&open(other.path()));
@@ -359,7 +359,7 @@ fn held(dir: &Path) {
     let (snapshot, lent) = (db.snapshot(), db.get(key(7)).unwrap().unwrap());
     let (changes, watch) = (db.changes(db.position()).unwrap(), db.watch_prefix("key").unwrap());
     db.put(key(0), "new").unwrap();
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
     let (pinned, there) = (db.stats().pinned_segments, logs(dir));
     assert!(pinned > 0);
     let mut range = snapshot.range(..);
@@ -372,7 +372,7 @@ fn held(dir: &Path) {
         assert_eq!(snapshot.age(), Duration::ZERO, "that asks the clock, which has a lock");
         assert!(is_forked(changes.try_recv()) && is_forked(watch.recv()));
         assert!(is_forked(changes.recv_timeout(Duration::MAX)));
-        let _ = changes.reached();
+        let _ = changes.resume_position();
         assert!(is_forked(watch.next().unwrap()) && watch.next().is_none());
         assert!(is_forked(range.next().unwrap()) && range.next().is_none());
         assert!(is_forked(iter.next().unwrap()) && iter.next().is_none());
@@ -431,7 +431,7 @@ fn callbacks(dir: &Path) {
     type Part = fn(&Bitcask, &mut dyn FnMut()) -> bool;
     let parts: [(&str, Part); 7] = [
         ("merge", |db, fork| {
-            is_forked(db.merge_with(MergeOptions::new().force(true).progress(|_| {
+            is_forked(db.merge_opt(MergeOptions::new().force(true).progress(|_| {
                 fork();
                 ControlFlow::Continue(())
             })))
@@ -502,7 +502,7 @@ fn callbacks(dir: &Path) {
 fn last_key(dir: &Path) {
     /// There are so many keys that the last of the 4,096 parts of them is sure to have some.
     const KEYS: u32 = 80_000;
-    let db = Bitcask::open(dir, Options::new().sync(SyncPolicy::Never)).unwrap();
+    let db = Bitcask::open(dir, Options::new().sync_policy(SyncPolicy::Never)).unwrap();
     for number in 0..KEYS {
         db.put(number.to_be_bytes(), "").unwrap();
     }
@@ -525,7 +525,7 @@ fn last_key(dir: &Path) {
 /// Forks while threads write, delete, merge and take snapshots.
 fn busy(dir: &Path) {
     const FORKS: usize = 200;
-    let db = Arc::new(Bitcask::open(dir, small().sync(SyncPolicy::Interval(TICK))).unwrap());
+    let db = Arc::new(Bitcask::open(dir, small().sync_policy(SyncPolicy::Interval(TICK))).unwrap());
     let stop = Arc::new(AtomicBool::new(false));
     let writers = [0_u32, 1].map(|writer| {
         let (db, stop) = (Arc::clone(&db), Arc::clone(&stop));
@@ -548,7 +548,7 @@ fn busy(dir: &Path) {
         let (db, stop) = (Arc::clone(&db), Arc::clone(&stop));
         thread::spawn(move || {
             while !stop.load(Ordering::Relaxed) {
-                db.merge_with(MergeOptions::new().force(true)).unwrap();
+                db.merge_opt(MergeOptions::new().force(true)).unwrap();
             }
         })
     };
@@ -615,7 +615,7 @@ fn daemon(dir: &Path) {
     check(&db);
     db.put("late", "1").unwrap();
     assert!(db.delete("late").unwrap());
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
     db.close().unwrap();
     check(&open(dir));
     println!("{SAYS}opened again");

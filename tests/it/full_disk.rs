@@ -128,7 +128,7 @@ fn go_through(disk: &Path, mode: AppendMode, shortage: Shortage) {
     check(&db, &left, &when("deleted"));
     use_up(disk, shortage);
     let ((bytes, inodes), before) = (free(disk), db.stats());
-    let merged = db.merge_with(MergeOptions::new().force(true));
+    let merged = db.merge_opt(MergeOptions::new().force(true));
     let merged = merged.unwrap_or_else(|error| panic!("{}: {error}", when("merge")));
     check(&db, &left, &when("merged"));
     let ((bytes_after, inodes_after), after) = (free(disk), db.stats());

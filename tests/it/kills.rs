@@ -75,13 +75,13 @@ impl Step {
     fn make(&self, db: &Bitcask) -> bitcask::Result<()> {
         let day = Duration::from_secs(24 * 3600);
         let with = |change: &Change, options| {
-            db.put_with(&change.0, change.1.as_deref().unwrap_or(b"gone"), options)
+            db.put_opt(&change.0, change.1.as_deref().unwrap_or(b"gone"), options)
         };
         match self {
             Self::Put(change) => with(change, WriteOptions::new()),
             Self::PutLasting(change) => with(change, WriteOptions::new().ttl(day)),
             Self::PutExpired(change) => with(change, WriteOptions::new().ttl(Duration::ZERO)),
-            Self::PutSynced(change) => with(change, WriteOptions::new().sync(true)),
+            Self::PutSynced(change) => with(change, WriteOptions::new().durable(true)),
             Self::Delete((key, _)) => db.delete(key).map(drop),
             Self::Batch(changes) => {
                 let add = |batch: Batch, (key, value): &Change| match value {
@@ -120,7 +120,7 @@ impl Step {
 fn merge(db: &Bitcask, random: &mut Random) -> bitcask::Result<()> {
     let mut chosen: Vec<u32> = db.segments().iter().map(|segment| segment.id).collect();
     chosen.retain(|_| random.below(3) > 0);
-    match db.merge_with(MergeOptions::new().segments(chosen)) {
+    match db.merge_opt(MergeOptions::new().segments(chosen)) {
         // Another merge, or a clear, was quicker.
         Err(Error::InvalidOption { name: "segments", .. }) => Ok(()),
         merged => merged.map(drop),
@@ -142,9 +142,9 @@ fn options(generation: u64) -> Options {
     let choose = |step: u64, len: u64| usize::try_from(generation / step % len).unwrap();
     Options::new()
         .append_mode(modes.get(choose(1, 2)).copied().unwrap())
-        .sync(policies.get(choose(2, 3)).copied().unwrap())
+        .sync_policy(policies.get(choose(2, 3)).copied().unwrap())
         .segment_size(if choose(6, 2) == 0 { 4096 } else { 1 << 16 })
-        .merge(merges.get(choose(12, 2)).cloned().unwrap())
+        .merge_policy(merges.get(choose(12, 2)).cloned().unwrap())
 }
 
 /// Makes one step after the other until it is killed, and says the number of each that has
@@ -215,7 +215,7 @@ fn killed(generations: u64, seed: u64) {
 fn left_behind(store: &Path, generation: u64, state: &Pairs, next: u64) -> Option<Pairs> {
     let mut one_more = state.clone();
     Step::new(next).apply(&mut one_more);
-    let options = |number: u64| options(generation + number).merge(MergePolicy::Manual);
+    let options = |number: u64| options(generation + number).merge_policy(MergePolicy::Manual);
     let found = match Bitcask::open(store, options(0).read_only(true)) {
         Ok(db) => pairs(&db),
         // It was killed before there was a store.

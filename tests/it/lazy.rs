@@ -206,7 +206,7 @@ fn a_store_is_closed_at_any_moment_of_its_filling() {
 #[test]
 fn several_threads_fill_a_large_store() {
     let dir = tempfile::tempdir().unwrap();
-    let options = || crate::support::options().sync(bitcask::SyncPolicy::Never);
+    let options = || crate::support::options().sync_policy(bitcask::SyncPolicy::Never);
     let db = Bitcask::open(dir.path(), options()).unwrap();
     let keys = 300_000;
     for number in 0..keys {

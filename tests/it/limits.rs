@@ -22,7 +22,7 @@ const STORES: u32 = 4;
 
 fn options() -> Options {
     // Segments stay as they are.
-    let options = Options::new().sync(SyncPolicy::Never).merge(MergePolicy::Manual);
+    let options = Options::new().sync_policy(SyncPolicy::Never).merge_policy(MergePolicy::Manual);
     options.segment_entries(10).segment_size(64 << 10)
 }
 
@@ -81,7 +81,7 @@ pub(crate) fn play(dir: &Path) {
     for (store, db) in stores.iter().enumerate() {
         db.put("another", "value").unwrap();
         db.backup(dir.join(format!("backup {store}"))).unwrap();
-        db.merge_with(MergeOptions::new().force(true)).unwrap();
+        db.merge_opt(MergeOptions::new().force(true)).unwrap();
         assert!(db.verify().unwrap().is_clean());
         assert_eq!(db.range(..).count(), 10 * SEGMENTS as usize + 1);
     }

@@ -161,12 +161,12 @@ impl Change {
                 let swapped = db.compare_and_swap(name, old.as_deref(), kept).unwrap();
                 assert!(swapped, "key {at}: not the last value");
             }
-            Verb::InsertNew => assert_eq!(db.insert_new(name, new).unwrap(), old.is_none()),
-            Verb::PutSynced => db.put_with(name, new, WriteOptions::new().sync(true)).unwrap(),
+            Verb::InsertNew => assert_eq!(db.put_if_absent(name, new).unwrap(), old.is_none()),
+            Verb::PutSynced => db.put_opt(name, new, WriteOptions::new().durable(true)).unwrap(),
             _ if stays => db.put(name, new).unwrap(),
             Verb::Expire => {
                 let expired = WriteOptions::new().ttl(Duration::ZERO);
-                db.put_with(name, "gone", expired).unwrap();
+                db.put_opt(name, "gone", expired).unwrap();
             }
             _ => assert_eq!(db.delete(name).unwrap(), old.is_some(), "key {at}"),
         }
@@ -525,7 +525,7 @@ fn merge_at_random(db: &Bitcask, random: &mut Random) -> bool {
         1 => options,
         _ => options.segments(chosen.iter().copied()),
     };
-    match db.merge_with(options) {
+    match db.merge_opt(options) {
         Ok(report) if !report.cancelled && way > 1 => {
             let left = db.segments();
             let left = left.iter().find(|segment| chosen.contains(&segment.id));
@@ -624,7 +624,7 @@ fn run<'a>(
 fn tiny(seed: u64) -> Options {
     let policies = [SyncPolicy::Never, SyncPolicy::Interval(Duration::from_millis(5))];
     let policy = policies[usize::try_from(seed / 3 % 2).unwrap()];
-    options().segment_size(4096 << (seed % 2)).sync(policy).merge(MergePolicy::Manual)
+    options().segment_size(4096 << (seed % 2)).sync_policy(policy).merge_policy(MergePolicy::Manual)
 }
 
 /// Merges as often as can be.
@@ -652,7 +652,7 @@ pub(crate) fn merge_and_write(store: &Path) {
         std::process::abort();
     }));
     let options = match seed % 4 {
-        0 => tiny(seed).merge(MergePolicy::Auto(eager())),
+        0 => tiny(seed).merge_policy(MergePolicy::Auto(eager())),
         _ => tiny(seed),
     };
     println!("{SAYS}opening");
@@ -692,7 +692,7 @@ fn reopened(path: &Path, generation: u64, random: &mut Random) -> State {
     }
     if generation % 4 == 1 {
         let db = Bitcask::open(path, tiny(generation)).unwrap();
-        db.merge_with(MergeOptions::new().force(true)).unwrap();
+        db.merge_opt(MergeOptions::new().force(true)).unwrap();
         assert_eq!(found(&db), state, "merged");
         db.close().unwrap();
         check_files(path);
@@ -768,7 +768,7 @@ fn a_store_that_merges_by_itself_is_closed_in_the_middle_and_keeps_no_more_than_
         }
     };
     let auto = eager().bytes_per_second(Some(1 << 20)).on_finish(on_finish);
-    let options = tiny(0).merge(MergePolicy::Auto(auto));
+    let options = tiny(0).merge_policy(MergePolicy::Auto(auto));
     let mut state = State::new();
     for round in 0..4 {
         let db = Bitcask::open(dir.path(), options.clone()).unwrap();
@@ -794,7 +794,7 @@ fn a_store_that_merges_by_itself_is_closed_in_the_middle_and_keeps_no_more_than_
     }
     assert_eq!(*failed.lock().unwrap(), Vec::<String>::new());
     let db = Bitcask::open(dir.path(), options).unwrap();
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
     assert_eq!(found(&db), state);
     let figures = db.stats();
     db.close().unwrap();
@@ -825,7 +825,7 @@ fn what_is_held_keeps_its_bytes_while_its_files_go() {
     let mut first: Vec<_> = iter.by_ref().take(20).map(Result::unwrap).collect();
     let before = logs(dir.path());
     for round in 7..12_u64 {
-        db.merge_with(MergeOptions::new().force(true)).unwrap();
+        db.merge_opt(MergeOptions::new().force(true)).unwrap();
         if round.is_multiple_of(2) {
             put_all(round);
         } else {
@@ -833,7 +833,7 @@ fn what_is_held_keeps_its_bytes_while_its_files_go() {
             put_all(round);
         }
     }
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
     let after = logs(dir.path());
     assert!(before.len() > 5 && after.iter().all(|path| !before.contains(path)), "{after:?}");
     for (at, bytes) in (0..).zip(&held) {
@@ -849,7 +849,7 @@ fn what_is_held_keeps_its_bytes_while_its_files_go() {
     let held_on = files_held(dir.path());
     drop((held, first));
     db.put("last", "entry").unwrap();
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
     if let Some(held_on) = held_on {
         assert!(held_on > 5, "{held_on} removed files are mapped by what is held");
         // Other tests read meanwhile, for a moment each, and the store's thread tries again.

@@ -40,7 +40,7 @@ fn eager() -> AutoMerge {
 }
 
 fn with(auto: AutoMerge) -> Options {
-    small().merge(MergePolicy::Auto(auto))
+    small().merge_policy(MergePolicy::Auto(auto))
 }
 
 /// Whether a merge has begun to write: there is a segment that says so in its header.
@@ -65,7 +65,7 @@ fn clear_takes_the_turn_from_a_merge() {
     let report = thread::scope(|scope| {
         let merge = scope.spawn(|| {
             let options = MergeOptions::new().force(true).bytes_per_second(Some(1));
-            db.merge_with(options.progress(|_| {
+            db.merge_opt(options.progress(|_| {
                 let _ = begun.send(());
                 ControlFlow::Continue(())
             }))
@@ -95,7 +95,7 @@ fn merges_take_turns() {
                 assert!(matches!(db.merge(), Err(Error::WithinMerge)));
                 ControlFlow::Continue(())
             };
-            db.merge_with(MergeOptions::new().force(true).progress(call)).unwrap()
+            db.merge_opt(MergeOptions::new().force(true).progress(call)).unwrap()
         };
         let merges: Vec<_> = (0..4).map(|_| scope.spawn(force)).collect();
         for merge in merges {

@@ -74,7 +74,7 @@ impl Opening {
         options()
             .segment_size(self.segment_size)
             .segment_entries(self.segment_entries)
-            .sync(self.sync)
+            .sync_policy(self.sync)
             .verify_reads(self.verify_reads)
     }
 }
@@ -212,15 +212,15 @@ impl Pair {
         match step {
             Step::Put { key, value, ttl, sync } => {
                 let options = with_ttl(*ttl);
-                let options = sync.map_or(options, |sync| options.sync(sync));
-                self.db().put_with(key_bytes(*key), value.bytes(), options).unwrap();
+                let options = sync.map_or(options, |sync| options.durable(sync));
+                self.db().put_opt(key_bytes(*key), value.bytes(), options).unwrap();
                 self.set(key_bytes(*key), Some(slot(*value, *ttl)));
                 self.compare_key(*key);
             }
             Step::Delete { key, sync } => {
                 let options = WriteOptions::new();
-                let options = sync.map_or(options, |sync| options.sync(sync));
-                let existed = self.db().delete_with(key_bytes(*key), options).unwrap();
+                let options = sync.map_or(options, |sync| options.durable(sync));
+                let existed = self.db().delete_opt(key_bytes(*key), options).unwrap();
                 assert_eq!(existed, self.live(&key_bytes(*key)).is_some());
                 self.set(key_bytes(*key), None);
                 self.compare_key(*key);
@@ -228,7 +228,8 @@ impl Pair {
             Step::Update { key, value, ttl } => self.update(*key, *value, *ttl),
             Step::InsertNew { key, value, ttl } => {
                 let (bytes, options) = (value.bytes(), with_ttl(*ttl));
-                let inserted = self.db().insert_new_with(key_bytes(*key), bytes, options).unwrap();
+                let inserted =
+                    self.db().put_if_absent_opt(key_bytes(*key), bytes, options).unwrap();
                 assert_eq!(inserted, self.live(&key_bytes(*key)).is_none());
                 if inserted {
                     self.set(key_bytes(*key), Some(slot(*value, *ttl)));
@@ -288,7 +289,7 @@ impl Pair {
 
     fn update(&mut self, key: u8, value: Option<Content>, ttl: Ttl) {
         let expected = self.live(&key_bytes(key));
-        let stored = self.db().update_with(key_bytes(key), with_ttl(ttl), |old| {
+        let stored = self.db().update_opt(key_bytes(key), with_ttl(ttl), |old| {
             assert_eq!(old, expected.as_deref());
             value.map(Content::bytes)
         });
@@ -306,7 +307,7 @@ impl Pair {
         };
         let (bytes, options) = (new.map(Content::bytes), with_ttl(ttl));
         let (expected, bytes) = (expected.as_deref(), bytes.as_deref());
-        let swapped = self.db().compare_and_swap_with(key_bytes(key), expected, bytes, options);
+        let swapped = self.db().compare_and_swap_opt(key_bytes(key), expected, bytes, options);
         let swapped = swapped.unwrap();
         assert_eq!(swapped, expected == current.as_deref());
         if swapped {
@@ -324,7 +325,7 @@ impl Pair {
                 (Some(value), Some(ttl)) => batch.put_with_ttl(key_bytes(*key), value.bytes(), ttl),
             };
         }
-        self.db().write_with(batch, with_ttl(default)).unwrap();
+        self.db().write_opt(batch, with_ttl(default)).unwrap();
         for (key, value, ttl) in changes {
             let ttl = if matches!(ttl, Ttl::None) { default } else { *ttl };
             self.set(key_bytes(*key), value.map(|value| slot(value, ttl)));

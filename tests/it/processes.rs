@@ -34,7 +34,7 @@ fn a_child_process_plays_its_part() {
         }),
         "merging log keeper" => keep_a_log(store, SyncPolicy::Never, |db, step| {
             if step.is_multiple_of(MERGED) {
-                db.merge_with(MergeOptions::new().force(true)).unwrap();
+                db.merge_opt(MergeOptions::new().force(true)).unwrap();
             }
         }),
         "merger" => merge::merge_and_write(store),
@@ -78,7 +78,7 @@ fn hold(store: &Path) {
 /// Makes one change after the other for as long as it lives, and says the number of each one that
 /// has returned. The store tells how far its predecessors have got.
 fn keep_a_log(store: &Path, policy: SyncPolicy, beside: impl Fn(&Bitcask, u64)) {
-    let db = Bitcask::open(store, small().sync(policy)).unwrap();
+    let db = Bitcask::open(store, small().sync_policy(policy)).unwrap();
     let last = db.get(HEAD).unwrap().map_or(0, |head| number(&head));
     say(&format!("from {last}"));
     for step in last + 1.. {
@@ -412,16 +412,16 @@ fn a_reader_refuses_every_write() {
     db.close().unwrap();
     let before = contents(dir.path());
     let db = open_read_only(dir.path());
-    let options = WriteOptions::new().ttl(Duration::ZERO).sync(true);
+    let options = WriteOptions::new().ttl(Duration::ZERO).durable(true);
     let untouched = || -> Option<&str> { unreachable!("the closure is not to be called") };
     let refusals = [
         db.put("key", "").unwrap_err(),
-        db.put_with("key", "", options).unwrap_err(),
+        db.put_opt("key", "", options).unwrap_err(),
         db.delete("key").unwrap_err(),
         db.delete("absent").unwrap_err(),
-        db.delete_with("key", options).unwrap_err(),
-        db.insert_new("key", "").unwrap_err(),
-        db.insert_new("absent", "").unwrap_err(),
+        db.delete_opt("key", options).unwrap_err(),
+        db.put_if_absent("key", "").unwrap_err(),
+        db.put_if_absent("absent", "").unwrap_err(),
         db.compare_and_swap("key", Some(b"no match"), None).unwrap_err(),
         db.update("key", |_| untouched()).unwrap_err(),
         db.expire("key", Duration::ZERO).unwrap_err(),
@@ -429,7 +429,7 @@ fn a_reader_refuses_every_write() {
         db.persist("key").unwrap_err(),
         db.write(Batch::new().put("a", "")).unwrap_err(),
         db.write(Batch::new()).unwrap_err(),
-        db.write_with(Batch::new().delete("a"), options).unwrap_err(),
+        db.write_opt(Batch::new().delete("a"), options).unwrap_err(),
         db.clear().unwrap_err(),
         db.sync().unwrap_err(),
     ];

@@ -178,7 +178,7 @@ pub(crate) fn state(numbers: impl IntoIterator<Item = usize>) -> Pairs {
 /// Small segments; in the append mode that the environment or the test asks for.
 pub(crate) fn options(mode: AppendMode) -> Options {
     let options = Options::new().segment_size(64 * 1024).append_mode(mode);
-    options.sync(SyncPolicy::Never).merge(MergePolicy::Manual)
+    options.sync_policy(SyncPolicy::Never).merge_policy(MergePolicy::Manual)
 }
 
 const MODE: &str = "BITCASK_TEST_MODE";
@@ -296,7 +296,7 @@ fn delete_and_merge(db: &Bitcask, count: usize, ballast: &mut Ballast) -> Range<
     // is less than a third of what is asked for.
     let mut next = count;
     while next <= count + count / 3 {
-        let merged = db.merge_with(MergeOptions::new().force(true));
+        let merged = db.merge_opt(MergeOptions::new().force(true));
         assert!(merged.is_ok() || merged.is_err_and(|error| error.is_no_space()));
         assert!(pairs(db) == state(numbers.end..next), "merged");
         let (full, error) = put_until_full(db, next);

@@ -74,7 +74,7 @@ fn a_store_without_a_manifest_is_saved_whole() {
     let (from, to) = (dir.path().join("from"), dir.path().join("to"));
     filled(&from);
     let db = open(&from);
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
     db.put("after the merge", "1").unwrap();
     let right = pairs(&db);
     db.close().unwrap();
@@ -116,7 +116,7 @@ fn what_a_writer_does_meanwhile_is_no_damage() {
                     db.put(key.to_be_bytes(), round.to_be_bytes().repeat(20)).unwrap();
                 }
                 if round % 20 == 19 {
-                    db.merge_with(MergeOptions::new().force(true)).unwrap();
+                    db.merge_opt(MergeOptions::new().force(true)).unwrap();
                 }
                 if done.load(Ordering::Relaxed) {
                     break;

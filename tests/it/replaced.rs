@@ -81,7 +81,7 @@ fn work_on(db: Bitcask, backup: &Path, policy: SyncPolicy) {
         note(db.put(key(number), value("late", number)));
     }
     note(db.sync());
-    note(db.merge_with(MergeOptions::new().force(true)).map(drop));
+    note(db.merge_opt(MergeOptions::new().force(true)).map(drop));
     note(db.clear());
     note(db.delete(key(1)).map(drop));
     note(db.backup(backup).map(drop));
@@ -99,11 +99,12 @@ fn variants() -> Vec<(SyncPolicy, Options)> {
     let mut variants = Vec::new();
     for policy in [SyncPolicy::Always, SyncPolicy::Never] {
         for mode in [AppendMode::Mapped, AppendMode::Positioned] {
-            let options = small().sync(policy).append_mode(mode);
+            let options = small().sync_policy(policy).append_mode(mode);
             let merge = AutoMerge::new().check_interval(Duration::from_millis(1));
             let merge = merge.trigger_dead_percent(1).dead_percent(1).idle_dead_percent(1);
             variants.extend(
-                [options.clone().merge(MergePolicy::Auto(merge)), options].map(|it| (policy, it)),
+                [options.clone().merge_policy(MergePolicy::Auto(merge)), options]
+                    .map(|it| (policy, it)),
             );
         }
     }
@@ -229,7 +230,7 @@ pub(crate) fn mounted_over(dir: &Path) -> Result<(), String> {
         unmount(&path);
         check_own(&path);
         // A whole disk, with a store that is made after it was mounted.
-        let db = Bitcask::open(&path, small().sync(policy)).unwrap();
+        let db = Bitcask::open(&path, small().sync_policy(policy)).unwrap();
         mount(&tmpfs, &path)?;
         make(&path, "other");
         let before = everything(&path);
@@ -256,7 +257,7 @@ fn a_writer_whose_lock_file_is_removed_yields_to_the_next_one() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
         // What a mapping is of is cut by the second one's recovery.
-        let options = small().sync(policy).append_mode(AppendMode::Positioned);
+        let options = small().sync_policy(policy).append_mode(AppendMode::Positioned);
         let first = Bitcask::open(&path, options).unwrap();
         put(&first, "other", 0..KEYS).unwrap();
         first.sync().unwrap();
@@ -287,7 +288,7 @@ fn a_lock_file_that_is_gone_or_another_one_ends_writing() {
     ];
     for change in reasons {
         let dir = tempfile::tempdir().unwrap();
-        let db = Bitcask::open(dir.path(), small().sync(SyncPolicy::Always)).unwrap();
+        let db = Bitcask::open(dir.path(), small().sync_policy(SyncPolicy::Always)).unwrap();
         db.put("key", "value").unwrap();
         change(&dir.path().join("LOCK"));
         let error = db.put("key", "late").unwrap_err();
@@ -306,7 +307,7 @@ fn the_error_names_both_directories() {
     make(&v1, "own");
     make(&v2, "other");
     symlink(&v1, &current).unwrap();
-    let db = Bitcask::open(&current, small().sync(SyncPolicy::Always)).unwrap();
+    let db = Bitcask::open(&current, small().sync_policy(SyncPolicy::Always)).unwrap();
     fs::remove_file(&current).unwrap();
     symlink(&v2, &current).unwrap();
     let error = db.put("key", "value").unwrap_err();
@@ -322,11 +323,11 @@ fn the_error_names_both_directories() {
 fn a_store_goes_on_in_a_directory_that_was_renamed() {
     let dir = tempfile::tempdir().unwrap();
     let [path, moved] = ["data", "moved"].map(|name| dir.path().join(name));
-    let db = Bitcask::open(&path, small().sync(SyncPolicy::Always)).unwrap();
+    let db = Bitcask::open(&path, small().sync_policy(SyncPolicy::Always)).unwrap();
     put(&db, "other", 0..KEYS / 2).unwrap();
     fs::rename(&path, &moved).unwrap();
     put(&db, "other", KEYS / 2..KEYS).unwrap();
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
     let copy = dir.path().join("copy");
     db.backup(&copy).unwrap();
     assert!(matches!(db.backup(moved.join("below")), Err(Error::InvalidTarget { .. })));

@@ -88,7 +88,7 @@ fn keys_and_values_outside_ascii_are_read_and_so_is_what_follows() {
 #[test]
 fn an_entry_that_does_not_fit_the_segment_starts_the_next() {
     let dir = tempfile::tempdir().unwrap();
-    let options = crate::support::options().segment_size(10 << 20).sync(SyncPolicy::Never);
+    let options = crate::support::options().segment_size(10 << 20).sync_policy(SyncPolicy::Never);
     let db = Bitcask::open(dir.path(), options).unwrap();
     let (nine, two) = (vec![9; 9 << 20], vec![2; 2 << 20]);
     db.put("nine", &nine).unwrap();
@@ -493,7 +493,7 @@ fn values_that_look_like_nothing_are_values() {
 fn writes_are_synced_when_and_only_when_that_was_asked_for() {
     for (policy, synced) in [(SyncPolicy::Never, 0), (SyncPolicy::Always, 1)] {
         let dir = tempfile::tempdir().unwrap();
-        let db = Bitcask::open(dir.path(), crate::support::options().sync(policy)).unwrap();
+        let db = Bitcask::open(dir.path(), crate::support::options().sync_policy(policy)).unwrap();
         db.put("key", "value").unwrap();
         assert_eq!(db.stats().syncs, synced);
         assert!(db.delete("key").unwrap());

@@ -13,7 +13,7 @@ use crate::support::{Random, files_of, small};
 /// Small segments, merged all the time.
 fn busy() -> Options {
     let auto = AutoMerge::new().check_interval(Duration::from_millis(1)).dead_percent(10);
-    small().segment_size(16 << 10).merge(MergePolicy::Auto(auto))
+    small().segment_size(16 << 10).merge_policy(MergePolicy::Auto(auto))
 }
 
 fn key(number: u64) -> [u8; 8] {
@@ -111,7 +111,7 @@ fn what_is_held_outlives_the_store() {
     for round in ["newer", "newest"] {
         let db = Bitcask::open(dir.path(), busy()).unwrap();
         fill(&db, round);
-        db.merge_with(bitcask::MergeOptions::new().force(true)).unwrap();
+        db.merge_opt(bitcask::MergeOptions::new().force(true)).unwrap();
         db.close().unwrap();
     }
     let old = "old".repeat(10);

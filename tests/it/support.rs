@@ -19,7 +19,7 @@ pub(crate) type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 /// Segments of 4 KiB, so that a few dozen writes rotate; and no sync that nobody asks for, so that
 /// no entry carries a mark.
 pub(crate) fn small() -> Options {
-    options().segment_size(4096).sync(SyncPolicy::Never)
+    options().segment_size(4096).sync_policy(SyncPolicy::Never)
 }
 
 /// The defaults, in the append mode that the whole suite is run in.

@@ -74,8 +74,8 @@ fn mixed_work(db: &Bitcask, writer: u64, steps: u64) {
                 let old = db.get(key(at)).unwrap();
                 let _ = db.compare_and_swap(key(at), old.as_deref(), Some(&new)).unwrap();
             }
-            15 => drop(db.insert_new(key(at), new).unwrap()),
-            16 => db.put_with(key(at), new, WriteOptions::new().sync(true)).unwrap(),
+            15 => drop(db.put_if_absent(key(at), new).unwrap()),
+            16 => db.put_opt(key(at), new, WriteOptions::new().durable(true)).unwrap(),
             17 => {
                 let others = (0..5).map(|step| (at + step * 3) % KEYS);
                 let batch = others.fold(Batch::new(), |batch, other| match other % 5 {
@@ -161,7 +161,7 @@ fn every_value_is_swapped_in_by_exactly_one_thread() {
         for _ in 0..THREADS {
             scope.spawn(|| {
                 for round in 0..ROUNDS {
-                    if db.insert_new(key(1000 + round), "mine").unwrap() {
+                    if db.put_if_absent(key(1000 + round), "mine").unwrap() {
                         inserted.fetch_add(1, Ordering::Relaxed);
                     }
                     let old = (round > 0).then(|| key(round - 1));
@@ -269,7 +269,7 @@ fn a_write_is_seen_before_the_one_that_follows_it() {
 fn writers_that_wait_for_the_disk_all_get_there() {
     const EACH: u64 = 40;
     let dir = tempfile::tempdir().unwrap();
-    let options = crate::support::options().segment_size(8192).sync(SyncPolicy::Always);
+    let options = crate::support::options().segment_size(8192).sync_policy(SyncPolicy::Always);
     let db = Bitcask::open(dir.path(), options).unwrap();
     thread::scope(|scope| {
         for writer in 0..THREADS {

@@ -22,7 +22,7 @@ fn patient() -> TransactionOptions {
 /// Small segments, merged all the time.
 fn busy() -> Options {
     let auto = AutoMerge::new().check_interval(Duration::from_millis(1)).dead_percent(10);
-    small().segment_size(16 << 10).merge(MergePolicy::Auto(auto))
+    small().segment_size(16 << 10).merge_policy(MergePolicy::Auto(auto))
 }
 
 fn account(number: u64) -> String {
@@ -55,7 +55,7 @@ fn transfers_keep_the_sum() {
                     for _ in 0..TRANSFERS {
                         let (from, to) = (random.below(ACCOUNTS), random.below(ACCOUNTS));
                         let amount = i64::try_from(random.below(50)).unwrap();
-                        db.transaction_with(patient(), |tx| {
+                        db.transaction_opt(patient(), |tx| {
                             let source = number(&tx.get(account(from))?.unwrap());
                             tx.put(account(from), (source - amount).to_be_bytes());
                             let target = number(&tx.get(account(to))?.unwrap());
@@ -70,7 +70,7 @@ fn transfers_keep_the_sum() {
         scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
                 assert_eq!(sum(&db), all);
-                let seen: bitcask::Result<i64> = db.transaction_with(patient(), |tx| {
+                let seen: bitcask::Result<i64> = db.transaction_opt(patient(), |tx| {
                     tx.prefix("account/").map(|pair| Ok(number(&pair?.1))).sum()
                 });
                 assert_eq!(seen.unwrap(), all);
@@ -103,7 +103,7 @@ fn write_skew_is_refused() {
                     let (db, start, went) = (&db, &start, &went);
                     scope.spawn(move || {
                         let mut is_first = true;
-                        let goes = db.transaction_with(patient(), |tx| {
+                        let goes = db.transaction_opt(patient(), |tx| {
                             let on_call = if by_range {
                                 tx.prefix("on call/").count()
                             } else {
@@ -138,7 +138,7 @@ fn a_phantom_is_a_conflict() {
         for _ in 0..4 {
             scope.spawn(|| {
                 for _ in 0..EACH {
-                    db.transaction_with(patient(), |tx| {
+                    db.transaction_opt(patient(), |tx| {
                         let last = tx.prefix("ticket/").next_back().transpose()?;
                         let next = last.map_or(0, |(_, value)| number(&value) + 1);
                         tx.put(format!("ticket/{next:06}"), next.to_be_bytes());
@@ -170,7 +170,7 @@ fn what_is_taken_from_a_queue_is_taken_once() {
             scope.spawn(|| {
                 let mut last = -1;
                 while taken.load(Ordering::Relaxed) < JOBS {
-                    let job = db.transaction_with(patient(), |tx| {
+                    let job = db.transaction_opt(patient(), |tx| {
                         let Some((key, job)) = tx.prefix("job/").next().transpose()? else {
                             return Ok(None);
                         };

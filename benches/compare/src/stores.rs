@@ -42,7 +42,7 @@ struct Ours(bitcask::Bitcask);
 
 impl Ours {
     fn new(directory: &Path) -> Self {
-        let options = bitcask::Options::new().sync(bitcask::SyncPolicy::Never);
+        let options = bitcask::Options::new().sync_policy(bitcask::SyncPolicy::Never);
         Self(bitcask::Bitcask::open(directory.join("bitcask"), options).unwrap())
     }
 }

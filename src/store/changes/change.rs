@@ -28,7 +28,7 @@ pub struct Change {
     pub position: Position,
     /// Whether the batch that it belongs to goes on with the next change. What follows a change for
     /// which this is `false` is no part of its batch.
-    pub more: bool,
+    pub batch_continues: bool,
 }
 
 /// What was done to a key.
@@ -75,7 +75,7 @@ impl Change {
             operation,
             timestamp: system_time(stored.timestamp()),
             position: Position::START,
-            more: false,
+            batch_continues: false,
         })
     }
 }

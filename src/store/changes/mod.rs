@@ -170,7 +170,7 @@ impl Changes {
     }
 
     /// Returns where this has come to: who resumes there misses nothing that was not told here.
-    pub fn reached(&self) -> Position {
+    pub fn resume_position(&self) -> Position {
         self.inner.position_at(self.at)
     }
 
@@ -320,7 +320,7 @@ impl Changes {
             let told = change.and_then(|change| match change {
                 Some(change) if continues => {
                     let more = goes_on(walk.clone(), self.end, &self.prefix)?;
-                    Ok(Some(Change { more, ..change }))
+                    Ok(Some(Change { batch_continues: more, ..change }))
                 }
                 change => Ok(change),
             });
@@ -378,7 +378,7 @@ impl Changes {
         // In this order: what leaves the set was told to be gone before.
         let is_lost = self.inner.writer.is_none() && !self.inner.log_segments().any(has_it);
         let history = self.inner.manifest.get(Manifest::history);
-        let (path, position) = (self.inner.dir.path().into(), self.reached().to_string());
+        let (path, position) = (self.inner.dir.path().into(), self.resume_position().to_string());
         match history.cmp(&at) {
             _ if history > read => Err(Error::HistoryGone { path, position }),
             Ordering::Less if is_lost => Err(Error::PositionLost { path, position }),

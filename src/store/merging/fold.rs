@@ -42,7 +42,7 @@ impl Inner {
     /// Folds one group, at the end of a run, unless that would take long or somebody who outlives the
     /// store would miss the history; when there are many more all the same.
     pub(crate) fn fold_at_close(this: &Arc<Self>) {
-        let MergePolicy::Auto(auto) = &this.options.merge else { return };
+        let MergePolicy::Auto(auto) = &this.options.merge_policy else { return };
         let is_quick = this.filler.is_nearly_done();
         let is_free = is_quick && Arc::strong_count(this) == 1;
         let small_max = if is_free { SMALL_MAX } else { URGENT * SMALL_MAX };

@@ -55,14 +55,14 @@ impl Bitcask {
     /// for round in 0..10 {
     ///     db.put("key", vec![round; 1000])?;
     /// }
-    /// let report = db.merge_with(MergeOptions::new().force(true))?;
+    /// let report = db.merge_opt(MergeOptions::new().force(true))?;
     /// assert_eq!(report.live_entries, 1);
     /// assert!(report.freed_size() > 9000);
     /// # db.close()
     /// # }
     /// ```
     pub fn merge(&self) -> Result<MergeReport> {
-        self.merge_with(MergeOptions::new())
+        self.merge_opt(MergeOptions::new())
     }
 
     /// Merges with options of its own; see [`merge`](Self::merge).
@@ -74,7 +74,7 @@ impl Bitcask {
     ///
     /// As [`merge`](Self::merge); [`InvalidOption`](Error::InvalidOption) for a bad figure or an id
     /// that no sealed segment has.
-    pub fn merge_with(&self, mut options: MergeOptions<'_>) -> Result<MergeReport> {
+    pub fn merge_opt(&self, mut options: MergeOptions<'_>) -> Result<MergeReport> {
         options.check()?;
         let inner = &self.inner;
         inner.writer()?;
@@ -119,7 +119,7 @@ impl Bitcask {
     /// # }
     /// ```
     pub fn needs_merge(&self) -> MergePlan {
-        let MergePolicy::Auto(auto) = &self.inner.options.merge else {
+        let MergePolicy::Auto(auto) = &self.inner.options.merge_policy else {
             return MergePlan::default();
         };
         self.inner.plan_auto(auto, false)
@@ -204,7 +204,7 @@ impl Host for Inner {
 impl Inner {
     /// Returns the policy's figures, or the default ones for a merge that is asked for.
     fn auto_merge(&self) -> AutoMerge {
-        match &self.options.merge {
+        match &self.options.merge_policy {
             MergePolicy::Auto(auto) => auto.clone(),
             MergePolicy::Manual => AutoMerge::default(),
         }
@@ -338,7 +338,8 @@ impl Inner {
 
     /// Merges if that is due, and says how long to wait until it is looked at again.
     pub(super) fn merge_due(&self) -> Option<Duration> {
-        let (MergePolicy::Auto(auto), Ok(writer)) = (&self.options.merge, self.writer()) else {
+        let (MergePolicy::Auto(auto), Ok(writer)) = (&self.options.merge_policy, self.writer())
+        else {
             return None;
         };
         let appends = self.appends();

@@ -115,7 +115,7 @@ impl Bitcask {
     /// As [`put`](Self::put); [`BatchTooLarge`](crate::Error::BatchTooLarge) if its entries do not fit in
     /// one segment of 512 MiB. Nothing was changed then.
     pub fn write(&self, batch: Batch) -> Result<()> {
-        self.write_with(batch, WriteOptions::new())
+        self.write_opt(batch, WriteOptions::new())
     }
 
     /// Makes all changes of a batch, or none, with options of its own. A time to live is that of
@@ -124,7 +124,7 @@ impl Bitcask {
     /// # Errors
     ///
     /// As [`write`](Self::write).
-    pub fn write_with(&self, batch: Batch, options: WriteOptions) -> Result<()> {
+    pub fn write_opt(&self, batch: Batch, options: WriteOptions) -> Result<()> {
         let inner = &self.inner;
         inner.writer()?;
         let changes = batch.into_changes();

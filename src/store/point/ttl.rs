@@ -50,7 +50,7 @@ impl Bitcask {
     /// let db = Bitcask::open(dir.path(), Options::default())?;
     /// let hour = Duration::from_secs(3600);
     /// db.put("config", "a")?;
-    /// db.put_with("session", "b", WriteOptions::new().ttl(hour))?;
+    /// db.put_opt("session", "b", WriteOptions::new().ttl(hour))?;
     /// assert_eq!(db.ttl("config")?, Some(Ttl::Never));
     /// assert!(matches!(db.ttl("session")?, Some(Ttl::In(left)) if left <= hour));
     /// assert_eq!(db.ttl("other")?, None);
@@ -118,7 +118,7 @@ impl Bitcask {
     /// # fn main() -> bitcask::Result<()> {
     /// # let dir = tempfile::tempdir().unwrap();
     /// let db = Bitcask::open(dir.path(), Options::default())?;
-    /// db.put_with("draft", "text", WriteOptions::new().ttl(Duration::from_secs(3600)))?;
+    /// db.put_opt("draft", "text", WriteOptions::new().ttl(Duration::from_secs(3600)))?;
     /// assert!(db.persist("draft")?);
     /// assert_eq!(db.ttl("draft")?, Some(Ttl::Never));
     /// assert!(!db.persist("other")?);

@@ -27,14 +27,14 @@ impl Bitcask {
     /// # fn main() -> bitcask::Result<()> {
     /// # let dir = tempfile::tempdir().unwrap();
     /// let db = Bitcask::open(dir.path(), Options::default())?;
-    /// assert!(db.insert_new("leader", "a")?);
-    /// assert!(!db.insert_new("leader", "b")?);
+    /// assert!(db.put_if_absent("leader", "a")?);
+    /// assert!(!db.put_if_absent("leader", "b")?);
     /// assert_eq!(db.get("leader")?.unwrap(), "a");
     /// # db.close()
     /// # }
     /// ```
-    pub fn insert_new(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<bool> {
-        self.insert_new_with(key, value, WriteOptions::new())
+    pub fn put_if_absent(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<bool> {
+        self.put_if_absent_opt(key, value, WriteOptions::new())
     }
 
     /// Stores a value under a key that is absent or expired, with options of its own; says whether
@@ -51,13 +51,13 @@ impl Bitcask {
     /// # let dir = tempfile::tempdir().unwrap();
     /// let db = Bitcask::open(dir.path(), Options::default())?;
     /// // Whoever gets the lease has it for a minute.
-    /// let lease = WriteOptions::new().ttl(Duration::from_secs(60)).sync(true);
-    /// assert!(db.insert_new_with("leader", "a", lease)?);
-    /// assert!(!db.insert_new_with("leader", "b", lease)?);
+    /// let lease = WriteOptions::new().ttl(Duration::from_secs(60)).durable(true);
+    /// assert!(db.put_if_absent_opt("leader", "a", lease)?);
+    /// assert!(!db.put_if_absent_opt("leader", "b", lease)?);
     /// # db.close()
     /// # }
     /// ```
-    pub fn insert_new_with(
+    pub fn put_if_absent_opt(
         &self,
         key: impl AsRef<[u8]>,
         value: impl AsRef<[u8]>,
@@ -93,7 +93,7 @@ impl Bitcask {
         expected: Option<&[u8]>,
         new: Option<&[u8]>,
     ) -> Result<bool> {
-        self.compare_and_swap_with(key, expected, new, WriteOptions::new())
+        self.compare_and_swap_opt(key, expected, new, WriteOptions::new())
     }
 
     /// Makes a key's value `new` if it is `expected` now, with options of its own, and says whether
@@ -110,14 +110,14 @@ impl Bitcask {
     /// # let dir = tempfile::tempdir().unwrap();
     /// let db = Bitcask::open(dir.path(), Options::default())?;
     /// let minute = WriteOptions::new().ttl(Duration::from_secs(60));
-    /// assert!(db.compare_and_swap_with("lease", None, Some(b"a"), minute)?);
+    /// assert!(db.compare_and_swap_opt("lease", None, Some(b"a"), minute)?);
     /// // Only its holder can renew it.
-    /// assert!(!db.compare_and_swap_with("lease", Some(b"b"), Some(b"b"), minute)?);
-    /// assert!(db.compare_and_swap_with("lease", Some(b"a"), Some(b"a"), minute)?);
+    /// assert!(!db.compare_and_swap_opt("lease", Some(b"b"), Some(b"b"), minute)?);
+    /// assert!(db.compare_and_swap_opt("lease", Some(b"a"), Some(b"a"), minute)?);
     /// # db.close()
     /// # }
     /// ```
-    pub fn compare_and_swap_with(
+    pub fn compare_and_swap_opt(
         &self,
         key: impl AsRef<[u8]>,
         expected: Option<&[u8]>,
@@ -159,7 +159,7 @@ impl Bitcask {
         key: impl AsRef<[u8]>,
         change: impl FnMut(Option<&[u8]>) -> Option<V>,
     ) -> Result<Option<Value>> {
-        self.update_with(key, WriteOptions::new(), change)
+        self.update_opt(key, WriteOptions::new(), change)
     }
 
     /// Replaces a key's value by what a closure makes of it, with options of its own, and returns
@@ -175,13 +175,13 @@ impl Bitcask {
     /// # let dir = tempfile::tempdir().unwrap();
     /// let db = Bitcask::open(dir.path(), Options::default())?;
     /// db.put("account", "1")?;
-    /// let durable = WriteOptions::new().sync(true);
-    /// let stored = db.update_with("account", durable, |old| old.map(|old| [old, b"0"].concat()))?;
+    /// let durable = WriteOptions::new().durable(true);
+    /// let stored = db.update_opt("account", durable, |old| old.map(|old| [old, b"0"].concat()))?;
     /// assert_eq!(stored.unwrap(), "10");
     /// # db.close()
     /// # }
     /// ```
-    pub fn update_with<V: AsRef<[u8]>>(
+    pub fn update_opt<V: AsRef<[u8]>>(
         &self,
         key: impl AsRef<[u8]>,
         options: WriteOptions,

@@ -32,7 +32,7 @@ impl Bitcask {
     /// [`Poisoned`](Error::Poisoned) once a write or a sync has failed half-way;
     /// [`Corrupt`](Error::Corrupt) if what may be the key's old entry can't be read.
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
-        self.put_with(key, value, WriteOptions::new())
+        self.put_opt(key, value, WriteOptions::new())
     }
 
     /// Stores a value under a key with options of its own: a time to live, and whether to wait
@@ -48,13 +48,13 @@ impl Bitcask {
     /// # fn main() -> bitcask::Result<()> {
     /// # let dir = tempfile::tempdir().unwrap();
     /// let db = Bitcask::open(dir.path(), Options::default())?;
-    /// db.put_with("order", "paid", WriteOptions::new().sync(true))?;
-    /// db.put_with("session", "token", WriteOptions::new().ttl(Duration::ZERO))?;
+    /// db.put_opt("order", "paid", WriteOptions::new().durable(true))?;
+    /// db.put_opt("session", "token", WriteOptions::new().ttl(Duration::ZERO))?;
     /// assert_eq!(db.get("session")?, None);
     /// # db.close()
     /// # }
     /// ```
-    pub fn put_with(
+    pub fn put_opt(
         &self,
         key: impl AsRef<[u8]>,
         value: impl AsRef<[u8]>,
@@ -73,7 +73,7 @@ impl Bitcask {
     ///
     /// As [`put`](Self::put).
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.delete_with(key, WriteOptions::new())
+        self.delete_opt(key, WriteOptions::new())
     }
 
     /// Removes a key with options of its own, and says whether it was there. A time to live means
@@ -82,7 +82,7 @@ impl Bitcask {
     /// # Errors
     ///
     /// As [`put`](Self::put).
-    pub fn delete_with(&self, key: impl AsRef<[u8]>, options: WriteOptions) -> Result<bool> {
+    pub fn delete_opt(&self, key: impl AsRef<[u8]>, options: WriteOptions) -> Result<bool> {
         self.inner.change(key.as_ref(), None, options)
     }
 }
@@ -215,7 +215,7 @@ impl Inner {
 
     /// Returns whether a write returns only when it is durable.
     fn waits(&self, options: WriteOptions) -> bool {
-        options.sync.unwrap_or(self.options.sync == SyncPolicy::Always)
+        options.durable.unwrap_or(self.options.sync_policy == SyncPolicy::Always)
     }
 }
 

@@ -32,22 +32,22 @@ impl Bitcask {
     /// for day in ["2026-01-30", "2026-01-31", "2026-02-01"] {
     ///     db.put(day, "measured")?;
     /// }
-    /// assert_eq!(db.remove_range(.."2026-02")?, 2);
+    /// assert_eq!(db.delete_range(.."2026-02")?, 2);
     /// assert_eq!(db.len(), 1);
     /// # db.close()
     /// # }
     /// ```
-    pub fn remove_range(&self, bounds: impl KeyRange) -> Result<u64> {
+    pub fn delete_range(&self, bounds: impl KeyRange) -> Result<u64> {
         self.remove_within(bounds.into_bounds())
     }
 
     /// Removes all keys that are there now and begin with some bytes, and says how many it removed.
-    /// See [`remove_range`](Self::remove_range).
+    /// See [`delete_range`](Self::delete_range).
     ///
     /// # Errors
     ///
     /// As [`delete`](Self::delete).
-    pub fn remove_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<u64> {
+    pub fn delete_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<u64> {
         self.remove_within(prefix_bounds(prefix.as_ref()))
     }
 
@@ -113,7 +113,7 @@ impl Inner {
     fn remove_unchanged(&self, key: &[u8], timestamp: u64) -> Result<bool> {
         let condition = Condition { key, expected: Expected::Unchanged(Some(timestamp)) };
         // All are made durable together.
-        let options = WriteOptions::new().sync(false);
+        let options = WriteOptions::new().durable(false);
         self.change_atomically(&[condition], vec![Draft::tombstone(key)], options, |_| Ok(true))
     }
 }

@@ -68,7 +68,7 @@ struct Lab {
 impl Lab {
     /// An empty disk, the hash that stores have, small segments, no syncs but those asked for.
     fn new() -> Self {
-        let options = Options::new().segment_size(1024).sync(SyncPolicy::Never);
+        let options = Options::new().segment_size(1024).sync_policy(SyncPolicy::Never);
         Self { twin: Twin::new(), hands: Hands::new(), hasher: KeyHasher::new, options }
     }
 

@@ -156,7 +156,7 @@ fn options() -> impl Strategy<Value = Options> {
     (512..4096_u64, entries, policy, any::<bool>(), compression).prop_map(
         |(size, entries, policy, verify, compression)| {
             let options = Options::new().segment_size(size).segment_entries(entries);
-            options.sync(policy).verify_reads(verify).compression(compression)
+            options.sync_policy(policy).verify_reads(verify).compression(compression)
         },
     )
 }
@@ -373,11 +373,11 @@ impl World {
         match step {
             Step::Put { new: (size, ttl), sync, .. } => {
                 let value = self.value(*size);
-                self.db().put_with(&key, &value, write_options(*ttl, *sync)).unwrap();
+                self.db().put_opt(&key, &value, write_options(*ttl, *sync)).unwrap();
                 self.apply(&key, Some(value), *ttl);
             }
             Step::Delete { sync, .. } => {
-                let existed = self.db().delete_with(&key, write_options(None, *sync)).unwrap();
+                let existed = self.db().delete_opt(&key, write_options(None, *sync)).unwrap();
                 assert_eq!(existed, old.is_some());
                 self.apply(&key, None, None);
             }
@@ -394,14 +394,14 @@ impl World {
                     new.clone()
                 };
                 let options = write_options(ttl, *sync);
-                let stored = self.db().update_with(&key, options, change).unwrap();
+                let stored = self.db().update_opt(&key, options, change).unwrap();
                 assert_eq!(stored.map(Vec::from), new);
                 self.apply(&key, new, ttl);
             }
             Step::InsertNew { new: (size, ttl), sync, .. } => {
                 let value = self.value(*size);
                 let options = write_options(*ttl, *sync);
-                let inserted = self.db().insert_new_with(&key, &value, options).unwrap();
+                let inserted = self.db().put_if_absent_opt(&key, &value, options).unwrap();
                 assert_eq!(inserted, old.is_none());
                 if inserted {
                     self.apply(&key, Some(value), *ttl);
@@ -413,7 +413,7 @@ impl World {
                 let new = new.map(|(size, _)| self.value(size));
                 let options = write_options(ttl, *sync);
                 let (expected, value) = (expected.as_deref(), new.as_deref());
-                let swapped = self.db().compare_and_swap_with(&key, expected, value, options);
+                let swapped = self.db().compare_and_swap_opt(&key, expected, value, options);
                 assert_eq!(swapped.unwrap(), *right);
                 if *right {
                     self.apply(&key, new, ttl);
@@ -459,7 +459,7 @@ impl World {
             };
             self.apply(&key, Some(value), own_ttl.or(ttl));
         }
-        self.db().write_with(batch, write_options(ttl, sync)).unwrap();
+        self.db().write_opt(batch, write_options(ttl, sync)).unwrap();
         for (key, _) in changes {
             let key = &self.keys[*key];
             assert_eq!(self.db().get(key).unwrap().map(Vec::from), self.get(key));
@@ -546,7 +546,7 @@ fn write_options(ttl: Option<u64>, sync: Option<bool>) -> WriteOptions {
         options = options.ttl(Duration::from_secs(seconds));
     }
     if let Some(sync) = sync {
-        options = options.sync(sync);
+        options = options.durable(sync);
     }
     options
 }
@@ -614,7 +614,7 @@ fn run_with_merges(stream: u8, seed: u64, keys: &[Vec<u8>], lab: impl Fn() -> La
 /// Segments of a few entries, so that outputs are many and lie between what is not merged.
 fn run_with_many_merges(stream: u8, seed: u64, keys: &[Vec<u8>], lab: impl Fn() -> Lab) {
     let options = (1..4_u64).prop_map(|entries| {
-        Options::new().segment_size(512).segment_entries(entries).sync(SyncPolicy::Never)
+        Options::new().segment_size(512).segment_entries(entries).sync_policy(SyncPolicy::Never)
     });
     let count = keys.len();
     let new = || (0..20_usize, prop_oneof![6 => Just(None), 1 => (0..9_u64).prop_map(Some)]);

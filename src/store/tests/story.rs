@@ -95,12 +95,12 @@ impl Story {
     }
 
     pub(super) fn put(&mut self, key: &str, value: &str) {
-        self.put_with(key, value, WriteOptions::new());
+        self.put_opt(key, value, WriteOptions::new());
     }
 
     /// A time to live has to be one that outlives the test.
-    pub(super) fn put_with(&mut self, key: &str, value: &str, options: WriteOptions) {
-        self.db.put_with(key, value, options).unwrap();
+    pub(super) fn put_opt(&mut self, key: &str, value: &str, options: WriteOptions) {
+        self.db.put_opt(key, value, options).unwrap();
         let mut pairs = self.pairs().clone();
         pairs.insert(key.into(), value.into());
         self.wrote(pairs);

@@ -86,7 +86,7 @@ impl Bitcask {
     /// # }
     /// ```
     pub fn transaction<T>(&self, run: impl FnMut(&mut Transaction) -> Result<T>) -> Result<T> {
-        self.transaction_with(TransactionOptions::new(), run)
+        self.transaction_opt(TransactionOptions::new(), run)
     }
 
     /// Runs a [`transaction`](Self::transaction) with options of its own: how often it may be run, and
@@ -95,7 +95,7 @@ impl Bitcask {
     /// # Errors
     ///
     /// As [`transaction`](Self::transaction).
-    pub fn transaction_with<T>(
+    pub fn transaction_opt<T>(
         &self,
         options: TransactionOptions,
         mut run: impl FnMut(&mut Transaction) -> Result<T>,
@@ -277,7 +277,7 @@ impl Transaction {
             .map(|(key, timestamp)| Condition { key, expected: Expected::Unchanged(timestamp) })
             .collect();
         let mut settings = WriteOptions::new();
-        settings.sync = options.sync;
+        settings.durable = options.durable;
         for _ in 0..options.attempts {
             // What does not hold before the second look has changed.
             let mut is_gone = false;

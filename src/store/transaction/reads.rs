@@ -220,7 +220,7 @@ mod tests {
     use crate::{Bitcask, MergePolicy, Options};
 
     fn open(dir: &std::path::Path) -> Bitcask {
-        Bitcask::open(dir, Options::new().merge(MergePolicy::Manual)).unwrap()
+        Bitcask::open(dir, Options::new().merge_policy(MergePolicy::Manual)).unwrap()
     }
 
     /// Reads the range of a prefix, and looks at it without a lock.

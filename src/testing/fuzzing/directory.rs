@@ -77,7 +77,7 @@ impl Base {
                 base.put(&db, key.as_bytes(), format!("stays {round} {number}").as_bytes());
             }
             let ttl = Duration::from_secs(if round == 1 { 1 } else { 1 << 20 });
-            db.put_with("ttl", round.to_string(), WriteOptions::new().ttl(ttl)).unwrap();
+            db.put_opt("ttl", round.to_string(), WriteOptions::new().ttl(ttl)).unwrap();
             base.note(b"ttl", round.to_string().as_bytes());
             assert!(db.delete([u8::try_from(round).unwrap()]).unwrap());
             let (one, two) = (format!("one {round}"), format!("two {round}"));
@@ -90,7 +90,7 @@ impl Base {
                 0 => {
                     db.work();
                     let merge = MergeOptions::new().force(true);
-                    assert!(db.merge_with(merge).unwrap().segments_in > 0);
+                    assert!(db.merge_opt(merge).unwrap().segments_in > 0);
                 }
                 1 => db.work(),
                 _ => {}
@@ -113,7 +113,7 @@ impl Base {
     fn open(&self, twin: &Arc<Twin>, read_only: bool) -> Result<Bitcask> {
         let (fs, clock) = (Fs::Twin(Arc::clone(twin)), Hands::new().clock());
         let env = Env { fs, clock, hasher: self.hasher, threads: false };
-        let options = Options::new().segment_size(512).sync(SyncPolicy::Never);
+        let options = Options::new().segment_size(512).sync_policy(SyncPolicy::Never);
         Bitcask::open_on(&env, Path::new(DIR), options.read_only(read_only))
     }
 
@@ -235,7 +235,7 @@ impl Lab {
         self.base.note(b"new", b"batch");
         db.work();
         self.read(&db);
-        self.told(db.merge_with(MergeOptions::new().force(true)));
+        self.told(db.merge_opt(MergeOptions::new().force(true)));
         self.read(&db);
         self.told(db.verify());
         db.work();

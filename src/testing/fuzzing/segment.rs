@@ -59,7 +59,7 @@ pub fn segment(bytes: &[u8]) {
     let expected = Expected { pairs, ..expected };
     check(&db, &expected);
     db.work();
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
     check(&db, &expected);
     db.close().unwrap();
     let db = open(&twin, false).unwrap();
@@ -168,7 +168,8 @@ fn open(twin: &Arc<Twin>, read_only: bool) -> crate::Result<Bitcask> {
     let (fs, clock) = (Fs::Twin(Arc::clone(twin)), Hands::new().clock());
     assert_eq!(clock.now(), NOW);
     let env = Env { fs, clock, hasher: KeyHasher::new, threads: false };
-    let options = Options::new().segment_size(1024).sync(SyncPolicy::Never).read_only(read_only);
+    let options =
+        Options::new().segment_size(1024).sync_policy(SyncPolicy::Never).read_only(read_only);
     Bitcask::open_on(&env, Path::new(DIR), options)
 }
 

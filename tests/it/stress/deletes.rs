@@ -18,7 +18,7 @@ const ROUNDS: u64 = 4;
 /// there when the deletes have returned, and how many when the store was opened again.
 fn delete_beside_a_merge() -> (u64, u64) {
     let dir = directory();
-    let open = || Bitcask::open(dir.path(), options().merge(MergePolicy::Manual)).unwrap();
+    let open = || Bitcask::open(dir.path(), options().merge_policy(MergePolicy::Manual)).unwrap();
     let keys = || (0..KEYS).map(u32::to_be_bytes);
     let db = open();
     db.write(keys().fold(Batch::new(), |batch, key| batch.put(key, "value"))).unwrap();
@@ -39,7 +39,7 @@ fn delete_beside_a_merge() -> (u64, u64) {
         while db.position() == before {
             thread::yield_now();
         }
-        db.merge_with(MergeOptions::new().force(true)).unwrap();
+        db.merge_opt(MergeOptions::new().force(true)).unwrap();
         let result = slow.join();
         is_over.store(true, Ordering::Relaxed);
         result.unwrap();

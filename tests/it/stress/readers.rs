@@ -191,7 +191,7 @@ impl Actor<'_> {
     }
 
     fn follow_on(&mut self, changes: &mut Changes) -> bitcask::Result<()> {
-        let mut reached = changes.reached();
+        let mut reached = changes.resume_position();
         let mut batch = Vec::new();
         loop {
             let is_over = self.shared.is_over();
@@ -223,7 +223,7 @@ impl Actor<'_> {
             self.notes.told.entry(at).or_default().push(Told { tag, stamp });
         }
         batch.push((at, told));
-        if !change.more {
+        if !change.batch_continues {
             self.hear_batch(&std::mem::take(batch), stamp);
         }
         let key = self.name(at);

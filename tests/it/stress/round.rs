@@ -106,7 +106,7 @@ pub(super) fn play(plan: &Plan, steps: Steps) -> Outcome {
     let path = home.path().join("store");
     let open = || {
         let options: Options = small().segment_size(plan.segment_size);
-        Bitcask::open(&path, options.merge(MergePolicy::Manual)).unwrap()
+        Bitcask::open(&path, options.merge_policy(MergePolicy::Manual)).unwrap()
     };
     let counters = Counters::default();
     let look = |db: &Bitcask, thread, call| {
@@ -131,7 +131,7 @@ pub(super) fn play(plan: &Plan, steps: Steps) -> Outcome {
     }
     let mut notes = Vec::new();
     if plan.merges {
-        db.merge_with(MergeOptions::new().force(true)).unwrap();
+        db.merge_opt(MergeOptions::new().force(true)).unwrap();
         notes.push(look(&db, 1, "merged once more"));
     }
     db.close().unwrap();
@@ -206,7 +206,7 @@ fn merge(actor: &mut Actor<'_>) {
         if actor.shared.is_over() {
             break;
         }
-        match actor.db().merge_with(MergeOptions::new().force(number % 5 > 0)) {
+        match actor.db().merge_opt(MergeOptions::new().force(number % 5 > 0)) {
             Ok(report) => {
                 let counted = u64::from(report.segments_in > 0);
                 actor.shared.counters.merges.fetch_add(counted, Ordering::Relaxed);

@@ -18,7 +18,7 @@ impl Actor<'_> {
                 36..48 => self.batch(),
                 48..62 => self.batch_of_group(),
                 62..69 => self.compare_and_swap(),
-                69..75 => self.insert_new(),
+                69..75 => self.put_if_absent(),
                 75..81 => self.update(),
                 81..87 => self.change_life(),
                 87..92 => self.transfer(),
@@ -38,10 +38,10 @@ impl Actor<'_> {
             options = options.ttl(ttl);
         }
         if self.below(20) == 0 {
-            options = options.sync(true);
+            options = options.durable(true);
         }
         let (key, value) = (self.name(at), bytes(at, new));
-        let (span, result) = self.timed(|db| db.put_with(key, value, options));
+        let (span, result) = self.timed(|db| db.put_opt(key, value, options));
         result.unwrap();
         self.note(at, span, "put", Act::Write(Some((new, life))));
     }
@@ -112,13 +112,13 @@ impl Actor<'_> {
         self.note(at, span, "compare_and_swap", act);
     }
 
-    fn insert_new(&mut self) {
+    fn put_if_absent(&mut self) {
         let (at, new) = (self.plain(), self.fresh());
         let (key, value) = (self.name(at), bytes(at, new));
-        let (span, inserted) = self.timed(|db| db.insert_new(key, value));
+        let (span, inserted) = self.timed(|db| db.put_if_absent(key, value));
         let act =
             if inserted.unwrap() { Act::Swap(None, endless(Some(new))) } else { Act::SawSome };
-        self.note(at, span, "insert_new", act);
+        self.note(at, span, "put_if_absent", act);
     }
 
     fn update(&mut self) {
@@ -234,9 +234,9 @@ impl Actor<'_> {
     fn remove_one(&mut self) {
         let at = self.plain();
         let prefix = self.name(at);
-        let (span, removed) = self.timed(|db| db.remove_prefix(prefix));
+        let (span, removed) = self.timed(|db| db.delete_prefix(prefix));
         let act = if removed.unwrap() == 1 { Act::Delete } else { Act::SweptNone };
-        self.note(at, span, "remove_prefix", act);
+        self.note(at, span, "delete_prefix", act);
     }
 
     /// Removes all keys with a prefix. Of how many it removed follows what it did to each only if
@@ -244,7 +244,7 @@ impl Actor<'_> {
     fn remove_some(&mut self) {
         let tens = self.below(self.shared.layout.plain.div_ceil(10));
         let prefix = format!("a/{tens}");
-        let (span, removed) = self.timed(|db| db.remove_prefix(prefix));
+        let (span, removed) = self.timed(|db| db.delete_prefix(prefix));
         let within = tens * 10..(tens * 10 + 10).min(self.shared.layout.plain);
         let act = match usize::try_from(removed.unwrap()).unwrap() {
             0 => Act::SweptNone,
@@ -252,7 +252,7 @@ impl Actor<'_> {
             _ => Act::Sweep,
         };
         for at in within {
-            self.note(at, span, "remove_prefix", act);
+            self.note(at, span, "delete_prefix", act);
         }
     }
 

@@ -30,7 +30,7 @@ fn filled(lab: &Lab) -> (Bitcask, Model) {
         let stored = |expiry| Stored { value: value.clone().into(), expiry };
         match number % 7 {
             3 => {
-                db.put_with(&key, &value, ttl).unwrap();
+                db.put_opt(&key, &value, ttl).unwrap();
                 let expiry = db.inner.clock.after(Duration::from_secs(5));
                 expected.insert(key.into(), stored(expiry));
             }
@@ -215,7 +215,7 @@ fn a_backup_within_a_merge_holds_what_the_store_holds() {
             made.push(target);
             ControlFlow::Continue(())
         };
-        db.merge_with(MergeOptions::new().force(true).progress(progress)).unwrap();
+        db.merge_opt(MergeOptions::new().force(true).progress(progress)).unwrap();
         assert!(made.len() > 3, "{made:?}");
         db.backup(TARGET).unwrap();
         made.push(TARGET.to_owned());

@@ -15,7 +15,7 @@ fn key(number: u32) -> [u8; 4] {
 /// A store with many sealed segments on a disk that has just become full, and its reserve.
 fn full() -> (Lab, Bitcask) {
     let lab = Lab::new();
-    let lab = lab.with(Options::new().segment_size(4096).merge(MergePolicy::Manual));
+    let lab = lab.with(Options::new().segment_size(4096).merge_policy(MergePolicy::Manual));
     let db = lab.open();
     for number in 0..300 {
         db.put(key(number), VALUE).unwrap();
@@ -83,7 +83,7 @@ fn a_merge_that_goes_segment_by_segment_stops_when_it_is_asked_to() {
     }
     let sealed = |db: &Bitcask| db.segments().into_iter().map(|segment| segment.id).collect();
     let merging = &db.inner.writer().unwrap().merging;
-    let merge = || db.merge_with(MergeOptions::new().force(true));
+    let merge = || db.merge_opt(MergeOptions::new().force(true));
     db.inner.rotate_active().unwrap();
     db.inner.seal_rotated().unwrap();
     let before: Vec<u32> = sealed(&db);
@@ -112,7 +112,7 @@ fn a_caller_can_stop_a_merge_that_goes_segment_by_segment() {
             }
             ControlFlow::Continue(())
         });
-        let merged = db.merge_with(options);
+        let merged = db.merge_opt(options);
         if breaks {
             assert!(merged.unwrap_err().is_no_space());
             assert_eq!(calls, BREAK_AT);
@@ -132,7 +132,7 @@ fn what_is_dead_in_half_is_merged_segment_by_segment() {
         assert!(db.delete(key(number)).unwrap());
     }
     let before = db.stats();
-    let report = db.merge_with(MergeOptions::new().force(true)).unwrap();
+    let report = db.merge_opt(MergeOptions::new().force(true)).unwrap();
     assert!(report.segments_in > 8 && report.live_entries > 200, "{report:?}");
     assert!(db.stats().log_size < before.log_size - 6000, "{:?}", db.stats());
     for number in 0..300 {
@@ -156,7 +156,7 @@ fn what_a_merge_has_copied_and_could_not_list_is_not_lost_with_the_next() {
         }
         let fault = Fault::new(FaultKind::Enospc).after(listed).only(Call::Exchange);
         lab.twin.fail(fault.for_ever());
-        let merge = || db.merge_with(MergeOptions::new().force(true));
+        let merge = || db.merge_opt(MergeOptions::new().force(true));
         assert!(merge().unwrap_err().is_no_space(), "{listed}");
         assert!(merge().unwrap_err().is_no_space(), "{listed}");
         lab.twin.clear_fault();

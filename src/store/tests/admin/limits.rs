@@ -22,7 +22,7 @@ const LEFT: u64 = 64;
 fn full() -> (Lab, Bitcask, u64) {
     allowed::only(LIMIT);
     let lab = Lab::new();
-    let options = lab.options.clone().segment_entries(1).merge(MergePolicy::Manual);
+    let options = lab.options.clone().segment_entries(1).merge_policy(MergePolicy::Manual);
     let lab = lab.with(options);
     let db = lab.open();
     for number in 0..LIMIT {
@@ -45,14 +45,14 @@ fn full() -> (Lab, Bitcask, u64) {
 fn a_merge_gets_out_of_a_store_that_is_full() {
     let (lab, db, len) = full();
     assert!(db.put("k", "v").is_err());
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
     // One entry each is what a segment may have here.
     assert_eq!(db.len(), len);
     db.close().unwrap();
     let lab = lab.clone().with(lab.options.clone().segment_entries(50));
     let db = lab.open();
     assert!(db.put("k", "v").is_err());
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
     assert!(sealed(&db).len() < 4, "{:?}", sealed(&db));
     db.put("k", "v").unwrap();
     assert_eq!(db.len(), len + 1);
@@ -82,7 +82,7 @@ fn deletes_and_a_merge_get_out_of_a_store_that_is_full() {
         db.work();
     }
     assert!((30..34).contains(&deleted), "{deleted}");
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
     db.put("k", "v").unwrap();
     assert_eq!(db.len(), len - deleted + 1);
     assert_eq!(lab.reopen(db).len(), len - deleted + 1);
@@ -109,12 +109,12 @@ fn what_was_removed_and_is_still_read_counts_among_the_segments_that_there_may_b
     for is_cleared in [false, true] {
         allowed::only(LIMIT);
         let lab = Lab::new();
-        let lab = lab.clone().with(lab.options.clone().merge(MergePolicy::Manual));
+        let lab = lab.clone().with(lab.options.clone().merge_policy(MergePolicy::Manual));
         let db = lab.open();
         db.put("key", "value").unwrap();
         let turn_over = |number: u64| {
             db.put(number.to_be_bytes(), "value")?;
-            db.merge_with(MergeOptions::new().force(true))
+            db.merge_opt(MergeOptions::new().force(true))
         };
         let refused = db.get_with("key", |_| (0..LIMIT).find_map(|number| turn_over(number).err()));
         let refused = refused.unwrap().unwrap().expect("the closure keeps what was merged");
@@ -143,7 +143,7 @@ fn a_store_of_more_segments_than_there_are_mappings_works() {
         println!("{what}: {:?}", since.elapsed());
         since = std::time::Instant::now();
     };
-    let options = || Options::new().merge(MergePolicy::Manual);
+    let options = || Options::new().merge_policy(MergePolicy::Manual);
     let db = Bitcask::open(&path, options()).unwrap();
     step("open");
     assert_eq!(db.get(key(1)).unwrap().unwrap(), [7; 20]);
@@ -180,7 +180,7 @@ fn a_store_of_more_segments_than_there_are_mappings_works() {
     let snapshot = db.snapshot();
     db.backup(temporary.path().join("backup")).unwrap();
     step("open and backup");
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
     step("merge");
     assert_eq!(snapshot.get(key(7)).unwrap().unwrap(), [7; 20]);
     drop(snapshot);

@@ -31,7 +31,7 @@ const WAYS: [(&str, Way); 2] = [("backup", backup), ("salvage", salvage)];
 /// A store of two segments that was closed, on a disk where all of it is durable; and what it holds.
 fn closed() -> (Lab, Pairs) {
     let lab = Lab::new();
-    let lab = lab.with(Options::new().segment_size(512).sync(SyncPolicy::Never));
+    let lab = lab.with(Options::new().segment_size(512).sync_policy(SyncPolicy::Never));
     let db = lab.open();
     for number in 0..8_u8 {
         db.put([number], vec![number; 60]).unwrap();

@@ -26,13 +26,13 @@ fn told(lab: Lab) -> Told {
     let mut story = Story::begin(lab.with(options));
     let ttl = WriteOptions::new().ttl(Duration::from_secs(1 << 20));
     story.put("a", "one");
-    story.put_with("b", "two", ttl);
+    story.put_opt("b", "two", ttl);
     story.put("c", "three");
     story.put("old", "stays");
     story.batch(&[("a", "four")], &["c"]);
     story.put("e", "six");
     story.seal();
-    story.db.merge_with(MergeOptions::new().force(true)).unwrap();
+    story.db.merge_opt(MergeOptions::new().force(true)).unwrap();
     // The active segment has a lower id than the merged one, and newer entries.
     story.put("old", "is new");
     story.delete("b");
@@ -405,7 +405,7 @@ fn what_a_merge_has_superseded_brings_nothing_back() {
     story.seal();
     let inputs: Vec<_> = story.lab.logs();
     let before = files(&story.lab.twin);
-    story.db.merge_with(MergeOptions::new().force(true)).unwrap();
+    story.db.merge_opt(MergeOptions::new().force(true)).unwrap();
     let told = story.killed();
     let disk = told.lab.on(told.disk());
     for (_, path) in &inputs {
@@ -492,7 +492,7 @@ fn an_old_manifest_is_not_relied_on() {
     story.delete("gone");
     story.seal();
     let old = story.lab.twin.contents(&manifest()).unwrap();
-    story.db.merge_with(MergeOptions::new().force(true)).unwrap();
+    story.db.merge_opt(MergeOptions::new().force(true)).unwrap();
     for round in 10..20 {
         story.put("kept", &format!("in round {round}"));
     }
@@ -590,8 +590,8 @@ fn a_tear_with_more_of_the_log_behind_it_is_damage() {
 fn expiry_is_absolute() {
     let lab = Lab::new();
     let db = lab.open();
-    db.put_with("late", "1", WriteOptions::new().ttl(Duration::from_secs(100))).unwrap();
-    db.put_with("soon", "2", WriteOptions::new().ttl(Duration::from_secs(10))).unwrap();
+    db.put_opt("late", "1", WriteOptions::new().ttl(Duration::from_secs(100))).unwrap();
+    db.put_opt("soon", "2", WriteOptions::new().ttl(Duration::from_secs(10))).unwrap();
     db.put("soon but not last", "3").unwrap();
     let before = raw(&db);
     kill(db);
@@ -605,7 +605,7 @@ fn expiry_is_absolute() {
 /// Entries far larger than what is read at a time, and keys of the largest size.
 #[test]
 fn large_entries_are_copied_and_skipped_whole() {
-    let lab = Lab::new().with(Options::new().sync(SyncPolicy::Never));
+    let lab = Lab::new().with(Options::new().sync_policy(SyncPolicy::Never));
     let db = lab.open();
     let value = |seed: u64, size: usize| {
         let mut bytes = vec![0; size];
@@ -655,7 +655,7 @@ fn crafted_sizes_do_not_make_it_quadratic() {
 }
 
 fn salvage_beside_crafted_bytes(value: &[u8]) {
-    let lab = Lab::new().with(Options::new().sync(SyncPolicy::Never));
+    let lab = Lab::new().with(Options::new().sync_policy(SyncPolicy::Never));
     let db = lab.open();
     db.put("before", "1").unwrap();
     // With a key of four bytes the value starts at a multiple of 8.
@@ -805,7 +805,7 @@ fn a_store_that_is_written_to_is_not_salvaged() {
 /// future too far away to be looked at.
 #[test]
 fn what_is_younger_than_the_clock_is_found_behind_damage() {
-    let lab = Lab::new().with(Options::new().sync(SyncPolicy::Never));
+    let lab = Lab::new().with(Options::new().sync_policy(SyncPolicy::Never));
     let disk = Lab { hands: Hands::at(lab.hands.clock().now()), ..lab.clone() };
     let db = lab.open();
     db.put("then", "1").unwrap();

@@ -8,7 +8,7 @@ use crate::store::tests::*;
 use crate::testing::twin::{Call, Fault, FaultKind};
 
 fn merge_all(db: &Bitcask) {
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
 }
 
 /// A lab whose stores map nothing, and keep so many files open for those that read on.
@@ -208,7 +208,7 @@ fn a_shortage_of_descriptors_is_told_and_passes() {
     is_told(&db.range(..).next().unwrap().unwrap_err());
     let read: Result<Vec<_>> = db.iter().collect();
     is_told(&read.unwrap_err());
-    is_told(&db.merge_with(MergeOptions::new().force(true)).unwrap_err());
+    is_told(&db.merge_opt(MergeOptions::new().force(true)).unwrap_err());
     db.work();
     lab.twin.clear_fault();
     assert_eq!(db.range(..).map(Result::unwrap).count(), 20);

@@ -15,7 +15,7 @@ fn story(lab: Lab) -> Story {
     let options = lab.options.clone().segment_entries(4);
     let mut story = Story::begin(lab.with(options));
     story.put("alpha", "1");
-    story.put_with("beta", "two", WriteOptions::new().ttl(Duration::from_secs(1 << 20)));
+    story.put_opt("beta", "two", WriteOptions::new().ttl(Duration::from_secs(1 << 20)));
     story.put("gamma", "");
     story.put("", "the empty key");
     story.batch(&[("delta", "5"), ("alpha", "6"), ("epsilon", "7")], &[]);
@@ -251,7 +251,7 @@ fn what_a_merge_does_meanwhile_is_no_damage() {
         let report = db.verify_with(|_| {
             calls += 1;
             if calls - 1 == moment {
-                db.merge_with(MergeOptions::new().force(true)).unwrap();
+                db.merge_opt(MergeOptions::new().force(true)).unwrap();
             }
             ControlFlow::Continue(())
         });
@@ -269,7 +269,7 @@ fn what_a_merge_does_meanwhile_is_no_damage() {
         assert!(report.is_clean(), "{report:?}");
         ControlFlow::Continue(())
     };
-    story.db.merge_with(MergeOptions::new().force(true).progress(progress)).unwrap();
+    story.db.merge_opt(MergeOptions::new().force(true).progress(progress)).unwrap();
     assert!(calls > 3);
 }
 
@@ -340,11 +340,11 @@ fn a_reader_knows_that_a_merge_has_removed_what_another_had_written() {
     let db = lab.open();
     db.put("a", "1").unwrap();
     db.put("b", "2").unwrap();
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
     let reader = lab.open_read_only();
     db.put("a", "3").unwrap();
     let merged = db.segments()[0].id;
-    db.merge_with(MergeOptions::new().segments([merged])).unwrap();
+    db.merge_opt(MergeOptions::new().segments([merged])).unwrap();
     assert!(db.inner.manifest.get(|manifest| manifest.log < SegmentId(merged)));
     assert_eq!(reader.verify().unwrap().damage, []);
 }

@@ -17,7 +17,7 @@ fn short(change: &Change) -> Told {
         Operation::Put { value, .. } => Some(text(value)),
         Operation::Delete => None,
     };
-    (text(&change.key), value, change.more)
+    (text(&change.key), value, change.batch_continues)
 }
 
 fn told<const N: usize>(changes: [(&str, Option<&str>, bool); N]) -> Vec<Told> {
@@ -44,7 +44,7 @@ fn history(db: &Bitcask) -> Place {
 }
 
 fn merge_all(db: &Bitcask) {
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn every_put_and_delete_is_told_in_order_and_can_be_resumed_behind() {
     for (entry, change) in keys.iter().zip(&all) {
         assert_eq!(entry.key, *change.key);
         assert_eq!(crate::clock::system_time(entry.timestamp), change.timestamp);
-        assert_eq!(entry.flags.has(Flags::CONTINUES), change.more);
+        assert_eq!(entry.flags.has(Flags::CONTINUES), change.batch_continues);
     }
     assert!(all.is_sorted_by(|a, b| a.position < b.position && a.timestamp < b.timestamp));
     let db = lab.reopen(db);
@@ -96,7 +96,7 @@ fn a_put_is_told_with_its_expiry_whether_that_is_over_or_not() {
         let lab = Lab::new().with(Lab::new().options.compression(compression));
         let db = lab.open();
         let value = "long and compressible ".repeat(20);
-        db.put_with("a", &value, WriteOptions::new().ttl(Duration::from_secs(5))).unwrap();
+        db.put_opt("a", &value, WriteOptions::new().ttl(Duration::from_secs(5))).unwrap();
         lab.hands.advance(Duration::from_secs(10));
         let changes = take(&mut db.changes(Position::START).unwrap());
         let Operation::Put { value: found, expires_at } = &changes[0].operation else { panic!() };
@@ -254,12 +254,15 @@ fn empty_segments_that_go_make_no_position_invalid() {
     db.sync().unwrap();
     db.inner.mark_if_due(Duration::ZERO).unwrap();
     assert_eq!(take(&mut live), []);
-    assert_eq!((live.reached(), db.position()), (a, a));
+    assert_eq!((live.resume_position(), db.position()), (a, a));
     // A reader finds them too.
     assert_eq!(lab.open_read_only().position(), a);
     let db = lab.reopen(db);
     assert_eq!(lab.logs().len(), 1);
-    assert_eq!((since(&db, a), since(&db, live.reached()), db.position()), (vec![], vec![], a));
+    assert_eq!(
+        (since(&db, a), since(&db, live.resume_position()), db.position()),
+        (vec![], vec![], a)
+    );
     db.put("b", "2").unwrap();
     assert_eq!(since(&db, a), told([("b", Some("2"), false)]));
     assert_eq!(take(&mut live), [], "its store is closed");
@@ -282,7 +285,7 @@ fn a_prefix_leaves_batches_whole_and_ends_them_in_time() {
     let resumed = take(&mut db.changes(first.position).unwrap().prefix("u/"));
     assert_eq!(resumed.iter().map(short).collect::<Vec<_>>(), rest);
     db.put("o/5", "").unwrap();
-    assert_eq!((take(&mut users), users.reached()), (vec![], db.position()));
+    assert_eq!((take(&mut users), users.resume_position()), (vec![], db.position()));
 }
 
 #[test]
@@ -399,7 +402,7 @@ fn a_value_that_cannot_be_read_is_an_error_each_time_and_nothing_is_passed_over(
     assert_eq!(changes.try_recv().unwrap().unwrap().position, first);
     for _ in 0..2 {
         assert!(changes.try_recv().unwrap_err().is_corruption());
-        assert_eq!(changes.reached(), first);
+        assert_eq!(changes.resume_position(), first);
     }
 }
 
@@ -417,10 +420,10 @@ fn a_batch_whose_rest_cannot_be_read_is_an_error_each_time_and_nothing_of_it_is_
     lab.twin.put_file(&path, bytes);
     let db = lab.open();
     let mut changes = db.changes(Position::START).unwrap();
-    let before = changes.reached();
+    let before = changes.resume_position();
     for _ in 0..3 {
         assert!(changes.try_recv().unwrap_err().is_corruption());
-        assert_eq!(changes.reached(), before);
+        assert_eq!(changes.resume_position(), before);
     }
 }
 
@@ -432,7 +435,7 @@ fn a_store_that_an_older_release_has_merged_and_closed_stays_one_that_can_be_ope
     let db = lab.open();
     for number in 0..8 {
         let options = WriteOptions::new().ttl(Duration::from_secs(5));
-        db.put_with(number.to_string(), "x".repeat(300), options).unwrap();
+        db.put_opt(number.to_string(), "x".repeat(300), options).unwrap();
     }
     merge_all(&db);
     db.close().unwrap();

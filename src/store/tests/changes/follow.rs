@@ -60,7 +60,8 @@ struct World {
 
 impl World {
     fn new(seed: u64) -> Self {
-        let options = Options::new().segment_size(600 + 100 * (seed % 7)).sync(SyncPolicy::Never);
+        let options =
+            Options::new().segment_size(600 + 100 * (seed % 7)).sync_policy(SyncPolicy::Never);
         let lab = if seed.is_multiple_of(3) { Lab::weak() } else { Lab::new() };
         let lab = lab.with(options).seeded(seed + 1);
         let follower = |durable| Follower {
@@ -133,7 +134,10 @@ impl World {
                 match resumed {
                     Ok(changes) => {
                         assert!(is_told, "{} of {}", follower.told, self.committed.len());
-                        assert_eq!(changes.reached().max(follower.position), changes.reached());
+                        assert_eq!(
+                            changes.resume_position().max(follower.position),
+                            changes.resume_position()
+                        );
                         let changes = if follower.durable { changes.durable() } else { changes };
                         follower.changes = Some(changes);
                     }
@@ -176,7 +180,7 @@ impl World {
         };
         let expected = &self.committed[follower.told];
         assert_eq!(
-            (&*change.key, &new, change.more),
+            (&*change.key, &new, change.batch_continues),
             (&*expected.key, &expected.new, expected.more)
         );
         assert!(follower.position < change.position && change.position <= expected.end);

@@ -9,7 +9,9 @@ use crate::store::tests::*;
 const WAITING: usize = 12;
 
 fn lab() -> Lab {
-    Lab::new().with(Options::new().merge(crate::MergePolicy::Manual).sync(SyncPolicy::Never))
+    Lab::new().with(
+        Options::new().merge_policy(crate::MergePolicy::Manual).sync_policy(SyncPolicy::Never),
+    )
 }
 
 /// Ends the followers of a test that fails, which would wait for ever.
@@ -79,7 +81,7 @@ fn a_change_wakes_those_alone_who_follow_its_key() {
             db.write(Batch::new().put("other", "x").put(&key, "x").put("last", "x")).unwrap();
             let change = thread.join().unwrap().unwrap().unwrap();
             assert_eq!(change.key, key.as_str());
-            assert!(!change.more);
+            assert!(!change.batch_continues);
             assert_eq!(woken(&db), number as u64 + 1);
         }
     });
@@ -127,7 +129,7 @@ fn what_is_passed_over_may_be_merged_away() {
             assert_eq!(woken(&db), (round + 1) * WAITING as u64);
             await_waiting(&db, WAITING);
             db.inner.work();
-            db.merge_with(MergeOptions::new().force(true)).unwrap();
+            db.merge_opt(MergeOptions::new().force(true)).unwrap();
         }
         for (number, thread) in threads.into_iter().enumerate() {
             db.put(prefix(number), "x").unwrap();
@@ -164,7 +166,7 @@ fn a_follower_that_waited_in_vain_has_reached_the_end() {
         assert_eq!(none, None);
         changes = reached;
         assert!(changes.try_recv().unwrap().is_none());
-        assert_eq!(changes.reached(), db.position(), "durable: {durable}");
+        assert_eq!(changes.resume_position(), db.position(), "durable: {durable}");
     }
 }
 
@@ -210,7 +212,7 @@ fn who_follows_what_is_durable_is_woken_by_a_sync_of_what_it_follows() {
         db.inner.mark_if_due(Duration::ZERO).unwrap();
         assert_eq!(woken(&db), 1);
         for (number, thread) in threads.into_iter().enumerate() {
-            db.put_with(prefix(number + 1), "x", WriteOptions::new().sync(true)).unwrap();
+            db.put_opt(prefix(number + 1), "x", WriteOptions::new().durable(true)).unwrap();
             assert!(thread.join().unwrap().unwrap().is_some());
         }
     });

@@ -21,7 +21,7 @@ pub(super) const MODES: [(&str, SyncPolicy, AppendMode); 4] = [
 ];
 
 pub(super) fn setting(policy: SyncPolicy, mode: AppendMode) -> Setting {
-    let options = Options::new().segment_size(1024).sync(policy).append_mode(mode);
+    let options = Options::new().segment_size(1024).sync_policy(policy).append_mode(mode);
     Setting { options, keys: 7, size_max: 300, weak_hash: false }
 }
 

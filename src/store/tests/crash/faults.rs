@@ -63,7 +63,9 @@ impl Call {
     fn run(&self, db: &Bitcask) -> Result<()> {
         match self {
             Self::Put(key, value) => db.put(key, value),
-            Self::SyncedPut(key, value) => db.put_with(key, value, WriteOptions::new().sync(true)),
+            Self::SyncedPut(key, value) => {
+                db.put_opt(key, value, WriteOptions::new().durable(true))
+            }
             Self::Delete(key) => db.delete(key).map(drop),
             Self::Batch(changes) => {
                 let add = |batch: Batch, (key, value): &(&str, Option<String>)| match value {
@@ -78,7 +80,7 @@ impl Call {
                 Ok(())
             }
             Self::Clear => db.clear(),
-            Self::Merge => db.merge_with(MergeOptions::new().force(true)).map(drop),
+            Self::Merge => db.merge_opt(MergeOptions::new().force(true)).map(drop),
             Self::Backup(path) => db.backup(path).map(drop),
         }
     }
@@ -193,7 +195,7 @@ fn seen(lab: &Lab, db: &Bitcask, blind: Option<&Fault>) -> Pairs {
 /// Makes the calls, and checks that each does what a failing disk allows it to do. `blind` is what
 /// goes on failing where reads fail, too.
 fn run(lab: &Lab, calls: &[Call], blind: Option<&Fault>, when: &str) -> Run {
-    let policy = lab.options.sync;
+    let policy = lab.options.sync_policy;
     let mut pairs = Pairs::new();
     let states = vec![pairs.clone()];
     let mut run = Run { states, durable: 0, acknowledged: 0, span: 0..0, poisoned: false };
@@ -271,7 +273,7 @@ fn check_left(lab: &Lab, run: &Run, first: usize, when: &str) {
 
 fn lab(policy: SyncPolicy) -> Lab {
     let lab = Lab::new();
-    let options = lab.options.clone().segment_size(512).sync(policy);
+    let options = lab.options.clone().segment_size(512).sync_policy(policy);
     lab.with(options)
 }
 

@@ -251,7 +251,7 @@ pub(crate) fn operations(mut dice: &[u8]) {
     let mode = modes[usize::try_from(dice.below(2)).unwrap()];
     let entries = [2, 5, u64::MAX][usize::try_from(dice.below(3)).unwrap()];
     let options = Options::new().segment_size(1024).segment_entries(entries);
-    let options = options.sync(policy).append_mode(mode);
+    let options = options.sync_policy(policy).append_mode(mode);
     let weak_hash = dice.below(2) == 1;
     let setting = Setting { options, keys: 5, size_max: 200, weak_hash };
     let mut random = Random(dice.iter().fold(7, |sum, byte| sum * 31 % 65_521 + u64::from(*byte)));
@@ -281,7 +281,7 @@ fn lived_in(lab: &Lab, found: &Pairs, when: &dyn Fn() -> String) {
     let db = open(lab, "a second time", when);
     assert!(found_in_order(&db), "{}: {:?}", when(), db.recovery());
     assert_eq!(snapshot(&db), *found, "{}: opened a second time", when());
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
     assert_eq!(snapshot(&db), *found, "{}: merged", when());
     db.put("a key of its own", "value").unwrap();
     db.delete("a key of its own").unwrap();

@@ -290,8 +290,8 @@ impl Running {
 
     fn step(&mut self, op: &Op) {
         self.reached();
-        let is_always = self.run.lab.options.sync == SyncPolicy::Always;
-        let is_interval = matches!(self.run.lab.options.sync, SyncPolicy::Interval(_));
+        let is_always = self.run.lab.options.sync_policy == SyncPolicy::Always;
+        let is_interval = matches!(self.run.lab.options.sync_policy, SyncPolicy::Interval(_));
         let mut after = self.model();
         let is_durable = match op {
             // A swap that is refused waits for nothing.
@@ -332,7 +332,7 @@ impl Running {
             Op::Merge { steps } => self.merge(*steps),
             Op::MergeAll => {
                 self.stop_merge();
-                self.db().merge_with(MergeOptions::new().force(true)).unwrap();
+                self.db().merge_opt(MergeOptions::new().force(true)).unwrap();
             }
             Op::Backup => {
                 self.stop_merge();
@@ -385,10 +385,10 @@ impl Running {
         let pairs = visible(&self.model(), self.db().inner.clock.now());
         let mut options = TransactionOptions::new().attempts(1);
         if sync {
-            options = options.sync(true);
+            options = options.durable(true);
         }
         let keys = &self.run.keys;
-        let result = self.db().transaction_with(options, |tx| {
+        let result = self.db().transaction_opt(options, |tx| {
             if by_range {
                 assert_eq!(pairs_of(tx.range(..)), pairs);
             } else {
@@ -413,12 +413,12 @@ impl Running {
             Op::Put { key: at, size, ttl, sync } => {
                 let key = key(at);
                 let value = self.value(*size);
-                self.db().put_with(&key, &value, options(*ttl, *sync)).unwrap();
+                self.db().put_opt(&key, &value, options(*ttl, *sync)).unwrap();
                 after.insert(key, Stored { value, expiry: self.expiry(*ttl) });
             }
             Op::Delete { key: at, sync } => {
                 let key = key(at);
-                self.db().delete_with(&key, options(None, *sync)).unwrap();
+                self.db().delete_opt(&key, options(None, *sync)).unwrap();
                 after.remove(&key);
             }
             Op::Batch { changes, sync } => {
@@ -434,7 +434,7 @@ impl Running {
                         after.remove(&key);
                     }
                 }
-                self.db().write_with(batch, options(None, *sync)).unwrap();
+                self.db().write_opt(batch, options(None, *sync)).unwrap();
             }
             Op::Transaction { changes, by_range, sync } => {
                 let mut new = Vec::new();
@@ -466,7 +466,7 @@ impl Running {
                 let wrong = Some(b"never".to_vec());
                 let expected = if *right { old.as_deref() } else { wrong.as_deref() };
                 let (new_value, options) = (new.as_deref(), options(*ttl, *sync));
-                let swapped = self.db().compare_and_swap_with(&key, expected, new_value, options);
+                let swapped = self.db().compare_and_swap_opt(&key, expected, new_value, options);
                 assert_eq!(swapped.unwrap(), *right);
                 if !right {
                     return;
@@ -480,7 +480,7 @@ impl Running {
                     value.extend(self.value(size));
                     value
                 });
-                let stored = self.db().update_with(&key, options(None, *sync), |_| new.as_ref());
+                let stored = self.db().update_opt(&key, options(None, *sync), |_| new.as_ref());
                 assert_eq!(stored.unwrap().map(Vec::from), new);
                 new.map(|value| Stored { value, expiry: None })
             }
@@ -534,5 +534,5 @@ fn options(ttl: Option<u64>, sync: bool) -> WriteOptions {
     if let Some(ttl) = ttl {
         options = options.ttl(Duration::from_secs(ttl));
     }
-    if sync { options.sync(true) } else { options }
+    if sync { options.durable(true) } else { options }
 }

@@ -11,7 +11,7 @@ use crate::store::tests::*;
 /// A lab whose segments are large enough for all that a story puts in one, and worth looking up
 /// tombstones for.
 pub(crate) fn lab() -> Lab {
-    let options = Options::new().segment_size(8192).sync(SyncPolicy::Never);
+    let options = Options::new().segment_size(8192).sync_policy(SyncPolicy::Never);
     Lab::new().with(options)
 }
 
@@ -127,7 +127,7 @@ fn a_delete_after_expiry_keeps_the_older_put_down() {
     let db = lab.open();
     db.put("k", "for good").unwrap();
     seal(&db);
-    db.put_with("k", "for a while", WriteOptions::new().ttl(Duration::from_secs(1))).unwrap();
+    db.put_opt("k", "for a while", WriteOptions::new().ttl(Duration::from_secs(1))).unwrap();
     let middle = seal(&db);
     lab.hands.advance(Duration::from_secs(2));
     assert!(!db.delete("k").unwrap());

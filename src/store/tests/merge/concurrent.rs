@@ -73,7 +73,7 @@ fn live_bytes_are_accounted_exactly_at_all_times() {
             match random.below(16) {
                 0..6 => db.put(key, value).unwrap(),
                 6..9 => drop(db.delete(key).unwrap()),
-                9..12 => db.put_with(key, value, ttl).unwrap(),
+                9..12 => db.put_opt(key, value, ttl).unwrap(),
                 12 => db.write(Batch::new().put("a", &value).delete("b").put(key, "")).unwrap(),
                 13 => lab.hands.advance(Duration::from_secs(random.below(10))),
                 _ => {
@@ -137,7 +137,7 @@ fn what_was_taken_out_before_a_merge_stays_as_it_was() {
         seen.len()
     };
     assert_eq!(take(iter.next().unwrap()), 1);
-    let report = db.merge_with(force()).unwrap();
+    let report = db.merge_opt(force()).unwrap();
     assert_eq!(report.segments_in, 3);
     assert!(ids.iter().all(|id| lab.twin.contents(&db.inner.dir.log(*id)).is_none()));
     db.put("a", "new").unwrap();
@@ -156,7 +156,7 @@ fn closures_that_read_may_merge() {
     let (db, _) = three_segments(&lab);
     let merge = |value: Option<&[u8]>| {
         let before = value.unwrap().to_vec();
-        assert!(db.merge_with(force()).unwrap().segments_in > 0);
+        assert!(db.merge_opt(force()).unwrap().segments_in > 0);
         db.put("other", "value").unwrap();
         assert_eq!(value.unwrap(), before);
         before
@@ -184,12 +184,12 @@ fn a_progress_callback_may_use_the_store() {
         assert!(db.delete("own 1").unwrap() || seen.len() > 1);
         db.sync().unwrap();
         assert!(db.stats().segments > 3 && db.segments().len() >= 3);
-        for refused in [db.merge().map(drop), db.merge_with(force()).map(drop), db.clear()] {
+        for refused in [db.merge().map(drop), db.merge_opt(force()).map(drop), db.clear()] {
             assert!(matches!(refused, Err(Error::WithinMerge)), "{refused:?}");
         }
         ControlFlow::Continue(())
     });
-    let report = db.merge_with(options).unwrap();
+    let report = db.merge_opt(options).unwrap();
     assert!(!report.cancelled && report.segments_in == 3);
     assert!(seen.is_sorted_by_key(|progress| (progress.read_size, progress.copied_size)));
     assert!(seen.iter().all(|progress| progress.segments_total == 3));
@@ -213,7 +213,7 @@ fn a_merge_that_is_cancelled_has_changed_nothing_that_can_be_seen() {
             left -= 1;
             if left < 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
-        let report = db.merge_with(options).unwrap();
+        let report = db.merge_opt(options).unwrap();
         assert_eq!(report.cancelled, left < 0);
         for db in [&lab.killed().open(), &lab.powered_off(|_| false).open(), &db] {
             assert_eq!(snapshot(db), pairs);
@@ -230,14 +230,14 @@ fn a_progress_callback_that_panics_loses_nothing() {
     let lab = lab();
     let (db, _) = three_segments(&lab);
     let pairs = snapshot(&db);
-    let merge = || db.merge_with(force().progress(|_| panic!("in a callback")));
+    let merge = || db.merge_opt(force().progress(|_| panic!("in a callback")));
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| ()));
     let caught = catch_unwind(AssertUnwindSafe(merge));
     std::panic::set_hook(hook);
     caught.unwrap_err();
     assert_eq!(snapshot(&lab.killed().open()), pairs);
-    db.merge_with(force()).unwrap();
+    db.merge_opt(force()).unwrap();
     assert_eq!(snapshot(&db), pairs);
     assert_eq!(snapshot(&lab.killed().open()), pairs);
     assert_eq!(snapshot(&lab.reopen(db)), pairs);
@@ -246,7 +246,7 @@ fn a_progress_callback_that_panics_loses_nothing() {
 #[test]
 fn a_store_that_is_read_only_or_manual_is_not_merged_unasked() {
     let lab = lab();
-    let options = lab.options.clone().merge(MergePolicy::Manual);
+    let options = lab.options.clone().merge_policy(MergePolicy::Manual);
     let lab = lab.with(options);
     let (db, ids) = three_segments(&lab);
     assert!(db.needs_merge().is_empty());
@@ -257,7 +257,7 @@ fn a_store_that_is_read_only_or_manual_is_not_merged_unasked() {
     db.close().unwrap();
     let reader = lab.open_read_only();
     assert!(reader.needs_merge().is_empty());
-    for refused in [reader.merge(), reader.merge_with(force())] {
+    for refused in [reader.merge(), reader.merge_opt(force())] {
         assert!(matches!(refused, Err(Error::ReadOnly)), "{refused:?}");
     }
     assert!(!reader.segments().is_empty());
@@ -267,7 +267,7 @@ fn a_store_that_is_read_only_or_manual_is_not_merged_unasked() {
 fn eager() -> Lab {
     let lab = lab();
     let auto = AutoMerge::new().trigger_dead_percent(1).dead_percent(1).small_size(0);
-    let options = lab.options.clone().merge(MergePolicy::Auto(auto));
+    let options = lab.options.clone().merge_policy(MergePolicy::Auto(auto));
     lab.with(options)
 }
 
@@ -298,7 +298,7 @@ fn damage_stops_a_merge_where_it_is_and_nothing_else() {
     };
     assert!(planned(&db).contains(&ids[1].0));
     for round in 0..3 {
-        let error = db.merge_with(force()).unwrap_err();
+        let error = db.merge_opt(force()).unwrap_err();
         let Error::Corrupt { path, offset: found, .. } = &error else { panic!("{error}") };
         assert_eq!((path, *found), (&db.inner.dir.log(ids[1]), offset), "{error}");
         assert!(sealed(&db).contains(&ids[1]) && !sealed(&db).contains(&ids[0]), "{round}");
@@ -316,7 +316,7 @@ fn damage_stops_a_merge_where_it_is_and_nothing_else() {
     // Once its key is dead the damage does not matter any more.
     assert_eq!(db.len(), 6);
     db.put("own 1", "again").unwrap();
-    db.merge_with(force()).unwrap();
+    db.merge_opt(force()).unwrap();
     assert!(!sealed(&db).contains(&ids[1]));
     check_figures(&db);
     assert_eq!(read(&lab.reopen(db)), before);
@@ -332,7 +332,7 @@ fn damage_of_what_is_dead_does_not_matter() {
         damage(&lab, ids[0], key, 23, 8);
     }
     let db = lab.open();
-    db.merge_with(force()).unwrap();
+    db.merge_opt(force()).unwrap();
     assert_eq!(snapshot(&db), pairs);
     assert_eq!(snapshot(&lab.reopen(db)), pairs);
 }
@@ -350,7 +350,7 @@ fn an_entry_of_damaged_size_may_be_overwritten_and_merged() {
         let pairs = |db: &Bitcask| (db.get("own 1").unwrap(), db.get("own 0").unwrap(), db.len());
         db.put("own 1", "again").unwrap();
         let before = pairs(&db);
-        db.merge_with(force()).unwrap();
+        db.merge_opt(force()).unwrap();
         assert!(!sealed(&db).contains(&ids[1]));
         check_figures(&db);
         assert_eq!(pairs(&db), before);
@@ -376,7 +376,7 @@ fn hints_that_can_not_be_used_do_not_matter() {
             lab.twin.put_file(&path, bytes);
         }
     }
-    let report = db.merge_with(force()).unwrap();
+    let report = db.merge_opt(force()).unwrap();
     assert_eq!((report.segments_in, report.live_entries), (3, 6));
     assert_eq!(snapshot(&db), pairs);
     assert_eq!(snapshot(&lab.reopen(db)), pairs);
@@ -395,7 +395,7 @@ fn a_store_whose_keys_can_not_be_gathered_is_not_merged() {
     lab.twin.put_file(&hint, bytes);
     let before = lab.twin.files();
     let db = lab.open();
-    for refused in [db.merge(), db.merge_with(force())] {
+    for refused in [db.merge(), db.merge_opt(force())] {
         let error = refused.unwrap_err();
         let Error::Corrupt { path, .. } = &error else { panic!("{error}") };
         assert_eq!(*path, db.inner.dir.log(ids[1]));
@@ -438,7 +438,7 @@ fn a_live_entry_that_a_hint_leaves_out_keeps_its_segment() {
     hint.summary.entries -= 1;
     lab.twin.put_file(&db.inner.dir.hint(id), hint.encode(source));
     for _ in 0..2 {
-        let error = db.merge_with(force()).unwrap_err();
+        let error = db.merge_opt(force()).unwrap_err();
         assert!(matches!(&error, Error::Corrupt { path: found, .. } if *found == path), "{error}");
         assert!(sealed(&db).contains(&id));
         assert_eq!(snapshot(&db), pairs);

@@ -53,7 +53,7 @@ fn what_has_expired_before_the_append_was_not_there() {
             let lab = Lab { twin: Twin::new(), ..lab.clone() };
             let db = lab.open();
             db.put("other", "value").unwrap();
-            db.put_with("k", "old", mortal()).unwrap();
+            db.put_opt("k", "old", mortal()).unwrap();
             assert!(!expiring(&lab, &db, looks, call), "{name}");
             assert!(!db.contains_key("k").unwrap(), "{name}");
             let db = lab.reopen(db);
@@ -68,12 +68,12 @@ fn what_has_expired_before_the_append_was_not_there() {
 fn what_does_not_rest_on_an_expired_value_is_done_all_the_same() {
     let lab = Lab::new();
     let db = lab.open();
-    db.put_with("k", "old", mortal()).unwrap();
+    db.put_opt("k", "old", mortal()).unwrap();
     expiring(&lab, &db, 1, |db| db.put("k", "new").unwrap());
     assert_eq!(db.get("k").unwrap().unwrap(), "new");
     assert!(expiring(&lab, &db, 0, |db| db.persist("k").unwrap()));
     assert!(expiring(&lab, &db, 0, |db| db.delete("k").unwrap()));
-    assert!(expiring(&lab, &db, 0, |db| db.insert_new("k", "first").unwrap()));
+    assert!(expiring(&lab, &db, 0, |db| db.put_if_absent("k", "first").unwrap()));
     check(&db, &model([("k", "first")]));
 }
 
@@ -90,8 +90,8 @@ fn conditions_hold_until_the_first_of_their_keys_expires() {
             let lab = Lab::new();
             let db = lab.open();
             db.put("endless", "1").unwrap();
-            db.put_with("mortal", "2", mortal()).unwrap();
-            db.put_with("longer", "3", WriteOptions::new().ttl(HOUR * 2)).unwrap();
+            db.put_opt("mortal", "2", mortal()).unwrap();
+            db.put_opt("longer", "3", WriteOptions::new().ttl(HOUR * 2)).unwrap();
             let mut conditions = vec![
                 is("endless", Some("1")),
                 is("mortal", Some("2")),
@@ -125,7 +125,7 @@ fn an_iterator_shows_keys_that_were_persisted_since_it_came_to_their_shard() {
     let db = lab.open();
     let keys = 0..20_u8;
     for key in keys.clone() {
-        db.put_with([key], "value", mortal()).unwrap();
+        db.put_opt([key], "value", mortal()).unwrap();
     }
     let mut pairs = db.iter();
     let mut shown = vec![pairs.next().unwrap().unwrap().0.to_vec()];

@@ -30,7 +30,7 @@ fn prepared() -> (Lab, Pairs) {
                 pairs.remove(key.as_bytes());
             }
             5 if number < 80 => {
-                db.put_with(key, &value, ttl).unwrap();
+                db.put_opt(key, &value, ttl).unwrap();
                 pairs.remove(key.as_bytes());
             }
             6 => {
@@ -58,7 +58,7 @@ fn inputs(db: &Bitcask) -> Vec<SegmentId> {
 }
 
 fn merge_inputs(db: &Bitcask) -> Result<crate::MergeReport> {
-    db.merge_with(MergeOptions::new().segments(inputs(db).iter().map(|id| id.0)))
+    db.merge_opt(MergeOptions::new().segments(inputs(db).iter().map(|id| id.0)))
 }
 
 fn listed_on(lab: &Lab) -> Vec<SegmentId> {
@@ -99,7 +99,7 @@ fn check_files(lab: &Lab, before: &[PathBuf], db: &Bitcask, when: &str) {
 
 /// Merges everything, and opens again: nothing is to be seen of it.
 fn check_merged(lab: &Lab, db: Bitcask, pairs: &Pairs, when: &str) {
-    let report = db.merge_with(MergeOptions::new().force(true));
+    let report = db.merge_opt(MergeOptions::new().force(true));
     let report = report.unwrap_or_else(|error| panic!("{when}: {error}"));
     assert!(report.segments_out <= report.segments_in && report.tombstones_kept == 0, "{when}");
     assert_eq!(snapshot(&db), *pairs, "{when}: merged");

@@ -29,7 +29,7 @@ fn expected(runs: usize) -> Pairs {
 }
 
 fn manual(lab: &Lab) -> Lab {
-    lab.clone().with(lab.options.clone().merge(MergePolicy::Manual))
+    lab.clone().with(lab.options.clone().merge_policy(MergePolicy::Manual))
 }
 
 /// A disk with so many segments of one entry each, which nobody has folded.
@@ -61,7 +61,7 @@ fn a_caller_who_decides_when_to_merge_is_left_to_it() {
     run(&manual(&lab), 60);
     assert_eq!(lab.logs().len(), 61);
     let none = MergePolicy::Auto(AutoMerge::new().small_size(0));
-    run(&lab.clone().with(lab.options.clone().merge(none)), 61);
+    run(&lab.clone().with(lab.options.clone().merge_policy(none)), 61);
     assert_eq!(lab.logs().len(), 62);
     run(&lab, 62);
     assert!(lab.logs().len() <= FEW, "{}", lab.logs().len());
@@ -144,7 +144,7 @@ fn nothing_is_folded_behind_a_close_by_the_thread_that_merges() {
             *noted.lock() = Some(twin.op_count());
         }
     });
-    let db = lab.clone().with(lab.options.clone().merge(MergePolicy::Auto(auto))).open();
+    let db = lab.clone().with(lab.options.clone().merge_policy(MergePolicy::Auto(auto))).open();
     let inner = Arc::clone(&db.inner);
     *slot.lock() = Some(db);
     inner.merge_due();
@@ -242,8 +242,8 @@ fn a_close_folds_nothing_where_there_is_no_room() {
 fn a_close_does_not_gather_many_keys_to_find_out_whether_there_is_something_to_fold() {
     const SEGMENTS: usize = 260;
     const ENTRIES: u32 = 260;
-    let options = Options::new().segment_size(64 << 10).sync(SyncPolicy::Never);
-    let lab = Lab::new().with(options.merge(MergePolicy::Manual));
+    let options = Options::new().segment_size(64 << 10).sync_policy(SyncPolicy::Never);
+    let lab = Lab::new().with(options.merge_policy(MergePolicy::Manual));
     let db = lab.open();
     for _ in 0..SEGMENTS {
         let put = |batch: Batch, number: u32| batch.put(number.to_be_bytes(), [7; 8]);
@@ -253,7 +253,7 @@ fn a_close_does_not_gather_many_keys_to_find_out_whether_there_is_something_to_f
     db.close().unwrap();
     let close = |small_size: u64| {
         let policy = MergePolicy::Auto(AutoMerge::new().small_size(small_size));
-        let lab = lab.clone().with(lab.options.clone().merge(policy));
+        let lab = lab.clone().with(lab.options.clone().merge_policy(policy));
         let db = lab.open();
         db.put("key", "value").unwrap();
         let inner = Arc::clone(&db.inner);
@@ -277,7 +277,7 @@ fn a_window_is_of_hours_by_the_clock_on_the_wall() {
         run(&manual(&lab), 50);
         lab.hands.step_back(AHEAD);
         let policy = MergePolicy::Auto(AutoMerge::new().window(from, to));
-        run(&lab.clone().with(lab.options.clone().merge(policy)), 51);
+        run(&lab.clone().with(lab.options.clone().merge_policy(policy)), 51);
         assert_eq!(lab.logs().len() < FEW, is_open, "from {from} to {to}");
     }
 }
@@ -298,7 +298,7 @@ fn where_there_is_no_room_to_fold_segments_that_are_all_alive_stay_as_they_are()
         }
     });
     let options = lab.options.clone().segment_size(4096);
-    let lab = lab.clone().with(options.merge(MergePolicy::Auto(policy)));
+    let lab = lab.clone().with(options.merge_policy(MergePolicy::Auto(policy)));
     let db = lab.open();
     // Less than a merge leaves to others, and enough for a copy of a small segment.
     lab.twin.set_space(u64::MAX - lab.twin.available_space() + 900);

@@ -10,8 +10,8 @@ use crate::testing::twin::{Call, Fault, FaultKind};
 /// A lab whose policy merges whatever has something dead in it.
 fn eager(auto: AutoMerge) -> Lab {
     let auto = auto.trigger_dead_percent(1).dead_percent(1).small_size(0);
-    let options = Options::new().segment_size(8192).sync(SyncPolicy::Never);
-    Lab::new().with(options.merge(MergePolicy::Auto(auto)))
+    let options = Options::new().segment_size(8192).sync_policy(SyncPolicy::Never);
+    Lab::new().with(options.merge_policy(MergePolicy::Auto(auto)))
 }
 
 /// Adds a segment of which about half is dead.
@@ -31,7 +31,7 @@ fn flip(lab: &Lab, path: &Path, at: usize) {
 /// longer, most of them looked dead, and the segment was rewritten at every look, for ever.
 #[test]
 fn a_store_at_rest_comes_to_rest_though_its_tombstones_are_long() {
-    let lab = Lab::new().with(Options::new().segment_size(1 << 20).sync(SyncPolicy::Never));
+    let lab = Lab::new().with(Options::new().segment_size(1 << 20).sync_policy(SyncPolicy::Never));
     let db = lab.open();
     let long = |number: u32| format!("{number:0>200}");
     for number in 0..100 {
@@ -126,7 +126,7 @@ fn an_input_that_cannot_be_looked_up_keeps_no_other_from_being_merged() {
 /// could not even do that: then nothing could be written any more.
 #[test]
 fn a_merge_takes_nothing_that_it_cannot_make_use_of() {
-    let lab = Lab::new().with(Options::new().segment_size(1 << 20).sync(SyncPolicy::Never));
+    let lab = Lab::new().with(Options::new().segment_size(1 << 20).sync_policy(SyncPolicy::Never));
     let db = lab.open();
     for number in 0..300 {
         db.put(format!("{number}"), "x".repeat(1000)).unwrap();
@@ -137,7 +137,7 @@ fn a_merge_takes_nothing_that_it_cannot_make_use_of() {
     lab.twin.set_space(u64::MAX);
     let used = u64::MAX - lab.twin.available_space();
     lab.twin.set_space(used + 50_000);
-    let error = db.merge_with(MergeOptions::new().segments([input.0])).unwrap_err();
+    let error = db.merge_opt(MergeOptions::new().segments([input.0])).unwrap_err();
     assert!(error.is_no_space(), "{error}");
     assert_eq!(lab.twin.available_space(), 50_000);
     db.put("top", "y").unwrap();
@@ -150,7 +150,7 @@ fn a_merge_takes_nothing_that_it_cannot_make_use_of() {
 fn values_of_a_codec_that_this_build_lacks_are_merged() {
     let lab = crate::store::tests::point::compression::with_unknown(Lab::new());
     let db = lab.open();
-    let report = db.merge_with(MergeOptions::new().force(true)).unwrap();
+    let report = db.merge_opt(MergeOptions::new().force(true)).unwrap();
     assert!(report.live_entries > 0);
     kill(db);
 }
@@ -167,7 +167,7 @@ fn a_merge_that_waits_for_its_limit_can_be_cancelled() {
         calls += u32::from(progress.copied_size > 0);
         if calls < 3 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     });
-    assert!(db.merge_with(limited).unwrap().cancelled);
+    assert!(db.merge_opt(limited).unwrap().cancelled);
     assert_eq!(calls, 3);
     kill(db);
 }

@@ -167,7 +167,7 @@ fn an_expired_entry_leaves_a_tombstone_where_one_is_needed() {
         db.put(older, "older").unwrap();
         seal(&db);
         let ttl = WriteOptions::new().ttl(Duration::from_secs(1));
-        db.put_with("k", "x".repeat(700), ttl).unwrap();
+        db.put_opt("k", "x".repeat(700), ttl).unwrap();
         let input = seal(&db);
         lab.hands.advance(Duration::from_secs(2));
         let report = merge(&db, &[input]);
@@ -303,7 +303,7 @@ fn an_expired_entry_that_is_put_again_meanwhile_stays_put() {
     let db = lab.open();
     db.put("k", "oldest").unwrap();
     seal(&db);
-    db.put_with("k", "old", WriteOptions::new().ttl(Duration::from_secs(1))).unwrap();
+    db.put_opt("k", "old", WriteOptions::new().ttl(Duration::from_secs(1))).unwrap();
     let input = seal(&db);
     lab.hands.advance(Duration::from_secs(2));
     let meddler = Meddler::at_output(&db, || db.put("k", "new").unwrap());
@@ -354,7 +354,7 @@ fn a_live_entry_as_large_as_a_segment_stays_where_it_is() {
     db.put("large", &large).unwrap();
     let stays = seal(&db);
     for round in 0..2 {
-        let report = db.merge_with(MergeOptions::new().force(true)).unwrap();
+        let report = db.merge_opt(MergeOptions::new().force(true)).unwrap();
         assert_eq!((report.segments_in, sealed(&db).contains(&stays)), (0, true), "{round}");
     }
     db.put("k", "1").unwrap();

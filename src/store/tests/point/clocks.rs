@@ -10,7 +10,7 @@ const DAY: Duration = Duration::from_secs(86_400);
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
 fn lab() -> Lab {
-    Lab::new().with(Options::new().merge(crate::MergePolicy::Manual))
+    Lab::new().with(Options::new().merge_policy(crate::MergePolicy::Manual))
 }
 
 fn mortal(ttl: Duration) -> WriteOptions {
@@ -25,7 +25,7 @@ fn left(db: &Bitcask, key: &str) -> Option<Duration> {
 }
 
 fn merge(db: &Bitcask) -> crate::MergeReport {
-    db.merge_with(MergeOptions::new().force(true)).unwrap()
+    db.merge_opt(MergeOptions::new().force(true)).unwrap()
 }
 
 /// Checks that all that reads agrees on whether a key is there.
@@ -79,15 +79,15 @@ fn a_ttl_goes_on_when_the_clock_was_set_back() {
     for how in BEHIND {
         let lab = lab();
         let db = behind(&lab, how);
-        assert!(db.insert_new_with("lease", "mine", mortal(2 * SECOND)).unwrap(), "{how}");
+        assert!(db.put_if_absent_opt("lease", "mine", mortal(2 * SECOND)).unwrap(), "{how}");
         assert_eq!(left(&db, "lease"), Some(2 * SECOND), "{how}");
-        assert!(!db.insert_new("lease", "other's").unwrap());
+        assert!(!db.put_if_absent("lease", "other's").unwrap());
         lab.hands.advance(SECOND);
         assert_eq!(left(&db, "lease"), Some(SECOND), "{how}");
         assert_there(&db, "lease", true);
         lab.hands.advance(SECOND);
         assert_there(&db, "lease", false);
-        assert!(db.insert_new("lease", "other's").unwrap(), "{how}");
+        assert!(db.put_if_absent("lease", "other's").unwrap(), "{how}");
     }
 }
 
@@ -97,9 +97,9 @@ fn a_ttl_goes_on_where_it_was_when_the_store_is_opened_again() {
     for (how, closed) in BEHIND.into_iter().flat_map(|how| [(how, true), (how, false)]) {
         let lab = lab();
         let db = behind(&lab, how);
-        db.put_with("lease", "mine", mortal(4 * SECOND)).unwrap();
+        db.put_opt("lease", "mine", mortal(4 * SECOND)).unwrap();
         lab.hands.advance(SECOND);
-        db.put_with("later", "x", mortal(4 * SECOND)).unwrap();
+        db.put_opt("later", "x", mortal(4 * SECOND)).unwrap();
         let (lab, db) = if closed {
             (lab.clone(), lab.reopen(db))
         } else {
@@ -110,7 +110,7 @@ fn a_ttl_goes_on_where_it_was_when_the_store_is_opened_again() {
         let about = |duration: Option<Duration>| duration.map(|left| left.as_millis().div_ceil(10));
         assert_eq!(about(left(&db, "lease")), Some(300), "{told}");
         assert_eq!(about(left(&db, "later")), Some(400), "{told}");
-        db.put_with("new", "x", mortal(SECOND)).unwrap();
+        db.put_opt("new", "x", mortal(SECOND)).unwrap();
         assert_eq!(left(&db, "new"), Some(SECOND), "{told}");
         lab.hands.advance(SECOND);
         assert_there(&db, "new", false);
@@ -131,7 +131,7 @@ fn a_ttl_goes_on_though_nothing_is_written_any_more() {
     for how in BEHIND {
         let lab = lab();
         let db = behind(&lab, how);
-        db.put_with("lease", "mine", mortal(4 * SECOND)).unwrap();
+        db.put_opt("lease", "mine", mortal(4 * SECOND)).unwrap();
         let mut db = lab.reopen(db);
         for passed in 1..4 {
             lab.hands.advance(SECOND);
@@ -153,9 +153,9 @@ fn a_ttl_goes_on_though_nothing_is_written_any_more() {
 fn a_clock_that_starts_years_behind_goes_on_from_the_log() {
     let lab = lab();
     let db = lab.open();
-    db.put_with("short", "x", mortal(2 * SECOND)).unwrap();
-    db.put_with("hour", "x", mortal(HOUR)).unwrap();
-    db.put_with("year", "x", mortal(YEAR)).unwrap();
+    db.put_opt("short", "x", mortal(2 * SECOND)).unwrap();
+    db.put_opt("hour", "x", mortal(HOUR)).unwrap();
+    db.put_opt("year", "x", mortal(YEAR)).unwrap();
     db.close().unwrap();
     lab.hands.advance(2 * HOUR);
     lab.hands.step_back(20 * YEAR);
@@ -164,12 +164,12 @@ fn a_clock_that_starts_years_behind_goes_on_from_the_log() {
     lab.hands.advance(2 * SECOND);
     assert_there(&db, "short", false);
     assert_there(&db, "hour", true);
-    db.put_with("new", "x", mortal(HOUR)).unwrap();
+    db.put_opt("new", "x", mortal(HOUR)).unwrap();
     lab.hands.jump(20 * YEAR);
     assert_there(&db, "hour", false);
     assert_there(&db, "year", true);
     assert_there(&db, "new", false);
-    db.put_with("newer", "x", mortal(HOUR)).unwrap();
+    db.put_opt("newer", "x", mortal(HOUR)).unwrap();
     assert_eq!(left(&db, "newer"), Some(HOUR));
     let db = lab.reopen(db);
     assert_there(&db, "year", true);
@@ -194,8 +194,8 @@ fn what_is_alive_by_the_corrected_clock_is_there_again_whatever_a_merge_did() {
     {
         let (lab, told) = (lab(), format!("{what}, {by:?} ahead"));
         let mut db = lab.open();
-        db.put_with("hour", "x", mortal(HOUR)).unwrap();
-        db.put_with("gone", "x", mortal(SECOND)).unwrap();
+        db.put_opt("hour", "x", mortal(HOUR)).unwrap();
+        db.put_opt("gone", "x", mortal(SECOND)).unwrap();
         db.put("endless", "x").unwrap();
         lab.hands.advance(SECOND);
         if what == "opened, a merge" {
@@ -207,7 +207,7 @@ fn what_is_alive_by_the_corrected_clock_is_there_again_whatever_a_merge_did() {
         }
         assert_there(&db, "hour", false);
         if what == "a put and a merge" {
-            db.put_with("ahead", "x", mortal(HOUR)).unwrap();
+            db.put_opt("ahead", "x", mortal(HOUR)).unwrap();
         }
         if what != "nothing" {
             // What has expired since the last entry that the store was closed with is as uncertain.
@@ -245,7 +245,7 @@ fn what_has_expired_goes_when_the_clock_has_stood_by_its_jump_for_a_day() {
     for closed in [true, false] {
         let lab = lab();
         let mut db = lab.open();
-        db.put_with("old", "x", mortal(2 * DAY)).unwrap();
+        db.put_opt("old", "x", mortal(2 * DAY)).unwrap();
         db.put("endless", "x").unwrap();
         if closed {
             db.close().unwrap();
@@ -255,7 +255,7 @@ fn what_has_expired_goes_when_the_clock_has_stood_by_its_jump_for_a_day() {
             lab.hands.jump(YEAR);
         }
         // What is put now is given back as soon as it has expired.
-        db.put_with("new", "x", mortal(SECOND)).unwrap();
+        db.put_opt("new", "x", mortal(SECOND)).unwrap();
         lab.hands.advance(SECOND);
         assert_eq!((merge(&db).expired_dropped, db.len()), (1, 2), "closed: {closed}");
         lab.hands.advance(86_398 * SECOND);
@@ -271,7 +271,7 @@ fn what_has_expired_goes_when_the_clock_has_stood_by_its_jump_for_a_day() {
 fn no_merge_is_planned_for_what_it_would_not_drop() {
     let lab = Lab::new().with(Options::new());
     let db = lab.open();
-    db.put_with("hour", vec![7; 10_000], mortal(HOUR)).unwrap();
+    db.put_opt("hour", vec![7; 10_000], mortal(HOUR)).unwrap();
     let db = lab.reopen(db);
     lab.hands.jump(DAY);
     assert_eq!(db.segments().iter().map(|segment| segment.expired_size).sum::<u64>(), 0);
@@ -286,7 +286,7 @@ fn small_steps_of_the_clock_keep_nothing_from_going() {
     let lab = lab();
     let db = lab.open();
     for _ in 0..3 {
-        db.put_with("key", "x", mortal(30 * SECOND)).unwrap();
+        db.put_opt("key", "x", mortal(30 * SECOND)).unwrap();
         lab.hands.jump(40 * SECOND);
         assert_eq!(merge(&db).expired_dropped, 1);
         lab.hands.step_back(10 * SECOND);
@@ -299,11 +299,11 @@ fn each_key_expires_by_the_clock_that_it_was_written_by() {
     let lab = lab();
     let db = lab.open();
     for (key, ttl) in [("a", 10), ("c", 30)] {
-        db.put_with(key, "right", mortal(ttl * SECOND)).unwrap();
+        db.put_opt(key, "right", mortal(ttl * SECOND)).unwrap();
     }
     lab.hands.jump(DAY);
     for (key, ttl) in [("b", 20), ("d", 40)] {
-        db.put_with(key, "ahead", mortal(ttl * SECOND)).unwrap();
+        db.put_opt(key, "ahead", mortal(ttl * SECOND)).unwrap();
     }
     lab.hands.step_back(DAY);
     let mut db = lab.reopen(db);
@@ -333,12 +333,12 @@ fn what_rests_on_a_key_fails_when_its_own_clock_says_so() {
         let db = lab.open();
         db.put("first", "x").unwrap();
         if !jumps {
-            db.put_with(key, "x", mortal(2 * SECOND)).unwrap();
+            db.put_opt(key, "x", mortal(2 * SECOND)).unwrap();
         }
         lab.hands.jump(DAY);
         db.put("time", "x").unwrap();
         if jumps {
-            db.put_with(key, "x", mortal(2 * SECOND)).unwrap();
+            db.put_opt(key, "x", mortal(2 * SECOND)).unwrap();
         }
         lab.hands.step_back(DAY);
         let db = lab.reopen(db);
@@ -364,10 +364,10 @@ fn a_reader_goes_by_the_time_of_what_it_reads() {
     let lab = lab();
     let reader_lab = Lab { hands: Hands::new(), ..lab.clone() };
     let db = lab.open();
-    db.put_with("right", "x", mortal(2 * SECOND)).unwrap();
+    db.put_opt("right", "x", mortal(2 * SECOND)).unwrap();
     let reader = reader_lab.open_read_only();
     lab.hands.jump(DAY);
-    db.put_with("ahead", "x", mortal(2 * SECOND)).unwrap();
+    db.put_opt("ahead", "x", mortal(2 * SECOND)).unwrap();
     assert!(reader.refresh().unwrap());
     assert_there(&reader, "right", true);
     assert_there(&reader, "ahead", true);
@@ -384,12 +384,12 @@ fn a_reader_goes_by_the_time_of_what_it_reads() {
 fn a_ttl_that_reaches_the_end_of_time_is_none() {
     let lab = lab();
     let db = lab.open();
-    db.put_with("put", "x", mortal(Duration::MAX)).unwrap();
-    db.put_with("expired", "x", mortal(HOUR)).unwrap();
+    db.put_opt("put", "x", mortal(Duration::MAX)).unwrap();
+    db.put_opt("expired", "x", mortal(HOUR)).unwrap();
     assert!(db.expire("expired", Duration::MAX).unwrap());
     db.write(Batch::new().put_with_ttl("batch", "x", Duration::MAX)).unwrap();
-    db.update_with("updated", mortal(Duration::MAX), |_| Some("x")).unwrap();
-    assert!(db.insert_new_with("inserted", "x", mortal(Duration::MAX)).unwrap());
+    db.update_opt("updated", mortal(Duration::MAX), |_| Some("x")).unwrap();
+    assert!(db.put_if_absent_opt("inserted", "x", mortal(Duration::MAX)).unwrap());
     db.transaction(|it| {
         it.put_with_ttl("transaction", "x", Duration::MAX);
         Ok(())
@@ -400,6 +400,6 @@ fn a_ttl_that_reaches_the_end_of_time_is_none() {
     for key in db.keys() {
         assert_eq!(db.ttl(key.unwrap()).unwrap(), Some(Ttl::Never));
     }
-    db.put_with("long", "x", mortal(100_000 * YEAR)).unwrap();
+    db.put_opt("long", "x", mortal(100_000 * YEAR)).unwrap();
     assert_eq!(left(&db, "long"), Some(100_000 * YEAR));
 }

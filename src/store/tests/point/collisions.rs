@@ -51,7 +51,7 @@ impl Told {
         let value = self.value(letter);
         let expiry = Some(self.db.inner.clock.now());
         let options = WriteOptions::new().ttl(Duration::ZERO);
-        self.db.put_with(key(letter), &value, options).unwrap();
+        self.db.put_opt(key(letter), &value, options).unwrap();
         self.model.insert(key(letter), Stored { value, expiry });
     }
 
@@ -142,7 +142,7 @@ const ENDINGS: [(&str, Ending); 8] = [
 
 /// Tells a story in every layout with every ending.
 fn tell(story: fn(&mut Told), log: &str) {
-    let whole = Options::new().segment_size(64 << 10).sync(SyncPolicy::Never);
+    let whole = Options::new().segment_size(64 << 10).sync_policy(SyncPolicy::Never);
     for options in [whole.clone(), whole.clone().segment_entries(1), whole.segment_entries(2)] {
         for (name, ending) in ENDINGS {
             let mut told = Told::new(options.clone());
@@ -384,9 +384,9 @@ fn keys_after_a_clear_don_t_know_those_before() {
 fn conditional_changes_are_of_the_key_they_name() {
     for lab in [Lab::weak().seeded(SEED), Lab::new()] {
         let db = lab.open();
-        assert!(db.insert_new(key('a'), "1").unwrap());
-        assert!(db.insert_new(key('b'), "2").unwrap());
-        assert!(!db.insert_new(key('a'), "3").unwrap());
+        assert!(db.put_if_absent(key('a'), "1").unwrap());
+        assert!(db.put_if_absent(key('b'), "2").unwrap());
+        assert!(!db.put_if_absent(key('a'), "3").unwrap());
         assert!(!db.compare_and_swap(key('b'), Some(b"1"), Some(b"4")).unwrap());
         assert!(db.compare_and_swap(key('b'), Some(b"2"), Some(b"5")).unwrap());
         assert!(db.compare_and_swap(key('c'), None, Some(b"6")).unwrap());
@@ -423,7 +423,7 @@ fn entries_are_flagged_exactly_when_another_key_with_their_bits_has_a_slot() {
             14 => db = lab.reopen(db),
             15 => {
                 let options = WriteOptions::new().ttl(Duration::ZERO);
-                db.put_with(&key, "gone", options).unwrap();
+                db.put_opt(&key, "gone", options).unwrap();
             }
             _ => db.put(&key, dice.to_string()).unwrap(),
         }

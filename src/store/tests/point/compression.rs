@@ -81,8 +81,8 @@ fn values_that_are_written_differ_from_opening_to_opening_and_are_read_alike() {
         let append = |old: Option<&[u8]>| Some([old.unwrap(), b"!"].concat());
         let stored = db.update("c", append).unwrap().unwrap();
         assert_eq!(stored, format!("{c}!"));
-        assert!(!db.insert_new("c", &a).unwrap());
-        assert!(db.insert_new("d", &d).unwrap());
+        assert!(!db.put_if_absent("c", &a).unwrap());
+        assert!(db.put_if_absent("d", &d).unwrap());
         let c = format!("{c}!");
         check(&db, &model([("a", &b), ("b", &d), ("c", &c), ("d", &d)]));
         let sizes: Vec<_> =
@@ -270,7 +270,7 @@ fn a_value_of_an_unknown_codec_is_refused_where_it_is_asked_for_and_nowhere_else
             assert!(errors.into_iter().all(|error| is_unknown(&error.unwrap_err())));
             assert_eq!(db.keys().map(Result::unwrap).count(), 2);
             assert!(db.contains_key("unknown").unwrap());
-            assert!(!db.insert_new("unknown", "new").unwrap());
+            assert!(!db.put_if_absent("unknown", "new").unwrap());
             for number in 0..20_u8 {
                 assert_eq!(db.get([number]).unwrap(), None);
                 db.put([number], "new").unwrap();
@@ -309,7 +309,7 @@ fn a_value_of_an_unknown_codec_expires() {
     let lab = Lab::new();
     let db = lab.open();
     let ttl = WriteOptions::new().ttl(Duration::from_secs(10));
-    db.put_with("unknown", "a value", ttl).unwrap();
+    db.put_opt("unknown", "a value", ttl).unwrap();
     db.close().unwrap();
     forge_codec(&lab);
     let db = lab.open();
@@ -318,7 +318,7 @@ fn a_value_of_an_unknown_codec_expires() {
     assert_eq!(db.get("unknown").unwrap(), None);
     assert!(!db.contains_key("unknown").unwrap());
     assert_eq!(db.iter().count(), 0);
-    assert!(db.insert_new("unknown", "new").unwrap());
+    assert!(db.put_if_absent("unknown", "new").unwrap());
     check(&db, &model([("unknown", "new")]));
 }
 

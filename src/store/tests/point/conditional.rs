@@ -70,7 +70,7 @@ fn what_a_key_was_at_a_time_is_not_what_it_is_once_it_was_written_again() {
     assert!(!change(&db, &[since("a", first)], &[("b", Some("2"))]));
     // A merge moves an entry and leaves its time.
     let second = time("a");
-    db.merge_with(crate::options::MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(crate::options::MergeOptions::new().force(true)).unwrap();
     assert!(change(&db, &[since("a", second), since("c", None)], &[("b", None)]));
     check(&db, &model([("a", "1")]));
 }
@@ -130,12 +130,12 @@ fn conditions_hold_until_the_changes_are_there() {
 
 #[test]
 fn a_change_that_is_to_be_durable_is_when_it_returns() {
-    let durable = WriteOptions::new().sync(true);
+    let durable = WriteOptions::new().durable(true);
     let changes: [fn(&Bitcask, WriteOptions) -> bool; 4] = [
-        |db, durable| db.insert_new_with("new", "1", durable).unwrap(),
-        |db, durable| db.compare_and_swap_with("a", Some(b"1"), Some(b"2"), durable).unwrap(),
-        |db, durable| db.update_with("a", durable, |_| Some("2")).unwrap().is_some(),
-        |db, durable| db.update_with("a", durable, |_| None::<&str>).unwrap().is_none(),
+        |db, durable| db.put_if_absent_opt("new", "1", durable).unwrap(),
+        |db, durable| db.compare_and_swap_opt("a", Some(b"1"), Some(b"2"), durable).unwrap(),
+        |db, durable| db.update_opt("a", durable, |_| Some("2")).unwrap().is_some(),
+        |db, durable| db.update_opt("a", durable, |_| None::<&str>).unwrap().is_none(),
     ];
     for change in changes {
         let lab = Lab::new();
@@ -151,9 +151,9 @@ fn a_change_that_depends_on_what_is_there_may_have_a_time_to_live() {
     let lab = Lab::new();
     let db = lab.open();
     let minute = WriteOptions::new().ttl(Duration::from_secs(60));
-    assert!(db.insert_new_with("new", "1", minute).unwrap());
-    assert!(db.compare_and_swap_with("swapped", None, Some(b"1"), minute).unwrap());
-    db.update_with("updated", minute, |_| Some("1")).unwrap();
+    assert!(db.put_if_absent_opt("new", "1", minute).unwrap());
+    assert!(db.compare_and_swap_opt("swapped", None, Some(b"1"), minute).unwrap());
+    db.update_opt("updated", minute, |_| Some("1")).unwrap();
     for key in ["new", "swapped", "updated"] {
         assert_eq!(db.ttl(key).unwrap(), Some(Ttl::In(Duration::from_secs(60))));
     }

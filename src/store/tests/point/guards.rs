@@ -8,8 +8,8 @@ use crate::store::tests::*;
 /// Two stores on disks of their own.
 fn two() -> (Lab, Lab) {
     let lab = || {
-        let options = Options::new().segment_size(1024).sync(SyncPolicy::Never);
-        Lab::new().with(options.merge(MergePolicy::Manual))
+        let options = Options::new().segment_size(1024).sync_policy(SyncPolicy::Never);
+        Lab::new().with(options.merge_policy(MergePolicy::Manual))
     };
     (lab(), lab())
 }
@@ -24,7 +24,7 @@ fn turn_over(db: &Bitcask) -> u64 {
     db.inner.seal_rotated().unwrap();
     let sealed: Vec<u32> = db.segments().iter().map(|segment| segment.id).collect();
     let removed = sealed.len() as u64;
-    db.merge_with(MergeOptions::new().segments(sealed)).unwrap();
+    db.merge_opt(MergeOptions::new().segments(sealed)).unwrap();
     removed
 }
 

@@ -81,7 +81,7 @@ fn a_put_in_flight_is_merged_as_what_it_is() {
     let lab = lab();
     let db = lab.open();
     db.put("k", "old").unwrap();
-    let force = || db.merge_with(MergeOptions::new().force(true));
+    let force = || db.merge_opt(MergeOptions::new().force(true));
     let (report, is_early) = beside(&db, "k", Some("new"), force);
     assert_eq!(report.unwrap().live_entries, 1);
     assert!(!is_early);
@@ -166,7 +166,7 @@ fn a_key_is_not_seen_expired_while_its_persist_is_in_flight() {
         let lab = lab();
         let db = lab.open();
         let hour = Duration::from_secs(3600);
-        db.put_with("k", "value", WriteOptions::new().ttl(hour)).unwrap();
+        db.put_opt("k", "value", WriteOptions::new().ttl(hour)).unwrap();
         let look_later = || {
             lab.hands.advance(hour);
             look(&db)

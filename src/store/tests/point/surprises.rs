@@ -28,7 +28,7 @@ fn an_update_that_is_in_its_own_way_ends_with_a_conflict() {
     assert!(result.unwrap_err().is_conflict());
     assert_eq!((runs, &*db.get("key").unwrap().unwrap()), (100, &b"100"[..]));
     // An absent key, a delete, a change of the expiry: each is a change too.
-    let put_and_deleted = db.update_with("other", WriteOptions::new(), |old| {
+    let put_and_deleted = db.update_opt("other", WriteOptions::new(), |old| {
         match old {
             None => db.put("other", "1").unwrap(),
             Some(_) => assert!(db.delete("other").unwrap()),
@@ -147,7 +147,7 @@ fn goes_on(db: &Bitcask) {
     db.put("goes on", "1").unwrap();
     db.write(Batch::new().put("a", "1").put("zzz", "2")).unwrap();
     seal(db);
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
     assert_eq!(db.stats().snapshots, 0);
     assert!(db.range(..).count() >= 3);
     db.transaction(|tx| {
@@ -186,7 +186,7 @@ fn a_store_goes_on_when_a_closure_of_a_caller_has_panicked() {
     panics(|| db.retain(|_, _| panic!("in retain")));
     goes_on(&db);
     seal(&db);
-    panics(|| db.merge_with(MergeOptions::new().force(true).progress(|_| panic!("in a merge"))));
+    panics(|| db.merge_opt(MergeOptions::new().force(true).progress(|_| panic!("in a merge"))));
     goes_on(&db);
     panics(|| db.verify_with(|_| panic!("in verify")));
     goes_on(&db);
@@ -228,7 +228,7 @@ fn a_merge_is_made_again_when_on_finish_has_panicked() {
         panic!("on_finish")
     });
     let lab = lab();
-    let lab = lab.clone().with(lab.options.clone().merge(MergePolicy::Auto(auto)));
+    let lab = lab.clone().with(lab.options.clone().merge_policy(MergePolicy::Auto(auto)));
     let db = lab.open();
     db.inner.merge_due().unwrap();
     for round in 1..4 {
@@ -249,12 +249,12 @@ fn expired_keys_count_until_a_merge_and_a_snapshot_leaves_them_out() {
     let lab = lab();
     let db = lab.open();
     db.put("stays", "1").unwrap();
-    db.put_with("goes", "1", WriteOptions::new().ttl(Duration::from_secs(5))).unwrap();
+    db.put_opt("goes", "1", WriteOptions::new().ttl(Duration::from_secs(5))).unwrap();
     lab.hands.advance(Duration::from_secs(6));
     assert_eq!((db.len(), db.stats().keys, db.snapshot().len().unwrap()), (2, 2, 1));
     assert!(db.delete("stays").unwrap());
     assert!(!db.is_empty() && db.snapshot().is_empty().unwrap());
     seal(&db);
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
     assert!(db.is_empty() && db.stats().keys == 0);
 }

@@ -53,7 +53,7 @@ fn a_transaction_sees_its_snapshot_and_its_own_writes() {
     let db = lab().open();
     put_all(&db, &[("a", "1"), ("b", "2"), ("c", "3"), ("e", "5")]);
     let options = TransactionOptions::new().attempts(1);
-    db.transaction_with(options, |tx| {
+    db.transaction_opt(options, |tx| {
         db.put("z", "others").unwrap();
         assert_eq!(tx.get("z")?, None);
         tx.put("b", "two");
@@ -129,7 +129,7 @@ fn what_the_closure_refuses_or_rolls_back_is_not_written() {
     })
     .unwrap();
     assert_eq!(db.get("a").unwrap().unwrap(), "1");
-    let none = db.transaction_with(TransactionOptions::new().attempts(0), |_| Ok(()));
+    let none = db.transaction_opt(TransactionOptions::new().attempts(0), |_| Ok(()));
     assert!(none.unwrap_err().is_invalid_input());
 }
 
@@ -274,7 +274,7 @@ fn behind_a_merge_keys_and_expiries_are_compared_as_ever() {
     let db = lab.open();
     let minute = WriteOptions::new().ttl(Duration::from_secs(60));
     put_all(&db, &[("a", "1"), ("k1", "1")]);
-    db.put_with("k2", "1", minute).unwrap();
+    db.put_opt("k2", "1", minute).unwrap();
     let merge_all = || {
         seal(&db);
         merge(&db, &crate::store::tests::merge::basics::sealed(&db));
@@ -302,7 +302,7 @@ fn a_key_that_expires_meanwhile_is_a_change() {
     let lab = lab();
     let db = lab.open();
     let ttl = WriteOptions::new().ttl(Duration::from_secs(5));
-    db.put_with("a", "1", ttl).unwrap();
+    db.put_opt("a", "1", ttl).unwrap();
     let get = |tx: &mut Transaction| tx.get("a").map(drop);
     assert_eq!(runs(&db, get, || lab.hands.advance(Duration::from_secs(5))), 2);
 }
@@ -312,7 +312,7 @@ fn attempts_are_bounded_and_a_conflict_is_told() {
     let db = lab().open();
     db.put("a", "0").unwrap();
     let count = Cell::new(0_u32);
-    let result = db.transaction_with(TransactionOptions::new().attempts(7), |tx| {
+    let result = db.transaction_opt(TransactionOptions::new().attempts(7), |tx| {
         tx.get("a")?;
         tx.put("b", "never");
         count.set(count.get() + 1);
@@ -334,9 +334,9 @@ fn attempts_are_bounded_and_a_conflict_is_told() {
 /// of its own is.
 #[test]
 fn a_durable_transaction_survives_a_power_cut() {
-    let lab = lab().with(Options::new().sync(SyncPolicy::Never));
+    let lab = lab().with(Options::new().sync_policy(SyncPolicy::Never));
     let db = lab.open();
-    db.transaction_with(TransactionOptions::new().sync(true), |tx| {
+    db.transaction_opt(TransactionOptions::new().durable(true), |tx| {
         tx.put("a", "1");
         tx.put("b", "2");
         Ok(())
@@ -357,21 +357,21 @@ fn many_keys_are_removed_at_once() {
     let db = lab().open();
     let keys = ["a", "b/1", "b/2", "b/3", "c"];
     put_all(&db, &keys.map(|key| (key, key)));
-    assert_eq!(db.remove_prefix("b/").unwrap(), 3);
-    assert_eq!(db.remove_prefix("b/").unwrap(), 0);
-    assert_eq!(db.remove_range("b".."c").unwrap(), 0);
-    assert_eq!(db.remove_range("b"..="c").unwrap(), 1);
+    assert_eq!(db.delete_prefix("b/").unwrap(), 3);
+    assert_eq!(db.delete_prefix("b/").unwrap(), 0);
+    assert_eq!(db.delete_range("b".."c").unwrap(), 0);
+    assert_eq!(db.delete_range("b"..="c").unwrap(), 1);
     check(&db, &model([("a", "a")]));
     put_all(&db, &keys.map(|key| (key, key)));
     assert_eq!(db.retain(|key, value| key.len() > 1 && value == key).unwrap(), 2);
     assert_eq!(db.len(), 3);
-    assert_eq!(db.remove_range(..).unwrap(), 3);
+    assert_eq!(db.delete_range(..).unwrap(), 3);
     assert!(db.is_empty());
     let reader = Lab::new();
     reader.open().close().unwrap();
     let reader = reader.open_read_only();
     assert!(matches!(reader.retain(|_, _| true), Err(Error::ReadOnly)));
-    assert!(matches!(reader.remove_range(..), Err(Error::ReadOnly)));
+    assert!(matches!(reader.delete_range(..), Err(Error::ReadOnly)));
     assert!(matches!(reader.transaction(|_| Ok(())), Err(Error::ReadOnly)));
 }
 
@@ -396,7 +396,7 @@ fn what_expires_in_a_range_before_the_end_was_changed() {
     let db = lab.open();
     let second = WriteOptions::new().ttl(Duration::from_secs(1));
     for by_range in [false, true] {
-        db.put_with("k", "v", second).unwrap();
+        db.put_opt("k", "v", second).unwrap();
         let read = |tx: &mut Transaction| {
             if by_range {
                 tx.prefix("k").for_each(|pair| drop(pair.unwrap()));

@@ -86,7 +86,7 @@ fn a_key_that_lives_for_good_is_not_written_again() {
     assert!(!db.persist("absent").unwrap());
     assert!(!db.expire("absent", HOUR).unwrap());
     assert_eq!(db.stats().appends, 1);
-    db.put_with("key", "value", WriteOptions::new().ttl(HOUR)).unwrap();
+    db.put_opt("key", "value", WriteOptions::new().ttl(HOUR)).unwrap();
     lab.hands.advance(HOUR);
     assert!(!db.persist("key").unwrap());
     assert!(!db.expire("key", HOUR).unwrap());
@@ -96,11 +96,11 @@ fn a_key_that_lives_for_good_is_not_written_again() {
 /// Who is told that a key lives for good may rely on it, although another wrote that.
 #[test]
 fn what_made_a_persist_needless_is_durable_when_it_returns() {
-    let lab = Lab::new().with(Options::new().sync(SyncPolicy::Always));
+    let lab = Lab::new().with(Options::new().sync_policy(SyncPolicy::Always));
     let db = lab.open();
-    let wait = |yes| WriteOptions::new().sync(yes);
-    db.put_with("key", "1", wait(true).ttl(HOUR)).unwrap();
-    db.put_with("key", "2", wait(false)).unwrap();
+    let wait = |yes| WriteOptions::new().durable(yes);
+    db.put_opt("key", "1", wait(true).ttl(HOUR)).unwrap();
+    db.put_opt("key", "2", wait(false)).unwrap();
     assert!(db.persist("key").unwrap());
     check(&lab.powered_off(|_| false).open(), &model([("key", "2")]));
 }
@@ -108,7 +108,7 @@ fn what_made_a_persist_needless_is_durable_when_it_returns() {
 /// One thread puts, the other only changes the expiry: it must never bring an old value back.
 #[test]
 fn a_value_that_is_put_meanwhile_stays() {
-    let lab = Lab::new().with(Options::new().sync(SyncPolicy::Never));
+    let lab = Lab::new().with(Options::new().sync_policy(SyncPolicy::Never));
     let db = lab.open();
     db.put("key", "start").unwrap();
     std::thread::scope(|scope| {

@@ -17,13 +17,13 @@ fn closed() -> (Lab, Pairs) {
         db.put(key, value).unwrap();
     }
     db.delete("a").unwrap();
-    db.put_with("e", "five", ttl).unwrap();
+    db.put_opt("e", "five", ttl).unwrap();
     db.write(Batch::new().put("f", "six").put("b", "seven").delete("c")).unwrap();
     db.put("g", "eight").unwrap();
     db.work();
     // Not the oldest one, so that what deletes are for is still there.
     let merged = db.segments().into_iter().skip(1).map(|segment| segment.id);
-    db.merge_with(MergeOptions::new().segments(merged)).unwrap();
+    db.merge_opt(MergeOptions::new().segments(merged)).unwrap();
     db.put("h", "nine").unwrap();
     let pairs = snapshot(&db);
     db.close().unwrap();

@@ -62,9 +62,9 @@ impl Writer {
             Work::Merges => {
                 let at = self.turns as usize * 3 % ids.len().max(2);
                 let some = ids.iter().copied().skip(at).take(3);
-                self.db.merge_with(MergeOptions::new().segments(some)).unwrap();
+                self.db.merge_opt(MergeOptions::new().segments(some)).unwrap();
             }
-            Work::MergesAll => drop(self.db.merge_with(MergeOptions::new().force(true)).unwrap()),
+            Work::MergesAll => drop(self.db.merge_opt(MergeOptions::new().force(true)).unwrap()),
             Work::Clears if self.turns.is_multiple_of(4) => {
                 self.db.clear().unwrap();
                 self.states.push(Pairs::new());
@@ -76,7 +76,7 @@ impl Writer {
 
 fn lab() -> Lab {
     let lab = Lab::new();
-    let options = lab.options.clone().segment_entries(6).merge(crate::MergePolicy::Manual);
+    let options = lab.options.clone().segment_entries(6).merge_policy(crate::MergePolicy::Manual);
     lab.with(options)
 }
 

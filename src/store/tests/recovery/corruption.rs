@@ -21,12 +21,12 @@ fn small_with(lab: Lab, compression: Compression) -> Told {
     let mut story = Story::begin(lab.with(options));
     let ttl = WriteOptions::new().ttl(Duration::from_secs(1 << 20));
     story.put("a", &value("one"));
-    story.put_with("b", &value("two"), ttl);
+    story.put_opt("b", &value("two"), ttl);
     story.put("c", &value("three"));
     story.batch(&[("a", &value("four")), ("d", &value("five"))], &["c"]);
     story.put("e", &value("six"));
     story.seal();
-    story.put_with("f", &value("seven"), ttl);
+    story.put_opt("f", &value("seven"), ttl);
     story.delete("b");
     story.sync();
     story.put("a", &value("eight"));

@@ -58,7 +58,7 @@ fn marked(lab: Lab) -> Told {
     story.put("a", "the first");
     story.batch(&[("b", "second"), ("c", "third")], &["a"]);
     let ttl = WriteOptions::new().ttl(Duration::from_secs(1 << 20));
-    story.put_with("d", "fourth", ttl);
+    story.put_opt("d", "fourth", ttl);
     story.sync();
     story.put("e", "carries the mark");
     story.put("f", "after it");
@@ -191,12 +191,12 @@ fn sealed(lab: Lab) -> Told {
     let mut story = Story::begin(lab.with(options));
     story.put("alpha", "1");
     let ttl = WriteOptions::new().ttl(Duration::from_secs(1 << 20));
-    story.put_with("beta", "two", ttl);
+    story.put_opt("beta", "two", ttl);
     story.put("gamma", "");
     story.put("", "the empty key");
     story.batch(&[("delta", "5"), ("alpha", "6"), ("epsilon", "7")], &[]);
     story.delete("gamma");
-    story.put_with("zeta", "8", ttl);
+    story.put_opt("zeta", "8", ttl);
     story.seal();
     story.put("eta", "9");
     story.killed()
@@ -352,7 +352,8 @@ fn fake_header(place: Place, value_size: u32, timestamp: u64) -> Vec<u8> {
 #[test]
 fn a_value_full_of_headers_does_not_make_recovery_work_without_bound() {
     for (sizes, bytes_max) in [(32, 64 << 10), (1 << 14, 1 << 20), (u32::MAX, 1 << 20)] {
-        let lab = Lab::new().with(Options::new().segment_size(4 << 20).sync(SyncPolicy::Never));
+        let lab =
+            Lab::new().with(Options::new().segment_size(4 << 20).sync_policy(SyncPolicy::Never));
         let db = lab.open();
         db.put("before", "1").unwrap();
         let end = db.inner.writer().unwrap().log.lock().end();

@@ -19,7 +19,7 @@ fn check_same(reader: &Bitcask, writer: &Bitcask) {
 }
 
 fn merge_all(db: &Bitcask) {
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
 }
 
 /// Returns how many segments the reader has ever opened: all of them, if it loads everything anew.
@@ -251,7 +251,8 @@ fn readers_find_what_the_writer_holds_whatever_it_has_done() {
     let long: u64 = std::env::var("BITCASK_LONG").map_or(1, |long| long.parse().unwrap());
     for seed in 0..25 * long {
         let lab = if seed.is_multiple_of(3) { Lab::weak() } else { Lab::new() };
-        let options = Options::new().segment_size(600 + 100 * (seed % 7)).sync(SyncPolicy::Never);
+        let options =
+            Options::new().segment_size(600 + 100 * (seed % 7)).sync_policy(SyncPolicy::Never);
         let lab = lab.with(options).seeded(seed + 1);
         let mut dice = Dice(seed);
         let mut db = lab.open();
@@ -309,7 +310,7 @@ fn refreshes_that_fail_hold_no_more_each_time() {
     }
     let reader = lab.open_read_only();
     db.inner.work();
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
     db.close().unwrap();
     let damage = |path: &Path, from_end: usize| {
         let mut bytes = lab.twin.contents(path).unwrap();
@@ -343,7 +344,7 @@ fn big_batch(value: &str) -> Batch {
 /// Brings a reader up to date with a large batch while a closure looks at it, which is given the reader's
 /// position of before and the batch's value.
 fn beside_a_refresh(look: impl Fn(&Bitcask, Position, &str)) {
-    let lab = Lab::new().with(Options::new().segment_size(8 << 20).sync(SyncPolicy::Never));
+    let lab = Lab::new().with(Options::new().segment_size(8 << 20).sync_policy(SyncPolicy::Never));
     let db = lab.open();
     db.write(big_batch("old")).unwrap();
     let reader = lab.open_read_only();

@@ -17,7 +17,7 @@ fn value(number: u8) -> Vec<u8> {
 }
 
 fn options(mode: AppendMode) -> Options {
-    Options::new().segment_size(64 << 10).sync(SyncPolicy::Never).append_mode(mode)
+    Options::new().segment_size(64 << 10).sync_policy(SyncPolicy::Never).append_mode(mode)
 }
 
 const MODES: [AppendMode; 2] = [AppendMode::Mapped, AppendMode::Positioned];

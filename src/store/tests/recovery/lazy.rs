@@ -67,7 +67,8 @@ fn a_store_opened_read_only_is_filled() {
 #[test]
 fn opening_reads_of_a_hint_no_more_than_its_summary() {
     let calls = |keys| {
-        let lab = Lab::new().with(Options::new().segment_size(1 << 20).sync(SyncPolicy::Never));
+        let lab =
+            Lab::new().with(Options::new().segment_size(1 << 20).sync_policy(SyncPolicy::Never));
         written(&lab, keys);
         lab.open().close().unwrap();
         let before = lab.twin.call_count();
@@ -107,7 +108,7 @@ fn shards_are_filled_one_by_one_between_operations() {
                         expected.remove(&key);
                     }
                     2 => {
-                        assert_eq!(db.insert_new(&key, value).unwrap(), old.is_none());
+                        assert_eq!(db.put_if_absent(&key, value).unwrap(), old.is_none());
                         expected.entry(key).or_insert(new);
                     }
                     3 => {
@@ -135,8 +136,8 @@ fn what_expires_between_open_and_first_touch_is_absent_and_counts_until_it_is_re
     let lab = Lab::new();
     let db = lab.open();
     let ttl = |seconds| WriteOptions::new().ttl(Duration::from_secs(seconds));
-    db.put_with("short", "1", ttl(10)).unwrap();
-    db.put_with("long", "2", ttl(1000)).unwrap();
+    db.put_opt("short", "1", ttl(10)).unwrap();
+    db.put_opt("long", "2", ttl(1000)).unwrap();
     db.put("kept", "3").unwrap();
     let db = lab.reopen(db);
     lab.hands.advance(Duration::from_secs(100));
@@ -202,7 +203,7 @@ fn hints_are_written_after_the_open() {
 fn the_hint_of_a_recovered_segment_is_the_one_that_its_segment_gives() {
     let mut story = Story::begin(Lab::new());
     let ttl = WriteOptions::new().ttl(Duration::from_secs(1 << 20));
-    story.put_with("a", "1", ttl);
+    story.put_opt("a", "1", ttl);
     story.sync();
     story.db.inner.mark_if_due(Duration::ZERO).unwrap();
     story.batch(&[("b", "2"), ("c", "3"), ("a", "4")], &[]);
@@ -290,7 +291,7 @@ fn a_block_that_is_damaged_after_the_open_is_found_and_the_hint_written_anew() {
 /// touches it, and nothing is counted or published of it.
 #[test]
 fn a_shard_that_can_not_be_filled_is_an_error_for_whoever_touches_it() {
-    let lab = Lab::new().with(Options::new().segment_size(64 << 10).sync(SyncPolicy::Never));
+    let lab = Lab::new().with(Options::new().segment_size(64 << 10).sync_policy(SyncPolicy::Never));
     let expected = written(&lab, 1000);
     let db = lab.open();
     db.close().unwrap();

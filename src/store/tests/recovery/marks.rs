@@ -7,7 +7,7 @@ use crate::testing::twin::{Call, Fault, FaultKind, Op};
 
 /// One segment for all.
 fn whole() -> Options {
-    Options::new().segment_size(64 << 10).sync(SyncPolicy::Never)
+    Options::new().segment_size(64 << 10).sync_policy(SyncPolicy::Never)
 }
 
 /// Returns the entries with a mark, and the places that they name.
@@ -58,7 +58,7 @@ fn a_mark_rides_on_the_first_entry_after_a_sync_and_on_no_other() {
 
 #[test]
 fn every_mark_names_a_place_that_was_durable_when_it_was_written() {
-    let lab = Lab::new().with(Options::new().segment_size(512).sync(SyncPolicy::Never));
+    let lab = Lab::new().with(Options::new().segment_size(512).sync_policy(SyncPolicy::Never));
     let db = lab.open();
     let mut known = 0;
     for number in 0..200_u32 {
@@ -90,7 +90,7 @@ fn every_mark_names_a_place_that_was_durable_when_it_was_written() {
 
 #[test]
 fn a_mark_of_its_own_is_appended_once_and_asks_for_no_sync() {
-    let options = whole().sync(SyncPolicy::Interval(Duration::from_nanos(1)));
+    let options = whole().sync_policy(SyncPolicy::Interval(Duration::from_nanos(1)));
     let lab = Lab::new().with(options);
     let db = lab.open();
     db.put("a", "1").unwrap();
@@ -142,7 +142,7 @@ fn no_mark_of_its_own_is_appended_where_an_entry_carried_it() {
 #[test]
 fn a_segment_with_a_mark_alone_is_recovered_as_an_empty_one() {
     let options = Options::new().segment_size(8 << 20).segment_entries(1);
-    let lab = Lab::new().with(options.sync(SyncPolicy::Never));
+    let lab = Lab::new().with(options.sync_policy(SyncPolicy::Never));
     let db = lab.open();
     db.put("a", "1").unwrap();
     // Room for the next segment, but not for this value in it.
@@ -199,7 +199,7 @@ fn a_mark_in_a_later_segment_covers_the_earlier_ones() {
 
 #[test]
 fn an_interval_syncs_only_what_waits_for_it() {
-    let options = whole().sync(SyncPolicy::Interval(Duration::from_nanos(1)));
+    let options = whole().sync_policy(SyncPolicy::Interval(Duration::from_nanos(1)));
     let lab = Lab::new().with(options);
     let db = lab.open();
     let ops = lab.twin.op_count();
@@ -222,7 +222,7 @@ fn an_interval_syncs_only_what_waits_for_it() {
 
 #[test]
 fn an_interval_that_is_not_over_is_waited_for() {
-    let options = whole().sync(SyncPolicy::Interval(Duration::from_secs(3600)));
+    let options = whole().sync_policy(SyncPolicy::Interval(Duration::from_secs(3600)));
     let lab = Lab::new().with(options);
     let db = lab.open();
     db.put("a", "1").unwrap();
@@ -234,31 +234,31 @@ fn an_interval_that_is_not_over_is_waited_for() {
 
 #[test]
 fn a_write_may_ask_for_more_or_less_than_the_store_does() {
-    let (now, later) = (WriteOptions::new().sync(true), WriteOptions::new().sync(false));
+    let (now, later) = (WriteOptions::new().durable(true), WriteOptions::new().durable(false));
     let harshest = |lab: &Lab| lab.powered_off(|_| false).open();
 
     let lab = Lab::new().with(whole());
     let db = lab.open();
     db.put("a", "1").unwrap();
     assert_eq!(db.stats().syncs, 0);
-    db.put_with("b", "2", now).unwrap();
+    db.put_opt("b", "2", now).unwrap();
     assert_eq!(db.stats().syncs, 1);
     check(&harshest(&lab), &model([("a", "1"), ("b", "2")]));
-    db.delete_with("a", now).unwrap();
+    db.delete_opt("a", now).unwrap();
     check(&harshest(&lab), &model([("b", "2")]));
-    db.write_with(Batch::new().put("c", "3").delete("b"), now).unwrap();
+    db.write_opt(Batch::new().put("c", "3").delete("b"), now).unwrap();
     check(&harshest(&lab), &model([("c", "3")]));
     assert_eq!(db.stats().syncs, 3);
-    assert!(!db.delete_with("a", now).unwrap());
+    assert!(!db.delete_opt("a", now).unwrap());
     assert_eq!(db.stats().syncs, 3, "nothing was written");
 
-    let lab = Lab::new().with(whole().sync(SyncPolicy::Always));
+    let lab = Lab::new().with(whole().sync_policy(SyncPolicy::Always));
     let db = lab.open();
     db.put("a", "1").unwrap();
     assert_eq!(db.stats().syncs, 1);
-    db.put_with("a", "2", later).unwrap();
-    db.delete_with("a", later).unwrap();
-    db.write_with(Batch::new().put("b", "3"), later).unwrap();
+    db.put_opt("a", "2", later).unwrap();
+    db.delete_opt("a", later).unwrap();
+    db.write_opt(Batch::new().put("b", "3"), later).unwrap();
     assert_eq!(db.stats().syncs, 1);
     check(&harshest(&lab), &model([("a", "1")]));
     db.put("c", "4").unwrap();
@@ -269,7 +269,7 @@ fn a_write_may_ask_for_more_or_less_than_the_store_does() {
 #[test]
 fn what_is_acknowledged_under_always_survives_the_harshest_power_cut() {
     for lab in [Lab::new(), Lab::weak()] {
-        let options = Options::new().segment_size(600).sync(SyncPolicy::Always);
+        let options = Options::new().segment_size(600).sync_policy(SyncPolicy::Always);
         let lab = lab.with(options);
         let db = lab.open();
         for number in 0..60_u8 {
@@ -278,7 +278,7 @@ fn what_is_acknowledged_under_always_survives_the_harshest_power_cut() {
                 1 => drop(db.delete(key).unwrap()),
                 2 => db.write(Batch::new().put(key, &value).put("x", "y").delete("z")).unwrap(),
                 3 => drop(db.update(key, |_| Some(&value)).unwrap()),
-                4 => drop(db.insert_new(key, &value).unwrap()),
+                4 => drop(db.put_if_absent(key, &value).unwrap()),
                 5 => drop(db.compare_and_swap(key, None, Some(&value)).unwrap()),
                 6 if number == 42 => db.clear().unwrap(),
                 7 => drop(db.inner.work()),
@@ -292,7 +292,7 @@ fn what_is_acknowledged_under_always_survives_the_harshest_power_cut() {
 
 #[test]
 fn writers_that_wait_at_the_same_time_share_syncs() {
-    let lab = Lab::new().with(Options::new().segment_size(4096).sync(SyncPolicy::Always));
+    let lab = Lab::new().with(Options::new().segment_size(4096).sync_policy(SyncPolicy::Always));
     let db = lab.open();
     let writes = AtomicU64::new(0);
     std::thread::scope(|scope| {
@@ -318,7 +318,7 @@ fn writers_that_wait_at_the_same_time_share_syncs() {
 #[test]
 fn threads_on_a_real_disk_share_syncs_with_the_background_thread() {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options::new().segment_size(4096).sync(SyncPolicy::Always);
+    let options = Options::new().segment_size(4096).sync_policy(SyncPolicy::Always);
     let db = Bitcask::open(dir.path(), options.clone()).unwrap();
     std::thread::scope(|scope| {
         for thread in 0..8_u8 {
@@ -349,7 +349,7 @@ fn step(db: &Bitcask, number: usize) -> Result<()> {
         3 => db.delete(key).map(drop),
         4 => db.sync(),
         6 => db.write(Batch::new().put(key, &value).put("batch", &value).delete("d")),
-        8 => db.put_with(key, &value, WriteOptions::new().sync(true)),
+        8 => db.put_opt(key, &value, WriteOptions::new().durable(true)),
         9 if number == 19 => db.clear(),
         _ => db.put(key, &value),
     }
@@ -377,7 +377,7 @@ fn states(lab: &Lab) -> Vec<Model> {
 }
 
 fn small() -> Lab {
-    Lab::new().seeded(1).with(Options::new().segment_size(700).sync(SyncPolicy::Never))
+    Lab::new().seeded(1).with(Options::new().segment_size(700).sync_policy(SyncPolicy::Never))
 }
 
 /// Checks a store whose sync has failed: it takes no more writes and touches its files no more,
@@ -604,7 +604,7 @@ fn writes_succeed_again_once_there_is_space() {
 fn a_lone_mark_leaves_the_room_that_an_end_entry_needs() {
     // A mark that is written into the room of the end entry, without more being set aside, lets
     // the next rotation run out of space half-way, which ends writing.
-    let options = Options::new().segment_size(4 << 20).sync(SyncPolicy::Never);
+    let options = Options::new().segment_size(4 << 20).sync_policy(SyncPolicy::Never);
     let lab = Lab::new().with(options.clone());
     let value = vec![7; (1 << 20) - 128];
     let room = {

@@ -358,7 +358,7 @@ fn a_disk_that_fails_while_it_is_prepared_fails_no_write() {
 
 #[test]
 fn a_full_disk_keeps_it_from_being_prepared_and_nothing_else() {
-    let lab = Lab::new().with(Options::new().segment_size(4096).sync(SyncPolicy::Never));
+    let lab = Lab::new().with(Options::new().segment_size(4096).sync_policy(SyncPolicy::Never));
     let db = lab.open();
     let mut pairs = Pairs::new();
     for number in 0..20 {
@@ -434,7 +434,7 @@ fn room_is_made_ahead_in_proportion_to_what_is_there() {
 fn a_writer_asks_in_time_for_what_it_is_about_to_need() {
     let dir = tempfile::tempdir().unwrap();
     let env = Env { threads: false, ..Env::default() };
-    let options = Options::new().segment_size(16 << 20).sync(SyncPolicy::Never);
+    let options = Options::new().segment_size(16 << 20).sync_policy(SyncPolicy::Never);
     let db = Bitcask::open_on(&env, dir.path(), options).unwrap();
     let look = || {
         let log = db.inner.writer().unwrap().log.lock();

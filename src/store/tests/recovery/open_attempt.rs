@@ -149,7 +149,7 @@ fn directories_on_the_way_are_made_and_last() {
         assert!(lab.twin.is_dir(Path::new("/var/lib")).is_err());
     }
     let db = Bitcask::open_on(&lab.env(), path, lab.options.clone()).unwrap();
-    let put = db.put_with("key", "value", WriteOptions::new().sync(true));
+    let put = db.put_opt("key", "value", WriteOptions::new().durable(true));
     // `/var` itself is somebody else's to sync.
     lab.twin.sync_dir(Path::new("/")).unwrap();
     put.unwrap();

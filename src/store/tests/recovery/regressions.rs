@@ -11,20 +11,20 @@ fn a_durable_delete_of_an_absent_key_makes_its_absence_durable() {
     db.put("k", "v").unwrap();
     db.sync().unwrap();
     assert!(db.delete("k").unwrap()); // Not synced: the policy is `Never`.
-    let durable = WriteOptions::new().sync(true);
-    assert!(!db.delete_with("k", durable).unwrap());
+    let durable = WriteOptions::new().durable(true);
+    assert!(!db.delete_opt("k", durable).unwrap());
     check(&lab.powered_off(|_| false).open(), &Model::new());
     db.put("k", "v").unwrap();
     db.sync().unwrap();
     db.delete("k").unwrap();
-    db.write_with(Batch::new().delete("k"), durable).unwrap();
+    db.write_opt(Batch::new().delete("k"), durable).unwrap();
     check(&lab.powered_off(|_| false).open(), &Model::new());
 }
 
 /// A board without a battery starts in 1970: what lies behind damage is no less durable for it.
 #[test]
 fn damage_is_told_from_a_torn_tail_though_the_clock_has_lost_the_date() {
-    let lab = Lab::new().with(Options::new().segment_size(64 << 10).sync(SyncPolicy::Never));
+    let lab = Lab::new().with(Options::new().segment_size(64 << 10).sync_policy(SyncPolicy::Never));
     let db = lab.open();
     db.put("a", "1").unwrap();
     db.sync().unwrap();
@@ -65,7 +65,7 @@ fn a_hint_from_the_end_of_time_does_not_panic() {
 /// The sync that was running while an entry took the mark of the one before gets its own mark.
 #[test]
 fn a_mark_of_its_own_follows_a_sync_during_which_an_entry_took_an_earlier_mark() {
-    let lab = Lab::new().with(Options::new().segment_size(64 << 10).sync(SyncPolicy::Never));
+    let lab = Lab::new().with(Options::new().segment_size(64 << 10).sync_policy(SyncPolicy::Never));
     let db = lab.open();
     let log = || db.inner.writer().unwrap().log.lock();
     // A sync; an entry is appended while it runs, and so carries no mark.
@@ -150,7 +150,7 @@ fn leftovers_are_removed_only_once_the_manifest_that_makes_them_so_is_durable() 
 fn an_interval_is_kept_while_a_segment_is_being_sealed() {
     let dir = tempfile::tempdir().unwrap();
     let policy = SyncPolicy::Interval(Duration::from_millis(1));
-    let options = Options::new().segment_size(512).sync(policy);
+    let options = Options::new().segment_size(512).sync_policy(policy);
     let db = Bitcask::open(dir.path(), options).unwrap();
     db.put("a", vec![7; 300]).unwrap();
     // A seal that takes long.

@@ -14,8 +14,8 @@ const YEARS_AHEAD: [u32; 4] = [0, 5, 11, 50];
 
 /// One segment for all.
 fn whole() -> Lab {
-    let options = Options::new().segment_size(8 << 20).sync(SyncPolicy::Never);
-    Lab::new().with(options.merge(crate::MergePolicy::Manual))
+    let options = Options::new().segment_size(8 << 20).sync_policy(SyncPolicy::Never);
+    Lab::new().with(options.merge_policy(crate::MergePolicy::Manual))
 }
 
 /// Flips a bit in the first entry of a segment.
@@ -44,7 +44,7 @@ fn ahead(years: u32, before: &str) -> (Lab, Bitcask) {
     lab.hands.step_back(YEAR * years);
     let db = lab.open();
     match before {
-        "a merge drops it" => drop(db.merge_with(MergeOptions::new().force(true)).unwrap()),
+        "a merge drops it" => drop(db.merge_opt(MergeOptions::new().force(true)).unwrap()),
         "a clear drops it" => db.clear().unwrap(),
         _ => {}
     }
@@ -124,7 +124,7 @@ fn salvage_finds_what_lies_behind_damage_however_far_ahead_of_the_clock_its_time
             db.put(number.to_be_bytes(), "durable").unwrap();
         }
         if merged {
-            db.merge_with(MergeOptions::new().force(true)).unwrap();
+            db.merge_opt(MergeOptions::new().force(true)).unwrap();
         }
         db.put("tail", "x").unwrap();
         db.close().unwrap();
@@ -260,7 +260,7 @@ fn lose_times(lab: &Lab, db: &Bitcask, loss: &str) -> Bitcask {
         }
         "merge of what has expired" => {
             let ttl = WriteOptions::new().ttl(Duration::from_millis(1));
-            db.put_with("gone", "x", ttl).unwrap();
+            db.put_opt("gone", "x", ttl).unwrap();
         }
         "lone mark" => {
             db.sync().unwrap();
@@ -275,7 +275,7 @@ fn lose_times(lab: &Lab, db: &Bitcask, loss: &str) -> Bitcask {
     match loss {
         "clear" => db.clear().unwrap(),
         "lone mark" => {}
-        _ => drop(db.merge_with(MergeOptions::new().force(true)).unwrap()),
+        _ => drop(db.merge_opt(MergeOptions::new().force(true)).unwrap()),
     }
     reader
 }
@@ -361,7 +361,7 @@ fn a_merge_of_a_segment_whose_hint_is_from_the_end_of_time_leaves_a_store_that_o
     hint.summary.last_timestamp = u64::MAX;
     lab.twin.put_file(&path, hint.encode(source));
     let db = lab.open();
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
     let db = lab.reopen(db);
     db.clear().unwrap();
     db.put("b", "2").unwrap();
@@ -406,7 +406,7 @@ fn a_store_at_the_end_of_time_refuses_writes_and_can_be_read_and_copied() {
             assert!(matches!(error, Error::EndOfTime { .. }), "{error}");
         }
         assert_eq!(db.snapshot().iter().count(), if by_entry { 3 } else { 1 });
-        db.merge_with(MergeOptions::new().force(true)).unwrap();
+        db.merge_opt(MergeOptions::new().force(true)).unwrap();
         db.clear().unwrap();
         assert!(matches!(db.put("b", "2").unwrap_err(), Error::EndOfTime { .. }));
         let db = lab.reopen(db);

@@ -133,7 +133,7 @@ fn one_segment(lab: Lab) -> Told {
     story.put("alpha", "the first of all");
     story.put("beta", "");
     let ttl = WriteOptions::new().ttl(Duration::from_secs(1 << 20));
-    story.put_with("gamma", "expires one day", ttl);
+    story.put_opt("gamma", "expires one day", ttl);
     story.delete("alpha");
     story.batch(&[("delta", "one"), ("beta", "two"), ("", "three")], &["gamma"]);
     story.put("omega", "the last of all");

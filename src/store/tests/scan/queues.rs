@@ -23,7 +23,7 @@ const ITEMS: u64 = 3_000;
 const AT_MOST: u64 = 200;
 
 fn lab() -> Lab {
-    Lab::new().with(Options::new().segment_size(4 << 20).sync(SyncPolicy::Never))
+    Lab::new().with(Options::new().segment_size(4 << 20).sync_policy(SyncPolicy::Never))
 }
 
 fn key(at: u64) -> Vec<u8> {
@@ -112,7 +112,7 @@ fn a_queue_whose_items_expire_costs_the_same_whatever_has_expired() {
     let db = lab.open();
     is_flat(|at| {
         let minute = WriteOptions::new().ttl(Duration::from_secs(60));
-        db.put_with(key(at), "job", minute).unwrap();
+        db.put_opt(key(at), "job", minute).unwrap();
         lab.hands.advance(Duration::from_secs(20));
         assert_eq!(first_key(&db), Some(key(at.saturating_sub(1))));
     });

@@ -76,7 +76,7 @@ impl World {
         let value = self.value();
         let ttl = (self.dice.roll(4) == 0).then(|| Duration::from_secs(self.dice.roll(20)));
         let options = ttl.map_or(WriteOptions::new(), |ttl| WriteOptions::new().ttl(ttl));
-        self.db().put_with(&key, &value, options).unwrap();
+        self.db().put_opt(&key, &value, options).unwrap();
         let expiry = ttl.and_then(|ttl| self.db().inner.clock.after(ttl));
         self.model.insert(key, Stored { value, expiry });
     }
@@ -259,7 +259,7 @@ impl World {
 }
 
 fn labs() -> [Lab; 3] {
-    let small = || Options::new().segment_size(1024).sync(SyncPolicy::Never);
+    let small = || Options::new().segment_size(1024).sync_policy(SyncPolicy::Never);
     let positioned = small().append_mode(AppendMode::Positioned).segment_entries(5);
     [Lab::new().with(small()), Lab::new().with(positioned), Lab::weak().with(small())]
 }
@@ -464,7 +464,7 @@ fn only_a_store_that_reads_in_order_has_indexes() {
     assert_eq!(indexes(&lab), sealed(&db).len(), "what was active has its own, too");
     fill(&db, "b");
     assert_eq!(indexes(&lab), sealed(&db).len());
-    db.merge_with(MergeOptions::new().force(true)).unwrap();
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
     db.work();
     assert_eq!(indexes(&lab), sealed(&db).len());
     assert_eq!(db.range(..).filter(|pair| pair.as_ref().unwrap().1 == "b").count(), 100);

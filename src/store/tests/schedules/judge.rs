@@ -306,7 +306,7 @@ impl Judge<'_> {
 
     /// Returns how many changes are durable after some operations, as calls have returned for it.
     fn durable(&self, ops: usize) -> usize {
-        let is_always = self.plan.options.sync == SyncPolicy::Always;
+        let is_always = self.plan.options.sync_policy == SyncPolicy::Always;
         let of_call = |at: usize, call: &Call| -> usize {
             // An absence that was told of does not end with the power either.
             let absent = |key: usize| self.seen[at].by_key.get(self.key(key)).copied().unwrap_or(0);

@@ -173,7 +173,7 @@ impl Plan {
             .segment_entries([2, 3, 5][usize::try_from(random.below(3)).unwrap()])
             .append_mode(modes[usize::from(random.below(4) == 0)])
             .sync(if always { SyncPolicy::Always } else { lazy })
-            .merge(crate::MergePolicy::Manual);
+            .merge_policy(crate::MergePolicy::Manual);
         let is_small = seed % 4 > 1;
         let mut roll = Roll { random, keys: keys.len(), is_small };
         let before = (0..roll.below(8)).map(|_| roll.old()).collect();

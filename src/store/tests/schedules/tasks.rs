@@ -143,18 +143,18 @@ impl World {
         let value = |at: usize| value(number, at);
         match op {
             Op::Put { key: at, life, sync } => {
-                db.put_with(key(*at), value(*at), options(*life, *sync)).unwrap();
+                db.put_opt(key(*at), value(*at), options(*life, *sync)).unwrap();
                 Outcome::Done
             }
             Op::Delete { key: at, sync } => {
                 let options = options(Life::Endless, *sync);
-                Outcome::Existed(db.delete_with(key(*at), options).unwrap())
+                Outcome::Existed(db.delete_opt(key(*at), options).unwrap())
             }
             Op::Batch { changes, sync } => {
                 let batch = changes.iter().fold(Batch::new(), |batch, (at, put)| {
                     if *put { batch.put(key(*at), value(*at)) } else { batch.delete(key(*at)) }
                 });
-                db.write_with(batch, options(Life::Endless, *sync)).unwrap();
+                db.write_opt(batch, options(Life::Endless, *sync)).unwrap();
                 Outcome::Done
             }
             Op::CompareAndSwap { key: at, put } => {
@@ -163,7 +163,7 @@ impl World {
                 Outcome::Swapped { expected, swapped: swapped.unwrap() }
             }
             Op::Insert { key: at } => {
-                Outcome::Existed(!db.insert_new(key(*at), value(*at)).unwrap())
+                Outcome::Existed(!db.put_if_absent(key(*at), value(*at)).unwrap())
             }
             Op::Update { key: at } => {
                 let mut old = None;
@@ -182,7 +182,7 @@ impl World {
                 self.transaction(db, number, reads, *by_range, changes)
             }
             Op::RemoveAll => {
-                db.remove_range(..).unwrap();
+                db.delete_range(..).unwrap();
                 Outcome::Done
             }
             _ => self.look(db, op).unwrap_or_else(|| tend(db, op, number)),
@@ -360,12 +360,12 @@ fn tend(db: &Bitcask, op: &Op, number: usize) -> Outcome {
         Op::Prepare => drop(inner.prepare_due()),
         Op::Fill => drop(inner.fill_due()),
         Op::Index => drop(inner.write_index().unwrap()),
-        Op::MergeAll => drop(db.merge_with(MergeOptions::new().force(true)).unwrap()),
+        Op::MergeAll => drop(db.merge_opt(MergeOptions::new().force(true)).unwrap()),
         Op::MergeSome { segments } => {
             let sealed = db.segments();
             let is_chosen = |at: &usize| segments >> (at % 64) & 1 == 1;
             let ids = (0..sealed.len()).filter(is_chosen).map(|at| sealed[at].id);
-            match db.merge_with(MergeOptions::new().segments(ids.collect::<Vec<_>>())) {
+            match db.merge_opt(MergeOptions::new().segments(ids.collect::<Vec<_>>())) {
                 // Another merge has taken it meanwhile.
                 Err(Error::InvalidOption { .. }) => return Outcome::Refused,
                 result => drop(result.unwrap()),
@@ -391,7 +391,7 @@ fn options(life: Life, sync: bool) -> WriteOptions {
         Life::For(ttl) => WriteOptions::new().ttl(ttl),
         Life::Endless => WriteOptions::new(),
     };
-    if sync { options.sync(true) } else { options }
+    if sync { options.durable(true) } else { options }
 }
 
 /// A value that no other call writes.
