@@ -197,7 +197,7 @@ impl Options {
             && interval < INTERVAL_MIN
         {
             let reason = "an interval has to be a millisecond at least; use `SyncPolicy::Always`";
-            return refuse("sync", format!("Interval({})", shown(interval)), reason);
+            return refuse("sync_policy", format!("Interval({})", shown(interval)), reason);
         }
         self.merge_policy.check()
     }
