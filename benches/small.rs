@@ -1,0 +1,109 @@
+//! What small stores cost: memory, threads, descriptors, mappings and disk space of one store, as the mean of
+//! a hundred.
+//!
+//! `cargo bench --bench small`. No figure is a time, so a busy machine changes none. Linux only: the figures
+//! come from `/proc`.
+
+#![expect(clippy::unwrap_used, reason = "a bench that can't be prepared has failed")]
+
+use std::env;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use bitcask::{Bitcask, Options};
+
+/// Number of stores that are open at the same time.
+const STORES: u64 = 100;
+/// Name of the variable that tells a child how many keys each store gets.
+const KEYS: &str = "BITCASK_BENCH_KEYS";
+/// Size of each value, in bytes.
+const VALUE_SIZE: usize = 50;
+
+/// What the process uses.
+#[derive(Debug, Clone, Copy)]
+struct Usage {
+    /// Anonymous memory, in bytes.
+    memory: u64,
+    threads: u64,
+    descriptors: u64,
+    mappings: u64,
+}
+
+impl Usage {
+    fn now() -> Self {
+        // What the background threads still do for stores that have just been opened or written to is part
+        // of what those cost.
+        thread::sleep(Duration::from_secs(2));
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let field = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+            line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()
+        };
+        Self {
+            memory: field("RssAnon:") << 10,
+            threads: field("Threads:"),
+            descriptors: fs::read_dir("/proc/self/fd").unwrap().count() as u64,
+            mappings: fs::read_to_string("/proc/self/maps").unwrap().lines().count() as u64,
+        }
+    }
+}
+
+/// Returns the disk space that the files of a directory take, in bytes.
+fn disk_space(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).unwrap();
+    entries.map(|entry| entry.unwrap().metadata().unwrap().blocks() * 512).sum()
+}
+
+fn print(what: &str, keys: u64, before: Usage, disk: u64) {
+    let now = Usage::now();
+    let each = |now: u64, before: u64| now.saturating_sub(before).div_ceil(STORES);
+    println!(
+        "| {what}, {keys} keys | {} KiB | {} | {} | {} | {} KiB |",
+        each(now.memory, before.memory) >> 10,
+        each(now.threads, before.threads),
+        each(now.descriptors, before.descriptors),
+        each(now.mappings, before.mappings),
+        disk >> 10
+    );
+}
+
+fn measure(keys: u64) {
+    let home = tempfile::tempdir().unwrap();
+    let path = |number: u64| home.path().join(number.to_string());
+    let open = || -> Vec<Bitcask> {
+        (0..STORES).map(|number| Bitcask::open(path(number), Options::default()).unwrap()).collect()
+    };
+    let before = Usage::now();
+    let stores = open();
+    for db in &stores {
+        for key in 0..keys {
+            db.put(key.to_be_bytes(), [7; VALUE_SIZE]).unwrap();
+        }
+    }
+    print("open since it was created", keys, before, disk_space(&path(0)));
+    stores.into_iter().for_each(|db| db.close().unwrap());
+    // What the allocator keeps of closed stores, it keeps for whatever the process does next.
+    println!("| closed, {keys} keys | - | 0 | 0 | 0 | {} KiB |", disk_space(&path(0)) >> 10);
+    let before = Usage::now();
+    let stores = open();
+    print("opened again", keys, before, disk_space(&path(0)));
+    drop(stores);
+}
+
+/// Measures in a process of its own for each number of keys: what an allocator keeps of one measurement
+/// would be missing in the next.
+fn main() {
+    if let Ok(keys) = env::var(KEYS) {
+        return measure(keys.parse().unwrap());
+    }
+    println!("| one store | memory | threads | descriptors | mappings | disk |");
+    println!("| --- | --- | --- | --- | --- | --- |");
+    for keys in [0, 600, 5_000] {
+        let mut child = Command::new(env::current_exe().unwrap());
+        assert!(child.env(KEYS, keys.to_string()).status().unwrap().success());
+    }
+}
