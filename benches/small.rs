@@ -85,7 +85,9 @@ fn measure(keys: u64) {
         }
     }
     print("open since it was created", keys, before, disk_space(&path(0)));
-    stores.into_iter().for_each(|db| db.close().unwrap());
+    for db in stores {
+        db.close().unwrap();
+    }
     // What the allocator keeps of closed stores, it keeps for whatever the process does next.
     println!("| closed, {keys} keys | - | 0 | 0 | 0 | {} KiB |", disk_space(&path(0)) >> 10);
     let before = Usage::now();
