@@ -244,9 +244,9 @@ impl fmt::Debug for Guard<'_> {
 /// Whose guards something is read with: those of the store that published it. Any other would not keep it;
 /// builds with debug assertions notice, no other has any of this.
 #[derive(Debug, Default)]
-pub(crate) struct Reader(#[cfg(debug_assertions)] std::sync::OnceLock<usize>);
+pub(crate) struct GuardOwner(#[cfg(debug_assertions)] std::sync::OnceLock<usize>);
 
-impl Reader {
+impl GuardOwner {
     #[inline]
     pub(crate) fn check(&self, guard: &Guard<'_>) {
         #[cfg(debug_assertions)]
@@ -261,12 +261,12 @@ impl Reader {
 /// Something that can be read while it is being replaced, or nothing.
 pub(crate) struct Published<T> {
     pointer: Atomic<T>,
-    reader: Reader,
+    reader: GuardOwner,
 }
 
 impl<T> Default for Published<T> {
     fn default() -> Self {
-        Self { pointer: Atomic::null(), reader: Reader::default() }
+        Self { pointer: Atomic::null(), reader: GuardOwner::default() }
     }
 }
 

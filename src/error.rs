@@ -54,7 +54,7 @@ pub enum Error {
     /// The writer in another process has removed a segment that this store, opened read-only, was
     /// reading without a mapping. What it held is elsewhere in the store by now.
     ///
-    /// Call [`refresh`](crate::Bitcask::refresh) and read again. A process that may map more, or have
+    /// Call [`refresh`](crate::ReadOnly::refresh) and read again. A process that may map more, or have
     /// more files open, meets this later: segments have mappings or open files as far as these go.
     #[error("{} was removed by the process that writes to the store; call `refresh` and read again",
             path.display())]
@@ -129,8 +129,8 @@ pub enum Error {
     },
 
     /// There is no store here, and none was to be created.
-    #[error("there is no store at {}; create one with `Options::create_if_missing(true)` and \
-             without `read_only`", path.display())]
+    #[error("there is no store at {}; create one with `Bitcask::open` and \
+             `Options::create_if_missing(true)`", path.display())]
     NotFound {
         /// The directory that was to be opened.
         path: PathBuf,
@@ -225,7 +225,9 @@ pub enum Error {
         reason: &'static str,
     },
 
-    /// The store was opened with [`Options::read_only`](crate::Options::read_only).
+    /// Ends work inside the crate that only a writer does, in a store opened read-only. No method
+    /// returns it: those that write do not exist there.
+    #[doc(hidden)]
     #[error("the store was opened read-only")]
     ReadOnly,
 

@@ -26,7 +26,7 @@
 //!    sync; a batch is there whole or not at all.
 //! 4. A deleted key does not return, and no read returns bytes that were not written under its key.
 //! 5. Damage to data known to be durable is an [`Error::Corrupt`]; whatever else opening can't
-//!    read is set aside, and [`Bitcask::recovery`] tells of it.
+//!    read is set aside, and [`Reader::recovery`] tells of it.
 //! 6. The first write or sync that fails half-way ends writing, reads go on; a full disk only fails
 //!    the write that meets it.
 //!
@@ -116,8 +116,8 @@ pub use stats::{
 };
 pub use store::{
     BackupReport, Batch, Bitcask, Change, Changes, Damage, Iter, KeyRange, Keys, Operation,
-    Position, Range, RangeKeys, Snapshot, Transaction, TransactionRange, Ttl, VerifyProgress,
-    VerifyReport,
+    Position, Range, RangeKeys, ReadOnly, Reader, Snapshot, Transaction, TransactionRange, Ttl,
+    VerifyProgress, VerifyReport,
 };
 pub use value::Value;
 

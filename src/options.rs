@@ -52,7 +52,6 @@ pub(crate) const INTERVAL_MIN: Duration = if cfg!(any(test, bitcask_fuzzing)) {
 #[must_use]
 pub struct Options {
     pub(crate) create_if_missing: bool,
-    pub(crate) read_only: bool,
     pub(crate) sync_policy: SyncPolicy,
     pub(crate) verify_reads: bool,
     pub(crate) segment_size: u64,
@@ -68,7 +67,6 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             create_if_missing: true,
-            read_only: false,
             sync_policy: SyncPolicy::default(),
             verify_reads: true,
             segment_size: 128 << 20,
@@ -88,18 +86,10 @@ impl Options {
         Self::default()
     }
 
-    /// Creates the store, and its directory, if there is none. Default: `true`.
+    /// Creates the store, and its directory, if there is none. Default: `true`. Has no effect on a store
+    /// that is opened as [`ReadOnly`](crate::ReadOnly), which has to exist.
     pub fn create_if_missing(mut self, yes: bool) -> Self {
         self.create_if_missing = yes;
-        self
-    }
-
-    /// Opens the store for reading alone, without the writer's lock. Default: `false`.
-    ///
-    /// Works beside a writer in another process, and changes nothing on disk. What is read is the
-    /// state at the moment of opening. The store has to exist.
-    pub fn read_only(mut self, yes: bool) -> Self {
-        self.read_only = yes;
         self
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 pub use merge::{MergePlan, MergeProgress, MergeReason, MergeReport, PlannedSegment};
 
-/// Figures about a store at one moment, from [`Bitcask::stats`](crate::Bitcask::stats).
+/// Figures about a store at one moment, from [`Reader::stats`](crate::Reader::stats).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
@@ -57,7 +57,7 @@ pub struct Stats {
     /// Segments that are no part of the store any more, and that are still open because a call may be
     /// reading them. Their memory, and the disk space of their files, comes back a second or so after all
     /// calls of that time have returned; in a store opened read-only, with the next refresh. If they stay
-    /// for longer, the usual cause is a closure given to [`get_with`](crate::Bitcask::get_with) or one of
+    /// for longer, the usual cause is a closure given to [`get_with`](crate::Reader::get_with) or one of
     /// its kin that does not return.
     pub retired_segments: u64,
     /// How long the oldest of them has waited, or the oldest table of the keydir that was replaced.

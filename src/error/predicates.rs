@@ -45,7 +45,7 @@ impl Error {
     }
 
     /// Returns whether changes can't be had from a position on, so that who follows the store has
-    /// to read it anew; see [`Bitcask::changes`](crate::Bitcask::changes).
+    /// to read it anew; see [`Reader::changes`](crate::Reader::changes).
     pub fn needs_resync(&self) -> bool {
         matches!(
             self,
@@ -68,8 +68,8 @@ impl Error {
         )
     }
 
-    /// Returns whether the call itself was at fault: an oversized key, a bad option, a write to a
-    /// read-only store, a copy to where it can't be, a position that is none.
+    /// Returns whether the call itself was at fault: an oversized key, a bad option, a copy to
+    /// where it can't be, a position that is none.
     pub fn is_invalid_input(&self) -> bool {
         matches!(
             self,

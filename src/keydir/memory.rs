@@ -20,7 +20,7 @@ use std::sync::Arc;
 use memmap2::{MmapOptions, MmapRaw};
 
 use super::table::Pair;
-use crate::epoch::{Atomic, Guard, Reader, Shared};
+use crate::epoch::{Atomic, Guard, GuardOwner, Shared};
 use crate::sync::{Mutex, Ordering};
 
 /// Tables below this size come from the allocator, which keeps some of what is returned to it.
@@ -254,7 +254,7 @@ impl fmt::Debug for Pairs {
 pub(super) struct PublishedPairs {
     /// The first pair, with the length's tag.
     word: Atomic<Pair>,
-    reader: Reader,
+    reader: GuardOwner,
     /// What the word names.
     owner: Mutex<Option<Pairs>>,
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// What opening a store found and did, from [`Bitcask::recovery`](crate::Bitcask::recovery).
+/// What opening a store found and did, from [`Reader::recovery`](crate::Reader::recovery).
 ///
 /// After a clean close there is nothing to tell: [`is_clean`](Self::is_clean) says so.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

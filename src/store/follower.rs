@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::open::{READ_ATTEMPTS, read_manifest};
-use super::{Bitcask, Inner};
+use super::{Inner, Role};
 use crate::error::{Error, Result};
 use crate::fs::File;
 use crate::keydir::{Address, SHARD_COUNT};
@@ -25,6 +25,20 @@ use crate::segment::read::map::Bytes;
 use crate::segment::read::scan::{self, Scan, Stop};
 use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId, open_listed};
 use crate::store::point::write::publish;
+use crate::sync::{Mutex, MutexGuard};
+
+/// What only a store opened read-only has.
+#[derive(Debug)]
+pub(super) struct Follower {
+    /// Held while the store is brought up to date.
+    pub(super) refreshing: Mutex<RefreshState>,
+}
+
+impl Follower {
+    pub(super) fn new(last_timestamp: u64) -> Self {
+        Self { refreshing: Mutex::new(RefreshState::new(last_timestamp)) }
+    }
+}
 
 /// What is remembered from one refresh to the next.
 #[derive(Debug)]
@@ -43,7 +57,7 @@ pub(super) struct RefreshState {
 
 impl RefreshState {
     /// What opening has read is all known.
-    pub(super) fn new(last_timestamp: u64) -> Self {
+    fn new(last_timestamp: u64) -> Self {
         Self { count: 0, is_stale: false, last_timestamp, end: None, half: BTreeSet::new() }
     }
 }
@@ -57,48 +71,17 @@ struct Pending {
     key: Vec<u8>,
 }
 
-impl Bitcask {
-    /// Brings a store that was opened [read-only](crate::Options::read_only) up to date with a writer in
-    /// another process; says whether there was anything new.
-    ///
-    /// Costs a look at the manifest and at the end of the log, and the reading of what was written
-    /// since; after a merge or a clear as much as opening does. Gets of other threads go on meanwhile,
-    /// and see each change as soon as it is read, and all of them when this returns; what was got
-    /// before stays as it is. [`changes`](Self::changes) of this store go on then. If two threads
-    /// refresh at once one waits. A store that is open for writing is up to date always.
-    ///
-    /// # Errors
-    ///
-    /// As [`open`](Self::open), and [`DirectoryReplaced`](Error::DirectoryReplaced) if the path leads to
-    /// another directory by now, as after a switch of a symbolic link: what is there is another store,
-    /// to be opened anew. The store goes on with what it knew before, or a part of what is new;
-    /// a later call loads everything anew.
-    ///
-    /// ```
-    /// # use bitcask::{Bitcask, Options};
-    /// # fn main() -> bitcask::Result<()> {
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// let writer = Bitcask::open(dir.path(), Options::default())?;
-    /// let reader = Bitcask::open(dir.path(), Options::new().read_only(true))?;
-    /// writer.put("key", "value")?;
-    /// assert_eq!(reader.get("key")?, None);
-    /// assert!(reader.refresh()?);
-    /// assert_eq!(reader.get("key")?.unwrap(), "value");
-    /// assert!(!reader.refresh()?);
-    /// # writer.close()
-    /// # }
-    /// ```
-    pub fn refresh(&self) -> Result<bool> {
-        self.inner.here()?;
-        if self.inner.writer.is_some() {
-            return Ok(false);
-        }
-        self.inner.refresh(&mut self.inner.refreshing.lock())
-    }
-}
-
 impl Inner {
-    fn refresh(&self, refreshing: &mut RefreshState) -> Result<bool> {
+    /// Waits for a refresh that is under way, and keeps another one from beginning; `None` in a store
+    /// that is open for writing, which is always up to date.
+    pub(super) fn hold_refresh(&self) -> Option<MutexGuard<'_, RefreshState>> {
+        match &self.role {
+            Role::Writer(_) => None,
+            Role::Follower(follower) => Some(follower.refreshing.lock()),
+        }
+    }
+
+    pub(super) fn refresh(&self, refreshing: &mut RefreshState) -> Result<bool> {
         self.fs.check()?;
         let (mut attempt, mut is_new, mut held) = (0, false, OpenedSegments::default());
         refreshing.count += 1;

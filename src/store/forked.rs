@@ -8,7 +8,7 @@
 
 use std::sync::Arc;
 
-use super::{Bitcask, Changes, Inner};
+use super::{Bitcask, Changes, Inner, Role};
 use crate::error::{Error, Result};
 
 impl Inner {
@@ -43,7 +43,7 @@ impl Bitcask {
     /// store locked when the opener has ended.
     pub(super) fn abandon(&mut self) -> Error {
         std::mem::forget(std::mem::take(&mut self.workers));
-        if let Some(writer) = &self.inner.writer {
+        if let Role::Writer(writer) = &self.inner.role {
             self.inner.fs.let_go(&writer.lock_file);
         }
         self.inner.opener.refusal()

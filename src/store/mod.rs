@@ -30,6 +30,8 @@ mod open;
 mod open_attempt;
 mod point;
 mod published;
+mod read_only;
+mod reader;
 mod scan;
 mod seal;
 mod snapshot;
@@ -50,6 +52,8 @@ pub use changes::change::{Change, Operation};
 pub use changes::position::Position;
 pub use point::batch::Batch;
 pub use point::ttl::Ttl;
+pub use read_only::ReadOnly;
+pub use reader::Reader;
 pub use scan::iter::{Iter, Keys};
 pub use scan::key_range::KeyRange;
 pub use scan::range::{Range, RangeKeys};
@@ -74,20 +78,24 @@ use crate::recovery::{Filler, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, Place, Segments, index};
 use crate::sync::Mutex;
-use follower::RefreshState;
+use follower::Follower;
 use full_disk::Reserve;
 use log::Log;
 use merging::permit::MergeControl;
 use open_attempt::OpenAttempt;
 use snapshot::pins::Pins;
 
-/// An open store.
+/// A store that is open for writing.
+///
+/// Everything that reads is a method of [`Reader`], which this type dereferences to: `get`, ordered and
+/// unordered scans, snapshots, changes, figures. What is added here writes, merges, backs up and closes.
 ///
 /// All methods take `&self` and block; share the store between threads in an [`Arc`]. One process
-/// at a time may have a store open for writing, others may open it
-/// [read-only](Options::read_only).
+/// at a time may have a store open for writing, others may open it as [`ReadOnly`].
 ///
-/// Dropping the store closes it and swallows the error that [`close`](Self::close) would return.
+/// Dropping the store closes it and swallows the error that [`close`](Self::close) would return. It is
+/// not `Clone`, so that a closed store is closed: to close one that was shared, take it out with
+/// [`Arc::into_inner`].
 ///
 /// A store belongs to the process that has opened it. In one that is forked from it later every call
 /// that can fail returns [`Forked`](Error::Forked), and those that can't say that there is nothing: no
@@ -107,9 +115,8 @@ use snapshot::pins::Pins;
 /// db.close()
 /// # }
 /// ```
-#[derive(Debug)]
 pub struct Bitcask {
-    inner: Arc<Inner>,
+    reader: Reader,
     workers: Vec<Worker>,
     open: bool,
 }
@@ -154,10 +161,15 @@ struct Inner {
     prepare_signal: Arc<Signal>,
     /// Wakes the thread that merges.
     merge_signal: Arc<Signal>,
-    /// Nothing in a store opened read-only.
-    writer: Option<Writer>,
-    /// Held while a store opened read-only is brought up to date.
-    refreshing: Mutex<RefreshState>,
+    role: Role,
+}
+
+/// What a store was opened for, and what only that role has.
+#[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "a store has one, inside an allocation of its own")]
+enum Role {
+    Writer(Writer),
+    Follower(Follower),
 }
 
 /// What only the one writer has.
@@ -221,12 +233,11 @@ impl Bitcask {
     /// [`DirectoryReplaced`](Error::DirectoryReplaced). An open that fails removes what it has made.
     ///
     /// After a crash this recovers what was durable, and more where it can; what it had to cut
-    /// off is set aside, and [`recovery`](Self::recovery) tells of it.
+    /// off is set aside, and [`recovery`](Reader::recovery) reports it.
     ///
     /// It does not wait until all keys are gathered: the first that needs a part of them gathers
     /// it, and background threads do the rest, from the hints of all segments, 16 bytes for every
-    /// entry in the log. Where a hint is missing its segment is read instead, now. A read-only open
-    /// gathers everything before it returns.
+    /// entry in the log. Where a hint is missing its segment is read instead, now.
     ///
     /// # Errors
     ///
@@ -247,14 +258,10 @@ impl Bitcask {
         let dir = Dir::new(fs::absolute(path)?);
         match env.fs.is_dir(dir.path())? {
             Some(false) => return Err(Error::NotADirectory { path: dir.path().into() }),
-            None if options.read_only || !options.create_if_missing => {
+            None if !options.create_if_missing => {
                 return Err(Error::NotFound { path: dir.path().into() });
             }
             _ => {}
-        }
-        if options.read_only {
-            let inner = Inner::open_read_only(&env.within(&dir)?, dir, options, opener)?;
-            return Ok(Self { inner: Arc::new(inner), workers: Vec::new(), open: true });
         }
         let mut begun = OpenAttempt::new(env, dir)?;
         let inner = Inner::open_writable(&mut begun, options, opener);
@@ -263,7 +270,7 @@ impl Bitcask {
         let _ = inner.keep_reserve();
         let workers = if env.threads { inner.start_workers() } else { Ok(Vec::new()) };
         let workers = workers.inspect_err(|_| begun.take_back())?;
-        Ok(Self { inner, workers, open: true })
+        Ok(Self { reader: Reader { inner }, workers, open: true })
     }
 
     /// Makes everything that has been written so far durable, with one sync if any is needed.
@@ -289,16 +296,6 @@ impl Bitcask {
         let end = writer.log.lock().end();
         self.inner.sync_to(end)
     }
-
-    /// Returns what opening the store found and did.
-    pub fn recovery(&self) -> &RecoveryReport {
-        &self.inner.report
-    }
-
-    /// Returns the store's directory, as an absolute path.
-    pub fn path(&self) -> &Path {
-        self.inner.dir.path()
-    }
 }
 
 /// What a test does with a store that has no threads.
@@ -319,6 +316,9 @@ impl Bitcask {
 impl Inner {
     fn writer(&self) -> Result<&Writer> {
         self.here()?;
-        self.writer.as_ref().ok_or(Error::ReadOnly)
+        match &self.role {
+            Role::Writer(writer) => Ok(writer),
+            Role::Follower(_) => Err(Error::ReadOnly),
+        }
     }
 }

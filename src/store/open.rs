@@ -5,11 +5,11 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
-use super::follower::RefreshState;
+use super::follower::Follower;
 use super::full_disk::Reserve;
 use super::log::Log;
 use super::open_attempt::OpenAttempt;
-use super::{Env, Inner, Writer};
+use super::{Env, Inner, Role, Writer};
 use crate::commit::Commit;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
@@ -61,7 +61,7 @@ impl Inner {
             lock: Mutex::new(begun.lock.take()),
         };
         let keys = (keydir, segments, filler);
-        Ok(Self::new(&env, dir, (options, owner), keys, recovered, Some(writer)))
+        Ok(Self::new(&env, dir, (options, owner), keys, recovered, Role::Writer(writer)))
     }
 
     /// Opens the files of a store beside a writer: read the manifest, and open everything that it lists.
@@ -96,7 +96,9 @@ impl Inner {
                 Ok((recovered, filler)) => {
                     let keys = (keydir, segments, filler);
                     let settings = (options, owner);
-                    return Ok(Self::new(env, dir, settings, keys, recovered, None));
+                    let follower = Follower::new(recovered.last_timestamp());
+                    let role = Role::Follower(follower);
+                    return Ok(Self::new(env, dir, settings, keys, recovered, role));
                 }
                 Err(error) => {
                     let changed = Manifest::read(fs, &dir)?.as_ref() != Some(&manifest);
@@ -115,11 +117,12 @@ impl Inner {
         (options, owner): (Options, Opener),
         (keydir, segments, filler): (Keydir, Segments, Filler),
         recovered: Recovered,
-        writer: Option<Writer>,
+        role: Role,
     ) -> Self {
         let (identity, last_timestamp) = (recovered.manifest.identity, recovered.last_timestamp());
         let clock = env.clock.fresh();
         clock.resume(last_timestamp);
+        let is_ordered = matches!(role, Role::Writer(_)) && has_indexes(&env.fs, &dir);
         Self {
             opener: owner,
             fs: env.fs.clone(),
@@ -135,15 +138,14 @@ impl Inner {
             reserve: Reserve::default(),
             found_end: OnceLock::new(),
             index: index::IndexContext::new(&env.fs, &dir, identity),
-            ordered: AtomicBool::new(writer.is_some() && has_indexes(&env.fs, &dir)),
+            ordered: AtomicBool::new(is_ordered),
             gaps: Mutex::default(),
             report: recovered.report,
             sync_signal: Arc::default(),
             seal_signal: Arc::default(),
             prepare_signal: Arc::default(),
             merge_signal: Arc::default(),
-            writer,
-            refreshing: Mutex::new(RefreshState::new(last_timestamp)),
+            role,
             dir,
         }
     }

@@ -30,7 +30,7 @@ impl Bitcask {
     ///
     /// # Errors
     ///
-    /// [`ReadOnly`](crate::Error::ReadOnly), [`NoSpace`](crate::Error::NoSpace) and
+    /// [`NoSpace`](crate::Error::NoSpace) and
     /// [`Poisoned`](crate::Error::Poisoned) if nothing was removed. If only the old files could
     /// not be unlinked the store is empty all the same, and the next open removes them.
     ///

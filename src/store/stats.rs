@@ -1,15 +1,15 @@
 //! How much there is: keys, segments, bytes.
 
-use super::{Bitcask, Inner};
+use super::{Inner, Reader, Role};
 use crate::fs::open_files;
 use crate::manifest::Manifest;
 use crate::segment::FIRST_OFFSET;
 use crate::segment::budget::{mappings, mappings_limit};
 use crate::segment::limit::segments_limit;
 use crate::segment::write::active::Active;
-use crate::stats::Stats;
+use crate::stats::{SegmentStats, Stats};
 
-impl Bitcask {
+impl Reader {
     /// Returns the number of keys, expired ones that nothing has removed yet among them.
     ///
     /// An expired key is absent for every read, and still counts here until a merge, or a change of it, has
@@ -50,6 +50,26 @@ impl Bitcask {
     pub fn stats(&self) -> Stats {
         self.inner.stats()
     }
+
+    /// Returns figures about each sealed segment, oldest first; waits as [`len`](Self::len) does.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = Bitcask::open(dir.path(), Options::default())?;
+    /// # db.put("key", "value")?;
+    /// # db.close()?;
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// let segments = db.segments();
+    /// assert_eq!((segments.len(), segments[0].entries), (1, 1));
+    /// assert_eq!(segments[0].dead_size(), 0);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn segments(&self) -> Vec<SegmentStats> {
+        self.inner.here().map_or_else(|_| Vec::new(), |()| self.inner.segment_stats())
+    }
 }
 
 impl Inner {
@@ -63,7 +83,7 @@ impl Inner {
             syncs: self.commit.syncs(),
             ..Stats::default()
         };
-        if let Some(writer) = &self.writer {
+        if let Role::Writer(writer) = &self.role {
             let log = writer.log.lock();
             log.count(&mut stats);
             stats.reserve_size = log.active().map_or(0, Active::unused_size);

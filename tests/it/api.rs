@@ -846,7 +846,6 @@ fn a_store_is_shared_in_an_arc() {
 fn every_option_chains_and_options_compare() {
     let options = crate::support::options()
         .create_if_missing(true)
-        .read_only(false)
         .sync_policy(SyncPolicy::Interval(Duration::from_millis(1)))
         .verify_reads(false)
         .segment_size(512)

@@ -12,12 +12,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use bitcask::{AutoMerge, Batch, Bitcask, Error, MergePolicy, Options, SyncPolicy};
+use bitcask::{
+    AutoMerge, Batch, Bitcask, Error, MergePolicy, Options, ReadOnly, Reader, SyncPolicy,
+};
 use tempfile::TempDir;
 
 use crate::support::{
     Actor, FIRST_OFFSET, Forged, actor, contents, crash_copy, crc32, files_of, logs, open,
-    open_read_only, pairs, patch, refused, small, unsealed_copy,
+    open_read_only, pairs, patch, refused, refused_to_read, small, unsealed_copy,
 };
 
 /// A store of a few sealed segments, closed.
@@ -44,7 +46,7 @@ fn assert_whole(path: &Path) {
 /// Checks that neither a writer nor a reader can open the directory, for the same reason, and
 /// that the message names the file.
 fn refused_to_all(dir: &Path, file: &Path) -> Error {
-    let reading = refused(dir, small().read_only(true));
+    let reading = refused_to_read(dir);
     let writing = refused(dir, small());
     assert_eq!(reading.to_string(), writing.to_string());
     let message = writing.to_string();
@@ -116,8 +118,11 @@ fn an_option_that_makes_no_sense_is_refused_by_its_name() {
         ("check_interval", "1ns", check(Duration::from_nanos(1))),
     ];
     for (knob, given, options) in bad {
-        for options in [options.clone(), options.read_only(true)] {
-            let error = Bitcask::open(&store, options).unwrap_err();
+        for opened in [
+            Bitcask::open(&store, options.clone()).map(drop),
+            ReadOnly::open(&store, options).map(drop),
+        ] {
+            let error = opened.unwrap_err();
             assert!(error.is_invalid_input());
             let message = error.to_string();
             assert!(message.contains(&format!("`{knob}` is {given}: ")), "{message}");
@@ -147,8 +152,13 @@ fn a_path_that_is_a_file_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     fs::write(&path, "content").unwrap();
-    for options in [small(), small().read_only(true), small().create_if_missing(false)] {
-        let error = refused_file(&path, options);
+    let opens: [fn(&Path) -> bitcask::Result<()>; 3] = [
+        |path| Bitcask::open(path, small()).map(drop),
+        |path| ReadOnly::open(path, small()).map(drop),
+        |path| Bitcask::open(path, small().create_if_missing(false)).map(drop),
+    ];
+    for open in opens {
+        let error = refused_file(&path, open);
         assert!(matches!(&error, Error::NotADirectory { path: found } if *found == path));
         assert!(error.to_string().contains(&path.display().to_string()), "{error}");
         let below = path.join("store");
@@ -159,8 +169,8 @@ fn a_path_that_is_a_file_is_refused() {
     assert_eq!(fs::read(&path).unwrap(), b"content");
 }
 
-fn refused_file(path: &Path, options: Options) -> Error {
-    let error = Bitcask::open(path, options).map(drop).unwrap_err();
+fn refused_file(path: &Path, open: fn(&Path) -> bitcask::Result<()>) -> Error {
+    let error = open(path).unwrap_err();
     assert_eq!(fs::read(path).unwrap(), b"content");
     error
 }
@@ -513,7 +523,7 @@ fn an_old_copy_of_the_manifest_loses_nothing_silently() {
     for old in [before, written] {
         fs::write(&manifest, &old).unwrap();
         let error = refused(dir.path(), small());
-        let reading = refused(dir.path(), small().read_only(true));
+        let reading = refused_to_read(dir.path());
         for error in [error, reading] {
             let message = error.to_string();
             assert!(error.is_corruption() && message.contains("manifest is older"), "{message}");
@@ -636,7 +646,7 @@ fn a_full_disk_fails_the_write_that_meets_it_and_nothing_else() {
     let message = error.to_string();
     assert!(message.contains(&store.display().to_string()), "{message}");
     assert!(message.contains("free some and try again"), "{message}");
-    let check = |db: &Bitcask| {
+    let check = |db: &Reader| {
         assert_eq!(db.len(), u64::from(written));
         for number in 0..written {
             assert!(db.get(number.to_be_bytes()).unwrap().unwrap() == value(number));
@@ -650,7 +660,7 @@ fn a_full_disk_fails_the_write_that_meets_it_and_nothing_else() {
     assert!(db.put_if_absent("new", &large).unwrap_err().is_no_space());
     assert!(db.update("new", |_| Some(&large)).unwrap_err().is_no_space());
     check(&db);
-    check(&Bitcask::open(&store, options().read_only(true)).unwrap());
+    check(&ReadOnly::open(&store, options()).unwrap());
     assert!(!db.contains_key("new").unwrap());
     // With room again it goes on as if nothing had been.
     fs::remove_file(filler).unwrap();
@@ -658,7 +668,7 @@ fn a_full_disk_fails_the_write_that_meets_it_and_nothing_else() {
         db.put(written.to_be_bytes(), value(written)).unwrap();
         written += 1;
     }
-    let check = |db: &Bitcask| {
+    let check = |db: &Reader| {
         assert_eq!(db.len(), u64::from(written));
         for number in 0..written {
             assert!(db.get(number.to_be_bytes()).unwrap().unwrap() == value(number));

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use bitcask::{Batch, Bitcask, Error, Options, RecoveryReport};
+use bitcask::{Batch, Bitcask, Error, Options, ReadOnly, Reader, RecoveryReport};
 
 type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -37,7 +37,7 @@ fn expected(store: &Path) -> Pairs {
     text.lines().map(pair).collect()
 }
 
-fn pairs(db: &Bitcask) -> Pairs {
+fn pairs(db: &Reader) -> Pairs {
     db.iter().map(|pair| pair.unwrap()).map(|(key, value)| (key.into(), value.into())).collect()
 }
 
@@ -160,8 +160,11 @@ fn a_build_without_lz4_does_not_cut_compressed_entries_off_an_unsealed_log() {
     }
     let dir = copy(&fixture("v1-lz4-killed"));
     let before = files(dir.path());
-    for read_only in [true, false] {
-        let error = Bitcask::open(dir.path(), Options::new().read_only(read_only)).unwrap_err();
+    let (path, options) = (dir.path(), Options::new);
+    for opened in
+        [ReadOnly::open(path, options()).map(drop), Bitcask::open(path, options()).map(drop)]
+    {
+        let error = opened.unwrap_err();
         assert!(lacks_lz4(&error), "{error}");
         let mut after = files(dir.path());
         after.retain(|path, _| !path.ends_with("LOCK"));
@@ -206,7 +209,7 @@ fn a_store_of_version_1_is_read_in_place_and_left_as_it_was() {
     for name in readable() {
         let store = fixture(name);
         let before = files(&store);
-        let db = Bitcask::open(&store, Options::new().read_only(true)).unwrap();
+        let db = ReadOnly::open(&store, Options::new()).unwrap();
         assert_eq!(pairs(&db), expected(&store), "{name}");
         drop(db);
         assert_eq!(files(&store), before, "{name}");

@@ -11,8 +11,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use bitcask::{
-    AppendMode, AutoMerge, Batch, Bitcask, Error, MergeOptions, MergePolicy, Options, SyncPolicy,
-    WriteOptions,
+    AppendMode, AutoMerge, Batch, Bitcask, Error, MergeOptions, MergePolicy, Options, ReadOnly,
+    SyncPolicy, WriteOptions,
 };
 
 use crate::support::{Actor, Pairs, Random, SAYS, actor, pairs};
@@ -216,7 +216,7 @@ fn left_behind(store: &Path, generation: u64, state: &Pairs, next: u64) -> Optio
     let mut one_more = state.clone();
     Step::new(next).apply(&mut one_more);
     let options = |number: u64| options(generation + number).merge_policy(MergePolicy::Manual);
-    let found = match Bitcask::open(store, options(0).read_only(true)) {
+    let found = match ReadOnly::open(store, options(0)) {
         Ok(db) => pairs(&db),
         // It was killed before there was a store.
         Err(Error::NotFound { .. }) => Pairs::new(),

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Barrier;
 use std::thread;
 
-use bitcask::{Batch, Bitcask};
+use bitcask::{Batch, Bitcask, ReadOnly, Reader};
 
 use crate::support::{Pairs, Random, crash_copy, open, open_read_only, pairs, remove_hints};
 
@@ -217,8 +217,7 @@ fn several_threads_fill_a_large_store() {
     }
     let stats = db.stats();
     db.close().unwrap();
-    for read_only in [false, true] {
-        let db = Bitcask::open(dir.path(), options().read_only(read_only)).unwrap();
+    let check = |db: &Reader| {
         assert_eq!(db.get(key(11)).unwrap().unwrap(), b"");
         assert_eq!(db.get(key(10)).unwrap(), None);
         assert_eq!(db.len(), keys - keys / 10);
@@ -228,5 +227,7 @@ fn several_threads_fill_a_large_store() {
                 .step_by(977)
                 .all(|number| { db.contains_key(key(number)).unwrap() == (number % 10 > 0) })
         );
-    }
+    };
+    check(&Bitcask::open(dir.path(), options()).unwrap());
+    check(&ReadOnly::open(dir.path(), options()).unwrap());
 }

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use bitcask::{Bitcask, Error, MergeOptions, MergePolicy, Options, SyncPolicy};
+use bitcask::{Bitcask, Error, MergeOptions, MergePolicy, Options, ReadOnly, SyncPolicy};
 
 use crate::support::{Actor, SAYS, actor, logs};
 
@@ -104,7 +104,7 @@ fn shortage(dir: &Path, db: &Bitcask) {
     let error = db.range(..).next().unwrap().unwrap_err();
     assert!(matches!(error, Error::Io { action: "open", .. }), "{error}");
     assert!(error.to_string().contains("Too many open files"), "{error}");
-    assert!(Bitcask::open(dir.join("0"), options().read_only(true)).is_err());
+    assert!(ReadOnly::open(dir.join("0"), options()).is_err());
     drop(mine);
     assert_eq!(db.range(..).map(Result::unwrap).count(), 10 * SEGMENTS as usize + 2);
     db.put("out of", "need").unwrap();

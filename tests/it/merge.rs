@@ -20,8 +20,8 @@ use std::thread;
 use std::time::Duration;
 
 use bitcask::{
-    AutoMerge, Batch, Bitcask, Error, Iter, MergeOptions, MergePolicy, Options, SyncPolicy, Value,
-    WriteOptions,
+    AutoMerge, Batch, Bitcask, Error, Iter, MergeOptions, MergePolicy, Options, Reader, SyncPolicy,
+    Value, WriteOptions,
 };
 
 use crate::support::{Actor, Random, SAYS, actor, files_of, logs, open, open_read_only, options};
@@ -54,7 +54,7 @@ fn part_of(state: &State, thread: u64) -> State {
 }
 
 /// Returns the state of a store, after a check of every byte of it.
-fn found(db: &Bitcask) -> State {
+fn found(db: &Reader) -> State {
     let mut state = State::new();
     for pair in db {
         let (at, bytes) = pair.unwrap();

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bitcask::{Batch, Bitcask, Options, SyncPolicy, Ttl as Told, WriteOptions};
+use bitcask::{Batch, Bitcask, Options, ReadOnly, Reader, SyncPolicy, Ttl as Told, WriteOptions};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use tempfile::TempDir;
@@ -264,8 +264,7 @@ impl Pair {
             Step::Kill(opening) => {
                 let copy = crash_copy(self.dir.path());
                 self.db = None;
-                let read_only = opening.options().read_only(true);
-                let reader = Bitcask::open(copy.path(), read_only).unwrap();
+                let reader = ReadOnly::open(copy.path(), opening.options()).unwrap();
                 self.compare_with(&reader);
                 self.db = Some(Bitcask::open(copy.path(), opening.options()).unwrap());
                 self.dir = copy;
@@ -362,7 +361,7 @@ impl Pair {
         (0..12).for_each(|key| self.compare_key(key));
     }
 
-    fn compare_with(&self, db: &Bitcask) {
+    fn compare_with(&self, db: &Reader) {
         let live = self.model.keys().filter_map(|key| Some((key.clone(), self.live(key)?)));
         assert_eq!(pairs(db), live.collect());
         assert_eq!(db.len(), self.model.len() as u64);

@@ -7,15 +7,18 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use bitcask::{Bitcask, Error, Options};
+use bitcask::{Bitcask, Error, ReadOnly};
 
 use crate::support::{open, open_read_only, pairs, small};
 
 /// Returns what is said when a path is opened, for writing, for reading, and without creating.
 fn said(path: &Path) -> Vec<String> {
-    let options = [small(), small().read_only(true), small().create_if_missing(false)];
-    let error = |options: Options| Bitcask::open(path, options).map(drop).unwrap_err().to_string();
-    options.into_iter().map(error).collect()
+    let opened = [
+        Bitcask::open(path, small()).map(drop),
+        ReadOnly::open(path, small()).map(drop),
+        Bitcask::open(path, small().create_if_missing(false)).map(drop),
+    ];
+    opened.into_iter().map(|opened| opened.unwrap_err().to_string()).collect()
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -31,7 +34,7 @@ fn directories_on_the_way_are_made() {
         Bitcask::open(&path, small().create_if_missing(false)),
         Err(Error::NotFound { .. })
     ));
-    assert!(matches!(Bitcask::open(&path, small().read_only(true)), Err(Error::NotFound { .. })));
+    assert!(matches!(ReadOnly::open(&path, small()), Err(Error::NotFound { .. })));
     assert_eq!(names(dir.path()), [""; 0]);
     let db = open(&path);
     db.put("key", "value").unwrap();

@@ -10,9 +10,10 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
 
-use bitcask::{Batch, Bitcask, Error, MergeOptions, Operation, Position, SyncPolicy, WriteOptions};
+use bitcask::{
+    Batch, Bitcask, Error, MergeOptions, Operation, Position, ReadOnly, Reader, SyncPolicy,
+};
 
 use crate::support::{
     Actor, Pairs, ROLE, SAYS, STORE, actor, contents, crash_copy, logs, open, open_read_only,
@@ -49,7 +50,7 @@ fn a_child_process_plays_its_part() {
             Ok(_) => say("opened"),
             Err(error) => say(&error.to_string()),
         },
-        "reader" => match Bitcask::open(store, small().read_only(true)) {
+        "reader" => match ReadOnly::open(store, small()) {
             Ok(db) => say(&format!("{} keys", db.len())),
             Err(error) => say(&error.to_string()),
         },
@@ -134,7 +135,7 @@ fn number(bytes: &[u8]) -> u64 {
 
 /// Returns how far a log keeper's store has got, after a check that it holds what it has to hold
 /// then, and nothing else.
-fn checked_head(db: &Bitcask) -> u64 {
+fn checked_head(db: &Reader) -> u64 {
     let found = pairs(db);
     let head = found.get(HEAD.as_bytes()).map_or(0, |head| number(head));
     let expected = if head == 0 { Pairs::new() } else { state_after(head, 1) };
@@ -211,15 +212,15 @@ fn of_two_processes_that_want_the_store_one_gets_it() {
 
 /// Opens the store again and again beside a log keeper, until that has made so many changes. What
 /// is found goes to `check`, with the number of the last change that was said before the opening.
-fn read_beside_a_writer(role: &str, changes: u64, mut check: impl FnMut(&Bitcask, u64) + Send) {
+fn read_beside_a_writer(role: &str, changes: u64, mut check: impl FnMut(&Reader, u64) + Send) {
     look_beside_a_writer(role, changes, |path, before| {
-        let db = Bitcask::open(path, small().read_only(true)).unwrap();
+        let db = ReadOnly::open(path, small()).unwrap();
         check(&db, before);
     });
 }
 
 /// The same with one reader, which is brought up to date each time.
-fn refresh_beside_a_writer(role: &str, changes: u64, mut check: impl FnMut(&Bitcask, u64) + Send) {
+fn refresh_beside_a_writer(role: &str, changes: u64, mut check: impl FnMut(&Reader, u64) + Send) {
     let mut reader = None;
     look_beside_a_writer(role, changes, |path, before| {
         let db = reader.get_or_insert_with(|| open_read_only(path));
@@ -257,7 +258,7 @@ fn look_beside_a_writer(role: &str, changes: u64, mut look: impl FnMut(&Path, u6
 }
 
 /// Checks that what is found was there at one moment between the start and the end of looking.
-fn states_of_one_moment() -> impl FnMut(&Bitcask, u64) {
+fn states_of_one_moment() -> impl FnMut(&Reader, u64) {
     let mut last = 0;
     move |db, before| {
         let head = checked_head(db);
@@ -279,7 +280,7 @@ fn a_reader_beside_a_writer_that_syncs_finds_the_state_of_one_moment() {
 }
 
 /// The same beside one that clears.
-fn states_since_a_clear() -> impl FnMut(&Bitcask, u64) {
+fn states_since_a_clear() -> impl FnMut(&Reader, u64) {
     |db, before| {
         let found = pairs(db);
         let Some(head) = found.get(HEAD.as_bytes()).map(|head| number(head)) else {
@@ -404,39 +405,44 @@ fn a_reader_changes_nothing_on_disk() {
     assert!(before != contents(copy.path()));
 }
 
+/// What a call returns of a method that neither `ReadOnly` nor `Reader` has.
+struct Absent;
+
+macro_rules! absent {
+    ($($method:ident)*) => {
+        /// A method of the type itself would come before the one of this trait.
+        trait Absence {
+            $(fn $method(&self) -> Absent {
+                Absent
+            })*
+        }
+
+        impl Absence for ReadOnly {}
+        impl Absence for Reader {}
+
+        fn call_what_is_absent(db: &ReadOnly) {
+            let reader: &Reader = db;
+            $(let (Absent, Absent) = (db.$method(), reader.$method());)*
+        }
+    };
+}
+
+absent! {
+    put put_opt put_if_absent put_if_absent_opt compare_and_swap compare_and_swap_opt update update_opt
+    expire persist delete delete_opt delete_range delete_prefix retain write write_opt
+    transaction transaction_opt merge merge_opt needs_merge clear sync backup
+}
+
+/// That it compiles is what shows that nothing there writes.
 #[test]
-fn a_reader_refuses_every_write() {
+fn a_reader_has_no_method_that_writes_and_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
     db.put("key", "value").unwrap();
     db.close().unwrap();
     let before = contents(dir.path());
     let db = open_read_only(dir.path());
-    let options = WriteOptions::new().ttl(Duration::ZERO).durable(true);
-    let untouched = || -> Option<&str> { unreachable!("the closure is not to be called") };
-    let refusals = [
-        db.put("key", "").unwrap_err(),
-        db.put_opt("key", "", options).unwrap_err(),
-        db.delete("key").unwrap_err(),
-        db.delete("absent").unwrap_err(),
-        db.delete_opt("key", options).unwrap_err(),
-        db.put_if_absent("key", "").unwrap_err(),
-        db.put_if_absent("absent", "").unwrap_err(),
-        db.compare_and_swap("key", Some(b"no match"), None).unwrap_err(),
-        db.update("key", |_| untouched()).unwrap_err(),
-        db.expire("key", Duration::ZERO).unwrap_err(),
-        db.expire("absent", Duration::ZERO).unwrap_err(),
-        db.persist("key").unwrap_err(),
-        db.write(Batch::new().put("a", "")).unwrap_err(),
-        db.write(Batch::new()).unwrap_err(),
-        db.write_opt(Batch::new().delete("a"), options).unwrap_err(),
-        db.clear().unwrap_err(),
-        db.sync().unwrap_err(),
-    ];
-    for error in refusals {
-        assert!(matches!(error, Error::ReadOnly), "{error}");
-        assert!(error.is_invalid_input() && error.to_string().contains("read-only"));
-    }
+    call_what_is_absent(&db);
     assert_eq!(db.get("key").unwrap().unwrap(), "value");
     db.close().unwrap();
     assert!(before == contents(dir.path()));
@@ -446,7 +452,7 @@ fn a_reader_refuses_every_write() {
 fn a_reader_of_a_store_that_is_not_there_creates_none() {
     let dir = tempfile::tempdir().unwrap();
     for path in [dir.path().join("absent"), dir.path().to_path_buf()] {
-        let error = Bitcask::open(&path, small().read_only(true)).unwrap_err();
+        let error = ReadOnly::open(&path, small()).unwrap_err();
         assert!(matches!(&error, Error::NotFound { path: found } if *found == path), "{error}");
         assert!(error.to_string().contains(&path.display().to_string()), "{error}");
     }

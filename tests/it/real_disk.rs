@@ -18,7 +18,9 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use bitcask::{AppendMode, Bitcask, Error, MergeOptions, MergePolicy, Options, SyncPolicy};
+use bitcask::{
+    AppendMode, Bitcask, Error, MergeOptions, MergePolicy, Options, ReadOnly, SyncPolicy,
+};
 
 use crate::full_disk;
 use crate::support::{Actor, Pairs, SAYS, actor, pairs};
@@ -251,7 +253,7 @@ fn full(disk: &Path, mode: AppendMode) {
     let count: usize = child.hear().unwrap().parse().unwrap();
     assert!(count > 400, "only {count} writes fit");
     child.kill();
-    let db = Bitcask::open(&store, options(mode).read_only(true)).unwrap();
+    let db = ReadOnly::open(&store, options(mode)).unwrap();
     assert!(pairs(&db) == state(0..count), "after a kill on a full disk");
     drop(db);
     let open = || Bitcask::open(&store, options(mode));

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bitcask::{
-    AppendMode, AutoMerge, Bitcask, Error, MergeOptions, MergePolicy, Options, SyncPolicy, repair,
+    AppendMode, AutoMerge, Bitcask, Error, MergeOptions, MergePolicy, Options, ReadOnly,
+    SyncPolicy, repair,
 };
 
 use crate::real_disk::{mount, play_in_namespace, unmount};
@@ -344,7 +345,7 @@ fn a_reader_is_told_that_its_directory_was_replaced() {
     make(&v1, "own");
     make(&v2, "other");
     symlink(&v1, &current).unwrap();
-    let db = Bitcask::open(&current, small().read_only(true)).unwrap();
+    let db = ReadOnly::open(&current, small()).unwrap();
     fs::remove_file(&current).unwrap();
     symlink(&v2, &current).unwrap();
     let error = db.refresh().unwrap_err();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use bitcask::{AutoMerge, Batch, Bitcask, MergePolicy, Options, Range, Snapshot, Value};
+use bitcask::{AutoMerge, Batch, Bitcask, MergePolicy, Options, Range, ReadOnly, Snapshot, Value};
 
 use crate::support::{Random, files_of, small};
 
@@ -150,7 +150,7 @@ fn indexes_that_are_lost_or_damaged_are_made_anew() {
         let mut bad = good.clone();
         *bad.get_mut(at).unwrap() ^= 0x40;
         std::fs::write(&path, &bad).unwrap();
-        let db = Bitcask::open(dir.path(), options().read_only(true)).unwrap();
+        let db = ReadOnly::open(dir.path(), options()).unwrap();
         assert_eq!(owned(db.range(..)), all, "byte {at}");
         assert_eq!(owned(db.range(key(5)..key(9)).after(key(6))).len(), 2);
     }

@@ -10,7 +10,7 @@ use std::io::{self, BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 
-use bitcask::{AppendMode, Bitcask, Error, Options, SyncPolicy};
+use bitcask::{AppendMode, Bitcask, Error, Options, ReadOnly, Reader, SyncPolicy};
 use tempfile::TempDir;
 
 /// Keys and values.
@@ -37,12 +37,12 @@ pub(crate) fn open(path: &Path) -> Bitcask {
 }
 
 /// Opens a store for reading.
-pub(crate) fn open_read_only(path: &Path) -> Bitcask {
-    Bitcask::open(path, small().read_only(true)).unwrap()
+pub(crate) fn open_read_only(path: &Path) -> ReadOnly {
+    ReadOnly::open(path, small()).unwrap()
 }
 
 /// Returns all that a store holds. No key may appear twice.
-pub(crate) fn pairs(db: &Bitcask) -> Pairs {
+pub(crate) fn pairs(db: &Reader) -> Pairs {
     let mut pairs = Pairs::new();
     for pair in db {
         let (key, value) = pair.unwrap();
@@ -141,8 +141,17 @@ pub(crate) fn contents(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
 /// Returns the error that keeps a store from being opened, and sees to it that the attempt has
 /// changed nothing on disk.
 pub(crate) fn refused(dir: &Path, options: Options) -> Error {
+    refused_by(dir, || Bitcask::open(dir, options).map(drop))
+}
+
+/// Opens a store for reading, which has to fail, and checks that nothing in the directory was changed.
+pub(crate) fn refused_to_read(dir: &Path) -> Error {
+    refused_by(dir, || ReadOnly::open(dir, small()).map(drop))
+}
+
+fn refused_by(dir: &Path, open: impl FnOnce() -> Result<(), Error>) -> Error {
     let before = contents(dir);
-    let error = Bitcask::open(dir, options).map(drop).unwrap_err();
+    let error = open().unwrap_err();
     assert!(before == contents(dir), "a failed open has changed the directory: {error}");
     error
 }

@@ -55,7 +55,7 @@ impl Bitcask {
     /// directory is on the same file system; the rest is copied. Links are safe: a sealed segment is
     /// never written again, by neither store, and a file goes with the last of its names. But what
     /// ruins the disk ruins both: for that case give a directory on another one, or copy the backup
-    /// there. Sealed segments that are linked are not read; [`verify`](Self::verify) does that. All
+    /// there. Sealed segments that are linked are not read; [`verify`](crate::Reader::verify) does that. All
     /// that is copied is checked on the way.
     ///
     /// The directory must be empty or not be there; its parent has to be. It is the same store as
@@ -67,7 +67,7 @@ impl Bitcask {
     ///
     /// [`InvalidTarget`](Error::InvalidTarget) and [`NotADirectory`](Error::NotADirectory) for a
     /// directory that can't be used, [`Locked`](Error::Locked) if somebody else does,
-    /// [`ReadOnly`](Error::ReadOnly) and [`Poisoned`](Error::Poisoned),
+    /// [`Poisoned`](Error::Poisoned),
     /// [`Corrupt`](Error::Corrupt) if what is to be copied does not check, and whatever the
     /// operating system says. The store is as it was, and what was made is removed as far as that
     /// can be done. What a crash leaves of a backup is refused when it is opened, as

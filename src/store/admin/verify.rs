@@ -21,12 +21,12 @@ use crate::manifest::Manifest;
 use crate::segment::header::{Kind, SegmentHeader};
 use crate::segment::read::scan::{self, Scanned};
 use crate::segment::{FIRST_OFFSET, Segment, SegmentId, open_listed};
-use crate::store::{Bitcask, Inner};
+use crate::store::{Inner, Reader, Role};
 
 /// Progress is told each time that about this many bytes have been read.
 const PROGRESS_STEP: u64 = if cfg!(any(test, bitcask_fuzzing)) { 128 } else { 1 << 20 };
 
-/// What a verification has found, from [`Bitcask::verify`].
+/// What a verification has found, from [`Reader::verify`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VerifyReport {
@@ -92,16 +92,16 @@ pub struct VerifyProgress {
     pub size_total: u64,
 }
 
-impl Bitcask {
+impl Reader {
     /// Reads every entry of every segment, checks it, and compares with the keydir.
     ///
     /// This reads the whole log as it was when this was called, beside readers and writers. What is
     /// in the kernel's cache comes from there. Damage does not stop it: it goes on with the next
     /// segment. What lies behind the first damage in a segment is not judged, since where entries
     /// begin is only told by those before. The few bytes of padding behind an entry hold nothing,
-    /// and are not looked at. Segments that are removed meanwhile, by [`clear`](Self::clear) or
-    /// a [`merge`](Self::merge), are left out, and so is what a merge has copied meanwhile. In a store
-    /// opened read-only, this waits for a [`refresh`](Self::refresh) under way; once another one has begun,
+    /// and are not looked at. Segments that are removed meanwhile, by [`clear`](crate::Bitcask::clear) or
+    /// a [`merge`](crate::Bitcask::merge), are left out, and so is what a merge has copied meanwhile. In a store
+    /// opened read-only, this waits for a [`refresh`](crate::ReadOnly::refresh) under way; once another one has begun,
     /// the remaining segments are checked, and no longer compared with the keydir.
     ///
     /// # Errors
@@ -174,8 +174,8 @@ impl Inner {
         let unfilled = filled.err().filter(|_| !self.filler.is_done());
         let (subjects, refreshes) = {
             // A refresh makes a batch readable before slots name it.
-            let refreshing = self.refreshing.lock();
-            (self.subjects(), refreshing.count)
+            let refreshing = self.hold_refresh();
+            (self.subjects(), refreshing.map(|state| state.count))
         };
         self.keydir.wait_for_writers();
         let mut verification = Verification {
@@ -213,7 +213,10 @@ impl Inner {
     /// not, before it is listed.
     fn subjects(&self) -> Vec<VerifySubject> {
         // In this order: a segment that is sealed in between is in both.
-        let unsealed = self.writer.as_ref().map(|writer| writer.log.lock().ids());
+        let unsealed = match &self.role {
+            Role::Writer(writer) => Some(writer.log.lock().ids()),
+            Role::Follower(_) => None,
+        };
         let sealed: BTreeSet<SegmentId> =
             self.manifest.get(|manifest| manifest.sealed.iter().map(|sealed| sealed.id).collect());
         let belongs = |id: SegmentId| {
@@ -232,7 +235,7 @@ impl Inner {
     /// Returns whether a segment has been removed from the log.
     fn is_gone(&self, subject: &VerifySubject) -> Result<bool> {
         let id = subject.segment.id();
-        if self.writer.is_some() {
+        if matches!(self.role, Role::Writer(_)) {
             let same = |other: &VerifySubject| Arc::ptr_eq(&other.segment, &subject.segment);
             return Ok(!self.subjects().iter().any(same));
         }
@@ -256,7 +259,7 @@ impl Inner {
 struct Verification<'a, P> {
     inner: &'a Inner,
     /// How many refreshes of a store opened read-only had begun before.
-    refreshes: u64,
+    refreshes: Option<u64>,
     /// Whether the keydir can be compared with at all.
     is_filled: bool,
     report: VerifyReport,
@@ -364,7 +367,7 @@ impl<P: FnMut(&VerifyProgress) -> ControlFlow<()>> Verification<'_, P> {
             return Ok(None);
         }
         // A refresh that has begun since may have put other segments in the place of all.
-        if self.inner.refreshing.lock().count != self.refreshes {
+        if self.inner.hold_refresh().map(|state| state.count) != self.refreshes {
             return Ok(None);
         }
         let reason = format!(

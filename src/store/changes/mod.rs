@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::log::Log;
-use super::{Bitcask, Inner};
+use super::{Inner, Reader, Role};
 use crate::entry::Flags;
 use crate::error::{Error, Result};
 use crate::manifest::Manifest;
@@ -31,7 +31,7 @@ use crate::store::changes::position::Position;
 use crate::store::changes::waiters::News;
 use crate::sync::Instant;
 
-/// Changes of a store in the order in which they were committed, from [`Bitcask::changes`].
+/// Changes of a store in the order in which they were committed, from [`Reader::changes`].
 ///
 /// Owned and independent: it can be sent to another thread, and outlives the store, of which it
 /// tells all that was committed before it was closed. Waiting, it is woken by changes of its
@@ -66,7 +66,7 @@ enum Next {
     Nothing,
 }
 
-impl Bitcask {
+impl Reader {
     /// Returns the changes that were committed behind a position, and those that will be: every put,
     /// with its expiry, and every delete.
     ///
@@ -80,8 +80,8 @@ impl Bitcask {
     /// [`snapshot`](Self::snapshot), copy all keys and values of that, and go on from its
     /// [position](crate::Snapshot::position).
     ///
-    /// In a store opened [read-only](crate::Options::read_only) these are the changes that it knows
-    /// of, and nothing waits for more, but for a [`refresh`](Self::refresh) that is under way. The log
+    /// In a store opened [read-only](crate::ReadOnly) these are the changes that it knows
+    /// of, and nothing waits for more, but for a [`refresh`](crate::ReadOnly::refresh) that is under way. The log
     /// keeps a value as long as somebody holds the segment: let go of what was read.
     ///
     /// # Errors
@@ -162,7 +162,7 @@ impl Changes {
     /// Without this a change is told as soon as readers of the store can see it, so that a follower on
     /// another machine may come to know of one that the store loses in a crash; it is told then
     /// ([`PositionLost`](Error::PositionLost)). Who resyncs from what is durable alone has to
-    /// [`sync`](Bitcask::sync) behind it. In a store opened read-only what is sealed is durable.
+    /// [`sync`](crate::Bitcask::sync) behind it. In a store opened read-only what is sealed is durable.
     #[must_use]
     pub fn durable(mut self) -> Self {
         (self.durable, self.end) = (true, 0);
@@ -179,7 +179,7 @@ impl Changes {
     /// # Errors
     ///
     /// [`HistoryGone`](Error::HistoryGone) if a merge or a clear has removed what would be next;
-    /// what keeps an entry from being read, as for [`get`](Bitcask::get).
+    /// what keeps an entry from being read, as for [`get`](Reader::get).
     pub fn try_recv(&mut self) -> Result<Option<Change>> {
         self.inner.here()?;
         loop {
@@ -192,7 +192,7 @@ impl Changes {
                 self.look(Some(&writer.log.lock()))
             } else {
                 // A refresh makes a batch readable before slots name it.
-                let _refreshed = inner.refreshing.lock();
+                let _refreshed = inner.hold_refresh();
                 self.look(None)
             };
             match next {
@@ -376,7 +376,8 @@ impl Changes {
         let read = held.map_or(at, |held| Place::new(held.id(), held.size()));
         let has_it = |other: Arc<Segment>| other.id() == at.segment && other.size() >= at.offset;
         // In this order: what leaves the set was told to be gone before.
-        let is_lost = self.inner.writer.is_none() && !self.inner.log_segments().any(has_it);
+        let is_follower = matches!(self.inner.role, Role::Follower(_));
+        let is_lost = is_follower && !self.inner.log_segments().any(has_it);
         let history = self.inner.manifest.get(Manifest::history);
         let (path, position) = (self.inner.dir.path().into(), self.resume_position().to_string());
         match history.cmp(&at) {

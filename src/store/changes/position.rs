@@ -9,14 +9,14 @@ use crate::segment::header::Kind;
 use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId};
 use crate::store::follower::RefreshState;
 use crate::store::log::Log;
-use crate::store::{Bitcask, Inner};
+use crate::store::{Inner, Reader, Role};
 
 /// A place in the order of all changes of a store, between two of them.
 ///
 /// Opaque, and small enough to be stored with whatever is made of the changes; it means the same
-/// after the store was closed and opened again, and in a [backup](Bitcask::backup) that was made
+/// after the store was closed and opened again, and in a [backup](crate::Bitcask::backup) that was made
 /// later. Positions of one store are in the order of its changes; those of several have no
-/// meaningful order. See [`Bitcask::changes`].
+/// meaningful order. See [`Reader::changes`].
 ///
 /// ```
 /// use bitcask::Position;
@@ -61,7 +61,7 @@ impl Position {
         (u128::from(self.store_id) << 64 | u128::from(self.place)).to_be_bytes()
     }
 
-    /// Decodes a position. Whether it is one of a store is told by [`Bitcask::changes`].
+    /// Decodes a position. Whether it is one of a store is told by [`Reader::changes`].
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         let word = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_be_bytes);
         let (store_id, place) = bytes.split_at(8);
@@ -89,18 +89,21 @@ impl FromStr for Position {
     }
 }
 
-impl Bitcask {
+impl Reader {
     /// Returns the position behind the last change, from which [`changes`](Self::changes) tells of
     /// those that are made from now on. Whatever lies before it can be read when this returns.
     ///
     /// Waits for writers that have appended changes and not yet made them readable. In a store that was
-    /// opened read-only, it waits for a [`refresh`](Self::refresh) under way, and is the position that
+    /// opened read-only, it waits for a [`refresh`](crate::ReadOnly::refresh) under way, and is the position that
     /// the last successful one has reached.
     pub fn position(&self) -> Position {
-        match self.inner.writer() {
-            Err(Error::Forked { .. }) => Position::START,
-            Ok(writer) => self.inner.at_one_moment(writer, |log| self.inner.position_of(log)),
-            Err(_) => self.inner.position_read(&self.inner.refreshing.lock()),
+        let inner = &self.inner;
+        if inner.here().is_err() {
+            return Position::START;
+        }
+        match &inner.role {
+            Role::Writer(writer) => inner.at_one_moment(writer, |log| inner.position_of(log)),
+            Role::Follower(follower) => inner.position_read(&follower.refreshing.lock()),
         }
     }
 }

@@ -107,7 +107,7 @@ impl Bitcask {
     /// Returns which segments a merge would take if the policy were asked now, and why. Empty under
     /// [`MergePolicy::Manual`].
     ///
-    /// Waits as [`len`](Self::len) does; reads nothing from the disk.
+    /// Waits as [`len`](crate::Reader::len) does; reads nothing from the disk.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -123,26 +123,6 @@ impl Bitcask {
             return MergePlan::default();
         };
         self.inner.plan_auto(auto, false)
-    }
-
-    /// Returns figures about each sealed segment, oldest first; waits as [`len`](Self::len) does.
-    ///
-    /// ```
-    /// # use bitcask::{Bitcask, Options};
-    /// # fn main() -> bitcask::Result<()> {
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// # let db = Bitcask::open(dir.path(), Options::default())?;
-    /// # db.put("key", "value")?;
-    /// # db.close()?;
-    /// let db = Bitcask::open(dir.path(), Options::default())?;
-    /// let segments = db.segments();
-    /// assert_eq!((segments.len(), segments[0].entries), (1, 1));
-    /// assert_eq!(segments[0].dead_size(), 0);
-    /// # db.close()
-    /// # }
-    /// ```
-    pub fn segments(&self) -> Vec<SegmentStats> {
-        self.inner.here().map_or_else(|_| Vec::new(), |()| self.inner.segment_stats())
     }
 }
 

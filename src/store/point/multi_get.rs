@@ -8,13 +8,13 @@
 use crate::epoch::Guard;
 use crate::error::Result;
 use crate::key_hash::KeyHash;
-use crate::store::{Bitcask, Inner};
+use crate::store::{Inner, Reader};
 use crate::value::Value;
 
 /// About as many loads as a core can have under way at once.
 const GROUP_LEN: usize = 16;
 
-impl Bitcask {
+impl Reader {
     /// Returns the values of several keys, in their order; `None` for one that is absent or
     /// expired.
     ///

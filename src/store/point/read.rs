@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::key_hash::KeyHash;
 use crate::keydir::{Address, Found, Lookup, Shard};
 use crate::segment::{StoredEntry, ignore_unknown_codec};
-use crate::store::{Bitcask, Inner};
+use crate::store::{Inner, Reader};
 use crate::value::Value;
 
 /// A key's newest entry.
@@ -22,7 +22,7 @@ pub(crate) struct Located<'a> {
     pub(crate) expired: bool,
 }
 
-impl Bitcask {
+impl Reader {
     /// Returns the value of a key, or `None` if the key is absent or expired.
     ///
     /// The value is lent from the mapped segment, without a copy; see [`Value`] for what holding
@@ -49,7 +49,7 @@ impl Bitcask {
     /// that writers have replaced.
     ///
     /// While the closure runs, this store keeps what it replaces: the disk space and the memory of each
-    /// segment that a merge or a [`clear`](Self::clear) removes, and each part of the keydir that grows,
+    /// segment that a merge or a [`clear`](crate::Bitcask::clear) removes, and each part of the keydir that grows,
     /// shrinks or is swept, at most about 150 bytes for each key that is put or deleted. Nothing is added
     /// by time alone, and other stores keep nothing. [`Stats::retired_segments`](crate::Stats) and
     /// `oldest_retired` tell of closures that do not return.
@@ -98,6 +98,33 @@ impl Bitcask {
     /// As [`get`](Self::get), if the key itself can't be read.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         Ok(self.inner.locate(key.as_ref(), &self.inner.pin())?.is_some())
+    }
+
+    /// Returns the number of bytes of a key's value as it was put, or `None` if the key is absent
+    /// or expired.
+    ///
+    /// Costs what [`contains_key`](Self::contains_key) does: the value is neither copied, nor
+    /// checked, nor decompressed.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get), if the key itself can't be read.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("page", "a".repeat(4000))?;
+    /// assert_eq!(db.value_len("page")?, Some(4000));
+    /// assert_eq!(db.value_len("other")?, None);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn value_len(&self, key: impl AsRef<[u8]>) -> Result<Option<u64>> {
+        let guard = self.inner.pin();
+        let located = self.inner.locate(key.as_ref(), &guard)?;
+        Ok(located.map(|located| located.stored.raw_size().into()))
     }
 }
 

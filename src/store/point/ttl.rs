@@ -17,10 +17,10 @@ use crate::error::{Error, Result};
 use crate::options::WriteOptions;
 use crate::segment::write::draft::Draft;
 use crate::store::transaction::give_way;
-use crate::store::{Bitcask, Inner};
+use crate::store::{Bitcask, Inner, Reader};
 use crate::value::Value;
 
-/// How long a key lives, as [`Bitcask::ttl`] tells it.
+/// How long a key lives, as [`Reader::ttl`] tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ttl {
     /// It does not expire.
@@ -29,7 +29,7 @@ pub enum Ttl {
     In(Duration),
 }
 
-impl Bitcask {
+impl Reader {
     /// Returns when a key expires, or `None` if the key is absent or expired.
     ///
     /// The time that is left never grows by itself while the store is open, even if the system's clock is set
@@ -69,20 +69,22 @@ impl Bitcask {
             }
         }))
     }
+}
 
+impl Bitcask {
     /// Lets a key that is there expire in `ttl` from now, whatever its time to live was; says
     /// whether it is there.
     ///
     /// A key that anybody in this process has found expired is not there any more, however little time
     /// has passed. A process that only reads the store may find it expired until it is told of this
-    /// change by a [`refresh`](Self::refresh).
+    /// change by a [`refresh`](crate::ReadOnly::refresh).
     ///
     /// Appends the entry again, with its value as it is stored: costs what a put of it does.
     /// Durable as the store's [`SyncPolicy`](crate::SyncPolicy) says.
     ///
     /// # Errors
     ///
-    /// As [`put`](Self::put), and as [`get`](Self::get); the entry is checked in any case.
+    /// As [`put`](Self::put), and as [`get`](crate::Reader::get); the entry is checked in any case.
     /// [`Conflict`](Error::Conflict) if others have changed the key during each of a hundred attempts.
     ///
     /// ```
@@ -127,33 +129,6 @@ impl Bitcask {
     /// ```
     pub fn persist(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         self.inner.set_ttl(key.as_ref(), None)
-    }
-
-    /// Returns the number of bytes of a key's value as it was put, or `None` if the key is absent
-    /// or expired.
-    ///
-    /// Costs what [`contains_key`](Self::contains_key) does: the value is neither copied, nor
-    /// checked, nor decompressed.
-    ///
-    /// # Errors
-    ///
-    /// As [`get`](Self::get), if the key itself can't be read.
-    ///
-    /// ```
-    /// # use bitcask::{Bitcask, Options};
-    /// # fn main() -> bitcask::Result<()> {
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// let db = Bitcask::open(dir.path(), Options::default())?;
-    /// db.put("page", "a".repeat(4000))?;
-    /// assert_eq!(db.value_len("page")?, Some(4000));
-    /// assert_eq!(db.value_len("other")?, None);
-    /// # db.close()
-    /// # }
-    /// ```
-    pub fn value_len(&self, key: impl AsRef<[u8]>) -> Result<Option<u64>> {
-        let guard = self.inner.pin();
-        let located = self.inner.locate(key.as_ref(), &guard)?;
-        Ok(located.map(|located| located.stored.raw_size().into()))
     }
 }
 

@@ -72,7 +72,7 @@ impl Bitcask {
     ///
     /// # Errors
     ///
-    /// As [`put`](Self::put), and as [`get`](Self::get).
+    /// As [`put`](Self::put), and as [`get`](crate::Reader::get).
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -101,7 +101,7 @@ impl Bitcask {
     ///
     /// # Errors
     ///
-    /// As [`put`](Self::put), and as [`get`](Self::get).
+    /// As [`put`](Self::put), and as [`get`](crate::Reader::get).
     ///
     /// ```
     /// # use std::time::Duration;
@@ -137,7 +137,7 @@ impl Bitcask {
     /// # Errors
     ///
     /// [`Conflict`](Error::Conflict) if the key was changed during each of a hundred runs: nothing of what
-    /// the closure returned is stored then. As [`put`](Self::put), and as [`get`](Self::get).
+    /// the closure returned is stored then. As [`put`](Self::put), and as [`get`](crate::Reader::get).
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};

@@ -18,7 +18,7 @@ impl Bitcask {
     ///
     /// A key that is put again meanwhile stays. After an error, or a crash, some may have been removed
     /// and others not. Durable as the store's [`SyncPolicy`](crate::SyncPolicy) says, with one sync at the end.
-    /// Costs a [scan of the keys](Self::range_keys), and what as many deletes do.
+    /// Costs a [scan of the keys](crate::Reader::range_keys), and what as many deletes do.
     ///
     /// # Errors
     ///
@@ -63,7 +63,7 @@ impl Bitcask {
     ///
     /// # Errors
     ///
-    /// As [`delete`](Self::delete), and as [`get`](Self::get).
+    /// As [`delete`](Self::delete), and as [`get`](crate::Reader::get).
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};

@@ -10,10 +10,10 @@ use std::sync::Arc;
 use crate::error::Result;
 use crate::keydir::{Address, SHARD_COUNT};
 use crate::segment::{Segment, StoredEntry, ignore_unknown_codec};
-use crate::store::{Bitcask, Inner};
+use crate::store::{Bitcask, Inner, ReadOnly, Reader};
 use crate::value::Value;
 
-impl Bitcask {
+impl Reader {
     /// Returns an iterator over all keys and values, in no order.
     ///
     /// A key that is there throughout appears exactly once; one that is put or deleted meanwhile
@@ -45,6 +45,15 @@ impl Bitcask {
     }
 }
 
+impl<'a> IntoIterator for &'a Reader {
+    type Item = Result<(Value, Value)>;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
 impl<'a> IntoIterator for &'a Bitcask {
     type Item = Result<(Value, Value)>;
     type IntoIter = Iter<'a>;
@@ -54,12 +63,21 @@ impl<'a> IntoIterator for &'a Bitcask {
     }
 }
 
-/// The iterator that [`Bitcask::iter`] returns.
+impl<'a> IntoIterator for &'a ReadOnly {
+    type Item = Result<(Value, Value)>;
+    type IntoIter = Iter<'a>;
+
+    fn into_iter(self) -> Iter<'a> {
+        self.iter()
+    }
+}
+
+/// The iterator that [`Reader::iter`] returns.
 pub struct Iter<'a> {
     entries: Entries<'a>,
 }
 
-/// The iterator that [`Bitcask::keys`] returns.
+/// The iterator that [`Reader::keys`] returns.
 pub struct Keys<'a> {
     entries: Entries<'a>,
 }

@@ -6,11 +6,11 @@ use std::iter::FusedIterator;
 use super::key_range::{KeyRange, prefix_bounds};
 use super::ordered::{End, Ordered};
 use crate::error::Result;
-use crate::store::Bitcask;
+use crate::store::Reader;
 use crate::store::snapshot::Snapshot;
 use crate::value::Value;
 
-impl Bitcask {
+impl Reader {
     /// Returns an iterator over the keys of a range and their values, in the order of their bytes,
     /// from both ends.
     ///
@@ -104,7 +104,7 @@ impl Bitcask {
 
 impl Snapshot {
     /// Returns an iterator over the keys of a range and their values, in the order of their bytes,
-    /// from both ends. See [`Bitcask::range`] for what it costs.
+    /// from both ends. See [`Reader::range`] for what it costs.
     pub fn range(&self, bounds: impl KeyRange) -> Range {
         Range(Ordered::new(&self.view, bounds.into_bounds()))
     }
@@ -142,7 +142,7 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// As [`Bitcask::get`].
+    /// As [`Reader::get`].
     pub fn first(&self) -> Result<Option<(Value, Value)>> {
         self.iter().next().transpose()
     }
@@ -151,7 +151,7 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// As [`Bitcask::get`].
+    /// As [`Reader::get`].
     pub fn last(&self) -> Result<Option<(Value, Value)>> {
         self.iter().next_back().transpose()
     }
@@ -161,7 +161,7 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// As [`Bitcask::get`].
+    /// As [`Reader::get`].
     pub fn len(&self) -> Result<u64> {
         self.keys().try_fold(0, |len, key| key.map(|_| len + 1))
     }
@@ -170,7 +170,7 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// As [`Bitcask::get`].
+    /// As [`Reader::get`].
     pub fn is_empty(&self) -> Result<bool> {
         Ok(self.keys().next().transpose()?.is_none())
     }
@@ -185,11 +185,11 @@ impl IntoIterator for &Snapshot {
     }
 }
 
-/// Keys and values in order, from [`Bitcask::range`] and its kin.
+/// Keys and values in order, from [`Reader::range`] and its kin.
 #[must_use = "an iterator reads nothing before its first step"]
 pub struct Range(pub(crate) Ordered);
 
-/// Keys in order, from [`Bitcask::range_keys`] and its kin.
+/// Keys in order, from [`Reader::range_keys`] and its kin.
 #[must_use = "an iterator reads nothing before its first step"]
 pub struct RangeKeys(Ordered);
 

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::log::Log;
-use super::{Bitcask, Inner};
+use super::{Inner, Reader, Role};
 use crate::clock::Now;
 use crate::entry::Header;
 use crate::epoch::Guard;
@@ -38,12 +38,12 @@ use crate::store::snapshot::pins::Pinned;
 use crate::sync::yield_now;
 use crate::value::Value;
 
-impl Bitcask {
+impl Reader {
     /// Returns a view of the store as it is now, which nothing changes any more: no write, delete,
-    /// expiry, merge or [`clear`](Self::clear).
+    /// expiry, merge or [`clear`](crate::Bitcask::clear).
     ///
     /// Takes microseconds at any size of the store, and no memory to speak of; in a store opened
-    /// read-only, a [`refresh`](Self::refresh) under way is waited for. As long as it is there
+    /// read-only, a [`refresh`](crate::ReadOnly::refresh) under way is waited for. As long as it is there
     /// the disk space of its segments is not given back: [`stats`](Self::stats) shows what is kept so.
     /// It may outlive the store, which can then be opened again.
     ///
@@ -70,7 +70,7 @@ impl Bitcask {
     }
 }
 
-/// The store as it was at one moment, from [`Bitcask::snapshot`].
+/// The store as it was at one moment, from [`Reader::snapshot`].
 ///
 /// Cheap to clone and to share between threads. A look-up costs what one in the store does, as long
 /// as the key was not changed since; then it costs some reads of the hint of each segment.
@@ -114,7 +114,7 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// As [`Bitcask::get`].
+    /// As [`Reader::get`].
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         self.view.seen(key.as_ref(), |stored| {
             self.view.inner.check(stored)?;
@@ -123,11 +123,11 @@ impl Snapshot {
     }
 
     /// Calls a closure with the value that a key had, and returns what it makes of it; `None`, without
-    /// a call, if the key was absent or expired. See [`Bitcask::get_with`].
+    /// a call, if the key was absent or expired. See [`Reader::get_with`].
     ///
     /// # Errors
     ///
-    /// As [`Bitcask::get`].
+    /// As [`Reader::get`].
     pub fn get_with<T>(
         &self,
         key: impl AsRef<[u8]>,
@@ -147,17 +147,17 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// As [`Bitcask::get`], for the first key that can't be read.
+    /// As [`Reader::get`], for the first key that can't be read.
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value>>> {
         keys.iter().map(|key| self.get(key)).collect()
     }
 
     /// Returns the number of bytes of the value that a key had, without the value; see
-    /// [`Bitcask::value_len`].
+    /// [`Reader::value_len`].
     ///
     /// # Errors
     ///
-    /// As [`Bitcask::get`], if the key itself can't be read.
+    /// As [`Reader::get`], if the key itself can't be read.
     pub fn value_len(&self, key: impl AsRef<[u8]>) -> Result<Option<u64>> {
         self.view.seen(key.as_ref(), |stored| Ok(stored.raw_size().into()))
     }
@@ -166,13 +166,13 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// As [`Bitcask::get`], if the key itself can't be read.
+    /// As [`Reader::get`], if the key itself can't be read.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         Ok(self.view.seen(key.as_ref(), |_| Ok(()))?.is_some())
     }
 
     /// Returns where its moment is in the log: what was put and deleted since is what
-    /// [`changes`](Bitcask::changes) tells from there on.
+    /// [`changes`](Reader::changes) tells from there on.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -212,10 +212,13 @@ impl Inner {
             let gaps = Arc::clone(&this.gaps.lock());
             View { inner, number, segments, time, now, position, gaps }
         };
-        let Some(writer) = &this.writer else {
-            // Nobody appends, but a writer elsewhere, whose log is followed under this lock.
-            let known = this.refreshing.lock();
-            return of_moment(known.last_timestamp, this.position_read(&known));
+        let writer = match &this.role {
+            Role::Writer(writer) => writer,
+            Role::Follower(follower) => {
+                // Nobody appends, but a writer elsewhere, whose log is followed under this lock.
+                let known = follower.refreshing.lock();
+                return of_moment(known.last_timestamp, this.position_read(&known));
+            }
         };
         if made(Mistake::PinnedLate) {
             let note = |log: &Log| (log.last_timestamp(), this.position_of(log));

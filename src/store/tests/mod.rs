@@ -25,6 +25,7 @@ mod schedules;
 mod story;
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,8 +126,20 @@ impl Lab {
         self.try_open().unwrap()
     }
 
-    fn open_read_only(&self) -> Bitcask {
-        self.try_open_with(self.options.clone().read_only(true)).unwrap()
+    fn try_open_read_only(&self) -> Result<ReadOnly> {
+        ReadOnly::open_on(&self.env(), Path::new(DIR), self.options.clone())
+    }
+
+    fn open_read_only(&self) -> ReadOnly {
+        self.try_open_read_only().unwrap()
+    }
+
+    fn try_open_in_role(&self, read_only: bool) -> Result<EitherRole> {
+        if read_only {
+            self.try_open_read_only().map(EitherRole::ReadOnly)
+        } else {
+            self.try_open().map(EitherRole::Writable)
+        }
     }
 
     /// Opens with the options as they are, whatever the environment says of the append mode.
@@ -184,6 +197,33 @@ impl Lab {
     }
 }
 
+/// A store in the role that a test has opened it in.
+#[derive(Debug)]
+enum EitherRole {
+    Writable(Bitcask),
+    ReadOnly(ReadOnly),
+}
+
+impl EitherRole {
+    fn kill(self) {
+        match self {
+            Self::Writable(db) => db.kill(),
+            Self::ReadOnly(db) => drop(db),
+        }
+    }
+}
+
+impl Deref for EitherRole {
+    type Target = Reader;
+
+    fn deref(&self) -> &Reader {
+        match self {
+            Self::Writable(db) => db,
+            Self::ReadOnly(db) => db,
+        }
+    }
+}
+
 /// Ends a store as the death of its process does, on the same disk.
 fn kill(db: Bitcask) {
     db.kill();
@@ -201,12 +241,12 @@ fn begin_merge(db: &Bitcask, segments: u64) -> Merge {
 
 /// Returns whether opening found everything as it should be. Hints don't count: a crash may come
 /// before they are written.
-fn found_in_order(db: &Bitcask) -> bool {
+fn found_in_order(db: &Reader) -> bool {
     RecoveryReport { rebuilt_hints: 0, ..db.recovery().clone() }.is_clean()
 }
 
 /// Returns all keys and values that are not expired.
-fn snapshot(db: &Bitcask) -> Pairs {
+fn snapshot(db: &Reader) -> Pairs {
     let mut pairs = Pairs::new();
     for pair in db {
         let (key, value) = pair.unwrap();
@@ -217,7 +257,7 @@ fn snapshot(db: &Bitcask) -> Pairs {
 }
 
 /// Returns what the keydir names, each entry checked: expired ones too.
-fn raw(db: &Bitcask) -> Model {
+fn raw(db: &Reader) -> Model {
     let mut model = Model::new();
     let guard = db.inner.pin();
     for number in 0..SHARD_COUNT {
@@ -242,7 +282,7 @@ fn visible(model: &Model, now: u64) -> Pairs {
 }
 
 /// Returns what of a model is not expired by a store's own clock, which asks when it was written.
-fn visible_in(db: &Bitcask, model: &Model) -> Pairs {
+fn visible_in(db: &Reader, model: &Model) -> Pairs {
     let is_live = |(key, stored): &(&Vec<u8>, &Stored)| {
         stored.expiry.is_none_or(|expiry| expiry > time_for(db, key))
     };
@@ -251,7 +291,7 @@ fn visible_in(db: &Bitcask, model: &Model) -> Pairs {
 }
 
 /// Returns the time by which a key expires, whether it has or not.
-fn time_for(db: &Bitcask, key: &[u8]) -> u64 {
+fn time_for(db: &Reader, key: &[u8]) -> u64 {
     let (guard, hash) = (db.inner.pin(), db.inner.keydir.hash(key));
     let shard = db.inner.shard(hash.shard()).unwrap();
     let found = db.inner.find(&shard, hash, key, &guard).unwrap().own;
@@ -265,14 +305,14 @@ fn model<const N: usize>(pairs: [(&str, &str); N]) -> Model {
 }
 
 /// Checks that a store holds what the model says, expired keys that nothing has removed among them.
-fn check_with(db: &Bitcask, model: &Model, keys: &[Vec<u8>]) {
+fn check_with(db: &Reader, model: &Model, keys: &[Vec<u8>]) {
     check_visible(db, model, keys);
     assert_eq!(raw(db), *model, "what the keydir names");
 }
 
 /// Checks that a store holds what of a model is not expired, through every reading method, and that
 /// its figures fit. `keys` are looked up too, whether they are in the model or not.
-fn check_visible(db: &Bitcask, model: &Model, keys: &[Vec<u8>]) {
+fn check_visible(db: &Reader, model: &Model, keys: &[Vec<u8>]) {
     let pairs = visible_in(db, model);
     assert_eq!(snapshot(db), pairs, "iter");
     let listed: Vec<Vec<u8>> = db.keys().map(|key| key.unwrap().to_vec()).collect();
@@ -306,7 +346,7 @@ fn check_visible(db: &Bitcask, model: &Model, keys: &[Vec<u8>]) {
 }
 
 /// Checks what is told of a key without its value.
-fn check_ttl(db: &Bitcask, model: &Model, key: &[u8]) {
+fn check_ttl(db: &Reader, model: &Model, key: &[u8]) {
     let now = time_for(db, key);
     let stored = model.get(key).filter(|stored| stored.expiry.is_none_or(|at| at > now));
     let ttl = stored.map(|stored| match stored.expiry {
@@ -318,12 +358,12 @@ fn check_ttl(db: &Bitcask, model: &Model, key: &[u8]) {
     assert_eq!(db.value_len(key).unwrap(), size, "value_len {key:?}");
 }
 
-fn check(db: &Bitcask, model: &Model) {
+fn check(db: &Reader, model: &Model) {
     check_with(db, model, &[b"".to_vec(), b"a key that nobody puts".to_vec()]);
 }
 
 /// Checks a store's figures against what the keydir names.
-fn check_figures(db: &Bitcask) {
+fn check_figures(db: &Reader) {
     let mut sizes = BTreeMap::<u32, u64>::new();
     let guard = db.inner.pin();
     for number in 0..SHARD_COUNT {

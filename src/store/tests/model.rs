@@ -227,7 +227,7 @@ impl World {
         self.check_that(self.db());
     }
 
-    fn check_that(&self, db: &Bitcask) {
+    fn check_that(&self, db: &Reader) {
         let check = if self.merges { check_visible } else { check_with };
         check(db, &self.model, &self.keys);
         let report = db.verify().unwrap();

@@ -47,7 +47,7 @@ impl Bitcask {
     /// Runs a closure that reads and writes the store as if nobody else did, and makes all that it
     /// wrote at once, or nothing of it.
     ///
-    /// The closure reads a [`snapshot`](Self::snapshot) and what it has written itself. If anything
+    /// The closure reads a [`snapshot`](crate::Reader::snapshot) and what it has written itself. If anything
     /// that it has read was changed by others when it ends, it is run again, on a new snapshot; so it
     /// should do nothing but read, compute and write. Transactions are serializable: each acts as if
     /// it ran alone, at one moment, in the order in which they were made. Other writes count as
@@ -148,7 +148,7 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// As [`Bitcask::get`].
+    /// As [`Reader::get`](crate::Reader::get).
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         let key = key.as_ref();
         if let Some(write) = self.writes.get(key) {
@@ -168,7 +168,7 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// As [`Bitcask::get`], if the key itself can't be read.
+    /// As [`Reader::get`](crate::Reader::get), if the key itself can't be read.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
         if let Some(write) = self.writes.get(key) {

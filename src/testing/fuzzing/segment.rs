@@ -18,7 +18,7 @@ use crate::segment::header::{Kind, SegmentHeader};
 use crate::segment::{Dir, FIRST_OFFSET, Place, SegmentId};
 use crate::store::Env;
 use crate::testing::twin::Twin;
-use crate::{Bitcask, Error, MergeOptions, Options, SyncPolicy};
+use crate::{Bitcask, Error, MergeOptions, Options, ReadOnly, Reader, SyncPolicy};
 
 /// The time of day, and about the time of the entries.
 const NOW: u64 = 1_700_000_000_000_000;
@@ -38,9 +38,9 @@ pub fn segment(bytes: &[u8]) {
     let twin = disk(&logs);
     let expected = Expected::of(&logs);
     let before = files(&twin);
-    let read_only = open(&twin, true).map(|db| check(&db, &expected));
+    let read_only = open_read_only(&twin).map(|db| check(&db, &expected));
     assert_eq!(files(&twin), before, "what only reads has changed something");
-    let db = match open(&twin, false) {
+    let db = match open(&twin) {
         Ok(db) => db,
         Err(error) => {
             assert_eq!(read_only.map_err(|error| error.to_string()), Err(error.to_string()));
@@ -62,7 +62,7 @@ pub fn segment(bytes: &[u8]) {
     db.merge_opt(MergeOptions::new().force(true)).unwrap();
     check(&db, &expected);
     db.close().unwrap();
-    let db = open(&twin, false).unwrap();
+    let db = open(&twin).unwrap();
     assert!(db.recovery().is_clean());
     check(&db, &expected);
 }
@@ -164,13 +164,19 @@ fn disk(logs: &[Vec<u8>]) -> Arc<Twin> {
     twin
 }
 
-fn open(twin: &Arc<Twin>, read_only: bool) -> crate::Result<Bitcask> {
+fn env(twin: &Arc<Twin>) -> Env {
     let (fs, clock) = (Fs::Twin(Arc::clone(twin)), Hands::new().clock());
     assert_eq!(clock.now(), NOW);
-    let env = Env { fs, clock, hasher: KeyHasher::new, threads: false };
-    let options =
-        Options::new().segment_size(1024).sync_policy(SyncPolicy::Never).read_only(read_only);
-    Bitcask::open_on(&env, Path::new(DIR), options)
+    Env { fs, clock, hasher: KeyHasher::new, threads: false }
+}
+
+fn open(twin: &Arc<Twin>) -> crate::Result<Bitcask> {
+    let options = Options::new().segment_size(1024).sync_policy(SyncPolicy::Never);
+    Bitcask::open_on(&env(twin), Path::new(DIR), options)
+}
+
+fn open_read_only(twin: &Arc<Twin>) -> crate::Result<ReadOnly> {
+    ReadOnly::open_on(&env(twin), Path::new(DIR), Options::new())
 }
 
 fn files(twin: &Twin) -> Vec<(PathBuf, Option<Vec<u8>>)> {
@@ -325,7 +331,7 @@ fn checked_header(log: &[u8], id: u32, offset: u64) -> Option<Header> {
 }
 
 /// Checks that a store holds what is expected, and nothing else.
-fn check(db: &Bitcask, expected: &Expected) {
+fn check(db: &Reader, expected: &Expected) {
     let mut found = Pairs::new();
     for key in db.keys() {
         let key = key.unwrap().to_vec();

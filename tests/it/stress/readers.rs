@@ -76,7 +76,7 @@ impl Actor<'_> {
 
     /// Takes a snapshot, looks at all keys, and keeps it for another look.
     fn take_snapshot(&mut self) {
-        let (span, snapshot) = self.timed(bitcask::Bitcask::snapshot);
+        let (span, snapshot) = self.timed(|db| db.snapshot());
         let seen = self.look(&snapshot);
         self.note_moment(span, "snapshot", &seen);
         self.held.push_back((snapshot, seen));

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use bitcask::{Bitcask, MergeOptions, MergePolicy, Options, Position};
+use bitcask::{Bitcask, MergeOptions, MergePolicy, Options, Position, ReadOnly};
 
 use super::actor::{Actor, Counters, Layout, Notes, SHORT, Shared, tag};
 use super::history::{Act, Op, Told, complete};
@@ -255,7 +255,7 @@ fn back_up(actor: &mut Actor<'_>, path: &Path) {
     let layout = actor.shared.layout;
     let (span, result) = actor.timed(|db| db.backup(path));
     result.unwrap();
-    let backup = Bitcask::open(path, small().read_only(true)).unwrap();
+    let backup = ReadOnly::open(path, small()).unwrap();
     let found: Vec<_> = (0..layout.keys())
         .map(|at| backup.get(layout.name(at)).unwrap().map(|value| tag(at, &value)))
         .collect();

@@ -160,7 +160,7 @@ fn a_store_of_more_segments_than_there_are_mappings_works() {
     step("verify");
     db.close().unwrap();
     step("close");
-    let reader = Bitcask::open(&path, options().read_only(true)).unwrap();
+    let reader = ReadOnly::open(&path, options()).unwrap();
     step("open read-only");
     assert_eq!(reader.get(key(SEGMENTS)).unwrap().unwrap(), [7; 20]);
     println!("{:?}", reader.stats());

@@ -146,12 +146,12 @@ fn what_is_left_of_a_copy_is_refused_by_everything_that_opens_it() {
                 assert!(told.contains("remove the directory and run it again"), "{name}: {told}");
                 matches!(error, Error::Unfinished { path } if *path == manifest)
             };
-            let options = [
-                lab.options.clone(),
-                lab.options.clone().create_if_missing(false),
-                lab.options.clone().read_only(true),
+            let existing = lab.options.clone().create_if_missing(false);
+            let opened = [
+                Bitcask::open_on(&env, target, lab.options.clone()).map(drop),
+                Bitcask::open_on(&env, target, existing).map(drop),
+                ReadOnly::open_on(&env, target, lab.options.clone()).map(drop),
             ];
-            let opened = options.map(|options| Bitcask::open_on(&env, target, options).map(drop));
             if opened.iter().all(Result::is_ok) {
                 continue;
             }

@@ -38,7 +38,7 @@ fn a_good_store_is_found_good() {
         let entries = log_entries(&story.lab);
         let of_keys =
             |entry: &&LogEntry| !entry.flags.has(Flags::END) && !entry.flags.has(Flags::MARK_ONLY);
-        let check = |db: &Bitcask, when: &str| {
+        let check = |db: &Reader, when: &str| {
             let report = db.verify().unwrap();
             assert!(report.is_clean(), "{when}: {report:?}");
             let stats = db.stats();

@@ -89,7 +89,7 @@ pub(crate) fn tombstone(key: &str, collides: bool) -> (String, bool, bool) {
 }
 
 /// The keys that are there and nothing else, with what they hold.
-pub(crate) fn expect(db: &Bitcask, pairs: &[(&str, &str)]) {
+pub(crate) fn expect(db: &Reader, pairs: &[(&str, &str)]) {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     let found: BTreeMap<_, _> =
         snapshot(db).into_iter().map(|(key, value)| (text(key), text(value))).collect();

@@ -147,8 +147,8 @@ fn damage_to_compressed_bytes_that_are_not_checked_gives_an_error_or_a_value_of_
                 let image = lab.on(lab.twin.fork());
                 let mut same = false;
                 change(&image, |bytes| same = std::mem::replace(&mut bytes[at], to) == to);
-                let options = image.options.clone().read_only(true).verify_reads(false);
-                let db = image.try_open_with(options).unwrap();
+                let options = image.options.clone().verify_reads(false);
+                let db = image.clone().with(options).open_read_only();
                 assert_eq!(db.get("other").unwrap().unwrap(), "value");
                 match db.get_with("key", <[u8]>::to_vec) {
                     Ok(value) => {
@@ -333,7 +333,7 @@ fn a_value_of_an_unknown_codec_in_the_unsealed_log_is_refused_and_not_cut_off() 
     forge_codec(&lab);
     let before = crate::store::tests::story::files(&lab.twin);
     for read_only in [true, false] {
-        let error = lab.try_open_with(lab.options.clone().read_only(read_only)).unwrap_err();
+        let error = lab.try_open_in_role(read_only).unwrap_err();
         assert!(is_unknown(&error));
         assert!(crate::store::tests::story::files(&lab.twin) == before);
     }

@@ -28,7 +28,7 @@ fn turn_over(db: &Bitcask) -> u64 {
     removed
 }
 
-fn retired(db: &Bitcask) -> u64 {
+fn retired(db: &Reader) -> u64 {
     let Stats { retired_segments, oldest_retired, .. } = db.stats();
     assert_eq!(oldest_retired.is_some(), db.inner.keydir.collector().left() > 0);
     retired_segments

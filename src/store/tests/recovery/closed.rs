@@ -54,7 +54,7 @@ fn judge(disk: &Lab, pairs: &Pairs, files: &[&Path], when: &str) -> bool {
     let mut all_right = true;
     for read_only in [true, false] {
         let when = format!("{files:?}, {when}, read-only: {read_only}");
-        let db = match disk.try_open_with(disk.options.clone().read_only(read_only)) {
+        let db = match disk.try_open_in_role(read_only) {
             Ok(db) => db,
             Err(error) => {
                 assert!(names(&error, files), "{when}: {error}");
@@ -75,7 +75,7 @@ fn judge(disk: &Lab, pairs: &Pairs, files: &[&Path], when: &str) -> bool {
                 }
             }
         }
-        kill(db);
+        db.kill();
     }
     all_right
 }

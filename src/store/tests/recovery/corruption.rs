@@ -78,7 +78,7 @@ fn judge(told: &Told, disk: &Lab, file: &Path, any_segment: bool, when: &str, ta
     };
     for read_only in [true, false] {
         let when = format!("{}, {when}, read-only: {read_only}", file.display());
-        let result = disk.try_open_with(disk.options.clone().read_only(read_only));
+        let result = disk.try_open_in_role(read_only);
         let db = match result {
             Ok(db) => db,
             Err(error) => {
@@ -109,13 +109,13 @@ fn judge(told: &Told, disk: &Lab, file: &Path, any_segment: bool, when: &str, ta
             assert_eq!(snapshot(&db), *told.last(), "{when}");
             assert!(!cut && db.recovery().rebuilt_hints <= 2, "{when}: {:?}", db.recovery());
         }
-        kill(db);
+        db.kill();
     }
 }
 
 /// Returns whether every key reads as in a state, errors that name the file aside.
 fn reads_as(
-    db: &Bitcask,
+    db: &Reader,
     told: &Told,
     pairs: &Pairs,
     named: &dyn Fn(&Error) -> bool,
@@ -279,7 +279,7 @@ fn the_manifest_of_another_store_removes_nothing() {
     disk.twin.put_file(&manifest, other.twin.contents(&manifest).unwrap());
     let before = files(&disk.twin);
     for read_only in [true, false] {
-        let error = disk.try_open_with(disk.options.clone().read_only(read_only)).unwrap_err();
+        let error = disk.try_open_in_role(read_only).unwrap_err();
         assert!(matches!(error, Error::Corrupt { .. }), "{error}");
         assert_eq!(files(&disk.twin), before);
     }

@@ -24,8 +24,7 @@ fn changed(told: &Told, path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> Lab {
 fn check_refused(lab: &Lab, path: &Path, offset: u64) {
     let before = files(&lab.twin);
     for read_only in [false, true] {
-        let options = lab.options.clone().read_only(read_only);
-        match lab.try_open_with(options) {
+        match lab.try_open_in_role(read_only) {
             Err(Error::Corrupt { path: named, offset: told, .. }) => {
                 assert_eq!((named.as_path(), told), (path, offset), "read-only: {read_only}");
             }

@@ -194,7 +194,7 @@ fn a_stale_manifest_is_refused_or_loses_nothing() {
             let disk = lab.on(lab.twin.fork());
             disk.twin.put_file(&dir().manifest(), stale.clone());
             let before = files(&disk.twin);
-            match disk.try_open_with(disk.options.clone().read_only(read_only)) {
+            match disk.try_open_in_role(read_only) {
                 Err(error) => {
                     // Of a manifest from before a clear it shows only that its segments are gone.
                     let manifest = dir().manifest();
@@ -209,7 +209,7 @@ fn a_stale_manifest_is_refused_or_loses_nothing() {
                 Ok(db) => {
                     assert_eq!(snapshot(&db), pairs);
                     assert!(db.recovery().cuts.is_empty() && db.recovery().leftovers.is_empty());
-                    kill(db);
+                    db.kill();
                     opened += 1;
                 }
             }
@@ -346,7 +346,7 @@ fn a_reader_starts_over_when_a_writer_changes_the_store() {
         });
         let mut opened = 0;
         while !stop.load(std::sync::atomic::Ordering::Acquire) || opened == 0 {
-            match lab.try_open_with(lab.options.clone().read_only(true)) {
+            match lab.try_open_read_only() {
                 Ok(reader) => {
                     assert_eq!(reader.get("a").unwrap(), reader.get("b").unwrap());
                     opened += 1;
@@ -368,7 +368,7 @@ fn a_reader_tells_of_every_failure() {
     for at in 0..calls {
         let lab = told.lab.on(told.disk());
         lab.twin.fail(Fault::new(FaultKind::Eio).reads_too().after(at).for_ever());
-        match lab.try_open_with(lab.options.clone().read_only(true)) {
+        match lab.try_open_read_only() {
             Ok(db) => assert_eq!(snapshot_or_failed(&db), None),
             Err(error) => assert!(matches!(error, Error::Io { .. }), "{error}"),
         }
@@ -377,7 +377,7 @@ fn a_reader_tells_of_every_failure() {
 }
 
 /// Nothing if reading fails with the disk's error, as it has to here.
-fn snapshot_or_failed(db: &Bitcask) -> Option<Pairs> {
+fn snapshot_or_failed(db: &Reader) -> Option<Pairs> {
     let pairs: Result<Pairs> =
         db.iter().map(|pair| pair.map(|(key, value)| (key.to_vec(), value.to_vec()))).collect();
     match pairs {
@@ -457,7 +457,7 @@ fn a_clear_that_is_interrupted_has_happened_or_not() {
 #[test]
 fn a_creation_that_is_interrupted_leaves_an_empty_store() {
     let judge = |disk: &Lab, when: &str| {
-        if let Ok(reader) = disk.try_open_with(disk.options.clone().read_only(true)) {
+        if let Ok(reader) = disk.try_open_read_only() {
             assert!(reader.is_empty(), "{when}");
         }
         let db = disk.try_open().unwrap_or_else(|error| panic!("{when}: {error}"));

@@ -9,7 +9,7 @@ use crate::store::tests::*;
 use crate::testing::twin::{Fault, FaultKind};
 
 /// Returns how many shards are filled.
-fn filled(db: &Bitcask) -> usize {
+fn filled(db: &Reader) -> usize {
     (0..SHARD_COUNT).filter(|number| db.inner.keydir.shard(*number).is_filled()).count()
 }
 

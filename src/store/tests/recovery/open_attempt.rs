@@ -143,8 +143,11 @@ fn a_store_that_was_moved_to_such_a_file_system_says_so_too() {
 fn directories_on_the_way_are_made_and_last() {
     let lab = lab_with(&["/var"]);
     let path = Path::new("/var/lib/app/store");
-    for options in [Options::new().create_if_missing(false), Options::new().read_only(true)] {
-        let opened = Bitcask::open_on(&lab.env(), path, options);
+    let existing = Options::new().create_if_missing(false);
+    for opened in [
+        Bitcask::open_on(&lab.env(), path, existing).map(drop),
+        ReadOnly::open_on(&lab.env(), path, Options::new()).map(drop),
+    ] {
         assert!(matches!(opened.unwrap_err(), Error::NotFound { .. }));
         assert!(lab.twin.is_dir(Path::new("/var/lib")).is_err());
     }

@@ -71,11 +71,9 @@ fn durable_data_is_not_cut_however_far_ahead_of_the_clock_its_times_are() {
         let (_, path) = lab.logs().pop().unwrap();
         damage_first_entry(&lab, &path);
         let told = verify_on(&lab.env(), Path::new(DIR)).unwrap();
-        for opened in [
-            told.opening.map(drop),
-            lab.try_open_with(lab.options.clone().read_only(true)).map(drop),
-            lab.try_open().map(drop),
-        ] {
+        for opened in
+            [told.opening.map(drop), lab.try_open_read_only().map(drop), lab.try_open().map(drop)]
+        {
             let error = opened.expect_err("durable data is not refused to be cut");
             assert!(error.is_corruption(), "{years} years ahead, {before}: {error}");
         }
@@ -250,7 +248,7 @@ fn times_that_rise_by_decades_do_not_make_it_quadratic() {
 const LOSSES: [&str; 4] = ["clear", "merge of deletes", "merge of what has expired", "lone mark"];
 
 /// Has the highest time in the log go with what told of it, after a reader was opened; returns that one.
-fn lose_times(lab: &Lab, db: &Bitcask, loss: &str) -> Bitcask {
+fn lose_times(lab: &Lab, db: &Bitcask, loss: &str) -> ReadOnly {
     db.put("k", "old").unwrap();
     lab.hands.advance(Duration::from_millis(1));
     match loss {

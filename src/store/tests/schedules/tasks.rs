@@ -268,10 +268,8 @@ impl World {
 
     /// Reads the store from outside, as another process does.
     fn read(&self, refreshes: u64) {
-        let options = self.lab.options.clone().read_only(true);
         let number = self.begin(&Op::Reader);
-        let reader = Bitcask::open_on(&self.lab.env(), Path::new(DIR), options).unwrap();
-        let reader = Arc::new(reader);
+        let reader = Arc::new(self.lab.open_read_only());
         let (world, beside) = (self.clone(), Arc::clone(&reader));
         let beside = shuttle::thread::spawn(move || world.look_beside(&beside, refreshes));
         let mut held = reader.snapshot();
@@ -290,7 +288,7 @@ impl World {
     }
 
     /// Looks at a reader while it is brought up to date.
-    fn look_beside(&self, reader: &Bitcask, times: u64) {
+    fn look_beside(&self, reader: &Reader, times: u64) {
         for _ in 0..times {
             let number = self.begin(&Op::Reader);
             let position = reader.position().place();

@@ -1,0 +1,95 @@
+//! What can be read of an open store, whichever role it was opened in.
+//!
+//! - [`Bitcask`] and [`ReadOnly`] lend a [`Reader`]; each adds what its role can do besides.
+//! - The methods are in the folders that they belong to: `point`, `scan`, `snapshot`, `changes`,
+//!   `admin`, and `stats`.
+
+use std::fmt;
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{Bitcask, Inner, ReadOnly, Role};
+use crate::recovery::RecoveryReport;
+
+/// What can be read of an open store: keys and values, snapshots, changes and figures.
+///
+/// Both [`Bitcask`], a store that is open for writing, and [`ReadOnly`] dereference to this type, so
+/// its methods can be called on either. A function that only reads takes a `&Reader` and accepts both:
+///
+/// ```
+/// use bitcask::{Bitcask, Options, ReadOnly, Reader};
+///
+/// fn greeting(db: &Reader) -> bitcask::Result<Option<String>> {
+///     db.get_with("greeting", |value| String::from_utf8_lossy(value).into_owned())
+/// }
+///
+/// # fn main() -> bitcask::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// let db = Bitcask::open(dir.path(), Options::default())?;
+/// db.put("greeting", "hello")?;
+/// assert_eq!(greeting(&db)?.as_deref(), Some("hello"));
+///
+/// let reader = ReadOnly::open(dir.path(), Options::default())?;
+/// assert_eq!(greeting(&reader)?.as_deref(), Some("hello"));
+/// # reader.close()?;
+/// # db.close()
+/// # }
+/// ```
+///
+/// A `Reader` cannot be had without the store that lends it. What may outlive a store is a
+/// [`Snapshot`](crate::Snapshot), a follower of its [`changes`](Self::changes), and a
+/// [`Value`](crate::Value).
+pub struct Reader {
+    pub(super) inner: Arc<Inner>,
+}
+
+impl Reader {
+    /// Returns what opening the store found and did.
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.inner.report
+    }
+
+    /// Returns the store's directory, as an absolute path.
+    pub fn path(&self) -> &Path {
+        self.inner.dir.path()
+    }
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self.inner.role {
+            Role::Writer(_) => "Bitcask",
+            Role::Follower(_) => "ReadOnly",
+        };
+        f.debug_struct(name).field("path", &self.path()).finish_non_exhaustive()
+    }
+}
+
+impl Deref for Bitcask {
+    type Target = Reader;
+
+    fn deref(&self) -> &Reader {
+        &self.reader
+    }
+}
+
+impl fmt::Debug for Bitcask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reader.fmt(f)
+    }
+}
+
+impl Deref for ReadOnly {
+    type Target = Reader;
+
+    fn deref(&self) -> &Reader {
+        &self.reader
+    }
+}
+
+impl fmt::Debug for ReadOnly {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reader.fmt(f)
+    }
+}
