@@ -6,13 +6,17 @@
 //!
 //! [`Bitcask::open`]: crate::Bitcask::open
 
+mod getters;
 mod merge;
 mod transaction;
+mod write;
 
 use std::time::Duration;
 
 pub use merge::{AutoMerge, MergeOptions, MergePolicy};
 pub use transaction::TransactionOptions;
+pub(crate) use write::Lifetime;
+pub use write::WriteOptions;
 
 use crate::codec::Codec;
 use crate::error::{Error, Result};
@@ -48,8 +52,8 @@ pub(crate) const INTERVAL_MIN: Duration = if cfg!(any(test, bitcask_fuzzing)) {
 /// # db.close()
 /// # }
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use]
+#[derive(Debug, Clone)]
+#[must_use = "options open nothing by themselves"]
 pub struct Options {
     pub(crate) create_if_missing: bool,
     pub(crate) read_only: bool,
@@ -62,6 +66,7 @@ pub struct Options {
     pub(crate) append_mode: AppendMode,
     pub(crate) merge_policy: MergePolicy,
     pub(crate) compression: Compression,
+    pub(crate) default_ttl: Option<Duration>,
 }
 
 impl Default for Options {
@@ -78,6 +83,7 @@ impl Default for Options {
             append_mode: AppendMode::default(),
             merge_policy: MergePolicy::default(),
             compression: Compression::default(),
+            default_ttl: None,
         }
     }
 }
@@ -174,6 +180,34 @@ impl Options {
         self
     }
 
+    /// The time to live of keys that are put without one of their own. Default: `None`, such keys do
+    /// not expire.
+    ///
+    /// Applies to every put from now on: of [`put`](crate::Bitcask::put), batches, transactions and
+    /// conditional writes. [`WriteOptions::ttl`], [`WriteOptions::expires_at`] and
+    /// [`WriteOptions::keep_ttl`] overrule it for one write; a TTL of [`Duration::MAX`] means that
+    /// the key does not expire. Keys that are in the store already, and copies that a merge makes,
+    /// stay as they are. May differ from one opening to the next.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use bitcask::{Bitcask, Options, Ttl, WriteOptions};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let day = Duration::from_secs(24 * 3600);
+    /// let db = Bitcask::open(dir.path(), Options::new().default_ttl(Some(day)))?;
+    /// db.put("session", "token")?;
+    /// assert!(matches!(db.ttl("session")?, Some(Ttl::In(left)) if left <= day));
+    /// db.put_opt("config", "kept", WriteOptions::new().ttl(Duration::MAX))?;
+    /// assert_eq!(db.ttl("config")?, Some(Ttl::Never));
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn default_ttl(mut self, ttl: Option<Duration>) -> Self {
+        self.default_ttl = ttl;
+        self
+    }
+
     /// Refuses the first value that makes no sense, by its name.
     pub(crate) fn check(&self) -> Result<()> {
         let refuse =
@@ -211,6 +245,7 @@ fn shown(interval: Duration) -> String {
 /// How entries are appended to the log. Both modes write the same bytes and make the same
 /// promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AppendMode {
     /// Entries are copied into a shared mapping of the active segment, without a system call.
     ///
@@ -300,6 +335,7 @@ impl Compression {
 ///
 /// [`Bitcask::sync`]: crate::Bitcask::sync
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SyncPolicy {
     /// The operating system decides.
     ///
@@ -324,50 +360,6 @@ impl Default for SyncPolicy {
     }
 }
 
-/// How one write is made.
-///
-/// ```
-/// use std::time::Duration;
-/// use bitcask::{Bitcask, Options, WriteOptions};
-/// # fn main() -> bitcask::Result<()> {
-/// # let dir = tempfile::tempdir().unwrap();
-/// # let db = Bitcask::open(dir.path(), Options::default())?;
-/// let hour = Duration::from_secs(3600);
-/// db.put_opt("session", "token", WriteOptions::new().ttl(hour).durable(true))?;
-/// # db.close()
-/// # }
-/// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[must_use]
-pub struct WriteOptions {
-    pub(crate) ttl: Option<Duration>,
-    pub(crate) durable: Option<bool>,
-}
-
-impl WriteOptions {
-    /// No time to live, and the store's own [`SyncPolicy`].
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// How long from now the key lives; then it is absent. Counted in microseconds. A time that reaches the
-    /// year 294,247, such as [`Duration::MAX`], is none: the key does not expire.
-    ///
-    /// Time goes on while the store is open, whatever is done to the system's clock, and follows that where
-    /// it is set ahead. What has expired is absent at once; a merge gives its space back when that is
-    /// certain, which takes a day after a clock has jumped ahead.
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
-        self
-    }
-
-    /// Whether this write returns only when it is durable, whatever the store's policy says.
-    pub fn durable(mut self, yes: bool) -> Self {
-        self.durable = Some(yes);
-        self
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -385,7 +377,7 @@ mod tests {
         assert_eq!(refused(Options::new().value_size_limit(1 << 32)), "value_size_limit");
         assert_eq!(
             refused(Options::new().sync_policy(SyncPolicy::Interval(Duration::ZERO))),
-            "sync"
+            "sync_policy"
         );
         Options::default().check().unwrap();
     }

@@ -49,7 +49,9 @@ pub use changes::Changes;
 pub use changes::change::{Change, Operation};
 pub use changes::position::Position;
 pub use point::batch::Batch;
+pub use point::compare_and_swap::CompareAndSwapError;
 pub use point::ttl::Ttl;
+pub use point::version::Version;
 pub use scan::iter::{Iter, Keys};
 pub use scan::key_range::KeyRange;
 pub use scan::range::{Range, RangeKeys};
@@ -284,6 +286,7 @@ impl Bitcask {
     /// # db.close()
     /// # }
     /// ```
+    #[doc(alias = "flush")]
     pub fn sync(&self) -> Result<()> {
         let writer = self.inner.writer()?;
         let end = writer.log.lock().end();
@@ -298,6 +301,27 @@ impl Bitcask {
     /// Returns the store's directory, as an absolute path.
     pub fn path(&self) -> &Path {
         self.inner.dir.path()
+    }
+}
+
+impl Options {
+    /// Opens the store in a directory with these options: [`Bitcask::open`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::open`].
+    ///
+    /// ```
+    /// use bitcask::{Options, SyncPolicy};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Options::new().sync_policy(SyncPolicy::Always).open(dir.path())?;
+    /// db.put("key", "value")?;
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Bitcask> {
+        Bitcask::open(path, self)
     }
 }
 

@@ -309,8 +309,11 @@ impl Pair {
         let (expected, bytes) = (expected.as_deref(), bytes.as_deref());
         let swapped = self.db().compare_and_swap_opt(key_bytes(key), expected, bytes, options);
         let swapped = swapped.unwrap();
-        assert_eq!(swapped, expected == current.as_deref());
-        if swapped {
+        assert_eq!(swapped.is_ok(), expected == current.as_deref());
+        if let Err(found) = &swapped {
+            assert_eq!(found.current.as_deref(), current.as_deref());
+            assert_eq!(found.version.is_some(), current.is_some());
+        } else {
             self.set(key_bytes(key), new.map(|new| slot(new, ttl)));
         }
         self.compare_key(key);
@@ -319,13 +322,12 @@ impl Pair {
     fn write(&mut self, changes: &[Change], default: Ttl) {
         let mut batch = Batch::new();
         for (key, value, ttl) in changes {
-            batch = match (value, duration(*ttl)) {
-                (None, _) => batch.delete(key_bytes(*key)),
-                (Some(value), None) => batch.put(key_bytes(*key), value.bytes()),
-                (Some(value), Some(ttl)) => batch.put_with_ttl(key_bytes(*key), value.bytes(), ttl),
+            match value {
+                None => batch.delete(key_bytes(*key)),
+                Some(value) => batch.put_opt(key_bytes(*key), value.bytes(), with_ttl(*ttl)),
             };
         }
-        self.db().write_opt(batch, with_ttl(default)).unwrap();
+        self.db().write_opt(&batch, with_ttl(default)).unwrap();
         for (key, value, ttl) in changes {
             let ttl = if matches!(ttl, Ttl::None) { default } else { *ttl };
             self.set(key_bytes(*key), value.map(|value| slot(value, ttl)));

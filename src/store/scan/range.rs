@@ -45,6 +45,7 @@ impl Bitcask {
     /// # db.close()
     /// # }
     /// ```
+    #[doc(alias = "scan")]
     pub fn range(&self, bounds: impl KeyRange) -> Range {
         self.snapshot().range(bounds)
     }

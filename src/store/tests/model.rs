@@ -414,7 +414,10 @@ impl World {
                 let options = write_options(ttl, *sync);
                 let (expected, value) = (expected.as_deref(), new.as_deref());
                 let swapped = self.db().compare_and_swap_opt(&key, expected, value, options);
-                assert_eq!(swapped.unwrap(), *right);
+                assert_eq!(swapped.as_ref().unwrap().is_ok(), *right);
+                if let Err(found) = swapped.unwrap() {
+                    assert_eq!(found.current.map(Vec::from), old);
+                }
                 if *right {
                     self.apply(&key, new, ttl);
                 }
@@ -448,18 +451,15 @@ impl World {
         for (key, new) in changes {
             let key = self.keys[*key].clone();
             let Some((size, own_ttl)) = new else {
-                batch = batch.delete(&key);
+                batch.delete(&key);
                 self.apply(&key, None, None);
                 continue;
             };
             let value = self.value(*size);
-            batch = match own_ttl.map(Duration::from_secs) {
-                Some(own_ttl) => batch.put_with_ttl(&key, &value, own_ttl),
-                None => batch.put(&key, &value),
-            };
+            batch.put_opt(&key, &value, write_options(*own_ttl, None));
             self.apply(&key, Some(value), own_ttl.or(ttl));
         }
-        self.db().write_opt(batch, write_options(ttl, sync)).unwrap();
+        self.db().write_opt(&batch, write_options(ttl, sync)).unwrap();
         for (key, _) in changes {
             let key = &self.keys[*key];
             assert_eq!(self.db().get(key).unwrap().map(Vec::from), self.get(key));
