@@ -8,12 +8,14 @@
 
 mod getters;
 mod merge;
+mod sync_policy;
 mod transaction;
 mod write;
 
 use std::time::Duration;
 
 pub use merge::{AutoMerge, MergeOptions, MergePolicy};
+pub use sync_policy::SyncPolicy;
 pub use transaction::TransactionOptions;
 pub(crate) use write::Lifetime;
 pub use write::WriteOptions;
@@ -67,6 +69,8 @@ pub struct Options {
     pub(crate) merge_policy: MergePolicy,
     pub(crate) compression: Compression,
     pub(crate) default_ttl: Option<Duration>,
+    pub(crate) dir_mode: u32,
+    pub(crate) file_mode: u32,
 }
 
 impl Default for Options {
@@ -84,6 +88,8 @@ impl Default for Options {
             merge_policy: MergePolicy::default(),
             compression: Compression::default(),
             default_ttl: None,
+            dir_mode: 0o777,
+            file_mode: 0o666,
         }
     }
 }
@@ -208,6 +214,39 @@ impl Options {
         self
     }
 
+    /// The permissions of directories that are created: the store's own, those on the way to it, and
+    /// the quarantine. Default: `0o777`.
+    ///
+    /// The process's umask takes permissions away from these, as from everything that it creates. The
+    /// owner has to keep all of theirs. Directories that are there already stay as they are. A
+    /// [`backup`](crate::Bitcask::backup) gets the same permissions.
+    ///
+    /// ```
+    /// # use std::os::unix::fs::PermissionsExt;
+    /// # use bitcask::Options;
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let path = dir.path().join("private");
+    /// let db = Options::new().dir_mode(0o700).file_mode(0o600).open(&path)?;
+    /// assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn dir_mode(mut self, mode: u32) -> Self {
+        self.dir_mode = mode;
+        self
+    }
+
+    /// The permissions of files that are created. Default: `0o666`; otherwise as
+    /// [`dir_mode`](Self::dir_mode).
+    ///
+    /// Who is to open the store [read-only](Self::read_only) needs the permission to read; who is to
+    /// open it for writing needs both, for all of its files.
+    pub fn file_mode(mut self, mode: u32) -> Self {
+        self.file_mode = mode;
+        self
+    }
+
     /// Refuses the first value that makes no sense, by its name.
     pub(crate) fn check(&self) -> Result<()> {
         let refuse =
@@ -232,6 +271,12 @@ impl Options {
         {
             let reason = "an interval has to be a millisecond at least; use `SyncPolicy::Always`";
             return refuse("sync_policy", format!("Interval({})", shown(interval)), reason);
+        }
+        let modes = [("dir_mode", self.dir_mode, 0o700_u32), ("file_mode", self.file_mode, 0o600)];
+        let is_bad = |(_, mode, least): &(_, u32, u32)| *mode > 0o777 || mode & least != *least;
+        if let Some((name, mode, _)) = modes.into_iter().find(is_bad) {
+            let reason = "it has to be at most 0o777, and let the owner use what is created";
+            return refuse(name, format!("{mode:#o}"), reason);
         }
         self.merge_policy.check()
     }
@@ -328,38 +373,6 @@ impl Compression {
     }
 }
 
-/// When writes reach the disk, and so what a crash can take.
-///
-/// Under every policy a write that has returned survives the death of the process, since the
-/// operating system holds it, and [`Bitcask::sync`] makes everything before it durable at once.
-///
-/// [`Bitcask::sync`]: crate::Bitcask::sync
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum SyncPolicy {
-    /// The operating system decides.
-    ///
-    /// Process crash: nothing is lost. Kernel crash or power loss: what the kernel had not yet
-    /// written, usually the last 30 seconds or so.
-    Never,
-    /// A background thread syncs as often as this, while there is something to sync. A millisecond at least.
-    ///
-    /// Process crash: nothing is lost. Kernel crash or power loss: at most the last interval and
-    /// the time that one sync takes.
-    Interval(Duration),
-    /// A write returns when it is durable. Writers that wait at the same time share one sync.
-    ///
-    /// Process crash, kernel crash, power loss: nothing that has returned is lost.
-    Always,
-}
-
-impl Default for SyncPolicy {
-    /// One second.
-    fn default() -> Self {
-        Self::Interval(Duration::from_secs(1))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -379,6 +392,10 @@ mod tests {
             refused(Options::new().sync_policy(SyncPolicy::Interval(Duration::ZERO))),
             "sync_policy"
         );
+        assert_eq!(refused(Options::new().dir_mode(0o600)), "dir_mode");
+        assert_eq!(refused(Options::new().dir_mode(0o1700)), "dir_mode");
+        assert_eq!(refused(Options::new().file_mode(0o400)), "file_mode");
+        Options::new().dir_mode(0o700).file_mode(0o600).check().unwrap();
         Options::default().check().unwrap();
     }
 }

@@ -72,6 +72,16 @@ impl Options {
         self.compression
     }
 
+    /// Returns the permissions of directories that are created: [`dir_mode`](Self::dir_mode).
+    pub fn get_dir_mode(&self) -> u32 {
+        self.dir_mode
+    }
+
+    /// Returns the permissions of files that are created: [`file_mode`](Self::file_mode).
+    pub fn get_file_mode(&self) -> u32 {
+        self.file_mode
+    }
+
     /// Returns the time to live of keys that are put without one: [`default_ttl`](Self::default_ttl).
     pub fn get_default_ttl(&self) -> Option<Duration> {
         self.default_ttl

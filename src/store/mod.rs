@@ -66,7 +66,7 @@ use crate::background::{Signal, Worker};
 use crate::clock::Clock;
 use crate::commit::Commit;
 use crate::error::{Error, Result};
-use crate::fs::{self, File, Fs, Lock};
+use crate::fs::{self, File, Fs, Lock, Modes};
 use crate::key_hash::KeyHasher;
 use crate::keydir::Keydir;
 use crate::manifest::ManifestFile;
@@ -194,7 +194,7 @@ pub(crate) struct Env {
 
 impl Default for Env {
     fn default() -> Self {
-        Self { fs: Fs::Disk, clock: Clock::system(), hasher: KeyHasher::new, threads: true }
+        Self { fs: Fs::DISK, clock: Clock::system(), hasher: KeyHasher::new, threads: true }
     }
 }
 
@@ -202,6 +202,12 @@ impl Env {
     /// The same, with a store's directory held open.
     pub(crate) fn within(&self, dir: &Dir) -> Result<Self> {
         Ok(Self { fs: self.fs.within(dir.path())?, ..self.clone() })
+    }
+
+    /// The same, with the permissions of what is created as options have them.
+    fn with_modes(&self, options: &Options) -> Self {
+        let modes = Modes { dir: options.dir_mode, file: options.file_mode };
+        Self { fs: self.fs.with_modes(modes), ..self.clone() }
     }
 
     /// The same, of a store that has to be there.
@@ -245,6 +251,7 @@ impl Bitcask {
 
     pub(crate) fn open_on(env: &Env, path: &Path, options: Options) -> Result<Self> {
         options.check()?;
+        let env = &env.with_modes(&options);
         let opener = fs::io_context("watch for forks with", path, Opener::this())?;
         let dir = Dir::new(fs::absolute(path)?);
         match env.fs.is_dir(dir.path())? {
