@@ -48,9 +48,9 @@ fn main() {
             let mut time = Duration::ZERO;
             for _ in 0..iterations {
                 let first = take(BATCH_LEN);
-                let batch = (first..first + BATCH_LEN)
-                    .fold(Batch::new(), |batch, number| batch.put(keys::key(number), &value));
-                time += timed(|| db.write(batch).unwrap());
+                let put = |number| (keys::key(number), &value);
+                let batch: Batch = (first..first + BATCH_LEN).map(put).collect();
+                time += timed(|| db.write(&batch).unwrap());
             }
             time
         });

@@ -17,12 +17,13 @@ fn balance(db: &Bitcask, account: &str) -> Outcome<u64> {
 fn transfer(db: &Bitcask, from: &str, to: &str, amount: u64) -> Outcome<()> {
     let left = balance(db, from)?.checked_sub(amount).ok_or("not enough money")?;
     let received = balance(db, to)? + amount;
-    let batch = Batch::new()
+    let mut batch = Batch::new();
+    batch
         .put(from, left.to_be_bytes())
         .put(to, received.to_be_bytes())
         .put(format!("transfer/{from}/{to}"), amount.to_be_bytes())
         .delete(format!("order/{from}/{to}"));
-    Ok(db.write(batch)?)
+    Ok(db.write(&batch)?)
 }
 
 fn main() -> Outcome<()> {
@@ -39,15 +40,16 @@ fn main() -> Outcome<()> {
 
     // One change that can't be made keeps all the others from being made.
     let appends = db.stats().appends;
-    let bad = Batch::new().put("alice", 0_u64.to_be_bytes()).put(vec![0; 70_000], "key too large");
-    let Err(refused) = db.write(bad) else { return Err("the key was not too large".into()) };
+    let mut bad = Batch::new();
+    bad.put("alice", 0_u64.to_be_bytes()).put(vec![0; 70_000], "key too large");
+    let Err(refused) = db.write(&bad) else { return Err("the key was not too large".into()) };
     println!("refused: {refused}");
     assert_eq!((balance(&db, "alice")?, db.stats().appends), (70, appends));
 
     // However long a batch is, waiting until it is durable takes one sync.
     let syncs = db.stats().syncs;
-    let many = (0..10_000).fold(Batch::new(), |batch, id| batch.put(format!("id/{id}"), "new"));
-    db.write_opt(many, WriteOptions::new().durable(true))?;
+    let many = (0..10_000).map(|id| (format!("id/{id}"), "new")).collect::<Batch>();
+    db.write_opt(&many, WriteOptions::new().durable(true))?;
     assert_eq!(db.stats().syncs - syncs, 1);
     println!("10,000 puts were made durable by one sync");
     db.close()?;

@@ -18,7 +18,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     db.put_opt("session", "token", WriteOptions::new().ttl(SHORT))?;
     db.put_opt("renewed", "token", WriteOptions::new().ttl(SHORT))?;
     db.put_opt("kept", "token", WriteOptions::new().ttl(SHORT))?;
-    db.write(Batch::new().put("user", "ann").put_with_ttl("visit", "now", SHORT))?;
+    db.write(Batch::new().put("user", "ann").put_opt(
+        "visit",
+        "now",
+        WriteOptions::new().ttl(SHORT),
+    ))?;
     println!("now:          {}", alive(&db)?);
     assert!(db.contains_key("session")?);
 

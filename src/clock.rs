@@ -223,14 +223,18 @@ impl Clock {
         self.now().checked_add(ttl).filter(|time| *time < TIME_MAX - 1)
     }
 
+    /// Returns the expiry that has an entry which is written now expire when one does that was written at
+    /// `timestamp`.
+    pub(crate) fn same_expiry(&self, timestamp: u64, expiry: u64) -> u64 {
+        let now = self.read();
+        let ahead = now.of(now.highest()).saturating_sub(now.of(timestamp));
+        expiry.saturating_add(ahead)
+    }
+
     /// Returns the time of day as the clock on the wall shows it, right or wrong.
     pub(crate) fn wall(&self) -> u64 {
         match &self.source {
-            TimeSource::System(_) => {
-                let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-                let micros = since.as_secs().saturating_mul(1_000_000);
-                micros.saturating_add(since.subsec_micros().into()).min(TIME_MAX - 1)
-            }
+            TimeSource::System(_) => micros_since_epoch(SystemTime::now()),
             #[cfg(any(test, bitcask_fuzzing))]
             TimeSource::Hands(hands) => hands.wall.load(Ordering::Relaxed),
         }
@@ -301,6 +305,14 @@ impl Clock {
             TimeSource::Hands(hands) => hands.steady.load(Ordering::Relaxed),
         }
     }
+}
+
+/// Returns a time of day in microseconds since the epoch: zero if it is before that, and the last one
+/// that there is if it is later.
+pub(crate) fn micros_since_epoch(time: SystemTime) -> u64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let micros = since.as_secs().saturating_mul(1_000_000);
+    micros.saturating_add(since.subsec_micros().into()).min(TIME_MAX - 1)
 }
 
 /// Returns a time of the log as the standard library has it.

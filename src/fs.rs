@@ -37,11 +37,23 @@ pub(crate) use sys::has_ended;
 /// A disk: the machine's, or a test's.
 #[derive(Debug, Clone)]
 pub(crate) enum Fs {
-    Disk,
+    Disk(Modes),
     /// The machine's, with one directory held open: paths below it lead there for good.
     Within(Arc<Root>),
     #[cfg(any(test, bitcask_fuzzing))]
     Twin(Arc<twin::Twin>),
+}
+
+/// The permissions of what is created, as far as the process's mask lets them be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Modes {
+    pub(crate) dir: u32,
+    pub(crate) file: u32,
+}
+
+impl Modes {
+    /// Anybody may use it whom the process's mask lets.
+    pub(crate) const OPEN: Self = Self { dir: 0o777, file: 0o666 };
 }
 
 /// A name in a directory.
@@ -151,11 +163,28 @@ pub(crate) fn read_whole(file: &File, size_limit: u64) -> Result<Vec<u8>> {
 }
 
 impl Fs {
+    /// The machine's disk.
+    pub(crate) const DISK: Self = Self::Disk(Modes::OPEN);
+
+    /// Returns the machine's disk with other permissions of what is created. A test's disk has none.
+    pub(crate) fn with_modes(&self, modes: Modes) -> Self {
+        if let Self::Disk(_) = self { Self::Disk(modes) } else { self.clone() }
+    }
+
+    fn modes(&self) -> Modes {
+        match self {
+            Self::Disk(modes) => *modes,
+            Self::Within(root) => root.modes(),
+            #[cfg(any(test, bitcask_fuzzing))]
+            Self::Twin(_) => Modes::OPEN,
+        }
+    }
+
     /// Opens a directory, and returns the disk with paths below it leading there for good.
     pub(crate) fn within(&self, dir: &Path) -> Result<Self> {
         match self {
-            Self::Disk | Self::Within(_) => {
-                let root = io_context("open directory", dir, Root::open(dir))?;
+            Self::Disk(_) | Self::Within(_) => {
+                let root = io_context("open directory", dir, Root::open(dir, self.modes()))?;
                 Ok(Self::Within(Arc::new(root)))
             }
             #[cfg(any(test, bitcask_fuzzing))]
@@ -166,7 +195,7 @@ impl Fs {
     /// The disk without a directory that is held open.
     pub(crate) fn without(&self) -> Self {
         match self {
-            Self::Disk | Self::Within(_) => Self::Disk,
+            Self::Disk(_) | Self::Within(_) => Self::Disk(self.modes()),
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(_) => self.clone(),
         }
@@ -218,7 +247,9 @@ impl Fs {
     /// Returns whether there is anything of this name, a link that leads nowhere included.
     pub(crate) fn is_there(&self, path: &Path) -> bool {
         match self {
-            Self::Disk | Self::Within(_) => self.name(path).and_then(|it| it.stat_link()).is_ok(),
+            Self::Disk(_) | Self::Within(_) => {
+                self.name(path).and_then(|it| it.stat_link()).is_ok()
+            }
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.is_there(path),
         }
@@ -227,7 +258,7 @@ impl Fs {
     /// Returns whether a path leads to a file that is open.
     pub(crate) fn leads_to(&self, path: &Path, file: &File) -> Result<bool> {
         let result = match self {
-            Self::Disk | Self::Within(_) => match self.name(path).and_then(|name| name.stat()) {
+            Self::Disk(_) | Self::Within(_) => match self.name(path).and_then(|name| name.stat()) {
                 Ok(found) => file.stat().map(|stat| stat.is_some_and(|stat| stat.id == found.id)),
                 Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
                 Err(error) => Err(error),
@@ -245,9 +276,9 @@ impl Fs {
             self.check()?;
         }
         let result = match self {
-            Self::Disk | Self::Within(_) => self
+            Self::Disk(_) | Self::Within(_) => self
                 .name(path)
-                .and_then(|name| open(&name, access))
+                .and_then(|name| open(&name, access, self.modes().file))
                 .map(|file| Handle::Disk(Arc::new(Disk::new(file)))),
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.open(path, access).map(Handle::Twin),
@@ -268,7 +299,7 @@ impl Fs {
     /// Returns whether the path is a directory; `None` if there is nothing.
     pub(crate) fn is_dir(&self, path: &Path) -> Result<Option<bool>> {
         let result = match self {
-            Self::Disk | Self::Within(_) => {
+            Self::Disk(_) | Self::Within(_) => {
                 let found = self.name(path).and_then(|name| name.stat());
                 found.map(|found| found.is_dir).map_err(|error| path::in_words(path, error))
             }
@@ -286,7 +317,9 @@ impl Fs {
     /// Creates one directory; says whether it did, since it may exist already.
     pub(crate) fn create_dir(&self, path: &Path) -> Result<bool> {
         let result = match self {
-            Self::Disk | Self::Within(_) => self.name(path).and_then(|name| name.create_dir()),
+            Self::Disk(_) | Self::Within(_) => {
+                self.name(path).and_then(|name| name.create_dir(self.modes().dir))
+            }
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.create_dir(path),
         };
@@ -299,7 +332,7 @@ impl Fs {
     /// Lists a directory, in order of names. A name that is no UTF-8 is not one of ours.
     pub(crate) fn list(&self, dir: &Path) -> Result<Vec<DirEntry>> {
         let result = match self {
-            Self::Disk | Self::Within(_) => self.list_names(dir),
+            Self::Disk(_) | Self::Within(_) => self.list_names(dir),
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.list(dir),
         };
@@ -342,20 +375,20 @@ impl Fs {
     }
 }
 
-fn open(name: &Name<'_>, access: Access) -> io::Result<std::fs::File> {
+fn open(name: &Name<'_>, access: Access, mode: u32) -> io::Result<std::fs::File> {
     let new = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
     match access {
         Access::Read => name.open(libc::O_RDONLY),
         Access::Write => name.open(libc::O_RDWR),
-        Access::Keep => name.open(libc::O_RDWR | libc::O_CREAT),
-        Access::CreateNew => name.open(new),
+        Access::Keep => name.create(libc::O_RDWR | libc::O_CREAT, mode),
+        Access::CreateNew => name.create(new, mode),
         // Not emptied: it may be a link, or have another name.
-        Access::Create => name.open(new).or_else(|error| {
+        Access::Create => name.create(new, mode).or_else(|error| {
             if error.kind() != ErrorKind::AlreadyExists {
                 return Err(error);
             }
             name.remove()?;
-            name.open(new)
+            name.create(new, mode)
         }),
     }
 }

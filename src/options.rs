@@ -6,13 +6,19 @@
 //!
 //! [`Bitcask::open`]: crate::Bitcask::open
 
+mod getters;
 mod merge;
+mod sync_policy;
 mod transaction;
+mod write;
 
 use std::time::Duration;
 
 pub use merge::{AutoMerge, MergeOptions, MergePolicy};
+pub use sync_policy::SyncPolicy;
 pub use transaction::TransactionOptions;
+pub(crate) use write::Lifetime;
+pub use write::WriteOptions;
 
 use crate::codec::Codec;
 use crate::error::{Error, Result};
@@ -48,8 +54,8 @@ pub(crate) const INTERVAL_MIN: Duration = if cfg!(any(test, bitcask_fuzzing)) {
 /// # db.close()
 /// # }
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use]
+#[derive(Debug, Clone)]
+#[must_use = "options open nothing by themselves"]
 pub struct Options {
     pub(crate) create_if_missing: bool,
     pub(crate) sync_policy: SyncPolicy,
@@ -61,6 +67,9 @@ pub struct Options {
     pub(crate) append_mode: AppendMode,
     pub(crate) merge_policy: MergePolicy,
     pub(crate) compression: Compression,
+    pub(crate) default_ttl: Option<Duration>,
+    pub(crate) dir_mode: u32,
+    pub(crate) file_mode: u32,
 }
 
 impl Default for Options {
@@ -76,6 +85,9 @@ impl Default for Options {
             append_mode: AppendMode::default(),
             merge_policy: MergePolicy::default(),
             compression: Compression::default(),
+            default_ttl: None,
+            dir_mode: 0o777,
+            file_mode: 0o666,
         }
     }
 }
@@ -164,6 +176,67 @@ impl Options {
         self
     }
 
+    /// The time to live of keys that are put without one of their own. Default: `None`, such keys do
+    /// not expire.
+    ///
+    /// Applies to every put from now on: of [`put`](crate::Bitcask::put), batches, transactions and
+    /// conditional writes. [`WriteOptions::ttl`], [`WriteOptions::expires_at`] and
+    /// [`WriteOptions::keep_ttl`] overrule it for one write; a TTL of [`Duration::MAX`] means that
+    /// the key does not expire. Keys that are in the store already, and copies that a merge makes,
+    /// stay as they are. May differ from one opening to the next.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use bitcask::{Bitcask, Options, Ttl, WriteOptions};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let day = Duration::from_secs(24 * 3600);
+    /// let db = Bitcask::open(dir.path(), Options::new().default_ttl(Some(day)))?;
+    /// db.put("session", "token")?;
+    /// assert!(matches!(db.ttl("session")?, Some(Ttl::In(left)) if left <= day));
+    /// db.put_opt("config", "kept", WriteOptions::new().ttl(Duration::MAX))?;
+    /// assert_eq!(db.ttl("config")?, Some(Ttl::Never));
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn default_ttl(mut self, ttl: Option<Duration>) -> Self {
+        self.default_ttl = ttl;
+        self
+    }
+
+    /// The permissions of directories that are created: the store's own, those on the way to it, and
+    /// the quarantine. Default: `0o777`.
+    ///
+    /// The process's umask takes permissions away from these, as from everything that it creates. The
+    /// owner has to keep all of theirs. Directories that are there already stay as they are. A
+    /// [`backup`](crate::Bitcask::backup) gets the same permissions.
+    ///
+    /// ```
+    /// # use std::os::unix::fs::PermissionsExt;
+    /// # use bitcask::Options;
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let path = dir.path().join("private");
+    /// let db = Options::new().dir_mode(0o700).file_mode(0o600).open(&path)?;
+    /// assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn dir_mode(mut self, mode: u32) -> Self {
+        self.dir_mode = mode;
+        self
+    }
+
+    /// The permissions of files that are created. Default: `0o666`; otherwise as
+    /// [`dir_mode`](Self::dir_mode).
+    ///
+    /// Who is to open the store [read-only](Self::read_only) needs the permission to read; who is to
+    /// open it for writing needs both, for all of its files.
+    pub fn file_mode(mut self, mode: u32) -> Self {
+        self.file_mode = mode;
+        self
+    }
+
     /// Refuses the first value that makes no sense, by its name.
     pub(crate) fn check(&self) -> Result<()> {
         let refuse =
@@ -189,6 +262,12 @@ impl Options {
             let reason = "an interval has to be a millisecond at least; use `SyncPolicy::Always`";
             return refuse("sync_policy", format!("Interval({})", shown(interval)), reason);
         }
+        let modes = [("dir_mode", self.dir_mode, 0o700_u32), ("file_mode", self.file_mode, 0o600)];
+        let is_bad = |(_, mode, least): &(_, u32, u32)| *mode > 0o777 || mode & least != *least;
+        if let Some((name, mode, _)) = modes.into_iter().find(is_bad) {
+            let reason = "it has to be at most 0o777, and let the owner use what is created";
+            return refuse(name, format!("{mode:#o}"), reason);
+        }
         self.merge_policy.check()
     }
 }
@@ -201,6 +280,7 @@ fn shown(interval: Duration) -> String {
 /// How entries are appended to the log. Both modes write the same bytes and make the same
 /// promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum AppendMode {
     /// Entries are copied into a shared mapping of the active segment, without a system call.
     ///
@@ -283,81 +363,6 @@ impl Compression {
     }
 }
 
-/// When writes reach the disk, and so what a crash can take.
-///
-/// Under every policy a write that has returned survives the death of the process, since the
-/// operating system holds it, and [`Bitcask::sync`] makes everything before it durable at once.
-///
-/// [`Bitcask::sync`]: crate::Bitcask::sync
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SyncPolicy {
-    /// The operating system decides.
-    ///
-    /// Process crash: nothing is lost. Kernel crash or power loss: what the kernel had not yet
-    /// written, usually the last 30 seconds or so.
-    Never,
-    /// A background thread syncs as often as this, while there is something to sync. A millisecond at least.
-    ///
-    /// Process crash: nothing is lost. Kernel crash or power loss: at most the last interval and
-    /// the time that one sync takes.
-    Interval(Duration),
-    /// A write returns when it is durable. Writers that wait at the same time share one sync.
-    ///
-    /// Process crash, kernel crash, power loss: nothing that has returned is lost.
-    Always,
-}
-
-impl Default for SyncPolicy {
-    /// One second.
-    fn default() -> Self {
-        Self::Interval(Duration::from_secs(1))
-    }
-}
-
-/// How one write is made.
-///
-/// ```
-/// use std::time::Duration;
-/// use bitcask::{Bitcask, Options, WriteOptions};
-/// # fn main() -> bitcask::Result<()> {
-/// # let dir = tempfile::tempdir().unwrap();
-/// # let db = Bitcask::open(dir.path(), Options::default())?;
-/// let hour = Duration::from_secs(3600);
-/// db.put_opt("session", "token", WriteOptions::new().ttl(hour).durable(true))?;
-/// # db.close()
-/// # }
-/// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[must_use]
-pub struct WriteOptions {
-    pub(crate) ttl: Option<Duration>,
-    pub(crate) durable: Option<bool>,
-}
-
-impl WriteOptions {
-    /// No time to live, and the store's own [`SyncPolicy`].
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// How long from now the key lives; then it is absent. Counted in microseconds. A time that reaches the
-    /// year 294,247, such as [`Duration::MAX`], is none: the key does not expire.
-    ///
-    /// Time goes on while the store is open, whatever is done to the system's clock, and follows that where
-    /// it is set ahead. What has expired is absent at once; a merge gives its space back when that is
-    /// certain, which takes a day after a clock has jumped ahead.
-    pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = Some(ttl);
-        self
-    }
-
-    /// Whether this write returns only when it is durable, whatever the store's policy says.
-    pub fn durable(mut self, yes: bool) -> Self {
-        self.durable = Some(yes);
-        self
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -377,6 +382,10 @@ mod tests {
             refused(Options::new().sync_policy(SyncPolicy::Interval(Duration::ZERO))),
             "sync_policy"
         );
+        assert_eq!(refused(Options::new().dir_mode(0o600)), "dir_mode");
+        assert_eq!(refused(Options::new().dir_mode(0o1700)), "dir_mode");
+        assert_eq!(refused(Options::new().file_mode(0o400)), "file_mode");
+        Options::new().dir_mode(0o700).file_mode(0o600).check().unwrap();
         Options::default().check().unwrap();
     }
 }

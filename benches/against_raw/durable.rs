@@ -88,8 +88,8 @@ fn batches(db: &Bitcask, directory: &Path, value: &[u8]) {
     let mut bare = Bare::new(directory, BATCHES, BATCH_LEN * entry_size(value.len()));
     let ours = |slice: usize| {
         let keys = &keys[slice * BATCH_LEN..(slice + 1) * BATCH_LEN];
-        let batch = keys.iter().fold(Batch::new(), |batch, key| batch.put(key, value));
-        timed(|| db.write(batch).unwrap())
+        let batch = keys.iter().map(|key| (key, value)).collect::<Batch>();
+        timed(|| db.write(&batch).unwrap())
     };
     let name = "a put of a batch of 1,000; one `pwrite` + `fdatasync`";
     compare(name, Target::None, (BATCHES, BATCH_LEN), ours, |_| bare.write_and_sync(1));

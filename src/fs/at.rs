@@ -98,9 +98,15 @@ impl<'a> Name<'a> {
         self.dir.map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd)
     }
 
-    /// Opens what has the name, or creates a file that anybody may use whom the process's mask lets.
+    /// Opens what has the name.
     pub(super) fn open(&self, flags: c_int) -> io::Result<File> {
-        let mode: libc::c_uint = 0o666;
+        self.create(flags, 0)
+    }
+
+    /// Opens what has the name, or creates a file with these permissions, as far as the process's mask
+    /// lets it have them.
+    pub(super) fn create(&self, flags: c_int, mode: u32) -> io::Result<File> {
+        let mode: libc::c_uint = mode;
         loop {
             // SAFETY: the directory is open, or stands for the working directory, and the name ends in a
             // zero byte; both live on, and the call writes no memory of this process.
@@ -129,7 +135,7 @@ impl<'a> Name<'a> {
 
     fn stat_with(&self, flags: c_int) -> io::Result<Stat> {
         let mut raw = MaybeUninit::<RawStat>::uninit();
-        // SAFETY: as in `open` for the directory and the name; and the call writes nothing but the
+        // SAFETY: as in `create` for the directory and the name; and the call writes nothing but the
         // structure, which is writable and as large as its type says.
         syscall_result(unsafe {
             fstatat(self.dir(), self.name.as_ptr(), raw.as_mut_ptr(), flags)
@@ -138,19 +144,20 @@ impl<'a> Name<'a> {
         Ok(unsafe { raw.assume_init() }.into())
     }
 
-    pub(super) fn create_dir(&self) -> io::Result<()> {
-        // SAFETY: as in `open`.
-        syscall_result(unsafe { libc::mkdirat(self.dir(), self.name.as_ptr(), 0o777) })
+    pub(super) fn create_dir(&self, mode: u32) -> io::Result<()> {
+        let mode = libc::mode_t::try_from(mode).map_err(|_| ErrorKind::InvalidInput)?;
+        // SAFETY: as in `create`.
+        syscall_result(unsafe { libc::mkdirat(self.dir(), self.name.as_ptr(), mode) })
     }
 
     /// Removes the name of a file.
     pub(super) fn remove(&self) -> io::Result<()> {
-        // SAFETY: as in `open`.
+        // SAFETY: as in `create`.
         syscall_result(unsafe { libc::unlinkat(self.dir(), self.name.as_ptr(), 0) })
     }
 
     pub(super) fn remove_dir(&self) -> io::Result<()> {
-        // SAFETY: as in `open`.
+        // SAFETY: as in `create`.
         syscall_result(unsafe {
             libc::unlinkat(self.dir(), self.name.as_ptr(), libc::AT_REMOVEDIR)
         })
@@ -158,7 +165,7 @@ impl<'a> Name<'a> {
 
     /// Gives a file a second name, which must not be there.
     pub(super) fn link(&self, to: &Name<'_>) -> io::Result<()> {
-        // SAFETY: as in `open`, for both.
+        // SAFETY: as in `create`, for both.
         syscall_result(unsafe {
             libc::linkat(self.dir(), self.name.as_ptr(), to.dir(), to.name.as_ptr(), 0)
         })
@@ -166,7 +173,7 @@ impl<'a> Name<'a> {
 
     /// Renames a file, in place of whatever has the new name.
     pub(super) fn rename(&self, to: &Name<'_>) -> io::Result<()> {
-        // SAFETY: as in `open`, for both.
+        // SAFETY: as in `create`, for both.
         syscall_result(unsafe {
             libc::renameat(self.dir(), self.name.as_ptr(), to.dir(), to.name.as_ptr())
         })
@@ -213,7 +220,7 @@ impl<'a> Name<'a> {
             RenameFlags::Exchange => libc::RENAME_EXCHANGE,
         };
         // Not every C library has a function for it.
-        // SAFETY: as in `open`, for both; these are the five arguments that the call takes.
+        // SAFETY: as in `create`, for both; these are the five arguments that the call takes.
         let result = unsafe {
             libc::syscall(libc::SYS_renameat2, self.dir(), from_name, to.dir(), to_name, flags)
         };
@@ -340,7 +347,7 @@ mod tests {
         let new = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
         drop(name("a").open(new).unwrap());
         assert_eq!(name("a").open(new).unwrap_err().kind(), ErrorKind::AlreadyExists);
-        name("sub").create_dir().unwrap();
+        name("sub").create_dir(0o777).unwrap();
         drop(name("sub/b").open(new).unwrap());
         name("sub/b").rename(&name("c")).unwrap();
         name("c").link(&name("d")).unwrap();

@@ -12,7 +12,7 @@ impl Fs {
     /// Whoever goes above is sent SIGXFSZ, which ends the process, so it has to be asked before.
     pub(crate) fn file_size_limit(&self) -> u64 {
         match self {
-            Self::Disk | Self::Within(_) => sys::file_size_limit(),
+            Self::Disk(_) | Self::Within(_) => sys::file_size_limit(),
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(_) => u64::MAX,
         }
@@ -21,7 +21,7 @@ impl Fs {
     /// Returns how many bytes can still be written to the file system that a directory is on.
     pub(crate) fn available_space(&self, dir: &Path) -> Result<u64> {
         let result = match self {
-            Self::Disk | Self::Within(_) => self.left(dir).map(|left| left.bytes),
+            Self::Disk(_) | Self::Within(_) => self.left(dir).map(|left| left.bytes),
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => Ok(twin.available_space()),
         };
@@ -31,7 +31,7 @@ impl Fs {
     /// Returns how many files can still be created there, or `None` where the file system sets no limit.
     pub(crate) fn available_files(&self, dir: &Path) -> Result<Option<u64>> {
         let result = match self {
-            Self::Disk | Self::Within(_) => self.left(dir).map(|left| left.files),
+            Self::Disk(_) | Self::Within(_) => self.left(dir).map(|left| left.files),
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(_) => Ok(None),
         };

@@ -31,7 +31,7 @@ impl Fs {
     /// descriptors is neither a change of which nobody knows whether it lasts nor a failed sync.
     fn then_sync_dir(&self, dir: &Path, change: impl FnOnce() -> Result<()>) -> Result<()> {
         let result = match self {
-            Self::Disk | Self::Within(_) => {
+            Self::Disk(_) | Self::Within(_) => {
                 let opened;
                 let handle = if let Some(root) = self.root().filter(|root| root.path() == dir) {
                     root.dir()
@@ -57,7 +57,7 @@ impl Fs {
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         self.check()?;
         let result = match self {
-            Self::Disk | Self::Within(_) => {
+            Self::Disk(_) | Self::Within(_) => {
                 self.name(from).and_then(|from| from.rename(&self.name(to)?))
             }
             #[cfg(any(test, bitcask_fuzzing))]
@@ -71,7 +71,7 @@ impl Fs {
     pub(crate) fn rename_new(&self, from: &Path, to: &Path) -> Result<()> {
         self.check()?;
         let result = match self {
-            Self::Disk | Self::Within(_) => {
+            Self::Disk(_) | Self::Within(_) => {
                 self.name(from).and_then(|from| from.rename_new(&self.name(to)?))
             }
             #[cfg(any(test, bitcask_fuzzing))]
@@ -110,7 +110,9 @@ impl Fs {
     fn exchange(&self, a: &Path, b: &Path) -> Result<bool> {
         self.check()?;
         let result = match self {
-            Self::Disk | Self::Within(_) => self.name(a).and_then(|a| a.exchange(&self.name(b)?)),
+            Self::Disk(_) | Self::Within(_) => {
+                self.name(a).and_then(|a| a.exchange(&self.name(b)?))
+            }
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => match twin.exchange(a, b) {
                 Err(error)
@@ -127,7 +129,7 @@ impl Fs {
     /// Returns whether a name leads to a file that no other name leads to, or to nothing at all.
     pub(crate) fn is_sole_file(&self, path: &Path) -> Result<bool> {
         let result = match self {
-            Self::Disk | Self::Within(_) => {
+            Self::Disk(_) | Self::Within(_) => {
                 self.name(path).and_then(|name| name.stat_link()).map(|stat| stat.is_sole_file)
             }
             #[cfg(any(test, bitcask_fuzzing))]
@@ -145,7 +147,7 @@ impl Fs {
     pub(crate) fn link(&self, from: &Path, other: &Self, to: &Path) -> Result<bool> {
         other.check()?;
         let result = match self {
-            Self::Disk | Self::Within(_) => {
+            Self::Disk(_) | Self::Within(_) => {
                 self.name(from).and_then(|from| link(&from, &other.name(to)?))
             }
             #[cfg(any(test, bitcask_fuzzing))]
@@ -166,7 +168,7 @@ impl Fs {
     pub(crate) fn remove(&self, path: &Path) -> Result<()> {
         self.check()?;
         let result = match self {
-            Self::Disk | Self::Within(_) => self.name(path).and_then(|name| name.remove()),
+            Self::Disk(_) | Self::Within(_) => self.name(path).and_then(|name| name.remove()),
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.remove(path),
         };
@@ -179,7 +181,7 @@ impl Fs {
     /// Removes a directory that is empty.
     pub(crate) fn remove_dir(&self, path: &Path) -> Result<()> {
         let result = match self {
-            Self::Disk | Self::Within(_) => self.name(path).and_then(|name| name.remove_dir()),
+            Self::Disk(_) | Self::Within(_) => self.name(path).and_then(|name| name.remove_dir()),
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.remove_dir(path),
         };

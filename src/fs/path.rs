@@ -90,7 +90,7 @@ impl Fs {
             Ok(found?.contains(&true))
         };
         let result = match self {
-            Self::Disk | Self::Within(_) => within(),
+            Self::Disk(_) | Self::Within(_) => within(),
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => {
                 twin.is_dir(dir).and_then(|_| twin.is_dir(outer)).map(|_| dir.starts_with(outer))

@@ -12,6 +12,7 @@ use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use super::Modes;
 use super::at::{FileId, Name, Stat, stat};
 use super::file::File;
 
@@ -21,6 +22,8 @@ pub(crate) struct Root {
     path: PathBuf,
     dir: StdFile,
     id: FileId,
+    /// Of what is created in it.
+    modes: Modes,
     held: OnceLock<LockedFile>,
 }
 
@@ -41,14 +44,18 @@ impl LockedFile {
 }
 
 impl Root {
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    pub(super) fn open(path: &Path, modes: Modes) -> io::Result<Self> {
         let dir = Name::new(None, path)?.open(libc::O_RDONLY | libc::O_DIRECTORY)?;
         let id = stat(&dir)?.id;
-        Ok(Self { path: path.to_path_buf(), dir, id, held: OnceLock::new() })
+        Ok(Self { path: path.to_path_buf(), dir, id, modes, held: OnceLock::new() })
     }
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    pub(super) fn modes(&self) -> Modes {
+        self.modes
     }
 
     pub(super) fn dir(&self) -> &StdFile {
@@ -67,7 +74,7 @@ impl Root {
     /// The same directory, without a file in it that is locked.
     pub(super) fn unheld(&self) -> io::Result<Self> {
         let (path, dir) = (self.path.clone(), self.dir.try_clone()?);
-        Ok(Self { path, dir, id: self.id, held: OnceLock::new() })
+        Ok(Self { path, dir, id: self.id, modes: self.modes, held: OnceLock::new() })
     }
 
     /// Notes the file that was locked, for [`replaced`](Self::replaced). The first one counts.

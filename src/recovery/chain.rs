@@ -266,7 +266,7 @@ mod tests {
         let path = tempfile::tempdir().unwrap();
         let db = Bitcask::open(path.path(), Options::new().segment_entries(2)).unwrap();
         db.put("a", "1").unwrap();
-        let (fs, dir) = (&Fs::Disk, &Dir::new(path.path().into()));
+        let (fs, dir) = (&Fs::DISK, &Dir::new(path.path().into()));
         let keydir = &Keydir::new(KeyHasher::new(1));
         let recovery = Recovery { fs, dir, keydir };
         let manifest = Manifest::read(fs, dir).unwrap().unwrap();

@@ -10,6 +10,7 @@ use crate::store::Damage;
 /// What [`verify`](super::verify) has found. Printed, it is for people.
 #[derive(Debug)]
 #[non_exhaustive]
+#[must_use = "a diagnosis tells of damage"]
 pub struct Diagnosis {
     /// What opening the store for writing would do now: what it would cut off and set aside, remove,
     /// and build anew; or the error that it would refuse with.

@@ -8,6 +8,7 @@ use std::time::Duration;
 /// Made without touching the disk. Empty if nothing is worth a merge.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use = "a plan merges nothing"]
 pub struct MergePlan {
     /// The segments, oldest first.
     pub segments: Vec<PlannedSegment>,

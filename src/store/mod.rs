@@ -51,7 +51,9 @@ pub use changes::Changes;
 pub use changes::change::{Change, Operation};
 pub use changes::position::Position;
 pub use point::batch::Batch;
+pub use point::compare_and_swap::CompareAndSwapError;
 pub use point::ttl::Ttl;
+pub use point::version::Version;
 pub use read_only::ReadOnly;
 pub use reader::Reader;
 pub use scan::iter::{Iter, Keys};
@@ -68,7 +70,7 @@ use crate::background::{Signal, Worker};
 use crate::clock::Clock;
 use crate::commit::Commit;
 use crate::error::{Error, Result};
-use crate::fs::{self, File, Fs, Lock};
+use crate::fs::{self, File, Fs, Lock, Modes};
 use crate::key_hash::KeyHasher;
 use crate::keydir::Keydir;
 use crate::manifest::ManifestFile;
@@ -204,7 +206,7 @@ pub(crate) struct Env {
 
 impl Default for Env {
     fn default() -> Self {
-        Self { fs: Fs::Disk, clock: Clock::system(), hasher: KeyHasher::new, threads: true }
+        Self { fs: Fs::DISK, clock: Clock::system(), hasher: KeyHasher::new, threads: true }
     }
 }
 
@@ -212,6 +214,12 @@ impl Env {
     /// The same, with a store's directory held open.
     pub(crate) fn within(&self, dir: &Dir) -> Result<Self> {
         Ok(Self { fs: self.fs.within(dir.path())?, ..self.clone() })
+    }
+
+    /// The same, with the permissions of what is created as options have them.
+    fn with_modes(&self, options: &Options) -> Self {
+        let modes = Modes { dir: options.dir_mode, file: options.file_mode };
+        Self { fs: self.fs.with_modes(modes), ..self.clone() }
     }
 
     /// The same, of a store that has to be there.
@@ -254,6 +262,7 @@ impl Bitcask {
 
     pub(crate) fn open_on(env: &Env, path: &Path, options: Options) -> Result<Self> {
         options.check()?;
+        let env = &env.with_modes(&options);
         let opener = fs::io_context("watch for forks with", path, Opener::this())?;
         let dir = Dir::new(fs::absolute(path)?);
         match env.fs.is_dir(dir.path())? {
@@ -291,10 +300,32 @@ impl Bitcask {
     /// # db.close()
     /// # }
     /// ```
+    #[doc(alias = "flush")]
     pub fn sync(&self) -> Result<()> {
         let writer = self.inner.writer()?;
         let end = writer.log.lock().end();
         self.inner.sync_to(end)
+    }
+}
+
+impl Options {
+    /// Opens the store in a directory with these options: [`Bitcask::open`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::open`].
+    ///
+    /// ```
+    /// use bitcask::{Options, SyncPolicy};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Options::new().sync_policy(SyncPolicy::Always).open(dir.path())?;
+    /// db.put("key", "value")?;
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Bitcask> {
+        Bitcask::open(path, self)
     }
 }
 

@@ -144,7 +144,7 @@ mod tests {
         let machine = tempfile::tempdir().unwrap();
         let twin = Fs::Twin(Twin::new());
         twin.create_dir(Path::new("/store")).unwrap();
-        let within = Fs::Disk.within(machine.path()).unwrap();
+        let within = Fs::DISK.within(machine.path()).unwrap();
         for (fs, path) in [(twin, Path::new("/store")), (within, machine.path())] {
             let dir = Dir::new(path.into());
             let removed = fs.open(&dir.lock(), Access::Keep).unwrap();

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcask::{
-    Batch, Bitcask, Error, Iter, Keys, Options, RecoveryReport, Stats, SyncPolicy, Value,
-    WriteOptions,
+    AppendMode, Batch, Bitcask, Compression, Error, Iter, Keys, MergePolicy, Options,
+    RecoveryReport, Stats, SyncPolicy, Value, WriteOptions,
 };
 use tempfile::TempDir;
 
@@ -225,8 +225,8 @@ fn a_segment_ends_at_its_number_of_entries() {
     }
     assert_eq!(db.stats().segments, 4);
     // A batch is never divided.
-    let batch = (0..25_u32).fold(Batch::new(), |batch, key| batch.put(key.to_be_bytes(), "b"));
-    db.write(batch).unwrap();
+    let batch = (0..25_u32).map(|key| (key.to_be_bytes(), "b")).collect::<Batch>();
+    db.write(&batch).unwrap();
     assert_eq!(db.stats().segments, 5);
     db.put("next", "").unwrap();
     assert_eq!(db.stats().segments, 6);
@@ -291,9 +291,10 @@ fn an_expired_key_is_absent_to_every_verb() {
     assert_eq!(db.len(), 8, "expired keys count until they are removed");
     assert!(!db.delete("delete").unwrap());
     assert!(db.put_if_absent("insert", "1").unwrap());
-    assert!(!db.compare_and_swap("cas", Some(b"expired"), Some(b"1")).unwrap());
-    assert!(db.compare_and_swap("cas", None, Some(b"1")).unwrap());
-    assert!(db.compare_and_swap("cas none", None, None).unwrap());
+    let found = db.compare_and_swap("cas", Some(b"expired"), Some(b"1")).unwrap().unwrap_err();
+    assert_eq!((found.current, found.version), (None, None));
+    assert!(db.compare_and_swap("cas", None, Some(b"1")).unwrap().is_ok());
+    assert!(db.compare_and_swap("cas none", None, None).unwrap().is_ok());
     let seen = db.update("update", |old| Some(format!("{old:?}"))).unwrap().unwrap();
     assert_eq!(seen, "None");
     db.write(Batch::new().delete("batch")).unwrap();
@@ -392,7 +393,7 @@ fn compare_and_swap_changes_what_is_as_expected_and_nothing_else() {
     let swap = |expected: Option<&str>, new: Option<&str>| {
         let bytes = |text: Option<&'static str>| text.map(str::as_bytes);
         let leak = |text: Option<&str>| bytes(text.map(|text| &*text.to_owned().leak()));
-        db.compare_and_swap("key", leak(expected), leak(new)).unwrap()
+        db.compare_and_swap("key", leak(expected), leak(new)).unwrap().is_ok()
     };
     assert!(!swap(Some(""), Some("a")), "an absent key is not an empty one");
     assert!(swap(None, None));
@@ -467,7 +468,8 @@ fn an_update_of_an_absent_key_runs_again_if_the_key_has_come_meanwhile() {
 fn the_last_change_of_a_key_in_a_batch_counts() {
     let (dir, db) = store();
     db.put("c", "before").unwrap();
-    let batch = Batch::new()
+    let mut batch = Batch::new();
+    batch
         .put("a", "1")
         .put("b", "1")
         .delete("a")
@@ -477,7 +479,7 @@ fn the_last_change_of_a_key_in_a_batch_counts() {
         .delete("c")
         .delete("absent");
     assert_eq!((batch.len(), batch.is_empty()), (8, false));
-    db.write(batch).unwrap();
+    db.write(&batch).unwrap();
     assert_eq!(db.stats().appends, 3, "one for c before, one for a, one for c");
     let expected = BTreeMap::from([(b"a".to_vec(), b"2".to_vec())]);
     assert_eq!(pairs(&db), expected);
@@ -491,8 +493,8 @@ fn the_last_change_of_a_key_in_a_batch_counts() {
 fn a_batch_without_effect_writes_nothing() {
     let (dir, db) = store();
     assert!(Batch::new().is_empty());
-    db.write(Batch::new()).unwrap();
-    db.write_opt(Batch::new(), WriteOptions::new().durable(true)).unwrap();
+    db.write(&Batch::new()).unwrap();
+    db.write_opt(&Batch::new(), WriteOptions::new().durable(true)).unwrap();
     db.write(Batch::new().delete("absent").put("x", "").delete("x")).unwrap();
     assert_eq!((db.stats().appends, db.stats().segments), (0, 0));
     db.close().unwrap();
@@ -503,12 +505,18 @@ fn a_batch_without_effect_writes_nothing() {
 fn the_time_to_live_of_a_batch_is_that_of_its_puts_without_one() {
     let (dir, db) = store();
     db.put("deleted", "").unwrap();
-    let batch = Batch::new()
+    let mut batch = Batch::new();
+    batch
         .put("of the batch", "1")
-        .put_with_ttl("of its own", "2", HOUR)
+        .put_opt("of its own", "2", WriteOptions::new().ttl(HOUR))
         .delete("deleted");
-    db.write_opt(batch, WriteOptions::new().ttl(Duration::ZERO)).unwrap();
-    db.write(Batch::new().put_with_ttl("expired", "3", Duration::ZERO).put("lives", "4")).unwrap();
+    db.write_opt(&batch, WriteOptions::new().ttl(Duration::ZERO)).unwrap();
+    db.write(
+        Batch::new()
+            .put_opt("expired", "3", WriteOptions::new().ttl(Duration::ZERO))
+            .put("lives", "4"),
+    )
+    .unwrap();
     let expected = BTreeMap::from([
         (b"of its own".to_vec(), b"2".to_vec()),
         (b"lives".to_vec(), b"4".to_vec()),
@@ -522,9 +530,9 @@ fn the_time_to_live_of_a_batch_is_that_of_its_puts_without_one() {
 fn a_batch_larger_than_a_segment_gets_one_of_its_own() {
     let (dir, db) = store();
     db.put("before", "").unwrap();
-    let batch = (0..500_u32)
-        .fold(Batch::new(), |batch, key| batch.put(key.to_be_bytes(), [key.to_be_bytes()[3]; 100]));
-    db.write(batch).unwrap();
+    let batch =
+        (0..500_u32).map(|key| (key.to_be_bytes(), [key.to_be_bytes()[3]; 100])).collect::<Batch>();
+    db.write(&batch).unwrap();
     db.put("after", "").unwrap();
     assert_eq!(db.stats().segments, 3);
     db.close().unwrap();
@@ -699,8 +707,8 @@ fn a_sync_happens_when_it_is_asked_for_and_there_is_something_to_sync() {
     assert_eq!(syncs(), 2);
     assert!(db.delete_opt("b", WriteOptions::new().durable(true)).unwrap());
     assert_eq!(syncs(), 3);
-    let batch = (0..9_u8).fold(Batch::new(), |batch, key| batch.put([key], ""));
-    db.write_opt(batch, WriteOptions::new().durable(true)).unwrap();
+    let batch = (0..9_u8).map(|key| ([key], "")).collect::<Batch>();
+    db.write_opt(&batch, WriteOptions::new().durable(true)).unwrap();
     assert_eq!(syncs(), 4, "one for the whole batch");
 }
 
@@ -715,7 +723,7 @@ fn a_write_may_do_without_the_sync_that_the_policy_asks_for() {
     db.delete("b").unwrap();
     db.put_if_absent("c", "").unwrap();
     db.update("c", |_| Some("1")).unwrap();
-    db.compare_and_swap("c", Some(b"1"), None).unwrap();
+    db.compare_and_swap("c", Some(b"1"), None).unwrap().unwrap();
     assert_eq!(db.stats().syncs, 5);
 }
 
@@ -843,7 +851,7 @@ fn a_store_is_shared_in_an_arc() {
 }
 
 #[test]
-fn every_option_chains_and_options_compare() {
+fn every_option_chains_and_can_be_asked_for() {
     let options = crate::support::options()
         .create_if_missing(true)
         .sync_policy(SyncPolicy::Interval(Duration::from_millis(1)))
@@ -851,18 +859,29 @@ fn every_option_chains_and_options_compare() {
         .segment_size(512)
         .segment_entries(3)
         .key_size_limit(100)
-        .value_size_limit(1000);
-    assert_ne!(options, Options::default());
-    assert_eq!(Options::new(), Options::default());
+        .value_size_limit(1000)
+        .default_ttl(Some(HOUR));
+    assert!(options.get_create_if_missing());
+    let policy = SyncPolicy::Interval(Duration::from_millis(1));
+    assert_eq!((options.get_sync_policy(), options.get_verify_reads()), (policy, false));
+    assert_eq!((options.get_segment_size(), options.get_segment_entries()), (512, 3));
+    assert_eq!((options.get_key_size_limit(), options.get_value_size_limit()), (100, 1000));
+    assert_eq!(options.get_default_ttl(), Some(HOUR));
+    let default = Options::new();
+    assert_eq!(default.get_append_mode(), AppendMode::default());
+    assert_eq!(default.get_compression(), Compression::None);
+    assert!(matches!(default.get_merge_policy(), MergePolicy::Auto(_)));
+    assert_eq!((default.get_segment_entries(), default.get_default_ttl()), (u64::MAX, None));
+    assert_eq!(format!("{default:?}"), format!("{:?}", Options::default()));
     let write = WriteOptions::new().ttl(HOUR).durable(true);
     assert_ne!(write, WriteOptions::default());
     let dir = tempfile::tempdir().unwrap();
-    let db = Bitcask::open(dir.path(), options.clone()).unwrap();
+    let db = options.clone().open(dir.path()).unwrap();
     for number in 0..20_u32 {
         db.put_opt(number.to_be_bytes(), [0; 60], write).unwrap();
     }
     db.close().unwrap();
-    assert_eq!(Bitcask::open(dir.path(), options).unwrap().len(), 20);
+    assert_eq!(options.open(dir.path()).unwrap().len(), 20);
 }
 
 #[test]

@@ -33,8 +33,8 @@ fn write(db: &Bitcask, writer: u64, done: &AtomicU64, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
         sequence += 1;
         let value = sequence.to_be_bytes();
-        let batch = (0..GROUP).fold(Batch::new(), |batch, at| batch.put(key(writer, at), value));
-        db.write(batch).unwrap();
+        let batch = (0..GROUP).map(|at| (key(writer, at), value)).collect::<Batch>();
+        db.write(&batch).unwrap();
         db.put(key(writer, GROUP), value).unwrap();
         if sequence.is_multiple_of(10) {
             db.delete(key(writer, GROUP + 1)).unwrap();

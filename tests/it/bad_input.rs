@@ -87,7 +87,7 @@ fn a_batch_that_fits_no_segment_is_refused() {
     let db = open(dir.path());
     db.put("0", "before").unwrap();
     let part = vec![0; 104 << 20];
-    let batch = (0..5_u8).fold(Batch::new(), |batch, key| batch.put([key], &part));
+    let mut batch = (0..5_u8).map(|key| ([key], &part)).collect::<Batch>();
     let error = db.write(batch.delete("0")).unwrap_err();
     assert!(matches!(error, Error::BatchTooLarge { size, limit } if size > limit), "{error}");
     assert!(error.is_invalid_input() && error.to_string().contains("split it"), "{error}");
@@ -655,8 +655,9 @@ fn a_full_disk_fails_the_write_that_meets_it_and_nothing_else() {
     // Every kind of write that is too large says the same, and none has an effect.
     // Larger than what a seal that ends meanwhile may give back.
     let large = vec![0; 2 << 20];
-    let batch = Batch::new().delete(0_u32.to_be_bytes()).put("new", &large).put("2", value(1));
-    assert!(db.write(batch).unwrap_err().is_no_space());
+    let mut batch = Batch::new();
+    batch.delete(0_u32.to_be_bytes()).put("new", &large).put("2", value(1));
+    assert!(db.write(&batch).unwrap_err().is_no_space());
     assert!(db.put_if_absent("new", &large).unwrap_err().is_no_space());
     assert!(db.update("new", |_| Some(&large)).unwrap_err().is_no_space());
     check(&db);

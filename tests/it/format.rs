@@ -142,8 +142,9 @@ fn a_build_without_lz4_reads_what_is_not_compressed_and_refuses_the_rest_by_name
     // Nothing of this reads a value: the store is whole again.
     db.put("key 3", "new").unwrap();
     db.delete("key 4").unwrap();
-    let batch = Batch::new().put("key 5", "new").put("batch 1", "new").delete("batch 2");
-    db.write(batch.put("lives long", "new")).unwrap();
+    let mut batch = Batch::new();
+    batch.put("key 5", "new").put("batch 1", "new").delete("batch 2").put("lives long", "new");
+    db.write(&batch).unwrap();
     for key in compressed {
         expected.insert(key, b"new".to_vec());
     }

@@ -84,11 +84,14 @@ impl Step {
             Self::PutSynced(change) => with(change, WriteOptions::new().durable(true)),
             Self::Delete((key, _)) => db.delete(key).map(drop),
             Self::Batch(changes) => {
-                let add = |batch: Batch, (key, value): &Change| match value {
-                    Some(value) => batch.put(key, value),
-                    None => batch.delete(key),
-                };
-                db.write(changes.iter().fold(Batch::new(), add))
+                let mut batch = Batch::new();
+                for (key, value) in changes {
+                    match value {
+                        Some(value) => batch.put(key, value),
+                        None => batch.delete(key),
+                    };
+                }
+                db.write(&batch)
             }
             Self::Sync => db.sync(),
             Self::Merge => merge(db, &mut Random(db.stats().appends)),

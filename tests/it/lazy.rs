@@ -60,8 +60,8 @@ fn work(db: &Bitcask, own: u64, round: u64, before: &Pairs) -> Vec<(u64, Option<
             }
             4 => {
                 let (other, _) = held[(at + 7) % held.len()];
-                let batch = Batch::new().delete(key(other)).put(key(number), value(number, new));
-                db.write(batch).unwrap();
+                db.write(Batch::new().delete(key(other)).put(key(number), value(number, new)))
+                    .unwrap();
                 let last = held.len();
                 held[(at + 7) % last].1 = None;
                 held[at].1 = Some(new);

@@ -141,14 +141,16 @@ impl Change {
         let kept = stays.then_some(new.as_slice());
         match self.verb {
             Verb::Batch => {
-                let batch = self.keys.iter().fold(Batch::new(), |batch, (at, stays)| {
+                let mut batch = Batch::new();
+                let expired = WriteOptions::new().ttl(Duration::ZERO);
+                for (at, stays) in &self.keys {
                     match (stays, self.sequence % 2) {
                         (true, _) => batch.put(key(*at), self.value(*at)),
                         (false, 0) => batch.delete(key(*at)),
-                        (false, _) => batch.put_with_ttl(key(*at), "gone", Duration::ZERO),
-                    }
-                });
-                db.write(batch).unwrap();
+                        (false, _) => batch.put_opt(key(*at), "gone", expired),
+                    };
+                }
+                db.write(&batch).unwrap();
             }
             Verb::Update => {
                 let stored = db.update(name, |found| {
@@ -159,7 +161,7 @@ impl Change {
             }
             Verb::CompareAndSwap => {
                 let swapped = db.compare_and_swap(name, old.as_deref(), kept).unwrap();
-                assert!(swapped, "key {at}: not the last value");
+                assert!(swapped.is_ok(), "key {at}: not the last value");
             }
             Verb::InsertNew => assert_eq!(db.put_if_absent(name, new).unwrap(), old.is_none()),
             Verb::PutSynced => db.put_opt(name, new, WriteOptions::new().durable(true)).unwrap(),

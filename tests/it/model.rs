@@ -16,14 +16,50 @@ use crate::support::{crash_copy, options, pairs};
 /// What is done to a store. Keys and values are told by a number each.
 #[derive(Debug, Clone)]
 enum Step {
-    Put { key: u8, value: Content, ttl: Ttl, sync: Option<bool> },
-    Delete { key: u8, sync: Option<bool> },
-    Update { key: u8, value: Option<Content>, ttl: Ttl },
-    InsertNew { key: u8, value: Content, ttl: Ttl },
-    CompareAndSwap { key: u8, expected: Expected, new: Option<Content>, ttl: Ttl },
-    Expire { key: u8, ttl: Duration },
-    Persist { key: u8 },
-    Write { changes: Vec<Change>, ttl: Ttl },
+    Put {
+        key: u8,
+        value: Content,
+        ttl: Ttl,
+        sync: Option<bool>,
+    },
+    Delete {
+        key: u8,
+        sync: Option<bool>,
+    },
+    Update {
+        key: u8,
+        value: Option<Content>,
+        ttl: Ttl,
+    },
+    InsertNew {
+        key: u8,
+        value: Content,
+        ttl: Ttl,
+    },
+    CompareAndSwap {
+        key: u8,
+        expected: Expected,
+        new: Option<Content>,
+        ttl: Ttl,
+    },
+    /// A put that keeps the time to live of the key, in one of several ways.
+    Keep {
+        key: u8,
+        value: Content,
+        ttl: Ttl,
+        way: u8,
+    },
+    Expire {
+        key: u8,
+        ttl: Duration,
+    },
+    Persist {
+        key: u8,
+    },
+    Write {
+        changes: Vec<Change>,
+        ttl: Ttl,
+    },
     Clear,
     Sync,
     Compare,
@@ -127,6 +163,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(key, value, ttl)| Step::InsertNew { key, value, ttl }),
         3 => (key(), expected, some(), ttl())
             .prop_map(|(key, expected, new, ttl)| Step::CompareAndSwap { key, expected, new, ttl }),
+        4 => (key(), content(), ttl(), 0..6_u8)
+            .prop_map(|(key, value, ttl, way)| Step::Keep { key, value, ttl, way }),
         2 => (key(), prop_oneof![Just(Duration::ZERO), Just(LONG)])
             .prop_map(|(key, ttl)| Step::Expire { key, ttl }),
         2 => key().prop_map(|key| Step::Persist { key }),
@@ -239,6 +277,7 @@ impl Pair {
             Step::CompareAndSwap { key, expected, new, ttl } => {
                 self.compare_and_swap(*key, *expected, *new, *ttl);
             }
+            Step::Keep { key, value, ttl, way } => self.keep(*key, *value, *ttl, *way),
             Step::Expire { key, ttl } => {
                 let is_there = self.db().expire(key_bytes(*key), *ttl).unwrap();
                 self.set_ttl(*key, is_there, Some(*ttl));
@@ -275,6 +314,40 @@ impl Pair {
         assert_eq!(self.db().len(), self.model.len() as u64);
     }
 
+    fn keep(&mut self, key: u8, value: Content, ttl: Ttl, way: u8) {
+        let (name, new) = (key_bytes(key), value.bytes());
+        let (options, new) = (with_ttl(ttl).keep_ttl(true), new.as_slice());
+        let (db, old) = (self.db(), self.live(&name));
+        let version = db.get_versioned(&name).unwrap().map(|(_, version)| version);
+        match way {
+            0 => db.put_opt(&name, new, options).unwrap(),
+            1 => drop(db.update_opt(&name, options, |_| Some(new)).unwrap()),
+            2 => {
+                let swapped = db.compare_and_swap_opt(&name, old.as_deref(), Some(new), options);
+                swapped.unwrap().unwrap();
+            }
+            3 => {
+                let new = Some(new);
+                let swapped = db.compare_and_swap_versioned_opt(&name, version, new, options);
+                swapped.unwrap().unwrap();
+            }
+            4 => db.write(Batch::new().put_opt(&name, new, options)).unwrap(),
+            _ => db
+                .transaction(|tx| {
+                    assert_eq!(tx.version(&name)?, version);
+                    tx.put_opt(&name, new, options);
+                    Ok(())
+                })
+                .unwrap(),
+        }
+        let slot = match self.model.get(&name) {
+            Some(Slot::Live(_, expires)) => Slot::Live(new.to_vec(), *expires),
+            Some(Slot::Expired) | None => slot(value, ttl),
+        };
+        self.set(name, Some(slot));
+        self.compare_key(key);
+    }
+
     fn set_ttl(&mut self, key: u8, is_there: bool, ttl: Option<Duration>) {
         let value = self.live(&key_bytes(key));
         assert_eq!(is_there, value.is_some());
@@ -308,8 +381,11 @@ impl Pair {
         let (expected, bytes) = (expected.as_deref(), bytes.as_deref());
         let swapped = self.db().compare_and_swap_opt(key_bytes(key), expected, bytes, options);
         let swapped = swapped.unwrap();
-        assert_eq!(swapped, expected == current.as_deref());
-        if swapped {
+        assert_eq!(swapped.is_ok(), expected == current.as_deref());
+        if let Err(found) = &swapped {
+            assert_eq!(found.current.as_deref(), current.as_deref());
+            assert_eq!(found.version.is_some(), current.is_some());
+        } else {
             self.set(key_bytes(key), new.map(|new| slot(new, ttl)));
         }
         self.compare_key(key);
@@ -318,13 +394,12 @@ impl Pair {
     fn write(&mut self, changes: &[Change], default: Ttl) {
         let mut batch = Batch::new();
         for (key, value, ttl) in changes {
-            batch = match (value, duration(*ttl)) {
-                (None, _) => batch.delete(key_bytes(*key)),
-                (Some(value), None) => batch.put(key_bytes(*key), value.bytes()),
-                (Some(value), Some(ttl)) => batch.put_with_ttl(key_bytes(*key), value.bytes(), ttl),
+            match value {
+                None => batch.delete(key_bytes(*key)),
+                Some(value) => batch.put_opt(key_bytes(*key), value.bytes(), with_ttl(*ttl)),
             };
         }
-        self.db().write_opt(batch, with_ttl(default)).unwrap();
+        self.db().write_opt(&batch, with_ttl(default)).unwrap();
         for (key, value, ttl) in changes {
             let ttl = if matches!(ttl, Ttl::None) { default } else { *ttl };
             self.set(key_bytes(*key), value.map(|value| slot(value, ttl)));

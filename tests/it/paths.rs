@@ -2,14 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
 
-use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::symlink;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use bitcask::{Bitcask, Error, ReadOnly};
+use bitcask::{Bitcask, Error, MergeOptions, ReadOnly};
 
-use crate::support::{open, open_read_only, pairs, small};
+use crate::support::{crash_copy, logs, open, open_read_only, pairs, small};
 
 /// Returns what is said when a path is opened, for writing, for reading, and without creating.
 fn said(path: &Path) -> Vec<String> {
@@ -141,4 +141,80 @@ fn a_lock_whose_process_has_ended_is_said_to_be_held_by_another() {
     assert!(matches!(error, Error::Locked { ended: false, .. }), "{error}");
     drop(lock);
     assert_eq!(pairs(&open(dir.path())).len(), 0);
+}
+
+/// The permissions of a file or a directory.
+fn mode(path: &Path) -> u32 {
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+/// Checks the permissions of a directory and of everything in it; returns how many files there are.
+fn check_modes(dir: &Path, dir_mode: u32, file_mode: u32) -> usize {
+    assert_eq!(mode(dir), dir_mode, "{}", dir.display());
+    let mut files = 0;
+    for name in names(dir) {
+        let path = dir.join(name);
+        if path.is_dir() {
+            files += check_modes(&path, dir_mode, file_mode);
+        } else {
+            assert_eq!(mode(&path), file_mode, "{}", path.display());
+            files += 1;
+        }
+    }
+    files
+}
+
+/// Fills some segments, merges, seals and indexes them.
+fn use_every_kind_of_file(db: &Bitcask) {
+    for number in 0..400_u32 {
+        db.put((number % 100).to_be_bytes(), [0; 40]).unwrap();
+    }
+    assert_eq!(db.range(..).count(), 100);
+    db.merge_opt(MergeOptions::new().force(true)).unwrap();
+}
+
+#[test]
+fn what_a_store_creates_has_the_permissions_that_were_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, backup) = (dir.path().join("a/b/store"), dir.path().join("c/backup"));
+    let private = small().dir_mode(0o700).file_mode(0o600);
+    let db = private.clone().open(&store).unwrap();
+    use_every_kind_of_file(&db);
+    db.backup(&backup).unwrap();
+    db.put("key", "value").unwrap();
+    // A torn tail makes a quarantine.
+    let killed = crash_copy(&store);
+    db.close().unwrap();
+    assert!(check_modes(&store, 0o700, 0o600) > 5);
+    assert!(check_modes(&backup, 0o700, 0o600) > 2);
+    for made in ["a", "a/b", "c"] {
+        assert_eq!(mode(&dir.path().join(made)), 0o700, "{made}");
+    }
+    let log = logs(killed.path()).pop().unwrap();
+    let mut bytes = fs::read(&log).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[end] ^= 1;
+    fs::write(&log, bytes).unwrap();
+    let db = private.clone().open(killed.path()).unwrap();
+    assert!(!db.recovery().cuts.is_empty());
+    drop(db);
+    assert!(check_modes(&killed.path().join("quarantine"), 0o700, 0o600) > 0);
+    // What is there already stays as it is.
+    fs::set_permissions(&store, Permissions::from_mode(0o750)).unwrap();
+    let db = small().open(&store).unwrap();
+    db.close().unwrap();
+    assert_eq!(mode(&store), 0o750);
+}
+
+#[test]
+fn without_permissions_of_its_own_a_store_has_those_that_the_mask_leaves() {
+    let dir = tempfile::tempdir().unwrap();
+    let (plain, file, store) =
+        (dir.path().join("plain"), dir.path().join("file"), dir.path().join("store"));
+    fs::create_dir(&plain).unwrap();
+    fs::write(&file, "").unwrap();
+    let db = open(&store);
+    use_every_kind_of_file(&db);
+    db.close().unwrap();
+    assert!(check_modes(&store, mode(&plain), mode(&file)) > 5);
 }

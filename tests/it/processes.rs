@@ -84,7 +84,7 @@ fn keep_a_log(store: &Path, policy: SyncPolicy, beside: impl Fn(&Bitcask, u64)) 
     say(&format!("from {last}"));
     for step in last + 1.. {
         beside(&db, step);
-        db.write(change(step)).unwrap();
+        db.write(&change(step)).unwrap();
         say(&step.to_string());
     }
 }
@@ -101,12 +101,14 @@ const MERGED: u64 = 150;
 /// The change that a log keeper makes at a step: a put or a delete of one of a few keys, and the
 /// step itself.
 fn change(step: u64) -> Batch {
-    let batch = Batch::new().put(HEAD, step.to_be_bytes());
+    let mut batch = Batch::new();
+    batch.put(HEAD, step.to_be_bytes());
     let key = (step * 7 % 23).to_be_bytes();
     match step % 4 {
         0 => batch.delete(key),
         _ => batch.put(key, value(step)),
-    }
+    };
+    batch
 }
 
 fn value(step: u64) -> Vec<u8> {
@@ -351,11 +353,11 @@ fn a_reader_does_not_see_what_is_written_after_it_has_opened() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
     for step in 1..=100 {
-        db.write(change(step)).unwrap();
+        db.write(&change(step)).unwrap();
     }
     let reader = open_read_only(dir.path());
     for step in 101..=300 {
-        db.write(change(step)).unwrap();
+        db.write(&change(step)).unwrap();
     }
     assert_eq!(checked_head(&reader), 100);
     assert_eq!(checked_head(&open_read_only(dir.path())), 300);
@@ -374,7 +376,7 @@ fn a_reader_changes_nothing_on_disk() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
     for step in 1..=200 {
-        db.write(change(step)).unwrap();
+        db.write(&change(step)).unwrap();
     }
     // Beside a writer that does nothing now.
     let copy = crash_copy(dir.path());

@@ -377,7 +377,7 @@ fn of_two_puts_at_the_same_time_the_later_one_counts() {
         db.put((number % 5).to_be_bytes(), number.to_string()).unwrap();
     }
     for number in 0..10_u32 {
-        let batch = Batch::new().put("batch", "early").put("in between", "x");
+        let mut batch: Batch = [("batch", "early"), ("in between", "x")].into_iter().collect();
         db.write(batch.put("batch", number.to_string())).unwrap();
     }
     let expected = pairs(&db);
@@ -437,8 +437,8 @@ fn a_batch_that_is_cut_anywhere_is_absent_as_a_whole() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
     db.put("before", "value").unwrap();
-    let batch = Batch::new().put("a", "one").put("b", "two").delete("before").put("c", "three");
-    db.write(batch).unwrap();
+    db.write(Batch::new().put("a", "one").put("b", "two").delete("before").put("c", "three"))
+        .unwrap();
     let whole = crash_copy(dir.path());
     let bytes = fs::read(&logs(whole.path())[0]).unwrap();
     let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
@@ -525,8 +525,8 @@ fn a_delete_of_an_absent_key_leaves_no_trace() {
 fn deletes_fill_segments_like_puts() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
-    let batch = (0..400_u32).fold(Batch::new(), |batch, key| batch.put(key.to_be_bytes(), ""));
-    db.write(batch).unwrap();
+    let batch = (0..400_u32).map(|key| (key.to_be_bytes(), "")).collect::<Batch>();
+    db.write(&batch).unwrap();
     let segments = db.stats().segments;
     for number in 0..400_u32 {
         assert!(db.delete(number.to_be_bytes()).unwrap());

@@ -56,13 +56,13 @@ fn a_batch_is_in_a_snapshot_whole_or_not_at_all() {
                         let mut value = [writer, number].map(u64::to_be_bytes).concat();
                         value.resize(size, 7);
                         for at in 0..KEYS {
-                            batch = if removes {
-                                batch.delete(key(at))
+                            if removes {
+                                batch.delete(key(at));
                             } else {
-                                batch.put(key(at), &value)
-                            };
+                                batch.put(key(at), &value);
+                            }
                         }
-                        db.write(batch).unwrap();
+                        db.write(&batch).unwrap();
                     }
                 })
             })

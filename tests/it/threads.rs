@@ -78,11 +78,14 @@ fn mixed_work(db: &Bitcask, writer: u64, steps: u64) {
             16 => db.put_opt(key(at), new, WriteOptions::new().durable(true)).unwrap(),
             17 => {
                 let others = (0..5).map(|step| (at + step * 3) % KEYS);
-                let batch = others.fold(Batch::new(), |batch, other| match other % 5 {
-                    0 => batch.delete(key(other)),
-                    _ => batch.put(key(other), value(other, writer, sequence)),
-                });
-                db.write(batch).unwrap();
+                let mut batch = Batch::new();
+                for other in others {
+                    match other % 5 {
+                        0 => batch.delete(key(other)),
+                        _ => batch.put(key(other), value(other, writer, sequence)),
+                    };
+                }
+                db.write(&batch).unwrap();
             }
             18 => {
                 for pair in db {
@@ -166,7 +169,7 @@ fn every_value_is_swapped_in_by_exactly_one_thread() {
                     }
                     let old = (round > 0).then(|| key(round - 1));
                     let old = old.as_ref().map(<[u8; 8]>::as_slice);
-                    if db.compare_and_swap("chain", old, Some(&key(round))).unwrap() {
+                    if db.compare_and_swap("chain", old, Some(&key(round))).unwrap().is_ok() {
                         swapped.fetch_add(1, Ordering::Relaxed);
                     }
                 }
@@ -278,8 +281,9 @@ fn writers_that_wait_for_the_disk_all_get_there() {
                 for sequence in 0..EACH {
                     let at = writer * EACH + sequence;
                     if sequence % 8 == 0 {
-                        let batch = Batch::new().put("shared", key(at));
-                        db.write(batch.put(key(at), value(at, writer, sequence))).unwrap();
+                        let mut batch = Batch::new();
+                        batch.put("shared", key(at)).put(key(at), value(at, writer, sequence));
+                        db.write(&batch).unwrap();
                     } else {
                         db.put(key(at), value(at, writer, sequence)).unwrap();
                     }

@@ -252,10 +252,10 @@ mod tests {
     #[test]
     fn what_was_lent_stays_when_the_file_is_cut_and_written_again() {
         let dir = tempfile::tempdir().unwrap();
-        let file = Fs::Disk.open(&dir.path().join("file"), Access::Create).unwrap();
+        let file = Fs::DISK.open(&dir.path().join("file"), Access::Create).unwrap();
         let written: Vec<u8> = (0..20_000_u32).map(|at| u8::try_from(at % 251).unwrap()).collect();
         file.write_at(&written, 0).unwrap();
-        let bytes = Bytes::mapped(&Fs::Disk, &file, 19_999, 1 << 20, Wanted::New);
+        let bytes = Bytes::mapped(&Fs::DISK, &file, 19_999, 1 << 20, Wanted::New);
         let lent = bytes.lend(9_000..19_999).unwrap();
         assert!(bytes.detach(&file) && bytes.detach(&file));
         // Neither does what would have it read again.
@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn a_mapping_that_is_stored_to_or_whose_file_is_shorter_than_it_was_stays_as_it_is() {
         let dir = tempfile::tempdir().unwrap();
-        let file = Fs::Disk.open(&dir.path().join("file"), Access::Create).unwrap();
+        let file = Fs::DISK.open(&dir.path().join("file"), Access::Create).unwrap();
         file.write_at(&[7; 10_000], 0).unwrap();
         let Backing::Disk(disk) = file.backing() else { panic!("it is on a disk") };
         let map = Arc::new(Mapping::to_store(disk, 20_000).unwrap());
@@ -290,9 +290,9 @@ mod tests {
         const SIZE: usize = 1 << 20;
         let dir = tempfile::tempdir().unwrap();
         for round in 0..50 {
-            let file = Fs::Disk.open(&dir.path().join("file"), Access::Create).unwrap();
+            let file = Fs::DISK.open(&dir.path().join("file"), Access::Create).unwrap();
             file.write_at(&vec![7; SIZE], 0).unwrap();
-            let bytes = Bytes::mapped(&Fs::Disk, &file, SIZE as u64, 2 * SIZE as u64, Wanted::New);
+            let bytes = Bytes::mapped(&Fs::DISK, &file, SIZE as u64, 2 * SIZE as u64, Wanted::New);
             let (reads, is_over) = (AtomicU64::new(0), AtomicBool::new(false));
             let is_detached = thread::scope(|scope| {
                 let reader = scope.spawn(|| {

@@ -14,6 +14,8 @@ pub(crate) struct Draft<'a> {
     /// As it is stored: owned if it was compressed for this entry.
     pub(super) value: Cow<'a, [u8]>,
     pub(super) body: BodySum,
+    /// Whether it is to expire when the entry does that it replaces.
+    pub(crate) keeps_expiry: bool,
 }
 
 impl<'a> Draft<'a> {
@@ -37,7 +39,7 @@ impl<'a> Draft<'a> {
         });
         let Some((header, stored)) = compressed else { return Self::put(key, value, expiry) };
         let body = BodySum::of(key, &stored);
-        Self { header, key, value: Cow::Owned(stored), body }
+        Self { header, key, value: Cow::Owned(stored), body, keeps_expiry: false }
     }
 
     pub(crate) fn tombstone(key: &'a [u8]) -> Self {
@@ -48,7 +50,7 @@ impl<'a> Draft<'a> {
     pub(crate) fn copy(picked: &LiveEntry<'a>, collides: bool) -> Self {
         let LiveEntry { key, value, ref body, .. } = *picked;
         let (header, value) = (picked.header.for_copy(collides), Cow::Borrowed(value));
-        Self { header, key, value, body: body.clone() }
+        Self { header, key, value, body: body.clone(), keeps_expiry: false }
     }
 
     /// A put that is there already, with another expiry. The value is given as it is stored.
@@ -59,7 +61,8 @@ impl<'a> Draft<'a> {
         expiry: Option<u64>,
     ) -> Self {
         let header = stored.for_copy(false).with_expiry(expiry);
-        Self { header, key, value: Cow::Borrowed(value), body: BodySum::of(key, value) }
+        let (value, body) = (Cow::Borrowed(value), BodySum::of(key, value));
+        Self { header, key, value, body, keeps_expiry: false }
     }
 
     /// An entry for its mark alone.
@@ -73,8 +76,8 @@ impl<'a> Draft<'a> {
     }
 
     fn new(flags: Flags, key: &'a [u8], value: &'a [u8]) -> Self {
-        let body = BodySum::of(key, value);
-        Self { header: header(flags, key, value), key, value: Cow::Borrowed(value), body }
+        let (header, body) = (header(flags, key, value), BodySum::of(key, value));
+        Self { header, key, value: Cow::Borrowed(value), body, keeps_expiry: false }
     }
 
     fn with_expiry(mut self, expiry: Option<u64>) -> Self {

@@ -29,6 +29,7 @@ const PROGRESS_STEP: u64 = if cfg!(any(test, bitcask_fuzzing)) { 128 } else { 1 
 /// What a verification has found, from [`Reader::verify`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
+#[must_use = "a report tells of damage"]
 pub struct VerifyReport {
     /// Segments that were read to their ends, or to what was found damaged in them.
     pub segments: u64,

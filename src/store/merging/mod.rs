@@ -61,6 +61,8 @@ impl Bitcask {
     /// # db.close()
     /// # }
     /// ```
+    #[doc(alias = "compact")]
+    #[doc(alias = "vacuum")]
     pub fn merge(&self) -> Result<MergeReport> {
         self.merge_opt(MergeOptions::new())
     }

@@ -1,19 +1,21 @@
 //! Several changes that happen together or not at all.
 //!
-//! - A batch gathers changes; `atomic` makes them.
+//! - A batch gathers changes; `conditional` makes them.
 //! - Of the changes of one key only the last is made.
 
 use std::collections::HashMap;
-use std::time::Duration;
+use std::fmt;
 
+use crate::entry;
 use crate::error::Result;
-use crate::options::WriteOptions;
+use crate::options::{Lifetime, WriteOptions};
 use crate::store::Bitcask;
 
 /// Puts and deletes that [`Bitcask::write`](crate::Bitcask::write) makes together or not at all.
 ///
-/// The last change of a key counts. A batch's entries have to fit in one segment of at most
-/// 512 MiB.
+/// If a batch changes a key several times, only the last change is made. The entries of a batch have
+/// to fit in one segment of at most 512 MiB. A batch is filled in place, and written by reference, so
+/// it can be written again: after the disk was full, or to another store.
 ///
 /// ```
 /// use bitcask::{Batch, Bitcask, Options};
@@ -23,57 +25,83 @@ use crate::store::Bitcask;
 /// db.put("b", "0")?;
 /// db.write(Batch::new().put("a", "1").delete("b"))?;
 ///
-/// let mut batch = Batch::new();
-/// for number in 0..100_u32 {
-///     batch = batch.put(number.to_be_bytes(), "x");
-/// }
-/// db.write(batch)?;
-/// assert_eq!(db.len(), 101);
+/// // Pairs can be collected; the rest is added behind them.
+/// let mut batch: Batch = (0..100_u32).map(|number| (number.to_be_bytes(), "x")).collect();
+/// batch.put("c", "2");
+/// db.write(&batch)?;
+/// assert_eq!(db.iter().count(), 102);
 /// # db.close()
 /// # }
 /// ```
-#[derive(Debug, Clone, Default)]
+#[derive(Clone, Default)]
 #[must_use = "a batch does nothing before it is written"]
 pub struct Batch {
     changes: Vec<BatchChange>,
+    /// What the entries take in the log, in bytes.
+    size: u64,
 }
 
 /// One change of a key.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 struct BatchChange {
     key: Vec<u8>,
-    /// Nothing for a delete.
+    /// `None` for a delete.
     value: Option<Vec<u8>>,
-    ttl: Option<Duration>,
+    options: WriteOptions,
 }
 
 impl Batch {
-    /// A batch without changes.
+    /// Returns a batch without changes.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Adds a put.
-    pub fn put(self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Self {
-        self.change(key.as_ref(), Some(value.as_ref().to_vec()), None)
+    #[doc(alias = "insert")]
+    #[doc(alias = "set")]
+    pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> &mut Self {
+        self.put_opt(key, value, WriteOptions::new())
     }
 
-    /// Adds a put of a key that lives for `ttl` from the moment that the batch is written.
-    pub fn put_with_ttl(
-        self,
+    /// Adds a put with options of its own. A time to live counts from the moment when the batch is
+    /// written. One put that asks to be [durable](WriteOptions::durable) makes the whole batch durable.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use bitcask::{Batch, Bitcask, Options, Ttl, WriteOptions};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = Bitcask::open(dir.path(), Options::default())?;
+    /// let hour = WriteOptions::new().ttl(Duration::from_secs(3600));
+    /// db.write(Batch::new().put("user", "ann").put_opt("session", "token", hour))?;
+    /// assert_eq!(db.ttl("user")?, Some(Ttl::Never));
+    /// assert!(matches!(db.ttl("session")?, Some(Ttl::In(_))));
+    /// # db.close()
+    /// # }
+    /// ```
+    #[doc(alias = "setex")]
+    pub fn put_opt(
+        &mut self,
         key: impl AsRef<[u8]>,
         value: impl AsRef<[u8]>,
-        ttl: Duration,
-    ) -> Self {
-        self.change(key.as_ref(), Some(value.as_ref().to_vec()), Some(ttl))
+        options: WriteOptions,
+    ) -> &mut Self {
+        self.change(key.as_ref(), Some(value.as_ref().to_vec()), options)
     }
 
     /// Adds a delete; the key need not exist.
-    pub fn delete(self, key: impl AsRef<[u8]>) -> Self {
-        self.change(key.as_ref(), None, None)
+    #[doc(alias = "remove")]
+    pub fn delete(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
+        self.change(key.as_ref(), None, WriteOptions::new())
     }
 
-    /// Returns the number of changes.
+    /// Removes all changes, and keeps the memory for the next ones.
+    pub fn clear(&mut self) {
+        self.changes.clear();
+        self.size = 0;
+    }
+
+    /// Returns the number of changes, each change of a key counted.
     pub fn len(&self) -> usize {
         self.changes.len()
     }
@@ -83,38 +111,107 @@ impl Batch {
         self.changes.is_empty()
     }
 
-    fn change(mut self, key: &[u8], value: Option<Vec<u8>>, ttl: Option<Duration>) -> Self {
-        self.changes.push(BatchChange { key: key.to_vec(), value, ttl });
+    /// Returns the number of bytes that the entries of all changes take in the log: headers, keys,
+    /// values and padding.
+    ///
+    /// Writing the batch takes less if a key is changed several times, if a key to be deleted is
+    /// absent, or if values are compressed. It takes 8 bytes more for each put whose time to live comes
+    /// from the options of the batch or the store, and 8 more for a mark that the log may add.
+    ///
+    /// ```
+    /// # use bitcask::Batch;
+    /// let mut batch = Batch::new();
+    /// assert_eq!(batch.size(), 0);
+    /// batch.put("key", "value").delete("other");
+    /// assert_eq!(batch.size(), 32 + 32);
+    /// ```
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn change(&mut self, key: &[u8], value: Option<Vec<u8>>, options: WriteOptions) -> &mut Self {
+        let expires = options.lifetime != Lifetime::OfStore;
+        self.size += entry::size(key.len(), value.as_ref().map_or(0, Vec::len), expires);
+        self.changes.push(BatchChange { key: key.to_vec(), value, options });
         self
     }
 
     /// Returns the changes, of each key only the last.
-    fn into_changes(self) -> Vec<BatchChange> {
+    fn last_changes(&self) -> Vec<&BatchChange> {
         let mut last = HashMap::with_capacity(self.changes.len());
         for (at, change) in self.changes.iter().enumerate() {
             last.insert(change.key.as_slice(), at);
         }
-        if last.len() == self.changes.len() {
-            return self.changes;
+        let is_last = |(at, change): &(usize, &BatchChange)| last.get(&*change.key) == Some(at);
+        self.changes.iter().enumerate().filter(is_last).map(|(_, change)| change).collect()
+    }
+
+    /// Returns whether a change asks for the whole batch to be durable.
+    fn asks_to_be_durable(&self) -> bool {
+        self.changes.iter().any(|change| change.options.durable == Some(true))
+    }
+}
+
+/// Shows how much there is; keys and values may be large, and nobody else's business.
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch")
+            .field("len", &self.len())
+            .field("size", &self.size)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Adds a put for each pair.
+impl<K: AsRef<[u8]>, V: AsRef<[u8]>> Extend<(K, V)> for Batch {
+    fn extend<I: IntoIterator<Item = (K, V)>>(&mut self, pairs: I) {
+        let pairs = pairs.into_iter();
+        self.changes.reserve(pairs.size_hint().0);
+        for (key, value) in pairs {
+            self.put(key, value);
         }
-        let mut kept: Vec<usize> = last.into_values().collect();
-        kept.sort_unstable();
-        let mut changes: Vec<Option<BatchChange>> = self.changes.into_iter().map(Some).collect();
-        kept.into_iter().filter_map(|at| changes.get_mut(at)?.take()).collect()
+    }
+}
+
+/// Makes a batch with a put for each pair.
+impl<K: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(K, V)> for Batch {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
+        let mut batch = Self::new();
+        batch.extend(pairs);
+        batch
     }
 }
 
 impl Bitcask {
     /// Makes all changes of a batch, or none: after a crash too.
     ///
-    /// Durable as the store's [`SyncPolicy`](crate::SyncPolicy) says, with one sync at the most. Readers may see a
-    /// part of the changes while they are being published.
+    /// Durable as the store's [`SyncPolicy`](crate::SyncPolicy) says, with one sync at the most. Separate
+    /// [`get`](Self::get) calls may observe a part of a batch that is being written; a
+    /// [`snapshot`](Self::snapshot) or a [`transaction`](Self::transaction) never does.
     ///
     /// # Errors
     ///
     /// As [`put`](Self::put); [`BatchTooLarge`](crate::Error::BatchTooLarge) if its entries do not fit in
-    /// one segment of 512 MiB. Nothing was changed then.
-    pub fn write(&self, batch: Batch) -> Result<()> {
+    /// one segment of 512 MiB. Nothing was changed then, and the batch can be written again.
+    ///
+    /// ```
+    /// # use bitcask::{Batch, Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = Bitcask::open(dir.path(), Options::default())?;
+    /// let batch: Batch = [("a", "1"), ("b", "2")].into_iter().collect();
+    /// if let Err(error) = db.write(&batch) {
+    ///     if !error.is_no_space() {
+    ///         return Err(error);
+    ///     }
+    ///     db.delete("something large")?;
+    ///     db.write(&batch)?;
+    /// }
+    /// # db.close()
+    /// # }
+    /// ```
+    #[doc(alias = "apply_batch")]
+    pub fn write(&self, batch: &Batch) -> Result<()> {
         self.write_opt(batch, WriteOptions::new())
     }
 
@@ -124,12 +221,28 @@ impl Bitcask {
     /// # Errors
     ///
     /// As [`write`](Self::write).
-    pub fn write_opt(&self, batch: Batch, options: WriteOptions) -> Result<()> {
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use bitcask::{Batch, Bitcask, Options, WriteOptions};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = Bitcask::open(dir.path(), Options::default())?;
+    /// let options = WriteOptions::new().ttl(Duration::from_secs(60)).durable(true);
+    /// db.write_opt(Batch::new().put("lock/a", "ann").put("lock/b", "ann"), options)?;
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn write_opt(&self, batch: &Batch, mut options: WriteOptions) -> Result<()> {
         let inner = &self.inner;
         inner.writer()?;
-        let changes = batch.into_changes();
-        let drafts = changes.iter().map(|BatchChange { key, value, ttl }| {
-            inner.draft(key, value.as_deref(), ttl.or(options.ttl))
+        if options.durable.is_none() && batch.asks_to_be_durable() {
+            options.durable = Some(true);
+        }
+        let changes = batch.last_changes();
+        let drafts = changes.iter().map(|change| {
+            let value = change.value.as_deref();
+            inner.draft(&change.key, value, options.of_change(change.options))
         });
         let drafts = drafts.collect::<Result<_>>()?;
         inner.change_atomically(&[], drafts, options, |_| Ok(true))?;

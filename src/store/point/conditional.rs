@@ -61,6 +61,19 @@ impl Inner {
         options: WriteOptions,
         validate: impl FnOnce(&Log) -> Result<bool>,
     ) -> Result<bool> {
+        self.change_or_refuse(conditions, drafts, options, validate, |_| Ok(()))
+    }
+
+    /// The same. If a condition does not hold, `refuse` gets what its key is, under the lock of its
+    /// shard. A key that has expired since the look at it is absent.
+    pub(crate) fn change_or_refuse(
+        &self,
+        conditions: &[Condition<'_>],
+        drafts: Vec<Draft<'_>>,
+        options: WriteOptions,
+        validate: impl FnOnce(&Log) -> Result<bool>,
+        refuse: impl FnOnce(Option<&Located<'_>>) -> Result<()>,
+    ) -> Result<bool> {
         let writer = self.writer()?;
         let guard = self.pin();
         let hash = |key| {
@@ -73,10 +86,14 @@ impl Inner {
         let mut shards = self.shards(asked.iter().chain(&changed).map(|hash| hash.shard()))?;
         let mut until = Deadline::NEVER;
         for (condition, hash) in conditions.iter().zip(asked) {
-            match self.holds_until(condition, hash, &mut shards, &guard)? {
-                Some(end) => until = until.or(end),
-                None => return Ok(false),
+            let found = self.find(shards.of(hash), hash, condition.key, &guard)?;
+            let current = found.own.map(|(_, located)| located).filter(|it| !it.expired);
+            if !self.holds(&condition.expected, current.as_ref())? {
+                refuse(current.as_ref())?;
+                return Ok(false);
             }
+            // Nothing else ends it: the shard is locked.
+            until = until.or(current.map_or(Deadline::NEVER, |it| self.deadline(&it.stored)));
         }
         if made(Mistake::ConditionsUnlocked) {
             drop(shards);
@@ -84,7 +101,11 @@ impl Inner {
         }
         let ChangePlan { mut drafts, old } = self.plan(drafts, changed, &mut shards, &guard)?;
         let mut log = writer.log.lock();
-        if !validate(&log)? || !until.is_never() && !self.is_before(until) {
+        if !validate(&log)? {
+            return Ok(false);
+        }
+        if !until.is_never() && !self.is_before(until) {
+            refuse(None)?;
             return Ok(false);
         }
         if drafts.is_empty() {
@@ -106,26 +127,16 @@ impl Inner {
         self.finish_write(&written, options).map(|()| true)
     }
 
-    /// Returns until when a condition holds, or that it does not. Nothing but the key's expiry ends it:
-    /// its shard is locked.
-    fn holds_until(
-        &self,
-        condition: &Condition<'_>,
-        hash: KeyHash,
-        shards: &mut LockedShards<'_>,
-        guard: &Guard<'_>,
-    ) -> Result<Option<Deadline>> {
-        let found = self.find(shards.of(hash), hash, condition.key, guard)?;
-        let current = found.own.map(|(_, located)| located).filter(|located| !located.expired);
-        let holds = match (&condition.expected, &current) {
+    /// Returns whether a key is what it is expected to be.
+    fn holds(&self, expected: &Expected<'_>, current: Option<&Located<'_>>) -> Result<bool> {
+        Ok(match (expected, current) {
             (Expected::Unchanged(timestamp), current) => {
-                *timestamp == current.as_ref().map(|located| located.stored.timestamp())
+                *timestamp == current.map(|located| located.stored.timestamp())
             }
             (Expected::Value(None), current) => current.is_none(),
             (Expected::Value(Some(_)), None) => false,
             (Expected::Value(Some(expected)), Some(current)) => self.value(current)? == **expected,
-        };
-        Ok(holds.then(|| current.map_or(Deadline::NEVER, |located| self.deadline(&located.stored))))
+        })
     }
 
     /// Looks up what changes replace, leaves out deletes of what has no slot, and sets the flags.
@@ -152,6 +163,9 @@ impl Inner {
             }
             draft.header.flags =
                 draft.header.flags.with_if(found.others || earlier, Flags::COLLIDES);
+            if draft.keeps_expiry {
+                self.keep_expiry(&mut draft, found.own.as_ref());
+            }
             plan.drafts.push(draft);
             plan.old.push((hash, found.own));
         }

@@ -2,10 +2,12 @@
 //! depend on what a key holds.
 
 pub(crate) mod batch;
+pub(crate) mod compare_and_swap;
 pub(crate) mod conditional;
 pub(crate) mod multi_get;
 pub(crate) mod read;
 pub(crate) mod shards;
 pub(crate) mod ttl;
 pub(crate) mod update;
+pub(crate) mod version;
 pub(crate) mod write;

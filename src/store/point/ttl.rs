@@ -22,11 +22,21 @@ use crate::value::Value;
 
 /// How long a key lives, as [`Reader::ttl`] tells it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Ttl {
     /// It does not expire.
     Never,
     /// It expires in so much time, more than none.
     In(Duration),
+}
+
+impl Ttl {
+    /// Returns what is left at a time until an expiry that has not come yet.
+    pub(crate) fn of(expiry: Option<u64>, now: u64) -> Self {
+        expiry.map_or(Self::Never, |expiry| {
+            Self::In(Duration::from_micros(expiry.saturating_sub(now).max(1)))
+        })
+    }
 }
 
 impl Reader {
@@ -61,12 +71,10 @@ impl Reader {
         let guard = self.inner.pin();
         let located = self.inner.locate(key.as_ref(), &guard)?;
         // It may expire between the two looks at the clock, but it was there at the first.
-        Ok(located.map(|Located { stored, .. }| match stored.expiry() {
-            None => Ttl::Never,
-            Some(expiry) => {
-                let now = self.inner.clock.read().of(stored.timestamp());
-                Ttl::In(Duration::from_micros(expiry.saturating_sub(now).max(1)))
-            }
+        Ok(located.map(|Located { stored, .. }| {
+            let expiry = stored.expiry();
+            let now = expiry.map_or(0, |_| self.inner.clock.read().of(stored.timestamp()));
+            Ttl::of(expiry, now)
         }))
     }
 }
@@ -101,6 +109,7 @@ impl Bitcask {
     /// # db.close()
     /// # }
     /// ```
+    #[doc(alias = "set_ttl")]
     pub fn expire(&self, key: impl AsRef<[u8]>, ttl: Duration) -> Result<bool> {
         self.inner.set_ttl(key.as_ref(), Some(ttl))
     }

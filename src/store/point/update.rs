@@ -1,6 +1,6 @@
 //! Changes of one key that depend on what it is.
 //!
-//! - Each is a change with one condition, see `atomic`.
+//! - Each is a change with one condition, see `conditional`.
 //! - A caller's closure runs without any lock held, and again if the key has changed meanwhile.
 
 use super::conditional::{Condition, Expected};
@@ -15,8 +15,8 @@ use crate::value::Value;
 pub(crate) const ATTEMPTS: u32 = TransactionOptions::ATTEMPTS;
 
 impl Bitcask {
-    /// Stores a value under a key that is absent or expired; says whether it did. The key has no time
-    /// to live then.
+    /// Stores a value under a key that is absent or expired; says whether it did. The key gets the
+    /// store's [`default_ttl`](crate::Options::default_ttl).
     ///
     /// # Errors
     ///
@@ -33,6 +33,8 @@ impl Bitcask {
     /// # db.close()
     /// # }
     /// ```
+    #[doc(alias = "setnx")]
+    #[doc(alias = "insert")]
     pub fn put_if_absent(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<bool> {
         self.put_if_absent_opt(key, value, WriteOptions::new())
     }
@@ -67,72 +69,13 @@ impl Bitcask {
         self.inner.change_if(key, Expected::Value(None), value, options)
     }
 
-    /// Makes a key's value `new` if it is `expected` now, and says whether it did. `None` stands
-    /// for an absent key, on either side. A time to live that the key had is gone then.
-    ///
-    /// # Errors
-    ///
-    /// As [`put`](Self::put), and as [`get`](crate::Reader::get).
-    ///
-    /// ```
-    /// # use bitcask::{Bitcask, Options};
-    /// # fn main() -> bitcask::Result<()> {
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// let db = Bitcask::open(dir.path(), Options::default())?;
-    /// assert!(db.compare_and_swap("state", None, Some(b"idle"))?);
-    /// assert!(db.compare_and_swap("state", Some(b"idle"), Some(b"busy"))?);
-    /// assert!(!db.compare_and_swap("state", Some(b"idle"), Some(b"busy"))?);
-    /// assert!(db.compare_and_swap("state", Some(b"busy"), None)?);
-    /// assert!(!db.contains_key("state")?);
-    /// # db.close()
-    /// # }
-    /// ```
-    pub fn compare_and_swap(
-        &self,
-        key: impl AsRef<[u8]>,
-        expected: Option<&[u8]>,
-        new: Option<&[u8]>,
-    ) -> Result<bool> {
-        self.compare_and_swap_opt(key, expected, new, WriteOptions::new())
-    }
-
-    /// Makes a key's value `new` if it is `expected` now, with options of its own, and says whether
-    /// it did. Otherwise as [`compare_and_swap`](Self::compare_and_swap).
-    ///
-    /// # Errors
-    ///
-    /// As [`put`](Self::put), and as [`get`](crate::Reader::get).
-    ///
-    /// ```
-    /// # use std::time::Duration;
-    /// # use bitcask::{Bitcask, Options, WriteOptions};
-    /// # fn main() -> bitcask::Result<()> {
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// let db = Bitcask::open(dir.path(), Options::default())?;
-    /// let minute = WriteOptions::new().ttl(Duration::from_secs(60));
-    /// assert!(db.compare_and_swap_opt("lease", None, Some(b"a"), minute)?);
-    /// // Only its holder can renew it.
-    /// assert!(!db.compare_and_swap_opt("lease", Some(b"b"), Some(b"b"), minute)?);
-    /// assert!(db.compare_and_swap_opt("lease", Some(b"a"), Some(b"a"), minute)?);
-    /// # db.close()
-    /// # }
-    /// ```
-    pub fn compare_and_swap_opt(
-        &self,
-        key: impl AsRef<[u8]>,
-        expected: Option<&[u8]>,
-        new: Option<&[u8]>,
-        options: WriteOptions,
-    ) -> Result<bool> {
-        self.inner.change_if(key.as_ref(), Expected::Value(expected), new, options)
-    }
-
     /// Replaces a key's value by what a closure makes of it, and returns what is stored now.
     ///
     /// The closure gets `None` for an absent key, and removes the key by returning `None`. It runs
     /// without any lock held, and again if the key has changed meanwhile, so it may run several
-    /// times, a hundred at most; what it returned last is stored. A time to live that the key had is gone
-    /// then. A closure that changes this key itself is in its own way: it is run a hundred times for nothing.
+    /// times, a hundred at most; what it returned last is stored. The key gets the store's
+    /// [`default_ttl`](crate::Options::default_ttl), whatever its time to live was; to keep that, use
+    /// [`update_opt`](Self::update_opt) with [`keep_ttl`](WriteOptions::keep_ttl). A closure that changes this key itself is in its own way: it is run a hundred times for nothing.
     ///
     /// # Errors
     ///
@@ -215,7 +158,7 @@ impl Inner {
         options: WriteOptions,
     ) -> Result<bool> {
         self.writer()?;
-        let draft = self.draft(key, value, options.ttl)?;
+        let draft = self.draft(key, value, options)?;
         self.change_atomically(&[Condition { key, expected }], vec![draft], options, |_| Ok(true))
     }
 }

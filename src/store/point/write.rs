@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::key_hash::KeyHash;
 use crate::keydir::{Address, Found, Shard};
 use crate::mistake::{Mistake, made};
-use crate::options::{KEY_SIZE_LIMIT, SyncPolicy, WriteOptions};
+use crate::options::{KEY_SIZE_LIMIT, Lifetime, SyncPolicy, WriteOptions};
 use crate::segment::write::draft::Draft;
 use crate::segment::{Segment, StoredEntry};
 use crate::store::published::Written;
@@ -23,7 +23,8 @@ use crate::store::{Bitcask, Inner};
 impl Bitcask {
     /// Stores a value under a key, in place of the one that may be there.
     ///
-    /// Durable as the store's [`SyncPolicy`] says. Key and value may be empty.
+    /// Durable as the store's [`SyncPolicy`] says. Key and value may be empty. The key gets the store's
+    /// [`default_ttl`](crate::Options::default_ttl), whatever its time to live was.
     ///
     /// # Errors
     ///
@@ -31,6 +32,8 @@ impl Bitcask {
     /// [`NoSpace`](Error::NoSpace), which fails this write alone;
     /// [`Poisoned`](Error::Poisoned) once a write or a sync has failed half-way;
     /// [`Corrupt`](Error::Corrupt) if what may be the key's old entry can't be read.
+    #[doc(alias = "insert")]
+    #[doc(alias = "set")]
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
         self.put_opt(key, value, WriteOptions::new())
     }
@@ -54,6 +57,7 @@ impl Bitcask {
     /// # db.close()
     /// # }
     /// ```
+    #[doc(alias = "setex")]
     pub fn put_opt(
         &self,
         key: impl AsRef<[u8]>,
@@ -72,6 +76,7 @@ impl Bitcask {
     /// # Errors
     ///
     /// As [`put`](Self::put).
+    #[doc(alias = "remove")]
     pub fn delete(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         self.delete_opt(key, WriteOptions::new())
     }
@@ -102,7 +107,7 @@ impl Inner {
         let hash = self.keydir.hash(key);
         // The table's memory is on its way while key and value are summed.
         self.keydir.prefetch(hash, &guard);
-        let mut draft = self.draft(key, value, options.ttl)?;
+        let mut draft = self.draft(key, value, options)?;
         let mut shard = self.shard(hash.shard())?;
         let Found { own, others } = self.find(&shard, hash, key, &guard)?;
         let mut existed = own.is_some();
@@ -113,6 +118,9 @@ impl Inner {
             return Ok(false);
         }
         draft.header.flags = draft.header.flags.with_if(others, Flags::COLLIDES);
+        if draft.keeps_expiry {
+            self.keep_expiry(&mut draft, own.as_ref());
+        }
         let drafts = std::slice::from_mut(&mut draft);
         let mut log = writer.log.lock();
         if value.is_none()
@@ -148,7 +156,7 @@ impl Inner {
         &self,
         key: &'a [u8],
         value: Option<&'a [u8]>,
-        ttl: Option<std::time::Duration>,
+        options: WriteOptions,
     ) -> Result<Draft<'a>> {
         // A key that was put under a higher limit can still be deleted.
         let limit = value.map_or(KEY_SIZE_LIMIT, |_| self.options.key_size_limit);
@@ -161,13 +169,34 @@ impl Inner {
         if size > limit {
             return Err(Error::ValueTooLarge { size, limit });
         }
-        let expiry = ttl.and_then(|ttl| self.clock.after(ttl));
-        Ok(match self.options.compression.codec() {
+        let expiry = self.expiry(options.lifetime);
+        let mut draft = match self.options.compression.codec() {
             Some((codec, size_min)) if size >= size_min => {
                 Draft::put_compressed(key, value, expiry, codec)
             }
             _ => Draft::put(key, value, expiry),
-        })
+        };
+        draft.keeps_expiry = options.keep_ttl;
+        Ok(draft)
+    }
+
+    /// Returns when a key expires that is put now.
+    #[inline]
+    pub(crate) fn expiry(&self, lifetime: Lifetime) -> Option<u64> {
+        match lifetime {
+            Lifetime::OfStore => self.options.default_ttl.and_then(|ttl| self.clock.after(ttl)),
+            Lifetime::For(ttl) => self.clock.after(ttl),
+            Lifetime::Until(time) => (time < TIME_MAX - 1).then_some(time),
+        }
+    }
+
+    /// Has a put expire when the entry does that it replaces, unless that has expired.
+    #[cold]
+    pub(super) fn keep_expiry(&self, draft: &mut Draft<'_>, old: Option<&(Address, Located<'_>)>) {
+        let Some((_, Located { stored, expired: false })) = old else { return };
+        let expiry = stored.expiry();
+        let expiry = expiry.map(|expiry| self.clock.same_expiry(stored.timestamp(), expiry));
+        draft.header = draft.header.with_expiry(expiry);
     }
 
     /// Returns whether a time is still to come.

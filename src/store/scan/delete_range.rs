@@ -37,6 +37,7 @@ impl Bitcask {
     /// # db.close()
     /// # }
     /// ```
+    #[doc(alias = "remove")]
     pub fn delete_range(&self, bounds: impl KeyRange) -> Result<u64> {
         self.remove_within(bounds.into_bounds())
     }

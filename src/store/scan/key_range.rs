@@ -6,56 +6,97 @@ use std::ops::{self, Bound};
 pub(crate) type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
 /// Where a range of keys starts and ends: `..`, `"a".."b"`, `key..`, a pair of [`Bound`]s, and so
-/// on. One that ends before it starts is empty.
-pub trait KeyRange {
+/// on, or a reference to one of these. A range that ends before it starts is empty.
+///
+/// This trait is sealed: no other type can implement it, so that it can learn more later.
+///
+/// ```
+/// use std::ops::Bound;
+/// use bitcask::{Bitcask, Options};
+/// # fn main() -> bitcask::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// let db = Bitcask::open(dir.path(), Options::default())?;
+/// for key in ["a", "b", "c"] {
+///     db.put(key, "")?;
+/// }
+/// let range = "a".."c";
+/// assert_eq!(db.range(&range).count(), 2);
+/// assert_eq!(db.delete_range(&range)?, 2);
+/// assert_eq!(db.range(..).count(), 1);
+/// assert_eq!(db.range((Bound::Excluded("c"), Bound::Unbounded)).count(), 0);
+/// # db.close()
+/// # }
+/// ```
+pub trait KeyRange: sealed::Ends {
     /// Returns both ends.
-    fn into_bounds(self) -> (Bound<Vec<u8>>, Bound<Vec<u8>>);
+    fn into_bounds(self) -> (Bound<Vec<u8>>, Bound<Vec<u8>>)
+    where
+        Self: Sized,
+    {
+        self.ends()
+    }
 }
 
-fn own<K: AsRef<[u8]>>(bound: Bound<K>) -> Bound<Vec<u8>> {
+impl<R: sealed::Ends + ?Sized> KeyRange for R {}
+
+mod sealed {
+    use super::Bounds;
+
+    /// What has two ends. Outside of this crate nobody can name it.
+    pub trait Ends {
+        fn ends(&self) -> Bounds;
+    }
+}
+
+fn own<K: AsRef<[u8]>>(bound: Bound<&K>) -> Bound<Vec<u8>> {
     bound.map(|key| key.as_ref().to_vec())
 }
 
-impl KeyRange for ops::RangeFull {
-    fn into_bounds(self) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+impl<R: sealed::Ends + ?Sized> sealed::Ends for &R {
+    fn ends(&self) -> Bounds {
+        (**self).ends()
+    }
+}
+
+impl sealed::Ends for ops::RangeFull {
+    fn ends(&self) -> Bounds {
         (Bound::Unbounded, Bound::Unbounded)
     }
 }
 
-impl<K: AsRef<[u8]>> KeyRange for (Bound<K>, Bound<K>) {
-    fn into_bounds(self) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
-        (own(self.0), own(self.1))
+impl<K: AsRef<[u8]>> sealed::Ends for (Bound<K>, Bound<K>) {
+    fn ends(&self) -> Bounds {
+        (own(self.0.as_ref()), own(self.1.as_ref()))
     }
 }
 
-impl<K: AsRef<[u8]>> KeyRange for ops::Range<K> {
-    fn into_bounds(self) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
-        (own(Bound::Included(self.start)), own(Bound::Excluded(self.end)))
+impl<K: AsRef<[u8]>> sealed::Ends for ops::Range<K> {
+    fn ends(&self) -> Bounds {
+        (own(Bound::Included(&self.start)), own(Bound::Excluded(&self.end)))
     }
 }
 
-impl<K: AsRef<[u8]>> KeyRange for ops::RangeInclusive<K> {
-    fn into_bounds(self) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
-        let (start, end) = self.into_inner();
-        (own(Bound::Included(start)), own(Bound::Included(end)))
+impl<K: AsRef<[u8]>> sealed::Ends for ops::RangeInclusive<K> {
+    fn ends(&self) -> Bounds {
+        (own(Bound::Included(self.start())), own(Bound::Included(self.end())))
     }
 }
 
-impl<K: AsRef<[u8]>> KeyRange for ops::RangeFrom<K> {
-    fn into_bounds(self) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
-        (own(Bound::Included(self.start)), Bound::Unbounded)
+impl<K: AsRef<[u8]>> sealed::Ends for ops::RangeFrom<K> {
+    fn ends(&self) -> Bounds {
+        (own(Bound::Included(&self.start)), Bound::Unbounded)
     }
 }
 
-impl<K: AsRef<[u8]>> KeyRange for ops::RangeTo<K> {
-    fn into_bounds(self) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
-        (Bound::Unbounded, own(Bound::Excluded(self.end)))
+impl<K: AsRef<[u8]>> sealed::Ends for ops::RangeTo<K> {
+    fn ends(&self) -> Bounds {
+        (Bound::Unbounded, own(Bound::Excluded(&self.end)))
     }
 }
 
-impl<K: AsRef<[u8]>> KeyRange for ops::RangeToInclusive<K> {
-    fn into_bounds(self) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
-        (Bound::Unbounded, own(Bound::Included(self.end)))
+impl<K: AsRef<[u8]>> sealed::Ends for ops::RangeToInclusive<K> {
+    fn ends(&self) -> Bounds {
+        (Bound::Unbounded, own(Bound::Included(&self.end)))
     }
 }
 

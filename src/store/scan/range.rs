@@ -45,6 +45,7 @@ impl Reader {
     /// # db.close()
     /// # }
     /// ```
+    #[doc(alias = "scan")]
     pub fn range(&self, bounds: impl KeyRange) -> Range {
         self.snapshot().range(bounds)
     }

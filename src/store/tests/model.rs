@@ -55,6 +55,13 @@ enum Step {
         new: Option<New>,
         sync: Option<bool>,
     },
+    /// A put that keeps the time to live of the key, in one of several ways.
+    Keep {
+        key: Key,
+        new: New,
+        way: u8,
+        sync: Option<bool>,
+    },
     Expire {
         key: Key,
         ttl: u64,
@@ -127,6 +134,8 @@ fn step(keys: usize) -> impl Strategy<Value = Step> {
         5 => (key(), new(), sync()).prop_map(|(key, new, sync)| Step::InsertNew { key, new, sync }),
         5 => (key(), any::<bool>(), some_new(), sync())
             .prop_map(|(key, right, new, sync)| Step::Swap { key, right, new, sync }),
+        6 => (key(), new(), 0..6_u8, sync())
+            .prop_map(|(key, new, way, sync)| Step::Keep { key, new, way, sync }),
         4 => (key(), 0..100_u64).prop_map(|(key, ttl)| Step::Expire { key, ttl }),
         3 => key().prop_map(|key| Step::Persist { key }),
         10 => (vec(change(), 0..6), prop_oneof![5 => Just(None), 1 => (0..50_u64).prop_map(Some)],
@@ -153,9 +162,11 @@ fn options() -> impl Strategy<Value = Options> {
     ];
     let entries = prop_oneof![1 => Just(u64::MAX), 1 => 1..8_u64];
     let compression = select(Compression::all());
-    (512..4096_u64, entries, policy, any::<bool>(), compression).prop_map(
-        |(size, entries, policy, verify, compression)| {
+    let ttl = prop_oneof![3 => Just(None), 1 => (0..100_u64).prop_map(Some)];
+    (512..4096_u64, entries, policy, any::<bool>(), compression, ttl).prop_map(
+        |(size, entries, policy, verify, compression, ttl)| {
             let options = Options::new().segment_size(size).segment_entries(entries);
+            let options = options.default_ttl(ttl.map(Duration::from_secs));
             options.sync_policy(policy).verify_reads(verify).compression(compression)
         },
     )
@@ -279,6 +290,11 @@ impl World {
         };
     }
 
+    /// Returns the time to live, in seconds, that a put has which asks for this one.
+    fn or_default(&self, ttl: Option<u64>) -> Option<u64> {
+        ttl.or(self.lab.options.default_ttl.map(|ttl| ttl.as_secs()))
+    }
+
     fn run(&mut self, step: &Step) {
         if !matches!(step, Step::PowerCut { .. }) {
             self.forget();
@@ -290,6 +306,7 @@ impl World {
             | Step::Update { .. }
             | Step::InsertNew { .. }
             | Step::Swap { .. } => self.change(step),
+            Step::Keep { key, new, way, sync } => self.keep(*key, *new, *way, *sync),
             Step::Expire { key, ttl } => self.set_ttl(*key, Some(*ttl)),
             Step::Persist { key } => self.set_ttl(*key, None),
             Step::Batch { changes, ttl, sync } => self.batch(changes, *ttl, *sync),
@@ -374,7 +391,7 @@ impl World {
             Step::Put { new: (size, ttl), sync, .. } => {
                 let value = self.value(*size);
                 self.db().put_opt(&key, &value, write_options(*ttl, *sync)).unwrap();
-                self.apply(&key, Some(value), *ttl);
+                self.apply(&key, Some(value), self.or_default(*ttl));
             }
             Step::Delete { sync, .. } => {
                 let existed = self.db().delete_opt(&key, write_options(None, *sync)).unwrap();
@@ -396,7 +413,7 @@ impl World {
                 let options = write_options(ttl, *sync);
                 let stored = self.db().update_opt(&key, options, change).unwrap();
                 assert_eq!(stored.map(Vec::from), new);
-                self.apply(&key, new, ttl);
+                self.apply(&key, new, self.or_default(ttl));
             }
             Step::InsertNew { new: (size, ttl), sync, .. } => {
                 let value = self.value(*size);
@@ -404,7 +421,7 @@ impl World {
                 let inserted = self.db().put_if_absent_opt(&key, &value, options).unwrap();
                 assert_eq!(inserted, old.is_none());
                 if inserted {
-                    self.apply(&key, Some(value), *ttl);
+                    self.apply(&key, Some(value), self.or_default(*ttl));
                 }
             }
             Step::Swap { right, new, sync, .. } => {
@@ -414,9 +431,12 @@ impl World {
                 let options = write_options(ttl, *sync);
                 let (expected, value) = (expected.as_deref(), new.as_deref());
                 let swapped = self.db().compare_and_swap_opt(&key, expected, value, options);
-                assert_eq!(swapped.unwrap(), *right);
+                assert_eq!(swapped.as_ref().unwrap().is_ok(), *right);
+                if let Err(found) = swapped.unwrap() {
+                    assert_eq!(found.current.map(Vec::from), old);
+                }
                 if *right {
-                    self.apply(&key, new, ttl);
+                    self.apply(&key, new, self.or_default(ttl));
                 }
             }
             _ => unreachable!(),
@@ -425,6 +445,49 @@ impl World {
         if !self.merges {
             assert_eq!(self.db().len(), self.model.len() as u64);
         }
+    }
+
+    /// A put that leaves when the key expires as it is.
+    fn keep(&mut self, key: Key, (size, ttl): New, way: u8, sync: Option<bool>) {
+        let key = self.keys[key].clone();
+        let (old, value) = (self.get(&key), self.value(size));
+        // Where the log is ahead of the clock, what is written now may expire by another time.
+        let now = self.db().inner.clock.read();
+        let ahead = now.of(now.highest()) - time_for(self.db(), &key);
+        let kept = old.as_ref().map(|_| self.model[&key].expiry.map(|expiry| expiry + ahead));
+        let db = self.db();
+        let version = db.get_versioned(&key).unwrap().map(|(_, version)| version);
+        let other = version.is_none().then_some(Version::from(1));
+        let found = db.compare_and_swap_versioned(&key, other, None).unwrap().unwrap_err();
+        assert_eq!(found.current.map(Vec::from), old);
+        assert_eq!(found.version, version);
+        let options = write_options(ttl, sync).keep_ttl(true);
+        let (expected, new) = (old.as_deref(), Some(value.as_slice()));
+        match way {
+            0 => db.put_opt(&key, &value, options).unwrap(),
+            1 => drop(db.update_opt(&key, options, |_| new).unwrap()),
+            2 => db.compare_and_swap_opt(&key, expected, new, options).unwrap().unwrap(),
+            3 => {
+                db.compare_and_swap_versioned_opt(&key, version, new, options).unwrap().unwrap();
+            }
+            4 => db.write(Batch::new().put_opt(&key, &value, options)).unwrap(),
+            _ => db
+                .transaction(|tx| {
+                    assert_eq!(tx.version(&key)?, version);
+                    assert_eq!(tx.ttl(&key)?.is_some(), old.is_some());
+                    tx.put_opt(&key, &value, options);
+                    Ok(())
+                })
+                .unwrap(),
+        }
+        match kept {
+            Some(expiry) => drop(self.model.insert(key.clone(), Stored { value, expiry })),
+            None => self.apply(&key, Some(value), self.or_default(ttl)),
+        }
+        let now_there = self.db().get_versioned(&key).unwrap();
+        assert_eq!(now_there.as_ref().map(|(value, _)| value.to_vec()), self.get(&key));
+        assert!(now_there.is_none_or(|(_, new)| version.is_none_or(|old| old < new)));
+        check_ttl(self.db(), &self.model, &key);
     }
 
     /// A change of when a key expires, and of nothing else.
@@ -448,18 +511,15 @@ impl World {
         for (key, new) in changes {
             let key = self.keys[*key].clone();
             let Some((size, own_ttl)) = new else {
-                batch = batch.delete(&key);
+                batch.delete(&key);
                 self.apply(&key, None, None);
                 continue;
             };
             let value = self.value(*size);
-            batch = match own_ttl.map(Duration::from_secs) {
-                Some(own_ttl) => batch.put_with_ttl(&key, &value, own_ttl),
-                None => batch.put(&key, &value),
-            };
-            self.apply(&key, Some(value), own_ttl.or(ttl));
+            batch.put_opt(&key, &value, write_options(*own_ttl, None));
+            self.apply(&key, Some(value), self.or_default(own_ttl.or(ttl)));
         }
-        self.db().write_opt(batch, write_options(ttl, sync)).unwrap();
+        self.db().write_opt(&batch, write_options(ttl, sync)).unwrap();
         for (key, _) in changes {
             let key = &self.keys[*key];
             assert_eq!(self.db().get(key).unwrap().map(Vec::from), self.get(key));

@@ -117,14 +117,14 @@ impl Story {
         let mut batch = Batch::new();
         let mut pairs = self.pairs().clone();
         for (key, value) in puts {
-            batch = batch.put(key, value);
+            batch.put(key, value);
             pairs.insert((*key).into(), (*value).into());
         }
         for key in deletes {
-            batch = batch.delete(key);
+            batch.delete(key);
             pairs.remove(key.as_bytes());
         }
-        self.db.write(batch).unwrap();
+        self.db.write(&batch).unwrap();
         self.wrote(pairs);
     }
 

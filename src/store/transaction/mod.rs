@@ -13,6 +13,7 @@
 
 mod range;
 mod reads;
+mod ttl;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -37,7 +38,7 @@ use reads::{Reads, SpanCheck};
 struct Write {
     /// Nothing for a delete.
     value: Option<Value>,
-    ttl: Option<Duration>,
+    options: WriteOptions,
 }
 
 /// Keys by their order.
@@ -124,7 +125,7 @@ pub(super) fn give_way(attempt: u32) {
 
 fn drafts_of<'a>(inner: &Inner, writes: &'a Writes) -> Result<Vec<Draft<'a>>> {
     let draft = |(key, write): (&'a Vec<u8>, &'a Write)| {
-        inner.draft(key, write.value.as_deref(), write.ttl)
+        inner.draft(key, write.value.as_deref(), write.options)
     };
     writes.iter().map(draft).collect()
 }
@@ -213,18 +214,46 @@ impl Transaction {
     }
 
     /// Stores a value under a key when the transaction ends.
+    #[doc(alias = "insert")]
+    #[doc(alias = "set")]
     pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
-        self.write(key.as_ref(), Some(value.as_ref()), None);
+        self.put_opt(key, value, WriteOptions::new());
     }
 
-    /// Stores a value under a key that lives for `ttl` from the end of the transaction.
-    pub fn put_with_ttl(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, ttl: Duration) {
-        self.write(key.as_ref(), Some(value.as_ref()), Some(ttl));
+    /// Stores a value under a key when the transaction ends, with options of its own. A time to live
+    /// counts from that moment, and [`keep_ttl`](WriteOptions::keep_ttl) keeps the one that the key has
+    /// then. One put that asks to be [durable](WriteOptions::durable) makes the whole transaction
+    /// durable.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use bitcask::{Bitcask, Options, Ttl, WriteOptions};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = Bitcask::open(dir.path(), Options::default())?;
+    /// let hour = WriteOptions::new().ttl(Duration::from_secs(3600));
+    /// db.transaction(|tx| {
+    ///     tx.put_opt("session", "token", hour);
+    ///     Ok(())
+    /// })?;
+    /// assert!(matches!(db.ttl("session")?, Some(Ttl::In(_))));
+    /// # db.close()
+    /// # }
+    /// ```
+    #[doc(alias = "setex")]
+    pub fn put_opt(
+        &mut self,
+        key: impl AsRef<[u8]>,
+        value: impl AsRef<[u8]>,
+        options: WriteOptions,
+    ) {
+        self.write(key.as_ref(), Some(value.as_ref()), options);
     }
 
     /// Removes a key when the transaction ends; it need not be there.
+    #[doc(alias = "remove")]
     pub fn delete(&mut self, key: impl AsRef<[u8]>) {
-        self.write(key.as_ref(), None, None);
+        self.write(key.as_ref(), None, WriteOptions::new());
     }
 
     /// Forgets everything that was written so far.
@@ -259,9 +288,9 @@ impl Transaction {
         &self.snapshot
     }
 
-    fn write(&mut self, key: &[u8], value: Option<&[u8]>, ttl: Option<Duration>) {
+    fn write(&mut self, key: &[u8], value: Option<&[u8]>, options: WriteOptions) {
         let value = value.map(|value| Value::from(value.to_vec()));
-        self.writes.insert(key.to_vec(), Write { value, ttl });
+        self.writes.insert(key.to_vec(), Write { value, options });
     }
 
     /// Makes the changes if all that was read is as it was; says whether it is.
@@ -277,7 +306,9 @@ impl Transaction {
             .map(|(key, timestamp)| Condition { key, expected: Expected::Unchanged(timestamp) })
             .collect();
         let mut settings = WriteOptions::new();
-        settings.durable = options.durable;
+        let asks_to_be_durable = |write: &Write| write.options.durable == Some(true);
+        let is_asked = writes.values().any(asks_to_be_durable);
+        settings.durable = options.durable.or(is_asked.then_some(true));
         for _ in 0..options.attempts {
             // What does not hold before the second look has changed.
             let mut is_gone = false;

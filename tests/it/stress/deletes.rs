@@ -21,12 +21,15 @@ fn delete_beside_a_merge() -> (u64, u64) {
     let open = || Bitcask::open(dir.path(), options().merge_policy(MergePolicy::Manual)).unwrap();
     let keys = || (0..KEYS).map(u32::to_be_bytes);
     let db = open();
-    db.write(keys().fold(Batch::new(), |batch, key| batch.put(key, "value"))).unwrap();
+    db.write(&keys().map(|key| (key, "value")).collect()).unwrap();
     // What is merged has to be sealed.
     db.close().unwrap();
     let db = open();
     assert_eq!(db.len(), u64::from(KEYS));
-    let batch = keys().fold(Batch::new(), Batch::delete);
+    let mut batch = Batch::new();
+    for key in keys() {
+        batch.delete(key);
+    }
     let (before, is_over) = (db.position(), AtomicBool::new(false));
     thread::scope(|scope| {
         for _ in 0..=processors() {
@@ -34,7 +37,7 @@ fn delete_beside_a_merge() -> (u64, u64) {
         }
         let slow = scope.spawn(|| {
             step_back();
-            db.write(batch).unwrap();
+            db.write(&batch).unwrap();
         });
         while db.position() == before {
             thread::yield_now();

@@ -61,18 +61,16 @@ impl Actor<'_> {
         for at in (first..first + len).map(|at| at % self.shared.layout.plain) {
             let key = self.name(at);
             if self.below(3) == 0 {
-                batch = batch.delete(key);
+                batch.delete(key);
                 acts.push((at, Act::Write(None)));
                 continue;
             }
             let (new, (ttl, life)) = (self.fresh(), self.life());
-            batch = match ttl {
-                Some(ttl) => batch.put_with_ttl(key, bytes(at, new), ttl),
-                None => batch.put(key, bytes(at, new)),
-            };
+            let options = ttl.map(|ttl| WriteOptions::new().ttl(ttl)).unwrap_or_default();
+            batch.put_opt(key, bytes(at, new), options);
             acts.push((at, Act::Write(Some((new, life)))));
         }
-        let (span, result) = self.timed(|db| db.write(batch));
+        let (span, result) = self.timed(|db| db.write(&batch));
         result.unwrap();
         for (at, act) in acts {
             self.note(at, span, "batch", act);
@@ -85,12 +83,12 @@ impl Actor<'_> {
         let new = (self.below(5) < 3).then(|| self.fresh());
         let mut batch = Batch::new();
         for at in self.shared.layout.members(group) {
-            batch = match new {
+            match new {
                 Some(new) => batch.put(self.name(at), bytes(at, new)),
                 None => batch.delete(self.name(at)),
             };
         }
-        let (span, result) = self.timed(|db| db.write(batch));
+        let (span, result) = self.timed(|db| db.write(&batch));
         result.unwrap();
         self.note_group(group, span, "batch of the group", || Act::Write(endless(new)));
     }
@@ -105,9 +103,9 @@ impl Actor<'_> {
         let (span, swapped) =
             self.timed(|db| db.compare_and_swap(key, expected.as_deref(), replacement.as_deref()));
         let act = match (swapped.unwrap(), old) {
-            (true, old) => Act::Swap(old, endless(new)),
-            (false, Some(old)) => Act::SawOther(old),
-            (false, None) => Act::SawSome,
+            (Ok(()), old) => Act::Swap(old, endless(new)),
+            (Err(_), Some(old)) => Act::SawOther(old),
+            (Err(_), None) => Act::SawSome,
         };
         self.note(at, span, "compare_and_swap", act);
     }

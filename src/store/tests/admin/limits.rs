@@ -199,7 +199,7 @@ fn a_store_of_more_segments_than_there_are_mappings_works() {
 
 /// Writes a store of segments of one entry each, without a manifest for each.
 fn on_disk(path: &Path, segments: u32) {
-    let (fs, dir) = (crate::fs::Fs::Disk, Dir::new(path.into()));
+    let (fs, dir) = (crate::fs::Fs::DISK, Dir::new(path.into()));
     fs.create_dir(path).unwrap();
     let identity = Identity { store_id: 1, hash_seed: 2 };
     let hasher = KeyHasher::new(identity.hash_seed);

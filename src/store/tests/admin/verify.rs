@@ -133,7 +133,7 @@ fn what_cannot_be_read_is_found_and_what_cannot_be_opened_is_an_error() {
     let story = story(Lab::new());
     let twin = &story.lab.twin;
     let start = twin.call_count();
-    story.db.verify().unwrap();
+    let _ = story.db.verify().unwrap();
     for at in 0..twin.call_count() - start {
         twin.fail(Fault::new(FaultKind::Eio).reads_too().after(at));
         match story.db.verify() {

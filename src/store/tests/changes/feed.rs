@@ -273,9 +273,9 @@ fn empty_segments_that_go_make_no_position_invalid() {
 fn a_prefix_leaves_batches_whole_and_ends_them_in_time() {
     let db = Lab::new().open();
     let mut users = db.watch_prefix("u/").unwrap();
-    let batch =
-        Batch::new().put("o/1", "").put("u/1", "").put("o/2", "").put("u/2", "").put("o/3", "");
-    db.write(batch).unwrap();
+    let batch: Batch =
+        ["o/1", "u/1", "o/2", "u/2", "o/3"].map(|key| (key, "")).into_iter().collect();
+    db.write(&batch).unwrap();
     db.put("o/4", "").unwrap();
     db.put("u/3", "").unwrap();
     let first = users.try_recv().unwrap().unwrap();

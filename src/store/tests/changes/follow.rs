@@ -92,22 +92,20 @@ impl World {
             // The last change of a key in a batch is the one that counts.
             news.retain(|(other, _)| *other != key);
             if self.dice.one_in(3) {
-                batch = batch.delete(&key);
+                batch.delete(&key);
                 news.push((key, None));
                 continue;
             }
             let value = vec![b'x'; self.dice.below(90)];
             let ttl = self.dice.one_in(4).then(|| self.dice.below(20) as u64);
-            batch = match ttl {
-                Some(ttl) => batch.put_with_ttl(&key, &value, Duration::from_secs(ttl)),
-                None => batch.put(&key, &value),
-            };
+            let life = ttl.map(|ttl| WriteOptions::new().ttl(Duration::from_secs(ttl)));
+            batch.put_opt(&key, &value, life.unwrap_or_default());
             let expiry = ttl.map(|ttl| now + ttl * 1_000_000);
             news.push((key, Some(Stored { value, expiry })));
         }
         // Nothing is written of a delete of what is absent.
         news.retain(|(key, new)| new.is_some() || present.contains_key(key));
-        self.db().write(batch).unwrap();
+        self.db().write(&batch).unwrap();
         let (end, last) = (self.db().position(), news.len());
         let number = |(at, (key, new)): (usize, (Vec<u8>, Option<Stored>))| Committed {
             key,

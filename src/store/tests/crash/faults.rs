@@ -68,11 +68,14 @@ impl Call {
             }
             Self::Delete(key) => db.delete(key).map(drop),
             Self::Batch(changes) => {
-                let add = |batch: Batch, (key, value): &(&str, Option<String>)| match value {
-                    Some(value) => batch.put(key, value),
-                    None => batch.delete(key),
-                };
-                db.write(changes.iter().fold(Batch::new(), add))
+                let mut batch = Batch::new();
+                for (key, value) in changes {
+                    match value {
+                        Some(value) => batch.put(key, value),
+                        None => batch.delete(key),
+                    };
+                }
+                db.write(&batch)
             }
             Self::Sync => db.sync(),
             Self::Work => {

@@ -427,14 +427,14 @@ impl Running {
                     let key = self.run.keys[*at].clone();
                     if let Some(size) = size {
                         let value = self.value(*size);
-                        batch = batch.put(&key, &value);
+                        batch.put(&key, &value);
                         after.insert(key, Stored { value, expiry: None });
                     } else {
-                        batch = batch.delete(&key);
+                        batch.delete(&key);
                         after.remove(&key);
                     }
                 }
-                self.db().write_opt(batch, options(None, *sync)).unwrap();
+                self.db().write_opt(&batch, options(None, *sync)).unwrap();
             }
             Op::Transaction { changes, by_range, sync } => {
                 let mut new = Vec::new();
@@ -467,7 +467,7 @@ impl Running {
                 let expected = if *right { old.as_deref() } else { wrong.as_deref() };
                 let (new_value, options) = (new.as_deref(), options(*ttl, *sync));
                 let swapped = self.db().compare_and_swap_opt(&key, expected, new_value, options);
-                assert_eq!(swapped.unwrap(), *right);
+                assert_eq!(swapped.unwrap().is_ok(), *right);
                 if !right {
                     return;
                 }

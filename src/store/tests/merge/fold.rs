@@ -246,8 +246,8 @@ fn a_close_does_not_gather_many_keys_to_find_out_whether_there_is_something_to_f
     let lab = Lab::new().with(options.merge_policy(MergePolicy::Manual));
     let db = lab.open();
     for _ in 0..SEGMENTS {
-        let put = |batch: Batch, number: u32| batch.put(number.to_be_bytes(), [7; 8]);
-        db.write((0..ENTRIES).fold(Batch::new(), put)).unwrap();
+        let put = |number: u32| (number.to_be_bytes(), [7; 8]);
+        db.write(&(0..ENTRIES).map(put).collect()).unwrap();
         seal_active(&db);
     }
     db.close().unwrap();

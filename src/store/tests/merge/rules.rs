@@ -210,7 +210,10 @@ fn copies_are_of_no_batch_and_carry_no_mark() {
     db.put("a", "0").unwrap();
     db.sync().unwrap();
     let ttl = Duration::from_secs(60);
-    db.write(Batch::new().put("a", "1").put_with_ttl("b", "2", ttl).put("c", "3")).unwrap();
+    db.write(
+        Batch::new().put("a", "1").put_opt("b", "2", WriteOptions::new().ttl(ttl)).put("c", "3"),
+    )
+    .unwrap();
     let input = seal(&db);
     let entries = log_entries(&lab);
     let before: Vec<_> = entries.iter().filter(|entry| entry.place.segment == input).collect();

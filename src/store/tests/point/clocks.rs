@@ -349,7 +349,7 @@ fn what_rests_on_a_key_fails_when_its_own_clock_says_so() {
         }
         lab.hands.step_back(DAY);
         let db = lab.reopen(db);
-        assert!(db.compare_and_swap("first", Some(b"x"), Some(b"y")).unwrap());
+        assert!(db.compare_and_swap("first", Some(b"x"), Some(b"y")).unwrap().is_ok());
         let mut runs = 0;
         let seen = db.transaction(|transaction| {
             runs += 1;
@@ -394,11 +394,11 @@ fn a_ttl_that_reaches_the_end_of_time_is_none() {
     db.put_opt("put", "x", mortal(Duration::MAX)).unwrap();
     db.put_opt("expired", "x", mortal(HOUR)).unwrap();
     assert!(db.expire("expired", Duration::MAX).unwrap());
-    db.write(Batch::new().put_with_ttl("batch", "x", Duration::MAX)).unwrap();
+    db.write(Batch::new().put_opt("batch", "x", WriteOptions::new().ttl(Duration::MAX))).unwrap();
     db.update_opt("updated", mortal(Duration::MAX), |_| Some("x")).unwrap();
     assert!(db.put_if_absent_opt("inserted", "x", mortal(Duration::MAX)).unwrap());
     db.transaction(|it| {
-        it.put_with_ttl("transaction", "x", Duration::MAX);
+        it.put_opt("transaction", "x", WriteOptions::new().ttl(Duration::MAX));
         Ok(())
     })
     .unwrap();

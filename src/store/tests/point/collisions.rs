@@ -68,15 +68,15 @@ impl Told {
         for change in changes {
             let letter = change.chars().last().unwrap();
             if change.starts_with('-') {
-                batch = batch.delete(key(letter));
+                batch.delete(key(letter));
                 self.model.remove(&key(letter));
             } else {
                 let value = self.value(letter);
-                batch = batch.put(key(letter), &value);
+                batch.put(key(letter), &value);
                 self.model.insert(key(letter), Stored { value, expiry: None });
             }
         }
-        self.db.write(batch).unwrap();
+        self.db.write(&batch).unwrap();
     }
 
     /// Returns the log in short: "a" is a put, "-a" a tombstone, "a!" is flagged *collides*.
@@ -387,16 +387,16 @@ fn conditional_changes_are_of_the_key_they_name() {
         assert!(db.put_if_absent(key('a'), "1").unwrap());
         assert!(db.put_if_absent(key('b'), "2").unwrap());
         assert!(!db.put_if_absent(key('a'), "3").unwrap());
-        assert!(!db.compare_and_swap(key('b'), Some(b"1"), Some(b"4")).unwrap());
-        assert!(db.compare_and_swap(key('b'), Some(b"2"), Some(b"5")).unwrap());
-        assert!(db.compare_and_swap(key('c'), None, Some(b"6")).unwrap());
+        assert!(db.compare_and_swap(key('b'), Some(b"1"), Some(b"4")).unwrap().is_err());
+        assert!(db.compare_and_swap(key('b'), Some(b"2"), Some(b"5")).unwrap().is_ok());
+        assert!(db.compare_and_swap(key('c'), None, Some(b"6")).unwrap().is_ok());
         let updated = db.update(key('a'), |old| {
             assert_eq!(old, Some(&b"1"[..]));
             Some("7")
         });
         assert_eq!(updated.unwrap().unwrap(), "7");
         assert!(db.update(key('c'), |_| None::<&str>).unwrap().is_none());
-        assert!(db.compare_and_swap(key('b'), Some(b"5"), None).unwrap());
+        assert!(db.compare_and_swap(key('b'), Some(b"5"), None).unwrap().is_ok());
         let stored = Stored { value: b"7".to_vec(), expiry: None };
         let model = Model::from([(key('a'), stored)]);
         check_with(&db, &model, &[key('b'), key('c')]);
@@ -417,8 +417,8 @@ fn entries_are_flagged_exactly_when_another_key_with_their_bits_has_a_slot() {
         match (dice >> 8) % 32 {
             0..12 => drop(db.delete(&key).unwrap()),
             12..14 => {
-                let batch = Batch::new().put("0", "x").delete("1").put("2", "y").put(&key, "z");
-                db.write(batch).unwrap();
+                db.write(Batch::new().put("0", "x").delete("1").put("2", "y").put(&key, "z"))
+                    .unwrap();
             }
             14 => db = lab.reopen(db),
             15 => {

@@ -74,8 +74,10 @@ fn values_that_are_written_differ_from_opening_to_opening_and_are_read_alike() {
         db.put("a", &b).unwrap();
         check(&db, &model([("a", &b), ("b", &b), ("c", &c)]));
         // What is read, compared and given to closures is what was put, before and behind.
-        assert!(!db.compare_and_swap("b", Some(b"b"), None).unwrap());
-        assert!(db.compare_and_swap("b", Some(b.as_bytes()), Some(d.as_bytes())).unwrap());
+        let found = db.compare_and_swap("b", Some(b"b"), None).unwrap().unwrap_err();
+        assert_eq!(found.current.unwrap(), b);
+        let swapped = db.compare_and_swap("b", Some(b.as_bytes()), Some(d.as_bytes()));
+        assert!(swapped.unwrap().is_ok());
         db.close().unwrap();
         let db = lab.open();
         let append = |old: Option<&[u8]>| Some([old.unwrap(), b"!"].concat());

@@ -133,7 +133,9 @@ fn a_change_that_is_to_be_durable_is_when_it_returns() {
     let durable = WriteOptions::new().durable(true);
     let changes: [fn(&Bitcask, WriteOptions) -> bool; 4] = [
         |db, durable| db.put_if_absent_opt("new", "1", durable).unwrap(),
-        |db, durable| db.compare_and_swap_opt("a", Some(b"1"), Some(b"2"), durable).unwrap(),
+        |db, durable| {
+            db.compare_and_swap_opt("a", Some(b"1"), Some(b"2"), durable).unwrap().is_ok()
+        },
         |db, durable| db.update_opt("a", durable, |_| Some("2")).unwrap().is_some(),
         |db, durable| db.update_opt("a", durable, |_| None::<&str>).unwrap().is_none(),
     ];
@@ -152,7 +154,7 @@ fn a_change_that_depends_on_what_is_there_may_have_a_time_to_live() {
     let db = lab.open();
     let minute = WriteOptions::new().ttl(Duration::from_secs(60));
     assert!(db.put_if_absent_opt("new", "1", minute).unwrap());
-    assert!(db.compare_and_swap_opt("swapped", None, Some(b"1"), minute).unwrap());
+    assert!(db.compare_and_swap_opt("swapped", None, Some(b"1"), minute).unwrap().is_ok());
     db.update_opt("updated", minute, |_| Some("1")).unwrap();
     for key in ["new", "swapped", "updated"] {
         assert_eq!(db.ttl(key).unwrap(), Some(Ttl::In(Duration::from_secs(60))));

@@ -1,11 +1,14 @@
 //! Tests of single keys: conditions, expiry, compression, transactions.
 
+pub(crate) mod batches;
 pub(crate) mod clocks;
 pub(crate) mod collisions;
 pub(crate) mod compression;
 pub(crate) mod conditional;
 pub(crate) mod guards;
 pub(crate) mod in_flight;
+pub(crate) mod lifetimes;
 pub(crate) mod surprises;
 pub(crate) mod transactions;
 pub(crate) mod ttl;
+pub(crate) mod versions;

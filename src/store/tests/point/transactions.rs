@@ -58,7 +58,7 @@ fn a_transaction_sees_its_snapshot_and_its_own_writes() {
         assert_eq!(tx.get("z")?, None);
         tx.put("b", "two");
         tx.delete("c");
-        tx.put_with_ttl("d", "4", Duration::from_secs(1));
+        tx.put_opt("d", "4", WriteOptions::new().ttl(Duration::from_secs(1)));
         assert_eq!(tx.get("b")?.unwrap(), "two");
         assert_eq!(
             (tx.get("c")?, tx.contains_key("c")?, tx.contains_key("d")?),
@@ -96,7 +96,7 @@ fn what_was_written_is_there_at_once_and_only_at_the_end() {
     let result = db.transaction(|tx| {
         tx.put("a", "one");
         tx.delete("b");
-        tx.put_with_ttl("c", "3", Duration::from_secs(10));
+        tx.put_opt("c", "3", WriteOptions::new().ttl(Duration::from_secs(10)));
         assert_eq!(db.get("a")?.unwrap(), "1");
         Ok(7)
     });

@@ -213,8 +213,8 @@ fn act(lab: &Lab, db: Bitcask, dice: &mut Dice) -> Bitcask {
         0..=11 => db.put(key(dice), vec![b'x'; dice.below(120)]).unwrap(),
         12..=15 => drop(db.delete(key(dice)).unwrap()),
         16..=17 => {
-            let batch = Batch::new().put(key(dice), "1").delete(key(dice)).put(key(dice), "3");
-            db.write(batch).unwrap();
+            let [first, second, third] = [key(dice), key(dice), key(dice)];
+            db.write(Batch::new().put(first, "1").delete(second).put(third, "3")).unwrap();
         }
         18..=20 => drop(db.inner.work()),
         21 => db.inner.rotate_active().unwrap(),
@@ -336,8 +336,7 @@ fn refreshes_that_fail_hold_no_more_each_time() {
 }
 
 fn big_batch(value: &str) -> Batch {
-    let keys = 0..4_000_u32;
-    keys.fold(Batch::new(), |batch, key| batch.put(key.to_be_bytes(), value))
+    (0..4_000_u32).map(|key| (key.to_be_bytes(), value)).collect()
 }
 
 /// Brings a reader up to date with a large batch while a closure looks at it, which is given the reader's
@@ -345,11 +344,11 @@ fn big_batch(value: &str) -> Batch {
 fn beside_a_refresh(look: impl Fn(&ReadOnly, Position, &str)) {
     let lab = Lab::new().with(Options::new().segment_size(8 << 20).sync_policy(SyncPolicy::Never));
     let db = lab.open();
-    db.write(big_batch("old")).unwrap();
+    db.write(&big_batch("old")).unwrap();
     let reader = lab.open_read_only();
     for round in 0..8 {
         let (before, value) = (reader.position(), format!("new {round}"));
-        db.write(big_batch(&value)).unwrap();
+        db.write(&big_batch(&value)).unwrap();
         std::thread::scope(|scope| {
             let refresh = scope.spawn(|| reader.refresh().unwrap());
             while !refresh.is_finished() {

@@ -207,7 +207,10 @@ fn the_hint_of_a_recovered_segment_is_the_one_that_its_segment_gives() {
     story.sync();
     story.db.inner.mark_if_due(Duration::ZERO).unwrap();
     story.batch(&[("b", "2"), ("c", "3"), ("a", "4")], &[]);
-    story.db.write(Batch::new().put_with_ttl("d", "5", Duration::MAX).delete("b")).unwrap();
+    story
+        .db
+        .write(Batch::new().put_opt("d", "5", WriteOptions::new().ttl(Duration::MAX)).delete("b"))
+        .unwrap();
     let end = story.db.inner.writer().unwrap().log.lock().end().offset;
     let told = story.killed();
     let (id, log) = told.lab.logs().remove(0);

@@ -92,15 +92,15 @@ impl World {
         for _ in 0..=self.dice.roll(5) {
             let key = self.dice.pick(&self.keys).clone();
             if self.dice.roll(3) == 0 {
-                batch = batch.delete(&key);
+                batch.delete(&key);
                 self.model.remove(&key);
             } else {
                 let value = self.value();
-                batch = batch.put(&key, &value);
+                batch.put(&key, &value);
                 self.model.insert(key, Stored { value, expiry: None });
             }
         }
-        self.db().write(batch).unwrap();
+        self.db().write(&batch).unwrap();
     }
 
     fn snapshot(&mut self) {
@@ -347,7 +347,7 @@ fn a_snapshot_waits_for_what_is_not_published_yet() {
     std::thread::scope(|scope| {
         let mut shard = inner.shard(hash.shard()).unwrap();
         let own = inner.find(&shard, hash, b"k", &guard).unwrap().own;
-        let mut drafts = [inner.draft(b"k", Some(b"new"), None).unwrap()];
+        let mut drafts = [inner.draft(b"k", Some(b"new"), WriteOptions::new()).unwrap()];
         let log = &inner.writer().unwrap().log;
         let appended = inner.append(&mut log.lock(), &mut drafts, &guard).unwrap();
         let taken = scope.spawn(|| db.snapshot());

@@ -151,16 +151,21 @@ impl World {
                 Outcome::Existed(db.delete_opt(key(*at), options).unwrap())
             }
             Op::Batch { changes, sync } => {
-                let batch = changes.iter().fold(Batch::new(), |batch, (at, put)| {
-                    if *put { batch.put(key(*at), value(*at)) } else { batch.delete(key(*at)) }
-                });
-                db.write_opt(batch, options(Life::Endless, *sync)).unwrap();
+                let mut batch = Batch::new();
+                for (at, put) in changes {
+                    if *put {
+                        batch.put(key(*at), value(*at))
+                    } else {
+                        batch.delete(key(*at))
+                    };
+                }
+                db.write_opt(&batch, options(Life::Endless, *sync)).unwrap();
                 Outcome::Done
             }
             Op::CompareAndSwap { key: at, put } => {
                 let new = put.then(|| value(*at));
                 let swapped = db.compare_and_swap(key(*at), expected.as_deref(), new.as_deref());
-                Outcome::Swapped { expected, swapped: swapped.unwrap() }
+                Outcome::Swapped { expected, swapped: swapped.unwrap().is_ok() }
             }
             Op::Insert { key: at } => {
                 Outcome::Existed(!db.put_if_absent(key(*at), value(*at)).unwrap())

@@ -1,0 +1,196 @@
+//! Changes of one key that are made if its value, or its version, is the expected one.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use super::conditional::{Condition, Expected};
+use super::version::Version;
+use crate::error::Result;
+use crate::options::WriteOptions;
+use crate::store::{Bitcask, Inner};
+use crate::value::Value;
+
+/// What a key was instead of what [`Bitcask::compare_and_swap`] or
+/// [`Bitcask::compare_and_swap_versioned`] expected. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CompareAndSwapError {
+    /// The value of the key, or `None` if the key is absent or expired.
+    pub current: Option<Value>,
+    /// The version of the key, or `None` if the key is absent or expired.
+    pub version: Option<Version>,
+}
+
+impl fmt::Display for CompareAndSwapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.current {
+            Some(_) => "the key has another value than was expected; nothing was changed",
+            None => "the key is absent, which was not expected; nothing was changed",
+        })
+    }
+}
+
+impl StdError for CompareAndSwapError {}
+
+impl Bitcask {
+    /// Makes a key's value `new` if it is `expected` now. `None` stands for an absent key, on either
+    /// side. The key gets the store's [`default_ttl`](crate::Options::default_ttl).
+    ///
+    /// The outer result says whether the store could do it, the inner one whether the value was the
+    /// expected one. Durable as the store's [`SyncPolicy`](crate::SyncPolicy) says. Costs a look-up, a
+    /// comparison and a put.
+    ///
+    /// # Errors
+    ///
+    /// As [`put`](Self::put), and as [`get`](Self::get). If the value is not the expected one, the inner
+    /// result has the value that the key has instead, as it was when the two were compared.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// assert!(db.compare_and_swap("state", None, Some(b"idle"))?.is_ok());
+    /// assert!(db.compare_and_swap("state", Some(b"idle"), Some(b"busy"))?.is_ok());
+    /// let error = db.compare_and_swap("state", Some(b"idle"), Some(b"busy"))?.unwrap_err();
+    /// assert_eq!(error.current.as_deref(), Some(&b"busy"[..]));
+    /// assert!(db.compare_and_swap("state", Some(b"busy"), None)?.is_ok());
+    /// assert!(!db.contains_key("state")?);
+    /// # db.close()
+    /// # }
+    /// ```
+    #[doc(alias = "cas")]
+    #[doc(alias = "compare_exchange")]
+    pub fn compare_and_swap(
+        &self,
+        key: impl AsRef<[u8]>,
+        expected: Option<&[u8]>,
+        new: Option<&[u8]>,
+    ) -> Result<Result<(), CompareAndSwapError>> {
+        self.compare_and_swap_opt(key, expected, new, WriteOptions::new())
+    }
+
+    /// Makes a key's value `new` if it is `expected` now, with options of its own. Otherwise as
+    /// [`compare_and_swap`](Self::compare_and_swap).
+    ///
+    /// # Errors
+    ///
+    /// As [`compare_and_swap`](Self::compare_and_swap).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use bitcask::{Bitcask, Options, WriteOptions};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// let minute = WriteOptions::new().ttl(Duration::from_secs(60));
+    /// assert!(db.compare_and_swap_opt("lease", None, Some(b"a"), minute)?.is_ok());
+    /// // Only its holder can renew it.
+    /// assert!(db.compare_and_swap_opt("lease", Some(b"b"), Some(b"b"), minute)?.is_err());
+    /// assert!(db.compare_and_swap_opt("lease", Some(b"a"), Some(b"a"), minute)?.is_ok());
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn compare_and_swap_opt(
+        &self,
+        key: impl AsRef<[u8]>,
+        expected: Option<&[u8]>,
+        new: Option<&[u8]>,
+        options: WriteOptions,
+    ) -> Result<Result<(), CompareAndSwapError>> {
+        self.inner.swap_if(key.as_ref(), Expected::Value(expected), new, options)
+    }
+
+    /// Makes a key's value `new` if nobody has changed the key since it had the version `expected`.
+    /// `None` stands for an absent key, on either side.
+    ///
+    /// Compares no value, so a value that was changed and changed back does not pass, and a large value
+    /// costs nothing. A change of the key's time to live alone changes its version too. Otherwise as
+    /// [`compare_and_swap`](Self::compare_and_swap).
+    ///
+    /// # Errors
+    ///
+    /// As [`compare_and_swap`](Self::compare_and_swap).
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("page", "draft")?;
+    /// let (page, version) = db.get_versioned("page")?.expect("it was put just now");
+    /// let edited = [&page, &b", edited"[..]].concat();
+    /// assert!(db.compare_and_swap_versioned("page", Some(version), Some(&edited))?.is_ok());
+    /// // Somebody else edited the same version, and has to merge the two.
+    /// let error = db.compare_and_swap_versioned("page", Some(version), Some(b"mine"))?.unwrap_err();
+    /// assert_eq!(error.current.unwrap(), "draft, edited");
+    /// # db.close()
+    /// # }
+    /// ```
+    #[doc(alias = "cas")]
+    pub fn compare_and_swap_versioned(
+        &self,
+        key: impl AsRef<[u8]>,
+        expected: Option<Version>,
+        new: Option<&[u8]>,
+    ) -> Result<Result<(), CompareAndSwapError>> {
+        self.compare_and_swap_versioned_opt(key, expected, new, WriteOptions::new())
+    }
+
+    /// Makes a key's value `new` if nobody has changed the key since it had the version `expected`, with
+    /// options of its own. Otherwise as
+    /// [`compare_and_swap_versioned`](Self::compare_and_swap_versioned).
+    ///
+    /// # Errors
+    ///
+    /// As [`compare_and_swap`](Self::compare_and_swap).
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options, WriteOptions};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = Bitcask::open(dir.path(), Options::default())?;
+    /// let durable = WriteOptions::new().durable(true);
+    /// assert!(db.compare_and_swap_versioned_opt("id", None, Some(b"1"), durable)?.is_ok());
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn compare_and_swap_versioned_opt(
+        &self,
+        key: impl AsRef<[u8]>,
+        expected: Option<Version>,
+        new: Option<&[u8]>,
+        options: WriteOptions,
+    ) -> Result<Result<(), CompareAndSwapError>> {
+        let expected = Expected::Unchanged(expected.map(Version::timestamp));
+        self.inner.swap_if(key.as_ref(), expected, new, options)
+    }
+}
+
+impl Inner {
+    /// Changes one key if it is as expected, or returns what it is; no value means a delete.
+    fn swap_if(
+        &self,
+        key: &[u8],
+        expected: Expected<'_>,
+        value: Option<&[u8]>,
+        options: WriteOptions,
+    ) -> Result<Result<(), CompareAndSwapError>> {
+        self.writer()?;
+        let drafts = vec![self.draft(key, value, options)?];
+        let conditions = [Condition { key, expected }];
+        let mut refusal = CompareAndSwapError { current: None, version: None };
+        let is_made = self.change_or_refuse(
+            &conditions,
+            drafts,
+            options,
+            |_| Ok(true),
+            |found| {
+                refusal.current = found.map(|located| self.value(located)).transpose()?;
+                refusal.version = found.map(|located| Version::of(&located.stored));
+                Ok(())
+            },
+        )?;
+        Ok(if is_made { Ok(()) } else { Err(refusal) })
+    }
+}

@@ -1,0 +1,83 @@
+//! Versions of keys. A version is the time of an entry: no two entries of a log have the same, and a
+//! merge that moves an entry leaves it.
+
+use std::fmt;
+
+use crate::error::Result;
+use crate::segment::StoredEntry;
+use crate::store::Bitcask;
+use crate::value::Value;
+
+/// Which change of a store has made a key what it is, from [`Bitcask::get_versioned`].
+///
+/// Every change gets a version of its own, which is higher than those of all changes before it, in the
+/// whole store and for as long as the store exists. A version fits in 64 bits and means the same after
+/// the store was closed and opened again. Nothing else follows from the number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version(u64);
+
+impl Version {
+    pub(crate) fn new(timestamp: u64) -> Self {
+        Self(timestamp)
+    }
+
+    pub(crate) fn of(stored: &StoredEntry<'_>) -> Self {
+        Self(stored.timestamp())
+    }
+
+    pub(crate) fn timestamp(self) -> u64 {
+        self.0
+    }
+}
+
+impl From<Version> for u64 {
+    fn from(version: Version) -> Self {
+        version.0
+    }
+}
+
+/// Makes a version of a number that a version was made to. Any other number is the version of no key.
+impl From<u64> for Version {
+    fn from(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Bitcask {
+    /// Returns the value of a key and the key's version, or `None` if the key is absent or expired.
+    ///
+    /// The version changes with every write of the key: by `put`, [`expire`](Self::expire) and
+    /// [`persist`](Self::persist), batches and transactions. A merge, a backup or the next opening leaves
+    /// it. Costs what [`get`](Self::get) does.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get).
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("key", "value")?;
+    /// let (value, first) = db.get_versioned("key")?.expect("it was put just now");
+    /// assert_eq!(value, "value");
+    /// db.put("key", "value")?;
+    /// let (_, second) = db.get_versioned("key")?.expect("it was put just now");
+    /// assert!(first < second);
+    /// # db.close()
+    /// # }
+    /// ```
+    #[doc(alias = "gets")]
+    pub fn get_versioned(&self, key: impl AsRef<[u8]>) -> Result<Option<(Value, Version)>> {
+        let guard = self.inner.pin();
+        let Some(located) = self.inner.locate(key.as_ref(), &guard)? else { return Ok(None) };
+        Ok(Some((self.inner.value(&located)?, Version::of(&located.stored))))
+    }
+}

@@ -1,0 +1,219 @@
+//! How long a key lives that is put: as the write says, as the key did before, or as the store says.
+
+use crate::store::tests::*;
+
+const HOUR: Duration = Duration::from_secs(3600);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// All calls that put a value under the key "k", which may be there already.
+type Put = fn(&Bitcask, WriteOptions);
+
+const PUTS: [(&str, Put); 7] = [
+    ("put", |db, options| db.put_opt("k", "new", options).unwrap()),
+    ("update", |db, options| drop(db.update_opt("k", options, |_| Some("new")).unwrap())),
+    ("compare_and_swap", |db, options| {
+        let old = db.get("k").unwrap();
+        let swapped = db.compare_and_swap_opt("k", old.as_deref(), Some(b"new"), options);
+        swapped.unwrap().unwrap();
+    }),
+    ("compare_and_swap_versioned", |db, options| {
+        let version = db.get_versioned("k").unwrap().map(|(_, version)| version);
+        let swapped = db.compare_and_swap_versioned_opt("k", version, Some(b"new"), options);
+        swapped.unwrap().unwrap();
+    }),
+    ("batch", |db, options| db.write(Batch::new().put_opt("k", "new", options)).unwrap()),
+    ("whole batch", |db, options| db.write_opt(Batch::new().put("k", "new"), options).unwrap()),
+    ("transaction", |db, options| {
+        let put = |tx: &mut Transaction| {
+            tx.put_opt("k", "new", options);
+            Ok(())
+        };
+        db.transaction(put).unwrap();
+    }),
+];
+
+fn in_seconds(seconds: u64) -> Ttl {
+    Ttl::In(Duration::from_secs(seconds))
+}
+
+#[test]
+fn every_put_keeps_the_time_to_live_or_sets_it_as_asked() {
+    let (keep, mortal) = (WriteOptions::new().keep_ttl(true), WriteOptions::new().ttl(HOUR));
+    let both = mortal.keep_ttl(true);
+    for compression in Compression::all() {
+        for (name, put) in PUTS {
+            let lab = Lab::new();
+            let lab = lab.clone().with(lab.options.compression(compression));
+            let db = lab.open();
+            let ttl = || db.ttl("k").unwrap();
+            put(&db, keep);
+            assert_eq!(ttl(), Some(Ttl::Never), "{name}: it was absent");
+            put(&db, both);
+            assert_eq!(ttl(), Some(Ttl::Never), "{name}: it had none");
+            put(&db, mortal);
+            assert_eq!(ttl(), Some(in_seconds(3600)), "{name}");
+            lab.hands.advance(MINUTE);
+            put(&db, keep);
+            assert_eq!(ttl(), Some(in_seconds(3540)), "{name}: kept");
+            put(&db, both);
+            assert_eq!(ttl(), Some(in_seconds(3540)), "{name}: kept, whatever else is asked for");
+            put(&db, WriteOptions::new());
+            assert_eq!(ttl(), Some(Ttl::Never), "{name}: not kept");
+            put(&db, WriteOptions::new().ttl(MINUTE));
+            lab.hands.advance(MINUTE);
+            put(&db, both);
+            assert_eq!(ttl(), Some(in_seconds(3600)), "{name}: an expired key is an absent one");
+            let expected = raw(&db);
+            check(&lab.reopen(db), &expected);
+        }
+    }
+}
+
+#[test]
+fn an_insert_that_keeps_a_time_to_live_finds_none() {
+    let lab = Lab::new();
+    let db = lab.open();
+    let options = WriteOptions::new().ttl(MINUTE).keep_ttl(true);
+    assert!(db.put_if_absent_opt("k", "1", options).unwrap());
+    lab.hands.advance(MINUTE);
+    assert!(db.put_if_absent_opt("k", "2", WriteOptions::new().keep_ttl(true)).unwrap());
+    assert_eq!(db.ttl("k").unwrap(), Some(Ttl::Never));
+}
+
+#[test]
+fn a_key_expires_at_the_time_that_was_asked_for() {
+    for (name, put) in PUTS {
+        let lab = Lab::new();
+        let db = lab.open();
+        let time = |seconds| {
+            let now = crate::clock::system_time(lab.hands.clock().now());
+            WriteOptions::new().expires_at(now + Duration::from_secs(seconds))
+        };
+        put(&db, time(60));
+        assert_eq!(db.ttl("k").unwrap(), Some(in_seconds(60)), "{name}");
+        lab.hands.advance(Duration::from_secs(59));
+        assert!(db.contains_key("k").unwrap(), "{name}");
+        lab.hands.advance(Duration::from_secs(1));
+        assert!(!db.contains_key("k").unwrap(), "{name}");
+        // The past, the beginning of time and before; the last one set counts.
+        let beginning = std::time::UNIX_EPOCH;
+        for past in [time(0), time(60).expires_at(beginning), time(60).expires_at(beginning - HOUR)]
+        {
+            put(&db, past);
+            assert_eq!(db.ttl("k").unwrap(), None, "{name}");
+        }
+        put(&db, time(0).ttl(HOUR));
+        assert_eq!(db.ttl("k").unwrap(), Some(in_seconds(3600)), "{name}");
+        // The end of time is none.
+        let end = beginning + Duration::from_micros(crate::clock::TIME_MAX - 1);
+        for never in [end, end + HOUR] {
+            put(&db, WriteOptions::new().expires_at(never));
+            assert_eq!(db.ttl("k").unwrap(), Some(Ttl::Never), "{name}");
+        }
+        put(&db, WriteOptions::new().expires_at(end - Duration::from_micros(1)));
+        assert!(matches!(db.ttl("k").unwrap(), Some(Ttl::In(_))), "{name}");
+        let expected = raw(&db);
+        check(&lab.reopen(db), &expected);
+    }
+}
+
+#[test]
+fn a_store_may_have_a_time_to_live_for_what_has_none() {
+    for (name, put) in PUTS {
+        let lab = Lab::new();
+        let db = lab.open();
+        db.put("before", "x").unwrap();
+        db.close().unwrap();
+        let lab = lab.clone().with(lab.options.default_ttl(Some(HOUR)));
+        let db = lab.open();
+        let ttl = |key: &str| db.ttl(key).unwrap();
+        assert_eq!(ttl("before"), Some(Ttl::Never), "{name}: it is there already");
+        put(&db, WriteOptions::new());
+        assert_eq!(ttl("k"), Some(in_seconds(3600)), "{name}");
+        put(&db, WriteOptions::new().ttl(MINUTE));
+        assert_eq!(ttl("k"), Some(in_seconds(60)), "{name}");
+        put(&db, WriteOptions::new().keep_ttl(true));
+        assert_eq!(ttl("k"), Some(in_seconds(60)), "{name}");
+        put(&db, WriteOptions::new().ttl(Duration::MAX));
+        assert_eq!(ttl("k"), Some(Ttl::Never), "{name}");
+        put(&db, WriteOptions::new());
+        assert!(db.persist("k").unwrap());
+        assert_eq!(ttl("k"), Some(Ttl::Never), "{name}");
+        assert!(db.put_if_absent("inserted", "").unwrap());
+        assert_eq!(ttl("inserted"), Some(in_seconds(3600)));
+        let expected = raw(&db);
+        check(&lab.reopen(db), &expected);
+    }
+}
+
+/// Where a log was written by a clock that was far ahead, what was written before expires by the clock
+/// on the wall, and what is written now by the time of the log. What is left of a time to live is kept.
+#[test]
+fn what_is_left_of_a_time_to_live_is_kept_where_the_log_is_ahead_of_the_clock() {
+    let lab = Lab::new();
+    let db = lab.open();
+    db.put_opt("k", "old", WriteOptions::new().ttl(HOUR)).unwrap();
+    lab.hands.jump(HOUR * 24);
+    db.put("ahead", "").unwrap();
+    db.close().unwrap();
+    lab.hands.step_back(HOUR * 24);
+    let db = lab.open();
+    assert_eq!(db.ttl("k").unwrap(), Some(in_seconds(3600)));
+    db.put_opt("k", "new", WriteOptions::new().keep_ttl(true)).unwrap();
+    assert_eq!(db.ttl("k").unwrap(), Some(in_seconds(3600)));
+    lab.hands.advance(Duration::from_secs(3599));
+    assert!(db.contains_key("k").unwrap());
+    lab.hands.advance(Duration::from_secs(1));
+    assert!(!db.contains_key("k").unwrap());
+}
+
+#[test]
+fn a_transaction_knows_when_its_keys_expire() {
+    let lab = Lab::new();
+    let lab = lab.clone().with(lab.options.default_ttl(Some(HOUR)));
+    let db = lab.open();
+    db.put_opt("mortal", "", WriteOptions::new().ttl(MINUTE)).unwrap();
+    db.put_opt("immortal", "", WriteOptions::new().ttl(Duration::MAX)).unwrap();
+    db.put_opt("expired", "", WriteOptions::new().ttl(Duration::ZERO)).unwrap();
+    let never = WriteOptions::new().ttl(Duration::MAX);
+    let keep = never.keep_ttl(true);
+    db.transaction(|tx| {
+        assert_eq!(tx.ttl("mortal")?, Some(in_seconds(60)));
+        assert_eq!(tx.ttl("immortal")?, Some(Ttl::Never));
+        assert_eq!((tx.ttl("expired")?, tx.ttl("absent")?), (None, None));
+        tx.put("absent", "");
+        assert_eq!(tx.ttl("absent")?, Some(in_seconds(3600)));
+        tx.put_opt("absent", "", never);
+        assert_eq!(tx.ttl("absent")?, Some(Ttl::Never));
+        tx.put_opt("absent", "", keep);
+        assert_eq!(tx.ttl("absent")?, Some(Ttl::Never));
+        tx.put_opt("mortal", "", keep);
+        assert_eq!(tx.ttl("mortal")?, Some(in_seconds(60)));
+        tx.delete("mortal");
+        assert_eq!(tx.ttl("mortal")?, None);
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(db.ttl("mortal").unwrap(), None);
+}
+
+#[test]
+fn a_change_of_a_time_to_live_that_was_asked_for_is_a_conflict() {
+    let db = Lab::new().open();
+    db.put("k", "").unwrap();
+    let mut runs = 0;
+    db.transaction(|tx| {
+        runs += 1;
+        let ttl = tx.ttl("k")?;
+        if runs == 1 {
+            assert_eq!(ttl, Some(Ttl::Never));
+            assert!(db.expire("k", HOUR)?);
+        } else {
+            assert_eq!(ttl, Some(in_seconds(3600)));
+        }
+        tx.put("other", "");
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(runs, 2);
+}

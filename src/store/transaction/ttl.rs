@@ -1,0 +1,112 @@
+//! What a transaction knows of a key beside its value: when it expires, and its version.
+
+use super::{Transaction, Write};
+use crate::error::Result;
+use crate::options::Lifetime;
+use crate::store::point::ttl::Ttl;
+use crate::store::point::version::Version;
+
+impl Transaction {
+    /// Returns when a key expires, or `None` if it is absent or expired: what this transaction has
+    /// written, or what was there when it began.
+    ///
+    /// The time that is left counts from the beginning of the transaction; for what the transaction has
+    /// written itself, as if the transaction ended now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::get`](crate::Bitcask::get), if the key itself can't be read.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use bitcask::{Bitcask, Options, Ttl, WriteOptions};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = Bitcask::open(dir.path(), Options::default())?;
+    /// let hour = Duration::from_secs(3600);
+    /// db.put_opt("session/1", "token", WriteOptions::new().ttl(hour))?;
+    /// // A key is renamed, and expires when it would have.
+    /// db.transaction(|tx| {
+    ///     let (Some(value), Some(ttl)) = (tx.get("session/1")?, tx.ttl("session/1")?) else {
+    ///         return Ok(());
+    ///     };
+    ///     let options = match ttl {
+    ///         Ttl::In(left) => WriteOptions::new().ttl(left),
+    ///         _ => WriteOptions::new(),
+    ///     };
+    ///     tx.put_opt("session/2", &value, options);
+    ///     tx.delete("session/1");
+    ///     Ok(())
+    /// })?;
+    /// assert!(matches!(db.ttl("session/2")?, Some(Ttl::In(left)) if left <= hour));
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn ttl(&self, key: impl AsRef<[u8]>) -> Result<Option<Ttl>> {
+        let key = key.as_ref();
+        match self.writes.get(key) {
+            Some(Write { value: None, .. }) => Ok(None),
+            Some(Write { options, .. }) if options.keep_ttl => {
+                let kept = self.ttl_seen(key)?;
+                Ok(kept.or_else(|| Some(self.ttl_of_put(options.lifetime))))
+            }
+            Some(Write { options, .. }) => Ok(Some(self.ttl_of_put(options.lifetime))),
+            None => self.ttl_seen(key),
+        }
+    }
+
+    /// Returns the version that a key had when the transaction began, or `None` if it was absent or
+    /// expired.
+    ///
+    /// What the transaction itself has written gets its version at the end, so it is not looked at here.
+    /// The key counts as read.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bitcask::get`](crate::Bitcask::get), if the key itself can't be read.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("a", "1")?;
+    /// db.put("b", "2")?;
+    /// let seen = db.get_versioned("a")?.map(|(_, version)| version);
+    /// // Later: changes `b` only if `a` is still what was seen.
+    /// let is_made = db.transaction(|tx| {
+    ///     let is_same = tx.version("a")? == seen;
+    ///     if is_same {
+    ///         tx.put("b", "3");
+    ///     }
+    ///     Ok(is_same)
+    /// })?;
+    /// assert!(is_made);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn version(&self, key: impl AsRef<[u8]>) -> Result<Option<Version>> {
+        let key = key.as_ref();
+        let timestamp = self.snapshot.view.seen(key, |stored| Ok(stored.timestamp()))?;
+        self.reads.borrow_mut().note_key(key, timestamp);
+        Ok(timestamp.map(Version::new))
+    }
+
+    /// Returns when a key expires that was there when the transaction began.
+    fn ttl_seen(&self, key: &[u8]) -> Result<Option<Ttl>> {
+        let view = &self.snapshot.view;
+        let seen = view.seen(key, |stored| {
+            let now = view.now.of(stored.timestamp());
+            Ok((Ttl::of(stored.expiry(), now), stored.timestamp()))
+        })?;
+        let (ttl, timestamp) = seen.unzip();
+        self.reads.borrow_mut().note_key(key, timestamp);
+        Ok(ttl)
+    }
+
+    /// Returns when a key expires that is put at the end of the transaction.
+    fn ttl_of_put(&self, lifetime: Lifetime) -> Ttl {
+        let inner = &self.snapshot.view.inner;
+        Ttl::of(inner.expiry(lifetime), inner.clock.now())
+    }
+}
