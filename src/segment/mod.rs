@@ -21,6 +21,7 @@ pub(crate) mod read;
 mod segment;
 mod set;
 pub(crate) mod sidecar;
+pub(crate) mod space;
 pub(crate) mod write;
 
 use std::path::Path;

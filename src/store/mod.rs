@@ -79,6 +79,7 @@ use full_disk::Reserve;
 use log::Log;
 use merging::permit::MergeControl;
 use open_attempt::OpenAttempt;
+use scan::indexing::Indexing;
 use snapshot::pins::Pins;
 
 /// An open store.
@@ -172,8 +173,8 @@ struct Writer {
     maintenance: Mutex<()>,
     /// Guards the end of the log. After the shards.
     log: Mutex<Log>,
-    /// Held by who writes an index. Innermost but for what a look at the manifest takes.
-    indexing: Mutex<()>,
+    /// Its lock is innermost, but for the manifest's and that of a segment's index.
+    indexing: Indexing,
     /// Held for as long as the store is open.
     lock: Mutex<Option<Lock>>,
     /// The same file, which a forked child lets go of: there `lock` may be locked for ever.

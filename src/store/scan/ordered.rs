@@ -10,16 +10,11 @@
 use std::collections::VecDeque;
 use std::ops::{Bound, RangeBounds as _};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::key_range::Bounds;
 use crate::clock::Deadline;
 use crate::error::{Error, Result};
-use crate::fs::is_out_of_files;
-use crate::merge::Host as _;
-use crate::segment::Segment;
 use crate::segment::index::{Hit, Merged, Moment, Part};
-use crate::store::Inner;
 use crate::store::snapshot::View;
 use crate::value::Value;
 
@@ -216,58 +211,5 @@ impl View {
             }
         }
         Ok(parts)
-    }
-}
-
-impl Inner {
-    /// Takes note that the store's keys are wanted in order, so that indexes are written from now on.
-    fn want_order(&self) {
-        if !self.ordered.swap(true, Ordering::Relaxed) {
-            self.seal_signal.wake();
-        }
-    }
-
-    /// Writes the index of one sealed segment that has none, if they are wanted; says whether there was
-    /// one.
-    pub(crate) fn write_index(&self) -> Result<bool> {
-        if !self.ordered.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
-        let damaged = self.writer()?.merging.damaged();
-        for segment in self.segments.whole().iter() {
-            if !damaged.contains(&segment.id().0) && self.write_index_of(segment)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Writes the index of a segment, if it is one of those that have none and should; says whether it
-    /// did.
-    fn write_index_of(&self, segment: &Arc<Segment>) -> Result<bool> {
-        // Of a merge's output that is not listed yet, and of what is only pinned, it would be lost.
-        let is_listed = || self.manifest.get(|manifest| manifest.lists(segment.id()));
-        let writer = self.writer()?;
-        if !segment.needs_index() || self.commit.check().is_err() || !is_listed() {
-            return Ok(false);
-        }
-        // What can be derived leaves the last room to what can't.
-        if self.merge_context().leave_room(segment.size()).is_err() {
-            return Ok(false);
-        }
-        let _one_at_a_time = writer.indexing.lock();
-        let written = segment.write_index(&self.index).map_err(|error| {
-            // Whoever wants its keys is told; it is not read again and again for nobody. A shortage of
-            // descriptors passes.
-            if !is_out_of_files(&error) {
-                writer.merging.note_damage(segment.id());
-            }
-            self.poison_if_sync_failed(error)
-        })?;
-        // Files go when the manifest lists them no more: so this one is met by that, or goes now.
-        if written && !is_listed() {
-            let _ = self.fs.remove(&self.dir.index(segment.id()));
-        }
-        Ok(written)
     }
 }
