@@ -29,7 +29,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::cursor::{Bounds, Way};
+use super::bounds::{Bounds, Direction};
 use super::version::Moment;
 use crate::sync::Mutex;
 
@@ -62,13 +62,13 @@ pub(super) enum Edge {
 
 impl Edge {
     /// Returns the place beside a key that a scan comes to first.
-    fn facing(key: &[u8], way: Way) -> Self {
-        Self::At(key.to_vec(), way == Way::Backward)
+    fn facing(key: &[u8], direction: Direction) -> Self {
+        Self::At(key.to_vec(), direction == Direction::Backward)
     }
 
     /// Returns the place beside a key that a scan comes to last.
-    pub(super) fn past(key: &[u8], way: Way) -> Self {
-        Self::At(key.to_vec(), way == Way::Forward)
+    pub(super) fn past(key: &[u8], direction: Direction) -> Self {
+        Self::At(key.to_vec(), direction == Direction::Forward)
     }
 
     /// Returns whether a key lies above this place.
@@ -106,33 +106,33 @@ impl Gap {
     }
 
     /// Returns the end that a scan leaves it by.
-    pub(super) fn far_end(&self, way: Way) -> &Edge {
-        match way {
-            Way::Forward => &self.end,
-            Way::Backward => &self.start,
+    pub(super) fn far_end(&self, direction: Direction) -> &Edge {
+        match direction {
+            Direction::Forward => &self.end,
+            Direction::Backward => &self.start,
         }
     }
 
     /// Returns whether a scan that has come to a key has come to the gap, or left it.
-    fn is_reached(&self, key: &[u8], way: Way) -> bool {
-        match way {
-            Way::Forward => self.start.is_below(key),
-            Way::Backward => !self.end.is_below(key),
+    fn is_reached(&self, key: &[u8], direction: Direction) -> bool {
+        match direction {
+            Direction::Forward => self.start.is_below(key),
+            Direction::Backward => !self.end.is_below(key),
         }
     }
 
     /// Returns whether a scan that has come to a key has left the gap.
-    pub(super) fn is_left(&self, key: &[u8], way: Way) -> bool {
-        match way {
-            Way::Forward => self.end.is_below(key),
-            Way::Backward => !self.start.is_below(key),
+    pub(super) fn is_left(&self, key: &[u8], direction: Direction) -> bool {
+        match direction {
+            Direction::Forward => self.end.is_below(key),
+            Direction::Backward => !self.start.is_below(key),
         }
     }
 
-    fn has(&self, cut: &Edge, way: Way) -> bool {
-        match way {
-            Way::Forward => self.start <= *cut && *cut < self.end,
-            Way::Backward => self.start < *cut && *cut <= self.end,
+    fn has(&self, edge: &Edge, direction: Direction) -> bool {
+        match direction {
+            Direction::Forward => self.start <= *edge && *edge < self.end,
+            Direction::Backward => self.start < *edge && *edge <= self.end,
         }
     }
 
@@ -156,26 +156,26 @@ struct Learnt {
 type GapEntry = (Arc<Gap>, bool);
 
 impl Gaps {
-    /// Returns the first gap between two places on the way that counts at a moment; it may have begun
+    /// Returns the first gap between two places on the direction that counts at a moment; it may have begun
     /// before.
     pub(super) fn next(
         &self,
         from: &Edge,
         to: &Edge,
-        way: Way,
+        direction: Direction,
         moment: Moment,
     ) -> Option<Arc<Gap>> {
         let gaps = &mut self.0.lock().gaps;
         let counts = |(gap, _): &&mut GapEntry| gap.counts_at(moment);
-        let found = match way {
-            Way::Forward => {
+        let found = match direction {
+            Direction::Forward => {
                 let before =
                     gaps.range(..=from).next_back().filter(|(_, (gap, _))| gap.end > *from);
                 let start = before.map_or(from, |(start, _)| start).clone();
                 let ahead = gaps.range_mut(start..).map(|(_, known)| known);
                 ahead.take_while(|(gap, _)| gap.start < *to).find(counts)
             }
-            Way::Backward => {
+            Direction::Backward => {
                 let ahead = gaps.range_mut(..from).rev().map(|(_, known)| known);
                 ahead.take_while(|(gap, _)| gap.end > *to).find(counts)
             }
@@ -250,11 +250,11 @@ impl Learnt {
     }
 }
 
-/// What one end of a scan knows of gaps: the next one on its way, and the one that it may be in the
+/// What one end of a scan knows of gaps: the next one on its direction, and the one that it may be in the
 /// middle of finding.
 #[derive(Debug)]
 pub(super) struct Trail {
-    way: Way,
+    direction: Direction,
     moment: Moment,
     /// The end of what is asked for.
     end: Edge,
@@ -264,7 +264,7 @@ pub(super) struct Trail {
     from: Option<Edge>,
     /// Rows that were passed since the last key that is there.
     rows: u64,
-    /// When the last of what had expired did, on the whole way.
+    /// When the last of what had expired did, on the whole direction.
     expired: u64,
 }
 
@@ -273,14 +273,14 @@ impl Trail {
     pub(super) fn begin(
         gaps: &Gaps,
         bounds: &Bounds,
-        way: Way,
+        direction: Direction,
         moment: Moment,
     ) -> (Self, Option<Arc<Gap>>) {
-        let (start, end) = (bounds.cut(way), bounds.cut(way.opposite()));
-        let next = gaps.next(&start, &end, way, moment);
-        let within = next.clone().filter(|gap| gap.has(&start, way));
+        let (start, end) = (bounds.edge(direction), bounds.edge(direction.opposite()));
+        let next = gaps.next(&start, &end, direction, moment);
+        let within = next.clone().filter(|gap| gap.has(&start, direction));
         let (is_within, from) = (false, Some(start));
-        let mut trail = Self { way, moment, end, next, is_within, from, rows: 0, expired: 0 };
+        let mut trail = Self { direction, moment, end, next, is_within, from, rows: 0, expired: 0 };
         if let Some(gap) = &within {
             trail.enter(gap);
         }
@@ -293,7 +293,7 @@ impl Trail {
         self.next.as_ref().filter(|_| self.is_within).map_or(0, |gap| gap.time)
     }
 
-    /// Returns whether there is a gap on the way, or around the next key.
+    /// Returns whether there is a gap on the direction, or around the next key.
     #[inline]
     pub(super) fn has_next(&self) -> bool {
         self.next.is_some()
@@ -302,13 +302,17 @@ impl Trail {
     /// Comes to the next key; returns the gap that begins with it or before, if it is new.
     pub(super) fn reach(&mut self, gaps: &Gaps, key: &[u8]) -> Option<Arc<Gap>> {
         while let Some(gap) = &self.next {
-            if gap.is_left(key, self.way) {
+            if gap.is_left(key, self.direction) {
                 self.is_within = false;
-                self.next =
-                    gaps.next(&Edge::facing(key, self.way), &self.end, self.way, self.moment);
-            } else if !self.is_within && gap.is_reached(key, self.way) {
+                self.next = gaps.next(
+                    &Edge::facing(key, self.direction),
+                    &self.end,
+                    self.direction,
+                    self.moment,
+                );
+            } else if !self.is_within && gap.is_reached(key, self.direction) {
                 let gap = Arc::clone(gap);
-                self.from.get_or_insert_with(|| Edge::facing(key, self.way));
+                self.from.get_or_insert_with(|| Edge::facing(key, self.direction));
                 self.enter(&gap);
                 return Some(gap);
             } else {
@@ -335,7 +339,7 @@ impl Trail {
         self.rows += rows;
         self.expired = self.expired.max(expired.unwrap_or(0));
         if self.from.is_none() && self.rows > ROWS_BEFORE {
-            self.from = Some(Edge::facing(key, self.way));
+            self.from = Some(Edge::facing(key, self.direction));
         }
     }
 
@@ -350,10 +354,10 @@ impl Trail {
 
     #[cold]
     fn learn(&self, gaps: &Gaps, from: Edge, key: Option<&[u8]>) {
-        let to = key.map_or_else(|| self.end.clone(), |key| Edge::facing(key, self.way));
-        let (start, end) = match self.way {
-            Way::Forward => (from, to),
-            Way::Backward => (to, from),
+        let to = key.map_or_else(|| self.end.clone(), |key| Edge::facing(key, self.direction));
+        let (start, end) = match self.direction {
+            Direction::Forward => (from, to),
+            Direction::Backward => (to, from),
         };
         gaps.learn(Gap { start, end, time: self.moment.timestamp, expired: self.expired });
     }

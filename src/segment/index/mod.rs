@@ -11,6 +11,7 @@
 //! - [`Merged`] shows of many runs the keys that were there at a moment, [`find`] one of them.
 
 mod block;
+mod bounds;
 mod build;
 mod cursor;
 mod directory;
@@ -28,6 +29,7 @@ use super::{FIRST_OFFSET, Segment};
 use crate::error::Result;
 use crate::sync::Mutex;
 
+pub(crate) use bounds::{Bounds, Direction};
 pub(crate) use build::RunBuilder;
 #[cfg(test)]
 pub(crate) use cursor::WALKED;

@@ -2,8 +2,7 @@
 
 use std::ops::{self, Bound};
 
-/// Both ends of a range of keys.
-pub(crate) type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+use crate::segment::index::Bounds;
 
 /// Where a range of keys starts and ends: `..`, `"a".."b"`, `key..`, a pair of [`Bound`]s, and so
 /// on. One that ends before it starts is empty.
@@ -60,12 +59,15 @@ impl<K: AsRef<[u8]>> KeyRange for ops::RangeToInclusive<K> {
 }
 
 /// Returns the range of all keys that begin with these bytes.
-pub(crate) fn prefix_bounds(prefix: &[u8]) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+pub(crate) fn prefix_bounds(prefix: &[u8]) -> Bounds {
     // The next key that does not: the last byte that can be is raised.
     let end = prefix.iter().rposition(|byte| *byte != 0xff).and_then(|at| {
         let mut end = prefix.get(..=at)?.to_vec();
         *end.last_mut()? += 1;
         Some(end)
     });
-    (Bound::Included(prefix.to_vec()), end.map_or(Bound::Unbounded, Bound::Excluded))
+    Bounds {
+        start: Bound::Included(prefix.to_vec()),
+        end: end.map_or(Bound::Unbounded, Bound::Excluded),
+    }
 }
