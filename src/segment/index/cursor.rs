@@ -1,8 +1,8 @@
-//! One run gone through from both ends, within bounds.
+//! Goes through one run from both ends, within bounds.
 //!
-//! - Nothing is read before an end is begun; then a block at a time.
-//! - Where the ends have met is told by their places alone: who goes through several runs takes all
-//!   rows of a key at once, so no end stops within them.
+//! - Nothing is read before a scan begins at an end. Then one block at a time is read.
+//! - The places of both ends alone show whether they have met. A scan of several runs takes all
+//!   rows of a key at once, so no end stops between them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::segment::Segment;
 
 #[cfg(test)]
 thread_local! {
-    /// How many rows this thread has passed, and how many blocks it has read, of all runs.
+    /// The number of rows that this thread has passed, and of blocks that it has read, in all runs.
     pub(crate) static WALKED: std::cell::Cell<(u64, u64)> = const { std::cell::Cell::new((0, 0)) };
 }
 
-/// A row that is next from one end.
+/// The row that is next from one end.
 #[derive(Debug)]
 struct Cursor {
     block: Arc<Block>,
@@ -30,12 +30,12 @@ struct Cursor {
     within: Range<usize>,
 }
 
-/// A run, and how far it has been gone through from either end.
+/// A run, and how far a scan has come from either end.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) segment: Arc<Segment>,
     pub(super) run: Arc<Run>,
-    /// No row is younger.
+    /// The highest timestamp in the run, or a later one.
     time: u64,
     front: Option<Cursor>,
     back: Option<Cursor>,
@@ -43,7 +43,7 @@ pub(super) struct Lane {
 
 impl Lane {
     pub(super) fn new(segment: Arc<Segment>, run: Arc<Run>) -> Self {
-        // Of a segment that was sealed since the run was made, its time is the later one.
+        // If the segment was sealed after the run was made, the summary has the later timestamp.
         let time = segment.summary().map_or(run.time, |summary| summary.last_timestamp);
         Self { segment, run, time, front: None, back: None }
     }
@@ -62,7 +62,7 @@ impl Lane {
         }
     }
 
-    /// Returns the key that is next from an end; there has to be one.
+    /// Returns the key that is next from an end, which has to exist.
     #[inline]
     pub(super) fn key(&self, direction: Direction) -> &[u8] {
         self.row(direction).map(|row| row.key).unwrap_or_default()
@@ -73,18 +73,18 @@ impl Lane {
         self.cursor(direction).map(|cursor| cursor.block.row(cursor.at))
     }
 
-    /// Returns the block that the next row lies in, and which it is of its rows.
+    /// Returns the block of the next row, and the row's number in it.
     #[inline]
     pub(super) fn place(&self, direction: Direction) -> Option<(&Arc<Block>, usize)> {
         self.cursor(direction).map(|cursor| (&cursor.block, cursor.at))
     }
 
-    /// Returns whether a gap tells of all rows that lie in it.
+    /// Returns whether a gap covers all rows of this run that lie in it.
     pub(super) fn is_covered_by(&self, gap: &Gap) -> bool {
         self.time <= gap.time
     }
 
-    /// Begins at an end; says whether there is a row.
+    /// Begins at an end. Returns whether there is a row.
     pub(super) fn begin(&mut self, direction: Direction, bounds: &Bounds) -> Result<bool> {
         let (start, end) = (bounds.start.as_ref(), bounds.end.as_ref());
         let directory = &self.run.directory;
@@ -99,13 +99,14 @@ impl Lane {
         let first = match (target, direction) {
             (Some(target), _) => {
                 let blocks = directory.blocks_of(target.key);
-                // All rows of a key lie on one side of the place.
+                // All rows of the key lie on the same side of the place.
                 if target == SeekTarget::before(target.key) { blocks.start } else { blocks.end - 1 }
             }
             (None, Direction::Forward) => 0,
             (None, Direction::Backward) => len - 1,
         };
-        // All rows of the block may lie on the other side; then those of the next may be beyond.
+        // All rows of this block may lie on the other side. Then the next block may lie beyond the
+        // bounds.
         let mut found = self.enter(first, direction, bounds)?;
         if found.is_none() {
             let directory = &self.run.directory;
@@ -126,12 +127,12 @@ impl Lane {
         Ok(is_found)
     }
 
-    /// Returns the newest row of a key that is not younger than a time.
+    /// Returns the newest row of a key that is not younger than a timestamp.
     pub(super) fn newest(&self, key: &[u8], timestamp: u64) -> Result<Option<(Arc<Block>, usize)>> {
         self.run.find(SeekTarget { key, timestamp }, &self.segment)
     }
 
-    /// Goes to the first row from a place on, which lies ahead; says whether there is one.
+    /// Moves to the first row behind an edge, which lies ahead. Returns whether there is one.
     pub(super) fn seek(
         &mut self,
         edge: &Edge,
@@ -140,7 +141,7 @@ impl Lane {
     ) -> Result<bool> {
         let cursor = self.cursor_mut(direction).take();
         let Some(ahead) = bounds.ahead_of(edge, direction) else { return Ok(false) };
-        // Often it is in the same block.
+        // The row is often in the same block.
         if let Some(mut cursor) = cursor {
             let Range { start, end } = cursor.within;
             let target = if direction == Direction::Forward {
@@ -162,7 +163,7 @@ impl Lane {
         self.begin(direction, &ahead)
     }
 
-    /// Reads a block; nothing if no row of it lies within the bounds.
+    /// Reads a block. Returns `None` if none of its rows lies within the bounds.
     fn enter(
         &self,
         number: usize,
@@ -174,7 +175,8 @@ impl Lane {
         WALKED.set((WALKED.get().0, WALKED.get().1 + 1));
         let directory = &self.run.directory;
         let is_last = number + 1 == directory.len();
-        // What leads to a block, and to the next, mostly tells that all of it lies within.
+        // The keys that lead to a block and to the next one usually show that all of it lies within
+        // the bounds.
         let start = match bounds.start_target() {
             Some(start) if directory.key(number) <= start.key => block.len_before(&start),
             _ => 0,
@@ -193,7 +195,7 @@ impl Lane {
         Ok(Some(Cursor { block, number, at, within: start..end }))
     }
 
-    /// Goes on by a row; says whether there is one.
+    /// Moves on by a row. Returns whether there is one.
     #[inline]
     pub(super) fn advance(&mut self, direction: Direction, bounds: &Bounds) -> Result<bool> {
         let Some(cursor) = self.cursor_mut(direction) else { return Ok(false) };
@@ -207,7 +209,7 @@ impl Lane {
         Ok(true)
     }
 
-    /// Goes on to the next block.
+    /// Moves on to the next block.
     #[cold]
     fn leave(&mut self, direction: Direction, bounds: &Bounds) -> Result<bool> {
         let Some(Cursor { block, number, within, .. }) = self.cursor_mut(direction).take() else {

@@ -1,14 +1,14 @@
 //! Many runs as one: the keys of a moment, in order, from both ends.
 //!
-//! - Of each key the version that counts at the moment is shown, if there is one: of all its rows
-//!   with the highest timestamp up to the moment's the put, else the tombstone; a put whose time is
-//!   over is none.
-//! - All rows of a key are passed at once, in all runs, and each end goes by its own direction through the
-//!   runs. Where the next key from the front lies behind the next one from the back, they have met.
-//! - What [`gaps`](super::gaps) say is dead is left alone, and what is found to be dead they are told.
-//! - Of a key with many versions few are looked at: the one that counts is searched for.
-//! - Keys are compared by eight bytes behind what all of them begin with; only where those are the
-//!   same, in full.
+//! - For each key, the version that counts at the moment is shown, if there is one. Of the rows
+//!   with the highest timestamp up to the moment's, that is the put, or else the tombstone. An
+//!   expired put is not shown.
+//! - All rows of a key are passed at once, in all runs, and each end has its own place in each run.
+//!   The ends have met when the next key from the front lies behind the next one from the back.
+//! - What [`gaps`](super::gaps) cover is skipped, and what is found to be dead is recorded there.
+//! - Of a key with many versions few are read: the version that counts is searched for.
+//! - Keys are compared by the eight bytes behind the prefix that all of them share, and in full
+//!   only if those are equal.
 //! - Nothing is read before the first step.
 
 use std::cmp::Ordering;
@@ -23,24 +23,25 @@ use super::version::{Hit, Moment, Part, Version};
 use crate::error::Result;
 use crate::segment::Segment;
 
-/// Of a key that has more rows than this in a run, the one that counts is searched for.
+/// Rows of a key that are passed one by one in a run. If there are more, the one that counts is
+/// searched for.
 const ROWS_WALKED: u64 = if cfg!(any(test, bitcask_fuzzing)) { 3 } else { 16 };
 
-/// A lane and its next key, as it is compared first.
+/// A lane, and the part of its next key that is compared first.
 #[derive(Debug, Clone, Copy)]
 struct Head {
     rank: u64,
     lane: usize,
 }
 
-/// One end.
+/// One end of the scan.
 #[derive(Debug, Default)]
 struct Side {
-    /// A heap: each has the next key before those of the two at twice its place.
+    /// A binary heap, with the next key on top.
     heads: Vec<Head>,
-    /// Nothing before it is begun.
+    /// `None` before the scan begins at this end.
     trail: Option<Trail>,
-    /// How many rows it has passed.
+    /// Rows that this end has passed.
     rows: u64,
 }
 
@@ -55,7 +56,7 @@ pub(crate) struct Merged {
     skip: usize,
     front: Side,
     back: Side,
-    /// Nothing comes behind an error.
+    /// After an error the scan has ended.
     failed: bool,
 }
 
@@ -70,12 +71,12 @@ impl Merged {
         Self { lanes, bounds, moment, gaps, skip, front, back, failed: false }
     }
 
-    /// Shares what is known of stretches of keys that hold nothing with other scans of the store.
-    pub(crate) fn sharing(self, gaps: &Arc<Gaps>) -> Self {
+    /// Shares the known gaps with other scans of the store.
+    pub(crate) fn with_gaps(self, gaps: &Arc<Gaps>) -> Self {
         Self { gaps: Arc::clone(gaps), ..self }
     }
 
-    /// Returns the segment that a hit's value lies in.
+    /// Returns the segment that holds the value of a hit.
     pub(crate) fn segment(&self, hit: &Hit) -> Option<&Arc<Segment>> {
         self.lanes.get(hit.part).map(|lane| &lane.segment)
     }
@@ -124,7 +125,7 @@ impl Merged {
             let rows = side.rows - before;
             match (found, &mut side.trail) {
                 (None, Some(trail)) => trail.pass(key, rows, expired),
-                (Some(_), Some(trail)) => trail.meet(gaps, Some(key)),
+                (Some(_), Some(trail)) => trail.end_gap(gaps, Some(key)),
                 _ => {}
             }
             if let Some(version) = found {
@@ -132,10 +133,10 @@ impl Merged {
                 return Ok(Some(version.hit(block.lend_key(at, key_size))));
             }
         }
-        // Where the ends have met, the one knows nothing of the other's part.
+        // If the ends have met, this end knows nothing about the part of the other.
         let is_alone = self.side(direction.opposite()).trail.is_none();
         let (gaps, side) = self.gaps_and_side(direction);
-        side.trail.iter_mut().filter(|_| is_alone).for_each(|trail| trail.meet(gaps, None));
+        side.trail.iter_mut().filter(|_| is_alone).for_each(|trail| trail.end_gap(gaps, None));
         Ok(None)
     }
 
@@ -167,7 +168,7 @@ impl Merged {
         }
     }
 
-    /// Reads the first block of each lane, but of those of which a gap tells that it is all dead.
+    /// Reads the first block of each lane, except for lanes in which a gap covers it.
     fn begin(&mut self, direction: Direction) -> Result<()> {
         let (mut trail, gap) = Trail::begin(&self.gaps, &self.bounds, direction, self.moment);
         for lane in &mut self.lanes {
@@ -179,18 +180,18 @@ impl Merged {
                     let is_within =
                         |key: &[u8]| gap.as_ref().is_some_and(|gap| !gap.is_left(key, direction));
                     if lane.begin(direction, &self.bounds)? && is_within(lane.key(direction)) {
-                        trail.read_within();
+                        trail.count_block();
                     }
                 }
             }
         }
         self.side_mut(direction).trail = Some(trail);
-        self.gather(direction);
+        self.rebuild_heap(direction);
         Ok(())
     }
 
-    /// Puts the next rows of all lanes in order.
-    fn gather(&mut self, direction: Direction) {
+    /// Rebuilds the heap from the next rows of all lanes.
+    fn rebuild_heap(&mut self, direction: Direction) {
         let mut heads = std::mem::take(&mut self.side_mut(direction).heads);
         heads.clear();
         for (at, lane) in self.lanes.iter().enumerate() {
@@ -198,13 +199,13 @@ impl Merged {
                 heads.push(Head { rank: rank(row.key, self.skip, direction), lane: at });
             }
         }
-        // What is sorted is a heap.
+        // A sorted list is a heap.
         heads.sort_by(|a, b| order(&self.lanes, a, b, direction));
         self.side_mut(direction).heads = heads;
     }
 
-    /// Sees whether the next key lies in a gap that was not come to before; then goes to its end in all
-    /// lanes of which it tells, and says so: another key may be next.
+    /// Checks whether the next key lies in a gap that was not entered before. If so, moves all
+    /// lanes that the gap covers to its end, and returns `true`: another key may be next.
     fn enter_gap(&mut self, head: Head, direction: Direction) -> Result<bool> {
         let (gaps, side) = match direction {
             Direction::Forward => (&self.gaps, &mut self.front),
@@ -215,12 +216,12 @@ impl Merged {
             return Ok(false);
         };
         let Some(gap) = trail.reach(gaps, lane.key(direction)) else { return Ok(false) };
-        self.leave_out(&gap, direction)?;
-        self.gather(direction);
+        self.skip_gap(&gap, direction)?;
+        self.rebuild_heap(direction);
         Ok(true)
     }
 
-    fn leave_out(&mut self, gap: &Gap, direction: Direction) -> Result<()> {
+    fn skip_gap(&mut self, gap: &Gap, direction: Direction) -> Result<()> {
         for lane in self.lanes.iter_mut().filter(|lane| lane.is_covered_by(gap)) {
             if lane.row(direction).is_some_and(|row| !gap.is_left(row.key, direction)) {
                 lane.seek(gap.far_end(direction), direction, &self.bounds)?;
@@ -238,10 +239,10 @@ impl Merged {
         (!has_met).then_some(head)
     }
 
-    /// Returns whether a key lies behind the one that is next from the other end.
+    /// Returns whether a key lies behind the next one from the other end.
     fn is_passed(&self, head: &Head, other: Option<&Head>, direction: Direction) -> bool {
         let Some(other) = other else { return true };
-        // As this end ranks it.
+        // The rank is inverted to that of this end.
         let other = Head { rank: !other.rank, lane: other.lane };
         let by_key = || {
             let key = self.lane(head.lane).key(direction);
@@ -251,8 +252,8 @@ impl Merged {
         head.rank.cmp(&other.rank).then_with(by_key).is_gt()
     }
 
-    /// Passes all rows of a key in the lane on top, of which the next is given; returns the one that
-    /// counts of them.
+    /// Passes all rows of a key in the lane on top, whose next row is given. Returns the version
+    /// that counts among them.
     fn pass(&mut self, next: Version, direction: Direction, key: &[u8]) -> Result<Option<Version>> {
         let floor = self.side(direction).trail.as_ref().map_or(0, Trail::floor);
         let timestamps = floor + 1..=self.moment.timestamp;
@@ -269,7 +270,7 @@ impl Merged {
                 is_open = lane.seek(&Edge::past(key, direction), direction, &self.bounds)?;
                 break;
             }
-            // Newest first from the front, newest last from the back.
+            // From the front the newest row comes first, and from the back it comes last.
             let version = Version::of(&row, part);
             if is_seen(&version) && (best.is_none() || direction == Direction::Backward) {
                 best = Some(version);
@@ -292,7 +293,7 @@ impl Merged {
         }
     }
 
-    /// Puts a head in the place of the one on top, and lets it sink to where it belongs.
+    /// Replaces the head on top of the heap.
     fn replace_top(&mut self, head: Head, direction: Direction) {
         let side = match direction {
             Direction::Forward => &mut self.front,
@@ -302,7 +303,7 @@ impl Merged {
     }
 }
 
-/// Lets a head sink from the top of a heap to where it belongs.
+/// Sinks a head from the top of a heap to its place.
 #[inline]
 fn sink(heads: &mut [Head], head: Head, order: impl Fn(&Head, &Head) -> Ordering) {
     let mut at = 0;
@@ -324,13 +325,13 @@ fn sink(heads: &mut [Head], head: Head, order: impl Fn(&Head, &Head) -> Ordering
     }
 }
 
-/// Which of two lanes is next.
+/// Compares two lanes: the smaller one is next.
 #[inline]
 fn order(lanes: &[Lane], a: &Head, b: &Head, direction: Direction) -> Ordering {
     a.rank.cmp(&b.rank).then_with(|| order_alike(lanes, a, b, direction))
 }
 
-/// The same of two whose keys are alike as far as they are compared first.
+/// Compares two lanes whose keys are equal in the part that is compared first.
 #[cold]
 fn order_alike(lanes: &[Lane], a: &Head, b: &Head, direction: Direction) -> Ordering {
     let key = |head: &Head| lanes.get(head.lane).map(|lane| lane.key(direction));
@@ -344,7 +345,7 @@ fn rank(key: &[u8], skip: usize, direction: Direction) -> u64 {
     if direction == Direction::Forward { prefix } else { !prefix }
 }
 
-/// Returns how many bytes all keys within the bounds begin with in common.
+/// Returns the length of the prefix that all keys within the bounds share, in bytes.
 fn common(lanes: &[Lane], bounds: &Bounds) -> usize {
     let directories = || lanes.iter().map(|lane| &lane.run.directory).filter(|all| all.len() > 0);
     let first = directories().map(|directory| directory.key(0)).min();

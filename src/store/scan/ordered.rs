@@ -107,7 +107,7 @@ impl Ordered {
                 let parts = self.view.parts().inspect_err(|_| self.failed = true)?;
                 let bounds = self.sought.as_ref().unwrap_or(&self.bounds).clone();
                 let merged = Merged::new(parts, bounds, moment);
-                none.insert(merged.sharing(&self.view.gaps))
+                none.insert(merged.with_gaps(&self.view.gaps))
             }
         };
         loop {

@@ -129,7 +129,7 @@ impl Shared {
         let bounds = self.bounds(keys);
         let story = format!("{bounds:?}, {:?}", view.moment);
         let expected = self.world.expected(&bounds, view.moment);
-        let merged = Merged::new(self.parts(view), bounds, view.moment).sharing(&self.gaps);
+        let merged = Merged::new(self.parts(view), bounds, view.moment).with_gaps(&self.gaps);
         let (direction, random) = (self.random.below(6), &mut self.random);
         match direction {
             0 => assert_eq!(World::walk_all(merged, || true), expected, "{story}"),
@@ -223,7 +223,7 @@ fn a_put_in_a_younger_file_than_its_tombstone_stays_hidden() {
     let view = shared.view();
     let first = |shared: &Shared, view: &View| {
         let all = (Bound::Unbounded, Bound::Unbounded);
-        let merged = Merged::new(shared.parts(view), all, view.moment).sharing(&shared.gaps);
+        let merged = Merged::new(shared.parts(view), all, view.moment).with_gaps(&shared.gaps);
         World::walk_all(merged, || true)
     };
     assert!(first(&shared, &view).is_empty());
