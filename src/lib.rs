@@ -29,12 +29,6 @@
 //!    read is set aside, and [`Reader::recovery`] tells of it.
 //! 6. The first write or sync that fails half-way ends writing, reads go on; a full disk only fails
 //!    the write that meets it.
-//!
-//! # Reading the source
-//!
-//! In this order: `error`, `mistake`, `value`, `stats`, `clock`, `codec`, `options`, `sync`,
-//! `epoch`, `prefetch`, `fs`, `entry`, `keydir`, `segment`, `manifest`, `commit`, `recovery`,
-//! `merge`, `background`, `store`, `repair`. A module uses only those before it.
 
 #![warn(clippy::disallowed_methods)]
 #![cfg_attr(

@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::fs::{self, Access, File, Fs};
 use crate::mistake::{Mistake, made};
 use crate::segment::header::{Identity, Kind, VERSION};
-use crate::segment::{Dir, FIRST_OFFSET, Place, SegmentId};
+use crate::segment::{Dir, FIRST_OFFSET, Place, Segment, SegmentId};
 use crate::sync::unmodeled::Mutex;
 use spare::Spare;
 
@@ -47,6 +47,13 @@ pub(crate) struct Sealed {
     pub(crate) kind: Kind,
     /// Bytes of header and entries. Whatever lies behind is not read.
     pub(crate) length: u64,
+}
+
+impl Sealed {
+    /// Returns the listing of a segment that has been synced and cut to its end.
+    pub(crate) fn of(segment: &Segment) -> Self {
+        Self { id: segment.id(), kind: segment.kind(), length: segment.size() }
+    }
 }
 
 /// What the manifest says.

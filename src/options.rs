@@ -230,8 +230,8 @@ impl Options {
     /// The permissions of files that are created. Default: `0o666`; otherwise as
     /// [`dir_mode`](Self::dir_mode).
     ///
-    /// Who is to open the store [read-only](Self::read_only) needs the permission to read; who is to
-    /// open it for writing needs both, for all of its files.
+    /// A process that opens the store [read-only](crate::ReadOnly) needs permission to read all of its
+    /// files. A process that opens it for writing needs permission to read and to write them.
     pub fn file_mode(mut self, mode: u32) -> Self {
         self.file_mode = mode;
         self

@@ -1,21 +1,23 @@
-//! Copying what is live, and the tombstones that matter, from an input to an output.
+//! Copies what is live, and the tombstones that are still needed, from an input to an output.
 //!
-//! - An entry is live if its slot names it. The hint says which entries there are, the keydir which
-//!   of them it names; only those are read, checked, and copied with what their flags say of the
-//!   log around them set anew.
-//! - A copy is written before its slot is made to name it, under the shard's lock, and only if the
-//!   slot still names the original.
-//! - *Collides* is set if another key with the same hash bits has a slot while the copy is made.
-//!   One that gets its slot later has a younger entry, which is flagged because of this key's slot.
-//! - An expired entry loses its slot, and leaves a tombstone by the rule for tombstones; but only if it
-//!   is certain that it has expired, since this is for good.
-//! - Of each key the order of timestamps is the order of its entries in the log, in copies too. Of
-//!   several tombstones of a key the first is kept, so it gets a time that covers them all.
+//! - An entry is live if its slot in the keydir names it. The hint lists the entries of the input, and
+//!   the keydir decides which of them are live. Only those are read, checked and copied. The flags that
+//!   describe the log around an entry are set anew in its copy.
+//! - A copy is written before its slot names it. The slot is changed under the shard's lock, and only if
+//!   it still names the original.
+//! - The flag *collides* is set if another key with the same hash bits has a slot while the copy is
+//!   made. A key that gets its slot later has a younger entry, which has the flag because of this
+//!   key's slot.
+//! - An expired entry loses its slot for good, so the merge drops it only if it has certainly expired.
+//!   It leaves a tombstone where a tombstone of its key would be kept.
+//! - For each key, the order of timestamps is the order of entries in the log, in copies too. Of several
+//!   tombstones of a key the merge keeps the first, which therefore gets a timestamp that covers all
+//!   of them.
 
 use std::collections::HashSet;
 
 use super::{Host, Input, KeyState, Merge, MergeContext};
-use crate::entry::{Flags, Header};
+use crate::entry::Flags;
 use crate::epoch::Guard;
 use crate::error::Result;
 use crate::fs::File;
@@ -23,39 +25,42 @@ use crate::key_hash::KeyHash;
 use crate::keydir::Address;
 use crate::manifest::Sealed;
 use crate::mistake::{Mistake, made};
-use crate::segment::header::Kind;
-use crate::segment::hint::{HintBuilder, HintSource};
+use crate::segment::open_listed;
 use crate::segment::read::pick::{LiveEntries, LiveEntry};
 use crate::segment::read::scan::{Scanned, size_at};
-use crate::segment::write::active::Active;
 use crate::segment::write::draft::Draft;
-use crate::segment::{FIRST_OFFSET, open_listed};
+use crate::segment::write::output::Output;
 
-/// As many bytes of keys are remembered whose tombstones were copied.
-const KEPT_SIZE_MAX: usize = if cfg!(any(test, bitcask_fuzzing)) { 64 } else { 16 << 20 };
+/// Bytes of memory for the keys whose tombstones were copied.
+const COPIED_TOMBSTONES_SIZE_MAX: usize =
+    if cfg!(any(test, bitcask_fuzzing)) { 64 } else { 16 << 20 };
 
-/// As many entries ahead memory of the keydir is asked for.
-const LOOKED_AHEAD: usize = 8;
+/// Bytes that a set of keys takes for each key besides the key itself.
+const KEY_OVERHEAD: usize = 32;
+
+/// Prefetch distance in the keydir, in entries.
+const PREFETCH_DISTANCE: usize = 8;
 
 /// An input that is being copied.
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) input: Input,
     file: File,
-    picks: LiveEntries,
+    live: LiveEntries,
 }
 
-/// A segment that is copied to.
+/// An output that is being filled, and the number by which slots name it.
 #[derive(Debug)]
-pub(super) struct Output {
-    active: Active,
+pub(super) struct NumberedOutput {
+    output: Output,
     number: u32,
-    hint: HintBuilder,
 }
 
-/// The keys whose tombstones were copied to outputs that are not listed yet, so that of several one
-/// is kept: it is listed above the youngest of them. Bounded: a tombstone too many costs its space
-/// and nothing else.
+/// The keys whose tombstones were copied to outputs that are not listed yet. Of several tombstones of a
+/// key only one is kept, because it is listed above the youngest of them.
+///
+/// The set is bounded. A tombstone that is kept although it is not needed costs its space and nothing
+/// else.
 #[derive(Debug, Default)]
 pub(super) struct CopiedTombstones {
     keys: HashSet<Box<[u8]>>,
@@ -63,238 +68,231 @@ pub(super) struct CopiedTombstones {
 }
 
 impl CopiedTombstones {
-    fn has(&self, key: &[u8]) -> bool {
+    fn contains(&self, key: &[u8]) -> bool {
         self.keys.contains(key)
     }
 
-    fn add(&mut self, key: &[u8]) {
-        if self.size + key.len() <= KEPT_SIZE_MAX && self.keys.insert(key.into()) {
-            // What a set takes for each besides.
-            self.size += key.len() + 32;
+    fn insert(&mut self, key: &[u8]) {
+        if self.size + key.len() <= COPIED_TOMBSTONES_SIZE_MAX && self.keys.insert(key.into()) {
+            self.size += key.len() + KEY_OVERHEAD;
         }
     }
 }
 
-/// What is to become of an entry.
+/// What becomes of an entry that is not simply dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Disposition {
     /// Its slot names the copy from now on.
     Moved,
-    /// Its slot goes; if there is a copy, that is a tombstone.
+    /// Its slot is removed. If there is a copy, the copy is a tombstone.
     Expired,
-    /// A tombstone is kept.
-    CopiedTombstones,
+    /// It is a tombstone, and is kept.
+    Tombstone,
 }
 
-/// A decision, and what is to be written for it.
-struct Decided<'a> {
-    fate: Disposition,
+/// The disposition of an entry, and the entry to write for it.
+struct Decision<'a> {
+    disposition: Disposition,
     draft: Option<Draft<'a>>,
 }
 
-/// What is to be done once copies can be read.
+/// A change of a slot that waits until its copy can be read.
 struct SlotUpdate<'a> {
-    fate: Disposition,
+    disposition: Disposition,
     hash: KeyHash,
     old: Address,
+    /// The size of the original.
     size: u64,
     copy: Option<Copied<'a>>,
 }
 
 struct Copied<'a> {
-    address: Address,
-    header: Header,
-    key: &'a [u8],
+    segment: u32,
+    entry: Scanned<'a>,
 }
 
 impl Reading {
-    /// Chooses the entries of an input that have to be looked at.
+    /// Opens an input and chooses the entries that have to be read.
     pub(super) fn begin(
         merge: &mut Merge,
         context: &MergeContext<'_>,
         input: Input,
     ) -> Result<Self> {
         let file = open_listed(context.fs, input.segment.path())?;
-        let mut picks = LiveEntries::default();
-        let mut unknown = Vec::new();
+        let mut live = LiveEntries::default();
+        let mut without_size = Vec::new();
         let guard = context.keydir.pin();
         context.for_each_slot(&input, |slot| {
-            let wanted = if slot.is_tombstone() {
-                let may_hold = merge.shadows.may_hold(slot.hash(), input.position);
-                merge.report.tombstones_dropped += u64::from(!may_hold);
-                may_hold
+            let is_wanted = if slot.is_tombstone() {
+                let may_shadow = merge.shadows.may_shadow(slot.hash(), input.position);
+                merge.report.tombstones_dropped += u64::from(!may_shadow);
+                may_shadow
             } else {
                 context.names(slot, &input, &guard)
             };
             match slot.size() {
-                Some(size) if wanted => picks.add(slot.offset(), size),
-                None if wanted => unknown.push(slot.offset()),
+                Some(size) if is_wanted => live.add(slot.offset(), size),
+                None if is_wanted => without_size.push(slot.offset()),
                 _ => {}
             }
             true
         })?;
-        for offset in unknown {
-            picks.add(offset, size_at(&file, offset, input.segment.size())?);
+        for offset in without_size {
+            live.add(offset, size_at(&file, offset, input.segment.size())?);
         }
-        picks.sort();
-        Ok(Self { input, file, picks })
+        live.sort();
+        Ok(Self { input, file, live })
     }
 
     /// Returns how many bytes of the input are done.
     pub(super) fn read_size(&self) -> u64 {
-        self.picks.read_until().unwrap_or(self.input.segment.size())
+        self.live.read_until().unwrap_or(self.input.segment.size())
     }
 }
 
 impl Merge {
-    /// Copies the next run of entries of an input; says how many bytes that were, nothing if there
-    /// were none left.
+    /// Copies the next run of entries of an input. Returns how many bytes were copied, or `None` if no
+    /// entries were left.
     pub(super) fn copy_run(
         &mut self,
         host: &impl Host,
         reading: &mut Reading,
     ) -> Result<Option<u64>> {
         let context = host.merge_context();
-        let Reading { input, file, picks } = reading;
-        let Some(run) = picks.read(file, input.id())? else { return Ok(None) };
-        let (mut changes, mut copied_size) = (Vec::with_capacity(run.len()), 0);
-        let hashes: Vec<KeyHash> =
-            run.iter().map(|picked| context.keydir.hash(picked.key)).collect();
+        let Reading { input, file, live } = reading;
+        let Some(run) = live.read(file, input.id())? else { return Ok(None) };
+        let (mut updates, mut copied_size) = (Vec::with_capacity(run.len()), 0);
+        let hashes: Vec<KeyHash> = run.iter().map(|entry| context.keydir.hash(entry.key)).collect();
         let mut guard = context.keydir.pin();
-        for (at, (picked, hash)) in run.iter().zip(hashes.iter().copied()).enumerate() {
-            if let Some(soon) = hashes.get(at + LOOKED_AHEAD) {
+        for (at, (entry, hash)) in run.iter().zip(hashes.iter().copied()).enumerate() {
+            if let Some(soon) = hashes.get(at + PREFETCH_DISTANCE) {
                 context.keydir.prefetch(*soon, &guard);
             }
-            let old = Address { segment: input.number, offset: picked.offset };
-            let decided = self.decide(&context, picked, hash, old, input, &guard)?;
-            let Some(Decided { fate, draft }) = decided else { continue };
+            let old = Address { segment: input.number, offset: entry.offset };
+            let decision = self.decide(&context, entry, hash, old, input, &guard)?;
+            let Some(Decision { disposition, draft }) = decision else { continue };
             let mut copy = None;
             if let Some(draft) = draft {
                 let size = draft.header.entry_size();
-                if self.is_full(&context, size) {
-                    self.apply(host, &context, input, &mut changes)?;
-                    // Others need not wait with what they want freed.
+                if self.is_output_full(&context, size) {
+                    self.apply(host, &context, input, &mut updates)?;
+                    // Publishing takes a while. Without the guard, what others retire meanwhile
+                    // can be freed.
                     guard.repin_after(|| self.publish(host))?;
                 }
                 copied_size += size;
-                let timestamp = self.time_of_copy(fate, picked);
-                copy = Some(self.append(host, &draft, picked, timestamp)?);
+                let timestamp = self.timestamp_of_copy(disposition, entry);
+                copy = Some(self.append(host, &draft, timestamp)?);
             }
-            let size = picked.header.entry_size();
-            changes.push(SlotUpdate { fate, hash, old, size, copy });
+            let size = entry.header.entry_size();
+            updates.push(SlotUpdate { disposition, hash, old, size, copy });
         }
-        self.apply(host, &context, input, &mut changes)?;
+        self.apply(host, &context, input, &mut updates)?;
         Ok(Some(copied_size))
     }
 
-    /// Decides what becomes of an entry; nothing if it is dead.
+    /// Decides what becomes of an entry. Returns `None` if it is dead.
     fn decide<'a>(
         &mut self,
         context: &MergeContext<'_>,
-        picked: &LiveEntry<'a>,
+        entry: &LiveEntry<'a>,
         hash: KeyHash,
         old: Address,
         input: &Input,
         guard: &Guard<'_>,
-    ) -> Result<Option<Decided<'a>>> {
-        let (header, key) = (&picked.header, picked.key);
+    ) -> Result<Option<Decision<'a>>> {
+        let (header, key) = (&entry.header, entry.key);
         if header.is_tombstone() {
             let KeyState { own, others } = context.find(hash, guard, |address| {
                 context.segments.get(address.segment, guard).entry(address.offset)?.is_of(key)
             })?;
-            if own || self.kept.has(key) {
+            if own || self.copied_tombstones.contains(key) {
                 self.report.tombstones_dropped += 1;
                 return Ok(None);
             }
-            self.kept.add(key);
-            let draft = Some(Draft::copy(picked, others));
-            return Ok(Some(Decided { fate: Disposition::CopiedTombstones, draft }));
+            self.copied_tombstones.insert(key);
+            let draft = Some(Draft::copy(entry, others));
+            return Ok(Some(Decision { disposition: Disposition::Tombstone, draft }));
         }
         let KeyState { own, others } = context.find(hash, guard, |address| Ok(address == old))?;
         if !own {
             return Ok(None);
         }
         if header.expiry.is_none() || !header.is_expired(&context.clock.certain()) {
-            let draft = Some(Draft::copy(picked, others));
-            return Ok(Some(Decided { fate: Disposition::Moved, draft }));
+            let draft = Some(Draft::copy(entry, others));
+            return Ok(Some(Decision { disposition: Disposition::Moved, draft }));
         }
-        let is_needed =
-            self.shadows.may_hold(hash, input.position) && !made(Mistake::ExpiredForgotten);
-        let draft = is_needed.then(|| {
-            self.kept.add(key);
+        let is_tombstone_needed =
+            self.shadows.may_shadow(hash, input.position) && !made(Mistake::ExpiredForgotten);
+        let draft = is_tombstone_needed.then(|| {
+            self.copied_tombstones.insert(key);
             let mut draft = Draft::tombstone(key);
             draft.header.flags = draft.header.flags.with_if(others, Flags::COLLIDES);
             draft
         });
-        Ok(Some(Decided { fate: Disposition::Expired, draft }))
+        Ok(Some(Decision { disposition: Disposition::Expired, draft }))
     }
 
-    /// Returns the time of a copy: that of the entry, but for a tombstone that stands for all of its
-    /// key's in the inputs. The key is absent, so whatever the inputs hold of it, up to their last
-    /// time, is dead, and whoever puts it from now on has a later one.
-    fn time_of_copy(&self, fate: Disposition, picked: &LiveEntry<'_>) -> u64 {
-        if fate == Disposition::CopiedTombstones {
-            self.last_timestamp.max(picked.header.timestamp)
+    /// Returns the timestamp of a copy, which is that of the original, except for a tombstone.
+    ///
+    /// A tombstone stands for all tombstones of its key in the inputs. Its key is absent, so everything
+    /// that the inputs hold of the key, up to their last timestamp, is dead. A later put of the key gets
+    /// a later timestamp.
+    fn timestamp_of_copy(&self, disposition: Disposition, entry: &LiveEntry<'_>) -> u64 {
+        if disposition == Disposition::Tombstone {
+            self.last_timestamp.max(entry.header.timestamp)
         } else {
-            picked.header.timestamp
+            entry.header.timestamp
         }
     }
 
-    fn is_full(&self, context: &MergeContext<'_>, size: u64) -> bool {
-        self.output.as_ref().is_some_and(|Output { active, .. }| {
-            !active.has_room(size, context.segment_size)
-                || active.entries() >= context.segment_entries
-        })
+    fn is_output_full(&self, context: &MergeContext<'_>, size: u64) -> bool {
+        let MergeContext { segment_size, segment_entries, .. } = *context;
+        let output = self.output.as_ref();
+        output.is_some_and(|open| open.output.is_full(size, segment_size, segment_entries))
     }
 
+    /// Appends a copy to the output, and creates an output if there is none.
     fn append<'a>(
         &mut self,
         host: &impl Host,
-        draft: &Draft<'_>,
-        picked: &LiveEntry<'a>,
+        draft: &Draft<'a>,
         timestamp: u64,
     ) -> Result<Copied<'a>> {
-        let (context, size) = (host.merge_context(), draft.header.entry_size());
-        let is_to_the_last_byte = self.is_to_the_last_byte;
-        let look = || if is_to_the_last_byte { Ok(()) } else { context.leave_room(0) };
-        let output = match &mut self.output {
-            Some(output) => output,
+        let (context, takes_last_space) = (host.merge_context(), self.takes_last_space);
+        let check_space = || if takes_last_space { Ok(()) } else { context.check_space(0) };
+        let open = match &mut self.output {
+            Some(open) => open,
             none => {
-                look()?;
-                let (active, number) = host.create_output(size)?;
-                none.insert(Output { active, number, hint: HintBuilder::default() })
+                check_space()?;
+                let (output, number) = host.create_output(draft.header.entry_size())?;
+                none.insert(NumberedOutput { output, number })
             }
         };
-        output.active.reserve_for_copy(size, look)?;
-        let place = output.active.append(draft, timestamp)?;
-        let address = Address { segment: output.number, offset: place.offset };
-        let mut header = draft.header;
-        header.timestamp = timestamp;
-        Ok(Copied { address, header, key: picked.key })
+        let entry = open.output.append(draft, timestamp, check_space)?;
+        Ok(Copied { segment: open.number, entry })
     }
 
-    /// Makes copies readable, and slots name them.
+    /// Makes copies readable, and then has the slots name them.
     fn apply(
         &mut self,
         host: &impl Host,
         context: &MergeContext<'_>,
         input: &Input,
-        changes: &mut Vec<SlotUpdate<'_>>,
+        updates: &mut Vec<SlotUpdate<'_>>,
     ) -> Result<()> {
-        if let Some(output) = &mut self.output {
-            output.active.flush()?;
+        if let Some(NumberedOutput { output, .. }) = &mut self.output {
+            output.flush()?;
         }
-        for SlotUpdate { fate, hash, old, size, copy } in changes.drain(..) {
-            if let (Some(Copied { address, header, key }), Some(output)) = (&copy, &mut self.output)
-            {
-                let (offset, header) = (address.offset, *header);
-                output.hint.add(&Scanned { offset, header, key }, |_| hash);
+        for SlotUpdate { disposition, hash, old, size, copy } in updates.drain(..) {
+            if let (Some(Copied { entry, .. }), Some(open)) = (&copy, &mut self.output) {
+                open.output.list(entry, hash);
             }
             let mut shard = context.keydir.shard(hash.shard());
-            match (fate, copy, &self.output) {
-                (Disposition::Moved, Some(copy), Some(output)) => {
-                    if shard.relocate(hash, old, copy.address) {
-                        output.active.segment().gained(copy.header.entry_size());
+            match (disposition, copy, &self.output) {
+                (Disposition::Moved, Some(Copied { segment, entry }), Some(open)) => {
+                    if shard.relocate(hash, old, Address { segment, offset: entry.offset }) {
+                        open.output.segment().gained(entry.header.entry_size());
                         input.segment.lost(size);
                         self.report.live_entries += 1;
                     }
@@ -313,32 +311,29 @@ impl Merge {
     }
 
     /// Makes the output, if there is one, a sealed segment that is not listed yet.
+    ///
+    /// Entries that could not be written are no part of it.
     pub(super) fn close_output(&mut self, host: &impl Host) -> Result<()> {
         let context = host.merge_context();
-        let Some(output) = &self.output else { return Ok(()) };
-        // What could not be written behind this is no part of it.
-        let (segment, file) = (output.active.segment().clone(), output.active.file().clone());
-        let length = segment.size();
-        if length > FIRST_OFFSET {
-            output.active.room().cut(length)?;
-            if !made(Mistake::OutputNotSynced) {
-                file.sync().map_err(|error| host.poison_if_sync_failed(error))?;
-            }
-        }
-        let Some(Output { number, hint, .. }) = self.output.take() else { return Ok(()) };
-        if length == FIRST_OFFSET {
-            context.segments.remove(number);
-            // What can't be removed now is removed at the next open.
-            let _ = context.fs.remove(segment.path());
-            return Ok(());
-        }
-        let source = HintSource { id: segment.id(), identity: context.identity, length };
-        let hint = hint.finish();
-        hint.write(context.fs, context.dir, source)
+        let Some(NumberedOutput { output, number }) =
+            self.output.take_if(|open| open.output.is_empty())
+        else {
+            return self.finish_output(host, &context);
+        };
+        context.segments.remove(number);
+        // If the file can't be removed now, the next open removes it.
+        let _ = context.fs.remove(output.segment().path());
+        Ok(())
+    }
+
+    fn finish_output(&mut self, host: &impl Host, context: &MergeContext<'_>) -> Result<()> {
+        let Some(NumberedOutput { output, .. }) = &self.output else { return Ok(()) };
+        output.sync().map_err(|error| host.poison_if_sync_failed(error))?;
+        let Some(NumberedOutput { output, .. }) = self.output.take() else { return Ok(()) };
+        let segment = output
+            .finish(context.fs, context.dir)
             .map_err(|error| host.poison_if_sync_failed(error))?;
-        segment.summarize(hint.summary);
-        let sealed = Sealed { id: segment.id(), kind: Kind::Merged, length };
-        self.written.push(sealed);
+        self.written.push(Sealed::of(&segment));
         Ok(())
     }
 }
@@ -348,13 +343,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn so_many_keys_are_remembered_and_no_more() {
-        let mut kept = CopiedTombstones::default();
-        kept.add(b"first");
-        kept.add(b"first");
-        assert_eq!(kept.size, 5 + 32);
-        kept.add(&[7; KEPT_SIZE_MAX - 37]);
-        kept.add(b"");
-        assert!(kept.has(b"first") && kept.has(&[7; KEPT_SIZE_MAX - 37]) && !kept.has(b""));
+    fn the_set_of_copied_tombstones_is_bounded() {
+        let mut copied = CopiedTombstones::default();
+        copied.insert(b"first");
+        copied.insert(b"first");
+        assert_eq!(copied.size, 5 + KEY_OVERHEAD);
+        let large = [7; COPIED_TOMBSTONES_SIZE_MAX - 5 - KEY_OVERHEAD];
+        copied.insert(&large);
+        copied.insert(b"");
+        assert!(copied.contains(b"first") && copied.contains(&large) && !copied.contains(b""));
     }
 }

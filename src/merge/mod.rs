@@ -1,16 +1,17 @@
-//! Merge: live entries are copied out of sealed segments, and the segments go.
+//! Merge: copies live entries out of sealed segments, and removes the segments.
 //!
-//! - `plan` says which segments, and `fold` which small ones when a store is opened or closed; `shadow`
-//!   which tombstones still matter; `copy` copies; this file conducts, and publishes what was copied.
-//! - Inputs are copied one after the other, oldest first, by bounded steps. Whenever an output is
-//!   full, and at the end, it is published: listed in the manifest in the place just above the
-//!   youngest segment that it has entries of, and the inputs that were copied whole are listed no
-//!   more. A merge that stops early is a merge of what it has got through.
-//! - Until a copy is published the disk says what it said before. Then its slots in the keydir name
-//!   copies that are not listed, and the inputs stay: a crash leaves the old set. What could not be
-//!   published for want of space is kept, and published before anything else is merged.
-//! - No lock is held but a shard's, for one slot, and those that `Host::exclusively` takes while
-//!   the manifest is replaced.
+//! - `plan` chooses the segments to merge, and `fold` the small ones when a store is opened or closed.
+//!   `shadow` decides which tombstones are still needed, and `copy` copies. This file drives a merge and
+//!   publishes what was copied.
+//! - A merge copies its inputs one after the other, oldest first, in bounded steps. Whenever an output is
+//!   full, and at the end, the merge publishes it: the manifest lists the output just above the youngest
+//!   segment that the output has entries of, and no longer lists the inputs that were copied whole. A
+//!   merge that stops early has merged what it got through.
+//! - Until a copy is published, the disk is as it was before. Slots in the keydir then name copies that
+//!   are not listed, but the inputs are still there, so a crash leaves the old set. What could not be
+//!   published for lack of space is kept, and published before anything else is merged.
+//! - A merge holds a shard's lock for one slot at a time, and the locks that `Host::exclusively` takes
+//!   while the manifest is replaced. It holds no other locks.
 
 mod copy;
 mod fold;
@@ -30,20 +31,17 @@ use crate::manifest::{Manifest, ManifestFile, Sealed};
 use crate::mistake::{Mistake, made};
 use crate::segment::header::{Identity, Kind};
 use crate::segment::hint::{HintSlot, HintSource, SegmentHint, Summary};
-use crate::segment::write::active::Active;
+use crate::segment::space::check_space;
+use crate::segment::write::output::Output;
 use crate::segment::{Dir, Place, Segment, SegmentId, Segments};
-
 use crate::stats::{MergeProgress, MergeReport};
 pub(crate) use fold::{FoldLimits, SMALL_MAX, plan_fold};
 pub(crate) use plan::{PlanContext, Pool, gives_back, plan_all, plan_auto, plan_chosen, plan_now};
 
-use copy::{Output, Reading};
+use copy::{CopiedTombstones, NumberedOutput, Reading};
 use shadow::Shadows;
 
-/// A merge leaves at least so much of the disk to others.
-const LEFT_MIN: u64 = 32 << 20;
-
-/// What a merge works on.
+/// The parts of a store that a merge works on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct MergeContext<'a> {
     pub(crate) fs: &'a Fs,
@@ -53,31 +51,33 @@ pub(crate) struct MergeContext<'a> {
     pub(crate) keydir: &'a Keydir,
     pub(crate) segments: &'a Segments,
     pub(crate) manifest: &'a ManifestFile,
-    /// The size and the entries at which an output is full.
+    /// The size in bytes at which an output is full.
     pub(crate) segment_size: u64,
+    /// The number of entries at which an output is full.
     pub(crate) segment_entries: u64,
 }
 
-/// What a merge asks of the store.
+/// What a merge needs of the store.
 pub(crate) trait Host {
     fn merge_context(&self) -> MergeContext<'_>;
 
-    /// Creates an empty merged segment that entries of this size fit in, and gives it a number.
-    fn create_output(&self, size: u64) -> Result<(Active, u32)>;
+    /// Creates an output with room for an entry of this size, and gives it a number.
+    fn create_output(&self, size: u64) -> Result<(Output, u32)>;
 
     /// Makes everything durable that has been appended so far.
     fn sync_log(&self) -> Result<()>;
 
-    /// Runs a change of the set of segments while nobody else changes it or copies files of it.
+    /// Runs a closure while nobody else changes the set of segments or copies its files.
     fn exclusively(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()>;
 
-    /// Returns a time that no entry before the next one will have reached.
+    /// Returns a timestamp that only the next entry will reach, and no entry before it.
     fn next_timestamp(&self) -> u64;
 
-    /// Removes the files of a segment that nothing names any more, as far as that can be done now.
+    /// Removes the files of a segment that nothing names any more. Files that can't be removed now are
+    /// removed later.
     fn unlink(&self, segment: &Arc<Segment>);
 
-    /// Ends writing if it was a sync that failed.
+    /// Poisons the store if the error is that of a failed sync. Returns the error to report.
     fn poison_if_sync_failed(&self, error: Error) -> Error;
 }
 
@@ -86,7 +86,7 @@ pub(crate) trait Host {
 pub(crate) struct Input {
     segment: Arc<Segment>,
     number: u32,
-    /// Its age: where the manifest lists it.
+    /// Its position in the manifest, which is its age: a lower position is older.
     position: usize,
 }
 
@@ -99,8 +99,8 @@ impl Input {
         self.segment.summary().map_or(0, Summary::hint_size)
     }
 
-    /// Returns whether the segment is one entry, live, and as large as a segment: a copy would give
-    /// nothing back.
+    /// Returns whether the segment holds a single live entry that fills it. A copy of it would free
+    /// nothing.
     fn is_one_live_entry(&self, segment_size: u64, now: u64) -> bool {
         self.segment.live_size() >= segment_size
             && self
@@ -114,55 +114,50 @@ impl Input {
     }
 }
 
-/// A merge on its way.
+/// A merge that is under way.
 #[derive(Debug, Default)]
 pub(crate) struct Merge {
-    /// What is still to be begun, oldest first.
+    /// The inputs that have not been begun, oldest first.
     inputs: VecDeque<Input>,
     reading: Option<Reading>,
-    /// Copied whole, and listed in the manifest all the same.
+    /// The inputs that were copied whole and that the manifest still lists.
     copied: Vec<Input>,
-    output: Option<Output>,
-    /// Outputs that are written, durable, and not listed yet.
+    output: Option<NumberedOutput>,
+    /// The outputs that are written and durable, and that the manifest does not list yet.
     written: Vec<Sealed>,
-    /// The youngest segment that was begun: outputs are listed above it.
+    /// The youngest input that was begun. Outputs are listed above it.
     youngest: Option<SegmentId>,
-    /// The latest time in the inputs.
+    /// The latest timestamp in the inputs.
     last_timestamp: u64,
     shadows: Shadows,
-    kept: copy::CopiedTombstones,
+    copied_tombstones: CopiedTombstones,
     report: MergeReport,
     progress: MergeProgress,
-    /// Whether it may take the last room of the disk: it will give back more.
-    is_to_the_last_byte: bool,
+    /// Whether the merge may take the last space on the disk, because it will free more than it takes.
+    takes_last_space: bool,
 }
 
 impl MergeContext<'_> {
-    /// Shows the slots of a segment's hint to a closure, until it says to stop.
+    /// Calls a closure with each slot of a segment's hint, until it returns `false`.
     fn for_each_slot(&self, input: &Input, visit: impl FnMut(HintSlot) -> bool) -> Result<()> {
         let (source, hash) = (input.source(self.identity), |key: &[u8]| self.keydir.hash(key));
         let hint = SegmentHint::open(self.fs, self.dir, source, hash)?;
         hint.for_each(self.fs, self.dir, source, hash, visit)
     }
 
-    /// Refuses if a file of this size would take the last room of the disk, which writers and the
-    /// manifest need.
-    pub(crate) fn leave_room(&self, size: u64) -> Result<()> {
-        let left = self.fs.available_space(self.dir.path())?;
-        if left.saturating_sub(size) < LEFT_MIN.min(self.segment_size / 4) {
-            return Err(Error::NoSpace { path: self.dir.path().into() });
-        }
-        Ok(())
+    /// Refuses if a file of this size would take the last space on the disk.
+    fn check_space(&self, size: u64) -> Result<()> {
+        check_space(self.fs, self.dir, self.segment_size, size)
     }
 
-    /// Returns whether a slot of the keydir names the entry that a hint's slot is of.
+    /// Returns whether the keydir names the entry that a slot of a hint describes.
     fn names(&self, slot: HintSlot, input: &Input, guard: &Guard<'_>) -> bool {
         let address = Address { segment: input.number, offset: slot.offset() };
         self.keydir.names(slot.hash(), address, guard)
     }
 
-    /// Returns whether a key has a slot, which the closure tells, and whether other keys with its
-    /// hash bits have.
+    /// Returns whether a key has a slot, and whether other keys with the same hash bits have one. The
+    /// closure returns whether an address is that of the key's own entry.
     fn find(
         &self,
         hash: KeyHash,
@@ -176,14 +171,16 @@ impl MergeContext<'_> {
     }
 }
 
-/// What the keydir has of a key.
+/// What the keydir knows about a key.
 struct KeyState {
+    /// Whether the key has a slot.
     own: bool,
+    /// Whether another key with the same hash bits has a slot.
     others: bool,
 }
 
 impl Merge {
-    /// Begins to merge sealed segments. All shards are filled.
+    /// Begins a merge of sealed segments. The caller has filled all shards.
     pub(crate) fn begin(context: &MergeContext<'_>, ids: &BTreeSet<SegmentId>) -> Self {
         let open: BTreeMap<SegmentId, (u32, Arc<Segment>)> = context
             .segments
@@ -212,29 +209,30 @@ impl Merge {
         Self { inputs: inputs.into(), last_timestamp, shadows, progress, ..Self::default() }
     }
 
-    /// Has it take all the room that there is, where one has seen to it that this will do.
-    pub(crate) fn taking_the_last_byte(self) -> Self {
-        Self { is_to_the_last_byte: true, ..self }
+    /// Lets the merge take the last space on the disk. The caller has checked that the space will do.
+    pub(crate) fn taking_last_space(self) -> Self {
+        Self { takes_last_space: true, ..self }
     }
 
-    fn leave_room(&self, context: &MergeContext<'_>, size: u64) -> Result<()> {
-        if self.is_to_the_last_byte { Ok(()) } else { context.leave_room(size) }
+    fn check_space(&self, context: &MergeContext<'_>, size: u64) -> Result<()> {
+        if self.takes_last_space { Ok(()) } else { context.check_space(size) }
     }
 
-    /// Returns how far it has come.
+    /// Returns how far the merge has come.
     pub(crate) fn progress(&self) -> MergeProgress {
         let begun = self.reading.as_ref().map_or(0, Reading::read_size);
         MergeProgress { read_size: self.progress.read_size + begun, ..self.progress }
     }
 
-    /// Returns what it did.
+    /// Returns what the merge has done.
     pub(crate) fn report(&self, cancelled: bool) -> MergeReport {
         MergeReport { cancelled, ..self.report.clone() }
     }
 
-    /// Does a bounded piece of the work; returns how many bytes it copied, nothing at the end.
+    /// Does a bounded piece of the work. Returns how many bytes it copied, or `None` at the end.
     ///
-    /// After an error nothing more can be copied, but what was can be [published](Self::publish).
+    /// After an error the merge can copy nothing more, but what was copied can be
+    /// [published](Self::publish).
     pub(crate) fn step(&mut self, host: &impl Host) -> Result<Option<u64>> {
         if let Some(mut reading) = self.reading.take() {
             if let Some(copied_size) = self.copy_run(host, &mut reading)? {
@@ -253,52 +251,53 @@ impl Merge {
         };
         let live_size = input.segment.live_size();
         if live_size > 0 {
-            // Half of an input gives nothing back.
-            self.leave_room(&host.merge_context(), live_size)?;
+            // An input that is copied in part frees nothing.
+            self.check_space(&host.merge_context(), live_size)?;
         }
         self.youngest = Some(input.id());
         self.reading = Some(Reading::begin(self, &host.merge_context(), input)?);
         Ok(Some(0))
     }
 
-    /// Returns the input that was being read last.
+    /// Returns the input that was read last.
     pub(crate) fn last_read(&self) -> Option<SegmentId> {
         self.youngest
     }
 
-    /// Returns whether there is something that has been copied and is not listed.
+    /// Returns whether something was copied that has not been published.
     pub(crate) fn is_pending(&self) -> bool {
         self.output.is_some() || !self.written.is_empty() || !self.copied.is_empty()
     }
 
-    /// Publishes what has been copied: the outputs are listed, and the inputs that were copied
-    /// whole go. If it fails it can be tried again, unless it was a sync that failed.
+    /// Publishes what was copied: lists the outputs, and removes the inputs that were copied whole. After
+    /// a failure it can be called again, unless a sync failed.
     pub(crate) fn publish(&mut self, host: &impl Host) -> Result<()> {
         let context = host.merge_context();
         self.close_output(host)?;
         if !self.is_pending() {
             return Ok(());
         }
-        // Hints and outputs have their names, whatever becomes of the power.
+        // The names of hints and outputs survive a power loss from here on.
         context
             .fs
             .sync_dir(context.dir.path())
             .map_err(|error| host.poison_if_sync_failed(error))?;
-        // What overwrote or deleted the entries that were not copied has to be as durable as they.
+        // Entries were not copied because later ones overwrite or delete them. Those later ones must
+        // be durable before the inputs are removed.
         if !made(Mistake::SwapBeforeLog) {
             host.sync_log()?;
         }
         if let Some(unfinished) = self.unfinished(&context) {
-            // Nothing is listed: on disk all is as it was.
+            // Nothing has been listed, so the disk is as it was.
             return Err(unfinished);
         }
         host.exclusively(&mut || self.swap(host, &context))?;
-        // Numbers of segments, mappings and descriptors may be wanted by what is merged next.
+        // The next merge may need the numbers, mappings and descriptors of the removed segments.
         context.segments.free_retired();
         Ok(())
     }
 
-    /// Replaces the manifest, and removes the inputs that it lists no more.
+    /// Replaces the manifest, and removes the inputs that it no longer lists.
     fn swap(&mut self, host: &impl Host, context: &MergeContext<'_>) -> Result<()> {
         let dropped: BTreeSet<SegmentId> = self.copied.iter().map(Input::id).collect();
         if made(Mistake::RemovedFirst) {
@@ -306,7 +305,7 @@ impl Merge {
         }
         let above = self.youngest.or(self.copied.last().map(Input::id));
         if let Some(above) = above {
-            // Looked at before the files go.
+            // The ends are read before the files are removed.
             let copied = self.copied.iter().filter(|input| input.segment.kind() == Kind::Log);
             let places: Vec<Place> = copied.map(|input| input.segment.last_end()).collect();
             let swap = |manifest: &mut Manifest| {
@@ -317,7 +316,7 @@ impl Merge {
                 if !error.is_no_space() {
                     return Err(error);
                 }
-                // Hints can be built anew, and what they take may be all that is missing.
+                // Hints can be rebuilt, and their space may be all that the manifest needs.
                 for sealed in &self.written {
                     context.fs.remove(&context.dir.hint(sealed.id))?;
                 }
@@ -325,8 +324,9 @@ impl Merge {
             });
             swapped.map_err(|error| host.poison_if_sync_failed(error))?;
         }
-        // They have their place now, and something else may lie between it and the next one's.
-        self.kept = copy::CopiedTombstones::default();
+        // Segments outside the merge may lie between these outputs and the next ones, so a tombstone
+        // that was copied to these does not stand for later ones.
+        self.copied_tombstones = CopiedTombstones::default();
         self.report.segments_out += self.written.len() as u64;
         self.report.size_out += self.written.drain(..).map(|sealed| sealed.length).sum::<u64>();
         self.remove_copied(host, context);
@@ -338,16 +338,17 @@ impl Merge {
         for input in self.copied.drain(..) {
             self.report.segments_in += 1;
             self.report.size_in += input.segment.size();
-            // From the set first: who takes a snapshot from then on does not need it.
+            // It leaves the set first: a snapshot that is taken from then on does not need it.
             context.segments.remove(input.number);
             host.unlink(&input.segment);
         }
     }
 
-    /// Returns an error if slots name entries of an input that was thought to be copied whole.
+    /// Returns an error if slots still name entries of an input that should have been copied whole.
     fn unfinished(&self, context: &MergeContext<'_>) -> Option<Error> {
         context.keydir.wait_for_writers();
-        // The account is off where an entry was overwritten whose size was damaged; slots are not.
+        // The count of live bytes is wrong if an entry with a damaged size was overwritten. Slots are
+        // always right.
         let is_named = |input: &Input| {
             let mut shards = (0..SHARD_COUNT).map(|number| context.keydir.shard(number));
             shards.any(|shard| shard.addresses().any(|address| address.segment == input.number))
@@ -355,7 +356,7 @@ impl Merge {
         let mut unaccounted = self.copied.iter().filter(|input| input.segment.live_size() > 0);
         let left = unaccounted.find(|input| is_named(input))?;
         let reason = format!(
-            "{} bytes of entries are live that its hint does not tell of",
+            "{} bytes of live entries are missing from the segment's hint; remove the hint file",
             left.segment.live_size()
         );
         Some(Error::corrupt(left.segment.path(), 0, reason))

@@ -1,10 +1,10 @@
-//! What the tombstones of a merge still shadow: puts in older segments that are not merged.
+//! What the tombstones of a merge still shadow: puts in older segments outside the merge.
 //!
-//! - A tombstone is kept as long as an older segment outside the merge may hold a put of its key.
-//!   Hints tell by hash bits; what was not looked up, or can't be, may be there.
-//! - An expired entry shadows as a tombstone does, so it is looked up too.
-//! - Looking up is bounded: in memory, and by what the merge reads itself. Beyond that tombstones
-//!   are kept, which costs space and nothing else.
+//! - A merge keeps a tombstone as long as an older segment outside the merge may hold a put of its key.
+//!   Hints answer by hash bits. A put that was not looked up, or can't be, may be there.
+//! - An expired entry shadows older puts as a tombstone does, so it is looked up too.
+//! - The lookup is bounded: by a limit on memory, and by what the merge reads itself. Beyond that, the
+//!   merge keeps tombstones, which costs space and nothing else.
 
 use std::collections::HashMap;
 
@@ -14,22 +14,23 @@ use crate::key_hash::KeyHash;
 use crate::mistake::{Mistake, made};
 use crate::segment::hint::HintSlot;
 
-/// As many tombstones are looked up; 32 bytes of memory each.
+/// Tombstones that are looked up, at 32 bytes of memory each.
 const LOOKED_UP_MAX: usize = if cfg!(any(test, bitcask_fuzzing)) { 8 } else { 1 << 20 };
-/// The age of what is not there: younger than anything.
+/// The position of a put that was not found: it is younger than any other.
 const NOWHERE: usize = usize::MAX;
 
-/// How old the puts are that tombstones may shadow. Ages are positions in the manifest.
+/// The ages of the puts that tombstones may shadow, as positions in the manifest.
 #[derive(Debug, Default)]
 pub(crate) struct Shadows {
-    /// The oldest segment outside the merge; everything is at least as young.
+    /// The position of the oldest segment outside the merge. No put outside is older.
     oldest_outside: Option<usize>,
-    /// Of each hash that was looked up the oldest put outside.
+    /// For each hash that was looked up, the position of the oldest put outside the merge.
     oldest_put: HashMap<KeyHash, usize>,
 }
 
 impl Shadows {
-    /// Looks up what the inputs' tombstones shadow in these other segments, both oldest first.
+    /// Looks up what the tombstones of the inputs shadow in the other segments. Both lists are oldest
+    /// first.
     pub(super) fn new(context: &MergeContext<'_>, inputs: &[Input], others: &[Input]) -> Self {
         let oldest_outside = others.first().map(|other| other.position);
         let mut shadows = Self { oldest_outside, oldest_put: HashMap::new() };
@@ -42,8 +43,8 @@ impl Shadows {
             return shadows;
         }
         for input in inputs {
-            // What is damaged here is met, and told, when the input is read.
-            let _ = shadows.gather(context, input);
+            // Damage is reported when the merge reads the input.
+            let _ = shadows.collect(context, input);
         }
         let mut left = shadows.oldest_put.len();
         for other in older() {
@@ -72,11 +73,11 @@ impl Shadows {
         shadows
     }
 
-    /// Takes note of what may have to be kept of an input.
-    fn gather(&mut self, context: &MergeContext<'_>, input: &Input) -> Result<()> {
+    /// Collects the hashes of tombstones and expiring entries that may have to be kept of an input.
+    fn collect(&mut self, context: &MergeContext<'_>, input: &Input) -> Result<()> {
         let guard = context.keydir.pin();
         let may_be_kept = |slot: HintSlot| {
-            // Behind a newer put a tombstone is not needed, whatever is below it.
+            // A tombstone is not needed if a newer put of its key follows, whatever it shadows.
             let is_newest = |slot: HintSlot| context.keydir.likely(slot.hash(), &guard).is_none();
             if slot.is_tombstone() {
                 is_newest(slot)
@@ -92,8 +93,9 @@ impl Shadows {
         })
     }
 
-    /// Returns whether something older than a segment, and not merged, may hold a put of a key.
-    pub(super) fn may_hold(&self, hash: KeyHash, position: usize) -> bool {
+    /// Returns whether a segment outside the merge that is older than this position may hold a put with
+    /// this hash.
+    pub(super) fn may_shadow(&self, hash: KeyHash, position: usize) -> bool {
         if made(Mistake::TombstonesDropped) {
             return false;
         }

@@ -319,7 +319,9 @@ impl Filler {
         let hash = |key: &[u8]| keydir.hash(key);
         let rebuilt = match self.fs.open_if_exists(path)? {
             Some(file) => Hint::build(&file, source, hash),
-            None => self.held(&origin.segment).and_then(|held| Hint::build_held(held, hash)),
+            None => {
+                self.held(&origin.segment).and_then(|held| Hint::build_from_segment(held, hash))
+            }
         };
         let hint = Arc::new(rebuilt.inspect_err(|error| {
             if let Error::Corrupt { offset, reason, .. } = error {

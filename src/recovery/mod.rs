@@ -130,7 +130,7 @@ impl Recovery<'_> {
         let survey = self.hold_all(held, &manifest)?;
         let chain = self.chain(&manifest, false)?;
         let mut report = RecoveryReport::default();
-        let mut segments = self.hints_of_held(held, &manifest, &mut report)?;
+        let mut segments = self.open_hints(held, &manifest, &mut report)?;
         let Unlisted { later, .. } = self.unlisted(&manifest, &survey, &chain)?;
         self.refuse_lasting_damage(&chain, &later, &manifest)?;
         let cuts = chain.unread(&later)?.iter().map(cut::Unread::cut).collect();
@@ -175,7 +175,7 @@ impl Recovery<'_> {
     }
 
     /// Returns the sealed segments in their order, with their hints.
-    fn hints_of_held(
+    fn open_hints(
         &self,
         held: &mut OpenedSegments,
         manifest: &Manifest,
@@ -188,7 +188,8 @@ impl Recovery<'_> {
             let source = HintSource { id: *id, identity: manifest.identity, length: *length };
             if hint.is_none() {
                 let hash = |key: &[u8]| self.keydir.hash(key);
-                *hint = Some(SegmentHint::of_held(self.fs, self.dir, segment, source, hash)?);
+                *hint =
+                    Some(SegmentHint::open_from_segment(self.fs, self.dir, segment, source, hash)?);
             }
             let Some(known) = hint else { unreachable!("it was just set") };
             report.rebuilt_hints += u64::from(matches!(known, SegmentHint::InMemory(_)));
@@ -210,7 +211,7 @@ impl Recovery<'_> {
         self.refuse_lasting_damage(&chain, &later, manifest)?;
         let cuts = chain.unread(&later)?.iter().map(cut::Unread::cut).collect();
         let mut report = RecoveryReport { cuts, leftovers, ..chain.report() };
-        self.hints_of_held(held, manifest, &mut report)?;
+        self.open_hints(held, manifest, &mut report)?;
         Ok(report)
     }
 

@@ -35,7 +35,7 @@
 //! # }
 //! ```
 
-mod output;
+mod new_store;
 mod plan;
 mod replay;
 mod report;

@@ -10,7 +10,7 @@
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
 
-use super::output::Output;
+use super::new_store::NewStore;
 use super::plan::{RepairPlan, RepairSubject};
 use super::replay::Replay;
 use super::report::{Lost, SalvageProgress, SalvageReport};
@@ -50,7 +50,7 @@ pub(crate) fn salvage_on(
     }
     let fresh = NewDir::prepare(fs, to, from)?;
     let identity = new_identity();
-    let mut output = Output::new(fresh.fs(), fresh.dir(), options, identity, env.clock.now());
+    let mut store = NewStore::new(fresh.fs(), fresh.dir(), options, identity, env.clock.now());
     let replay = Replay::new(env, &plan.subjects, identity.hash_seed);
     let mut salvage = Salvage {
         env,
@@ -66,13 +66,13 @@ pub(crate) fn salvage_on(
         told: SalvageProgress::default(),
         progress,
     };
-    let flow = salvage.run(&mut output);
+    let flow = salvage.run(&mut store);
     if !matches!(flow, Ok(ControlFlow::Continue(()))) {
-        fresh.undo(output.ids());
+        fresh.undo(store.ids());
     }
     let mut report = salvage.report;
     report.cancelled = flow?.is_break();
-    report.size = output.size();
+    report.size = store.size();
     Ok(report)
 }
 
@@ -105,7 +105,7 @@ struct Read<'a> {
 }
 
 impl<'a> Salvage<'a> {
-    fn run(&mut self, output: &mut Output<'_>) -> Result<ControlFlow<()>> {
+    fn run(&mut self, store: &mut NewStore<'_>) -> Result<ControlFlow<()>> {
         for subject in &self.plan.subjects {
             self.told.size_total += PASSES * subject.open(self.env)?.size()?;
         }
@@ -116,7 +116,7 @@ impl<'a> Salvage<'a> {
         }
         for pass in [Self::put, Self::delete, Self::copy] {
             for read in &reads {
-                if pass(self, read, output)?.is_break() {
+                if pass(self, read, store)?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
             }
@@ -124,7 +124,7 @@ impl<'a> Salvage<'a> {
         // Deletes are not copied, and what is written from now on is later than they.
         let surveyed = reads.iter().map(|read| read.survey.last_timestamp).max();
         let lost = self.plan.manifest.as_ref().and_then(|manifest| manifest.time);
-        output.finish(surveyed.max(lost).unwrap_or(0))?;
+        store.finish(surveyed.max(lost).unwrap_or(0))?;
         Ok(ControlFlow::Continue(()))
     }
 
@@ -166,11 +166,11 @@ impl<'a> Salvage<'a> {
         self.report.lost.push(Lost { path, offset, size, reason });
     }
 
-    fn put(&mut self, read: &Read<'a>, _: &mut Output<'_>) -> Result<ControlFlow<()>> {
+    fn put(&mut self, read: &Read<'a>, _: &mut NewStore<'_>) -> Result<ControlFlow<()>> {
         self.each(read, |this, entry, _| this.replay.put(read.number, &entry))
     }
 
-    fn delete(&mut self, read: &Read<'a>, _: &mut Output<'_>) -> Result<ControlFlow<()>> {
+    fn delete(&mut self, read: &Read<'a>, _: &mut NewStore<'_>) -> Result<ControlFlow<()>> {
         if read.survey.tombstones == 0 {
             // As good as read.
             self.told.size_done += read.subject.open(self.env)?.size()?;
@@ -182,7 +182,7 @@ impl<'a> Salvage<'a> {
     }
 
     /// Copies what is live in a segment.
-    fn copy(&mut self, read: &Read<'a>, output: &mut Output<'_>) -> Result<ControlFlow<()>> {
+    fn copy(&mut self, read: &Read<'a>, store: &mut NewStore<'_>) -> Result<ControlFlow<()>> {
         let file = read.subject.open(self.env)?;
         self.each(read, |this, entry, strange| {
             let Some((hash, collides)) = this.replay.live(read.number, &entry)? else {
@@ -208,7 +208,7 @@ impl<'a> Salvage<'a> {
                 }
             };
             for picked in picked.into_iter().flatten() {
-                output.copy(&picked, hash, collides)?;
+                store.copy(&picked, hash, collides)?;
             }
             this.told.keys += 1;
             this.report.keys += 1;

@@ -1,12 +1,14 @@
-//! How many mappings and descriptors the segments of all stores of this process may take.
+//! How many mappings and descriptors the segments of all stores in this process may take.
 //!
-//! - The kernel allows a process so many mappings, 65,530 unless somebody has changed that, and when
-//!   they run out the allocator gets no more memory: the process aborts. Segments take a quarter of
-//!   them at most. The rest is for threads, two each, for other libraries, and for the keydir's tables,
-//!   whose mappings are of 64 MiB each, so that memory bounds them.
+//! - The kernel limits the mappings of a process: to 65,530, unless the limit was changed. When
+//!   they run out, the allocator gets no more memory and the process aborts. Segments take at most
+//!   a quarter of them. The rest is for threads, which need two each, for other libraries, and for
+//!   the keydir's tables, whose mappings are so large, 64 MiB each, that memory bounds their
+//!   number.
 //! - Sealed segments leave a part of that quarter to new ones.
-//! - No store needs a descriptor for each of its segments. Those that are kept, because a file's name
-//!   goes before its readers do, take a quarter at most of what the process may have open.
+//! - No store needs a descriptor for each of its segments. A descriptor is kept where a file's name
+//!   may be removed before its readers are gone. Kept descriptors take at most a quarter of those
+//!   that the process may have.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -21,28 +23,28 @@ static MAPPINGS: Budget = Budget { taken: AtomicUsize::new(0), limit: mappings_l
 /// The descriptors that are kept for segments without a mapping.
 static DESCRIPTORS: Budget = Budget { taken: AtomicUsize::new(0), limit: descriptors_limit };
 
-/// What a mapping is for.
+/// The kind of segment that a mapping is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
     /// A segment that is being written.
     New,
-    /// A sealed one, of which there may be many.
+    /// A sealed segment, of which there may be many.
     Sealed,
 }
 
-/// How many there are of something, and how many there may be.
+/// A count of units, and the limit of that count.
 #[derive(Debug)]
 struct Budget {
     taken: AtomicUsize,
     limit: fn() -> usize,
 }
 
-/// One that was taken; given back when it is dropped.
+/// A unit that was taken. Dropping it gives it back.
 #[derive(Debug)]
 pub(super) struct Unit(&'static Budget);
 
 impl Budget {
-    /// Takes one, if so many are left besides it.
+    /// Takes a unit if this many are left besides it.
     fn take(&'static self, left: usize) -> Option<Unit> {
         let limit = (self.limit)().saturating_sub(left);
         let next = |taken: usize| (taken < limit).then_some(taken + 1);
@@ -57,7 +59,7 @@ impl Drop for Unit {
     }
 }
 
-/// Takes a mapping.
+/// Takes a mapping, or returns `None` if none is left for this kind of segment.
 pub(super) fn take_mapping(wanted: Wanted) -> Option<Unit> {
     #[cfg(test)]
     if !allowed::take_mapping() {
@@ -66,7 +68,7 @@ pub(super) fn take_mapping(wanted: Wanted) -> Option<Unit> {
     MAPPINGS.take(left_to_new(wanted))
 }
 
-/// Takes a descriptor that is kept.
+/// Takes a descriptor that will be kept, or returns `None` if none is left.
 pub(super) fn take_descriptor() -> Option<Unit> {
     #[cfg(test)]
     if !allowed::take_descriptor() {
@@ -75,12 +77,12 @@ pub(super) fn take_descriptor() -> Option<Unit> {
     DESCRIPTORS.take(0)
 }
 
-/// Returns how many mappings segments of this process have.
+/// Returns how many mappings the segments of this process have.
 pub(crate) fn mappings() -> usize {
     MAPPINGS.taken.load(Ordering::Relaxed)
 }
 
-/// Returns how many mappings segments of this process may have.
+/// Returns how many mappings the segments of this process may have.
 pub(crate) fn mappings_limit() -> usize {
     #[cfg(test)]
     if let Some(limit) = allowed::limit() {
@@ -94,8 +96,8 @@ pub(crate) fn mappings_left() -> usize {
     mappings_limit().saturating_sub(left_to_new(Wanted::Sealed)).saturating_sub(mappings())
 }
 
-/// Returns which sealed segments are worth the mappings that are left, by their lengths, oldest first: the
-/// largest, and of equal ones the youngest.
+/// Returns which sealed segments should get the mappings that are left: the largest, and of equally
+/// large ones the youngest. The lengths are given oldest first.
 pub(crate) fn worth_mapping(lengths: &[u64]) -> Vec<bool> {
     worth(lengths, mappings_left())
 }
@@ -123,7 +125,7 @@ fn descriptors_limit() -> usize {
     fs::files_limit() / 4
 }
 
-/// What tests allow.
+/// Limits that tests set.
 #[cfg(test)]
 pub(crate) mod allowed {
     use std::cell::Cell;
@@ -134,12 +136,12 @@ pub(crate) mod allowed {
         static DESCRIPTORS: Cell<usize> = const { Cell::new(usize::MAX) };
     }
 
-    /// Lets this thread take so many mappings from now on.
+    /// Limits the mappings that this thread can still take.
     pub(crate) fn mappings(left: usize) {
         MAPPINGS.set(left);
     }
 
-    /// Lets this thread keep so many descriptors from now on.
+    /// Limits the descriptors that this thread can still keep.
     pub(crate) fn descriptors(left: usize) {
         DESCRIPTORS.set(left);
     }
@@ -158,11 +160,11 @@ pub(crate) mod allowed {
         before > 0
     }
 
-    /// The limit that the whole run of tests is given.
+    /// The limit for the whole test run.
     pub(super) fn limit() -> Option<usize> {
         static LIMIT: OnceLock<Option<usize>> = OnceLock::new();
-        let told = || std::env::var("BITCASK_MAPPINGS").ok()?.parse().ok();
-        *LIMIT.get_or_init(told)
+        let from_env = || std::env::var("BITCASK_MAPPINGS").ok()?.parse().ok();
+        *LIMIT.get_or_init(from_env)
     }
 }
 

@@ -1,9 +1,10 @@
-//! What becomes of an unsealed segment whose store is closed after a failed write or sync.
+//! What becomes of an unsealed segment when its store is closed after a failed write or sync.
 //!
-//! - Its file is recovery's from then on, which reads from the disk what the disk has, and cuts the
-//!   rest. Until then the kernel may have shown bytes that never got there.
-//! - Values and snapshots that are held keep the bytes that were read: these are replaced by a copy,
-//!   or, where none can be had, the store can't be opened before the last holder has let go.
+//! - From then on the file belongs to recovery, which reads what the disk has and cuts the rest.
+//!   Until then the kernel may have shown bytes that never reached the disk.
+//! - Values and snapshots that are still held keep the bytes that were read. Those bytes are
+//!   replaced by a copy. If no copy can be made, the store can't be opened before the last holder
+//!   has let go.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,25 +20,26 @@ impl Lend for Segment {
 }
 
 impl Segments {
-    /// Leaves the file of a segment, which is the caller's, to recovery; says whether recovery may
-    /// have it at once. `is_shared` if others can come to the segment through this.
+    /// Leaves the file of a segment, which is passed by the caller, to recovery. Returns whether
+    /// recovery may have it at once. `is_shared` says whether others can still reach the segment
+    /// through this set.
     ///
-    /// A segment that nobody else holds is not copied. Neither is one without a mapping, whose values are
-    /// copies already; but if the store is shared, others may still come to its file.
+    /// A segment that nobody else holds is not copied. Neither is a segment without a mapping, as
+    /// its values are copies already. But if the set is shared, others may still reach its file.
     pub(crate) fn detach(&self, segment: &Arc<Segment>, file: &File, is_shared: bool) -> bool {
         if is_shared || self.is_held(segment) && segment.bytes.is_mapped() {
             return segment.bytes.detach(file);
         }
-        // It is still mapped, for a moment.
+        // The segment stays mapped for a moment.
         segment.bytes.release_pages();
         true
     }
 }
 
 impl Segment {
-    /// Keeps a lock until nobody holds the segment any more.
-    pub(crate) fn keep(&self, lock: &Arc<Lock>) {
-        // A store is closed once.
+    /// Holds a lock until nobody holds the segment any more.
+    pub(crate) fn hold_lock(&self, lock: &Arc<Lock>) {
+        // A store is closed once, so the cell is empty.
         let _ = self.lock.set(Arc::clone(lock));
     }
 }

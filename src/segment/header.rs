@@ -1,7 +1,7 @@
 //! The first 64 bytes of every segment: what it is and which store it belongs to.
 //!
-//! - Written and synced before the segment has its name, so that a header which does not check
-//!   is damage, never a torn write.
+//! - The header is written and synced before the segment gets its name. So a header that does not
+//!   check is damage, never a torn write.
 //! - The first 64 bytes and their checksum keep this form in every later version, so that an old
 //!   build can tell a newer segment from a damaged one.
 
@@ -29,20 +29,20 @@ const CHECKSUM_AT: usize = CREATED_AT + 8 + 12;
 
 const _: () = assert!(ID_AT == 16 && CHECKSUM_AT + 4 == SIZE);
 
-/// What sets one store apart from every other.
+/// What distinguishes a store from every other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) store_id: u64,
-    /// The seed of the hash of keys; hints hold bits of that hash.
+    /// The seed of the hash of keys. Hints contain bits of that hash.
     pub(crate) hash_seed: u64,
 }
 
-/// How a segment came to be. Stored on disk: never renumber.
+/// How a segment came to be. The numbers are stored on disk: never renumber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Appended to by writes.
+    /// Writes append to it.
     Log = 1,
-    /// Written by a merge.
+    /// A merge, a salvage or an import wrote it.
     Merged = 2,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct SegmentHeader {
     pub(crate) kind: Kind,
     pub(crate) id: SegmentId,
     pub(crate) identity: Identity,
-    /// Microseconds since the epoch; for people.
+    /// When it was created, in microseconds since the epoch. Only people read it.
     pub(crate) created: u64,
 }
 
@@ -75,7 +75,7 @@ impl SegmentHeader {
         bytes
     }
 
-    /// Decodes a header; the error is told with the path it was read from.
+    /// Decodes a header. The path is for the error.
     pub(crate) fn decode(bytes: &[u8; SIZE], path: &Path) -> Result<Self> {
         let corrupt = |offset: usize, reason| Err(Error::corrupt(path, offset as u64, reason));
         let (summed, checksum) = bytes.split_at(CHECKSUM_AT);
@@ -106,14 +106,14 @@ impl SegmentHeader {
         Ok(Self { kind, id: SegmentId(id), identity, created })
     }
 
-    /// Reads a file's header and checks that the file is the segment it is named as.
+    /// Reads the header of a file and checks that the file is the segment that its name says.
     pub(crate) fn read(file: &File, id: SegmentId, identity: Identity) -> Result<Self> {
         let header = Self::load(file)?;
         header.check(file.path(), id, identity)?;
         Ok(header)
     }
 
-    /// Checks that the file that this is the header of is the segment it is named as.
+    /// Checks that the header is that of the segment that the file's name says.
     pub(crate) fn check(&self, path: &Path, id: SegmentId, identity: Identity) -> Result<()> {
         let (at, reason) = if self.identity != identity {
             (STORE_ID_AT, "the segment belongs to another store")
@@ -125,7 +125,7 @@ impl SegmentHeader {
         Err(Error::corrupt(path, at as u64, reason))
     }
 
-    /// Reads a file's header, whatever store and segment it is of.
+    /// Reads the header of a file, whatever store and segment it belongs to.
     pub(crate) fn load(file: &File) -> Result<Self> {
         let mut bytes = [0; SIZE];
         if file.read_at(&mut bytes, 0)? < SIZE {

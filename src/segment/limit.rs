@@ -1,21 +1,22 @@
-//! Who may have the last segments that a store can address.
+//! Which operations may take the last segments that a store can address.
 //!
-//! - Puts may not have them. What makes room does: a delete, which may need a segment to be written to,
-//!   and a merge and a clear, which write new ones before the old go. So there is always a way out.
+//! Puts may not take them. Operations that free space may: a delete, which may need a new segment
+//! to be written to, and a merge and a clear, which write new segments before the old ones are
+//! removed. So a store that is full of segments can always be emptied.
 
 use super::{SEGMENTS_LIMIT, Segments};
 use crate::error::{Error, Result};
 
-/// Left to deletes, merges and clears.
+/// Segments that puts leave to deletes, merges and clears.
 const LEFT_BY_PUTS: u64 = 64;
-/// Left to merges and clears.
+/// Segments that deletes leave to merges and clears.
 const LEFT_BY_DELETES: u64 = 32;
 
 /// What a new segment is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
     Put,
-    /// Nothing but deletes; or what is active has to end before it can be merged.
+    /// Deletes alone, or ending the active segment so that it can be merged.
     Delete,
     /// A merge or a clear.
     GiveBack,
@@ -35,7 +36,7 @@ fn limit() -> u64 {
 }
 
 impl Segments {
-    /// Refuses a new segment, if those that are left are for others.
+    /// Refuses a new segment if the segments that are left are reserved for other needs.
     pub(crate) fn refuse_beyond(&self, need: Need) -> Result<()> {
         let left = match need {
             Need::Put => LEFT_BY_PUTS,
@@ -47,7 +48,7 @@ impl Segments {
     }
 }
 
-/// What tests allow.
+/// Limits that tests set.
 #[cfg(test)]
 pub(crate) mod allowed {
     use std::cell::Cell;
@@ -56,7 +57,7 @@ pub(crate) mod allowed {
         static LIMIT: Cell<Option<u64>> = const { Cell::new(None) };
     }
 
-    /// Has this thread take so many segments for as many as there can be.
+    /// Lowers the number of segments that this thread can use.
     pub(crate) fn only(segments: u64) {
         LIMIT.set(Some(segments));
     }

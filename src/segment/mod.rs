@@ -1,9 +1,9 @@
 //! Segments: the files that make up the log.
 //!
 //! - A segment has an id that is never used again, and entries that are never rewritten.
-//! - `names` is the only place that knows what files are called.
-//! - Reading goes through [`Segment`], appending through [`write::active::Active`]; both know places, and
-//!   neither knows what a key means.
+//! - `names` is the only module that knows the names of files.
+//! - Reading goes through [`Segment`], and appending through [`write::active::Active`]. Both know
+//!   places, and neither knows what a key means.
 
 pub(crate) mod budget;
 mod counts;
@@ -21,6 +21,7 @@ pub(crate) mod read;
 mod segment;
 mod set;
 pub(crate) mod sidecar;
+pub(crate) mod space;
 pub(crate) mod write;
 
 use std::path::Path;
@@ -35,10 +36,10 @@ pub(crate) use read::stored::{StoredEntry, ignore_unknown_codec};
 pub(crate) use segment::Segment;
 pub(crate) use set::{SEGMENTS_LIMIT, Segments};
 
-/// The size of a segment's header, and so the offset of its first entry.
+/// The size of a segment's header, which is the offset of its first entry.
 pub(crate) const FIRST_OFFSET: u64 = header::SIZE as u64;
 
-/// A segment's id. Ids rise with age and are never used again within a store.
+/// A segment's id. Younger segments have higher ids, and an id is never used again within a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SegmentId(pub(crate) u32);
 
@@ -48,7 +49,8 @@ impl std::fmt::Display for SegmentId {
     }
 }
 
-/// Where an entry starts, or could start. Among unsealed segments, places order the log by age.
+/// Where an entry starts, or could start. Among unsealed segments, the order of places is the order
+/// of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     pub(crate) segment: SegmentId,
@@ -61,7 +63,7 @@ impl Place {
         Self { segment, offset }
     }
 
-    /// One word, in which places have the same order.
+    /// Returns the place as one number. Numbers have the order of their places.
     pub(crate) fn pack(self) -> u64 {
         (u64::from(self.segment.0) << 32) | (self.offset / ALIGNMENT)
     }
@@ -84,7 +86,7 @@ impl From<Mark> for Place {
     }
 }
 
-/// Opens a segment that the manifest or the log names.
+/// Opens a segment that the manifest or the log names. A missing file is a `MissingSegment`.
 pub(crate) fn open_listed(fs: &Fs, path: &Path) -> Result<File> {
     fs.open_if_exists(path)?.ok_or_else(|| Error::MissingSegment { path: path.to_path_buf() })
 }

@@ -1,10 +1,10 @@
-//! What the files of a store are called.
+//! The names of a store's files.
 
 use std::path::{Path, PathBuf};
 
 use super::{Place, SegmentId};
 
-/// The directory of a store, and what the files in it are called.
+/// The directory of a store, and the names of the files in it.
 #[derive(Debug, Clone)]
 pub(crate) struct Dir(PathBuf);
 
@@ -42,34 +42,34 @@ impl Dir {
         self.0.join("MANIFEST.spare")
     }
 
-    /// The name that a file has until it is complete.
+    /// The name of a file that is not complete yet.
     pub(crate) fn temporary(path: &Path) -> PathBuf {
         let mut name = path.as_os_str().to_owned();
         name.push(".tmp");
         PathBuf::from(name)
     }
 
-    /// Where bytes that recovery could not read are set aside.
+    /// The directory for bytes that recovery could not read.
     pub(crate) fn quarantine(&self) -> PathBuf {
         self.0.join("quarantine")
     }
 
-    /// The file that the bytes behind a place are set aside in. Places are never used again, so
-    /// no two cuts share a name.
+    /// The quarantine file for the bytes behind a place. A place is never used again, so no two
+    /// cuts share a name.
     pub(crate) fn quarantined(&self, place: Place) -> PathBuf {
         self.quarantine().join(format!("{}-{}.bytes", place.segment, place.offset))
     }
 }
 
-/// What a file in the store's directory is, by its name.
+/// What a file in the store's directory is, judged by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileKind {
     Log(SegmentId),
     Hint(SegmentId),
     Index(SegmentId),
-    /// One of ours that was not complete when its writer stopped.
+    /// A file of the store that was incomplete when its writer stopped.
     Temporary,
-    /// The manifest, its spare, the lock, or a file that is not ours.
+    /// The manifest, its spare, the lock, or a file that does not belong to the store.
     Other,
 }
 

@@ -1,4 +1,4 @@
-//! One open segment, and reading an entry out of it.
+//! One open segment, and how an entry is read from it.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -16,24 +16,24 @@ use crate::segment::budget::Wanted;
 use crate::segment::read::map::Bytes;
 use crate::segment::read::stored::{StoredEntry, refusal};
 
-/// The sizes that end entries and lone marks have on disk.
+/// The sizes of end entries and of entries that only carry a mark.
 const NOTE_SIZES: [u64; 2] = [padded(HEADER_SIZE as u64 + 4), END_SIZE_MAX];
 
-/// What a processor loads at once, on all that we know of at least this much.
+/// Bytes that a processor loads at once. No processor that we know of loads fewer.
 const CACHE_LINE: usize = 64;
 
-/// An open segment, readable up to its end.
+/// An open segment, which can be read up to its end.
 #[derive(Debug)]
 pub(crate) struct Segment {
     id: SegmentId,
     path: PathBuf,
     pub(super) bytes: Bytes,
     kind: Kind,
-    /// What its hint says of all its entries, once it is sealed.
+    /// What the hint says about all entries, once the segment is sealed.
     summary: OnceLock<Summary>,
     pub(super) counts: SegmentCounts,
     pub(super) index: index::SegmentIndex,
-    /// What keeps others from the file, for as long as anybody holds the segment.
+    /// A lock that keeps others from the file for as long as anybody holds the segment.
     pub(super) lock: OnceLock<Arc<Lock>>,
 }
 
@@ -44,7 +44,8 @@ impl Segment {
         Self { id, path, bytes, kind, summary, counts, index, lock: OnceLock::new() }
     }
 
-    /// Opens a sealed segment of a known length, mapped if that is wanted and can be had.
+    /// Opens a sealed segment of a known length. It is mapped if `is_wanted` is set and a mapping
+    /// can be had.
     pub(crate) fn sealed(
         fs: &Fs,
         dir: &Dir,
@@ -81,23 +82,24 @@ impl Segment {
         self.kind
     }
 
-    /// Takes what its hint says of it, when it is sealed.
+    /// Records what the hint says, when the segment is sealed.
     pub(crate) fn summarize(&self, summary: Summary) {
-        // It is sealed once.
+        // A segment is sealed once, so the cell is empty.
         let _ = self.summary.set(summary);
     }
 
-    /// Returns what its hint says of it, if it is sealed.
+    /// Returns what the hint says, or `None` if the segment is not sealed.
     pub(crate) fn summary(&self) -> Option<&Summary> {
         self.summary.get()
     }
 
-    /// Returns the bytes of header and entries.
+    /// Returns the size of header and entries in bytes.
     pub(crate) fn size(&self) -> u64 {
         self.bytes.end()
     }
 
-    /// Returns the place behind its last put or delete: what lies behind that is about the log.
+    /// Returns the place behind the last put or delete. Entries behind that place are about the log
+    /// itself.
     pub(crate) fn last_end(self: &Arc<Self>) -> Place {
         let mut end = self.size();
         let note_before = |end: u64| {
@@ -121,11 +123,11 @@ impl Segment {
         self.bytes.advance(end);
     }
 
-    /// Reads the entry at an offset that a slot or a hint named. Its checksum is the caller's to
-    /// check; nothing in it can reach beyond the segment.
+    /// Reads the entry at an offset that a slot or a hint named. The caller has to check its
+    /// checksum. Whatever its sizes say, the entry does not reach beyond the segment.
     pub(crate) fn entry(self: &Arc<Self>, offset: u64) -> Result<StoredEntry<'_>> {
         if let Some(rest) = self.bytes.lend_from(offset) {
-            // An entry may take several cache lines; they had better come together.
+            // An entry may take several cache lines, which should be loaded at the same time.
             prefetch_lines(rest);
             let header = self.decode(rest, offset)?;
             let bytes = usize::try_from(header.entry_size()).ok().and_then(|size| rest.get(..size));
@@ -148,7 +150,7 @@ impl Segment {
         }
     }
 
-    /// Asks for the memory of an entry that will be read, or the first part of it.
+    /// Prefetches the first part of an entry that will be read.
     pub(crate) fn prefetch(&self, offset: u64) {
         self.bytes.lend_from(offset).into_iter().for_each(prefetch_lines);
     }
@@ -162,7 +164,7 @@ impl Segment {
     }
 }
 
-/// Asks for the bytes of an entry that begins here, as far as a small one goes.
+/// Prefetches as many bytes as a small entry takes.
 fn prefetch_lines(bytes: &[u8]) {
     for at in [0, CACHE_LINE, 2 * CACHE_LINE] {
         bytes.get(at).into_iter().for_each(prefetch);

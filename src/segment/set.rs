@@ -1,10 +1,10 @@
 //! The open segments of a store.
 //!
-//! - A segment has a number in memory, 18 bits, which keydir slots name it by; its id, 32 bits,
-//!   names it on disk.
-//! - Looking a segment up by its number takes no lock. It is there before a slot names it, and
-//!   stays until nobody can have seen such a slot: it leaves the set, and its number is used again,
-//!   when all guards from before its removal are gone.
+//! - Keydir slots name a segment by a number in memory of 18 bits. On disk a segment is named by
+//!   its id of 32 bits.
+//! - Looking up a segment by its number takes no lock. A segment is in the set before a slot names
+//!   it, and stays until nobody can have seen such a slot. It leaves the set, and its number is
+//!   used again, when all guards from before its removal are gone.
 //! - Values hold the segment itself, never its number.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -18,10 +18,10 @@ use crate::error::{Error, Result};
 use crate::mistake::{Mistake, made};
 use crate::sync::{Instant, Mutex};
 
-/// As many segments as a slot's number can tell apart.
+/// Segments that the number in a slot can tell apart.
 pub(crate) const SEGMENTS_LIMIT: u64 = 1 << 18;
 
-/// Segments are kept in chunks, each made when the first of its numbers is used.
+/// Segments per chunk. A chunk is allocated when the first of its numbers is used.
 const CHUNK_LEN: usize = if cfg!(all(test, loom)) { 1 << 3 } else { 1 << 10 };
 const CHUNKS: usize = (1 << 18) / CHUNK_LEN;
 
@@ -42,7 +42,7 @@ pub(crate) struct Segments {
 #[derive(Debug, Default)]
 struct Listed {
     by_number: BTreeMap<u32, Arc<Segment>>,
-    /// Those that together hold everything, as long as none is added or removed.
+    /// The segments that hold everything between them, until one is added or removed.
     whole: Option<Arc<[Arc<Segment>]>>,
 }
 
@@ -54,13 +54,14 @@ struct SegmentSlots {
 
 #[derive(Debug, Default)]
 struct Numbers {
-    /// The lowest that was never used.
+    /// The lowest number that was never used.
     next: u32,
-    /// Numbers that have been let go.
+    /// Numbers that can be used again.
     free: Vec<u32>,
-    /// Of segments that were removed, and that no guard can lead to any more.
+    /// Numbers of removed segments to which no guard can lead any more.
     unseen: Vec<u32>,
-    /// The numbers of segments that were removed and are still held here, and since when; oldest first.
+    /// Numbers of removed segments that the set still holds, each with the time of its removal,
+    /// oldest first.
     retired: VecDeque<(u32, Instant)>,
 }
 
@@ -77,7 +78,7 @@ impl SegmentSlots {
         self.chunks.get(number / CHUNK_LEN)?.get()?.get(number % CHUNK_LEN)
     }
 
-    /// Makes a segment known by a number of its own.
+    /// Gives a segment a number of its own.
     fn add(&self, segment: Arc<Segment>, guard: &Guard<'_>) -> Result<u32> {
         let mut numbers = self.numbers.lock();
         let number = match numbers.free.pop() {
@@ -97,7 +98,7 @@ impl SegmentSlots {
         Ok(number)
     }
 
-    /// Frees the numbers that no guard can lead to any more; says whether there are any.
+    /// Frees the numbers to which no guard can lead any more. Returns whether there were any.
     fn free_unseen(self: &Arc<Self>, guard: &Guard<'_>) -> bool {
         let unseen = std::mem::take(&mut self.numbers.lock().unseen);
         if unseen.is_empty() {
@@ -106,7 +107,7 @@ impl SegmentSlots {
         for slot in unseen.iter().filter_map(|number| self.slot(*number)) {
             slot.replace(None, guard);
         }
-        // Behind what `replace` has retired.
+        // This runs after what `replace` has retired.
         let (all, len) = (Arc::downgrade(self), unseen.len());
         guard.retire(move || {
             all.upgrade().into_iter().for_each(|all| drop(all.numbers.lock().retired.drain(..len)));
@@ -123,9 +124,10 @@ impl Segments {
         Self { numbered, collector: collector.clone(), listed }
     }
 
-    /// Adds a segment; returns the number that slots name it by.
+    /// Adds a segment. Returns the number by which slots name it.
     pub(crate) fn add(&self, segment: Arc<Segment>) -> Result<u32> {
-        // Before all locks: whoever pins may be the one to note what is unseen, which takes one.
+        // The guard is taken before all locks: pinning may run the closure that records an unseen
+        // number, which takes a lock.
         let guard = self.collector.pin();
         let number = self.numbered.add(Arc::clone(&segment), &guard)?;
         let mut listed = self.listed.lock();
@@ -134,7 +136,7 @@ impl Segments {
         Ok(number)
     }
 
-    /// Puts the same segment, opened in another way, in the place of one. Who holds that can still
+    /// Replaces a segment by the same one, opened differently. Holders of the old one can still
     /// read it.
     pub(crate) fn replace(&self, number: u32, segment: Arc<Segment>) {
         if let Some(slot) = self.numbered.slot(number) {
@@ -153,7 +155,7 @@ impl Segments {
         }
     }
 
-    /// Lets go of a segment that no slot names any more. Who holds it can still read it.
+    /// Removes a segment that no slot names any more. Holders of it can still read it.
     pub(crate) fn remove(&self, number: u32) -> Option<Arc<Segment>> {
         let segment = {
             let mut listed = self.listed.lock();
@@ -173,10 +175,11 @@ impl Segments {
         Some(segment)
     }
 
-    /// Lets go of what was removed or replaced, in the keydir too, as far as nobody can be reading it:
-    /// what is retired goes only when somebody pins, and the disk space of a removed file only with its
-    /// mapping. Where somebody reads, the caller itself if it has a guard, the rest is left to the next
-    /// call, and this one queues nothing.
+    /// Frees what was removed or replaced, in the keydir too, as far as nobody can be reading it.
+    ///
+    /// What is retired is freed only when somebody pins, and the disk space of a removed file only
+    /// with its mapping. If somebody is reading, which may be the caller itself if it holds a
+    /// guard, the rest is left to the next call. This call queues nothing.
     pub(crate) fn free_retired(&self) {
         self.collector.free_retired();
         if self.numbered.free_unseen(&self.collector.pin()) {
@@ -184,33 +187,33 @@ impl Segments {
         }
     }
 
-    /// Returns how many segments were removed and are still held here, and for how long the oldest of
-    /// them, or of the keydir's tables that were replaced.
+    /// Returns how many removed segments the set still holds, and how long ago the oldest of them,
+    /// or the oldest replaced table of the keydir, was retired.
     pub(crate) fn retired(&self) -> (u64, Option<Duration>) {
         let retired = &self.numbered.numbers.lock().retired;
         let oldest = retired.front().map(|(_, since)| since.elapsed());
         (retired.len() as u64, oldest.max(self.collector.oldest()))
     }
 
-    /// Returns how many numbers can't be used now: of those that wait for guards to be gone nobody knows
-    /// when they can be.
+    /// Returns how many numbers can't be used now. Nobody knows when those can be used that wait
+    /// for guards.
     pub(super) fn numbers_in_use(&self) -> u64 {
         let numbers = self.numbered.numbers.lock();
         u64::from(numbers.next).saturating_sub(numbers.free.len() as u64)
     }
 
-    /// Returns whether nobody can be reading what was removed through this any more.
-    pub(crate) fn is_settled(&self) -> bool {
+    /// Returns whether nobody can still be reading a segment that was removed from the set.
+    pub(crate) fn is_quiescent(&self) -> bool {
         self.numbered.numbers.lock().retired.is_empty()
     }
 
-    /// Returns whether anybody but this and the caller has a segment. Nobody may come to have it through
-    /// this meanwhile.
+    /// Returns whether anybody besides the set and the caller holds a segment. The answer holds as
+    /// long as nobody gets the segment from the set meanwhile.
     pub(crate) fn is_held(&self, segment: &Arc<Segment>) -> bool {
         let mut listed = self.listed.lock();
         listed.whole = None;
         let is_it = |other: &&Arc<Segment>| Arc::ptr_eq(other, segment);
-        // By its number and in the list; one more is the caller's.
+        // The set holds the segment by its number and in the list. The caller holds it once more.
         let own = 2 * listed.by_number.values().filter(is_it).count() + 1;
         Arc::strong_count(segment) > own
     }
@@ -221,8 +224,8 @@ impl Segments {
         listed.iter().map(|(number, segment)| (*number, Arc::clone(segment))).collect()
     }
 
-    /// Returns the segments that hold everything between them: all but what a merge has not finished
-    /// writing, whose inputs are all still here.
+    /// Returns the segments that hold everything between them. These are all segments except the
+    /// unfinished outputs of a merge, whose inputs are still in the set.
     pub(crate) fn whole(&self) -> Arc<[Arc<Segment>]> {
         let Listed { by_number, whole } = &mut *self.listed.lock();
         let is_finished =

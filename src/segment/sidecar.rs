@@ -1,5 +1,7 @@
-//! Files that are derived from a segment, a hint or an index: how one gets its name, whole or not at all;
-//! and how they make room for what can't be derived.
+//! Files that are derived from a segment: hints and indexes.
+//!
+//! A derived file gets its name when it is complete. Derived files are removed if something that
+//! can't be derived needs their space.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -8,19 +10,20 @@ use super::{Dir, FileKind};
 use crate::error::{Error, Result};
 use crate::fs::{self, Access, Fs, ends_writing};
 
-/// On a file system with fewer inodes left than this none is taken for what can be done without.
+/// Inodes that derived files leave to other files.
 const FILES_LEFT: u64 = 8;
 
-/// Returns whether there are inodes for what can be done without; the last ones are for what can't.
+/// Returns whether the file system has inodes left for a derived file.
 pub(crate) fn has_files_left(fs: &Fs, dir: &Path) -> Result<bool> {
     Ok(fs.available_files(dir)?.is_none_or(|left| left >= FILES_LEFT))
 }
 
-/// Writes what a closure hands over, in pieces, under a temporary name, syncs it, and gives it its own;
-/// the caller syncs the directory, if the name has to be durable.
+/// Writes the pieces that a closure passes to a temporary file, syncs it, and gives it its name.
+/// The caller syncs the directory if the name has to be durable.
 ///
-/// Returns whether that could be done: where it can't (no space, no file descriptor) the store does
-/// without the file. Only what ends writing is an error: a sync that failed, or another directory.
+/// Returns whether the file was written. If there is no space or no file descriptor, the store does
+/// without the file. Only an error that ends writing is returned: a failed sync, or a directory
+/// that is no longer the store's.
 pub(super) fn write(
     fs: &Fs,
     path: &Path,
@@ -42,16 +45,17 @@ pub(super) fn write(
         fs.rename(&temporary, path)
     };
     write().map(|()| true).or_else(|error| {
-        // Best effort: what can't be removed now is removed at the next open.
+        // Best effort: if it can't be removed now, the next open removes it.
         let _ = fs.remove(&temporary);
         if ends_writing(&error) { Err(error) } else { Ok(false) }
     })
 }
 
-/// Tries something that takes room, and again with more room as long as it finds none: indexes are given
-/// up first, then hints, one, two, four at a time. Whoever needs such a file reads the segment instead.
+/// Runs an attempt that needs space. As long as the attempt finds no space, removes derived files
+/// and runs it again: indexes first, then hints, one, two, four at a time. Readers that need a
+/// removed file read the segment instead.
 ///
-/// A file that is open elsewhere gives its room back when it is closed.
+/// The space of a file that somebody has open is freed when that file is closed.
 pub(crate) fn making_room<T>(
     fs: &Fs,
     dir: &Dir,
@@ -68,14 +72,14 @@ pub(crate) fn making_room<T>(
             return result;
         }
         for path in derived.drain(..derived.len().min(count)) {
-            // What can't be removed makes no room.
+            // A file that can't be removed frees no space.
             let _ = fs.remove(&path);
         }
         count *= 2;
     }
 }
 
-/// Returns how much room the files take that can be derived.
+/// Returns how many bytes the derived files take.
 pub(crate) fn derived_size(fs: &Fs, dir: &Dir) -> u64 {
     let sizes = derived_files(fs, dir)
         .into_iter()
@@ -83,7 +87,7 @@ pub(crate) fn derived_size(fs: &Fs, dir: &Dir) -> u64 {
     sizes.sum()
 }
 
-/// Returns the files that can be derived, those first that are missed least.
+/// Returns the derived files, the most expendable first.
 fn derived_files(fs: &Fs, dir: &Dir) -> VecDeque<PathBuf> {
     let (mut indexes, mut hints) = (VecDeque::new(), VecDeque::new());
     for entry in fs.list(dir.path()).unwrap_or_default() {

@@ -13,6 +13,7 @@ use super::Inner;
 use crate::error::{Error, Result};
 use crate::fs::File;
 use crate::merge::{Host as _, Merge, gives_back};
+use crate::segment::space::check_space;
 use crate::segment::{SegmentId, sidecar};
 use crate::stats::{MergePlan, MergeReason, MergeReport};
 use crate::sync::unmodeled::Mutex;
@@ -52,6 +53,11 @@ impl ReserveState {
 }
 
 impl Inner {
+    /// Refuses if a file of this size, which can wait, would take the last space on the disk.
+    pub(super) fn check_space(&self, size: u64) -> Result<()> {
+        check_space(&self.fs, &self.dir, self.options.segment_size, size)
+    }
+
     /// Sets room aside, if there is more of it than the reserve takes.
     pub(super) fn keep_reserve(&self) -> Result<()> {
         self.fill_reserve(RESERVES_LEFT)
@@ -207,8 +213,7 @@ impl Inner {
     ) -> Result<bool> {
         self.publish(pending)?;
         let ids = BTreeSet::from([id]);
-        let merge =
-            pending.insert(Merge::begin(&self.merge_context(), &ids).taking_the_last_byte());
+        let merge = pending.insert(Merge::begin(&self.merge_context(), &ids).taking_last_space());
         let run = run(merge);
         self.here()?;
         merge.publish(self)?;

@@ -1,19 +1,7 @@
 //! The data path, and the only conductor: open, close, and what the verbs share.
 //!
-//! Locks, in the order in which they are taken:
-//!
-//! 1. The turn to merge: merges and clears, one at a time; in a store opened read-only, the turn to
-//!    refresh.
-//! 2. `files`: the removal of segment files.
-//! 3. `maintenance`: seals, swaps, clears, one at a time.
-//! 4. The keydir's shards, in ascending order.
-//! 5. `log`: the active segment, and all that is decided when an entry gets its place.
-//! 6. What snapshots pin; the reserve, which is held while something is tried that needs it.
-//! 7. The manifest, the segment set, the commit state, the filler's hints, and the size of an
-//!    unsealed segment's file: each innermost in its own file.
-//!
-//! Shard before log makes the order of the log the order of the keydir for every key. No lock is
-//! held while a caller's closure runs.
+//! ARCHITECTURE.md has the order in which locks are taken, under "Lock order". No lock is held while a
+//! caller's closure runs.
 
 mod admin;
 mod changes;
@@ -85,6 +73,7 @@ use full_disk::Reserve;
 use log::Log;
 use merging::permit::MergeControl;
 use open_attempt::OpenAttempt;
+use scan::indexing::Indexing;
 use snapshot::pins::Pins;
 
 /// A store that is open for writing.
@@ -186,8 +175,8 @@ struct Writer {
     maintenance: Mutex<()>,
     /// Guards the end of the log. After the shards.
     log: Mutex<Log>,
-    /// Held by who writes an index. Innermost but for what a look at the manifest takes.
-    indexing: Mutex<()>,
+    /// Its lock is innermost, but for the manifest's and that of a segment's index.
+    indexing: Indexing,
     /// Held for as long as the store is open.
     lock: Mutex<Option<Lock>>,
     /// The same file, which a forked child lets go of: there `lock` may be locked for ever.

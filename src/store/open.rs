@@ -21,6 +21,7 @@ use crate::recovery::{Filler, OpenedSegments, Recovered, Recovery, RecoveryRepor
 use crate::segment::header::Identity;
 use crate::segment::{Dir, FileKind, Segments, index};
 use crate::store::merging::permit::MergeControl;
+use crate::store::scan::indexing::Indexing;
 use crate::store::snapshot::pins::Pins;
 use crate::sync::Mutex;
 
@@ -56,7 +57,7 @@ impl Inner {
             files: Mutex::default(),
             maintenance: Mutex::default(),
             log: Mutex::new(Log::new(recovered.manifest.bound, last_timestamp)),
-            indexing: Mutex::default(),
+            indexing: Indexing::default(),
             lock_file,
             lock: Mutex::new(begun.lock.take()),
         };

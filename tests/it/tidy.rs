@@ -16,6 +16,8 @@ use std::{env, fs};
 
 /// Lines of a source file, its tests not counted.
 const LINES_MAX: usize = 400;
+/// Lines of a function, its signature counted.
+const FUNCTION_LINES_MAX: usize = 70;
 const EXAMPLE_LINES_LIMIT: usize = 60;
 const CRATES_MAX: usize = 20;
 
@@ -201,6 +203,123 @@ fn every_file_fits_in_a_readers_head() {
         }
     }
     none(&format!("at most {LINES_MAX} lines a file, tests not counted"), &offences);
+}
+
+/// The name of a type that a line of code defines. Associated types, which are indented, are none.
+fn defined_type(line: &str) -> Option<&str> {
+    let mut words = line.split_whitespace().skip_while(|word| {
+        word.starts_with("pub") || *word == "unsafe" || *word == "in" || word.ends_with(')')
+    });
+    let keyword = words.next()?;
+    let is_alias = keyword == "type" && !line.starts_with(' ');
+    if !is_alias && !["struct", "enum", "union", "trait"].contains(&keyword) {
+        return None;
+    }
+    let name = words.next()?;
+    name.split(|char: char| !char.is_ascii_alphanumeric() && char != '_').next()
+}
+
+#[test]
+fn every_type_name_is_defined_once() {
+    // Each of these stands in for another file under some `cfg`.
+    let alternatives =
+        ["src/sync/locks.rs", "src/sync/loom.rs", "src/sync/shuttle.rs", "src/epoch/twin.rs"];
+    let mut homes: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for path in sources().iter().filter(|path| !alternatives.contains(&path.as_str())) {
+        for (at, line) in code_lines(path) {
+            if let Some(name) = defined_type(&line) {
+                homes.entry(name.to_owned()).or_default().push(format!("{path}:{at}"));
+            }
+        }
+    }
+    assert!(homes.len() > 100, "the types were not found");
+    homes.retain(|_, homes| homes.len() > 1);
+    let offences: Vec<_> =
+        homes.iter().map(|(name, homes)| format!("{name}: {}", homes.join(", "))).collect();
+    none("give each type a name of its own", &offences);
+}
+
+/// Returns whether a line of code begins a function with a body.
+fn begins_function(line: &str) -> bool {
+    let mut words = line.split_whitespace();
+    let is_before = |word: &str| {
+        ["const", "async", "unsafe", "extern", "\"C\"", "in"].contains(&word)
+            || word.starts_with("pub")
+            || word.ends_with(')')
+    };
+    words.find(|word| !is_before(word)) == Some("fn") && !line.trim_end().ends_with([';', '}'])
+}
+
+#[test]
+fn every_function_fits_on_a_screen() {
+    let (mut offences, mut count) = (Vec::new(), 0);
+    for path in sources() {
+        let lines = source_lines(&path);
+        for (at, line) in lines.iter().enumerate().filter(|(_, line)| begins_function(line)) {
+            let indentation = line.len() - line.trim_start().len();
+            // The body, the last line of a signature without one, or the next item.
+            let is_end = |end: &&String| {
+                let rest = end.get(indentation..).unwrap_or_default();
+                end.len() - end.trim_start().len() == indentation
+                    && (rest.starts_with('}') || rest.ends_with(';'))
+            };
+            let len = 1 + lines[at + 1..].iter().take_while(|line| !is_end(line)).count() + 1;
+            count += 1;
+            if len > FUNCTION_LINES_MAX {
+                offences.push(format!("{path}:{}: {len} lines", at + 1));
+            }
+        }
+    }
+    assert!(count > 500, "the functions were not found");
+    none(&format!("at most {FUNCTION_LINES_MAX} lines a function"), &offences);
+}
+
+/// Returns what an item of a numbered list says, be it in a comment or in a document.
+fn numbered_item(line: &str) -> Option<&str> {
+    let text = line.trim_start().trim_start_matches(['/', '!']).trim_start();
+    let (number, text) = text.split_once(". ")?;
+    let is_number = !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+    is_number.then_some(text)
+}
+
+#[test]
+fn the_lock_order_stands_once() {
+    let architecture = read("ARCHITECTURE.md");
+    let (_, section) = architecture.split_once("## Lock order\n").expect("a lock order");
+    let (section, _) = section.split_once("\n## ").unwrap_or((section, ""));
+    let first_name = |line: &str| {
+        let item = numbered_item(line)?.strip_prefix('`')?;
+        item.split_once('`').map(|(name, _)| name.to_owned())
+    };
+    let locks: BTreeSet<String> = section.lines().filter_map(first_name).collect();
+    assert!(locks.len() > 2, "the lock order was not found");
+    let mut offences = Vec::new();
+    let paths = sources().into_iter().chain(documents());
+    for path in paths.filter(|path| path != "ARCHITECTURE.md") {
+        for (at, line) in read(&path).lines().enumerate() {
+            if first_name(line).is_some_and(|name| locks.contains(&name)) {
+                offences.push(format!("{path}:{}: {}", at + 1, line.trim()));
+            }
+        }
+    }
+    none("locks are listed in ARCHITECTURE.md alone", &offences);
+}
+
+#[test]
+fn the_front_page_lists_no_private_modules() {
+    let text = read("src/lib.rs");
+    let module = |line: &str| {
+        line.strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';')).map(str::to_owned)
+    };
+    let private: Vec<String> = text.lines().filter_map(module).collect();
+    assert!(private.len() > 10, "the private modules were not found");
+    let front_page = text.lines().take_while(|line| line.starts_with("//!"));
+    let names =
+        |line: &str| private.iter().filter(|name| line.contains(&format!("`{name}`"))).count();
+    // A single word in backticks may be the name of something else.
+    let is_list = |line: &&str| names(line) > 1;
+    let offences: Vec<_> = front_page.filter(is_list).map(str::to_owned).collect();
+    none("its readers can't see these", &offences);
 }
 
 #[test]

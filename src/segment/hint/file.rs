@@ -1,11 +1,12 @@
-//! What a hint looks like on disk, and reading a part of one.
+//! The form of a hint on disk, and reading parts of it.
 //!
-//! - A summary with a checksum, then blocks of slots, each with a checksum that knows its segment
-//!   and its number. `docs/format.md` has the bytes.
-//! - Hash bits are spread evenly, so where a shard's slots lie is guessed; that the guess was
-//!   right, or how far it was off, is only told by slots that check.
-//! - The file is opened for each read: a store may have more hints than a process may have files. The
-//!   slots of a small one are read along with its summary, and kept: there may be many of these.
+//! - The summary has a checksum, and is followed by blocks of slots. The checksum of each block
+//!   covers its segment and its number. `docs/format.md` specifies the bytes.
+//! - Hash bits are spread evenly, so the place of a shard's slots is guessed. Only slots that check
+//!   show whether the guess was right, or how far it was off.
+//! - The file is opened for each read, since a store may have more hints than a process may have
+//!   open files. The slots of a small hint are read with its summary and kept, since there may be
+//!   many small hints.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -21,17 +22,17 @@ use crate::mistake::{Mistake, made};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, SegmentId, sidecar};
 
-/// The version of hints; they can be built anew, so it moves on its own.
+/// The version of hints. It changes independently, since hints can be rebuilt.
 const VERSION: u16 = 1;
 const MAGIC: &[u8; 8] = b"bc-hint\0";
 const SUMMARY_SIZE: usize = 512;
-/// Slots between two checksums, so that a part of a hint can be read and trusted alone.
+/// Slots between two checksums. A block can be read and trusted by itself.
 const BLOCK_LEN: usize = 255;
 const BLOCK_SIZE: usize = BLOCK_LEN * SLOT_SIZE + CHECKSUM_SIZE;
 const CHECKSUM_SIZE: usize = 4;
-/// The slots of a small hint, and one byte more that a small hint does not have.
+/// Bytes of the slots of a small hint, and one byte more, which a small hint does not have.
 const SMALL_SIZE: usize = 16 * SLOT_SIZE + CHECKSUM_SIZE + 1;
-/// A hint is written in pieces of about this size.
+/// The approximate size in bytes of the pieces in which a hint is written.
 pub(super) const PIECE_SIZE: usize = if cfg!(test) { 1 << 13 } else { 1 << 20 };
 
 // Fields of the summary, in the order of `docs/format.md`.
@@ -49,12 +50,13 @@ pub(crate) struct HintFile {
     path: PathBuf,
     source: HintSource,
     summary: Summary,
-    /// All of them, if there are few and they check.
+    /// All slots, if there are few and they check.
     slots: Option<Arc<[HintSlot]>>,
 }
 
 impl HintFile {
-    /// Looks at the hint of a segment; nothing if there is none, or it can't be read or used.
+    /// Opens the hint of a segment. Returns `None` if there is none, or if it can't be read or
+    /// used.
     pub(crate) fn open(fs: &Fs, dir: &Dir, source: HintSource) -> Option<Self> {
         let path = dir.hint(source.id);
         let file = fs.open(&path, Access::Read).ok()?;
@@ -70,7 +72,8 @@ impl HintFile {
         whole.then_some(Self { path, source, summary, slots })
     }
 
-    /// Reads the last timestamp in a hint whose summary checks, whatever store and segment it is of.
+    /// Reads the last timestamp in a hint whose summary checks, whatever store and segment it
+    /// belongs to.
     pub(crate) fn last_timestamp(fs: &Fs, path: &Path) -> Option<u64> {
         let mut head = [0; SUMMARY_SIZE];
         fs.open(path, Access::Read).ok()?.read_at(&mut head, 0).ok()?;
@@ -82,8 +85,8 @@ impl HintFile {
         &self.summary
     }
 
-    /// Reads the slots of these shards, all of them; nothing if that can't be done, or a block that
-    /// was looked at does not check.
+    /// Reads all slots of these shards. Returns `None` if that is not possible, or if a block that
+    /// was read does not check.
     pub(crate) fn slots(&self, fs: &Fs, shards: &Range<usize>) -> Option<Vec<HintSlot>> {
         if let Some(slots) = &self.slots {
             let start = slots.partition_point(|slot| slot.shard() < shards.start);
@@ -94,7 +97,7 @@ impl HintFile {
         let block_count = self.summary.entries.div_ceil(BLOCK_LEN as u64);
         let mut blocks = self.guess(shards);
         let mut slots = self.read(&file, blocks.clone())?;
-        // A slot of another shard on either side shows that none is missing.
+        // A slot of another shard on either side shows that no slot is missing.
         loop {
             let more = blocks.end - blocks.start;
             let first = slots.first().map(|slot| slot.shard());
@@ -120,10 +123,11 @@ impl HintFile {
         Some(slots)
     }
 
-    /// Returns the blocks that these shards' slots should lie in, at least one if there is any.
+    /// Returns the blocks in which the slots of these shards should lie: at least one, if there is
+    /// any.
     fn guess(&self, shards: &Range<usize>) -> Range<u64> {
         let entries = self.summary.entries;
-        // Two standard deviations of how many slots lie below the middle.
+        // Two standard deviations of the number of slots below the middle.
         let margin = entries.isqrt();
         let below = |shard: usize| entries * shard as u64 / SHARD_COUNT as u64;
         let start = below(shards.start).saturating_sub(margin) / BLOCK_LEN as u64;
@@ -131,7 +135,7 @@ impl HintFile {
         start..end
     }
 
-    /// Reads blocks that all check.
+    /// Reads blocks, all of which have to check.
     fn read(&self, file: &File, blocks: Range<u64>) -> Option<Vec<HintSlot>> {
         let starts_at =
             |block: u64| encoded_size(self.summary.entries.min(block * BLOCK_LEN as u64));
@@ -143,16 +147,16 @@ impl HintFile {
 }
 
 impl Hint {
-    /// Writes the hint beside its segment, synced; the caller syncs the directory.
+    /// Writes the hint beside its segment and syncs it. The caller syncs the directory.
     ///
-    /// Where it can't be written (no space, no file descriptor) the store does without it until
-    /// the next open. Only a sync that failed is an error.
+    /// If the hint can't be written, for lack of space or of a file descriptor, the store does
+    /// without it until the next open. Only an error that ends writing is returned.
     pub(crate) fn write(&self, fs: &Fs, dir: &Dir, source: HintSource) -> Result<()> {
         let path = dir.hint(source.id);
         sidecar::write(fs, &path, |write| self.encode_in_pieces(source, write)).map(drop)
     }
 
-    /// Hands the encoded hint to a closure, in pieces: encoded as a whole it would take as much
+    /// Passes the encoded hint to a closure in pieces. Encoded as a whole, it would take as much
     /// memory again as its slots.
     fn encode_in_pieces(
         &self,
@@ -185,7 +189,8 @@ impl Hint {
         bytes
     }
 
-    /// Decodes a hint; nothing if any of it does not check or it is another segment's.
+    /// Decodes a hint. Returns `None` if any part of it does not check, or if it is another
+    /// segment's.
     #[cfg(any(test, bitcask_fuzzing))]
     pub(crate) fn decode(bytes: &[u8], source: HintSource) -> Option<Self> {
         let (head, blocks) = bytes.split_first_chunk()?;
@@ -223,7 +228,8 @@ impl Summary {
         bytes
     }
 
-    /// Decodes a summary; nothing if it does not check, makes no sense or is another segment's.
+    /// Decodes a summary. Returns `None` if it does not check, makes no sense, or is another
+    /// segment's.
     fn decode(head: &[u8; SUMMARY_SIZE], source: HintSource) -> Option<Self> {
         let [id, store_id, hash_seed, length, entries, tombstones, rest @ ..] =
             checked_fields(head)?;
@@ -231,11 +237,11 @@ impl Summary {
         let identity = Identity { store_id, hash_seed };
         let found = HintSource { id: SegmentId(u32::try_from(id).ok()?), identity, length };
         let steps = usize::try_from(steps).ok().filter(|steps| *steps <= EXPIRY_STEPS)?;
-        // Every slot stands for an entry of at least a header, which bounds what makes sense.
+        // Every slot stands for an entry with at least a header, which bounds the number of slots.
         if found != source || entries > source.length / HEADER_SIZE as u64 {
             return None;
         }
-        // No entry has such a time, and all that are written must be later.
+        // No entry has such a timestamp, and later entries would need later ones.
         if last_timestamp >= TIME_MAX {
             return None;
         }
@@ -260,7 +266,7 @@ fn is_in_order(slots: &[HintSlot]) -> bool {
     slots.is_sorted_by(|a, b| a.order(b).is_lt())
 }
 
-/// Returns the numbers of a summary that checks and is of this version.
+/// Returns the numbers in a summary that checks and is of this version.
 fn checked_fields(head: &[u8; SUMMARY_SIZE]) -> Option<[u64; FIELDS_LEN]> {
     let (summed, checksum) = head.split_at_checked(SUMMARY_CHECKSUM_AT)?;
     let version = summed.strip_prefix(MAGIC)?.get(..2)?;
@@ -270,7 +276,8 @@ fn checked_fields(head: &[u8; SUMMARY_SIZE]) -> Option<[u64; FIELDS_LEN]> {
     Some(words(summed.get(FIELDS_AT..STEPS_AT)?))
 }
 
-/// Decodes consecutive blocks, of which the first has this number; nothing if one does not check.
+/// Decodes consecutive blocks, the first of which has this number. Returns `None` if one does not
+/// check.
 fn decode_blocks(bytes: &[u8], id: SegmentId, first: u32) -> Option<Vec<HintSlot>> {
     let mut slots = Vec::with_capacity(bytes.len() / SLOT_SIZE);
     for (at, block) in (first..).zip(bytes.chunks(BLOCK_SIZE)) {
@@ -289,7 +296,7 @@ fn decode_blocks(bytes: &[u8], id: SegmentId, first: u32) -> Option<Vec<HintSlot
     Some(slots)
 }
 
-/// The size of a hint with this many slots.
+/// Returns the size in bytes of a hint with this many slots.
 pub(super) fn encoded_size(slots: u64) -> u64 {
     let blocks = slots.div_ceil(BLOCK_LEN as u64);
     (SUMMARY_SIZE as u64)
@@ -297,7 +304,8 @@ pub(super) fn encoded_size(slots: u64) -> u64 {
         .saturating_add(blocks.saturating_mul(CHECKSUM_SIZE as u64))
 }
 
-/// A block's checksum knows its segment and its number, so that no block passes for another.
+/// Returns the checksum of a block. It covers the segment and the block's number, so that no block
+/// passes for another.
 fn block_sum(id: SegmentId, at: u32, block: &[u8]) -> u32 {
     let mut sum = crc32fast::Hasher::new();
     sum.update(&id.0.to_be_bytes());
@@ -306,7 +314,7 @@ fn block_sum(id: SegmentId, at: u32, block: &[u8]) -> u32 {
     sum.finalize()
 }
 
-/// Decodes consecutive words; missing ones are zero.
+/// Decodes consecutive words. Missing ones are zero.
 fn words<const N: usize>(bytes: &[u8]) -> [u64; N] {
     let (encoded, _) = bytes.as_chunks::<8>();
     std::array::from_fn(|at| encoded.get(at).map_or(0, |word| u64::from_be_bytes(*word)))

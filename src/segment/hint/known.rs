@@ -1,4 +1,4 @@
-//! A segment's hint, wherever it is: on disk, or built anew and in memory.
+//! A segment's hint, wherever it is: on disk, or rebuilt and in memory.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::key_hash::KeyHash;
 use crate::keydir::SHARD_COUNT;
 use crate::segment::{Dir, Segment, open_listed};
 
-/// About as many slots are read at a time, which bounds the memory that reading a hint needs.
+/// Slots that are read at a time, roughly. This bounds the memory that reading a hint needs.
 const PART_LEN: u64 = if cfg!(any(test, bitcask_fuzzing)) { 16 } else { 1 << 16 };
 
 /// A segment's hint: on disk with a summary that checks, or in memory.
@@ -25,7 +25,7 @@ impl SegmentHint {
         Self::InMemory(Arc::new(hint))
     }
 
-    /// Looks at the hint of a segment; builds it anew where it can't be used.
+    /// Opens the hint of a segment, and rebuilds it if it can't be used.
     pub(crate) fn open(
         fs: &Fs,
         dir: &Dir,
@@ -38,8 +38,8 @@ impl SegmentHint {
         }
     }
 
-    /// The same for a segment that is held, and whose files a writer in another process may have removed.
-    pub(crate) fn of_held(
+    /// Opens the hint of an open segment, whose files a writer in another process may have removed.
+    pub(crate) fn open_from_segment(
         fs: &Fs,
         dir: &Dir,
         segment: &Arc<Segment>,
@@ -48,13 +48,13 @@ impl SegmentHint {
     ) -> Result<Self> {
         match Self::open(fs, dir, source, &hash) {
             Err(Error::MissingSegment { .. }) => {
-                Hint::build_held(segment, hash).map(Self::in_memory)
+                Hint::build_from_segment(segment, hash).map(Self::in_memory)
             }
             known => known,
         }
     }
 
-    /// Builds the hint of a segment anew.
+    /// Rebuilds the hint of a segment.
     pub(crate) fn rebuild(
         fs: &Fs,
         dir: &Dir,
@@ -72,7 +72,8 @@ impl SegmentHint {
         }
     }
 
-    /// Returns the slots of some shards; nothing if a part of the file that holds them is damaged.
+    /// Returns the slots of some shards, or `None` if a part of the file that holds them is
+    /// damaged.
     pub(crate) fn slots(&self, fs: &Fs, shards: &Range<usize>) -> Option<Vec<HintSlot>> {
         match self {
             Self::OnDisk(hint) => hint.slots(fs, shards),
@@ -80,8 +81,8 @@ impl SegmentHint {
         }
     }
 
-    /// Shows all slots to a closure, in order, until it says to stop. Where a part of the file is
-    /// damaged the hint is built anew.
+    /// Calls a closure with all slots in order, until it returns `false`. If a part of the file is
+    /// damaged, the hint is rebuilt.
     pub(crate) fn for_each(
         mut self,
         fs: &Fs,

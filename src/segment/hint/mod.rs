@@ -1,13 +1,13 @@
-//! The `.hint` of a sealed segment: one slot an entry, so that the keydir is filled without
-//! reading the log.
+//! The `.hint` of a sealed segment: one slot for each entry, so that the keydir can be filled
+//! without reading the log.
 //!
-//! - Derived, checksummed, deletable, rebuilt; never the truth. A hint that is missing, damaged,
-//!   of another store or of another length than the manifest lists is built anew.
-//! - Every entry of a key is listed, dead copies and tombstones too; end entries and lone marks
-//!   are not.
-//! - Sorted by hash bits, and where these are equal newest first, so that a shard of the keydir is
-//!   one run, and the newest entry of a key comes before the ones it killed.
-//! - `file` knows what a hint looks like on disk, and reads a part of one.
+//! - A hint is derived, checksummed, deletable and rebuilt, and never the truth. It is rebuilt if
+//!   it is missing, damaged, of another store, or of another length than the manifest lists.
+//! - Every entry of a key is listed, including dead copies and tombstones. End entries and entries
+//!   that only carry a mark are not.
+//! - Slots are sorted by hash bits, and equal ones newest first. So the slots of a keydir shard are
+//!   contiguous, and the newest entry of a key comes before those that it killed.
+//! - `file` knows the hint's form on disk, and reads parts of it.
 
 mod file;
 mod known;
@@ -33,7 +33,7 @@ const SLOT_SIZE: usize = 16;
 /// Steps of the summary's account of bytes by expiry.
 const EXPIRY_STEPS: usize = 16;
 
-/// What a hint says of one entry, as the two words that are stored.
+/// What a hint says about one entry, as the two words that are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct HintSlot {
     fingerprint: u64,
@@ -48,7 +48,7 @@ impl HintSlot {
     const EXTRA_SHIFT: u32 = 26;
     const EXTRA_MASK: u64 = (1 << 12) - 1;
     const SIZE_SHIFT: u32 = 3;
-    /// All ones: ask the log.
+    /// All ones mean that the size is only in the log.
     const SIZE_MASK: u64 = (1 << 23) - 1;
     const TOMBSTONE: u64 = 0b100;
     const EXPIRES: u64 = 0b010;
@@ -78,7 +78,7 @@ impl HintSlot {
         (self.word >> Self::OFFSET_SHIFT) * ALIGNMENT
     }
 
-    /// Returns the entry's size in bytes; nothing if it is too large to be told here.
+    /// Returns the entry's size in bytes, or `None` if it is too large for a slot.
     pub(crate) fn size(self) -> Option<u64> {
         let units = self.word >> Self::SIZE_SHIFT & Self::SIZE_MASK;
         (units != Self::SIZE_MASK).then_some(units * ALIGNMENT)
@@ -97,7 +97,7 @@ impl HintSlot {
         self.word & Self::COLLIDES != 0
     }
 
-    /// Equal hash bits stand newest first.
+    /// Slots with equal hash bits are ordered newest first.
     fn order(&self, other: &Self) -> Ordering {
         let rest = |slot: &Self| (slot.hash().extra, Reverse(slot.offset()));
         self.fingerprint.cmp(&other.fingerprint).then_with(|| rest(self).cmp(&rest(other)))
@@ -107,29 +107,30 @@ impl HintSlot {
 /// Counts over a segment's entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
-    /// Entries of keys: puts and tombstones.
+    /// Puts and tombstones.
     pub(crate) entries: u64,
     pub(crate) tombstones: u64,
     /// Bytes of the tombstones.
     pub(crate) tombstone_size: u64,
     pub(crate) key_size: u64,
     pub(crate) value_size: u64,
-    /// The lowest and the highest timestamp of all entries, end entry and lone marks among them:
-    /// the next entry's has to be later. Zero where there are none.
+    /// The lowest and the highest timestamp of all entries, including end entries and entries that
+    /// only carry a mark. The next entry's timestamp has to be later. Both are zero if there are no
+    /// entries.
     pub(crate) first_timestamp: u64,
     pub(crate) last_timestamp: u64,
-    /// Rising expiries, each with the bytes of the entries that expire then or after the step
-    /// before.
+    /// Ascending expiries. Each has the bytes of the entries that expire then or earlier, but after
+    /// the expiry before it.
     pub(crate) expiring: Vec<(u64, u64)>,
 }
 
 impl Summary {
-    /// Returns the size of the hint's file.
+    /// Returns the size of the hint's file in bytes.
     pub(crate) fn hint_size(&self) -> u64 {
         file::encoded_size(self.entries)
     }
 
-    /// Returns about how many bytes are of entries whose time is over, dead ones among them.
+    /// Returns roughly how many bytes belong to expired entries, including dead ones.
     pub(crate) fn expired_size(&self, now: u64) -> u64 {
         let over = self.expiring.iter().take_while(|(expiry, _)| *expiry <= now);
         over.map(|(_, size)| size).sum()
@@ -152,13 +153,13 @@ impl Hint {
     }
 }
 
-/// Gathers a hint from the entries of a segment, in the order of the log. A batch counts when it
-/// is complete.
+/// Builds a hint from the entries of a segment, in the order of the log. A batch is listed only if
+/// it is complete.
 #[derive(Debug, Default)]
 pub(crate) struct HintBuilder {
     hint: Hint,
     expiring: Vec<(u64, u64)>,
-    /// What there was before the batch that is being added: the summary, and how many slots and
+    /// The state before the current batch: the summary, the number of slots, and the number of
     /// expiries.
     before_batch: Option<(Summary, usize, usize)>,
 }
@@ -200,7 +201,7 @@ impl HintBuilder {
         self.hint.slots.push(HintSlot::new(hash, entry.offset, size, header.flags));
     }
 
-    /// Takes note of the segment's end entry.
+    /// Records the timestamp of the segment's end entry.
     pub(crate) fn end(&mut self, timestamp: u64) {
         let last = &mut self.hint.summary.last_timestamp;
         *last = timestamp.max(*last);
@@ -250,9 +251,9 @@ impl Hint {
         Ok(builder.finish())
     }
 
-    /// The same for a segment whose file a writer in another process has removed, from what is held of
-    /// it.
-    pub(crate) fn build_held(
+    /// Builds the hint from an open segment, whose file a writer in another process may have
+    /// removed.
+    pub(crate) fn build_from_segment(
         segment: &Arc<Segment>,
         hash: impl Fn(&[u8]) -> KeyHash,
     ) -> Result<Self> {

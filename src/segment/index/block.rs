@@ -1,9 +1,10 @@
-//! Rows and blocks: what an index says of entries, encoded as it lies on disk.
+//! Rows and blocks: what an index says about entries, encoded as on disk.
 //!
-//! - A row is what is said of one put or tombstone: key, timestamp, expiry and where it lies.
-//! - Rows stand by key, of one key the newest first, and where a put and a tombstone have the same
-//!   timestamp the put first: it counts, since a merge makes an expired put a tombstone of its time.
-//! - A block's checksum knows its segment and its number, so that no block passes for another.
+//! - A row describes one put or tombstone: key, timestamp, expiry and offset.
+//! - Rows are sorted by key, and those of a key newest first. If a put and a tombstone have the
+//!   same timestamp, the put comes first and counts, since a merge makes a tombstone of an expired
+//!   put with the put's timestamp.
+//! - A block's checksum covers its segment and its number, so that no block passes for another.
 
 use std::cmp::Ordering;
 use std::ops::Range;
@@ -18,7 +19,7 @@ use crate::value::{Lend, Value};
 const FIXED_SIZE: usize = 2 + 4 + 8;
 pub(super) const CHECKSUM_SIZE: usize = 4;
 
-/// What an index says of one entry.
+/// What an index says about one entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Row<'a> {
     pub(crate) key: &'a [u8],
@@ -51,7 +52,7 @@ impl<'a> Row<'a> {
         self.word & Self::TOMBSTONE != 0
     }
 
-    /// The order of rows; the offset decides nothing but which of two equal ones is first.
+    /// The order of rows. The offset only decides the order of two otherwise equal rows.
     pub(super) fn order(&self, other: &Self) -> Ordering {
         let rest = |row: &Self| (row.is_tombstone(), row.offset());
         let newer = || other.timestamp.cmp(&self.timestamp);
@@ -67,7 +68,7 @@ impl<'a> Row<'a> {
         bytes.extend_from_slice(self.key);
     }
 
-    /// Decodes the row that these bytes begin with; tells how many they are.
+    /// Decodes the row at the front of these bytes. Returns it with its size.
     #[inline]
     pub(super) fn decode(bytes: &'a [u8]) -> Option<(Self, usize)> {
         let (key_size, rest) = bytes.split_first_chunk()?;
@@ -84,7 +85,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// A key and a time: a place between rows, before all those of the key that are not younger.
+/// A place between rows: before all rows of a key that are not younger than a timestamp.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SeekTarget<'a> {
     pub(super) key: &'a [u8],
@@ -92,12 +93,12 @@ pub(super) struct SeekTarget<'a> {
 }
 
 impl<'a> SeekTarget<'a> {
-    /// Before all rows of a key. No timestamp is as high.
+    /// The place before all rows of a key. No timestamp is that high.
     pub(super) fn before(key: &'a [u8]) -> Self {
         Self { key, timestamp: u64::MAX }
     }
 
-    /// Behind all rows of a key. No timestamp is as low.
+    /// The place behind all rows of a key. No timestamp is that low.
     pub(super) fn behind(key: &'a [u8]) -> Self {
         Self { key, timestamp: 0 }
     }
@@ -117,12 +118,12 @@ impl<'a> SeekTarget<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Block {
     bytes: Vec<u8>,
-    /// Where each row starts.
+    /// The start of each row.
     starts: Vec<u32>,
 }
 
 impl Block {
-    /// Decodes a block with its checksum; nothing if it does not check, or has no rows.
+    /// Decodes a block with its checksum. Returns `None` if it does not check or has no rows.
     pub(super) fn decode(mut bytes: Vec<u8>, id: SegmentId, number: usize) -> Option<Self> {
         let (rows, checksum) = bytes.split_last_chunk::<CHECKSUM_SIZE>()?;
         if checksum_of(id, number, rows).to_be_bytes() != *checksum {
@@ -131,7 +132,7 @@ impl Block {
         let (mut starts, mut start) = (Vec::with_capacity(rows.len() / (2 * FIXED_SIZE)), 0);
         while let Some(rest) = rows.get(start..).filter(|rest| !rest.is_empty()) {
             let (row, size) = Row::decode(rest)?;
-            // Zero and all ones have to be free for what lies around the rows of a key.
+            // Zero and all ones stand for the places around the rows of a key.
             if row.timestamp == 0 || row.timestamp == u64::MAX {
                 return None;
             }
@@ -146,7 +147,7 @@ impl Block {
         self.starts.len()
     }
 
-    /// Returns a row; there has to be one.
+    /// Returns a row, which has to exist.
     #[inline]
     pub(super) fn row(&self, at: usize) -> Row<'_> {
         let row = self.encoded_from(at).and_then(Row::decode);
@@ -162,12 +163,12 @@ impl Block {
         (0..self.len()).map(|at| self.row(at))
     }
 
-    /// Returns how many rows lie before a place.
+    /// Returns the number of rows before a place.
     pub(super) fn len_before(&self, target: &SeekTarget<'_>) -> usize {
         partition(0..self.len(), |at| target.is_behind(&self.row(at)))
     }
 
-    /// Lends the key of a row, of a known size.
+    /// Lends the key of a row. The caller knows its size.
     pub(super) fn lend_key(self: Arc<Self>, at: usize, key_size: usize) -> Value {
         let end = self.starts.get(at + 1).map_or(self.bytes.len(), |start| *start as usize);
         Value::new(self, end.saturating_sub(key_size)..end)
@@ -188,7 +189,8 @@ pub(super) fn checksum_of(id: SegmentId, number: usize, bytes: &[u8]) -> u32 {
     sum.finalize()
 }
 
-/// Returns the first number in a range that a test fails for, if it fails for all behind it.
+/// Returns the first number in a range for which a test fails. The test has to fail for all numbers
+/// behind it, too.
 pub(super) fn partition(range: Range<usize>, mut passes: impl FnMut(usize) -> bool) -> usize {
     let Range { start: mut low, end: mut high } = range;
     while low < high {

@@ -1,36 +1,36 @@
-//! Sorting rows, and cutting them into blocks.
+//! Sorts rows, and cuts them into blocks.
 //!
-//! - What comes out depends on the rows alone: blocks have the same numbers whenever an index is
-//!   built, so that one that was lost half-way is gone on with.
+//! The result depends on the rows alone. Blocks have the same numbers whenever an index is built,
+//! so a scan whose index was lost half-way continues with the rebuilt one.
 
 use super::block::{CHECKSUM_SIZE, Row, checksum_of};
 use super::directory::Directory;
 use crate::segment::SegmentId;
 use crate::segment::read::scan::Scanned;
 
-/// A row that would make a block larger than this begins another one.
+/// The largest size of a block in bytes. A row that would exceed it begins the next block.
 pub(super) const BLOCK_SIZE_MAX: usize = if cfg!(any(test, bitcask_fuzzing)) { 256 } else { 4096 };
 
-/// Sorted rows in blocks, and what leads to them.
+/// Sorted rows in blocks, and their directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Encoded {
     pub(super) blocks: Vec<u8>,
     pub(super) directory: Directory,
 }
 
-/// Gathers rows in any order.
+/// Collects rows in any order.
 #[derive(Debug, Default)]
 pub(crate) struct RunBuilder {
     /// Encoded rows.
     bytes: Vec<u8>,
-    /// Where each starts, and how its key begins: what is compared first.
+    /// The start of each row, and the front of its key, which is compared first.
     starts: Vec<(u64, usize)>,
-    /// The highest timestamp of all.
+    /// The highest timestamp of all rows.
     pub(super) time: u64,
 }
 
 impl RunBuilder {
-    /// Adds an entry, if it is one of a key. The caller sees to it that its batch is whole.
+    /// Adds an entry, if it is a put or a delete. The caller makes sure that its batch is complete.
     pub(crate) fn add(&mut self, entry: &Scanned<'_>) {
         if entry.header.is_put_or_delete() {
             self.push(&Row::of(entry));
@@ -49,7 +49,7 @@ impl RunBuilder {
 
     pub(crate) fn finish(mut self, id: SegmentId) -> Encoded {
         let mut starts = std::mem::take(&mut self.starts);
-        // Stable, since that is quick with rows of which parts are sorted already.
+        // A stable sort is fast if parts of the rows are sorted already.
         starts.sort_by(|a, b| {
             a.0.cmp(&b.0).then_with(|| match (self.decoded(a.1), self.decoded(b.1)) {
                 (Some((a, _)), Some((b, _))) => a.order(&b),
@@ -71,7 +71,8 @@ impl RunBuilder {
     }
 }
 
-/// The first bytes of a key as a number: where two differ, they have the order of the keys.
+/// Returns the first bytes of a key as a number. If two numbers differ, they have the order of
+/// their keys.
 #[inline]
 pub(super) fn prefix(key: &[u8]) -> u64 {
     if let Some((first, _)) = key.split_first_chunk() {
@@ -81,7 +82,7 @@ pub(super) fn prefix(key: &[u8]) -> u64 {
     (0..).zip(key).fold(0, shifted)
 }
 
-/// Returns how many bytes two keys begin with in common.
+/// Returns the length of the prefix that two keys share, in bytes.
 pub(super) fn common_size(a: &[u8], b: &[u8]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
@@ -90,7 +91,7 @@ pub(super) fn common_size(a: &[u8], b: &[u8]) -> usize {
 struct Cutter {
     id: SegmentId,
     encoded: Encoded,
-    /// Where the block begins that is being filled.
+    /// The start of the block that is being filled.
     start: usize,
     last: Vec<u8>,
 }
@@ -109,7 +110,7 @@ impl Cutter {
         }
         let Encoded { blocks, directory } = &mut self.encoded;
         if blocks.len() == self.start {
-            // The shortest that is above all before, if that is not the key itself.
+            // The shortest key that is above all before it, if that is not the row's own key.
             let size =
                 if directory.len() == 0 { key.len() } else { common_size(&self.last, key) + 1 };
             directory.begin(key.get(..size).unwrap_or(key));

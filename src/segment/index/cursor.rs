@@ -1,13 +1,14 @@
-//! One run gone through from both ends, within bounds.
+//! Goes through one run from both ends, within bounds.
 //!
-//! - Nothing is read before an end is begun; then a block at a time.
-//! - Where the ends have met is told by their places alone: who goes through several runs takes all
-//!   rows of a key at once, so no end stops within them.
+//! - Nothing is read before a scan begins at an end. Then one block at a time is read.
+//! - The places of both ends alone show whether they have met. A scan of several runs takes all
+//!   rows of a key at once, so no end stops between them.
 
-use std::ops::{Bound, Range};
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::block::{Block, Row, SeekTarget};
+use super::bounds::{Bounds, Direction};
 use super::gaps::{Edge, Gap};
 use super::run::Run;
 use crate::error::Result;
@@ -15,102 +16,11 @@ use crate::segment::Segment;
 
 #[cfg(test)]
 thread_local! {
-    /// How many rows this thread has passed, and how many blocks it has read, of all runs.
+    /// The number of rows that this thread has passed, and of blocks that it has read, in all runs.
     pub(crate) static WALKED: std::cell::Cell<(u64, u64)> = const { std::cell::Cell::new((0, 0)) };
 }
 
-/// From which end rows are taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
-    Forward,
-    Backward,
-}
-
-impl Way {
-    pub(super) fn opposite(self) -> Self {
-        match self {
-            Self::Forward => Self::Backward,
-            Self::Backward => Self::Forward,
-        }
-    }
-}
-
-/// The keys that are asked for.
-#[derive(Debug, Clone)]
-pub(super) struct Bounds {
-    pub(super) start: Bound<Vec<u8>>,
-    pub(super) end: Bound<Vec<u8>>,
-}
-
-impl Bounds {
-    fn start(&self) -> Option<SeekTarget<'_>> {
-        match &self.start {
-            Bound::Included(key) => Some(SeekTarget::before(key)),
-            Bound::Excluded(key) => Some(SeekTarget::behind(key)),
-            Bound::Unbounded => None,
-        }
-    }
-
-    fn end(&self) -> Option<SeekTarget<'_>> {
-        match &self.end {
-            Bound::Included(key) => Some(SeekTarget::behind(key)),
-            Bound::Excluded(key) => Some(SeekTarget::before(key)),
-            Bound::Unbounded => None,
-        }
-    }
-
-    /// Returns whether a key and all above it lie beyond the end.
-    fn end_before(&self, key: &[u8]) -> bool {
-        match &self.end {
-            Bound::Included(end) => end.as_slice() < key,
-            Bound::Excluded(end) => end.as_slice() <= key,
-            Bound::Unbounded => false,
-        }
-    }
-
-    /// Returns whether a key and all below it lie beyond the start.
-    fn start_behind(&self, key: &[u8]) -> bool {
-        match &self.start {
-            Bound::Included(start) => start.as_slice() > key,
-            Bound::Excluded(start) => start.as_slice() >= key,
-            Bound::Unbounded => false,
-        }
-    }
-
-    /// Returns the end that a scan begins at.
-    pub(super) fn cut(&self, way: Way) -> Edge {
-        let (bound, is_start) = match way {
-            Way::Forward => (&self.start, true),
-            Way::Backward => (&self.end, false),
-        };
-        match bound {
-            Bound::Included(key) => Edge::At(key.clone(), !is_start),
-            Bound::Excluded(key) => Edge::At(key.clone(), is_start),
-            Bound::Unbounded if is_start => Edge::Lowest,
-            Bound::Unbounded => Edge::Highest,
-        }
-    }
-
-    /// Returns what is left of them from a place on; nothing if that is nothing.
-    fn from(&self, cut: &Edge, way: Way) -> Option<Self> {
-        let bound = |is_start: bool| match cut {
-            Edge::At(key, is_behind) if *is_behind == is_start => Bound::Excluded(key.clone()),
-            Edge::At(key, _) => Bound::Included(key.clone()),
-            Edge::Lowest | Edge::Highest => Bound::Unbounded,
-        };
-        let end = self.cut(way.opposite());
-        match way {
-            Way::Forward => {
-                (*cut < end).then(|| Self { start: bound(true), end: self.end.clone() })
-            }
-            Way::Backward => {
-                (*cut > end).then(|| Self { start: self.start.clone(), end: bound(false) })
-            }
-        }
-    }
-}
-
-/// A row that is next from one end.
+/// The row that is next from one end.
 #[derive(Debug)]
 struct Cursor {
     block: Arc<Block>,
@@ -120,12 +30,12 @@ struct Cursor {
     within: Range<usize>,
 }
 
-/// A run, and how far it has been gone through from either end.
+/// A run, and how far a scan has come from either end.
 #[derive(Debug)]
 pub(super) struct Lane {
     pub(super) segment: Arc<Segment>,
     pub(super) run: Arc<Run>,
-    /// No row is younger.
+    /// The highest timestamp in the run, or a later one.
     time: u64,
     front: Option<Cursor>,
     back: Option<Cursor>,
@@ -133,170 +43,186 @@ pub(super) struct Lane {
 
 impl Lane {
     pub(super) fn new(segment: Arc<Segment>, run: Arc<Run>) -> Self {
-        // Of a segment that was sealed since the run was made, its time is the later one.
+        // If the segment was sealed after the run was made, the summary has the later timestamp.
         let time = segment.summary().map_or(run.time, |summary| summary.last_timestamp);
         Self { segment, run, time, front: None, back: None }
     }
 
-    fn cursor(&self, way: Way) -> Option<&Cursor> {
-        match way {
-            Way::Forward => self.front.as_ref(),
-            Way::Backward => self.back.as_ref(),
+    fn cursor(&self, direction: Direction) -> Option<&Cursor> {
+        match direction {
+            Direction::Forward => self.front.as_ref(),
+            Direction::Backward => self.back.as_ref(),
         }
     }
 
-    fn cursor_mut(&mut self, way: Way) -> &mut Option<Cursor> {
-        match way {
-            Way::Forward => &mut self.front,
-            Way::Backward => &mut self.back,
+    fn cursor_mut(&mut self, direction: Direction) -> &mut Option<Cursor> {
+        match direction {
+            Direction::Forward => &mut self.front,
+            Direction::Backward => &mut self.back,
         }
     }
 
-    /// Returns the key that is next from an end; there has to be one.
+    /// Returns the key that is next from an end, which has to exist.
     #[inline]
-    pub(super) fn key(&self, way: Way) -> &[u8] {
-        self.row(way).map(|row| row.key).unwrap_or_default()
+    pub(super) fn key(&self, direction: Direction) -> &[u8] {
+        self.row(direction).map(|row| row.key).unwrap_or_default()
     }
 
     #[inline]
-    pub(super) fn row(&self, way: Way) -> Option<Row<'_>> {
-        self.cursor(way).map(|cursor| cursor.block.row(cursor.at))
+    pub(super) fn row(&self, direction: Direction) -> Option<Row<'_>> {
+        self.cursor(direction).map(|cursor| cursor.block.row(cursor.at))
     }
 
-    /// Returns the block that the next row lies in, and which it is of its rows.
+    /// Returns the block of the next row, and the row's number in it.
     #[inline]
-    pub(super) fn place(&self, way: Way) -> Option<(&Arc<Block>, usize)> {
-        self.cursor(way).map(|cursor| (&cursor.block, cursor.at))
+    pub(super) fn place(&self, direction: Direction) -> Option<(&Arc<Block>, usize)> {
+        self.cursor(direction).map(|cursor| (&cursor.block, cursor.at))
     }
 
-    /// Returns whether a gap tells of all rows that lie in it.
-    pub(super) fn is_told_by(&self, gap: &Gap) -> bool {
+    /// Returns whether a gap covers all rows of this run that lie in it.
+    pub(super) fn is_covered_by(&self, gap: &Gap) -> bool {
         self.time <= gap.time
     }
 
-    /// Begins at an end; says whether there is a row.
-    pub(super) fn begin(&mut self, way: Way, bounds: &Bounds) -> Result<bool> {
+    /// Begins at an end. Returns whether there is a row.
+    pub(super) fn begin(&mut self, direction: Direction, bounds: &Bounds) -> Result<bool> {
         let (start, end) = (bounds.start.as_ref(), bounds.end.as_ref());
         let directory = &self.run.directory;
         if !directory.overlaps(start.map(Vec::as_slice), end.map(Vec::as_slice)) {
             return Ok(false);
         }
         let len = directory.len();
-        let target = match way {
-            Way::Forward => bounds.start(),
-            Way::Backward => bounds.end(),
+        let target = match direction {
+            Direction::Forward => bounds.start_target(),
+            Direction::Backward => bounds.end_target(),
         };
-        let first = match (target, way) {
+        let first = match (target, direction) {
             (Some(target), _) => {
                 let blocks = directory.blocks_of(target.key);
-                // All rows of a key lie on one side of the place.
+                // All rows of the key lie on the same side of the place.
                 if target == SeekTarget::before(target.key) { blocks.start } else { blocks.end - 1 }
             }
-            (None, Way::Forward) => 0,
-            (None, Way::Backward) => len - 1,
+            (None, Direction::Forward) => 0,
+            (None, Direction::Backward) => len - 1,
         };
-        // All rows of the block may lie on the other side; then those of the next may be beyond.
-        let mut found = self.enter(first, way, bounds)?;
+        // All rows of this block may lie on the other side. Then the next block may lie beyond the
+        // bounds.
+        let mut found = self.enter(first, direction, bounds)?;
         if found.is_none() {
             let directory = &self.run.directory;
-            let next = match way {
-                Way::Forward => {
-                    Some(first + 1).filter(|next| !bounds.end_before(directory.key(*next)))
+            let next = match direction {
+                Direction::Forward => {
+                    Some(first + 1).filter(|next| !bounds.ends_before(directory.key(*next)))
                 }
-                Way::Backward => {
-                    first.checked_sub(1).filter(|_| !bounds.start_behind(directory.key(first)))
+                Direction::Backward => {
+                    first.checked_sub(1).filter(|_| !bounds.starts_after(directory.key(first)))
                 }
             };
             if let Some(next) = next {
-                found = self.enter(next, way, bounds)?;
+                found = self.enter(next, direction, bounds)?;
             }
         }
         let is_found = found.is_some();
-        *self.cursor_mut(way) = found;
+        *self.cursor_mut(direction) = found;
         Ok(is_found)
     }
 
-    /// Returns the newest row of a key that is not younger than a time.
+    /// Returns the newest row of a key that is not younger than a timestamp.
     pub(super) fn newest(&self, key: &[u8], timestamp: u64) -> Result<Option<(Arc<Block>, usize)>> {
         self.run.find(SeekTarget { key, timestamp }, &self.segment)
     }
 
-    /// Goes to the first row from a place on, which lies ahead; says whether there is one.
-    pub(super) fn seek(&mut self, cut: &Edge, way: Way, bounds: &Bounds) -> Result<bool> {
-        let cursor = self.cursor_mut(way).take();
-        let Some(ahead) = bounds.from(cut, way) else { return Ok(false) };
-        // Often it is in the same block.
+    /// Moves to the first row behind an edge, which lies ahead. Returns whether there is one.
+    pub(super) fn seek(
+        &mut self,
+        edge: &Edge,
+        direction: Direction,
+        bounds: &Bounds,
+    ) -> Result<bool> {
+        let cursor = self.cursor_mut(direction).take();
+        let Some(ahead) = bounds.ahead_of(edge, direction) else { return Ok(false) };
+        // The row is often in the same block.
         if let Some(mut cursor) = cursor {
             let Range { start, end } = cursor.within;
-            let target = if way == Way::Forward { ahead.start() } else { ahead.end() };
+            let target = if direction == Direction::Forward {
+                ahead.start_target()
+            } else {
+                ahead.end_target()
+            };
             let at = target.map_or(end, |target| cursor.block.len_before(&target));
-            let found = match way {
-                Way::Forward => Some(at).filter(|at| *at < end),
-                Way::Backward => at.min(end).checked_sub(1).filter(|at| *at >= start),
+            let found = match direction {
+                Direction::Forward => Some(at).filter(|at| *at < end),
+                Direction::Backward => at.min(end).checked_sub(1).filter(|at| *at >= start),
             };
             if let Some(at) = found {
                 cursor.at = at;
-                *self.cursor_mut(way) = Some(cursor);
+                *self.cursor_mut(direction) = Some(cursor);
                 return Ok(true);
             }
         }
-        self.begin(way, &ahead)
+        self.begin(direction, &ahead)
     }
 
-    /// Reads a block; nothing if no row of it lies within the bounds.
-    fn enter(&self, number: usize, way: Way, bounds: &Bounds) -> Result<Option<Cursor>> {
+    /// Reads a block. Returns `None` if none of its rows lies within the bounds.
+    fn enter(
+        &self,
+        number: usize,
+        direction: Direction,
+        bounds: &Bounds,
+    ) -> Result<Option<Cursor>> {
         let Some(block) = self.run.block(number, &self.segment)? else { return Ok(None) };
         #[cfg(test)]
         WALKED.set((WALKED.get().0, WALKED.get().1 + 1));
         let directory = &self.run.directory;
         let is_last = number + 1 == directory.len();
-        // What leads to a block, and to the next, mostly tells that all of it lies within.
-        let start = match bounds.start() {
+        // The keys that lead to a block and to the next one usually show that all of it lies within
+        // the bounds.
+        let start = match bounds.start_target() {
             Some(start) if directory.key(number) <= start.key => block.len_before(&start),
             _ => 0,
         };
-        let end = match bounds.end() {
+        let end = match bounds.end_target() {
             Some(end) if is_last || directory.key(number + 1) >= end.key => block.len_before(&end),
             _ => block.len(),
         };
         if start >= end {
             return Ok(None);
         }
-        let at = match way {
-            Way::Forward => start,
-            Way::Backward => end - 1,
+        let at = match direction {
+            Direction::Forward => start,
+            Direction::Backward => end - 1,
         };
         Ok(Some(Cursor { block, number, at, within: start..end }))
     }
 
-    /// Goes on by a row; says whether there is one.
+    /// Moves on by a row. Returns whether there is one.
     #[inline]
-    pub(super) fn advance(&mut self, way: Way, bounds: &Bounds) -> Result<bool> {
-        let Some(cursor) = self.cursor_mut(way) else { return Ok(false) };
+    pub(super) fn advance(&mut self, direction: Direction, bounds: &Bounds) -> Result<bool> {
+        let Some(cursor) = self.cursor_mut(direction) else { return Ok(false) };
         #[cfg(test)]
         WALKED.set((WALKED.get().0 + 1, WALKED.get().1));
-        match way {
-            Way::Forward if cursor.at + 1 < cursor.within.end => cursor.at += 1,
-            Way::Backward if cursor.at > cursor.within.start => cursor.at -= 1,
-            _ => return self.leave(way, bounds),
+        match direction {
+            Direction::Forward if cursor.at + 1 < cursor.within.end => cursor.at += 1,
+            Direction::Backward if cursor.at > cursor.within.start => cursor.at -= 1,
+            _ => return self.leave(direction, bounds),
         }
         Ok(true)
     }
 
-    /// Goes on to the next block.
+    /// Moves on to the next block.
     #[cold]
-    fn leave(&mut self, way: Way, bounds: &Bounds) -> Result<bool> {
-        let Some(Cursor { block, number, within, .. }) = self.cursor_mut(way).take() else {
+    fn leave(&mut self, direction: Direction, bounds: &Bounds) -> Result<bool> {
+        let Some(Cursor { block, number, within, .. }) = self.cursor_mut(direction).take() else {
             return Ok(false);
         };
-        let next = match way {
-            Way::Forward if within.end == block.len() => Some(number + 1),
-            Way::Backward if within.start == 0 => number.checked_sub(1),
+        let next = match direction {
+            Direction::Forward if within.end == block.len() => Some(number + 1),
+            Direction::Backward if within.start == 0 => number.checked_sub(1),
             _ => None,
         };
-        let found = next.map(|next| self.enter(next, way, bounds)).transpose()?.flatten();
+        let found = next.map(|next| self.enter(next, direction, bounds)).transpose()?.flatten();
         let is_found = found.is_some();
-        *self.cursor_mut(way) = found;
+        *self.cursor_mut(direction) = found;
         Ok(is_found)
     }
 }

@@ -1,7 +1,9 @@
-//! Where the blocks of a run lie and with which keys they begin: the part of it that is in memory.
+//! The directory of a run: where its blocks lie, and the keys that lead to them. It is the part of
+//! a run that is always in memory.
 //!
-//! - A block is led by the shortest key that is above all keys before it, and not above its own
-//!   first; the first block by its first key. So what is in memory is small, however long the keys.
+//! The key that leads to a block is the shortest one above all keys before the block and not above
+//! its first key. The first block has its first key. So a directory is small, however long the keys
+//! are.
 
 use std::ops::{Bound, Range};
 
@@ -11,7 +13,7 @@ use crate::segment::SegmentId;
 /// The blocks of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Directory {
-    /// The keys that lead blocks, one behind the other.
+    /// The keys that lead to blocks, concatenated.
     keys: Vec<u8>,
     leads: Vec<Lead>,
     /// The last key of all.
@@ -19,7 +21,7 @@ pub(super) struct Directory {
     pub(super) rows: u64,
 }
 
-/// Where a block ends, and where the key ends that leads it.
+/// The end of a block, and the end of the key that leads to it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Lead {
     key_end: usize,
@@ -40,17 +42,17 @@ impl Directory {
         at.checked_sub(1).map(|before| self.lead(before)).unwrap_or_default()
     }
 
-    /// Returns the key that leads a block; the empty one where there is no such block.
+    /// Returns the key that leads to a block, or an empty key if there is no such block.
     pub(super) fn key(&self, at: usize) -> &[u8] {
         self.keys.get(self.before(at).key_end..self.lead(at).key_end).unwrap_or_default()
     }
 
-    /// Returns where a block lies among the others.
+    /// Returns the byte range of a block among the others.
     pub(super) fn range(&self, at: usize) -> Range<u64> {
         self.before(at).end..self.lead(at).end
     }
 
-    /// Returns the bytes of all blocks.
+    /// Returns the size of all blocks in bytes.
     pub(super) fn blocks_size(&self) -> u64 {
         self.before(self.len()).end
     }
@@ -68,19 +70,19 @@ impl Directory {
         }
     }
 
-    /// Returns the blocks that rows of a key can be in, or rows next to where they would be.
+    /// Returns the blocks that may hold rows of a key, or rows next to the key's place.
     pub(super) fn blocks_of(&self, key: &[u8]) -> Range<usize> {
         let below = partition(0..self.len(), |at| self.key(at) < key);
         let up_to = partition(below..self.len(), |at| self.key(at) <= key);
         below.saturating_sub(1)..up_to.max(1)
     }
 
-    /// Returns whether a key may be here.
+    /// Returns whether the run may hold a key.
     pub(super) fn covers(&self, key: &[u8]) -> bool {
         self.len() > 0 && self.key(0) <= key && key <= self.last.as_slice()
     }
 
-    /// Returns whether keys in a range may be here.
+    /// Returns whether the run may hold keys in a range.
     pub(super) fn overlaps(&self, start: Bound<&[u8]>, end: Bound<&[u8]>) -> bool {
         let starts = match start {
             Bound::Included(start) => start <= self.last.as_slice(),
@@ -110,7 +112,7 @@ impl Directory {
         bytes
     }
 
-    /// Decodes a directory of so many blocks; nothing if it does not check or makes no sense.
+    /// Decodes a directory of `len` blocks. Returns `None` if it does not check or makes no sense.
     pub(super) fn decode(bytes: &[u8], id: SegmentId, len: usize, rows: u64) -> Option<Self> {
         let (mut rest, checksum) = bytes.split_last_chunk::<CHECKSUM_SIZE>()?;
         if checksum_of(id, len, rest).to_be_bytes() != *checksum {
@@ -134,7 +136,7 @@ impl Directory {
     }
 }
 
-/// Takes a key off the front, its size before it.
+/// Takes a key off the front. Its size precedes it.
 fn key(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (size, rest) = bytes.split_first_chunk()?;
     rest.split_at_checked(usize::from(u16::from_be_bytes(*size)))

@@ -1,8 +1,8 @@
-//! What an index looks like on disk.
+//! The form of an index on disk.
 //!
-//! - A header, the blocks, and the directory of them; each part with a checksum of its own.
-//!   `docs/format.md` has the bytes.
-//! - Header and directory are read when an index is opened, the blocks when they are asked for.
+//! - An index is a header, the blocks, and their directory, each part with a checksum of its own.
+//!   `docs/format.md` specifies the bytes.
+//! - Header and directory are read when an index is opened, and blocks when they are needed.
 
 use super::build::Encoded;
 use super::directory::Directory;
@@ -13,7 +13,7 @@ use crate::segment::header::Identity;
 use crate::segment::hint::HintSource;
 use crate::segment::{Dir, SegmentId, sidecar};
 
-/// The version of indexes; they can be built anew, so it moves on its own.
+/// The version of indexes. It changes independently, since indexes can be rebuilt.
 const VERSION: u16 = 1;
 const MAGIC: &[u8; 8] = b"bc-index";
 pub(super) const HEADER_SIZE: usize = 96;
@@ -25,7 +25,7 @@ const CHECKSUM_AT: usize = HEADER_SIZE - 4;
 
 const _: () = assert!(FIELDS_AT + FIELDS_LEN * 8 <= CHECKSUM_AT);
 
-/// What the header says of the rest.
+/// What the header says about the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct IndexHeader {
     rows: u64,
@@ -55,7 +55,8 @@ impl IndexHeader {
         bytes
     }
 
-    /// Decodes a header; nothing if it does not check, makes no sense or is another segment's.
+    /// Decodes a header. Returns `None` if it does not check, makes no sense, or is another
+    /// segment's.
     fn decode(bytes: &[u8; HEADER_SIZE], source: HintSource) -> Option<Self> {
         let (summed, checksum) = bytes.split_at_checked(CHECKSUM_AT)?;
         let version = summed.strip_prefix(MAGIC)?.get(..2)?;
@@ -68,8 +69,8 @@ impl IndexHeader {
         let [id, store_id, hash_seed, length, rows, blocks, blocks_size, directory_size] = fields;
         let identity = Identity { store_id, hash_seed };
         let found = HintSource { id: SegmentId(u32::try_from(id).ok()?), identity, length };
-        // A row is smaller than its entry by more than a block's checksum, and what leads to a
-        // block smaller than its first row: this bounds what is read.
+        // A row is smaller than its entry by more than a block's checksum. What leads to a block is
+        // smaller than the block's first row. This bounds what is read.
         let makes_sense = rows <= length / ENTRY_SIZE_MIN as u64
             && blocks <= rows
             && blocks_size <= length
@@ -83,8 +84,8 @@ impl IndexHeader {
     }
 }
 
-/// Reads the directory of a segment's index; nothing if there is none, or it can't be read or used. Its
-/// blocks are not looked at. That no file can be opened at all is an error.
+/// Reads the directory of a segment's index. Returns `None` if there is no index, or if it can't be
+/// read or used. The blocks are not read. A shortage of file descriptors is an error.
 pub(super) fn open(fs: &Fs, dir: &Dir, source: HintSource) -> Result<Option<Directory>> {
     match fs.open(&dir.index(source.id), Access::Read) {
         Err(error) if is_out_of_files(&error) => Err(error),
@@ -111,7 +112,7 @@ pub(crate) fn has_index(fs: &Fs, dir: &Dir, source: HintSource) -> bool {
     matches!(open(fs, dir, source), Ok(Some(_)))
 }
 
-/// Header and directory, as they lie before and behind the blocks.
+/// Returns header and directory, which lie before and behind the blocks.
 fn around(directory: &Directory, source: HintSource) -> (Vec<u8>, Vec<u8>) {
     let encoded = directory.encode(source.id);
     let header = IndexHeader {
@@ -123,10 +124,10 @@ fn around(directory: &Directory, source: HintSource) -> (Vec<u8>, Vec<u8>) {
     (header.encode(source), encoded)
 }
 
-/// Writes the index beside its segment, synced; nobody needs its name to be durable.
+/// Writes the index beside its segment and syncs it. The name need not be durable.
 ///
-/// Returns whether that could be done; where it can't (no space, no file descriptor) the store does
-/// without it. Only a sync that failed is an error.
+/// Returns whether it was written. If it can't be, for lack of space or of a file descriptor, the
+/// store does without it. Only an error that ends writing is returned.
 pub(super) fn write(
     fs: &Fs,
     dir: &Dir,

@@ -1,45 +1,47 @@
 //! Many runs as one: the keys of a moment, in order, from both ends.
 //!
-//! - Of each key the version that counts at the moment is shown, if there is one: of all its rows
-//!   with the highest timestamp up to the moment's the put, else the tombstone; a put whose time is
-//!   over is none.
-//! - All rows of a key are passed at once, in all runs, and each end goes by its own way through the
-//!   runs. Where the next key from the front lies behind the next one from the back, they have met.
-//! - What [`gaps`](super::gaps) say is dead is left alone, and what is found to be dead they are told.
-//! - Of a key with many versions few are looked at: the one that counts is searched for.
-//! - Keys are compared by eight bytes behind what all of them begin with; only where those are the
-//!   same, in full.
+//! - For each key, the version that counts at the moment is shown, if there is one. Of the rows
+//!   with the highest timestamp up to the moment's, that is the put, or else the tombstone. An
+//!   expired put is not shown.
+//! - All rows of a key are passed at once, in all runs, and each end has its own place in each run.
+//!   The ends have met when the next key from the front lies behind the next one from the back.
+//! - What [`gaps`](super::gaps) cover is skipped, and what is found to be dead is recorded there.
+//! - Of a key with many versions few are read: the version that counts is searched for.
+//! - Keys are compared by the eight bytes behind the prefix that all of them share, and in full
+//!   only if those are equal.
 //! - Nothing is read before the first step.
 
 use std::cmp::Ordering;
 use std::ops::Bound;
 use std::sync::Arc;
 
+use super::bounds::{Bounds, Direction};
 use super::build::{common_size, prefix};
-use super::cursor::{Bounds, Lane, Way};
+use super::cursor::Lane;
 use super::gaps::{Edge, Gap, Gaps, Trail};
 use super::version::{Hit, Moment, Part, Version};
 use crate::error::Result;
 use crate::segment::Segment;
 
-/// Of a key that has more rows than this in a run, the one that counts is searched for.
+/// Rows of a key that are passed one by one in a run. If there are more, the one that counts is
+/// searched for.
 const ROWS_WALKED: u64 = if cfg!(any(test, bitcask_fuzzing)) { 3 } else { 16 };
 
-/// A lane and its next key, as it is compared first.
+/// A lane, and the part of its next key that is compared first.
 #[derive(Debug, Clone, Copy)]
 struct Head {
     rank: u64,
     lane: usize,
 }
 
-/// One end.
+/// One end of the scan.
 #[derive(Debug, Default)]
 struct Side {
-    /// A heap: each has the next key before those of the two at twice its place.
+    /// A binary heap, with the next key on top.
     heads: Vec<Head>,
-    /// Nothing before it is begun.
+    /// `None` before the scan begins at this end.
     trail: Option<Trail>,
-    /// How many rows it has passed.
+    /// Rows that this end has passed.
     rows: u64,
 }
 
@@ -54,80 +56,76 @@ pub(crate) struct Merged {
     skip: usize,
     front: Side,
     back: Side,
-    /// Nothing comes behind an error.
+    /// After an error the scan has ended.
     failed: bool,
 }
 
 impl Merged {
-    pub(crate) fn new(
-        parts: Vec<Part>,
-        (start, end): (Bound<Vec<u8>>, Bound<Vec<u8>>),
-        moment: Moment,
-    ) -> Self {
+    pub(crate) fn new(parts: Vec<Part>, bounds: impl Into<Bounds>, moment: Moment) -> Self {
         let lane = |(segment, run)| Lane::new(segment, run);
         let lanes: Vec<_> = parts.into_iter().map(lane).collect();
         let (front, back) = (Side::default(), Side::default());
-        let bounds = Bounds { start, end };
+        let bounds = bounds.into();
         let skip = common(&lanes, &bounds);
         let gaps = Arc::default();
         Self { lanes, bounds, moment, gaps, skip, front, back, failed: false }
     }
 
-    /// Shares what is known of stretches of keys that hold nothing with other scans of the store.
-    pub(crate) fn sharing(self, gaps: &Arc<Gaps>) -> Self {
+    /// Shares the known gaps with other scans of the store.
+    pub(crate) fn with_gaps(self, gaps: &Arc<Gaps>) -> Self {
         Self { gaps: Arc::clone(gaps), ..self }
     }
 
-    /// Returns the segment that a hit's value lies in.
+    /// Returns the segment that holds the value of a hit.
     pub(crate) fn segment(&self, hit: &Hit) -> Option<&Arc<Segment>> {
         self.lanes.get(hit.part).map(|lane| &lane.segment)
     }
 
     /// Returns the lowest key that was not returned yet.
     pub(crate) fn next(&mut self) -> Result<Option<Hit>> {
-        self.step(Way::Forward)
+        self.step(Direction::Forward)
     }
 
     /// Returns the highest key that was not returned yet.
     pub(crate) fn next_back(&mut self) -> Result<Option<Hit>> {
-        self.step(Way::Backward)
+        self.step(Direction::Backward)
     }
 
-    fn step(&mut self, way: Way) -> Result<Option<Hit>> {
+    fn step(&mut self, direction: Direction) -> Result<Option<Hit>> {
         if self.failed {
             return Ok(None);
         }
-        let found = self.try_step(way);
+        let found = self.try_step(direction);
         self.failed = found.is_err();
         found
     }
 
-    fn try_step(&mut self, way: Way) -> Result<Option<Hit>> {
-        if self.side(way).trail.is_none() {
-            self.begin(way)?;
+    fn try_step(&mut self, direction: Direction) -> Result<Option<Hit>> {
+        if self.side(direction).trail.is_none() {
+            self.begin(direction)?;
         }
-        while let Some(head) = self.top(way) {
-            if self.enter_gap(head, way)? {
+        while let Some(head) = self.top(direction) {
+            if self.enter_gap(head, direction)? {
                 continue;
             }
-            let Some((block, at)) = self.lane(head.lane).place(way) else { break };
+            let Some((block, at)) = self.lane(head.lane).place(direction) else { break };
             let (block, at) = (Arc::clone(block), at);
             let row = block.row(at);
-            let (key, before) = (row.key, self.side(way).rows);
-            let mut best = self.pass(Version::of(&row, head.lane), way, key)?;
-            while let Some(other) = self.top(way).filter(|other| other.rank == head.rank) {
-                let row = self.lane(other.lane).row(way);
+            let (key, before) = (row.key, self.side(direction).rows);
+            let mut best = self.pass(Version::of(&row, head.lane), direction, key)?;
+            while let Some(other) = self.top(direction).filter(|other| other.rank == head.rank) {
+                let row = self.lane(other.lane).row(direction);
                 let Some(row) = row.filter(|row| row.key == key) else { break };
-                let version = self.pass(Version::of(&row, other.lane), way, key)?;
+                let version = self.pass(Version::of(&row, other.lane), direction, key)?;
                 best = version.filter(|version| version.beats(best.as_ref())).or(best);
             }
             let found = best.filter(|best| best.is_there(self.moment.now));
             let expired = best.and_then(|best| best.expired(self.moment.now));
-            let (gaps, side) = self.gaps_and_side(way);
+            let (gaps, side) = self.gaps_and_side(direction);
             let rows = side.rows - before;
             match (found, &mut side.trail) {
                 (None, Some(trail)) => trail.pass(key, rows, expired),
-                (Some(_), Some(trail)) => trail.meet(gaps, Some(key)),
+                (Some(_), Some(trail)) => trail.end_gap(gaps, Some(key)),
                 _ => {}
             }
             if let Some(version) = found {
@@ -135,31 +133,31 @@ impl Merged {
                 return Ok(Some(version.hit(block.lend_key(at, key_size))));
             }
         }
-        // Where the ends have met, the one knows nothing of the other's part.
-        let is_alone = self.side(way.opposite()).trail.is_none();
-        let (gaps, side) = self.gaps_and_side(way);
-        side.trail.iter_mut().filter(|_| is_alone).for_each(|trail| trail.meet(gaps, None));
+        // If the ends have met, this end knows nothing about the part of the other.
+        let is_alone = self.side(direction.opposite()).trail.is_none();
+        let (gaps, side) = self.gaps_and_side(direction);
+        side.trail.iter_mut().filter(|_| is_alone).for_each(|trail| trail.end_gap(gaps, None));
         Ok(None)
     }
 
-    fn gaps_and_side(&mut self, way: Way) -> (&Gaps, &mut Side) {
-        match way {
-            Way::Forward => (&self.gaps, &mut self.front),
-            Way::Backward => (&self.gaps, &mut self.back),
+    fn gaps_and_side(&mut self, direction: Direction) -> (&Gaps, &mut Side) {
+        match direction {
+            Direction::Forward => (&self.gaps, &mut self.front),
+            Direction::Backward => (&self.gaps, &mut self.back),
         }
     }
 
-    fn side(&self, way: Way) -> &Side {
-        match way {
-            Way::Forward => &self.front,
-            Way::Backward => &self.back,
+    fn side(&self, direction: Direction) -> &Side {
+        match direction {
+            Direction::Forward => &self.front,
+            Direction::Backward => &self.back,
         }
     }
 
-    fn side_mut(&mut self, way: Way) -> &mut Side {
-        match way {
-            Way::Forward => &mut self.front,
-            Way::Backward => &mut self.back,
+    fn side_mut(&mut self, direction: Direction) -> &mut Side {
+        match direction {
+            Direction::Forward => &mut self.front,
+            Direction::Backward => &mut self.back,
         }
     }
 
@@ -170,141 +168,142 @@ impl Merged {
         }
     }
 
-    /// Reads the first block of each lane, but of those of which a gap tells that it is all dead.
-    fn begin(&mut self, way: Way) -> Result<()> {
-        let (mut trail, gap) = Trail::begin(&self.gaps, &self.bounds, way, self.moment);
+    /// Reads the first block of each lane, except for lanes in which a gap covers it.
+    fn begin(&mut self, direction: Direction) -> Result<()> {
+        let (mut trail, gap) = Trail::begin(&self.gaps, &self.bounds, direction, self.moment);
         for lane in &mut self.lanes {
             match &gap {
-                Some(gap) if lane.is_told_by(gap) => {
-                    lane.seek(gap.far_end(way), way, &self.bounds)?;
+                Some(gap) if lane.is_covered_by(gap) => {
+                    lane.seek(gap.far_end(direction), direction, &self.bounds)?;
                 }
                 gap => {
                     let is_within =
-                        |key: &[u8]| gap.as_ref().is_some_and(|gap| !gap.is_left(key, way));
-                    if lane.begin(way, &self.bounds)? && is_within(lane.key(way)) {
-                        trail.read_within();
+                        |key: &[u8]| gap.as_ref().is_some_and(|gap| !gap.is_left(key, direction));
+                    if lane.begin(direction, &self.bounds)? && is_within(lane.key(direction)) {
+                        trail.count_block();
                     }
                 }
             }
         }
-        self.side_mut(way).trail = Some(trail);
-        self.gather(way);
+        self.side_mut(direction).trail = Some(trail);
+        self.rebuild_heap(direction);
         Ok(())
     }
 
-    /// Puts the next rows of all lanes in order.
-    fn gather(&mut self, way: Way) {
-        let mut heads = std::mem::take(&mut self.side_mut(way).heads);
+    /// Rebuilds the heap from the next rows of all lanes.
+    fn rebuild_heap(&mut self, direction: Direction) {
+        let mut heads = std::mem::take(&mut self.side_mut(direction).heads);
         heads.clear();
         for (at, lane) in self.lanes.iter().enumerate() {
-            if let Some(row) = lane.row(way) {
-                heads.push(Head { rank: rank(row.key, self.skip, way), lane: at });
+            if let Some(row) = lane.row(direction) {
+                heads.push(Head { rank: rank(row.key, self.skip, direction), lane: at });
             }
         }
-        // What is sorted is a heap.
-        heads.sort_by(|a, b| order(&self.lanes, a, b, way));
-        self.side_mut(way).heads = heads;
+        // A sorted list is a heap.
+        heads.sort_by(|a, b| order(&self.lanes, a, b, direction));
+        self.side_mut(direction).heads = heads;
     }
 
-    /// Sees whether the next key lies in a gap that was not come to before; then goes to its end in all
-    /// lanes of which it tells, and says so: another key may be next.
-    fn enter_gap(&mut self, head: Head, way: Way) -> Result<bool> {
-        let (gaps, side) = match way {
-            Way::Forward => (&self.gaps, &mut self.front),
-            Way::Backward => (&self.gaps, &mut self.back),
+    /// Checks whether the next key lies in a gap that was not entered before. If so, moves all
+    /// lanes that the gap covers to its end, and returns `true`: another key may be next.
+    fn enter_gap(&mut self, head: Head, direction: Direction) -> Result<bool> {
+        let (gaps, side) = match direction {
+            Direction::Forward => (&self.gaps, &mut self.front),
+            Direction::Backward => (&self.gaps, &mut self.back),
         };
         let trail = side.trail.as_mut().filter(|trail| trail.has_next());
         let (Some(trail), Some(lane)) = (trail, self.lanes.get(head.lane)) else {
             return Ok(false);
         };
-        let Some(gap) = trail.reach(gaps, lane.key(way)) else { return Ok(false) };
-        self.leave_out(&gap, way)?;
-        self.gather(way);
+        let Some(gap) = trail.reach(gaps, lane.key(direction)) else { return Ok(false) };
+        self.skip_gap(&gap, direction)?;
+        self.rebuild_heap(direction);
         Ok(true)
     }
 
-    fn leave_out(&mut self, gap: &Gap, way: Way) -> Result<()> {
-        for lane in self.lanes.iter_mut().filter(|lane| lane.is_told_by(gap)) {
-            if lane.row(way).is_some_and(|row| !gap.is_left(row.key, way)) {
-                lane.seek(gap.far_end(way), way, &self.bounds)?;
+    fn skip_gap(&mut self, gap: &Gap, direction: Direction) -> Result<()> {
+        for lane in self.lanes.iter_mut().filter(|lane| lane.is_covered_by(gap)) {
+            if lane.row(direction).is_some_and(|row| !gap.is_left(row.key, direction)) {
+                lane.seek(gap.far_end(direction), direction, &self.bounds)?;
             }
         }
         Ok(())
     }
 
     /// Returns the head that is next, unless its key was passed from the other end.
-    fn top(&self, way: Way) -> Option<Head> {
-        let head = *self.side(way).heads.first()?;
-        let other = self.side(way.opposite());
-        let has_met = other.trail.is_some() && self.is_passed(&head, other.heads.first(), way);
+    fn top(&self, direction: Direction) -> Option<Head> {
+        let head = *self.side(direction).heads.first()?;
+        let other = self.side(direction.opposite());
+        let has_met =
+            other.trail.is_some() && self.is_passed(&head, other.heads.first(), direction);
         (!has_met).then_some(head)
     }
 
-    /// Returns whether a key lies behind the one that is next from the other end.
-    fn is_passed(&self, head: &Head, other: Option<&Head>, way: Way) -> bool {
+    /// Returns whether a key lies behind the next one from the other end.
+    fn is_passed(&self, head: &Head, other: Option<&Head>, direction: Direction) -> bool {
         let Some(other) = other else { return true };
-        // As this end ranks it.
+        // The rank is inverted to that of this end.
         let other = Head { rank: !other.rank, lane: other.lane };
         let by_key = || {
-            let key = self.lane(head.lane).key(way);
-            let order = key.cmp(self.lane(other.lane).key(way.opposite()));
-            if way == Way::Forward { order } else { order.reverse() }
+            let key = self.lane(head.lane).key(direction);
+            let order = key.cmp(self.lane(other.lane).key(direction.opposite()));
+            if direction == Direction::Forward { order } else { order.reverse() }
         };
         head.rank.cmp(&other.rank).then_with(by_key).is_gt()
     }
 
-    /// Passes all rows of a key in the lane on top, of which the next is given; returns the one that
-    /// counts of them.
-    fn pass(&mut self, next: Version, way: Way, key: &[u8]) -> Result<Option<Version>> {
-        let floor = self.side(way).trail.as_ref().map_or(0, Trail::floor);
+    /// Passes all rows of a key in the lane on top, whose next row is given. Returns the version
+    /// that counts among them.
+    fn pass(&mut self, next: Version, direction: Direction, key: &[u8]) -> Result<Option<Version>> {
+        let floor = self.side(direction).trail.as_ref().map_or(0, Trail::floor);
         let timestamps = floor + 1..=self.moment.timestamp;
         let is_seen = |version: &Version| timestamps.contains(&version.timestamp);
         let (part, mut best, mut rows) = (next.part, Some(next).filter(is_seen), 1);
         let Some(lane) = self.lanes.get_mut(part) else { return Ok(None) };
-        let mut is_open = lane.advance(way, &self.bounds)?;
-        while let Some(row) = lane.row(way).filter(|row| row.key == key) {
+        let mut is_open = lane.advance(direction, &self.bounds)?;
+        while let Some(row) = lane.row(direction).filter(|row| row.key == key) {
             rows += 1;
             if rows > ROWS_WALKED {
                 let found = lane.newest(key, self.moment.timestamp)?;
                 let version = found.map(|(block, at)| Version::of(&block.row(at), part));
                 best = version.filter(is_seen);
-                is_open = lane.seek(&Edge::past(key, way), way, &self.bounds)?;
+                is_open = lane.seek(&Edge::past(key, direction), direction, &self.bounds)?;
                 break;
             }
-            // Newest first from the front, newest last from the back.
+            // From the front the newest row comes first, and from the back it comes last.
             let version = Version::of(&row, part);
-            if is_seen(&version) && (best.is_none() || way == Way::Backward) {
+            if is_seen(&version) && (best.is_none() || direction == Direction::Backward) {
                 best = Some(version);
             }
-            is_open = lane.advance(way, &self.bounds)?;
+            is_open = lane.advance(direction, &self.bounds)?;
         }
         if is_open {
-            let rank = rank(lane.key(way), self.skip, way);
-            self.replace_top(Head { rank, lane: part }, way);
+            let rank = rank(lane.key(direction), self.skip, direction);
+            self.replace_top(Head { rank, lane: part }, direction);
         } else {
-            self.drop_top(way);
+            self.drop_top(direction);
         }
-        self.side_mut(way).rows += rows;
+        self.side_mut(direction).rows += rows;
         Ok(best)
     }
 
-    fn drop_top(&mut self, way: Way) {
-        if let Some(last) = self.side_mut(way).heads.pop() {
-            self.replace_top(last, way);
+    fn drop_top(&mut self, direction: Direction) {
+        if let Some(last) = self.side_mut(direction).heads.pop() {
+            self.replace_top(last, direction);
         }
     }
 
-    /// Puts a head in the place of the one on top, and lets it sink to where it belongs.
-    fn replace_top(&mut self, head: Head, way: Way) {
-        let side = match way {
-            Way::Forward => &mut self.front,
-            Way::Backward => &mut self.back,
+    /// Replaces the head on top of the heap.
+    fn replace_top(&mut self, head: Head, direction: Direction) {
+        let side = match direction {
+            Direction::Forward => &mut self.front,
+            Direction::Backward => &mut self.back,
         };
-        sink(&mut side.heads, head, |a, b| order(&self.lanes, a, b, way));
+        sink(&mut side.heads, head, |a, b| order(&self.lanes, a, b, direction));
     }
 }
 
-/// Lets a head sink from the top of a heap to where it belongs.
+/// Sinks a head from the top of a heap to its place.
 #[inline]
 fn sink(heads: &mut [Head], head: Head, order: impl Fn(&Head, &Head) -> Ordering) {
     let mut at = 0;
@@ -326,27 +325,27 @@ fn sink(heads: &mut [Head], head: Head, order: impl Fn(&Head, &Head) -> Ordering
     }
 }
 
-/// Which of two lanes is next.
+/// Compares two lanes: the smaller one is next.
 #[inline]
-fn order(lanes: &[Lane], a: &Head, b: &Head, way: Way) -> Ordering {
-    a.rank.cmp(&b.rank).then_with(|| order_alike(lanes, a, b, way))
+fn order(lanes: &[Lane], a: &Head, b: &Head, direction: Direction) -> Ordering {
+    a.rank.cmp(&b.rank).then_with(|| order_alike(lanes, a, b, direction))
 }
 
-/// The same of two whose keys are alike as far as they are compared first.
+/// Compares two lanes whose keys are equal in the part that is compared first.
 #[cold]
-fn order_alike(lanes: &[Lane], a: &Head, b: &Head, way: Way) -> Ordering {
-    let key = |head: &Head| lanes.get(head.lane).map(|lane| lane.key(way));
+fn order_alike(lanes: &[Lane], a: &Head, b: &Head, direction: Direction) -> Ordering {
+    let key = |head: &Head| lanes.get(head.lane).map(|lane| lane.key(direction));
     let order = key(a).cmp(&key(b));
-    if way == Way::Forward { order } else { order.reverse() }
+    if direction == Direction::Forward { order } else { order.reverse() }
 }
 
 #[inline]
-fn rank(key: &[u8], skip: usize, way: Way) -> u64 {
+fn rank(key: &[u8], skip: usize, direction: Direction) -> u64 {
     let prefix = prefix(key.get(skip..).unwrap_or_default());
-    if way == Way::Forward { prefix } else { !prefix }
+    if direction == Direction::Forward { prefix } else { !prefix }
 }
 
-/// Returns how many bytes all keys within the bounds begin with in common.
+/// Returns the length of the prefix that all keys within the bounds share, in bytes.
 fn common(lanes: &[Lane], bounds: &Bounds) -> usize {
     let directories = || lanes.iter().map(|lane| &lane.run.directory).filter(|all| all.len() > 0);
     let first = directories().map(|directory| directory.key(0)).min();

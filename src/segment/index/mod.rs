@@ -1,16 +1,19 @@
-//! The entries of a segment sorted by key, so that keys can be gone through in order: the `.index`
-//! of a sealed segment, and the same in memory.
+//! The entries of a segment sorted by key, for ordered scans: the `.index` of a sealed segment, and
+//! the same in memory.
 //!
-//! - Derived, checksummed, deletable, rebuilt; never the truth. An index that is missing, damaged,
-//!   of another store or of another length than its segment is built anew from the segment.
-//! - Every entry of a key has its row, dead copies and tombstones too; end entries and lone marks
-//!   have none. Rows say when an entry was written, so which of a key's counts at a moment is told
-//!   without the log.
-//! - Made when it is first asked for, and then kept by its segment: a sealed one has one run, an
-//!   unsealed one several, since it grows. A segment that nobody asks has none.
-//! - [`Merged`] shows of many runs the keys that were there at a moment, [`find`] one of them.
+//! - An index is derived, checksummed, deletable and rebuilt, and never the truth. It is rebuilt
+//!   from its segment if it is missing, damaged, of another store, or of another length than its
+//!   segment.
+//! - Every entry of a key has a row, including dead copies and tombstones. End entries and entries
+//!   that only carry a mark have none. Rows contain timestamps, so the version of a key that counts
+//!   at a moment is found without the log.
+//! - Runs are made when they are first needed, and then kept by their segment. A sealed segment has
+//!   one run. An unsealed one has several, since it grows. A segment that is never scanned in order
+//!   has none.
+//! - [`Merged`] shows the keys that many runs had at a moment, and [`find`] one of these keys.
 
 mod block;
+mod bounds;
 mod build;
 mod cursor;
 mod directory;
@@ -28,6 +31,7 @@ use super::{FIRST_OFFSET, Segment};
 use crate::error::Result;
 use crate::sync::Mutex;
 
+pub(crate) use bounds::{Bounds, Direction};
 pub(crate) use build::RunBuilder;
 #[cfg(test)]
 pub(crate) use cursor::WALKED;
@@ -39,9 +43,10 @@ pub(crate) use run::{IndexContext, Run, compare_index};
 pub(crate) use version::find;
 pub(crate) use version::{Hit, Moment, Part, newest};
 
-/// Parts of a segment that grows are merged when one has less than so many times the rows of all behind
-/// it. With four each row is sorted again as often as with two, about three times for a natural logarithm
-/// of their number, and there are half as many parts to go through.
+/// The least ratio between the rows of a part and the rows of all parts behind it, in a segment
+/// that grows. If it is not reached, the parts are merged. With four, each row is sorted again as
+/// often as with two, about three times for a natural logarithm of the number of rows, and a scan
+/// has half as many parts to go through.
 const RATIO: u64 = 4;
 
 /// What a segment knows of its index.
@@ -50,11 +55,12 @@ pub(super) struct SegmentIndex(Mutex<IndexState>);
 
 #[derive(Debug, Default)]
 struct IndexState {
-    /// All of a sealed segment.
+    /// The run of a sealed segment.
     whole: Option<Arc<Run>>,
-    /// Parts of an unsealed one, oldest first; each has at least [`RATIO`] times the rows of the next.
+    /// The parts of an unsealed segment, oldest first. Each has at least [`RATIO`] times the rows
+    /// of the next.
     parts: Vec<Arc<Run>>,
-    /// Up to where they reach.
+    /// The offset up to which the parts reach.
     end: u64,
     /// Whether the index is known to be on disk.
     is_written: bool,
@@ -63,7 +69,7 @@ struct IndexState {
 impl Segment {
     /// Returns the segment's entries up to its end, sorted, in a few runs.
     ///
-    /// What was not sorted before is sorted now; of two threads that ask for it one waits.
+    /// What was not sorted before is sorted now. If two threads need it, one waits for the other.
     pub(crate) fn runs(self: &Arc<Self>, context: &Arc<IndexContext>) -> Result<Vec<Arc<Run>>> {
         let mut state = self.index.0.lock();
         if self.summary().is_some() {
@@ -73,14 +79,14 @@ impl Segment {
         Ok(state.parts.clone())
     }
 
-    /// Returns whether it is sealed, and not known to have an index on disk.
+    /// Returns whether the segment is sealed and not known to have an index on disk.
     pub(crate) fn needs_index(&self) -> bool {
         self.summary().is_some() && !self.index.0.lock().is_written
     }
 
-    /// Writes the index of a sealed segment, if there is none that can be used, and lets go of what
-    /// was in memory for want of it. Says whether it was written: not where there is no space. Only
-    /// a sync that failed, and damage of the segment, are errors. One thread at a time.
+    /// Writes the index of a sealed segment, if there is none that can be used, and frees the
+    /// memory of the run. Returns whether it was written, which it is not if there is no space.
+    /// Only a failed sync and damage of the segment are errors. One thread at a time may call this.
     pub(crate) fn write_index(self: &Arc<Self>, context: &Arc<IndexContext>) -> Result<bool> {
         if self.summary().is_none() {
             return Ok(false);
@@ -98,7 +104,7 @@ impl Segment {
             }
             (state.whole(self, context)?, is_kept)
         };
-        // Whoever asks meanwhile need not wait for the disk.
+        // The state is not locked here, so that others who need it don't wait for the disk.
         let is_written = run.write(self)?;
         let mut state = self.index.0.lock();
         state.is_written |= is_written;
@@ -156,7 +162,7 @@ impl IndexState {
             self.end = end;
         }
         let rows = |run: Option<&Arc<Run>>| run.map_or(0, |run| run.rows());
-        // Merged from where what lies behind is too much for it.
+        // Parts are merged from the first one on that is too small for those behind it.
         let mut from = self.parts.len();
         let mut behind = 0;
         while from > 0 && (behind == 0 || rows(self.parts.get(from - 1)) < RATIO * behind) {
@@ -166,7 +172,7 @@ impl IndexState {
         self.merge_parts(segment, context, from)
     }
 
-    /// Makes one of all parts from this one on, if they are more.
+    /// Merges all parts from this one on, if there are several.
     fn merge_parts(
         &mut self,
         segment: &Arc<Segment>,

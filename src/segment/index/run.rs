@@ -1,10 +1,11 @@
 //! A run: the rows of a part of a segment, sorted, and read block by block.
 //!
-//! - Its directory is in memory; its blocks are on disk or in memory too, in the same encoding.
-//! - A block that can't be read or does not check makes the run build itself anew, in memory: only
-//!   what is wrong with the log itself is an error, and a shortage of descriptors.
-//! - An index is opened for each block. A store may have more indexes than a process may have files, and
-//!   what others do with theirs is none of its business.
+//! - The directory of a run is in memory. Its blocks are on disk or in memory, in the same
+//!   encoding.
+//! - If a block can't be read or does not check, the run rebuilds itself in memory. Only damage of
+//!   the log itself is an error, and a shortage of descriptors.
+//! - An index is opened for each block, since a store may have more indexes than a process may have
+//!   open files.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::segment::read::walk::Walk;
 use crate::segment::{Dir, FIRST_OFFSET, Segment, SegmentId, open_listed};
 use crate::sync::Mutex;
 
-/// What runs of a store need of it.
+/// What the runs of a store need of it.
 #[derive(Debug)]
 pub(crate) struct IndexContext {
     pub(super) fs: Fs,
@@ -47,7 +48,7 @@ enum Blocks {
     InMemory(Arc<Vec<u8>>),
     /// In the index.
     OnDisk,
-    /// Nowhere: the index has a directory that checks and is not what its segment gives.
+    /// Nowhere: the directory of the index checks, but is not the one that the segment gives.
     Wrong,
 }
 
@@ -56,7 +57,7 @@ enum Blocks {
 pub(crate) struct Run {
     context: Arc<IndexContext>,
     id: SegmentId,
-    /// No row is younger. Of an index on disk, its segment's summary tells.
+    /// The highest timestamp. For an index on disk, the segment's summary has it.
     pub(super) time: u64,
     pub(super) directory: Directory,
     blocks: Mutex<Blocks>,
@@ -97,8 +98,8 @@ impl Run {
         matches!(*self.blocks.lock(), Blocks::Wrong)
     }
 
-    /// Writes what is in memory as the index of the whole segment, and lets go of it. Says whether
-    /// there was anything, and it could be written.
+    /// Writes a run in memory as the index of the whole segment, and frees its memory. Returns
+    /// whether there was anything to write and it was written.
     pub(super) fn write(&self, segment: &Segment) -> Result<bool> {
         let Blocks::InMemory(blocks) = self.blocks.lock().clone() else { return Ok(false) };
         let (IndexContext { fs, dir, .. }, source) = (&*self.context, self.context.source(segment));
@@ -111,7 +112,7 @@ impl Run {
         Ok(true)
     }
 
-    /// Reads a block; nothing behind the last one.
+    /// Reads a block. Returns `None` behind the last one.
     pub(super) fn block(
         &self,
         number: usize,
@@ -131,8 +132,8 @@ impl Run {
         }
     }
 
-    /// Reads a block; nothing if it can't be read, or does not check. Only where no file can be opened it
-    /// is an error: nothing is wrong with the index then.
+    /// Reads a block. Returns `None` if it can't be read or does not check. A shortage of file
+    /// descriptors is an error, since nothing is wrong with the index then.
     fn read(&self, blocks: &Blocks, number: usize) -> Result<Option<Block>> {
         let range = self.directory.range(number);
         let bytes = match blocks {
@@ -159,7 +160,7 @@ impl Run {
         Ok((read.ok() == Some(size)).then_some(bytes))
     }
 
-    /// Builds all blocks anew, in memory, unless somebody else has just done that.
+    /// Rebuilds all blocks in memory, unless another thread has just done that.
     fn rebuild(&self, segment: &Arc<Segment>) -> Result<Blocks> {
         let mut blocks = self.blocks.lock();
         if let Blocks::OnDisk = *blocks {
@@ -178,7 +179,7 @@ impl Run {
         Error::corrupt(&self.context.dir.index(self.id), 0, reason)
     }
 
-    /// Returns the newest row of a key that is not younger than a time.
+    /// Returns the newest row of a key that is not younger than a timestamp.
     pub(super) fn find(
         &self,
         target: SeekTarget<'_>,
@@ -187,7 +188,7 @@ impl Run {
         if !self.directory.covers(target.key) {
             return Ok(None);
         }
-        // The last block that begins before it, or the first of all that come into question.
+        // The last block that begins before the place, or the first possible one.
         let mut blocks = self.directory.blocks_of(target.key);
         while blocks.len() > 1 {
             let middle = blocks.start + blocks.len() / 2;
@@ -198,7 +199,7 @@ impl Run {
                 blocks.end = middle;
             }
         }
-        // Behind its last row comes the first one of the next.
+        // The row behind a block's last one is the first row of the next block.
         for number in [blocks.start, blocks.start + 1] {
             let Some(block) = self.block(number, segment)? else { break };
             let at = block.len_before(&target);
@@ -214,8 +215,9 @@ impl Run {
     }
 }
 
-/// Returns whether the index of a sealed segment is what the segment gives, to the last byte; nothing
-/// where there is none, or a value that this build can't read keeps it from looking.
+/// Returns whether the index of a sealed segment is what the segment gives, to the last byte.
+/// Returns `None` if there is no index, or if a value that this build can't read prevents the
+/// comparison.
 pub(crate) fn compare_index(fs: &Fs, dir: &Dir, source: HintSource) -> Result<Option<bool>> {
     let Some(file) = fs.open_if_exists(&dir.index(source.id))? else { return Ok(None) };
     let log = open_listed(fs, &dir.log(source.id))?;
@@ -229,16 +231,16 @@ pub(crate) fn compare_index(fs: &Fs, dir: &Dir, source: HintSource) -> Result<Op
         return Ok(Some(false));
     }
     let mut found = vec![0; expected.len()];
-    // What can't be read does not check.
+    // An index that can't be read does not check.
     Ok(Some(file.read_at(&mut found, 0).is_ok() && found == expected))
 }
 
-/// Gathers the entries of a segment as it is on disk; as it can be read otherwise, where its file is
-/// gone or can't be opened, or has values that this build can't read.
+/// Collects the entries of a segment from its file. If the file is gone, can't be opened, or has
+/// values that this build can't read, collects them from the segment's readable bytes.
 pub(super) fn rows_of(context: &IndexContext, segment: &Arc<Segment>) -> Result<RunBuilder> {
     let (id, end) = (segment.id(), segment.size());
     let file = context.fs.open(&context.dir.log(id), Access::Read);
-    // Where the directory is another store's by now, the segment's own file is gone.
+    // If the directory is another store's by now, the segment's own file is gone.
     let own = file.and_then(|file| SegmentHeader::read(&file, id, context.identity).map(|_| file));
     if let Ok(file) = own {
         let mut builder = RunBuilder::default();
@@ -253,7 +255,7 @@ pub(super) fn rows_of(context: &IndexContext, segment: &Arc<Segment>) -> Result<
     Ok(builder)
 }
 
-/// Adds the entries of a part of a segment, through what can be read of it.
+/// Adds the entries of a part of a segment, from its readable bytes.
 pub(super) fn add_walked(
     builder: &mut RunBuilder,
     segment: &Arc<Segment>,

@@ -11,18 +11,18 @@ use crate::value::Value;
 /// A run, and the segment that it is a part of.
 pub(crate) type Part = (Arc<Segment>, Arc<Run>);
 
-/// A moment: what was written up to a timestamp, as it is seen at a time of day.
+/// A moment: what was written up to a timestamp, seen at a time of day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Moment {
     pub(crate) timestamp: u64,
     pub(crate) now: u64,
 }
 
-/// A key that is there, and where its value lies.
+/// A live key, and where its value lies.
 #[derive(Debug, Clone)]
 pub(crate) struct Hit {
     pub(crate) key: Value,
-    /// Which of the parts it was found in.
+    /// The number of the part in which it was found.
     pub(crate) part: usize,
     pub(crate) offset: u64,
     pub(crate) timestamp: u64,
@@ -32,7 +32,7 @@ pub(crate) struct Hit {
 /// A version of a key: a row that may be the one that counts.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Version {
-    /// Which of the parts it was found in.
+    /// The number of the part in which it was found.
     pub(crate) part: usize,
     pub(crate) offset: u64,
     pub(crate) timestamp: u64,
@@ -46,7 +46,7 @@ impl Version {
         Self { part, offset, timestamp: row.timestamp, expiry: row.expiry, is_tombstone }
     }
 
-    /// Returns whether it counts and not the other.
+    /// Returns whether this version counts, and not the other.
     pub(super) fn beats(&self, other: Option<&Self>) -> bool {
         let rank = |version: &Self| (version.timestamp, !version.is_tombstone);
         other.is_none_or(|other| rank(self) > rank(other))
@@ -56,7 +56,7 @@ impl Version {
         !self.is_tombstone && self.expiry.is_none_or(|expiry| expiry > now)
     }
 
-    /// Returns when it expired, if it did.
+    /// Returns when the version expired, if it did.
     pub(super) fn expired(&self, now: u64) -> Option<u64> {
         self.expiry.filter(|expiry| !self.is_tombstone && *expiry <= now)
     }
@@ -67,7 +67,8 @@ impl Version {
     }
 }
 
-/// Looks up the version of a key that counts at a timestamp, be it a tombstone or expired.
+/// Looks up the version of a key that counts at a timestamp, even if it is a tombstone or has
+/// expired.
 pub(crate) fn newest(parts: &[Part], key: &[u8], timestamp: u64) -> Result<Option<Version>> {
     let target = SeekTarget { key, timestamp };
     let mut newest: Option<Version> = None;
@@ -82,7 +83,7 @@ pub(crate) fn newest(parts: &[Part], key: &[u8], timestamp: u64) -> Result<Optio
     Ok(newest)
 }
 
-/// Looks a key up as it is seen at a moment.
+/// Looks up a key at a moment.
 #[cfg(any(test, bitcask_fuzzing))]
 pub(crate) fn find(parts: &[Part], key: &[u8], moment: Moment) -> Result<Option<Hit>> {
     let version = newest(parts, key, moment.timestamp)?.filter(|it| it.is_there(moment.now));

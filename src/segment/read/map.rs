@@ -1,16 +1,17 @@
 //! The readable bytes of a segment: a shared mapping of its file, or the file itself.
 //!
-//! - Readable is what lies below `end`. Bytes there were written before `end` was moved past them,
-//!   and are never written again, nor cut off while anybody can read them.
-//! - The mapping may be longer than the file, which grows under it; nothing beyond `end` is
+//! - Bytes below `end` are readable. They were written before `end` was moved past them. They are
+//!   never written again, and not cut off while anybody can read them.
+//! - The mapping may be longer than the file, which grows under it. Nothing beyond `end` is
 //!   touched.
-//! - Where a mapping can't be had (`budget` has a limit of them), and for the unsealed part of a store
-//!   opened read-only, the file is read instead (`on_demand`).
+//! - If no mapping can be had, as `budget` limits their number, the file is read instead
+//!   (`on_demand`). So is the unsealed part of a store that is opened read-only.
 //! - A store that is closed after a failed sync leaves its unsealed segments to recovery, which may
-//!   cut them. What is mapped of one that somebody still holds is replaced by a copy before.
+//!   cut them. If somebody still holds such a segment, its mapping is replaced by a copy before
+//!   that.
 //!
-//! A sector that can't be read turns a mapped read into a signal (SIGBUS) that ends the process.
-//! Whatever is read to be checked is therefore read from the file, in `scan`.
+//! A sector that can't be read turns a read through a mapping into a signal (SIGBUS), which ends
+//! the process. Whatever is read to be checked is therefore read from the file, in `scan`.
 
 #![expect(unsafe_code, reason = "a mapping's bytes have to be made a slice")]
 
@@ -32,7 +33,8 @@ use crate::sync::{AtomicU64, Ordering};
 pub(crate) struct Bytes {
     source: ByteSource,
     end: AtomicU64,
-    /// Whether what is mapped below `end` is a copy, and the file's no more. Held while that changes.
+    /// Whether the mapping below `end` has been replaced by a copy. The lock is held while that
+    /// changes.
     is_copied: Mutex<bool>,
 }
 
@@ -44,13 +46,13 @@ enum ByteSource {
         map: crate::testing::twin::TwinMap,
         _unit: Unit,
     },
-    /// Boxed, so that what is mapped is found as quickly as if there was nothing else.
+    /// Boxed, so that the mapping is found as fast as if there were no other variant.
     OnDemand(Box<OnDemand>),
 }
 
 impl Bytes {
-    /// Maps a file whose first `end` bytes are written, for as far as it may grow. Where no mapping is
-    /// left the file is opened for each read.
+    /// Maps a file whose first `end` bytes are written, up to the size to which it may grow. If no
+    /// mapping is left, the file is opened for each read.
     pub(crate) fn mapped(fs: &Fs, file: &File, end: u64, capacity: u64, wanted: Wanted) -> Self {
         let capacity = usize::try_from(capacity).unwrap_or(usize::MAX);
         let map = match file.backing() {
@@ -65,24 +67,24 @@ impl Bytes {
         map.map_or_else(|| Self::unmapped(fs, file, end), |source| Self::new(source, end))
     }
 
-    /// Reads through a mapping that somebody else writes, beyond `end`.
+    /// Reads through a mapping that somebody else writes to, beyond `end`.
     pub(crate) fn shared(map: Arc<Mapping>, end: u64) -> Self {
         Self::new(ByteSource::Map(map), end)
     }
 
-    /// Reads a file whose first `end` bytes are written without a mapping.
+    /// Reads a file whose first `end` bytes are written, without a mapping.
     pub(crate) fn unmapped(fs: &Fs, file: &File, end: u64) -> Self {
         Self::new(ByteSource::OnDemand(Box::new(OnDemand::new(fs, file.path()))), end)
     }
 
-    /// Keeps a file that is open, if it is needed for reading and the budget goes so far.
+    /// Keeps an open file open, if it is needed for reading and the budget allows it.
     pub(crate) fn keep_open(&self, file: &File) {
         if let ByteSource::OnDemand(on_demand) = &self.source {
             on_demand.keep_open(Some(file));
         }
     }
 
-    /// Returns what opens the file where nothing is mapped.
+    /// Returns what opens the file, or `None` if the file is mapped.
     pub(crate) fn on_demand(&self) -> Option<&OnDemand> {
         match &self.source {
             ByteSource::OnDemand(on_demand) => Some(on_demand),
@@ -96,28 +98,29 @@ impl Bytes {
         Self { source, end: AtomicU64::new(end), is_copied: Mutex::new(false) }
     }
 
-    /// Returns up to where bytes can be read.
+    /// Returns the offset below which bytes can be read.
     pub(crate) fn end(&self) -> u64 {
         self.end.load(Ordering::Acquire)
     }
 
-    /// Makes what was written below `end` readable; it is never written again.
+    /// Makes readable what was written below `end`. Those bytes are never written again.
     pub(crate) fn advance(&self, end: u64) {
-        // One writer at a time, so nobody else moves it in between.
+        // There is one writer at a time, so nobody else moves the end between the load and the
+        // store.
         if end > self.end.load(Ordering::Relaxed) {
             self.end.store(end, Ordering::Release);
         }
     }
 
-    /// Returns whether what is lent of it is mapped, and not a copy.
+    /// Returns whether bytes are lent from a mapping rather than copied.
     pub(crate) fn is_mapped(&self) -> bool {
         !matches!(self.source, ByteSource::OnDemand(_))
     }
 
-    /// Lets go of the pages of a mapping; they are had again from the file when they are read.
+    /// Releases the pages of a mapping. When they are read again they come from the file.
     ///
     /// After a failed sync the kernel may hold pages that are not on the disk. As long as a mapping
-    /// uses them, a recovery could not have them dropped and read anew.
+    /// uses such pages, recovery can't make the kernel drop them and read them anew.
     pub(crate) fn release_pages(&self) {
         let is_copied = self.is_copied.lock().unwrap_or_else(PoisonError::into_inner);
         if let ByteSource::Map(map) = &self.source
@@ -127,19 +130,19 @@ impl Bytes {
         }
     }
 
-    /// Replaces what is mapped below the end by a copy, at the same addresses, so that all of it, and
-    /// every slice that was lent of it, stays what it was, whatever becomes of the file. Says whether
-    /// it does: where no copy can be had the mapping stays as it is.
+    /// Replaces what is mapped below the end by a copy at the same addresses. Every slice that was
+    /// lent then keeps its bytes, whatever becomes of the file. Returns `false` if no copy can be
+    /// made, and then the mapping stays as it is.
     ///
-    /// The file is read, since a page of the mapping that can't be read would be a signal. It has to
-    /// be the one that is mapped, and nobody may store to it any more.
+    /// The copy is read from the file, since reading a bad page through the mapping would be a
+    /// signal. The file has to be the mapped one, and nobody may store to it any more.
     pub(crate) fn detach(&self, file: &File) -> bool {
         let mut is_copied = self.is_copied.lock().unwrap_or_else(PoisonError::into_inner);
         match &self.source {
             ByteSource::Map(map) if !*is_copied => {
                 let copy = copy(file, self.end());
                 *is_copied = copy.is_some_and(|copy| {
-                    // Pages behind the end, too, are recovery's to read anew.
+                    // Recovery has to read the pages behind the end anew, too.
                     release(map);
                     put_in_place(map, copy)
                 });
@@ -154,7 +157,7 @@ impl Bytes {
         }
     }
 
-    /// Lends mapped bytes; nothing if they are not readable, or not mapped.
+    /// Lends mapped bytes. Returns `None` if they are not readable or not mapped.
     pub(crate) fn lend(&self, range: Range<usize>) -> Option<&[u8]> {
         self.readable(range.start as u64, range.len() as u64)?;
         match &self.source {
@@ -163,7 +166,7 @@ impl Bytes {
                 // SAFETY: the range lies within the mapping, which lives as long as `self`. It
                 // lies below `end` too, so the bytes were written before the Acquire load that
                 // `readable` made, no one writes them again, and the file is not cut below them:
-                // `append::Active`, whose `Sink` stores at or above `end` alone, and recovery are the
+                // `write::active::Active`, whose `Sink` stores at or above `end` alone, and recovery are the
                 // only writers and keep to that; the LOCK file keeps other processes' away. Before
                 // a recovery that may cut the file, `detach` puts the same bytes in their place, or
                 // the lock is kept for as long as this is.
@@ -175,7 +178,7 @@ impl Bytes {
         }
     }
 
-    /// Lends mapped bytes from an offset up to the end; nothing if they are not mapped.
+    /// Lends mapped bytes from an offset up to the end. Returns `None` if they are not mapped.
     pub(crate) fn lend_from(&self, offset: u64) -> Option<&[u8]> {
         let start = usize::try_from(offset).ok()?;
         self.lend(start..usize::try_from(self.end()).ok()?)
@@ -187,8 +190,8 @@ impl Bytes {
     }
 }
 
-/// Drops entries of the page table, and no content: the caller has seen to it that what is mapped is
-/// the file's.
+/// Drops entries of the page table. No content is lost, because the caller has checked that the
+/// mapping still shows the file.
 fn release(map: &MmapRaw) {
     // SAFETY: bytes of a shared mapping of a file that are read afterwards, through a slice that was
     // lent before too, come from the file again. `Bytes` asks, with its lock held, whether a part of
@@ -203,11 +206,11 @@ fn copy(file: &File, end: u64) -> Option<Mmap> {
     copy.make_read_only().ok().filter(|_| is_whole)
 }
 
-/// Moves a copy to the addresses of the front of a mapping, which owns it from then on; says whether
-/// that could be done.
+/// Moves a copy to the addresses at the front of a mapping, which owns it from then on. Returns
+/// whether that was done.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn put_in_place(map: &Arc<Mapping>, copy: Mmap) -> bool {
-    // Whatever could store through the mapping has a share in it.
+    // Whoever can store through the mapping shares it.
     if Arc::strong_count(map) > 1 || copy.len() > map.len() {
         return false;
     }
@@ -233,7 +236,7 @@ fn put_in_place(map: &Arc<Mapping>, copy: Mmap) -> bool {
     false
 }
 
-/// Elsewhere mappings do not move.
+/// On other systems mappings can't be moved.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn put_in_place(_map: &Arc<Mapping>, _copy: Mmap) -> bool {
     false

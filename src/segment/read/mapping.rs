@@ -11,17 +11,18 @@ use crate::segment::budget::{Unit, Wanted, take_mapping};
 #[derive(Debug)]
 pub(crate) struct Mapping {
     raw: MmapRaw,
-    /// Given back when the mapping is gone: fields are dropped in this order.
+    /// Given back after the unmapping: fields are dropped in this order.
     _unit: Unit,
 }
 
 impl Mapping {
-    /// Maps a file for reading, for as far as it may grow; nothing if no mapping is to be had.
+    /// Maps a file for reading, up to the size to which it may grow. Returns `None` if no mapping
+    /// can be had.
     pub(crate) fn to_read(file: &File, capacity: usize, wanted: Wanted) -> Option<Self> {
         Self::new(wanted, || MmapOptions::new().len(capacity).map_raw_read_only(file))
     }
 
-    /// The same for a file that is stored to.
+    /// Maps a file that is stored to, in the same way.
     pub(crate) fn to_store(file: &File, capacity: usize) -> Option<Self> {
         Self::new(Wanted::New, || MmapOptions::new().len(capacity).map_raw(file))
     }
@@ -29,8 +30,8 @@ impl Mapping {
     fn new(wanted: Wanted, map: impl FnOnce() -> std::io::Result<MmapRaw>) -> Option<Self> {
         let unit = take_mapping(wanted)?;
         let raw = map().ok()?;
-        // Without this a read of one entry reads megabytes around it. It is advice, so a refusal
-        // changes nothing.
+        // Without this advice, a read of one entry reads megabytes around it. A refusal changes
+        // nothing.
         let _ = raw.advise(Advice::Random);
         Some(Self { raw, _unit: unit })
     }

@@ -1,12 +1,13 @@
 //! A segment without a mapping: its file is opened for each read.
 //!
-//! - It has no descriptor, so there may be any number of such segments.
-//! - A file's name can go while somebody still holds the segment: with a merge or a clear, or when
-//!   another process has the store. So whoever is about to remove the name leaves an open file here
-//!   before that, and who finds no such name looks here again. Where no descriptor can be had, the name
-//!   stays.
-//! - A store opened read-only is not asked when the writer removes a name. It keeps descriptors as far as
-//!   the budget goes; whatever else is gone is an error that says so.
+//! - The segment needs no descriptor, so there may be any number of such segments.
+//! - The file's name may be removed while somebody still holds the segment: by a merge, a clear, or
+//!   another process that has the store. Whoever is about to remove the name therefore leaves an
+//!   open file here first, and a reader that does not find the name looks here again. If no
+//!   descriptor can be had, the name stays.
+//! - The writer of a store does not ask those that have it open read-only before it removes a name.
+//!   They keep descriptors as far as the budget allows. If a file is gone otherwise, reading it is
+//!   an error that says so.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -18,7 +19,7 @@ use crate::fs::{Access, File, Fs, is_not_found};
 use crate::segment::budget::{Unit, take_descriptor};
 use crate::segment::{Segment, StoredEntry};
 
-/// Read with an entry's header, so that a small entry takes one read.
+/// Bytes that are read with an entry's header, so that a small entry takes one read.
 const HEAD_SIZE: u64 = 512;
 
 const _: () = assert!(HEAD_SIZE >= HEADER_SIZE_MAX as u64);
@@ -28,7 +29,7 @@ const _: () = assert!(HEAD_SIZE >= HEADER_SIZE_MAX as u64);
 pub(crate) struct OnDemand {
     fs: Fs,
     path: PathBuf,
-    /// Open for as long as the segment is held.
+    /// Set if the file is kept open for as long as the segment is held.
     kept: OnceLock<OpenFile>,
 }
 
@@ -44,14 +45,14 @@ impl OnDemand {
         Self { fs: fs.clone(), path: path.to_path_buf(), kept: OnceLock::new() }
     }
 
-    /// Returns the file, open.
+    /// Returns the open file.
     pub(crate) fn file(&self) -> Result<File> {
         let kept = || self.kept.get().map(|kept| kept.file.clone());
         if let Some(file) = kept() {
             return Ok(file);
         }
         match self.fs.open(&self.path, Access::Read) {
-            // Whoever has removed it left it here before.
+            // Whoever removed the name left the open file here first.
             Err(error) if is_not_found(&error) => {
                 kept().ok_or_else(|| Error::SegmentRemoved { path: self.path.clone() })
             }
@@ -59,19 +60,20 @@ impl OnDemand {
         }
     }
 
-    /// Keeps the file open from now on, one that is open already if there is any; says whether it is.
+    /// Keeps the file open from now on: the given one, or else one that is opened here. Returns
+    /// whether it is kept open.
     pub(crate) fn keep_open(&self, file: Option<&File>) -> bool {
         if self.kept.get().is_some() {
             return true;
         }
         let Some(unit) = take_descriptor() else { return false };
         let Ok(file) = file.cloned().map_or_else(|| self.file(), Ok) else { return false };
-        // If two come at once, the file that comes too late is closed.
+        // If two threads get here at once, the later one's file is closed.
         let _ = self.kept.set(OpenFile { file, _unit: unit });
         true
     }
 
-    /// Reads bytes of an open file; nothing if it is shorter.
+    /// Reads bytes of an open file. Returns `None` if the file is shorter.
     pub(crate) fn read(file: &File, offset: u64, size: usize) -> Result<Option<Vec<u8>>> {
         let mut bytes = Vec::new();
         bytes
@@ -84,12 +86,13 @@ impl OnDemand {
 }
 
 impl Segment {
-    /// Sees to it that the segment can be read when its file has no name any more; says whether it can.
+    /// Makes sure that the segment can be read after its file's name is removed. Returns whether it
+    /// can.
     pub(crate) fn keep_readable(&self) -> bool {
         self.bytes.on_demand().is_none_or(|on_demand| on_demand.keep_open(None))
     }
 
-    /// Returns whether it is read through a mapping.
+    /// Returns whether the segment is read through a mapping.
     pub(crate) fn is_mapped(&self) -> bool {
         self.bytes.is_mapped()
     }

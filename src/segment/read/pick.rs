@@ -1,8 +1,8 @@
-//! Entries at chosen places of a sealed segment, read in runs.
+//! Reads chosen entries of a sealed segment, in runs.
 //!
-//! - Reads with `pread` and checks everything: a bad sector or a damaged entry is an error.
-//! - What lies between chosen entries is read along where that is cheaper than another call.
-//! - Memory for one run, or for one entry that is larger.
+//! - Entries are read with `pread` and checked, so a bad sector or a damaged entry is an error.
+//! - Bytes between chosen entries are read too, if that is cheaper than another call.
+//! - Memory is needed for one run, or for one entry that is larger.
 
 use super::stored::refusal;
 use crate::entry::{ALIGNMENT, BodySum, Header, Invalid, Salt};
@@ -10,19 +10,20 @@ use crate::error::{Error, Result};
 use crate::fs::File;
 use crate::segment::SegmentId;
 
-/// About as much is read at a time: with what is made of it, it stays in a processor's cache.
+/// Bytes that are read at a time, roughly. With what is made of them, they stay in a processor's
+/// cache.
 const RUN_SIZE: u64 = if cfg!(any(test, bitcask_fuzzing)) { 256 } else { 64 << 10 };
-/// Entries that are no farther apart are read with one call.
+/// The largest distance of entries that are read with one call.
 const GAP_MAX: u64 = 16 << 10;
 
-/// Where a chosen entry lies and how large it is, both in units of [`ALIGNMENT`].
+/// The place and the size of a chosen entry, both in units of [`ALIGNMENT`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Pick {
+struct Extent {
     offset: u32,
     size: u32,
 }
 
-impl Pick {
+impl Extent {
     fn offset(self) -> u64 {
         u64::from(self.offset) * ALIGNMENT
     }
@@ -32,15 +33,15 @@ impl Pick {
     }
 }
 
-/// Entries that were chosen, and how far they have been read.
+/// The chosen entries, and how far they have been read.
 #[derive(Debug, Default)]
 pub(crate) struct LiveEntries {
-    chosen: Vec<Pick>,
+    chosen: Vec<Extent>,
     next: usize,
     run: EntryRun,
 }
 
-/// Consecutive chosen entries in memory.
+/// The bytes of consecutive chosen entries.
 #[derive(Debug, Default)]
 struct EntryRun {
     bytes: Vec<u8>,
@@ -58,23 +59,23 @@ pub(crate) struct LiveEntry<'a> {
 }
 
 impl LiveEntries {
-    /// Chooses an entry; in any order.
+    /// Chooses an entry. The order does not matter.
     pub(crate) fn add(&mut self, offset: u64, size: u64) {
         let units = |bytes: u64| u32::try_from(bytes / ALIGNMENT).unwrap_or(u32::MAX);
-        self.chosen.push(Pick { offset: units(offset), size: units(size) });
+        self.chosen.push(Extent { offset: units(offset), size: units(size) });
     }
 
-    /// Puts what was chosen in the order in which it is read.
+    /// Sorts the chosen entries into the order in which they are read.
     pub(crate) fn sort(&mut self) {
         self.chosen.sort_unstable();
     }
 
-    /// Returns the offset up to which nothing is left to be read; nothing when all has been.
+    /// Returns the offset of the next chosen entry, or `None` if all have been read.
     pub(crate) fn read_until(&self) -> Option<u64> {
         self.chosen.get(self.next).map(|pick| pick.offset())
     }
 
-    /// Reads the next run; nothing when all have been read.
+    /// Reads the next run, or returns `None` if all entries have been read.
     pub(crate) fn read(
         &mut self,
         file: &File,
@@ -82,19 +83,19 @@ impl LiveEntries {
     ) -> Result<Option<Vec<LiveEntry<'_>>>> {
         let rest = self.chosen.get(self.next..).unwrap_or_default();
         let Some(first) = rest.first() else { return Ok(None) };
-        let goes_on = |pair: &[Pick]| match pair {
+        let continues = |pair: &[Extent]| match pair {
             [a, b] => {
                 b.offset() - a.end().min(b.offset()) <= GAP_MAX
                     && b.end() - first.offset() <= RUN_SIZE
             }
             _ => false,
         };
-        let len = 1 + rest.windows(2).take_while(|pair| goes_on(pair)).count();
+        let len = 1 + rest.windows(2).take_while(|pair| continues(pair)).count();
         let run = rest.get(..len).unwrap_or_default();
         let end = run.last().map_or(0, |last| last.end());
         self.run.read(file, first.offset(), end)?;
         self.next += len;
-        let refuse = |pick: &Pick, invalid| refusal(file.path(), pick.offset(), invalid);
+        let refuse = |pick: &Extent, invalid| refusal(file.path(), pick.offset(), invalid);
         let checked = run
             .iter()
             .map(|pick| self.run.entry(*pick, id).map_err(|invalid| refuse(pick, invalid)));
@@ -107,7 +108,7 @@ impl EntryRun {
         let size = usize::try_from(end - start).unwrap_or(usize::MAX);
         self.start = start;
         self.bytes.clear();
-        // A hint can tell of 64 MiB at the most; what is larger was compared with the segment.
+        // A hint can name at most 64 MiB as a size. Larger sizes were compared with the segment.
         self.bytes
             .try_reserve_exact(size)
             .map_err(|_| Error::corrupt(file.path(), start, "the entry does not fit in memory"))?;
@@ -117,7 +118,7 @@ impl EntryRun {
         Ok(())
     }
 
-    fn entry(&self, pick: Pick, id: SegmentId) -> Result<LiveEntry<'_>, Invalid> {
+    fn entry(&self, pick: Extent, id: SegmentId) -> Result<LiveEntry<'_>, Invalid> {
         let from = usize::try_from(pick.offset() - self.start).unwrap_or(usize::MAX);
         let bytes = self.bytes.get(from..).unwrap_or_default();
         let header = Header::decode(bytes)?.ok_or(Invalid::Checksum)?;
@@ -128,7 +129,7 @@ impl EntryRun {
         let offset = pick.offset();
         let body = BodySum::of(key, value);
         match header.check(bytes, body.clone(), Salt::new(id.0, offset)) {
-            // The sum is right; what the value means is no matter of a copy.
+            // The checksum is right. A copy does not need to know what the value means.
             Ok(()) | Err(Invalid::UnknownCodec(_)) => {}
             Err(invalid) => return Err(invalid),
         }

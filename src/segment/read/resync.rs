@@ -1,11 +1,11 @@
-//! Everything of a segment that still checks, whatever lies between.
+//! Finds everything in a segment that still checks, whatever lies between.
 //!
-//! - Entries start on multiples of 8, and their checksums know their place. So behind damage each
-//!   such place is tried, and what checks there is what was written there.
-//! - Linear in the size of the file, whatever sizes the bytes in it pretend: a header has to make
-//!   sense before anything is summed, and sums that come to nothing have a budget.
+//! - Entries start on multiples of 8, and their checksums cover their place. So each such place
+//!   behind damage is tried, and what checks there is what was written there.
+//! - The work is linear in the size of the file, whatever sizes the bytes in it pretend: a header
+//!   has to make sense before anything is summed, and failed sums have a budget.
 //! - A part of the file that can't be read is damage like any other.
-//! - Memory for a window and a key.
+//! - Memory is needed for a window and a key.
 
 use std::ops::Range;
 
@@ -16,15 +16,16 @@ use crate::fs::{File, is_failed_read};
 use crate::options::SEGMENT_SIZE_LIMIT;
 use crate::segment::{FIRST_OFFSET, SegmentId};
 
-/// What each place that is tried adds to the budget, in bytes: small entries are found even where
-/// crafted bytes have used up the rest.
+/// Bytes that each tried place adds to the budget. Small entries are thus found even where crafted
+/// bytes have used up the rest.
 const PLACE_WORK: u64 = 64;
-/// How far an entry's time may be ahead of every time that is known, for one of any size to be tried
-/// at once: ten years.
+/// How far an entry's timestamp may be ahead of all known ones, in microseconds, for an entry of
+/// any size to be tried at once: ten years.
 const TIME_AHEAD: u64 = 10 * 365 * 86_400 * 1_000_000;
-/// Entries up to this size are tried whatever their time: the clock may have been far ahead when all
-/// there is was written, and nothing else may be left to show that. Of random bytes that adds less than
-/// a byte to what each place costs; to try larger ones would use up the budget.
+/// The size up to which entries are tried whatever their timestamp. The clock may have been far
+/// ahead when everything was written, and nothing else may be left to show it. With random bytes
+/// this adds less than a byte to the cost of each place. Trying larger entries would use up the
+/// budget.
 const ANY_TIME_SIZE: u64 = 1 << 20;
 
 /// Bytes that are no entries.
@@ -37,9 +38,9 @@ pub(crate) struct LostBytes {
 /// What lies in a segment from one offset to the next.
 #[derive(Debug)]
 pub(crate) enum ResyncItem<'a> {
-    /// An entry that checks, but is no end entry.
+    /// An entry that checks and is not an end entry.
     Entry(Scanned<'a>),
-    /// The same, with something that this build does not have.
+    /// An entry that checks and that uses something that this build does not support.
     Strange(Scanned<'a>, Invalid),
     /// An end entry.
     End { next: SegmentId, timestamp: u64 },
@@ -47,7 +48,7 @@ pub(crate) enum ResyncItem<'a> {
     Lost(LostBytes),
 }
 
-/// Reads what checks of a segment, in order.
+/// Walks over the parts of a segment that check, in order.
 #[derive(Debug)]
 pub(crate) struct ResyncWalk<'a> {
     window: Window<'a>,
@@ -55,29 +56,29 @@ pub(crate) struct ResyncWalk<'a> {
     offset: u64,
     end: u64,
     limit: u64,
-    /// No entry starts here or behind, unless the file is damaged.
+    /// Entries start below this offset, unless the file is damaged.
     starts_below: u64,
-    /// The latest time that is known; the end of time once a search has found nothing but what is
-    /// later than this by far.
+    /// The latest known timestamp. It becomes the highest possible one when a search has found only
+    /// entries that are far later.
     latest: u64,
     work: u64,
-    /// Where the places begin that have added nothing to the budget yet.
+    /// The first place that has not added anything to the budget yet.
     unpaid: u64,
     key: Vec<u8>,
 }
 
-/// What a search has come to.
+/// The result of a search.
 enum Searched {
     Found(u64),
-    /// `passed_over`: something looked like an entry, but for its time.
+    /// `passed_over` says whether something looked like an entry except for its timestamp.
     Nothing {
         passed_over: bool,
     },
 }
 
 impl<'a> ResyncWalk<'a> {
-    /// Walks over these bytes of a file, in which entries may reach up to `limit`. Large entries whose
-    /// time is far ahead of `latest`, and of all that have been found, are tried last.
+    /// Walks over these bytes of a file, in which entries may reach up to `limit`. Large entries
+    /// whose timestamp is far ahead of `latest`, and of all that have been found, are tried last.
     pub(crate) fn new(
         file: &'a File,
         id: SegmentId,
@@ -100,7 +101,7 @@ impl<'a> ResyncWalk<'a> {
         })
     }
 
-    /// Returns what comes next; nothing at the end.
+    /// Returns the next item, or `None` at the end.
     pub(crate) fn next(&mut self) -> Result<Option<ResyncItem<'_>>> {
         let offset = self.offset;
         if offset >= self.end {
@@ -117,7 +118,7 @@ impl<'a> ResyncWalk<'a> {
             }
         };
         self.offset += header.entry_size();
-        // Whoever wrote this had a clock that was right, perhaps, when ours has lost the date.
+        // If our clock has lost the date, that of the entry's writer may have been right.
         self.latest = self.latest.max(header.timestamp);
         if header.flags.has(Flags::END) && strange.is_none() {
             let value = self.window.peek(offset + header.size() as u64, 4)?;
@@ -131,12 +132,13 @@ impl<'a> ResyncWalk<'a> {
         }))
     }
 
-    /// Returns where the walk has come to.
+    /// Returns how far the walk has come.
     pub(crate) fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Looks at one place: the entry there and what of it is not known, or why there is none.
+    /// Reads one place. Returns the entry and what this build does not support of it, or why there
+    /// is no entry.
     fn look(&mut self, offset: u64) -> Result<Result<(Header, Option<Invalid>), String>> {
         if offset >= self.starts_below {
             return Ok(Err("the file ends before this".to_owned()));
@@ -155,11 +157,13 @@ impl<'a> ResyncWalk<'a> {
         }
     }
 
-    /// Returns where the next entry is that checks, at or behind `from`; the end if there is none.
+    /// Returns the offset of the next entry that checks, at or behind `from`, or the end if there
+    /// is none.
     ///
-    /// Where there seems to be none at all, and some were passed over for their time alone, that time may
-    /// be right, and nothing left that shows it: then times tell nothing from here on, and they are
-    /// tried with what is left of the budget. So no place is looked at more than twice.
+    /// If there seems to be none, and some were passed over because of their timestamps alone,
+    /// those timestamps may be right and nothing else left to show it. Timestamps are then ignored
+    /// from here on, and these entries are tried with the rest of the budget. So no place is tried
+    /// more than twice.
     fn search(&mut self, from: u64) -> Result<u64> {
         let mut searched = self.search_up_to(self.latest.saturating_add(TIME_AHEAD), from)?;
         if matches!(searched, Searched::Nothing { passed_over: true }) {
@@ -174,8 +178,8 @@ impl<'a> ResyncWalk<'a> {
 
     /// Searches for an entry that is small, or no later than `latest`.
     ///
-    /// What has flags that this build does not know is passed over: of random bytes one header in
-    /// two thousand makes sense without them.
+    /// Headers with flags that this build does not know are passed over. Without these, one in two
+    /// thousand headers of random bytes makes sense.
     fn search_up_to(&mut self, latest: u64, from: u64) -> Result<Searched> {
         let (mut offset, mut passed_over) = (from, false);
         while offset < self.starts_below {
@@ -210,7 +214,7 @@ impl<'a> ResyncWalk<'a> {
     }
 }
 
-/// Returns the time of a segment's first entry, if that checks and does not take long to read.
+/// Returns the timestamp of a segment's first entry, if that entry checks and is quick to read.
 pub(crate) fn first_time(file: &File, id: SegmentId) -> Result<Option<u64>> {
     let end = file.size()?.min(FIRST_OFFSET + ANY_TIME_SIZE);
     match Scan::new(file, id, end).next() {
@@ -221,7 +225,7 @@ pub(crate) fn first_time(file: &File, id: SegmentId) -> Result<Option<u64>> {
     }
 }
 
-/// Returns the time of an entry that is known to check, if it is one of this key.
+/// Returns the timestamp of an entry that is known to check, if it is one of this key.
 pub(crate) fn time_if_of(file: &File, offset: u64, key: &[u8]) -> Result<Option<u64>> {
     let mut bytes = vec![0; HEADER_SIZE_MAX + key.len()];
     let read_size = file.read_at(&mut bytes, offset)?;

@@ -1,11 +1,11 @@
 //! Entries in order, and THE torn-tail rule.
 //!
-//! - Reads with `pread`, checks everything, and needs a fixed amount of memory whatever the sizes
-//!   on disk say: values are summed as they stream by.
+//! - A scan reads with `pread` and checks everything. It needs a fixed amount of memory whatever
+//!   the sizes on disk say: values are summed as they stream by.
 //! - *The log ends* at the first entry that does not check, at a batch without its end, or where a
 //!   segment has no end entry. *Unless* an entry that checks lies behind that place, in this or a
-//!   later segment, with a durable mark above it: then durable data is damaged. [`Scan::next`]
-//!   finds the first half of the rule, [`find_mark_above`] the second.
+//!   later segment, with a durable mark above that place: then durable data is damaged.
+//!   [`Scan::next`] implements the first half of the rule, [`find_mark_above`] the second.
 
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
@@ -19,9 +19,9 @@ use crate::fs::{File, is_failed_read};
 use crate::mistake::{Mistake, made};
 use crate::segment::{FIRST_OFFSET, Place, SegmentId};
 
-/// What is read ahead, and so the memory that a scan needs.
+/// Bytes that are read ahead, and so the memory that a scan needs.
 pub(crate) const WINDOW_SIZE: usize = 256 << 10;
-/// What a disk reads at the least, as far as it matters where that fails.
+/// Bytes that a disk reads at the least, as far as failed reads are concerned.
 pub(crate) const PAGE_SIZE: u64 = 4 << 10;
 /// Checksum work behind a bad place, as a multiple of the bytes there.
 pub(crate) const SEARCH_WORK: u64 = 4;
@@ -35,18 +35,18 @@ pub(crate) struct Scanned<'a> {
 }
 
 impl Scanned<'_> {
-    /// Returns whether the batch that the entry belongs to goes on behind it.
+    /// Returns whether the batch of the entry continues behind it.
     pub(crate) fn continues(&self) -> bool {
         self.header.flags.has(Flags::CONTINUES) && !made(Mistake::BatchTorn)
     }
 }
 
-/// Where and why a scan has come to its end.
+/// Where and why a scan ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
     /// The segment's end entry, which names the next segment.
     End { next: SegmentId, offset: u64, timestamp: u64 },
-    /// Zeros, or no room for an entry: none has been appended here yet.
+    /// Zeros, or no room for an entry: nothing has been appended here yet.
     Nothing { offset: u64 },
     /// Something that does not check.
     Bad { offset: u64, invalid: Invalid },
@@ -67,13 +67,13 @@ impl<'a> Scan<'a> {
         Self::behind(Place::new(id, FIRST_OFFSET), file, end)
     }
 
-    /// The same from a place on where an entry starts, or will.
+    /// Scans from a place on at which an entry starts, or will start.
     pub(crate) fn behind(place: Place, file: &'a File, end: u64) -> Self {
         let Place { segment: id, offset } = place;
         Self { window: Window::new(file, end), id, offset, key: Vec::new() }
     }
 
-    /// Returns the next entry, or why there is none. Not to be called again after a stop.
+    /// Returns the next entry, or why there is none. Must not be called again after a stop.
     pub(crate) fn next(&mut self) -> Result<std::result::Result<Scanned<'_>, Stop>> {
         let offset = self.offset;
         let header = match self.window.checked(self.id, offset, &mut self.key)? {
@@ -93,7 +93,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-/// Reads a sealed segment: anything but entries up to its listed length is corruption.
+/// Reads a sealed segment. Anything but entries up to its listed length is corruption.
 ///
 /// Returns the timestamp of the end entry, if there is one.
 pub(crate) fn for_each_sealed(
@@ -108,7 +108,8 @@ pub(crate) fn for_each_sealed(
     })
 }
 
-/// The same, unless the closure breaks it off: then nothing is said of what lies behind.
+/// Reads a sealed segment until the closure breaks off. Nothing is then known about what lies
+/// behind.
 pub(crate) fn try_for_each_sealed(
     file: &File,
     id: SegmentId,
@@ -164,11 +165,11 @@ pub(crate) fn size_at(file: &File, offset: u64, end: u64) -> Result<u64> {
 
 /// Searches behind a bad place for an entry that checks and carries a mark above that place.
 ///
-/// Headers are tested before anything is summed: known flags, sizes that fit, a time that is not
-/// before `since`, and a mark between `bad` and the entry, which hardly any other bytes have. Times
-/// may be as late as they like, since clocks are set ahead, and set right. So this costs little more
-/// than reading the file; where crafted bytes make it cost more, it is given up with an error, and
-/// nothing is cut.
+/// Headers are tested before anything is summed: known flags, sizes that fit, a timestamp that is
+/// not before `since`, and a mark between `bad` and the entry. Hardly any other bytes pass these
+/// tests. Timestamps may be as late as they like, since clocks are set ahead and set right again.
+/// So the search costs little more than reading the file. If crafted bytes make it cost more, it is
+/// given up with an error, and nothing is cut.
 pub(crate) fn find_mark_above(
     file: &File,
     id: SegmentId,
@@ -196,7 +197,7 @@ pub(crate) fn find_mark_above(
                 return Err(search_given_up(file.path(), offset));
             };
             work = left;
-            // One that a newer build wrote shows it too.
+            // An entry that a newer build wrote shows it too.
             let checked = window.checked(id, offset, &mut Vec::new())?;
             if matches!(
                 checked,
@@ -216,8 +217,8 @@ fn search_given_up(path: &Path, offset: u64) -> Error {
     Error::corrupt(path, offset, reason)
 }
 
-/// Returns where the last byte at or behind `from` lies that is not zero, plus one; `from` if
-/// there is none.
+/// Returns the offset behind the last byte that is not zero, or `from` if there is none at or
+/// behind `from`.
 pub(crate) fn end_of_content(file: &File, from: u64) -> Result<u64> {
     let size = file.size()?;
     let mut window = Window::new(file, size);
@@ -227,7 +228,7 @@ pub(crate) fn end_of_content(file: &File, from: u64) -> Result<u64> {
         if bytes.is_empty() {
             break;
         }
-        // Room that was set aside is long, and mostly nothing else: this is far quicker than a search.
+        // Space that was set aside is long and mostly zeros. This is much faster than a search.
         let is_zero = bytes.iter().fold(0, |all, byte| all | byte) == 0;
         if !is_zero && let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
             end = offset + last as u64 + 1;
@@ -237,16 +238,16 @@ pub(crate) fn end_of_content(file: &File, from: u64) -> Result<u64> {
     Ok(end)
 }
 
-/// A part of a file in memory, moved along it.
+/// A part of a file in memory, which moves along the file.
 #[derive(Debug)]
 pub(crate) struct Window<'a> {
     file: &'a File,
-    /// Nothing at or behind this offset is looked at.
+    /// Nothing at or behind this offset is read.
     limit: u64,
     start: u64,
     bytes: Vec<u8>,
-    /// Where a read has failed, if that is no reason to give up: what is asked for there is read
-    /// page by page.
+    /// Where a read has failed, if the window may go on behind it. Such a part is read page by
+    /// page.
     bad: Option<Range<u64>>,
 }
 
@@ -255,13 +256,13 @@ impl<'a> Window<'a> {
         Self { file, limit, start: 0, bytes: Vec::new(), bad: None }
     }
 
-    /// A window that can be moved on behind a read that failed, and holds what lies before it.
+    /// Returns a window that can move on behind a failed read, and that holds the bytes before it.
     pub(crate) fn over_bad_pages(file: &'a File, limit: u64) -> Self {
         Self { bad: Some(0..0), ..Self::new(file, limit) }
     }
 
-    /// Returns up to `size` bytes at an offset; fewer where the file or the limit ends, or the
-    /// window is full.
+    /// Returns up to `size` bytes at an offset. There are fewer where the file or the limit ends,
+    /// or if the window is full.
     pub(crate) fn peek(&mut self, offset: u64, size: usize) -> Result<&[u8]> {
         let size = size.min(WINDOW_SIZE);
         let wanted = offset.saturating_add(size as u64).min(self.limit);
@@ -288,7 +289,7 @@ impl<'a> Window<'a> {
             offset.saturating_add(WINDOW_SIZE as u64)
         };
         let room = end.min(self.limit).saturating_sub(offset);
-        // Nothing is held if this fails.
+        // If the read fails, the window holds nothing.
         let mut bytes = std::mem::take(&mut self.bytes);
         bytes.resize(usize::try_from(room).unwrap_or(WINDOW_SIZE), 0);
         let read_size = self.file.read_at(&mut bytes, offset)?;
@@ -297,7 +298,8 @@ impl<'a> Window<'a> {
         Ok(())
     }
 
-    /// Reads and checks the entry at an offset and keeps its key; nothing where there is none yet.
+    /// Reads and checks the entry at an offset, and stores its key. Returns `None` if there is no
+    /// entry there yet.
     pub(crate) fn checked(
         &mut self,
         id: SegmentId,

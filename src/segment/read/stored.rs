@@ -1,4 +1,4 @@
-//! An entry where it lies: whose it is, whether it checks, and its value as it was put.
+//! An entry in its segment: whose it is, whether it checks, and its value as it was put.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::segment::Segment;
 use crate::value::{Lend, Value};
 
-/// An entry as it lies in a segment.
+/// An entry as it is stored in a segment.
 #[derive(Debug)]
 pub(crate) struct StoredEntry<'a> {
     pub(crate) segment: &'a Arc<Segment>,
@@ -32,7 +32,7 @@ impl StoredEntry<'_> {
         self.header.expiry
     }
 
-    /// Returns the size of the value as it was put.
+    /// Returns the size of the value as it was put, in bytes.
     pub(crate) fn raw_size(&self) -> u32 {
         self.header.raw_size.unwrap_or(self.header.value_size)
     }
@@ -42,12 +42,12 @@ impl StoredEntry<'_> {
         if self.entry().key() == key {
             return Ok(true);
         }
-        // Another key with the same 76 bits, or the same key, damaged.
+        // This is another key with the same 76 bits of hash, or the same key, damaged.
         ignore_unknown_codec(self.check())?;
         Ok(false)
     }
 
-    /// Accounts that no slot names the entry any more.
+    /// Records that no slot names the entry any more.
     pub(crate) fn lost(&self) {
         self.segment.lost(self.header.entry_size());
     }
@@ -58,18 +58,18 @@ impl StoredEntry<'_> {
         self.entry().check(salt).map_err(|invalid| self.segment.invalid(self.offset, invalid))
     }
 
-    /// Checks that this build can read the entry's value, and nothing else.
+    /// Checks only that this build can read the entry's value.
     pub(crate) fn understood(&self) -> Result<()> {
         self.header.understood().map_err(|invalid| self.segment.invalid(self.offset, invalid))
     }
 
-    /// Returns the value as it was put: decompressed if it is compressed, else without a copy.
+    /// Returns the value as it was put: decompressed if it is compressed, and otherwise borrowed.
     #[inline]
     pub(crate) fn raw_value(&self) -> Result<Cow<'_, [u8]>> {
         self.entry().raw_value().map_err(|invalid| self.segment.invalid(self.offset, invalid))
     }
 
-    /// The same, to be kept.
+    /// Returns the value as it was put, in a form that can be kept.
     #[inline]
     pub(crate) fn lend_raw_value(&self) -> Result<Value> {
         match self.header.raw_size {
@@ -78,13 +78,13 @@ impl StoredEntry<'_> {
         }
     }
 
-    /// Returns the value as it is stored, to be kept.
+    /// Returns the value as it is stored, in a form that can be kept.
     #[inline]
     pub(crate) fn lend_value(&self) -> Value {
         self.lend(self.entry().value_range())
     }
 
-    /// Makes a part of the entry, as it is stored, a value that keeps the segment readable.
+    /// Lends a part of the stored entry as a value that keeps the segment readable.
     pub(crate) fn lend(&self, part: Range<usize>) -> Value {
         match &self.bytes {
             Cow::Borrowed(_) => {
@@ -97,8 +97,8 @@ impl StoredEntry<'_> {
     }
 }
 
-/// Lets an entry pass whose value this build can't decompress, where nobody asks for the value.
-/// Everything else of it has been checked by then.
+/// Accepts an entry whose value this build can't decompress, for callers that don't need the value.
+/// Everything else in the entry has been checked by then.
 pub(crate) fn ignore_unknown_codec(checked: Result<()>) -> Result<()> {
     match checked {
         Err(Error::UnsupportedCodec { .. }) => Ok(()),
@@ -106,7 +106,7 @@ pub(crate) fn ignore_unknown_codec(checked: Result<()>) -> Result<()> {
     }
 }
 
-/// The error for an entry that does not check, in data that should.
+/// The error for an entry that does not check, in data that should check.
 pub(crate) fn refusal(path: &Path, offset: u64, invalid: Invalid) -> Error {
     let path = path.to_path_buf();
     match invalid {

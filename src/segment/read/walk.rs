@@ -1,16 +1,18 @@
-//! A segment's puts and deletes in the order of the log, through what can be read of it.
+//! Walks over a segment's puts and deletes in the order of the log, through the segment's readable
+//! bytes.
 //!
-//! - Needs no file of the segment's name: it goes on when that is gone, as for a get.
-//! - Each entry is checked. What is appended meanwhile is met if it is asked for.
-//! - `scan` reads the file instead, so that a bad sector is an error; it is for whatever has to be
-//!   known before it is trusted.
+//! - A walk needs no file with the segment's name. Like a get, it continues after the file has been
+//!   removed.
+//! - Each entry is checked. Entries that are appended meanwhile are found if they are asked for.
+//! - `scan` reads the file instead, so that a bad sector is an error. It is for data that has to be
+//!   checked before it is trusted.
 
 use std::sync::Arc;
 
 use crate::error::Result;
 use crate::segment::{FIRST_OFFSET, Segment, StoredEntry, ignore_unknown_codec};
 
-/// How far a segment's entries have been gone through.
+/// A walk over a segment's entries, and how far it has come.
 #[derive(Debug, Clone)]
 pub(crate) struct Walk {
     segment: Arc<Segment>,
@@ -18,7 +20,7 @@ pub(crate) struct Walk {
 }
 
 impl Walk {
-    /// Begins at an offset where an entry starts, or the end.
+    /// Begins at an offset at which an entry starts, or at the end.
     pub(crate) fn new(segment: &Arc<Segment>, offset: u64) -> Self {
         Self { segment: Arc::clone(segment), offset: offset.max(FIRST_OFFSET) }
     }
@@ -27,13 +29,13 @@ impl Walk {
         &self.segment
     }
 
-    /// Returns where the next entry starts, if there is one.
+    /// Returns the offset of the next entry, if there is one.
     pub(crate) fn offset(&self) -> u64 {
         self.offset
     }
 
-    /// Returns the next put or delete that starts below `end`. A value that this build can't read
-    /// is met when it is asked for.
+    /// Returns the next put or delete that starts below `end`. If this build can't read its value,
+    /// the error comes when the value is asked for.
     pub(crate) fn next(&mut self, end: u64) -> Result<Option<StoredEntry<'_>>> {
         let end = end.min(self.segment.size());
         while self.offset < end {

@@ -1,11 +1,12 @@
-//! The active segment: create it, grow it, append to it, end it.
+//! The active segment: it is created, grown, appended to, and ended here.
 //!
-//! - One writer at a time; the store's append lock sees to that.
-//! - Room is made ready before anything is written to it ([`Room`]). Running out of it is the one
-//!   failure that leaves the segment as it was; after any other the caller has to stop writing.
-//! - What is appended becomes readable only when all of it is written.
-//! - How bytes get there is the [`Sink`]'s business: copied into a mapping, or written.
-//! - Room for an end entry is always left.
+//! - There is one writer at a time, which the store's append lock ensures.
+//! - Room is made ready before anything is written to it (see [`Room`]). Running out of room is the
+//!   one failure that leaves the segment as it was. After any other failure the caller has to stop
+//!   writing.
+//! - What is appended can be read only when all of it is written.
+//! - [`Sink`] brings the bytes to their place: it copies them into a mapping, or writes them.
+//! - There is always room left for an end entry.
 
 use std::sync::Arc;
 
@@ -22,8 +23,8 @@ use crate::segment::header::{Kind, SegmentHeader};
 use crate::segment::read::map::Bytes;
 use crate::segment::{Dir, FIRST_OFFSET, Place, Segment, SegmentId};
 
-/// A segment that has got this far has room made ready ahead of its writers: before they have used
-/// up what the first of them has populated.
+/// The size from which on room is made ready ahead of the writers, which is before they have used
+/// up what the first of them populated.
 const AHEAD_FROM: u64 = 192 << 10;
 
 /// The segment that is appended to.
@@ -32,12 +33,12 @@ pub(crate) struct Active {
     segment: Arc<Segment>,
     file: File,
     sink: Sink,
-    /// Where the next entry goes.
+    /// The offset of the next entry.
     end: u64,
     room: Arc<Room>,
-    /// Where it is time to look whether something can be done ahead of the writers.
+    /// The offset from which on something may have to be done ahead of the writers.
     ahead_at: u64,
-    /// Up to where the segment may grow.
+    /// The size to which the segment may grow.
     capacity: u64,
     /// Puts and deletes so far.
     entries: u64,
@@ -46,8 +47,9 @@ pub(crate) struct Active {
 impl Active {
     /// Creates a segment: temporary name, header, sync, name, directory sync.
     ///
-    /// A file that has the name already stays, and is an `Io` of kind `AlreadyExists`. When this fails,
-    /// nothing is left but perhaps a temporary file; a sync that failed is the caller's to judge.
+    /// A file that already has the name stays as it is, and the error is an `Io` of kind
+    /// `AlreadyExists`. A failure leaves nothing behind but perhaps a temporary file. The caller
+    /// has to check whether it was a sync that failed.
     pub(crate) fn create(
         fs: &Fs,
         dir: &Dir,
@@ -59,7 +61,8 @@ impl Active {
         let temporary = Dir::temporary(&path);
         let create = || {
             let file = fs.open(&temporary, Access::Create)?;
-            // Where the first step does not fit, the header may; `reserve` tries for the rest.
+            // If the first step does not fit on the disk, the header may. `reserve` tries to get
+            // the rest.
             let step = file.allocate(capacity.min(GROWTH_MIN));
             step.or_else(|_| file.allocate(FIRST_OFFSET + END_SIZE_MAX))?;
             file.write_at(&header.encode(), 0)?;
@@ -67,7 +70,7 @@ impl Active {
             let allocated = file.size()?;
             let (sink, map) = Sink::new(&file, capacity, mode);
             let room = Room::new(&file, map.clone(), capacity, allocated);
-            // An end entry may be all that it ever gets.
+            // An end entry may be all that the segment ever gets.
             room.reserve_exactly(FIRST_OFFSET + END_SIZE_MAX)?;
             if !made(Mistake::HeaderNotSynced) {
                 file.sync()?;
@@ -80,13 +83,13 @@ impl Active {
             Ok((file, sink, map, Arc::new(room)))
         };
         let (file, sink, map, room) = create().inspect_err(|_| {
-            // Best effort: what can't be removed now is removed at the next open.
+            // Best effort: if it can't be removed now, the next open removes it.
             let _ = fs.remove(&temporary);
         })?;
         let bytes = if let Some(map) = map {
             Bytes::shared(map, FIRST_OFFSET)
         } else {
-            // A merge's output is as good as sealed.
+            // The output of a merge is as good as sealed.
             let is_log = header.kind == Kind::Log;
             let wanted = if is_log { Wanted::New } else { Wanted::Sealed };
             Bytes::mapped(fs, &file, FIRST_OFFSET, capacity, wanted)
@@ -96,7 +99,7 @@ impl Active {
         Ok(Self { segment, file, sink, end: FIRST_OFFSET, room, ahead_at, capacity, entries: 0 })
     }
 
-    /// Returns how large a segment has to be for entries of this size.
+    /// Returns how large a segment has to be to hold entries of this size.
     pub(crate) fn capacity_for(size: u64, segment_size: u64) -> u64 {
         (FIRST_OFFSET + size + END_SIZE_MAX).max(segment_size)
     }
@@ -113,7 +116,7 @@ impl Active {
         Place::new(self.segment.id(), self.end)
     }
 
-    /// Returns up to where the segment may grow.
+    /// Returns the size to which the segment may grow.
     pub(crate) fn capacity(&self) -> u64 {
         self.capacity
     }
@@ -122,22 +125,23 @@ impl Active {
         self.entries
     }
 
-    /// Returns whether entries of this size fit, and leave room for an end entry.
+    /// Returns whether entries of this size fit and leave room for an end entry.
     pub(crate) fn has_room(&self, size: u64, segment_size: u64) -> bool {
-        // What is larger than a segment should be is the first in one of its own. Should it not
-        // have got there, for want of space, others make no use of the capacity it asked for.
+        // An entry that is larger than a segment should be gets a segment of its own, as the first
+        // entry. If that entry was not written for lack of space, others must not use the capacity
+        // that it asked for.
         let first = self.end == FIRST_OFFSET;
         let limit = if first { self.capacity } else { self.capacity.min(segment_size) };
         self.end + size + END_SIZE_MAX <= limit
     }
 
-    /// Returns whether there is room ready for entries of this size and an end entry.
+    /// Returns whether room is ready for entries of this size and an end entry.
     #[inline]
     pub(crate) fn is_ready(&self, size: u64) -> bool {
         self.end + size + END_SIZE_MAX <= self.room.ready()
     }
 
-    /// Returns how much room is set aside that nothing has been appended to.
+    /// Returns how many bytes are set aside that nothing has been appended to.
     pub(crate) fn unused_size(&self) -> u64 {
         self.room.allocated().saturating_sub(self.end)
     }
@@ -147,17 +151,17 @@ impl Active {
         self.room.reserve(self.end + size + END_SIZE_MAX)
     }
 
-    /// Makes room ready for a copy of this size. `look` may refuse before more is set aside.
+    /// Makes room ready for a copy of this size. `check_space` may refuse before the file grows.
     pub(crate) fn reserve_for_copy(
         &mut self,
         size: u64,
-        look: impl FnOnce() -> Result<()>,
+        check_space: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
         let needed = self.end + size + END_SIZE_MAX;
         if needed <= self.room.ready() {
             return Ok(());
         }
-        look()?;
+        check_space()?;
         self.room.reserve_for_copies(needed)
     }
 
@@ -165,20 +169,20 @@ impl Active {
         &self.room
     }
 
-    /// Returns, each time that enough has been appended for it, that there may be something to do
-    /// ahead of the writers.
+    /// Returns whether something may have to be done ahead of the writers. After that, returns
+    /// `false` until enough has been appended again.
     pub(crate) fn is_time_to_go_ahead(&mut self) -> bool {
         let is_time = self.end >= self.ahead_at;
         if is_time {
-            // When half is used up of what is made ready now.
+            // The next time is when half of what is made ready now is used up.
             self.ahead_at = self.end + self.end.min(AHEAD).min(self.capacity / 2) / 2;
         }
         is_time
     }
 
-    /// Appends an entry whose room has been reserved; it is readable after `flush`.
+    /// Appends an entry whose room has been reserved. It can be read after `flush`.
     ///
-    /// After a failure part of it may be on disk: nothing may be appended behind it.
+    /// After a failure, part of the entry may be on the disk, so nothing may be appended behind it.
     pub(crate) fn append(&mut self, draft: &Draft<'_>, timestamp: u64) -> Result<Place> {
         let place = self.end();
         let mut header = draft.header;
@@ -191,7 +195,7 @@ impl Active {
             self.sink.write(&self.room, self.end, part)?;
             self.end += part.len() as u64;
         }
-        // The padding is zero already: room that is set aside is.
+        // The padding is zero already, as all room is that was set aside.
         self.end = padded(self.end);
         self.entries += u64::from(header.is_put_or_delete());
         Ok(place)
@@ -204,7 +208,7 @@ impl Active {
         Ok(())
     }
 
-    /// Ends the segment: nothing is appended behind the entry that names the next one.
+    /// Ends the segment with an entry that names the next one. Nothing is appended behind it.
     pub(crate) fn finish(
         &mut self,
         next: SegmentId,

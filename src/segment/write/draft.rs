@@ -6,12 +6,12 @@ use crate::codec::Codec;
 use crate::entry::{BodySum, Flags, Header};
 use crate::segment::read::pick::LiveEntry;
 
-/// An entry that has everything but its place, its time and what rides on it.
+/// An entry that lacks only its place, its timestamp and its mark.
 #[derive(Debug)]
 pub(crate) struct Draft<'a> {
     pub(crate) header: Header,
     pub(super) key: &'a [u8],
-    /// As it is stored: owned if it was compressed for this entry.
+    /// As it is stored. Owned if it was compressed for this entry.
     pub(super) value: Cow<'a, [u8]>,
     pub(super) body: BodySum,
     /// Whether it is to expire when the entry does that it replaces.
@@ -19,12 +19,12 @@ pub(crate) struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// Sizes have been checked against the limits of the format by the caller.
+    /// Drafts a put. The caller has checked the sizes against the limits of the format.
     pub(crate) fn put(key: &'a [u8], value: &'a [u8], expiry: Option<u64>) -> Self {
         Self::new(Flags::default(), key, value).with_expiry(expiry)
     }
 
-    /// As `put`, with the value compressed if that makes the entry smaller.
+    /// Drafts a put whose value is compressed if that makes the entry smaller.
     #[inline(never)]
     pub(crate) fn put_compressed(
         key: &'a [u8],
@@ -46,14 +46,16 @@ impl<'a> Draft<'a> {
         Self::new(Flags::TOMBSTONE, key, &[])
     }
 
-    /// An entry as it was appended before, with its value as it is and its sum taken already.
+    /// Drafts a copy of an entry, with the same stored value and the checksum that was computed
+    /// when it was read.
     pub(crate) fn copy(picked: &LiveEntry<'a>, collides: bool) -> Self {
         let LiveEntry { key, value, ref body, .. } = *picked;
         let (header, value) = (picked.header.for_copy(collides), Cow::Borrowed(value));
         Self { header, key, value, body: body.clone(), keeps_expiry: false }
     }
 
-    /// A put that is there already, with another expiry. The value is given as it is stored.
+    /// Drafts a put of a value that is in the store already, with another expiry. The value is
+    /// given as it is stored.
     pub(crate) fn again(
         stored: &Header,
         key: &'a [u8],
@@ -65,12 +67,12 @@ impl<'a> Draft<'a> {
         Self { header, key, value, body, keeps_expiry: false }
     }
 
-    /// An entry for its mark alone.
+    /// Drafts an entry that only carries a mark.
     pub(crate) fn mark_only() -> Self {
         Self::new(Flags::MARK_ONLY, &[], &[])
     }
 
-    /// The end of a segment; the value is the id of the next one, encoded.
+    /// Drafts the end of a segment. The value is the encoded id of the next segment.
     pub(super) fn end(next: &'a [u8; 4]) -> Self {
         Self::new(Flags::END, &[], next)
     }

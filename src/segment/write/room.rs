@@ -1,11 +1,12 @@
-//! The room of a segment that is appended to: how long its file is, and how much can be stored.
+//! The room of a segment that is appended to: how long its file is, and how far bytes can be
+//! stored.
 //!
-//! - Bytes below `ready` can be stored. Room for them has been set aside on the disk, and their
-//!   pages, if they are stored to through a mapping, have been populated.
-//! - It grows by whoever comes first, the writer that needs it or a thread ahead of the writer. Both
-//!   may populate the same pages, so that neither waits for the other; only the file's size has a
-//!   lock.
-//! - Once the segment is cut to its end it grows no more.
+//! - Bytes below `ready` can be stored. Disk space for them has been set aside. If they are stored
+//!   through a mapping, their pages have been populated.
+//! - Room grows through the writer that needs it or through a thread ahead of the writer, whichever
+//!   comes first. Both may populate the same pages, so that neither waits for the other. Only the
+//!   file's size has a lock.
+//! - Once the segment is cut to its end, its room no longer grows.
 
 use std::sync::Arc;
 
@@ -17,38 +18,39 @@ use crate::segment::read::mapping::Mapping;
 use crate::sync::Ordering;
 use crate::sync::unmodeled::{AtomicU64, Mutex};
 
-/// A new file grows to this first, so that a small store stays small.
+/// The first size of a new file. It is small, so that a small store stays small.
 pub(crate) const GROWTH_MIN: u64 = 1 << 20;
-/// Growth doubles the file up to this much at a time.
+/// The largest step by which a file grows. Below it, each step doubles the file.
 const GROWTH_MAX: u64 = 64 << 20;
-/// What a file grows by on a disk that is nearly full.
+/// The step by which a file grows on a disk that is nearly full.
 const SMALL_STEP: u64 = 64 << 10;
-/// What is copied grows by no more than this: it can wait for room, and others can't.
+/// The largest step by which an output of copies grows. Copies can wait for room, and others can't.
 const COPY_STEP: u64 = 4 << 20;
-/// A writer populates this much at a time: one system call for about 2,000 small entries.
+/// Bytes that a writer populates at a time: one system call for about 2,000 small entries.
 const POPULATE_SIZE: u64 = 256 << 10;
-/// Ahead of a writer less is populated at a time, so that it has the use of it soon.
+/// Bytes that are populated at a time ahead of a writer. The step is smaller than a writer's, so
+/// that the writer can use the room soon.
 const AHEAD_STEP: u64 = 64 << 10;
-/// This much is made ready ahead of a writer. More would be written as zeros by each sync.
+/// Bytes that are made ready ahead of a writer. Each sync would write more than that as zeros.
 pub(crate) const AHEAD: u64 = 2 << 20;
 
 /// The room of a segment.
 #[derive(Debug)]
 pub(crate) struct Room {
     file: File,
-    /// The mapping whose pages have to be populated, if there is one.
+    /// The mapping whose pages have to be populated, if the segment has one.
     map: Option<Arc<Mapping>>,
-    /// Up to where the segment may grow.
+    /// The size to which the segment may grow.
     capacity: u64,
-    /// Whether the file has been cut to the segment's end. Guards the file's size.
+    /// Whether the file has been cut to the segment's end. The lock guards the file's size.
     is_cut: Mutex<bool>,
-    /// Up to where room has been set aside. Only moves up, as does the next.
+    /// The size up to which disk space has been set aside. It only grows, and so does `ready`.
     allocated: AtomicU64,
     ready: AtomicU64,
 }
 
 impl Room {
-    /// The room of a file that has just been created.
+    /// Returns the room of a file that has just been created.
     pub(crate) fn new(
         file: &File,
         map: Option<Arc<Mapping>>,
@@ -60,12 +62,12 @@ impl Room {
         Self { file: file.clone(), map, capacity, is_cut: Mutex::new(false), allocated, ready }
     }
 
-    /// Returns up to where bytes can be stored.
+    /// Returns the offset below which bytes can be stored.
     pub(crate) fn ready(&self) -> u64 {
         self.ready.load(Ordering::Acquire)
     }
 
-    /// Returns up to where room has been set aside.
+    /// Returns the offset below which disk space has been set aside.
     pub(crate) fn allocated(&self) -> u64 {
         self.allocated.load(Ordering::Acquire)
     }
@@ -78,19 +80,19 @@ impl Room {
         self.grow(needed, POPULATE_SIZE, GROWTH_MAX)
     }
 
-    /// The same, and not a page more: what is synced now would be written in vain, and would have
-    /// to be made writable again.
+    /// Does the same and populates no more pages than needed. A sync that is about to follow would
+    /// write the additional pages in vain, and they would have to be made writable again.
     pub(crate) fn reserve_exactly(&self, needed: u64) -> Result<()> {
         self.grow(needed, 0, GROWTH_MAX)
     }
 
-    /// The same for copies, in small steps.
+    /// Does the same for copies, in small steps.
     pub(crate) fn reserve_for_copies(&self, needed: u64) -> Result<()> {
         self.grow(needed, 0, COPY_STEP)
     }
 
-    /// Makes some room ready ahead of a writer that has got to `end`: as much as has been written
-    /// so far, within limits, so that a small store stays small.
+    /// Makes room ready ahead of a writer that has got to `end`: as much as has been written so
+    /// far, within limits, so that a small store stays small.
     pub(crate) fn go_ahead(&self, end: u64) -> Result<()> {
         let until = (end + end.min(AHEAD)).min(self.capacity);
         while self.ready() < until && !*self.is_cut.lock() {
@@ -112,7 +114,7 @@ impl Room {
                 until
             }
         };
-        // Whoever moves this has populated all that lies between what it was before and this.
+        // Whoever advances this has populated everything between the old and the new value.
         self.ready.fetch_max(until, Ordering::Release);
         Ok(())
     }
@@ -128,8 +130,8 @@ impl Room {
         }
         let step = allocated.clamp(GROWTH_MIN, step_max);
         let wanted = needed.max((allocated + step).min(self.capacity));
-        // Where the whole step does not fit a small one may, or just what is needed. A try that
-        // fails takes long.
+        // If the whole step does not fit on the disk, a small step may fit, or just what is needed.
+        // A failed attempt takes long, so there are few.
         let small = wanted.min(needed + SMALL_STEP);
         let tried = self.file.allocate(wanted).or_else(|_| self.file.allocate(small));
         tried.or_else(|_| self.file.allocate(needed))?;

@@ -1,9 +1,9 @@
-//! How an entry's bytes get to their place: copied into a mapping, or gathered and written.
+//! How the bytes of an entry get to their place: copied into a mapping, or gathered and written.
 //!
-//! - A mapped sink stores nothing where the [`Room`] is not ready: a page that a full disk has no
-//!   room for is then an error of [`Room::reserve`], and not a signal.
-//! - One writer at a time, by `&mut self`; readers of the same mapping stay below the segment's
-//!   end, and this stays at or above it.
+//! - A mapped sink stores nothing where the [`Room`] is not ready. So a page for which a full disk
+//!   has no space is an error of [`Room::reserve`], and not a signal.
+//! - `&mut self` ensures that there is one writer at a time. Readers of the same mapping stay below
+//!   the segment's end, and the writer stays at or above it.
 
 #![expect(unsafe_code, reason = "entries are copied into a mapping that others read")]
 
@@ -17,36 +17,37 @@ use crate::fs::{Backing, File};
 use crate::options::AppendMode;
 use crate::segment::read::mapping::Mapping;
 
-/// Entries are gathered up to about this size and written with one call.
+/// Bytes up to which entries are gathered before one call writes them.
 const GATHER_SIZE: usize = 256 << 10;
 
 /// Where appended bytes go.
 #[derive(Debug)]
 pub(crate) struct Sink {
     file: File,
-    way: WriteMethod,
+    method: WriteMethod,
 }
 
 #[derive(Debug)]
 enum WriteMethod {
-    /// Copied into the mapping, as far as there is room.
+    /// They are copied into the mapping, as far as room is ready.
     Mapped(Arc<Mapping>),
-    /// Bytes not yet written, for the place `start`.
+    /// They are gathered. These are not written yet, and belong at `start`.
     Positioned { gathered: Vec<u8>, start: u64 },
-    /// Each part on its own, as a mapping gets them; its readers map the file themselves.
+    /// Each part is written by itself, in the order in which a mapping gets them. Readers map the
+    /// file themselves.
     #[cfg(any(test, bitcask_fuzzing))]
     Twin,
 }
 
 impl Sink {
-    /// A sink for a fresh segment; with its mapping, if it has one, for readers to share.
+    /// Returns the sink of a new segment, and its mapping, if it has one, which readers share.
     pub(crate) fn new(
         file: &File,
         capacity: u64,
         mode: AppendMode,
     ) -> (Self, Option<Arc<Mapping>>) {
         let map = if mode == AppendMode::Mapped { map(file, capacity) } else { None };
-        let way = match &map {
+        let method = match &map {
             Some(map) => WriteMethod::Mapped(Arc::clone(map)),
             #[cfg(any(test, bitcask_fuzzing))]
             None if mode == AppendMode::Mapped && matches!(file.backing(), Backing::Twin(_)) => {
@@ -54,12 +55,12 @@ impl Sink {
             }
             None => WriteMethod::Positioned { gathered: Vec::new(), start: 0 },
         };
-        (Self { file: file.clone(), way }, map)
+        (Self { file: file.clone(), method }, map)
     }
 
-    /// Takes bytes for their place, which is behind all that was taken before.
+    /// Takes bytes and their place, which is behind all bytes that were taken before.
     pub(crate) fn write(&mut self, room: &Room, offset: u64, bytes: &[u8]) -> Result<()> {
-        match &mut self.way {
+        match &mut self.method {
             WriteMethod::Mapped(map) => {
                 assert!(offset + bytes.len() as u64 <= room.ready(), "room is reserved first");
                 store(map, offset, bytes);
@@ -69,7 +70,7 @@ impl Sink {
                 if gathered.is_empty() {
                     *start = offset;
                 }
-                // Padding between entries.
+                // The padding between entries.
                 gathered.resize(usize::try_from(offset - *start).unwrap_or(usize::MAX), 0);
                 if gathered.len() + bytes.len() <= GATHER_SIZE {
                     gathered.extend_from_slice(bytes);
@@ -85,7 +86,7 @@ impl Sink {
 
     /// Writes what has been gathered.
     pub(crate) fn flush(&mut self) -> Result<()> {
-        if let WriteMethod::Positioned { gathered, start } = &mut self.way {
+        if let WriteMethod::Positioned { gathered, start } = &mut self.method {
             self.file.write_at(gathered, *start)?;
             gathered.clear();
         }
@@ -93,7 +94,8 @@ impl Sink {
     }
 }
 
-/// Maps a file for as far as it may grow; nothing if that can't be had, or not be populated.
+/// Maps a file up to the size to which it may grow. Returns `None` if it can't be mapped or
+/// populated.
 fn map(file: &File, capacity: u64) -> Option<Arc<Mapping>> {
     let capacity = usize::try_from(capacity).ok()?;
     let map = match file.backing() {
@@ -101,7 +103,7 @@ fn map(file: &File, capacity: u64) -> Option<Arc<Mapping>> {
         #[cfg(any(test, bitcask_fuzzing))]
         Backing::Twin(_) => return None,
     };
-    // The header's page: an old kernel does not know how.
+    // The header's page is populated to try it: an old kernel does not support that.
     populate(&map, 0, 1).ok()?;
     Some(Arc::new(map))
 }

@@ -23,6 +23,7 @@ use crate::options::{AppendMode, AutoMerge, MergeOptions, MergePolicy, Options};
 use crate::segment::header::Kind;
 use crate::segment::limit::Need;
 use crate::segment::write::active::Active;
+use crate::segment::write::output::Output;
 use crate::segment::{FIRST_OFFSET, Segment, SegmentId};
 use crate::stats::{MergePlan, MergeProgress, MergeReport, SegmentStats};
 use crate::store::merging::rate_limit::RateLimiter;
@@ -143,7 +144,7 @@ impl Host for Inner {
         }
     }
 
-    fn create_output(&self, size: u64) -> Result<(Active, u32)> {
+    fn create_output(&self, size: u64) -> Result<(Output, u32)> {
         self.commit.check()?;
         self.segments.refuse_beyond(Need::GiveBack)?;
         let id = self.writer()?.log.lock().take_id()?;
@@ -152,7 +153,7 @@ impl Host for Inner {
         let create = || self.create(id, Kind::Merged, capacity, AppendMode::Positioned);
         let active = create().or_else(|error| self.unless_given_way(error, create))?;
         let numbered = self.number(active)?;
-        Ok((numbered.active, numbered.number))
+        Ok((Output::new(numbered.active, self.identity), numbered.number))
     }
 
     fn sync_log(&self) -> Result<()> {

@@ -186,8 +186,8 @@ impl Bitcask {
     /// Makes all changes of a batch, or none: after a crash too.
     ///
     /// Durable as the store's [`SyncPolicy`](crate::SyncPolicy) says, with one sync at the most. Separate
-    /// [`get`](Self::get) calls may observe a part of a batch that is being written; a
-    /// [`snapshot`](Self::snapshot) or a [`transaction`](Self::transaction) never does.
+    /// [`get`](crate::Reader::get) calls may observe a part of a batch that is being written; a
+    /// [`snapshot`](crate::Reader::snapshot) or a [`transaction`](Self::transaction) never does.
     ///
     /// # Errors
     ///

@@ -42,7 +42,7 @@ impl Bitcask {
     ///
     /// # Errors
     ///
-    /// As [`put`](Self::put), and as [`get`](Self::get). If the value is not the expected one, the inner
+    /// As [`put`](Self::put), and as [`get`](crate::Reader::get). If the value is not the expected one, the inner
     /// result has the value that the key has instead, as it was when the two were compared.
     ///
     /// ```

@@ -5,10 +5,10 @@ use std::fmt;
 
 use crate::error::Result;
 use crate::segment::StoredEntry;
-use crate::store::Bitcask;
+use crate::store::Reader;
 use crate::value::Value;
 
-/// Which change of a store has made a key what it is, from [`Bitcask::get_versioned`].
+/// Which change of a store has made a key what it is, from [`Reader::get_versioned`].
 ///
 /// Every change gets a version of its own, which is higher than those of all changes before it, in the
 /// whole store and for as long as the store exists. A version fits in 64 bits and means the same after
@@ -49,11 +49,11 @@ impl fmt::Display for Version {
     }
 }
 
-impl Bitcask {
+impl Reader {
     /// Returns the value of a key and the key's version, or `None` if the key is absent or expired.
     ///
-    /// The version changes with every write of the key: by `put`, [`expire`](Self::expire) and
-    /// [`persist`](Self::persist), batches and transactions. A merge, a backup or the next opening leaves
+    /// The version changes with every write of the key: by `put`, [`expire`](crate::Bitcask::expire) and
+    /// [`persist`](crate::Bitcask::persist), batches and transactions. A merge, a backup or the next opening leaves
     /// it. Costs what [`get`](Self::get) does.
     ///
     /// # Errors

@@ -5,10 +5,11 @@
 //! - Where writes are to be durable there is one sync, at the end.
 
 use super::iter::Entries;
-use super::key_range::{Bounds, KeyRange, prefix_bounds};
-use super::ordered::{End, Ordered};
+use super::key_range::{KeyRange, prefix_bounds};
+use super::ordered::Ordered;
 use crate::error::Result;
 use crate::options::WriteOptions;
+use crate::segment::index::{Bounds, Direction};
 use crate::segment::write::draft::Draft;
 use crate::store::point::conditional::{Condition, Expected};
 use crate::store::{Bitcask, Inner};
@@ -39,7 +40,7 @@ impl Bitcask {
     /// ```
     #[doc(alias = "remove")]
     pub fn delete_range(&self, bounds: impl KeyRange) -> Result<u64> {
-        self.remove_within(bounds.into_bounds())
+        self.remove_within(bounds.into_bounds().into())
     }
 
     /// Removes all keys that are there now and begin with some bytes, and says how many it removed.
@@ -101,7 +102,7 @@ impl Bitcask {
         inner.writer()?;
         let mut keys = Ordered::new(&self.snapshot().view, bounds);
         let mut removed = 0;
-        while let Some(hit) = keys.step(End::Front)? {
+        while let Some(hit) = keys.step(Direction::Forward)? {
             removed += u64::from(inner.remove_unchanged(&hit.key, hit.timestamp)?);
         }
         inner.wait_durable(WriteOptions::new())?;

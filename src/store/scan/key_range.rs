@@ -2,8 +2,7 @@
 
 use std::ops::{self, Bound};
 
-/// Both ends of a range of keys.
-pub(crate) type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+use crate::segment::index::Bounds;
 
 /// Where a range of keys starts and ends: `..`, `"a".."b"`, `key..`, a pair of [`Bound`]s, and so
 /// on, or a reference to one of these. A range that ends before it starts is empty.
@@ -27,7 +26,7 @@ pub(crate) type Bounds = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 /// # db.close()
 /// # }
 /// ```
-pub trait KeyRange: sealed::Ends {
+pub trait KeyRange: sealed::HasEnds {
     /// Returns both ends.
     fn into_bounds(self) -> (Bound<Vec<u8>>, Bound<Vec<u8>>)
     where
@@ -37,14 +36,15 @@ pub trait KeyRange: sealed::Ends {
     }
 }
 
-impl<R: sealed::Ends + ?Sized> KeyRange for R {}
+impl<R: sealed::HasEnds + ?Sized> KeyRange for R {}
+
+/// Both ends, as the standard library has them.
+type Ends = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
 mod sealed {
-    use super::Bounds;
-
-    /// What has two ends. Outside of this crate nobody can name it.
-    pub trait Ends {
-        fn ends(&self) -> Bounds;
+    /// A type with two ends. Code outside this crate cannot name this trait.
+    pub trait HasEnds {
+        fn ends(&self) -> super::Ends;
     }
 }
 
@@ -52,61 +52,64 @@ fn own<K: AsRef<[u8]>>(bound: Bound<&K>) -> Bound<Vec<u8>> {
     bound.map(|key| key.as_ref().to_vec())
 }
 
-impl<R: sealed::Ends + ?Sized> sealed::Ends for &R {
-    fn ends(&self) -> Bounds {
+impl<R: sealed::HasEnds + ?Sized> sealed::HasEnds for &R {
+    fn ends(&self) -> Ends {
         (**self).ends()
     }
 }
 
-impl sealed::Ends for ops::RangeFull {
-    fn ends(&self) -> Bounds {
+impl sealed::HasEnds for ops::RangeFull {
+    fn ends(&self) -> Ends {
         (Bound::Unbounded, Bound::Unbounded)
     }
 }
 
-impl<K: AsRef<[u8]>> sealed::Ends for (Bound<K>, Bound<K>) {
-    fn ends(&self) -> Bounds {
+impl<K: AsRef<[u8]>> sealed::HasEnds for (Bound<K>, Bound<K>) {
+    fn ends(&self) -> Ends {
         (own(self.0.as_ref()), own(self.1.as_ref()))
     }
 }
 
-impl<K: AsRef<[u8]>> sealed::Ends for ops::Range<K> {
-    fn ends(&self) -> Bounds {
+impl<K: AsRef<[u8]>> sealed::HasEnds for ops::Range<K> {
+    fn ends(&self) -> Ends {
         (own(Bound::Included(&self.start)), own(Bound::Excluded(&self.end)))
     }
 }
 
-impl<K: AsRef<[u8]>> sealed::Ends for ops::RangeInclusive<K> {
-    fn ends(&self) -> Bounds {
+impl<K: AsRef<[u8]>> sealed::HasEnds for ops::RangeInclusive<K> {
+    fn ends(&self) -> Ends {
         (own(Bound::Included(self.start())), own(Bound::Included(self.end())))
     }
 }
 
-impl<K: AsRef<[u8]>> sealed::Ends for ops::RangeFrom<K> {
-    fn ends(&self) -> Bounds {
+impl<K: AsRef<[u8]>> sealed::HasEnds for ops::RangeFrom<K> {
+    fn ends(&self) -> Ends {
         (own(Bound::Included(&self.start)), Bound::Unbounded)
     }
 }
 
-impl<K: AsRef<[u8]>> sealed::Ends for ops::RangeTo<K> {
-    fn ends(&self) -> Bounds {
+impl<K: AsRef<[u8]>> sealed::HasEnds for ops::RangeTo<K> {
+    fn ends(&self) -> Ends {
         (Bound::Unbounded, own(Bound::Excluded(&self.end)))
     }
 }
 
-impl<K: AsRef<[u8]>> sealed::Ends for ops::RangeToInclusive<K> {
-    fn ends(&self) -> Bounds {
+impl<K: AsRef<[u8]>> sealed::HasEnds for ops::RangeToInclusive<K> {
+    fn ends(&self) -> Ends {
         (Bound::Unbounded, own(Bound::Included(&self.end)))
     }
 }
 
 /// Returns the range of all keys that begin with these bytes.
-pub(crate) fn prefix_bounds(prefix: &[u8]) -> (Bound<Vec<u8>>, Bound<Vec<u8>>) {
+pub(crate) fn prefix_bounds(prefix: &[u8]) -> Bounds {
     // The next key that does not: the last byte that can be is raised.
     let end = prefix.iter().rposition(|byte| *byte != 0xff).and_then(|at| {
         let mut end = prefix.get(..=at)?.to_vec();
         *end.last_mut()? += 1;
         Some(end)
     });
-    (Bound::Included(prefix.to_vec()), end.map_or(Bound::Unbounded, Bound::Excluded))
+    Bounds {
+        start: Bound::Included(prefix.to_vec()),
+        end: end.map_or(Bound::Unbounded, Bound::Excluded),
+    }
 }

@@ -1,6 +1,7 @@
 //! Many keys at a time: iterators, ordered ranges, and the deletion of ranges.
 
 pub(crate) mod delete_range;
+pub(crate) mod indexing;
 pub(crate) mod iter;
 pub(crate) mod key_range;
 pub(crate) mod ordered;

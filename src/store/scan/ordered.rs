@@ -8,27 +8,14 @@
 //! - From the first time on that keys are wanted in order, sidecars are written in the background.
 
 use std::collections::VecDeque;
-use std::ops::{Bound, RangeBounds as _};
+use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
-use super::key_range::Bounds;
 use crate::clock::Deadline;
 use crate::error::{Error, Result};
-use crate::fs::is_out_of_files;
-use crate::merge::Host as _;
-use crate::segment::Segment;
-use crate::segment::index::{Hit, Merged, Moment, Part};
-use crate::store::Inner;
+use crate::segment::index::{Bounds, Direction, Hit, Merged, Moment, Part};
 use crate::store::snapshot::View;
 use crate::value::Value;
-
-/// One end of a range.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum End {
-    Front,
-    Back,
-}
 
 /// At most as many entries ahead memory is asked for.
 const AHEAD_MAX: usize = 32;
@@ -70,47 +57,41 @@ impl Ordered {
     }
 
     pub(crate) fn after(mut self, key: &[u8]) -> Self {
-        let is_within = match &self.bounds.0 {
+        let is_within = match &self.bounds.start {
             Bound::Included(start) | Bound::Excluded(start) => start.as_slice() <= key,
             Bound::Unbounded => true,
         };
         if is_within {
-            self.bounds.0 = Bound::Excluded(key.to_vec());
+            self.bounds.start = Bound::Excluded(key.to_vec());
         }
         Self::new(&self.view, self.bounds)
     }
 
     pub(crate) fn before(mut self, key: &[u8]) -> Self {
-        let is_within = match &self.bounds.1 {
+        let is_within = match &self.bounds.end {
             Bound::Included(end) | Bound::Excluded(end) => end.as_slice() >= key,
             Bound::Unbounded => true,
         };
         if is_within {
-            self.bounds.1 = Bound::Excluded(key.to_vec());
+            self.bounds.end = Bound::Excluded(key.to_vec());
         }
         Self::new(&self.view, self.bounds)
     }
 
     /// Begins anew, with one end at a key and the other where the bounds have it.
-    pub(crate) fn seek(&mut self, key: &[u8], end: End) {
+    pub(crate) fn seek(&mut self, key: &[u8], direction: Direction) {
         let fresh = Self::new(&self.view, self.bounds.clone());
-        let (start, last) = &self.bounds;
-        let (is_within, sought) = match end {
-            End::Front => {
-                let is_within = (start.as_ref().map(Vec::as_slice), Bound::Unbounded).contains(key);
-                (is_within, (Bound::Included(key.to_vec()), last.clone()))
-            }
-            End::Back => {
-                let is_within = (Bound::Unbounded, last.as_ref().map(Vec::as_slice)).contains(key);
-                (is_within, (start.clone(), Bound::Included(key.to_vec())))
-            }
+        let (bound, Bounds { start, end }) = (Bound::Included(key.to_vec()), self.bounds.clone());
+        let (is_within, sought) = match direction {
+            Direction::Forward => (!self.bounds.starts_after(key), Bounds { start: bound, end }),
+            Direction::Backward => (!self.bounds.ends_before(key), Bounds { start, end: bound }),
         };
         let first_expiry = self.first_expiry;
         *self = Self { sought: is_within.then_some(sought), first_expiry, ..fresh };
     }
 
     /// Returns the next key of either end.
-    pub(crate) fn step(&mut self, end: End) -> Result<Option<Hit>> {
+    pub(crate) fn step(&mut self, direction: Direction) -> Result<Option<Hit>> {
         if !self.failed
             && let Err(forked) = self.view.inner.here()
         {
@@ -126,13 +107,13 @@ impl Ordered {
                 let parts = self.view.parts().inspect_err(|_| self.failed = true)?;
                 let bounds = self.sought.as_ref().unwrap_or(&self.bounds).clone();
                 let merged = Merged::new(parts, bounds, moment);
-                none.insert(merged.sharing(&self.view.gaps))
+                none.insert(merged.with_gaps(&self.view.gaps))
             }
         };
         loop {
-            let hit = match end {
-                End::Front => merged.next()?,
-                End::Back => merged.next_back()?,
+            let hit = match direction {
+                Direction::Forward => merged.next()?,
+                Direction::Backward => merged.next_back()?,
             };
             // What was written ahead of the clock expires sooner than that tells.
             let is_over = |hit: &Hit| {
@@ -145,14 +126,14 @@ impl Ordered {
     }
 
     /// Returns the next key of either end, whose entry will be read.
-    pub(crate) fn next_ahead(&mut self, end: End) -> Option<Result<Hit>> {
+    pub(crate) fn next_ahead(&mut self, direction: Direction) -> Option<Result<Hit>> {
         if !self.view.inner.opener.is_here() {
             (self.front, self.back) = Default::default();
-            return self.step(end).transpose();
+            return self.step(direction).transpose();
         }
-        let ahead = match end {
-            End::Front => &mut self.front,
-            End::Back => &mut self.back,
+        let ahead = match direction {
+            Direction::Forward => &mut self.front,
+            Direction::Backward => &mut self.back,
         };
         if let Some(hit) = ahead.hits.pop_front() {
             return Some(hit);
@@ -160,7 +141,7 @@ impl Ordered {
         let len = (2 * ahead.len).clamp(2, AHEAD_MAX);
         let mut hits = std::mem::take(&mut ahead.hits);
         while hits.len() < len {
-            let Some(hit) = self.step(end).transpose() else { break };
+            let Some(hit) = self.step(direction).transpose() else { break };
             if let (Ok(hit), Some(merged)) = (&hit, &self.merged)
                 && let Some(segment) = merged.segment(hit)
             {
@@ -172,9 +153,9 @@ impl Ordered {
                 break;
             }
         }
-        let (ahead, other) = match end {
-            End::Front => (&mut self.front, &mut self.back),
-            End::Back => (&mut self.back, &mut self.front),
+        let (ahead, other) = match direction {
+            Direction::Forward => (&mut self.front, &mut self.back),
+            Direction::Backward => (&mut self.back, &mut self.front),
         };
         // What is left is what the other end has gone ahead.
         let next = hits.pop_front().or_else(|| other.hits.pop_back());
@@ -216,58 +197,5 @@ impl View {
             }
         }
         Ok(parts)
-    }
-}
-
-impl Inner {
-    /// Takes note that the store's keys are wanted in order, so that indexes are written from now on.
-    fn want_order(&self) {
-        if !self.ordered.swap(true, Ordering::Relaxed) {
-            self.seal_signal.wake();
-        }
-    }
-
-    /// Writes the index of one sealed segment that has none, if they are wanted; says whether there was
-    /// one.
-    pub(crate) fn write_index(&self) -> Result<bool> {
-        if !self.ordered.load(Ordering::Relaxed) {
-            return Ok(false);
-        }
-        let damaged = self.writer()?.merging.damaged();
-        for segment in self.segments.whole().iter() {
-            if !damaged.contains(&segment.id().0) && self.write_index_of(segment)? {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Writes the index of a segment, if it is one of those that have none and should; says whether it
-    /// did.
-    fn write_index_of(&self, segment: &Arc<Segment>) -> Result<bool> {
-        // Of a merge's output that is not listed yet, and of what is only pinned, it would be lost.
-        let is_listed = || self.manifest.get(|manifest| manifest.lists(segment.id()));
-        let writer = self.writer()?;
-        if !segment.needs_index() || self.commit.check().is_err() || !is_listed() {
-            return Ok(false);
-        }
-        // What can be derived leaves the last room to what can't.
-        if self.merge_context().leave_room(segment.size()).is_err() {
-            return Ok(false);
-        }
-        let _one_at_a_time = writer.indexing.lock();
-        let written = segment.write_index(&self.index).map_err(|error| {
-            // Whoever wants its keys is told; it is not read again and again for nobody. A shortage of
-            // descriptors passes.
-            if !is_out_of_files(&error) {
-                writer.merging.note_damage(segment.id());
-            }
-            self.poison_if_sync_failed(error)
-        })?;
-        // Files go when the manifest lists them no more: so this one is met by that, or goes now.
-        if written && !is_listed() {
-            let _ = self.fs.remove(&self.dir.index(segment.id()));
-        }
-        Ok(written)
     }
 }

@@ -4,8 +4,9 @@ use std::fmt;
 use std::iter::FusedIterator;
 
 use super::key_range::{KeyRange, prefix_bounds};
-use super::ordered::{End, Ordered};
+use super::ordered::Ordered;
 use crate::error::Result;
+use crate::segment::index::Direction;
 use crate::store::Reader;
 use crate::store::snapshot::Snapshot;
 use crate::value::Value;
@@ -107,24 +108,24 @@ impl Snapshot {
     /// Returns an iterator over the keys of a range and their values, in the order of their bytes,
     /// from both ends. See [`Reader::range`] for what it costs.
     pub fn range(&self, bounds: impl KeyRange) -> Range {
-        Range(Ordered::new(&self.view, bounds.into_bounds()))
+        Range(Ordered::new(&self.view, bounds.into_bounds().into()))
     }
 
     /// Returns an iterator over the keys of a range, in order, from both ends, that reads no values.
     pub fn range_keys(&self, bounds: impl KeyRange) -> RangeKeys {
-        RangeKeys(Ordered::new(&self.view, bounds.into_bounds()))
+        RangeKeys(Ordered::new(&self.view, bounds.into_bounds().into()))
     }
 
     /// Returns an iterator over all keys that begin with some bytes and their values, in order, from
     /// both ends.
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Range {
-        self.range(prefix_bounds(prefix.as_ref()))
+        Range(Ordered::new(&self.view, prefix_bounds(prefix.as_ref())))
     }
 
     /// Returns an iterator over all keys that begin with some bytes, in order, from both ends, that
     /// reads no values.
     pub fn prefix_keys(&self, prefix: impl AsRef<[u8]>) -> RangeKeys {
-        self.range_keys(prefix_bounds(prefix.as_ref()))
+        RangeKeys(Ordered::new(&self.view, prefix_bounds(prefix.as_ref())))
     }
 
     /// Returns an iterator over all keys and values, in order; the same as
@@ -234,7 +235,7 @@ impl Range {
     /// # }
     /// ```
     pub fn seek(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
-        self.0.seek(key.as_ref(), End::Front);
+        self.0.seek(key.as_ref(), Direction::Forward);
         self
     }
 
@@ -242,7 +243,7 @@ impl Range {
     /// key of the range that is not above it, and [`next`](Iterator::next) begins anew at the range's
     /// start. See [`seek`](Self::seek).
     pub fn seek_back(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
-        self.0.seek(key.as_ref(), End::Back);
+        self.0.seek(key.as_ref(), Direction::Backward);
         self
     }
 }
@@ -260,14 +261,14 @@ impl RangeKeys {
 
     /// Goes to the first key of the range that is not below a key; see [`Range::seek`].
     pub fn seek(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
-        self.0.seek(key.as_ref(), End::Front);
+        self.0.seek(key.as_ref(), Direction::Forward);
         self
     }
 
     /// Goes to the last key of the range that is not above a key, from the other end; see
     /// [`Range::seek_back`].
     pub fn seek_back(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
-        self.0.seek(key.as_ref(), End::Back);
+        self.0.seek(key.as_ref(), Direction::Backward);
         self
     }
 }
@@ -276,13 +277,13 @@ impl Iterator for Range {
     type Item = Result<(Value, Value)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some(self.0.next_ahead(End::Front)?.and_then(|hit| self.0.pair(hit)))
+        Some(self.0.next_ahead(Direction::Forward)?.and_then(|hit| self.0.pair(hit)))
     }
 }
 
 impl DoubleEndedIterator for Range {
     fn next_back(&mut self) -> Option<Self::Item> {
-        Some(self.0.next_ahead(End::Back)?.and_then(|hit| self.0.pair(hit)))
+        Some(self.0.next_ahead(Direction::Backward)?.and_then(|hit| self.0.pair(hit)))
     }
 }
 
@@ -290,13 +291,13 @@ impl Iterator for RangeKeys {
     type Item = Result<Value>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.step(End::Front).transpose().map(|hit| Ok(hit?.key))
+        self.0.step(Direction::Forward).transpose().map(|hit| Ok(hit?.key))
     }
 }
 
 impl DoubleEndedIterator for RangeKeys {
     fn next_back(&mut self) -> Option<Self::Item> {
-        self.0.step(End::Back).transpose().map(|hit| Ok(hit?.key))
+        self.0.step(Direction::Backward).transpose().map(|hit| Ok(hit?.key))
     }
 }
 

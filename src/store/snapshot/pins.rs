@@ -168,7 +168,7 @@ impl Inner {
             && let Ok(writer) = self.writer()
             && let Some(lock) = writer.lock.lock().take().map(Arc::new)
         {
-            segments.for_each(|segment| segment.keep(&lock));
+            segments.for_each(|segment| segment.hold_lock(&lock));
         }
     }
 
@@ -202,7 +202,7 @@ impl Inner {
         // take descriptors.
         let stays = segment.keep_readable() || {
             self.segments.free_retired();
-            let is_ours_alone = self.segments.is_settled() && Arc::strong_count(segment) == 1;
+            let is_ours_alone = self.segments.is_quiescent() && Arc::strong_count(segment) == 1;
             is_ours_alone || segment.keep_readable()
         };
         if !stays {

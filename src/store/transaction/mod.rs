@@ -26,9 +26,10 @@ use super::snapshot::Snapshot;
 use super::{Bitcask, Inner};
 use crate::error::{Error, Result};
 use crate::options::{TransactionOptions, WriteOptions};
+use crate::segment::index::Bounds;
 use crate::segment::write::draft::Draft;
 use crate::store::point::conditional::{Condition, Expected};
-use crate::store::scan::key_range::{Bounds, KeyRange, prefix_bounds};
+use crate::store::scan::key_range::{KeyRange, prefix_bounds};
 use crate::sync::{sleep, yield_now};
 use crate::value::Value;
 use reads::{Reads, SpanCheck};
@@ -200,7 +201,7 @@ impl Transaction {
     /// # }
     /// ```
     pub fn range(&self, bounds: impl KeyRange) -> TransactionRange<'_> {
-        self.range_of(bounds.into_bounds())
+        self.range_of(bounds.into_bounds().into())
     }
 
     /// Returns an iterator over all keys that begin with some bytes and their values; see

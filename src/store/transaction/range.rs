@@ -4,12 +4,12 @@ use std::cell::RefCell;
 use std::collections::btree_map;
 use std::fmt;
 use std::iter::FusedIterator;
-use std::ops::Bound;
 
 use super::reads::Reads;
 use super::{Snapshot, Write, Writes};
 use crate::error::Result;
-use crate::store::scan::key_range::Bounds;
+use crate::segment::index::{Bounds, Direction};
+use crate::store::scan::ordered::Ordered;
 use crate::store::scan::range::Range;
 use crate::value::Value;
 
@@ -42,11 +42,17 @@ impl<I: DoubleEndedIterator> Ends<I> {
     }
 
     /// Returns where the next item from an end is kept, if there is one.
-    fn at(&mut self, is_front: bool) -> &mut Option<I::Item> {
+    fn at(&mut self, direction: Direction) -> &mut Option<I::Item> {
         let Self { items, front, back } = self;
-        let (this, other) = if is_front { (front, back) } else { (back, front) };
+        let (this, other) = match direction {
+            Direction::Forward => (front, back),
+            Direction::Backward => (back, front),
+        };
         if this.is_none() {
-            let next = if is_front { items.next() } else { items.next_back() };
+            let next = match direction {
+                Direction::Forward => items.next(),
+                Direction::Backward => items.next_back(),
+            };
             // The last one may have been looked at from the other end.
             *this = next.or_else(|| other.take());
         }
@@ -62,30 +68,31 @@ impl<'a> TransactionRange<'a> {
         bounds: Bounds,
     ) -> Self {
         let span = reads.borrow_mut().begin_span(bounds.clone());
-        // A map does not take what ends before it starts.
-        let written = if is_empty(&bounds) {
-            (Bound::Included(Vec::new()), Bound::Excluded(Vec::new()))
+        // A map panics if a range ends before it starts.
+        let written = if bounds.is_empty() {
+            writes.range(Vec::new()..Vec::new())
         } else {
-            bounds.clone()
+            writes.range((bounds.start.clone(), bounds.end.clone()))
         };
-        let (pairs, writes) = (Ends::new(snapshot.range(bounds)), Ends::new(writes.range(written)));
+        let pairs = Range(Ordered::new(&snapshot.view, bounds));
+        let (pairs, writes) = (Ends::new(pairs), Ends::new(written));
         Self { pairs, writes, reads, span }
     }
 
-    fn step(&mut self, is_front: bool) -> Option<Result<(Value, Value)>> {
+    fn step(&mut self, direction: Direction) -> Option<Result<(Value, Value)>> {
         loop {
-            let pair = self.pairs.at(is_front);
-            let write = self.writes.at(is_front);
+            let pair = self.pairs.at(direction);
+            let write = self.writes.at(direction);
             let order = match (&pair, &write) {
                 (Some(Err(_)), _) => return pair.take(),
                 (Some(Ok((key, _))), Some((written, _))) => {
                     let order = (**key).cmp(written.as_slice());
-                    if is_front { order } else { order.reverse() }
+                    if direction == Direction::Forward { order } else { order.reverse() }
                 }
                 (Some(Ok(_)), None) => std::cmp::Ordering::Less,
                 (None, Some(_)) => std::cmp::Ordering::Greater,
                 (None, None) => {
-                    self.reads.borrow_mut().note_span(self.span, is_front, None);
+                    self.reads.borrow_mut().note_span(self.span, direction, None);
                     return None;
                 }
             };
@@ -105,21 +112,10 @@ impl<'a> TransactionRange<'a> {
             self.reads.borrow_mut().note_expiry(first_expiry);
             let Some(next) = next else { continue };
             if let Ok((key, _)) = &next {
-                self.reads.borrow_mut().note_span(self.span, is_front, Some(key));
+                self.reads.borrow_mut().note_span(self.span, direction, Some(key));
             }
             return Some(next);
         }
-    }
-}
-
-fn is_empty((start, end): &Bounds) -> bool {
-    match (start, end) {
-        (Bound::Included(start), Bound::Included(end)) => start > end,
-        (
-            Bound::Included(start) | Bound::Excluded(start),
-            Bound::Included(end) | Bound::Excluded(end),
-        ) => start >= end,
-        _ => false,
     }
 }
 
@@ -127,7 +123,7 @@ impl Iterator for TransactionRange<'_> {
     type Item = Result<(Value, Value)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.step(true)
+        self.step(Direction::Forward)
     }
 }
 
@@ -135,6 +131,6 @@ impl FusedIterator for TransactionRange<'_> {}
 
 impl DoubleEndedIterator for TransactionRange<'_> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        self.step(false)
+        self.step(Direction::Backward)
     }
 }

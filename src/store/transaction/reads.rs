@@ -10,7 +10,7 @@
 //!   show is compared.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, RangeBounds};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::super::Inner;
@@ -21,11 +21,11 @@ use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::mistake::{Mistake, made};
 use crate::segment::header::Kind;
+use crate::segment::index::{Bounds, Direction};
 use crate::segment::read::walk::Walk;
 use crate::segment::{Place, Segment};
 use crate::store::changes::position::Position;
-use crate::store::scan::key_range::Bounds;
-use crate::store::scan::ordered::{End, Ordered};
+use crate::store::scan::ordered::Ordered;
 use crate::value::Value;
 
 /// What was read.
@@ -81,9 +81,7 @@ impl Span {
                 || self.front.as_deref().is_some_and(|front| key <= front)
                 || self.back.as_deref().is_some_and(|back| key >= back)
         };
-        let (start, end) = &self.bounds;
-        (start.as_ref().map(Vec::as_slice), end.as_ref().map(Vec::as_slice)).contains(key)
-            && is_passed()
+        self.bounds.contains(key) && is_passed()
     }
 
     /// Returns the parts that were gone through.
@@ -91,9 +89,9 @@ impl Span {
         if self.whole {
             return vec![self.bounds.clone()];
         }
-        let (start, end) = &self.bounds;
-        let up_to = |front: &Value| (start.clone(), Bound::Included(front.to_vec()));
-        let down_to = |back: &Value| (Bound::Included(back.to_vec()), end.clone());
+        let last = |key: &Value| Bound::Included(key.to_vec());
+        let up_to = |front: &Value| Bounds { end: last(front), ..self.bounds.clone() };
+        let down_to = |back: &Value| Bounds { start: last(back), ..self.bounds.clone() };
         self.front.iter().map(up_to).chain(self.back.iter().map(down_to)).collect()
     }
 }
@@ -116,12 +114,17 @@ impl Reads {
     }
 
     /// Notes that a range was gone through from an end up to a key, or as a whole.
-    pub(super) fn note_span(&mut self, number: usize, is_front: bool, reached: Option<&Value>) {
+    pub(super) fn note_span(
+        &mut self,
+        number: usize,
+        direction: Direction,
+        reached: Option<&Value>,
+    ) {
         let Some(span) = self.spans.get_mut(number) else { return };
-        match (reached, is_front) {
+        match (reached, direction) {
             (None, _) => span.whole = true,
-            (reached, true) => span.front = reached.cloned(),
-            (reached, false) => span.back = reached.cloned(),
+            (reached, Direction::Forward) => span.front = reached.cloned(),
+            (reached, Direction::Backward) => span.back = reached.cloned(),
         }
     }
 
@@ -141,7 +144,7 @@ impl Reads {
             let mut before = Ordered::new(&before.view, bounds.clone());
             let mut now = Ordered::new(&now.view, bounds);
             loop {
-                let (was, is) = (before.step(End::Front)?, now.step(End::Front)?);
+                let (was, is) = (before.step(Direction::Forward)?, now.step(Direction::Forward)?);
                 match (was, is) {
                     (None, None) => break,
                     (Some(was), Some(is))
@@ -228,7 +231,7 @@ mod tests {
         let snapshot = db.snapshot();
         let mut reads = Reads::default();
         let span = reads.begin_span(prefix_bounds(prefix.as_bytes()));
-        reads.note_span(span, true, None);
+        reads.note_span(span, Direction::Forward, None);
         let found = reads.look_ahead(&db.inner, snapshot.position()).unwrap();
         let SpanCheck::Same(looked) = found else { panic!("{found:?}") };
         (reads, looked)

@@ -15,7 +15,7 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// As [`Bitcask::get`](crate::Bitcask::get), if the key itself can't be read.
+    /// As [`Reader::get`](crate::Reader::get), if the key itself can't be read.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -63,7 +63,7 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// As [`Bitcask::get`](crate::Bitcask::get), if the key itself can't be read.
+    /// As [`Reader::get`](crate::Reader::get), if the key itself can't be read.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};

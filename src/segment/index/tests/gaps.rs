@@ -1,7 +1,7 @@
 //! Stretches of keys that hold nothing: what is left alone for their sake shows nothing at any moment, and
 //! what is remembered of them stays within its bounds.
 
-use super::super::cursor::Way;
+use super::super::bounds::Direction;
 use super::super::gaps::{Edge, Gap, SIZE_MAX};
 use super::*;
 
@@ -129,20 +129,20 @@ impl Shared {
         let bounds = self.bounds(keys);
         let story = format!("{bounds:?}, {:?}", view.moment);
         let expected = self.world.expected(&bounds, view.moment);
-        let merged = Merged::new(self.parts(view), bounds, view.moment).sharing(&self.gaps);
-        let (way, random) = (self.random.below(6), &mut self.random);
-        match way {
+        let merged = Merged::new(self.parts(view), bounds, view.moment).with_gaps(&self.gaps);
+        let (direction, random) = (self.random.below(6), &mut self.random);
+        match direction {
             0 => assert_eq!(World::walk_all(merged, || true), expected, "{story}"),
             1 => assert_eq!(World::walk_all(merged, || false), expected, "{story}"),
             2 | 3 => {
                 let shown = World::walk_all(merged, || random.one_in(2));
                 assert_eq!(shown, expected, "{story}");
             }
-            way => {
+            direction => {
                 let mut merged = merged;
                 let mut expected = expected.into_iter();
                 for _ in 0..=random.below(3) {
-                    let (hit, expected) = match way {
+                    let (hit, expected) = match direction {
                         4 => (merged.next().unwrap(), expected.next()),
                         _ => (merged.next_back().unwrap(), expected.next_back()),
                     };
@@ -223,7 +223,7 @@ fn a_put_in_a_younger_file_than_its_tombstone_stays_hidden() {
     let view = shared.view();
     let first = |shared: &Shared, view: &View| {
         let all = (Bound::Unbounded, Bound::Unbounded);
-        let merged = Merged::new(shared.parts(view), all, view.moment).sharing(&shared.gaps);
+        let merged = Merged::new(shared.parts(view), all, view.moment).with_gaps(&shared.gaps);
         World::walk_all(merged, || true)
     };
     assert!(first(&shared, &view).is_empty());
@@ -264,13 +264,13 @@ fn what_is_known_is_told_place_by_place_with_its_newest_time() {
             }
             let moment = Moment { timestamp: random.below(60), now: 0 };
             let mut told = [0_u64; 40];
-            let mut walk = |way: Way| {
-                let (mut from, to) = match way {
-                    Way::Forward => (Edge::Lowest, Edge::Highest),
-                    Way::Backward => (Edge::Highest, Edge::Lowest),
+            let mut walk = |direction: Direction| {
+                let (mut from, to) = match direction {
+                    Direction::Forward => (Edge::Lowest, Edge::Highest),
+                    Direction::Backward => (Edge::Highest, Edge::Lowest),
                 };
-                while let Some(gap) = gaps.next(&from, &to, way, moment) {
-                    from = gap.far_end(way).clone();
+                while let Some(gap) = gaps.next(&from, &to, direction, moment) {
+                    from = gap.far_end(direction).clone();
                     for (at, told) in told.iter_mut().enumerate() {
                         let key = u32::try_from(at).unwrap().to_be_bytes();
                         if gap.start.is_below(&key) && !gap.end.is_below(&key) {
@@ -281,8 +281,8 @@ fn what_is_known_is_told_place_by_place_with_its_newest_time() {
                 std::mem::replace(&mut told, [0; 40])
             };
             let known = times.map(|time| if time <= moment.timestamp { time } else { 0 });
-            assert_eq!(walk(Way::Forward), known);
-            assert_eq!(walk(Way::Backward), known);
+            assert_eq!(walk(Direction::Forward), known);
+            assert_eq!(walk(Direction::Backward), known);
         }
     }
 }
@@ -294,14 +294,14 @@ fn gaps_take_no_more_memory_than_they_may_and_those_that_are_used_stay() {
     let moment = Moment { timestamp: u64::MAX - 1, now: 0 };
     for at in 1..1000 {
         gaps.learn(gap(2 * at, 2 * at + 1, 1));
-        let first = gaps.next(&Edge::Lowest, &Edge::Highest, Way::Forward, moment).unwrap();
+        let first = gaps.next(&Edge::Lowest, &Edge::Highest, Direction::Forward, moment).unwrap();
         assert_eq!(*first, gap(0, 1, 1));
         assert!(gaps.size() <= SIZE_MAX);
     }
     let mut from = Edge::Lowest;
     for at in 0..1000 {
         // All are used.
-        while let Some(gap) = gaps.next(&from, &Edge::Highest, Way::Forward, moment) {
+        while let Some(gap) = gaps.next(&from, &Edge::Highest, Direction::Forward, moment) {
             from = gap.end.clone();
         }
         gaps.learn(gap(4000 + 2 * at, 4001 + 2 * at, 2));

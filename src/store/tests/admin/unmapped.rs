@@ -31,7 +31,7 @@ fn filled(lab: &Lab) -> Bitcask {
 
 /// Waits for guards of other tests, which keep back what is removed here.
 fn settle(db: &Bitcask) {
-    while !db.inner.segments.is_settled() {
+    while !db.inner.segments.is_quiescent() {
         db.inner.segments.free_retired();
         std::thread::yield_now();
     }

@@ -77,6 +77,30 @@ fn an_input_that_the_disk_does_not_give_back_is_not_tried_again() {
     }
 }
 
+/// A failed index write was once recorded as damage of the segment, which no merge by policy touched
+/// again until the store was opened anew.
+#[test]
+fn a_failed_index_write_does_not_keep_a_segment_from_being_merged() {
+    for reads in 0.. {
+        assert!(reads < 50, "no read of a segment is made");
+        let lab = eager(AutoMerge::new());
+        let db = lab.open();
+        let input = seal_half_dead(&db, "a");
+        db.inner.merge_due();
+        db.inner.ordered.store(true, std::sync::atomic::Ordering::Relaxed);
+        lab.twin.fail(Fault::new(FaultKind::Eio).only(Call::ReadAt).after(reads));
+        let Err(error) = db.inner.write_index() else { continue };
+        assert!(matches!(error, Error::Io { .. }), "{error}");
+        assert!(lab.indexes().is_empty());
+        // The thread that seals does not read the segment again.
+        assert!(!db.inner.write_index().unwrap());
+        db.inner.merge_due();
+        assert!(!sealed(&db).contains(&input));
+        check(&lab.reopen(db), &model([("a", &"2".repeat(1000))]));
+        break;
+    }
+}
+
 /// A tombstone can't be judged if a newer entry with its hash bits is damaged. The error names the
 /// damaged segment; it was noted in place of the input, and nothing younger was ever merged.
 #[test]

@@ -6,7 +6,7 @@ use super::basics::*;
 use crate::merge::{Host, MergeContext};
 use crate::options::MergeOptions;
 use crate::segment::Segment;
-use crate::segment::write::active::Active;
+use crate::segment::write::output::Output;
 use crate::store::tests::*;
 
 /// Does something once within a step of a merge: when entries have been looked up and no output is
@@ -34,7 +34,7 @@ impl Host for Meddler<'_> {
         self.inner.merge_context()
     }
 
-    fn create_output(&self, size: u64) -> Result<(Active, u32)> {
+    fn create_output(&self, size: u64) -> Result<(Output, u32)> {
         self.at_output.take().into_iter().for_each(|act| act());
         self.inner.create_output(size)
     }
