@@ -1,32 +1,35 @@
 //! Which small segments are folded when a store is opened or closed: a pure function too.
 //!
-//! - Every open that writes leaves a segment. A program that is started again and again, and never runs
-//!   for long, would leave any number of them: no look at the policy comes in its time.
-//! - Nothing is folded as long as there are few. Then a group of neighbours is, of a bounded size. It
-//!   begins with a young one and takes older ones in as long as each is at most twice as large as all
-//!   that are younger: so what was folded is folded again only with half as much or more that is new,
-//!   and the work for an entry grows with the logarithm of what there is.
-//! - A segment counts for what a merge copies of it. So what is dead goes too, whatever its size, and what
-//!   remains is bounded by what is live: a program that never runs for long has no other merges.
-//! - The youngest segments stay as they are, so that whoever follows the store and is a little behind
-//!   finds the history that is next.
-//! - Folding again and again comes to an end, as `plan` says of merges: of a group fewer remain.
+//! - Every open that writes leaves a segment. A program that often starts and never runs for long
+//!   would leave any number of them, because the policy is never checked while it runs.
+//! - Nothing is folded as long as there are few small segments. After that, a group of neighbours
+//!   of bounded size is folded. The group begins with a young segment. An older one joins if it is
+//!   at most twice as large as all younger ones in the group. So what was folded is folded again
+//!   only with at least half as much that is new, and the work for an entry grows with the
+//!   logarithm of the total.
+//! - The size of a segment counts as what a merge copies of it. So dead entries are removed
+//!   whatever their size, and the remaining size is bounded by what is live. A program that never
+//!   runs for long has no other merges.
+//! - The youngest segments stay as they are, so that a follower that is a little behind finds the
+//!   history that it needs next.
+//! - Repeated folding comes to an end, as repeated planning does (see `plan`): of a group, fewer
+//!   segments remain.
 
 use super::plan::{Pool, Small, is_open};
 use crate::options::AutoMerge;
 use crate::stats::{MergePlan, MergeReason, PlannedSegment, SegmentStats};
 
-/// Nothing is folded as long as there are no more small segments.
+/// Small segments that a store may have before some are folded.
 pub(crate) const SMALL_MAX: u64 = 32;
-/// The youngest segments, which stay.
+/// The youngest segments, which are never folded.
 const YOUNGEST: usize = 8;
 /// The most segments that are folded at a time.
 const GROUP_MAX: usize = 256;
 
-/// How much is folded at a time, and from when on.
+/// When to fold, and how much at a time.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct FoldLimits {
-    /// Nothing is folded as long as there are no more small segments than this.
+    /// Small segments that a store may have before some are folded.
     pub(crate) small_max: u64,
     /// The most bytes that a group may have.
     pub(crate) size_max: u64,
@@ -49,16 +52,16 @@ pub(crate) fn plan_fold(
     let older = pool.segments.get(..older).unwrap_or_default();
     let size_max = bounds.size_max.min(policy.bytes_max);
     let neighbours = older.chunk_by(|a, b| small(a) && small(b));
-    // Youngest first, and of groups of one length the youngest.
+    // The youngest group comes first, and among groups of the same length the youngest wins.
     let groups = neighbours.rev().flat_map(|neighbours| groups(neighbours, size_max));
     let best = groups.reduce(|best, group| if group.len() > best.len() { group } else { best });
-    // A segment that is not small has no neighbours here.
+    // A segment that is not small is a group of its own here.
     let best = best.filter(|group| group.len() > 1).unwrap_or_default();
     let planned = best.iter().map(|stats| PlannedSegment::new(stats, MergeReason::Small));
     MergePlan { segments: planned.collect() }
 }
 
-/// Returns the most bytes that are left of a segment.
+/// Returns the most bytes that a merge leaves of a segment.
 fn weight(stats: &SegmentStats) -> u64 {
     let left = SegmentStats::HEADER_SIZE.saturating_add(stats.live_size);
     left.saturating_add(stats.tombstone_size).min(stats.size)

@@ -1,11 +1,12 @@
 //! Which segments a merge takes, and why: a pure function of figures, policy and hour.
 //!
-//! - A plan that is not empty gets somewhere: a segment joins for what a merge gives back of it, or
-//!   small ones are folded into fewer. Without writes, planning again and again comes to an end.
-//! - Tombstones of a merged segment count as live while an older segment is there, since the merge
-//!   that wrote it found them to be needed. Those of a log segment count as dead. If a merge keeps
-//!   them, that happens once.
-//! - This holds if outputs are filled up to the limits of the log's segments, and are marked as
+//! - Every plan that is not empty makes progress: a segment joins because a merge frees a part of
+//!   it, or small segments are folded into fewer. Without writes, repeated planning comes to an
+//!   end.
+//! - Tombstones of a merged segment count as live while there is an older segment, since the merge
+//!   that wrote it found that they are needed. Tombstones of a log segment count as dead. If a
+//!   merge keeps them, that happens once.
+//! - This holds if outputs are filled up to the limits of the log's segments and are marked as
 //!   merged.
 
 #[cfg(test)]
@@ -23,18 +24,19 @@ use crate::stats::{MergePlan, MergeReason, PlannedSegment, SegmentStats};
 
 const _: () = assert!(SegmentStats::HEADER_SIZE == FIRST_OFFSET);
 
-/// What a segment of the log holds beside the entries of keys: its end entry, and a mark. As long
-/// as anything has to be copied, so little is not worth a merge.
+/// Bytes that a segment of the log holds besides the entries of keys: its end entry, and a mark. So
+/// few bytes are not worth a merge as long as anything has to be copied.
 const NOTES_SIZE: u64 = 64;
 
-/// What a run may choose from.
+/// The segments that a plan may choose from.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pool<'a> {
     /// All sealed segments, oldest first.
     pub(crate) segments: &'a [SegmentStats],
-    /// Those that an earlier run could not read. They are merged only if the caller says so.
+    /// Segments that an earlier merge could not read. They are merged only if the caller names
+    /// them.
     pub(crate) damaged: &'a BTreeSet<u32>,
-    /// Bytes and entries at which a segment is full.
+    /// Bytes at which a segment is full; `segment_entries` is the number of entries.
     pub(crate) segment_size: u64,
     pub(crate) segment_entries: u64,
 }
@@ -42,21 +44,21 @@ pub(crate) struct Pool<'a> {
 /// The circumstances of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct PlanContext {
-    /// Of the day, in UTC.
+    /// Hour of the day, in UTC.
     pub(crate) hour: u8,
     /// Whether nothing was written since the last plan.
     pub(crate) idle: bool,
 }
 
 impl PlanContext {
-    /// From a time in microseconds since the epoch.
+    /// Makes a context of a time in microseconds since the epoch.
     pub(crate) fn new(time: u64, idle: bool) -> Self {
         const HOUR: u64 = 3600 * 1_000_000;
         Self { hour: (time / HOUR % 24) as u8, idle }
     }
 }
 
-/// Plans a run that nobody asked for.
+/// Plans a merge by policy.
 pub(crate) fn plan_auto(pool: Pool<'_>, policy: &AutoMerge, at: PlanContext) -> MergePlan {
     let mut candidates = candidates(pool, policy, at.idle);
     if !is_open(policy.window, at.hour) || !is_triggered(&candidates, policy, at.idle) {
@@ -66,18 +68,19 @@ pub(crate) fn plan_auto(pool: Pool<'_>, policy: &AutoMerge, at: PlanContext) -> 
     plan(&candidates)
 }
 
-/// Plans a run that was asked for: what is worth it for a store at rest, at any hour, and all of it.
+/// Plans a merge that a caller asked for: everything that is worth merging in a store at rest, at
+/// any hour.
 pub(crate) fn plan_now(pool: Pool<'_>, policy: &AutoMerge) -> MergePlan {
     plan(&candidates(pool, policy, true))
 }
 
-/// Plans a run over all segments.
+/// Plans a merge of all segments.
 pub(crate) fn plan_all(segments: &[SegmentStats]) -> MergePlan {
     let planned = segments.iter().map(|stats| PlannedSegment::new(stats, MergeReason::Forced));
     MergePlan { segments: planned.collect() }
 }
 
-/// Plans a run over segments that the caller names.
+/// Plans a merge of segments that the caller names.
 pub(crate) fn plan_chosen(segments: &[SegmentStats], ids: &BTreeSet<u32>) -> Result<MergePlan> {
     let known: BTreeSet<u32> = segments.iter().map(|stats| stats.id).collect();
     if let Some(unknown) = ids.difference(&known).next() {
@@ -92,22 +95,22 @@ pub(crate) fn plan_chosen(segments: &[SegmentStats], ids: &BTreeSet<u32>) -> Res
     Ok(MergePlan { segments: planned.collect() })
 }
 
-/// Returns whether merging a segment alone gives something back.
+/// Returns whether a merge of this segment alone frees something.
 pub(crate) fn gives_back(stats: &SegmentStats) -> bool {
     Candidate::new(stats, false).reclaimable > 0
 }
 
-/// One sealed segment as it is judged.
+/// A sealed segment that a plan considers.
 #[derive(Debug)]
 struct Candidate<'a> {
     stats: &'a SegmentStats,
-    /// Bytes that are dead, and not needed.
+    /// Bytes that are dead and not needed.
     dead: u64,
-    /// Bytes that a merge gives back, as far as can be told: what has expired too.
+    /// Bytes that a merge frees, as far as is known. Expired entries count.
     reclaimable: u64,
-    /// Whether it can be folded with its neighbours.
+    /// Whether the segment can be folded with its neighbours.
     small: bool,
-    /// Why it joins, if it does.
+    /// Why the segment joins, or `None` if it does not.
     reason: Option<MergeReason>,
 }
 
@@ -124,12 +127,12 @@ impl<'a> Candidate<'a> {
         Self { stats, dead, reclaimable, small: false, reason: None }
     }
 
-    /// A segment that never joins.
+    /// Makes a candidate that never joins.
     fn left_out(stats: &'a SegmentStats) -> Self {
         Self { stats, dead: 0, reclaimable: 0, small: false, reason: None }
     }
 
-    /// Why it is merged for its own sake, if it is.
+    /// Returns why the segment is merged for its own sake, or `None` if it is not.
     fn own_reason(&self, policy: &AutoMerge, idle: bool) -> Option<MergeReason> {
         let is_large = |part| self.reaches(part, policy.dead_percent);
         if is_large(self.dead) {
@@ -149,26 +152,26 @@ impl<'a> Candidate<'a> {
         self.reason.is_some()
     }
 
-    /// Bytes that a merge copies at most, tombstones of the log aside: what has expired may be among
-    /// what is dead.
+    /// Returns how many bytes a merge copies at most, without the tombstones of the log. Expired
+    /// bytes may be among the dead ones.
     fn copied(&self) -> u64 {
         self.stats.content_size() - self.dead
     }
 
-    /// Whether this part of the entries is at least so many per cent of them.
+    /// Returns whether a part of the entries is at least this percentage of them.
     fn reaches(&self, part: u64, percent: u8) -> bool {
         let whole = u128::from(self.stats.content_size());
         part > 0 && u128::from(part) * 100 >= whole * u128::from(percent)
     }
 
-    /// The part that a merge gives back, as a number that can be ordered.
+    /// Returns the share that a merge frees, as a number that can be ordered.
     fn share(&self) -> u128 {
         (u128::from(self.reclaimable) << 32) / u128::from(self.stats.content_size().max(1))
     }
 }
 
-/// Which segments are small: two always fit in one segment and in one run, and of several neighbours fewer
-/// remain, however their entries fall.
+/// The limits below which a segment is small. Two small segments always fit in one segment and in
+/// one merge, and several neighbours become fewer, however their entries fall.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Small<'a> {
     damaged: &'a BTreeSet<u32>,
@@ -188,10 +191,10 @@ impl<'a> Small<'a> {
     }
 }
 
-/// Judges all segments by the thresholds, oldest first.
+/// Applies the thresholds to all segments, oldest first.
 fn candidates<'a>(pool: Pool<'a>, policy: &AutoMerge, idle: bool) -> Vec<Candidate<'a>> {
     let small = Small::new(pool, policy);
-    let judge = |(at, stats): (usize, &'a SegmentStats)| {
+    let candidate = |(at, stats): (usize, &'a SegmentStats)| {
         if pool.damaged.contains(&stats.id) {
             return Candidate::left_out(stats);
         }
@@ -200,12 +203,12 @@ fn candidates<'a>(pool: Pool<'a>, policy: &AutoMerge, idle: bool) -> Vec<Candida
         candidate.reason = candidate.own_reason(policy, idle);
         candidate
     };
-    let mut candidates: Vec<_> = pool.segments.iter().enumerate().map(judge).collect();
+    let mut candidates: Vec<_> = pool.segments.iter().enumerate().map(candidate).collect();
     fold(&mut candidates);
     candidates
 }
 
-/// Has small segments join whose neighbours join or are small too.
+/// Lets small segments join if their neighbours join or are small too.
 fn fold(candidates: &mut [Candidate<'_>]) {
     let may = |candidate: &Candidate<'_>| candidate.small || candidate.joins();
     for neighbours in candidates.chunk_by_mut(|a, b| may(a) && may(b)) {
@@ -227,11 +230,11 @@ fn is_triggered(candidates: &[Candidate<'_>], policy: &AutoMerge, idle: bool) ->
         || foldable.count() as u64 >= policy.small_count
 }
 
-/// Leaves out what a run may not copy any more: first what is to be folded, youngest first, then
-/// what gives back the smallest part. One segment stays in any case.
+/// Removes from the plan what a merge may no longer copy: first small segments, youngest first,
+/// then those of which the smallest share is freed. One segment always stays.
 fn cut(candidates: &mut [Candidate<'_>], bytes_max: u64) {
     let mut joining: Vec<_> = candidates.iter_mut().filter(|each| each.joins()).collect();
-    // By age alone where nothing is to be given back: so the first two to be folded are neighbours.
+    // Small segments are ordered by age alone, so the first two of them are neighbours.
     joining.sort_by_key(|each| match each.reason {
         Some(MergeReason::Small) => Reverse(0),
         _ => Reverse(each.share()),
@@ -243,7 +246,7 @@ fn cut(candidates: &mut [Candidate<'_>], bytes_max: u64) {
             candidate.reason = None;
         }
     }
-    // What was to be folded may have lost its neighbours.
+    // A small segment may have lost its neighbours.
     for neighbours in candidates.chunk_by_mut(|a, b| a.joins() && b.joins()) {
         if let [candidate] = neighbours {
             candidate.reason = candidate.reason.filter(|reason| *reason != MergeReason::Small);
@@ -258,7 +261,7 @@ fn plan(candidates: &[Candidate<'_>]) -> MergePlan {
     MergePlan { segments: candidates.iter().filter_map(planned).collect() }
 }
 
-/// Whether a window of hours is open.
+/// Returns whether an hour lies in a window of hours.
 pub(super) fn is_open(window: Option<(u8, u8)>, hour: u8) -> bool {
     match window {
         None => true,

@@ -1,11 +1,11 @@
-//! For a store that can't be opened, or that nobody trusts: look at it, and save what can be saved.
+//! Verifies and salvages stores that can't be opened or that nobody trusts.
 //!
-//! [`verify`] says what is wrong with a store, and changes nothing; [`salvage`] copies everything
-//! that still checks into a fresh one. Neither needs the store to be one that opens.
+//! [`verify`] reports what is wrong with a store and changes nothing. [`salvage`] copies everything
+//! that still checks into a new store. The store need not be one that opens.
 //!
-//! - The store that is looked at is only read: no lock, no truncation, no hint. It may lie on a
-//!   read-only disk.
-//! - Nothing is believed but checksums, which know their places. Nothing is read through a mapping.
+//! - The store is only read: nothing is locked, truncated, or written. It may be on a read-only disk.
+//! - Only checksums are trusted, and they cover the place of their bytes. Nothing is read through a
+//!   mapping.
 //! - Damage never hides what lies behind it.
 //!
 //! ```
@@ -57,19 +57,21 @@ pub(crate) use salvage::salvage_on;
 #[cfg(test)]
 pub(crate) use verify::verify_on;
 
-/// Looks at a store that need not open, and tells what is wrong with it and what opening would do.
+/// Reports what is wrong with a store, and what opening it would do.
 ///
-/// Reads the whole log, with nothing but reads. It goes on where opening gives up: behind damage,
-/// without a manifest, past segments that are missing. Each hint is compared with its segment, and
-/// each index. The store may be in use: what a writer is just doing is no damage. Memory for the hint
-/// of one segment, 16 bytes for each entry in it, or three times its index, and for what is found.
+/// Reads the whole log and changes nothing. It continues where opening gives up: behind damage,
+/// without a manifest, past segments that are missing. It compares each hint and each index with its
+/// segment. The store may be in use: what a writer is doing is not reported as damage.
+///
+/// Needs memory for the hint of one segment, which is 16 bytes for each entry in it, or for three
+/// times its index, and for what is found.
 ///
 /// # Errors
 ///
-/// [`NotFound`](crate::Error::NotFound) and [`NotADirectory`](crate::Error::NotADirectory) for a path
-/// that holds no store, [`UnsupportedVersion`](crate::Error::UnsupportedVersion) for the manifest of
-/// a newer release, and what keeps it from looking, such as a shortage of file descriptors. What it
-/// finds is in the [`Diagnosis`].
+/// [`NotFound`](crate::Error::NotFound) or [`NotADirectory`](crate::Error::NotADirectory) if the path
+/// holds no store, [`UnsupportedVersion`](crate::Error::UnsupportedVersion) if a newer release wrote
+/// the manifest, and whatever else prevents the verification, such as a shortage of file descriptors.
+/// What is wrong with the store is not an error, but part of the [`Diagnosis`].
 ///
 /// ```
 /// # use bitcask::{Bitcask, Options, repair};
@@ -89,39 +91,44 @@ pub fn verify(path: impl AsRef<Path>) -> Result<Diagnosis> {
     verify::verify_on(&Env::default(), path.as_ref())
 }
 
-/// Copies everything of a store that still checks into a fresh store, and lists what it could not
-/// read.
+/// Copies everything that still checks in a store into a new store, and lists what could not be read.
 ///
-/// For each key the newest entry that checks counts: the one with the highest timestamp, which rises
-/// through the log whatever the clock does, and which merges keep. If that is a put, it is copied with
-/// its expiry as it is, expired or not; if it is a delete, the key is left out. The new store holds one
-/// entry for each key and nothing else. It is durable when this returns, and has an identity of its
-/// own. `from` is not changed. Memory for a keydir, as an open store has it, and for the largest
-/// entry. The store is read three to four times.
+/// For each key, the newest entry that checks counts. That is the one with the highest timestamp:
+/// timestamps rise through the log whatever the clock does, and merges keep them. If the entry is a
+/// put, it is copied with its expiry, whether it has expired or not. If it is a delete, the key is left
+/// out. The new store holds one entry for each key and nothing else. It is durable when this function
+/// returns, and has an identity of its own. `from` is not changed.
 ///
-/// What to know of the result:
+/// Needs memory for a keydir, as an open store does, and for the largest entry. Reads the store three
+/// to four times.
 ///
-/// - *What is damaged can't be named.* A key whose newest entry is damaged has the value of an older
-///   one, if that has not been merged away; and if it was its delete that is damaged, it is back.
-/// - *Batches.* What checks of a batch is copied, and [`SalvageReport::torn_batches`] tells of those
-///   that have lost a part. A batch without an end at the very end of an unsealed segment was never
-///   acknowledged, and is left out as when a store is opened.
-/// - *Without a manifest* every segment is read. What a merge or a clear had superseded, and a crash
-///   kept from being removed, is then read too: keys that were cleared or deleted may be back. With a
-///   manifest that checks such files are left out, and [`SalvageReport::leftovers`] names them.
-/// - *Compressed values* are copied as they are. Those that this build has no codec for are not copied,
-///   and neither are older values of their keys: [`SalvageReport::lost_keys`] names them.
-/// - *Quarantine.* What recovery has set aside is not read; [`SalvageReport::quarantine`] names it.
+/// What to know about the result:
 ///
-/// The closure is told about every MiB, and after each segment, how far it is, and ends it with [`ControlFlow::Break`]: then,
-/// as on failure, `to` is emptied again, or removed if it was not there.
+/// - *Damaged entries can't be named.* If the newest entry of a key is damaged, the key has the value
+///   of an older one, unless that was merged away. If the damaged entry was a delete, the key is back.
+/// - *Batches.* The parts of a batch that check are copied. [`SalvageReport::torn_batches`] lists the
+///   batches that have lost a part. A batch without an end at the very end of an unsealed segment was
+///   never acknowledged, and is left out, as it is when a store is opened.
+/// - *Without a manifest* every segment is read. That includes segments that a merge or a clear had
+///   superseded and that a crash kept from being removed, so keys that were cleared or deleted may be
+///   back. With a manifest that checks, such files are left out and listed in
+///   [`SalvageReport::leftovers`].
+/// - *Compressed values* are copied as they are. If this build has no codec for a value, neither the
+///   value nor older values of its key are copied. [`SalvageReport::lost_keys`] lists these keys.
+/// - *Quarantine.* Files that recovery has set aside are not read.
+///   [`SalvageReport::quarantine`] lists them.
+///
+/// The closure is called with the progress after about every MiB and after each segment. It ends the
+/// salvage by returning [`ControlFlow::Break`]. In that case, and after a failure, `to` is emptied
+/// again, or removed if it did not exist.
 ///
 /// # Errors
 ///
 /// [`InvalidTarget`](crate::Error::InvalidTarget) if `to` lies within `from` or is not empty,
-/// [`Locked`](crate::Error::Locked) while somebody writes to either; as [`verify`] for `from`; and
-/// whatever the operating system says. What a crash leaves at `to` is refused when it is
-/// opened, as [`Unfinished`](crate::Error::Unfinished), and by the next salvage into it; remove it.
+/// [`Locked`](crate::Error::Locked) while somebody writes to either store, the errors of [`verify`]
+/// for `from`, and whatever the operating system reports. If a crash interrupts a salvage, opening `to`
+/// and the next salvage into it fail with [`Unfinished`](crate::Error::Unfinished): remove the
+/// directory.
 ///
 /// ```
 /// # use std::ops::ControlFlow;

@@ -1,11 +1,11 @@
 //! Which files of a directory are segments of its store, and how much of each counts.
 //!
-//! - With a manifest that can be relied on: what it lists, and the unsealed segments. Whatever else
-//!   there is are leftovers, which could bring deleted keys back.
-//! - Without one: every segment of the store that most of them belong to.
-//! - A segment is known by its header, and by its name where the header does not check.
-//! - Reads nothing but the manifest, names, headers, and what tells of times: the summaries of hints, and
-//!   the first entries of segments.
+//! - With a manifest that can be relied on, these are the segments that it lists, and the unsealed
+//!   segments. All others are leftovers, which could bring deleted keys back.
+//! - Without a manifest, these are all segments of the store to which most of them belong.
+//! - A segment is recognized by its header, or by its name if the header does not check.
+//! - Planning reads only the manifest, names, headers, and sources of timestamps: the summaries of
+//!   hints, and the first entries of segments.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -20,17 +20,17 @@ use crate::segment::read::scan;
 use crate::segment::{Dir, FIRST_OFFSET, FileKind, SegmentId, open_listed};
 use crate::store::{Damage, Env, damage};
 
-/// What there is to be read.
+/// What a verification or a salvage reads.
 #[derive(Debug, Default)]
 pub(super) struct RepairPlan {
-    /// If it can be relied on.
+    /// The manifest, if it can be relied on.
     pub(super) manifest: Option<Manifest>,
     /// In the order of their ids.
     pub(super) subjects: Vec<RepairSubject>,
     pub(super) damage: Vec<Damage>,
     pub(super) leftovers: Vec<PathBuf>,
     pub(super) quarantine: Vec<PathBuf>,
-    /// The latest time that anything here tells of. Few entries, if any, are much later.
+    /// The latest timestamp that was found. Few entries, if any, are much later.
     pub(super) latest: u64,
 }
 
@@ -38,14 +38,14 @@ pub(super) struct RepairPlan {
 #[derive(Debug, Clone)]
 pub(super) struct RepairSubject {
     pub(super) path: PathBuf,
-    /// As its entries have it; the file may have another one's name.
+    /// The id that its entries have. The file's name may be that of another segment.
     pub(super) id: SegmentId,
-    /// Its length, if it is listed.
+    /// Its length, if the manifest lists it.
     pub(super) sealed: Option<u64>,
 }
 
-/// A file that is called a segment. Not held open: there may be more of them than a process may have
-/// open at a time.
+/// A file with the name of a segment. It is not held open, since there may be more of them than a
+/// process may have open files.
 struct FoundFile {
     name: SegmentId,
     path: PathBuf,
@@ -71,8 +71,8 @@ impl FoundFile {
         self.header.map_or(self.name, |header| header.id)
     }
 
-    /// Tells what is wrong with the header, for a segment of this store.
-    fn finding(&self, identity: Option<Identity>) -> Result<Option<Damage>> {
+    /// Returns what is wrong with the header, for a segment of this store.
+    fn header_damage(&self, identity: Option<Identity>) -> Result<Option<Damage>> {
         let (Some(header), Some(identity)) = (self.header, identity) else {
             return Ok(self.damage.clone());
         };
@@ -91,7 +91,7 @@ impl FoundFile {
 }
 
 impl RepairPlan {
-    /// Looks at a directory.
+    /// Examines a directory.
     pub(super) fn new(env: &Env, dir: &Dir) -> Result<Self> {
         let fs = &env.fs;
         match fs.is_dir(dir.path())? {
@@ -130,14 +130,14 @@ impl RepairPlan {
         if found.is_empty() && matches!(manifest, Ok(None)) {
             return Err(Error::NotFound { path: dir.path().into() });
         }
-        let manifest = plan.rely(fs, dir, manifest, &found)?;
+        let manifest = plan.reliable_manifest(fs, dir, manifest, &found)?;
         plan.choose(manifest, found)?;
         if plan.manifest.is_some() {
             let known: BTreeSet<_> = plan.subjects.iter().map(|subject| subject.id).collect();
             let orphans = derived.into_iter().filter(|(id, _)| !known.contains(id));
             plan.leftovers.extend(orphans.map(|(_, path)| path));
         } else {
-            // What would tell an unfinished one from others is what is lost.
+            // Without a manifest nothing distinguishes leftovers from other segments.
             plan.leftovers.clear();
         }
         plan.subjects.sort_by_key(|subject| subject.id);
@@ -148,9 +148,9 @@ impl RepairPlan {
         self.latest = times.into_iter().fold(self.latest, u64::max);
     }
 
-    /// Returns the manifest if it can be relied on: if it checks, is this store's, and does not look
-    /// older than the segments.
-    fn rely(
+    /// Returns the manifest if it can be relied on: it checks, belongs to this store, and does not
+    /// look older than the segments.
+    fn reliable_manifest(
         &mut self,
         fs: &Fs,
         dir: &Dir,
@@ -164,7 +164,7 @@ impl RepairPlan {
                 self.damage.push(reason("the manifest is missing"));
                 return Ok(None);
             }
-            // How a newer version is to be read is not for us to guess.
+            // We can't know how to read a newer version.
             Err(error) if error.is_unsupported() => return Err(error),
             Err(error) => {
                 self.damage.push(damage(error, 0)?);
@@ -240,7 +240,7 @@ impl RepairPlan {
                     continue;
                 }
             }
-            self.damage.extend(found.finding(identity)?);
+            self.damage.extend(found.header_damage(identity)?);
         }
         self.manifest = manifest;
         Ok(())
@@ -253,7 +253,8 @@ impl RepairSubject {
     }
 }
 
-/// Returns the store that most segments belong to; of several the youngest one's.
+/// Returns the store to which most segments belong. If there are several, that of the youngest
+/// segment.
 fn most_common(found: &[FoundFile]) -> Option<Identity> {
     let mut counts: Vec<(Identity, u64)> = Vec::new();
     for header in found.iter().filter_map(|found| found.header) {

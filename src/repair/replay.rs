@@ -1,11 +1,12 @@
-//! Which entry of each key is its newest, without keys in memory.
+//! Finds the newest entry of each key, without keys in memory.
 //!
-//! - The newest is the one with the highest timestamp: timestamps rise strictly through the log, and a
-//!   merge keeps them. So the order in which segments are read does not matter, and neither does it
-//!   that some hold copies of entries that are in others too.
-//! - First all puts: a slot names the newest put of its key. Then all deletes: a slot goes if its put
-//!   is no newer. What is left is live.
-//! - Entries were found to check before; of those that slots name, keys and times are read again.
+//! - The newest entry has the highest timestamp: timestamps rise strictly through the log, and
+//!   merges keep them. So it does not matter in which order segments are read, or that some hold
+//!   copies of entries in others.
+//! - All puts are replayed first, so that a slot names the newest put of its key. Then all deletes
+//!   are replayed, and a slot is removed if its put is no newer. What is left is live.
+//! - All entries were found to check before. Keys and timestamps of those that slots name are read
+//!   again.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -19,31 +20,31 @@ use crate::segment::read::resync::time_if_of;
 use crate::segment::read::scan::Scanned;
 use crate::store::Env;
 
-/// As many files are kept open.
+/// Files that are kept open.
 const FILES_MAX: usize = 16;
 
 /// The newest put of each key.
 pub(super) struct Replay<'a> {
     pub(super) keydir: Keydir,
     env: &'a Env,
-    /// A slot names a segment by its place here.
+    /// The segments. A slot names one by its position here.
     subjects: &'a [RepairSubject],
     files: RefCell<BTreeMap<u32, File>>,
 }
 
 impl<'a> Replay<'a> {
-    /// Begins with no keys, by the hash of the store that they go to.
+    /// Begins without keys. The hash is that of the new store.
     pub(super) fn new(env: &'a Env, subjects: &'a [RepairSubject], hash_seed: u64) -> Self {
         let keydir = Keydir::new((env.hasher)(hash_seed));
         (0..SHARD_COUNT).for_each(|number| keydir.shard(number).clear(0));
         Self { keydir, env, subjects, files: RefCell::default() }
     }
 
-    /// Takes note of a put.
+    /// Records a put.
     pub(super) fn put(&self, segment: u32, entry: &Scanned<'_>) -> Result<()> {
         let hash = self.keydir.hash(entry.key);
         let mut shard = self.keydir.shard(hash.shard());
-        let own = shard.find(hash, |address| self.time(address, entry.key))?.own;
+        let own = shard.find(hash, |address| self.timestamp(address, entry.key))?.own;
         if own.is_none_or(|(_, time)| time <= entry.header.timestamp) {
             let here = Address { segment, offset: entry.offset };
             shard.publish(hash, own.map(|(address, _)| address), here);
@@ -51,18 +52,19 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    /// Takes note of a delete, when all puts are known.
+    /// Records a delete, once all puts are known.
     pub(super) fn delete(&self, entry: &Scanned<'_>) -> Result<()> {
         let hash = self.keydir.hash(entry.key);
         let mut shard = self.keydir.shard(hash.shard());
-        let own = shard.find(hash, |address| self.time(address, entry.key))?.own;
+        let own = shard.find(hash, |address| self.timestamp(address, entry.key))?.own;
         if let Some((address, _)) = own.filter(|(_, time)| *time <= entry.header.timestamp) {
             shard.remove(hash, address, 0);
         }
         Ok(())
     }
 
-    /// Returns whether a put is live, and then whether other keys have its hash bits.
+    /// Returns whether a put is live. If it is, also returns its hash, and whether other keys have
+    /// the same hash bits.
     pub(super) fn live(
         &self,
         segment: u32,
@@ -74,8 +76,8 @@ impl<'a> Replay<'a> {
         Ok(found.and_then(|Found { own, others }| own.map(|_| (hash, others))))
     }
 
-    /// Returns the time of an entry that a slot names, if it is one of this key.
-    fn time(&self, address: Address, key: &[u8]) -> Result<Option<u64>> {
+    /// Returns the timestamp of an entry that a slot names, if it is one of this key.
+    fn timestamp(&self, address: Address, key: &[u8]) -> Result<Option<u64>> {
         let mut files = self.files.borrow_mut();
         if !files.contains_key(&address.segment) && files.len() >= FILES_MAX {
             files.clear();

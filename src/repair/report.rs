@@ -1,4 +1,4 @@
-//! What looking at a store and saving it have to tell; how people read it.
+//! What verification and salvage report, and how it is printed.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,41 +7,41 @@ use crate::error::Result;
 use crate::recovery::RecoveryReport;
 use crate::store::Damage;
 
-/// What [`verify`](super::verify) has found. Printed, it is for people.
+/// What [`verify`](super::verify) has found. Its `Display` output is meant for people.
 #[derive(Debug)]
 #[non_exhaustive]
 #[must_use = "a diagnosis tells of damage"]
 pub struct Diagnosis {
-    /// What opening the store for writing would do now: what it would cut off and set aside, remove,
-    /// and build anew; or the error that it would refuse with.
+    /// What opening the store for writing would do now: what it would cut off and set aside,
+    /// remove, and rebuild. Or the error with which it would fail.
     pub opening: Result<RecoveryReport>,
     /// Segments that were read.
     pub segments: u64,
-    /// Puts and deletes in them that check, dead ones too.
+    /// Puts and deletes that check, including dead ones.
     pub entries: u64,
-    /// Those of them that are deletes.
+    /// Deletes among these entries.
     pub tombstones: u64,
-    /// Bytes of all that checks: entries, not headers.
+    /// Size of everything that checks, in bytes: entries, not headers.
     pub size: u64,
-    /// What was written and is not there any more, or can't be told from what is: data is lost, or the
-    /// manifest is.
+    /// Data that was written and is missing or can't be read, or a manifest that can't be
+    /// relied on.
     pub damage: Vec<Damage>,
-    /// Where the log ends in bytes that don't check, with nothing behind them that does. This is what a
-    /// crash leaves of writes that were not yet durable; opening sets it aside.
+    /// Where the log ends in bytes that do not check, with nothing behind them that does. A crash
+    /// leaves such bytes of writes that were not durable yet. Opening sets them aside.
     pub torn: Vec<Damage>,
-    /// What is wrong with hints and indexes: that costs the time to build them anew and nothing else.
-    /// One that checks and says something else than its segment is to be deleted, says its reason.
+    /// What is wrong with hints and indexes. It costs the time to rebuild them and nothing else. If
+    /// a file checks but does not match its segment, its reason says to delete it.
     pub derived: Vec<Damage>,
-    /// Files that nothing needs any more, and that opening removes. Beside a writer they may be what a
-    /// merge is just writing.
+    /// Files that nothing needs any more, and that opening removes. Beside a writer these may be
+    /// files that a merge is writing.
     pub leftovers: Vec<PathBuf>,
-    /// What earlier recoveries have set aside.
+    /// Files that earlier recoveries have set aside.
     pub quarantine: Vec<PathBuf>,
 }
 
 impl Diagnosis {
-    /// Returns whether everything was read, and all that was written is there. What is
-    /// derived does not count.
+    /// Returns whether everything could be read and nothing that was written is missing. Derived
+    /// files do not count.
     pub fn is_clean(&self) -> bool {
         self.damage.is_empty() && self.torn.is_empty()
     }
@@ -91,9 +91,9 @@ fn list<T: fmt::Display>(
 pub struct Lost {
     /// The segment.
     pub path: PathBuf,
-    /// Where they start, in bytes from the start of the file.
+    /// Offset of the first of these bytes in the file.
     pub offset: u64,
-    /// How many there are.
+    /// Number of bytes.
     pub size: u64,
     /// What does not check.
     pub reason: String,
@@ -106,41 +106,41 @@ impl fmt::Display for Lost {
     }
 }
 
-/// What [`salvage`](super::salvage) has done. Printed, it is for people.
+/// What [`salvage`](super::salvage) has done. Its `Display` output is meant for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SalvageReport {
-    /// Whether there was a manifest that could be relied on. Without one deleted keys may be back.
+    /// Whether there was a manifest that could be relied on. Without one, deleted keys may be back.
     pub had_manifest: bool,
     /// Segments that were read.
     pub segments: u64,
-    /// Puts and deletes in them that check, dead ones too.
+    /// Puts and deletes that check, including dead ones.
     pub entries: u64,
-    /// Keys that were copied, expired ones among them.
+    /// Keys that were copied, including expired ones.
     pub keys: u64,
-    /// Bytes of the segments of the new store.
+    /// Size of the new store's segments, in bytes.
     pub size: u64,
-    /// What is wrong with files as a whole: a manifest that can't be relied on, a segment that is
-    /// missing, belongs to another store, or has a damaged header.
+    /// What is wrong with files as a whole: a manifest that can't be relied on, or a segment that
+    /// is missing, belongs to another store, or has a damaged header.
     pub damage: Vec<Damage>,
-    /// What could not be read.
+    /// Bytes that could not be read.
     pub lost: Vec<Lost>,
-    /// Where batches start that have lost a part, while another part was copied.
+    /// The starts of batches of which a part was copied and a part is lost.
     pub torn_batches: Vec<Damage>,
-    /// Keys whose values this build can't read: the first thousand of them.
+    /// Keys whose values this build can't read, up to a thousand.
     pub lost_keys: Vec<Vec<u8>>,
-    /// How many such keys there are.
+    /// Number of all keys whose values this build can't read.
     pub lost_key_count: u64,
-    /// Files that were left out, since the manifest says that nothing needs them.
+    /// Files that were left out because the manifest says that nothing needs them.
     pub leftovers: Vec<PathBuf>,
-    /// What recovery had set aside, and was not read.
+    /// Files that recovery had set aside, which were not read.
     pub quarantine: Vec<PathBuf>,
-    /// Whether the progress callback has ended it early. Then there is no new store.
+    /// Whether the progress callback has ended the salvage early. Then there is no new store.
     pub cancelled: bool,
 }
 
 impl SalvageReport {
-    /// Returns whether all that the store held was copied.
+    /// Returns whether everything that the store held was copied.
     pub fn is_complete(&self) -> bool {
         let nothing = self.damage.is_empty() && self.lost.is_empty();
         nothing && self.lost_key_count == 0 && !self.cancelled
@@ -171,7 +171,7 @@ impl fmt::Display for SalvageReport {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SalvageProgress {
-    /// Bytes that have been read, each as often as it was.
+    /// Bytes that have been read. Those that are read several times count each time.
     pub size_done: u64,
     /// Bytes to be read.
     pub size_total: u64,

@@ -1,11 +1,12 @@
-//! Everything that still checks, copied into a fresh store.
+//! Copies everything that still checks into a new store.
 //!
-//! 1. Survey: read every segment, and note what of it checks.
+//! 1. Survey: read every segment, and note which parts check.
 //! 2. Replay: all puts, then all deletes, so that slots name what is live.
 //! 3. Copy what slots name, segment by segment, and write the manifest.
 //!
-//! What is found to check and can't be read a moment later is lost too, unless it is a key that has to
-//! be compared: that ends it with an error, and the next try will find it lost.
+//! An entry that was found to check and can't be read a moment later is lost too. But if its key
+//! has to be compared, the salvage ends with an error, and the next attempt will find the entry
+//! lost.
 
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
@@ -25,10 +26,10 @@ use crate::segment::read::scan::{Scanned, refusal};
 use crate::segment::{Dir, SEGMENTS_LIMIT};
 use crate::store::{Damage, Env, NewDir, damage, new_identity};
 
-/// As often is each segment read, those without deletes once less.
+/// Passes over each segment; one fewer for a segment without deletes.
 const PASSES: u64 = 4;
 
-/// As many keys are named whose values this build can't read.
+/// Keys that are listed whose values this build can't read.
 const LOST_KEYS_MAX: usize = 1000;
 
 type SalvageCallback<'a> = &'a mut dyn FnMut(&SalvageProgress) -> ControlFlow<()>;
@@ -38,11 +39,11 @@ pub(crate) fn salvage_on(
     from: &Path,
     to: &Path,
     options: &Options,
-    progress: SalvageCallback<'_>,
+    on_progress: SalvageCallback<'_>,
 ) -> Result<SalvageReport> {
     let (env, from) = &env.enter(from)?;
     let fs = &env.fs;
-    // Nothing but a writer of its own makes a lock file, so where there is none nobody writes.
+    // Only a writer creates a lock file, so where there is none, nobody writes.
     let _lock = keep_writers_out(fs, from)?;
     let plan = RepairPlan::new(env, from)?;
     if plan.subjects.len() as u64 > SEGMENTS_LIMIT {
@@ -63,8 +64,8 @@ pub(crate) fn salvage_on(
             quarantine: plan.quarantine.clone(),
             ..SalvageReport::default()
         },
-        told: SalvageProgress::default(),
-        progress,
+        progress: SalvageProgress::default(),
+        on_progress,
     };
     let flow = salvage.run(&mut store);
     if !matches!(flow, Ok(ControlFlow::Continue(()))) {
@@ -76,29 +77,30 @@ pub(crate) fn salvage_on(
     Ok(report)
 }
 
-/// Locks a store without making a lock file.
+/// Locks a store without creating a lock file.
 fn keep_writers_out(fs: &Fs, dir: &Dir) -> Result<Option<Lock>> {
     let Ok(Some(file)) = fs.open_if_exists(&dir.lock()) else { return Ok(None) };
     match file.try_lock() {
         Ok(None) => Err(Error::Locked { path: dir.path().into(), pid: None, ended: false }),
         Ok(locked) => Ok(locked),
-        // A file system that has no locks, or wants to write for one, is no reason not to read.
+        // A file system that has no locks, or that has to be written to for a lock, is no reason
+        // not to read.
         Err(_) => Ok(None),
     }
 }
 
-/// A salvage under way.
+/// A salvage that is under way.
 struct Salvage<'a> {
     env: &'a Env,
     plan: &'a RepairPlan,
     replay: Replay<'a>,
     report: SalvageReport,
-    told: SalvageProgress,
-    progress: SalvageCallback<'a>,
+    progress: SalvageProgress,
+    on_progress: SalvageCallback<'a>,
 }
 
 /// A segment that has been surveyed.
-struct Read<'a> {
+struct SurveyedSegment<'a> {
     number: u32,
     subject: &'a RepairSubject,
     survey: SegmentSurvey,
@@ -107,12 +109,12 @@ struct Read<'a> {
 impl<'a> Salvage<'a> {
     fn run(&mut self, store: &mut NewStore<'_>) -> Result<ControlFlow<()>> {
         for subject in &self.plan.subjects {
-            self.told.size_total += PASSES * subject.open(self.env)?.size()?;
+            self.progress.size_total += PASSES * subject.open(self.env)?.size()?;
         }
         let mut reads = Vec::new();
         for (number, subject) in (0..).zip(&self.plan.subjects) {
             let Some(survey) = self.survey(subject)? else { return Ok(ControlFlow::Break(())) };
-            reads.push(Read { number, subject, survey });
+            reads.push(SurveyedSegment { number, subject, survey });
         }
         for pass in [Self::put, Self::delete, Self::copy] {
             for read in &reads {
@@ -121,26 +123,26 @@ impl<'a> Salvage<'a> {
                 }
             }
         }
-        // Deletes are not copied, and what is written from now on is later than they.
+        // Deletes are not copied, and later writes need later timestamps than those.
         let surveyed = reads.iter().map(|read| read.survey.last_timestamp).max();
         let lost = self.plan.manifest.as_ref().and_then(|manifest| manifest.time);
         store.finish(surveyed.max(lost).unwrap_or(0))?;
         Ok(ControlFlow::Continue(()))
     }
 
-    /// Reads a segment and takes note of what is lost; nothing if it was cancelled.
+    /// Reads a segment and records what is lost. Returns `None` if the salvage was cancelled.
     fn survey(&mut self, subject: &RepairSubject) -> Result<Option<SegmentSurvey>> {
         let file = subject.open(self.env)?;
-        let (start, size) = (self.told.size_done, file.size()?);
+        let (start, size) = (self.progress.size_done, file.size()?);
         let found = survey(&file, subject, self.plan.latest, None, |done| {
-            self.told.size_done = start + done.min(size);
-            (self.progress)(&self.told)
+            self.progress.size_done = start + done.min(size);
+            (self.on_progress)(&self.progress)
         })?;
         if found.cancelled {
             return Ok(None);
         }
-        self.told.size_done = start + size;
-        if (self.progress)(&self.told).is_break() {
+        self.progress.size_done = start + size;
+        if (self.on_progress)(&self.progress).is_break() {
             return Ok(None);
         }
         let report = &mut self.report;
@@ -156,24 +158,28 @@ impl<'a> Salvage<'a> {
             damage.reason = format!("{}; there are {count} such entries", damage.reason);
             report.damage.push(damage);
         }
-        found.lost.iter().chain(&found.torn).for_each(|lost| self.lose(path, lost));
+        found.lost.iter().chain(&found.torn).for_each(|lost| self.record_lost(path, lost));
         Ok(Some(found))
     }
 
-    fn lose(&mut self, path: &Path, lost: &resync::LostBytes) {
+    fn record_lost(&mut self, path: &Path, lost: &resync::LostBytes) {
         let (path, reason) = (path.to_path_buf(), lost.reason.clone());
         let (offset, size) = (lost.bytes.start, lost.bytes.end - lost.bytes.start);
         self.report.lost.push(Lost { path, offset, size, reason });
     }
 
-    fn put(&mut self, read: &Read<'a>, _: &mut NewStore<'_>) -> Result<ControlFlow<()>> {
+    fn put(&mut self, read: &SurveyedSegment<'a>, _: &mut NewStore<'_>) -> Result<ControlFlow<()>> {
         self.each(read, |this, entry, _| this.replay.put(read.number, &entry))
     }
 
-    fn delete(&mut self, read: &Read<'a>, _: &mut NewStore<'_>) -> Result<ControlFlow<()>> {
+    fn delete(
+        &mut self,
+        read: &SurveyedSegment<'a>,
+        _: &mut NewStore<'_>,
+    ) -> Result<ControlFlow<()>> {
         if read.survey.tombstones == 0 {
-            // As good as read.
-            self.told.size_done += read.subject.open(self.env)?.size()?;
+            // The skipped pass counts as read.
+            self.progress.size_done += read.subject.open(self.env)?.size()?;
             return Ok(ControlFlow::Continue(()));
         }
         self.each_of(read, |this, entry, _| {
@@ -182,7 +188,11 @@ impl<'a> Salvage<'a> {
     }
 
     /// Copies what is live in a segment.
-    fn copy(&mut self, read: &Read<'a>, store: &mut NewStore<'_>) -> Result<ControlFlow<()>> {
+    fn copy(
+        &mut self,
+        read: &SurveyedSegment<'a>,
+        store: &mut NewStore<'_>,
+    ) -> Result<ControlFlow<()>> {
         let file = read.subject.open(self.env)?;
         self.each(read, |this, entry, strange| {
             let Some((hash, collides)) = this.replay.live(read.number, &entry)? else {
@@ -203,23 +213,23 @@ impl<'a> Salvage<'a> {
                     let reason = damage(error, entry.offset)?.reason;
                     let end = entry.offset + entry.header.entry_size();
                     let lost = resync::LostBytes { bytes: entry.offset..end, reason };
-                    this.lose(&read.subject.path, &lost);
+                    this.record_lost(&read.subject.path, &lost);
                     return Ok(());
                 }
             };
             for picked in picked.into_iter().flatten() {
                 store.copy(&picked, hash, collides)?;
             }
-            this.told.keys += 1;
+            this.progress.keys += 1;
             this.report.keys += 1;
             Ok(())
         })
     }
 
-    /// Shows all puts of a segment to a closure.
+    /// Calls a closure with all puts of a segment.
     fn each(
         &mut self,
-        read: &Read<'a>,
+        read: &SurveyedSegment<'a>,
         mut visit: impl FnMut(&mut Self, Scanned<'_>, Option<Invalid>) -> Result<()>,
     ) -> Result<ControlFlow<()>> {
         self.each_of(read, |this, entry, strange| {
@@ -227,15 +237,15 @@ impl<'a> Salvage<'a> {
         })
     }
 
-    /// Shows all puts and deletes of a segment to a closure, and tells of the progress.
+    /// Calls a closure with all puts and deletes of a segment, and reports the progress.
     fn each_of(
         &mut self,
-        read: &Read<'a>,
+        read: &SurveyedSegment<'a>,
         mut visit: impl FnMut(&mut Self, Scanned<'_>, Option<Invalid>) -> Result<()>,
     ) -> Result<ControlFlow<()>> {
         let file = read.subject.open(self.env)?;
-        let (start, size) = (self.told.size_done, file.size()?);
-        let mut told = 0;
+        let (start, size) = (self.progress.size_done, file.size()?);
+        let mut reported = 0;
         for Range { start: from, end } in read.survey.runs.iter().cloned() {
             let mut walk =
                 ResyncWalk::new(&file, read.subject.id, from..end, end, self.plan.latest)?;
@@ -245,19 +255,19 @@ impl<'a> Salvage<'a> {
                         visit(self, entry, None)?;
                     }
                     ResyncItem::Strange(entry, why) => visit(self, entry, Some(why))?,
-                    ResyncItem::Lost(lost) => self.lose(&read.subject.path, &lost),
+                    ResyncItem::Lost(lost) => self.record_lost(&read.subject.path, &lost),
                     ResyncItem::Entry(_) | ResyncItem::End { .. } => {}
                 }
-                if walk.offset() - told >= PROGRESS_STEP {
-                    told = walk.offset();
-                    self.told.size_done = start + told.min(size);
-                    if (self.progress)(&self.told).is_break() {
+                if walk.offset() - reported >= PROGRESS_STEP {
+                    reported = walk.offset();
+                    self.progress.size_done = start + reported.min(size);
+                    if (self.on_progress)(&self.progress).is_break() {
                         return Ok(ControlFlow::Break(()));
                     }
                 }
             }
         }
-        self.told.size_done = start + size;
-        Ok((self.progress)(&self.told))
+        self.progress.size_done = start + size;
+        Ok((self.on_progress)(&self.progress))
     }
 }

@@ -1,8 +1,10 @@
-//! What of one segment checks, and what does not.
+//! Which parts of a segment check, and which do not.
 //!
-//! - Bytes behind the last entry of an unsealed segment are no damage: the log may end there. They are
-//!   *torn*, and with them goes a batch whose end they hold, which never was acknowledged.
-//! - Memory for what is lost and what lies between, and for the hint if there is to be one.
+//! - Bytes behind the last entry of an unsealed segment are no damage, since the log may end there.
+//!   They are *torn*. If they hold the end of a batch, that batch was never acknowledged and is
+//!   torn too.
+//! - Memory is needed for the lists of lost bytes and of the runs between them, and for a hint if
+//!   one is built.
 
 use std::ops::{ControlFlow, Range};
 
@@ -16,37 +18,39 @@ use crate::segment::read::resync::{LostBytes, ResyncItem, ResyncWalk};
 use crate::segment::read::scan::{Scanned, end_of_content};
 use crate::segment::{FIRST_OFFSET, SegmentId};
 
-/// Progress is told each time that about this many bytes have been read.
+/// Bytes between two reports of the progress, roughly.
 pub(super) const PROGRESS_STEP: u64 = if cfg!(test) { 128 } else { 1 << 20 };
 
-/// The hash of keys that hints are made with.
+/// The hash of keys with which hints are built.
 pub(super) type Hash<'a> = &'a dyn Fn(&[u8]) -> KeyHash;
 
 /// What a segment holds.
 #[derive(Debug, Default)]
 pub(super) struct SegmentSurvey {
-    /// Where entries follow each other without a gap.
+    /// Ranges in which entries follow each other without a gap.
     pub(super) runs: Vec<Range<u64>>,
-    /// Puts and deletes in them.
+    /// Puts and deletes in these ranges.
     pub(super) entries: u64,
     pub(super) tombstones: u64,
-    /// The highest time of all entries, end entries and lone marks among them; zero if there are none.
+    /// The highest timestamp of all entries, including end entries and entries that only carry a
+    /// mark. Zero if there are no entries.
     pub(super) last_timestamp: u64,
-    /// Bytes that don't check and once did.
+    /// Bytes that do not check and once did.
     pub(super) lost: Vec<LostBytes>,
-    /// Where an unsealed segment ends otherwise than in zeros or an end entry.
+    /// Set if an unsealed segment ends in anything but zeros or an end entry.
     pub(super) torn: Option<LostBytes>,
-    /// Where batches are that have lost a part.
+    /// The starts of batches that have lost a part.
     pub(super) torn_batches: Vec<u64>,
-    /// Of those entries that this build does not understand the first, and how many there are.
+    /// The offset of the first entry that this build does not support, what it does not support,
+    /// and the number of such entries.
     pub(super) strange: Option<(u64, Invalid, u64)>,
-    /// What the end entry names.
+    /// The segment that the end entry names.
     pub(super) next: Option<SegmentId>,
     pub(super) hint: Option<HintBuilder>,
     pub(super) cancelled: bool,
 }
 
-/// Reads a segment. `hash` is there if its hint is to be gathered.
+/// Reads a segment. If `hash` is given, builds its hint.
 pub(super) fn survey(
     file: &File,
     subject: &RepairSubject,
@@ -63,7 +67,7 @@ pub(super) fn survey(
     };
     let mut walk =
         ResyncWalk::new(file, subject.id, FIRST_OFFSET..end, sealed.unwrap_or(size), latest)?;
-    let (mut batch, mut told) = (None, 0);
+    let (mut batch, mut reported) = (None, 0);
     loop {
         let offset = walk.offset();
         match walk.next()? {
@@ -72,7 +76,7 @@ pub(super) fn survey(
             Some(ResyncItem::Strange(entry, invalid)) => {
                 survey.note_time(entry.header.timestamp);
                 survey.strange.get_or_insert((offset, invalid, 0)).2 += 1;
-                // Whose it is can be read, if no flag says something about that.
+                // The key can be read unless an unknown flag says something about it.
                 if matches!(invalid, Invalid::UnknownCodec(_)) {
                     survey.add(&entry, &mut batch, hash);
                 }
@@ -90,9 +94,9 @@ pub(super) fn survey(
                 survey.lost.push(lost);
             }
         }
-        if walk.offset() - told >= PROGRESS_STEP {
-            told = walk.offset();
-            if progress(told).is_break() {
+        if walk.offset() - reported >= PROGRESS_STEP {
+            reported = walk.offset();
+            if progress(reported).is_break() {
                 survey.cancelled = true;
                 return Ok(survey);
             }
@@ -102,7 +106,7 @@ pub(super) fn survey(
     Ok(survey)
 }
 
-/// A batch under way: where it starts, and what had been counted before it.
+/// A batch that is being read: its start, and the counts before it.
 struct OpenBatch {
     start: u64,
     entries: u64,
@@ -131,7 +135,8 @@ impl SegmentSurvey {
         }
     }
 
-    /// Ends an unsealed segment before bytes that are no entry, and before the batch they belong to.
+    /// Ends an unsealed segment before bytes that are no entry, and before the batch to which they
+    /// belong.
     fn tear(&mut self, bytes: Range<u64>, reason: String, batch: Option<&OpenBatch>) {
         let Some(&OpenBatch { start, entries, tombstones }) = batch else {
             self.torn = Some(LostBytes { bytes, reason });
@@ -152,13 +157,13 @@ impl SegmentSurvey {
             return;
         }
         let is_lost = self.lost.last().is_some_and(|lost| lost.bytes.end == end);
-        let mut lose = |bytes, reason: String| self.lost.push(LostBytes { bytes, reason });
+        let mut add_lost = |bytes, reason: String| self.lost.push(LostBytes { bytes, reason });
         if size < end && !is_lost {
-            // Nothing but padding is missing, but whoever maps the file needs it.
-            lose(size..end, format!("the file ends here, {end} bytes were written"));
+            // Only padding is missing, but a mapping of the file needs it.
+            add_lost(size..end, format!("the file ends here, {end} bytes were written"));
         }
         if let Some(OpenBatch { start, .. }) = batch {
-            lose(end..end, "the segment ends within a batch".to_owned());
+            add_lost(end..end, "the segment ends within a batch".to_owned());
             self.torn_batches.push(*start);
         }
     }

@@ -1,7 +1,7 @@
-//! A store looked at from outside.
+//! Verifies a store from outside.
 //!
-//! - What a writer beside us is just doing is no damage: what does not check is read again, and a
-//!   segment that the manifest has let go of meanwhile is left out.
+//! What a writer beside us is doing is no damage: what does not check is read again, and a segment
+//! that the manifest has dropped meanwhile is left out.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -20,28 +20,28 @@ use crate::segment::read::scan::refusal;
 use crate::segment::{Dir, SegmentId};
 use crate::store::{Damage, Env, damage, dry_run};
 
-/// How often something is looked at again when a writer changes the store meanwhile.
+/// Attempts to read something that a writer keeps changing.
 const ATTEMPTS: usize = 100;
 
 pub(crate) fn verify_on(env: &Env, path: &Path) -> Result<Diagnosis> {
     let (env, dir) = env.enter(path)?;
-    Observer { env: &env, dir: &dir }.look()
+    Verifier { env: &env, dir: &dir }.verify()
 }
 
-/// Who looks, and at what.
-struct Observer<'a> {
+/// The store to verify, and how to reach it.
+struct Verifier<'a> {
     env: &'a Env,
     dir: &'a Dir,
 }
 
-impl Observer<'_> {
-    fn look(&self) -> Result<Diagnosis> {
+impl Verifier<'_> {
+    fn verify(&self) -> Result<Diagnosis> {
         let fine =
             |plan: &Result<RepairPlan>| plan.as_ref().is_ok_and(|plan| plan.damage.is_empty());
-        let plan = self.settled(|| RepairPlan::new(self.env, self.dir), fine)?;
+        let plan = self.observe(|| RepairPlan::new(self.env, self.dir), fine)?;
         let mut held = OpenedSegments::default();
-        let opening = self.settled(|| dry_run(self.env, self.dir, &mut held), Result::is_ok);
-        // As many of them may be open as there are segments.
+        let opening = self.observe(|| dry_run(self.env, self.dir, &mut held), Result::is_ok);
+        // There may be as many open files in it as there are segments.
         drop(held);
         let mut diagnosis = Diagnosis {
             opening,
@@ -59,7 +59,7 @@ impl Observer<'_> {
         let keydir = seed.map(|seed| Keydir::new((self.env.hasher)(seed)));
         for subject in &plan.subjects {
             match self.examine(&plan, subject, keydir.as_ref()) {
-                // Sealed, merged and removed by now.
+                // It was sealed, merged and removed meanwhile.
                 Err(Error::MissingSegment { .. })
                     if self.is_gone(&plan, subject.id) || is_ahead(&plan, subject) => {}
                 Err(error @ Error::MissingSegment { .. }) => {
@@ -71,13 +71,14 @@ impl Observer<'_> {
         Ok(diagnosis)
     }
 
-    /// Looks until what is found is fine, or the manifest was the same before and after.
-    fn settled<T>(&self, mut look: impl FnMut() -> T, is_fine: impl Fn(&T) -> bool) -> T {
+    /// Repeats an observation until its result is fine, or until the manifest was the same before
+    /// and after it.
+    fn observe<T>(&self, mut read: impl FnMut() -> T, is_fine: impl Fn(&T) -> bool) -> T {
         let listed = || Manifest::read(&self.env.fs, self.dir).ok().flatten();
         let mut attempt = 1;
         loop {
             let before = listed();
-            let found = look();
+            let found = read();
             if is_fine(&found) || attempt == ATTEMPTS || listed() == before {
                 return found;
             }
@@ -87,8 +88,8 @@ impl Observer<'_> {
 
     /// Returns whether a writer has removed a segment meanwhile.
     ///
-    /// One that was sealed is not needed as soon as it is not listed, whatever its id: that of a merged
-    /// one may be above the log's.
+    /// A segment that was sealed is not needed as soon as it is no longer listed. Its id says
+    /// nothing: that of a merged segment may be above the log's.
     fn is_gone(&self, plan: &RepairPlan, id: SegmentId) -> bool {
         let Some(then) = &plan.manifest else { return false };
         let Ok(Some(now)) = Manifest::read(&self.env.fs, self.dir) else { return false };
@@ -96,8 +97,8 @@ impl Observer<'_> {
         !(now.lists(id) || may_be_unsealed)
     }
 
-    /// Reads a segment; an unsealed one again if something does not check, until that is twice the
-    /// same.
+    /// Reads a segment. If something in an unsealed segment does not check, reads it again until
+    /// two reads give the same result.
     fn examine(
         &self,
         plan: &RepairPlan,
@@ -126,7 +127,7 @@ impl Observer<'_> {
         Ok(found)
     }
 
-    /// Takes note of what was found in a segment.
+    /// Records what was found in a segment.
     fn note(
         &self,
         plan: &RepairPlan,
@@ -155,7 +156,7 @@ impl Observer<'_> {
         diagnosis.tombstones += found.tombstones;
         diagnosis.size += found.runs.iter().map(|run| run.end - run.start).sum::<u64>();
         if subject.sealed.is_none() && found.entries > 0 {
-            // What was torn has something written behind it.
+            // Something was written behind the torn bytes, so they are damage.
             diagnosis.damage.append(&mut diagnosis.torn);
         }
         diagnosis.damage.append(&mut damage);
@@ -164,7 +165,7 @@ impl Observer<'_> {
         Ok(())
     }
 
-    /// Tells of a segment that an unsealed one's end entry names, and that is not there.
+    /// Records a segment that the end entry of an unsealed one names, and that is missing.
     fn missing(
         &self,
         plan: &RepairPlan,
@@ -185,11 +186,11 @@ impl Observer<'_> {
         Ok(Some(Damage::new(path, 0, reason)))
     }
 
-    /// Compares a hint with what its segment says.
+    /// Compares a hint with its segment.
     fn compare(&self, source: HintSource, built: &Hint) -> Result<Option<Damage>> {
         let path = self.dir.hint(source.id);
         let reason = if self.env.fs.open_if_exists(&path)?.is_none() {
-            "the hint is missing; it is built anew when the store is opened"
+            "the hint is missing; it is rebuilt when the store is opened"
         } else {
             let hint = HintFile::open(&self.env.fs, self.dir, source);
             let slots = hint.as_ref().and_then(|hint| hint.slots(&self.env.fs, &(0..SHARD_COUNT)));
@@ -199,32 +200,30 @@ impl Observer<'_> {
                 {
                     return Ok(None);
                 }
-                (Some(_), Some(_)) => {
-                    "the hint checks, but says something else than its segment; delete it"
-                }
-                _ => "the hint does not check; it is built anew when the store is opened",
+                (Some(_), Some(_)) => "the hint checks but does not match its segment; delete it",
+                _ => "the hint does not check; it is rebuilt when the store is opened",
             }
         };
         Ok(Some(Damage::new(path, 0, reason)))
     }
 
-    /// Compares an index, if there is one, with what its segment says.
+    /// Compares an index, if there is one, with its segment.
     fn compare_index(&self, source: HintSource) -> Result<Option<Damage>> {
         let fs = &self.env.fs;
         if compare_index(fs, self.dir, source)? != Some(false) {
             return Ok(None);
         }
         let reason = if has_index(fs, self.dir, source) {
-            "the index is not what its segment gives; delete it"
+            "the index does not match its segment; delete it"
         } else {
-            "the index does not check; it is built anew when keys are asked for in order"
+            "the index does not check; it is rebuilt when keys are read in order"
         };
         Ok(Some(Damage::new(self.dir.index(source.id), 0, reason)))
     }
 }
 
-/// Whether nothing but an end entry says that a segment is needed. A writer has one made ready ahead,
-/// and may do without it: that changes no manifest.
+/// Returns whether only an end entry says that a segment is needed. A writer prepares such a
+/// segment ahead and may give it up, without changing the manifest.
 fn is_ahead(plan: &RepairPlan, subject: &RepairSubject) -> bool {
     let first = plan.manifest.as_ref().map(|manifest| manifest.log);
     subject.sealed.is_none() && first.is_some_and(|first| first != subject.id)
@@ -236,7 +235,7 @@ fn damage_of(subject: &RepairSubject, lost: &LostBytes) -> Damage {
     Damage::new(subject.path.clone(), bytes.start, format!("{reason}; {size} bytes can't be read"))
 }
 
-/// Tells of entries that this build does not understand: opening may be refused for them.
+/// Returns the entries that this build does not support, for which opening may be refused.
 fn strange(subject: &RepairSubject, found: &SegmentSurvey) -> Result<Option<Damage>> {
     let Some((offset, invalid, count)) = found.strange else { return Ok(None) };
     let mut damage = damage(refusal(&subject.path, offset, invalid), offset)?;

@@ -118,7 +118,7 @@ impl SegmentHeader {
         let (at, reason) = if self.identity != identity {
             (STORE_ID_AT, "the segment belongs to another store")
         } else if self.id != id {
-            (ID_AT, "the segment has another one's name")
+            (ID_AT, "the file has another segment's name")
         } else {
             return Ok(());
         };

@@ -175,7 +175,7 @@ impl Run {
     }
 
     fn wrong(&self) -> Error {
-        let reason = "the index checks, but says something else than its segment; delete it";
+        let reason = "the index checks but does not match its segment; delete it";
         Error::corrupt(&self.context.dir.index(self.id), 0, reason)
     }
 
