@@ -16,11 +16,10 @@ fn balance(db: &Bitcask, account: &str) -> Outcome<u64> {
 /// Moves an amount. A batch reads nothing: other writers to these accounts need a lock of yours.
 fn transfer(db: &Bitcask, from: &str, to: &str, amount: u64) -> Outcome<()> {
     let left = balance(db, from)?.checked_sub(amount).ok_or("not enough money")?;
-    let received = balance(db, to)? + amount;
     let mut batch = Batch::new();
     batch
         .put(from, left.to_be_bytes())
-        .put(to, received.to_be_bytes())
+        .put(to, (balance(db, to)? + amount).to_be_bytes())
         .put(format!("transfer/{from}/{to}"), amount.to_be_bytes())
         .delete(format!("order/{from}/{to}"));
     Ok(db.write(&batch)?)
@@ -40,9 +39,8 @@ fn main() -> Outcome<()> {
 
     // One change that can't be made keeps all the others from being made.
     let appends = db.stats().appends;
-    let mut bad = Batch::new();
-    bad.put("alice", 0_u64.to_be_bytes()).put(vec![0; 70_000], "key too large");
-    let Err(refused) = db.write(&bad) else { return Err("the key was not too large".into()) };
+    let result = db.write(Batch::new().put("alice", [0; 8]).put(vec![0; 70_000], "large key"));
+    let Err(refused) = result else { return Err("the key was not too large".into()) };
     println!("refused: {refused}");
     assert_eq!((balance(&db, "alice")?, db.stats().appends), (70, appends));
 

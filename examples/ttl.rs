@@ -15,14 +15,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let db = Bitcask::open(dir.path(), Options::default())?;
 
-    db.put_opt("session", "token", WriteOptions::new().ttl(SHORT))?;
-    db.put_opt("renewed", "token", WriteOptions::new().ttl(SHORT))?;
-    db.put_opt("kept", "token", WriteOptions::new().ttl(SHORT))?;
-    db.write(Batch::new().put("user", "ann").put_opt(
-        "visit",
-        "now",
-        WriteOptions::new().ttl(SHORT),
-    ))?;
+    let short = WriteOptions::new().ttl(SHORT);
+    db.put_opt("session", "token", short)?;
+    db.put_opt("renewed", "token", short)?;
+    db.put_opt("kept", "token", short)?;
+    db.write(Batch::new().put("user", "ann").put_opt("visit", "now", short))?;
     println!("now:          {}", alive(&db)?);
     assert!(db.contains_key("session")?);
 

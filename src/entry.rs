@@ -46,12 +46,6 @@ pub(crate) const fn padded(size: u64) -> u64 {
     size.next_multiple_of(ALIGNMENT)
 }
 
-/// Returns the size of an entry in bytes, padding included, that has no optional field but its expiry.
-pub(crate) fn size(key: usize, value: usize, expires: bool) -> u64 {
-    let header = HEADER_SIZE + if expires { EXPIRY_SIZE } else { 0 };
-    padded(header as u64 + key as u64 + value as u64)
-}
-
 /// A durable mark: everything in the log below this place was durable when it was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Mark {

@@ -47,13 +47,17 @@ pub(crate) enum Fs {
 /// The permissions of what is created, as far as the process's mask lets them be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Modes {
-    pub(crate) dir: u32,
-    pub(crate) file: u32,
+    dir: libc::mode_t,
+    file: libc::c_uint,
 }
 
 impl Modes {
     /// Anybody may use it whom the process's mask lets.
     pub(crate) const OPEN: Self = Self { dir: 0o777, file: 0o666 };
+
+    pub(crate) fn new(dir: u16, file: u16) -> Self {
+        Self { dir: dir.into(), file: file.into() }
+    }
 }
 
 /// A name in a directory.
@@ -375,7 +379,7 @@ impl Fs {
     }
 }
 
-fn open(name: &Name<'_>, access: Access, mode: u32) -> io::Result<std::fs::File> {
+fn open(name: &Name<'_>, access: Access, mode: libc::c_uint) -> io::Result<std::fs::File> {
     let new = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
     match access {
         Access::Read => name.open(libc::O_RDONLY),

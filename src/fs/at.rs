@@ -103,10 +103,8 @@ impl<'a> Name<'a> {
         self.create(flags, 0)
     }
 
-    /// Opens what has the name, or creates a file with these permissions, as far as the process's mask
-    /// lets it have them.
-    pub(super) fn create(&self, flags: c_int, mode: u32) -> io::Result<File> {
-        let mode: libc::c_uint = mode;
+    /// Opens what has the name, or creates it with these permissions, less those of the mask.
+    pub(super) fn create(&self, flags: c_int, mode: libc::c_uint) -> io::Result<File> {
         loop {
             // SAFETY: the directory is open, or stands for the working directory, and the name ends in a
             // zero byte; both live on, and the call writes no memory of this process.
@@ -144,8 +142,7 @@ impl<'a> Name<'a> {
         Ok(unsafe { raw.assume_init() }.into())
     }
 
-    pub(super) fn create_dir(&self, mode: u32) -> io::Result<()> {
-        let mode = libc::mode_t::try_from(mode).map_err(|_| ErrorKind::InvalidInput)?;
+    pub(super) fn create_dir(&self, mode: libc::mode_t) -> io::Result<()> {
         // SAFETY: as in `create`.
         syscall_result(unsafe { libc::mkdirat(self.dir(), self.name.as_ptr(), mode) })
     }

@@ -207,7 +207,9 @@ impl Env {
 
     /// The same, with the permissions of what is created as options have them.
     fn with_modes(&self, options: &Options) -> Self {
-        let modes = Modes { dir: options.dir_mode, file: options.file_mode };
+        // Options that were checked have no larger ones.
+        let mode = |mode| u16::try_from(mode).unwrap_or(0o600);
+        let modes = Modes::new(mode(options.dir_mode), mode(options.file_mode));
         Self { fs: self.fs.with_modes(modes), ..self.clone() }
     }
 

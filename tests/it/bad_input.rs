@@ -114,6 +114,8 @@ fn an_option_that_makes_no_sense_is_refused_by_its_name() {
         ("value_size_limit", "4294967296", new().value_size_limit(1 << 32)),
         ("sync_policy", "Interval(0)", new().sync_policy(SyncPolicy::Interval(Duration::ZERO))),
         ("sync_policy", "Interval(1ns)", interval(Duration::from_nanos(1))),
+        ("dir_mode", "0o677", new().dir_mode(0o677)),
+        ("file_mode", "0o1644", new().file_mode(0o1644)),
         ("check_interval", "0", check(Duration::ZERO)),
         ("check_interval", "1ns", check(Duration::from_nanos(1))),
     ];

@@ -16,6 +16,7 @@ mod merge_calls;
 mod model;
 mod paths;
 mod processes;
+mod public_api;
 mod real_disk;
 mod repair;
 mod replaced;

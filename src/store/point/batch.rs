@@ -6,9 +6,9 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use crate::entry;
 use crate::error::Result;
 use crate::options::{Lifetime, WriteOptions};
+use crate::segment::write::draft::Draft;
 use crate::store::Bitcask;
 
 /// Puts and deletes that [`Bitcask::write`](crate::Bitcask::write) makes together or not at all.
@@ -131,7 +131,7 @@ impl Batch {
 
     fn change(&mut self, key: &[u8], value: Option<Vec<u8>>, options: WriteOptions) -> &mut Self {
         let expires = options.lifetime != Lifetime::OfStore;
-        self.size += entry::size(key.len(), value.as_ref().map_or(0, Vec::len), expires);
+        self.size += Draft::put_size(key, value.as_deref().unwrap_or_default(), expires);
         self.changes.push(BatchChange { key: key.to_vec(), value, options });
         self
     }
@@ -141,6 +141,9 @@ impl Batch {
         let mut last = HashMap::with_capacity(self.changes.len());
         for (at, change) in self.changes.iter().enumerate() {
             last.insert(change.key.as_slice(), at);
+        }
+        if last.len() == self.changes.len() {
+            return self.changes.iter().collect();
         }
         let is_last = |(at, change): &(usize, &BatchChange)| last.get(&*change.key) == Some(at);
         self.changes.iter().enumerate().filter(is_last).map(|(_, change)| change).collect()

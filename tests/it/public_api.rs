@@ -1,0 +1,286 @@
+//! The public surface of the crate, as `docs/public-api.txt` lists it: a change of it has to show in a
+//! diff.
+//!
+//! - The listing is made from the source, which `cargo fmt` has brought into shape: items are told by
+//!   their first words and how far they are indented.
+//! - What is public is what `lib.rs` and public modules re-export by name. Of each such type: its
+//!   fields or variants, its public methods, and the traits that are implemented for it.
+//! - Impls that a macro writes are not seen.
+
+#![expect(clippy::unwrap_used, reason = "a helper of a test fails loudly")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const LISTING: &str = "docs/public-api.txt";
+
+const HEADER: &str = "\
+# The public surface of the crate. A test compares it with the source; to write it anew:
+# BITCASK_WRITE_PUBLIC_API=1 cargo test --test it public_api
+";
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Source files that are not tests through and through.
+fn sources() -> Vec<PathBuf> {
+    let (mut found, mut dirs) = (Vec::new(), vec![root().join("src")]);
+    while let Some(dir) = dirs.pop() {
+        for path in fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = path.file_name().unwrap().to_str().unwrap().to_owned();
+            if path.is_dir() && name != "tests" && name != "testing" {
+                dirs.push(path);
+            } else if path.extension().is_some_and(|found| found == "rs")
+                && !name.ends_with("tests.rs")
+            {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// A piece of source: an item with its attributes, or a member of one. Comments are left out.
+#[derive(Debug, Default)]
+struct Piece {
+    attributes: Vec<String>,
+    /// All in one line, without the body.
+    head: String,
+    /// The lines between the braces.
+    body: Vec<String>,
+}
+
+impl Piece {
+    fn is_for_tests(&self) -> bool {
+        let words = ["test", "bitcask_fuzzing", "doctest", "loom", "shuttle"];
+        let is_word = |text: &str| words.contains(&text);
+        let split = |text: &str| {
+            text.split(|char: char| !char.is_alphanumeric() && char != '_').any(is_word)
+        };
+        self.attributes.iter().any(|text| text.starts_with("#[cfg") && split(text))
+    }
+
+    /// Returns the attributes that a user has to know of.
+    fn shown_attributes(&self) -> String {
+        let words = ["#[derive", "#[non_exhaustive", "#[must_use", "#[cfg(feature"];
+        let is_shown = |text: &&String| words.iter().any(|word| text.starts_with(word));
+        self.attributes.iter().filter(is_shown).flat_map(|text| [text.as_str(), " "]).collect()
+    }
+
+    fn line(&self) -> String {
+        format!("{}{}", self.shown_attributes(), self.head)
+    }
+}
+
+fn depth(line: &str) -> isize {
+    line.chars().fold(0, |depth, char| match char {
+        '(' | '[' | '{' => depth + 1,
+        ')' | ']' | '}' => depth - 1,
+        _ => depth,
+    })
+}
+
+/// Joins the lines of a head as if they had fitted in one.
+fn joined(lines: &[&str]) -> String {
+    let text = lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
+    let text = text.replace("( ", "(").replace(", )", ")").replace(", }", " }");
+    // Whether a function changes its own copy of an argument is nobody else's business.
+    let text = text.replace("(mut ", "(").replace(", mut ", ", ");
+    let text = text.strip_suffix("{}").unwrap_or(&text);
+    text.trim_end_matches('{').trim_end().trim_end_matches([';', ',']).to_owned()
+}
+
+/// Divides lines with the same indentation into items or members.
+fn pieces(lines: &[String]) -> Vec<Piece> {
+    let (mut found, mut piece) = (Vec::new(), Piece::default());
+    let mut rest = lines.iter().map(String::as_str).filter(|line| !line.trim().is_empty());
+    while let Some(line) = rest.next() {
+        let start = line.trim_start();
+        if start.starts_with("//") {
+            continue;
+        }
+        let indentation = line.len() - start.len();
+        // Up to the end of the head: what ends a line at depth 0, or opens the body.
+        let mut head = vec![line];
+        let mut open = depth(line);
+        let is_attribute = start.starts_with("#[") || start.starts_with("#![");
+        let is_over = |head: &[&str], open: isize| {
+            let last = head.last().unwrap().trim_end();
+            let is_variant = indentation == 4 && start.starts_with(char::is_uppercase);
+            let has_body = !is_variant && !start.contains("use ");
+            let is_bound = last.ends_with(',') && head.iter().any(|line| line.trim() == "where");
+            open == 0 && !is_bound && (is_attribute || last.ends_with([';', ',', '}']))
+                || open == 1 && last.ends_with('{') && has_body
+        };
+        while !is_over(&head, open) {
+            let Some(next) = rest.next() else { break };
+            if !next.trim_start().starts_with("//") {
+                head.push(next);
+                open += depth(next);
+            }
+        }
+        if is_attribute {
+            piece.attributes.push(joined(&head));
+            continue;
+        }
+        piece.head = joined(&head);
+        while open > 0 {
+            let Some(next) = rest.next() else { break };
+            open += depth(next);
+            if open > 0 {
+                piece.body.push(next.to_owned());
+            }
+        }
+        found.push(std::mem::take(&mut piece));
+    }
+    found
+}
+
+/// The items of a file, those for tests left out.
+fn items(path: &Path) -> Vec<Piece> {
+    let text = fs::read_to_string(path).unwrap();
+    let end = text.find("\n#[cfg(test)]\nmod tests {").unwrap_or(text.len());
+    let lines: Vec<String> = text.get(..end).unwrap().lines().map(str::to_owned).collect();
+    pieces(&lines).into_iter().filter(|piece| !piece.is_for_tests()).collect()
+}
+
+/// Returns the names that a file re-exports from private modules.
+fn exports(path: &Path) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for item in items(path) {
+        if let Some(path) = item.head.strip_prefix("pub use ") {
+            let list = path.rsplit("::").next().unwrap().trim_matches(['{', '}', ' ']);
+            names.extend(list.split(',').map(|name| name.trim().to_owned()));
+        } else if item.head.starts_with("pub use") {
+            panic!("not understood: {}", item.head);
+        }
+    }
+    names.into_iter().filter(|name| name.starts_with(char::is_uppercase)).collect()
+}
+
+/// Returns the first name in a text.
+fn name(text: &str) -> &str {
+    let is_in_name = |char: char| char.is_alphanumeric() || char == '_';
+    text.split(|char| !is_in_name(char)).next().unwrap()
+}
+
+/// Leaves out the generics that a text begins with.
+fn behind_generics(text: &str) -> &str {
+    let mut open = 0;
+    for (at, char) in text.char_indices() {
+        match char {
+            '<' => open += 1,
+            '>' if !text.get(..at).unwrap().ends_with('-') => open -= 1,
+            _ => {}
+        }
+        if open == 0 {
+            return text.get(at..).unwrap().trim_start_matches('>').trim_start();
+        }
+    }
+    text
+}
+
+/// Returns the type that an impl is for, and whether the impl is that of a trait.
+fn implementor(head: &str) -> Option<(&str, bool)> {
+    let rest = behind_generics(head.strip_prefix("impl")?);
+    let (is_trait, of) = match rest.split_once(" for ") {
+        Some((_, of)) => (true, of),
+        None => (false, rest),
+    };
+    let of = of.trim_start_matches(['&', '\'']);
+    let of = of.strip_prefix("a ").unwrap_or(of);
+    Some((name(of), is_trait))
+}
+
+/// Returns the lines that an impl of a type adds to the listing.
+fn of_impl(item: &Piece, is_trait: bool) -> Vec<String> {
+    let members = pieces(&item.body).into_iter().filter(|member| !member.is_for_tests());
+    let mut lines = Vec::new();
+    if is_trait {
+        let types = members.filter(|member| member.head.starts_with("type "));
+        let types: Vec<_> = types.map(|member| member.head).collect();
+        let types =
+            if types.is_empty() { String::new() } else { format!(" {{ {} }}", types.join("; ")) };
+        lines.push(format!("{}{types}", item.line()));
+    } else {
+        let is_public = |member: &Piece| member.head.starts_with("pub ");
+        lines.extend(members.filter(is_public).map(|member| member.line()));
+    }
+    lines
+}
+
+/// Returns the lines for what is between the braces of a type or a trait.
+fn of_definition(item: &Piece) -> Vec<String> {
+    let members = pieces(&item.body).into_iter().filter(|member| !member.is_for_tests());
+    let is_shown =
+        |member: &Piece| !item.head.starts_with("pub struct") || member.head.starts_with("pub ");
+    members.filter(is_shown).map(|member| member.line()).collect()
+}
+
+fn listing() -> String {
+    let modules = [
+        ("bitcask", root().join("src/lib.rs")),
+        ("bitcask::repair", root().join("src/repair/mod.rs")),
+    ];
+    let mut places = BTreeMap::new();
+    let mut listed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (module, path) in modules {
+        places.extend(exports(&path).into_iter().map(|name| (name, module)));
+        let functions = items(&path).into_iter().filter(|item| item.head.starts_with("pub fn "));
+        listed.insert(module.to_owned(), functions.map(|item| item.line()).collect());
+    }
+    let mut heads = BTreeMap::new();
+    for item in sources().iter().flat_map(|path| items(path)) {
+        let kinds = ["pub struct ", "pub enum ", "pub trait ", "pub type "];
+        if let Some(rest) = kinds.iter().find_map(|kind| item.head.strip_prefix(kind)) {
+            let Some(module) = places.get(name(rest)) else { continue };
+            let place = format!("{module}::{}", name(rest));
+            let mut head = item.line();
+            if item.head.starts_with("pub struct ") && item.head.ends_with(')') {
+                // Fields without a name, all of them private.
+                assert!(!item.head.contains("(pub "), "{}", item.head);
+                let (_, fields) = item.head.split_once('(').unwrap();
+                head.truncate(head.len() - fields.len() - 1);
+            }
+            let twice = heads.insert(place.clone(), head);
+            assert_eq!(twice, None, "{place} is defined twice");
+            listed.entry(place).or_default().extend(of_definition(&item));
+        } else if let Some((of, is_trait)) = implementor(&item.head)
+            && let Some(of) = [of, name(item.head.trim_start_matches("impl From<"))]
+                .into_iter()
+                .find(|of| places.contains_key(*of))
+            && let Some(module) = places.get(of)
+        {
+            let lines = of_impl(&item, is_trait);
+            listed.entry(format!("{module}::{of}")).or_default().extend(lines);
+        }
+    }
+    for (name, module) in &places {
+        assert!(heads.contains_key(&format!("{module}::{name}")), "{name} is defined nowhere");
+    }
+    let mut text = vec![HEADER.to_owned()];
+    for (place, lines) in listed {
+        let head = heads.get(&place).map_or(String::new(), |head| format!(": {head}"));
+        text.push(format!("{place}{head}"));
+        text.extend(lines.into_iter().map(|line| format!("    {line}")));
+        text.push(String::new());
+    }
+    text.join("\n")
+}
+
+#[test]
+fn the_public_surface_is_what_the_listing_says() {
+    let (path, found) = (root().join(LISTING), listing());
+    if std::env::var_os("BITCASK_WRITE_PUBLIC_API").is_some() {
+        fs::write(&path, &found).unwrap();
+    }
+    let listed = fs::read_to_string(&path).unwrap_or_default();
+    let lines = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
+    let (old, new) = (lines(&listed), lines(&found));
+    let gone: Vec<_> = old.difference(&new).collect();
+    let added: Vec<_> = new.difference(&old).collect();
+    assert!(listed == found, "{LISTING}: gone {gone:#?}, added {added:#?}\n{HEADER}");
+}
