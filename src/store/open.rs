@@ -6,14 +6,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use super::follower::RefreshState;
-use super::full_disk::Reserve;
-use super::log::Log;
 use super::open_attempt::OpenAttempt;
 use super::{Env, Inner, Writer};
-use crate::commit::Commit;
 use crate::error::{Error, Result};
-use crate::fs::Fs;
+use crate::fs::{File, Fs, Lock};
 use crate::keydir::Keydir;
+use crate::log::{LogContext, LogWriter};
 use crate::manifest::{Manifest, ManifestFile};
 use crate::options::Options;
 use crate::process::Opener;
@@ -50,18 +48,9 @@ impl Inner {
         let recovered = recovery.for_writing(manifest)?;
         let segments = Segments::new(keydir.collector());
         let filler = Filler::new(&recovery, &recovered, &segments)?;
-        let last_timestamp = recovered.last_timestamp();
-        let writer = Writer {
-            merging: MergeControl::default(),
-            files: Mutex::default(),
-            maintenance: Mutex::default(),
-            log: Mutex::new(Log::new(recovered.manifest.bound, last_timestamp)),
-            indexing: Mutex::default(),
-            lock_file,
-            lock: Mutex::new(begun.lock.take()),
-        };
         let keys = (keydir, segments, filler);
-        Ok(Self::new(&env, dir, (options, owner), keys, recovered, Some(writer)))
+        let locked = Some((lock_file, begun.lock.take()));
+        Ok(Self::new(&env, dir, (options, owner), keys, recovered, locked))
     }
 
     /// Opens the files of a store beside a writer: read the manifest, and open everything that it lists.
@@ -115,11 +104,36 @@ impl Inner {
         (options, owner): (Options, Opener),
         (keydir, segments, filler): (Keydir, Segments, Filler),
         recovered: Recovered,
-        writer: Option<Writer>,
+        locked: Option<(File, Option<Lock>)>,
     ) -> Self {
         let (identity, last_timestamp) = (recovered.manifest.identity, recovered.last_timestamp());
         let clock = env.clock.fresh();
         clock.resume(last_timestamp);
+        let next_id = recovered.manifest.bound;
+        let manifest = Arc::new(ManifestFile::new(&env.fs, &dir, recovered.manifest));
+        let writer = locked.map(|(lock_file, lock)| {
+            let context = LogContext {
+                fs: env.fs.clone(),
+                dir: dir.clone(),
+                clock: clock.clone(),
+                identity,
+                hasher: (env.hasher)(identity.hash_seed),
+                segments: segments.clone(),
+                manifest: Arc::clone(&manifest),
+                segment_size: options.segment_size,
+                segment_entries: options.segment_entries,
+                append_mode: options.append_mode,
+                sync_policy: options.sync_policy,
+            };
+            Writer {
+                merging: MergeControl::default(),
+                files: Mutex::default(),
+                log: LogWriter::new(context, owner, &lock_file, next_id, last_timestamp),
+                indexing: Mutex::default(),
+                lock_file,
+                lock: Mutex::new(lock),
+            }
+        });
         Self {
             opener: owner,
             fs: env.fs.clone(),
@@ -129,18 +143,13 @@ impl Inner {
             keydir,
             segments,
             filler,
-            manifest: ManifestFile::new(&env.fs, &dir, recovered.manifest),
-            commit: Commit::new(owner),
+            manifest,
             pins: Pins::default(),
-            reserve: Reserve::default(),
             found_end: OnceLock::new(),
             index: index::IndexContext::new(&env.fs, &dir, identity),
             ordered: AtomicBool::new(writer.is_some() && has_indexes(&env.fs, &dir)),
             gaps: Mutex::default(),
             report: recovered.report,
-            sync_signal: Arc::default(),
-            seal_signal: Arc::default(),
-            prepare_signal: Arc::default(),
             merge_signal: Arc::default(),
             writer,
             refreshing: Mutex::new(RefreshState::new(last_timestamp)),

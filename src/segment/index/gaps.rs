@@ -141,7 +141,7 @@ impl Gap {
     }
 }
 
-/// The gaps that the scans of a store have learnt.
+/// The gaps that the scans of a store have learnt. Lock 8.
 #[derive(Debug, Default)]
 pub(crate) struct Gaps(Mutex<Learnt>);
 

@@ -59,6 +59,7 @@ pub(crate) struct Run {
     /// No row is younger. Of an index on disk, its segment's summary tells.
     pub(super) time: u64,
     pub(super) directory: Directory,
+    /// Lock 8: held while the blocks are built anew.
     blocks: Mutex<Blocks>,
 }
 

@@ -32,7 +32,8 @@ use crate::sync::{AtomicU64, Ordering};
 pub(crate) struct Bytes {
     source: ByteSource,
     end: AtomicU64,
-    /// Whether what is mapped below `end` is a copy, and the file's no more. Held while that changes.
+    /// Lock 8: whether the bytes that are mapped below `end` are a copy, and no longer those of the file.
+    /// Held while that changes.
     is_copied: Mutex<bool>,
 }
 

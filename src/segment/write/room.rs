@@ -40,7 +40,7 @@ pub(crate) struct Room {
     map: Option<Arc<Mapping>>,
     /// Up to where the segment may grow.
     capacity: u64,
-    /// Whether the file has been cut to the segment's end. Guards the file's size.
+    /// Lock 8: whether the file has been cut to the segment's end. Guards the file's size.
     is_cut: Mutex<bool>,
     /// Up to where room has been set aside. Only moves up, as does the next.
     allocated: AtomicU64,

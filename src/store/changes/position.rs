@@ -4,11 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
+use crate::log::Log;
 use crate::manifest::{BEGINNING, Manifest};
 use crate::segment::header::Kind;
 use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId};
 use crate::store::follower::RefreshState;
-use crate::store::log::Log;
 use crate::store::{Bitcask, Inner};
 
 /// A place in the order of all changes of a store, between two of them.
@@ -99,7 +99,9 @@ impl Bitcask {
     pub fn position(&self) -> Position {
         match self.inner.writer() {
             Err(Error::Forked { .. }) => Position::START,
-            Ok(writer) => self.inner.at_one_moment(writer, |log| self.inner.position_of(log)),
+            Ok(writer) => {
+                writer.log.at_one_moment(&self.inner.keydir, |log| self.inner.position_of(log))
+            }
             Err(_) => self.inner.position_read(&self.inner.refreshing.lock()),
         }
     }

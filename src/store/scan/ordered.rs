@@ -223,7 +223,7 @@ impl Inner {
     /// Takes note that the store's keys are wanted in order, so that indexes are written from now on.
     fn want_order(&self) {
         if !self.ordered.swap(true, Ordering::Relaxed) {
-            self.seal_signal.wake();
+            let _ = self.log().map(|log| log.seal_signal.wake());
         }
     }
 
@@ -248,7 +248,7 @@ impl Inner {
         // Of a merge's output that is not listed yet, and of what is only pinned, it would be lost.
         let is_listed = || self.manifest.get(|manifest| manifest.lists(segment.id()));
         let writer = self.writer()?;
-        if !segment.needs_index() || self.commit.check().is_err() || !is_listed() {
+        if !segment.needs_index() || writer.log.check().is_err() || !is_listed() {
             return Ok(false);
         }
         // What can be derived leaves the last room to what can't.
@@ -262,7 +262,7 @@ impl Inner {
             if !is_out_of_files(&error) {
                 writer.merging.note_damage(segment.id());
             }
-            self.poison_if_sync_failed(error)
+            writer.log.poison_if_sync_failed(error)
         })?;
         // Files go when the manifest lists them no more: so this one is met by that, or goes now.
         if written && !is_listed() {

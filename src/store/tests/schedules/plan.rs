@@ -172,7 +172,7 @@ impl Plan {
             .segment_size(1024)
             .segment_entries([2, 3, 5][usize::try_from(random.below(3)).unwrap()])
             .append_mode(modes[usize::from(random.below(4) == 0)])
-            .sync(if always { SyncPolicy::Always } else { lazy })
+            .sync_policy(if always { SyncPolicy::Always } else { lazy })
             .merge_policy(crate::MergePolicy::Manual);
         let is_small = seed % 4 > 1;
         let mut roll = Roll { random, keys: keys.len(), is_small };
