@@ -10,6 +10,7 @@ use std::time::Duration;
 /// Wakes the thread.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
+    /// Lock 8.
     state: Mutex<SignalState>,
     changed: Condvar,
 }

@@ -53,6 +53,7 @@ struct Offsets {
     boundary: AtomicU64,
     /// When the clock on the wall is to be looked at again, by the monotonic clock.
     next_look: AtomicU64,
+    /// Lock 8: whether the clock on the wall is believed.
     trust: Mutex<Trust>,
 }
 

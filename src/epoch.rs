@@ -67,6 +67,7 @@ pub(crate) struct Collector(Arc<Core>);
 #[derive(Default)]
 struct Core {
     machine: machine::Collector,
+    /// Lock 9. What is freed is freed without it.
     limbo: Mutex<Limbo>,
 }
 

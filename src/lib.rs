@@ -78,7 +78,7 @@ mod segment;
 
 mod manifest;
 
-mod commit;
+mod log;
 mod recovery;
 
 mod merge;

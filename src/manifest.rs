@@ -293,8 +293,9 @@ fn decode_time(line: &str) -> Option<u64> {
 pub(crate) struct ManifestFile {
     fs: Fs,
     dir: Dir,
+    /// Lock 7.
     current: Mutex<Manifest>,
-    /// Changed under `current`'s lock.
+    /// Lock 8. Changed under `current`'s lock.
     spare: Mutex<Spare>,
 }
 

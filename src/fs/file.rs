@@ -88,8 +88,8 @@ impl Drop for Disk {
 #[derive(Debug)]
 pub(super) struct Disk {
     file: std::fs::File,
-    /// Whether a sync has failed. Held during one: the kernel tells a failure once to each handle,
-    /// so of two syncs at the same time one would be told that all is well.
+    /// Lock 9: whether a sync has failed. Held during a sync: the kernel reports a failure once to each
+    /// handle, so of two syncs at the same time one would be told that all is well.
     sync_failed: Mutex<bool>,
 }
 

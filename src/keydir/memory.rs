@@ -56,7 +56,7 @@ impl Length {
     }
 }
 
-/// Where large tables are cut from.
+/// Where large tables are cut from. Lock 8.
 #[derive(Debug, Default)]
 pub(super) struct Arena(Mutex<Option<Arc<MappedChunk>>>);
 
@@ -64,6 +64,7 @@ pub(super) struct Arena(Mutex<Option<Arc<MappedChunk>>>);
 #[derive(Debug)]
 struct MappedChunk {
     map: MmapRaw,
+    /// Lock 9.
     pages: Mutex<Pages>,
 }
 
@@ -255,7 +256,7 @@ pub(super) struct PublishedPairs {
     /// The first pair, with the length's tag.
     word: Atomic<Pair>,
     reader: GuardOwner,
-    /// What the word names.
+    /// Lock 8: what the word points to.
     owner: Mutex<Option<Pairs>>,
 }
 

@@ -23,6 +23,7 @@ pub(super) struct Home {
     table: PublishedPairs,
     /// The time of the last removal of a slot.
     removed_at: AtomicU64,
+    /// Lock 4: held by the one that changes the shard.
     counts: Mutex<ShardCounts>,
 }
 

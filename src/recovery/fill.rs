@@ -36,9 +36,10 @@ struct Origin {
     segment: Arc<Segment>,
     /// That slots name it by.
     number: u32,
+    /// Lock 8.
     hint: Mutex<SegmentHint>,
-    /// Held while the hint is rebuilt. If that shows that the segment is damaged too, it is kept,
-    /// so that the segment is not read again for every shard.
+    /// Lock 7: the damage that a rebuild of the hint has found in the segment. Held during the rebuild.
+    /// The damage is kept so that the segment is not read again for every shard.
     damage: Mutex<Option<SegmentDamage>>,
 }
 
@@ -55,7 +56,7 @@ pub(crate) struct Filler {
     fs: Fs,
     dir: Dir,
     identity: Identity,
-    /// Newest first. Empty when all shards are filled.
+    /// Lock 8: newest first. Empty when all shards are filled.
     origins: Mutex<Arc<[Origin]>>,
     /// A writer in another process may remove files meanwhile.
     beside_writer: bool,
@@ -66,7 +67,7 @@ pub(crate) struct Filler {
     /// The first shard that no thread has taken on.
     next: AtomicUsize,
     unfilled: AtomicUsize,
-    /// Hints that are not on disk.
+    /// Lock 8: hints that are not on disk.
     unwritten: Mutex<VecDeque<(HintSource, Arc<Hint>)>>,
 }
 

@@ -29,14 +29,14 @@ const _: () = assert!(CHUNK_LEN * CHUNKS == 1 << 18 && SEGMENTS_LIMIT == 1 << 18
 
 type SegmentChunk = Box<[Published<Arc<Segment>>]>;
 
-/// All open segments of a store, by number.
-#[derive(Debug)]
+/// All open segments of a store, by number. A clone is another handle of the same set.
+#[derive(Debug, Clone)]
 pub(crate) struct Segments {
     numbered: Arc<SegmentSlots>,
     /// The keydir's: its slots lead to numbers.
     collector: Collector,
-    /// Those that have not been removed.
-    listed: Mutex<Listed>,
+    /// Lock 7: the segments that have not been removed.
+    listed: Arc<Mutex<Listed>>,
 }
 
 #[derive(Debug, Default)]
@@ -49,6 +49,7 @@ struct Listed {
 #[derive(Debug)]
 struct SegmentSlots {
     chunks: Box<[OnceLock<SegmentChunk>]>,
+    /// Lock 8: which numbers are in use.
     numbers: Mutex<Numbers>,
 }
 
@@ -120,7 +121,7 @@ impl SegmentSlots {
 impl Segments {
     /// An empty set, which is read with the guards of a collector.
     pub(crate) fn new(collector: &Collector) -> Self {
-        let (numbered, listed) = (Arc::default(), Mutex::default());
+        let (numbered, listed) = (Arc::default(), Arc::default());
         Self { numbered, collector: collector.clone(), listed }
     }
 

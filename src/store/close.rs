@@ -51,11 +51,11 @@ impl Bitcask {
             Inner::fold_at_close(&self.inner);
             // Not even the thread that merges, where it is the one that closes from within `on_finish`.
             writer.merging.close();
-            result = self.inner.commit.check();
+            result = writer.log.check();
         }
         // Best effort: without them the next scan has to sort again.
         while self.inner.write_index().unwrap_or(false) {}
-        if self.inner.commit.check().is_err() {
+        if !self.inner.is_sound() {
             // Sealed segments were synced before they were listed, and are never cut.
             Inner::leave_to_recovery(&self.inner);
         }
@@ -74,14 +74,20 @@ impl Drop for Bitcask {
 }
 
 impl Inner {
+    /// Seals everything, the active segment too; the last thing a store does.
+    fn seal_all(&self) -> Result<()> {
+        let Ok(log) = self.log() else { return Ok(()) };
+        log.check()?;
+        // Best effort: without hints the next open has to read the segments.
+        while self.write_hint().unwrap_or(false) {}
+        log.seal_all(&self.keydir)
+    }
+
     /// Tells who follows the log that it ends here, and lets another writer have the store. Who
     /// still holds a part of it only reads.
     pub(super) fn release_lock(&self) {
         if let Ok(writer) = self.writer() {
-            let mut log = writer.log.lock();
-            log.closed = true;
-            log.waiters.ended();
-            drop(log);
+            writer.log.close();
             *writer.lock.lock() = None;
         }
     }

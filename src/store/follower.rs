@@ -30,7 +30,7 @@ use crate::sync::{Mutex, MutexGuard};
 /// What only a store opened read-only has.
 #[derive(Debug)]
 pub(super) struct Follower {
-    /// Held while the store is brought up to date.
+    /// Lock 1 of a store opened read-only: held while it is brought up to date.
     pub(super) refreshing: Mutex<RefreshState>,
 }
 

@@ -83,7 +83,7 @@ impl Model {
 
     /// Ends the active segment, and seals it.
     fn seal(&self) {
-        self.db.inner.rotate_active().unwrap();
+        self.db.inner.log().unwrap().rotate_active().unwrap();
         self.db.inner.seal_rotated().unwrap();
     }
 

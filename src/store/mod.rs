@@ -1,27 +1,25 @@
 //! The data path, and the only conductor: open, close, and what the verbs share.
 //!
-//! ARCHITECTURE.md has the order in which locks are taken, under "Lock order". No lock is held while a
-//! caller's closure runs.
+//! ARCHITECTURE.md has the order in which locks are taken, under "Lock order"; each lock's field says its
+//! place in it.
+//! No lock is held while a caller's closure runs.
 
 mod admin;
 mod changes;
+mod clear;
 mod close;
 mod follower;
 mod forked;
 mod full_disk;
-mod log;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod merging;
-mod next_segment;
 mod open;
 mod open_attempt;
 mod point;
-mod published;
 mod read_only;
 mod reader;
 mod scan;
-mod seal;
 mod snapshot;
 mod stats;
 #[cfg(all(any(test, bitcask_fuzzing), not(loom)))]
@@ -56,11 +54,11 @@ pub(crate) use open::{dry_run, new_identity};
 
 use crate::background::{Signal, Worker};
 use crate::clock::Clock;
-use crate::commit::Commit;
 use crate::error::{Error, Result};
 use crate::fs::{self, File, Fs, Lock, Modes};
 use crate::key_hash::KeyHasher;
 use crate::keydir::Keydir;
+use crate::log::{LogWriter, Publisher};
 use crate::manifest::ManifestFile;
 use crate::options::Options;
 use crate::process::Opener;
@@ -69,8 +67,6 @@ use crate::segment::header::Identity;
 use crate::segment::{Dir, Place, Segments, index};
 use crate::sync::Mutex;
 use follower::Follower;
-use full_disk::Reserve;
-use log::Log;
 use merging::permit::MergeControl;
 use open_attempt::OpenAttempt;
 use scan::indexing::Indexing;
@@ -127,29 +123,19 @@ struct Inner {
     /// Fills the keydir, shard by shard.
     filler: Filler,
     /// As it was when the store was opened or refreshed, where that was read-only.
-    manifest: ManifestFile,
-    commit: Commit,
+    manifest: Arc<ManifestFile>,
     /// What snapshots need.
     pins: Pins,
-    /// Room for what gives room back.
-    reserve: Reserve,
     /// The end of the log as opening found it, once that was asked for.
     found_end: OnceLock<Place>,
     /// What the indexes of segments need.
     index: Arc<index::IndexContext>,
     /// Whether keys were ever wanted in order.
     ordered: AtomicBool,
-    /// Which stretches of keys hold nothing, as scans have found. Others begin with none when all is
-    /// loaded anew.
+    /// Lock 8: the stretches of keys that hold nothing, as scans have found. Replaced by an empty list when
+    /// everything is loaded anew.
     gaps: Mutex<Arc<index::Gaps>>,
     report: RecoveryReport,
-    /// Wakes the thread that syncs and marks.
-    sync_signal: Arc<Signal>,
-    /// Wakes the thread that seals, which may take far longer than an interval between syncs.
-    seal_signal: Arc<Signal>,
-    /// Wakes the thread that prepares what writers are about to need, which must not wait for a
-    /// seal.
-    prepare_signal: Arc<Signal>,
     /// Wakes the thread that merges.
     merge_signal: Arc<Signal>,
     role: Role,
@@ -166,18 +152,16 @@ enum Role {
 /// What only the one writer has.
 #[derive(Debug)]
 struct Writer {
-    /// Whose turn it is to merge. Before all locks.
+    /// Lock 1: the turn to merge.
     merging: MergeControl,
-    /// Guards the removal of segment files: who unlinks any that hold entries takes it, and who
-    /// needs them to stay for a while, as a backup does.
+    /// Lock 2: held while segment files that hold entries are removed, or while they have to stay, as for a
+    /// backup.
     files: Mutex<()>,
-    /// Guards the segments' way from active to sealed to gone.
-    maintenance: Mutex<()>,
-    /// Guards the end of the log. After the shards.
-    log: Mutex<Log>,
-    /// Its lock is innermost, but for the manifest's and that of a segment's index.
+    /// The owner of the end of the log.
+    log: LogWriter,
+    /// Writes the indexes of segments. Holds lock 6.
     indexing: Indexing,
-    /// Held for as long as the store is open.
+    /// Lock 8: the lock of the store's directory, which is held for as long as the store is open.
     lock: Mutex<Option<Lock>>,
     /// The same file, which a forked child lets go of: there `lock` may be locked for ever.
     lock_file: File,
@@ -267,7 +251,7 @@ impl Bitcask {
         let inner = Inner::open_writable(&mut begun, options, opener);
         let inner = Arc::new(inner.inspect_err(|_| begun.take_back())?);
         // What can't be set aside now may be later.
-        let _ = inner.keep_reserve();
+        let _ = inner.log().and_then(LogWriter::keep_reserve);
         let workers = if env.threads { inner.start_workers() } else { Ok(Vec::new()) };
         let workers = workers.inspect_err(|_| begun.take_back())?;
         Ok(Self { reader: Reader { inner }, workers, open: true })
@@ -293,9 +277,7 @@ impl Bitcask {
     /// ```
     #[doc(alias = "flush")]
     pub fn sync(&self) -> Result<()> {
-        let writer = self.inner.writer()?;
-        let end = writer.log.lock().end();
-        self.inner.sync_to(end)
+        self.inner.log()?.sync()
     }
 }
 
@@ -331,7 +313,7 @@ impl Bitcask {
     /// Ends the store as the death of its process does, on the same disk: nothing is written,
     /// synced or sealed any more, and what was not synced is still not synced.
     pub(crate) fn kill(self) {
-        let _ = self.inner.commit.poison(Error::ReadOnly);
+        let _ = self.inner.log().map(|log| log.poison(Error::ReadOnly));
     }
 }
 
@@ -342,5 +324,22 @@ impl Inner {
             Role::Writer(writer) => Ok(writer),
             Role::Follower(_) => Err(Error::ReadOnly),
         }
+    }
+
+    /// Returns the owner of the end of the log.
+    #[inline]
+    fn log(&self) -> Result<&LogWriter> {
+        Ok(&self.writer()?.log)
+    }
+
+    /// Returns whether writing has not ended. A store opened read-only has no writing to end.
+    fn is_sound(&self) -> bool {
+        self.log().map_or(true, |log| log.check().is_ok())
+    }
+}
+
+impl Publisher for Keydir {
+    fn wait_for_writers(&self) {
+        self.wait_for_writers();
     }
 }

@@ -6,14 +6,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use super::follower::Follower;
-use super::full_disk::Reserve;
-use super::log::Log;
 use super::open_attempt::OpenAttempt;
 use super::{Env, Inner, Role, Writer};
-use crate::commit::Commit;
 use crate::error::{Error, Result};
-use crate::fs::Fs;
+use crate::fs::{File, Fs, Lock};
 use crate::keydir::Keydir;
+use crate::log::{LogContext, LogWriter};
 use crate::manifest::{Manifest, ManifestFile};
 use crate::options::Options;
 use crate::process::Opener;
@@ -51,18 +49,9 @@ impl Inner {
         let recovered = recovery.for_writing(manifest)?;
         let segments = Segments::new(keydir.collector());
         let filler = Filler::new(&recovery, &recovered, &segments)?;
-        let last_timestamp = recovered.last_timestamp();
-        let writer = Writer {
-            merging: MergeControl::default(),
-            files: Mutex::default(),
-            maintenance: Mutex::default(),
-            log: Mutex::new(Log::new(recovered.manifest.bound, last_timestamp)),
-            indexing: Indexing::default(),
-            lock_file,
-            lock: Mutex::new(begun.lock.take()),
-        };
         let keys = (keydir, segments, filler);
-        Ok(Self::new(&env, dir, (options, owner), keys, recovered, Role::Writer(writer)))
+        let locked = Some((lock_file, begun.lock.take()));
+        Ok(Self::new(&env, dir, (options, owner), keys, recovered, locked))
     }
 
     /// Opens the files of a store beside a writer: read the manifest, and open everything that it lists.
@@ -97,9 +86,7 @@ impl Inner {
                 Ok((recovered, filler)) => {
                     let keys = (keydir, segments, filler);
                     let settings = (options, owner);
-                    let follower = Follower::new(recovered.last_timestamp());
-                    let role = Role::Follower(follower);
-                    return Ok(Self::new(env, dir, settings, keys, recovered, role));
+                    return Ok(Self::new(env, dir, settings, keys, recovered, None));
                 }
                 Err(error) => {
                     let changed = Manifest::read(fs, &dir)?.as_ref() != Some(&manifest);
@@ -118,12 +105,38 @@ impl Inner {
         (options, owner): (Options, Opener),
         (keydir, segments, filler): (Keydir, Segments, Filler),
         recovered: Recovered,
-        role: Role,
+        locked: Option<(File, Option<Lock>)>,
     ) -> Self {
         let (identity, last_timestamp) = (recovered.manifest.identity, recovered.last_timestamp());
         let clock = env.clock.fresh();
         clock.resume(last_timestamp);
-        let is_ordered = matches!(role, Role::Writer(_)) && has_indexes(&env.fs, &dir);
+        let is_ordered = locked.is_some() && has_indexes(&env.fs, &dir);
+        let next_id = recovered.manifest.bound;
+        let manifest = Arc::new(ManifestFile::new(&env.fs, &dir, recovered.manifest));
+        let role = locked.map(|(lock_file, lock)| {
+            let context = LogContext {
+                fs: env.fs.clone(),
+                dir: dir.clone(),
+                clock: clock.clone(),
+                identity,
+                hasher: (env.hasher)(identity.hash_seed),
+                segments: segments.clone(),
+                manifest: Arc::clone(&manifest),
+                segment_size: options.segment_size,
+                segment_entries: options.segment_entries,
+                append_mode: options.append_mode,
+                sync_policy: options.sync_policy,
+            };
+            Role::Writer(Writer {
+                merging: MergeControl::default(),
+                files: Mutex::default(),
+                log: LogWriter::new(context, owner, &lock_file, next_id, last_timestamp),
+                indexing: Indexing::default(),
+                lock_file,
+                lock: Mutex::new(lock),
+            })
+        });
+        let role = role.unwrap_or_else(|| Role::Follower(Follower::new(last_timestamp)));
         Self {
             opener: owner,
             fs: env.fs.clone(),
@@ -133,18 +146,13 @@ impl Inner {
             keydir,
             segments,
             filler,
-            manifest: ManifestFile::new(&env.fs, &dir, recovered.manifest),
-            commit: Commit::new(owner),
+            manifest,
             pins: Pins::default(),
-            reserve: Reserve::default(),
             found_end: OnceLock::new(),
             index: index::IndexContext::new(&env.fs, &dir, identity),
             ordered: AtomicBool::new(is_ordered),
             gaps: Mutex::default(),
             report: recovered.report,
-            sync_signal: Arc::default(),
-            seal_signal: Arc::default(),
-            prepare_signal: Arc::default(),
             merge_signal: Arc::default(),
             role,
             dir,

@@ -6,7 +6,6 @@ use crate::manifest::Manifest;
 use crate::segment::FIRST_OFFSET;
 use crate::segment::budget::{mappings, mappings_limit};
 use crate::segment::limit::segments_limit;
-use crate::segment::write::active::Active;
 use crate::stats::{SegmentStats, Stats};
 
 impl Reader {
@@ -77,18 +76,11 @@ impl Inner {
         if self.here().is_err() {
             return Stats::default();
         }
-        let mut stats = Stats {
-            keys: self.len(),
-            keydir_size: self.keydir.size(),
-            syncs: self.commit.syncs(),
-            ..Stats::default()
-        };
+        let mut stats =
+            Stats { keys: self.len(), keydir_size: self.keydir.size(), ..Stats::default() };
         if let Role::Writer(writer) = &self.role {
-            let log = writer.log.lock();
-            log.count(&mut stats);
-            stats.reserve_size = log.active().map_or(0, Active::unused_size);
-            drop(log);
-            stats.reserve_size += self.reserve_size() + self.manifest.get(Manifest::spare_size);
+            writer.log.count(&mut stats);
+            stats.reserve_size += self.manifest.get(Manifest::spare_size);
         }
         self.pins.count(&mut stats);
         (stats.retired_segments, stats.oldest_retired) = self.segments.retired();

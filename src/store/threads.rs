@@ -7,7 +7,7 @@ use super::Inner;
 use crate::background::{Signal, Worker};
 use crate::error::Result;
 use crate::fs;
-use crate::options::SyncPolicy;
+use crate::log::LogWriter;
 
 /// How long after a sync the log may go without an entry before a mark of its own is appended.
 const MARK_DELAY: Duration = Duration::from_secs(1);
@@ -25,10 +25,11 @@ impl Inner {
             let started = Worker::start(signal, work);
             fs::io_context("start a thread for", self.dir.path(), started)
         };
+        let log = self.log()?;
         let mut workers = vec![
-            start(&self.sync_signal, |inner| Some(inner.sync_and_mark_due()))?,
-            start(&self.seal_signal, |inner| Some(inner.seal_due()))?,
-            start(&self.prepare_signal, |inner| Some(inner.prepare_due()))?,
+            start(&log.sync_signal, |inner| Some(inner.sync_and_mark_due()))?,
+            start(&log.seal_signal, |inner| Some(inner.seal_due()))?,
+            start(&log.prepare_signal, |inner| Some(inner.prepare_due()))?,
             start(&self.merge_signal, Self::merge_due)?,
         ];
         for _ in 0..self.filler.threads() {
@@ -50,6 +51,22 @@ impl Inner {
         if worked.unwrap_or(false) { Duration::ZERO } else { IDLE }
     }
 
+    /// Seals the oldest segment that has been rotated. Returns whether there was one.
+    pub(super) fn seal_oldest(&self) -> Result<bool> {
+        self.log()?.seal_oldest(&self.keydir)
+    }
+
+    /// Seals the segments that have been rotated by now.
+    pub(super) fn seal_rotated(&self) -> Result<()> {
+        self.log()?.seal_rotated(&self.keydir)
+    }
+
+    /// Prepares what writers are about to need, and returns how long to wait for more.
+    pub(super) fn prepare_due(&self) -> Duration {
+        let _ = self.log().map(LogWriter::prepare);
+        IDLE
+    }
+
     /// Does what the threads that prepare, seal and sync do, where a test has none.
     #[cfg(any(test, bitcask_fuzzing))]
     pub(super) fn work(&self) -> Duration {
@@ -60,18 +77,9 @@ impl Inner {
 
     /// Syncs and marks if that is due, and says how long the rest may wait.
     pub(super) fn sync_and_mark_due(&self) -> Duration {
-        let Ok(writer) = self.writer() else { return IDLE };
-        let mut wait = IDLE;
-        if let SyncPolicy::Interval(interval) = self.options.sync_policy {
-            let (dirty_since, end) = writer.log.lock().dirty();
-            if let Some(since) = dirty_since {
-                match interval.checked_sub(since.elapsed()).filter(|left| !left.is_zero()) {
-                    Some(left) => wait = wait.min(left),
-                    None => drop(self.sync_to(end)),
-                }
-            }
-        }
-        let _ = self.mark_if_due(MARK_DELAY);
+        let Ok(log) = self.log() else { return IDLE };
+        let wait = log.sync_if_due().map_or(IDLE, |left| left.min(IDLE));
+        let _ = log.mark_if_due(MARK_DELAY);
         wait
     }
 }

@@ -329,6 +329,35 @@ fn every_source_file_says_what_it_is() {
     none("these do not start with `//!`", &offences);
 }
 
+/// What checkers put in the place of locks is none of the store's.
+#[test]
+fn every_lock_says_its_place_in_the_order_of_locks() {
+    let is_ours = |path: &String| !path.starts_with("src/sync") && path != "src/epoch/twin.rs";
+    let mut offences = Vec::new();
+    for path in sources().into_iter().filter(is_ours) {
+        let lines = source_lines(&path);
+        for (at, line) in lines.iter().enumerate() {
+            let line = line.trim();
+            let is_field = line.ends_with(',') && !line.contains('(') && line.contains(": ");
+            let is_lock = line.contains("Mutex<") && !line.starts_with("//");
+            if !is_lock || !is_field && !line.contains("struct ") {
+                continue;
+            }
+            let above = lines[..at].iter().rev().map(|line| line.trim());
+            let is_about_it = |line: &&str| line.starts_with("///") || line.starts_with("#[");
+            let said: Vec<_> = above.take_while(is_about_it).collect();
+            if !said.iter().any(|line| names_after(line, "Lock ").iter().any(is_number)) {
+                offences.push(format!("{path}:{}: {line}", at + 1));
+            }
+        }
+    }
+    none("say `Lock` and its number in ARCHITECTURE.md", &offences);
+}
+
+fn is_number(name: &&str) -> bool {
+    name.parse::<u8>().is_ok()
+}
+
 #[test]
 fn everything_is_ascii() {
     let mut offences = Vec::new();

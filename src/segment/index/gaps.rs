@@ -143,7 +143,7 @@ impl Gap {
     }
 }
 
-/// The gaps that the scans of a store have found.
+/// The gaps that the scans of a store have found. Lock 8.
 #[derive(Debug, Default)]
 pub(crate) struct Gaps(Mutex<KnownGaps>);
 

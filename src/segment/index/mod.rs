@@ -49,7 +49,7 @@ pub(crate) use version::{Hit, Moment, Part, newest};
 /// has half as many parts to go through.
 const RATIO: u64 = 4;
 
-/// What a segment knows of its index.
+/// What a segment knows of its index. Lock 7: held while entries are sorted.
 #[derive(Debug, Default)]
 pub(super) struct SegmentIndex(Mutex<IndexState>);
 

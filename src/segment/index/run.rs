@@ -60,6 +60,7 @@ pub(crate) struct Run {
     /// The highest timestamp. For an index on disk, the segment's summary has it.
     pub(super) time: u64,
     pub(super) directory: Directory,
+    /// Lock 8: held while the blocks are built anew.
     blocks: Mutex<Blocks>,
 }
 

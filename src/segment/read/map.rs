@@ -33,8 +33,7 @@ use crate::sync::{AtomicU64, Ordering};
 pub(crate) struct Bytes {
     source: ByteSource,
     end: AtomicU64,
-    /// Whether the mapping below `end` has been replaced by a copy. The lock is held while that
-    /// changes.
+    /// Lock 8: whether the mapping below `end` has been replaced by a copy. Held while that changes.
     is_copied: Mutex<bool>,
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct Room {
     map: Option<Arc<Mapping>>,
     /// The size to which the segment may grow.
     capacity: u64,
-    /// Whether the file has been cut to the segment's end. The lock guards the file's size.
+    /// Lock 8: whether the file has been cut to the segment's end. Guards the file's size.
     is_cut: Mutex<bool>,
     /// The size up to which disk space has been set aside. It only grows, and so does `ready`.
     allocated: AtomicU64,

@@ -15,14 +15,13 @@ use std::path::Path;
 use super::new_dir::NewDir;
 use crate::error::{Error, Result};
 use crate::fs::{Access, File, Fs};
+use crate::log::UnsealedFile;
 use crate::manifest::{Manifest, Sealed};
 use crate::mistake::{Mistake, made};
 use crate::segment::header::{Kind, SegmentHeader};
 use crate::segment::hint::{Hint, HintFile, HintSource};
 use crate::segment::index::has_index;
-use crate::segment::write::active::Active;
 use crate::segment::{Dir, SegmentId, open_listed};
-use crate::store::log::Log;
 use crate::store::open::new_identity;
 use crate::store::{Bitcask, Inner, Writer};
 
@@ -98,7 +97,7 @@ impl Bitcask {
 struct BackupMoment {
     manifest: Manifest,
     /// Oldest first; those without a put or a delete left out.
-    unsealed: Vec<Unsealed>,
+    unsealed: Vec<UnsealedFile>,
 }
 
 impl BackupMoment {
@@ -106,13 +105,6 @@ impl BackupMoment {
         let sealed = self.manifest.sealed.iter().map(|sealed| sealed.id);
         sealed.chain(self.unsealed.iter().map(|unsealed| unsealed.id))
     }
-}
-
-/// An unsealed segment. Its file is cut, when it is sealed, but never below this length.
-struct Unsealed {
-    id: SegmentId,
-    file: File,
-    length: u64,
 }
 
 impl Inner {
@@ -128,10 +120,10 @@ impl Inner {
     /// Notes what the log is made of now. The caller keeps the files from being removed.
     fn moment(&self, writer: &Writer) -> Result<BackupMoment> {
         // Nothing is between unsealed and sealed while this is held.
-        let _maintenance = writer.maintenance.lock();
-        self.at_one_moment(writer, |log| {
-            self.commit.check()?;
-            let (mut manifest, unsealed) = (self.manifest.get(Clone::clone), unsealed(log));
+        let _maintenance = writer.log.lock_maintenance();
+        writer.log.at_one_moment(&self.keydir, |log| {
+            writer.log.check()?;
+            let (mut manifest, unsealed) = (self.manifest.get(Clone::clone), log.unsealed_files());
             if unsealed.len() < log.unsealed().len() {
                 // There may be marks in what is left out, which have times too.
                 manifest.note_time(log.last_timestamp());
@@ -139,18 +131,6 @@ impl Inner {
             Ok(BackupMoment { manifest, unsealed })
         })
     }
-}
-
-fn unsealed(log: &Log) -> Vec<Unsealed> {
-    let rotated = log.rotated.iter().filter(|rotated| rotated.entries > 0).map(|rotated| {
-        let (id, length) = (rotated.segment.id(), rotated.segment.size());
-        Unsealed { id, file: rotated.file.clone(), length }
-    });
-    let active = log.active().filter(|active| active.entries() > 0).map(|active: &Active| {
-        let end = active.end();
-        Unsealed { id: end.segment, file: active.file().clone(), length: end.offset }
-    });
-    rotated.chain(active).collect()
 }
 
 /// A backup under way.
@@ -176,7 +156,7 @@ impl BackupTarget<'_> {
             }
         }
         let mut manifest = manifest.clone();
-        for Unsealed { id, file, length } in unsealed {
+        for UnsealedFile { id, file, length } in unsealed {
             let source = HintSource { id: *id, identity: manifest.identity, length: *length };
             self.copy(file, source)?;
             report.copied_size += length;

@@ -8,9 +8,11 @@ use super::position::Position;
 use crate::clock::system_time;
 use crate::entry::Flags;
 use crate::error::Result;
+use crate::log::LogWriter;
+use crate::mistake::{Mistake, made};
 use crate::segment::header::Kind;
 use crate::segment::read::walk::Walk;
-use crate::segment::{FIRST_OFFSET, Segment, StoredEntry};
+use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId, StoredEntry};
 use crate::store::Inner;
 use crate::value::Value;
 
@@ -89,9 +91,17 @@ impl Inner {
     /// Refuses to read on when the store was closed after a failed write or sync: what lies in its
     /// files from then on is for recovery to say.
     pub(crate) fn refuse_dead(&self) -> Result<()> {
-        match (self.commit.check(), self.writer()) {
-            (Err(error), Ok(writer)) if writer.log.lock().closed => Err(error),
+        let Ok(log) = self.log() else { return Ok(()) };
+        match log.check() {
+            Err(error) if log.lock().is_closed() => Err(error),
             _ => Ok(()),
+        }
+    }
+
+    /// Waits until the entry of a key, which was read from a segment, is published.
+    pub(crate) fn await_published(&self, segment: &Segment, key: &[u8]) {
+        if !segment.is_published() && !made(Mistake::ToldInFlight) {
+            drop(self.keydir.shard(self.keydir.hash(key).shard()));
         }
     }
 
@@ -101,7 +111,9 @@ impl Inner {
         if !durable {
             return size;
         }
-        let (id, durable) = (segment.id(), self.commit.durable());
+        // In a store opened read-only only what is sealed is known to be durable.
+        let durable = self.log().map_or(Place::new(SegmentId(0), 0), LogWriter::durable);
+        let id = segment.id();
         match id.cmp(&durable.segment) {
             _ if segment.summary().is_some() => size,
             Ordering::Less => size,

@@ -7,28 +7,28 @@
 //!   appended to any more. The manifest tells then whether one in between is gone: it says so before
 //!   a segment leaves the set.
 //! - Merged segments are passed over: what they hold was told before, or is gone with its segment.
-//! - Who waits is woken for what it follows, and passes over the rest; see `wait`.
+//! - A follower that waits is woken for the changes that it follows, and passes over the rest; see
+//!   `log::waiters`.
 //! - A position lies right behind a put or a delete, or at the beginning of what a clear has left;
 //!   never behind a note of the log itself, which may go.
 
 pub(crate) mod change;
 pub(crate) mod position;
-pub(crate) mod waiters;
+mod unread;
 
 use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::log::Log;
 use super::{Inner, Reader, Role};
 use crate::entry::Flags;
 use crate::error::{Error, Result};
+use crate::log::{Log, News};
 use crate::manifest::Manifest;
 use crate::segment::read::walk::Walk;
 use crate::segment::{FIRST_OFFSET, Place, Segment, ignore_unknown_codec};
 use crate::store::changes::change::{Change, goes_on};
 use crate::store::changes::position::Position;
-use crate::store::changes::waiters::News;
 use crate::sync::Instant;
 
 /// Changes of a store in the order in which they were committed, from [`Reader::changes`].
@@ -251,7 +251,7 @@ impl Changes {
                 continue;
             }
             let is_over =
-                |log: &Log| log.closed || until.is_some_and(|until| until <= Instant::now());
+                |log: &Log| log.is_closed() || until.is_some_and(|until| until <= Instant::now());
             if is_over(&log) {
                 drop(log);
                 return self.try_recv();
@@ -327,7 +327,7 @@ impl Changes {
             // With an error it stays where it is.
             let told = told.inspect_err(|_| *walk = Walk::new(&segment, start))?;
             if let Some(change) = &told {
-                self.inner.await_published_key(&segment, &change.key);
+                self.inner.await_published(&segment, &change.key);
             }
             self.at = Place::new(segment.id(), walk.offset());
             if let Some(mut change) = told {

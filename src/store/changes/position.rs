@@ -4,11 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
+use crate::log::Log;
 use crate::manifest::{BEGINNING, Manifest};
 use crate::segment::header::Kind;
 use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId};
 use crate::store::follower::RefreshState;
-use crate::store::log::Log;
 use crate::store::{Inner, Reader, Role};
 
 /// A place in the order of all changes of a store, between two of them.
@@ -102,7 +102,9 @@ impl Reader {
             return Position::START;
         }
         match &inner.role {
-            Role::Writer(writer) => inner.at_one_moment(writer, |log| inner.position_of(log)),
+            Role::Writer(writer) => {
+                writer.log.at_one_moment(&inner.keydir, |log| inner.position_of(log))
+            }
             Role::Follower(follower) => inner.position_read(&follower.refreshing.lock()),
         }
     }

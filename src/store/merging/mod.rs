@@ -19,9 +19,8 @@ use crate::fs::is_failed_read;
 use crate::merge::{
     Host, Merge, MergeContext, PlanContext, Pool, plan_all, plan_auto, plan_chosen, plan_now,
 };
-use crate::options::{AppendMode, AutoMerge, MergeOptions, MergePolicy, Options};
+use crate::options::{AutoMerge, MergeOptions, MergePolicy, Options};
 use crate::segment::header::Kind;
-use crate::segment::limit::Need;
 use crate::segment::write::active::Active;
 use crate::segment::write::output::Output;
 use crate::segment::{FIRST_OFFSET, Segment, SegmentId};
@@ -82,7 +81,7 @@ impl Bitcask {
         let inner = &self.inner;
         inner.writer()?;
         if options.force && options.segments.is_none() {
-            let rotated = unless_full(inner.rotate_active());
+            let rotated = unless_full(inner.log()?.rotate_active());
             // What is sealed can be merged all the same.
             if !matches!(rotated, Err(Error::TooManySegments { .. })) {
                 rotated?;
@@ -145,33 +144,26 @@ impl Host for Inner {
     }
 
     fn create_output(&self, size: u64) -> Result<(Output, u32)> {
-        self.commit.check()?;
-        self.segments.refuse_beyond(Need::GiveBack)?;
-        let id = self.writer()?.log.lock().take_id()?;
-        let capacity = self.capacity_for(size)?;
-        // Written in large pieces, which a system call is quicker for than a mapping.
-        let create = || self.create(id, Kind::Merged, capacity, AppendMode::Positioned);
-        let active = create().or_else(|error| self.unless_given_way(error, create))?;
-        let numbered = self.number(active)?;
-        Ok((Output::new(numbered.active, self.identity), numbered.number))
+        let created = self.log()?.create_merged(size)?;
+        Ok((Output::new(created.active, self.identity), created.number))
     }
 
     fn sync_log(&self) -> Result<()> {
-        let end = self.writer()?.log.lock().end();
-        self.commit.check()?;
-        self.sync_to(end)
+        let log = self.log()?;
+        log.check()?;
+        log.sync()
     }
 
     fn exclusively(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()> {
         let writer = self.writer()?;
         let _files = writer.files.lock();
-        let _maintenance = writer.maintenance.lock();
-        self.commit.check()?;
+        let _maintenance = writer.log.lock_maintenance();
+        writer.log.check()?;
         change()
     }
 
     fn next_timestamp(&self) -> u64 {
-        self.writer().map_or(0, |writer| writer.log.lock().next_timestamp())
+        self.log().map_or(0, |log| log.lock().next_timestamp())
     }
 
     fn unlink(&self, segment: &Arc<Segment>) {
@@ -180,7 +172,10 @@ impl Host for Inner {
     }
 
     fn poison_if_sync_failed(&self, error: Error) -> Error {
-        self.poison_if_sync_failed(error)
+        match self.log() {
+            Ok(log) => log.poison_if_sync_failed(error),
+            Err(_) => error,
+        }
     }
 }
 
@@ -241,7 +236,7 @@ impl Inner {
         let merging = &self.writer()?.merging;
         let started = Instant::now();
         let mut turn = merging.turn()?;
-        self.commit.check()?;
+        self.log()?.check()?;
         self.publish(&mut turn.pending)?;
         // What was read until now may be all that there is no number left for.
         self.segments.free_retired();
@@ -336,7 +331,7 @@ impl Inner {
         if idle && self.dead_in_active() > worthwhile {
             // At rest nobody else ends it, and what is dead in it would stay. A failure is met
             // again by whoever writes.
-            let _ = self.rotate_active().and_then(|()| self.seal_rotated());
+            let _ = writer.log.rotate_active().and_then(|()| self.seal_rotated());
         }
         if !self.plan_auto(auto, idle).is_empty() {
             self.merge_by_policy(auto, idle);

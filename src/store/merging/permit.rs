@@ -15,15 +15,15 @@ use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, ThreadId, current_th
 /// Whose turn it is to merge.
 #[derive(Debug, Default)]
 pub(crate) struct MergeControl {
-    /// What was copied and could not be published.
+    /// Lock 1: what was copied and could not be published.
     pending: Mutex<Option<Merge>>,
-    /// The thread whose turn it is.
+    /// Lock 8: the thread whose turn it is.
     thread: Mutex<Option<ThreadId>>,
     /// How many want a merge to stop.
     stops: AtomicUsize,
-    /// Segments that a merge could not read.
+    /// Lock 8: segments that a merge could not read.
     damaged: Mutex<BTreeSet<u32>>,
-    /// How many entries had been appended when it was last looked whether a merge is due.
+    /// Lock 8: the number of entries that had been appended at the last look whether a merge is due.
     seen_appends: Mutex<Option<u64>>,
 }
 

@@ -90,7 +90,7 @@ fn due(size: u64, per_second: u64) -> Duration {
 impl Inner {
     /// Returns how many entries have been appended.
     pub(crate) fn appends(&self) -> u64 {
-        self.writer().map_or(0, |writer| writer.log.lock().appends())
+        self.log().map_or(0, |log| log.lock().appends())
     }
 
     /// Returns whether space matters more than speed: most of the log is dead, or the disk has less

@@ -14,18 +14,18 @@
 use std::collections::HashSet;
 
 use super::read::Located;
-use super::write::publish;
+use super::write::{addresses, publish};
 use crate::clock::Deadline;
 use crate::entry::Flags;
 use crate::epoch::Guard;
 use crate::error::{Error, Result};
 use crate::key_hash::KeyHash;
 use crate::keydir::{Address, LockedShards};
+use crate::log::{BATCH_SIZE_LIMIT, Log};
 use crate::mistake::{Mistake, made};
 use crate::options::WriteOptions;
 use crate::segment::write::draft::Draft;
 use crate::store::Inner;
-use crate::store::log::{BATCH_SIZE_LIMIT, Log};
 
 /// What a key has to be for changes to be made.
 #[derive(Debug)]
@@ -113,10 +113,10 @@ impl Inner {
             drop(guard);
             return self.wait_durable(options).map(|()| true);
         }
-        let appended = self.append(&mut log, &mut drafts, &guard)?;
+        let appended = writer.log.append(&mut log, &mut drafts, &guard)?;
         drop(log);
         let (segment, timestamp) = (appended.segment, appended.timestamp);
-        let addresses = appended.addresses(&drafts);
+        let addresses = addresses(&appended, &drafts);
         for (((hash, old), draft), new) in old.iter().zip(&drafts).zip(addresses) {
             let new = (!draft.header.is_tombstone()).then_some(new);
             publish(shards.of(*hash), *hash, old.as_ref(), new, segment, timestamp);

@@ -60,9 +60,10 @@ impl Inner {
     /// Writes one of the hints that opening found missing or bad, or had to make; says whether
     /// there was one.
     pub(crate) fn write_hint(&self) -> Result<bool> {
-        let _maintenance = self.writer()?.maintenance.lock();
-        self.commit.check()?;
+        let log = self.log()?;
+        let _maintenance = log.lock_maintenance();
+        log.check()?;
         let listed = |id| self.manifest.get(|manifest| manifest.lists(id));
-        self.filler.write_hint(listed).map_err(|error| self.poison_if_sync_failed(error))
+        self.filler.write_hint(listed).map_err(|error| log.poison_if_sync_failed(error))
     }
 }

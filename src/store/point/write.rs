@@ -13,11 +13,11 @@ use crate::entry::Flags;
 use crate::error::{Error, Result};
 use crate::key_hash::KeyHash;
 use crate::keydir::{Address, Found, Shard};
+use crate::log::{Appended, Written};
 use crate::mistake::{Mistake, made};
 use crate::options::{KEY_SIZE_LIMIT, Lifetime, SyncPolicy, WriteOptions};
 use crate::segment::write::draft::Draft;
 use crate::segment::{Segment, StoredEntry};
-use crate::store::published::Written;
 use crate::store::{Bitcask, Inner};
 
 impl Bitcask {
@@ -92,11 +92,8 @@ impl Bitcask {
     }
 }
 
-/// As many full segments may wait to be sealed before writers help.
+/// The number of full segments that may wait to be sealed before writers help.
 const BACKLOG_MAX: usize = 16;
-
-/// Times that puts and deletes leave to the notes of the log itself.
-const TIMES_LEFT: u64 = 1 << 20;
 
 impl Inner {
     /// Changes one key, whatever it is now; no value means a delete. Says of a delete whether the key
@@ -130,7 +127,7 @@ impl Inner {
             existed = self.is_before(self.deadline(&old.stored));
         }
         // Unlocked before the result is moved anywhere.
-        let appended = self.append(&mut log, drafts, &guard);
+        let appended = writer.log.append(&mut log, drafts, &guard);
         drop(log);
         let appended = appended?;
         let (segment, timestamp) = (appended.segment, appended.timestamp);
@@ -138,7 +135,7 @@ impl Inner {
             drop(shard);
             shard = self.shard(hash.shard())?;
         }
-        for (address, size) in appended.addresses(drafts) {
+        for (address, size) in addresses(&appended, drafts) {
             let new = value.is_some().then_some((address, size));
             publish(&mut shard, hash, own.as_ref(), new, segment, timestamp);
         }
@@ -221,13 +218,7 @@ impl Inner {
             let _ = self.seal_oldest();
         }
         let waits = self.waits(options) && !made(Mistake::ReturnsBeforeSync);
-        if waits { self.sync_to(written.end) } else { Ok(()) }
-    }
-
-    /// Refuses entries that would have no times of their own.
-    pub(crate) fn refuse_end_of_time(&self, time: u64, count: usize) -> Result<()> {
-        let has_time = TIME_MAX.saturating_sub(time) > TIMES_LEFT + count as u64;
-        has_time.then_some(()).ok_or_else(|| Error::EndOfTime { path: self.dir.path().into() })
+        if waits { self.log()?.sync_to(written.end) } else { Ok(()) }
     }
 
     /// Waits, if that is asked for, until what made a delete needless is durable: an absence that
@@ -238,14 +229,22 @@ impl Inner {
         if !self.waits(options) || made(Mistake::AbsenceNotDurable) {
             return Ok(());
         }
-        let end = self.writer()?.log.lock().end();
-        self.sync_to(end)
+        self.log()?.sync()
     }
 
     /// Returns whether a write returns only when it is durable.
     fn waits(&self, options: WriteOptions) -> bool {
         options.durable.unwrap_or(self.options.sync_policy == SyncPolicy::Always)
     }
+}
+
+/// Returns the addresses of the entries that were appended, in order, with their sizes on disk.
+pub(crate) fn addresses(
+    appended: &Appended<'_>,
+    drafts: &[Draft<'_>],
+) -> impl Iterator<Item = (Address, u64)> {
+    let segment = appended.number;
+    appended.offsets(drafts).map(move |(offset, size)| (Address { segment, offset }, size))
 }
 
 /// Makes a key's slot name its new entry, or removes it at this time, and accounts for what is dead

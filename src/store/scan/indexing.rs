@@ -19,8 +19,8 @@ use crate::sync::Mutex;
 /// able to read such a segment.
 #[derive(Debug, Default)]
 pub(crate) struct Indexing {
-    /// Held while an index is written, so that there is one at a time. While it is held, the manifest is
-    /// read, and the state of the segment's index is locked.
+    /// Lock 6: held while an index is written, so that there is one at a time. While it is held, the
+    /// manifest is read, and the state of the segment's index is locked.
     failed: Mutex<BTreeSet<SegmentId>>,
 }
 
@@ -28,7 +28,7 @@ impl Inner {
     /// Records that keys are wanted in order, so that indexes are written from now on.
     pub(super) fn want_order(&self) {
         if !self.ordered.swap(true, Ordering::Relaxed) {
-            self.seal_signal.wake();
+            let _ = self.log().map(|log| log.seal_signal.wake());
         }
     }
 
@@ -53,7 +53,7 @@ impl Inner {
         // an index of either would be lost.
         let is_listed = || self.manifest.get(|manifest| manifest.lists(segment.id()));
         let writer = self.writer()?;
-        if !segment.needs_index() || self.commit.check().is_err() || !is_listed() {
+        if !segment.needs_index() || writer.log.check().is_err() || !is_listed() {
             return Ok(false);
         }
         if self.check_space(segment.size()).is_err() {
@@ -66,7 +66,7 @@ impl Inner {
             if !is_out_of_files(&error) {
                 failed.insert(segment.id());
             }
-            self.poison_if_sync_failed(error)
+            writer.log.poison_if_sync_failed(error)
         })?;
         // A segment's files are removed after the manifest has dropped it. If that has just happened,
         // nobody else removes this index.

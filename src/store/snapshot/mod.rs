@@ -10,8 +10,8 @@
 //! # Why it is one moment
 //!
 //! Time, segments and clock are noted under the lock of the log, so that nothing is appended
-//! meanwhile. What is in flight then has to be in the keydir before a look-up trusts it: `published`
-//! waits for that. Nothing that the snapshot
+//! meanwhile. What is in flight then has to be in the keydir before a look-up trusts it:
+//! [`at_one_moment`](crate::log::LogWriter::at_one_moment) waits for that. Nothing that the snapshot
 //! sees can be dropped from then on: a merge drops what was overwritten, deleted, or has expired, and
 //! whatever is so later than this moment is in a segment that is pinned now.
 
@@ -21,7 +21,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::log::Log;
 use super::{Inner, Reader, Role};
 use crate::clock::Now;
 use crate::entry::Header;
@@ -29,6 +28,7 @@ use crate::epoch::Guard;
 use crate::error::Result;
 use crate::key_hash::KeyHash;
 use crate::keydir::Lookup;
+use crate::log::Log;
 use crate::mistake::{Mistake, made};
 use crate::segment::hint::{HintFile, HintSlot, HintSource};
 use crate::segment::index::{Gaps, Part};
@@ -222,11 +222,12 @@ impl Inner {
         };
         if made(Mistake::PinnedLate) {
             let note = |log: &Log| (log.last_timestamp(), this.position_of(log));
-            let (time, position) = this.at_one_moment(writer, note);
+            let (time, position) = writer.log.at_one_moment(&this.keydir, note);
             yield_now();
             return of_moment(time, position);
         }
-        this.at_one_moment(writer, |log| of_moment(log.last_timestamp(), this.position_of(log)))
+        let note = |log: &Log| of_moment(log.last_timestamp(), this.position_of(log));
+        writer.log.at_one_moment(&this.keydir, note)
     }
 }
 

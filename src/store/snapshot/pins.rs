@@ -25,7 +25,7 @@ use crate::sync::Mutex;
 /// The segments of a moment.
 pub(crate) type Pinned = Arc<[Arc<Segment>]>;
 
-/// All snapshots that there are.
+/// All snapshots that there are. Lock 6.
 #[derive(Debug, Default)]
 pub(crate) struct Pins(Mutex<PinState>);
 
@@ -156,7 +156,7 @@ impl Inner {
             this.keep_lock_for(all.chain(kept.iter().cloned()).filter(|seg| !seg.keep_readable()));
         }
         // Who can't write any more leaves it to the next opening.
-        for segment in kept.iter().filter(|_| this.commit.check().is_ok()) {
+        for segment in kept.iter().filter(|_| this.is_sound()) {
             let _ = this.remove_files(segment);
         }
     }

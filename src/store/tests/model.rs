@@ -261,7 +261,7 @@ impl World {
     fn forget(&mut self) {
         let inner = &self.db.as_ref().unwrap().inner;
         let sealed = inner.manifest.get(|manifest| Place::new(manifest.log, 0));
-        let durable = inner.commit.durable().max(sealed);
+        let durable = inner.log().unwrap().durable().max(sealed);
         let last = self.history.iter().rposition(|(end, _)| *end <= durable);
         self.history.drain(..last.expect("what was there at the start is durable"));
     }
@@ -317,7 +317,7 @@ impl World {
             }
             Step::Sync => self.db().sync().unwrap(),
             Step::Work => drop(self.db().inner.work()),
-            Step::Mark => self.db().inner.mark_if_due(Duration::ZERO).unwrap(),
+            Step::Mark => self.db().inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap(),
             Step::Advance { seconds } => self.lab.hands.advance(Duration::from_secs(*seconds)),
             Step::TurnBack { .. } if self.merges => {}
             Step::TurnBack { seconds } => self.lab.hands.step_back(Duration::from_secs(*seconds)),
@@ -541,7 +541,7 @@ impl World {
 
     /// Makes zeros of some bytes that were not synced: a disk writes parts of what it is given.
     fn tear(&self, image: &Lab, keeping: &mut Keeping) {
-        let durable = self.db().inner.commit.durable();
+        let durable = self.db().inner.log().unwrap().durable();
         let manifest = self.db().inner.manifest.get(Clone::clone);
         let is_sealed = |id| id < manifest.log || manifest.lists(id);
         for (id, path) in image.logs().into_iter().filter(|(id, _)| !is_sealed(*id)) {

@@ -14,10 +14,10 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use super::super::Inner;
-use super::super::log::Log;
 use super::super::snapshot::Snapshot;
 use crate::clock::Deadline;
 use crate::error::Result;
+use crate::log::Log;
 use crate::manifest::Manifest;
 use crate::mistake::{Mistake, made};
 use crate::segment::header::Kind;
@@ -216,8 +216,8 @@ impl Reads {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::log::ActiveSegment;
     use super::*;
+    use crate::log::ActiveSegment;
     use crate::segment::write::active::Active;
     use crate::store::scan::key_range::prefix_bounds;
     use crate::{Bitcask, MergePolicy, Options};
@@ -245,7 +245,11 @@ mod tests {
     /// Does what a clear does before it replaces the manifest.
     fn begin_clear(db: &Bitcask) -> ActiveSegment {
         let capacity = Active::capacity_for(0, db.inner.options.segment_size);
-        db.inner.create_next(&mut db.inner.writer().unwrap().log.lock(), capacity).unwrap()
+        db.inner
+            .log()
+            .unwrap()
+            .create_next(&mut db.inner.writer().unwrap().log.lock(), capacity)
+            .unwrap()
     }
 
     #[test]
@@ -260,7 +264,7 @@ mod tests {
         db.put("k2", "2").unwrap();
         assert!(!holds(&db, &looked));
         let looked = look(&db, "k");
-        db.inner.rotate_active().unwrap();
+        db.inner.log().unwrap().rotate_active().unwrap();
         db.put("k2", "2").unwrap();
         assert!(!holds(&db, &looked));
     }
@@ -275,7 +279,11 @@ mod tests {
         let fresh = begin_clear(&db);
         let looked = look(&db, "k");
         assert!(!holds(&db, &looked), "what becomes of the clear is not known yet");
-        db.inner.restart_in(&mut db.inner.writer().unwrap().log.lock(), fresh).unwrap();
+        db.inner
+            .log()
+            .unwrap()
+            .restart_in(&mut db.inner.writer().unwrap().log.lock(), fresh)
+            .unwrap();
         assert!(!holds(&db, &looked));
     }
 
@@ -287,8 +295,8 @@ mod tests {
         db.put("k1", "1").unwrap();
         let looked = look(&db, "k");
         db.put("k2", "2").unwrap();
-        db.inner.rotate_active().unwrap();
-        while !db.inner.writer().unwrap().log.lock().rotated.is_empty() {
+        db.inner.log().unwrap().rotate_active().unwrap();
+        while db.inner.log().unwrap().lock().has_rotated() {
             let _ = db.inner.seal_rotated();
         }
         assert!(!holds(&db, &looked));
@@ -304,11 +312,11 @@ mod tests {
         let fresh = begin_clear(&db);
         let looked = look(&db, "k");
         let full = crate::Error::NoSpace { path: dir.path().into() };
-        let _ = db.inner.take_back(fresh.number, fresh.active.segment().id(), full);
+        let _ = db.inner.log().unwrap().take_back(fresh.number, fresh.active.segment().id(), full);
         db.put("k2", "2").unwrap();
         assert!(!holds(&db, &looked));
         // Nor does a rotation, which goes on with a higher id than that of the fresh one.
-        db.inner.rotate_active().unwrap();
+        db.inner.log().unwrap().rotate_active().unwrap();
         assert!(!holds(&db, &looked));
     }
 }

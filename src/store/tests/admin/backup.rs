@@ -277,7 +277,7 @@ fn a_target_that_is_no_empty_directory_outside_is_refused() {
 fn a_store_that_does_not_write_makes_no_backup() {
     let lab = lab(true);
     let (db, _) = filled(&lab);
-    let _ = db.inner.commit.poison(Error::ReadOnly);
+    let _ = db.inner.log().unwrap().poison(Error::ReadOnly);
     assert!(db.backup(TARGET).unwrap_err().is_poisoned());
     drop(db);
     assert!(lab.twin.is_dir(Path::new(TARGET)).is_err());
@@ -476,7 +476,7 @@ fn a_link_that_fails_is_not_one_that_cannot_be_had() {
         lab.twin.fail(Fault::new(FaultKind::Eio).only(call));
         assert!(matches!(db.backup(TARGET), Err(Error::Io { .. })), "{call:?}");
         assert!(lab.twin.is_dir(Path::new(TARGET)).is_err(), "{call:?}");
-        db.inner.commit.check().unwrap();
+        db.inner.log().unwrap().check().unwrap();
     }
     let ops = lab.twin.op_count();
     db.backup(TARGET).unwrap();

@@ -21,7 +21,10 @@ fn full() -> (Lab, Bitcask) {
         db.put(key(number), VALUE).unwrap();
         db.work();
     }
-    assert!(db.inner.reserve_size() > 0 && db.stats().reserve_size > db.inner.reserve_size());
+    assert!(
+        db.inner.log().unwrap().reserve_size() > 0
+            && db.stats().reserve_size > db.inner.log().unwrap().reserve_size()
+    );
     lab.twin.set_space(u64::MAX - lab.twin.available_space());
     (lab, db)
 }
@@ -36,7 +39,7 @@ fn put_until_full(db: &Bitcask) {
 fn deletes_have_a_reserve_and_puts_have_none() {
     let (lab, db) = full();
     put_until_full(&db);
-    let reserve = db.inner.reserve_size();
+    let reserve = db.inner.log().unwrap().reserve_size();
     assert!(reserve > 0, "no put has it");
     for number in 0..50 {
         assert!(db.delete(key(number)).unwrap());
@@ -50,7 +53,7 @@ fn deletes_have_a_reserve_and_puts_have_none() {
     lab.twin.set_space(u64::MAX);
     db.put("room", "again").unwrap();
     db.work();
-    assert!(db.inner.reserve_size() >= reserve);
+    assert!(db.inner.log().unwrap().reserve_size() >= reserve);
 }
 
 /// A file system may have room and not set it aside, or the process may write no file that is so large.
@@ -61,16 +64,16 @@ fn a_put_does_without_a_reserve_where_none_can_be_set_aside() {
     for number in 0..50 {
         assert!(db.delete(key(number)).unwrap());
     }
-    assert!(db.inner.is_reserve_used());
+    assert!(db.inner.log().unwrap().is_reserve_used());
     lab.twin.set_space(u64::MAX);
     lab.twin.fail(Fault::new(FaultKind::Eio).only(Call::Reserve).for_ever());
     for number in 0..200 {
         db.put(key(number), VALUE).unwrap();
     }
-    assert_eq!(db.inner.reserve_size(), 0);
+    assert_eq!(db.inner.log().unwrap().reserve_size(), 0);
     lab.twin.clear_fault();
     db.work();
-    assert!(db.inner.reserve_size() > 0);
+    assert!(db.inner.log().unwrap().reserve_size() > 0);
 }
 
 /// Who closes or clears a store waits for a part of it at most.
@@ -84,7 +87,7 @@ fn a_merge_that_goes_segment_by_segment_stops_when_it_is_asked_to() {
     let sealed = |db: &Bitcask| db.segments().into_iter().map(|segment| segment.id).collect();
     let merging = &db.inner.writer().unwrap().merging;
     let merge = || db.merge_opt(MergeOptions::new().force(true));
-    db.inner.rotate_active().unwrap();
+    db.inner.log().unwrap().rotate_active().unwrap();
     db.inner.seal_rotated().unwrap();
     let before: Vec<u32> = sealed(&db);
     merging.close();

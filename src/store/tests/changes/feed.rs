@@ -169,7 +169,7 @@ fn who_has_all_of_a_segment_misses_nothing_when_it_goes() {
     db.put("a", "1").unwrap();
     let marked = db.position();
     db.sync().unwrap();
-    db.inner.mark_if_due(Duration::ZERO).unwrap();
+    db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
     assert_eq!(db.position(), marked);
     let db = lab.reopen(db);
     assert_eq!(db.position(), marked, "the mark is no change");
@@ -249,11 +249,11 @@ fn empty_segments_that_go_make_no_position_invalid() {
     db.put("a", "1").unwrap();
     let a = db.position();
     // The active one is empty now, then it has a mark, and no change.
-    db.inner.rotate_active().unwrap();
+    db.inner.log().unwrap().rotate_active().unwrap();
     assert_eq!(db.position(), a);
     let mut live = db.changes(a).unwrap();
     db.sync().unwrap();
-    db.inner.mark_if_due(Duration::ZERO).unwrap();
+    db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
     assert_eq!(take(&mut live), []);
     assert_eq!((live.resume_position(), db.position()), (a, a));
     // A reader finds them too.
@@ -300,7 +300,7 @@ fn what_is_not_durable_is_not_told_to_who_asks_for_what_is() {
     db.put("c", "3").unwrap();
     assert_eq!(take(&mut durable).len(), 2);
     // A rotated segment is not durable before it is sealed, whatever follows it.
-    db.inner.rotate_active().unwrap();
+    db.inner.log().unwrap().rotate_active().unwrap();
     db.put("d", "4").unwrap();
     assert_eq!(take(&mut durable), []);
     db.inner.seal_rotated().unwrap();
@@ -352,7 +352,7 @@ fn prepared_segments_are_passed_over() {
     let mut live = db.changes(Position::START).unwrap();
     for number in 0..40 {
         db.put(number.to_string(), "x".repeat(number * 29 % 700)).unwrap();
-        db.inner.prepare_next().unwrap();
+        db.inner.log().unwrap().prepare_next().unwrap();
         assert_eq!(take(&mut live).len(), 1);
     }
     // One that is too small for what comes, and goes.

@@ -186,7 +186,7 @@ impl World {
             let inner = &self.db().inner;
             let sealed =
                 inner.manifest.get(|manifest| change.position.place().segment < manifest.log);
-            assert!(sealed || change.position.place() <= inner.commit.durable());
+            assert!(sealed || change.position.place() <= inner.log().unwrap().durable());
         }
         match new {
             Some(new) => drop(follower.copy.insert(change.key.to_vec(), new)),
@@ -264,10 +264,10 @@ impl World {
             }
             24..=25 => self.check(),
             26..=28 => drop(self.db().inner.work()),
-            29 => self.db().inner.rotate_active().unwrap(),
+            29 => self.db().inner.log().unwrap().rotate_active().unwrap(),
             30 => {
                 self.db().sync().unwrap();
-                self.db().inner.mark_if_due(Duration::ZERO).unwrap();
+                self.db().inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
             }
             31..=33 => self.merge(),
             34 if self.dice.one_in(3) => {

@@ -124,7 +124,7 @@ fn what_is_passed_over_may_be_merged_away() {
         let threads = watch(scope, &db, |number| db.watch_prefix(prefix(number)).unwrap());
         for round in 0..20 {
             db.put("other", format!("{round}")).unwrap();
-            db.inner.rotate_active().unwrap();
+            db.inner.log().unwrap().rotate_active().unwrap();
             // A segment's end wakes all, so that none holds it for long.
             assert_eq!(woken(&db), (round + 1) * WAITING as u64);
             await_waiting(&db, WAITING);
@@ -209,7 +209,7 @@ fn who_follows_what_is_durable_is_woken_by_a_sync_of_what_it_follows() {
         assert_eq!(woken(&db), 1);
         assert_eq!(threads.remove(0).join().unwrap().unwrap().unwrap().key, prefix(0).as_bytes());
         // A lone mark, and a seal, are news for nobody who has read all.
-        db.inner.mark_if_due(Duration::ZERO).unwrap();
+        db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
         assert_eq!(woken(&db), 1);
         for (number, thread) in threads.into_iter().enumerate() {
             db.put_opt(prefix(number + 1), "x", WriteOptions::new().durable(true)).unwrap();
@@ -234,7 +234,7 @@ fn what_others_have_not_made_durable_yet_is_no_news_for_who_had_a_look_at_it() {
             for number in 0..10 {
                 db.put(format!("other/{number}"), "x").unwrap();
             }
-            db.inner.rotate_active().unwrap();
+            db.inner.log().unwrap().rotate_active().unwrap();
             db.put("watched", "x").unwrap();
             await_waiting(&db, WAITING);
             assert_eq!(woken(&db), round * WAITING as u64);
@@ -243,7 +243,7 @@ fn what_others_have_not_made_durable_yet_is_no_news_for_who_had_a_look_at_it() {
         }
         // What is theirs is found there.
         db.put("other", "x").unwrap();
-        db.inner.rotate_active().unwrap();
+        db.inner.log().unwrap().rotate_active().unwrap();
         for number in 0..WAITING {
             db.put(prefix(number), "x").unwrap();
         }

@@ -245,7 +245,7 @@ fn run(lab: &Lab, calls: &[Call], blind: Option<&Fault>, when: &str) -> Run {
             }
         }
         // Poison by the background's work is met by the next write.
-        poisoned |= db.inner.commit.check().is_err();
+        poisoned |= db.inner.log().unwrap().check().is_err();
         assert!(!poisoned || !result.is_err_and(|error| error.is_no_space()), "{when}");
         if poisoned {
             check_poisoned(&db, &when);

@@ -327,7 +327,7 @@ impl Running {
             Op::Sync => self.db().sync().unwrap(),
             Op::Work => drop(self.db().inner.work()),
             Op::Snapshot => self.snapshot(),
-            Op::Mark => self.db().inner.mark_if_due(Duration::ZERO).unwrap(),
+            Op::Mark => self.db().inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap(),
             Op::BeginMerge { segments } => self.begin_merge(*segments),
             Op::Merge { steps } => self.merge(*steps),
             Op::MergeAll => {

@@ -31,7 +31,7 @@ pub(crate) fn colliding() -> (String, String, String) {
 
 /// Ends the active segment, if anything is in it, and seals it.
 pub(crate) fn seal_active(db: &Bitcask) {
-    db.inner.rotate_active().unwrap();
+    db.inner.log().unwrap().rotate_active().unwrap();
     db.inner.seal_rotated().unwrap();
 }
 
@@ -250,7 +250,8 @@ fn a_tombstone_rises_only_when_the_delete_above_it_is_durable() {
     while merge.step(&*db.inner).unwrap().is_some() {
         let image = lab.powered_off(|_| false).open();
         let pairs = snapshot(&image);
-        let durable = db.inner.commit.durable() >= db.inner.writer().unwrap().log.lock().end();
+        let durable =
+            db.inner.log().unwrap().durable() >= db.inner.writer().unwrap().log.lock().end();
         assert!(durable || pairs.get(b"k".as_slice()).is_some_and(|value| value == b"2"));
         kill(image);
     }

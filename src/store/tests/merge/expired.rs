@@ -3,6 +3,7 @@
 //!
 //! - Time stands still but where a test lets it pass, so nothing here depends on how fast anything is.
 
+use crate::log::Log;
 use crate::segment::write::draft::Draft;
 use crate::store::point::conditional::{Condition, Expected};
 use crate::store::tests::*;

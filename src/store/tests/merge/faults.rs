@@ -154,7 +154,8 @@ impl Recorded {
 
     fn note(&mut self, db: &Bitcask) {
         let acknowledged = self.states.len() - 1;
-        let is_durable = db.inner.commit.durable() >= db.inner.writer().unwrap().log.lock().end();
+        let is_durable =
+            db.inner.log().unwrap().durable() >= db.inner.writer().unwrap().log.lock().end();
         let before = self.floors.last_key_value().map_or(0, |(_, (durable, _))| *durable);
         let durable = if is_durable { acknowledged } else { before };
         self.floors.insert(self.lab.twin.op_count(), (durable, acknowledged));
@@ -244,7 +245,7 @@ fn fail_each(kind: FaultKind, for_ever: bool, reads_too: bool) {
         lab.twin.fail(if for_ever { fault.for_ever() } else { fault });
         let result = merge_inputs(&db);
         assert!(lab.twin.fault_count() > 0, "{when}");
-        let poisoned = db.inner.commit.check().is_err();
+        let poisoned = db.inner.log().unwrap().check().is_err();
         if let Err(error) = &result {
             check_failure(error, &when);
         }

@@ -201,7 +201,7 @@ fn what_keeps_a_fold_from_being_made_is_no_failure_of_a_close() {
             let lab = prepared.on(prepared.twin.fork());
             let db = lab.open();
             db.put([32], "32").unwrap();
-            db.inner.rotate_active().unwrap();
+            db.inner.log().unwrap().rotate_active().unwrap();
             db.inner.seal_rotated().unwrap();
             lab.twin.fail(Fault::new(kind).reads_too().after(at).for_ever());
             let result = db.close();
@@ -228,7 +228,7 @@ fn a_close_folds_nothing_where_there_is_no_room() {
     let (lab, pairs) = about_to_fold();
     let db = lab.open();
     db.put([32], "32").unwrap();
-    db.inner.rotate_active().unwrap();
+    db.inner.log().unwrap().rotate_active().unwrap();
     db.inner.seal_rotated().unwrap();
     lab.twin.fail(Fault::new(FaultKind::Enospc).only(Call::Allocate).for_ever());
     db.close().unwrap();

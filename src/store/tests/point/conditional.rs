@@ -1,6 +1,7 @@
 //! Changes that depend on what is there: all conditions and the caller's own look at the log hold when
 //! the changes are made, or nothing is.
 
+use crate::log::Log;
 use crate::segment::write::draft::Draft;
 use crate::store::point::conditional::{Condition, Expected};
 use crate::store::tests::*;

@@ -20,7 +20,7 @@ fn turn_over(db: &Bitcask) -> u64 {
     for number in 0..60_u8 {
         db.put([number % 5], [number; 100]).unwrap();
     }
-    db.inner.rotate_active().unwrap();
+    db.inner.log().unwrap().rotate_active().unwrap();
     db.inner.seal_rotated().unwrap();
     let sealed: Vec<u32> = db.segments().iter().map(|segment| segment.id).collect();
     let removed = sealed.len() as u64;

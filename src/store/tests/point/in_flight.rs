@@ -2,7 +2,7 @@
 
 use crate::options::MergeOptions;
 use crate::segment::write::draft::Draft;
-use crate::store::point::write::publish;
+use crate::store::point::write::{addresses, publish};
 use crate::store::tests::merge::basics::{entries_of, lab, merge, remains, seal, sealed};
 use crate::store::tests::*;
 
@@ -38,12 +38,12 @@ fn beside<T: Send>(
         None => Draft::tombstone(key.as_bytes()),
     };
     let drafts = std::slice::from_mut(&mut draft);
-    let appended = inner.append(&mut writer.log.lock(), drafts, &guard).unwrap();
+    let appended = writer.log.append(&mut writer.log.lock(), drafts, &guard).unwrap();
     std::thread::scope(|scope| {
         let other = scope.spawn(act);
         give_way(|| other.is_finished());
         let is_early = other.is_finished();
-        let new = appended.addresses(drafts).next().filter(|_| value.is_some());
+        let new = addresses(&appended, drafts).next().filter(|_| value.is_some());
         let (segment, time) = (appended.segment, appended.timestamp);
         publish(&mut shard, hash, own.as_ref(), new, segment, time);
         let written = appended.published();

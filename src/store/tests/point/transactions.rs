@@ -188,7 +188,7 @@ fn what_was_read_is_compared_over_rotations_seals_and_merges() {
         let expected = if is_touched { 2 } else { 1 };
         let rotated = || {
             db.put(key, "x").unwrap();
-            db.inner.rotate_active().unwrap();
+            db.inner.log().unwrap().rotate_active().unwrap();
         };
         assert_eq!(runs(&db, all, rotated), expected);
         let sealed = || {
@@ -210,7 +210,7 @@ fn what_was_read_is_compared_over_rotations_seals_and_merges() {
         assert_eq!(runs(&db, all, merged_and_cleared), 2);
         put_all(&db, &[("k1", "1"), ("k2", "2")]);
         // A store that was just opened, or whose active segment is empty, has no end to go by.
-        db.inner.rotate_active().unwrap();
+        db.inner.log().unwrap().rotate_active().unwrap();
         seal(&db);
         assert_eq!(runs(&db, all, || ()), 1);
     }

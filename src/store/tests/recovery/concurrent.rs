@@ -51,7 +51,7 @@ impl Writer {
         state.insert(new.into_bytes(), value.into_bytes());
         state.remove(gone.as_bytes());
         self.states.push(state);
-        self.db.inner.rotate_active().unwrap();
+        self.db.inner.log().unwrap().rotate_active().unwrap();
         self.db.inner.work();
     }
 

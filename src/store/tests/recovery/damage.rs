@@ -169,7 +169,7 @@ fn a_mark_of_its_own_counts() {
     story.put("a", "1");
     story.put("b", "2");
     story.sync();
-    story.db.inner.mark_if_due(Duration::ZERO).unwrap();
+    story.db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
     let told = story.killed();
     let entries = log_entries(&told.lab);
     assert!(entries[2].flags.has(Flags::MARK_ONLY));

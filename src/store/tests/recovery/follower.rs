@@ -217,10 +217,10 @@ fn act(lab: &Lab, db: Bitcask, dice: &mut Dice) -> Bitcask {
             db.write(Batch::new().put(first, "1").delete(second).put(third, "3")).unwrap();
         }
         18..=20 => drop(db.inner.work()),
-        21 => db.inner.rotate_active().unwrap(),
+        21 => db.inner.log().unwrap().rotate_active().unwrap(),
         22 => {
             db.sync().unwrap();
-            db.inner.mark_if_due(Duration::ZERO).unwrap();
+            db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
         }
         23..=24 => {
             let mut merge = begin_merge(&db, dice.below(1 << 20) as u64);

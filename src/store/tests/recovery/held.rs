@@ -36,7 +36,7 @@ fn filled(dir: &Path, mode: AppendMode) -> Bitcask {
 
 /// Closes a store as if a sync had failed.
 fn close_poisoned(db: Bitcask) {
-    let _ = db.inner.commit.poison(Error::ReadOnly);
+    let _ = db.inner.log().unwrap().poison(Error::ReadOnly);
     assert!(db.close().unwrap_err().is_poisoned());
 }
 

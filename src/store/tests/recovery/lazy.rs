@@ -205,7 +205,7 @@ fn the_hint_of_a_recovered_segment_is_the_one_that_its_segment_gives() {
     let ttl = WriteOptions::new().ttl(Duration::from_secs(1 << 20));
     story.put_opt("a", "1", ttl);
     story.sync();
-    story.db.inner.mark_if_due(Duration::ZERO).unwrap();
+    story.db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
     story.batch(&[("b", "2"), ("c", "3"), ("a", "4")], &[]);
     story
         .db

@@ -78,7 +78,7 @@ fn every_mark_names_a_place_that_was_durable_when_it_was_written() {
             db.sync().unwrap();
         }
         if number % 11 == 0 {
-            db.inner.mark_if_due(Duration::ZERO).unwrap();
+            db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
         }
     }
     assert!(known > 50);
@@ -96,9 +96,9 @@ fn a_mark_of_its_own_is_appended_once_and_asks_for_no_sync() {
     db.put("a", "1").unwrap();
     db.sync().unwrap();
     let (synced, entries) = (syncs(&lab.twin), log_entries(&lab).len());
-    db.inner.mark_if_due(Duration::from_secs(3600)).unwrap();
+    db.inner.log().unwrap().mark_if_due(Duration::from_secs(3600)).unwrap();
     assert_eq!(log_entries(&lab).len(), entries, "it waits for an entry to ride on");
-    db.inner.mark_if_due(Duration::ZERO).unwrap();
+    db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
     let [(mark, place)] = &marks(&lab)[..] else { panic!("{:?}", marks(&lab)) };
     assert!(mark.flags.has(Flags::MARK_ONLY));
     assert_eq!(*place, mark.place);
@@ -106,7 +106,7 @@ fn a_mark_of_its_own_is_appended_once_and_asks_for_no_sync() {
     let ops = lab.twin.op_count();
     for _ in 0..3 {
         db.inner.work();
-        db.inner.mark_if_due(Duration::ZERO).unwrap();
+        db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
         db.sync().unwrap();
     }
     assert_eq!(lab.twin.op_count(), ops, "the log neither grows nor is synced");
@@ -125,17 +125,17 @@ fn a_mark_of_its_own_is_appended_once_and_asks_for_no_sync() {
 fn no_mark_of_its_own_is_appended_where_an_entry_carried_it() {
     let lab = Lab::new().with(whole());
     let db = lab.open();
-    db.inner.mark_if_due(Duration::ZERO).unwrap();
+    db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
     db.put("a", "1").unwrap();
-    db.inner.mark_if_due(Duration::ZERO).unwrap();
+    db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
     db.sync().unwrap();
     db.put("b", "2").unwrap();
-    db.inner.mark_if_due(Duration::ZERO).unwrap();
+    db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
     assert_eq!(log_entries(&lab).len(), 2);
     // Not even the first of a store, nor behind a clear.
     db.sync().unwrap();
     db.clear().unwrap();
-    db.inner.mark_if_due(Duration::ZERO).unwrap();
+    db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
     assert_eq!(log_entries(&lab), []);
 }
 
@@ -150,7 +150,7 @@ fn a_segment_with_a_mark_alone_is_recovered_as_an_empty_one() {
     assert!(db.put("b", vec![1; 2 << 20]).unwrap_err().is_no_space());
     lab.twin.set_space(u64::MAX);
     db.sync().unwrap();
-    db.inner.mark_if_due(Duration::ZERO).unwrap();
+    db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
     let [(mark, _)] = &marks(&lab)[..] else { panic!("{:?}", marks(&lab)) };
     assert_eq!((mark.place.segment, mark.place.offset), (lab.logs()[1].0, FIRST_OFFSET));
     let model = model([("a", "1")]);
@@ -359,7 +359,7 @@ fn step(db: &Bitcask, number: usize) -> Result<()> {
 fn work(db: &Bitcask, number: usize) {
     if number % 4 == 3 {
         db.inner.work();
-        let _ = db.inner.mark_if_due(Duration::ZERO);
+        let _ = db.inner.log().unwrap().mark_if_due(Duration::ZERO);
     }
 }
 
@@ -398,7 +398,7 @@ fn check_poisoned(lab: &Lab, db: Bitcask, model: &Model) {
     }
     assert!(matches!(db.put("new", "value"), Err(Error::Poisoned { .. })));
     db.inner.work();
-    let _ = db.inner.mark_if_due(Duration::ZERO);
+    let _ = db.inner.log().unwrap().mark_if_due(Duration::ZERO);
     assert_eq!(snapshot(&db), visible(model, db.inner.clock.now()));
     for key in model.keys() {
         assert!(db.get(key).unwrap().is_some());
@@ -577,7 +577,7 @@ fn writes_succeed_again_once_there_is_space() {
                 lab.twin.set_space(0);
                 let result = step(&db, number);
                 db.inner.work();
-                let _ = db.inner.mark_if_due(Duration::ZERO);
+                let _ = db.inner.log().unwrap().mark_if_due(Duration::ZERO);
                 match &result {
                     Ok(()) => assert_eq!(raw(&db), states[number + 1]),
                     Err(error) => {
@@ -623,7 +623,7 @@ fn a_lone_mark_leaves_the_room_that_an_end_entry_needs() {
     db.sync().unwrap();
     // Space for the next segment, and for nothing more.
     lab.twin.set_space(room + (1 << 20));
-    let _ = db.inner.mark_if_due(Duration::ZERO);
+    let _ = db.inner.log().unwrap().mark_if_due(Duration::ZERO);
     match db.put("b", "2") {
         Ok(()) => {}
         Err(error) => assert!(error.is_no_space(), "{error}"),

@@ -10,8 +10,7 @@ fn dir() -> Dir {
 }
 
 fn prepared(db: &Bitcask) -> Option<SegmentId> {
-    let log = db.inner.writer().unwrap().log.lock();
-    log.prepared.as_ref().map(|prepared| prepared.segment().id())
+    db.inner.writer().unwrap().log.lock().prepared()
 }
 
 fn active(db: &Bitcask) -> SegmentId {
@@ -57,13 +56,13 @@ fn reopened_clean(lab: &Lab, pairs: &Pairs, when: &str) {
 fn a_rotation_into_a_prepared_segment_touches_the_disk_for_its_entries_alone() {
     let lab = Lab::new();
     let (db, mut pairs) = begin(&lab);
-    db.inner.prepare_next().unwrap();
+    db.inner.log().unwrap().prepare_next().unwrap();
     let next = prepared(&db).unwrap();
     assert!(next > active(&db));
     assert_eq!(lab.logs().len(), 2);
     assert_eq!(db.stats().segments, 1, "it is no part of the log yet");
     check_figures(&db);
-    db.inner.prepare_next().unwrap();
+    db.inner.log().unwrap().prepare_next().unwrap();
     assert_eq!(prepared(&db), Some(next), "one is enough");
     let ops = lab.twin.op_count();
     rotate(&db, &mut pairs);
@@ -87,7 +86,7 @@ fn its_id_is_reserved_before_it_has_a_file() {
     for _ in 0..20 {
         while prepared(&db).is_none() {
             put(&db, &mut pairs, 5);
-            db.inner.prepare_next().unwrap();
+            db.inner.log().unwrap().prepare_next().unwrap();
         }
         let disk = lab.killed();
         let manifest = disk.twin.contents(&dir().manifest()).unwrap();
@@ -126,7 +125,7 @@ fn a_small_store_has_no_second_file() {
 fn one_that_was_not_used_is_gone_after_a_close() {
     let lab = Lab::new();
     let (db, pairs) = begin(&lab);
-    db.inner.prepare_next().unwrap();
+    db.inner.log().unwrap().prepare_next().unwrap();
     let next = prepared(&db).unwrap();
     db.close().unwrap();
     assert_eq!(lab.twin.contents(&dir().log(next)), None);
@@ -138,7 +137,7 @@ fn one_that_was_not_used_is_gone_after_a_close() {
 fn one_that_was_not_used_is_removed_by_the_next_open_after_a_crash() {
     let lab = Lab::new();
     let (db, pairs) = begin(&lab);
-    db.inner.prepare_next().unwrap();
+    db.inner.log().unwrap().prepare_next().unwrap();
     let next = prepared(&db).unwrap();
     for disk in [lab.killed(), lab.powered_off(|_| false)] {
         let before = files(&disk.twin);
@@ -159,7 +158,7 @@ fn one_that_was_not_used_is_removed_by_the_next_open_after_a_crash() {
 fn readers_beside_a_writer_do_not_mind_it() {
     let lab = Lab::new();
     let (db, mut pairs) = begin(&lab);
-    db.inner.prepare_next().unwrap();
+    db.inner.log().unwrap().prepare_next().unwrap();
     let read = |pairs: &Pairs| {
         let reader = lab.open_read_only();
         assert_eq!(snapshot(&reader), *pairs);
@@ -176,7 +175,7 @@ fn readers_beside_a_writer_do_not_mind_it() {
 fn an_entry_that_is_too_large_for_it_has_the_log_go_on_elsewhere() {
     let lab = Lab::new();
     let (db, mut pairs) = begin(&lab);
-    db.inner.prepare_next().unwrap();
+    db.inner.log().unwrap().prepare_next().unwrap();
     let next = prepared(&db).unwrap();
     let large = "x".repeat(5000);
     db.put("large", &large).unwrap();
@@ -194,23 +193,23 @@ fn an_entry_that_is_too_large_for_it_has_the_log_go_on_elsewhere() {
 fn one_that_comes_too_late_is_removed() {
     let lab = Lab::new();
     let (db, mut pairs) = begin(&lab);
-    let late = db.inner.begin_next().unwrap().unwrap();
+    let late = db.inner.log().unwrap().begin_next().unwrap().unwrap();
     rotate(&db, &mut pairs);
     assert!(active(&db) > late);
-    db.inner.finish_next(late).unwrap();
+    db.inner.log().unwrap().finish_next(late).unwrap();
     assert_eq!(prepared(&db), None);
     assert_eq!(lab.twin.contents(&dir().log(late)), None);
 
-    let late = db.inner.begin_next().unwrap();
+    let late = db.inner.log().unwrap().begin_next().unwrap();
     assert_eq!(late, None, "the new segment has hardly begun");
     rotate(&db, &mut pairs);
-    while db.inner.begin_next().unwrap().is_none() {
+    while db.inner.log().unwrap().begin_next().unwrap().is_none() {
         put(&db, &mut pairs, 3);
     }
     let late = active(&db);
     let late = SegmentId(late.0 + 1);
     db.clear().unwrap();
-    db.inner.finish_next(late).unwrap();
+    db.inner.log().unwrap().finish_next(late).unwrap();
     assert_eq!((prepared(&db), lab.logs().len()), (None, 1), "nor does one survive a clear");
     assert!(db.is_empty());
     kill(db);
@@ -221,11 +220,11 @@ fn one_that_comes_too_late_is_removed() {
 fn two_at_the_same_time_are_one_too_many() {
     let lab = Lab::new();
     let (db, mut pairs) = begin(&lab);
-    let first = db.inner.begin_next().unwrap().unwrap();
-    let second = db.inner.begin_next().unwrap().unwrap();
+    let first = db.inner.log().unwrap().begin_next().unwrap().unwrap();
+    let second = db.inner.log().unwrap().begin_next().unwrap().unwrap();
     assert!(first < second);
-    db.inner.finish_next(second).unwrap();
-    db.inner.finish_next(first).unwrap();
+    db.inner.log().unwrap().finish_next(second).unwrap();
+    db.inner.log().unwrap().finish_next(first).unwrap();
     assert_eq!((prepared(&db), lab.logs().len()), (Some(second), 2));
     rotate(&db, &mut pairs);
     db.close().unwrap();
@@ -236,7 +235,7 @@ fn two_at_the_same_time_are_one_too_many() {
 fn a_clear_takes_it_along() {
     let lab = Lab::new();
     let (db, _) = begin(&lab);
-    db.inner.prepare_next().unwrap();
+    db.inner.log().unwrap().prepare_next().unwrap();
     db.clear().unwrap();
     assert_eq!((prepared(&db), lab.logs().len()), (None, 1));
     db.close().unwrap();
@@ -257,7 +256,7 @@ fn a_crash_at_any_operation_loses_nothing_that_was_durable() {
     let mut durable = vec![(start, 0)];
     let (mut used, mut given_up) = (0, 0);
     for number in 10.. {
-        db.inner.prepare_next().unwrap();
+        db.inner.log().unwrap().prepare_next().unwrap();
         let (before, next) = (active(&db), prepared(&db));
         if next.is_some() && used == 1 && given_up == 0 {
             db.put("1", "x".repeat(3000)).unwrap();
@@ -331,7 +330,7 @@ fn a_disk_that_fails_while_it_is_prepared_fails_no_write() {
                 assert!(lab.twin.fault_count() > 0, "{when}");
                 lab.twin.clear_fault();
                 let is_sync = matches!(op, Op::Sync { .. } | Op::SyncDir { .. });
-                let poisoned = db.inner.commit.check().is_err();
+                let poisoned = db.inner.log().unwrap().check().is_err();
                 // What fails from a call on that may be let pass meets a sync after it.
                 let may_meet_sync = for_ever && matches!(op, Op::Allocate { .. });
                 let is_told = is_sync && kind != FaultKind::Interrupted;
@@ -456,7 +455,7 @@ fn a_writer_asks_in_time_for_what_it_is_about_to_need() {
             }
             None => {}
         }
-        if db.inner.prepare_signal.take_woken() {
+        if db.inner.log().unwrap().prepare_signal.take_woken() {
             db.inner.prepare_due();
             wakes += 1;
         }

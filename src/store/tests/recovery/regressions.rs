@@ -67,16 +67,11 @@ fn a_hint_from_the_end_of_time_does_not_panic() {
 fn a_mark_of_its_own_follows_a_sync_during_which_an_entry_took_an_earlier_mark() {
     let lab = Lab::new().with(Options::new().segment_size(64 << 10).sync_policy(SyncPolicy::Never));
     let db = lab.open();
-    let log = || db.inner.writer().unwrap().log.lock();
+    let log = db.inner.log().unwrap();
     // A sync; an entry is appended while it runs, and so carries no mark.
     let put_meanwhile = |key: &str| {
-        let end = log().end();
-        let unsynced = || {
-            let unsynced = log().unsynced();
-            db.put(key, "1").unwrap();
-            unsynced
-        };
-        db.inner.commit.wait(end, unsynced, || Ok(())).unwrap();
+        let end = log.lock().end();
+        log.sync_beside(end, || db.put(key, "1").unwrap());
         end
     };
     db.put("a", "1").unwrap();
@@ -84,7 +79,7 @@ fn a_mark_of_its_own_follows_a_sync_during_which_an_entry_took_an_earlier_mark()
     // `c` carries the mark of the first sync while the second one runs.
     let durable = put_meanwhile("c");
     assert_eq!(marks_of(&lab).len(), 1);
-    db.inner.mark_if_due(Duration::ZERO).unwrap();
+    log.mark_if_due(Duration::ZERO).unwrap();
     assert_eq!(marks_of(&lab).last(), Some(&durable), "no mark says that `b` is durable");
 }
 
@@ -118,7 +113,7 @@ fn leftovers_are_removed_only_once_the_manifest_that_makes_them_so_is_durable() 
             let count = lab.twin.op_count();
             lab.twin.fail(Fault::new(FaultKind::Eio).only(Call::Write).after(2));
             let drafts = std::slice::from_mut(&mut draft);
-            let _ = db.inner.append(&mut log, drafts, &db.inner.pin()).unwrap_err();
+            let _ = writer.log.append(&mut log, drafts, &db.inner.pin()).unwrap_err();
             assert!(lab.twin.op_count() > count);
             drop(log);
             lab.twin.clear_fault();
@@ -154,11 +149,11 @@ fn an_interval_is_kept_while_a_segment_is_being_sealed() {
     let db = Bitcask::open(dir.path(), options).unwrap();
     db.put("a", vec![7; 300]).unwrap();
     // A seal that takes long.
-    let seal = db.inner.writer().unwrap().maintenance.lock();
+    let seal = db.inner.log().unwrap().lock_maintenance();
     db.put("b", vec![7; 300]).unwrap();
     db.put("c", "d").unwrap();
     // Were it the thread that seals which has to sync, this would never end.
-    while db.inner.writer().unwrap().log.lock().dirty().0.is_some() {
+    while db.inner.log().unwrap().lock().is_dirty() {
         std::thread::yield_now();
     }
     drop(seal);

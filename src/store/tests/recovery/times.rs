@@ -262,9 +262,9 @@ fn lose_times(lab: &Lab, db: &Bitcask, loss: &str) -> ReadOnly {
         }
         "lone mark" => {
             db.sync().unwrap();
-            db.inner.rotate_active().unwrap();
+            db.inner.log().unwrap().rotate_active().unwrap();
             lab.hands.advance(Duration::from_millis(1));
-            db.inner.mark_if_due(Duration::ZERO).unwrap();
+            db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
         }
         _ => {}
     }

@@ -121,7 +121,7 @@ impl World {
 
     fn step_merge(&mut self) {
         let Some(mut merge) = self.merge.take() else {
-            self.db().inner.rotate_active().unwrap();
+            self.db().inner.log().unwrap().rotate_active().unwrap();
             self.db().inner.seal_rotated().unwrap();
             let segments = self.dice.roll(u64::MAX);
             self.merge = Some(begin_merge(self.db(), segments));
@@ -349,14 +349,14 @@ fn a_snapshot_waits_for_what_is_not_published_yet() {
         let own = inner.find(&shard, hash, b"k", &guard).unwrap().own;
         let mut drafts = [inner.draft(b"k", Some(b"new"), WriteOptions::new()).unwrap()];
         let log = &inner.writer().unwrap().log;
-        let appended = inner.append(&mut log.lock(), &mut drafts, &guard).unwrap();
+        let appended = log.append(&mut log.lock(), &mut drafts, &guard).unwrap();
         let taken = scope.spawn(|| db.snapshot());
         while !taken.is_finished() && db.inner.pins.count_of() == 0 {
             std::thread::yield_now();
         }
         assert!(!taken.is_finished(), "it can't be told yet what it sees");
         let (segment, time) = (appended.segment, appended.timestamp);
-        for new in appended.addresses(&drafts) {
+        for new in crate::store::point::write::addresses(&appended, &drafts) {
             crate::store::point::write::publish(
                 &mut shard,
                 hash,

@@ -1,11 +1,11 @@
-//! Who syncs when: group commit, how far the log is durable, and poison.
+//! Group commit: which thread syncs, how far the log is durable, and poison.
 //!
-//! - One thread syncs for everything appended so far; whoever waits meanwhile is served by it or
-//!   by the next.
-//! - The durable place only moves up, and over segments: a segment counts only when all before it
-//!   are synced.
-//! - The first failed sync, or write after its first byte, poisons the store for good. A sync is
-//!   never tried again: the kernel marks the pages clean that it could not write.
+//! - One thread syncs for everything appended so far. Threads that wait meanwhile are served by this
+//!   sync or by the next one.
+//! - The durable place only moves up, across segments too: a segment counts only when all segments before
+//!   it are synced.
+//! - The first sync that fails, or write that fails after its first byte, poisons the store for good. A
+//!   sync is never tried again, since the kernel marks the pages clean that it could not write.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -18,34 +18,36 @@ use crate::segment::Place;
 use crate::sync::unmodeled::{AtomicU64, Condvar, Mutex, MutexGuard};
 use crate::sync::{Instant, Ordering, yield_now};
 
-/// A sync is put off by at most as long as the last one took, and by no more than this.
+/// The longest time that a sync is put off; it is never put off for longer than the last one took.
 const GATHER_MAX: Duration = Duration::from_millis(1);
 
 /// The threads that wait for a sync.
 #[derive(Debug, Default)]
 struct Group {
     syncing: bool,
-    /// Threads that have come to wait since the last sync began; the next one serves them all.
+    /// The number of threads that have come to wait since the last sync began; the next one serves them
+    /// all.
     len: usize,
-    /// How many the last one served, and how long it took.
+    /// The number of threads that the last sync served, and how long it took.
     last_len: usize,
     last_sync: Duration,
 }
 
 /// What has to be synced to make the log durable up to a place.
 #[derive(Debug)]
-pub(crate) struct Unsynced {
+pub(super) struct Unsynced {
     /// Oldest first.
-    pub(crate) files: Vec<File>,
-    pub(crate) end: Place,
+    pub(super) files: Vec<File>,
+    pub(super) end: Place,
 }
 
 /// How far the log is durable.
 #[derive(Debug, Default)]
-pub(crate) struct Commit {
-    /// Who may write.
+pub(super) struct Commit {
+    /// The process that may write.
     opener: Opener,
-    /// Who waits for what. Innermost of all locks.
+    /// Lock 8: the threads that wait. No lock is taken while this is held: it is released for a sync,
+    /// which locks the log.
     group: Mutex<Group>,
     done: Condvar,
     /// The durable place, packed.
@@ -55,24 +57,24 @@ pub(crate) struct Commit {
 }
 
 impl Commit {
-    pub(crate) fn new(opener: Opener) -> Self {
+    pub(super) fn new(opener: Opener) -> Self {
         Self { opener, ..Self::default() }
     }
 
     /// Returns the place below which the whole log is durable.
-    pub(crate) fn durable(&self) -> Place {
+    pub(super) fn durable(&self) -> Place {
         Place::unpack(self.durable.load(Ordering::Acquire))
     }
 
-    /// Notes that the log is durable up to a place, by other means than a sync of it here.
-    pub(crate) fn advance(&self, durable: Place) {
+    /// Notes that the log is durable up to a place for another reason than a sync of it here.
+    pub(super) fn advance(&self, durable: Place) {
         self.durable.fetch_max(durable.pack(), Ordering::Release);
     }
 
-    /// Waits until the log is durable up to a place. Syncs what `unsynced` names then, unless
-    /// another thread is doing so and gets that far. A sync counts if `check` says then that what was
-    /// synced is still the store's.
-    pub(crate) fn wait(
+    /// Waits until the log is durable up to a place. Syncs the files that `unsynced` returns, unless
+    /// another thread is syncing and gets that far. A sync counts only if `check` finds afterwards that
+    /// the files are still the store's.
+    pub(super) fn wait(
         &self,
         place: Place,
         unsynced: impl Fn() -> Unsynced,
@@ -107,8 +109,8 @@ impl Commit {
         }
     }
 
-    /// Waits a moment for the threads that shared the last sync: those which it has just let go
-    /// are about to be back, and would otherwise need a sync of their own each second time.
+    /// Waits a moment for the threads that shared the last sync. They have just been let go and are about
+    /// to be back; without this wait they would need a sync of their own every second time.
     fn gather<'a>(&'a self, mut group: MutexGuard<'a, Group>) -> MutexGuard<'a, Group> {
         let (started, at_most) = (Instant::now(), GATHER_MAX.min(group.last_sync));
         while group.len < group.last_len && started.elapsed() < at_most {
@@ -133,12 +135,12 @@ impl Commit {
     }
 
     /// Returns how often the log was synced.
-    pub(crate) fn syncs(&self) -> u64 {
+    pub(super) fn syncs(&self) -> u64 {
         self.syncs.load(Ordering::Relaxed)
     }
 
     /// Ends writing for good, and returns the error that says so. The first cause is kept.
-    pub(crate) fn poison(&self, cause: Error) -> Error {
+    pub(super) fn poison(&self, cause: Error) -> Error {
         let cause = match cause {
             Error::Poisoned { cause } => cause,
             cause => Arc::new(cause),
@@ -146,8 +148,8 @@ impl Commit {
         Error::Poisoned { cause: Arc::clone(self.poison.get_or_init(|| cause)) }
     }
 
-    /// Refuses if writing has ended, or this is another process than the one that may write.
-    pub(crate) fn check(&self) -> Result<()> {
+    /// Refuses if writing has ended, or if this process is not the one that may write.
+    pub(super) fn check(&self) -> Result<()> {
         self.opener.check()?;
         match self.poison.get() {
             Some(cause) => Err(Error::Poisoned { cause: Arc::clone(cause) }),

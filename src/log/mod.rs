@@ -1,0 +1,183 @@
+//! The end of the log: where an entry gets its place, its time and the mark that rides on it, where
+//! one segment follows the other, and how far all of it is durable.
+//!
+//! - [`LogWriter`] owns the end of the log. The store locks it, appends, and publishes what it has
+//!   appended in the keydir; the log itself knows of the keydir only how keys are hashed.
+//! - [`append`] has the way of an entry, [`in_flight`] what holds between the append and its
+//!   publication.
+//! - [`rotate`] ends a segment, [`next_segment`] provides the next one, [`seal`] seals the full ones,
+//!   and [`restart`] begins the log anew. [`reserve`] is the room that they may use on a full disk.
+//! - [`commit`] syncs, and ends writing for good after a failure that leaves the disk unknown.
+
+mod append;
+mod commit;
+mod in_flight;
+mod next_segment;
+mod reserve;
+mod restart;
+mod rotate;
+mod seal;
+mod state;
+#[cfg(test)]
+mod tests;
+mod waiters;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::background::Signal;
+use crate::clock::Clock;
+use crate::error::{Error, Result};
+use crate::fs::{self, File, Fs};
+use crate::key_hash::KeyHasher;
+use crate::manifest::ManifestFile;
+use crate::options::{AppendMode, SyncPolicy};
+use crate::process::Opener;
+use crate::segment::header::Identity;
+use crate::segment::{Dir, Place, SegmentId, Segments};
+use crate::stats::Stats;
+use crate::sync::{Mutex, MutexGuard};
+use commit::Commit;
+use reserve::Reserve;
+
+pub(crate) use append::{Appended, BATCH_SIZE_LIMIT, Written};
+pub(crate) use in_flight::Publisher;
+#[cfg(test)]
+pub(crate) use state::ActiveSegment;
+pub(crate) use state::{Log, UnsealedFile};
+pub(crate) use waiters::News;
+
+/// What the log stands on.
+#[derive(Debug)]
+pub(crate) struct LogContext {
+    pub(crate) fs: Fs,
+    pub(crate) dir: Dir,
+    pub(crate) clock: Clock,
+    pub(crate) identity: Identity,
+    pub(crate) hasher: KeyHasher,
+    pub(crate) segments: Segments,
+    pub(crate) manifest: Arc<ManifestFile>,
+    /// The size at which a segment is full.
+    pub(crate) segment_size: u64,
+    /// The number of entries at which a segment is full.
+    pub(crate) segment_entries: u64,
+    pub(crate) append_mode: AppendMode,
+    pub(crate) sync_policy: SyncPolicy,
+}
+
+/// The owner of the end of the log. The one writing process has one, for as long as its store is open.
+#[derive(Debug)]
+pub(crate) struct LogWriter {
+    context: LogContext,
+    commit: Commit,
+    reserve: Reserve,
+    /// Wakes the thread that syncs and marks.
+    pub(crate) sync_signal: Arc<Signal>,
+    /// Wakes the thread that seals. Sealing may take far longer than the interval between two syncs, so
+    /// the two have a thread each.
+    pub(crate) seal_signal: Arc<Signal>,
+    /// Wakes the thread that prepares what writers are about to need, which must not wait for a seal.
+    pub(crate) prepare_signal: Arc<Signal>,
+    /// Lock 3: held while a segment goes from rotated to sealed, or from sealed to removed.
+    maintenance: Mutex<()>,
+    /// Lock 5: the end of the log, and all that is decided when an entry gets its place.
+    log: Mutex<Log>,
+}
+
+impl LogWriter {
+    /// Takes over a log whose segments are all sealed, or are about to be. New segments get ids from
+    /// `next_id` on, new entries times after `last_timestamp`. The reserve lies behind the end of
+    /// `lock_file`.
+    pub(crate) fn new(
+        context: LogContext,
+        opener: Opener,
+        lock_file: &File,
+        next_id: SegmentId,
+        last_timestamp: u64,
+    ) -> Self {
+        Self {
+            context,
+            commit: Commit::new(opener),
+            reserve: Reserve::new(lock_file.clone()),
+            sync_signal: Arc::default(),
+            seal_signal: Arc::default(),
+            prepare_signal: Arc::default(),
+            maintenance: Mutex::default(),
+            log: Mutex::new(Log::new(next_id, last_timestamp)),
+        }
+    }
+
+    /// Locks the end of the log.
+    #[inline]
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Log> {
+        self.log.lock()
+    }
+
+    /// Keeps segments from being sealed or removed, and the log from being restarted.
+    pub(crate) fn lock_maintenance(&self) -> MutexGuard<'_, ()> {
+        self.maintenance.lock()
+    }
+
+    /// Refuses if writing has ended, or if this process is a forked child.
+    pub(crate) fn check(&self) -> Result<()> {
+        self.commit.check()
+    }
+
+    /// Ends writing for good, and returns the error that says so.
+    #[cold]
+    pub(crate) fn poison(&self, cause: Error) -> Error {
+        self.commit.poison(cause)
+    }
+
+    /// Ends writing if a sync has failed, after which nobody knows what is on disk, or if the directory
+    /// is no longer the store's.
+    pub(crate) fn poison_if_sync_failed(&self, error: Error) -> Error {
+        if fs::ends_writing(&error) { self.poison(error) } else { error }
+    }
+
+    /// Returns the place below which the whole log is durable.
+    pub(crate) fn durable(&self) -> Place {
+        self.commit.durable()
+    }
+
+    /// Makes everything durable that has been appended so far.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let end = self.lock().end();
+        self.sync_to(end)
+    }
+
+    /// Waits until the log is durable up to a place.
+    pub(crate) fn sync_to(&self, place: Place) -> Result<()> {
+        if self.commit.durable() >= place {
+            return Ok(());
+        }
+        self.commit.wait(place, || self.lock().unsynced(), || self.context.fs.check())?;
+        self.lock().waiters.synced();
+        Ok(())
+    }
+
+    /// Syncs if the sync policy says that it is time. Returns how long the next sync can wait, if one
+    /// is to come.
+    pub(crate) fn sync_if_due(&self) -> Option<Duration> {
+        let SyncPolicy::Interval(interval) = self.context.sync_policy else { return None };
+        let (dirty_since, end) = self.lock().dirty();
+        let left = interval.checked_sub(dirty_since?.elapsed()).filter(|left| !left.is_zero());
+        if left.is_none() {
+            // The next write reports a failure: it has poisoned the store.
+            let _ = self.sync_to(end);
+        }
+        left
+    }
+
+    /// Notes that nothing will be appended any more, and wakes those who wait for changes.
+    pub(crate) fn close(&self) {
+        self.lock().close();
+    }
+
+    /// Notes the figures of the log.
+    pub(crate) fn count(&self, stats: &mut Stats) {
+        self.lock().count(stats);
+        stats.reserve_size += self.reserve_size();
+        stats.syncs = self.commit.syncs();
+    }
+}

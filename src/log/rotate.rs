@@ -1,0 +1,85 @@
+//! How one segment follows the other: the active one is ended, and the log goes on in the next.
+
+use super::LogWriter;
+use super::append::next_timestamp;
+use super::state::{ActiveSegment, Log, Rotated};
+use crate::error::Result;
+use crate::fs;
+use crate::segment::limit::Need;
+use crate::segment::write::draft::Draft;
+
+impl LogWriter {
+    /// Ends the active segment, unless it is empty, so that everything in the log can be sealed.
+    pub(crate) fn rotate_active(&self) -> Result<()> {
+        let mut log = self.lock();
+        self.check()?;
+        if log.active().is_some_and(|active| active.entries() > 0) {
+            let next = self.making_room(|| self.start_segment(&mut log, 0, Need::Delete))?;
+            self.rotate(&mut log, next).map_err(|error| self.poison(error))?;
+        }
+        Ok(())
+    }
+
+    /// Ends the active segment and goes on in the next one.
+    pub(super) fn rotate(&self, log: &mut Log, next: ActiveSegment) -> Result<()> {
+        // The end entry may be lost with the rest of the segment, so the next one's first entry
+        // repeats its mark.
+        let mark = self.due_mark(log);
+        log.last_timestamp = next_timestamp(log.last_timestamp, self.context.clock.now());
+        let timestamp = log.last_timestamp;
+        let next_id = next.active.segment().id();
+        if let Some(mut full) = log.active.replace(next) {
+            let finished = full.active.finish(next_id, mark, timestamp);
+            // Also if that failed: the segment is still a part of the log.
+            let rotated = Rotated::from(full);
+            log.unsynced.push((rotated.segment.id(), rotated.file.clone()));
+            log.rotated.push_back(rotated);
+            log.waiters.ended();
+            finished?;
+            self.seal_signal.wake();
+        }
+        Ok(())
+    }
+
+    /// Starts the next segment for entries of this size. Entries that do nothing but give room back may
+    /// take it from the reserve.
+    pub(super) fn start_for(
+        &self,
+        log: &mut Log,
+        size: u64,
+        drafts: &[Draft<'_>],
+    ) -> Result<ActiveSegment> {
+        if gives_back(drafts) {
+            return self.making_room(|| self.start_segment(log, size, Need::Delete));
+        }
+        self.require_reserve()?;
+        self.start_segment(log, size, Need::Put)
+    }
+
+    /// Makes room ready for entries of this size in the active segment, or in the next one if a file
+    /// can't be so large.
+    pub(super) fn grow(&self, log: &mut Log, size: u64, drafts: &[Draft<'_>]) -> Result<()> {
+        let reserve = |log: &mut Log| match &mut log.active {
+            Some(ActiveSegment { active, .. }) => active.reserve(size),
+            None => Ok(()),
+        };
+        let grown = if gives_back(drafts) {
+            self.making_room(|| reserve(log))
+        } else {
+            self.require_reserve().and_then(|()| reserve(log))
+        };
+        match grown {
+            Err(error) if fs::is_too_large(&error) => {
+                let next = self.start_for(log, size, drafts)?;
+                self.rotate(log, next).map_err(|error| self.poison(error))?;
+                reserve(log)
+            }
+            grown => grown,
+        }
+    }
+}
+
+/// Returns whether entries do nothing but free room that others take.
+fn gives_back(drafts: &[Draft<'_>]) -> bool {
+    drafts.iter().all(|draft| draft.header.is_tombstone())
+}

@@ -1,0 +1,105 @@
+//! From rotated to sealed.
+//!
+//! - Segments are sealed strictly in the order of their ids, once everything in them is published:
+//!   cut, sync, hint, directory sync, manifest. A crash in between leaves an unsealed segment, which
+//!   opening seals.
+
+use super::in_flight::{Publisher, await_published};
+use super::state::Rotated;
+use super::{LogContext, LogWriter};
+use crate::error::Result;
+use crate::manifest::{Manifest, Sealed};
+use crate::mistake::{Mistake, made};
+use crate::segment::header::Kind;
+use crate::segment::hint::{Hint, HintSource};
+use crate::segment::{FIRST_OFFSET, SegmentId};
+
+impl LogWriter {
+    /// Seals the segments that have been rotated by now, oldest first. Segments that writers rotate
+    /// meanwhile do not count, since writers may be faster.
+    pub(crate) fn seal_rotated(&self, publisher: &impl Publisher) -> Result<()> {
+        let mut left = self.lock().rotated.len();
+        while left > 0 && self.seal_oldest(publisher)? {
+            left -= 1;
+        }
+        Ok(())
+    }
+
+    /// Seals the oldest segment that has been rotated. Returns whether there was one.
+    pub(crate) fn seal_oldest(&self, publisher: &impl Publisher) -> Result<bool> {
+        let _maintenance = self.lock_maintenance();
+        let (oldest, next) = {
+            let log = self.lock();
+            (log.rotated.front().cloned(), log.after_oldest())
+        };
+        let Some(oldest) = oldest else { return Ok(false) };
+        self.check()?;
+        await_published(&oldest.segment, publisher);
+        self.seal(&oldest, next).map_err(|error| {
+            // Any other obstacle, such as a full disk, may pass: the segment stays as it is, unsealed.
+            if error.is_corruption() {
+                self.poison(error)
+            } else {
+                self.poison_if_sync_failed(error)
+            }
+        })?;
+        let mut log = self.lock();
+        log.sealed_oldest();
+        log.waiters.synced();
+        Ok(true)
+    }
+
+    /// Seals everything, the active segment too. Nothing can be appended afterwards.
+    pub(crate) fn seal_all(&self, publisher: &impl Publisher) -> Result<()> {
+        self.sync()?;
+        let (unused, last_timestamp) = {
+            let mut log = self.lock();
+            log.stop();
+            (log.prepared.take(), log.last_timestamp())
+        };
+        // A seal that follows syncs the directory.
+        let given_up = unused.map_or(Ok(()), |unused| self.give_up(&unused));
+        let sealed = self.seal_rotated(publisher).and(given_up);
+        let clock = &self.context.clock;
+        if sealed.is_ok() && clock.is_behind(last_timestamp) {
+            // The next open goes on from this time. Best effort: without it, from that of the last entry.
+            let _ = self.context.manifest.update(|manifest| manifest.note_time(clock.now()));
+        }
+        sealed
+    }
+
+    fn seal(&self, rotated: &Rotated, next: Option<SegmentId>) -> Result<()> {
+        let Rotated { segment, number, file, room, entries } = rotated;
+        let LogContext { fs, dir, identity, hasher, manifest, .. } = &self.context;
+        let (id, length) = (segment.id(), segment.size());
+        let go_on = |manifest: &mut Manifest| {
+            manifest.log = next.unwrap_or(manifest.bound);
+            manifest.log_exists = next.is_some();
+        };
+        if *entries == 0 {
+            // It may hold marks, which have times too.
+            let time = self.lock().last_timestamp();
+            manifest.update(|manifest| {
+                if length > FIRST_OFFSET {
+                    manifest.note_time(time);
+                }
+                go_on(manifest);
+            })?;
+            self.discard(*number, id);
+            return Ok(());
+        }
+        room.cut(length)?;
+        if !made(Mistake::SealNotSynced) {
+            file.sync()?;
+        }
+        let source = HintSource { id, identity: *identity, length };
+        let hint = Hint::build(file, source, |key| hasher.hash(key))?;
+        hint.write(fs, dir, source)?;
+        segment.summarize(hint.summary);
+        fs.sync_dir(dir.path())?;
+        manifest.update(|manifest| {
+            manifest.sealed.push(Sealed { id, kind: Kind::Log, length });
+            go_on(manifest);
+        })
+    }
+}

@@ -1,0 +1,232 @@
+//! What the lock of the log guards: the active segment, those that wait to be sealed, and the figures
+//! from which an entry gets its place, its time and its mark.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use super::commit::Unsynced;
+use super::waiters::Waiters;
+use crate::fs::File;
+use crate::mistake::{Mistake, made};
+use crate::segment::write::active::Active;
+use crate::segment::write::room::Room;
+use crate::segment::{Place, Segment, SegmentId};
+use crate::stats::Stats;
+use crate::sync::Instant;
+
+/// The end of the log.
+#[derive(Debug)]
+pub(crate) struct Log {
+    pub(super) active: Option<ActiveSegment>,
+    /// The segment that the log is to go on in, if it has been created already.
+    pub(super) prepared: Option<Active>,
+    /// Full segments that are not sealed yet, oldest first.
+    pub(super) rotated: VecDeque<Rotated>,
+    /// Full segments that no sync has covered yet.
+    pub(super) unsynced: Vec<(SegmentId, File)>,
+    pub(super) next_id: SegmentId,
+    pub(super) last_timestamp: u64,
+    /// The highest place that a mark in the log names.
+    pub(super) marked: Place,
+    /// The place behind the last entry that asks to be synced; marks do not.
+    pub(super) end: Place,
+    /// When the oldest entry was appended that waits for a sync.
+    pub(super) dirty_since: Option<Instant>,
+    /// When the last sync began. Some time later a mark of its own is due, unless an entry has carried
+    /// the mark.
+    pub(super) synced_at: Option<Instant>,
+    pub(super) appends: u64,
+    pub(super) appended_size: u64,
+    /// Whether the store is closed: nothing will be appended any more.
+    is_closed: bool,
+    /// The followers that wait for more.
+    pub(crate) waiters: Waiters,
+}
+
+/// A segment that is appended to, with the number that slots name it by.
+#[derive(Debug)]
+pub(crate) struct ActiveSegment {
+    pub(crate) active: Active,
+    pub(crate) number: u32,
+}
+
+/// A full segment on its way to be sealed.
+#[derive(Debug, Clone)]
+pub(super) struct Rotated {
+    pub(super) segment: Arc<Segment>,
+    pub(super) number: u32,
+    pub(super) file: File,
+    pub(super) room: Arc<Room>,
+    /// The number of puts and deletes in it.
+    pub(super) entries: u64,
+}
+
+/// A segment that is not sealed and holds entries. Sealing cuts its file, but never below this length.
+#[derive(Debug)]
+pub(crate) struct UnsealedFile {
+    pub(crate) id: SegmentId,
+    pub(crate) file: File,
+    pub(crate) length: u64,
+}
+
+impl From<ActiveSegment> for Rotated {
+    fn from(ActiveSegment { active, number }: ActiveSegment) -> Self {
+        let (segment, room) = (Arc::clone(active.segment()), Arc::clone(active.room()));
+        Self { segment, number, file: active.file().clone(), room, entries: active.entries() }
+    }
+}
+
+impl Log {
+    pub(super) fn new(next_id: SegmentId, last_timestamp: u64) -> Self {
+        let start = Place::new(SegmentId(0), 0);
+        Self {
+            active: None,
+            prepared: None,
+            rotated: VecDeque::new(),
+            unsynced: Vec::new(),
+            next_id,
+            last_timestamp,
+            marked: start,
+            end: start,
+            dirty_since: None,
+            synced_at: None,
+            appends: 0,
+            appended_size: 0,
+            is_closed: false,
+            waiters: Waiters::default(),
+        }
+    }
+
+    pub(crate) fn active(&self) -> Option<&Active> {
+        self.active.as_ref().map(|current| &current.active)
+    }
+
+    /// Returns whether the store is closed.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Returns whether a segment is the one that is appended to.
+    pub(crate) fn is_active(&self, id: SegmentId) -> bool {
+        self.active().is_some_and(|active| active.segment().id() == id)
+    }
+
+    /// Returns the place behind the last put or delete.
+    pub(crate) fn end(&self) -> Place {
+        self.end
+    }
+
+    /// Returns whether slots name everything that has been appended. They name all of a sealed segment
+    /// anyway.
+    pub(crate) fn is_published(&self) -> bool {
+        let is_published = |active: &Active| active.segment().is_published();
+        self.active().is_none_or(is_published)
+            && self.rotated.iter().all(|rotated| rotated.segment.is_published())
+    }
+
+    /// Returns whether no unsealed segment holds an entry of a key.
+    pub(crate) fn holds_nothing(&self) -> bool {
+        self.rotated.is_empty() && self.active().is_none_or(|active| active.entries() == 0)
+    }
+
+    /// Returns the unsealed segments, oldest first.
+    pub(crate) fn unsealed(&self) -> Vec<Arc<Segment>> {
+        let rotated = self.rotated.iter().map(|rotated| Arc::clone(&rotated.segment));
+        rotated.chain(self.active().map(|active| Arc::clone(active.segment()))).collect()
+    }
+
+    /// Returns the unsealed segments that hold entries of keys, oldest first, as files.
+    pub(crate) fn unsealed_files(&self) -> Vec<UnsealedFile> {
+        let rotated = self.rotated.iter().filter(|rotated| rotated.entries > 0).map(|rotated| {
+            let (id, length) = (rotated.segment.id(), rotated.segment.size());
+            UnsealedFile { id, file: rotated.file.clone(), length }
+        });
+        let active = self.active().filter(|active| active.entries() > 0).map(|active| {
+            let end = active.end();
+            UnsealedFile { id: end.segment, file: active.file().clone(), length: end.offset }
+        });
+        rotated.chain(active).collect()
+    }
+
+    /// Returns the ids of the unsealed segments, oldest first.
+    pub(crate) fn ids(&self) -> Vec<SegmentId> {
+        let rotated = self.rotated.iter().map(|rotated| rotated.segment.id());
+        rotated.chain(self.active().map(|active| active.segment().id())).collect()
+    }
+
+    /// Returns the time of the last entry.
+    pub(crate) fn last_timestamp(&self) -> u64 {
+        self.last_timestamp
+    }
+
+    /// Returns a time that the next entry will have reached and no earlier entry has.
+    pub(crate) fn next_timestamp(&self) -> u64 {
+        self.last_timestamp + 1
+    }
+
+    /// Returns since when an entry waits for a sync, and where the log ends.
+    pub(super) fn dirty(&self) -> (Option<Instant>, Place) {
+        (self.dirty_since, self.end)
+    }
+
+    /// Returns how many entries have been appended.
+    pub(crate) fn appends(&self) -> u64 {
+        self.appends
+    }
+
+    pub(super) fn count(&self, stats: &mut Stats) {
+        stats.appends = self.appends;
+        stats.appended_size = self.appended_size;
+        stats.reserve_size = self.active().map_or(0, Active::unused_size);
+    }
+
+    /// Returns the id of the segment that follows the oldest rotated one, if there is one.
+    pub(super) fn after_oldest(&self) -> Option<SegmentId> {
+        let rotated = self.rotated.get(1).map(|rotated| rotated.segment.id());
+        rotated.or_else(|| self.active().map(|active| active.segment().id()))
+    }
+
+    /// Lets go of the oldest rotated segment, which is sealed now.
+    pub(super) fn sealed_oldest(&mut self) {
+        if let Some(sealed) = self.rotated.pop_front() {
+            self.unsynced.retain(|(id, _)| *id != sealed.segment.id());
+        }
+    }
+
+    /// Stops appending: the active segment becomes the youngest rotated one.
+    pub(super) fn stop(&mut self) {
+        self.rotated.extend(self.active.take().map(Rotated::from));
+    }
+
+    /// Stops appending for good: nothing is there any more for the followers to wait for.
+    pub(super) fn close(&mut self) {
+        self.is_closed = true;
+        self.waiters.ended();
+    }
+
+    /// Gives up the unsealed segments, and everything that could store to them. Returns each segment with
+    /// its file.
+    pub(crate) fn give_up(&mut self) -> Vec<(Arc<Segment>, File)> {
+        self.stop();
+        self.prepared = None;
+        self.rotated.drain(..).map(|rotated| (rotated.segment, rotated.file)).collect()
+    }
+
+    /// Returns what has to be synced to make the whole log durable, and counts it as synced.
+    pub(super) fn unsynced(&mut self) -> Unsynced {
+        let mut files: Vec<File> = self.unsynced.drain(..).map(|(_, file)| file).collect();
+        if made(Mistake::RotatedNotSynced) {
+            files.clear();
+        }
+        self.dirty_since = None;
+        self.synced_at = Some(Instant::now());
+        let end = match &self.active {
+            Some(ActiveSegment { active, .. }) => {
+                files.push(active.file().clone());
+                active.end()
+            }
+            None => self.end,
+        };
+        Unsynced { files, end }
+    }
+}

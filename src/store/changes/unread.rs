@@ -1,0 +1,58 @@
+//! How a follower that waits finds out what it may pass over. `log::waiters` says what wakes it.
+
+use super::Changes;
+use crate::log::Log;
+use crate::segment::read::walk::Walk;
+use crate::segment::{FIRST_OFFSET, Place};
+
+/// The number of bytes that are looked at before a follower waits for durable changes. If more is unread, a
+/// sync wakes it, and then less is.
+const LOOKED_AT_MAX: u64 = 16 << 10;
+
+impl Changes {
+    /// Returns where it reads next.
+    pub(crate) fn next_place(&self) -> Place {
+        self.walk.as_ref().map_or(self.at, |walk| Place::new(walk.segment().id(), walk.offset()))
+    }
+
+    /// Returns whether something of its prefix may be unread because it is not durable. Looks at a limited
+    /// number of bytes, since the caller holds the lock of the log.
+    pub(crate) fn has_unread(&mut self, log: &Log) -> bool {
+        if !self.durable {
+            return false;
+        }
+        let (from, mut left) = (self.next_place().max(self.clean), LOOKED_AT_MAX);
+        for segment in log.unsealed().iter().filter(|segment| segment.id() >= from.segment) {
+            let is_first = segment.id() == from.segment;
+            let mut walk = Walk::new(segment, if is_first { from.offset } else { FIRST_OFFSET });
+            let size = segment.size().saturating_sub(walk.offset());
+            if size > left {
+                return true;
+            }
+            left -= size;
+            loop {
+                match walk.next(u64::MAX) {
+                    Ok(Some(stored)) if !stored.entry().key().starts_with(&self.prefix) => {}
+                    Ok(None) => break,
+                    _ => return true,
+                }
+            }
+        }
+        self.clean = log.end();
+        false
+    }
+
+    /// Passes over entries of other prefixes, up to a place right behind a put or a delete, without reading
+    /// them. A follower of durable changes reads them, as far as they are durable.
+    pub(crate) fn pass_over(&mut self, to: Place) {
+        self.clean = self.clean.max(to);
+        if self.durable || to <= self.at {
+            return;
+        }
+        let segment = self.inner.log_segments().find(|segment| segment.id() == to.segment);
+        if let Some(segment) = segment {
+            self.walk = Some(Walk::new(&segment, to.offset));
+            (self.at, self.end) = (to, 0);
+        }
+    }
+}

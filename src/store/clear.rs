@@ -1,0 +1,70 @@
+//! Clearing: one write of the manifest removes everything at once; the files are removed afterwards.
+
+use std::sync::Arc;
+
+use super::Bitcask;
+use crate::error::Result;
+
+impl Bitcask {
+    /// Removes all keys, and gives their disk space back.
+    ///
+    /// From then on [`changes`](Self::changes) refuses positions from before the clear. In an empty store
+    /// nothing is done, and positions stay valid.
+    ///
+    /// All or nothing, and durable when this returns: after a crash, either all keys are there or the
+    /// store is empty. Values that are held stay readable. Waits for a [`backup`](Self::backup) that is
+    /// being made, and for a segment that is being sealed; then reads and writes of other threads wait
+    /// too.
+    ///
+    /// # Errors
+    ///
+    /// [`NoSpace`](crate::Error::NoSpace) and [`Poisoned`](crate::Error::Poisoned) if nothing was removed. If only the old files could not be
+    /// removed, the store is empty all the same, and the next open removes them.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("key", "value")?;
+    /// db.clear()?;
+    /// assert!(db.is_empty());
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn clear(&self) -> Result<()> {
+        let inner = &self.inner;
+        let writer = inner.writer()?;
+        let mut turn = writer.merging.interrupt()?;
+        // As a merge does, and before this thread holds guards of its own.
+        inner.segments.free_retired();
+        let _files = writer.files.lock();
+        let _maintenance = writer.log.lock_maintenance();
+        let mut shards = inner.all_shards();
+        let mut log = writer.log.lock();
+        writer.log.check()?;
+        // If nothing was ever put, or all of it is gone, there is nothing to forget either.
+        if log.holds_nothing() && inner.manifest.get(|manifest| manifest.sealed.is_empty()) {
+            return Ok(());
+        }
+        let fresh = writer.log.restart(&mut log)?;
+        // A clear has no timestamp of its own. Snapshots with the timestamp of the last entry still show the
+        // keys, so they must not share the gaps that scans learn from now on.
+        *inner.gaps.lock() = Arc::default();
+        shards.clear(log.next_timestamp());
+        *turn.pending = None;
+        inner.filler.forget();
+        let mut removed = Vec::new();
+        for (number, _) in inner.segments.all() {
+            if Some(number) != fresh {
+                removed.extend(inner.segments.remove(number));
+            }
+        }
+        drop((log, shards));
+        removed.sort_by_key(|segment| segment.id());
+        let each = removed.iter().map(|segment| inner.unlink(segment));
+        let result = each.fold(Ok(()), Result::and);
+        inner.segments.free_retired();
+        result
+    }
+}
