@@ -8,7 +8,7 @@ use crate::error::Result;
 impl Bitcask {
     /// Removes all keys, and gives their disk space back.
     ///
-    /// From then on [`changes`](Self::changes) refuses positions from before the clear. In an empty store
+    /// From then on [`changes`](crate::Reader::changes) refuses positions from before the clear. In an empty store
     /// nothing is done, and positions stay valid.
     ///
     /// All or nothing, and durable when this returns: after a crash, either all keys are there or the
