@@ -141,7 +141,8 @@ mod tests {
     #[test]
     fn an_impossible_size_is_refused_before_memory_is_allocated() {
         for codec in codecs() {
-            let refusal = Err("the uncompressed size is larger than LZ4 can produce from these bytes");
+            let refusal =
+                Err("the uncompressed size is larger than LZ4 can produce from these bytes");
             assert_eq!(codec.decompress(&[0xff; 10], 2551), refusal);
             assert_eq!(codec.decompress(&[], 1), refusal);
             assert_eq!(codec.decompress(&vec![0xff; 9 << 20], 0x7E00_0001), refusal);

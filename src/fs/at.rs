@@ -203,7 +203,9 @@ impl<'a> Name<'a> {
     /// if one of the names does not exist.
     pub(super) fn exchange(&self, other: &Name<'_>) -> io::Result<bool> {
         match self.rename_with(other, RenameFlags::Exchange) {
-            Err(error) if is_unsupported(&error) || error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) if is_unsupported(&error) || error.kind() == ErrorKind::NotFound => {
+                Ok(false)
+            }
             result => result.map(|()| true),
         }
     }

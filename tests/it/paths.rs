@@ -129,7 +129,9 @@ fn a_lock_whose_process_has_ended_is_said_to_be_held_by_another() {
         std::thread::yield_now();
     }
     let lock = held_for(dir.path(), zombie.id());
-    assert!(Bitcask::open(dir.path(), small()).unwrap_err().to_string().contains("no longer running"));
+    assert!(
+        Bitcask::open(dir.path(), small()).unwrap_err().to_string().contains("no longer running")
+    );
     zombie.wait().unwrap();
     drop(lock);
     // One that is alive may well hold it.
