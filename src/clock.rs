@@ -202,8 +202,9 @@ impl Clock {
         Now { low, high: high.max(low), boundary }
     }
 
-    /// Returns the moment by which expiry is judged when the result can't be undone. An entry is
-    /// not over at it if correcting a wrong clock could show that its expiry is still to come.
+    /// Returns the moment by which expiry is judged when the result can't be undone. At this moment
+    /// no entry has expired whose expiry would be in the future again if a wrong clock were set
+    /// right.
     pub(crate) fn certain(&self) -> Now {
         let (steady, _) = self.look();
         let believed = self.ahead.trust().believed();

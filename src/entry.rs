@@ -67,13 +67,11 @@ impl Salt {
     }
 }
 
-/// The running checksum of an entry's key and value. It is computed before the entry's place is
-/// known.
+/// The running checksum of an entry's key and value, computed before its place is known.
 #[derive(Debug, Clone)]
 pub(crate) struct BodySum(crc32fast::Hasher);
 
-/// The state from which every checksum starts. Creating one queries the processor's features, so
-/// this one is cloned.
+/// The initial checksum state. It is cloned, as creating one queries the processor's features.
 static EMPTY: LazyLock<crc32fast::Hasher> = LazyLock::new(crc32fast::Hasher::new);
 
 impl Default for BodySum {
@@ -179,8 +177,7 @@ impl Header {
         self
     }
 
-    /// Returns the header for a copy in another place, without the fields that describe the
-    /// surrounding log.
+    /// Returns the header for a copy elsewhere, without the fields about the surrounding log.
     pub(crate) fn for_copy(self, collides: bool) -> Self {
         let flags = self.flags.without_the_log().with_if(collides, Flags::COLLIDES);
         Self { flags, mark: None, ..self }

@@ -17,7 +17,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A system call failed.
+    /// An operation on a file or directory failed.
     #[error("cannot {action} {}: {source}", shown(path))]
     Io {
         /// The action that failed, as a verb: "open", "write", "sync".
@@ -52,7 +52,7 @@ pub enum Error {
     },
 
     /// The writer in another process removed a segment that this read-only store was reading
-    /// without a mapping. The segment's live entries have been copied elsewhere in the store.
+    /// without a mapping. By now its content is elsewhere in the store.
     ///
     /// Call [`refresh`](crate::Bitcask::refresh) and read again. Raising the process's limits on
     /// mappings and open files makes this error rarer: segments are mapped or kept open as far as
@@ -65,8 +65,8 @@ pub enum Error {
     },
 
     /// A newer version of this format wrote the file.
-    #[error("{} has format version {found}, but this build reads at most {supported}; open it with a \
-             newer release", path.display())]
+    #[error("{} has format version {found}, but this build reads at most {supported}; open it \
+             with a newer release", path.display())]
     UnsupportedVersion {
         /// The file.
         path: PathBuf,
@@ -142,7 +142,8 @@ pub enum Error {
     /// A [backup](crate::Bitcask::backup) or a [salvage](crate::repair::salvage) into this
     /// directory has not completed, so the directory is not a store.
     #[error("{} shows that a backup or a salvage into this directory was interrupted, or is \
-             still running; if it was interrupted, remove the directory and run it again", path.display())]
+             still running; if it was interrupted, remove the directory and run it again",
+            path.display())]
     Unfinished {
         /// The file that stands in place of the manifest.
         path: PathBuf,
@@ -186,9 +187,8 @@ pub enum Error {
     /// another writer changed something that it had read before it could commit.
     ///
     /// Run it again when there is less contention, allow the transaction more attempts, or read
-    /// less in it.
-    /// A closure that writes a key it has read directly to the store conflicts with itself on every
-    /// attempt.
+    /// less in it. A closure conflicts with itself on every attempt if it writes a key that it has
+    /// read directly to the store.
     #[error(
         "a change conflicted with other writers {attempts} times; nothing was written, \
              try it again"
@@ -212,7 +212,7 @@ pub enum Error {
     },
 
     /// The position belongs to another store.
-    #[error("position {position} belongs to another store than {}; read the whole store and \
+    #[error("position {position} does not belong to {}; read the whole store and \
              continue from one of its own positions", path.display())]
     ForeignPosition {
         /// The store's directory.
@@ -303,7 +303,8 @@ pub enum Error {
     },
 
     /// The disk is full, or a quota is used up. Nothing was written, and the store stays usable.
-    #[error("no space left for {}; the store is intact, free some space and try again", path.display())]
+    #[error("no space left for {}; the store is intact, free some space and try again",
+            path.display())]
     NoSpace {
         /// The file that could not grow.
         path: PathBuf,
@@ -325,8 +326,8 @@ pub enum Error {
     ///
     /// No clock reaches this time within 292,000 years, so a file was damaged or crafted. Copy the
     /// pairs to a new store.
-    #[error("the log of {} has reached the largest timestamp, so no entry can follow; copy its pairs to \
-             a new store", path.display())]
+    #[error("the log of {} has reached the largest timestamp, so no entry can follow; copy its \
+             pairs to a new store", path.display())]
     EndOfTime {
         /// The store's directory.
         path: PathBuf,

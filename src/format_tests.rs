@@ -316,9 +316,9 @@ fn print_index(bytes: &[u8], source: HintSource) -> String {
         _ => decimal(bytes),
     });
     let mut field = |name: &str, size: u64, value: &dyn Fn(&[u8]) -> String| {
-        let (bytes, behind) = rest.split_at(usize::try_from(size).unwrap());
+        let (bytes, after) = rest.split_at(usize::try_from(size).unwrap());
         print(&mut text, name, bytes, &value(bytes));
-        rest = behind;
+        rest = after;
         number(bytes)
     };
     let nothing = |_: &[u8]| String::new();

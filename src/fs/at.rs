@@ -4,7 +4,7 @@
 //!   Without a directory it is a path, as in std.
 //! - Descriptors opened here are closed when the process executes another program.
 
-#![expect(unsafe_code, reason = "foreign calls that std has no safe form of")]
+#![expect(unsafe_code, reason = "foreign calls without a safe equivalent in std")]
 
 use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
@@ -93,8 +93,7 @@ impl<'a> Name<'a> {
         Ok(Self { dir, name })
     }
 
-    /// Returns the directory's descriptor. It stays open for as long as `self` borrows the
-    /// directory.
+    /// Returns the directory's descriptor, which stays open as long as `self` borrows the directory.
     fn dir(&self) -> c_int {
         self.dir.map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd)
     }
@@ -187,8 +186,7 @@ impl<'a> Name<'a> {
 
     fn rename_by_link(&self, to: &Name<'_>) -> io::Result<()> {
         match self.link(to) {
-            // The new name is in place. If the old one stays, it is a leftover like any temporary
-            // file.
+            // The new name is in place. If the old one stays, it is a leftover temporary file.
             Ok(()) => self.remove().or(Ok(())),
             Err(error) if is_unsupported(&error) => match to.stat_link() {
                 Ok(_) => Err(ErrorKind::AlreadyExists.into()),
@@ -238,8 +236,7 @@ enum RenameFlags {
     Exchange,
 }
 
-/// Returns whether a call failed because it is not supported here. Some systems report that as a
-/// missing permission.
+/// Returns whether a call is not supported here. Some systems report that as a missing permission.
 fn is_unsupported(error: &io::Error) -> bool {
     let unsupported = [libc::EINVAL, libc::ENOSYS, libc::ENOTSUP, libc::EOPNOTSUPP, libc::EPERM];
     error.kind() == ErrorKind::Unsupported
@@ -256,8 +253,7 @@ impl Drop for Listing {
     }
 }
 
-/// Lists an open directory: names, and whether each is a directory, if the file system reports
-/// that.
+/// Lists an open directory: names, and whether each is a directory, if that is known.
 pub(super) fn list(dir: File) -> io::Result<Vec<(OsString, Option<bool>)>> {
     let descriptor = dir.into_raw_fd();
     // SAFETY: the descriptor is open and owned here. If the call succeeds, the stream owns it.

@@ -1,6 +1,6 @@
 //! The system's limits on this process: mappings and open files.
 
-#![expect(unsafe_code, reason = "a foreign call that std has no safe form of")]
+#![expect(unsafe_code, reason = "a foreign call without a safe equivalent in std")]
 
 use std::path::Path;
 use std::sync::OnceLock;

@@ -3,7 +3,7 @@
 //! - All of them take an open file and plain numbers, so they can't damage memory, except `left`,
 //!   which fills a structure.
 
-#![expect(unsafe_code, reason = "foreign calls that std has no safe form of")]
+#![expect(unsafe_code, reason = "foreign calls without a safe equivalent in std")]
 
 use std::fs::File;
 use std::io;

@@ -28,7 +28,7 @@ fn filling(at: Address, tombstone: bool, collides: bool) -> Filling {
 }
 
 fn never(_: Address, _: Address) -> Result<bool> {
-    panic!("an unflagged entry costs no comparison")
+    panic!("an unflagged entry needs no comparison")
 }
 
 /// Locks the shard of all hashes from `bits`.

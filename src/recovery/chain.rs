@@ -64,8 +64,8 @@ impl Chain {
     pub(super) fn refuse_damage(&self, later: &[(SegmentId, File)]) -> Result<()> {
         let Some(last) = self.links.last() else { return Ok(()) };
         let bad = Place::new(last.id, last.end);
-        let behind = later.iter().map(|(id, file)| (*id, file, FIRST_OFFSET));
-        for (id, file, from) in [(last.id, &last.file, last.end)].into_iter().chain(behind) {
+        let after = later.iter().map(|(id, file)| (*id, file, FIRST_OFFSET));
+        for (id, file, from) in [(last.id, &last.file, last.end)].into_iter().chain(after) {
             if let Some(at) = scan::find_mark_above(file, id, from, bad, self.last_timestamp)? {
                 let reason = format!(
                     "{}, but the entry at offset {at} of segment {id} shows that it was durable",

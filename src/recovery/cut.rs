@@ -44,12 +44,12 @@ impl Chain {
             let reason = if rotated { "there is more behind the end entry" } else { self.reason };
             (&link.file, Place::new(link.id, link.end), link.end, reason)
         });
-        let behind = later.iter().map(|(id, file)| {
+        let after = later.iter().map(|(id, file)| {
             let reason = "the log ends in an earlier segment";
             (file, Place::new(*id, 0), FIRST_OFFSET, reason)
         });
         let mut unread = Vec::new();
-        for (file, place, content_from, reason) in links.chain(behind) {
+        for (file, place, content_from, reason) in links.chain(after) {
             let end = scan::end_of_content(file, content_from)?;
             if end > content_from {
                 unread.push(Unread { file, place, size: end - place.offset, reason });

@@ -60,7 +60,7 @@ pub(crate) struct Filler {
     origins: Mutex<Arc<[Origin]>>,
     /// Whether a writer in another process may remove files meanwhile.
     beside_writer: bool,
-    /// The removal time of the shards' earlier content, if they are filled anew from other
+    /// The removal time of the shards' earlier content, if they are refilled from other
     /// segments.
     anew: Option<u64>,
     /// Number of slots in all hints.
@@ -243,7 +243,7 @@ impl Filler {
         let key_at = |address: Address| {
             let origin = origins.iter().find(|origin| origin.number == address.segment);
             let Some(Origin { segment, .. }) = origin else {
-                unreachable!("a shard is filled from these segments alone")
+                unreachable!("a shard is filled only from these segments")
             };
             self.key_at(segment, address.offset)
         };

@@ -183,7 +183,7 @@ impl Recovery<'_> {
     ) -> Result<Vec<(Arc<Segment>, SegmentHint)>> {
         let mut with_hint = |Sealed { id, length, .. }: &Sealed| {
             let Some(Open { segment, hint, .. }) = held.segments.get_mut(id) else {
-                unreachable!("all that is listed is held")
+                unreachable!("every listed segment is held")
             };
             let source = HintSource { id: *id, identity: manifest.identity, length: *length };
             if hint.is_none() {

@@ -91,7 +91,7 @@ impl Condvar {
     }
 
     /// Yields once, whether or not it is notified.
-    #[expect(clippy::unused_self, reason = "the signature is that of ours")]
+    #[expect(clippy::unused_self, reason = "the signature is that of our own type")]
     pub(crate) fn wait_until<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,

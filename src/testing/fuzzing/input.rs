@@ -98,13 +98,13 @@ pub(crate) fn repair_index(bytes: &mut [u8], id: SegmentId) {
     let (mut blocks, directory) = rest.split_at_mut(size);
     let mut leads = &directory[..];
     for number in 0..count {
-        let Some((size, behind)) = leads.split_first_chunk() else { break };
-        let Some((key_size, behind)) = behind.split_first_chunk() else { break };
+        let Some((size, after)) = leads.split_first_chunk() else { break };
+        let Some((key_size, after)) = after.split_first_chunk() else { break };
         let size = u32::from_be_bytes(*size) as usize;
         let Some((block, others)) = blocks.split_at_mut_checked(size) else { break };
         sum_up_numbered(block, id, number);
         blocks = others;
-        leads = behind.get(usize::from(u16::from_be_bytes(*key_size))..).unwrap_or_default();
+        leads = after.get(usize::from(u16::from_be_bytes(*key_size))..).unwrap_or_default();
     }
     sum_up_numbered(directory, id, count);
 }

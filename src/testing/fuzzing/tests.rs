@@ -31,7 +31,7 @@ fn paths(dir: &Path) -> Vec<PathBuf> {
 fn replay(name: &str, target: fn(&[u8])) {
     let Some(dir) = fuzz_dir() else { return };
     let inputs = paths(&dir.join("corpus").join(name));
-    assert!(!inputs.is_empty(), "there is no input for {name}");
+    assert!(!inputs.is_empty(), "no input for {name}");
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let work = || {
         while let Some(path) = inputs.get(next.fetch_add(1, Ordering::Relaxed)) {
