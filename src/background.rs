@@ -1,7 +1,8 @@
-//! A thread for what can wait; a store has a few of them, and more while its keydir is filled.
+//! A background thread. A store runs a few of them, and more while its keydir is being filled.
 //!
-//! - Knows nothing of the work: it calls a closure, which says how long it may sleep, and calls it
-//!   again then, or when it is woken. It ends when there is no more work for it.
+//! - The thread knows nothing of the work. It calls a closure, which returns how long the thread
+//!   may sleep, and calls it again after that time or when woken. When the closure returns `None`,
+//!   the thread ends.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -26,13 +27,14 @@ impl Signal {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Has the work looked at soon.
+    /// Makes the thread run its work soon.
     pub(crate) fn wake(&self) {
         self.state().woken = true;
         self.changed.notify_one();
     }
 
-    /// Returns whether the work was asked for since this was called last; for tests that do it.
+    /// Returns whether `wake` was called since the last call; for tests that run the work
+    /// themselves.
     #[cfg(test)]
     pub(crate) fn take_woken(&self) -> bool {
         std::mem::take(&mut self.state().woken)
@@ -43,7 +45,8 @@ impl Signal {
         self.changed.notify_one();
     }
 
-    /// Sleeps until woken, or for a time; says whether to go on.
+    /// Sleeps until woken, or for at most the given time. Returns whether the thread should
+    /// continue.
     fn sleep(&self, at_most: Duration) -> bool {
         let mut state = self.state();
         if !state.woken && !state.stopped {
@@ -55,7 +58,7 @@ impl Signal {
     }
 }
 
-/// The running thread; it is stopped and waited for when this is dropped.
+/// The running thread. Dropping the `Worker` stops the thread and waits for it.
 #[derive(Debug)]
 pub(crate) struct Worker {
     signal: Arc<Signal>,
@@ -79,9 +82,10 @@ impl Drop for Worker {
     fn drop(&mut self) {
         self.signal.stop();
         let this = std::thread::current().id();
-        // Work that calls a caller's function may end up here itself, and can't wait for itself.
+        // Work that runs a caller's function may drop the worker on its own thread, which can't
+        // join itself.
         if let Some(thread) = self.thread.take_if(|thread| thread.thread().id() != this) {
-            // The work does not panic; if it did, there is nothing left to do for it.
+            // The work does not panic; if it did, nothing remains to be done.
             let _ = thread.join();
         }
     }

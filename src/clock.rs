@@ -1,16 +1,16 @@
 //! The time of day, in microseconds since the Unix epoch.
 //!
-//! - Time as this module tells it never runs backwards while a store is open, and never stands still:
-//!   it goes on from the highest time seen, as fast as the machine's monotonic clock does. So an entry
-//!   which was once expired stays so, whatever is done to the clock.
-//! - All that is kept is therefore how far the time of day is ahead of the monotonic clock. One look at
-//!   the monotonic clock tells the time; the clock on the wall is looked at now and then.
-//! - The log may be from a time that has not come by the clock: then the clock was ahead when that was
-//!   written, or is behind now. What was written at such a time expires by the log's own time, which goes
-//!   on from its last entry; what was written before expires by the clock. See [`Now`].
-//! - What a clock tells that has jumped ahead is good enough to hide a value, but not to destroy it. See
+//! - While a store is open, this clock never runs backwards and never stands still. It continues
+//!   from the highest time seen, at the speed of the machine's monotonic clock. An expired entry
+//!   therefore stays expired, even if the wall clock is changed.
+//! - The clock only has to remember how far the time of day is ahead of the monotonic clock. Most
+//!   readings of the time read only the monotonic clock; the wall clock is read now and then.
+//! - The log may contain times that the wall clock has not reached yet: the clock was ahead when
+//!   they were written, or is behind now. Entries with such times expire by the log's own time,
+//!   which continues from its last entry. Earlier entries expire by the wall clock. See [`Now`].
+//! - A wall clock that has jumped ahead is trusted to hide a value, but not to destroy it. See
 //!   `trust`.
-//! - Tests hold clocks whose hands they move.
+//! - Tests use clocks whose hands they move.
 
 #[cfg(test)]
 mod tests;
@@ -22,18 +22,20 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use trust::Trust;
 
-/// Times at or above this are refused when they are read from disk: year 294,247.
+/// Upper bound of times, exclusive: times from disk that reach it are refused. It is in the year
+/// 294,247.
 pub(crate) const TIME_MAX: u64 = i64::MAX as u64;
 
-/// Microseconds between two looks at the clock on the wall. One that was set ahead,
-/// or a machine that has slept, is noticed so much later.
+/// Microseconds between two readings of the wall clock. A wall clock that was set ahead, or a
+/// machine that has slept, is noticed after this delay.
 const LOOK_INTERVAL: u64 = 1000;
 
-/// The log may be ahead of the clock by so many microseconds and count as of the same time: each entry
-/// is later than the one before, so many at once are ahead of any clock for a while.
+/// Microseconds by which the log may be ahead of the clock and still count as of the same time.
+/// Each entry's time is later than that of the entry before, so a burst of writes runs ahead of any
+/// clock for a while.
 const BURST: u64 = 100_000;
 
-/// A clock that never runs backwards, and never stands still.
+/// A clock that never runs backwards and never stands still.
 #[derive(Debug, Clone)]
 pub(crate) struct Clock {
     ahead: Arc<Offsets>,
@@ -41,17 +43,17 @@ pub(crate) struct Clock {
     look_interval: u64,
 }
 
-/// How far times are ahead of the monotonic clock, in microseconds. They only rise.
+/// How far times are ahead of the monotonic clock, in microseconds. The offsets only rise.
 #[derive(Debug)]
 struct Offsets {
-    /// The highest that the clock on the wall has shown.
+    /// The offset of the highest time that the wall clock has shown.
     wall: AtomicU64,
-    /// That, or the log's own time where the log is ahead of the clock.
+    /// The same offset, or that of the log's own time if the log is ahead of the wall clock.
     highest: AtomicU64,
-    /// What was written up to this time expires by the clock, and all else by the log's time. There is
-    /// none as long as the two are the same.
+    /// Entries written up to this time expire by the wall clock, later ones by the log's time. It
+    /// is `u64::MAX` as long as the two are the same.
     boundary: AtomicU64,
-    /// When the clock on the wall is to be looked at again, by the monotonic clock.
+    /// When to read the wall clock again, by the monotonic clock.
     next_look: AtomicU64,
     /// Lock 8: whether the clock on the wall is believed.
     trust: Mutex<Trust>,
@@ -65,16 +67,16 @@ impl Offsets {
 
 #[derive(Debug, Clone)]
 enum TimeSource {
-    /// The system's, and a moment from which the monotonic clock counts.
+    /// The system's clock, and the moment from which the monotonic clock counts.
     System(Instant),
     #[cfg(any(test, bitcask_fuzzing))]
     Hands(Hands),
 }
 
-/// A moment, by what expiry is judged at it.
+/// A moment by which expiry is judged.
 ///
-/// There are two times, which are the same nearly always: `low` for what was written up to `boundary`,
-/// and `high`, which is never lower, for what was written later.
+/// It consists of two times, which are nearly always equal: `low` applies to entries written up to
+/// `boundary`, and `high`, which is never lower, to entries written later.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Now {
     low: u64,
@@ -83,39 +85,40 @@ pub(crate) struct Now {
 }
 
 impl Now {
-    /// One time for all.
+    /// Returns a moment with one time for all entries.
     #[cfg(any(test, bitcask_fuzzing))]
     pub(crate) fn at(time: u64) -> Self {
         Self { low: time, high: time, boundary: u64::MAX }
     }
 
-    /// Returns the time by which an entry expires that was written at `timestamp`.
+    /// Returns the time by which the expiry of an entry written at `timestamp` is judged.
     pub(crate) fn of(&self, timestamp: u64) -> u64 {
         if timestamp <= self.boundary { self.low } else { self.high }
     }
 
-    /// Returns whether the time of an entry is over that was written at `timestamp`.
+    /// Returns whether an entry written at `timestamp` has expired.
     pub(crate) fn is_over(&self, timestamp: u64, expiry: u64) -> bool {
         expiry <= self.of(timestamp)
     }
 
-    /// Returns when an entry expires that was written at `timestamp`.
+    /// Returns when an entry written at `timestamp` expires.
     pub(crate) fn deadline(&self, timestamp: u64, expiry: u64) -> Deadline {
         Deadline::new(self.boundary, timestamp, expiry)
     }
 
-    /// Returns a time up to which everything has expired, whenever it was written.
+    /// Returns a time up to which every expiry has passed, whenever the entry was written.
     pub(crate) fn lowest(&self) -> u64 {
         self.low
     }
 
-    /// Returns the time that the next entry gets, if it is later than that of the one before.
+    /// Returns the timestamp for the next entry, provided that it is later than that of the entry
+    /// before.
     pub(crate) fn highest(&self) -> u64 {
         self.high
     }
 }
 
-/// When the first of some entries expires.
+/// The moment at which the first of several entries expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deadline {
     low: u64,
@@ -129,7 +132,7 @@ impl Default for Deadline {
 }
 
 impl Deadline {
-    /// None of them does.
+    /// No entry expires.
     pub(crate) const NEVER: Self = Self { low: u64::MAX, high: u64::MAX };
 
     fn new(boundary: u64, timestamp: u64, expiry: u64) -> Self {
@@ -140,7 +143,7 @@ impl Deadline {
         }
     }
 
-    /// Returns that of the entries of both.
+    /// Returns the deadline for the entries of both.
     pub(crate) fn or(self, other: Self) -> Self {
         Self { low: self.low.min(other.low), high: self.high.min(other.high) }
     }
@@ -155,7 +158,7 @@ impl Deadline {
 }
 
 impl Clock {
-    /// The system's clock.
+    /// Returns the system's clock.
     pub(crate) fn system() -> Self {
         Self::new(TimeSource::System(Instant::now()), LOOK_INTERVAL)
     }
@@ -174,33 +177,35 @@ impl Clock {
         clock
     }
 
-    /// Returns a clock of its own, which knows nothing yet of any log: a store that is opened takes one.
+    /// Returns an independent clock that knows nothing of any log yet. Each open of a store takes
+    /// one.
     pub(crate) fn fresh(&self) -> Self {
         Self::new(self.source.clone(), self.look_interval)
     }
 
-    /// Returns the time, in microseconds since the epoch: no lower one than ever before.
+    /// Returns the time, in microseconds since the epoch. It is never lower than any time before.
     pub(crate) fn now(&self) -> u64 {
         self.steady().saturating_add(self.ahead.highest.load(Ordering::Relaxed)).min(TIME_MAX - 1)
     }
 
-    /// Returns whether the clock on the wall shows far less than a time in the log.
+    /// Returns whether the wall clock is far behind a time in the log.
     pub(crate) fn is_behind(&self, timestamp: u64) -> bool {
         timestamp > self.wall().saturating_add(BURST)
     }
 
-    /// Returns what expiry is judged by.
+    /// Returns the moment by which expiry is judged now.
     pub(crate) fn read(&self) -> Now {
         let (steady, ahead) = (self.steady(), &*self.ahead);
         let low = steady.saturating_add(ahead.wall.load(Ordering::Relaxed)).min(TIME_MAX - 1);
-        // Where the two are the same they rise together, but not at once.
+        // The two offsets are equal in the common case and rise together, but not in one step.
         let boundary = ahead.boundary.load(Ordering::Acquire);
         let high = steady.saturating_add(ahead.highest.load(Ordering::Relaxed)).min(TIME_MAX - 1);
         Now { low, high: high.max(low), boundary }
     }
 
-    /// Returns what expiry is judged by where that is for good: nothing is over that a clock which is
-    /// wrong now, and is set right, would show to be still to come.
+    /// Returns the moment by which expiry is judged when the result can't be undone. At this moment
+    /// no entry has expired whose expiry would be in the future again if a wrong clock were set
+    /// right.
     pub(crate) fn certain(&self) -> Now {
         let (steady, _) = self.look();
         let believed = self.ahead.trust().believed();
@@ -213,7 +218,7 @@ impl Clock {
         Now { low: low.min(judged.low), boundary, high: judged.high }
     }
 
-    /// Returns when an entry expires that was written at `timestamp`. Looks at no clock.
+    /// Returns when an entry written at `timestamp` expires. Reads no clock.
     pub(crate) fn deadline(&self, timestamp: u64, expiry: u64) -> Deadline {
         Deadline::new(self.ahead.boundary.load(Ordering::Acquire), timestamp, expiry)
     }
@@ -224,15 +229,15 @@ impl Clock {
         self.now().checked_add(ttl).filter(|time| *time < TIME_MAX - 1)
     }
 
-    /// Returns the expiry that has an entry which is written now expire when one does that was written at
-    /// `timestamp`.
+    /// Returns the expiry to write now for an entry that is to expire when one written at `timestamp` with
+    /// this expiry does.
     pub(crate) fn same_expiry(&self, timestamp: u64, expiry: u64) -> u64 {
         let now = self.read();
         let ahead = now.of(now.highest()).saturating_sub(now.of(timestamp));
         expiry.saturating_add(ahead)
     }
 
-    /// Returns the time of day as the clock on the wall shows it, right or wrong.
+    /// Returns the time that the wall clock shows, right or wrong.
     pub(crate) fn wall(&self) -> u64 {
         match &self.source {
             TimeSource::System(_) => micros_since_epoch(SystemTime::now()),
@@ -241,8 +246,8 @@ impl Clock {
         }
     }
 
-    /// Goes on from the last time of a log that is opened, where that is ahead. Where it is far behind,
-    /// the clock may have jumped since.
+    /// Continues from the last time of a log that is being opened, if that is ahead of the wall
+    /// clock. If it is far behind, the wall clock may have jumped since it was written.
     pub(crate) fn resume(&self, last_timestamp: u64) {
         self.reach(last_timestamp);
         let (steady, wall) = self.look();
@@ -253,22 +258,22 @@ impl Clock {
         }
     }
 
-    /// Goes on from a time that is in the log, if it has not come yet by far.
+    /// Continues from a time in the log if that is far ahead of this clock.
     pub(crate) fn reach(&self, timestamp: u64) {
         let (steady, _) = self.look();
         let now = self.read();
         if timestamp <= now.high.saturating_add(BURST) {
             return;
         }
-        // In this order: as long as nothing is ahead it does not matter where the boundary is. It stays,
-        // so that nothing that has expired is alive again.
+        // The order matters: as long as no offset is ahead, the boundary has no effect. A boundary
+        // that is already set stays, so that no expired entry comes back to life.
         let (ahead, none) = (&*self.ahead, u64::MAX);
         let (set, kept) = (Ordering::AcqRel, Ordering::Relaxed);
         let _ = ahead.boundary.compare_exchange(none, now.low + BURST, set, kept);
         ahead.highest.fetch_max(timestamp.saturating_sub(steady), Ordering::AcqRel);
     }
 
-    /// Returns the monotonic time, and looks at the clock on the wall first if that is due.
+    /// Returns the monotonic time, after reading the wall clock if that is due.
     fn steady(&self) -> u64 {
         let steady = self.monotonic();
         let is_due = steady >= self.ahead.next_look.load(Ordering::Relaxed);
@@ -280,11 +285,11 @@ impl Clock {
         steady
     }
 
-    /// Looks at both clocks; returns the monotonic time, and that on the wall.
+    /// Reads both clocks; returns the monotonic time and the wall clock's.
     #[cold]
     fn look(&self) -> (u64, u64) {
-        // In this order: whatever happens between the two, the wall is not taken to be further ahead than
-        // it was. One that is behind is made good by the next look.
+        // The order matters: whatever happens between the two readings, the wall clock's offset is
+        // not overestimated. The next reading corrects an underestimate.
         let wall = self.wall();
         let steady = self.monotonic();
         let (ahead, by) = (&*self.ahead, wall.saturating_sub(steady));
@@ -308,21 +313,19 @@ impl Clock {
     }
 }
 
-/// Returns a time of day in microseconds since the epoch: zero if it is before that, and the last one
-/// that there is if it is later.
+/// Returns a time of day in microseconds since the epoch, limited to what the log can represent.
 pub(crate) fn micros_since_epoch(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let micros = since.as_secs().saturating_mul(1_000_000);
     micros.saturating_add(since.subsec_micros().into()).min(TIME_MAX - 1)
 }
 
-/// Returns a time of the log as the standard library has it.
+/// Converts a time of the log to the standard library's type.
 pub(crate) fn system_time(micros: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_micros(micros)
 }
 
-/// Two clocks whose hands a test moves, that on the wall and the monotonic one; time stands still
-/// otherwise.
+/// A wall clock and a monotonic clock whose hands a test moves. Otherwise time stands still.
 #[cfg(any(test, bitcask_fuzzing))]
 #[derive(Debug, Clone)]
 pub(crate) struct Hands {
@@ -338,13 +341,13 @@ impl Hands {
         Self::at(1_700_000_000_000_000)
     }
 
-    /// Starts at this moment.
+    /// Starts at a given moment.
     pub(crate) fn at(time: u64) -> Self {
         let steady = Arc::new(AtomicU64::new(5_000_000));
         Self { wall: Arc::new(AtomicU64::new(time)), steady, looks: Arc::default() }
     }
 
-    /// A fresh clock with these hands, as a store that is opened makes one.
+    /// Returns a fresh clock with these hands, like the one that opening a store creates.
     pub(crate) fn clock(&self) -> Clock {
         Clock::new(TimeSource::Hands(self.clone()), 0)
     }
@@ -356,18 +359,18 @@ impl Hands {
         self.wall.fetch_add(by, Ordering::Relaxed);
     }
 
-    /// Returns how often anybody has asked a clock with these hands for the time.
+    /// Returns how many times a clock with these hands was asked for the time.
     #[cfg(test)]
     pub(crate) fn looks(&self) -> u64 {
         self.looks.load(Ordering::Acquire)
     }
 
-    /// Sets the clock on the wall back.
+    /// Sets the wall clock back.
     pub(crate) fn step_back(&self, by: Duration) {
         self.wall.fetch_sub(u64::try_from(by.as_micros()).unwrap(), Ordering::Relaxed);
     }
 
-    /// Sets the clock on the wall ahead, as it also is when a machine has slept.
+    /// Sets the wall clock ahead, as also happens when a machine has slept.
     #[cfg(test)]
     pub(crate) fn jump(&self, by: Duration) {
         self.wall.fetch_add(u64::try_from(by.as_micros()).unwrap(), Ordering::Relaxed);

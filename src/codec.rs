@@ -1,12 +1,12 @@
-//! Compression of values: the codecs, by number, and what each of them does.
+//! Compression of values: the codecs and their numbers.
 //!
-//! - Two bits of an entry's flags name the codec; a value that lies there as it was put has none.
-//! - A codec that is not built in is no [`Codec`]: what names it is refused before it gets here.
-//! - Stored bytes are not trusted: what comes out has exactly the size that was asked for, memory is
-//!   set aside only for what the stored bytes can grow to, and anything else is an answer, never a
-//!   panic.
+//! - Two bits of an entry's flags name the codec; zero means that the value is stored uncompressed.
+//! - `Codec` lists only the codecs of this build. Entries that name another codec are refused
+//!   before they reach this module.
+//! - Stored bytes are not trusted. Decompression returns exactly the requested size or an error,
+//!   and allocates no more than the stored bytes can expand to. It never panics.
 
-/// A way to compress values.
+/// A compression algorithm for values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Codec {
     #[cfg(feature = "lz4")]
@@ -14,8 +14,8 @@ pub(crate) enum Codec {
 }
 
 impl Codec {
-    /// Returns the codec of a number that is not 0, if this build has it. The numbers are stored
-    /// on disk: never renumber.
+    /// Returns the codec with a non-zero number, or `None` if this build does not include it. The
+    /// numbers are stored on disk: never renumber.
     pub(crate) fn from_number(number: u8) -> Option<Self> {
         match number {
             #[cfg(feature = "lz4")]
@@ -37,8 +37,8 @@ impl Codec {
     expect(unused_variables, reason = "there is no codec to use them")
 )]
 impl Codec {
-    /// Compresses a value; nothing where the codec can't, or there is no memory to do it in. What
-    /// comes out may be larger than what went in.
+    /// Compresses a value. Returns `None` if the codec can't compress it or memory is short. The
+    /// result may be larger than the input.
     pub(crate) fn compress(self, raw: &[u8]) -> Option<Vec<u8>> {
         match self {
             #[cfg(feature = "lz4")]
@@ -46,7 +46,7 @@ impl Codec {
         }
     }
 
-    /// Decompresses a value of a known size, or says why the stored bytes are none.
+    /// Decompresses a value of a known size, or returns why the stored bytes are invalid.
     pub(crate) fn decompress(self, stored: &[u8], raw_size: u32) -> Result<Vec<u8>, &'static str> {
         match self {
             #[cfg(feature = "lz4")]
@@ -55,14 +55,15 @@ impl Codec {
     }
 }
 
-/// LZ4's block format, without a frame and without a size in front.
+/// LZ4's block format, without a frame and without a size prefix.
 #[cfg(feature = "lz4")]
 mod lz4 {
     use lz4_flex::block::{compress_into, decompress_into, get_maximum_output_size};
 
-    /// The largest input that other implementations of LZ4 take.
+    /// Largest input, in bytes, that other implementations of LZ4 accept.
     const RAW_SIZE_LIMIT: u32 = 0x7E00_0000;
-    /// What a stored byte can grow to at most: a length that goes on is a byte for each 255.
+    /// Largest number of bytes that one stored byte can expand to: a length continues with one byte
+    /// for each 255.
     const RATIO_MAX: u64 = 255;
 
     pub(super) fn compress(raw: &[u8]) -> Option<Vec<u8>> {
@@ -79,7 +80,7 @@ mod lz4 {
 
     pub(super) fn decompress(stored: &[u8], raw_size: u32) -> Result<Vec<u8>, &'static str> {
         if raw_size > RAW_SIZE_LIMIT || u64::from(raw_size) > RATIO_MAX * stored.len() as u64 {
-            return Err("the size before compression is more than LZ4 can have compressed");
+            return Err("the uncompressed size is larger than LZ4 can produce from these bytes");
         }
         let size = raw_size as usize;
         let mut raw = zeroed(size).ok_or("the decompressed value does not fit in memory")?;
@@ -102,12 +103,12 @@ mod lz4 {
 mod tests {
     use super::*;
 
-    /// Those that this build has.
+    /// Returns the codecs of this build.
     fn codecs() -> impl Iterator<Item = Codec> {
         (1..4).filter_map(Codec::from_number)
     }
 
-    /// Values of all kinds: empty, short, runs, repeats, and what does not compress.
+    /// Values of all kinds: empty, short, runs, repeats, and incompressible ones.
     fn values() -> Vec<Vec<u8>> {
         let mut state = 1_u32;
         let mut noise = || {
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_decompressed_is_what_was_compressed() {
+    fn decompression_restores_the_value() {
         for codec in codecs() {
             for raw in values() {
                 let stored = codec.compress(&raw).unwrap();
@@ -138,13 +139,15 @@ mod tests {
     }
 
     #[test]
-    fn a_size_that_can_not_be_is_refused_before_memory_is_set_aside() {
+    fn an_impossible_size_is_refused_before_memory_is_allocated() {
         for codec in codecs() {
-            let refusal = Err("the size before compression is more than LZ4 can have compressed");
+            let refusal =
+                Err("the uncompressed size is larger than LZ4 can produce from these bytes");
             assert_eq!(codec.decompress(&[0xff; 10], 2551), refusal);
             assert_eq!(codec.decompress(&[], 1), refusal);
             assert_eq!(codec.decompress(&vec![0xff; 9 << 20], 0x7E00_0001), refusal);
-            // About the most that ten bytes can be: a run whose length goes on.
+            // About the densest ten bytes possible: a run whose length continues over several
+            // bytes.
             let densest = [0x1f, b'x', 1, 0, 255, 255, 255, 255, 254, 0];
             let size = 1 + 19 + 4 * 255 + 254;
             assert_eq!(codec.decompress(&densest, size), Ok(vec![b'x'; size as usize]));

@@ -1,12 +1,12 @@
-//! One entry: a put, a delete, or a note of the log itself, as it lies on disk.
+//! One entry as it lies on disk: a put, a delete, or a note of the log itself.
 //!
 //! - Pure: bytes in, bytes out. Nothing else in the crate knows where a field lies.
 //! - There is one encoding, one decoding and one checksum.
-//! - Nothing that is read here is trusted: a header is refused unless its flags go together, and
-//!   an entry's bytes mean nothing before [`Header::check`] has passed.
-//! - Does not know segments, only the [`Salt`] that ties an entry to its place.
+//! - Bytes are not trusted. A header with contradictory flags is refused, and an entry's bytes mean
+//!   nothing before [`Header::check`] has passed.
+//! - This module does not know segments, only the [`Salt`] that ties an entry to its place.
 //!
-//! The byte table is in `docs/format.md`; a test holds the two together.
+//! The byte table is in `docs/format.md`; a test compares it with this module.
 
 mod flags;
 
@@ -18,25 +18,25 @@ use crate::codec::Codec;
 
 pub(crate) use flags::Flags;
 
-/// Entries start on multiples of this, so that a place needs three bits less.
+/// Alignment of entries, in bytes. It saves three bits in every stored place.
 pub(crate) const ALIGNMENT: u64 = 8;
 
-// The fixed part of a header. Big-endian, in the order of `docs/format.md`.
+// Offsets in the fixed part of a header. Fields are big-endian, in the order of `docs/format.md`.
 const CHECKSUM: usize = 0;
 const KEY_SIZE: usize = CHECKSUM + 4;
 const FLAGS: usize = KEY_SIZE + 2;
 const VALUE_SIZE: usize = FLAGS + 2;
 const TIMESTAMP: usize = VALUE_SIZE + 4;
-/// The size of a header without optional fields, and so the least an entry takes.
+/// Size in bytes of a header without optional fields, and so the smallest size of an entry.
 pub(crate) const HEADER_SIZE: usize = TIMESTAMP + 8;
 
 const EXPIRY_SIZE: usize = 8;
 const MARK_SIZE: usize = 8;
 const RAW_SIZE_SIZE: usize = 4;
-/// The size of a header with all optional fields.
+/// Size in bytes of a header with all optional fields.
 pub(crate) const HEADER_SIZE_MAX: usize = HEADER_SIZE + EXPIRY_SIZE + MARK_SIZE + RAW_SIZE_SIZE;
 
-/// The room that an end entry may need: header, mark, the next segment's id.
+/// Largest size in bytes of an end entry: header, mark, the next segment's id.
 pub(crate) const END_SIZE_MAX: u64 = padded((HEADER_SIZE + MARK_SIZE + 4) as u64);
 
 const _: () = assert!(HEADER_SIZE == 20 && HEADER_SIZE_MAX == 40 && END_SIZE_MAX == 32);
@@ -46,7 +46,7 @@ pub(crate) const fn padded(size: u64) -> u64 {
     size.next_multiple_of(ALIGNMENT)
 }
 
-/// A durable mark: everything in the log below this place was durable when it was written.
+/// A durable mark: when it was written, everything in the log below this place was durable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Mark {
     pub(crate) segment: u32,
@@ -54,29 +54,29 @@ pub(crate) struct Mark {
     pub(crate) offset: u64,
 }
 
-/// Ties an entry to its place, so that a stale or misdirected block does not check.
+/// Ties an entry to its place, so that the checksum of a stale or misdirected block does not match.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Salt(u32);
 
 impl Salt {
-    /// Mixes segment id and offset: the high half of a product with the golden ratio's bits
-    /// (Knuth, The Art of Computer Programming, volume 3, section 6.4).
+    /// Mixes segment id and offset: the high half of a product with the golden ratio's bits (Knuth,
+    /// The Art of Computer Programming, volume 3, section 6.4).
     pub(crate) const fn new(segment: u32, offset: u64) -> Self {
         let place = ((segment as u64) << 32) ^ (offset / ALIGNMENT);
         Self((place.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32) as u32)
     }
 }
 
-/// The running checksum of an entry's key and value, which is taken before its place is known.
+/// The running checksum of an entry's key and value, computed before its place is known.
 #[derive(Debug, Clone)]
 pub(crate) struct BodySum(crc32fast::Hasher);
 
-/// What every sum starts from. Making one asks each time what the processor can do.
-static NOTHING: LazyLock<crc32fast::Hasher> = LazyLock::new(crc32fast::Hasher::new);
+/// The initial checksum state. It is cloned, as creating one queries the processor's features.
+static EMPTY: LazyLock<crc32fast::Hasher> = LazyLock::new(crc32fast::Hasher::new);
 
 impl Default for BodySum {
     fn default() -> Self {
-        Self(NOTHING.clone())
+        Self(EMPTY.clone())
     }
 }
 
@@ -92,17 +92,17 @@ impl BodySum {
         self.0.update(bytes);
     }
 
-    /// Adds the header behind its checksum, and the salt.
+    /// Adds the header after its checksum field, and the salt.
     fn finish(mut self, header: &[u8], salt: Salt) -> u32 {
         self.0.update(header.get(KEY_SIZE..).unwrap_or_default());
         self.0.finalize() ^ salt.0
     }
 }
 
-/// Why bytes are no entry.
+/// Why bytes are not a valid entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Invalid {
-    /// Fewer bytes than the header says.
+    /// There are fewer bytes than the header requires.
     Short,
     /// The checksum does not match.
     Checksum,
@@ -110,11 +110,11 @@ pub(crate) enum Invalid {
     Flags,
     /// The time is zero or beyond the end of time.
     Timestamp,
-    /// Flags that this version does not have.
+    /// The entry has flags that this version does not know.
     UnknownFlags(u16),
-    /// A codec that this build does not have, in an entry that checks.
+    /// The checksum matches, but this build does not include the entry's codec.
     UnknownCodec(u8),
-    /// The stored value is not what its codec makes of any value of that size.
+    /// The stored value is not a valid output of its codec for the stated size.
     Value(&'static str),
 }
 
@@ -132,7 +132,7 @@ impl std::fmt::Display for Invalid {
     }
 }
 
-/// An entry's header: all of it but key and value.
+/// An entry's header: everything except key and value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Header {
     checksum: u32,
@@ -142,7 +142,7 @@ pub(crate) struct Header {
     pub(crate) value_size: u32,
     /// Microseconds since the epoch, strictly rising through the log.
     pub(crate) timestamp: u64,
-    /// Microseconds since the epoch from which on the key is absent.
+    /// Microseconds since the epoch, from which time on the key is absent.
     pub(crate) expiry: Option<u64>,
     pub(crate) mark: Option<Mark>,
     /// The value's size before compression.
@@ -150,7 +150,7 @@ pub(crate) struct Header {
 }
 
 impl Header {
-    /// A header without optional fields; the timestamp is set when the entry is appended.
+    /// Creates a header without optional fields. The timestamp is set when the entry is appended.
     pub(crate) fn new(flags: Flags, key_size: u16, value_size: u32) -> Self {
         let (checksum, timestamp) = (0, 0);
         let (expiry, mark, raw_size) = (None, None, None);
@@ -163,7 +163,7 @@ impl Header {
         self
     }
 
-    /// The same with the value compressed to a size.
+    /// Changes the header to that of a value compressed to `stored_size` bytes.
     pub(crate) fn with_codec(mut self, codec: Codec, stored_size: u32) -> Self {
         self.flags = self.flags.with_codec(codec.number());
         self.raw_size = Some(self.value_size);
@@ -177,7 +177,7 @@ impl Header {
         self
     }
 
-    /// The header of a copy in another place: what was said of the log around it is gone.
+    /// Returns the header for a copy elsewhere, without the fields about the surrounding log.
     pub(crate) fn for_copy(self, collides: bool) -> Self {
         let flags = self.flags.without_the_log().with_if(collides, Flags::COLLIDES);
         Self { flags, mark: None, ..self }
@@ -191,7 +191,7 @@ impl Header {
         HEADER_SIZE + expiry + mark + raw_size
     }
 
-    /// Returns the size of the whole entry in bytes, padding included.
+    /// Returns the size of the whole entry in bytes, including padding.
     pub(crate) fn entry_size(&self) -> u64 {
         padded(self.size() as u64 + u64::from(self.key_size) + u64::from(self.value_size))
     }
@@ -200,7 +200,7 @@ impl Header {
         self.flags.has(Flags::TOMBSTONE)
     }
 
-    /// Returns whether the entry is a put or a delete, not a note of the log itself.
+    /// Returns whether the entry is a put or a delete, and not a note of the log itself.
     pub(crate) fn is_put_or_delete(&self) -> bool {
         !self.flags.any(Flags::END.with(Flags::MARK_ONLY))
     }
@@ -232,8 +232,8 @@ impl Header {
         encoded
     }
 
-    /// Decodes the header that these bytes begin with; nothing where they are all zero, since
-    /// there is no entry yet. Bytes beyond the header are not looked at.
+    /// Decodes the header at the start of `bytes`. Returns `None` if the fixed part is all zeros,
+    /// since no entry was written there yet. Ignores bytes after the header.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Option<Self>, Invalid> {
         let (fixed, optional) = bytes.split_first_chunk::<HEADER_SIZE>().ok_or(Invalid::Short)?;
         let mut fields = Fields(fixed);
@@ -250,7 +250,7 @@ impl Header {
         }
         let mut header = Self { checksum, timestamp, ..Self::new(flags, key_size, value_size) };
         if flags.0 == 0 {
-            // A put with nothing more, as most are.
+            // A plain put, the common case.
             return Ok(Some(header));
         }
         let mut fields = Fields(optional);
@@ -268,19 +268,19 @@ impl Header {
         if header.flags_agree() { Ok(Some(header)) } else { Err(Invalid::Flags) }
     }
 
-    /// Whether the flags agree with each other and with the sizes.
+    /// Returns whether the flags agree with each other and with the sizes.
     fn flags_agree(&self) -> bool {
         let flags = self.flags;
         let notes = u8::from(flags.has(Flags::END)) + u8::from(flags.has(Flags::MARK_ONLY));
-        let note_goes = notes == 0
+        let note_is_valid = notes == 0
             || notes == 1
                 && !flags.any(Flags::OF_A_KEY)
                 && self.key_size == 0
                 && self.value_size == if flags.has(Flags::END) { 4 } else { 0 }
                 && (flags.has(Flags::END) || flags.has(Flags::MARK));
-        let tombstone_goes = !flags.has(Flags::TOMBSTONE)
+        let tombstone_is_valid = !flags.has(Flags::TOMBSTONE)
             || self.value_size == 0 && !flags.any(Flags::EXPIRES.with(Flags::CODEC));
-        note_goes && tombstone_goes
+        note_is_valid && tombstone_is_valid
     }
 
     /// Checks that header, key and value are what was written at this place, and that this build
@@ -293,7 +293,7 @@ impl Header {
         self.understood()
     }
 
-    /// Checks that this build has all that the flags ask for.
+    /// Checks that this build supports everything that the flags require.
     pub(crate) fn understood(&self) -> Result<(), Invalid> {
         match (self.flags.unknown(), self.flags.codec()) {
             (0, 0) => Ok(()),
@@ -304,7 +304,7 @@ impl Header {
     }
 }
 
-/// A header's bytes.
+/// The bytes of a header.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EncodedHeader {
     bytes: [u8; HEADER_SIZE_MAX],
@@ -344,12 +344,12 @@ pub(crate) struct Entry<'a> {
 }
 
 impl<'a> Entry<'a> {
-    /// An entry whose header has been decoded from the front of its bytes.
+    /// Creates an entry whose header was already decoded from the front of its bytes.
     pub(crate) fn new(header: Header, bytes: &'a [u8]) -> Self {
         Self { header, bytes }
     }
 
-    /// Decodes the entry that these bytes begin with, without checking its checksum.
+    /// Decodes the entry at the start of `bytes` without checking its checksum.
     #[cfg(any(test, bitcask_fuzzing))]
     pub(crate) fn decode(bytes: &'a [u8]) -> Result<Option<Self>, Invalid> {
         let Some(header) = Header::decode(bytes)? else { return Ok(None) };
@@ -358,7 +358,7 @@ impl<'a> Entry<'a> {
         Ok(Some(Self { header, bytes }))
     }
 
-    /// Returns where in the entry's bytes its key lies.
+    /// Returns where in the entry's bytes the key lies.
     pub(crate) fn key_range(&self) -> std::ops::Range<usize> {
         let start = self.header.size();
         start..start + usize::from(self.header.key_size)
@@ -368,7 +368,7 @@ impl<'a> Entry<'a> {
         self.bytes.get(self.key_range()).unwrap_or_default()
     }
 
-    /// Returns where in the entry's bytes its value lies.
+    /// Returns where in the entry's bytes the value lies.
     pub(crate) fn value_range(&self) -> std::ops::Range<usize> {
         let start = self.key_range().end;
         start..start + self.header.value_size as usize
@@ -379,7 +379,7 @@ impl<'a> Entry<'a> {
         self.bytes.get(self.value_range()).unwrap_or_default()
     }
 
-    /// Returns the value as it was put: decompressed if it is compressed, else without a copy.
+    /// Returns the value as it was put: decompressed if it is compressed, otherwise without a copy.
     #[inline]
     pub(crate) fn raw_value(&self) -> Result<Cow<'a, [u8]>, Invalid> {
         let Some(raw_size) = self.header.raw_size else { return Ok(Cow::Borrowed(self.value())) };
@@ -389,7 +389,7 @@ impl<'a> Entry<'a> {
     }
 
     pub(crate) fn check(&self, salt: Salt) -> Result<(), Invalid> {
-        // Key and value lie one behind the other.
+        // Key and value are adjacent.
         let body = self.key_range().start..self.value_range().end;
         let body = BodySum::of(self.bytes.get(body).unwrap_or_default(), &[]);
         self.header.check(self.bytes, body, salt)

@@ -1,14 +1,15 @@
-//! Things that are read without a lock: published, replaced, and retired when nobody reads them.
+//! Values that are read without a lock: published, replaced, and freed when no reader is left.
 //!
-//! - A reader holds a [`Guard`] and borrows what is published from it; what is replaced meanwhile
-//!   stays as it is until all guards of that time are gone (epoch-based reclamation: Fraser,
-//!   "Practical lock-freedom", 2004).
-//! - Pinning costs some nanoseconds and never waits. A guard that is held for long keeps memory
-//!   of its own store from being freed, and nothing else.
-//! - What is retired waits in a list of the store's own. The machinery below is asked about one batch of
-//!   it at a time: while a guard holds that back, nothing more is queued, so trying again costs no memory.
+//! - A reader holds a [`Guard`] and borrows published values through it. A value that is replaced
+//!   meanwhile stays intact until all guards of that time are dropped (epoch-based reclamation:
+//!   Fraser, "Practical lock-freedom", 2004).
+//! - Pinning costs some nanoseconds and never waits. A long-lived guard keeps only its own store's
+//!   retired memory from being freed.
+//! - Retired values wait in a list of the store. The machinery below handles one batch of them at a
+//!   time. While a guard holds that batch back, nothing more is queued, so retrying costs no
+//!   memory.
 
-#![expect(unsafe_code, reason = "what a shared pointer names has to be borrowed, and freed once")]
+#![expect(unsafe_code, reason = "the target of a shared pointer is borrowed, and freed once")]
 
 #[cfg(not(all(test, any(loom, shuttle))))]
 mod handles;
@@ -29,7 +30,7 @@ use crate::sync::{Instant, Mutex, Ordering, yield_now};
 use machine::Owned;
 pub(crate) use machine::{Atomic, Shared};
 
-/// The crate that tells when all guards of a time are gone.
+/// The crate that reports when all guards of a time are dropped.
 #[cfg(not(all(test, any(loom, shuttle))))]
 mod own {
     pub(crate) use crossbeam_epoch::{Atomic, Shared};
@@ -37,33 +38,33 @@ mod own {
 
     pub(super) use crate::epoch::handles::pin;
 
-    /// Frees what a shared pointer names.
+    /// Frees the target of a shared pointer.
     ///
     /// # Safety
     ///
-    /// It came from `Owned`, nobody uses it any more, and it is freed once.
+    /// The pointer came from `Owned`, no one uses it any more, and it is freed only once.
     pub(super) unsafe fn free<T>(_: &Collector, pointer: *const T) {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         drop(unsafe { Shared::from(pointer).into_owned() });
     }
 }
 
-/// Tries in a row to go on that were in vain, before it is left to whoever comes next.
+/// Maximum number of consecutive attempts without progress before freeing is left to a later call.
 const SETTLE_TRIES: usize = if cfg!(all(test, loom)) { 4 } else { 16 };
-/// Tries in a row before others get the processor: who reads for a moment is soon through.
+/// Number of attempts before the thread yields the processor. Short reads end within them.
 const HASTY_TRIES: usize = 4;
-/// Batches that one call waits for at most, however fast others retire.
+/// Maximum number of batches that one call waits for, however fast other threads retire.
 const SETTLE_BATCHES: usize = 1000;
 
-/// As much is freed by whoever happens to pass by, a reader among them.
+/// Number of retired values that a passing thread frees, even a reader.
 const FREED_IN_PASSING: usize = 8;
 
-/// A store's own collector. Who reads another store for long holds up nothing here, and what other code of
-/// the process defers does not run within our locks.
+/// A store's own collector. A long read of another store holds nothing up here, and deferred work
+/// of other code in the process does not run within this crate's locks.
 #[derive(Clone)]
 pub(crate) struct Collector(Arc<Core>);
 
-/// A guard borrows the collector, so nothing is pinned any more when this is dropped.
+/// A guard borrows the collector, so nothing is pinned when this is dropped.
 #[derive(Default)]
 struct Core {
     machine: machine::Collector,
@@ -71,16 +72,16 @@ struct Core {
     limbo: Mutex<Limbo>,
 }
 
-/// What was retired, on its way.
+/// Retired values on their way to being freed.
 #[derive(Default)]
 struct Limbo {
-    /// Since the batch that is awaited was closed.
+    /// Values retired since the awaited batch was closed.
     retired: VecDeque<Retired>,
-    /// The batch for which the guards of its time have to go.
+    /// The batch that waits for the guards of its time to be dropped.
     awaited: VecDeque<Retired>,
-    /// What no guard leads to any more, to be freed.
+    /// Values that no guard can reach, ready to be freed.
     unseen: VecDeque<Retired>,
-    /// How many batches are through.
+    /// Number of batches that have passed.
     passed: u64,
 }
 
@@ -94,7 +95,7 @@ impl Limbo {
         self.retired.len() + self.awaited.len() + self.unseen.len()
     }
 
-    /// Closes the next batch if none is under way; says whether there is one to wait for.
+    /// Closes the next batch unless one is under way. Returns whether a new batch was closed.
     fn close_batch(&mut self) -> bool {
         let is_due = self.awaited.is_empty() && !self.retired.is_empty();
         if is_due {
@@ -105,7 +106,7 @@ impl Limbo {
 }
 
 impl Core {
-    /// Takes note that no guard leads to the batch that was awaited.
+    /// Records that no guard can reach the awaited batch any more.
     fn pass(&self) {
         {
             let limbo = &mut *self.limbo.lock();
@@ -116,7 +117,7 @@ impl Core {
         self.free(FREED_IN_PASSING);
     }
 
-    /// Frees some of what nobody can see.
+    /// Frees up to `at_most` of the unreachable values.
     fn free(&self, at_most: usize) {
         for _ in 0..at_most {
             let next = {
@@ -154,8 +155,8 @@ impl Collector {
         Guard { machine: machine::pin(&self.0), core: &self.0 }
     }
 
-    /// Frees what nobody can see, as far as that is possible without waiting. Who holds a guard that leads
-    /// to the rest keeps it from going on; so does the caller's own.
+    /// Frees the unreachable values, as far as that is possible without waiting. A guard that can
+    /// reach the others prevents freeing them, and so does one that the caller holds.
     pub(crate) fn free_retired(&self) {
         let (mut in_vain, mut batches) = (0, 0);
         while in_vain < SETTLE_TRIES && batches < SETTLE_BATCHES && self.left() > 0 {
@@ -173,12 +174,12 @@ impl Collector {
         }
     }
 
-    /// Returns how much is retired and not freed.
+    /// Returns the number of values that are retired and not yet freed.
     pub(crate) fn left(&self) -> usize {
         self.0.limbo.lock().left()
     }
 
-    /// Returns how long the oldest of what is retired has waited to be freed.
+    /// Returns how long the oldest retired value has waited to be freed.
     pub(crate) fn oldest(&self) -> Option<Duration> {
         let limbo = self.0.limbo.lock();
         let mut oldest_first = [&limbo.unseen, &limbo.awaited, &limbo.retired].into_iter();
@@ -189,26 +190,27 @@ impl Collector {
 
 impl fmt::Debug for Collector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // No figures: those have a lock, which a forked child may find held for ever.
+        // No figures: they are behind a lock, which a forked child may find held for ever.
         f.debug_struct("Collector").finish_non_exhaustive()
     }
 }
 
-/// Keeps what is published by a store as it is, for who reads it.
+/// Keeps a store's published values intact for its holder.
 pub(crate) struct Guard<'a> {
     machine: machine::Guard,
     core: &'a Arc<Core>,
 }
 
 impl Guard<'_> {
-    /// The guard as pointers are loaded with it.
+    /// Returns the machinery's guard, with which pointers are loaded.
     #[inline]
     pub(crate) fn machine(&self) -> &machine::Guard {
         &self.machine
     }
 
-    /// Calls a closure when all guards are gone that there are now, or with the store. It may run wherever
-    /// somebody pins, so it neither pins nor flushes, nor takes a lock that somebody pins under.
+    /// Calls a closure once all present guards are dropped, or when the store is. The closure may
+    /// run wherever a thread pins, so it must not pin or flush, nor take a lock under which a
+    /// thread pins.
     pub(crate) fn retire(&self, free: impl FnOnce() + Send + 'static) {
         self.push(Box::new(|_| free()));
     }
@@ -218,10 +220,11 @@ impl Guard<'_> {
         self.core.limbo.lock().retired.push_back(Retired { since, free });
     }
 
-    /// Goes on with what is retired, as far as guards let it; queues nothing where they don't.
+    /// Processes the retired values as far as guards allow. Queues nothing while they don't.
     pub(crate) fn flush(&self) {
-        // The machinery is told by a thread that is pinned, and that has what was retired from behind the
-        // lock: so all that was unlinked before is, for it, unlinked by this thread.
+        // The machinery is notified by a pinned thread that has taken the retired values from
+        // behind the lock. For the machinery, everything unlinked before that was unlinked by this
+        // thread.
         if self.core.limbo.lock().close_batch() {
             let core = Arc::downgrade(self.core);
             self.machine.defer(move || core.upgrade().map(|core| core.pass()));
@@ -230,7 +233,7 @@ impl Guard<'_> {
         self.core.free(FREED_IN_PASSING);
     }
 
-    /// Lets go of everything while a closure runs.
+    /// Unpins while a closure runs.
     pub(crate) fn repin_after<T>(&mut self, call: impl FnOnce() -> T) -> T {
         self.machine.repin_after(call)
     }
@@ -242,8 +245,9 @@ impl fmt::Debug for Guard<'_> {
     }
 }
 
-/// Whose guards something is read with: those of the store that published it. Any other would not keep it;
-/// builds with debug assertions notice, no other has any of this.
+/// The store whose guards read a value: the one that published it. A guard of another store would
+/// not keep the value alive. Builds with debug assertions check this; other builds contain none of
+/// it.
 #[derive(Debug, Default)]
 pub(crate) struct GuardOwner(#[cfg(debug_assertions)] std::sync::OnceLock<usize>);
 
@@ -259,7 +263,7 @@ impl GuardOwner {
     }
 }
 
-/// Something that can be read while it is being replaced, or nothing.
+/// An optional value that can be read while it is being replaced.
 pub(crate) struct Published<T> {
     pointer: Atomic<T>,
     reader: GuardOwner,
@@ -272,19 +276,20 @@ impl<T> Default for Published<T> {
 }
 
 impl<T: Send + Sync + 'static> Published<T> {
-    /// Borrows what is published now.
+    /// Borrows the value that is published now.
     pub(crate) fn get<'a>(&'a self, guard: &'a Guard<'_>) -> Option<&'a T> {
         self.reader.check(guard);
         let shared = self.pointer.load(Ordering::Acquire, guard.machine());
         // SAFETY: a pointer that is not null came from `Owned` in `replace`, which published it
         // with a swap that this Acquire load synchronizes with, so the value is initialized and
-        // seen whole. It is freed in two places: by what `replace` retires, after all guards are gone
-        // that were there when it was unlinked, this one among them; and by `drop`, which needs the
-        // `self` that the result borrows. Nobody has a `&mut` to it before that.
+        // seen whole. It is freed in two places. The closure that `replace` retires frees it after
+        // all guards that existed when it was unlinked are dropped, this one among them. `drop`
+        // frees it too, but needs the `self` that the result borrows. There is no `&mut` to it
+        // before that.
         unsafe { shared.as_ref() }
     }
 
-    /// Publishes something else, or nothing; what was there is freed when nobody reads it.
+    /// Publishes another value, or none. The previous value is freed when no reader is left.
     pub(crate) fn replace(&self, new: Option<T>, guard: &Guard<'_>) {
         self.reader.check(guard);
         let new = new.map_or_else(Shared::null, |new| Owned::new(new).into_shared(guard.machine()));
@@ -292,9 +297,10 @@ impl<T: Send + Sync + 'static> Published<T> {
         if !old.is_null() {
             let old = std::sync::atomic::AtomicPtr::new(old.as_raw().cast_mut());
             guard.push(Box::new(move |collector| {
-                // SAFETY: the swap has unlinked it, and handed it to that thread alone, so it is
-                // retired once, and came from `Owned`. Who still borrowed it held a guard from before
-                // the swap, and those are gone. It may be freed on another thread: `T` is `Send`.
+                // SAFETY: the swap has unlinked the value and returned it to this thread alone, so
+                // it is retired once, and it came from `Owned`. Any thread that still borrowed it
+                // held a guard from before the swap, and those guards are dropped. It may be freed
+                // on another thread: `T` is `Send`.
                 unsafe { machine::free(collector, old.into_inner().cast_const()) }
             }));
         }
@@ -304,8 +310,8 @@ impl<T: Send + Sync + 'static> Published<T> {
 impl<T> Drop for Published<T> {
     fn drop(&mut self) {
         let last = std::mem::take(&mut self.pointer);
-        // SAFETY: `&mut self`: nobody borrows from this any more, and nobody else can take the
-        // pointer. It came from `Owned`.
+        // SAFETY: `&mut self` means that nothing borrows from this any more and that no other
+        // thread can take the pointer. It came from `Owned`.
         drop(unsafe { last.try_into_owned() });
     }
 }
@@ -323,7 +329,7 @@ mod tests {
 
     use super::*;
 
-    /// Counts how often it is freed, and knows when it was.
+    /// Counts how many times it is freed. Its number is zero after that.
     struct Counted(Arc<AtomicUsize>, u64);
 
     impl Drop for Counted {
@@ -335,7 +341,7 @@ mod tests {
 
     #[test]
     #[cfg(not(any(loom, shuttle)))]
-    fn a_collector_is_shown_without_a_lock() {
+    fn debug_output_takes_no_lock() {
         let collector = Collector::new();
         let held = collector.0.limbo.lock();
         assert_eq!(format!("{collector:?}"), "Collector { .. }");
@@ -344,7 +350,7 @@ mod tests {
 
     #[test]
     #[cfg(not(any(loom, shuttle)))]
-    fn other_users_of_the_collector_s_crate_neither_run_here_nor_hold_anything_back() {
+    fn other_users_of_the_collector_crate_neither_run_here_nor_hold_anything_back() {
         let theirs = crossbeam_epoch::pin();
         let (theirs_freed, freed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let counted = Counted(Arc::clone(&theirs_freed), 1);
@@ -361,7 +367,7 @@ mod tests {
 
     #[test]
     #[cfg(not(any(loom, shuttle)))]
-    fn who_reads_one_store_holds_nothing_of_another_one() {
+    fn a_reader_of_one_store_holds_nothing_of_another_store_back() {
         let freed = Arc::new(AtomicUsize::new(0));
         let (read, other) = (Collector::new(), Collector::new());
         let reading = read.pin();
@@ -376,10 +382,10 @@ mod tests {
 
     #[test]
     #[cfg(not(any(loom, shuttle)))]
-    fn who_reads_for_long_has_one_batch_queued_and_the_rest_goes_when_he_is_through() {
+    fn a_long_read_queues_one_batch_and_the_rest_is_freed_after_it() {
         let freed = Arc::new(AtomicUsize::new(0));
         let collector = Collector::new();
-        // Each on its own, one within the other: the first one is what counts.
+        // Two separate guards, one nested in the other: only the first one matters.
         let (guard, nested) = (collector.pin(), collector.pin());
         for _ in 0..100 {
             let counted = Counted(Arc::clone(&freed), 1);
@@ -401,10 +407,10 @@ mod tests {
         assert_eq!(collector.oldest(), None);
     }
 
-    /// A reader that passes by frees a few things and leaves the rest to those who have the time.
+    /// A passing reader frees a few values and leaves the rest to calls that have the time.
     #[test]
     #[cfg(not(any(loom, shuttle)))]
-    fn who_passes_by_frees_a_few_things() {
+    fn a_passing_thread_frees_a_few_values() {
         let freed = Arc::new(AtomicUsize::new(0));
         let collector = Collector::new();
         for _ in 0..100 {
@@ -412,7 +418,7 @@ mod tests {
             collector.pin().retire(move || drop(counted));
         }
         collector.pin().flush();
-        // The crate collects at times when somebody pins.
+        // The crate collects during some of the pins.
         let mut pins = 0;
         while freed.load(Ordering::Relaxed) == 0 {
             drop(collector.pin());
@@ -436,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_guard_has_seen_stays_until_it_is_gone() {
+    fn a_value_that_a_guard_has_seen_stays_until_the_guard_is_dropped() {
         let freed = Arc::new(AtomicUsize::new(0));
         let (collector, published) = (Collector::new(), Published::default());
         let guard = collector.pin();

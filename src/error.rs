@@ -1,8 +1,8 @@
-//! The one error type of the crate.
+//! The crate's single error type.
 //!
 //! - Every message says what happened, where (file and offset), and what to do about it.
-//! - `Error::Io` is built by `fs` alone, which knows the action and the path.
-//! - A key that is not there is no error: look-ups answer `Ok(None)`.
+//! - Only `fs` builds `Error::Io`, because only `fs` knows the action and the path.
+//! - A missing key is not an error: lookups return `Ok(None)`.
 
 mod predicates;
 
@@ -10,125 +10,128 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-/// A result whose error is this crate's [`Error`].
+/// A result whose error type is this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Everything that can go wrong, by what the caller can do about it.
+/// Everything that can go wrong, grouped by what the caller can do about it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused something.
+    /// An operation on a file or directory failed.
     #[error("cannot {action} {}: {source}", shown(path))]
     Io {
-        /// What was tried, as a verb: "open", "write", "sync".
+        /// The action that failed, as a verb: "open", "write", "sync".
         action: &'static str,
-        /// The file or directory it was tried on.
+        /// The file or directory that the action was applied to.
         path: PathBuf,
-        /// The operating system's own answer.
+        /// The operating system's error.
         source: io::Error,
     },
 
-    /// Bytes on disk are not what was written there, and they were known to be durable.
+    /// Bytes on disk differ from what was written there, although they were known to be durable.
     ///
-    /// Nothing was changed. Restore the file from a copy, or [salvage](crate::repair::salvage) what
-    /// still checks into a fresh store.
-    #[error("{} is corrupt at offset {offset}: {reason}; restore it from a copy or salvage the \
-             store, nothing was changed", path.display())]
+    /// The store changed nothing. Restore the file from a copy, or
+    /// [salvage](crate::repair::salvage) the intact entries into a new store.
+    #[error("{} is corrupt at offset {offset}: {reason}; nothing was changed, restore the file \
+             from a copy or salvage the store", path.display())]
     Corrupt {
         /// The damaged file.
         path: PathBuf,
-        /// Where the damage was met, in bytes from the start of the file.
+        /// Where the damage was found, in bytes from the start of the file.
         offset: u64,
-        /// What does not check.
+        /// Which check failed.
         reason: String,
     },
 
-    /// A segment that the store's files name is not there.
-    #[error("{} is missing, and the store's manifest or log names it; put the file back, nothing \
-             was changed", path.display())]
+    /// A segment that the manifest or the log names does not exist.
+    #[error("{} is missing, but the store's manifest or log names it; nothing was changed, put \
+             the file back", path.display())]
     MissingSegment {
-        /// Where the segment should be.
+        /// The path at which the segment should be.
         path: PathBuf,
     },
 
-    /// The writer in another process has removed a segment that this store, opened read-only, was
-    /// reading without a mapping. What it held is elsewhere in the store by now.
+    /// The writer in another process removed a segment that this read-only store was reading
+    /// without a mapping. By now its content is elsewhere in the store.
     ///
-    /// Call [`refresh`](crate::ReadOnly::refresh) and read again. A process that may map more, or have
-    /// more files open, meets this later: segments have mappings or open files as far as these go.
+    /// Call [`refresh`](crate::ReadOnly::refresh) and read again. Raising the process's limits on
+    /// mappings and open files makes this error rarer: segments are mapped or kept open as far as
+    /// the limits allow.
     #[error("{} was removed by the process that writes to the store; call `refresh` and read again",
             path.display())]
     SegmentRemoved {
-        /// The segment that is gone.
+        /// The removed segment.
         path: PathBuf,
     },
 
-    /// A file was written by a newer version of this format.
-    #[error("{} has format version {found}, this build reads up to {supported}; open it with a \
-             newer release", path.display())]
+    /// A newer version of this format wrote the file.
+    #[error("{} has format version {found}, but this build reads at most {supported}; open it \
+             with a newer release", path.display())]
     UnsupportedVersion {
         /// The file.
         path: PathBuf,
-        /// The version it names.
+        /// The format version stated in the file.
         found: u16,
         /// The newest version that this build reads.
         supported: u16,
     },
 
-    /// An entry is compressed with a codec that this build does not have.
+    /// An entry is compressed with a codec that this build does not include.
     #[error("{} has an entry at offset {offset} compressed with codec {codec}, which this build \
              lacks; open it with a build that has it", path.display())]
     UnsupportedCodec {
         /// The segment.
         path: PathBuf,
-        /// The entry's place, in bytes from the start of the file.
+        /// The entry's offset, in bytes from the start of the file.
         offset: u64,
         /// The codec's number.
         codec: u8,
     },
 
-    /// An entry checks, but carries flags that this build does not know.
+    /// An entry's checksum matches, but the entry carries flags that this build does not know.
     #[error("{} has an entry at offset {offset} with unknown flags {flags:#06x}; open it with a \
              newer release", path.display())]
     UnsupportedFlags {
         /// The segment.
         path: PathBuf,
-        /// The entry's place, in bytes from the start of the file.
+        /// The entry's offset, in bytes from the start of the file.
         offset: u64,
-        /// The flag bits that are not known.
+        /// The unknown flag bits.
         flags: u16,
     },
 
-    /// Another process, or another handle of this one, writes to this store.
+    /// Another process, or another handle in this process, has the store open for writing.
     #[error("{} is locked by {}; close it there, or open it read-only here", path.display(),
             holder(*pid, *ended))]
     Locked {
         /// The store's directory.
         path: PathBuf,
-        /// The process that took the lock, as it has noted it in `LOCK`, if that could be read.
+        /// The process that took the lock, as it recorded in `LOCK`, or `None` if that could not be
+        /// read.
         pid: Option<u32>,
-        /// Whether no process of that id is running. Then the lock is held by a process that it has
-        /// forked, or `pid` is its id in another container.
+        /// Whether no process with that id is running. In that case a process that it forked holds
+        /// the lock, or `pid` is the holder's id in another container.
         ended: bool,
     },
 
-    /// The directory that the store was opened in, or the `LOCK` in it, is another one now: something
-    /// was mounted over it, it was removed or renamed and created again, a symbolic link was switched,
-    /// or somebody removed `LOCK`.
+    /// The directory in which the store was opened, or the `LOCK` in it, has been replaced:
+    /// something was mounted over the directory, it was removed or renamed and created again, a
+    /// symbolic link was switched, or `LOCK` was removed.
     ///
-    /// The store writes no more, as after any [poison](Self::Poisoned); it has changed nothing of what
-    /// is there now. What it had reported as durable is in its own directory, wherever that is. A store
-    /// opened read-only goes on with what it knew.
-    #[error("{} is not what this store was opened in any more: {reason}; nothing was changed there, \
-             close this store and open the one that is meant", path.display())]
+    /// The store accepts no more writes, as after any other [poisoning](Self::Poisoned). It has
+    /// changed nothing in the new directory. Everything that it reported as durable is in its
+    /// original directory, wherever that is now. A store opened read-only keeps serving the state
+    /// it has.
+    #[error("{} is no longer the directory of this store: {reason}; nothing was changed there, \
+             close this store and open the intended one", path.display())]
     DirectoryReplaced {
         /// The store's directory, as it was opened.
         path: PathBuf,
-        /// What is there now, and what was.
+        /// What the store found, and what it expected.
         reason: String,
     },
 
-    /// There is no store here, and none was to be created.
+    /// The directory holds no store, and the options did not allow creating one.
     #[error("there is no store at {}; create one with `Bitcask::open` and \
              `Options::create_if_missing(true)`", path.display())]
     NotFound {
@@ -136,42 +139,43 @@ pub enum Error {
         path: PathBuf,
     },
 
-    /// A [backup](crate::Bitcask::backup) or a [salvage](crate::repair::salvage) into this directory
-    /// has not come to its end, so it is no store.
-    #[error("{} says that a backup or a salvage into this directory was interrupted, unless it is \
-             still running; remove the directory and run it again", path.display())]
+    /// A [backup](crate::Bitcask::backup) or a [salvage](crate::repair::salvage) into this
+    /// directory has not completed, so the directory is not a store.
+    #[error("{} shows that a backup or a salvage into this directory was interrupted, or is \
+             still running; if it was interrupted, remove the directory and run it again",
+            path.display())]
     Unfinished {
-        /// What stands in the place of the manifest.
+        /// The file that stands in place of the manifest.
         path: PathBuf,
     },
 
     /// The path exists and is not a directory.
-    #[error("{} is not a directory; a store is a directory of its own", path.display())]
+    #[error("{} is not a directory; a store needs a directory to itself", path.display())]
     NotADirectory {
         /// The path that was to be opened.
         path: PathBuf,
     },
 
-    /// A merge's progress callback asked for something that has to wait for the merge to end:
-    /// another merge, or [`clear`](crate::Bitcask::clear).
-    #[error("a merge's callback can't wait for the merge; stop it first")]
+    /// A merge's progress callback called a method that has to wait for the merge to end: another
+    /// merge, or [`clear`](crate::Bitcask::clear).
+    #[error("a merge's progress callback can't wait for the merge; stop the merge first")]
     WithinMerge,
 
-    /// A copy of a store can't be made there. Nothing was changed.
+    /// The store can't be copied to this directory. Nothing was changed.
     #[error("cannot copy the store to {}: {reason}", path.display())]
     InvalidTarget {
-        /// The directory that was to hold the copy.
+        /// The target directory of the copy.
         path: PathBuf,
-        /// What is wrong with it, and what to do.
+        /// Why the directory is unsuitable, and what to do.
         reason: &'static str,
     },
 
-    /// What was changed behind a position is no longer in the log: a merge has removed a part of it, or
-    /// a [`clear`](crate::Bitcask::clear) everything.
+    /// The log no longer holds all changes after a position: a merge has removed some of them, or a
+    /// [`clear`](crate::Bitcask::clear) has removed everything.
     ///
-    /// Read the store anew, and go on from the position that it had before that.
-    #[error("the changes behind position {position} of {} are gone with a merge or a clear; read \
-             the store anew and go on from the position it has now", path.display())]
+    /// Note the store's current position, read the whole store, and continue from that position.
+    #[error("a merge or a clear removed the changes after position {position} of {}; read \
+             the whole store and continue from its current position", path.display())]
     HistoryGone {
         /// The store's directory.
         path: PathBuf,
@@ -179,26 +183,27 @@ pub enum Error {
         position: String,
     },
 
-    /// A transaction or an [`update`](crate::Bitcask::update) was run as often as it may be, and each time
-    /// something that it had read was changed by others before it could end.
+    /// A transaction or an [`update`](crate::Bitcask::update) used up its attempts: each time,
+    /// another writer changed something that it had read before it could commit.
     ///
-    /// Run it again when there is less to do, allow a transaction more attempts, or have it read less. A
-    /// closure that puts by itself what it has read is in conflict with that each time.
+    /// Run it again when there is less contention, allow the transaction more attempts, or read
+    /// less in it. A closure conflicts with itself on every attempt if it writes a key that it has
+    /// read directly to the store.
     #[error(
-        "a change was in conflict with other writers {attempts} times; nothing of it was written, \
+        "a change conflicted with other writers {attempts} times; nothing was written, \
              try it again"
     )]
     Conflict {
-        /// How often it was run.
+        /// The number of attempts.
         attempts: u32,
     },
 
-    /// The store has never come to a position, or lost in a crash what it held there.
+    /// The store has never reached this position, or a crash took what the store held there.
     ///
-    /// Who got that far may know of changes that never were. Read the store anew, and go on from
-    /// the position that it had before that.
-    #[error("{} holds nothing at position {position}, a crash may have taken it; read the store \
-             anew and go on from the position it has now", path.display())]
+    /// A follower at this position may have seen changes that did not survive. Note the store's
+    /// current position, read the whole store, and continue from that position.
+    #[error("{} holds nothing at position {position}, perhaps after a crash; read the whole store \
+             and continue from its current position", path.display())]
     PositionLost {
         /// The store's directory.
         path: PathBuf,
@@ -206,9 +211,9 @@ pub enum Error {
         position: String,
     },
 
-    /// A position is another store's.
-    #[error("position {position} is not one of {}; read the store anew and go on from a position \
-             of its own", path.display())]
+    /// The position belongs to another store.
+    #[error("position {position} does not belong to {}; read the whole store and \
+             continue from one of its own positions", path.display())]
     ForeignPosition {
         /// The store's directory.
         path: PathBuf,
@@ -216,10 +221,10 @@ pub enum Error {
         position: String,
     },
 
-    /// This is no position, or no change of the store ends there.
-    #[error("`{position}` is no position: {reason}")]
+    /// The text is not a position, or no change in the store ends at this position.
+    #[error("`{position}` is not a position: {reason}")]
     InvalidPosition {
-        /// What was given.
+        /// The position that was passed.
         position: String,
         /// What is wrong with it.
         reason: &'static str,
@@ -231,24 +236,24 @@ pub enum Error {
     #[error("the store was opened read-only")]
     ReadOnly,
 
-    /// The process that has opened the store was forked since, and this is the child.
+    /// This process is a child, forked after its parent opened the store.
     ///
-    /// A fork has no copy of the store's threads, and would write where its parent writes. So a store
-    /// belongs to the process that has opened it: in a child every call that can fail returns this,
-    /// and changes nothing. Drop the store there, and open it again once the parent has closed it or
-    /// has ended; or fork first.
+    /// A forked child has none of the store's threads, and its writes would collide with the
+    /// parent's. A store therefore belongs to the process that opened it: in a child, every
+    /// fallible call returns this error and changes nothing. Drop the store in the child. Open it
+    /// again after the parent has closed it or has exited, or fork before opening it.
     #[error(
-        "the store was opened by process {opener}, and this is process {process}, which was forked \
-             since; drop the store here and open it again, or fork before it is opened"
+        "process {opener} opened the store, and this is process {process}, which was forked \
+             later; drop the store here and open it again, or fork before opening it"
     )]
     Forked {
-        /// The process that has opened the store.
+        /// The process that opened the store.
         opener: u32,
-        /// The one that has called.
+        /// The process that made the call.
         process: u32,
     },
 
-    /// The key is larger than the store takes.
+    /// The key exceeds the size limit.
     #[error("the key has {size} bytes, the limit is {limit}")]
     KeyTooLarge {
         /// The key's size in bytes.
@@ -257,7 +262,7 @@ pub enum Error {
         limit: u64,
     },
 
-    /// The value is larger than the store takes.
+    /// The value exceeds the size limit.
     #[error("the value has {size} bytes, the limit is {limit}")]
     ValueTooLarge {
         /// The value's size in bytes.
@@ -266,74 +271,75 @@ pub enum Error {
         limit: u64,
     },
 
-    /// The batch's entries do not fit in one segment.
-    #[error("the batch takes {size} bytes on disk, the limit is {limit}; split it")]
+    /// The batch's entries do not fit into one segment.
+    #[error("the batch needs {size} bytes on disk, the limit is {limit}; split it")]
     BatchTooLarge {
-        /// What the batch's entries would take on disk, in bytes.
+        /// The size of the batch's entries on disk, in bytes.
         size: u64,
         /// The largest size allowed, in bytes.
         limit: u64,
     },
 
-    /// The entry, or the batch, fits in no file that this process may write: a limit of the process
-    /// (`RLIMIT_FSIZE`), which is below the size of a segment.
+    /// The entry or batch needs a file larger than this process may write: the process's file size
+    /// limit (`RLIMIT_FSIZE`) is below the size of a segment.
     #[error(
-        "this takes a file of {size} bytes, and this process may write none above {limit} \
-             (RLIMIT_FSIZE); raise that limit or write less at once"
+        "this needs a file of {size} bytes, but this process may write at most {limit} \
+             (RLIMIT_FSIZE); raise that limit or write less per call"
     )]
     FileTooLarge {
-        /// How large the file would have to be, in bytes.
+        /// The file size needed, in bytes.
         size: u64,
         /// The largest size allowed, in bytes.
         limit: u64,
     },
 
-    /// An option has a value that makes no sense.
+    /// An option has an invalid value.
     #[error("the option `{name}` is {value}: {reason}")]
     InvalidOption {
-        /// The option's name, as its setter is called.
+        /// The option's name, which is the name of its setter.
         name: &'static str,
-        /// The value that was given.
+        /// The invalid value.
         value: String,
         /// What is wrong with it.
         reason: &'static str,
     },
 
-    /// The disk is full, or a quota is used up. Nothing was written; the store stays usable.
-    #[error("no space left for {}; free some and try again, the store is intact", path.display())]
+    /// The disk is full, or a quota is used up. Nothing was written, and the store stays usable.
+    #[error("no space left for {}; the store is intact, free some space and try again",
+            path.display())]
     NoSpace {
         /// The file that could not grow.
         path: PathBuf,
     },
 
-    /// The store has as many segments as it may have. Some more are left to deletes, merges and clears,
-    /// which make room.
+    /// The store has reached its limit on segments. A few segments are reserved for deletes, merges
+    /// and clears, which free space.
     #[error(
-        "the store has {limit} segments or more, and takes no new one for this; merge it, and use \
+        "the store has {limit} segments or more, and can't add one for this; merge it, and use \
              larger segments"
     )]
     TooManySegments {
-        /// The largest number of segments for what was tried.
+        /// The largest number of segments allowed for this operation.
         limit: u64,
     },
 
-    /// The last entry of the log has nearly the latest time that there is, and every entry has to be later
-    /// than the one before. Nothing was written; reads go on.
+    /// The timestamp of the log's last entry is close to the largest possible timestamp, and every
+    /// entry has to be later than the one before it. Nothing was written; reads still work.
     ///
-    /// No clock comes to that in 292,000 years: a file was damaged, or made so. Copy the pairs to a fresh
-    /// store.
-    #[error("the log of {} has come to the end of time, and no entry can be later; copy what it holds to \
-             a fresh store", path.display())]
+    /// No clock reaches this time within 292,000 years, so a file was damaged or crafted. Copy the
+    /// pairs to a new store.
+    #[error("the log of {} has reached the largest timestamp, so no entry can follow; copy its \
+             pairs to a new store", path.display())]
     EndOfTime {
         /// The store's directory.
         path: PathBuf,
     },
 
-    /// An earlier write or sync failed half-way, so that no later one may succeed. Reads go on.
+    /// An earlier write or sync failed part-way, so no later one may succeed. Reads still work.
     ///
-    /// Close the store and open it again: opening recovers what was durable.
+    /// Close the store and open it again: opening recovers everything that was durable.
     #[error(
-        "the store takes no more writes since an earlier failure; reopen it to recover: \
+        "the store accepts no more writes after an earlier failure; reopen it to recover: \
              {cause}"
     )]
     Poisoned {
@@ -343,7 +349,7 @@ pub enum Error {
     },
 }
 
-/// A path as messages have it; one that is empty would not be seen.
+/// Formats a path for a message; an empty path is shown as `""`, since it would be invisible.
 fn shown(path: &Path) -> String {
     if path.as_os_str().is_empty() { "\"\"".to_owned() } else { path.display().to_string() }
 }
@@ -352,11 +358,11 @@ fn holder(pid: Option<u32>, ended: bool) -> String {
     match pid {
         None => "another handle".to_owned(),
         Some(pid) if pid == std::process::id() => {
-            format!("process {pid}, which is this one, by another handle")
+            format!("another handle in this process ({pid})")
         }
         Some(pid) if ended => format!(
-            "process {pid}, which is not running any more: a process that it has forked still holds \
-             the lock, or {pid} is its id in another container"
+            "process {pid}, which is no longer running: a process that it forked still holds \
+             the lock, or {pid} is the holder's id in another container"
         ),
         Some(pid) => format!("process {pid}"),
     }

@@ -1,8 +1,8 @@
-//! Holds `docs/format.md` and the code together.
+//! Checks that `docs/format.md` and the code agree.
 //!
 //! - Every example is decoded by the real decoders, encoded again, and printed with the offsets and
-//!   sizes of the byte tables: what comes out has to be the text of the document, to the letter.
-//! - So a field that moves, grows or changes its meaning fails here, whichever of the two moved.
+//!   sizes of the byte tables. The result has to match the document's text exactly.
+//! - A field that moves, grows or changes its meaning on either side thus fails here.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -29,7 +29,7 @@ const IDENTITY: Identity = Identity { store_id: 0x0123_4567_89ab_cdef, hash_seed
 const CREATED: u64 = 1_700_000_000_000_000;
 const SEGMENT: SegmentId = SegmentId(1);
 
-/// The examples that are entries, in the order in which they lie in the segment.
+/// The examples of entries, in the order in which they lie in the segment.
 const ENTRIES: [&str; 8] = [
     "put",
     "put with expiry",
@@ -54,7 +54,7 @@ fn section(heading: &str) -> &'static str {
     &DOCUMENT[found.unwrap_or_else(|| panic!("no heading {heading}"))..]
 }
 
-/// Lines with their offsets, those within code fences left out.
+/// Returns lines with their offsets, skipping those within code fences.
 fn line_starts(text: &'static str) -> impl Iterator<Item = (usize, &'static str)> {
     let mut offset = 0;
     let mut fenced = false;
@@ -67,7 +67,7 @@ fn line_starts(text: &'static str) -> impl Iterator<Item = (usize, &'static str)
     })
 }
 
-/// Returns the content of an example's one code block.
+/// Returns the content of an example's only code block.
 fn example(name: &str, language: &str) -> &'static str {
     let text = section(&format!("Example: {name}"));
     let (_, block) = text.split_once(&format!("```{language}\n")).unwrap();
@@ -119,7 +119,7 @@ fn byte_table(heading: &str) -> Vec<Row> {
     cells[2..].iter().map(row).collect()
 }
 
-/// Returns the table of a section whose first heading this is, with its heading.
+/// Returns the table with this first column heading in a section, including its heading row.
 fn table(heading: &str, first: &str) -> Vec<Vec<&'static str>> {
     let cells = |line: &'static str| -> Vec<&'static str> {
         line.trim_matches('|').split('|').map(str::trim).collect()
@@ -130,8 +130,8 @@ fn table(heading: &str, first: &str) -> Vec<Vec<&'static str>> {
     from[..end].to_vec()
 }
 
-/// Prints bytes field by field as a fixed byte table lays them out, each with its value; checks
-/// that the table has no gap.
+/// Prints bytes field by field according to a fixed byte table, each with its value. Checks that
+/// the table has no gap.
 fn print_fixed(table: &[Row], bytes: &[u8], value: impl Fn(&str, &[u8]) -> String) -> String {
     let mut text = String::new();
     let mut end = 0;
@@ -155,7 +155,7 @@ fn quoted(bytes: &[u8]) -> String {
     format!("\"{}\"", bytes.escape_ascii())
 }
 
-/// The names of the flags that are set, as `Flags` prints them.
+/// Returns the names of the flags that are set, as `Flags` prints them.
 fn flag_names(flags: Flags) -> String {
     let debug = format!("{flags:?}");
     let (_, names) = debug.split_once('[').unwrap();
@@ -183,7 +183,8 @@ fn print_segment_header(bytes: &[u8]) -> String {
 fn print_entry(text: &mut String, bytes: &[u8], offset: u64) -> u64 {
     let entry = Entry::decode(bytes).unwrap().unwrap();
     let (header, key, value) = (entry.header, entry.key(), entry.value());
-    // A build without the codec knows it by its number, and all of the entry but its value.
+    // A build without the codec recognizes it by its number, and can read everything except the
+    // value.
     let checked = entry.check(Salt::new(SEGMENT.0, offset));
     let lacks_codec = header.raw_size.is_some() && checked == Err(Invalid::UnknownCodec(1));
     assert!(checked.is_ok() || lacks_codec, "{checked:?}");
@@ -259,7 +260,7 @@ fn print_hint(bytes: &[u8], source: HintSource, keys: &[(u64, Vec<u8>)]) -> Stri
         "reserved" | "checksum" => String::new(),
         other => panic!("{other}"),
     });
-    // The steps get a line each.
+    // Each step gets its own line.
     let line = text.lines().find(|line| line.ends_with(" # expiring @")).unwrap().to_owned();
     let row = table.iter().find(|row| row.field == "expiring").unwrap();
     assert_eq!(row.kind, "16 x (u64, u64)");
@@ -315,9 +316,9 @@ fn print_index(bytes: &[u8], source: HintSource) -> String {
         _ => decimal(bytes),
     });
     let mut field = |name: &str, size: u64, value: &dyn Fn(&[u8]) -> String| {
-        let (bytes, behind) = rest.split_at(usize::try_from(size).unwrap());
+        let (bytes, after) = rest.split_at(usize::try_from(size).unwrap());
         print(&mut text, name, bytes, &value(bytes));
-        rest = behind;
+        rest = after;
         number(bytes)
     };
     let nothing = |_: &[u8]| String::new();
@@ -351,7 +352,7 @@ fn print_index(bytes: &[u8], source: HintSource) -> String {
     text
 }
 
-/// The segment that the examples make up.
+/// Returns the segment that the examples make up.
 fn example_segment() -> Vec<u8> {
     let mut segment = bytes(example("segment header", "hex"));
     for name in ENTRIES {
@@ -360,7 +361,7 @@ fn example_segment() -> Vec<u8> {
     segment
 }
 
-/// Offsets and keys of a segment's entries of keys.
+/// Returns offsets and keys of a segment's puts and deletes.
 fn example_keys(segment: &[u8]) -> Vec<(u64, Vec<u8>)> {
     let mut keys = Vec::new();
     let mut at = SIZE;
@@ -401,7 +402,7 @@ fn the_examples_of_entries_are_as_documented() {
     }
 }
 
-/// Not a part of the segment: a build without the codec does not scan over it.
+/// The example is not in the segment: a build without the codec would not scan past it.
 #[test]
 fn the_example_of_a_compressed_value_is_as_documented() {
     let block = example("compressed value", "hex");
@@ -423,7 +424,7 @@ fn the_example_of_a_compressed_value_is_as_documented() {
 }
 
 #[test]
-fn the_examples_of_entries_show_what_their_headings_say() {
+fn the_examples_of_entries_match_their_headings() {
     let flags = |name: &str| -> Vec<Flags> {
         let bytes = bytes(example(name, "hex"));
         let mut rest = &bytes[..];
@@ -473,7 +474,7 @@ fn the_fixed_header_has_the_documented_size() {
     assert_eq!((HEADER_SIZE, HEADER_SIZE_MAX, ALIGNMENT), (20, 40, 8));
 }
 
-/// A header with all optional fields, laid out by the document's table.
+/// Returns a header with all optional fields, laid out by the document's table.
 fn all_fields() -> Vec<u8> {
     let mut bytes = Vec::new();
     for row in byte_table("Entry") {
@@ -530,7 +531,7 @@ fn the_hint_is_as_documented() {
 }
 
 #[test]
-fn the_hint_is_what_the_documented_segment_gives() {
+fn the_documented_segment_produces_the_hint() {
     let fs = Fs::Twin(Twin::new());
     let segment = example_segment();
     fs.create_dir(Path::new("/store")).unwrap();
@@ -543,7 +544,7 @@ fn the_hint_is_what_the_documented_segment_gives() {
 }
 
 #[test]
-fn the_index_is_what_the_documented_segment_gives() {
+fn the_documented_segment_produces_the_index() {
     let segment = example_segment();
     let (mut builder, mut offset) = (RunBuilder::default(), FIRST_OFFSET);
     while let Some(rest) = segment.get(usize::try_from(offset).unwrap()..)
@@ -560,7 +561,7 @@ fn the_index_is_what_the_documented_segment_gives() {
 }
 
 #[test]
-fn an_index_lies_as_documented() {
+fn an_index_is_laid_out_as_documented() {
     assert_eq!(byte_table("Index header").last().unwrap().offset, "92");
     let [size, lead_size, lead] = &byte_table("Lead")[..] else {
         panic!("a lead has three fields")
@@ -665,7 +666,7 @@ fn example_manifest(length: u64) -> Manifest {
 }
 
 #[test]
-fn the_documented_files_are_the_ones_that_an_engine_writes() {
+fn the_engine_writes_the_documented_files() {
     let segment = example_segment();
     assert_eq!(written_segment(), segment);
     for name in ["LOCK", "MANIFEST", "0000000001.log", "0000000001.hint", "0000000001.index"] {
@@ -683,7 +684,7 @@ fn the_documented_files_are_the_ones_that_an_engine_writes() {
     assert!(section("Files").contains(&format!("| `{cut}` |")), "{cut}");
 }
 
-/// The same segment, appended entry by entry.
+/// Returns the same segment, appended entry by entry.
 fn written_segment() -> Vec<u8> {
     let fs = Fs::Twin(Twin::new());
     let dir = Dir::new("/store".into());

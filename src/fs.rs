@@ -1,12 +1,12 @@
-//! The only door to the disk.
+//! The only module that touches the disk.
 //!
-//! - Every call names its action and its path when it fails; no other file builds `Error::Io`, and
-//!   a full disk is told apart from every other failure here alone.
-//! - Knows files and directories, never a key, an entry or a segment.
-//! - Tests put a [`twin`] behind the same door: an in-memory disk that records every operation and
-//!   fails any of them.
+//! - Every failing call names its action and its path. No other module builds `Error::Io`, and only
+//!   this one distinguishes a full disk from other failures.
+//! - It knows files and directories, never a key, an entry or a segment.
+//! - Tests substitute a [`twin`]: an in-memory disk that records every operation and can fail any
+//!   of them.
 
-#![expect(clippy::disallowed_methods, reason = "this is the door that they are disallowed for")]
+#![expect(clippy::disallowed_methods, reason = "only this module may call them")]
 
 mod at;
 mod file;
@@ -38,7 +38,8 @@ pub(crate) use sys::has_ended;
 #[derive(Debug, Clone)]
 pub(crate) enum Fs {
     Disk(Modes),
-    /// The machine's, with one directory held open: paths below it lead there for good.
+    /// The machine's, with one directory held open: paths below it are always looked up in that
+    /// directory.
     Within(Arc<Root>),
     #[cfg(any(test, bitcask_fuzzing))]
     Twin(Arc<twin::Twin>),
@@ -67,18 +68,18 @@ pub(crate) struct DirEntry {
     pub(crate) is_file: bool,
 }
 
-/// How a file is opened. Every file can be read.
+/// How to open a file. Every file can be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
-    /// It exists, and is only read.
+    /// It must exist, and is only read.
     Read,
-    /// It exists, and is written.
+    /// It must exist, and is written.
     Write,
-    /// It is created; if it exists, that file loses the name.
+    /// It is created. An existing file loses the name.
     Create,
-    /// It is created, and must not exist: then this is an `Io` of kind `AlreadyExists`.
+    /// It is created and must not exist: otherwise the error is an `Io` of kind `AlreadyExists`.
     CreateNew,
-    /// It is created unless it exists; what is in it stays.
+    /// It is created unless it exists. Existing content is kept.
     Keep,
 }
 
@@ -86,46 +87,47 @@ const READ: &str = "read";
 const SYNC: &str = "sync";
 const SYNC_DIRECTORY: &str = "sync directory";
 
-/// Returns whether it was a sync that failed, after which nothing is known of what is on disk.
+/// Returns whether a sync failed. After that, the content of the disk is unknown.
 pub(crate) fn is_failed_sync(error: &Error) -> bool {
     matches!(error, Error::Io { action, .. } if [SYNC, SYNC_DIRECTORY].contains(action))
 }
 
-/// Returns whether no write may follow: a sync has failed, or the directory is not the store's.
+/// Returns whether no write may follow: a sync has failed, or the directory is no longer the
+/// store's.
 pub(crate) fn ends_writing(error: &Error) -> bool {
     is_failed_sync(error) || error.is_directory_replaced()
 }
 
-/// Returns whether it was a read that failed: the disk has not given back what it was given.
+/// Returns whether a read failed: the disk did not return what was written to it.
 pub(crate) fn is_failed_read(error: &Error) -> bool {
     matches!(error, Error::Io { action: READ, .. })
 }
 
-/// Returns whether there was no such file.
+/// Returns whether the file does not exist.
 pub(crate) fn is_not_found(error: &Error) -> bool {
     matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::NotFound)
 }
 
-/// Returns whether the process, or the system, has as many files open as it may.
+/// Returns whether the process or the system has reached its limit on open files.
 pub(crate) fn is_out_of_files(error: &Error) -> bool {
     let Error::Io { source, .. } = error else { return false };
     matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// Returns whether there was such a file already.
+/// Returns whether the file exists already.
 pub(crate) fn is_there_already(error: &Error) -> bool {
     matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::AlreadyExists)
 }
 
-/// Returns whether a file can't be so large.
+/// Returns whether the file would exceed the maximum file size.
 pub(crate) fn is_too_large(error: &Error) -> bool {
     matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::FileTooLarge)
 }
 
-/// Puts the action and the path to what the operating system said.
+/// Adds the action and the path to an error of the operating system.
 ///
-/// A sync that finds the disk full has lost pages that were thought written, so it is not a full
-/// disk that can be waited out.
+/// A sync that finds the disk full has lost pages that were believed written. It is therefore not
+/// reported as a full disk, which a caller could wait out.
 pub(crate) fn io_context<T>(action: &'static str, path: &Path, result: io::Result<T>) -> Result<T> {
     result.map_err(|source| match source.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded
@@ -140,15 +142,15 @@ pub(crate) fn io_context<T>(action: &'static str, path: &Path, result: io::Resul
     })
 }
 
-/// Says in words what some network file systems mean by an error that names an argument.
+/// Explains the "invalid argument" errors of network file systems that can't sync a directory.
 fn unsyncable(error: io::Error) -> io::Error {
-    let lacking = [libc::EINVAL, libc::ENOSYS, libc::ENOTSUP, libc::EOPNOTSUPP];
-    if !error.raw_os_error().is_some_and(|code| lacking.contains(&code)) {
+    let unsupported = [libc::EINVAL, libc::ENOSYS, libc::ENOTSUP, libc::EOPNOTSUPP];
+    if !error.raw_os_error().is_some_and(|code| unsupported.contains(&code)) {
         return error;
     }
     let why = format!(
-        "this file system can't sync a directory ({error}), so a file that was just created or renamed \
-         may be gone after a power loss; use one that can, as local file systems and NFS do"
+        "this file system can't sync a directory ({error}), so a newly created or renamed file \
+         may be lost in a power failure; use a file system that can, such as a local one or NFS"
     );
     io::Error::new(error.kind(), why)
 }
@@ -157,7 +159,7 @@ fn unsyncable(error: io::Error) -> io::Error {
 pub(crate) fn read_whole(file: &File, size_limit: u64) -> Result<Vec<u8>> {
     let size = file.size()?;
     if size > size_limit {
-        let reason = format!("the file has {size} bytes, at most {size_limit} make sense");
+        let reason = format!("the file has {size} bytes, the limit is {size_limit}");
         return Err(Error::corrupt(file.path(), 0, reason));
     }
     let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
@@ -184,7 +186,8 @@ impl Fs {
         }
     }
 
-    /// Opens a directory, and returns the disk with paths below it leading there for good.
+    /// Opens a directory. In the returned disk, paths below the directory are always looked up in
+    /// it.
     pub(crate) fn within(&self, dir: &Path) -> Result<Self> {
         match self {
             Self::Disk(_) | Self::Within(_) => {
@@ -196,7 +199,7 @@ impl Fs {
         }
     }
 
-    /// The disk without a directory that is held open.
+    /// Returns the disk without a directory held open.
     pub(crate) fn without(&self) -> Self {
         match self {
             Self::Disk(_) | Self::Within(_) => Self::Disk(self.modes()),
@@ -213,22 +216,23 @@ impl Fs {
         self.root().map_or_else(|| Name::new(None, path), |root| root.name(path))
     }
 
-    /// Has nothing be changed any more in the directory that is held open, once the name of this file
-    /// leads elsewhere.
+    /// Forbids changes in the open directory once the name of the locked file leads to another
+    /// file.
     pub(crate) fn hold(&self, lock: &Lock) -> Result<()> {
         let held = self.root().map_or(Ok(()), |root| root.hold(lock.file()));
-        io_context("look at", lock.file().path(), held)
+        io_context("inspect", lock.file().path(), held)
     }
 
-    /// Lets go of the file that is locked in the directory, in a process that was forked from the one that
-    /// has locked it.
+    /// Releases the file that is locked in the directory, in a process that was forked from the
+    /// lock's owner.
     pub(crate) fn let_go(&self, lock_file: &File) {
         if let Some(root) = self.root() {
             lock_file.let_go(root.dir());
         }
     }
 
-    /// The same directory, for who removes the file that was locked in it.
+    /// Returns the same directory without a locked file, so that the locked file itself can be
+    /// removed.
     pub(crate) fn unheld(&self) -> Result<Self> {
         match self.root() {
             Some(root) => {
@@ -239,8 +243,8 @@ impl Fs {
         }
     }
 
-    /// Refuses once the directory that is held open is not the one that its path leads to, or is no
-    /// longer whose who has locked a file in it. Costs two system calls.
+    /// Returns an error if the path no longer leads to the open directory, or if the locked file in
+    /// it has been replaced. Costs two system calls.
     pub(crate) fn check(&self) -> Result<()> {
         let Some(root) = self.root() else { return Ok(()) };
         root.replaced().map_or(Ok(()), |reason| {
@@ -248,7 +252,7 @@ impl Fs {
         })
     }
 
-    /// Returns whether there is anything of this name, a link that leads nowhere included.
+    /// Returns whether anything has this name, including a dangling symbolic link.
     pub(crate) fn is_there(&self, path: &Path) -> bool {
         match self {
             Self::Disk(_) | Self::Within(_) => {
@@ -259,7 +263,7 @@ impl Fs {
         }
     }
 
-    /// Returns whether a path leads to a file that is open.
+    /// Returns whether a path leads to an open file.
     pub(crate) fn leads_to(&self, path: &Path, file: &File) -> Result<bool> {
         let result = match self {
             Self::Disk(_) | Self::Within(_) => match self.name(path).and_then(|name| name.stat()) {
@@ -270,10 +274,10 @@ impl Fs {
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => Ok(file.twin().is_some_and(|file| twin.leads_to(path, file))),
         };
-        io_context("look at", path, result)
+        io_context("inspect", path, result)
     }
 
-    /// Opens a file. One that is not there is an `Io` of kind `NotFound`.
+    /// Opens a file. If it does not exist, the error is an `Io` of kind `NotFound`.
     pub(crate) fn open(&self, path: &Path, access: Access) -> Result<File> {
         let create = !matches!(access, Access::Read | Access::Write);
         if create {
@@ -291,7 +295,7 @@ impl Fs {
         Ok(File::new(path, handle))
     }
 
-    /// Opens a file for reading, or says that there is none.
+    /// Opens a file for reading. Returns `None` if it does not exist.
     pub(crate) fn open_if_exists(&self, path: &Path) -> Result<Option<File>> {
         match self.open(path, Access::Read) {
             Ok(file) => Ok(Some(file)),
@@ -300,7 +304,7 @@ impl Fs {
         }
     }
 
-    /// Returns whether the path is a directory; `None` if there is nothing.
+    /// Returns whether the path is a directory, or `None` if nothing exists there.
     pub(crate) fn is_dir(&self, path: &Path) -> Result<Option<bool>> {
         let result = match self {
             Self::Disk(_) | Self::Within(_) => {
@@ -314,11 +318,11 @@ impl Fs {
             Err(error) if error.kind() == ErrorKind::NotFound && error.get_ref().is_none() => {
                 Ok(None)
             }
-            other => io_context("look at", path, other.map(Some)),
+            other => io_context("inspect", path, other.map(Some)),
         }
     }
 
-    /// Creates one directory; says whether it did, since it may exist already.
+    /// Creates one directory. Returns `false` if it exists already.
     pub(crate) fn create_dir(&self, path: &Path) -> Result<bool> {
         let result = match self {
             Self::Disk(_) | Self::Within(_) => {
@@ -333,7 +337,8 @@ impl Fs {
         }
     }
 
-    /// Lists a directory, in order of names. A name that is no UTF-8 is not one of ours.
+    /// Lists a directory, sorted by name. Names that are not UTF-8 are skipped: they are never the
+    /// store's.
     pub(crate) fn list(&self, dir: &Path) -> Result<Vec<DirEntry>> {
         let result = match self {
             Self::Disk(_) | Self::Within(_) => self.list_names(dir),
@@ -350,7 +355,7 @@ impl Fs {
         let mut entries = Vec::new();
         for (name, is_dir) in names {
             let Ok(name) = name.into_string() else { continue };
-            // A link to a file is as good as the file.
+            // A link to a file counts as the file.
             let is_dir = match is_dir {
                 Some(is_dir) => is_dir,
                 None => match self.name(&dir.join(&name))?.stat_link() {
@@ -363,9 +368,9 @@ impl Fs {
         Ok(entries)
     }
 
-    /// Replaces a file as one step: after a crash there is the old content or the new.
+    /// Replaces a file atomically: after a crash it has either the old content or the new.
     ///
-    /// Writes `temporary`, syncs it, renames it, and syncs the directory they are both in.
+    /// Writes `temporary`, syncs it, renames it, and syncs the directory that contains both.
     pub(crate) fn replace(&self, path: &Path, temporary: &Path, bytes: &[u8]) -> Result<()> {
         let file = self.open(temporary, Access::Create)?;
         file.write_within_limit(bytes, 0)?;
@@ -386,7 +391,7 @@ fn open(name: &Name<'_>, access: Access, mode: libc::c_uint) -> io::Result<std::
         Access::Write => name.open(libc::O_RDWR),
         Access::Keep => name.create(libc::O_RDWR | libc::O_CREAT, mode),
         Access::CreateNew => name.create(new, mode),
-        // Not emptied: it may be a link, or have another name.
+        // The file is not truncated in place: it may be a link, or have another name.
         Access::Create => name.create(new, mode).or_else(|error| {
             if error.kind() != ErrorKind::AlreadyExists {
                 return Err(error);

@@ -1,35 +1,36 @@
-//! From a key to its hash bits: shard, fingerprint, and 12 bits more.
+//! The hash bits of a key: shard, fingerprint, and 12 extra bits.
 //!
-//! - Stored in hints, so the function is a published, stable one, XXH3-128 with the store's seed.
-//! - A shard is the top of the fingerprint, so that a hint sorted by fingerprint is sorted by
+//! - Hints store hash bits, so the function is a published, stable one: XXH3-128 with the store's
+//!   seed.
+//! - The shard is the top bits of the fingerprint, so a hint sorted by fingerprint is sorted by
 //!   shard.
 
-/// Shards are told apart by this many bits of the fingerprint, its highest.
+/// Number of bits that select the shard: the highest bits of the fingerprint.
 ///
-/// Unit tests open stores by the ten thousand, and most of that is making shards; what they test
-/// does not depend on the number, and the tests in `tests/` have the real one.
+/// Unit tests open stores by the ten thousand and spend most of that time creating shards. Their
+/// results do not depend on the number of shards. The tests in `tests/` use the real number.
 pub(crate) const SHARD_BITS: u32 = if cfg!(any(test, bitcask_fuzzing)) { 4 } else { 12 };
 
-/// The hash bits of a key. Two keys may share them all; the key in the log decides.
+/// The hash bits of a key. Two keys may share all of them; only the key in the log is decisive.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct KeyHash {
-    /// Never one of the two values that mark a slot empty or removed.
+    /// Never one of the two values that mark a slot as empty or removed.
     pub(crate) fingerprint: u64,
-    /// 12 bits that are compared before the key is.
+    /// 12 bits that are compared before the key is read.
     pub(crate) extra: u16,
 }
 
 impl KeyHash {
     /// Returns the number of the key's shard.
     pub(crate) fn shard(self) -> usize {
-        // 12 bits fit any usize.
+        // 12 bits fit into any `usize`.
         (self.fingerprint >> (64 - SHARD_BITS)) as usize
     }
 
-    /// Returns the bucket among `count`, rising with the fingerprint within a shard.
+    /// Returns the bucket among `count` buckets. Within a shard it rises with the fingerprint.
     pub(crate) fn bucket(self, count: usize) -> usize {
         let high = (self.fingerprint << SHARD_BITS) >> 32;
-        // Below `count`; all platforms have 64 bits.
+        // Below `count`; all supported platforms are 64-bit.
         ((high * count as u64) >> 32) as usize
     }
 }
@@ -38,7 +39,7 @@ impl KeyHash {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KeyHasher {
     seed: u64,
-    /// Fewer bits, so that keys collide all the time.
+    /// Use fewer bits, so that keys collide all the time.
     #[cfg(any(test, bitcask_fuzzing))]
     weak: bool,
 }
@@ -52,7 +53,7 @@ impl KeyHasher {
         }
     }
 
-    /// A hash of two bits: four values, in two shards.
+    /// Returns a hasher with two bits: four values, in two shards.
     #[cfg(any(test, bitcask_fuzzing))]
     pub(crate) fn weak(seed: u64) -> Self {
         Self { seed, weak: true }
@@ -62,10 +63,10 @@ impl KeyHasher {
         let hash = xxhash_rust::xxh3::xxh3_128_with_seed(key, self.seed);
         #[cfg(any(test, bitcask_fuzzing))]
         let hash = if self.weak { hash & (1 << 63 | 1 << 40) } else { hash };
-        // The low half is the fingerprint, the lowest bits of the high half the extra ones.
+        // The low half is the fingerprint; the lowest bits of the high half are the extra bits.
         let fingerprint = u64::try_from(hash & u128::from(u64::MAX)).unwrap_or_default();
         let extra = ((hash >> 64) & 0xfff) as u16;
-        // Zero and one are kept free for empty and removed slots.
+        // Zero and one are reserved for empty and removed slots.
         let fingerprint = if fingerprint < 2 { fingerprint + 2 } else { fingerprint };
         KeyHash { fingerprint, extra }
     }

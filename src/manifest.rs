@@ -1,12 +1,12 @@
-//! The manifest: which segments are sealed, in order of age, and where the log goes on.
+//! The manifest: which segments are sealed, in order of age, and where the log continues.
 //!
-//! - Small text with a checksum line, replaced as one step, never changed in place. `spare` has where the
-//!   next one is written.
+//! - It is a small text with a checksum line, replaced atomically and never changed in place.
+//!   `spare` manages the file for the next manifest.
 //! - Every change is a read-modify-write under one lock, [`ManifestFile::update`].
-//! - Segment ids are reserved here before they are used, so that none is ever used twice.
-//! - A manifest that is lost or damaged is an error: what it says can't be guessed safely.
-//! - A directory that a backup or a salvage is filling has something else under the manifest's name,
-//!   so that nobody takes what there is of it, or nothing, for a store.
+//! - Segment ids are reserved here before they are used, so that no id is ever used twice.
+//! - A lost or damaged manifest is an error: its contents can't be guessed safely.
+//! - While a backup or a salvage fills a directory, another file has the manifest's name there. An
+//!   incomplete directory is thus never mistaken for a store, nor for an empty directory.
 
 mod spare;
 
@@ -23,21 +23,22 @@ use crate::segment::{Dir, FIRST_OFFSET, Place, Segment, SegmentId};
 use crate::sync::unmodeled::Mutex;
 use spare::Spare;
 
-/// More than the most segments there can be would ever need.
+/// Maximum size in bytes of a manifest file, more than the largest number of segments would ever
+/// need.
 const SIZE_LIMIT: u64 = 32 << 20;
-/// How often a manifest is read again that a writer replaces meanwhile.
+/// Number of attempts to read a manifest that a writer keeps replacing.
 const READ_ATTEMPTS: usize = 100;
-/// Ids that are reserved at a time.
+/// Number of ids reserved at a time.
 const RESERVED: u32 = 8;
 
-/// The first line of what stands in the place of the manifest of a store that is being made.
+/// The first line of the file that stands in place of the manifest while a store is being made.
 const UNFINISHED: &[u8] = b"bitcask unfinished\n";
-/// The rest, for people.
+/// The rest of that file, for people.
 const UNFINISHED_WHY: &[u8] =
     b"This is no store: a backup or a salvage into this directory has not \
 come to its end.\nIf none is running, remove the directory and run it again.\n";
 
-/// Before everything that a store has ever written.
+/// The position before everything that a store has ever written.
 pub(crate) const BEGINNING: Place = Place { segment: SegmentId(0), offset: FIRST_OFFSET };
 
 /// A sealed segment.
@@ -45,7 +46,7 @@ pub(crate) const BEGINNING: Place = Place { segment: SegmentId(0), offset: FIRST
 pub(crate) struct Sealed {
     pub(crate) id: SegmentId,
     pub(crate) kind: Kind,
-    /// Bytes of header and entries. Whatever lies behind is not read.
+    /// Bytes of header and entries. Anything after that is not read.
     pub(crate) length: u64,
 }
 
@@ -56,44 +57,45 @@ impl Sealed {
     }
 }
 
-/// What the manifest says.
+/// The contents of the manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Manifest {
     pub(crate) identity: Identity,
     /// Unsealed segments have this id or a higher one; unlisted ones below it are leftovers.
     pub(crate) log: SegmentId,
-    /// Whether the segment `log` exists. Nothing is written to it before this says so, and so a
-    /// file that is missing is told apart from one that never was.
+    /// Whether the segment `log` exists. Nothing is written to the segment before this is set, so a
+    /// file that is missing can be distinguished from one that never existed.
     pub(crate) log_exists: bool,
     /// No id at or above this has ever been used.
     pub(crate) bound: SegmentId,
-    /// What the log has lost to merges and clears lies before this; nothing as long as nothing has
-    /// asked. See [`history`](Self::history).
+    /// Everything that merges and clears have removed from the log lies before this place. `None`
+    /// if no such place has been recorded. See [`history`](Self::history).
     pub(crate) history: Option<Place>,
-    /// No entry that the log has lost to merges and clears had a later time, and every entry to come has
-    /// one; nothing as long as none was lost.
+    /// No entry that merges and clears have removed from the log had a later time, and every future
+    /// entry has one. `None` as long as none was removed.
     pub(crate) time: Option<u64>,
     /// Oldest first.
     pub(crate) sealed: Vec<Sealed>,
 }
 
 impl Manifest {
-    /// The manifest of a store without segments.
+    /// Returns the manifest of a store without segments.
     pub(crate) fn new(identity: Identity) -> Self {
         let (log, bound) = (SegmentId(1), SegmentId(1));
         let (history, time, sealed) = (None, None, Vec::new());
         Self { identity, log, log_exists: false, bound, history, time, sealed }
     }
 
-    /// Returns from where on the log holds everything that was ever put or deleted.
+    /// Returns the place from which on the log holds everything that was ever put or deleted.
     pub(crate) fn history(&self) -> Place {
-        // Releases that kept no account of it have merged all the same.
+        // Older releases merged without recording this place.
         let merged = self.sealed.iter().any(|sealed| sealed.kind == Kind::Merged);
         let unknown = if merged { Place::new(self.log, FIRST_OFFSET) } else { BEGINNING };
         self.history.unwrap_or(unknown)
     }
 
-    /// Keeps what older releases have left unsaid from changing with every segment.
+    /// Records a place that older releases left implicit, so that it does not move with every new
+    /// segment.
     pub(crate) fn trim_history(&mut self) {
         let history = self.history();
         if history > BEGINNING {
@@ -101,15 +103,15 @@ impl Manifest {
         }
     }
 
-    /// Takes note that what lies before a place is, or may be, no longer in the log.
+    /// Records that the log before a place is, or may be, incomplete.
     pub(crate) fn forget_before(&mut self, place: Place) {
         self.history = Some(self.history().max(place));
     }
 
-    /// Takes note that entries with times up to this one are, or may be, no longer in the log. Zero is
-    /// the time of none.
+    /// Records that entries with times up to this one are, or may be, removed from the log. No
+    /// entry has the time zero.
     pub(crate) fn note_time(&mut self, time: u64) {
-        // A hint that is wrong may tell of one that no entry can have.
+        // A wrong hint may report a time that no entry can have.
         let time = (time > 0).then_some(time.min(TIME_MAX - 1));
         self.time = self.time.max(time);
     }
@@ -166,10 +168,10 @@ impl Manifest {
             }
             None => return Err(corrupt(0, "this is not a bitcask manifest")),
         }
-        Self::decode_lines(lines).map_err(|at| corrupt(at, "this line makes no sense here"))
+        Self::decode_lines(lines).map_err(|at| corrupt(at, "this line is invalid here"))
     }
 
-    /// Decodes the lines behind the first; the error is the offset of one that makes no sense.
+    /// Decodes the lines after the first. The error is the offset of the first invalid line.
     fn decode_lines<'a>(lines: impl Iterator<Item = (usize, &'a str)>) -> Result<Self, usize> {
         let mut lines = lines.peekable();
         let mut last = 0;
@@ -208,8 +210,8 @@ impl Manifest {
             };
             let length = length.parse().ok().filter(|length| *length >= FIRST_OFFSET).ok_or(at)?;
             let segment = Sealed { id: id(at, number)?, kind, length };
-            let goes = name == "segment" && words.next().is_none() && segment.id < bound;
-            if !goes || kind == Kind::Log && segment.id >= log {
+            let valid = name == "segment" && words.next().is_none() && segment.id < bound;
+            if !valid || kind == Kind::Log && segment.id >= log {
                 return Err(at);
             }
             sealed.push(segment);
@@ -225,9 +227,10 @@ impl Manifest {
 
     /// Reads the manifest of a store. Returns `None` if there is none.
     ///
-    /// The file that was opened may have become the spare since, and be written to. If it still has the
-    /// manifest's name after it was read, what was read was a manifest all along: it has kept the name, or it
-    /// has come back to it with the next one, and a mixture of two does not check.
+    /// The opened file may since have become the spare and may be being written. If the file still
+    /// has the manifest's name after it was read, its content was that of a manifest. Either it has
+    /// kept the name, or it got the name back with the next manifest, and the checksum of a mixture
+    /// of two does not match.
     pub(crate) fn read(fs: &Fs, dir: &Dir) -> Result<Option<Self>> {
         let path = dir.manifest();
         let mut before = None;
@@ -245,50 +248,55 @@ impl Manifest {
     }
 }
 
-/// The manifest's name in a directory that is to become a store, taken until the manifest is written.
+/// The manifest's name in a directory that is to become a store, occupied until the manifest is
+/// written.
 #[derive(Debug)]
 pub(crate) struct Claim(File);
 
 impl Claim {
-    /// Takes the name. A file that has it already stays, and is an `Io` of kind `AlreadyExists`.
+    /// Takes the name. If a file has it already, that file stays, and the error is an `Io` of kind
+    /// `AlreadyExists`.
     pub(crate) fn take(fs: &Fs, dir: &Dir) -> Result<Self> {
         fs.open(&dir.manifest(), Access::CreateNew).map(Self)
     }
 
-    /// Says in the file what it is, and makes it durable, and the directory too.
+    /// Writes the explanation to the file, and makes it and the directory durable.
     pub(crate) fn finish(&self, fs: &Fs, dir: &Dir) -> Result<()> {
         self.0.write_at(&[UNFINISHED, UNFINISHED_WHY].concat(), 0)?;
         self.0.sync()?;
         fs.sync_dir(dir.path())?;
-        // The directory may have been made just now, or by an earlier try that got no further.
+        // The directory may have been created just now, or by an earlier attempt that got no
+        // further.
         fs.sync_dir(fs::parent(dir.path()))
     }
 
-    /// Puts the same in the place of a manifest, so that the directory is no store any more.
+    /// Puts the same file in the place of a manifest, so that the directory no longer counts as a
+    /// store.
     pub(crate) fn restore(fs: &Fs, dir: &Dir) -> Result<()> {
         let path = dir.manifest();
         fs.replace(&path, &Dir::temporary(&path), &[UNFINISHED, UNFINISHED_WHY].concat())
     }
 }
 
-/// Decodes the line that says how far back the log goes; nothing if it makes no sense.
+/// Decodes the line that states how far back the log is complete. Returns `None` if it is invalid.
 fn decode_history(line: &str, bound: SegmentId) -> Option<Place> {
     let (segment, offset) = line.strip_prefix("history ")?.split_once(' ')?;
     let place = Place::new(SegmentId(segment.parse().ok()?), offset.parse().ok()?);
-    // At most where the next segment will begin; and as a place it has to fit in one word.
+    // The place is at most where the next segment will begin, and it has to fit into one word.
     let latest = Place::new(bound, FIRST_OFFSET);
-    let goes = place <= latest && place >= BEGINNING && Place::unpack(place.pack()) == place;
-    (goes && place.offset >= FIRST_OFFSET).then_some(place)
+    let valid = place <= latest && place >= BEGINNING && Place::unpack(place.pack()) == place;
+    (valid && place.offset >= FIRST_OFFSET).then_some(place)
 }
 
-/// Decodes the line that says which times are behind the log. Returns `None` if it makes no sense.
+/// Decodes the line that states up to which time entries were removed. Returns `None` if it is
+/// invalid.
 fn decode_time(line: &str) -> Option<u64> {
     let time = line.strip_prefix("time ")?.parse().ok()?;
-    // As it is written, and as an entry may have it.
+    // The text must be exactly as written by `encode`, and the time one that an entry may have.
     ((1..TIME_MAX).contains(&time) && line == format!("time {time}")).then_some(time)
 }
 
-/// The manifest of a store that is open.
+/// The manifest of an open store.
 #[derive(Debug)]
 pub(crate) struct ManifestFile {
     fs: Fs,
@@ -300,14 +308,14 @@ pub(crate) struct ManifestFile {
 }
 
 impl ManifestFile {
-    /// Takes charge of what is on disk.
+    /// Takes over the manifest on disk.
     pub(crate) fn new(fs: &Fs, dir: &Dir, current: Manifest) -> Self {
         let (current, spare) = (Mutex::new(current), Mutex::default());
         Self { fs: fs.clone(), dir: dir.clone(), current, spare }
     }
 
-    /// Replaces the manifest by a changed one; it is durable when this returns, and unchanged if
-    /// this fails, unless it was a sync that failed.
+    /// Replaces the manifest by a changed one, which is durable when this returns. If this fails,
+    /// the manifest is unchanged, unless it was a sync that failed.
     pub(crate) fn update(&self, change: impl FnOnce(&mut Manifest)) -> Result<()> {
         let mut current = self.current.lock();
         let mut changed = current.clone();
@@ -321,7 +329,7 @@ impl ManifestFile {
         Ok(())
     }
 
-    /// Takes over what a writer beside us has put on disk.
+    /// Adopts a manifest that a concurrent writer has put on disk.
     pub(crate) fn set(&self, current: Manifest) {
         *self.current.lock() = current;
     }
@@ -343,7 +351,7 @@ impl Manifest {
         fs.replace(&path, &Dir::temporary(&path), self.encode().as_bytes())
     }
 
-    /// Returns how much is set aside for the next one.
+    /// Returns how much space is reserved for the next manifest, in bytes.
     pub(crate) fn spare_size(&self) -> u64 {
         spare::room_for(self.encode().len() as u64)
     }
@@ -353,9 +361,9 @@ impl Manifest {
         self.sealed.iter().any(|sealed| sealed.id == id)
     }
 
-    /// Lists merged segments just above one that they were copied from, and the dropped ones no
-    /// more. The places are those behind the last entry of each dropped one that was written to
-    /// the log, and `time` is the highest of all that were merged.
+    /// Lists merged segments just after `above`, from which they were copied, and no longer lists
+    /// the dropped ones. `places` are the ends of those dropped segments that were written to the
+    /// log, and `time` is the highest time of all merged segments.
     pub(crate) fn swap(
         &mut self,
         merged: &[Sealed],
@@ -377,7 +385,7 @@ impl Manifest {
         self.sealed.retain(|sealed| !dropped.contains(&sealed.id));
     }
 
-    /// Reserves ids, so that `next` and some behind it may be used once this is written.
+    /// Reserves ids. Once the manifest is written, `next` and some ids after it may be used.
     pub(crate) fn reserve(&mut self, next: SegmentId) {
         let bound = SegmentId(next.0.saturating_add(RESERVED));
         self.bound = self.bound.max(bound);
@@ -410,19 +418,19 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_is_read_as_it_was_written() {
+    fn a_manifest_is_read_as_written() {
         assert_eq!(decode(&manifest().encode()).unwrap(), manifest());
     }
 
     #[test]
-    fn a_manifest_that_says_nothing_of_its_history_stays_so_and_is_not_believed_to_be_whole() {
+    fn a_manifest_without_history_stays_so_and_its_log_is_not_assumed_to_be_complete() {
         let mut old = Manifest { history: None, ..manifest() };
         assert!(!old.encode().contains("history"));
         assert_eq!(decode(&old.encode()).unwrap(), old);
         assert_eq!(old.history(), Place::new(SegmentId(7), FIRST_OFFSET), "it lists a merged one");
         old.sealed.retain(|sealed| sealed.kind == Kind::Log);
         assert_eq!(old.history(), BEGINNING);
-        // Once it is known it only moves up.
+        // Once it is known, it only moves up.
         let place = |segment, offset| Place::new(SegmentId(segment), offset);
         for (noted, expected) in [
             (place(5, 64), place(5, 64)),
@@ -435,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn a_manifest_says_nothing_of_times_before_some_are_lost_and_then_of_the_highest() {
+    fn a_manifest_has_no_time_until_some_are_lost_and_then_the_highest() {
         let mut old = Manifest { time: None, ..manifest() };
         old.note_time(0);
         assert!(!old.encode().contains("time"));
@@ -448,7 +456,7 @@ mod tests {
             assert_eq!(decode(&old.encode()).unwrap(), old);
         }
         old.history = None;
-        assert_eq!(decode(&old.encode()).unwrap(), old, "each of the two lines stands for itself");
+        assert_eq!(decode(&old.encode()).unwrap(), old, "the two lines are independent");
     }
 
     #[test]
@@ -467,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_make_no_sense_are_refused_though_the_sum_is_right() {
+    fn invalid_lines_are_refused_even_if_the_checksum_matches() {
         let text = manifest().encode();
         let body = &text[..text.find("checksum").unwrap()];
         for (from, to) in [
@@ -507,14 +515,14 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_the_place_of_a_manifest_is_refused_by_its_first_line() {
+    fn an_unfinished_marker_is_recognized_by_its_first_line() {
         for text in [UNFINISHED, &[UNFINISHED, UNFINISHED_WHY].concat()] {
             let error = Manifest::decode(text, Path::new("MANIFEST")).unwrap_err();
             assert!(matches!(error, Error::Unfinished { .. }), "{error}");
-            let told = error.to_string();
+            let message = error.to_string();
             assert!(
-                told.starts_with("MANIFEST ") && told.contains("remove the directory"),
-                "{told}"
+                message.starts_with("MANIFEST ") && message.contains("remove the directory"),
+                "{message}"
             );
         }
         // A part of the line may be what is left of any file.
@@ -523,7 +531,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_version_is_refused_by_its_number() {
+    fn a_newer_version_is_refused_with_its_number() {
         let text = manifest().encode().replace("manifest 1", "manifest 2");
         let text = summed(&text[..text.find("checksum").unwrap()]);
         let error = decode(&text).unwrap_err();

@@ -1,18 +1,19 @@
-//! Mistakes that tests have the engine make, to see that they are noticed.
+//! Deliberate mistakes of the engine, with which tests prove that they would notice them.
 //!
-//! - Each is a rule of `docs/durability.md` or of the design that is left out at one place. Where it
-//!   would be, the engine asks [`made`]; outside of the unit tests that is a constant `false`, and
-//!   nothing of this is in a build.
-//! - A thread makes mistakes for itself alone, so that tests beside it make none.
+//! - Each mistake leaves out one rule of `docs/durability.md` or of the design at one place. At
+//!   that place the engine calls [`made`]. Outside of unit tests this is a constant `false`, so
+//!   builds contain none of it.
+//! - A mistake applies only to the thread that makes it, so tests that run concurrently are
+//!   unaffected.
 
 /// A rule that is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mistake {
     /// No file is ever synced.
     NoSync,
-    /// What is appended is not synced, and yet called durable.
+    /// Appended entries are not synced and yet reported as durable.
     LogNotSynced,
-    /// Only the active segment is synced, not those that were rotated since the last sync.
+    /// Only the active segment is synced, not the segments that were rotated since the last sync.
     RotatedNotSynced,
     /// A durable write returns before its sync.
     ReturnsBeforeSync,
@@ -24,76 +25,77 @@ pub(crate) enum Mistake {
     ManifestNotSynced,
     /// The manifest's new name is not made durable.
     RenameNotSynced,
-    /// A new manifest is written over the one that counts.
+    /// A new manifest is written over the current one.
     SpareInPlace,
-    /// A process that has just opened a store writes to the spare manifest before it is durable that this is
-    /// not the one that counts.
+    /// A process that has just opened a store writes to the spare manifest before it is durable
+    /// that the spare is not the current manifest.
     SpareUnsettled,
-    /// The manifest is changed in memory alone when a merge swaps.
+    /// A merge's swap changes the manifest in memory only.
     ManifestStale,
     /// A segment is listed as sealed before it is durable.
     SealNotSynced,
-    /// A merge lists its output before that is durable.
+    /// A merge lists its output before the output is durable.
     OutputNotSynced,
-    /// A merge drops what was overwritten before what overwrote it is durable.
+    /// A merge drops overwritten entries before the entries that overwrote them are durable.
     SwapBeforeLog,
-    /// A merge removes its inputs before the manifest says so.
+    /// A merge removes its inputs before the manifest no longer lists them.
     RemovedFirst,
     /// A merge lists its output as the youngest segment.
     OutputYoungest,
     /// A merge drops every tombstone.
     TombstonesDropped,
-    /// A merge drops an expired entry and leaves nothing of it.
+    /// A merge drops an expired entry without a trace.
     ExpiredForgotten,
-    /// A batch counts as far as it was written.
+    /// A partly written batch counts up to where it was written.
     BatchTorn,
     /// Entries are not compared with their checksums.
     ChecksumOff,
-    /// Hints are used whether they are whole or not.
+    /// Hints are used whether they are complete or not.
     HintTrusted,
-    /// A mark says that all of the log is durable.
+    /// A mark claims that the whole log is durable.
     MarkAhead,
-    /// A backup lists what it copied before that is durable.
+    /// A backup lists what it copied before the copy is durable.
     BackupNotSynced,
     /// Recovery lists segments as sealed before they are durable.
     RecoveryNotSynced,
     /// A segment is sealed while appends to it are in flight.
     SealedInFlight,
-    /// A moment of the log is handed out while appends of before are in flight.
+    /// A moment of the log is handed out while earlier appends are in flight.
     MomentInFlight,
-    /// A follower returns a change in flight.
+    /// A follower returns a change that is in flight.
     ToldInFlight,
-    /// An append no longer counts as in flight before it is published.
+    /// An append stops counting as in flight before it is published.
     CountLoweredEarly,
     /// A segment can be read up to an entry's end before the entry is written.
     ReadableEarly,
-    /// A writer lets go of its shard between log and keydir.
+    /// A writer releases its shard between log and keydir.
     ShardReleasedEarly,
-    /// A merge makes a slot name its copy, whatever the slot names by then.
+    /// A merge points a slot at its copy, whatever the slot names by then.
     SlotNotCompared,
-    /// A slot is removed before the shard's time of removals says so.
+    /// A slot is removed before the shard's removal time is raised.
     RemovalNotedLate,
-    /// A segment's number can be used again while somebody may have seen a slot with it.
+    /// A segment's number can be reused while a reader may still hold a slot with it.
     NumberFreedEarly,
-    /// A shard that is filled is filled again, with what was in the log when the store was opened.
+    /// A filled shard is filled again, from the log as it was when the store was opened.
     FilledAgain,
     /// The log counts as durable before it is synced.
     DurableBeforeSync,
-    /// A writer that waits for a sync is content with the next one that ends, whatever that covers.
+    /// A writer that waits for a sync accepts the next sync that ends, whatever that one covers.
     ServedByAnySync,
-    /// A delete that finds nothing does not wait until what has made it needless is durable.
+    /// A delete that finds no key does not wait until the entry that removed the key is durable.
     AbsenceNotDurable,
-    /// Of several changes that are made together the deletes are left out.
+    /// Deletes are left out of an atomic group of changes.
     DeletesForgotten,
-    /// Shards are released between the look at conditions and the change.
+    /// The shards are released between checking conditions and making the change.
     ConditionsUnlocked,
-    /// What is appended between a transaction's look at its ranges and its commit is not looked at.
+    /// Entries appended between a transaction's check of its ranges and its commit are not checked.
     RangesNotLookedAtAgain,
-    /// A transaction does not ask again, when nothing can be appended, whether a part of the log is gone.
+    /// When nothing can be appended any more, a transaction does not check again whether a part of
+    /// the log was removed.
     HistoryNotReadAgain,
-    /// A snapshot notes its segments after its time.
+    /// A snapshot pins its segments after it has taken its time.
     PinnedLate,
-    /// A backup keeps nobody from removing files.
+    /// A backup does not block the removal of files.
     BackupUnguarded,
 }
 
@@ -102,7 +104,7 @@ thread_local! {
     static MADE: std::cell::Cell<Option<Mistake>> = const { std::cell::Cell::new(None) };
 }
 
-/// Returns whether the mistake is to be made here.
+/// Returns whether to make the mistake here.
 #[cfg(not(test))]
 pub(crate) const fn made(_: Mistake) -> bool {
     false
@@ -113,7 +115,7 @@ pub(crate) fn made(mistake: Mistake) -> bool {
     MADE.get() == Some(mistake)
 }
 
-/// Has this thread make a mistake while the closure runs, which may panic.
+/// Makes this thread make a mistake while the closure runs. The closure may panic.
 #[cfg(test)]
 pub(crate) fn make<T>(mistake: Mistake, during: impl FnOnce() -> T) -> std::thread::Result<T> {
     MADE.set(Some(mistake));

@@ -1,23 +1,23 @@
-//! Which process this is: the one that has opened a store, or one that was forked from it.
+//! The process that opened a store, and whether this process is a fork of it.
 //!
-//! - A fork copies memory and descriptors, and of all threads only the one that called it. What another
-//!   thread had locked stays locked for ever in the child, and nobody does the background's work there.
-//!   So a store is its opener's alone, and whoever else has a copy of it is refused.
-//! - `fork` has the number of forks raised in the child, so that asking costs one load. A process that
-//!   was made by a bare `clone` is told by its id alone, which takes a system call: that is asked where
-//!   a store is opened, closed or dropped.
+//! - A fork copies memory and descriptors, but only the thread that called it. A lock held by any
+//!   other thread stays locked for ever in the child, and no background thread runs there. A store
+//!   therefore belongs to the process that opened it, and calls from a forked copy are refused.
+//! - An `atfork` handler in the child raises a counter, so the check costs one load. A process made
+//!   by a bare `clone` runs no handler and differs only in its process id. Reading the id takes a
+//!   system call, so only opening, closing and dropping a store do it.
 
-#![expect(unsafe_code, reason = "the foreign call that has the C library tell of a fork")]
+#![expect(unsafe_code, reason = "the foreign call that registers a handler for forks")]
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::error::{Error, Result};
 
-/// How many forks lie between the first process that has opened a store and this one.
+/// Number of forks between this process and the first process that opened a store.
 static FORKS: AtomicU64 = AtomicU64::new(0);
 
-/// The process that has opened a store.
+/// The process that opened a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Opener {
     pid: u32,
@@ -25,18 +25,18 @@ pub(crate) struct Opener {
 }
 
 impl Default for Opener {
-    /// This process.
+    /// Returns this process.
     fn default() -> Self {
         Self { pid: std::process::id(), forks: FORKS.load(Ordering::Relaxed) }
     }
 }
 
 impl Opener {
-    /// Returns this process, whose forks are told of from now on.
+    /// Returns this process, and starts counting forks.
     pub(crate) fn this() -> io::Result<Self> {
         static WATCHED: AtomicBool = AtomicBool::new(false);
-        // Two threads may both come to this, and then a fork counts twice. A lock would be one more that
-        // a fork can find locked.
+        // Two threads may both get here, and then each fork counts twice, which does no harm. A
+        // lock against that would be one more lock that a fork can find held.
         if !WATCHED.load(Ordering::Acquire) {
             match watch_forks() {
                 0 => WATCHED.store(true, Ordering::Release),
@@ -46,35 +46,39 @@ impl Opener {
         Ok(Self::default())
     }
 
-    /// Returns whether this is the process that has opened the store, as far as `fork` tells.
+    /// Returns whether this is the process that opened the store, as far as the count of forks
+    /// shows.
     #[inline]
     pub(crate) fn is_here(self) -> bool {
         FORKS.load(Ordering::Relaxed) == self.forks
     }
 
-    /// Returns whether this is that process, however it was made. Takes a system call.
+    /// Returns whether this is the process that opened the store, however it was created. Takes a
+    /// system call.
     pub(crate) fn is_surely_here(self) -> bool {
         self.is_here() && std::process::id() == self.pid
     }
 
-    /// Refuses where this is not the process that has opened the store, as far as `fork` tells.
+    /// Returns an error if the count of forks shows that this is not the process that opened the
+    /// store.
     #[inline]
     pub(crate) fn check(self) -> Result<()> {
         if self.is_here() { Ok(()) } else { Err(self.refusal()) }
     }
 
-    /// Returns the error for a process that has not opened the store.
+    /// Returns the error for a process that did not open the store.
     #[cold]
     pub(crate) fn refusal(self) -> Error {
         Error::Forked { opener: self.pid, process: std::process::id() }
     }
 }
 
-/// Has the C library raise the number of forks in each child from now on; returns its error code.
+/// Makes the C library raise the number of forks in every future child. Returns the C library's
+/// error code.
 #[cfg(not(miri))]
 fn watch_forks() -> i32 {
     unsafe extern "C" {
-        // As POSIX has it. Not every release of `libc` declares it for every C library.
+        // As POSIX declares it. Not every release of `libc` declares it for every C library.
         safe fn pthread_atfork(
             prepare: Option<extern "C" fn()>,
             parent: Option<extern "C" fn()>,
@@ -87,7 +91,7 @@ fn watch_forks() -> i32 {
     pthread_atfork(None, None, Some(forked))
 }
 
-/// The interpreter neither forks nor knows the call.
+/// The interpreter does not fork, and does not support the call.
 #[cfg(miri)]
 fn watch_forks() -> i32 {
     0
@@ -98,19 +102,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_process_that_opens_is_the_one_that_may_go_on() {
+    fn the_opening_process_passes_the_check() {
         let opener = Opener::this().unwrap();
         assert!(opener.is_here() && opener.is_surely_here());
         opener.check().unwrap();
     }
 
     #[test]
-    fn a_fork_is_told_by_its_number_and_a_clone_by_its_id() {
+    fn a_fork_is_detected_by_the_count_and_a_clone_by_its_id() {
         let opener = Opener::this().unwrap();
         let forked = Opener { forks: opener.forks + 1, ..opener };
         assert!(!forked.is_here() && !forked.is_surely_here());
-        let told = forked.check().unwrap_err().to_string();
-        assert!(told.contains(&format!("process {}", opener.pid)), "{told}");
+        let message = forked.check().unwrap_err().to_string();
+        assert!(message.contains(&format!("process {}", opener.pid)), "{message}");
         let cloned = Opener { pid: opener.pid + 1, ..opener };
         assert!(cloned.is_here() && !cloned.is_surely_here());
     }

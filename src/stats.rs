@@ -1,4 +1,4 @@
-//! Figures about a store at one moment, plain data. `merge` has those about a merge.
+//! Figures about a store at one moment, as plain data. `merge` has the figures about merges.
 
 mod merge;
 
@@ -10,66 +10,66 @@ pub use merge::{MergePlan, MergeProgress, MergeReason, MergeReport, PlannedSegme
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Keys that the keydir holds, expired ones that nothing has removed yet among them: these count until
-    /// a merge, or a change of the key, has removed them. [`Snapshot::len`](crate::Snapshot::len) counts those
-    /// that are there.
+    /// Keys in the keydir. This includes expired keys until a merge, or a change of the key,
+    /// removes them. [`Snapshot::len`](crate::Snapshot::len) counts only keys that have not
+    /// expired.
     pub keys: u64,
-    /// Segments, the active one among them.
+    /// Segments, including the active one.
     pub segments: u64,
-    /// Segments that are sealed: listed in the manifest, synced, never written again.
+    /// Sealed segments: listed in the manifest, synced, and never written again.
     pub sealed_segments: u64,
-    /// The most segments that the store may have: with so many it takes no more puts. Deletes, merges and
-    /// clears may have some more.
+    /// The largest number of segments that the store may have. When it is reached, the store
+    /// accepts no more puts. Deletes, merges and clears may add a few more.
     pub segments_limit: u64,
-    /// Segments of this store that have no mapping: their files are opened for each read.
+    /// Segments of this store without a mapping: their files are opened for each read.
     pub unmapped_segments: u64,
-    /// Mappings that segments of all stores of this process have.
+    /// Mappings of segments, over all stores of this process.
     pub mappings: u64,
-    /// The most mappings that segments of all stores of this process may have: a quarter of what the
-    /// kernel allows the process. Segments beyond them do without.
+    /// The largest number of mappings for segments, over all stores of this process: a quarter of
+    /// what the kernel allows the process. Further segments are not mapped.
     pub mappings_limit: u64,
-    /// Files that all stores of this process have open.
+    /// Files that are open, over all stores of this process.
     pub descriptors: u64,
-    /// Bytes of log: headers and entries of all segments, preallocated room not counted.
+    /// Size of the log in bytes: headers and entries of all segments, without preallocated space.
     pub log_size: u64,
-    /// Bytes of the entries that the keydir points to.
+    /// Size in bytes of the entries to which the keydir points.
     pub live_size: u64,
-    /// Bytes of log that a merge could give back: overwritten, deleted, and tombstones.
+    /// Size in bytes of the part of the log that a merge could free: overwritten and deleted
+    /// entries, and tombstones.
     pub dead_size: u64,
-    /// Memory that the keydir takes, in bytes.
+    /// Size of the keydir in memory, in bytes.
     pub keydir_size: u64,
-    /// Entries appended since the store was opened: puts and deletes.
+    /// Puts and deletes appended since the store was opened.
     pub appends: u64,
     /// Bytes appended since the store was opened.
     pub appended_size: u64,
-    /// Times that the log was synced since the store was opened.
+    /// Syncs of the log since the store was opened.
     pub syncs: u64,
-    /// Snapshots that have not been dropped, those that ordered iterators and transactions hold
-    /// among them.
+    /// Snapshots that have not been dropped, including those of ordered iterators and transactions.
     pub snapshots: u64,
-    /// How long the oldest of them has been there.
+    /// Age of the oldest snapshot.
     pub oldest_snapshot: Option<Duration>,
-    /// Segments that are no part of the store any more, and whose files stay because a snapshot
-    /// needs them.
+    /// Segments that no longer belong to the store, but whose files stay because a snapshot needs
+    /// them.
     pub pinned_segments: u64,
-    /// Bytes of those segments: what dropping all snapshots would give back.
+    /// Size of those segments in bytes: the space that dropping all snapshots would free.
     pub pinned_size: u64,
-    /// Segments that are no part of the store any more, and that are still open because a call may be
-    /// reading them. Their memory, and the disk space of their files, comes back a second or so after all
-    /// calls of that time have returned; in a store opened read-only, with the next refresh. If they stay
-    /// for longer, the usual cause is a closure given to [`get_with`](crate::Reader::get_with) or one of
-    /// its kin that does not return.
+    /// Segments that no longer belong to the store, but are still open because a call may be
+    /// reading them. Their memory, and the disk space of their files, is freed about a second after
+    /// all calls of that time have returned. In a store opened read-only, it is freed with the next
+    /// refresh. If segments stay for longer, the usual cause is a closure passed to
+    /// [`get_with`](crate::Reader::get_with) or a similar method that does not return.
     pub retired_segments: u64,
-    /// How long the oldest of them has waited, or the oldest table of the keydir that was replaced.
+    /// How long the oldest of them, or the oldest replaced table of the keydir, has been waiting.
     pub oldest_retired: Option<Duration>,
-    /// Bytes that are set aside on the disk for what is still to be written: behind the end of the active
-    /// segment, for the next manifest, and for deletes, merges and [`clear`](crate::Bitcask::clear) once
-    /// the disk is full. Where it gets low the disk is full, or nearly so.
+    /// Disk space in bytes that is reserved for future writes: after the end of the active segment,
+    /// for the next manifest, and for deletes, merges and [`clear`](crate::Bitcask::clear) once the
+    /// disk is full. A low value means that the disk is full, or nearly so.
     pub reserve_size: u64,
 }
 
 impl Stats {
-    /// Returns the part of the log that is dead, from 0 to 1.
+    /// Returns the dead share of the log, from 0 to 1.
     pub fn dead_ratio(&self) -> f64 {
         if self.log_size == 0 { 0.0 } else { ratio(self.dead_size, self.log_size) }
     }
@@ -77,7 +77,7 @@ impl Stats {
 
 /// Figures about one sealed segment.
 ///
-/// All sizes are in bytes. Age is the place in a list: the oldest segment is the first.
+/// All sizes are in bytes. A segment's age is its position in a list of segments, the oldest first.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SegmentStats {
@@ -85,43 +85,43 @@ pub struct SegmentStats {
     pub id: u32,
     /// Size of the file: its header and all entries.
     pub size: u64,
-    /// Size of the entries that the keydir points to.
+    /// Size of the entries to which the keydir points.
     pub live_size: u64,
     /// Size of the tombstones.
     pub tombstone_size: u64,
-    /// Size of the entries whose time to live is over for certain, dead ones among them: what only a jump
-    /// of the clock has ended counts a day later. An estimate that is never too high: a segment keeps
-    /// account of it in 16 steps.
+    /// Size of the entries, including dead ones, that have certainly expired. Entries that have
+    /// expired only because the clock jumped count a day later. This is an estimate that is never
+    /// too high: a segment records expiry in 16 steps.
     pub expired_size: u64,
     /// Puts and deletes.
     pub entries: u64,
-    /// Whether a merge wrote it.
+    /// Whether a merge wrote the segment.
     pub merged: bool,
 }
 
 impl SegmentStats {
-    /// The size of a segment's header.
+    /// Size of a segment's header in bytes.
     pub(crate) const HEADER_SIZE: u64 = 64;
 
-    /// Returns the size of the entries: all but the file's header.
+    /// Returns the size of the entries: everything except the file's header.
     pub(crate) fn content_size(&self) -> u64 {
         self.size.saturating_sub(Self::HEADER_SIZE)
     }
 
-    /// Returns the size of the entries that the keydir does not point to: what was overwritten or
-    /// deleted, and tombstones.
+    /// Returns the size of the entries to which the keydir does not point: overwritten and deleted
+    /// entries, and tombstones.
     pub fn dead_size(&self) -> u64 {
         self.content_size().saturating_sub(self.live_size)
     }
 
-    /// Returns the part of the entries that is dead, from 0 to 1.
+    /// Returns the dead share of the entries, from 0 to 1.
     pub fn dead_ratio(&self) -> f64 {
         let content = self.content_size();
         if content == 0 { 0.0 } else { ratio(self.dead_size(), content) }
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "a ratio for people needs no 53 bits")]
+#[expect(clippy::cast_precision_loss, reason = "a ratio for people needs fewer than 53 bits")]
 fn ratio(part: u64, whole: u64) -> f64 {
     part as f64 / whole as f64
 }
@@ -131,14 +131,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_neither_live_nor_header_is_dead() {
+    fn everything_except_header_and_live_entries_is_dead() {
         let stats = SegmentStats { size: 64 + 400, live_size: 100, ..SegmentStats::default() };
         assert_eq!(stats.dead_size(), 300);
         assert!((stats.dead_ratio() - 0.75).abs() < f64::EPSILON);
     }
 
     #[test]
-    fn a_segment_without_entries_has_nothing_dead() {
+    fn a_segment_without_entries_has_no_dead_bytes() {
         for size in [0, 64] {
             let stats = SegmentStats { size, ..SegmentStats::default() };
             assert_eq!(stats.dead_size(), 0);

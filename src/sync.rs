@@ -1,12 +1,12 @@
-//! What threads share: atomics, mutexes and condition variables, or those of a checker; and time and
-//! threads, as far as they decide what happens next.
+//! What threads share: atomics, mutexes and condition variables, or a checker's versions of them;
+//! also time and threads, as far as they influence what happens next.
 //!
-//! - What decides in which order things are seen comes from here. So the models in `loom_tests` run
-//!   the same code under every order that the memory model allows, and the schedules in
-//!   `store/tests/schedules` run whole stores under a scheduler of their own. What only counts, or is
-//!   never held while something else is read, need not.
-//! - What is in [`unmodeled`] the scheduler controls too. The models leave it out: it is no part of
-//!   what they check, and would multiply the orders that they have to go through.
+//! - Everything that decides the order in which threads see changes comes from here. The models in
+//!   `loom_tests` thus run the same code under every order that the memory model allows, and the
+//!   schedules in `store/tests/schedules` run whole stores under their own scheduler. Plain
+//!   counters, and locks that are never held while anything else is read, are exempt.
+//! - The scheduler also controls the types in [`unmodeled`]. The models leave them out: they do not
+//!   check them, and including them would multiply the number of orders to explore.
 
 #[cfg(not(all(test, shuttle)))]
 mod locks;
@@ -29,7 +29,7 @@ pub(crate) use ours::{
     available_parallelism, current_thread, sleep, unmodeled, yield_now,
 };
 
-/// Those of the machine.
+/// The machine's own versions.
 #[cfg(not(all(test, shuttle)))]
 mod native {
     pub(crate) use crate::sync::locks::{Condvar, Mutex, MutexGuard};
@@ -46,7 +46,7 @@ mod native {
         std::thread::current().id()
     }
 
-    /// Returns how many threads can run at once.
+    /// Returns how many threads can run in parallel.
     pub(crate) fn available_parallelism() -> usize {
         std::thread::available_parallelism().map_or(1, usize::from)
     }

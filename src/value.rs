@@ -1,8 +1,8 @@
-//! A value as the store hands it out: bytes, and whatever keeps them alive.
+//! A value as the store returns it: bytes, and the owner that keeps them alive.
 //!
-//! - Zero-copy where the bytes lie in a mapped segment; the segment stays readable as long as any
-//!   value of it is held, whatever happens to the key.
-//! - Knows nothing of segments: it sees a [`Lend`].
+//! - Values in a mapped segment are not copied. The segment stays readable as long as any of its
+//!   values is held, whatever happens to the key.
+//! - This module knows nothing of segments; it only sees [`Lend`].
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
@@ -11,9 +11,9 @@ use std::hash::{Hash, Hasher};
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-/// Something that keeps bytes alive and unchanged, and lends ranges of them.
+/// Keeps bytes alive and unchanged, and lends ranges of them.
 pub(crate) trait Lend: Send + Sync {
-    /// Lends the bytes in `range`, or nothing if they are not there.
+    /// Lends the bytes in `range`, or an empty slice if the range is out of bounds.
     fn lend(&self, range: Range<usize>) -> &[u8];
 }
 
@@ -23,15 +23,16 @@ impl Lend for Vec<u8> {
     }
 }
 
-/// The bytes stored under a key, or a key itself, without a copy where that is possible.
+/// The bytes stored under a key, or a key itself, without a copy where possible.
 ///
-/// A `Value` dereferences to `[u8]`. Cloning it is cheap. It holds the segment that it lies in: a
-/// value kept for long keeps that segment's disk space occupied, even after a merge or a
-/// [`clear`](crate::Bitcask::clear); `to_vec` lets go of it.
+/// A `Value` dereferences to `[u8]`. Cloning it is cheap. A value keeps its segment alive: while it
+/// is held, that segment occupies disk space, even after a merge or a
+/// [`clear`](crate::Bitcask::clear). To keep bytes for long, copy them with `to_vec` and drop the
+/// value.
 ///
-/// A value may be kept after the store is closed, and its bytes stay what they are, even if a sync has
-/// failed and the next open cuts the log back to what reached the disk. To that end,
-/// [`close`](crate::Bitcask::close) then copies those unsealed segments of which anything is held.
+/// A value may outlive the store. Its bytes do not change, even if a sync has failed and the next
+/// open cuts the log back to what reached the disk: in that case [`close`](crate::Bitcask::close)
+/// copies the unsealed segments that still have values.
 ///
 /// ```
 /// # fn main() -> bitcask::Result<()> {
@@ -123,7 +124,7 @@ impl Hash for Value {
     }
 }
 
-/// Comparisons with whatever else is bytes, in both directions.
+/// Comparisons with other byte types, in both directions.
 macro_rules! compare {
     ($($other:ty),+ $(,)?) => {$(
         impl PartialEq<$other> for Value {
@@ -176,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_a_part_of_what_owns_it() {
+    fn a_value_is_a_range_of_its_owners_bytes() {
         let value = Value::new(Arc::new(b"key-value".to_vec()), 4..9);
         assert_eq!(value, "value");
         assert_eq!(Vec::from(value.clone()), b"value");

@@ -1,4 +1,4 @@
-//! Clocks that are set.
+//! Tests of clocks that are set.
 
 use super::*;
 
@@ -6,7 +6,7 @@ const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 
 #[test]
-fn time_goes_on_from_the_highest_seen_when_the_clock_is_set_back() {
+fn time_continues_from_the_highest_seen_when_the_clock_is_set_back() {
     let hands = Hands::new();
     let clock = hands.clock();
     let first = clock.now();
@@ -14,17 +14,17 @@ fn time_goes_on_from_the_highest_seen_when_the_clock_is_set_back() {
     assert_eq!(clock.now(), first);
     hands.advance(SECOND);
     assert_eq!(clock.now(), first + 1_000_000);
-    // Less than it was set back.
+    // By less than it was set back.
     hands.jump(SECOND * 3600);
     assert_eq!(clock.now(), first + 1_000_000);
-    // And more.
+    // By more than that.
     hands.jump(DAY);
     assert_eq!(clock.now(), first + 1_000_000 + 3600 * 1_000_000);
     assert_eq!(clock.read(), Now::at(clock.now()));
 }
 
 #[test]
-fn the_wall_is_looked_at_again_when_a_while_has_passed() {
+fn the_wall_clock_is_read_again_after_an_interval() {
     let hands = Hands::new();
     let clock = Clock::new(TimeSource::Hands(hands.clone()), LOOK_INTERVAL);
     let first = clock.now();
@@ -37,17 +37,17 @@ fn the_wall_is_looked_at_again_when_a_while_has_passed() {
 }
 
 #[test]
-fn the_system_clock_is_that_on_the_wall() {
+fn the_system_clock_follows_the_wall_clock() {
     let clock = Clock::system();
     let (before, now, after) = (clock.wall(), clock.now(), clock.wall());
-    // Whoever sets the clock of this machine meanwhile fails this.
+    // Setting this machine's clock while the test runs makes it fail.
     assert!(before <= now + 2 && now <= after + 2, "{before} {now} {after}");
     let times: Vec<u64> = (0..1000).map(|_| clock.now()).collect();
     assert!(times.is_sorted());
 }
 
 #[test]
-fn what_was_written_ahead_of_the_clock_expires_by_the_time_of_the_log() {
+fn entries_ahead_of_the_clock_expire_by_the_time_of_the_log() {
     let hands = Hands::new();
     let clock = hands.clock();
     let wall = clock.now();
@@ -60,13 +60,13 @@ fn what_was_written_ahead_of_the_clock_expires_by_the_time_of_the_log() {
     hands.advance(SECOND);
     let later = clock.read();
     assert_eq!((later.of(edge), later.of(edge + 1)), (wall + 1_000_000, log + 1_000_000));
-    // The clock comes to be ahead of the log.
+    // The wall clock overtakes the log.
     hands.jump(DAY * 2);
     assert_eq!(clock.read().of(wall), clock.read().of(log));
 }
 
 #[test]
-fn a_deadline_is_that_of_the_first_entry_by_the_time_that_it_expires_by() {
+fn a_deadline_judges_each_entry_by_its_own_time() {
     let hands = Hands::new();
     let clock = hands.clock();
     let wall = clock.now();
@@ -83,14 +83,14 @@ fn a_deadline_is_that_of_the_first_entry_by_the_time_that_it_expires_by() {
 }
 
 #[test]
-fn nothing_is_certain_that_only_a_jump_has_made_so() {
+fn an_expiry_caused_only_by_a_jump_is_not_certain() {
     let hands = Hands::new();
     let clock = hands.clock();
     let first = clock.now();
     hands.jump(DAY);
     let certain = clock.certain();
     assert!(certain.is_over(first, first) && !certain.is_over(first, first + 1));
-    // What was put since expires by the clock that it was put by.
+    // Entries put after the jump expire by the clock by which they were put.
     assert!(certain.is_over(clock.now() - 1, clock.now()));
     hands.step_back(DAY);
     hands.advance(SECOND);
@@ -99,7 +99,7 @@ fn nothing_is_certain_that_only_a_jump_has_made_so() {
 }
 
 #[test]
-fn nothing_is_certain_that_others_would_call_alive() {
+fn certain_expiry_is_never_ahead_of_judged_expiry() {
     let hands = Hands::new();
     let clock = hands.clock();
     let wall = clock.now();
@@ -112,7 +112,7 @@ fn nothing_is_certain_that_others_would_call_alive() {
 }
 
 #[test]
-fn a_ttl_that_reaches_the_end_of_time_is_none() {
+fn a_ttl_that_reaches_the_end_of_time_gives_none() {
     let clock = Hands::new().clock();
     assert_eq!(clock.after(Duration::MAX), None);
     let left = TIME_MAX - 1 - clock.now();

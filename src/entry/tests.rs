@@ -5,7 +5,7 @@ const EXPIRY: u64 = TIME + 60_000_000;
 const MARK: Mark = Mark { segment: 3, offset: 4096 };
 const SALT: Salt = Salt::new(7, 64);
 
-/// Encodes an entry as it would lie on disk.
+/// Encodes an entry as it lies on disk.
 fn encode(header: &Header, key: &[u8], value: &[u8], salt: Salt) -> Vec<u8> {
     let mut bytes = header.encode(BodySum::of(key, value), salt).as_slice().to_vec();
     bytes.extend_from_slice(key);
@@ -14,7 +14,7 @@ fn encode(header: &Header, key: &[u8], value: &[u8], salt: Salt) -> Vec<u8> {
     bytes
 }
 
-/// A header with these flags, and with the fields that they ask for.
+/// Returns a header with these flags and the fields that they require.
 fn header(flags: u16, key: &[u8], value: &[u8]) -> Header {
     let flags = Flags(flags);
     let sizes = (u16::try_from(key.len()).unwrap(), u32::try_from(value.len()).unwrap());
@@ -27,12 +27,12 @@ fn header(flags: u16, key: &[u8], value: &[u8]) -> Header {
     }
 }
 
-/// Returns whether this build has a codec.
+/// Returns whether this build includes a codec.
 fn is_known(codec: u16) -> bool {
     Codec::from_number(u8::try_from(codec).unwrap()).is_some()
 }
 
-/// Key and value that go with these flags, as far as any do.
+/// Returns a key and a value that fit these flags, as far as any do.
 fn body(flags: u16) -> (&'static [u8], &'static [u8]) {
     let flags = Flags(flags);
     if flags.has(Flags::END) {
@@ -53,7 +53,7 @@ fn read(bytes: &[u8], salt: Salt) -> Result<Option<Entry<'_>>, Invalid> {
     Ok(Some(entry))
 }
 
-/// Entries of every kind that is written.
+/// Returns entries of every kind that is written.
 fn samples() -> Vec<Vec<u8>> {
     let encoded = |flags: u16| {
         let (key, value) = body(flags);
@@ -72,7 +72,7 @@ fn samples() -> Vec<Vec<u8>> {
 
 #[test]
 #[cfg_attr(miri, ignore = "safe code, and too many cases")]
-fn flags_that_go_together_are_read_as_they_were_written_and_others_are_refused() {
+fn valid_flags_are_read_as_written_and_others_are_refused() {
     let mut good = 0;
     for flags in 0..1 << 9 {
         let (key, value) = body(flags);
@@ -83,29 +83,29 @@ fn flags_that_go_together_are_read_as_they_were_written_and_others_are_refused()
         let (end, alone, mark) = (has(Flags::END), has(Flags::MARK_ONLY), has(Flags::MARK));
         let codec = flags >> 7;
         let of_a_key = flags & 0b1_1001_1011 != 0;
-        let goes = match (end, alone) {
+        let valid = match (end, alone) {
             (true, true) => false,
             (true, false) => !of_a_key,
             (false, true) => !of_a_key && mark,
             (false, false) => !(has(Flags::TOMBSTONE) && (has(Flags::EXPIRES) || codec != 0)),
         };
         match read(&bytes, SALT) {
-            Ok(Some(entry)) if goes && (codec == 0 || is_known(codec)) => {
+            Ok(Some(entry)) if valid && (codec == 0 || is_known(codec)) => {
                 good += 1;
                 let checksum = entry.header.checksum;
                 assert_eq!(entry.header, Header { checksum, ..written });
                 assert_eq!((entry.key(), entry.value()), (key, value), "{flags:#b}");
                 assert_eq!(entry.header.is_put_or_delete(), !end && !alone);
             }
-            Err(Invalid::UnknownCodec(number)) if goes && !is_known(codec) => {
+            Err(Invalid::UnknownCodec(number)) if valid && !is_known(codec) => {
                 assert_eq!(u16::from(number), codec);
             }
-            Err(Invalid::Flags) if !goes => {}
+            Err(Invalid::Flags) if !valid => {}
             other => panic!("{flags:#b}: {other:?}"),
         }
     }
     // Puts: expires, mark, continues, collides. Tombstones: without expires. Two ends, one mark.
-    // And puts again with each codec that this build has.
+    // And puts again with each codec of this build.
     let codecs = (1..4).filter(|number| is_known(*number)).count();
     assert_eq!(good, 16 + 8 + 2 + 1 + 16 * codecs);
 }
@@ -115,12 +115,12 @@ fn flags_that_go_together_are_read_as_they_were_written_and_others_are_refused()
 fn every_flipped_bit_of_an_entry_is_noticed() {
     for bytes in samples() {
         let entry = read(&bytes, SALT).unwrap().unwrap();
-        // Padding means nothing and is not summed; whoever appends starts behind it.
+        // Padding is meaningless and not in the checksum; the next append starts after it.
         let size = entry.value_range().end;
         for bit in 0..size * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            // More bytes behind it, so that a larger size does not give it away.
+            // More bytes follow, so that a larger size is not refused merely for lack of bytes.
             damaged.resize(bytes.len() + 64, 0);
             assert!(read(&damaged, SALT).is_err(), "bit {bit} of {entry:?}");
         }
@@ -129,7 +129,7 @@ fn every_flipped_bit_of_an_entry_is_noticed() {
 
 #[test]
 #[cfg_attr(miri, ignore = "safe code, and too many cases")]
-fn an_entry_cut_anywhere_is_no_entry() {
+fn an_entry_cut_anywhere_is_invalid() {
     for bytes in samples() {
         let size = read(&bytes, SALT).unwrap().unwrap().value_range().end;
         for cut in 0..bytes.len() {
@@ -142,7 +142,7 @@ fn an_entry_cut_anywhere_is_no_entry() {
             assert!(torn == bytes || read(&torn, SALT).is_err(), "zeros from {cut}");
             let mut torn = bytes.clone();
             torn[..cut].fill(0);
-            // Where the whole header is gone there is no entry, yet or any more.
+            // Without any byte of the header, the entry reads as not written.
             let nothing = matches!(read(&torn, SALT), Err(_) | Ok(None));
             assert!(torn == bytes || nothing, "zeros up to {cut}");
         }
@@ -151,7 +151,7 @@ fn an_entry_cut_anywhere_is_no_entry() {
 
 #[test]
 #[cfg_attr(miri, ignore = "safe code, and too many cases")]
-fn an_entry_at_another_place_does_not_check() {
+fn an_entry_at_another_place_fails_its_checksum() {
     for bytes in samples() {
         for (segment, offset) in [(7, 72), (7, 56), (8, 64), (6, 64), (64, 7 * 8), (0, 64)] {
             let moved = read(&bytes, Salt::new(segment, offset));
@@ -172,14 +172,14 @@ fn no_two_places_of_a_segment_share_a_salt_nor_do_neighbouring_segments() {
 }
 
 #[test]
-fn zeros_are_nothing_and_too_few_bytes_are_short() {
+fn zeros_decode_to_none_and_too_few_bytes_are_short() {
     for size in HEADER_SIZE..=HEADER_SIZE_MAX {
         assert_eq!(Header::decode(&vec![0; size]), Ok(None));
     }
     for size in 0..HEADER_SIZE {
         assert_eq!(Header::decode(&vec![0; size]), Err(Invalid::Short));
     }
-    // One bit of a header is more than nothing.
+    // A header with a single bit set is not an absent header.
     for bit in 0..HEADER_SIZE * 8 {
         let mut bytes = [0; HEADER_SIZE_MAX];
         bytes[bit / 8] = 1 << (bit % 8);
@@ -188,7 +188,7 @@ fn zeros_are_nothing_and_too_few_bytes_are_short() {
 }
 
 #[test]
-fn flags_that_contradict_the_sizes_are_refused_though_the_sum_is_right() {
+fn flags_that_contradict_the_sizes_are_refused_even_if_the_checksum_matches() {
     let (tombstone, expires, mark) = (Flags::TOMBSTONE.0, Flags::EXPIRES.0, Flags::MARK.0);
     let (end, alone) = (Flags::END.0, Flags::MARK_ONLY.0);
     let cases: [(u16, &[u8], &[u8]); 9] = [
@@ -209,7 +209,7 @@ fn flags_that_contradict_the_sizes_are_refused_though_the_sum_is_right() {
 }
 
 #[test]
-fn what_is_unknown_is_named_only_if_the_sum_is_right() {
+fn unknown_flags_and_codecs_are_reported_only_if_the_checksum_matches() {
     for bit in 9..16 {
         let (key, value) = body(0);
         let bytes = encode(&header(1 << bit, key, value), key, value, SALT);
@@ -255,7 +255,7 @@ fn an_entry_is_expired_from_its_expiry_on() {
 }
 
 #[test]
-fn the_largest_sizes_are_told_without_the_bytes() {
+fn the_largest_sizes_are_decoded_without_the_bytes() {
     let all = Flags::EXPIRES.0 | Flags::MARK.0 | Flags::COLLIDES.0 | 1 << 7;
     let (key_size, value_size) = (u16::MAX, u32::MAX);
     let written = Header { key_size, value_size, ..header(all, b"", b"") };
@@ -266,14 +266,14 @@ fn the_largest_sizes_are_told_without_the_bytes() {
     assert_eq!((read.key_size, read.value_size), (key_size, value_size));
     let entry = Entry::new(read, encoded.as_slice());
     assert_eq!(entry.value_range(), 40 + 65_535..40 + 65_535 + 4_294_967_295);
-    // The bytes are not there, and nobody looks for them beyond the end.
+    // The bytes are missing, and neither call looks for them beyond the end.
     assert_eq!((entry.key(), entry.value()), (&b""[..], &b""[..]));
     assert_eq!(Entry::decode(encoded.as_slice()), Err(Invalid::Short));
 }
 
 #[test]
 #[cfg_attr(miri, ignore = "safe code, and too many bytes")]
-fn the_largest_key_is_read_as_it_was_written() {
+fn the_largest_key_is_read_as_written() {
     let key = vec![0xab; 65_535];
     let bytes = encode(&header(0, &key, b"v"), &key, b"v", SALT);
     let entry = read(&bytes, SALT).unwrap().unwrap();
@@ -282,7 +282,7 @@ fn the_largest_key_is_read_as_it_was_written() {
 }
 
 #[test]
-fn a_mark_has_room_for_every_place() {
+fn a_mark_can_hold_every_place() {
     for mark in [Mark { segment: u32::MAX, offset: u64::from(u32::MAX) * 8 }, MARK] {
         let written = header(0, b"k", b"v").with_mark(Some(mark));
         let bytes = encode(&written, b"k", b"v", SALT);

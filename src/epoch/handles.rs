@@ -1,12 +1,13 @@
 //! A thread's handles to the collectors of the stores that it uses.
 //!
-//! - They are in a list of the thread's own, the one used last at the front: pinning for the same store
-//!   again is a comparison more than pinning.
-//! - The list is short. Handles of stores that are gone leave it when the thread meets another one; what
-//!   one of them has kept by then is a few kilobytes, and nothing that the store had retired.
-//! - A thread that is ending, and code that runs while the list is being changed, does without.
+//! - Each thread has a list of handles, the most recently used one at the front. Pinning for the
+//!   same store again costs one comparison more than the pinning itself.
+//! - The list is short. Handles of dropped stores leave it when the thread uses another store for
+//!   the first time. Until then such a handle keeps a few kilobytes, and nothing that the store had
+//!   retired.
+//! - A thread that is ending, and code that runs while the list is being changed, works without it.
 
-#![expect(unsafe_code, reason = "the handle at the front is found without a look at the list")]
+#![expect(unsafe_code, reason = "the handle at the front is found without reading the list")]
 
 use std::cell::{Cell, RefCell};
 use std::ptr;
@@ -16,11 +17,11 @@ use crossbeam_epoch::{Guard, LocalHandle};
 
 use super::Core;
 
-/// Handles of a thread, each of about two kilobytes. A thread that uses more stores than this in turn
-/// registers anew.
+/// Maximum number of handles per thread, each of about two kilobytes. A thread that alternates
+/// between more stores than this registers anew each time.
 const HANDLES_MAX: usize = 64;
 
-/// The handle at the front of the list, and whose it is; null where there is none.
+/// The handle at the front of the list and its store; null if the list is empty.
 #[derive(Clone, Copy)]
 struct Front {
     core: *const Core,
@@ -30,7 +31,7 @@ struct Front {
 const NO_FRONT: Front = Front { core: ptr::null(), handle: ptr::null() };
 
 thread_local! {
-    /// Without a destructor, and so without a look whether it has run.
+    /// It has no destructor, so no access checks whether one has run.
     static FRONT: Cell<Front> = const { Cell::new(NO_FRONT) };
     static HANDLES: Handles = const { Handles(RefCell::new(Vec::new())) };
 }
@@ -38,9 +39,9 @@ thread_local! {
 struct Handles(RefCell<Vec<StoreHandle>>);
 
 struct StoreHandle {
-    /// As long as this is here nothing else lies at its address.
+    /// As long as this exists, nothing else can lie at the core's address.
     core: Weak<Core>,
-    /// Stays where it is while the list changes.
+    /// Boxed, so that it keeps its address while the list changes.
     handle: Box<LocalHandle>,
 }
 
@@ -62,14 +63,14 @@ pub(super) fn pin(core: &Arc<Core>) -> Guard {
     if !ptr::eq(front.core, Arc::as_ptr(core)) {
         return pin_other(core);
     }
-    // SAFETY: `core` is not null, so `pin_other` has set the front to a handle that is in the list of this
-    // thread, in a box of its own. Handles leave the list in `pin_other`, which unsets the front before,
-    // and in the list's destructor, which does too. The collector's machinery may run what was retired in
-    // here, and that pins nothing, as `Guard::retire` says: so the handle is not dropped meanwhile.
+    // SAFETY: `core` is not null, so `pin_other` has set the front to a boxed handle in this
+    // thread's list. Handles leave the list in `pin_other` and in the list's destructor, and both
+    // unset the front first. The collector's machinery may run retired closures inside this call.
+    // They pin nothing, as `Guard::retire` requires, so the handle is not dropped meanwhile.
     unsafe { (*front.handle).pin() }
 }
 
-/// The same for another store than the last one.
+/// Pins for a store that is not at the front of the list.
 #[cold]
 #[inline(never)]
 fn pin_other(core: &Arc<Core>) -> Guard {
@@ -91,7 +92,7 @@ fn pin_other(core: &Arc<Core>) -> Guard {
             known.insert(0, StoreHandle { core: Arc::downgrade(core), handle });
         }
         drop(known);
-        // What a handle leaves to its collector may run in here, and change the list.
+        // The deferred work of a dropped handle may run here and change the list.
         drop(gone);
         let known = handles.0.try_borrow().ok()?;
         let first = known.first()?;
@@ -114,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn handles_of_stores_that_are_gone_do_not_pile_up() {
+    fn handles_of_dropped_stores_do_not_pile_up() {
         thread::spawn(|| {
             for _ in 0..1000 {
                 drop(Collector::new().pin());
@@ -126,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_thread_keeps_few_handles_of_many_stores_and_those_it_used_last() {
+    fn a_thread_keeps_a_few_handles_of_the_stores_it_used_last() {
         thread::spawn(|| {
             let collectors: Vec<_> = (0..3 * HANDLES_MAX).map(|_| Collector::new()).collect();
             let first = collectors.first().unwrap();
@@ -149,7 +150,7 @@ mod tests {
         .unwrap();
     }
 
-    /// Counts how often it is dropped.
+    /// Counts how many times it is dropped.
     struct Counted(Arc<AtomicUsize>);
 
     impl Drop for Counted {
@@ -164,12 +165,12 @@ mod tests {
     }
 
     #[test]
-    fn what_a_store_has_retired_goes_with_it_whoever_has_handles() {
+    fn retired_values_are_freed_with_their_store_even_if_handles_remain() {
         let freed = Arc::new(AtomicUsize::new(0));
         let collector = Collector::new();
         retire(&collector, &freed);
         let guard = collector.pin();
-        // One batch is awaited, one more is to come.
+        // One batch is awaited, and another one follows.
         guard.flush();
         retire(&collector, &freed);
         drop(guard);
@@ -178,7 +179,8 @@ mod tests {
         assert_eq!(freed.load(Ordering::Relaxed), 2);
     }
 
-    /// Pins when its thread ends, in the order in which thread-locals go and in the other one.
+    /// Pins when its thread ends, both in the order in which thread-locals are dropped and in the
+    /// other.
     struct Last(Collector, Arc<AtomicUsize>);
 
     impl Drop for Last {
@@ -213,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guard_may_outlive_its_place_in_the_list() {
+    fn a_guard_may_outlive_its_handle_in_the_list() {
         thread::spawn(|| {
             let freed = Arc::new(AtomicUsize::new(0));
             let (held, others) = (Collector::new(), [(); HANDLES_MAX].map(|()| Collector::new()));

@@ -1,14 +1,14 @@
-//! A collector for models and schedules: what `crossbeam_epoch` promises, and as little more as
-//! possible. Each store has its own, as without models.
+//! A collector for models and schedules. It promises what `crossbeam_epoch` promises, and as little
+//! more as possible. Each store has its own, as without models.
 //!
-//! - What was retired is freed by whoever flushes, as soon as no guard is left that was there when
-//!   an earlier flush had taken note of it.
-//! - Who pins later than that flush sees what the one who flushed had seen, and who retired; who
-//!   frees sees what the readers have done that it waited for. Nothing else is ordered by it: all
-//!   else here is hidden from the model checker.
-//! - A pointer that is loaded after what it names was freed is told at once.
+//! - A flush notes the retired values. A later flush frees them once no guard is left that existed
+//!   when they were noted.
+//! - A thread that pins after a flush sees everything that the flushing and the retiring threads
+//!   had seen. A thread that frees sees everything that the awaited readers have done. The
+//!   collector orders nothing else: the rest of it is hidden from the model checker.
+//! - Loading a pointer after its target was freed panics immediately.
 
-#![expect(unsafe_code, reason = "as in the crate that it stands for")]
+#![expect(unsafe_code, reason = "as in the crate that it replaces")]
 
 use std::collections::BTreeSet;
 use std::marker::PhantomData;
@@ -26,11 +26,11 @@ type Deferred = Box<dyn FnOnce()>;
 
 #[derive(Default)]
 pub(super) struct Collector {
-    /// Ordered by a flush, and seen by whoever pins after it.
+    /// Released by a flush, and acquired by every later pin.
     flushed: AtomicUsize,
-    /// Ordered by who retires, and seen by the next flush.
+    /// Released by a thread that retires, and acquired by the next flush.
     retired: AtomicUsize,
-    /// Ordered by who lets go of a guard, and seen by who frees.
+    /// Released by a thread that unpins, and acquired by a thread that frees.
     unpinned: AtomicUsize,
     state: Mutex<State>,
 }
@@ -39,15 +39,15 @@ pub(super) struct Collector {
 struct State {
     guards: BTreeSet<usize>,
     next_guard: usize,
-    /// Not noted by a flush yet.
+    /// Not yet noted by a flush.
     retired: Vec<Deferred>,
-    /// Noted, with the guards that are waited for.
+    /// Noted values, with the guards that each waits for.
     noted: Vec<(BTreeSet<usize>, Deferred)>,
-    /// Where things lay that have been freed.
+    /// The addresses of freed values.
     freed: BTreeSet<usize>,
 }
 
-// SAFETY: whoever defers something says that it can be sent, and the model checker runs one thread
+// SAFETY: deferred closures are `Send`, as `defer` requires, and the model checker runs one thread
 // at a time.
 unsafe impl Send for State {}
 
@@ -77,10 +77,10 @@ pub(super) fn pin(core: &Arc<Core>) -> Guard {
 
 /// # Safety
 ///
-/// As that of the machinery it stands for.
+/// The same as for the machinery that it replaces.
 pub(super) unsafe fn free<T>(collector: &Collector, pointer: *const T) {
     assert!(collector.state().freed.insert(pointer.addr()), "freed twice");
-    // SAFETY: it came from `Owned`, and nobody uses it any more, as the caller says.
+    // SAFETY: the pointer came from `Owned` and no one uses it any more, as the caller guarantees.
     drop(unsafe { Box::from_raw(pointer.cast_mut()) });
 }
 
@@ -173,13 +173,13 @@ impl<T> Atomic<T> {
 
     /// # Safety
     ///
-    /// As that of `crossbeam_epoch`.
+    /// The same as for `crossbeam_epoch`.
     pub(crate) unsafe fn try_into_owned(mut self) -> Option<Owned<T>> {
         #[cfg(loom)]
         let pointer = self.0.with_mut(|pointer| *pointer);
         #[cfg(shuttle)]
         let pointer = *self.0.get_mut();
-        // SAFETY: it came from `Owned`, and nobody else has it, as the caller says.
+        // SAFETY: the pointer came from `Owned` and no one else has it, as the caller guarantees.
         (!pointer.is_null()).then(|| Owned(unsafe { Box::from_raw(pointer) }))
     }
 }
@@ -250,9 +250,9 @@ impl<'g, T> Shared<'g, T> {
 
     /// # Safety
     ///
-    /// As that of `crossbeam_epoch`.
+    /// The same as for `crossbeam_epoch`.
     pub(crate) unsafe fn as_ref(self) -> Option<&'g T> {
-        // SAFETY: as the caller says.
+        // SAFETY: guaranteed by the caller.
         unsafe { self.untagged().as_ref() }
     }
 }

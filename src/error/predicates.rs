@@ -1,11 +1,11 @@
-//! What a caller asks of an error before it decides what to do.
+//! Predicates with which a caller classifies an error.
 
 use std::path::Path;
 
 use super::Error;
 
 impl Error {
-    /// Returns whether bytes on disk were found damaged or missing.
+    /// Returns whether the error reports damaged or missing bytes on disk.
     pub fn is_corruption(&self) -> bool {
         match self {
             Self::Corrupt { .. } | Self::MissingSegment { .. } => true,
@@ -14,7 +14,7 @@ impl Error {
         }
     }
 
-    /// Returns whether the store is held by another writer.
+    /// Returns whether another writer holds the store.
     pub fn is_locked(&self) -> bool {
         matches!(self, Self::Locked { .. })
     }
@@ -29,7 +29,7 @@ impl Error {
         }
     }
 
-    /// Returns whether the disk was full. The write had no effect and can be tried again.
+    /// Returns whether the disk was full. The write had no effect and can be retried.
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::NoSpace { .. })
     }
@@ -39,13 +39,13 @@ impl Error {
         matches!(self, Self::Poisoned { .. })
     }
 
-    /// Returns whether the store was opened by another process, from which this one was forked since.
+    /// Returns whether another process opened the store and this process was forked from it later.
     pub fn is_forked(&self) -> bool {
         matches!(self, Self::Forked { .. })
     }
 
-    /// Returns whether changes can't be had from a position on, so that who follows the store has
-    /// to read it anew; see [`Reader::changes`](crate::Reader::changes).
+    /// Returns whether the changes after a position are unavailable, so that a follower has to read
+    /// the whole store again; see [`Reader::changes`](crate::Reader::changes).
     pub fn needs_resync(&self) -> bool {
         matches!(
             self,
@@ -53,12 +53,12 @@ impl Error {
         )
     }
 
-    /// Returns whether a transaction was given up for others' writes; it can be run again.
+    /// Returns whether a transaction was abandoned because of other writers; it can be run again.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Self::Conflict { .. })
     }
 
-    /// Returns whether a newer build, or one with more features, could read what this one can't.
+    /// Returns whether a newer build, or one with more features, may be able to read the file.
     pub fn is_unsupported(&self) -> bool {
         matches!(
             self,
@@ -68,8 +68,8 @@ impl Error {
         )
     }
 
-    /// Returns whether the call itself was at fault: an oversized key, a bad option, a copy to
-    /// where it can't be, a position that is none.
+    /// Returns whether the call itself was at fault: an oversized key, an invalid option, an unsuitable
+    /// target for a copy, an invalid position.
     pub fn is_invalid_input(&self) -> bool {
         matches!(
             self,

@@ -1,10 +1,10 @@
-//! Names in a directory that is held open: what std can only do with paths.
+//! Names in a directory that is held open: operations that std offers only for paths.
 //!
-//! - A [`Name`] is what a system call takes: a directory, and a name that ends in a zero byte. Without
-//!   a directory it is a path, as std would take it.
-//! - Descriptors that come of this are closed when a process runs another program.
+//! - A [`Name`] is what a system call takes: a directory, and a name that ends in a zero byte.
+//!   Without a directory it is a path, as in std.
+//! - Descriptors opened here are closed when the process executes another program.
 
-#![expect(unsafe_code, reason = "foreign calls that std has no safe form of")]
+#![expect(unsafe_code, reason = "foreign calls without a safe equivalent in std")]
 
 use std::ffi::{CStr, CString, OsString};
 use std::fs::File;
@@ -24,7 +24,7 @@ use libc::{
     stat64 as RawStat,
 };
 
-/// What a file or a directory is known by, whatever its names are.
+/// The identity of a file or a directory, independent of its names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct FileId {
     device: libc::dev_t,
@@ -40,16 +40,16 @@ impl std::fmt::Display for FileId {
     }
 }
 
-/// What is told of a file or a directory.
+/// The attributes of a file or a directory.
 #[derive(Debug, Clone, Copy)]
-#[expect(clippy::struct_excessive_bools, reason = "each is asked for by itself")]
+#[expect(clippy::struct_excessive_bools, reason = "each is queried separately")]
 pub(super) struct Stat {
     pub(super) id: FileId,
     pub(super) is_dir: bool,
     pub(super) is_link: bool,
     /// Whether it has a name.
     pub(super) has_names: bool,
-    /// Whether it is a file with one name alone.
+    /// Whether it is a regular file with exactly one name.
     pub(super) is_sole_file: bool,
 }
 
@@ -70,13 +70,13 @@ fn syscall_result(result: c_int) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Tells of an open file or directory.
+/// Returns the attributes of an open file or directory.
 pub(super) fn stat(file: &File) -> io::Result<Stat> {
     let mut raw = MaybeUninit::<RawStat>::uninit();
-    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call writes nothing but
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call writes only to
     // the structure, which is writable and as large as its type says.
     syscall_result(unsafe { fstat(file.as_raw_fd(), raw.as_mut_ptr()) })?;
-    // SAFETY: the call has succeeded, so it has filled the structure.
+    // SAFETY: the call succeeded, so it has filled the structure.
     Ok(unsafe { raw.assume_init() }.into())
 }
 
@@ -93,12 +93,12 @@ impl<'a> Name<'a> {
         Ok(Self { dir, name })
     }
 
-    /// The directory's descriptor, which stays open for as long as this borrows it.
+    /// Returns the directory's descriptor, which stays open as long as `self` borrows the directory.
     fn dir(&self) -> c_int {
         self.dir.map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd)
     }
 
-    /// Opens what has the name.
+    /// Opens the file.
     pub(super) fn open(&self, flags: c_int) -> io::Result<File> {
         self.create(flags, 0)
     }
@@ -106,12 +106,12 @@ impl<'a> Name<'a> {
     /// Opens what has the name, or creates it with these permissions, less those of the mask.
     pub(super) fn create(&self, flags: c_int, mode: libc::c_uint) -> io::Result<File> {
         loop {
-            // SAFETY: the directory is open, or stands for the working directory, and the name ends in a
-            // zero byte; both live on, and the call writes no memory of this process.
+            // SAFETY: the directory is open, or stands for the working directory, and the name ends
+            // in a zero byte. Both outlive the call, which writes no memory of this process.
             let file =
                 unsafe { openat(self.dir(), self.name.as_ptr(), flags | libc::O_CLOEXEC, mode) };
             if file >= 0 {
-                // SAFETY: the descriptor is new, and nobody else knows of it.
+                // SAFETY: the descriptor is new, and nothing else owns it.
                 return Ok(unsafe { File::from_raw_fd(file) });
             }
             let error = io::Error::last_os_error();
@@ -121,24 +121,24 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// Tells of what has the name; of what a symbolic link leads to.
+    /// Returns the attributes of the named file, following a symbolic link.
     pub(super) fn stat(&self) -> io::Result<Stat> {
         self.stat_with(0)
     }
 
-    /// The same, but of a symbolic link itself.
+    /// Returns the attributes of the named file, or of the symbolic link itself.
     pub(super) fn stat_link(&self) -> io::Result<Stat> {
         self.stat_with(libc::AT_SYMLINK_NOFOLLOW)
     }
 
     fn stat_with(&self, flags: c_int) -> io::Result<Stat> {
         let mut raw = MaybeUninit::<RawStat>::uninit();
-        // SAFETY: as in `create` for the directory and the name; and the call writes nothing but the
+        // SAFETY: as in `create` for the directory and the name; and the call writes only to the
         // structure, which is writable and as large as its type says.
         syscall_result(unsafe {
             fstatat(self.dir(), self.name.as_ptr(), raw.as_mut_ptr(), flags)
         })?;
-        // SAFETY: the call has succeeded, so it has filled the structure.
+        // SAFETY: the call succeeded, so it has filled the structure.
         Ok(unsafe { raw.assume_init() }.into())
     }
 
@@ -160,7 +160,7 @@ impl<'a> Name<'a> {
         })
     }
 
-    /// Gives a file a second name, which must not be there.
+    /// Gives a file a second name, which must not exist.
     pub(super) fn link(&self, to: &Name<'_>) -> io::Result<()> {
         // SAFETY: as in `create`, for both.
         syscall_result(unsafe {
@@ -168,7 +168,7 @@ impl<'a> Name<'a> {
         })
     }
 
-    /// Renames a file, in place of whatever has the new name.
+    /// Renames a file, replacing whatever has the new name.
     pub(super) fn rename(&self, to: &Name<'_>) -> io::Result<()> {
         // SAFETY: as in `create`, for both.
         syscall_result(unsafe {
@@ -176,22 +176,23 @@ impl<'a> Name<'a> {
         })
     }
 
-    /// Renames a file, unless something has the new name: then this is `AlreadyExists`.
+    /// Renames a file. If the new name exists, the error is `AlreadyExists`.
     ///
-    /// Where the kernel or the file system can't do that in one step, the file has both names for a
-    /// moment; and where it can't have two, another process may come between the look and the rename.
+    /// If the kernel or the file system can't do that in one step, the file briefly has both names.
+    /// If a file can't have two names either, another process may create the new name between the
+    /// check and the rename.
     pub(super) fn rename_new(&self, to: &Name<'_>) -> io::Result<()> {
         match self.rename_with(to, RenameFlags::NoReplace) {
-            Err(error) if is_lacking(&error) => self.rename_by_link(to),
+            Err(error) if is_unsupported(&error) => self.rename_by_link(to),
             result => result,
         }
     }
 
     fn rename_by_link(&self, to: &Name<'_>) -> io::Result<()> {
         match self.link(to) {
-            // It has its name. Should the other one stay, it is a leftover as any temporary file.
+            // The new name is in place. If the old one stays, it is a leftover temporary file.
             Ok(()) => self.remove().or(Ok(())),
-            Err(error) if is_lacking(&error) => match to.stat_link() {
+            Err(error) if is_unsupported(&error) => match to.stat_link() {
                 Ok(_) => Err(ErrorKind::AlreadyExists.into()),
                 Err(error) if error.kind() == ErrorKind::NotFound => self.rename(to),
                 Err(error) => Err(error),
@@ -200,11 +201,13 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// Has two names exchange what they lead to, as one step; says no where that can't be had, or one of
-    /// them leads to nothing.
+    /// Exchanges the targets of two names in one step. Returns `false` if that is not supported, or
+    /// if one of the names does not exist.
     pub(super) fn exchange(&self, other: &Name<'_>) -> io::Result<bool> {
         match self.rename_with(other, RenameFlags::Exchange) {
-            Err(error) if is_lacking(&error) || error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) if is_unsupported(&error) || error.kind() == ErrorKind::NotFound => {
+                Ok(false)
+            }
             result => result.map(|()| true),
         }
     }
@@ -230,21 +233,21 @@ impl<'a> Name<'a> {
     }
 }
 
-/// What a rename may do with what has the new name.
+/// How a rename treats an existing target.
 #[derive(Debug, Clone, Copy)]
 enum RenameFlags {
     NoReplace,
     Exchange,
 }
 
-/// Returns whether a call failed because it can't be had here; some say so by refusing permission.
-fn is_lacking(error: &io::Error) -> bool {
-    let lacking = [libc::EINVAL, libc::ENOSYS, libc::ENOTSUP, libc::EOPNOTSUPP, libc::EPERM];
+/// Returns whether a call is not supported here. Some systems report that as a missing permission.
+fn is_unsupported(error: &io::Error) -> bool {
+    let unsupported = [libc::EINVAL, libc::ENOSYS, libc::ENOTSUP, libc::EOPNOTSUPP, libc::EPERM];
     error.kind() == ErrorKind::Unsupported
-        || error.raw_os_error().is_some_and(|code| lacking.contains(&code))
+        || error.raw_os_error().is_some_and(|code| unsupported.contains(&code))
 }
 
-/// A directory that is being listed.
+/// A directory stream.
 struct Listing(NonNull<libc::DIR>);
 
 impl Drop for Listing {
@@ -254,14 +257,14 @@ impl Drop for Listing {
     }
 }
 
-/// Lists an open directory: names, and whether each is a directory, where the file system says so.
+/// Lists an open directory: names, and whether each is a directory, if that is known.
 pub(super) fn list(dir: File) -> io::Result<Vec<(OsString, Option<bool>)>> {
     let descriptor = dir.into_raw_fd();
-    // SAFETY: the descriptor is open and nobody else's; if the call succeeds it is the stream's.
+    // SAFETY: the descriptor is open and owned here. If the call succeeds, the stream owns it.
     let stream = unsafe { libc::fdopendir(descriptor) };
     let Some(stream) = NonNull::new(stream) else {
         let error = io::Error::last_os_error();
-        // SAFETY: the call has failed, so the descriptor is still open and ours.
+        // SAFETY: the call failed, so the descriptor is still open and owned here.
         drop(unsafe { File::from_raw_fd(descriptor) });
         return Err(error);
     };
@@ -277,17 +280,17 @@ pub(super) fn list(dir: File) -> io::Result<Vec<(OsString, Option<bool>)>> {
 }
 
 impl Listing {
-    /// Returns the next name, and what it is of; `None` at the end.
+    /// Returns the next name and its type, or `None` at the end.
     fn next(&self) -> io::Result<Option<(OsString, u8)>> {
         clear_errno();
-        // SAFETY: the stream is open, and only this thread has it.
+        // SAFETY: the stream is open, and only this thread uses it.
         let entry = unsafe { readdir(self.0.as_ptr()) };
         let Some(entry) = NonNull::new(entry) else {
             let error = io::Error::last_os_error();
             return if error.raw_os_error() == Some(0) { Ok(None) } else { Err(error) };
         };
-        // SAFETY: what the call returns stays until the next one, and its name ends in a zero byte. The
-        // pointers are to the two fields alone: an entry may be shorter than its type.
+        // SAFETY: the returned entry is valid until the next call, and its name ends in a zero
+        // byte. The pointers are to the two fields alone: an entry may be shorter than its type.
         let (name, kind) = unsafe {
             let entry = entry.as_ptr();
             (
@@ -299,7 +302,7 @@ impl Listing {
     }
 }
 
-/// Forgets the last error of this thread, for calls that tell by it alone whether they failed.
+/// Clears this thread's last error, for calls that report a failure only through it.
 fn clear_errno() {
     #[cfg(any(target_os = "android", target_os = "netbsd", target_os = "openbsd"))]
     use libc::__errno as errno;
@@ -307,7 +310,7 @@ fn clear_errno() {
     use libc::__errno_location as errno;
     #[cfg(any(target_vendor = "apple", target_os = "freebsd"))]
     use libc::__error as errno;
-    // SAFETY: the place is this thread's own, and lives as long as it does.
+    // SAFETY: the pointer is to this thread's own variable, which lives as long as the thread.
     unsafe { *errno() = 0 };
 }
 
@@ -317,7 +320,7 @@ mod tests {
 
     use super::*;
 
-    /// A directory that is open, and whose name is gone by now: another one has it.
+    /// Returns an open directory whose name now belongs to another directory.
     fn replaced() -> (tempfile::TempDir, File) {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("dir");
@@ -338,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_those_of_the_directory_that_is_open() {
+    fn names_are_looked_up_in_the_open_directory() {
         let (parent, dir) = replaced();
         let name = |name: &str| Name::new(Some(&dir), Path::new(name)).unwrap();
         let new = libc::O_RDWR | libc::O_CREAT | libc::O_EXCL;
@@ -358,7 +361,7 @@ mod tests {
         assert_eq!(names(&dir), ["d"]);
         let seen = |path: &str| fs::read_dir(parent.path().join(path)).unwrap().count();
         assert_eq!((seen("own"), seen("dir")), (1, 0));
-        // A path is one as ever.
+        // A path without a directory works as usual.
         let path = parent.path().join("dir/e");
         drop(Name::new(None, &path).unwrap().open(new).unwrap());
         assert_eq!((seen("own"), seen("dir")), (1, 1));
@@ -366,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_name_replaces_nothing_in_whatever_way_it_is_given() {
+    fn neither_way_of_taking_a_new_name_replaces_anything() {
         let ways: [fn(&Name<'_>, &Name<'_>) -> io::Result<()>; 2] =
             [|from, to| from.rename_new(to), |from, to| from.rename_by_link(to)];
         for way in ways {
@@ -389,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_a_name_is_known_by_that() {
+    fn a_file_without_a_name_is_recognized() {
         let parent = tempfile::tempdir().unwrap();
         let path = parent.path().join("file");
         let file = File::create(&path).unwrap();

@@ -1,4 +1,4 @@
-//! An open file: read and write at an offset, grow, cut, sync, lock, and what maps it.
+//! An open file: read and write at an offset, grow, truncate, sync, lock, map.
 
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
@@ -13,10 +13,10 @@ use crate::mistake::{Mistake, made};
 #[cfg(any(test, bitcask_fuzzing))]
 use crate::testing::twin;
 
-/// A disk with less room than this, in bytes, is taken to be full.
+/// Free bytes below which a disk counts as full.
 const LEFT_MIN: u64 = 1 << 20;
 
-/// Files are copied in pieces of this size.
+/// Bytes that are copied per step.
 const COPY_SIZE: usize = 256 << 10;
 
 /// An open file. Clones share one handle, which is closed with the last of them.
@@ -26,19 +26,19 @@ pub(crate) struct File {
     handle: Handle,
 }
 
-/// A file that is locked for as long as this lives.
+/// A file that is locked for as long as this value lives.
 ///
-/// Closing the handle would not do: a process that another thread is just starting has a copy of
-/// it, and with it the lock, until it runs its own program.
+/// Closing the handle would not be enough to unlock it: a process that another thread is just
+/// starting has a copy of the handle, and with it the lock, until it executes its own program.
 #[derive(Debug)]
 pub(crate) struct Lock {
     file: File,
-    /// The process that took it. A fork of it has a copy, and must not unlock the store for it.
+    /// The process that took the lock. A fork has a copy, and must not unlock the store for it.
     pid: u32,
 }
 
 impl Lock {
-    /// The locked file, for a fork to let go of.
+    /// Returns the locked file, so that a forked process can release it.
     pub(crate) fn file(&self) -> &File {
         &self.file
     }
@@ -61,7 +61,7 @@ pub(super) enum Handle {
 
 #[cfg(any(test, bitcask_fuzzing))]
 impl File {
-    /// The twin's file, where this is one.
+    /// Returns the twin's file, or `None` for a file of the machine.
     pub(super) fn twin(&self) -> Option<&twin::TwinFile> {
         match &self.handle {
             Handle::Disk(_) => None,
@@ -70,7 +70,7 @@ impl File {
     }
 }
 
-/// How many files of the machine's are open.
+/// Number of open files of the machine.
 static OPEN: AtomicUsize = AtomicUsize::new(0);
 
 /// Returns how many files all stores of this process have open.
@@ -84,12 +84,12 @@ impl Drop for Disk {
     }
 }
 
-/// A file of the machine's.
+/// A file of the machine.
 #[derive(Debug)]
 pub(super) struct Disk {
     file: std::fs::File,
-    /// Lock 9: whether a sync has failed. Held during a sync: the kernel reports a failure once to each
-    /// handle, so of two syncs at the same time one would be told that all is well.
+    /// Lock 9: whether a sync has failed. Held during a sync: the kernel reports a failure only once per
+    /// handle, so one of two concurrent syncs would otherwise succeed wrongly.
     sync_failed: Mutex<bool>,
 }
 
@@ -102,13 +102,13 @@ impl Disk {
     fn sync(&self) -> io::Result<()> {
         let mut failed = self.sync_failed.lock().unwrap_or_else(PoisonError::into_inner);
         if *failed {
-            return Err(io::Error::other("an earlier sync of it has failed"));
+            return Err(io::Error::other("an earlier sync of this file failed"));
         }
         self.file.sync_data().inspect_err(|_| *failed = true)
     }
 }
 
-/// What a mapping is made of.
+/// The file behind a mapping.
 pub(crate) enum Backing<'a> {
     Disk(&'a std::fs::File),
     #[cfg(any(test, bitcask_fuzzing))]
@@ -124,12 +124,12 @@ impl File {
         &self.path
     }
 
-    /// The same open file under the name that it has been given since, for what is told of it.
+    /// Returns the same open file with a new path for error messages, after a rename.
     pub(crate) fn renamed(self, path: &Path) -> Self {
         Self { path: path.into(), ..self }
     }
 
-    /// Locks the file, if nobody else has it locked, until the lock is dropped.
+    /// Locks the file until the lock is dropped. Returns `None` if it is locked already.
     pub(crate) fn try_lock(&self) -> Result<Option<Lock>> {
         let result = match &self.handle {
             Handle::Disk(disk) => fs2::FileExt::try_lock_exclusive(&disk.file),
@@ -145,12 +145,12 @@ impl File {
         }
     }
 
-    /// Lets go of a lock's descriptor in a process that was forked from the one that has the lock, and
-    /// keeps it then; it leads to something harmless instead. Who still has the file here must not use it
-    /// any more.
+    /// Releases the descriptor of a lock in a process that was forked from the lock's owner, and
+    /// the owner keeps the lock. The descriptor then refers to a harmless file. Any other user of
+    /// this file in the forked process must stop using it.
     pub(super) fn let_go(&self, harmless: &std::fs::File) {
         match &self.handle {
-            // Should it fail, the descriptor goes with the process.
+            // If this fails, the descriptor is closed when the process ends.
             Handle::Disk(disk) => drop(sys::lead_away(&disk.file, harmless)),
             #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(_) => {}
@@ -159,7 +159,7 @@ impl File {
 
     fn unlock(&self) {
         match &self.handle {
-            // Should it fail, the lock goes with the last handle.
+            // If this fails, the lock is released with the last handle.
             Handle::Disk(disk) => drop(fs2::FileExt::unlock(&disk.file)),
             #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(file) => file.unlock(),
@@ -178,7 +178,7 @@ impl File {
         }
     }
 
-    /// Tells what the machine knows the file by; `None` for a file that is not the machine's.
+    /// Returns the file's attributes, or `None` for a file that is not the machine's.
     pub(super) fn stat(&self) -> io::Result<Option<Stat>> {
         match &self.handle {
             Handle::Disk(disk) => at::stat(&disk.file).map(Some),
@@ -194,10 +194,11 @@ impl File {
             #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(file) => file.size(),
         };
-        self.io_context("look at", result)
+        self.io_context("inspect", result)
     }
 
-    /// Fills the buffer from an offset, as far as the file goes; returns how far that was.
+    /// Fills the buffer from an offset, up to the end of the file. Returns the number of bytes
+    /// read.
     pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> Result<usize> {
         let mut filled = 0;
         while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -217,8 +218,8 @@ impl File {
         Ok(filled)
     }
 
-    /// Copies up to `size` bytes from an offset on to the front of another file, as far as this one
-    /// goes; returns how far that was.
+    /// Copies up to `size` bytes from an offset to the start of another file, up to the end of this
+    /// one. Returns the number of bytes copied.
     pub(crate) fn copy_to(&self, target: &Self, offset: u64, size: u64) -> Result<u64> {
         let mut buffer = vec![0; COPY_SIZE];
         let mut copied = 0;
@@ -245,8 +246,9 @@ impl File {
         self.io_context("write", result)
     }
 
-    /// The same for a file that nobody has set room aside in: one that may not be so large fails here, and
-    /// not by the signal that ends the process.
+    /// Writes all the bytes at an offset, in a file without reserved space. If the file would
+    /// exceed the process's size limit, this fails instead of raising the signal that ends the
+    /// process.
     pub(crate) fn write_within_limit(&self, bytes: &[u8], offset: u64) -> Result<()> {
         self.check_limit("write", offset.saturating_add(bytes.len() as u64))?;
         self.write_at(bytes, offset)
@@ -276,7 +278,7 @@ impl File {
         self.io_context(SYNC, result)
     }
 
-    /// Cuts the file, or lengthens it with zeros for which no room is set aside.
+    /// Truncates the file, or extends it with zeros without allocating space for them.
     pub(crate) fn set_size(&self, size: u64) -> Result<()> {
         let result = match &self.handle {
             Handle::Disk(disk) => disk.file.set_len(size),
@@ -286,15 +288,15 @@ impl File {
         self.io_context("set the size of", result)
     }
 
-    /// Lengthens the file with zeros and sets room aside for them, so that writing there can't
-    /// run out of it. After a failure the size is what it was. What the file holds already is not
-    /// touched, so somebody else may be storing there.
+    /// Extends the file with zeros and allocates space for them, so that later writes there can't
+    /// run out of space. A failure leaves the size unchanged. Existing content is not touched, so
+    /// another thread may be storing there.
     pub(crate) fn allocate(&self, size: u64) -> Result<()> {
         self.check_limit("grow", size)?;
         let before = self.size()?;
         let result = match &self.handle {
             Handle::Disk(disk) => match sys::allocate(&disk.file, before, size) {
-                // Some file systems and C libraries can't: growing without a promise has to do.
+                // Some file systems and C libraries can't: growing without the guarantee has to do.
                 Err(error) if error.kind() == ErrorKind::Unsupported => disk.file.set_len(size),
                 result => result,
             },
@@ -302,15 +304,15 @@ impl File {
             Handle::Twin(file) => file.allocate(size),
         };
         self.io_context("grow", result).inspect_err(|_| {
-            // A part may have been set aside. Should it not go now, it goes when the file is cut.
+            // A part may have been allocated. If this fails, a later truncation frees it.
             let _ = self.set_size(before);
         })
     }
 
-    /// Sets room aside for the file's first `size` bytes, as far as the file system can, without making the
-    /// file longer. Cutting it gives that back.
+    /// Reserves space for the file's first `size` bytes, as far as the file system supports it,
+    /// without making the file longer. Truncating the file frees the space.
     pub(crate) fn reserve(&self, size: u64) -> Result<()> {
-        self.check_limit("set room aside in", size)?;
+        self.check_limit("reserve space in", size)?;
         let result = match &self.handle {
             Handle::Disk(disk) => match sys::reserve(&disk.file, size) {
                 Err(error) if error.kind() == ErrorKind::Unsupported => Ok(()),
@@ -319,11 +321,11 @@ impl File {
             #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(file) => file.reserve(size),
         };
-        self.io_context("set room aside in", result)
+        self.io_context("reserve space in", result)
     }
 
-    /// Tells why pages of a mapping could not be populated: a bad address stands for a page that
-    /// the file system has no room for, or could not read.
+    /// Returns why pages of a mapping could not be populated. A bad address stands for a page that
+    /// the file system has no space for or could not read.
     pub(crate) fn unpopulated<T>(&self, error: io::Error) -> Result<T> {
         let full = || match &self.handle {
             Handle::Disk(disk) => sys::left(&disk.file).is_ok_and(|left| left.bytes < LEFT_MIN),
@@ -336,9 +338,9 @@ impl File {
         self.io_context("populate", Err(error))
     }
 
-    /// Drops the file from the kernel's cache, so that what is read next comes from the disk: an
-    /// earlier sync that failed may have left pages there which are not on it. Pages that some
-    /// mapping still has in use stay.
+    /// Drops the file from the kernel's cache, so that later reads come from the disk: an earlier
+    /// failed sync may have left pages in the cache that are not on the disk. Pages still in use by
+    /// a mapping stay.
     pub(crate) fn drop_cache(&self) {
         match &self.handle {
             Handle::Disk(disk) => sys::drop_cache(&disk.file),

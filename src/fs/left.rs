@@ -1,4 +1,4 @@
-//! What is left: of a file system, and of what the process may take of it.
+//! Remaining capacity: of a file system, and of what the process may use of it.
 
 use std::io;
 use std::path::Path;
@@ -7,9 +7,9 @@ use super::{Fs, io_context, sys};
 use crate::error::Result;
 
 impl Fs {
-    /// Returns how large a file may be that this process writes.
+    /// Returns the largest file size that this process may write.
     ///
-    /// Whoever goes above is sent SIGXFSZ, which ends the process, so it has to be asked before.
+    /// Exceeding it raises SIGXFSZ, which ends the process, so callers have to check it first.
     pub(crate) fn file_size_limit(&self) -> u64 {
         match self {
             Self::Disk(_) | Self::Within(_) => sys::file_size_limit(),
@@ -18,24 +18,25 @@ impl Fs {
         }
     }
 
-    /// Returns how many bytes can still be written to the file system that a directory is on.
+    /// Returns how many bytes can still be written to the file system of a directory.
     pub(crate) fn available_space(&self, dir: &Path) -> Result<u64> {
         let result = match self {
             Self::Disk(_) | Self::Within(_) => self.left(dir).map(|left| left.bytes),
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => Ok(twin.available_space()),
         };
-        io_context("look at", dir, result)
+        io_context("inspect", dir, result)
     }
 
-    /// Returns how many files can still be created there, or `None` where the file system sets no limit.
+    /// Returns how many files can still be created there, or `None` if the file system sets no
+    /// limit.
     pub(crate) fn available_files(&self, dir: &Path) -> Result<Option<u64>> {
         let result = match self {
             Self::Disk(_) | Self::Within(_) => self.left(dir).map(|left| left.files),
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(_) => Ok(None),
         };
-        io_context("look at", dir, result)
+        io_context("inspect", dir, result)
     }
 
     fn left(&self, dir: &Path) -> io::Result<sys::Left> {

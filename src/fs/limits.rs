@@ -1,17 +1,17 @@
-//! What the system allows this process: mappings and open files.
+//! The system's limits on this process: mappings and open files.
 
-#![expect(unsafe_code, reason = "a foreign call that std has no safe form of")]
+#![expect(unsafe_code, reason = "a foreign call without a safe equivalent in std")]
 
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// What Linux allows where nobody has changed it.
+/// Number of mappings that Linux allows by default.
 const MAPPINGS_USUAL: usize = 65_530;
 
-/// What is assumed where the system does not tell, or sets no limit.
+/// Number of open files assumed if the system does not report a limit or sets none.
 const FILES_USUAL: usize = 1024;
 
-/// Returns how many mappings the kernel allows a process. It is asked once.
+/// Returns how many mappings the kernel allows a process. The value is read once.
 pub(crate) fn mappings_limit() -> usize {
     static LIMIT: OnceLock<usize> = OnceLock::new();
     *LIMIT.get_or_init(|| {
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_system_says_what_it_allows() {
+    fn the_system_reports_its_limits() {
         assert!(mappings_limit() >= 1024, "{}", mappings_limit());
         assert!(files_limit() >= 16, "{}", files_limit());
     }

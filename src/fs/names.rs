@@ -1,8 +1,9 @@
-//! Names: changed, taken, given up, and made durable.
+//! Names: changed, created, removed, and made durable.
 //!
-//! - Nothing is changed in a directory that is held open once it is not its holder's any more.
+//! - In a directory that is held open, nothing is changed once the directory no longer belongs to
+//!   its holder.
 
-#![expect(clippy::disallowed_methods, reason = "this is the door that they are disallowed for")]
+#![expect(clippy::disallowed_methods, reason = "only this module may call them")]
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -12,7 +13,7 @@ use super::{Fs, SYNC_DIRECTORY, io_context, parent};
 use crate::error::Result;
 
 impl Fs {
-    /// Makes the names in a directory durable: what was created, renamed and removed there.
+    /// Makes the names in a directory durable: everything created, renamed and removed there.
     pub(crate) fn sync_dir(&self, dir: &Path) -> Result<()> {
         self.then_sync_dir(dir, || Ok(()))
     }
@@ -22,13 +23,14 @@ impl Fs {
         self.then_sync_dir(parent(to), || self.rename(from, to))
     }
 
-    /// Gives a file its final name, which nothing may have, and makes that durable.
+    /// Renames a file to a name that must not exist, and makes that durable.
     pub(crate) fn rename_new_and_sync(&self, from: &Path, to: &Path) -> Result<()> {
         self.then_sync_dir(parent(to), || self.rename_new(from, to))
     }
 
-    /// Syncs a directory after a change in it. It is opened before, so that a shortage of file
-    /// descriptors is neither a change of which nobody knows whether it lasts nor a failed sync.
+    /// Syncs a directory after a change in it. The directory is opened before the change. If
+    /// descriptors are short, the call thus fails early, and neither leaves a change of unknown
+    /// durability nor counts as a failed sync.
     fn then_sync_dir(&self, dir: &Path, change: impl FnOnce() -> Result<()>) -> Result<()> {
         let result = match self {
             Self::Disk(_) | Self::Within(_) => {
@@ -53,7 +55,7 @@ impl Fs {
         io_context(SYNC_DIRECTORY, dir, result)
     }
 
-    /// Renames a file, in place of whatever has the new name.
+    /// Renames a file, replacing whatever has the new name.
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<()> {
         self.check()?;
         let result = match self {
@@ -66,8 +68,7 @@ impl Fs {
         io_context("rename", from, result)
     }
 
-    /// Renames a file, unless something has the new name: then this is an `Io` of kind
-    /// `AlreadyExists`.
+    /// Renames a file. If the new name exists, the error is an `Io` of kind `AlreadyExists`.
     pub(crate) fn rename_new(&self, from: &Path, to: &Path) -> Result<()> {
         self.check()?;
         let result = match self {
@@ -84,8 +85,9 @@ impl Fs {
         io_context("rename", path, result)
     }
 
-    /// Has two files exchange their names as one step, or the first take the name of the second where
-    /// that can't be had or there is no second; says which. Then makes that durable, if it is to be.
+    /// Exchanges the names of two files in one step. If that is not supported or the second file
+    /// does not exist, renames the first over the second. Returns whether it exchanged them. With
+    /// `is_durable`, makes the change durable.
     pub(crate) fn exchange_and_sync(
         &self,
         from: &Path,
@@ -105,8 +107,8 @@ impl Fs {
         Ok(is_exchanged)
     }
 
-    /// Has two files exchange their names; says no where the kernel or the file system can't, or one is
-    /// not there.
+    /// Exchanges the names of two files. Returns `false` if the kernel or the file system can't, or
+    /// if one of the files does not exist.
     fn exchange(&self, a: &Path, b: &Path) -> Result<bool> {
         self.check()?;
         let result = match self {
@@ -126,7 +128,7 @@ impl Fs {
         io_context("exchange", a, result)
     }
 
-    /// Returns whether a name leads to a file that no other name leads to, or to nothing at all.
+    /// Returns whether a name leads to a regular file that has no other name, or to nothing at all.
     pub(crate) fn is_sole_file(&self, path: &Path) -> Result<bool> {
         let result = match self {
             Self::Disk(_) | Self::Within(_) => {
@@ -137,13 +139,13 @@ impl Fs {
         };
         match result {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
-            other => io_context("look at", path, other),
+            other => io_context("inspect", path, other),
         }
     }
 
-    /// Gives a file a second name, which may lie within a directory that another one holds open; says
-    /// no where that can't be had: on another file system, or one without links, or with no more of
-    /// them for this file, or for a file of somebody else's.
+    /// Gives a file a second name, which may lie in a directory that `other` holds open. Returns
+    /// `false` if that is not possible: on another file system, on one without links, if the file
+    /// has too many links, or if it belongs to another user.
     pub(crate) fn link(&self, from: &Path, other: &Self, to: &Path) -> Result<bool> {
         other.check()?;
         let result = match self {
@@ -164,7 +166,7 @@ impl Fs {
         }
     }
 
-    /// Removes a file. One that is gone already is fine.
+    /// Removes a file. Succeeds if the file does not exist.
     pub(crate) fn remove(&self, path: &Path) -> Result<()> {
         self.check()?;
         let result = match self {
@@ -178,7 +180,7 @@ impl Fs {
         }
     }
 
-    /// Removes a directory that is empty.
+    /// Removes an empty directory.
     pub(crate) fn remove_dir(&self, path: &Path) -> Result<()> {
         let result = match self {
             Self::Disk(_) | Self::Within(_) => self.name(path).and_then(|name| name.remove_dir()),
@@ -190,7 +192,8 @@ impl Fs {
 }
 
 fn link(from: &Name<'_>, to: &Name<'_>) -> io::Result<bool> {
-    // Of a symbolic link this would be another one: the same file, and not a copy of its name.
+    // Linking a symbolic link would create another link to the same file, not a second name of the
+    // file.
     if from.stat_link()?.is_link {
         return Ok(false);
     }

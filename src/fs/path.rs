@@ -1,4 +1,4 @@
-//! Paths: what is wrong with one, where it lies, and the directories on the way.
+//! Paths: diagnosing them, resolving them, and creating the directories on the way.
 
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use super::at::Name;
 use super::{Fs, io_context};
 use crate::error::Result;
 
-/// The directory that a path lies in.
+/// Returns the directory that contains a path.
 pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
@@ -15,7 +15,7 @@ pub(crate) fn parent(path: &Path) -> &Path {
     }
 }
 
-/// A path made absolute, so that a later change of the working directory moves nothing.
+/// Makes a path absolute, so that a later change of the working directory does not affect it.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
     let result = if path.as_os_str().is_empty() {
         let why = "the path is empty; name a directory";
@@ -23,10 +23,10 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
     } else {
         std::path::absolute(path)
     };
-    io_context("find", path, result)
+    io_context("resolve", path, result)
 }
 
-/// Says what is wrong with a path that leads nowhere, if it is more than that there is nothing.
+/// Explains why a path can't be followed, if there is more to say than that nothing exists there.
 pub(super) fn in_words(path: &Path, error: io::Error) -> io::Error {
     let broken = |path: &&Path| {
         std::fs::symlink_metadata(path).is_ok_and(|found| found.is_symlink())
@@ -37,10 +37,10 @@ pub(super) fn in_words(path: &Path, error: io::Error) -> io::Error {
         ErrorKind::NotFound => path.ancestors().find(broken).map(|link| {
             let target = std::fs::read_link(link).unwrap_or_default();
             let (link, target) = (link.display(), target.display());
-            format!("{link} is a symbolic link to {target}, and there is nothing")
+            format!("{link} is a symbolic link to {target}, which does not exist")
         }),
         ErrorKind::NotADirectory => path.ancestors().find(file).map(|file| {
-            format!("{} is not a directory, so nothing can lie below it", file.display())
+            format!("{} is not a directory, so it can't contain anything", file.display())
         }),
         _ => None,
     };
@@ -49,8 +49,9 @@ pub(super) fn in_words(path: &Path, error: io::Error) -> io::Error {
 }
 
 impl Fs {
-    /// Creates a directory and those on the way to it that are missing. Returns those that were made, the
-    /// outermost first; a failure leaves none of them. All names but the last are durable then.
+    /// Creates a directory and its missing ancestors. Returns the created directories, the
+    /// outermost first. A failure removes them again. On success, all names except the last are
+    /// durable.
     pub(crate) fn create_dirs(&self, path: &Path) -> Result<Vec<PathBuf>> {
         let mut missing = Vec::new();
         for dir in path.ancestors() {
@@ -72,15 +73,15 @@ impl Fs {
         Ok(made)
     }
 
-    /// Removes directories that were made, as far as they are empty.
+    /// Removes created directories that are still empty.
     pub(crate) fn remove_dirs(&self, made: &[PathBuf]) {
         for dir in made.iter().rev() {
             let _ = self.remove_dir(dir);
         }
     }
 
-    /// Returns whether a directory is the one at `outer`, which may be held open, or lies within it,
-    /// whatever links lead there.
+    /// Returns whether `dir` is the directory at `outer`, which may be held open, or lies within
+    /// it, through whatever links.
     pub(crate) fn encloses(&self, outer: &Path, dir: &Path) -> Result<bool> {
         let within = || -> io::Result<bool> {
             let outer = self.name(outer)?.stat()?.id;
@@ -96,6 +97,6 @@ impl Fs {
                 twin.is_dir(dir).and_then(|_| twin.is_dir(outer)).map(|_| dir.starts_with(outer))
             }
         };
-        io_context("find", dir, result)
+        io_context("resolve", dir, result)
     }
 }

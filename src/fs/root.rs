@@ -1,11 +1,13 @@
-//! A directory that is held open, and who may change it.
+//! A directory that is held open, and the check that it still belongs to its holder.
 //!
-//! - What lies below its path is looked up in the directory itself. So if the path leads elsewhere by
-//!   then (a mount over it, a switched link, a new directory of the same name), nothing there is met.
-//! - Whoever has locked a file in it can tell before each change whether the directory is still its own:
-//!   the name still leads to the locked file, and the path leads to this directory or nowhere.
+//! - Names below its path are looked up in the open directory itself. If the path leads elsewhere
+//!   by then (a mount over it, a switched link, a new directory of the same name), nothing there is
+//!   touched.
+//! - A holder that has locked a file in the directory can check before each change whether the
+//!   directory is still its own: the name still leads to the locked file, and the path leads to
+//!   this directory or nowhere.
 
-#![expect(clippy::disallowed_methods, reason = "this is the door that they are disallowed for")]
+#![expect(clippy::disallowed_methods, reason = "only this module may call them")]
 
 use std::fs::File as StdFile;
 use std::io::{self, ErrorKind};
@@ -16,7 +18,7 @@ use super::Modes;
 use super::at::{FileId, Name, Stat, stat};
 use super::file::File;
 
-/// The directory.
+/// The open directory.
 #[derive(Debug)]
 pub(crate) struct Root {
     path: PathBuf,
@@ -27,12 +29,13 @@ pub(crate) struct Root {
     held: OnceLock<LockedFile>,
 }
 
-/// The file in it that is locked.
+/// The locked file in the directory.
 #[derive(Debug)]
 struct LockedFile {
     file: File,
     id: FileId,
-    /// Whether it was said to have a name when it was locked. Some file systems never say so.
+    /// Whether the file was reported to have a name when it was locked. Some file systems never
+    /// report it.
     has_names: bool,
 }
 
@@ -62,7 +65,8 @@ impl Root {
         &self.dir
     }
 
-    /// Returns what a path is called in the directory; a path that lies elsewhere as it is.
+    /// Returns a path's name within the directory. A path that lies elsewhere is returned
+    /// unchanged.
     pub(super) fn name<'a>(&'a self, path: &Path) -> io::Result<Name<'a>> {
         match path.strip_prefix(&self.path) {
             Ok(own) if own.as_os_str().is_empty() => Name::new(Some(&self.dir), Path::new(".")),
@@ -71,13 +75,13 @@ impl Root {
         }
     }
 
-    /// The same directory, without a file in it that is locked.
+    /// Returns the same directory without a locked file.
     pub(super) fn unheld(&self) -> io::Result<Self> {
         let (path, dir) = (self.path.clone(), self.dir.try_clone()?);
         Ok(Self { path, dir, id: self.id, modes: self.modes, held: OnceLock::new() })
     }
 
-    /// Notes the file that was locked, for [`replaced`](Self::replaced). The first one counts.
+    /// Records the locked file for [`replaced`](Self::replaced). Only the first call has an effect.
     pub(super) fn hold(&self, file: &File) -> io::Result<()> {
         if let Some(stat) = file.stat()? {
             let held = LockedFile { file: file.clone(), id: stat.id, has_names: stat.has_names };
@@ -86,14 +90,15 @@ impl Root {
         Ok(())
     }
 
-    /// Returns why the directory is not the one any more that its path stands for, or not its holder's,
-    /// if it is not. What can't be found out, for want of permission, counts as unchanged.
+    /// If the path no longer leads to this directory, or the directory no longer belongs to its
+    /// holder, returns why. Anything that can't be checked for lack of permission counts as
+    /// unchanged.
     pub(super) fn replaced(&self) -> Option<String> {
         self.moved().or_else(|| self.held.get().and_then(|held| self.usurped(held)))
     }
 
-    /// Returns where the path leads, if that is not here. It may lead nowhere: the directory was
-    /// renamed, or the process sees another part of the file system by now.
+    /// Returns where the path leads, if not to this directory. It may lead nowhere: the directory
+    /// was renamed, or the process now sees another part of the file system.
     fn moved(&self) -> Option<String> {
         let found = Name::new(None, &self.path).and_then(|name| name.stat()).ok()?;
         if found.id == self.id {
@@ -102,7 +107,7 @@ impl Root {
         let there = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
         let there = there.display();
         Some(format!(
-            "it leads to {there} ({}) now, and the store is in {}",
+            "the path now leads to {there} ({}), and the store is in {}",
             found.id,
             self.place()
         ))
@@ -114,17 +119,17 @@ impl Root {
         match found {
             Ok(found) if found.id == held.id => None,
             Ok(found) => Some(format!(
-                "its {name} ({}) is another one than this store has locked ({})",
+                "its {name} ({}) is not the one that this store has locked ({})",
                 found.id, held.id
             )),
             Err(error) if error.kind() == ErrorKind::NotFound || held.has_lost_its_name() => {
-                Some(format!("its {name}, which this store has locked ({}), is gone", held.id))
+                Some(format!("its {name}, which this store has locked ({}), was removed", held.id))
             }
             Err(_) => None,
         }
     }
 
-    /// Names the directory as it is called now, if the system tells.
+    /// Returns the directory's present name, if the system reports it.
     fn place(&self) -> String {
         use std::os::fd::AsRawFd;
 

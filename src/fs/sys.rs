@@ -1,9 +1,9 @@
 //! System calls that std lacks, for files and processes; `fs/at.rs` has those for names.
 //!
-//! - All take an open file and plain numbers, so no memory of ours is at stake, but that of
-//!   `left`, which fills what it returns.
+//! - All of them take an open file and plain numbers, so they can't damage memory, except `left`,
+//!   which fills a structure.
 
-#![expect(unsafe_code, reason = "foreign calls that std has no safe form of")]
+#![expect(unsafe_code, reason = "foreign calls without a safe equivalent in std")]
 
 use std::fs::File;
 use std::io;
@@ -13,14 +13,15 @@ use libc::fstatvfs;
 #[cfg(target_os = "linux")]
 use libc::fstatvfs64 as fstatvfs;
 
-/// Sets room aside from `from`, the file's end or before it, so that it has at least `size` bytes.
+/// Allocates space from `from`, which is at or before the end of the file, so that the file has at
+/// least `size` bytes.
 ///
-/// Nothing below `from` is touched. Where the file system can't set room aside, the C library reads
-/// one byte of each block in the range and writes it back if it is zero; a byte that somebody
-/// stores through a mapping in between would be lost.
+/// Nothing before `from` is touched. If the file system can't allocate, the C library reads one
+/// byte of each block in the range and writes it back if it is zero; a byte stored through a
+/// mapping in between would be lost.
 ///
-/// `fs2::FileExt::allocate` would do the same, but 0.4.3 reports the last error of the thread
-/// instead of the one that the call returned.
+/// `fs2::FileExt::allocate` would do the same, but 0.4.3 reports the thread's last error instead of
+/// the error that the call returned.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 pub(super) fn allocate(file: &File, from: u64, size: u64) -> io::Result<()> {
     use std::os::fd::AsRawFd;
@@ -29,8 +30,8 @@ pub(super) fn allocate(file: &File, from: u64, size: u64) -> io::Result<()> {
     let from = libc::off_t::try_from(from).map_err(|_| io::ErrorKind::FileTooLarge)?;
     let len = libc::off_t::try_from(len).map_err(|_| io::ErrorKind::FileTooLarge)?;
     loop {
-        // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches
-        // no memory of this process.
+        // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches no
+        // memory of this process.
         match unsafe { libc::posix_fallocate(file.as_raw_fd(), from, len) } {
             0 => return Ok(()),
             libc::EINTR => {}
@@ -39,30 +40,30 @@ pub(super) fn allocate(file: &File, from: u64, size: u64) -> io::Result<()> {
     }
 }
 
-/// Elsewhere room cannot be set aside the same way: the size is set, once there is enough room.
+/// Other systems can't allocate in the same way: sets the size, once there is enough space.
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 pub(super) fn allocate(file: &File, _from: u64, size: u64) -> io::Result<()> {
     fs2::FileExt::allocate(file, size)
 }
 
-/// Returns how large a file may be that this process writes.
+/// Returns the largest file size that this process may write.
 pub(super) fn file_size_limit() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the call writes to `limit` alone, which is this function's.
+    // SAFETY: the call writes only to `limit`, which is a local variable.
     let code = unsafe { libc::getrlimit(libc::RLIMIT_FSIZE, &raw mut limit) };
-    // Infinity is the highest number, or above all that a file can be.
+    // Infinity is the highest number, or above any possible file size.
     if code == 0 { limit.rlim_cur } else { u64::MAX }
 }
 
-/// Sets room aside for a file's first `size` bytes, without making the file longer.
+/// Reserves space for a file's first `size` bytes, without making the file longer.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 pub(super) fn reserve(file: &File, size: u64) -> io::Result<()> {
     use std::os::fd::AsRawFd;
 
     let size = libc::off_t::try_from(size).map_err(|_| io::ErrorKind::FileTooLarge)?;
     loop {
-        // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches no memory
-        // of this process.
+        // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches no
+        // memory of this process.
         let code = unsafe { libc::fallocate(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, 0, size) };
         if code == 0 {
             return Ok(());
@@ -74,19 +75,19 @@ pub(super) fn reserve(file: &File, size: u64) -> io::Result<()> {
     }
 }
 
-/// Elsewhere there is no call for it.
+/// Other systems have no call for it.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 pub(super) fn reserve(_file: &File, _size: u64) -> io::Result<()> {
     Err(io::ErrorKind::Unsupported.into())
 }
 
-/// Has a descriptor lead to something harmless that is open, in this process alone: what it was a copy of is
-/// let go. Takes no descriptor more.
+/// Makes a descriptor refer to another, harmless open file, in this process only. This releases the
+/// file that it referred to. Needs no further descriptor.
 pub(super) fn lead_away(file: &File, harmless: &File) -> io::Result<()> {
     use std::os::fd::AsRawFd;
 
-    // SAFETY: both descriptors are open for as long as the files are borrowed. The number stays open
-    // and stays `file`'s, which closes it; nothing but that it is open is ever asked of it again.
+    // SAFETY: both descriptors are open for as long as the files are borrowed. The number stays
+    // open and stays owned by `file`, which closes it. Later code relies only on its being open.
     let led = unsafe { libc::dup2(harmless.as_raw_fd(), file.as_raw_fd()) };
     // SAFETY: as above, and this touches no memory of this process.
     if led < 0 || unsafe { libc::fcntl(led, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
@@ -95,58 +96,58 @@ pub(super) fn lead_away(file: &File, harmless: &File) -> io::Result<()> {
     Ok(())
 }
 
-/// Asks the kernel to forget the file's clean pages. Advice: it may decline.
+/// Asks the kernel to drop the file's clean pages. This is advice: the kernel may decline.
 #[cfg(any(target_os = "linux", target_os = "android", target_os = "freebsd"))]
 pub(super) fn drop_cache(file: &File) {
     use std::os::fd::AsRawFd;
 
     // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call touches no
-    // memory of this process; mappings of the file stay valid, their pages are read again.
+    // memory of this process. Mappings of the file stay valid; their pages are read again.
     unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) };
 }
 
 #[cfg(not(any(target_os = "linux", target_os = "android", target_os = "freebsd")))]
 pub(super) fn drop_cache(_file: &File) {}
 
-/// What is left of a file system.
+/// The remaining capacity of a file system.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Left {
     pub(super) bytes: u64,
-    /// How many files can still be created; `None` where there is no limit.
+    /// Number of files that can still be created; `None` if there is no limit.
     pub(super) files: Option<u64>,
 }
 
-/// Returns what is left of the file system that a file or directory is on.
+/// Returns the remaining capacity of the file system of a file or directory.
 pub(super) fn left(file: &File) -> io::Result<Left> {
     use std::os::fd::AsRawFd;
 
     let mut space = std::mem::MaybeUninit::uninit();
-    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call writes nothing but
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call writes only to
     // the structure, which is writable and as large as its type says.
     if unsafe { fstatvfs(file.as_raw_fd(), space.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the call has succeeded, so it has filled the structure.
+    // SAFETY: the call succeeded, so it has filled the structure.
     let space = unsafe { space.assume_init() };
     let bytes = wide(space.f_bavail).saturating_mul(wide(space.f_frsize));
     let has_limit = wide(space.f_files) > 0;
     Ok(Left { bytes, files: has_limit.then_some(wide(space.f_favail)) })
 }
 
-/// The types of such figures differ between systems.
+/// Widens a figure, whose type differs between systems.
 fn wide(figure: impl Into<u64>) -> u64 {
     figure.into()
 }
 
-/// Returns whether there is surely no process of this id any more, as far as this process can see. One
-/// that has ended, and that its parent has not been told of yet, is not there any more either.
+/// Returns whether a process with this id certainly no longer exists, as far as this process can
+/// see. A process that has ended but not been waited for by its parent counts as ended.
 pub(crate) fn has_ended(pid: u32) -> bool {
     let Some(id) = libc::pid_t::try_from(pid).ok().filter(|id| *id > 0) else { return false };
-    // SAFETY: signal 0 is none: the call looks for the process, and touches no memory of this one.
+    // SAFETY: signal 0 only checks that the process exists, and touches no memory of this one.
     if unsafe { libc::kill(id, 0) } != 0 {
         return io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
     }
-    // Behind the name, which may hold anything, comes the state.
+    // The state follows the name, which may contain anything.
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
     matches!(state, Some('Z' | 'X'))
@@ -159,15 +160,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn room_is_set_aside_behind_the_end_and_nothing_before_it_is_touched() {
+    fn allocation_extends_the_file_and_touches_nothing_before_its_end() {
         let file = tempfile::tempfile().unwrap();
-        // A hole stays one unless it is touched.
+        // A hole stays a hole unless it is touched.
         file.set_len(4 << 20).unwrap();
         allocate(&file, 4 << 20, 5 << 20).unwrap();
         let metadata = file.metadata().unwrap();
         assert_eq!(metadata.len(), 5 << 20);
         assert!(metadata.blocks() * 512 < 3 << 20, "{} blocks", metadata.blocks());
-        // What is there already needs no room.
+        // Existing bytes need no space.
         allocate(&file, 5 << 20, 1 << 20).unwrap();
         assert_eq!(file.metadata().unwrap().len(), 5 << 20);
     }

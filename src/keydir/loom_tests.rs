@@ -1,15 +1,15 @@
 //! The ordering argument of `table.rs`, checked under every order that the memory model allows.
 //!
-//! A model has a table of two buckets, a log of two segments and a few entries, a writer or two,
-//! and one or two readers. An entry is a number that names its key; it is stored, and its segment
-//! made to reach past it, before the slot that names the entry is published, as the log does it.
-//! Nothing in the model but the table itself and the pointer to it is ordered: those stores are
-//! Relaxed, so a reader that sees them late has not been helped by the slot.
+//! A model has a table of two buckets, a log of two segments and a few entries, one or two writers,
+//! and one or two readers. An entry is a number that names its key. As in the real log, the entry
+//! is stored and its segment's readable end moved past it before the slot that names the entry is
+//! published. Only the table and the pointer to it impose an order in the model. All other stores
+//! are Relaxed, so a reader can't see them in time by chance.
 //!
-//! Not in the model: that what was replaced is freed only when nobody reads it, and that a
-//! segment's number is not used again before that; `store/loom_tests.rs` is about those.
-//! `docs/testing.md` says what the model checker leaves out, and which planted mistakes are found
-//! here. Run by:
+//! The model leaves out that replaced tables are freed only when no reader is left, and that a
+//! segment's number is not reused before that; `store/loom_tests.rs` covers these.
+//! `docs/testing.md` lists what the model checker leaves out, and which planted mistakes these
+//! tests find. To run them:
 //!
 //! ```text
 //! RUSTFLAGS="--cfg loom" cargo test --release --lib loom_tests
@@ -23,7 +23,7 @@ use super::Address;
 use super::table::{Pair, SlotFlags, Table};
 use crate::key_hash::KeyHash;
 
-/// A key; its number is what the log says of its entries. Never zero.
+/// A key. Its number is what the log holds for its entries. Never zero.
 #[derive(Clone, Copy)]
 struct Key {
     number: u64,
@@ -36,29 +36,30 @@ const fn key(number: u64, fingerprint: u64, extra: u16) -> Key {
 
 const A: Key = key(1, 100, 1);
 const B: Key = key(2, 200, 1);
-/// Other hash bits than `A`, which a fingerprint alone does not tell.
+/// The fingerprint of `A`, but different extra bits.
 const C: Key = key(3, 100, 2);
 /// The same hash bits as `A`.
 const D: Key = key(4, 100, 1);
 
 const SEGMENT_LEN: usize = 4;
 
-/// What a look-up finds of one key, before the first change and after each.
+/// What a lookup of one key finds before the first change and after each.
 type History = &'static [Option<usize>];
 
 struct Model {
     tables: [Vec<Pair>; 2],
-    /// Which of them is published.
+    /// Index of the published table.
     current: AtomicUsize,
     /// The shard's lock.
     shard: Mutex<()>,
-    /// By entry, the number of its key; zero before it is written.
+    /// For each entry, the number of its key; zero before it is written.
     log: [AtomicU64; 2 * SEGMENT_LEN],
-    /// Up to where the second segment can be read; zero before it is in the set.
+    /// The readable end of the second segment; zero before the segment is in the set.
     end: AtomicUsize,
-    /// How many changes are over.
+    /// Number of completed changes.
     over: AtomicUsize,
-    /// How many have been begun; of no matter to the order, so not the model checker's.
+    /// Number of started changes. It imposes no order, so the model checker does not need to know
+    /// it.
     begun: std::sync::atomic::AtomicUsize,
 }
 
@@ -79,7 +80,7 @@ impl Model {
         Table::from(&*self.tables[self.current.load(Ordering::Acquire)])
     }
 
-    /// As plain stores into the mapping: their order comes from the publication alone.
+    /// Stores like plain stores into the mapping: only the publication orders them.
     fn append(&self, entry: usize, key: Key) -> Address {
         self.log[entry].store(key.number, Ordering::Relaxed);
         if entry >= SEGMENT_LEN {
@@ -102,13 +103,14 @@ impl Model {
         assert!(self.table().remove(key.hash, address(entry)));
     }
 
-    /// As the writer of a shard does it: into a table that nobody sees, then published.
+    /// Grows the table as a shard's writer does: into a table that no reader sees, which is then
+    /// published.
     fn grow(&self) {
         self.table().copy_to(Table::from(&*self.tables[1]));
         self.current.store(1, Ordering::Release);
     }
 
-    /// A model that goes on in its larger table.
+    /// Prepares a model that starts in the larger table.
     fn large(prepare: fn(&Model)) -> impl Fn(&Model) + Copy + Send + Sync + 'static {
         move |model| {
             model.current.store(1, Ordering::Release);
@@ -116,13 +118,14 @@ impl Model {
         }
     }
 
-    /// As `grow`, the other way round.
+    /// The reverse of `grow`.
     fn shrink(&self) {
         self.table().copy_to(Table::from(&*self.tables[0]));
         self.current.store(0, Ordering::Release);
     }
 
-    /// Makes one change, and lets readers know when it can be seen, and has to be.
+    /// Makes one change, and tells readers from when on it may be visible, and from when on it must
+    /// be.
     fn change(&self, make: impl FnOnce(&Self)) {
         self.begun.fetch_add(1, Ordering::Relaxed);
         make(self);
@@ -142,7 +145,7 @@ impl Model {
         self.table().find(key.hash, own).unwrap()
     }
 
-    /// Looks a key up; what it finds has to be so at some moment of the look-up.
+    /// Looks a key up. The result must have been correct at some moment of the lookup.
     fn get_of(&self, key: Key, history: History) {
         let over = self.over.load(Ordering::Acquire);
         let found = self.get(key);
@@ -178,7 +181,7 @@ fn run<const READERS: usize>(
 }
 
 #[test]
-fn a_reader_sees_the_whole_of_an_entry_that_is_being_put() {
+fn a_reader_sees_an_entry_whole_or_not_at_all() {
     let read = |model: &Model| {
         let first = model.get(A);
         assert!(first.is_none_or(|entry| entry == 0));
@@ -189,10 +192,10 @@ fn a_reader_sees_the_whole_of_an_entry_that_is_being_put() {
 }
 
 #[test]
-fn a_key_that_is_overwritten_is_never_absent_and_never_goes_back() {
+fn an_overwritten_key_is_never_absent_and_never_goes_back() {
     let read = |model: &Model| {
-        let first = model.get(A).expect("it is there throughout");
-        let second = model.get(A).expect("it is there throughout");
+        let first = model.get(A).expect("it is present throughout");
+        let second = model.get(A).expect("it is present throughout");
         assert!(first <= second, "entry {second} after entry {first}");
     };
     let write = |model: &Model| {
@@ -202,13 +205,13 @@ fn a_key_that_is_overwritten_is_never_absent_and_never_goes_back() {
     run(|model| model.put(0, A), write, [read]);
 }
 
-/// A removed slot is used again by `other`; readers look for both keys, and for one behind them.
+/// `other` reuses a removed slot. Readers look for both keys, and for one after them in the chain.
 fn reuse(other: Key) {
     fn read_first(model: &Model) {
         assert!(model.get(A).is_none_or(|entry| entry == 0));
     }
     fn read_neighbor(model: &Model) {
-        assert_eq!(model.get(B), Some(1), "it is there throughout");
+        assert_eq!(model.get(B), Some(1), "it is present throughout");
     }
     let prepare = |model: &Model| {
         model.put(0, A);
@@ -224,14 +227,14 @@ fn reuse(other: Key) {
 }
 
 #[test]
-fn a_slot_that_another_key_uses_again_is_not_taken_for_its_own() {
+fn a_slot_reused_by_another_key_is_not_mistaken_for_the_old_key() {
     reuse(key(5, 300, 1));
     reuse(C);
     reuse(D);
 }
 
 #[test]
-fn a_key_that_is_deleted_and_put_again_is_seen_as_it_was_or_is() {
+fn a_key_that_is_deleted_and_put_again_is_seen_in_its_old_or_new_state() {
     let read = |model: &Model| {
         let first = model.get(A);
         let second = model.get(A);
@@ -248,9 +251,9 @@ fn a_key_that_is_deleted_and_put_again_is_seen_as_it_was_or_is() {
 #[test]
 fn keys_are_found_while_the_table_grows() {
     let read = |model: &Model| {
-        assert_eq!(model.get(A), Some(0), "it is there throughout");
+        assert_eq!(model.get(A), Some(0), "it is present throughout");
         assert!(model.get(B).is_none_or(|entry| entry == 1));
-        assert_eq!(model.get(A), Some(0), "it is there throughout");
+        assert_eq!(model.get(A), Some(0), "it is present throughout");
     };
     let write = |model: &Model| {
         model.grow();
@@ -261,7 +264,7 @@ fn keys_are_found_while_the_table_grows() {
 }
 
 #[test]
-fn a_look_up_beside_puts_and_deletes_finds_what_held_while_it_ran() {
+fn a_lookup_during_puts_and_deletes_is_linearizable() {
     const HISTORY: History = &[Some(0), None, Some(1), Some(2)];
     let read = |model: &Model| model.get_of(A, HISTORY);
     let write = |model: &Model| {
@@ -273,10 +276,10 @@ fn a_look_up_beside_puts_and_deletes_finds_what_held_while_it_ran() {
 }
 
 #[test]
-fn a_key_that_comes_back_behind_the_slot_it_had_is_seen_in_time() {
+fn a_key_that_returns_after_its_old_slot_is_seen_in_time() {
     const HISTORY: History = &[Some(0), None, None, Some(2)];
     let read = |model: &Model| model.get_of(A, HISTORY);
-    // Its first slot has the same hash bits again, and is another key's.
+    // The key's first slot has the same hash bits again, but belongs to another key.
     let write = |model: &Model| {
         model.change(|model| model.delete(0, A));
         model.change(|model| model.put(1, D));
@@ -286,7 +289,7 @@ fn a_key_that_comes_back_behind_the_slot_it_had_is_seen_in_time() {
 }
 
 #[test]
-fn a_key_that_comes_back_before_the_slot_it_had_is_seen_in_time() {
+fn a_key_that_returns_before_its_old_slot_is_seen_in_time() {
     const HISTORY: History = &[Some(1), Some(1), None, Some(2)];
     let read = |model: &Model| model.get_of(A, HISTORY);
     let prepare = |model: &Model| {
@@ -302,7 +305,7 @@ fn a_key_that_comes_back_before_the_slot_it_had_is_seen_in_time() {
 }
 
 #[test]
-fn a_look_up_beside_a_growing_table_finds_what_held_while_it_ran() {
+fn a_lookup_during_growth_is_linearizable() {
     const HISTORY: History = &[Some(0), Some(0), Some(1), None];
     let read = |model: &Model| model.get_of(A, HISTORY);
     let write = |model: &Model| {
@@ -320,9 +323,9 @@ fn keys_are_found_while_the_table_shrinks() {
         model.put(1, B);
     });
     let read = |model: &Model| {
-        assert_eq!(model.get(A), Some(0), "it is there throughout");
+        assert_eq!(model.get(A), Some(0), "it is present throughout");
         assert!(model.get(B).is_none_or(|entry| entry == 1));
-        assert_eq!(model.get(A), Some(0), "it is there throughout");
+        assert_eq!(model.get(A), Some(0), "it is present throughout");
     };
     let write = |model: &Model| {
         model.delete(1, B);
@@ -333,7 +336,7 @@ fn keys_are_found_while_the_table_shrinks() {
 }
 
 #[test]
-fn a_look_up_beside_a_shrinking_table_finds_what_held_while_it_ran() {
+fn a_lookup_during_shrinking_is_linearizable() {
     const HISTORY: History = &[Some(0), None, None, Some(2)];
     let prepare = Model::large(|model| {
         model.put(0, A);
@@ -341,7 +344,7 @@ fn a_look_up_beside_a_shrinking_table_finds_what_held_while_it_ran() {
     });
     let read = |model: &Model| {
         model.get_of(A, HISTORY);
-        assert_eq!(model.get(B), Some(1), "it is there throughout");
+        assert_eq!(model.get(B), Some(1), "it is present throughout");
     };
     let write = |model: &Model| {
         model.change(|model| model.delete(0, A));
@@ -352,7 +355,7 @@ fn a_look_up_beside_a_shrinking_table_finds_what_held_while_it_ran() {
 }
 
 #[test]
-fn a_slot_that_names_a_new_segment_is_seen_after_the_segment() {
+fn a_slot_in_a_new_segment_is_seen_after_the_segment() {
     const HISTORY: History = &[Some(0), Some(SEGMENT_LEN), Some(SEGMENT_LEN + 1)];
     let read = |model: &Model| model.get_of(A, HISTORY);
     let write = |model: &Model| {
@@ -363,14 +366,14 @@ fn a_slot_that_names_a_new_segment_is_seen_after_the_segment() {
 }
 
 #[test]
-fn a_key_in_the_second_bucket_of_its_chain_is_found_while_the_first_one_changes() {
+fn a_key_in_the_second_bucket_of_its_chain_is_found_while_the_first_changes() {
     let prepare = |model: &Model| {
         for (entry, fingerprint) in [100, 200, 300, 400, 500].into_iter().enumerate() {
             model.put(entry, key(entry as u64 + 1, fingerprint, 1));
         }
     };
     let read = |model: &Model| {
-        assert_eq!(model.get(key(5, 500, 1)), Some(4), "it is there throughout");
+        assert_eq!(model.get(key(5, 500, 1)), Some(4), "it is present throughout");
     };
     let write = |model: &Model| {
         model.delete(1, key(2, 200, 1));
@@ -381,7 +384,7 @@ fn a_key_in_the_second_bucket_of_its_chain_is_found_while_the_first_one_changes(
 }
 
 #[test]
-fn who_misses_a_deleted_key_sees_what_was_put_before_the_delete() {
+fn a_reader_that_misses_a_deleted_key_sees_earlier_puts() {
     let read = |model: &Model| {
         if model.get(A).is_none() {
             assert_eq!(model.get(B), Some(1), "it was put before");
@@ -395,7 +398,7 @@ fn who_misses_a_deleted_key_sees_what_was_put_before_the_delete() {
 }
 
 #[test]
-fn writers_that_follow_each_other_are_seen_as_one() {
+fn successive_writers_are_seen_in_order() {
     let overwrite = |model: &Model| {
         let _locked = model.shard.lock().unwrap();
         if let Some(newest) = model.get(A) {

@@ -1,15 +1,15 @@
-//! Memory for tables: zeroed, dense, in huge pages where there is much of it, and published to
+//! Memory for tables: zeroed, dense, in huge pages if there is enough of it, and published to
 //! readers by one word.
 //!
-//! - Large tables are cut one behind the other from mappings of their own. A table lives until its
-//!   shard grows, and all shards grow at about the same time, so what is cut together goes
-//!   together: pages are given back as tables go, a mapping with the last one. Nothing is used
-//!   again in between, so there is no fragmentation, and what is alive lies dense.
+//! - Large tables are carved one after another from mappings. A table lives until its shard grows,
+//!   and all shards grow at about the same time, so tables that were carved together are freed
+//!   together. Pages are returned as tables are freed, and a mapping with its last table. Nothing
+//!   is reused in between, so there is no fragmentation, and live tables stay dense.
 //! - Small tables come from the allocator.
-//! - The length of a table lies in the low bits of the word that publishes it: a look-up finds a
-//!   bucket with one load, from a place that is likely in the cache.
+//! - The low bits of the word that publishes a table hold its length. A lookup thus finds a bucket
+//!   with one load, from a place that is likely to be in the cache.
 
-#![expect(unsafe_code, reason = "tables are cut from mappings, and read while they are replaced")]
+#![expect(unsafe_code, reason = "tables are carved from mappings, and read while being replaced")]
 
 use std::alloc::Layout;
 use std::fmt;
@@ -23,16 +23,18 @@ use super::table::Pair;
 use crate::epoch::{Atomic, Guard, GuardOwner, Shared};
 use crate::sync::{Mutex, Ordering};
 
-/// Tables below this size come from the allocator, which keeps some of what is returned to it.
+/// Size in bytes from which tables are carved from mappings. Smaller ones come from the allocator,
+/// which keeps some of the memory that is returned to it.
 const CUT_FROM: usize = 512;
-/// The first mapping, for stores that hardly need one; each further one is twice as large.
+/// Size in bytes of the first mapping, for stores that hardly need one. Each further one is twice
+/// as large.
 const CHUNK_MIN: usize = 1 << 20;
 const CHUNK_MAX: usize = 64 << 20;
-/// A mapping of this size and more is advised to be in huge pages: half of a look-up's cost can be
-/// the walk through page tables.
+/// Size in bytes from which a mapping is advised to use huge pages: up to half of a lookup's cost
+/// can be the page-table walk.
 const HUGE_FROM: usize = 4 << 20;
 
-/// A length that seven bits tell: 4, 5, 6 or 7 quarters of a power of two, rounded down.
+/// A length that fits in seven bits: 4, 5, 6 or 7 quarters of a power of two, rounded down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Length {
     tag: usize,
@@ -43,11 +45,12 @@ impl Length {
 
     /// Returns the shortest length of a row that is at least `wanted`.
     ///
-    /// There are two rows, of every other length: each next one is longer by a third or a half.
+    /// There are two rows, each with every other length. Within a row, each length is a third or a
+    /// half longer than the one before.
     pub(super) fn at_least(wanted: usize, row: usize) -> Self {
         let row = (row % 2..Self::TAGS).step_by(2).map(|tag| Self { tag });
         let mut long_enough = row.skip_while(|length| length.get() < wanted);
-        // The last one takes more memory than there can be.
+        // The last length needs more memory than can exist.
         long_enough.next().unwrap_or(Self { tag: Self::TAGS - 1 })
     }
 
@@ -56,11 +59,11 @@ impl Length {
     }
 }
 
-/// Where large tables are cut from. Lock 8.
+/// The source of large tables. Lock 8.
 #[derive(Debug, Default)]
 pub(super) struct Arena(Mutex<Option<Arc<MappedChunk>>>);
 
-/// A mapping of zeroed memory; unmapped when no table lies in it.
+/// A mapping of zeroed memory. It is unmapped when no table lies in it any more.
 #[derive(Debug)]
 struct MappedChunk {
     map: MmapRaw,
@@ -70,20 +73,20 @@ struct MappedChunk {
 
 #[derive(Debug)]
 struct Pages {
-    /// So much of the chunk has been cut off.
+    /// Number of bytes carved off the chunk so far.
     used: usize,
-    /// How many tables lie in each page. A page of a megabyte has room for 2,048.
+    /// Number of tables in each page. A page of a megabyte has room for 2,048.
     tables: Box<[u16]>,
     size: usize,
 }
 
 impl Pages {
-    /// Returns the pages that a table lies in, by number.
+    /// Returns the numbers of the pages in which a table lies.
     fn of(&self, start: usize, size: usize) -> Range<usize> {
         start / self.size..(start + size).div_ceil(self.size)
     }
 
-    /// Takes note of a table, if there is room for it; returns where it starts.
+    /// Records a table if there is room for it, and returns its start.
     fn cut(&mut self, size: usize, chunk_size: usize) -> Option<usize> {
         let start = self.used;
         self.used = start.checked_add(size).filter(|end| *end <= chunk_size)?;
@@ -92,14 +95,14 @@ impl Pages {
         Some(start)
     }
 
-    /// Takes note that a table is gone; returns the pages that nothing lies in any more.
+    /// Records that a table was dropped, and returns the pages that are empty now.
     fn leave(&mut self, start: usize, size: usize) -> Range<usize> {
         let pages = self.of(start, size);
         let tables = self.tables.get_mut(pages.clone()).unwrap_or_default();
         for tables in tables.iter_mut() {
             *tables -= 1;
         }
-        // Only the first and the last can be shared, and the last may be cut from yet.
+        // Only the first and the last page can be shared, and the last may still be carved from.
         let is_shared = |tables: Option<&u16>| usize::from(tables.is_none_or(|tables| *tables > 0));
         let first = pages.start + is_shared(tables.first());
         let last = pages.end - is_shared(tables.last());
@@ -112,7 +115,7 @@ impl MappedChunk {
         let map = MmapOptions::new().len(size).map_anon().ok()?;
         #[cfg(target_os = "linux")]
         if size >= HUGE_FROM {
-            // It is advice, so a refusal changes nothing.
+            // Only advice: a refusal changes nothing.
             let _ = map.advise(memmap2::Advice::HugePage);
         }
         let page_size = page_size();
@@ -121,25 +124,26 @@ impl MappedChunk {
         Some(Self { map: MmapRaw::from(map), pages })
     }
 
-    /// Cuts a table off; nothing if there is no room.
+    /// Carves a table off, or returns `None` if there is no room.
     fn cut(&self, size: usize) -> Option<NonNull<Pair>> {
         let start = self.pages.lock().cut(size, self.map.len())?;
-        // A mapping begins with a page, and sizes of tables are multiples of their alignment.
+        // A mapping starts at a page boundary, and the sizes of tables are multiples of their
+        // alignment.
         Some(NonNull::new(self.map.as_mut_ptr().wrapping_add(start))?.cast())
     }
 
-    /// Gives back the pages that held a table which is being dropped, and nothing else.
-    fn give_back(&self, first: NonNull<Pair>, size: usize) {
+    /// Returns exactly the pages that held only the table which is being dropped.
+    fn free_pages(&self, first: NonNull<Pair>, size: usize) {
         let mut pages = self.pages.lock();
         let freed = pages.leave(first.addr().get() - self.map.as_ptr().addr(), size);
         #[cfg(target_os = "linux")]
         if !freed.is_empty() {
             let advice = memmap2::UncheckedAdvice::DontNeed;
             let (start, size) = (freed.start * pages.size, freed.len() * pages.size);
-            // SAFETY: no table lies in these whole pages: the last that did is being dropped, so
-            // nobody uses it, and none is cut off there again: they lie below what has been cut
-            // off, as the lock on `pages` keeps it. The mapping begins with a page, so the range
-            // is not widened.
+            // SAFETY: no table lies in these whole pages. The last one that did is being dropped,
+            // so no reader uses it. No table will be carved there again: the pages lie below
+            // `used`, which the lock on `pages` protects. The mapping starts at a page boundary, so
+            // the range is not widened.
             let _ = unsafe { self.map.unchecked_advise_range(advice, start, size) };
         }
         #[cfg(not(target_os = "linux"))]
@@ -148,7 +152,7 @@ impl MappedChunk {
 }
 
 fn page_size() -> usize {
-    // SAFETY: it takes a number, and returns one.
+    // SAFETY: the call takes a number and returns one.
     let size = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
     usize::try_from(size).ok().filter(|size| *size > 0).unwrap_or(CHUNK_MIN)
 }
@@ -166,7 +170,7 @@ impl Arena {
         Pairs { first, length, chunk }
     }
 
-    /// Cuts a table off a mapping; nothing if none can be had.
+    /// Carves a table off a mapping, or returns `None` if no mapping can be had.
     fn cut(&self, layout: Layout) -> Option<(NonNull<Pair>, Arc<MappedChunk>)> {
         let mut current = self.0.lock();
         let cut = current.as_ref().and_then(|chunk| chunk.cut(layout.size()));
@@ -183,29 +187,30 @@ impl Arena {
 }
 
 fn allocate(layout: Layout) -> NonNull<Pair> {
-    // SAFETY: the layout is not of size zero, since no length is.
+    // SAFETY: the size of the layout is not zero, since no length is.
     let first = unsafe { std::alloc::alloc_zeroed(layout) };
     let first =
         NonNull::new(first.cast()).unwrap_or_else(|| std::alloc::handle_alloc_error(layout));
     #[cfg(all(test, loom))]
     for at in 0..layout.size() / size_of::<Pair>() {
-        // SAFETY: there is room for so many. Zeros are no atomics of the model checker's.
+        // SAFETY: the allocation has room for that many. Zeroed memory is not a valid atomic of the
+        // model checker.
         unsafe { first.add(at).write(Pair::default()) };
     }
     first
 }
 
-/// A table's memory, owned.
+/// The memory of a table, owned.
 pub(super) struct Pairs {
     first: NonNull<Pair>,
     length: Length,
-    /// What it was cut from, if it was.
+    /// The chunk that the memory was carved from, if it was.
     chunk: Option<Arc<MappedChunk>>,
 }
 
-// SAFETY: it owns its memory as a box would, and a `Pair` can be sent and shared.
+// SAFETY: it owns its memory as a box would, and a `Pair` is `Send` and `Sync`.
 unsafe impl Send for Pairs {}
-// SAFETY: as above; through a shared reference there are only shared references to pairs.
+// SAFETY: as above; a shared reference gives out only shared references to pairs.
 unsafe impl Sync for Pairs {}
 
 impl Pairs {
@@ -225,9 +230,9 @@ impl Deref for Pairs {
     type Target = [Pair];
 
     fn deref(&self) -> &[Pair] {
-        // SAFETY: `first` is the start of as many pairs as `length` says, aligned, and zeroed when
-        // they were made, which is a valid `Pair`: it consists of atomics. They are freed by
-        // `drop` alone, and nobody has a `&mut` to them.
+        // SAFETY: `first` is the start of `length` pairs, aligned, and zeroed when they were made.
+        // Zeros are a valid `Pair`, which consists of atomics. Only `drop` frees them, and there is
+        // no `&mut` to them.
         unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.length.get()) }
     }
 }
@@ -236,9 +241,9 @@ impl Drop for Pairs {
     fn drop(&mut self) {
         let layout = Self::layout(self.length);
         match &self.chunk {
-            Some(chunk) => chunk.give_back(self.first, layout.size()),
-            // SAFETY: without a chunk it came from `allocate`, with this layout, and is freed
-            // once. A `Pair` has nothing to be dropped.
+            Some(chunk) => chunk.free_pages(self.first, layout.size()),
+            // SAFETY: without a chunk the memory came from `allocate`, with this layout, and is
+            // freed once. A `Pair` needs no drop.
             None => unsafe { std::alloc::dealloc(self.first.as_ptr().cast(), layout) },
         }
     }
@@ -250,20 +255,20 @@ impl fmt::Debug for Pairs {
     }
 }
 
-/// A table's memory that can be read while it is being replaced; nothing before there is any.
+/// A table's memory that can be read while it is being replaced. Initially there is none.
 #[derive(Default)]
 pub(super) struct PublishedPairs {
-    /// The first pair, with the length's tag.
+    /// The first pair's address, tagged with the length.
     word: Atomic<Pair>,
     reader: GuardOwner,
-    /// Lock 8: what the word points to.
+    /// Lock 8: the owner of the memory at `word`.
     owner: Mutex<Option<Pairs>>,
 }
 
 const _: () = assert!(align_of::<Pair>() >= Length::TAGS);
 
 impl PublishedPairs {
-    /// Borrows what is published now.
+    /// Borrows the memory that is published now.
     pub(super) fn get<'a>(&'a self, guard: &'a Guard<'_>) -> Option<&'a [Pair]> {
         self.reader.check(guard);
         let word = self.word.load(Ordering::Acquire, guard.machine());
@@ -271,15 +276,15 @@ impl PublishedPairs {
             return None;
         }
         let length = Length { tag: word.tag() };
-        // SAFETY: a word that is not null was made in `replace` of the start and the length of
-        // `Pairs`, whose `deref` says why they can be borrowed. It was published by a swap that
+        // SAFETY: a word that is not null was made in `replace` from the start and the length of
+        // `Pairs`, whose `deref` says why they can be borrowed. It was published by a store that
         // this Acquire load synchronizes with, so all of it is seen. The owner is dropped in two
-        // places: by `replace`, after all guards are gone that were there when it was unlinked,
+        // places: by `replace`, after all guards that existed when it was unlinked are dropped,
         // this one among them; and with `self`, which the result borrows.
         Some(unsafe { std::slice::from_raw_parts(word.as_raw(), length.get()) })
     }
 
-    /// Publishes other memory; what was there is freed when nobody reads it.
+    /// Publishes other memory. The previous memory is freed when no reader is left.
     pub(super) fn replace(&self, new: Pairs, guard: &Guard<'_>) {
         self.reader.check(guard);
         let word = Shared::from(new.first.as_ptr().cast_const()).with_tag(new.length.tag);
@@ -326,7 +331,7 @@ mod tests {
         assert!(Length::at_least(usize::MAX, 0).get() > 1 << 31);
     }
 
-    /// A slot that says how long its table is.
+    /// Adds a slot whose address encodes the table's length.
     fn stamp(pairs: &Pairs) {
         let hash = KeyHash { fingerprint: 5, extra: 0 };
         let address = Address { segment: 0, offset: pairs.len() as u64 * 8 };
@@ -340,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_of_all_sizes_are_empty_apart_from_each_other_and_given_back() {
+    fn tables_of_all_sizes_start_empty_do_not_overlap_and_are_freed() {
         let arena = Arena::default();
         let lengths = [1, 2, 31, 32, 40, 448, 5000, 300_000];
         let lengths = if cfg!(miri) { &lengths[..3] } else { &lengths[..] };
@@ -357,7 +362,8 @@ mod tests {
                 assert_eq!(stamped(pairs), Some(pairs.len()), "table {at}");
                 assert_eq!(pairs.as_ptr().addr() % 128, 0);
             }
-            // Every other one first, so that neighbors share pages with what is gone.
+            // Drop every other table first, so that the remaining ones share pages with dropped
+            // tables.
             let (first, second): (Vec<_>, Vec<_>) =
                 made.into_iter().enumerate().partition(|(at, _)| at % 2 == 0);
             drop(first);
@@ -366,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_goes_with_the_last_table_in_it() {
+    fn a_page_is_freed_with_the_last_table_in_it() {
         let mut pages = Pages { used: 0, tables: vec![0; 4].into(), size: 1000 };
         let starts = [700, 700, 700, 1500].map(|size| pages.cut(size, 4000).unwrap());
         assert_eq!(starts, [0, 700, 1400, 2100]);
@@ -374,7 +380,7 @@ mod tests {
         assert_eq!(pages.leave(700, 700), 1..1);
         assert_eq!(pages.leave(0, 700), 0..1);
         assert_eq!(pages.leave(1400, 700), 1..2);
-        // The last page may be cut from yet.
+        // The last page may still be carved from.
         assert_eq!(pages.leave(2100, 1500), 2..3);
         assert_eq!(pages.cut(400, 4000), Some(3600));
         assert_eq!(pages.leave(3600, 400), 3..4);

@@ -1,11 +1,11 @@
 //! The keydir: where the newest entry of every key lies, without the keys.
 //!
-//! - Exact, always: slots are found by hash bits, and the caller's closure, which can read the
-//!   log, says whose they are. Slots with equal bits are different keys.
-//! - Never touches the disk and knows no segment but by its number.
-//! - 4,096 shards. Reading takes no lock; a writer holds its shard's lock from the look-up to the
-//!   publication, so that the order of the log is the order of the keydir for every key.
-//! - A shard has to be filled before it is used. Who fills it, and from what, is not decided here.
+//! - It is always exact. Slots are found by hash bits, and the caller's closure, which can read the
+//!   log, decides whose they are. Slots with equal bits belong to different keys.
+//! - It never touches the disk, and knows a segment only by its number.
+//! - It has 4,096 shards. Reading takes no lock. A writer holds its shard's lock from the lookup to
+//!   the publication, so for every key the keydir has the order of the log.
+//! - A shard has to be filled before it is used. When and from what is decided elsewhere.
 
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -23,7 +23,7 @@ use shard::Home;
 
 pub(crate) const SHARD_COUNT: usize = 1 << SHARD_BITS;
 
-/// Where an entry lies, as a slot has it.
+/// The place of an entry, as a slot stores it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Address {
     /// The segment's number among the open ones, below 2^18.
@@ -32,7 +32,7 @@ pub(crate) struct Address {
     pub(crate) offset: u64,
 }
 
-/// What a look-up without a lock has found.
+/// The result of a lookup without a lock.
 #[derive(Debug)]
 pub(crate) enum Lookup<T> {
     Found(T),
@@ -41,16 +41,16 @@ pub(crate) enum Lookup<T> {
     Unfilled,
 }
 
-/// What a look-up through a whole chain has found.
+/// The result of a lookup through a whole chain.
 #[derive(Debug)]
 pub(crate) struct Found<T> {
-    /// The key's own slot, with what the closure made of it.
+    /// The key's own slot, with the closure's result for it.
     pub(crate) own: Option<(Address, T)>,
     /// Whether another key with the same hash bits has a slot.
     pub(crate) others: bool,
 }
 
-/// An entry that a shard is filled with.
+/// An entry with which a shard is filled.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Filling {
     pub(crate) hash: KeyHash,
@@ -63,15 +63,15 @@ pub(crate) struct Filling {
 #[derive(Debug)]
 pub(crate) struct Keydir {
     hasher: KeyHasher,
-    /// Locked in ascending order where several are.
+    /// Several shards are locked in ascending order.
     shards: Box<[Home]>,
     arena: Arena,
-    /// The store's: what else it publishes is read with the same guards.
+    /// The store's collector: its guards protect everything else that the store publishes, too.
     collector: Collector,
 }
 
 impl Keydir {
-    /// A keydir whose shards are not filled yet.
+    /// Creates a keydir whose shards are not filled yet.
     pub(crate) fn new(hasher: KeyHasher) -> Self {
         let shards = (0..SHARD_COUNT).map(|_| Home::default()).collect();
         Self { hasher, shards, arena: Arena::default(), collector: Collector::new() }
@@ -81,7 +81,7 @@ impl Keydir {
         &self.collector
     }
 
-    /// Keeps tables as they are, for who reads them.
+    /// Returns a guard that keeps tables intact for their readers.
     #[inline]
     pub(crate) fn pin(&self) -> Guard<'_> {
         self.collector.pin()
@@ -91,7 +91,8 @@ impl Keydir {
         self.hasher.hash(key)
     }
 
-    /// Finds a key's slot, without a lock. `own` reads the entry and answers if it is the key's.
+    /// Finds a key's slot without a lock. `own` reads the entry and returns `Some` if it is the
+    /// key's.
     pub(crate) fn get<T>(
         &self,
         hash: KeyHash,
@@ -103,9 +104,9 @@ impl Keydir {
         Ok(found.map_or(Lookup::Absent, Lookup::Found))
     }
 
-    /// Finds a key's slot and tells whether other keys share its hash bits, without a lock; nothing
-    /// if the shard has to be filled first. Another key that has a slot throughout is seen; one that
-    /// gets or loses its slot meanwhile may be or not.
+    /// Finds a key's slot, and whether other keys share its hash bits, without a lock. Returns
+    /// `None` if the shard has to be filled first. Another key that has a slot throughout is
+    /// noticed; one that gains or loses its slot meanwhile may or may not be.
     pub(crate) fn find_all<T>(
         &self,
         hash: KeyHash,
@@ -116,20 +117,20 @@ impl Keydir {
         table.map(|table| table.find_all(hash, own)).transpose()
     }
 
-    /// Returns whether a slot names this entry, without a lock. The shard is filled.
+    /// Returns whether a slot names this entry, without a lock. The shard must be filled.
     pub(crate) fn names(&self, hash: KeyHash, entry: Address, guard: &Guard<'_>) -> bool {
         let is_it = |address| Ok((address == entry).then_some(()));
         matches!(self.get(hash, guard, is_it), Ok(Lookup::Found(())))
     }
 
-    /// Returns whether a slot of a key's shard may have gone since a time in the log; see
+    /// Returns whether a slot in the key's shard may have been removed since a time in the log; see
     /// `Home::has_removed_since`.
     pub(crate) fn has_removed_since(&self, hash: KeyHash, time: u64) -> bool {
         self.home(hash.shard()).has_removed_since(time)
     }
 
-    /// Waits for those who are just changing slots, each for its own shard: whatever slots they were
-    /// seen to have changed is accounted for then.
+    /// Waits until each shard's present writer has finished. Every change of a slot seen before the
+    /// call is then accounted for.
     pub(crate) fn wait_for_writers(&self) {
         (0..SHARD_COUNT).for_each(|number| drop(self.shard(number)));
     }
@@ -140,19 +141,19 @@ impl Keydir {
         table.find(hash, |address, _| Ok(Some(address))).ok()?
     }
 
-    /// Asks for the memory that looking a key up will read first.
+    /// Prefetches the memory that a lookup of the key reads first.
     pub(crate) fn prefetch(&self, hash: KeyHash, guard: &Guard<'_>) {
         if let Some(table) = self.home(hash.shard()).table(guard) {
             table.prefetch(hash);
         }
     }
 
-    /// Locks a shard by its number, below [`SHARD_COUNT`].
+    /// Locks a shard by its number, which is below [`SHARD_COUNT`].
     pub(crate) fn shard(&self, number: usize) -> Shard<'_> {
         self.home(number).lock(number, &self.arena, &self.collector)
     }
 
-    /// Returns the memory that the keydir takes, in bytes.
+    /// Returns the size of the keydir in memory, in bytes.
     pub(crate) fn size(&self) -> u64 {
         (0..SHARD_COUNT).map(|number| self.shard(number).size() as u64).sum()
     }
@@ -160,7 +161,7 @@ impl Keydir {
     fn home(&self, number: usize) -> &Home {
         match self.shards.get(number) {
             Some(home) => home,
-            None => unreachable!("a shard's number has as many bits as there are shards"),
+            None => unreachable!("shard {number} is out of range"),
         }
     }
 }
@@ -175,7 +176,7 @@ impl<'a> LockedShards<'a> {
         Self(shards)
     }
 
-    /// Returns the shard of a key, which has to be among them.
+    /// Returns the shard of a key, which must be among them.
     pub(crate) fn of(&mut self, hash: KeyHash) -> &mut Shard<'a> {
         let found = self.0.binary_search_by_key(&hash.shard(), Shard::number);
         match found.ok().and_then(|at| self.0.get_mut(at)) {
@@ -184,7 +185,7 @@ impl<'a> LockedShards<'a> {
         }
     }
 
-    /// Empties them at a time in the log.
+    /// Empties the shards, as of a time in the log.
     pub(crate) fn clear(&mut self, time: u64) {
         self.0.iter_mut().for_each(|shard| shard.clear(time));
     }

@@ -1,11 +1,12 @@
-//! One shard: a table that is read without a lock, and the lock of its one writer.
+//! One shard: a table that is read without a lock, and the lock of its single writer.
 //!
 //! - A shard has no table until it is filled, newest entry first, by the rebuild rule in
-//!   [`Fill::add`]. The table is then published whole; a fill that fails leaves nothing behind.
-//! - Tables grow by a third or a half. Every other shard has other sizes, so that they don't all
-//!   grow at once: the memory of all is then never far from what it is on average.
-//! - A table of four times the room that it needs gives way to a smaller one, which has room for half as
-//!   many slots again: it takes as many puts or deletes as a part of its slots before the next change.
+//!   [`Fill::add`]. The table is then published whole. A failed fill leaves nothing behind.
+//! - Tables grow by a third or a half. Every other shard uses different sizes, so that they don't
+//!   all grow together: the total memory then stays close to its average.
+//! - A table four times as long as needed is replaced by a smaller one with room for half as many
+//!   slots again. The next change of size thus takes a number of puts or deletes in proportion to
+//!   the slots.
 
 use super::memory::{Arena, Length, Pairs, PublishedPairs};
 use super::table::{Pair, SlotFlags, Table};
@@ -16,7 +17,8 @@ use crate::key_hash::KeyHash;
 use crate::mistake::{Mistake, made};
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
-/// A shard where it lies. A cache line of its own, so that shards don't slow each other down.
+/// A shard's place in the array of shards, in its own cache line, so that shards don't slow each
+/// other down.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(super) struct Home {
@@ -27,7 +29,7 @@ pub(super) struct Home {
     counts: Mutex<ShardCounts>,
 }
 
-/// A table shrinks when it is so many times as long as it has to be.
+/// Ratio of a table's length to the needed length from which the table shrinks.
 const SHRINK_FROM: usize = 4;
 
 /// Slots in use.
@@ -38,14 +40,14 @@ struct ShardCounts {
 }
 
 impl Home {
-    /// Returns the table; nothing as long as it is not filled.
+    /// Returns the table, or `None` if it is not filled yet.
     pub(super) fn table<'a>(&'a self, guard: &'a Guard<'_>) -> Option<Table<'a>> {
         self.table.get(guard).map(Table::from)
     }
 
-    /// Returns whether a slot may have gone since a time in the log. Asked behind a look-up that found
-    /// nothing, it tells whether there may have been something then: the time is stored before the
-    /// slot goes, both with Release, and a look-up reads slots with Acquire.
+    /// Returns whether a slot may have been removed since a time in the log. Called after a lookup
+    /// that found nothing, it shows whether the key may have had a slot then. The time is stored
+    /// before the slot is removed, both with Release, and a lookup reads slots with Acquire.
     pub(super) fn has_removed_since(&self, time: u64) -> bool {
         self.removed_at.load(Ordering::Acquire) > time
     }
@@ -84,13 +86,13 @@ impl Shard<'_> {
         self.counts.live as usize
     }
 
-    /// Returns the memory that the shard takes, in bytes.
+    /// Returns the size of the shard in memory, in bytes.
     pub(crate) fn size(&self) -> usize {
         size_of::<Home>() + self.home.table.get(&self.guard).map_or(0, size_of_val)
     }
 
     /// Finds a key's slot, and whether other keys share its hash bits: probes to the end of the
-    /// chain, past the key's own slot. `own` reads the entry and answers if it is the key's.
+    /// chain, past the key's own slot. `own` reads the entry and returns `Some` if it is the key's.
     pub(crate) fn find<T>(
         &self,
         hash: KeyHash,
@@ -99,7 +101,7 @@ impl Shard<'_> {
         self.table().find_all(hash, own)
     }
 
-    /// Publishes a key's newest entry, in place of the one that `old` names.
+    /// Publishes a key's newest entry, in place of the one at `old`.
     pub(crate) fn publish(&mut self, hash: KeyHash, old: Option<Address>, new: Address) {
         let replaced = old.is_some_and(|old| self.table().replace(hash, old, new));
         if !replaced {
@@ -109,7 +111,8 @@ impl Shard<'_> {
         }
     }
 
-    /// Makes the slot that names an entry name a copy of it. Says whether there still was one.
+    /// Points the slot that names an entry at a copy of it. Returns whether there still was such a
+    /// slot.
     pub(crate) fn relocate(&mut self, hash: KeyHash, old: Address, new: Address) -> bool {
         if made(Mistake::SlotNotCompared)
             && let Ok(Some(found)) = self.table().find(hash, |found, _| Ok(Some(found)))
@@ -119,8 +122,8 @@ impl Shard<'_> {
         self.table().replace(hash, old, new)
     }
 
-    /// Removes the slot that names an entry, at a time in the log that no entry before the removal
-    /// has reached, but the one that removes it. Says whether there still was one.
+    /// Removes the slot that names an entry. `time` is a time in the log that only the removing
+    /// entry, and no entry before it, has reached. Returns whether there still was such a slot.
     pub(crate) fn remove(&mut self, hash: KeyHash, address: Address, time: u64) -> bool {
         if !made(Mistake::RemovalNotedLate) {
             self.note_removal(time);
@@ -142,17 +145,17 @@ impl Shard<'_> {
         self.table().addresses()
     }
 
-    /// Begins to fill the shard, with at most as many entries as this.
+    /// Starts filling the shard with at most this many entries.
     ///
-    /// The room is made first: a table that is filled in the order of its buckets would be crowded
-    /// at one end for as long as it grows.
+    /// The table gets its full length first: a table that is filled in the order of its buckets
+    /// would be crowded at one end as long as it grows.
     pub(crate) fn start_filling(&self, at_most: usize) -> Fill {
         let pairs = self.arena.table(length_for(at_most, self.number));
         Fill { pairs, counts: ShardCounts::default() }
     }
 
-    /// Publishes what the shard was filled with. What it held before may be gone at this time in the
-    /// log.
+    /// Publishes the filled table. `time` is a time in the log by which the shard's earlier content
+    /// may have been removed.
     pub(crate) fn filled(&mut self, mut fill: Fill, time: u64) {
         self.note_removal(time);
         fill.finish(self.arena, self.number);
@@ -161,12 +164,12 @@ impl Shard<'_> {
     }
 
     fn note_removal(&mut self, time: u64) {
-        // One writer at a time.
+        // There is one writer at a time.
         let time = time.max(self.home.removed_at.load(Ordering::Relaxed));
         self.home.removed_at.store(time, Ordering::Release);
     }
 
-    /// Empties the shard at a time in the log; it is filled then.
+    /// Empties the shard, as of a time in the log. Afterwards it counts as filled.
     pub(crate) fn clear(&mut self, time: u64) {
         let least = length_for(0, self.number);
         let is_fresh = self.counts.live + self.counts.removed == 0;
@@ -183,23 +186,23 @@ impl Shard<'_> {
     fn table(&self) -> Table<'_> {
         match self.home.table(&self.guard) {
             Some(table) => table,
-            None => unreachable!("shard {} is used before it is filled", self.number),
+            None => unreachable!("shard {} was used before it was filled", self.number),
         }
     }
 
-    /// Grows the table, or clears removed slots out of it, before an insert would overload it.
+    /// Before an insert would overload the table, grows it or clears removed slots out of it.
     fn make_room(&mut self) {
         let (live, removed) = (self.counts.live as usize, self.counts.removed as usize);
         let len = self.home.table.get(&self.guard).map_or(0, <[Pair]>::len);
         if Table::pairs_for(live + removed + 1) <= len {
             return;
         }
-        // Where it is removed slots that fill the table, it is as large as it has to be.
+        // If it is removed slots that fill the table, it is already large enough.
         let crowded = Table::pairs_for(live + 1) > len * 3 / 4;
         self.rebuild(if crowded { len + 1 } else { len });
     }
 
-    /// Puts a table of another length in the place of this one, without removed slots.
+    /// Replaces the table by one of another length, without removed slots.
     #[cold]
     fn rebuild(&mut self, wanted: usize) {
         let pairs = self.arena.table(Length::at_least(wanted, self.number));
@@ -208,7 +211,8 @@ impl Shard<'_> {
         self.counts.removed = 0;
     }
 
-    /// Returns where the table lies. While the shard is locked none comes to lie where another one was.
+    /// Returns the table's address. While the shard is locked, no table reuses the address of
+    /// another.
     #[cfg(test)]
     pub(super) fn table_addr(&self) -> usize {
         self.home.table.get(&self.guard).map_or(0, |pairs| pairs.as_ptr().addr())
@@ -227,7 +231,7 @@ impl ShardCounts {
     }
 }
 
-/// A table that is being filled, and that nobody else sees yet.
+/// A table that is being filled, and that no other thread sees yet.
 #[derive(Debug)]
 pub(crate) struct Fill {
     pairs: Pairs,
@@ -235,12 +239,13 @@ pub(crate) struct Fill {
 }
 
 impl Fill {
-    /// Fills in an entry unless a newer one has killed it; says whether it is live or holds its
+    /// Adds an entry unless a newer one has superseded it. Returns whether it is live or holds its
     /// place as a tombstone.
     ///
-    /// Entries come newest first. One with the hash bits of a held entry is dead if that one is
-    /// not flagged *collides* (then no other key with these bits had a slot when it was written,
-    /// so whatever is older is the same key, or was deleted), or if their keys are equal.
+    /// Entries come newest first. An entry with the hash bits of a held entry is dead in two cases.
+    /// Either the held entry is not flagged *collides*: then no other key with these bits had a
+    /// slot when it was written, so every older entry belongs to the same key or was deleted. Or
+    /// their keys are equal.
     pub(crate) fn add(
         &mut self,
         entry: Filling,
@@ -259,8 +264,8 @@ impl Fill {
         Ok(added)
     }
 
-    /// Lets go of the tombstones, which have held their places, and of room for entries that
-    /// turned out to be dead.
+    /// Releases the tombstones, which have held their places, and the room for entries that turned
+    /// out to be dead.
     fn finish(&mut self, arena: &Arena, shard: usize) {
         let tombstones = self.table().sweep(SlotFlags::TOMBSTONE);
         self.counts.removed(tombstones);
@@ -277,7 +282,7 @@ impl Fill {
     }
 }
 
-/// Returns the length of a shard's table for as many slots.
+/// Returns the length of a shard's table for this many slots.
 fn length_for(slots: usize, shard: usize) -> Length {
     Length::at_least(Table::pairs_for(slots), shard)
 }
@@ -287,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn shards_grow_at_different_times_so_that_all_take_about_what_they_take_on_average() {
+    fn shards_grow_at_different_times_so_that_total_memory_stays_near_its_average() {
         let arena = Arena::default();
         for slots in (500..5000).step_by(7) {
             let size = |shard| size_of_val(&*arena.table(length_for(slots, shard)));

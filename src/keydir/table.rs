@@ -1,39 +1,40 @@
 //! One shard's table: buckets of four slots, found by the fingerprint, probed in order.
 //!
 //! - A slot is 16 bytes and holds no key: a fingerprint, and the address of the newest entry.
-//! - Several slots may have the same hash bits; they are different keys. The caller compares.
-//! - A probe ends at the first empty slot. Removed slots are not empty, and count in the load, so
-//!   there always is one.
-//! - Anybody reads without a lock; one writer at a time, the one that has locked the shard,
-//!   changes slots in place, or makes a larger or smaller table, which then is published in this one's
-//!   stead.
+//! - Several slots may have the same hash bits; they belong to different keys. The caller compares.
+//! - A probe ends at the first empty slot. Removed slots are not empty and count towards the load,
+//!   so there always is an empty slot.
+//! - Any thread reads without a lock. One writer at a time, the one that has locked the shard,
+//!   changes slots in place, or fills a larger or smaller table that is then published instead of
+//!   this one.
 //!
-//! # Why a reader that takes no lock is right
+//! # Why a reader without a lock is correct
 //!
-//! A look-up takes effect (linearizes) at some moment between its start and its end, and returns
-//! what held at that moment. For that:
+//! A lookup takes effect (linearizes) at some moment between its start and its end, and returns
+//! what was true at that moment. This rests on five properties:
 //!
 //! 1. An entry's bytes, and its segment's number in the set of segments, are stored before the
-//!    Release store that publishes the slot, and are never rewritten while a guard is held from
+//!    Release store that publishes the slot. They are never rewritten while a guard is held through
 //!    which the slot could be seen. A reader loads both words of a slot with Acquire, so it sees
-//!    them whole.
-//! 2. A slot only goes from empty or removed to live, from live to live with another address of
+//!    the bytes whole.
+//! 2. A slot only changes from empty or removed to live, from live to live with another address of
 //!    the same key, and from live to removed. An insert stores the word, then the fingerprint,
-//!    *both* with Release; so who sees the fingerprint sees this word or a later one, and who sees
-//!    a later word sees the entry that it names.
+//!    *both* with Release. A reader that sees the fingerprint therefore sees this word or a later
+//!    one, and a reader that sees a later word sees the entry that it names.
 //! 3. A reader that has matched a fingerprint may read the word of another key, if the slot was
-//!    removed and used again in between. It compares the key in the log, finds another, and goes
-//!    on. If it misses its own key then, the key was deleted after the look-up had started: the
-//!    miss takes effect just after that delete.
-//! 4. A live slot never moves within a table: a key that is there throughout is found. An insert
-//!    uses the first free slot of the chain, at or before the empty slot that ends it for others.
-//! 5. Another table, larger or smaller, is filled by the one writer before it is published, and the old one is not
-//!    changed afterwards: who still reads it sees the moment of the change. It is freed when all
-//!    guards of that time are gone ([`crate::epoch`]).
+//!    removed and reused in between. It compares the key in the log, finds a different one, and
+//!    continues. If it then misses its own key, the key was deleted after the lookup had started:
+//!    the miss takes effect just after that delete.
+//! 4. A live slot never moves within a table, so a key that is present throughout is found. An
+//!    insert uses the first free slot of the chain, at or before the empty slot that ends the chain
+//!    for others.
+//! 5. The writer fills a larger or smaller table before it publishes it, and does not change the
+//!    old table afterwards. A reader that still uses the old table sees the moment of the change.
+//!    The old table is freed when all guards of that time are dropped ([`crate::epoch`]).
 //!
-//! `loom_tests.rs` checks this on a tiny table under every order that its model checker knows, but
-//! for what [`crate::epoch`] does: in 1 that nothing is rewritten, in 5 when a table is freed. Those
-//! are checked on whole stores, in `store/loom_tests.rs`.
+//! `loom_tests.rs` checks this on a tiny table under every order that its model checker knows,
+//! except for the part of [`crate::epoch`]: in 1 that nothing is rewritten, in 5 when a table is
+//! freed. `store/loom_tests.rs` checks those on whole stores.
 
 use super::{Address, Found};
 use crate::error::Result;
@@ -41,12 +42,12 @@ use crate::key_hash::KeyHash;
 use crate::sync::{AtomicU64, Ordering};
 
 const BUCKET_LEN: usize = 4;
-/// The most slots in use, removed ones among them, in eighths of all.
+/// Largest share of slots in use, in eighths, including removed slots.
 const LOAD_MAX_EIGHTHS: usize = 7;
 
 /// Word 0 of a slot that was never used: every probe ends here.
 const EMPTY: u64 = 0;
-/// Word 0 of a slot that can be used again.
+/// Word 0 of a slot that can be reused.
 const REMOVED: u64 = 1;
 
 /// A slot's two words.
@@ -95,7 +96,7 @@ impl Slot {
     }
 }
 
-/// What a slot has to know while its shard is filled.
+/// Facts about a slot that matter only while its shard is filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct SlotFlags(u8);
 
@@ -114,7 +115,7 @@ impl SlotFlags {
     }
 }
 
-/// A slot where it lies, shared with those who read it.
+/// A slot in the table, shared with readers.
 #[derive(Debug, Default)]
 struct Cell {
     fingerprint: AtomicU64,
@@ -126,7 +127,8 @@ impl Cell {
         Slot { fingerprint, word: self.word.load(Ordering::Acquire) }
     }
 
-    /// The word first: who sees the fingerprint has to see it, or a later one.
+    /// Stores the word first: a reader that sees the fingerprint must see this word, or a later
+    /// one.
     fn store(&self, slot: Slot) {
         self.word.store(slot.word, Ordering::Release);
         self.fingerprint.store(slot.fingerprint, Ordering::Release);
@@ -142,7 +144,7 @@ impl Cell {
 #[repr(align(64))]
 struct Bucket([Cell; BUCKET_LEN]);
 
-/// What tables are counted in: two buckets, for their alignment's sake.
+/// The unit of tables: two buckets, for the sake of alignment.
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct Pair([Bucket; 2]);
@@ -160,12 +162,12 @@ impl<'a> From<&'a [Pair]> for Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// Returns the fewest pairs of buckets that this many slots may be in.
+    /// Returns the smallest number of bucket pairs that can hold this many slots.
     pub(super) fn pairs_for(slots: usize) -> usize {
         (slots * 8).div_ceil(LOAD_MAX_EIGHTHS * BUCKET_LEN * 2)
     }
 
-    /// Shows all slots with these hash bits to a closure, until it has made something of one.
+    /// Passes the slots with these hash bits to a closure until it returns `Some`.
     pub(super) fn find<T>(
         self,
         hash: KeyHash,
@@ -182,7 +184,7 @@ impl<'a> Table<'a> {
     }
 
     /// Finds a key's slot, and whether other keys share its hash bits: probes to the end of the
-    /// chain, past the key's own slot. `own` reads the entry and answers if it is the key's.
+    /// chain, past the key's own slot. `own` reads the entry and returns `Some` if it is the key's.
     pub(super) fn find_all<T>(
         self,
         hash: KeyHash,
@@ -190,7 +192,7 @@ impl<'a> Table<'a> {
     ) -> Result<Found<T>> {
         let mut found = Found { own: None, others: false };
         self.find(hash, |address, _| {
-            // A key has one slot, so once it is found every other slot is another key's.
+            // A key has one slot, so once it is found every other slot belongs to another key.
             match if found.own.is_none() { own(address)? } else { None } {
                 Some(made) => found.own = Some((address, made)),
                 None => found.others = true,
@@ -200,14 +202,14 @@ impl<'a> Table<'a> {
         Ok(found)
     }
 
-    /// Adds a slot; there may be others with the same hash bits. The caller has seen to room.
-    /// Says whether a removed slot was used again.
+    /// Adds a slot; others with the same hash bits may exist. The caller has ensured that there is
+    /// room. Returns whether a removed slot was reused.
     pub(super) fn insert(self, hash: KeyHash, address: Address, flags: SlotFlags) -> bool {
         self.insert_slot(Slot::new(hash, address, flags))
     }
 
-    /// Adds a slot unless a closure, which is shown all slots with these hash bits, says no. Says
-    /// whether it was added. For tables from which nothing was removed.
+    /// Adds a slot unless `refuses`, which sees all slots with these hash bits, returns `true`.
+    /// Returns whether the slot was added. Only for tables from which nothing was removed.
     pub(super) fn insert_unless(
         self,
         hash: KeyHash,
@@ -216,37 +218,37 @@ impl<'a> Table<'a> {
         mut refuses: impl FnMut(Address, SlotFlags) -> Result<bool>,
     ) -> Result<bool> {
         let (new, mut added) = (Slot::new(hash, address, flags), false);
-        let no = self.walk(hash, |cell, fingerprint| {
+        let refusal = self.walk(hash, |cell, fingerprint| {
             if fingerprint == EMPTY {
                 cell.store(new);
                 added = true;
             } else if fingerprint == hash.fingerprint {
                 let slot = cell.load_word(fingerprint);
                 if slot.has(hash) {
-                    let no = refuses(slot.address(), slot.flags());
-                    return no.map(|no| no.then_some(())).transpose();
+                    let refusal = refuses(slot.address(), slot.flags());
+                    return refusal.map(|refused| refused.then_some(())).transpose();
                 }
             }
             None
         });
-        if no.transpose()?.is_none() && !added {
+        if refusal.transpose()?.is_none() && !added {
             unreachable!("the load is below one, so every chain has a free slot")
         }
         Ok(added)
     }
 
-    /// Makes a slot name another entry of its key. Says whether there was such a slot.
+    /// Points a slot at another entry of its key. Returns whether there was such a slot.
     pub(super) fn replace(self, hash: KeyHash, old: Address, new: Address) -> bool {
         let new = Slot::new(hash, new, SlotFlags::default());
         self.cell(hash, old).map(|cell| cell.store(new)).is_some()
     }
 
-    /// Removes a slot. Says whether there was such a slot.
+    /// Removes a slot. Returns whether there was such a slot.
     pub(super) fn remove(self, hash: KeyHash, address: Address) -> bool {
         self.cell(hash, address).map(Cell::remove).is_some()
     }
 
-    /// Removes all slots with a flag; returns how many those were.
+    /// Removes all slots with a flag, and returns how many there were.
     pub(super) fn sweep(self, flag: SlotFlags) -> u32 {
         let flagged = self.slots().filter(|(_, slot)| slot.flags().has(flag));
         flagged.map(|(cell, _)| cell.remove()).map(|()| 1).sum()
@@ -256,15 +258,15 @@ impl<'a> Table<'a> {
         self.slots().map(|(_, slot)| slot.address())
     }
 
-    /// Copies all slots into an empty table. Buckets rise with the fingerprint, whatever their
-    /// number, so this is one sweep over both.
+    /// Copies all slots into an empty table. Bucket numbers rise with the fingerprint in tables of
+    /// any length, so this is one sweep over both.
     pub(super) fn copy_to(self, other: Table<'_>) {
         for (_, slot) in self.slots() {
             other.insert_slot(slot);
         }
     }
 
-    /// Asks for the memory that a look-up will read first.
+    /// Prefetches the memory that a lookup reads first.
     pub(super) fn prefetch(self, hash: KeyHash) {
         if let Some(bucket) = self.bucket(hash.bucket(self.buckets_len())) {
             crate::prefetch::prefetch(bucket);
@@ -312,8 +314,8 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// Visits the slots that a key with this hash may lie in, the first empty one last, until
-    /// `visit` has found what it looks for.
+    /// Visits the slots in which a key with this hash may lie, up to and including the first empty
+    /// one, until `visit` returns `Some`.
     fn walk<T>(
         self,
         hash: KeyHash,
@@ -368,13 +370,13 @@ mod tests {
         assert!(!table.remove(hash, address(3)));
         assert_eq!(addresses(table, hash).len(), 19);
         assert!(addresses(table, hash).iter().all(|(found, _)| *found != address(3)));
-        // The removed slot is used again, before the chain gets longer.
+        // The removed slot is reused before the chain gets longer.
         assert!(table.insert(hash, address(30), SlotFlags::default()));
         assert_eq!(addresses(table, hash)[3].0, address(30));
     }
 
     #[test]
-    fn the_extremes_of_a_slot_fit() {
+    fn extreme_values_fit_into_a_slot() {
         let (pairs, others) = (pairs(1), pairs(3));
         let (table, rebuilt) = (Table::from(&*pairs), Table::from(&*others));
         let hash = KeyHash { fingerprint: u64::MAX, extra: 0xfff };

@@ -9,7 +9,8 @@ use super::shard::Fill;
 use super::*;
 use crate::error::Error;
 
-/// A hash that lies in one shard with all the others; equal numbers are equal hash bits.
+/// Returns a hash in the same shard as all others from this function. Equal numbers give equal hash
+/// bits.
 fn bits(number: u16) -> KeyHash {
     KeyHash { fingerprint: 0x5550_0000_0000_0000, extra: number }
 }
@@ -27,15 +28,15 @@ fn filling(at: Address, tombstone: bool, collides: bool) -> Filling {
 }
 
 fn never(_: Address, _: Address) -> Result<bool> {
-    panic!("an unflagged entry costs no comparison")
+    panic!("an unflagged entry needs no comparison")
 }
 
-/// The shard of all hashes that `bits` makes.
+/// Locks the shard of all hashes from `bits`.
 fn shard(keydir: &Keydir) -> Shard<'_> {
     keydir.shard(bits(0).shard())
 }
 
-/// A keydir whose shards are filled with nothing.
+/// Returns a keydir whose shards are filled and empty.
 fn keydir() -> Keydir {
     let keydir = unfilled();
     (0..SHARD_COUNT).for_each(|number| keydir.shard(number).clear(0));
@@ -46,7 +47,7 @@ fn addresses(shard: &Shard<'_>) -> Vec<Address> {
     sorted(shard.addresses())
 }
 
-/// What the shard of all hashes is filled with.
+/// Publishes the fill and returns the shard's addresses.
 fn filled_addresses(keydir: &Keydir, fill: Fill) -> Vec<Address> {
     let mut shard = shard(keydir);
     shard.filled(fill, 0);
@@ -73,7 +74,7 @@ fn sorted(addresses: impl Iterator<Item = Address>) -> Vec<Address> {
 }
 
 #[test]
-fn an_unflagged_entry_kills_all_older_ones_with_its_bits_unread() {
+fn an_unflagged_entry_kills_older_ones_with_its_bits_without_reading_keys() {
     let keydir = unfilled();
     let mut fill = shard(&keydir).start_filling(200);
     assert!(fill.add(filling(address(2, 0), false, false), never).unwrap());
@@ -84,7 +85,7 @@ fn an_unflagged_entry_kills_all_older_ones_with_its_bits_unread() {
 }
 
 #[test]
-fn an_unflagged_tombstone_kills_all_older_ones_and_goes_when_the_shard_is_filled() {
+fn an_unflagged_tombstone_kills_older_ones_and_is_removed_when_the_shard_is_filled() {
     let keydir = unfilled();
     let mut fill = shard(&keydir).start_filling(200);
     assert!(fill.add(filling(address(2, 0), true, false), never).unwrap());
@@ -95,7 +96,7 @@ fn an_unflagged_tombstone_kills_all_older_ones_and_goes_when_the_shard_is_filled
 }
 
 #[test]
-fn a_flagged_entry_kills_its_own_key_alone() {
+fn a_flagged_entry_kills_only_its_own_key() {
     // Oldest first: a, b (flagged), a (flagged), b deleted (flagged).
     let (a1, b1, a2, b2) = (address(0, 0), address(0, 1), address(0, 2), address(0, 3));
     let is_a = |at: Address| at == a1 || at == a2;
@@ -116,7 +117,7 @@ fn a_flagged_entry_kills_its_own_key_alone() {
 
 #[test]
 #[cfg_attr(miri, ignore = "takes too many steps")]
-fn entries_with_other_bits_do_not_meet() {
+fn entries_with_different_bits_do_not_interact() {
     let keydir = unfilled();
     let mut fill = shard(&keydir).start_filling(200);
     for number in 0..200 {
@@ -132,7 +133,7 @@ fn entries_with_other_bits_do_not_meet() {
 }
 
 #[test]
-fn a_key_that_can_not_be_read_stops_the_filling() {
+fn an_unreadable_key_stops_the_fill() {
     let keydir = unfilled();
     let mut fill = shard(&keydir).start_filling(200);
     let fail = |_, _| Err(Error::ReadOnly);
@@ -140,12 +141,12 @@ fn a_key_that_can_not_be_read_stops_the_filling() {
     assert!(fill.add(filling(address(0, 0), false, true), fail).is_err());
     drop(fill);
     assert!(!shard(&keydir).is_filled());
-    let asked = keydir.get(bits(0), &keydir.pin(), |_| Ok(Some(()))).unwrap();
-    assert!(matches!(asked, Lookup::Unfilled));
+    let lookup = keydir.get(bits(0), &keydir.pin(), |_| Ok(Some(()))).unwrap();
+    assert!(matches!(lookup, Lookup::Unfilled));
 }
 
 #[test]
-fn a_look_up_finds_the_keys_own_slot_and_tells_of_others() {
+fn a_lookup_finds_the_keys_own_slot_and_reports_others() {
     let keydir = keydir();
     let hash = bits(0);
     let mut shard = shard(&keydir);
@@ -168,7 +169,7 @@ fn a_look_up_finds_the_keys_own_slot_and_tells_of_others() {
     let found = shard.find(bits(1), owner(a)).unwrap();
     assert!(found.own.is_none() && !found.others);
 
-    // A newer entry takes the slot of the old one, and a delete frees it.
+    // A newer entry takes over the slot of the old one, and a delete frees it.
     let newer = address(2, 0);
     shard.publish(hash, Some(a), newer);
     assert_eq!(addresses(&shard), [b, newer]);
@@ -179,7 +180,7 @@ fn a_look_up_finds_the_keys_own_slot_and_tells_of_others() {
 }
 
 #[test]
-fn a_look_up_passes_an_error_on() {
+fn a_lookup_passes_an_error_on() {
     let keydir = keydir();
     let mut shard = shard(&keydir);
     shard.publish(bits(0), None, address(0, 0));
@@ -189,7 +190,7 @@ fn a_look_up_passes_an_error_on() {
 }
 
 #[test]
-fn several_shards_are_locked_at_once() {
+fn several_shards_can_be_locked_together() {
     let keydir = keydir();
     let hashes: Vec<KeyHash> = (0..100_u8).map(|key| keydir.hash(&[key])).collect();
     let locked = (0..SHARD_COUNT).map(|number| keydir.shard(number)).collect();
@@ -219,8 +220,9 @@ struct Logged {
     collides: bool,
 }
 
-/// Plays puts and deletes on a shard as the store does, and returns the log of it. Each entry is
-/// flagged by the rule, and some that need not be; a segment ends where `rotate` says so.
+/// Applies puts and deletes to a shard as the store does, and returns the resulting log. Entries
+/// are flagged as the rule requires, and some more besides; a segment ends wherever `rotate` is
+/// set.
 fn play(
     shard: &mut Shard<'_>,
     hash_of: impl Fn(u16) -> KeyHash,
@@ -258,8 +260,8 @@ fn play(
     (log, live)
 }
 
-/// Fills a shard from the hints of a log and compares it with what it was while the log was
-/// written.
+/// Fills a shard from the hints of a log and compares it with the shard that was built while the
+/// log was written.
 fn compare(history: &[(u16, bool, bool, bool)], hash_of: impl Fn(u16) -> KeyHash) {
     let keydir = keydir();
     let (log, live) = play(&mut shard(&keydir), &hash_of, history);
@@ -269,7 +271,7 @@ fn compare(history: &[(u16, bool, bool, bool)], hash_of: impl Fn(u16) -> KeyHash
     let mut fill = shard(&rebuilt).start_filling(log.len());
     let key_at = |at: Address| log.iter().find(|entry| entry.address == at).unwrap().key;
     let mut hinted = log.clone();
-    // Newest segment first; within one by hash bits, and where these are equal newest first.
+    // Newest segment first; within a segment by hash bits, and for equal bits newest first.
     hinted.sort_by_key(|entry| {
         let at = entry.address;
         (Reverse(at.segment), hash_of(entry.key), Reverse(at.offset))
@@ -290,9 +292,9 @@ fn compare(history: &[(u16, bool, bool, bool)], hash_of: impl Fn(u16) -> KeyHash
     }
 }
 
-/// The heart of exactness: what is rebuilt from hints is what was there.
+/// The core of exactness: a rebuild from hints restores the shard.
 #[test]
-fn a_shard_filled_newest_first_holds_what_it_held() {
+fn a_shard_filled_newest_first_is_restored_exactly() {
     let step = (0..6_u16, any::<bool>(), any::<u8>(), any::<u8>());
     let cases = (1..6_u16, 1..3_u16, vec(step, 0..60), any::<bool>());
     let cases_len = if cfg!(miri) { 2 } else { 2000 };
@@ -313,7 +315,7 @@ fn a_shard_filled_newest_first_holds_what_it_held() {
 }
 
 #[test]
-fn a_shard_keeps_what_it_holds_through_growth_and_removal() {
+fn a_shard_keeps_its_slots_through_growth_and_removal() {
     const KEYS: u16 = if cfg!(miri) { 32 } else { 4096 };
     let keydir = keydir();
     let mut shard = shard(&keydir);
@@ -335,19 +337,19 @@ fn a_shard_keeps_what_it_holds_through_growth_and_removal() {
     }
 }
 
-/// A hash in the same shard, spread over its buckets.
+/// Returns a hash in the same shard, spread over its buckets.
 fn spread(number: u64) -> KeyHash {
     let spread = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 4;
     KeyHash { fingerprint: 0x5 << 60 | spread, extra: (number % (1 << 12)) as u16 }
 }
 
-/// A shard under puts and deletes, of which every table that it comes to have is counted.
+/// A shard under puts and deletes that counts how often its table is replaced.
 struct Churn<'a> {
     shard: Shard<'a>,
     live: VecDeque<u64>,
     next: u64,
     table: usize,
-    /// Bytes of tables that were replaced.
+    /// Total size in bytes of the replaced tables.
     rebuilt_size: usize,
     rebuilds: usize,
 }
@@ -385,13 +387,13 @@ impl<'a> Churn<'a> {
             self.rebuilt_size += size_before;
             self.rebuilds += 1;
         }
-        // An eighth of the slots is never used; what is needed is rounded up to eight slots.
+        // An eighth of the slots is never used; the needed size is rounded up to eight slots.
         let needed = (self.live.len() + 1).div_ceil(7) * 128;
         let size = self.shard.size() - size_of::<super::shard::Home>();
         assert!(size < (4 * needed).max(129), "{size} bytes for {} keys", self.live.len());
     }
 
-    /// Deletes, or puts, until the table is another one; says how many that took.
+    /// Deletes or puts until the table is replaced. Returns the number of changes that took.
     fn until_rebuilt(&mut self, act: fn(&mut Self)) -> usize {
         let rebuilds = self.rebuilds;
         let mut changes = 0;
@@ -405,7 +407,7 @@ impl<'a> Churn<'a> {
 
 #[test]
 #[cfg_attr(miri, ignore = "takes too many steps")]
-fn a_shard_gives_back_the_room_of_what_was_removed() {
+fn a_shard_shrinks_after_removals() {
     let keydir = keydir();
     let mut churn = Churn::new(&keydir);
     let empty = churn.shard.size();
@@ -414,7 +416,7 @@ fn a_shard_gives_back_the_room_of_what_was_removed() {
     let grown = churn.rebuilds;
     for left in (0..50_000).rev() {
         churn.delete();
-        // Those that are left are found in each table.
+        // The remaining keys are found in each table.
         let [first, last] = [churn.live.front(), churn.live.back()].map(Option::<&u64>::copied);
         for number in [first, last].into_iter().flatten() {
             let own = |at| Ok((at == Churn::at(number)).then_some(()));
@@ -423,12 +425,12 @@ fn a_shard_gives_back_the_room_of_what_was_removed() {
     }
     assert!(churn.shard.size() <= empty + 2 * 128, "{} bytes", churn.shard.size());
     assert!(churn.rebuilds - grown < grown, "{} after {grown}", churn.rebuilds - grown);
-    // And it takes as many again.
+    // The shard can hold as many again.
     (0..50_000).for_each(|_| churn.put());
     assert_eq!(churn.shard.len(), 50_000);
 }
 
-/// Whoever goes to and fro where a table changes has to go far each time.
+/// Alternating around a size at which the table changes takes many steps each time.
 #[test]
 #[cfg_attr(miri, ignore = "takes too many steps")]
 fn a_shard_does_not_flap() {
@@ -451,11 +453,11 @@ fn a_shard_does_not_flap() {
 
 #[test]
 #[cfg_attr(miri, ignore = "takes too many steps")]
-fn what_a_shard_rebuilds_is_in_proportion_to_what_is_changed() {
+fn the_cost_of_rebuilds_is_proportional_to_the_changes() {
     let keydir = keydir();
     let mut churn = Churn::new(&keydir);
     let mut random = 1_u64;
-    // Which of both there are more of changes all the time, for a while each.
+    // The majority alternates between puts and deletes, each for a while.
     for phase in 0..200 {
         let puts_of_16 = [15, 8, 1, 8, 12, 4, 0, 9][phase % 8];
         for _ in 0..2_000 {
@@ -472,7 +474,7 @@ fn what_a_shard_rebuilds_is_in_proportion_to_what_is_changed() {
     assert!(slots < 8 * changes, "{slots} slots rebuilt in {changes} changes");
 }
 
-/// Readers take no lock while tables become larger and smaller.
+/// Readers take no lock while tables grow and shrink.
 #[test]
 fn keys_that_stay_are_found_while_tables_grow_and_shrink() {
     const ROUNDS: u64 = if cfg!(miri) { 2 } else { 30 };
@@ -513,7 +515,7 @@ fn keys_that_stay_are_found_while_tables_grow_and_shrink() {
 }
 
 #[test]
-fn clearing_what_is_empty_replaces_nothing() {
+fn clearing_an_empty_shard_replaces_nothing() {
     let keydir = keydir();
     let mut shard = shard(&keydir);
     let before = shard.table_addr();
@@ -530,7 +532,7 @@ fn clearing_what_is_empty_replaces_nothing() {
 
 #[test]
 #[cfg_attr(miri, ignore = "takes too many steps")]
-fn a_shard_that_only_turns_over_does_not_grow() {
+fn a_shard_with_steady_turnover_does_not_grow() {
     let keydir = keydir();
     let mut shard = shard(&keydir);
     for number in 0..100_000_u64 {

@@ -1,36 +1,38 @@
-//! The file that the next manifest is written to, so that replacing one takes no room and no inode.
+//! The file to which the next manifest is written, so that replacing the manifest needs no space
+//! and no inode.
 //!
-//! - It lies beside the manifest, with room set aside for twice what the manifest needs. A new manifest is
-//!   written into it and synced; then the two files exchange their names, as one step, and the old
-//!   manifest is the next spare.
-//! - Nothing is written into it before it is durable that it is not the manifest. A process that has just
-//!   opened the store can't know what its predecessor has exchanged and not synced, so it syncs the
-//!   directory first; after a sync that failed nobody can know, and a fresh file is written as it is done
-//!   where there is no spare.
-//! - What is in it is never read. It can be removed, and made anew from nothing.
+//! - The spare is in the manifest's directory, with space reserved for twice what the manifest
+//!   needs. A new manifest is written into it and synced. Then the two files exchange their names
+//!   in one step, and the old manifest becomes the next spare.
+//! - The spare is written only once it is durable that it is not the manifest. A process that has
+//!   just opened the store can't know whether its predecessor's last exchange was synced, so it
+//!   syncs the directory first. After a failed sync the durable names can't be known at all. Then a
+//!   fresh file is written, as if there were no spare.
+//! - The content of the spare is never read. It can be removed, and is then recreated from nothing.
 
 use crate::error::Result;
 use crate::fs::{self, Access, Fs};
 use crate::mistake::{Mistake, made};
 use crate::segment::{Dir, sidecar};
 
-/// Files take up room in blocks of this size, or less.
+/// Assumed block size of files, in bytes; actual blocks may be smaller.
 const BLOCK: u64 = 4096;
 
 /// What is known of the two names.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Spare {
-    /// An exchange of an earlier process may not be durable.
+    /// An exchange by an earlier process may not be durable.
     #[default]
     Unsettled,
-    /// They are durable as they are.
+    /// The names are durable as they are.
     Settled,
     /// A sync has failed.
     Lost,
 }
 
 impl Spare {
-    /// Replaces the manifest. Where there is no room for that, files that can be derived are given up.
+    /// Replaces the manifest. If there is no space for that, gives up files that can be derived
+    /// again.
     pub(super) fn replace(&mut self, fs: &Fs, dir: &Dir, bytes: &[u8]) -> Result<()> {
         let result = sidecar::making_room(fs, dir, || self.try_to_replace(fs, dir, bytes));
         match &result {
@@ -50,7 +52,7 @@ impl Spare {
         match write(fs, dir, bytes) {
             Ok(()) => {}
             Err(error) if error.is_no_space() || fs::is_failed_sync(&error) => return Err(error),
-            // Whatever it is that has this name can't be used.
+            // Whatever has this name can't be used.
             Err(_) => return replace_by_fresh(fs, dir, bytes),
         }
         if made(Mistake::SpareInPlace) {
@@ -60,8 +62,8 @@ impl Spare {
         let is_exchanged = fs.exchange_and_sync(&spare, &path, !made(Mistake::RenameNotSynced))?;
         *self = Self::Settled;
         if !is_exchanged {
-            // The room that the old manifest took is free now. Without a spare there is one more try at
-            // the next time.
+            // The space of the old manifest is free now. If no spare can be made, the next call
+            // tries again.
             let made = fs.open(&spare, Access::Keep);
             let _ = made.and_then(|file| file.reserve(room_for(bytes.len() as u64)));
         }
@@ -69,16 +71,16 @@ impl Spare {
     }
 }
 
-/// Returns how much is set aside where a manifest has this size, for what it may grow to.
+/// Returns how much space is reserved for a manifest of this size to grow into.
 pub(super) fn room_for(size: u64) -> u64 {
     (2 * size).next_multiple_of(BLOCK)
 }
 
-/// Writes what is to be the manifest, durably.
+/// Writes the next manifest's content, durably.
 fn write(fs: &Fs, dir: &Dir, bytes: &[u8]) -> Result<()> {
     let path = if made(Mistake::SpareInPlace) { dir.manifest() } else { dir.spare() };
     if !fs.is_sole_file(&path)? {
-        // Something else leads to it, a copy of the directory made of links perhaps.
+        // Another name leads to it too, perhaps in a copy of the directory made of links.
         fs.remove(&path)?;
     }
     let file = fs.open(&path, Access::Keep)?;
@@ -87,7 +89,8 @@ fn write(fs: &Fs, dir: &Dir, bytes: &[u8]) -> Result<()> {
     if file.size()? != size {
         file.set_size(size)?;
     }
-    // Also what the cut has given up. It will do without, as long as the manifest does not grow.
+    // This includes the space that the truncation has freed. If it fails, the spare still suffices
+    // as long as the manifest does not grow.
     let _ = file.reserve(room_for(size));
     if made(Mistake::ManifestNotSynced) { Ok(()) } else { file.sync() }
 }
@@ -117,7 +120,7 @@ mod tests {
         Fs::Twin(Arc::clone(twin))
     }
 
-    /// The text of a manifest, longer or shorter than the one before it.
+    /// Returns the text of a manifest. Consecutive ones alternate between longer and shorter.
     fn text(number: u32) -> Vec<u8> {
         let mut manifest =
             Manifest::new(Identity { store_id: u64::from(number) << 56, hash_seed: 2 });
@@ -131,15 +134,15 @@ mod tests {
         file.map(|file| fs::read_whole(&file, 1 << 20).unwrap())
     }
 
-    /// A store's first manifest, and no spare.
+    /// Creates a store's first manifest, and no spare.
     fn created() -> Arc<Twin> {
         let twin = Twin::new();
         replace_by_fresh(&disk(&twin), &dir(), &text(0)).unwrap();
         twin
     }
 
-    /// Sees to it that after a crash anywhere from an operation on, whatever of the rest is kept, there is
-    /// one of some manifests.
+    /// Checks that after a crash at any point from an operation on, whatever was kept of the rest,
+    /// one of the given manifests is on disk.
     fn judge(twin: &Arc<Twin>, from: usize, texts: &[Vec<u8>]) {
         for ops in from..=twin.op_count() {
             let unsynced = twin.unsynced(ops).len();
@@ -156,8 +159,8 @@ mod tests {
                         }
                     });
                     let found = on_disk(&image).unwrap();
-                    let told = String::from_utf8_lossy(&found).into_owned();
-                    assert!(texts.contains(&found), "after {ops} operations: {told}");
+                    let content = String::from_utf8_lossy(&found).into_owned();
+                    assert!(texts.contains(&found), "after {ops} operations: {content}");
                 }
             }
         }
@@ -181,8 +184,9 @@ mod tests {
         }
     }
 
-    /// A process died between exchange and sync, and power fails while its successor replaces the manifest:
-    /// the successor had written to what the disk still took for the manifest.
+    /// A process died between exchange and sync, and power fails while its successor replaces the
+    /// manifest. A successor that did not sync first would have written to the file that is still
+    /// the manifest on disk.
     fn crash_of_a_successor() {
         let twin = created();
         let mut spare = Spare::default();
@@ -197,13 +201,13 @@ mod tests {
     }
 
     #[test]
-    fn a_successor_writes_to_no_file_that_may_still_be_the_manifest() {
+    fn a_successor_does_not_write_to_a_file_that_may_still_be_the_manifest() {
         crash_of_a_successor();
-        assert!(make(Mistake::SpareUnsettled, crash_of_a_successor).is_err(), "it is noticed");
+        assert!(make(Mistake::SpareUnsettled, crash_of_a_successor).is_err(), "not noticed");
     }
 
     #[test]
-    fn behind_a_sync_that_failed_a_fresh_file_is_written() {
+    fn after_a_failed_sync_a_fresh_file_is_written() {
         use crate::testing::twin::{Call, Fault, FaultKind};
         for call in [Call::Sync, Call::SyncDir] {
             let twin = created();
@@ -221,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_disk_takes_any_number_of_manifests_once_there_is_a_spare() {
+    fn with_a_spare_a_full_disk_takes_any_number_of_manifests() {
         for has_exchanges in [true, false] {
             let twin = created();
             if !has_exchanges {
@@ -235,7 +239,7 @@ mod tests {
                 spare.replace(&disk(&twin), &dir(), &text(number)).unwrap();
                 assert_eq!(on_disk(&twin).unwrap(), text(number));
                 if !has_exchanges {
-                    // There was no room for the next spare.
+                    // There was no space for the next spare.
                     return;
                 }
             }
@@ -243,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_spare_a_full_disk_gives_up_what_can_be_derived() {
+    fn without_a_spare_a_full_disk_costs_files_that_can_be_derived_again() {
         let twin = created();
         let id = SegmentId(1);
         for path in [dir().hint(id), dir().index(id), dir().log(id)] {
@@ -258,11 +262,11 @@ mod tests {
         assert_eq!(on_disk(&twin).unwrap(), text(1));
         let files = twin.files();
         assert!(files.contains(&dir().log(id)) && files.contains(&dir().hint(id)));
-        assert!(!files.contains(&dir().index(id)), "it is missed least");
+        assert!(!files.contains(&dir().index(id)), "the index is the least valuable");
     }
 
     #[test]
-    fn what_has_a_second_name_is_no_spare() {
+    fn a_file_with_a_second_name_is_not_used_as_spare() {
         let twin = created();
         let mut spare = Spare::default();
         for number in 1..3 {
@@ -278,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spare_that_can_t_be_written_is_done_without() {
+    fn an_unwritable_spare_is_not_needed() {
         let twin = created();
         twin.create_dir(&dir().spare()).unwrap();
         let mut spare = Spare::default();

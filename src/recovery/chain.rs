@@ -1,4 +1,4 @@
-//! Finding the end of the log: the unsealed segments, followed by their end entries.
+//! Finds the end of the log by following the end entries of the unsealed segments.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -18,18 +18,18 @@ use crate::segment::{FIRST_OFFSET, FileKind, Place, SegmentId, open_listed};
 pub(super) struct Chain {
     /// Oldest first.
     pub(super) links: Vec<Link>,
-    /// Why the last of them ends where it does.
+    /// Why the last link ends where it does.
     pub(super) reason: &'static str,
     last_timestamp: u64,
 }
 
-/// An unsealed segment, up to the end of its good entries.
+/// An unsealed segment, up to the end of its valid entries.
 #[derive(Debug)]
 pub(super) struct Link {
     pub(super) id: SegmentId,
     pub(super) file: File,
     pub(super) end: u64,
-    /// Of the entries below `end`.
+    /// The hint of the entries below `end`.
     pub(super) hint: Hint,
 }
 
@@ -37,12 +37,12 @@ pub(super) struct Link {
 #[derive(Debug, Default)]
 pub(super) struct FileSurvey {
     logs: BTreeSet<SegmentId>,
-    /// Hints and indexes, each with the segment that it is of.
+    /// Hints and indexes, each with the segment to which it belongs.
     derived: Vec<(SegmentId, PathBuf)>,
     temporary: Vec<PathBuf>,
 }
 
-/// A scanned link, where its scan stopped, and what to call that.
+/// A scanned link, where and why its scan stopped, and that reason in words.
 struct ScannedLink {
     link: Link,
     stop: Stop,
@@ -59,13 +59,13 @@ impl Chain {
         }
     }
 
-    /// The second half of the torn-tail rule: what lies behind the end of the log must not show
-    /// that it was durable.
+    /// The second half of the torn-tail rule: nothing after the end of the log may show that the
+    /// entry at the end was durable.
     pub(super) fn refuse_damage(&self, later: &[(SegmentId, File)]) -> Result<()> {
         let Some(last) = self.links.last() else { return Ok(()) };
         let bad = Place::new(last.id, last.end);
-        let behind = later.iter().map(|(id, file)| (*id, file, FIRST_OFFSET));
-        for (id, file, from) in [(last.id, &last.file, last.end)].into_iter().chain(behind) {
+        let after = later.iter().map(|(id, file)| (*id, file, FIRST_OFFSET));
+        for (id, file, from) in [(last.id, &last.file, last.end)].into_iter().chain(after) {
             if let Some(at) = scan::find_mark_above(file, id, from, bad, self.last_timestamp)? {
                 let reason = format!(
                     "{}, but the entry at offset {at} of segment {id} shows that it was durable",
@@ -93,7 +93,7 @@ impl Recovery<'_> {
         Ok(survey)
     }
 
-    /// Refuses a store whose files and manifest are not of the same time.
+    /// Returns an error if the files and the manifest are not from the same time.
     pub(super) fn refuse_missing(&self, manifest: &Manifest, survey: &FileSurvey) -> Result<()> {
         self.refuse_newer(manifest, survey)?;
         let listed = manifest.sealed.iter().map(|sealed| sealed.id);
@@ -105,7 +105,7 @@ impl Recovery<'_> {
         Ok(())
     }
 
-    /// Refuses a manifest that is older than the files.
+    /// Returns an error if the manifest is older than the files.
     pub(super) fn refuse_newer(&self, manifest: &Manifest, survey: &FileSurvey) -> Result<()> {
         match survey.logs.range(manifest.bound..).next() {
             Some(id) => Err(self.manifest_is_old(*id)),
@@ -118,7 +118,7 @@ impl Recovery<'_> {
         Error::corrupt(&self.dir.manifest(), 0, reason)
     }
 
-    /// Scans the unsealed segments, following the end entries, never the directory.
+    /// Scans the unsealed segments. Follows the end entries, never the directory.
     pub(super) fn chain(&self, manifest: &Manifest, for_writing: bool) -> Result<Chain> {
         let mut chain = Chain::default();
         let mut next = manifest.log_exists.then_some(manifest.log);
@@ -126,8 +126,9 @@ impl Recovery<'_> {
             let file = open_listed(self.fs, &self.dir.log(id))?;
             SegmentHeader::read(&file, id, manifest.identity)?;
             if for_writing {
-                // Pages that an earlier sync failed to write would be read as if they were on
-                // disk. Now they are, or this fails, or what is read is what the disk has.
+                // Pages that an earlier sync failed to write would be read as if they were on disk.
+                // After this, either they are on disk, or this fails, or the reads below return
+                // what the disk has.
                 if !made(Mistake::RecoveryNotSynced) {
                     file.sync()?;
                 }
@@ -149,14 +150,14 @@ impl Recovery<'_> {
         Ok(chain)
     }
 
-    /// Returns whether the log goes on by now where it ended before.
+    /// Returns whether the log now continues past the end that was found before.
     fn has_grown(&self, before: &Chain, manifest: &Manifest) -> Result<bool> {
         let end = |chain: &Chain| chain.links.last().map(|link| (link.id, link.end));
         Ok(end(&self.chain(manifest, false)?) > end(before))
     }
 
-    /// Tells what the manifest does not list: what lies behind the end of the log, and what
-    /// nothing needs any more.
+    /// Returns the files that the manifest does not list: segments after the end of the log, and
+    /// leftovers.
     pub(super) fn unlisted(
         &self,
         manifest: &Manifest,
@@ -171,10 +172,10 @@ impl Recovery<'_> {
         let mut unlisted = Unlisted { later: Vec::new(), leftovers };
         for id in survey.logs.difference(&known) {
             let path = self.dir.log(*id);
-            // A writer beside us may have removed it since.
+            // A concurrent writer may have removed it in the meantime.
             let Some(file) = self.fs.open_if_exists(&path)? else { continue };
             let merged = match SegmentHeader::load(&file) {
-                // Segments beside the manifest of another store are no leftovers of that one.
+                // Segments next to another store's manifest are not leftovers of that store.
                 Ok(header) if header.identity != manifest.identity => {
                     return Err(Error::corrupt(&path, 0, "the segment belongs to another store"));
                 }
@@ -195,8 +196,9 @@ impl Recovery<'_> {
         Ok(unlisted)
     }
 
-    /// Refuses what [`Chain::refuse_damage`] does beside a writer, who may have been in the middle of what
-    /// was bad: it is read again, since a mark above it says that by now it is there.
+    /// Like [`Chain::refuse_damage`], but for a store with a concurrent writer, who may have been
+    /// in the middle of writing the bad entry. If a mark shows that the entry must be complete by
+    /// now, the log is read again.
     pub(super) fn refuse_lasting_damage(
         &self,
         chain: &Chain,
@@ -208,8 +210,8 @@ impl Recovery<'_> {
             .or_else(|damage| if self.has_grown(chain, manifest)? { Ok(()) } else { Err(damage) })
     }
 
-    /// Scans one unsealed segment up to where the log goes on in the next one, or ends, and gathers
-    /// its hint on the way: every entry is read, checked and hashed once.
+    /// Scans one unsealed segment up to where the log continues in the next one, or ends. Builds
+    /// its hint on the way, so that every entry is read, checked and hashed once.
     fn scan_link(&self, id: SegmentId, file: File) -> Result<ScannedLink> {
         let mut scan = Scan::new(&file, id, file.size()?);
         let mut builder = HintBuilder::default();
@@ -228,12 +230,13 @@ impl Recovery<'_> {
         };
         let reason = match stop {
             Stop::Bad { invalid, offset } => {
-                // What checks and is not understood was not torn: a newer build wrote it.
+                // An entry whose checksum matches but which is not understood was not torn: a newer
+                // build wrote it.
                 let refusal = scan::refusal(file.path(), offset, invalid);
                 if refusal.is_unsupported() {
                     return Err(refusal);
                 }
-                "the entry here does not check"
+                "the entry here is invalid"
             }
             Stop::End { .. } => "the segment ends here",
             Stop::Nothing { .. } => "the log ends here",
@@ -262,7 +265,7 @@ mod tests {
     use crate::{Bitcask, Options};
 
     #[test]
-    fn a_log_that_is_written_on_has_grown_and_one_that_rests_has_not() {
+    fn a_log_has_grown_only_after_a_write() {
         let path = tempfile::tempdir().unwrap();
         let db = Bitcask::open(path.path(), Options::new().segment_entries(2)).unwrap();
         db.put("a", "1").unwrap();

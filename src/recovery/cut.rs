@@ -1,4 +1,4 @@
-//! Making the end of the log the end of the files: set aside, remove, cut, seal.
+//! Makes the end of the log the end of the files: sets aside, removes, cuts, seals.
 
 use std::path::PathBuf;
 
@@ -16,13 +16,13 @@ use crate::segment::{FIRST_OFFSET, Place, SegmentId, sidecar};
 pub(super) struct Unread<'a> {
     file: &'a File,
     place: Place,
-    /// Zeros at the end do not count.
+    /// Trailing zeros do not count.
     size: u64,
     reason: &'static str,
 }
 
 impl Unread<'_> {
-    /// Tells of it, as long as it is not set aside.
+    /// Returns the report on these bytes, as long as they are not set aside.
     pub(super) fn cut(&self) -> Cut {
         Cut {
             path: self.file.path().to_path_buf(),
@@ -35,8 +35,8 @@ impl Unread<'_> {
 }
 
 impl Chain {
-    /// Returns what could not be read: all behind the end of the log, and what may lie behind the
-    /// end entries before it. Of a later segment its header alone does not count.
+    /// Returns the unreadable bytes: everything after the end of the log, and whatever follows
+    /// earlier end entries. A later segment that has only a header does not count.
     pub(super) fn unread<'a>(&'a self, later: &'a [(SegmentId, File)]) -> Result<Vec<Unread<'a>>> {
         let last = self.links.last().map(|link| link.id);
         let links = self.links.iter().map(|link| {
@@ -44,12 +44,12 @@ impl Chain {
             let reason = if rotated { "there is more behind the end entry" } else { self.reason };
             (&link.file, Place::new(link.id, link.end), link.end, reason)
         });
-        let behind = later.iter().map(|(id, file)| {
+        let after = later.iter().map(|(id, file)| {
             let reason = "the log ends in an earlier segment";
             (file, Place::new(*id, 0), FIRST_OFFSET, reason)
         });
         let mut unread = Vec::new();
-        for (file, place, content_from, reason) in links.chain(behind) {
+        for (file, place, content_from, reason) in links.chain(after) {
             let end = scan::end_of_content(file, content_from)?;
             if end > content_from {
                 unread.push(Unread { file, place, size: end - place.offset, reason });
@@ -60,12 +60,13 @@ impl Chain {
 }
 
 impl Recovery<'_> {
-    /// Sets aside what could not be read, and removes the segments behind the end of the log.
+    /// Sets the unreadable bytes aside, and removes the segments after the end of the log.
     ///
-    /// The youngest goes first, so that what is left after a crash still lies behind the end.
+    /// The youngest segment is removed first, so that the remaining ones are still after the end if
+    /// a crash interrupts this.
     pub(super) fn cut(&self, chain: &Chain, later: &[(SegmentId, File)]) -> Result<Vec<Cut>> {
         for (_, file) in later {
-            // What is set aside has to be the same if this is interrupted and run again.
+            // If this is interrupted and run again, it must set the same bytes aside.
             file.sync()?;
         }
         let mut cuts = Vec::new();
@@ -82,7 +83,7 @@ impl Recovery<'_> {
         Ok(cuts)
     }
 
-    /// Copies what could not be read to the quarantine, durably.
+    /// Copies unreadable bytes to the quarantine, durably.
     fn set_aside(&self, Unread { file, place, size, .. }: &Unread<'_>) -> Result<PathBuf> {
         let quarantine = self.dir.quarantine();
         let path = self.dir.quarantined(*place);
@@ -98,7 +99,7 @@ impl Recovery<'_> {
     }
 
     /// Cuts all unsealed segments to their ends, and seals them with one manifest write. Their
-    /// hints can wait: what is lost of them is built anew.
+    /// hints can be written later: lost ones are rebuilt.
     pub(super) fn seal(&self, chain: &Chain, manifest: &mut Manifest) -> Result<()> {
         let is_empty = |link: &&Link| link.hint.summary.entries == 0;
         let (empty, full): (Vec<_>, Vec<_>) = chain.links.iter().partition(is_empty);
@@ -111,7 +112,7 @@ impl Recovery<'_> {
             manifest.sealed.push(Sealed { id: *id, kind: Kind::Log, length: *end });
         }
         for Link { hint, .. } in &empty {
-            // There may be marks in it, which have times too.
+            // It may contain marks, which have times too.
             manifest.note_time(hint.summary.last_timestamp);
         }
         manifest.log = manifest.bound;

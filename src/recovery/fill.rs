@@ -1,11 +1,11 @@
-//! Filling the keydir from hints, newest segment first: a shard when it is first touched, the rest
-//! in the background.
+//! Fills the keydir from hints, newest segment first: a shard when it is first touched, the rest in
+//! the background.
 //!
-//! - A shard is filled once, under its lock, from everything there was in the log when the store
-//!   was opened; what is appended later finds it filled. If it can't be filled nothing of it is
-//!   published, and whoever touches it is told why.
+//! - A shard is filled once, under its lock, from everything that was in the log when the store was
+//!   opened. Later appends find it filled. If a shard can't be filled, nothing of it is published,
+//!   and every call that touches it gets the error.
 //! - A hint that turns out to be damaged is rebuilt from its segment, once.
-//! - When all shards are filled the hints are let go of, but for those that have to be written.
+//! - When all shards are filled, the hints are released, except those still to be written.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -23,27 +23,28 @@ use crate::segment::{Dir, Segment, SegmentId, Segments, ignore_unknown_codec};
 use crate::sync::unmodeled::{AtomicUsize, Mutex};
 use crate::sync::{Ordering, available_parallelism};
 
-/// About as many slots are read at a time, which bounds the memory that filling needs.
+/// Approximate number of slots read at a time, which bounds the memory that filling needs.
 const RANGE_LEN: u64 = if cfg!(any(test, bitcask_fuzzing)) { 64 } else { 1 << 18 };
-/// Slots that can be filled within milliseconds.
+/// Number of slots that can be filled within milliseconds.
 const QUICK_LEN: u64 = 1 << 16;
-/// Filling is not worth a thread for each processor of a large machine: it is bound by the memory.
+/// Maximum number of threads that fill. More would not help, even on a large machine: memory is the
+/// bottleneck.
 const THREADS_MAX: usize = 4;
 
-/// A segment that there was when the store was opened.
+/// A segment that existed when the store was opened.
 #[derive(Debug)]
 struct Origin {
     segment: Arc<Segment>,
-    /// That slots name it by.
+    /// The number by which slots name it.
     number: u32,
     /// Lock 8.
     hint: Mutex<SegmentHint>,
-    /// Lock 7: the damage that a rebuild of the hint has found in the segment. Held during the rebuild.
-    /// The damage is kept so that the segment is not read again for every shard.
+    /// Lock 7: held while the hint is rebuilt. If that finds the segment damaged too, the damage is kept
+    /// here, so that the segment is not read again for every shard.
     damage: Mutex<Option<SegmentDamage>>,
 }
 
-/// What `Error::Corrupt` says of a segment.
+/// The contents of an `Error::Corrupt` about a segment.
 #[derive(Debug)]
 struct SegmentDamage {
     offset: u64,
@@ -58,13 +59,14 @@ pub(crate) struct Filler {
     identity: Identity,
     /// Lock 8: newest first. Empty when all shards are filled.
     origins: Mutex<Arc<[Origin]>>,
-    /// A writer in another process may remove files meanwhile.
+    /// Whether a writer in another process may remove files meanwhile.
     beside_writer: bool,
-    /// When what shards held before goes, if they are filled anew, from other segments.
+    /// The removal time of the shards' earlier content, if they are refilled from other
+    /// segments.
     anew: Option<u64>,
-    /// How many slots there are in all hints.
+    /// Number of slots in all hints.
     slots_len: u64,
-    /// The first shard that no thread has taken on.
+    /// The first shard that no thread has claimed.
     next: AtomicUsize,
     unfilled: AtomicUsize,
     /// Lock 8: hints that are not on disk.
@@ -72,7 +74,7 @@ pub(crate) struct Filler {
 }
 
 impl Filler {
-    /// Adds the segments to the set, and takes charge of their hints.
+    /// Adds the segments to the set, and takes over their hints.
     pub(crate) fn new(
         recovery: &Recovery<'_>,
         recovered: &Recovered,
@@ -107,12 +109,12 @@ impl Filler {
         })
     }
 
-    /// Returns whether nothing is left to be filled.
+    /// Returns whether all shards are filled.
     pub(crate) fn is_done(&self) -> bool {
         self.unfilled.load(Ordering::Acquire) == 0
     }
 
-    /// Returns whether filling what is left takes no time to speak of.
+    /// Returns whether filling the remaining shards takes only milliseconds.
     pub(crate) fn is_nearly_done(&self) -> bool {
         self.is_done() || self.slots_len <= QUICK_LEN
     }
@@ -124,22 +126,23 @@ impl Filler {
         worthwhile.min(processors).min(THREADS_MAX)
     }
 
-    /// Fills those of some shards that are not filled yet.
+    /// Fills the shards in a range that are not filled yet.
     ///
-    /// Where that fails, the shards that can be filled are, and the first error is returned.
+    /// If that fails, fills every shard that can be filled, and returns the first error.
     pub(crate) fn fill(&self, keydir: &Keydir, shards: Range<usize>) -> Result<()> {
         let origins = Arc::clone(&self.origins.lock());
         let result = self.fill_from(&origins, keydir, &shards);
         if result.is_err() && shards.len() > 1 {
-            // A block of a hint is damaged, or a segment: most shards don't need it.
+            // A block of a hint, or a segment, is damaged: most shards don't need it.
             let each = shards.map(|shard| self.fill_from(&origins, keydir, &(shard..shard + 1)));
             return each.fold(Ok(()), Result::and);
         }
         result
     }
 
-    /// Fills all shards in place of what they hold. Readers find the one or the other in each. Who
-    /// calls this is the only one to change them. What they held goes at `time`.
+    /// Refills all shards. In each shard, readers find either the old or the new content. The
+    /// caller is the only thread that changes the shards. The old content counts as removed at
+    /// `time`.
     pub(crate) fn fill_anew(&mut self, keydir: &Keydir, time: u64) -> Result<()> {
         self.anew = Some(time);
         while let Some(shards) = self.next_shards() {
@@ -148,17 +151,17 @@ impl Filler {
         Ok(())
     }
 
-    /// Fills the next shards that no thread has taken on; says whether there were any.
+    /// Fills the next shards that no thread has claimed. Returns `false` if none were left.
     pub(crate) fn fill_next(&self, keydir: &Keydir) -> bool {
         let Some(shards) = self.next_shards() else { return false };
-        // Whoever needs a shard that can't be filled is told why.
+        // A later call that needs a shard that can't be filled gets the error.
         let _ = self.fill(keydir, shards);
         true
     }
 
-    /// Takes on the next shards that no thread has.
+    /// Claims the next shards that no thread has claimed.
     fn next_shards(&self) -> Option<Range<usize>> {
-        // A range is a part of all, so that several threads share the work.
+        // Each range is a small part of the whole, so that several threads share the work.
         let share = (SHARD_COUNT as u64 * RANGE_LEN).checked_div(self.slots_len);
         let share = share.and_then(|share| usize::try_from(share).ok()).unwrap_or(SHARD_COUNT);
         let len = share.clamp(1, SHARD_COUNT / 16);
@@ -167,12 +170,12 @@ impl Filler {
         (!shards.is_empty()).then_some(shards)
     }
 
-    /// Fills all shards, on several processors if it is worthwhile.
+    /// Fills all shards, on several processors if that is worthwhile.
     pub(crate) fn fill_at_once(&self, keydir: &Keydir) -> Result<()> {
         std::thread::scope(|scope| {
             let work = || while self.fill_next(keydir) {};
             for _ in 1..self.threads() {
-                // One that can't be had is done without.
+                // If a thread can't be started, the others do its work.
                 let _ = std::thread::Builder::new().spawn_scoped(scope, work);
             }
             work();
@@ -180,27 +183,27 @@ impl Filler {
         self.fill_all(keydir)
     }
 
-    /// Fills all shards, beside other threads that do the same.
+    /// Fills all shards, possibly concurrently with other threads that do the same.
     pub(crate) fn fill_all(&self, keydir: &Keydir) -> Result<()> {
         while !self.is_done() && self.fill_next(keydir) {}
         if self.is_done() {
             return Ok(());
         }
-        // What others have taken on, and what could not be filled.
+        // These shards were claimed by other threads, or could not be filled.
         let is_unfilled = |number: &usize| !keydir.shard(*number).is_filled();
         let each = (0..SHARD_COUNT).filter(is_unfilled);
         each.map(|shard| self.fill(keydir, shard..shard + 1)).fold(Ok(()), Result::and)
     }
 
-    /// Forgets everything: all shards are filled, or emptied, and no hint is to be written.
+    /// Discards everything: all shards are filled, or emptied, and no hint is to be written.
     pub(crate) fn forget(&self) {
         self.unfilled.store(0, Ordering::Release);
         *self.origins.lock() = Arc::default();
         self.unwritten.lock().clear();
     }
 
-    /// Writes one of the hints that are not on disk, unless its segment is gone; says whether there
-    /// was one. The caller keeps segments from being removed meanwhile.
+    /// Writes one of the hints that are not on disk, unless its segment has been removed. Returns
+    /// `false` if no hint was left. The caller prevents the removal of segments meanwhile.
     pub(crate) fn write_hint(&self, is_listed: impl Fn(SegmentId) -> bool) -> Result<bool> {
         let Some((source, hint)) = self.unwritten.lock().pop_front() else { return Ok(false) };
         if is_listed(source.id) {
@@ -241,7 +244,7 @@ impl Filler {
         let key_at = |address: Address| {
             let origin = origins.iter().find(|origin| origin.number == address.segment);
             let Some(Origin { segment, .. }) = origin else {
-                unreachable!("a shard is filled from these segments alone")
+                unreachable!("a shard is filled only from these segments")
             };
             self.key_at(segment, address.offset)
         };
@@ -264,16 +267,17 @@ impl Filler {
             gains.push((segment, gained));
         }
         shard.filled(fill, self.anew.unwrap_or(0));
-        // The shard is still locked: nothing that it names can be lost before it is gained.
+        // The shard is still locked: no entry that it names can be counted as lost before it is
+        // counted as gained.
         for (segment, gained) in gains {
             segment.gained(gained);
         }
         Ok(())
     }
 
-    /// Returns a segment that has no file any more, if that may be: where a writer in another process has
-    /// removed it, what is held of it is read. All else is read from the file, so that a bad sector is an
-    /// error.
+    /// Returns a segment whose file no longer exists, if that is allowed: when a writer in another
+    /// process has removed the file, the held segment is read. Otherwise everything is read from
+    /// the file, so that a bad sector is an error.
     fn held<'a>(&self, segment: &'a Arc<Segment>) -> Result<&'a Arc<Segment>> {
         let is_held = self.beside_writer.then_some(segment);
         is_held.ok_or_else(|| Error::MissingSegment { path: segment.path().to_path_buf() })
@@ -295,7 +299,7 @@ impl Filler {
         scan::size_at(&file, offset, segment.size())
     }
 
-    /// Reads what a segment has for some shards, from its hint or from a rebuilt one.
+    /// Reads a segment's slots for some shards, from its hint or from a rebuilt one.
     fn part(
         &self,
         origin: &Origin,
@@ -336,7 +340,7 @@ impl Filler {
     }
 }
 
-/// Splits off the slots of a shard, the lowest that there are any of.
+/// Splits off the slots of a shard, which must be the lowest one present.
 fn split_run<'a>(slots: &mut &'a [HintSlot], shard: usize) -> &'a [HintSlot] {
     let (run, rest) = slots.split_at(slots.partition_point(|slot| slot.shard() <= shard));
     *slots = rest;

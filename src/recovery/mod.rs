@@ -1,12 +1,11 @@
-//! From a directory to segments, and to what fills the keydir.
+//! Turns a directory into segments, and into the source from which the keydir is filled.
 //!
 //! - Everything that can be refused is refused before anything is changed.
-//! - Every step can crash and be run again; the one manifest write at the end is the commit.
-//! - No old byte is ever rewritten, and none that could not be read is destroyed: it is copied to
-//!   `quarantine/` first.
-//! - `chain` finds the end of the log, `cut` makes it so, `fill` fills the keydir, when the
-//!   store is open. The torn-tail
-//!   rule itself is in `segment::scan`.
+//! - Every step can crash and be run again. The single manifest write at the end is the commit.
+//! - No old byte is ever rewritten, and no unreadable byte is destroyed: it is first copied to
+//!   `quarantine/`.
+//! - `chain` finds the end of the log, `cut` makes the files end there, and `fill` fills the keydir
+//!   once the store is open. The torn-tail rule itself is in `segment::scan`.
 
 mod chain;
 mod cut;
@@ -48,12 +47,12 @@ pub(crate) struct Recovered {
     /// Oldest first.
     pub(crate) segments: Vec<(Arc<Segment>, SegmentHint)>,
     pub(crate) report: RecoveryReport,
-    /// A writer in another process may remove the files of these segments.
+    /// Whether a writer in another process may remove the files of these segments.
     beside_writer: bool,
 }
 
-/// Sealed segments that were opened, and stay readable whatever a writer beside us removes: kept from one
-/// try to the next.
+/// Opened sealed segments. They stay readable whatever a concurrent writer removes, and are kept
+/// from one attempt to the next.
 #[derive(Debug, Default)]
 pub(crate) struct OpenedSegments {
     store: Option<Identity>,
@@ -78,14 +77,14 @@ impl Recovered {
 /// Files that the manifest does not list.
 #[derive(Debug, Default)]
 struct Unlisted {
-    /// Segments behind the end of the log, oldest first.
+    /// Segments after the end of the log, oldest first.
     later: Vec<(SegmentId, File)>,
-    /// What nothing needs any more.
+    /// Files that are no longer needed.
     leftovers: Vec<PathBuf>,
 }
 
 impl Recovery<'_> {
-    /// Makes a store that may have been interrupted anywhere ready to be written.
+    /// Makes a store ready for writing, wherever it was interrupted.
     pub(crate) fn for_writing(&self, mut manifest: Manifest) -> Result<Recovered> {
         manifest.trim_history();
         let survey = self.survey()?;
@@ -97,8 +96,8 @@ impl Recovery<'_> {
         let mut segments = self.open_sealed(&manifest, &mut report)?;
 
         if !leftovers.is_empty() {
-            // The manifest may have been renamed just before a crash, and what makes a file a
-            // leftover has to be durable before the file goes.
+            // The manifest may have been renamed just before a crash. Whatever makes a file a
+            // leftover has to be durable before the file is removed.
             self.fs.sync_dir(self.dir.path())?;
         }
         self.remove(&leftovers)?;
@@ -116,12 +115,12 @@ impl Recovery<'_> {
         Ok(Recovered { manifest, segments, report, beside_writer: false })
     }
 
-    /// Reads a store as it is, beside a writer or without one, and changes nothing.
+    /// Reads a store as it is, with or without a concurrent writer, and changes nothing.
     ///
-    /// What it returns is the store as it was at one moment since the manifest was read: the segments that
-    /// the manifest lists, and the log from there on without a gap. A merge or a clear since then has at most
-    /// removed names of files that are held. If one was removed before it was opened this fails, and what is
-    /// held by then need not be opened again.
+    /// The result is the store at one moment since the manifest was read: the segments that the
+    /// manifest lists, and the log from there on without a gap. At most, a merge or a clear has
+    /// since removed the names of files that are held open. If a file was removed before it was
+    /// opened, this fails, and the next attempt need not open the held segments again.
     pub(crate) fn for_reading(
         &self,
         held: &mut OpenedSegments,
@@ -145,16 +144,17 @@ impl Recovery<'_> {
         Ok(Recovered { manifest, segments, report, beside_writer: true })
     }
 
-    /// Opens the sealed segments, and returns what else there is by then.
+    /// Opens the sealed segments, and returns the files that exist afterwards.
     fn hold_all(&self, held: &mut OpenedSegments, manifest: &Manifest) -> Result<FileSurvey> {
         let result = self.hold(held, manifest);
         let survey = self.survey()?;
-        // That the manifest is old says why one is missing.
+        // An outdated manifest explains why a segment is missing.
         self.refuse_newer(manifest, &survey)?;
         result.map(|()| survey)
     }
 
-    /// Opens the sealed segments that are not held yet, and lets go of what is listed no more.
+    /// Opens the sealed segments that are not held yet, and releases those that are no longer
+    /// listed.
     fn hold(&self, held: &mut OpenedSegments, manifest: &Manifest) -> Result<()> {
         if held.store.replace(manifest.identity) != Some(manifest.identity) {
             held.segments.clear();
@@ -183,7 +183,7 @@ impl Recovery<'_> {
     ) -> Result<Vec<(Arc<Segment>, SegmentHint)>> {
         let mut with_hint = |Sealed { id, length, .. }: &Sealed| {
             let Some(Open { segment, hint, .. }) = held.segments.get_mut(id) else {
-                unreachable!("all that is listed is held")
+                unreachable!("every listed segment is held")
             };
             let source = HintSource { id: *id, identity: manifest.identity, length: *length };
             if hint.is_none() {
@@ -199,7 +199,7 @@ impl Recovery<'_> {
         manifest.sealed.iter().map(&mut with_hint).collect()
     }
 
-    /// Tells what `for_writing` would find and do, and changes nothing.
+    /// Reports what `for_writing` would find and do, and changes nothing.
     pub(crate) fn dry_run(
         &self,
         held: &mut OpenedSegments,
@@ -217,8 +217,8 @@ impl Recovery<'_> {
 
     /// Opens the sealed segments, and their hints as far as the summaries.
     ///
-    /// A hint that can't be used is built anew, in memory. That refuses a segment whose damage
-    /// would otherwise be met after the log has been cut; and it tells the last timestamp.
+    /// An unusable hint is rebuilt in memory. The rebuild finds damage in the segment before the
+    /// log is cut, not after, and supplies the last timestamp.
     fn open_sealed(
         &self,
         manifest: &Manifest,

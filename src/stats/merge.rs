@@ -1,11 +1,11 @@
-//! What a merge is going to do, is doing, and has done.
+//! The plan, the progress and the report of a merge.
 
 use std::fmt;
 use std::time::Duration;
 
-/// Which segments a merge takes, and why.
+/// Which segments a merge will process, and why.
 ///
-/// Made without touching the disk. Empty if nothing is worth a merge.
+/// Computed without touching the disk. Empty if no merge is worthwhile.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 #[must_use = "a plan merges nothing"]
@@ -20,13 +20,13 @@ impl MergePlan {
         self.segments.is_empty()
     }
 
-    /// Returns the size of all its segments in bytes: what is read, at most.
+    /// Returns the total size of the segments in bytes, which is the most that the merge reads.
     pub fn size(&self) -> u64 {
         self.segments.iter().map(|segment| segment.size).sum()
     }
 
-    /// Returns the size in bytes of the live entries in its segments: what is copied, but for
-    /// tombstones that are still needed.
+    /// Returns the size in bytes of the live entries in the segments: the amount that the merge
+    /// copies, apart from tombstones that are still needed.
     pub fn live_size(&self) -> u64 {
         self.segments.iter().map(|segment| segment.live_size).sum()
     }
@@ -38,11 +38,11 @@ impl MergePlan {
 pub struct PlannedSegment {
     /// The segment's id, which is its file's name.
     pub id: u32,
-    /// Why it was chosen.
+    /// Why the segment was chosen.
     pub reason: MergeReason,
     /// The size of its file in bytes.
     pub size: u64,
-    /// The size in bytes of the entries in it that are live.
+    /// The size of its live entries in bytes.
     pub live_size: u64,
 }
 
@@ -52,7 +52,7 @@ impl PlannedSegment {
     }
 }
 
-/// Why a segment is merged. Shown as a phrase for people.
+/// Why a segment is merged. Displayed as a phrase for people.
 ///
 /// ```
 /// assert_eq!(bitcask::MergeReason::Small.to_string(), "small, and so is its neighbour");
@@ -60,23 +60,22 @@ impl PlannedSegment {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum MergeReason {
-    /// A large part of it is dead:
-    /// [`AutoMerge::dead_percent`](crate::AutoMerge::dead_percent).
+    /// A large share of it is dead: [`AutoMerge::dead_percent`](crate::AutoMerge::dead_percent).
     DeadRatio,
     /// Many bytes of it are dead: [`AutoMerge::dead_size`](crate::AutoMerge::dead_size).
     DeadSize,
-    /// It, and a segment beside it, are so small that they are better one:
-    /// [`AutoMerge::small_size`](crate::AutoMerge::small_size). Or the segment beside it is merged
+    /// The segment and an adjacent one are so small that they are better combined:
+    /// [`AutoMerge::small_size`](crate::AutoMerge::small_size). Or the adjacent segment is merged
     /// for another reason.
     Small,
-    /// Much of it is dead, or its time to live is over.
+    /// Much of it is dead or has expired.
     Expired,
-    /// Enough of it is dead for a store at rest:
+    /// Enough of it is dead for an idle store:
     /// [`AutoMerge::idle_dead_percent`](crate::AutoMerge::idle_dead_percent).
     Idle,
-    /// It was asked for: [`MergeOptions::segments`](crate::MergeOptions::segments).
+    /// The caller chose it: [`MergeOptions::segments`](crate::MergeOptions::segments).
     Chosen,
-    /// All were asked for: [`MergeOptions::force`](crate::MergeOptions::force).
+    /// The caller requested all segments: [`MergeOptions::force`](crate::MergeOptions::force).
     Forced,
 }
 
@@ -94,20 +93,20 @@ impl fmt::Display for MergeReason {
     }
 }
 
-/// How far a merge has come, for the callback of
+/// The progress of a merge, for the callback of
 /// [`MergeOptions::progress`](crate::MergeOptions::progress).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MergeProgress {
-    /// Segments that are done.
+    /// Segments completed.
     pub segments_done: u64,
-    /// Segments of the whole run.
+    /// Segments in the whole run.
     pub segments_total: u64,
-    /// Bytes that are done: of all segments that are, and of the one that is being read.
+    /// Bytes processed: all of the completed segments, and a part of the one that is being read.
     pub read_size: u64,
-    /// Bytes of all segments of the run.
+    /// Total size in bytes of all segments in the run.
     pub total_size: u64,
-    /// Bytes that were copied so far.
+    /// Bytes copied so far.
     pub copied_size: u64,
 }
 
@@ -115,32 +114,32 @@ pub struct MergeProgress {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MergeReport {
-    /// Segments that were copied from and are gone.
+    /// Input segments that were merged and removed.
     pub segments_in: u64,
-    /// Their size in bytes.
+    /// Size of the input segments in bytes.
     pub size_in: u64,
-    /// Segments that were written.
+    /// Output segments that were written.
     pub segments_out: u64,
-    /// Their size in bytes.
+    /// Size of the output segments in bytes.
     pub size_out: u64,
     /// Live entries that were copied.
     pub live_entries: u64,
-    /// Tombstones that were kept: an older segment that was not merged may hold the key. Those that
-    /// took the place of an expired entry are among them.
+    /// Tombstones that were kept because an older segment outside the merge may hold the key. This
+    /// includes tombstones that replaced an expired entry.
     pub tombstones_kept: u64,
     /// Tombstones that were dropped.
     pub tombstones_dropped: u64,
     /// Expired entries that were dropped.
     pub expired_dropped: u64,
-    /// Whether it was stopped before its end, by a callback or because the store was closed or
-    /// cleared. What it had got through is done.
+    /// Whether the merge was stopped early, by a callback or because the store was closed or
+    /// cleared. The completed part of the work is kept.
     pub cancelled: bool,
-    /// How long it took.
+    /// How long the merge took.
     pub duration: Duration,
 }
 
 impl MergeReport {
-    /// Adds what another merge of the same call did.
+    /// Adds the figures of another merge in the same call.
     pub(crate) fn add(&mut self, other: &Self) {
         self.segments_in += other.segments_in;
         self.size_in += other.size_in;
@@ -152,7 +151,7 @@ impl MergeReport {
         self.expired_dropped += other.expired_dropped;
     }
 
-    /// Returns how many bytes of log were given back, sidecar files not counted.
+    /// Returns how many bytes of log were freed, not counting sidecar files.
     pub fn freed_size(&self) -> u64 {
         self.size_in.saturating_sub(self.size_out)
     }
@@ -163,7 +162,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plan_sums_up_its_segments() {
+    fn a_plan_adds_up_its_segments() {
         let segment = |id, size, live_size| PlannedSegment {
             id,
             reason: MergeReason::DeadRatio,
@@ -176,10 +175,10 @@ mod tests {
     }
 
     #[test]
-    fn what_was_freed_is_what_went_in_and_did_not_come_out() {
+    fn the_freed_size_is_input_minus_output() {
         let report = MergeReport { size_in: 100, size_out: 30, ..MergeReport::default() };
         assert_eq!(report.freed_size(), 70);
-        // Copied from a segment that is still there.
+        // Copied from a segment that still exists.
         let report = MergeReport { size_in: 0, size_out: 30, ..MergeReport::default() };
         assert_eq!(report.freed_size(), 0);
     }

@@ -1,10 +1,10 @@
-//! Mutexes and condition variables that do not poison, and that a fork can't leave entangled.
+//! Mutexes and condition variables that do not poison, and that survive a fork.
 //!
-//! - They are std's, each of which is a word that the kernel waits at. Locks that keep their waiters in a
-//!   table of the process would not do: a forked child has the table with the waiters that its parent had
-//!   at that moment, but not their threads. Whoever waited in the child, for a store of its own, would
-//!   come upon what is left of them.
-//! - A panic while a lock is held leaves what it guards as it was then.
+//! - They wrap std's, each of which is a word that the kernel waits on. Locks that keep their
+//!   waiters in a process-wide table would not do: a forked child inherits the table with the
+//!   parent's waiters of that moment, but not their threads. A thread in the child that waits, for
+//!   a store opened there, would run into those stale waiters.
+//! - If a thread panics while it holds a lock, the guarded value stays as it was at that point.
 
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,7 +25,7 @@ impl<T> Mutex<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets go of the lock, runs a closure, and takes it again.
+    /// Releases the lock, runs a closure, and takes the lock again.
     pub(crate) fn unlocked<'a, R>(
         &'a self,
         guard: MutexGuard<'a, T>,
@@ -37,9 +37,9 @@ impl<T> Mutex<T> {
     }
 }
 
-/// A condition variable of which it is known whether anybody waits: std's takes a system call to wake
-/// nobody. Who changes what is waited for holds the lock meanwhile, so either it sees that somebody waits,
-/// or whoever is about to sees the change.
+/// A condition variable that knows whether any thread waits: std's makes a system call to wake even
+/// without waiters. The thread that makes the awaited change holds the lock meanwhile. So either it
+/// sees the waiter, or the thread that is about to wait sees the change.
 #[derive(Debug, Default)]
 pub(crate) struct Condvar {
     waiting: AtomicUsize,
@@ -47,7 +47,7 @@ pub(crate) struct Condvar {
 }
 
 impl Condvar {
-    /// Wakes those who wait. The lock is held, or was held since the change.
+    /// Wakes the waiting threads. The caller holds the lock, or has held it since the change.
     pub(crate) fn notify_all(&self) {
         if self.waiting.load(Ordering::Relaxed) > 0 {
             self.changed.notify_all();
@@ -61,7 +61,7 @@ impl Condvar {
         guard
     }
 
-    /// Waits until it is notified, or for so long.
+    /// Waits until notified, or until a moment.
     pub(crate) fn wait_until<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,

@@ -1,4 +1,5 @@
-//! The model checker's. Nobody waits in a model, and time and threads are the machine's.
+//! The model checker's versions. No thread waits in a model, and time and threads are the
+//! machine's.
 
 pub(crate) use super::native::{
     Instant, ThreadId, available_parallelism, current_thread, sleep, unmodeled, yield_now,
@@ -6,7 +7,7 @@ pub(crate) use super::native::{
 pub(crate) use loom::sync::MutexGuard;
 pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-/// The model checker's mutex, which is locked as ours is.
+/// The model checker's mutex, with the interface of this crate's mutex.
 #[derive(Debug, Default)]
 pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
 
@@ -20,7 +21,7 @@ impl<T> Mutex<T> {
     }
 }
 
-/// Nobody waits in a model.
+/// No thread waits in a model.
 #[derive(Debug, Default)]
 pub(crate) struct Condvar;
 
@@ -28,7 +29,7 @@ impl Condvar {
     pub(crate) fn notify_all(&self) {}
 
     pub(crate) fn wait<'a, T>(&self, _: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
-        unreachable!("nobody waits in a model")
+        unreachable!("no thread waits in a model")
     }
 
     pub(crate) fn wait_until<'a, T>(

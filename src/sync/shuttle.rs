@@ -1,9 +1,8 @@
-//! The scheduler's: each call is a place where another task may go on.
+//! The scheduler's versions: every call is a point at which another task may continue.
 //!
-//! - The tasks of a schedule take turns on one thread of the machine, so nothing that a task holds
-//!   while it is switched may be a lock of the machine's.
-//! - Time is what the schedule makes of it: it goes on by a microsecond each time that somebody
-//!   looks, and sleeping is giving way.
+//! - The tasks of a schedule take turns on one machine thread, so a task must not hold a lock of
+//!   the machine while the scheduler switches tasks.
+//! - Time is artificial: it advances by a microsecond with each reading, and sleeping yields.
 
 use std::cell::Cell;
 use std::fmt;
@@ -19,7 +18,7 @@ pub(crate) mod unmodeled {
     pub(crate) use shuttle::sync::atomic::{AtomicU64, AtomicUsize};
 }
 
-/// A mutex that is locked, unlocked and waited with as ours is.
+/// A mutex with the interface of this crate's mutex.
 #[derive(Default)]
 pub(crate) struct Mutex<T>(shuttle::sync::Mutex<T>);
 
@@ -33,7 +32,7 @@ impl<T> Mutex<T> {
         MutexGuard { mutex: self, held }
     }
 
-    /// Lets go of the lock, runs a closure, and takes it again.
+    /// Releases the lock, runs a closure, and takes the lock again.
     pub(crate) fn unlocked<'a, R>(
         &'a self,
         guard: MutexGuard<'a, T>,
@@ -45,7 +44,7 @@ impl<T> Mutex<T> {
     }
 }
 
-/// What a lock guards is not shown: looking would take it.
+/// Does not show the guarded value, since that would take the lock.
 impl<T> fmt::Debug for Mutex<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Mutex")
@@ -91,8 +90,8 @@ impl Condvar {
         MutexGuard { mutex, held }
     }
 
-    /// Gives way once, whatever comes meanwhile.
-    #[expect(clippy::unused_self, reason = "the signature is that of ours")]
+    /// Yields once, whether or not it is notified.
+    #[expect(clippy::unused_self, reason = "the signature is that of our own type")]
     pub(crate) fn wait_until<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -107,7 +106,7 @@ impl Condvar {
 pub(crate) struct Instant(u64);
 
 std::thread_local! {
-    /// How often somebody has looked at the time. All tasks are on one thread.
+    /// Number of readings of the time. All tasks are on one thread.
     static LOOKS: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -142,7 +141,7 @@ pub(crate) fn current_thread() -> ThreadId {
     shuttle::thread::current().id()
 }
 
-/// A schedule's tasks are all there are.
+/// All tasks of a schedule share one thread.
 pub(crate) fn available_parallelism() -> usize {
     1
 }

@@ -1,4 +1,4 @@
-//! What locks promise, whatever they are made of.
+//! What locks promise, whichever implementation they wrap.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -24,7 +24,7 @@ impl Mutex<i32> {
 }
 
 #[test]
-fn a_lock_is_let_go_while_a_closure_runs_without_it() {
+fn a_lock_is_released_while_a_closure_runs_without_it() {
     let mutex = Mutex::new(1);
     let (guard, ()) = mutex.unlocked(mutex.lock(), || *mutex.lock() += 1);
     assert_eq!(*guard, 2);

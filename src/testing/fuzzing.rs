@@ -1,10 +1,12 @@
-//! What fuzz targets run: one function each, from any bytes to properties that have to hold.
+//! The functions that fuzz targets run: each takes arbitrary bytes and checks properties that must
+//! hold.
 //!
-//! - Built for tests and under `cfg(bitcask_fuzzing)` alone, so that nothing of it is part of the crate.
-//!   `fuzz/` has the targets, which do no more than call these, and the inputs worth keeping.
-//! - A broken property panics. An error of the store breaks none: bad bytes have to be refused.
-//! - A checksum that an input was given on purpose proves nothing, so behind one there is less to
-//!   ask for: no panic, and no memory that the file's size does not account for.
+//! - They are built only for tests and under `cfg(bitcask_fuzzing)`, so the crate contains none of
+//!   them. `fuzz/` has the targets, which only call these functions, and the inputs worth keeping.
+//! - A violated property panics. An error from the store is not a violation: bad bytes must be
+//!   refused.
+//! - A checksum that was deliberately corrected proves nothing. For such inputs only two properties
+//!   are checked: no panic, and no memory beyond what the file's size accounts for.
 
 mod decoders;
 mod directory;
@@ -22,14 +24,14 @@ pub use segment::segment;
 use crate::segment::header::Identity;
 use crate::store;
 
-/// Where the stores lie on the disk in memory.
+/// The directory of the stores on the in-memory disk.
 const DIR: &str = "/store";
 
-/// What sets these stores apart from others. An input that has it is nothing special.
+/// The identity of these stores. An input may contain it too, which does no harm.
 const IDENTITY: Identity = Identity { store_id: 0x6663_7566_7a7a_6572, hash_seed: 5 };
 
-/// Runs operations that the bytes stand for, cuts the power at some moments, and compares what is
-/// left with what was acknowledged and what was durable then.
+/// Runs the operations that the bytes encode, cuts the power at some moments, and compares what is
+/// left with what had been acknowledged and what was durable then.
 pub fn operations(bytes: &[u8]) {
     store::tests::crash::operations(bytes);
 }

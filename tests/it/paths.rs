@@ -123,7 +123,7 @@ fn a_lock_whose_process_has_ended_is_said_to_be_held_by_another() {
     );
     let error = error.to_string();
     assert!(error.contains(&format!("process {}", ended.id())), "{error}");
-    assert!(error.contains("not running any more") && error.contains("forked"), "{error}");
+    assert!(error.contains("no longer running") && error.contains("forked"), "{error}");
     drop(lock);
     // A child that has ended and that nobody has waited for does not hold anything either.
     let mut zombie = Command::new("true").stdout(Stdio::null()).spawn().unwrap();
@@ -132,7 +132,9 @@ fn a_lock_whose_process_has_ended_is_said_to_be_held_by_another() {
         std::thread::yield_now();
     }
     let lock = held_for(dir.path(), zombie.id());
-    assert!(Bitcask::open(dir.path(), small()).unwrap_err().to_string().contains("not running"));
+    assert!(
+        Bitcask::open(dir.path(), small()).unwrap_err().to_string().contains("no longer running")
+    );
     zombie.wait().unwrap();
     drop(lock);
     // One that is alive may well hold it.

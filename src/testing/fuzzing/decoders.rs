@@ -1,4 +1,4 @@
-//! Decoders: entries, hints, manifests, compressed values.
+//! Fuzzes the decoders of entries, hints, manifests and compressed values.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -17,10 +17,10 @@ use crate::segment::hint::{Hint, HintFile, HintSlot, HintSource};
 use crate::segment::{Dir, SegmentId};
 use crate::testing::twin::Twin;
 
-/// Where the entries of these inputs lie.
+/// The place of the entries in these inputs.
 const SALT: (u32, u64) = (7, 4096);
 
-/// Any bytes as an entry: as they are, and with the right checksum.
+/// Decodes arbitrary bytes as an entry, first unchanged, then with the correct checksum.
 pub fn entry(bytes: &[u8]) {
     let salt = Salt::new(SALT.0, SALT.1);
     check_entry(bytes, salt);
@@ -35,16 +35,17 @@ pub fn entry(bytes: &[u8]) {
         matches!(checked, Ok(()) | Err(Invalid::UnknownFlags(_) | Invalid::UnknownCodec(_))),
         "{repaired:?} has the right checksum: {checked:?}"
     );
-    // The same bytes in another place are no entry.
+    // The same bytes in another place are not a valid entry.
     assert_eq!(repaired.check(Salt::new(SALT.0, SALT.1 + ALIGNMENT)), Err(Invalid::Checksum));
     assert_eq!(repaired.check(Salt::new(SALT.0 + 1, SALT.1)), Err(Invalid::Checksum));
-    // Nor are they with another bit anywhere, the checksum among them and the padding aside.
+    // Neither are they with any one bit flipped, including those of the checksum, but not those of
+    // the padding.
     let bit = usize::from(bytes[0]) << 8 | usize::from(bytes[1]);
     let bit = bit % (repaired.value_range().end * 8);
     bytes[bit / 8] ^= 1 << (bit % 8);
     let decoded = Entry::decode(&bytes);
     let is_entry = decoded.is_ok_and(|entry| entry.is_some_and(|entry| entry.check(salt).is_ok()));
-    assert!(!is_entry, "bit {bit} is not noticed");
+    assert!(!is_entry, "the change of bit {bit} was not noticed");
 }
 
 fn check_entry(bytes: &[u8], salt: Salt) {
@@ -61,7 +62,8 @@ fn check_entry(bytes: &[u8], salt: Salt) {
     assert_eq!(entry.key().len(), usize::from(header.key_size));
     assert_eq!(entry.value().len(), header.value_size as usize);
     assert!((1..TIME_MAX).contains(&header.timestamp));
-    // What is encoded again is the same, whether it checks or not; the checksum aside if not.
+    // Encoding the decoded header restores its bytes. The checksum is restored only if it was
+    // correct.
     let encoded = header.encode(BodySum::of(entry.key(), entry.value()), salt);
     let (checksum, rest) = encoded.as_slice().split_at(4);
     assert_eq!(rest, &bytes[4..header.size()]);
@@ -73,13 +75,13 @@ fn check_entry(bytes: &[u8], salt: Salt) {
     }
 }
 
-/// Any bytes as a manifest: as they are, and with the right checksum.
+/// Decodes arbitrary bytes as a manifest, first unchanged, then with the correct checksum.
 pub fn manifest(bytes: &[u8]) {
     check_manifest(bytes);
     let mut bytes = [bytes, b"\nchecksum\n"].concat();
     repair_manifest(&mut bytes);
     check_manifest(&bytes);
-    // A last line without its end, as the store writes none: its place is the checksum's.
+    // The store never writes a last line without a line end. The checksum takes its place.
     repair_manifest(&mut bytes);
     check_manifest(&bytes);
 }
@@ -102,8 +104,8 @@ fn check_manifest(bytes: &[u8]) {
     assert_eq!(again, manifest);
 }
 
-/// Any bytes as a segment's hint: as they are, as a change of a valid one, and with everything
-/// that ties them to the segment made right.
+/// Reads arbitrary bytes as a segment's hint: unchanged, as a modification of a valid hint, or with
+/// everything that ties them to the segment corrected.
 pub fn hint(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let source = HintSource { id: SegmentId(3), identity: IDENTITY, length: 1 << 20 };
@@ -114,7 +116,7 @@ pub fn hint(bytes: &[u8]) {
     }
 }
 
-/// Reads a hint through the door to the disk, as a store does: all of it, and shard by shard.
+/// Reads a hint from the disk as a store does: as a whole, and shard by shard.
 fn read_hint(bytes: &[u8], source: HintSource) -> Option<Hint> {
     let twin = Twin::new();
     let dir = Dir::new(DIR.into());
@@ -128,18 +130,19 @@ fn read_hint(bytes: &[u8], source: HintSource) -> Option<Hint> {
         let slots = file.slots(&fs, &(shard..shard + 1));
         if let Some(slots) = &slots {
             assert!(slots.iter().all(|slot| slot.shard() == shard));
-            assert!(slots.len() * size_of::<HintSlot>() <= bytes.len(), "from nowhere");
+            assert!(slots.len() * size_of::<HintSlot>() <= bytes.len(), "more slots than bytes");
         }
         by_shard = by_shard.zip(slots).map(|(all, slots)| [all, slots].concat());
     }
     let slots = all?;
     assert_eq!(slots.len() as u64, summary.entries);
-    assert_eq!(by_shard.as_ref(), Some(&slots), "the parts are not the whole");
+    assert_eq!(by_shard.as_ref(), Some(&slots), "the parts differ from the whole");
     Some(Hint { summary, slots })
 }
 
-/// A valid hint whose checksummed parts are each changed in one place of up to four bytes, either
-/// of what is summed or of the sum, which a CRC-32 always notices; and which is cut or lengthened.
+/// Reads a modified hint. Each checksummed part is changed in one place of up to four bytes, either
+/// in the covered bytes or in the checksum, which a CRC-32 always detects. The file may also be
+/// truncated or extended.
 fn changed_hint(input: &mut Input<'_>, source: HintSource) {
     let written = some_hint(input.below(600));
     let encoded = written.encode(source);
@@ -157,12 +160,12 @@ fn changed_hint(input: &mut Input<'_>, source: HintSource) {
         _ => {}
     }
     match read_hint(&bytes, source) {
-        None => assert!(bytes != encoded, "a valid hint is refused"),
-        Some(read) => assert_eq!(read, written, "a changed hint is taken for the truth"),
+        None => assert!(bytes != encoded, "a valid hint was refused"),
+        Some(read) => assert_eq!(read, written, "a changed hint was accepted"),
     }
 }
 
-/// A hint with slots for so many keys, in order.
+/// Returns a hint with slots for `len` keys, in order.
 fn some_hint(len: usize) -> Hint {
     let mut hint = Hint::default();
     let hasher = KeyHasher::new(IDENTITY.hash_seed);
@@ -177,8 +180,8 @@ fn some_hint(len: usize) -> Hint {
     hint
 }
 
-/// Bytes with the right beginning, length, number of entries and checksums: what they say of the
-/// entries is anybody's guess.
+/// Reads bytes with a correct beginning, length, number of entries and checksums. The slots
+/// themselves are arbitrary.
 fn forged_hint(bytes: &[u8], source: HintSource) {
     let mut bytes = bytes.to_vec();
     bytes.resize(bytes.len().max(SUMMARY_SIZE), 0);
@@ -191,17 +194,18 @@ fn forged_hint(bytes: &[u8], source: HintSource) {
     bytes[..48].copy_from_slice(&right[..48]);
     let entries = (blocks * 255 + rest) as u64;
     bytes[48..56].copy_from_slice(&entries.to_be_bytes());
-    // Of more than 16 steps it would be refused at once.
+    // A hint with more than 16 steps would be refused immediately.
     bytes[96..103].fill(0);
     bytes[103] %= 18;
     repair_hint(&mut bytes, source.id);
     if let Some(hint) = read_hint(&bytes, source) {
         let again = read_hint(&hint.encode(source), source);
-        assert_eq!(again, Some(hint), "what was read is written otherwise");
+        assert_eq!(again, Some(hint), "encoding changes the hint");
     }
 }
 
-/// Any bytes as a compressed value, and any value compressed and back. Nothing without a codec.
+/// Decompresses arbitrary bytes, and compresses and decompresses arbitrary values. Does nothing
+/// without a codec.
 pub fn codec(bytes: &[u8]) {
     let Some(codec) = Codec::from_number(1) else { return };
     let mut input = Input::new(bytes);
@@ -209,7 +213,7 @@ pub fn codec(bytes: &[u8]) {
     let rest = input.take(bytes.len());
     if let Ok(raw) = codec.decompress(rest, raw_size) {
         assert_eq!(raw.len(), raw_size as usize);
-        assert!(raw.len() <= 255 * rest.len(), "more than stored bytes can grow to");
+        assert!(raw.len() <= 255 * rest.len(), "more than the stored bytes can expand to");
     }
     let stored = codec.compress(rest).unwrap();
     let raw_size = u32::try_from(rest.len()).unwrap();

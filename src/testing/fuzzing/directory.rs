@@ -1,10 +1,11 @@
-//! Any directory: a store's files, changed in any way, opened and used.
+//! Fuzzes a directory: a store's files are changed arbitrarily, then the store is opened and used.
 //!
-//! - What is read under a key was once written under it. Which of its values that is, and whether
-//!   the key is there at all, is not asked: what was not known to be durable may be cut.
-//! - An input may have checksums made right again. Values may then be anything.
-//! - Changes are made by XOR, so that a run of the fuzzer that learns which checksum was expected
-//!   can't put it there: what it could forge would not be a finding.
+//! - A value read under a key must once have been written under it. Which of its values it is, and
+//!   whether the key exists at all, is not checked: bytes that were not known to be durable may be
+//!   cut.
+//! - An input may have checksums corrected after a change. Then values may be anything.
+//! - Changes are made by XOR. A fuzzer that learns which checksum was expected thus can't write it
+//!   into the file: a forged checksum would not be a finding.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -28,7 +29,7 @@ use crate::{
     WriteOptions,
 };
 
-/// As large as a change can make a file.
+/// Largest size in bytes that a change can give a file.
 const SIZE_MAX: usize = 8192;
 
 type Files = BTreeMap<PathBuf, Vec<u8>>;
@@ -41,12 +42,12 @@ pub(crate) struct Base {
     written: BTreeMap<Vec<u8>, BTreeSet<Vec<u8>>>,
 }
 
-/// With the hash that stores have, and with one of four values.
+/// One store with the regular hash, and one with a hash of four values.
 pub(crate) static BASES: LazyLock<[Base; 2]> =
     LazyLock::new(|| [Base::new(KeyHasher::new), Base::new(KeyHasher::weak)]);
 
-/// Any bytes as changes of a store's files; it is opened, read, written, merged, closed and
-/// opened again.
+/// Decodes arbitrary bytes as changes of a store's files. The store is then opened, read, written,
+/// merged, closed and opened again.
 pub fn directory(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     let choice = input.byte();
@@ -63,7 +64,7 @@ pub fn directory(bytes: &[u8]) {
 }
 
 impl Base {
-    /// Segments that were merged, that are sealed, and that are not, with entries of every kind.
+    /// Creates merged, sealed and unsealed segments, with entries of every kind.
     fn new(hasher: fn(u64) -> KeyHasher) -> Self {
         let twin = Twin::new();
         let manifest = Manifest::new(IDENTITY).encode().into_bytes();
@@ -74,7 +75,7 @@ impl Base {
             for key in 0..6_u8 {
                 base.put(&db, &[key], &[round.to_be_bytes().as_slice(), &[key; 9]].concat());
             }
-            // What is never written again stays in old segments.
+            // Keys that are never written again stay in old segments.
             for number in 0..3 {
                 let key = format!("of round {round}, {number}");
                 base.put(&db, key.as_bytes(), format!("stays {round} {number}").as_bytes());
@@ -106,7 +107,7 @@ impl Base {
         let contents = |path: PathBuf| (path.clone(), twin.contents(&path).unwrap());
         base.files = twin.files().into_iter().map(contents).collect();
         for bytes in base.files.values_mut() {
-            // Room that was set aside says nothing, and would only make the files longer.
+            // Allocated space contains nothing, and would only make the files longer.
             let size = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 9);
             bytes.truncate(size);
         }
@@ -141,7 +142,7 @@ impl Base {
 struct Lab {
     base: Base,
     twin: Arc<Twin>,
-    /// Whether a checksum was made right behind a change.
+    /// Whether a checksum was corrected after a change.
     forged: bool,
 }
 
@@ -166,7 +167,7 @@ impl Lab {
             1 => bytes.truncate(input.below(bytes.len() + 1)),
             2 => bytes.resize(bytes.len() + usize::from(input.byte()), 0),
             3 => bytes.extend_from_slice(input.bytes()),
-            // Swapped with another, or doubled.
+            // Swaps the file with another, or renames it.
             4 => {
                 let other = self.path(input);
                 if let Some(others) = self.base.files.insert(other, bytes) {
@@ -179,7 +180,7 @@ impl Lab {
                 let name = names[usize::from(input.byte() % 4)];
                 self.base.files.insert(Path::new(DIR).join(name), bytes.clone());
             }
-            // Some of its bytes are those of another file, or of another place.
+            // Replaces some of its bytes by those of another file, or of another place.
             6 => {
                 let other = self.path(input);
                 let other = self.base.files.get(&other).unwrap_or(&bytes).clone();
@@ -218,40 +219,40 @@ impl Lab {
     fn use_read_only(&self) {
         let files = |twin: &Twin| twin.files().len();
         let before = (files(&self.twin), self.twin.op_count());
-        if let Some(db) = self.told(self.base.open_read_only(&self.twin)) {
+        if let Some(db) = self.tolerate(self.base.open_read_only(&self.twin)) {
             self.read(&db);
-            self.told(db.verify());
+            self.tolerate(db.verify());
         }
-        assert_eq!((files(&self.twin), self.twin.op_count()), before, "it was to be read only");
+        assert_eq!((files(&self.twin), self.twin.op_count()), before, "it was opened read-only");
     }
 
-    /// Opens the store, reads it, and does with it whatever can be done.
+    /// Opens the store, reads it, and uses every operation on it.
     fn use_for_writing(&mut self) -> Option<()> {
-        let db = self.told(self.base.open(&self.twin))?;
+        let db = self.tolerate(self.base.open(&self.twin))?;
         self.read_in_full(&db);
-        self.told(db.verify());
+        self.tolerate(db.verify());
         for key in 0..3_u8 {
             let value = [b'n', key];
-            if self.told(db.put([key], value)).is_some() {
+            if self.tolerate(db.put([key], value)).is_some() {
                 self.base.note(&[key], &value);
-                let found = db.get([key]).unwrap().expect("what was just put is there");
+                let found = db.get([key]).unwrap().expect("the key was just put");
                 assert_eq!(found, value.as_slice());
             }
-            self.told(db.delete([key + 1]));
+            self.tolerate(db.delete([key + 1]));
         }
-        self.told(db.write(Batch::new().put([1], "batch").put("new", "batch")));
+        self.tolerate(db.write(Batch::new().put([1], "batch").put("new", "batch")));
         self.base.note(&[1], b"batch");
         self.base.note(b"new", b"batch");
         db.work();
         self.read_in_full(&db);
-        self.told(db.merge_opt(MergeOptions::new().force(true)));
+        self.tolerate(db.merge_opt(MergeOptions::new().force(true)));
         self.read_in_full(&db);
-        self.told(db.verify());
+        self.tolerate(db.verify());
         db.work();
         let before = self.read_in_full(&db);
-        self.told(db.close())?;
+        self.tolerate(db.close())?;
         // What has been read is read again, if it is opened again.
-        let db = self.told(self.base.open(&self.twin))?;
+        let db = self.tolerate(self.base.open(&self.twin))?;
         assert_eq!(
             self.read_in_full(&db),
             before,
@@ -263,7 +264,7 @@ impl Lab {
 
     /// Opens the store once more after a kill.
     fn reopen(&self) {
-        if let Some(db) = self.told(self.base.open(&self.twin.kill_image_now())) {
+        if let Some(db) = self.tolerate(self.base.open(&self.twin.kill_image_now())) {
             self.read_in_full(&db);
         }
     }
@@ -279,15 +280,15 @@ impl Lab {
     fn read(&self, db: &Reader) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let mut found = BTreeMap::new();
         for pair in db {
-            if let Some((key, value)) = self.told(pair) {
+            if let Some((key, value)) = self.tolerate(pair) {
                 self.check(&key, &value);
                 let twice = found.insert(key.to_vec(), value.to_vec());
-                assert!(self.forged || twice.is_none(), "{key:?} is there twice");
+                assert!(self.forged || twice.is_none(), "{key:?} was returned twice");
             }
         }
         for key in self.base.written.keys() {
-            let value = self.told(db.get(key));
-            let is_there = self.told(db.contains_key(key));
+            let value = self.tolerate(db.get(key));
+            let is_there = self.tolerate(db.contains_key(key));
             if let Some(value) = value {
                 assert!(is_there.is_none_or(|is_there| is_there == value.is_some()));
                 if !self.forged {
@@ -296,7 +297,7 @@ impl Lab {
                 value.inspect(|value| self.check(key, value));
             }
         }
-        db.keys().for_each(|key| drop(self.told(key)));
+        db.keys().for_each(|key| drop(self.tolerate(key)));
         self.read_in_order(db, &found);
         let _ = (db.len(), db.stats(), db.segments());
         found
@@ -306,7 +307,7 @@ impl Lab {
     fn read_in_order(&self, db: &Reader, found: &BTreeMap<Vec<u8>, Vec<u8>>) {
         let mut last: Option<Vec<u8>> = None;
         for pair in db.range(..) {
-            let Some((key, value)) = self.told(pair) else { continue };
+            let Some((key, value)) = self.tolerate(pair) else { continue };
             self.check(&key, &value);
             if !self.forged {
                 assert!(last.as_deref().is_none_or(|last| last < &*key), "{key:?} after {last:?}");
@@ -314,7 +315,7 @@ impl Lab {
             }
             last = Some(key.to_vec());
         }
-        db.range_keys(..).rev().for_each(|key| drop(self.told(key)));
+        db.range_keys(..).rev().for_each(|key| drop(self.tolerate(key)));
     }
 
     fn check(&self, key: &[u8], value: &[u8]) {
@@ -322,8 +323,9 @@ impl Lab {
         assert!(self.forged || is_known, "{value:?} was never written under {key:?}");
     }
 
-    /// Checks that an error is one that changed files can lead to, and names one of them.
-    fn told<T>(&self, result: Result<T>) -> Option<T> {
+    /// Returns the value, or checks that the error is one that changed files can cause and that it
+    /// names a file of the store.
+    fn tolerate<T>(&self, result: Result<T>) -> Option<T> {
         let error = match result {
             Ok(value) => return Some(value),
             Err(error) => error,
@@ -334,7 +336,7 @@ impl Lab {
                 assert!(!reason.is_empty());
                 path
             }
-            // Nothing is left where there is neither a manifest nor a segment.
+            // A directory with neither a manifest nor a segment is not a store.
             Error::MissingSegment { path } | Error::NotFound { path } => path,
             Error::UnsupportedVersion { path, .. }
             | Error::UnsupportedCodec { path, .. }
@@ -343,7 +345,7 @@ impl Lab {
             {
                 path
             }
-            // Of a manifest that says so, which was forged.
+            // A forged manifest can list too many segments.
             Error::TooManySegments { .. } if self.forged => return None,
             other => panic!("{other}: {other:?}"),
         };
@@ -352,7 +354,7 @@ impl Lab {
     }
 }
 
-/// Makes checksums right again: of an entry, or of all that there are in a file.
+/// Corrects checksums: that of one entry, or all in a file.
 pub(crate) fn repair(bytes: &mut Vec<u8>, path: &Path, input: &mut Input<'_>) {
     let offset = aligned(input.below(2 * bytes.len()));
     match FileKind::of(path.file_name().unwrap().to_str().unwrap()) {

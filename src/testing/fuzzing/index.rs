@@ -1,4 +1,4 @@
-//! Indexes: any bytes beside a segment, which is then gone through in order.
+//! Fuzzes indexes: a segment with arbitrary bytes as its index is scanned in order.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -19,11 +19,11 @@ use crate::segment::{Dir, Segment, SegmentId};
 use crate::testing::twin::Twin;
 
 pub(crate) const ID: SegmentId = SegmentId(3);
-/// Behind this time nothing was appended.
+/// The latest time of the segment: nothing was appended after it.
 const LAST: u64 = 1000;
 const NOW: u64 = 500;
 
-/// What is shown: keys and their timestamps, met in order and looked up.
+/// The result of a scan: keys and their timestamps, each also looked up.
 type Shown = Vec<(Vec<u8>, u64, Option<u64>)>;
 
 /// A segment, its index, and for each key its versions by time, of which some are deletes.
@@ -33,7 +33,7 @@ pub(crate) struct Whole {
     versions: BTreeMap<Vec<u8>, BTreeMap<u64, bool>>,
 }
 
-/// One segment does for all inputs: they are about its index.
+/// One segment serves all inputs: they only vary its index.
 pub(crate) static WHOLE: LazyLock<Whole> = LazyLock::new(|| {
     let (twin, dir) = (Twin::new(), Dir::new(DIR.into()));
     twin.create_dir(Path::new(DIR)).unwrap();
@@ -63,22 +63,22 @@ pub(crate) static WHOLE: LazyLock<Whole> = LazyLock::new(|| {
     Whole { log, index: twin.contents(&dir.index(ID)).unwrap(), versions }
 });
 
-/// Any bytes as a segment's index: as they are, as a change of the right one, and with everything
-/// that ties them to the segment made right.
+/// Reads arbitrary bytes as a segment's index: unchanged, as a modification of the correct index,
+/// or with everything that ties them to the segment corrected.
 pub fn index(bytes: &[u8]) {
     let mut input = Input::new(bytes);
     match input.byte() % 3 {
         0 => check(input.take(bytes.len())),
         1 => check(&changed(&mut input)),
         _ => {
-            // What it says is anybody's guess; what is shown comes to an end all the same.
+            // The contents are arbitrary, but the scan has to end all the same.
             let forged = forged(&mut input);
             for forward in [true, false] {
                 match show(&forged, LAST, forward) {
-                    // It may have been built anew on the way.
+                    // The index may have been rebuilt on the way.
                     Ok(shown) => {
                         let len = forged.len() / 14 + WHOLE.versions.len();
-                        assert!(shown.len() <= len, "from nowhere");
+                        assert!(shown.len() <= len, "more rows than the bytes can hold");
                     }
                     Err(Error::Corrupt { .. }) => {}
                     Err(other) => panic!("{other}"),
@@ -88,7 +88,7 @@ pub fn index(bytes: &[u8]) {
     }
 }
 
-/// Whatever the bytes are, what is shown is what the segment has.
+/// Checks that a scan returns what the segment contains, whatever the bytes are.
 fn check(bytes: &[u8]) {
     for timestamp in [LAST, 333] {
         let seen = |(key, versions): (&Vec<u8>, &BTreeMap<u64, bool>)| {
@@ -102,7 +102,7 @@ fn check(bytes: &[u8]) {
     }
 }
 
-/// The right index, changed in a few places, cut or lengthened.
+/// Returns the correct index with a few changes, truncated or extended.
 fn changed(input: &mut Input<'_>) -> Vec<u8> {
     let mut bytes = WHOLE.index.clone();
     for _ in 0..input.byte() % 4 {
@@ -117,7 +117,7 @@ fn changed(input: &mut Input<'_>) -> Vec<u8> {
     bytes
 }
 
-/// Blocks and leads of any bytes, with sizes that fit and checksums that are right.
+/// Returns blocks and leads of arbitrary bytes, with fitting sizes and correct checksums.
 fn forged(input: &mut Input<'_>) -> Vec<u8> {
     let (mut blocks, mut leads, mut count) = (Vec::new(), Vec::new(), 0_u64);
     let rows = u64::from(input.byte());
@@ -159,7 +159,7 @@ fn forged(input: &mut Input<'_>) -> Vec<u8> {
     bytes
 }
 
-/// Goes through a segment that has these bytes for its index.
+/// Scans a segment that has these bytes as its index.
 fn show(bytes: &[u8], timestamp: u64, forward: bool) -> Result<Shown> {
     let (twin, dir) = (Twin::new(), Dir::new(DIR.into()));
     twin.put_file(&dir.log(ID), WHOLE.log.clone());

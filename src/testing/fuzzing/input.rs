@@ -1,12 +1,12 @@
-//! An input as a list of choices, and checksums made right again after a change.
+//! Interprets an input as a list of choices, and corrects checksums after a change.
 //!
-//! The layouts are those of `docs/format.md`, written down once more: a test sees to it that what
-//! the store has written is repaired to what it was.
+//! The layouts of `docs/format.md` are repeated here independently. A test checks that repairing
+//! what the store has written changes nothing.
 
 use crate::entry::{ALIGNMENT, BodySum, Entry, HEADER_SIZE, Salt};
 use crate::segment::{FIRST_OFFSET, SegmentId};
 
-/// Choices, taken off the front of an input. Where it has ended they are all zero.
+/// Choices, taken off the front of an input. At its end they are all zero.
 #[derive(Debug)]
 pub(crate) struct Input<'a>(&'a [u8]);
 
@@ -23,35 +23,35 @@ impl<'a> Input<'a> {
         self.take(1).first().copied().unwrap_or(0)
     }
 
-    /// A number below a limit, as far as two bytes reach.
+    /// Returns a number below a limit, as far as two bytes reach.
     pub(crate) fn below(&mut self, limit: usize) -> usize {
         let number = usize::from(self.byte()) << 8 | usize::from(self.byte());
         number % limit.max(1)
     }
 
-    /// As many bytes as there are left, at most.
+    /// Returns the next `size` bytes, or as many as are left.
     pub(crate) fn take(&mut self, size: usize) -> &'a [u8] {
         let (taken, rest) = self.0.split_at(size.min(self.0.len()));
         self.0 = rest;
         taken
     }
 
-    /// Up to 63 bytes, or up to 1 KiB for the highest choices.
+    /// Returns up to 63 bytes, or up to 1 KiB for the highest choices.
     pub(crate) fn bytes(&mut self) -> &'a [u8] {
         let size = usize::from(self.byte());
         self.take(if size < 192 { size % 64 } else { (size - 191) * 16 })
     }
 }
 
-/// Puts the right checksum at the end of bytes.
+/// Writes the correct checksum at the end of the bytes.
 fn sum_up(bytes: &mut [u8]) {
     if let Some((summed, checksum)) = bytes.split_last_chunk_mut() {
         *checksum = crc32fast::hash(summed).to_be_bytes();
     }
 }
 
-/// Puts the right checksum into the entry that these bytes begin with, if they are one; returns
-/// its size.
+/// Writes the correct checksum into the entry at the start of the bytes, if they decode as one.
+/// Returns the entry's size.
 pub(crate) fn repair_entry(bytes: &mut [u8], salt: Salt) -> Option<usize> {
     let entry = Entry::decode(bytes).ok()??;
     let body = BodySum::of(entry.key(), entry.value());
@@ -61,7 +61,7 @@ pub(crate) fn repair_entry(bytes: &mut [u8], salt: Salt) -> Option<usize> {
     Some(size)
 }
 
-/// Puts the right checksums into a segment, as far as entries follow each other.
+/// Writes the correct checksums into a segment, as far as entries follow each other.
 pub(crate) fn repair_log(bytes: &mut [u8], id: SegmentId) {
     let header_size = usize::try_from(FIRST_OFFSET).unwrap();
     if bytes.len() < header_size {
@@ -76,14 +76,14 @@ pub(crate) fn repair_log(bytes: &mut [u8], id: SegmentId) {
     }
 }
 
-/// The size of a hint's summary, and of a block of slots with its checksum.
+/// Size in bytes of a hint's summary, and of a block of slots with its checksum.
 pub(crate) const SUMMARY_SIZE: usize = 512;
 pub(crate) const BLOCK_SIZE: usize = 255 * 16 + 4;
 
-/// The size of an index's header.
+/// Size in bytes of an index's header.
 pub(crate) const INDEX_HEADER_SIZE: usize = 96;
 
-/// Puts the right checksums into an index, as far as header and directory tell where its parts lie.
+/// Writes the correct checksums into an index, as far as its header and directory locate its parts.
 pub(crate) fn repair_index(bytes: &mut [u8], id: SegmentId) {
     let (header, rest) = bytes.split_at_mut(INDEX_HEADER_SIZE.min(bytes.len()));
     sum_up(header);
@@ -98,18 +98,18 @@ pub(crate) fn repair_index(bytes: &mut [u8], id: SegmentId) {
     let (mut blocks, directory) = rest.split_at_mut(size);
     let mut leads = &directory[..];
     for number in 0..count {
-        let Some((size, behind)) = leads.split_first_chunk() else { break };
-        let Some((key_size, behind)) = behind.split_first_chunk() else { break };
+        let Some((size, after)) = leads.split_first_chunk() else { break };
+        let Some((key_size, after)) = after.split_first_chunk() else { break };
         let size = u32::from_be_bytes(*size) as usize;
         let Some((block, others)) = blocks.split_at_mut_checked(size) else { break };
         sum_up_numbered(block, id, number);
         blocks = others;
-        leads = behind.get(usize::from(u16::from_be_bytes(*key_size))..).unwrap_or_default();
+        leads = after.get(usize::from(u16::from_be_bytes(*key_size))..).unwrap_or_default();
     }
     sum_up_numbered(directory, id, count);
 }
 
-/// Puts a checksum that knows its segment and a number at the end of bytes.
+/// Writes a checksum that covers the segment's id and a number at the end of the bytes.
 fn sum_up_numbered(bytes: &mut [u8], id: SegmentId, number: usize) {
     if let Some((summed, checksum)) = bytes.split_last_chunk_mut() {
         let number = u32::try_from(number).unwrap_or(u32::MAX);
@@ -118,7 +118,7 @@ fn sum_up_numbered(bytes: &mut [u8], id: SegmentId, number: usize) {
     }
 }
 
-/// Puts the right checksums into a hint.
+/// Writes the correct checksums into a hint.
 pub(crate) fn repair_hint(bytes: &mut [u8], id: SegmentId) {
     let (summary, blocks) = bytes.split_at_mut(SUMMARY_SIZE.min(bytes.len()));
     sum_up(summary);
@@ -127,7 +127,7 @@ pub(crate) fn repair_hint(bytes: &mut [u8], id: SegmentId) {
     }
 }
 
-/// Puts the right checksum under the lines of a manifest; the last line is taken for its checksum.
+/// Writes the correct checksum below the lines of a manifest, in place of the last line.
 pub(crate) fn repair_manifest(bytes: &mut Vec<u8>) {
     while bytes.last() == Some(&b'\n') {
         bytes.pop();

@@ -1,7 +1,7 @@
-//! Recovery of an unsealed log: any bytes and any entries behind valid segment headers.
+//! Fuzzes the recovery of an unsealed log: arbitrary bytes and entries after valid segment headers.
 //!
-//! What recovery should find is told by a second reading of the rules, [`Expected::of`], which
-//! shares the decoder of one entry with the first, and nothing else.
+//! [`Expected::of`] computes what recovery should find, as an independent implementation of the
+//! rules. It shares only the decoder of one entry with recovery.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,19 +20,19 @@ use crate::store::Env;
 use crate::testing::twin::Twin;
 use crate::{Bitcask, Error, MergeOptions, Options, ReadOnly, Reader, SyncPolicy};
 
-/// The time of day, and about the time of the entries.
+/// The time of day, and approximately the time of the entries.
 const NOW: u64 = 1_700_000_000_000_000;
-/// As many segments as an input can have.
+/// Maximum number of segments in an input.
 const SEGMENTS_MAX: u32 = 3;
-/// The size of a segment's header.
+/// Size in bytes of a segment's header.
 const HEADER_SIZE: usize = 64;
 /// Above every id.
 const BOUND: SegmentId = SegmentId(9);
 
-/// Keys and values; none for a value that does not decompress.
+/// Keys and values; `None` for a value that does not decompress.
 type Pairs = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
-/// Any bytes as the choices of what an unsealed log holds, which is then recovered.
+/// Decodes arbitrary bytes as the contents of an unsealed log, and recovers it.
 pub fn segment(bytes: &[u8]) {
     let logs = logs(&mut Input::new(bytes));
     let twin = disk(&logs);
@@ -49,7 +49,7 @@ pub fn segment(bytes: &[u8]) {
             return;
         }
     };
-    assert!(read_only.is_ok(), "only who reads is refused: {read_only:?}");
+    assert!(read_only.is_ok(), "only the read-only open was refused: {read_only:?}");
     expected.not_refused();
     check(&db, &expected);
     check_cuts(&db, &twin, &expected);
@@ -67,7 +67,7 @@ pub fn segment(bytes: &[u8]) {
     check(&db, &expected);
 }
 
-/// Makes segments of an input: entries that check, the same with something changed, and any bytes.
+/// Builds segments from an input: valid entries, changed entries, and arbitrary bytes.
 fn logs(input: &mut Input<'_>) -> Vec<Vec<u8>> {
     let mut logs = vec![header(1)];
     let mut timestamp = NOW;
@@ -77,7 +77,7 @@ fn logs(input: &mut Input<'_>) -> Vec<Vec<u8>> {
         let start = log.len();
         timestamp += 1;
         match input.byte() % 8 {
-            // The log goes on in the next segment, as it says or as the input does.
+            // The log continues in the next segment, or in one that the input chooses.
             0 => {
                 let next = if input.byte() < 200 { id + 1 } else { u32::from(input.byte() % 6) };
                 append(log, id, Flags::END, timestamp, (b"", &next.to_be_bytes()), input);
@@ -87,7 +87,7 @@ fn logs(input: &mut Input<'_>) -> Vec<Vec<u8>> {
             }
             1 => log.extend_from_slice(input.bytes()),
             2 => log.resize(start + usize::from(input.byte()), 0),
-            // Something before has changed since.
+            // Something earlier is changed.
             3 => {
                 let back = input.below(log.len() - HEADER_SIZE);
                 if let Some(byte) = log[HEADER_SIZE..].iter_mut().nth_back(back) {
@@ -117,7 +117,7 @@ fn header(id: u32) -> Vec<u8> {
     SegmentHeader { kind: Kind::Log, id, identity: IDENTITY, created: NOW }.encode().to_vec()
 }
 
-/// Appends an entry where one may start; what optional fields say is the input's choice.
+/// Appends an entry at the next valid offset. The input chooses the contents of optional fields.
 fn append(
     log: &mut Vec<u8>,
     id: u32,
@@ -144,7 +144,8 @@ fn append(
     log.extend_from_slice(key);
     log.extend_from_slice(value);
     log.resize(usize::try_from(padded(log.len() as u64)).unwrap(), 0);
-    // An entry with other fields than its flags go with is bytes like others, but for its checksum.
+    // An entry whose flags and fields contradict each other does not decode, and keeps its
+    // checksum.
     let start = usize::try_from(offset).unwrap();
     let _ = repair_entry(&mut log[start..], salt);
 }
@@ -189,11 +190,11 @@ fn files(twin: &Twin) -> Vec<(PathBuf, Option<Vec<u8>>)> {
 #[derive(Debug, Default)]
 struct Expected {
     pairs: Pairs,
-    /// The segments that the log is made of.
+    /// The segments of which the log consists.
     followed: BTreeSet<u32>,
-    /// What does not belong to the log, by its place.
+    /// Bytes that do not belong to the log, by their place.
     cuts: BTreeMap<(u32, u64), Vec<u8>>,
-    /// Whether there is a reason to refuse the log, and whether there is one that leaves no choice.
+    /// Whether recovery may refuse the log, and whether it must.
     may_refuse: bool,
     must_refuse: bool,
 }
@@ -216,11 +217,11 @@ impl Expected {
                 expected.leave((id, 0), FIRST_OFFSET, log);
             }
         }
-        expected.look_behind(&end, logs);
+        expected.look_after(&end, logs);
         expected
     }
 
-    /// Follows the log to its end; nothing if it can't be followed.
+    /// Follows the log to its end. Returns `None` if it can't be followed.
     fn follow(&mut self, logs: &[Vec<u8>]) -> Option<End> {
         let (mut id, mut latest) = (1_u32, 0);
         loop {
@@ -271,7 +272,7 @@ impl Expected {
         }
     }
 
-    /// Takes note of bytes to be set aside, if there is anything behind `content_from`.
+    /// Records bytes that have to be set aside, if there are any after `content_from`.
     fn leave(&mut self, place: (u32, u64), content_from: u64, log: &[u8]) {
         let end = log.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
         if end as u64 > content_from {
@@ -279,8 +280,8 @@ impl Expected {
         }
     }
 
-    /// Looks for entries behind the end that say that it was not the end.
-    fn look_behind(&mut self, end: &End, logs: &[Vec<u8>]) {
+    /// Looks for entries after the end whose marks show that more was durable.
+    fn look_after(&mut self, end: &End, logs: &[Vec<u8>]) {
         let last = end.place.segment.0;
         for (id, log) in (1..).zip(logs).skip(last as usize - 1) {
             let from = if id == last { end.place.offset } else { FIRST_OFFSET };
@@ -309,18 +310,18 @@ impl Expected {
     }
 
     fn not_refused(&self) {
-        assert!(!self.must_refuse, "what shows that durable entries are damaged is overlooked");
+        assert!(!self.must_refuse, "damage to durable entries was overlooked");
     }
 }
 
-/// The entry at an offset, if it checks.
+/// Returns the entry at an offset, if it is valid.
 fn entry_at(log: &[u8], id: u32, offset: u64) -> Result<Option<Entry<'_>>, Invalid> {
     let rest = log.get(usize::try_from(offset).unwrap()..).ok_or(Invalid::Short)?;
     let Some(entry) = Entry::decode(rest)? else { return Ok(None) };
     entry.check(Salt::new(id, offset)).map(|()| Some(entry))
 }
 
-/// The header of an entry whose checksum is right, whether or not all of it is understood.
+/// Returns the header of an entry with a correct checksum, whether or not all of it is understood.
 fn checked_header(log: &[u8], id: u32, offset: u64) -> Option<Header> {
     let rest = log.get(usize::try_from(offset).unwrap()..)?;
     let entry = Entry::decode(rest).ok()??;
@@ -336,11 +337,11 @@ fn check(db: &Reader, expected: &Expected) {
     for key in db.keys() {
         let key = key.unwrap().to_vec();
         let value = match db.get(&key) {
-            Ok(value) => Some(value.expect("a key that is listed is there").to_vec()),
+            Ok(value) => Some(value.expect("a listed key exists").to_vec()),
             Err(Error::Corrupt { .. }) => None,
             Err(other) => panic!("{other}"),
         };
-        assert_eq!(found.insert(key, value), None, "a key is there twice");
+        assert_eq!(found.insert(key, value), None, "a key was listed twice");
     }
     assert_eq!(found, expected.pairs);
     for key in 0..8_u8 {
@@ -350,7 +351,7 @@ fn check(db: &Reader, expected: &Expected) {
     assert!(db.verify().unwrap().is_clean());
 }
 
-/// Checks that all that does not belong to the log was set aside, and nothing else.
+/// Checks that exactly the bytes that do not belong to the log were set aside.
 fn check_cuts(db: &Bitcask, twin: &Twin, expected: &Expected) {
     let dir = Dir::new(DIR.into());
     let mut cuts = db.recovery().cuts.clone();
@@ -360,6 +361,6 @@ fn check_cuts(db: &Bitcask, twin: &Twin, expected: &Expected) {
         let aside = dir.quarantined(Place::new(SegmentId(*id), *offset));
         assert_eq!((&cut.path, cut.offset, cut.size), (&path(*id), *offset, bytes.len() as u64));
         assert_eq!(cut.quarantine.as_ref(), Some(&aside));
-        assert_eq!(twin.contents(&aside).as_ref(), Some(bytes), "what was set aside");
+        assert_eq!(twin.contents(&aside).as_ref(), Some(bytes), "the quarantined bytes differ");
     }
 }

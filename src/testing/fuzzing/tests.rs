@@ -1,6 +1,6 @@
-//! Every input in `fuzz/corpus` is run again, and there is a target for every function.
+//! Runs every input in `fuzz/corpus` again, and checks that every function has a target.
 
-#![expect(clippy::disallowed_methods, reason = "inputs lie on the machine's disk")]
+#![expect(clippy::disallowed_methods, reason = "the inputs are on the machine's disk")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use super::directory::{BASES, repair};
 use super::input::{Input, repair_index};
 use super::*;
 
-/// Where the targets are; nothing in a packaged crate, which leaves them out.
+/// Returns the directory of the targets, or `None` in a packaged crate, which does not contain it.
 fn fuzz_dir() -> Option<PathBuf> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz");
     if !dir.is_dir() {
@@ -27,11 +27,11 @@ fn paths(dir: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// Runs all inputs of a target, on a few threads; an input that fails is named.
+/// Runs all inputs of a target on a few threads, and names each failing input.
 fn replay(name: &str, target: fn(&[u8])) {
     let Some(dir) = fuzz_dir() else { return };
     let inputs = paths(&dir.join("corpus").join(name));
-    assert!(!inputs.is_empty(), "there is no input for {name}");
+    assert!(!inputs.is_empty(), "no input for {name}");
     let (next, done) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let work = || {
         while let Some(path) = inputs.get(next.fetch_add(1, Ordering::Relaxed)) {
@@ -52,7 +52,7 @@ fn replay(name: &str, target: fn(&[u8])) {
     assert_eq!(done.into_inner(), inputs.len());
 }
 
-/// A test for each target, and all their names.
+/// Defines a test for each target, and the list of their names.
 macro_rules! targets {
     ($($target:ident)*) => {
         const TARGETS: &[&str] = &[$(stringify!($target)),*];
@@ -71,7 +71,7 @@ macro_rules! targets {
 targets! { codec directory entry hint index manifest operations segment }
 
 #[test]
-fn there_is_a_target_and_a_corpus_for_each_function() {
+fn each_function_has_a_target_and_a_corpus() {
     let Some(dir) = fuzz_dir() else { return };
     for (kind, suffix) in [("fuzz_targets", ".rs"), ("corpus", "")] {
         let names = paths(&dir.join(kind)).into_iter();
@@ -83,7 +83,7 @@ fn there_is_a_target_and_a_corpus_for_each_function() {
 }
 
 #[test]
-fn an_index_is_repaired_to_what_it_was() {
+fn a_repair_restores_an_index() {
     let whole = &index::WHOLE.index;
     let mut bytes = whole.clone();
     repair_index(&mut bytes, index::ID);
@@ -97,7 +97,7 @@ fn an_index_is_repaired_to_what_it_was() {
 }
 
 #[test]
-fn what_the_store_has_written_is_repaired_to_what_it_was() {
+fn a_repair_of_valid_files_changes_nothing() {
     for base in &*BASES {
         let mut kinds = std::collections::BTreeSet::new();
         for (path, written) in &base.files {
@@ -106,7 +106,7 @@ fn what_the_store_has_written_is_repaired_to_what_it_was() {
                 let mut bytes = written.clone();
                 let lock = path.ends_with("LOCK");
                 repair(&mut bytes, path, &mut Input::new(choice));
-                assert!(lock || bytes == *written, "{} is changed", path.display());
+                assert!(lock || bytes == *written, "{} was changed", path.display());
             }
         }
         assert_eq!(kinds.len(), 4, "manifest, its spare, segments and hints");

@@ -1,4 +1,5 @@
-//! Somebody else who has a turn between two calls that change nothing, or a file that may be there already.
+//! A callback that runs between two calls that change nothing or may find an existing file, in the
+//! role of another process.
 
 use std::fmt;
 use std::path::Path;
@@ -7,11 +8,11 @@ use super::Twin;
 use crate::fs::Access;
 use crate::sync::unmodeled::Mutex;
 
-/// Has a turn before each call of others that opens a file for reading, or to keep what is in it, or reads; is
-/// told which file is opened.
+/// Called before each call by others that opens a file for reading or with its content kept, and
+/// before each read. The argument is the path of the opened file.
 type Turn = Box<dyn FnMut(Option<&Path>) + Send>;
 
-/// Who has turns, if anybody has.
+/// The callback, if one is set.
 #[derive(Default)]
 pub(crate) struct Beside(Mutex<Option<Turn>>);
 
@@ -22,7 +23,7 @@ impl Beside {
         }
     }
 
-    /// Lets somebody have a turn. In it the calls are all its own. No lock is held.
+    /// Runs the callback. Calls that it makes itself do not run it again. No lock is held.
     pub(crate) fn meet(&self, opened: Option<&Path>) {
         let Some(mut turn) = self.0.lock().take() else { return };
         turn(opened);
@@ -38,7 +39,7 @@ impl fmt::Debug for Beside {
 
 #[cfg(test)]
 impl Twin {
-    /// Runs something while somebody else has turns.
+    /// Runs `run` while `turn` is set as the callback.
     pub(crate) fn with_beside<T>(
         &self,
         turn: impl FnMut(Option<&Path>) + Send + 'static,

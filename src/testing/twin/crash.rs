@@ -1,12 +1,11 @@
 //! What a crash leaves of a twin's disk, at any moment of its trace.
 //!
-//! - An image is made of the state at the start and the trace alone, so that every moment of a run
-//!   can be looked at after the run.
-//! - The death of a process loses nothing, since the kernel has it all. A power cut loses what was
-//!   not synced: contents by their file, names by their directory. POSIX promises no more.
-//! - What was not synced may have reached the disk all the same, each operation for itself and in
-//!   any selection; the test chooses. Of a single write any part may be there, and its length
-//!   without a byte of it.
+//! - An image is computed from only the initial state and the trace, so every moment of a run can
+//!   be examined after the run.
+//! - If the process dies, nothing is lost, since the kernel has everything. A power cut loses what
+//!   was not synced: contents by their file, names by their directory. POSIX promises no more.
+//! - Unsynced operations may have reached the disk all the same, in any selection; the test
+//!   chooses. Of a single write any part may be present, or only the resulting file length.
 //! - Locks end with the processes that hold them.
 
 use std::collections::BTreeMap;
@@ -17,7 +16,7 @@ use std::sync::Arc;
 use super::disk::Disk;
 use super::{Op, Twin, parent};
 
-/// An operation of the trace, or something that a test did to the disk behind its back.
+/// An operation of the trace, or a change that a test made to the disk directly.
 #[derive(Clone)]
 pub(crate) enum Step {
     Op(Op),
@@ -25,12 +24,12 @@ pub(crate) enum Step {
     Delete { path: PathBuf },
 }
 
-/// Where a disk started from, and everything since.
+/// The initial state of a disk, and everything that happened since.
 pub(crate) struct History {
     base: Disk,
     steps: Vec<Step>,
     op_count: usize,
-    /// By operation, in which call of a schedule it was made.
+    /// For each operation, the call of a schedule in which it was made.
     #[cfg(shuttle)]
     callers: Vec<u64>,
 }
@@ -38,20 +37,21 @@ pub(crate) struct History {
 /// An operation that no sync has followed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Unsynced<'a> {
-    /// The content or the size of a file. Also a `Create` that emptied a file which was there.
+    /// The content or the size of a file. Also a `Create` that emptied an existing file.
     Data(&'a Op),
     /// A name in a directory.
     Name(&'a Op),
 }
 
-/// What of an operation that was not synced has reached the disk.
+/// How much of an unsynced operation has reached the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kept {
     Nothing,
     All,
-    /// Of a write, that the file is so long; its bytes are zeros, or what they were. Of others all.
+    /// Of a write, only the resulting file length; the bytes are zeros or unchanged. Of other
+    /// operations everything.
     Size,
-    /// Of a write, the bytes in these ranges of the file. Of others all.
+    /// Of a write, the bytes in these ranges of the file. Of other operations everything.
     Parts(Vec<Range<u64>>),
 }
 
@@ -67,7 +67,7 @@ impl Kept {
         Self::Parts(std::iter::once(range).collect())
     }
 
-    /// Returns the steps that are left of one.
+    /// Returns the steps that remain of one step.
     fn of(self, step: &Step) -> Vec<Step> {
         let Step::Op(Op::Write { file, offset, bytes }) = step else {
             return if self == Self::Nothing { vec![] } else { vec![step.clone()] };
@@ -97,7 +97,7 @@ impl Kept {
 }
 
 impl Twin {
-    /// Returns the disk as the death of the process after the first `ops` operations leaves it.
+    /// Returns the disk as it is when the process dies after the first `ops` operations.
     pub(crate) fn kill_image(&self, ops: usize) -> Arc<Self> {
         let inner = self.inner.lock();
         let mut disk = inner.history.base.copy();
@@ -107,13 +107,13 @@ impl Twin {
         Self::of(disk)
     }
 
-    /// Returns the disk as the death of the process at this moment leaves it.
+    /// Returns the disk as it is when the process dies now.
     pub(crate) fn kill_image_now(&self) -> Arc<Self> {
         self.kill_image(self.op_count())
     }
 
-    /// Returns the disk as the death of the process after the first `ops` operations leaves it, with
-    /// the trace so far: a power cut may still undo what was not synced.
+    /// Returns the disk as it is when the process dies after the first `ops` operations, with the
+    /// trace so far: a later power cut may still undo unsynced operations.
     pub(crate) fn killed(&self, ops: usize) -> Arc<Self> {
         let inner = self.inner.lock();
         let twin = Self::of(inner.history.base.copy());
@@ -128,8 +128,8 @@ impl Twin {
 
     /// Returns the disk as a power cut after the first `ops` operations leaves it.
     ///
-    /// `keep` is asked about each operation among them that was not synced, in their order,
-    /// whether it reached the disk. It must not use this twin, which is locked meanwhile.
+    /// `keep` decides for each unsynced operation among them, in order, whether it reached the
+    /// disk. It must not use this twin, which is locked meanwhile.
     pub(crate) fn power_image(
         &self,
         ops: usize,
@@ -138,7 +138,7 @@ impl Twin {
         self.torn_image(ops, |unsynced| if keep(unsynced) { Kept::All } else { Kept::Nothing })
     }
 
-    /// Does the same where of each operation any part may have reached the disk.
+    /// Like `power_image`, but any part of each operation may have reached the disk.
     pub(crate) fn torn_image(
         &self,
         ops: usize,
@@ -156,7 +156,8 @@ impl Twin {
                 Step::Put { .. } | Step::Delete { .. } => None,
             };
             if let Step::Op(Op::Create { file, .. }) = step {
-                // Nameless perhaps, but there: a later rename may give it a name that lasts.
+                // The file may have no name, but it exists: a later rename may give it a durable
+                // name.
                 disk.content_mut(*file);
             }
             let kept = unsynced.map_or(Kept::All, &mut keep);
@@ -173,7 +174,8 @@ impl Twin {
         Self::of(disk)
     }
 
-    /// Returns the operations among the first `ops` that a power cut then may undo, in order.
+    /// Returns the operations among the first `ops` that a power cut at that point may undo, in
+    /// order. The flag is `true` for operations on names.
     pub(crate) fn unsynced(&self, ops: usize) -> Vec<(Op, bool)> {
         let mut found = Vec::new();
         self.power_image(ops, |unsynced| {
@@ -183,12 +185,12 @@ impl Twin {
         found
     }
 
-    /// Returns a number that tells this disk's names and contents from others'.
+    /// Returns a hash of the disk's names and contents.
     pub(crate) fn fingerprint(&self) -> u128 {
         self.inner.lock().disk.fingerprint()
     }
 
-    /// Returns a copy of the disk as it is, all of it durable.
+    /// Returns a copy of the present disk, all of it durable.
     pub(crate) fn fork(&self) -> Arc<Self> {
         Self::of(self.inner.lock().disk.copy())
     }
@@ -231,7 +233,7 @@ impl History {
         self.steps.iter().filter_map(op).collect()
     }
 
-    /// Returns the steps that came before any operation but the first `ops`.
+    /// Returns the steps that came before the operation with the index `ops`.
     fn first(&self, ops: usize) -> &[Step] {
         assert!(ops <= self.op_count, "the trace has {} operations, not {ops}", self.op_count);
         let mut indexes = (0..self.steps.len()).filter(|i| matches!(self.steps[*i], Step::Op(_)));
@@ -239,7 +241,7 @@ impl History {
     }
 }
 
-/// The last sync of each file and each directory, by its place among the steps.
+/// The index of the last sync of each file and each directory among the steps.
 struct Syncs<'a> {
     files: BTreeMap<u64, usize>,
     dirs: BTreeMap<&'a Path, usize>,

@@ -1,8 +1,8 @@
-//! What is on the twin's disk at one moment: names that lead to files, and the files.
+//! The content of the twin's disk at one moment: names that lead to files, and the files.
 //!
-//! - Applies operations that were found possible; asks nothing and fails nothing.
-//! - A file stays after its last name is gone, since handles and a later part of the trace may
-//!   still write to it. `drop_unreachable` is for disks that nobody has open.
+//! - It applies operations that were found possible, and never checks or fails anything.
+//! - A file stays after its last name is removed, since handles and a later part of the trace may
+//!   still write to it. `drop_unreachable` is for disks on which no file is open.
 //! - Names and contents change separately, as they do on a disk that loses power.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -24,10 +24,10 @@ pub(crate) enum Node {
     File(u64),
 }
 
-/// A name that comes to lead to something else, or to nothing.
+/// A name that is made to lead to something else, or is removed.
 pub(crate) type Edit = (PathBuf, Option<Node>);
 
-/// All names, by full path, compared byte by byte. A parent's sorts before those below it.
+/// All names, by full path, compared byte by byte. A directory sorts before everything below it.
 #[derive(Clone)]
 pub(crate) struct Names(BTreeMap<OsString, Node>);
 
@@ -42,7 +42,7 @@ impl Names {
         self.0.get(path.as_os_str()).copied()
     }
 
-    /// Looks a path up, and says as Unix does why there is nothing.
+    /// Looks a path up. The error is the one that Unix would return.
     pub(crate) fn find(&self, path: &Path) -> io::Result<Node> {
         self.get(path).ok_or_else(|| {
             match path.ancestors().find_map(|ancestor| self.get(ancestor)) {
@@ -84,20 +84,20 @@ impl Names {
         Ok(children.filter_map(entry).collect())
     }
 
-    /// Returns what an operation does to the names as they are now.
+    /// Returns what an operation does to the present names.
     ///
-    /// After a power cut the same edits meet other names: a renamed file gets its new name even if
-    /// the disk never heard of the old one.
+    /// After a power cut the same edits are applied to different names: a renamed file gets its new
+    /// name even if the old name never reached the disk.
     pub(crate) fn edits(&self, step: &Step) -> Vec<Edit> {
         match step {
             Step::Op(Op::CreateDir { path }) => vec![(path.clone(), Some(Node::Dir))],
-            // A file that is emptied keeps the name it has.
+            // A file that is emptied keeps its name.
             Step::Op(Op::Create { path, .. }) if self.get(path).is_some() => vec![],
             Step::Op(Op::Create { file, path }) => vec![(path.clone(), Some(Node::File(*file)))],
             Step::Op(Op::Rename { from, to }) => {
                 vec![(from.clone(), None), (to.clone(), self.get(from))]
             }
-            // Each name leads to what the other did, or to what a power cut has left there.
+            // Each name leads to the target of the other, or to what a power cut has left there.
             Step::Op(Op::Exchange { a, b }) => {
                 vec![(a.clone(), self.get(b)), (b.clone(), self.get(a))]
             }
@@ -122,7 +122,7 @@ impl Names {
         }
     }
 
-    /// Drops the names below a directory that is not there.
+    /// Drops the names below a directory that does not exist.
     fn drop_unreachable(&mut self) {
         let mut reached = BTreeMap::new();
         for (path, node) in std::mem::take(&mut self.0) {
@@ -139,13 +139,13 @@ impl Names {
 pub(crate) struct Disk {
     pub(crate) names: Names,
     contents: BTreeMap<u64, Content>,
-    /// Above the number of every file there ever was.
+    /// Above the number of every file that ever existed.
     pub(crate) next_file: u64,
 }
 
 impl Disk {
     pub(crate) fn content(&self, file: u64) -> &Content {
-        self.contents.get(&file).expect("a file that is open or named has a content")
+        self.contents.get(&file).expect("an open or named file has contents")
     }
 
     pub(crate) fn content_mut(&mut self, file: u64) -> &mut Content {
@@ -176,7 +176,7 @@ impl Disk {
         }
     }
 
-    /// Returns the bytes that linked files take up, each once whatever its names.
+    /// Returns the size in bytes of all linked files, counting each once whatever its names.
     pub(crate) fn room(&self) -> u64 {
         let files: BTreeSet<_> = self.names.files().map(|(_, file)| file).collect();
         files.into_iter().map(|file| self.content(file).room).sum()
@@ -187,14 +187,14 @@ impl Disk {
         Self { names: self.names.clone(), contents: contents.collect(), next_file: self.next_file }
     }
 
-    /// Returns a number that tells these names and contents from others.
+    /// Returns a hash of the names and contents.
     pub(crate) fn fingerprint(&self) -> u128 {
         let mut hasher = Xxh3::new();
         for (path, node) in &self.names.0 {
             hasher.update(path.as_encoded_bytes());
             if let Node::File(file) = node {
                 let content = self.content(*file);
-                // All is zero behind what was written.
+                // Everything after the written part is zero.
                 let mut bytes = vec![0; content.written.min(index(content.size))];
                 content.read_at(&mut bytes, 0);
                 while bytes.last() == Some(&0) {
@@ -208,7 +208,7 @@ impl Disk {
         hasher.digest128()
     }
 
-    /// Drops what no path leads to.
+    /// Drops everything that no path leads to.
     pub(crate) fn drop_unreachable(&mut self) {
         self.names.drop_unreachable();
         let reached: BTreeSet<_> = self.names.files().map(|(_, file)| file).collect();
@@ -219,12 +219,13 @@ impl Disk {
 /// The bytes of one file.
 #[derive(Default)]
 pub(crate) struct Content {
-    /// The last holds the file; the others are smaller, and there for the maps made of them.
+    /// The last arena holds the file. The others are smaller, and are kept for the maps made of
+    /// them.
     arenas: Vec<Arc<Arena>>,
     size: u64,
     /// The end of what was allocated or written.
     room: u64,
-    /// The end of what was written, at most `size`. All is zero from there.
+    /// The end of what was written, at most `size`. Everything after it is zero.
     written: usize,
 }
 
@@ -265,7 +266,7 @@ impl Content {
         }
         let end = offset + bytes.len();
         if self.arenas.last().is_none_or(|arena| arena.capacity() < end) {
-            // Twice the need, so that a file which grows by small steps is not copied at each.
+            // Twice the need, so that a file which grows in small steps is not copied at each step.
             self.grow(end * 2);
         }
         for arena in &self.arenas {
@@ -285,8 +286,8 @@ impl Content {
         let cut = index(size)..self.written;
         self.written = cut.start;
         if !self.arenas.iter().all(|arena| arena.zero(cut.clone())) {
-            // A cut under a map that has lent what is cut. The map keeps it, where the kernel
-            // would kill whoever looks; the file moves away from under it.
+            // A map has lent some of the bytes that are cut off. The map keeps them, where the
+            // kernel would kill the reader; the file moves to another arena.
             self.arenas = vec![Arc::new(self.fresh_arena(self.written))];
         }
     }
@@ -296,7 +297,7 @@ impl Content {
         self.room = self.room.max(size);
     }
 
-    /// Moves the file to a larger arena. Maps of the one that it leaves still see what is written.
+    /// Moves the file to a larger arena. Maps of the previous arena still see later writes.
     fn grow(&mut self, capacity: usize) -> Arc<Arena> {
         let arena = Arc::new(self.fresh_arena(capacity));
         self.arenas.retain(|arena| Arc::strong_count(arena) > 1);
@@ -325,7 +326,7 @@ impl Content {
     }
 }
 
-/// A place in a file as one in memory.
+/// Converts an offset in a file to an index in memory.
 fn index(offset: u64) -> usize {
-    usize::try_from(offset).expect("tests run on machines of 64 bits")
+    usize::try_from(offset).expect("tests run on 64-bit machines")
 }

@@ -1,11 +1,12 @@
-//! What the twin is told to fail, and when.
+//! The failures that the twin injects, and when.
 //!
-//! - A fault waits for calls that match it, lets some through, and then strikes one or all.
-//! - Knows nothing of files: it is asked about a call, and answers with a kind of failure.
+//! - A fault waits for calls that match it, lets some of them succeed, and then strikes once or
+//!   always.
+//! - It knows nothing of files: it sees a call, and returns a kind of failure.
 
 use std::io;
 
-/// What was called, for choosing what fails.
+/// The kind of a call, for choosing which calls fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Call {
     Open,
@@ -48,13 +49,13 @@ impl Call {
 pub(crate) enum FaultKind {
     Eio,
     Enospc,
-    /// What some file systems say of a sync of a directory.
+    /// The error that some file systems return for a sync of a directory.
     Einval,
     Emfile,
-    /// Half of the bytes of a write are written, then it fails as `Eio`. Others are just `Eio`.
+    /// Writes half of a write's bytes, then fails as `Eio`. For other calls the same as `Eio`.
     ShortWrite,
-    /// A signal came. Calls that are repeated then, as writes are, succeed; others report it. One
-    /// for ever on `ReadAt` is repeated for ever.
+    /// A signal interrupts the call. Calls that are repeated then, such as writes, succeed; others
+    /// return the error. On `ReadAt`, a fault that strikes for ever is repeated for ever.
     Interrupted,
 }
 
@@ -70,7 +71,7 @@ impl FaultKind {
     }
 }
 
-/// A failure to come. As it is made it strikes the next changing call, once.
+/// A future failure. By default it strikes the next changing call, once.
 #[derive(Debug, Clone)]
 #[must_use]
 pub(crate) struct Fault {
@@ -86,19 +87,19 @@ impl Fault {
         Self { kind, after: 0, only: None, reads_too: false, for_ever: false }
     }
 
-    /// Lets this many calls through first, of those that match.
+    /// Lets this many matching calls succeed first.
     pub(crate) fn after(mut self, calls: usize) -> Self {
         self.after = calls;
         self
     }
 
-    /// Matches one kind of call alone, which may be one that only reads.
+    /// Matches only one kind of call, which may be one that only reads.
     pub(crate) fn only(mut self, call: Call) -> Self {
         self.only = Some(call);
         self
     }
 
-    /// Matches calls that only read, too.
+    /// Also matches calls that only read.
     pub(crate) fn reads_too(mut self) -> Self {
         self.reads_too = true;
         self
@@ -115,7 +116,7 @@ impl Fault {
     }
 }
 
-/// The faults that are armed.
+/// The armed faults.
 #[derive(Debug, Default)]
 pub(crate) struct Faults {
     armed: Vec<Fault>,
@@ -135,7 +136,7 @@ impl Faults {
         self.count
     }
 
-    /// Counts a call, and says how it fails if it does.
+    /// Counts a call, and returns how it fails if a fault strikes it.
     pub(crate) fn strike(&mut self, call: Call) -> Option<FaultKind> {
         let mut struck = None;
         self.armed.retain_mut(|fault| {

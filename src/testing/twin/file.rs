@@ -1,8 +1,8 @@
-//! A file of the twin that is open, with or without a name.
+//! An open file of the twin, with or without a name.
 //!
-//! - Its methods are those of `File`; they find out what is possible, and leave it to the disk to
-//!   fail it or do it.
-//! - Only a handle opened for writing changes anything, as on Unix.
+//! - Its methods are those of `File`. They check what is possible, and leave it to the disk to
+//!   perform the operation or fail it.
+//! - Only a handle opened for writing can change anything, as on Unix.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
@@ -54,7 +54,7 @@ impl TwinFile {
         Ok(())
     }
 
-    /// Lets go of the lock while the handle is still open.
+    /// Releases the lock while the handle is still open.
     pub(crate) fn unlock(&self) {
         let Opened { twin, file, handle, .. } = &*self.0;
         let mut inner = twin.inner.lock();
@@ -77,7 +77,7 @@ impl TwinFile {
     }
 
     pub(crate) fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
-        // Nothing to write is no system call at all, and lengthens nothing.
+        // An empty write makes no system call, and extends nothing.
         if bytes.is_empty() {
             return Ok(());
         }

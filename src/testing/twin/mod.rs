@@ -1,14 +1,14 @@
-//! An in-memory disk behind the door of `fs`, for tests.
+//! An in-memory disk behind `fs`, for tests.
 //!
-//! - Behaves as a Unix file system does: names lead to files, open handles and mappings outlive
-//!   the names, locks end with their handle.
-//! - Records every operation that changes or syncs something. The same code applies an operation
+//! - It behaves like a Unix file system: names lead to files, open handles and mappings outlive the
+//!   names, locks end with their handle.
+//! - It records every operation that changes or syncs something. The same code applies an operation
 //!   when it happens and when a crash image is made of it, so the two cannot disagree.
-//! - Fails any call on demand (`fault`), and shows what a crash would leave (`crash`).
-//! - A failed operation changes nothing and is not recorded; a short write is recorded as the
-//!   part that was written.
-//! - One lock guards everything. Mappings have one of their own (`arena`), since they are read
-//!   without asking the disk.
+//! - It fails any call on demand (`fault`), and computes what a crash would leave (`crash`).
+//! - A failed operation changes nothing and is not recorded. A short write is recorded as the part
+//!   that was written.
+//! - One lock guards everything. Mappings have their own (`arena`), since they are read without
+//!   calling the disk.
 
 mod arena;
 mod beside;
@@ -38,7 +38,7 @@ use crate::sync::unmodeled::Mutex;
 
 #[cfg(shuttle)]
 shuttle::thread_local! {
-    /// The call of the store's that a task of a schedule makes, by number.
+    /// The number of the store call that a task of a schedule is making.
     pub(crate) static CALLER: std::cell::Cell<u64> = std::cell::Cell::new(0);
 }
 
@@ -48,7 +48,7 @@ pub(crate) enum Op {
     CreateDir {
         path: PathBuf,
     },
-    /// A new file, or one that was there and was emptied: then `file` is known already.
+    /// A new file, or an existing one that was emptied: then `file` is already known.
     Create {
         file: u64,
         path: PathBuf,
@@ -81,7 +81,7 @@ pub(crate) enum Op {
         a: PathBuf,
         b: PathBuf,
     },
-    /// Room is set aside, and the file is no longer than before.
+    /// Space is reserved without making the file longer.
     Reserve {
         file: u64,
         size: u64,
@@ -123,7 +123,7 @@ impl Op {
     }
 }
 
-/// The disk. Its methods are those of `Fs`, and what tests ask of it besides.
+/// The disk. It has the methods of `Fs`, and others for tests.
 pub(crate) struct Twin {
     inner: Mutex<Inner>,
     beside: beside::Beside,
@@ -133,26 +133,26 @@ struct Inner {
     disk: Disk,
     history: History,
     faults: Faults,
-    /// Every call that could have been failed, reads included.
+    /// Number of calls that could have failed, including reads.
     call_count: usize,
-    /// The bytes that linked files may take up together.
+    /// Limit in bytes on the total size of linked files.
     space: u64,
     /// Whether a file can have a second name.
     has_links: bool,
     /// Whether two files can exchange their names.
     has_exchanges: bool,
-    /// Which handle holds the lock of a file.
+    /// The handle that holds each file's lock.
     locks: BTreeMap<u64, u64>,
     handle_count: u64,
 }
 
 impl Twin {
-    /// An empty disk: a root directory, and nothing in it.
+    /// Creates an empty disk: a root directory with nothing in it.
     pub(crate) fn new() -> Arc<Self> {
         Self::of(Disk::default())
     }
 
-    /// A disk that starts from what is linked in `disk`, all of it durable.
+    /// Creates a disk that starts from what is linked in `disk`, all of it durable.
     fn of(mut disk: Disk) -> Arc<Self> {
         disk.drop_unreachable();
         let inner = Inner {
@@ -182,7 +182,7 @@ impl Twin {
             inner.create(path)?
         } else {
             inner.look(Call::Open)?;
-            // Unix lets a directory be opened for reading, but nothing in the store means to.
+            // Unix can open a directory for reading, but the store never does that on purpose.
             inner.disk.names.file(&path)?
         };
         inner.handle_count += 1;
@@ -230,7 +230,7 @@ impl Twin {
         inner.change(Op::SyncDir { path })
     }
 
-    /// Renames a file. Directories are never renamed by the store, so they are refused.
+    /// Renames a file. The store never renames directories, so they are refused.
     pub(crate) fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut inner = self.inner.lock();
         let (from, to) = (rooted(from), rooted(to));
@@ -291,41 +291,41 @@ impl Twin {
         inner.change(Op::RemoveDir { path })
     }
 
-    /// Arms a fault, besides those that are armed already.
+    /// Arms a fault, in addition to those already armed.
     pub(crate) fn fail(&self, fault: Fault) {
         self.inner.lock().faults.arm(fault);
     }
 
-    /// Disarms all faults. What they did stays done.
+    /// Disarms all faults. Their past effects remain.
     pub(crate) fn clear_fault(&self) {
         self.inner.lock().faults.disarm();
     }
 
-    /// Returns how often a fault has struck, interruptions that were retried included.
+    /// Returns how many times a fault has struck, including interruptions that were retried.
     pub(crate) fn fault_count(&self) -> usize {
         self.inner.lock().faults.count()
     }
 
-    /// Returns how much linked files may still take up.
+    /// Returns how many bytes linked files may still occupy.
     pub(crate) fn available_space(&self) -> u64 {
         let inner = self.inner.lock();
         inner.space.saturating_sub(inner.disk.room())
     }
 
-    /// Limits what linked files may take up together, in bytes.
+    /// Limits the total size of linked files, in bytes.
     ///
-    /// At the limit nothing can be created either. Room is counted up to the highest byte that
-    /// was allocated or written; lengthening a file by `set_size` alone takes up none.
+    /// At the limit nothing can be created either. A file's size counts up to the highest byte that
+    /// was allocated or written; extending a file by `set_size` alone costs nothing.
     pub(crate) fn set_space(&self, bytes: u64) {
         self.inner.lock().space = bytes;
     }
 
-    /// Has every link refused from now on, as if all directories were file systems of their own.
+    /// Makes every link fail from now on, as if each directory were its own file system.
     pub(crate) fn refuse_links(&self) {
         self.inner.lock().has_links = false;
     }
 
-    /// Has every exchange of names refused from now on, as an old kernel does.
+    /// Makes every exchange of names fail from now on, as on an old kernel.
     pub(crate) fn refuse_exchanges(&self) {
         self.inner.lock().has_exchanges = false;
     }
@@ -335,7 +335,7 @@ impl Twin {
         self.inner.lock().history.op_count()
     }
 
-    /// Returns the number of calls that a fault among all calls could have struck so far.
+    /// Returns the number of calls so far that a fault on any call could have struck.
     pub(crate) fn call_count(&self) -> usize {
         self.inner.lock().call_count
     }
@@ -351,7 +351,7 @@ impl Twin {
         self.inner.lock().history.callers()
     }
 
-    /// Returns a file's bytes, if there is such a file.
+    /// Returns a file's bytes, if the file exists.
     pub(crate) fn contents(&self, path: &Path) -> Option<Vec<u8>> {
         let inner = self.inner.lock();
         let file = inner.disk.names.file(&rooted(path)).ok()?;
@@ -363,16 +363,16 @@ impl Twin {
         self.inner.lock().disk.names.files().map(|(path, _)| path.to_path_buf()).collect()
     }
 
-    /// Puts a file in the place of whatever has its name, durable at once and not traced.
+    /// Puts a file in the place of whatever has its name, immediately durable and not traced.
     ///
-    /// Directories on the way are made. Handles that are open keep the file they had.
+    /// Creates missing directories on the way. Open handles keep the file they had.
     pub(crate) fn put_file(&self, path: &Path, bytes: Vec<u8>) {
         let mut inner = self.inner.lock();
         let file = inner.disk.next_file;
         inner.commit(Step::Put { file, path: rooted(path), bytes });
     }
 
-    /// Takes a file away, durably at once and not traced.
+    /// Removes a file, immediately durable and not traced.
     pub(crate) fn delete_file(&self, path: &Path) {
         self.inner.lock().commit(Step::Delete { path: rooted(path) });
     }
@@ -385,16 +385,16 @@ impl fmt::Debug for Twin {
 }
 
 impl Inner {
-    /// Passes a call that only reads, unless a fault strikes it.
+    /// Counts a call that only reads. Fails if a fault strikes it.
     fn look(&mut self, call: Call) -> io::Result<()> {
         self.call_count += 1;
         self.faults.strike(call).map_or(Ok(()), |kind| Err(kind.error()))
     }
 
-    /// Does an operation that has been found possible, unless a fault strikes it.
+    /// Performs an operation that was found possible, unless a fault strikes it.
     ///
-    /// What fails by itself does not come here, so the n-th changing call is the n-th operation
-    /// of a trace that was recorded without faults.
+    /// Impossible operations do not get here, so the n-th changing call is the n-th operation of a
+    /// trace that was recorded without faults.
     fn change(&mut self, mut op: Op) -> io::Result<()> {
         self.call_count += 1;
         let Some(kind) = self.faults.strike(op.call()) else {
@@ -432,7 +432,7 @@ impl Inner {
         Ok(file)
     }
 
-    /// Refuses to take up more bytes than are left.
+    /// Returns an error if fewer than `more` bytes are left.
     fn check_space(&self, more: u64) -> io::Result<()> {
         if more > 0 && self.disk.room().saturating_add(more) > self.space {
             return Err(FaultKind::Enospc.error());
@@ -441,7 +441,7 @@ impl Inner {
     }
 }
 
-/// The disk's working directory is its root.
+/// Resolves a path; the disk's working directory is its root.
 fn rooted(path: &Path) -> PathBuf {
     Path::new("/").join(path)
 }

@@ -1,4 +1,4 @@
-//! The twin does what its own documentation says; a crash test is worth no more than this.
+//! Tests that the twin does what its documentation says, since crash tests rely on it.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ fn kind<T: std::fmt::Debug>(result: std::io::Result<T>) -> ErrorKind {
     result.unwrap_err().kind()
 }
 
-/// A file with a name and a content that last, so that a test can spoil either.
+/// Creates a file whose name and content are durable, so that a test can spoil either.
 fn durable(twin: &Arc<Twin>, name: &str, bytes: &[u8]) -> TwinFile {
     let file = create(twin, name);
     file.write_all_at(bytes, 0).unwrap();
@@ -28,13 +28,13 @@ fn durable(twin: &Arc<Twin>, name: &str, bytes: &[u8]) -> TwinFile {
     file
 }
 
-/// The harshest power cut at the end of the trace.
+/// Returns the disk after the harshest power cut at the end of the trace.
 fn cut(twin: &Twin) -> Arc<Twin> {
     twin.power_image(twin.op_count(), |_| false)
 }
 
 #[test]
-fn names_lead_where_unix_would_lead_them() {
+fn names_resolve_as_on_unix() {
     let twin = Twin::new();
     assert!(twin.is_dir(path("/")).unwrap());
     assert_eq!(kind(twin.open(path("/none"), Access::Read)), ErrorKind::NotFound);
@@ -67,7 +67,7 @@ fn names_lead_where_unix_would_lead_them() {
 }
 
 #[test]
-fn a_file_reads_as_it_was_written_with_zeros_in_its_gaps() {
+fn a_file_reads_as_written_with_zeros_in_its_gaps() {
     let twin = Twin::new();
     let file = create(&twin, "/a");
     file.write_all_at(b"one", 2).unwrap();
@@ -77,7 +77,7 @@ fn a_file_reads_as_it_was_written_with_zeros_in_its_gaps() {
     assert_eq!(file.read_at(&mut buffer, 6).unwrap(), 2);
     assert_eq!(buffer, [0, 0, 9, 9]);
     assert_eq!(file.read_at(&mut buffer, 8).unwrap(), 0);
-    // What a cut takes does not come back.
+    // Truncated bytes do not come back.
     file.set_size(3).unwrap();
     file.allocate(5).unwrap();
     assert_eq!(twin.contents(path("/a")).unwrap(), b"\0\0o\0\0");
@@ -94,7 +94,7 @@ fn a_file_reads_as_it_was_written_with_zeros_in_its_gaps() {
 }
 
 #[test]
-fn a_map_sees_what_is_written_after_it_was_made() {
+fn a_map_sees_later_writes() {
     // Miri keeps a record of every byte.
     let end = if cfg!(miri) { 16 << 10 } else { 64 << 20 };
     let twin = Twin::new();
@@ -110,7 +110,7 @@ fn a_map_sees_what_is_written_after_it_was_made() {
     assert_eq!(map.clone().bytes(4..8).unwrap(), b"tail");
     assert_eq!(map.bytes(end - 2..end).unwrap(), b"!!");
     assert_eq!(lent, b"head");
-    // The file has moved to a larger arena since, and a third: the first map follows all the same.
+    // The file has since moved to a larger arena, and to a third. The first map still follows it.
     file.write_all_at(b"end", end as u64).unwrap();
     file.write_all_at(b"more", 8).unwrap();
     assert_eq!(small.bytes(0..8).unwrap(), b"headtail");
@@ -143,7 +143,7 @@ fn a_map_is_read_while_other_threads_write() {
 
 #[test]
 #[should_panic(expected = "rewritten after being lent")]
-fn to_rewrite_what_was_lent_is_refused() {
+fn rewriting_lent_bytes_is_refused() {
     let file = create(&Twin::new(), "/a");
     file.write_all_at(b"0123456789", 0).unwrap();
     let map = file.map(10).unwrap();
@@ -154,12 +154,12 @@ fn to_rewrite_what_was_lent_is_refused() {
 }
 
 #[test]
-fn a_cut_takes_nothing_from_a_map_that_lent_it() {
+fn a_truncation_leaves_lent_bytes_to_their_map() {
     let twin = Twin::new();
     let file = create(&twin, "/a");
     file.write_all_at(b"0123456789", 0).unwrap();
     let map = file.map(16).unwrap();
-    // Not lent, so the map sees the cut and what comes after it.
+    // These bytes were not lent, so the map sees the truncation and what comes after it.
     file.set_size(8).unwrap();
     file.write_all_at(b"xy", 9).unwrap();
     let lent = map.bytes(4..11).unwrap();
@@ -254,7 +254,7 @@ fn the_trace_holds_every_change_and_every_sync() {
 }
 
 #[test]
-fn a_fault_strikes_the_operation_it_was_meant_for() {
+fn a_fault_strikes_the_intended_operation() {
     let twin = Twin::new();
     let file = create(&twin, "/a");
     twin.fail(Fault::new(FaultKind::Eio).after(1));
@@ -269,7 +269,7 @@ fn a_fault_strikes_the_operation_it_was_meant_for() {
     twin.clear_fault();
     file.allocate(10).unwrap();
 
-    // Reads are spared unless they are asked for.
+    // Reads are spared unless requested.
     twin.fail(Fault::new(FaultKind::Eio));
     assert_eq!(file.size().unwrap(), 10);
     assert!(twin.rename(path("/a"), path("/b")).is_err());
@@ -284,7 +284,7 @@ fn a_fault_strikes_the_operation_it_was_meant_for() {
 }
 
 #[test]
-fn what_failed_has_no_effect() {
+fn a_failed_call_has_no_effect() {
     let twin = Twin::new();
     let file = create(&twin, "/a");
     twin.fail(Fault::new(FaultKind::Eio).for_ever());
@@ -343,9 +343,9 @@ fn an_interrupted_call_is_repeated_where_std_repeats_it() {
     twin.fail(Fault::new(FaultKind::Interrupted).only(Call::ReadAt));
     assert_eq!(kind(file.read_at(&mut [0; 3], 0)), ErrorKind::Interrupted);
     twin.fail(Fault::new(FaultKind::Interrupted).only(Call::ReadAt));
-    let door = Fs::Twin(Arc::clone(&twin));
+    let fs = Fs::Twin(Arc::clone(&twin));
     let mut buffer = [0; 3];
-    let file = door.open(path("/a"), Access::Read).unwrap();
+    let file = fs.open(path("/a"), Access::Read).unwrap();
     assert_eq!(file.read_at(&mut buffer, 0).unwrap(), 3);
     assert_eq!(&buffer, b"abc");
 }
@@ -373,7 +373,7 @@ fn space_runs_out_and_comes_back() {
 }
 
 #[test]
-fn the_death_of_the_process_loses_nothing() {
+fn a_killed_process_loses_nothing() {
     let twin = Twin::new();
     twin.create_dir(path("/d")).unwrap();
     let file = create(&twin, "/d/a");
@@ -387,14 +387,14 @@ fn the_death_of_the_process_loses_nothing() {
     let image = twin.kill_image_now();
     assert_eq!(image.files(), [PathBuf::from("/d/b")]);
     assert_eq!(image.contents(path("/d/b")), twin.fork().contents(path("/d/b")));
-    // The image is a disk of its own.
+    // The image is an independent disk.
     image.open(path("/d/b"), Access::Write).unwrap().write_all_at(b"x", 0).unwrap();
     assert_eq!(twin.contents(path("/d/b")).unwrap(), b"onetwo");
     assert_eq!(image.op_count(), 1);
 }
 
 #[test]
-fn a_power_cut_takes_what_was_not_synced() {
+fn a_power_cut_loses_what_was_not_synced() {
     let twin = Twin::new();
     let file = durable(&twin, "/a", b"old");
     file.write_all_at(b"new", 3).unwrap();
@@ -403,17 +403,17 @@ fn a_power_cut_takes_what_was_not_synced() {
     assert_eq!(twin.power_image(unsynced, |_| true).contents(path("/a")).unwrap(), b"oldnew");
     file.sync().unwrap();
     assert_eq!(cut(&twin).contents(path("/a")).unwrap(), b"oldnew");
-    // The sync came after the moment that is asked for.
+    // The sync came after the requested moment.
     let before = twin.power_image(unsynced, |_| false);
     assert_eq!(before.contents(path("/a")).unwrap(), b"old");
-    // A sync of the directory says nothing of the content.
+    // A sync of the directory does not cover the content.
     file.set_size(1).unwrap();
     twin.sync_dir(path("/")).unwrap();
     assert_eq!(cut(&twin).contents(path("/a")).unwrap(), b"oldnew");
 }
 
 #[test]
-fn a_write_that_outlives_an_earlier_one_leaves_zeros_in_the_gap() {
+fn a_write_that_survives_an_earlier_one_leaves_zeros_in_the_gap() {
     let twin = Twin::new();
     let file = durable(&twin, "/a", b"x");
     file.write_all_at(b"yy", 1).unwrap();
@@ -456,19 +456,19 @@ fn a_synced_file_without_a_synced_name_is_lost() {
 }
 
 #[test]
-fn a_link_is_a_name_as_good_as_the_first() {
+fn a_link_is_equivalent_to_the_first_name() {
     let twin = Twin::new();
-    let door = Fs::Twin(Arc::clone(&twin));
+    let fs = Fs::Twin(Arc::clone(&twin));
     twin.create_dir(path("/d")).unwrap();
     twin.sync_dir(path("/")).unwrap();
     let file = durable(&twin, "/a", b"abc");
-    assert!(door.link(path("/a"), &door, path("/d/b")).unwrap());
+    assert!(fs.link(path("/a"), &fs, path("/d/b")).unwrap());
     assert_eq!(kind(twin.link(path("/none"), path("/c"))), ErrorKind::NotFound);
     assert_eq!(kind(twin.link(path("/a"), path("/none/c"))), ErrorKind::NotFound);
     assert_eq!(kind(twin.link(path("/a"), path("/d/b"))), ErrorKind::AlreadyExists);
     file.write_all_at(b"d", 3).unwrap();
     assert_eq!(twin.contents(path("/d/b")).unwrap(), b"abcd");
-    // The name is lost with the power until its directory is synced; the other one stays.
+    // A power cut loses the name until its directory is synced; the other name stays.
     assert_eq!(cut(&twin).files(), [PathBuf::from("/a")]);
     twin.sync_dir(path("/d")).unwrap();
     assert_eq!(cut(&twin).contents(path("/d/b")).unwrap(), b"abc");
@@ -479,24 +479,24 @@ fn a_link_is_a_name_as_good_as_the_first() {
 }
 
 #[test]
-fn a_link_takes_no_room_and_may_fail_or_not_be_had() {
+fn a_link_takes_no_space_and_may_fail_or_be_unsupported() {
     let twin = Twin::new();
-    let door = Fs::Twin(Arc::clone(&twin));
+    let fs = Fs::Twin(Arc::clone(&twin));
     durable(&twin, "/a", b"abcd");
     twin.set_space(6);
-    assert!(door.link(path("/a"), &door, path("/b")).unwrap());
+    assert!(fs.link(path("/a"), &fs, path("/b")).unwrap());
     twin.open(path("/b"), Access::Write).unwrap().write_all_at(b"ef", 4).unwrap();
-    assert!(door.link(path("/a"), &door, path("/c")).unwrap_err().is_no_space());
+    assert!(fs.link(path("/a"), &fs, path("/c")).unwrap_err().is_no_space());
     twin.set_space(u64::MAX);
     twin.fail(Fault::new(FaultKind::Eio).only(Call::Link));
-    assert!(door.link(path("/a"), &door, path("/c")).is_err());
+    assert!(fs.link(path("/a"), &fs, path("/c")).is_err());
     twin.refuse_links();
-    assert!(!door.link(path("/a"), &door, path("/c")).unwrap());
+    assert!(!fs.link(path("/a"), &fs, path("/c")).unwrap());
     assert_eq!(twin.files(), [PathBuf::from("/a"), PathBuf::from("/b")]);
 }
 
 #[test]
-fn a_directory_that_is_empty_can_be_removed() {
+fn an_empty_directory_can_be_removed() {
     let twin = Twin::new();
     twin.create_dir(path("/d")).unwrap();
     twin.sync_dir(path("/")).unwrap();
@@ -512,7 +512,7 @@ fn a_directory_that_is_empty_can_be_removed() {
 }
 
 #[test]
-fn a_rename_that_was_not_synced_leaves_the_old_names() {
+fn an_unsynced_rename_leaves_the_old_names() {
     let twin = Twin::new();
     durable(&twin, "/a", b"old");
     durable(&twin, "/a.new", b"new");
@@ -527,7 +527,7 @@ fn a_rename_that_was_not_synced_leaves_the_old_names() {
 }
 
 #[test]
-fn a_rename_outlives_a_name_that_never_reached_the_disk() {
+fn a_rename_survives_a_name_that_never_reached_the_disk() {
     let twin = Twin::new();
     let file = create(&twin, "/a.new");
     file.write_all_at(b"new", 0).unwrap();
@@ -552,7 +552,7 @@ fn a_rename_between_directories_needs_both_synced() {
 }
 
 #[test]
-fn a_file_that_was_removed_may_be_back_after_a_power_cut() {
+fn a_removed_file_may_be_back_after_a_power_cut() {
     let twin = Twin::new();
     durable(&twin, "/a", b"abc");
     twin.remove(path("/a")).unwrap();
@@ -562,7 +562,7 @@ fn a_file_that_was_removed_may_be_back_after_a_power_cut() {
 }
 
 #[test]
-fn a_lost_directory_takes_its_files_along() {
+fn the_files_of_a_lost_directory_are_lost_too() {
     let twin = Twin::new();
     twin.create_dir(path("/d")).unwrap();
     durable(&twin, "/d/a", b"abc");
@@ -575,7 +575,7 @@ fn a_lost_directory_takes_its_files_along() {
 }
 
 #[test]
-fn to_empty_a_file_is_a_change_of_its_content() {
+fn emptying_a_file_changes_its_content() {
     let twin = Twin::new();
     durable(&twin, "/a", b"abc");
     let file = create(&twin, "/a");
@@ -591,7 +591,7 @@ fn an_image_is_the_start_of_another_run() {
     durable(&twin, "/a", b"one").write_all_at(b"lost", 3).unwrap();
     let second = cut(&twin);
     assert_eq!(second.op_count(), 0);
-    // What an image starts from is durable, and its files keep apart from new ones.
+    // The initial state of an image is durable, and its files are distinct from new ones.
     assert_eq!(cut(&second).contents(path("/a")).unwrap(), b"one");
     let file = second.open(path("/a"), Access::Write).unwrap();
     file.write_all_at(b"two", 3).unwrap();
@@ -605,7 +605,7 @@ fn an_image_is_the_start_of_another_run() {
 }
 
 #[test]
-fn what_a_test_puts_on_the_disk_lasts() {
+fn files_that_a_test_puts_on_the_disk_are_durable() {
     let twin = Twin::new();
     let file = durable(&twin, "/d.log", b"abc");
     twin.put_file(path("/d.log"), b"aXc".to_vec());
@@ -626,11 +626,11 @@ fn what_a_test_puts_on_the_disk_lasts() {
 }
 
 #[test]
-fn the_door_replaces_a_file_in_one_step_wherever_the_power_fails() {
+fn replacing_a_file_is_atomic_wherever_the_power_fails() {
     let twin = Twin::new();
-    let door = Fs::Twin(Arc::clone(&twin));
+    let fs = Fs::Twin(Arc::clone(&twin));
     durable(&twin, "/M", b"old");
-    door.replace(path("/M"), path("/M.new"), b"new").unwrap();
+    fs.replace(path("/M"), path("/M.new"), b"new").unwrap();
     for ops in 4..=twin.op_count() {
         for choice in 0..16_u32 {
             let mut asked = 0;

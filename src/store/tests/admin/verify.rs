@@ -138,7 +138,7 @@ fn what_cannot_be_read_is_found_and_what_cannot_be_opened_is_an_error() {
         twin.fail(Fault::new(FaultKind::Eio).reads_too().after(at));
         match story.db.verify() {
             Ok(report) => assert_eq!(report.damage.len(), 1, "{at}: {report:?}"),
-            Err(Error::Io { action: "open" | "look at", .. }) => {}
+            Err(Error::Io { action: "open" | "inspect", .. }) => {}
             Err(error) => panic!("{at}: {error}"),
         }
         assert_eq!(twin.fault_count(), at + 1);
