@@ -385,7 +385,7 @@ mod tests {
         assert_eq!(refused(Options::new().value_size_limit(1 << 32)), "value_size_limit");
         assert_eq!(
             refused(Options::new().sync_policy(SyncPolicy::Interval(Duration::ZERO))),
-            "sync"
+            "sync_policy"
         );
         Options::default().check().unwrap();
     }
