@@ -7,8 +7,7 @@
 //!   appended to any more. The manifest tells then whether one in between is gone: it says so before
 //!   a segment leaves the set.
 //! - Merged segments are passed over: what they hold was told before, or is gone with its segment.
-//! - A follower that waits is woken for the changes that it follows, and passes over the rest; see
-//!   `log::waiters`.
+//! - A follower that waits is woken for what it follows, see `log::waiters`, and passes over the rest.
 //! - A position lies right behind a put or a delete, or at the beginning of what a clear has left;
 //!   never behind a note of the log itself, which may go.
 
