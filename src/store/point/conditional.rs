@@ -13,7 +13,7 @@
 
 use std::collections::HashSet;
 
-use super::read::Located;
+use super::lookup::Located;
 use super::write::publish;
 use crate::clock::Deadline;
 use crate::entry::Flags;
@@ -123,7 +123,9 @@ impl Inner {
             }
             (Expected::Value(None), current) => current.is_none(),
             (Expected::Value(Some(_)), None) => false,
-            (Expected::Value(Some(expected)), Some(current)) => self.value(current)? == **expected,
+            (Expected::Value(Some(expected)), Some(current)) => {
+                self.value(&current.stored)? == **expected
+            }
         };
         Ok(holds.then(|| current.map_or(Deadline::NEVER, |located| self.deadline(&located.stored))))
     }

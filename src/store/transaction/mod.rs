@@ -25,6 +25,7 @@ use super::snapshot::Snapshot;
 use super::{Bitcask, Inner};
 use crate::error::{Error, Result};
 use crate::options::{TransactionOptions, WriteOptions};
+use crate::segment::StoredEntry;
 use crate::segment::write::draft::Draft;
 use crate::store::point::conditional::{Condition, Expected};
 use crate::store::scan::key_range::{Bounds, KeyRange, prefix_bounds};
@@ -154,12 +155,10 @@ impl Transaction {
         if let Some(write) = self.writes.get(key) {
             return Ok(write.value.clone());
         }
-        let view = &self.snapshot.view;
-        let seen = view.seen(key, |stored| {
-            view.inner.check(stored)?;
-            Ok((stored.lend_raw_value()?, stored.timestamp()))
-        })?;
-        let (value, timestamp) = seen.unzip();
+        let (view, guard) = (&self.snapshot.view, self.snapshot.view.inner.pin());
+        let stored = view.lookup(key, &guard)?;
+        let timestamp = stored.as_ref().map(StoredEntry::timestamp);
+        let value = stored.map(|stored| view.inner.value(&stored)).transpose()?;
         self.reads.borrow_mut().note_key(key, timestamp);
         Ok(value)
     }
@@ -174,7 +173,9 @@ impl Transaction {
         if let Some(write) = self.writes.get(key) {
             return Ok(write.value.is_some());
         }
-        let timestamp = self.snapshot.view.seen(key, |stored| Ok(stored.timestamp()))?;
+        let guard = self.snapshot.view.inner.pin();
+        let stored = self.snapshot.view.lookup(key, &guard)?;
+        let timestamp = stored.map(|stored| stored.timestamp());
         self.reads.borrow_mut().note_key(key, timestamp);
         Ok(timestamp.is_some())
     }
