@@ -69,19 +69,17 @@ impl Reader {
     /// Returns the changes that were committed behind a position, and those that will be: every put,
     /// with its expiry, and every delete.
     ///
-    /// Begin at [`Position::START`] for everything from the first change on, at
-    /// [`position`](Self::position) for what is committed from now on, and at the
-    /// [position](Change::position) of the last change that you have made something of to go on
-    /// where you stopped, in this process or a later one.
+    /// Begin at [`Position::START`] for all changes, at [`position`](Self::position) for those from now on,
+    /// and at the [position](Change::position) of the last change that you have handled to go on where you
+    /// stopped, in this process or a later one.
     ///
     /// The changes are read from the log. A merge removes what is dead from there, and with it the
     /// history: then [`HistoryGone`](Error::HistoryGone) tells the follower to *resync*: take a
     /// [`snapshot`](Self::snapshot), copy all keys and values of that, and go on from its
     /// [position](crate::Snapshot::position).
     ///
-    /// In a store opened [read-only](crate::ReadOnly) these are the changes that it knows
-    /// of, and nothing waits for more, but for a [`refresh`](crate::ReadOnly::refresh) that is under way. The log
-    /// keeps a value as long as somebody holds the segment: let go of what was read.
+    /// A [`ReadOnly`](crate::ReadOnly) store returns the changes that it knows of, and waits for no more,
+    /// except for a refresh that is under way. A value keeps its segment: drop what was read.
     ///
     /// # Errors
     ///
@@ -158,17 +156,17 @@ impl Changes {
 
     /// Tells of a change only when it is durable: a crash can't undo what was told then.
     ///
-    /// Without this a change is told as soon as readers of the store can see it, so that a follower on
-    /// another machine may come to know of one that the store loses in a crash; it is told then
-    /// ([`PositionLost`](Error::PositionLost)). Who resyncs from what is durable alone has to
-    /// [`sync`](crate::Bitcask::sync) behind it. In a store opened read-only what is sealed is durable.
+    /// Without this a change is returned as soon as readers of the store can see it, so a crash may lose
+    /// one that a follower has seen, which then gets [`PositionLost`](Error::PositionLost). To resync from
+    /// durable data only, call [`sync`](crate::Bitcask::sync) after taking the snapshot. In a store opened
+    /// read-only, what is sealed is durable.
     #[must_use]
     pub fn durable(mut self) -> Self {
         (self.durable, self.end) = (true, 0);
         self
     }
 
-    /// Returns where this has come to: who resumes there misses nothing that was not told here.
+    /// Returns where this has come to: a follower that resumes there misses nothing.
     pub fn resume_position(&self) -> Position {
         self.inner.position_at(self.at)
     }
@@ -374,8 +372,8 @@ impl Changes {
         let (held, at) = (self.walk.as_ref().map(Walk::segment), self.at);
         let read = held.map_or(at, |held| Place::new(held.id(), held.size()));
         let has_it = |other: Arc<Segment>| other.id() == at.segment && other.size() >= at.offset;
-        // In this order: what leaves the set was told to be gone before.
         let is_follower = matches!(self.inner.role, Role::Follower(_));
+        // In this order: the manifest lets go of a segment before the set does.
         let is_lost = is_follower && !self.inner.log_segments().any(has_it);
         let history = self.inner.manifest.get(Manifest::history);
         let (path, position) = (self.inner.dir.path().into(), self.resume_position().to_string());

@@ -186,7 +186,7 @@ impl Inner {
             options,
             |_| Ok(true),
             |found| {
-                refusal.current = found.map(|located| self.value(located)).transpose()?;
+                refusal.current = found.map(|located| self.value(&located.stored)).transpose()?;
                 refusal.version = found.map(|located| Version::of(&located.stored));
                 Ok(())
             },

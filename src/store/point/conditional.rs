@@ -13,7 +13,7 @@
 
 use std::collections::HashSet;
 
-use super::read::Located;
+use super::lookup::Located;
 use super::write::{addresses, publish};
 use crate::clock::Deadline;
 use crate::entry::Flags;
@@ -135,7 +135,9 @@ impl Inner {
             }
             (Expected::Value(None), current) => current.is_none(),
             (Expected::Value(Some(_)), None) => false,
-            (Expected::Value(Some(expected)), Some(current)) => self.value(current)? == **expected,
+            (Expected::Value(Some(expected)), Some(current)) => {
+                self.value(&current.stored)? == **expected
+            }
         })
     }
 

@@ -43,8 +43,8 @@ impl Reader {
         for group in keys.chunks(GROUP_LEN) {
             let guard = self.inner.pin();
             for (key, hash) in group.iter().zip(self.inner.approach(group, &guard)) {
-                let located = self.inner.locate_hashed(hash, key.as_ref(), &guard)?;
-                values.push(located.map(|located| self.inner.value(&located)).transpose()?);
+                let stored = self.inner.locate_hashed(hash, key.as_ref(), &guard)?;
+                values.push(stored.map(|stored| self.inner.value(&stored)).transpose()?);
             }
         }
         Ok(values)
@@ -81,9 +81,9 @@ impl Reader {
             let guard = self.inner.pin();
             for (key, hash) in group.iter().zip(self.inner.approach(group, &guard)) {
                 match self.inner.locate_hashed(hash, key.as_ref(), &guard)? {
-                    Some(located) => {
-                        self.inner.check(&located.stored)?;
-                        read(at, Some(&located.stored.raw_value()?));
+                    Some(stored) => {
+                        self.inner.check(&stored)?;
+                        read(at, Some(&stored.raw_value()?));
                     }
                     None => read(at, None),
                 }

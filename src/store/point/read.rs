@@ -1,26 +1,10 @@
-//! The way of a get: keydir -> mapped entry -> check -> value.
-//!
-//! - A slot with a key's hash bits is the key's only if the entry says so. One that is another
-//!   key's is so rare that it is checked to be no damage.
-//! - No lock is taken, and nothing allocated where the bytes are mapped: a guard keeps slots and
-//!   segments in place while they are read.
-//! - But a key whose entry has expired is looked up again under the lock of its shard: an append that
-//!   rests on the time when the key was there may be in flight.
+//! What a get makes of a key's entry: check -> value. How the entry is found is in `lookup`.
 
 use crate::epoch::Guard;
 use crate::error::Result;
-use crate::key_hash::KeyHash;
-use crate::keydir::{Address, Found, Lookup, Shard};
-use crate::segment::{StoredEntry, ignore_unknown_codec};
+use crate::segment::StoredEntry;
 use crate::store::{Inner, Reader};
 use crate::value::Value;
-
-/// A key's newest entry.
-#[derive(Debug)]
-pub(crate) struct Located<'a> {
-    pub(crate) stored: StoredEntry<'a>,
-    pub(crate) expired: bool,
-}
 
 impl Reader {
     /// Returns the value of a key, or `None` if the key is absent or expired.
@@ -75,9 +59,9 @@ impl Reader {
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>> {
         let guard = self.inner.pin();
-        let Some(located) = self.inner.locate(key.as_ref(), &guard)? else { return Ok(None) };
-        self.inner.check(&located.stored)?;
-        Ok(Some(read(&located.stored.raw_value()?)))
+        let Some(stored) = self.inner.locate(key.as_ref(), &guard)? else { return Ok(None) };
+        self.inner.check(&stored)?;
+        Ok(Some(read(&stored.raw_value()?)))
     }
 
     /// Replaces the content of a buffer by the value of a key, and says whether there is one; if
@@ -123,8 +107,8 @@ impl Reader {
     /// ```
     pub fn value_len(&self, key: impl AsRef<[u8]>) -> Result<Option<u64>> {
         let guard = self.inner.pin();
-        let located = self.inner.locate(key.as_ref(), &guard)?;
-        Ok(located.map(|located| located.stored.raw_size().into()))
+        let stored = self.inner.locate(key.as_ref(), &guard)?;
+        Ok(stored.map(|stored| stored.raw_size().into()))
     }
 }
 
@@ -137,13 +121,13 @@ impl Inner {
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
         let guard = self.pin();
-        let located = self.locate(key, &guard)?;
-        located.map(|located| self.value(&located)).transpose()
+        let stored = self.locate(key, &guard)?;
+        stored.map(|stored| self.value(&stored)).transpose()
     }
 
     /// Returns the value of an entry, checked as the options say.
     #[inline]
-    pub(crate) fn value(&self, Located { stored, .. }: &Located<'_>) -> Result<Value> {
+    pub(crate) fn value(&self, stored: &StoredEntry<'_>) -> Result<Value> {
         self.check(stored)?;
         stored.lend_raw_value()
     }
@@ -152,97 +136,5 @@ impl Inner {
     /// what its bytes are in any case.
     pub(crate) fn check(&self, stored: &StoredEntry<'_>) -> Result<()> {
         if self.options.verify_reads { stored.check() } else { stored.understood() }
-    }
-
-    /// Returns the newest entry of a key that is not absent.
-    pub(crate) fn locate<'a>(
-        &'a self,
-        key: &[u8],
-        guard: &'a Guard<'_>,
-    ) -> Result<Option<Located<'a>>> {
-        self.locate_hashed(self.keydir.hash(key), key, guard)
-    }
-
-    pub(crate) fn locate_hashed<'a>(
-        &'a self,
-        hash: KeyHash,
-        key: &[u8],
-        guard: &'a Guard<'_>,
-    ) -> Result<Option<Located<'a>>> {
-        if !self.opener.is_here() {
-            return Err(self.opener.refusal());
-        }
-        // Set in place, since it is large and would be handed on several times.
-        let mut located = None;
-        let mut own = |address| {
-            located = self.own(key, address, guard, false)?;
-            Ok(located.is_some().then_some(()))
-        };
-        while let Lookup::Unfilled = self.keydir.get(hash, guard, &mut own)? {
-            drop(self.shard(hash.shard())?);
-        }
-        if located.as_ref().is_some_and(|located| located.expired) {
-            return self.locate_locked(hash, key, guard);
-        }
-        Ok(located)
-    }
-
-    /// The same for a key that was found expired. A change that rests on its value may be in flight; it is
-    /// published once the shard is locked. A later one looks at the clock after this reader has, and finds
-    /// the value expired too.
-    #[cold]
-    fn locate_locked<'a>(
-        &'a self,
-        hash: KeyHash,
-        key: &[u8],
-        guard: &'a Guard<'_>,
-    ) -> Result<Option<Located<'a>>> {
-        let shard = self.shard(hash.shard())?;
-        let own = shard.find(hash, |address| self.own(key, address, guard, false))?.own;
-        drop(shard);
-        let Some((_, located)) = own else { return Ok(None) };
-        if !located.expired {
-            return Ok(Some(located));
-        }
-        self.check_expired(&located.stored)?;
-        Ok(None)
-    }
-
-    /// Looks a key up to change it, in its locked shard: expired entries too.
-    pub(crate) fn find<'a>(
-        &'a self,
-        shard: &Shard<'_>,
-        hash: KeyHash,
-        key: &[u8],
-        guard: &'a Guard<'_>,
-    ) -> Result<Found<Located<'a>>> {
-        shard.find(hash, |address| self.own(key, address, guard, true))
-    }
-
-    /// Checks an entry that has expired: nobody looks at the value of an absent key, and a damaged expiry
-    /// must not hide it.
-    fn check_expired(&self, stored: &StoredEntry<'_>) -> Result<()> {
-        ignore_unknown_codec(self.check(stored))
-    }
-
-    /// Reads the entry that a slot names, and answers if it is the key's. One that has expired is checked
-    /// if that is asked for.
-    fn own<'a>(
-        &'a self,
-        key: &[u8],
-        address: Address,
-        guard: &'a Guard<'_>,
-        checks: bool,
-    ) -> Result<Option<Located<'a>>> {
-        let stored = self.segments.get(address.segment, guard).entry(address.offset)?;
-        if !stored.is_of(key)? {
-            return Ok(None);
-        }
-        let entry = stored.entry();
-        let expired = entry.header.expiry.is_some() && entry.header.is_expired(&self.clock.read());
-        if expired && checks {
-            self.check_expired(&stored)?;
-        }
-        Ok(Some(Located { stored, expired }))
     }
 }

@@ -10,7 +10,6 @@
 use std::time::Duration;
 
 use super::conditional::{Condition, Expected};
-use super::read::Located;
 use super::update::ATTEMPTS;
 use crate::entry::Header;
 use crate::error::{Error, Result};
@@ -69,9 +68,9 @@ impl Reader {
     /// ```
     pub fn ttl(&self, key: impl AsRef<[u8]>) -> Result<Option<Ttl>> {
         let guard = self.inner.pin();
-        let located = self.inner.locate(key.as_ref(), &guard)?;
+        let stored = self.inner.locate(key.as_ref(), &guard)?;
         // It may expire between the two looks at the clock, but it was there at the first.
-        Ok(located.map(|Located { stored, .. }| {
+        Ok(stored.map(|stored| {
             let expiry = stored.expiry();
             let now = expiry.map_or(0, |_| self.inner.clock.read().of(stored.timestamp()));
             Ttl::of(expiry, now)
@@ -168,7 +167,7 @@ impl Inner {
     /// a sync is waited for.
     fn stored(&self, key: &[u8]) -> Result<Option<(Header, Value)>> {
         let guard = self.pin();
-        let Some(Located { stored, .. }) = self.locate(key, &guard)? else { return Ok(None) };
+        let Some(stored) = self.locate(key, &guard)? else { return Ok(None) };
         stored.check()?;
         Ok(Some((stored.entry().header, stored.lend_value())))
     }

@@ -134,7 +134,7 @@ impl Bitcask {
         inner.writer()?;
         for attempt in 0..ATTEMPTS {
             let (old, timestamp) = match inner.locate(key, &inner.pin())? {
-                Some(located) => (Some(inner.value(&located)?), Some(located.stored.timestamp())),
+                Some(stored) => (Some(inner.value(&stored)?), Some(stored.timestamp())),
                 None => (None, None),
             };
             let new = change(old.as_deref());

@@ -77,7 +77,7 @@ impl Reader {
     #[doc(alias = "gets")]
     pub fn get_versioned(&self, key: impl AsRef<[u8]>) -> Result<Option<(Value, Version)>> {
         let guard = self.inner.pin();
-        let Some(located) = self.inner.locate(key.as_ref(), &guard)? else { return Ok(None) };
-        Ok(Some((self.inner.value(&located)?, Version::of(&located.stored))))
+        let Some(stored) = self.inner.locate(key.as_ref(), &guard)? else { return Ok(None) };
+        Ok(Some((self.inner.value(&stored)?, Version::of(&stored))))
     }
 }

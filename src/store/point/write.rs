@@ -7,7 +7,7 @@
 //!   appended, expired or not. Flagging too much is harmless, flagging too little is not.
 //! - What is written may be seen by readers before the sync that makes it durable returns.
 
-use super::read::Located;
+use super::lookup::Located;
 use crate::clock::{Deadline, TIME_MAX};
 use crate::entry::Flags;
 use crate::error::{Error, Result};

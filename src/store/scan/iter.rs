@@ -142,9 +142,9 @@ impl<'a> Entries<'a> {
         }
         // Somebody may have made it live on since.
         let guard = self.inner.pin();
-        let Some(located) = self.inner.locate(entry.key(), &guard)? else { return Ok(None) };
-        ignore_unknown_codec(self.inner.check(&located.stored))?;
-        take(&located.stored).map(Some)
+        let Some(stored) = self.inner.locate(entry.key(), &guard)? else { return Ok(None) };
+        ignore_unknown_codec(self.inner.check(&stored))?;
+        take(&stored).map(Some)
     }
 
     /// Returns what is taken of the next entry.

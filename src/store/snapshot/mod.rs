@@ -27,12 +27,11 @@ use crate::entry::Header;
 use crate::epoch::Guard;
 use crate::error::Result;
 use crate::key_hash::KeyHash;
-use crate::keydir::Lookup;
 use crate::log::Log;
 use crate::mistake::{Mistake, made};
 use crate::segment::hint::{HintFile, HintSlot, HintSource};
 use crate::segment::index::{Gaps, Part};
-use crate::segment::{Segment, StoredEntry, ignore_unknown_codec, index};
+use crate::segment::{Segment, StoredEntry, index};
 use crate::store::changes::position::Position;
 use crate::store::snapshot::pins::Pinned;
 use crate::sync::yield_now;
@@ -116,10 +115,9 @@ impl Snapshot {
     ///
     /// As [`Reader::get`].
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
-        self.view.seen(key.as_ref(), |stored| {
-            self.view.inner.check(stored)?;
-            stored.lend_raw_value()
-        })
+        let (view, guard) = (&self.view, self.view.inner.pin());
+        let stored = view.lookup(key.as_ref(), &guard)?;
+        stored.map(|stored| view.inner.value(&stored)).transpose()
     }
 
     /// Calls a closure with the value that a key had, and returns what it makes of it; `None`, without
@@ -133,13 +131,10 @@ impl Snapshot {
         key: impl AsRef<[u8]>,
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>> {
-        let mut read = Some(read);
-        let seen = self.view.seen(key.as_ref(), |stored| {
-            self.view.inner.check(stored)?;
-            let value = stored.raw_value()?;
-            Ok(read.take().map(|read| read(&value)))
-        });
-        Ok(seen?.flatten())
+        let (view, guard) = (&self.view, self.view.inner.pin());
+        let Some(stored) = view.lookup(key.as_ref(), &guard)? else { return Ok(None) };
+        view.inner.check(&stored)?;
+        Ok(Some(read(&stored.raw_value()?)))
     }
 
     /// Returns the values that several keys had, in their order; `None` for one that was absent or
@@ -159,7 +154,9 @@ impl Snapshot {
     ///
     /// As [`Reader::get`], if the key itself can't be read.
     pub fn value_len(&self, key: impl AsRef<[u8]>) -> Result<Option<u64>> {
-        self.view.seen(key.as_ref(), |stored| Ok(stored.raw_size().into()))
+        let guard = self.view.inner.pin();
+        let stored = self.view.lookup(key.as_ref(), &guard)?;
+        Ok(stored.map(|stored| stored.raw_size().into()))
     }
 
     /// Returns whether a key was there and not expired, without a copy or a check of its value.
@@ -168,7 +165,7 @@ impl Snapshot {
     ///
     /// As [`Reader::get`], if the key itself can't be read.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        Ok(self.view.seen(key.as_ref(), |_| Ok(()))?.is_some())
+        Ok(self.view.lookup(key.as_ref(), &self.view.inner.pin())?.is_some())
     }
 
     /// Returns where its moment is in the log: what was put and deleted since is what
@@ -231,16 +228,6 @@ impl Inner {
     }
 }
 
-/// What there is of a key in the store at a time.
-enum Newest<T> {
-    /// The entry that a snapshot sees.
-    Seen(T),
-    /// None that it sees.
-    Absent,
-    /// One that is too young, or none and there may have been one: older ones have to be looked for.
-    Changed,
-}
-
 impl View {
     /// The view that a forked child gets: each look at it is refused.
     fn of_nothing(inner: &Arc<Inner>) -> Self {
@@ -254,81 +241,30 @@ impl View {
         !header.is_tombstone() && !header.is_expired(&self.now)
     }
 
-    /// Takes something of the entry that a key has in this view, if it is there.
-    pub(super) fn seen<T>(
-        &self,
-        key: &[u8],
-        mut take: impl FnMut(&StoredEntry<'_>) -> Result<T>,
-    ) -> Result<Option<T>> {
-        self.inner.here()?;
-        let hash = self.inner.keydir.hash(key);
-        match self.newest(hash, key, &mut take)? {
-            Newest::Seen(taken) => Ok(Some(taken)),
-            Newest::Absent => Ok(None),
-            Newest::Changed => {
-                let Some((segment, offset)) = self.older(hash, key)? else { return Ok(None) };
-                let stored = segment.entry(offset)?;
-                if !self.is_alive(&stored.entry().header) {
-                    ignore_unknown_codec(self.inner.check(&stored))?;
-                    return Ok(None);
-                }
-                take(&stored).map(Some)
-            }
-        }
-    }
-
-    /// Asks the keydir.
-    fn newest<T>(
-        &self,
-        hash: KeyHash,
-        key: &[u8],
-        take: &mut impl FnMut(&StoredEntry<'_>) -> Result<T>,
-    ) -> Result<Newest<T>> {
-        let guard = self.inner.pin();
-        loop {
-            match self.look_up(hash, key, &guard)? {
-                Lookup::Found(stored) if stored.timestamp() > self.time => {
-                    return Ok(Newest::Changed);
-                }
-                Lookup::Found(stored) if self.is_alive(&stored.entry().header) => {
-                    return take(&stored).map(Newest::Seen);
-                }
-                Lookup::Found(stored) => {
-                    ignore_unknown_codec(self.inner.check(&stored))?;
-                    return Ok(Newest::Absent);
-                }
-                Lookup::Absent if self.inner.keydir.has_removed_since(hash, self.time) => {
-                    return Ok(Newest::Changed);
-                }
-                Lookup::Absent => return Ok(Newest::Absent),
-                Lookup::Unfilled => drop(self.inner.shard(hash.shard())?),
-            }
-        }
-    }
-
-    fn look_up<'a>(
+    /// Returns the entry that a key has in this view; `None` if the key is absent or expired there.
+    pub(super) fn lookup<'a>(
         &'a self,
-        hash: KeyHash,
         key: &[u8],
         guard: &'a Guard<'_>,
-    ) -> Result<Lookup<StoredEntry<'a>>> {
-        let mut found = None;
-        let lookup = self.inner.keydir.get(hash, guard, |address| {
-            let stored = self.inner.segments.get(address.segment, guard).entry(address.offset)?;
-            let own = stored.is_of(key)?;
-            found = own.then_some(stored);
-            Ok(own.then_some(()))
-        })?;
-        Ok(match (lookup, found) {
-            (Lookup::Found(()), Some(stored)) => Lookup::Found(stored),
-            (Lookup::Unfilled, _) => Lookup::Unfilled,
-            _ => Lookup::Absent,
-        })
+    ) -> Result<Option<StoredEntry<'a>>> {
+        let hash = self.inner.keydir.hash(key);
+        let newest = self.inner.lookup(hash, key, guard)?;
+        let has_changed = match &newest {
+            Some(stored) => stored.timestamp() > self.time,
+            None => self.inner.keydir.has_removed_since(hash, self.time),
+        };
+        let seen = if has_changed { self.older(hash, key)? } else { newest };
+        let Some(stored) = seen else { return Ok(None) };
+        if self.is_alive(&stored.header) {
+            return Ok(Some(stored));
+        }
+        self.inner.check_absent(&stored)?;
+        Ok(None)
     }
 
     /// Looks for the newest entry of a key, in the segments of this moment, that is not too young.
-    fn older(&self, hash: KeyHash, key: &[u8]) -> Result<Option<(Arc<Segment>, u64)>> {
-        let mut newest: Option<(Order, Arc<Segment>, u64)> = None;
+    fn older(&self, hash: KeyHash, key: &[u8]) -> Result<Option<StoredEntry<'_>>> {
+        let mut newest: Option<(Order, &Arc<Segment>, u64)> = None;
         for segment in self.segments.iter() {
             let times =
                 segment.summary().map(|summary| (summary.first_timestamp, summary.last_timestamp));
@@ -343,10 +279,10 @@ impl View {
             if let Some((order, offset)) = older
                 && newest.as_ref().is_none_or(|(found, ..)| *found < order)
             {
-                newest = Some((order, Arc::clone(segment), offset));
+                newest = Some((order, segment, offset));
             }
         }
-        Ok(newest.map(|(_, segment, offset)| (segment, offset)))
+        newest.map(|(_, segment, offset)| segment.entry(offset)).transpose()
     }
 
     /// Looks in the entries that a hint names.

@@ -26,6 +26,7 @@ use super::snapshot::Snapshot;
 use super::{Bitcask, Inner};
 use crate::error::{Error, Result};
 use crate::options::{TransactionOptions, WriteOptions};
+use crate::segment::StoredEntry;
 use crate::segment::index::Bounds;
 use crate::segment::write::draft::Draft;
 use crate::store::point::conditional::{Condition, Expected};
@@ -156,12 +157,10 @@ impl Transaction {
         if let Some(write) = self.writes.get(key) {
             return Ok(write.value.clone());
         }
-        let view = &self.snapshot.view;
-        let seen = view.seen(key, |stored| {
-            view.inner.check(stored)?;
-            Ok((stored.lend_raw_value()?, stored.timestamp()))
-        })?;
-        let (value, timestamp) = seen.unzip();
+        let (view, guard) = (&self.snapshot.view, self.snapshot.view.inner.pin());
+        let stored = view.lookup(key, &guard)?;
+        let timestamp = stored.as_ref().map(StoredEntry::timestamp);
+        let value = stored.map(|stored| view.inner.value(&stored)).transpose()?;
         self.reads.borrow_mut().note_key(key, timestamp);
         Ok(value)
     }
@@ -176,7 +175,9 @@ impl Transaction {
         if let Some(write) = self.writes.get(key) {
             return Ok(write.value.is_some());
         }
-        let timestamp = self.snapshot.view.seen(key, |stored| Ok(stored.timestamp()))?;
+        let guard = self.snapshot.view.inner.pin();
+        let stored = self.snapshot.view.lookup(key, &guard)?;
+        let timestamp = stored.map(|stored| stored.timestamp());
         self.reads.borrow_mut().note_key(key, timestamp);
         Ok(timestamp.is_some())
     }

@@ -87,7 +87,9 @@ impl Transaction {
     /// ```
     pub fn version(&self, key: impl AsRef<[u8]>) -> Result<Option<Version>> {
         let key = key.as_ref();
-        let timestamp = self.snapshot.view.seen(key, |stored| Ok(stored.timestamp()))?;
+        let view = &self.snapshot.view;
+        let guard = view.inner.pin();
+        let timestamp = view.lookup(key, &guard)?.map(|stored| stored.timestamp());
         self.reads.borrow_mut().note_key(key, timestamp);
         Ok(timestamp.map(Version::new))
     }
@@ -95,11 +97,12 @@ impl Transaction {
     /// Returns when a key expires that was there when the transaction began.
     fn ttl_seen(&self, key: &[u8]) -> Result<Option<Ttl>> {
         let view = &self.snapshot.view;
-        let seen = view.seen(key, |stored| {
+        let guard = view.inner.pin();
+        let found = view.lookup(key, &guard)?.map(|stored| {
             let now = view.now.of(stored.timestamp());
-            Ok((Ttl::of(stored.expiry(), now), stored.timestamp()))
-        })?;
-        let (ttl, timestamp) = seen.unzip();
+            (Ttl::of(stored.expiry(), now), stored.timestamp())
+        });
+        let (ttl, timestamp) = found.unzip();
         self.reads.borrow_mut().note_key(key, timestamp);
         Ok(ttl)
     }

@@ -104,8 +104,8 @@ fn conditions_hold_until_the_first_of_their_keys_expires() {
             if by_time {
                 let guard = db.inner.pin();
                 for condition in &mut conditions {
-                    let located = db.inner.locate(condition.key, &guard).unwrap();
-                    let time = located.map(|located| located.stored.timestamp());
+                    let stored = db.inner.locate(condition.key, &guard).unwrap();
+                    let time = stored.map(|stored| stored.timestamp());
                     condition.expected = Expected::Unchanged(time);
                 }
             }

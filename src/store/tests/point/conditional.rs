@@ -59,8 +59,8 @@ fn what_a_key_was_at_a_time_is_not_what_it_is_once_it_was_written_again() {
     };
     let time = |key: &str| {
         let guard = db.inner.pin();
-        let located = db.inner.locate(key.as_bytes(), &guard).unwrap();
-        located.map(|located| located.stored.timestamp())
+        let stored = db.inner.locate(key.as_bytes(), &guard).unwrap();
+        stored.map(|stored| stored.timestamp())
     };
     assert!(change(&db, &[since("a", None)], &[("a", Some("1"))]));
     let first = time("a");

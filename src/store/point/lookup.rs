@@ -1,0 +1,135 @@
+//! From a key to its newest entry: keydir -> mapped entry -> comparison.
+//!
+//! - `lookup` is the one way that readers take, whether they read the store, a snapshot or a
+//!   transaction. What the entry means to them, they decide themselves: `locate` judges it by the
+//!   store's clock, a snapshot by its own moment.
+//! - A slot with a key's hash bits belongs to the key only if the entry has that key. A slot of another
+//!   key is so rare that its entry is checked, to tell it from damage.
+//! - Readers take no lock, and allocate nothing where the bytes are mapped: a guard keeps slots and
+//!   segments in place while they are read.
+//! - A key whose entry has expired is the exception. `locate` looks it up again under the lock of its
+//!   shard, since an append that rests on the time when the key was there may be in flight.
+//! - Writers use `find`, with the shard locked.
+
+use crate::epoch::Guard;
+use crate::error::Result;
+use crate::key_hash::KeyHash;
+use crate::keydir::{Address, Found, Lookup, Shard};
+use crate::segment::{StoredEntry, ignore_unknown_codec};
+use crate::store::Inner;
+
+/// A key's newest entry, as a writer finds it.
+#[derive(Debug)]
+pub(crate) struct Located<'a> {
+    pub(crate) stored: StoredEntry<'a>,
+    pub(crate) expired: bool,
+}
+
+impl Inner {
+    /// Returns the entry that the keydir names for a key, expired or not; `None` if it names none. Fills
+    /// the key's shard if that has not been done.
+    #[inline]
+    pub(crate) fn lookup<'a>(
+        &'a self,
+        hash: KeyHash,
+        key: &[u8],
+        guard: &'a Guard<'_>,
+    ) -> Result<Option<StoredEntry<'a>>> {
+        if !self.opener.is_here() {
+            return Err(self.opener.refusal());
+        }
+        // Set in place: an entry is large, and would be moved several times on the way out.
+        let mut found = None;
+        let mut own = |address| {
+            found = self.entry_of(key, address, guard)?;
+            Ok(found.is_some().then_some(()))
+        };
+        while let Lookup::Unfilled = self.keydir.get(hash, guard, &mut own)? {
+            drop(self.shard(hash.shard())?);
+        }
+        Ok(found)
+    }
+
+    /// Returns the newest entry of a key; `None` if the key is absent or expired.
+    pub(crate) fn locate<'a>(
+        &'a self,
+        key: &[u8],
+        guard: &'a Guard<'_>,
+    ) -> Result<Option<StoredEntry<'a>>> {
+        self.locate_hashed(self.keydir.hash(key), key, guard)
+    }
+
+    pub(crate) fn locate_hashed<'a>(
+        &'a self,
+        hash: KeyHash,
+        key: &[u8],
+        guard: &'a Guard<'_>,
+    ) -> Result<Option<StoredEntry<'a>>> {
+        let stored = self.lookup(hash, key, guard)?;
+        if stored.as_ref().is_some_and(|stored| self.has_expired(stored)) {
+            return self.locate_locked(hash, key, guard);
+        }
+        Ok(stored)
+    }
+
+    /// Does the same for a key that was found expired. A change that rests on its value may be in flight;
+    /// it is published once the shard is locked. A later one looks at the clock after this reader has, and
+    /// finds the value expired too.
+    #[cold]
+    fn locate_locked<'a>(
+        &'a self,
+        hash: KeyHash,
+        key: &[u8],
+        guard: &'a Guard<'_>,
+    ) -> Result<Option<StoredEntry<'a>>> {
+        let shard = self.shard(hash.shard())?;
+        let own = shard.find(hash, |address| self.entry_of(key, address, guard))?.own;
+        drop(shard);
+        let Some((_, stored)) = own else { return Ok(None) };
+        if !self.has_expired(&stored) {
+            return Ok(Some(stored));
+        }
+        self.check_absent(&stored)?;
+        Ok(None)
+    }
+
+    /// Looks a key up to change it, in its locked shard: expired entries too, which are checked.
+    pub(crate) fn find<'a>(
+        &'a self,
+        shard: &Shard<'_>,
+        hash: KeyHash,
+        key: &[u8],
+        guard: &'a Guard<'_>,
+    ) -> Result<Found<Located<'a>>> {
+        shard.find(hash, |address| {
+            let Some(stored) = self.entry_of(key, address, guard)? else { return Ok(None) };
+            let expired = self.has_expired(&stored);
+            if expired {
+                self.check_absent(&stored)?;
+            }
+            Ok(Some(Located { stored, expired }))
+        })
+    }
+
+    /// Checks an entry that makes its key absent, such as one that has expired. Nobody looks at the value
+    /// then, so its codec need not be known; but a damaged header must not hide the key.
+    pub(crate) fn check_absent(&self, stored: &StoredEntry<'_>) -> Result<()> {
+        ignore_unknown_codec(self.check(stored))
+    }
+
+    fn has_expired(&self, stored: &StoredEntry<'_>) -> bool {
+        let header = &stored.header;
+        header.expiry.is_some() && header.is_expired(&self.clock.read())
+    }
+
+    /// Returns the entry that a slot names, if it is the key's.
+    fn entry_of<'a>(
+        &'a self,
+        key: &[u8],
+        address: Address,
+        guard: &'a Guard<'_>,
+    ) -> Result<Option<StoredEntry<'a>>> {
+        let stored = self.segments.get(address.segment, guard).entry(address.offset)?;
+        Ok(if stored.is_of(key)? { Some(stored) } else { None })
+    }
+}
