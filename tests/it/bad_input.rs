@@ -110,8 +110,8 @@ fn an_option_that_makes_no_sense_is_refused_by_its_name() {
         ("segment_entries", "0", new().segment_entries(0)),
         ("key_size_limit", "65536", new().key_size_limit(65_536)),
         ("value_size_limit", "4294967296", new().value_size_limit(1 << 32)),
-        ("sync", "Interval(0)", new().sync_policy(SyncPolicy::Interval(Duration::ZERO))),
-        ("sync", "Interval(1ns)", interval(Duration::from_nanos(1))),
+        ("sync_policy", "Interval(0)", new().sync_policy(SyncPolicy::Interval(Duration::ZERO))),
+        ("sync_policy", "Interval(1ns)", interval(Duration::from_nanos(1))),
         ("check_interval", "0", check(Duration::ZERO)),
         ("check_interval", "1ns", check(Duration::from_nanos(1))),
     ];
