@@ -125,7 +125,7 @@ fn floor_plan() -> Vec<(String, BTreeSet<String>)> {
     let row = |line: &str| {
         let (module, imports) = line.trim_matches('|').split_once('|').unwrap();
         let imports = imports.trim();
-        let imports = if imports == "nothing of ours" { "" } else { imports };
+        let imports = if imports == "none" { "" } else { imports };
         let imports = imports.split(',').map(str::trim).filter(|name| !name.is_empty());
         (module.trim().to_owned(), imports.map(str::to_owned).collect())
     };
