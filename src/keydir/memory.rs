@@ -19,6 +19,8 @@ use std::sync::Arc;
 
 use memmap2::{MmapOptions, MmapRaw};
 
+#[cfg(not(all(test, any(loom, shuttle))))]
+use super::table::NO_SLOTS;
 use super::table::Pair;
 use crate::epoch::{Atomic, Guard, GuardOwner, Shared};
 use crate::sync::{Mutex, Ordering};
@@ -42,6 +44,9 @@ pub(super) struct Length {
 
 impl Length {
     const TAGS: usize = 1 << 7;
+    /// One pair.
+    #[cfg(not(all(test, any(loom, shuttle))))]
+    const LEAST: Self = Self { tag: 0 };
 
     /// Returns the shortest length of a row that is at least `wanted`.
     ///
@@ -276,8 +281,8 @@ impl PublishedPairs {
             return None;
         }
         let length = Length { tag: word.tag() };
-        // SAFETY: a word that is not null was made in `replace` from the start and the length of
-        // `Pairs`, whose `deref` says why they can be borrowed. It was published by a store that
+        // SAFETY: a word that is not null was made in `replace_with_none`, from a static, or in
+        // `replace`, from the start and the length of `Pairs`, whose `deref` says why they can be borrowed. It was published by a store that
         // this Acquire load synchronizes with, so all of it is seen. The owner is dropped in two
         // places: by `replace`, after all guards that existed when it was unlinked are dropped,
         // this one among them; and with `self`, which the result borrows.
@@ -288,9 +293,21 @@ impl PublishedPairs {
     pub(super) fn replace(&self, new: Pairs, guard: &Guard<'_>) {
         self.reader.check(guard);
         let word = Shared::from(new.first.as_ptr().cast_const()).with_tag(new.length.tag);
+        self.publish(word, Some(new), guard);
+    }
+
+    /// Publishes the table that all shards without a slot share.
+    #[cfg(not(all(test, any(loom, shuttle))))]
+    pub(super) fn replace_with_none(&self, guard: &Guard<'_>) {
+        self.reader.check(guard);
+        let word = Shared::from(NO_SLOTS.as_ptr()).with_tag(Length::LEAST.tag);
+        self.publish(word, None, guard);
+    }
+
+    fn publish(&self, word: Shared<'_, Pair>, new: Option<Pairs>, guard: &Guard<'_>) {
         let mut owner = self.owner.lock();
         self.word.store(word, Ordering::Release);
-        let Some(old) = owner.replace(new) else { return };
+        let Some(old) = std::mem::replace(&mut *owner, new) else { return };
         drop(owner);
         guard.retire(move || drop(old));
         guard.flush();

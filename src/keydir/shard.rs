@@ -9,6 +9,8 @@
 //!   the slots.
 
 use super::memory::{Arena, Length, Pairs, PublishedPairs};
+#[cfg(not(all(test, any(loom, shuttle))))]
+use super::table::NO_SLOTS;
 use super::table::{Pair, SlotFlags, Table};
 use super::{Address, Filling, Found};
 use crate::epoch::{Collector, Guard};
@@ -88,7 +90,7 @@ impl Shard<'_> {
 
     /// Returns the size of the shard in memory, in bytes.
     pub(crate) fn size(&self) -> usize {
-        size_of::<Home>() + self.home.table.get(&self.guard).map_or(0, size_of_val)
+        size_of::<Home>() + self.own_len() * size_of::<Pair>()
     }
 
     /// Finds a key's slot, and whether other keys share its hash bits: probes to the end of the
@@ -160,7 +162,30 @@ impl Shard<'_> {
         self.note_removal(time);
         fill.finish(self.arena, self.number);
         *self.counts = fill.counts;
-        self.home.table.replace(fill.pairs, &self.guard);
+        if self.counts.live > 0 {
+            self.home.table.replace(fill.pairs, &self.guard);
+        } else {
+            self.empty();
+        }
+    }
+
+    /// Publishes a table without slots.
+    fn empty(&mut self) {
+        *self.counts = ShardCounts::default();
+        #[cfg(not(all(test, any(loom, shuttle))))]
+        self.home.table.replace_with_none(&self.guard);
+        #[cfg(all(test, any(loom, shuttle)))]
+        self.home.table.replace(self.arena.table(length_for(0, self.number)), &self.guard);
+    }
+
+    /// Returns the length of the shard's own table, or zero if it shares the one without slots.
+    fn own_len(&self) -> usize {
+        let pairs = self.home.table.get(&self.guard).unwrap_or_default();
+        #[cfg(not(all(test, any(loom, shuttle))))]
+        if std::ptr::eq(pairs.as_ptr(), NO_SLOTS.as_ptr()) {
+            return 0;
+        }
+        pairs.len()
     }
 
     fn note_removal(&mut self, time: u64) {
@@ -171,16 +196,11 @@ impl Shard<'_> {
 
     /// Empties the shard, as of a time in the log. Afterwards it counts as filled.
     pub(crate) fn clear(&mut self, time: u64) {
-        let least = length_for(0, self.number);
+        self.note_removal(time);
         let is_fresh = self.counts.live + self.counts.removed == 0;
-        if is_fresh
-            && self.home.table(&self.guard).is_some_and(|table| table.pairs_len() == least.get())
-        {
-            self.note_removal(time);
-            return;
+        if !self.is_filled() || !is_fresh || self.own_len() > length_for(0, self.number).get() {
+            self.empty();
         }
-        let empty = self.start_filling(0);
-        self.filled(empty, time);
     }
 
     fn table(&self) -> Table<'_> {
@@ -193,7 +213,7 @@ impl Shard<'_> {
     /// Before an insert would overload the table, grows it or clears removed slots out of it.
     fn make_room(&mut self) {
         let (live, removed) = (self.counts.live as usize, self.counts.removed as usize);
-        let len = self.home.table.get(&self.guard).map_or(0, <[Pair]>::len);
+        let len = self.own_len();
         if Table::pairs_for(live + removed + 1) <= len {
             return;
         }

@@ -123,6 +123,11 @@ struct Cell {
 }
 
 impl Cell {
+    #[cfg(not(all(test, any(loom, shuttle))))]
+    const fn empty() -> Self {
+        Self { fingerprint: AtomicU64::new(EMPTY), word: AtomicU64::new(0) }
+    }
+
     fn load_word(&self, fingerprint: u64) -> Slot {
         Slot { fingerprint, word: self.word.load(Ordering::Acquire) }
     }
@@ -148,6 +153,12 @@ struct Bucket([Cell; BUCKET_LEN]);
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub(super) struct Pair([Bucket; 2]);
+
+/// The table of every shard that has no slot, so that a small store does not need 4,096 of them. Only
+/// read: an insert replaces it first. The checkers' atomics cannot lie in a static.
+#[cfg(not(all(test, any(loom, shuttle))))]
+pub(super) static NO_SLOTS: [Pair; 1] =
+    [Pair([const { Bucket([const { Cell::empty() }; BUCKET_LEN]) }; 2])];
 
 /// A shard's slots, borrowed.
 #[derive(Debug, Clone, Copy)]
