@@ -115,9 +115,9 @@ pub use stats::{
     MergePlan, MergeProgress, MergeReason, MergeReport, PlannedSegment, SegmentStats, Stats,
 };
 pub use store::{
-    BackupReport, Batch, Bitcask, Change, Changes, Damage, Iter, KeyRange, Keys, Operation,
-    Position, Range, RangeKeys, ReadOnly, Reader, Snapshot, Transaction, TransactionRange, Ttl,
-    VerifyProgress, VerifyReport,
+    BackupReport, Batch, Bitcask, Change, Changes, Damage, KeyRange, Operation, Position, Range,
+    RangeKeys, ReadOnly, Reader, Snapshot, Transaction, TransactionRange, Ttl, UnorderedIter,
+    UnorderedKeys, VerifyProgress, VerifyReport,
 };
 pub use value::Value;
 

@@ -14,6 +14,10 @@ pub struct Stats {
     /// a merge, or a change of the key, has removed them. [`Snapshot::len`](crate::Snapshot::len) counts those
     /// that are there.
     pub keys: u64,
+    /// Parts of the keydir, of 4,096, whose keys have not been gathered since the store was opened. Until it
+    /// is 0, `keys` and `live_size` count only what has been gathered, and the rest of the log counts as
+    /// dead.
+    pub unfilled_shards: u64,
     /// Segments, the active one among them.
     pub segments: u64,
     /// Segments that are sealed: listed in the manifest, synced, never written again.

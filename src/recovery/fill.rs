@@ -108,7 +108,12 @@ impl Filler {
 
     /// Returns whether nothing is left to be filled.
     pub(crate) fn is_done(&self) -> bool {
-        self.unfilled.load(Ordering::Acquire) == 0
+        self.unfilled() == 0
+    }
+
+    /// Returns how many shards are not filled yet.
+    pub(crate) fn unfilled(&self) -> usize {
+        self.unfilled.load(Ordering::Acquire)
     }
 
     /// Returns whether filling what is left takes no time to speak of.

@@ -54,7 +54,7 @@ pub use point::batch::Batch;
 pub use point::ttl::Ttl;
 pub use read_only::ReadOnly;
 pub use reader::Reader;
-pub use scan::iter::{Iter, Keys};
+pub use scan::iter::{UnorderedIter, UnorderedKeys};
 pub use scan::key_range::KeyRange;
 pub use scan::range::{Range, RangeKeys};
 pub use snapshot::Snapshot;

@@ -28,7 +28,7 @@ use crate::store::Bitcask;
 ///     batch = batch.put(number.to_be_bytes(), "x");
 /// }
 /// db.write(batch)?;
-/// assert_eq!(db.len(), 101);
+/// assert_eq!(db.len()?, 101);
 /// # db.close()
 /// # }
 /// ```

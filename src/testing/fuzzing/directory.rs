@@ -278,7 +278,7 @@ impl Lab {
     /// read is left out.
     fn read(&self, db: &Reader) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let mut found = BTreeMap::new();
-        for pair in db {
+        for pair in db.iter_unordered() {
             if let Some((key, value)) = self.told(pair) {
                 self.check(&key, &value);
                 let twice = found.insert(key.to_vec(), value.to_vec());
@@ -296,7 +296,7 @@ impl Lab {
                 value.inspect(|value| self.check(key, value));
             }
         }
-        db.keys().for_each(|key| drop(self.told(key)));
+        db.keys_unordered().for_each(|key| drop(self.told(key)));
         self.read_in_order(db, &found);
         let _ = (db.len(), db.stats(), db.segments());
         found
