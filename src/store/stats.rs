@@ -96,8 +96,9 @@ impl Inner {
             return Stats::default();
         }
         let mut stats = Stats {
-            keys: self.gathered_len(),
+            // Before anything that rests on the keys: at 0, all of that is complete.
             unfilled_shards: self.filler.unfilled() as u64,
+            keys: self.gathered_len(),
             keydir_size: self.keydir.size(),
             syncs: self.commit.syncs(),
             ..Stats::default()
