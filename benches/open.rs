@@ -87,7 +87,7 @@ fn open(store: &Path) -> Times {
     let db = Bitcask::open(store, Options::new().create_if_missing(false)).unwrap();
     assert!(db.contains_key(keys::key(count / 2)).unwrap());
     let first_get = start.elapsed();
-    assert_eq!(db.len(), count);
+    assert_eq!(db.len().unwrap(), count);
     let filled = start.elapsed();
     db.close().unwrap();
     Times { first_get, filled }

@@ -24,7 +24,7 @@ fn main() {
     group.bench_function("iter", |bencher| bencher.iter(|| warm(&db)));
     group.bench_function("keys", |bencher| {
         bencher.iter(|| {
-            for key in db.keys() {
+            for key in db.keys_unordered() {
                 black_box(key.unwrap());
             }
         });

@@ -38,7 +38,7 @@ fn main() -> Outcome<()> {
     verified.damage.iter().for_each(|damage| println!("{damage}"));
     assert!(verified.is_clean());
     // Each key as it was before, or as it was written meanwhile.
-    assert_eq!((copy.len(), verified.live_entries), (10_000, 10_000));
+    assert_eq!((copy.len()?, verified.live_entries), (10_000, 10_000));
     copy.close()?;
 
     // To restore is to open it, or to have it in the store's place.
@@ -47,7 +47,7 @@ fn main() -> Outcome<()> {
     std::fs::remove_dir_all(&store)?;
     std::fs::rename(&backup, &store)?;
     let db = Bitcask::open(&store, options)?;
-    println!("restored: {} keys", db.len());
-    assert_eq!(db.len(), 10_000);
+    println!("restored: {} keys", db.len()?);
+    assert_eq!(db.len()?, 10_000);
     Ok(db.close()?)
 }

@@ -53,7 +53,7 @@ fn main() -> Outcome<()> {
     db.close()?;
 
     let db = Bitcask::open(dir.path(), Options::default())?;
-    println!("after reopening: {} keys, alice has {}", db.len(), balance(&db, "alice")?);
+    println!("after reopening: {} keys, alice has {}", db.len()?, balance(&db, "alice")?);
     assert_eq!(balance(&db, "alice")? + balance(&db, "bob")?, 100);
     Ok(db.close()?)
 }

@@ -83,7 +83,7 @@ fn main() -> Outcome<ExitCode> {
     let Skipped { unreadable, too_large, not_files } = skipped;
     println!("skipped  {unreadable} unreadable, {too_large} too large, {not_files} not files");
     println!("compared {} equal, {differing} different", get.count - differing);
-    let complete = db.len() == put.count && db.recovery().is_clean();
+    let complete = db.len()? == put.count && db.recovery().is_clean();
     db.close()?;
     Ok(if differing == 0 && complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -106,7 +106,7 @@ fn load(count: u64, size: usize, path: &Path) -> Outcome<()> {
 fn open(count: u64, path: &Path) -> Outcome<()> {
     let before = anonymous()?;
     let db = Bitcask::open(path, Options::default())?;
-    assert_eq!(db.len(), count);
+    assert_eq!(db.len()?, count);
     println!("{:.1}", cost(before, count)?);
     Ok(db.close()?)
 }

@@ -32,8 +32,8 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let db = Bitcask::open(&path, Options::default().create_if_missing(false))?;
     assert!(db.recovery().is_clean());
-    assert_eq!(db.len(), 2);
-    println!("after reopening, {} keys:", db.len());
+    assert_eq!(db.len()?, 2);
+    println!("after reopening, {} keys:", db.len()?);
     for pair in &db {
         let (key, value) = pair?;
         println!("  {key:?} = {value:?}");

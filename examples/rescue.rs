@@ -46,9 +46,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{report}");
 
     let db = Bitcask::open(&rescued, Options::default())?;
-    println!("rescued: {} keys", db.len());
+    println!("rescued: {} keys", db.len()?);
     // All but the one that was damaged.
-    assert_eq!(db.len(), 4_999);
+    assert_eq!(db.len()?, 4_999);
     assert!(db.recovery().is_clean() && db.verify()?.is_clean());
     Ok(db.close()?)
 }

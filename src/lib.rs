@@ -222,9 +222,9 @@ pub use stats::{
     MergePlan, MergeProgress, MergeReason, MergeReport, PlannedSegment, SegmentStats, Stats,
 };
 pub use store::{
-    BackupReport, Batch, Bitcask, Change, Changes, CompareAndSwapError, Damage, Iter, KeyRange,
-    Keys, Operation, Position, Range, RangeKeys, ReadOnly, Reader, Snapshot, Transaction,
-    TransactionRange, Ttl, VerifyProgress, VerifyReport, Version,
+    BackupReport, Batch, Bitcask, Change, Changes, CompareAndSwapError, Damage, KeyRange,
+    Operation, Position, Range, RangeKeys, ReadOnly, Reader, Snapshot, Transaction,
+    TransactionRange, Ttl, UnorderedIter, UnorderedKeys, VerifyProgress, VerifyReport, Version,
 };
 pub use value::Value;
 

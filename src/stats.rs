@@ -14,6 +14,10 @@ pub struct Stats {
     /// removes them. [`Snapshot::len`](crate::Snapshot::len) counts only keys that have not
     /// expired.
     pub keys: u64,
+    /// Parts of the keydir, out of 4,096, that have not been filled since the store was opened. Until
+    /// this is 0, `keys` and `live_size` cover only the filled parts, and the rest of the log counts as
+    /// dead.
+    pub unfilled_shards: u64,
     /// Segments, including the active one.
     pub segments: u64,
     /// Sealed segments: listed in the manifest, synced, and never written again.

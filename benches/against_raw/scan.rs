@@ -34,7 +34,7 @@ pub(crate) fn run() {
 
 fn iterate(db: &Bitcask) -> usize {
     let mut count = 0;
-    for pair in db {
+    for pair in db.iter_unordered() {
         let (key, value) = pair.unwrap();
         read(&key, &value);
         count += 1;

@@ -123,7 +123,7 @@ fn measure(keys: usize, merging: bool) -> Figures {
         done.store(true, Ordering::Release);
         (watcher.join().unwrap(), size(&store))
     });
-    assert_eq!(db.len(), keys as u64);
+    assert_eq!(db.len().unwrap(), keys as u64);
     db.close().unwrap();
     let merges = merges.load(Ordering::Relaxed);
     Figures { took, peak, rest, closed: size(&store), merges }

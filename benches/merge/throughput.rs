@@ -64,7 +64,7 @@ fn turn(value_size: usize, keys: usize, dead_percent: u64, at: u64) -> Turn {
     let store = directory.path().join("store");
     load(&store, value_size, keys, dead_percent, at);
     let db = Bitcask::open(&store, options()).unwrap();
-    assert_eq!(db.len(), keys as u64);
+    assert_eq!(db.len().unwrap(), keys as u64);
     let live_size = db.stats().live_size;
     let source = directory.path().join("source");
     write_pieces(&source, live_size);

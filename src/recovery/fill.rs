@@ -111,7 +111,12 @@ impl Filler {
 
     /// Returns whether all shards are filled.
     pub(crate) fn is_done(&self) -> bool {
-        self.unfilled.load(Ordering::Acquire) == 0
+        self.unfilled() == 0
+    }
+
+    /// Returns how many shards are not filled yet.
+    pub(crate) fn unfilled(&self) -> usize {
+        self.unfilled.load(Ordering::Acquire)
     }
 
     /// Returns whether filling the remaining shards takes only milliseconds.

@@ -150,7 +150,7 @@ pub fn verify(path: impl AsRef<Path>) -> Result<Diagnosis> {
 /// })?;
 /// assert!(!report.had_manifest && report.lost.is_empty());
 /// let db = Bitcask::open(&to, Options::default())?;
-/// assert_eq!((db.len(), db.get("gone")?), (1, None));
+/// assert_eq!((db.len()?, db.get("gone")?), (1, None));
 /// # db.close()
 /// # }
 /// ```

@@ -227,7 +227,7 @@ fn a_put_beside_a_merge_is_not_lost() {
     let write = |model: &Model| model.change(|model| model.put("a", "1"));
     run(2, two_sealed, [Model::merge, write], |model| {
         model.get_of("a", PUT);
-        assert_eq!(model.db.len(), 2);
+        assert_eq!(model.db.len().unwrap(), 2);
         b_is_there(model);
     });
 }
@@ -237,7 +237,7 @@ fn a_key_that_is_deleted_beside_a_merge_does_not_return() {
     let write = |model: &Model| model.change(|model| assert!(model.db.delete("a").unwrap()));
     run(2, two_sealed, [Model::merge, write], |model| {
         model.get_of("a", DELETE);
-        assert_eq!(model.db.len(), 1);
+        assert_eq!(model.db.len().unwrap(), 1);
         b_is_there(model);
     });
 }

@@ -42,7 +42,7 @@ pub use point::ttl::Ttl;
 pub use point::version::Version;
 pub use read_only::ReadOnly;
 pub use reader::Reader;
-pub use scan::iter::{Iter, Keys};
+pub use scan::iter::{UnorderedIter, UnorderedKeys};
 pub use scan::key_range::KeyRange;
 pub use scan::range::{Range, RangeKeys};
 pub use snapshot::Snapshot;

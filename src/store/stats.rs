@@ -1,6 +1,7 @@
 //! How much there is: keys, segments, bytes.
 
 use super::{Inner, Reader, Role};
+use crate::error::Result;
 use crate::fs::open_files;
 use crate::manifest::Manifest;
 use crate::segment::FIRST_OFFSET;
@@ -12,26 +13,42 @@ impl Reader {
     /// Returns the number of keys, expired ones that nothing has removed yet among them.
     ///
     /// An expired key is absent for every read, and still counts here until a merge, or a change of it, has
-    /// removed it: nothing looks for those whose time is over. Where keys have a time to live, count those
-    /// that are there by [`Snapshot::len`](crate::Snapshot::len), which costs a scan of the keys.
+    /// removed it: nothing looks for keys whose time is over. Where keys have a time to live, count those
+    /// that are there with [`Snapshot::len`](crate::Snapshot::len), which costs a scan of the keys.
     ///
-    /// Waits until all keys have been gathered, if the store was opened a moment ago. Where damage
-    /// keeps some from being gathered they do not count; [`get`](Self::get) and
-    /// [`iter`](Self::iter) tell of it.
-    pub fn len(&self) -> u64 {
+    /// The count needs all keys to be gathered. If the store was opened a moment ago, this gathers what is
+    /// left, beside the threads that do so; [`stats`](Self::stats) does not, and counts what there is by
+    /// then. Afterwards it costs a look at each of 4,096 parts of the keys.
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get), if damage keeps a part of the keys from being gathered: then there is no
+    /// count. [`iter_unordered`](Self::iter_unordered) shows the keys that can be read.
+    pub fn len(&self) -> Result<u64> {
         self.inner.len()
     }
 
-    /// Returns whether there are no keys, expired ones that nothing has removed yet among them; waits and
-    /// counts as [`len`](Self::len) does.
+    /// Returns whether there are no keys, expired ones that nothing has removed yet among them.
     ///
-    /// Where keys have a time to live, [`Snapshot::is_empty`](crate::Snapshot::is_empty) tells whether there is
-    /// any that has not expired; it looks for the first.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    /// As soon as one key has been gathered this returns `false`; otherwise it gathers them as
+    /// [`len`](Self::len) does. Where keys have a time to live,
+    /// [`Snapshot::is_empty`](crate::Snapshot::is_empty) returns whether there is none that has not
+    /// expired; it looks for the first.
+    ///
+    /// # Errors
+    ///
+    /// As [`len`](Self::len).
+    pub fn is_empty(&self) -> Result<bool> {
+        self.inner.here()?;
+        Ok(self.inner.gathered_len() == 0 && self.len()? == 0)
     }
 
-    /// Returns figures about the store at this moment; waits and counts as [`len`](Self::len) does.
+    /// Returns figures about the store at this moment, at once.
+    ///
+    /// In the first moments after opening, while keys are being gathered in the background,
+    /// [`unfilled_shards`](Stats::unfilled_shards) is above zero, and the figures that rest on the keys
+    /// count only what has been gathered. The same is so for good where damage keeps a part of the keys
+    /// from being gathered; [`len`](Self::len) returns that damage.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -50,7 +67,8 @@ impl Reader {
         self.inner.stats()
     }
 
-    /// Returns figures about each sealed segment, oldest first; waits as [`len`](Self::len) does.
+    /// Returns figures about each sealed segment, oldest first. Gathers the keys first, as
+    /// [`len`](Self::len) does, and counts what can be gathered.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -76,8 +94,13 @@ impl Inner {
         if self.here().is_err() {
             return Stats::default();
         }
-        let mut stats =
-            Stats { keys: self.len(), keydir_size: self.keydir.size(), ..Stats::default() };
+        let mut stats = Stats {
+            // Read before the figures that depend on the keys: if it is 0, those are complete.
+            unfilled_shards: self.filler.unfilled() as u64,
+            keys: self.gathered_len(),
+            keydir_size: self.keydir.size(),
+            ..Stats::default()
+        };
         if let Role::Writer(writer) = &self.role {
             writer.log.count(&mut stats);
             stats.reserve_size += self.manifest.get(Manifest::spare_size);

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcask::{
-    AppendMode, Batch, Bitcask, Compression, Error, Iter, Keys, MergePolicy, Options,
-    RecoveryReport, Stats, SyncPolicy, Value, WriteOptions,
+    AppendMode, Batch, Bitcask, Compression, Error, MergePolicy, Options, RecoveryReport, Stats,
+    SyncPolicy, UnorderedIter, UnorderedKeys, Value, WriteOptions,
 };
 use tempfile::TempDir;
 
@@ -57,7 +57,7 @@ fn keys_and_values_are_any_bytes_and_may_be_empty() {
             let value = db.get(key).unwrap().unwrap();
             assert_eq!(value, **samples.iter().rev().nth(at).unwrap());
         }
-        assert_eq!(db.len(), 7);
+        assert_eq!(db.len().unwrap(), 7);
         assert_eq!(pairs(db).len(), 7);
     };
     check(&db);
@@ -96,7 +96,7 @@ fn the_largest_key_is_taken_and_one_byte_more_is_refused() {
     assert!(!db.contains_key(&key).unwrap());
     db.close().unwrap();
     let db = open(dir.path());
-    assert_eq!(db.len(), 1);
+    assert_eq!(db.len().unwrap(), 1);
     assert_eq!(db.get(&key[1..]).unwrap().unwrap(), "largest");
 }
 
@@ -130,7 +130,7 @@ fn the_keydir_takes_what_the_readme_says_after_overwrites_and_an_open() {
             db.put(key.to_be_bytes(), "v").unwrap();
         }
     }
-    let per_key = |db: &Bitcask| db.stats().keydir_size / db.len();
+    let per_key = |db: &Bitcask| db.stats().keydir_size / db.len().unwrap();
     // 27 bytes, and what the shards themselves take: 4 bytes a key where there are so few.
     assert!(per_key(&db) <= 31, "{}", per_key(&db));
     db.close().unwrap();
@@ -232,7 +232,7 @@ fn a_segment_ends_at_its_number_of_entries() {
     assert_eq!(db.stats().segments, 6);
     db.close().unwrap();
     let db = Bitcask::open(dir.path(), options).unwrap();
-    assert_eq!(db.len(), 26);
+    assert_eq!(db.len().unwrap(), 26);
     assert_eq!(db.stats().sealed_segments, 6);
 }
 
@@ -246,7 +246,7 @@ fn a_segment_of_one_entry_each_works() {
     }
     db.close().unwrap();
     let db = Bitcask::open(dir.path(), options).unwrap();
-    assert_eq!((db.len(), db.stats().segments), (7, 30));
+    assert_eq!((db.len().unwrap(), db.stats().segments), (7, 30));
     for key in 0..7_u32 {
         let newest = (0..30).rev().find(|number| number % 7 == key).unwrap();
         assert_eq!(db.get(key.to_be_bytes()).unwrap().unwrap(), newest.to_string());
@@ -286,9 +286,9 @@ fn an_expired_key_is_absent_to_every_verb() {
     assert_eq!(db.value_len("get").unwrap(), None);
     assert!(!db.expire("get", Duration::from_secs(60)).unwrap());
     assert!(!db.persist("get").unwrap());
-    assert_eq!(db.iter().count(), 0);
-    assert_eq!(db.keys().count(), 0);
-    assert_eq!(db.len(), 8, "expired keys count until they are removed");
+    assert_eq!(db.iter_unordered().count(), 0);
+    assert_eq!(db.keys_unordered().count(), 0);
+    assert_eq!(db.len().unwrap(), 8, "expired keys count until they are removed");
     assert!(!db.delete("delete").unwrap());
     assert!(db.put_if_absent("insert", "1").unwrap());
     let found = db.compare_and_swap("cas", Some(b"expired"), Some(b"1")).unwrap().unwrap_err();
@@ -302,7 +302,7 @@ fn an_expired_key_is_absent_to_every_verb() {
     let live = ["insert", "cas", "update", "put"].map(|key| key.as_bytes().to_vec());
     let check = |db: &Bitcask| {
         assert_eq!(pairs(db).into_keys().collect::<BTreeSet<_>>(), BTreeSet::from(live.clone()));
-        assert_eq!(db.len(), 5, "the one that nothing has touched, too");
+        assert_eq!(db.len().unwrap(), 5, "the one that nothing has touched, too");
     };
     check(&db);
     let copy = crash_copy(dir.path());
@@ -372,7 +372,7 @@ fn delete_says_whether_the_key_was_there_and_writes_nothing_if_not() {
     assert_eq!(db.stats().appends, 2);
     assert!(!db.delete_opt("key", WriteOptions::new().durable(true)).unwrap());
     assert_eq!(db.stats().appends, 2);
-    assert!(db.is_empty());
+    assert!(db.is_empty().unwrap());
 }
 
 #[test]
@@ -537,7 +537,7 @@ fn a_batch_larger_than_a_segment_gets_one_of_its_own() {
     assert_eq!(db.stats().segments, 3);
     db.close().unwrap();
     let db = open(dir.path());
-    assert_eq!(db.len(), 502);
+    assert_eq!(db.len().unwrap(), 502);
     for key in 0..500_u32 {
         assert_eq!(db.get(key.to_be_bytes()).unwrap().unwrap(), [key.to_be_bytes()[3]; 100]);
     }
@@ -550,20 +550,20 @@ fn clear_removes_everything_and_the_store_goes_on() {
         db.put(number.to_be_bytes(), [1; 100]).unwrap();
     }
     let held = db.get(7_u32.to_be_bytes()).unwrap().unwrap();
-    let mut iter = db.iter();
+    let mut iter = db.iter_unordered();
     let first = iter.next().unwrap().unwrap();
     db.clear().unwrap();
     assert_eq!(held, [1; 100]);
     assert_eq!(first.1, [1; 100], "values that are held stay readable");
     assert!(iter.all(|pair| pair.unwrap().1 == [1; 100]));
-    assert!(db.is_empty() && pairs(&db).is_empty());
+    assert!(db.is_empty().unwrap() && pairs(&db).is_empty());
     assert_eq!(db.get(7_u32.to_be_bytes()).unwrap(), None);
     let stats = db.stats();
     assert_eq!((stats.keys, stats.segments, stats.live_size, stats.dead_size), (0, 1, 0, 0));
     assert_eq!(logs(dir.path()).len(), 1, "disk space is given back");
     assert_eq!(files_of(dir.path(), "hint").len(), 0);
     let empty = crash_copy(dir.path());
-    assert!(open(empty.path()).is_empty());
+    assert!(open(empty.path()).is_empty().unwrap());
     db.put("after", "clear").unwrap();
     db.clear().unwrap();
     db.clear().unwrap();
@@ -584,7 +584,7 @@ fn a_store_that_was_cleared_last_opens_empty_and_clean() {
     db.clear().unwrap();
     db.close().unwrap();
     let db = open(dir.path());
-    assert!(db.is_empty());
+    assert!(db.is_empty().unwrap());
     assert!(db.recovery().is_clean(), "{:?}", db.recovery());
     assert_eq!(logs(dir.path()).len(), 0);
     db.clear().unwrap();
@@ -602,7 +602,7 @@ fn a_key_that_is_there_throughout_is_met_exactly_once() {
         db.put(key("deleted", number), "0").unwrap();
     }
     let mut met: HashMap<Vec<u8>, u32> = HashMap::new();
-    for (step, pair) in db.iter().enumerate() {
+    for (step, pair) in db.iter_unordered().enumerate() {
         let (found, value) = pair.unwrap();
         if found.starts_with(b"kept") {
             assert_eq!(found, value);
@@ -624,33 +624,39 @@ fn a_key_that_is_there_throughout_is_met_exactly_once() {
 #[test]
 fn keys_are_those_of_iter() {
     let (_dir, db) = store();
-    assert!(db.keys().next().is_none() && db.iter().next().is_none());
+    assert!(db.keys_unordered().next().is_none() && db.iter_unordered().next().is_none());
     for number in 0..100_u32 {
         db.put(number.to_be_bytes(), "").unwrap();
     }
-    let keys: BTreeSet<Vec<u8>> = db.keys().map(|key| key.unwrap().to_vec()).collect();
+    let keys: BTreeSet<Vec<u8>> = db.keys_unordered().map(|key| key.unwrap().to_vec()).collect();
     assert_eq!(keys, pairs(&db).into_keys().collect());
     assert_eq!(keys.len(), 100);
-    assert_eq!(db.keys().count(), 100);
+    assert_eq!(db.keys_unordered().count(), 100);
     assert_eq!((&db).into_iter().count(), 100);
+    let sorted: Vec<Vec<u8>> = db.keys().map(|key| key.unwrap().to_vec()).collect();
+    assert!(sorted.iter().eq(&keys), "plain names are in order");
+    let (first, last) =
+        (db.iter().next().unwrap().unwrap(), db.iter().next_back().unwrap().unwrap());
+    assert_eq!(Some(&*first.0), sorted.first().map(Vec::as_slice));
+    assert_eq!(Some(&*last.0), sorted.last().map(Vec::as_slice));
 }
 
 #[test]
 fn len_counts_keys_whatever_happens_to_them() {
     let (dir, db) = store();
-    assert!(db.is_empty());
+    assert!(db.is_empty().unwrap());
     for number in 0..50_u32 {
         db.put(number.to_be_bytes(), "").unwrap();
         db.put(number.to_be_bytes(), "again").unwrap();
-        assert_eq!(db.len(), u64::from(number) + 1);
+        assert_eq!(db.len().unwrap(), u64::from(number) + 1);
     }
     for number in 0..25_u32 {
         db.delete(number.to_be_bytes()).unwrap();
         db.delete(number.to_be_bytes()).unwrap();
     }
-    assert_eq!((db.len(), db.is_empty()), (25, false));
+    assert_eq!((db.len().unwrap(), db.is_empty().unwrap()), (25, false));
     db.close().unwrap();
-    assert_eq!(open(dir.path()).len(), 25);
+    assert_eq!(open(dir.path()).len().unwrap(), 25);
 }
 
 #[test]
@@ -679,10 +685,14 @@ fn the_figures_add_up_to_the_files() {
     db.close().unwrap();
     let on_disk: u64 = logs(dir.path()).iter().map(|path| fs::metadata(path).unwrap().len()).sum();
     assert_eq!(stats.log_size, on_disk);
-    let again = open(dir.path()).stats();
+    let db = open(dir.path());
+    assert_eq!(db.len().unwrap(), stats.keys);
+    let again = db.stats();
+    assert_eq!(again.unfilled_shards, 0);
     assert_eq!(again.sealed_segments, again.segments);
     let mut expected = stats;
     (expected.appends, expected.appended_size) = (0, 0);
+    expected.unfilled_shards = 0;
     (expected.sealed_segments, expected.keydir_size) = (again.segments, again.keydir_size);
     // Without an active segment there is the room for manifests and for what gives room back alone.
     assert!(again.reserve_size >= 8192 && stats.reserve_size >= again.reserve_size);
@@ -742,7 +752,7 @@ fn after_a_close_there_is_nothing_to_recover() {
     let db = open(dir.path());
     assert_eq!(db.recovery(), &RecoveryReport::default());
     assert!(db.recovery().is_clean());
-    assert_eq!(db.len(), 100);
+    assert_eq!(db.len().unwrap(), 100);
 }
 
 #[test]
@@ -770,7 +780,7 @@ fn dropping_a_store_closes_it() {
     drop(db);
     let db = open(dir.path());
     assert!(db.recovery().is_clean(), "{:?}", db.recovery());
-    assert_eq!(db.len(), 200);
+    assert_eq!(db.len().unwrap(), 200);
 }
 
 #[test]
@@ -829,8 +839,8 @@ fn everything_can_be_sent_to_and_shared_between_threads() {
     is_shared::<Stats>();
     is_shared::<RecoveryReport>();
     is_shared::<Error>();
-    is_shared::<Iter<'_>>();
-    is_shared::<Keys<'_>>();
+    is_shared::<UnorderedIter<'_>>();
+    is_shared::<UnorderedKeys<'_>>();
 }
 
 #[test]
@@ -846,7 +856,7 @@ fn a_store_is_shared_in_an_arc() {
     for thread in threads {
         thread.join().unwrap();
     }
-    assert_eq!(db.len(), 4);
+    assert_eq!(db.len().unwrap(), 4);
     Arc::into_inner(db).unwrap().close().unwrap();
 }
 
@@ -881,7 +891,7 @@ fn every_option_chains_and_can_be_asked_for() {
         db.put_opt(number.to_be_bytes(), [0; 60], write).unwrap();
     }
     db.close().unwrap();
-    assert_eq!(options.open(dir.path()).unwrap().len(), 20);
+    assert_eq!(options.open(dir.path()).unwrap().len().unwrap(), 20);
 }
 
 #[test]

@@ -64,7 +64,7 @@ fn a_limit_of_file_sizes_that_comes_while_a_store_is_open_ends_its_segment() {
 
 fn check_without_limit(dir: &Path) {
     let db = Bitcask::open(dir, Options::new()).unwrap();
-    assert_eq!(db.len(), COUNT);
+    assert_eq!(db.len().unwrap(), COUNT);
     assert!(db.verify().unwrap().is_clean());
     db.merge_opt(MergeOptions::new().force(true)).unwrap();
     assert_eq!(pairs(&db).len() as u64, COUNT);
@@ -104,7 +104,7 @@ fn write_and_merge(dir: &Path) {
     assert!(logs(dir).len() > 5);
     db.close().unwrap();
     let db = Bitcask::open(dir, options()).unwrap();
-    assert_eq!(db.len(), COUNT);
+    assert_eq!(db.len().unwrap(), COUNT);
     db.clear().unwrap();
     put_all(&db);
     assert!(db.verify().unwrap().is_clean());
@@ -128,6 +128,6 @@ fn lower_while_open(dir: &Path) {
     let error = db.put("large", vec![0; 300 << 10]).unwrap_err();
     assert!(matches!(error, Error::FileTooLarge { .. }), "{error}");
     db.merge_opt(MergeOptions::new().force(true)).unwrap();
-    assert_eq!(db.len(), COUNT);
+    assert_eq!(db.len().unwrap(), COUNT);
     db.close().unwrap();
 }

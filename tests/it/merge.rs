@@ -20,8 +20,8 @@ use std::thread;
 use std::time::Duration;
 
 use bitcask::{
-    AutoMerge, Batch, Bitcask, Error, Iter, MergeOptions, MergePolicy, Options, Reader, SyncPolicy,
-    Value, WriteOptions,
+    AutoMerge, Batch, Bitcask, Error, MergeOptions, MergePolicy, Options, Reader, SyncPolicy,
+    UnorderedIter, Value, WriteOptions,
 };
 
 use crate::support::{Actor, Random, SAYS, actor, files_of, logs, open, open_read_only, options};
@@ -56,7 +56,7 @@ fn part_of(state: &State, thread: u64) -> State {
 /// Returns the state of a store, after a check of every byte of it.
 fn found(db: &Reader) -> State {
     let mut state = State::new();
-    for pair in db {
+    for pair in db.iter_unordered() {
         let (at, bytes) = pair.unwrap();
         let at = number(&at);
         let (writer, sequence) = checked(at, &bytes);
@@ -310,7 +310,7 @@ impl Shared {
 
 /// An iterator between two of its steps.
 struct Walk<'a> {
-    iter: Iter<'a>,
+    iter: UnorderedIter<'a>,
     /// Keys that must appear, unless the store was cleared since this was counted.
     expected: BTreeSet<u64>,
     clears: u64,
@@ -482,7 +482,7 @@ impl<'a> Worker<'a> {
             let is_there = |at: &u64| is_stable(*at) && db.contains_key(key(*at)).unwrap();
             let expected = (0..KEYS).filter(is_there).collect();
             Walk {
-                iter: db.iter(),
+                iter: db.iter_unordered(),
                 expected,
                 clears,
                 found: BTreeSet::new(),
@@ -567,7 +567,7 @@ fn keep_house(db: &Bitcask, shared: &Shared, random: &mut Random) {
         _ => {
             let plan = db.needs_merge();
             assert!(plan.live_size() <= plan.size(), "{plan:?}");
-            assert!(db.len() <= KEYS);
+            assert!(db.len().unwrap() <= KEYS);
         }
     }
     thread::sleep(Duration::from_millis(1));
@@ -823,7 +823,7 @@ fn what_is_held_keeps_its_bytes_while_its_files_go() {
     };
     (1..=6).for_each(put_all);
     let held: Vec<Value> = (0..KEYS).map(|at| db.get(key(at)).unwrap().unwrap()).collect();
-    let mut iter = db.iter();
+    let mut iter = db.iter_unordered();
     let mut first: Vec<_> = iter.by_ref().take(20).map(Result::unwrap).collect();
     let before = logs(dir.path());
     for round in 7..12_u64 {

@@ -311,7 +311,7 @@ impl Pair {
                 self.compare();
             }
         }
-        assert_eq!(self.db().len(), self.model.len() as u64);
+        assert_eq!(self.db().len().unwrap(), self.model.len() as u64);
     }
 
     fn keep(&mut self, key: u8, value: Content, ttl: Ttl, way: u8) {
@@ -439,7 +439,7 @@ impl Pair {
     fn compare_with(&self, db: &Reader) {
         let live = self.model.keys().filter_map(|key| Some((key.clone(), self.live(key)?)));
         assert_eq!(pairs(db), live.collect());
-        assert_eq!(db.len(), self.model.len() as u64);
+        assert_eq!(db.len().unwrap(), self.model.len() as u64);
     }
 }
 

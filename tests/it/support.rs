@@ -44,7 +44,7 @@ pub(crate) fn open_read_only(path: &Path) -> ReadOnly {
 /// Returns all that a store holds. No key may appear twice.
 pub(crate) fn pairs(db: &Reader) -> Pairs {
     let mut pairs = Pairs::new();
-    for pair in db {
+    for pair in db.iter_unordered() {
         let (key, value) = pair.unwrap();
         let twice = pairs.insert(key.to_vec(), value.to_vec());
         assert_eq!(twice, None, "the key {key:?} appears twice");

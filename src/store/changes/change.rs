@@ -1,9 +1,11 @@
 //! What a follower of a store receives, one put or delete at a time, and how much of the log it may read.
 
 use std::cmp::Ordering;
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::Changes;
 use super::position::Position;
 use crate::clock::system_time;
 use crate::entry::Flags;
@@ -15,6 +17,17 @@ use crate::segment::read::walk::Walk;
 use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId, StoredEntry};
 use crate::store::Inner;
 use crate::value::Value;
+
+impl fmt::Debug for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Changes")
+            .field("path", &self.inner.dir.path())
+            .field("position", &self.resume_position())
+            .field("prefix", &self.prefix)
+            .field("durable", &self.durable)
+            .finish_non_exhaustive()
+    }
+}
 
 /// A put or a delete, as it was committed.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -38,7 +38,7 @@ use crate::sync::Instant;
 /// so that one's disk space, but keeps no merge from anything: what it has not come to may be gone
 /// when it gets there. As an iterator it waits for more, and ends when the store is closed and
 /// nothing is left, or behind the first error.
-#[derive(Debug)]
+#[must_use = "changes are read one by one"]
 pub struct Changes {
     pub(super) inner: Arc<Inner>,
     /// In the segment that is being read.
@@ -148,7 +148,6 @@ impl Reader {
 impl Changes {
     /// Leaves out the changes of keys that don't begin with a prefix. What is left of a batch is a
     /// batch.
-    #[must_use]
     pub fn prefix(mut self, prefix: impl AsRef<[u8]>) -> Self {
         (self.prefix, self.clean) = (prefix.as_ref().to_vec(), self.at);
         self
@@ -160,7 +159,6 @@ impl Changes {
     /// one that a follower has seen, which then gets [`PositionLost`](Error::PositionLost). To resync from
     /// durable data only, call [`sync`](crate::Bitcask::sync) after taking the snapshot. In a store opened
     /// read-only, what is sealed is durable.
-    #[must_use]
     pub fn durable(mut self) -> Self {
         (self.durable, self.end) = (true, 0);
         self

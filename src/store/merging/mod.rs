@@ -109,7 +109,7 @@ impl Bitcask {
     /// Returns which segments a merge would take if the policy were asked now, and why. Empty under
     /// [`MergePolicy::Manual`].
     ///
-    /// Waits as [`len`](crate::Reader::len) does; reads nothing from the disk.
+    /// Gathers the keys first, as [`len`](crate::Reader::len) does.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};

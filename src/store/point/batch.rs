@@ -29,7 +29,7 @@ use crate::store::Bitcask;
 /// let mut batch: Batch = (0..100_u32).map(|number| (number.to_be_bytes(), "x")).collect();
 /// batch.put("c", "2");
 /// db.write(&batch)?;
-/// assert_eq!(db.iter().count(), 102);
+/// assert_eq!(db.len()?, 102);
 /// # db.close()
 /// # }
 /// ```

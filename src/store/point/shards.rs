@@ -42,13 +42,20 @@ impl Inner {
         LockedShards::new((0..SHARD_COUNT).map(|number| self.keydir.shard(number)).collect())
     }
 
-    /// Returns the number of keys, once all shards are filled that can be.
-    pub(crate) fn len(&self) -> u64 {
-        if self.here().is_err() {
-            return 0;
+    /// Returns the number of keys, once all shards are filled.
+    pub(crate) fn len(&self) -> Result<u64> {
+        self.here()?;
+        if let Err(error) = self.filler.fill_all(&self.keydir) {
+            // Files go when the store is cleared, and then nothing is left to be filled.
+            if !self.filler.is_done() {
+                return Err(error);
+            }
         }
-        // Who touches a shard that can't be filled is told why.
-        let _ = self.filler.fill_all(&self.keydir);
+        Ok(self.gathered_len())
+    }
+
+    /// Returns the number of keys in the shards that are filled by now.
+    pub(crate) fn gathered_len(&self) -> u64 {
         (0..SHARD_COUNT).map(|number| self.keydir.shard(number).len() as u64).sum()
     }
 

@@ -34,7 +34,7 @@ impl Bitcask {
     ///     db.put(day, "measured")?;
     /// }
     /// assert_eq!(db.delete_range(.."2026-02")?, 2);
-    /// assert_eq!(db.len(), 1);
+    /// assert_eq!(db.len()?, 1);
     /// # db.close()
     /// # }
     /// ```

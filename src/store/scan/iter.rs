@@ -5,21 +5,26 @@
 //!   entry has expired meanwhile is looked up again, since it may have got another one.
 
 use std::fmt;
+use std::iter::FusedIterator;
 use std::sync::Arc;
 
 use crate::error::Result;
 use crate::keydir::{Address, SHARD_COUNT};
 use crate::segment::{Segment, StoredEntry, ignore_unknown_codec};
-use crate::store::{Bitcask, Inner, ReadOnly, Reader};
+use crate::store::{Inner, Reader};
 use crate::value::Value;
 
 impl Reader {
     /// Returns an iterator over all keys and values, in no order.
     ///
-    /// A key that is there throughout appears exactly once; one that is put or deleted meanwhile
-    /// may appear or not, with the value of some moment of the iteration. Holds no lock between
-    /// steps, and memory for one of 4,096 parts of the keys. A part that can't be had from the
-    /// log is one step that is an error.
+    /// Use this instead of [`iter`](Self::iter) where the order does not matter. It sorts nothing, writes
+    /// no index, pins no segments, and costs a look at the keydir and a read of each entry, which may be
+    /// anywhere in the log. It also goes on past damage that keeps an ordered scan from telling the order.
+    ///
+    /// In return it is not of one moment. A key that is there throughout appears exactly once; one that is
+    /// put or deleted meanwhile may appear or not, with the value of some moment of the iteration. Holds no
+    /// lock between steps, and memory for one of 4,096 parts of the keys. A part that cannot be had from
+    /// the log is one step that is an error.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -28,61 +33,38 @@ impl Reader {
     /// let db = Bitcask::open(dir.path(), Options::default())?;
     /// db.put("a", "1")?;
     /// db.put("b", "2")?;
-    /// let mut pairs = db.iter().collect::<bitcask::Result<Vec<_>>>()?;
+    /// let mut pairs = db.iter_unordered().collect::<bitcask::Result<Vec<_>>>()?;
     /// pairs.sort();
     /// assert_eq!(pairs[0].0, "a");
     /// assert_eq!(pairs[1].1, "2");
     /// # Ok(())
     /// # }
     /// ```
-    pub fn iter(&self) -> Iter<'_> {
-        Iter { entries: Entries::new(&self.inner) }
+    pub fn iter_unordered(&self) -> UnorderedIter<'_> {
+        UnorderedIter { entries: Entries::new(&self.inner) }
     }
 
-    /// Returns an iterator over all keys, in no order; see [`iter`](Self::iter).
-    pub fn keys(&self) -> Keys<'_> {
-        Keys { entries: Entries::new(&self.inner) }
-    }
-}
-
-impl<'a> IntoIterator for &'a Reader {
-    type Item = Result<(Value, Value)>;
-    type IntoIter = Iter<'a>;
-
-    fn into_iter(self) -> Iter<'a> {
-        self.iter()
+    /// Returns an iterator over all keys, in no order; see [`iter_unordered`](Self::iter_unordered).
+    ///
+    /// Keys lie in the log beside their values, so this reads each entry too, and decompresses none.
+    pub fn keys_unordered(&self) -> UnorderedKeys<'_> {
+        UnorderedKeys { entries: Entries::new(&self.inner) }
     }
 }
 
-impl<'a> IntoIterator for &'a Bitcask {
-    type Item = Result<(Value, Value)>;
-    type IntoIter = Iter<'a>;
-
-    fn into_iter(self) -> Iter<'a> {
-        self.iter()
-    }
-}
-
-impl<'a> IntoIterator for &'a ReadOnly {
-    type Item = Result<(Value, Value)>;
-    type IntoIter = Iter<'a>;
-
-    fn into_iter(self) -> Iter<'a> {
-        self.iter()
-    }
-}
-
-/// The iterator that [`Reader::iter`] returns.
-pub struct Iter<'a> {
+/// Keys and values in no order, from [`Reader::iter_unordered`].
+#[must_use = "an iterator reads nothing before its first step"]
+pub struct UnorderedIter<'a> {
     entries: Entries<'a>,
 }
 
-/// The iterator that [`Reader::keys`] returns.
-pub struct Keys<'a> {
+/// Keys in no order, from [`Reader::keys_unordered`].
+#[must_use = "an iterator reads nothing before its first step"]
+pub struct UnorderedKeys<'a> {
     entries: Entries<'a>,
 }
 
-impl Iterator for Iter<'_> {
+impl Iterator for UnorderedIter<'_> {
     type Item = Result<(Value, Value)>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -91,7 +73,7 @@ impl Iterator for Iter<'_> {
     }
 }
 
-impl Iterator for Keys<'_> {
+impl Iterator for UnorderedKeys<'_> {
     type Item = Result<Value>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -99,19 +81,23 @@ impl Iterator for Keys<'_> {
     }
 }
 
-impl fmt::Debug for Iter<'_> {
+// A fork ends both with one error.
+impl FusedIterator for UnorderedIter<'_> {}
+impl FusedIterator for UnorderedKeys<'_> {}
+
+impl fmt::Debug for UnorderedIter<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Iter").finish_non_exhaustive()
+        self.entries.show(&mut f.debug_struct("UnorderedIter"))
     }
 }
 
-impl fmt::Debug for Keys<'_> {
+impl fmt::Debug for UnorderedKeys<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keys").finish_non_exhaustive()
+        self.entries.show(&mut f.debug_struct("UnorderedKeys"))
     }
 }
 
-/// As many entries ahead memory is asked for.
+/// Prefetch distance, in entries.
 const READ_AHEAD: usize = 8;
 
 /// The entries that slots name.
@@ -126,6 +112,11 @@ pub(crate) struct Entries<'a> {
 impl<'a> Entries<'a> {
     pub(crate) fn new(inner: &'a Inner) -> Self {
         Self { inner, shard: 0, located: Vec::new() }
+    }
+
+    /// Shows how far the iteration has come: the parts of the keys that it has begun, of 4,096.
+    fn show(&self, show: &mut fmt::DebugStruct<'_, '_>) -> fmt::Result {
+        show.field("parts_begun", &self.shard).finish_non_exhaustive()
     }
 
     fn read<T>(

@@ -7,8 +7,8 @@ use super::key_range::{KeyRange, prefix_bounds};
 use super::ordered::Ordered;
 use crate::error::Result;
 use crate::segment::index::Direction;
-use crate::store::Reader;
 use crate::store::snapshot::Snapshot;
+use crate::store::{Bitcask, ReadOnly, Reader};
 use crate::value::Value;
 
 impl Reader {
@@ -25,8 +25,8 @@ impl Reader {
     /// in a store that is opened read-only, or on a full disk, all that is not indexed on disk.
     ///
     /// Each step may be an error, as of [`get`](Self::get). One that keeps the order from being told, as
-    /// damage in a segment that has no index, comes first and ends the iteration; [`iter`](Self::iter)
-    /// shows what can still be read.
+    /// damage in a segment that has no index, comes first and ends the iteration;
+    /// [`iter_unordered`](Self::iter_unordered) shows what can still be read.
     ///
     /// What was deleted or has expired is gone through once, and then left alone by later scans: where a queue
     /// begins, the next key costs the same however many were taken before.
@@ -83,6 +83,34 @@ impl Reader {
     /// reads no values. See [`range`](Self::range).
     pub fn prefix_keys(&self, prefix: impl AsRef<[u8]>) -> RangeKeys {
         self.snapshot().prefix_keys(prefix)
+    }
+
+    /// Returns an iterator over all keys and their values, in order, from both ends; the same as
+    /// [`range(..)`](Self::range).
+    ///
+    /// Where the order does not matter, [`iter_unordered`](Self::iter_unordered) is cheaper: it needs no
+    /// index.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("b", "2")?;
+    /// db.put("a", "1")?;
+    /// let pairs = db.iter().collect::<bitcask::Result<Vec<_>>>()?;
+    /// assert_eq!((&*pairs[0].0, &*pairs[1].0), (&b"a"[..], &b"b"[..]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn iter(&self) -> Range {
+        self.range(..)
+    }
+
+    /// Returns an iterator over all keys, in order, from both ends, that reads no values; the same as
+    /// [`range_keys(..)`](Self::range_keys). See also [`keys_unordered`](Self::keys_unordered).
+    pub fn keys(&self) -> RangeKeys {
+        self.range_keys(..)
     }
 
     /// Returns the lowest key and its value, if there is any. See [`range`](Self::range).
@@ -179,6 +207,33 @@ impl Snapshot {
 }
 
 impl IntoIterator for &Snapshot {
+    type Item = Result<(Value, Value)>;
+    type IntoIter = Range;
+
+    fn into_iter(self) -> Range {
+        self.iter()
+    }
+}
+
+impl IntoIterator for &Reader {
+    type Item = Result<(Value, Value)>;
+    type IntoIter = Range;
+
+    fn into_iter(self) -> Range {
+        self.iter()
+    }
+}
+
+impl IntoIterator for &Bitcask {
+    type Item = Result<(Value, Value)>;
+    type IntoIter = Range;
+
+    fn into_iter(self) -> Range {
+        self.iter()
+    }
+}
+
+impl IntoIterator for &ReadOnly {
     type Item = Result<(Value, Value)>;
     type IntoIter = Range;
 

@@ -74,6 +74,7 @@ impl Reader {
 /// Cheap to clone and to share between threads. A look-up costs what one in the store does, as long
 /// as the key was not changed since; then it costs some reads of the hint of each segment.
 #[derive(Clone)]
+#[must_use = "a snapshot pins segments for as long as it is there"]
 pub struct Snapshot {
     pub(super) view: Arc<View>,
 }
@@ -104,7 +105,12 @@ impl Drop for View {
 
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Snapshot").field("time", &self.view.time).finish_non_exhaustive()
+        f.debug_struct("Snapshot")
+            .field("path", &self.view.inner.dir.path())
+            .field("position", &self.view.position)
+            .field("time", &self.view.time)
+            .field("segments", &self.view.segments.len())
+            .finish_non_exhaustive()
     }
 }
 

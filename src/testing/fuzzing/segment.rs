@@ -334,7 +334,7 @@ fn checked_header(log: &[u8], id: u32, offset: u64) -> Option<Header> {
 /// Checks that a store holds what is expected, and nothing else.
 fn check(db: &Reader, expected: &Expected) {
     let mut found = Pairs::new();
-    for key in db.keys() {
+    for key in db.keys_unordered() {
         let key = key.unwrap().to_vec();
         let value = match db.get(&key) {
             Ok(value) => Some(value.expect("a listed key exists").to_vec()),

@@ -25,7 +25,7 @@ fn delete_beside_a_merge() -> (u64, u64) {
     // What is merged has to be sealed.
     db.close().unwrap();
     let db = open();
-    assert_eq!(db.len(), u64::from(KEYS));
+    assert_eq!(db.len().unwrap(), u64::from(KEYS));
     let mut batch = Batch::new();
     for key in keys() {
         batch.delete(key);
@@ -47,9 +47,9 @@ fn delete_beside_a_merge() -> (u64, u64) {
         is_over.store(true, Ordering::Relaxed);
         result.unwrap();
     });
-    let left = db.len();
+    let left = db.len().unwrap();
     db.close().unwrap();
-    (left, open().len())
+    (left, open().len().unwrap())
 }
 
 /// A thread of low priority on a busy machine had its deletes in the log, and was put aside before

@@ -62,7 +62,7 @@ impl Actor<'_> {
     fn iterate(&mut self) {
         let layout = self.shared.layout;
         let (span, found) = self.timed(|db| {
-            let pairs = db.iter().map(|pair| {
+            let pairs = db.iter_unordered().map(|pair| {
                 let (key, value) = pair.unwrap();
                 let at = layout.number(&key);
                 (at, tag(at, &value))

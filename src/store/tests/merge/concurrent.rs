@@ -129,7 +129,7 @@ fn what_was_taken_out_before_a_merge_stays_as_it_was() {
     let (db, ids) = three_segments(&lab);
     let held = db.get("a").unwrap().unwrap();
     let all = snapshot(&db);
-    let mut iter = db.iter();
+    let mut iter = db.iter_unordered();
     let mut seen = Pairs::new();
     let mut take = |pair: Result<(Value, Value)>| {
         let (key, value) = pair.unwrap();
@@ -165,7 +165,7 @@ fn closures_that_read_may_merge() {
     db.get_many_with(&["a", "b"], |_, value| drop(merge(value))).unwrap();
     let updated = db.update("a", |value| Some(merge(value))).unwrap();
     assert_eq!(updated.unwrap(), "a 2");
-    for (_, value) in db.iter().map(Result::unwrap) {
+    for (_, value) in db.iter_unordered().map(Result::unwrap) {
         merge(Some(&value));
     }
     check_figures(&db);
@@ -197,7 +197,7 @@ fn a_progress_callback_may_use_the_store() {
     let expected = [("a", "put meanwhile"), ("b", "b 2"), ("c", "c 2")];
     for db in [db, lab.killed().open()] {
         assert!(expected.iter().all(|(key, value)| db.get(key).unwrap().unwrap() == **value));
-        assert_eq!((db.get("own 1").unwrap(), db.len()), (None, 5));
+        assert_eq!((db.get("own 1").unwrap(), db.len().unwrap()), (None, 5));
         db.merge().unwrap();
     }
 }
@@ -310,7 +310,7 @@ fn damage_stops_a_merge_where_it_is_and_nothing_else() {
     db.inner.merge_due();
     assert!(planned(&db).is_empty());
     // Once its key is dead the damage does not matter any more.
-    assert_eq!(db.len(), 6);
+    assert_eq!(db.len().unwrap(), 6);
     db.put("own 1", "again").unwrap();
     db.merge_opt(force()).unwrap();
     assert!(!sealed(&db).contains(&ids[1]));
@@ -343,7 +343,8 @@ fn an_entry_of_damaged_size_may_be_overwritten_and_merged() {
         db.close().unwrap();
         damage(&lab, ids[1], "own 1", 11, mask);
         let db = lab.open();
-        let pairs = |db: &Bitcask| (db.get("own 1").unwrap(), db.get("own 0").unwrap(), db.len());
+        let pairs =
+            |db: &Bitcask| (db.get("own 1").unwrap(), db.get("own 0").unwrap(), db.len().unwrap());
         db.put("own 1", "again").unwrap();
         let before = pairs(&db);
         db.merge_opt(force()).unwrap();
@@ -415,7 +416,7 @@ fn damage_beside_a_merge_keeps_tombstones_and_stops_nothing() {
     lab.twin.put_file(&path, vec![0xff; lab.twin.contents(&path).unwrap().len()]);
     let report = finish(&db, begin(&db, &[input]));
     assert_eq!((report.segments_in, report.tombstones_kept), (1, 1));
-    assert_eq!((db.len(), db.get("another").unwrap().unwrap().len()), (1, 5));
+    assert_eq!((db.len().unwrap(), db.get("another").unwrap().unwrap().len()), (1, 5));
 }
 
 /// A hint that checks and leaves an entry out, as only a fault of ours could make one: the segment

@@ -226,7 +226,7 @@ fn fail_each(kind: FaultKind, for_ever: bool, reads_too: bool) {
     let (prepared, pairs) = prepared();
     let healthy = prepared.on(prepared.twin.fork());
     let db = healthy.open();
-    db.len();
+    db.len().unwrap();
     let (first_op, first_call) = (healthy.twin.op_count(), healthy.twin.call_count());
     merge_inputs(&db).unwrap();
     let ops = healthy.twin.op_count() - first_op;
@@ -239,7 +239,7 @@ fn fail_each(kind: FaultKind, for_ever: bool, reads_too: bool) {
         let when = format!("{kind:?} at call {at}, for ever: {for_ever}");
         let lab = prepared.on(prepared.twin.fork());
         let db = lab.open();
-        db.len();
+        db.len().unwrap();
         let fault = Fault::new(kind).after(at);
         let fault = if reads_too { fault.reads_too() } else { fault };
         lab.twin.fail(if for_ever { fault.for_ever() } else { fault });
@@ -341,7 +341,7 @@ fn what_could_not_be_listed_is_listed_later() {
     for exchanges in 0..12 {
         let lab = prepared.on(prepared.twin.fork());
         let db = lab.open();
-        db.len();
+        db.len().unwrap();
         let fault = Fault::new(FaultKind::Enospc).only(Call::Exchange).after(exchanges);
         lab.twin.fail(fault.for_ever());
         let result = merge_inputs(&db);
@@ -375,7 +375,7 @@ fn a_merge_meets_a_full_disk_at_every_size() {
         let when = format!("{room} bytes of room");
         let lab = prepared.on(prepared.twin.fork());
         let db = lab.open();
-        db.len();
+        db.len().unwrap();
         lab.twin.set_space(room);
         let result = merge_inputs(&db);
         match &result {

@@ -87,7 +87,7 @@ fn what_is_held_is_no_closure() {
     let value = db.get([1]).unwrap().unwrap();
     let before = value.to_vec();
     let snapshot = db.snapshot();
-    let (mut iter, mut range) = (db.iter(), db.range(..));
+    let (mut iter, mut range) = (db.iter_unordered(), db.range(..));
     assert!(iter.next().is_some() && range.next().is_some());
     let mut changes = db.changes(db.position()).unwrap();
     turn_over(&db);

@@ -135,7 +135,7 @@ fn a_segment_that_is_held_is_told_from_one_that_was_let_go() {
     let dir = tempfile::tempdir().unwrap();
     let db = filled(dir.path(), AppendMode::Mapped);
     let held = db.get([7]).unwrap().unwrap();
-    drop((db.get([1]).unwrap(), db.snapshot(), db.iter().count()));
+    drop((db.get([1]).unwrap(), db.snapshot(), db.iter_unordered().count()));
     let unsealed = db.inner.writer().unwrap().log.lock().give_up();
     let is_held = || -> Vec<bool> {
         unsealed.iter().map(|(segment, _)| db.inner.segments.is_held(segment)).collect()
@@ -150,7 +150,7 @@ fn a_segment_that_is_held_is_told_from_one_that_was_let_go() {
     drop(unsealed);
     close_poisoned(db);
     let db = Bitcask::open(dir.path(), options(AppendMode::Mapped)).unwrap();
-    assert_eq!(db.len(), 8);
+    assert_eq!(db.len().unwrap(), 8);
 }
 
 /// What fails half-way through a rotation leaves the full segment where it was: a part of the log.

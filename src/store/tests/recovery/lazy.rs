@@ -47,9 +47,9 @@ fn opening_fills_nothing_and_a_touch_fills_one_shard() {
     assert_eq!(filled(&db), 1);
     db.put(7_u32.to_be_bytes(), "first 7").unwrap();
     assert_eq!(filled(&db), 1);
-    assert!(db.iter().next().unwrap().is_ok());
+    assert!(db.iter_unordered().next().unwrap().is_ok());
     assert!(filled(&db) < 4);
-    assert_eq!(db.len(), expected.len() as u64);
+    assert_eq!(db.len().unwrap(), expected.len() as u64);
     assert_eq!(filled(&db), SHARD_COUNT);
     check(&db, &expected);
 }
@@ -143,9 +143,9 @@ fn what_expires_between_open_and_first_touch_is_absent_and_counts_until_it_is_re
     lab.hands.advance(Duration::from_secs(100));
     assert_eq!(db.get("short").unwrap(), None);
     assert_eq!(db.get("long").unwrap().unwrap(), "2");
-    assert_eq!(db.len(), 3);
+    assert_eq!(db.len().unwrap(), 3);
     assert!(!db.delete("short").unwrap());
-    assert_eq!(db.len(), 2);
+    assert_eq!(db.len().unwrap(), 2);
     check_figures(&db);
 }
 
@@ -276,7 +276,7 @@ fn a_block_that_is_damaged_after_the_open_is_found_and_the_hint_written_anew() {
     bytes[512 + 3] ^= 1;
     lab.twin.put_file(&hint, bytes);
     let before = lab.twin.call_count();
-    assert_eq!(db.len(), expected.len() as u64);
+    assert_eq!(db.len().unwrap(), expected.len() as u64);
     let filling = lab.twin.call_count() - before;
     check(&db, &expected);
     db.inner.work();
@@ -288,6 +288,17 @@ fn a_block_that_is_damaged_after_the_open_is_found_and_the_hint_written_anew() {
     check(&db, &expected);
     let undamaged = lab.twin.call_count() - before;
     assert!(filling < undamaged + 20, "{filling} calls: the hint was built more than once");
+}
+
+#[test]
+fn stats_fill_nothing_and_say_what_they_have_not_counted() {
+    let lab = Lab::new().with(Options::new().sync_policy(SyncPolicy::Never));
+    let keys = written(&lab, 1000).len() as u64;
+    let db = lab.open();
+    assert_eq!((db.stats().keys, db.stats().unfilled_shards), (0, SHARD_COUNT as u64));
+    assert_eq!(filled(&db), 0);
+    assert_eq!(db.len().unwrap(), keys);
+    assert_eq!((db.stats().keys, db.stats().unfilled_shards), (keys, 0));
 }
 
 /// Where the segment is damaged too, only what needs it is refused, every time, by whatever
@@ -335,12 +346,14 @@ fn a_shard_that_can_not_be_filled_is_an_error_for_whoever_touches_it() {
     assert!(lost > 20 && read > 500, "{lost} lost, {read} read");
     let shards_lost = (0..SHARD_COUNT).filter(|number| is_lost(*number)).count();
     assert_eq!(filled(&db), SHARD_COUNT - shards_lost);
-    let failed: Vec<_> = db.iter().filter_map(Result::err).collect();
+    let failed: Vec<_> = db.iter_unordered().filter_map(Result::err).collect();
     assert!(failed.iter().filter(|error| refused(error)).count() >= shards_lost);
     assert!(failed.len() <= shards_lost + 1);
-    assert!(db.len() <= expected.len() as u64 - lost);
+    assert!(refused(&db.len().unwrap_err()), "what can't be counted is no number");
+    assert!(!db.is_empty().unwrap(), "for that one key is enough");
     let stats = db.stats();
-    assert_eq!(stats.keys, db.len());
+    assert!(stats.keys > 500 && stats.keys <= expected.len() as u64 - lost);
+    assert_eq!(stats.unfilled_shards, shards_lost as u64);
     assert!(stats.live_size + stats.dead_size <= stats.log_size);
     let mut names = (0..).map(|number| format!("name {number}"));
     db.put(names.find(|name| !is_lost(shard(name.as_bytes()))).unwrap(), "1").unwrap();

@@ -336,7 +336,7 @@ fn threads_on_a_real_disk_share_syncs_with_the_background_thread() {
     db.close().unwrap();
     let db = Bitcask::open(dir.path(), options).unwrap();
     assert!(db.recovery().is_clean());
-    assert_eq!(db.len(), 32);
+    assert_eq!(db.len().unwrap(), 32);
 }
 
 /// Changes that a small workload makes, one by one, with rotation, seals, syncs and a clear.

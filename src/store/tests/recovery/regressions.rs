@@ -133,7 +133,9 @@ fn leftovers_are_removed_only_once_the_manifest_that_makes_them_so_is_durable() 
                 matches!(unsynced, Unsynced::Name(Op::Remove { .. }) | Unsynced::Data(_))
             }));
             match image.try_open() {
-                Ok(db) => assert!(db.len() == 20 || what == "clear" && db.is_empty()),
+                Ok(db) => {
+                    assert!(db.len().unwrap() == 20 || what == "clear" && db.is_empty().unwrap());
+                }
                 Err(error) => panic!("{what} {syncs}, after {op} operations: {error}"),
             }
         }
