@@ -206,8 +206,9 @@ impl Changes {
         }
     }
 
-    /// Waits for the next change; `None` if the store was closed and nothing is left. On a read-only
-    /// store it does not wait: `None` means as much as for [`try_recv`](Self::try_recv).
+    /// Waits for the next change. Returns `None` if the store was closed and everything was
+    /// returned. On a read-only store it does not wait; `None` means the same as for
+    /// [`try_recv`](Self::try_recv).
     ///
     /// # Errors
     ///
@@ -232,7 +233,7 @@ impl Changes {
         self.wait(None)
     }
 
-    /// Waits for the next change, but no longer than this; `None` if none has come.
+    /// Waits for the next change, for at most `timeout`. Returns `None` if none has arrived.
     ///
     /// # Errors
     ///

@@ -1,8 +1,8 @@
-//! Shards as the verbs get them: filled; and what is left of an open for the background.
+//! Access to filled shards, and the background work that opening has left.
 //!
-//! - Who finds a shard unfilled fills it, without holding its lock, and looks again. A shard that
-//!   is filled stays so.
-//! - Hints that there were none of on disk are written by the thread that seals, or by `close`.
+//! - An operation that finds a shard unfilled fills it without holding its lock, and looks it up
+//!   again. A filled shard stays filled.
+//! - The sealing thread or `close` writes the hints that were missing on disk.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::keydir::{LockedShards, SHARD_COUNT, Shard};
 use crate::store::Inner;
 
 impl Inner {
-    /// Locks a shard; fills it first if that has not been done.
+    /// Locks a shard. Fills it first if necessary.
     pub(crate) fn shard(&self, number: usize) -> Result<Shard<'_>> {
         self.here()?;
         loop {
@@ -21,7 +21,7 @@ impl Inner {
             }
             drop(shard);
             if let Err(error) = self.filler.fill(&self.keydir, number..number + 1) {
-                // Files go when the store is cleared, and then the shard counts as filled.
+                // Clearing the store removes the files, and then the shard counts as filled.
                 let shard = self.keydir.shard(number);
                 return if shard.is_filled() { Ok(shard) } else { Err(error) };
             }
@@ -42,22 +42,22 @@ impl Inner {
         LockedShards::new((0..SHARD_COUNT).map(|number| self.keydir.shard(number)).collect())
     }
 
-    /// Returns the number of keys, once all shards are filled that can be.
+    /// Fills all shards that can be filled, and returns the number of keys.
     pub(crate) fn len(&self) -> u64 {
         if self.here().is_err() {
             return 0;
         }
-        // Who touches a shard that can't be filled is told why.
+        // Accessing a shard that cannot be filled returns the error.
         let _ = self.filler.fill_all(&self.keydir);
         (0..SHARD_COUNT).map(|number| self.keydir.shard(number).len() as u64).sum()
     }
 
-    /// Fills some shards; nothing when no more are left.
+    /// Fills some shards. Returns `None` when no unfilled shards are left.
     pub(crate) fn fill_due(&self) -> Option<Duration> {
         self.filler.fill_next(&self.keydir).then_some(Duration::ZERO)
     }
 
-    /// Writes one of the hints that opening found missing or bad, or had to make; says whether
+    /// Writes one of the hints that opening found missing or bad, or had to create. Returns whether
     /// there was one.
     pub(crate) fn write_hint(&self) -> Result<bool> {
         let log = self.log()?;
