@@ -29,8 +29,8 @@ impl Reader {
     ///
     /// This is the fastest way to read. If the value is mapped, it needs no lock, no allocation and
     /// no system call; if the value is compressed, it needs one allocation. No lock is held while
-    /// the closure runs, so the closure may use this store or any other. Occasionally a read also
-    /// returns memory to the system that writers have replaced.
+    /// the closure runs, so the closure may use this store or any other. Occasionally, a read also
+    /// frees memory that writers have replaced.
     ///
     /// While the closure runs, this store cannot free what it replaces: the disk space and memory
     /// of each segment that a merge or a [`clear`](crate::Bitcask::clear) removes, and each part of
