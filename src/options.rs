@@ -99,7 +99,7 @@ impl Options {
     }
 
     /// Creates the store and its directory if they do not exist. Default: `true`. Ignored when
-    /// opening a store as [`ReadOnly`](crate::ReadOnly): it must exist.
+    /// opening a [`ReadOnly`](crate::ReadOnly) store, which must exist.
     pub fn create_if_missing(mut self, yes: bool) -> Self {
         self.create_if_missing = yes;
         self
@@ -113,8 +113,8 @@ impl Options {
 
     /// Verifies the checksum of every entry that is read. Default: `true`.
     ///
-    /// This costs a pass over the key and the value. Without it, reads return a damaged value as it
-    /// is. Recovery verifies everything it reads either way.
+    /// Verification costs a pass over the key and the value. Without it, reads return a damaged
+    /// value as it is. Recovery verifies everything it reads either way.
     pub fn verify_reads(mut self, yes: bool) -> Self {
         self.verify_reads = yes;
         self
@@ -210,7 +210,7 @@ impl Options {
     /// Sets the permissions of directories that the store creates: its own, its missing parents,
     /// and the quarantine. Default: `0o777`.
     ///
-    /// As usual, the process's umask is subtracted. The mode must leave the owner all permissions.
+    /// As usual, the process's umask applies. The mode must leave the owner all permissions.
     /// Existing directories are left unchanged. A [`backup`](crate::Bitcask::backup) gets the same
     /// permissions.
     ///
@@ -246,7 +246,11 @@ impl Options {
             |name, value: String, reason| Err(Error::InvalidOption { name, value, reason });
         let size = self.segment_size;
         if !(SEGMENT_SIZE_MIN..=SEGMENT_SIZE_LIMIT).contains(&size) {
-            return refuse("segment_size", size.to_string(), "it must be between 512 bytes and 512 MiB");
+            return refuse(
+                "segment_size",
+                size.to_string(),
+                "it must be between 512 bytes and 512 MiB",
+            );
         }
         if self.segment_entries == 0 {
             return refuse("segment_entries", "0".into(), "a segment must hold at least one entry");
@@ -268,7 +272,8 @@ impl Options {
         let modes = [("dir_mode", self.dir_mode, 0o700_u32), ("file_mode", self.file_mode, 0o600)];
         let is_bad = |(_, mode, least): &(_, u32, u32)| *mode > 0o777 || mode & least != *least;
         if let Some((name, mode, _)) = modes.into_iter().find(is_bad) {
-            let reason = "it must be at most 0o777, and the owner must be able to use what is created";
+            let reason =
+                "it must be at most 0o777, and the owner must be able to use what is created";
             return refuse(name, format!("{mode:#o}"), reason);
         }
         self.merge_policy.check()

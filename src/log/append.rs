@@ -58,8 +58,8 @@ pub(crate) struct Written {
 }
 
 impl Appended<'_> {
-    /// Records that slots name the entries. The caller still holds the locks of their shards, so
-    /// whoever must wait for the publication can wait for those locks.
+    /// Records that slots name the entries. The caller still holds the locks of their shards, so a
+    /// thread that must wait for the publication can wait for those locks.
     pub(crate) fn published(self) -> Written {
         drop(self.in_flight);
         self.written

@@ -39,7 +39,7 @@ pub(crate) struct Log {
     pub(super) appended_size: u64,
     /// Whether the store is closed, so that nothing more will be appended.
     is_closed: bool,
-    /// The followers that wait for more.
+    /// The waiting followers.
     pub(crate) waiters: Waiters,
 }
 

@@ -13,7 +13,7 @@ use super::{INTERVAL_MIN, shown};
 use crate::error::{Error, Result};
 use crate::stats::{MergeProgress, MergeReport};
 
-/// Determines when a store is merged.
+/// Determines when the store is merged.
 ///
 /// A merge copies the live entries out of some segments and removes those segments. Reads and
 /// writes continue meanwhile. The active segment is never merged.
@@ -35,7 +35,7 @@ pub enum MergePolicy {
 }
 
 impl Default for MergePolicy {
-    /// Automatic, with the defaults of [`AutoMerge`].
+    /// Returns the automatic policy with the defaults of [`AutoMerge`].
     fn default() -> Self {
         Self::Auto(AutoMerge::default())
     }
@@ -152,7 +152,7 @@ impl AutoMerge {
 
     /// Trigger and threshold for an idle store: if nothing was written since the last check, merges
     /// segments with at least this dead share, as a percentage of their entries' size. Default: 15.
-    /// The active segment is sealed if its dead bytes reach this share of its capacity.
+    /// The active segment is sealed if its dead bytes exceed this share of the segment size.
     ///
     /// While a store is being written to, its segments keep accumulating dead entries, so waiting
     /// pays off. In an idle store they do not: a merge costs as much later as it does now.
@@ -172,8 +172,8 @@ impl AutoMerge {
         self
     }
 
-    /// Trigger: the number of small segments that could be folded. Default: 8. Every session that
-    /// writes leaves one small segment.
+    /// Trigger: the number of small segments that could be folded. Default: 8. Opening a store and
+    /// writing to it leaves one small segment each time.
     pub fn small_count(mut self, segments: u64) -> Self {
         self.small_count = segments;
         self
@@ -286,10 +286,11 @@ impl fmt::Debug for OnFinish {
 
 type ProgressCallback<'a> = Box<dyn FnMut(&MergeProgress) -> ControlFlow<()> + 'a>;
 
-/// How one merge that the caller asks for is made.
+/// Options of one explicit merge.
 ///
-/// By default it takes what is worth it for a store at rest, by the thresholds of the store's
-/// [`AutoMerge`] or the default ones, at any hour, and with no limit of bytes.
+/// By default, a merge takes the segments that are worth merging in an idle store, by the
+/// thresholds of the store's [`AutoMerge`] or the default ones, at any hour and without a limit on
+/// the bytes copied.
 ///
 /// ```
 /// use std::ops::ControlFlow;

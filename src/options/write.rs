@@ -91,7 +91,7 @@ impl WriteOptions {
     }
 
     /// Sets whether an existing key keeps its time to live, or its lack of one. Default: `false`,
-    /// every write sets the time to live anew.
+    /// every write sets a new time to live.
     ///
     /// A key that is absent or expired gets the time to live that it would get without `keep_ttl`:
     /// the one set by [`ttl`](Self::ttl) or [`expires_at`](Self::expires_at), or the store's

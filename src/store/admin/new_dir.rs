@@ -100,7 +100,7 @@ impl NewDir {
     }
 
     fn not_empty(&self) -> Error {
-        let reason = "it is not empty; name a directory that is, or one that does not exist yet";
+        let reason = "it is not empty; name an empty directory, or one that does not exist yet";
         Error::InvalidTarget { path: self.dir.path().into(), reason }
     }
 
@@ -131,12 +131,12 @@ impl NewDir {
         &self.dir
     }
 
-    /// Removes what was created, with the segments of these ids, as far as possible. Removes the
-    /// file that has the manifest's name last, once the removal of the rest is durable.
+    /// Removes what was created, including the segments with these ids, as far as possible. Removes
+    /// the file that has the manifest's name last, once the removal of the rest is durable.
     pub(crate) fn undo(&self, ids: impl Iterator<Item = SegmentId>) {
         let manifest = self.dir.manifest();
         if !self.is_unfinished() {
-            // Without its segments it would look like a store that has lost them.
+            // Without its segments, it would look like a store that has lost them.
             let _ = Claim::restore(&self.fs, &self.dir);
         }
         let segments = ids.flat_map(|id| [self.dir.log(id), self.dir.hint(id), self.dir.index(id)]);

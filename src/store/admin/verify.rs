@@ -187,7 +187,7 @@ impl Inner {
             refreshes,
             is_filled: unfilled.is_none(),
             report: VerifyReport::default(),
-            told: VerifyProgress {
+            reported: VerifyProgress {
                 segments_total: subjects.len() as u64,
                 size_total: subjects.iter().map(|subject| subject.end).sum(),
                 ..VerifyProgress::default()
@@ -267,7 +267,7 @@ struct Verification<'a, P> {
     /// Whether the keydir is complete enough to be compared.
     is_filled: bool,
     report: VerifyReport,
-    told: VerifyProgress,
+    reported: VerifyProgress,
     progress: P,
 }
 
@@ -308,9 +308,9 @@ impl<P: FnMut(&VerifyProgress) -> ControlFlow<()>> Verification<'_, P> {
         if tally.cancelled {
             return Ok(ControlFlow::Break(()));
         }
-        self.told.segments_done += 1;
-        self.told.size_done += subject.end;
-        let flow = (self.progress)(&self.told);
+        self.reported.segments_done += 1;
+        self.reported.size_done += subject.end;
+        let flow = (self.progress)(&self.reported);
         self.inner.here()?;
         Ok(flow)
     }
@@ -320,7 +320,7 @@ impl<P: FnMut(&VerifyProgress) -> ControlFlow<()>> Verification<'_, P> {
         let file = open_listed(&self.inner.fs, segment.path())?;
         SegmentHeader::read(&file, segment.id(), self.inner.identity)?;
         tally.end = FIRST_OFFSET;
-        let mut told = 0;
+        let mut reported = 0;
         scan::try_for_each_sealed(&file, segment.id(), *end, |entry| {
             let header = &entry.header;
             let is_put = header.is_put_or_delete() && !header.is_tombstone();
@@ -331,12 +331,12 @@ impl<P: FnMut(&VerifyProgress) -> ControlFlow<()>> Verification<'_, P> {
                 tally.live_size += header.entry_size();
             }
             tally.end = entry.offset + header.entry_size();
-            if tally.end - told < PROGRESS_STEP {
+            if tally.end - reported < PROGRESS_STEP {
                 return ControlFlow::Continue(());
             }
-            told = tally.end;
-            let size_done = self.told.size_done + told;
-            let flow = (self.progress)(&VerifyProgress { size_done, ..self.told });
+            reported = tally.end;
+            let size_done = self.reported.size_done + reported;
+            let flow = (self.progress)(&VerifyProgress { size_done, ..self.reported });
             tally.cancelled = flow.is_break();
             flow
         })?;
@@ -376,8 +376,8 @@ impl<P: FnMut(&VerifyProgress) -> ControlFlow<()>> Verification<'_, P> {
             return Ok(None);
         }
         let reason = format!(
-            "the keydir names entries of {after} bytes here, and of those that are here {found} \
-             bytes are named"
+            "the keydir accounts for {after} live bytes in this segment, but the scan found \
+             {found}"
         );
         Ok(Some(Damage { path: segment.path().into(), offset: 0, reason }))
     }

@@ -160,8 +160,8 @@ impl Changes {
 
     /// Returns a change only once it is durable, so a crash cannot undo a change that was returned.
     ///
-    /// Otherwise, a change is returned as soon as readers of the store can see it. A crash may then
-    /// lose a change that a follower has already seen; the follower gets
+    /// Without this, a change is returned as soon as readers of the store can see it. A crash may
+    /// then lose a change that a follower has already seen; the follower gets
     /// [`PositionLost`](Error::PositionLost). To resync from durable data only, call
     /// [`sync`](crate::Bitcask::sync) after taking the snapshot. In a read-only store, only sealed
     /// segments count as durable.
@@ -300,7 +300,7 @@ impl Changes {
                 .entry(at.offset)
                 .is_ok_and(|entry| ignore_unknown_codec(entry.check()).is_ok())
         {
-            let reason = "no change ends there";
+            let reason = "no change ends at this position";
             return Err(Error::InvalidPosition { position: position(), reason });
         }
         let walk = segment.map(|segment| Walk::new(&segment, at.offset));

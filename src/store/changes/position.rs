@@ -41,7 +41,7 @@ pub struct Position {
 }
 
 impl Position {
-    /// Before the first change of any store.
+    /// The position before the first change of any store.
     pub const START: Self = Self { store_id: 0, place: 0 };
 
     pub(crate) fn new(store_id: u64, place: Place) -> Self {
@@ -84,7 +84,7 @@ impl FromStr for Position {
         let words = text.split_once('-').and_then(|(id, place)| Some((word(id)?, word(place)?)));
         let position = words.map(|(store_id, place)| Self { store_id, place });
         position.filter(|position| position.to_string() == text).ok_or_else(|| {
-            let reason = "a position is two numbers of 16 hexadecimal digits, and a hyphen";
+            let reason = "a position is two numbers of 16 hexadecimal digits, joined by a hyphen";
             Error::InvalidPosition { position: text.to_owned(), reason }
         })
     }

@@ -24,7 +24,8 @@ const OPEN_SIZE_MAX: u64 = 64 << 20;
 const URGENT: u64 = 8;
 
 impl Inner {
-    /// Folds the small segments that earlier sessions have left, one group after the other.
+    /// Folds the small segments that earlier runs of the program have left, one group after the
+    /// other.
     pub(crate) fn fold_backlog(&self, auto: &AutoMerge) {
         let Ok(writer) = self.writer() else { return };
         let bounds = FoldLimits { small_max: SMALL_MAX, size_max: OPEN_SIZE_MAX };

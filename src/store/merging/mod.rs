@@ -323,7 +323,7 @@ impl Inner {
         };
         let appends = self.appends();
         // The first check, right after opening, only records this figure and folds what earlier
-        // sessions have left.
+        // runs of the program have left.
         let Some(before) = writer.merging.look(appends) else {
             self.fold_backlog(auto);
             return Some(auto.check_interval);

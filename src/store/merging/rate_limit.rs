@@ -10,7 +10,7 @@ const NAP: Duration = Duration::from_millis(10);
 /// Interval between two checks whether others write.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// A limit of bytes per second.
+/// A limit in bytes per second.
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
     per_second: Option<u64>,

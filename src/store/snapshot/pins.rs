@@ -85,8 +85,8 @@ impl Pins {
         let mut held = self.0.lock();
         held.snapshots.remove(&number);
         let kept = std::mem::take(&mut held.kept);
-        // A segment enters the set once and leaves it once, so every snapshot between the first and
-        // the last that have it has it too.
+        // A segment enters the set once and leaves it once. So every snapshot numbered between its
+        // first and its last one also has it.
         let is_pinned =
             |kept: &PinnedSegment| held.snapshots.range(kept.first..=kept.last).next().is_some();
         let (kept, free): (Vec<_>, Vec<_>) = kept.into_iter().partition(is_pinned);

@@ -35,7 +35,7 @@ pub(super) struct Reads {
     /// schedule of several transactions can be reproduced.
     keys: BTreeMap<Vec<u8>, Option<u64>>,
     spans: Vec<Span>,
-    /// The earliest expiry of the keys in the spans: the log does not record expiry.
+    /// The earliest expiry of the keys in the spans: expiring adds nothing to the log.
     first_expiry: Deadline,
 }
 
