@@ -5,7 +5,7 @@
 //! - The durable place only moves forward, across segments too: a segment counts only once all
 //!   segments before it are synced.
 //! - The first sync that fails, or write that fails after its first byte, poisons the store for
-//!   good. A sync is never retried, since the kernel marks pages that it could not write as clean.
+//!   good. A sync is never retried, since the kernel marks the pages clean that it failed to write.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;

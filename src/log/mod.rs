@@ -171,7 +171,7 @@ impl LogWriter {
         left
     }
 
-    /// Ends the log: nothing more will be appended. Wakes those who wait for changes.
+    /// Ends the log: nothing more will be appended. Wakes the followers that wait for changes.
     pub(crate) fn close(&self) {
         self.lock().close();
     }
