@@ -242,39 +242,43 @@ impl Options {
 
     /// Returns an error that names the first invalid option.
     pub(crate) fn check(&self) -> Result<()> {
-        let refuse =
+        let invalid =
             |name, value: String, reason| Err(Error::InvalidOption { name, value, reason });
         let size = self.segment_size;
         if !(SEGMENT_SIZE_MIN..=SEGMENT_SIZE_LIMIT).contains(&size) {
-            return refuse(
+            return invalid(
                 "segment_size",
                 size.to_string(),
                 "it must be between 512 bytes and 512 MiB",
             );
         }
         if self.segment_entries == 0 {
-            return refuse("segment_entries", "0".into(), "a segment must hold at least one entry");
+            return invalid(
+                "segment_entries",
+                "0".into(),
+                "a segment must hold at least one entry",
+            );
         }
         if self.key_size_limit > KEY_SIZE_LIMIT {
             let value = self.key_size_limit.to_string();
-            return refuse("key_size_limit", value, "a key has at most 65,535 bytes");
+            return invalid("key_size_limit", value, "a key has at most 65,535 bytes");
         }
         if self.value_size_limit > VALUE_SIZE_LIMIT {
             let value = self.value_size_limit.to_string();
-            return refuse("value_size_limit", value, "a value has at most 4 GiB - 1 bytes");
+            return invalid("value_size_limit", value, "a value has at most 4 GiB - 1 bytes");
         }
         if let SyncPolicy::Interval(interval) = self.sync_policy
             && interval < INTERVAL_MIN
         {
             let reason = "an interval must be at least a millisecond; use `SyncPolicy::Always`";
-            return refuse("sync_policy", format!("Interval({})", shown(interval)), reason);
+            return invalid("sync_policy", format!("Interval({})", shown(interval)), reason);
         }
         let modes = [("dir_mode", self.dir_mode, 0o700_u32), ("file_mode", self.file_mode, 0o600)];
         let is_bad = |(_, mode, least): &(_, u32, u32)| *mode > 0o777 || mode & least != *least;
         if let Some((name, mode, _)) = modes.into_iter().find(is_bad) {
             let reason =
                 "it must be at most 0o777, and the owner must be able to use what is created";
-            return refuse(name, format!("{mode:#o}"), reason);
+            return invalid(name, format!("{mode:#o}"), reason);
         }
         self.merge_policy.check()
     }

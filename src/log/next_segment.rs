@@ -23,12 +23,12 @@ use crate::segment::{SegmentId, sidecar};
 impl Log {
     /// Returns whether the active segment is full enough to create the next one.
     fn wants_next(&self, segment_size: u64, segment_entries: u64) -> bool {
-        let begun = |active: &Active| {
+        let is_quarter_full = |active: &Active| {
             let segment_size = segment_size.min(active.capacity());
             let (size, entries) = (active.end().offset, active.entries());
             size >= segment_size / 4 || entries >= segment_entries / 4 && entries > 0
         };
-        self.prepared.is_none() && self.active().is_some_and(begun)
+        self.prepared.is_none() && self.active().is_some_and(is_quarter_full)
     }
 
     /// Takes the next id, which is higher than that of any segment of the log.

@@ -53,15 +53,15 @@ mod alone {
 
     /// Counts how often it is asked to wait.
     #[derive(Debug, Default)]
-    struct Asked(AtomicUsize);
+    struct WaitCounter(AtomicUsize);
 
-    impl Publisher for Asked {
+    impl Publisher for WaitCounter {
         fn wait_for_writers(&self) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    impl Asked {
+    impl WaitCounter {
         fn count(&self) -> usize {
             self.0.load(Ordering::Relaxed)
         }
@@ -103,9 +103,9 @@ mod alone {
     /// Reads the log at one moment. Returns whether the publisher was asked to wait for an append
     /// in flight.
     fn waits(log: &LogWriter) -> bool {
-        let asked = Asked::default();
-        log.at_one_moment(&asked, |_| ());
-        asked.count() > 0
+        let counter = WaitCounter::default();
+        log.at_one_moment(&counter, |_| ());
+        counter.count() > 0
     }
 
     #[test]
@@ -127,14 +127,14 @@ mod alone {
         let guard = collector.pin();
         let appended = append(&log, &guard).unwrap();
         log.rotate_active().unwrap();
-        let asked = Asked::default();
-        log.seal_rotated(&asked).unwrap();
-        assert_eq!(asked.count(), 1);
+        let counter = WaitCounter::default();
+        log.seal_rotated(&counter).unwrap();
+        assert_eq!(counter.count(), 1);
         let _ = appended.published();
         append(&log, &guard).unwrap().published();
         log.rotate_active().unwrap();
-        log.seal_rotated(&asked).unwrap();
-        assert_eq!(asked.count(), 1);
+        log.seal_rotated(&counter).unwrap();
+        assert_eq!(counter.count(), 1);
         assert!(!log.lock().has_rotated());
     }
 

@@ -225,7 +225,7 @@ impl AutoMerge {
     }
 
     fn check(&self) -> Result<()> {
-        let refuse =
+        let invalid =
             |name, value: String, reason| Err(Error::InvalidOption { name, value, reason });
         let percents = [
             ("trigger_dead_percent", self.trigger_dead_percent),
@@ -233,12 +233,12 @@ impl AutoMerge {
             ("idle_dead_percent", self.idle_dead_percent),
         ];
         if let Some((name, percent)) = percents.into_iter().find(|(_, percent)| *percent > 100) {
-            return refuse(name, percent.to_string(), "it must be between 0 and 100 per cent");
+            return invalid(name, percent.to_string(), "it must be between 0 and 100 per cent");
         }
         if self.trigger_dead_percent < self.dead_percent {
             let reason = "it must be at least `dead_percent`, or a segment that triggers a merge \
                           is left out of it";
-            return refuse("trigger_dead_percent", self.trigger_dead_percent.to_string(), reason);
+            return invalid("trigger_dead_percent", self.trigger_dead_percent.to_string(), reason);
         }
         let sizes = [
             ("trigger_dead_size", self.trigger_dead_size),
@@ -247,20 +247,20 @@ impl AutoMerge {
             ("bytes_per_second", self.bytes_per_second.unwrap_or(u64::MAX)),
         ];
         if let Some((name, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
-            return refuse(name, "0".into(), "it must be at least one byte");
+            return invalid(name, "0".into(), "it must be at least one byte");
         }
         if self.small_count < 2 {
             let reason = "folding takes at least two segments; `small_size(0)` disables it";
-            return refuse("small_count", self.small_count.to_string(), reason);
+            return invalid("small_count", self.small_count.to_string(), reason);
         }
         if let Some((from, to)) = self.window.filter(|(from, to)| *from.max(to) > 23 || from == to)
         {
             let reason = "it must be two different hours between 0 and 23";
-            return refuse("window", format!("{from}, {to}"), reason);
+            return invalid("window", format!("{from}, {to}"), reason);
         }
         if self.check_interval < INTERVAL_MIN {
             let reason = "it must be at least a millisecond";
-            return refuse("check_interval", shown(self.check_interval), reason);
+            return invalid("check_interval", shown(self.check_interval), reason);
         }
         Ok(())
     }

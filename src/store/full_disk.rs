@@ -124,11 +124,11 @@ impl Inner {
         for path in [self.dir.index(id), self.dir.hint(id)] {
             self.fs.remove(&path)?;
         }
-        let look = || {
+        let check_room = || {
             let is_enough = self.fs.available_space(self.dir.path())? >= needed;
             is_enough.then_some(()).ok_or(Error::NoSpace { path: self.dir.path().into() })
         };
-        match self.log()?.making_room(look) {
+        match self.log()?.making_room(check_room) {
             Err(error) if !error.is_no_space() => Err(error),
             _ => Ok(()),
         }

@@ -255,13 +255,13 @@ impl Bitcask {
             }
             _ => {}
         }
-        let mut begun = OpenAttempt::new(env, dir)?;
-        let inner = Inner::open_writable(&mut begun, options, opener);
-        let inner = Arc::new(inner.inspect_err(|_| begun.take_back())?);
+        let mut attempt = OpenAttempt::new(env, dir)?;
+        let inner = Inner::open_writable(&mut attempt, options, opener);
+        let inner = Arc::new(inner.inspect_err(|_| attempt.take_back())?);
         // A reserve that cannot be created now may be created later.
         let _ = inner.log().and_then(LogWriter::keep_reserve);
         let workers = if env.threads { inner.start_workers() } else { Ok(Vec::new()) };
-        let workers = workers.inspect_err(|_| begun.take_back())?;
+        let workers = workers.inspect_err(|_| attempt.take_back())?;
         Ok(Self { reader: Reader { inner }, workers, open: true })
     }
 

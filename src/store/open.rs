@@ -29,21 +29,21 @@ pub(super) const READ_ATTEMPTS: usize = 100;
 
 impl Inner {
     pub(super) fn open_writable(
-        begun: &mut OpenAttempt,
+        attempt: &mut OpenAttempt,
         options: Options,
         owner: Opener,
     ) -> Result<Self> {
-        let (env, dir) = (begun.env.clone(), begun.dir.clone());
+        let (env, dir) = (attempt.env.clone(), attempt.dir.clone());
         let fs = &env.fs;
         if !options.create_if_missing && Manifest::read(fs, &dir).is_ok_and(|read| read.is_none()) {
             refuse_lost_manifest(fs, &dir)?;
             return Err(Error::NotFound { path: dir.path().into() });
         }
-        let lock_file = begun.lock()?;
+        let lock_file = attempt.lock()?;
         // The manifest may have changed since it was read without the lock.
         let manifest = match Manifest::read(fs, &dir)? {
             Some(manifest) => manifest,
-            None => begun.create()?,
+            None => attempt.create()?,
         };
         let keydir = Keydir::new((env.hasher)(manifest.identity.hash_seed));
         let recovery = Recovery { fs, dir: &dir, keydir: &keydir };
@@ -51,7 +51,7 @@ impl Inner {
         let segments = Segments::new(keydir.collector());
         let filler = Filler::new(&recovery, &recovered, &segments)?;
         let keys = (keydir, segments, filler);
-        let locked = Some((lock_file, begun.lock.take()));
+        let locked = Some((lock_file, attempt.lock.take()));
         Ok(Self::new(&env, dir, (options, owner), keys, recovered, locked))
     }
 

@@ -33,12 +33,12 @@ impl NewDir {
     pub(crate) fn prepare(fs: &Fs, path: &Path, source: &Dir) -> Result<Self> {
         let dir = Dir::new(fs::absolute(path)?);
         let (plain, path) = (fs.without(), dir.path());
-        let there = match plain.is_dir(path)? {
+        let existing = match plain.is_dir(path)? {
             Some(true) => path,
             Some(false) => return Err(Error::NotADirectory { path: path.into() }),
             None => fs::parent(path),
         };
-        if fs.encloses(source.path(), there)? {
+        if fs.encloses(source.path(), existing)? {
             let reason = "it lies within the store; name a directory outside of it";
             return Err(Error::InvalidTarget { path: path.into(), reason });
         }
@@ -60,13 +60,13 @@ impl NewDir {
             self.remove_dirs();
             if is_there_already(&error) { self.not_empty() } else { error }
         })?;
-        let begun = claim.finish(&self.fs, &self.dir).and_then(|()| {
+        let result = claim.finish(&self.fs, &self.dir).and_then(|()| {
             if self.lock.is_none() {
                 self.lock = Some(lock(&self.fs, &self.dir)?);
             }
             self.require_begun()
         });
-        begun.inspect_err(|_| self.give_up())
+        result.inspect_err(|_| self.give_up())
     }
 
     /// Returns an error if the directory holds anything but a lock file.
@@ -142,11 +142,11 @@ impl NewDir {
         let segments = ids.flat_map(|id| [self.dir.log(id), self.dir.hint(id), self.dir.index(id)]);
         let segments = segments.flat_map(|path| [Dir::temporary(&path), path]);
         let paths = segments.chain([Dir::temporary(&manifest), self.dir.lock()]);
-        let mut is_gone = true;
+        let mut is_removed = true;
         for path in paths {
-            is_gone &= self.fs.remove(&path).is_ok();
+            is_removed &= self.fs.remove(&path).is_ok();
         }
-        if is_gone
+        if is_removed
             && let Ok(fs) = self.fs.unheld()
             && fs.sync_dir(self.dir.path()).is_ok()
         {

@@ -100,10 +100,10 @@ impl Bitcask {
                 None => Ok(plan_now(inner.pool(&segments, &damaged), &inner.auto_merge())),
             }
         };
-        let mut nothing = |_: &MergeProgress| ControlFlow::Continue(());
+        let mut keep_going = |_: &MergeProgress| ControlFlow::Continue(());
         match &mut options.progress {
             Some(progress) => inner.merge(plan, pace, progress),
-            None => inner.merge(plan, pace, &mut nothing),
+            None => inner.merge(plan, pace, &mut keep_going),
         }
     }
 
@@ -352,8 +352,8 @@ impl Inner {
     fn merge_by_policy(&self, auto: &AutoMerge, idle: bool) {
         let limit = auto.bytes_per_second.filter(|_| !self.is_space_short());
         let pace = RateLimiter::while_busy(limit);
-        let mut nothing = |_: &MergeProgress| ControlFlow::Continue(());
-        let result = self.merge(|this| Ok(this.plan_auto(auto, idle)), pace, &mut nothing);
+        let mut keep_going = |_: &MergeProgress| ControlFlow::Continue(());
+        let result = self.merge(|this| Ok(this.plan_auto(auto, idle)), pace, &mut keep_going);
         Self::tell_finished(auto, &result);
     }
 

@@ -82,11 +82,13 @@ impl Inner {
             self.keydir.prefetch(hash, &guard);
             hash
         };
-        let asked: Vec<_> = conditions.iter().map(|condition| hash(condition.key)).collect();
-        let changed: Vec<_> = drafts.iter().map(|draft| hash(draft.key())).collect();
-        let mut shards = self.shards(asked.iter().chain(&changed).map(|hash| hash.shard()))?;
+        let condition_hashes: Vec<_> =
+            conditions.iter().map(|condition| hash(condition.key)).collect();
+        let draft_hashes: Vec<_> = drafts.iter().map(|draft| hash(draft.key())).collect();
+        let mut shards =
+            self.shards(condition_hashes.iter().chain(&draft_hashes).map(|hash| hash.shard()))?;
         let mut until = Deadline::NEVER;
-        for (condition, hash) in conditions.iter().zip(asked) {
+        for (condition, hash) in conditions.iter().zip(condition_hashes) {
             let found = self.find(shards.of(hash), hash, condition.key, &guard)?;
             let current = found.own.map(|(_, located)| located).filter(|it| !it.expired);
             if !self.holds(&condition.expected, current.as_ref())? {
@@ -98,9 +100,10 @@ impl Inner {
         }
         if made(Mistake::ConditionsUnlocked) {
             drop(shards);
-            shards = self.shards(changed.iter().map(|hash| hash.shard()))?;
+            shards = self.shards(draft_hashes.iter().map(|hash| hash.shard()))?;
         }
-        let ChangePlan { mut drafts, old } = self.plan(drafts, changed, &mut shards, &guard)?;
+        let ChangePlan { mut drafts, old } =
+            self.plan(drafts, draft_hashes, &mut shards, &guard)?;
         let mut log = writer.log.lock();
         if !validate(&log)? {
             return Ok(false);

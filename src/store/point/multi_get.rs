@@ -103,8 +103,8 @@ impl Inner {
             *hash = self.keydir.hash(key.as_ref());
             self.keydir.prefetch(*hash, guard);
         }
-        let asked = hashes.iter().take(group.len());
-        for address in asked.filter_map(|hash| self.keydir.likely(*hash, guard)) {
+        let used = hashes.iter().take(group.len());
+        for address in used.filter_map(|hash| self.keydir.likely(*hash, guard)) {
             self.segments.get(address.segment, guard).prefetch(address.offset);
         }
         hashes

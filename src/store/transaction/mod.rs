@@ -311,8 +311,8 @@ impl Transaction {
             .collect();
         let mut settings = WriteOptions::new();
         let asks_to_be_durable = |write: &Write| write.options.durable == Some(true);
-        let is_asked = writes.values().any(asks_to_be_durable);
-        settings.durable = options.durable.or(is_asked.then_some(true));
+        let wants_durable = writes.values().any(asks_to_be_durable);
+        settings.durable = options.durable.or(wants_durable.then_some(true));
         for _ in 0..options.attempts {
             // If the attempt fails before the second check of the ranges, something has changed,
             // and this stays `false`.
