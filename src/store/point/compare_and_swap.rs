@@ -24,7 +24,7 @@ pub struct CompareAndSwapError {
 impl fmt::Display for CompareAndSwapError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.current {
-            Some(_) => "the key does not have the expected value; nothing was changed",
+            Some(_) => "the key does not have the expected value or version; nothing was changed",
             None => "the key is unexpectedly absent; nothing was changed",
         })
     }
