@@ -190,7 +190,7 @@ impl<K: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(K, V)> for Batch {
 impl Bitcask {
     /// Applies all changes of a batch, or none of them, even after a crash.
     ///
-    /// As durable as the store's [`SyncPolicy`](crate::SyncPolicy) makes it, with at most one sync.
+    /// Durability follows the store's [`SyncPolicy`](crate::SyncPolicy), with at most one sync.
     /// Separate [`get`](crate::Reader::get) calls may observe part of a batch that is being
     /// written; a [`snapshot`](crate::Reader::snapshot) or a [`transaction`](Self::transaction)
     /// never does.

@@ -37,8 +37,8 @@ impl Bitcask {
     /// an absent key. The key gets the store's [`default_ttl`](crate::Options::default_ttl).
     ///
     /// The outer result reports failures of the store; the inner one reports whether the value was
-    /// the expected one. As durable as the store's [`SyncPolicy`](crate::SyncPolicy) makes it.
-    /// Costs a lookup, a comparison and a put.
+    /// the expected one. Durability follows the store's [`SyncPolicy`](crate::SyncPolicy). Costs a
+    /// lookup, a comparison and a put.
     ///
     /// # Errors
     ///

@@ -86,8 +86,8 @@ impl Bitcask {
     /// little time has passed. A process that has the store open read-only may find the key expired
     /// until it learns of this change through a [`refresh`](crate::ReadOnly::refresh).
     ///
-    /// Appends the entry again, with its value as stored, so it costs as much as a put. As durable
-    /// as the store's [`SyncPolicy`](crate::SyncPolicy) makes it.
+    /// Appends the entry again, with its value as stored, so it costs as much as a put. Durability
+    /// follows the store's [`SyncPolicy`](crate::SyncPolicy).
     ///
     /// # Errors
     ///

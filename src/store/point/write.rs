@@ -23,8 +23,8 @@ use crate::store::{Bitcask, Inner};
 impl Bitcask {
     /// Stores a value under a key, replacing any existing value.
     ///
-    /// As durable as the store's [`SyncPolicy`] makes it. Key and value may be empty. The key gets
-    /// the store's [`default_ttl`](crate::Options::default_ttl), whatever its time to live was.
+    /// Durability follows the store's [`SyncPolicy`]. Key and value may be empty. The key gets the
+    /// store's [`default_ttl`](crate::Options::default_ttl), whatever its time to live was.
     ///
     /// # Errors
     ///
@@ -70,7 +70,7 @@ impl Bitcask {
 
     /// Removes a key. Returns whether it existed.
     ///
-    /// As durable as the store's [`SyncPolicy`] makes it. If the key is absent, nothing is written,
+    /// Durability follows the store's [`SyncPolicy`]. If the key is absent, nothing is written,
     /// unless it has expired and its entry is still in the log.
     ///
     /// # Errors

@@ -18,9 +18,9 @@ impl Bitcask {
     /// Removes all keys that are currently in a range. Returns the number of removed keys.
     ///
     /// A key that is put again meanwhile stays. After an error or a crash, some keys may have been
-    /// removed and others not. As durable as the store's [`SyncPolicy`](crate::SyncPolicy) makes
-    /// it, with one sync at the end. Costs a [scan of the keys](crate::Reader::range_keys) and a
-    /// delete for each key.
+    /// removed and others not. Durability follows the store's [`SyncPolicy`](crate::SyncPolicy),
+    /// with one sync at the end. Costs a [scan of the keys](crate::Reader::range_keys) and a delete
+    /// for each key.
     ///
     /// # Errors
     ///
@@ -59,8 +59,8 @@ impl Bitcask {
     ///
     /// The closure is called once with the key and value of every key that exists throughout, in no
     /// particular order, and no lock is held while it runs. A key that changes after the closure
-    /// has seen it stays. As durable as the store's [`SyncPolicy`](crate::SyncPolicy) makes it,
-    /// with one sync at the end.
+    /// has seen it stays. Durability follows the store's [`SyncPolicy`](crate::SyncPolicy), with
+    /// one sync at the end.
     ///
     /// Each key is removed as soon as the closure has rejected it. So after an error, a panic in
     /// the closure, or a crash, the keys rejected so far are removed and the others are not. After
