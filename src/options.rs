@@ -1,8 +1,8 @@
-//! What a caller chooses: how a store is opened, and how one write is made.
+//! Options: how to open a store, and how to make one write.
 //!
-//! - Plain data with chainable setters. Nothing is checked before [`Bitcask::open`], which refuses
-//!   a bad value by its name.
-//! - `merge` has what is chosen about giving space back.
+//! - Plain data with chainable setters. [`Bitcask::open`] does the validation and names the option
+//!   that it rejects.
+//! - `merge` holds the options for reclaiming space.
 //!
 //! [`Bitcask::open`]: crate::Bitcask::open
 
@@ -23,24 +23,24 @@ pub use write::WriteOptions;
 use crate::codec::Codec;
 use crate::error::{Error, Result};
 
-/// The largest segment that a place can address: 2^26 units of 8 bytes.
+/// Maximum segment size: a place addresses 2^26 units of 8 bytes.
 pub(crate) const SEGMENT_SIZE_LIMIT: u64 = 512 << 20;
-/// The smallest segment size that can be asked for.
+/// Minimum segment size.
 pub(crate) const SEGMENT_SIZE_MIN: u64 = 512;
-/// The largest key: its size is 16 bits on disk.
+/// Maximum key size: 16 bits on disk.
 pub(crate) const KEY_SIZE_LIMIT: u64 = u16::MAX as u64;
-/// The largest value: its size is 32 bits on disk.
+/// Maximum value size: 32 bits on disk.
 pub(crate) const VALUE_SIZE_LIMIT: u64 = u32::MAX as u64;
 
-/// The shortest interval between two rounds of a background thread. Tests of rounds that don't depend on how
-/// much time has passed have a shorter one.
+/// Minimum interval between two rounds of a background thread. Tests use shorter ones for rounds
+/// that do not depend on elapsed time.
 pub(crate) const INTERVAL_MIN: Duration = if cfg!(any(test, bitcask_fuzzing)) {
     Duration::from_nanos(1)
 } else {
     Duration::from_millis(1)
 };
 
-/// How a store is opened.
+/// Options for opening a store.
 ///
 /// ```
 /// use std::time::Duration;
@@ -55,7 +55,7 @@ pub(crate) const INTERVAL_MIN: Duration = if cfg!(any(test, bitcask_fuzzing)) {
 /// # }
 /// ```
 #[derive(Debug, Clone)]
-#[must_use = "options open nothing by themselves"]
+#[must_use = "options do nothing until a store is opened with them"]
 pub struct Options {
     pub(crate) create_if_missing: bool,
     pub(crate) sync_policy: SyncPolicy,
@@ -93,97 +93,100 @@ impl Default for Options {
 }
 
 impl Options {
-    /// The defaults, which suit most programs.
+    /// Returns the defaults, which suit most programs.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Creates the store, and its directory, if there is none. Default: `true`. Has no effect on a store
-    /// that is opened as [`ReadOnly`](crate::ReadOnly), which has to exist.
+    /// Creates the store and its directory if they do not exist. Default: `true`. Ignored when
+    /// opening a [`ReadOnly`](crate::ReadOnly) store, which must exist.
     pub fn create_if_missing(mut self, yes: bool) -> Self {
         self.create_if_missing = yes;
         self
     }
 
-    /// When writes reach the disk. Default: [`SyncPolicy::Interval`] of one second.
+    /// Sets when writes reach the disk. Default: [`SyncPolicy::Interval`] of one second.
     pub fn sync_policy(mut self, policy: SyncPolicy) -> Self {
         self.sync_policy = policy;
         self
     }
 
-    /// Checks the checksum of every entry that is read. Default: `true`.
+    /// Verifies the checksum of every entry that is read. Default: `true`.
     ///
-    /// Costs a pass over the key and the value. Without it a damaged value is handed out as it is;
-    /// recovery checks everything it reads in any case.
+    /// Verification costs a pass over the key and the value. Without it, reads return a damaged
+    /// value as it is. Recovery verifies everything it reads either way.
     pub fn verify_reads(mut self, yes: bool) -> Self {
         self.verify_reads = yes;
         self
     }
 
-    /// The size in bytes at which a segment is full and the next one is started.
+    /// Sets the size in bytes at which a segment is full and the store starts the next one.
     ///
-    /// Default: 128 MiB. Limits: 512 bytes to 512 MiB. An entry or a batch that is larger gets a
-    /// segment of its own. May differ from one opening to the next. Starting and sealing a segment
-    /// takes several syncs, some milliseconds, so small ones are slow; and a store can have no more
-    /// than 262,144 of them, the last 64 of which are left to deletes, merges and clears. Beyond a
-    /// quarter of the mappings that the kernel allows a process they are read without one, which is
-    /// slower; see [`Stats::mappings_limit`](crate::Stats::mappings_limit).
+    /// Default: 128 MiB. Range: 512 bytes to 512 MiB. A larger entry or batch gets a segment of its
+    /// own. You can change the size each time you open the store.
+    ///
+    /// Small segments are slow: starting and sealing one takes several syncs, some milliseconds. A
+    /// store can have at most 262,144 segments, and the last 64 are reserved for deletes, merges
+    /// and clears. Once segments take up a quarter of the mappings that the kernel allows a
+    /// process, the rest are read without a mapping, which is slower; see
+    /// [`Stats::mappings_limit`](crate::Stats::mappings_limit).
     pub fn segment_size(mut self, bytes: u64) -> Self {
         self.segment_size = bytes;
         self
     }
 
-    /// The number of entries (puts and deletes) at which a segment is full. Default: no limit;
-    /// at least 1. A batch is never divided, whatever its length. Small segments are slow, see
+    /// Sets the number of entries (puts and deletes) at which a segment is full. Default: no limit;
+    /// minimum: 1. A batch is never split, whatever its length. Small segments are slow, see
     /// [`segment_size`](Self::segment_size).
     pub fn segment_entries(mut self, entries: u64) -> Self {
         self.segment_entries = entries;
         self
     }
 
-    /// The largest key that can be put, in bytes. Default, and the most: 65,535.
+    /// Sets the maximum key size in bytes. Default and upper limit: 65,535.
     pub fn key_size_limit(mut self, bytes: u64) -> Self {
         self.key_size_limit = bytes;
         self
     }
 
-    /// The largest value that can be put, in bytes. Default, and the most: 4 GiB - 1.
+    /// Sets the maximum value size in bytes. Default and upper limit: 4 GiB - 1.
     pub fn value_size_limit(mut self, bytes: u64) -> Self {
         self.value_size_limit = bytes;
         self
     }
 
-    /// How entries are appended. Default: [`AppendMode::Mapped`] on Linux, else
-    /// [`AppendMode::Positioned`]. Does not change a byte on disk.
+    /// Sets how entries are appended. Default: [`AppendMode::Mapped`] on Linux,
+    /// [`AppendMode::Positioned`] elsewhere. The bytes on disk are the same.
     pub fn append_mode(mut self, mode: AppendMode) -> Self {
         self.append_mode = mode;
         self
     }
 
-    /// When space is given back. Default: [`MergePolicy::Auto`] with the defaults of [`AutoMerge`].
+    /// Sets when space is reclaimed. Default: [`MergePolicy::Auto`] with the defaults of
+    /// [`AutoMerge`].
     pub fn merge_policy(mut self, policy: MergePolicy) -> Self {
         self.merge_policy = policy;
         self
     }
 
-    /// How values are compressed that are written from now on. Default: [`Compression::None`].
+    /// Sets how newly written values are compressed. Default: [`Compression::None`].
     ///
-    /// May differ from one opening to the next: each entry says how its value is stored, and reads
-    /// answer with what was put, however that was. A build without the feature that a value was
-    /// compressed with can't read it, see [`Error::UnsupportedCodec`].
+    /// You can change this each time you open the store. Each entry records how its value is
+    /// stored, and reads always return the original value. A build without the feature that
+    /// compressed a value cannot read it, see [`Error::UnsupportedCodec`].
     pub fn compression(mut self, compression: Compression) -> Self {
         self.compression = compression;
         self
     }
 
-    /// The time to live of keys that are put without one of their own. Default: `None`, such keys do
-    /// not expire.
+    /// Sets the time to live of keys that are put without one. Default: `None`, such keys do not
+    /// expire.
     ///
-    /// Applies to every put from now on: of [`put`](crate::Bitcask::put), batches, transactions and
+    /// Applies to every put from now on: by [`put`](crate::Bitcask::put), batches, transactions and
     /// conditional writes. [`WriteOptions::ttl`], [`WriteOptions::expires_at`] and
-    /// [`WriteOptions::keep_ttl`] overrule it for one write; a TTL of [`Duration::MAX`] means that
-    /// the key does not expire. Keys that are in the store already, and copies that a merge makes,
-    /// stay as they are. May differ from one opening to the next.
+    /// [`WriteOptions::keep_ttl`] override it for one write. A TTL of [`Duration::MAX`] means that
+    /// the key does not expire. Keys that are already in the store keep their TTL, and so do the
+    /// copies that a merge makes. You can change this each time you open the store.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -204,12 +207,12 @@ impl Options {
         self
     }
 
-    /// The permissions of directories that are created: the store's own, those on the way to it, and
-    /// the quarantine. Default: `0o777`.
+    /// Sets the permissions of directories that the store creates: its own, its missing parents,
+    /// and the quarantine. Default: `0o777`.
     ///
-    /// The process's umask takes permissions away from these, as from everything that it creates. The
-    /// owner has to keep all of theirs. Directories that are there already stay as they are. A
-    /// [`backup`](crate::Bitcask::backup) gets the same permissions.
+    /// As usual, the process's umask applies. The mode must leave the owner all permissions.
+    /// Existing directories are left unchanged. A [`backup`](crate::Bitcask::backup) gets the same
+    /// permissions.
     ///
     /// ```
     /// # use std::os::unix::fs::PermissionsExt;
@@ -227,70 +230,78 @@ impl Options {
         self
     }
 
-    /// The permissions of files that are created. Default: `0o666`; otherwise as
+    /// Sets the permissions of files that the store creates. Default: `0o666`; otherwise as
     /// [`dir_mode`](Self::dir_mode).
     ///
-    /// A process that opens the store [read-only](crate::ReadOnly) needs permission to read all of its
-    /// files. A process that opens it for writing needs permission to read and to write them.
+    /// To open the store [read-only](crate::ReadOnly), a process needs read permission for all of
+    /// its files. To open it for writing, a process needs read and write permission.
     pub fn file_mode(mut self, mode: u32) -> Self {
         self.file_mode = mode;
         self
     }
 
-    /// Refuses the first value that makes no sense, by its name.
+    /// Returns an error that names the first invalid option.
     pub(crate) fn check(&self) -> Result<()> {
-        let refuse =
+        let invalid =
             |name, value: String, reason| Err(Error::InvalidOption { name, value, reason });
         let size = self.segment_size;
         if !(SEGMENT_SIZE_MIN..=SEGMENT_SIZE_LIMIT).contains(&size) {
-            return refuse("segment_size", size.to_string(), "it has to be 512 bytes to 512 MiB");
+            return invalid(
+                "segment_size",
+                size.to_string(),
+                "it must be between 512 bytes and 512 MiB",
+            );
         }
         if self.segment_entries == 0 {
-            return refuse("segment_entries", "0".into(), "a segment has to hold an entry");
+            return invalid(
+                "segment_entries",
+                "0".into(),
+                "a segment must hold at least one entry",
+            );
         }
         if self.key_size_limit > KEY_SIZE_LIMIT {
             let value = self.key_size_limit.to_string();
-            return refuse("key_size_limit", value, "keys have at most 65,535 bytes");
+            return invalid("key_size_limit", value, "a key has at most 65,535 bytes");
         }
         if self.value_size_limit > VALUE_SIZE_LIMIT {
             let value = self.value_size_limit.to_string();
-            return refuse("value_size_limit", value, "values have at most 4 GiB - 1 bytes");
+            return invalid("value_size_limit", value, "a value has at most 4 GiB - 1 bytes");
         }
         if let SyncPolicy::Interval(interval) = self.sync_policy
             && interval < INTERVAL_MIN
         {
-            let reason = "an interval has to be a millisecond at least; use `SyncPolicy::Always`";
-            return refuse("sync_policy", format!("Interval({})", shown(interval)), reason);
+            let reason = "an interval must be at least a millisecond; use `SyncPolicy::Always`";
+            return invalid("sync_policy", format!("Interval({})", shown(interval)), reason);
         }
         let modes = [("dir_mode", self.dir_mode, 0o700_u32), ("file_mode", self.file_mode, 0o600)];
         let is_bad = |(_, mode, least): &(_, u32, u32)| *mode > 0o777 || mode & least != *least;
         if let Some((name, mode, _)) = modes.into_iter().find(is_bad) {
-            let reason = "it has to be at most 0o777, and let the owner use what is created";
-            return refuse(name, format!("{mode:#o}"), reason);
+            let reason =
+                "it must be at most 0o777, and the owner must be able to use what is created";
+            return invalid(name, format!("{mode:#o}"), reason);
         }
         self.merge_policy.check()
     }
 }
 
-/// Returns an interval as an error shows it.
+/// Formats an interval for an error message.
 fn shown(interval: Duration) -> String {
     if interval.is_zero() { "0".into() } else { format!("{interval:?}") }
 }
 
-/// How entries are appended to the log. Both modes write the same bytes and make the same
-/// promises.
+/// How entries are appended to the log. Both modes write the same bytes and make the same promises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AppendMode {
-    /// Entries are copied into a shared mapping of the active segment, without a system call.
+    /// Copies entries into a shared mapping of the active segment, without a system call.
     ///
-    /// Room is set aside and touched before anything is copied there, so that a full disk is an
-    /// error and not a signal. A file system that fails under us all the same, a disk pulled out
-    /// say, ends the process with SIGBUS. Falls back to `Positioned` on a kernel older than 5.14
-    /// and where no mapping can be had.
+    /// Space is allocated and touched before an entry is copied, so a full disk causes an error
+    /// rather than a signal. If the file system fails anyway, for example because the disk was
+    /// pulled out, the process ends with SIGBUS. Falls back to `Positioned` on kernels older than
+    /// 5.14 and where mapping fails.
     Mapped,
-    /// Entries are written with `pwrite`. Several times slower; recommended on copy-on-write and
-    /// network file systems, where room that was set aside is no promise.
+    /// Writes entries with `pwrite`. Several times slower. Recommended on copy-on-write and network
+    /// file systems, where allocated space is not guaranteed.
     Positioned,
 }
 
@@ -302,18 +313,19 @@ impl Default for AppendMode {
 
 /// How values are compressed before they are appended.
 ///
-/// Each value by itself, by the writing thread, before it takes any lock. A value is stored as it
-/// is unless compression makes its whole entry smaller. Limits of size count before compression.
+/// The writing thread compresses each value separately, before it takes any lock. A value is stored
+/// uncompressed unless compression makes its whole entry smaller. Size limits apply to the
+/// uncompressed value.
 ///
-/// A value that was compressed is decompressed each time that it is read, into memory of its own,
-/// while others are lent without a copy.
+/// Each read of a compressed value decompresses it into newly allocated memory. Other values are
+/// lent without a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Compression {
     /// Values are stored as they are.
     #[default]
     None,
-    /// LZ4, in blocks: fast, and good for text and whatever else repeats itself. Needs the feature
+    /// LZ4, in blocks: fast, and effective for text and other repetitive data. Needs the feature
     /// `lz4`.
     ///
     /// ```
@@ -324,26 +336,26 @@ pub enum Compression {
     /// let db = Bitcask::open(dir.path(), options)?;
     /// let page = "all work and no play ".repeat(100);
     /// db.put("page", &page)?;
-    /// assert_eq!(db.get("page")?.expect("it was put just now"), page);
+    /// assert_eq!(db.get("page")?.expect("it was just put"), page);
     /// assert!(db.stats().live_size < 100);
     /// # db.close()
     /// # }
     /// ```
     #[cfg(feature = "lz4")]
     Lz4 {
-        /// Values of fewer bytes are not tried.
+        /// Minimum size of the values to compress, in bytes.
         size_min: u32,
     },
 }
 
 impl Compression {
-    /// Returns LZ4 for values of 256 bytes and more. Needs the feature `lz4`.
+    /// Returns LZ4 for values of 256 bytes or more. Needs the feature `lz4`.
     #[cfg(feature = "lz4")]
     pub fn lz4() -> Self {
         Self::Lz4 { size_min: 256 }
     }
 
-    /// Returns what compresses values from which size on.
+    /// Returns the codec and the minimum size of the values that it compresses.
     pub(crate) fn codec(self) -> Option<(Codec, u64)> {
         match self {
             Self::None => None,
@@ -352,7 +364,7 @@ impl Compression {
         }
     }
 
-    /// Returns all that this build has, for values of any size.
+    /// Returns every kind of compression in this build, for values of any size.
     #[cfg(test)]
     pub(crate) fn all() -> Vec<Self> {
         vec![
@@ -368,23 +380,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bad_option_is_refused_by_its_name() {
-        let refused = |options: Options| match options.check() {
+    fn an_invalid_option_is_rejected_by_name() {
+        let rejected = |options: Options| match options.check() {
             Err(Error::InvalidOption { name, .. }) => name,
             other => panic!("{other:?}"),
         };
-        assert_eq!(refused(Options::new().segment_size(511)), "segment_size");
-        assert_eq!(refused(Options::new().segment_size((512 << 20) + 1)), "segment_size");
-        assert_eq!(refused(Options::new().segment_entries(0)), "segment_entries");
-        assert_eq!(refused(Options::new().key_size_limit(65_536)), "key_size_limit");
-        assert_eq!(refused(Options::new().value_size_limit(1 << 32)), "value_size_limit");
+        assert_eq!(rejected(Options::new().segment_size(511)), "segment_size");
+        assert_eq!(rejected(Options::new().segment_size((512 << 20) + 1)), "segment_size");
+        assert_eq!(rejected(Options::new().segment_entries(0)), "segment_entries");
+        assert_eq!(rejected(Options::new().key_size_limit(65_536)), "key_size_limit");
+        assert_eq!(rejected(Options::new().value_size_limit(1 << 32)), "value_size_limit");
         assert_eq!(
-            refused(Options::new().sync_policy(SyncPolicy::Interval(Duration::ZERO))),
+            rejected(Options::new().sync_policy(SyncPolicy::Interval(Duration::ZERO))),
             "sync_policy"
         );
-        assert_eq!(refused(Options::new().dir_mode(0o600)), "dir_mode");
-        assert_eq!(refused(Options::new().dir_mode(0o1700)), "dir_mode");
-        assert_eq!(refused(Options::new().file_mode(0o400)), "file_mode");
+        assert_eq!(rejected(Options::new().dir_mode(0o600)), "dir_mode");
+        assert_eq!(rejected(Options::new().dir_mode(0o1700)), "dir_mode");
+        assert_eq!(rejected(Options::new().file_mode(0o400)), "file_mode");
         Options::new().dir_mode(0o700).file_mode(0o600).check().unwrap();
         Options::default().check().unwrap();
     }

@@ -1,5 +1,5 @@
-//! How entries are appended: room, time, mark, bytes. And what the caller gets for them until slots
-//! name them.
+//! Appending entries: space, timestamp, mark, bytes; and what the caller holds until slots name the
+//! entries.
 
 use std::time::Duration;
 
@@ -16,50 +16,50 @@ use crate::segment::write::draft::Draft;
 use crate::segment::{FIRST_OFFSET, InFlight, Place, Segment};
 use crate::sync::Instant;
 
-/// The size that a mark adds to an entry that would have none.
+/// Bytes that a mark adds to an entry without one.
 const MARK_ROOM: u64 = 8;
 
-/// The size of a mark of its own: header, mark, padding.
+/// Size of a separate mark: header, mark, padding.
 const MARK_SIZE: u64 = 32;
 
-/// The largest size of a batch on disk: all its entries have to be addressable.
+/// Maximum size of a batch on disk: all of its entries must be addressable.
 pub(crate) const BATCH_SIZE_LIMIT: u64 =
     SEGMENT_SIZE_LIMIT - FIRST_OFFSET - END_SIZE_MAX - MARK_ROOM;
 
-/// The number of times that puts and deletes leave to the notes of the log itself.
+/// Number of timestamps that puts and deletes leave for the log's own notes.
 const TIMES_LEFT: u64 = 1 << 20;
 
-/// Entries that the log has and no slot names yet.
+/// Entries that are in the log but that no slot names yet.
 ///
-/// As long as this is held they count as in flight: nobody seals their segment, and no snapshot, position
-/// or backup is returned that includes them. The count falls when this is dropped, on whatever way the
-/// caller leaves.
+/// As long as this is held, the entries count as in flight: their segment is not sealed, and no
+/// snapshot, position or backup that includes them is returned. They stop counting when this is
+/// dropped, however the caller exits.
 #[derive(Debug)]
 #[must_use = "the entries are in flight for as long as this is held"]
 pub(crate) struct Appended<'a> {
     pub(crate) segment: &'a Segment,
     in_flight: InFlight<'a>,
-    /// The number that slots name the segment by.
+    /// The number by which slots name the segment.
     pub(crate) number: u32,
-    /// The offset of the first entry; the others follow without a gap.
+    /// Offset of the first entry; the others follow without a gap.
     offset: u64,
-    /// The time of the last entry.
+    /// Timestamp of the last entry.
     pub(crate) timestamp: u64,
     written: Written,
 }
 
-/// What is left to be done once slots name the entries.
+/// What remains to be done once slots name the entries.
 #[derive(Debug)]
 pub(crate) struct Written {
-    /// The place up to which the log has to be durable for all of them to be so.
+    /// The place up to which the log must be durable for all of the entries to be durable.
     pub(crate) end: Place,
-    /// The number of full segments that wait to be sealed.
+    /// Number of full segments that wait to be sealed.
     pub(crate) backlog: usize,
 }
 
 impl Appended<'_> {
-    /// Notes that slots name the entries. The caller still holds the locks of their shards, so whoever has
-    /// to wait for the publication can wait for those locks.
+    /// Records that slots name the entries. The caller still holds the locks of their shards, so a
+    /// thread that must wait for the publication can wait for those locks.
     pub(crate) fn published(self) -> Written {
         drop(self.in_flight);
         self.written
@@ -77,7 +77,7 @@ impl Appended<'_> {
 }
 
 impl LogWriter {
-    /// Appends entries, all in one segment. The caller has locked the shards of their keys, and the log.
+    /// Appends entries to one segment. The caller has locked the shards of their keys, and the log.
     /// The entries are in flight until the caller has published them.
     ///
     /// A failure before the first byte is written changes nothing. Any later failure poisons the store.
@@ -114,11 +114,11 @@ impl LogWriter {
         Ok(Appended { segment, in_flight, number, offset, timestamp, written })
     }
 
-    /// Writes entries to the active segment at a time of day. Returns the segment's number, where the
-    /// entries begin and where they end.
+    /// Writes entries to the active segment, at time `now`. Returns the segment's number, and where
+    /// the entries begin and end.
     fn write(log: &mut Log, drafts: &[Draft<'_>], now: u64) -> Result<(u32, u64, Place)> {
         let Some(ActiveSegment { active, number }) = &mut log.active else {
-            unreachable!("room was made in an active segment")
+            unreachable!("`make_room` provides an active segment")
         };
         let offset = active.end().offset;
         for draft in drafts {
@@ -132,14 +132,15 @@ impl LogWriter {
         Ok((*number, offset, active.end()))
     }
 
-    /// Refuses entries that would have no times of their own.
+    /// Returns an error if there are not enough timestamps left for the entries.
     fn refuse_end_of_time(&self, time: u64, count: usize) -> Result<()> {
         let has_time = TIME_MAX.saturating_sub(time) > TIMES_LEFT + count as u64;
         let refusal = || Error::EndOfTime { path: self.context.dir.path().into() };
         has_time.then_some(()).ok_or_else(refusal)
     }
 
-    /// Provides an active segment with room for entries of this size. Rotates if the active one is full.
+    /// Provides an active segment with space for entries of this size. Rotates if the active one is
+    /// full.
     fn make_room(&self, log: &mut Log, size: u64, drafts: &[Draft<'_>]) -> Result<()> {
         let count = drafts.len() as u64;
         let full = |active: &Active| {
@@ -166,14 +167,14 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Returns the mark that the next entry has to carry.
+    /// Returns the mark that the next entry must carry, if any.
     pub(super) fn due_mark(&self, log: &Log) -> Option<Mark> {
         let durable = if made(Mistake::MarkAhead) { log.end } else { self.durable() };
         (durable > log.marked).then(|| durable.into())
     }
 
-    /// Appends a mark of its own, if the last sync is longer ago than `delay` and no entry has carried the
-    /// mark.
+    /// Appends a separate mark if the last sync was longer than `delay` ago and no entry has
+    /// carried the mark.
     pub(crate) fn mark_if_due(&self, delay: Duration) -> Result<()> {
         let mut log = self.lock();
         let due = log.synced_at.is_some_and(|at| at.elapsed() >= delay);
@@ -194,7 +195,7 @@ impl LogWriter {
     }
 }
 
-/// Returns the time of an entry that is appended now: later than the time of any entry before it.
+/// Returns the timestamp of an entry that is appended now: later than that of any entry before it.
 pub(super) fn next_timestamp(last: u64, now: u64) -> u64 {
     now.max(last.saturating_add(1)).min(TIME_MAX - 1)
 }

@@ -1,11 +1,11 @@
-//! Group commit: which thread syncs, how far the log is durable, and poison.
+//! Group commit: which thread syncs, how far the log is durable, and poisoning.
 //!
-//! - One thread syncs for everything appended so far. Threads that wait meanwhile are served by this
-//!   sync or by the next one.
-//! - The durable place only moves up, across segments too: a segment counts only when all segments before
-//!   it are synced.
-//! - The first sync that fails, or write that fails after its first byte, poisons the store for good. A
-//!   sync is never tried again, since the kernel marks the pages clean that it could not write.
+//! - One thread syncs for everything appended so far. Threads that wait meanwhile are served by
+//!   this sync or the next.
+//! - The durable place only moves forward, across segments too: a segment counts only once all
+//!   segments before it are synced.
+//! - The first sync that fails, or write that fails after its first byte, poisons the store for
+//!   good. A sync is never retried, since the kernel marks the pages clean that it failed to write.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -18,22 +18,22 @@ use crate::segment::Place;
 use crate::sync::unmodeled::{AtomicU64, Condvar, Mutex, MutexGuard};
 use crate::sync::{Instant, Ordering, yield_now};
 
-/// The longest time that a sync is put off; it is never put off for longer than the last one took.
+/// Maximum time that a sync is delayed. It is never delayed for longer than the last one took.
 const GATHER_MAX: Duration = Duration::from_millis(1);
 
 /// The threads that wait for a sync.
 #[derive(Debug, Default)]
 struct Group {
     syncing: bool,
-    /// The number of threads that have come to wait since the last sync began; the next one serves them
+    /// Number of threads that started to wait since the last sync began; the next one serves them
     /// all.
     len: usize,
-    /// The number of threads that the last sync served, and how long it took.
+    /// Number of threads that the last sync served; `last_sync` is how long it took.
     last_len: usize,
     last_sync: Duration,
 }
 
-/// What has to be synced to make the log durable up to a place.
+/// What must be synced to make the log durable up to a place.
 #[derive(Debug)]
 pub(super) struct Unsynced {
     /// Oldest first.
@@ -46,7 +46,7 @@ pub(super) struct Unsynced {
 pub(super) struct Commit {
     /// The process that may write.
     opener: Opener,
-    /// Lock 8: the threads that wait. No lock is taken while this is held: it is released for a sync,
+    /// Lock 8: the waiting threads. No lock is taken while this is held: it is released for a sync,
     /// which locks the log.
     group: Mutex<Group>,
     done: Condvar,
@@ -66,14 +66,14 @@ impl Commit {
         Place::unpack(self.durable.load(Ordering::Acquire))
     }
 
-    /// Notes that the log is durable up to a place for another reason than a sync of it here.
+    /// Records that the log is durable up to a place for a reason other than a sync of it here.
     pub(super) fn advance(&self, durable: Place) {
         self.durable.fetch_max(durable.pack(), Ordering::Release);
     }
 
-    /// Waits until the log is durable up to a place. Syncs the files that `unsynced` returns, unless
-    /// another thread is syncing and gets that far. A sync counts only if `check` finds afterwards that
-    /// the files are still the store's.
+    /// Waits until the log is durable up to a place. Syncs the files that `unsynced` returns,
+    /// unless another thread is syncing and gets that far. A sync counts only if `check` then
+    /// confirms that the files still belong to the store.
     pub(super) fn wait(
         &self,
         place: Place,
@@ -109,8 +109,8 @@ impl Commit {
         }
     }
 
-    /// Waits a moment for the threads that shared the last sync. They have just been let go and are about
-    /// to be back; without this wait they would need a sync of their own every second time.
+    /// Waits briefly for the threads that shared the last sync. They have just been released and
+    /// are about to return; without this wait, every second time they would need a separate sync.
     fn gather<'a>(&'a self, mut group: MutexGuard<'a, Group>) -> MutexGuard<'a, Group> {
         let (started, at_most) = (Instant::now(), GATHER_MAX.min(group.last_sync));
         while group.len < group.last_len && started.elapsed() < at_most {
@@ -134,12 +134,12 @@ impl Commit {
         Ok(())
     }
 
-    /// Returns how often the log was synced.
+    /// Returns the number of syncs of the log.
     pub(super) fn syncs(&self) -> u64 {
         self.syncs.load(Ordering::Relaxed)
     }
 
-    /// Ends writing for good, and returns the error that says so. The first cause is kept.
+    /// Ends writing for good. Returns the `Poisoned` error. The first cause is kept.
     pub(super) fn poison(&self, cause: Error) -> Error {
         let cause = match cause {
             Error::Poisoned { cause } => cause,
@@ -148,7 +148,7 @@ impl Commit {
         Error::Poisoned { cause: Arc::clone(self.poison.get_or_init(|| cause)) }
     }
 
-    /// Refuses if writing has ended, or if this process is not the one that may write.
+    /// Returns an error if writing has ended, or if this process is not the one that may write.
     pub(super) fn check(&self) -> Result<()> {
         self.opener.check()?;
         match self.poison.get() {
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn the_durable_place_only_moves_up() {
+    fn the_durable_place_only_moves_forward() {
         let commit = Commit::default();
         commit.advance(place(2, 64));
         commit.advance(place(1, 4096));
@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn waiters_share_syncs_and_all_get_there() {
+    fn waiting_threads_share_syncs_and_all_become_durable() {
         const EACH: u64 = if cfg!(miri) { 2 } else { 200 };
         let commit = Commit::default();
         let appended = AtomicU64::new(64);

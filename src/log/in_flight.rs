@@ -1,10 +1,10 @@
-//! Waiting for appends in flight: those that the log has and the keydir does not have yet.
+//! Waiting for appends in flight: entries that are in the log but not yet in the keydir.
 //!
-//! ARCHITECTURE.md says under "The window between log and keydir" what has to wait for them, and why. A
-//! writer in flight holds the locks of its shards, and waits for nobody before it releases them. So to
-//! wait for it is to lock these shards, which the log does not know: the store does it, as a
-//! [`Publisher`]. It may meet a writer there that is about to append, and has to create a segment first;
-//! or a clear, which replaces the manifest.
+//! The section "The window between log and keydir" of ARCHITECTURE.md explains what has to wait for
+//! them, and why. A writer in flight holds the locks of its shards, and waits for nothing before it
+//! releases them. So waiting for it means locking these shards. The log does not know them, so the
+//! store does the waiting, as a [`Publisher`]. Behind these locks it may find a writer that is
+//! about to append but first has to create a segment, or a clear that is replacing the manifest.
 
 use super::LogWriter;
 use super::state::Log;
@@ -12,17 +12,17 @@ use crate::mistake::{Mistake, made};
 use crate::segment::Segment;
 use crate::sync::yield_now;
 
-/// The number of attempts to find the log without an append in flight, before the publisher is asked to
-/// wait for those that there are.
+/// Number of attempts to find the log without an append in flight, before the publisher is asked to
+/// wait for the appends.
 const ATTEMPTS: usize = if cfg!(all(test, loom)) { 0 } else { 32 };
 
 /// The part of the store that publishes what the log has appended.
 pub(crate) trait Publisher {
-    /// Waits until all entries are published that had been appended when this was called.
+    /// Waits until all entries appended before this call are published.
     fn wait_for_writers(&self);
 }
 
-/// Waits until slots name everything in a segment that nothing is appended to any more.
+/// Waits until slots name everything in a segment that no longer grows.
 pub(super) fn await_published(segment: &Segment, publisher: &impl Publisher) {
     if !segment.is_published() && !made(Mistake::SealedInFlight) {
         publisher.wait_for_writers();
@@ -30,8 +30,8 @@ pub(super) fn await_published(segment: &Segment, publisher: &impl Publisher) {
 }
 
 impl LogWriter {
-    /// Notes something of the log at one moment, and returns it once slots name everything that had been
-    /// appended by then.
+    /// Reads something from the log at one moment. Returns it once slots name everything appended
+    /// by then.
     pub(crate) fn at_one_moment<T>(
         &self,
         publisher: &impl Publisher,

@@ -1,13 +1,15 @@
-//! The end of the log: where an entry gets its place, its time and the mark that rides on it, where
-//! one segment follows the other, and how far all of it is durable.
+//! The end of the log: it assigns each entry its place, its timestamp and the mark that it carries,
+//! moves from one segment to the next, and tracks how far the log is durable.
 //!
-//! - [`LogWriter`] owns the end of the log. The store locks it, appends, and publishes what it has
-//!   appended in the keydir; the log itself knows of the keydir only how keys are hashed.
-//! - [`append`] has the way of an entry, [`in_flight`] what holds between the append and its
+//! - [`LogWriter`] owns the end of the log. The store locks it, appends, and publishes the appended
+//!   entries in the keydir. The log itself knows nothing of the keydir except how keys are hashed.
+//! - [`append`] appends entries; [`in_flight`] covers the time between the append and the
 //!   publication.
-//! - [`rotate`] ends a segment, [`next_segment`] provides the next one, [`seal`] seals the full ones,
-//!   and [`restart`] begins the log anew. [`reserve`] is the room that they may use on a full disk.
-//! - [`commit`] syncs, and ends writing for good after a failure that leaves the disk unknown.
+//! - [`rotate`] ends a segment, [`next_segment`] provides the next one, [`seal`] seals full ones,
+//!   and [`restart`] begins the log anew. [`reserve`] is the space that these may use on a full
+//!   disk.
+//! - [`commit`] syncs, and stops all writing after a failure that leaves the state of the disk
+//!   unknown.
 
 mod append;
 mod commit;
@@ -47,7 +49,7 @@ pub(crate) use state::ActiveSegment;
 pub(crate) use state::{Log, UnsealedFile};
 pub(crate) use waiters::News;
 
-/// What the log stands on.
+/// The dependencies and settings of the log.
 #[derive(Debug)]
 pub(crate) struct LogContext {
     pub(crate) fs: Fs,
@@ -65,7 +67,7 @@ pub(crate) struct LogContext {
     pub(crate) sync_policy: SyncPolicy,
 }
 
-/// The owner of the end of the log. The one writing process has one, for as long as its store is open.
+/// Owns the end of the log. The single writing process has one for as long as its store is open.
 #[derive(Debug)]
 pub(crate) struct LogWriter {
     context: LogContext,
@@ -73,21 +75,21 @@ pub(crate) struct LogWriter {
     reserve: Reserve,
     /// Wakes the thread that syncs and marks.
     pub(crate) sync_signal: Arc<Signal>,
-    /// Wakes the thread that seals. Sealing may take far longer than the interval between two syncs, so
-    /// the two have a thread each.
+    /// Wakes the thread that seals. Sealing may take far longer than the interval between two
+    /// syncs, so each has its own thread.
     pub(crate) seal_signal: Arc<Signal>,
-    /// Wakes the thread that prepares what writers are about to need, which must not wait for a seal.
+    /// Wakes the thread that prepares what writers will need soon. It must not wait for a seal.
     pub(crate) prepare_signal: Arc<Signal>,
-    /// Lock 3: held while a segment goes from rotated to sealed, or from sealed to removed.
+    /// Lock 3: held while a segment moves from rotated to sealed, or from sealed to removed.
     maintenance: Mutex<()>,
-    /// Lock 5: the end of the log, and all that is decided when an entry gets its place.
+    /// Lock 5: the end of the log, and everything that is decided when an entry gets its place.
     log: Mutex<Log>,
 }
 
 impl LogWriter {
-    /// Takes over a log whose segments are all sealed, or are about to be. New segments get ids from
-    /// `next_id` on, new entries times after `last_timestamp`. The reserve lies behind the end of
-    /// `lock_file`.
+    /// Takes over a log whose segments are all sealed or about to be sealed. New segments get ids
+    /// from `next_id` on, and new entries get timestamps after `last_timestamp`. The reserve lies
+    /// after the end of `lock_file`.
     pub(crate) fn new(
         context: LogContext,
         opener: Opener,
@@ -113,24 +115,24 @@ impl LogWriter {
         self.log.lock()
     }
 
-    /// Keeps segments from being sealed or removed, and the log from being restarted.
+    /// Prevents segments from being sealed or removed, and the log from being restarted.
     pub(crate) fn lock_maintenance(&self) -> MutexGuard<'_, ()> {
         self.maintenance.lock()
     }
 
-    /// Refuses if writing has ended, or if this process is a forked child.
+    /// Returns an error if writing has ended, or in a forked child.
     pub(crate) fn check(&self) -> Result<()> {
         self.commit.check()
     }
 
-    /// Ends writing for good, and returns the error that says so.
+    /// Ends writing for good. Returns the `Poisoned` error.
     #[cold]
     pub(crate) fn poison(&self, cause: Error) -> Error {
         self.commit.poison(cause)
     }
 
-    /// Ends writing if a sync has failed, after which nobody knows what is on disk, or if the directory
-    /// is no longer the store's.
+    /// Ends writing if a sync has failed, since the state of the disk is then unknown, or if the
+    /// directory no longer belongs to the store.
     pub(crate) fn poison_if_sync_failed(&self, error: Error) -> Error {
         if fs::ends_writing(&error) { self.poison(error) } else { error }
     }
@@ -140,7 +142,7 @@ impl LogWriter {
         self.commit.durable()
     }
 
-    /// Makes everything durable that has been appended so far.
+    /// Makes everything appended so far durable.
     pub(crate) fn sync(&self) -> Result<()> {
         let end = self.lock().end();
         self.sync_to(end)
@@ -156,25 +158,25 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Syncs if the sync policy says that it is time. Returns how long the next sync can wait, if one
-    /// is to come.
+    /// Syncs if that is due under the sync policy. Returns how long the next sync can wait, if one
+    /// is needed.
     pub(crate) fn sync_if_due(&self) -> Option<Duration> {
         let SyncPolicy::Interval(interval) = self.context.sync_policy else { return None };
         let (dirty_since, end) = self.lock().dirty();
         let left = interval.checked_sub(dirty_since?.elapsed()).filter(|left| !left.is_zero());
         if left.is_none() {
-            // The next write reports a failure: it has poisoned the store.
+            // The next write reports a failure, which has poisoned the store.
             let _ = self.sync_to(end);
         }
         left
     }
 
-    /// Notes that nothing will be appended any more, and wakes those who wait for changes.
+    /// Ends the log: nothing more will be appended. Wakes the followers that wait for changes.
     pub(crate) fn close(&self) {
         self.lock().close();
     }
 
-    /// Notes the figures of the log.
+    /// Adds the log's figures to the statistics.
     pub(crate) fn count(&self, stats: &mut Stats) {
         self.lock().count(stats);
         stats.reserve_size += self.reserve_size();

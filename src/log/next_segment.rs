@@ -1,11 +1,11 @@
-//! Where the next segment comes from: created ahead by a thread, or by the writer that needs it.
+//! The next segment: created ahead by a thread, or by the writer that needs it.
 //!
-//! - A prepared segment is durable, has its name, and is empty. It is not part of the log until the end
-//!   entry of the segment before names it. Until then opening removes it, as it would any segment behind
-//!   the end of the log, and closing removes it too.
-//! - Its id is taken when its creation begins. A segment that is started meanwhile has a higher id; then
-//!   the prepared one comes too late, and is removed.
-//! - Preparing fails no write. Only a sync that fails on the way poisons the store.
+//! - A prepared segment is durable, has its file name, and is empty. It becomes part of the log
+//!   only when the end entry of the previous segment names it. Until then, opening removes it, like
+//!   any segment after the end of the log, and so does closing.
+//! - Its id is taken when its creation begins. A segment that is started meanwhile has a higher id;
+//!   then the prepared one is too late, and is removed.
+//! - Preparing never makes a write fail, except that a failed sync on the way poisons the store.
 
 use std::sync::Arc;
 
@@ -21,14 +21,14 @@ use crate::segment::write::room::AHEAD;
 use crate::segment::{SegmentId, sidecar};
 
 impl Log {
-    /// Returns whether the active segment is full enough for the next one to be worth its file.
+    /// Returns whether the active segment is full enough to create the next one.
     fn wants_next(&self, segment_size: u64, segment_entries: u64) -> bool {
-        let begun = |active: &Active| {
+        let is_quarter_full = |active: &Active| {
             let segment_size = segment_size.min(active.capacity());
             let (size, entries) = (active.end().offset, active.entries());
             size >= segment_size / 4 || entries >= segment_entries / 4 && entries > 0
         };
-        self.prepared.is_none() && self.active().is_some_and(begun)
+        self.prepared.is_none() && self.active().is_some_and(is_quarter_full)
     }
 
     /// Takes the next id, which is higher than that of any segment of the log.
@@ -41,8 +41,8 @@ impl Log {
         Ok(id)
     }
 
-    /// Gives back an id whose segment could not be created, unless another one was taken since, or some
-    /// file that is not ours has its name.
+    /// Returns an id whose segment could not be created, unless a later one was taken since, or a
+    /// foreign file has its name.
     fn give_back(&mut self, id: SegmentId, error: &Error) {
         if !fs::is_there_already(error) && id.0.checked_add(1) == Some(self.next_id.0) {
             self.next_id = id;
@@ -51,16 +51,17 @@ impl Log {
 }
 
 impl LogWriter {
-    /// Does what can be done ahead of the writers.
+    /// Does the work that can be done ahead of the writers.
     pub(crate) fn prepare(&self) {
-        // A failed sync has poisoned the store. Any other failure meets the writer that needs the room.
+        // A failed sync has poisoned the store. Any other failure is met again by the writer that
+        // needs the space.
         let _ = self.make_room_ahead();
         let _ = self.keep_reserve();
         let _ = self.prepare_next();
     }
 
-    /// Makes room ready ahead of the writers: in the active segment, and in the next one when the active
-    /// one is nearly full.
+    /// Prepares space ahead of the writers: in the active segment, and in the next one when the
+    /// active one is nearly full.
     fn make_room_ahead(&self) -> Result<()> {
         let (active, end, prepared) = {
             let log = self.lock();
@@ -85,7 +86,7 @@ impl LogWriter {
         id.map_or(Ok(()), |id| self.finish_next(id))
     }
 
-    /// Takes an id for the next segment, if it is time to create it.
+    /// Takes an id for the next segment, if it is time to create that.
     pub(crate) fn begin_next(&self) -> Result<Option<SegmentId>> {
         let mut log = self.lock();
         if !log.wants_next(self.context.segment_size, self.context.segment_entries) {
@@ -95,7 +96,7 @@ impl LogWriter {
         log.take_id().map(Some)
     }
 
-    /// Creates the next segment, and hands it over to the log if it comes in time.
+    /// Creates the next segment, and hands it to the log if it is in time.
     pub(crate) fn finish_next(&self, id: SegmentId) -> Result<()> {
         let created = self
             .capacity_for(0)
@@ -111,7 +112,7 @@ impl LogWriter {
         self.give_up(&next)
     }
 
-    /// Gives up the prepared segment, if there is one: it takes room, and can be created again.
+    /// Removes the prepared segment, if there is one: it takes space, and can be created again.
     pub(crate) fn give_up_prepared(&self) {
         let prepared = self.lock().prepared.take();
         if let Some(prepared) = prepared {
@@ -119,14 +120,14 @@ impl LogWriter {
         }
     }
 
-    /// Removes a prepared segment that the log does not go on in. If that fails, or if a crash undoes it,
-    /// the next open does it.
+    /// Removes a prepared segment that the log does not use. If that fails, or if a crash undoes
+    /// it, the next open removes it.
     pub(super) fn give_up(&self, prepared: &Active) -> Result<()> {
         self.context.fs.remove(prepared.file().path())
     }
 
-    /// Returns the capacity of a new segment for entries of this size. Refuses if a file can't be so
-    /// large.
+    /// Returns the capacity of a new segment for entries of this size, or an error if a file cannot
+    /// be that large.
     pub(super) fn capacity_for(&self, size: u64) -> Result<u64> {
         let limit = self.context.fs.file_size_limit();
         let needed = Active::capacity_for(size, 0);
@@ -136,8 +137,9 @@ impl LogWriter {
         Ok(Active::capacity_for(size, self.context.segment_size.min(limit)))
     }
 
-    /// Returns the segment that the log goes on in: the prepared one if entries of this size fit in it,
-    /// otherwise a new one. A failure leaves the log as it was, except that an id may never be used.
+    /// Returns the segment in which the log continues: the prepared one if entries of this size fit
+    /// into it, otherwise a new one. A failure leaves the log as it was, except that an id may
+    /// never be used.
     pub(super) fn start_segment(
         &self,
         log: &mut Log,
@@ -152,8 +154,8 @@ impl LogWriter {
         let next = self.create_next(log, capacity)?;
         let id = next.active.segment().id();
         if log.active().is_none() && log.rotated.is_empty() {
-            // It is the first segment since the store was opened or cleared. From here on an open reports
-            // it as missing if its file is not there.
+            // This is the first segment since the store was opened or cleared. From here on, an
+            // open reports it as missing if its file does not exist.
             let update = self.context.manifest.update(|manifest| {
                 manifest.log = id;
                 manifest.log_exists = true;
@@ -167,21 +169,22 @@ impl LogWriter {
         Ok(next)
     }
 
-    /// Creates a segment, and gives it a number.
+    /// Creates a segment, and assigns it a number.
     pub(crate) fn create_next(&self, log: &mut Log, capacity: u64) -> Result<ActiveSegment> {
         let id = log.take_id()?;
         let created = self.create(id, Kind::Log, capacity, self.context.append_mode);
         self.number(created.inspect_err(|error| log.give_back(id, error))?)
     }
 
-    /// Creates an empty merged segment that entries of this size fit in, and gives it a number. Where
-    /// there is no space, the prepared segment and whatever can be derived make room for it.
+    /// Creates an empty merged segment with space for entries of this size, and assigns it a
+    /// number. If there is no space, removes the prepared segment and derived files to make some.
     pub(crate) fn create_merged(&self, size: u64) -> Result<ActiveSegment> {
         self.check()?;
         self.context.segments.refuse_beyond(Need::GiveBack)?;
         let id = self.lock().take_id()?;
         let capacity = self.capacity_for(size)?;
-        // It is written in large pieces, for which a system call is quicker than a mapping.
+        // Merged segments are written in large pieces, for which a system call is faster than a
+        // mapping.
         let create = || self.create(id, Kind::Merged, capacity, AppendMode::Positioned);
         let active = create().or_else(|error| {
             if !error.is_no_space() {
@@ -205,7 +208,7 @@ impl LogWriter {
             .map_err(|error| self.poison_if_sync_failed(error))
     }
 
-    /// Adds a segment to the set, which gives it the number that slots name it by.
+    /// Adds a segment to the set, which assigns the number by which slots name it.
     fn number(&self, active: Active) -> Result<ActiveSegment> {
         match self.context.segments.add(Arc::clone(active.segment())) {
             Ok(number) => Ok(ActiveSegment { active, number }),
@@ -216,18 +219,20 @@ impl LogWriter {
         }
     }
 
-    /// Forgets a segment that holds no entry. If its file can't be removed now, the next open does it.
+    /// Drops a segment that holds no entry. If its file cannot be removed now, the next open
+    /// removes it.
     pub(super) fn discard(&self, number: u32, id: SegmentId) {
         self.context.segments.remove(number);
         let _ = self.context.fs.remove(&self.context.dir.log(id));
     }
 
-    /// Lets go of a fresh segment that the manifest could not be changed to name.
+    /// Drops a fresh segment after the manifest could not be updated to name it.
     pub(crate) fn take_back(&self, number: u32, id: SegmentId, error: Error) -> Error {
         if error.is_no_space() {
             self.discard(number, id);
         } else {
-            // The manifest on disk may name it all the same. If it does not, the next open removes it.
+            // The manifest on disk may name it nevertheless. If it does not, the next open removes
+            // it.
             self.context.segments.remove(number);
         }
         self.poison_if_sync_failed(error)

@@ -1,9 +1,9 @@
-//! The reserve: room that is set aside behind the end of `LOCK`, where it takes no name and no inode.
+//! The reserve: space allocated after the end of `LOCK`, where it needs no name and no inode.
 //!
-//! - Whatever gives room back may use it: deletes, merges, clears. A put may not. Once the reserve was
-//!   used, a put grows the log only after the reserve has been set aside again. Otherwise puts would use
-//!   up what deletes have freed.
-//! - When the reserve is used up, files that can be derived make room, see `segment::sidecar`.
+//! - Operations that free space may use it: deletes, merges, clears. A put may not. Once the
+//!   reserve was used, a put can grow the log only after the reserve has been allocated again.
+//!   Otherwise puts would use up the space that deletes have freed.
+//! - When the reserve is used up, derived files make space, see `segment::sidecar`.
 
 use super::LogWriter;
 use crate::error::{Error, Result};
@@ -12,36 +12,36 @@ use crate::manifest::Manifest;
 use crate::segment::sidecar;
 use crate::sync::unmodeled::Mutex;
 
-/// The least size of a reserve, unless a segment is smaller.
+/// Minimum size of the reserve, unless a segment is smaller.
 const RESERVE_MIN: u64 = 64 << 10;
-/// The largest size of a reserve: half of a segment of the usual size.
+/// Maximum size of the reserve: half of a segment of the default size.
 const RESERVE_MAX: u64 = 64 << 20;
-/// The number of reserves that there has to be free space for before one is set aside.
+/// Number of reserves for which the disk must have free space before one is allocated.
 const RESERVES_LEFT: u64 = 4;
 
-/// The room that is set aside.
+/// The allocated space.
 #[derive(Debug)]
 pub(super) struct Reserve {
-    /// Room is set aside behind the end of this file.
+    /// The space is allocated after the end of this file.
     lock_file: File,
-    /// Lock 6: held while something is tried that needs the reserve.
+    /// Lock 6: held while an operation that needs the reserve is tried.
     state: Mutex<ReserveState>,
 }
 
 #[derive(Debug, Default)]
 struct ReserveState {
-    /// The size in bytes, as far as this process knows.
+    /// Size in bytes, as far as this process knows.
     size: u64,
-    /// Whether it was used, and has not been set aside again.
+    /// Whether it was used and has not been allocated again.
     is_used: bool,
 }
 
 impl ReserveState {
-    /// Gives the room back to the disk, where anybody can take it.
+    /// Returns the space to the disk, where anyone can take it.
     fn give_up(&mut self, lock_file: &File) {
         self.size = 0;
         self.is_used = true;
-        // Some file systems do nothing if a file is cut to the size that it has.
+        // Some file systems do nothing when a file is truncated to its current size.
         let _ = lock_file.size().and_then(|size| {
             lock_file.set_size(size + 1)?;
             lock_file.set_size(size)
@@ -56,13 +56,13 @@ impl Reserve {
 }
 
 impl LogWriter {
-    /// Sets the reserve aside, if the disk has several times as much space.
+    /// Allocates the reserve, if the disk has several times as much space.
     pub(crate) fn keep_reserve(&self) -> Result<()> {
         self.fill_reserve(RESERVES_LEFT)
     }
 
-    /// Refuses a put for which the log would have to grow, if the reserve was used and can't be set aside
-    /// again.
+    /// Returns an error for a put that would grow the log, if the reserve was used and cannot be
+    /// allocated again.
     pub(super) fn require_reserve(&self) -> Result<()> {
         if self.is_reserve_used() { self.fill_reserve(1) } else { Ok(()) }
     }
@@ -81,7 +81,8 @@ impl LogWriter {
         }
         match self.reserve.lock_file.reserve(size) {
             Err(error) if error.is_no_space() => Err(error),
-            // If none can be set aside for another reason, there is none, and nobody waits for it.
+            // If the allocation fails for another reason, there is no reserve, and nothing waits
+            // for it.
             reserved => {
                 *held = ReserveState { size: reserved.map_or(0, |()| size), is_used: false };
                 Ok(())
@@ -89,7 +90,7 @@ impl LogWriter {
         }
     }
 
-    /// Returns the size that the reserve should have: a part of the log, which grows with it.
+    /// Returns the size that the reserve should have: a fraction of the log, with which it grows.
     fn reserve_wanted(&self) -> u64 {
         let sealed = |manifest: &Manifest| manifest.sealed.iter().map(|each| each.length).sum();
         let sealed: u64 = self.context.manifest.get(sealed);
@@ -101,19 +102,19 @@ impl LogWriter {
         self.reserve.state.lock().size
     }
 
-    /// Returns whether the reserve was used, and has not been set aside again.
+    /// Returns whether the reserve was used and has not been allocated again.
     pub(crate) fn is_reserve_used(&self) -> bool {
         self.reserve.state.lock().is_used
     }
 
-    /// Tries something that takes room and helps to give more back. If there is no space, the reserve is
-    /// given up for it, and after that the files that can be derived. The attempt must not lock the log.
+    /// Tries an operation that takes space but helps to free more. If there is no space, gives up
+    /// the reserve for it, and after that the derived files. The attempt must not lock the log.
     pub(crate) fn making_room<T>(&self, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
         let result = attempt();
         if !result.as_ref().is_err_and(Error::is_no_space) {
             return result;
         }
-        // Held, so that nobody sets it aside again before the attempt was made.
+        // Held, so that nothing allocates the reserve again before the attempt.
         let mut held = self.reserve.state.lock();
         held.give_up(&self.reserve.lock_file);
         sidecar::making_room(&self.context.fs, &self.context.dir, attempt)

@@ -1,5 +1,5 @@
-//! How the log begins anew, when the store is cleared: one write of the manifest, after which nothing that
-//! lies before counts any more.
+//! Restarting the log when the store is cleared: one write of the manifest, after which nothing
+//! earlier counts any more.
 
 use super::LogWriter;
 use super::state::{ActiveSegment, Log};
@@ -9,7 +9,7 @@ use crate::segment::limit::Need;
 use crate::segment::{FIRST_OFFSET, Place, SegmentId};
 
 impl LogWriter {
-    /// Makes a fresh, empty segment the whole log, and returns its number. If there is no room for a
+    /// Makes a fresh, empty segment the whole log. Returns its number. If there is no space for a
     /// segment, the log has none until the next write, and this returns `None`.
     ///
     /// The caller holds all locks from `files` to the log, and clears the keydir next.
@@ -19,7 +19,7 @@ impl LogWriter {
         match self.making_room(|| self.create_next(log, capacity)) {
             Ok(fresh) => self.restart_in(log, fresh).map(Some),
             Err(error) if error.is_no_space() => {
-                // This id is never used: whatever comes next lies above it.
+                // This id is never used: all later ones are higher.
                 let id = log.take_id()?;
                 let next = log.next_id;
                 let update = self.forget_all(log, id, |manifest| {
@@ -33,7 +33,7 @@ impl LogWriter {
         }
     }
 
-    /// Makes a segment the whole log that has been created and numbered. Returns its number.
+    /// Makes a segment that has been created and numbered the whole log. Returns its number.
     pub(crate) fn restart_in(&self, log: &mut Log, fresh: ActiveSegment) -> Result<u32> {
         let (id, number) = (fresh.active.segment().id(), fresh.number);
         let update = self.forget_all(log, id, |manifest| {
@@ -44,7 +44,7 @@ impl LogWriter {
         Ok(number)
     }
 
-    /// Writes to the manifest that nothing before a segment counts any more.
+    /// Records in the manifest that nothing before a segment counts any more.
     fn forget_all(
         &self,
         log: &Log,
@@ -53,7 +53,7 @@ impl LogWriter {
     ) -> Result<()> {
         self.context.manifest.update(|manifest| {
             manifest.sealed.clear();
-            // A clear is no entry.
+            // A clear is not an entry.
             manifest.forget_before(Place::new(id, FIRST_OFFSET));
             manifest.note_time(log.last_timestamp());
             manifest.reserve(log.next_id);
@@ -61,7 +61,7 @@ impl LogWriter {
         })
     }
 
-    /// Begins the log at a place, behind which there is nothing yet.
+    /// Begins the log at a place after which there is nothing yet.
     fn begin_at(&self, log: &mut Log, place: Place, active: Option<ActiveSegment>) {
         log.rotated.clear();
         log.unsynced.clear();
@@ -71,7 +71,7 @@ impl LogWriter {
         if let Some(late) = log.prepared.take() {
             let _ = self.give_up(&late);
         }
-        // Whatever lay before is gone for good, and whatever is to come lies above this place.
+        // Everything before this place is gone for good, and everything to come lies after it.
         self.commit.advance(log.end);
         log.marked = log.end;
         log.waiters.cleared();

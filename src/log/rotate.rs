@@ -1,4 +1,4 @@
-//! How one segment follows the other: the active one is ended, and the log goes on in the next.
+//! Rotation: the active segment is ended, and the log continues in the next one.
 
 use super::LogWriter;
 use super::append::next_timestamp;
@@ -9,7 +9,7 @@ use crate::segment::limit::Need;
 use crate::segment::write::draft::Draft;
 
 impl LogWriter {
-    /// Ends the active segment, unless it is empty, so that everything in the log can be sealed.
+    /// Ends the active segment unless it is empty, so that everything in the log can be sealed.
     pub(crate) fn rotate_active(&self) -> Result<()> {
         let mut log = self.lock();
         self.check()?;
@@ -20,7 +20,7 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Ends the active segment and goes on in the next one.
+    /// Ends the active segment and continues in the next one.
     pub(super) fn rotate(&self, log: &mut Log, next: ActiveSegment) -> Result<()> {
         // The end entry may be lost with the rest of the segment, so the next one's first entry
         // repeats its mark.
@@ -30,7 +30,7 @@ impl LogWriter {
         let next_id = next.active.segment().id();
         if let Some(mut full) = log.active.replace(next) {
             let finished = full.active.finish(next_id, mark, timestamp);
-            // Also if that failed: the segment is still a part of the log.
+            // Even if that failed: the segment is still part of the log.
             let rotated = Rotated::from(full);
             log.unsynced.push((rotated.segment.id(), rotated.file.clone()));
             log.rotated.push_back(rotated);
@@ -41,8 +41,8 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Starts the next segment for entries of this size. Entries that do nothing but give room back may
-    /// take it from the reserve.
+    /// Starts the next segment for entries of this size. Entries that only free space may take it
+    /// from the reserve.
     pub(super) fn start_for(
         &self,
         log: &mut Log,
@@ -56,8 +56,8 @@ impl LogWriter {
         self.start_segment(log, size, Need::Put)
     }
 
-    /// Makes room ready for entries of this size in the active segment, or in the next one if a file
-    /// can't be so large.
+    /// Provides space for entries of this size in the active segment, or in the next one if a file
+    /// cannot be that large.
     pub(super) fn grow(&self, log: &mut Log, size: u64, drafts: &[Draft<'_>]) -> Result<()> {
         let reserve = |log: &mut Log| match &mut log.active {
             Some(ActiveSegment { active, .. }) => active.reserve(size),
@@ -79,7 +79,7 @@ impl LogWriter {
     }
 }
 
-/// Returns whether entries do nothing but free room that others take.
+/// Returns whether entries only free space.
 fn gives_back(drafts: &[Draft<'_>]) -> bool {
     drafts.iter().all(|draft| draft.header.is_tombstone())
 }

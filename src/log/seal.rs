@@ -1,8 +1,8 @@
-//! From rotated to sealed.
+//! Sealing: from rotated to sealed.
 //!
 //! - Segments are sealed strictly in the order of their ids, once everything in them is published:
-//!   cut, sync, hint, directory sync, manifest. A crash in between leaves an unsealed segment, which
-//!   opening seals.
+//!   truncate, sync, hint, directory sync, manifest. A crash in between leaves an unsealed segment,
+//!   which the next open seals.
 
 use super::in_flight::{Publisher, await_published};
 use super::state::Rotated;
@@ -15,8 +15,8 @@ use crate::segment::hint::{Hint, HintSource};
 use crate::segment::{FIRST_OFFSET, SegmentId};
 
 impl LogWriter {
-    /// Seals the segments that have been rotated by now, oldest first. Segments that writers rotate
-    /// meanwhile do not count, since writers may be faster.
+    /// Seals the segments rotated by now, oldest first. Segments that writers rotate meanwhile are
+    /// left, since writers may be faster.
     pub(crate) fn seal_rotated(&self, publisher: &impl Publisher) -> Result<()> {
         let mut left = self.lock().rotated.len();
         while left > 0 && self.seal_oldest(publisher)? {
@@ -25,7 +25,7 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Seals the oldest segment that has been rotated. Returns whether there was one.
+    /// Seals the oldest rotated segment. Returns whether there was one.
     pub(crate) fn seal_oldest(&self, publisher: &impl Publisher) -> Result<bool> {
         let _maintenance = self.lock_maintenance();
         let (oldest, next) = {
@@ -36,7 +36,8 @@ impl LogWriter {
         self.check()?;
         await_published(&oldest.segment, publisher);
         self.seal(&oldest, next).map_err(|error| {
-            // Any other obstacle, such as a full disk, may pass: the segment stays as it is, unsealed.
+            // Any other obstacle, such as a full disk, may be temporary: the segment stays
+            // unsealed.
             if error.is_corruption() {
                 self.poison(error)
             } else {
@@ -49,7 +50,7 @@ impl LogWriter {
         Ok(true)
     }
 
-    /// Seals everything, the active segment too. Nothing can be appended afterwards.
+    /// Seals everything, including the active segment. Nothing can be appended afterwards.
     pub(crate) fn seal_all(&self, publisher: &impl Publisher) -> Result<()> {
         self.sync()?;
         let (unused, last_timestamp) = {
@@ -57,12 +58,13 @@ impl LogWriter {
             log.stop();
             (log.prepared.take(), log.last_timestamp())
         };
-        // A seal that follows syncs the directory.
+        // A seal that follows also syncs the directory.
         let given_up = unused.map_or(Ok(()), |unused| self.give_up(&unused));
         let sealed = self.seal_rotated(publisher).and(given_up);
         let clock = &self.context.clock;
         if sealed.is_ok() && clock.is_behind(last_timestamp) {
-            // The next open goes on from this time. Best effort: without it, from that of the last entry.
+            // The next open continues from this time. Best effort: otherwise it continues from that
+            // of the last entry.
             let _ = self.context.manifest.update(|manifest| manifest.note_time(clock.now()));
         }
         sealed
@@ -77,7 +79,7 @@ impl LogWriter {
             manifest.log_exists = next.is_some();
         };
         if *entries == 0 {
-            // It may hold marks, which have times too.
+            // It may hold marks, which have timestamps too.
             let time = self.lock().last_timestamp();
             manifest.update(|manifest| {
                 if length > FIRST_OFFSET {

@@ -1,5 +1,5 @@
-//! What the lock of the log guards: the active segment, those that wait to be sealed, and the figures
-//! from which an entry gets its place, its time and its mark.
+//! The state that the lock of the log guards: the active segment, the segments that wait to be
+//! sealed, and the figures from which an entry gets its place, its timestamp and its mark.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::sync::Instant;
 #[derive(Debug)]
 pub(crate) struct Log {
     pub(super) active: Option<ActiveSegment>,
-    /// The segment that the log is to go on in, if it has been created already.
+    /// The segment in which the log will continue, if it has been created already.
     pub(super) prepared: Option<Active>,
     /// Full segments that are not sealed yet, oldest first.
     pub(super) rotated: VecDeque<Rotated>,
@@ -26,42 +26,42 @@ pub(crate) struct Log {
     pub(super) unsynced: Vec<(SegmentId, File)>,
     pub(super) next_id: SegmentId,
     pub(super) last_timestamp: u64,
-    /// The highest place that a mark in the log names.
+    /// Highest place that a mark in the log names.
     pub(super) marked: Place,
-    /// The place behind the last entry that asks to be synced; marks do not.
+    /// The place after the last entry that needs a sync; marks do not.
     pub(super) end: Place,
-    /// When the oldest entry was appended that waits for a sync.
+    /// When the oldest entry that waits for a sync was appended.
     pub(super) dirty_since: Option<Instant>,
-    /// When the last sync began. Some time later a mark of its own is due, unless an entry has carried
-    /// the mark.
+    /// When the last sync began. Some time later, a separate mark is due, unless an entry has
+    /// carried the mark.
     pub(super) synced_at: Option<Instant>,
     pub(super) appends: u64,
     pub(super) appended_size: u64,
-    /// Whether the store is closed: nothing will be appended any more.
+    /// Whether the store is closed, so that nothing more will be appended.
     is_closed: bool,
-    /// The followers that wait for more.
+    /// The waiting followers.
     pub(crate) waiters: Waiters,
 }
 
-/// A segment that is appended to, with the number that slots name it by.
+/// A segment that is being appended to, with the number by which slots name it.
 #[derive(Debug)]
 pub(crate) struct ActiveSegment {
     pub(crate) active: Active,
     pub(crate) number: u32,
 }
 
-/// A full segment on its way to be sealed.
+/// A full segment that waits to be sealed.
 #[derive(Debug, Clone)]
 pub(super) struct Rotated {
     pub(super) segment: Arc<Segment>,
     pub(super) number: u32,
     pub(super) file: File,
     pub(super) room: Arc<Room>,
-    /// The number of puts and deletes in it.
+    /// Number of puts and deletes in it.
     pub(super) entries: u64,
 }
 
-/// A segment that is not sealed and holds entries. Sealing cuts its file, but never below this length.
+/// An unsealed segment with entries. Sealing truncates its file, but never below this length.
 #[derive(Debug)]
 pub(crate) struct UnsealedFile {
     pub(crate) id: SegmentId,
@@ -106,25 +106,25 @@ impl Log {
         self.is_closed
     }
 
-    /// Returns whether a segment is the one that is appended to.
+    /// Returns whether a segment is the active one.
     pub(crate) fn is_active(&self, id: SegmentId) -> bool {
         self.active().is_some_and(|active| active.segment().id() == id)
     }
 
-    /// Returns the place behind the last put or delete.
+    /// Returns the place after the last put or delete.
     pub(crate) fn end(&self) -> Place {
         self.end
     }
 
-    /// Returns whether slots name everything that has been appended. They name all of a sealed segment
-    /// anyway.
+    /// Returns whether slots name everything that has been appended. Sealed segments need no check:
+    /// slots name all of their entries.
     pub(crate) fn is_published(&self) -> bool {
         let is_published = |active: &Active| active.segment().is_published();
         self.active().is_none_or(is_published)
             && self.rotated.iter().all(|rotated| rotated.segment.is_published())
     }
 
-    /// Returns whether no unsealed segment holds an entry of a key.
+    /// Returns whether no unsealed segment holds a put or a delete.
     pub(crate) fn holds_nothing(&self) -> bool {
         self.rotated.is_empty() && self.active().is_none_or(|active| active.entries() == 0)
     }
@@ -135,7 +135,7 @@ impl Log {
         rotated.chain(self.active().map(|active| Arc::clone(active.segment()))).collect()
     }
 
-    /// Returns the unsealed segments that hold entries of keys, oldest first, as files.
+    /// Returns the unsealed segments that hold puts or deletes, oldest first, as files.
     pub(crate) fn unsealed_files(&self) -> Vec<UnsealedFile> {
         let rotated = self.rotated.iter().filter(|rotated| rotated.entries > 0).map(|rotated| {
             let (id, length) = (rotated.segment.id(), rotated.segment.size());
@@ -154,22 +154,23 @@ impl Log {
         rotated.chain(self.active().map(|active| active.segment().id())).collect()
     }
 
-    /// Returns the time of the last entry.
+    /// Returns the timestamp of the last entry.
     pub(crate) fn last_timestamp(&self) -> u64 {
         self.last_timestamp
     }
 
-    /// Returns a time that the next entry will have reached and no earlier entry has.
+    /// Returns a timestamp that is later than that of every entry so far, and not later than that
+    /// of the next one.
     pub(crate) fn next_timestamp(&self) -> u64 {
         self.last_timestamp + 1
     }
 
-    /// Returns since when an entry waits for a sync, and where the log ends.
+    /// Returns since when an entry has been waiting for a sync, and where the log ends.
     pub(super) fn dirty(&self) -> (Option<Instant>, Place) {
         (self.dirty_since, self.end)
     }
 
-    /// Returns how many entries have been appended.
+    /// Returns the number of appended entries.
     pub(crate) fn appends(&self) -> u64 {
         self.appends
     }
@@ -186,7 +187,7 @@ impl Log {
         rotated.or_else(|| self.active().map(|active| active.segment().id()))
     }
 
-    /// Lets go of the oldest rotated segment, which is sealed now.
+    /// Removes the oldest rotated segment, which is sealed now.
     pub(super) fn sealed_oldest(&mut self) {
         if let Some(sealed) = self.rotated.pop_front() {
             self.unsynced.retain(|(id, _)| *id != sealed.segment.id());
@@ -198,21 +199,21 @@ impl Log {
         self.rotated.extend(self.active.take().map(Rotated::from));
     }
 
-    /// Stops appending for good: nothing is there any more for the followers to wait for.
+    /// Ends appending for good, and wakes the followers: there is nothing more to wait for.
     pub(super) fn close(&mut self) {
         self.is_closed = true;
         self.waiters.ended();
     }
 
-    /// Gives up the unsealed segments, and everything that could store to them. Returns each segment with
-    /// its file.
+    /// Gives up the unsealed segments, and everything that could write to them. Returns each
+    /// segment with its file.
     pub(crate) fn give_up(&mut self) -> Vec<(Arc<Segment>, File)> {
         self.stop();
         self.prepared = None;
         self.rotated.drain(..).map(|rotated| (rotated.segment, rotated.file)).collect()
     }
 
-    /// Returns what has to be synced to make the whole log durable, and counts it as synced.
+    /// Returns what must be synced to make the whole log durable, and counts it as synced.
     pub(super) fn unsynced(&mut self) -> Unsynced {
         let mut files: Vec<File> = self.unsynced.drain(..).map(|(_, file)| file).collect();
         if made(Mistake::RotatedNotSynced) {

@@ -1,5 +1,5 @@
-//! What tests of stores look at in the log. And tests of a log that has no store: nothing publishes what
-//! is appended but the test.
+//! Access for tests of stores to the log's state. Also tests of a log without a store, where only
+//! the test publishes entries.
 
 use super::{Log, LogWriter};
 use crate::segment::{Place, SegmentId};
@@ -19,7 +19,7 @@ impl Log {
 }
 
 impl LogWriter {
-    /// Syncs up to a place, and calls a closure when it is settled what the sync covers.
+    /// Syncs up to a place, and calls a closure once it is decided what the sync covers.
     pub(crate) fn sync_beside(&self, place: Place, act: impl Fn()) {
         let unsynced = || {
             let unsynced = self.lock().unsynced();
@@ -53,21 +53,21 @@ mod alone {
 
     /// Counts how often it is asked to wait.
     #[derive(Debug, Default)]
-    struct Asked(AtomicUsize);
+    struct WaitCounter(AtomicUsize);
 
-    impl Publisher for Asked {
+    impl Publisher for WaitCounter {
         fn wait_for_writers(&self) {
             self.0.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    impl Asked {
+    impl WaitCounter {
         fn count(&self) -> usize {
             self.0.load(Ordering::Relaxed)
         }
     }
 
-    /// A log of a disk of its own, and the collector of its segments.
+    /// Returns a log on its own simulated disk, and the collector of its segments.
     fn log() -> (LogWriter, Collector, Arc<Twin>) {
         let twin = Twin::new();
         let fs = Fs::Twin(Arc::clone(&twin));
@@ -100,11 +100,12 @@ mod alone {
         log.append(&mut log.lock(), &mut [Draft::put(b"key", b"value", None)], guard)
     }
 
-    /// Notes a moment of the log. Returns whether somebody was asked to wait for an append in flight.
+    /// Reads the log at one moment. Returns whether the publisher was asked to wait for an append
+    /// in flight.
     fn waits(log: &LogWriter) -> bool {
-        let asked = Asked::default();
-        log.at_one_moment(&asked, |_| ());
-        asked.count() > 0
+        let counter = WaitCounter::default();
+        log.at_one_moment(&counter, |_| ());
+        counter.count() > 0
     }
 
     #[test]
@@ -121,26 +122,26 @@ mod alone {
     }
 
     #[test]
-    fn a_segment_is_sealed_once_its_appends_were_waited_for() {
+    fn sealing_waits_for_appends_in_flight() {
         let (log, collector, _) = log();
         let guard = collector.pin();
         let appended = append(&log, &guard).unwrap();
         log.rotate_active().unwrap();
-        let asked = Asked::default();
-        log.seal_rotated(&asked).unwrap();
-        assert_eq!(asked.count(), 1);
+        let counter = WaitCounter::default();
+        log.seal_rotated(&counter).unwrap();
+        assert_eq!(counter.count(), 1);
         let _ = appended.published();
         append(&log, &guard).unwrap().published();
         log.rotate_active().unwrap();
-        log.seal_rotated(&asked).unwrap();
-        assert_eq!(asked.count(), 1);
+        log.seal_rotated(&counter).unwrap();
+        assert_eq!(counter.count(), 1);
         assert!(!log.lock().has_rotated());
     }
 
-    /// Whoever leaves early between the append and the publication leaves nothing in flight: otherwise
-    /// every snapshot from then on would wait for writers that there are not.
+    /// A caller that returns early between the append and the publication must leave nothing in
+    /// flight. Otherwise every later snapshot would wait for writers that do not exist.
     #[test]
-    fn an_append_that_is_given_up_is_not_in_flight_any_more() {
+    fn an_abandoned_append_is_no_longer_in_flight() {
         let (log, collector, _) = log();
         let guard = collector.pin();
         let returns_early = || -> Result<()> {
@@ -162,7 +163,7 @@ mod alone {
     }
 
     #[test]
-    fn an_append_that_fails_is_not_in_flight() {
+    fn a_failed_append_is_not_in_flight() {
         let (log, collector, twin) = log();
         let guard = collector.pin();
         append(&log, &guard).unwrap().published();

@@ -1,14 +1,13 @@
-//! The followers that wait for changes, and what wakes them.
+//! Followers that wait for changes, and what wakes them.
 //!
-//! - A follower that has read everything registers under the lock of the log, by the prefix that it
-//!   follows, and waits on a condition of its own. Every append looks at the keys that it appends, and
-//!   wakes the followers whose prefix one of the keys begins with. So no follower is woken for entries
-//!   that it would pass over.
-//! - Entries that were appended while a follower waited and was not woken are of other prefixes. When it
-//!   goes on, it passes over them without reading them.
-//! - A follower of durable changes is woken when something of its prefix may have become durable.
-//! - All followers are woken when a segment ends, so that none holds an old segment, and its disk space,
-//!   for long; and when the log ends, or is cleared.
+//! - A follower that has read everything registers its prefix under the lock of the log, and waits
+//!   on its own condition variable. Every append checks its keys, and wakes the followers whose
+//!   prefix one of the keys starts with. So no follower is woken for entries that it would skip.
+//! - Entries appended while a follower waited without being woken have other prefixes. When the
+//!   follower continues, it skips them without reading them.
+//! - A follower of durable changes is woken when changes of its prefix may have become durable.
+//! - All followers are woken when a segment ends, so that none holds an old segment and its disk
+//!   space for long; and when the log ends or is cleared.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -18,14 +17,14 @@ use crate::segment::Place;
 use crate::segment::write::draft::Draft;
 use crate::sync::Condvar;
 
-/// The followers that wait, under the lock of the log.
+/// The waiting followers, guarded by the lock of the log.
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     /// By prefix, then by number.
     by_prefix: BTreeMap<Vec<u8>, BTreeMap<u64, Waiter>>,
-    /// The number of followers that have ever waited; each gets the next number.
+    /// Number of followers that have ever waited; each gets the next number.
     count: u64,
-    /// The number of times that one was woken.
+    /// Number of wake-ups.
     woken: u64,
 }
 
@@ -34,21 +33,21 @@ struct Waiter {
     condition: Arc<Condvar>,
     /// Whether it follows durable changes only.
     durable: bool,
-    /// What has happened for it since it began to wait.
+    /// News since it began to wait.
     news: Option<News>,
     is_woken: bool,
 }
 
-/// What has happened for a follower that waits.
+/// News for a waiting follower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum News {
-    /// Changes of its prefix, all behind this place.
+    /// Changes of its prefix, all after this place.
     Behind(Place),
-    /// It has to look for itself.
+    /// The follower has to look for itself.
     Unknown,
 }
 
-/// A follower's place among those that wait.
+/// The registration of a waiting follower.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     number: u64,
@@ -62,7 +61,8 @@ impl Ticket {
 }
 
 impl Waiters {
-    /// Registers a follower, which may have left something unread because it is not durable.
+    /// Registers a follower. `has_unread` says whether it may have left entries unread because they
+    /// are not durable.
     pub(crate) fn add(&mut self, prefix: &[u8], durable: bool, has_unread: bool) -> Ticket {
         self.count += 1;
         let condition = Arc::<Condvar>::default();
@@ -78,7 +78,7 @@ impl Waiters {
         waiting.is_none_or(|waiter| waiter.is_woken)
     }
 
-    /// Removes a follower that goes on, and returns what has happened for it.
+    /// Removes a follower that continues, and returns its news.
     pub(crate) fn remove(&mut self, prefix: &[u8], ticket: &Ticket) -> Option<News> {
         let all = self.by_prefix.get_mut(prefix)?;
         let waiter = all.remove(&ticket.number)?;
@@ -88,7 +88,7 @@ impl Waiters {
         waiter.news
     }
 
-    /// Wakes the followers of the keys that were appended behind a place.
+    /// Wakes the followers of the keys that were appended after a place.
     #[inline]
     pub(crate) fn appended(&mut self, drafts: &[Draft<'_>], behind: Place) {
         if !self.by_prefix.is_empty() {
@@ -101,8 +101,8 @@ impl Waiters {
     #[cold]
     fn appended_key(&mut self, key: &[u8], behind: Place) {
         let Self { by_prefix, woken, .. } = self;
-        // Looks at the highest prefix that is not above the key. If it is none of the key's, no prefix that
-        // is longer than what the two have in common is one.
+        // Finds the highest prefix that is not above the key. If it is not a prefix of the key,
+        // then no prefix longer than their common part is one either.
         let mut rest = key;
         while let Some((prefix, waiters)) = last_up_to(by_prefix, rest) {
             let common = prefix.iter().zip(rest).take_while(|(a, b)| a == b).count();
@@ -121,7 +121,7 @@ impl Waiters {
         }
     }
 
-    /// Wakes the followers of durable changes for which there may be something.
+    /// Wakes the followers of durable changes that have news.
     pub(crate) fn synced(&mut self) {
         let Self { by_prefix, woken, .. } = self;
         for waiter in by_prefix.values_mut().flat_map(BTreeMap::values_mut) {
@@ -131,13 +131,13 @@ impl Waiters {
         }
     }
 
-    /// Wakes all followers, when a segment ends, or the log.
+    /// Wakes all followers when a segment or the log ends.
     pub(crate) fn ended(&mut self) {
         let Self { by_prefix, woken, .. } = self;
         by_prefix.values_mut().flat_map(BTreeMap::values_mut).for_each(|it| it.wake(woken));
     }
 
-    /// Wakes all followers, when changes that they have not read may be gone.
+    /// Wakes all followers when changes that they have not read may be gone.
     pub(crate) fn cleared(&mut self) {
         for waiter in self.by_prefix.values_mut().flat_map(BTreeMap::values_mut) {
             waiter.news = Some(News::Unknown);
@@ -145,7 +145,8 @@ impl Waiters {
         self.ended();
     }
 
-    /// Returns how many wait and were not woken, and how many were ever woken.
+    /// Returns the number of followers that wait without having been woken, and the number of
+    /// wake-ups ever.
     #[cfg(test)]
     pub(crate) fn figures(&self) -> (usize, u64) {
         let waiters = self.by_prefix.values().flat_map(BTreeMap::values);

@@ -1,11 +1,11 @@
-//! Options as they were set. The plain names belong to the setters, so getters have a prefix, as those
-//! of `std::process::Command` do.
+//! Getters for the options. The plain names belong to the setters, so getters have a prefix, like
+//! those of `std::process::Command`.
 
 use std::time::Duration;
 
 use super::{AppendMode, Compression, MergePolicy, Options, SyncPolicy};
 
-/// What was set, or the default. For each setter there is a getter.
+/// Getters, one for each setter. Each returns the value that was set, or the default.
 ///
 /// ```
 /// use bitcask::Options;
@@ -15,7 +15,7 @@ use super::{AppendMode, Compression, MergePolicy, Options, SyncPolicy};
 /// assert!(options.get_create_if_missing());
 /// ```
 impl Options {
-    /// Returns whether the store is created if there is none:
+    /// Returns whether opening creates a missing store:
     /// [`create_if_missing`](Self::create_if_missing).
     pub fn get_create_if_missing(&self) -> bool {
         self.create_if_missing
@@ -26,28 +26,28 @@ impl Options {
         self.sync_policy
     }
 
-    /// Returns whether reads check checksums: [`verify_reads`](Self::verify_reads).
+    /// Returns whether reads verify checksums: [`verify_reads`](Self::verify_reads).
     pub fn get_verify_reads(&self) -> bool {
         self.verify_reads
     }
 
-    /// Returns the size of a full segment in bytes: [`segment_size`](Self::segment_size).
+    /// Returns the size at which a segment is full, in bytes: [`segment_size`](Self::segment_size).
     pub fn get_segment_size(&self) -> u64 {
         self.segment_size
     }
 
-    /// Returns the number of entries of a full segment: [`segment_entries`](Self::segment_entries).
-    /// [`u64::MAX`] stands for no limit.
+    /// Returns the number of entries at which a segment is full:
+    /// [`segment_entries`](Self::segment_entries). [`u64::MAX`] means no limit.
     pub fn get_segment_entries(&self) -> u64 {
         self.segment_entries
     }
 
-    /// Returns the size of the largest key in bytes: [`key_size_limit`](Self::key_size_limit).
+    /// Returns the maximum key size in bytes: [`key_size_limit`](Self::key_size_limit).
     pub fn get_key_size_limit(&self) -> u64 {
         self.key_size_limit
     }
 
-    /// Returns the size of the largest value in bytes: [`value_size_limit`](Self::value_size_limit).
+    /// Returns the maximum value size in bytes: [`value_size_limit`](Self::value_size_limit).
     pub fn get_value_size_limit(&self) -> u64 {
         self.value_size_limit
     }
@@ -57,7 +57,7 @@ impl Options {
         self.append_mode
     }
 
-    /// Returns when space is given back: [`merge_policy`](Self::merge_policy).
+    /// Returns when space is reclaimed: [`merge_policy`](Self::merge_policy).
     pub fn get_merge_policy(&self) -> &MergePolicy {
         &self.merge_policy
     }
@@ -67,12 +67,12 @@ impl Options {
         self.compression
     }
 
-    /// Returns the permissions of directories that are created: [`dir_mode`](Self::dir_mode).
+    /// Returns the permissions of new directories: [`dir_mode`](Self::dir_mode).
     pub fn get_dir_mode(&self) -> u32 {
         self.dir_mode
     }
 
-    /// Returns the permissions of files that are created: [`file_mode`](Self::file_mode).
+    /// Returns the permissions of new files: [`file_mode`](Self::file_mode).
     pub fn get_file_mode(&self) -> u32 {
         self.file_mode
     }

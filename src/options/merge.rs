@@ -1,7 +1,7 @@
-//! When and how space is given back: the policy of a store, and the options of one run.
+//! When and how space is reclaimed: a store's merge policy, and the options of one merge.
 //!
-//! - Shares are whole per cents.
-//! - Which figure is why: `docs/decisions/0017-merge-policy.md`.
+//! - Percentages are whole numbers.
+//! - `docs/decisions/0017-merge-policy.md` explains the defaults.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -13,10 +13,10 @@ use super::{INTERVAL_MIN, shown};
 use crate::error::{Error, Result};
 use crate::stats::{MergeProgress, MergeReport};
 
-/// Who decides when a store is merged.
+/// Determines when the store is merged.
 ///
-/// A merge copies what is live out of some segments and removes them. Reads and writes go on
-/// meanwhile. The segment that is being written is never merged.
+/// A merge copies the live entries out of some segments and removes those segments. Reads and
+/// writes continue meanwhile. The active segment is never merged.
 ///
 /// ```
 /// use bitcask::{AutoMerge, MergePolicy, Options};
@@ -28,14 +28,14 @@ use crate::stats::{MergeProgress, MergeReport};
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum MergePolicy {
-    /// The caller: nothing is merged unless it is asked for.
+    /// The caller merges; nothing is merged automatically.
     Manual,
-    /// A background thread, which looks at the figures of the segments from time to time.
+    /// A background thread checks the segments' figures from time to time, and merges.
     Auto(AutoMerge),
 }
 
 impl Default for MergePolicy {
-    /// Automatic, with the defaults of [`AutoMerge`].
+    /// Returns the automatic policy with the defaults of [`AutoMerge`].
     fn default() -> Self {
         Self::Auto(AutoMerge::default())
     }
@@ -50,17 +50,18 @@ impl MergePolicy {
     }
 }
 
-/// When a store is merged by itself, and what is merged then.
+/// When the store merges automatically, and which segments.
 ///
 /// Every [`check_interval`](Self::check_interval), within the hours of the
-/// [`window`](Self::window), the figures of all sealed segments are looked at. *Triggers* decide
-/// whether there is anything to do: [`trigger_dead_percent`](Self::trigger_dead_percent),
-/// [`trigger_dead_size`](Self::trigger_dead_size), [`small_count`](Self::small_count), and
-/// [`idle_dead_percent`](Self::idle_dead_percent) if nothing was written since the last look. If
-/// so, *thresholds* decide which segments are merged: [`dead_percent`](Self::dead_percent),
-/// [`dead_size`](Self::dead_size), `idle_dead_percent` again, and [`small_size`](Self::small_size).
+/// [`window`](Self::window), the store checks the figures of all sealed segments. *Triggers* decide
+/// whether to merge at all: [`trigger_dead_percent`](Self::trigger_dead_percent),
+/// [`trigger_dead_size`](Self::trigger_dead_size), [`small_count`](Self::small_count), and, if
+/// nothing was written since the last check, [`idle_dead_percent`](Self::idle_dead_percent). If a
+/// trigger fires, *thresholds* decide which segments are merged:
+/// [`dead_percent`](Self::dead_percent), [`dead_size`](Self::dead_size), `idle_dead_percent` again,
+/// and [`small_size`](Self::small_size).
 ///
-/// What has expired counts as dead. Tombstones do so too, unless a merge has found them to be
+/// Expired entries count as dead. So do tombstones, unless a merge has found that they are still
 /// needed.
 ///
 /// ```
@@ -73,7 +74,7 @@ impl MergePolicy {
 ///     .check_interval(Duration::from_secs(10))
 ///     .bytes_per_second(None)
 ///     .on_finish(|result| match result {
-///         Ok(report) => println!("{} bytes given back", report.freed_size()),
+///         Ok(report) => println!("{} bytes reclaimed", report.freed_size()),
 ///         Err(error) => eprintln!("merge: {error}"),
 ///     });
 /// # let _ = eager;
@@ -89,7 +90,7 @@ pub struct AutoMerge {
     pub(crate) small_size: u64,
     pub(crate) small_count: u64,
     pub(crate) bytes_max: u64,
-    /// From the first hour on, to before the second one.
+    /// From the first hour, inclusive, to the second, exclusive.
     pub(crate) window: Option<(u8, u8)>,
     pub(crate) check_interval: Duration,
     pub(crate) bytes_per_second: Option<u64>,
@@ -116,103 +117,105 @@ impl Default for AutoMerge {
 }
 
 impl AutoMerge {
-    /// The defaults, which suit most programs.
+    /// Returns the defaults, which suit most programs.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Trigger: the dead part of any one segment, in per cent of its entries. Default: 60. At least
-    /// [`dead_percent`](Self::dead_percent).
+    /// Trigger: the dead share of any one segment, as a percentage of its entries' size. Default:
+    /// 60. Must be at least [`dead_percent`](Self::dead_percent).
     pub fn trigger_dead_percent(mut self, percent: u8) -> Self {
         self.trigger_dead_percent = percent;
         self
     }
 
-    /// Trigger: the dead bytes of all sealed segments together. Default: 512 MiB.
+    /// Trigger: the total dead bytes of all sealed segments. Default: 512 MiB.
     pub fn trigger_dead_size(mut self, bytes: u64) -> Self {
         self.trigger_dead_size = bytes;
         self
     }
 
-    /// Threshold: segments are merged of which this part is dead, in per cent of their entries.
-    /// Default: 40.
+    /// Threshold: merges segments with at least this dead share, as a percentage of their entries'
+    /// size. Default: 40.
     pub fn dead_percent(mut self, percent: u8) -> Self {
         self.dead_percent = percent;
         self
     }
 
-    /// Threshold: segments are merged of which so many bytes are dead, whatever part that is.
-    /// Default: 128 MiB, which only segments larger than the usual ones can reach before the part
-    /// does.
+    /// Threshold: merges segments with at least this many dead bytes, whatever share that is.
+    /// Default: 128 MiB. With the other defaults, only segments larger than usual can reach this
+    /// before they reach `dead_percent`.
     pub fn dead_size(mut self, bytes: u64) -> Self {
         self.dead_size = bytes;
         self
     }
 
-    /// Trigger and threshold of a store at rest: the dead part of a segment, in per cent of its
-    /// entries, that is merged if nothing was written since the last look. Default: 15. The active
-    /// segment is ended if this part of what it may hold is dead in it.
+    /// Trigger and threshold for an idle store: if nothing was written since the last check, merges
+    /// segments with at least this dead share, as a percentage of their entries' size. Default: 15.
+    /// The active segment is sealed if its dead bytes exceed this share of the segment size.
     ///
-    /// While a store is written to, segments go on dying, and it pays to wait. At rest they do not,
-    /// and what a merge costs now it would cost later.
+    /// While a store is being written to, its segments keep accumulating dead entries, so waiting
+    /// pays off. In an idle store they do not: a merge costs as much later as it does now.
     pub fn idle_dead_percent(mut self, percent: u8) -> Self {
         self.idle_dead_percent = percent;
         self
     }
 
-    /// Threshold: neighbouring segments smaller than this, in bytes, are folded into fewer.
-    /// Default: 10 MiB; 0 folds none.
+    /// Threshold: folds neighbouring segments smaller than this, in bytes, into fewer segments.
+    /// Default: 10 MiB; 0 disables folding.
     ///
-    /// None is small that holds a quarter of what a segment may hold, or half of
-    /// [`bytes_max`](Self::bytes_max), so that folding always leaves fewer than there were.
+    /// A segment that holds a quarter of the maximum segment size, or half of
+    /// [`bytes_max`](Self::bytes_max), never counts as small. So folding always reduces the number
+    /// of segments.
     pub fn small_size(mut self, bytes: u64) -> Self {
         self.small_size = bytes;
         self
     }
 
-    /// Trigger: so many small segments that could be folded. Default: 8. Every open that writes
-    /// makes one.
+    /// Trigger: the number of small segments that could be folded. Default: 8. Opening a store and
+    /// writing to it leaves one small segment each time.
     pub fn small_count(mut self, segments: u64) -> Self {
         self.small_count = segments;
         self
     }
 
-    /// The most bytes that one run copies; the rest waits for the next look. Default: 10 GiB. A run
-    /// takes one segment at least.
+    /// Sets the maximum number of bytes that one run copies; the rest waits for the next check.
+    /// Default: 10 GiB. A run always takes at least one segment.
     pub fn bytes_max(mut self, bytes: u64) -> Self {
         self.bytes_max = bytes;
         self
     }
 
-    /// The hours, in UTC, in which runs may start: from the beginning of the first one to the
-    /// beginning of the second one, over midnight if it is lower. Default: at any hour. A run that
-    /// has started goes on to its end.
+    /// Sets the hours, in UTC, in which runs may start: from the beginning of `from` to the
+    /// beginning of `to`, across midnight if `to` is lower. Default: any hour. A run that has
+    /// started continues to its end.
     pub fn window(mut self, from: u8, to: u8) -> Self {
         self.window = Some((from, to));
         self
     }
 
-    /// The time between two looks, and from opening to the first one. Default: 3 minutes; a millisecond
-    /// at least.
+    /// Sets the time between two checks, and from opening to the first check. Default: 3 minutes;
+    /// minimum: a millisecond.
     pub fn check_interval(mut self, interval: Duration) -> Self {
         self.check_interval = interval;
         self
     }
 
-    /// The most bytes a second that a run reads and writes, counted together, while others use the
-    /// store. Default: 64 MiB; `None` for no limit.
+    /// Sets the maximum number of bytes per second that a run reads and writes in total while the
+    /// store is in use. Default: 64 MiB; `None` for no limit.
     ///
-    /// There is no limit while the store is at rest, when most of it is dead, or when the disk is
-    /// nearly full: then space matters more.
+    /// The limit does not apply while the store is idle, when most of it is dead, or when the disk
+    /// is nearly full: then space matters more.
     pub fn bytes_per_second(mut self, limit: Option<u64>) -> Self {
         self.bytes_per_second = limit;
         self
     }
 
-    /// A function that is called after each run, on the thread that made it. Default: none.
+    /// Sets a function to call after each run, on the thread that made the run. Default: none.
     ///
-    /// A run at close, of small segments, calls it on the thread that closes or drops the store. No lock is
-    /// held meanwhile, but the next run and [`close`](crate::Bitcask::close) wait for it.
+    /// A run at close, which folds small segments, calls it on the thread that closes or drops the
+    /// store. No lock is held during the call, but the next run and
+    /// [`close`](crate::Bitcask::close) wait for it.
     pub fn on_finish(
         mut self,
         call: impl Fn(&Result<MergeReport>) + Send + Sync + 'static,
@@ -222,7 +225,7 @@ impl AutoMerge {
     }
 
     fn check(&self) -> Result<()> {
-        let refuse =
+        let invalid =
             |name, value: String, reason| Err(Error::InvalidOption { name, value, reason });
         let percents = [
             ("trigger_dead_percent", self.trigger_dead_percent),
@@ -230,12 +233,12 @@ impl AutoMerge {
             ("idle_dead_percent", self.idle_dead_percent),
         ];
         if let Some((name, percent)) = percents.into_iter().find(|(_, percent)| *percent > 100) {
-            return refuse(name, percent.to_string(), "it has to be 0 to 100 per cent");
+            return invalid(name, percent.to_string(), "it must be between 0 and 100 per cent");
         }
         if self.trigger_dead_percent < self.dead_percent {
-            let reason = "it has to be `dead_percent` at least, or a segment that triggers a merge \
+            let reason = "it must be at least `dead_percent`, or a segment that triggers a merge \
                           is left out of it";
-            return refuse("trigger_dead_percent", self.trigger_dead_percent.to_string(), reason);
+            return invalid("trigger_dead_percent", self.trigger_dead_percent.to_string(), reason);
         }
         let sizes = [
             ("trigger_dead_size", self.trigger_dead_size),
@@ -244,26 +247,26 @@ impl AutoMerge {
             ("bytes_per_second", self.bytes_per_second.unwrap_or(u64::MAX)),
         ];
         if let Some((name, _)) = sizes.into_iter().find(|(_, size)| *size == 0) {
-            return refuse(name, "0".into(), "it has to be a byte at least");
+            return invalid(name, "0".into(), "it must be at least one byte");
         }
         if self.small_count < 2 {
-            let reason = "it takes two to fold; `small_size(0)` folds none";
-            return refuse("small_count", self.small_count.to_string(), reason);
+            let reason = "folding takes at least two segments; `small_size(0)` disables it";
+            return invalid("small_count", self.small_count.to_string(), reason);
         }
         if let Some((from, to)) = self.window.filter(|(from, to)| *from.max(to) > 23 || from == to)
         {
-            let reason = "it has to be two different hours, 0 to 23";
-            return refuse("window", format!("{from}, {to}"), reason);
+            let reason = "it must be two different hours between 0 and 23";
+            return invalid("window", format!("{from}, {to}"), reason);
         }
         if self.check_interval < INTERVAL_MIN {
-            let reason = "it has to be a millisecond at least";
-            return refuse("check_interval", shown(self.check_interval), reason);
+            let reason = "it must be at least a millisecond";
+            return invalid("check_interval", shown(self.check_interval), reason);
         }
         Ok(())
     }
 }
 
-/// What is called after each run.
+/// A callback for the end of each run.
 #[derive(Clone)]
 pub(crate) struct OnFinish(Arc<Call>);
 
@@ -283,10 +286,11 @@ impl fmt::Debug for OnFinish {
 
 type ProgressCallback<'a> = Box<dyn FnMut(&MergeProgress) -> ControlFlow<()> + 'a>;
 
-/// How one merge that the caller asks for is made.
+/// Options of one explicit merge.
 ///
-/// By default it takes what is worth it for a store at rest, by the thresholds of the store's
-/// [`AutoMerge`] or the default ones, at any hour, and with no limit of bytes.
+/// By default, a merge takes the segments that are worth merging in an idle store, by the
+/// thresholds of the store's [`AutoMerge`] or the default ones, at any hour and without a limit on
+/// the bytes copied.
 ///
 /// ```
 /// use std::ops::ControlFlow;
@@ -310,46 +314,46 @@ pub struct MergeOptions<'a> {
 }
 
 impl<'a> MergeOptions<'a> {
-    /// What is worth it, as fast as can be.
+    /// Returns the defaults: merges the segments that are worth it, without a rate limit.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Merges all sealed segments, whatever is dead in them. Default: `false`.
+    /// Merges all sealed segments, however little of them is dead. Default: `false`.
     pub fn force(mut self, yes: bool) -> Self {
         self.force = yes;
         self
     }
 
-    /// Merges these segments, whatever is dead in them, and no others. An id that no sealed segment
-    /// has is refused.
+    /// Merges these segments and no others, however little of them is dead. An id that no sealed
+    /// segment has causes an error.
     pub fn segments(mut self, ids: impl IntoIterator<Item = u32>) -> Self {
         self.segments = Some(ids.into_iter().collect());
         self
     }
 
-    /// The most bytes a second that are read and written, counted together. Default: `None`, no
+    /// Sets the maximum number of bytes per second to read and write in total. Default: `None`, no
     /// limit.
     pub fn bytes_per_second(mut self, limit: Option<u64>) -> Self {
         self.bytes_per_second = limit;
         self
     }
 
-    /// A function that is told from time to time how far the merge has come, and can stop it. It
-    /// may read and write; another merge and [`clear`](crate::Bitcask::clear) have to wait for this
-    /// one, and are refused here.
+    /// Sets a function that receives the merge's progress from time to time, and can stop the
+    /// merge. It may read and write. Another merge and [`clear`](crate::Bitcask::clear) would have
+    /// to wait for this one, so they return an error here.
     ///
-    /// A merge that is stopped leaves the store in order, and what it has got through is done; only
-    /// the segment that it was reading is still there beside what was copied from it.
+    /// Stopping a merge leaves the store consistent and keeps what the merge has finished. Only the
+    /// segment that it was reading stays, along with the entries already copied from it.
     pub fn progress(mut self, call: impl FnMut(&MergeProgress) -> ControlFlow<()> + 'a) -> Self {
         self.progress = Some(Box::new(call));
         self
     }
 
-    /// Refuses the first value that makes no sense, by its name.
+    /// Returns an error that names the first invalid option.
     pub(crate) fn check(&self) -> Result<()> {
         if self.bytes_per_second == Some(0) {
-            let (name, reason) = ("bytes_per_second", "it has to be a byte at least");
+            let (name, reason) = ("bytes_per_second", "it must be at least one byte");
             return Err(Error::InvalidOption { name, value: "0".into(), reason });
         }
         Ok(())
@@ -376,32 +380,32 @@ mod tests {
     use crate::options::Options;
 
     #[test]
-    fn a_bad_figure_of_a_policy_is_refused_by_its_name() {
-        let refused =
+    fn an_invalid_policy_setting_is_rejected_by_name() {
+        let rejected =
             |auto: AutoMerge| match Options::new().merge_policy(MergePolicy::Auto(auto)).check() {
                 Err(Error::InvalidOption { name, .. }) => name,
                 other => panic!("{other:?}"),
             };
         let new = AutoMerge::new;
-        assert_eq!(refused(new().trigger_dead_percent(101)), "trigger_dead_percent");
-        assert_eq!(refused(new().trigger_dead_percent(39)), "trigger_dead_percent");
-        assert_eq!(refused(new().dead_percent(101)), "dead_percent");
-        assert_eq!(refused(new().idle_dead_percent(101)), "idle_dead_percent");
-        assert_eq!(refused(new().trigger_dead_size(0)), "trigger_dead_size");
-        assert_eq!(refused(new().dead_size(0)), "dead_size");
-        assert_eq!(refused(new().bytes_max(0)), "bytes_max");
-        assert_eq!(refused(new().bytes_per_second(Some(0))), "bytes_per_second");
-        assert_eq!(refused(new().small_count(1)), "small_count");
-        assert_eq!(refused(new().window(24, 3)), "window");
-        assert_eq!(refused(new().window(3, 24)), "window");
-        assert_eq!(refused(new().window(3, 3)), "window");
-        assert_eq!(refused(new().check_interval(Duration::ZERO)), "check_interval");
-        let refused = MergeOptions::new().bytes_per_second(Some(0)).check();
-        assert!(matches!(refused, Err(Error::InvalidOption { name: "bytes_per_second", .. })));
+        assert_eq!(rejected(new().trigger_dead_percent(101)), "trigger_dead_percent");
+        assert_eq!(rejected(new().trigger_dead_percent(39)), "trigger_dead_percent");
+        assert_eq!(rejected(new().dead_percent(101)), "dead_percent");
+        assert_eq!(rejected(new().idle_dead_percent(101)), "idle_dead_percent");
+        assert_eq!(rejected(new().trigger_dead_size(0)), "trigger_dead_size");
+        assert_eq!(rejected(new().dead_size(0)), "dead_size");
+        assert_eq!(rejected(new().bytes_max(0)), "bytes_max");
+        assert_eq!(rejected(new().bytes_per_second(Some(0))), "bytes_per_second");
+        assert_eq!(rejected(new().small_count(1)), "small_count");
+        assert_eq!(rejected(new().window(24, 3)), "window");
+        assert_eq!(rejected(new().window(3, 24)), "window");
+        assert_eq!(rejected(new().window(3, 3)), "window");
+        assert_eq!(rejected(new().check_interval(Duration::ZERO)), "check_interval");
+        let rejected = MergeOptions::new().bytes_per_second(Some(0)).check();
+        assert!(matches!(rejected, Err(Error::InvalidOption { name: "bytes_per_second", .. })));
     }
 
     #[test]
-    fn figures_at_their_limits_are_taken() {
+    fn settings_at_their_limits_are_accepted() {
         let low = AutoMerge::new()
             .trigger_dead_percent(0)
             .trigger_dead_size(1)
@@ -423,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn options_with_a_callback_can_be_shown_and_share_it_with_their_clones() {
+    fn options_with_a_callback_implement_debug_and_share_it_with_their_clones() {
         let calls = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&calls);
         let auto = AutoMerge::new().on_finish(move |result| {

@@ -2,33 +2,35 @@
 
 use std::time::Duration;
 
-/// When writes reach the disk, and so what a crash can take.
+/// When writes reach the disk, and so what a crash can lose.
 ///
-/// Under every policy a write that has returned survives the death of the process, since the
-/// operating system holds it, and [`Bitcask::sync`] makes everything before it durable at once.
+/// Under every policy, a write that has returned survives the death of the process, because the
+/// operating system holds it. [`Bitcask::sync`] makes everything written before it durable
+/// immediately.
 ///
 /// [`Bitcask::sync`]: crate::Bitcask::sync
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SyncPolicy {
-    /// The operating system decides.
+    /// The operating system decides when to write.
     ///
-    /// Process crash: nothing is lost. Kernel crash or power loss: what the kernel had not yet
-    /// written, usually the last 30 seconds or so.
+    /// Process crash: nothing is lost. Kernel crash or power loss: whatever the kernel had not yet
+    /// written is lost, usually the last 30 seconds or so.
     Never,
-    /// A background thread syncs as often as this, while there is something to sync. A millisecond at least.
+    /// A background thread syncs at this interval while there is something to sync. Minimum: a
+    /// millisecond.
     ///
-    /// Process crash: nothing is lost. Kernel crash or power loss: at most the last interval and
-    /// the time that one sync takes.
+    /// Process crash: nothing is lost. Kernel crash or power loss: at most the last interval is
+    /// lost, plus the time that one sync takes.
     Interval(Duration),
-    /// A write returns when it is durable. Writers that wait at the same time share one sync.
+    /// A write returns once it is durable. Writers that wait at the same time share one sync.
     ///
-    /// Process crash, kernel crash, power loss: nothing that has returned is lost.
+    /// Process crash, kernel crash, power loss: no write that has returned is lost.
     Always,
 }
 
 impl Default for SyncPolicy {
-    /// One second.
+    /// Returns an interval of one second.
     fn default() -> Self {
         Self::Interval(Duration::from_secs(1))
     }

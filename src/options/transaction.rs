@@ -1,4 +1,4 @@
-//! How a transaction is run.
+//! Options of transactions.
 
 use crate::error::{Error, Result};
 
@@ -22,22 +22,22 @@ impl Default for TransactionOptions {
 }
 
 impl TransactionOptions {
-    /// As often a closure is run, unless another number is asked for.
+    /// Default number of attempts.
     pub(crate) const ATTEMPTS: u32 = 100;
 
-    /// A hundred attempts, and the store's own [`SyncPolicy`](crate::SyncPolicy).
+    /// Returns the defaults: a hundred attempts, and the store's [`SyncPolicy`](crate::SyncPolicy).
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How often the closure is run at the most, until nothing that it has read was changed
-    /// meanwhile. At least one.
+    /// Sets the maximum number of attempts. The closure runs again if something that it read has
+    /// changed meanwhile. Minimum: 1.
     pub fn attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
         self
     }
 
-    /// Whether the transaction returns only when it is durable, whatever the store's policy says.
+    /// Sets whether the transaction returns only once it is durable, whatever the store's policy.
     pub fn durable(mut self, yes: bool) -> Self {
         self.durable = Some(yes);
         self
@@ -45,7 +45,7 @@ impl TransactionOptions {
 
     pub(crate) fn check(self) -> Result<()> {
         if self.attempts == 0 {
-            let reason = "a transaction has to be run once";
+            let reason = "a transaction must run at least once";
             return Err(Error::InvalidOption { name: "attempts", value: "0".into(), reason });
         }
         Ok(())

@@ -1,25 +1,25 @@
-//! How one write is made.
+//! Options of one write.
 
 use std::time::{Duration, SystemTime};
 
 use crate::clock::micros_since_epoch;
 
-/// How long a key that is put is to live.
+/// How long a newly put key lives.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Lifetime {
-    /// As long as the store's options say.
+    /// As long as the store's options set.
     #[default]
     OfStore,
-    /// From the moment of the write on.
+    /// For a duration from the write.
     For(Duration),
-    /// To a time of day, in microseconds since the epoch.
+    /// Until a time of day, in microseconds since the epoch.
     Until(u64),
 }
 
-/// Options of one write, for [`put_opt`](crate::Bitcask::put_opt) and its kin.
+/// Options of one write, for [`put_opt`](crate::Bitcask::put_opt) and similar methods.
 ///
-/// By default a key gets the store's [`default_ttl`](crate::Options::default_ttl), and the write is as
-/// durable as the store's [`SyncPolicy`](crate::SyncPolicy) says.
+/// By default, a key gets the store's [`default_ttl`](crate::Options::default_ttl), and the write
+/// is as durable as the store's [`SyncPolicy`](crate::SyncPolicy) makes it.
 ///
 /// ```
 /// use std::time::Duration;
@@ -33,7 +33,7 @@ pub(crate) enum Lifetime {
 /// # }
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[must_use = "options write nothing by themselves"]
+#[must_use = "options do nothing until they are passed to a write"]
 pub struct WriteOptions {
     pub(crate) lifetime: Lifetime,
     pub(crate) keep_ttl: bool,
@@ -46,28 +46,29 @@ impl WriteOptions {
         Self::default()
     }
 
-    /// Sets how long the key lives from the moment of the write; then it is absent. Counted in
-    /// microseconds. A time that reaches the year 294,247, such as [`Duration::MAX`], is none: the key
-    /// does not expire.
+    /// Sets how long the key lives from the moment of the write, in whole microseconds. After that,
+    /// the key is absent. A duration that reaches the year 294,247, such as [`Duration::MAX`],
+    /// means that the key does not expire.
     ///
-    /// Time goes on while the store is open, whatever is done to the system's clock, and follows that
-    /// clock where it is set ahead. A key that has expired is absent at once; a merge gives its space
-    /// back when that is certain, which takes a day after a clock has jumped ahead.
+    /// While the store is open, its time keeps advancing even if the system clock is set back, and
+    /// it follows the system clock when that is set ahead. An expired key is absent immediately. A
+    /// merge reclaims its space once the expiry is certain, which takes a day after the clock has
+    /// jumped ahead.
     ///
-    /// Of `ttl` and [`expires_at`](Self::expires_at) the last one set counts.
+    /// If both `ttl` and [`expires_at`](Self::expires_at) are set, the last one counts.
     #[doc(alias = "setex")]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.lifetime = Lifetime::For(ttl);
         self
     }
 
-    /// Sets the time of day from which on the key is absent, in whole microseconds. A time in the past
-    /// writes a key that has expired already; one in the year 294,247 or later is none: the key does
-    /// not expire.
+    /// Sets the time of day from which the key is absent, in whole microseconds. A time in the past
+    /// writes a key that has already expired. A time in the year 294,247 or later means that the
+    /// key does not expire.
     ///
-    /// The store compares this time with its own, which never runs backwards, see [`ttl`](Self::ttl).
-    /// If the system's clock was set back while the store is open, the key expires earlier than the
-    /// system's clock shows.
+    /// The store compares this time with its own clock, which never runs backwards, see
+    /// [`ttl`](Self::ttl). If the system clock is set back while the store is open, the key expires
+    /// before the system clock shows that time.
     ///
     /// ```
     /// # use std::time::{Duration, SystemTime};
@@ -89,13 +90,13 @@ impl WriteOptions {
         self
     }
 
-    /// Sets whether a key that is there keeps the time to live that it has, or its lack of one. Default:
-    /// `false`, every write sets the time to live anew.
+    /// Sets whether an existing key keeps its time to live, or its lack of one. Default: `false`,
+    /// every write sets a new time to live.
     ///
-    /// A key that is absent or expired gets the time to live that it gets without `keep_ttl`: that of
-    /// [`ttl`](Self::ttl) or [`expires_at`](Self::expires_at), else the store's default. So `ttl` and
-    /// `keep_ttl` together give a key a time to live when it is created, and no later write prolongs
-    /// it.
+    /// A key that is absent or expired gets the time to live that it would get without `keep_ttl`:
+    /// the one set by [`ttl`](Self::ttl) or [`expires_at`](Self::expires_at), or the store's
+    /// default. So `ttl` and `keep_ttl` together set a time to live when the key is created, and
+    /// later writes do not extend it.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -104,7 +105,7 @@ impl WriteOptions {
     /// # let dir = tempfile::tempdir().unwrap();
     /// # let db = Bitcask::open(dir.path(), Options::default())?;
     /// let minute = Duration::from_secs(60);
-    /// // A request counts for a minute from the first one on.
+    /// // The counter expires a minute after the first request.
     /// let window = WriteOptions::new().ttl(minute).keep_ttl(true);
     /// let add = |old: Option<&[u8]>| Some([old.map_or(0, |old| old[0]) + 1]);
     /// db.update_opt("requests/ann", window, add)?;
@@ -119,14 +120,14 @@ impl WriteOptions {
         self
     }
 
-    /// Sets whether this write returns only when it is durable, whatever the store's policy says.
+    /// Sets whether this write returns only once it is durable, whatever the store's policy.
     pub fn durable(mut self, yes: bool) -> Self {
         self.durable = Some(yes);
         self
     }
 
-    /// Returns these options for one write of many, which has options of its own: its time to live
-    /// is its own if it says anything of that.
+    /// Returns the options for one change of a batch: `own` if it sets a time to live, otherwise
+    /// these options.
     pub(crate) fn of_change(self, own: Self) -> Self {
         if own.keep_ttl || own.lifetime != Lifetime::OfStore { own } else { self }
     }

@@ -1,4 +1,4 @@
-//! Clearing: one write of the manifest removes everything at once; the files are removed afterwards.
+//! Clearing: one write of the manifest removes everything; the files are removed afterwards.
 
 use std::sync::Arc;
 
@@ -6,20 +6,21 @@ use super::Bitcask;
 use crate::error::Result;
 
 impl Bitcask {
-    /// Removes all keys, and gives their disk space back.
+    /// Removes all keys, and reclaims their disk space.
     ///
-    /// From then on [`changes`](crate::Reader::changes) refuses positions from before the clear. In an empty store
-    /// nothing is done, and positions stay valid.
+    /// Afterwards, [`changes`](crate::Reader::changes) rejects positions from before the clear. In
+    /// an empty store, this does nothing, and positions stay valid.
     ///
-    /// All or nothing, and durable when this returns: after a crash, either all keys are there or the
-    /// store is empty. Values that are held stay readable. Waits for a [`backup`](Self::backup) that is
-    /// being made, and for a segment that is being sealed; then reads and writes of other threads wait
-    /// too.
+    /// Atomic, and durable when this returns: after a crash, either all keys exist or the store is
+    /// empty. Held values stay readable. Waits for a [`backup`](Self::backup) in progress, and for
+    /// a segment that is being sealed; after that, reads and writes of other threads wait for the
+    /// clear.
     ///
     /// # Errors
     ///
-    /// [`NoSpace`](crate::Error::NoSpace) and [`Poisoned`](crate::Error::Poisoned) if nothing was removed. If only the old files could not be
-    /// removed, the store is empty all the same, and the next open removes them.
+    /// [`NoSpace`](crate::Error::NoSpace) and [`Poisoned`](crate::Error::Poisoned) if nothing was
+    /// removed. If only the old files could not be removed, `clear` returns that error, but the
+    /// store is empty, and the next open removes the files.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -36,20 +37,20 @@ impl Bitcask {
         let inner = &self.inner;
         let writer = inner.writer()?;
         let mut turn = writer.merging.interrupt()?;
-        // As a merge does, and before this thread holds guards of its own.
+        // As in a merge, and before this thread holds guards of its own.
         inner.segments.free_retired();
         let _files = writer.files.lock();
         let _maintenance = writer.log.lock_maintenance();
         let mut shards = inner.all_shards();
         let mut log = writer.log.lock();
         writer.log.check()?;
-        // If nothing was ever put, or all of it is gone, there is nothing to forget either.
+        // If nothing was ever put, or everything is gone, there is nothing to clear.
         if log.holds_nothing() && inner.manifest.get(|manifest| manifest.sealed.is_empty()) {
             return Ok(());
         }
         let fresh = writer.log.restart(&mut log)?;
-        // A clear has no timestamp of its own. Snapshots with the timestamp of the last entry still show the
-        // keys, so they must not share the gaps that scans learn from now on.
+        // A clear has no timestamp of its own. Snapshots with the timestamp of the last entry still
+        // show the keys, so they must not share the gaps that scans find from now on.
         *inner.gaps.lock() = Arc::default();
         shards.clear(log.next_timestamp());
         *turn.pending = None;

@@ -1,30 +1,31 @@
-//! Closing: everything durable and sealed, and the lock let go.
+//! Closing: makes everything durable, seals it, and releases the lock.
 //!
-//! - In this order: no more work in the background, all sealed, small segments folded, indexes written, what
-//!   outlives the store seen to, and the lock at last.
-//! - In a process that was forked from the opener nothing of that is done, see `forked`.
+//! - In this order: stop background work, seal everything, fold small segments, write indexes,
+//!   prepare whatever outlives the store, and release the lock.
+//! - In a process forked from the opener, none of this happens; see `forked`.
 
 use super::{Bitcask, Inner};
 use crate::error::Result;
 
 impl Bitcask {
-    /// Closes the store: makes everything durable, seals the segments, and lets go of the lock.
+    /// Closes the store: makes everything durable, seals the segments, and releases the lock.
     ///
-    /// A store that is closed in order is opened without a scan of its log.
+    /// A store that was closed cleanly opens without a scan of its log.
     ///
-    /// Values and snapshots may be held on. If a write or a sync has failed, the next open may cut what
-    /// they lie in. So each segment that was not sealed, and that anything is held of, is copied into
-    /// memory then, for as long as that is held. Where there is no room for that, or the system is not
-    /// Linux, the store stays [locked](crate::Error::Locked) until it is let go.
+    /// Values and snapshots may outlive the store. After a failed write or sync, the next open may
+    /// cut the segments that they use. So `close` then copies each unsealed segment that is still
+    /// in use into memory, until it is no longer in use. If there is no memory for that, or the
+    /// system is not Linux, the store stays [locked](crate::Error::Locked) until they are dropped.
     ///
-    /// In a process that was forked from the one that has opened the store, this and a drop change
-    /// nothing and wait for nothing: they only see to it that the store can be opened again, here or
-    /// elsewhere, once that process has closed it or has ended. What memory the child has of it stays.
+    /// In a process forked from the one that opened the store, closing or dropping it changes
+    /// nothing and waits for nothing. It only ensures that the store can be opened again, here or
+    /// elsewhere, once the opening process has closed it or has ended. The child does not free the
+    /// store's memory.
     ///
     /// # Errors
     ///
-    /// What kept the store from being closed in order. Nothing that was durable is lost by it;
-    /// the next [`open`](Self::open) recovers the rest. [`Forked`](crate::Error::Forked) in a child.
+    /// The error that prevented a clean close. No durable data is lost; the next
+    /// [`open`](Self::open) recovers the rest. [`Forked`](crate::Error::Forked) in a child.
     pub fn close(mut self) -> Result<()> {
         self.shut()
     }
@@ -40,20 +41,20 @@ impl Bitcask {
             writer.merging.close();
         }
         self.workers.clear();
-        // Best effort: what a merge has copied and could not be listed is copied again.
+        // Best effort: copies that a merge could not list are made again.
         let _ = self.inner.publish_pending();
         let mut result = self.inner.seal_all();
         if result.is_ok()
             && let Ok(writer) = self.inner.writer()
         {
-            // Nobody else merges any more.
+            // No other thread merges any more.
             writer.merging.reopen();
             Inner::fold_at_close(&self.inner);
-            // Not even the thread that merges, where it is the one that closes from within `on_finish`.
+            // Not even the merge thread, if it is the one that closes from within `on_finish`.
             writer.merging.close();
             result = writer.log.check();
         }
-        // Best effort: without them the next scan has to sort again.
+        // Best effort: without indexes, the next scan has to sort again.
         while self.inner.write_index().unwrap_or(false) {}
         if !self.inner.is_sound() {
             // Sealed segments were synced before they were listed, and are never cut.
@@ -68,23 +69,23 @@ impl Bitcask {
 
 impl Drop for Bitcask {
     fn drop(&mut self) {
-        // `close` is there for those who want to know.
+        // Callers who need the error use `close`.
         let _ = self.shut();
     }
 }
 
 impl Inner {
-    /// Seals everything, the active segment too; the last thing a store does.
+    /// Seals everything, including the active segment. The last thing that a store does.
     fn seal_all(&self) -> Result<()> {
         let Ok(log) = self.log() else { return Ok(()) };
         log.check()?;
-        // Best effort: without hints the next open has to read the segments.
+        // Best effort: without hints, the next open has to read the segments.
         while self.write_hint().unwrap_or(false) {}
         log.seal_all(&self.keydir)
     }
 
-    /// Tells who follows the log that it ends here, and lets another writer have the store. Who
-    /// still holds a part of it only reads.
+    /// Tells followers that the log ends here, and lets another writer open the store. Remaining
+    /// holders of the store only read.
     pub(super) fn release_lock(&self) {
         if let Ok(writer) = self.writer() {
             writer.log.close();

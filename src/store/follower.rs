@@ -1,13 +1,13 @@
-//! Following a writer in another process: a store opened read-only, brought up to date.
+//! Following a writer in another process: refreshing a read-only store.
 //!
-//! - As long as the log has only gone on, what is new is read from where this had come to, and
-//!   applied in the order of the log, batch by batch, as the writer does it.
-//! - Where a merge or a clear has been, or anything is not as it was left, all is loaded anew from
-//!   what the manifest lists now, beside the old; each shard is replaced whole, and the old segments
-//!   go at last. What is held stays readable.
-//! - The end of the log is where entries stop to check: a writer may be about to write there. It is
-//!   read again before it is called damage.
-//! - Changes nothing on disk, and takes no lock there.
+//! - As long as the log has only grown, the new part is read from where the last refresh ended, and
+//!   applied in log order, batch by batch, as the writer does it.
+//! - After a merge or a clear, or if anything has changed unexpectedly, everything that the
+//!   manifest now lists is loaded anew, alongside the old state. Each shard is replaced as a whole,
+//!   and the old segments are removed last. Held values stay readable.
+//! - The log ends where entries stop being valid: a writer may be about to write there. The end is
+//!   read again before it is reported as damage.
+//! - A refresh changes nothing on disk, and takes no file lock.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,10 +27,10 @@ use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId, open_listed};
 use crate::store::point::write::publish;
 use crate::sync::{Mutex, MutexGuard};
 
-/// What only a store opened read-only has.
+/// State that only a read-only store has.
 #[derive(Debug)]
 pub(super) struct Follower {
-    /// Lock 1 of a store opened read-only: held while it is brought up to date.
+    /// Lock 1 of a read-only store: held during a refresh.
     pub(super) refreshing: Mutex<RefreshState>,
 }
 
@@ -40,23 +40,23 @@ impl Follower {
     }
 }
 
-/// What is remembered from one refresh to the next.
+/// State kept between refreshes.
 #[derive(Debug)]
 pub(super) struct RefreshState {
-    /// How many have begun.
+    /// Number of refreshes begun.
     pub(super) count: u64,
-    /// The last one has failed, and may have left what is known half-way.
+    /// Whether the last refresh failed, and may have left the state incomplete.
     is_stale: bool,
-    /// The highest time in what was read when all of it was known.
+    /// Highest timestamp read by the last complete refresh.
     pub(super) last_timestamp: u64,
-    /// The end of the log then; `None` as long as nobody has refreshed.
+    /// End of the log at that refresh; `None` before the first refresh.
     pub(super) end: Option<Place>,
-    /// Numbers of segments from loads that have failed.
+    /// Numbers of segments from failed loads.
     half: BTreeSet<u32>,
 }
 
 impl RefreshState {
-    /// What opening has read is all known.
+    /// Returns the state after opening, which is complete.
     fn new(last_timestamp: u64) -> Self {
         Self { count: 0, is_stale: false, last_timestamp, end: None, half: BTreeSet::new() }
     }
@@ -72,8 +72,8 @@ struct Pending {
 }
 
 impl Inner {
-    /// Waits for a refresh that is under way, and keeps another one from beginning; `None` in a store
-    /// that is open for writing, which is always up to date.
+    /// Waits for a refresh in progress, and prevents another from starting. Returns `None` for a
+    /// writable store, which is always up to date.
     pub(super) fn hold_refresh(&self) -> Option<MutexGuard<'_, RefreshState>> {
         match &self.role {
             Role::Writer(_) => None,
@@ -98,7 +98,7 @@ impl Inner {
             let result = if follows {
                 self.follow(&manifest, before)
             } else {
-                // The writer may have lost what it had written last, deletes among it.
+                // The writer may have lost its last writes, including deletes.
                 *self.gaps.lock() = Arc::default();
                 self.reload(&manifest, refreshing, &mut held)
             };
@@ -106,7 +106,7 @@ impl Inner {
             self.segments.free_retired();
             if let Ok(last) = result {
                 is_new |= !follows || last > before;
-                // A writer that lost what it had written may have begun again at an earlier time.
+                // A writer that lost its last writes may have started again at an earlier time.
                 refreshing.last_timestamp = last;
                 self.clock.reach(last);
                 refreshing.end = Some(self.found_end());
@@ -114,7 +114,7 @@ impl Inner {
             let changed = || Ok(read_manifest(&self.fs, &self.dir)? != manifest);
             match result {
                 Ok(_) => return Ok(is_new),
-                // Twice the same without a writer's doing is the truth.
+                // The same error twice, without a change by a writer, is final.
                 Err(error) if attempt == READ_ATTEMPTS || attempt > 2 && !changed()? => {
                     return Err(error);
                 }
@@ -123,7 +123,7 @@ impl Inner {
         }
     }
 
-    /// Returns whether all that is known is still part of the log, and nothing was merged.
+    /// Returns whether everything known is still part of the log, and nothing was merged.
     fn has_only_gone_on(&self, manifest: &Manifest) -> bool {
         let old = self.manifest.get(Clone::clone);
         let listed: BTreeMap<SegmentId, _> =
@@ -135,14 +135,14 @@ impl Inner {
             Some(sealed) => sealed.length >= segment.size(),
             None => segment.id() >= manifest.log,
         };
-        // What was written and merged away unseen has left nothing behind that it had touched.
+        // Segments that were written and merged away unseen have left no trace of what they had
+        // changed.
         merged(manifest) == merged(&old)
             && old.sealed.iter().all(|sealed| listed.get(&sealed.id) == Some(sealed))
             && self.segments.all().iter().all(|(_, segment)| is_left(segment))
     }
 
-    /// Reads what was appended since the last time; returns the time of the last of it, if there was
-    /// anything.
+    /// Reads what was appended since the last refresh. Returns the highest timestamp so far.
     fn follow(&self, manifest: &Manifest, mut last: u64) -> Result<u64> {
         let mut log = self.segments.all();
         log.retain(|(_, segment)| segment.kind() == Kind::Log);
@@ -154,7 +154,7 @@ impl Inner {
             Ok(if length.is_some() { first_behind(manifest, segment.id()) } else { next })
         };
         let mut current = log.pop();
-        // They are at their ends, and may have been sealed since.
+        // These segments were read to their ends, and may have been sealed since.
         log.iter().try_for_each(|(number, segment)| read_on(*number, segment).map(drop))?;
         loop {
             let next = match &current {
@@ -174,8 +174,8 @@ impl Inner {
         Ok(last)
     }
 
-    /// Reads on in a segment, up to its length if it is sealed by now. Returns which one its end
-    /// entry names.
+    /// Continues reading a segment, up to its length if it is sealed by now. Returns the segment
+    /// that its end entry names.
     fn read_on(
         &self,
         number: u32,
@@ -201,7 +201,7 @@ impl Inner {
                 Stop::Bad { offset, invalid } if sealed.is_some() => {
                     return Err(scan::refusal(segment.path(), offset, invalid));
                 }
-                // A writer may be just there.
+                // A writer may be writing there right now.
                 Stop::Bad { offset, .. } if bad_before != Some(offset) => bad_before = Some(offset),
                 Stop::Bad { offset, invalid } => {
                     let refusal = scan::refusal(segment.path(), offset, invalid);
@@ -216,7 +216,7 @@ impl Inner {
         };
         if let Some(length) = sealed {
             if segment.size() != length {
-                let reason = "the entries end here, the manifest lists more";
+                let reason = "the entries end here, but the manifest lists more";
                 return Err(Error::corrupt(segment.path(), segment.size(), reason));
             }
             self.map_sealed(number, segment)?;
@@ -224,7 +224,7 @@ impl Inner {
         Ok(next)
     }
 
-    /// Publishes what lies behind the end of a segment as it is known, batch by batch.
+    /// Publishes the entries after the known end of a segment, batch by batch.
     fn apply(
         &self,
         number: u32,
@@ -239,7 +239,7 @@ impl Inner {
         loop {
             let entry = match scan.next()? {
                 Ok(entry) => entry,
-                // A batch without its end is not there yet.
+                // A batch without its end is not readable yet.
                 Err(Stop::End { .. }) if !batch.is_empty() => {
                     return Ok(Stop::Nothing { offset: segment.size() });
                 }
@@ -257,7 +257,7 @@ impl Inner {
                 batch.push(Pending { offset, size, is_tombstone, timestamp, key });
             }
             if !entry.continues() {
-                // Slots name it from now on.
+                // Slots refer to it from now on.
                 segment.advance(offset + size);
                 *last = batch.iter().map(|change| change.timestamp).fold(*last, u64::max);
                 batch
@@ -279,7 +279,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Reads a segment through a mapping from now on, since it is sealed, and nobody cuts it.
+    /// Switches a segment to a mapping: it is sealed, so nobody cuts it.
     fn map_sealed(&self, number: u32, segment: &Arc<Segment>) -> Result<()> {
         let (id, length, identity) = (segment.id(), segment.size(), self.identity);
         let source = HintSource { id, identity, length };
@@ -292,10 +292,11 @@ impl Inner {
         Ok(())
     }
 
-    /// Loads everything anew, beside what there is, which was known up to a time; returns the last time
-    /// that is or was in it.
+    /// Loads everything anew, alongside the existing state. Returns the highest timestamp that is
+    /// or was in it.
     ///
-    /// If that fails some shards may name new segments by then, which stay; those that none names go.
+    /// If that fails, some shards may already name new segments. Those segments stay; new segments
+    /// that no shard names are removed.
     fn reload(
         &self,
         manifest: &Manifest,
@@ -318,7 +319,7 @@ impl Inner {
         loaded
     }
 
-    /// Lets go of those segments of loads that have failed that no slot names any more.
+    /// Removes the segments of failed loads that no slot names any more.
     fn drop_unnamed(&self, half: &mut BTreeSet<u32>) {
         let mut named = BTreeSet::new();
         for number in 0..SHARD_COUNT {
@@ -339,9 +340,9 @@ impl Inner {
     ) -> Result<u64> {
         let recovery = Recovery { fs: &self.fs, dir: &self.dir, keydir: &self.keydir };
         let recovered = recovery.for_reading(held, manifest.clone())?;
-        // What is counted of them would be counted twice.
+        // Otherwise, these segments would be counted twice.
         *held = OpenedSegments::default();
-        // Before the segments: a follower that finds one of them has to know what is gone.
+        // Before the segments: a follower that finds one of them must know which history is gone.
         self.manifest.set(manifest.clone());
         let mut filler = Filler::new(&recovery, &recovered, &self.segments)?;
         filler.fill_anew(&self.keydir, before + 1)?;
@@ -349,7 +350,7 @@ impl Inner {
     }
 }
 
-/// Returns the first segment of the log behind another one that is sealed, or before all.
+/// Returns the first segment of the log after `id`.
 fn first_behind(manifest: &Manifest, id: SegmentId) -> Option<SegmentId> {
     let log = manifest.sealed.iter().filter(|sealed| sealed.kind == Kind::Log);
     let sealed = log.map(|sealed| sealed.id).filter(|other| *other > id).min();

@@ -1,8 +1,9 @@
-//! How space is given back on a full disk.
+//! Reclaiming space on a full disk.
 //!
-//! - A merge that finds no room goes on with one segment at a time: first those that are dead altogether,
-//!   then those of which the least has to be copied. Each gives back the room that the next one needs.
-//! - It may use the reserve, and the room of files that can be derived, see `log::reserve`.
+//! - A merge that runs out of space continues with one segment at a time: first the segments
+//!   without live entries, then those with the least to copy. Each frees the space that the next
+//!   one needs.
+//! - It may use the reserve, and the space of derived files; see `log::reserve`.
 
 use std::collections::BTreeSet;
 
@@ -13,18 +14,21 @@ use crate::segment::space::check_space;
 use crate::segment::{SegmentId, sidecar};
 use crate::stats::{MergePlan, MergeReason, MergeReport};
 
-/// What a merged segment takes besides the entries: header, the rest of a block, names.
+/// Space that a merged segment takes in addition to its entries: header, the rest of a block, file
+/// names.
 const COPY_ROOM: u64 = if cfg!(any(test, bitcask_fuzzing)) { 512 } else { 16 << 10 };
 
 impl Inner {
-    /// Refuses if a file of this size, which can wait, would take the last space on the disk.
+    /// Returns an error if a file of this size, which can wait, would take the last space on the
+    /// disk.
     pub(super) fn check_space(&self, size: u64) -> Result<()> {
         check_space(&self.fs, &self.dir, self.options.segment_size, size)
     }
 
-    /// Gives space back on a full disk: merges the segments of a plan one by one, as long as one is dead
-    /// altogether, or what it holds can be copied, and nobody asks it to stop. Returns whether all of them
-    /// are done: not those that were to be folded, and of which a copy gives nothing back.
+    /// Reclaims space on a full disk: merges the segments of a plan one by one, as long as one has
+    /// no live entries or its live entries can be copied, and no stop is requested. Returns whether
+    /// all of them are done. Skips segments that were to be folded if copying them would free
+    /// nothing; the result is then `false`.
     pub(super) fn squeeze(
         &self,
         pending: &mut Option<Merge>,
@@ -54,17 +58,18 @@ impl Inner {
                 Some((id, needed)) if self.fs.available_space(self.dir.path())? >= needed => {
                     match self.merge_one(pending, SegmentId(id), report, &mut run) {
                         Ok(false) => return Ok(false),
-                        // What it has copied may be all that slots name: nothing else is merged before
-                        // that is listed.
+                        // Slots may name only its copies: nothing else is merged before these are
+                        // listed.
                         Err(error) if error.is_no_space() && pending.is_some() => return Ok(false),
-                        // Tombstones that are needed take room too, and somebody else may be quicker.
+                        // Tombstones that are still needed take space too, and others may take the
+                        // space first.
                         Err(error) if error.is_no_space() => drop(failed.insert(id)),
                         merged => {
                             merged?;
                             is_new = true;
                         }
                     }
-                    // One that is all alive and alone stays as it is.
+                    // A single segment without dead entries stays as it is.
                     if !failed.contains(&id) {
                         left.remove(&id);
                     }
@@ -73,7 +78,7 @@ impl Inner {
                     has_given_up = true;
                     self.give_way_for(SegmentId(id), needed)?;
                 }
-                // What has been given back since may do for these.
+                // The space freed since may be enough for these.
                 _ if is_new => {
                     failed.clear();
                     (has_given_up, is_new) = (false, false);
@@ -84,7 +89,8 @@ impl Inner {
         Ok(false)
     }
 
-    /// Merges one segment, and sees to it that it gives its room back. Returns whether it came to its end.
+    /// Merges one segment, and makes sure that its space is freed. Returns whether the merge
+    /// finished.
     fn merge_one(
         &self,
         pending: &mut Option<Merge>,
@@ -100,15 +106,15 @@ impl Inner {
         merge.publish(self)?;
         report.add(&merge.report(matches!(run, Ok(false))));
         *pending = None;
-        // Nobody has it mapped any more.
+        // No one has it mapped any more.
         self.segments.free_retired();
         run
     }
 
-    /// Gives up the reserve, and what can be derived, until there is so much room; first what is derived
-    /// from a segment that is to be merged.
+    /// Gives up the reserve and derived files until the space is available, starting with the files
+    /// derived from the segment that is to be merged.
     ///
-    /// If all of it would not do, all of it stays.
+    /// If all of that would not be enough, gives up nothing.
     fn give_way_for(&self, id: SegmentId, needed: u64) -> Result<()> {
         let left = self.fs.available_space(self.dir.path())?;
         let can_go = self.log()?.reserve_size() + sidecar::derived_size(&self.fs, &self.dir);
@@ -118,11 +124,11 @@ impl Inner {
         for path in [self.dir.index(id), self.dir.hint(id)] {
             self.fs.remove(&path)?;
         }
-        let look = || {
+        let check_room = || {
             let is_enough = self.fs.available_space(self.dir.path())? >= needed;
             is_enough.then_some(()).ok_or(Error::NoSpace { path: self.dir.path().into() })
         };
-        match self.log()?.making_room(look) {
+        match self.log()?.making_room(check_room) {
             Err(error) if !error.is_no_space() => Err(error),
             _ => Ok(()),
         }

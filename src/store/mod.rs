@@ -1,8 +1,7 @@
-//! The data path, and the only conductor: open, close, and what the verbs share.
+//! The data path and the orchestration: open, close, and everything that the operations share.
 //!
-//! ARCHITECTURE.md has the order in which locks are taken, under "Lock order"; each lock's field says its
-//! place in it.
-//! No lock is held while a caller's closure runs.
+//! The section "Lock order" of ARCHITECTURE.md gives the order in which locks are taken. The field
+//! of each lock states its place in that order. No lock is held while a caller's closure runs.
 
 mod admin;
 mod changes;
@@ -74,21 +73,23 @@ use snapshot::pins::Pins;
 
 /// A store that is open for writing.
 ///
-/// Everything that reads is a method of [`Reader`], which this type dereferences to: `get`, ordered and
-/// unordered scans, snapshots, changes, figures. What is added here writes, merges, backs up and closes.
+/// All read operations are methods of [`Reader`], to which this type dereferences: `get`, ordered
+/// and unordered scans, snapshots, changes, statistics. This type adds writing, merging, backups
+/// and closing.
 ///
-/// All methods take `&self` and block; share the store between threads in an [`Arc`]. One process
-/// at a time may have a store open for writing, others may open it as [`ReadOnly`].
+/// All methods take `&self` and block. To share the store between threads, put it in an [`Arc`].
+/// Only one process at a time can have a store open for writing; others can open it as
+/// [`ReadOnly`].
 ///
-/// Dropping the store closes it and swallows the error that [`close`](Self::close) would return. It is
-/// not `Clone`, so that a closed store is closed: to close one that was shared, take it out with
-/// [`Arc::into_inner`].
+/// Dropping the store closes it and ignores the error that [`close`](Self::close) would return.
+/// `Bitcask` is not `Clone`, so no other handle keeps the store open after `close`. To close a
+/// shared store, take it out with [`Arc::into_inner`].
 ///
-/// A store belongs to the process that has opened it. In one that is forked from it later every call
-/// that can fail returns [`Forked`](Error::Forked), and those that can't say that there is nothing: no
-/// keys, no segments, figures of zero, [`Position::START`]. What was lent before, a
-/// [`Value`](crate::Value), can still be read. A program that becomes a daemon opens the store
-/// afterwards, or drops it in the child and opens it again.
+/// A store belongs to the process that opened it. In a process forked from that one, every fallible
+/// call returns [`Forked`](Error::Forked), and the infallible ones return empty results: no keys,
+/// no segments, zero statistics, [`Position::START`]. A [`Value`](crate::Value) lent before the
+/// fork stays readable. A program that becomes a daemon should open the store afterwards, or drop
+/// it in the child and open it again.
 ///
 /// ```
 /// use bitcask::{Bitcask, Options};
@@ -108,10 +109,10 @@ pub struct Bitcask {
     open: bool,
 }
 
-/// What the store's threads share.
+/// State that the store's threads share.
 #[derive(Debug)]
 struct Inner {
-    /// The process that may use it.
+    /// The process that may use the store.
     opener: Opener,
     fs: Fs,
     dir: Dir,
@@ -122,58 +123,59 @@ struct Inner {
     segments: Segments,
     /// Fills the keydir, shard by shard.
     filler: Filler,
-    /// As it was when the store was opened or refreshed, where that was read-only.
+    /// In a read-only store, the manifest as of the last open or refresh.
     manifest: Arc<ManifestFile>,
-    /// What snapshots need.
+    /// The live snapshots and the segments they pin.
     pins: Pins,
-    /// The end of the log as opening found it, once that was asked for.
+    /// The end of the log as found by opening. Computed on first use.
     found_end: OnceLock<Place>,
-    /// What the indexes of segments need.
+    /// Shared context of the segments' indexes.
     index: Arc<index::IndexContext>,
-    /// Whether keys were ever wanted in order.
+    /// Whether an ordered scan has ever been requested.
     ordered: AtomicBool,
-    /// Lock 8: the stretches of keys that hold nothing, as scans have found. Replaced by an empty list when
-    /// everything is loaded anew.
+    /// Lock 8: the ranges that scans have found to hold no keys. Replaced by an empty list when a
+    /// refresh reloads everything.
     gaps: Mutex<Arc<index::Gaps>>,
     report: RecoveryReport,
-    /// Wakes the thread that merges.
+    /// Wakes the merge thread.
     merge_signal: Arc<Signal>,
     role: Role,
 }
 
-/// What a store was opened for, and what only that role has.
+/// The role in which the store was opened, with the state specific to it.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "a store has one, inside an allocation of its own")]
+#[expect(clippy::large_enum_variant, reason = "each store has only one, in its own allocation")]
 enum Role {
     Writer(Writer),
     Follower(Follower),
 }
 
-/// What only the one writer has.
+/// State that only the writer has.
 #[derive(Debug)]
 struct Writer {
     /// Lock 1: the turn to merge.
     merging: MergeControl,
-    /// Lock 2: held while segment files that hold entries are removed, or while they have to stay, as for a
-    /// backup.
+    /// Lock 2: held while segment files with entries are removed, or while they must stay, for
+    /// example during a backup.
     files: Mutex<()>,
-    /// The owner of the end of the log.
+    /// Owns the end of the log.
     log: LogWriter,
     /// Writes the indexes of segments. Holds lock 6.
     indexing: Indexing,
-    /// Lock 8: the lock of the store's directory, which is held for as long as the store is open.
+    /// Lock 8: the lock on the store's directory, held for as long as the store is open.
     lock: Mutex<Option<Lock>>,
-    /// The same file, which a forked child lets go of: there `lock` may be locked for ever.
+    /// The file of `lock`. A forked child closes it through this handle, since its copy of the
+    /// mutex `lock` may be locked forever.
     lock_file: File,
 }
 
-/// What a store stands on: the machine, or what a test puts in its place.
+/// The environment of a store: the real machine, or a test's replacement.
 #[derive(Debug, Clone)]
 pub(crate) struct Env {
     pub(crate) fs: Fs,
     pub(crate) clock: Clock,
     pub(crate) hasher: fn(u64) -> KeyHasher,
-    /// Whether what can wait is done by a thread; otherwise it is done when a test says so.
+    /// Whether background threads do deferred work. If not, the test decides when it happens.
     pub(crate) threads: bool,
 }
 
@@ -184,20 +186,20 @@ impl Default for Env {
 }
 
 impl Env {
-    /// The same, with a store's directory held open.
+    /// Returns the same environment with the store's directory held open.
     pub(crate) fn within(&self, dir: &Dir) -> Result<Self> {
         Ok(Self { fs: self.fs.within(dir.path())?, ..self.clone() })
     }
 
-    /// The same, with the permissions of what is created as options have them.
+    /// Returns the same environment with the options' permissions for new files and directories.
     fn with_modes(&self, options: &Options) -> Self {
-        // Options that were checked have no larger ones.
+        // Validated options have no larger modes.
         let mode = |mode| u16::try_from(mode).unwrap_or(0o600);
         let modes = Modes::new(mode(options.dir_mode), mode(options.file_mode));
         Self { fs: self.fs.with_modes(modes), ..self.clone() }
     }
 
-    /// The same, of a store that has to be there.
+    /// Returns the environment and directory of a store that must exist.
     pub(crate) fn enter(&self, path: &Path) -> Result<(Self, Dir)> {
         let dir = Dir::new(fs::absolute(path)?);
         match self.fs.is_dir(dir.path())? {
@@ -209,28 +211,34 @@ impl Env {
 }
 
 impl Bitcask {
-    /// Opens the store in a directory, and creates it if there is none, with the directories on the way.
+    /// Opens the store in a directory. If it does not exist, creates it along with any missing
+    /// parent directories.
     ///
-    /// The directory is held open, and the path is not followed again: a store that is renamed goes on
-    /// where it is. If another directory takes its place at the path, writing ends with
-    /// [`DirectoryReplaced`](Error::DirectoryReplaced). An open that fails removes what it has made.
+    /// The store holds its directory open and does not resolve the path again: a store that is
+    /// renamed continues where it is. If another directory takes its place at the path, writes
+    /// return [`DirectoryReplaced`](Error::DirectoryReplaced). If opening fails, it removes
+    /// everything that it created.
     ///
-    /// After a crash this recovers what was durable, and more where it can; what it had to cut
-    /// off is set aside, and [`recovery`](Reader::recovery) reports it.
+    /// After a crash, opening recovers everything that was durable, and more where it can. It sets
+    /// aside what it has to cut off, and [`recovery`](Reader::recovery) reports it.
     ///
-    /// It does not wait until all keys are gathered: the first that needs a part of them gathers
-    /// it, and background threads do the rest, from the hints of all segments, 16 bytes for every
-    /// entry in the log. Where a hint is missing its segment is read instead, now.
+    /// Opening does not wait until all keys are loaded. The first access to a part of the keys
+    /// loads that part, and background threads load the rest from the segments' hints, 16 bytes for
+    /// each entry in the log. If a hint is missing, opening reads its segment instead, before it
+    /// returns.
     ///
     /// # Errors
     ///
-    /// [`InvalidOption`](Error::InvalidOption) for an option that makes no sense,
-    /// [`NotFound`](Error::NotFound) and [`NotADirectory`](Error::NotADirectory) for a path that
-    /// holds no store, [`Locked`](Error::Locked) while another writer has it,
-    /// [`Unfinished`](Error::Unfinished) for what a crash has left of a backup or a salvage,
-    /// [`Corrupt`](Error::Corrupt) and [`MissingSegment`](Error::MissingSegment) if data known to
-    /// be durable is damaged, [`UnsupportedVersion`](Error::UnsupportedVersion) and its kin for a
-    /// store of a newer release, and whatever the operating system says.
+    /// - [`InvalidOption`](Error::InvalidOption) for an invalid option.
+    /// - [`NotFound`](Error::NotFound) and [`NotADirectory`](Error::NotADirectory) if the path
+    ///   holds no store.
+    /// - [`Locked`](Error::Locked) while another writer has the store open.
+    /// - [`Unfinished`](Error::Unfinished) if a crash has left an incomplete backup or salvage.
+    /// - [`Corrupt`](Error::Corrupt) and [`MissingSegment`](Error::MissingSegment) if data known to
+    ///   be durable is damaged.
+    /// - [`UnsupportedVersion`](Error::UnsupportedVersion) and similar errors for a store written
+    ///   by a newer release.
+    /// - Any error of the operating system.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self> {
         Self::open_on(&Env::default(), path.as_ref(), options)
     }
@@ -247,21 +255,21 @@ impl Bitcask {
             }
             _ => {}
         }
-        let mut begun = OpenAttempt::new(env, dir)?;
-        let inner = Inner::open_writable(&mut begun, options, opener);
-        let inner = Arc::new(inner.inspect_err(|_| begun.take_back())?);
-        // What can't be set aside now may be later.
+        let mut attempt = OpenAttempt::new(env, dir)?;
+        let inner = Inner::open_writable(&mut attempt, options, opener);
+        let inner = Arc::new(inner.inspect_err(|_| attempt.take_back())?);
+        // A reserve that cannot be created now may be created later.
         let _ = inner.log().and_then(LogWriter::keep_reserve);
         let workers = if env.threads { inner.start_workers() } else { Ok(Vec::new()) };
-        let workers = workers.inspect_err(|_| begun.take_back())?;
+        let workers = workers.inspect_err(|_| attempt.take_back())?;
         Ok(Self { reader: Reader { inner }, workers, open: true })
     }
 
-    /// Makes everything that has been written so far durable, with one sync if any is needed.
+    /// Makes everything written so far durable, with one sync if any is needed.
     ///
     /// # Errors
     ///
-    /// A failed sync [poisons](Error::Poisoned) the store; what was not durable before may be
+    /// A failed sync [poisons](Error::Poisoned) the store; writes that were not yet durable may be
     /// lost.
     ///
     /// ```
@@ -282,7 +290,7 @@ impl Bitcask {
 }
 
 impl Options {
-    /// Opens the store in a directory with these options: [`Bitcask::open`].
+    /// Opens the store in a directory with these options; see [`Bitcask::open`].
     ///
     /// # Errors
     ///
@@ -302,16 +310,16 @@ impl Options {
     }
 }
 
-/// What a test does with a store that has no threads.
+/// Operations that tests use on a store without threads.
 #[cfg(any(test, bitcask_fuzzing))]
 impl Bitcask {
-    /// Does what the threads that prepare, seal and sync do.
+    /// Does the work of the threads that prepare segments, seal and sync.
     pub(crate) fn work(&self) {
         self.inner.work();
     }
 
-    /// Ends the store as the death of its process does, on the same disk: nothing is written,
-    /// synced or sealed any more, and what was not synced is still not synced.
+    /// Ends the store the way the death of its process would, on the same disk: nothing more is
+    /// written, synced or sealed, and unsynced data stays unsynced.
     pub(crate) fn kill(self) {
         let _ = self.inner.log().map(|log| log.poison(Error::ReadOnly));
     }
@@ -326,13 +334,14 @@ impl Inner {
         }
     }
 
-    /// Returns the owner of the end of the log.
+    /// Returns the writer of the log.
     #[inline]
     fn log(&self) -> Result<&LogWriter> {
         Ok(&self.writer()?.log)
     }
 
-    /// Returns whether writing has not ended. A store opened read-only has no writing to end.
+    /// Returns whether the store can still write. A read-only store has no writes that could have
+    /// failed.
     fn is_sound(&self) -> bool {
         self.log().map_or(true, |log| log.check().is_ok())
     }

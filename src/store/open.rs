@@ -1,5 +1,5 @@
-//! Opening: the manifest, recovery, and the store that comes of them. What is made on the way, and the
-//! lock, is in `begun`.
+//! Opening: reads the manifest, runs recovery and builds the store. `open_attempt` has the lock, and the
+//! files that opening creates.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::AtomicBool;
@@ -23,26 +23,27 @@ use crate::store::scan::indexing::Indexing;
 use crate::store::snapshot::pins::Pins;
 use crate::sync::Mutex;
 
-/// How often a read-only open looks at the manifest when a writer changes the store meanwhile.
+/// Maximum number of times that a read-only open reads the manifest while a writer keeps changing
+/// the store.
 pub(super) const READ_ATTEMPTS: usize = 100;
 
 impl Inner {
     pub(super) fn open_writable(
-        begun: &mut OpenAttempt,
+        attempt: &mut OpenAttempt,
         options: Options,
         owner: Opener,
     ) -> Result<Self> {
-        let (env, dir) = (begun.env.clone(), begun.dir.clone());
+        let (env, dir) = (attempt.env.clone(), attempt.dir.clone());
         let fs = &env.fs;
         if !options.create_if_missing && Manifest::read(fs, &dir).is_ok_and(|read| read.is_none()) {
             refuse_lost_manifest(fs, &dir)?;
             return Err(Error::NotFound { path: dir.path().into() });
         }
-        let lock_file = begun.lock()?;
-        // What was read before the lock was taken may have changed.
+        let lock_file = attempt.lock()?;
+        // The manifest may have changed since it was read without the lock.
         let manifest = match Manifest::read(fs, &dir)? {
             Some(manifest) => manifest,
-            None => begun.create()?,
+            None => attempt.create()?,
         };
         let keydir = Keydir::new((env.hasher)(manifest.identity.hash_seed));
         let recovery = Recovery { fs, dir: &dir, keydir: &keydir };
@@ -50,15 +51,16 @@ impl Inner {
         let segments = Segments::new(keydir.collector());
         let filler = Filler::new(&recovery, &recovered, &segments)?;
         let keys = (keydir, segments, filler);
-        let locked = Some((lock_file, begun.lock.take()));
+        let locked = Some((lock_file, attempt.lock.take()));
         Ok(Self::new(&env, dir, (options, owner), keys, recovered, locked))
     }
 
-    /// Opens the files of a store beside a writer: read the manifest, and open everything that it lists.
-    /// Where something is missing or does not check, which may be a writer's doing, go on with the manifest
-    /// that there is by then; what was opened and is still listed stays open.
+    /// Opens the files of a store concurrently with a writer: reads the manifest, and opens
+    /// everything that it lists. If something is missing or invalid, perhaps because of a writer,
+    /// tries again with the current manifest; files that are already open and still listed stay
+    /// open.
     ///
-    /// When all is open nothing can be taken away any more, and what takes time begins.
+    /// Once everything is open, nothing can be taken away any more, and the slow part begins.
     pub(super) fn open_read_only(
         env: &Env,
         dir: Dir,
@@ -75,7 +77,7 @@ impl Inner {
             let segments = Segments::new(keydir.collector());
             let recovered = recovery.for_reading(&mut held, manifest.clone());
             let opened = recovered.and_then(|recovered| {
-                // What is counted of them would be counted twice.
+                // Otherwise, these segments would be counted twice.
                 held = OpenedSegments::default();
                 let filler = Filler::new(&recovery, &recovered, &segments)?;
                 filler.fill_at_once(&keydir)?;
@@ -90,7 +92,7 @@ impl Inner {
                 }
                 Err(error) => {
                     let changed = Manifest::read(fs, &dir)?.as_ref() != Some(&manifest);
-                    // Twice the same without a writer's doing is the truth.
+                    // The same error twice, without a change by a writer, is final.
                     if attempt == READ_ATTEMPTS || !changed && attempt > 2 {
                         return Err(error);
                     }
@@ -160,7 +162,7 @@ impl Inner {
     }
 }
 
-/// Reads the manifest of a store that has to be there.
+/// Reads the manifest of a store that must exist.
 pub(super) fn read_manifest(fs: &Fs, dir: &Dir) -> Result<Manifest> {
     if let Some(manifest) = Manifest::read(fs, dir)? {
         return Ok(manifest);
@@ -169,10 +171,10 @@ pub(super) fn read_manifest(fs: &Fs, dir: &Dir) -> Result<Manifest> {
     Err(Error::NotFound { path: dir.path().into() })
 }
 
-/// Tells what opening a store for writing would find and do, or why it would be refused. Changes
+/// Reports what opening a store for writing would find and do, or why it would fail. Changes
 /// nothing, and takes no lock.
 ///
-/// What is held is kept for another look, if a writer beside us has come between.
+/// `held` keeps the opened segments for another attempt, in case a concurrent writer interfered.
 pub(crate) fn dry_run(env: &Env, dir: &Dir, held: &mut OpenedSegments) -> Result<RecoveryReport> {
     let fs = &env.fs;
     let manifest = read_manifest(fs, dir)?;
@@ -180,23 +182,24 @@ pub(crate) fn dry_run(env: &Env, dir: &Dir, held: &mut OpenedSegments) -> Result
     Recovery { fs, dir, keydir: &keydir }.dry_run(held, &manifest)
 }
 
-/// Returns whether the store has indexes: then its keys were wanted in order before.
+/// Returns whether the store has indexes, which means that ordered scans were used before.
 fn has_indexes(fs: &Fs, dir: &Dir) -> bool {
     let is_index = |name: &str| matches!(FileKind::of(name), FileKind::Index(_));
     fs.list(dir.path()).is_ok_and(|names| names.iter().any(|entry| is_index(&entry.name)))
 }
 
-/// Chooses what sets a new store apart from every other.
+/// Chooses the random identity of a new store.
 pub(crate) fn new_identity() -> Identity {
     let random = || RandomState::new().build_hasher().finish();
     Identity { store_id: random(), hash_seed: random() }
 }
 
-/// A directory with segments and no manifest is a damaged store, not a new one.
+/// Returns an error for a directory with segments but no manifest: that is a damaged store, not a
+/// new one.
 pub(super) fn refuse_lost_manifest(fs: &Fs, dir: &Dir) -> Result<()> {
     let is_log = |name: &str| matches!(FileKind::of(name), FileKind::Log(_));
     if fs.list(dir.path())?.iter().any(|entry| entry.is_file && is_log(&entry.name)) {
-        let reason = "the manifest is missing, and there are segments";
+        let reason = "the manifest is missing, but there are segments";
         return Err(Error::corrupt(&dir.manifest(), 0, reason));
     }
     Ok(())

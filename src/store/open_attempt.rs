@@ -1,9 +1,10 @@
-//! What opening a store for writing makes before there is one: directories, a lock file, a manifest.
+//! What opening a store for writing creates before the store exists: directories, a lock file, a
+//! manifest.
 //!
-//! - If the opening fails, what it has made goes again, as far as it is its own: the lock file, while it
-//!   is locked, last of the files, so that whoever finds none knows that nobody is opening a store.
-//! - A lock counts only if the name leads to the file that was locked: somebody may have removed it
-//!   between the two steps.
+//! - If opening fails, it removes whatever it has created itself. The lock file goes last of the
+//!   files, while it is locked, so that a missing lock file means that nobody is opening a store.
+//! - A lock counts only if the file name leads to the file that was locked: the file may have been
+//!   removed between the two steps.
 
 use std::path::PathBuf;
 
@@ -13,10 +14,10 @@ use crate::fs::{self, Access, File, Fs, Lock};
 use crate::manifest::Manifest;
 use crate::segment::{Dir, sidecar};
 
-/// How often a lock file is opened again that was removed before it was locked.
+/// Maximum number of attempts to open and lock the lock file, if it is removed before it is locked.
 const LOCK_ATTEMPTS: usize = 100;
 
-/// The most digits that a process id has.
+/// Maximum number of digits of a process id.
 const PID_WIDTH: usize = 10;
 
 /// A store that is being opened.
@@ -25,30 +26,31 @@ pub(super) struct OpenAttempt {
     /// With the store's directory held open.
     pub(super) env: Env,
     pub(super) dir: Dir,
-    /// Directories that were not there before.
+    /// Directories created by this attempt.
     dirs: Vec<PathBuf>,
     pub(super) lock: Option<Lock>,
-    /// Whether the lock file was not there before.
+    /// Whether this attempt created the lock file.
     has_new_lock: bool,
-    /// Whether there was no store.
+    /// Whether there was no store before.
     is_new: bool,
 }
 
 impl OpenAttempt {
-    /// Sees to the directory.
+    /// Provides the directory.
     pub(super) fn new(env: &Env, dir: Dir) -> Result<Self> {
         let dirs = env.fs.create_dirs(dir.path())?;
         let env = env.within(&dir).inspect_err(|_| env.fs.remove_dirs(&dirs))?;
         Ok(Self { env, dir, dirs, lock: None, has_new_lock: false, is_new: false })
     }
 
-    /// Takes the store's lock; returns the file that is locked.
+    /// Takes the store's lock. Returns the locked file.
     pub(super) fn lock(&mut self) -> Result<File> {
         let (fs, dir) = (&self.env.fs, &self.dir);
         let is_new = !fs.is_there(&dir.lock());
         let mut has_opened = false;
         let locked = lock_noting(fs, dir, &mut has_opened);
-        // Somebody else's stays, who may have been quicker. One that can't be locked at all is nobody's.
+        // A lock file of another process stays; that process may have been quicker. A lock file
+        // that cannot be locked at all belongs to nobody.
         let is_others = !has_opened || locked.as_ref().is_err_and(Error::is_locked);
         self.has_new_lock = is_new && !is_others;
         let lock = self.lock.insert(locked?);
@@ -59,7 +61,8 @@ impl OpenAttempt {
     pub(super) fn create(&mut self) -> Result<Manifest> {
         let (fs, dir) = (&self.env.fs, &self.dir);
         open::refuse_lost_manifest(fs, dir)?;
-        // The directory may have been made just now, or by an earlier try that went no further.
+        // The directory may have been created just now, or by an earlier attempt that stopped
+        // early.
         fs.sync_dir(fs::parent(dir.path()))?;
         self.is_new = true;
         let manifest = Manifest::new(open::new_identity());
@@ -67,7 +70,8 @@ impl OpenAttempt {
         Ok(manifest)
     }
 
-    /// Removes what was made. Whoever has the lock by now still has to have it.
+    /// Removes what this attempt has created. If another process holds the lock by now, it keeps
+    /// it.
     pub(super) fn take_back(&mut self) {
         let (fs, dir) = (&self.env.fs, &self.dir);
         if self.is_new {
@@ -83,12 +87,13 @@ impl OpenAttempt {
     }
 }
 
-/// Takes the store's lock, and leaves this process's id in it for the message others get.
+/// Takes the store's lock, and writes this process's id into it for the error that other processes
+/// report.
 pub(super) fn lock(fs: &Fs, dir: &Dir) -> Result<Lock> {
     lock_noting(fs, dir, &mut false)
 }
 
-/// The same; notes whether the file could be opened.
+/// Like `lock`. Records whether the file could be opened.
 fn lock_noting(fs: &Fs, dir: &Dir, has_opened: &mut bool) -> Result<Lock> {
     for _ in 0..LOCK_ATTEMPTS {
         let file = sidecar::making_room(fs, dir, || fs.open(&dir.lock(), Access::Keep))?;
@@ -100,7 +105,7 @@ fn lock_noting(fs: &Fs, dir: &Dir, has_opened: &mut bool) -> Result<Lock> {
     Err(Error::Locked { path: dir.path().into(), pid: None, ended: false })
 }
 
-/// Takes the store's lock if there is a file for it.
+/// Takes the store's lock if the lock file exists.
 pub(super) fn lock_if_exists(fs: &Fs, dir: &Dir) -> Result<Option<Lock>> {
     match fs.open(&dir.lock(), Access::Write) {
         Err(error) if fs::is_not_found(&error) => Ok(None),
@@ -108,7 +113,7 @@ pub(super) fn lock_if_exists(fs: &Fs, dir: &Dir) -> Result<Option<Lock>> {
     }
 }
 
-/// Locks a file, and has it guard the directory; `None` if it is not the lock file any more.
+/// Locks a file and makes it guard the directory. Returns `None` if it is no longer the lock file.
 fn lock_file(fs: &Fs, dir: &Dir, file: &File) -> Result<Option<Lock>> {
     let Some(lock) = file.try_lock()? else {
         let mut text = [0; 16];
@@ -121,8 +126,8 @@ fn lock_file(fs: &Fs, dir: &Dir, file: &File) -> Result<Option<Lock>> {
     if !fs.leads_to(&dir.lock(), file)? {
         return Ok(None);
     }
-    // For the message alone, so a full disk does not keep the store from being opened. Of one width, so
-    // that the file need not be cut, and what is set aside behind its end stays.
+    // Only for the error message, so a full disk does not prevent opening. The width is fixed, so
+    // the file need not be cut, and the space reserved after its end stays.
     let text = format!("{:>PID_WIDTH$}\n", std::process::id());
     let _ = file.write_at(text.as_bytes(), 0);
     if file.size().is_ok_and(|size| size > text.len() as u64) {
@@ -140,7 +145,7 @@ mod tests {
     use crate::testing::twin::Twin;
 
     #[test]
-    fn a_lock_on_a_file_that_has_lost_its_name_does_not_count() {
+    fn a_lock_on_an_unlinked_file_does_not_count() {
         let machine = tempfile::tempdir().unwrap();
         let twin = Fs::Twin(Twin::new());
         twin.create_dir(Path::new("/store")).unwrap();
@@ -150,7 +155,7 @@ mod tests {
             let removed = fs.open(&dir.lock(), Access::Keep).unwrap();
             fs.remove(&dir.lock()).unwrap();
             assert!(lock_file(&fs, &dir, &removed).unwrap().is_none());
-            // It is not held by that, and neither is the next one.
+            // The failed call leaves no lock behind, and the next one does not either.
             drop(fs.open(&dir.lock(), Access::Keep).unwrap());
             assert!(lock_file(&fs, &dir, &removed).unwrap().is_none());
             let lock = lock(&fs, &dir).unwrap();

@@ -1,4 +1,4 @@
-//! What the store's threads do, each when it is due. Tests that have no threads do it themselves.
+//! The work of the store's background threads. Tests without threads call it directly.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,18 +9,18 @@ use crate::error::Result;
 use crate::fs;
 use crate::log::LogWriter;
 
-/// How long after a sync the log may go without an entry before a mark of its own is appended.
+/// Time after a sync until a separate mark is appended, if no entry has been appended meanwhile.
 const MARK_DELAY: Duration = Duration::from_secs(1);
 
-/// How long the threads sleep when nothing wakes them.
+/// Time that the threads sleep when nothing wakes them.
 pub(super) const IDLE: Duration = Duration::from_secs(1);
 
 impl Inner {
-    /// Starts the threads of a store that is open for writing.
+    /// Starts the threads of a writable store.
     pub(super) fn start_workers(self: &Arc<Self>) -> Result<Vec<Worker>> {
         let start = |signal: &Arc<Signal>, job: fn(&Self) -> Option<Duration>| {
             let (signal, inner) = (Arc::clone(signal), Arc::clone(self));
-            // In a child that was forked by what the thread calls it has no work.
+            // In a child forked by a callback of the thread, there is nothing to do.
             let work = move || inner.opener.is_here().then(|| job(&inner)).flatten();
             let started = Worker::start(signal, work);
             fs::io_context("start a thread for", self.dir.path(), started)
@@ -38,16 +38,17 @@ impl Inner {
         Ok(workers)
     }
 
-    /// Seals what is rotated, writes hints that are missing, and says how long to wait for more.
+    /// Seals a rotated segment, or writes a missing hint or index. Returns how long to wait for
+    /// more.
     pub(super) fn seal_due(&self) -> Duration {
         self.segments.free_retired();
         self.remove_late();
-        // A failure is kept as poison, and told by the next write; a full disk may have room
-        // again the next time.
+        // A fatal failure is kept as poison, which the next write reports. A full disk may have
+        // space again the next time.
         let worked = self
             .seal_oldest()
             .and_then(|sealed| Ok(sealed || self.write_hint()? || self.write_index()?));
-        // One at a time, so that closing waits for no more than that.
+        // One at a time, so that closing has to wait for only one.
         if worked.unwrap_or(false) { Duration::ZERO } else { IDLE }
     }
 
@@ -61,13 +62,13 @@ impl Inner {
         self.log()?.seal_rotated(&self.keydir)
     }
 
-    /// Prepares what writers are about to need, and returns how long to wait for more.
+    /// Prepares what writers will need soon. Returns how long to wait for more.
     pub(super) fn prepare_due(&self) -> Duration {
         let _ = self.log().map(LogWriter::prepare);
         IDLE
     }
 
-    /// Does what the threads that prepare, seal and sync do, where a test has none.
+    /// Does the work of the threads that prepare, seal and sync, for tests without threads.
     #[cfg(any(test, bitcask_fuzzing))]
     pub(super) fn work(&self) -> Duration {
         self.prepare_due();
@@ -75,7 +76,7 @@ impl Inner {
         self.sync_and_mark_due()
     }
 
-    /// Syncs and marks if that is due, and says how long the rest may wait.
+    /// Syncs and marks if that is due. Returns how long to wait until the next time.
     pub(super) fn sync_and_mark_due(&self) -> Duration {
         let Ok(log) = self.log() else { return IDLE };
         let wait = log.sync_if_due().map_or(IDLE, |left| left.min(IDLE));

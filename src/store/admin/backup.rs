@@ -1,14 +1,14 @@
-//! A copy of the store, made beside its writers, that is a store by itself.
+//! Backups: copies of the store that are stores in their own right, made while it is in use.
 //!
-//! - It holds the log up to one moment between two writes. For that moment alone writers wait.
-//! - Sealed segments, their hints and their indexes are linked where that can be done: nobody ever
-//!   writes to such a file again, it is only unlinked or, where it is derived, replaced by another
-//!   file of its name. So neither store can change the other's. A segment that can't be linked is
+//! - A backup holds the log up to one moment between two writes. Writers wait only for that moment.
+//! - Sealed segments, their hints and their indexes are hard-linked where possible. These files are
+//!   never written to again, only unlinked or, if derived, replaced by another file of the same
+//!   name. So neither store can change the other's files. A segment that cannot be linked is
 //!   copied, without its index.
-//! - Unsealed segments are copied up to that moment, and listed as sealed, as `close` would.
-//! - The manifest is written last, when all else is durable: before it the directory is no store, and
-//!   is refused when it is opened (`fresh`).
-//! - Nothing in the store is changed, and no failure here poisons it.
+//! - Unsealed segments are copied up to that moment, and listed as sealed, as `close` would do.
+//! - The manifest is written last, when everything else is durable. Before that, the directory is
+//!   not a store, and opening it returns an error (`fresh`).
+//! - A backup changes nothing in the store, and a failed backup does not poison it.
 
 use std::path::Path;
 
@@ -25,52 +25,55 @@ use crate::segment::{Dir, SegmentId, open_listed};
 use crate::store::open::new_identity;
 use crate::store::{Bitcask, Inner, Writer};
 
-/// What a backup has taken, from [`Bitcask::backup`].
+/// Summary of a backup, from [`Bitcask::backup`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BackupReport {
-    /// Segments in the backup.
+    /// Number of segments in the backup.
     pub segments: u64,
-    /// Those of them that share their file with the store, by a hard link.
+    /// Number of segments that share their file with the store, through a hard link.
     pub linked: u64,
-    /// Bytes of all segments in the backup, their hints not counted.
+    /// Size in bytes of all segments in the backup, without their hints.
     pub size: u64,
-    /// Bytes of those that were copied.
+    /// Size in bytes of the segments that were copied.
     pub copied_size: u64,
 }
 
-/// A backup's ids begin by chance somewhere among so many above those of the store.
+/// Size of the range, above the store's ids, in which a backup's new ids start at random.
 const ID_GAP: u64 = 1 << 20;
 
 impl Bitcask {
-    /// Copies the store to a directory of its own, while it is in use.
+    /// Copies the store to another directory while it is in use.
     ///
-    /// The copy holds everything that was written before this was called, and perhaps some of what
-    /// is written meanwhile, each batch whole: the state of one moment. It is durable when this
-    /// returns, is opened as any store, and can be backed up itself. What is in `quarantine/`, and
-    /// files of others, are left out.
+    /// The copy holds everything written before the call, and possibly some of what is written
+    /// during it, each batch whole: the state at one moment. When this returns, the copy is
+    /// durable, can be opened like any store, and can be backed up itself. It does not include
+    /// `quarantine/` or files that do not belong to the store.
     ///
-    /// Sealed segments are linked, which takes no space and hardly any time, as long as the
-    /// directory is on the same file system; the rest is copied. Links are safe: a sealed segment is
-    /// never written again, by neither store, and a file goes with the last of its names. But what
-    /// ruins the disk ruins both: for that case give a directory on another one, or copy the backup
-    /// there. Sealed segments that are linked are not read; [`verify`](crate::Reader::verify) does that. All
-    /// that is copied is checked on the way.
+    /// If the directory is on the same file system, sealed segments are hard-linked, which takes no
+    /// space and hardly any time; the rest is copied. Links are safe: neither store ever writes to
+    /// a sealed segment again, and a file exists until its last name is removed. But damage to the
+    /// disk damages both copies. To guard against that, choose a directory on another disk, or copy
+    /// the backup to one. Linked segments are not read; [`verify`](crate::Reader::verify) reads
+    /// them. Everything that is copied is verified on the way.
     ///
-    /// The directory must be empty or not be there; its parent has to be. It is the same store as
-    /// this one, at another time: never mix their files. A second backup,
-    /// [`clear`](Self::clear), and a merge that has something to remove, wait until this one is done;
-    /// reads and writes go on.
+    /// The directory must be empty or not exist; its parent must exist. The copy is the same store
+    /// at another time: never mix their files. Until the backup is done, a second backup,
+    /// [`clear`](Self::clear), and any merge that has files to remove wait; reads and writes
+    /// continue.
     ///
     /// # Errors
     ///
-    /// [`InvalidTarget`](Error::InvalidTarget) and [`NotADirectory`](Error::NotADirectory) for a
-    /// directory that can't be used, [`Locked`](Error::Locked) if somebody else does,
-    /// [`Poisoned`](Error::Poisoned),
-    /// [`Corrupt`](Error::Corrupt) if what is to be copied does not check, and whatever the
-    /// operating system says. The store is as it was, and what was made is removed as far as that
-    /// can be done. What a crash leaves of a backup is refused when it is opened, as
-    /// [`Unfinished`](Error::Unfinished), and by the next backup into it; remove it.
+    /// - [`InvalidTarget`](Error::InvalidTarget) and [`NotADirectory`](Error::NotADirectory) for an
+    ///   unusable directory.
+    /// - [`Locked`](Error::Locked) if the directory is in use.
+    /// - [`Poisoned`](Error::Poisoned) if the store is.
+    /// - [`Corrupt`](Error::Corrupt) if data to be copied fails verification.
+    /// - Any error of the operating system.
+    ///
+    /// After an error, the store is unchanged, and what the backup has created is removed as far as
+    /// possible. After a crash, the incomplete backup stays. Opening it returns
+    /// [`Unfinished`](Error::Unfinished), and another backup into it fails; remove it.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -93,10 +96,10 @@ impl Bitcask {
     }
 }
 
-/// The log at one moment.
+/// The state of the log at one moment.
 struct BackupMoment {
     manifest: Manifest,
-    /// Oldest first; those without a put or a delete left out.
+    /// Oldest first, without those that hold no put or delete.
     unsealed: Vec<UnsealedFile>,
 }
 
@@ -117,15 +120,15 @@ impl Inner {
         target.take(&moment).inspect_err(|_| fresh.undo(moment.ids()))
     }
 
-    /// Notes what the log is made of now. The caller keeps the files from being removed.
+    /// Captures the current state of the log. The caller keeps the files from being removed.
     fn moment(&self, writer: &Writer) -> Result<BackupMoment> {
-        // Nothing is between unsealed and sealed while this is held.
+        // While this is held, no segment is between unsealed and sealed.
         let _maintenance = writer.log.lock_maintenance();
         writer.log.at_one_moment(&self.keydir, |log| {
             writer.log.check()?;
             let (mut manifest, unsealed) = (self.manifest.get(Clone::clone), log.unsealed_files());
             if unsealed.len() < log.unsealed().len() {
-                // There may be marks in what is left out, which have times too.
+                // The omitted segments may hold marks, which have timestamps too.
                 manifest.note_time(log.last_timestamp());
             }
             Ok(BackupMoment { manifest, unsealed })
@@ -133,16 +136,16 @@ impl Inner {
     }
 }
 
-/// A backup under way.
+/// A backup in progress.
 struct BackupTarget<'a> {
     inner: &'a Inner,
-    /// With the directory held open that is filled.
+    /// With the target directory held open.
     fs: &'a Fs,
     dir: &'a Dir,
 }
 
 impl BackupTarget<'_> {
-    /// Fills the directory, and makes it a store.
+    /// Fills the directory, and turns it into a store.
     fn take(&self, moment: &BackupMoment) -> Result<BackupReport> {
         let BackupMoment { manifest, unsealed } = moment;
         let mut report = BackupReport::default();
@@ -162,8 +165,8 @@ impl BackupTarget<'_> {
             report.copied_size += length;
             manifest.sealed.push(Sealed { id: *id, kind: Kind::Log, length: *length });
         }
-        // Both stores go on from here under one name. With the same ids a position in what the one
-        // has written since would be taken for one in the other.
+        // From here on, both stores continue under one identity. If they used the same ids, a
+        // position in what one has written since could be mistaken for one in the other.
         let gap = u32::try_from(new_identity().store_id % ID_GAP).unwrap_or(0);
         manifest.bound = SegmentId(manifest.bound.0.saturating_add(1 + gap));
         manifest.log = manifest.bound;
@@ -175,7 +178,7 @@ impl BackupTarget<'_> {
         Ok(report)
     }
 
-    /// Links a sealed segment, its hint and its index; says whether the segment can be linked.
+    /// Links a sealed segment, its hint and its index. Returns whether the segment can be linked.
     fn link(&self, source: HintSource) -> Result<bool> {
         let (from, dir, id) = (&self.inner.fs, &self.inner.dir, source.id);
         let log = self.dir.log(id);
@@ -188,7 +191,7 @@ impl BackupTarget<'_> {
             self.check(&open_listed(self.fs, &log)?, source)?;
         }
         if has_index(from, dir, source) {
-            // Where it can't be linked the backup does without.
+            // If the index cannot be linked, the backup does without it.
             from.link(&dir.index(id), self.fs, &self.dir.index(id))?;
         }
         Ok(true)
@@ -199,7 +202,7 @@ impl BackupTarget<'_> {
         let copy = self.fs.open(&self.dir.log(source.id), Access::CreateNew)?;
         let copied = file.copy_to(&copy, 0, source.length)?;
         if copied < source.length {
-            let reason = format!("the file ends here, {} bytes were written", source.length);
+            let reason = format!("the file ends here, but {} bytes were written", source.length);
             return Err(Error::corrupt(file.path(), copied, reason));
         }
         if !made(Mistake::BackupNotSynced) {
@@ -208,12 +211,13 @@ impl BackupTarget<'_> {
         self.check(&copy, source)
     }
 
-    /// Checks a segment of the backup, and writes its hint.
+    /// Verifies a segment of the backup, and writes its hint.
     fn check(&self, file: &File, source: HintSource) -> Result<()> {
         let checked = SegmentHeader::read(file, source.id, source.identity)
             .and_then(|_| Hint::build(file, source, |key| self.inner.keydir.hash(key)));
         let hint = checked.map_err(|error| match error {
-            // What is here is about to go, and it is no worse than what it was made from.
+            // Names the source file: the copy is about to be removed, and is no worse than its
+            // source.
             Error::Corrupt { offset, reason, .. } => {
                 Error::corrupt(&self.inner.dir.log(source.id), offset, reason)
             }

@@ -1,4 +1,4 @@
-//! Operations on a store as a whole, next to its normal use: backups and verification.
+//! Operations on a whole store: backups and verification.
 
 pub(crate) mod backup;
 pub(crate) mod new_dir;

@@ -1,11 +1,12 @@
 //! An empty directory that is about to become a store.
 //!
-//! - It is no store before its manifest is written, which is the caller's last step. Until then
-//!   something else has the manifest's name, durably before there is anything else, and after
-//!   everything else is gone: so what is left of one that got no further, were it a lock file alone,
-//!   is refused when it is opened, and no empty store.
-//! - Locked as a store for as long as this lives, so that nobody else fills it. A store that is
-//!   opened there at the same time is refused, or is made first, and then it stays as it is.
+//! - It is not a store until its manifest is written, which is the caller's last step. Until then,
+//!   something else has the manifest's name: durably before anything else is created, and until
+//!   everything else is removed. So if a backup stops halfway, even with only a lock file left,
+//!   opening the directory returns an error instead of creating an empty store.
+//! - It is locked like a store for as long as this value lives, so that nothing else fills it.
+//!   Opening a store there at the same time either fails or succeeds first, and then that store
+//!   stays as it is.
 
 use std::path::{Path, PathBuf};
 
@@ -21,23 +22,23 @@ pub(crate) struct NewDir {
     /// With the directory held open.
     fs: Fs,
     dir: Dir,
-    /// The directory itself, if it was not there before.
+    /// The directory itself, if it did not exist before.
     dirs: Vec<PathBuf>,
     lock: Option<Lock>,
 }
 
 impl NewDir {
-    /// Sees to an empty directory, with a name that lasts, and outside of the store that it is made
-    /// from, which lies on `fs`. Leaves one that can't be used alone.
+    /// Provides an empty directory whose name is durable, outside of the source store, which lies
+    /// on `fs`. Leaves an unusable directory alone.
     pub(crate) fn prepare(fs: &Fs, path: &Path, source: &Dir) -> Result<Self> {
         let dir = Dir::new(fs::absolute(path)?);
         let (plain, path) = (fs.without(), dir.path());
-        let there = match plain.is_dir(path)? {
+        let existing = match plain.is_dir(path)? {
             Some(true) => path,
             Some(false) => return Err(Error::NotADirectory { path: path.into() }),
             None => fs::parent(path),
         };
-        if fs.encloses(source.path(), there)? {
+        if fs.encloses(source.path(), existing)? {
             let reason = "it lies within the store; name a directory outside of it";
             return Err(Error::InvalidTarget { path: path.into(), reason });
         }
@@ -46,29 +47,29 @@ impl NewDir {
         let mut fresh = Self { fs, dir, dirs, lock: None };
         if fresh.dirs.is_empty() {
             fresh.require_empty()?;
-            // A lock file that nobody holds tells of a try that got no further.
+            // An unlocked lock file is left over from an attempt that stopped early.
             fresh.lock = lock_if_exists(&fresh.fs, &fresh.dir)?;
         }
         fresh.begin()?;
         Ok(fresh)
     }
 
-    /// Takes the manifest's name, and then the lock.
+    /// Claims the manifest's name, then takes the lock.
     fn begin(&mut self) -> Result<()> {
         let claim = Claim::take(&self.fs, &self.dir).map_err(|error| {
             self.remove_dirs();
             if is_there_already(&error) { self.not_empty() } else { error }
         })?;
-        let begun = claim.finish(&self.fs, &self.dir).and_then(|()| {
+        let result = claim.finish(&self.fs, &self.dir).and_then(|()| {
             if self.lock.is_none() {
                 self.lock = Some(lock(&self.fs, &self.dir)?);
             }
             self.require_begun()
         });
-        begun.inspect_err(|_| self.give_up())
+        result.inspect_err(|_| self.give_up())
     }
 
-    /// Refuses a directory with anything in it but a lock file.
+    /// Returns an error if the directory holds anything but a lock file.
     fn require_empty(&self) -> Result<()> {
         let is_lock = |name: &str| self.dir.path().join(name) == self.dir.lock();
         if self.fs.list(self.dir.path())?.iter().all(|entry| is_lock(&entry.name)) {
@@ -82,7 +83,7 @@ impl NewDir {
         Err(Error::InvalidTarget { path: self.dir.path().into(), reason })
     }
 
-    /// Refuses a directory that was used before it was locked.
+    /// Returns an error if the directory was used before it was locked.
     fn require_begun(&self) -> Result<()> {
         let ours = [self.dir.lock(), self.dir.manifest()];
         let names = self.fs.list(self.dir.path())?;
@@ -99,15 +100,15 @@ impl NewDir {
     }
 
     fn not_empty(&self) -> Error {
-        let reason = "it is not empty; name a directory that is, or one that does not exist yet";
+        let reason = "it is not empty; name an empty directory, or one that does not exist yet";
         Error::InvalidTarget { path: self.dir.path().into(), reason }
     }
 
-    /// Removes what `begin` has made, unless it may have become a store meanwhile.
+    /// Removes what `begin` has created, unless the directory may have become a store meanwhile.
     ///
-    /// Opening a store makes a lock file first, and keeps it locked while it looks for a manifest and
-    /// writes one. So nothing has been opened here as long as there is no lock file; and where the lock
-    /// is ours, what has the manifest's name tells.
+    /// Opening a store first creates a lock file, and keeps it locked while it looks for a manifest
+    /// and writes one. So as long as there is no lock file, no store was opened here. If the lock
+    /// is ours, the file that has the manifest's name decides.
     fn give_up(&self) {
         let is_ours = match (&self.lock, Manifest::read(&self.fs, &self.dir)) {
             (Some(_), Ok(None) | Err(Error::Unfinished { .. } | Error::Corrupt { .. })) => true,
@@ -130,22 +131,22 @@ impl NewDir {
         &self.dir
     }
 
-    /// Removes what was made, segments of these ids, as far as that can be done; last, and when the
-    /// rest is gone for good, what has the manifest's name.
+    /// Removes what was created, including the segments with these ids, as far as possible. Removes
+    /// the file that has the manifest's name last, once the removal of the rest is durable.
     pub(crate) fn undo(&self, ids: impl Iterator<Item = SegmentId>) {
         let manifest = self.dir.manifest();
         if !self.is_unfinished() {
-            // Without its segments it would look like a store that has lost them.
+            // Without its segments, it would look like a store that has lost them.
             let _ = Claim::restore(&self.fs, &self.dir);
         }
         let segments = ids.flat_map(|id| [self.dir.log(id), self.dir.hint(id), self.dir.index(id)]);
         let segments = segments.flat_map(|path| [Dir::temporary(&path), path]);
         let paths = segments.chain([Dir::temporary(&manifest), self.dir.lock()]);
-        let mut is_gone = true;
+        let mut is_removed = true;
         for path in paths {
-            is_gone &= self.fs.remove(&path).is_ok();
+            is_removed &= self.fs.remove(&path).is_ok();
         }
-        if is_gone
+        if is_removed
             && let Ok(fs) = self.fs.unheld()
             && fs.sync_dir(self.dir.path()).is_ok()
         {
@@ -177,9 +178,10 @@ mod tests {
         entries.into_iter().map(|entry| entry.name).collect()
     }
 
-    /// A store is opened between the two steps of `begin`: it has found no manifest, and writes one.
+    /// A store is opened between the two steps of `begin`: the open has found no manifest, and
+    /// writes one.
     #[test]
-    fn a_store_that_was_made_meanwhile_stays() {
+    fn a_store_created_meanwhile_stays() {
         for is_open in [true, false] {
             let fs = Fs::Twin(Twin::new());
             let mut fresh = fresh(&fs);
@@ -201,20 +203,20 @@ mod tests {
     }
 
     #[test]
-    fn what_was_begun_is_removed_unless_somebody_may_be_opening_a_store_there() {
+    fn an_abandoned_directory_is_removed_unless_a_store_may_be_opening_there() {
         let fs = Fs::Twin(Twin::new());
         let mut fresh = fresh(&fs);
         fresh.begin().unwrap();
         assert_eq!(names(&fs), ["LOCK", "MANIFEST"]);
         fresh.give_up();
         assert_eq!(fs.is_dir(Path::new("/copy")).unwrap(), None);
-        // Half of it, and no lock file.
+        // Half done, without a lock file.
         fs.create_dir(Path::new("/copy")).unwrap();
         fresh.lock = None;
         Claim::take(&fs, &fresh.dir).unwrap();
         fresh.give_up();
         assert_eq!(fs.is_dir(Path::new("/copy")).unwrap(), None);
-        // A lock file of somebody else's: an open that found no manifest may be about to write one.
+        // A lock file of another process: an open that found no manifest may be about to write one.
         fs.create_dir(Path::new("/copy")).unwrap();
         Claim::take(&fs, &fresh.dir).unwrap();
         fs.open(&fresh.dir.lock(), Access::Create).unwrap();
@@ -223,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn another_copy_into_the_same_directory_is_refused_and_leaves_the_first_alone() {
+    fn a_second_copy_into_the_same_directory_is_rejected_and_leaves_the_first_alone() {
         let fs = Fs::Twin(Twin::new());
         let mut first = fresh(&fs);
         let claim = Claim::take(&fs, &first.dir).unwrap();
@@ -233,7 +235,7 @@ mod tests {
         assert_eq!(names(&fs), ["MANIFEST"]);
         first.lock = Some(lock(&fs, &first.dir).unwrap());
         first.require_begun().unwrap();
-        // A file of somebody else's.
+        // A foreign file.
         fs.open(Path::new("/copy/foreign"), Access::Create).unwrap();
         assert!(first.require_begun().unwrap_err().is_invalid_input());
         first.give_up();

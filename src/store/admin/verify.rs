@@ -1,12 +1,12 @@
-//! Everything that is stored, read and checked beside the writers.
+//! Verification: reads and checks everything in the store, concurrently with writers.
 //!
-//! - Reads with `pread`: a bad sector is a finding and not a signal.
-//! - Changes nothing, and keeps nobody waiting: no lock is held but for moments, and none while the
+//! - Reads with `pread`, so a bad sector is a finding and not a signal.
+//! - Changes nothing and does not block anyone: locks are held only briefly, and none while the
 //!   caller's closure runs.
-//! - What the keydir names is compared by sizes. Between two writes a segment's live size is the
-//!   size of its entries that slots name; and as long as nothing is appended to it, it can only
-//!   fall. So what a scan finds to be named lies between the live size before it and after it,
-//!   unless a slot names a place where no entry starts.
+//! - The keydir is compared by sizes. Between two writes, a segment's live size is the total size
+//!   of its entries that slots name, and while nothing is appended to it, it can only fall. So the
+//!   size of the named entries that a scan finds lies between the live size before and the one
+//!   after, unless a slot names a place where no entry starts.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -23,47 +23,47 @@ use crate::segment::read::scan::{self, Scanned};
 use crate::segment::{FIRST_OFFSET, Segment, SegmentId, open_listed};
 use crate::store::{Inner, Reader, Role};
 
-/// Progress is told each time that about this many bytes have been read.
+/// Number of bytes read between two progress reports, approximately.
 const PROGRESS_STEP: u64 = if cfg!(any(test, bitcask_fuzzing)) { 128 } else { 1 << 20 };
 
-/// What a verification has found, from [`Reader::verify`].
+/// The result of a verification, from [`Reader::verify`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
-#[must_use = "a report tells of damage"]
+#[must_use = "the report may contain damage"]
 pub struct VerifyReport {
-    /// Segments that were read to their ends, or to what was found damaged in them.
+    /// Number of segments that were read to their ends, or to the first damage in them.
     pub segments: u64,
-    /// Puts and deletes in them that check.
+    /// Number of valid puts and deletes in them.
     pub entries: u64,
-    /// Those of them that are deletes.
+    /// Number of deletes among them.
     pub tombstones: u64,
-    /// Those of them that are the newest of their keys.
+    /// Number of entries among them that are the newest of their keys.
     pub live_entries: u64,
-    /// Bytes that check: headers and entries.
+    /// Size in bytes of what is valid: headers and entries.
     pub size: u64,
-    /// What does not check, segment by segment.
+    /// The damage, segment by segment.
     pub damage: Vec<Damage>,
-    /// Whether the progress callback has ended it early. Then nothing is said of what it has not
-    /// come to.
+    /// Whether the progress callback has stopped the verification early. The report then covers
+    /// only what was read.
     pub cancelled: bool,
 }
 
 impl VerifyReport {
-    /// Returns whether everything was read, and all of it was good.
+    /// Returns whether everything was read and is valid.
     pub fn is_clean(&self) -> bool {
         self.damage.is_empty() && !self.cancelled
     }
 }
 
-/// Something in a store that is not as it was written.
+/// Damage: something in a store that is not as it was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Damage {
     /// The damaged file.
     pub path: PathBuf,
-    /// Where, in bytes from the start of the file; 0 if it is the file as a whole.
+    /// Offset of the damage in bytes from the start of the file; 0 if it concerns the whole file.
     pub offset: u64,
-    /// What does not check.
+    /// What is wrong.
     pub reason: String,
 }
 
@@ -79,36 +79,39 @@ impl fmt::Display for Damage {
     }
 }
 
-/// How far a verification has come.
+/// Progress of a verification.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct VerifyProgress {
-    /// Segments that are done.
+    /// Number of segments verified.
     pub segments_done: u64,
-    /// Segments there were at the start.
+    /// Number of segments at the start.
     pub segments_total: u64,
-    /// Bytes that are done.
+    /// Number of bytes verified.
     pub size_done: u64,
-    /// Bytes there were at the start.
+    /// Number of bytes at the start.
     pub size_total: u64,
 }
 
 impl Reader {
-    /// Reads every entry of every segment, checks it, and compares with the keydir.
+    /// Reads and verifies every entry of every segment, and compares the entries with the keydir.
     ///
-    /// This reads the whole log as it was when this was called, beside readers and writers. What is
-    /// in the kernel's cache comes from there. Damage does not stop it: it goes on with the next
-    /// segment. What lies behind the first damage in a segment is not judged, since where entries
-    /// begin is only told by those before. The few bytes of padding behind an entry hold nothing,
-    /// and are not looked at. Segments that are removed meanwhile, by [`clear`](crate::Bitcask::clear) or
-    /// a [`merge`](crate::Bitcask::merge), are left out, and so is what a merge has copied meanwhile. In a store
-    /// opened read-only, this waits for a [`refresh`](crate::ReadOnly::refresh) under way; once another one has begun,
-    /// the remaining segments are checked, and no longer compared with the keydir.
+    /// This reads the whole log as it was at the call, concurrently with readers and writers. Data
+    /// in the kernel's cache is read from there. Damage does not stop the verification: it
+    /// continues with the next segment. What follows the first damage in a segment is not verified,
+    /// because only the preceding entries show where an entry begins. The few bytes of padding
+    /// after an entry hold no data and are not checked.
+    ///
+    /// Segments that [`clear`](crate::Bitcask::clear) or a [`merge`](crate::Bitcask::merge) removes
+    /// meanwhile are skipped, and so are the copies that a merge makes meanwhile. In a read-only
+    /// store, `verify` waits for a [`refresh`](crate::ReadOnly::refresh) in progress. Once another
+    /// refresh has begun, the remaining segments are verified but no longer compared with the
+    /// keydir.
     ///
     /// # Errors
     ///
-    /// What keeps it from looking, such as a shortage of file descriptors. What it finds is in the
-    /// report.
+    /// Anything that prevents the verification, such as a shortage of file descriptors. Damage is
+    /// not an error: it goes into the report.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -127,8 +130,8 @@ impl Reader {
         self.verify_with(|_| ControlFlow::Continue(()))
     }
 
-    /// Does what [`verify`](Self::verify) does, and tells how far it is: about every MiB, and
-    /// after each segment. The closure ends it with [`ControlFlow::Break`]; it may use the store.
+    /// Like [`verify`](Self::verify), and reports progress about every MiB and after each segment.
+    /// The closure can stop the verification with [`ControlFlow::Break`], and may use the store.
     ///
     /// # Errors
     ///
@@ -157,7 +160,7 @@ impl Reader {
     }
 }
 
-/// A segment as it was when the verification began.
+/// A segment as of the start of the verification.
 struct VerifySubject {
     number: u32,
     segment: Arc<Segment>,
@@ -171,7 +174,7 @@ impl Inner {
     ) -> Result<VerifyReport> {
         self.here()?;
         let filled = self.filler.fill_all(&self.keydir);
-        // The files may have gone with a clear, and then there is nothing left to be filled.
+        // A clear may have removed the files, and then nothing is left to fill.
         let unfilled = filled.err().filter(|_| !self.filler.is_done());
         let (subjects, refreshes) = {
             // A refresh makes a batch readable before slots name it.
@@ -184,7 +187,7 @@ impl Inner {
             refreshes,
             is_filled: unfilled.is_none(),
             report: VerifyReport::default(),
-            told: VerifyProgress {
+            reported: VerifyProgress {
                 segments_total: subjects.len() as u64,
                 size_total: subjects.iter().map(|subject| subject.end).sum(),
                 ..VerifyProgress::default()
@@ -199,7 +202,7 @@ impl Inner {
         }
         let mut report = verification.report;
         if let Some(error) = unfilled {
-            // Most likely the scan has come upon the same.
+            // The scan has most likely found the same damage.
             let damage = damage(error, 0)?;
             let same =
                 |known: &Damage| (&known.path, known.offset) == (&damage.path, damage.offset);
@@ -210,10 +213,10 @@ impl Inner {
         Ok(report)
     }
 
-    /// Returns the segments that belong to the log, oldest id first. What a merge is writing does
-    /// not, before it is listed.
+    /// Returns the segments that belong to the log, oldest id first. The output of a merge does not
+    /// belong until it is listed.
     fn subjects(&self) -> Vec<VerifySubject> {
-        // In this order: a segment that is sealed in between is in both.
+        // In this order: a segment that is sealed in between is in both lists.
         let unsealed = match &self.role {
             Role::Writer(writer) => Some(writer.log.lock().ids()),
             Role::Follower(_) => None,
@@ -240,7 +243,7 @@ impl Inner {
             let same = |other: &VerifySubject| Arc::ptr_eq(&other.segment, &subject.segment);
             return Ok(!self.subjects().iter().any(same));
         }
-        // A writer beside us knows.
+        // The manifest of the writing process shows it.
         let manifest = Manifest::read(&self.fs, &self.dir)?;
         // The log itself has no merged segments, whatever their ids.
         let is_log = subject.segment.kind() == Kind::Log;
@@ -256,27 +259,27 @@ impl Inner {
     }
 }
 
-/// A verification under way.
+/// A verification in progress.
 struct Verification<'a, P> {
     inner: &'a Inner,
-    /// How many refreshes of a store opened read-only had begun before.
+    /// Number of refreshes of the read-only store that had begun before.
     refreshes: Option<u64>,
-    /// Whether the keydir can be compared with at all.
+    /// Whether the keydir is complete enough to be compared.
     is_filled: bool,
     report: VerifyReport,
-    told: VerifyProgress,
+    reported: VerifyProgress,
     progress: P,
 }
 
-/// What was found in one segment.
+/// Figures of one segment.
 #[derive(Default)]
 struct Tally {
     entries: u64,
     tombstones: u64,
     live_entries: u64,
-    /// Bytes of those.
+    /// Total size of the live entries in bytes.
     live_size: u64,
-    /// Behind the last entry that checks.
+    /// End of the last valid entry.
     end: u64,
     cancelled: bool,
 }
@@ -305,9 +308,9 @@ impl<P: FnMut(&VerifyProgress) -> ControlFlow<()>> Verification<'_, P> {
         if tally.cancelled {
             return Ok(ControlFlow::Break(()));
         }
-        self.told.segments_done += 1;
-        self.told.size_done += subject.end;
-        let flow = (self.progress)(&self.told);
+        self.reported.segments_done += 1;
+        self.reported.size_done += subject.end;
+        let flow = (self.progress)(&self.reported);
         self.inner.here()?;
         Ok(flow)
     }
@@ -317,7 +320,7 @@ impl<P: FnMut(&VerifyProgress) -> ControlFlow<()>> Verification<'_, P> {
         let file = open_listed(&self.inner.fs, segment.path())?;
         SegmentHeader::read(&file, segment.id(), self.inner.identity)?;
         tally.end = FIRST_OFFSET;
-        let mut told = 0;
+        let mut reported = 0;
         scan::try_for_each_sealed(&file, segment.id(), *end, |entry| {
             let header = &entry.header;
             let is_put = header.is_put_or_delete() && !header.is_tombstone();
@@ -328,59 +331,60 @@ impl<P: FnMut(&VerifyProgress) -> ControlFlow<()>> Verification<'_, P> {
                 tally.live_size += header.entry_size();
             }
             tally.end = entry.offset + header.entry_size();
-            if tally.end - told < PROGRESS_STEP {
+            if tally.end - reported < PROGRESS_STEP {
                 return ControlFlow::Continue(());
             }
-            told = tally.end;
-            let size_done = self.told.size_done + told;
-            let flow = (self.progress)(&VerifyProgress { size_done, ..self.told });
+            reported = tally.end;
+            let size_done = self.reported.size_done + reported;
+            let flow = (self.progress)(&VerifyProgress { size_done, ..self.reported });
             tally.cancelled = flow.is_break();
             flow
         })?;
         if tally.cancelled {
             return Ok(());
         }
-        // No entry needs its padding, but whoever maps the file does.
+        // Reads do not need the padding of the last entry, but a mapping of the file does.
         let size = file.size()?;
         if size < *end {
-            let reason = format!("the file ends here, {end} bytes were written");
+            let reason = format!("the file ends here, but {end} bytes were written");
             return Err(Error::corrupt(file.path(), size, reason));
         }
-        // The end entry counts, which is not shown.
+        // Includes the end entry, which the closure does not see.
         tally.end = *end;
         Ok(())
     }
 
-    /// Compares the size of the entries that were found to be named with what the keydir accounts.
+    /// Compares the total size of the named entries that were found with the live size that the
+    /// keydir accounts for.
     fn misnamed(&self, subject: &VerifySubject, before: u64, found: u64) -> Result<Option<Damage>> {
         let VerifySubject { segment, end, .. } = subject;
         if found < segment.live_size() {
-            // What was published before it was asked for is then accounted too.
+            // Then everything published before the lookups is accounted for too.
             self.inner.keydir.wait_for_writers();
         }
         let after = segment.live_size();
         if !self.is_filled || after <= found && found <= before {
             return Ok(None);
         }
-        // This waits for a write that is just appending, so that the size is that of all entries
-        // that were counted.
+        // This waits for a write that is just appending, so that the size covers all entries that
+        // were counted.
         if self.inner.is_gone(subject)? || segment.size() != *end {
             return Ok(None);
         }
-        // A refresh that has begun since may have put other segments in the place of all.
+        // A refresh that has begun since may have replaced all segments.
         if self.inner.hold_refresh().map(|state| state.count) != self.refreshes {
             return Ok(None);
         }
         let reason = format!(
-            "the keydir names entries of {after} bytes here, and of those that are here {found} \
-             bytes are named"
+            "the keydir accounts for {after} live bytes in this segment, but the scan found \
+             {found}"
         );
         Ok(Some(Damage { path: segment.path().into(), offset: 0, reason }))
     }
 }
 
-/// Makes an error a finding, if it is one; otherwise it ends the verification. A read that failed
-/// is found at `offset`, or behind it.
+/// Turns an error into a finding if it is damage; any other error ends the verification. A read
+/// that failed is reported at `offset`; the failure lies there or after it.
 pub(crate) fn damage(error: Error, offset: u64) -> Result<Damage> {
     let (reason, is_unread) = (error.to_string(), fs::is_failed_read(&error));
     match error {

@@ -1,4 +1,5 @@
-//! What a follower of a store receives, one put or delete at a time, and how much of the log it may read.
+//! The changes that a follower receives, one put or delete at a time, and how much of the log it
+//! may read.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -35,14 +36,15 @@ impl fmt::Debug for Changes {
 pub struct Change {
     /// The key that was changed.
     pub key: Value,
-    /// What was done to it.
+    /// What was done to the key.
     pub operation: Operation,
-    /// When, by the store's clock; each change is later than the one before, if only by a microsecond.
+    /// The time of the change on the store's clock. Each change is later than the one before, if
+    /// only by a microsecond.
     pub timestamp: SystemTime,
-    /// Right behind the change: who resumes there gets the next one.
+    /// The position right after the change. A follower that resumes there gets the next change.
     pub position: Position,
-    /// Whether the batch that it belongs to goes on with the next change. What follows a change for
-    /// which this is `false` is no part of its batch.
+    /// Whether the batch of this change continues with the next change. If `false`, the following
+    /// changes do not belong to this batch.
     pub batch_continues: bool,
 }
 
@@ -50,18 +52,18 @@ pub struct Change {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Operation {
-    /// It was given a value.
+    /// The key was put.
     Put {
         /// The value.
         value: Value,
-        /// When the key expires, which may be past by now.
+        /// When the key expires. This time may already have passed.
         expires_at: Option<SystemTime>,
     },
-    /// It was removed. That it has expired is no change: the put has told when it will.
+    /// The key was deleted. Expiry does not produce a change: the put already carries the time.
     Delete,
 }
 
-/// Returns whether what follows of a batch has another key with a prefix.
+/// Returns whether the rest of a batch has another key with a prefix.
 pub(crate) fn goes_on(mut walk: Walk, end: u64, prefix: &[u8]) -> Result<bool> {
     while let Some(stored) = walk.next(end)? {
         let entry = stored.entry();
@@ -76,7 +78,7 @@ pub(crate) fn goes_on(mut walk: Walk, end: u64, prefix: &[u8]) -> Result<bool> {
 }
 
 impl Change {
-    /// Returns an entry of a key as followers see it, but for what lies behind it.
+    /// Returns the change that an entry makes, without the fields that depend on what follows it.
     pub(crate) fn of(stored: &StoredEntry<'_>) -> Result<Self> {
         let entry = stored.entry();
         let operation = if entry.header.is_tombstone() {
@@ -101,8 +103,8 @@ impl Inner {
         all.filter(|segment| segment.kind() == Kind::Log)
     }
 
-    /// Refuses to read on when the store was closed after a failed write or sync: what lies in its
-    /// files from then on is for recovery to say.
+    /// Returns an error if the store was closed after a failed write or sync: only recovery can
+    /// tell what its files hold.
     pub(crate) fn refuse_dead(&self) -> Result<()> {
         let Ok(log) = self.log() else { return Ok(()) };
         match log.check() {
@@ -111,20 +113,20 @@ impl Inner {
         }
     }
 
-    /// Waits until the entry of a key, which was read from a segment, is published.
+    /// Waits until the entry of a key that was read from a segment is published.
     pub(crate) fn await_published(&self, segment: &Segment, key: &[u8]) {
         if !segment.is_published() && !made(Mistake::ToldInFlight) {
             drop(self.keydir.shard(self.keydir.hash(key).shard()));
         }
     }
 
-    /// Returns up to where a follower may read a segment.
+    /// Returns the end of the part of a segment that a follower may read.
     pub(crate) fn readable_end(&self, segment: &Segment, durable: bool) -> u64 {
         let size = segment.size();
         if !durable {
             return size;
         }
-        // In a store opened read-only only what is sealed is known to be durable.
+        // A read-only store only knows that sealed segments are durable.
         let durable = self.log().map_or(Place::new(SegmentId(0), 0), LogWriter::durable);
         let id = segment.id();
         match id.cmp(&durable.segment) {

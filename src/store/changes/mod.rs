@@ -1,15 +1,13 @@
-//! The change feed: the log, read in its order by those who follow the store.
+//! The change feed: followers read the log in order.
 //!
-//! - A segment is held while it is read, whatever becomes of its file; no merge waits for a reader.
-//! - A change is returned when a slot names it, so that a follower that gets the key next does not
-//!   find what was there before.
-//! - From segment to segment a reader goes under the log's lock, and only from one that nothing is
-//!   appended to any more. The manifest tells then whether one in between is gone: it says so before
-//!   a segment leaves the set.
-//! - Merged segments are passed over: what they hold was told before, or is gone with its segment.
-//! - A follower that waits is woken for what it follows, see `log::waiters`, and passes over the rest.
-//! - A position lies right behind a put or a delete, or at the beginning of what a clear has left;
-//!   never behind a note of the log itself, which may go.
+//! - A follower holds the segment that it is reading. No merge waits for a reader.
+//! - A change is returned once a slot names it, so a get of the key never finds an older value then.
+//! - A reader moves to the next segment under the log's lock, and only from a segment that no longer grows.
+//!   The manifest then shows whether a segment in between was removed: it records that first.
+//! - Merged segments are skipped: their entries were returned before, or their history is gone.
+//! - A waiting follower is woken only for its own prefix, see `log::waiters`, and skips the rest.
+//! - A position lies right after a put or a delete, or at the beginning of what a clear has left, and never
+//!   after one of the log's own notes, which may be removed.
 
 pub(crate) mod change;
 pub(crate) mod position;
@@ -30,63 +28,66 @@ use crate::store::changes::change::{Change, goes_on};
 use crate::store::changes::position::Position;
 use crate::sync::Instant;
 
-/// Changes of a store in the order in which they were committed, from [`Reader::changes`].
+/// Changes of a store in commit order, from [`Reader::changes`].
 ///
-/// Owned and independent: it can be sent to another thread, and outlives the store, of which it
-/// tells all that was committed before it was closed. Waiting, it is woken by changes of its
-/// [prefix](Self::prefix) alone, and costs writers nothing to speak of. It holds the segment that it is reading, and
-/// so that one's disk space, but keeps no merge from anything: what it has not come to may be gone
-/// when it gets there. As an iterator it waits for more, and ends when the store is closed and
-/// nothing is left, or behind the first error.
+/// Owns its state: it can be sent to another thread and outlives the store, in which case it still
+/// returns everything committed before the store was closed.
+///
+/// A waiting follower is woken only by changes of its [prefix](Self::prefix) and costs writers next
+/// to nothing. It holds the segment that it is reading, along with that segment's disk space, but
+/// it never blocks a merge: changes that it has not reached yet may be gone when it gets there. As
+/// an iterator, it waits for further changes, and ends when the store is closed and everything has
+/// been returned, or after the first error.
 #[must_use = "changes are read one by one"]
 pub struct Changes {
     pub(super) inner: Arc<Inner>,
-    /// In the segment that is being read.
+    /// Reads the current segment.
     pub(super) walk: Option<Walk>,
-    /// Behind the last change that was told, or passed over.
+    /// After the last change that was returned or skipped.
     pub(super) at: Place,
-    /// Up to where the segment can be read, when this was last looked at.
+    /// Readable end of the segment as of the last check.
     pub(super) end: u64,
-    /// What has not been read up to here is of other prefixes.
+    /// Everything unread before this place has other prefixes.
     pub(super) clean: Place,
     pub(super) prefix: Vec<u8>,
     pub(super) durable: bool,
-    /// An iterator ends behind an error.
+    /// Whether the iterator has returned an error, after which it ends.
     failed: bool,
 }
 
-/// What there is to do at the end of what could be read.
+/// The next step at the end of what was readable.
 enum Next {
-    /// There is more by now.
+    /// The segment has more by now.
     More,
-    /// The log goes on in this segment.
+    /// The log continues in this segment.
     Segment(Arc<Segment>),
-    /// This is the end, for now.
+    /// This is the end for now.
     Nothing,
 }
 
 impl Reader {
-    /// Returns the changes that were committed behind a position, and those that will be: every put,
-    /// with its expiry, and every delete.
+    /// Returns the changes committed after a position, past and future: every put, with its expiry,
+    /// and every delete.
     ///
-    /// Begin at [`Position::START`] for all changes, at [`position`](Self::position) for those from now on,
-    /// and at the [position](Change::position) of the last change that you have handled to go on where you
-    /// stopped, in this process or a later one.
+    /// Start at [`Position::START`] for all changes, or at [`position`](Self::position) for those
+    /// from now on. To resume, in this process or a later one, start at the
+    /// [position](Change::position) of the last change that you handled.
     ///
-    /// The changes are read from the log. A merge removes what is dead from there, and with it the
-    /// history: then [`HistoryGone`](Error::HistoryGone) tells the follower to *resync*: take a
-    /// [`snapshot`](Self::snapshot), copy all keys and values of that, and go on from its
+    /// Changes are read from the log. A merge removes dead entries and with them the history. The
+    /// follower then gets [`HistoryGone`](Error::HistoryGone) and must *resync*: take a
+    /// [`snapshot`](Self::snapshot), copy all of its keys and values, and continue from its
     /// [position](crate::Snapshot::position).
     ///
-    /// A [`ReadOnly`](crate::ReadOnly) store returns the changes that it knows of, and waits for no more,
-    /// except for a refresh that is under way. A value keeps its segment: drop what was read.
+    /// A [`ReadOnly`](crate::ReadOnly) store returns the changes that it knows of. It does not wait
+    /// for more, except for a refresh in progress. Each value keeps its segment alive, so drop
+    /// values that you have processed.
     ///
     /// # Errors
     ///
     /// [`HistoryGone`](Error::HistoryGone), [`PositionLost`](Error::PositionLost) and
-    /// [`ForeignPosition`](Error::ForeignPosition), all of which ask for a resync
-    /// ([`needs_resync`](Error::needs_resync)); [`InvalidPosition`](Error::InvalidPosition) for what
-    /// was never told as a position.
+    /// [`ForeignPosition`](Error::ForeignPosition), all of which require a resync
+    /// ([`needs_resync`](Error::needs_resync)); [`InvalidPosition`](Error::InvalidPosition) for a
+    /// position that the store never returned.
     ///
     /// ```
     /// use bitcask::{Operation, Position};
@@ -102,7 +103,7 @@ impl Reader {
     /// assert_eq!(put.key, "key");
     /// assert!(matches!(put.operation, Operation::Put { value, .. } if value == "value"));
     ///
-    /// // Another one, which goes on behind the first change.
+    /// // Another follower, which starts after the first change.
     /// let mut rest = db.changes(put.position)?;
     /// assert_eq!(rest.try_recv()?.unwrap().operation, Operation::Delete);
     /// assert_eq!(rest.try_recv()?, None);
@@ -113,7 +114,7 @@ impl Reader {
         Changes::begin(&self.inner, since)
     }
 
-    /// Returns the changes of keys with a prefix that are committed from now on.
+    /// Returns the changes of keys with a prefix, from now on.
     ///
     /// # Errors
     ///
@@ -137,7 +138,7 @@ impl Reader {
     pub fn watch_prefix(&self, prefix: impl AsRef<[u8]>) -> Result<Changes> {
         loop {
             match self.changes(self.position()) {
-                // A merge or a clear has come between the two.
+                // A merge or a clear has run between the two calls.
                 Err(error) if error.needs_resync() => {}
                 changes => return Ok(changes?.prefix(prefix)),
             }
@@ -146,35 +147,36 @@ impl Reader {
 }
 
 impl Changes {
-    /// Leaves out the changes of keys that don't begin with a prefix. What is left of a batch is a
-    /// batch.
+    /// Skips changes of keys that do not start with a prefix. What remains of a batch still counts
+    /// as a batch.
     pub fn prefix(mut self, prefix: impl AsRef<[u8]>) -> Self {
         (self.prefix, self.clean) = (prefix.as_ref().to_vec(), self.at);
         self
     }
 
-    /// Tells of a change only when it is durable: a crash can't undo what was told then.
+    /// Returns a change only once it is durable, so a crash cannot undo a change that was returned.
     ///
-    /// Without this a change is returned as soon as readers of the store can see it, so a crash may lose
-    /// one that a follower has seen, which then gets [`PositionLost`](Error::PositionLost). To resync from
-    /// durable data only, call [`sync`](crate::Bitcask::sync) after taking the snapshot. In a store opened
-    /// read-only, what is sealed is durable.
+    /// Without this, a change is returned as soon as readers of the store can see it. A crash may
+    /// then lose a change that a follower has already seen; the follower gets
+    /// [`PositionLost`](Error::PositionLost). To resync from durable data only, call
+    /// [`sync`](crate::Bitcask::sync) after taking the snapshot. In a read-only store, only sealed
+    /// segments count as durable.
     pub fn durable(mut self) -> Self {
         (self.durable, self.end) = (true, 0);
         self
     }
 
-    /// Returns where this has come to: a follower that resumes there misses nothing.
+    /// Returns the current position. A follower that resumes there misses nothing.
     pub fn resume_position(&self) -> Position {
         self.inner.position_at(self.at)
     }
 
-    /// Returns the next change, or `None` if there is none for now.
+    /// Returns the next change, or `None` if there is none yet.
     ///
     /// # Errors
     ///
-    /// [`HistoryGone`](Error::HistoryGone) if a merge or a clear has removed what would be next;
-    /// what keeps an entry from being read, as for [`get`](Reader::get).
+    /// [`HistoryGone`](Error::HistoryGone) if a merge or a clear has removed the next changes; and
+    /// the errors of [`get`](Reader::get) if an entry cannot be read.
     pub fn try_recv(&mut self) -> Result<Option<Change>> {
         self.inner.here()?;
         loop {
@@ -182,7 +184,7 @@ impl Changes {
                 return Ok(Some(change));
             }
             let inner = Arc::clone(&self.inner);
-            // Let go of before anything else is done.
+            // The lock is released before anything else is done.
             let next = if let Ok(writer) = inner.writer() {
                 self.look(Some(&writer.log.lock()))
             } else {
@@ -193,14 +195,15 @@ impl Changes {
             match next {
                 Next::More => {}
                 Next::Segment(segment) => self.enter(&segment)?,
-                // Nothing is left, or nothing has come yet.
+                // Everything was returned, or nothing has arrived yet.
                 Next::Nothing => return self.refuse_gone().map(|()| None),
             }
         }
     }
 
-    /// Waits for the next change; `None` if the store was closed and nothing is left. On a read-only
-    /// store it does not wait: `None` means as much as for [`try_recv`](Self::try_recv).
+    /// Waits for the next change. Returns `None` if the store was closed and everything was
+    /// returned. On a read-only store it does not wait; `None` means the same as for
+    /// [`try_recv`](Self::try_recv).
     ///
     /// # Errors
     ///
@@ -225,7 +228,7 @@ impl Changes {
         self.wait(None)
     }
 
-    /// Waits for the next change, but no longer than this; `None` if none has come.
+    /// Waits for the next change, for at most `timeout`. Returns `None` if none has arrived.
     ///
     /// # Errors
     ///
@@ -275,7 +278,7 @@ impl Changes {
         if !is_start && since.store_id() != inner.identity.store_id {
             return Err(Error::ForeignPosition { path: path(), position: position() });
         }
-        // In this order: what leaves the set was told to be gone before.
+        // In this order: a segment's removal is recorded in the manifest before it leaves the set.
         let segment = inner.log_segments().find(|segment| segment.id() == at.segment);
         match inner.manifest.get(Manifest::history).cmp(&at) {
             Ordering::Greater => {
@@ -292,7 +295,7 @@ impl Changes {
                 .entry(at.offset)
                 .is_ok_and(|entry| ignore_unknown_codec(entry.check()).is_ok())
         {
-            let reason = "no change ends there";
+            let reason = "no change ends at this position";
             return Err(Error::InvalidPosition { position: position(), reason });
         }
         let walk = segment.map(|segment| Walk::new(&segment, at.offset));
@@ -300,7 +303,7 @@ impl Changes {
         Ok(Self { inner, walk, at, end: 0, clean: at, prefix, durable: false, failed: false })
     }
 
-    /// Returns the next change of what can be read by now of this segment.
+    /// Returns the next change from the readable part of this segment.
     fn read(&mut self) -> Result<Option<Change>> {
         self.inner.refuse_dead()?;
         let Some(walk) = &mut self.walk else { return Ok(None) };
@@ -312,27 +315,27 @@ impl Changes {
             let wanted = entry.key().starts_with(&self.prefix);
             let change = wanted.then(|| Change::of(&stored)).transpose();
             let continues = entry.header.flags.has(Flags::CONTINUES);
-            let told = change.and_then(|change| match change {
+            let returned = change.and_then(|change| match change {
                 Some(change) if continues => {
                     let more = goes_on(walk.clone(), self.end, &self.prefix)?;
                     Ok(Some(Change { batch_continues: more, ..change }))
                 }
                 change => Ok(change),
             });
-            // With an error it stays where it is.
-            let told = told.inspect_err(|_| *walk = Walk::new(&segment, start))?;
-            if let Some(change) = &told {
+            // On an error, the follower stays where it is.
+            let returned = returned.inspect_err(|_| *walk = Walk::new(&segment, start))?;
+            if let Some(change) = &returned {
                 self.inner.await_published(&segment, &change.key);
             }
             self.at = Place::new(segment.id(), walk.offset());
-            if let Some(mut change) = told {
+            if let Some(mut change) = returned {
                 change.position = self.inner.position_at(self.at);
                 return Ok(Some(change));
             }
         }
     }
 
-    /// Looks for what is next when all has been read that could be.
+    /// Determines the next step after everything readable was read.
     fn look(&mut self, log: Option<&Log>) -> Next {
         if let Some(walk) = &self.walk {
             let segment = walk.segment();
@@ -346,7 +349,7 @@ impl Changes {
             }
         }
         let is_next = |segment: &Arc<Segment>| match &self.walk {
-            // The same may have been opened anew, with more in it.
+            // The same segment may have been reopened with more entries.
             Some(walk) if walk.segment().id() == segment.id() => walk.offset() < segment.size(),
             Some(walk) => walk.segment().id() < segment.id(),
             None => self.at.segment < segment.id(),
@@ -355,7 +358,7 @@ impl Changes {
         next.map_or(Next::Nothing, Next::Segment)
     }
 
-    /// Goes on in another segment, unless one before it is gone.
+    /// Moves to another segment, unless one before it is gone.
     fn enter(&mut self, next: &Arc<Segment>) -> Result<()> {
         self.refuse_gone()?;
         let same = self.walk.as_ref().filter(|walk| walk.segment().id() == next.id());
@@ -364,14 +367,14 @@ impl Changes {
         Ok(())
     }
 
-    /// Refuses to go on if there was more behind what is held, and is no longer; or if a writer in
-    /// another process has lost what was told, which a refresh finds.
+    /// Returns an error if changes after the held segment existed and are gone. Also returns one if
+    /// a writer in another process has lost changes already returned, which a refresh detects.
     fn refuse_gone(&self) -> Result<()> {
         let (held, at) = (self.walk.as_ref().map(Walk::segment), self.at);
         let read = held.map_or(at, |held| Place::new(held.id(), held.size()));
         let has_it = |other: Arc<Segment>| other.id() == at.segment && other.size() >= at.offset;
         let is_follower = matches!(self.inner.role, Role::Follower(_));
-        // In this order: the manifest lets go of a segment before the set does.
+        // In this order: the manifest drops a segment before the set does.
         let is_lost = is_follower && !self.inner.log_segments().any(has_it);
         let history = self.inner.manifest.get(Manifest::history);
         let (path, position) = (self.inner.dir.path().into(), self.resume_position().to_string());

@@ -1,4 +1,4 @@
-//! Positions in the log, as those who follow it keep them.
+//! Positions in the log, which followers store.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,11 +11,11 @@ use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId};
 use crate::store::follower::RefreshState;
 use crate::store::{Inner, Reader, Role};
 
-/// A place in the order of all changes of a store, between two of them.
+/// A place between two changes in the order of all changes of a store.
 ///
-/// Opaque, and small enough to be stored with whatever is made of the changes; it means the same
-/// after the store was closed and opened again, and in a [backup](crate::Bitcask::backup) that was made
-/// later. Positions of one store are in the order of its changes; those of several have no
+/// Opaque, and small enough to store with data derived from the changes. A position stays valid
+/// after the store is closed and reopened, and in a [backup](crate::Bitcask::backup) made later.
+/// Positions of one store are ordered like its changes; positions of different stores have no
 /// meaningful order. See [`Reader::changes`].
 ///
 /// ```
@@ -36,12 +36,12 @@ use crate::store::{Inner, Reader, Role};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     store_id: u64,
-    /// Packed, so that the order of positions is that of the log.
+    /// Packed, so that positions are ordered like the log.
     place: u64,
 }
 
 impl Position {
-    /// Before the first change of any store.
+    /// The position before the first change of any store.
     pub const START: Self = Self { store_id: 0, place: 0 };
 
     pub(crate) fn new(store_id: u64, place: Place) -> Self {
@@ -56,12 +56,13 @@ impl Position {
         Place::unpack(self.place).max(BEGINNING)
     }
 
-    /// Encodes the position; the bytes of two of one store are in their order too.
+    /// Encodes the position. For positions of one store, the bytes have the same order as the
+    /// positions.
     pub fn to_bytes(self) -> [u8; 16] {
         (u128::from(self.store_id) << 64 | u128::from(self.place)).to_be_bytes()
     }
 
-    /// Decodes a position. Whether it is one of a store is told by [`Reader::changes`].
+    /// Decodes a position. [`Reader::changes`] checks whether it is valid for a store.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         let word = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_be_bytes);
         let (store_id, place) = bytes.split_at(8);
@@ -83,19 +84,20 @@ impl FromStr for Position {
         let words = text.split_once('-').and_then(|(id, place)| Some((word(id)?, word(place)?)));
         let position = words.map(|(store_id, place)| Self { store_id, place });
         position.filter(|position| position.to_string() == text).ok_or_else(|| {
-            let reason = "a position is two numbers of 16 hexadecimal digits, and a hyphen";
+            let reason = "a position is two numbers of 16 hexadecimal digits, joined by a hyphen";
             Error::InvalidPosition { position: text.to_owned(), reason }
         })
     }
 }
 
 impl Reader {
-    /// Returns the position behind the last change, from which [`changes`](Self::changes) tells of
-    /// those that are made from now on. Whatever lies before it can be read when this returns.
+    /// Returns the position after the last change. [`changes`](Self::changes) from there returns
+    /// the changes made from now on. All changes before the position are readable when this
+    /// returns.
     ///
-    /// Waits for writers that have appended changes and not yet made them readable. In a store that was
-    /// opened read-only, it waits for a [`refresh`](crate::ReadOnly::refresh) under way, and is the position that
-    /// the last successful one has reached.
+    /// Waits for writers that have appended changes but not yet made them readable. In a read-only
+    /// store, it waits for a [`refresh`](crate::ReadOnly::refresh) in progress and returns the
+    /// position that the last successful one reached.
     pub fn position(&self) -> Position {
         let inner = &self.inner;
         if inner.here().is_err() {
@@ -111,12 +113,12 @@ impl Reader {
 }
 
 impl Inner {
-    /// Returns the position of the end of what a store opened read-only has read.
+    /// Returns the position at the end of what a read-only store has read.
     pub(crate) fn position_read(&self, refreshing: &RefreshState) -> Position {
         self.position_at(refreshing.end.unwrap_or_else(|| self.found_end()))
     }
 
-    /// Returns the position of the end of a log that is locked.
+    /// Returns the position at the end of a locked log.
     pub(crate) fn position_of(&self, log: &Log) -> Position {
         let has_appended = log.end() >= BEGINNING;
         let found_end = || *self.found_end.get_or_init(|| self.found_end());
@@ -127,15 +129,15 @@ impl Inner {
         Position::new(self.identity.store_id, place)
     }
 
-    /// Returns the end of the log as opening found it, if nothing was appended since.
+    /// Returns the end of the log as found by opening, if nothing was appended since.
     pub(crate) fn found_end(&self) -> Place {
         let mut segments: Vec<_> = self.segments.all().into_iter().map(|(_, each)| each).collect();
         segments.retain(|segment| segment.kind() == Kind::Log);
         segments.sort_by_key(|segment| std::cmp::Reverse(segment.id()));
-        // One that holds nothing goes when it is sealed, and no position may be in it.
+        // An empty segment is removed when it is sealed, so no position may point into it.
         let ends = segments.iter().map(Segment::last_end);
         let end = ends.into_iter().find(|end| end.offset > FIRST_OFFSET);
-        // What a merge has removed can be more than what is left.
+        // A merge may have removed later segments than those that are left.
         end.unwrap_or(Place::new(SegmentId(0), 0)).max(self.manifest.get(Manifest::history))
     }
 }

@@ -1,22 +1,22 @@
-//! How a follower that waits finds out what it may pass over. `log::waiters` says what wakes it.
+//! How a waiting follower finds out what it may skip. `log::waiters` describes what wakes it.
 
 use super::Changes;
 use crate::log::Log;
 use crate::segment::read::walk::Walk;
 use crate::segment::{FIRST_OFFSET, Place};
 
-/// The number of bytes that are looked at before a follower waits for durable changes. If more is unread, a
-/// sync wakes it, and then less is.
+/// Number of bytes that a follower scans before it waits for durable changes. If more is unread,
+/// the next sync wakes it, and then less is unread.
 const LOOKED_AT_MAX: u64 = 16 << 10;
 
 impl Changes {
-    /// Returns where it reads next.
+    /// Returns the place of the next read.
     pub(crate) fn next_place(&self) -> Place {
         self.walk.as_ref().map_or(self.at, |walk| Place::new(walk.segment().id(), walk.offset()))
     }
 
-    /// Returns whether something of its prefix may be unread because it is not durable. Looks at a limited
-    /// number of bytes, since the caller holds the lock of the log.
+    /// Returns whether entries of its prefix may be unread because they are not durable yet. Scans
+    /// a limited number of bytes, since the caller holds the lock of the log.
     pub(crate) fn has_unread(&mut self, log: &Log) -> bool {
         if !self.durable {
             return false;
@@ -42,8 +42,8 @@ impl Changes {
         false
     }
 
-    /// Passes over entries of other prefixes, up to a place right behind a put or a delete, without reading
-    /// them. A follower of durable changes reads them, as far as they are durable.
+    /// Skips entries of other prefixes, up to a place right after a put or a delete, without
+    /// reading them. A follower of durable changes reads them instead, as far as they are durable.
     pub(crate) fn pass_over(&mut self, to: Place) {
         self.clean = self.clean.max(to);
         if self.durable || to <= self.at {

@@ -1,8 +1,8 @@
-//! Small segments are folded by the thread that merges, when the store has just been opened, and at close.
+//! Folding of small segments: by the merge thread right after opening, and at close.
 //!
-//! - Opening waits for none of it, and closing for one group at most.
-//! - What keeps a fold from being made is no failure of a close: all is as durable as it was. Only a
-//!   sync that fails on the way is.
+//! - Opening does not wait for it, and closing waits for one group at most.
+//! - A fold that cannot be made does not make the close fail, since everything stays as durable as
+//!   it was. Only a failed sync on the way does.
 
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
@@ -16,15 +16,16 @@ use crate::options::{AutoMerge, MergePolicy};
 use crate::stats::{MergePlan, MergeProgress, MergeReport};
 use crate::store::Inner;
 
-/// The most bytes that are folded at close.
+/// Maximum number of bytes folded at close.
 const CLOSE_SIZE_MAX: u64 = 4 << 20;
-/// The most bytes that are folded at a time in the background.
+/// Maximum number of bytes folded at a time in the background.
 const OPEN_SIZE_MAX: u64 = 64 << 20;
-/// From so many times as many small segments on a fold is worth what it costs others.
+/// Multiple of `SMALL_MAX` from which a fold is worth its cost to others.
 const URGENT: u64 = 8;
 
 impl Inner {
-    /// Folds what other runs of the program have left, one group after the other.
+    /// Folds the small segments that earlier runs of the program have left, one group after the
+    /// other.
     pub(crate) fn fold_backlog(&self, auto: &AutoMerge) {
         let Ok(writer) = self.writer() else { return };
         let bounds = FoldLimits { small_max: SMALL_MAX, size_max: OPEN_SIZE_MAX };
@@ -39,8 +40,8 @@ impl Inner {
         }
     }
 
-    /// Folds one group, at the end of a run, unless that would take long or somebody who outlives the
-    /// store would miss the history; when there are many more all the same.
+    /// Folds one group at close, unless that would take long, or a holder that outlives the store
+    /// would miss the history. If there are many more small segments, folds anyway.
     pub(crate) fn fold_at_close(this: &Arc<Self>) {
         let MergePolicy::Auto(auto) = &this.options.merge_policy else { return };
         let is_quick = this.filler.is_nearly_done();
@@ -48,7 +49,7 @@ impl Inner {
         let small_max = if is_free { SMALL_MAX } else { URGENT * SMALL_MAX };
         let bounds = FoldLimits { small_max, size_max: CLOSE_SIZE_MAX };
         if !is_quick && this.count_short(auto) <= small_max {
-            // What is dead in the long ones is not worth the time that it takes to find out.
+            // Finding out what is dead in the long segments is not worth the time.
             return;
         }
         if this.may_be_folded(bounds) && !this.plan_fold(auto, bounds).is_empty() {
@@ -56,18 +57,19 @@ impl Inner {
         }
     }
 
-    /// Folds one group; says whether there are fewer segments now.
+    /// Folds one group. Returns whether there are fewer segments now.
     fn fold(&self, auto: &AutoMerge, bounds: FoldLimits, pace: RateLimiter) -> bool {
         let before = self.sealed_len();
-        let mut nothing = |_: &MergeProgress| ControlFlow::Continue(());
-        let result = self.merge(|this| Ok(this.plan_fold(auto, bounds)), pace, &mut nothing);
+        let mut keep_going = |_: &MergeProgress| ControlFlow::Continue(());
+        let result = self.merge(|this| Ok(this.plan_fold(auto, bounds)), pace, &mut keep_going);
         Self::tell_finished(auto, &result);
-        // On a full disk those may be gone that were dead, and the others can be folded then.
+        // On a full disk, segments without live entries may have been removed, which makes room to
+        // fold the others.
         self.sealed_len() < before
     }
 
-    /// Returns whether there are so many segments that it is worth a look which are small, for which the
-    /// keydir has to be filled.
+    /// Returns whether there are enough segments to justify filling the keydir in order to count
+    /// the small ones.
     fn may_be_folded(&self, bounds: FoldLimits) -> bool {
         self.sealed_len() > bounds.small_max
     }
@@ -76,7 +78,8 @@ impl Inner {
         self.manifest.get(|manifest| manifest.sealed.len() as u64)
     }
 
-    /// Returns how many segments are small whatever is dead in them. Needs no keydir.
+    /// Returns the number of segments that are small even if nothing in them is dead. Needs no
+    /// keydir.
     fn count_short(&self, auto: &AutoMerge) -> u64 {
         let size = auto.small_size.min(self.options.segment_size / 4);
         let is_short = |sealed: &&Sealed| sealed.length < size;
@@ -90,10 +93,10 @@ impl Inner {
         plan_fold(self.pool(&segments, &damaged), auto, hour, bounds)
     }
 
-    /// Tells the policy's function of a run that nobody asked for.
+    /// Reports an automatic run to the policy's callback.
     pub(crate) fn tell_finished(auto: &AutoMerge, result: &Result<MergeReport>) {
         if let Some(on_finish) = &auto.on_finish {
-            // Its panic has been told by then, and must not end merging for good.
+            // The panic was already printed, and must not stop automatic merging for good.
             let call = AssertUnwindSafe(|| on_finish.call(result));
             drop(std::panic::catch_unwind(call));
         }

@@ -1,8 +1,8 @@
-//! The verbs of merging, and the thread that merges by itself.
+//! Merge operations, and the automatic merge thread.
 //!
-//! - The merge itself is in `crate::merge`; here is what it needs of the store.
-//! - What a merge has copied and could not publish for want of space is kept with the turn, and
-//!   published before the next one begins.
+//! - `crate::merge` does the merge itself; this module provides what it needs from the store.
+//! - Copies that a merge could not publish for lack of space are kept with the turn, and published
+//!   before the next merge begins.
 
 pub(crate) mod fold;
 pub(crate) mod permit;
@@ -29,23 +29,24 @@ use crate::store::merging::rate_limit::RateLimiter;
 use crate::sync::Instant;
 
 impl Bitcask {
-    /// Gives back the disk space of what was overwritten, deleted or has expired, where that is
-    /// worth it.
+    /// Reclaims the disk space of overwritten, deleted and expired entries where that is
+    /// worthwhile.
     ///
-    /// Copies the live entries of some sealed segments to new ones and removes the old. Reads and
-    /// writes go on meanwhile; a held [`Value`](crate::Value) stays as it is, and keeps the disk
-    /// space of its segment. Needs room on the disk for a segment, whatever the size of the store,
-    /// and leaves the last 32 MiB (a quarter of a segment, if that is less) to others; what is dead
-    /// altogether goes in any case. Takes 8 bytes of memory for each live entry of one segment, 16 for
-    /// each entry of a new one, the size of the largest entry, and at most 64 MiB for what tombstones
-    /// may shadow.
-    /// Waits for a merge that is under way. Which segments: see [`MergeOptions`]; the active
-    /// segment is never among them.
+    /// Copies the live entries of some sealed segments to new ones and removes the old ones. Reads
+    /// and writes continue meanwhile. A held [`Value`](crate::Value) stays valid, and keeps the
+    /// disk space of its segment. [`MergeOptions`] determine which segments are merged; the active
+    /// segment never is. Waits for a merge in progress.
+    ///
+    /// Needs disk space for one segment, whatever the size of the store, and leaves the last 32 MiB
+    /// (or a quarter of a segment, if that is less) to others. Segments without live entries are
+    /// removed in any case. Takes 8 bytes of memory for each live entry of one segment, 16 for each
+    /// entry of a new one, the size of the largest entry, and at most 64 MiB for the entries that
+    /// tombstones may shadow.
     ///
     /// # Errors
     ///
-    /// [`NoSpace`](Error::NoSpace), [`Corrupt`](Error::Corrupt) and whatever else stopped it. What
-    /// it had got through by then stays done, and nothing is lost.
+    /// [`NoSpace`](Error::NoSpace), [`Corrupt`](Error::Corrupt), and any other error that stopped
+    /// the merge. What it has finished by then is kept, and nothing is lost.
     ///
     /// ```
     /// # use bitcask::{Bitcask, MergeOptions, Options};
@@ -67,22 +68,22 @@ impl Bitcask {
         self.merge_opt(MergeOptions::new())
     }
 
-    /// Merges with options of its own; see [`merge`](Self::merge).
+    /// Merges with options; see [`merge`](Self::merge).
     ///
-    /// With [`MergeOptions::force`] the segment that is active now is ended first, so that all that
-    /// is dead is given back.
+    /// With [`MergeOptions::force`], the active segment is sealed first, so that all dead space is
+    /// reclaimed.
     ///
     /// # Errors
     ///
-    /// As [`merge`](Self::merge); [`InvalidOption`](Error::InvalidOption) for a bad figure or an id
-    /// that no sealed segment has.
+    /// As [`merge`](Self::merge), and [`InvalidOption`](Error::InvalidOption) for an invalid value
+    /// or an id that no sealed segment has.
     pub fn merge_opt(&self, mut options: MergeOptions<'_>) -> Result<MergeReport> {
         options.check()?;
         let inner = &self.inner;
         inner.writer()?;
         if options.force && options.segments.is_none() {
             let rotated = unless_full(inner.log()?.rotate_active());
-            // What is sealed can be merged all the same.
+            // Sealed segments can still be merged.
             if !matches!(rotated, Err(Error::TooManySegments { .. })) {
                 rotated?;
             }
@@ -99,17 +100,17 @@ impl Bitcask {
                 None => Ok(plan_now(inner.pool(&segments, &damaged), &inner.auto_merge())),
             }
         };
-        let mut nothing = |_: &MergeProgress| ControlFlow::Continue(());
+        let mut keep_going = |_: &MergeProgress| ControlFlow::Continue(());
         match &mut options.progress {
             Some(progress) => inner.merge(plan, pace, progress),
-            None => inner.merge(plan, pace, &mut nothing),
+            None => inner.merge(plan, pace, &mut keep_going),
         }
     }
 
-    /// Returns which segments a merge would take if the policy were asked now, and why. Empty under
+    /// Returns the segments that the merge policy would merge now, and the reasons. Empty under
     /// [`MergePolicy::Manual`].
     ///
-    /// Gathers the keys first, as [`len`](crate::Reader::len) does.
+    /// Fills the keydir first, as [`len`](crate::Reader::len) does.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -167,7 +168,7 @@ impl Host for Inner {
     }
 
     fn unlink(&self, segment: &Arc<Segment>) {
-        // What can't be removed now is removed at the next open.
+        // If this fails, the next open removes the files.
         let _ = self.unlink(segment);
     }
 
@@ -180,7 +181,7 @@ impl Host for Inner {
 }
 
 impl Inner {
-    /// Returns the policy's figures, or the default ones for a merge that is asked for.
+    /// Returns the policy's settings, or the defaults for an explicit merge under a manual policy.
     fn auto_merge(&self) -> AutoMerge {
         match &self.options.merge_policy {
             MergePolicy::Auto(auto) => auto.clone(),
@@ -226,7 +227,7 @@ impl Inner {
         Pool { segments, damaged, segment_size, segment_entries }
     }
 
-    /// Merges what a plan says, when it is its turn.
+    /// Waits for the turn, then merges the segments of a plan.
     pub(super) fn merge(
         &self,
         plan: impl FnOnce(&Self) -> Result<MergePlan>,
@@ -238,19 +239,19 @@ impl Inner {
         let mut turn = merging.turn()?;
         self.log()?.check()?;
         self.publish(&mut turn.pending)?;
-        // What was read until now may be all that there is no number left for.
+        // Retired segments that no reader uses any more may occupy the last free numbers.
         self.segments.free_retired();
-        // Which entries are live is known of filled shards alone.
+        // Only filled shards show which entries are live.
         self.filler.fill_all(&self.keydir)?;
         let plan = plan(self)?;
         let ids = plan.segments.iter().map(|planned| SegmentId(planned.id)).collect();
-        // It is pending from now on, whatever becomes of it: its copies may be all that slots name.
+        // The merge is pending from now on, whatever happens: slots may name only its copies.
         let merge = turn.pending.insert(Merge::begin(&self.merge_context(), &ids));
         let run = self.run(merge, &mut pace, progress);
         if !self.opener.is_here() {
             return Err(self.lose(turn));
         }
-        // What stopped it does not keep what it has got through from being published.
+        // Whatever stopped the merge, the part that it has finished is published.
         let published = merge.publish(self);
         let mut report = merge.report(matches!(run, Ok(false)));
         let last_read = merge.last_read();
@@ -258,7 +259,7 @@ impl Inner {
             *turn.pending = None;
         }
         let mut result = match published {
-            // Worse than whatever stopped it.
+            // Poison outweighs whatever stopped the merge.
             Err(error) if error.is_poisoned() => Err(error),
             published => run.map(drop).and(published),
         };
@@ -269,12 +270,12 @@ impl Inner {
                 if !self.opener.is_here() {
                     return Err(self.lose(turn));
                 }
-                // The disk stays full if this fails too.
+                // If this fails too, the disk stays full.
                 if squeezed.unwrap_or(false) {
                     result = Ok(());
                 }
             }
-            // Whatever else was damaged, it is this one that can't be merged.
+            // Whatever else is damaged, this is the segment that cannot be merged.
             Err(error) if is_unreadable(error) => {
                 if let Some(id) = last_read {
                     merging.note_damage(id);
@@ -288,7 +289,7 @@ impl Inner {
         result.map(|()| report)
     }
 
-    /// Goes through a merge; says whether it came to its end.
+    /// Runs a merge. Returns whether it finished.
     fn run(
         &self,
         merge: &mut Merge,
@@ -314,14 +315,15 @@ impl Inner {
         Ok(true)
     }
 
-    /// Merges if that is due, and says how long to wait until it is looked at again.
+    /// Merges if that is due. Returns how long to wait until the next check.
     pub(super) fn merge_due(&self) -> Option<Duration> {
         let (MergePolicy::Auto(auto), Ok(writer)) = (&self.options.merge_policy, self.writer())
         else {
             return None;
         };
         let appends = self.appends();
-        // The first look, when the store has just been opened, is for this and what others have left.
+        // The first check, right after opening, only records this figure and folds what earlier
+        // runs of the program have left.
         let Some(before) = writer.merging.look(appends) else {
             self.fold_backlog(auto);
             return Some(auto.check_interval);
@@ -329,8 +331,8 @@ impl Inner {
         let idle = before == appends;
         let worthwhile = self.options.segment_size / 100 * u64::from(auto.idle_dead_percent);
         if idle && self.dead_in_active() > worthwhile {
-            // At rest nobody else ends it, and what is dead in it would stay. A failure is met
-            // again by whoever writes.
+            // In an idle store, nothing else seals the active segment, and its dead entries would
+            // stay. The next writer meets any failure again.
             let _ = writer.log.rotate_active().and_then(|()| self.seal_rotated());
         }
         if !self.plan_auto(auto, idle).is_empty() {
@@ -339,7 +341,7 @@ impl Inner {
         Some(auto.check_interval)
     }
 
-    /// Returns how many bytes of the active segment's entries are dead.
+    /// Returns the number of dead bytes among the active segment's entries.
     fn dead_in_active(&self) -> u64 {
         let Ok(writer) = self.writer() else { return 0 };
         let log = writer.log.lock();
@@ -350,12 +352,12 @@ impl Inner {
     fn merge_by_policy(&self, auto: &AutoMerge, idle: bool) {
         let limit = auto.bytes_per_second.filter(|_| !self.is_space_short());
         let pace = RateLimiter::while_busy(limit);
-        let mut nothing = |_: &MergeProgress| ControlFlow::Continue(());
-        let result = self.merge(|this| Ok(this.plan_auto(auto, idle)), pace, &mut nothing);
+        let mut keep_going = |_: &MergeProgress| ControlFlow::Continue(());
+        let result = self.merge(|this| Ok(this.plan_auto(auto, idle)), pace, &mut keep_going);
         Self::tell_finished(auto, &result);
     }
 
-    /// Publishes what a merge has copied, and forgets it.
+    /// Publishes the copies of a pending merge, and removes it.
     pub(super) fn publish(&self, pending: &mut Option<Merge>) -> Result<()> {
         if let Some(merge) = pending {
             merge.publish(self)?;
@@ -364,19 +366,19 @@ impl Inner {
         Ok(())
     }
 
-    /// Publishes what an earlier merge could not, as far as that is possible.
+    /// Publishes what an earlier merge could not publish, as far as possible.
     pub(super) fn publish_pending(&self) -> Result<()> {
         let Ok(writer) = self.writer() else { return Ok(()) };
         self.publish(&mut writer.merging.interrupt()?.pending)
     }
 }
 
-/// Leaves alone what there is no room for: what there is already can be merged, and gives room back.
+/// Ignores a lack of space: existing segments can still be merged, which reclaims space.
 fn unless_full(result: Result<()>) -> Result<()> {
     result.or_else(|error| if error.is_no_space() { Ok(()) } else { Err(error) })
 }
 
-/// Returns whether something on disk could not be read, or not be understood.
+/// Returns whether something on disk could not be read or decoded.
 fn is_unreadable(error: &Error) -> bool {
     error.is_corruption() || error.is_unsupported() || is_failed_read(error)
 }

@@ -1,9 +1,10 @@
-//! Whose turn it is to merge, and how a merge is asked to stop.
+//! The turn to merge, and how a merge is asked to stop.
 //!
-//! - One merge at a time, by whoever has the turn. Who can't wait for it to end (`clear`, closing)
-//!   asks it to stop, which it does after the run of entries that it is copying.
-//! - A turn is taken before all locks. A merge's own callback that asks for one is refused: it would
-//!   wait for itself.
+//! - Merges run one at a time; each takes the turn. An operation that cannot wait for a merge to
+//!   end (`clear`, closing) asks it to stop, which it does after the run of entries that it is
+//!   copying.
+//! - The turn is taken before all locks. A merge's own callback that asks for the turn gets an
+//!   error, since it would wait for itself.
 
 use std::collections::BTreeSet;
 
@@ -12,22 +13,22 @@ use crate::merge::Merge;
 use crate::segment::SegmentId;
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, ThreadId, current_thread};
 
-/// Whose turn it is to merge.
+/// State of the turn to merge.
 #[derive(Debug, Default)]
 pub(crate) struct MergeControl {
-    /// Lock 1: what was copied and could not be published.
+    /// Lock 1: the merge whose copies could not be published.
     pending: Mutex<Option<Merge>>,
-    /// Lock 8: the thread whose turn it is.
+    /// Lock 8: the thread that has the turn.
     thread: Mutex<Option<ThreadId>>,
-    /// How many want a merge to stop.
+    /// Number of requests to stop merging.
     stops: AtomicUsize,
-    /// Lock 8: segments that a merge could not read.
+    /// Lock 8: the segments that a merge could not read.
     damaged: Mutex<BTreeSet<u32>>,
-    /// Lock 8: the number of entries that had been appended at the last look whether a merge is due.
+    /// Lock 8: the number of entries appended as of the last check whether a merge is due.
     seen_appends: Mutex<Option<u64>>,
 }
 
-/// The turn to merge, or to keep merges away.
+/// The turn to merge, or to prevent merges.
 #[derive(Debug)]
 pub(crate) struct MergePermit<'a> {
     merging: &'a MergeControl,
@@ -41,7 +42,7 @@ impl Drop for MergePermit<'_> {
 }
 
 impl MergeControl {
-    /// Waits for the turn. A merge's own callback would wait for ever.
+    /// Waits for the turn. Returns an error to a merge's own callback, which would wait forever.
     pub(crate) fn turn(&self) -> Result<MergePermit<'_>> {
         let this = current_thread();
         if *self.thread.lock() == Some(this) {
@@ -52,7 +53,7 @@ impl MergeControl {
         Ok(MergePermit { merging: self, pending })
     }
 
-    /// Takes the turn from a merge that is under way.
+    /// Stops a merge in progress and takes the turn.
     pub(crate) fn interrupt(&self) -> Result<MergePermit<'_>> {
         self.stops.fetch_add(1, Ordering::Relaxed);
         let turn = self.turn();
@@ -60,12 +61,12 @@ impl MergeControl {
         turn
     }
 
-    /// Has merges stop until they may go on.
+    /// Stops merges until [`reopen`](Self::reopen) is called.
     pub(crate) fn close(&self) {
         self.stops.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Lets merges go on after a [`close`](Self::close).
+    /// Allows merges again after a [`close`](Self::close).
     pub(crate) fn reopen(&self) {
         self.stops.fetch_sub(1, Ordering::Relaxed);
     }
@@ -74,7 +75,7 @@ impl MergeControl {
         self.stops.load(Ordering::Relaxed) > 0
     }
 
-    /// Takes note of a segment that could not be read, so that it is not tried again and again.
+    /// Records a segment that could not be read, so that it is not tried again and again.
     pub(crate) fn note_damage(&self, id: SegmentId) {
         self.damaged.lock().insert(id.0);
     }
@@ -84,7 +85,7 @@ impl MergeControl {
         self.damaged.lock().clone()
     }
 
-    /// Takes note of how many entries have been appended; returns what it was at the last look.
+    /// Records the number of appended entries. Returns the number at the last check.
     pub(crate) fn look(&self, appends: u64) -> Option<u64> {
         self.seen_appends.lock().replace(appends)
     }

@@ -1,36 +1,36 @@
-//! How fast a merge may go.
+//! The rate limit of a merge.
 
 use std::time::Duration;
 
 use crate::store::Inner;
 use crate::sync::{Instant, sleep};
 
-/// So long at most nobody looks whether a merge is to stop.
+/// Maximum time between two checks whether a merge has to stop.
 const NAP: Duration = Duration::from_millis(10);
-/// So often it is looked whether anybody writes.
+/// Interval between two checks whether others write.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// A limit of bytes per second.
+/// A limit in bytes per second.
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
     per_second: Option<u64>,
-    /// Whether the limit only holds while others write.
+    /// Whether the limit only applies while others write.
     only_if_busy: bool,
     busy: bool,
     seen_appends: u64,
     looked: Instant,
-    /// What was moved since then counts.
+    /// Bytes moved since then count towards the limit.
     started: Instant,
     size: u64,
 }
 
 impl RateLimiter {
-    /// A limit that always holds.
+    /// Returns a limit that always applies.
     pub(crate) fn constant(per_second: Option<u64>) -> Self {
         Self::new(per_second, false)
     }
 
-    /// A limit that holds while others write.
+    /// Returns a limit that applies while others write.
     pub(crate) fn while_busy(per_second: Option<u64>) -> Self {
         Self::new(per_second, true)
     }
@@ -48,7 +48,7 @@ impl RateLimiter {
         }
     }
 
-    /// Takes note of bytes that were moved, and waits as long as the limit asks for.
+    /// Records moved bytes, and waits for as long as the limit requires.
     pub(crate) fn keep(
         &mut self,
         size: u64,
@@ -67,7 +67,7 @@ impl RateLimiter {
         }
     }
 
-    /// Looks from time to time whether anybody writes. What was moved while nobody did is forgiven.
+    /// Checks from time to time whether others write. Bytes moved while nobody wrote do not count.
     fn look(&mut self, appends: impl Fn() -> u64) {
         if !self.only_if_busy || self.looked.elapsed() < LOOK {
             return;
@@ -81,20 +81,20 @@ impl RateLimiter {
     }
 }
 
-/// Returns how long it should take to move as many bytes.
+/// Returns how long it should take to move this many bytes.
 fn due(size: u64, per_second: u64) -> Duration {
     let nanos = u128::from(size) * 1_000_000_000 / u128::from(per_second.max(1));
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
 }
 
 impl Inner {
-    /// Returns how many entries have been appended.
+    /// Returns the number of appended entries.
     pub(crate) fn appends(&self) -> u64 {
         self.log().map_or(0, |log| log.lock().appends())
     }
 
-    /// Returns whether space matters more than speed: most of the log is dead, or the disk has less
-    /// room left than a tenth of what the log takes.
+    /// Returns whether space matters more than speed: most of the log is dead, or the free disk
+    /// space is less than a tenth of the log's size.
     pub(crate) fn is_space_short(&self) -> bool {
         let stats = self.stats();
         let left = self.fs.available_space(self.dir.path()).unwrap_or(u64::MAX);
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_moved_takes_as_long_as_the_limit_says() {
+    fn moving_bytes_takes_as_long_as_the_limit_requires() {
         assert_eq!(due(64 << 20, 64 << 20), Duration::from_secs(1));
         assert_eq!(due(1, 1_000), Duration::from_millis(1));
         assert_eq!(due(0, 1), Duration::ZERO);
@@ -115,15 +115,15 @@ mod tests {
     }
 
     #[test]
-    fn without_a_limit_or_with_a_wish_to_stop_nothing_waits() {
+    fn nothing_waits_without_a_limit_or_when_asked_to_stop() {
         RateLimiter::constant(None).keep(u64::MAX, || false, || 0);
         RateLimiter::constant(Some(1)).keep(u64::MAX, || true, || 0);
     }
 
     #[test]
-    fn a_limit_for_busy_times_ends_with_them() {
+    fn a_limit_while_busy_ends_when_writes_stop() {
         let mut pace = RateLimiter::while_busy(Some(1));
-        // Nobody writes any more at the second look.
+        // Nobody writes any more at the second check.
         pace.keep(u64::MAX, || false, || 7);
         assert!(!pace.busy);
     }

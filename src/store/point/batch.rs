@@ -1,7 +1,7 @@
-//! Several changes that happen together or not at all.
+//! Batches: several changes that are applied atomically.
 //!
-//! - A batch gathers changes; `conditional` makes them.
-//! - Of the changes of one key only the last is made.
+//! - `Batch` collects the changes; `conditional` applies them.
+//! - If a batch changes a key more than once, only the last change is applied.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -11,11 +11,12 @@ use crate::options::{Lifetime, WriteOptions};
 use crate::segment::write::draft::Draft;
 use crate::store::Bitcask;
 
-/// Puts and deletes that [`Bitcask::write`](crate::Bitcask::write) makes together or not at all.
+/// Puts and deletes that [`Bitcask::write`](crate::Bitcask::write) applies atomically: all of them
+/// or none.
 ///
-/// If a batch changes a key several times, only the last change is made. The entries of a batch have
-/// to fit in one segment of at most 512 MiB. A batch is filled in place, and written by reference, so
-/// it can be written again: after the disk was full, or to another store.
+/// If a batch changes a key several times, only the last change is applied. The entries of a batch
+/// must fit in one segment of at most 512 MiB. Writing takes the batch by reference, so the same
+/// batch can be written again: to retry when the disk was full, or to another store.
 ///
 /// ```
 /// use bitcask::{Batch, Bitcask, Options};
@@ -25,7 +26,7 @@ use crate::store::Bitcask;
 /// db.put("b", "0")?;
 /// db.write(Batch::new().put("a", "1").delete("b"))?;
 ///
-/// // Pairs can be collected; the rest is added behind them.
+/// // Pairs can be collected, and more changes added afterwards.
 /// let mut batch: Batch = (0..100_u32).map(|number| (number.to_be_bytes(), "x")).collect();
 /// batch.put("c", "2");
 /// db.write(&batch)?;
@@ -34,10 +35,10 @@ use crate::store::Bitcask;
 /// # }
 /// ```
 #[derive(Clone, Default)]
-#[must_use = "a batch does nothing before it is written"]
+#[must_use = "a batch does nothing until it is written"]
 pub struct Batch {
     changes: Vec<BatchChange>,
-    /// What the entries take in the log, in bytes.
+    /// Total size of the entries in the log, in bytes.
     size: u64,
 }
 
@@ -51,7 +52,7 @@ struct BatchChange {
 }
 
 impl Batch {
-    /// Returns a batch without changes.
+    /// Returns an empty batch.
     pub fn new() -> Self {
         Self::default()
     }
@@ -63,8 +64,8 @@ impl Batch {
         self.put_opt(key, value, WriteOptions::new())
     }
 
-    /// Adds a put with options of its own. A time to live counts from the moment when the batch is
-    /// written. One put that asks to be [durable](WriteOptions::durable) makes the whole batch durable.
+    /// Adds a put with its own options. A time to live counts from the moment the batch is written.
+    /// One [durable](WriteOptions::durable) put makes the whole batch durable.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -95,13 +96,13 @@ impl Batch {
         self.change(key.as_ref(), None, WriteOptions::new())
     }
 
-    /// Removes all changes, and keeps the memory for the next ones.
+    /// Removes all changes, and keeps the allocated memory.
     pub fn clear(&mut self) {
         self.changes.clear();
         self.size = 0;
     }
 
-    /// Returns the number of changes, each change of a key counted.
+    /// Returns the number of changes. Several changes of one key all count.
     pub fn len(&self) -> usize {
         self.changes.len()
     }
@@ -111,12 +112,13 @@ impl Batch {
         self.changes.is_empty()
     }
 
-    /// Returns the number of bytes that the entries of all changes take in the log: headers, keys,
-    /// values and padding.
+    /// Returns the number of bytes that the entries of all changes occupy in the log: headers,
+    /// keys, values and padding.
     ///
-    /// Writing the batch takes less if a key is changed several times, if a key to be deleted is
-    /// absent, or if values are compressed. It takes 8 bytes more for each put whose time to live comes
-    /// from the options of the batch or the store, and 8 more for a mark that the log may add.
+    /// Writing the batch takes less space if it changes a key several times, if it deletes an
+    /// absent key, or if values are compressed. It takes 8 bytes more for each put whose time to
+    /// live comes from the options of the batch or the store, and 8 more for a mark that the log
+    /// may add.
     ///
     /// ```
     /// # use bitcask::Batch;
@@ -136,7 +138,7 @@ impl Batch {
         self
     }
 
-    /// Returns the changes, of each key only the last.
+    /// Returns the last change of each key.
     fn last_changes(&self) -> Vec<&BatchChange> {
         let mut last = HashMap::with_capacity(self.changes.len());
         for (at, change) in self.changes.iter().enumerate() {
@@ -149,13 +151,13 @@ impl Batch {
         self.changes.iter().enumerate().filter(is_last).map(|(_, change)| change).collect()
     }
 
-    /// Returns whether a change asks for the whole batch to be durable.
+    /// Returns whether any change makes the whole batch durable.
     fn asks_to_be_durable(&self) -> bool {
         self.changes.iter().any(|change| change.options.durable == Some(true))
     }
 }
 
-/// Shows how much there is; keys and values may be large, and nobody else's business.
+/// Shows only sizes: keys and values may be large, and they are private.
 impl fmt::Debug for Batch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch")
@@ -176,7 +178,7 @@ impl<K: AsRef<[u8]>, V: AsRef<[u8]>> Extend<(K, V)> for Batch {
     }
 }
 
-/// Makes a batch with a put for each pair.
+/// Creates a batch with a put for each pair.
 impl<K: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(K, V)> for Batch {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
         let mut batch = Self::new();
@@ -186,16 +188,17 @@ impl<K: AsRef<[u8]>, V: AsRef<[u8]>> FromIterator<(K, V)> for Batch {
 }
 
 impl Bitcask {
-    /// Makes all changes of a batch, or none: after a crash too.
+    /// Applies all changes of a batch, or none of them, even after a crash.
     ///
-    /// Durable as the store's [`SyncPolicy`](crate::SyncPolicy) says, with one sync at the most. Separate
-    /// [`get`](crate::Reader::get) calls may observe a part of a batch that is being written; a
-    /// [`snapshot`](crate::Reader::snapshot) or a [`transaction`](Self::transaction) never does.
+    /// Durability follows the store's [`SyncPolicy`](crate::SyncPolicy), with at most one sync.
+    /// Separate [`get`](crate::Reader::get) calls may observe part of a batch that is being
+    /// written; a [`snapshot`](crate::Reader::snapshot) or a [`transaction`](Self::transaction)
+    /// never does.
     ///
     /// # Errors
     ///
-    /// As [`put`](Self::put); [`BatchTooLarge`](crate::Error::BatchTooLarge) if its entries do not fit in
-    /// one segment of 512 MiB. Nothing was changed then, and the batch can be written again.
+    /// As [`put`](Self::put), and [`BatchTooLarge`](crate::Error::BatchTooLarge) if the entries do
+    /// not fit in one segment of 512 MiB. In that case nothing is changed.
     ///
     /// ```
     /// # use bitcask::{Batch, Bitcask, Options};
@@ -218,8 +221,8 @@ impl Bitcask {
         self.write_opt(batch, WriteOptions::new())
     }
 
-    /// Makes all changes of a batch, or none, with options of its own. A time to live is that of
-    /// every put in the batch that has none.
+    /// Applies a batch like [`write`](Self::write), with options. A time to live applies to every
+    /// put in the batch that sets none itself.
     ///
     /// # Errors
     ///

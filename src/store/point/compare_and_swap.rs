@@ -1,4 +1,4 @@
-//! Changes of one key that are made if its value, or its version, is the expected one.
+//! Changes of one key, applied if its value or version is the expected one.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -10,7 +10,7 @@ use crate::options::WriteOptions;
 use crate::store::{Bitcask, Inner};
 use crate::value::Value;
 
-/// What a key was instead of what [`Bitcask::compare_and_swap`] or
+/// The state of the key when it was not what [`Bitcask::compare_and_swap`] or
 /// [`Bitcask::compare_and_swap_versioned`] expected. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -24,8 +24,8 @@ pub struct CompareAndSwapError {
 impl fmt::Display for CompareAndSwapError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self.current {
-            Some(_) => "the key has another value than was expected; nothing was changed",
-            None => "the key is absent, which was not expected; nothing was changed",
+            Some(_) => "the key does not have the expected value or version; nothing was changed",
+            None => "the key is unexpectedly absent; nothing was changed",
         })
     }
 }
@@ -33,17 +33,17 @@ impl fmt::Display for CompareAndSwapError {
 impl StdError for CompareAndSwapError {}
 
 impl Bitcask {
-    /// Makes a key's value `new` if it is `expected` now. `None` stands for an absent key, on either
-    /// side. The key gets the store's [`default_ttl`](crate::Options::default_ttl).
+    /// Sets a key's value to `new` if it is currently `expected`. On either side, `None` stands for
+    /// an absent key. The key gets the store's [`default_ttl`](crate::Options::default_ttl).
     ///
-    /// The outer result says whether the store could do it, the inner one whether the value was the
-    /// expected one. Durable as the store's [`SyncPolicy`](crate::SyncPolicy) says. Costs a look-up, a
-    /// comparison and a put.
+    /// The outer result reports failures of the store; the inner one reports whether the value was
+    /// the expected one. Durability follows the store's [`SyncPolicy`](crate::SyncPolicy). Costs a
+    /// lookup, a comparison and a put.
     ///
     /// # Errors
     ///
-    /// As [`put`](Self::put), and as [`get`](crate::Reader::get). If the value is not the expected one, the inner
-    /// result has the value that the key has instead, as it was when the two were compared.
+    /// The errors of [`put`](Self::put) and [`get`](crate::Reader::get). If the value is not the
+    /// expected one, the inner result holds the value that the key had when the two were compared.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -70,7 +70,7 @@ impl Bitcask {
         self.compare_and_swap_opt(key, expected, new, WriteOptions::new())
     }
 
-    /// Makes a key's value `new` if it is `expected` now, with options of its own. Otherwise as
+    /// Sets a key's value to `new` if it is currently `expected`, with options. Otherwise like
     /// [`compare_and_swap`](Self::compare_and_swap).
     ///
     /// # Errors
@@ -85,7 +85,7 @@ impl Bitcask {
     /// let db = Bitcask::open(dir.path(), Options::default())?;
     /// let minute = WriteOptions::new().ttl(Duration::from_secs(60));
     /// assert!(db.compare_and_swap_opt("lease", None, Some(b"a"), minute)?.is_ok());
-    /// // Only its holder can renew it.
+    /// // Only the holder can renew the lease.
     /// assert!(db.compare_and_swap_opt("lease", Some(b"b"), Some(b"b"), minute)?.is_err());
     /// assert!(db.compare_and_swap_opt("lease", Some(b"a"), Some(b"a"), minute)?.is_ok());
     /// # db.close()
@@ -101,12 +101,12 @@ impl Bitcask {
         self.inner.swap_if(key.as_ref(), Expected::Value(expected), new, options)
     }
 
-    /// Makes a key's value `new` if nobody has changed the key since it had the version `expected`.
-    /// `None` stands for an absent key, on either side.
+    /// Sets a key's value to `new` if the key still has the version `expected`. On either side,
+    /// `None` stands for an absent key.
     ///
-    /// Compares no value, so a value that was changed and changed back does not pass, and a large value
-    /// costs nothing. A change of the key's time to live alone changes its version too. Otherwise as
-    /// [`compare_and_swap`](Self::compare_and_swap).
+    /// Does not compare values, so a value that was changed and changed back does not pass, and a
+    /// large value costs nothing extra. A change of only the key's time to live also changes its
+    /// version. Otherwise like [`compare_and_swap`](Self::compare_and_swap).
     ///
     /// # Errors
     ///
@@ -118,10 +118,10 @@ impl Bitcask {
     /// # let dir = tempfile::tempdir().unwrap();
     /// let db = Bitcask::open(dir.path(), Options::default())?;
     /// db.put("page", "draft")?;
-    /// let (page, version) = db.get_versioned("page")?.expect("it was put just now");
+    /// let (page, version) = db.get_versioned("page")?.expect("it was just put");
     /// let edited = [&page, &b", edited"[..]].concat();
     /// assert!(db.compare_and_swap_versioned("page", Some(version), Some(&edited))?.is_ok());
-    /// // Somebody else edited the same version, and has to merge the two.
+    /// // Another edit of the same version must merge the two.
     /// let error = db.compare_and_swap_versioned("page", Some(version), Some(b"mine"))?.unwrap_err();
     /// assert_eq!(error.current.unwrap(), "draft, edited");
     /// # db.close()
@@ -137,9 +137,8 @@ impl Bitcask {
         self.compare_and_swap_versioned_opt(key, expected, new, WriteOptions::new())
     }
 
-    /// Makes a key's value `new` if nobody has changed the key since it had the version `expected`, with
-    /// options of its own. Otherwise as
-    /// [`compare_and_swap_versioned`](Self::compare_and_swap_versioned).
+    /// Sets a key's value to `new` if the key still has the version `expected`, with options.
+    /// Otherwise like [`compare_and_swap_versioned`](Self::compare_and_swap_versioned).
     ///
     /// # Errors
     ///
@@ -168,7 +167,8 @@ impl Bitcask {
 }
 
 impl Inner {
-    /// Changes one key if it is as expected, or returns what it is; no value means a delete.
+    /// Changes one key if it is as expected; otherwise returns its current state. `None` as the
+    /// value is a delete.
     fn swap_if(
         &self,
         key: &[u8],

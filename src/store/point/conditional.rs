@@ -1,15 +1,15 @@
-//! Changes that are made together or not at all, and only if what they rest on still holds:
-//! conditions -> append -> keydir -> durability.
+//! Changes that are applied atomically, and only if their conditions still hold: conditions ->
+//! append -> keydir -> durability.
 //!
-//! - All shards of the keys are locked, in ascending order, from the look at the conditions to the
-//!   publication; the log from the caller's own look at it to the append. What held when it was
-//!   looked at holds when the changes are made.
-//! - A condition that rests on a value with a time to live holds until that is over. So the clock is
-//!   looked at once more under the lock of the log, just before the append: what others may have seen
-//!   expired by then is not there any more.
-//! - The entries are appended at once, all but the last flagged *continues*; without the last one
-//!   recovery takes none of them.
-//! - A change of one key that rests on nothing has a shorter way, in `write`.
+//! - All shards of the keys are locked, in ascending order, from the check of the conditions to the
+//!   publication. The log is locked from the caller's own check of it to the append. So what held
+//!   when it was checked still holds when the changes are made.
+//! - A condition on a value with a time to live holds only until that expires. So the clock is read
+//!   once more under the lock of the log, just before the append: a value that others may have seen
+//!   expired by then no longer exists.
+//! - The entries are appended together, all but the last flagged *continues*; without the last one,
+//!   recovery discards all of them.
+//! - An unconditional change of one key has a shorter path, in `write`.
 
 use std::collections::HashSet;
 
@@ -27,7 +27,7 @@ use crate::options::WriteOptions;
 use crate::segment::write::draft::Draft;
 use crate::store::Inner;
 
-/// What a key has to be for changes to be made.
+/// A condition on a key that must hold for changes to be applied.
 #[derive(Debug)]
 pub(crate) struct Condition<'a> {
     pub(crate) key: &'a [u8],
@@ -36,24 +36,24 @@ pub(crate) struct Condition<'a> {
 
 #[derive(Debug)]
 pub(crate) enum Expected<'a> {
-    /// This value; `None` is an absent key.
+    /// This value, or an absent key if `None`.
     Value(Option<&'a [u8]>),
-    /// What was written at this time; `None` is an absent key. No two entries have the same time, and
-    /// a merge that moves one leaves it.
+    /// The entry with this timestamp, or an absent key if `None`. No two entries have the same
+    /// timestamp, and a merge preserves it.
     Unchanged(Option<u64>),
 }
 
-/// Changes of locked keys that are needed, ready to be appended.
+/// The necessary changes of locked keys, ready to be appended.
 #[derive(Debug, Default)]
 struct ChangePlan<'d, 'o> {
     drafts: Vec<Draft<'d>>,
-    /// What is there now, for each draft.
+    /// The current entry for each draft.
     old: Vec<(KeyHash, Option<(Address, Located<'o>)>)>,
 }
 
 impl Inner {
-    /// Makes all changes, each of another key, if all conditions hold and `validate` agrees; says
-    /// whether it did. `validate` sees the end of the log that the changes are appended to.
+    /// Applies all changes, each of a different key, if all conditions hold and `validate` agrees.
+    /// Returns whether it did. `validate` sees the end of the log that the changes are appended to.
     pub(crate) fn change_atomically(
         &self,
         conditions: &[Condition<'_>],
@@ -64,8 +64,9 @@ impl Inner {
         self.change_or_refuse(conditions, drafts, options, validate, |_| Ok(()))
     }
 
-    /// The same. If a condition does not hold, `refuse` gets what its key is, under the lock of its
-    /// shard. A key that has expired since the look at it is absent.
+    /// Like `change_atomically`. If a condition does not hold, `refuse` gets the key's current
+    /// entry, under the lock of its shard. A key that has expired since the lookup counts as
+    /// absent.
     pub(crate) fn change_or_refuse(
         &self,
         conditions: &[Condition<'_>],
@@ -81,25 +82,28 @@ impl Inner {
             self.keydir.prefetch(hash, &guard);
             hash
         };
-        let asked: Vec<_> = conditions.iter().map(|condition| hash(condition.key)).collect();
-        let changed: Vec<_> = drafts.iter().map(|draft| hash(draft.key())).collect();
-        let mut shards = self.shards(asked.iter().chain(&changed).map(|hash| hash.shard()))?;
+        let condition_hashes: Vec<_> =
+            conditions.iter().map(|condition| hash(condition.key)).collect();
+        let draft_hashes: Vec<_> = drafts.iter().map(|draft| hash(draft.key())).collect();
+        let mut shards =
+            self.shards(condition_hashes.iter().chain(&draft_hashes).map(|hash| hash.shard()))?;
         let mut until = Deadline::NEVER;
-        for (condition, hash) in conditions.iter().zip(asked) {
+        for (condition, hash) in conditions.iter().zip(condition_hashes) {
             let found = self.find(shards.of(hash), hash, condition.key, &guard)?;
             let current = found.own.map(|(_, located)| located).filter(|it| !it.expired);
             if !self.holds(&condition.expected, current.as_ref())? {
                 refuse(current.as_ref())?;
                 return Ok(false);
             }
-            // Nothing else ends it: the shard is locked.
+            // Nothing else can end it: the shard is locked.
             until = until.or(current.map_or(Deadline::NEVER, |it| self.deadline(&it.stored)));
         }
         if made(Mistake::ConditionsUnlocked) {
             drop(shards);
-            shards = self.shards(changed.iter().map(|hash| hash.shard()))?;
+            shards = self.shards(draft_hashes.iter().map(|hash| hash.shard()))?;
         }
-        let ChangePlan { mut drafts, old } = self.plan(drafts, changed, &mut shards, &guard)?;
+        let ChangePlan { mut drafts, old } =
+            self.plan(drafts, draft_hashes, &mut shards, &guard)?;
         let mut log = writer.log.lock();
         if !validate(&log)? {
             return Ok(false);
@@ -127,7 +131,7 @@ impl Inner {
         self.finish_write(&written, options).map(|()| true)
     }
 
-    /// Returns whether a key is what it is expected to be.
+    /// Returns whether a key is as expected.
     fn holds(&self, expected: &Expected<'_>, current: Option<&Located<'_>>) -> Result<bool> {
         Ok(match (expected, current) {
             (Expected::Unchanged(timestamp), current) => {
@@ -141,7 +145,8 @@ impl Inner {
         })
     }
 
-    /// Looks up what changes replace, leaves out deletes of what has no slot, and sets the flags.
+    /// Looks up the entries that the changes replace, omits deletes of keys without a slot, and
+    /// sets the flags.
     fn plan<'d, 'o>(
         &'o self,
         drafts: Vec<Draft<'d>>,
@@ -150,7 +155,7 @@ impl Inner {
         guard: &'o Guard<'_>,
     ) -> Result<ChangePlan<'d, 'o>> {
         let mut plan = ChangePlan::default();
-        // A key that is put here has a slot for the entries behind it.
+        // A key put by this change has a slot for the entries after it.
         let is_one = drafts.len() == 1;
         let mut put: HashSet<KeyHash> = HashSet::new();
         for (mut draft, hash) in drafts.into_iter().zip(hashes) {
@@ -177,7 +182,7 @@ impl Inner {
             }
         }
         let size = plan.drafts.iter().map(|draft| draft.header.entry_size()).sum();
-        // A single entry may be larger: it starts where it can be addressed.
+        // A single entry may be larger, since its start is still addressable.
         if plan.drafts.len() > 1 && size > BATCH_SIZE_LIMIT {
             return Err(Error::BatchTooLarge { size, limit: BATCH_SIZE_LIMIT });
         }

@@ -1,14 +1,14 @@
 //! From a key to its newest entry: keydir -> mapped entry -> comparison.
 //!
-//! - `lookup` is the one way that readers take, whether they read the store, a snapshot or a
-//!   transaction. What the entry means to them, they decide themselves: `locate` judges it by the
-//!   store's clock, a snapshot by its own moment.
-//! - A slot with a key's hash bits belongs to the key only if the entry has that key. A slot of another
-//!   key is so rare that its entry is checked, to tell it from damage.
-//! - Readers take no lock, and allocate nothing where the bytes are mapped: a guard keeps slots and
+//! - All readers use `lookup`, whether they read the store, a snapshot or a transaction. Each
+//!   interprets the entry itself: `locate` judges expiry by the store's clock, a snapshot by its
+//!   own moment.
+//! - A slot with a key's hash bits belongs to the key only if the entry has that key. A slot of
+//!   another key is so rare that its entry is verified, to distinguish it from damage.
+//! - Readers take no lock, and allocate nothing if the bytes are mapped: a guard keeps slots and
 //!   segments in place while they are read.
-//! - A key whose entry has expired is the exception. `locate` looks it up again under the lock of its
-//!   shard, since an append that rests on the time when the key was there may be in flight.
+//! - The exception is a key whose entry has expired. `locate` looks it up again under the lock of
+//!   its shard, since an append that was decided while the key still existed may be in flight.
 //! - Writers use `find`, with the shard locked.
 
 use crate::epoch::Guard;
@@ -26,8 +26,8 @@ pub(crate) struct Located<'a> {
 }
 
 impl Inner {
-    /// Returns the entry that the keydir names for a key, expired or not; `None` if it names none. Fills
-    /// the key's shard if that has not been done.
+    /// Returns the entry that the keydir names for a key, expired or not, or `None` if it names
+    /// none. Fills the key's shard if necessary.
     #[inline]
     pub(crate) fn lookup<'a>(
         &'a self,
@@ -38,7 +38,7 @@ impl Inner {
         if !self.opener.is_here() {
             return Err(self.opener.refusal());
         }
-        // Set in place: an entry is large, and would be moved several times on the way out.
+        // Assigned in place: an entry is large, and would be moved several times on the way out.
         let mut found = None;
         let mut own = |address| {
             found = self.entry_of(key, address, guard)?;
@@ -50,7 +50,7 @@ impl Inner {
         Ok(found)
     }
 
-    /// Returns the newest entry of a key; `None` if the key is absent or expired.
+    /// Returns the newest entry of a key, or `None` if the key is absent or expired.
     pub(crate) fn locate<'a>(
         &'a self,
         key: &[u8],
@@ -72,9 +72,9 @@ impl Inner {
         Ok(stored)
     }
 
-    /// Does the same for a key that was found expired. A change that rests on its value may be in flight;
-    /// it is published once the shard is locked. A later one looks at the clock after this reader has, and
-    /// finds the value expired too.
+    /// Like `locate_hashed`, for a key that was found expired. A change based on its value may be
+    /// in flight; it is published once the shard is locked. A later change reads the clock after
+    /// this reader has, and also finds the value expired.
     #[cold]
     fn locate_locked<'a>(
         &'a self,
@@ -93,7 +93,8 @@ impl Inner {
         Ok(None)
     }
 
-    /// Looks a key up to change it, in its locked shard: expired entries too, which are checked.
+    /// Looks up a key in its locked shard in order to change it. Also finds expired entries, which
+    /// it verifies.
     pub(crate) fn find<'a>(
         &'a self,
         shard: &Shard<'_>,
@@ -111,8 +112,8 @@ impl Inner {
         })
     }
 
-    /// Checks an entry that makes its key absent, such as one that has expired. Nobody looks at the value
-    /// then, so its codec need not be known; but a damaged header must not hide the key.
+    /// Verifies an entry that makes its key absent, such as an expired one. Its value is not read,
+    /// so its codec may be unknown; but a damaged header must not hide the key.
     pub(crate) fn check_absent(&self, stored: &StoredEntry<'_>) -> Result<()> {
         ignore_unknown_codec(self.check(stored))
     }
@@ -122,7 +123,7 @@ impl Inner {
         header.expiry.is_some() && header.is_expired(&self.clock.read())
     }
 
-    /// Returns the entry that a slot names, if it is the key's.
+    /// Returns the entry that a slot names, if it has this key.
     fn entry_of<'a>(
         &'a self,
         key: &[u8],

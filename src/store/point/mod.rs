@@ -1,5 +1,5 @@
-//! One key at a time, or several that are named: get, put, delete, time to live, batches, and writes that
-//! depend on what a key holds.
+//! Operations on one key, or on several named keys: get, put, delete, time to live, batches, and
+//! writes that depend on a key's value.
 
 pub(crate) mod batch;
 pub(crate) mod compare_and_swap;

@@ -1,9 +1,10 @@
-//! Many gets at once, so that the waits for memory overlap.
+//! Gets of many keys in one call, so that the waits for memory overlap.
 //!
-//! - Sixteen keys at a time, in two stages: first the keydir's buckets are asked for, then, from
-//!   what they say, the entries; by the time each key is looked up in earnest, both are near.
-//!   (Group prefetching: Chen et al., "Improving hash join performance through prefetching", 2004.)
-//! - What the stages find is a hint and no more: the look-up itself is that of `get`.
+//! - Sixteen keys at a time, in two stages: the first prefetches the keydir's buckets, the second
+//!   prefetches the entries that they name. By the time each key is actually looked up, both are in
+//!   the cache. (Group prefetching: Chen et al., "Improving hash join performance through
+//!   prefetching", 2004.)
+//! - The stages only produce hints; the lookup itself is that of `get`.
 
 use crate::epoch::Guard;
 use crate::error::Result;
@@ -11,20 +12,20 @@ use crate::key_hash::KeyHash;
 use crate::store::{Inner, Reader};
 use crate::value::Value;
 
-/// About as many loads as a core can have under way at once.
+/// Number of keys in a group: about as many loads as a core can have in flight.
 const GROUP_LEN: usize = 16;
 
 impl Reader {
-    /// Returns the values of several keys, in their order; `None` for one that is absent or
-    /// expired.
+    /// Returns the values of several keys, in the order of the keys; `None` for each key that is
+    /// absent or expired.
     ///
-    /// Faster than as many calls of [`get`](Self::get) where keydir and values are not in the
-    /// processor's caches. Each value is that of some moment of the call; the values of one batch
-    /// may be of different moments.
+    /// Faster than separate calls of [`get`](Self::get) if keydir and values are not in the
+    /// processor's caches. Each value is read at some moment during the call; values written by one
+    /// batch may be read at different moments, before and after it.
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get), for the first key that can't be read.
+    /// As [`get`](Self::get), for the first key that cannot be read.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -50,14 +51,14 @@ impl Reader {
         Ok(values)
     }
 
-    /// Calls a closure with the number of each key and its value, in the order of the keys; `None`
-    /// for a key that is absent or expired. Otherwise as [`get_many`](Self::get_many), and without
-    /// an allocation, a lock or a system call if the values are mapped.
+    /// Calls a closure with the index of each key and its value, in the order of the keys; with
+    /// `None` if the key is absent or expired. Otherwise like [`get_many`](Self::get_many), and
+    /// without an allocation, a lock or a system call if the values are mapped.
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get), for the first key that can't be read; the closure was called for
-    /// those before it.
+    /// As [`get`](Self::get), for the first key that cannot be read. The closure was called for the
+    /// keys before it.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -95,15 +96,15 @@ impl Reader {
 }
 
 impl Inner {
-    /// Hashes a group of keys, and asks for the memory that looking them up will read.
+    /// Hashes a group of keys, and prefetches the memory that looking them up will read.
     fn approach<K: AsRef<[u8]>>(&self, group: &[K], guard: &Guard<'_>) -> [KeyHash; GROUP_LEN] {
         let mut hashes = [KeyHash::default(); GROUP_LEN];
         for (hash, key) in hashes.iter_mut().zip(group) {
             *hash = self.keydir.hash(key.as_ref());
             self.keydir.prefetch(*hash, guard);
         }
-        let asked = hashes.iter().take(group.len());
-        for address in asked.filter_map(|hash| self.keydir.likely(*hash, guard)) {
+        let used = hashes.iter().take(group.len());
+        for address in used.filter_map(|hash| self.keydir.likely(*hash, guard)) {
             self.segments.get(address.segment, guard).prefetch(address.offset);
         }
         hashes

@@ -1,4 +1,4 @@
-//! What a get makes of a key's entry: check -> value. How the entry is found is in `lookup`.
+//! Reading values: verify the entry -> return its value. `lookup` finds the entry.
 
 use crate::epoch::Guard;
 use crate::error::Result;
@@ -9,34 +9,35 @@ use crate::value::Value;
 impl Reader {
     /// Returns the value of a key, or `None` if the key is absent or expired.
     ///
-    /// The value is lent from the mapped segment, without a copy; see [`Value`] for what holding
-    /// it means. Costs a look-up and a read of the entry: a disk read if its page is not cached.
-    /// A value that was stored compressed is decompressed into memory of its own. A get takes no lock,
-    /// unless it finds the key expired: then it looks again under the lock of a small part of the keys,
-    /// and may wait there for a writer.
+    /// Lends the value from the mapped segment, without a copy; see [`Value`] for what holding one
+    /// entails. Costs a lookup and a read of the entry, which is a disk read if its page is not
+    /// cached. A compressed value is decompressed into newly allocated memory. `get` takes no lock
+    /// unless it finds the key expired: then it looks again under the lock of a small part of the
+    /// keys, where it may wait for a writer.
     ///
     /// # Errors
     ///
-    /// [`Corrupt`](crate::Error::Corrupt) if the entry does not check;
-    /// [`UnsupportedCodec`](crate::Error::UnsupportedCodec) if its value is compressed with a codec that
-    /// this build lacks.
+    /// [`Corrupt`](crate::Error::Corrupt) if the entry fails verification;
+    /// [`UnsupportedCodec`](crate::Error::UnsupportedCodec) if this build lacks the codec that
+    /// compressed the value.
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         self.inner.get(key.as_ref())
     }
 
-    /// Calls a closure with the value of a key, and returns what it makes of it; `None`, without a
-    /// call, if the key is absent or expired.
+    /// Calls a closure with the value of a key, and returns the closure's result. If the key is
+    /// absent or expired, returns `None` without calling the closure.
     ///
-    /// The fastest way to read: no lock, no allocation, no system call if the value is mapped; one
-    /// allocation if it is stored compressed. No lock is held while the closure runs, so it may use
-    /// the store, and any other one. Now and then a get is the one that gives memory back to the system
-    /// that writers have replaced.
+    /// This is the fastest way to read. If the value is mapped, it needs no lock, no allocation and
+    /// no system call; if the value is compressed, it needs one allocation. No lock is held while
+    /// the closure runs, so the closure may use this store or any other. Occasionally, a read also
+    /// frees memory that writers have replaced.
     ///
-    /// While the closure runs, this store keeps what it replaces: the disk space and the memory of each
-    /// segment that a merge or a [`clear`](crate::Bitcask::clear) removes, and each part of the keydir that grows,
-    /// shrinks or is swept, at most about 150 bytes for each key that is put or deleted. Nothing is added
-    /// by time alone, and other stores keep nothing. [`Stats::retired_segments`](crate::Stats) and
-    /// `oldest_retired` tell of closures that do not return.
+    /// While the closure runs, this store cannot free what it replaces: the disk space and memory
+    /// of each segment that a merge or a [`clear`](crate::Bitcask::clear) removes, and each part of
+    /// the keydir that grows, shrinks or is swept, at most about 150 bytes for each key that is put
+    /// or deleted. Elapsed time alone adds nothing, and other stores are not affected.
+    /// [`Stats::retired_segments`](crate::Stats) and `oldest_retired` reveal closures that do not
+    /// return.
     ///
     /// # Errors
     ///
@@ -64,35 +65,35 @@ impl Reader {
         Ok(Some(read(&stored.raw_value()?)))
     }
 
-    /// Replaces the content of a buffer by the value of a key, and says whether there is one; if
-    /// not, the buffer is left empty.
+    /// Replaces the contents of a buffer with the value of a key. Returns whether the key exists;
+    /// if not, the buffer is left empty.
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get); the buffer is empty then.
+    /// As [`get`](Self::get); the buffer is left empty.
     pub fn get_into(&self, key: impl AsRef<[u8]>, buffer: &mut Vec<u8>) -> Result<bool> {
         buffer.clear();
         Ok(self.get_with(key, |value| buffer.extend_from_slice(value))?.is_some())
     }
 
-    /// Returns whether a key is there and not expired, without a copy or a check of its value.
+    /// Returns whether a key exists and has not expired, without copying or verifying its value.
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get), if the key itself can't be read.
+    /// As [`get`](Self::get), if the key itself cannot be read.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         Ok(self.inner.locate(key.as_ref(), &self.inner.pin())?.is_some())
     }
 
-    /// Returns the number of bytes of a key's value as it was put, or `None` if the key is absent
-    /// or expired.
+    /// Returns the size in bytes of a key's value as it was put, or `None` if the key is absent or
+    /// expired.
     ///
-    /// Costs what [`contains_key`](Self::contains_key) does: the value is neither copied, nor
-    /// checked, nor decompressed.
+    /// The cost is that of [`contains_key`](Self::contains_key): the value is neither copied, nor
+    /// verified, nor decompressed.
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get), if the key itself can't be read.
+    /// As [`get`](Self::get), if the key itself cannot be read.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -113,7 +114,7 @@ impl Reader {
 }
 
 impl Inner {
-    /// Keeps what is published as it is, for who reads it.
+    /// Pins the published slots and segments for reading.
     #[inline]
     pub(crate) fn pin(&self) -> Guard<'_> {
         self.keydir.pin()
@@ -125,15 +126,15 @@ impl Inner {
         stored.map(|stored| self.value(&stored)).transpose()
     }
 
-    /// Returns the value of an entry, checked as the options say.
+    /// Returns the value of an entry, verified according to the options.
     #[inline]
     pub(crate) fn value(&self, stored: &StoredEntry<'_>) -> Result<Value> {
         self.check(stored)?;
         stored.lend_raw_value()
     }
 
-    /// Checks an entry that is read. Its checksum only if the options say so, but that its value is
-    /// what its bytes are in any case.
+    /// Verifies an entry that is read: its checksum only if the options say so, but always that the
+    /// value can be decoded.
     pub(crate) fn check(&self, stored: &StoredEntry<'_>) -> Result<()> {
         if self.options.verify_reads { stored.check() } else { stored.understood() }
     }

@@ -1,8 +1,8 @@
-//! Shards as the verbs get them: filled; and what is left of an open for the background.
+//! Access to filled shards, and the background work that opening has left.
 //!
-//! - Who finds a shard unfilled fills it, without holding its lock, and looks again. A shard that
-//!   is filled stays so.
-//! - Hints that there were none of on disk are written by the thread that seals, or by `close`.
+//! - An operation that finds a shard unfilled fills it without holding its lock, and looks it up
+//!   again. A filled shard stays filled.
+//! - The sealing thread or `close` writes the hints that were missing on disk.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use crate::keydir::{LockedShards, SHARD_COUNT, Shard};
 use crate::store::Inner;
 
 impl Inner {
-    /// Locks a shard; fills it first if that has not been done.
+    /// Locks a shard. Fills it first if necessary.
     pub(crate) fn shard(&self, number: usize) -> Result<Shard<'_>> {
         self.here()?;
         loop {
@@ -21,7 +21,7 @@ impl Inner {
             }
             drop(shard);
             if let Err(error) = self.filler.fill(&self.keydir, number..number + 1) {
-                // Files go when the store is cleared, and then the shard counts as filled.
+                // Clearing the store removes the files, and then the shard counts as filled.
                 let shard = self.keydir.shard(number);
                 return if shard.is_filled() { Ok(shard) } else { Err(error) };
             }
@@ -42,11 +42,11 @@ impl Inner {
         LockedShards::new((0..SHARD_COUNT).map(|number| self.keydir.shard(number)).collect())
     }
 
-    /// Returns the number of keys, once all shards are filled.
+    /// Fills all shards and returns the number of keys.
     pub(crate) fn len(&self) -> Result<u64> {
         self.here()?;
         if let Err(error) = self.filler.fill_all(&self.keydir) {
-            // Files go when the store is cleared, and then nothing is left to be filled.
+            // A clear removes files. Then nothing is left to be filled.
             if !self.filler.is_done() {
                 return Err(error);
             }
@@ -54,17 +54,17 @@ impl Inner {
         Ok(self.gathered_len())
     }
 
-    /// Returns the number of keys in the shards that are filled by now.
+    /// Returns the number of keys in the shards that have been filled.
     pub(crate) fn gathered_len(&self) -> u64 {
         (0..SHARD_COUNT).map(|number| self.keydir.shard(number).len() as u64).sum()
     }
 
-    /// Fills some shards; nothing when no more are left.
+    /// Fills some shards. Returns `None` when no unfilled shards are left.
     pub(crate) fn fill_due(&self) -> Option<Duration> {
         self.filler.fill_next(&self.keydir).then_some(Duration::ZERO)
     }
 
-    /// Writes one of the hints that opening found missing or bad, or had to make; says whether
+    /// Writes one of the hints that opening found missing or bad, or had to create. Returns whether
     /// there was one.
     pub(crate) fn write_hint(&self) -> Result<bool> {
         let log = self.log()?;

@@ -1,11 +1,11 @@
-//! What is known of a key without its value: when it expires, and how large the value is; and
-//! changes of the expiry alone.
+//! Metadata of keys: when a key expires and how large its value is. Also changes of the expiry
+//! alone.
 //!
-//! - Expiry and size are read from the entry's header, which is not checked: its checksum covers the
-//!   value too.
-//! - Nothing is rewritten in place: a change of the expiry appends the entry again, with its value as
-//!   it is stored. The old entry is checked first: damage must not get a fresh checksum, nor the end
-//!   of the log a value that this build can't read.
+//! - Expiry and size are read from the entry's header without verification, since the checksum
+//!   covers the value too.
+//! - Nothing is rewritten in place: a change of the expiry appends the entry again, with its value
+//!   as stored. The old entry is verified first, so that damage does not get a fresh checksum, and
+//!   a value that this build cannot read does not get to the end of the log.
 
 use std::time::Duration;
 
@@ -19,18 +19,18 @@ use crate::store::transaction::give_way;
 use crate::store::{Bitcask, Inner, Reader};
 use crate::value::Value;
 
-/// How long a key lives, as [`Reader::ttl`] tells it.
+/// The remaining time to live of a key, from [`Reader::ttl`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Ttl {
-    /// It does not expire.
+    /// The key does not expire.
     Never,
-    /// It expires in so much time, more than none.
+    /// The key expires after this duration, which is never zero.
     In(Duration),
 }
 
 impl Ttl {
-    /// Returns what is left at a time until an expiry that has not come yet.
+    /// Returns the time left at `now` until an expiry that has not passed yet.
     pub(crate) fn of(expiry: Option<u64>, now: u64) -> Self {
         expiry.map_or(Self::Never, |expiry| {
             Self::In(Duration::from_micros(expiry.saturating_sub(now).max(1)))
@@ -41,15 +41,15 @@ impl Ttl {
 impl Reader {
     /// Returns when a key expires, or `None` if the key is absent or expired.
     ///
-    /// The time that is left never grows by itself while the store is open, even if the system's clock is set
-    /// back; it goes on from where it was.
+    /// While the store is open, the remaining time never grows by itself, even if the system clock
+    /// is set back: it continues from where it was.
     ///
-    /// Costs what [`contains_key`](Self::contains_key) does: the value is neither copied nor
-    /// checked.
+    /// The cost is that of [`contains_key`](Self::contains_key): the value is neither copied nor
+    /// verified.
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get), if the key itself can't be read.
+    /// As [`get`](Self::get), if the key itself cannot be read.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -69,7 +69,7 @@ impl Reader {
     pub fn ttl(&self, key: impl AsRef<[u8]>) -> Result<Option<Ttl>> {
         let guard = self.inner.pin();
         let stored = self.inner.locate(key.as_ref(), &guard)?;
-        // It may expire between the two looks at the clock, but it was there at the first.
+        // The key may expire between the two readings of the clock, but it existed at the first.
         Ok(stored.map(|stored| {
             let expiry = stored.expiry();
             let now = expiry.map_or(0, |_| self.inner.clock.read().of(stored.timestamp()));
@@ -79,20 +79,21 @@ impl Reader {
 }
 
 impl Bitcask {
-    /// Lets a key that is there expire in `ttl` from now, whatever its time to live was; says
-    /// whether it is there.
+    /// Sets an existing key to expire `ttl` from now, whatever its time to live was. Returns
+    /// whether the key exists.
     ///
-    /// A key that anybody in this process has found expired is not there any more, however little time
-    /// has passed. A process that only reads the store may find it expired until it is told of this
-    /// change by a [`refresh`](crate::ReadOnly::refresh).
+    /// Once any caller in this process has found the key expired, it no longer exists, however
+    /// little time has passed. A process that has the store open read-only may find the key expired
+    /// until it learns of this change through a [`refresh`](crate::ReadOnly::refresh).
     ///
-    /// Appends the entry again, with its value as it is stored: costs what a put of it does.
-    /// Durable as the store's [`SyncPolicy`](crate::SyncPolicy) says.
+    /// Appends the entry again, with its value as stored, so it costs as much as a put. Durability
+    /// follows the store's [`SyncPolicy`](crate::SyncPolicy).
     ///
     /// # Errors
     ///
-    /// As [`put`](Self::put), and as [`get`](crate::Reader::get); the entry is checked in any case.
-    /// [`Conflict`](Error::Conflict) if others have changed the key during each of a hundred attempts.
+    /// The errors of [`put`](Self::put) and [`get`](crate::Reader::get); the entry is always
+    /// verified. [`Conflict`](Error::Conflict) if others have changed the key during each of a
+    /// hundred attempts.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -113,10 +114,10 @@ impl Bitcask {
         self.inner.set_ttl(key.as_ref(), Some(ttl))
     }
 
-    /// Lets a key that is there live until it is deleted, whatever its time to live was; says
-    /// whether it is there.
+    /// Makes an existing key live until it is deleted, whatever its time to live was. Returns
+    /// whether the key exists.
     ///
-    /// Nothing is written for a key that does not expire; else as [`expire`](Self::expire).
+    /// If the key does not expire, nothing is written. Otherwise like [`expire`](Self::expire).
     ///
     /// # Errors
     ///
@@ -141,7 +142,7 @@ impl Bitcask {
 }
 
 impl Inner {
-    /// Appends a key's entry again with another expiry, if the key is there; says whether it is.
+    /// Appends a key's entry again with another expiry, if the key exists. Returns whether it does.
     fn set_ttl(&self, key: &[u8], ttl: Option<Duration>) -> Result<bool> {
         self.writer()?;
         for attempt in 0..ATTEMPTS {
@@ -163,8 +164,8 @@ impl Inner {
         Err(Error::Conflict { attempts: ATTEMPTS })
     }
 
-    /// Returns a key's entry as it is stored, checked, and without a guard: none may be held while
-    /// a sync is waited for.
+    /// Returns a key's entry as stored, verified. Does not return a guard: none may be held during
+    /// a sync.
     fn stored(&self, key: &[u8]) -> Result<Option<(Header, Value)>> {
         let guard = self.pin();
         let Some(stored) = self.locate(key, &guard)? else { return Ok(None) };

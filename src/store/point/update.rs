@@ -1,7 +1,8 @@
-//! Changes of one key that depend on what it is.
+//! Changes of one key that depend on its current value.
 //!
-//! - Each is a change with one condition, see `conditional`.
-//! - A caller's closure runs without any lock held, and again if the key has changed meanwhile.
+//! - Each is a change with one condition; see `conditional`.
+//! - The caller's closure runs without any lock held. It runs again if the key has changed
+//!   meanwhile.
 
 use super::conditional::{Condition, Expected};
 use crate::error::{Error, Result};
@@ -10,13 +11,13 @@ use crate::store::transaction::give_way;
 use crate::store::{Bitcask, Inner};
 use crate::value::Value;
 
-/// A change that depends on what the key is gives up when it has been overtaken so often, as a
-/// transaction does.
+/// Maximum number of attempts for a change that depends on the key's current value, as for a
+/// transaction.
 pub(crate) const ATTEMPTS: u32 = TransactionOptions::ATTEMPTS;
 
 impl Bitcask {
-    /// Stores a value under a key that is absent or expired; says whether it did. The key gets the
-    /// store's [`default_ttl`](crate::Options::default_ttl).
+    /// Stores a value under a key if the key is absent or expired. Returns whether it did. The key
+    /// gets the store's [`default_ttl`](crate::Options::default_ttl).
     ///
     /// # Errors
     ///
@@ -39,8 +40,8 @@ impl Bitcask {
         self.put_if_absent_opt(key, value, WriteOptions::new())
     }
 
-    /// Stores a value under a key that is absent or expired, with options of its own; says whether
-    /// it did.
+    /// Stores a value under a key if the key is absent or expired, with options. Returns whether it
+    /// did.
     ///
     /// # Errors
     ///
@@ -52,7 +53,7 @@ impl Bitcask {
     /// # fn main() -> bitcask::Result<()> {
     /// # let dir = tempfile::tempdir().unwrap();
     /// let db = Bitcask::open(dir.path(), Options::default())?;
-    /// // Whoever gets the lease has it for a minute.
+    /// // The winner holds the lease for a minute.
     /// let lease = WriteOptions::new().ttl(Duration::from_secs(60)).durable(true);
     /// assert!(db.put_if_absent_opt("leader", "a", lease)?);
     /// assert!(!db.put_if_absent_opt("leader", "b", lease)?);
@@ -69,18 +70,22 @@ impl Bitcask {
         self.inner.change_if(key, Expected::Value(None), value, options)
     }
 
-    /// Replaces a key's value by what a closure makes of it, and returns what is stored now.
+    /// Replaces a key's value with the result of a closure, and returns the stored value.
     ///
-    /// The closure gets `None` for an absent key, and removes the key by returning `None`. It runs
-    /// without any lock held, and again if the key has changed meanwhile, so it may run several
-    /// times, a hundred at most; what it returned last is stored. The key gets the store's
-    /// [`default_ttl`](crate::Options::default_ttl), whatever its time to live was; to keep that, use
-    /// [`update_opt`](Self::update_opt) with [`keep_ttl`](WriteOptions::keep_ttl). A closure that changes this key itself is in its own way: it is run a hundred times for nothing.
+    /// The closure gets `None` if the key is absent, and removes the key by returning `None`. It
+    /// runs without any lock held. If the key has changed meanwhile, the closure runs again, at
+    /// most a hundred times in all; the result of the last run is stored. A closure that changes
+    /// this key itself conflicts with itself on every run, so the update fails.
+    ///
+    /// The key gets the store's [`default_ttl`](crate::Options::default_ttl), whatever its time to
+    /// live was. To keep its time to live, use [`update_opt`](Self::update_opt) with
+    /// [`keep_ttl`](WriteOptions::keep_ttl).
     ///
     /// # Errors
     ///
-    /// [`Conflict`](Error::Conflict) if the key was changed during each of a hundred runs: nothing of what
-    /// the closure returned is stored then. As [`put`](Self::put), and as [`get`](crate::Reader::get).
+    /// [`Conflict`](Error::Conflict) if the key was changed during each of a hundred runs; in that
+    /// case nothing is stored. Also the errors of [`put`](Self::put) and
+    /// [`get`](crate::Reader::get).
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -105,8 +110,8 @@ impl Bitcask {
         self.update_opt(key, WriteOptions::new(), change)
     }
 
-    /// Replaces a key's value by what a closure makes of it, with options of its own, and returns
-    /// what is stored now. Otherwise as [`update`](Self::update).
+    /// Replaces a key's value with the result of a closure, with options, and returns the stored
+    /// value. Otherwise like [`update`](Self::update).
     ///
     /// # Errors
     ///
@@ -149,7 +154,8 @@ impl Bitcask {
 }
 
 impl Inner {
-    /// Changes one key if it is as expected, and says whether it did; no value means a delete.
+    /// Changes one key if it is as expected. Returns whether it did. `None` as the value is a
+    /// delete.
     fn change_if(
         &self,
         key: &[u8],

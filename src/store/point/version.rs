@@ -1,5 +1,5 @@
-//! Versions of keys. A version is the time of an entry: no two entries of a log have the same, and a
-//! merge that moves an entry leaves it.
+//! Versions of keys. A version is the timestamp of an entry: no two entries of a log have the same
+//! timestamp, and a merge preserves it.
 
 use std::fmt;
 
@@ -8,11 +8,11 @@ use crate::segment::StoredEntry;
 use crate::store::Reader;
 use crate::value::Value;
 
-/// Which change of a store has made a key what it is, from [`Reader::get_versioned`].
+/// Identifies the change that gave a key its current state, from [`Reader::get_versioned`].
 ///
-/// Every change gets a version of its own, which is higher than those of all changes before it, in the
-/// whole store and for as long as the store exists. A version fits in 64 bits and means the same after
-/// the store was closed and opened again. Nothing else follows from the number.
+/// Every change gets its own version, higher than those of all earlier changes in the whole store,
+/// for as long as the store exists. A version fits in 64 bits and stays valid after the store is
+/// closed and reopened. The number itself has no further meaning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(u64);
 
@@ -36,7 +36,8 @@ impl From<Version> for u64 {
     }
 }
 
-/// Makes a version of a number that a version was made to. Any other number is the version of no key.
+/// Converts a number obtained from a version back into that version. Any other number is the
+/// version of no key.
 impl From<u64> for Version {
     fn from(number: u64) -> Self {
         Self(number)
@@ -52,9 +53,9 @@ impl fmt::Display for Version {
 impl Reader {
     /// Returns the value of a key and the key's version, or `None` if the key is absent or expired.
     ///
-    /// The version changes with every write of the key: by `put`, [`expire`](crate::Bitcask::expire) and
-    /// [`persist`](crate::Bitcask::persist), batches and transactions. A merge, a backup or the next opening leaves
-    /// it. Costs what [`get`](Self::get) does.
+    /// Every write of the key changes its version: by `put`, [`expire`](crate::Bitcask::expire) and
+    /// [`persist`](crate::Bitcask::persist), batches and transactions. A merge, a backup or
+    /// reopening preserves it. The cost is that of [`get`](Self::get).
     ///
     /// # Errors
     ///
@@ -66,10 +67,10 @@ impl Reader {
     /// # let dir = tempfile::tempdir().unwrap();
     /// let db = Bitcask::open(dir.path(), Options::default())?;
     /// db.put("key", "value")?;
-    /// let (value, first) = db.get_versioned("key")?.expect("it was put just now");
+    /// let (value, first) = db.get_versioned("key")?.expect("it was just put");
     /// assert_eq!(value, "value");
     /// db.put("key", "value")?;
-    /// let (_, second) = db.get_versioned("key")?.expect("it was put just now");
+    /// let (_, second) = db.get_versioned("key")?.expect("it was just put");
     /// assert!(first < second);
     /// # db.close()
     /// # }

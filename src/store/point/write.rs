@@ -1,11 +1,11 @@
-//! The way of a put: encode -> append -> keydir -> durability.
+//! The path of a put: encode -> append -> keydir -> durability.
 //!
-//! - A key's shard is locked from the look-up of its old entry to the publication of its new one.
-//! - Whether a key that is deleted was there is judged under the lock of the log: it may have expired
-//!   since the look-up, and others may have seen that.
+//! - A key's shard is locked from the lookup of its old entry to the publication of its new one.
+//! - Whether a deleted key existed is decided under the lock of the log: it may have expired since
+//!   the lookup, and others may have observed that.
 //! - An entry is flagged *collides* if any other key with the same hash bits has a slot when it is
-//!   appended, expired or not. Flagging too much is harmless, flagging too little is not.
-//! - What is written may be seen by readers before the sync that makes it durable returns.
+//!   appended, expired or not. Setting the flag without need is harmless; missing it is not.
+//! - Readers may see a write before the sync that makes it durable returns.
 
 use super::lookup::Located;
 use crate::clock::{Deadline, TIME_MAX};
@@ -21,25 +21,25 @@ use crate::segment::{Segment, StoredEntry};
 use crate::store::{Bitcask, Inner};
 
 impl Bitcask {
-    /// Stores a value under a key, in place of the one that may be there.
+    /// Stores a value under a key, replacing any existing value.
     ///
-    /// Durable as the store's [`SyncPolicy`] says. Key and value may be empty. The key gets the store's
-    /// [`default_ttl`](crate::Options::default_ttl), whatever its time to live was.
+    /// Durability follows the store's [`SyncPolicy`]. Key and value may be empty. The key gets the
+    /// store's [`default_ttl`](crate::Options::default_ttl), whatever its time to live was.
     ///
     /// # Errors
     ///
-    /// [`KeyTooLarge`](Error::KeyTooLarge) and [`ValueTooLarge`](Error::ValueTooLarge);
-    /// [`NoSpace`](Error::NoSpace), which fails this write alone;
-    /// [`Poisoned`](Error::Poisoned) once a write or a sync has failed half-way;
-    /// [`Corrupt`](Error::Corrupt) if what may be the key's old entry can't be read.
+    /// - [`KeyTooLarge`](Error::KeyTooLarge) and [`ValueTooLarge`](Error::ValueTooLarge).
+    /// - [`NoSpace`](Error::NoSpace), after which the store stays usable.
+    /// - [`Poisoned`](Error::Poisoned) after an earlier write or sync has failed halfway.
+    /// - [`Corrupt`](Error::Corrupt) if an entry that may be the key's old one cannot be read.
     #[doc(alias = "insert")]
     #[doc(alias = "set")]
     pub fn put(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
         self.put_opt(key, value, WriteOptions::new())
     }
 
-    /// Stores a value under a key with options of its own: a time to live, and whether to wait
-    /// for durability.
+    /// Stores a value under a key, with options: a time to live, and whether to wait for
+    /// durability.
     ///
     /// # Errors
     ///
@@ -68,10 +68,10 @@ impl Bitcask {
         Ok(())
     }
 
-    /// Removes a key, and says whether it was there.
+    /// Removes a key. Returns whether it existed.
     ///
-    /// Durable as the store's [`SyncPolicy`] says. Nothing is written for a key that is absent, unless it
-    /// has expired and its entry is still in the log.
+    /// Durability follows the store's [`SyncPolicy`]. If the key is absent, nothing is written,
+    /// unless it has expired and its entry is still in the log.
     ///
     /// # Errors
     ///
@@ -81,8 +81,7 @@ impl Bitcask {
         self.delete_opt(key, WriteOptions::new())
     }
 
-    /// Removes a key with options of its own, and says whether it was there. A time to live means
-    /// nothing here.
+    /// Removes a key, with options. Returns whether it existed. A time to live has no effect here.
     ///
     /// # Errors
     ///
@@ -92,17 +91,17 @@ impl Bitcask {
     }
 }
 
-/// The number of full segments that may wait to be sealed before writers help.
+/// Number of full segments that may wait to be sealed before writers help.
 const BACKLOG_MAX: usize = 16;
 
 impl Inner {
-    /// Changes one key, whatever it is now; no value means a delete. Says of a delete whether the key
-    /// was there.
+    /// Changes one key unconditionally; `None` is a delete. For a delete, returns whether the key
+    /// existed.
     fn change(&self, key: &[u8], value: Option<&[u8]>, options: WriteOptions) -> Result<bool> {
         let writer = self.writer()?;
         let guard = self.pin();
         let hash = self.keydir.hash(key);
-        // The table's memory is on its way while key and value are summed.
+        // Fetches the table's memory while the checksum of key and value is computed.
         self.keydir.prefetch(hash, &guard);
         let mut draft = self.draft(key, value, options)?;
         let mut shard = self.shard(hash.shard())?;
@@ -126,7 +125,7 @@ impl Inner {
         {
             existed = self.is_before(self.deadline(&old.stored));
         }
-        // Unlocked before the result is moved anywhere.
+        // Unlock before the result is moved anywhere.
         let appended = writer.log.append(&mut log, drafts, &guard);
         drop(log);
         let appended = appended?;
@@ -146,8 +145,8 @@ impl Inner {
         Ok(existed)
     }
 
-    /// Makes an entry of a change, with limits checked, its value compressed where that is asked for
-    /// and helps, and sums taken, outside all locks.
+    /// Builds the entry for a change, outside all locks: checks the limits, compresses the value if
+    /// enabled and worthwhile, and computes the checksum.
     #[inline]
     pub(crate) fn draft<'a>(
         &self,
@@ -177,7 +176,7 @@ impl Inner {
         Ok(draft)
     }
 
-    /// Returns when a key expires that is put now.
+    /// Returns when a key that is put now expires.
     #[inline]
     pub(crate) fn expiry(&self, lifetime: Lifetime) -> Option<u64> {
         match lifetime {
@@ -187,7 +186,7 @@ impl Inner {
         }
     }
 
-    /// Has a put expire when the entry does that it replaces, unless that has expired.
+    /// Makes a put keep the expiry of the entry that it replaces, unless that entry has expired.
     #[cold]
     pub(super) fn keep_expiry(&self, draft: &mut Draft<'_>, old: Option<&(Address, Located<'_>)>) {
         let Some((_, Located { stored, expired: false })) = old else { return };
@@ -196,7 +195,7 @@ impl Inner {
         draft.header = draft.header.with_expiry(expiry);
     }
 
-    /// Returns whether a time is still to come.
+    /// Returns whether a deadline is still to come.
     #[cold]
     pub(crate) fn is_before(&self, time: Deadline) -> bool {
         !time.is_over(&self.clock.read())
@@ -208,22 +207,22 @@ impl Inner {
         self.clock.deadline(stored.timestamp(), expiry)
     }
 
-    /// Helps to seal if that is needed, and waits until what was published is durable, if that is
-    /// asked for.
+    /// Helps to seal if necessary. Then, if requested, waits until the published entries are
+    /// durable.
     pub(crate) fn finish_write(&self, written: &Written, options: WriteOptions) -> Result<()> {
         if written.backlog > BACKLOG_MAX {
-            // Each of them holds a file descriptor: whoever writes faster than the background
-            // seals has to help, with one for each that it adds. A failure is told by the next
-            // write.
+            // Each unsealed segment holds a file descriptor. A writer that is faster than the
+            // background sealing has to help, sealing one segment for each that it adds. The next
+            // write reports a failure.
             let _ = self.seal_oldest();
         }
         let waits = self.waits(options) && !made(Mistake::ReturnsBeforeSync);
         if waits { self.log()?.sync_to(written.end) } else { Ok(()) }
     }
 
-    /// Waits, if that is asked for, until what made a delete needless is durable: an absence that
-    /// was told of must not end with the power. Refuses in a child, which a closure of the caller's may have
-    /// forked since.
+    /// If requested, waits until whatever made a delete unnecessary is durable: a power loss must
+    /// not undo an absence that was reported. Returns an error in a forked child, since a closure
+    /// of the caller may have forked.
     pub(crate) fn wait_durable(&self, options: WriteOptions) -> Result<()> {
         self.here()?;
         if !self.waits(options) || made(Mistake::AbsenceNotDurable) {
@@ -232,13 +231,13 @@ impl Inner {
         self.log()?.sync()
     }
 
-    /// Returns whether a write returns only when it is durable.
+    /// Returns whether a write waits for durability.
     fn waits(&self, options: WriteOptions) -> bool {
         options.durable.unwrap_or(self.options.sync_policy == SyncPolicy::Always)
     }
 }
 
-/// Returns the addresses of the entries that were appended, in order, with their sizes on disk.
+/// Returns the addresses of the appended entries, in order, with their sizes on disk.
 pub(crate) fn addresses(
     appended: &Appended<'_>,
     drafts: &[Draft<'_>],
@@ -247,8 +246,8 @@ pub(crate) fn addresses(
     appended.offsets(drafts).map(move |(offset, size)| (Address { segment, offset }, size))
 }
 
-/// Makes a key's slot name its new entry, or removes it at this time, and accounts for what is dead
-/// now.
+/// Points a key's slot to its new entry, or removes the slot at a given time, and accounts for the
+/// entry that is dead now.
 pub(crate) fn publish(
     shard: &mut Shard<'_>,
     hash: KeyHash,

@@ -1,8 +1,8 @@
-//! Removing many keys at once: those of a range, and those that a closure lets go.
+//! Removing many keys: those of a range, and those that a closure rejects.
 //!
-//! - Each key is removed by itself, and only if it is what it was when it was looked at: what is put
-//!   meanwhile stays. Who needs all or none writes a batch or a transaction.
-//! - Where writes are to be durable there is one sync, at the end.
+//! - Each key is removed separately, and only if it has not changed since it was read: a key that
+//!   is put meanwhile stays. For atomic removal, use a batch or a transaction.
+//! - If writes must be durable, there is one sync at the end.
 
 use super::iter::Entries;
 use super::key_range::{KeyRange, prefix_bounds};
@@ -15,11 +15,12 @@ use crate::store::point::conditional::{Condition, Expected};
 use crate::store::{Bitcask, Inner};
 
 impl Bitcask {
-    /// Removes all keys of a range that are there now, and says how many it removed.
+    /// Removes all keys that are currently in a range. Returns the number of removed keys.
     ///
-    /// A key that is put again meanwhile stays. After an error, or a crash, some may have been removed
-    /// and others not. Durable as the store's [`SyncPolicy`](crate::SyncPolicy) says, with one sync at the end.
-    /// Costs a [scan of the keys](crate::Reader::range_keys), and what as many deletes do.
+    /// A key that is put again meanwhile stays. After an error or a crash, some keys may have been
+    /// removed and others not. Durability follows the store's [`SyncPolicy`](crate::SyncPolicy),
+    /// with one sync at the end. Costs a [scan of the keys](crate::Reader::range_keys) and a delete
+    /// for each key.
     ///
     /// # Errors
     ///
@@ -43,8 +44,8 @@ impl Bitcask {
         self.remove_within(bounds.into_bounds().into())
     }
 
-    /// Removes all keys that are there now and begin with some bytes, and says how many it removed.
-    /// See [`delete_range`](Self::delete_range).
+    /// Removes all keys that currently start with a prefix. Returns the number of removed keys. See
+    /// [`delete_range`](Self::delete_range).
     ///
     /// # Errors
     ///
@@ -53,19 +54,22 @@ impl Bitcask {
         self.remove_within(prefix_bounds(prefix.as_ref()))
     }
 
-    /// Removes all keys for which a closure does not return `true`, and says how many it removed.
+    /// Removes all keys for which a closure does not return `true`. Returns the number of removed
+    /// keys.
     ///
-    /// The closure gets key and value of every key that is there throughout, once, in no order, and no
-    /// lock is held while it runs. A key that is changed behind its back stays. Durable as the store's
-    /// [`SyncPolicy`](crate::SyncPolicy) says, with one sync at the end.
+    /// The closure is called once with the key and value of every key that exists throughout, in no
+    /// particular order, and no lock is held while it runs. A key that changes after the closure
+    /// has seen it stays. Durability follows the store's [`SyncPolicy`](crate::SyncPolicy), with
+    /// one sync at the end.
     ///
-    /// Each key is removed as soon as the closure has let it go. So after an error, a panic in the closure, or
-    /// a crash, those that it came to before are removed and the others are not. After a panic there was no
-    /// sync at the end either: until the next one, a crash may bring them back.
+    /// Each key is removed as soon as the closure has rejected it. So after an error, a panic in
+    /// the closure, or a crash, the keys rejected so far are removed and the others are not. After
+    /// a panic, the final sync is missing too: until the next sync, a crash may bring the removed
+    /// keys back.
     ///
     /// # Errors
     ///
-    /// As [`delete`](Self::delete), and as [`get`](crate::Reader::get).
+    /// The errors of [`delete`](Self::delete) and [`get`](crate::Reader::get).
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -111,10 +115,10 @@ impl Bitcask {
 }
 
 impl Inner {
-    /// Removes a key if it is what was written at a time; says whether it was.
+    /// Removes a key if its entry still has this timestamp. Returns whether it did.
     fn remove_unchanged(&self, key: &[u8], timestamp: u64) -> Result<bool> {
         let condition = Condition { key, expected: Expected::Unchanged(Some(timestamp)) };
-        // All are made durable together.
+        // All removals are made durable together, at the end.
         let options = WriteOptions::new().durable(false);
         self.change_atomically(&[condition], vec![Draft::tombstone(key)], options, |_| Ok(true))
     }

@@ -1,13 +1,13 @@
-//! Ranges of keys as callers write them.
+//! Key ranges, as callers write them.
 
 use std::ops::{self, Bound};
 
 use crate::segment::index::Bounds;
 
-/// Where a range of keys starts and ends: `..`, `"a".."b"`, `key..`, a pair of [`Bound`]s, and so
-/// on, or a reference to one of these. A range that ends before it starts is empty.
+/// A range of keys: `..`, `"a".."b"`, `key..`, a pair of [`Bound`]s, and so on, or a reference to
+/// one of these. A range that ends before it starts is empty.
 ///
-/// This trait is sealed: no other type can implement it, so that it can learn more later.
+/// This trait is sealed: no other type can implement it, so methods can be added later.
 ///
 /// ```
 /// use std::ops::Bound;
@@ -38,7 +38,7 @@ pub trait KeyRange: sealed::HasEnds {
 
 impl<R: sealed::HasEnds + ?Sized> KeyRange for R {}
 
-/// Both ends, as the standard library has them.
+/// Both ends, in the representation of the standard library.
 type Ends = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
 mod sealed {
@@ -100,9 +100,10 @@ impl<K: AsRef<[u8]>> sealed::HasEnds for ops::RangeToInclusive<K> {
     }
 }
 
-/// Returns the range of all keys that begin with these bytes.
+/// Returns the range of all keys with a prefix.
 pub(crate) fn prefix_bounds(prefix: &[u8]) -> Bounds {
-    // The next key that does not: the last byte that can be is raised.
+    // The first key after the range: the prefix up to its last byte below 0xff, with that byte
+    // incremented.
     let end = prefix.iter().rposition(|byte| *byte != 0xff).and_then(|at| {
         let mut end = prefix.get(..=at)?.to_vec();
         *end.last_mut()? += 1;

@@ -1,4 +1,4 @@
-//! Many keys at a time: iterators, ordered ranges, and the deletion of ranges.
+//! Operations on many keys: iterators, ordered ranges, and the deletion of ranges.
 
 pub(crate) mod delete_range;
 pub(crate) mod indexing;

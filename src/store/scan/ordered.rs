@@ -1,11 +1,11 @@
-//! The keys of a snapshot in order: where the order comes from, and how values are read along.
+//! Ordered iteration over a snapshot: where the order comes from, and how values are read along
+//! with it.
 //!
-//! - The order comes from what segments know of their keys, sorted (`segment::index`): what is
-//!   sealed from a sidecar, the rest from what is sorted when it is asked for. A store that is never
-//!   asked has none of it.
-//! - Which version of a key counts is told by the rows alone. The log is read for values, some
-//!   entries ahead, since they lie anywhere.
-//! - From the first time on that keys are wanted in order, sidecars are written in the background.
+//! - The order comes from the segments' sorted keys (`segment::index`): sealed segments have them
+//!   in a sidecar, others are sorted on request. A store without ordered scans has none of this.
+//! - The index rows alone decide which version of a key counts. The log is only read for values,
+//!   which are prefetched some entries ahead, since they may lie anywhere.
+//! - Starting with the first ordered scan, sidecars are written in the background.
 
 use std::collections::VecDeque;
 use std::ops::Bound;
@@ -17,31 +17,32 @@ use crate::segment::index::{Bounds, Direction, Hit, Merged, Moment, Part};
 use crate::store::snapshot::View;
 use crate::value::Value;
 
-/// At most as many entries ahead memory is asked for.
+/// Maximum prefetch distance, in entries.
 const AHEAD_MAX: usize = 32;
 
 /// The keys of a snapshot within bounds.
 pub(crate) struct Ordered {
     view: Arc<View>,
     bounds: Bounds,
-    /// A part of the bounds, where a key was gone to.
+    /// The part of the bounds that remains after a seek.
     sought: Option<Bounds>,
-    /// Nothing before the first step.
+    /// `None` before the first step.
     merged: Option<Merged>,
-    /// The order could not be told, which was said once.
+    /// Whether determining the order has failed. The error was returned once.
     failed: bool,
-    /// What either end is ahead, next first.
+    /// Prefetched hits of either end, next first.
     front: Prefetched,
     back: Prefetched,
-    /// When the first of those that were read expires.
+    /// The earliest expiry of the entries that were read.
     pub(crate) first_expiry: Deadline,
 }
 
-/// Hits whose entries were asked for.
+/// Hits whose entries were prefetched.
 #[derive(Default)]
 struct Prefetched {
     hits: VecDeque<Result<Hit>>,
-    /// How many at the last time: who takes one does not pay for many.
+    /// The last prefetch distance. It starts small, so that reading one entry does not pay for
+    /// many.
     len: usize,
 }
 
@@ -78,7 +79,7 @@ impl Ordered {
         Self::new(&self.view, self.bounds)
     }
 
-    /// Begins anew, with one end at a key and the other where the bounds have it.
+    /// Starts again, with one end at a key and the other at its bound.
     pub(crate) fn seek(&mut self, key: &[u8], direction: Direction) {
         let fresh = Self::new(&self.view, self.bounds.clone());
         let (bound, Bounds { start, end }) = (Bound::Included(key.to_vec()), self.bounds.clone());
@@ -90,7 +91,7 @@ impl Ordered {
         *self = Self { sought: is_within.then_some(sought), first_expiry, ..fresh };
     }
 
-    /// Returns the next key of either end.
+    /// Returns the next key from either end.
     pub(crate) fn step(&mut self, direction: Direction) -> Result<Option<Hit>> {
         if !self.failed
             && let Err(forked) = self.view.inner.here()
@@ -115,7 +116,7 @@ impl Ordered {
                 Direction::Forward => merged.next()?,
                 Direction::Backward => merged.next_back()?,
             };
-            // What was written ahead of the clock expires sooner than that tells.
+            // Entries written while the clock was ahead expire sooner than this shows.
             let is_over = |hit: &Hit| {
                 hit.expiry.is_some_and(|expiry| self.view.now.is_over(hit.timestamp, expiry))
             };
@@ -125,7 +126,7 @@ impl Ordered {
         }
     }
 
-    /// Returns the next key of either end, whose entry will be read.
+    /// Returns the next key from either end, whose entry is about to be read.
     pub(crate) fn next_ahead(&mut self, direction: Direction) -> Option<Result<Hit>> {
         if !self.view.inner.opener.is_here() {
             (self.front, self.back) = Default::default();
@@ -157,7 +158,7 @@ impl Ordered {
             Direction::Forward => (&mut self.front, &mut self.back),
             Direction::Backward => (&mut self.back, &mut self.front),
         };
-        // What is left is what the other end has gone ahead.
+        // If this end is exhausted, the rest is what the other end has prefetched.
         let next = hits.pop_front().or_else(|| other.hits.pop_back());
         (ahead.hits, ahead.len) = (hits, len);
         next
@@ -169,11 +170,11 @@ impl Ordered {
             self.first_expiry = self.first_expiry.or(self.view.now.deadline(hit.timestamp, expiry));
         }
         let segment = self.merged.as_ref().and_then(|merged| merged.segment(&hit));
-        let Some(segment) = segment else { unreachable!("a hit is of one of the parts") };
+        let Some(segment) = segment else { unreachable!("a hit belongs to one of the parts") };
         let stored = segment.entry(hit.offset)?;
         self.view.inner.check(&stored)?;
         if stored.entry().key() != &*hit.key {
-            let reason = "the segment's index names another key here; remove that file";
+            let reason = "the segment's index names a different key here; remove the index file";
             return Err(Error::corrupt(segment.path(), hit.offset, reason));
         }
         let value = stored.lend_raw_value()?;
@@ -182,7 +183,7 @@ impl Ordered {
 }
 
 impl View {
-    /// Returns what the segments of this moment know of their keys, sorted.
+    /// Returns the sorted keys of the segments of this moment.
     pub(crate) fn parts(&self) -> Result<Vec<Part>> {
         self.inner.want_order();
         let mut parts = Vec::new();
@@ -190,8 +191,8 @@ impl View {
             let is_older = segment.summary().is_none_or(|sum| sum.first_timestamp <= self.time);
             if is_older {
                 let runs = segment.runs(&self.inner.index)?;
-                // Of what is sorted only one segment at a time is in memory. A failure is met by
-                // whoever writes.
+                // Only one newly sorted segment is in memory at a time. Failures are left to the
+                // writers to report.
                 let _ = self.inner.write_index_of(segment);
                 parts.extend(runs.into_iter().map(|run| (Arc::clone(segment), run)));
             }

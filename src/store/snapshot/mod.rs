@@ -1,19 +1,21 @@
-//! A view of the store as it was at one moment.
+//! Snapshots: views of the store at one moment.
 //!
-//! - A version number is a time: those of the log rise strictly, and a merge keeps them. A snapshot
-//!   is the time of the last entry of its moment, and the segments of that moment, which stay.
-//! - Of each key it sees the entry with the highest time that is not above its own. That is the one
-//!   that the keydir names, as long as the key was not changed since; otherwise the hints of the
-//!   segments are asked.
-//! - Whether a key has expired is judged by the clock of its moment.
+//! - A version number is a timestamp. The timestamps of the log strictly increase, and a merge
+//!   preserves them. A snapshot consists of the timestamp of the last entry at its moment, and of
+//!   the segments of that moment, which it pins.
+//! - Of each key, a snapshot sees the entry with the highest timestamp that is not above its own.
+//!   As long as the key has not changed since, the keydir names that entry. Otherwise, the snapshot
+//!   looks in the segments' hints.
+//! - The clock of its moment decides whether a key has expired.
 //!
 //! # Why it is one moment
 //!
-//! Time, segments and clock are noted under the lock of the log, so that nothing is appended
-//! meanwhile. What is in flight then has to be in the keydir before a look-up trusts it:
-//! [`at_one_moment`](crate::log::LogWriter::at_one_moment) waits for that. Nothing that the snapshot
-//! sees can be dropped from then on: a merge drops what was overwritten, deleted, or has expired, and
-//! whatever is so later than this moment is in a segment that is pinned now.
+//! Timestamp, segments and clock are read under the lock of the log, so nothing is appended
+//! meanwhile. Entries in flight at that moment must reach the keydir before a lookup can trust it;
+//! [`at_one_moment`](crate::log::LogWriter::at_one_moment) waits for them. From then on, nothing
+//! that the snapshot sees can be dropped: a merge drops only entries that were overwritten, were
+//! deleted or have expired, and any entry that this happens to after the snapshot's moment is in a
+//! pinned segment.
 
 pub(crate) mod pins;
 
@@ -38,15 +40,15 @@ use crate::sync::yield_now;
 use crate::value::Value;
 
 impl Reader {
-    /// Returns a view of the store as it is now, which nothing changes any more: no write, delete,
-    /// expiry, merge or [`clear`](crate::Bitcask::clear).
+    /// Returns a view of the store at this moment. No later write, delete, expiry, merge or
+    /// [`clear`](crate::Bitcask::clear) changes it.
     ///
-    /// Takes microseconds at any size of the store, and no memory to speak of; in a store opened
-    /// read-only, a [`refresh`](crate::ReadOnly::refresh) under way is waited for. As long as it is there
-    /// the disk space of its segments is not given back: [`stats`](Self::stats) shows what is kept so.
-    /// It may outlive the store, which can then be opened again.
+    /// Takes microseconds whatever the size of the store, and negligible memory. In a read-only
+    /// store, it waits for a [`refresh`](crate::ReadOnly::refresh) in progress. While the snapshot
+    /// exists, the disk space of its segments is not reclaimed; [`stats`](Self::stats) shows how
+    /// much it keeps. A snapshot may outlive the store, which can then be opened again.
     ///
-    /// A batch or a transaction is in it whole or not at all.
+    /// A snapshot contains a batch or a transaction entirely or not at all.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -71,27 +73,27 @@ impl Reader {
 
 /// The store as it was at one moment, from [`Reader::snapshot`].
 ///
-/// Cheap to clone and to share between threads. A look-up costs what one in the store does, as long
-/// as the key was not changed since; then it costs some reads of the hint of each segment.
+/// Cheap to clone and to share between threads. A lookup costs the same as in the store as long as
+/// the key has not changed since; after that, it costs some reads of each segment's hint.
 #[derive(Clone)]
 #[must_use = "a snapshot pins segments for as long as it is there"]
 pub struct Snapshot {
     pub(super) view: Arc<View>,
 }
 
-/// What a snapshot's clones share.
+/// State shared by the clones of a snapshot.
 pub(crate) struct View {
     pub(super) inner: Arc<Inner>,
-    /// Its number among those that pin segments.
+    /// Its number in `Pins`.
     number: u64,
     pub(super) segments: Pinned,
-    /// Of the last entry that it sees.
+    /// Timestamp of the last visible entry.
     pub(super) time: u64,
-    /// For what expires.
+    /// The time that decides what has expired.
     pub(super) now: Now,
-    /// Behind the last entry that it sees.
+    /// Position after the last visible entry.
     position: Position,
-    /// What is known of stretches of keys that hold nothing.
+    /// Ranges known to hold no keys.
     pub(super) gaps: Arc<Gaps>,
 }
 
@@ -115,7 +117,8 @@ impl fmt::Debug for Snapshot {
 }
 
 impl Snapshot {
-    /// Returns the value that a key had, or `None` if it was absent or expired.
+    /// Returns the value of a key at the snapshot's moment, or `None` if the key was absent or
+    /// expired.
     ///
     /// # Errors
     ///
@@ -126,8 +129,9 @@ impl Snapshot {
         stored.map(|stored| view.inner.value(&stored)).transpose()
     }
 
-    /// Calls a closure with the value that a key had, and returns what it makes of it; `None`, without
-    /// a call, if the key was absent or expired. See [`Reader::get_with`].
+    /// Calls a closure with the value of a key at the snapshot's moment, and returns the closure's
+    /// result. If the key was absent or expired, returns `None` without calling the closure. See
+    /// [`Reader::get_with`].
     ///
     /// # Errors
     ///
@@ -143,39 +147,39 @@ impl Snapshot {
         Ok(Some(read(&stored.raw_value()?)))
     }
 
-    /// Returns the values that several keys had, in their order; `None` for one that was absent or
-    /// expired.
+    /// Returns the values of several keys at the snapshot's moment, in the order of the keys;
+    /// `None` for each key that was absent or expired.
     ///
     /// # Errors
     ///
-    /// As [`Reader::get`], for the first key that can't be read.
+    /// As [`Reader::get`], for the first key that cannot be read.
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value>>> {
         keys.iter().map(|key| self.get(key)).collect()
     }
 
-    /// Returns the number of bytes of the value that a key had, without the value; see
-    /// [`Reader::value_len`].
+    /// Returns the size in bytes of a key's value at the snapshot's moment, without reading the
+    /// value; see [`Reader::value_len`].
     ///
     /// # Errors
     ///
-    /// As [`Reader::get`], if the key itself can't be read.
+    /// As [`Reader::get`], if the key itself cannot be read.
     pub fn value_len(&self, key: impl AsRef<[u8]>) -> Result<Option<u64>> {
         let guard = self.view.inner.pin();
         let stored = self.view.lookup(key.as_ref(), &guard)?;
         Ok(stored.map(|stored| stored.raw_size().into()))
     }
 
-    /// Returns whether a key was there and not expired, without a copy or a check of its value.
+    /// Returns whether a key existed and had not expired, without copying or verifying its value.
     ///
     /// # Errors
     ///
-    /// As [`Reader::get`], if the key itself can't be read.
+    /// As [`Reader::get`], if the key itself cannot be read.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         Ok(self.view.lookup(key.as_ref(), &self.view.inner.pin())?.is_some())
     }
 
-    /// Returns where its moment is in the log: what was put and deleted since is what
-    /// [`changes`](Reader::changes) tells from there on.
+    /// Returns the snapshot's position in the log. [`changes`](Reader::changes) from this position
+    /// returns every put and delete made since.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -185,10 +189,10 @@ impl Snapshot {
     /// db.put("a", "1")?;
     /// let snapshot = db.snapshot();
     /// db.put("b", "2")?;
-    /// // A copy begins with the snapshot, and goes on with the changes.
+    /// // A replica starts with the snapshot and continues with the changes.
     /// assert_eq!(snapshot.iter().count(), 1);
     /// let mut changes = db.changes(snapshot.position())?;
-    /// assert_eq!(changes.try_recv()?.expect("b was put since").key, "b");
+    /// assert_eq!(changes.try_recv()?.expect("b was put after the snapshot").key, "b");
     /// # drop((snapshot, changes));
     /// # db.close()
     /// # }
@@ -197,17 +201,17 @@ impl Snapshot {
         self.view.position
     }
 
-    /// Returns how long ago it was taken.
+    /// Returns the time since the snapshot was taken.
     pub fn age(&self) -> Duration {
         let View { inner, now, .. } = &*self.view;
-        // A clock that looks at the wall has a lock, which a forked child may find held for ever.
+        // Reading the system clock takes a lock, which may be locked forever in a forked child.
         let time = inner.here().map_or(0, |()| inner.clock.now());
         Duration::from_micros(time.saturating_sub(now.highest()))
     }
 }
 
 impl Inner {
-    /// Notes the present moment.
+    /// Creates a view of the present moment.
     pub(super) fn view(this: &Arc<Self>) -> View {
         let of_moment = |time, position| {
             let (number, segments) = this.pins.pin(|| this.segments.whole());
@@ -218,7 +222,7 @@ impl Inner {
         let writer = match &this.role {
             Role::Writer(writer) => writer,
             Role::Follower(follower) => {
-                // Nobody appends, but a writer elsewhere, whose log is followed under this lock.
+                // Only a writer in another process appends. Its log is followed under this lock.
                 let known = follower.refreshing.lock();
                 return of_moment(known.last_timestamp, this.position_read(&known));
             }
@@ -235,19 +239,19 @@ impl Inner {
 }
 
 impl View {
-    /// The view that a forked child gets: each look at it is refused.
+    /// Returns the view that a forked child gets, which refuses every lookup.
     fn of_nothing(inner: &Arc<Inner>) -> Self {
         let (inner, segments, gaps) = (Arc::clone(inner), Pinned::from([]), Arc::default());
         let (now, position) = (Now::default(), Position::START);
         Self { inner, number: u64::MAX, segments, time: 0, now, position, gaps }
     }
 
-    /// Returns whether an entry's time is not over, and not before this moment either.
+    /// Returns whether an entry is a put that had not expired at this moment.
     fn is_alive(&self, header: &Header) -> bool {
         !header.is_tombstone() && !header.is_expired(&self.now)
     }
 
-    /// Returns the entry that a key has in this view; `None` if the key is absent or expired there.
+    /// Returns the entry of a key in this view, or `None` if the key is absent or expired there.
     pub(super) fn lookup<'a>(
         &'a self,
         key: &[u8],
@@ -268,7 +272,8 @@ impl View {
         Ok(None)
     }
 
-    /// Looks for the newest entry of a key, in the segments of this moment, that is not too young.
+    /// Searches the segments of this moment for the newest entry of a key that is not younger than
+    /// the view.
     fn older(&self, hash: KeyHash, key: &[u8]) -> Result<Option<StoredEntry<'_>>> {
         let mut newest: Option<(Order, &Arc<Segment>, u64)> = None;
         for segment in self.segments.iter() {
@@ -291,7 +296,7 @@ impl View {
         newest.map(|(_, segment, offset)| segment.entry(offset)).transpose()
     }
 
-    /// Looks in the entries that a hint names.
+    /// Searches the entries that a hint names.
     fn newest_of(
         &self,
         segment: &Arc<Segment>,
@@ -311,7 +316,7 @@ impl View {
         Ok(newest)
     }
 
-    /// Looks in a segment that has no hint: it is not sealed, or the hint can't be used.
+    /// Searches a segment without a usable hint: it is not sealed, or its hint is missing or bad.
     fn newest_sorted(&self, segment: &Arc<Segment>, key: &[u8]) -> Result<Option<(Order, u64)>> {
         let runs = segment.runs(&self.inner.index)?;
         let parts: Vec<Part> = runs.into_iter().map(|run| (Arc::clone(segment), run)).collect();
@@ -320,12 +325,14 @@ impl View {
     }
 }
 
-/// Orders versions of a key: by time, and where that is the same the put comes last. A merge makes a
-/// tombstone of a put that has expired, with the same time; the put tells when it did.
+/// Orders versions of a key by timestamp; between equal timestamps, the put comes last. A merge
+/// turns an expired put into a tombstone with the same timestamp; the put still records when it
+/// expired.
 type Order = (u64, bool);
 
 impl Inner {
-    /// Returns what a sealed segment's hint has with some hash bits; nothing if there is no hint.
+    /// Returns the slots of a sealed segment's hint for some hash bits, or `None` if there is no
+    /// hint.
     fn slots_of(&self, segment: &Segment, hash: KeyHash) -> Option<Vec<HintSlot>> {
         segment.summary()?;
         let source =

@@ -1,15 +1,17 @@
-//! What snapshots need: segments, whose files stay until the last snapshot that needs them is gone.
+//! Pins: segments whose files stay until the last snapshot that needs them is dropped.
 //!
-//! - A snapshot notes the segments of its moment, and is noted here, in one step. Who removes a
-//!   segment takes it out of the set first, and then asks here; so either the snapshot has it and it
-//!   is kept, or no snapshot has it.
-//! - A snapshot that outlives its store goes on with what is mapped, or open, and removes nothing.
-//! - A segment without a mapping is read by its file's name, or through a descriptor that is taken before
-//!   the name goes. Where none can be had, the name stays until one can, or nobody holds the segment.
-//! - Where writing has failed, recovery may cut the files that a snapshot goes on with, and a value
-//!   that is held: then it is a copy that they go on with.
-//! - On disk such a segment is a leftover as any that a merge or a clear has not come to remove: it
-//!   is listed nowhere, and opening removes it.
+//! - A snapshot records the segments of its moment and is itself recorded here, in one step.
+//!   Removing a segment takes it out of the set first and checks the pins afterwards. So either a
+//!   snapshot has the segment and it is kept, or no snapshot has it.
+//! - A snapshot that outlives its store continues with the segments that are mapped or open, and
+//!   removes nothing.
+//! - A segment without a mapping is read by its file's name, or through a descriptor opened before
+//!   the name is removed. If no descriptor is available, the name stays until one is, or until
+//!   nothing holds the segment.
+//! - After a failed write or sync, recovery may cut the files that a snapshot or a held value still
+//!   reads. In that case they continue with a copy.
+//! - On disk, a pinned segment is a leftover like any that a merge or a clear did not get to
+//!   remove: no manifest lists it, and the next open removes it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,26 +24,27 @@ use crate::stats::Stats;
 use crate::store::Inner;
 use crate::sync::Mutex;
 
-/// The segments of a moment.
+/// The segments of one moment.
 pub(crate) type Pinned = Arc<[Arc<Segment>]>;
 
-/// All snapshots that there are. Lock 6.
+/// All live snapshots. Lock 6.
 #[derive(Debug, Default)]
 pub(crate) struct Pins(Mutex<PinState>);
 
 #[derive(Debug, Default)]
 struct PinState {
-    /// How many snapshots there were before.
+    /// Number of snapshots ever taken.
     next: u64,
-    /// By number, so the oldest first.
+    /// By number, so oldest first.
     snapshots: BTreeMap<u64, (Instant, Pinned)>,
-    /// Removed from the store, and kept for a snapshot.
+    /// Segments removed from the store but kept for a snapshot.
     kept: Vec<PinnedSegment>,
-    /// Removed from the store, and kept for want of a descriptor that holders could read on with.
+    /// Segments removed from the store but kept because no descriptor was available for their
+    /// readers.
     late: Vec<Arc<Segment>>,
 }
 
-/// A segment, and the first and the last of the snapshots that have it.
+/// A kept segment, with the numbers of the first and last snapshots that have it.
 #[derive(Debug)]
 struct PinnedSegment {
     segment: Arc<Segment>,
@@ -50,11 +53,11 @@ struct PinnedSegment {
 }
 
 impl PinState {
-    /// Returns the numbers of the first and the last snapshot that have a segment.
+    /// Returns the numbers of the first and last snapshots that have a segment.
     fn pinned_by(&self, segment: &Arc<Segment>) -> Option<(u64, u64)> {
         let mut last: Option<(&Pinned, bool)> = None;
         let mut has = |pinned| {
-            // Those of snapshots taken between two changes of the set are the same.
+            // Snapshots taken between the same two changes of the set share one list.
             let known = last.filter(|(last, _)| Arc::ptr_eq(last, pinned)).map(|(_, has)| has);
             let has =
                 known.unwrap_or_else(|| pinned.iter().any(|other| Arc::ptr_eq(other, segment)));
@@ -68,7 +71,7 @@ impl PinState {
 }
 
 impl Pins {
-    /// Notes a snapshot of the segments that a closure names; returns its number.
+    /// Registers a snapshot of the segments that the closure returns. Returns its number.
     pub(crate) fn pin(&self, segments: impl FnOnce() -> Pinned) -> (u64, Pinned) {
         let mut held = self.0.lock();
         let (number, pinned) = (held.next, segments());
@@ -77,13 +80,13 @@ impl Pins {
         (number, pinned)
     }
 
-    /// Forgets a snapshot; returns the segments that were kept for it alone.
+    /// Removes a snapshot. Returns the segments that were kept only for it.
     fn unpin(&self, number: u64) -> Vec<Arc<Segment>> {
         let mut held = self.0.lock();
         held.snapshots.remove(&number);
         let kept = std::mem::take(&mut held.kept);
-        // A segment comes into the set once, and leaves it once: of the snapshots between the first
-        // and the last that have it each one has it.
+        // A segment enters the set once and leaves it once. So every snapshot numbered between its
+        // first and its last one also has it.
         let is_pinned =
             |kept: &PinnedSegment| held.snapshots.range(kept.first..=kept.last).next().is_some();
         let (kept, free): (Vec<_>, Vec<_>) = kept.into_iter().partition(is_pinned);
@@ -91,7 +94,7 @@ impl Pins {
         free.into_iter().map(|kept| kept.segment).collect()
     }
 
-    /// Keeps a segment that was removed from the store, if a snapshot needs it; says whether one does.
+    /// Keeps a removed segment if a snapshot needs it. Returns whether one does.
     fn keep(&self, segment: &Arc<Segment>) -> bool {
         let mut held = self.0.lock();
         let pinned_by = held.pinned_by(segment);
@@ -106,7 +109,8 @@ impl Pins {
         self.0.lock().snapshots.len()
     }
 
-    /// Gives up what is kept: the store is being closed, and who opens it next removes its leftovers.
+    /// Returns the kept segments and stops keeping them: the store is being closed, and the next
+    /// open removes leftovers.
     fn give_up(&self) -> Vec<Arc<Segment>> {
         let kept = std::mem::take(&mut self.0.lock().kept);
         kept.into_iter().map(|kept| kept.segment).collect()
@@ -116,7 +120,7 @@ impl Pins {
         self.0.lock().snapshots.is_empty()
     }
 
-    /// Tells of what is held.
+    /// Adds the snapshots' figures to the statistics.
     pub(crate) fn count(&self, stats: &mut Stats) {
         let held = self.0.lock();
         stats.snapshots = held.snapshots.len() as u64;
@@ -127,41 +131,43 @@ impl Pins {
 }
 
 impl Inner {
-    /// Removes the files of a segment that the manifest lists no more and the set has no more; keeps
-    /// them for as long as a snapshot needs them.
+    /// Removes the files of a segment that has left both the manifest and the set, or keeps them
+    /// for as long as a snapshot needs them.
     pub(crate) fn unlink(&self, segment: &Arc<Segment>) -> Result<()> {
         if self.pins.keep(segment) { Ok(()) } else { self.remove_files(segment) }
     }
 
-    /// Forgets a snapshot, and removes what was kept for it.
+    /// Removes a snapshot, and the files that were kept only for it.
     pub(crate) fn unpin(&self, number: u64) {
         for segment in self.pins.unpin(number) {
-            // What can't be removed now is removed at the next open.
+            // If this fails, the next open removes the files.
             let _ = self.remove_files(&segment);
         }
     }
 
-    /// Has snapshots go on without the names in the store's directory when it is closed: from then on
-    /// they are somebody else's. Where that can't be done, the store can't be opened until they are gone.
+    /// Prepares snapshots for the closing of the store: they must continue without the file names
+    /// in its directory, which belong to the next opener from then on. If that is impossible, the
+    /// store cannot be opened until they are dropped.
     pub(crate) fn outlive(this: &Arc<Self>) {
         if !this.pins.is_empty() {
-            // Shards are filled from hints. Who touches one that can't be filled is told why.
+            // Shards are filled from hints. Accessing a shard that cannot be filled returns the
+            // error.
             let _ = this.filler.fill_all(&this.keydir);
         }
         this.remove_late();
         let kept = this.pins.give_up();
-        // A snapshot or a follower comes to any segment.
+        // A snapshot or a follower can reach any segment.
         if Arc::strong_count(this) > 1 {
             let all = this.segments.all().into_iter().map(|(_, segment)| segment);
             this.keep_lock_for(all.chain(kept.iter().cloned()).filter(|seg| !seg.keep_readable()));
         }
-        // Who can't write any more leaves it to the next opening.
+        // After a failed write, the removal is left to the next open.
         for segment in kept.iter().filter(|_| this.is_sound()) {
             let _ = this.remove_files(segment);
         }
     }
 
-    /// Has segments keep the lock of the store, if there are any.
+    /// Makes segments hold the store's lock. Does nothing if there are no segments.
     fn keep_lock_for(&self, segments: impl Iterator<Item = Arc<Segment>>) {
         let mut segments = segments.peekable();
         if segments.peek().is_some()
@@ -172,34 +178,35 @@ impl Inner {
         }
     }
 
-    /// Leaves the unsealed segments to recovery, for a store that is closed after a failed write or
-    /// sync. What others hold of them stays what it is: where that needs the files as they are, the
-    /// store can't be opened until it is let go.
+    /// Leaves the unsealed segments to recovery when the store is closed after a failed write or
+    /// sync. Snapshots and values that still use them stay valid. If that requires the files as
+    /// they are, the store cannot be opened until they are dropped.
     pub(crate) fn leave_to_recovery(this: &Arc<Self>) {
         let Ok(writer) = this.writer() else { return };
-        // Nothing is stored any more: what could is given up with the end of the log.
+        // Nothing is stored from here on: giving up the end of the log gives up everything that
+        // could store.
         let mut stuck = writer.log.lock().give_up();
-        // A snapshot or a follower holds all of this, and comes to any segment.
+        // A snapshot or a follower holds all of this, and can reach any segment.
         let is_shared = Arc::strong_count(this) > 1;
-        // A thread that has dropped its snapshot may still hold a value: this makes what it had counted
-        // before visible.
+        // A thread that has dropped its snapshot may still hold a value. This fence makes the
+        // references that it counted earlier visible.
         fence(Ordering::Acquire);
         stuck.retain(|(segment, file)| !this.segments.detach(segment, file, is_shared));
         this.keep_lock_for(stuck.into_iter().map(|(segment, _)| segment));
     }
 
-    /// Removes what could not be removed before, as far as that can be done now.
+    /// Retries the removals that failed for lack of a descriptor.
     pub(crate) fn remove_late(&self) {
         let late = std::mem::take(&mut self.pins.0.lock().late);
         for segment in late {
-            // What can't be removed now is removed at the next open.
+            // If this fails, the next open removes the files.
             let _ = self.remove_files(&segment);
         }
     }
 
     fn remove_files(&self, segment: &Arc<Segment>) -> Result<()> {
-        // Who holds it without a mapping goes on with an open file. What was removed before may still
-        // take descriptors.
+        // Holders without a mapping continue with an open file. Segments removed earlier may still
+        // occupy descriptors.
         let stays = segment.keep_readable() || {
             self.segments.free_retired();
             let is_ours_alone = self.segments.is_quiescent() && Arc::strong_count(segment) == 1;

@@ -1,14 +1,14 @@
-//! Optimistic transactions: read from a snapshot, write to memory, and make all changes at once if
-//! nothing that was read has changed since.
+//! Optimistic transactions: they read from a snapshot, write to memory, and apply all changes
+//! atomically if nothing that they read has changed since.
 //!
-//! - What is read is noted ([`reads`]): keys with the times of their entries, and spans of ranges as
-//!   far as they were gone through. At the end the keys are compared with the keydir, under the locks
-//!   of their shards, and the spans with what was appended since the snapshot, under the lock of the
-//!   log. So all that was read is as it was at the moment of the append, which is the transaction's
-//!   place in the order of all.
-//! - Where a merge or a clear has removed a part of what was appended, the spans are read again in a
-//!   snapshot of the present. If they show the same, that is the moment to go on from.
-//! - A transaction that writes nothing takes place at its snapshot, and is never run twice.
+//! - A transaction records what it reads ([`reads`]): keys with the timestamps of their entries,
+//!   and ranges as far as they were iterated. The commit compares the keys with the keydir, under
+//!   the locks of their shards, and the ranges with everything appended since the snapshot, under
+//!   the lock of the log. So everything that was read is unchanged at the moment of the append,
+//!   which is the transaction's place in the serial order.
+//! - If a merge or a clear has removed part of what was appended, the ranges are read again in a
+//!   new snapshot. If both snapshots show the same, the check continues from the new one.
+//! - A transaction that writes nothing takes effect at its snapshot and never runs twice.
 //! - No lock is held while a caller's closure runs.
 
 mod range;
@@ -35,37 +35,44 @@ use crate::sync::{sleep, yield_now};
 use crate::value::Value;
 use reads::{Reads, SpanCheck};
 
-/// What a key is to be.
+/// Maximum number of times that one attempt to commit checks its ranges. A merge that removes the history in
+/// between makes another check necessary, and is no conflict.
+const CHECKS_MAX: u32 = 100;
+
+/// The pending state of a key.
 #[derive(Debug, Clone)]
 struct Write {
-    /// Nothing for a delete.
+    /// `None` for a delete.
     value: Option<Value>,
     options: WriteOptions,
 }
 
-/// Keys by their order.
+/// Pending writes in key order.
 type Writes = BTreeMap<Vec<u8>, Write>;
 
 impl Bitcask {
-    /// Runs a closure that reads and writes the store as if nobody else did, and makes all that it
-    /// wrote at once, or nothing of it.
+    /// Runs a closure that reads and writes the store in isolation, and applies everything that it
+    /// wrote atomically, or none of it.
     ///
-    /// The closure reads a [`snapshot`](crate::Reader::snapshot) and what it has written itself. If anything
-    /// that it has read was changed by others when it ends, it is run again, on a new snapshot; so it
-    /// should do nothing but read, compute and write. Transactions are serializable: each acts as if
-    /// it ran alone, at one moment, in the order in which they were made. Other writes count as
-    /// transactions of one write.
+    /// The closure reads from a [`snapshot`](crate::Reader::snapshot), and sees its own writes. If
+    /// something that it has read was changed by others before it ends, it runs again on a new
+    /// snapshot. So it should only read, compute and write. Transactions are serializable: each
+    /// behaves as if it ran alone at one moment, in commit order. Every other write counts as a
+    /// transaction with a single write.
     ///
-    /// If the closure returns an error nothing is written, and the error returned. Durable as the
-    /// store's [`SyncPolicy`](crate::SyncPolicy) says. Costs a snapshot, memory for all that is read by key and
-    /// written, and a comparison of all that was read: of keys by a look-up each, of ranges by a look
-    /// at everything that others have written meanwhile. If a merge has removed some of that, what was read
-    /// of ranges is read again; the closure is not run again for a merge.
+    /// If the closure returns an error, nothing is written, and `transaction` returns that error. A
+    /// transaction is as durable as the store's [`SyncPolicy`](crate::SyncPolicy) makes it.
+    ///
+    /// A transaction costs a snapshot, memory for the keys that it reads and for everything that it
+    /// writes, and a check of everything that it has read: a lookup for each key, and for ranges a
+    /// scan of everything that others have written meanwhile. If a merge has removed part of that,
+    /// the ranges are read again, but the closure does not run again because of a merge.
     ///
     /// # Errors
     ///
-    /// [`Conflict`](Error::Conflict) if a hundred attempts were not enough; as [`write`](Self::write),
-    /// [`BatchTooLarge`](Error::BatchTooLarge) among them; and whatever the closure returns.
+    /// [`Conflict`](Error::Conflict) after a hundred unsuccessful attempts; the errors of
+    /// [`write`](Self::write), including [`BatchTooLarge`](Error::BatchTooLarge); and any error
+    /// that the closure returns.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -92,7 +99,7 @@ impl Bitcask {
         self.transaction_opt(TransactionOptions::new(), run)
     }
 
-    /// Runs a [`transaction`](Self::transaction) with options of its own: how often it may be run, and
+    /// Runs a [`transaction`](Self::transaction) with options: the maximum number of attempts, and
     /// whether to wait for durability.
     ///
     /// # Errors
@@ -117,7 +124,7 @@ impl Bitcask {
     }
 }
 
-/// Lets others get on, the longer the more often they were in the way.
+/// Yields to other threads, longer after each conflict.
 pub(super) fn give_way(attempt: u32) {
     match attempt {
         0..4 => yield_now(),
@@ -132,12 +139,12 @@ fn drafts_of<'a>(inner: &Inner, writes: &'a Writes) -> Result<Vec<Draft<'a>>> {
     writes.iter().map(draft).collect()
 }
 
-/// The store as a transaction sees it, from [`Bitcask::transaction`].
+/// A transaction's view of the store, from [`Bitcask::transaction`].
 #[derive(Debug)]
 pub struct Transaction {
     snapshot: Snapshot,
     writes: Writes,
-    /// Reading changes it.
+    /// Reads through `&self` record themselves here.
     reads: RefCell<Reads>,
 }
 
@@ -146,8 +153,8 @@ impl Transaction {
         Self { snapshot, writes: Writes::new(), reads: RefCell::default() }
     }
 
-    /// Returns the value of a key, or `None` if it is absent or expired: what this transaction has
-    /// written, or what was there when it began.
+    /// Returns the value of a key, or `None` if it is absent or expired. Returns what this
+    /// transaction has written, or else what existed when it began.
     ///
     /// # Errors
     ///
@@ -165,11 +172,11 @@ impl Transaction {
         Ok(value)
     }
 
-    /// Returns whether a key is there, without a copy or a check of its value.
+    /// Returns whether a key exists and has not expired, without copying or verifying its value.
     ///
     /// # Errors
     ///
-    /// As [`Reader::get`](crate::Reader::get), if the key itself can't be read.
+    /// As [`Reader::get`](crate::Reader::get), if the key itself cannot be read.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let key = key.as_ref();
         if let Some(write) = self.writes.get(key) {
@@ -182,8 +189,8 @@ impl Transaction {
         Ok(timestamp.is_some())
     }
 
-    /// Returns an iterator over the keys of a range and their values, in order, from both ends. What
-    /// counts as read is the part that it has gone through.
+    /// Returns an iterator over the keys in a range and their values, in order. It can be read from
+    /// both ends. Only the part that was iterated counts as read.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -191,7 +198,7 @@ impl Transaction {
     /// # let dir = tempfile::tempdir().unwrap();
     /// let db = Bitcask::open(dir.path(), Options::default())?;
     /// db.put("job/1", "write")?;
-    /// // Each job is taken once, whoever else takes jobs.
+    /// // Each job is taken only once, even if others take jobs concurrently.
     /// let job = db.transaction(|tx| {
     ///     let Some((key, job)) = tx.prefix("job/").next().transpose()? else { return Ok(None) };
     ///     tx.delete(&key);
@@ -205,7 +212,7 @@ impl Transaction {
         self.range_of(bounds.into_bounds().into())
     }
 
-    /// Returns an iterator over all keys that begin with some bytes and their values; see
+    /// Returns an iterator over all keys with a prefix and their values; see
     /// [`range`](Self::range).
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> TransactionRange<'_> {
         self.range_of(prefix_bounds(prefix.as_ref()))
@@ -215,17 +222,16 @@ impl Transaction {
         TransactionRange::new(&self.snapshot, &self.writes, &self.reads, bounds)
     }
 
-    /// Stores a value under a key when the transaction ends.
+    /// Stores a value under a key when the transaction commits.
     #[doc(alias = "insert")]
     #[doc(alias = "set")]
     pub fn put(&mut self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
         self.put_opt(key, value, WriteOptions::new());
     }
 
-    /// Stores a value under a key when the transaction ends, with options of its own. A time to live
-    /// counts from that moment, and [`keep_ttl`](WriteOptions::keep_ttl) keeps the one that the key has
-    /// then. One put that asks to be [durable](WriteOptions::durable) makes the whole transaction
-    /// durable.
+    /// Stores a value under a key when the transaction commits, with options. A time to live counts
+    /// from the commit, and [`keep_ttl`](WriteOptions::keep_ttl) keeps the one that the key has at
+    /// that moment. One [durable](WriteOptions::durable) put makes the whole transaction durable.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -252,15 +258,15 @@ impl Transaction {
         self.write(key.as_ref(), Some(value.as_ref()), options);
     }
 
-    /// Removes a key when the transaction ends; it need not be there.
+    /// Removes a key when the transaction commits. The key does not have to exist.
     #[doc(alias = "remove")]
     pub fn delete(&mut self, key: impl AsRef<[u8]>) {
         self.write(key.as_ref(), None, WriteOptions::new());
     }
 
-    /// Forgets everything that was written so far.
+    /// Discards all writes so far.
     ///
-    /// A closure that has a reason of its own to write nothing returns that, as a value:
+    /// A closure that decides not to write anything can return its reason as a value:
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -284,8 +290,8 @@ impl Transaction {
         self.writes.clear();
     }
 
-    /// Returns the snapshot that the transaction reads. What is read there does not count as read by
-    /// the transaction.
+    /// Returns the snapshot that the transaction reads from. Reads made directly through it do not
+    /// count as read by the transaction.
     pub fn snapshot(&self) -> &Snapshot {
         &self.snapshot
     }
@@ -295,7 +301,7 @@ impl Transaction {
         self.writes.insert(key.to_vec(), Write { value, options });
     }
 
-    /// Makes the changes if all that was read is as it was; says whether it is.
+    /// Applies the changes if everything that was read is unchanged. Returns whether it is.
     fn commit(self, inner: &Arc<Inner>, options: TransactionOptions) -> Result<bool> {
         inner.here()?;
         let Self { mut snapshot, writes, reads } = self;
@@ -309,10 +315,11 @@ impl Transaction {
             .collect();
         let mut settings = WriteOptions::new();
         let asks_to_be_durable = |write: &Write| write.options.durable == Some(true);
-        let is_asked = writes.values().any(asks_to_be_durable);
-        settings.durable = options.durable.or(is_asked.then_some(true));
-        for _ in 0..options.attempts {
-            // What does not hold before the second look has changed.
+        let wants_durable = writes.values().any(asks_to_be_durable);
+        settings.durable = options.durable.or(wants_durable.then_some(true));
+        for _ in 0..CHECKS_MAX {
+            // If the attempt fails before the second check of the ranges, something has changed,
+            // and this stays `false`.
             let mut is_gone = false;
             match reads.look_ahead(inner, snapshot.position())? {
                 SpanCheck::Changed => {}
@@ -333,7 +340,7 @@ impl Transaction {
             if !is_gone {
                 return Ok(false);
             }
-            // Whatever it was that is gone, what was read may be as it was.
+            // The history is gone, but what was read may still be unchanged.
             let present = Snapshot { view: Arc::new(Inner::view(inner)) };
             if !reads.show_the_same(&snapshot, &present)? {
                 return Ok(false);

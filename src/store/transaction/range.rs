@@ -1,4 +1,4 @@
-//! A range as a transaction sees it: its snapshot, and what it has written over it.
+//! A range in a transaction: its snapshot overlaid with its own writes.
 
 use std::cell::RefCell;
 use std::collections::btree_map;
@@ -13,13 +13,14 @@ use crate::store::scan::ordered::Ordered;
 use crate::store::scan::range::Range;
 use crate::value::Value;
 
-/// Keys and values in order, from [`Transaction::range`](super::Transaction::range) and its kin.
-#[must_use = "an iterator reads nothing before its first step"]
+/// Keys and values in order, from [`Transaction::range`](super::Transaction::range) or
+/// [`Transaction::prefix`](super::Transaction::prefix).
+#[must_use = "iterators are lazy and read nothing until they are advanced"]
 pub struct TransactionRange<'a> {
     pairs: Ends<Range>,
     writes: Ends<btree_map::Range<'a, Vec<u8>, Write>>,
     reads: &'a RefCell<Reads>,
-    /// Its number among what was read.
+    /// Its number in `reads`.
     span: usize,
 }
 
@@ -29,7 +30,7 @@ impl fmt::Debug for TransactionRange<'_> {
     }
 }
 
-/// An iterator whose next item from either end can be looked at.
+/// A double-ended iterator that can be peeked at both ends.
 struct Ends<I: DoubleEndedIterator> {
     items: I,
     front: Option<I::Item>,
@@ -41,7 +42,7 @@ impl<I: DoubleEndedIterator> Ends<I> {
         Self { items, front: None, back: None }
     }
 
-    /// Returns where the next item from an end is kept, if there is one.
+    /// Returns the slot that holds the next item from an end, if there is a next item.
     fn at(&mut self, direction: Direction) -> &mut Option<I::Item> {
         let Self { items, front, back } = self;
         let (this, other) = match direction {
@@ -53,7 +54,7 @@ impl<I: DoubleEndedIterator> Ends<I> {
                 Direction::Forward => items.next(),
                 Direction::Backward => items.next_back(),
             };
-            // The last one may have been looked at from the other end.
+            // The other end may already have peeked at the last item.
             *this = next.or_else(|| other.take());
         }
         this
@@ -68,7 +69,7 @@ impl<'a> TransactionRange<'a> {
         bounds: Bounds,
     ) -> Self {
         let span = reads.borrow_mut().begin_span(bounds.clone());
-        // A map panics if a range ends before it starts.
+        // `BTreeMap::range` panics if a range ends before it starts.
         let written = if bounds.is_empty() {
             writes.range(Vec::new()..Vec::new())
         } else {
@@ -100,7 +101,7 @@ impl<'a> TransactionRange<'a> {
                 pair.take()
             } else {
                 if order.is_eq() {
-                    // It was written over.
+                    // The transaction's own write replaces it.
                     *pair = None;
                 }
                 write.take().and_then(|(key, write)| {

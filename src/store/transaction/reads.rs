@@ -1,13 +1,13 @@
-//! What a transaction has read, and whether it is still so.
+//! The reads of a transaction, and the check that they are unchanged.
 //!
-//! - A key is noted with the time of the entry that was seen; no two entries have the same, and a merge
-//!   that moves one leaves it.
-//! - Of a range is noted how far it was gone through, from either end. Whether something in it has
-//!   changed is told by the log: every put and delete since the snapshot is looked at, most of them
-//!   before any lock is taken, the rest under the lock of the log.
-//! - A merge or a clear may have removed a part of that by then, which is asked each time, since the
-//!   first look may come in the middle of a clear. Then the log does not tell, and what two snapshots
-//!   show is compared.
+//! - A key is recorded with the timestamp of the entry that was seen. No two entries have the same
+//!   timestamp, and a merge preserves it.
+//! - A range is recorded as far as it was iterated from either end. The log shows whether something
+//!   in it has changed: every put and delete since the snapshot is checked, most of them before any
+//!   lock is taken, the rest under the lock of the log.
+//! - A merge or a clear may have removed part of these entries by then. Each check tests for that,
+//!   since the first may run in the middle of a clear. In that case the log cannot answer, and the
+//!   contents of two snapshots are compared instead.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -28,28 +28,28 @@ use crate::store::changes::position::Position;
 use crate::store::scan::ordered::Ordered;
 use crate::value::Value;
 
-/// What was read.
+/// Everything that a transaction has read.
 #[derive(Debug, Default)]
 pub(super) struct Reads {
-    /// When what was seen was written; nothing for an absent key. Sorted, so that a schedule of
-    /// several transactions can be repeated.
+    /// Keys with the timestamps of the entries seen; `None` for an absent key. Sorted, so that a
+    /// schedule of several transactions can be reproduced.
     keys: BTreeMap<Vec<u8>, Option<u64>>,
     spans: Vec<Span>,
-    /// When the first of the keys in the spans expires: nothing in the log tells of that.
+    /// The earliest expiry of the keys in the spans: expiring adds nothing to the log.
     first_expiry: Deadline,
 }
 
-/// What a look at the log has found of the spans.
+/// The result of checking the spans against the log.
 #[derive(Debug)]
 pub(super) enum SpanCheck<T> {
-    /// They are as they were.
+    /// The spans are unchanged.
     Same(T),
     Changed,
-    /// A part of the log is gone: it does not tell.
+    /// Part of the log is gone, so it cannot answer.
     Gone,
 }
 
-/// The part of the log that was looked at without a lock.
+/// The part of the log that was checked without a lock.
 #[derive(Debug)]
 pub(super) struct Looked {
     since: Place,
@@ -57,20 +57,20 @@ pub(super) struct Looked {
 }
 
 impl Looked {
-    /// Returns whether nothing of the log since the look began is gone.
+    /// Returns whether the log from the start of the check is still complete.
     fn is_there(&self, inner: &Inner) -> bool {
         inner.manifest.get(Manifest::history) <= self.since
     }
 }
 
-/// A part of a range that was gone through.
+/// The part of a range that was iterated.
 #[derive(Debug)]
 struct Span {
     bounds: Bounds,
-    /// The last key from either end.
+    /// The last key reached from either end.
     front: Option<Value>,
     back: Option<Value>,
-    /// The ends have met.
+    /// Whether the ends have met.
     whole: bool,
 }
 
@@ -84,7 +84,7 @@ impl Span {
         self.bounds.contains(key) && is_passed()
     }
 
-    /// Returns the parts that were gone through.
+    /// Returns the parts that were iterated.
     fn passed(&self) -> Vec<Bounds> {
         if self.whole {
             return vec![self.bounds.clone()];
@@ -107,13 +107,13 @@ impl Reads {
         self.keys.iter().map(|(key, timestamp)| (key.as_slice(), *timestamp))
     }
 
-    /// Begins a range; returns its number.
+    /// Starts a range. Returns its number.
     pub(super) fn begin_span(&mut self, bounds: Bounds) -> usize {
         self.spans.push(Span { bounds, front: None, back: None, whole: false });
         self.spans.len() - 1
     }
 
-    /// Notes that a range was gone through from an end up to a key, or as a whole.
+    /// Records that a range was iterated from an end up to a key, or completely.
     pub(super) fn note_span(
         &mut self,
         number: usize,
@@ -128,7 +128,7 @@ impl Reads {
         }
     }
 
-    /// Notes when the first of the keys that a range has shown expires.
+    /// Records the earliest expiry of the keys that a range has returned.
     pub(super) fn note_expiry(&mut self, first: Deadline) {
         self.first_expiry = self.first_expiry.or(first);
     }
@@ -137,8 +137,8 @@ impl Reads {
         self.spans.iter().any(|span| span.has(key))
     }
 
-    /// Returns whether two snapshots show the same in all spans: the same keys, written at the same
-    /// times. No two entries have the same, and a merge leaves it.
+    /// Returns whether two snapshots show the same in all spans: the same keys with the same
+    /// timestamps. No two entries have the same timestamp, and a merge preserves it.
     pub(super) fn show_the_same(&self, before: &Snapshot, now: &Snapshot) -> Result<bool> {
         for bounds in self.spans.iter().flat_map(Span::passed) {
             let mut before = Ordered::new(&before.view, bounds.clone());
@@ -156,7 +156,7 @@ impl Reads {
         Ok(true)
     }
 
-    /// Looks at what was appended since a position, without a lock, and tells what that was.
+    /// Checks what was appended since a position, without a lock.
     pub(super) fn look_ahead(&self, inner: &Inner, since: Position) -> Result<SpanCheck<Looked>> {
         let since = since.place();
         if self.spans.is_empty() {
@@ -168,11 +168,11 @@ impl Reads {
         segments.sort_by_key(|segment| segment.id());
         let Some(reached) = self.look(&segments, since)? else { return Ok(SpanCheck::Changed) };
         let looked = Looked { since, reached };
-        // A segment leaves the set when the manifest says so.
+        // A segment leaves the set only after the manifest has recorded its removal.
         Ok(if looked.is_there(inner) { SpanCheck::Same(looked) } else { SpanCheck::Gone })
     }
 
-    /// Looks at the rest, when nothing more can be appended.
+    /// Checks the rest, under the lock of the log.
     pub(super) fn hold(&self, inner: &Inner, looked: &Looked, log: &Log) -> Result<SpanCheck<()>> {
         if !self.first_expiry.is_never() && self.first_expiry.is_over(&inner.clock.read()) {
             return Ok(SpanCheck::Changed);
@@ -180,14 +180,14 @@ impl Reads {
         if self.spans.is_empty() || made(Mistake::RangesNotLookedAtAgain) {
             return Ok(SpanCheck::Same(()));
         }
-        // A clear that was under way at the first look had its fresh segment in the set already, and the
-        // manifest did not tell of it. Now it has come to its end, or not begun.
+        // A clear in progress during the first check already had its fresh segment in the set, but
+        // the manifest did not record it yet. By now the clear has either finished or not begun.
         if !looked.is_there(inner) && !made(Mistake::HistoryNotReadAgain) {
             return Ok(SpanCheck::Gone);
         }
         let (segments, reached) = (log.unsealed(), looked.reached);
-        // What was sealed meanwhile may be merged by now; and a clear that has failed since has removed
-        // the segment in which the first look ended.
+        // Segments sealed meanwhile may have been merged by now. And a clear that has failed since
+        // has removed the segment in which the first check ended.
         let is_there = segments.iter().any(|segment| segment.id() == reached.segment);
         if !segments.is_empty() && !is_there {
             return Ok(SpanCheck::Gone);
@@ -196,8 +196,8 @@ impl Reads {
         Ok(if is_same { SpanCheck::Same(()) } else { SpanCheck::Changed })
     }
 
-    /// Looks at the entries of these segments, oldest first, from a place on; returns where they end,
-    /// and nothing if one is in a span.
+    /// Checks the entries of these segments, oldest first, starting at a place. Returns where they
+    /// end, or `None` if one is in a span.
     fn look(&self, segments: &[Arc<Segment>], from: Place) -> Result<Option<Place>> {
         let mut reached = from;
         for segment in segments.iter().filter(|segment| segment.id() >= from.segment) {
@@ -226,7 +226,7 @@ mod tests {
         Bitcask::open(dir, Options::new().merge_policy(MergePolicy::Manual)).unwrap()
     }
 
-    /// Reads the range of a prefix, and looks at it without a lock.
+    /// Reads the range of a prefix and checks it without a lock.
     fn look(db: &Bitcask, prefix: &str) -> (Reads, Looked) {
         let snapshot = db.snapshot();
         let mut reads = Reads::default();
@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_between_the_two_looks_is_seen() {
+    fn the_second_check_sees_changes_made_after_the_first() {
         let dir = tempfile::tempdir().unwrap();
         let db = open(dir.path());
         db.put("k1", "1").unwrap();
@@ -269,16 +269,17 @@ mod tests {
         assert!(!holds(&db, &looked));
     }
 
-    /// A clear has its fresh segment in the set before the manifest says that what came before is gone. A
-    /// look in between came to an end in that segment, and what it had come from still counted as there.
+    /// A clear puts its fresh segment into the set before the manifest records that the earlier
+    /// history is gone. If the first check ran in between, it ended in that segment, and the
+    /// history that it started from still counted as present.
     #[test]
-    fn a_clear_that_begins_before_the_first_look_and_ends_before_the_second_counts_as_a_change() {
+    fn a_clear_that_begins_before_the_first_check_and_ends_before_the_second_counts_as_a_change() {
         let dir = tempfile::tempdir().unwrap();
         let db = open(dir.path());
         db.put("k1", "1").unwrap();
         let fresh = begin_clear(&db);
         let looked = look(&db, "k");
-        assert!(!holds(&db, &looked), "what becomes of the clear is not known yet");
+        assert!(!holds(&db, &looked), "the outcome of the clear is not known yet");
         db.inner
             .log()
             .unwrap()
@@ -287,9 +288,9 @@ mod tests {
         assert!(!holds(&db, &looked));
     }
 
-    /// What was sealed between the two looks may be merged by now, whatever was in it.
+    /// Segments sealed between the two checks may have been merged by now, whatever they held.
     #[test]
-    fn what_was_sealed_between_the_two_looks_is_not_told_by_the_log() {
+    fn the_log_cannot_answer_for_segments_sealed_between_the_two_checks() {
         let dir = tempfile::tempdir().unwrap();
         let db = open(dir.path());
         db.put("k1", "1").unwrap();
@@ -302,10 +303,10 @@ mod tests {
         assert!(!holds(&db, &looked));
     }
 
-    /// The fresh segment of a clear that fails is taken back, and the log goes on in an older one than that
-    /// in which the first look came to its end.
+    /// If a clear fails, its fresh segment is removed, and the log continues in a segment older
+    /// than the one in which the first check ended.
     #[test]
-    fn a_clear_that_fails_between_the_two_looks_hides_no_change() {
+    fn a_clear_that_fails_between_the_two_checks_hides_no_change() {
         let dir = tempfile::tempdir().unwrap();
         let db = open(dir.path());
         db.put("k1", "1").unwrap();
@@ -315,7 +316,7 @@ mod tests {
         let _ = db.inner.log().unwrap().take_back(fresh.number, fresh.active.segment().id(), full);
         db.put("k2", "2").unwrap();
         assert!(!holds(&db, &looked));
-        // Nor does a rotation, which goes on with a higher id than that of the fresh one.
+        // Nor does a rotation, which continues with a higher id than the fresh segment's.
         db.inner.log().unwrap().rotate_active().unwrap();
         assert!(!holds(&db, &looked));
     }

@@ -1,4 +1,4 @@
-//! What a transaction knows of a key beside its value: when it expires, and its version.
+//! What a transaction can read about a key besides its value: its expiry and its version.
 
 use super::{Transaction, Write};
 use crate::error::Result;
@@ -7,15 +7,15 @@ use crate::store::point::ttl::Ttl;
 use crate::store::point::version::Version;
 
 impl Transaction {
-    /// Returns when a key expires, or `None` if it is absent or expired: what this transaction has
-    /// written, or what was there when it began.
+    /// Returns when a key expires, or `None` if it is absent or expired. Applies to what this
+    /// transaction has written, or else to what existed when it began.
     ///
-    /// The time that is left counts from the beginning of the transaction; for what the transaction has
-    /// written itself, as if the transaction ended now.
+    /// The remaining time counts from the beginning of the transaction. For the transaction's own
+    /// writes, it is computed as if the transaction committed now.
     ///
     /// # Errors
     ///
-    /// As [`Reader::get`](crate::Reader::get), if the key itself can't be read.
+    /// As [`Reader::get`](crate::Reader::get), if the key itself cannot be read.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -25,7 +25,7 @@ impl Transaction {
     /// # let db = Bitcask::open(dir.path(), Options::default())?;
     /// let hour = Duration::from_secs(3600);
     /// db.put_opt("session/1", "token", WriteOptions::new().ttl(hour))?;
-    /// // A key is renamed, and expires when it would have.
+    /// // Renames a key, which keeps its expiry.
     /// db.transaction(|tx| {
     ///     let (Some(value), Some(ttl)) = (tx.get("session/1")?, tx.ttl("session/1")?) else {
     ///         return Ok(());
@@ -58,12 +58,12 @@ impl Transaction {
     /// Returns the version that a key had when the transaction began, or `None` if it was absent or
     /// expired.
     ///
-    /// What the transaction itself has written gets its version at the end, so it is not looked at here.
-    /// The key counts as read.
+    /// The transaction's own writes are ignored here: they get their versions at the commit. The
+    /// key counts as read.
     ///
     /// # Errors
     ///
-    /// As [`Reader::get`](crate::Reader::get), if the key itself can't be read.
+    /// As [`Reader::get`](crate::Reader::get), if the key itself cannot be read.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -73,7 +73,7 @@ impl Transaction {
     /// db.put("a", "1")?;
     /// db.put("b", "2")?;
     /// let seen = db.get_versioned("a")?.map(|(_, version)| version);
-    /// // Later: changes `b` only if `a` is still what was seen.
+    /// // Later: changes `b` only if `a` has not changed.
     /// let is_made = db.transaction(|tx| {
     ///     let is_same = tx.version("a")? == seen;
     ///     if is_same {
@@ -94,7 +94,7 @@ impl Transaction {
         Ok(timestamp.map(Version::new))
     }
 
-    /// Returns when a key expires that was there when the transaction began.
+    /// Returns when a key that existed at the beginning of the transaction expires.
     fn ttl_seen(&self, key: &[u8]) -> Result<Option<Ttl>> {
         let view = &self.snapshot.view;
         let guard = view.inner.pin();
@@ -107,7 +107,7 @@ impl Transaction {
         Ok(ttl)
     }
 
-    /// Returns when a key expires that is put at the end of the transaction.
+    /// Returns when a key put at the end of the transaction expires.
     fn ttl_of_put(&self, lifetime: Lifetime) -> Ttl {
         let inner = &self.snapshot.view.inner;
         Ttl::of(inner.expiry(lifetime), inner.clock.now())
