@@ -1,8 +1,8 @@
 //! What is asked for wrongly, and directories that are not as they should be: each is an error of
 //! its own that names the file and says what to do, and leaves everything as it was.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
-#![expect(clippy::indexing_slicing, reason = "a helper that reaches too far has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
+#![expect(clippy::indexing_slicing, reason = "an out-of-bounds index in a helper fails the test")]
 
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;

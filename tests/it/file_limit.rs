@@ -3,7 +3,7 @@
 //! The limit is of a process and ends it by a signal when it is passed, so it is set in processes of their
 //! own.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::path::Path;
 use std::process::Command;

@@ -3,7 +3,7 @@
 //! Each test plays in a process of its own, which has no threads of other tests. A child that ends
 //! otherwise than by coming to the end of its part has failed: by a panic with 1, by a signal else.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 #![expect(unsafe_code, reason = "these forks are made on purpose")]
 
 use std::collections::BTreeMap;

@@ -1,7 +1,7 @@
 //! File systems of the running kernel with no byte left, or no inode, or neither: what gives space back has
 //! to work there all the same. `real_disk` mounts them.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};

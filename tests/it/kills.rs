@@ -5,7 +5,7 @@
 //! - How a generation does it (sync policy, append mode, size of segments, who merges) follows
 //!   from its number.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::path::Path;
 use std::time::Duration;

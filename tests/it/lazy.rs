@@ -1,8 +1,8 @@
 //! A store is used from its first moment on, while the background still fills its keydir: what is
 //! read is what was written, whoever fills a shard first.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
-#![expect(clippy::indexing_slicing, reason = "a helper that reaches too far has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
+#![expect(clippy::indexing_slicing, reason = "an out-of-bounds index in a helper fails the test")]
 
 use std::path::Path;
 use std::sync::Barrier;

@@ -3,7 +3,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    reason = "a helper that fails has failed the test"
+    reason = "a failing helper fails the test"
 )]
 
 use std::fs;

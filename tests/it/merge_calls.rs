@@ -3,7 +3,7 @@
 //! - Where something has to stop a merge, the merge is so slow that it would not end by itself: a
 //!   test that fails hangs.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::fs;
 use std::ops::ControlFlow;

@@ -1,7 +1,7 @@
 //! The store against a `BTreeMap`: random operations of every kind on a real disk, closed and
 //! opened again, and killed, at any point.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;

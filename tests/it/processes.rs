@@ -1,7 +1,7 @@
 //! Several processes: one that is killed while it writes, two that want the lock, and a reader
 //! beside a writer. The others are this test binary once more, in a part that `ROLE` names.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -7,7 +7,7 @@
 //!   fields or variants, its public methods, and the traits that are implemented for it.
 //! - Impls that a macro writes are not seen.
 
-#![expect(clippy::unwrap_used, reason = "a helper of a test fails loudly")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -8,7 +8,7 @@
 //! - Key and value of a write follow from its number, so what a store holds can be told from how
 //!   many writes there are.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::fs::{self, OpenOptions};
 use std::io::Read as _;

@@ -1,7 +1,7 @@
 //! Repair on real files: a store that nobody may write to, one that somebody writes to, and a way back
 //! from damage that opening refuses.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::fs;
 use std::ops::ControlFlow;

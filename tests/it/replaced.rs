@@ -5,7 +5,7 @@
 //!   a writer does; the other store has to stay what it was, byte for byte.
 //! - What the writer was told to be durable is in its own directory, wherever that is by then.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::fs;
 use std::os::unix::fs::symlink;

@@ -1,7 +1,7 @@
 //! Every defect of the storage of the two stores that this one follows, bitcaskpy and pybitcask,
 //! as a test with its story.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::collections::BTreeSet;
 use std::fs;

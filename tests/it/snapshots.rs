@@ -1,6 +1,6 @@
 //! Snapshots and ordered reads beside busy writers, on a real disk.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;

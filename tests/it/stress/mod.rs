@@ -6,8 +6,8 @@
 //! `BITCASK_STRESS_SEED` is the first one's seed, which decides what is done but not when; with
 //! `BITCASK_STRESS_MERGES=off` nothing is merged.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
-#![expect(clippy::indexing_slicing, reason = "a helper that reaches too far has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
+#![expect(clippy::indexing_slicing, reason = "an out-of-bounds index in a helper fails the test")]
 
 mod actor;
 mod deletes;
