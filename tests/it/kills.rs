@@ -178,7 +178,7 @@ pub(crate) fn do_everything(store: &Path) {
     });
 }
 
-/// Kills so many processes, one after the other, and checks after each what it has left.
+/// Kills one process per generation, and checks after each what it has left on disk.
 fn killed(generations: u64, seed: u64) {
     // A kill leaves what the kernel holds, on any file system. In memory, a sync takes no time.
     let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();

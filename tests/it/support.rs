@@ -52,11 +52,11 @@ pub(crate) fn pairs(db: &Reader) -> Pairs {
     pairs
 }
 
-/// Opens a copy of the directory as it is now, as if the process had been killed at this moment.
+/// Copies the directory as it is now, as if the process had been killed at this moment.
 ///
-/// The calling thread must be the only one that writes. What the store does by itself meanwhile is
-/// to seal: that leaves every entry where it is, so a copy is one of the states that it passes
-/// through, if the manifest is copied last.
+/// The calling thread must be the only one that writes. All that the store does meanwhile is seal,
+/// which leaves every entry in place. So a copy whose manifest is copied last is one of the states
+/// that the store passes through.
 pub(crate) fn crash_copy(source: &Path) -> TempDir {
     let target = tempfile::tempdir().unwrap();
     let mut names = names(source);
