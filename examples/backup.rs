@@ -1,4 +1,4 @@
-//! A backup of a store that is being written to, checked, and put in the store's place.
+//! Backs up a store while another thread writes to it, verifies the backup, and restores it.
 //!
 //! `cargo run --example backup`
 
@@ -13,12 +13,12 @@ type Outcome<T> = Result<T, Box<dyn Error>>;
 fn main() -> Outcome<()> {
     let dir = tempfile::tempdir()?;
     let (store, backup) = (dir.path().join("store"), dir.path().join("backup"));
-    // Small segments, so that some are full and sealed.
+    // Small segments, so that the store has sealed ones to link.
     let options = Options::new().segment_size(64 << 10);
     let db = Bitcask::open(&store, options.clone())?;
     (0..10_000_u64).try_for_each(|key| db.put(key.to_be_bytes(), "before"))?;
 
-    // Writers go on while the backup is made.
+    // Writers continue while the backup is made.
     let report = thread::scope(|scope| {
         let writer = scope
             .spawn(|| (0..10_000_u64).try_for_each(|key| db.put(key.to_be_bytes(), "meanwhile")));
@@ -29,7 +29,8 @@ fn main() -> Outcome<()> {
     let copied = report.segments - report.linked;
     println!("{} segments: {} linked, {copied} copied", report.segments, report.linked);
 
-    // What is linked was not read: this reads everything, here in the backup.
+    // `backup` does not read the segments that it links. `verify_with` reads everything, here in the
+    // backup.
     let copy = Bitcask::open(&backup, options.clone())?;
     let verified = copy.verify_with(|progress| {
         println!("{} of {} bytes", progress.size_done, progress.size_total);
@@ -37,11 +38,11 @@ fn main() -> Outcome<()> {
     })?;
     verified.damage.iter().for_each(|damage| println!("{damage}"));
     assert!(verified.is_clean());
-    // Each key as it was before, or as it was written meanwhile.
+    // Each key has its value from before the backup or the one written during it.
     assert_eq!((copy.len()?, verified.live_entries), (10_000, 10_000));
     copy.close()?;
 
-    // To restore is to open it, or to have it in the store's place.
+    // To restore, open the backup where it is, or move it to the store's place.
     db.clear()?;
     db.close()?;
     std::fs::remove_dir_all(&store)?;

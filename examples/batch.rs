@@ -1,4 +1,4 @@
-//! Moves money between accounts: a batch happens whole or not at all.
+//! Moves money between accounts: a batch is applied as a whole or not at all.
 //!
 //! `cargo run --example batch`
 
@@ -13,7 +13,8 @@ fn balance(db: &Bitcask, account: &str) -> Outcome<u64> {
     Ok(u64::from_be_bytes(value.as_ref().try_into()?))
 }
 
-/// Moves an amount. A batch reads nothing: other writers to these accounts need a lock of yours.
+/// Moves an amount. A batch reads nothing, so if several threads write to these accounts, the caller
+/// has to lock them.
 fn transfer(db: &Bitcask, from: &str, to: &str, amount: u64) -> Outcome<()> {
     let left = balance(db, from)?.checked_sub(amount).ok_or("not enough money")?;
     let mut batch = Batch::new();
@@ -37,14 +38,14 @@ fn main() -> Outcome<()> {
     assert_eq!((alice, bob), (70, 30));
     assert!(!db.contains_key("order/alice/bob")?);
 
-    // One change that can't be made keeps all the others from being made.
+    // If one change of a batch is invalid, none of them is made.
     let appends = db.stats().appends;
     let result = db.write(Batch::new().put("alice", [0; 8]).put(vec![0; 70_000], "large key"));
     let Err(refused) = result else { return Err("the key was not too large".into()) };
     println!("refused: {refused}");
     assert_eq!((balance(&db, "alice")?, db.stats().appends), (70, appends));
 
-    // However long a batch is, waiting until it is durable takes one sync.
+    // However long a batch is, making it durable takes one sync.
     let syncs = db.stats().syncs;
     let many = (0..10_000).map(|id| (format!("id/{id}"), "new")).collect::<Batch>();
     db.write_opt(&many, WriteOptions::new().durable(true))?;

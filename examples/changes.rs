@@ -1,4 +1,4 @@
-//! Keeps a copy of a store up to date, and goes on where it stopped.
+//! Keeps a copy of a store up to date, and continues where it stopped after a restart.
 //!
 //! `cargo run --example changes`
 
@@ -10,7 +10,8 @@ use bitcask::{Bitcask, MergeOptions, Operation, Options, Position};
 type Outcome<T> = Result<T, Box<dyn Error>>;
 type Copy = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// Brings a copy up to date. Returns the position that it is of then, which is stored beside it.
+/// Brings a copy up to date. Returns the position that the copy has reached; the caller stores it with
+/// the copy.
 fn follow(db: &Bitcask, copy: &mut Copy, since: Position) -> Outcome<Position> {
     let mut changes = match db.changes(since) {
         Err(error) if error.needs_resync() => {
@@ -41,7 +42,7 @@ fn main() -> Outcome<()> {
     db.put("a", "1")?;
     db.put("b", "2")?;
     let position = follow(&db, &mut copy, Position::START)?.to_string();
-    println!("two changes, the position is {position} now");
+    println!("after two changes, the position is {position}");
     assert_eq!(copy.len(), 2);
     db.close()?;
 
@@ -50,7 +51,7 @@ fn main() -> Outcome<()> {
     let position = follow(&db, &mut copy, position.parse()?)?;
     assert_eq!(copy.keys().collect::<Vec<_>>(), [b"b"]);
     db.put("c", "3")?;
-    db.merge_opt(MergeOptions::new().force(true))?; // What was deleted is gone, and told no more.
+    db.merge_opt(MergeOptions::new().force(true))?; // Drops the delete from the log: resync.
     let position = follow(&db, &mut copy, position)?;
     assert_eq!((copy.len(), position), (2, db.position()));
     println!("after a resync the copy has {} keys", copy.len());

@@ -1,4 +1,4 @@
-//! Eight threads count in one key, and no count is lost.
+//! Eight threads increment one counter, and no increment is lost.
 //!
 //! `cargo run --example counter`
 
@@ -27,13 +27,14 @@ fn main() -> Result<(), Box<dyn Error>> {
             thread::spawn(move || -> bitcask::Result<u64> {
                 let mut last = 0;
                 for _ in 0..COUNTS {
-                    // The closure runs without a lock, and again if another thread was faster.
+                    // The closure runs without a lock, and runs again if another thread changed the
+                    // key first.
                     let stored = db.update("hits", |old| {
                         calls.fetch_add(1, Ordering::Relaxed);
                         Some((number(old) + 1).to_be_bytes())
                     })?;
                     let hits = number(stored.as_deref());
-                    assert!(hits > last, "what is stored only grows");
+                    assert!(hits > last, "the stored count only grows");
                     last = hits;
                 }
                 Ok(last)
@@ -47,9 +48,9 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let total = number(db.get("hits")?.as_deref());
     let retries = calls.load(Ordering::Relaxed) - THREADS * COUNTS;
-    println!("total {total}, the closure ran {retries} times in vain");
+    println!("total {total}, the closure was retried {retries} times");
     assert_eq!(total, THREADS * COUNTS);
-    // Every count is an entry in the log; all but the last are dead.
+    // Every increment is an entry in the log; all except the last are dead.
     println!("{:.3} of the log is dead", db.stats().dead_ratio());
     Ok(())
 }

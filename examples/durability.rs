@@ -1,4 +1,4 @@
-//! What each sync policy promises, what it costs, and what is left after `kill -9`.
+//! What each sync policy promises and costs, and what remains after `kill -9`.
 //!
 //! `cargo run --release --example durability`
 
@@ -15,7 +15,7 @@ const PUTS: u64 = 50;
 
 fn main() -> Outcome<()> {
     if let Some(path) = std::env::args_os().nth(1) {
-        // The child: writes, says so, and waits to be killed.
+        // The child process: writes, reports that it has, and waits to be killed.
         let db = Bitcask::open(path, Options::new().sync_policy(SyncPolicy::Never))?;
         (0..PUTS).try_for_each(|key| db.put(key.to_be_bytes(), "value"))?;
         println!("written"); // A whole line, so it is flushed.
@@ -31,7 +31,7 @@ fn main() -> Outcome<()> {
     assert_eq!(measure("Never, sync(true)", never, own.durable(true), "nothing")?, PUTS);
     assert_eq!(measure("Always, sync(false)", always, own.durable(false), kernel)?, 0);
 
-    // A killed process loses nothing that a put has returned for, under any policy.
+    // Killing the process loses no put that has returned, under any policy.
     let dir = tempfile::tempdir()?;
     let mut writer = Command::new(std::env::current_exe()?);
     writer.arg(dir.path()).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -45,7 +45,7 @@ fn main() -> Outcome<()> {
     Ok(db.close()?)
 }
 
-/// Measures some puts, and counts the syncs meanwhile.
+/// Runs the puts, prints their mean time, and returns the number of syncs meanwhile.
 fn measure(name: &str, policy: SyncPolicy, own: WriteOptions, lost: &str) -> Outcome<u64> {
     let dir = tempfile::tempdir()?;
     let db = Bitcask::open(dir.path(), Options::new().sync_policy(policy))?;
@@ -54,6 +54,6 @@ fn measure(name: &str, policy: SyncPolicy, own: WriteOptions, lost: &str) -> Out
     (0..PUTS).try_for_each(|key| db.put_opt(key.to_be_bytes(), "value", own))?;
     let (took, syncs) = (start.elapsed(), db.stats().syncs - before);
     println!("{name:20}{:>6} us{syncs:>8}    {lost}", took.as_micros() / u128::from(PUTS));
-    db.sync()?; // From here on a power loss takes nothing, whatever the policy.
+    db.sync()?; // Under any policy, a power loss now loses nothing.
     db.close().map(|()| syncs).map_err(Into::into)
 }

@@ -1,12 +1,12 @@
-//! Stores every file under a directory, opens the store again, and compares every value with the
-//! file on disk. Fails if any differs.
+//! Stores every file under a directory, opens the store again, and compares every value with the file
+//! on disk. Fails if any of them differs.
 //!
 //! `cargo run --release --example ingest [DIR]`
 //!
-//! Without DIR it takes this crate's own sources. The store goes into a temporary directory, so
-//! set `TMPDIR` to a place with room. DIR should not change meanwhile.
+//! Without DIR, this example stores the crate's own sources. The store is created in a temporary
+//! directory, so set `TMPDIR` to a place with enough room. DIR should not change during the run.
 
-#![expect(clippy::cast_precision_loss, reason = "figures for people need no 53 bits")]
+#![expect(clippy::cast_precision_loss, reason = "printed figures do not need 53 bits")]
 
 use std::error::Error;
 use std::ffi::OsStr;
@@ -18,14 +18,14 @@ use std::time::{Duration, Instant};
 
 use bitcask::{Bitcask, Options};
 
-/// The largest value that a store takes.
+/// Maximum size of a value, in bytes.
 const VALUE_SIZE_MAX: u64 = u32::MAX as u64;
-/// The most files that are named when they differ.
+/// Maximum number of differing files to name.
 const NAMED_MAX: u64 = 10;
 
 type Outcome<T> = Result<T, Box<dyn Error>>;
 
-/// What is not stored.
+/// Number of directory entries that were not stored, by reason.
 #[derive(Debug, Default)]
 struct Skipped {
     unreadable: u64,
@@ -34,7 +34,7 @@ struct Skipped {
     not_files: u64,
 }
 
-/// How much was done in how much time.
+/// A count of files, their total size, and the time spent on them.
 #[derive(Debug, Default)]
 struct Tally {
     count: u64,
@@ -64,7 +64,7 @@ fn main() -> Outcome<ExitCode> {
         None => (own.clone(), vec![own.join("target"), own.join(".git")]),
     };
     let mut skipped = Skipped::default();
-    // Before the store's directory is made, which may lie below.
+    // Before the store's directory is created, because it may lie below `root`.
     let keys = find(&root, &excluded, &mut skipped)?;
     let temporary = tempfile::tempdir()?;
     let store = temporary.path().join("store");
@@ -88,7 +88,7 @@ fn main() -> Outcome<ExitCode> {
     Ok(if differing == 0 && complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Finds all files under a directory, as paths relative to it; links are not followed.
+/// Finds all files under a directory, as paths relative to it. Does not follow symbolic links.
 fn find(root: &Path, excluded: &[PathBuf], skipped: &mut Skipped) -> Outcome<Vec<PathBuf>> {
     let (mut keys, mut dirs) = (Vec::new(), vec![root.to_path_buf()]);
     while let Some(dir) = dirs.pop() {
@@ -118,7 +118,7 @@ fn find(root: &Path, excluded: &[PathBuf], skipped: &mut Skipped) -> Outcome<Vec
     Ok(keys)
 }
 
-/// Puts every file, and returns which of them are in the store now. Only the puts are timed.
+/// Puts every file, and returns the paths of those that are now in the store. Only the puts are timed.
 fn put_all(
     db: &Bitcask,
     root: &Path,
@@ -144,7 +144,7 @@ fn put_all(
     Ok((tally, stored))
 }
 
-/// Gets every value, and counts those that are not what the file holds. Only the gets are timed.
+/// Gets every value, and counts those that differ from the file. Only the gets are timed.
 fn compare_all(db: &Bitcask, root: &Path, stored: &[PathBuf]) -> Outcome<(Tally, u64)> {
     let (mut tally, mut differing) = (Tally::default(), 0);
     for key in stored {
@@ -163,7 +163,7 @@ fn compare_all(db: &Bitcask, root: &Path, stored: &[PathBuf]) -> Outcome<(Tally,
     Ok((tally, differing))
 }
 
-/// Returns a path as the bytes that the system knows it by: names need not be UTF-8.
+/// Returns a path as the bytes that the system uses: names need not be UTF-8.
 fn bytes(path: &Path) -> &[u8] {
     OsStr::as_bytes(path.as_os_str())
 }

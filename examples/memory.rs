@@ -1,15 +1,16 @@
-//! How much memory a key takes: while it is loaded, after that, and when the store is opened again.
+//! Memory per key: during a load, after it, and when the store is opened again.
 //!
-//! `cargo run --release --example memory [KEYS...]`, by default 1,000,000 and 10,000,000, which
-//! needs 5 GB of disk. The stores go into temporary directories, so set `TMPDIR` to a place with
-//! room.
+//! `cargo run --release --example memory [KEYS...]`. The default is 1,000,000 and 10,000,000 keys,
+//! which needs 5 GB of disk space. The stores are created in temporary directories, so set `TMPDIR` to
+//! a place with enough room.
 //!
-//! Counted is anonymous memory, which the kernel can't take back: `Anonymous` of
-//! `/proc/self/smaps_rollup`, less what the process had before the store was opened. The pages of
-//! the log are file-backed. Each row has processes of its own, and keys are made as they are put,
-//! so nothing else is in the figures. Fails if a key takes far more than it should.
+//! The figures count anonymous memory, which the kernel cannot reclaim: `Anonymous` of
+//! `/proc/self/smaps_rollup`, minus the process's figure from before the store was opened. The pages
+//! of the log are file-backed and not counted. Each row is measured in separate processes, and each
+//! key is generated just before its put, so the figures contain nothing else. Fails if a key takes far
+//! more memory than it should.
 
-#![expect(clippy::cast_precision_loss, reason = "figures for people need no 53 bits")]
+#![expect(clippy::cast_precision_loss, reason = "printed figures do not need 53 bits")]
 
 use std::error::Error;
 use std::fs;
@@ -18,13 +19,13 @@ use std::process::Command;
 
 use bitcask::{Bitcask, Options};
 
-/// The sizes of keys. What they take should not depend on it.
+/// Sizes of keys, in bytes. Memory per key should not depend on them.
 const KEY_SIZES: [usize; 2] = [16, 200];
 const VALUE: [u8; 16] = [0xa5; 16];
-/// Memory is looked at so often during a load.
+/// Number of times that memory is sampled during a load.
 const SAMPLES: u64 = 100;
-/// More than this for each key, and this for the store, is a bug. The store's part is mostly the
-/// hint of a full segment of small entries, which is made in memory while it is sealed.
+/// Limits per key and per store, in bytes; exceeding them is a bug. Most of the store's share is the
+/// hint of a full segment of small entries, which is built in memory when the segment is sealed.
 const KEY_COST_MAX: u64 = 32;
 const STORE_COST_MAX: u64 = 64 << 20;
 
@@ -44,20 +45,20 @@ fn main() -> Outcome<()> {
     }
 }
 
-/// Prints a row for each number and size of keys.
+/// Prints a row for each combination of number and size of keys.
 fn table(counts: &[u64]) -> Outcome<()> {
     if anonymous().is_err() {
-        println!("memory is counted as Linux counts it, so there is nothing to see here");
+        println!("skipped: this example reads Linux's memory figures");
         return Ok(());
     }
-    println!("Anonymous memory in bytes a key:\n");
+    println!("Anonymous memory in bytes per key:\n");
     println!("| keys | key size | mean | worst | worst, second half | loaded | opened again |");
     println!("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |");
     for count in counts {
         for size in KEY_SIZES {
             let directory = tempfile::tempdir()?;
             let path = directory.path().join("store");
-            let path = path.to_str().ok_or("the temporary directory has a strange name")?;
+            let path = path.to_str().ok_or("the temporary directory's name is not UTF-8")?;
             let (count, size) = (count.to_string(), size.to_string());
             let loaded = child(&["load", &count, &size, path])?;
             let opened = child(&["open", &count, path])?;
@@ -67,7 +68,7 @@ fn table(counts: &[u64]) -> Outcome<()> {
     Ok(())
 }
 
-/// Runs this program again, and returns what it printed.
+/// Runs this program again, and returns its output.
 fn child(arguments: &[&str]) -> Outcome<String> {
     let output = Command::new(std::env::current_exe()?).args(arguments).output()?;
     if !output.status.success() {
@@ -76,9 +77,9 @@ fn child(arguments: &[&str]) -> Outcome<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-/// Loads keys, and prints the mean over the load, the worst moment, the worst of the second half,
-/// and the end. At first the store costs more than the keys do; within a doubling every table has
-/// grown once.
+/// Loads keys. Prints the memory per key: its mean over the load, its maximum, its maximum in the
+/// second half, and its value at the end. In the first half the store's fixed cost dominates. Within a
+/// doubling, every table grows once, so the second half shows the true maximum.
 fn load(count: u64, size: usize, path: &Path) -> Outcome<()> {
     let mut key = vec![0; size];
     let mut samples = Vec::with_capacity(usize::try_from(SAMPLES)?);
@@ -98,11 +99,11 @@ fn load(count: u64, size: usize, path: &Path) -> Outcome<()> {
     let worst = |samples: &[f64]| samples.iter().copied().fold(0.0, f64::max);
     let (_, late) = samples.split_at(samples.len() / 2);
     print!("{mean:.1} | {:.1} | {:.1} ", worst(&samples), worst(late));
-    println!("| {:.1}", samples.last().ok_or("no keys, no figures")?);
+    println!("| {:.1}", samples.last().ok_or("there are no keys to measure")?);
     Ok(())
 }
 
-/// Opens a store, and prints what a key takes when all of them are known.
+/// Opens a store, and prints the memory per key once the keydir is complete.
 fn open(count: u64, path: &Path) -> Outcome<()> {
     let before = anonymous()?;
     let db = Bitcask::open(path, Options::default())?;
@@ -111,11 +112,11 @@ fn open(count: u64, path: &Path) -> Outcome<()> {
     Ok(db.close()?)
 }
 
-/// Returns the memory that each of so many keys takes now, in bytes.
+/// Returns the current memory per key, in bytes.
 fn cost(before: u64, keys: u64) -> Outcome<f64> {
     let size = anonymous()?.saturating_sub(before);
     let most = STORE_COST_MAX + KEY_COST_MAX * keys;
-    assert!(size <= most, "{keys} keys take {size} bytes, which is more than {most}");
+    assert!(size <= most, "{keys} keys take {size} bytes; the limit is {most}");
     Ok(size as f64 / keys as f64)
 }
 

@@ -1,4 +1,4 @@
-//! Opens a store, writes, reads, closes it, and finds everything there again.
+//! Opens a store, writes and reads, closes it, opens it again, and reads everything back.
 //!
 //! `cargo run --example quickstart`
 
@@ -8,26 +8,27 @@ use bitcask::{Bitcask, Options, ReadOnly};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
-    // A store is a directory of its own; opening creates it.
+    // A store occupies a directory. Opening creates it.
     let path = dir.path().join("store");
 
     let db = Bitcask::open(&path, Options::default())?;
-    // Keys and values are bytes: strings, arrays, vectors, whatever lends a slice.
+    // Keys and values are bytes: strings, arrays, vectors, or any other type that derefs to a byte
+    // slice.
     db.put("answer", b"42")?;
     db.put("greeting", "hello")?;
     db.put([0xff, 0x00], vec![1, 2, 3])?;
     assert_eq!(db.get("answer")?.as_deref(), Some(&b"42"[..]));
     println!("answer   = {:?}", db.get("answer")?);
 
-    // A key that is not there is no error.
+    // Reading an absent key is not an error.
     assert_eq!(db.get("question")?, None);
     println!("question = {:?}", db.get("question")?);
 
-    // A second put replaces the first; delete says whether there was something to delete.
+    // A second put replaces the first. `delete` returns whether the key was present.
     db.put("greeting", "good morning")?;
     assert!(db.delete("answer")?);
     assert!(!db.delete("answer")?);
-    // Close makes everything durable, and tells what went wrong; dropping the store would not.
+    // `close` makes everything durable and returns any error. Dropping the store would hide the error.
     db.close()?;
 
     let db = Bitcask::open(&path, Options::default().create_if_missing(false))?;
@@ -39,15 +40,15 @@ fn main() -> Result<(), Box<dyn Error>> {
         println!("  {key:?} = {value:?}");
     }
 
-    // Other processes may read beside the writer. They see the store as it was when they opened it, until
-    // they refresh it. A store opened read-only has no methods that write.
+    // Other processes may read while the writer has the store open. They see the store as of their
+    // open or their last refresh. A store opened read-only has no methods that write.
     let reader = ReadOnly::open(&path, Options::default())?;
     db.put("greeting", "good evening")?;
-    assert_eq!(reader.get("greeting")?.ok_or("the key is gone")?, "good morning");
+    assert_eq!(reader.get("greeting")?.ok_or("the key is missing")?, "good morning");
     assert!(reader.refresh()?);
-    assert_eq!(reader.get("greeting")?.ok_or("the key is gone")?, "good evening");
+    assert_eq!(reader.get("greeting")?.ok_or("the key is missing")?, "good evening");
 
-    // A second writer is told who has the store.
+    // A second writer is refused, and the error says who holds the lock.
     let refused = Bitcask::open(&path, Options::default()).err().ok_or("there are two writers")?;
     assert!(refused.is_locked());
     println!("a second writer is refused: {refused}");

@@ -1,4 +1,4 @@
-//! A store with a damaged segment and no manifest: what is wrong with it, and what can be saved.
+//! Diagnoses a store with a damaged segment and no manifest, and salvages what is intact.
 //!
 //! `cargo run --example rescue`
 
@@ -9,7 +9,7 @@ use std::path::Path;
 
 use bitcask::{Bitcask, Options, repair};
 
-/// Flips a bit in the middle of the first segment, and loses the manifest.
+/// Flips a bit in the middle of the first segment, and deletes the manifest.
 fn break_it(store: &Path) -> std::io::Result<()> {
     let segment = store.join("0000000001.log");
     let mut bytes = fs::read(&segment)?;
@@ -29,16 +29,16 @@ fn main() -> Result<(), Box<dyn Error>> {
     db.close()?;
     break_it(&store)?;
 
-    // It is refused rather than taken for an empty one, and nothing is changed.
+    // Opening fails rather than create an empty store in its place, and changes nothing.
     let refused = Bitcask::open(&store, Options::default());
     assert!(refused.is_err_and(|error| error.is_corruption()));
 
-    // This only reads.
+    // Diagnosis only reads.
     let diagnosis = repair::verify(&store)?;
     println!("{diagnosis}");
     assert!(!diagnosis.is_clean());
 
-    // So does this, of what is broken; what still checks goes to a store of its own.
+    // Salvage only reads the broken store. It copies every intact entry to a new store.
     let report = repair::salvage(&store, &rescued, |progress| {
         println!("{} of {} bytes", progress.size_done, progress.size_total);
         ControlFlow::Continue(())
@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let db = Bitcask::open(&rescued, Options::default())?;
     println!("rescued: {} keys", db.len()?);
-    // All but the one that was damaged.
+    // Every key except the damaged one.
     assert_eq!(db.len()?, 4_999);
     assert!(db.recovery().is_clean() && db.verify()?.is_clean());
     Ok(db.close()?)

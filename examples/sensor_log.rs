@@ -1,4 +1,4 @@
-//! A store for sensors: all readings over time, and the latest of each sensor under its own key.
+//! A store for sensors: every reading by time, and each sensor's latest reading under a separate key.
 //!
 //! `cargo run --example sensor_log`
 
@@ -19,14 +19,14 @@ struct Reading {
     humidity: u8,
 }
 
-/// Stores a reading in its place in time, and as the sensor's latest: both or neither.
+/// Stores a reading under its time and as the sensor's latest reading, in one batch.
 fn record(db: &Bitcask, sensor: &str, reading: &Reading) -> Outcome<()> {
     let json = serde_json::to_vec(reading)?;
     let key = format!("reading/{sensor}/{:012}", reading.time);
     Ok(db.write(Batch::new().put(key, &json).put(format!("latest/{sensor}"), &json))?)
 }
 
-/// Looks a reading up, and makes a value of it without a copy of its bytes.
+/// Looks up a reading, and deserializes it without copying its bytes.
 fn reading(db: &Bitcask, key: &str) -> Outcome<Option<Reading>> {
     Ok(db.get_with(key, |json| serde_json::from_slice(json))?.transpose()?)
 }
@@ -45,7 +45,7 @@ fn main() -> Outcome<()> {
     db.close()?;
 
     let db = Bitcask::open(dir.path(), Options::default())?;
-    // Keys come in no order: what belongs together is found by its prefix, in one pass over all.
+    // `keys_unordered` iterates in no particular order. One pass over all keys serves every prefix.
     let keys = db.keys_unordered().collect::<bitcask::Result<Vec<_>>>()?;
     for (sensor, expected) in SENSORS.into_iter().zip([1_000, 1_000, 500]) {
         let latest = reading(&db, &format!("latest/{sensor}"))?.ok_or("no reading")?;

@@ -1,4 +1,4 @@
-//! Keys in order, page by page, of a store that is changed meanwhile.
+//! Lists keys in order, page by page, while the store changes.
 //!
 //! `cargo run --example snapshots`
 
@@ -6,10 +6,10 @@ use std::error::Error;
 
 use bitcask::{Bitcask, Options, Result, Snapshot};
 
-/// Returns the keys of a page, which begins behind the last key of the one before.
-fn page(snapshot: &Snapshot, behind: Option<&[u8]>) -> Result<Vec<Vec<u8>>> {
+/// Returns one page of keys, which begins after the last key of the previous page.
+fn page(snapshot: &Snapshot, previous: Option<&[u8]>) -> Result<Vec<Vec<u8>>> {
     let mut keys = snapshot.prefix_keys("user/");
-    if let Some(key) = behind {
+    if let Some(key) = previous {
         keys = keys.after(key);
     }
     keys.take(4).map(|key| key.map(|key| key.to_vec())).collect()
@@ -25,7 +25,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
 
     let snapshot = db.snapshot();
     let mut pages = vec![page(&snapshot, None)?];
-    // Whatever happens between two pages, they are of one moment.
+    // Whatever is written between two pages, both show the state at one moment.
     assert_eq!(db.delete_prefix("user/")?, 10);
     db.put("user/00a", "new")?;
     while let Some(last) = pages.last().and_then(|keys| keys.last()) {
@@ -38,7 +38,7 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     assert_eq!(snapshot.get("user/07")?.as_deref(), Some(&b"name 7"[..]));
     assert_eq!(db.get("user/07")?, None);
 
-    // From the other end, of the store as it is now.
+    // In reverse order, from the store as it is now.
     let newest_first = db.range_keys(..).rev().collect::<Result<Vec<_>>>()?;
     assert_eq!(newest_first.first().ok_or("the store is not empty")?, "user/00a");
     let (first, _) = db.first()?.ok_or("the store is not empty")?;

@@ -1,4 +1,4 @@
-//! Money is moved between accounts by several threads, and none is lost or made.
+//! Several threads move money between accounts, and the total stays the same.
 //!
 //! `cargo run --example transactions`
 
@@ -27,7 +27,7 @@ fn transfer(db: &Bitcask, from: &str, to: &str, amount: i64) -> Result<bool> {
 }
 
 fn total(db: &Bitcask) -> Result<i64> {
-    // A snapshot, so no transfer is half in it.
+    // `prefix` reads a snapshot, so it never sees half of a transfer.
     db.prefix("account/").map(|pair| pair.map(|(_, value)| balance(&value))).sum()
 }
 

@@ -1,4 +1,4 @@
-//! Keys that go away by themselves.
+//! Keys that expire.
 //!
 //! `cargo run --example ttl`
 
@@ -23,30 +23,30 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("now:          {}", alive(&db)?);
     assert!(db.contains_key("session")?);
 
-    // Every put sets the time to live anew, and one without takes it away.
+    // Every put sets the time to live anew; a put without one removes it.
     db.put_opt("renewed", "token", WriteOptions::new().ttl(HOUR))?;
     db.put("kept", "token")?;
 
     sleep(SHORT + Duration::from_millis(100));
     println!("1.1 s later:  {}", alive(&db)?);
     assert_eq!(alive(&db)?, "kept renewed user");
-    // To readers an expired key is an absent one,
+    // Readers treat an expired key as absent,
     assert_eq!(db.get("session")?, None);
-    // as it is to writers who ask first,
+    // and so do writes that depend on the key's presence.
     assert!(db.put_if_absent("session", "another")?);
     assert!(!db.delete("visit")?);
-    // and `len` counts it until something removes it, as the delete has just done.
+    // `len` counts an expired key until a write removes it, as the delete has just done.
     assert_eq!(db.len()?, 4);
     db.close()?;
 
-    // Times to live are kept in the log: they go on across a restart.
+    // The log stores expiry times, so they survive a restart.
     let db = Bitcask::open(dir.path(), Options::default())?;
     println!("after reopen: {}", alive(&db)?);
     assert_eq!(alive(&db)?, "kept renewed session user");
     Ok(db.close()?)
 }
 
-/// Lists the keys that are there, in order.
+/// Lists the keys that are present, in sorted order.
 fn alive(db: &Bitcask) -> Result<String, Box<dyn Error>> {
     let mut keys = db
         .keys_unordered()

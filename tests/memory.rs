@@ -1,8 +1,8 @@
-//! What a store keeps in memory while somebody reads it, counted by an allocator: a binary of its own,
-//! since an allocator is the whole process's.
+//! Memory that a store keeps while a thread reads it, counted by an allocator. The test is a separate
+//! binary because an allocator applies to a whole process.
 
-#![expect(unsafe_code, reason = "an allocator that counts has to be one")]
-#![expect(clippy::unwrap_used, reason = "a test that can't be prepared has failed")]
+#![expect(unsafe_code, reason = "a counting allocator has to implement an unsafe trait")]
+#![expect(clippy::unwrap_used, reason = "a test whose setup fails has failed")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
@@ -14,16 +14,16 @@ use std::thread;
 
 use bitcask::{Bitcask, MergePolicy, Options, SyncPolicy};
 
-/// Bytes that are allocated and not freed, by all threads.
+/// Number of bytes allocated and not freed, over all threads.
 static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
 
 struct Counting;
 
-// SAFETY: all is the system's allocator's doing; this only counts.
+// SAFETY: the system allocator does all the work; this type only counts.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATED.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller's guarantees are passed on.
         unsafe { System.alloc(layout) }
     }
 
@@ -37,13 +37,13 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// One test at a time: the allocator counts for all.
+/// Makes the tests run one at a time, because the allocator counts for all threads.
 fn alone() -> MutexGuard<'static, ()> {
     static TURN: Mutex<()> = Mutex::new(());
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Returns by how many bytes the heap has grown through a closure.
+/// Returns the number of bytes by which the heap grows during a closure.
 fn growth(act: impl FnOnce()) -> usize {
     let before = ALLOCATED.load(Ordering::Relaxed);
     act();
@@ -77,8 +77,8 @@ fn held_files(dir: &Path) -> usize {
         + links.filter(|link| is_held(&link.to_string_lossy())).count()
 }
 
-/// Has a store let go of all that it has removed: whoever merges goes on with it, unless a thread of the
-/// store is just reading.
+/// Waits until a store has released everything it removed. Each merge releases more of it, unless a
+/// thread is reading the store at that moment.
 fn await_nothing_retired(db: &Bitcask, dir: &Path) {
     let is_settled = || {
         let stats = db.stats();
@@ -96,7 +96,7 @@ fn await_nothing_retired(db: &Bitcask, dir: &Path) {
 
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "looks into /proc")]
-fn who_reads_one_store_for_long_keeps_nothing_of_another_one() {
+fn a_long_read_of_one_store_keeps_nothing_of_another_alive() {
     let _alone = alone();
     let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (read, other) = (open(here.path()), open(there.path()));
@@ -117,7 +117,7 @@ fn who_reads_one_store_for_long_keeps_nothing_of_another_one() {
 
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "looks into /proc")]
-fn who_reads_a_store_for_long_keeps_what_was_removed_since_and_no_more() {
+fn a_long_read_keeps_only_what_was_removed_since_it_began() {
     const ROUNDS: usize = 30;
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
@@ -141,7 +141,7 @@ fn who_reads_a_store_for_long_keeps_what_was_removed_since_and_no_more() {
         assert!(stats.oldest_retired.is_some());
         let retired = usize::try_from(stats.retired_segments).unwrap();
         assert!(grown < retired * 2048 + (512 << 10), "{grown} bytes for {retired} segments");
-        // Nothing is left to be done, however often it is tried.
+        // Repeated attempts to release the rest use no further memory.
         db.merge().unwrap();
         let grown = growth(|| {
             for _ in 0..1000 {
@@ -156,7 +156,7 @@ fn who_reads_a_store_for_long_keeps_what_was_removed_since_and_no_more() {
     await_nothing_retired(&db, dir.path());
 }
 
-/// Returns how much memory of the process is resident that is no file's, in bytes.
+/// Returns the resident anonymous memory of the process, in bytes.
 fn resident() -> usize {
     let status = fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
@@ -165,7 +165,7 @@ fn resident() -> usize {
 
 #[test]
 #[cfg_attr(not(target_os = "linux"), ignore = "looks into /proc")]
-fn a_keydir_gives_its_memory_back_when_most_keys_are_deleted() {
+fn the_keydir_returns_memory_when_most_keys_are_deleted() {
     const KEYS: u32 = 400_000;
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
@@ -181,7 +181,7 @@ fn a_keydir_gives_its_memory_back_when_most_keys_are_deleted() {
     assert!(full > u64::from(KEYS) * 16);
     delete(KEYS / 10..KEYS);
     let tenth = db.stats().keydir_size;
-    // Small tables come in few lengths.
+    // Small tables come in few sizes, so the bound is loose.
     assert!(tenth < full * 2 / 5, "{tenth} bytes of {full} for a tenth of the keys");
     delete(0..KEYS / 10);
     await_nothing_retired(&db, dir.path());
@@ -189,7 +189,7 @@ fn a_keydir_gives_its_memory_back_when_most_keys_are_deleted() {
     assert!(least <= 2 * empty, "{least} bytes, {empty} when it was empty");
     let given_back = full_resident.saturating_sub(resident());
     let gone = usize::try_from(full - least).unwrap();
-    assert!(given_back > gone / 2, "{given_back} bytes of {gone} given back");
+    assert!(given_back > gone / 2, "only {given_back} bytes of {gone} were returned");
     put_all();
     assert_eq!(db.len().unwrap(), u64::from(KEYS));
 }

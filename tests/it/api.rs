@@ -1,6 +1,6 @@
-//! Every public method, and the edges of each.
+//! Every public method and its edge cases.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -21,7 +21,7 @@ fn store() -> (TempDir, Bitcask) {
     (dir, db)
 }
 
-/// Puts a key that is expired from the start.
+/// Puts a key that has expired by the time the call returns.
 fn put_expired(db: &Bitcask, key: &str) {
     db.put_opt(key, "expired", WriteOptions::new().ttl(Duration::ZERO)).unwrap();
 }
@@ -29,7 +29,7 @@ fn put_expired(db: &Bitcask, key: &str) {
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
-fn what_is_put_is_there_until_it_is_deleted() {
+fn a_key_is_present_until_it_is_deleted() {
     let (dir, db) = store();
     assert_eq!(db.get("key").unwrap(), None);
     db.put("key", "value").unwrap();
@@ -45,7 +45,7 @@ fn what_is_put_is_there_until_it_is_deleted() {
 }
 
 #[test]
-fn keys_and_values_are_any_bytes_and_may_be_empty() {
+fn keys_and_values_may_be_any_bytes_or_empty() {
     let all_bytes: Vec<u8> = (0..=255).collect();
     let samples: [&[u8]; 7] = [b"", b"\0", b"\0\0", b"a", b"a\0", b"\xff\xfe\xc3", &all_bytes];
     let (dir, db) = store();
@@ -66,7 +66,7 @@ fn keys_and_values_are_any_bytes_and_may_be_empty() {
 }
 
 #[test]
-fn keys_and_values_are_taken_in_every_form_that_is_bytes() {
+fn every_type_of_bytes_is_accepted_as_key_and_value() {
     let (_dir, db) = store();
     db.put("str", String::from("string")).unwrap();
     db.put(b"array", [1, 2, 3]).unwrap();
@@ -77,7 +77,7 @@ fn keys_and_values_are_taken_in_every_form_that_is_bytes() {
 }
 
 #[test]
-fn the_largest_key_is_taken_and_one_byte_more_is_refused() {
+fn the_largest_key_is_accepted_and_one_byte_more_is_refused() {
     let (dir, db) = store();
     let key = vec![b'k'; 65_536];
     db.put(&key[1..], "largest").unwrap();
@@ -91,7 +91,7 @@ fn the_largest_key_is_taken_and_one_byte_more_is_refused() {
     ] {
         assert!(matches!(error, Error::KeyTooLarge { size: 65_536, limit: 65_535 }), "{error}");
     }
-    // It can't be there, which is no error to ask.
+    // A key of this size cannot be present, and asking for it is not an error.
     assert_eq!(db.get(&key).unwrap(), None);
     assert!(!db.contains_key(&key).unwrap());
     db.close().unwrap();
@@ -101,7 +101,7 @@ fn the_largest_key_is_taken_and_one_byte_more_is_refused() {
 }
 
 #[test]
-fn smaller_limits_of_keys_and_values_hold_for_puts_alone() {
+fn smaller_size_limits_apply_to_puts_only() {
     let (dir, db) = store();
     db.put("a long key", "a long value").unwrap();
     db.close().unwrap();
@@ -120,8 +120,9 @@ fn smaller_limits_of_keys_and_values_hold_for_puts_alone() {
 }
 
 #[test]
-fn the_keydir_takes_what_the_readme_says_after_overwrites_and_an_open() {
-    // Opening once made room for every entry in the log, dead ones too, and kept it.
+fn keydir_size_per_key_stays_bounded_after_overwrites_and_a_reopen() {
+    // Regression: opening reserved memory for every entry in the log, including dead ones, and kept
+    // it.
     let dir = tempfile::tempdir().unwrap();
     let options = || Options::new().sync_policy(SyncPolicy::Never);
     let db = Bitcask::open(dir.path(), options()).unwrap();
@@ -131,7 +132,7 @@ fn the_keydir_takes_what_the_readme_says_after_overwrites_and_an_open() {
         }
     }
     let per_key = |db: &Bitcask| db.stats().keydir_size / db.len().unwrap();
-    // 27 bytes, and what the shards themselves take: 4 bytes a key where there are so few.
+    // 27 bytes, plus the shards' fixed cost, which is 4 bytes per key with this few keys.
     assert!(per_key(&db) <= 31, "{}", per_key(&db));
     db.close().unwrap();
     let db = Bitcask::open(dir.path(), options()).unwrap();
@@ -139,7 +140,7 @@ fn the_keydir_takes_what_the_readme_says_after_overwrites_and_an_open() {
 }
 
 #[test]
-fn limits_of_zero_leave_the_empty_key_and_the_empty_value() {
+fn size_limits_of_zero_still_allow_empty_keys_and_values() {
     let dir = tempfile::tempdir().unwrap();
     let db = Bitcask::open(dir.path(), small().key_size_limit(0).value_size_limit(0)).unwrap();
     db.put("", "").unwrap();
@@ -148,8 +149,8 @@ fn limits_of_zero_leave_the_empty_key_and_the_empty_value() {
 }
 
 #[test]
-fn values_of_every_awkward_size_are_read_back() {
-    // Around the sizes of headers, pages, what is written with one call, and segments.
+fn values_of_boundary_sizes_are_read_back() {
+    // Around the sizes of headers, pages, single write calls and segments.
     let around = |size: usize| (size - 70)..(size + 3);
     let sizes = (0..40).chain(around(4096)).chain(around(256 << 10)).chain(around(512 << 10));
     let sizes: Vec<usize> = sizes.step_by(3).collect();
@@ -172,7 +173,7 @@ fn values_of_every_awkward_size_are_read_back() {
 }
 
 #[test]
-fn a_value_of_forty_mebibytes_gets_a_segment_of_its_own() {
+fn a_value_of_forty_mebibytes_gets_a_dedicated_segment() {
     let dir = tempfile::tempdir().unwrap();
     let options = small().segment_size(1 << 20);
     let db = Bitcask::open(dir.path(), options.clone()).unwrap();
@@ -195,7 +196,7 @@ fn a_value_of_forty_mebibytes_gets_a_segment_of_its_own() {
 }
 
 #[test]
-fn a_segment_ends_at_its_size() {
+fn a_segment_ends_at_its_size_limit() {
     let (dir, db) = store();
     for number in 0..300_u32 {
         db.put(number.to_be_bytes(), [0; 100]).unwrap();
@@ -207,11 +208,11 @@ fn a_segment_ends_at_its_size() {
     assert_eq!(sizes.len() as u64, segments);
     assert!(sizes.iter().all(|size| *size <= 4096), "{sizes:?}");
     let full = &sizes[..sizes.len() - 1];
-    assert!(full.iter().all(|size| *size > 4096 - 200), "room is left over: {sizes:?}");
+    assert!(full.iter().all(|size| *size > 4096 - 200), "a segment ended too early: {sizes:?}");
 }
 
 #[test]
-fn a_segment_ends_at_its_number_of_entries() {
+fn a_segment_ends_at_its_entry_limit() {
     let dir = tempfile::tempdir().unwrap();
     let options = crate::support::options().sync_policy(SyncPolicy::Never).segment_entries(10);
     let db = Bitcask::open(dir.path(), options.clone()).unwrap();
@@ -219,12 +220,12 @@ fn a_segment_ends_at_its_number_of_entries() {
         db.put(number.to_be_bytes(), "").unwrap();
     }
     assert_eq!(db.stats().segments, 2);
-    // Deletes are entries; those of absent keys are not written.
+    // Deletes are entries, too. Deletes of absent keys are not written.
     for number in 0..100_u32 {
         assert_eq!(db.delete(number.to_be_bytes()).unwrap(), number < 20);
     }
     assert_eq!(db.stats().segments, 4);
-    // A batch is never divided.
+    // A batch is never split.
     let batch = (0..25_u32).map(|key| (key.to_be_bytes(), "b")).collect::<Batch>();
     db.write(&batch).unwrap();
     assert_eq!(db.stats().segments, 5);
@@ -237,7 +238,7 @@ fn a_segment_ends_at_its_number_of_entries() {
 }
 
 #[test]
-fn a_segment_of_one_entry_each_works() {
+fn one_entry_per_segment_works() {
     let dir = tempfile::tempdir().unwrap();
     let options = small().segment_entries(1);
     let db = Bitcask::open(dir.path(), options.clone()).unwrap();
@@ -254,7 +255,7 @@ fn a_segment_of_one_entry_each_works() {
 }
 
 #[test]
-fn the_sizes_of_segments_may_change_from_one_opening_to_the_next() {
+fn the_segment_size_may_change_between_openings() {
     let dir = tempfile::tempdir().unwrap();
     let mut expected = BTreeMap::new();
     for (round, size) in [512_u64, 1 << 20, 513, 512 << 20, 4096].into_iter().enumerate() {
@@ -271,7 +272,7 @@ fn the_sizes_of_segments_may_change_from_one_opening_to_the_next() {
 }
 
 #[test]
-fn an_expired_key_is_absent_to_every_verb() {
+fn every_method_treats_an_expired_key_as_absent() {
     let (dir, db) = store();
     for key in ["get", "delete", "insert", "cas", "cas none", "update", "batch", "put"] {
         put_expired(&db, key);
@@ -302,7 +303,7 @@ fn an_expired_key_is_absent_to_every_verb() {
     let live = ["insert", "cas", "update", "put"].map(|key| key.as_bytes().to_vec());
     let check = |db: &Bitcask| {
         assert_eq!(pairs(db).into_keys().collect::<BTreeSet<_>>(), BTreeSet::from(live.clone()));
-        assert_eq!(db.len().unwrap(), 5, "the one that nothing has touched, too");
+        assert_eq!(db.len().unwrap(), 5, "the untouched expired key still counts");
     };
     check(&db);
     let copy = crash_copy(dir.path());
@@ -312,7 +313,7 @@ fn an_expired_key_is_absent_to_every_verb() {
 }
 
 #[test]
-fn a_key_with_time_to_live_left_is_there_and_a_put_without_lives_on() {
+fn a_key_lives_until_it_expires_and_a_put_without_ttl_never_expires() {
     let (dir, db) = store();
     for (key, ttl) in [("hour", HOUR), ("ever", Duration::MAX), ("replaced", Duration::ZERO)] {
         db.put_opt(key, "value", WriteOptions::new().ttl(ttl)).unwrap();
@@ -326,7 +327,7 @@ fn a_key_with_time_to_live_left_is_there_and_a_put_without_lives_on() {
         assert_eq!(db.get(key).unwrap().unwrap(), "value", "{key}");
         assert!(db.contains_key(key).unwrap());
     }
-    assert_eq!(db.get("ended").unwrap(), None, "the value before must not come back");
+    assert_eq!(db.get("ended").unwrap(), None, "the earlier value must not return");
     assert_eq!(pairs(&db).len(), 3);
     assert!(db.delete("hour").unwrap());
 }
@@ -348,7 +349,7 @@ fn get_into_reuses_its_buffer() {
 }
 
 #[test]
-fn get_with_lends_the_value_and_its_closure_may_use_the_store() {
+fn get_with_lends_the_value_and_the_closure_may_use_the_store() {
     let (_dir, db) = store();
     db.put("key", "value").unwrap();
     let seen = db.get_with("key", |value| {
@@ -357,13 +358,13 @@ fn get_with_lends_the_value_and_its_closure_may_use_the_store() {
         (value.to_vec(), db.get("key").unwrap().unwrap())
     });
     let (lent, now) = seen.unwrap().unwrap();
-    assert_eq!(lent, b"value", "what is lent does not change");
+    assert_eq!(lent, b"value", "a lent value does not change");
     assert_eq!(now, "other");
-    assert_eq!(db.get_with("absent", |_| unreachable!("nothing to lend")).unwrap(), None::<()>);
+    assert_eq!(db.get_with("absent", |_| unreachable!("the key is absent")).unwrap(), None::<()>);
 }
 
 #[test]
-fn delete_says_whether_the_key_was_there_and_writes_nothing_if_not() {
+fn delete_returns_whether_the_key_was_present_and_writes_nothing_otherwise() {
     let (_dir, db) = store();
     assert!(!db.delete("key").unwrap());
     assert_eq!(db.stats().appends, 0);
@@ -376,7 +377,7 @@ fn delete_says_whether_the_key_was_there_and_writes_nothing_if_not() {
 }
 
 #[test]
-fn put_if_absent_stores_nothing_over_a_key_that_is_there() {
+fn put_if_absent_does_not_overwrite_a_present_key() {
     let (_dir, db) = store();
     assert!(db.put_if_absent("key", "").unwrap());
     let appends = db.stats().appends;
@@ -388,14 +389,14 @@ fn put_if_absent_stores_nothing_over_a_key_that_is_there() {
 }
 
 #[test]
-fn compare_and_swap_changes_what_is_as_expected_and_nothing_else() {
+fn compare_and_swap_changes_a_key_only_if_its_value_is_as_expected() {
     let (_dir, db) = store();
     let swap = |expected: Option<&str>, new: Option<&str>| {
         let bytes = |text: Option<&'static str>| text.map(str::as_bytes);
         let leak = |text: Option<&str>| bytes(text.map(|text| &*text.to_owned().leak()));
         db.compare_and_swap("key", leak(expected), leak(new)).unwrap().is_ok()
     };
-    assert!(!swap(Some(""), Some("a")), "an absent key is not an empty one");
+    assert!(!swap(Some(""), Some("a")), "an absent key does not equal an empty value");
     assert!(swap(None, None));
     assert_eq!(db.stats().appends, 0);
     assert!(swap(None, Some("")));
@@ -409,7 +410,7 @@ fn compare_and_swap_changes_what_is_as_expected_and_nothing_else() {
 }
 
 #[test]
-fn update_returns_what_is_stored_now() {
+fn update_returns_the_stored_value() {
     let (_dir, db) = store();
     let append = |old: Option<&[u8]>| Some([old.unwrap_or(b"start"), b"+"].concat());
     assert_eq!(db.update("key", append).unwrap().unwrap(), "start+");
@@ -424,11 +425,11 @@ fn update_returns_what_is_stored_now() {
 }
 
 #[test]
-fn update_runs_again_if_the_key_has_changed_meanwhile() {
+fn update_retries_if_the_key_changes_meanwhile() {
     type Interfere = fn(&Bitcask);
     let changes: [(Interfere, &str); 5] = [
         (|db| db.put("key", "other").unwrap(), "other!"),
-        // The same bytes are a change too: somebody has written them since.
+        // Rewriting the same bytes is a change, too.
         (|db| db.put("key", "value").unwrap(), "value!"),
         (|db| assert!(db.delete("key").unwrap()), "absent!"),
         (|db| db.clear().unwrap(), "absent!"),
@@ -451,7 +452,7 @@ fn update_runs_again_if_the_key_has_changed_meanwhile() {
 }
 
 #[test]
-fn an_update_of_an_absent_key_runs_again_if_the_key_has_come_meanwhile() {
+fn update_of_an_absent_key_retries_if_the_key_is_created_meanwhile() {
     let (_dir, db) = store();
     let mut seen = Vec::new();
     db.update("key", |old| {
@@ -465,7 +466,7 @@ fn an_update_of_an_absent_key_runs_again_if_the_key_has_come_meanwhile() {
 }
 
 #[test]
-fn the_last_change_of_a_key_in_a_batch_counts() {
+fn the_last_change_of_a_key_in_a_batch_wins() {
     let (dir, db) = store();
     db.put("c", "before").unwrap();
     let mut batch = Batch::new();
@@ -502,7 +503,7 @@ fn a_batch_without_effect_writes_nothing() {
 }
 
 #[test]
-fn the_time_to_live_of_a_batch_is_that_of_its_puts_without_one() {
+fn the_ttl_of_a_batch_applies_to_its_puts_without_a_ttl() {
     let (dir, db) = store();
     db.put("deleted", "").unwrap();
     let mut batch = Batch::new();
@@ -527,7 +528,7 @@ fn the_time_to_live_of_a_batch_is_that_of_its_puts_without_one() {
 }
 
 #[test]
-fn a_batch_larger_than_a_segment_gets_one_of_its_own() {
+fn a_batch_larger_than_a_segment_gets_a_dedicated_segment() {
     let (dir, db) = store();
     db.put("before", "").unwrap();
     let batch =
@@ -544,7 +545,7 @@ fn a_batch_larger_than_a_segment_gets_one_of_its_own() {
 }
 
 #[test]
-fn clear_removes_everything_and_the_store_goes_on() {
+fn clear_removes_everything_and_the_store_stays_usable() {
     let (dir, db) = store();
     for number in 0..200_u32 {
         db.put(number.to_be_bytes(), [1; 100]).unwrap();
@@ -554,13 +555,13 @@ fn clear_removes_everything_and_the_store_goes_on() {
     let first = iter.next().unwrap().unwrap();
     db.clear().unwrap();
     assert_eq!(held, [1; 100]);
-    assert_eq!(first.1, [1; 100], "values that are held stay readable");
+    assert_eq!(first.1, [1; 100], "held values stay readable");
     assert!(iter.all(|pair| pair.unwrap().1 == [1; 100]));
     assert!(db.is_empty().unwrap() && pairs(&db).is_empty());
     assert_eq!(db.get(7_u32.to_be_bytes()).unwrap(), None);
     let stats = db.stats();
     assert_eq!((stats.keys, stats.segments, stats.live_size, stats.dead_size), (0, 1, 0, 0));
-    assert_eq!(logs(dir.path()).len(), 1, "disk space is given back");
+    assert_eq!(logs(dir.path()).len(), 1, "clear must free the disk space");
     assert_eq!(files_of(dir.path(), "hint").len(), 0);
     let empty = crash_copy(dir.path());
     assert!(open(empty.path()).is_empty().unwrap());
@@ -578,7 +579,7 @@ fn clear_removes_everything_and_the_store_goes_on() {
 }
 
 #[test]
-fn a_store_that_was_cleared_last_opens_empty_and_clean() {
+fn a_store_closed_right_after_clear_opens_empty_and_clean() {
     let (dir, db) = store();
     db.put("key", "value").unwrap();
     db.clear().unwrap();
@@ -593,7 +594,7 @@ fn a_store_that_was_cleared_last_opens_empty_and_clean() {
 }
 
 #[test]
-fn a_key_that_is_there_throughout_is_met_exactly_once() {
+fn iteration_yields_a_key_that_stays_present_exactly_once() {
     let (_dir, db) = store();
     let key = |kind: &str, number: u32| format!("{kind} {number}");
     for number in 0..500 {
@@ -618,11 +619,11 @@ fn a_key_that_is_there_throughout_is_met_exactly_once() {
         assert_eq!(met.get(key("kept", number).as_bytes()), Some(&1), "{number}");
         assert_eq!(met.get(key("replaced", number).as_bytes()), Some(&1), "{number}");
     }
-    assert!(met.values().all(|count| *count == 1), "no key comes twice");
+    assert!(met.values().all(|count| *count == 1), "no key may appear twice");
 }
 
 #[test]
-fn keys_are_those_of_iter() {
+fn keys_yields_the_keys_of_iter() {
     let (_dir, db) = store();
     assert!(db.keys_unordered().next().is_none() && db.iter_unordered().next().is_none());
     for number in 0..100_u32 {
@@ -642,7 +643,7 @@ fn keys_are_those_of_iter() {
 }
 
 #[test]
-fn len_counts_keys_whatever_happens_to_them() {
+fn len_counts_keys_after_every_kind_of_change() {
     let (dir, db) = store();
     assert!(db.is_empty().unwrap());
     for number in 0..50_u32 {
@@ -660,7 +661,7 @@ fn len_counts_keys_whatever_happens_to_them() {
 }
 
 #[test]
-fn the_figures_add_up_to_the_files() {
+fn stats_add_up_to_the_file_sizes() {
     let (dir, db) = store();
     assert_eq!((db.stats().log_size, db.stats().segments, db.stats().appends), (0, 0, 0));
     assert!(db.stats().dead_ratio().abs() < f64::EPSILON);
@@ -677,7 +678,8 @@ fn the_figures_add_up_to_the_files() {
     assert_eq!(stats.live_size, live);
     let appended: u64 = (0..200).map(|number| padded(20 + 4 + number)).sum::<u64>() + 10 * 24;
     assert_eq!(stats.appended_size, appended);
-    // Headers of 64 bytes, and between two segments an entry of 24 that ends the first.
+    // Each header takes 64 bytes; each seal between two segments ends the earlier one with an entry of
+    // 24.
     assert_eq!(stats.log_size, 64 * stats.segments + appended + 24 * (stats.segments - 1));
     assert_eq!(stats.log_size, 64 * stats.segments + stats.live_size + stats.dead_size);
     assert!(stats.dead_ratio() > 0.5 && stats.dead_ratio() < 1.0);
@@ -694,16 +696,17 @@ fn the_figures_add_up_to_the_files() {
     (expected.appends, expected.appended_size) = (0, 0);
     expected.unfilled_shards = 0;
     (expected.sealed_segments, expected.keydir_size) = (again.segments, again.keydir_size);
-    // Without an active segment there is the room for manifests and for what gives room back alone.
+    // Without an active segment, only two reserves remain: for manifests, and for operations that free
+    // space.
     assert!(again.reserve_size >= 8192 && stats.reserve_size >= again.reserve_size);
     expected.reserve_size = again.reserve_size;
-    // Other stores of this process count too.
+    // These also count the process's other stores.
     (expected.mappings, expected.descriptors) = (again.mappings, again.descriptors);
     assert_eq!(again, expected);
 }
 
 #[test]
-fn a_sync_happens_when_it_is_asked_for_and_there_is_something_to_sync() {
+fn a_sync_happens_only_on_request_and_with_unsynced_writes() {
     let (_dir, db) = store();
     let syncs = || db.stats().syncs;
     db.sync().unwrap();
@@ -712,18 +715,18 @@ fn a_sync_happens_when_it_is_asked_for_and_there_is_something_to_sync() {
     db.sync().unwrap();
     assert_eq!(syncs(), 1);
     db.sync().unwrap();
-    assert_eq!(syncs(), 1, "nothing was written since");
+    assert_eq!(syncs(), 1, "nothing has been written since the last sync");
     db.put_opt("b", "", WriteOptions::new().durable(true)).unwrap();
     assert_eq!(syncs(), 2);
     assert!(db.delete_opt("b", WriteOptions::new().durable(true)).unwrap());
     assert_eq!(syncs(), 3);
     let batch = (0..9_u8).map(|key| ([key], "")).collect::<Batch>();
     db.write_opt(&batch, WriteOptions::new().durable(true)).unwrap();
-    assert_eq!(syncs(), 4, "one for the whole batch");
+    assert_eq!(syncs(), 4, "one sync for the whole batch");
 }
 
 #[test]
-fn a_write_may_do_without_the_sync_that_the_policy_asks_for() {
+fn a_write_may_opt_out_of_the_policys_sync() {
     let dir = tempfile::tempdir().unwrap();
     let db = Bitcask::open(dir.path(), small().sync_policy(SyncPolicy::Always)).unwrap();
     db.put("a", "").unwrap();
@@ -748,7 +751,7 @@ fn after_a_close_there_is_nothing_to_recover() {
     }
     db.close().unwrap();
     let hints = files_of(dir.path(), "hint");
-    assert_eq!(hints.len(), logs(dir.path()).len(), "every segment has its hint");
+    assert_eq!(hints.len(), logs(dir.path()).len(), "every segment has a hint");
     let db = open(dir.path());
     assert_eq!(db.recovery(), &RecoveryReport::default());
     assert!(db.recovery().is_clean());
@@ -756,7 +759,7 @@ fn after_a_close_there_is_nothing_to_recover() {
 }
 
 #[test]
-fn after_a_kill_the_report_says_what_was_recovered() {
+fn the_recovery_report_after_a_kill_lists_what_was_recovered() {
     let (dir, db) = store();
     for number in 0..10_u32 {
         db.put(number.to_be_bytes(), "value").unwrap();
@@ -810,7 +813,7 @@ fn a_value_outlives_its_key_and_its_store() {
 }
 
 #[test]
-fn a_value_is_used_like_the_bytes_it_is() {
+fn a_value_behaves_like_its_bytes() {
     let (_dir, db) = store();
     db.put("a", "first").unwrap();
     db.put("b", "second").unwrap();
@@ -828,7 +831,7 @@ fn a_value_is_used_like_the_bytes_it_is() {
 }
 
 #[test]
-fn everything_can_be_sent_to_and_shared_between_threads() {
+fn every_type_can_be_sent_and_shared_between_threads() {
     fn is_shared<T: Send + Sync + std::fmt::Debug>() {}
     is_shared::<Bitcask>();
     is_shared::<Value>();
@@ -844,7 +847,7 @@ fn everything_can_be_sent_to_and_shared_between_threads() {
 }
 
 #[test]
-fn a_store_is_shared_in_an_arc() {
+fn a_store_can_be_shared_in_an_arc() {
     let (_dir, db) = store();
     let db = Arc::new(db);
     let threads: Vec<_> = (0..4_u8)
@@ -861,7 +864,7 @@ fn a_store_is_shared_in_an_arc() {
 }
 
 #[test]
-fn every_option_chains_and_can_be_asked_for() {
+fn every_option_chains_and_has_a_getter() {
     let options = crate::support::options()
         .create_if_missing(true)
         .sync_policy(SyncPolicy::Interval(Duration::from_millis(1)))
@@ -895,7 +898,7 @@ fn every_option_chains_and_can_be_asked_for() {
 }
 
 #[test]
-fn a_store_is_created_where_there_is_none_unless_told_otherwise() {
+fn open_creates_a_missing_store_unless_create_if_missing_is_off() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("store");
     let create_not = small().create_if_missing(false);

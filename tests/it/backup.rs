@@ -1,6 +1,6 @@
 //! Backups and verification of stores in use, on a real disk.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -15,7 +15,7 @@ use bitcask::{BackupReport, Batch, Bitcask, Error, MergeOptions, VerifyProgress,
 use crate::support::{contents, logs, open, open_read_only, pairs, remove_hints};
 
 const WRITERS: usize = 4;
-/// Keys that a writer changes together.
+/// Number of keys that a writer changes in one batch.
 const GROUP: u64 = 5;
 
 fn number(bytes: &[u8]) -> u64 {
@@ -26,8 +26,8 @@ fn key(writer: u64, at: u64) -> [u8; 8] {
     (writer * 100 + at).to_be_bytes()
 }
 
-/// Batches that set all keys of a writer to the same number, then a single key behind them; each
-/// `done` is the last number that both have been written with.
+/// Writes batches that set all keys of a writer to the same number, each followed by a put of a single
+/// key. `done` holds the last number for which both writes have returned.
 fn write(db: &Bitcask, writer: u64, done: &AtomicU64, stop: &AtomicBool) {
     let mut sequence = 0_u64;
     while !stop.load(Ordering::Acquire) {
@@ -45,14 +45,14 @@ fn write(db: &Bitcask, writer: u64, done: &AtomicU64, stop: &AtomicBool) {
     }
 }
 
-/// Merges all that there is, again and again.
+/// Merges every segment, again and again.
 fn merge(db: &Bitcask, stop: &AtomicBool) {
     while !stop.load(Ordering::Acquire) {
         db.merge_opt(MergeOptions::new().force(true)).unwrap();
     }
 }
 
-/// Checks that a backup is the state of one moment, not before the given ones.
+/// Checks that a backup shows the state at one moment, and that it is at least as new as `floors`.
 fn check_moment(copy: &Bitcask, floors: &[u64]) {
     assert!(copy.recovery().is_clean(), "{:?}", copy.recovery());
     for (writer, floor) in (0..).zip(floors) {
@@ -60,9 +60,9 @@ fn check_moment(copy: &Bitcask, floors: &[u64]) {
         let batch = get(0);
         assert!(batch >= *floor, "{writer}: {batch} is older than {floor}");
         for at in 1..GROUP {
-            assert_eq!(get(at), batch, "a batch is there whole");
+            assert_eq!(get(at), batch, "a batch must be present as a whole");
         }
-        // What was written later is not there without what was written before.
+        // A later write is never present without the earlier ones.
         let single = get(GROUP);
         assert!(single == batch || single + 1 == batch, "{writer}: {single} beside {batch}");
         let last = get(GROUP + 1);
@@ -75,7 +75,7 @@ fn check_moment(copy: &Bitcask, floors: &[u64]) {
 }
 
 #[test]
-fn backups_beside_writers_are_states_of_one_moment() {
+fn backups_during_writes_show_one_moment() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(&dir.path().join("store"));
     let (done, stop) = ([const { AtomicU64::new(0) }; WRITERS], AtomicBool::new(false));
@@ -88,7 +88,7 @@ fn backups_beside_writers_are_states_of_one_moment() {
         let backups = scope.spawn(|| {
             let mut linked = 0;
             let mut rounds = 0;
-            // Until there is something to link, and a few times more.
+            // Until there is something to link, and at least eight times.
             while rounds < 8 || linked == 0 {
                 let target = dir.path().join(format!("backup {rounds}"));
                 let floors = done.each_ref().map(|done| done.load(Ordering::Acquire));
@@ -113,7 +113,7 @@ fn backups_beside_writers_are_states_of_one_moment() {
     let report = db.verify().unwrap();
     assert!(report.is_clean(), "{report:?}");
     db.close().unwrap();
-    // The backups have left the store alone, and it them.
+    // The store and its backups have not affected each other.
     let db = open(&dir.path().join("store"));
     assert!(db.recovery().is_clean() && pairs(&db) == held);
     db.clear().unwrap();
@@ -122,7 +122,7 @@ fn backups_beside_writers_are_states_of_one_moment() {
 }
 
 #[test]
-fn verification_beside_writers_finds_nothing() {
+fn verification_during_writes_finds_no_damage() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
     let (done, stop) = ([const { AtomicU64::new(0) }; WRITERS], AtomicBool::new(false));
@@ -157,12 +157,12 @@ fn verification_beside_writers_finds_nothing() {
 }
 
 #[test]
-fn a_backup_is_made_before_a_clear_or_after_it() {
+fn a_backup_shows_the_state_before_or_after_a_concurrent_clear() {
     for _ in 0..6 {
         let dir = tempfile::tempdir().unwrap();
         let db = filled(&dir.path().join("store"));
         let (before, target) = (pairs(&db), dir.path().join("backup"));
-        // Hints that have to be built take long enough for the clear to come in between.
+        // Building the missing hints takes long enough for the clear to interrupt the backup.
         remove_hints(db.path());
         let both = Barrier::new(2);
         thread::scope(|scope| {
@@ -183,7 +183,7 @@ fn a_backup_is_made_before_a_clear_or_after_it() {
     }
 }
 
-/// A store of some sealed segments.
+/// Creates a store with several sealed segments.
 fn filled(path: &Path) -> Bitcask {
     let db = open(path);
     (0..600).for_each(|at| db.put(key(0, at), [7; 50]).unwrap());
@@ -200,10 +200,12 @@ fn a_backup_on_another_file_system_is_copied() {
         .is_ok_and(|shm| shm != device(dir.path()).unwrap())
         .then(|| tempfile::tempdir_in(shm))
     else {
-        println!("skipped: there is no other file system here");
+        println!("skipped: there is no second file system");
         return;
     };
-    let Ok(other) = other else { return println!("skipped: it can't be written to") };
+    let Ok(other) = other else {
+        return println!("skipped: the second file system is not writable");
+    };
     let db = filled(&dir.path().join("store"));
     let target = other.path().join("backup");
     let report: BackupReport = db.backup(&target).unwrap();
@@ -227,7 +229,7 @@ fn a_segment_that_is_a_symbolic_link_is_copied() {
     let report = db.backup(&target).unwrap();
     assert_eq!(report.linked, report.segments - 1);
     assert!(!fs::symlink_metadata(logs(&target).remove(0)).unwrap().is_symlink());
-    // The others are one file with two names each.
+    // Each of the other files is one file with two names.
     let links: Vec<u64> =
         logs(&target).iter().map(|path| fs::metadata(path).unwrap().nlink()).collect();
     assert!(links[0] == 1 && links[1..].iter().all(|links| *links == 2), "{links:?}");
@@ -235,7 +237,7 @@ fn a_segment_that_is_a_symbolic_link_is_copied() {
 }
 
 #[test]
-fn a_target_in_the_store_is_refused_by_whatever_name() {
+fn a_target_inside_the_store_is_refused_under_every_name() {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("store");
     let db = filled(&store);
@@ -251,13 +253,13 @@ fn a_target_in_the_store_is_refused_by_whatever_name() {
         assert!(error.to_string().contains("within the store"), "{error}");
     }
     assert!(before == contents(dir.path()));
-    // Beside it is fine, though the name begins the same.
+    // A sibling directory is accepted even if its name begins the same.
     db.backup(dir.path().join("store/../store 2")).unwrap();
     assert!(pairs(&open(&dir.path().join("store 2"))) == pairs(&db));
 }
 
 #[test]
-fn an_interrupted_backup_is_no_store_and_says_so() {
+fn opening_an_interrupted_backup_fails_with_an_explanation() {
     let dir = tempfile::tempdir().unwrap();
     let db = filled(&dir.path().join("store"));
     let target = dir.path().join("backup");
@@ -270,7 +272,7 @@ fn an_interrupted_backup_is_no_store_and_says_so() {
 }
 
 #[test]
-fn verification_tells_what_is_damaged_and_where() {
+fn verification_reports_what_is_damaged_and_where() {
     let dir = tempfile::tempdir().unwrap();
     let db = filled(dir.path());
     let mut last = None;
@@ -293,7 +295,7 @@ fn verification_tells_what_is_damaged_and_where() {
     assert_eq!((&report.damage[0].path, report.damage[0].offset), (&path, 64));
     let told = report.damage[0].to_string();
     assert!(told.starts_with(&format!("{} at offset 64: the entry's", path.display())), "{told}");
-    // It is found by readers of the store too.
+    // Reads of the store find the damage, too.
     assert_eq!(open_read_only(dir.path()).verify().unwrap().damage, report.damage);
     remove_hints(dir.path());
     assert_eq!(db.verify().unwrap().damage, report.damage);

@@ -1,8 +1,8 @@
-//! What is asked for wrongly, and directories that are not as they should be: each is an error of
-//! its own that names the file and says what to do, and leaves everything as it was.
+//! Invalid arguments and damaged or foreign directories: each causes a distinct error that names the
+//! file and says what to do, and each leaves everything unchanged.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
-#![expect(clippy::indexing_slicing, reason = "a helper that reaches too far has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
+#![expect(clippy::indexing_slicing, reason = "an out-of-bounds index in a helper fails the test")]
 
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;
@@ -22,7 +22,7 @@ use crate::support::{
     open_read_only, pairs, patch, refused, refused_to_read, small, unsealed_copy,
 };
 
-/// A store of a few sealed segments, closed.
+/// Creates a store with several sealed segments, and closes it.
 fn closed_store() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
@@ -34,7 +34,7 @@ fn closed_store() -> TempDir {
     dir
 }
 
-/// Checks that a store has what `closed_store` has put there.
+/// Checks that a store holds what `closed_store` put there.
 fn assert_whole(path: &Path) {
     let db = open(path);
     assert_eq!(db.len().unwrap(), 100);
@@ -43,8 +43,8 @@ fn assert_whole(path: &Path) {
     }
 }
 
-/// Checks that neither a writer nor a reader can open the directory, for the same reason, and
-/// that the message names the file.
+/// Checks that opening for writing and opening for reading both fail for the same reason, and that the
+/// message names the file.
 fn refused_to_all(dir: &Path, file: &Path) -> Error {
     let reading = refused_to_read(dir);
     let writing = refused(dir, small());
@@ -55,7 +55,7 @@ fn refused_to_all(dir: &Path, file: &Path) -> Error {
 }
 
 #[test]
-fn what_is_too_large_is_refused_whole_and_nothing_is_written() {
+fn a_write_that_is_too_large_is_refused_and_writes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let db = Bitcask::open(dir.path(), small().value_size_limit(1000)).unwrap();
     db.put("key", "value").unwrap();
@@ -82,7 +82,7 @@ fn what_is_too_large_is_refused_whole_and_nothing_is_written() {
 }
 
 #[test]
-fn a_batch_that_fits_no_segment_is_refused() {
+fn a_batch_too_large_for_any_segment_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
     db.put("0", "before").unwrap();
@@ -97,7 +97,7 @@ fn a_batch_that_fits_no_segment_is_refused() {
 }
 
 #[test]
-fn an_option_that_makes_no_sense_is_refused_by_its_name() {
+fn an_invalid_option_is_refused_by_name() {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("store");
     let new = Options::new;
@@ -132,7 +132,7 @@ fn an_option_that_makes_no_sense_is_refused_by_its_name() {
             assert_eq!((name, value.as_str()), (knob, given));
         }
     }
-    assert!(!store.exists(), "options are checked before anything is touched");
+    assert!(!store.exists(), "options are checked before anything is created");
     let extremes = [
         new().segment_size(512),
         new().segment_size(512 << 20).segment_entries(u64::MAX),
@@ -150,7 +150,7 @@ fn an_option_that_makes_no_sense_is_refused_by_its_name() {
 }
 
 #[test]
-fn a_path_that_is_a_file_is_refused() {
+fn a_path_to_a_file_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("file");
     fs::write(&path, "content").unwrap();
@@ -177,12 +177,13 @@ fn refused_file(path: &Path, open: fn(&Path) -> bitcask::Result<()>) -> Error {
     error
 }
 
-/// Makes a directory and the files in it what others may do with them.
+/// Sets the permissions of a directory and of the files in it to what `mode` grants to others.
 fn permit(dir: &Path, mode: u32) {
     fs::set_permissions(dir, Permissions::from_mode(mode)).unwrap();
 }
 
-/// What a process that is not root says when it opens a store; nothing if there can be none.
+/// Returns the output of a process that opens a store without being root, or `None` if no such process
+/// can be started.
 fn said_by_nobody(part: &str, store: &Path) -> Option<String> {
     let mut command = actor(part, store);
     if fs::metadata("/proc/self").unwrap().uid() == 0 {
@@ -191,14 +192,14 @@ fn said_by_nobody(part: &str, store: &Path) -> Option<String> {
     match Actor::start(command) {
         Ok(mut actor) => actor.hear(),
         Err(error) => {
-            println!("skipped: no process can be started that is not root: {error}");
+            println!("skipped: cannot start a process as another user than root: {error}");
             None
         }
     }
 }
 
 #[test]
-fn a_directory_that_may_not_be_read_is_refused() {
+fn an_unreadable_directory_is_refused() {
     let dir = closed_store();
     let inner = dir.path().join("store");
     fs::create_dir(&inner).unwrap();
@@ -214,7 +215,7 @@ fn a_directory_that_may_not_be_read_is_refused() {
 }
 
 #[test]
-fn a_directory_that_may_not_be_written_is_refused_to_writers_and_open_to_readers() {
+fn a_write_protected_directory_opens_for_reading_only() {
     let dir = closed_store();
     permit(dir.path(), 0o555);
     let before = contents(dir.path());
@@ -234,7 +235,7 @@ fn a_directory_that_may_not_be_written_is_refused_to_writers_and_open_to_readers
 }
 
 #[test]
-fn files_that_are_not_the_stores_are_left_alone() {
+fn foreign_files_are_left_alone() {
     let dir = closed_store();
     let foreign = [
         "notes.txt",
@@ -280,7 +281,7 @@ fn files_that_are_not_the_stores_are_left_alone() {
 }
 
 #[test]
-fn a_store_is_created_beside_what_is_in_its_directory_already() {
+fn a_store_can_be_created_in_a_directory_with_foreign_files() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("notes.txt"), "notes").unwrap();
     fs::create_dir(dir.path().join("0000000099.log")).unwrap();
@@ -291,7 +292,7 @@ fn a_store_is_created_beside_what_is_in_its_directory_already() {
     assert_eq!(fs::read_to_string(dir.path().join("notes.txt")).unwrap(), "notes");
 }
 
-/// Makes a segment's header one of a later version, with the checksum that it has to have.
+/// Updates the checksum of a segment's header after a change to it.
 fn renew_header(log: &Path) {
     patch(log, |bytes| {
         bytes[9] = 2;
@@ -314,7 +315,7 @@ fn a_segment_of_a_newer_format_is_refused_by_its_version() {
     }
 }
 
-/// Changes the text of a manifest, and gives it the checksum that it has to have.
+/// Changes the text of a manifest, and updates its checksum.
 fn rewrite_manifest(dir: &Path, change: impl FnOnce(&str) -> String) -> PathBuf {
     let path = dir.join("MANIFEST");
     let text = fs::read_to_string(&path).unwrap();
@@ -338,8 +339,8 @@ fn a_manifest_of_a_newer_format_is_refused_by_its_version() {
 const UNKNOWN_FLAG: u16 = 1 << 12;
 const CODEC_2: u16 = 2 << 7;
 
-/// Puts an unknown flag on the entry at an offset of a segment; with the right checksum, as a
-/// newer build would.
+/// Sets an unknown flag on the entry at an offset of a segment and updates its checksum, as a newer
+/// build would write it.
 fn flag(log: &Path, segment: u32, offset: usize) {
     patch(log, |bytes| {
         let mut entry = Forged::read(bytes, offset);
@@ -348,7 +349,7 @@ fn flag(log: &Path, segment: u32, offset: usize) {
     });
 }
 
-/// Makes the value of the first entry look compressed.
+/// Marks the value of the first entry as compressed.
 fn compress(log: &Path, segment: u32) {
     patch(log, |bytes| {
         let mut entry = Forged::read(bytes, FIRST_OFFSET);
@@ -376,16 +377,19 @@ fn is_unknown_codec(error: &Error, log: &Path) -> bool {
 }
 
 #[test]
-fn an_entry_forged_as_it_was_is_read() {
+fn an_entry_forged_without_changes_is_read() {
     let dir = closed_store();
     let log = logs(dir.path()).remove(0);
     let before = contents(dir.path());
     patch(&log, |bytes| Forged::read(bytes, FIRST_OFFSET).write(bytes, 1, FIRST_OFFSET));
-    assert!(before == contents(dir.path()), "otherwise the other tests prove nothing");
+    assert!(
+        before == contents(dir.path()),
+        "forging must reproduce the original bytes, or the other tests prove nothing"
+    );
 }
 
 #[test]
-fn an_entry_that_only_a_newer_build_understands_is_refused_when_it_is_read() {
+fn an_entry_from_a_newer_build_is_refused_when_it_is_read() {
     for verify_reads in [true, false] {
         for codec in [true, false] {
             let dir = closed_store();
@@ -403,7 +407,7 @@ fn an_entry_that_only_a_newer_build_understands_is_refused_when_it_is_read() {
                 };
                 assert!(found, "{error}");
             };
-            // Its hint is there, so it is met when it is read.
+            // The segment has a hint, so opening does not look at the entry; only reading it does.
             let db = Bitcask::open(dir.path(), small().verify_reads(verify_reads)).unwrap();
             let (first, second) = (0_u32.to_be_bytes(), 1_u32.to_be_bytes());
             is_refusal(&db.get(first).unwrap_err());
@@ -416,7 +420,7 @@ fn an_entry_that_only_a_newer_build_understands_is_refused_when_it_is_read() {
             is_refusal(&refusals[0]);
             assert_eq!(db.get(second).unwrap().unwrap(), [1; 100]);
             db.close().unwrap();
-            // Without its hint the segment is scanned, and not a byte of it is thrown away.
+            // Without its hint the segment is scanned. Opening fails, and not a byte is discarded.
             fs::remove_file(&files_of(dir.path(), "hint")[0]).unwrap();
             is_refusal(&refused_to_all(dir.path(), &log));
         }
@@ -424,7 +428,7 @@ fn an_entry_that_only_a_newer_build_understands_is_refused_when_it_is_read() {
 }
 
 #[test]
-fn an_unsealed_entry_that_only_a_newer_build_understands_is_not_taken_for_a_torn_one() {
+fn an_unsealed_entry_from_a_newer_build_is_not_mistaken_for_a_torn_one() {
     let fill = |db: &Bitcask| {
         db.put("second", "entry").unwrap();
         db.put("third", "entry").unwrap();
@@ -441,11 +445,11 @@ fn an_unsealed_entry_that_only_a_newer_build_understands_is_not_taken_for_a_torn
 }
 
 #[test]
-fn a_batch_of_a_newer_build_is_not_taken_for_a_torn_one() {
+fn a_batch_from_a_newer_build_is_not_mistaken_for_a_torn_one() {
     let fill = |db: &Bitcask| db.write(Batch::new().put("a", "one").put("b", "two")).unwrap();
     let dir = unsealed_copy(small(), fill);
     let log = logs(dir.path()).remove(0);
-    // The first entry takes 32 bytes, and so does the second.
+    // The first two entries take 32 bytes each.
     let offset = FIRST_OFFSET + 32 + 24;
     flag(&log, 1, offset);
     assert!(is_unknown_flag(&refused_to_all(dir.path(), &log), &log, offset));
@@ -456,15 +460,15 @@ fn is_missing(error: &Error, file: &Path) -> bool {
     matches!(error, Error::MissingSegment { path } if path == file)
 }
 
-/// Takes each segment of a store away and puts it back: it is missed by its name, and nothing is
-/// lost.
+/// Removes each segment of a store in turn and puts it back. Opening fails and names the missing
+/// segment, and nothing is lost.
 fn assert_each_is_missed(dir: &Path) {
     let logs = logs(dir);
     assert!(logs.len() >= 3);
     for log in logs {
         let bytes = fs::read(&log).unwrap();
         if bytes.iter().skip(64).all(|byte| *byte == 0) {
-            // Prepared ahead, and no part of the log yet.
+            // A prepared segment is not part of the log yet.
             continue;
         }
         fs::remove_file(&log).unwrap();
@@ -475,12 +479,12 @@ fn assert_each_is_missed(dir: &Path) {
 }
 
 #[test]
-fn a_missing_sealed_segment_is_reported_and_nothing_is_lost_when_it_is_back() {
+fn a_missing_sealed_segment_is_reported_and_nothing_is_lost_once_restored() {
     assert_each_is_missed(closed_store().path());
 }
 
 #[test]
-fn a_missing_unsealed_segment_is_reported_and_nothing_is_lost_when_it_is_back() {
+fn a_missing_unsealed_segment_is_reported_and_nothing_is_lost_once_restored() {
     let dir = unsealed_copy(small(), |db| {
         for number in 0..100_u32 {
             db.put(number.to_be_bytes(), [number.to_be_bytes()[3]; 100]).unwrap();
@@ -491,7 +495,7 @@ fn a_missing_unsealed_segment_is_reported_and_nothing_is_lost_when_it_is_back() 
 }
 
 #[test]
-fn a_manifest_that_is_missing_or_empty_is_never_taken_for_a_new_store() {
+fn a_missing_or_empty_manifest_is_never_mistaken_for_a_new_store() {
     let dir = closed_store();
     let manifest = dir.path().join("MANIFEST");
     let bytes = fs::read(&manifest).unwrap();
@@ -509,7 +513,7 @@ fn a_manifest_that_is_missing_or_empty_is_never_taken_for_a_new_store() {
 }
 
 #[test]
-fn an_old_copy_of_the_manifest_loses_nothing_silently() {
+fn an_old_copy_of_the_manifest_never_loses_data_silently() {
     let dir = closed_store();
     let manifest = dir.path().join("MANIFEST");
     let read = || fs::read(&manifest).unwrap();
@@ -520,8 +524,8 @@ fn an_old_copy_of_the_manifest_loses_nothing_silently() {
     db.close().unwrap();
     open(dir.path()).put("latest", "value").unwrap();
     let after = read();
-    // Neither copy knows of the youngest segment: in the one there was no log, in the other the
-    // log ends before it.
+    // Neither copy lists the newest segment: the first is from before there was a log, and the log of
+    // the second ends before that segment.
     for old in [before, written] {
         fs::write(&manifest, &old).unwrap();
         let error = refused(dir.path(), small());
@@ -531,7 +535,7 @@ fn an_old_copy_of_the_manifest_loses_nothing_silently() {
             assert!(error.is_corruption() && message.contains("manifest is older"), "{message}");
         }
     }
-    // This one lists segments that are gone; that there are younger ones says why.
+    // This copy lists segments that have been removed. The presence of newer segments explains why.
     fs::write(&manifest, &after).unwrap();
     let db = open(dir.path());
     db.clear().unwrap();
@@ -546,7 +550,7 @@ fn an_old_copy_of_the_manifest_loses_nothing_silently() {
 }
 
 #[test]
-fn an_old_manifest_that_still_leads_to_everything_is_as_good_as_the_new_one() {
+fn an_old_manifest_that_still_covers_the_log_works_like_the_new_one() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
     db.put("first", "entry").unwrap();
@@ -563,7 +567,7 @@ fn an_old_manifest_that_still_leads_to_everything_is_as_good_as_the_new_one() {
 }
 
 #[test]
-fn a_segment_of_another_store_is_refused() {
+fn a_segment_from_another_store_is_refused() {
     let (dir, other) = (closed_store(), closed_store());
     let log = logs(dir.path()).remove(1);
     let own = fs::read(&log).unwrap();
@@ -575,11 +579,11 @@ fn a_segment_of_another_store_is_refused() {
     assert_whole(dir.path());
 }
 
-/// A file system of its own; it is unmounted when this is dropped, also by a panic.
+/// A mounted file system. Dropping this unmounts it, also during a panic.
 struct Mount(TempDir);
 
 impl Mount {
-    /// Mounts a file system in memory; says why if that is not to be.
+    /// Mounts a file system in memory. If that fails, prints why and returns `None`.
     fn new(size: u64) -> Option<Self> {
         let dir = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
@@ -588,9 +592,9 @@ impl Mount {
             Ok(output) if output.status.success() => return Some(Self(dir)),
             Ok(output) => {
                 let why = String::from_utf8_lossy(&output.stderr).into_owned();
-                println!("skipped: nothing can be mounted: {why}");
+                println!("skipped: cannot mount a file system: {why}");
             }
-            Err(error) => println!("skipped: nothing can be mounted: {error}"),
+            Err(error) => println!("skipped: cannot mount a file system: {error}"),
         }
         None
     }
@@ -599,13 +603,13 @@ impl Mount {
         self.0.path()
     }
 
-    /// Uses up all the room that is left.
+    /// Uses up all the space that is left.
     fn fill(&self) -> PathBuf {
         let path = self.path().join("filler");
         let mut size = 0;
         let mut step = 1 << 20;
         while step > 0 {
-            // Counted down, since a write that does not fit is made as far as it does.
+            // The size is halved on each failure, because a failing write may still be made in part.
             match fs::write(&path, vec![0; size + step]) {
                 Ok(()) => size += step,
                 Err(error) => {
@@ -626,7 +630,7 @@ impl Drop for Mount {
 }
 
 #[test]
-fn a_full_disk_fails_the_write_that_meets_it_and_nothing_else() {
+fn on_a_full_disk_only_the_failing_write_is_affected() {
     let Some(disk) = Mount::new(8 << 20) else { return };
     let store = disk.path().join("store");
     let options = || crate::support::options().sync_policy(SyncPolicy::Never).segment_size(300_000);
@@ -654,8 +658,8 @@ fn a_full_disk_fails_the_write_that_meets_it_and_nothing_else() {
             assert!(db.get(number.to_be_bytes()).unwrap().unwrap() == value(number));
         }
     };
-    // Every kind of write that is too large says the same, and none has an effect.
-    // Larger than what a seal that ends meanwhile may give back.
+    // Every kind of write that does not fit fails the same way, and none has an effect. The value is
+    // larger than the space that a concurrent seal may free.
     let large = vec![0; 2 << 20];
     let mut batch = Batch::new();
     batch.delete(0_u32.to_be_bytes()).put("new", &large).put("2", value(1));
@@ -665,7 +669,7 @@ fn a_full_disk_fails_the_write_that_meets_it_and_nothing_else() {
     check(&db);
     check(&ReadOnly::open(&store, options()).unwrap());
     assert!(!db.contains_key("new").unwrap());
-    // With room again it goes on as if nothing had been.
+    // Once there is space again, the store continues normally.
     fs::remove_file(filler).unwrap();
     for _ in 0..50 {
         db.put(written.to_be_bytes(), value(written)).unwrap();
@@ -688,7 +692,7 @@ fn a_full_disk_fails_the_write_that_meets_it_and_nothing_else() {
 }
 
 #[test]
-fn a_store_that_is_closed_or_dropped_on_a_full_disk_loses_nothing() {
+fn closing_or_dropping_a_store_on_a_full_disk_loses_nothing() {
     let Some(disk) = Mount::new(4 << 20) else { return };
     let store = disk.path().join("store");
     for round in 0..3_u32 {
@@ -699,7 +703,7 @@ fn a_store_that_is_closed_or_dropped_on_a_full_disk_loses_nothing() {
         while let Ok(()) = db.put(key(written), [7; 500]) {
             written += 1;
         }
-        // Closing may fail, and may not; the next opening finds everything either way.
+        // Closing may succeed or fail. Either way, the next opening finds everything.
         match db.close() {
             Ok(()) => {}
             Err(error) => assert!(error.is_no_space(), "{error}"),
@@ -722,7 +726,7 @@ fn a_store_that_is_closed_or_dropped_on_a_full_disk_loses_nothing() {
 }
 
 #[test]
-fn a_store_can_be_cleared_on_a_full_disk_or_says_that_it_can_not() {
+fn clear_on_a_full_disk_succeeds_or_fails_without_effect() {
     let Some(disk) = Mount::new(4 << 20) else { return };
     let store = disk.path().join("store");
     let db = open(&store);

@@ -1,4 +1,4 @@
-//! The change feed between threads: who waits is woken by writes, by syncs and by closing.
+//! The change feed across threads: writes, syncs and closing wake up waiting followers.
 
 use std::sync::mpsc;
 use std::thread;
@@ -8,7 +8,7 @@ use bitcask::{Batch, Bitcask, Change, Operation, Options, Position, SyncPolicy, 
 
 use crate::support::{open, small};
 
-/// Far longer than anything here takes: nothing waits for it to pass.
+/// Timeout far longer than any wait in these tests. No test waits for it to expire.
 const LONG: Duration = Duration::from_secs(600);
 
 fn value(change: &Change) -> Option<&Value> {
@@ -19,7 +19,7 @@ fn value(change: &Change) -> Option<&Value> {
 }
 
 #[test]
-fn who_waits_is_woken_by_a_put_in_another_thread_and_can_read_it() {
+fn a_put_in_another_thread_wakes_a_waiting_follower_that_can_read_it() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
     let mut changes = db.changes(Position::START).unwrap();
@@ -40,7 +40,7 @@ fn who_waits_is_woken_by_a_put_in_another_thread_and_can_read_it() {
         });
         for number in 0..500_u32 {
             db.put(number.to_be_bytes(), number.to_string()).unwrap();
-            // Each time it has come to the end, or is about to.
+            // Each time, the follower has reached the end of the feed or is about to.
             assert_eq!(heard.recv().unwrap(), number.to_be_bytes());
         }
         db.put("last", "").unwrap();
@@ -51,7 +51,7 @@ fn who_waits_is_woken_by_a_put_in_another_thread_and_can_read_it() {
 }
 
 #[test]
-fn who_waits_for_what_is_durable_is_woken_by_a_sync() {
+fn a_sync_wakes_a_follower_of_durable_changes() {
     for policy in [SyncPolicy::Never, SyncPolicy::Always] {
         let dir = tempfile::tempdir().unwrap();
         let db = Bitcask::open(dir.path(), small().sync_policy(policy)).unwrap();
@@ -68,7 +68,7 @@ fn who_waits_for_what_is_durable_is_woken_by_a_sync() {
 }
 
 #[test]
-fn closing_ends_all_who_wait_and_frees_the_lock() {
+fn closing_ends_all_waits_and_releases_the_lock() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
     let followers: Vec<_> = [false, true]
@@ -85,7 +85,7 @@ fn closing_ends_all_who_wait_and_frees_the_lock() {
     db.close().unwrap();
     let ended: Vec<_> = followers.into_iter().map(|each| each.join().unwrap()).collect();
     assert!(ended.iter().all(|(count, _)| *count == 300));
-    // Those that are held keep nobody out.
+    // Followers that are still held do not keep the store from being opened.
     let db = open(dir.path());
     db.put("more", "").unwrap();
     let reached = ended[0].1.resume_position();
@@ -93,7 +93,7 @@ fn closing_ends_all_who_wait_and_frees_the_lock() {
 }
 
 #[test]
-fn a_watch_tells_of_its_prefix_alone_and_of_nothing_before_it() {
+fn a_watch_reports_only_later_changes_of_its_prefix() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
     db.put("user/0", "before").unwrap();
@@ -114,9 +114,9 @@ fn a_watch_tells_of_its_prefix_alone_and_of_nothing_before_it() {
     assert_eq!(watcher.join().unwrap(), expected);
 }
 
-/// Many writers, rotations, seals and merges in the background, and followers that come and go.
+/// Many writers, with rotations, seals and merges in the background, while followers come and go.
 #[test]
-fn followers_beside_many_writers_see_each_ones_changes_in_order() {
+fn followers_see_the_changes_of_each_of_many_writers_in_order() {
     const WRITERS: u32 = 4;
     const EACH: u32 = 2000;
     let dir = tempfile::tempdir().unwrap();

@@ -1,9 +1,9 @@
-//! A process that may write no file as large as a segment: it goes on in smaller ones.
+//! A process whose file size limit is smaller than a segment: the store continues in smaller segments.
 //!
-//! The limit is of a process and ends it by a signal when it is passed, so it is set in processes of their
-//! own.
+//! The limit applies to a whole process, and a process that exceeds it is killed by a signal. So the
+//! tests set it in child processes.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::path::Path;
 use std::process::Command;
@@ -12,13 +12,13 @@ use bitcask::{AppendMode, Bitcask, Error, MergeOptions, Options};
 
 use crate::support::{Actor, ROLE, SAYS, STORE, actor, files_of, logs, options, pairs};
 
-/// What the names of the parts begin with that child processes play here.
+/// Prefix of the names of the parts that child processes play here.
 pub(crate) const PART: &str = "file limit: ";
 
-/// The limit in these tests.
+/// The file size limit in these tests, in bytes.
 const LIMIT: u64 = 256 << 10;
 
-/// What a child process plays.
+/// Plays a child process's part.
 pub(crate) fn play(part: &str, dir: &Path) {
     match part.trim_start_matches(PART) {
         "from the beginning" => write_and_merge(dir),
@@ -28,7 +28,8 @@ pub(crate) fn play(part: &str, dir: &Path) {
     println!("{SAYS}done");
 }
 
-/// Plays a part under a limit that is set before it begins, or by itself.
+/// Plays a part. With `is_limited`, the limit is set before the part begins; otherwise the part sets
+/// it.
 fn played(part: &str, dir: &Path, is_limited: bool) {
     let inner = actor(&format!("{PART}{part}"), dir);
     let mut command = Command::new("prlimit");
@@ -40,7 +41,7 @@ fn played(part: &str, dir: &Path, is_limited: bool) {
     command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
     let mut child = match Actor::start(command) {
         Ok(child) => child,
-        Err(error) => return println!("skipped: prlimit can't be run: {error}"),
+        Err(error) => return println!("skipped: cannot run prlimit: {error}"),
     };
     let said: Vec<String> = std::iter::from_fn(|| child.hear()).collect();
     let status = child.wait();
@@ -49,14 +50,14 @@ fn played(part: &str, dir: &Path, is_limited: bool) {
 }
 
 #[test]
-fn under_a_limit_of_file_sizes_segments_end_earlier() {
+fn segments_end_earlier_under_a_file_size_limit() {
     let dir = tempfile::tempdir().unwrap();
     played("from the beginning", dir.path(), true);
     check_without_limit(dir.path());
 }
 
 #[test]
-fn a_limit_of_file_sizes_that_comes_while_a_store_is_open_ends_its_segment() {
+fn lowering_the_file_size_limit_of_an_open_store_ends_its_segment() {
     let dir = tempfile::tempdir().unwrap();
     played("while it is open", dir.path(), false);
     check_without_limit(dir.path());
@@ -93,7 +94,7 @@ fn write_and_merge(dir: &Path) {
     let error = db.put("large", vec![0; 300 << 10]).unwrap_err();
     let Error::FileTooLarge { size, limit } = error else { panic!("{error}") };
     assert!(size > 300 << 10 && limit == LIMIT);
-    // As large as it can be is not too large.
+    // A value that just fits is accepted.
     db.put("large", vec![0; 250 << 10]).unwrap();
     assert!(db.delete("large").unwrap());
     assert!(db.range(..).all(|pair| pair.is_ok()));
@@ -112,8 +113,8 @@ fn write_and_merge(dir: &Path) {
     check_sizes(dir);
 }
 
-/// The segment that is active has grown beyond the limit, or may. Where it is written by calls, one beyond
-/// the limit is a signal; a mapping is not concerned.
+/// Lowers the limit while the active segment is, or may be, larger than it. A write call beyond the
+/// limit would raise a signal; a write to a mapping does not.
 fn lower_while_open(dir: &Path) {
     let db = Bitcask::open(dir, options().append_mode(AppendMode::Mapped)).unwrap();
     for number in 0..COUNT / 2 {

@@ -1,10 +1,11 @@
-//! Stores whose process forks: the child has a copy that is not its own.
+//! Stores whose process forks: the child's copy of the store is unusable.
 //!
-//! Each test plays in a process of its own, which has no threads of other tests. A child that ends
-//! otherwise than by coming to the end of its part has failed: by a panic with 1, by a signal else.
+//! Each test plays in a child process, which runs no threads of other tests. A forked child that does
+//! not reach the end of its part has failed: a panic ends it with status 1, anything else with a
+//! signal.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
-#![expect(unsafe_code, reason = "these forks are made on purpose")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
+#![expect(unsafe_code, reason = "the tests fork on purpose")]
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -22,10 +23,10 @@ use bitcask::{
 
 use crate::support::{Actor, SAYS, actor, contents, logs, open, pairs, small};
 
-/// What the names of the parts begin with that child processes play here.
+/// Prefix of the names of the parts that child processes play here.
 pub(crate) const PART: &str = "forks: ";
 
-/// What a child process plays.
+/// Plays a child process's part.
 pub(crate) fn play(part: &str, dir: &Path) {
     match part.trim_start_matches(PART) {
         "drop" => in_children(dir, &[drop]),
@@ -51,7 +52,7 @@ fn start(part: &str, dir: &Path) -> Actor {
     Actor::start(actor(&format!("{PART}{part}"), dir)).unwrap()
 }
 
-/// Plays a part to its end, and returns what was said on the way.
+/// Plays a part to its end, and returns its output.
 fn played(part: &str) -> Vec<String> {
     let dir = tempfile::tempdir().unwrap();
     let mut child = start(part, dir.path());
@@ -63,57 +64,57 @@ fn played(part: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_store_that_is_dropped_in_a_forked_child_stays_what_it_is() {
+fn dropping_the_store_in_a_forked_child_changes_nothing() {
     played("drop");
 }
 
 #[test]
-fn a_store_that_is_closed_in_a_forked_child_stays_open_in_its_parent() {
+fn closing_the_store_in_a_forked_child_leaves_it_open_in_the_parent() {
     played("close");
 }
 
 #[test]
-fn every_call_in_a_forked_child_says_so_and_changes_nothing() {
+fn every_call_in_a_forked_child_fails_and_changes_nothing() {
     played("everything");
 }
 
 #[test]
-fn a_child_of_a_child_is_refused_too_and_may_have_a_store_of_its_own() {
+fn a_grandchild_is_refused_and_may_open_another_store() {
     played("grandchildren");
 }
 
 #[test]
-fn a_child_that_no_fork_handler_has_seen_drops_the_store_without_harm() {
+fn a_child_of_a_bare_clone_drops_the_store_without_harm() {
     played("bare clone");
 }
 
 #[test]
-fn a_child_without_descriptors_lets_go_of_the_lock_all_the_same() {
+fn a_child_without_free_descriptors_still_releases_the_lock() {
     played("no descriptors");
 }
 
 #[test]
-fn what_a_child_lets_go_of_stays_held_in_its_parent() {
+fn values_and_views_dropped_in_the_child_stay_valid_in_the_parent() {
     played("held");
 }
 
 #[test]
-fn a_child_frees_nothing_of_a_store_that_its_followers_have_outlived() {
+fn a_child_frees_nothing_of_a_closed_store_with_live_followers() {
     played("outlived");
 }
 
 #[test]
-fn a_closure_that_forks_returns_to_an_error_in_the_child() {
+fn a_call_whose_closure_forks_fails_in_the_child() {
     played("callbacks");
 }
 
 #[test]
-fn a_closure_that_forks_at_the_last_key_returns_to_an_error_in_the_child() {
+fn a_call_whose_closure_forks_at_the_last_key_fails_in_the_child() {
     played("last key");
 }
 
 #[test]
-fn forks_beside_writers_and_merges_hang_nowhere_and_harm_nobody() {
+fn forks_during_writes_and_merges_neither_hang_nor_harm() {
     played("busy");
 }
 
@@ -122,8 +123,8 @@ fn a_program_that_opens_and_then_daemonizes_drops_the_store_and_opens_it_again()
     let dir = tempfile::tempdir().unwrap();
     let mut parent = start("daemon", dir.path());
     assert_eq!(parent.hear().as_deref(), Some("locked while the parent lives"));
-    // It has let go of all it had once it was waited for, and not before: a pipe of its may end while it
-    // still has its lock, since the kernel closes what was opened last first.
+    // The parent has released everything only once it has been waited for. A pipe of its may end while
+    // it still holds its lock, because the kernel closes the descriptors opened last first.
     let go_on = parent.stdin();
     assert!(parent.wait().success());
     drop(go_on);
@@ -132,12 +133,12 @@ fn a_program_that_opens_and_then_daemonizes_drops_the_store_and_opens_it_again()
 }
 
 #[test]
-fn a_child_of_a_reader_is_refused_and_harms_nobody() {
+fn a_child_of_a_reader_is_refused_and_does_no_harm() {
     played("read-only");
 }
 
 #[test]
-fn a_child_that_keeps_the_store_keeps_the_lock_until_it_lets_go() {
+fn closing_in_the_parent_releases_the_lock_despite_a_child_s_copy() {
     played("poisoned lock");
 }
 
@@ -145,7 +146,7 @@ fn is_forked<T>(result: Result<T>) -> bool {
     result.is_err_and(|error| error.is_forked())
 }
 
-/// Forks; the child plays a part, and ends.
+/// Forks. The child plays a part, and exits.
 fn fork(part: impl FnOnce()) -> libc::pid_t {
     // SAFETY: the child has one thread, and does what is under test here: it calls the store.
     let pid = unsafe { libc::fork() };
@@ -158,14 +159,14 @@ fn fork(part: impl FnOnce()) -> libc::pid_t {
 
 fn end_after(part: impl FnOnce()) -> ! {
     let code = i32::from(catch_unwind(AssertUnwindSafe(part)).is_err());
-    // SAFETY: ends this process at once, which has nothing to be tidied up.
+    // SAFETY: ends this process immediately; it has nothing to clean up.
     unsafe { libc::_exit(code) }
 }
 
-/// Waits for a child and sees to it that it came to its end.
+/// Waits for a child, and checks that it reached the end of its part.
 fn join(pid: libc::pid_t) {
     let mut status = 0;
-    // SAFETY: the status is a number of this function's.
+    // SAFETY: the status is a local number.
     assert_eq!(unsafe { libc::waitpid(pid, &raw mut status, 0) }, pid);
     assert_eq!(status, 0, "wait status {status:#x} of a child");
 }
@@ -178,7 +179,7 @@ fn value(number: u32) -> Vec<u8> {
     vec![b'a' + u8::try_from(number % 26).unwrap(); 100]
 }
 
-/// Opens a store with several segments in it, some of them dead in part.
+/// Creates a store with several segments, some of them partly dead.
 fn filled(dir: &Path) -> Bitcask {
     let db = open(dir);
     for number in (0..200).chain(0..100) {
@@ -193,12 +194,13 @@ fn check(db: &Reader) {
     assert!(db.verify().unwrap().is_clean());
 }
 
-/// The files of a store at rest.
+/// Returns the files of a store that no thread is changing.
 fn files(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     contents(dir)
 }
 
-/// Has a child play each part with a store that its parent has open; the parent goes on with it.
+/// Forks a child for each part, which plays it with the parent's open store. The parent then continues
+/// to use the store.
 fn in_children(dir: &Path, parts: &[fn(Bitcask)]) {
     for part in parts {
         let db = filled(dir);
@@ -214,7 +216,7 @@ fn in_children(dir: &Path, parts: &[fn(Bitcask)]) {
         check(&db);
         db.close().unwrap();
         let db = open(dir);
-        assert_eq!(db.recovery().recovered_entries, 0, "it was closed in order");
+        assert_eq!(db.recovery().recovered_entries, 0, "the store was closed cleanly");
         check(&db);
         db.close().unwrap();
     }
@@ -266,7 +268,7 @@ fn read_everything(db: &Reader) {
         Box::new(db.prefix_keys("key").map(|step| step.map(drop))),
     ] {
         assert!(is_forked(steps.next().unwrap()));
-        assert!(steps.next().is_none(), "an iterator ends behind the error");
+        assert!(steps.next().is_none(), "an iterator ends after the error");
     }
     assert!(is_forked(db.verify()));
     assert!(is_forked(db.changes(Position::START)) && is_forked(db.watch_prefix("key")));
@@ -288,7 +290,7 @@ fn read_everything(db: &Reader) {
     let error = db.get("key 0001").unwrap_err();
     let told = error.to_string();
     assert!(told.contains(&std::process::id().to_string()), "{told}");
-    // SAFETY: asks for a number.
+    // SAFETY: the call only returns a number.
     let parent = unsafe { libc::getppid() };
     assert!(told.contains(&parent.to_string()), "{told}");
     let Error::Forked { opener, process } = error else { panic!("{error}") };
@@ -297,7 +299,7 @@ fn read_everything(db: &Reader) {
     assert!(before == files(&dir), "the child has changed something");
 }
 
-/// Has a child of this child do the same, and both have a store of their own.
+/// Forks a grandchild that makes the same checks. The child and the grandchild each open other stores.
 fn beget(db: Bitcask) {
     let other = tempfile::tempdir().unwrap();
     let own = filled(other.path());
@@ -325,8 +327,8 @@ fn bare_clone(dir: &Path) {
     let db = filled(dir);
     let snapshot = db.snapshot();
     let mut both = Some((db, snapshot));
-    // SAFETY: as `fork`, but for the C library, which does not come to know of it; the child does
-    // nothing that needs it to.
+    // SAFETY: as in `fork`, except that the C library does not learn of this child. The child does
+    // nothing that depends on it.
     let pid = unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD, 0, 0, 0, 0) };
     if pid == 0 {
         end_after(|| drop(both.take().unwrap()));
@@ -341,7 +343,7 @@ fn bare_clone(dir: &Path) {
     check(&open(dir));
 }
 
-/// A child lets go of the lock where it can open nothing more.
+/// A child releases the lock even when it can open no more files.
 fn no_descriptors(dir: &Path) {
     let lock = dir.canonicalize().unwrap().join("LOCK");
     let open_locks = || {
@@ -353,18 +355,19 @@ fn no_descriptors(dir: &Path) {
     assert_eq!(open_locks(), 1);
     join(fork(|| {
         let limit = libc::rlimit { rlim_cur: 128, rlim_max: 128 };
-        // SAFETY: the limit is read by the call, and is of this child alone.
+        // SAFETY: the call only reads the limit, which applies to this child alone.
         assert_eq!(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) }, 0);
         let all: Vec<_> = std::iter::from_fn(|| std::fs::File::open("/dev/null").ok()).collect();
         drop(db.take());
         drop(all);
-        assert_eq!(open_locks(), 0, "the child keeps the lock");
+        assert_eq!(open_locks(), 0, "the child still holds the lock");
     }));
     assert_eq!(open_locks(), 1);
     check(&db.take().unwrap());
 }
 
-/// A child lets go of what its parent holds: of segments that are merged away, too.
+/// Drops in the child everything that the parent holds, including pins on segments that were merged
+/// away.
 fn held(dir: &Path) {
     let db = filled(dir);
     let (snapshot, lent) = (db.snapshot(), db.get(key(7)).unwrap().unwrap());
@@ -380,18 +383,18 @@ fn held(dir: &Path) {
     join(fork(|| {
         let (mut changes, mut watch, mut range, mut iter, snapshot, lent) = all.take().unwrap();
         assert!(is_forked(snapshot.get(key(1))));
-        assert_eq!(snapshot.age(), Duration::ZERO, "that asks the clock, which has a lock");
+        assert_eq!(snapshot.age(), Duration::ZERO, "a forked child must not take the clock's lock");
         assert!(is_forked(changes.try_recv()) && is_forked(watch.recv()));
         assert!(is_forked(changes.recv_timeout(Duration::MAX)));
         let _ = changes.resume_position();
         assert!(is_forked(watch.next().unwrap()) && watch.next().is_none());
         assert!(is_forked(range.next().unwrap()) && range.next().is_none());
         assert!(is_forked(iter.next().unwrap()) && iter.next().is_none());
-        assert_eq!(lent, vec![b'h'; 100], "a value is the child's own");
+        assert_eq!(lent, vec![b'h'; 100], "the child can read its copy of the value");
         drop((range, iter, changes, watch));
         drop(snapshot.clone());
         drop((snapshot, lent));
-        assert!(there.iter().all(|path| path.exists()), "what is pinned stays");
+        assert!(there.iter().all(|path| path.exists()), "pinned segments stay");
     }));
     let (_, _, range, iter, snapshot, lent) = all.unwrap();
     assert_eq!(db.stats().pinned_segments, pinned);
@@ -401,14 +404,15 @@ fn held(dir: &Path) {
     assert_eq!(snapshot.get(key(0)).unwrap().unwrap(), value(0));
 }
 
-/// How often a file of a directory is mapped into this process.
+/// Returns how many mappings of files in a directory this process has.
 fn mapped(dir: &Path) -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     maps.lines().filter(|line| line.contains(dir.to_str().unwrap())).count()
 }
 
-/// A child drops what the last holders of a store that was closed are in its parent. Nobody there can say
-/// whether a thread of the parent was just freeing a part of it, and holds a lock for ever.
+/// In the parent, a follower is the last holder of a closed store. The child drops its copy, and must
+/// free nothing: a thread of the parent may have been freeing a part at the time of the fork, and the
+/// child's copy of its lock would stay locked forever.
 fn outlived(dir: &Path) {
     for waits in [false, true] {
         let db = filled(dir);
@@ -424,7 +428,7 @@ fn outlived(dir: &Path) {
             drop(changes);
             assert_eq!(mapped(dir), there, "the child has freed what it does not own");
             assert!(before == files(dir));
-            // It may have the store for itself.
+            // The child may open the store itself.
             let own = open(dir);
             check(&own);
             own.close().unwrap();
@@ -437,7 +441,7 @@ fn outlived(dir: &Path) {
     }
 }
 
-/// Forks within closures that the store calls, and returns there in the child.
+/// Forks in closures that the store calls. In the child, the call returns an error.
 fn callbacks(dir: &Path) {
     type Part = fn(&Bitcask, &mut dyn FnMut()) -> bool;
     let parts: [(&str, Part); 7] = [
@@ -491,7 +495,7 @@ fn callbacks(dir: &Path) {
             // SAFETY: as in `fork`; the child comes to its end below.
             match unsafe { libc::fork() } {
                 0 => children = vec![0],
-                // Children of children end where the first one does.
+                // A grandchild ends where the first child does.
                 pid if children != [0] => children.push(pid),
                 pid => join(pid),
             }
@@ -509,9 +513,10 @@ fn callbacks(dir: &Path) {
     }
 }
 
-/// Forks within the last call of a closure that is called for every key: nothing else comes behind it.
+/// Forks in the last call of a closure that is called for every key, after which no further call can
+/// notice the fork.
 fn last_key(dir: &Path) {
-    /// There are so many keys that the last of the 4,096 parts of them is sure to have some.
+    /// Enough keys that the last of the keydir's 4,096 parts is sure to hold some.
     const KEYS: u32 = 80_000;
     let db = Bitcask::open(dir, Options::new().sync_policy(SyncPolicy::Never)).unwrap();
     for number in 0..KEYS {
@@ -572,10 +577,10 @@ fn busy(dir: &Path) {
             assert!(is_forked(db.len()));
             assert_eq!((db.stats().keys, db.position()), (0, Position::START));
             assert!(is_forked(db.snapshot().len()));
-            // The child's copies of the other threads' are never let go of: this is the only way to
-            // have the store dropped here.
+            // The child's copies of the other threads' handles are never dropped, so this is the only
+            // way to drop the store here.
             let alone = Arc::into_raw(db);
-            // SAFETY: no other thread of this process has it, and it is never dropped again.
+            // SAFETY: no other thread of this process uses it, and it is never dropped again.
             let db = unsafe { std::ptr::read(alone) };
             if round % 2 == 0 { drop(db) } else { assert!(is_forked(db.close())) }
         }));
@@ -595,26 +600,26 @@ fn busy(dir: &Path) {
 
 const TICK: Duration = Duration::from_millis(1);
 
-/// A pipe that ends when the last of those who can write to it has.
+/// Creates a pipe whose reader sees the end once every writing handle is closed.
 fn pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
     std::io::pipe().unwrap()
 }
 
-/// Opens, forks, and ends without more ado: the child goes on alone, once it is told that the parent has
-/// been waited for.
+/// Opens a store, forks, and exits without closing. The child continues alone once it has been told
+/// that the parent was waited for.
 fn daemon(dir: &Path) {
     use std::io::Read as _;
     let db = filled(dir);
     db.sync().unwrap();
     let (mut go_on, say_so) = pipe();
     let mut db = Some(db);
-    // SAFETY: as in `fork`. Here it is the parent that ends.
+    // SAFETY: as in `fork`. Here the parent is the process that exits.
     let pid = unsafe { libc::fork() };
     if pid != 0 {
         drop(say_so);
         // Until the child has seen that the store is locked.
         assert_eq!(go_on.read(&mut [0]).unwrap(), 0);
-        // SAFETY: ends this process at once, as a program that becomes a daemon does.
+        // SAFETY: ends this process immediately, like a program that becomes a daemon.
         unsafe { libc::_exit(0) }
     }
     drop(db.take());
@@ -642,7 +647,7 @@ fn read_only(dir: &Path) {
         read_everything(&db);
         assert!(is_forked(db.refresh()));
         assert!(is_forked(db.close()));
-        // Nothing keeps the child from a view of its own.
+        // The child may open another view.
         let own = ReadOnly::open(dir, small()).unwrap();
         check(&own);
         own.close().unwrap();
@@ -654,8 +659,8 @@ fn read_only(dir: &Path) {
     assert!(before == files(dir));
 }
 
-/// A child that does not let go of the store keeps others out, also when its parent has closed it
-/// not in order; one that lets go does not.
+/// Closing in the parent releases the lock although a child still holds a copy of it. When the child
+/// drops its copy later, the parent's new lock stays in place.
 fn keep_the_lock(dir: &Path) {
     use std::io::{Read as _, Write as _};
     let db = filled(dir);
@@ -664,7 +669,7 @@ fn keep_the_lock(dir: &Path) {
     let child = fork(|| {
         drop(hear.try_clone());
         drop(say);
-        // Closed in the parent: the lock is let go of, whatever the child has a copy of.
+        // Closing in the parent releases the lock, whatever copies the child has.
         assert_eq!(told.read(&mut [0]).unwrap(), 1);
         drop(own.take());
     });
@@ -674,7 +679,7 @@ fn keep_the_lock(dir: &Path) {
     tell.write_all(b"x").unwrap();
     join(child);
     let refused = Bitcask::open(dir, Options::new()).unwrap_err();
-    assert!(refused.is_locked(), "what the child has dropped is not this lock: {refused}");
+    assert!(refused.is_locked(), "the child must not release the new lock: {refused}");
     drop(again);
     let _ = hear.read(&mut []);
 }

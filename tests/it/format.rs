@@ -3,7 +3,7 @@
 //! `tests/fixtures/README.md` says how they were made. The bytes themselves are compared with
 //! `docs/format.md` by a unit test, which sees the decoders.
 
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail loudly")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

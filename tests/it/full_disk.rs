@@ -1,7 +1,7 @@
-//! File systems of the running kernel with no byte left, or no inode, or neither: what gives space back has
-//! to work there all the same. `real_disk` mounts them.
+//! File systems of the running kernel without a free byte, a free inode, or either. Operations that
+//! free space have to work there all the same. `real_disk` mounts the file systems.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -12,7 +12,7 @@ use bitcask::{AppendMode, Bitcask, MergeOptions};
 use crate::real_disk::{KIB, MODES, key, mode, options, run, state, value, writer};
 use crate::support::{Pairs, SAYS, files_of, pairs};
 
-/// What there is nothing left of.
+/// What a file system has run out of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shortage {
     Bytes,
@@ -20,10 +20,10 @@ enum Shortage {
     Both,
 }
 
-/// Writes that a store has before its disk is used up by others; every second one is deleted then.
+/// Number of writes before the rest of the disk is used up. Every second one is deleted later.
 const WRITES: usize = 300;
 
-/// Writes, with every third segment dead, and waits to be killed.
+/// Writes until every third segment is dead, and waits to be killed.
 pub(crate) fn write_and_wait(dir: &Path) {
     let db = Bitcask::open(dir, options(mode())).unwrap();
     for number in (0..WRITES / 3).chain(0..WRITES) {
@@ -34,7 +34,7 @@ pub(crate) fn write_and_wait(dir: &Path) {
     let _ = std::io::stdin().read(&mut [0]);
 }
 
-/// Plays everything on a disk of some megabytes, and some hundred inodes.
+/// Plays every combination on a disk of several megabytes with several hundred inodes.
 pub(crate) fn nothing_left(disk: &Path) {
     for mode in MODES {
         for shortage in [Shortage::Bytes, Shortage::Inodes, Shortage::Both] {
@@ -50,7 +50,7 @@ fn emptied(disk: &Path) {
     }
 }
 
-/// Uses up what there is, as others do: in files beside the store.
+/// Uses up what is free with files outside the store.
 fn use_up(disk: &Path, shortage: Shortage) {
     let others = disk.join("others");
     fs::create_dir_all(&others).unwrap();
@@ -72,13 +72,13 @@ fn use_up(disk: &Path, shortage: Shortage) {
         for size in [64 * KIB, KIB, 1] {
             while file.write_all(&vec![1; size]).is_ok() {}
         }
-        // What the file system has put off is settled, and may have left something.
+        // Writes that the file system deferred may leave some space once they are done.
         let _ = file.sync_all();
         while file.write_all(&[1]).is_ok() {}
     }
 }
 
-/// Returns how many bytes and inodes are free.
+/// Returns the number of free bytes and of free inodes.
 fn free(disk: &Path) -> (u64, u64) {
     let told = run("stat", &["-f", "-c", "%f %S %d", disk.to_str().unwrap()]).unwrap();
     let numbers: Vec<u64> = told.split_whitespace().map(|word| word.parse().unwrap()).collect();
@@ -113,7 +113,7 @@ fn go_through(disk: &Path, mode: AppendMode, shortage: Shortage) {
     let db = open("opened after a close");
     check(&db, &all, &when("opened after a close"));
 
-    // Dead altogether, dead in half, and live.
+    // Some segments are entirely dead, some half dead, and some live.
     let kept = (0..WRITES).filter(|number| *number >= WRITES / 6 && number % 2 == 1);
     let left = state(kept);
     use_up(disk, shortage);
@@ -150,10 +150,10 @@ fn go_through(disk: &Path, mode: AppendMode, shortage: Shortage) {
     assert!(gained > after.log_size / 2, "{}: {gained} bytes", when("cleared"));
     db.put("key", "value").unwrap_or_else(|error| panic!("{}: {error}", when("put")));
     use_up(disk, shortage);
-    db.close().unwrap_or_else(|error| panic!("{}: {error}", when("closed at last")));
-    let db = open("opened at last");
+    db.close().unwrap_or_else(|error| panic!("{}: {error}", when("final close")));
+    let db = open("final open");
     assert_eq!(db.get("key").unwrap().unwrap(), "value");
     assert!(files_of(&store, "tmp").is_empty());
     db.close().unwrap();
-    println!("{SAYS}{}", when("all of it worked"));
+    println!("{SAYS}{}", when("all steps passed"));
 }

@@ -1,11 +1,11 @@
 //! A process that does everything a store can do, killed again and again.
 //!
-//! - What it does follows from the number of a step, so what a store has to hold follows from how
-//!   many steps have returned; one more may have been made and not said.
-//! - How a generation does it (sync policy, append mode, size of segments, who merges) follows
-//!   from its number.
+//! - Each step follows from its number. So the number of reported steps determines what the store must
+//!   hold; one more step may have been made but not reported.
+//! - The settings of a generation (sync policy, append mode, segment size, who merges) follow from its
+//!   number.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,21 +17,21 @@ use bitcask::{
 
 use crate::support::{Actor, Pairs, Random, SAYS, actor, pairs};
 
-/// Which generation a child process is of.
+/// Environment variable: the generation of a child process.
 const GENERATION: &str = "BITCASK_TEST_GENERATION";
-/// The first step that it makes.
+/// Environment variable: the number of the first step to make.
 const FROM: &str = "BITCASK_TEST_FROM";
 
-/// A change of a key: to a value, or to nothing.
+/// A key and its new value, or `None` if it is removed.
 type Change = (Vec<u8>, Option<Vec<u8>>);
 
-/// What is done in a step.
+/// One step of a child process.
 #[derive(Debug)]
 enum Step {
     Put(Change),
-    /// With a time to live that this run does not see the end of.
+    /// With a time to live that outlasts this run.
     PutLasting(Change),
-    /// With one that is over at once.
+    /// With a time to live that ends immediately.
     PutExpired(Change),
     PutSynced(Change),
     Delete(Change),
@@ -47,7 +47,7 @@ impl Step {
         let mut key = || format!("key {}", random.below(60).min(number % 60)).into_bytes();
         let (one, others) = (key(), [key(), key(), key(), key(), key()]);
         let value = |random: &mut Random| {
-            // Now and then one that does not fit into a segment.
+            // About one value in 40 is larger than a segment.
             let size = if random.below(40) == 0 { 6000 } else { random.below(300) };
             let size = usize::try_from(size).unwrap();
             Some(format!("{number} ").into_bytes().into_iter().cycle().take(size).collect())
@@ -119,12 +119,12 @@ impl Step {
     }
 }
 
-/// Merges some of the segments, so that what the others hold could come back.
+/// Merges a random part of the segments, so that entries in the others could wrongly come back.
 fn merge(db: &Bitcask, random: &mut Random) -> bitcask::Result<()> {
     let mut chosen: Vec<u32> = db.segments().iter().map(|segment| segment.id).collect();
     chosen.retain(|_| random.below(3) > 0);
     match db.merge_opt(MergeOptions::new().segments(chosen)) {
-        // Another merge, or a clear, was quicker.
+        // A concurrent merge or clear came first.
         Err(Error::InvalidOption { name: "segments", .. }) => Ok(()),
         merged => merged.map(drop),
     }
@@ -150,8 +150,8 @@ fn options(generation: u64) -> Options {
         .merge_policy(merges.get(choose(12, 2)).cloned().unwrap())
 }
 
-/// Makes one step after the other until it is killed, and says the number of each that has
-/// returned. In some generations a thread merges all the time.
+/// Makes steps until it is killed, and reports each one that has returned. In some generations a
+/// second thread merges all the time.
 pub(crate) fn do_everything(store: &Path) {
     let number = |name: &str| std::env::var(name).unwrap().parse::<u64>().unwrap();
     let (generation, from) = (number(GENERATION), number(FROM));
@@ -178,9 +178,9 @@ pub(crate) fn do_everything(store: &Path) {
     });
 }
 
-/// Kills so many processes, one after the other, and checks after each what it has left.
+/// Kills one process per generation, and checks after each what it has left on disk.
 fn killed(generations: u64, seed: u64) {
-    // What a kill leaves is what the kernel holds, on any file system; in memory a sync takes no time.
+    // A kill leaves what the kernel holds, on any file system. In memory, a sync takes no time.
     let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
     let store = dir.path().join("store");
     let (mut state, mut last, mut random) = (Pairs::new(), 0_u64, Random(seed));
@@ -189,7 +189,7 @@ fn killed(generations: u64, seed: u64) {
         command.env(GENERATION, generation.to_string()).env(FROM, (last + 1).to_string());
         let mut child = Actor::start(command).unwrap();
         assert_eq!(child.hear().unwrap(), "opening");
-        // Some are killed before they have written, or while they open.
+        // Some are killed while they open, or before they have written.
         let steps = random.below(90).saturating_sub(8);
         let mut said = |said: Option<String>| {
             let Some(step) = said else { return false };
@@ -200,34 +200,34 @@ fn killed(generations: u64, seed: u64) {
             true
         };
         for _ in 0..steps {
-            assert!(said(child.hear()), "generation {generation} has ended by itself");
+            assert!(said(child.hear()), "generation {generation} ended before it was killed");
         }
         child.kill();
-        // What it had said when the kill came counts too.
+        // Steps that were reported before the kill count, too.
         while said(child.hear()) {}
         if let Some(one_more) = left_behind(&store, generation, &state, last + 1) {
             state = one_more;
             last += 1;
         }
     }
-    println!("{generations} processes were killed, {last} steps were made");
+    println!("{generations} processes killed, {last} steps made");
 }
 
-/// Checks what a process has left behind: the state, or that after one step more, which is
-/// returned then. Leaves it to the next one in one way or another.
+/// Checks what a process has left on disk: `state`, or the state after one more step, which is
+/// returned in that case. Then prepares the store for the next process in one of several ways.
 fn left_behind(store: &Path, generation: u64, state: &Pairs, next: u64) -> Option<Pairs> {
     let mut one_more = state.clone();
     Step::new(next).apply(&mut one_more);
     let options = |number: u64| options(generation + number).merge_policy(MergePolicy::Manual);
     let found = match ReadOnly::open(store, options(0)) {
         Ok(db) => pairs(&db),
-        // It was killed before there was a store.
+        // The process was killed before it had created a store.
         Err(Error::NotFound { .. }) => Pairs::new(),
         Err(error) => panic!("generation {generation}: {error}"),
     };
     assert!(
         found == *state || found == one_more,
-        "generation {generation}: not the state after {} steps, nor after {next}",
+        "generation {generation}: neither the state after {} steps nor after {next}",
         next - 1
     );
     if !generation.is_multiple_of(4) {
@@ -254,7 +254,7 @@ fn every_acknowledged_step_survives_the_kills_of_sixty_processes() {
 }
 
 #[test]
-#[ignore = "takes as long as BITCASK_LONG says: the number of processes to be killed"]
+#[ignore = "long; BITCASK_LONG sets the number of processes to kill"]
 fn every_acknowledged_step_survives_for_long() {
     let generations = std::env::var("BITCASK_LONG").map_or(1000, |text| text.parse().unwrap());
     let seed = std::env::var("BITCASK_SEED").map_or(1, |text| text.parse().unwrap());

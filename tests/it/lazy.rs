@@ -1,8 +1,8 @@
-//! A store is used from its first moment on, while the background still fills its keydir: what is
-//! read is what was written, whoever fills a shard first.
+//! A store is used from the moment it is open, while the background still fills its keydir. Reads
+//! return what was written, no matter which thread fills a shard first.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
-#![expect(clippy::indexing_slicing, reason = "a helper that reaches too far has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
+#![expect(clippy::indexing_slicing, reason = "an out-of-bounds index in a helper fails the test")]
 
 use std::path::Path;
 use std::sync::Barrier;
@@ -19,19 +19,19 @@ fn key(number: u64) -> [u8; 8] {
     number.to_be_bytes()
 }
 
-/// A value that names its key and says how often the key was written.
+/// A value that contains its key and the number of writes to the key so far.
 fn value(number: u64, version: u64) -> Vec<u8> {
     [number, version, !number ^ version].map(u64::to_be_bytes).concat()
 }
 
 fn version(number: u64, bytes: &[u8]) -> u64 {
     let version = u64::from_be_bytes(bytes[8..16].try_into().unwrap());
-    assert!(bytes == value(number, version), "key {number} has a value that is not its own");
+    assert!(bytes == value(number, version), "key {number} has another key's value");
     version
 }
 
-/// Works on the keys that only this thread writes, and looks at those of others. Returns what its
-/// own keys hold then.
+/// Works on the keys that only this thread writes, and reads other threads' keys. Returns the final
+/// values of its keys.
 fn work(db: &Bitcask, own: u64, round: u64, before: &Pairs) -> Vec<(u64, Option<u64>)> {
     let mut random = Random(own << 8 | round);
     let mut held: Vec<(u64, Option<u64>)> = (0..KEYS)
@@ -92,7 +92,7 @@ fn work(db: &Bitcask, own: u64, round: u64, before: &Pairs) -> Vec<(u64, Option<
     held
 }
 
-/// Opens a store, and has all threads at it before it is filled.
+/// Opens a store, and lets all threads use it before it is filled.
 fn rush(path: &Path, round: u64, before: &Pairs) -> (Bitcask, Pairs) {
     let db = open(path);
     let start = Barrier::new(usize::try_from(THREADS).unwrap());
@@ -117,7 +117,7 @@ fn rush(path: &Path, round: u64, before: &Pairs) -> (Bitcask, Pairs) {
 }
 
 #[test]
-fn threads_that_rush_at_a_store_that_was_just_opened_find_and_leave_what_they_should() {
+fn threads_that_use_a_store_right_after_open_see_and_leave_the_right_state() {
     let mut dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
     for number in (0..KEYS).step_by(2) {
@@ -149,7 +149,7 @@ fn threads_that_rush_at_a_store_that_was_just_opened_find_and_leave_what_they_sh
 }
 
 #[test]
-fn a_store_that_is_cleared_while_it_is_filled_is_empty_and_takes_what_comes_then() {
+fn clear_while_the_keydir_is_filled_leaves_an_empty_usable_store() {
     let source = tempfile::tempdir().unwrap();
     let db = open(source.path());
     for number in 0..KEYS {
@@ -166,7 +166,7 @@ fn a_store_that_is_cleared_while_it_is_filled_is_empty_and_takes_what_comes_then
                     let mut gone = false;
                     for number in (0..KEYS).filter(|number| number % 3 == reader) {
                         let found = db.get(key(number)).unwrap();
-                        assert!(!gone || found.is_none(), "round {round}: nothing comes back");
+                        assert!(!gone || found.is_none(), "round {round}: a cleared key came back");
                         gone |= found.is_none();
                     }
                 });
@@ -182,9 +182,9 @@ fn a_store_that_is_cleared_while_it_is_filled_is_empty_and_takes_what_comes_then
     }
 }
 
-/// Nobody waits for the background when a store is closed right after it was opened.
+/// Closing right after opening does not wait for the background.
 #[test]
-fn a_store_is_closed_at_any_moment_of_its_filling() {
+fn a_store_can_be_closed_at_any_moment_of_the_filling() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
     for number in 0..KEYS {
@@ -202,7 +202,7 @@ fn a_store_is_closed_at_any_moment_of_its_filling() {
     assert!(pairs(&open(dir.path())) == expected);
 }
 
-/// More entries than one thread fills by itself.
+/// More entries than one thread fills alone.
 #[test]
 fn several_threads_fill_a_large_store() {
     let dir = tempfile::tempdir().unwrap();

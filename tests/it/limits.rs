@@ -1,9 +1,10 @@
-//! Processes that may have few files open: what a store takes of them, and what is left to the program.
+//! Processes with a low limit on open files: how many descriptors a store uses, and how many it leaves
+//! to the program.
 
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    reason = "a helper that fails has failed the test"
+    reason = "a failing helper fails the test"
 )]
 
 use std::fs;
@@ -14,19 +15,19 @@ use bitcask::{Bitcask, Error, MergeOptions, MergePolicy, Options, ReadOnly, Sync
 
 use crate::support::{Actor, SAYS, actor, logs};
 
-/// How this test binary is run once more.
+/// Part that this test binary plays when it is run again as a child process.
 pub(crate) const PART: &str = "with few descriptors";
 
 const SEGMENTS: u32 = 300;
 const STORES: u32 = 4;
 
 fn options() -> Options {
-    // Segments stay as they are.
+    // Keeps every segment as it is.
     let options = Options::new().sync_policy(SyncPolicy::Never).merge_policy(MergePolicy::Manual);
     options.segment_entries(10).segment_size(64 << 10)
 }
 
-/// Makes stores of many segments with indexes.
+/// Creates stores with many segments and indexes.
 fn prepare(dir: &Path) {
     for store in 0..STORES {
         let db = Bitcask::open(dir.join(store.to_string()), options()).unwrap();
@@ -57,16 +58,16 @@ fn scans_of_several_stores_leave_descriptors_to_the_program() {
     for descriptors in [256, 64] {
         let dir = tempfile::tempdir().unwrap();
         prepare(dir.path());
-        assert_eq!(run_with(descriptors, dir.path()), "all is well");
+        assert_eq!(run_with(descriptors, dir.path()), "all passed");
     }
 }
 
-/// Scans stores, and does everything else with them then.
+/// Scans the stores, and then calls everything else on them.
 pub(crate) fn play(dir: &Path) {
     let open = |store: u32| Bitcask::open(dir.join(store.to_string()), options()).unwrap();
     let stores: Vec<Bitcask> = (0..STORES).map(open).collect();
     for db in &stores {
-        // All of them are begun, and held.
+        // All scans have begun and are held.
         let mut range = db.range(..);
         for key in 0..10 * SEGMENTS {
             assert_eq!(range.next().unwrap().unwrap().0, key.to_be_bytes().as_slice());
@@ -75,7 +76,7 @@ pub(crate) fn play(dir: &Path) {
         assert_eq!(db.range(..).rev().count(), 10 * SEGMENTS as usize);
     }
     let taken = fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
-    assert!(taken < 40, "{taken} descriptors are taken");
+    assert!(taken < 40, "{taken} descriptors are in use");
     assert!(stores[0].stats().descriptors < 30, "{}", stores[0].stats().descriptors);
     let mine: Vec<_> = (0..20).map(|_| fs::File::open(dir).unwrap()).collect();
     for (store, db) in stores.iter().enumerate() {
@@ -93,7 +94,8 @@ pub(crate) fn play(dir: &Path) {
     println!("{SAYS}all is well");
 }
 
-/// Takes all descriptors that there are: what needs one says so, and goes on when there are some.
+/// Takes all descriptors: calls that need one fail with an explanation, and work again once there are
+/// some.
 fn shortage(dir: &Path, db: &Bitcask) {
     let mut mine = Vec::new();
     while let Ok(file) = fs::File::open(dir) {

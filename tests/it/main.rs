@@ -1,4 +1,4 @@
-//! The integration tests: one binary, which sees the public API alone.
+//! The integration tests: one binary, which sees only the public API.
 
 mod api;
 mod backup;

@@ -1,13 +1,13 @@
-//! Merges beside everything else, on real files: in a process that is killed again and again, in
-//! one that closes in the middle of them, and under what readers hold.
+//! Merges concurrent with everything else, on real files: in a process that is killed again and again,
+//! in one that closes in the middle of merges, and while readers hold values and iterators.
 //!
-//! - Each of eight threads writes to keys of its own, and reads those of all. What a write does
-//!   follows from its thread and its number, so what a store has to hold follows from how many
-//!   writes of each thread have returned; one more may have been under way.
-//! - A value says which write it is of, and by every byte that it is whole: see `threads`.
+//! - Each of eight threads writes to separate keys, and reads all keys. Each write follows from its
+//!   thread and its number. So the number of each thread's writes that have returned determines what
+//!   the store must hold; one more write per thread may have been in progress.
+//! - A value names its write, and every byte of it shows whether it is complete: see `threads`.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
-#![expect(clippy::indexing_slicing, reason = "a helper that reaches too far has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
+#![expect(clippy::indexing_slicing, reason = "an out-of-bounds index in a helper fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs::{self, File};
@@ -30,13 +30,13 @@ use crate::threads::{checked, key, number, value};
 const THREADS: usize = 8;
 const KEYS_EACH: u64 = 8;
 const KEYS: u64 = THREADS as u64 * KEYS_EACH;
-/// So many of its keys a thread never deletes.
+/// Number of keys per thread that are never deleted.
 const STABLE: u64 = 2;
 
-/// No thread goes on while more segments than this wait to be sealed.
+/// Limit on segments that wait to be sealed. While there are more, no thread continues.
 const UNSEALED_MAX: u64 = 16;
 
-/// Of each key that is there, the number of the write that its value is of.
+/// For each present key, the number of the write that stored its value.
 type State = BTreeMap<u64, u64>;
 
 /// Returns the thread that writes to a key.
@@ -48,12 +48,12 @@ fn is_stable(key: u64) -> bool {
     key % KEYS_EACH < STABLE
 }
 
-/// Returns the part of a state that a thread owns.
+/// Returns the part of a state that belongs to a thread.
 fn part_of(state: &State, thread: u64) -> State {
     state.range(thread * KEYS_EACH..(thread + 1) * KEYS_EACH).map(|(key, at)| (*key, *at)).collect()
 }
 
-/// Returns the state of a store, after a check of every byte of it.
+/// Checks every byte of every value in a store, and returns the store's state.
 fn found(db: &Reader) -> State {
     let mut state = State::new();
     for pair in db.iter_unordered() {
@@ -69,7 +69,7 @@ fn found(db: &Reader) -> State {
     state
 }
 
-/// How a write is made.
+/// The method that makes a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Verb {
     Put,
@@ -78,12 +78,12 @@ enum Verb {
     Update,
     CompareAndSwap,
     Delete,
-    /// A put of what has expired already.
+    /// A put of a value that has already expired.
     Expire,
     Batch,
 }
 
-/// One write: its keys, each with whether it is there afterwards.
+/// One write: its keys, each with whether it is present afterwards.
 #[derive(Debug)]
 struct Change {
     verb: Verb,
@@ -93,11 +93,11 @@ struct Change {
 }
 
 impl Change {
-    /// The write that a thread makes at a number.
+    /// Returns the write that a thread makes at a number.
     fn new(writer: u64, sequence: u64) -> Self {
         let mut random = Random(writer << 48 ^ sequence << 8);
-        // Some keys often, and some so rarely that what they hold gets into old segments, and
-        // tombstones do so too: about one write of a thread in 64 is of its last key.
+        // Some keys are written often. Others are written so rarely that their entries, including
+        // tombstones, get into old segments: about one write in 64 of a thread goes to its last key.
         let any = |random: &mut Random| {
             let at = random.below(KEYS_EACH).min(random.below(KEYS_EACH));
             writer * KEYS_EACH + at
@@ -120,7 +120,7 @@ impl Change {
         };
         let mut keys = vec![(at, stays(at, &mut random))];
         if verb == Verb::Batch {
-            // Some of them twice: then the last one counts.
+            // Some of them twice; the last change wins.
             for _ in 0..=random.below(5) {
                 let at = any(&mut random);
                 keys.push((at, stays(at, &mut random)));
@@ -133,7 +133,7 @@ impl Change {
         value(at, self.writer, self.sequence)
     }
 
-    /// Makes the write in a store, which has to answer as one that is in this state.
+    /// Makes the write in a store, and checks its result against the thread's state.
     fn make(&self, db: &Bitcask, state: &State) {
         let (at, stays) = self.keys[0];
         let (name, new) = (key(at), self.value(at));
@@ -154,14 +154,14 @@ impl Change {
             }
             Verb::Update => {
                 let stored = db.update(name, |found| {
-                    assert!(found == old.as_deref(), "key {at}: not the last value");
+                    assert!(found == old.as_deref(), "key {at}: not the latest value");
                     kept
                 });
                 assert!(stored.unwrap().as_deref() == kept);
             }
             Verb::CompareAndSwap => {
                 let swapped = db.compare_and_swap(name, old.as_deref(), kept).unwrap();
-                assert!(swapped.is_ok(), "key {at}: not the last value");
+                assert!(swapped.is_ok(), "key {at}: not the latest value");
             }
             Verb::InsertNew => assert_eq!(db.put_if_absent(name, new).unwrap(), old.is_none()),
             Verb::PutSynced => db.put_opt(name, new, WriteOptions::new().durable(true)).unwrap(),
@@ -174,7 +174,7 @@ impl Change {
         }
     }
 
-    /// Does to a state what the write does to a store.
+    /// Applies the write to a state.
     fn apply(&self, state: &mut State) {
         for (at, stays) in &self.keys {
             match (self.verb, stays) {
@@ -186,20 +186,22 @@ impl Change {
     }
 }
 
-/// What outlives the process: how many writes of each thread have returned, and where it cleared.
+/// Outlives the process: how many writes of each thread have returned, and where the store was
+/// cleared.
 #[derive(Debug)]
 struct Diary {
     path: PathBuf,
     returned: File,
-    /// Whether each clear has begun or is done, with what had returned until then.
+    /// A line for the beginning and the end of each clear, with the number of returned writes of each
+    /// thread.
     clears: File,
 }
 
-/// A line of the diary of clears: 0 if it has begun and 1 if it is done, then a number a thread.
+/// Size of a line of the diary of clears: 0 for a beginning or 1 for an end, then a number per thread.
 const CLEAR_SIZE: usize = 8 * (1 + THREADS);
 
 impl Diary {
-    /// Opens the diary of a store, which lies beside it.
+    /// Opens the diary of a store, which lies next to the store.
     fn of(store: &Path) -> Self {
         let path = store.with_extension("diary");
         fs::create_dir_all(&path).unwrap();
@@ -214,7 +216,7 @@ impl Diary {
     /// Returns how many writes of a thread have returned.
     fn returned(&self, thread: usize) -> u64 {
         let mut bytes = [0; 8];
-        // Nothing is there before the first one.
+        // The file is empty before the first write.
         let _ = self.returned.read_exact_at(&mut bytes, thread as u64 * 8);
         u64::from_be_bytes(bytes)
     }
@@ -227,14 +229,15 @@ impl Diary {
         std::array::from_fn(|thread| self.returned(thread))
     }
 
-    /// Takes note of a clear. No thread writes meanwhile.
+    /// Records a clear. No thread writes meanwhile.
     fn note_clear(&self, done: bool) {
         let line = [u64::from(done)].into_iter().chain(self.all_returned());
         let line: Vec<u8> = line.flat_map(u64::to_be_bytes).collect();
         self.clears.write_all_at(&line, self.clears.metadata().unwrap().len()).unwrap();
     }
 
-    /// Returns what had returned until the last clear that is done, and whether one has begun since.
+    /// Returns the counts of returned writes at the last completed clear, and whether another clear
+    /// has begun since.
     fn clears(&self) -> (Option<[u64; THREADS]>, bool) {
         let bytes = fs::read(self.path.join("clears")).unwrap();
         let (mut last, mut begun) = (None, false);
@@ -247,7 +250,7 @@ impl Diary {
         (last, begun)
     }
 
-    /// Begins a new chapter: the write that may have been under way counts as returned.
+    /// Starts over after a kill: the write that may have been in progress counts as returned.
     fn turn_page(&self) {
         for thread in 0..THREADS {
             self.set_returned(thread, self.returned(thread) + 1);
@@ -256,7 +259,7 @@ impl Diary {
     }
 }
 
-/// Checks what a store held after a kill, given what it held before, when so much had returned.
+/// Checks the state of a store after a kill, given the state and the counts of returned writes before.
 fn judge(before: &State, from: [u64; THREADS], diary: &Diary, after: &State) {
     let (cleared, clearing) = diary.clears();
     let state_at = |thread: usize, until: u64| {
@@ -277,24 +280,24 @@ fn judge(before: &State, from: [u64; THREADS], diary: &Diary, after: &State) {
         let one_more = state_at(thread, returned + 1);
         assert!(
             part == expected || !clearing && part == one_more,
-            "thread {thread} after {returned} writes has {part:?}\nand not {expected:?}\nwith one \
+            "thread {thread} after {returned} writes has {part:?}\nand not {expected:?}\nor, with one \
              more {one_more:?}: {:?}\ncleared {cleared:?}, clearing {clearing}",
             Change::new(thread as u64, returned + 1),
         );
     }
 }
 
-/// Of each key the number of the oldest write that it may still hold.
+/// For each key, the number of the oldest write whose value it may still have.
 type Oldest = BTreeMap<u64, u64>;
 
-/// What the threads of a process share.
+/// State shared by the threads of a process.
 #[derive(Debug, Default)]
 struct Shared {
-    /// How often the store was cleared. Held by whoever writes, so that nobody writes during a
-    /// clear: the diary could not say which was first.
+    /// Number of clears so far. Writers hold the lock, so that no thread writes during a clear: the
+    /// diary could not tell which came first.
     clears: RwLock<u64>,
     diary: Option<Diary>,
-    /// Whether those that have no end of their own are to stop.
+    /// Tells the threads that run until they are stopped to stop.
     done: AtomicBool,
 }
 
@@ -308,24 +311,24 @@ impl Shared {
     }
 }
 
-/// An iterator between two of its steps.
+/// An iterator between two steps.
 struct Walk<'a> {
     iter: UnorderedIter<'a>,
-    /// Keys that must appear, unless the store was cleared since this was counted.
+    /// Keys that must appear, unless the store was cleared after `clears` was read.
     expected: BTreeSet<u64>,
     clears: u64,
     found: BTreeSet<u64>,
-    /// No value may be older.
+    /// No value may be older than these.
     oldest: Oldest,
 }
 
-/// A thread that writes to its own keys, and reads.
+/// A thread that writes to its keys, and reads all keys.
 struct Worker<'a> {
     db: &'a Bitcask,
     shared: &'a Shared,
     thread: usize,
     sequence: u64,
-    /// Of its own keys.
+    /// State of this thread's keys.
     state: State,
     clears: u64,
     oldest: Oldest,
@@ -362,12 +365,12 @@ impl<'a> Worker<'a> {
         first..first + KEYS_EACH
     }
 
-    /// Does one thing, once the disk has caught up: eight threads fill tiny segments much faster
-    /// than one can seal them.
+    /// Makes one step, once the disk has caught up: eight threads fill tiny segments much faster than
+    /// one thread can seal them.
     fn step(&mut self) {
         let unsealed = || {
             let stats = self.db.stats();
-            // The two are not of the same moment.
+            // The two figures are not from the same moment.
             stats.segments.saturating_sub(stats.sealed_segments)
         };
         while unsealed() > UNSEALED_MAX {
@@ -425,14 +428,14 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Forgets what was cleared.
+    /// Clears the known state if the store has been cleared.
     fn catch_up(&mut self, clears: u64) {
         if std::mem::replace(&mut self.clears, clears) != clears {
             self.state.clear();
         }
     }
 
-    /// Reads all its own keys, of which it knows exactly what they hold.
+    /// Reads all of the thread's keys and compares them with its state.
     fn read_own(&mut self) {
         let shared = self.shared;
         let gate = shared.clears.read().unwrap();
@@ -444,7 +447,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Takes note of what was read of a key.
+    /// Records what was read of a key.
     fn see(&mut self, at: u64, bytes: Option<&[u8]>) {
         self.note(at, bytes.map(|bytes| checked(at, bytes).1));
     }
@@ -456,12 +459,12 @@ impl<'a> Worker<'a> {
                 assert!(sequence >= *oldest, "key {at}: {sequence} after {oldest}");
                 *oldest = sequence;
             }
-            // What was there before must not come back.
+            // The earlier value must not come back.
             None => *oldest += u64::from(*oldest > 0),
         }
     }
 
-    /// Holds a value, and lets go of another one that has not changed meanwhile.
+    /// Holds a value. Checks that the oldest held value has not changed, and drops it.
     fn hold(&mut self, at: u64) {
         let bytes = self.db.get(key(at)).unwrap();
         self.see(at, bytes.as_deref());
@@ -474,7 +477,7 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// Goes a few steps with an iterator, or begins a new one.
+    /// Advances an iterator by several steps, or starts a new one.
     fn walk(&mut self) {
         let (db, shared) = (self.db, self.shared);
         let mut walk = self.walk.take().unwrap_or_else(|| {
@@ -507,7 +510,8 @@ impl<'a> Worker<'a> {
     }
 }
 
-/// Merges some segments, and stops at random; says whether there were any.
+/// Merges some of the segments, and stops at a random point. Returns whether there was anything to
+/// merge.
 fn merge_at_random(db: &Bitcask, random: &mut Random) -> bool {
     let mut chosen: Vec<u32> = db.segments().iter().map(|segment| segment.id).collect();
     let (part, stop) = (random.below(3) + 1, random.below(12));
@@ -531,17 +535,17 @@ fn merge_at_random(db: &Bitcask, random: &mut Random) -> bool {
         Ok(report) if !report.cancelled && way > 1 => {
             let left = db.segments();
             let left = left.iter().find(|segment| chosen.contains(&segment.id));
-            assert_eq!(left, None, "merged, and still listed: {report:?}");
+            assert_eq!(left, None, "a merged segment is still listed: {report:?}");
             report.segments_in > 0
         }
         Ok(report) => report.segments_in > 0,
-        // Another merge, or a clear, was quicker.
+        // A concurrent merge or clear came first.
         Err(Error::InvalidOption { name: "segments", .. }) if way > 1 => false,
         Err(error) => panic!("{error}"),
     }
 }
 
-/// Does what else one may do to a store.
+/// Calls the other methods of a store.
 fn keep_house(db: &Bitcask, shared: &Shared, random: &mut Random) {
     match random.below(240) {
         0 => {
@@ -573,8 +577,8 @@ fn keep_house(db: &Bitcask, shared: &Shared, random: &mut Random) {
     thread::sleep(Duration::from_millis(1));
 }
 
-/// Runs merges and what else there is until the threads that write have come to their ends, and
-/// returns what they know of their keys.
+/// Runs merges and the other calls until the writing threads are done. Returns what those threads know
+/// of their keys.
 fn run<'a>(
     db: &'a Bitcask,
     shared: &'a Shared,
@@ -629,7 +633,7 @@ fn tiny(seed: u64) -> Options {
     options().segment_size(4096 << (seed % 2)).sync_policy(policy).merge_policy(MergePolicy::Manual)
 }
 
-/// Merges as often as can be.
+/// Merges as often as possible.
 fn eager() -> AutoMerge {
     AutoMerge::new()
         .trigger_dead_percent(10)
@@ -639,15 +643,15 @@ fn eager() -> AutoMerge {
         .check_interval(Duration::from_millis(3))
 }
 
-/// What a child process says after each merge.
+/// Line that a child process prints after each merge.
 const MERGED: &str = "merged";
-/// Seeds a child process.
+/// Environment variable: the seed of a child process.
 const SEED: &str = "BITCASK_TEST_SEED";
 
-/// Works on a store until it is killed, and says from time to time that it is still there.
+/// Uses a store until it is killed, and reports now and then that it is still running.
 pub(crate) fn merge_and_write(store: &Path) {
     let seed: u64 = std::env::var(SEED).unwrap().parse().unwrap();
-    // Others would go on without the one that has found something.
+    // After a panic in one thread, the others would continue; abort instead.
     let hook = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
         hook(info);
@@ -669,7 +673,7 @@ pub(crate) fn merge_and_write(store: &Path) {
     });
 }
 
-/// Checks that a directory that nobody has open holds what its manifest lists, and nothing else.
+/// Checks that a directory of a closed store holds what its manifest lists, and nothing else.
 fn check_files(path: &Path) {
     let id = |path: &PathBuf| path.file_stem().unwrap().to_str().unwrap().parse().unwrap();
     let ids = |extension| files_of(path, extension).iter().map(id).collect::<BTreeSet<u32>>();
@@ -679,8 +683,8 @@ fn check_files(path: &Path) {
     assert_eq!(files_of(path, "tmp"), Vec::<PathBuf>::new());
 }
 
-/// Opens a store that a process was killed over; returns its state. Leaves it for the next process
-/// in one way or another.
+/// Opens a store whose process was killed, and returns its state. Then prepares the store for the next
+/// process in one of several ways.
 fn reopened(path: &Path, generation: u64, random: &mut Random) -> State {
     let state = found(&open_read_only(path));
     if generation.is_multiple_of(4) {
@@ -702,8 +706,8 @@ fn reopened(path: &Path, generation: u64, random: &mut Random) -> State {
     state
 }
 
-/// Kills so many processes, one after the other, each after a random number of merges, at most so
-/// many, and then a random number of steps.
+/// Kills one process per generation, each after a random number of merges, at most `merges_max`, and
+/// then a random number of steps.
 fn killed_while_merging(generations: u64, merges_max: u64, seed: u64) {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("store");
@@ -719,7 +723,7 @@ fn killed_while_merging(generations: u64, merges_max: u64, seed: u64) {
             Some(said) => said,
             None => panic!("generation {generation} of seed {seed}: {}", child.wait()),
         };
-        // Now and then it does not get beyond opening.
+        // Some generations are killed while they open.
         hear();
         let mut merges = random.below(merges_max + 1) * u64::from(generation % 8 > 0);
         while merges > 0 {
@@ -738,27 +742,27 @@ fn killed_while_merging(generations: u64, merges_max: u64, seed: u64) {
 }
 
 #[test]
-fn nothing_is_lost_and_nothing_comes_back_if_merging_processes_are_killed() {
+fn killing_merging_processes_loses_nothing_and_resurrects_nothing() {
     killed_while_merging(20, 6, 7);
 }
 
 #[test]
-#[ignore = "takes as long as BITCASK_LONG says: the number of processes to be killed"]
-fn nothing_is_lost_and_nothing_comes_back_for_long() {
+#[ignore = "long; BITCASK_LONG sets the number of processes to kill"]
+fn killing_merging_processes_loses_and_resurrects_nothing_for_long() {
     let figure = |name: &str, default| {
         std::env::var(name).map_or(default, |figure| figure.parse::<u64>().unwrap())
     };
     killed_while_merging(figure("BITCASK_LONG", 300), 60, figure(SEED, 1));
 }
 
-/// Returns what a directory takes, the quarantine and the lock aside.
+/// Returns the total size of a directory's files, excluding the quarantine and the lock.
 fn size_of_files(path: &Path) -> u64 {
     let files = ["log", "hint"].iter().flat_map(|extension| files_of(path, extension));
     files.map(|file| fs::metadata(file).unwrap().len()).sum()
 }
 
 #[test]
-fn a_store_that_merges_by_itself_is_closed_in_the_middle_and_keeps_no_more_than_it_needs() {
+fn closing_in_the_middle_of_merges_keeps_the_state_and_no_garbage() {
     const STEPS: u64 = 200;
     let dir = tempfile::tempdir().unwrap();
     let (finished, failed) = (Arc::new(AtomicU64::new(0)), Arc::new(Mutex::new(Vec::new())));
@@ -801,7 +805,8 @@ fn a_store_that_merges_by_itself_is_closed_in_the_middle_and_keeps_no_more_than_
     let figures = db.stats();
     db.close().unwrap();
     check_files(dir.path());
-    // Header, key and value, in eights; 24 bytes of hint for each at most, and what each file has.
+    // Header, key and value, rounded up to a multiple of 8; at most 24 bytes of hint per key; and each
+    // file's fixed size.
     let live = state.iter().map(|(at, sequence)| {
         let size = 20 + 8 + value(*at, owner(*at), *sequence).len();
         size.next_multiple_of(8) as u64
@@ -809,11 +814,11 @@ fn a_store_that_merges_by_itself_is_closed_in_the_middle_and_keeps_no_more_than_
     assert_eq!(figures.live_size, live.sum::<u64>(), "{figures:?}");
     let most = figures.live_size + 24 * figures.keys + 1024 * logs(dir.path()).len() as u64;
     let taken = size_of_files(dir.path());
-    assert!(taken <= most, "{taken} bytes in files, {most} expected at most, {figures:?}");
+    assert!(taken <= most, "the files take {taken} bytes, more than {most}: {figures:?}");
 }
 
 #[test]
-fn what_is_held_keeps_its_bytes_while_its_files_go() {
+fn held_values_keep_their_bytes_while_merges_remove_their_files() {
     let dir = tempfile::tempdir().unwrap();
     let db = Bitcask::open(dir.path(), tiny(0)).unwrap();
     let put_all = |sequence| {
@@ -853,8 +858,8 @@ fn what_is_held_keeps_its_bytes_while_its_files_go() {
     db.put("last", "entry").unwrap();
     db.merge_opt(MergeOptions::new().force(true)).unwrap();
     if let Some(held_on) = held_on {
-        assert!(held_on > 5, "{held_on} removed files are mapped by what is held");
-        // Other tests read meanwhile, for a moment each, and the store's thread tries again.
+        assert!(held_on > 5, "held values map only {held_on} removed files");
+        // Other tests' reads briefly delay the release. The store's thread then tries again.
         let is_free = || files_held(dir.path()) == Some(0);
         let soon = (0..1000).any(|_| {
             is_free() || {
@@ -866,7 +871,8 @@ fn what_is_held_keeps_its_bytes_while_its_files_go() {
     }
 }
 
-/// Returns how many removed files of a directory this process has mapped, where that can be told.
+/// Returns how many removed files of a directory this process has mapped, or `None` if that is
+/// unknown.
 fn files_held(dir: &Path) -> Option<usize> {
     let maps = fs::read_to_string("/proc/self/maps").ok()?;
     let dir = dir.to_str().unwrap();

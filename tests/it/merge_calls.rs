@@ -1,9 +1,9 @@
-//! Who else calls while a merge is under way, on real files and with real threads.
+//! Calls from other threads while a merge is running, on real files and with real threads.
 //!
-//! - Where something has to stop a merge, the merge is so slow that it would not end by itself: a
-//!   test that fails hangs.
+//! - Where a test checks that something stops a merge, the merge is too slow to end on its own. Such a
+//!   test hangs if it fails.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -16,8 +16,8 @@ use bitcask::{AutoMerge, Bitcask, Error, MergeOptions, MergePolicy, Options};
 
 use crate::support::{open, pairs, small};
 
-/// Writes the same keys again and again and one of its own in each of some rounds, so that most of
-/// every segment but the last is dead, and something is live.
+/// Writes the same keys in every round and a distinct key in some of the rounds. So most of every
+/// segment except the last is dead, and something is live.
 fn write(db: &Bitcask, rounds: std::ops::Range<u32>) {
     for round in rounds {
         db.put(format!("own {round}"), "live").unwrap();
@@ -30,7 +30,7 @@ fn write(db: &Bitcask, rounds: std::ops::Range<u32>) {
     }
 }
 
-/// A policy that merges whatever has something dead, as soon as it can.
+/// A policy that merges every segment with dead entries as soon as possible.
 fn eager() -> AutoMerge {
     AutoMerge::new()
         .trigger_dead_percent(1)
@@ -43,7 +43,7 @@ fn with(auto: AutoMerge) -> Options {
     small().merge_policy(MergePolicy::Auto(auto))
 }
 
-/// Whether a merge has begun to write: there is a segment that says so in its header.
+/// Returns whether a merge has begun to write: a segment's header says that it is merge output.
 fn has_merged_segment(dir: &Path) -> bool {
     const KIND: std::ops::Range<usize> = 10..12;
     let is_merged = |path: &Path| {
@@ -57,7 +57,7 @@ fn has_merged_segment(dir: &Path) -> bool {
 }
 
 #[test]
-fn clear_takes_the_turn_from_a_merge() {
+fn clear_stops_a_running_merge_and_goes_first() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
     write(&db, 0..40);
@@ -127,8 +127,8 @@ fn dropping_a_store_stops_a_merge_by_policy() {
     assert_eq!(pairs(&db), before);
 }
 
-/// A callback may hold the last handle of the store, and drop it: the thread that calls is one of
-/// the store's own, and does not wait for itself.
+/// A callback may hold the last handle of the store and drop it. The calling thread is one of the
+/// store's threads, and does not wait for itself.
 #[test]
 fn a_callback_may_drop_the_store() {
     let dir = tempfile::tempdir().unwrap();
@@ -153,7 +153,7 @@ fn a_callback_may_drop_the_store() {
     let before = pairs(&db);
     drop(db);
     alone.send(()).unwrap();
-    // The lock goes with the thread, which ends when the callback has returned.
+    // The lock is released by the thread, which ends after the callback has returned.
     let db = loop {
         match Bitcask::open(dir.path(), small()) {
             Err(Error::Locked { .. }) => thread::yield_now(),

@@ -1,7 +1,7 @@
-//! The store against a `BTreeMap`: random operations of every kind on a real disk, closed and
-//! opened again, and killed, at any point.
+//! The store against a `BTreeMap`: random operations of every kind on a real disk. At any point the
+//! store is closed and reopened, or killed.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 use crate::support::{crash_copy, options, pairs};
 
-/// What is done to a store. Keys and values are told by a number each.
+/// An operation on a store. Numbers stand for keys and values.
 #[derive(Debug, Clone)]
 enum Step {
     Put {
@@ -42,7 +42,7 @@ enum Step {
         new: Option<Content>,
         ttl: Ttl,
     },
-    /// A put that keeps the time to live of the key, in one of several ways.
+    /// A put that keeps the key's time to live, in one of several ways.
     Keep {
         key: u8,
         value: Content,
@@ -86,7 +86,7 @@ enum Expected {
     Other,
 }
 
-/// A value: its size, and what it is filled with.
+/// A value: its size and its fill byte.
 #[derive(Debug, Clone, Copy)]
 struct Content(usize, u8);
 
@@ -96,7 +96,7 @@ impl Content {
     }
 }
 
-/// How a store is opened.
+/// The options of an opening.
 #[derive(Debug, Clone)]
 struct Opening {
     segment_size: u64,
@@ -177,22 +177,22 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a key is in the model: an expired key is absent to readers, and counted until it goes.
+/// State of a key in the model. An expired key is absent for readers, but counts until it is removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Slot {
-    /// Its value, and whether it will expire in a long time.
+    /// The key's value, and whether it has a time to live, a long one.
     Live(Vec<u8>, bool),
     Expired,
 }
 
-/// A store and what it has to be.
+/// A store and its model.
 struct Pair {
     dir: TempDir,
     db: Option<Bitcask>,
     model: BTreeMap<Vec<u8>, Slot>,
 }
 
-/// The empty key, keys that begin like others, and a long one.
+/// The empty key, keys with a common prefix, and a long key.
 fn key_bytes(key: u8) -> Vec<u8> {
     match key {
         0 => Vec::new(),
@@ -444,8 +444,8 @@ impl Pair {
 }
 
 proptest! {
-    // The seed is fixed, so that a failure here is a failure everywhere; PROPTEST_RNG_SEED and
-    // PROPTEST_CASES search further.
+    // The seed is fixed, so a failure is reproducible on every machine. PROPTEST_RNG_SEED and
+    // PROPTEST_CASES extend the search.
     #![proptest_config(ProptestConfig {
         cases: env("PROPTEST_CASES").unwrap_or(40),
         rng_seed: RngSeed::Fixed(env("PROPTEST_RNG_SEED").unwrap_or(1)),

@@ -1,6 +1,6 @@
-//! Where a store is opened: what is made on the way, and what is wrong with a path, in words.
+//! Paths of stores: which directories opening creates, and how errors describe a wrong path.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -11,7 +11,7 @@ use bitcask::{Bitcask, Error, MergeOptions, ReadOnly};
 
 use crate::support::{crash_copy, logs, open, open_read_only, pairs, small};
 
-/// Returns what is said when a path is opened, for writing, for reading, and without creating.
+/// Returns the errors of opening a path for writing, for reading, and without creating.
 fn said(path: &Path) -> Vec<String> {
     let opened = [
         Bitcask::open(path, small()).map(drop),
@@ -27,7 +27,7 @@ fn names(dir: &Path) -> Vec<String> {
 }
 
 #[test]
-fn directories_on_the_way_are_made() {
+fn open_creates_missing_parent_directories() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("a/b/c");
     assert!(matches!(
@@ -40,7 +40,7 @@ fn directories_on_the_way_are_made() {
     db.put("key", "value").unwrap();
     db.close().unwrap();
     assert_eq!(open_read_only(&path).get("key").unwrap().unwrap(), "value");
-    // They may be links, and there may be points in the path.
+    // The path may contain links and dots.
     symlink(dir.path().join("a"), dir.path().join("link")).unwrap();
     let other = dir.path().join("link/x/../y/store");
     open(&other).close().unwrap();
@@ -48,7 +48,7 @@ fn directories_on_the_way_are_made() {
 }
 
 #[test]
-fn a_path_that_can_be_none_is_refused_in_words() {
+fn an_impossible_path_is_refused_with_an_explanation() {
     let dir = tempfile::tempdir().unwrap();
     for error in said(Path::new("")) {
         assert!(error.contains("the path is empty"), "{error}");
@@ -77,32 +77,32 @@ fn a_path_that_can_be_none_is_refused_in_words() {
     let mut names = names(dir.path());
     names.sort();
     assert_eq!(names, ["file", "link", "store"]);
-    // What a link leads to later is as good as any directory.
+    // A link is as good as a directory once it leads to one.
     fs::create_dir(&target).unwrap();
     open(&link).close().unwrap();
     assert!(target.join("MANIFEST").exists());
 }
 
-/// An opening that fails leaves no lock file where there was none.
+/// A failed opening leaves no lock file where there was none.
 #[test]
 fn a_failed_opening_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
-    // Segments without a manifest are no new store.
+    // Segments without a manifest are not treated as a new store.
     fs::write(dir.path().join("0000000001.log"), "content").unwrap();
     assert!(Bitcask::open(dir.path(), small()).unwrap_err().is_corruption());
     assert_eq!(names(dir.path()), ["0000000001.log"]);
-    // A directory has the name of what has to be a file.
+    // A directory has the name of a required file.
     let path = dir.path().join("a/b");
     fs::create_dir_all(path.join("MANIFEST.tmp")).unwrap();
     assert!(Bitcask::open(&path, small()).is_err());
     assert_eq!(names(&path), ["MANIFEST.tmp"]);
-    // Names that are too long for the file system.
+    // A path whose name is too long for the file system.
     let long = dir.path().join("c").join("x".repeat(300));
     assert!(Bitcask::open(&long, small()).is_err());
     assert!(!dir.path().join("c").exists());
 }
 
-/// Holds the lock of a store as a process does that has forked from one that has ended.
+/// Holds the lock of a store like a process that was forked by one that has exited.
 fn held_for(path: &Path, pid: u32) -> File {
     let lock = OpenOptions::new().read(true).write(true).open(path.join("LOCK")).unwrap();
     lock.lock().unwrap();
@@ -111,7 +111,7 @@ fn held_for(path: &Path, pid: u32) -> File {
 }
 
 #[test]
-fn a_lock_whose_process_has_ended_is_said_to_be_held_by_another() {
+fn a_lock_whose_process_has_exited_is_reported_as_held_by_a_fork() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path()).close().unwrap();
     let mut ended = Command::new("true").stdout(Stdio::null()).spawn().unwrap();
@@ -125,7 +125,7 @@ fn a_lock_whose_process_has_ended_is_said_to_be_held_by_another() {
     assert!(error.contains(&format!("process {}", ended.id())), "{error}");
     assert!(error.contains("no longer running") && error.contains("forked"), "{error}");
     drop(lock);
-    // A child that has ended and that nobody has waited for does not hold anything either.
+    // A child that has exited but has not been waited for does not hold a lock either.
     let mut zombie = Command::new("true").stdout(Stdio::null()).spawn().unwrap();
     let stat = format!("/proc/{}/stat", zombie.id());
     while !fs::read_to_string(&stat).unwrap().contains(") Z ") {
@@ -137,7 +137,7 @@ fn a_lock_whose_process_has_ended_is_said_to_be_held_by_another() {
     );
     zombie.wait().unwrap();
     drop(lock);
-    // One that is alive may well hold it.
+    // A running process may well hold the lock.
     let lock = held_for(dir.path(), std::process::id());
     let error = Bitcask::open(dir.path(), small()).unwrap_err();
     assert!(matches!(error, Error::Locked { ended: false, .. }), "{error}");
@@ -145,12 +145,12 @@ fn a_lock_whose_process_has_ended_is_said_to_be_held_by_another() {
     assert_eq!(pairs(&open(dir.path())).len(), 0);
 }
 
-/// The permissions of a file or a directory.
+/// Returns the permissions of a file or a directory.
 fn mode(path: &Path) -> u32 {
     fs::metadata(path).unwrap().permissions().mode() & 0o777
 }
 
-/// Checks the permissions of a directory and of everything in it; returns how many files there are.
+/// Checks the permissions of a directory and of everything in it. Returns the number of files.
 fn check_modes(dir: &Path, dir_mode: u32, file_mode: u32) -> usize {
     assert_eq!(mode(dir), dir_mode, "{}", dir.display());
     let mut files = 0;
@@ -166,7 +166,8 @@ fn check_modes(dir: &Path, dir_mode: u32, file_mode: u32) -> usize {
     files
 }
 
-/// Fills some segments, merges, seals and indexes them.
+/// Writes several segments, scans them in order and merges them, so that every kind of file is
+/// created.
 fn use_every_kind_of_file(db: &Bitcask) {
     for number in 0..400_u32 {
         db.put((number % 100).to_be_bytes(), [0; 40]).unwrap();
@@ -176,7 +177,7 @@ fn use_every_kind_of_file(db: &Bitcask) {
 }
 
 #[test]
-fn what_a_store_creates_has_the_permissions_that_were_asked_for() {
+fn created_files_have_the_requested_permissions() {
     let dir = tempfile::tempdir().unwrap();
     let (store, backup) = (dir.path().join("a/b/store"), dir.path().join("backup"));
     let private = small().dir_mode(0o700).file_mode(0o600);
@@ -184,7 +185,7 @@ fn what_a_store_creates_has_the_permissions_that_were_asked_for() {
     use_every_kind_of_file(&db);
     db.backup(&backup).unwrap();
     db.put("key", "value").unwrap();
-    // A torn tail makes a quarantine.
+    // A torn tail creates a quarantine.
     let killed = crash_copy(&store);
     db.close().unwrap();
     assert!(check_modes(&store, 0o700, 0o600) > 5);
@@ -203,7 +204,7 @@ fn what_a_store_creates_has_the_permissions_that_were_asked_for() {
     assert!(!db.recovery().cuts.is_empty());
     drop(db);
     assert!(check_modes(&killed.path().join("quarantine"), 0o700, 0o600) > 0);
-    // What is there already stays as it is.
+    // Existing directories keep their permissions.
     fs::set_permissions(&store, Permissions::from_mode(0o750)).unwrap();
     let db = small().open(&store).unwrap();
     db.close().unwrap();
@@ -211,7 +212,7 @@ fn what_a_store_creates_has_the_permissions_that_were_asked_for() {
 }
 
 #[test]
-fn without_permissions_of_its_own_a_store_has_those_that_the_mask_leaves() {
+fn created_files_follow_the_umask_by_default() {
     let dir = tempfile::tempdir().unwrap();
     let (plain, file, store) =
         (dir.path().join("plain"), dir.path().join("file"), dir.path().join("store"));

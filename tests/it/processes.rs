@@ -1,7 +1,8 @@
-//! Several processes: one that is killed while it writes, two that want the lock, and a reader
-//! beside a writer. The others are this test binary once more, in a part that `ROLE` names.
+//! Several processes: one that is killed while it writes, two that compete for the lock, and a reader
+//! that runs concurrently with a writer. The children run this test binary again, in a part that
+//! `ROLE` names.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -58,12 +59,13 @@ fn a_child_process_plays_its_part() {
     }
 }
 
-/// Says something to the parent. If the parent is gone this panics, which ends the child.
+/// Reports something to the parent. If the parent has exited, this panics, which ends the child.
 fn say(what: &str) {
     println!("{SAYS}{what}");
 }
 
-/// Opens the store, says how that went, and holds it until it is killed or the parent is gone.
+/// Opens the store, reports how that went, and holds the store until the process is killed or its
+/// parent exits.
 fn hold(store: &Path) {
     match Bitcask::open(store, small()) {
         Ok(db) => {
@@ -76,14 +78,14 @@ fn hold(store: &Path) {
     }
 }
 
-/// Makes one change after the other for as long as it lives, and says the number of each one that
-/// has returned. The store tells how far its predecessors have got.
-fn keep_a_log(store: &Path, policy: SyncPolicy, beside: impl Fn(&Bitcask, u64)) {
+/// Makes changes until the process is killed, and reports the number of each one that has returned.
+/// The store records how far earlier processes have got.
+fn keep_a_log(store: &Path, policy: SyncPolicy, before_each: impl Fn(&Bitcask, u64)) {
     let db = Bitcask::open(store, small().sync_policy(policy)).unwrap();
     let last = db.get(HEAD).unwrap().map_or(0, |head| number(&head));
     say(&format!("from {last}"));
     for step in last + 1.. {
-        beside(&db, step);
+        before_each(&db, step);
         db.write(&change(step)).unwrap();
         say(&step.to_string());
     }
@@ -92,14 +94,14 @@ fn keep_a_log(store: &Path, policy: SyncPolicy, beside: impl Fn(&Bitcask, u64)) 
 /// The key that holds the number of the last change.
 const HEAD: &str = "head";
 
-/// So many steps a log keeper that clears at all makes between two clears.
+/// Number of steps between two clears of the log keeper that clears.
 const CLEARED: u64 = 300;
 
-/// So many steps a log keeper that merges at all makes between two merges.
+/// Number of steps between two merges of the log keeper that merges.
 const MERGED: u64 = 150;
 
-/// The change that a log keeper makes at a step: a put or a delete of one of a few keys, and the
-/// step itself.
+/// Returns the change that a log keeper makes at a step: a put or a delete of one of a few keys, and a
+/// put of the step's number.
 fn change(step: u64) -> Batch {
     let mut batch = Batch::new();
     batch.put(HEAD, step.to_be_bytes());
@@ -115,11 +117,10 @@ fn value(step: u64) -> Vec<u8> {
     format!("{step} ").repeat(usize::try_from(step * 13 % 60).unwrap_or(0)).into_bytes()
 }
 
-/// What a store holds after a step, and so the only thing that it may hold if that is its head,
-/// and what was there before the step `from` is gone.
+/// Returns what a store must hold after a step if everything before the step `from` was cleared.
 fn state_after(step: u64, from: u64) -> Pairs {
     let mut state = BTreeMap::new();
-    // A hundred steps are enough to have touched every key.
+    // A hundred steps are enough to touch every key.
     for step in step.saturating_sub(100).max(from)..=step {
         state.insert(HEAD.into(), step.to_be_bytes().to_vec());
         let key = (step * 7 % 23).to_be_bytes().to_vec();
@@ -135,8 +136,8 @@ fn number(bytes: &[u8]) -> u64 {
     u64::from_be_bytes(bytes.try_into().unwrap())
 }
 
-/// Returns how far a log keeper's store has got, after a check that it holds what it has to hold
-/// then, and nothing else.
+/// Returns how far the store of a log keeper has got, after checking that it holds exactly the state
+/// of that step.
 fn checked_head(db: &Reader) -> u64 {
     let found = pairs(db);
     let head = found.get(HEAD.as_bytes()).map_or(0, |head| number(head));
@@ -156,17 +157,17 @@ fn killed_while_writing(role: &str, changes: u64) {
             last = keeper.hear().unwrap().parse().unwrap();
         }
         keeper.kill();
-        // What it had said when the kill came counts too.
+        // Changes that were reported before the kill count, too.
         while let Some(step) = keeper.hear() {
             last = step.parse().unwrap();
         }
         if generation % 2 == 1 {
             let head = checked_head(&open_read_only(dir.path()));
-            assert!(head >= last, "{head} is before {last}, which has returned");
+            assert!(head >= last, "{head} is older than {last}, which had returned");
         }
         let db = open(dir.path());
         let head = checked_head(&db);
-        // One more may have been made and not said.
+        // One more change may have been made but not reported.
         assert!(head == last || head == last + 1, "{last} has returned, {head} is there");
         last = head;
         if generation % 3 == 2 {
@@ -176,17 +177,17 @@ fn killed_while_writing(role: &str, changes: u64) {
 }
 
 #[test]
-fn whatever_has_returned_before_a_kill_is_there_after_it() {
+fn every_returned_write_survives_a_kill() {
     killed_while_writing("log keeper", 300);
 }
 
 #[test]
-fn whatever_was_synced_before_a_kill_is_there_after_it() {
+fn every_synced_write_survives_a_kill() {
     killed_while_writing("careful log keeper", 60);
 }
 
 #[test]
-fn of_two_processes_that_want_the_store_one_gets_it() {
+fn only_one_of_two_processes_gets_the_lock() {
     let dir = tempfile::tempdir().unwrap();
     let start = || Actor::start(actor("holder", dir.path())).unwrap();
     for _ in 0..5 {
@@ -194,7 +195,7 @@ fn of_two_processes_that_want_the_store_one_gets_it() {
         let said = [0, 1].map(|at: usize| actors[at].hear().unwrap());
         let winner = usize::from(said[1] == "won");
         assert_eq!(said[winner], "won", "{said:?}");
-        // It may not have had the time to write down who it is.
+        // The holder may not have had the time to write its process id.
         assert!(said[1 - winner].starts_with("lost to"), "{said:?}");
         let pid = actors[winner].pid();
         assert_eq!(start().hear().unwrap(), format!("lost to {pid}"));
@@ -203,7 +204,7 @@ fn of_two_processes_that_want_the_store_one_gets_it() {
         assert!(matches!(error, Error::Locked { pid: Some(found), .. } if found == pid));
         assert!(error.to_string().contains(&format!("process {pid}")), "{error}");
         assert!(error.to_string().contains(&dir.path().display().to_string()), "{error}");
-        // Who only reads needs no lock.
+        // A reader needs no lock.
         let holder = open_read_only(dir.path()).get("holder").unwrap().unwrap();
         assert_eq!(holder, pid.to_string());
         actors[winner].kill();
@@ -212,8 +213,8 @@ fn of_two_processes_that_want_the_store_one_gets_it() {
     }
 }
 
-/// Opens the store again and again beside a log keeper, until that has made so many changes. What
-/// is found goes to `check`, with the number of the last change that was said before the opening.
+/// Opens the store for reading again and again while a log keeper runs, until the keeper has made
+/// `changes` changes. Passes each reader to `check`, with the last change reported before the opening.
 fn read_beside_a_writer(role: &str, changes: u64, mut check: impl FnMut(&Reader, u64) + Send) {
     look_beside_a_writer(role, changes, |path, before| {
         let db = ReadOnly::open(path, small()).unwrap();
@@ -221,7 +222,7 @@ fn read_beside_a_writer(role: &str, changes: u64, mut check: impl FnMut(&Reader,
     });
 }
 
-/// The same with one reader, which is brought up to date each time.
+/// Like `read_beside_a_writer`, but with one reader that is refreshed each time.
 fn refresh_beside_a_writer(role: &str, changes: u64, mut check: impl FnMut(&Reader, u64) + Send) {
     let mut reader = None;
     look_beside_a_writer(role, changes, |path, before| {
@@ -231,7 +232,7 @@ fn refresh_beside_a_writer(role: &str, changes: u64, mut check: impl FnMut(&Read
     });
 }
 
-/// Has somebody look at the store again and again beside a log keeper.
+/// Calls `look` again and again while a log keeper runs.
 fn look_beside_a_writer(role: &str, changes: u64, mut look: impl FnMut(&Path, u64) + Send) {
     let dir = tempfile::tempdir().unwrap();
     let mut keeper = Actor::start(actor(role, dir.path())).unwrap();
@@ -249,7 +250,8 @@ fn look_beside_a_writer(role: &str, changes: u64, mut look: impl FnMut(&Path, u6
                 }
             }
         });
-        // Nobody listens any more then, so the writer will soon have to wait.
+        // Once the reader has finished, no thread reads the writer's reports, so the writer will soon
+        // block.
         while said.load(Ordering::Acquire) < changes && !reader.is_finished() {
             let step = keeper.hear().map_or(u64::MAX, |step| step.parse().unwrap());
             said.store(step, Ordering::Release);
@@ -259,29 +261,30 @@ fn look_beside_a_writer(role: &str, changes: u64, mut look: impl FnMut(&Path, u6
     });
 }
 
-/// Checks that what is found was there at one moment between the start and the end of looking.
+/// Returns a check that the reader shows the state at one moment between the start and the end of the
+/// look.
 fn states_of_one_moment() -> impl FnMut(&Reader, u64) {
     let mut last = 0;
     move |db, before| {
         let head = checked_head(db);
-        assert!(head >= before, "{head} is older than {before}, said before the open");
+        assert!(head >= before, "{head} is older than {before}, reported before the open");
         assert!(head >= last, "{head} is older than {last}, seen by an earlier open");
-        assert_eq!(checked_head(db), head, "what was opened does not change");
+        assert_eq!(checked_head(db), head, "an open reader does not change");
         last = head;
     }
 }
 
 #[test]
-fn a_reader_beside_a_writer_finds_the_state_of_one_moment() {
+fn a_reader_of_a_busy_store_sees_one_moment() {
     read_beside_a_writer("log keeper", 1500, states_of_one_moment());
 }
 
 #[test]
-fn a_reader_beside_a_writer_that_syncs_finds_the_state_of_one_moment() {
+fn a_reader_of_a_busy_syncing_store_sees_one_moment() {
     read_beside_a_writer("careful log keeper", 1000, states_of_one_moment());
 }
 
-/// The same beside one that clears.
+/// The same check for a writer that clears.
 fn states_since_a_clear() -> impl FnMut(&Reader, u64) {
     |db, before| {
         let found = pairs(db);
@@ -289,34 +292,34 @@ fn states_since_a_clear() -> impl FnMut(&Reader, u64) {
             assert!(found.is_empty());
             return;
         };
-        assert!(head >= before, "{head} is older than {before}, said before the open");
+        assert!(head >= before, "{head} is older than {before}, reported before the open");
         let cleared = head - head % CLEARED;
         assert!(found == state_after(head, cleared.max(1)), "not the state after {head}");
     }
 }
 
 #[test]
-fn a_reader_beside_a_writer_that_clears_finds_the_state_of_one_moment() {
+fn a_reader_of_a_busy_clearing_store_sees_one_moment() {
     read_beside_a_writer("clearing log keeper", 3000, states_since_a_clear());
 }
 
 #[test]
-fn a_reader_that_follows_a_writer_finds_the_state_of_one_moment() {
+fn a_refreshed_reader_of_a_busy_store_sees_one_moment() {
     refresh_beside_a_writer("log keeper", 3000, states_of_one_moment());
 }
 
 #[test]
-fn a_reader_that_follows_a_writer_that_merges_finds_the_state_of_one_moment() {
+fn a_refreshed_reader_of_a_busy_merging_store_sees_one_moment() {
     refresh_beside_a_writer("merging log keeper", 1500, states_of_one_moment());
 }
 
 #[test]
-fn a_reader_that_follows_a_writer_that_clears_finds_the_state_of_one_moment() {
+fn a_refreshed_reader_of_a_busy_clearing_store_sees_one_moment() {
     refresh_beside_a_writer("clearing log keeper", 3000, states_since_a_clear());
 }
 
 #[test]
-fn a_reader_follows_one_writer_after_the_other_however_they_end_and_tells_of_each_change() {
+fn a_refreshed_reader_reports_every_change_of_successive_writers_however_they_end() {
     let dir = tempfile::tempdir().unwrap();
     open(dir.path()).close().unwrap();
     let reader = open_read_only(dir.path());
@@ -344,12 +347,12 @@ fn a_reader_follows_one_writer_after_the_other_however_they_end_and_tells_of_eac
                 _ => copy.remove(&*change.key),
             };
         }
-        assert!(copy == pairs(&reader), "what was told is not what is there");
+        assert!(copy == pairs(&reader), "the reported changes do not lead to the stored state");
     }
 }
 
 #[test]
-fn a_reader_does_not_see_what_is_written_after_it_has_opened() {
+fn a_reader_does_not_see_writes_after_it_was_opened() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
     for step in 1..=100 {
@@ -362,7 +365,7 @@ fn a_reader_does_not_see_what_is_written_after_it_has_opened() {
     assert_eq!(checked_head(&reader), 100);
     assert_eq!(checked_head(&open_read_only(dir.path())), 300);
     db.clear().unwrap();
-    assert_eq!(checked_head(&reader), 100, "files that are open stay readable");
+    assert_eq!(checked_head(&reader), 100, "open files stay readable");
     assert!(open_read_only(dir.path()).is_empty().unwrap());
     db.close().unwrap();
     assert_eq!(checked_head(&reader), 100);
@@ -378,13 +381,12 @@ fn a_reader_changes_nothing_on_disk() {
     for step in 1..=200 {
         db.write(&change(step)).unwrap();
     }
-    // Beside a writer that does nothing now.
+    // While a writer is open but idle.
     let copy = crash_copy(dir.path());
     let reader = open_read_only(dir.path());
     assert_eq!(checked_head(&reader), 200);
     drop(reader);
-    // After a kill, with a torn tail, without its hints, and with leftovers that a writer would
-    // remove.
+    // After a kill, with a torn tail, without hints, and with leftovers that a writer would remove.
     let last = logs(copy.path()).pop().unwrap();
     patch(&last, |bytes| {
         let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
@@ -402,17 +404,17 @@ fn a_reader_changes_nothing_on_disk() {
     reader.close().unwrap();
     assert!(before == contents(copy.path()));
     assert!(!copy.path().join("LOCK").exists(), "a reader takes no lock");
-    // A writer would do all that.
+    // A writer would change all of that.
     assert_eq!(checked_head(&open(copy.path())), 200);
     assert!(before != contents(copy.path()));
 }
 
-/// What a call returns of a method that neither `ReadOnly` nor `Reader` has.
+/// Returned by a method that neither `ReadOnly` nor `Reader` has.
 struct Absent;
 
 macro_rules! absent {
     ($($method:ident)*) => {
-        /// A method of the type itself would come before the one of this trait.
+        /// An inherent method of the same name would take precedence over this trait's.
         trait Absence {
             $(fn $method(&self) -> Absent {
                 Absent
@@ -435,7 +437,7 @@ absent! {
     transaction transaction_opt merge merge_opt needs_merge clear sync backup
 }
 
-/// That it compiles is what shows that nothing there writes.
+/// Compiling this test shows that the types have no method that writes.
 #[test]
 fn a_reader_has_no_method_that_writes_and_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
@@ -451,7 +453,7 @@ fn a_reader_has_no_method_that_writes_and_changes_nothing() {
 }
 
 #[test]
-fn a_reader_of_a_store_that_is_not_there_creates_none() {
+fn opening_a_missing_store_for_reading_creates_nothing() {
     let dir = tempfile::tempdir().unwrap();
     for path in [dir.path().join("absent"), dir.path().to_path_buf()] {
         let error = ReadOnly::open(&path, small()).unwrap_err();
@@ -461,19 +463,19 @@ fn a_reader_of_a_store_that_is_not_there_creates_none() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
-// A child process has a copy of every handle of its parent from its start until it runs its own
-// program, the lock's too. A lock that is given up by closing its handle is held for that long,
-// so that a store could not be opened right after it was closed if another thread of the program
-// was just starting a process.
+// From its start until it executes another program, a child process has a copy of every handle of its
+// parent, including the lock's. A lock released only by closing its handle stays held for that long:
+// if another thread were just starting a process, the store could not be reopened right after it was
+// closed.
 #[test]
-fn a_store_that_is_closed_can_be_opened_at_once_while_processes_are_started() {
+fn a_closed_store_reopens_immediately_while_processes_are_started() {
     let dir = tempfile::tempdir().unwrap();
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 while !done.load(Ordering::Acquire) {
-                    // Whether it can be started at all matters little.
+                    // It does not matter whether the process can be started.
                     let _ = Command::new("true").status();
                 }
             });
@@ -490,7 +492,7 @@ fn a_store_that_is_closed_can_be_opened_at_once_while_processes_are_started() {
 }
 
 #[test]
-fn a_process_that_ends_in_order_leaves_a_store_that_is_clean() {
+fn a_process_that_exits_normally_leaves_a_clean_store() {
     let dir = tempfile::tempdir().unwrap();
     let mut opener = Actor::start(actor("opener", dir.path())).unwrap();
     assert_eq!(opener.hear().unwrap(), "opened");

@@ -1,13 +1,13 @@
-//! The public surface of the crate, as `docs/public-api.txt` lists it: a change of it has to show in a
-//! diff.
+//! The crate's public API, as `docs/public-api.txt` lists it. A change to the API has to show in a
+//! diff of that file.
 //!
-//! - The listing is made from the source, which `cargo fmt` has brought into shape: items are told by
-//!   their first words and how far they are indented.
-//! - What is public is what `lib.rs` and public modules re-export by name. Of each such type: its
-//!   fields or variants, its public methods, and the traits that are implemented for it.
-//! - Impls that a macro writes are not seen.
+//! - The listing is generated from the source as formatted by `cargo fmt`. Items are recognized by
+//!   their first words and their indentation.
+//! - An item is public if `lib.rs` or a public module re-exports it by name. For each such type the
+//!   listing has its fields or variants, its public methods, and the traits implemented for it.
+//! - Impls that a macro generates are not seen.
 
-#![expect(clippy::unwrap_used, reason = "a helper of a test fails loudly")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -24,7 +24,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Source files that are not tests through and through.
+/// Source files, without files that contain only tests.
 fn sources() -> Vec<PathBuf> {
     let (mut found, mut dirs) = (Vec::new(), vec![root().join("src")]);
     while let Some(dir) = dirs.pop() {
@@ -43,11 +43,11 @@ fn sources() -> Vec<PathBuf> {
     found
 }
 
-/// A piece of source: an item with its attributes, or a member of one. Comments are left out.
+/// A piece of source: an item with its attributes, or a member of an item. Comments are left out.
 #[derive(Debug, Default)]
 struct Piece {
     attributes: Vec<String>,
-    /// All in one line, without the body.
+    /// The head in one line, without the body.
     head: String,
     /// The lines between the braces.
     body: Vec<String>,
@@ -63,7 +63,7 @@ impl Piece {
         self.attributes.iter().any(|text| text.starts_with("#[cfg") && split(text))
     }
 
-    /// Returns the attributes that a user has to know of.
+    /// Returns the attributes that matter to users.
     fn shown_attributes(&self) -> String {
         let words = ["#[derive", "#[non_exhaustive", "#[must_use", "#[cfg(feature"];
         let is_shown = |text: &&String| words.iter().any(|word| text.starts_with(word));
@@ -83,17 +83,17 @@ fn depth(line: &str) -> isize {
     })
 }
 
-/// Joins the lines of a head as if they had fitted in one.
+/// Joins the lines of a head into one line.
 fn joined(lines: &[&str]) -> String {
     let text = lines.iter().map(|line| line.trim()).collect::<Vec<_>>().join(" ");
     let text = text.replace("( ", "(").replace(", )", ")").replace(", }", " }");
-    // Whether a function changes its own copy of an argument is nobody else's business.
+    // Whether a function mutates its copy of an argument is an implementation detail.
     let text = text.replace("(mut ", "(").replace(", mut ", ", ");
     let text = text.strip_suffix("{}").unwrap_or(&text);
     text.trim_end_matches('{').trim_end().trim_end_matches([';', ',']).to_owned()
 }
 
-/// Divides lines with the same indentation into items or members.
+/// Splits lines of the same indentation into items or members.
 fn pieces(lines: &[String]) -> Vec<Piece> {
     let (mut found, mut piece) = (Vec::new(), Piece::default());
     let mut rest = lines.iter().map(String::as_str).filter(|line| !line.trim().is_empty());
@@ -103,7 +103,7 @@ fn pieces(lines: &[String]) -> Vec<Piece> {
             continue;
         }
         let indentation = line.len() - start.len();
-        // Up to the end of the head: what ends a line at depth 0, or opens the body.
+        // The head ends with a line that ends at depth 0 or opens the body.
         let mut head = vec![line];
         let mut open = depth(line);
         let is_attribute = start.starts_with("#[") || start.starts_with("#![");
@@ -139,7 +139,7 @@ fn pieces(lines: &[String]) -> Vec<Piece> {
     found
 }
 
-/// The items of a file, those for tests left out.
+/// Returns the items of a file, except those for tests.
 fn items(path: &Path) -> Vec<Piece> {
     let text = fs::read_to_string(path).unwrap();
     let end = text.find("\n#[cfg(test)]\nmod tests {").unwrap_or(text.len());
@@ -167,7 +167,7 @@ fn name(text: &str) -> &str {
     text.split(|char| !is_in_name(char)).next().unwrap()
 }
 
-/// Leaves out the generics that a text begins with.
+/// Strips the generics at the start of a text.
 fn behind_generics(text: &str) -> &str {
     let mut open = 0;
     for (at, char) in text.char_indices() {
@@ -183,7 +183,7 @@ fn behind_generics(text: &str) -> &str {
     text
 }
 
-/// Returns the type that an impl is for, and whether the impl is that of a trait.
+/// Returns the type that an impl is for, and whether it implements a trait.
 fn implementor(head: &str) -> Option<(&str, bool)> {
     let rest = behind_generics(head.strip_prefix("impl")?);
     let (is_trait, of) = match rest.split_once(" for ") {
@@ -212,7 +212,7 @@ fn of_impl(item: &Piece, is_trait: bool) -> Vec<String> {
     lines
 }
 
-/// Returns the lines for what is between the braces of a type or a trait.
+/// Returns the lines for the part between the braces of a type or a trait.
 fn of_definition(item: &Piece) -> Vec<String> {
     let members = pieces(&item.body).into_iter().filter(|member| !member.is_for_tests());
     let is_shown =
@@ -240,7 +240,7 @@ fn listing() -> String {
             let place = format!("{module}::{}", name(rest));
             let mut head = item.line();
             if item.head.starts_with("pub struct ") && item.head.ends_with(')') {
-                // Fields without a name, all of them private.
+                // A tuple struct, whose fields are all private.
                 assert!(!item.head.contains("(pub "), "{}", item.head);
                 let (_, fields) = item.head.split_once('(').unwrap();
                 head.truncate(head.len() - fields.len() - 1);
@@ -259,7 +259,7 @@ fn listing() -> String {
         }
     }
     for (name, module) in &places {
-        assert!(heads.contains_key(&format!("{module}::{name}")), "{name} is defined nowhere");
+        assert!(heads.contains_key(&format!("{module}::{name}")), "{name} has no definition");
     }
     let mut text = vec![HEADER.to_owned()];
     for (place, lines) in listed {
@@ -272,7 +272,7 @@ fn listing() -> String {
 }
 
 #[test]
-fn the_public_surface_is_what_the_listing_says() {
+fn the_public_api_matches_the_listing() {
     let (path, found) = (root().join(LISTING), listing());
     if std::env::var_os("BITCASK_WRITE_PUBLIC_API").is_some() {
         fs::write(&path, &found).unwrap();

@@ -1,14 +1,14 @@
 //! Real file systems of the running kernel that are full, or that fail.
 //!
-//! - Each test plays in a mount namespace of its own, made by `unshare`: whatever is mounted there
-//!   goes with its last process, also if that is killed. Where mounting is not permitted a test is
-//!   skipped, and says why; with `BITCASK_REAL_DISK=required` it fails instead.
-//! - Who writes is a process of its own there, so that it can be killed, and may die of SIGBUS
-//!   where the documentation says so.
-//! - Key and value of a write follow from its number, so what a store holds can be told from how
-//!   many writes there are.
+//! - Each test plays in a separate mount namespace, made by `unshare`. The kernel unmounts everything
+//!   there when the last process in it exits, even if that is killed. Where mounting is not permitted,
+//!   a test prints why and is skipped; with `BITCASK_REAL_DISK=required` it fails instead.
+//! - Each writer is a separate process in the namespace, so that it can be killed, and may die of
+//!   SIGBUS where the documentation says so.
+//! - The key and the value of a write follow from its number. So the number of writes determines what
+//!   a store must hold.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::fs::{self, OpenOptions};
 use std::io::Read as _;
@@ -25,53 +25,53 @@ use bitcask::{
 use crate::full_disk;
 use crate::support::{Actor, Pairs, SAYS, actor, pairs};
 
-/// What the names of the parts begin with that child processes play here.
+/// Prefix of the names of the parts that child processes play here.
 pub(crate) const PART: &str = "real disk: ";
 
 pub(crate) const KIB: usize = 1 << 10;
 const MIB: u64 = 1 << 20;
 pub(crate) const MODES: [AppendMode; 2] = [AppendMode::Mapped, AppendMode::Positioned];
-/// SIGBUS, as Linux numbers it.
+/// The number of SIGBUS on Linux.
 const SIGBUS: i32 = 7;
 
 #[test]
-fn a_full_tmpfs_only_fails_the_writes_that_meet_it() {
+fn on_a_full_tmpfs_only_the_failing_writes_are_affected() {
     play_in_namespace("a full tmpfs");
 }
 
 #[test]
-fn a_full_ext4_only_fails_the_writes_that_meet_it() {
+fn on_a_full_ext4_only_the_failing_writes_are_affected() {
     play_in_namespace("a full ext4");
 }
 
 #[test]
-fn a_tmpfs_without_a_byte_or_an_inode_can_be_freed_by_the_store() {
+fn the_store_can_free_space_on_a_tmpfs_without_bytes_or_inodes() {
     play_in_namespace("nothing left of a tmpfs");
 }
 
 #[test]
-fn an_ext4_without_a_byte_or_an_inode_can_be_freed_by_the_store() {
+fn the_store_can_free_space_on_an_ext4_without_bytes_or_inodes() {
     play_in_namespace("nothing left of an ext4");
 }
 
 #[test]
-fn nothing_synced_is_lost_where_a_part_of_the_disk_fails() {
+fn synced_writes_survive_when_part_of_the_disk_fails() {
     play_in_namespace("a failing disk");
 }
 
-/// Plays a part in a mount namespace of its own, as root if that is who we are.
+/// Plays a part in a separate mount namespace, as root if this process is root.
 pub(crate) fn play_in_namespace(part: &str) {
     let skip = |why: &str| {
         println!("skipped: {why}");
         let required = std::env::var("BITCASK_REAL_DISK").is_ok_and(|text| text == "required");
-        assert!(!required, "this was not to be skipped: {why}");
+        assert!(!required, "this test must not be skipped: {why}");
     };
     let works = |flag: &&str| {
         let probe = Command::new("unshare").args([*flag, "true"]).stderr(Stdio::null()).status();
         probe.is_ok_and(|status| status.success())
     };
     let Some(flag) = ["--mount", "--map-root-user"].into_iter().find(works) else {
-        return skip("there is no `unshare`, or it is not permitted");
+        return skip("`unshare` is missing or not permitted");
     };
     let dir = tempfile::tempdir().unwrap();
     let inner = actor(&format!("{PART}{part}"), dir.path());
@@ -96,7 +96,7 @@ pub(crate) fn play_in_namespace(part: &str) {
     }
 }
 
-/// What a child process plays.
+/// Plays a child process's part.
 pub(crate) fn play(part: &str, dir: &Path) {
     let (disk, below) = (dir.join("disk"), dir.join("below"));
     match part.trim_start_matches(PART) {
@@ -129,10 +129,10 @@ pub(crate) fn play(part: &str, dir: &Path) {
     }
 }
 
-/// Runs a program of the system and returns what it has printed; the error is for people.
+/// Runs a system program and returns its output, or an error message.
 pub(crate) fn run(program: &str, args: &[&str]) -> Result<String, String> {
     let ran = Command::new(program).args(args).output();
-    let output = ran.map_err(|error| format!("{program} can't be run: {error}"))?;
+    let output = ran.map_err(|error| format!("cannot run {program}: {error}"))?;
     let told = |bytes| String::from_utf8_lossy(bytes).into_owned();
     if output.status.success() {
         return Ok(told(&output.stdout));
@@ -148,8 +148,8 @@ pub(crate) fn unmount(at: &Path) {
     run("umount", &[at.to_str().unwrap()]).unwrap();
 }
 
-/// Makes an ext4 of a size, with a small journal, in an image in a directory that is kept in memory,
-/// so that a sync takes no time.
+/// Creates an ext4 image of the given size, with a small journal, in a directory that is kept in
+/// memory, so that a sync takes no time.
 fn make_ext4(dir: &Path, size: u64) -> Result<fs::File, String> {
     mount(&["-t", "tmpfs", "-o", "size=32m", "tmpfs"], dir)?;
     let path = dir.join("image");
@@ -177,7 +177,7 @@ pub(crate) fn state(numbers: impl IntoIterator<Item = usize>) -> Pairs {
     numbers.into_iter().map(|number| (key(number), value(number))).collect()
 }
 
-/// Small segments; in the append mode that the environment or the test asks for.
+/// Small segments, in the append mode that the environment or the test specifies.
 pub(crate) fn options(mode: AppendMode) -> Options {
     let options = Options::new().segment_size(64 * 1024).append_mode(mode);
     options.sync_policy(SyncPolicy::Never).merge_policy(MergePolicy::Manual)
@@ -196,7 +196,7 @@ pub(crate) fn mode() -> AppendMode {
     if mapped { AppendMode::Mapped } else { AppendMode::Positioned }
 }
 
-/// Writes until the disk is full, and says how many writes have returned.
+/// Writes until the disk is full, and reports how many writes have returned.
 fn fill(dir: &Path) {
     let db = Bitcask::open(dir, options(mode())).unwrap();
     let (count, error) = put_until_full(&db, 0);
@@ -206,7 +206,7 @@ fn fill(dir: &Path) {
     let _ = std::io::stdin().read(&mut [0]);
 }
 
-/// Puts from a number on until a put fails; returns the number that failed, and how.
+/// Puts numbers in order until a put fails. Returns the number that failed, and the error.
 fn put_until_full(db: &Bitcask, from: usize) -> (usize, Error) {
     (from..)
         .find_map(|number| db.put(key(number), value(number)).err().map(|error| (number, error)))
@@ -219,7 +219,7 @@ fn full_twice(disk: &Path) {
     }
 }
 
-/// Files that somebody could do without, on a disk that is full otherwise.
+/// Files that can be deleted to make room on a full disk.
 struct Ballast(Vec<PathBuf>);
 
 impl Ballast {
@@ -229,8 +229,8 @@ impl Ballast {
         Self(paths.map(write).collect())
     }
 
-    /// Does what needs a little room, for a manifest or for tombstones, and throws one file after
-    /// the other away where there is too little.
+    /// Retries a call that needs a little space, for a manifest or for tombstones, and deletes one
+    /// file after each attempt that finds too little.
     fn make_room<T>(&mut self, mut what: impl FnMut() -> bitcask::Result<T>) -> T {
         loop {
             match (what(), self.0.pop()) {
@@ -245,7 +245,8 @@ impl Ballast {
     }
 }
 
-/// Fills a file system, is killed, and goes on; gives room back in every way, and writes again.
+/// Fills a file system, kills the writer, and continues with the store: frees space in every way, and
+/// writes again.
 fn full(disk: &Path, mode: AppendMode) {
     let store = disk.join(format!("{mode:?}"));
     let mut ballast = Ballast::load(disk);
@@ -260,7 +261,7 @@ fn full(disk: &Path, mode: AppendMode) {
     let db = ballast.make_room(open);
     assert!(pairs(&db) == state(0..count), "opened for writing after a kill on a full disk");
 
-    // Full it is, again and again, and nothing else is wrong with it.
+    // The disk is still full, and nothing else is wrong with the store.
     let (count, error) = put_until_full(&db, count);
     assert!(error.is_no_space(), "{error}");
     assert_eq!(db.get(key(count)).unwrap(), None);
@@ -278,24 +279,26 @@ fn full(disk: &Path, mode: AppendMode) {
     assert!(error.is_no_space(), "{error}");
     assert!(again > count - count / 10, "{again} fit after a clear, {count} before");
     assert!(pairs(&db) == state(0..again));
-    let thrown_away = 8 - ballast.0.len();
-    println!("{SAYS}{mode:?}: full after {count} writes and {again}, {thrown_away} files removed");
+    let deleted_files = 8 - ballast.0.len();
+    println!(
+        "{SAYS}{mode:?}: full after {count} writes and {again}, {deleted_files} files deleted"
+    );
     ballast.make_room(|| db.clear());
     assert!(db.is_empty().unwrap());
     db.close().unwrap();
     fs::remove_dir_all(store).unwrap();
 }
 
-/// Deletes half of what there is on a full disk, as soon as there is room for the tombstones, and
-/// has a merge give back what that leaves; returns the numbers that are there when it is full again.
+/// Deletes half of the keys on a full disk, once there is room for the tombstones, and merges to free
+/// their space. Returns the numbers that are present once the disk is full again.
 fn delete_and_merge(db: &Bitcask, count: usize, ballast: &mut Ballast) -> Range<usize> {
     let numbers = 0..count / 2;
     for number in numbers.clone() {
         ballast.make_room(|| db.delete(key(number)));
     }
     assert!(pairs(db) == state(numbers.end..count), "deleted");
-    // What is dead altogether goes; for copies there may be too little room, until some is made. That
-    // is less than a third of what is asked for.
+    // The merge removes entirely dead segments. Copies may have too little room until files are
+    // deleted. The loop requires a third of the writes to fit, which is less than what was deleted.
     let mut next = count;
     while next <= count + count / 3 {
         let merged = db.merge_opt(MergeOptions::new().force(true));
@@ -305,8 +308,8 @@ fn delete_and_merge(db: &Bitcask, count: usize, ballast: &mut Ballast) -> Range<
         assert!(error.is_no_space(), "{error}");
         if full < next + 100 {
             let path = ballast.0.pop();
-            let path =
-                path.unwrap_or_else(|| panic!("{full} after {count} is less than was deleted"));
+            let path = path
+                .unwrap_or_else(|| panic!("{full} writes after {count}: less than was deleted"));
             fs::remove_file(path).unwrap();
         }
         next = full;
@@ -315,8 +318,8 @@ fn delete_and_merge(db: &Bitcask, count: usize, ballast: &mut Ballast) -> Range<
     numbers.end..next
 }
 
-/// Writes and syncs until either fails; says how many writes are durable, and at last that it has
-/// failed. Reads have to go on then, and writes must not.
+/// Writes and syncs until either fails. Reports how many writes are durable, and finally the failure.
+/// After that, reads must work and writes must fail.
 fn sync_until_it_fails(dir: &Path) {
     let db = Bitcask::open(dir, options(mode())).unwrap();
     let mut written = 0;
@@ -343,8 +346,8 @@ fn sync_until_it_fails(dir: &Path) {
     let _ = std::io::stdin().read(&mut [0]);
 }
 
-/// Hears of durable writes until the writer has failed; returns how many there are. In the mapped
-/// mode it may have died of the signal that the documentation tells of.
+/// Reads the writer's reports of durable writes until the writer has failed, and returns the number.
+/// In the mapped mode, the writer may have died of the documented signal.
 fn hear_until_it_fails(mut child: Actor, mode: AppendMode, mut hear: impl FnMut(usize)) -> usize {
     let mut durable = 0;
     loop {
@@ -366,12 +369,12 @@ fn hear_until_it_fails(mut child: Actor, mode: AppendMode, mut hear: impl FnMut(
     }
 }
 
-/// Checks that a store on a disk that is whole again holds the first writes, all durable ones among
-/// them, and can be written.
+/// Checks that a store on a repaired disk holds a prefix of the writes with all durable ones, and that
+/// it is writable.
 fn check_recovered(store: &Path, mode: AppendMode, durable: usize) {
     let db = Bitcask::open(store, options(mode)).unwrap();
     let found = pairs(&db);
-    assert!(found.len() >= durable, "{} of {durable} durable writes are there", found.len());
+    assert!(found.len() >= durable, "only {} of {durable} durable writes are present", found.len());
     assert!(found == state(0..found.len()), "not the first {} writes", found.len());
     db.put(key(found.len()), value(found.len())).unwrap();
     db.sync().unwrap();
@@ -380,11 +383,11 @@ fn check_recovered(store: &Path, mode: AppendMode, durable: usize) {
     assert!(pairs(&db) == state(0..=found.len()));
 }
 
-/// A disk whose higher part stops to work: every read and write there is an EIO, as of a device
-/// that has become smaller than it was. Then it works again, with what it held before.
+/// A disk whose upper part stops working: every read and write there fails with EIO, as on a device
+/// that has become smaller. Then that part works again, with its earlier content.
 fn failing(below: &Path, disk: &Path, mode: AppendMode) -> Result<(), String> {
     const SIZE: u64 = 16 * MIB;
-    /// What goes on working.
+    /// Size of the part that keeps working.
     const WORKS: u64 = 7 * MIB;
     for program in ["fsfreeze", "losetup"] {
         run(program, &["--version"])?;
@@ -410,10 +413,11 @@ fn failing(below: &Path, disk: &Path, mode: AppendMode) -> Result<(), String> {
     Ok(())
 }
 
-/// Makes the disk's image smaller and returns what it held there.
+/// Shrinks the disk's image, and returns the content that was cut off.
 ///
-/// Nothing is on its way to the disk meanwhile that would be taken and get lost. Whatever fails, the
-/// file system thaws again: nobody who writes to a frozen one can be killed.
+/// The file system is frozen meanwhile, so no data is on its way to the disk that would be accepted
+/// and lost. It is thawed whatever fails, because a process that writes to a frozen file system cannot
+/// be killed.
 fn cut_off(image: &fs::File, works: u64, size: u64, device: &str, disk: &Path) -> Vec<u8> {
     let mut lost = vec![0; usize::try_from(size - works).unwrap()];
     run("fsfreeze", &["-f", disk.to_str().unwrap()]).unwrap();
@@ -425,7 +429,7 @@ fn cut_off(image: &fs::File, works: u64, size: u64, device: &str, disk: &Path) -
     lost
 }
 
-/// The device that a directory is a mount of.
+/// Returns the device of the mount at a directory.
 fn loop_device(at: &Path) -> Option<String> {
     let mounts = fs::read_to_string("/proc/self/mounts").unwrap();
     let mount = mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>());

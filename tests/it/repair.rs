@@ -1,7 +1,7 @@
-//! Repair on real files: a store that nobody may write to, one that somebody writes to, and a way back
-//! from damage that opening refuses.
+//! Repair on real files: a read-only store, a store with an active writer, and recovery from damage
+//! that opening refuses.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -18,7 +18,7 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// 300 keys in several segments, each written twice, some deleted.
+/// Puts 300 keys into several segments, writes each twice, and deletes some.
 fn filled(path: &Path) {
     let db = open(path);
     for round in 0..2 {
@@ -37,13 +37,13 @@ fn salvage(from: &Path, to: &Path) -> bitcask::Result<repair::SalvageReport> {
 }
 
 #[test]
-fn a_damaged_store_is_looked_at_and_saved() {
+fn a_damaged_store_is_diagnosed_and_salvaged() {
     let dir = tempfile::tempdir().unwrap();
     let (from, to) = (dir.path().join("from"), dir.path().join("to"));
     filled(&from);
     let right = pairs(&open(&from));
     let path = logs(&from).pop().unwrap();
-    // The youngest segment: deletes, the last of which is damaged.
+    // The newest segment holds deletes, the last of which is damaged.
     patch(&path, |bytes| *bytes.last_mut().unwrap() ^= 0xff);
     fs::remove_file(path.with_extension("hint")).unwrap();
     let error = Bitcask::open(&from, Options::default()).unwrap_err();
@@ -55,13 +55,13 @@ fn a_damaged_store_is_looked_at_and_saved() {
     let text = found.to_string();
     assert!(text.starts_with("the store does not open: ") && text.contains("bytes can't be read"));
     let report = salvage(&from, &to).unwrap();
-    assert!(before == contents(&from), "nothing is changed");
+    assert!(before == contents(&from), "diagnosis must not change anything");
     assert!(report.had_manifest && !report.is_complete(), "{report}");
     assert_eq!((report.lost.len(), &report.lost[0].path), (1, &path), "{report}");
     let db = open(&to);
     assert!(db.recovery().is_clean() && db.verify().unwrap().is_clean());
     let mut rescued = pairs(&db);
-    // What the damaged delete had deleted is back, with the last value that it had.
+    // The key of the damaged delete is back, with its last value.
     let back: Vec<_> = rescued.extract_if(.., |key, _| !right.contains_key(key)).collect();
     assert_eq!(back, [(294_u32.to_be_bytes().to_vec(), b"294 in round 1".to_vec())]);
     assert_eq!(rescued, right);
@@ -69,7 +69,7 @@ fn a_damaged_store_is_looked_at_and_saved() {
 }
 
 #[test]
-fn a_store_without_a_manifest_is_saved_whole() {
+fn a_store_without_a_manifest_is_salvaged_completely() {
     let dir = tempfile::tempdir().unwrap();
     let (from, to) = (dir.path().join("from"), dir.path().join("to"));
     filled(&from);
@@ -88,7 +88,7 @@ fn a_store_without_a_manifest_is_saved_whole() {
 }
 
 #[test]
-fn a_store_that_nobody_may_write_to_can_be_looked_at() {
+fn a_write_protected_store_can_be_diagnosed() {
     let dir = tempfile::tempdir().unwrap();
     let (from, to) = (dir.path().join("from"), dir.path().join("to"));
     filled(&from);
@@ -103,9 +103,9 @@ fn a_store_that_nobody_may_write_to_can_be_looked_at() {
     assert!(before == contents(&from) && !from.join("LOCK").exists());
 }
 
-/// A writer rotates, seals and merges meanwhile: none of that is damage.
+/// A writer rotates, seals and merges meanwhile; none of that is damage.
 #[test]
-fn what_a_writer_does_meanwhile_is_no_damage() {
+fn diagnosis_reports_no_damage_while_a_writer_works() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
     let done = AtomicBool::new(false);
@@ -139,7 +139,7 @@ fn what_a_writer_does_meanwhile_is_no_damage() {
 }
 
 #[test]
-fn what_can_not_be_salvaged_to_is_refused() {
+fn an_unsuitable_salvage_target_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (from, to) = (dir.path().join("from"), dir.path().join("to"));
     filled(&from);
@@ -161,7 +161,8 @@ fn what_can_not_be_salvaged_to_is_refused() {
     assert!(before == contents(dir.path()));
 }
 
-/// What this build can't decompress is named and not copied, nor is an older value of its key.
+/// A build without the codec reports compressed entries and copies neither them nor older values of
+/// their keys.
 #[test]
 fn compressed_values_are_copied_by_a_build_that_has_the_codec() {
     for name in ["v1-lz4-closed", "v1-lz4-killed", "v1-closed", "v1-killed"] {
@@ -181,8 +182,8 @@ fn compressed_values_are_copied_by_a_build_that_has_the_codec() {
     }
 }
 
-/// A store has more segments than a process may have files open: it opens, and so it has to be looked at
-/// and saved.
+/// A store has more segments than the process may have files open. It opens, so diagnosis and salvage
+/// have to work, too.
 #[test]
 fn many_segments_need_few_descriptors() {
     let dir = tempfile::tempdir().unwrap();
@@ -203,7 +204,7 @@ fn many_segments_need_few_descriptors() {
     assert!(child.wait().success());
 }
 
-/// Opens a store, looks at it and saves it, and says so.
+/// Opens, diagnoses and salvages a store, and reports that.
 pub(crate) fn rescue(dir: &Path) {
     let (from, to) = (dir.join("from"), dir.join("to"));
     assert_eq!(open(&from).len().unwrap(), 900);

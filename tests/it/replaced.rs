@@ -1,11 +1,11 @@
-//! A store whose directory is replaced while it is open: renamed away, removed and created again,
-//! emptied, hidden under a mount, or left behind by a link that leads elsewhere now.
+//! A store whose directory is replaced while it is open: renamed away, removed and recreated, emptied,
+//! hidden under a mount, or reached through a link that now leads elsewhere.
 //!
-//! - Each way puts another store where the first one was. The first one's writer then does all that
-//!   a writer does; the other store has to stay what it was, byte for byte.
-//! - What the writer was told to be durable is in its own directory, wherever that is by then.
+//! - Each test puts another store in the place of the first one. The first store's writer then calls
+//!   everything a writer can. The other store must stay the same, byte for byte.
+//! - Everything reported as durable is in the writer's directory, wherever that is by then.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -30,19 +30,19 @@ fn value(of: &str, number: usize) -> String {
     format!("{of} {number} ").repeat(10)
 }
 
-/// Puts keys of a store that is called `of`.
+/// Puts keys of the store named `of`.
 fn put(db: &Bitcask, of: &str, numbers: std::ops::Range<usize>) -> bitcask::Result<()> {
     numbers.into_iter().try_for_each(|number| db.put(key(number), value(of, number)))
 }
 
-/// Makes a store, and closes it.
+/// Creates a store, and closes it.
 fn make(path: &Path, of: &str) {
     let db = Bitcask::open(path, small()).unwrap();
     put(&db, of, 0..KEYS).unwrap();
     db.close().unwrap();
 }
 
-/// Checks that a directory holds a store that is whole, with the keys of `of`.
+/// Checks that a directory holds an intact store with the keys of `of`.
 fn check(path: &Path, of: &str) {
     let diagnosis = repair::verify(path).unwrap();
     assert!(diagnosis.damage.is_empty(), "{:?}", diagnosis.damage);
@@ -55,12 +55,12 @@ fn check(path: &Path, of: &str) {
     db.close().unwrap();
 }
 
-/// Everything that is in a directory, the lock file too.
+/// Returns everything in a directory, including the lock file.
 fn everything(path: &Path) -> impl PartialEq {
     (contents(path), fs::read(path.join("LOCK")).ok())
 }
 
-/// Returns whether an error says that the directory has been replaced, by itself or as the cause.
+/// Returns whether an error, or its cause, says that the directory was replaced.
 fn is_replaced(error: &Error) -> bool {
     match error {
         Error::Poisoned { cause } => is_replaced(cause),
@@ -69,13 +69,13 @@ fn is_replaced(error: &Error) -> bool {
     }
 }
 
-/// Has the writer of a store do all that a writer does. It has to notice.
+/// Calls everything a writer can on a store. The store has to notice the replacement.
 fn work_on(db: Bitcask, backup: &Path, policy: SyncPolicy) {
     let mut errors = Vec::new();
     let mut note = |result: bitcask::Result<()>| errors.extend(result.err());
     let first = db.put(key(0), value("late", 0));
     if policy == SyncPolicy::Always {
-        assert!(first.is_err(), "a put was reported as durable");
+        assert!(first.is_err(), "a put was wrongly reported as durable");
     }
     note(first);
     for number in 0..2 * KEYS {
@@ -90,12 +90,12 @@ fn work_on(db: Bitcask, backup: &Path, policy: SyncPolicy) {
     assert!(is_replaced(error), "{error}");
     assert!(errors.iter().all(is_replaced), "{errors:?}");
     assert!(db.put("key", "value").unwrap_err().is_poisoned());
-    // What it has read is its own.
+    // Values that were read before stay readable.
     assert!(db.get(key(KEYS - 1)).unwrap().is_some());
     assert!(is_replaced(&db.close().unwrap_err()));
 }
 
-/// How the writers are opened whose directory is replaced.
+/// Options for the writers whose directory is replaced.
 fn variants() -> Vec<(SyncPolicy, Options)> {
     let mut variants = Vec::new();
     for policy in [SyncPolicy::Always, SyncPolicy::Never] {
@@ -112,8 +112,8 @@ fn variants() -> Vec<(SyncPolicy, Options)> {
     variants
 }
 
-/// Opens a store in `path` and fills it, has another one take its place, and has its writer go on.
-/// `replace` returns where the store itself is then, if it still is.
+/// Opens a store in `path` and fills it, replaces it by another one, and continues with the first
+/// store's writer. `replace` returns the first store's current path, if it still exists.
 fn replaced(
     policy: SyncPolicy,
     options: Options,
@@ -134,8 +134,8 @@ fn replaced(
     }
 }
 
-/// Checks that nothing durable is missing. What was written later, before anybody had noticed, may
-/// be there.
+/// Checks that no durable write is missing. Writes from before the replacement was noticed may be
+/// present or not.
 fn check_own(own: &Path) {
     let db = Bitcask::open(own, small()).unwrap();
     for number in 0..KEYS {
@@ -147,7 +147,7 @@ fn check_own(own: &Path) {
 }
 
 #[test]
-fn a_directory_that_is_renamed_away_leaves_the_next_one_alone() {
+fn the_writer_of_a_renamed_directory_leaves_its_successor_alone() {
     for (policy, options) in variants() {
         let dir = tempfile::tempdir().unwrap();
         let [path, aside, other] = ["data", "aside", "other"].map(|name| dir.path().join(name));
@@ -161,12 +161,12 @@ fn a_directory_that_is_renamed_away_leaves_the_next_one_alone() {
 }
 
 #[test]
-fn a_directory_that_is_removed_and_created_again_is_somebody_else_s() {
+fn a_removed_and_recreated_directory_is_left_alone() {
     for (policy, options) in variants() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
         replaced(policy, options, &path, || {
-            // The writer's threads may be creating files there, until its lock file is gone.
+            // The writer's threads may create files there until its lock file is removed.
             while fs::remove_dir_all(&path).is_err() {}
             make(&path, "other");
             None
@@ -175,13 +175,13 @@ fn a_directory_that_is_removed_and_created_again_is_somebody_else_s() {
 }
 
 #[test]
-fn a_directory_that_is_emptied_and_used_again_is_somebody_else_s() {
+fn an_emptied_and_reused_directory_is_left_alone() {
     for (policy, options) in variants() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
         replaced(policy, options, &path, || {
             for entry in fs::read_dir(&path).unwrap() {
-                // What a writer has renamed meanwhile has to go under its new name.
+                // A file that the writer has renamed meanwhile is removed under its new name.
                 let _ = fs::remove_file(entry.unwrap().path());
             }
             for entry in fs::read_dir(&path).unwrap() {
@@ -194,7 +194,7 @@ fn a_directory_that_is_emptied_and_used_again_is_somebody_else_s() {
 }
 
 #[test]
-fn a_link_that_leads_elsewhere_now_is_not_followed() {
+fn a_redirected_link_is_not_followed() {
     for (policy, options) in variants() {
         let dir = tempfile::tempdir().unwrap();
         let [current, v1, v2] = ["current", "v1", "v2"].map(|name| dir.path().join(name));
@@ -214,7 +214,7 @@ fn a_disk_that_is_mounted_over_the_directory_is_left_alone() {
     play_in_namespace("mounted over");
 }
 
-/// What a process in a mount namespace of its own does.
+/// The part of a process in a separate mount namespace.
 pub(crate) fn mounted_over(dir: &Path) -> Result<(), String> {
     for (policy, options) in variants() {
         let [path, scratch] = ["data", "scratch"].map(|name| dir.join(name));
@@ -230,7 +230,7 @@ pub(crate) fn mounted_over(dir: &Path) -> Result<(), String> {
         });
         unmount(&path);
         check_own(&path);
-        // A whole disk, with a store that is made after it was mounted.
+        // A complete file system, with a store that is created after the mount.
         let db = Bitcask::open(&path, small().sync_policy(policy)).unwrap();
         mount(&tmpfs, &path)?;
         make(&path, "other");
@@ -250,14 +250,14 @@ pub(crate) fn mounted_over(dir: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Where the lock file was removed by hand, a second writer comes in. The first one notices with its
-/// next sync or its next segment, and lets the second one be.
+/// If the lock file was deleted manually, a second writer can open the store. The first writer notices
+/// with its next sync or its next segment, and stops.
 #[test]
-fn a_writer_whose_lock_file_is_removed_yields_to_the_next_one() {
+fn a_writer_whose_lock_file_was_removed_yields_to_the_next_writer() {
     for policy in [SyncPolicy::Always, SyncPolicy::Never] {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
-        // What a mapping is of is cut by the second one's recovery.
+        // Not mapped: the second writer's recovery truncates the file under a mapping.
         let options = small().sync_policy(policy).append_mode(AppendMode::Positioned);
         let first = Bitcask::open(&path, options).unwrap();
         put(&first, "other", 0..KEYS).unwrap();
@@ -278,7 +278,7 @@ fn a_writer_whose_lock_file_is_removed_yields_to_the_next_one() {
 }
 
 #[test]
-fn a_lock_file_that_is_gone_or_another_one_ends_writing() {
+fn a_missing_or_replaced_lock_file_ends_writing() {
     let reasons: [fn(&Path); 3] = [
         |lock| fs::remove_file(lock).unwrap(),
         |lock| fs::rename(lock, lock.with_extension("old")).unwrap(),
@@ -300,7 +300,7 @@ fn a_lock_file_that_is_gone_or_another_one_ends_writing() {
     }
 }
 
-/// The error names both: where the path leads, and where the store is.
+/// The error names the path's current directory and the store's directory.
 #[test]
 fn the_error_names_both_directories() {
     let dir = tempfile::tempdir().unwrap();
@@ -319,9 +319,10 @@ fn the_error_names_both_directories() {
     drop(db);
 }
 
-/// A path that leads nowhere any more says nothing of the directory, which is still the store's own.
+/// A path that no longer leads anywhere says nothing about the directory, which still belongs to the
+/// store.
 #[test]
-fn a_store_goes_on_in_a_directory_that_was_renamed() {
+fn a_store_stays_usable_in_a_renamed_directory() {
     let dir = tempfile::tempdir().unwrap();
     let [path, moved] = ["data", "moved"].map(|name| dir.path().join(name));
     let db = Bitcask::open(&path, small().sync_policy(SyncPolicy::Always)).unwrap();
@@ -339,7 +340,7 @@ fn a_store_goes_on_in_a_directory_that_was_renamed() {
 }
 
 #[test]
-fn a_reader_is_told_that_its_directory_was_replaced() {
+fn a_reader_reports_that_its_directory_was_replaced() {
     let dir = tempfile::tempdir().unwrap();
     let [current, v1, v2] = ["current", "v1", "v2"].map(|name| dir.path().join(name));
     make(&v1, "own");
@@ -355,7 +356,7 @@ fn a_reader_is_told_that_its_directory_was_replaced() {
     }
     let first = db.range_keys(..).next();
     assert_eq!(first.unwrap().unwrap(), key(0).as_str());
-    // Back where it was it goes on.
+    // The reader works again once the directory is back in its place.
     fs::remove_file(&current).unwrap();
     symlink(&v1, &current).unwrap();
     let writer = Bitcask::open(&v1, small()).unwrap();
@@ -365,14 +366,14 @@ fn a_reader_is_told_that_its_directory_was_replaced() {
     writer.close().unwrap();
 }
 
-/// No segment takes the name of a file that is there.
+/// No new segment takes the name of an existing file.
 #[test]
 fn a_file_under_the_next_segment_s_name_stays() {
     let dir = tempfile::tempdir().unwrap();
     let db = Bitcask::open(dir.path(), small()).unwrap();
     let foreign = dir.path().join("0000000001.log");
     fs::write(&foreign, "somebody else's").unwrap();
-    // Under a temporary name there may be anything too, and what a link leads to is not written.
+    // A foreign file may also have the temporary name. The target of a link is not written.
     let target = dir.path().join("target");
     fs::write(&target, "of a link").unwrap();
     symlink(&target, dir.path().join("0000000002.log.tmp")).unwrap();

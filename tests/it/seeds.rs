@@ -1,7 +1,7 @@
-//! Every defect of the storage of the two stores that this one follows, bitcaskpy and pybitcask,
-//! as a test with its story.
+//! Every storage defect of this store's two predecessors, bitcaskpy and pybitcask, as a test that
+//! tells its story.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::support::{
     unsealed_copy,
 };
 
-/// Opens a store with segments of one entry each.
+/// Opens a store with one entry per segment.
 fn open_one_each(path: &Path) -> Bitcask {
     Bitcask::open(path, small().segment_entries(1)).unwrap()
 }
@@ -24,12 +24,12 @@ fn assert_value(db: &Bitcask, key: &str, expected: &str) {
     assert!(found == expected, "{key} is {found:?}, not {expected:?}");
 }
 
-// bitcaskpy took the size of the active segment from a `.hint` that was written when the segment
-// was created, every 60 seconds, and at a close that the store did not have. After a restart the
-// size was 0 though the file held 46 bytes: the next put was given offset 0, and `get('c')`
-// returned '11111', another key's value, for ever.
+// bitcaskpy took the size of the active segment from a `.hint` that was written when the segment was
+// created, every 60 seconds, and at a close that the store did not have. After a restart the size was
+// 0 although the file held 46 bytes. The next put was recorded at offset 0, and `get('c')` returned
+// '11111', another key's value, from then on.
 #[test]
-fn a_put_after_a_restart_is_addressed_where_it_lies() {
+fn a_put_after_a_restart_has_the_right_offset() {
     for killed in [false, true] {
         let mut dir = tempfile::tempdir().unwrap();
         for restart in 0..5 {
@@ -52,10 +52,10 @@ fn a_put_after_a_restart_is_addressed_where_it_lies() {
     }
 }
 
-// bitcaskpy wrote the number of characters as the key's size and the UTF-8 bytes as the key, so
-// that a record with any other character than ASCII could not be read, nor any behind it.
+// bitcaskpy recorded a key's length in characters but wrote its UTF-8 bytes. A record with a non-ASCII
+// character could not be read, nor could any record after it.
 #[test]
-fn keys_and_values_outside_ascii_are_read_and_so_is_what_follows() {
+fn non_ascii_keys_and_values_and_the_following_entries_are_read() {
     let samples = [
         ("caf\u{e9}", "\u{fc}ber"),
         ("\u{65e5}\u{672c}", "\u{8a9e}"),
@@ -83,10 +83,10 @@ fn keys_and_values_outside_ascii_are_read_and_so_is_what_follows() {
     }
 }
 
-// bitcaskpy asked only whether a segment was full already. A record that did not fit what was
-// left of it raised "Segment is full": after a value of 9 MiB one of 2 MiB failed for ever.
+// bitcaskpy only checked whether a segment was already full. A record that did not fit into the rest
+// of the segment raised "Segment is full": after a value of 9 MiB, one of 2 MiB failed every time.
 #[test]
-fn an_entry_that_does_not_fit_the_segment_starts_the_next() {
+fn an_entry_that_does_not_fit_starts_the_next_segment() {
     let dir = tempfile::tempdir().unwrap();
     let options = crate::support::options().segment_size(10 << 20).sync_policy(SyncPolicy::Never);
     let db = Bitcask::open(dir.path(), options).unwrap();
@@ -100,7 +100,7 @@ fn an_entry_that_does_not_fit_the_segment_starts_the_next() {
     assert!(db.get("two").unwrap().unwrap() == two);
 }
 
-// In bitcaskpy a record larger than a segment could not be stored at all.
+// bitcaskpy could not store a record larger than a segment.
 #[test]
 fn a_value_larger_than_a_segment_is_stored() {
     let dir = tempfile::tempdir().unwrap();
@@ -117,8 +117,8 @@ fn a_value_larger_than_a_segment_is_stored() {
     assert_value(&db, "small", "second");
 }
 
-// When bitcaskpy's `.index` was missing it was rebuilt with the offsets of the values where reads
-// wanted those of the records, so that every get raised.
+// When bitcaskpy's `.index` was missing, the rebuilt one held the offsets of the values, but reads
+// expected those of the records. So every get raised an exception.
 #[test]
 fn a_missing_hint_is_rebuilt_as_it_was() {
     let dir = tempfile::tempdir().unwrap();
@@ -161,7 +161,7 @@ fn a_torn_empty_or_foreign_hint_is_rebuilt() {
     let half = whole[..whole.len() / 2].to_vec();
     let foreign = b"{\"id\": 0}".to_vec();
     for damaged in [Vec::new(), half, flipped.clone(), other, foreign, vec![0; 5000]] {
-        // What lies behind the summary is read when it is needed.
+        // The part after the summary is read only when it is needed.
         let rebuilt_at_open = u64::from(damaged != flipped);
         fs::write(&hints[0], damaged).unwrap();
         let db = open(dir.path());
@@ -172,10 +172,10 @@ fn a_torn_empty_or_foreign_hint_is_rebuilt() {
     }
 }
 
-// bitcaskpy's `.hint` held the paths at which the files had been created: a directory that was
-// moved was an empty store.
+// bitcaskpy's `.hint` held the paths at which the files had been created, so a moved directory opened
+// as an empty store.
 #[test]
-fn a_directory_that_is_moved_keeps_everything() {
+fn a_moved_directory_keeps_everything() {
     let parent = tempfile::tempdir().unwrap();
     let (old, new) = (parent.path().join("old"), parent.path().join("below/new"));
     let db = open(&old);
@@ -193,13 +193,13 @@ fn a_directory_that_is_moved_keeps_everything() {
     let killed = crash_copy(&new);
     drop(db);
     assert_eq!(open(killed.path()).len().unwrap(), 101);
-    assert!(!old.exists(), "nothing is written to where it was");
+    assert!(!old.exists(), "nothing may be written to the old path");
 }
 
-// Both stores let a directory be opened twice. In bitcaskpy the two overwrote each other's
-// records, in pybitcask each was blind to the other's.
+// Both stores could be opened twice on one directory. In bitcaskpy the two instances overwrote each
+// other's records; in pybitcask neither saw the other's.
 #[test]
-fn a_directory_is_opened_by_one_writer_at_a_time() {
+fn a_directory_has_one_writer_at_a_time() {
     let dir = tempfile::tempdir().unwrap();
     let first = open(dir.path());
     first.put("first", "1").unwrap();
@@ -211,23 +211,23 @@ fn a_directory_is_opened_by_one_writer_at_a_time() {
         assert!(error.is_locked());
         assert!(error.to_string().contains(&own.to_string()), "{error}");
     }
-    // The one that was refused has left the lock as it was.
+    // The refused opening has left the lock unchanged.
     assert!(Bitcask::open(dir.path(), small()).unwrap_err().is_locked());
     first.put("second", "2").unwrap();
     first.close().unwrap();
     assert_eq!(open(dir.path()).len().unwrap(), 2);
 }
 
-// bitcaskpy's recovery took the record with the later wall-clock time. When the clock went
-// backwards between two puts the older value came back at the next start.
+// bitcaskpy's recovery used the record with the later wall-clock time. If the clock went backwards
+// between two puts, the older value came back at the next start.
 #[test]
-fn the_later_entry_wins_whatever_the_clock_says() {
+fn the_later_entry_wins_despite_an_earlier_timestamp() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
     db.put("key", "old").unwrap();
     db.put("deleted", "old").unwrap();
     db.close().unwrap();
-    // The clock was a hundred years ahead when this was written.
+    // Forge a timestamp as if the clock had been a hundred years ahead.
     let century = 100 * 365 * 86_400 * 1_000_000;
     let timestamp = |log: &Path| Forged::read(&fs::read(log).unwrap(), FIRST_OFFSET).timestamp;
     patch(&logs(dir.path())[0], |bytes| {
@@ -250,14 +250,14 @@ fn the_later_entry_wins_whatever_the_clock_says() {
         assert_value(&db, "key", "new");
         assert_eq!(db.len().unwrap(), 1);
         let logs = logs(path);
-        assert!(timestamp(&logs[1]) > timestamp(&logs[0]), "times rise along the log");
+        assert!(timestamp(&logs[1]) > timestamp(&logs[0]), "times increase along the log");
     }
 }
 
-// Neither store had checksums: what the disk had changed was returned as a value, or misled the
-// scan. pybitcask's get swallowed whatever went wrong and returned None.
+// Neither store had checksums. A changed byte was returned as part of a value, or misled the scan.
+// pybitcask's get swallowed every error and returned None.
 #[test]
-fn a_changed_byte_is_an_error_and_neither_a_value_nor_nothing() {
+fn a_changed_byte_causes_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
     db.put("key", "the value that was put").unwrap();
@@ -281,10 +281,10 @@ fn a_changed_byte_is_an_error_and_neither_a_value_nor_nothing() {
     assert_value(&db, "key", "put again");
 }
 
-// When several of bitcaskpy's segments were marked active, as after a kill, the order in which the
-// file system listed them decided which one was.
+// If several of bitcaskpy's segments were marked active, as after a kill, the file system's listing
+// order decided which of them was used.
 #[test]
-fn segments_are_in_order_of_their_age_however_they_are_listed() {
+fn segments_are_ordered_by_age_not_by_listing_order() {
     let fill = |db: &Bitcask| {
         for round in 0..6 {
             db.put("key", round.to_string()).unwrap();
@@ -308,7 +308,7 @@ fn segments_are_in_order_of_their_age_however_they_are_listed() {
 }
 
 // pybitcask sorted its files by name: `data_10` before `data_9`. With a value in data_9 and its
-// tombstone in data_11 the deleted key was back after a reopen, and data_9 was appended to again.
+// tombstone in data_11, the deleted key was back after a reopen, and data_9 was appended to again.
 #[test]
 fn a_key_deleted_in_the_eleventh_segment_does_not_return() {
     let dir = tempfile::tempdir().unwrap();
@@ -335,14 +335,14 @@ fn a_key_deleted_in_the_eleventh_segment_does_not_return() {
             db.put(format!("round {round}"), "x").unwrap();
             let after = logs(path);
             assert_eq!(after[..before.len()], before, "the new segment is the last one");
-            // The next one may have been prepared by now.
+            // The next segment may have been prepared by now.
             assert!((1..=2).contains(&(after.len() - before.len())));
         }
         assert_eq!(open(path).len().unwrap(), 12);
     }
 }
 
-// The same, for hundreds of segments and each key put and deleted in many of them.
+// The same with hundreds of segments, with each key put and deleted in many of them.
 #[test]
 fn deletes_and_rewrites_across_many_segments_stay_in_order() {
     let dir = tempfile::tempdir().unwrap();
@@ -366,10 +366,11 @@ fn deletes_and_rewrites_across_many_segments_stay_in_order() {
     }
 }
 
-// pybitcask told records apart by milliseconds and `<`: of two puts of a key within one the older
-// was there after a reopen. `batch_write` gave one time to all it wrote.
+// pybitcask ordered records by a time in milliseconds, with `<`. Of two puts of a key within one
+// millisecond, the older one was present after a reopen. `batch_write` gave one time to all its
+// records.
 #[test]
-fn of_two_puts_at_the_same_time_the_later_one_counts() {
+fn the_later_of_two_puts_with_the_same_timestamp_wins() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
     for number in 0..500_u32 {
@@ -392,10 +393,10 @@ fn of_two_puts_at_the_same_time_the_later_one_counts() {
     }
 }
 
-// After a kill in the middle of a write pybitcask went on behind the torn record, and everything
-// that was written from then on was lost at the next start.
+// After a kill in the middle of a write, pybitcask appended after the torn record. Everything written
+// from then on was lost at the next start.
 #[test]
-fn what_is_written_behind_a_torn_tail_is_found_again() {
+fn writes_after_a_torn_tail_are_recovered() {
     let mut dir = tempfile::tempdir().unwrap();
     let mut expected = BTreeSet::new();
     for generation in 0..6_u8 {
@@ -409,7 +410,7 @@ fn what_is_written_behind_a_torn_tail_is_found_again() {
         drop(db);
         let log = logs(dir.path()).pop().unwrap();
         patch(&log, |bytes| {
-            // The first bytes of an entry that never came to its end, or anything else.
+            // The beginning of an incomplete entry, or arbitrary bytes.
             let end = FIRST_OFFSET + 3 * 32;
             let torn = match generation % 3 {
                 0 => bytes[FIRST_OFFSET..][..25].to_vec(),
@@ -431,9 +432,9 @@ fn what_is_written_behind_a_torn_tail_is_found_again() {
     assert_eq!(open(dir.path()).len().unwrap(), 18);
 }
 
-// pybitcask's batch was a loop of puts: a kill left a part of it.
+// pybitcask's batch was a loop of puts, so a kill could leave a part of it.
 #[test]
-fn a_batch_that_is_cut_anywhere_is_absent_as_a_whole() {
+fn a_batch_cut_anywhere_is_absent_as_a_whole() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
     db.put("before", "value").unwrap();
@@ -456,11 +457,11 @@ fn a_batch_that_is_cut_anywhere_is_absent_as_a_whole() {
     assert_eq!(open(whole.path()).len().unwrap(), 3);
 }
 
-// A JSON `null` that was put into pybitcask was dropped by its next compaction, and listed among
-// the keys all the same; other stores of the family take an empty value, or one that begins with
-// their word for a tombstone, for a delete.
+// A JSON `null` put into pybitcask was dropped by its next compaction, yet still listed among the
+// keys. Other stores of the family treat an empty value, or one that begins with their tombstone
+// marker, as a delete.
 #[test]
-fn values_that_look_like_nothing_are_values() {
+fn values_that_resemble_tombstones_are_values() {
     let values: [&[u8]; 7] =
         [b"", b"null", b"\0", b"\0\0\0\0\0\0\0\0", b"None", b"bitcask_tombstone", b"\x01"];
     let dir = tempfile::tempdir().unwrap();
@@ -487,10 +488,10 @@ fn values_that_look_like_nothing_are_values() {
     }
 }
 
-// Neither store's put ever synced, whatever its comment said ("written to disk", for a flush of
-// the process's own buffer); pybitcask's delete did, on every call, asked or not.
+// Neither store's put ever synced, whatever its comment said ("written to disk", for a flush of the
+// process's own buffer). pybitcask's delete synced on every call, requested or not.
 #[test]
-fn writes_are_synced_when_and_only_when_that_was_asked_for() {
+fn writes_are_synced_only_on_request() {
     for (policy, synced) in [(SyncPolicy::Never, 0), (SyncPolicy::Always, 1)] {
         let dir = tempfile::tempdir().unwrap();
         let db = Bitcask::open(dir.path(), crate::support::options().sync_policy(policy)).unwrap();
@@ -503,8 +504,8 @@ fn writes_are_synced_when_and_only_when_that_was_asked_for() {
     }
 }
 
-// bitcaskpy appended a tombstone for every delete, of a key that was never there too, and said
-// nothing about it.
+// bitcaskpy appended a tombstone for every delete, even of a key that had never existed, and did not
+// report that.
 #[test]
 fn a_delete_of_an_absent_key_leaves_no_trace() {
     let dir = tempfile::tempdir().unwrap();
@@ -520,7 +521,7 @@ fn a_delete_of_an_absent_key_leaves_no_trace() {
 }
 
 // pybitcask's deletes never rotated, and without a rotation strategy nothing did: one file grew
-// for ever.
+// without bound.
 #[test]
 fn deletes_fill_segments_like_puts() {
     let dir = tempfile::tempdir().unwrap();

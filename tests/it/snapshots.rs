@@ -1,6 +1,6 @@
-//! Snapshots and ordered reads beside busy writers, on a real disk.
+//! Snapshots and ordered reads concurrent with busy writers, on a real disk.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -25,10 +25,10 @@ fn owned(pairs: Range) -> Vec<(Vec<u8>, Vec<u8>)> {
     pairs.map(|pair| owned(pair.unwrap())).collect()
 }
 
-/// Every batch writes one number to all keys, or removes all. Whatever is going on, each view has all
-/// keys with one number, or none; and each goes on to have it.
+/// Every batch writes one number to all keys, or removes all. Every view always shows all keys with
+/// one number or none at all, and keeps showing the same.
 #[test]
-fn a_batch_is_in_a_snapshot_whole_or_not_at_all() {
+fn a_snapshot_shows_a_batch_as_a_whole_or_not_at_all() {
     const KEYS: u64 = 12;
     let dir = tempfile::tempdir().unwrap();
     let db = Bitcask::open(dir.path(), busy()).unwrap();
@@ -37,7 +37,10 @@ fn a_batch_is_in_a_snapshot_whole_or_not_at_all() {
         let by_key: Vec<_> =
             (0..KEYS).filter_map(|at| snapshot.get(key(at)).unwrap()).map(Vec::from).collect();
         assert!(by_key.is_empty() || by_key.len() as u64 == KEYS, "{} keys", by_key.len());
-        assert!(by_key.windows(2).all(|pair| pair.first() == pair.last()), "of two batches");
+        assert!(
+            by_key.windows(2).all(|pair| pair.first() == pair.last()),
+            "a snapshot mixes two batches"
+        );
         let in_order: Vec<_> =
             owned(snapshot.range(..)).into_iter().map(|(_, value)| value).collect();
         assert_eq!(by_key, in_order);
@@ -95,9 +98,9 @@ fn a_batch_is_in_a_snapshot_whole_or_not_at_all() {
     assert!(len("index") <= len("log"));
 }
 
-/// Values, snapshots and iterators of a store that is closed, opened again and merged go on.
+/// Values, snapshots and iterators stay usable after their store is closed, reopened and merged.
 #[test]
-fn what_is_held_outlives_the_store() {
+fn held_values_and_views_outlive_the_store() {
     let dir = tempfile::tempdir().unwrap();
     let db = Bitcask::open(dir.path(), busy()).unwrap();
     let fill = |db: &Bitcask, value: &str| {
@@ -124,10 +127,10 @@ fn what_is_held_outlives_the_store() {
     assert!(db.verify().unwrap().is_clean());
 }
 
-/// Every byte of every index damaged, or the file gone, in a store that is opened: keys in order are
-/// what they were, and the index is written anew.
+/// With the index damaged at every seventh byte, or removed, ordered iteration is unchanged. A writer
+/// then rebuilds a removed index byte for byte.
 #[test]
-fn indexes_that_are_lost_or_damaged_are_made_anew() {
+fn ordered_reads_survive_damaged_and_missing_indexes() {
     let dir = tempfile::tempdir().unwrap();
     let options = || small().segment_size(1 << 20);
     let db = Bitcask::open(dir.path(), options()).unwrap();
@@ -161,16 +164,16 @@ fn indexes_that_are_lost_or_damaged_are_made_anew() {
     assert_eq!(std::fs::read(&path).unwrap(), good);
 }
 
-/// What is held can be handed to other threads, and shared by them.
+/// Values and views can be sent to other threads and shared between them.
 #[test]
-fn views_go_from_thread_to_thread() {
-    fn goes<T: Send + 'static>() {}
+fn views_can_be_sent_and_shared_between_threads() {
+    fn is_sendable<T: Send + 'static>() {}
     fn is_shared<T: Sync>() {}
-    goes::<Snapshot>();
+    is_sendable::<Snapshot>();
     is_shared::<Snapshot>();
-    goes::<Range>();
-    goes::<bitcask::RangeKeys>();
-    goes::<bitcask::Changes>();
+    is_sendable::<Range>();
+    is_sendable::<bitcask::RangeKeys>();
+    is_sendable::<bitcask::Changes>();
     let dir = tempfile::tempdir().unwrap();
     let db = Bitcask::open(dir.path(), small()).unwrap();
     db.put("a", "1").unwrap();

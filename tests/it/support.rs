@@ -1,8 +1,8 @@
-//! What the tests share: stores with small segments, a kill without a process to kill, what is
-//! in a directory, and as much of the file format as it takes to forge a file.
+//! Shared by the tests: stores with small segments, simulated kills, the contents of a directory, and
+//! enough of the file format to forge files.
 
-#![expect(clippy::unwrap_used, reason = "a test that can't be prepared has failed")]
-#![expect(clippy::indexing_slicing, reason = "a test that reaches too far has failed")]
+#![expect(clippy::unwrap_used, reason = "a test whose setup fails has failed")]
+#![expect(clippy::indexing_slicing, reason = "an out-of-bounds index fails the test")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,13 +16,13 @@ use tempfile::TempDir;
 /// Keys and values.
 pub(crate) type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// Segments of 4 KiB, so that a few dozen writes rotate; and no sync that nobody asks for, so that
-/// no entry carries a mark.
+/// Segments of 4 KiB, so that a few dozen writes cause a rotation. Only explicit syncs happen, so no
+/// entry carries a mark.
 pub(crate) fn small() -> Options {
     options().segment_size(4096).sync_policy(SyncPolicy::Never)
 }
 
-/// The defaults, in the append mode that the whole suite is run in.
+/// The defaults, in the append mode that the whole suite runs with.
 pub(crate) fn options() -> Options {
     match std::env::var("BITCASK_APPEND_MODE").as_deref() {
         Ok("positioned") => Options::new().append_mode(AppendMode::Positioned),
@@ -31,7 +31,7 @@ pub(crate) fn options() -> Options {
     }
 }
 
-/// Opens a store of small segments.
+/// Opens a store with small segments.
 pub(crate) fn open(path: &Path) -> Bitcask {
     Bitcask::open(path, small()).unwrap()
 }
@@ -41,7 +41,7 @@ pub(crate) fn open_read_only(path: &Path) -> ReadOnly {
     ReadOnly::open(path, small()).unwrap()
 }
 
-/// Returns all that a store holds. No key may appear twice.
+/// Returns everything that a store holds. Panics if a key appears twice.
 pub(crate) fn pairs(db: &Reader) -> Pairs {
     let mut pairs = Pairs::new();
     for pair in db.iter_unordered() {
@@ -52,11 +52,11 @@ pub(crate) fn pairs(db: &Reader) -> Pairs {
     pairs
 }
 
-/// Opens a copy of the directory as it is now, as if the process had been killed at this moment.
+/// Copies the directory as it is now, as if the process had been killed at this moment.
 ///
-/// The calling thread must be the only one that writes. What the store does by itself meanwhile is
-/// to seal: that leaves every entry where it is, so a copy is one of the states that it passes
-/// through, if the manifest is copied last.
+/// The calling thread must be the only one that writes. All that the store does meanwhile is seal,
+/// which leaves every entry in place. So a copy whose manifest is copied last is one of the states
+/// that the store passes through.
 pub(crate) fn crash_copy(source: &Path) -> TempDir {
     let target = tempfile::tempdir().unwrap();
     let mut names = names(source);
@@ -71,7 +71,7 @@ pub(crate) fn crash_copy(source: &Path) -> TempDir {
             continue;
         }
         match fs::copy(&from, &to) {
-            // A temporary file that has got its name since.
+            // A temporary file that has since been renamed to its final name.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             result => drop(result.unwrap()),
         }
@@ -79,14 +79,14 @@ pub(crate) fn crash_copy(source: &Path) -> TempDir {
     target
 }
 
-/// A store whose segments are all unsealed, as if it had been killed before any was sealed.
+/// Returns a store whose segments are all unsealed, as if it had been killed before any was sealed.
 ///
-/// `fill` writes to it, fewer than eight segments.
+/// `fill` must write fewer than eight segments.
 pub(crate) fn unsealed_copy(options: Options, fill: impl FnOnce(&Bitcask)) -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let db = Bitcask::open(dir.path(), options).unwrap();
-    // With the first entry the manifest says that there is a log. Until eight ids are used up it
-    // need not be written again but to seal.
+    // After the first entry, the manifest says that there is a log. Until eight ids are used up, it
+    // has to be rewritten only to record seals.
     db.put("first", "entry").unwrap();
     let manifest = fs::read(dir.path().join("MANIFEST")).unwrap();
     fill(&db);
@@ -101,7 +101,7 @@ fn names(dir: &Path) -> Vec<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-/// Returns the files of a directory with this extension, oldest first.
+/// Returns the files of a directory that have this extension, oldest first.
 pub(crate) fn files_of(dir: &Path, extension: &str) -> Vec<PathBuf> {
     let paths = names(dir).into_iter().map(|name| dir.join(name));
     let mut paths: Vec<PathBuf> =
@@ -122,8 +122,8 @@ pub(crate) fn remove_hints(dir: &Path) {
     }
 }
 
-/// Returns every file below a directory with its bytes, and every directory without. The lock
-/// aside: whoever tries to open a store may touch it.
+/// Returns every file below a directory with its bytes, and every subdirectory without. Leaves out the
+/// lock, because attempts to open a store may touch it.
 pub(crate) fn contents(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let mut contents = BTreeMap::new();
     for name in names(dir) {
@@ -138,13 +138,13 @@ pub(crate) fn contents(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     contents
 }
 
-/// Returns the error that keeps a store from being opened, and sees to it that the attempt has
-/// changed nothing on disk.
+/// Returns the error of opening a store that cannot be opened. Checks that the attempt has changed
+/// nothing on disk.
 pub(crate) fn refused(dir: &Path, options: Options) -> Error {
     refused_by(dir, || Bitcask::open(dir, options).map(drop))
 }
 
-/// Opens a store for reading, which has to fail, and checks that nothing in the directory was changed.
+/// Like `refused`, but opens the store for reading.
 pub(crate) fn refused_to_read(dir: &Path) -> Error {
     refused_by(dir, || ReadOnly::open(dir, small()).map(drop))
 }
@@ -152,18 +152,18 @@ pub(crate) fn refused_to_read(dir: &Path) -> Error {
 fn refused_by(dir: &Path, open: impl FnOnce() -> Result<(), Error>) -> Error {
     let before = contents(dir);
     let error = open().unwrap_err();
-    assert!(before == contents(dir), "a failed open has changed the directory: {error}");
+    assert!(before == contents(dir), "a failed open changed the directory: {error}");
     error
 }
 
-/// Changes some bytes of a file.
+/// Applies a change to the bytes of a file.
 pub(crate) fn patch(path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = fs::read(path).unwrap();
     change(&mut bytes);
     fs::write(path, bytes).unwrap();
 }
 
-/// CRC-32 as IEEE 802.3 has it; slow, and not the store's own.
+/// CRC-32 of IEEE 802.3. Slow, and independent of the store's implementation.
 pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc: u32, _| {
@@ -172,17 +172,17 @@ pub(crate) fn crc32(bytes: &[u8]) -> u32 {
     })
 }
 
-/// Where the first entry of a segment lies.
+/// Offset of the first entry in a segment.
 pub(crate) const FIRST_OFFSET: usize = 64;
-/// The size of an entry's header without optional fields.
+/// Size of an entry's header without optional fields, in bytes.
 pub(crate) const HEADER_SIZE: usize = 20;
 
-/// An entry as `docs/format.md` has it, to be forged.
+/// An entry to forge, as `docs/format.md` describes it.
 #[derive(Debug, Clone)]
 pub(crate) struct Forged {
     pub(crate) flags: u16,
     pub(crate) timestamp: u64,
-    /// The optional fields, encoded.
+    /// The encoded optional fields.
     pub(crate) fields: Vec<u8>,
     pub(crate) key: Vec<u8>,
     pub(crate) value: Vec<u8>,
@@ -204,7 +204,7 @@ impl Forged {
         }
     }
 
-    /// Writes the entry over one of the same size, with the checksum that it has to have there.
+    /// Writes the entry over one of the same size, with the right checksum for its place.
     pub(crate) fn write(&self, log: &mut [u8], segment: u32, offset: usize) {
         let mut header = u16::try_from(self.key.len()).unwrap().to_be_bytes().to_vec();
         header.extend(self.flags.to_be_bytes());
@@ -220,7 +220,7 @@ impl Forged {
     }
 }
 
-/// A deterministic source of numbers for threads that a property test can't drive (`SplitMix64`).
+/// A deterministic source of numbers (`SplitMix64`) for threads that a property test cannot drive.
 #[derive(Debug)]
 pub(crate) struct Random(pub(crate) u64);
 
@@ -234,14 +234,14 @@ impl Random {
     }
 }
 
-/// Names the part that a child process plays.
+/// Environment variable: the part that a child process plays.
 pub(crate) const ROLE: &str = "BITCASK_TEST_ROLE";
-/// Names the store it plays with.
+/// Environment variable: the store that it uses.
 pub(crate) const STORE: &str = "BITCASK_TEST_STORE";
-/// Stands before what a child says, to tell it from what the test harness prints.
+/// Prefix of a child's reports, which distinguishes them from the output of the test harness.
 pub(crate) const SAYS: &str = "@@ ";
 
-/// This test binary once more, as a process of its own that plays a part; see `processes`.
+/// Returns a command that runs this test binary as a child process that plays a part; see `processes`.
 pub(crate) fn actor(role: &str, store: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "processes::a_child_process_plays_its_part", "--nocapture"]);
@@ -250,7 +250,7 @@ pub(crate) fn actor(role: &str, store: &Path) -> Command {
     command
 }
 
-/// A child process at work. It is killed when this is dropped.
+/// A running child process. Dropping this kills it.
 #[derive(Debug)]
 pub(crate) struct Actor {
     child: Child,
@@ -268,14 +268,14 @@ impl Actor {
         self.child.id()
     }
 
-    /// Waits for the next thing that the child says; nothing once it has ended.
+    /// Waits for the next report of the child. Returns `None` once the child has exited.
     pub(crate) fn hear(&mut self) -> Option<String> {
         loop {
             let mut line = String::new();
             if self.said.read_line(&mut line).unwrap() == 0 {
                 return None;
             }
-            // A line that the kill has cut off was not said.
+            // A line that the kill has truncated does not count.
             if let Some((_, said)) = line.split_once(SAYS)
                 && let Some(said) = said.strip_suffix('\n')
             {
@@ -284,18 +284,18 @@ impl Actor {
         }
     }
 
-    /// Takes what the child reads from, which ends when this is dropped, or else when the child is waited
-    /// for.
+    /// Takes the child's standard input. It closes when the returned value is dropped or, if it was
+    /// never taken, when the child is waited for.
     pub(crate) fn stdin(&mut self) -> ChildStdin {
         self.child.stdin.take().unwrap()
     }
 
-    /// Waits for the child to end by itself, and returns how it did.
+    /// Waits for the child to exit, and returns its exit status.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.child.wait().unwrap()
     }
 
-    /// Kills the child, which can't do anything about it, and waits for its end.
+    /// Kills the child with an uncatchable signal, and waits for it to exit.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();

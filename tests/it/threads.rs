@@ -1,7 +1,7 @@
 //! Several threads on few keys: what they write checks itself.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
-#![expect(clippy::indexing_slicing, reason = "a helper that reaches too far has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
+#![expect(clippy::indexing_slicing, reason = "an out-of-bounds index in a helper fails the test")]
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

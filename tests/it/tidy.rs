@@ -6,7 +6,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
-    reason = "helpers of tests fail loudly"
+    reason = "a failing helper fails the test"
 )]
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -1,8 +1,9 @@
-//! Tests of the store on the twin disk, with a clock whose hands the test moves.
+//! Tests of the store on the twin disk, with a clock that the test sets.
 //!
-//! - A [`Lab`] is what a store is opened on. Crashes make new labs, on images of its disk.
-//! - A [`Model`] is what a store should hold; [`check`] compares the two through every reading
-//!   method, [`raw`] reads what the keydir names, expired entries too.
+//! - A [`Lab`] is the environment in which a store is opened. Crashes make new labs, on images of its
+//!   disk.
+//! - A [`Model`] is the expected content of a store. [`check`] compares the two through every reading
+//!   method; [`raw`] reads the entries that the keydir names, including expired ones.
 //! - [`log_entries`] reads the log itself.
 
 #[cfg(test)]
@@ -44,20 +45,20 @@ use crate::testing::twin::{Twin, Unsynced};
 
 const DIR: &str = "/store";
 
-/// What a key should hold: its value, and when it expires.
+/// The expected state of a key: its value, and its expiry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Stored {
     value: Vec<u8>,
     expiry: Option<u64>,
 }
 
-/// What a store should hold, expired keys that nothing has removed yet among them.
+/// The expected content of a store, including expired keys that nothing has removed yet.
 type Model = BTreeMap<Vec<u8>, Stored>;
 
-/// Keys and values that are not expired.
+/// Keys with unexpired values.
 type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// What a store is opened on: a disk, a clock, a hash; no threads.
+/// The environment of a store: a disk, a clock and a hash; no threads.
 #[derive(Debug, Clone)]
 struct Lab {
     twin: Arc<Twin>,
@@ -67,13 +68,13 @@ struct Lab {
 }
 
 impl Lab {
-    /// An empty disk, the hash that stores have, small segments, no syncs but those asked for.
+    /// An empty disk, the hash that stores normally have, small segments, and only explicit syncs.
     fn new() -> Self {
         let options = Options::new().segment_size(1024).sync_policy(SyncPolicy::Never);
         Self { twin: Twin::new(), hands: Hands::new(), hasher: KeyHasher::new, options }
     }
 
-    /// The same with a hash of four values, so that keys collide all the time.
+    /// The same with a hash of only four values, so that keys collide all the time.
     fn weak() -> Self {
         Self { hasher: KeyHasher::weak, ..Self::new() }
     }
@@ -82,7 +83,7 @@ impl Lab {
         Self { options, ..self }
     }
 
-    /// A disk with a new store whose hash has this seed, so that a run can be repeated.
+    /// A disk with a new store whose hash has this seed, so that a run is reproducible.
     fn seeded(self, seed: u64) -> Self {
         let manifest = Manifest::new(Identity { store_id: !seed, hash_seed: seed });
         let path = Dir::new(DIR.into()).manifest();
@@ -90,17 +91,19 @@ impl Lab {
         self
     }
 
-    /// The same clock, hash and options on another disk.
+    /// The same clock, hash and options with another disk.
     fn on(&self, twin: Arc<Twin>) -> Self {
         Self { twin, ..self.clone() }
     }
 
-    /// What the death of the process at this moment leaves. The store here may stay open.
+    /// A lab with what the death of the process leaves at this moment. The store of this lab may stay
+    /// open.
     fn killed(&self) -> Self {
         self.on(self.twin.kill_image_now())
     }
 
-    /// What a power cut at this moment leaves; `keep` is asked about what was not synced.
+    /// A lab with what a power cut leaves at this moment. `keep` decides about each unsynced
+    /// operation.
     fn powered_off(&self, keep: impl FnMut(Unsynced<'_>) -> bool) -> Self {
         self.on(self.twin.power_image(self.twin.op_count(), keep))
     }
@@ -142,7 +145,7 @@ impl Lab {
         }
     }
 
-    /// Opens with the options as they are, whatever the environment says of the append mode.
+    /// Opens with exactly these options, ignoring the environment's append mode.
     fn try_open_as_told(&self) -> Result<Bitcask> {
         Bitcask::open_on(&self.env(), Path::new(DIR), self.options.clone())
     }
@@ -151,19 +154,19 @@ impl Lab {
         self.try_open_as_told().unwrap()
     }
 
-    /// Opens what lies in another directory of the same disk.
+    /// Opens the store in another directory of the same disk.
     #[cfg(shuttle)]
     fn open_at(&self, path: &Path) -> Bitcask {
         Bitcask::open_on(&self.env(), path, self.options.clone()).unwrap()
     }
 
-    /// Closes in order and opens again.
+    /// Closes cleanly and reopens.
     fn reopen(&self, db: Bitcask) -> Bitcask {
         db.close().unwrap();
         self.open()
     }
 
-    /// The paths of the store's segments or hints, oldest first.
+    /// Returns the paths of the store's segments or hints, oldest first.
     fn paths(&self, kind: fn(SegmentId) -> FileKind) -> Vec<(SegmentId, PathBuf)> {
         let id = |path: &PathBuf| {
             if path.parent() != Some(Path::new(DIR)) {
@@ -197,7 +200,7 @@ impl Lab {
     }
 }
 
-/// A store in the role that a test has opened it in.
+/// A store, opened for writing or for reading.
 #[derive(Debug)]
 enum EitherRole {
     Writable(Bitcask),
@@ -224,12 +227,12 @@ impl Deref for EitherRole {
     }
 }
 
-/// Ends a store as the death of its process does, on the same disk.
+/// Ends a store like the death of its process, on the same disk.
 fn kill(db: Bitcask) {
     db.kill();
 }
 
-/// Begins to merge those of the sealed segments that a bit is set for.
+/// Begins to merge the sealed segments whose bits are set.
 fn begin_merge(db: &Bitcask, segments: u64) -> Merge {
     let inner = &db.inner;
     inner.filler.fill_all(&inner.keydir).unwrap();
@@ -239,13 +242,13 @@ fn begin_merge(db: &Bitcask, segments: u64) -> Merge {
     Merge::begin(&inner.merge_context(), &ids)
 }
 
-/// Returns whether opening found everything as it should be. Hints don't count: a crash may come
+/// Returns whether opening found everything in order. Hints do not count, because a crash may occur
 /// before they are written.
 fn found_in_order(db: &Reader) -> bool {
     RecoveryReport { rebuilt_hints: 0, ..db.recovery().clone() }.is_clean()
 }
 
-/// Returns all keys and values that are not expired.
+/// Returns all keys with unexpired values.
 fn snapshot(db: &Reader) -> Pairs {
     let mut pairs = Pairs::new();
     for pair in db.iter_unordered() {
@@ -256,7 +259,7 @@ fn snapshot(db: &Reader) -> Pairs {
     pairs
 }
 
-/// Returns what the keydir names, each entry checked: expired ones too.
+/// Returns the entries that the keydir names, each verified, including expired ones.
 fn raw(db: &Reader) -> Model {
     let mut model = Model::new();
     let guard = db.inner.pin();
@@ -275,13 +278,13 @@ fn raw(db: &Reader) -> Model {
     model
 }
 
-/// Returns what of a model is not expired.
+/// Returns the unexpired part of a model.
 fn visible(model: &Model, now: u64) -> Pairs {
     let live = model.iter().filter(|(_, stored)| stored.expiry.is_none_or(|at| at > now));
     live.map(|(key, stored)| (key.clone(), stored.value.clone())).collect()
 }
 
-/// Returns what of a model is not expired by a store's own clock, which asks when it was written.
+/// Like `visible`, but uses the store's clock, which depends on when an entry was written.
 fn visible_in(db: &Reader, model: &Model) -> Pairs {
     let is_live = |(key, stored): &(&Vec<u8>, &Stored)| {
         stored.expiry.is_none_or(|expiry| expiry > time_for(db, key))
@@ -290,7 +293,7 @@ fn visible_in(db: &Reader, model: &Model) -> Pairs {
     live.map(|(key, stored)| (key.clone(), stored.value.clone())).collect()
 }
 
-/// Returns the time by which a key expires, whether it has or not.
+/// Returns the time by which a key's expiry is judged.
 fn time_for(db: &Reader, key: &[u8]) -> u64 {
     let (guard, hash) = (db.inner.pin(), db.inner.keydir.hash(key));
     let shard = db.inner.shard(hash.shard()).unwrap();
@@ -298,20 +301,20 @@ fn time_for(db: &Reader, key: &[u8]) -> u64 {
     db.inner.clock.read().of(found.map_or(0, |(_, located)| located.stored.timestamp()))
 }
 
-/// Returns a model of values that don't expire.
+/// Returns a model of values that do not expire.
 fn model<const N: usize>(pairs: [(&str, &str); N]) -> Model {
     let stored = |value: &str| Stored { value: value.into(), expiry: None };
     pairs.into_iter().map(|(key, value)| (key.into(), stored(value))).collect()
 }
 
-/// Checks that a store holds what the model says, expired keys that nothing has removed among them.
+/// Checks that a store holds exactly the model, including expired keys that nothing has removed.
 fn check_with(db: &Reader, model: &Model, keys: &[Vec<u8>]) {
     check_visible(db, model, keys);
-    assert_eq!(raw(db), *model, "what the keydir names");
+    assert_eq!(raw(db), *model, "entries that the keydir names");
 }
 
-/// Checks that a store holds what of a model is not expired, through every reading method, and that
-/// its figures fit. `keys` are looked up too, whether they are in the model or not.
+/// Checks that a store holds the unexpired part of a model, through every reading method, and that its
+/// figures are right. `keys` are looked up as well, whether they are in the model or not.
 fn check_visible(db: &Reader, model: &Model, keys: &[Vec<u8>]) {
     let pairs = visible_in(db, model);
     assert_eq!(snapshot(db), pairs, "iter");
@@ -319,7 +322,7 @@ fn check_visible(db: &Reader, model: &Model, keys: &[Vec<u8>]) {
     let mut sorted = listed.clone();
     sorted.sort();
     assert_eq!(sorted, pairs.keys().cloned().collect::<Vec<_>>(), "keys");
-    let mut buffer = b"what was there before".to_vec();
+    let mut buffer = b"previous content".to_vec();
     for key in model.keys().chain(keys) {
         let value = pairs.get(key);
         assert_eq!(db.get(key).unwrap().map(Vec::from).as_ref(), value, "get {key:?}");
@@ -339,13 +342,13 @@ fn check_visible(db: &Reader, model: &Model, keys: &[Vec<u8>]) {
     db.get_many_with(&asked, gather).unwrap();
     assert_eq!(lent, (0..).zip(many).collect::<Vec<_>>(), "get_many_with");
     let raw = raw(db);
-    assert_eq!(visible_in(db, &raw), pairs, "what the keydir names");
+    assert_eq!(visible_in(db, &raw), pairs, "entries that the keydir names");
     assert_eq!(db.len().unwrap(), raw.len() as u64, "len");
     assert_eq!(db.is_empty().unwrap(), raw.is_empty(), "is_empty");
     check_figures(db);
 }
 
-/// Checks what is told of a key without its value.
+/// Checks the metadata of a key.
 fn check_ttl(db: &Reader, model: &Model, key: &[u8]) {
     let now = time_for(db, key);
     let stored = model.get(key).filter(|stored| stored.expiry.is_none_or(|at| at > now));
@@ -362,7 +365,7 @@ fn check(db: &Reader, model: &Model) {
     check_with(db, model, &[b"".to_vec(), b"a key that nobody puts".to_vec()]);
 }
 
-/// Checks a store's figures against what the keydir names.
+/// Checks a store's figures against the entries that the keydir names.
 fn check_figures(db: &Reader) {
     let mut sizes = BTreeMap::<u32, u64>::new();
     let guard = db.inner.pin();
@@ -383,13 +386,13 @@ fn check_figures(db: &Reader) {
     assert_eq!(stats.log_size, stats.dead_size + stats.live_size + stats.segments * FIRST_OFFSET);
 }
 
-/// An entry as it lies in the log.
+/// An entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct LogEntry {
     place: Place,
     flags: Flags,
     key: Vec<u8>,
-    /// As it is stored.
+    /// The value as it is stored.
     value: Vec<u8>,
     raw_size: Option<u32>,
     timestamp: u64,
@@ -397,8 +400,8 @@ struct LogEntry {
     mark: Option<Mark>,
 }
 
-/// Returns all entries that check, end entries and lone marks too, segment by segment up to the
-/// first place that holds none.
+/// Returns all valid entries, including end entries and lone marks. Each segment is read up to the
+/// first offset without a valid entry.
 fn log_entries(lab: &Lab) -> Vec<LogEntry> {
     let mut entries = Vec::new();
     for (id, path) in lab.logs() {
@@ -426,7 +429,7 @@ fn log_entries(lab: &Lab) -> Vec<LogEntry> {
 }
 
 #[test]
-fn a_store_holds_what_it_is_given() {
+fn a_store_returns_what_was_put() {
     for lab in [Lab::new(), Lab::weak()] {
         let db = lab.open();
         let mut expected = Model::new();
@@ -451,7 +454,7 @@ fn a_store_holds_what_it_is_given() {
 }
 
 #[test]
-fn what_was_not_synced_may_go_with_the_power() {
+fn a_power_cut_may_lose_unsynced_writes() {
     let lab = Lab::new();
     let db = lab.open();
     db.put("a", "1").unwrap();

@@ -1,13 +1,13 @@
-//! Random operations, closes, kills and power cuts against a `BTreeMap`.
+//! Random operations, closes, kills and power cuts, compared with a `BTreeMap`.
 //!
-//! - After each operation the keys it touched are compared, after every other opening everything
-//!   is: in between, shards are filled as they are touched.
-//! - After a kill the state is exactly what it was. After a power cut it is the state after some
-//!   first part of the operations, at or after the last that was durable.
-//! - In some runs segments are merged: any of them, by steps between the others, to the end or not.
-//!   An expired key may be gone then or not, and the clock is not turned back.
-//! - The runs are the same every time. `BITCASK_LONG=10` makes ten times as many, and
-//!   `BITCASK_SEED=7` makes others.
+//! - After each operation, the keys it touched are compared. After every other opening everything is
+//!   compared; otherwise shards are filled only as they are touched.
+//! - After a kill, the state is unchanged. After a power cut, it is the state after a prefix of the
+//!   operations that includes every durable one.
+//! - Some runs merge segments: any of them, by steps between the other operations, to the end or not.
+//!   In these runs an expired key may have been removed, and the clock is never set back.
+//! - The runs are reproducible. `BITCASK_LONG=10` makes ten times as many, and `BITCASK_SEED=7` makes
+//!   others.
 
 use std::cmp::Ordering;
 
@@ -20,12 +20,12 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRu
 use super::*;
 use crate::merge::Merge;
 
-/// Runs of each test, unless there are to be more.
+/// Default number of runs of each test.
 const CASES: u32 = 100;
 
 type Key = usize;
 
-/// A value to be written: its size, and how many seconds it lives.
+/// A value to be written: its size, and its time to live in seconds.
 type New = (usize, Option<u64>);
 
 #[derive(Debug, Clone)]
@@ -55,7 +55,7 @@ enum Step {
         new: Option<New>,
         sync: Option<bool>,
     },
-    /// A put that keeps the time to live of the key, in one of several ways.
+    /// A put that keeps the key's time to live, in one of several ways.
     Keep {
         key: Key,
         new: New,
@@ -93,15 +93,15 @@ enum Step {
         within: u8,
         keep: u64,
     },
-    /// Begins to merge those of the sealed segments that a bit is set for.
+    /// Begins to merge the sealed segments whose bits are set.
     BeginMerge {
         segments: u64,
     },
-    /// Goes on with the merge.
+    /// Continues the merge.
     Merge {
         steps: u8,
     },
-    /// Ends the merge before its time.
+    /// Stops the merge early.
     StopMerge,
 }
 
@@ -172,22 +172,22 @@ fn options() -> impl Strategy<Value = Options> {
     )
 }
 
-/// A store and the model of it, side by side.
+/// A store and its model.
 struct World {
     lab: Lab,
-    /// Opened one after the other, in turns.
+    /// Options for successive openings, used in rotation.
     options: Vec<Options>,
     openings: usize,
-    /// Nothing only while it is being replaced.
+    /// `None` only while the store is being replaced.
     db: Option<Bitcask>,
     model: Model,
-    /// States since the last that is durable, each with the end of the log at that time.
+    /// States since the last durable one, each with the end of the log at that time.
     history: Vec<(Place, Model)>,
-    /// Operations of the disk before the last step.
+    /// Number of disk operations before the last step.
     ops_before: usize,
     keys: Vec<Vec<u8>>,
     writes: usize,
-    /// Whether segments are merged in this run.
+    /// Whether this run merges segments.
     merges: bool,
     merge: Option<Merge>,
 }
@@ -220,8 +220,8 @@ impl World {
         self.db().inner.clock.now()
     }
 
-    /// Opens what is on the lab's disk, with the options whose turn it is. Compares all every other
-    /// time, and otherwise leaves most shards to be filled when a step touches them.
+    /// Opens the store on the lab's disk, with the next options. Compares everything every other time;
+    /// otherwise most shards stay unfilled until a step touches them.
     fn open(&mut self) {
         self.lab.options = self.options[self.openings % self.options.len()].clone();
         self.openings += 1;
@@ -245,28 +245,28 @@ impl World {
         assert!(report.is_clean(), "{report:?}");
     }
 
-    /// Returns whether two states are the same, as far as they have to be.
+    /// Returns whether two states are equal, as far as they have to be.
     fn same(&self, a: &Model, b: &Model) -> bool {
         let now = self.lab.hands.clock().now();
         if self.merges { visible(a, now) == visible(b, now) } else { a == b }
     }
 
-    /// Notes the state that has just been reached.
+    /// Records the state that has just been reached.
     fn note(&mut self) {
         let end = self.db().inner.writer().unwrap().log.lock().end();
         self.history.push((end, self.model.clone()));
     }
 
-    /// Forgets states that can't come back any more, since a later one is durable.
+    /// Drops states that cannot come back because a later one is durable.
     fn forget(&mut self) {
         let inner = &self.db.as_ref().unwrap().inner;
         let sealed = inner.manifest.get(|manifest| Place::new(manifest.log, 0));
         let durable = inner.log().unwrap().durable().max(sealed);
         let last = self.history.iter().rposition(|(end, _)| *end <= durable);
-        self.history.drain(..last.expect("what was there at the start is durable"));
+        self.history.drain(..last.expect("the initial state is durable"));
     }
 
-    /// A value that no other write has.
+    /// Returns a value that no other write stores.
     fn value(&mut self, size: usize) -> Vec<u8> {
         self.writes += 1;
         let mut value = format!("{:04}", self.writes).into_bytes();
@@ -281,7 +281,7 @@ impl World {
         is_live.then(|| stored.value.clone())
     }
 
-    /// Makes a change in the model. A delete of what is absent leaves the model as it is.
+    /// Makes a change in the model. A delete of an absent key leaves the model unchanged.
     fn apply(&mut self, key: &[u8], value: Option<Vec<u8>>, ttl: Option<u64>) {
         let expiry = ttl.map(|seconds| self.now() + seconds * 1_000_000);
         match value {
@@ -290,7 +290,7 @@ impl World {
         };
     }
 
-    /// Returns the time to live, in seconds, that a put has which asks for this one.
+    /// Returns the time to live, in seconds, of a put that requests this one.
     fn or_default(&self, ttl: Option<u64>) -> Option<u64> {
         ttl.or(self.lab.options.default_ttl.map(|ttl| ttl.as_secs()))
     }
@@ -375,7 +375,7 @@ impl World {
         }
     }
 
-    /// A change of one key: what it returns, and what is there then.
+    /// Changes one key, and checks the result and the state afterwards.
     fn change(&mut self, step: &Step) {
         let (Step::Put { key, .. }
         | Step::Delete { key, .. }
@@ -447,11 +447,11 @@ impl World {
         }
     }
 
-    /// A put that leaves when the key expires as it is.
+    /// A put that keeps the key's expiry.
     fn keep(&mut self, key: Key, (size, ttl): New, way: u8, sync: Option<bool>) {
         let key = self.keys[key].clone();
         let (old, value) = (self.get(&key), self.value(size));
-        // Where the log is ahead of the clock, what is written now may expire by another time.
+        // Where the log is ahead of the clock, a new value may expire by another time.
         let now = self.db().inner.clock.read();
         let ahead = now.of(now.highest()) - time_for(self.db(), &key);
         let kept = old.as_ref().map(|_| self.model[&key].expiry.map(|expiry| expiry + ahead));
@@ -490,7 +490,7 @@ impl World {
         check_ttl(self.db(), &self.model, &key);
     }
 
-    /// A change of when a key expires, and of nothing else.
+    /// Changes only a key's expiry.
     fn set_ttl(&mut self, key: Key, ttl: Option<u64>) {
         let key = self.keys[key].clone();
         let old = self.get(&key);
@@ -526,7 +526,7 @@ impl World {
         }
     }
 
-    /// Goes on on another disk, which has to hold the same. It is looked at read-only first.
+    /// Continues on another disk, which must hold the same state. Opens it read-only first.
     fn move_to(&mut self, lab: Lab) {
         let reader = lab.open_read_only();
         self.check_that(&reader);
@@ -539,7 +539,7 @@ impl World {
         assert_eq!(self.db().recovery().cuts, []);
     }
 
-    /// Makes zeros of some bytes that were not synced: a disk writes parts of what it is given.
+    /// Zeroes parts of unsynced writes: a disk may write only a part of what it was given.
     fn tear(&self, image: &Lab, keeping: &mut Keeping) {
         let durable = self.db().inner.log().unwrap().durable();
         let manifest = self.db().inner.manifest.get(Clone::clone);
@@ -561,7 +561,7 @@ impl World {
         }
     }
 
-    /// Cuts the power at some moment of the last step, or right behind it.
+    /// Cuts the power at some moment of the last step or right after it.
     fn power_cut(&mut self, within: u8, keep: u64) {
         let ops = self.lab.twin.op_count();
         let range = (ops - self.ops_before) as u64;
@@ -585,7 +585,7 @@ impl World {
         assert!(allowed, "{found:?} is none of the states {:?}", self.history);
         let copy = image.killed();
         kill(db);
-        // A second power cut, and a kill, right behind the recovery.
+        // Makes a second power cut, and a kill, right after the recovery.
         for again in [image.powered_off(|_| keeping.next()), copy] {
             let db = again.open();
             assert_eq!(raw(&db), found);
@@ -611,11 +611,11 @@ fn write_options(ttl: Option<u64>, sync: Option<bool>) -> WriteOptions {
     options
 }
 
-/// Decides what reaches the disk: nothing, all, or a part, from the number that it starts with.
+/// Decides what reaches the disk: nothing, everything, or a part. The initial number determines which.
 struct Keeping(u64);
 
 impl Keeping {
-    /// The lowest bits stay what they are, and say how much is kept.
+    /// The lowest bits are constant, and determine how much is kept.
     fn random(&mut self) -> u64 {
         let random = (self.0 >> 3).wrapping_mul(6_364_136_223_846_793_005).wrapping_add(12345);
         self.0 = random << 3 | self.0 & 0b111;
@@ -656,7 +656,7 @@ fn runner(stream: u8) -> TestRunner {
     TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &seed))
 }
 
-/// Keys of several lengths, the empty one among them.
+/// Keys of several lengths, including the empty one.
 fn keys(count: usize) -> Vec<Vec<u8>> {
     (0..count).map(|at| vec![b'a' + u8::try_from(at).unwrap(); at * at]).collect()
 }
@@ -671,7 +671,7 @@ fn run_with_merges(stream: u8, seed: u64, keys: &[Vec<u8>], lab: impl Fn() -> La
     run_cases(stream, seed, keys, lab, &(vec(options(), 1..4), vec(steps, 1..120)), true);
 }
 
-/// Segments of a few entries, so that outputs are many and lie between what is not merged.
+/// Segments of a few entries, so that there are many outputs between unmerged segments.
 fn run_with_many_merges(stream: u8, seed: u64, keys: &[Vec<u8>], lab: impl Fn() -> Lab) {
     let options = (1..4_u64).prop_map(|entries| {
         Options::new().segment_size(512).segment_entries(entries).sync_policy(SyncPolicy::Never)
@@ -724,23 +724,23 @@ fn seed_for_one_hash(keys: &[Vec<u8>]) -> u64 {
 }
 
 #[test]
-fn random_operations_do_what_a_map_does() {
+fn random_operations_match_a_map() {
     run(1, 1, &keys(10), Lab::new);
 }
 
 #[test]
-fn random_operations_do_what_a_map_does_when_keys_collide() {
+fn random_operations_match_a_map_when_keys_collide() {
     run(2, 2, &keys(10), Lab::weak);
 }
 
 #[test]
-fn random_operations_do_what_a_map_does_when_all_keys_collide() {
+fn random_operations_match_a_map_when_all_keys_collide() {
     let keys = keys(4);
     run(3, seed_for_one_hash(&keys), &keys, Lab::weak);
 }
 
 #[test]
-fn merges_change_nothing_that_can_be_seen() {
+fn merges_change_nothing_visible() {
     run_with_merges(4, 4, &keys(8), Lab::new);
 }
 
@@ -756,12 +756,12 @@ fn merges_change_nothing_when_all_keys_collide() {
 }
 
 #[test]
-fn many_merges_of_few_entries_change_nothing() {
+fn merges_of_many_small_segments_change_nothing() {
     run_with_many_merges(7, 7, &keys(2), Lab::new);
 }
 
 #[test]
-fn many_merges_of_few_entries_change_nothing_when_all_keys_collide() {
+fn merges_of_many_small_segments_change_nothing_when_all_keys_collide() {
     let keys = keys(3);
     run_with_many_merges(8, seed_for_one_hash(&keys), &keys, Lab::weak);
 }

@@ -1,22 +1,22 @@
-//! Disks for the tests of recovery: how they came to be, and how they are compared.
+//! Disks for the tests of recovery: how they were written, and how they are compared.
 //!
-//! - A [`Story`] is a store that was written to, with what it held after each write and where the
-//!   log ended then; so the state that any first part of the log stands for is known.
-//! - [`files`] is what is on a disk. `LOCK` is left out: it holds a process id, nothing of ours.
+//! - A [`Story`] is a store that was written to, with its content and the end of its log after each
+//!   write. So the state for any prefix of the log is known.
+//! - [`files`] returns the content of a disk. It leaves out `LOCK`, which holds only a process id.
 
 use super::*;
 use crate::options::WriteOptions;
 
-/// What is on a disk, the lock file aside.
+/// The content of a disk, without the lock file.
 pub(super) type Files = BTreeMap<PathBuf, Vec<u8>>;
 
-/// Returns all files of a disk but the lock file.
+/// Returns all files of a disk except the lock file.
 pub(super) fn files(twin: &Twin) -> Files {
     let ours = twin.files().into_iter().filter(|path| !path.ends_with("LOCK"));
     ours.map(|path| (path.clone(), twin.contents(&path).unwrap())).collect()
 }
 
-/// Returns the bytes of a disk that were set aside, by the place they come from.
+/// Returns the quarantined bytes of a disk, by the place they come from.
 pub(super) fn quarantine(twin: &Twin) -> BTreeMap<Place, Vec<u8>> {
     let mut found = BTreeMap::new();
     for (path, bytes) in files(twin) {
@@ -30,12 +30,12 @@ pub(super) fn quarantine(twin: &Twin) -> BTreeMap<Place, Vec<u8>> {
     found
 }
 
-/// Returns where the last byte lies that is not zero, plus one.
+/// Returns the offset after the last nonzero byte.
 pub(super) fn content_end(bytes: &[u8]) -> usize {
     bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1)
 }
 
-/// Numbers that look random, and are the same in every run (`SplitMix64`).
+/// A deterministic source of pseudo-random numbers (`SplitMix64`).
 pub(super) struct Random(pub(super) u64);
 
 impl Random {
@@ -51,13 +51,13 @@ impl Random {
         self.next() % limit
     }
 
-    /// Random bytes, none of them zero.
+    /// Fills a slice with random nonzero bytes.
     pub(super) fn garbage(&mut self, bytes: &mut [u8]) {
         bytes.fill_with(|| u8::try_from(1 + self.below(255)).unwrap());
     }
 }
 
-/// Whether a test is to be thorough rather than quick.
+/// Returns whether a test should be thorough rather than quick.
 pub(super) fn long() -> bool {
     std::env::var_os("BITCASK_LONG").is_some()
 }
@@ -65,16 +65,16 @@ pub(super) fn long() -> bool {
 /// The state after a write.
 #[derive(Debug, Clone)]
 pub(super) struct Step {
-    /// Behind the write's last entry, padding included.
+    /// The end of the write's last entry, including padding.
     pub(super) end: Place,
     pub(super) pairs: Pairs,
 }
 
-/// A store that is written to, and what it held after each write.
+/// A store that is written to, and its content after each write.
 pub(super) struct Story {
     pub(super) lab: Lab,
     pub(super) db: Bitcask,
-    /// The first is the empty store, or what it was opened with.
+    /// The first step is the empty store, or the content that the story began with.
     pub(super) steps: Vec<Step>,
 }
 
@@ -98,7 +98,7 @@ impl Story {
         self.put_opt(key, value, WriteOptions::new());
     }
 
-    /// A time to live has to be one that outlives the test.
+    /// Puts a key. A time to live must outlast the test.
     pub(super) fn put_opt(&mut self, key: &str, value: &str, options: WriteOptions) {
         self.db.put_opt(key, value, options).unwrap();
         let mut pairs = self.pairs().clone();
@@ -136,7 +136,7 @@ impl Story {
         self.db.inner.seal_rotated().unwrap();
     }
 
-    /// The store as the death of its process leaves it; the story ends.
+    /// Returns the store as the death of its process leaves it, and ends the story.
     pub(super) fn killed(self) -> Told {
         let lab = self.lab.on(self.lab.twin.kill_image_now().fork());
         kill(self.db);
@@ -144,11 +144,11 @@ impl Story {
     }
 }
 
-/// A story that has been told: a disk, and what the log on it stands for.
+/// A finished story: a disk, and the states that prefixes of its log stand for.
 pub(super) struct Told {
     pub(super) lab: Lab,
     pub(super) steps: Vec<Step>,
-    /// By the place behind each entry: behind its last byte, padding not counted.
+    /// By the end of each entry with padding: its end without padding.
     cores: BTreeMap<Place, Place>,
 }
 
@@ -165,7 +165,7 @@ fn cores(lab: &Lab) -> BTreeMap<Place, Place> {
 }
 
 impl Told {
-    /// A fresh disk as the story left it.
+    /// Returns a new copy of the disk as the story left it.
     pub(super) fn disk(&self) -> Arc<Twin> {
         self.lab.twin.fork()
     }
@@ -174,14 +174,14 @@ impl Told {
         &self.steps.last().unwrap().pairs
     }
 
-    /// Where a segment's entries end, its end entry included.
+    /// Returns the end of a segment's entries, including its end entry.
     pub(super) fn end_of(&self, id: SegmentId) -> u64 {
         let ends = self.cores.keys().filter(|end| end.segment == id);
         ends.map(|end| end.offset).max().unwrap_or(FIRST_OFFSET)
     }
 
-    /// The first offset that matters where a segment's bytes are not what they were: padding does
-    /// not, as long as it is there.
+    /// Returns the first offset whose changed byte matters. Padding does not matter, as long as it is
+    /// present.
     pub(super) fn first_difference(&self, id: SegmentId, before: &[u8], after: &[u8]) -> usize {
         let padding = |at: usize| {
             let at = Place::new(id, at as u64);
@@ -194,8 +194,8 @@ impl Told {
         (0..before.len()).find(|at| !same(*at)).unwrap_or(before.len())
     }
 
-    /// The state after the writes that lie wholly before a place, and where the log ends then, in
-    /// `first` at the least, the oldest unsealed segment.
+    /// Returns the state after the writes that lie entirely before a place, and the end of the log
+    /// then, which is at least in `first`, the oldest unsealed segment.
     pub(super) fn before(&self, place: Place, first: SegmentId) -> Step {
         let step = self.steps.iter().take_while(|step| step.end <= place).last().unwrap();
         let start = Place::new(first.max(place.segment), FIRST_OFFSET);

@@ -1,4 +1,4 @@
-//! What the threads of a round share, and how each of them notes what it has seen.
+//! State shared by the threads of a round, and the notes that each thread makes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Display;
@@ -12,17 +12,17 @@ use super::history::{Act, Life, Op, Stored, Tag, Told};
 use crate::support::Random;
 use crate::threads::{checked, value};
 
-/// A short life, over within the round.
+/// A short time to live, which ends within the round.
 pub(super) const SHORT: Duration = Duration::from_millis(3);
 
-/// The keys of a round. Each has a number. Those of a group are only ever changed all together, so
-/// a group has a number too, behind those of the keys: it is a register by itself for whoever sees
-/// all its keys at one moment.
+/// The keys of a round, by number. All keys of a group are only ever changed together. So a group is
+/// itself a register for any call that sees all its keys at one moment. The groups are numbered after
+/// the keys.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
-    /// The keys that are changed one by one.
+    /// Number of keys that are changed one at a time.
     pub(super) plain: usize,
-    /// How many keys each group has.
+    /// Number of keys of each group.
     pub(super) groups: Vec<usize>,
 }
 
@@ -68,16 +68,16 @@ impl Layout {
     }
 }
 
-/// What is counted in a round.
+/// Counters of a round.
 #[derive(Debug, Default)]
 pub(super) struct Counters {
-    /// Stamps come from here.
+    /// Source of the stamps.
     pub(super) stamps: AtomicU64,
-    /// How many writers are still at work.
+    /// Number of writers still at work.
     pub(super) writers: AtomicU64,
-    /// How many steps they have made.
+    /// Number of steps that the writers have made.
     pub(super) progress: AtomicU64,
-    /// How many merges had something to do.
+    /// Number of merges that had something to do.
     pub(super) merges: AtomicU64,
 }
 
@@ -87,7 +87,7 @@ impl Counters {
     }
 }
 
-/// What all threads of a round share.
+/// State shared by all threads of a round.
 #[derive(Debug)]
 pub(super) struct Shared<'a> {
     pub(super) db: &'a Bitcask,
@@ -105,24 +105,24 @@ impl Shared<'_> {
     }
 }
 
-/// When a call was under way.
+/// The stamps of a call's start and end.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Span {
     pub(super) start: u64,
     pub(super) end: u64,
 }
 
-/// What one thread has noted.
+/// The notes of one thread.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
     pub(super) ops: Vec<(usize, Op)>,
-    /// What a follower was told of each register.
+    /// The values of each register that a follower received.
     pub(super) told: BTreeMap<usize, Vec<Told>>,
-    /// What is wrong whatever the history.
+    /// Violations independent of the history.
     pub(super) wrong: Vec<String>,
 }
 
-/// What a snapshot has shown of all keys.
+/// All keys, as a snapshot has shown them.
 pub(super) type Seen = Vec<Option<Tag>>;
 
 /// One thread of a round.
@@ -132,7 +132,7 @@ pub(super) struct Actor<'a> {
     pub(super) thread: u64,
     pub(super) random: Random,
     pub(super) notes: Notes,
-    /// Snapshots that are looked at once more later.
+    /// Snapshots to be compared with what they showed before.
     pub(super) held: VecDeque<(Snapshot, Seen)>,
     sequence: u64,
 }
@@ -152,7 +152,7 @@ impl<'a> Actor<'a> {
         usize::try_from(self.random.below(limit as u64)).unwrap()
     }
 
-    /// A key that is changed by itself.
+    /// Returns a key that is changed individually.
     pub(super) fn plain(&mut self) -> usize {
         self.below(self.shared.layout.plain)
     }
@@ -161,13 +161,13 @@ impl<'a> Actor<'a> {
         self.shared.layout.name(register)
     }
 
-    /// A value that nobody else stores.
+    /// Returns a value that no other write stores.
     pub(super) fn fresh(&mut self) -> Tag {
         self.sequence += 1;
         Tag { thread: self.thread, sequence: self.sequence }
     }
 
-    /// A time to live for some, and what it means.
+    /// Returns a time to live for some writes, and what it means for the history.
     pub(super) fn life(&mut self) -> (Option<Duration>, Life) {
         match self.below(10) {
             0 => (Some(Duration::ZERO), Life::NONE),
@@ -186,13 +186,13 @@ impl<'a> Actor<'a> {
 
     pub(super) fn note(&mut self, register: usize, span: Span, call: &'static str, mut act: Act) {
         let Span { start, end } = span;
-        // Who begins when it has returned does not find it any more.
+        // A call that begins after this one has returned must not find the value.
         act.end_no_life(end);
         let (thread, after) = (self.thread, Vec::new());
         self.notes.ops.push((register, Op { start, end, thread, call, act, after }));
     }
 
-    /// Notes what all keys of a group have become.
+    /// Records the same act for all keys of a group.
     pub(super) fn note_group(
         &mut self,
         group: usize,
@@ -206,7 +206,7 @@ impl<'a> Actor<'a> {
         self.note(self.shared.layout.keys() + group, span, call, act());
     }
 
-    /// Notes what all keys were at one moment of a call.
+    /// Records the state of all keys at one moment of a call.
     pub(super) fn note_moment(&mut self, span: Span, call: &'static str, seen: &Seen) {
         let layout = self.shared.layout;
         for (register, found) in seen.iter().enumerate() {
@@ -220,7 +220,7 @@ impl<'a> Actor<'a> {
         }
     }
 
-    /// Returns whether all keys of a group have the same at one moment, as they have to.
+    /// Returns whether all keys of a group hold the same write's values at one moment, as they must.
     pub(super) fn is_whole(
         &mut self,
         group: usize,
@@ -234,25 +234,25 @@ impl<'a> Actor<'a> {
         is_whole
     }
 
-    /// Notes what is wrong whatever the history.
+    /// Records a violation that is independent of the history.
     pub(super) fn complain(&mut self, wrong: impl Display) {
         let (thread, stamp) = (self.thread, self.shared.stamp());
         self.notes.wrong.push(format!("thread {thread} by {stamp}: {wrong}"));
     }
 }
 
-/// The value of a write, which is another one for each key.
+/// Returns the value of a write, which differs from key to key.
 pub(super) fn bytes(register: usize, tag: Tag) -> Vec<u8> {
     value(register as u64, tag.thread, tag.sequence)
 }
 
-/// Returns which write a value is of, after a check of every byte.
+/// Checks every byte of a value, and returns the write that it belongs to.
 pub(super) fn tag(register: usize, bytes: &[u8]) -> Tag {
     let (thread, sequence) = checked(register as u64, bytes);
     Tag { thread, sequence }
 }
 
-/// Returns what a write of this value is, for a history.
+/// Converts the value of a write without a time to live for a history.
 pub(super) fn endless(tag: Option<Tag>) -> Option<Stored> {
     tag.map(|tag| (tag, Life::Endless))
 }

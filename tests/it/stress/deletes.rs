@@ -1,4 +1,4 @@
-//! Deletes of a slow thread, beside a merge.
+//! Deletes of a slow thread, concurrent with a merge.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -9,20 +9,20 @@ use super::asked;
 use super::load::{directory, processors, spin, step_back};
 use crate::support::options;
 
-/// So many keys are deleted at once.
+/// Number of keys in a batch of deletes.
 const KEYS: u32 = 20_000;
-/// So many rounds are played where nobody asks for more.
+/// Default number of rounds.
 const ROUNDS: u64 = 4;
 
-/// Deletes all keys in a batch, and merges as soon as that is in the log. Returns how many keys are
-/// there when the deletes have returned, and how many when the store was opened again.
+/// Deletes all keys in a batch, and merges as soon as the deletes are in the log. Returns the number
+/// of keys after the deletes have returned, and again after the store was reopened.
 fn delete_beside_a_merge() -> (u64, u64) {
     let dir = directory();
     let open = || Bitcask::open(dir.path(), options().merge_policy(MergePolicy::Manual)).unwrap();
     let keys = || (0..KEYS).map(u32::to_be_bytes);
     let db = open();
     db.write(&keys().map(|key| (key, "value")).collect()).unwrap();
-    // What is merged has to be sealed.
+    // Seals the segments, so that the merge takes them.
     db.close().unwrap();
     let db = open();
     assert_eq!(db.len().unwrap(), u64::from(KEYS));
@@ -52,14 +52,14 @@ fn delete_beside_a_merge() -> (u64, u64) {
     (left, open().len().unwrap())
 }
 
-/// A thread of low priority on a busy machine had its deletes in the log, and was put aside before
-/// the keydir knew of them. A merge took the keys for live then, copied them, and dropped the
-/// deletes, which nothing seemed to need: the keys were back after the next opening.
+/// Regression: on a busy machine, a low-priority thread had its deletes in the log and was suspended
+/// before the keydir had them. A merge then took the keys for live, copied them, and dropped the
+/// deletes as unneeded. After the next opening, the keys were back.
 #[test]
-fn deletes_in_flight_beside_a_merge_stay_deleted() {
+fn deletes_in_flight_during_a_merge_stay_deleted() {
     let rounds = asked("BITCASK_STRESS").map_or(ROUNDS, |rounds| rounds.min(50));
     let found: Vec<_> = (0..rounds).map(|_| delete_beside_a_merge()).collect();
     let bad = found.iter().filter(|found| **found != (0, 0)).count();
-    println!("{bad} of {rounds} rounds left keys, before and after reopening: {found:?}");
-    assert_eq!(bad, 0, "keys were back in so many of {rounds} rounds: {found:?}");
+    println!("keys left in {bad} of {rounds} rounds, before and after reopening: {found:?}");
+    assert_eq!(bad, 0, "rounds of {rounds} in which deleted keys were back: {found:?}");
 }

@@ -1,16 +1,16 @@
-//! What calls on one key have told, and what a key may be after each of them.
+//! What the calls on one key reported, and which states the key may have after each of them.
 //!
-//! - A key is a register that holds a value or nothing. No two writes store the same value, so a
-//!   value says which write it is of.
-//! - Each call has the stamps of its start and its end, both from one counter: of two calls the
-//!   first has ended before the second began if its end is lower than the other's start.
-//! - A value with a time to live may be gone at any moment, and is gone for good once anybody has
-//!   found it so; from some stamp on it has to be.
+//! - A key is a register that holds a value or nothing. No two writes store the same value, so a value
+//!   identifies its write.
+//! - Each call has a stamp for its start and one for its end, both from one counter. A call ended
+//!   before another began if its end is lower than the other's start.
+//! - A value with a time to live may disappear at any moment. Once any call has found it absent, it
+//!   stays absent. From some stamp on it must be absent.
 
 use std::collections::HashMap;
 use std::fmt;
 
-/// Which write a value is of.
+/// Identifies the write of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Tag {
     pub(super) thread: u64,
@@ -23,63 +23,63 @@ impl fmt::Display for Tag {
     }
 }
 
-/// How long a value lives.
+/// Lifetime of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum Life {
     Endless,
-    /// Nobody who begins behind this stamp may find it.
+    /// A call that begins after this stamp must not find the value.
     Until(u64),
 }
 
 impl Life {
-    /// It expires at once; the stamp of the call's end is put in place of this one.
+    /// The value expires immediately. The stamp of the call's end replaces this one.
     pub(super) const NONE: Self = Self::Until(0);
-    /// It expires soon; a stamp behind that is put in place of this one.
+    /// The value expires soon. A later stamp replaces this one.
     pub(super) const SHORT: Self = Self::Until(u64::MAX);
 }
 
 /// A value as it is stored.
 pub(super) type Stored = (Tag, Life);
 
-/// What a key may be.
+/// State of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum State {
     Absent,
     Holds(Tag, Life),
 }
 
-/// What a call did to a key, and what it told of it.
+/// What a call did to a key, and what it reported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Act {
-    /// This was there; nothing stands for an absent key.
+    /// The call found this value, or no value.
     Saw(Option<Tag>),
-    /// Something was there.
+    /// The call found some value.
     SawSome,
-    /// Something other than this was there, or nothing.
+    /// The call found a value other than this one, or no value.
     SawOther(Tag),
-    /// This is stored, whatever was there; nothing stands for a delete.
+    /// The call stored this value, or deleted the key, whatever it held.
     Write(Option<Stored>),
-    /// The same, and this was there.
+    /// Like `Write`, and the key held this value, or none.
     Swap(Option<Tag>, Option<Stored>),
-    /// What was there, whatever it is, is removed.
+    /// The call removed a value, whichever it was.
     Delete,
-    /// What was there lives so long from now on.
+    /// The call gave the present value this lifetime.
     Live(Life),
-    /// What was there is removed, unless somebody has changed it during the call.
+    /// The call removed the value, unless another call changed the key meanwhile.
     Sweep,
-    /// The same, but nobody has changed it during the call.
+    /// Like `Sweep`, but no other call changed the key meanwhile.
     SweepAll,
-    /// Nothing was removed: nothing was there, or somebody has changed it during the call.
+    /// The call removed nothing: the key was absent, or another call changed it meanwhile.
     SweptNone,
 }
 
 impl Act {
-    /// Returns whether it can change a key. That it has found an expired one absent does not count.
+    /// Returns whether the act can change a key. Finding an expired value absent does not count.
     pub(super) fn writes(self) -> bool {
         !matches!(self, Self::Saw(_) | Self::SawSome | Self::SawOther(_) | Self::SweptNone)
     }
 
-    /// Returns what it stores.
+    /// Returns the value that the act stores.
     pub(super) fn stores(self) -> Option<Tag> {
         match self {
             Self::Write(new) | Self::Swap(_, new) => new.map(|(tag, _)| tag),
@@ -87,7 +87,7 @@ impl Act {
         }
     }
 
-    /// Returns what it has found.
+    /// Returns the value that the act found.
     pub(super) fn found(self) -> Option<Tag> {
         match self {
             Self::Saw(found) | Self::Swap(found, _) => found,
@@ -104,12 +104,12 @@ impl Act {
         }
     }
 
-    /// Says by which stamp a value with no life has to be gone.
+    /// Sets the stamp by which a value without a lifetime must be absent.
     pub(super) fn end_no_life(&mut self, gone: u64) {
         self.end_life(Life::NONE, gone);
     }
 
-    /// Says by which stamp a value with a short life has to be gone.
+    /// Sets the stamp by which a value with a short lifetime must be absent.
     pub(super) fn end_short_life(&mut self, gone: u64) {
         self.end_life(Life::SHORT, gone);
     }
@@ -123,7 +123,7 @@ impl Act {
     }
 }
 
-/// One call, as far as it is about one key.
+/// One call's effect on one key.
 #[derive(Debug, Clone)]
 pub(super) struct Op {
     pub(super) start: u64,
@@ -131,7 +131,7 @@ pub(super) struct Op {
     pub(super) thread: u64,
     pub(super) call: &'static str,
     pub(super) act: Act,
-    /// Of these values followers were told before its own.
+    /// Values that followers received before this operation's value.
     pub(super) after: Vec<Tag>,
 }
 
@@ -141,7 +141,7 @@ impl fmt::Display for Op {
         let shown = |tag: Option<Tag>| tag.map_or("nothing".to_owned(), |tag| tag.to_string());
         let kept = |new: Option<Stored>| match new {
             Some((tag, Life::Endless)) => tag.to_string(),
-            Some((tag, Life::Until(stamp))) => format!("{tag}, which is gone by {stamp},"),
+            Some((tag, Life::Until(stamp))) => format!("{tag}, which expires by {stamp},"),
             None => "nothing".to_owned(),
         };
         write!(f, "[{start}..{end}] thread {thread}, {call}: ")?;
@@ -151,26 +151,26 @@ impl fmt::Display for Op {
             Act::SawOther(tag) => write!(f, "did not find {tag}"),
             Act::Write(new) => write!(f, "stored {}", kept(new)),
             Act::Swap(old, new) => write!(f, "found {} and stored {}", shown(old), kept(new)),
-            Act::Delete => write!(f, "removed what was there"),
-            Act::Live(Life::Endless) => write!(f, "let what was there live for ever"),
-            Act::Live(Life::Until(stamp)) => write!(f, "let what was there be gone by {stamp}"),
-            Act::Sweep => write!(f, "removed what was there, or left what others changed"),
-            Act::SweepAll => write!(f, "removed what may have been there"),
-            Act::SweptNone => write!(f, "found nothing, or left what others changed"),
+            Act::Delete => write!(f, "removed a value"),
+            Act::Live(Life::Endless) => write!(f, "removed the time to live"),
+            Act::Live(Life::Until(stamp)) => write!(f, "set the value to expire by {stamp}"),
+            Act::Sweep => write!(f, "removed the value, or left a concurrent change"),
+            Act::SweepAll => write!(f, "removed the value, if any"),
+            Act::SweptNone => write!(f, "found nothing, or left a concurrent change"),
         }?;
         match after.as_slice() {
             [] => Ok(()),
             after => {
                 let after: Vec<_> = after.iter().map(Tag::to_string).collect();
-                write!(f, "; told after {}", after.join(", "))
+                write!(f, "; received after {}", after.join(", "))
             }
         }
     }
 }
 
 impl Op {
-    /// Returns what a key may be after it that is in a state before it: nothing if the call can't
-    /// have told what it did.
+    /// Returns the states that a key may have after this operation, given its state before. Returns
+    /// none if the call cannot have reported what it did.
     pub(super) fn apply(&self, state: State) -> impl Iterator<Item = State> + use<> {
         let (present, absent) = match state {
             State::Absent => (None, Some(State::Absent)),
@@ -203,17 +203,19 @@ impl Op {
     }
 }
 
-/// A value of which a follower was told.
+/// A value that a follower received.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Told {
     pub(super) tag: Tag,
-    /// Taken when the follower had been told.
+    /// Taken after the follower had received the value.
     pub(super) stamp: u64,
 }
 
-/// Brings into the history of a key what followers were told of it. Returns what is wrong already.
+/// Adds the values that followers received to the history of a key. Returns the violations found so
+/// far.
 ///
-/// Who has been told of a value finds it, or a younger one: so its write has had its effect by then.
+/// A read after a follower has received a value finds that value or a newer one. So the write must
+/// have taken effect by then.
 pub(super) fn complete(ops: &mut [Op], all_told: &[Vec<Told>]) -> Vec<String> {
     let mut wrong = Vec::new();
     let writer: HashMap<Tag, usize> =
@@ -222,15 +224,15 @@ pub(super) fn complete(ops: &mut [Op], all_told: &[Vec<Told>]) -> Vec<String> {
         let mut before: Option<Tag> = None;
         for &Told { tag, stamp } in told {
             let Some(op) = writer.get(&tag).and_then(|at| ops.get_mut(*at)) else {
-                wrong.push(format!("a follower was told of {tag}, which nobody stored there"));
+                wrong.push(format!("a follower received {tag}, which no call stored there"));
                 continue;
             };
             if stamp < op.start {
-                wrong.push(format!("a follower was told of {tag} before it was stored: {op}"));
+                wrong.push(format!("a follower received {tag} before it was stored: {op}"));
                 continue;
             }
             op.end = op.end.min(stamp);
-            // What is told again has got another time to live.
+            // A value received twice in a row has got another time to live.
             if let Some(before) = before.filter(|before| *before != tag)
                 && !op.after.contains(&before)
             {
@@ -243,14 +245,14 @@ pub(super) fn complete(ops: &mut [Op], all_told: &[Vec<Told>]) -> Vec<String> {
     wrong
 }
 
-/// Finds those sweeps beside which nobody has changed the key.
+/// Finds the sweeps during which no other call changed the key.
 fn resolve_sweeps(ops: &mut [Op]) {
     let writes: Vec<(u64, u64)> =
         ops.iter().filter(|op| op.act.writes()).map(|op| (op.start, op.end)).collect();
     for op in ops.iter_mut().filter(|op| matches!(op.act, Act::Sweep | Act::SweptNone)) {
         let is_beside = |(start, end): &&(u64, u64)| *start < op.end && op.start < *end;
         op.act = match (op.act, writes.iter().filter(is_beside).count()) {
-            // That is the sweep itself.
+            // The one write is the sweep itself.
             (Act::Sweep, 1) => Act::SweepAll,
             (Act::SweptNone, 0) => Act::Saw(None),
             (act, _) => act,

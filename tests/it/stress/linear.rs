@@ -1,51 +1,51 @@
-//! Whether the calls on one key can be put in an order that explains what each has told, and in
-//! which each has its place between its start and its end (linearizability).
+//! Checks linearizability: whether the calls on one key can be ordered so that the order explains what
+//! each has reported, with each call's place between its start and its end.
 //!
-//! The search goes through starts and ends in the order of their stamps, and keeps all that may be
-//! by then: which of the calls under way have had their effect, and what the key is. (Just-in-time
-//! linearization: Lowe, "Testing for linearizability", 2017, after Wing and Gong.) A call gets its
-//! effect only when that is needed: when it ends, or before another that ends. So what is kept
-//! depends on how many calls overlap, and not on how many there are; where none is under way it is
-//! no more than the states that the key may have.
+//! The search visits starts and ends in the order of their stamps, and keeps every possible situation:
+//! which of the pending calls have taken effect, and the key's state. (Just-in-time linearization:
+//! Lowe, "Testing for linearizability", 2017, after Wing and Gong.) A call takes effect only when
+//! needed: when it ends, or before another call that ends. So the number of kept situations depends on
+//! how many calls overlap, not on how many there are. While no call is pending, it is the number of
+//! states that the key may have.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
 
 use super::history::{Op, State, Tag};
 
-/// So many calls may be under way at once: a bit for each.
+/// Maximum number of calls pending at the same time: each takes a bit.
 const UNDER_WAY_MAX: usize = 64;
-/// A search that has to keep more than this is given up, loudly.
+/// Maximum number of kept situations. A search that exceeds it panics.
 const KEPT_MAX: usize = 4_000_000;
-/// So many operations of a window are printed.
+/// Maximum number of operations of a window to print.
 const SHOWN_MAX: usize = 60;
 
-/// What may be at some moment.
+/// A possible situation at some moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Guess {
-    /// The calls under way that have had their effect, by their numbers.
+    /// The pending calls that have taken effect, as a set of their slots.
     done: u64,
     state: State,
 }
 
-/// Why a history can't be put in order.
+/// Explains why a history cannot be ordered.
 #[derive(Debug)]
 struct Failure {
-    /// The stamp of the end that nothing explains.
+    /// The stamp of the end that no order explains.
     end: u64,
-    /// The last stamp before it at which no call was under way.
+    /// The last stamp before that at which no call was pending.
     quiet: u64,
-    /// What the key may have been there.
+    /// The states that the key may have had at `quiet`.
     states: Vec<State>,
 }
 
 struct Search<'a> {
     ops: &'a [Op],
-    /// Which operation stores a value.
+    /// The operation that stores each value.
     writers: HashMap<Tag, usize>,
-    /// The operations under way, by their numbers.
+    /// The pending operations, by slot.
     under_way: Vec<Option<usize>>,
-    /// The number that each operation under way has.
+    /// The slot of each pending operation.
     numbers: HashMap<usize, u32>,
     ended: Vec<bool>,
     guesses: HashSet<Guess>,
@@ -64,7 +64,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Goes through the history up to a stamp. What is under way then needs no explanation.
+    /// Processes the history up to a stamp. Operations still pending then need no explanation.
     fn run(mut self, until: u64) -> Result<(), Failure> {
         let starts = self.ops.iter().enumerate().map(|(at, op)| (op.start, false, at));
         let ends = self.ops.iter().enumerate().map(|(at, op)| (op.end, true, at));
@@ -98,14 +98,14 @@ impl<'a> Search<'a> {
             self.under_way.push(None);
             self.under_way.len() - 1
         });
-        assert!(number < UNDER_WAY_MAX, "more threads than the search was made for");
+        assert!(number < UNDER_WAY_MAX, "more calls overlap than the search supports");
         self.under_way[number] = Some(at);
         self.numbers.insert(at, u32::try_from(number).unwrap());
         let guesses = std::mem::take(&mut self.guesses);
         self.guesses = guesses.into_iter().map(|guess| self.settled(guess)).collect();
     }
 
-    /// Keeps what explains that an operation has ended; says whether there is any.
+    /// Keeps the situations that explain the end of an operation. Returns whether there are any.
     fn end(&mut self, at: usize) -> bool {
         let own = 1_u64 << self.numbers[&at];
         let mut open: Vec<Guess> = self.guesses.drain().collect();
@@ -128,7 +128,7 @@ impl<'a> Search<'a> {
                     }
                 }
             }
-            assert!(seen.len() < KEPT_MAX, "too many orders to look at: too much overlaps");
+            assert!(seen.len() < KEPT_MAX, "too many orders to search: too many calls overlap");
         }
         let number = self.numbers.remove(&at).unwrap();
         self.under_way[number as usize] = None;
@@ -137,8 +137,8 @@ impl<'a> Search<'a> {
         !self.guesses.is_empty()
     }
 
-    /// Returns whether an operation under way has had no effect yet, but all that followers were
-    /// told of before it.
+    /// Returns whether a pending operation may take effect next: it has not yet, and all operations
+    /// whose values followers received before its own have.
     fn may_be_next(&self, guess: Guess, number: usize, at: usize) -> bool {
         let is_done = |tag: &Tag| match self.writers.get(tag) {
             Some(writer) if !self.ended[*writer] => {
@@ -149,8 +149,8 @@ impl<'a> Search<'a> {
         guess.done & 1 << number == 0 && self.ops[at].after.iter().all(is_done)
     }
 
-    /// Gives all operations their effect that have none but to be explained: there is no better
-    /// moment for them.
+    /// Lets every operation take effect that changes nothing and that the state explains. No later
+    /// moment is better.
     fn settled(&self, mut guess: Guess) -> Guess {
         for (number, at) in self.under_way.iter().enumerate() {
             let Some(op) = at.map(|at| &self.ops[at]) else { continue };
@@ -162,22 +162,22 @@ impl<'a> Search<'a> {
     }
 }
 
-/// Returns why the operations on a key that was absent can't be put in order, if they can't: the
-/// smallest window of them that shows it, in words.
+/// Returns `None` if the operations on an initially absent key can be ordered. Otherwise returns a
+/// description of the smallest failing window of operations.
 pub(super) fn disorder(ops: &[Op]) -> Option<String> {
     let Failure { end, quiet, states } = Search::new(ops, &[State::Absent]).run(u64::MAX).err()?;
     let is_within = |op: &&Op| op.end > quiet && op.start < end;
     let before: HashSet<Tag> =
         ops.iter().filter(is_within).flat_map(|op| op.after.clone()).collect();
-    // What followers were told of before has to be there, too late as it may be.
+    // Writes whose values followers received earlier belong to the window, even if they come too late.
     let is_told = |op: &Op| op.act.stores().is_some_and(|tag| before.contains(&tag));
     let is_late = |op: &&Op| op.start >= end && is_told(op);
     let mut window: Vec<Op> =
         ops.iter().filter(|op| is_within(op) || is_late(op)).cloned().collect();
     window.sort_by_key(|op| op.start);
     let fails = |window: &[Op]| Search::new(window, &states).run(end).is_err();
-    assert!(fails(&window), "what went before the window makes no difference");
-    // Without an operation that only looks, what is left has no fewer orders.
+    assert!(fails(&window), "operations before the window must not matter");
+    // Removing an operation that only reads leaves at least as many orders.
     let mut size = window.len();
     while size > 0 {
         let mut from = 0;
@@ -199,7 +199,7 @@ pub(super) fn disorder(ops: &[Op]) -> Option<String> {
 
 fn describe(ops: &[Op], window: &[Op], quiet: u64, states: &[State]) -> String {
     let mut text = format!(
-        "{} of {} operations can't be put in order:\n  by {quiet} the key was {states:?}\n",
+        "{} of {} operations cannot be ordered:\n  by {quiet} the key was {states:?}\n",
         window.len(),
         ops.len()
     );

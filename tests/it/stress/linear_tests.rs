@@ -1,4 +1,4 @@
-//! The search for an order is held to histories that have one, to others that have none, and to a
+//! Checks the search for an order against histories that have one, histories that have none, and a
 //! search that tries all orders.
 
 use super::history::{Act, Life, Op, State, Tag, Told, complete};
@@ -48,7 +48,7 @@ fn disordered(ops: &[Op]) -> String {
 }
 
 #[test]
-fn calls_one_after_the_other_have_their_order() {
+fn sequential_calls_have_one_order() {
     ordered(&[]);
     ordered(&[miss(1, 2), put(3, 4, 1), get(5, 6, 1), delete(7, 8), miss(9, 10)]);
     ordered(&[swap(1, 2, None, 1), swap(3, 4, Some(1), 2), get(5, 6, 2)]);
@@ -57,7 +57,7 @@ fn calls_one_after_the_other_have_their_order() {
 }
 
 #[test]
-fn calls_that_overlap_may_have_either_order() {
+fn overlapping_calls_may_have_either_order() {
     ordered(&[put(1, 10, 1), miss(2, 3), get(4, 5, 1)]);
     ordered(&[put(1, 10, 1), put(2, 9, 2), get(3, 4, 2), get(5, 6, 1)]);
     ordered(&[put(1, 10, 1), put(2, 9, 2), get(3, 4, 1), get(5, 6, 2)]);
@@ -87,7 +87,7 @@ fn a_value_from_nowhere_is_found() {
 }
 
 #[test]
-fn a_deleted_value_that_is_back_is_found() {
+fn a_resurrected_value_is_found() {
     let told = disordered(&[put(1, 2, 1), delete(3, 4), miss(5, 6), get(7, 8, 1)]);
     assert!(told.contains("was [Absent]") && told.contains("v1.1 is from [1..2]"), "{told}");
     disordered(&[put(1, 2, 1), op(3, 4, Act::Write(None)), get(5, 6, 1)]);
@@ -95,7 +95,7 @@ fn a_deleted_value_that_is_back_is_found() {
 }
 
 #[test]
-fn two_swaps_that_both_win_are_found() {
+fn two_winning_swaps_of_one_value_are_found() {
     disordered(&[swap(1, 4, None, 1), swap(2, 3, None, 2)]);
     ordered(&[swap(1, 4, None, 1), swap(2, 3, Some(1), 2)]);
     disordered(&[put(1, 2, 1), op(3, 4, Act::SawOther(tag(1)))]);
@@ -103,7 +103,7 @@ fn two_swaps_that_both_win_are_found() {
 }
 
 #[test]
-fn an_expired_value_stays_away() {
+fn an_expired_value_stays_absent() {
     ordered(&[mortal(1, 2, 1, 9), get(3, 4, 1), miss(5, 6), miss(7, 8)]);
     disordered(&[mortal(1, 2, 1, 9), miss(3, 4), get(5, 6, 1)]);
     disordered(&[mortal(1, 2, 1, 9), get(10, 11, 1)]);
@@ -112,7 +112,7 @@ fn an_expired_value_stays_away() {
     ordered(&[mortal(1, 2, 1, 9), longer.clone(), get(10, 11, 1)]);
     disordered(&[mortal(1, 2, 1, 9), longer, miss(5, 6)]);
     disordered(&[put(1, 2, 1), op(3, 4, Act::Live(Life::Until(4))), get(5, 6, 1)]);
-    // A change rests on what it has found until it is made, whenever it began.
+    // A conditional change is valid only while its condition holds, even if the call began earlier.
     for start in [3, 6] {
         disordered(&[mortal(1, 2, 1, 9), miss(4, 5), swap(start, 8, Some(1), 2)]);
         ordered(&[mortal(1, 2, 1, 9), miss(4, 5), swap(start, 8, None, 2)]);
@@ -121,7 +121,7 @@ fn an_expired_value_stays_away() {
 }
 
 #[test]
-fn a_sweep_removes_what_nobody_changes_beside_it() {
+fn a_sweep_removes_a_key_that_no_concurrent_call_changes() {
     let sweep = |start, end, act| op(start, end, act);
     let completed = |mut ops: Vec<Op>| {
         assert!(complete(&mut ops, &[]).is_empty());
@@ -137,7 +137,7 @@ fn a_sweep_removes_what_nobody_changes_beside_it() {
 }
 
 #[test]
-fn what_followers_are_told_is_held_to_the_order() {
+fn the_order_must_match_what_followers_received() {
     let told = |values: &[(u64, u64)]| {
         let told = |&(value, stamp)| Told { tag: tag(value), stamp };
         vec![values.iter().map(told).collect::<Vec<_>>()]
@@ -146,22 +146,22 @@ fn what_followers_are_told_is_held_to_the_order() {
         let wrong = complete(&mut ops, told);
         disorder(&ops).into_iter().chain(wrong).next()
     };
-    // Told by 4, it is there from then on.
+    // The follower received the value by stamp 4, so it is present from then on.
     let late = || vec![put(1, 10, 1), miss(5, 6)];
     assert_eq!(judged(late(), &[]), None);
     assert!(judged(late(), &told(&[(1, 4)])).is_some());
     assert_eq!(judged(late(), &told(&[(1, 7)])), None);
-    // Told in an order, they were made in that.
+    // The follower received the values in this order, so they were stored in this order.
     let both = || vec![put(1, 10, 1), put(2, 11, 2), get(20, 21, 1)];
     assert_eq!(judged(both(), &told(&[(2, 12), (1, 13)])), None);
     assert!(judged(both(), &told(&[(1, 12), (2, 13)])).is_some());
     assert!(judged(both(), &told(&[(2, 12), (1, 13), (2, 14)])).is_some());
     let from_nowhere = judged(both(), &told(&[(3, 12)])).unwrap();
-    assert!(from_nowhere.contains("which nobody stored"), "{from_nowhere}");
+    assert!(from_nowhere.contains("which no call stored"), "{from_nowhere}");
 }
 
 #[test]
-fn the_window_that_is_shown_is_small() {
+fn the_printed_window_is_small() {
     let mut ops = Vec::new();
     for at in 0..20_000 {
         let stamp = at * 10 + 1;
@@ -175,11 +175,11 @@ fn the_window_that_is_shown_is_small() {
     assert!(told.contains("v1.9000 is from [90001..90005]"), "{told}");
 }
 
-/// Tries all orders of what is left.
+/// Tries all orders of the remaining operations.
 fn has_order(ops: &[Op], state: State, done: u32) -> bool {
     let is_left = |at: usize| done & 1 << at == 0;
     let left = (0..ops.len()).filter(|at| is_left(*at));
-    // Nothing that has ended before it may be left.
+    // No remaining operation may have ended before the next one starts.
     let may_be_next = |at: usize| {
         left.clone().all(|other| ops[other].end > ops[at].start)
             && ops[at].after.iter().all(|tag| {
@@ -194,12 +194,12 @@ fn has_order(ops: &[Op], state: State, done: u32) -> bool {
         })
 }
 
-/// Up to seven calls of three threads or so, which have seen something at random.
+/// Returns two to seven calls, about three of them concurrent, with random results.
 fn random_history(random: &mut Random) -> Vec<Op> {
     let len = 2 + random.below(6);
     let mut stamps: Vec<u64> = (0..2 * len).collect();
     for at in (1..stamps.len()).rev() {
-        // Starts and ends are not far apart.
+        // Each call's start and end are close to each other.
         let other = at.saturating_sub(usize::try_from(random.below(4)).unwrap());
         stamps.swap(at, other);
     }
@@ -227,7 +227,7 @@ fn random_history(random: &mut Random) -> Vec<Op> {
     if let Some(at) = ops.iter().position(|op| op.act.stores().is_some())
         && random.below(3) == 0
     {
-        // Nothing is told after itself.
+        // No value is received after itself.
         let before = random.below(len);
         ops[at].after.extend((at as u64 != before).then(|| tag(before)));
     }

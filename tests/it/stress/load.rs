@@ -1,13 +1,13 @@
-//! What makes a machine unkind: neighbours that keep it busy, and threads that get little of it.
+//! Makes the machine busy: threads that occupy the processors, and threads with a low priority.
 
-#![expect(unsafe_code, reason = "the standard library has no word for a thread's priority")]
+#![expect(unsafe_code, reason = "the standard library cannot set a thread's priority")]
 
 use std::path::Path;
 use std::{hint, thread};
 
 use tempfile::TempDir;
 
-/// How many threads run at once here.
+/// Number of threads that can run in parallel here.
 pub(super) fn processors() -> u64 {
     thread::available_parallelism().map_or(1, |number| number.get() as u64)
 }
@@ -21,22 +21,22 @@ pub(super) fn spin(is_over: impl Fn() -> bool) {
     }
 }
 
-/// Has the calling thread run only when nobody else wants to.
+/// Lowers the calling thread's priority, so that it runs only when no other thread wants to.
 pub(super) fn step_back() {
-    // Anywhere else it is the whole process that has a priority, or the thread's number is not told.
+    // On other systems the priority belongs to the whole process, or the thread's id is unavailable.
     #[cfg(target_os = "linux")]
     {
-        // SAFETY: both calls take and return numbers alone.
+        // SAFETY: both calls take and return only numbers.
         let result = unsafe {
             let thread = libc::id_t::try_from(libc::gettid()).unwrap();
             libc::setpriority(libc::PRIO_PROCESS, thread, 19)
         };
-        assert_eq!(result, 0, "a thread may always step back");
+        assert_eq!(result, 0, "a thread may always lower its priority");
     }
 }
 
-/// A directory in memory, where there is one: what is looked for is between threads, and a disk
-/// that is waited for gives them fewer occasions.
+/// A directory in memory, where available. The tests look for races between threads, and waiting for a
+/// disk makes races rarer.
 pub(super) fn directory() -> TempDir {
     let memory = Path::new("/dev/shm");
     let in_memory = if memory.is_dir() { tempfile::tempdir_in(memory).ok() } else { None };

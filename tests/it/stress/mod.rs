@@ -1,13 +1,13 @@
-//! Real threads on real files: everything that a store can do, at once and on few keys, beside
-//! merges. Each call is recorded, and the records of each key have to be those of a single register
-//! (`linear`), through closing and opening too.
+//! Real threads on real files: every operation of a store, concurrently, on few keys, during merges.
+//! Each call is recorded, and the records of each key must be linearizable as a single register
+//! (`linear`), also across closing and reopening.
 //!
-//! `BITCASK_STRESS=1000 cargo test --release --test it stress -- --nocapture` plays so many rounds.
-//! `BITCASK_STRESS_SEED` is the first one's seed, which decides what is done but not when; with
-//! `BITCASK_STRESS_MERGES=off` nothing is merged.
+//! `BITCASK_STRESS=1000 cargo test --release --test it stress -- --nocapture` plays that many rounds.
+//! `BITCASK_STRESS_SEED` is the first round's seed, which determines what is done but not when. With
+//! `BITCASK_STRESS_MERGES=off`, nothing is merged.
 
-#![expect(clippy::unwrap_used, reason = "a helper that fails has failed the test")]
-#![expect(clippy::indexing_slicing, reason = "a helper that reaches too far has failed the test")]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
+#![expect(clippy::indexing_slicing, reason = "an out-of-bounds index in a helper fails the test")]
 
 mod actor;
 mod deletes;
@@ -23,9 +23,9 @@ use std::env;
 
 use round::{Outcome, Plan, Steps, play};
 
-/// So many rounds are played where nobody asks for more.
+/// Default number of rounds.
 const ROUNDS: u64 = 10;
-/// Of so many violations the whole story is printed.
+/// Maximum number of violations that are printed in full.
 const STORIES_MAX: usize = 6;
 
 /// Returns a number from the environment.
@@ -33,7 +33,7 @@ fn asked(name: &str) -> Option<u64> {
     env::var(name).ok().map(|number| number.parse().unwrap())
 }
 
-/// Plays rounds, and says how it went now and then; returns in how many something was wrong.
+/// Plays rounds, and prints the progress now and then. Returns the number of rounds with violations.
 fn play_rounds(rounds: u64, first: u64, merges: bool) -> u64 {
     let steps = Steps { generations: 6, writes: 50, slow_writes: 12, reads: 200 };
     let (mut all, mut stories, mut bad) = (Outcome::default(), 0, 0);
@@ -60,10 +60,10 @@ fn play_rounds(rounds: u64, first: u64, merges: bool) -> u64 {
 }
 
 #[test]
-fn whatever_threads_do_at_once_each_key_is_one_register() {
+fn every_key_is_linearizable_under_concurrent_operations() {
     let (rounds, first) = (asked("BITCASK_STRESS"), asked("BITCASK_STRESS_SEED"));
     let merges = env::var("BITCASK_STRESS_MERGES").as_deref() != Ok("off");
     let (rounds, first) = (rounds.unwrap_or(ROUNDS), first.unwrap_or(1));
     let bad = play_rounds(rounds, first, merges);
-    assert_eq!(bad, 0, "of {rounds} rounds from seed {first} on so many were wrong");
+    assert_eq!(bad, 0, "rounds with violations, of {rounds} from seed {first} on");
 }

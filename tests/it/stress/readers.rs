@@ -1,5 +1,5 @@
-//! The threads that look at keys, one by one and all at one moment, and those that follow what is
-//! changed.
+//! The threads that read keys, individually and all at one moment, and the threads that follow
+//! changes.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use bitcask::{Change, Changes, Operation, Position, Snapshot};
 use super::actor::{Actor, Seen, tag};
 use super::history::{Act, Tag, Told};
 
-/// So many snapshots are held at once.
+/// Maximum number of snapshots held at the same time.
 const HELD_MAX: usize = 2;
 
 impl Actor<'_> {
-    /// Reads until the writers have come to an end, but no more than so often.
+    /// Reads until the writers are done, but makes at most `steps` steps.
     pub(super) fn read(&mut self, steps: u64) {
         for _ in 0..steps {
             if self.shared.is_over() {
@@ -47,7 +47,7 @@ impl Actor<'_> {
         self.note(at, span, "contains_key", act);
     }
 
-    /// Gets all plain keys: each as it was at some moment.
+    /// Gets all plain keys, each as it was at some moment.
     fn get_many(&mut self) {
         let names: Vec<_> = (0..self.shared.layout.plain).map(|at| self.name(at)).collect();
         let (span, found) = self.timed(|db| db.get_many(&names));
@@ -57,8 +57,8 @@ impl Actor<'_> {
         }
     }
 
-    /// Goes through the live store, which is not one moment: what it shows was there at some, what it
-    /// does not show may have been changed.
+    /// Iterates over the live store, which shows no single moment. A value that it yields was present
+    /// at some moment; a key that it does not yield may have been changed meanwhile.
     fn iterate(&mut self) {
         let layout = self.shared.layout;
         let (span, found) = self.timed(|db| {
@@ -74,7 +74,7 @@ impl Actor<'_> {
         }
     }
 
-    /// Takes a snapshot, looks at all keys, and keeps it for another look.
+    /// Takes a snapshot, reads all keys, and keeps the snapshot to read it again later.
     fn take_snapshot(&mut self) {
         let (span, snapshot) = self.timed(|db| db.snapshot());
         let seen = self.look(&snapshot);
@@ -85,16 +85,16 @@ impl Actor<'_> {
         }
     }
 
-    /// Looks once more at the snapshot that was taken first, and lets go of it.
+    /// Reads the oldest held snapshot again, and drops it.
     fn look_again(&mut self) {
         let Some((snapshot, before)) = self.held.pop_front() else { return };
         let seen = self.look(&snapshot);
         if seen != before {
-            self.complain(format!("a snapshot has shown {before:?}, and later {seen:?}"));
+            self.complain(format!("a snapshot showed {before:?}, and later {seen:?}"));
         }
     }
 
-    /// Returns what a snapshot shows of all keys, by look-ups or in order.
+    /// Returns all keys as a snapshot shows them, by look-ups or by iteration in order.
     fn look(&mut self, snapshot: &Snapshot) -> Seen {
         let layout = self.shared.layout;
         if self.below(2) == 0 {
@@ -118,14 +118,14 @@ impl Actor<'_> {
         seen
     }
 
-    /// Goes through all keys in order: as they are when that begins.
+    /// Iterates over all keys in order, as of the start of the iteration.
     fn scan(&mut self) {
         let (span, pairs) = self.timed(|db| db.range(..));
         let seen = if self.below(2) == 0 { self.gather(pairs) } else { self.gather(pairs.rev()) };
         self.note_moment(span, "range", &seen);
     }
 
-    /// Reads a group in order, or in a transaction that writes nothing.
+    /// Reads a group in order, or in a read-only transaction.
     fn scan_group(&mut self) {
         let layout = self.shared.layout;
         let group = self.below(layout.groups.len());
@@ -145,7 +145,7 @@ impl Actor<'_> {
                     (0..layout.keys()).map(get).collect::<bitcask::Result<Seen>>()
                 })
             });
-            ("transaction that reads", span, seen.unwrap())
+            ("read-only transaction", span, seen.unwrap())
         };
         for at in members.clone() {
             self.note(at, span, call, Act::Saw(seen[at]));
@@ -156,7 +156,7 @@ impl Actor<'_> {
         }
     }
 
-    /// Notes what all keys are when nobody changes them: by look-ups, and at one moment.
+    /// Records all keys while no thread changes them: by look-ups, and at one moment.
     pub(super) fn read_all(&mut self, call: &'static str) {
         for at in 0..self.shared.layout.keys() {
             let key = self.name(at);
@@ -169,8 +169,8 @@ impl Actor<'_> {
         self.note_moment(span, call, &seen);
     }
 
-    /// Follows the changes from a position until the writers have come to an end and nothing is
-    /// left; where history is gone, from then on.
+    /// Follows the changes from a position until the writers are done and nothing is left. Where the
+    /// history is no longer available, continues from the current position.
     pub(super) fn follow(&mut self, since: Position) {
         let mut position = since;
         loop {
@@ -202,15 +202,15 @@ impl Actor<'_> {
                 continue;
             };
             if change.position <= reached {
-                self.complain(format!("told of {reached} and then {change:?}"));
+                self.complain(format!("received {reached} and then {change:?}"));
             }
             reached = change.position;
             self.hear(&change, &mut batch);
         }
     }
 
-    /// Notes a change that a follower was told of, and reads its key. `batch` is what was told of
-    /// the batch that it belongs to.
+    /// Records a change that a follower received, and reads its key. `batch` holds the changes
+    /// received so far of the change's batch.
     fn hear(&mut self, change: &Change, batch: &mut Vec<(usize, Option<Tag>)>) {
         let layout = self.shared.layout;
         let stamp = self.shared.stamp();
@@ -229,10 +229,10 @@ impl Actor<'_> {
         let key = self.name(at);
         let (span, found) = self.timed(|db| db.get(key));
         let found = found.unwrap().map(|value| tag(at, &value));
-        self.note(at, span, "get of what was told", Act::Saw(found));
+        self.note(at, span, "get of a received key", Act::Saw(found));
     }
 
-    /// Sees to it that a follower was told of all keys of a group together.
+    /// Checks that a follower received all keys of a group together.
     fn hear_batch(&mut self, batch: &[(usize, Option<Tag>)], stamp: u64) {
         let layout = self.shared.layout;
         for group in 0..layout.groups.len() {
@@ -244,7 +244,7 @@ impl Actor<'_> {
                 continue;
             }
             if found.len() < members.len() {
-                self.complain(format!("told of a part of group g{group}: {batch:?}"));
+                self.complain(format!("received only a part of group g{group}: {batch:?}"));
             }
             let register = layout.keys() + group;
             self.notes.told.entry(register).or_default().push(Told { tag, stamp });

@@ -1,5 +1,5 @@
-//! One round: a fresh store, threads of all kinds, and what is left when it has been closed and
-//! opened again.
+//! One round: a new store, threads of all kinds, and a check of the state after the store was closed
+//! and reopened.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,7 +14,7 @@ use super::linear::disorder;
 use super::load::{directory, processors, spin, step_back};
 use crate::support::{Random, small};
 
-/// What the seed of a round decides.
+/// The parameters of a round, derived from its seed.
 #[derive(Debug)]
 pub(super) struct Plan {
     seed: u64,
@@ -23,9 +23,9 @@ pub(super) struct Plan {
     writers: u64,
     readers: u64,
     followers: u64,
-    /// So many threads do nothing but to keep processors busy.
+    /// Number of threads that only keep processors busy.
     spinners: u64,
-    /// So many writers run at the lowest priority.
+    /// Number of writers that run at the lowest priority.
     slow: u64,
     merges: bool,
     backups: bool,
@@ -56,40 +56,40 @@ impl Plan {
     }
 }
 
-/// What became of a round.
+/// The result of a round.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
-    /// Operations on keys, in all histories.
+    /// Number of operations on keys, in all histories.
     pub(super) ops: u64,
-    /// Merges that had something to do.
+    /// Number of merges that had something to do.
     pub(super) merges: u64,
     pub(super) violations: Vec<String>,
 }
 
-/// How much is done in a round.
+/// Amount of work in a round.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Steps {
-    /// So often the store is closed and opened again.
+    /// Number of times that the store is closed and reopened.
     pub(super) generations: u64,
-    /// Steps of each writer, and most of each reader, in between.
+    /// Number of steps of each writer between two reopenings.
     pub(super) writes: u64,
-    /// The same of those that run at the lowest priority.
+    /// The same for writers of the lowest priority.
     pub(super) slow_writes: u64,
     pub(super) reads: u64,
 }
 
-/// Says which round it was when one panics.
+/// Prints the round's plan if the round panics.
 struct Named<'a>(&'a Plan);
 
 impl Drop for Named<'_> {
     fn drop(&mut self) {
         if thread::panicking() {
-            eprintln!("this is round {:?}", self.0);
+            eprintln!("in round {:?}", self.0);
         }
     }
 }
 
-/// Counts a writer out, however it ends: others wait for that.
+/// Counts a writer as done however it ends, because other threads wait for that.
 struct Writing<'a>(&'a AtomicU64);
 
 impl Drop for Writing<'_> {
@@ -98,8 +98,8 @@ impl Drop for Writing<'_> {
     }
 }
 
-/// Plays a round: the threads do their work, the store is closed and opened again and looked at, and
-/// so on.
+/// Plays a round. Repeatedly, the threads do their work, and the store is read, closed, reopened and
+/// read again.
 pub(super) fn play(plan: &Plan, steps: Steps) -> Outcome {
     let _named = Named(plan);
     let home = directory();
@@ -123,24 +123,24 @@ pub(super) fn play(plan: &Plan, steps: Steps) -> Outcome {
         let mut notes = work(plan, steps, &shared, home.path(), first);
         outlast(SHORT);
         let gone = counters.stamp();
-        notes.push(look(&db, first + 90, "at the end"));
+        notes.push(look(&db, first + 90, "look at the end"));
         db.close().unwrap();
         db = open();
-        notes.push(look(&db, first + 91, "opened again"));
+        notes.push(look(&db, first + 91, "look after reopening"));
         outcome.add(notes, gone);
     }
     let mut notes = Vec::new();
     if plan.merges {
         db.merge_opt(MergeOptions::new().force(true)).unwrap();
-        notes.push(look(&db, 1, "merged once more"));
+        notes.push(look(&db, 1, "look after a last merge"));
     }
     db.close().unwrap();
-    notes.push(look(&open(), 2, "opened for the last time"));
+    notes.push(look(&open(), 2, "look after the last opening"));
     outcome.add(notes, counters.stamp());
     outcome.judge(&plan.layout, counters.merges.into_inner())
 }
 
-/// Waits until a time is over by any clock.
+/// Waits until twice a time has passed, so that it is over by any clock.
 fn outlast(time: Duration) {
     let over = Instant::now() + time * 2;
     while Instant::now() < over {
@@ -148,7 +148,7 @@ fn outlast(time: Duration) {
     }
 }
 
-/// Has all threads do their work; returns what they have noted. Their numbers begin with `first`.
+/// Lets all threads do their work, and returns their notes. The threads are numbered from `first`.
 fn work(plan: &Plan, steps: Steps, shared: &Shared<'_>, home: &Path, first: u64) -> Vec<Notes> {
     let actor = |thread| Actor::new(shared, plan.seed, first + thread);
     shared.counters.writers.store(plan.writers, Ordering::SeqCst);
@@ -219,12 +219,12 @@ fn merge(actor: &mut Actor<'_>) {
         thread::yield_now();
     }
     if let Some(first) = first {
-        actor.complain(format!("{failed} merges failed, the first of them so: {first}"));
+        actor.complain(format!("{failed} merges failed, the first with: {first}"));
     }
 }
 
-/// Syncs again and again; backs up and clears, where the round has that, each time that the writers
-/// have made some more steps.
+/// Syncs again and again. If the plan says so, also backs up and clears, each after some more steps of
+/// the writers.
 fn keep_house(plan: &Plan, actor: &mut Actor<'_>, home: &Path) {
     const BETWEEN: u64 = 20;
     let mut next = BETWEEN;
@@ -249,8 +249,9 @@ fn keep_house(plan: &Plan, actor: &mut Actor<'_>, home: &Path) {
     }
 }
 
-/// Makes a backup, and notes what is in it: that is the store at one moment of the call. Values with a
-/// time to live may be gone when it is opened, so what is absent says nothing, but of a group.
+/// Makes a backup and records its content, which is the store's state at one moment of the call.
+/// Values with a time to live may have expired when the backup is opened, so absence says nothing,
+/// except for a group.
 fn back_up(actor: &mut Actor<'_>, path: &Path) {
     let layout = actor.shared.layout;
     let (span, result) = actor.timed(|db| db.backup(path));
@@ -272,11 +273,11 @@ fn back_up(actor: &mut Actor<'_>, path: &Path) {
     }
 }
 
-/// What all threads have noted, key by key.
+/// The notes of all threads, by key.
 #[derive(Debug)]
 struct Histories {
     ops: Vec<Vec<Op>>,
-    /// What each follower was told.
+    /// The values that each follower received.
     told: Vec<Vec<Vec<Told>>>,
     wrong: Vec<String>,
 }
@@ -287,7 +288,7 @@ impl Histories {
         Self { ops: vec![Vec::new(); len], told: vec![Vec::new(); len], wrong: Vec::new() }
     }
 
-    /// Adds what was noted of a time at the end of which all short lives were over.
+    /// Adds the notes of a period at whose end all short lifetimes were over.
     fn add(&mut self, notes: Vec<Notes>, gone: u64) {
         for Notes { ops, told, wrong } in notes {
             self.wrong.extend(wrong);
@@ -301,7 +302,7 @@ impl Histories {
         }
     }
 
-    /// Looks for an order, key by key.
+    /// Searches for an order, key by key.
     fn judge(self, layout: &Layout, merges: u64) -> Outcome {
         let mut outcome = Outcome { merges, ..Outcome::default() };
         for (register, (mut ops, told)) in self.ops.into_iter().zip(self.told).enumerate() {

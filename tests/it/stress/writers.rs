@@ -9,7 +9,7 @@ use super::actor::{Actor, SHORT, Span, bytes, endless, tag};
 use super::history::{Act, Life, Tag};
 
 impl Actor<'_> {
-    /// Makes so many changes, of all kinds.
+    /// Makes `steps` changes, of all kinds.
     pub(super) fn write(&mut self, steps: u64) {
         for _ in 0..steps {
             match self.below(100) {
@@ -54,7 +54,7 @@ impl Actor<'_> {
         self.note(at, span, "delete", act);
     }
 
-    /// Changes some keys at once, each in its own way.
+    /// Changes several keys in a batch, each in a different way.
     fn batch(&mut self) {
         let (first, len) = (self.plain(), 2 + self.below(5));
         let (mut batch, mut acts) = (Batch::new(), Vec::new());
@@ -90,10 +90,10 @@ impl Actor<'_> {
         }
         let (span, result) = self.timed(|db| db.write(&batch));
         result.unwrap();
-        self.note_group(group, span, "batch of the group", || Act::Write(endless(new)));
+        self.note_group(group, span, "batch of a group", || Act::Write(endless(new)));
     }
 
-    /// Reads a key, and swaps what it has found for something new or for nothing.
+    /// Reads a key, and swaps the value that it found for a new value or for none.
     fn compare_and_swap(&mut self) {
         let at = self.plain();
         let old = self.get(at);
@@ -149,7 +149,8 @@ impl Actor<'_> {
         self.note(at, span, call, act);
     }
 
-    /// Reads two keys in a transaction, writes one of them, and a third that it has not read.
+    /// Reads two keys in a transaction, writes one of them, and writes a third key that it has not
+    /// read.
     fn transfer(&mut self) {
         let from = self.plain();
         let plain = self.shared.layout.plain;
@@ -167,7 +168,7 @@ impl Actor<'_> {
                 None => tx.delete(&names[1]),
             }
             tx.put(&names[2], bytes(blind, other));
-            // The next attempt looks anew.
+            // The next attempt reads anew.
             let own = start;
             start = self.shared.stamp();
             Ok(own)
@@ -221,14 +222,14 @@ impl Actor<'_> {
             Err(Error::Conflict { .. }) => return,
             Err(error) => panic!("{error}"),
         };
-        let call = "transaction of the group";
+        let call = "transaction of a group";
         if self.is_whole(group, call, &found) {
             let old = found[0];
             self.note_group(group, Span { start, end }, call, || Act::Swap(old, endless(new)));
         }
     }
 
-    /// Removes one key as a range of one.
+    /// Removes one key with a prefix that only this key has.
     fn remove_one(&mut self) {
         let at = self.plain();
         let prefix = self.name(at);
@@ -237,8 +238,8 @@ impl Actor<'_> {
         self.note(at, span, "delete_prefix", act);
     }
 
-    /// Removes all keys with a prefix. Of how many it removed follows what it did to each only if
-    /// that is all or none.
+    /// Removes all keys with a prefix. The number of removed keys shows what happened to each of them
+    /// only if it is all or none.
     fn remove_some(&mut self) {
         let tens = self.below(self.shared.layout.plain.div_ceil(10));
         let prefix = format!("a/{tens}");
@@ -254,7 +255,7 @@ impl Actor<'_> {
         }
     }
 
-    /// Gets a key that may be changed by itself, or another one.
+    /// Gets a key, whether it is changed individually or as part of a group.
     pub(super) fn get(&mut self, at: usize) -> Option<Tag> {
         let key = self.name(at);
         let (span, found) = self.timed(|db| db.get(key));

@@ -1,5 +1,5 @@
-//! Backups: what they hold, that both stores leave each other alone, and what is left when the disk
-//! fails or the power does.
+//! Backups: their content, the independence of both stores, and what remains after a failing disk or a
+//! power cut.
 
 use std::ops::ControlFlow;
 
@@ -19,8 +19,8 @@ fn open_backup(lab: &Lab) -> Bitcask {
     open_at(lab, TARGET, lab.options.clone()).unwrap()
 }
 
-/// A store with everything that a backup meets: sealed segments, a full one that is not sealed, an
-/// active one, batches, tombstones, expired keys. With what it holds.
+/// Creates a store with everything that a backup can meet: sealed segments, a full unsealed one, an
+/// active one, batches, tombstones and expired keys. Returns it with its content.
 fn filled(lab: &Lab) -> (Bitcask, Model) {
     let db = lab.open();
     let mut expected = Model::new();
@@ -59,7 +59,7 @@ fn filled(lab: &Lab) -> (Bitcask, Model) {
     (db, expected)
 }
 
-/// A lab of small segments, with links or without.
+/// A lab with small segments, and with or without hard links.
 fn lab(links: bool) -> Lab {
     let lab = Lab::new();
     let options = lab.options.clone().segment_size(512);
@@ -78,8 +78,7 @@ fn a_backup_holds_what_the_store_held() {
                 Lab { hasher: if weak { KeyHasher::weak } else { KeyHasher::new }, ..lab(links) };
             let (db, expected) = filled(&lab);
             let sealed = db.inner.manifest.get(|manifest| manifest.sealed.clone());
-            // How long something has waited differs at each look, and other stores of this process count
-            // too.
+            // The oldest age differs at each look, and other stores of this process count, too.
             let lasting =
                 || Stats { oldest_retired: None, mappings: 0, descriptors: 0, ..db.stats() };
             let before = lasting();
@@ -93,8 +92,8 @@ fn a_backup_holds_what_the_store_held() {
             } else {
                 assert_eq!((report.linked, report.copied_size), (0, report.size));
             }
-            assert_eq!(lasting(), before, "the store is as it was");
-            // Nothing was left to be made durable.
+            assert_eq!(lasting(), before, "the backup must not change the store");
+            // A sync has nothing left to make durable.
             for lab in [lab.powered_off(|_| false), lab.killed()] {
                 let copy = open_backup(&lab);
                 assert!(copy.recovery().is_clean(), "{:?}", copy.recovery());
@@ -110,8 +109,8 @@ fn a_backup_holds_what_the_store_held() {
     }
 }
 
-/// Sealed segments share their files with the backup, and nothing that either store does to its own
-/// reaches the other.
+/// Sealed segments share their files with the backup. Changes to either store must not reach the
+/// other.
 #[test]
 fn neither_store_changes_the_other() {
     for links in [true, false] {
@@ -135,14 +134,14 @@ fn neither_store_changes_the_other() {
         db.clear().unwrap();
         change(&db);
         kill(db);
-        assert_eq!(in_dir(&lab.twin, TARGET), backup, "the store has changed its backup");
+        assert_eq!(in_dir(&lab.twin, TARGET), backup, "the store changed its backup");
 
         let store = in_dir(&lab.twin, DIR);
         let copy = open_backup(&lab);
         check(&copy, &expected);
         change(&copy);
         copy.close().unwrap();
-        // Hints that are built anew take the place of those that are shared.
+        // Hints that are rebuilt replace the shared ones.
         for (path, _) in in_dir(&lab.twin, TARGET) {
             if path.extension().is_some_and(|extension| extension == "hint") {
                 lab.twin.delete_file(&path);
@@ -153,13 +152,13 @@ fn neither_store_changes_the_other() {
         copy.clear().unwrap();
         change(&copy);
         kill(copy);
-        assert_eq!(in_dir(&lab.twin, DIR), store, "the backup has changed its store");
+        assert_eq!(in_dir(&lab.twin, DIR), store, "the backup changed the store");
     }
 }
 
-/// While the links are still shared: the store is cleared, and what the backup has stays.
+/// Clearing the store while files are still linked leaves the backup's files in place.
 #[test]
-fn a_store_that_goes_leaves_its_backup() {
+fn clearing_a_store_keeps_its_backup() {
     let lab = lab(true);
     let (db, expected) = filled(&lab);
     db.backup(TARGET).unwrap();
@@ -202,7 +201,8 @@ fn a_store_without_segments_can_be_backed_up() {
     assert_eq!(db.backup("/second").unwrap(), BackupReport::default());
 }
 
-/// At each step of a merge: slots may name copies that no manifest lists yet.
+/// The store is backed up at each step of a merge, when slots may name copies that no manifest lists
+/// yet.
 #[test]
 fn a_backup_within_a_merge_holds_what_the_store_holds() {
     for links in [true, false] {
@@ -247,7 +247,7 @@ fn a_missing_hint_is_built_in_the_backup() {
 }
 
 #[test]
-fn a_target_that_is_no_empty_directory_outside_is_refused() {
+fn a_target_must_be_an_empty_directory_outside_the_store() {
     let lab = lab(true);
     let (db, expected) = filled(&lab);
     lab.twin.put_file(Path::new("/full/file"), b"foreign".to_vec());
@@ -260,8 +260,12 @@ fn a_target_that_is_no_empty_directory_outside_is_refused() {
     }
     assert!(matches!(db.backup("/full/file"), Err(Error::NotADirectory { .. })));
     assert!(matches!(db.backup("/none/new"), Err(Error::Io { .. })));
-    assert_eq!((files(&lab.twin), lab.twin.op_count()), before, "nothing was touched");
-    // One that is there and empty will do, and so will one with a lock that nobody holds.
+    assert_eq!(
+        (files(&lab.twin), lab.twin.op_count()),
+        before,
+        "a refused backup must not touch the disk"
+    );
+    // An existing empty directory is accepted, and so is one with a lock file that no process holds.
     lab.twin.create_dir(Path::new("/empty")).unwrap();
     db.backup("/empty").unwrap();
     assert!(matches!(db.backup("/empty"), Err(Error::InvalidTarget { .. })));
@@ -274,7 +278,7 @@ fn a_target_that_is_no_empty_directory_outside_is_refused() {
 }
 
 #[test]
-fn a_store_that_does_not_write_makes_no_backup() {
+fn a_poisoned_store_makes_no_backup() {
     let lab = lab(true);
     let (db, _) = filled(&lab);
     let _ = db.inner.log().unwrap().poison(Error::ReadOnly);
@@ -284,7 +288,7 @@ fn a_store_that_does_not_write_makes_no_backup() {
 }
 
 #[test]
-fn damage_that_would_be_copied_is_an_error_that_names_the_stores_file() {
+fn damage_in_a_copied_file_is_an_error_that_names_the_stores_file() {
     let lab = lab(false);
     let (db, _) = filled(&lab);
     let path = lab.logs()[0].1.clone();
@@ -297,14 +301,14 @@ fn damage_that_would_be_copied_is_an_error_that_names_the_stores_file() {
         let Error::Corrupt { path: named, offset: told, .. } = &error else { panic!("{error}") };
         let expected = if offset == 0 { at as u64 } else { offset };
         assert_eq!((named, *told), (&path, expected), "{error}");
-        assert!(lab.twin.is_dir(Path::new(TARGET)).is_err(), "all of it was removed");
+        assert!(lab.twin.is_dir(Path::new(TARGET)).is_err(), "a failed backup must be removed");
         bytes[at] ^= 0x10;
     }
     lab.twin.put_file(&path, bytes);
     db.backup(TARGET).unwrap();
 }
 
-/// What may be found where a backup was to be made.
+/// What a backup may leave at its target.
 #[derive(Debug, PartialEq, Eq, Clone, Copy)]
 enum Left {
     Nothing,
@@ -312,7 +316,7 @@ enum Left {
     Backup,
 }
 
-/// Looks at what a backup has left, with a lab that nobody has a store open in.
+/// Examines what a backup has left, in a lab in which no store is open.
 fn left(lab: &Lab, expected: &Model, when: &str) -> Left {
     let Ok(is_dir) = lab.twin.is_dir(Path::new(TARGET)) else { return Left::Nothing };
     assert!(is_dir, "{when}");
@@ -327,7 +331,7 @@ fn left(lab: &Lab, expected: &Model, when: &str) -> Left {
         Err(error) => {
             let is_no_store = matches!(error, Error::NotFound { .. } | Error::Unfinished { .. });
             assert!(is_no_store || error.is_corruption(), "{when}: {error}");
-            // Not a store that lacks something: no store at all.
+            // Not a damaged store, but no store at all.
             let manifest = Manifest::read(&lab.env().fs, &Dir::new(TARGET.into()));
             assert!(!matches!(manifest, Ok(Some(_))), "{when}: {error}");
             assert_eq!(files(&lab.twin), before, "{when}");
@@ -343,7 +347,7 @@ fn check_store(lab: &Lab, expected: &Model, when: &str) {
 }
 
 #[test]
-fn a_call_of_a_backup_fails_and_the_store_is_whole() {
+fn any_failing_call_of_a_backup_leaves_the_store_intact() {
     for (links, without_hints) in [(true, false), (true, true), (false, false)] {
         let prepare = || {
             let lab = lab(links);
@@ -363,7 +367,7 @@ fn a_call_of_a_backup_fails_and_the_store_is_whole() {
                 let reads_too = kind == FaultKind::Eio;
                 let step = if long() || links { 1 } else { 3 };
                 for at in (0..if reads_too { calls } else { changes }).step_by(step) {
-                    let when = format!("{kind:?} at {at}, for ever {for_ever}, links {links}");
+                    let when = format!("{kind:?} at {at}, permanent {for_ever}, links {links}");
                     let (lab, db, expected) = prepare();
                     let fault = Fault::new(kind).after(at);
                     let fault = if for_ever { fault.for_ever() } else { fault };
@@ -371,7 +375,7 @@ fn a_call_of_a_backup_fails_and_the_store_is_whole() {
                     let result = db.backup(TARGET);
                     assert!(for_ever || lab.twin.fault_count() <= 1);
                     lab.twin.clear_fault();
-                    // What is not needed may fail: a hint that can't be linked is built.
+                    // Optional calls may fail: a hint that cannot be linked is built.
                     if let Err(error) = &result {
                         let is_full = kind == FaultKind::Enospc && error.is_no_space();
                         assert!(is_full || matches!(error, Error::Io { .. }), "{when}: {error}");
@@ -383,7 +387,7 @@ fn a_call_of_a_backup_fails_and_the_store_is_whole() {
                     let left_now = left(&lab.killed(), &expected, &when);
                     match (&result, for_ever) {
                         (Ok(_), _) => assert_eq!(left_now, Left::Backup, "{when}"),
-                        // One failure more while it is removed leaves some of it.
+                        // Another failure during the removal leaves a part of the backup.
                         (Err(_), false) => assert_ne!(left_now, Left::Backup, "{when}"),
                         (Err(_), true) => {}
                     }
@@ -398,7 +402,7 @@ fn a_call_of_a_backup_fails_and_the_store_is_whole() {
 }
 
 #[test]
-fn the_power_fails_during_a_backup() {
+fn a_power_cut_during_a_backup_leaves_it_whole_or_no_store() {
     for links in [true, false] {
         let lab = lab(links);
         let (db, expected) = filled(&lab);
@@ -432,7 +436,7 @@ fn the_power_fails_during_a_backup() {
 }
 
 #[test]
-fn a_full_disk_ends_a_backup_and_nothing_else() {
+fn a_full_disk_fails_only_the_backup() {
     for links in [true, false] {
         let whole = lab(links);
         let (db, _) = filled(&whole);
@@ -445,7 +449,7 @@ fn a_full_disk_ends_a_backup_and_nothing_else() {
         loop {
             let lab = lab(links);
             let (db, expected) = filled(&lab);
-            // The lowest limit that what is there needs none of.
+            // The lowest limit at which the existing files still fit.
             lab.twin.set_space(taken(&lab.twin).saturating_sub(64 << 10) + room);
             let result = db.backup(TARGET);
             lab.twin.set_space(u64::MAX);
@@ -469,7 +473,7 @@ fn a_full_disk_ends_a_backup_and_nothing_else() {
 }
 
 #[test]
-fn a_link_that_fails_is_not_one_that_cannot_be_had() {
+fn a_failing_link_is_an_error_where_links_are_supported() {
     let lab = lab(true);
     let (db, expected) = filled(&lab);
     for call in [Call::Link, Call::Sync, Call::SyncDir] {
@@ -481,16 +485,17 @@ fn a_link_that_fails_is_not_one_that_cannot_be_had() {
     let ops = lab.twin.op_count();
     db.backup(TARGET).unwrap();
     let trace = lab.twin.trace();
-    // The manifest is the last file that gets its name, and nothing that it needs comes after it.
+    // The manifest is the last file to get its name. Nothing that it needs is done after it.
     let last = trace[ops..].iter().rposition(|op| matches!(op, Op::Rename { .. })).unwrap();
     assert!(matches!(trace[ops..][last + 1..], [Op::SyncDir { .. }]));
     check(&db, &expected);
 }
 
 #[test]
-fn a_position_that_a_store_has_come_to_since_is_none_in_its_backup() {
-    // Both went on in a segment of the same id, and a follower of the one missed in the other what
-    // lay before its position there.
+fn a_backup_refuses_positions_that_the_store_reached_later() {
+    // Regression: both stores continued in a segment with the same id. A follower of the store that
+    // resumed on the backup missed the changes that the backup had made before the follower's
+    // position.
     let lab = Lab::new();
     let db = lab.open();
     db.put("a", "1").unwrap();

@@ -1,4 +1,4 @@
-//! A full disk: what has a reserve there, and what has none.
+//! A full disk: operations that have a reserve, and operations that have none.
 
 use std::ops::ControlFlow;
 
@@ -29,7 +29,7 @@ fn full() -> (Lab, Bitcask) {
     (lab, db)
 }
 
-/// Puts until the disk takes no more.
+/// Puts until the disk is full.
 fn put_until_full(db: &Bitcask) {
     let error = (1000..).find_map(|number| db.put(key(number), VALUE).err()).unwrap();
     assert!(error.is_no_space(), "{error}");
@@ -40,11 +40,11 @@ fn deletes_have_a_reserve_and_puts_have_none() {
     let (lab, db) = full();
     put_until_full(&db);
     let reserve = db.inner.log().unwrap().reserve_size();
-    assert!(reserve > 0, "no put has it");
+    assert!(reserve > 0, "puts must not use the reserve");
     for number in 0..50 {
         assert!(db.delete(key(number)).unwrap());
     }
-    // What a delete has set free is no put's.
+    // Space that a delete has freed is not available to puts.
     put_until_full(&db);
     for number in 50..100 {
         assert!(db.delete(key(number)).unwrap());
@@ -56,9 +56,10 @@ fn deletes_have_a_reserve_and_puts_have_none() {
     assert!(db.inner.log().unwrap().reserve_size() >= reserve);
 }
 
-/// A file system may have room and not set it aside, or the process may write no file that is so large.
+/// A file system may have space but be unable to reserve it, or the process may have too low a file
+/// size limit.
 #[test]
-fn a_put_does_without_a_reserve_where_none_can_be_set_aside() {
+fn a_put_succeeds_where_no_reserve_can_be_set_aside() {
     let (lab, db) = full();
     put_until_full(&db);
     for number in 0..50 {
@@ -76,9 +77,9 @@ fn a_put_does_without_a_reserve_where_none_can_be_set_aside() {
     assert!(db.inner.log().unwrap().reserve_size() > 0);
 }
 
-/// Who closes or clears a store waits for a part of it at most.
+/// Closing or clearing a store waits for at most one part of such a merge.
 #[test]
-fn a_merge_that_goes_segment_by_segment_stops_when_it_is_asked_to() {
+fn a_segment_by_segment_merge_stops_on_request() {
     let (_lab, db) = full();
     put_until_full(&db);
     for number in (0..120).step_by(2) {
@@ -92,14 +93,14 @@ fn a_merge_that_goes_segment_by_segment_stops_when_it_is_asked_to() {
     let before: Vec<u32> = sealed(&db);
     merging.close();
     assert!(merge().unwrap_err().is_no_space());
-    assert!(before.iter().all(|id| sealed(&db).contains(id)), "it has gone on");
+    assert!(before.iter().all(|id| sealed(&db).contains(id)), "the merge continued");
     merging.reopen();
     merge().unwrap();
     assert!(before.iter().any(|id| !sealed(&db).contains(id)));
 }
 
 #[test]
-fn a_caller_can_stop_a_merge_that_goes_segment_by_segment() {
+fn a_caller_can_cancel_a_segment_by_segment_merge() {
     const BREAK_AT: u32 = 8;
     for breaks in [false, true] {
         let (_lab, db) = full();
@@ -128,7 +129,7 @@ fn a_caller_can_stop_a_merge_that_goes_segment_by_segment() {
 }
 
 #[test]
-fn what_is_dead_in_half_is_merged_segment_by_segment() {
+fn half_dead_segments_are_merged_one_by_one() {
     let (lab, db) = full();
     put_until_full(&db);
     for number in (0..120).step_by(2) {
@@ -148,9 +149,9 @@ fn what_is_dead_in_half_is_merged_segment_by_segment() {
     assert!(db.len().unwrap() >= 240);
 }
 
-/// Whatever is merged next, the copies that no manifest lists yet may be all that is left of some keys.
+/// Whatever is merged next, copies that no manifest lists yet may be the only ones left of some keys.
 #[test]
-fn what_a_merge_has_copied_and_could_not_list_is_not_lost_with_the_next() {
+fn copies_that_a_merge_could_not_list_survive_the_next_merge() {
     for listed in 0..8 {
         let (lab, db) = full();
         put_until_full(&db);
@@ -177,7 +178,7 @@ fn what_a_merge_has_copied_and_could_not_list_is_not_lost_with_the_next() {
 }
 
 #[test]
-fn a_clear_needs_no_room_and_gives_back_all() {
+fn a_clear_needs_no_space_and_frees_everything() {
     let (lab, db) = full();
     put_until_full(&db);
     db.clear().unwrap();
@@ -216,7 +217,7 @@ fn a_store_opens_merges_and_closes_on_a_disk_without_a_byte() {
     }
 }
 
-/// A process that had the reserve has died, and the next one finds it where it was.
+/// A process that held the reserve has died, and the next one finds it in place.
 #[test]
 fn the_reserve_outlives_its_process() {
     let (lab, db) = full();
@@ -229,7 +230,7 @@ fn the_reserve_outlives_its_process() {
     let before = used(&lab);
     lab.twin.set_space(before);
     let db = lab.open();
-    assert!(used(&lab) >= before.saturating_sub(4096), "opening gives nothing to others");
+    assert!(used(&lab) >= before.saturating_sub(4096), "opening must not release the reserve");
     lab.twin.set_space(before);
     for number in 0..20 {
         assert!(db.delete(key(number)).unwrap());
@@ -238,7 +239,7 @@ fn the_reserve_outlives_its_process() {
 }
 
 #[test]
-fn a_clear_without_room_for_a_segment_leaves_nothing_and_followers_go_on() {
+fn a_clear_without_space_for_a_segment_empties_the_store_and_followers_continue() {
     let (lab, db) = full();
     let before = db.position();
     lab.twin.set_space(0);

@@ -1,4 +1,4 @@
-//! As many segments as a store may have, and how to get out.
+//! The limit on a store's segments, and ways to get below it.
 
 use std::ops::ControlFlow;
 
@@ -15,10 +15,10 @@ use crate::store::tests::merge::basics::{seal_active, sealed};
 use crate::store::tests::*;
 
 const LIMIT: u64 = 100;
-/// What puts leave.
+/// Number of segments that puts leave for operations that free space.
 const LEFT: u64 = 64;
 
-/// A store that takes no more puts.
+/// A store that refuses further puts.
 fn full() -> (Lab, Bitcask, u64) {
     allowed::only(LIMIT);
     let lab = Lab::new();
@@ -38,15 +38,15 @@ fn full() -> (Lab, Bitcask, u64) {
             }
         }
     }
-    panic!("nothing was refused")
+    panic!("no put was refused")
 }
 
 #[test]
-fn a_merge_gets_out_of_a_store_that_is_full() {
+fn a_merge_frees_a_store_at_the_segment_limit() {
     let (lab, db, len) = full();
     assert!(db.put("k", "v").is_err());
     db.merge_opt(MergeOptions::new().force(true)).unwrap();
-    // One entry each is what a segment may have here.
+    // A segment may hold only one entry here.
     assert_eq!(db.len().unwrap(), len);
     db.close().unwrap();
     let lab = lab.clone().with(lab.options.clone().segment_entries(50));
@@ -59,7 +59,7 @@ fn a_merge_gets_out_of_a_store_that_is_full() {
 }
 
 #[test]
-fn a_clear_gets_out_of_a_store_that_is_full() {
+fn a_clear_frees_a_store_at_the_segment_limit() {
     let (lab, db, _) = full();
     db.clear().unwrap();
     db.put("k", "v").unwrap();
@@ -67,7 +67,7 @@ fn a_clear_gets_out_of_a_store_that_is_full() {
 }
 
 #[test]
-fn deletes_and_a_merge_get_out_of_a_store_that_is_full() {
+fn deletes_and_a_merge_free_a_store_at_the_segment_limit() {
     let (lab, db, len) = full();
     let mut deleted = 0;
     for number in 0..len {
@@ -89,7 +89,7 @@ fn deletes_and_a_merge_get_out_of_a_store_that_is_full() {
 }
 
 #[test]
-fn what_was_full_is_opened_and_closed_as_any_other() {
+fn a_store_at_the_segment_limit_opens_and_closes() {
     let (lab, db, len) = full();
     db.close().unwrap();
     let db = lab.open();
@@ -102,10 +102,10 @@ fn what_was_full_is_opened_and_closed_as_any_other() {
     assert_eq!(lab.open_read_only().len().unwrap(), len - 1);
 }
 
-/// A number that a slot may still lead to is nobody else's: what was removed counts until it can be let go,
-/// and then for nobody who asks.
+/// A segment number that a slot may still refer to must not be reused. A removed segment counts until
+/// it can be released, and not afterwards.
 #[test]
-fn what_was_removed_and_is_still_read_counts_among_the_segments_that_there_may_be() {
+fn removed_segments_that_are_still_read_count_toward_the_limit() {
     for is_cleared in [false, true] {
         allowed::only(LIMIT);
         let lab = Lab::new();
@@ -117,7 +117,7 @@ fn what_was_removed_and_is_still_read_counts_among_the_segments_that_there_may_b
             db.merge_opt(MergeOptions::new().force(true))
         };
         let refused = db.get_with("key", |_| (0..LIMIT).find_map(|number| turn_over(number).err()));
-        let refused = refused.unwrap().unwrap().expect("the closure keeps what was merged");
+        let refused = refused.unwrap().unwrap().expect("the closure keeps the merged segments");
         assert!(matches!(refused, Error::TooManySegments { .. }), "{refused}");
         assert!(db.stats().segments < 4, "{:?}", db.stats());
         if is_cleared {
@@ -129,7 +129,7 @@ fn what_was_removed_and_is_still_read_counts_among_the_segments_that_there_may_b
     }
 }
 
-/// More segments than the kernel has mappings for. On files in memory, and slow: run by hand.
+/// More segments than the kernel allows mappings. Uses files in memory, and is slow: run it by hand.
 #[test]
 #[ignore = "takes a minute and a gigabyte of memory"]
 fn a_store_of_more_segments_than_there_are_mappings_works() {
@@ -197,7 +197,7 @@ fn a_store_of_more_segments_than_there_are_mappings_works() {
     db.close().unwrap();
 }
 
-/// Writes a store of segments of one entry each, without a manifest for each.
+/// Writes a store with one entry per segment, without writing a manifest for each segment.
 fn on_disk(path: &Path, segments: u32) {
     let (fs, dir) = (crate::fs::Fs::DISK, Dir::new(path.into()));
     fs.create_dir(path).unwrap();

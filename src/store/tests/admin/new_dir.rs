@@ -1,5 +1,5 @@
-//! Directories that a backup or a salvage is about to make a store of: what a crash leaves there, how
-//! it is refused, and what a store does that is opened there meanwhile.
+//! Directories that a backup or a salvage is about to make a store: what a crash leaves there, how it
+//! is refused, and what happens if a store is opened there meanwhile.
 
 use std::ops::ControlFlow;
 
@@ -11,7 +11,7 @@ use crate::testing::twin::{Fault, FaultKind};
 
 const TARGET: &str = "/copy";
 
-/// How a store is copied.
+/// A way to copy a store.
 type Way = fn(&Lab) -> Result<()>;
 
 fn backup(lab: &Lab) -> Result<()> {
@@ -28,7 +28,7 @@ fn salvage(lab: &Lab) -> Result<()> {
 
 const WAYS: [(&str, Way); 2] = [("backup", backup), ("salvage", salvage)];
 
-/// A store of two segments that was closed, on a disk where all of it is durable; and what it holds.
+/// Returns a closed store of two segments on a disk where everything is durable, and its content.
 fn closed() -> (Lab, Pairs) {
     let lab = Lab::new();
     let lab = lab.with(Options::new().segment_size(512).sync_policy(SyncPolicy::Never));
@@ -43,20 +43,20 @@ fn closed() -> (Lab, Pairs) {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Left {
-    /// Not a file.
+    /// Neither a store nor an empty directory: opening it is refused.
     Nothing,
     Refused,
     Whole,
 }
 
-/// Opens what is left of a copy as a store that may be created.
+/// Opens the remains of a copy as a store, with permission to create one.
 fn left(lab: &Lab, pairs: &Pairs, when: &str) -> Left {
     if !lab.twin.files().iter().any(|path| path.starts_with(TARGET)) {
         return Left::Nothing;
     }
     match Bitcask::open_on(&lab.env(), Path::new(TARGET), lab.options.clone()) {
         Ok(db) => {
-            // A temporary file may be left over.
+            // A temporary file may remain.
             assert_eq!(db.recovery().cuts, [], "{when}");
             assert_eq!(snapshot(&db), *pairs, "{when}: opened with {:?}", lab.twin.files());
             kill(db);
@@ -66,7 +66,7 @@ fn left(lab: &Lab, pairs: &Pairs, when: &str) -> Left {
     }
 }
 
-/// Looks at what a crash after some operations leaves; returns what the harshest one does.
+/// Examines what a crash after some operations leaves. Returns the result of the harshest crash.
 fn crash(lab: &Lab, ops: usize, mixtures: u64, pairs: &Pairs, when: &str) -> Left {
     let when = format!("{when}, operation {ops}");
     left(&lab.on(lab.twin.kill_image(ops)), pairs, &format!("{when}, killed"));
@@ -79,7 +79,7 @@ fn crash(lab: &Lab, ops: usize, mixtures: u64, pairs: &Pairs, when: &str) -> Lef
 }
 
 #[test]
-fn a_crash_within_a_copy_leaves_no_empty_store() {
+fn a_crash_during_a_copy_leaves_no_empty_store() {
     for (name, way) in WAYS {
         let (lab, pairs) = closed();
         let start = lab.twin.op_count();
@@ -95,15 +95,15 @@ fn a_crash_within_a_copy_leaves_no_empty_store() {
     }
 }
 
-/// What is removed of a copy that has failed is removed in an order in which a crash may come.
+/// The removal of a failed copy has an order in which a crash is safe at any point.
 #[test]
-fn a_crash_within_the_removal_of_a_failed_copy_leaves_no_empty_store() {
+fn a_crash_during_the_removal_of_a_failed_copy_leaves_no_empty_store() {
     for (name, way) in WAYS {
         let (lab, _) = closed();
         let start = lab.twin.call_count();
         way(&lab).unwrap();
         for at in 0..lab.twin.call_count() - start {
-            // One failure ends the copy, and another one may hit the removal.
+            // One failure ends the copy; a second one may hit the removal.
             for second in [None, Some(0), Some(2), Some(5)] {
                 let (lab, pairs) = closed();
                 let start = lab.twin.op_count();
@@ -116,7 +116,7 @@ fn a_crash_within_the_removal_of_a_failed_copy_leaves_no_empty_store() {
                 if result.is_ok() {
                     continue;
                 }
-                let when = format!("{name}, call {at} and {second:?} behind it fail");
+                let when = format!("{name}, call {at} and {second:?} after it fail");
                 for ops in start..=lab.twin.op_count() {
                     crash(&lab, ops, 2, &pairs, &when);
                 }
@@ -126,7 +126,7 @@ fn a_crash_within_the_removal_of_a_failed_copy_leaves_no_empty_store() {
 }
 
 #[test]
-fn what_is_left_of_a_copy_is_refused_by_everything_that_opens_it() {
+fn the_remains_of_a_copy_are_refused_by_every_way_to_open_them() {
     for (name, way) in WAYS {
         let (lab, pairs) = closed();
         let start = lab.twin.op_count();
@@ -135,7 +135,7 @@ fn what_is_left_of_a_copy_is_refused_by_everything_that_opens_it() {
         let manifest = Dir::new(TARGET.into()).manifest();
         let lock = Dir::new(TARGET.into()).lock();
         let images = (start..lab.twin.op_count()).map(|ops| lab.twin.kill_image(ops));
-        // From the lock file on, until the manifest is written.
+        // From the creation of the lock file until the manifest is written.
         let images = images.filter(|twin| twin.files().contains(&lock));
         let images: Vec<_> = images.map(|twin| lab.on(twin)).collect();
         let mut refused = 0;
@@ -167,7 +167,7 @@ fn what_is_left_of_a_copy_is_refused_by_everything_that_opens_it() {
             assert!(is_unfinished(&diagnosis.opening.unwrap_err()));
             assert_eq!(diagnosis.damage[0].path, manifest);
             assert!(diagnosis.damage[0].reason.contains("was interrupted"));
-            // Another try has to be told too.
+            // Another attempt to copy has to be refused, too.
             for (_, way) in WAYS {
                 let error = way(&lab).unwrap_err();
                 let Error::InvalidTarget { reason, .. } = &error else { panic!("{error}") };
@@ -184,9 +184,9 @@ fn check_pairs(lab: &Lab, pairs: &Pairs) {
     assert_eq!(snapshot(&db), *pairs);
 }
 
-/// A store may be opened where a copy is begun, by a program that knows nothing of the copy.
+/// A program that does not know of the copy may open a store in the copy's target directory.
 #[test]
-fn a_store_that_is_opened_where_a_copy_is_begun_is_not_harmed() {
+fn a_store_opened_in_a_copys_target_is_not_harmed() {
     let mut counts = BTreeMap::new();
     for (name, way) in WAYS {
         let (lab, _) = closed();
@@ -228,16 +228,16 @@ fn a_store_that_is_opened_where_a_copy_is_begun_is_not_harmed() {
     println!("copied, opened: {counts:?}");
 }
 
-/// A lock file alone was left by a try that got no further, unless somebody holds it.
+/// A lock file alone was left by an attempt that got no further, unless a process holds it.
 #[test]
-fn a_directory_with_a_lock_file_alone_is_taken_if_nobody_holds_it() {
+fn a_directory_with_only_an_unheld_lock_file_is_accepted() {
     for (name, way) in WAYS {
         let (lab, pairs) = closed();
         let dir = Dir::new(TARGET.into());
         lab.twin.put_file(&dir.lock(), Vec::new());
         let held = crate::store::open_attempt::lock(&lab.env().fs, &dir).unwrap();
         assert!(way(&lab).unwrap_err().is_locked(), "{name}");
-        assert_eq!(lab.twin.contents(&dir.manifest()), None, "{name}: nothing was touched");
+        assert_eq!(lab.twin.contents(&dir.manifest()), None, "{name}: nothing may be changed");
         drop(held);
         way(&lab).unwrap();
         check_pairs(&lab, &pairs);

@@ -1,9 +1,9 @@
-//! Looking at stores that are broken, and saving what can be saved of them.
+//! Diagnosis of damaged stores, and salvage.
 //!
-//! Every byte of every file of a small store is damaged, every length cut to, every file taken away or
-//! put in the place of another. Verification has to see it and change nothing; what is salvaged opens
-//! clean, holds the right value for every key whose entries are not the damaged ones, and none that was
-//! never written under its key.
+//! In a small store, every byte of every file is damaged, every file is truncated to every length, and
+//! every file is removed or replaced by another. Verification has to notice and change nothing. A
+//! salvaged store opens clean. It holds the right value for every key whose entries are undamaged, and
+//! no value that was never written under its key.
 
 use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
@@ -19,8 +19,8 @@ use crate::testing::twin::{Call, Fault, FaultKind};
 
 const TO: &str = "/rescued";
 
-/// A store with a merged segment, sealed ones, unsealed ones, and the output of a merge that a crash
-/// has ended.
+/// A store with a merged segment, sealed and unsealed ones, and the output of a merge that a crash
+/// interrupted.
 fn told(lab: Lab) -> Told {
     let options = lab.options.clone().segment_entries(3).segment_size(512);
     let mut story = Story::begin(lab.with(options));
@@ -77,18 +77,18 @@ fn open_rescued(disk: &Lab) -> Bitcask {
     Bitcask::open_on(&disk.env(), Path::new(TO), disk.options.clone()).unwrap()
 }
 
-/// The files of the broken store, the lock too.
+/// The files of the damaged store, including the lock.
 fn originals(disk: &Lab) -> Files {
     let ours = disk.twin.files().into_iter().filter(|path| path.starts_with(DIR));
     ours.map(|path| (path.clone(), disk.twin.contents(&path).unwrap())).collect()
 }
 
-/// Salvages, and checks what has to hold whatever the damage. `touched` are the keys that may have
-/// lost entries.
+/// Salvages, and checks what must hold for any damage. `touched` holds the keys that may have lost
+/// entries.
 fn judge_salvage(told: &Told, disk: &Lab, touched: &BTreeSet<Vec<u8>>, when: &str) -> Pairs {
     let before = originals(disk);
     let report = try_salvage(disk).unwrap_or_else(|error| panic!("{when}: {error}"));
-    assert_eq!(originals(disk), before, "{when}: the source was changed");
+    assert_eq!(originals(disk), before, "{when}: the source changed");
     let again = verify_on(&disk.env(), Path::new(TO)).unwrap();
     assert!(again.is_clean() && again.derived.is_empty(), "{when}: {again}");
     let db = open_rescued(disk);
@@ -112,7 +112,7 @@ fn judge_salvage(told: &Told, disk: &Lab, touched: &BTreeSet<Vec<u8>>, when: &st
     pairs
 }
 
-/// Keys with an entry in some bytes of a segment. A batch at the end of the log goes as a whole.
+/// Keys with an entry in a byte range of a segment. A batch at the end of the log counts as a whole.
 fn keys_in(told: &Told, id: SegmentId, bytes: &Range<u64>) -> BTreeSet<Vec<u8>> {
     let entries: Vec<LogEntry> =
         log_entries(&told.lab).into_iter().filter(|entry| entry.place.segment == id).collect();
@@ -145,7 +145,7 @@ fn is_unsealed(told: &Told, id: SegmentId) -> bool {
     !listed(told).lists(id)
 }
 
-/// Whether the manifest lists a segment or it is unsealed; all others are left over.
+/// Returns whether a segment is listed by the manifest or unsealed; all others are leftovers.
 fn counts(told: &Told, id: SegmentId) -> bool {
     let log = Dir::new(DIR.into()).log(id);
     let is_log = told.lab.twin.contents(&log).unwrap()[11] == Kind::Log as u8;
@@ -153,12 +153,12 @@ fn counts(told: &Told, id: SegmentId) -> bool {
 }
 
 #[test]
-fn a_good_store_is_found_good_and_copied_whole() {
+fn an_intact_store_is_clean_and_copied_completely() {
     for lab in [Lab::new(), Lab::weak()] {
         let told = told(lab);
         let disk = told.lab.on(told.disk());
         let found = verify(&disk);
-        assert_eq!(disk.twin.trace(), [], "nothing is written");
+        assert_eq!(disk.twin.trace(), [], "diagnosis must not write");
         assert!(found.is_clean(), "{found}");
         let opening = found.opening.as_ref().unwrap();
         assert!(opening.cuts.is_empty(), "{found}");
@@ -172,7 +172,7 @@ fn a_good_store_is_found_good_and_copied_whole() {
 }
 
 #[test]
-fn a_closed_store_has_nothing_to_be_told_of() {
+fn a_closed_store_has_nothing_to_report() {
     let told = told(Lab::new());
     let disk = told.lab.on(told.disk());
     disk.open().close().unwrap();
@@ -184,7 +184,7 @@ fn a_closed_store_has_nothing_to_be_told_of() {
 }
 
 #[test]
-fn any_damaged_byte_of_a_segment_is_found_and_costs_its_own_entry() {
+fn any_damaged_byte_of_a_segment_is_found_and_costs_only_its_entry() {
     let told = told(Lab::new());
     let mut count = 0;
     for (id, path) in told.lab.logs() {
@@ -204,7 +204,7 @@ fn any_damaged_byte_of_a_segment_is_found_and_costs_its_own_entry() {
                 let found = verify(&disk);
                 assert_eq!(disk.twin.trace(), [], "{when}");
                 let differs = at < 64 || told.first_difference(id, &whole, &bytes) < whole.len();
-                // What is left over and has no header any more may be anything.
+                // A leftover whose header is damaged may be anything.
                 let seen = differs && (counts(&told, id) || at < 64);
                 assert_eq!(found.is_clean(), !seen, "{when}: {found}");
                 if let Some(damage) = found.damage.first() {
@@ -223,7 +223,7 @@ fn any_damaged_byte_of_a_segment_is_found_and_costs_its_own_entry() {
     println!("{count} bytes");
 }
 
-/// Damages a file in the ways that sweeps go through, and shows each disk to a closure.
+/// Damages a file in all ways of a sweep, and passes each resulting disk to a closure.
 fn sweep(told: &Told, path: &Path, mut judge: impl FnMut(&Lab, &str)) {
     let whole = told.lab.twin.contents(path).unwrap();
     for at in 0..whole.len() {
@@ -252,7 +252,7 @@ fn any_damaged_byte_of_the_manifest_is_found_and_costs_nothing() {
 }
 
 #[test]
-fn any_damaged_byte_of_a_hint_is_found_to_be_derived() {
+fn any_damaged_byte_of_a_hint_is_found_and_costs_nothing() {
     let told = told(Lab::weak());
     let hints = told.lab.hints();
     assert!(hints.len() >= 2);
@@ -260,7 +260,7 @@ fn any_damaged_byte_of_a_hint_is_found_to_be_derived() {
         sweep(&told, &path, |disk, when| {
             let found = verify(disk);
             assert!(found.is_clean() && found.opening.is_ok(), "{when}: {found}");
-            // The hint of what is left over is left over too.
+            // The hint of a leftover is a leftover, too.
             let expected = usize::from(listed(&told).lists(id));
             assert_eq!(found.derived.len(), expected, "{when}: {found}");
             assert!(found.derived.iter().all(|derived| derived.path == path), "{when}: {found}");
@@ -269,7 +269,7 @@ fn any_damaged_byte_of_a_hint_is_found_to_be_derived() {
 }
 
 #[test]
-fn a_hint_that_checks_and_is_wrong_is_found() {
+fn a_wrong_hint_with_a_valid_checksum_is_found() {
     let told = told(Lab::new());
     let disk = told.lab.on(told.disk());
     let sealed = listed(&told).sealed[0];
@@ -296,7 +296,7 @@ fn a_hint_that_checks_and_is_wrong_is_found() {
 }
 
 #[test]
-fn any_segment_cut_at_any_length_keeps_what_lies_before() {
+fn any_segment_cut_at_any_length_keeps_the_entries_before() {
     let told = told(Lab::new());
     for (id, path) in told.lab.logs() {
         let whole = told.lab.twin.contents(&path).unwrap();
@@ -330,7 +330,7 @@ fn any_segment_cut_at_any_length_keeps_what_lies_before() {
 }
 
 #[test]
-fn a_missing_segment_is_found_and_costs_its_own_entries() {
+fn a_missing_segment_is_found_and_costs_only_its_entries() {
     let told = told(Lab::new());
     for (id, path) in told.lab.logs() {
         let disk = told.lab.on(told.disk());
@@ -345,9 +345,9 @@ fn a_missing_segment_is_found_and_costs_its_own_entries() {
     }
 }
 
-/// Each file's entries know where they belong, so names do not matter.
+/// The entries of each file know their segment, so file names do not matter.
 #[test]
-fn segments_that_have_changed_places_are_told_by_their_headers() {
+fn swapped_segments_are_recognized_by_their_headers() {
     let told = told(Lab::new());
     let logs = told.lab.logs();
     for (id, path) in &logs {
@@ -359,7 +359,7 @@ fn segments_that_have_changed_places_are_told_by_their_headers() {
             assert_eq!(found.is_clean(), !counts(&told, *id) && !counts(&told, *other), "{found}");
             let when = format!("{id} and {other} swapped");
             assert_eq!(judge_salvage(&told, &disk, &BTreeSet::new(), &when), *told.last());
-            // And one of them twice.
+            // One of them also appears twice.
             let disk = told.lab.on(told.disk());
             disk.twin.put_file(target, told.lab.twin.contents(path).unwrap());
             let touched = keys_in(&told, *other, &(0..u64::MAX));
@@ -369,7 +369,7 @@ fn segments_that_have_changed_places_are_told_by_their_headers() {
 }
 
 #[test]
-fn what_belongs_to_another_store_is_left_out() {
+fn files_of_another_store_are_left_out() {
     let (told, other) = (told(Lab::new()), told(Lab::new().on(Twin::new())));
     for (id, path) in told.lab.logs() {
         let disk = told.lab.on(told.disk());
@@ -389,10 +389,10 @@ fn what_belongs_to_another_store_is_left_out() {
     assert_eq!(judge_salvage(&told, &disk, &BTreeSet::new(), "foreign manifest"), *told.last());
 }
 
-/// Without a manifest nothing tells a merge's inputs, which are about to be removed, from segments
-/// that count; with one they bring nothing back.
+/// Without a manifest, a merge's inputs that are about to be removed look like current segments. With
+/// a manifest, they bring nothing back.
 #[test]
-fn what_a_merge_has_superseded_brings_nothing_back() {
+fn superseded_merge_inputs_resurrect_nothing() {
     let lab = Lab::new();
     let options = lab.options.clone().segment_entries(2);
     let mut story = Story::begin(lab.with(options));
@@ -414,7 +414,7 @@ fn what_a_merge_has_superseded_brings_nothing_back() {
     let report = try_salvage(&disk.on(disk.twin.fork())).unwrap();
     assert!(report.had_manifest && report.leftovers.len() >= 2, "{report}");
     assert_eq!(judge_salvage(&told, &disk, &BTreeSet::new(), "inputs"), *told.last());
-    // The tombstone of "gone" has been dropped: if its segment alone is gone, the put is back.
+    // The tombstone of "gone" was dropped. If only its segment is missing, the put is back.
     disk.twin.delete_file(&manifest());
     let disk = disk.on(disk.twin.fork());
     for path in disk.twin.files().into_iter().filter(|path| path.starts_with(TO)) {
@@ -423,12 +423,12 @@ fn what_a_merge_has_superseded_brings_nothing_back() {
     let report = try_salvage(&disk).unwrap();
     assert!(!report.had_manifest, "{report}");
     let pairs = snapshot(&open_rescued(&disk));
-    assert_eq!(pairs, *told.last(), "all of them are there, so the newest counts");
+    assert_eq!(pairs, *told.last(), "with all segments present, the newest entry wins");
 }
 
-/// Puts random bytes over random parts of random files.
+/// Writes random bytes over random parts of random files.
 #[test]
-fn whatever_is_damaged_nothing_is_made_up() {
+fn no_damage_leads_to_invented_values() {
     for lab in [Lab::new(), Lab::weak()] {
         let told = told(lab);
         for seed in 0..if long() { 5000 } else { 100 } {
@@ -448,7 +448,7 @@ fn whatever_is_damaged_nothing_is_made_up() {
                         usize::try_from(start).unwrap()..usize::try_from(start + size).unwrap();
                     random.garbage(&mut bytes[range]);
                     disk.twin.put_file(&path, bytes);
-                    // Where the manifest is lost, no segment is known to be sealed.
+                    // Without a manifest, no segment is known to be sealed.
                     touched.extend(keys_in(&told, id, &(start..start + size)));
                     touched.extend(batch_keys(&told, id, start..start + size));
                 }
@@ -462,7 +462,7 @@ fn whatever_is_damaged_nothing_is_made_up() {
     }
 }
 
-/// Keys of batches that some bytes of a segment belong to.
+/// Keys of the batches that have entries in a byte range of a segment.
 fn batch_keys(told: &Told, id: SegmentId, bytes: Range<u64>) -> BTreeSet<Vec<u8>> {
     let (mut keys, mut batch, mut hit) = (BTreeSet::new(), Vec::new(), false);
     for entry in log_entries(&told.lab).into_iter().filter(|entry| entry.place.segment == id) {
@@ -478,8 +478,8 @@ fn batch_keys(told: &Told, id: SegmentId, bytes: Range<u64>) -> BTreeSet<Vec<u8>
     keys
 }
 
-/// A manifest from before a merge, say from a copy: it lists what is gone, and calls what there is left
-/// over.
+/// A manifest from before a merge, for example from a copy. It lists removed segments, and treats the
+/// current ones as leftovers.
 #[test]
 fn an_old_manifest_is_not_relied_on() {
     let lab = Lab::new();
@@ -504,7 +504,7 @@ fn an_old_manifest_is_not_relied_on() {
     assert!(found.damage.iter().any(|damage| damage.reason.contains("may be old")), "{found}");
     assert!(found.opening.is_err() && found.leftovers.is_empty(), "{found}");
     assert_eq!(judge_salvage(&told, &disk, &BTreeSet::new(), "old manifest"), *told.last());
-    // One of an earlier open, which has never heard of the ids that there are.
+    // A manifest from an earlier open, which does not cover the present ids.
     let disk = told.lab.on(told.disk());
     let mut older = listed(&told);
     (older.sealed, older.log, older.bound) = (Vec::new(), SegmentId(2), SegmentId(3));
@@ -515,10 +515,10 @@ fn an_old_manifest_is_not_relied_on() {
     assert_eq!(judge_salvage(&told, &disk, &BTreeSet::new(), "older manifest"), *told.last());
 }
 
-/// A batch that has lost a part in the middle of the log is copied as far as it checks, and told of;
-/// one at the very end without its end was never acknowledged.
+/// A batch with a damaged part in the middle of the log is copied as far as it is valid, and reported.
+/// A batch without its end at the very end of the log was never acknowledged.
 #[test]
-fn torn_batches_are_told_of_or_left_out() {
+fn torn_batches_are_reported_or_left_out() {
     let lab = Lab::new();
     let mut story = Story::begin(lab);
     story.put("a", "1");
@@ -547,7 +547,7 @@ fn torn_batches_are_told_of_or_left_out() {
         let gone = char::from(key[0]);
         assert_eq!(keys, "abcdefgh".replace(gone, ""));
     }
-    // Its last entry is gone, so that nothing says that there ever was an end.
+    // The batch's last entry is missing, so nothing shows that the batch was ever complete.
     let (found, report, keys) = salvaged(b"h");
     assert!(found.damage.is_empty(), "{found}");
     assert_eq!((found.torn[0].offset, found.torn.len()), (place(b"f"), 1), "{found}");
@@ -556,9 +556,9 @@ fn torn_batches_are_told_of_or_left_out() {
     assert_eq!(keys, "abcde");
 }
 
-/// A tear in the middle of the unsealed part is damage, though each segment by itself looks torn.
+/// A tear in the middle of the unsealed part is damage, even if each segment alone looks torn.
 #[test]
-fn a_tear_with_more_of_the_log_behind_it_is_damage() {
+fn a_tear_followed_by_more_of_the_log_is_damage() {
     let told = told(Lab::new());
     let unsealed: Vec<_> = told
         .lab
@@ -585,7 +585,7 @@ fn a_tear_with_more_of_the_log_behind_it_is_damage() {
     }
 }
 
-/// Expiry is kept as it is, whatever time it is when a store is saved.
+/// A salvage keeps expiry times as they are, whatever the current time.
 #[test]
 fn expiry_is_absolute() {
     let lab = Lab::new();
@@ -602,9 +602,9 @@ fn expiry_is_absolute() {
     assert_eq!(snapshot(&db).into_keys().collect::<Vec<_>>(), [&b"late"[..], b"soon but not last"]);
 }
 
-/// Entries far larger than what is read at a time, and keys of the largest size.
+/// Entries far larger than a single read, and keys of the maximum size.
 #[test]
-fn large_entries_are_copied_and_skipped_whole() {
+fn large_entries_are_copied_and_skipped_as_a_whole() {
     let lab = Lab::new().with(Options::new().sync_policy(SyncPolicy::Never));
     let db = lab.open();
     let value = |seed: u64, size: usize| {
@@ -644,11 +644,11 @@ fn large_entries_are_copied_and_skipped_whole() {
     assert_eq!(rescued, right);
 }
 
-/// Bytes that look like headers of huge entries at every place: they are not all summed.
+/// Bytes that look like headers of huge entries at every offset. Not all of these are checksummed.
 #[test]
-fn crafted_sizes_do_not_make_it_quadratic() {
-    // Key size 7, no flags, value size 1 MiB, a time of this year, at every place; and a time of the far
-    // future, in entries that are just small enough to be tried all the same.
+fn crafted_sizes_do_not_make_salvage_quadratic() {
+    // Key size 7, no flags, value size 1 MiB and a plausible time at every offset; then a time in the
+    // far future, in entries just small enough to be tried nevertheless.
     for word in [0x0010_0000_0007_0000_u64, 0x000f_0000_4007_0000] {
         salvage_beside_crafted_bytes(&word.to_be_bytes().repeat(1 << 17));
     }
@@ -658,7 +658,7 @@ fn salvage_beside_crafted_bytes(value: &[u8]) {
     let lab = Lab::new().with(Options::new().sync_policy(SyncPolicy::Never));
     let db = lab.open();
     db.put("before", "1").unwrap();
-    // With a key of four bytes the value starts at a multiple of 8.
+    // With a four-byte key, the value starts at a multiple of 8.
     db.put("evil", value).unwrap();
     db.put("small behind", "2").unwrap();
     db.put("filler", vec![1; 2 << 20]).unwrap();
@@ -671,7 +671,7 @@ fn salvage_beside_crafted_bytes(value: &[u8]) {
     lab.twin.put_file(&path, bytes);
     let calls = lab.twin.call_count();
     try_salvage(&lab).unwrap();
-    // The file in windows of 256 KiB, a few times over.
+    // Several passes over the file in windows of 256 KiB.
     let calls = lab.twin.call_count() - calls;
     println!("{calls} calls for {size} bytes");
     assert!(calls < 40 * (size >> 18), "{calls} calls for {size} bytes");
@@ -679,10 +679,10 @@ fn salvage_beside_crafted_bytes(value: &[u8]) {
     assert_eq!(keys, [b"before".to_vec(), b"filler".to_vec(), b"small behind".to_vec()]);
 }
 
-/// Whatever fails meanwhile: an error, or what could not be read is told; the source is as it was,
-/// and what was begun is gone or no store.
+/// Any call may fail. The result is an error, or a report of the unreadable part. The source is
+/// unchanged, and the target is removed or is not a store.
 #[test]
-fn a_failure_of_any_call_leaves_no_half_of_a_store() {
+fn a_failure_of_any_call_leaves_no_partial_store() {
     let told = told(Lab::new());
     let disk = told.lab.on(told.disk());
     let start = disk.twin.call_count();
@@ -690,7 +690,7 @@ fn a_failure_of_any_call_leaves_no_half_of_a_store() {
     let calls = disk.twin.call_count() - start;
     for kind in [FaultKind::Eio, FaultKind::Enospc, FaultKind::ShortWrite] {
         for (at, for_ever) in (0..calls).flat_map(|at| [(at, false), (at, true)]) {
-            let when = format!("call {at} fails with {kind:?}, for ever: {for_ever}");
+            let when = format!("call {at} fails with {kind:?}, permanent: {for_ever}");
             let disk = told.lab.on(told.disk());
             let before = originals(&disk);
             let fault = Fault::new(kind).reads_too().after(at);
@@ -710,16 +710,16 @@ fn a_failure_of_any_call_leaves_no_half_of_a_store() {
                     let options = disk.options.clone().create_if_missing(false);
                     let opened = Bitcask::open_on(&disk.env(), Path::new(TO), options);
                     if let Ok(db) = opened {
-                        // All that was missing is the sync of the directory, and what can't be
-                        // synced could not be removed.
+                        // Only the sync of the directory was missing, and what could not be synced
+                        // could not be removed either.
                         assert!(for_ever && snapshot(&db) == *told.last(), "{when}");
                         continue;
                     }
-                    // Whose the lock file is can't be told where locking it fails.
+                    // Where locking fails, the owner of the lock file is unknown.
                     let mut left = disk.twin.files().into_iter();
                     let left = left.find(|path| path.starts_with(TO) && !path.ends_with("LOCK"));
                     let (Error::Io { path, .. } | Error::NoSpace { path }) = &error else {
-                        unreachable!("it is one of these")
+                        unreachable!("the outcome must be one of these")
                     };
                     let is_lock = path.ends_with("LOCK");
                     assert!(for_ever || is_lock || left.is_none(), "{when}: {error}: {left:?}");
@@ -729,9 +729,9 @@ fn a_failure_of_any_call_leaves_no_half_of_a_store() {
     }
 }
 
-/// What has been salvaged is durable, and a power cut before is no store.
+/// A salvaged store is durable. A power cut before that leaves no store.
 #[test]
-fn a_power_cut_leaves_all_of_it_or_no_store() {
+fn a_power_cut_leaves_a_complete_salvage_or_no_store() {
     let told = told(Lab::new());
     let disk = told.lab.on(told.disk());
     try_salvage(&disk).unwrap();
@@ -786,25 +786,25 @@ fn salvage_can_be_cancelled_and_leaves_nothing() {
 }
 
 #[test]
-fn a_store_that_is_written_to_is_not_salvaged() {
+fn a_store_with_an_active_writer_is_not_salvaged() {
     let lab = Lab::new();
     let db = lab.open();
     db.put("a", "1").unwrap();
     assert!(try_salvage(&lab).unwrap_err().is_locked());
-    assert!(verify(&lab).is_clean(), "looking is fine");
+    assert!(verify(&lab).is_clean(), "diagnosis works while a writer has the store open");
     db.close().unwrap();
     try_salvage(&lab).unwrap();
     assert!(
         matches!(try_salvage(&lab).unwrap_err(), Error::InvalidTarget { .. }),
-        "it is there now"
+        "the target exists now"
     );
 }
 
-/// A device without a clock of its own: its store was made in 1970, written when the time had come from
-/// the network, and is saved in 1970 again. What lies behind damage used to look as if it came from a
-/// future too far away to be looked at.
+/// Regression: a device without a battery-backed clock created its store in 1970, wrote it after the
+/// time had come from the network, and salvages it in 1970 again. The entries after damage looked as
+/// if they came from too far in the future to be considered.
 #[test]
-fn what_is_younger_than_the_clock_is_found_behind_damage() {
+fn entries_from_the_future_are_found_after_damage() {
     let lab = Lab::new().with(Options::new().sync_policy(SyncPolicy::Never));
     let disk = Lab { hands: Hands::at(lab.hands.clock().now()), ..lab.clone() };
     let db = lab.open();
@@ -826,11 +826,11 @@ fn what_is_younger_than_the_clock_is_found_behind_damage() {
     assert_eq!(keys, [&b"first"[..], b"last", b"then"]);
 }
 
-/// Of a segment that the manifest does not know of yet only the header can be read. Whether there is
-/// anything behind it, which would make the manifest an old one, used to be asked as if an answer had
-/// to come: the error ended it all.
+/// Regression: if a newest segment that the manifest does not list yet is readable only in its header,
+/// the check for entries after the header, which would show that the manifest is old, ended everything
+/// with an error.
 #[test]
-fn a_part_that_can_not_be_read_ends_neither_a_verification_nor_a_salvage() {
+fn an_unreadable_part_ends_neither_verification_nor_salvage() {
     let lab = Lab::new();
     lab.open().close().unwrap();
     let mut listed = Manifest::read(&Fs::Twin(Arc::clone(&lab.twin)), &Dir::new(DIR.into()));
@@ -851,7 +851,7 @@ fn a_part_that_can_not_be_read_ends_neither_a_verification_nor_a_salvage() {
         let disk = disk();
         disk.twin.fail(fault());
         match try_salvage(&disk) {
-            // What is made has to be read too.
+            // The salvaged store has to be read, too.
             Err(Error::Io { path, .. }) if path.starts_with(TO) => {}
             other => drop(other.unwrap_or_else(|error| panic!("read {at}: {error}"))),
         }

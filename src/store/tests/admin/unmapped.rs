@@ -1,4 +1,4 @@
-//! Segments without a mapping, of which there may be more than a process may map or have open.
+//! Segments without a mapping, of which there may be more than a process may map or hold open.
 
 use crate::options::MergeOptions;
 use crate::segment::budget::allowed;
@@ -11,7 +11,7 @@ fn merge_all(db: &Bitcask) {
     db.merge_opt(MergeOptions::new().force(true)).unwrap();
 }
 
-/// A lab whose stores map nothing, and keep so many files open for those that read on.
+/// A lab whose stores map nothing and keep up to `descriptors` files open for readers.
 fn lab(descriptors: usize) -> Lab {
     allowed::mappings(0);
     allowed::descriptors(descriptors);
@@ -29,7 +29,7 @@ fn filled(lab: &Lab) -> Bitcask {
     db
 }
 
-/// Waits for guards of other tests, which keep back what is removed here.
+/// Waits for the guards of other tests, which delay the release of removed segments.
 fn settle(db: &Bitcask) {
     while !db.inner.segments.is_quiescent() {
         db.inner.segments.free_retired();
@@ -51,7 +51,7 @@ fn a_store_without_mappings_does_what_one_with_them_does() {
         let mut db = lab.open_as_told();
         let mut expected = Model::new();
         for number in 0..100_u32 {
-            // Some are larger than what is read at first.
+            // Some are larger than the first read.
             let size = if number % 7 == 0 { 700 } else { 30 };
             let (key, value) = (number.to_be_bytes().to_vec(), vec![7; size]);
             db.put(&key, &value).unwrap();
@@ -78,7 +78,7 @@ fn a_store_without_mappings_does_what_one_with_them_does() {
 }
 
 #[test]
-fn who_holds_a_segment_reads_on_when_its_name_is_gone() {
+fn a_held_segment_stays_readable_after_its_file_is_unlinked() {
     let lab = lab(usize::MAX);
     let db = filled(&lab);
     let before = sealed(&db);
@@ -93,13 +93,13 @@ fn who_holds_a_segment_reads_on_when_its_name_is_gone() {
     assert_eq!(logs_of(&lab, &before), 0);
     assert_eq!(held.entry(FIRST_OFFSET).unwrap().entry().key(), [0]);
     drop(guard);
-    // The rest of the segment that is held; what is behind it is gone with the merge.
+    // The rest of the held segment. The segments after it were removed by the merge.
     assert_eq!(changes.try_recv().unwrap().unwrap().key, [0, 1]);
     assert!(changes.try_recv().unwrap_err().needs_resync());
 }
 
 #[test]
-fn a_name_stays_until_a_descriptor_can_be_had_or_nobody_holds_the_segment() {
+fn a_held_segment_keeps_its_name_until_a_descriptor_is_available() {
     let lab = lab(0);
     let db = filled(&lab);
     let before = sealed(&db);
@@ -107,7 +107,7 @@ fn a_name_stays_until_a_descriptor_can_be_had_or_nobody_holds_the_segment() {
     assert_eq!(changes.try_recv().unwrap().unwrap().key, [0]);
     merge_all(&db);
     settle(&db);
-    assert_eq!(logs_of(&lab, &before), 1, "the others are held by nobody");
+    assert_eq!(logs_of(&lab, &before), 1, "the other segments are not held");
     assert_eq!(changes.try_recv().unwrap().unwrap().key, [0, 1]);
     db.work();
     assert_eq!(logs_of(&lab, &before), 1);
@@ -128,7 +128,7 @@ fn a_name_stays_until_a_descriptor_can_be_had_or_nobody_holds_the_segment() {
 }
 
 #[test]
-fn what_stays_for_want_of_a_descriptor_is_a_leftover_for_the_next_opening() {
+fn a_file_kept_for_lack_of_a_descriptor_is_a_leftover_at_the_next_opening() {
     let lab = lab(0);
     let db = filled(&lab);
     let before = sealed(&db);
@@ -169,7 +169,7 @@ fn a_snapshot_that_outlives_its_store_keeps_files_open_or_the_store_locked() {
 }
 
 #[test]
-fn a_reader_whose_segment_was_removed_says_so_and_finds_it_by_a_refresh() {
+fn a_reader_reports_a_removed_segment_and_recovers_by_a_refresh() {
     for descriptors in [usize::MAX, 0] {
         let lab = lab(descriptors);
         let db = filled(&lab);
@@ -191,7 +191,7 @@ fn a_reader_whose_segment_was_removed_says_so_and_finds_it_by_a_refresh() {
 }
 
 #[test]
-fn a_shortage_of_descriptors_is_told_and_passes() {
+fn a_shortage_of_descriptors_is_reported_and_temporary() {
     let lab = lab(usize::MAX);
     let db = filled(&lab);
     assert_eq!(db.range(..).count(), 20);

@@ -1,4 +1,4 @@
-//! Verification: it finds every damaged byte and nothing else, and slots that name no entry.
+//! Verification finds every damaged byte, every slot that names no entry, and nothing else.
 
 use std::ops::ControlFlow;
 
@@ -32,7 +32,7 @@ fn story(lab: Lab) -> Story {
 }
 
 #[test]
-fn a_good_store_is_found_good() {
+fn an_intact_store_is_clean() {
     for lab in [Lab::new(), Lab::weak()] {
         let story = story(lab);
         let entries = log_entries(&story.lab);
@@ -49,13 +49,13 @@ fn a_good_store_is_found_good() {
             assert_eq!(report.tombstones, entries.iter().filter(tombstone).count() as u64);
             assert_eq!(report.live_entries, stats.keys, "{when}");
         };
-        check(&story.db, "as it was written");
+        check(&story.db, "as written");
         check(&story.lab.killed().open_read_only(), "read-only");
         let lab = story.lab.clone();
         kill(story.db);
         let db = lab.open();
         check(&db, "recovered");
-        check(&lab.reopen(db), "opened in order");
+        check(&lab.reopen(db), "after a clean reopen");
     }
 }
 
@@ -65,7 +65,7 @@ fn every_damaged_byte_is_found() {
         let story = story(lab);
         let lab = story.lab.clone();
         let entries = log_entries(&lab);
-        // As the disk is: the store stays open, and its files are changed under it.
+        // The files are changed on disk while the store stays open.
         let segments: BTreeMap<SegmentId, u64> =
             story.db.inner.segments.all().iter().map(|(_, s)| (s.id(), s.size())).collect();
         let told = Story { lab: lab.clone(), db: lab.killed().open(), steps: story.steps.clone() };
@@ -90,7 +90,7 @@ fn every_damaged_byte_is_found() {
                     let place = entries.iter().rfind(here).unwrap().place;
                     assert_eq!(damage.offset, place.offset, "{at}: {damage}");
                 }
-                // The others are read all the same.
+                // The other entries stay readable.
                 assert_eq!(report.segments, segments.len() as u64);
             }
             lab.twin.put_file(&path, whole);
@@ -100,7 +100,7 @@ fn every_damaged_byte_is_found() {
 }
 
 #[test]
-fn a_cut_a_missing_and_a_foreign_file_are_found() {
+fn truncated_missing_and_foreign_files_are_found() {
     let story = story(Lab::new());
     let lab = &story.lab;
     let logs = lab.logs();
@@ -129,7 +129,7 @@ fn a_cut_a_missing_and_a_foreign_file_are_found() {
 }
 
 #[test]
-fn what_cannot_be_read_is_found_and_what_cannot_be_opened_is_an_error() {
+fn unreadable_bytes_are_found_and_an_unopenable_file_is_an_error() {
     let story = story(Lab::new());
     let twin = &story.lab.twin;
     let start = twin.call_count();
@@ -169,7 +169,7 @@ fn a_slot_that_names_no_entry_of_its_key_is_found() {
 }
 
 #[test]
-fn progress_is_told_and_can_end_it() {
+fn progress_is_reported_and_can_cancel() {
     let story = story(Lab::new());
     let mut told = Vec::new();
     let report = story.db.verify_with(|progress| {
@@ -178,14 +178,14 @@ fn progress_is_told_and_can_end_it() {
     });
     let (report, last) = (report.unwrap(), *told.last().unwrap());
     assert!(report.is_clean());
-    assert!(told.len() > 4, "within segments too: {told:?}");
+    assert!(told.len() > 4, "progress is also reported within segments: {told:?}");
     assert!(told.is_sorted_by_key(|progress| (progress.size_done, progress.segments_done)));
     assert_eq!((last.segments_done, last.size_done), (last.segments_total, last.size_total));
     assert_eq!((last.segments_total, last.size_total), (report.segments, report.size));
     for calls in 0..told.len() {
         let mut left = calls;
         let report = story.db.verify_with(|progress| {
-            // No lock is held: it may use the store.
+            // No lock is held, so the closure may use the store.
             story.db.put("from the closure", progress.size_done.to_string()).unwrap();
             left = left.wrapping_sub(1);
             if left == usize::MAX { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
@@ -197,7 +197,7 @@ fn progress_is_told_and_can_end_it() {
     }
 }
 
-/// One of four things that a writer may do meanwhile.
+/// Makes one of four changes that a writer may make during verification.
 fn meddle(db: &Bitcask, change: usize) {
     match change {
         0 => {
@@ -218,10 +218,10 @@ fn meddle(db: &Bitcask, change: usize) {
     }
 }
 
-/// What happens to the store meanwhile is no damage: entries that are overwritten, appended or
-/// cleared away between any two steps of the verification.
+/// Changes during verification are no damage: entries are overwritten, appended or cleared between any
+/// two of its steps.
 #[test]
-fn what_writers_do_meanwhile_is_no_damage() {
+fn concurrent_writes_are_no_damage() {
     for moment in 0..12 {
         for change in 0..4 {
             let story = story(Lab::new());
@@ -241,9 +241,9 @@ fn what_writers_do_meanwhile_is_no_damage() {
     }
 }
 
-/// The same with a merge: between any two steps of the verification, and the other way round.
+/// The same for a merge between any two steps of the verification, and vice versa.
 #[test]
-fn what_a_merge_does_meanwhile_is_no_damage() {
+fn a_concurrent_merge_is_no_damage() {
     for moment in 0..12 {
         let story = story(Lab::new());
         let db = &story.db;
@@ -273,9 +273,9 @@ fn what_a_merge_does_meanwhile_is_no_damage() {
     assert!(calls > 3);
 }
 
-/// A merge that takes a step at each step of the verification, from the start or from half-way.
+/// A merge that makes a step at each step of the verification, from the start or from half-way.
 #[test]
-fn what_the_steps_of_a_merge_do_meanwhile_is_no_damage() {
+fn interleaved_merge_steps_are_no_damage() {
     for steps_before in 0..12 {
         let story = story(Lab::new());
         let inner = &story.db.inner;
@@ -298,9 +298,9 @@ fn what_the_steps_of_a_merge_do_meanwhile_is_no_damage() {
     }
 }
 
-/// A hint and its segment are damaged after the open: shards that need them can't be filled.
+/// A hint and its segment are damaged after the open, so the shards that need them cannot be filled.
 #[test]
-fn what_keeps_the_keydir_from_being_filled_is_found() {
+fn damage_that_prevents_filling_the_keydir_is_found() {
     let story = story(Lab::new());
     let lab = story.lab.clone();
     story.db.close().unwrap();
@@ -315,10 +315,10 @@ fn what_keeps_the_keydir_from_being_filled_is_found() {
     assert_eq!((&damage.path, damage.offset), (&path, 64));
 }
 
-/// A writer in another process clears the store beside a reader: files that are gone by its doing
-/// are no damage, others are.
+/// A writer in another process clears the store while a reader has it open. Files that the writer
+/// removed are no damage; other missing files are.
 #[test]
-fn a_reader_knows_what_a_writer_has_removed() {
+fn a_reader_distinguishes_removed_files_from_missing_ones() {
     let story = story(Lab::new());
     let reader = story.lab.open_read_only();
     let path = story.lab.logs()[0].1.clone();
@@ -333,9 +333,9 @@ fn a_reader_knows_what_a_writer_has_removed() {
     assert_eq!(report.segments, 0);
 }
 
-/// A merged segment may have a higher id than the log goes on with, and is no part of it all the same.
+/// A merged segment is not part of the log, even if its id is higher than that of the active segment.
 #[test]
-fn a_reader_knows_that_a_merge_has_removed_what_another_had_written() {
+fn a_reader_recognizes_files_that_a_merge_removed() {
     let lab = Lab::new();
     let db = lab.open();
     db.put("a", "1").unwrap();

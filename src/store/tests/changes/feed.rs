@@ -1,11 +1,10 @@
-//! The change feed, case by case; `follow` runs it beside everything else a store does.
+//! The change feed, case by case. `follow` tests it together with everything else a store does.
 
 use crate::Value;
 use crate::options::MergeOptions;
 use crate::store::tests::*;
 
-/// What a change says, in short: the key, its value unless it was deleted, and whether its batch goes
-/// on.
+/// A change in short: the key, its value or `None` for a delete, and whether its batch continues.
 type Told = (String, Option<String>, bool);
 
 fn text(bytes: &[u8]) -> String {
@@ -26,7 +25,7 @@ fn told<const N: usize>(changes: [(&str, Option<&str>, bool); N]) -> Vec<Told> {
     changes.into_iter().map(own).collect()
 }
 
-/// Takes all that is there by now.
+/// Takes all changes that are available now.
 fn take(changes: &mut Changes) -> Vec<Change> {
     std::iter::from_fn(|| changes.try_recv().unwrap()).collect()
 }
@@ -48,7 +47,7 @@ fn merge_all(db: &Bitcask) {
 }
 
 #[test]
-fn every_put_and_delete_is_told_in_order_and_can_be_resumed_behind() {
+fn every_put_and_delete_is_reported_in_order_and_can_be_resumed_after() {
     let lab = Lab::new();
     let db = lab.open();
     assert_eq!(since(&db, Position::START), []);
@@ -91,7 +90,7 @@ fn every_put_and_delete_is_told_in_order_and_can_be_resumed_behind() {
 }
 
 #[test]
-fn a_put_is_told_with_its_expiry_whether_that_is_over_or_not() {
+fn a_put_is_reported_with_its_expiry_even_if_that_has_passed() {
     for compression in Compression::all() {
         let lab = Lab::new().with(Lab::new().options.compression(compression));
         let db = lab.open();
@@ -107,7 +106,7 @@ fn a_put_is_told_with_its_expiry_whether_that_is_over_or_not() {
 }
 
 #[test]
-fn changes_that_a_merge_or_a_clear_took_are_told_to_be_gone() {
+fn changes_removed_by_a_merge_or_a_clear_require_a_resync() {
     let lab = Lab::new();
     let db = lab.open();
     let start = db.position();
@@ -125,10 +124,10 @@ fn changes_that_a_merge_or_a_clear_took_are_told_to_be_gone() {
         assert!(error.to_string().contains(&position.to_string()), "{error}");
     }
     assert!(matches!(refusal(&db, Position::START), Error::HistoryGone { .. }));
-    // Who has come to the end misses nothing.
+    // A follower that has reached the end misses nothing.
     assert_eq!(since(&db, positions[8]), []);
     assert_eq!(db.position(), positions[8]);
-    // What is held can be read to its end, and what is gone is missed behind that.
+    // Changes in held segments can still be read to their end. Removed changes after those are missed.
     let mut read = 1;
     let error = loop {
         match early.try_recv() {
@@ -138,7 +137,7 @@ fn changes_that_a_merge_or_a_clear_took_are_told_to_be_gone() {
         read += 1;
     };
     assert!(read < 8 && matches!(error, Error::HistoryGone { .. }), "{read}: {error}");
-    assert!(early.try_recv().is_err(), "it does not go on behind that");
+    assert!(early.try_recv().is_err(), "the follower must not continue after the gap");
     db.put("new", "1").unwrap();
     assert_eq!(
         take(&mut late).iter().map(short).collect::<Vec<_>>(),
@@ -151,7 +150,7 @@ fn changes_that_a_merge_or_a_clear_took_are_told_to_be_gone() {
     assert!(matches!(late.try_recv().unwrap_err(), Error::HistoryGone { .. }));
     let cleared = db.position();
     assert_eq!(since(&db, cleared), []);
-    // The segment that the log was to go on in is empty, and goes.
+    // The empty segment in which the log was to continue is removed.
     let db = lab.reopen(db);
     assert_eq!((since(&db, cleared), db.position()), (vec![], cleared));
     db.put("newer", "2").unwrap();
@@ -160,10 +159,10 @@ fn changes_that_a_merge_or_a_clear_took_are_told_to_be_gone() {
     assert_eq!(since(&lab.reopen(db), cleared), newer);
 }
 
-// A mark of its own, or an end entry, lies behind the last change of most segments. Who had all of
-// the changes was told that some were gone when the segment was merged.
+// Regression: the last change of most segments is followed by a lone mark or an end entry. A follower
+// that had received all changes was told to resync when such a segment was merged.
 #[test]
-fn who_has_all_of_a_segment_misses_nothing_when_it_goes() {
+fn a_follower_with_all_changes_of_a_segment_survives_its_removal() {
     let lab = Lab::new();
     let db = lab.open();
     db.put("a", "1").unwrap();
@@ -172,7 +171,7 @@ fn who_has_all_of_a_segment_misses_nothing_when_it_goes() {
     db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
     assert_eq!(db.position(), marked);
     let db = lab.reopen(db);
-    assert_eq!(db.position(), marked, "the mark is no change");
+    assert_eq!(db.position(), marked, "a mark is not a change");
     merge_all(&db);
     assert_eq!(history(&db), marked.place());
     assert_eq!((since(&db, marked), db.position()), (vec![], marked));
@@ -181,13 +180,13 @@ fn who_has_all_of_a_segment_misses_nothing_when_it_goes() {
     db.put("b", "2").unwrap();
     let ended = db.position();
     merge_all(&db);
-    assert_eq!(history(&db), ended.place(), "the end entry is no change");
+    assert_eq!(history(&db), ended.place(), "an end entry is not a change");
     assert_eq!(db.position(), ended);
     assert_eq!(since(&lab.reopen(db), ended), []);
 }
 
 #[test]
-fn merged_segments_tell_nothing_a_second_time() {
+fn merged_segments_report_no_change_a_second_time() {
     let lab = Lab::new();
     let db = lab.open();
     db.put("a", "1").unwrap();
@@ -196,7 +195,7 @@ fn merged_segments_tell_nothing_a_second_time() {
     db.put("b", "2").unwrap();
     let expected = told([("b", Some("2"), false)]);
     assert_eq!(since(&db, position), expected);
-    // A higher id, and older entries.
+    // The merged segment has a higher id, but older entries.
     merge_all(&db);
     db.put("c", "3").unwrap();
     assert!(refusal(&db, position).needs_resync());
@@ -228,7 +227,7 @@ fn positions_of_other_stores_and_lost_ones_are_refused() {
     db.put("c", "3").unwrap();
     assert_eq!(since(&db, synced), told([("c", Some("3"), false)]));
     assert!(matches!(refusal(&db, lost), Error::PositionLost { .. }));
-    // Also when the segment that it was in is gone, and when much has been written since.
+    // Also after the segment that it was in is removed, and after many more writes.
     merge_all(&db);
     assert!(refusal(&db, lost).needs_resync());
 
@@ -243,12 +242,12 @@ fn positions_of_other_stores_and_lost_ones_are_refused() {
 }
 
 #[test]
-fn empty_segments_that_go_make_no_position_invalid() {
+fn removing_empty_segments_invalidates_no_position() {
     let lab = Lab::new();
     let db = lab.open();
     db.put("a", "1").unwrap();
     let a = db.position();
-    // The active one is empty now, then it has a mark, and no change.
+    // The active segment is empty at first; then it holds a mark, but no change.
     db.inner.log().unwrap().rotate_active().unwrap();
     assert_eq!(db.position(), a);
     let mut live = db.changes(a).unwrap();
@@ -256,7 +255,7 @@ fn empty_segments_that_go_make_no_position_invalid() {
     db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
     assert_eq!(take(&mut live), []);
     assert_eq!((live.resume_position(), db.position()), (a, a));
-    // A reader finds them too.
+    // A reader finds them, too.
     assert_eq!(lab.open_read_only().position(), a);
     let db = lab.reopen(db);
     assert_eq!(lab.logs().len(), 1);
@@ -266,11 +265,11 @@ fn empty_segments_that_go_make_no_position_invalid() {
     );
     db.put("b", "2").unwrap();
     assert_eq!(since(&db, a), told([("b", Some("2"), false)]));
-    assert_eq!(take(&mut live), [], "its store is closed");
+    assert_eq!(take(&mut live), [], "its store is closed and has no more changes");
 }
 
 #[test]
-fn a_prefix_leaves_batches_whole_and_ends_them_in_time() {
+fn a_prefix_filter_keeps_batches_together_and_ends_them_correctly() {
     let db = Lab::new().open();
     let mut users = db.watch_prefix("u/").unwrap();
     let batch: Batch =
@@ -290,7 +289,7 @@ fn a_prefix_leaves_batches_whole_and_ends_them_in_time() {
 }
 
 #[test]
-fn what_is_not_durable_is_not_told_to_who_asks_for_what_is() {
+fn a_durable_follower_receives_only_durable_changes() {
     let lab = Lab::new();
     let db = lab.open();
     let mut durable = db.changes(Position::START).unwrap().durable();
@@ -320,7 +319,7 @@ fn what_is_not_durable_is_not_told_to_who_asks_for_what_is() {
 }
 
 #[test]
-fn what_a_closed_store_has_left_is_told_and_its_lock_is_free() {
+fn a_closed_store_reports_its_last_changes_and_its_lock_is_free() {
     let lab = Lab::new();
     let db = lab.open();
     let mut changes = db.changes(Position::START).unwrap();
@@ -333,20 +332,20 @@ fn what_a_closed_store_has_left_is_told_and_its_lock_is_free() {
     assert_eq!(changes.by_ref().map(Result::unwrap).count(), 50);
     assert_eq!(changes.recv().unwrap(), None);
 
-    // After a failed write nobody knows what is in the files, and recovery cuts them.
+    // After a failed write the content of the files is unknown, and recovery cuts them.
     let mut changes = db.changes(db.position()).unwrap();
     db.put("a", "1").unwrap();
     kill(db);
     assert!(changes.try_recv().unwrap_err().is_poisoned());
     let told = changes.by_ref();
     assert!(told.next().unwrap().unwrap_err().is_poisoned());
-    assert!(told.next().is_none(), "an iterator ends behind an error");
+    assert!(told.next().is_none(), "an iterator ends after an error");
     lab.open().close().unwrap();
 }
 
-// The segment that is made ready is not part of the log, and may never be.
+// A prepared segment is not part of the log, and may never become one.
 #[test]
-fn prepared_segments_are_passed_over() {
+fn prepared_segments_are_skipped() {
     let lab = Lab::new();
     let db = lab.open();
     let mut live = db.changes(Position::START).unwrap();
@@ -355,14 +354,14 @@ fn prepared_segments_are_passed_over() {
         db.inner.log().unwrap().prepare_next().unwrap();
         assert_eq!(take(&mut live).len(), 1);
     }
-    // One that is too small for what comes, and goes.
+    // The prepared segment is too small for this entry, and is removed.
     db.put("large", "x".repeat(5000)).unwrap();
     assert_eq!(take(&mut live).len(), 1);
     assert_eq!(since(&lab.reopen(db), Position::START).len(), 41);
 }
 
 #[test]
-fn a_store_merged_by_an_older_release_is_not_thought_to_have_all_of_its_history() {
+fn a_store_merged_by_an_older_release_does_not_claim_its_whole_history() {
     let lab = Lab::new();
     let db = lab.open();
     db.put("a", "1").unwrap();
@@ -385,7 +384,7 @@ fn a_store_merged_by_an_older_release_is_not_thought_to_have_all_of_its_history(
 }
 
 #[test]
-fn a_value_that_cannot_be_read_is_an_error_each_time_and_nothing_is_passed_over() {
+fn an_unreadable_value_is_an_error_each_time_and_nothing_is_skipped() {
     let lab = Lab::new();
     let db = lab.open();
     for key in ["a", "b"] {
@@ -408,8 +407,9 @@ fn a_value_that_cannot_be_read_is_an_error_each_time_and_nothing_is_passed_over(
 }
 
 #[test]
-fn a_batch_whose_rest_cannot_be_read_is_an_error_each_time_and_nothing_of_it_is_passed_over() {
-    // Whether the batch goes on was looked up behind the change, and only when that was passed over.
+fn an_unreadable_rest_of_a_batch_is_an_error_each_time_and_nothing_is_skipped() {
+    // Regression: `batch_continues` was determined after the change, and only once the change had been
+    // consumed.
     let lab = Lab::new();
     let db = lab.open();
     db.write(Batch::new().put("a", "1").put("b", "damaged")).unwrap();
@@ -429,9 +429,10 @@ fn a_batch_whose_rest_cannot_be_read_is_an_error_each_time_and_nothing_of_it_is_
 }
 
 #[test]
-fn a_store_that_an_older_release_has_merged_and_closed_stays_one_that_can_be_opened() {
-    // Its history is taken to begin where the next segment will, at the bound of the ids. Written
-    // before an id was reserved, by a backup or by a merge that only drops, that was refused.
+fn a_store_merged_and_closed_by_an_older_release_stays_openable() {
+    // Such a store's history is assumed to begin where the next segment will, at the bound of the ids.
+    // Regression: if that was written before an id was reserved, by a backup or by a merge that only
+    // drops entries, the store was refused.
     let lab = Lab::new();
     let db = lab.open();
     for number in 0..8 {
@@ -457,7 +458,7 @@ fn a_store_that_an_older_release_has_merged_and_closed_stays_one_that_can_be_ope
 }
 
 #[test]
-fn who_waits_for_a_store_that_fails_is_told_so_and_not_that_this_was_all() {
+fn a_waiting_follower_of_a_failing_store_gets_an_error_not_the_end() {
     let lab = Lab::new();
     let db = lab.open();
     db.put("a", "1").unwrap();

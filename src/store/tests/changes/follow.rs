@@ -1,37 +1,37 @@
-//! Followers beside everything that a store does: random writes, batches, rotations, seals, merges,
-//! clears, closes, kills and power cuts.
+//! Followers during everything a store does: random writes, batches, rotations, seals, merges, clears,
+//! closes, kills and power cuts.
 //!
-//! - Each follower keeps a copy of the store and the position that it has come to. Whatever it is
-//!   told has to be the next change that was committed, and when it has been told all its copy is the
-//!   store.
-//! - Who resumes is refused if a change that it has not been told of is gone from the log, or if one
-//!   that it was told of was lost with the power, and only then.
-//! - The runs are the same every time. `BITCASK_LONG=10` makes ten times as many.
+//! - Each follower keeps a copy of the store and the position that it has reached. Every change that
+//!   it receives must be the next one that was committed. When it has received all, its copy must
+//!   equal the store.
+//! - Resuming must fail if a change that the follower has not received is no longer in the log, or if
+//!   one that it received was lost in a power cut, and only then.
+//! - The runs are reproducible. `BITCASK_LONG=10` makes ten times as many.
 
 use crate::store::tests::*;
 
 const RUNS: u64 = 60;
 const STEPS: usize = 150;
 
-/// A change that was committed.
+/// A committed change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Committed {
     key: Vec<u8>,
     new: Option<Stored>,
     more: bool,
-    /// Behind it, or behind its batch.
+    /// The position after the change, or after its batch.
     end: Position,
 }
 
-/// Follows a store.
+/// A follower of the store.
 struct Follower {
     copy: Model,
     position: Position,
     changes: Option<Changes>,
-    /// How many of the committed changes it has been told of.
+    /// Number of committed changes that it has received.
     told: usize,
     durable: bool,
-    /// It was told of a change that was lost with the power.
+    /// Whether it received a change that was lost in a power cut.
     lost: bool,
 }
 
@@ -81,7 +81,7 @@ impl World {
         self.db.as_ref().unwrap()
     }
 
-    /// Writes one change or a batch of them, and notes what of it is an entry.
+    /// Writes one change or a batch, and records each entry that this appends.
     fn write(&mut self) {
         let len = if self.dice.one_in(4) { self.dice.below(6) } else { 1 };
         let now = self.lab.hands.clock().now();
@@ -89,7 +89,7 @@ impl World {
         let present = raw(self.db());
         for _ in 0..len {
             let key = vec![b'a' + u8::try_from(self.dice.below(8)).unwrap()];
-            // The last change of a key in a batch is the one that counts.
+            // The last change of a key in a batch wins.
             news.retain(|(other, _)| *other != key);
             if self.dice.one_in(3) {
                 batch.delete(&key);
@@ -103,7 +103,7 @@ impl World {
             let expiry = ttl.map(|ttl| now + ttl * 1_000_000);
             news.push((key, Some(Stored { value, expiry })));
         }
-        // Nothing is written of a delete of what is absent.
+        // A delete of an absent key writes nothing.
         news.retain(|(key, new)| new.is_some() || present.contains_key(key));
         self.db().write(&batch).unwrap();
         let (end, last) = (self.db().position(), news.len());
@@ -116,13 +116,13 @@ impl World {
         self.committed.extend((0..).zip(news).map(number));
     }
 
-    /// How many of the committed changes are gone from the log.
+    /// Number of committed changes that are no longer in the log.
     fn gone(&self) -> usize {
         let history = self.db().inner.manifest.get(Manifest::history);
         self.committed.partition_point(|change| change.end.place() <= history)
     }
 
-    /// Has a follower resume if it is not reading, and tells it of so many changes.
+    /// Resumes a follower if it is not reading, and delivers up to `limit` changes to it.
     fn follow(&mut self, at: usize, limit: usize) {
         let mut follower = self.followers.remove(at);
         for _ in 0..limit {
@@ -150,7 +150,7 @@ impl World {
                 Ok(Some(change)) => self.tell(&mut follower, &change),
                 Ok(None) => {
                     let all = if follower.durable { follower.told } else { self.committed.len() };
-                    assert_eq!(follower.told, all, "nothing is told, and something is left");
+                    assert_eq!(follower.told, all, "the feed ended before the last change");
                     break;
                 }
                 Err(error) => {
@@ -196,7 +196,7 @@ impl World {
         follower.position = change.position;
     }
 
-    /// What a follower does that was refused.
+    /// Resynchronizes a follower whose position was refused.
     fn resync(&mut self, follower: &mut Follower) {
         if follower.durable {
             self.db().sync().unwrap();
@@ -208,7 +208,7 @@ impl World {
         self.resyncs += 1;
     }
 
-    /// Tells all followers all there is; then they know what the store holds.
+    /// Delivers all changes to all followers, whose copies must then equal the store.
     fn check(&mut self) {
         let now = self.lab.hands.clock().now();
         for at in 0..self.followers.len() {
@@ -232,7 +232,7 @@ impl World {
         self.db().inner.segments.free_retired();
     }
 
-    /// Goes on with what is on a disk, which may have lost the last changes.
+    /// Continues with another disk, which may have lost the last changes.
     fn move_to(&mut self, lab: Lab) {
         self.followers.iter_mut().for_each(|follower| follower.changes = None);
         kill(self.db.take().unwrap());
@@ -251,7 +251,10 @@ impl World {
         assert_eq!(visible(&left, now), visible(&raw(self.db()), now), "the end of the log");
         for follower in &mut self.followers {
             follower.lost |= follower.told > self.committed.len();
-            assert!(!follower.durable || !follower.lost, "what was durable can be lost");
+            assert!(
+                !follower.durable || !follower.lost,
+                "a durable follower received a change that was lost"
+            );
         }
     }
 
@@ -275,10 +278,10 @@ impl World {
                 self.db().clear().unwrap();
                 let end = self.db().position();
                 if end == before {
-                    // There was nothing to forget.
+                    // The store was empty, so the clear did nothing.
                     return;
                 }
-                // None of them is left, and so this is nobody's next change.
+                // None of these changes is in the log, so no follower can receive them.
                 let keys: Vec<Vec<u8>> = (b'a'..=b'h').map(|key| vec![key]).collect();
                 let cleared = |key| Committed { key, new: None, more: false, end };
                 self.committed.extend(keys.into_iter().map(cleared));
@@ -289,7 +292,7 @@ impl World {
                 let held: Vec<_> = following.iter_mut().map(|it| it.changes.take()).collect();
                 self.db.take().unwrap().close().unwrap();
                 self.db = Some(self.lab.open());
-                // What was left when the store was closed is told all the same.
+                // The changes left when the store was closed are still delivered.
                 for (at, changes) in held.into_iter().enumerate() {
                     let Some(mut changes) = changes else { continue };
                     let mut follower = self.followers.remove(at);
@@ -315,7 +318,7 @@ impl World {
 }
 
 #[test]
-fn followers_are_told_of_every_change_once_and_in_order_or_have_to_resync() {
+fn followers_receive_every_change_once_and_in_order_or_have_to_resync() {
     let long: u64 = std::env::var("BITCASK_LONG").map_or(1, |long| long.parse().unwrap());
     let (mut resyncs, mut committed) = (0, 0);
     for seed in 0..RUNS * long {

@@ -1,5 +1,5 @@
-//! Followers that wait: who is woken by what, and where they go on. Wake-ups are counted, and nothing depends
-//! on how long anything takes.
+//! Waiting followers: which of them an event wakes, and where they continue. The tests count wake-ups
+//! and do not depend on timing.
 
 use std::thread::ScopedJoinHandle;
 
@@ -14,7 +14,7 @@ fn lab() -> Lab {
     )
 }
 
-/// Ends the followers of a test that fails, which would wait for ever.
+/// Ends the followers when a test fails; otherwise they would wait forever.
 struct Ends<'a>(&'a Bitcask);
 
 impl Drop for Ends<'_> {
@@ -25,7 +25,7 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// How many wait, and how many were ever woken.
+/// Returns the number of waiting followers, and of wake-ups so far.
 fn figures(db: &Bitcask) -> (usize, u64) {
     db.inner.writer().unwrap().log.lock().waiters.figures()
 }
@@ -40,7 +40,7 @@ fn await_waiting(db: &Bitcask, count: usize) {
     }
 }
 
-/// Starts a follower of a prefix for each, and waits until all wait; each returns what it gets first.
+/// Starts `WAITING` followers, and waits until all of them wait. Each returns its first result.
 fn watch<'s>(
     scope: &'s std::thread::Scope<'s, '_>,
     db: &'s Bitcask,
@@ -59,9 +59,9 @@ fn prefix(number: usize) -> String {
     format!("watched/{number:02}/")
 }
 
-/// Each put woke all of them, and each took the lock of the log.
+/// Regression: each put woke all followers, and each of them locked the log.
 #[test]
-fn a_change_wakes_those_alone_who_follow_its_key() {
+fn a_change_wakes_only_followers_of_its_key() {
     let lab = lab();
     let db = lab.open();
     db.put("before", "x").unwrap();
@@ -87,9 +87,9 @@ fn a_change_wakes_those_alone_who_follow_its_key() {
     });
 }
 
-/// Prefixes of prefixes, the empty one, and keys that are prefixes.
+/// Prefixes of prefixes, the empty prefix, and keys that are prefixes.
 #[test]
-fn all_whose_prefix_a_key_begins_with_are_woken() {
+fn every_follower_of_a_prefix_of_the_key_is_woken() {
     let prefixes = ["", "a", "a/", "a/b", "a/b/", "a/bc", "a/b/c", "b", "\u{7f}"];
     for key in ["", "a", "a/", "a/b", "a/b/c", "a/b/c/d", "a/a", "a/z", "b/a", "zz", "\u{7f}\u{7f}"]
     {
@@ -113,9 +113,9 @@ fn all_whose_prefix_a_key_begins_with_are_woken() {
     }
 }
 
-/// Who was not woken is not behind: neither its position, nor what merges leave of the log.
+/// A follower that was not woken is not behind: neither its position nor a merge shows a gap.
 #[test]
-fn what_is_passed_over_may_be_merged_away() {
+fn skipped_changes_may_be_merged_away() {
     let lab = lab();
     let db = lab.open();
     db.put("before", "x").unwrap();
@@ -125,7 +125,8 @@ fn what_is_passed_over_may_be_merged_away() {
         for round in 0..20 {
             db.put("other", format!("{round}")).unwrap();
             db.inner.log().unwrap().rotate_active().unwrap();
-            // A segment's end wakes all, so that none holds it for long.
+            // The end of a segment wakes all followers, so that none of them holds the segment for
+            // long.
             assert_eq!(woken(&db), (round + 1) * WAITING as u64);
             await_waiting(&db, WAITING);
             db.inner.work();
@@ -139,7 +140,7 @@ fn what_is_passed_over_may_be_merged_away() {
 }
 
 #[test]
-fn a_follower_that_waited_in_vain_has_reached_the_end() {
+fn a_follower_whose_wait_timed_out_has_reached_the_end() {
     let lab = lab();
     let db = Arc::new(lab.open());
     db.put("before", "x").unwrap();
@@ -170,9 +171,9 @@ fn a_follower_that_waited_in_vain_has_reached_the_end() {
     }
 }
 
-/// What it had not read is gone, be it its own or not.
+/// Changes that a follower had not read are gone, whether they match its prefix or not.
 #[test]
-fn a_clear_tells_all_who_wait_that_what_they_follow_is_gone() {
+fn a_clear_wakes_all_followers_with_a_resync_error() {
     let lab = lab();
     let db = lab.open();
     db.put("before", "x").unwrap();
@@ -188,7 +189,7 @@ fn a_clear_tells_all_who_wait_that_what_they_follow_is_gone() {
 }
 
 #[test]
-fn who_follows_what_is_durable_is_woken_by_a_sync_of_what_it_follows() {
+fn a_durable_follower_is_woken_by_a_sync_of_its_keys() {
     let lab = lab();
     let db = lab.open();
     db.put("before", "x").unwrap();
@@ -204,11 +205,11 @@ fn who_follows_what_is_durable_is_woken_by_a_sync_of_what_it_follows() {
         assert_eq!(woken(&db), 0);
         db.put(prefix(0), "x").unwrap();
         db.put("other", "x").unwrap();
-        assert_eq!(woken(&db), 0, "it is not durable yet");
+        assert_eq!(woken(&db), 0, "the change is not durable yet");
         db.sync().unwrap();
         assert_eq!(woken(&db), 1);
         assert_eq!(threads.remove(0).join().unwrap().unwrap().unwrap().key, prefix(0).as_bytes());
-        // A lone mark, and a seal, are news for nobody who has read all.
+        // A lone mark and a seal do not wake followers that have read everything.
         db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
         assert_eq!(woken(&db), 1);
         for (number, thread) in threads.into_iter().enumerate() {
@@ -218,10 +219,11 @@ fn who_follows_what_is_durable_is_woken_by_a_sync_of_what_it_follows() {
     });
 }
 
-/// When a segment ends all have a look, and find what is not durable yet. If it is none of theirs, the next
-/// sync is no news: with writers that never rest each sync would wake all for ever.
+/// The end of a segment wakes all followers, and they see changes that are not durable yet. If none of
+/// these match its prefix, the next sync must not wake a follower. Otherwise, with busy writers, every
+/// sync would wake all followers.
 #[test]
-fn what_others_have_not_made_durable_yet_is_no_news_for_who_had_a_look_at_it() {
+fn a_sync_of_changes_already_skipped_wakes_no_follower() {
     let lab = lab();
     let db = lab.open();
     db.put("before", "x").unwrap();
@@ -241,7 +243,7 @@ fn what_others_have_not_made_durable_yet_is_no_news_for_who_had_a_look_at_it() {
             db.sync().unwrap();
             assert_eq!(woken(&db), round * WAITING as u64);
         }
-        // What is theirs is found there.
+        // Followers do receive the changes of their prefixes.
         db.put("other", "x").unwrap();
         db.inner.log().unwrap().rotate_active().unwrap();
         for number in 0..WAITING {
@@ -256,7 +258,7 @@ fn what_others_have_not_made_durable_yet_is_no_news_for_who_had_a_look_at_it() {
 }
 
 #[test]
-fn closing_wakes_all_and_tells_the_rest() {
+fn closing_wakes_all_followers_and_delivers_the_rest() {
     let lab = lab();
     let mut db = lab.open();
     db.put("before", "x").unwrap();

@@ -1,18 +1,18 @@
-//! The workloads whose crashes are enumerated: each sync policy, both append modes.
+//! The workloads whose crashes are enumerated: every sync policy, and both append modes.
 
 use super::super::story::long;
 use super::*;
 
-/// Of how many states one has its recovery interrupted.
+/// One of this many states has its recovery interrupted.
 const RECOVERY_EACH: u128 = 10;
 
-/// Operations of a run.
+/// Number of operations of a run.
 const OPS: usize = 60;
 
-/// Runs of each mode, where a test is to be thorough.
+/// Number of runs of each mode in a thorough test.
 const ROUNDS: u64 = 12;
 
-/// What is run, by name.
+/// The modes to run, by name.
 pub(super) const MODES: [(&str, SyncPolicy, AppendMode); 4] = [
     ("never, mapped", SyncPolicy::Never, AppendMode::Mapped),
     ("never, positioned", SyncPolicy::Never, AppendMode::Positioned),
@@ -25,13 +25,13 @@ pub(super) fn setting(policy: SyncPolicy, mode: AppendMode) -> Setting {
     Setting { options, keys: 7, size_max: 300, weak_hash: false }
 }
 
-/// Random operations of which each kind appears.
+/// Random operations, among which every kind appears.
 pub(super) fn ops(setting: &Setting, len: usize, seed: u64) -> Vec<Op> {
     let mut random = Random(seed);
     (0..len).map(|_| Op::roll(&mut random, setting)).collect()
 }
 
-/// Distinct states of each run at the least; together they are more than 10,000.
+/// Minimum number of distinct states of each run; in total, there are more than 10,000.
 const STATES_MIN: usize = 2_600;
 
 fn enumerate(mode: usize) {
@@ -41,7 +41,7 @@ fn enumerate(mode: usize) {
     let mut all = Tally::default();
     for round in 0..rounds {
         let mut setting = setting(policy, append_mode);
-        // In every other round segments of several pages.
+        // Every other round has segments of several pages.
         if round % 2 == 1 {
             setting.options = setting.options.segment_size(12 << 10);
             setting.size_max = 6 << 10;
@@ -75,7 +75,7 @@ fn crashes_when_every_write_is_synced() {
 }
 
 #[test]
-fn operations_that_bytes_stand_for() {
+fn operations_decoded_from_bytes() {
     let mut random = Random(1);
     for len in 0..if long() { 2000 } else { 60 } {
         let bytes: Vec<u8> = (0..len * 4).map(|_| random.next().to_be_bytes()[0]).collect();

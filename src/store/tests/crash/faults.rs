@@ -1,12 +1,12 @@
-//! A disk that fails: each operation of a run, once and for ever, in every way. Calls answer with
-//! `Ok` or an error, what was acknowledged is still read, what was synced is still there.
+//! A failing disk: each operation of a run fails once or permanently, in every way. Each call must
+//! return `Ok` or an error, acknowledged writes must stay readable, and synced writes must survive.
 
 use crate::options::{MergeOptions, WriteOptions};
 use crate::store::tests::story::*;
 use crate::store::tests::*;
 use crate::testing::twin::{Fault, FaultKind, Op};
 
-/// What the run does, one call each.
+/// A call of the run.
 #[derive(Debug, Clone)]
 enum Call {
     Put(&'static str, String),
@@ -14,17 +14,17 @@ enum Call {
     Delete(&'static str),
     Batch(Vec<(&'static str, Option<String>)>),
     Sync,
-    /// What the background thread would do now.
+    /// The work that the background thread would do now.
     Work,
     Clear,
-    /// Merges all that is sealed.
+    /// Merges everything that is sealed.
     Merge,
     Backup(PathBuf),
 }
 
 const KEYS: [&str; 6] = ["a", "b", "c", "d", "e", ""];
 
-/// A fixed run of calls of every kind, with values that name the call they are from.
+/// A fixed run of calls of every kind. Each value names the call that wrote it.
 fn calls(len: usize, with_clear: bool) -> Vec<Call> {
     let mut random = Random(7);
     let mut calls = Vec::new();
@@ -44,14 +44,14 @@ fn calls(len: usize, with_clear: bool) -> Vec<Call> {
     calls
 }
 
-/// A longer run, with merges, backups and times to live among the calls.
+/// A longer run, which includes merges, backups and times to live.
 fn many_calls() -> Vec<Call> {
     let mut calls = calls(300, true);
     for (number, call) in calls.iter_mut().enumerate() {
         match (number % 30, number % 110) {
             (_, 90) => *call = Call::Backup(format!("/backup{number}").into()),
             (13 | 27, _) => *call = Call::Merge,
-            // One clear is enough: there would be little left to merge.
+            // One clear is enough; more would leave little to merge.
             _ if matches!(call, Call::Clear) && number != 215 => *call = Call::Work,
             _ => {}
         }
@@ -111,7 +111,7 @@ impl Call {
         !matches!(self, Self::Sync | Self::Work | Self::Merge | Self::Backup(_))
     }
 
-    /// Whether all writes before this call, and it, are durable when it has returned.
+    /// Returns whether all earlier writes and this one are durable once the call has returned.
     fn is_durable(&self, policy: SyncPolicy) -> bool {
         match self {
             Self::Sync | Self::SyncedPut(..) | Self::Clear => true,
@@ -121,22 +121,22 @@ impl Call {
     }
 }
 
-/// A run on a disk that fails, and what may be found of it afterwards.
+/// A run on a failing disk, and the states that it may leave.
 struct Run {
-    /// States that a reopened store may be in: after each write that was tried, in order, those
-    /// that are known to be durable aside. The last acknowledged one is at `acknowledged`.
+    /// States that a reopened store may have: one after each attempted write, in order, from the last
+    /// one known to be durable. The last acknowledged state is at `acknowledged`.
     states: Vec<Pairs>,
-    /// The first state that may be found after a power cut.
+    /// Index of the first state that may be found after a power cut.
     durable: usize,
-    /// The first state that may be found after a kill.
+    /// Index of the first state that may be found after a kill.
     acknowledged: usize,
-    /// The operations between opening and closing.
+    /// The disk operations between opening and closing.
     span: std::ops::Range<usize>,
     poisoned: bool,
 }
 
 impl Run {
-    /// Judges what is seen after a write that has failed, and returns it.
+    /// Judges the visible state after a failed write, and returns it.
     fn failed(
         &mut self,
         call: &Call,
@@ -146,11 +146,11 @@ impl Run {
         poisoned: bool,
         when: &str,
     ) -> Pairs {
-        // An entry is seen once it is appended, though its sync has failed. And a clear has
-        // happened even if the old files could not be removed.
+        // An appended entry is visible even if its sync failed. A clear has taken effect even if the
+        // old files could not be removed.
         assert!(seen == *before || seen == after, "{when}: {seen:?}");
         assert!(poisoned || matches!(call, Call::Clear) || seen == *before, "{when}: {seen:?}");
-        // Without poison, what is seen is what is there, for good.
+        // Without poisoning, the visible state is final.
         if poisoned || seen == after {
             self.states.push(after);
         }
@@ -161,7 +161,7 @@ impl Run {
     }
 }
 
-/// Reads all keys; `is_blind` where reading may fail, too.
+/// Reads all keys. With `is_blind`, reads may fail, too.
 fn read_all(db: &Bitcask, pairs: &Pairs, is_blind: bool, when: &str) {
     for key in KEYS {
         let value = match db.get(key) {
@@ -172,7 +172,7 @@ fn read_all(db: &Bitcask, pairs: &Pairs, is_blind: bool, when: &str) {
     }
 }
 
-/// Checks that nothing is written any more, and nothing made durable that was not.
+/// Checks that nothing more is written, and that nothing more becomes durable.
 fn check_poisoned(db: &Bitcask, when: &str) {
     assert!(db.put("a", "after poison").unwrap_err().is_poisoned(), "{when}");
     assert!(db.sync().is_ok() || db.sync().unwrap_err().is_poisoned(), "{when}");
@@ -183,7 +183,7 @@ fn is_expected(error: &Error) -> bool {
     matches!(error, Error::Io { .. } | Error::NoSpace { .. } | Error::Poisoned { .. })
 }
 
-/// What is there, whether or not the disk lets itself be read: `blind` says how it goes on failing.
+/// Returns the visible state even if reads fail. `blind` is the fault that persists.
 fn seen(lab: &Lab, db: &Bitcask, blind: Option<&Fault>) -> Pairs {
     if blind.is_some() {
         lab.twin.clear_fault();
@@ -195,8 +195,8 @@ fn seen(lab: &Lab, db: &Bitcask, blind: Option<&Fault>) -> Pairs {
     seen
 }
 
-/// Makes the calls, and checks that each does what a failing disk allows it to do. `blind` is what
-/// goes on failing where reads fail, too.
+/// Makes the calls, and checks that each behaves as allowed on a failing disk. `blind` is the
+/// persistent fault if reads fail, too.
 fn run(lab: &Lab, calls: &[Call], blind: Option<&Fault>, when: &str) -> Run {
     let policy = lab.options.sync_policy;
     let mut pairs = Pairs::new();
@@ -219,10 +219,10 @@ fn run(lab: &Lab, calls: &[Call], blind: Option<&Fault>, when: &str) -> Run {
         match &result {
             Ok(()) => {
                 if call.is_write() && after != pairs {
-                    assert!(!poisoned, "{when}: written though poisoned");
+                    assert!(!poisoned, "{when}: a poisoned store accepted a write");
                 }
                 pairs = after;
-                // Of a poisoned store nothing is acknowledged but what changes nothing.
+                // A poisoned store acknowledges only calls that change nothing.
                 if call.is_write() && !poisoned {
                     run.states.push(pairs.clone());
                     run.acknowledged = run.states.len() - 1;
@@ -244,7 +244,7 @@ fn run(lab: &Lab, calls: &[Call], blind: Option<&Fault>, when: &str) -> Run {
                 read_all(&db, &pairs, blind.is_some(), &when);
             }
         }
-        // Poison by the background's work is met by the next write.
+        // If the background work poisoned the store, the next write reports it.
         poisoned |= db.inner.log().unwrap().check().is_err();
         assert!(!poisoned || !result.is_err_and(|error| error.is_no_space()), "{when}");
         if poisoned {
@@ -261,7 +261,7 @@ fn run(lab: &Lab, calls: &[Call], blind: Option<&Fault>, when: &str) -> Run {
     run
 }
 
-/// Opens what a run has left, and finds a state from `first` on.
+/// Opens the state that a run has left, and checks that it is one of the states from `first` on.
 fn check_left(lab: &Lab, run: &Run, first: usize, when: &str) {
     let db = lab.try_open().unwrap_or_else(|error| panic!("{when}: {error}"));
     let found = snapshot(&db);
@@ -280,8 +280,8 @@ fn lab(policy: SyncPolicy) -> Lab {
     lab.with(options)
 }
 
-/// Fails each operation of a run, and checks the run and what it leaves. `step` is for kinds that
-/// another one almost covers.
+/// Fails each operation of a run, and checks the run and the state that it leaves. A `step` above 1 is
+/// for fault kinds that another kind almost covers.
 fn fail_each(policy: SyncPolicy, kind: FaultKind, for_ever: bool, with_clear: bool, step: usize) {
     let calls = calls(60, with_clear);
     let whole = lab(policy);
@@ -294,7 +294,7 @@ fn fail_each(policy: SyncPolicy, kind: FaultKind, for_ever: bool, with_clear: bo
         let lab = lab(policy);
         let fault = Fault::new(kind).after(at);
         lab.twin.fail(if for_ever { fault.for_ever() } else { fault });
-        let when = format!("{policy:?}, {kind:?} at operation {at}, for ever: {for_ever}");
+        let when = format!("{policy:?}, {kind:?} at operation {at}, permanent: {for_ever}");
         let run = run(&lab, &calls, None, &when);
         struck += lab.twin.fault_count();
         let is_sync = matches!(trace[at], Op::Sync { .. } | Op::SyncDir { .. });
@@ -313,15 +313,15 @@ fn fail_each(policy: SyncPolicy, kind: FaultKind, for_ever: bool, with_clear: bo
     println!("{kind:?}: {struck} faults over {} operations", whole.twin.op_count());
 }
 
-/// Fails each call of a long run, those that only read among them; of the calls that `part` says,
-/// of four.
+/// Fails each call of a long run, including those that only read: the given one of four parts of the
+/// calls.
 fn fail_every_call(for_ever: bool, part: usize) {
     let calls = many_calls();
     let whole = lab(SyncPolicy::Never);
     let healthy = run(&whole, &calls, None, "no fault");
     assert_eq!(healthy.durable, healthy.states.len() - 1);
     let first = Fault::new(FaultKind::Eio).reads_too();
-    // One that strikes once is over by the time that anybody looks.
+    // A fault that strikes once is over before the final check reads.
     let blind = if for_ever { first.clone().for_ever() } else { first.clone().after(usize::MAX) };
     for at in (part..whole.twin.call_count()).step_by(4) {
         let lab = lab(SyncPolicy::Never);
@@ -338,7 +338,7 @@ fn fail_every_call(for_ever: bool, part: usize) {
     println!("{} calls, for ever: {for_ever}", whole.twin.call_count());
 }
 
-/// In a quick run each call fails in one of the two ways.
+/// In a quick run, each call fails in only one of the two ways.
 fn parts(of_four: [usize; 2]) -> impl Iterator<Item = usize> {
     (0..4).filter(move |part| long() || of_four.contains(part))
 }
@@ -349,7 +349,7 @@ fn every_call_of_a_long_run_fails_once() {
 }
 
 #[test]
-fn every_call_of_a_long_run_fails_and_all_behind_it() {
+fn every_call_of_a_long_run_and_all_later_ones_fail() {
     parts([1, 2]).for_each(|part| fail_every_call(true, part));
 }
 
@@ -384,21 +384,21 @@ fn an_operation_is_interrupted() {
 }
 
 #[test]
-fn under_always_what_is_acknowledged_survives_every_failure() {
+fn under_always_acknowledged_writes_survive_every_failure() {
     fail_each(SyncPolicy::Always, FaultKind::Eio, false, false, 2);
     fail_each(SyncPolicy::Always, FaultKind::Eio, true, true, 3);
     fail_each(SyncPolicy::Always, FaultKind::Enospc, false, false, 3);
     fail_each(SyncPolicy::Always, FaultKind::ShortWrite, true, false, 3);
 }
 
-/// The same without any failure: at every operation of a run, a kill and power cuts.
+/// The same without a failure: a kill and power cuts at every operation of a run.
 #[test]
 fn a_run_may_be_cut_short_at_any_operation() {
     for (policy, with_clear) in [(SyncPolicy::Never, true), (SyncPolicy::Always, false)] {
         let lab = lab(policy);
         let calls = calls(60, with_clear);
         let db = lab.open();
-        // By the number of operations: the states from the durable and the acknowledged one on.
+        // By number of operations: the indexes of the durable and the acknowledged state.
         let mut states = vec![Pairs::new()];
         let mut floors = Vec::new();
         let (mut durable, mut acknowledged) = (0, 0);
@@ -410,7 +410,7 @@ fn a_run_may_be_cut_short_at_any_operation() {
             if call.is_write() {
                 states.push(pairs.clone());
             }
-            // While the call ran, its write may have been there already.
+            // During the call, its write may already have been visible.
             floors.resize(lab.twin.op_count(), (durable, acknowledged));
             acknowledged = states.len() - 1;
             if call.is_durable(policy) {
@@ -438,9 +438,10 @@ fn a_run_may_be_cut_short_at_any_operation() {
     }
 }
 
-/// A full disk is not the end: what met it had no effect, and once there is room all goes on.
+/// A full disk is not the end: failed writes have no effect, and once there is space the store
+/// continues.
 #[test]
-fn a_full_disk_only_fails_the_writes_that_meet_it() {
+fn on_a_full_disk_only_the_failing_writes_are_affected() {
     for room in (0..6000).step_by(if long() { 8 } else { 100 }) {
         let lab = lab(SyncPolicy::Never);
         let db = lab.open();

@@ -1,15 +1,16 @@
-//! Mistakes that the enumeration has to notice, each made by an engine that is sound otherwise: what
-//! notices nothing proves nothing.
+//! Mistakes that the enumeration must detect, each made by an otherwise sound engine. A check that
+//! detects nothing proves nothing.
 //!
-//! - A mistake counts as caught where a state is judged wrong, or the engine itself refuses to go on.
-//! - The same workloads are judged without a mistake by the tests beside this.
+//! - A mistake counts as detected if a state is judged wrong, or if the engine itself refuses to
+//!   continue.
+//! - The other tests judge the same workloads without a mistake.
 
 use super::super::story::long;
 use super::enumerate::{MODES, setting};
 use super::*;
 use crate::mistake::{Mistake, make};
 
-/// All of them.
+/// The mistakes to be detected.
 const MISTAKES: [Mistake; 23] = [
     Mistake::NoSync,
     Mistake::LogNotSynced,
@@ -36,8 +37,8 @@ const MISTAKES: [Mistake; 23] = [
     Mistake::BackupNotSynced,
 ];
 
-/// Operations that come close to every mistake: rotations between syncs, merges of single segments
-/// with tombstones and expired entries in them, writes while a segment is merged and behind it.
+/// Operations that come close to every mistake: rotations between syncs; merges of single segments
+/// with tombstones and expired entries; and writes during and after a merge.
 fn close_calls() -> Vec<Op> {
     let put = |key, sync| Op::Put { key, size: 30, ttl: None, sync };
     let merge_one = |at: u64| [Op::BeginMerge { segments: 1 << at }, Op::Merge { steps: 100 }];
@@ -65,7 +66,7 @@ fn close_calls() -> Vec<Op> {
     ops
 }
 
-/// How a mistake is noticed, if it is: in the words of what notices it.
+/// Returns how a mistake is detected, as the message of the detecting check, or `None`.
 fn caught(mistake: Mistake) -> Option<String> {
     let by_crash = |effort: Effort, (name, policy, mode): (&str, SyncPolicy, AppendMode)| {
         let mut setting = setting(policy, mode);
@@ -77,7 +78,7 @@ fn caught(mistake: Mistake) -> Option<String> {
         result.err().map(|panic| format!("{name}: {}", told(&*panic)))
     };
     if mistake == Mistake::HintTrusted {
-        // A hint is synced before it has its name, so no crash damages one.
+        // A hint is synced before it gets its name, so no crash damages one.
         let result =
             make(mistake, crate::store::tests::recovery::corruption::any_byte_of_a_hint_damaged);
         return result.err().map(|panic| told(&*panic));
@@ -87,16 +88,16 @@ fn caught(mistake: Mistake) -> Option<String> {
     looks.find_map(|(effort, mode)| by_crash(effort, mode))
 }
 
-/// What a panic says, without the long lists in it.
+/// Returns the message of a panic, without the long lists in it.
 fn told(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map_or("", String::as_str);
     let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("  ")).collect();
     lines.join(" ").chars().take(200).collect()
 }
 
-/// Without a mistake the close calls are nothing but close.
+/// Without a mistake, the close calls end well.
 #[test]
-fn close_calls_end_well() {
+fn close_calls_without_a_mistake_are_sound() {
     for (name, policy, mode) in MODES {
         let mut setting = setting(policy, mode);
         setting.options = setting.options.segment_entries(3);
@@ -107,7 +108,7 @@ fn close_calls_end_well() {
 }
 
 #[test]
-fn every_mistake_is_noticed() {
+fn every_mistake_is_detected() {
     let mut missed = Vec::new();
     for mistake in MISTAKES {
         match caught(mistake) {
@@ -115,14 +116,14 @@ fn every_mistake_is_noticed() {
             None => missed.push(mistake),
         }
     }
-    println!("{} of {} mistakes noticed", MISTAKES.len() - missed.len(), MISTAKES.len());
+    println!("{} of {} mistakes detected", MISTAKES.len() - missed.len(), MISTAKES.len());
     assert_eq!(missed, []);
 }
 
-/// What is the same on the disk may be right before a backup has returned, and wrong behind it: a state
-/// that was judged then is judged again. Once it was not, and so no backup was ever missed.
+/// The same disk may be right before a backup has returned, and wrong afterwards, so a state judged
+/// before is judged again. Regression: it was not, and so a missing backup was never detected.
 #[test]
-fn a_backup_is_missed_where_it_has_returned() {
+fn a_missing_backup_is_detected_once_it_has_returned() {
     let (_, policy, mode) = MODES[0];
     let put = Op::Put { key: 1, size: 9, ttl: None, sync: true };
     let run = Run::of(&setting(policy, mode), &[put, Op::Backup]);
@@ -141,7 +142,7 @@ fn a_backup_is_missed_where_it_has_returned() {
     };
     assert!(is_right("/backup0/MANIFEST", &under_way));
     assert!(!is_right("/backup0/MANIFEST", &returned));
-    // With a manifest it has to be whole.
+    // A backup with a manifest has to be complete.
     assert!(!is_right("/backup0/0000000001.log", &under_way));
     assert!(is_right("/no such file", &returned));
 }

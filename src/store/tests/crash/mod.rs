@@ -1,15 +1,15 @@
-//! Crashes, enumerated: every state that a power cut, or a kill, may leave of a workload is opened
-//! and judged, and so is every state that one leaves of the recovery of these.
+//! Crashes, enumerated: every state that a power cut or a kill may leave of a workload is opened and
+//! judged, and so is every state that a crash leaves of those recoveries.
 //!
-//! - `workload` runs operations and notes what was acknowledged, and what was durable, when.
-//! - `states` says what a disk may have kept of what was not synced.
-//! - A state is judged once, unless it comes up again where more has to be there.
-//! - `mistakes` makes the engine commit mistakes, each of which has to be noticed.
+//! - `workload` runs operations, and records what was acknowledged and what was durable, and when.
+//! - `states` determines what a disk may have kept of unsynced operations.
+//! - A state is judged once, unless it recurs where more is required to be present.
+//! - `mistakes` makes the engine commit mistakes, each of which has to be detected.
 //!
-//! What is asked of a state: it opens; what it holds is what some first part of the operations made,
-//! at or after the last that was durable; batches are whole; opening it again, merging it, closing
-//! and opening it changes nothing. A backup is there as it was made, or has no manifest that can be
-//! read, and is not opened, not even as a store that may be created.
+//! The requirements for a state: It opens. It holds the result of a prefix of the operations that
+//! includes every durable one. Batches are complete. Opening, merging, closing and reopening it change
+//! nothing. A backup either is as it was made, or has no readable manifest and is not opened, not even
+//! as a store that may be created.
 
 #[cfg(test)]
 mod enumerate;
@@ -30,14 +30,15 @@ use crate::testing::twin::Kept;
 use states::{Choice, Choices, Effort};
 use workload::{Dice as _, Op, Point, Run, Setting};
 
-/// What was looked at.
+/// What was examined.
 #[derive(Debug, Default)]
 struct Tally {
-    /// Moments of the trace.
+    /// Number of moments of the trace.
     moments: usize,
-    /// States that differ from each other.
+    /// Number of distinct states.
     states: usize,
-    /// States that a crash inside of the recovery of some of them left, and of how many.
+    /// Number of states left by a crash during the recovery of some of them, and number of these
+    /// recoveries.
     recovery_states: usize,
     recoveries: usize,
 }
@@ -61,12 +62,12 @@ impl fmt::Display for Tally {
     }
 }
 
-/// The least that has to be there.
+/// The minimum that must be present.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Floor {
-    /// The number of the oldest state that is allowed.
+    /// Number of the oldest allowed state.
     state: usize,
-    /// How many backups.
+    /// Number of backups.
     backups: usize,
 }
 
@@ -74,9 +75,9 @@ struct Floor {
 struct Judge<'a> {
     run: &'a Run,
     effort: Effort,
-    /// One of how many states has its recovery interrupted.
+    /// One of this many states has its recovery interrupted.
     recovery_each: u128,
-    /// By fingerprint, what had to be there when it was judged.
+    /// By fingerprint: what had to be present when the state was judged.
     seen: HashMap<u128, Floor>,
     seen_in_recovery: HashSet<u128>,
     tally: Tally,
@@ -88,7 +89,7 @@ impl<'a> Judge<'a> {
         Self { run, effort, recovery_each, seen, seen_in_recovery, tally: Tally::default() }
     }
 
-    /// Looks at all moments of a run's trace.
+    /// Examines all moments of a run's trace.
     fn all(run: &'a Run, effort: Effort, recovery_each: u128) -> Tally {
         let mut judge = Self::new(run, effort, recovery_each);
         for ops in 0..run.points.len() {
@@ -99,7 +100,7 @@ impl<'a> Judge<'a> {
         judge.tally
     }
 
-    /// Looks at everything that a crash at one moment may leave.
+    /// Examines everything that a crash at one moment may leave.
     fn moment(&mut self, ops: usize) {
         let (run, point) = (self.run, self.run.points[ops]);
         self.tally.moments += 1;
@@ -133,7 +134,7 @@ impl<'a> Judge<'a> {
         self.backups(&lab.on(before), point, when);
     }
 
-    /// Returns whether a state is still to be judged: it is new, or more has to be there than before.
+    /// Returns whether a state has to be judged: it is new, or more must be present than before.
     fn is_due(&mut self, fingerprint: u128, floor: Floor) -> bool {
         let Some(judged) = self.seen.insert(fingerprint, floor) else { return true };
         let least = self.seen.entry(fingerprint).or_insert(floor);
@@ -142,7 +143,7 @@ impl<'a> Judge<'a> {
         *least != judged
     }
 
-    /// Opens a state for the first time, and returns what it holds.
+    /// Opens a state for the first time, and returns its content.
     fn opened(&self, lab: &Lab, point: &Point, oldest: usize, when: &dyn Fn() -> String) -> Pairs {
         let db = open(lab, "first", when);
         let found = snapshot(&db);
@@ -164,7 +165,7 @@ impl<'a> Judge<'a> {
         found
     }
 
-    /// Interrupts a recovery that has just been recorded at each of its steps, and runs it again.
+    /// Interrupts a recorded recovery at each of its steps, and runs it again.
     fn recovery(&mut self, recovered: &Lab, found: &Pairs, when: &dyn Fn() -> String) {
         self.tally.recoveries += 1;
         let twin = &recovered.twin;
@@ -187,8 +188,8 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Kills the process, has the store opened, and cuts the power at each step of that: what was not
-    /// synced before the kill may still be lost, until the store is open.
+    /// Kills the process, opens the store, and cuts the power at each step of the opening. Writes that
+    /// were unsynced at the kill may still be lost until the store is open.
     fn killed_and_cut_off(&mut self, ops: usize, point: &Point) {
         let twin = self.run.lab.twin.killed(ops);
         let lab = self.run.lab_at(twin, point.now);
@@ -216,21 +217,21 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Opens the backups that there are.
+    /// Opens all backups.
     fn backups(&self, lab: &Lab, point: &Point, when: &dyn Fn() -> String) {
         for (at, (path, state)) in self.run.backups.iter().enumerate() {
             let is_there = lab.twin.files().iter().any(|file| file.starts_with(path));
             if !is_there && at >= point.backups {
                 continue;
             }
-            // What is durable before anything else makes it no place for a new store.
+            // Its first durable file already prevents the creation of a new store there.
             match Bitcask::open_on(&lab.env(), path, lab.options.clone()) {
                 Ok(db) => {
                     let expected = visible(&self.run.states[*state], point.now);
                     assert_eq!(snapshot(&db), expected, "{}: {}", when(), path.display());
                     kill(db);
                 }
-                // Its manifest comes last: with one that can be read it is whole.
+                // The manifest comes last, so a backup with a readable manifest is complete.
                 Err(error) => {
                     let fs = lab.env().fs;
                     let manifest = Manifest::read(&fs, &Dir::new(path.clone()));
@@ -242,7 +243,7 @@ impl<'a> Judge<'a> {
     }
 }
 
-/// Runs operations that bytes stand for, and crashes at some moments of them.
+/// Runs operations decoded from bytes, and crashes at some moments.
 pub(crate) fn operations(mut dice: &[u8]) {
     let policies =
         [SyncPolicy::Never, SyncPolicy::Interval(Duration::from_nanos(1)), SyncPolicy::Always];
@@ -260,7 +261,7 @@ pub(crate) fn operations(mut dice: &[u8]) {
         ops.push(Op::roll(&mut dice, &setting));
     }
     let run = Run::of(&setting, &ops);
-    // Little of each input, since there are many.
+    // A fuzzer gives many inputs, so little is examined of each.
     let effort = Effort { kill_each: 3, is_lived_in: true, ..Effort::GLANCE };
     let mut judge = Judge::new(&run, effort, 16);
     let last = run.points.len() - 1;
@@ -269,13 +270,13 @@ pub(crate) fn operations(mut dice: &[u8]) {
 }
 
 impl Run {
-    /// What the run was opened on, on another disk, at another time.
+    /// The run's environment, with another disk at another time.
     fn lab_at(&self, twin: Arc<Twin>, now: u64) -> Lab {
         Lab { twin, hands: Hands::at(now), ..self.lab.clone() }
     }
 }
 
-/// Opens a state, merges it, writes to it, closes and opens it: it holds what it held.
+/// Opens a state, merges it, writes to it, closes it and reopens it. Its content must stay the same.
 fn lived_in(lab: &Lab, found: &Pairs, when: &dyn Fn() -> String) {
     kill(open(lab, "once more", when));
     let db = open(lab, "a second time", when);
@@ -283,8 +284,8 @@ fn lived_in(lab: &Lab, found: &Pairs, when: &dyn Fn() -> String) {
     assert_eq!(snapshot(&db), *found, "{}: opened a second time", when());
     db.merge_opt(MergeOptions::new().force(true)).unwrap();
     assert_eq!(snapshot(&db), *found, "{}: merged", when());
-    db.put("a key of its own", "value").unwrap();
-    db.delete("a key of its own").unwrap();
+    db.put("an extra key", "value").unwrap();
+    db.delete("an extra key").unwrap();
     db.close().unwrap();
     let db = open(lab, "a third time", when);
     assert!(db.recovery().is_clean(), "{}: {:?}", when(), db.recovery());
@@ -297,13 +298,13 @@ fn open(lab: &Lab, which: &str, when: &dyn Fn() -> String) -> Bitcask {
         .unwrap_or_else(|error| panic!("{}: opened {which}: {error}", when()))
 }
 
-/// The disk that a choice leaves.
+/// Returns the disk that a choice leaves.
 fn image(twin: &Twin, ops: usize, choice: &Choice) -> Arc<Twin> {
     let mut kept = choice.iter();
     twin.torn_image(ops, |_| kept.next().unwrap().clone())
 }
 
-/// What a power cut has left, in words.
+/// Describes what a power cut has left.
 fn told(run: &Run, ops: usize, choice: &Choice) -> String {
     let unsynced = run.lab.twin.unsynced(ops);
     let mut text = format!("power lost after {ops} operations");

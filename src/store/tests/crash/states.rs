@@ -1,10 +1,10 @@
-//! Every state that a disk may be in when the power fails at a moment of a trace.
+//! Every state that a disk may have after a power cut at a moment of a trace.
 //!
-//! - What was not synced is there or not: nothing of it, everything, each operation alone, all but
-//!   one; the newest write torn at every byte and every sector; lengths without bytes; mapped pages
-//!   in any subset; names lost from some point on, as a journal loses them, and in any subset, as
-//!   POSIX allows; and all of it mixed at random.
-//! - A family that is too large is sampled, evenly and in a way that is the same in every run.
+//! - Unsynced operations may be kept or lost: none of them, all, each one alone, all except one; the
+//!   newest write torn at every byte and every sector; lengths without bytes; mapped pages in any
+//!   subset; names lost from some point on, as by a journal, or in any subset, as POSIX allows; and
+//!   random mixtures of all this.
+//! - A family that is too large is sampled, evenly and reproducibly.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -15,25 +15,26 @@ use crate::testing::twin::{Kept, Op, Twin};
 const SECTOR: u64 = 512;
 const PAGE: u64 = 4096;
 
-/// How much of a large family is looked at.
+/// How much of each large family to examine.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Effort {
-    /// Of operations that are lost or kept alone.
+    /// Number of operations to lose or keep alone.
     pub(super) singles: usize,
-    /// Of places where the newest write is torn.
+    /// Number of places at which to tear the newest write.
     pub(super) tears: usize,
-    /// Of subsets, of pages and of names.
+    /// Number of subsets of pages, and of names.
     pub(super) subsets: usize,
-    /// Random mixtures.
+    /// Number of random mixtures.
     pub(super) mixtures: usize,
-    /// Of how many moments one has the process killed, and the power cut while the store is opened.
+    /// At one of this many moments, the process is killed and the power is cut while the store is
+    /// opened.
     pub(super) kill_each: usize,
-    /// Whether a state is merged, written to and closed, too, and its recovery interrupted.
+    /// Whether states are also merged, written to and closed, and their recovery interrupted.
     pub(super) is_lived_in: bool,
 }
 
 impl Effort {
-    /// To find out soon that something is very wrong.
+    /// Detects gross errors fast.
     pub(super) const GLANCE: Self =
         Self { singles: 1, tears: 0, subsets: 1, mixtures: 1, kill_each: 4, is_lived_in: false };
     pub(super) const QUICK: Self =
@@ -48,12 +49,12 @@ impl Effort {
     };
 }
 
-/// What of each operation that was not synced has reached the disk.
+/// For each unsynced operation, how much of it has reached the disk.
 pub(super) type Choice = Vec<Kept>;
 
 /// The choices at one moment of a trace.
 pub(super) struct Choices {
-    /// What was not synced, and whether it is a name.
+    /// The unsynced operations, each with whether it is about a name.
     unsynced: Vec<(Op, bool)>,
     effort: Effort,
     random: Random,
@@ -87,14 +88,14 @@ impl Choices {
         self.found.push(vec![kept; self.len()]);
     }
 
-    /// One operation in another way than all the others.
+    /// Treats one operation differently from all others.
     fn but(&mut self, at: usize, one: Kept, others: Kept) {
         let mut choice = vec![others; self.len()];
         choice[at] = one;
         self.found.push(choice);
     }
 
-    /// Up to `limit` of `len` things: the newest, and others that are different each time.
+    /// Chooses up to `limit` of `len` things: the newest, and others that differ each time.
     fn sample(&mut self, len: usize, limit: usize) -> BTreeSet<usize> {
         if len <= limit {
             return (0..len).collect();
@@ -113,7 +114,7 @@ impl Choices {
         }
     }
 
-    /// The newest write, torn: its first part is there or its last, the rest is not.
+    /// Tears the newest write: only its first part or only its last part is kept.
     fn tears(&mut self) {
         let newest = self.unsynced.iter().rposition(|(op, _)| write(op).is_some());
         let Some(at) = newest else { return };
@@ -129,7 +130,7 @@ impl Choices {
         for place in sectors.into_iter().chain(bytes) {
             let (first, last) = (range.start..place, place..range.end);
             self.but(at, Kept::part(first), Kept::All);
-            // A sector in between, with the length that the whole would have.
+            // Loses a sector in the middle, with the length of the complete file.
             if place.is_multiple_of(SECTOR) || place % 3 == 0 {
                 self.but(at, Kept::part(last), Kept::All);
             }
@@ -143,11 +144,11 @@ impl Choices {
                 self.but(at, Kept::Size, Kept::Nothing);
             }
         }
-        // Lengths and names of everything, and not a byte that was not synced.
+        // The lengths and names of everything, but not one unsynced byte.
         self.all_of(Kept::Size);
     }
 
-    /// Mapped pages go to the disk each for itself; names and lengths are there.
+    /// Mapped pages reach the disk independently of each other; names and lengths are kept.
     fn pages(&mut self) {
         let ranges = self.unsynced.iter().filter_map(|(op, _)| Some((file(op)?, write(op)?)));
         let pages = |(file, range): (u64, Range<u64>)| {
@@ -167,7 +168,7 @@ impl Choices {
         }
     }
 
-    /// Names, with all contents and with none.
+    /// Loses names, with all contents and with none.
     fn names(&mut self) {
         let names: Vec<usize> = (0..self.len()).filter(|at| self.unsynced[*at].1).collect();
         if names.is_empty() {
@@ -208,7 +209,7 @@ impl Choices {
         }
     }
 
-    /// All subsets of a few things, or some of many.
+    /// Returns all subsets of a few things, or some subsets of many.
     fn subsets(&mut self, len: usize) -> Vec<Vec<bool>> {
         let limit = self.effort.subsets;
         if len < 16 && 1 << len <= limit {
@@ -220,7 +221,7 @@ impl Choices {
     }
 }
 
-/// The bytes of a file that an operation writes.
+/// Returns the byte range of the file that an operation writes.
 fn write(op: &Op) -> Option<Range<u64>> {
     match op {
         Op::Write { offset, bytes, .. } => Some(*offset..offset + bytes.len() as u64),

@@ -1,9 +1,9 @@
-//! A store that is written to, and what may be left of it wherever the power fails.
+//! A store that is written to, and the states that a power cut at any moment may leave.
 //!
-//! - Operations are rolled with dice: numbers that look random, or the bytes that a fuzzer gives.
-//! - [`Run::points`] says of each moment of the disk's trace which states are allowed behind it.
-//!   What was acknowledged, and what is durable, is known from what calls returned, and from
-//!   nothing that the store says of itself.
+//! - Operations are rolled with dice: pseudo-random numbers, or the bytes of a fuzzer.
+//! - [`Run::points`] records, for each moment of the disk's trace, which states are allowed after it.
+//!   What was acknowledged and what is durable follows only from the results of calls, never from what
+//!   the store reports about itself.
 
 use super::super::story::Random;
 use super::super::*;
@@ -12,16 +12,16 @@ use crate::merge::Merge;
 use crate::options::MergeOptions;
 use crate::value::Value;
 
-/// Where choices come from.
+/// A source of choices.
 pub(super) trait Dice {
-    /// A number below the limit, which is not zero.
+    /// Returns a number below the limit, which must not be zero.
     fn below(&mut self, limit: u64) -> u64;
 
-    /// Whether there is anything left to be rolled.
+    /// Returns whether nothing is left to roll.
     fn is_over(&self) -> bool;
 }
 
-/// As many rolls as are asked for.
+/// Any number of rolls.
 impl Dice for Random {
     fn below(&mut self, limit: u64) -> u64 {
         self.below(limit)
@@ -57,7 +57,8 @@ pub(super) enum Op {
         key: usize,
         sync: bool,
     },
-    /// A value that is as expected is replaced, or not one that is not; no size means a delete.
+    /// Replaces the value if it is as expected, or fails if it is not. `None` as the size means a
+    /// delete.
     CompareAndSwap {
         key: usize,
         right: bool,
@@ -65,62 +66,62 @@ pub(super) enum Op {
         ttl: Option<u64>,
         sync: bool,
     },
-    /// A part of the value that is there and a new one, or a delete where there is no size.
+    /// Stores a part of the present value and a new one, or deletes the key if there is no size.
     Update {
         key: usize,
         size: Option<usize>,
         sync: bool,
     },
-    /// Another time to live, or none any more.
+    /// Sets another time to live, or removes it.
     Expire {
         key: usize,
         ttl: Option<u64>,
     },
-    /// Puts, and deletes where there is no size.
+    /// Puts, or deletes where there is no size.
     Batch {
         changes: Vec<(usize, Option<usize>)>,
         sync: bool,
     },
-    /// The same by a transaction that has read all keys, one by one or in order.
+    /// The same changes by a transaction that has read all keys, one by one or in order.
     Transaction {
         changes: Vec<(usize, Option<usize>)>,
         by_range: bool,
         sync: bool,
     },
-    /// Takes a snapshot, if there is none, and otherwise reads it in order and drops it. What a merge
-    /// has removed meanwhile is still on the disk then, and indexes come to be there.
+    /// Takes a snapshot if there is none; otherwise reads it in order and drops it. Files that a merge
+    /// removed meanwhile are then still on disk, and indexes are created.
     Snapshot,
     Sync,
-    /// What the threads that prepare, seal and sync would do now.
+    /// Does what the threads that prepare, seal and sync would do now.
     Work,
-    /// A mark of its own.
+    /// Writes a lone mark.
     Mark,
-    /// Begins to merge those sealed segments that a bit is set for.
+    /// Begins to merge the sealed segments whose bits are set.
     BeginMerge {
         segments: u64,
     },
     Merge {
         steps: u64,
     },
-    /// Merges everything that is sealed, at once.
+    /// Merges everything that is sealed, in one go.
     MergeAll,
     Backup,
     Clear,
-    /// Closes and opens.
+    /// Closes and reopens.
     Reopen,
-    /// The process dies, and the store is opened again.
+    /// Kills the process, and reopens the store.
     Kill,
     Advance {
         seconds: u64,
     },
 }
 
-/// What a run is made of, besides its operations.
+/// The parameters of a run, besides its operations.
 #[derive(Debug, Clone)]
 pub(super) struct Setting {
     pub(super) options: Options,
     pub(super) keys: usize,
-    /// The most bytes of a value.
+    /// Maximum size of a value, in bytes.
     pub(super) size_max: u64,
     pub(super) weak_hash: bool,
 }
@@ -199,34 +200,34 @@ impl Op {
     }
 }
 
-/// What may be left at a moment of the trace. Numbers are those of states.
+/// The states that may be left at a moment of the trace, by number.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Point {
     /// The oldest state that a power cut may leave.
     pub(super) durable: usize,
     /// The oldest state that the death of the process may leave.
     pub(super) acknowledged: usize,
-    /// The youngest: that after the call under way.
+    /// The newest allowed state, which is the one after the current call.
     pub(super) latest: usize,
-    /// What the clock shows.
+    /// The clock's time.
     pub(super) now: u64,
-    /// How many backups have returned.
+    /// Number of backups that have returned.
     pub(super) backups: usize,
 }
 
-/// A run that is over: the disk with its trace, and what is allowed at each moment of it.
+/// A finished run: the disk with its trace, and what is allowed at each moment of it.
 pub(super) struct Run {
     pub(super) lab: Lab,
     pub(super) keys: Vec<Vec<u8>>,
-    /// The state before the first write, and after each.
+    /// The state before the first write and after each one.
     pub(super) states: Vec<Model>,
-    /// By the number of operations that are over.
+    /// By the number of completed disk operations.
     pub(super) points: Vec<Point>,
-    /// Directories of backups that were begun, and the number of the state in each.
+    /// Directories in which backups were begun, each with the number of the state in it.
     pub(super) backups: Vec<(PathBuf, usize)>,
 }
 
-/// A run under way.
+/// A run in progress.
 struct Running {
     run: Run,
     db: Option<Bitcask>,
@@ -237,7 +238,7 @@ struct Running {
 }
 
 impl Run {
-    /// Runs some operations on an empty disk.
+    /// Runs the operations on an empty disk.
     pub(super) fn of(setting: &Setting, ops: &[Op]) -> Self {
         let lab = if setting.weak_hash { Lab::weak() } else { Lab::new() };
         let lab = lab.with(setting.options.clone()).seeded(7);
@@ -271,7 +272,7 @@ impl Running {
         self.db.as_ref().unwrap()
     }
 
-    /// All moments up to this one, of which nothing was said yet, are as it is now.
+    /// Fills in the current point for all moments up to now that have none yet.
     fn reached(&mut self) {
         self.run.points.resize(self.run.lab.twin.op_count() + 1, self.now);
     }
@@ -280,7 +281,7 @@ impl Running {
         self.run.states.last().unwrap().clone()
     }
 
-    /// A value that no other write has.
+    /// Returns a value that no other write stores.
     fn value(&mut self, size: usize) -> Vec<u8> {
         self.values += 1;
         let mut value = format!("{:05}", self.values).into_bytes();
@@ -294,7 +295,7 @@ impl Running {
         let is_interval = matches!(self.run.lab.options.sync_policy, SyncPolicy::Interval(_));
         let mut after = self.model();
         let is_durable = match op {
-            // A swap that is refused waits for nothing.
+            // A refused swap does not wait for durability.
             Op::CompareAndSwap { right: false, .. } => false,
             Op::Put { sync, .. }
             | Op::Delete { sync, .. }
@@ -309,7 +310,7 @@ impl Running {
         };
         self.now.latest += usize::from(op.is_write());
         self.call(op, &mut after);
-        // While the call ran its write may have been there already.
+        // During the call, its write may already have been present.
         self.reached();
         if op.is_write() {
             self.run.states.push(after);
@@ -339,7 +340,8 @@ impl Running {
                 let path = PathBuf::from(format!("/backup{}", self.run.backups.len()));
                 self.run.backups.push((path.clone(), self.now.acknowledged));
                 self.db().backup(&path).unwrap();
-                // Only from here on: at the moments within the call it is not there yet.
+                // Counts only from here on: at the moments within the call, the backup need not be
+                // complete yet.
                 self.reached();
                 self.now.backups += 1;
             }
@@ -362,7 +364,7 @@ impl Running {
         }
     }
 
-    /// Who dies drops nothing.
+    /// A killed process drops nothing.
     fn kill(&mut self) {
         self.merge = None;
         if let Some((snapshot, _)) = self.snapshot.take() {
@@ -380,7 +382,7 @@ impl Running {
         self.snapshot = Some((self.db().snapshot(), pairs));
     }
 
-    /// Makes changes by a transaction, which reads everything before.
+    /// Makes changes in a transaction that reads everything first.
     fn transaction(&mut self, changes: &[(usize, Option<Vec<u8>>)], by_range: bool, sync: bool) {
         let pairs = visible(&self.model(), self.db().inner.clock.now());
         let mut options = TransactionOptions::new().attempts(1);
@@ -452,11 +454,11 @@ impl Running {
             Op::CompareAndSwap { key: at, .. }
             | Op::Update { key: at, .. }
             | Op::Expire { key: at, .. } => self.change(op, key(at), after),
-            _ => unreachable!("not a write"),
+            _ => unreachable!("this operation is not a write"),
         }
     }
 
-    /// A write that depends on what is there.
+    /// A write that depends on the present value.
     fn change(&mut self, op: &Op, key: Vec<u8>, after: &mut Model) {
         let mut pairs = visible(after, self.db().inner.clock.now());
         let old = pairs.remove(&key);
@@ -493,7 +495,7 @@ impl Running {
                 let Some(value) = old else { return };
                 Some(Stored { value, expiry: self.expiry(*ttl) })
             }
-            _ => unreachable!("does not depend on what is there"),
+            _ => unreachable!("this operation does not depend on the present value"),
         };
         match new {
             Some(new) => after.insert(key, new),
@@ -501,7 +503,7 @@ impl Running {
         };
     }
 
-    /// When a key expires that was written just now.
+    /// Returns the expiry of a key that was written just now.
     fn expiry(&self, ttl: Option<u64>) -> Option<u64> {
         ttl.map(|ttl| self.db().inner.clock.now() + ttl * 1_000_000)
     }

@@ -1,15 +1,15 @@
-//! Stories of merges: one rule each, and what would happen without it.
+//! Stories of merges: each shows one rule, and what would happen without it.
 //!
-//! - Segments end where a story says so ([`seal`]), and merges are made by steps ([`begin`],
+//! - Segments end where a story says so ([`seal`]). Merges proceed by explicit steps ([`begin`],
 //!   [`finish`]), so that anything may happen in between.
-//! - [`remains`] closes, kills and opens a store again: what was merged is the same every time.
+//! - [`remains`] closes, kills and reopens a store. The merged state must be the same every time.
 
 use crate::merge::{Host, Merge};
 use crate::stats::MergeReport;
 use crate::store::tests::*;
 
-/// A lab whose segments are large enough for all that a story puts in one, and worth looking up
-/// tombstones for.
+/// A lab whose segments are large enough for everything that a story puts in one, and worth a
+/// tombstone look-up.
 pub(crate) fn lab() -> Lab {
     let options = Options::new().segment_size(8192).sync_policy(SyncPolicy::Never);
     Lab::new().with(options)
@@ -19,7 +19,7 @@ pub(crate) fn weak() -> Lab {
     Lab { hasher: KeyHasher::weak, ..lab() }.seeded(1)
 }
 
-/// Two keys with the same hash bits, and one with others, in a [`weak`] lab.
+/// Two keys with the same hash bits, and one with other bits, in a [`weak`] lab.
 pub(crate) fn colliding() -> (String, String, String) {
     let hash = |key: &str| KeyHasher::weak(1).hash(key.as_bytes());
     let keys = || (0..100).map(|number| format!("key {number}"));
@@ -29,19 +29,19 @@ pub(crate) fn colliding() -> (String, String, String) {
     (first, twin, other)
 }
 
-/// Ends the active segment, if anything is in it, and seals it.
+/// Ends the active segment, if it has entries, and seals it.
 pub(crate) fn seal_active(db: &Bitcask) {
     db.inner.log().unwrap().rotate_active().unwrap();
     db.inner.seal_rotated().unwrap();
 }
 
-/// Ends the active segment and seals it; returns its id.
+/// Ends the active segment, seals it, and returns its id.
 pub(crate) fn seal(db: &Bitcask) -> SegmentId {
     seal_active(db);
     *sealed(db).last().unwrap()
 }
 
-/// The sealed segments, oldest first.
+/// Returns the sealed segments, oldest first.
 pub(crate) fn sealed(db: &Bitcask) -> Vec<SegmentId> {
     db.inner.manifest.get(|manifest| manifest.sealed.iter().map(|sealed| sealed.id).collect())
 }
@@ -51,9 +51,9 @@ pub(crate) fn begin(db: &Bitcask, ids: &[SegmentId]) -> Merge {
     Merge::begin(&db.inner.merge_context(), &ids.iter().copied().collect())
 }
 
-/// Goes on until something has been copied.
+/// Makes steps until something has been copied.
 pub(crate) fn step_to_copy(db: &Bitcask, merge: &mut Merge) {
-    while merge.step(&*db.inner).unwrap().expect("there is something to copy") == 0 {}
+    while merge.step(&*db.inner).unwrap().expect("the merge has something to copy") == 0 {}
 }
 
 pub(crate) fn finish_on(host: &impl Host, mut merge: Merge) -> MergeReport {
@@ -70,7 +70,8 @@ pub(crate) fn merge(db: &Bitcask, ids: &[SegmentId]) -> MergeReport {
     finish(db, begin(db, ids))
 }
 
-/// The entries of keys in a segment: key, tombstone or not, flagged *collides* or not.
+/// Returns the entries of keys in a segment: the key, whether it is a tombstone, and whether it is
+/// flagged *collides*.
 pub(crate) fn entries_of(lab: &Lab, id: SegmentId) -> Vec<(String, bool, bool)> {
     let of_keys = |entry: &LogEntry| {
         entry.place.segment == id
@@ -88,7 +89,7 @@ pub(crate) fn tombstone(key: &str, collides: bool) -> (String, bool, bool) {
     (key.to_owned(), true, collides)
 }
 
-/// The keys that are there and nothing else, with what they hold.
+/// Checks that a store has exactly these pairs.
 pub(crate) fn expect(db: &Reader, pairs: &[(&str, &str)]) {
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     let found: BTreeMap<_, _> =
@@ -98,8 +99,8 @@ pub(crate) fn expect(db: &Reader, pairs: &[(&str, &str)]) {
     check_figures(db);
 }
 
-/// Checks that a store holds these pairs: as it is, after a kill, a power cut once all is synced, and
-/// a reopening with its hints and without.
+/// Checks that a store has these pairs as it is, after a kill, after a sync and a power cut, and after
+/// reopening with and without hints.
 pub(crate) fn remains(lab: &Lab, db: Bitcask, pairs: &[(&str, &str)]) {
     expect(&db, pairs);
     expect(&lab.killed().open_read_only(), pairs);
@@ -118,11 +119,11 @@ pub(crate) fn remains(lab: &Lab, db: Bitcask, pairs: &[(&str, &str)]) {
     expect(&lab.open(), pairs);
 }
 
-/// A key is put for good, put again for a while, and deleted when that while is over. If the delete
-/// of what has expired anyway wrote no tombstone, the second put would be dead and gone with the
-/// next merge of its segment, and the first put, below it, would be the newest of the key.
+/// A key is put without expiry, put again with a time to live, and deleted after that has ended. If
+/// the delete of the expired value wrote no tombstone, the second put would be dead and removed by the
+/// next merge of its segment. The first put below it would then be the key's newest entry.
 #[test]
-fn a_delete_after_expiry_keeps_the_older_put_down() {
+fn a_delete_after_expiry_shadows_the_older_put() {
     let lab = lab();
     let db = lab.open();
     db.put("k", "for good").unwrap();
@@ -135,9 +136,9 @@ fn a_delete_after_expiry_keeps_the_older_put_down() {
     remains(&lab, db, &[]);
 }
 
-/// A merge that stops has made slots name copies. If these were not listed then, the next merge
-/// would find nothing live in the inputs and unlink them; the copies, being listed nowhere, are
-/// leftovers to the next open. Nothing would be left of what was never even written to.
+/// A merge that stops has made slots name copies. If these copies were not listed then, the next merge
+/// would find nothing live in the inputs and remove them. The unlisted copies would be leftovers at
+/// the next open, and entries that no write had touched would be lost.
 #[test]
 fn an_aborted_merge_can_be_merged_again() {
     let lab = lab();
@@ -155,9 +156,9 @@ fn an_aborted_merge_can_be_merged_again() {
     remains(&lab, db, &[("a", &"1".repeat(300)), ("b", &"2".repeat(300))]);
 }
 
-/// The same with a key that was deleted: the aborted merge has copied the tombstone, and the merge
-/// of the tombstone's old segment drops it there. The copy has to lie above the put that a segment
-/// between the inputs holds, or that put is back.
+/// The same with a deleted key: the aborted merge has copied the tombstone, and the next merge drops
+/// the original in the tombstone's old segment. The copy has to lie above the put in a segment between
+/// the inputs, or that put comes back.
 #[test]
 fn an_aborted_merge_lists_its_outputs_above_what_they_were_copied_from() {
     let lab = lab();
@@ -180,9 +181,9 @@ fn an_aborted_merge_lists_its_outputs_above_what_they_were_copied_from() {
     remains(&lab, db, &[("a", &"1".repeat(300)), ("b", &"2".repeat(300)), ("c", "3")]);
 }
 
-/// Of two keys with the same hash bits one is put and deleted before the other is put, so neither
-/// is flagged. Merged with a younger segment the tombstone comes to lie above the living key. Had
-/// it kept its flags, filling would take all that has its bits and lies below it for dead.
+/// Of two keys with the same hash bits, one is put and deleted before the other is put, so neither is
+/// flagged. Merging the tombstone with a newer segment moves it above the live key. If it kept its
+/// flags, filling the keydir would treat every entry below it with its hash bits as dead.
 #[test]
 fn a_tombstone_that_rises_above_an_unflagged_key_is_flagged() {
     let (dead, live, other) = colliding();
@@ -205,11 +206,11 @@ fn a_tombstone_that_rises_above_an_unflagged_key_is_flagged() {
     remains(&lab, db, &[(&live, "2"), (&other, "3")]);
 }
 
-/// A sealed value is overwritten, and the new value is not synced yet. The old one is dead, so its
-/// segment goes. Were the log not synced before, a power cut would take the new value too, and a
-/// key that was durable for ages would be gone.
+/// A sealed value is overwritten, and the new value is not synced yet. The old value is dead, so its
+/// segment is removed. Without a sync of the log before that, a power cut would lose the new value,
+/// too, and the key, which had long been durable, would be lost.
 #[test]
-fn an_input_goes_only_when_what_overwrote_it_is_durable() {
+fn an_input_is_removed_only_when_its_overwrites_are_durable() {
     let lab = lab();
     let db = lab.open();
     db.put("k", "old").unwrap();
@@ -219,7 +220,7 @@ fn an_input_goes_only_when_what_overwrote_it_is_durable() {
     for keep in [false, true] {
         expect(&lab.powered_off(|_| keep).open(), &[("k", "new")]);
     }
-    // What overwrote a copy was written even later.
+    // The entry that overwrote the copy was written even later.
     db.put("k", "newer").unwrap();
     db.put("other", "value").unwrap();
     let input = seal(&db);
@@ -230,9 +231,9 @@ fn an_input_goes_only_when_what_overwrote_it_is_durable() {
     expect(&lab.powered_off(|_| false).open(), &[("k", "newest"), ("other", "value")]);
 }
 
-/// A tombstone that was kept rises above a put that a delete in the log has made dead. If the merge
-/// were listed before that delete is durable, a power cut would leave the put dead by a tombstone
-/// that is older than it.
+/// A kept tombstone moves above a put that a later delete in the log has made dead. If the merge were
+/// listed before that delete is durable, then after a power cut the put would be shadowed by a
+/// tombstone that is older than the put.
 #[test]
 fn a_tombstone_rises_only_when_the_delete_above_it_is_durable() {
     let lab = lab();
@@ -258,7 +259,7 @@ fn a_tombstone_rises_only_when_the_delete_above_it_is_durable() {
     remains(&lab, db, &[("other", "value")]);
 }
 
-/// A key that is deleted again and again leaves a tombstone in every segment, and one is enough.
+/// A key that is deleted repeatedly leaves a tombstone in every segment, of which one is enough.
 #[test]
 fn of_several_tombstones_of_a_key_one_is_kept() {
     let lab = lab();
@@ -280,11 +281,11 @@ fn of_several_tombstones_of_a_key_one_is_kept() {
     remains(&lab, db, &[]);
 }
 
-/// Two of the inputs hold a tombstone of one key, and between them lies a put of it that is not
-/// merged. The first tombstone is in an output that was full and was listed before the second one
-/// was met, below the put: that one does not replace the other.
+/// Two of the inputs hold a tombstone of the same key, and between them is a put of the key in an
+/// unmerged segment. The first tombstone is in an output that was full and was listed, below the put,
+/// before the merge reached the second tombstone. So the first does not replace the second.
 #[test]
-fn a_tombstone_that_is_listed_already_does_not_stand_for_a_younger_one() {
+fn an_already_listed_tombstone_does_not_replace_a_newer_one() {
     let lab = Lab::new();
     let db = lab.open();
     db.put("k", "oldest").unwrap();

@@ -1,4 +1,4 @@
-//! What goes on beside a merge: figures, readers, callbacks; and what it makes of damage.
+//! Activity during a merge: figures, readers and callbacks. Also how a merge handles damage.
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
@@ -16,8 +16,8 @@ fn force<'a>() -> MergeOptions<'a> {
     MergeOptions::new().force(true)
 }
 
-/// Bytes by segment, from a scan of the log: of entries that a slot names, and of those of them that
-/// are not expired.
+/// Scans the log, and returns bytes by segment: those of entries that a slot names, and of these,
+/// those that are not expired.
 fn scan_live(lab: &Lab, db: &Bitcask) -> BTreeMap<u32, (u64, u64)> {
     let segments: BTreeMap<u32, u32> =
         db.inner.segments.all().iter().map(|(number, segment)| (*number, segment.id().0)).collect();
@@ -41,9 +41,9 @@ fn scan_live(lab: &Lab, db: &Bitcask) -> BTreeMap<u32, (u64, u64)> {
     live
 }
 
-/// Compares all figures with a scan; returns the bytes of each sealed segment that are live and not
-/// expired. Expired entries that a merge has dropped are back if it was stopped before their segment
-/// went, and expired as before.
+/// Compares all figures with a scan. Returns, for each sealed segment, the bytes that are live and not
+/// expired. Expired entries that a stopped merge had dropped are back if their segment was not
+/// removed; they are still expired.
 fn check_accounts(lab: &Lab, db: &Bitcask) -> BTreeMap<u32, u64> {
     check_figures(db);
     let scanned = scan_live(lab, db);
@@ -108,8 +108,8 @@ fn live_bytes_are_accounted_exactly_at_all_times() {
     }
 }
 
-/// A store of three segments: `a`, `b` and `c` in each, of which those of the last are live, and a
-/// live key of its own in each.
+/// A store of three segments. Each holds `a`, `b` and `c`, live only in the last segment, and a
+/// separate live key.
 fn three_segments(lab: &Lab) -> (Bitcask, Vec<SegmentId>) {
     let db = lab.open();
     let mut ids = Vec::new();
@@ -124,7 +124,7 @@ fn three_segments(lab: &Lab) -> (Bitcask, Vec<SegmentId>) {
 }
 
 #[test]
-fn what_was_taken_out_before_a_merge_stays_as_it_was() {
+fn values_read_before_a_merge_stay_unchanged() {
     let lab = lab();
     let (db, ids) = three_segments(&lab);
     let held = db.get("a").unwrap().unwrap();
@@ -203,7 +203,7 @@ fn a_progress_callback_may_use_the_store() {
 }
 
 #[test]
-fn a_merge_that_is_cancelled_has_changed_nothing_that_can_be_seen() {
+fn a_cancelled_merge_changes_nothing_visible() {
     let lab = lab();
     let (db, _) = three_segments(&lab);
     let pairs = snapshot(&db);
@@ -223,8 +223,8 @@ fn a_merge_that_is_cancelled_has_changed_nothing_that_can_be_seen() {
     assert!(lab.reopen(db).recovery().is_clean());
 }
 
-/// A callback that panics stops the merge like one that cancels it: slots name the copies by then,
-/// and what they were copied from would be taken for dead by the next merge.
+/// A panicking callback stops the merge like a cancelling one. Slots name the copies by then, and the
+/// next merge would treat the originals as dead.
 #[test]
 fn a_progress_callback_that_panics_loses_nothing() {
     let lab = lab();
@@ -244,7 +244,7 @@ fn a_progress_callback_that_panics_loses_nothing() {
 }
 
 #[test]
-fn a_store_that_is_read_only_or_manual_is_not_merged_unasked() {
+fn a_read_only_or_manual_store_is_not_merged_automatically() {
     let lab = lab();
     let options = lab.options.clone().merge_policy(MergePolicy::Manual);
     let lab = lab.with(options);
@@ -259,7 +259,7 @@ fn a_store_that_is_read_only_or_manual_is_not_merged_unasked() {
     assert!(!reader.segments().is_empty());
 }
 
-/// A lab with a policy that merges whatever has something dead.
+/// A lab with a policy that merges every segment with dead entries.
 fn eager() -> Lab {
     let lab = lab();
     let auto = AutoMerge::new().trigger_dead_percent(1).dead_percent(1).small_size(0);
@@ -267,8 +267,8 @@ fn eager() -> Lab {
     lab.with(options)
 }
 
-/// Changes bits of an entry, in the byte so far behind its start; returns the offset of the
-/// entry. The store is closed.
+/// Flips bits in the byte at a distance from the start of an entry, and returns the entry's offset.
+/// The store must be closed.
 fn damage(lab: &Lab, id: SegmentId, key: &str, at: usize, mask: u8) -> u64 {
     let is_it = |entry: &LogEntry| entry.place.segment == id && entry.key == key.as_bytes();
     let entry = log_entries(lab).into_iter().find(is_it).unwrap();
@@ -280,7 +280,7 @@ fn damage(lab: &Lab, id: SegmentId, key: &str, at: usize, mask: u8) -> u64 {
 }
 
 #[test]
-fn damage_stops_a_merge_where_it_is_and_nothing_else() {
+fn damage_stops_only_the_merge_of_its_segment() {
     let lab = eager();
     let (db, ids) = three_segments(&lab);
     db.close().unwrap();
@@ -309,7 +309,7 @@ fn damage_stops_a_merge_where_it_is_and_nothing_else() {
     db.inner.merge_due();
     db.inner.merge_due();
     assert!(planned(&db).is_empty());
-    // Once its key is dead the damage does not matter any more.
+    // Damage no longer matters once its key is dead.
     assert_eq!(db.len().unwrap(), 6);
     db.put("own 1", "again").unwrap();
     db.merge_opt(force()).unwrap();
@@ -319,7 +319,7 @@ fn damage_stops_a_merge_where_it_is_and_nothing_else() {
 }
 
 #[test]
-fn damage_of_what_is_dead_does_not_matter() {
+fn damage_in_dead_entries_does_not_matter() {
     let lab = eager();
     let (db, ids) = three_segments(&lab);
     let pairs = snapshot(&db);
@@ -333,8 +333,8 @@ fn damage_of_what_is_dead_does_not_matter() {
     assert_eq!(snapshot(&lab.reopen(db)), pairs);
 }
 
-/// When a damaged entry is overwritten its size is what it says now, so the account is off. A merge
-/// finds that nothing is live all the same.
+/// When a damaged entry is overwritten, its size is taken from the damaged header, so the account is
+/// wrong. A merge still finds that nothing is live.
 #[test]
 fn an_entry_of_damaged_size_may_be_overwritten_and_merged() {
     for mask in [8, 64] {
@@ -356,7 +356,7 @@ fn an_entry_of_damaged_size_may_be_overwritten_and_merged() {
 }
 
 #[test]
-fn hints_that_can_not_be_used_do_not_matter() {
+fn unusable_hints_do_not_matter() {
     let lab = eager();
     let (db, _) = three_segments(&lab);
     let pairs = snapshot(&db);
@@ -365,7 +365,7 @@ fn hints_that_can_not_be_used_do_not_matter() {
         let mut bytes = lab.twin.contents(&path).unwrap();
         match number {
             0 => lab.twin.delete_file(&path),
-            // The summary, a slot; and one of another length.
+            // The summary, a slot, and a wrong length.
             1 => bytes[40] ^= 1,
             _ => bytes[520] ^= 1,
         }
@@ -379,9 +379,9 @@ fn hints_that_can_not_be_used_do_not_matter() {
     assert_eq!(snapshot(&lab.reopen(db)), pairs);
 }
 
-/// Where damage keeps a part of the keys from being gathered, nobody knows what is live.
+/// If damage prevents filling a part of the keydir, it is unknown what is live.
 #[test]
-fn a_store_whose_keys_can_not_be_gathered_is_not_merged() {
+fn a_store_whose_keydir_cannot_be_filled_is_not_merged() {
     let lab = eager();
     let (db, ids) = three_segments(&lab);
     db.close().unwrap();
@@ -400,10 +400,10 @@ fn a_store_whose_keys_can_not_be_gathered_is_not_merged() {
     assert_eq!(lab.twin.files(), before);
 }
 
-/// What can't be looked up of an older segment may be there: the tombstone is kept, and the damage
-/// is for those to hear of who read that segment.
+/// An older segment that cannot be looked up may hold the key. So the tombstone is kept, and the
+/// damage is left for readers of that segment to report.
 #[test]
-fn damage_beside_a_merge_keeps_tombstones_and_stops_nothing() {
+fn damage_outside_a_merge_keeps_tombstones_and_stops_nothing() {
     let lab = lab();
     let db = lab.open();
     db.put("another", "older").unwrap();
@@ -419,10 +419,10 @@ fn damage_beside_a_merge_keeps_tombstones_and_stops_nothing() {
     assert_eq!((db.len().unwrap(), db.get("another").unwrap().unwrap().len()), (1, 5));
 }
 
-/// A hint that checks and leaves an entry out, as only a fault of ours could make one: the segment
-/// is not dropped with what a slot still names.
+/// A valid hint that omits an entry could only come from a bug in this crate. The segment is not
+/// removed while a slot still names the entry.
 #[test]
-fn a_live_entry_that_a_hint_leaves_out_keeps_its_segment() {
+fn a_live_entry_missing_from_a_hint_keeps_its_segment() {
     let lab = lab();
     let (db, ids) = three_segments(&lab);
     let pairs = snapshot(&db);

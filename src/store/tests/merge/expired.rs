@@ -1,7 +1,7 @@
-//! What expires at the worst moment: between the look at a key and the change that rests on it, or
-//! between two looks of one call.
+//! Expiry at the worst moment: between the look at a key and the change that depends on it, or between
+//! two looks of one call.
 //!
-//! - Time stands still but where a test lets it pass, so nothing here depends on how fast anything is.
+//! - Time stands still except where a test advances it, so the tests do not depend on speed.
 
 use crate::log::Log;
 use crate::segment::write::draft::Draft;
@@ -14,8 +14,8 @@ fn mortal() -> WriteOptions {
     WriteOptions::new().ttl(HOUR)
 }
 
-/// Keeps the log locked until a call has looked at the clock so often, which is as often as it does
-/// before it needs the log; then an hour passes. Returns what the call returned.
+/// Keeps the log locked until a call has read the clock `looks` times, which is as often as it does
+/// before it needs the log. Then an hour passes. Returns the result of the call.
 fn expiring<T: Send>(
     lab: &Lab,
     db: &Bitcask,
@@ -27,7 +27,7 @@ fn expiring<T: Send>(
     std::thread::scope(|scope| {
         let calling = scope.spawn(|| call(db));
         while lab.hands.looks() < enough {
-            assert!(!calling.is_finished(), "the call has looked less often, and not waited");
+            assert!(!calling.is_finished(), "the call read the clock less often, and did not wait");
             std::thread::yield_now();
         }
         lab.hands.advance(HOUR);
@@ -36,10 +36,10 @@ fn expiring<T: Send>(
     })
 }
 
-/// Others may have seen the key expired by the time that such a change gets its place in the log. Once
-/// it was made nevertheless, and said that the key was there; a persist brought the key back.
+/// Other threads may have seen the key expired before such a change gets its place in the log.
+/// Regression: the change was made and the key reported as present; a persist brought the key back.
 #[test]
-fn what_has_expired_before_the_append_was_not_there() {
+fn a_key_that_expires_before_the_append_counts_as_absent() {
     type Call = fn(&Bitcask) -> bool;
     let calls: [(&str, u64, Call); 6] = [
         ("delete", 1, |db| db.delete("k").unwrap()),
@@ -66,9 +66,9 @@ fn what_has_expired_before_the_append_was_not_there() {
     }
 }
 
-/// A change that rests on nothing is made, and so is one that rests on what does not expire.
+/// An unconditional change is made, and so is one that depends on a value that does not expire.
 #[test]
-fn what_does_not_rest_on_an_expired_value_is_done_all_the_same() {
+fn changes_independent_of_an_expired_value_are_made() {
     let lab = Lab::new();
     let db = lab.open();
     db.put_opt("k", "old", mortal()).unwrap();
@@ -80,7 +80,7 @@ fn what_does_not_rest_on_an_expired_value_is_done_all_the_same() {
     check(&db, &model([("k", "first")]));
 }
 
-/// All of several conditions hold for as long as the first of the keys lives.
+/// Several conditions together hold until the first of their keys expires.
 #[test]
 fn conditions_hold_until_the_first_of_their_keys_expires() {
     let is = |key: &'static str, value: Option<&'static str>| Condition {
@@ -121,9 +121,9 @@ fn conditions_hold_until_the_first_of_their_keys_expires() {
     }
 }
 
-/// An iterator gathers the keys of a shard, and reads their entries later.
+/// An iterator collects the keys of a shard, and reads their entries later.
 #[test]
-fn an_iterator_shows_keys_that_were_persisted_since_it_came_to_their_shard() {
+fn an_iterator_yields_keys_persisted_after_it_collected_their_shard() {
     let lab = Lab::weak();
     let db = lab.open();
     let keys = 0..20_u8;

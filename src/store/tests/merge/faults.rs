@@ -1,9 +1,9 @@
-//! Merges that are cut short: by a crash at every operation, by every call that fails, by a disk
-//! that is full at every size.
+//! Interrupted merges: by a crash at every operation, by every failing call, and by a full disk of
+//! every size.
 //!
-//! - [`prepared`] is a disk with a store that is worth a merge: overwritten keys, tombstones above
-//!   puts that are not merged, entries that have expired, batches. Every test starts from a copy.
-//! - What is merged is never all of it, so that tombstones are kept and dropped.
+//! - [`prepared`] is a disk with a store that is worth merging: overwritten keys, tombstones above
+//!   unmerged puts, expired entries and batches. Every test starts from a copy.
+//! - A merge never takes all segments, so that some tombstones are kept and some dropped.
 
 use super::basics::*;
 use crate::options::{MergeOptions, WriteOptions};
@@ -14,7 +14,7 @@ use crate::testing::twin::{Call, Fault, FaultKind, Op};
 const KEYS: [&str; 16] =
     ["a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "m", "n", "o", ""];
 
-/// A disk with a closed store of many small segments, and what it holds.
+/// A disk with a closed store of many small segments, and the store's content.
 fn prepared() -> (Lab, Pairs) {
     let lab = Lab::new().seeded(3);
     let db = lab.open();
@@ -51,7 +51,7 @@ fn prepared() -> (Lab, Pairs) {
     (lab, pairs)
 }
 
-/// Most of the segments of a prepared store, but not the oldest one.
+/// Returns most of the segments of a prepared store, but not the oldest one.
 fn inputs(db: &Bitcask) -> Vec<SegmentId> {
     let all = sealed(db).into_iter().enumerate();
     all.filter(|(at, _)| *at > 0 && at % 4 != 2).map(|(_, id)| id).collect()
@@ -67,21 +67,21 @@ fn listed_on(lab: &Lab) -> Vec<SegmentId> {
     manifest.sealed.iter().map(|sealed| sealed.id).collect()
 }
 
-/// Opens what a crash has left, read-only and then for good; returns the store, which holds the same
-/// both times, and what it holds.
+/// Opens the state that a crash has left, read-only and then for writing. Both must have the same
+/// content. Returns the writable store and its content.
 fn reopened(lab: &Lab, when: &str) -> (Bitcask, Pairs) {
     let reader = lab.open_read_only();
     let seen = snapshot(&reader);
     drop(reader);
-    assert_eq!(lab.twin.op_count(), 0, "{when}: changed by a reader");
+    assert_eq!(lab.twin.op_count(), 0, "{when}: a reader changed the disk");
     let db = lab.try_open().unwrap_or_else(|error| panic!("{when}: {error}"));
-    assert_eq!(snapshot(&db), seen, "{when}: read-only and not");
+    assert_eq!(snapshot(&db), seen, "{when}: read-only and writable openings differ");
     check_figures(&db);
     (db, seen)
 }
 
-/// Checks that the disk holds the segments of a store and no others, and that what was removed was
-/// told of.
+/// Checks that the disk holds exactly the segments of a store, and that every removed file was
+/// reported.
 fn check_files(lab: &Lab, before: &[PathBuf], db: &Bitcask, when: &str) {
     let listed = sealed(db);
     let files = lab.logs().into_iter().chain(lab.hints());
@@ -90,14 +90,14 @@ fn check_files(lab: &Lab, before: &[PathBuf], db: &Bitcask, when: &str) {
     let leftovers = &db.recovery().leftovers;
     let gone = |path: &&PathBuf| lab.twin.contents(path).is_none();
     for path in before.iter().filter(gone) {
-        // What is cut off is told of elsewhere, and so is a segment that is empty.
+        // Cuts and empty segments are reported elsewhere.
         let is_told = leftovers.contains(path) || path.extension().is_some_and(|ext| ext == "log");
         assert!(is_told, "{when}: {} is gone, of {leftovers:?}", path.display());
     }
     assert!(leftovers.iter().all(|path| gone(&path)), "{when}: {leftovers:?}");
 }
 
-/// Merges everything, and opens again: nothing is to be seen of it.
+/// Merges everything and reopens; the content must stay the same.
 fn check_merged(lab: &Lab, db: Bitcask, pairs: &Pairs, when: &str) {
     let report = db.merge_opt(MergeOptions::new().force(true));
     let report = report.unwrap_or_else(|error| panic!("{when}: {error}"));
@@ -105,7 +105,7 @@ fn check_merged(lab: &Lab, db: Bitcask, pairs: &Pairs, when: &str) {
     assert_eq!(snapshot(&db), *pairs, "{when}: merged");
     check_figures(&db);
     let db = lab.reopen(db);
-    // A file that could not be removed may be left.
+    // A file that could not be removed may remain.
     let report = RecoveryReport { leftovers: Vec::new(), ..db.recovery().clone() };
     assert!(report.is_clean(), "{when}: {report:?}");
     assert_eq!(snapshot(&db), *pairs, "{when}: merged and opened again");
@@ -114,11 +114,11 @@ fn check_merged(lab: &Lab, db: Bitcask, pairs: &Pairs, when: &str) {
 /// A merge with writes in between, on a copy of a prepared disk.
 struct Recorded {
     lab: Lab,
-    /// What the store held after each write, the first before all.
+    /// The store's content after each write; the first is from before all writes.
     states: Vec<Pairs>,
-    /// By number of operations, from opening on: the states that are durable and acknowledged.
+    /// By number of operations since opening: the indexes of the durable and the acknowledged state.
     floors: BTreeMap<usize, (usize, usize)>,
-    /// What the manifest listed at some time.
+    /// Every list of segments that the manifest had.
     lists: Vec<Vec<SegmentId>>,
 }
 
@@ -162,16 +162,17 @@ impl Recorded {
         self.lists.push(sealed(db));
     }
 
-    /// The states that may be found after a power cut and a kill behind so many operations.
+    /// Returns the oldest states allowed after a power cut and after a kill, following this many
+    /// operations.
     fn floor(&self, ops: usize) -> (usize, usize) {
         self.floors.range(..=ops).next_back().map_or((0, 0), |(_, floor)| *floor)
     }
 }
 
-/// A crash at any moment of a merge leaves the store as it was before some listing, or after it:
-/// nothing that was deleted is back, and nothing that was not is gone.
+/// A crash at any moment of a merge leaves the store as it was before or after some listing. No
+/// deleted key comes back, and no other key is lost.
 #[test]
-fn a_merge_may_be_cut_short_at_any_operation() {
+fn a_merge_may_be_interrupted_at_any_operation() {
     let (prepared, pairs) = prepared();
     let run = Recorded::new(&prepared, pairs);
     let ops = run.lab.twin.op_count();
@@ -211,7 +212,7 @@ fn a_merge_may_be_cut_short_at_any_operation() {
     }
 }
 
-/// What may come of a merge on a disk that fails.
+/// Checks that a failed merge on a failing disk returns an expected error.
 fn check_failure(error: &Error, when: &str) {
     let path = match error {
         Error::Io { path, .. } | Error::NoSpace { path } | Error::Corrupt { path, .. } => path,
@@ -221,7 +222,7 @@ fn check_failure(error: &Error, when: &str) {
     assert!(path.starts_with(DIR), "{when}: {error}");
 }
 
-/// Fails each call of a merge; those that only read, too, if a fault of this kind can.
+/// Fails each call of a merge. With `reads_too`, also fails the calls that only read.
 fn fail_each(kind: FaultKind, for_ever: bool, reads_too: bool) {
     let (prepared, pairs) = prepared();
     let healthy = prepared.on(prepared.twin.fork());
@@ -233,10 +234,10 @@ fn fail_each(kind: FaultKind, for_ever: bool, reads_too: bool) {
     let calls = if reads_too { healthy.twin.call_count() - first_call } else { ops };
     let trace = healthy.twin.trace();
     assert!(ops > 40 && (calls > ops || !reads_too), "{ops} operations, {calls} calls");
-    // One for ever is met by the calls behind it, too.
+    // A permanent fault also hits the later calls.
     let step = if for_ever && !long() { 3 } else { 1 };
     for at in (0..calls).step_by(step) {
-        let when = format!("{kind:?} at call {at}, for ever: {for_ever}");
+        let when = format!("{kind:?} at call {at}, permanent: {for_ever}");
         let lab = prepared.on(prepared.twin.fork());
         let db = lab.open();
         db.len().unwrap();
@@ -254,12 +255,12 @@ fn fail_each(kind: FaultKind, for_ever: bool, reads_too: bool) {
             assert!(!is_sync || kind == FaultKind::Interrupted || poisoned, "{when}");
             assert!(is_sync || for_ever || !poisoned, "{when}");
         }
-        // The first error is told, and poison by every later write.
+        // The merge returns the first error; every later write reports the poison.
         assert!(!poisoned || result.is_err(), "{when}");
         assert_eq!(snapshot(&db), pairs, "{when}");
         check_figures(&db);
         let killed = lab.killed();
-        // What was written is read entry by entry, then.
+        // In that case, the written output is read entry by entry.
         killed.delete_hints();
         for image in [killed, lab.powered_off(|_| false)] {
             assert_eq!(reopened(&image, &when).1, pairs, "{when}");
@@ -314,9 +315,9 @@ fn a_call_of_a_merge_finds_no_space() {
     fail_each(FaultKind::Enospc, true, false);
 }
 
-/// An input that can't be removed is not there any more for the store, and goes at the next open.
+/// An input that cannot be removed is no longer part of the store, and is removed at the next open.
 #[test]
-fn an_input_that_can_not_be_removed_is_a_leftover() {
+fn an_input_that_cannot_be_removed_is_a_leftover() {
     let (lab, pairs) = prepared();
     let db = lab.open();
     let inputs = inputs(&db);
@@ -332,10 +333,10 @@ fn an_input_that_can_not_be_removed_is_a_leftover() {
     assert_eq!(snapshot(&db), pairs);
 }
 
-/// What was copied and could not be listed is listed when the store is closed, if that is possible
-/// by then, or before the next merge.
+/// Copies that could not be listed are listed when the store is closed, if that works by then, or
+/// before the next merge.
 #[test]
-fn what_could_not_be_listed_is_listed_later() {
+fn unlisted_copies_are_listed_later() {
     let (prepared, pairs) = prepared();
     let mut pending = 0;
     for exchanges in 0..12 {
@@ -364,8 +365,8 @@ fn what_could_not_be_listed_is_listed_later() {
     assert!(pending > 1, "{pending}");
 }
 
-/// At every size of a disk that is too small for a merge, nothing is lost, reads and writes go on as
-/// far as there is room, and once there is more the merge can be made.
+/// On a disk too small for a merge, at every size, nothing is lost, and reads and writes work as far
+/// as there is space. Once there is more, the merge succeeds.
 #[test]
 fn a_merge_meets_a_full_disk_at_every_size() {
     let (prepared, pairs) = prepared();
@@ -396,7 +397,8 @@ fn a_merge_meets_a_full_disk_at_every_size() {
             Ok(()) => drop(pairs.insert(b"another".to_vec(), b"value".to_vec())),
             Err(error) => assert!(error.is_no_space(), "{when}: {error}"),
         }
-        // It is tried again while there is no more room, and closed then, or when there is.
+        // The merge is retried without more space. The store is then closed either without or with
+        // more space.
         let again = merge_inputs(&db);
         assert!(again.is_ok() || again.is_err_and(|error| error.is_no_space()), "{when}");
         if room % 16 == 0 {

@@ -1,5 +1,5 @@
-//! Programs that are started again and again: what each run leaves is folded when the store is opened and
-//! closed.
+//! Programs that start again and again: opening and closing the store folds the segments of earlier
+//! runs.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,7 +17,7 @@ fn key(number: usize) -> Vec<u8> {
     vec![u8::try_from(number % 50).unwrap()]
 }
 
-/// Opens, puts under one of some keys, and closes.
+/// Opens the store, puts one of several keys, and closes it.
 fn run(lab: &Lab, number: usize) {
     let db = lab.open();
     db.put(key(number), number.to_string()).unwrap();
@@ -32,7 +32,7 @@ fn manual(lab: &Lab) -> Lab {
     lab.clone().with(lab.options.clone().merge_policy(MergePolicy::Manual))
 }
 
-/// A disk with so many segments of one entry each, which nobody has folded.
+/// A disk with one segment of one entry per run, none of them folded.
 fn unfolded(runs: usize) -> Lab {
     let lab = Lab::new().seeded(7);
     (0..runs).for_each(|number| run(&manual(&lab), number));
@@ -56,7 +56,7 @@ fn runs_that_write_a_little_leave_few_segments() {
 }
 
 #[test]
-fn a_caller_who_decides_when_to_merge_is_left_to_it() {
+fn a_manual_policy_folds_nothing() {
     let lab = unfolded(60);
     run(&manual(&lab), 60);
     assert_eq!(lab.logs().len(), 61);
@@ -69,7 +69,7 @@ fn a_caller_who_decides_when_to_merge_is_left_to_it() {
 }
 
 #[test]
-fn what_is_left_of_thousands_of_runs_is_folded_when_the_store_has_been_opened() {
+fn segments_of_many_runs_are_folded_after_the_store_is_opened() {
     let lab = unfolded(700);
     let db = lab.open();
     assert_eq!(sealed(&db).len(), 700, "opening folds nothing");
@@ -79,7 +79,7 @@ fn what_is_left_of_thousands_of_runs_is_folded_when_the_store_has_been_opened() 
     check_figures(&db);
     assert_eq!(snapshot(&lab.reopen(db)), expected(700));
 
-    // Where no thread gets to it, each close folds a part.
+    // Without a background thread, each close folds a part.
     let lab = unfolded(700);
     run(&lab, 700);
     let left = lab.logs().len();
@@ -90,9 +90,9 @@ fn what_is_left_of_thousands_of_runs_is_folded_when_the_store_has_been_opened() 
     assert_eq!(snapshot(&lab.open()), expected(703));
 }
 
-/// Each run goes on where the last one stopped.
+/// Each run continues where the last one stopped.
 #[test]
-fn a_follower_that_has_told_all_is_not_told_that_history_is_gone() {
+fn folds_force_no_resync_on_an_up_to_date_follower() {
     let lab = Lab::new();
     let (mut at, mut behind) = (Position::START, Vec::new());
     let mut folded = 0;
@@ -103,7 +103,7 @@ fn a_follower_that_has_told_all_is_not_told_that_history_is_gone() {
         assert_eq!(changes.try_recv().unwrap(), None);
         db.put([7], number.to_string()).unwrap();
         at = changes.try_recv().unwrap().unwrap().position;
-        // It lets go before the store is closed, or after.
+        // The follower is dropped before or after the store is closed.
         let late = (number % 2 == 0).then_some(changes);
         db.close().unwrap();
         folded += usize::from(lab.logs().len() < before);
@@ -111,7 +111,7 @@ fn a_follower_that_has_told_all_is_not_told_that_history_is_gone() {
             assert_eq!(changes.recv().unwrap(), None);
         }
         behind.push(at);
-        // Some that are a few runs behind, too.
+        // Followers that are several runs behind can resume, too.
         let db = lab.open();
         let since = behind[behind.len().saturating_sub(7)];
         let mut changes = db.changes(since).unwrap();
@@ -123,7 +123,7 @@ fn a_follower_that_has_told_all_is_not_told_that_history_is_gone() {
 }
 
 #[test]
-fn a_follower_that_outlives_its_store_is_told_all_that_was_committed() {
+fn a_follower_that_outlives_its_store_receives_all_committed_changes() {
     let lab = unfolded(60);
     let db = lab.open();
     let changes = db.changes(Position::START).unwrap();
@@ -131,9 +131,9 @@ fn a_follower_that_outlives_its_store_is_told_all_that_was_committed() {
     assert_eq!(changes.map(Result::unwrap).count(), 60);
 }
 
-/// The function that is told of a merge may be the one that drops the store. Somebody else has it then.
+/// The callback after a merge may drop the store. Another process may have opened the store by then.
 #[test]
-fn nothing_is_folded_behind_a_close_by_the_thread_that_merges() {
+fn the_merging_thread_folds_nothing_after_a_close() {
     let lab = unfolded(700);
     let (slot, closed_at) = (Arc::new(Mutex::new(None::<Bitcask>)), Arc::new(Mutex::new(None)));
     let (theirs, noted, twin) = (slot.clone(), closed_at.clone(), Arc::clone(&lab.twin));
@@ -148,13 +148,13 @@ fn nothing_is_folded_behind_a_close_by_the_thread_that_merges() {
     let inner = Arc::clone(&db.inner);
     *slot.lock() = Some(db);
     inner.merge_due();
-    let closed_at = closed_at.lock().expect("the first fold has closed the store");
-    assert!(lab.logs().len() > FEW, "all was folded before that");
-    assert_eq!(lab.twin.op_count(), closed_at, "something was changed without the lock");
+    let closed_at = closed_at.lock().expect("the first fold must close the store");
+    assert!(lab.logs().len() > FEW, "everything was folded before the close");
+    assert_eq!(lab.twin.op_count(), closed_at, "the disk was changed without the lock");
     assert_eq!(snapshot(&lab.open()), expected(700));
 }
 
-/// A disk on which the next close folds, and how many operations opening and putting take.
+/// A disk on which the next close folds, with the number of operations of opening and putting.
 fn about_to_fold() -> (Lab, Pairs) {
     let runs = usize::try_from(SMALL_MAX).unwrap();
     (unfolded(runs), expected(runs + 1))
@@ -193,7 +193,7 @@ fn a_crash_at_any_step_of_a_fold_at_close_loses_nothing() {
 }
 
 #[test]
-fn what_keeps_a_fold_from_being_made_is_no_failure_of_a_close() {
+fn a_failing_fold_does_not_fail_the_close() {
     let (prepared, pairs) = about_to_fold();
     let (mut failed, mut closed) = (0, 0);
     for kind in [FaultKind::Eio, FaultKind::Enospc, FaultKind::Emfile] {
@@ -212,7 +212,7 @@ fn what_keeps_a_fold_from_being_made_is_no_failure_of_a_close() {
             lab.twin.clear_fault();
             match &result {
                 Ok(()) => closed += 1,
-                // What closing has to do itself, or a sync.
+                // The failing call belongs to the close itself, or is a sync.
                 Err(_) => failed += 1,
             }
             let found = snapshot(&lab.open());
@@ -222,9 +222,9 @@ fn what_keeps_a_fold_from_being_made_is_no_failure_of_a_close() {
     assert!(closed > 100 && failed > 0, "{closed} closed, {failed} failed");
 }
 
-/// A fold that can't create its output leaves all as it was.
+/// A fold that cannot create its output changes nothing.
 #[test]
-fn a_close_folds_nothing_where_there_is_no_room() {
+fn a_close_folds_nothing_without_space() {
     let (lab, pairs) = about_to_fold();
     let db = lab.open();
     db.put([32], "32").unwrap();
@@ -237,9 +237,10 @@ fn a_close_folds_nothing_where_there_is_no_room() {
     assert_eq!(snapshot(&lab.open()), pairs);
 }
 
-/// Which segments are small is told by their keys, of which a store that was just opened may have many.
+/// The keys determine which segments are small, and a store that was just opened may have many of
+/// them.
 #[test]
-fn a_close_does_not_gather_many_keys_to_find_out_whether_there_is_something_to_fold() {
+fn a_close_does_not_fill_a_large_keydir_to_look_for_folds() {
     const SEGMENTS: usize = 260;
     const ENTRIES: u32 = 260;
     let options = Options::new().segment_size(64 << 10).sync_policy(SyncPolicy::Never);
@@ -260,17 +261,17 @@ fn a_close_does_not_gather_many_keys_to_find_out_whether_there_is_something_to_f
         db.close().unwrap();
         inner.filler.is_done()
     };
-    assert!(!close(1024), "all keys were gathered, and nothing is small");
+    assert!(!close(1024), "all keys were gathered, although no segment is small");
     assert_eq!(lab.logs().len(), SEGMENTS + 1);
-    assert!(close(1 << 20), "so many small ones are worth it");
+    assert!(close(1 << 20), "this many small segments are worth a fold");
     assert!(lab.logs().len() < SEGMENTS / 2, "{}", lab.logs().len());
 }
 
-/// What was written while the clock was ahead does not shift the window.
+/// Writes made while the clock was ahead do not shift the window.
 #[test]
-fn a_window_is_of_hours_by_the_clock_on_the_wall() {
+fn a_merge_window_uses_wall_clock_hours() {
     const AHEAD: Duration = Duration::from_secs(6 * 3600);
-    // It is ten in the evening, and four in the morning by the log's own time.
+    // It is ten in the evening by the clock, and four in the morning by the log's time.
     for (from, to, is_open) in [(22, 23, true), (4, 5, false)] {
         let lab = unfolded(50);
         lab.hands.jump(AHEAD);
@@ -282,16 +283,16 @@ fn a_window_is_of_hours_by_the_clock_on_the_wall() {
     }
 }
 
-/// Segments that can't be folded are not rewritten one by one either: they would be as many, and as small,
-/// again and again.
+/// Segments that cannot be folded are not rewritten one by one either. That would leave as many,
+/// equally small segments, again and again.
 #[test]
-fn where_there_is_no_room_to_fold_segments_that_are_all_alive_stay_as_they_are() {
+fn without_space_to_fold_fully_live_segments_stay_unchanged() {
     let lab = unfolded(50);
     let (calls, twin) = (Arc::new(AtomicUsize::new(0)), Arc::clone(&lab.twin));
     let policy = AutoMerge::new().on_finish({
         let calls = Arc::clone(&calls);
         move |_| {
-            // So that it comes to an end in any case.
+            // Ensures that the test ends in any case.
             if calls.fetch_add(1, Ordering::Relaxed) > 20 {
                 twin.set_space(u64::MAX);
             }
@@ -300,20 +301,20 @@ fn where_there_is_no_room_to_fold_segments_that_are_all_alive_stay_as_they_are()
     let options = lab.options.clone().segment_size(4096);
     let lab = lab.clone().with(options.merge_policy(MergePolicy::Auto(policy)));
     let db = lab.open();
-    // Less than a merge leaves to others, and enough for a copy of a small segment.
+    // Less than the space that a merge leaves free, but enough for a copy of a small segment.
     lab.twin.set_space(u64::MAX - lab.twin.available_space() + 900);
     let before = lab.logs();
     db.inner.merge_due();
-    assert_eq!(calls.load(Ordering::Relaxed), 1, "folds that were tried");
+    assert_eq!(calls.load(Ordering::Relaxed), 1, "number of attempted folds");
     assert_eq!(lab.logs(), before);
     db.close().unwrap();
     assert_eq!(lab.logs(), before);
     assert_eq!(snapshot(&lab.open()), expected(50));
 }
 
-/// What is dead in them makes room for the fold.
+/// Removing their dead segments makes room for the fold.
 #[test]
-fn where_there_is_no_room_to_fold_segments_that_are_dead_go() {
+fn without_space_to_fold_dead_segments_are_removed() {
     let lab = unfolded(60);
     let lab = lab.clone().with(lab.options.clone().segment_size(4096));
     let db = lab.open();

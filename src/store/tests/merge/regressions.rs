@@ -1,4 +1,4 @@
-//! What merges once did to a store, or did not do any more: each with its story.
+//! Bugs of merges that have been fixed, each with its story.
 
 use std::ops::ControlFlow;
 
@@ -7,7 +7,7 @@ use crate::options::{AutoMerge, MergeOptions, MergePolicy};
 use crate::store::tests::*;
 use crate::testing::twin::{Call, Fault, FaultKind};
 
-/// A lab whose policy merges whatever has something dead in it.
+/// A lab whose policy merges every segment with dead entries.
 fn eager(auto: AutoMerge) -> Lab {
     let auto = auto.trigger_dead_percent(1).dead_percent(1).small_size(0);
     let options = Options::new().segment_size(8192).sync_policy(SyncPolicy::Never);
@@ -27,10 +27,11 @@ fn flip(lab: &Lab, path: &Path, at: usize) {
     lab.twin.put_file(path, bytes);
 }
 
-/// How large tombstones are was once estimated by the average key. Where the keys of needed ones are
-/// longer, most of them looked dead, and the segment was rewritten at every look, for ever.
+/// Regression: tombstone sizes were estimated from the average key size. Where the keys of needed
+/// tombstones are longer, most of their bytes looked dead, and the segment was rewritten at every
+/// look, forever.
 #[test]
-fn a_store_at_rest_comes_to_rest_though_its_tombstones_are_long() {
+fn merging_an_idle_store_with_long_tombstones_ends() {
     let lab = Lab::new().with(Options::new().segment_size(1 << 20).sync_policy(SyncPolicy::Never));
     let db = lab.open();
     let long = |number: u32| format!("{number:0>200}");
@@ -53,13 +54,13 @@ fn a_store_at_rest_comes_to_rest_though_its_tombstones_are_long() {
     kill(db);
 }
 
-/// A read that failed was once no damage, so that the same input was tried at each look, and nothing
-/// younger than it was ever merged.
+/// Regression: a failed read did not count as damage, so the same input was retried at each look, and
+/// no newer segment was ever merged.
 #[test]
-fn an_input_that_the_disk_does_not_give_back_is_not_tried_again() {
-    // Some reads are of a hint, and then it is built anew.
+fn an_unreadable_input_is_not_retried() {
+    // If the failing read is of a hint, the hint is rebuilt.
     for reads in 0.. {
-        assert!(reads < 50, "no read of an input is made");
+        assert!(reads < 50, "the merge reads no input");
         let lab = eager(AutoMerge::new());
         let db = lab.open();
         let bad = seal_half_dead(&db, "a");
@@ -77,12 +78,12 @@ fn an_input_that_the_disk_does_not_give_back_is_not_tried_again() {
     }
 }
 
-/// A failed index write was once recorded as damage of the segment, which no merge by policy touched
-/// again until the store was opened anew.
+/// Regression: a failed index write was recorded as damage of the segment. No automatic merge took
+/// that segment until the store was reopened.
 #[test]
 fn a_failed_index_write_does_not_keep_a_segment_from_being_merged() {
     for reads in 0.. {
-        assert!(reads < 50, "no read of a segment is made");
+        assert!(reads < 50, "the segment is never read");
         let lab = eager(AutoMerge::new());
         let db = lab.open();
         let input = seal_half_dead(&db, "a");
@@ -92,7 +93,7 @@ fn a_failed_index_write_does_not_keep_a_segment_from_being_merged() {
         let Err(error) = db.inner.write_index() else { continue };
         assert!(matches!(error, Error::Io { .. }), "{error}");
         assert!(lab.indexes().is_empty());
-        // The thread that seals does not read the segment again.
+        // The sealing thread does not read the segment again.
         assert!(!db.inner.write_index().unwrap());
         db.inner.merge_due();
         assert!(!sealed(&db).contains(&input));
@@ -101,10 +102,11 @@ fn a_failed_index_write_does_not_keep_a_segment_from_being_merged() {
     }
 }
 
-/// A tombstone can't be judged if a newer entry with its hash bits is damaged. The error names the
-/// damaged segment; it was noted in place of the input, and nothing younger was ever merged.
+/// A tombstone cannot be judged if a newer entry with its hash bits is damaged. Regression: the error
+/// names the damaged segment, and that one was recorded instead of the input, so no newer segment was
+/// ever merged.
 #[test]
-fn damage_beside_a_merge_keeps_its_input_from_being_merged_and_no_other() {
+fn damage_outside_a_merge_blocks_only_the_affected_input() {
     let lab = eager(AutoMerge::new());
     let db = lab.open();
     db.put("k", "old").unwrap();
@@ -128,10 +130,10 @@ fn damage_beside_a_merge_keeps_its_input_from_being_merged_and_no_other() {
     kill(db);
 }
 
-/// Damage that was met when tombstones were looked up, before anything was merged, was not noted:
-/// every merge by policy ended there.
+/// Regression: damage found while looking up tombstones, before anything was merged, was not recorded,
+/// and every automatic merge stopped there.
 #[test]
-fn an_input_that_cannot_be_looked_up_keeps_no_other_from_being_merged() {
+fn an_input_whose_look_up_fails_blocks_no_other() {
     let lab = eager(AutoMerge::new());
     let db = lab.open();
     db.put("other", "x".repeat(100)).unwrap();
@@ -146,10 +148,10 @@ fn an_input_that_cannot_be_looked_up_keeps_no_other_from_being_merged() {
     kill(db);
 }
 
-/// A merge once took all that a full disk had left, and listed half a copy beside its original, or
-/// could not even do that: then nothing could be written any more.
+/// Regression: a merge used all the remaining space of a full disk. It listed a partial copy next to
+/// its original, or could not even do that, and then no write was possible any more.
 #[test]
-fn a_merge_takes_nothing_that_it_cannot_make_use_of() {
+fn a_merge_uses_no_space_that_does_not_pay_off() {
     let lab = Lab::new().with(Options::new().segment_size(1 << 20).sync_policy(SyncPolicy::Never));
     let db = lab.open();
     for number in 0..300 {
@@ -169,9 +171,9 @@ fn a_merge_takes_nothing_that_it_cannot_make_use_of() {
     kill(db);
 }
 
-/// A copy needs no codec, but was refused without it.
+/// Copying needs no codec. Regression: it was refused without the codec.
 #[test]
-fn values_of_a_codec_that_this_build_lacks_are_merged() {
+fn values_of_a_missing_codec_are_merged() {
     let lab = crate::store::tests::point::compression::with_unknown(Lab::new());
     let db = lab.open();
     let report = db.merge_opt(MergeOptions::new().force(true)).unwrap();
@@ -179,9 +181,10 @@ fn values_of_a_codec_that_this_build_lacks_are_merged() {
     kill(db);
 }
 
-/// While a limit held a merge back nobody asked its callback, so that it could not be cancelled.
+/// Regression: while a rate limit held a merge back, its callback was not called, so it could not be
+/// cancelled.
 #[test]
-fn a_merge_that_waits_for_its_limit_can_be_cancelled() {
+fn a_merge_waiting_for_its_rate_limit_can_be_cancelled() {
     let lab = Lab::new();
     let db = lab.open();
     db.put("key", "value").unwrap();
@@ -196,9 +199,9 @@ fn a_merge_that_waits_for_its_limit_can_be_cancelled() {
     kill(db);
 }
 
-/// It ended the thread that merges, and with it all merging until the next open.
+/// Regression: a panic ended the merging thread, and so all merging until the next open.
 #[test]
-fn a_callback_that_panics_does_not_end_merging() {
+fn a_panicking_callback_does_not_end_merging() {
     let lab = eager(AutoMerge::new().on_finish(|_| panic!("a callback's own")));
     let db = lab.open();
     for key in ["a", "b"] {

@@ -1,6 +1,6 @@
-//! What a merge does with each kind of entry, and where it puts what it writes.
+//! What a merge does with each kind of entry, and where it writes its output.
 //!
-//! - Told with the helpers of `merge`. A [`Meddler`] acts within a step.
+//! - The tests use the helpers of `basics`. A [`Meddler`] acts within a step.
 
 use super::basics::*;
 use crate::merge::{Host, MergeContext};
@@ -9,8 +9,8 @@ use crate::segment::Segment;
 use crate::segment::write::output::Output;
 use crate::store::tests::*;
 
-/// Does something once within a step of a merge: when entries have been looked up and no output is
-/// there for them yet, or when an output is about to be listed.
+/// Acts once within a step of a merge: after entries have been looked up and before an output exists
+/// for them, or when an output is about to be listed.
 struct Meddler<'a> {
     inner: &'a Inner,
     at_output: std::cell::RefCell<Option<Box<dyn FnOnce() + 'a>>>,
@@ -61,10 +61,11 @@ impl Host for Meddler<'_> {
     }
 }
 
-/// What a tombstone of `k` shadows is looked up in the hints of older segments that are not merged.
-/// Where none holds a put of its hash bits it goes, and with it its segment, without an output.
+/// To find what a tombstone of `k` shadows, the merge looks in the hints of older, unmerged segments.
+/// If none of them holds a put with its hash bits, the tombstone is dropped, and its segment is
+/// removed without an output.
 #[test]
-fn a_tombstone_goes_when_nothing_older_holds_its_key() {
+fn a_tombstone_is_dropped_when_nothing_older_holds_its_key() {
     for (older, kept) in [("another", 0), ("k", 1)] {
         let lab = lab();
         let db = lab.open();
@@ -79,7 +80,7 @@ fn a_tombstone_goes_when_nothing_older_holds_its_key() {
         assert_eq!((report.segments_in, report.segments_out), (2, kept));
         assert_eq!(sealed(&db).len() as u64, 1 + kept);
         let left: &[(&str, &str)] = if kept == 0 { &[("another", "older")] } else { &[] };
-        // At the bottom it is not needed any more.
+        // In the oldest segment it is not needed any more.
         let all = sealed(&db);
         assert_eq!(all[0], bottom);
         let report = merge(&db, &all);
@@ -89,7 +90,7 @@ fn a_tombstone_goes_when_nothing_older_holds_its_key() {
     }
 }
 
-/// A key may have many dead puts below its tombstone, and all tombstones are looked up none the less.
+/// A key may have many dead puts below its tombstone. All tombstones are still looked up.
 #[test]
 fn tombstones_of_several_keys_are_all_looked_up() {
     let lab = lab();
@@ -110,8 +111,8 @@ fn tombstones_of_several_keys_are_all_looked_up() {
     remains(&lab, db, &[("d", &value)]);
 }
 
-/// Hints tell by hash bits alone, so a put of another key with the same ones keeps a tombstone too.
-/// It has to be dead, or the tombstone is not even looked up, and kept.
+/// Hints record only hash bits, so a put of another key with the same bits keeps a tombstone, too. The
+/// put has to be dead; otherwise the tombstone is kept without a look-up.
 #[test]
 fn a_tombstone_is_kept_where_an_older_put_has_its_hash_bits() {
     let (k, twin, other) = colliding();
@@ -131,10 +132,10 @@ fn a_tombstone_is_kept_where_an_older_put_has_its_hash_bits() {
     }
 }
 
-/// Without a look-up (there are too many tombstones, or hints too large for what is merged) every
-/// older segment may hold the key.
+/// Without a look-up (because of too many tombstones, or of hints too large compared to the input),
+/// every older segment may hold the key.
 #[test]
-fn tombstones_that_are_not_looked_up_are_kept() {
+fn tombstones_without_a_look_up_are_kept() {
     let lab = lab();
     let db = lab.open();
     db.put("another", "older").unwrap();
@@ -157,8 +158,8 @@ fn tombstones_that_are_not_looked_up_are_kept() {
     remains(&lab, db, &[("another", "older")]);
 }
 
-/// An expired entry shadows what is below it as a tombstone does. When it goes, it leaves one if an
-/// older segment may hold the key, and none otherwise.
+/// Like a tombstone, an expired entry shadows the entries below it. When it is dropped, it is replaced
+/// by a tombstone if an older segment may hold the key, and by nothing otherwise.
 #[test]
 fn an_expired_entry_leaves_a_tombstone_where_one_is_needed() {
     for (older, kept) in [("another", 0), ("k", 1)] {
@@ -181,9 +182,9 @@ fn an_expired_entry_leaves_a_tombstone_where_one_is_needed() {
     }
 }
 
-/// *Collides* is about what has a slot when a copy is made, not when the original was written.
+/// The *collides* flag depends on the slots when a copy is made, not when the original was written.
 #[test]
-fn collides_is_set_anew() {
+fn collides_is_recomputed() {
     let (first, second, _) = colliding();
     let lab = weak();
     let db = lab.open();
@@ -201,10 +202,10 @@ fn collides_is_set_anew() {
     remains(&lab, db, &[(&second, "2")]);
 }
 
-/// A copy stands for itself: the rest of its batch may be dead, and a place that a mark names may be
-/// in a segment that is gone. Recovery would believe either.
+/// A copy is independent: the rest of its batch may be dead, and the place that its mark names may be
+/// in a removed segment. Recovery would believe both.
 #[test]
-fn copies_are_of_no_batch_and_carry_no_mark() {
+fn copies_belong_to_no_batch_and_carry_no_mark() {
     let lab = lab();
     let db = lab.open();
     db.put("a", "0").unwrap();
@@ -234,10 +235,10 @@ fn copies_are_of_no_batch_and_carry_no_mark() {
     remains(&lab, db, &[("a", "1"), ("b", "2")]);
 }
 
-/// A segment of which nothing is live or needed goes by its hint alone: were its log read, the
-/// damage there would be met.
+/// A segment of which nothing is live or needed is removed based on its hint alone. Reading its log
+/// would find the damage there.
 #[test]
-fn a_segment_without_anything_that_is_needed_is_not_read() {
+fn a_segment_that_is_not_needed_is_not_read() {
     let lab = lab();
     let db = lab.open();
     db.put("k", "old").unwrap();
@@ -256,10 +257,10 @@ fn a_segment_without_anything_that_is_needed_is_not_read() {
     remains(&lab, db, &[("k", "new")]);
 }
 
-/// Between the look at an entry and its copy, and between that and the listing, its key may be put
-/// again or deleted: the slot stays with what is younger, and the copy is dead.
+/// A key may be put or deleted between the look at its entry and the copy, or between the copy and the
+/// listing. The slot keeps the newer entry, and the copy is dead.
 #[test]
-fn what_changes_while_it_is_copied_stays_changed() {
+fn changes_during_the_copy_are_kept() {
     for (at_swap, put) in [(false, true), (false, false), (true, true), (true, false)] {
         let lab = lab();
         let db = lab.open();
@@ -280,9 +281,9 @@ fn what_changes_while_it_is_copied_stays_changed() {
     }
 }
 
-/// What dies when its segment has been begun and it has not been read yet is not copied.
+/// An entry that dies after its segment was begun and before it is read is not copied.
 #[test]
-fn what_dies_before_its_turn_is_not_copied() {
+fn an_entry_that_dies_before_its_turn_is_not_copied() {
     let lab = lab();
     let db = lab.open();
     for key in ["put", "deleted", "untouched"] {
@@ -298,8 +299,8 @@ fn what_dies_before_its_turn_is_not_copied() {
     remains(&lab, db, &[("put", "new"), ("untouched", "old")]);
 }
 
-/// An expired entry whose key is put again while it is being dropped is not dropped; the tombstone
-/// that was written for it lies below the new put.
+/// An expired entry does not count as dropped if its key is put again meanwhile. The tombstone written
+/// for the entry lies below the new put.
 #[test]
 fn an_expired_entry_that_is_put_again_meanwhile_stays_put() {
     let lab = lab();
@@ -316,10 +317,10 @@ fn an_expired_entry_that_is_put_again_meanwhile_stays_put() {
     remains(&lab, db, &[("k", "new")]);
 }
 
-/// Outputs are as large as segments are, and take the place of the youngest input that they have
-/// entries of: above it something may shadow these, below it they may shadow something.
+/// Outputs have the size of segments. Each takes the place of the newest input that it has entries of:
+/// above that place, other entries may shadow its entries; below it, its entries may shadow others.
 #[test]
-fn outputs_are_listed_where_their_youngest_input_was() {
+fn outputs_are_listed_in_the_place_of_their_newest_input() {
     let lab = lab();
     let db = lab.open();
     let mut segments = Vec::new();
@@ -337,7 +338,7 @@ fn outputs_are_listed_where_their_youngest_input_was() {
     let at = |id| listed.iter().position(|listed| *listed == id);
     assert_eq!(listed.len(), 6);
     assert_eq!([0, 3, 5].map(|kept| at(segments[kept])), [Some(0), Some(2), Some(5)]);
-    // The first one was full with entries of the first two inputs.
+    // The first output was full with entries of the first two inputs.
     assert!(entries_of(&lab, listed[1]).iter().all(|(key, ..)| !key.starts_with("key 4")));
     for output in [listed[1], listed[3], listed[4]] {
         let length = lab.twin.contents(&db.inner.dir.log(output)).unwrap().len();
@@ -347,8 +348,8 @@ fn outputs_are_listed_where_their_youngest_input_was() {
     remains(&lab, db, &pairs);
 }
 
-/// What is as large as a segment is not copied, which would give nothing back; it stays, with what
-/// lies below it, and a tombstone of a key that it may hold is kept.
+/// An entry as large as a segment is not copied, since that would free nothing. It stays, together
+/// with the entries below it, and a tombstone of a key that it may hold is kept.
 #[test]
 fn a_live_entry_as_large_as_a_segment_stays_where_it_is() {
     let lab = lab();
@@ -370,15 +371,16 @@ fn a_live_entry_as_large_as_a_segment_stays_where_it_is() {
     db.delete("large").unwrap();
     let report = merge(&db, &[neighbour, deleted]);
     assert_eq!((report.tombstones_kept, report.tombstones_dropped), (1, 1));
-    // Dead, it goes.
+    // Once dead, it is removed.
     let report = merge(&db, &[stays]);
     assert_eq!((report.segments_in, report.segments_out), (1, 0));
     remains(&lab, db, &[("k", "2")]);
 }
 
-/// Half of an input gives nothing back, so none is begun whose copies would take the last room.
+/// Copying half of an input frees nothing, so a merge begins no input whose copies would take the last
+/// space.
 #[test]
-fn an_input_is_begun_only_if_there_is_room_for_what_is_live_and_for_others() {
+fn an_input_is_begun_only_with_space_for_its_live_entries_and_the_reserve() {
     let lab = lab();
     let db = lab.open();
     db.put("k", "x".repeat(700)).unwrap();
@@ -387,7 +389,7 @@ fn an_input_is_begun_only_if_there_is_room_for_what_is_live_and_for_others() {
     let input = seal(&db);
     let [live_size] = db.segments().iter().map(|segment| segment.live_size).collect::<Vec<_>>()[..]
     else {
-        panic!("one segment is sealed")
+        panic!("one segment must be sealed")
     };
     let used = u64::MAX - lab.twin.available_space();
     let needed = used + live_size + 8192 / 4;
@@ -405,7 +407,11 @@ fn an_input_is_begun_only_if_there_is_room_for_what_is_live_and_for_others() {
     let mut merge = begin(&db, &[input]);
     step_to_copy(&db, &mut merge);
     let told = merge.progress();
-    assert_eq!((told.segments_done, told.read_size), (0, told.total_size), "all has been read");
+    assert_eq!(
+        (told.segments_done, told.read_size),
+        (0, told.total_size),
+        "the whole input must be read"
+    );
     finish(&db, merge);
     remains(&lab, db, &[("k", &"x".repeat(700))]);
 }

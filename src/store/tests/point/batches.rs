@@ -1,9 +1,9 @@
-//! Batches: how they are filled, how large they are, and that one can be written again.
+//! Batches: how they are filled, their size in the log, and that one can be written more than once.
 
 use crate::store::tests::*;
 
 #[test]
-fn a_batch_knows_what_it_takes_in_the_log() {
+fn a_batch_knows_its_size_in_the_log() {
     let lab = Lab::new().with(Options::new().sync_policy(SyncPolicy::Never));
     let db = lab.open();
     db.put("gone", "").unwrap();
@@ -29,7 +29,7 @@ fn a_batch_knows_what_it_takes_in_the_log() {
 }
 
 #[test]
-fn pairs_are_collected_and_added() {
+fn pairs_can_be_collected_into_and_added_to_a_batch() {
     let db = Lab::new().open();
     let mut batch: Batch = [("a", "1"), ("b", "1")].into_iter().collect();
     batch.extend(BTreeMap::from([("b".to_owned(), vec![b'2']), ("c".to_owned(), vec![b'3'])]));
@@ -44,7 +44,7 @@ fn pairs_are_collected_and_added() {
 }
 
 #[test]
-fn a_batch_that_the_disk_has_no_room_for_is_written_again() {
+fn a_batch_can_be_rewritten_after_a_full_disk() {
     let lab = Lab::new();
     let db = lab.open();
     db.put("before", "").unwrap();
@@ -62,7 +62,7 @@ fn a_batch_that_the_disk_has_no_room_for_is_written_again() {
 }
 
 #[test]
-fn one_change_that_is_to_be_durable_makes_all_of_them_durable() {
+fn one_durable_change_makes_the_whole_batch_durable() {
     let durable = WriteOptions::new().durable(true);
     let lab = Lab::new();
     let db = lab.open();
@@ -76,7 +76,7 @@ fn one_change_that_is_to_be_durable_makes_all_of_them_durable() {
     .unwrap();
     let all = model([("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")]);
     check(&lab.powered_off(|_| false).open(), &all);
-    // The batch as a whole has the last word.
+    // The options of the batch as a whole take precedence.
     let syncs = db.stats().syncs;
     db.write_opt(Batch::new().put_opt("e", "5", durable), durable.durable(false)).unwrap();
     assert_eq!(db.stats().syncs, syncs);

@@ -1,5 +1,5 @@
-//! Clocks that are set while values have a time to live: what is read, what `ttl` says, and what merges
-//! destroy. The rows are those of the table in decision 37.
+//! Clock changes while values have a time to live: what reads return, what `ttl` returns, and what
+//! merges drop. The rows are those of the table in decision 37.
 
 use crate::options::MergeOptions;
 use crate::store::tests::*;
@@ -28,14 +28,14 @@ fn merge(db: &Bitcask) -> crate::MergeReport {
     db.merge_opt(MergeOptions::new().force(true)).unwrap()
 }
 
-/// Checks that all that reads agrees on whether a key is there, transactions too.
-fn assert_there(db: &Bitcask, key: &str, is_there: bool) {
+/// Checks that all ways to read, including transactions, agree on whether a key is present.
+fn assert_present(db: &Bitcask, key: &str, is_there: bool) {
     assert_reads(db, key, is_there);
     let seen = db.transaction(|transaction| transaction.get(key)).unwrap();
     assert_eq!(seen.is_some(), is_there, "a transaction");
 }
 
-/// Checks that all that reads in either role agrees on whether a key is there.
+/// Checks that all ways to read that both roles have agree on whether a key is present.
 fn assert_reads(db: &Reader, key: &str, is_there: bool) {
     let bytes = key.as_bytes();
     assert_eq!(db.get(key).unwrap().is_some(), is_there, "get");
@@ -48,18 +48,18 @@ fn assert_reads(db: &Reader, key: &str, is_there: bool) {
     assert_eq!((forward, backward), (is_there, is_there), "ranges");
 }
 
-/// Each way to a store that is open while its clock is behind what it has seen before.
-const BEHIND: [&str; 3] = ["it was ahead at open", "it jumped and came back", "it was set back"];
+/// The ways in which an open store's clock can be behind the time that the store has seen.
+const BEHIND: [&str; 3] = ["ahead at open", "jumped ahead and back", "set back"];
 
 fn behind(lab: &Lab, how: &str) -> Bitcask {
     match how {
-        "it was ahead at open" => {
+        "ahead at open" => {
             lab.hands.jump(DAY);
             let db = lab.open();
             lab.hands.step_back(DAY);
             db
         }
-        "it jumped and came back" => {
+        "jumped ahead and back" => {
             let db = lab.open();
             db.put("before", "x").unwrap();
             lab.hands.jump(DAY);
@@ -76,9 +76,9 @@ fn behind(lab: &Lab, how: &str) -> Bitcask {
     }
 }
 
-/// Once such a key was there for a day, with two seconds left all the time.
+/// Regression: such a key stayed for a day, always with two seconds left.
 #[test]
-fn a_ttl_goes_on_when_the_clock_was_set_back() {
+fn a_ttl_keeps_running_after_the_clock_was_set_back() {
     for how in BEHIND {
         let lab = lab();
         let db = behind(&lab, how);
@@ -87,16 +87,16 @@ fn a_ttl_goes_on_when_the_clock_was_set_back() {
         assert!(!db.put_if_absent("lease", "other's").unwrap());
         lab.hands.advance(SECOND);
         assert_eq!(left(&db, "lease"), Some(SECOND), "{how}");
-        assert_there(&db, "lease", true);
+        assert_present(&db, "lease", true);
         lab.hands.advance(SECOND);
-        assert_there(&db, "lease", false);
+        assert_present(&db, "lease", false);
         assert!(db.put_if_absent("lease", "other's").unwrap(), "{how}");
     }
 }
 
-/// Once there were 86,398 seconds left.
+/// Regression: 86,398 seconds were left.
 #[test]
-fn a_ttl_goes_on_where_it_was_when_the_store_is_opened_again() {
+fn a_ttl_continues_where_it_was_after_a_reopen() {
     for (how, closed) in BEHIND.into_iter().flat_map(|how| [(how, true), (how, false)]) {
         let lab = lab();
         let db = behind(&lab, how);
@@ -116,21 +116,21 @@ fn a_ttl_goes_on_where_it_was_when_the_store_is_opened_again() {
         db.put_opt("new", "x", mortal(SECOND)).unwrap();
         assert_eq!(left(&db, "new"), Some(SECOND), "{told}");
         lab.hands.advance(SECOND);
-        assert_there(&db, "new", false);
-        assert_there(&db, "lease", true);
+        assert_present(&db, "new", false);
+        assert_present(&db, "lease", true);
         lab.hands.advance(2 * SECOND);
-        assert_there(&db, "lease", false);
-        assert_there(&db, "later", true);
+        assert_present(&db, "lease", false);
+        assert_present(&db, "later", true);
         let report = merge(&db);
         assert_eq!(report.expired_dropped, 2, "{told}");
         lab.hands.advance(SECOND);
-        assert_there(&db, "later", false);
+        assert_present(&db, "later", false);
     }
 }
 
-/// Whoever opens a store for a moment, again and again, and only reads, lets time pass too.
+/// Time passes even if a store is only opened briefly, again and again, and only read.
 #[test]
-fn a_ttl_goes_on_though_nothing_is_written_any_more() {
+fn a_ttl_keeps_running_without_further_writes() {
     for how in BEHIND {
         let lab = lab();
         let db = behind(&lab, how);
@@ -143,17 +143,17 @@ fn a_ttl_goes_on_though_nothing_is_written_any_more() {
             db = lab.reopen(db);
         }
         lab.hands.advance(SECOND);
-        assert_there(&db, "lease", false);
+        assert_present(&db, "lease", false);
         for _ in 0..2 {
             db = lab.reopen(db);
-            assert_there(&db, "lease", false);
+            assert_present(&db, "lease", false);
         }
     }
 }
 
-/// A device whose clock has lost the date, and is told it later.
+/// A device whose clock has lost the date and is corrected later.
 #[test]
-fn a_clock_that_starts_years_behind_goes_on_from_the_log() {
+fn a_clock_that_starts_years_behind_continues_from_the_log() {
     let lab = lab();
     let db = lab.open();
     db.put_opt("short", "x", mortal(2 * SECOND)).unwrap();
@@ -165,21 +165,21 @@ fn a_clock_that_starts_years_behind_goes_on_from_the_log() {
     let db = lab.open();
     assert_eq!(left(&db, "short").unwrap().as_secs(), 1);
     lab.hands.advance(2 * SECOND);
-    assert_there(&db, "short", false);
-    assert_there(&db, "hour", true);
+    assert_present(&db, "short", false);
+    assert_present(&db, "hour", true);
     db.put_opt("new", "x", mortal(HOUR)).unwrap();
     lab.hands.jump(20 * YEAR);
-    assert_there(&db, "hour", false);
-    assert_there(&db, "year", true);
-    assert_there(&db, "new", false);
+    assert_present(&db, "hour", false);
+    assert_present(&db, "year", true);
+    assert_present(&db, "new", false);
     db.put_opt("newer", "x", mortal(HOUR)).unwrap();
     assert_eq!(left(&db, "newer"), Some(HOUR));
     let db = lab.reopen(db);
-    assert_there(&db, "year", true);
+    assert_present(&db, "year", true);
     assert_eq!(left(&db, "newer"), Some(HOUR));
 }
 
-/// What happens while the clock is ahead, between two times that it is right.
+/// What happens while the clock is ahead, between two periods in which it is right.
 const AHEAD: [&str; 6] = [
     "nothing",
     "a merge",
@@ -189,9 +189,9 @@ const AHEAD: [&str; 6] = [
     "opened, a merge",
 ];
 
-/// A merge took keys for good that were to live for an hour more.
+/// Regression: a merge permanently removed keys that had an hour left to live.
 #[test]
-fn what_is_alive_by_the_corrected_clock_is_there_again_whatever_a_merge_did() {
+fn keys_alive_by_the_corrected_clock_return_despite_merges() {
     for (what, by) in
         AHEAD.into_iter().flat_map(|what| [2 * HOUR, DAY, 73 * YEAR].map(|by| (what, by)))
     {
@@ -208,12 +208,12 @@ fn what_is_alive_by_the_corrected_clock_is_there_again_whatever_a_merge_did() {
         } else {
             lab.hands.jump(by);
         }
-        assert_there(&db, "hour", false);
+        assert_present(&db, "hour", false);
         if what == "a put and a merge" {
             db.put_opt("ahead", "x", mortal(HOUR)).unwrap();
         }
         if what != "nothing" {
-            // What has expired since the last entry that the store was closed with is as uncertain.
+            // What has expired since the store's last entry before the close is just as uncertain.
             let certain = u64::from(what != "opened, a merge");
             assert_eq!(merge(&db).expired_dropped, certain, "{told}");
         }
@@ -223,28 +223,28 @@ fn what_is_alive_by_the_corrected_clock_is_there_again_whatever_a_merge_did() {
         }
         if what == "a merge, reopened" {
             db = lab.reopen(db);
-            assert_there(&db, "hour", false);
+            assert_present(&db, "hour", false);
         }
         lab.hands.step_back(by);
-        // Nothing comes back while the store is open.
-        assert_there(&db, "hour", false);
+        // No key returns while the store is open.
+        assert_present(&db, "hour", false);
         merge(&db);
         let db = lab.reopen(db);
-        assert_there(&db, "hour", true);
+        assert_present(&db, "hour", true);
         assert!(left(&db, "hour").unwrap() > 59 * HOUR / 60, "{told}");
-        assert_there(&db, "gone", false);
-        assert_there(&db, "endless", true);
+        assert_present(&db, "gone", false);
+        assert_present(&db, "endless", true);
         if what == "a put and a merge" {
             assert!(left(&db, "ahead").unwrap() <= HOUR, "{told}");
         }
         lab.hands.advance(HOUR);
-        assert_there(&db, "hour", false);
+        assert_present(&db, "hour", false);
     }
 }
 
-/// A machine that has slept, and a store that was closed for a while, look like a jump.
+/// After a sleep of the machine, or while a store was closed, the clock seems to jump.
 #[test]
-fn what_has_expired_goes_when_the_clock_has_stood_by_its_jump_for_a_day() {
+fn expired_keys_are_dropped_a_day_after_a_clock_jump() {
     for closed in [true, false] {
         let lab = lab();
         let mut db = lab.open();
@@ -257,7 +257,7 @@ fn what_has_expired_goes_when_the_clock_has_stood_by_its_jump_for_a_day() {
         } else {
             lab.hands.jump(YEAR);
         }
-        // What is put now is given back as soon as it has expired.
+        // The space of a value put now is freed as soon as the value has expired.
         db.put_opt("new", "x", mortal(SECOND)).unwrap();
         lab.hands.advance(SECOND);
         assert_eq!((merge(&db).expired_dropped, db.len().unwrap()), (1, 2), "closed: {closed}");
@@ -265,13 +265,13 @@ fn what_has_expired_goes_when_the_clock_has_stood_by_its_jump_for_a_day() {
         assert_eq!((merge(&db).expired_dropped, db.len().unwrap()), (0, 2), "closed: {closed}");
         lab.hands.advance(SECOND);
         assert_eq!((merge(&db).expired_dropped, db.len().unwrap()), (1, 1), "closed: {closed}");
-        assert_there(&db, "endless", true);
+        assert_present(&db, "endless", true);
     }
 }
 
-/// What can't be dropped yet must not be planned again and again.
+/// A merge must not be planned repeatedly for entries that cannot be dropped yet.
 #[test]
-fn no_merge_is_planned_for_what_it_would_not_drop() {
+fn no_merge_is_planned_for_entries_it_would_not_drop() {
     let lab = Lab::new().with(Options::new());
     let db = lab.open();
     db.put_opt("hour", vec![7; 10_000], mortal(HOUR)).unwrap();
@@ -283,9 +283,9 @@ fn no_merge_is_planned_for_what_it_would_not_drop() {
     assert!(db.needs_merge().segments.len() == 1);
 }
 
-/// A step of less than a minute is what setting a clock right looks like.
+/// A step of less than a minute counts as an ordinary clock correction.
 #[test]
-fn small_steps_of_the_clock_keep_nothing_from_going() {
+fn small_clock_steps_do_not_keep_expired_keys() {
     let lab = lab();
     let db = lab.open();
     for _ in 0..3 {
@@ -296,9 +296,9 @@ fn small_steps_of_the_clock_keep_nothing_from_going() {
     }
 }
 
-/// Both kinds are in one store: what was written when the clock was right, and when it was ahead.
+/// One store holds values written while the clock was right and values written while it was ahead.
 #[test]
-fn each_key_expires_by_the_clock_that_it_was_written_by() {
+fn each_key_expires_by_the_clock_it_was_written_with() {
     let lab = lab();
     let db = lab.open();
     for (key, ttl) in [("a", 10), ("c", 30)] {
@@ -324,7 +324,7 @@ fn each_key_expires_by_the_clock_that_it_was_written_by() {
             }
         }
         for key in ["a", "b", "c", "d"] {
-            assert_there(&db, key, expected.contains(&key.as_bytes()));
+            assert_present(&db, key, expected.contains(&key.as_bytes()));
         }
         merge(&db);
         assert_eq!(db.len().unwrap(), expected.len() as u64);
@@ -332,9 +332,9 @@ fn each_key_expires_by_the_clock_that_it_was_written_by() {
     }
 }
 
-/// A condition and a range rest on the first key to expire, by whichever clock.
+/// A condition or a range is valid until its first key expires, by the clock of that key.
 #[test]
-fn what_rests_on_a_key_fails_when_its_own_clock_says_so() {
+fn conditions_on_a_key_fail_by_that_keys_clock() {
     for (key, jumps) in [("right", false), ("ahead", true)] {
         let lab = lab();
         let db = lab.open();
@@ -367,7 +367,7 @@ fn what_rests_on_a_key_fails_when_its_own_clock_says_so() {
 
 /// The reader's clock is right, and the writer's is ahead.
 #[test]
-fn a_reader_goes_by_the_time_of_what_it_reads() {
+fn a_reader_judges_expiry_by_the_entrys_clock() {
     let lab = lab();
     let reader_lab = Lab { hands: Hands::new(), ..lab.clone() };
     let db = lab.open();
@@ -386,9 +386,9 @@ fn a_reader_goes_by_the_time_of_what_it_reads() {
     assert_reads(&reader, "ahead", false);
 }
 
-/// 292,000 years are not for ever.
+/// 292,000 years is still finite.
 #[test]
-fn a_ttl_that_reaches_the_end_of_time_is_none() {
+fn a_ttl_beyond_the_end_of_time_means_no_expiry() {
     let lab = lab();
     let db = lab.open();
     db.put_opt("put", "x", mortal(Duration::MAX)).unwrap();

@@ -1,10 +1,10 @@
 //! Stories of keys that share all their hash bits.
 //!
-//! - Each story is told with all entries in one segment and with a segment for each, and ends in
-//!   every way that a store can end. Then its keys are deleted one after the other, and nothing
-//!   that was there before may come back.
-//! - An entry is flagged exactly when another key with its bits has a slot. In a batch it may be
-//!   flagged for a key that the batch itself removes: too much is harmless.
+//! - Each story runs with all entries in one segment and with a segment per entry, and ends in every
+//!   way that a store can end. Then its keys are deleted one after the other, and no earlier value may
+//!   come back.
+//! - An entry is flagged if and only if another key with its bits has a slot. In a batch, it may also
+//!   be flagged for a key that the batch itself removes; an unneeded flag is harmless.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::store::tests::*;
 
 const SEED: u64 = 42;
 
-/// Returns keys with the same hash bits: one for each letter, which it starts with.
+/// Returns keys with the same hash bits, one per letter, which it begins with.
 fn key(letter: char) -> Vec<u8> {
     let hasher = KeyHasher::weak(SEED);
     let hash = hasher.hash(b"a0");
@@ -20,7 +20,7 @@ fn key(letter: char) -> Vec<u8> {
     names.find(|name| hasher.hash(name) == hash).unwrap()
 }
 
-/// A store while a story is told, and what it should hold.
+/// A store during a story, and its expected content.
 struct Told {
     lab: Lab,
     db: Bitcask,
@@ -46,7 +46,7 @@ impl Told {
         self.model.insert(key(letter), Stored { value, expiry: None });
     }
 
-    /// Puts a key that is expired at once.
+    /// Puts a key that expires immediately.
     fn put_expired(&mut self, letter: char) {
         let value = self.value(letter);
         let expiry = Some(self.db.inner.clock.now());
@@ -62,7 +62,7 @@ impl Told {
         self.model.remove(&key(letter));
     }
 
-    /// Writes a batch: letters are put, those behind a minus deleted.
+    /// Writes a batch: a letter is a put, and a letter after a minus is a delete.
     fn batch(&mut self, changes: &[&str]) {
         let mut batch = Batch::new();
         for change in changes {
@@ -79,7 +79,7 @@ impl Told {
         self.db.write(&batch).unwrap();
     }
 
-    /// Returns the log in short: "a" is a put, "-a" a tombstone, "a!" is flagged *collides*.
+    /// Returns the log in short: "a" is a put, "-a" a tombstone, and "a!" is flagged *collides*.
     fn log(&self) -> String {
         let entries = log_entries(&self.lab).into_iter();
         let of_keys = entries.filter(|entry| !entry.key.is_empty());
@@ -92,7 +92,7 @@ impl Told {
     }
 }
 
-/// Ends a store in one way, and opens what is left. The lab is the one it goes on with.
+/// Ends a store in one way, and opens what is left. Returns the lab to continue with.
 type Ending = fn(&Lab, Bitcask) -> (Lab, Bitcask);
 
 const ENDINGS: [(&str, Ending); 8] = [
@@ -123,12 +123,12 @@ const ENDINGS: [(&str, Ending); 8] = [
         kill(lab.open());
         (lab.clone(), lab.open())
     }),
-    ("synced, and powered off", |lab, db| {
+    ("synced, then a power cut", |lab, db| {
         db.sync().unwrap();
         let image = lab.powered_off(|_| false);
         (image.clone(), image.open())
     }),
-    ("read by another", |lab, db| {
+    ("opened by a reader", |lab, db| {
         let image = lab.killed();
         drop(db);
         let reader = image.open_read_only();
@@ -140,7 +140,7 @@ const ENDINGS: [(&str, Ending); 8] = [
     }),
 ];
 
-/// Tells a story in every layout with every ending.
+/// Runs a story in every layout with every ending.
 fn tell(story: fn(&mut Told), log: &str) {
     let whole = Options::new().segment_size(64 << 10).sync_policy(SyncPolicy::Never);
     for options in [whole.clone(), whole.clone().segment_entries(1), whole.segment_entries(2)] {
@@ -151,7 +151,7 @@ fn tell(story: fn(&mut Told), log: &str) {
             check(&told.db, &told.model);
             let Told { lab, db, mut model, .. } = told;
             let (mut lab, mut db) = ending(&lab, db);
-            println!("{name}, {} entries a segment", options.segment_entries);
+            println!("{name}, {} entries per segment", options.segment_entries);
             check(&db, &model);
             while let Some((key, _)) = model.pop_first() {
                 db.delete(&key).unwrap();
@@ -164,21 +164,21 @@ fn tell(story: fn(&mut Told), log: &str) {
 
 #[test]
 fn a_batch_of_two_new_keys_flags_the_second_for_the_first() {
-    // A rule that asks the keydir alone finds neither there yet and flags neither; then the second
-    // kills the first when the keydir is filled.
+    // A rule that looked only at the keydir would find neither key present and flag neither entry. The
+    // second would then shadow the first when the keydir is filled.
     tell(|told| told.batch(&["a", "b"]), "a b!");
     tell(|told| told.batch(&["a", "b", "c"]), "a b! c!");
     tell(|told| told.batch(&["b", "a"]), "b a!");
 }
 
 #[test]
-fn a_batch_that_changes_a_key_twice_counts_its_last_change() {
+fn a_batch_that_changes_a_key_twice_uses_its_last_change() {
     tell(|told| told.batch(&["a", "b", "a", "-b"]), "a");
     tell(|told| told.batch(&["-a", "b", "a"]), "b a!");
 }
 
 #[test]
-fn a_batch_beside_keys_that_are_there() {
+fn a_batch_with_present_keys() {
     let story = |told: &mut Told| {
         told.put('a');
         told.batch(&["b", "a"]);
@@ -197,7 +197,7 @@ fn a_batch_beside_keys_that_are_there() {
 }
 
 #[test]
-fn a_batch_may_flag_too_much_for_what_it_removes_itself() {
+fn a_batch_may_set_unneeded_flags_for_keys_it_removes() {
     let story = |told: &mut Told| {
         told.put('a');
         told.batch(&["-a", "b"]);
@@ -252,7 +252,7 @@ fn both_keys_deleted_and_written_again_in_either_order() {
 
 #[test]
 fn the_other_key_written_again_once_the_first_is_deleted() {
-    // The last entry is unflagged, and rightly so: it alone has a slot. Everything older is dead.
+    // The last entry is rightly unflagged: its key alone has a slot, and every older entry is dead.
     let story = |told: &mut Told| {
         told.put('a');
         told.put('b');
@@ -319,7 +319,7 @@ fn a_tombstone_above_an_unflagged_key() {
 }
 
 #[test]
-fn an_unflagged_tombstone_kills_all_that_is_older() {
+fn an_unflagged_tombstone_shadows_everything_older() {
     let story = |told: &mut Told| {
         told.put('a');
         told.put('b');
@@ -331,8 +331,8 @@ fn an_unflagged_tombstone_kills_all_that_is_older() {
 
 #[test]
 fn an_expired_key_has_a_slot_and_counts() {
-    // If it did not count, the next entry would be unflagged, and kill a slot that is still there
-    // when the keydir is filled: `len` and the figures would not be what they were.
+    // If the expired key did not count, the next entry would be unflagged, and would shadow the
+    // expired key's slot when the keydir is filled. `len` and the figures would change.
     let story = |told: &mut Told| {
         told.put_expired('a');
         told.put('b');
@@ -357,7 +357,7 @@ fn an_expired_key_has_a_slot_and_counts() {
 }
 
 #[test]
-fn a_delete_of_what_is_absent_writes_nothing() {
+fn a_delete_of_an_absent_key_writes_nothing() {
     let story = |told: &mut Told| {
         told.put('a');
         told.delete('b');
@@ -368,7 +368,7 @@ fn a_delete_of_what_is_absent_writes_nothing() {
 }
 
 #[test]
-fn keys_after_a_clear_don_t_know_those_before() {
+fn keys_after_a_clear_are_independent_of_those_before() {
     let story = |told: &mut Told| {
         told.put('a');
         told.put('b');
@@ -381,7 +381,7 @@ fn keys_after_a_clear_don_t_know_those_before() {
 }
 
 #[test]
-fn conditional_changes_are_of_the_key_they_name() {
+fn conditional_changes_affect_only_the_key_they_name() {
     for lab in [Lab::weak().seeded(SEED), Lab::new()] {
         let db = lab.open();
         assert!(db.put_if_absent(key('a'), "1").unwrap());
@@ -404,7 +404,7 @@ fn conditional_changes_are_of_the_key_they_name() {
     }
 }
 
-/// Plays random changes of few keys and compares every flag in the log with the slots there were.
+/// Makes random changes of few keys, and compares every flag in the log with the slots at that time.
 #[test]
 fn entries_are_flagged_exactly_when_another_key_with_their_bits_has_a_slot() {
     let lab = Lab::weak().seeded(SEED).with(Options::new().segment_size(700));

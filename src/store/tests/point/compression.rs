@@ -1,12 +1,12 @@
-//! Values that are stored compressed, and values that are not, side by side.
+//! Compressed and uncompressed values in one store.
 //!
-//! - What a build without a codec does with entries that have one is here too: a number that no
-//!   build has is forged. Stores that were really written with one are in `tests/it/format.rs`.
+//! - These tests also cover how a build without a codec treats entries that use it: they forge a
+//!   number that no build has. `tests/it/format.rs` has stores that were really written with a codec.
 
 use crate::entry::{BodySum, Header};
 use crate::store::tests::*;
 
-/// Returns compressions that change something; none in a build without codecs.
+/// Returns the compressions that have an effect; none in a build without codecs.
 fn codecs() -> impl Iterator<Item = Compression> {
     Compression::all().into_iter().filter(|compression| *compression != Compression::None)
 }
@@ -17,7 +17,7 @@ fn lab_with(compression: Compression) -> Lab {
     lab.with(options)
 }
 
-/// Bytes that do not compress.
+/// Returns bytes that do not compress.
 fn noise(size: usize) -> Vec<u8> {
     let mut random = crate::store::tests::story::Random(1);
     let mut bytes = vec![0; size];
@@ -26,13 +26,13 @@ fn noise(size: usize) -> Vec<u8> {
 }
 
 #[test]
-fn values_are_stored_compressed_where_that_makes_an_entry_smaller() {
+fn values_are_compressed_if_that_makes_the_entry_smaller() {
     for compression in codecs() {
         let lab = lab_with(compression);
         let db = lab.open();
         let mut expected = Model::new();
         for size in 0..300_usize {
-            // A part that does not compress and one that does.
+            // An incompressible part and a compressible part.
             let mut value = noise(size / 2);
             value.resize(size, b'x');
             let key = size.to_be_bytes().to_vec();
@@ -60,7 +60,7 @@ fn values_are_stored_compressed_where_that_makes_an_entry_smaller() {
 }
 
 #[test]
-fn values_that_are_written_differ_from_opening_to_opening_and_are_read_alike() {
+fn values_written_with_different_options_are_read_alike() {
     for compression in codecs() {
         let lab = lab_with(compression);
         let plain = lab_with(Compression::None).on(Arc::clone(&lab.twin));
@@ -73,7 +73,7 @@ fn values_that_are_written_differ_from_opening_to_opening_and_are_read_alike() {
         let db = plain.open();
         db.put("a", &b).unwrap();
         check(&db, &model([("a", &b), ("b", &b), ("c", &c)]));
-        // What is read, compared and given to closures is what was put, before and behind.
+        // Reads, comparisons and closures get the value that was put, before and after the reopening.
         let found = db.compare_and_swap("b", Some(b"b"), None).unwrap().unwrap_err();
         assert_eq!(found.current.unwrap(), b);
         let swapped = db.compare_and_swap("b", Some(b.as_bytes()), Some(d.as_bytes()));
@@ -94,7 +94,7 @@ fn values_that_are_written_differ_from_opening_to_opening_and_are_read_alike() {
 }
 
 #[test]
-fn limits_of_size_count_before_compression() {
+fn size_limits_apply_before_compression() {
     for compression in codecs() {
         let lab = lab_with(compression);
         let db = lab.try_open_with(lab.options.clone().value_size_limit(1000)).unwrap();
@@ -106,7 +106,7 @@ fn limits_of_size_count_before_compression() {
 }
 
 #[test]
-fn a_value_that_was_compressed_holds_no_segment() {
+fn a_compressed_value_pins_no_segment() {
     for compression in codecs() {
         let db = lab_with(compression).open();
         db.put("compressed", [7; 1000]).unwrap();
@@ -131,7 +131,7 @@ fn change(lab: &Lab, change: impl FnOnce(&mut [u8])) {
 }
 
 #[test]
-fn damage_to_compressed_bytes_that_are_not_checked_gives_an_error_or_a_value_of_the_right_size() {
+fn unchecked_damage_to_compressed_bytes_gives_an_error_or_a_value_of_the_right_size() {
     for compression in codecs() {
         let lab = lab_with(compression);
         let db = lab.open();
@@ -174,7 +174,7 @@ fn damage_to_compressed_bytes_that_are_not_checked_gives_an_error_or_a_value_of_
 }
 
 #[test]
-fn a_compressed_value_that_checks_and_makes_no_sense_is_corrupt() {
+fn an_invalid_compressed_value_with_a_valid_checksum_is_corrupt() {
     for compression in codecs() {
         for raw_size in [0, 1, 999, 1001, 1 << 20, u32::MAX] {
             let lab = lab_with(compression);
@@ -202,7 +202,7 @@ fn a_compressed_value_that_checks_and_makes_no_sense_is_corrupt() {
     }
 }
 
-/// Changes the header of the first entry, and gives it the checksum that it has to have.
+/// Changes the header of the first entry, and updates its checksum.
 fn forge(lab: &Lab, change_header: impl FnOnce(&mut Header)) {
     change(lab, |bytes| {
         let entry = Entry::decode(bytes).unwrap().unwrap();
@@ -215,13 +215,13 @@ fn forge(lab: &Lab, change_header: impl FnOnce(&mut Header)) {
     });
 }
 
-/// Makes the value of the first entry one of a codec that no build has.
+/// Gives the value of the first entry a codec that no build has.
 fn forge_codec(lab: &Lab) {
     change(lab, |bytes| {
         let entry = Entry::decode(bytes).unwrap().unwrap();
         let (key, value) = (entry.key().to_vec(), entry.value().to_vec());
         let (value, _) = value.split_at(value.len() - 4);
-        // The last of the optional fields is the one that comes with a codec.
+        // The codec's field is the last of the optional fields.
         let mut head = bytes[..entry.header.size() + 4].to_vec();
         head[6] |= 1;
         head[7] |= 0x80;
@@ -233,7 +233,7 @@ fn forge_codec(lab: &Lab) {
     });
 }
 
-/// A store with a value of an unknown codec under "unknown", one under "other", and the hint.
+/// A store with a value of an unknown codec under "unknown", another value under "other", and a hint.
 pub(crate) fn with_unknown(lab: Lab) -> Lab {
     let db = lab.open();
     db.put("unknown", "a value").unwrap();
@@ -253,8 +253,8 @@ fn is_unknown(error: &Error) -> bool {
 }
 
 #[test]
-fn a_value_of_an_unknown_codec_is_refused_where_it_is_asked_for_and_nowhere_else() {
-    // Weak hashes make look-ups, and fills of the keydir, pass by the keys of others.
+fn a_value_of_an_unknown_codec_is_refused_only_when_it_is_read() {
+    // With weak hashes, look-ups and fills of the keydir visit the entries of other keys.
     for lab in [Lab::new(), Lab::weak()] {
         for verify in [true, false] {
             let options = lab.options.clone().verify_reads(verify);

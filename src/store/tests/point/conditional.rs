@@ -1,5 +1,5 @@
-//! Changes that depend on what is there: all conditions and the caller's own look at the log hold when
-//! the changes are made, or nothing is.
+//! Changes that depend on the present state: either all conditions and the caller's check of the log
+//! hold when the changes are made, or nothing changes.
 
 use crate::log::Log;
 use crate::segment::write::draft::Draft;
@@ -11,7 +11,7 @@ fn is<'a>(key: &'a str, value: Option<&'a str>) -> Condition<'a> {
     Condition { key: key.as_bytes(), expected: Expected::Value(value) }
 }
 
-/// Puts, and deletes where there is no value.
+/// Puts keys, and deletes those without a value.
 fn change(db: &Bitcask, conditions: &[Condition<'_>], changes: &[(&str, Option<&str>)]) -> bool {
     let drafts = changes.iter().map(|(key, value)| match value {
         Some(value) => Draft::put(key.as_bytes(), value.as_bytes(), None),
@@ -22,7 +22,7 @@ fn change(db: &Bitcask, conditions: &[Condition<'_>], changes: &[(&str, Option<&
 }
 
 #[test]
-fn changes_are_made_if_all_conditions_hold_and_else_none_is() {
+fn changes_are_made_only_if_all_conditions_hold() {
     for lab in [Lab::new(), Lab::weak()] {
         let db = lab.open();
         db.write(Batch::new().put("a", "1").put("b", "2")).unwrap();
@@ -38,7 +38,7 @@ fn changes_are_made_if_all_conditions_hold_and_else_none_is() {
         assert!(change(&db, &right(), &[("absent", None)]));
         assert!(change(&db, &right(), &[]));
         assert_eq!(db.stats().appends, appends);
-        // Keys that are changed and keys that are only looked at, in one shard and in others.
+        // Changed keys and keys that are only conditions, in the same shard and in different ones.
         assert!(change(&db, &right(), &[("a", Some("3")), ("c", Some("4")), ("b", None)]));
         let expected = model([("a", "3"), ("c", "4")]);
         check(&db, &expected);
@@ -50,7 +50,7 @@ fn changes_are_made_if_all_conditions_hold_and_else_none_is() {
 }
 
 #[test]
-fn what_a_key_was_at_a_time_is_not_what_it_is_once_it_was_written_again() {
+fn an_unchanged_condition_fails_once_the_key_is_rewritten() {
     let lab = Lab::new();
     let db = lab.open();
     let since = |key: &'static str, timestamp| Condition {
@@ -66,10 +66,10 @@ fn what_a_key_was_at_a_time_is_not_what_it_is_once_it_was_written_again() {
     let first = time("a");
     assert!(!change(&db, &[since("a", None)], &[("b", Some("1"))]));
     assert!(change(&db, &[since("a", first)], &[("b", Some("1"))]));
-    // The same value, and yet another.
+    // Rewriting the same value makes the condition fail, too.
     db.put("a", "1").unwrap();
     assert!(!change(&db, &[since("a", first)], &[("b", Some("2"))]));
-    // A merge moves an entry and leaves its time.
+    // A merge moves an entry but keeps its timestamp.
     let second = time("a");
     db.merge_opt(crate::options::MergeOptions::new().force(true)).unwrap();
     assert!(change(&db, &[since("a", second), since("c", None)], &[("b", None)]));
@@ -77,7 +77,7 @@ fn what_a_key_was_at_a_time_is_not_what_it_is_once_it_was_written_again() {
 }
 
 #[test]
-fn who_has_seen_the_log_and_refuses_leaves_all_as_it_is() {
+fn a_refused_check_of_the_log_changes_nothing() {
     let lab = Lab::new();
     let db = lab.open();
     db.put("a", "1").unwrap();
@@ -98,11 +98,11 @@ fn who_has_seen_the_log_and_refuses_leaves_all_as_it_is() {
     check(&db, &model([("a", "2")]));
 }
 
-/// Two accounts that together must not go below zero: each writer looks at both and takes from one.
-/// Were a key that is only looked at not locked until the change of the other is published, both
-/// would take at once.
+/// The sum of two accounts must not become negative. Each writer reads both and withdraws from one. If
+/// a key that is only read were not locked until the change of the other key is published, both
+/// writers could withdraw simultaneously.
 #[test]
-fn conditions_hold_until_the_changes_are_there() {
+fn conditions_hold_until_the_changes_are_published() {
     let lab = Lab::new();
     let db = lab.open();
     let amount = |key: &str| -> i64 {
@@ -130,7 +130,7 @@ fn conditions_hold_until_the_changes_are_there() {
 }
 
 #[test]
-fn a_change_that_is_to_be_durable_is_when_it_returns() {
+fn a_durable_change_is_durable_when_it_returns() {
     let durable = WriteOptions::new().durable(true);
     let changes: [fn(&Bitcask, WriteOptions) -> bool; 4] = [
         |db, durable| db.put_if_absent_opt("new", "1", durable).unwrap(),
@@ -150,7 +150,7 @@ fn a_change_that_is_to_be_durable_is_when_it_returns() {
 }
 
 #[test]
-fn a_change_that_depends_on_what_is_there_may_have_a_time_to_live() {
+fn a_conditional_change_may_have_a_time_to_live() {
     let lab = Lab::new();
     let db = lab.open();
     let minute = WriteOptions::new().ttl(Duration::from_secs(60));

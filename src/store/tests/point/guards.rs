@@ -1,11 +1,11 @@
-//! Closures that go on for long while they are lent a value: what they keep, what they don't, and what
-//! may be done meanwhile, from within them too.
+//! Closures that run for a long time with a lent value: what they keep alive, what they do not, and
+//! which calls are possible meanwhile, including from within the closures.
 
 use crate::options::{MergeOptions, MergePolicy};
 use crate::stats::Stats;
 use crate::store::tests::*;
 
-/// Two stores on disks of their own.
+/// Two stores on separate disks.
 fn two() -> (Lab, Lab) {
     let lab = || {
         let options = Options::new().segment_size(1024).sync_policy(SyncPolicy::Never);
@@ -14,8 +14,8 @@ fn two() -> (Lab, Lab) {
     (lab(), lab())
 }
 
-/// Overwrites a few keys until some segments are full, seals them, and merges them away; returns how many
-/// segments the store has removed by that.
+/// Overwrites a few keys until some segments are full, seals them, and merges them away. Returns the
+/// number of segments that this removed.
 fn turn_over(db: &Bitcask) -> u64 {
     for number in 0..60_u8 {
         db.put([number % 5], [number; 100]).unwrap();
@@ -35,7 +35,7 @@ fn retired(db: &Reader) -> u64 {
 }
 
 #[test]
-fn a_closure_keeps_nothing_of_another_store() {
+fn a_closure_keeps_nothing_of_another_store_alive() {
     let (here, there) = two();
     let (read, other) = (here.open(), there.open());
     read.put("key", "value").unwrap();
@@ -53,7 +53,7 @@ fn a_closure_keeps_nothing_of_another_store() {
 }
 
 #[test]
-fn a_closure_keeps_what_its_store_has_removed_since_and_trying_again_queues_nothing() {
+fn a_closure_keeps_later_removed_segments_alive_and_retries_queue_nothing() {
     let (lab, _) = two();
     let db = lab.open();
     turn_over(&db);
@@ -80,7 +80,7 @@ fn a_closure_keeps_what_its_store_has_removed_since_and_trying_again_queues_noth
 }
 
 #[test]
-fn what_is_held_is_no_closure() {
+fn held_values_do_not_act_like_closures() {
     let (lab, _) = two();
     let db = lab.open();
     turn_over(&db);
@@ -99,14 +99,14 @@ fn what_is_held_is_no_closure() {
 }
 
 #[test]
-fn closures_may_use_their_store_and_others_from_within() {
+fn closures_may_use_their_store_and_others() {
     let (here, there) = two();
     let (db, other) = (here.open(), there.open());
     turn_over(&db);
     turn_over(&other);
     db.get_with([1], |outer| {
         let before = outer.to_vec();
-        // One guard within the other, of both stores in turns.
+        // Nested guards of both stores in turn.
         db.get_with([2], |inner| {
             other
                 .get_many_with(&[[1], [2]], |_, others| {
@@ -121,7 +121,7 @@ fn closures_may_use_their_store_and_others_from_within() {
         .unwrap();
         let kept = retired(&db);
         assert!(kept > 0);
-        // The inner ones are over, the outer one is not.
+        // The inner guards have been dropped, the outer one has not.
         db.inner.segments.free_retired();
         assert_eq!((retired(&db), outer), (kept, &before[..]));
         db.clear().unwrap();
@@ -153,7 +153,7 @@ fn stores_may_come_and_go_while_a_closure_runs() {
 }
 
 #[test]
-fn a_store_closes_beside_a_closure_of_a_snapshot() {
+fn a_store_closes_during_a_closure_of_a_snapshot() {
     let (lab, _) = two();
     let db = lab.open();
     turn_over(&db);
@@ -171,7 +171,7 @@ fn a_store_closes_beside_a_closure_of_a_snapshot() {
 }
 
 #[test]
-fn a_closure_of_a_store_opened_read_only_keeps_what_refreshes_replace() {
+fn a_closure_of_a_reader_keeps_what_refreshes_replace() {
     let (lab, _) = two();
     let writer = lab.open();
     turn_over(&writer);
@@ -188,7 +188,7 @@ fn a_closure_of_a_store_opened_read_only_keeps_what_refreshes_replace() {
         })
         .unwrap()
         .unwrap();
-    // Whoever refreshes next lets go of it, whether there is anything new or not.
+    // The next refresh releases it, whether there is anything new or not.
     reader.refresh().unwrap();
     assert_eq!((retired(&reader), reader.inner.keydir.collector().left()), (0, 0));
 }

@@ -1,4 +1,4 @@
-//! What others do while a writer is between log and keydir.
+//! Other operations while a writer is between appending to the log and updating the keydir.
 
 use crate::options::MergeOptions;
 use crate::segment::write::draft::Draft;
@@ -6,7 +6,7 @@ use crate::store::point::write::{addresses, publish};
 use crate::store::tests::merge::basics::{entries_of, lab, merge, remains, seal, sealed};
 use crate::store::tests::*;
 
-/// Gives a thread that should have to wait ample time to show that it does not.
+/// Gives a thread that should be blocked ample time to show that it is not.
 fn give_way(is_done: impl Fn() -> bool) {
     for _ in 0..20 {
         if is_done() {
@@ -16,10 +16,9 @@ fn give_way(is_done: impl Fn() -> bool) {
     }
 }
 
-/// Appends a change of one key, has another thread act while no slot names it, and publishes it.
-/// Returns what the other thread made of it, and whether it had done so before the change was
-/// published.
-fn beside<T: Send>(
+/// Appends a change of one key, lets another thread act while no slot names the change, and publishes
+/// it. Returns the other thread's result, and whether it had finished before the change was published.
+fn while_in_flight<T: Send>(
     db: &Bitcask,
     key: &str,
     value: Option<&str>,
@@ -27,7 +26,7 @@ fn beside<T: Send>(
 ) -> (T, bool) {
     let inner = &db.inner;
     let writer = inner.writer().unwrap();
-    // Filling takes the locks of the shards too, and nobody is to wait for that.
+    // Filling takes the locks of the shards, too, and no thread should wait for that.
     inner.filler.fill_all(&inner.keydir).unwrap();
     let guard = inner.pin();
     let hash = inner.keydir.hash(key.as_bytes());
@@ -53,10 +52,11 @@ fn beside<T: Send>(
     })
 }
 
-/// The delete's segment is sealed and merged while the keydir still names the put: with the put, which
-/// the merge would take for live, or alone, so that the put is what the tombstone has to keep down.
+/// The delete's segment is sealed and merged while the keydir still names the put. It is merged
+/// together with the put, which the merge would take for live, or alone, so that the tombstone still
+/// has to shadow the put.
 #[test]
-fn a_delete_in_flight_stays_deleted_beside_a_merge() {
+fn a_delete_in_flight_stays_deleted_during_a_merge() {
     for is_whole in [true, false] {
         let lab = lab();
         let db = lab.open();
@@ -68,21 +68,21 @@ fn a_delete_in_flight_stays_deleted_beside_a_merge() {
             let inputs = if is_whole { vec![old, new] } else { vec![new] };
             merge(&db, &inputs);
         };
-        let ((), is_early) = beside(&db, "k", None, act);
+        let ((), is_early) = while_in_flight(&db, "k", None, act);
         assert!(!is_early, "a segment was merged with an append in flight");
         remains(&lab, db, &[("other", "value")]);
     }
 }
 
-/// A put in flight is named by no slot, as what is dead. Once merges took it for that, and failed, and
-/// went on to fail until the store was opened again.
+/// No slot names a put in flight, as if it were dead. Regression: merges took it for dead and failed,
+/// and kept failing until the store was reopened.
 #[test]
-fn a_put_in_flight_is_merged_as_what_it_is() {
+fn a_put_in_flight_is_merged_as_live() {
     let lab = lab();
     let db = lab.open();
     db.put("k", "old").unwrap();
     let force = || db.merge_opt(MergeOptions::new().force(true));
-    let (report, is_early) = beside(&db, "k", Some("new"), force);
+    let (report, is_early) = while_in_flight(&db, "k", Some("new"), force);
     assert_eq!(report.unwrap().live_entries, 1);
     assert!(!is_early);
     force().unwrap();
@@ -91,37 +91,37 @@ fn a_put_in_flight_is_merged_as_what_it_is() {
 }
 
 #[test]
-fn a_position_is_not_ahead_of_what_can_be_read() {
+fn a_position_is_not_ahead_of_reads() {
     let lab = lab();
     let db = lab.open();
     db.put("k", "old").unwrap();
     let position_and_value = || (db.position(), db.get("k").unwrap().unwrap().to_vec());
-    let ((position, value), is_early) = beside(&db, "k", Some("new"), position_and_value);
-    assert!(!is_early, "nobody is told of a change behind this position, and nobody can read it");
+    let ((position, value), is_early) = while_in_flight(&db, "k", Some("new"), position_and_value);
+    assert!(
+        !is_early,
+        "a follower from this position would miss the change, which cannot be read yet"
+    );
     assert_eq!(value, b"new");
     assert_eq!(db.changes(position).unwrap().try_recv().unwrap(), None);
 }
 
 #[test]
-fn a_follower_is_not_told_of_what_can_not_be_read_yet() {
+fn a_follower_receives_no_change_before_it_can_be_read() {
     let lab = lab();
     let db = lab.open();
     db.put("k", "old").unwrap();
     for value in [Some("new"), None] {
         let mut changes = db.changes(db.position()).unwrap();
         let follow = || (changes.try_recv().unwrap(), db.get("k").unwrap().map(Vec::from));
-        let ((change, found), is_early) = beside(&db, "k", value, follow);
-        assert!(
-            !is_early,
-            "the follower would find the old value, and never be told of the new one"
-        );
+        let ((change, found), is_early) = while_in_flight(&db, "k", value, follow);
+        assert!(!is_early, "the follower would read the old value, and never learn of the new one");
         assert_eq!(change.unwrap().key, "k");
         assert_eq!(found.as_deref(), value.map(str::as_bytes));
     }
 }
 
 #[test]
-fn a_backup_is_not_ahead_of_what_can_be_read() {
+fn a_backup_is_not_ahead_of_reads() {
     let lab = lab();
     let db = lab.open();
     db.put("k", "old").unwrap();
@@ -129,26 +129,27 @@ fn a_backup_is_not_ahead_of_what_can_be_read() {
         db.backup("/backup").unwrap();
         db.get("k").unwrap().unwrap().to_vec()
     };
-    let (value, is_early) = beside(&db, "k", Some("new"), backup);
+    let (value, is_early) = while_in_flight(&db, "k", Some("new"), backup);
     assert!(!is_early);
     let copy = Bitcask::open_on(&lab.env(), Path::new("/backup"), lab.options.clone()).unwrap();
     assert_eq!(copy.get("k").unwrap().unwrap(), *value);
 }
 
-/// A verification compares what slots name with what lies in the log.
+/// Verification compares the entries that slots name with the log.
 #[test]
-fn a_verification_beside_an_append_in_flight_finds_no_damage() {
+fn a_verification_during_an_append_finds_no_damage() {
     let lab = lab();
     let db = lab.open();
     db.put("k", "old").unwrap();
     for value in [Some("new"), None] {
-        let (report, _) = beside(&db, "k", value, || db.verify().unwrap());
+        let (report, _) = while_in_flight(&db, "k", value, || db.verify().unwrap());
         assert_eq!(report.damage, []);
     }
 }
 
-/// The change rests on a value that was there when it was appended, so from then on the key is there
-/// throughout. Whoever looked between log and keydir found the old entry, and that had expired.
+/// The change depends on a value that was present when the change was appended, so from then on the
+/// key is continuously present. Regression: a read between log and keydir found the old entry, which
+/// had expired.
 #[test]
 fn a_key_is_not_seen_expired_while_its_persist_is_in_flight() {
     type Look = fn(&Bitcask) -> bool;
@@ -171,7 +172,7 @@ fn a_key_is_not_seen_expired_while_its_persist_is_in_flight() {
             lab.hands.advance(hour);
             look(&db)
         };
-        let (is_there, is_early) = beside(&db, "k", Some("value"), look_later);
+        let (is_there, is_early) = while_in_flight(&db, "k", Some("value"), look_later);
         assert!(is_there && !is_early, "{name}");
         assert!(db.contains_key("k").unwrap(), "{name}");
     }

@@ -1,11 +1,11 @@
-//! How long a key lives that is put: as the write says, as the key did before, or as the store says.
+//! How long a put key lives: as the write says, as the key did before, or by the store's default.
 
 use crate::store::tests::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// All calls that put a value under the key "k", which may be there already.
+/// A call that puts a value under the key "k", which may be present already.
 type Put = fn(&Bitcask, WriteOptions);
 
 const PUTS: [(&str, Put); 7] = [
@@ -37,7 +37,7 @@ fn in_seconds(seconds: u64) -> Ttl {
 }
 
 #[test]
-fn every_put_keeps_the_time_to_live_or_sets_it_as_asked() {
+fn every_put_keeps_or_sets_the_time_to_live_as_requested() {
     let (keep, mortal) = (WriteOptions::new().keep_ttl(true), WriteOptions::new().ttl(HOUR));
     let both = mortal.keep_ttl(true);
     for compression in Compression::all() {
@@ -47,22 +47,22 @@ fn every_put_keeps_the_time_to_live_or_sets_it_as_asked() {
             let db = lab.open();
             let ttl = || db.ttl("k").unwrap();
             put(&db, keep);
-            assert_eq!(ttl(), Some(Ttl::Never), "{name}: it was absent");
+            assert_eq!(ttl(), Some(Ttl::Never), "{name}: the key was absent");
             put(&db, both);
-            assert_eq!(ttl(), Some(Ttl::Never), "{name}: it had none");
+            assert_eq!(ttl(), Some(Ttl::Never), "{name}: the key had no time to live");
             put(&db, mortal);
             assert_eq!(ttl(), Some(in_seconds(3600)), "{name}");
             lab.hands.advance(MINUTE);
             put(&db, keep);
             assert_eq!(ttl(), Some(in_seconds(3540)), "{name}: kept");
             put(&db, both);
-            assert_eq!(ttl(), Some(in_seconds(3540)), "{name}: kept, whatever else is asked for");
+            assert_eq!(ttl(), Some(in_seconds(3540)), "{name}: keep_ttl takes precedence");
             put(&db, WriteOptions::new());
             assert_eq!(ttl(), Some(Ttl::Never), "{name}: not kept");
             put(&db, WriteOptions::new().ttl(MINUTE));
             lab.hands.advance(MINUTE);
             put(&db, both);
-            assert_eq!(ttl(), Some(in_seconds(3600)), "{name}: an expired key is an absent one");
+            assert_eq!(ttl(), Some(in_seconds(3600)), "{name}: an expired key counts as absent");
             let expected = raw(&db);
             check(&lab.reopen(db), &expected);
         }
@@ -70,7 +70,7 @@ fn every_put_keeps_the_time_to_live_or_sets_it_as_asked() {
 }
 
 #[test]
-fn an_insert_that_keeps_a_time_to_live_finds_none() {
+fn an_insert_with_keep_ttl_has_no_time_to_live_to_keep() {
     let lab = Lab::new();
     let db = lab.open();
     let options = WriteOptions::new().ttl(MINUTE).keep_ttl(true);
@@ -81,7 +81,7 @@ fn an_insert_that_keeps_a_time_to_live_finds_none() {
 }
 
 #[test]
-fn a_key_expires_at_the_time_that_was_asked_for() {
+fn a_key_expires_at_the_requested_time() {
     for (name, put) in PUTS {
         let lab = Lab::new();
         let db = lab.open();
@@ -95,7 +95,7 @@ fn a_key_expires_at_the_time_that_was_asked_for() {
         assert!(db.contains_key("k").unwrap(), "{name}");
         lab.hands.advance(Duration::from_secs(1));
         assert!(!db.contains_key("k").unwrap(), "{name}");
-        // The past, the beginning of time and before; the last one set counts.
+        // The present, the beginning of time, and before that. The last time set is used.
         let beginning = std::time::UNIX_EPOCH;
         for past in [time(0), time(60).expires_at(beginning), time(60).expires_at(beginning - HOUR)]
         {
@@ -104,7 +104,7 @@ fn a_key_expires_at_the_time_that_was_asked_for() {
         }
         put(&db, time(0).ttl(HOUR));
         assert_eq!(db.ttl("k").unwrap(), Some(in_seconds(3600)), "{name}");
-        // The end of time is none.
+        // The end of time means no expiry.
         let end = beginning + Duration::from_micros(crate::clock::TIME_MAX - 1);
         for never in [end, end + HOUR] {
             put(&db, WriteOptions::new().expires_at(never));
@@ -118,7 +118,7 @@ fn a_key_expires_at_the_time_that_was_asked_for() {
 }
 
 #[test]
-fn a_store_may_have_a_time_to_live_for_what_has_none() {
+fn a_store_may_have_a_default_time_to_live() {
     for (name, put) in PUTS {
         let lab = Lab::new();
         let db = lab.open();
@@ -127,7 +127,7 @@ fn a_store_may_have_a_time_to_live_for_what_has_none() {
         let lab = lab.clone().with(lab.options.default_ttl(Some(HOUR)));
         let db = lab.open();
         let ttl = |key: &str| db.ttl(key).unwrap();
-        assert_eq!(ttl("before"), Some(Ttl::Never), "{name}: it is there already");
+        assert_eq!(ttl("before"), Some(Ttl::Never), "{name}: the key was present already");
         put(&db, WriteOptions::new());
         assert_eq!(ttl("k"), Some(in_seconds(3600)), "{name}");
         put(&db, WriteOptions::new().ttl(MINUTE));
@@ -146,10 +146,10 @@ fn a_store_may_have_a_time_to_live_for_what_has_none() {
     }
 }
 
-/// Where a log was written by a clock that was far ahead, what was written before expires by the clock
-/// on the wall, and what is written now by the time of the log. What is left of a time to live is kept.
+/// After a clock that was far ahead wrote to the log, earlier values expire by the wall clock, and new
+/// ones by the time of the log. The remaining time to live is kept.
 #[test]
-fn what_is_left_of_a_time_to_live_is_kept_where_the_log_is_ahead_of_the_clock() {
+fn the_remaining_ttl_is_kept_where_the_log_is_ahead_of_the_clock() {
     let lab = Lab::new();
     let db = lab.open();
     db.put_opt("k", "old", WriteOptions::new().ttl(HOUR)).unwrap();
@@ -198,7 +198,7 @@ fn a_transaction_knows_when_its_keys_expire() {
 }
 
 #[test]
-fn a_change_of_a_time_to_live_that_was_asked_for_is_a_conflict() {
+fn a_change_of_a_read_time_to_live_is_a_conflict() {
     let db = Lab::new().open();
     db.put("k", "").unwrap();
     let mut runs = 0;

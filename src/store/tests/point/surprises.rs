@@ -1,5 +1,5 @@
-//! What callers were surprised by: closures that are in their own way, or panic; ranges that are gone to;
-//! a clear of nothing.
+//! Cases that have surprised callers: closures that conflict with themselves or panic, seeks in
+//! ranges, and clears of an empty store.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ fn lab() -> Lab {
 }
 
 #[test]
-fn an_update_that_is_in_its_own_way_ends_with_a_conflict() {
+fn an_update_that_conflicts_with_itself_ends_with_an_error() {
     let db = lab().open();
     db.put("key", "0").unwrap();
     let mut runs = 0_u32;
@@ -27,7 +27,7 @@ fn an_update_that_is_in_its_own_way_ends_with_a_conflict() {
     assert!(matches!(result, Err(Error::Conflict { attempts: 100 })), "{result:?}");
     assert!(result.unwrap_err().is_conflict());
     assert_eq!((runs, &*db.get("key").unwrap().unwrap()), (100, &b"100"[..]));
-    // An absent key, a delete, a change of the expiry: each is a change too.
+    // A put of an absent key, a delete and a change of the expiry count as changes, too.
     let put_and_deleted = db.update_opt("other", WriteOptions::new(), |old| {
         match old {
             None => db.put("other", "1").unwrap(),
@@ -41,7 +41,7 @@ fn an_update_that_is_in_its_own_way_ends_with_a_conflict() {
         Some("mine")
     });
     assert!(expiring.unwrap_err().is_conflict());
-    // One that is overtaken a few times is run as often as it has to be.
+    // An update that other writers overtake a few times is retried as often as necessary.
     let mut runs = 0;
     let stored = db.update("key", |_| {
         runs += 1;
@@ -58,7 +58,7 @@ fn keys(pairs: impl Iterator<Item = Result<Value>>) -> Vec<String> {
 }
 
 #[test]
-fn a_range_can_be_gone_to_anywhere_and_is_not_narrowed_by_that() {
+fn a_range_can_seek_anywhere_without_narrowing() {
     let db = lab().open();
     for key in ["a", "b", "bb", "c", "e", "f", "g"] {
         db.put(key, key).unwrap();
@@ -82,7 +82,7 @@ fn a_range_can_be_gone_to_anywhere_and_is_not_narrowed_by_that() {
         let reversed: Vec<_> = all[..rest].iter().rev().copied().collect();
         assert_eq!(keys(range.seek_back(at).rev()), reversed, "{at}");
     }
-    // What was read ahead is forgotten, from either end.
+    // A seek discards what was read ahead, at either end.
     let mut range = db.range(..);
     let next = |range: &mut Range| Vec::from(range.next().unwrap().unwrap().0);
     assert_eq!(next(&mut range), b"a");
@@ -91,10 +91,10 @@ fn a_range_can_be_gone_to_anywhere_and_is_not_narrowed_by_that() {
     assert_eq!(next(&mut range), b"bb");
     assert_eq!(range.seek_back("d").next_back().unwrap().unwrap().0, "c");
     assert_eq!(next(&mut range), b"a");
-    // It shows the moment that it was made at.
+    // The range shows the moment at which it was made.
     db.put("d", "new").unwrap();
     assert_eq!(next(range.seek("d")), b"e");
-    // What was narrowed stays so.
+    // `after` and `before` narrow a range permanently.
     let mut range = db.range_keys(..).after("b").before("f");
     assert_eq!(keys(range.seek("a").by_ref()), ["bb", "c", "d", "e"]);
     assert_eq!(keys(range.seek_back("z").by_ref()), ["bb", "c", "d", "e"]);
@@ -106,7 +106,7 @@ fn a_range_can_be_gone_to_anywhere_and_is_not_narrowed_by_that() {
 }
 
 #[test]
-fn a_clear_of_nothing_ends_no_history() {
+fn a_clear_of_an_empty_store_keeps_the_history() {
     let lab = lab();
     let db = lab.open();
     let before = db.position();
@@ -116,7 +116,7 @@ fn a_clear_of_nothing_ends_no_history() {
     db.put("key", "1").unwrap();
     assert_eq!(changes.try_recv().unwrap().unwrap().key, "key");
     assert_eq!(from_start.try_recv().unwrap().unwrap().key, "key");
-    // Now there is something to forget.
+    // Now the clear has something to remove.
     db.clear().unwrap();
     assert!(db.changes(before).is_err() || db.changes(before).unwrap().try_recv().is_err());
     let emptied = db.position();
@@ -130,20 +130,21 @@ fn a_clear_of_nothing_ends_no_history() {
     let mut changes = db.changes(emptied).unwrap();
     assert_eq!(changes.try_recv().unwrap().unwrap().key, "key");
     assert_eq!(db.len().unwrap(), 1);
-    // A delete is a change too, though nothing is left of what it removed.
+    // A delete is a change, too, even if nothing of the deleted value is left.
     db.delete("key").unwrap();
     db.clear().unwrap();
     assert!(db.is_empty().unwrap());
     assert!(db.changes(emptied).is_err());
 }
 
-/// Has a closure of a caller panic within a call.
+/// Checks that a closure passed to a call panics.
 fn panics<T>(call: impl FnOnce() -> T) {
-    assert!(catch_unwind(AssertUnwindSafe(call)).is_err(), "nothing has called the closure");
+    assert!(catch_unwind(AssertUnwindSafe(call)).is_err(), "the closure was not called");
 }
 
-/// Does what would wait for ever if a lock, a turn, a snapshot or an append in flight were left behind.
-fn goes_on(db: &Bitcask) {
+/// Makes calls that would block forever if a lock, a turn, a snapshot or an append in flight were left
+/// behind.
+fn assert_usable(db: &Bitcask) {
     db.put("goes on", "1").unwrap();
     db.write(Batch::new().put("a", "1").put("zzz", "2")).unwrap();
     seal(db);
@@ -161,19 +162,19 @@ fn goes_on(db: &Bitcask) {
 }
 
 #[test]
-fn a_store_goes_on_when_a_closure_of_a_caller_has_panicked() {
+fn a_store_stays_usable_after_a_callers_closure_panics() {
     let db = lab().open();
     for key in ["a", "b", "c", "d"] {
         db.put(key, "value").unwrap();
     }
     panics(|| db.update("a", |_| -> Option<&str> { panic!("in update") }));
-    goes_on(&db);
+    assert_usable(&db);
     panics(|| db.get_with("a", |_| panic!("in get_with")));
-    goes_on(&db);
+    assert_usable(&db);
     panics(|| db.snapshot().get_with("a", |_| panic!("in a snapshot's get_with")));
-    goes_on(&db);
+    assert_usable(&db);
     panics(|| db.get_many_with(&["a", "b"], |_, _| panic!("in get_many_with")));
-    goes_on(&db);
+    assert_usable(&db);
     panics(|| {
         db.transaction(|tx| -> Result<()> {
             tx.get("a")?;
@@ -182,21 +183,21 @@ fn a_store_goes_on_when_a_closure_of_a_caller_has_panicked() {
             panic!("in a transaction")
         })
     });
-    goes_on(&db);
+    assert_usable(&db);
     panics(|| db.retain(|_, _| panic!("in retain")));
-    goes_on(&db);
+    assert_usable(&db);
     seal(&db);
     panics(|| db.merge_opt(MergeOptions::new().force(true).progress(|_| panic!("in a merge"))));
-    goes_on(&db);
+    assert_usable(&db);
     panics(|| db.verify_with(|_| panic!("in verify")));
-    goes_on(&db);
+    assert_usable(&db);
     assert_eq!(db.get("a").unwrap().unwrap(), "1");
     db.clear().unwrap();
     db.close().unwrap();
 }
 
 #[test]
-fn what_retain_has_removed_before_its_closure_panics_stays_removed() {
+fn keys_removed_before_retains_closure_panics_stay_removed() {
     let lab = lab();
     let db = lab.open();
     for at in 0..100 {
@@ -212,15 +213,15 @@ fn what_retain_has_removed_before_its_closure_panics_stays_removed() {
     });
     assert_eq!((seen.len(), db.len().unwrap()), (40, 60));
     assert!(seen.iter().all(|key| !db.contains_key(key).unwrap()));
-    goes_on(&db);
+    assert_usable(&db);
     let db = lab.reopen(db);
     assert!(seen.iter().all(|key| !db.contains_key(key).unwrap()));
     assert_eq!(db.retain(|key, _| !key.starts_with(b"key")).unwrap(), 60);
 }
 
-/// The thread that merges is another one than the caller's, and lives on.
+/// The merging thread is not the caller's, and it survives the panic.
 #[test]
-fn a_merge_is_made_again_when_on_finish_has_panicked() {
+fn merging_continues_after_on_finish_panics() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&calls);
     let auto = AutoMerge::new().trigger_dead_size(1).dead_size(1).on_finish(move |_| {
@@ -239,11 +240,11 @@ fn a_merge_is_made_again_when_on_finish_has_panicked() {
         db.inner.merge_due().unwrap();
         assert!(!sealed(&db).contains(&before));
         assert_eq!(calls.load(Ordering::Relaxed), round);
-        goes_on(&db);
+        assert_usable(&db);
     }
 }
 
-/// Expired keys count until something removes them; a snapshot counts what is there.
+/// `len` counts expired keys until they are removed; a snapshot counts only present keys.
 #[test]
 fn expired_keys_count_until_a_merge_and_a_snapshot_leaves_them_out() {
     let lab = lab();

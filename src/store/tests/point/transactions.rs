@@ -1,7 +1,7 @@
-//! Transactions: what is read is what is there when they end, or they are run again. And the removal of
-//! many keys, which goes by the same rule, key by key.
+//! Transactions: everything read must still be so at the end, or the closure runs again. Also the
+//! removal of many keys, which follows the same rule key by key.
 //!
-//! - Conflicts are made by writing from within the closure, past the transaction.
+//! - The tests cause conflicts by writing from within the closure, outside the transaction.
 
 use std::cell::Cell;
 use std::ops::Bound;
@@ -27,7 +27,7 @@ fn texts(pairs: impl Iterator<Item = Result<(Value, Value)>>) -> Vec<(String, St
     pairs.map(Result::unwrap).map(|(key, value)| (text(key), text(value))).collect()
 }
 
-/// Runs a transaction during whose first run others do something; returns how often it was run.
+/// Runs a transaction and calls `others` during its first run. Returns the number of runs.
 fn runs(
     db: &Bitcask,
     mut run: impl FnMut(&mut Transaction) -> Result<()>,
@@ -79,7 +79,7 @@ fn a_transaction_sees_its_snapshot_and_its_own_writes() {
         assert_eq!(db.get("b")?.unwrap(), "2");
         Ok(())
     })
-    // It has read `z` as absent, and that is not so any more.
+    // The transaction has read `z` as absent, and another write has put it since.
     .unwrap_err()
     .is_conflict()
     .then_some(())
@@ -88,7 +88,7 @@ fn a_transaction_sees_its_snapshot_and_its_own_writes() {
 }
 
 #[test]
-fn what_was_written_is_there_at_once_and_only_at_the_end() {
+fn writes_appear_atomically_at_the_end() {
     let lab = lab();
     let db = lab.open();
     put_all(&db, &[("a", "1"), ("b", "2")]);
@@ -103,7 +103,7 @@ fn what_was_written_is_there_at_once_and_only_at_the_end() {
     assert_eq!(result.unwrap(), 7);
     assert_eq!(texts(db.range(..)).len(), 2);
     assert_eq!(texts(before.iter()), [("a".into(), "1".into()), ("b".into(), "2".into())]);
-    // One batch, so a crash takes all of it or nothing.
+    // A single batch, so a crash loses all of it or nothing.
     let entries = log_entries(&lab);
     let continues: Vec<bool> =
         entries.iter().rev().take(3).map(|entry| entry.flags.has(Flags::CONTINUES)).collect();
@@ -113,7 +113,7 @@ fn what_was_written_is_there_at_once_and_only_at_the_end() {
 }
 
 #[test]
-fn what_the_closure_refuses_or_rolls_back_is_not_written() {
+fn a_failed_or_rolled_back_transaction_writes_nothing() {
     let db = lab().open();
     db.put("a", "1").unwrap();
     let refused: Result<()> = db.transaction(|tx| {
@@ -133,9 +133,9 @@ fn what_the_closure_refuses_or_rolls_back_is_not_written() {
     assert!(none.unwrap_err().is_invalid_input());
 }
 
-/// Each of these changes what was read, in one way or another.
+/// Each of these changes what was read in one way or another.
 #[test]
-fn a_transaction_is_run_again_when_what_it_has_read_was_changed() {
+fn a_transaction_is_retried_if_its_reads_change() {
     let get = |key: &'static str| move |tx: &mut Transaction| tx.get(key).map(drop);
     let has = |key: &'static str| move |tx: &mut Transaction| tx.contains_key(key).map(drop);
     let db = || {
@@ -154,7 +154,11 @@ fn a_transaction_is_run_again_when_what_it_has_read_was_changed() {
     assert_eq!(runs(&store, get("a"), || store.put("a", "1").unwrap()), 2);
     assert_eq!(runs(&store, get("a"), || store.put("b", "1").unwrap()), 1);
     assert_eq!(runs(&store, get("a"), || assert!(store.delete("a").unwrap())), 2);
-    assert_eq!(runs(&store, get("a"), || assert!(!store.delete("a").unwrap())), 1, "it was absent");
+    assert_eq!(
+        runs(&store, get("a"), || assert!(!store.delete("a").unwrap())),
+        1,
+        "a delete of an absent key is no change"
+    );
     assert_eq!(runs(&store, has("a"), || store.put("a", "1").unwrap()), 2);
     assert_eq!(runs(&store, has("a"), || store.clear().unwrap()), 2);
 
@@ -165,7 +169,7 @@ fn a_transaction_is_run_again_when_what_it_has_read_was_changed() {
     assert_eq!(runs(&store, all, || store.clear().unwrap()), 2);
 
     let store = db();
-    // What lies before the first or behind the last that was taken is not what was read.
+    // Keys before the first or after the last item taken do not count as read.
     assert_eq!(runs(&store, first, || put_all(&store, &[("a", "new"), ("c", "new")])), 1);
     assert_eq!(runs(&store, first, || store.put("b", "new").unwrap()), 2);
     assert_eq!(runs(&store, first, || assert!(store.delete("b").unwrap())), 2);
@@ -177,9 +181,9 @@ fn a_transaction_is_run_again_when_what_it_has_read_was_changed() {
     assert_eq!(runs(&store, none, || store.put("p", "new").unwrap()), 1);
 }
 
-/// A range is compared with the log, wherever that has come to meanwhile: rotated, sealed, merged.
+/// A range is compared with the log, even if that was meanwhile rotated, sealed or merged.
 #[test]
-fn what_was_read_is_compared_over_rotations_seals_and_merges() {
+fn reads_are_validated_across_rotations_seals_and_merges() {
     let all = |tx: &mut Transaction| tx.prefix("k").try_for_each(|pair| pair.map(drop));
     for is_touched in [false, true] {
         let db = lab().open();
@@ -196,7 +200,7 @@ fn what_was_read_is_compared_over_rotations_seals_and_merges() {
             seal(&db);
         };
         assert_eq!(runs(&db, all, sealed), expected);
-        // What a merge has removed can't be looked at: what was read is read again.
+        // The log of merged segments is gone, so the range is read again.
         let merged = || {
             db.put(key, "x").unwrap();
             let id = seal(&db);
@@ -209,7 +213,8 @@ fn what_was_read_is_compared_over_rotations_seals_and_merges() {
         };
         assert_eq!(runs(&db, all, merged_and_cleared), 2);
         put_all(&db, &[("k1", "1"), ("k2", "2")]);
-        // A store that was just opened, or whose active segment is empty, has no end to go by.
+        // A store that was just opened, or whose active segment is empty, has no log end to compare
+        // with.
         db.inner.log().unwrap().rotate_active().unwrap();
         seal(&db);
         assert_eq!(runs(&db, all, || ()), 1);
@@ -223,9 +228,9 @@ fn what_was_read_is_compared_over_rotations_seals_and_merges() {
     assert_eq!(runs(&db, all, || db.put("k2", "2").unwrap()), 2);
 }
 
-/// A merge alone changes nothing that a transaction could have read, in whatever part of a range.
+/// A merge alone changes nothing that a transaction can have read, in any part of a range.
 #[test]
-fn a_merge_alone_does_not_have_a_transaction_run_again() {
+fn a_merge_alone_does_not_retry_a_transaction() {
     let parts: [fn(&mut Transaction) -> Result<()>; 5] = [
         |tx| tx.range(..).try_for_each(|pair| pair.map(drop)),
         |tx| tx.prefix("k").next().transpose().map(drop),
@@ -245,7 +250,7 @@ fn a_merge_alone_does_not_have_a_transaction_run_again() {
             merge(&db, &crate::store::tests::merge::basics::sealed(&db));
         };
         assert_eq!(runs(&db, part, merge_all), 1);
-        // What was put and deleted in between left nothing to see.
+        // Keys that were put and deleted meanwhile leave nothing visible.
         let put_and_deleted = || {
             put_all(&db, &[("k0", "1"), ("k9", "2"), ("nonesuch", "3")]);
             for key in ["k0", "k9", "nonesuch"] {
@@ -254,22 +259,22 @@ fn a_merge_alone_does_not_have_a_transaction_run_again() {
             merge_all();
         };
         assert_eq!(runs(&db, part, put_and_deleted), 1);
-        // The same value, written anew, is another version; so is one that was deleted and put back.
+        // Rewriting the same value makes a new version, and so does deleting it and putting it back.
         let put_again = || {
             let pairs: Vec<_> = db.range(..).map(Result::unwrap).collect();
             for (key, value) in &pairs {
                 db.put(key, value).unwrap();
             }
-            db.put("none", "is there now").unwrap();
+            db.put("none", "present now").unwrap();
             merge_all();
         };
         assert_eq!(runs(&db, part, put_again), 2);
     }
 }
 
-/// A key that was read by itself is compared by its time, and a range that has expired keys by the clock.
+/// A key read individually is compared by its timestamp, and a range with expired keys by the clock.
 #[test]
-fn behind_a_merge_keys_and_expiries_are_compared_as_ever() {
+fn after_a_merge_keys_and_expiries_are_validated_as_before() {
     let lab = lab();
     let db = lab.open();
     let minute = WriteOptions::new().ttl(Duration::from_secs(60));
@@ -296,7 +301,7 @@ fn behind_a_merge_keys_and_expiries_are_compared_as_ever() {
     assert_eq!(runs(&db, read, expired), 2);
 }
 
-/// A key that expires between the look at it and the end is not what it was.
+/// A key that expires between its read and the end of the transaction has changed.
 #[test]
 fn a_key_that_expires_meanwhile_is_a_change() {
     let lab = lab();
@@ -308,7 +313,7 @@ fn a_key_that_expires_meanwhile_is_a_change() {
 }
 
 #[test]
-fn attempts_are_bounded_and_a_conflict_is_told() {
+fn attempts_are_bounded_and_a_conflict_is_reported() {
     let db = lab().open();
     db.put("a", "0").unwrap();
     let count = Cell::new(0_u32);
@@ -321,7 +326,7 @@ fn attempts_are_bounded_and_a_conflict_is_told() {
     let error = result.unwrap_err();
     assert!(error.is_conflict() && error.to_string().contains("7 times"), "{error}");
     assert_eq!((count.get(), db.get("b").unwrap()), (7, None));
-    // Who writes nothing has no conflict.
+    // A read-only transaction has no conflicts.
     let seen = db.transaction(|tx| {
         let seen = tx.get("a")?;
         db.put("a", "x")?;
@@ -330,8 +335,8 @@ fn attempts_are_bounded_and_a_conflict_is_told() {
     assert_eq!(seen.unwrap().unwrap(), "7");
 }
 
-/// Under power loss the whole transaction is there or nothing of it, and one that returned under a sync
-/// of its own is.
+/// After a power cut, a transaction is present as a whole or not at all. One that returned with a
+/// requested sync is present.
 #[test]
 fn a_durable_transaction_survives_a_power_cut() {
     let lab = lab().with(Options::new().sync_policy(SyncPolicy::Never));
@@ -353,7 +358,7 @@ fn a_durable_transaction_survives_a_power_cut() {
 }
 
 #[test]
-fn many_keys_are_removed_at_once() {
+fn many_keys_are_removed_by_one_call() {
     let db = lab().open();
     let keys = ["a", "b/1", "b/2", "b/3", "c"];
     put_all(&db, &keys.map(|key| (key, key)));
@@ -369,9 +374,9 @@ fn many_keys_are_removed_at_once() {
     assert!(db.is_empty().unwrap());
 }
 
-/// What is put while many keys are removed was not there when they were looked at.
+/// A key put while many keys are being removed was absent when they were looked up.
 #[test]
-fn what_is_put_meanwhile_is_not_removed() {
+fn keys_put_meanwhile_are_not_removed() {
     let db = lab().open();
     put_all(&db, &[("a", "1"), ("b", "2")]);
     let removed = db.retain(|key, _| {
@@ -382,10 +387,10 @@ fn what_is_put_meanwhile_is_not_removed() {
     check(&db, &model([("a", "put again"), ("b", "put again")]));
 }
 
-/// A span that was read holds a key that expires before the transaction ends: what was read is not so
-/// any more, just as where the key was read by itself.
+/// A key in a range that was read expires before the transaction ends. That is a change, as it would
+/// be for a key read individually.
 #[test]
-fn what_expires_in_a_range_before_the_end_was_changed() {
+fn a_key_that_expires_in_a_read_range_is_a_conflict() {
     let lab = lab();
     let db = lab.open();
     let second = WriteOptions::new().ttl(Duration::from_secs(1));

@@ -1,12 +1,12 @@
-//! When a key expires, changed and asked for without its value. The random operations of `model` and
-//! `crash` do both all the time; here is what they can't see.
+//! Changing and reading a key's expiry without its value. The random operations of `model` and `crash`
+//! do both all the time; these tests cover what those cannot check.
 
 use crate::store::tests::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
 
 #[test]
-fn an_entry_is_appended_again_as_it_was_stored() {
+fn an_entry_is_appended_again_as_stored() {
     for compression in Compression::all() {
         let lab = Lab::new();
         let lab = lab.clone().with(lab.options.compression(compression));
@@ -14,7 +14,7 @@ fn an_entry_is_appended_again_as_it_was_stored() {
         let db = lab.open();
         db.put("key", &value).unwrap();
         db.close().unwrap();
-        // Values are not compressed any more, and this one still is: nobody looked into it.
+        // New values are no longer compressed, but this one stays compressed: it was not decoded.
         let limit = lab.options.clone().compression(Compression::None).value_size_limit(10);
         let lab = lab.with(limit);
         let db = lab.open();
@@ -35,9 +35,9 @@ fn an_entry_is_appended_again_as_it_was_stored() {
     }
 }
 
-/// At the end of the log it would keep the store from being opened.
+/// At the end of the log it would prevent the store from opening.
 #[test]
-fn an_entry_of_an_unknown_codec_is_not_appended_again() {
+fn an_entry_with_an_unknown_codec_is_not_appended_again() {
     for lab in [Lab::new(), Lab::weak()] {
         let lab = super::compression::with_unknown(lab);
         let db = lab.open();
@@ -52,7 +52,7 @@ fn an_entry_of_an_unknown_codec_is_not_appended_again() {
     }
 }
 
-/// Were the old entry not checked, what is damaged would be whole by its new checksum.
+/// Without a check of the old entry, its damage would be hidden by a new valid checksum.
 #[test]
 fn a_damaged_entry_is_not_appended_again() {
     for verify in [true, false] {
@@ -71,14 +71,14 @@ fn a_damaged_entry_is_not_appended_again() {
             assert!(error.is_corruption(), "{error}");
         }
         assert_eq!(db.stats().appends, 0);
-        // What does not need the value is told all the same.
+        // Operations that do not need the value still work.
         assert_eq!(db.value_len("key").unwrap(), Some(7));
         assert_eq!(db.ttl("key").unwrap(), Some(Ttl::Never));
     }
 }
 
 #[test]
-fn a_key_that_lives_for_good_is_not_written_again() {
+fn persisting_a_key_without_expiry_writes_nothing() {
     let lab = Lab::new();
     let db = lab.open();
     db.put("key", "value").unwrap();
@@ -93,9 +93,9 @@ fn a_key_that_lives_for_good_is_not_written_again() {
     assert_eq!(db.stats().appends, 2);
 }
 
-/// Who is told that a key lives for good may rely on it, although another wrote that.
+/// A caller that learns that a key never expires may rely on it, even if another writer did that.
 #[test]
-fn what_made_a_persist_needless_is_durable_when_it_returns() {
+fn a_needless_persist_makes_its_reason_durable() {
     let lab = Lab::new().with(Options::new().sync_policy(SyncPolicy::Always));
     let db = lab.open();
     let wait = |yes| WriteOptions::new().durable(yes);
@@ -105,9 +105,9 @@ fn what_made_a_persist_needless_is_durable_when_it_returns() {
     check(&lab.powered_off(|_| false).open(), &model([("key", "2")]));
 }
 
-/// One thread puts, the other only changes the expiry: it must never bring an old value back.
+/// One thread puts while the other only changes the expiry, which must never bring an old value back.
 #[test]
-fn a_value_that_is_put_meanwhile_stays() {
+fn an_expiry_change_keeps_concurrently_put_values() {
     let lab = Lab::new().with(Options::new().sync_policy(SyncPolicy::Never));
     let db = lab.open();
     db.put("key", "start").unwrap();

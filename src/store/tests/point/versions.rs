@@ -1,4 +1,4 @@
-//! Versions: which change of a store has made a key what it is.
+//! Versions, which identify the change that gave a key its state.
 
 use crate::store::tests::*;
 
@@ -7,7 +7,7 @@ fn version(db: &Bitcask, key: &str) -> Option<Version> {
 }
 
 #[test]
-fn every_change_of_a_key_has_a_higher_version_and_nothing_else_changes_it() {
+fn every_change_of_a_key_raises_its_version_and_nothing_else_does() {
     for lab in [Lab::new(), Lab::weak()] {
         let mut db = lab.open();
         assert_eq!(db.get_versioned("k").unwrap(), None);
@@ -35,7 +35,8 @@ fn every_change_of_a_key_has_a_higher_version_and_nothing_else_changes_it() {
         assert_eq!(version(&db, "k"), last);
         let copy = lab.killed().open();
         assert_eq!(version(&copy, "k"), last);
-        // As a number too, and a delete and a put of the same value make another one.
+        // The version increases as a number, too. A delete followed by a put of the same value makes a
+        // new version.
         let number = u64::from(last.unwrap());
         assert_eq!(
             (Some(Version::from(number)), last.unwrap().to_string()),
@@ -49,7 +50,7 @@ fn every_change_of_a_key_has_a_higher_version_and_nothing_else_changes_it() {
 }
 
 #[test]
-fn a_swap_by_version_is_made_if_nobody_has_changed_the_key() {
+fn a_swap_by_version_succeeds_only_if_the_key_is_unchanged() {
     for lab in [Lab::new(), Lab::weak()] {
         let db = lab.open();
         let swap = |expected, new: Option<&'static str>| {
@@ -68,7 +69,7 @@ fn a_swap_by_version_is_made_if_nobody_has_changed_the_key() {
             assert_eq!(found.current.unwrap(), "1");
             assert_eq!(found.version, first);
         }
-        // Changed and changed back.
+        // The key was changed and changed back.
         db.put("k", "2").unwrap();
         db.put("k", "1").unwrap();
         let found = swap(first, Some("3")).unwrap_err();
@@ -98,7 +99,7 @@ fn an_expired_key_has_no_version() {
 }
 
 #[test]
-fn a_transaction_sees_the_versions_of_its_beginning() {
+fn a_transaction_sees_the_versions_of_its_start() {
     let db = Lab::new().open();
     db.put("k", "1").unwrap();
     let first = version(&db, "k");
@@ -108,10 +109,10 @@ fn a_transaction_sees_the_versions_of_its_beginning() {
         let seen = tx.version("k")?;
         assert_eq!(tx.version("absent")?, None);
         tx.put("k", "3");
-        assert_eq!(tx.version("k")?, seen, "what is written now has no version yet");
+        assert_eq!(tx.version("k")?, seen, "an uncommitted write has no version yet");
         if runs == 1 {
             assert_eq!(seen, first);
-            // A key whose version was asked for counts as read.
+            // A key whose version was read counts as read.
             db.put("k", "2")?;
             assert_eq!(tx.version("k")?, first);
         } else {
@@ -125,7 +126,7 @@ fn a_transaction_sees_the_versions_of_its_beginning() {
 }
 
 #[test]
-fn what_a_failed_swap_returns_is_what_it_was_compared_with() {
+fn a_failed_swap_returns_the_value_it_compared() {
     for compression in Compression::all() {
         let lab = Lab::new();
         let lab = lab.clone().with(lab.options.compression(compression));

@@ -1,13 +1,13 @@
-//! A store that was merged and closed, damaged in every way: all of it was durable, so there is
-//! nothing to be cut off and no older state to fall back to. Every key reads as it was written, or
-//! there is an error that names the file.
+//! A store that was merged and closed, damaged in every way. All of it was durable, so nothing may be
+//! cut off, and there is no older state to return to. Every key reads as it was written, or causes an
+//! error that names the file.
 
 use crate::options::{MergeOptions, WriteOptions};
 use crate::store::tests::story::*;
 use crate::store::tests::*;
 
-/// A closed store of segments that were written and segments that were merged, with a tombstone that
-/// is still needed, a batch, a time to live, and something set aside.
+/// A closed store with ordinary and merged segments. It has a tombstone that is still needed, a batch,
+/// a time to live, and something in quarantine.
 fn closed() -> (Lab, Pairs) {
     let lab = Lab::new();
     let lab = lab.with(Options::new().segment_size(512).segment_entries(3)).seeded(5);
@@ -21,7 +21,7 @@ fn closed() -> (Lab, Pairs) {
     db.write(Batch::new().put("f", "six").put("b", "seven").delete("c")).unwrap();
     db.put("g", "eight").unwrap();
     db.work();
-    // Not the oldest one, so that what deletes are for is still there.
+    // All segments except the oldest one, so that the tombstones are still needed.
     let merged = db.segments().into_iter().skip(1).map(|segment| segment.id);
     db.merge_opt(MergeOptions::new().segments(merged)).unwrap();
     db.put("h", "nine").unwrap();
@@ -43,13 +43,14 @@ fn names(error: &Error, files: &[&Path]) -> bool {
         | Error::UnsupportedVersion { path, .. }
         | Error::UnsupportedCodec { path, .. }
         | Error::UnsupportedFlags { path, .. } => files.contains(&path.as_path()),
-        // What there is of a store is not one.
+        // The remains of a store that are not a store.
         Error::NotFound { .. } => files.iter().any(|file| file.ends_with("MANIFEST")),
         _ => false,
     }
 }
 
-/// Opens a damaged store, to read and to write, and reads everything. Returns whether all was right.
+/// Opens a damaged store, for reading and for writing, and reads everything. Returns whether
+/// everything was right.
 fn judge(disk: &Lab, pairs: &Pairs, files: &[&Path], when: &str) -> bool {
     let mut all_right = true;
     for read_only in [true, false] {
@@ -80,7 +81,7 @@ fn judge(disk: &Lab, pairs: &Pairs, files: &[&Path], when: &str) -> bool {
     all_right
 }
 
-/// Whether nothing that is in the file is needed.
+/// Returns whether a file contains nothing that is needed.
 fn is_derived(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "hint")
         || path.ends_with("LOCK")
@@ -88,7 +89,7 @@ fn is_derived(path: &Path) -> bool {
         || path.starts_with(Dir::new(DIR.into()).quarantine())
 }
 
-/// Damages each file in a way, and judges what comes of it.
+/// Damages each file in the given ways, and judges the results.
 fn each_file(mut damage: impl FnMut(&[u8], &mut dyn FnMut(Vec<u8>, &str))) {
     let (lab, pairs) = closed();
     let (mut right, mut refused) = (0, 0);
@@ -129,13 +130,13 @@ fn any_file_of_a_closed_store_cut_at_any_byte_or_longer() {
             zeroed[size..].fill(0);
             judge(zeroed, &format!("zeroed from {size}"));
         }
-        judge([bytes, &[0; 40]].concat(), "with zeros behind it");
+        judge([bytes, &[0; 40]].concat(), "followed by zeros");
     });
 }
 
-/// A write that went to another place than it was meant for: of the same file, or of another.
+/// A write that reached the wrong place: elsewhere in the same file, or in another file.
 #[test]
-fn a_misdirected_write_is_no_entry_where_it_lands() {
+fn a_misdirected_write_is_not_taken_for_an_entry() {
     let (lab, pairs) = closed();
     let logs = lab.logs();
     let (mut right, mut refused) = (0, 0);
@@ -179,7 +180,7 @@ fn any_file_of_a_closed_store_missing_doubled_or_swapped() {
         let fresh = || lab.on(lab.twin.fork());
         let disk = fresh();
         disk.twin.delete_file(path);
-        // Without its manifest a store is no store, and is not made one.
+        // Without its manifest, the directory is not a store, and no store is created in it.
         let all_right = judge(&disk, &pairs, &[path, &manifest], "missing");
         assert_eq!(all_right, is_derived(path), "{} missing", path.display());
         let disk = fresh();

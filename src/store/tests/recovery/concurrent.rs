@@ -1,5 +1,5 @@
-//! Readers that open, or are brought up to date, while a writer changes the store between any two of their
-//! calls: they get there, soon, and see one moment.
+//! Readers that open or refresh while a writer changes the store between any two of their calls. They
+//! finish soon, and see the state at one moment.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -7,22 +7,22 @@ use crate::options::MergeOptions;
 use crate::repair::verify_on;
 use crate::store::tests::*;
 
-/// What a writer does in each of its turns.
+/// The writer's work in each of its turns.
 #[derive(Debug, Clone, Copy)]
 enum Work {
     /// Rotates and seals.
     Seals,
-    /// And folds what lies at some place of the log.
+    /// Also folds the segments at some place of the log.
     Merges,
-    /// And merges everything there is.
+    /// Also merges everything.
     MergesAll,
-    /// Now and then it clears.
+    /// Also clears now and then.
     Clears,
 }
 
 const WORKS: [Work; 4] = [Work::Seals, Work::Merges, Work::MergesAll, Work::Clears];
 
-/// A writer with many small segments, and every state that the store was in.
+/// A writer with many small segments, and every state that the store has had.
 struct Writer {
     db: Bitcask,
     states: Vec<Pairs>,
@@ -39,7 +39,7 @@ impl Writer {
         writer
     }
 
-    /// Puts two keys and deletes one, together, so that no state but the ones noted can be seen.
+    /// Puts two keys and deletes one in a batch, so that only the recorded states can be seen.
     fn write(&mut self) {
         self.turns += 1;
         let (turn, mut state) = (self.turns, self.states.last().unwrap().clone());
@@ -80,9 +80,9 @@ fn lab() -> Lab {
     lab.with(options)
 }
 
-/// Runs a reader beside a writer that has a turn at every so many of its calls; returns what that returned,
-/// the states that there were meanwhile, and how often the manifest was read.
-fn beside<T>(
+/// Runs a reader while a writer has a turn after every so many of its calls. Returns the reader's
+/// result, the states of the store meanwhile, and the number of reads of the manifest.
+fn with_writer<T>(
     lab: &Lab,
     writer: &Arc<Mutex<Writer>>,
     (work, every): (Work, usize),
@@ -103,8 +103,8 @@ fn beside<T>(
     (result, states, manifests.load(Ordering::Relaxed))
 }
 
-/// What the writer does, and how many calls a reader makes between two of its turns. One that replaces all
-/// there is at once, and again before anybody could open it, can be followed by nobody.
+/// The writer's work, and the number of a reader's calls between two of its turns. A writer that
+/// replaces everything faster than a reader can open it cannot be followed.
 fn cases() -> impl Iterator<Item = (Work, usize)> {
     let every = |work| match work {
         Work::MergesAll => &[64, 128, 300][..],
@@ -113,20 +113,20 @@ fn cases() -> impl Iterator<Item = (Work, usize)> {
     WORKS.into_iter().flat_map(move |work| every(work).iter().map(move |every| (work, *every)))
 }
 
-/// Each change of the manifest made all the work that was done in vain, up to a hundred times.
+/// Regression: each change of the manifest discarded all the work done so far, up to a hundred times.
 #[test]
-fn a_reader_opens_soon_beside_a_busy_writer_and_sees_one_moment() {
+fn a_reader_opens_soon_despite_a_busy_writer_and_sees_one_moment() {
     for (work, every) in cases() {
         let lab = lab();
         let writer = Arc::new(Mutex::new(Writer::new(&lab)));
         let (reader, states, manifests) =
-            beside(&lab, &writer, (work, every), || lab.open_read_only());
+            with_writer(&lab, &writer, (work, every), || lab.open_read_only());
         let told = format!("{work:?} at every {every} calls: {manifests} manifests were read");
         println!("{told}, {} turns", states.len() - 1);
         assert!(states.contains(&snapshot(&reader)), "{told}");
         check_figures(&reader);
         assert!(manifests <= 24, "{told}");
-        // What is removed stays readable, and nothing is in the way of going on.
+        // Removed segments stay readable, and the reader can still refresh.
         writer.lock().turn(Work::MergesAll);
         assert!(states.contains(&snapshot(&reader)), "{told}");
         reader.refresh().unwrap();
@@ -136,7 +136,7 @@ fn a_reader_opens_soon_beside_a_busy_writer_and_sees_one_moment() {
 }
 
 #[test]
-fn a_reader_is_brought_up_to_date_soon_beside_a_busy_writer() {
+fn a_reader_refreshes_soon_despite_a_busy_writer() {
     for (work, every) in cases() {
         let lab = lab();
         let writer = Arc::new(Mutex::new(Writer::new(&lab)));
@@ -145,7 +145,8 @@ fn a_reader_is_brought_up_to_date_soon_beside_a_busy_writer() {
         for _ in 0..30 {
             writer.lock().write();
         }
-        let (result, states, manifests) = beside(&lab, &writer, (work, every), || reader.refresh());
+        let (result, states, manifests) =
+            with_writer(&lab, &writer, (work, every), || reader.refresh());
         let told = format!("{work:?} at every {every} calls: {manifests} manifests were read");
         println!("{told}, {} turns", states.len() - 1);
         assert!(result.expect(&told), "{told}");
@@ -157,14 +158,14 @@ fn a_reader_is_brought_up_to_date_soon_beside_a_busy_writer() {
     }
 }
 
-/// Looked at from outside, such a store is no more damaged than it is.
+/// Diagnosis from outside must not report such a store as damaged.
 #[test]
-fn a_store_beside_a_busy_writer_would_open() {
+fn diagnosis_says_that_a_busy_store_would_open() {
     for (work, every) in cases().filter(|(_, every)| (29..300).contains(every)) {
         let lab = lab();
         let writer = Arc::new(Mutex::new(Writer::new(&lab)));
         let look = || verify_on(&lab.env(), Path::new(DIR)).unwrap();
-        let (diagnosis, ..) = beside(&lab, &writer, (work, every), look);
+        let (diagnosis, ..) = with_writer(&lab, &writer, (work, every), look);
         assert!(diagnosis.opening.is_ok(), "{work:?}, {every}: {:?}", diagnosis.opening);
         assert!(diagnosis.damage.is_empty(), "{work:?}, {every}: {:?}", diagnosis.damage);
     }

@@ -1,19 +1,19 @@
-//! Every byte of a small store, and every file of it, damaged in every way: a read gives the right
-//! value, or the state is one that a crash could have left, or there is an error that names the
-//! file. Never a wrong value, a panic, or memory for what is not there.
+//! Every byte and every file of a small store, damaged in every way. A read returns the right value,
+//! or the state is one that a crash could have left, or an error names the file. There is never a
+//! wrong value, a panic, or an allocation for data that does not exist.
 
 use crate::fs::Access;
 use crate::options::WriteOptions;
 use crate::store::tests::story::*;
 use crate::store::tests::*;
 
-/// A store of two sealed segments with hints, and two unsealed ones, the first of which is known
-/// to be durable by a mark in the second.
+/// A store of two sealed segments with hints and two unsealed ones. A mark in the second unsealed
+/// segment shows that the first is durable.
 fn small(lab: Lab) -> Told {
     small_with(lab, Compression::None)
 }
 
-/// The same with values that are stored compressed, if they are: they take about as much.
+/// The same with values to compress, where a codec exists. The sizes are about the same.
 fn small_with(lab: Lab, compression: Compression) -> Told {
     let repeat = if compression == Compression::None { 1 } else { 40 };
     let value = |word: &str| word.repeat(repeat);
@@ -43,8 +43,8 @@ fn is_hint(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "hint")
 }
 
-/// Returns whether an error names a file: by its path, or, for a manifest that does not go with
-/// the segments, by what it is.
+/// Returns whether an error names a file: by its path or, for a manifest that does not match the
+/// segments, by the kind of error.
 fn names(error: &Error, file: &Path) -> bool {
     let named = match error {
         Error::Corrupt { path, .. }
@@ -58,7 +58,7 @@ fn names(error: &Error, file: &Path) -> bool {
     named == file || file.ends_with("MANIFEST") && error.to_string().contains("manifest")
 }
 
-/// What came of opening a damaged store.
+/// Counts of the results of opening a damaged store.
 #[derive(Debug, Default)]
 struct Tally {
     same: u64,
@@ -66,8 +66,8 @@ struct Tally {
     refused: u64,
 }
 
-/// Opens a store with a damaged file, for writing and for reading, and judges what comes of it.
-/// `any_segment` is for damage that is first met in another file than the one it was done to.
+/// Opens a store with a damaged file, for writing and for reading, and judges the result. With
+/// `any_segment`, the damage may first be met in a file other than the damaged one.
 fn judge(told: &Told, disk: &Lab, file: &Path, any_segment: bool, when: &str, tally: &mut Tally) {
     let before = files(&disk.twin);
     let named = |error: &Error| {
@@ -91,9 +91,9 @@ fn judge(told: &Told, disk: &Lab, file: &Path, any_segment: bool, when: &str, ta
                 continue;
             }
         };
-        // Nothing was found wrong with it, or a part of the unsealed log is gone: then the state is
-        // that after some first part of the writes, at or after the first sync, since what shows
-        // the second is in the last segment itself.
+        // Either nothing was found wrong, or a part of the unsealed log is missing. In the latter case
+        // the state is the one after a prefix of the writes that includes the first sync, because the
+        // evidence of the second sync is in the last segment itself.
         let cut = !db.recovery().cuts.is_empty();
         let unsealed = told.lab.logs().split_off(2).iter().any(|(_, path)| path == file);
         assert!(unsealed || !cut || any_segment, "{when}: {:?}", db.recovery());
@@ -113,7 +113,7 @@ fn judge(told: &Told, disk: &Lab, file: &Path, any_segment: bool, when: &str, ta
     }
 }
 
-/// Returns whether every key reads as in a state, errors that name the file aside.
+/// Returns whether every key reads as in a state, or causes an error that names the file.
 fn reads_as(
     db: &Reader,
     told: &Told,
@@ -133,7 +133,7 @@ fn reads_as(
     })
 }
 
-/// The store's files, the lock too, as they are after a writer was killed.
+/// The store's files, including the lock, as they are after a writer was killed.
 fn targets(told: &Told) -> Vec<(PathBuf, Vec<u8>)> {
     let all = told.lab.twin.files().into_iter();
     all.map(|path| (path.clone(), told.lab.twin.contents(&path).unwrap())).collect()
@@ -196,7 +196,7 @@ fn any_file_cut_at_any_byte() {
             let disk = told.lab.on(told.disk());
             disk.twin.put_file(&path, bytes[..size].to_vec());
             judge(&told, &disk, &path, false, &format!("cut at {size}"), &mut tally);
-            // As a file system may leave it: the length is there, the content is not.
+            // A file system may leave the length in place without the content.
             let mut zeroed = bytes.clone();
             zeroed[size..].fill(0);
             disk.twin.put_file(&path, zeroed);
@@ -211,7 +211,7 @@ fn any_file_cut_at_any_byte() {
     println!("{tally:?}");
 }
 
-/// Puts all files but one back to what they were.
+/// Restores all files except one.
 fn reset(told: &Told, disk: &Lab, but: &Path) {
     for path in disk.twin.files() {
         if path != but {
@@ -226,7 +226,7 @@ fn reset(told: &Told, disk: &Lab, but: &Path) {
 }
 
 #[test]
-fn any_file_missing_doubled_or_in_the_place_of_another() {
+fn any_file_missing_duplicated_or_replaced_by_another() {
     let mut tally = Tally::default();
     for lab in [Lab::new(), Lab::weak()] {
         let told = small(lab.clone());
@@ -244,7 +244,7 @@ fn any_file_missing_doubled_or_in_the_place_of_another() {
             judge(&told, &disk, &path, true, "of another store", &mut tally);
             for (source, _) in targets(&told) {
                 let disk = fresh();
-                // Two files that have changed places, of one kind or not.
+                // Two files that have changed places, of the same kind or not.
                 let swapped = told.lab.twin.contents(&source).unwrap();
                 disk.twin.put_file(&path, swapped);
                 judge(&told, &disk, &path, false, "a copy of another file", &mut tally);
@@ -260,13 +260,13 @@ fn any_file_missing_doubled_or_in_the_place_of_another() {
     println!("{tally:?}");
 }
 
-/// The manifest of another store, in a state in which it names none of the segments that are
-/// here: they are not leftovers, and nothing of them may be removed.
+/// The manifest of another store may name none of the present segments. They are not leftovers, and
+/// none may be removed.
 #[test]
 fn the_manifest_of_another_store_removes_nothing() {
     let told = small(Lab::new());
     let other = Lab::new();
-    // One that has been cleared: it lists nothing, and has used many ids.
+    // The other store was cleared: its manifest lists nothing, and has used many ids.
     let mut db = other.open();
     for _ in 0..12 {
         db.put("a", "1").unwrap();
@@ -285,9 +285,9 @@ fn the_manifest_of_another_store_removes_nothing() {
     }
 }
 
-/// Hints are derived: whatever happens to them changes nothing but how often they are rebuilt.
+/// Hints are derived: damage to them changes only how many are rebuilt.
 #[test]
-fn without_hints_nothing_changes_but_the_count_of_those_rebuilt() {
+fn missing_and_damaged_hints_change_only_the_rebuilt_count() {
     for lab in [Lab::new(), Lab::weak()] {
         let told = small(lab);
         let db = told.lab.open();
@@ -317,26 +317,30 @@ fn without_hints_nothing_changes_but_the_count_of_those_rebuilt() {
             db.inner.work();
             kill(db);
             for (_, path) in &hints {
-                assert_eq!(disk.twin.contents(path), closed.contents(path), "as they were");
+                assert_eq!(
+                    disk.twin.contents(path),
+                    closed.contents(path),
+                    "closing must not change the hints"
+                );
             }
             assert!(disk.open().recovery().is_clean());
         }
     }
 }
 
-/// Files of a length that makes no sense are refused before memory is set aside for them.
+/// Files of an implausible length are refused before memory is allocated for them.
 #[test]
 fn files_of_an_absurd_length_take_no_memory() {
     let told = small(Lab::new());
     for (path, _) in targets(&told) {
         let disk = told.lab.on(told.disk());
         let file = Fs::Twin(Arc::clone(&disk.twin)).open(&path, Access::Write).unwrap();
-        // The room of a file on the twin is only taken when it is written, as on a disk.
+        // Like a disk, the twin allocates a file's space only when it is written.
         file.set_size(1 << 34).unwrap();
         drop(file);
         let named = path.file_name().unwrap().to_str().unwrap();
         if told.lab.logs().iter().skip(2).any(|(_, log)| *log == path) {
-            // An unsealed segment may have any length; all of it is looked at.
+            // An unsealed segment may have any length; all of it is examined.
             continue;
         }
         let disk = disk.on(Arc::clone(&disk.twin));

@@ -1,5 +1,5 @@
-//! Damage to data that is known to be durable: reported with its place, never cut, nothing
-//! changed on disk. What is not known to be durable is cut and set aside.
+//! Damage to data known to be durable is reported with its place. Nothing is cut, and the disk is not
+//! changed. Data not known to be durable is cut and quarantined.
 
 use crate::entry::{BodySum, Header};
 use crate::options::WriteOptions;
@@ -19,8 +19,7 @@ fn changed(told: &Told, path: &Path, change: impl FnOnce(&mut Vec<u8>)) -> Lab {
     lab
 }
 
-/// Checks that opening, for writing or reading, is refused as damage at a place, and changes
-/// nothing.
+/// Checks that opening for writing and for reading reports damage at a place, and changes nothing.
 fn check_refused(lab: &Lab, path: &Path, offset: u64) {
     let before = files(&lab.twin);
     for read_only in [false, true] {
@@ -34,7 +33,7 @@ fn check_refused(lab: &Lab, path: &Path, offset: u64) {
     }
 }
 
-/// Checks that opening cuts at a place, or somewhere before it, and loses nothing else.
+/// Checks that opening cuts at or before a place, and loses nothing else.
 fn check_cut(told: &Told, lab: &Lab, place: Place) {
     let expected = told.before(place, place.segment);
     let db = lab.open();
@@ -44,14 +43,14 @@ fn check_cut(told: &Told, lab: &Lab, place: Place) {
     assert!(!quarantine(&lab.twin).is_empty());
 }
 
-/// The entry that a byte belongs to, padding included.
+/// Returns the entry that a byte belongs to, padding included.
 fn entry_of(entries: &[LogEntry], id: u32, byte: u64) -> &LogEntry {
     let before =
         |entry: &&LogEntry| entry.place.segment == SegmentId(id) && entry.place.offset <= byte;
     entries.iter().rfind(before).unwrap()
 }
 
-/// Some synced, then a write that carries the mark, then more that nothing is known of.
+/// Synced entries, then a write that carries the mark, then entries not known to be durable.
 fn marked(lab: Lab) -> Told {
     let mut story = Story::begin(lab);
     story.put("a", "the first");
@@ -71,7 +70,7 @@ fn damage_below_a_mark_is_refused_at_its_place() {
         let entries = log_entries(&told.lab);
         let carrier = entries.iter().find(|entry| entry.mark.is_some()).unwrap();
         let mark = carrier.mark.unwrap();
-        assert_eq!(mark.offset, carrier.place.offset, "all before it is synced");
+        assert_eq!(mark.offset, carrier.place.offset, "everything before it is synced");
         let whole = told.lab.twin.contents(&log(1)).unwrap();
         for at in 64..usize::try_from(told.end_of(SegmentId(1))).unwrap() {
             let path = log(1);
@@ -83,7 +82,7 @@ fn damage_below_a_mark_is_refused_at_its_place() {
             }
             let entry = entry_of(&entries, 1, at as u64);
             if (at as u64) < mark.offset {
-                // A batch is named by its first entry: it is there whole or not at all.
+                // A batch is named by its first entry, because it is present as a whole or not at all.
                 let second = entries[1].place.offset;
                 let in_batch =
                     entry.place.offset >= second && entry.place.offset < entries[4].place.offset;
@@ -95,7 +94,7 @@ fn damage_below_a_mark_is_refused_at_its_place() {
     }
 }
 
-/// The same when what is damaged reads as zeros, which look like the end of the log.
+/// The same when the damaged bytes read as zeros, which look like the end of the log.
 #[test]
 fn synced_entries_that_read_as_zeros_are_refused() {
     let told = marked(Lab::new());
@@ -112,7 +111,7 @@ fn synced_entries_that_read_as_zeros_are_refused() {
     }
 }
 
-/// Three segments; what the third holds shows that the first two were durable.
+/// Three segments; marks in the third show that the first two were durable.
 fn marked_later(lab: Lab) -> Told {
     let options = lab.options.clone().segment_entries(2);
     let mut story = Story::begin(lab.with(options));
@@ -144,8 +143,8 @@ fn a_mark_in_a_later_segment_counts() {
     }
 }
 
-/// Lost pages that hold the end of a segment read as zeros, and would pass for the end of the
-/// log, were it not for the end entry that is missed.
+/// Lost pages at the end of a segment read as zeros. They would pass for the end of the log if the
+/// missing end entry were not noticed.
 #[test]
 fn a_lost_end_of_a_segment_with_later_ones_synced_is_refused() {
     let told = marked_later(Lab::new());
@@ -162,9 +161,9 @@ fn a_lost_end_of_a_segment_with_later_ones_synced_is_refused() {
     }
 }
 
-/// Nothing written since the sync: a mark of its own says what was durable.
+/// Nothing was written after the sync, so a lone mark records what was durable.
 #[test]
-fn a_mark_of_its_own_counts() {
+fn a_lone_mark_counts() {
     let mut story = Story::begin(Lab::new());
     story.put("a", "1");
     story.put("b", "2");
@@ -184,7 +183,7 @@ fn a_mark_of_its_own_counts() {
     }
 }
 
-/// Sealed segments, with everything that an entry can be; then an unsealed one.
+/// Sealed segments with every kind of entry, then an unsealed one.
 fn sealed(lab: Lab) -> Told {
     let options = lab.options.clone().segment_entries(4);
     let mut story = Story::begin(lab.with(options));
@@ -201,8 +200,8 @@ fn sealed(lab: Lab) -> Told {
     story.killed()
 }
 
-/// Reads every key that there ever was: the right value, or an error that names the file.
-/// Returns how many could not be read.
+/// Reads every key that ever existed: each returns the right value, or an error that names the file.
+/// Returns the number of keys that could not be read.
 fn check_reads(db: &Bitcask, told: &Told, path: &Path, when: &str) -> usize {
     let mut refused = 0;
     let mut keys: Vec<Vec<u8>> =
@@ -273,7 +272,7 @@ fn a_damaged_sealed_segment_with_a_hint_gives_right_values_or_errors() {
                 }
             }
         }
-        // With keys that collide, it depends on the seed how often open itself is refused.
+        // With colliding keys, it depends on the seed how often even the open is refused.
         assert!(is_weak || refused > 100, "{refused} reads refused");
     }
 }
@@ -299,7 +298,8 @@ fn a_damaged_sealed_segment_without_a_hint_is_refused_and_nothing_changed() {
                     }
                     Err(error) => {
                         assert!(!padding && names(&error, &log(id)), "byte {at}: {error}");
-                        // Hints of the others may have been built; all else is as it was.
+                        // Hints of the other segments may have been built; everything else is
+                        // unchanged.
                         let mut after = files(&lab.twin);
                         after.retain(|path, _| path.extension() != Some("hint".as_ref()));
                         assert_eq!(after, before);
@@ -310,8 +310,8 @@ fn a_damaged_sealed_segment_without_a_hint_is_refused_and_nothing_changed() {
     }
 }
 
-/// A damaged size was believed when the entry was overwritten: more bytes were accounted dead than
-/// had been live, and the figures ran below zero.
+/// Regression: a damaged size was trusted when the entry was overwritten. More bytes were then
+/// accounted as dead than had been live, and the figures underflowed.
 #[test]
 fn figures_survive_an_old_entry_with_a_damaged_size() {
     let lab = Lab::new();
@@ -336,7 +336,7 @@ fn figures_survive_an_old_entry_with_a_damaged_size() {
     assert!(stats.dead_size <= stats.log_size, "{stats:?}");
 }
 
-/// A header that counts as an entry with a mark until its checksum is looked at.
+/// A header that looks like an entry with a mark until its checksum is verified.
 fn fake_header(place: Place, value_size: u32, timestamp: u64) -> Vec<u8> {
     let mut header = Header::new(Flags::default(), 0, value_size);
     header = header.with_mark(Some(Mark { segment: place.segment.0, offset: place.offset }));
@@ -346,8 +346,8 @@ fn fake_header(place: Place, value_size: u32, timestamp: u64) -> Vec<u8> {
     bytes
 }
 
-/// A value can be made of bytes that look like entries with marks, each as long as the rest of
-/// the file: to sum them all would take a time that grows with the square of the size.
+/// A value can consist of bytes that look like entries with marks, each as long as the rest of the
+/// file. Checksumming them all would take time quadratic in the size.
 #[test]
 fn a_value_full_of_headers_does_not_make_recovery_work_without_bound() {
     for (sizes, bytes_max) in [(32, 64 << 10), (1 << 14, 1 << 20), (u32::MAX, 1 << 20)] {
@@ -359,7 +359,7 @@ fn a_value_full_of_headers_does_not_make_recovery_work_without_bound() {
         let now = db.inner.clock.now();
         let mut value = Vec::new();
         while value.len() < bytes_max {
-            // The value starts behind a header of 20 bytes and a key of 4: on a multiple of 8.
+            // The value starts after a header of 20 bytes and a key of 4, at a multiple of 8.
             let rest = u32::try_from(bytes_max - value.len()).unwrap();
             let place = Place::new(end.segment, end.offset + 8);
             value.extend(fake_header(place, sizes.min(rest), now + 1000));
@@ -379,7 +379,7 @@ fn a_value_full_of_headers_does_not_make_recovery_work_without_bound() {
                 assert_eq!(db.recovery().cuts.len(), 1);
                 kill(db);
             }
-            // It may give up, and say so; then nothing is cut.
+            // Recovery may give up with an error; in that case it cuts nothing.
             Err(error) => {
                 assert!(matches!(&error, Error::Corrupt { offset, .. } if *offset >= end.offset));
                 assert_eq!(files(&lab.twin), before);
@@ -390,10 +390,10 @@ fn a_value_full_of_headers_does_not_make_recovery_work_without_bound() {
     }
 }
 
-/// Headers with the largest sizes there are, with a right checksum and without, at the end of an
-/// unsealed segment and in a sealed one: no memory is set aside for what is not there.
+/// Headers with the largest possible sizes, with a right and a wrong checksum, at the end of an
+/// unsealed segment and in a sealed one. No memory is allocated for data that does not exist.
 #[test]
-fn sizes_that_lie_are_refused_before_memory_is_set_aside() {
+fn forged_sizes_are_refused_before_memory_is_allocated() {
     let told = sealed(Lab::new());
     let unsealed = told.lab.logs().last().unwrap().0;
     let end = told.end_of(unsealed);
@@ -411,7 +411,7 @@ fn sizes_that_lie_are_refused_before_memory_is_set_aside() {
             assert_eq!(snapshot(&db), *told.last());
             assert_eq!(db.recovery().cuts.len(), 1);
             kill(db);
-            // In place of a sealed entry, behind the hint's back.
+            // In place of a sealed entry, without updating the hint.
             let lab = changed(&told, &log(1), |bytes| {
                 bytes[64..84].copy_from_slice(encoded.as_slice());
             });
@@ -423,9 +423,9 @@ fn sizes_that_lie_are_refused_before_memory_is_set_aside() {
     }
 }
 
-/// The log would be followed in a circle, for ever.
+/// Otherwise the log would be followed in a circle, forever.
 #[test]
-fn an_end_entry_that_names_no_younger_segment_is_refused() {
+fn an_end_entry_must_name_a_newer_segment() {
     let lab = Lab::new();
     let lab = lab.clone().with(lab.options.clone().segment_entries(2));
     let db = lab.open();

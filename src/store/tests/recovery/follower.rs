@@ -1,11 +1,11 @@
-//! Stores opened read-only that are brought up to date, beside a writer on the same disk.
+//! Read-only stores that are refreshed while a writer uses the same disk.
 
 use crate::Value;
 use crate::options::MergeOptions;
 use crate::store::tests::changes::follow::Dice;
 use crate::store::tests::*;
 
-/// Everything there is to see of a reader has to be what the writer holds.
+/// Checks that everything a reader shows is what the writer holds.
 fn check_same(reader: &Reader, writer: &Bitcask) {
     assert_eq!(snapshot(reader), snapshot(writer));
     check_figures(reader);
@@ -22,13 +22,13 @@ fn merge_all(db: &Bitcask) {
     db.merge_opt(MergeOptions::new().force(true)).unwrap();
 }
 
-/// Returns how many segments the reader has ever opened: all of them, if it loads everything anew.
+/// Returns the numbers of the reader's segments, which all change if it reloads everything.
 fn numbers(reader: &Reader) -> Vec<u32> {
     reader.inner.segments.all().iter().map(|(number, _)| *number).collect()
 }
 
 #[test]
-fn a_reader_reads_on_where_the_log_only_went_on() {
+fn a_refresh_reads_only_the_new_part_of_a_grown_log() {
     for lab in [Lab::new(), Lab::weak()] {
         let db = lab.open();
         let reader = lab.open_read_only();
@@ -50,7 +50,7 @@ fn a_reader_reads_on_where_the_log_only_went_on() {
             let after = numbers(&reader);
             assert!(
                 before.iter().all(|number| after.contains(number)),
-                "everything was loaded anew"
+                "the refresh must not reload everything"
             );
             check_same(&reader, &db);
             assert!(!reader.refresh().unwrap(), "nothing is new");
@@ -70,7 +70,7 @@ fn a_reader_reads_on_where_the_log_only_went_on() {
 }
 
 #[test]
-fn a_reader_loads_everything_anew_after_a_merge_or_a_clear_and_what_is_held_stays() {
+fn a_refresh_reloads_everything_after_a_merge_or_a_clear_and_held_values_stay() {
     let lab = Lab::new();
     let db = lab.open();
     for number in 0..30 {
@@ -101,9 +101,10 @@ fn a_reader_loads_everything_anew_after_a_merge_or_a_clear_and_what_is_held_stay
     assert!(reader.is_empty().unwrap());
 }
 
-// The writer copies an entry into a mapping; who reads the file meanwhile may see any part of it.
+// The writer copies an entry into a mapping, and a concurrent reader of the file may see any part of
+// it.
 #[test]
-fn an_entry_or_a_batch_that_is_just_being_written_is_not_there_yet() {
+fn a_partly_written_entry_or_batch_is_not_visible() {
     let lab = Lab::new();
     let db = lab.open();
     db.put("a", "1").unwrap();
@@ -127,7 +128,7 @@ fn an_entry_or_a_batch_that_is_just_being_written_is_not_there_yet() {
 }
 
 #[test]
-fn damage_that_a_mark_tells_of_is_an_error_and_the_reader_goes_on_when_it_is_mended() {
+fn damage_below_a_mark_is_an_error_and_the_reader_recovers_once_it_is_mended() {
     let lab = Lab::new();
     let db = lab.open();
     db.put("a", "1").unwrap();
@@ -142,14 +143,14 @@ fn damage_that_a_mark_tells_of_is_an_error_and_the_reader_goes_on_when_it_is_men
     damaged[usize::try_from(reader.position().place().offset).unwrap() + 8] ^= 1;
     twin.put_file(&path, damaged);
     assert!(reader.refresh().unwrap_err().is_corruption());
-    assert_eq!(snapshot(&reader).len(), 1, "what was known is known");
+    assert_eq!(snapshot(&reader).len(), 1, "the reader keeps its earlier state");
     twin.put_file(&path, whole);
     assert!(reader.refresh().unwrap());
     check_same(&reader, &db);
 }
 
 #[test]
-fn a_missing_or_another_manifest_is_an_error() {
+fn a_missing_or_foreign_manifest_is_an_error() {
     let lab = Lab::new();
     let db = lab.open();
     db.put("a", "1").unwrap();
@@ -166,7 +167,7 @@ fn a_missing_or_another_manifest_is_an_error() {
     check_same(&reader, &db);
 }
 
-/// A reader, what follows it, and what is held of it.
+/// A reader, a follower of it, and values held from it.
 struct Observer {
     db: ReadOnly,
     changes: Changes,
@@ -246,7 +247,7 @@ fn act(lab: &Lab, db: Bitcask, dice: &mut Dice) -> Bitcask {
 }
 
 #[test]
-fn readers_find_what_the_writer_holds_whatever_it_has_done() {
+fn refreshed_readers_match_the_writer_whatever_it_has_done() {
     let long: u64 = std::env::var("BITCASK_LONG").map_or(1, |long| long.parse().unwrap());
     for seed in 0..25 * long {
         let lab = if seed.is_multiple_of(3) { Lab::weak() } else { Lab::new() };
@@ -275,8 +276,8 @@ fn readers_find_what_the_writer_holds_whatever_it_has_done() {
 }
 
 #[test]
-fn followers_of_a_reader_are_told_that_its_writer_has_lost_what_they_were_told() {
-    // They went on with what the writer wrote next, as if nothing were missing.
+fn followers_of_a_reader_must_resync_if_the_writer_lost_received_changes() {
+    // Regression: they continued with what the writer wrote next, as if nothing were missing.
     let lab = Lab::new();
     let db = lab.open();
     db.put("a", "1").unwrap();
@@ -286,7 +287,7 @@ fn followers_of_a_reader_are_told_that_its_writer_has_lost_what_they_were_told()
     let mut changes = reader.changes(Position::START).unwrap();
     assert_eq!(std::iter::from_fn(|| changes.try_recv().unwrap()).count(), 2);
     db.kill();
-    // As after a sync that failed: the pages that were not written are no longer there.
+    // After a failed sync, the unwritten pages are gone.
     let (_, path) = lab.logs().remove(0);
     let mut bytes = lab.twin.contents(&path).unwrap();
     bytes.truncate(usize::try_from(durable.place().offset).unwrap());
@@ -298,10 +299,10 @@ fn followers_of_a_reader_are_told_that_its_writer_has_lost_what_they_were_told()
     assert!(matches!(error, Error::PositionLost { .. }), "{error}");
 }
 
-/// A refresh that can't fill the keydir anew, since a segment and its hint are damaged, once added all
-/// segments of the store again each time.
+/// Regression: each refresh that could not refill the keydir, because a segment and its hint were
+/// damaged, added all segments of the store again.
 #[test]
-fn refreshes_that_fail_hold_no_more_each_time() {
+fn failing_refreshes_do_not_accumulate_segments() {
     let lab = Lab::new();
     let db = lab.open();
     for number in 0..40 {
@@ -339,9 +340,9 @@ fn big_batch(value: &str) -> Batch {
     (0..4_000_u32).map(|key| (key.to_be_bytes(), value)).collect()
 }
 
-/// Brings a reader up to date with a large batch while a closure looks at it, which is given the reader's
-/// position of before and the batch's value.
-fn beside_a_refresh(look: impl Fn(&ReadOnly, Position, &str)) {
+/// Refreshes a reader with a large batch while `look` examines it. `look` gets the reader's position
+/// from before and the batch's value.
+fn during_a_refresh(look: impl Fn(&ReadOnly, Position, &str)) {
     let lab = Lab::new().with(Options::new().segment_size(8 << 20).sync_policy(SyncPolicy::Never));
     let db = lab.open();
     db.write(&big_batch("old")).unwrap();
@@ -358,11 +359,11 @@ fn beside_a_refresh(look: impl Fn(&ReadOnly, Position, &str)) {
     }
 }
 
-/// A refresh makes a batch readable as a whole, and publishes it key by key.
+/// A refresh makes a batch readable as a whole, but publishes it key by key.
 #[test]
-fn a_position_of_a_reader_is_not_ahead_of_what_can_be_read() {
+fn a_readers_position_is_not_ahead_of_reads() {
     let last = 3_999_u32.to_be_bytes();
-    beside_a_refresh(|reader, before, value| {
+    during_a_refresh(|reader, before, value| {
         if reader.position() > before {
             assert_eq!(reader.get(last).unwrap().unwrap(), value);
         }
@@ -370,6 +371,6 @@ fn a_position_of_a_reader_is_not_ahead_of_what_can_be_read() {
 }
 
 #[test]
-fn a_verification_of_a_reader_beside_a_refresh_finds_no_damage() {
-    beside_a_refresh(|reader, _, _| assert_eq!(reader.verify().unwrap().damage, []));
+fn a_verification_of_a_reader_during_a_refresh_finds_no_damage() {
+    during_a_refresh(|reader, _, _| assert_eq!(reader.verify().unwrap().damage, []));
 }

@@ -1,9 +1,9 @@
-//! What is held of a store that is closed after a failed sync: its bytes are what they were when they
-//! were read, whatever recovery, and the next store, make of the files.
+//! Values and views of a store that was closed after a failed sync: their bytes stay as they were
+//! read, whatever recovery and the next store do to the files.
 //!
-//! On the machine's own disk: the twin's mappings keep their bytes in any case.
+//! These tests use the real disk, because the twin's mappings keep their bytes in any case.
 
-#![expect(clippy::disallowed_methods, reason = "files are damaged as a failed sync leaves them")]
+#![expect(clippy::disallowed_methods, reason = "the tests damage files the way a failed sync does")]
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use crate::store::tests::*;
 use crate::testing::twin::{Call, Fault, FaultKind};
 use crate::value::Value;
 
-/// A value of several pages; entries of it lie behind each other.
+/// A value of several pages. Its entries are adjacent.
 fn value(number: u8) -> Vec<u8> {
     vec![number; 10_000]
 }
@@ -22,7 +22,7 @@ fn options(mode: AppendMode) -> Options {
 
 const MODES: [AppendMode; 2] = [AppendMode::Mapped, AppendMode::Positioned];
 
-/// A store of entries that are not synced, in several segments, one of them not full.
+/// A store with unsynced entries in several segments, one of which is not full.
 fn filled(dir: &Path, mode: AppendMode) -> Bitcask {
     let env = Env { threads: false, ..Env::default() };
     let db = Bitcask::open_on(&env, dir, options(mode)).unwrap();
@@ -30,7 +30,7 @@ fn filled(dir: &Path, mode: AppendMode) -> Bitcask {
         db.put([number], value(number)).unwrap();
     }
     let unsealed = db.inner.writer().unwrap().log.lock().ids().len();
-    assert_eq!(unsealed, 2, "one is full, and one is appended to");
+    assert_eq!(unsealed, 2, "one segment is full, and one is active");
     db
 }
 
@@ -48,18 +48,18 @@ fn logs(dir: &Path) -> Vec<PathBuf> {
     logs
 }
 
-/// Makes zeros of all behind the first entry of the log, as if it had never got to the disk.
+/// Zeroes everything after the first entry of the log, as if it had never reached the disk.
 fn lose_pages(dir: &Path) {
     for path in logs(dir) {
         let mut bytes = fs::read(&path).unwrap();
         bytes[10_200..].fill(0);
-        // In place, where mappings see it.
+        // Writes in place, so that mappings see it.
         fs::write(&path, bytes).unwrap();
     }
 }
 
 #[test]
-fn a_value_that_is_held_stays_when_its_store_has_failed_and_is_recovered() {
+fn a_held_value_survives_the_failure_and_recovery_of_its_store() {
     for mode in MODES {
         let dir = tempfile::tempdir().unwrap();
         let db = filled(dir.path(), mode);
@@ -74,7 +74,7 @@ fn a_value_that_is_held_stays_when_its_store_has_failed_and_is_recovered() {
         lose_pages(dir.path());
         check("lost");
         let db = Bitcask::open(dir.path(), options(mode)).unwrap();
-        // What is cut was mapped, and a look at it would be a signal.
+        // The cut part was mapped, and accessing it would raise a signal.
         assert!(!db.recovery().cuts.is_empty(), "{:?}", db.recovery());
         assert!(logs(dir.path()).iter().all(|path| fs::metadata(path).unwrap().len() < 12_000));
         assert_eq!(db.get([0]).unwrap().unwrap(), value(0));
@@ -87,7 +87,7 @@ fn a_value_that_is_held_stays_when_its_store_has_failed_and_is_recovered() {
 }
 
 #[test]
-fn a_snapshot_that_outlives_a_failed_store_reads_what_it_read() {
+fn a_snapshot_that_outlives_a_failed_store_reads_the_same() {
     for mode in MODES {
         let dir = tempfile::tempdir().unwrap();
         let db = filled(dir.path(), mode);
@@ -105,9 +105,9 @@ fn a_snapshot_that_outlives_a_failed_store_reads_what_it_read() {
     }
 }
 
-/// Where there is no copy to be had, as here of a file that is shorter than what was written.
+/// No copy is possible here, because the file is shorter than what was written.
 #[test]
-fn a_store_is_not_opened_while_somebody_holds_what_recovery_would_cut() {
+fn opening_is_refused_while_values_are_held_that_recovery_would_cut() {
     let dir = tempfile::tempdir().unwrap();
     let db = filled(dir.path(), AppendMode::Mapped);
     let (held, other) = (db.get([7]).unwrap().unwrap(), db.get([1]).unwrap().unwrap());
@@ -117,7 +117,7 @@ fn a_store_is_not_opened_while_somebody_holds_what_recovery_would_cut() {
     close_poisoned(db);
     let open = || Bitcask::open(dir.path(), options(AppendMode::Mapped));
     assert!(open().unwrap_err().is_locked());
-    // Of the other segment there is a copy.
+    // The other segment was copied.
     assert!(other == value(1));
     let again = held.clone();
     drop(held);
@@ -129,9 +129,9 @@ fn a_store_is_not_opened_while_somebody_holds_what_recovery_would_cut() {
     assert_eq!(db.get([7]).unwrap(), None);
 }
 
-/// A segment that nobody holds is not copied when its store has failed.
+/// A segment that is not held is not copied when its store has failed.
 #[test]
-fn a_segment_that_is_held_is_told_from_one_that_was_let_go() {
+fn held_segments_are_distinguished_from_released_ones() {
     let dir = tempfile::tempdir().unwrap();
     let db = filled(dir.path(), AppendMode::Mapped);
     let held = db.get([7]).unwrap().unwrap();
@@ -153,14 +153,14 @@ fn a_segment_that_is_held_is_told_from_one_that_was_let_go() {
     assert_eq!(db.len().unwrap(), 8);
 }
 
-/// What fails half-way through a rotation leaves the full segment where it was: a part of the log.
+/// If a rotation fails half-way, the full segment stays a part of the log.
 #[test]
-fn a_segment_whose_end_can_not_be_written_is_left_to_recovery_too() {
+fn a_segment_whose_end_cannot_be_written_is_left_to_recovery() {
     let lab = Lab::new();
     let lab = lab.with(Options::new().segment_size(1024).append_mode(AppendMode::Positioned));
     let db = lab.open();
     db.put("a", [1; 600]).unwrap();
-    // The first is the header of the next segment.
+    // The first write is the header of the next segment.
     lab.twin.fail(Fault::new(FaultKind::Eio).only(Call::Write).after(1));
     assert!(db.put("b", [2; 600]).unwrap_err().is_poisoned());
     let unsealed = db.inner.writer().unwrap().log.lock().give_up();

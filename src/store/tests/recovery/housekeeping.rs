@@ -1,5 +1,5 @@
-//! What opening tidies up, what it leaves alone, and what comes of being interrupted while the
-//! store is created, cleared or closed.
+//! What opening cleans up, what it leaves alone, and the results of interrupting the creation,
+//! clearing or closing of a store.
 
 use crate::segment::header::SegmentHeader;
 use crate::store::tests::story::*;
@@ -10,7 +10,7 @@ fn dir() -> Dir {
     Dir::new(DIR.into())
 }
 
-/// Some sealed segments, then a clean close.
+/// Several sealed segments, then a clean close.
 fn closed(lab: Lab) -> Told {
     let options = lab.options.clone().segment_entries(2);
     let mut story = Story::begin(lab.with(options));
@@ -23,20 +23,20 @@ fn closed(lab: Lab) -> Told {
     told
 }
 
-/// Every file that an interrupted operation can leave behind, by what left it.
+/// Every file that an interrupted operation can leave behind, in the order of the operations.
 fn leftovers(told: &Told) -> Vec<(PathBuf, Vec<u8>)> {
     let (_, oldest) = told.lab.logs()[0].clone();
     let mut dead = told.lab.twin.contents(&oldest).unwrap();
-    // A segment that a clear or a merge has not got round to unlinking: its header checks.
+    // A segment that a clear or a merge did not get to remove; its header is valid.
     let id = SegmentId(4);
     let header = SegmentHeader::decode(dead[..64].try_into().unwrap(), Path::new("x"));
     let header = SegmentHeader { id, ..header.unwrap() };
     dead[..64].copy_from_slice(&header.encode());
     vec![
-        (dir().hint(SegmentId(3_000_000_000)), b"of a segment that is gone".to_vec()),
-        (dir().hint(SegmentId(4)), b"of the next".to_vec()),
-        (dir().index(SegmentId(3_000_000_000)), b"of a segment that is gone".to_vec()),
-        (dir().index(SegmentId(4)), b"of the next".to_vec()),
+        (dir().hint(SegmentId(3_000_000_000)), b"of a removed segment".to_vec()),
+        (dir().hint(SegmentId(4)), b"of the next segment".to_vec()),
+        (dir().index(SegmentId(3_000_000_000)), b"of a removed segment".to_vec()),
+        (dir().index(SegmentId(4)), b"of the next segment".to_vec()),
         (dir().log(id), dead),
         (Dir::temporary(&dir().log(SegmentId(9))), vec![0; 100]),
         (Dir::temporary(&dir().hint(SegmentId(1))), vec![]),
@@ -46,7 +46,7 @@ fn leftovers(told: &Told) -> Vec<(PathBuf, Vec<u8>)> {
 }
 
 #[test]
-fn leftovers_are_removed_and_told_of() {
+fn leftovers_are_removed_and_reported() {
     let told = closed(Lab::new());
     assert_eq!(told.lab.logs().len(), 3);
     for (path, bytes) in leftovers(&told) {
@@ -55,7 +55,11 @@ fn leftovers_are_removed_and_told_of() {
         lab.twin.put_file(&path, bytes);
         let reader = lab.on(lab.twin.fork());
         let db = reader.open_read_only();
-        assert!(db.recovery().is_clean(), "not a reader's to remove: {:?}", db.recovery());
+        assert!(
+            db.recovery().is_clean(),
+            "a reader must not remove leftovers: {:?}",
+            db.recovery()
+        );
         drop(db);
         assert_eq!(reader.twin.trace(), []);
         let db = lab.open();
@@ -76,13 +80,14 @@ fn leftovers_are_removed_and_told_of() {
     let mut removed = db.recovery().leftovers.clone();
     removed.sort();
     paths.sort();
-    assert_eq!(removed, paths, "all at once");
+    assert_eq!(removed, paths, "all leftovers are removed by one open");
 }
 
-/// Of a segment where the log is to begin a manifest that is not old says that it begins. Without an
-/// entry it may be what a crash has left of that moment.
+/// An up-to-date manifest says that the log has begun once it has. So a segment at the log's first id
+/// may exist without an entry, as a crash can leave it; with an entry, it shows that the manifest is
+/// old.
 #[test]
-fn a_segment_where_the_log_has_not_begun_is_empty_or_shows_that_the_manifest_is_old() {
+fn a_segment_before_the_log_has_begun_is_empty_or_proves_the_manifest_old() {
     let told = closed(Lab::new());
     let fs = Fs::Twin(told.disk());
     let mut manifest = Manifest::read(&fs, &dir()).unwrap().unwrap();
@@ -149,7 +154,7 @@ fn foreign_files_are_left_alone() {
     }
 }
 
-/// Every manifest that a store has ever had, put back beside what came of the store since.
+/// Every manifest that the store has ever had is restored with the store's later files.
 #[test]
 fn a_stale_manifest_is_refused_or_loses_nothing() {
     let lab = Lab::new();
@@ -196,7 +201,7 @@ fn a_stale_manifest_is_refused_or_loses_nothing() {
             let before = files(&disk.twin);
             match disk.try_open_in_role(read_only) {
                 Err(error) => {
-                    // Of a manifest from before a clear it shows only that its segments are gone.
+                    // A manifest from before a clear shows only that its segments are missing.
                     let manifest = dir().manifest();
                     let old = matches!(&error, Error::Corrupt { path, .. } if *path == manifest);
                     let gone = matches!(error, Error::MissingSegment { .. });
@@ -205,7 +210,7 @@ fn a_stale_manifest_is_refused_or_loses_nothing() {
                     assert_eq!(files(&disk.twin), before);
                     refused += 1;
                 }
-                // The log led all the way to its end.
+                // The manifest still led to the end of the log.
                 Ok(db) => {
                     assert_eq!(snapshot(&db), pairs);
                     assert!(db.recovery().cuts.is_empty() && db.recovery().leftovers.is_empty());
@@ -232,7 +237,7 @@ fn an_active_segment_without_an_entry_is_removed_at_close() {
     let db = lab.open();
     assert!(db.recovery().is_clean());
     assert!(db.is_empty().unwrap());
-    // Killed instead, opening removes it.
+    // After a kill, opening removes it.
     db.put("a", "1").unwrap();
     db.clear().unwrap();
     kill(db);
@@ -253,7 +258,7 @@ fn opening_and_closing_writes_no_segments() {
     assert_eq!(files(&told.lab.twin), before);
 }
 
-/// Segments are created under the names of the trace; no name comes twice.
+/// The trace shows the names of created segments; no name appears twice.
 #[test]
 fn ids_are_never_used_twice() {
     let mut lab = Lab::new();
@@ -292,7 +297,7 @@ fn ids_are_never_used_twice() {
     assert_eq!(used.len(), count);
 }
 
-/// What a power cut left standing is never overwritten or taken for something else either.
+/// Files that a power cut left are never overwritten or mistaken for others.
 #[test]
 fn ids_of_files_that_survive_a_power_cut_are_not_used_again() {
     let lab = Lab::new();
@@ -321,7 +326,7 @@ fn ids_of_files_that_survive_a_power_cut_are_not_used_again() {
     }
 }
 
-/// A writer that replaces the manifest while a reader opens: the reader starts over.
+/// If a writer replaces the manifest while a reader opens, the reader starts over.
 #[test]
 fn a_reader_starts_over_when_a_writer_changes_the_store() {
     let story = {
@@ -333,7 +338,7 @@ fn a_reader_starts_over_when_a_writer_changes_the_store() {
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // Each number is put under both keys, in one batch: readers see them together.
+            // One batch puts each number under both keys, so readers see the same number under both.
             for number in 0..if long() { 3000 } else { 300 } {
                 let value = format!("{number}");
                 db.write(Batch::new().put("a", &value).put("b", &value)).unwrap();
@@ -358,9 +363,9 @@ fn a_reader_starts_over_when_a_writer_changes_the_store() {
     });
 }
 
-/// A read that fails while a writer is not there is told; nothing is changed by it.
+/// A failing read without a concurrent writer is reported, and changes nothing.
 #[test]
-fn a_reader_tells_of_every_failure() {
+fn a_reader_reports_every_failure() {
     let told = closed(Lab::new());
     let once = told.lab.on(told.disk());
     drop(once.open_read_only());
@@ -376,7 +381,7 @@ fn a_reader_tells_of_every_failure() {
     }
 }
 
-/// Nothing if reading fails with the disk's error, as it has to here.
+/// Returns `None` if reading fails with the disk's error, the only one allowed here.
 fn snapshot_or_failed(db: &Reader) -> Option<Pairs> {
     let pairs: Result<Pairs> = db
         .iter_unordered()
@@ -389,9 +394,9 @@ fn snapshot_or_failed(db: &Reader) -> Option<Pairs> {
     }
 }
 
-/// All or nothing, wherever a clear is interrupted.
+/// An interrupted clear has removed everything or nothing.
 #[test]
-fn a_clear_that_is_interrupted_has_happened_or_not() {
+fn an_interrupted_clear_is_atomic() {
     let told = closed(Lab::new());
     let begin = || {
         let lab = told.lab.on(told.disk());
@@ -455,9 +460,9 @@ fn a_clear_that_is_interrupted_has_happened_or_not() {
     }
 }
 
-/// A store that is being created is no store, or an empty one.
+/// An interrupted creation leaves no store, or an empty one.
 #[test]
-fn a_creation_that_is_interrupted_leaves_an_empty_store() {
+fn an_interrupted_creation_leaves_no_store_or_an_empty_one() {
     let judge = |disk: &Lab, when: &str| {
         if let Ok(reader) = disk.try_open_read_only() {
             assert!(reader.is_empty().unwrap(), "{when}");
@@ -481,7 +486,10 @@ fn a_creation_that_is_interrupted_leaves_an_empty_store() {
         }
     }
     let durable = lab.powered_off(|_| false);
-    assert!(durable.twin.contents(&dir().manifest()).is_some(), "a store that was opened is there");
+    assert!(
+        durable.twin.contents(&dir().manifest()).is_some(),
+        "a store that was opened must be durable"
+    );
     for kind in [FaultKind::Eio, FaultKind::Enospc, FaultKind::ShortWrite, FaultKind::Interrupted] {
         for ops in 0..end {
             for for_ever in [false, true] {
@@ -505,9 +513,9 @@ fn a_creation_that_is_interrupted_leaves_an_empty_store() {
     }
 }
 
-/// A close that is interrupted anywhere is a crash like any other.
+/// An interrupted close is a crash like any other.
 #[test]
-fn a_close_that_is_interrupted_loses_nothing() {
+fn an_interrupted_close_loses_nothing() {
     let lab = Lab::new();
     let lab = lab.clone().with(lab.options.clone().segment_entries(2));
     let db = lab.open();

@@ -1,16 +1,16 @@
-//! Recovery interrupted at every step and run again: it ends where it would have ended, and no
-//! byte that could not be read is lost on the way.
+//! Recovery interrupted at every step and run again: it ends in the same state, and no unreadable byte
+//! is lost on the way.
 
 use crate::store::tests::story::*;
 use crate::store::tests::*;
 use crate::testing::twin::{Fault, FaultKind};
 
-/// A disk that needs recovery, and what is on it.
+/// A disk that needs recovery, and its content.
 struct Torn {
     name: &'static str,
     lab: Lab,
     pairs: Pairs,
-    /// What could not be read, by its place.
+    /// The unreadable bytes, by place.
     unread: BTreeMap<Place, Vec<u8>>,
     leftovers: Vec<PathBuf>,
 }
@@ -26,7 +26,7 @@ fn change(twin: &Twin, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 }
 
 impl Torn {
-    /// Learns from an uninterrupted recovery what is to come of the others.
+    /// Runs an uninterrupted recovery to learn the expected result of the others.
     fn new(name: &'static str, lab: Lab, pairs: &Pairs) -> Self {
         let once = lab.on(lab.twin.fork());
         let db = once.open();
@@ -42,7 +42,7 @@ impl Torn {
         self.lab.on(self.lab.twin.fork())
     }
 
-    /// Every byte that could not be read is where it was, or set aside.
+    /// Checks that every unreadable byte is in its place or in quarantine.
     fn check_kept(&self, twin: &Twin, when: &str) {
         let aside = quarantine(twin);
         for (place, bytes) in &self.unread {
@@ -50,11 +50,12 @@ impl Torn {
             let offset = usize::try_from(place.offset).unwrap();
             let in_log = log.get(offset..offset + bytes.len()) == Some(bytes);
             let kept = in_log || aside.get(place) == Some(bytes);
-            assert!(kept, "{}, {when}: the bytes behind {place:?} are lost", self.name);
+            assert!(kept, "{}, {when}: the bytes after {place:?} are lost", self.name);
         }
     }
 
-    /// Opens what an interrupted recovery left: all is as if it had not been interrupted.
+    /// Opens what an interrupted recovery left. The result must be the same as without the
+    /// interruption.
     fn check_run_again(&self, lab: &Lab, when: &str) {
         let name = self.name;
         self.check_kept(&lab.twin, when);
@@ -76,7 +77,7 @@ impl Torn {
     }
 }
 
-/// Puts files beside a store that a crash might have left there.
+/// Adds files to a store that a crash might have left there.
 fn litter(lab: &Lab) {
     let twin = &lab.twin;
     let oldest = lab.logs()[0].1.clone();
@@ -87,7 +88,7 @@ fn litter(lab: &Lab) {
     twin.put_file(&Dir::temporary(&dir().hint(SegmentId(1))), vec![]);
 }
 
-/// Some segments sealed, some not, everything synced but what comes last.
+/// Several segments, sealed or not, with everything synced except the end.
 fn several(lab: Lab, sealed: bool) -> Told {
     let options = lab.options.clone().segment_entries(2);
     let mut story = Story::begin(lab.with(options));
@@ -106,7 +107,7 @@ fn several(lab: Lab, sealed: bool) -> Told {
     story.killed()
 }
 
-/// A disk whose first unsealed segments are whole, with a tear in one and some behind it.
+/// A disk whose first unsealed segments are intact, followed by a torn one and further ones.
 fn torn_in(name: &'static str, told: &Told, segment: u32, at: u64) -> Torn {
     let lab = told.lab.on(told.disk());
     let path = dir().log(SegmentId(segment));
@@ -133,17 +134,17 @@ fn all_torn() -> Vec<Torn> {
         torn_in("nothing left of the only segment", &one, 1, 70),
         torn_in("the first of several", &several_open, 1, 100),
         torn_in("a middle one, nothing left of it", &several_open, 2, 80),
-        torn_in("the last, behind sealed ones", &some_sealed, last, 70),
+        torn_in("the last, after sealed ones", &some_sealed, last, 70),
     ];
-    // Behind the tear: a segment without its header, and one of zeros alone.
+    // After the tear: a segment without its header, and one of only zeros.
     let odd = several_open.lab.on(several_open.disk());
     change(&odd.twin, &dir().log(SegmentId(1)), |bytes| bytes.truncate(110));
     change(&odd.twin, &dir().log(SegmentId(2)), |bytes| bytes[..64].fill(0));
     change(&odd.twin, &dir().log(SegmentId(3)), |bytes| bytes.fill(0));
     litter(&odd);
     let step = several_open.before(Place::new(SegmentId(1), 110), SegmentId(1));
-    torn.push(Torn::new("odd ones behind the tear, and leftovers", odd, &step.pairs));
-    // Sealed segments without hints, an end entry cut in half, leftovers.
+    torn.push(Torn::new("odd segments after the tear, and leftovers", odd, &step.pairs));
+    // Sealed segments without hints, an end entry cut in half, and leftovers.
     let bare = some_sealed.lab.on(some_sealed.disk());
     bare.delete_hints();
     let middle = SegmentId(last - 1);
@@ -172,7 +173,7 @@ fn recovery_that_dies_at_any_operation_can_be_run_again() {
             for at in 0..once.twin.op_count() {
                 let lab = torn.fresh();
                 lab.twin.fail(Fault::new(kind).after(at).for_ever());
-                // Failing to take a file away that nothing needs may be let pass.
+                // A failure to remove a file that nothing needs may be ignored.
                 if let Ok(db) = lab.try_open() {
                     assert_eq!(snapshot(&db), torn.pairs, "{}", torn.name);
                     kill(db);
@@ -191,7 +192,7 @@ fn recovery_that_dies_at_any_operation_can_be_run_again() {
 }
 
 #[test]
-fn recovery_that_meets_a_full_disk_or_an_interruption_can_be_run_again() {
+fn recovery_on_a_full_or_interrupting_disk_can_be_run_again() {
     for torn in all_torn() {
         let once = torn.fresh();
         kill(once.open());
@@ -205,7 +206,7 @@ fn recovery_that_meets_a_full_disk_or_an_interruption_can_be_run_again() {
                     kill(db);
                 }
                 torn.check_kept(&lab.twin, &when);
-                // In the same disk, too: nothing that failed is still in the way.
+                // The same on the disk of the failure: nothing that failed is still in the way.
                 if lab.twin.fault_count() > 0 {
                     let db = lab.open();
                     assert_eq!(snapshot(&db), torn.pairs, "{}, {when}", torn.name);
@@ -217,7 +218,7 @@ fn recovery_that_meets_a_full_disk_or_an_interruption_can_be_run_again() {
     }
 }
 
-/// A call that only reads fails: what can't be read must not pass for what is not there.
+/// A call that only reads fails. Unreadable data must not be mistaken for missing data.
 #[test]
 fn recovery_that_fails_to_read_cuts_nothing_for_it() {
     let mut faults = 0;

@@ -1,5 +1,5 @@
-//! Opening fills no shard: each is filled when it is first touched, in any order, between
-//! operations of every kind, and what comes of it is what an eager open would have had.
+//! Opening fills no shard. Each shard is filled when it is first touched, in any order, between
+//! operations of every kind. The result must be the same as filling everything at open.
 
 use crate::fs::Access;
 use crate::manifest::Sealed;
@@ -8,12 +8,12 @@ use crate::store::tests::story::*;
 use crate::store::tests::*;
 use crate::testing::twin::{Fault, FaultKind};
 
-/// Returns how many shards are filled.
+/// Returns the number of filled shards.
 fn filled(db: &Reader) -> usize {
     (0..SHARD_COUNT).filter(|number| db.inner.keydir.shard(*number).is_filled()).count()
 }
 
-/// Some segments with a hint and an unsealed one, ready to be opened.
+/// Several segments with hints and an unsealed one, ready to be opened.
 fn written(lab: &Lab, keys: u32) -> Model {
     let db = lab.open();
     let mut expected = Model::new();
@@ -63,9 +63,9 @@ fn a_store_opened_read_only_is_filled() {
     check(&db, &expected);
 }
 
-/// How much is read at open does not grow with the number of entries.
+/// The amount read at open does not grow with the number of entries.
 #[test]
-fn opening_reads_of_a_hint_no_more_than_its_summary() {
+fn opening_reads_only_the_summary_of_a_hint() {
     let calls = |keys| {
         let lab =
             Lab::new().with(Options::new().segment_size(1 << 20).sync_policy(SyncPolicy::Never));
@@ -80,7 +80,7 @@ fn opening_reads_of_a_hint_no_more_than_its_summary() {
     assert_eq!(calls(10), calls(3000));
 }
 
-/// Everything that touches a shard, on stores with a few filled shards.
+/// Every operation that touches a shard, on stores with a few filled shards.
 #[test]
 fn shards_are_filled_one_by_one_between_operations() {
     for seed in 0..if long() { 400 } else { 40 } {
@@ -132,7 +132,7 @@ fn shards_are_filled_one_by_one_between_operations() {
 }
 
 #[test]
-fn what_expires_between_open_and_first_touch_is_absent_and_counts_until_it_is_removed() {
+fn a_key_that_expires_before_its_shard_is_filled_is_absent_but_counts() {
     let lab = Lab::new();
     let db = lab.open();
     let ttl = |seconds| WriteOptions::new().ttl(Duration::from_secs(seconds));
@@ -163,7 +163,7 @@ fn a_store_is_cleared_before_its_shards_are_filled() {
         db.clear().unwrap();
         check(&db, &Model::new());
         assert_eq!(filled(&db), SHARD_COUNT);
-        assert!(db.inner.filler.is_done(), "segments that are gone would be kept open");
+        assert!(db.inner.filler.is_done(), "removed segments would be kept open");
         db.put("a", "1").unwrap();
         db.inner.work();
         assert_eq!(lab.hints(), [], "a hint without a segment");
@@ -173,8 +173,8 @@ fn a_store_is_cleared_before_its_shards_are_filled() {
     }
 }
 
-/// The hints of recovered segments, and those that were missing, are written when there is time
-/// for it; by a close, if there was none before.
+/// The hints of recovered segments, and missing hints, are written in the background, or at the latest
+/// by a close.
 #[test]
 fn hints_are_written_after_the_open() {
     for close in [true, false] {
@@ -198,9 +198,9 @@ fn hints_are_written_after_the_open() {
     }
 }
 
-/// The scan of an unsealed segment gathers what a second reading would, wherever it is torn.
+/// Scanning an unsealed segment collects the same as a second reading, wherever the segment is torn.
 #[test]
-fn the_hint_of_a_recovered_segment_is_the_one_that_its_segment_gives() {
+fn the_hint_of_a_recovered_segment_matches_the_segment() {
     let mut story = Story::begin(Lab::new());
     let ttl = WriteOptions::new().ttl(Duration::from_secs(1 << 20));
     story.put_opt("a", "1", ttl);
@@ -220,7 +220,7 @@ fn the_hint_of_a_recovered_segment_is_the_one_that_its_segment_gives() {
         let mut bytes = whole.clone();
         bytes.truncate(usize::try_from(torn).unwrap());
         lab.twin.put_file(&log, bytes);
-        // Where a mark shows that it was there, it is refused.
+        // If a mark shows that the bytes were durable, the store is refused.
         let Ok(db) = lab.try_open() else { continue };
         db.inner.work();
         let listed = db.inner.manifest.get(|manifest| manifest.sealed.clone());
@@ -236,7 +236,7 @@ fn the_hint_of_a_recovered_segment_is_the_one_that_its_segment_gives() {
 }
 
 #[test]
-fn a_crash_before_the_hints_are_written_means_only_that_they_are_built_again() {
+fn a_crash_before_the_hints_are_written_only_rebuilds_them() {
     let lab = Lab::new();
     let expected = written(&lab, 60);
     lab.delete_hints();
@@ -260,13 +260,13 @@ fn a_crash_before_the_hints_are_written_means_only_that_they_are_built_again() {
     }
 }
 
-/// A segment's hint and log.
+/// Returns the paths of a segment's hint and log.
 fn sidecar(lab: &Lab, at: usize) -> (PathBuf, PathBuf) {
     (lab.hints()[at].1.clone(), lab.logs()[at].1.clone())
 }
 
 #[test]
-fn a_block_that_is_damaged_after_the_open_is_found_and_the_hint_written_anew() {
+fn a_block_damaged_after_the_open_is_found_and_the_hint_rewritten() {
     let lab = Lab::new();
     let expected = written(&lab, 60);
     let db = lab.open();
@@ -301,17 +301,17 @@ fn stats_fill_nothing_and_say_what_they_have_not_counted() {
     assert_eq!((db.stats().keys, db.stats().unfilled_shards), (keys, 0));
 }
 
-/// Where the segment is damaged too, only what needs it is refused, every time, by whatever
-/// touches it, and nothing is counted or published of it.
+/// If the segment is damaged as well, only operations that need it are refused, each time and whatever
+/// they are. Nothing of it is counted or published.
 #[test]
-fn a_shard_that_can_not_be_filled_is_an_error_for_whoever_touches_it() {
+fn a_shard_that_cannot_be_filled_is_an_error_for_every_access() {
     let lab = Lab::new().with(Options::new().segment_size(64 << 10).sync_policy(SyncPolicy::Never));
     let expected = written(&lab, 1000);
     let db = lab.open();
     db.close().unwrap();
     let (hint, log) = sidecar(&lab, 0);
     let entries = log_entries(&lab);
-    // The last block of the hint, and so the last shards; and an entry somewhere.
+    // The last block of the hint, and so the last shards; and an entry somewhere in the segment.
     let mut bytes = lab.twin.contents(&hint).unwrap();
     let at = bytes.len() - 30;
     bytes[at] ^= 1;
@@ -357,13 +357,13 @@ fn a_shard_that_can_not_be_filled_is_an_error_for_whoever_touches_it() {
     assert!(stats.live_size + stats.dead_size <= stats.log_size);
     let mut names = (0..).map(|number| format!("name {number}"));
     db.put(names.find(|name| !is_lost(shard(name.as_bytes()))).unwrap(), "1").unwrap();
-    // That the segment is damaged is kept in mind, so that it is not read for every access.
+    // The damage of the segment is remembered, so that the segment is not read again for every access.
     let mut bytes = lab.twin.contents(&log).unwrap();
     bytes[usize::try_from(place.offset).unwrap() + 22] ^= 1;
     lab.twin.put_file(&log, bytes);
     let lost_key = expected.keys().find(|key| is_lost(shard(key))).unwrap();
     assert!(refused(&db.get(lost_key).unwrap_err()));
-    // Nothing was lost by it: the next open builds the hint anew.
+    // Nothing was lost: the next open rebuilds the hint.
     kill(db);
     let db = lab.open();
     for (key, stored) in &expected {
@@ -371,9 +371,9 @@ fn a_shard_that_can_not_be_filled_is_an_error_for_whoever_touches_it() {
     }
 }
 
-/// A failure that may pass is not kept: the next touch tries again.
+/// A failure that may be temporary is not remembered: the next touch tries again.
 #[test]
-fn a_read_that_fails_once_does_not_keep_a_shard_from_being_filled_later() {
+fn a_read_that_fails_once_does_not_prevent_a_later_fill() {
     let lab = Lab::new();
     let expected = written(&lab, 60);
     for after in 0..60 {

@@ -1,16 +1,17 @@
-//! Who syncs when, what durable marks say, and what a failed sync or a full disk does.
+//! Syncs and when they happen, the meaning of durable marks, and the effects of a failed sync or a
+//! full disk.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::store::tests::*;
 use crate::testing::twin::{Call, Fault, FaultKind, Op};
 
-/// One segment for all.
+/// One segment for everything.
 fn whole() -> Options {
     Options::new().segment_size(64 << 10).sync_policy(SyncPolicy::Never)
 }
 
-/// Returns the entries with a mark, and the places that they name.
+/// Returns the entries that carry a mark, with the places that the marks name.
 fn marks(lab: &Lab) -> Vec<(LogEntry, Place)> {
     let marked = log_entries(lab).into_iter();
     marked.filter_map(|entry| entry.mark.map(|mark| (entry, mark.into()))).collect()
@@ -20,7 +21,7 @@ fn syncs(twin: &Twin) -> usize {
     twin.trace().iter().filter(|op| matches!(op, Op::Sync { .. })).count()
 }
 
-/// Checks that everything below a place lies in the log of a disk without what was not synced.
+/// Checks that everything below a place is in the log of a disk without its unsynced data.
 fn assert_durable(lab: &Lab, place: Place) {
     let image = lab.powered_off(|_| false);
     let below = |lab: &Lab| -> Vec<LogEntry> {
@@ -30,7 +31,7 @@ fn assert_durable(lab: &Lab, place: Place) {
 }
 
 #[test]
-fn a_mark_rides_on_the_first_entry_after_a_sync_and_on_no_other() {
+fn only_the_first_entry_after_a_sync_carries_a_mark() {
     let lab = Lab::new().with(whole());
     let db = lab.open();
     db.put("a", "1").unwrap();
@@ -41,9 +42,9 @@ fn a_mark_rides_on_the_first_entry_after_a_sync_and_on_no_other() {
     db.put("d", "4").unwrap();
     let [(entry, place)] = &marks(&lab)[..] else { panic!("{:?}", marks(&lab)) };
     assert_eq!(entry.key, b"c");
-    assert_eq!(*place, entry.place, "all of the log below the entry was durable");
+    assert_eq!(*place, entry.place, "the log below the entry was durable");
     assert_durable(&lab, *place);
-    // Whatever is written, a delete or a batch, carries it just as well.
+    // A delete or a batch carries it just as a put does.
     db.sync().unwrap();
     db.delete("a").unwrap();
     db.sync().unwrap();
@@ -62,7 +63,7 @@ fn every_mark_names_a_place_that_was_durable_when_it_was_written() {
     let db = lab.open();
     let mut known = 0;
     for number in 0..200_u32 {
-        // What is durable before the write that may carry a mark.
+        // The place below which everything is durable before the write that may carry a mark.
         let before = lab.powered_off(|_| false);
         db.put((number % 7).to_be_bytes(), vec![7; number as usize % 90]).unwrap();
         let marked = marks(&lab);
@@ -82,14 +83,14 @@ fn every_mark_names_a_place_that_was_durable_when_it_was_written() {
         }
     }
     assert!(known > 50);
-    // An end entry may be lost with the rest of its segment, so what follows repeats its mark.
+    // An end entry may be lost with the rest of its segment, so the entry after it repeats its mark.
     let of_a_key = marks(&lab).into_iter().filter(|(entry, _)| !entry.flags.has(Flags::END));
     let named: Vec<Place> = of_a_key.map(|(_, place)| place).collect();
-    assert!(named.is_sorted_by(|a, b| a < b), "each mark says something new");
+    assert!(named.is_sorted_by(|a, b| a < b), "each mark names a later place");
 }
 
 #[test]
-fn a_mark_of_its_own_is_appended_once_and_asks_for_no_sync() {
+fn a_lone_mark_is_appended_once_and_requests_no_sync() {
     let options = whole().sync_policy(SyncPolicy::Interval(Duration::from_nanos(1)));
     let lab = Lab::new().with(options);
     let db = lab.open();
@@ -97,7 +98,7 @@ fn a_mark_of_its_own_is_appended_once_and_asks_for_no_sync() {
     db.sync().unwrap();
     let (synced, entries) = (syncs(&lab.twin), log_entries(&lab).len());
     db.inner.log().unwrap().mark_if_due(Duration::from_secs(3600)).unwrap();
-    assert_eq!(log_entries(&lab).len(), entries, "it waits for an entry to ride on");
+    assert_eq!(log_entries(&lab).len(), entries, "the mark waits for an entry to carry it");
     db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
     let [(mark, place)] = &marks(&lab)[..] else { panic!("{:?}", marks(&lab)) };
     assert!(mark.flags.has(Flags::MARK_ONLY));
@@ -109,9 +110,9 @@ fn a_mark_of_its_own_is_appended_once_and_asks_for_no_sync() {
         db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
         db.sync().unwrap();
     }
-    assert_eq!(lab.twin.op_count(), ops, "the log neither grows nor is synced");
+    assert_eq!(lab.twin.op_count(), ops, "the log must neither grow nor be synced");
     assert_eq!(syncs(&lab.twin), synced);
-    // The next sync covers the mark, and its own mark rides on what comes next.
+    // The next sync covers the lone mark, and the next entry carries the mark of that sync.
     db.put("b", "2").unwrap();
     db.sync().unwrap();
     db.put("c", "3").unwrap();
@@ -122,7 +123,7 @@ fn a_mark_of_its_own_is_appended_once_and_asks_for_no_sync() {
 }
 
 #[test]
-fn no_mark_of_its_own_is_appended_where_an_entry_carried_it() {
+fn no_lone_mark_is_appended_where_an_entry_carried_it() {
     let lab = Lab::new().with(whole());
     let db = lab.open();
     db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
@@ -132,7 +133,7 @@ fn no_mark_of_its_own_is_appended_where_an_entry_carried_it() {
     db.put("b", "2").unwrap();
     db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
     assert_eq!(log_entries(&lab).len(), 2);
-    // Not even the first of a store, nor behind a clear.
+    // Nor for the first entry of a store, nor after a clear.
     db.sync().unwrap();
     db.clear().unwrap();
     db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
@@ -140,12 +141,12 @@ fn no_mark_of_its_own_is_appended_where_an_entry_carried_it() {
 }
 
 #[test]
-fn a_segment_with_a_mark_alone_is_recovered_as_an_empty_one() {
+fn a_segment_with_only_a_lone_mark_is_recovered_as_empty() {
     let options = Options::new().segment_size(8 << 20).segment_entries(1);
     let lab = Lab::new().with(options.sync_policy(SyncPolicy::Never));
     let db = lab.open();
     db.put("a", "1").unwrap();
-    // Room for the next segment, but not for this value in it.
+    // There is space for the next segment, but not for this value in it.
     lab.twin.set_space((2 << 20) + 4096);
     assert!(db.put("b", vec![1; 2 << 20]).unwrap_err().is_no_space());
     lab.twin.set_space(u64::MAX);
@@ -172,8 +173,8 @@ fn a_mark_in_a_later_segment_covers_the_earlier_ones() {
     db.put("a", "1").unwrap();
     db.sync().unwrap();
     db.put("b", "2").unwrap();
-    // The end entry of the first segment was the first behind the sync. Should it be lost, the
-    // first entry of the next segment says the same.
+    // The end entry of the first segment was the first entry after the sync. In case it is lost, the
+    // first entry of the next segment repeats the mark.
     let [(end, place), (next, again)] = &marks(&lab)[..] else { panic!("{:?}", marks(&lab)) };
     assert!(end.flags.has(Flags::END));
     assert_eq!((*place, *again), (end.place, end.place));
@@ -181,7 +182,7 @@ fn a_mark_in_a_later_segment_covers_the_earlier_ones() {
     let ids: Vec<SegmentId> = lab.logs().into_iter().map(|(id, _)| id).collect();
     assert_eq!((end.place.segment, next.place.segment), (ids[0], ids[1]));
 
-    // Damage below the mark of the second segment is no torn tail, though it is in the first.
+    // Damage below the mark of the second segment is not a torn tail, even in the first segment.
     let (_, first) = &lab.logs()[0];
     let offset = usize::try_from(FIRST_OFFSET).unwrap() + crate::entry::HEADER_SIZE;
     for image in [lab.killed(), lab.powered_off(|_| true)] {
@@ -198,7 +199,7 @@ fn a_mark_in_a_later_segment_covers_the_earlier_ones() {
 }
 
 #[test]
-fn an_interval_syncs_only_what_waits_for_it() {
+fn an_interval_syncs_only_when_there_is_something_to_sync() {
     let options = whole().sync_policy(SyncPolicy::Interval(Duration::from_nanos(1)));
     let lab = Lab::new().with(options);
     let db = lab.open();
@@ -221,7 +222,7 @@ fn an_interval_syncs_only_what_waits_for_it() {
 }
 
 #[test]
-fn an_interval_that_is_not_over_is_waited_for() {
+fn an_interval_does_not_sync_early() {
     let options = whole().sync_policy(SyncPolicy::Interval(Duration::from_secs(3600)));
     let lab = Lab::new().with(options);
     let db = lab.open();
@@ -233,7 +234,7 @@ fn an_interval_that_is_not_over_is_waited_for() {
 }
 
 #[test]
-fn a_write_may_ask_for_more_or_less_than_the_store_does() {
+fn a_write_may_request_more_or_less_than_the_policy() {
     let (now, later) = (WriteOptions::new().durable(true), WriteOptions::new().durable(false));
     let harshest = |lab: &Lab| lab.powered_off(|_| false).open();
 
@@ -250,7 +251,7 @@ fn a_write_may_ask_for_more_or_less_than_the_store_does() {
     check(&harshest(&lab), &model([("c", "3")]));
     assert_eq!(db.stats().syncs, 3);
     assert!(!db.delete_opt("a", now).unwrap());
-    assert_eq!(db.stats().syncs, 3, "nothing was written");
+    assert_eq!(db.stats().syncs, 3, "no write happened");
 
     let lab = Lab::new().with(whole().sync_policy(SyncPolicy::Always));
     let db = lab.open();
@@ -267,7 +268,7 @@ fn a_write_may_ask_for_more_or_less_than_the_store_does() {
 }
 
 #[test]
-fn what_is_acknowledged_under_always_survives_the_harshest_power_cut() {
+fn acknowledged_writes_under_always_survive_the_harshest_power_cut() {
     for lab in [Lab::new(), Lab::weak()] {
         let options = Options::new().segment_size(600).sync_policy(SyncPolicy::Always);
         let lab = lab.with(options);
@@ -339,7 +340,7 @@ fn threads_on_a_real_disk_share_syncs_with_the_background_thread() {
     assert_eq!(db.len().unwrap(), 32);
 }
 
-/// Changes that a small workload makes, one by one, with rotation, seals, syncs and a clear.
+/// Number of changes in a small workload, made one by one, with rotations, seals, syncs and a clear.
 const STEPS: usize = 40;
 
 fn step(db: &Bitcask, number: usize) -> Result<()> {
@@ -355,7 +356,7 @@ fn step(db: &Bitcask, number: usize) -> Result<()> {
     }
 }
 
-/// What can wait is done behind every fourth step; its failures show later.
+/// Does the deferred work after every fourth step. Its failures show later.
 fn work(db: &Bitcask, number: usize) {
     if number % 4 == 3 {
         db.inner.work();
@@ -363,7 +364,7 @@ fn work(db: &Bitcask, number: usize) {
     }
 }
 
-/// Runs the workload without any fault, and returns its states, the first one empty.
+/// Runs the workload without a fault, and returns its states, beginning with the empty one.
 fn states(lab: &Lab) -> Vec<Model> {
     let db = lab.open();
     let mut states = vec![raw(&db)];
@@ -380,8 +381,8 @@ fn small() -> Lab {
     Lab::new().seeded(1).with(Options::new().segment_size(700).sync_policy(SyncPolicy::Never))
 }
 
-/// Checks a store whose sync has failed: it takes no more writes and touches its files no more,
-/// but it can be read; closing says why.
+/// Checks a store whose sync has failed: it accepts no more writes and no longer touches its files,
+/// but can be read. Closing returns the cause.
 fn check_poisoned(lab: &Lab, db: Bitcask, model: &Model) {
     let ops = lab.twin.op_count();
     for result in [
@@ -393,7 +394,7 @@ fn check_poisoned(lab: &Lab, db: Bitcask, model: &Model) {
         db.sync(),
         db.clear(),
     ] {
-        // Where there is nothing to delete or to sync, nothing is asked of the disk.
+        // If there is nothing to delete or to sync, the call does not access the disk.
         assert!(matches!(result, Ok(()) | Err(Error::Poisoned { .. })), "{result:?}");
     }
     assert!(matches!(db.put("new", "value"), Err(Error::Poisoned { .. })));
@@ -404,15 +405,15 @@ fn check_poisoned(lab: &Lab, db: Bitcask, model: &Model) {
         assert!(db.get(key).unwrap().is_some());
     }
     assert!(matches!(db.close(), Err(Error::Poisoned { .. })));
-    assert_eq!(lab.twin.op_count(), ops, "a poisoned store changes nothing");
+    assert_eq!(lab.twin.op_count(), ops, "a poisoned store must not change the disk");
 }
 
-/// Fails the sync with this number, of files or of directories; says whether there was one.
+/// Fails the sync with this number, of a file or of a directory. Returns whether there was one.
 fn fail_sync(call: Call, number: usize, states: &[Model]) -> bool {
     let lab = small();
     let db = lab.open();
     lab.twin.fail(Fault::new(FaultKind::Eio).only(call).after(number));
-    // The last state that is known durable.
+    // The last state that is known to be durable.
     let (mut durable, mut reached) = (0, 0);
     while reached < STEPS && lab.twin.fault_count() == 0 {
         let ops = lab.twin.op_count();
@@ -433,7 +434,7 @@ fn fail_sync(call: Call, number: usize, states: &[Model]) -> bool {
         drop(db);
         return false;
     }
-    // What a failed write has appended may be seen, or not.
+    // A failed write's entry may be visible or not.
     let seen = raw(&db);
     let later = (reached + 1).min(STEPS);
     assert!(states[reached..=later].contains(&seen), "{call:?} {number}");
@@ -450,7 +451,7 @@ fn fail_sync(call: Call, number: usize, states: &[Model]) -> bool {
     true
 }
 
-/// Checks that behind a failed sync nothing was done but to remove temporary files.
+/// Checks that after a failed sync, nothing was removed except temporary files.
 fn check_cleanup(lab: &Lab, ops: usize) {
     let trace = lab.twin.trace();
     let is_temporary = |path: &Path| path.extension().is_some_and(|extension| extension == "tmp");
@@ -459,8 +460,8 @@ fn check_cleanup(lab: &Lab, ops: usize) {
         _ => None,
     });
     for path in removed {
-        // A clear removes what was there before, but only once it has succeeded.
-        assert!(is_temporary(path), "{} was removed behind a failed sync", path.display());
+        // A clear removes the old files, but only once it has succeeded.
+        assert!(is_temporary(path), "{} was removed after a failed sync", path.display());
     }
 }
 
@@ -487,13 +488,13 @@ fn a_sync_that_fails_for_lack_of_space_poisons_too() {
 }
 
 #[test]
-fn a_write_that_fails_half_way_ends_writing() {
+fn a_partly_failed_write_ends_writing() {
     for kind in [FaultKind::ShortWrite, FaultKind::Eio, FaultKind::Enospc] {
         let lab = Lab::new().with(whole());
         let db = lab.open();
         db.put("a", "1").unwrap();
         lab.twin.fail(Fault::new(kind).only(Call::Write));
-        // The segment was created under a temporary name, which nobody would find any more.
+        // The segment was created under a temporary name, which would not be found later.
         let Err(Error::Poisoned { cause }) = db.put("b", "2") else { panic!("it failed") };
         assert!(
             cause.to_string().contains(".log:") || cause.to_string().contains(".log;"),
@@ -506,15 +507,14 @@ fn a_write_that_fails_half_way_ends_writing() {
     }
 }
 
-/// Fails one operation of the workload as a full disk does. Returns false where there was no
-/// such operation.
+/// Fails one operation of the workload like a full disk. Returns false if there was no such operation.
 fn fill_disk_once(number: usize, states: &[Model]) -> bool {
     let lab = small();
     lab.twin.fail(Fault::new(FaultKind::Enospc).after(number));
     let db = match lab.try_open() {
         Ok(db) => db,
         Err(error) => {
-            // A sync or the lock, or something that can be tried again; nothing is harmed.
+            // A sync, the lock, or something that can be retried; no harm is done.
             assert_eq!(lab.twin.fault_count(), 1, "{error}");
             lab.open()
         }
@@ -528,14 +528,14 @@ fn fill_disk_once(number: usize, states: &[Model]) -> bool {
                 work(&db, at);
                 at += 1;
             }
-            // A clear whose files could not be removed is done all the same.
+            // A clear is complete even if old files could not be removed.
             Err(Error::NoSpace { .. }) if at == 19 && raw(&db) == states[at + 1] => at += 1,
             Err(Error::NoSpace { .. }) => {
                 assert_eq!(lab.twin.fault_count(), before + 1, "one full disk, one failure");
-                assert_eq!(raw(&db), states[at], "the write that failed changed nothing");
+                assert_eq!(raw(&db), states[at], "a failed write must change nothing");
                 check(&lab.killed().open(), &states[at]);
             }
-            // An append or a sync can't be taken back: nobody knows what is there.
+            // A failed append or sync cannot be undone: the content on disk is unknown.
             Err(Error::Poisoned { cause }) => {
                 let is_sync =
                     matches!(&*cause, Error::Io { action, .. } if action.contains("sync"));
@@ -560,7 +560,7 @@ fn fill_disk_once(number: usize, states: &[Model]) -> bool {
 }
 
 #[test]
-fn a_full_disk_fails_the_write_that_met_it_and_no_other() {
+fn a_full_disk_fails_only_the_affected_write() {
     let states = states(&small());
     let count = (0..10_000).take_while(|number| fill_disk_once(*number, &states)).count();
     assert!(count > 200, "{count} operations");
@@ -601,9 +601,9 @@ fn writes_succeed_again_once_there_is_space() {
 }
 
 #[test]
-fn a_lone_mark_leaves_the_room_that_an_end_entry_needs() {
-    // A mark that is written into the room of the end entry, without more being set aside, lets
-    // the next rotation run out of space half-way, which ends writing.
+fn a_lone_mark_leaves_room_for_the_end_entry() {
+    // If a lone mark used the room reserved for the end entry without reserving more, the next
+    // rotation could run out of space half-way, which ends writing.
     let options = Options::new().segment_size(4 << 20).sync_policy(SyncPolicy::Never);
     let lab = Lab::new().with(options.clone());
     let value = vec![7; (1 << 20) - 128];
@@ -621,7 +621,7 @@ fn a_lone_mark_leaves_the_room_that_an_end_entry_needs() {
     let db = lab.open();
     db.put("a", &value).unwrap();
     db.sync().unwrap();
-    // Space for the next segment, and for nothing more.
+    // There is space for the next segment, and for nothing else.
     lab.twin.set_space(room + (1 << 20));
     let _ = db.inner.log().unwrap().mark_if_due(Duration::ZERO);
     match db.put("b", "2") {

@@ -1,5 +1,5 @@
-//! The segment that is created ahead: when, what becomes of it, and what a crash or a failing disk
-//! makes of it at each step.
+//! The prepared next segment: when it is created, what becomes of it, and the results of a crash or a
+//! failing disk at each step.
 
 use crate::store::tests::story::*;
 use crate::store::tests::*;
@@ -17,7 +17,8 @@ fn active(db: &Bitcask) -> SegmentId {
     db.inner.writer().unwrap().log.lock().active().unwrap().segment().id()
 }
 
-/// Puts until a prepared segment is due, with values of 60 bytes: about 90 in the log.
+/// Puts until a segment should be prepared. The values have 60 bytes, which take about 90 bytes each
+/// in the log.
 fn begin(lab: &Lab) -> (Bitcask, Pairs) {
     let db = lab.open();
     let mut pairs = Pairs::new();
@@ -34,7 +35,7 @@ fn put(db: &Bitcask, pairs: &mut Pairs, number: u64) {
     pairs.insert(key.into(), value.into());
 }
 
-/// Puts until the log has gone on in another segment.
+/// Puts until the log has continued in another segment.
 fn rotate(db: &Bitcask, pairs: &mut Pairs) {
     let before = active(db);
     for number in 100.. {
@@ -53,17 +54,17 @@ fn reopened_clean(lab: &Lab, pairs: &Pairs, when: &str) {
 }
 
 #[test]
-fn a_rotation_into_a_prepared_segment_touches_the_disk_for_its_entries_alone() {
+fn a_rotation_into_a_prepared_segment_writes_only_entries() {
     let lab = Lab::new();
     let (db, mut pairs) = begin(&lab);
     db.inner.log().unwrap().prepare_next().unwrap();
     let next = prepared(&db).unwrap();
     assert!(next > active(&db));
     assert_eq!(lab.logs().len(), 2);
-    assert_eq!(db.stats().segments, 1, "it is no part of the log yet");
+    assert_eq!(db.stats().segments, 1, "the prepared segment is not part of the log yet");
     check_figures(&db);
     db.inner.log().unwrap().prepare_next().unwrap();
-    assert_eq!(prepared(&db), Some(next), "one is enough");
+    assert_eq!(prepared(&db), Some(next), "one prepared segment is enough");
     let ops = lab.twin.op_count();
     rotate(&db, &mut pairs);
     assert_eq!((active(&db), prepared(&db)), (next, None));
@@ -78,9 +79,9 @@ fn a_rotation_into_a_prepared_segment_touches_the_disk_for_its_entries_alone() {
     reopened_clean(&lab, &pairs, "closed");
 }
 
-/// Else a crash would leave a segment that is newer than the manifest.
+/// Otherwise a crash would leave a segment that is newer than the manifest.
 #[test]
-fn its_id_is_reserved_before_it_has_a_file() {
+fn a_prepared_segments_id_is_reserved_before_its_file_exists() {
     let lab = Lab::new();
     let (db, mut pairs) = begin(&lab);
     for _ in 0..20 {
@@ -118,11 +119,11 @@ fn a_small_store_has_no_second_file() {
     assert_eq!(prepared(&db), None);
     db.put("b", "2").unwrap();
     db.inner.work();
-    assert!(prepared(&db).is_some(), "a segment may be full of entries too");
+    assert!(prepared(&db).is_some(), "the entry limit may fill a segment, too");
 }
 
 #[test]
-fn one_that_was_not_used_is_gone_after_a_close() {
+fn an_unused_prepared_segment_is_removed_by_a_close() {
     let lab = Lab::new();
     let (db, pairs) = begin(&lab);
     db.inner.log().unwrap().prepare_next().unwrap();
@@ -134,7 +135,7 @@ fn one_that_was_not_used_is_gone_after_a_close() {
 }
 
 #[test]
-fn one_that_was_not_used_is_removed_by_the_next_open_after_a_crash() {
+fn an_unused_prepared_segment_is_removed_by_the_next_open_after_a_crash() {
     let lab = Lab::new();
     let (db, pairs) = begin(&lab);
     db.inner.log().unwrap().prepare_next().unwrap();
@@ -149,13 +150,13 @@ fn one_that_was_not_used_is_removed_by_the_next_open_after_a_crash() {
         assert!(db.recovery().cuts.is_empty(), "{:?}", db.recovery());
         assert_eq!(disk.twin.contents(&dir().log(next)), None);
         db.put("new", "value").unwrap();
-        assert!(active(&db) > next, "its id is not used again");
+        assert!(active(&db) > next, "its id must not be reused");
         kill(db);
     }
 }
 
 #[test]
-fn readers_beside_a_writer_do_not_mind_it() {
+fn readers_ignore_a_prepared_segment() {
     let lab = Lab::new();
     let (db, mut pairs) = begin(&lab);
     db.inner.log().unwrap().prepare_next().unwrap();
@@ -172,7 +173,7 @@ fn readers_beside_a_writer_do_not_mind_it() {
 }
 
 #[test]
-fn an_entry_that_is_too_large_for_it_has_the_log_go_on_elsewhere() {
+fn an_entry_too_large_for_the_prepared_segment_gets_another() {
     let lab = Lab::new();
     let (db, mut pairs) = begin(&lab);
     db.inner.log().unwrap().prepare_next().unwrap();
@@ -190,7 +191,7 @@ fn an_entry_that_is_too_large_for_it_has_the_log_go_on_elsewhere() {
 }
 
 #[test]
-fn one_that_comes_too_late_is_removed() {
+fn a_segment_prepared_too_late_is_removed() {
     let lab = Lab::new();
     let (db, mut pairs) = begin(&lab);
     let late = db.inner.log().unwrap().begin_next().unwrap().unwrap();
@@ -201,7 +202,7 @@ fn one_that_comes_too_late_is_removed() {
     assert_eq!(lab.twin.contents(&dir().log(late)), None);
 
     let late = db.inner.log().unwrap().begin_next().unwrap();
-    assert_eq!(late, None, "the new segment has hardly begun");
+    assert_eq!(late, None, "the new segment is not full enough to prepare another");
     rotate(&db, &mut pairs);
     while db.inner.log().unwrap().begin_next().unwrap().is_none() {
         put(&db, &mut pairs, 3);
@@ -210,14 +211,14 @@ fn one_that_comes_too_late_is_removed() {
     let late = SegmentId(late.0 + 1);
     db.clear().unwrap();
     db.inner.log().unwrap().finish_next(late).unwrap();
-    assert_eq!((prepared(&db), lab.logs().len()), (None, 1), "nor does one survive a clear");
+    assert_eq!((prepared(&db), lab.logs().len()), (None, 1), "a clear removes it, too");
     assert!(db.is_empty().unwrap());
     kill(db);
     assert!(lab.open().is_empty().unwrap());
 }
 
 #[test]
-fn two_at_the_same_time_are_one_too_many() {
+fn at_most_one_segment_is_prepared() {
     let lab = Lab::new();
     let (db, mut pairs) = begin(&lab);
     let first = db.inner.log().unwrap().begin_next().unwrap().unwrap();
@@ -232,7 +233,7 @@ fn two_at_the_same_time_are_one_too_many() {
 }
 
 #[test]
-fn a_clear_takes_it_along() {
+fn a_clear_removes_the_prepared_segment() {
     let lab = Lab::new();
     let (db, _) = begin(&lab);
     db.inner.log().unwrap().prepare_next().unwrap();
@@ -243,16 +244,16 @@ fn a_clear_takes_it_along() {
     reopened_clean(&lab, &Pairs::new(), "closed");
 }
 
-/// A kill and power cuts at each operation of preparing, of rotations into prepared segments, of
-/// one that is given up, and of the close.
+/// A kill and power cuts at each operation of preparing a segment, rotating into prepared segments,
+/// giving one up, and closing.
 #[test]
-fn a_crash_at_any_operation_loses_nothing_that_was_durable() {
+fn a_crash_at_any_operation_loses_no_durable_write() {
     let lab = Lab::new();
     let (db, mut pairs) = begin(&lab);
     let start = lab.twin.op_count();
-    // The state after the operations up to each count.
+    // The state after each number of operations.
     let mut states = vec![(start, pairs.clone())];
-    // Which of them was durable from an operation on.
+    // The index of the durable state from each operation on.
     let mut durable = vec![(start, 0)];
     let (mut used, mut given_up) = (0, 0);
     for number in 10.. {
@@ -304,9 +305,9 @@ fn a_crash_at_any_operation_loses_nothing_that_was_durable() {
     reopened_clean(&lab.powered_off(|_| false), &pairs, "power cut after the close");
 }
 
-/// Whatever fails while a segment is prepared, no write does, unless it was a sync that failed.
+/// A failure while a segment is prepared fails no write, unless a sync failed.
 #[test]
-fn a_disk_that_fails_while_it_is_prepared_fails_no_write() {
+fn a_disk_failure_while_preparing_fails_no_write() {
     let (lab, trace) = {
         let lab = Lab::new();
         let (db, _) = begin(&lab);
@@ -331,7 +332,7 @@ fn a_disk_that_fails_while_it_is_prepared_fails_no_write() {
                 lab.twin.clear_fault();
                 let is_sync = matches!(op, Op::Sync { .. } | Op::SyncDir { .. });
                 let poisoned = db.inner.log().unwrap().check().is_err();
-                // What fails from a call on that may be let pass meets a sync after it.
+                // A permanent fault that preparing may ignore also hits a later sync.
                 let may_meet_sync = for_ever && matches!(op, Op::Allocate { .. });
                 let is_told = is_sync && kind != FaultKind::Interrupted;
                 assert!(poisoned == is_told || poisoned && may_meet_sync, "{when}: {poisoned}");
@@ -356,7 +357,7 @@ fn a_disk_that_fails_while_it_is_prepared_fails_no_write() {
 }
 
 #[test]
-fn a_full_disk_keeps_it_from_being_prepared_and_nothing_else() {
+fn a_full_disk_prevents_only_the_preparation() {
     let lab = Lab::new().with(Options::new().segment_size(4096).sync_policy(SyncPolicy::Never));
     let db = lab.open();
     let mut pairs = Pairs::new();
@@ -378,9 +379,9 @@ fn a_full_disk_keeps_it_from_being_prepared_and_nothing_else() {
     reopened_clean(&lab, &pairs, "closed");
 }
 
-/// The thread that makes room may hold on to a segment that others have sealed meanwhile.
+/// The thread that makes room may still hold a segment that has been sealed meanwhile.
 #[test]
-fn a_sealed_segment_is_not_lengthened_any_more() {
+fn a_sealed_segment_is_no_longer_extended() {
     let lab = Lab::new().with(Options::new().segment_size(8 << 20).segment_entries(4));
     let (db, mut pairs) = begin(&lab);
     let (room, path) = {
@@ -400,9 +401,10 @@ fn a_sealed_segment_is_not_lengthened_any_more() {
     assert_eq!(size(), sealed);
 }
 
-/// On a real disk, where pages are populated: what a store takes stays in proportion.
+/// On a real disk, where pages are populated, the space that a store takes stays in proportion to its
+/// content.
 #[test]
-fn room_is_made_ahead_in_proportion_to_what_is_there() {
+fn reserved_room_is_proportional_to_the_content() {
     let dir = tempfile::tempdir().unwrap();
     let env = Env { threads: false, ..Env::default() };
     let db = Bitcask::open_on(&env, dir.path(), Options::default()).unwrap();
@@ -428,9 +430,9 @@ fn room_is_made_ahead_in_proportion_to_what_is_there() {
     db.close().unwrap();
 }
 
-/// A writer whose wakes are answered at once grows nothing and creates nothing itself.
+/// A writer whose requests are handled promptly never extends or creates a file itself.
 #[test]
-fn a_writer_asks_in_time_for_what_it_is_about_to_need() {
+fn a_writer_requests_room_in_time() {
     let dir = tempfile::tempdir().unwrap();
     let env = Env { threads: false, ..Env::default() };
     let options = Options::new().segment_size(16 << 20).sync_policy(SyncPolicy::Never);
@@ -447,7 +449,10 @@ fn a_writer_asks_in_time_for_what_it_is_about_to_need() {
         let (id, end, ready) = look().unwrap();
         match before {
             Some((same, _, was)) if same == id => {
-                assert!(was == ready || end <= 256 << 10, "the writer has made room at {end}");
+                assert!(
+                    was == ready || end <= 256 << 10,
+                    "the writer extended the segment itself at {end}"
+                );
             }
             Some(_) => {
                 assert_eq!(next, Some(id));

@@ -1,9 +1,10 @@
-//! A first opening that fails leaves nothing: no lock file, no manifest, no directory that it made.
+//! A failed first opening leaves nothing behind: no lock file, no manifest, and no directory that it
+//! created.
 
 use crate::store::tests::*;
 use crate::testing::twin::{Call, Fault, FaultKind};
 
-/// Directories that are there before, and the path that is opened below them.
+/// Directories that exist beforehand, and the path below them that is opened.
 const PATHS: [(&[&str], &str); 3] =
     [(&[], "/store"), (&["/store"], "/store"), (&["/var"], "/var/lib/app/store")];
 
@@ -15,14 +16,14 @@ fn lab_with(dirs: &[&str]) -> Lab {
     lab
 }
 
-/// The directories of a disk, of those that a path leads through.
+/// Returns those directories on a path that exist on a disk.
 fn dirs(lab: &Lab, path: &str) -> Vec<PathBuf> {
     let dirs = Path::new(path).ancestors().filter(|dir| lab.twin.is_dir(dir).is_ok());
     dirs.map(Path::to_path_buf).collect()
 }
 
 #[test]
-fn whatever_fails_of_the_first_opening_nothing_is_left_of_it() {
+fn a_failed_first_opening_leaves_nothing() {
     let kinds = [FaultKind::Eio, FaultKind::Enospc, FaultKind::Einval, FaultKind::ShortWrite];
     let mut failed = 0;
     for (before, path) in PATHS {
@@ -47,7 +48,7 @@ fn whatever_fails_of_the_first_opening_nothing_is_left_of_it() {
                     let when = format!("{path}: {kind:?} after {after}");
                     assert_eq!(lab.twin.files(), Vec::<PathBuf>::new(), "{when}");
                     assert_eq!(dirs(&lab, path), expected, "{when}");
-                    // It is as if nothing had been tried.
+                    // A later opening works as if nothing had been tried.
                     let db = Bitcask::open_on(&lab.env(), Path::new(path), lab.options.clone());
                     let db = db.unwrap();
                     db.put("key", "value").unwrap();
@@ -59,9 +60,9 @@ fn whatever_fails_of_the_first_opening_nothing_is_left_of_it() {
     assert!(failed > 50, "only {failed}");
 }
 
-/// The lock file of a store that is there stays, and so does a store that does not open.
+/// The lock file of an existing store stays, and so does a store that cannot be opened.
 #[test]
-fn a_store_that_is_there_stays_whatever_fails() {
+fn an_existing_store_survives_a_failed_opening() {
     for after in 0.. {
         let lab = Lab::new();
         let db = lab.open();
@@ -84,14 +85,14 @@ fn a_store_that_is_there_stays_whatever_fails() {
     }
 }
 
-/// One who has not got as far as opening the lock file, while another one was quicker, removes nothing.
+/// An opening that fails before it has opened the lock file removes nothing if another one was faster.
 #[test]
-fn an_opening_that_fails_leaves_the_lock_of_one_that_was_quicker() {
+fn a_failed_opening_leaves_the_lock_of_a_faster_one() {
     for kind in [FaultKind::Eio, FaultKind::Emfile, FaultKind::Enospc] {
         let lab = Lab::new();
         let quicker: Arc<Mutex<Option<Bitcask>>> = Arc::default();
         let (theirs, other) = (Arc::clone(&quicker), lab.clone());
-        // Between the look whether there is a lock file, and its opening.
+        // Between the check for a lock file and its opening.
         let turn = move |opened: Option<&Path>| {
             let mut theirs = theirs.lock();
             if theirs.is_none() && opened.is_some_and(|path| path.ends_with("LOCK")) {
@@ -104,7 +105,7 @@ fn an_opening_that_fails_leaves_the_lock_of_one_that_was_quicker() {
         assert!(!error.is_locked(), "{error}");
         let db = quicker.lock().take().unwrap();
         let lock = Dir::new(DIR.into()).lock();
-        assert!(lab.twin.files().contains(&lock), "{kind:?}: its lock is gone");
+        assert!(lab.twin.files().contains(&lock), "{kind:?}: the faster opening's lock is missing");
         assert!(lab.try_open().unwrap_err().is_locked());
         db.put("key", "value").unwrap();
         assert_eq!(lab.reopen(db).get("key").unwrap().unwrap(), "value");
@@ -112,7 +113,7 @@ fn an_opening_that_fails_leaves_the_lock_of_one_that_was_quicker() {
 }
 
 #[test]
-fn a_file_system_that_can_t_sync_directories_is_refused_in_words() {
+fn a_file_system_without_directory_syncs_is_refused_with_an_explanation() {
     for (before, path) in PATHS {
         let lab = lab_with(before);
         let expected = dirs(&lab, path);
@@ -125,9 +126,10 @@ fn a_file_system_that_can_t_sync_directories_is_refused_in_words() {
     }
 }
 
-/// A store that was moved there is refused by its first write that needs it, and is poisoned.
+/// A store that was moved to such a file system fails, and is poisoned, at the first write that needs
+/// a directory sync.
 #[test]
-fn a_store_that_was_moved_to_such_a_file_system_says_so_too() {
+fn a_store_moved_to_such_a_file_system_reports_it() {
     let lab = Lab::new();
     let db = lab.open();
     db.put("key", "value").unwrap();
@@ -140,7 +142,7 @@ fn a_store_that_was_moved_to_such_a_file_system_says_so_too() {
 }
 
 #[test]
-fn directories_on_the_way_are_made_and_last() {
+fn created_parent_directories_are_durable() {
     let lab = lab_with(&["/var"]);
     let path = Path::new("/var/lib/app/store");
     let existing = Options::new().create_if_missing(false);
@@ -153,7 +155,7 @@ fn directories_on_the_way_are_made_and_last() {
     }
     let db = Bitcask::open_on(&lab.env(), path, lab.options.clone()).unwrap();
     let put = db.put_opt("key", "value", WriteOptions::new().durable(true));
-    // `/var` itself is somebody else's to sync.
+    // `/var` itself existed before, and is not synced.
     lab.twin.sync_dir(Path::new("/")).unwrap();
     put.unwrap();
     let lab = lab.powered_off(|_| false);

@@ -1,9 +1,9 @@
-//! Bugs that were there once: each test tells the story of one.
+//! Bugs that have been fixed, each with its story.
 
 use crate::store::tests::*;
 use crate::testing::twin::Op;
 
-/// `delete` says that the key is absent, and its caller asked to be told so durably.
+/// `delete` reports that the key is absent, and the caller requested that this be durable.
 #[test]
 fn a_durable_delete_of_an_absent_key_makes_its_absence_durable() {
     let lab = Lab::new();
@@ -21,9 +21,10 @@ fn a_durable_delete_of_an_absent_key_makes_its_absence_durable() {
     check(&lab.powered_off(|_| false).open(), &Model::new());
 }
 
-/// A board without a battery starts in 1970: what lies behind damage is no less durable for it.
+/// A board without a battery starts in 1970. That does not make the data after damage any less
+/// durable.
 #[test]
-fn damage_is_told_from_a_torn_tail_though_the_clock_has_lost_the_date() {
+fn damage_is_distinguished_from_a_torn_tail_despite_a_reset_clock() {
     let lab = Lab::new().with(Options::new().segment_size(64 << 10).sync_policy(SyncPolicy::Never));
     let db = lab.open();
     db.put("a", "1").unwrap();
@@ -37,7 +38,7 @@ fn damage_is_told_from_a_torn_tail_though_the_clock_has_lost_the_date() {
     lab.twin.put_file(&path, bytes);
     assert!(lab.try_open().unwrap_err().is_corruption());
     lab.hands.step_back(Duration::from_secs(40 * 365 * 86_400));
-    assert!(lab.try_open().unwrap_err().is_corruption(), "durable data was cut");
+    assert!(lab.try_open().unwrap_err().is_corruption(), "durable data must not be cut");
 }
 
 #[test]
@@ -62,13 +63,14 @@ fn a_hint_from_the_end_of_time_does_not_panic() {
     assert_eq!(db.get("c").unwrap().unwrap(), "2");
 }
 
-/// The sync that was running while an entry took the mark of the one before gets its own mark.
+/// If an entry takes the mark of the earlier sync while a sync runs, the running sync gets a separate
+/// mark.
 #[test]
-fn a_mark_of_its_own_follows_a_sync_during_which_an_entry_took_an_earlier_mark() {
+fn a_sync_gets_a_lone_mark_if_an_entry_took_an_earlier_mark_meanwhile() {
     let lab = Lab::new().with(Options::new().segment_size(64 << 10).sync_policy(SyncPolicy::Never));
     let db = lab.open();
     let log = db.inner.log().unwrap();
-    // A sync; an entry is appended while it runs, and so carries no mark.
+    // An entry is appended during a sync, and so carries no mark.
     let put_meanwhile = |key: &str| {
         let end = log.lock().end();
         log.sync_beside(end, || db.put(key, "1").unwrap());
@@ -80,15 +82,15 @@ fn a_mark_of_its_own_follows_a_sync_during_which_an_entry_took_an_earlier_mark()
     let durable = put_meanwhile("c");
     assert_eq!(marks_of(&lab).len(), 1);
     log.mark_if_due(Duration::ZERO).unwrap();
-    assert_eq!(marks_of(&lab).last(), Some(&durable), "no mark says that `b` is durable");
+    assert_eq!(marks_of(&lab).last(), Some(&durable), "a mark must show that `b` is durable");
 }
 
 fn marks_of(lab: &Lab) -> Vec<Place> {
     log_entries(lab).into_iter().filter_map(|entry| entry.mark).map(Place::from).collect()
 }
 
-/// A manifest that was renamed into place, and whose directory was not synced since, may be gone
-/// after a power cut: what it makes a leftover must not be removed before it is durable.
+/// A manifest that was renamed into place may be lost in a power cut if its directory has not been
+/// synced since. Files that it makes leftovers must not be removed before it is durable.
 #[test]
 fn leftovers_are_removed_only_once_the_manifest_that_makes_them_so_is_durable() {
     use crate::testing::twin::{Call, Fault, FaultKind};
@@ -106,7 +108,7 @@ fn leftovers_are_removed_only_once_the_manifest_that_makes_them_so_is_durable() 
             let _ = db.clear();
             kill(db);
         } else {
-            // The last segment is empty, so that recovery removes it.
+            // The last segment is empty, so recovery removes it.
             let writer = db.inner.writer().unwrap();
             let mut log = writer.log.lock();
             let mut draft = crate::segment::write::draft::Draft::put(b"big", &[7; 2000], None);
@@ -127,7 +129,7 @@ fn leftovers_are_removed_only_once_the_manifest_that_makes_them_so_is_durable() 
         lab.twin.clear_fault();
         let Ok(db) = lab.try_open() else { panic!("{what} {syncs}") };
         kill(db);
-        // Removals reached the disk, the rename of the manifest did not.
+        // The removals reached the disk, but the rename of the manifest did not.
         for op in killed..=lab.twin.op_count() {
             let image = lab.on(lab.twin.power_image(op, |unsynced| {
                 matches!(unsynced, Unsynced::Name(Op::Remove { .. }) | Unsynced::Data(_))
@@ -142,7 +144,7 @@ fn leftovers_are_removed_only_once_the_manifest_that_makes_them_so_is_durable() 
     }
 }
 
-/// The sync that an interval asks for does not wait for segments to be sealed.
+/// A sync that is due by the interval does not wait for segments to be sealed.
 #[test]
 fn an_interval_is_kept_while_a_segment_is_being_sealed() {
     let dir = tempfile::tempdir().unwrap();
@@ -150,18 +152,18 @@ fn an_interval_is_kept_while_a_segment_is_being_sealed() {
     let options = Options::new().segment_size(512).sync_policy(policy);
     let db = Bitcask::open(dir.path(), options).unwrap();
     db.put("a", vec![7; 300]).unwrap();
-    // A seal that takes long.
+    // A seal that takes a long time.
     let seal = db.inner.log().unwrap().lock_maintenance();
     db.put("b", vec![7; 300]).unwrap();
     db.put("c", "d").unwrap();
-    // Were it the thread that seals which has to sync, this would never end.
+    // If the sync were the sealing thread's task, this would never end.
     while db.inner.log().unwrap().lock().is_dirty() {
         std::thread::yield_now();
     }
     drop(seal);
 }
 
-/// A put that was too large for the disk must not leave a segment that is larger than asked for.
+/// A put too large for the disk must not leave a segment that is larger than the configured size.
 #[test]
 fn a_failed_large_put_does_not_make_the_next_segment_large() {
     let lab = Lab::new();
@@ -174,9 +176,9 @@ fn a_failed_large_put_does_not_make_the_next_segment_large() {
     assert!(db.stats().segments > 5);
 }
 
-/// Letting go of a segment once flushed what was deferred, from within what was deferred: each
-/// segment that was removed at the same time took a few frames of the stack, and some hundreds of
-/// them all of it.
+/// Regression: releasing a segment flushed the deferred work from within deferred work. Each segment
+/// removed in the same pass took several stack frames, and several hundred of them overflowed the
+/// stack.
 #[test]
 fn a_store_of_many_segments_can_be_cleared_on_a_small_stack() {
     const SEGMENTS: u32 = 150;
@@ -193,9 +195,9 @@ fn a_store_of_many_segments_can_be_cleared_on_a_small_stack() {
     kill(db);
 }
 
-/// Times in the log rise, though the clock of the machine was set back while the store was closed.
+/// Timestamps in the log increase even if the machine's clock was set back while the store was closed.
 #[test]
-fn times_rise_over_a_reopen_though_the_clock_was_set_back() {
+fn timestamps_increase_across_a_reopen_despite_a_clock_set_back() {
     let lab = Lab::new();
     let db = lab.open();
     db.put("a", "1").unwrap();

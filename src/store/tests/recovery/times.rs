@@ -1,5 +1,5 @@
-//! Clocks that were wrong: a log whose times are far ahead of the clock, and a clock that is set back
-//! when nothing in the log shows its times any more.
+//! Wrong clocks: a log whose timestamps are far ahead of the clock, and a clock that is set back when
+//! nothing in the log shows its timestamps any more.
 
 use std::ops::ControlFlow;
 
@@ -12,7 +12,7 @@ use crate::store::tests::*;
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
 const YEARS_AHEAD: [u32; 4] = [0, 5, 11, 50];
 
-/// One segment for all.
+/// One segment for everything.
 fn whole() -> Lab {
     let options = Options::new().segment_size(8 << 20).sync_policy(SyncPolicy::Never);
     Lab::new().with(options.merge_policy(crate::MergePolicy::Manual))
@@ -25,10 +25,11 @@ fn damage_first_entry(lab: &Lab, path: &Path) {
     lab.twin.put_file(path, bytes);
 }
 
-/// What becomes of the one sealed segment before the log goes on.
-const BEFORE: [&str; 4] = ["it stays", "a merge drops it", "a clear drops it", "its hint is gone"];
+/// What happens to the only sealed segment before the log continues.
+const BEFORE: [&str; 4] =
+    ["it stays", "a merge drops it", "a clear drops it", "its hint is missing"];
 
-/// A store that was written to while the clock was ahead, and is open with the clock set right.
+/// A store that was written while the clock was ahead, and reopened with the clock corrected.
 fn ahead(years: u32, before: &str) -> (Lab, Bitcask) {
     let lab = whole();
     lab.hands.advance(YEAR * years);
@@ -38,7 +39,7 @@ fn ahead(years: u32, before: &str) -> (Lab, Bitcask) {
         db.delete("seed").unwrap();
     }
     db.close().unwrap();
-    if before == "its hint is gone" {
+    if before == "its hint is missing" {
         lab.delete_hints();
     }
     lab.hands.step_back(YEAR * years);
@@ -58,9 +59,9 @@ fn put_durably(db: &Bitcask) {
     }
 }
 
-/// A device without a clock that keeps the date, or one wrong date: the log goes on from the highest
-/// time in it. With times more than ten years ahead of the clock no mark was looked at, and what was
-/// durable was cut off as torn.
+/// A device without a battery-backed clock, or with a clock that was wrong once: the log continues
+/// from its highest timestamp. Regression: with timestamps more than ten years ahead of the clock,
+/// marks were ignored, and durable data was cut off as torn.
 #[test]
 fn durable_data_is_not_cut_however_far_ahead_of_the_clock_its_times_are() {
     for (years, before) in YEARS_AHEAD.into_iter().flat_map(|y| BEFORE.map(|before| (y, before))) {
@@ -74,7 +75,7 @@ fn durable_data_is_not_cut_however_far_ahead_of_the_clock_its_times_are() {
         for opened in
             [told.opening.map(drop), lab.try_open_read_only().map(drop), lab.try_open().map(drop)]
         {
-            let error = opened.expect_err("durable data is not refused to be cut");
+            let error = opened.expect_err("opening must fail instead of cutting durable data");
             assert!(error.is_corruption(), "{years} years ahead, {before}: {error}");
         }
     }
@@ -98,7 +99,7 @@ fn a_refresh_reports_damage_however_far_ahead_of_the_clock_the_times_are() {
     }
 }
 
-/// Saves what is left of a store; returns how many keys that was.
+/// Salvages a store, and returns the number of keys.
 fn salvage(lab: &Lab) -> u64 {
     let (from, to) = (Path::new(DIR), Path::new("/rescued"));
     let go_on = &mut |_: &_| ControlFlow::Continue(());
@@ -108,10 +109,10 @@ fn salvage(lab: &Lab) -> u64 {
     report.keys
 }
 
-/// One flipped byte: all entries behind it were lost, since none of them could be later than ten years
-/// from now.
+/// Regression: one flipped byte lost all entries after it, because none was allowed a timestamp later
+/// than ten years from now.
 #[test]
-fn salvage_finds_what_lies_behind_damage_however_far_ahead_of_the_clock_its_times_are() {
+fn salvage_finds_entries_after_damage_however_far_ahead_of_the_clock() {
     for (years, merged, hints) in
         YEARS_AHEAD.into_iter().flat_map(|years| [(years, true, true), (years, true, false)]).chain(
             YEARS_AHEAD.into_iter().flat_map(|years| [(years, false, true), (years, false, false)]),
@@ -137,10 +138,10 @@ fn salvage_finds_what_lies_behind_damage_however_far_ahead_of_the_clock_its_time
     }
 }
 
-/// There is nothing then that shows what time it is in the store: no hint, and a header that was
-/// written when the clock was right again.
+/// In this case nothing shows the store's time: there is no hint, and the header was written when the
+/// clock was right again.
 #[test]
-fn salvage_finds_what_lies_behind_the_first_entry_of_the_only_segment() {
+fn salvage_finds_entries_after_the_first_one_of_the_only_segment() {
     for (years, closed) in YEARS_AHEAD.into_iter().flat_map(|y| [(y, true), (y, false)]) {
         let (lab, db) = ahead(years, "a merge drops it");
         for number in 0..100_u32 {
@@ -165,9 +166,9 @@ fn salvage_finds_what_lies_behind_the_first_entry_of_the_only_segment() {
     }
 }
 
-/// Entries above 1 MiB are tried at once only if something shows what time it is in the store.
+/// Entries above 1 MiB are tried immediately only if something shows the store's time.
 #[test]
-fn salvage_finds_large_entries_whatever_tells_their_time() {
+fn salvage_finds_large_entries_whatever_shows_their_time() {
     let shown_by = ["another segment", "the manifest", "a hint", "nothing but the clock"];
     for (years, shown_by) in YEARS_AHEAD.into_iter().flat_map(|y| shown_by.map(|by| (y, by))) {
         let alone = shown_by != "another segment";
@@ -188,14 +189,14 @@ fn salvage_finds_large_entries_whatever_tells_their_time() {
     }
 }
 
-/// Bytes that look like large headers from the far future at every place, and nothing behind them that
-/// shows that they are none: what is tried last has its budget too.
+/// Bytes that look like large headers from the far future at every offset, with nothing after them
+/// that disproves it. The attempts made last have a budget, too.
 #[test]
-fn crafted_times_do_not_make_it_quadratic() {
+fn crafted_timestamps_do_not_make_salvage_quadratic() {
     let lab = whole();
     let db = lab.open();
     db.put("before", "1").unwrap();
-    // Key size 0x4007, no flags, value size 2 MiB. With a key of four bytes the value starts at a
+    // Key size 0x4007, no flags, value size 2 MiB. With a four-byte key, the value starts at a
     // multiple of 8.
     db.put("evil", 0x0020_0000_4007_0000_u64.to_be_bytes().repeat(3 << 17)).unwrap();
     kill(db);
@@ -211,8 +212,8 @@ fn crafted_times_do_not_make_it_quadratic() {
     assert!(calls < 40 * (size >> 18), "{calls} calls for {size} bytes");
 }
 
-/// Salvages large entries, each eleven years later than the one before and behind a damaged one; returns
-/// the calls to the disk for each MiB.
+/// Salvages large entries, each eleven years later than the one before it and directly after a damaged
+/// one. Returns the number of disk calls per MiB.
 fn calls_for_rising_times(entries: u32) -> usize {
     let size = 256 << 20;
     let lab = Lab::new().with(whole().options.segment_size(size));
@@ -237,17 +238,18 @@ fn calls_for_rising_times(entries: u32) -> usize {
     (lab.twin.call_count() - calls) / (size >> 20)
 }
 
-/// Each was found by a second search behind one that had gone through the rest of the segment.
+/// Regression: each entry was found by a second search, made after the first one had scanned the rest
+/// of the segment.
 #[test]
-fn times_that_rise_by_decades_do_not_make_it_quadratic() {
+fn timestamps_that_rise_by_decades_do_not_make_salvage_quadratic() {
     let (few, many) = (calls_for_rising_times(6), calls_for_rising_times(24));
-    assert!(many < 2 * few, "{few} calls for a MiB of few entries, and {many} of many");
+    assert!(many < 2 * few, "{few} calls per MiB with few entries, {many} with many");
 }
 
-/// What the store does with entries that a snapshot of a reader is of, or a later one than they.
-const LOSSES: [&str; 4] = ["clear", "merge of deletes", "merge of what has expired", "lone mark"];
+/// Ways in which the log loses its highest timestamp after a reader was opened.
+const LOSSES: [&str; 4] = ["clear", "merge of deletes", "merge of expired keys", "lone mark"];
 
-/// Has the highest time in the log go with what told of it, after a reader was opened; returns that one.
+/// Makes the log lose its highest timestamp after a reader was opened. Returns the reader.
 fn lose_times(lab: &Lab, db: &Bitcask, loss: &str) -> ReadOnly {
     db.put("k", "old").unwrap();
     lab.hands.advance(Duration::from_millis(1));
@@ -256,7 +258,7 @@ fn lose_times(lab: &Lab, db: &Bitcask, loss: &str) -> ReadOnly {
             db.put("gone", "x").unwrap();
             db.delete("gone").unwrap();
         }
-        "merge of what has expired" => {
+        "merge of expired keys" => {
             let ttl = WriteOptions::new().ttl(Duration::from_millis(1));
             db.put_opt("gone", "x", ttl).unwrap();
         }
@@ -278,11 +280,12 @@ fn lose_times(lab: &Lab, db: &Bitcask, loss: &str) -> ReadOnly {
     reader
 }
 
-/// Snapshots go by times, also those of a reader in another process, which its writer does not know of.
-/// When nothing in the log told of the highest time any more, and the clock had been set back, what was
-/// written then was not later than such a snapshot, which saw it after a refresh.
+/// Snapshots go by timestamps, including those of a reader in another process, of which the writer
+/// does not know. Regression: if nothing in the log showed the highest timestamp any more and the
+/// clock had been set back, later writes were not newer than such a snapshot, which showed them after
+/// a refresh.
 #[test]
-fn a_snapshot_of_a_reader_sees_nothing_newer_though_the_clock_was_set_back() {
+fn a_readers_snapshot_shows_nothing_newer_despite_a_clock_set_back() {
     let backs = [Duration::ZERO, Duration::from_millis(10), 20 * YEAR];
     for (loss, back) in LOSSES.into_iter().flat_map(|loss| backs.map(|back| (loss, back))) {
         for closed in [true, false] {
@@ -309,7 +312,7 @@ fn a_snapshot_of_a_reader_sees_nothing_newer_though_the_clock_was_set_back() {
     }
 }
 
-/// Opens a store, puts a key, and returns its time.
+/// Opens a store, puts a key, and returns the entry's timestamp.
 fn time_of_a_put(lab: &Lab, dir: &str) -> u64 {
     let db = Bitcask::open_on(&lab.env(), Path::new(dir), lab.options.clone()).unwrap();
     db.put("later", "x").unwrap();
@@ -319,7 +322,7 @@ fn time_of_a_put(lab: &Lab, dir: &str) -> u64 {
 }
 
 #[test]
-fn times_rise_though_the_clock_was_set_far_back_and_the_log_has_lost_its_times() {
+fn timestamps_increase_despite_a_clock_set_back_and_a_log_without_times() {
     for (loss, closed) in LOSSES.into_iter().flat_map(|loss| [(loss, true), (loss, false)]) {
         let lab = whole();
         let db = lab.open();
@@ -333,7 +336,7 @@ fn times_rise_though_the_clock_was_set_far_back_and_the_log_has_lost_its_times()
             lab.powered_off(|_| true)
         };
         lab.hands.step_back(20 * YEAR);
-        // Openings that write nothing keep what is known.
+        // Openings that write nothing keep the known timestamps.
         lab.reopen(lab.open()).close().unwrap();
         salvage(&lab);
         for dir in [DIR, "/rescued", "/backup"] {
@@ -343,9 +346,9 @@ fn times_rise_though_the_clock_was_set_far_back_and_the_log_has_lost_its_times()
     }
 }
 
-/// A hint that checks and is wrong does not make a manifest that can't be read.
+/// A wrong hint with a valid checksum must not lead to an unreadable manifest.
 #[test]
-fn a_merge_of_a_segment_whose_hint_is_from_the_end_of_time_leaves_a_store_that_opens() {
+fn merging_a_segment_with_a_hint_from_the_end_of_time_leaves_a_store_that_opens() {
     use crate::segment::hint::{Hint, HintSource};
     let lab = whole();
     let db = lab.open();
@@ -366,7 +369,7 @@ fn a_merge_of_a_segment_whose_hint_is_from_the_end_of_time_leaves_a_store_that_o
     check(&lab.reopen(db), &model([("b", "2")]));
 }
 
-/// A store whose log has a time that nobody's clock will come to, by its manifest or an entry.
+/// A store whose log has a timestamp that no clock will reach, in its manifest or in an entry.
 fn at_the_end_of_time(lab: &Lab, by_entry: bool) {
     let db = lab.open();
     db.put("a", "1").unwrap();
@@ -386,7 +389,7 @@ fn at_the_end_of_time(lab: &Lab, by_entry: bool) {
     }
 }
 
-/// Times were repeated there, so that snapshots and transactions took one version for another.
+/// Regression: timestamps were repeated there, so snapshots and transactions confused versions.
 #[test]
 fn a_store_at_the_end_of_time_refuses_writes_and_can_be_read_and_copied() {
     for by_entry in [true, false] {
@@ -413,7 +416,7 @@ fn a_store_at_the_end_of_time_refuses_writes_and_can_be_read_and_copied() {
 }
 
 #[test]
-fn a_clock_at_the_end_of_time_makes_no_entry() {
+fn a_clock_at_the_end_of_time_writes_no_entry() {
     let lab = whole();
     let db = lab.open();
     db.put("a", "1").unwrap();

@@ -1,21 +1,21 @@
-//! Torn tails: whatever a crash leaves of the last writes, what is recovered is the state after
-//! some first part of them, exactly as far as it checks; the rest is set aside byte for byte.
+//! Torn tails: whatever a crash leaves of the last writes, the recovered state is the one after a
+//! prefix of them, exactly as far as the log is valid. The rest is quarantined byte for byte.
 
 use crate::options::WriteOptions;
 use crate::recovery::Cut;
 use crate::store::tests::story::*;
 use crate::store::tests::*;
 
-/// How a log comes to be torn at a byte.
+/// How a log is torn at a byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Tear {
-    /// The file ends there.
+    /// The file ends at the byte.
     Cut,
-    /// The file is as long as it was, with zeros from there on, as preallocated room has them.
+    /// The file keeps its length, with zeros from the byte on, like preallocated room.
     Zeros,
-    /// Garbage from there on, up to where the content ended.
+    /// Garbage from the byte on, up to the end of the content.
     Garbage,
-    /// One byte is garbage.
+    /// The byte itself is garbage.
     Speck,
 }
 
@@ -32,13 +32,13 @@ fn spoil(bytes: &mut Vec<u8>, tear: Tear, at: usize) {
     }
 }
 
-/// What should be set aside when the log of a disk ends at a place.
-fn behind(told: &Told, disk: &Lab, end: Place) -> BTreeMap<Place, Vec<u8>> {
+/// Returns what should be quarantined if the log of a disk ends at a place.
+fn expected_quarantine(told: &Told, disk: &Lab, end: Place) -> BTreeMap<Place, Vec<u8>> {
     let mut behind = BTreeMap::new();
     for (id, path) in disk.logs() {
         let bytes = disk.twin.contents(&path).unwrap();
         let content_end = content_end(&bytes);
-        // Of a later segment everything is set aside, unless it has nothing but a header.
+        // A later segment is quarantined completely, unless it has only a header.
         let (from, empty) = match id.cmp(&end.segment) {
             std::cmp::Ordering::Less => (told.end_of(id), told.end_of(id)),
             std::cmp::Ordering::Equal => (end.offset, end.offset),
@@ -56,9 +56,9 @@ fn cut_places(cuts: &[Cut]) -> Vec<(PathBuf, u64, u64)> {
     cuts.iter().map(|cut| (cut.path.clone(), cut.offset, cut.size)).collect()
 }
 
-/// Opens a torn disk and checks everything that recovery promises of it.
+/// Opens a torn disk, and checks everything that recovery promises.
 fn check_recovery(told: &Told, disk: &Lab, expected: &Step) {
-    let aside = behind(told, disk, expected.end);
+    let aside = expected_quarantine(told, disk, expected.end);
     let places: Vec<_> = aside
         .iter()
         .map(|(place, bytes)| {
@@ -72,7 +72,7 @@ fn check_recovery(told: &Told, disk: &Lab, expected: &Step) {
     assert_eq!(cut_places(cuts), places, "read-only");
     assert!(cuts.iter().all(|cut| cut.quarantine.is_none()));
     drop(db);
-    assert_eq!(reader.twin.trace(), [], "a read-only open changes nothing");
+    assert_eq!(reader.twin.trace(), [], "a read-only open must change nothing");
     let db = disk.open();
     assert_eq!(snapshot(&db), expected.pairs);
     assert_eq!(cut_places(&db.recovery().cuts), places);
@@ -97,7 +97,7 @@ fn tear_everywhere(told: &Told, segment: SegmentId, first: SegmentId) {
             spoil(&mut bytes, tear, at);
             let differs = told.first_difference(segment, &whole, &bytes);
             let place = Place::new(segment, differs as u64);
-            // A cut of the room that nothing was written to is none.
+            // Cutting off unwritten room is not a tear.
             let expected = if differs >= content_end(&whole).next_multiple_of(8) {
                 told.before(Place::new(SegmentId(u32::MAX), 0), first)
             } else {
@@ -117,8 +117,8 @@ fn tear_everywhere(told: &Told, segment: SegmentId, first: SegmentId) {
     }
 }
 
-/// Where the log ends: behind the last whole write before the tear, in the segment of the tear
-/// unless that comes too late to matter.
+/// Returns the end of the log: after the last complete write before the tear, or at the beginning of
+/// the torn segment if that write ends in an earlier one.
 fn log_end(told: &Told, expected: &Step, tear: Place) -> Place {
     let last = told.steps.last().unwrap().end;
     if expected.end.segment < tear.segment && tear.segment <= last.segment {
@@ -127,16 +127,16 @@ fn log_end(told: &Told, expected: &Step, tear: Place) -> Place {
     expected.end
 }
 
-/// One segment: puts, a delete, a time to live, an empty value, a batch in the middle.
+/// One segment: puts, a delete, a time to live, an empty value, and a batch in the middle.
 fn one_segment(lab: Lab) -> Told {
     let mut story = Story::begin(lab);
-    story.put("alpha", "the first of all");
+    story.put("alpha", "the first value");
     story.put("beta", "");
     let ttl = WriteOptions::new().ttl(Duration::from_secs(1 << 20));
     story.put_opt("gamma", "expires one day", ttl);
     story.delete("alpha");
     story.batch(&[("delta", "one"), ("beta", "two"), ("", "three")], &["gamma"]);
-    story.put("omega", "the last of all");
+    story.put("omega", "the last value");
     story.killed()
 }
 
@@ -173,29 +173,29 @@ fn a_kill_that_tears_nothing_cuts_nothing() {
 }
 
 #[test]
-fn a_segment_torn_at_any_byte_keeps_what_is_before() {
+fn a_segment_torn_at_any_byte_keeps_the_entries_before() {
     let told = one_segment(Lab::new());
     tear_everywhere(&told, SegmentId(1), SegmentId(1));
 }
 
 #[test]
-fn a_segment_torn_at_any_byte_keeps_what_is_before_though_keys_collide() {
+fn a_segment_torn_at_any_byte_keeps_the_entries_before_with_colliding_keys() {
     let told = one_segment(Lab::weak());
     tear_everywhere(&told, SegmentId(1), SegmentId(1));
 }
 
 #[test]
-fn a_tear_in_the_first_of_several_segments_takes_those_behind_it() {
+fn a_tear_in_the_first_of_several_segments_cuts_the_later_ones() {
     tear_everywhere(&four_segments(Lab::new()), SegmentId(1), SegmentId(1));
 }
 
 #[test]
-fn a_batch_that_is_a_segment_is_there_whole_or_not_at_all() {
+fn a_batch_that_fills_a_segment_is_recovered_whole_or_not_at_all() {
     tear_everywhere(&four_segments(Lab::new()), SegmentId(2), SegmentId(1));
 }
 
 #[test]
-fn a_tear_in_a_middle_segment_takes_those_behind_it() {
+fn a_tear_in_a_middle_segment_cuts_the_later_ones() {
     tear_everywhere(&four_segments(Lab::weak()), SegmentId(3), SegmentId(1));
 }
 
@@ -204,9 +204,9 @@ fn a_tear_in_the_last_of_several_segments_leaves_the_others_alone() {
     tear_everywhere(&four_segments(Lab::new()), SegmentId(4), SegmentId(1));
 }
 
-/// The later segments of a torn log may be in any state: nothing of them was known durable.
+/// The segments after a tear may be in any state, because nothing in them was known to be durable.
 #[test]
-fn what_is_left_of_the_segments_behind_a_tear_does_not_matter() {
+fn the_state_of_segments_after_a_tear_does_not_matter() {
     let told = four_segments(Lab::new());
     let dir = Dir::new(DIR.into());
     let torn = |bytes: &mut Vec<u8>| bytes[100..].fill(0);
@@ -233,13 +233,13 @@ fn what_is_left_of_the_segments_behind_a_tear_does_not_matter() {
             let expected = told.before(tear, SegmentId(1));
             let expected = Step { end: log_end(&told, &expected, tear), ..expected };
             check_recovery(&told, &disk, &expected);
-            // A later segment may also be gone: removes that a power cut has reordered.
+            // A later segment may also be missing, if a power cut has reordered removals.
             disk.twin.delete_file(&dir.log(SegmentId(3)));
         }
     }
 }
 
-/// A segment that the log leads to had a durable header before the log led there.
+/// The header of a segment is durable before the log leads to the segment.
 #[test]
 fn a_segment_that_the_log_leads_to_must_have_its_header() {
     let told = four_segments(Lab::new());
@@ -265,10 +265,10 @@ fn a_segment_that_the_log_leads_to_must_have_its_header() {
     }
 }
 
-/// Bytes behind the end entry of a rotated segment were cut off without a trace: only what lay
-/// behind the end of the whole log was set aside.
+/// Regression: bytes after the end entry of a rotated segment were cut off without a trace. Only bytes
+/// after the end of the entire log were quarantined.
 #[test]
-fn bytes_behind_an_end_entry_are_set_aside_too() {
+fn bytes_after_an_end_entry_are_quarantined_too() {
     let told = four_segments(Lab::new());
     let disk = told.lab.on(told.disk());
     let path = Dir::new(DIR.into()).log(SegmentId(2));
@@ -291,12 +291,16 @@ fn bytes_behind_an_end_entry_are_set_aside_too() {
     kill(db);
     let place = Place::new(SegmentId(2), end as u64);
     assert_eq!(quarantine(&disk.twin)[&place], b"\0\0\0\0\0what's this");
-    assert_eq!(disk.twin.contents(&path).unwrap().len(), end, "what is sealed ends at its end");
+    assert_eq!(
+        disk.twin.contents(&path).unwrap().len(),
+        end,
+        "a sealed segment ends at its end entry"
+    );
 }
 
-/// A store goes on after a cut as if the cut had not been.
+/// A store continues after a cut as if there had been none.
 #[test]
-fn a_store_is_written_on_after_a_cut() {
+fn a_store_can_be_written_after_a_cut() {
     let told = four_segments(Lab::new());
     let path = Dir::new(DIR.into()).log(SegmentId(3));
     let mut bytes = told.lab.twin.contents(&path).unwrap();

@@ -1,4 +1,4 @@
-//! Indexes beside segments: a store with them, whatever they say, is the store without.
+//! Segments' indexes: whatever an index contains, a store with it behaves like one without.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use crate::store::tests::*;
 
 const TARGET: &str = "/backup";
 
-/// A store with sealed segments, of which each has an index, and an unsealed one.
+/// A store with sealed segments, each with an index, and an unsealed one.
 fn indexed() -> (Lab, Bitcask) {
     let lab = Lab::new();
     let options = lab.options.clone().segment_entries(4);
@@ -29,7 +29,7 @@ fn indexed() -> (Lab, Bitcask) {
     (lab, db)
 }
 
-/// Changes every byte of an index, and cuts it at every length.
+/// Returns the index with each byte changed in turn, and cut at every length.
 fn damaged(whole: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
     let changed = (0..whole.len()).map(|at| {
         let mut bytes = whole.to_vec();
@@ -40,7 +40,7 @@ fn damaged(whole: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
 }
 
 #[test]
-fn a_store_with_damaged_indexes_opens_and_is_told_to_be_whole() {
+fn a_store_with_damaged_indexes_opens_and_is_reported_intact() {
     let (lab, db) = indexed();
     let expected = snapshot(&db);
     db.close().unwrap();
@@ -68,7 +68,7 @@ fn a_store_with_damaged_indexes_opens_and_is_told_to_be_whole() {
 }
 
 #[test]
-fn an_index_that_checks_and_is_wrong_is_found() {
+fn a_wrong_index_with_a_valid_checksum_is_found() {
     let (lab, db) = indexed();
     let manifest = db.inner.manifest.get(Clone::clone);
     db.close().unwrap();
@@ -85,7 +85,7 @@ fn an_index_that_checks_and_is_wrong_is_found() {
 }
 
 #[test]
-fn a_backup_has_the_indexes_that_check() {
+fn a_backup_has_the_valid_indexes() {
     for links in [true, false] {
         let (lab, db) = indexed();
         if !links {

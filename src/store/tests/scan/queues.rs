@@ -1,15 +1,16 @@
-//! Queues, stacks and other stores in which what was deleted lies before what is next: the cost of a look
-//! at the front or the back, counted in rows that are passed and blocks that are read.
+//! Queues, stacks and other stores in which deleted keys lie before the next live one: the cost of a
+//! look at the front or the back, counted in rows passed and blocks read.
 //!
-//! - Nothing here goes by time. A cost that grows with what was deleted is hundreds of times as much at
-//!   the end of these; the bounds leave room for what grows with the number of runs.
+//! - The tests do not measure time. A cost that grows with the number of deleted keys would be
+//!   hundreds of times as high at the end; the bounds leave room for a cost that grows with the number
+//!   of runs.
 
 use crate::segment::index::WALKED;
 use crate::store::tests::merge::basics::{merge, seal, sealed};
 use crate::store::tests::*;
 use crate::value::Value;
 
-/// Tells how many rows and blocks a closure has gone through.
+/// Returns the number of rows and blocks that a closure goes through.
 fn walked(run: impl FnOnce()) -> u64 {
     let sum = || WALKED.get().0 + WALKED.get().1;
     let before = sum();
@@ -19,7 +20,7 @@ fn walked(run: impl FnOnce()) -> u64 {
 
 const ITEMS: u64 = 3_000;
 
-/// At most as many rows and blocks for an item, on average.
+/// Maximum mean number of rows and blocks per item.
 const AT_MOST: u64 = 200;
 
 fn lab() -> Lab {
@@ -30,12 +31,12 @@ fn key(at: u64) -> Vec<u8> {
     format!("{at:012}").into_bytes()
 }
 
-/// Runs a round for each item, and sees that the last ones cost no more than they may.
+/// Runs a round for each item, and checks the mean cost of the last ones.
 fn is_flat(mut round: impl FnMut(u64)) {
     let mut costs: Vec<u64> = (0..ITEMS).map(|at| walked(|| round(at))).collect();
     let late = costs.split_off(costs.len() / 2);
     let mean = late.iter().sum::<u64>() / late.len() as u64;
-    assert!(mean <= AT_MOST, "{mean} rows and blocks an item, {costs:?} before, then {late:?}");
+    assert!(mean <= AT_MOST, "{mean} rows and blocks per item, {costs:?} before, then {late:?}");
 }
 
 fn first_key(db: &Bitcask) -> Option<Vec<u8>> {
@@ -43,7 +44,7 @@ fn first_key(db: &Bitcask) -> Option<Vec<u8>> {
 }
 
 #[test]
-fn a_queue_costs_the_same_whatever_was_taken_from_it() {
+fn a_queues_cost_is_independent_of_the_items_taken() {
     for backlog in [0, 1, 5, 200] {
         let db = lab().open();
         (0..backlog).for_each(|at| db.put(key(at), "job").unwrap());
@@ -57,7 +58,7 @@ fn a_queue_costs_the_same_whatever_was_taken_from_it() {
 }
 
 #[test]
-fn a_queue_in_transactions_costs_the_same_whatever_was_taken_from_it() {
+fn a_transactional_queues_cost_is_independent_of_the_items_taken() {
     let db = lab().open();
     db.put("a", "before all").unwrap();
     is_flat(|at| {
@@ -71,9 +72,9 @@ fn a_queue_in_transactions_costs_the_same_whatever_was_taken_from_it() {
     });
 }
 
-/// What is taken here is put again, under the same keys.
+/// Items taken from the stack are put again under the same keys.
 #[test]
-fn a_stack_costs_the_same_whatever_was_taken_from_it() {
+fn a_stacks_cost_is_independent_of_the_items_taken() {
     let db = lab().open();
     db.put(key(0), "bottom").unwrap();
     is_flat(|round| {
@@ -99,15 +100,15 @@ fn many_queues_in_one_store_cost_the_same_each() {
         let (found, _) = db.prefix(queue(at)).next().unwrap().unwrap();
         assert_eq!(*found, *job(at));
         db.delete(found).unwrap();
-        // From the back there is nothing but what lies before it.
+        // From the back, there is nothing except what lies before it.
         assert!(db.prefix(queue(at)).next_back().is_none());
         assert!(db.range(queue(at)..format!("q{:02}", at % 10 + 1)).next().is_none());
     });
 }
 
-/// Nobody deletes what is in it: its items expire.
+/// The items are not deleted: they expire.
 #[test]
-fn a_queue_whose_items_expire_costs_the_same_whatever_has_expired() {
+fn an_expiring_queues_cost_is_independent_of_the_items_expired() {
     let lab = lab();
     let db = lab.open();
     is_flat(|at| {
@@ -118,9 +119,9 @@ fn a_queue_whose_items_expire_costs_the_same_whatever_has_expired() {
     });
 }
 
-/// Keys that stay lie before and behind those that were deleted.
+/// Live keys lie before and after the deleted ones.
 #[test]
-fn the_middle_of_a_store_costs_the_same_whatever_was_deleted_in_it() {
+fn the_cost_in_the_middle_is_independent_of_the_keys_deleted() {
     let db = lab().open();
     for key in ["a", "b", "x", "y"] {
         db.put(key, "stays").unwrap();
@@ -137,9 +138,9 @@ fn the_middle_of_a_store_costs_the_same_whatever_was_deleted_in_it() {
     });
 }
 
-/// A key that is written again and again, and lies before what is next.
+/// A key that is written again and again lies before the next live one.
 #[test]
-fn a_key_with_many_versions_costs_the_same_however_many() {
+fn a_keys_cost_is_independent_of_its_versions() {
     let db = lab().open();
     let early = db.snapshot();
     is_flat(|at| {
@@ -153,7 +154,7 @@ fn a_key_with_many_versions_costs_the_same_however_many() {
 }
 
 #[test]
-fn a_queue_costs_the_same_when_its_segments_are_sealed_and_merged() {
+fn a_queues_cost_is_the_same_with_sealed_and_merged_segments() {
     let db = lab().open();
     is_flat(|at| {
         db.put(key(at), "job").unwrap();
@@ -169,9 +170,9 @@ fn a_queue_costs_the_same_when_its_segments_are_sealed_and_merged() {
     });
 }
 
-/// What was deleted before the store was opened is gone through once.
+/// Keys deleted before the open are passed only once.
 #[test]
-fn a_queue_costs_the_same_when_it_was_opened_again() {
+fn a_queues_cost_is_the_same_after_a_reopen() {
     let lab = lab();
     let db = lab.open();
     for at in 0..ITEMS {
@@ -188,10 +189,10 @@ fn a_queue_costs_the_same_when_it_was_opened_again() {
     });
 }
 
-/// A clear has no timestamp. So a scan of the moment behind it is as young as a snapshot of the moment
-/// before, and if that scan passes keys that were put later it has something to remember.
+/// A clear has no timestamp, so a scan right after it has the same timestamp as a snapshot from right
+/// before it. If that scan passes keys that were put later, it has something to remember.
 #[test]
-fn a_snapshot_shows_what_a_clear_has_taken_whoever_looks_in_between() {
+fn a_snapshot_shows_cleared_keys_despite_scans_in_between() {
     for is_forward in [true, false] {
         let lab = Lab::new();
         let db = lab.open();

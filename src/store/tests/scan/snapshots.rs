@@ -1,5 +1,5 @@
-//! Snapshots against a multi-version model: random ones held over random operations, merges and
-//! reopens. And stories of what keeps a snapshot what it was.
+//! Snapshots, compared with a multi-version model: random snapshots held during random operations,
+//! merges and reopens. Also stories of rules that keep a snapshot unchanged.
 
 use std::ops::{Bound, RangeBounds};
 
@@ -9,7 +9,7 @@ use crate::store::tests::merge::basics::{begin, finish, merge, seal, sealed};
 use crate::store::tests::*;
 use crate::value::Value;
 
-/// Numbers that are the same every time.
+/// Reproducible numbers.
 struct Dice(u64);
 
 impl Dice {
@@ -36,7 +36,7 @@ fn owned(pairs: Range) -> Vec<(Vec<u8>, Vec<u8>)> {
     pairs.map(|pair| owned(pair.unwrap())).collect()
 }
 
-/// A store, what it should hold, and snapshots with what they should.
+/// A store and its model, and snapshots with the pairs that they must show.
 struct World {
     lab: Lab,
     db: Option<Bitcask>,
@@ -207,7 +207,7 @@ impl World {
         }
     }
 
-    /// A random range, read from both ends by turns, or up to some key and on from there.
+    /// Reads a random range from both ends in turn, or up to some key and then on from there.
     fn check_range(&mut self, snapshot: &Snapshot, pairs: &Pairs) {
         let bounds = match self.dice.roll(3) {
             0 => {
@@ -265,7 +265,7 @@ fn labs() -> [Lab; 3] {
 }
 
 #[test]
-fn snapshots_see_their_moment_whatever_happens() {
+fn snapshots_show_one_moment_whatever_happens() {
     let runs = if story::long() { 2000 } else { 40 };
     for seed in 0..runs {
         for (number, lab) in labs().into_iter().enumerate() {
@@ -279,11 +279,11 @@ fn snapshots_see_their_moment_whatever_happens() {
     }
 }
 
-/// A merge that kept the first of several tombstones of a key, with its own time, once broke the rule
-/// that of each key the entry with the highest time is the newest: what a put between the two had
-/// written came back in a salvage, and would have in a snapshot.
+/// Regression: a merge kept the first of several tombstones of a key, with its old timestamp. That
+/// broke the rule that a key's newest entry has the highest timestamp: a put between the two
+/// tombstones came back in a salvage, and would have come back in a snapshot.
 #[test]
-fn a_kept_tombstone_covers_all_that_it_stands_for() {
+fn a_kept_tombstone_covers_all_the_tombstones_it_replaces() {
     let lab = crate::store::tests::merge::basics::lab();
     let db = lab.open();
     let mut ids = Vec::new();
@@ -307,7 +307,8 @@ fn a_kept_tombstone_covers_all_that_it_stands_for() {
     assert_eq!(snapshot.get("k").unwrap(), None);
 }
 
-/// What a merge drops stays on the disk for a snapshot, is told of, and goes with the last one.
+/// Files that a merge drops stay on disk for a snapshot, are reported, and are removed with the last
+/// snapshot.
 #[test]
 fn files_stay_as_long_as_a_snapshot_needs_them() {
     let lab = crate::store::tests::merge::basics::lab();
@@ -334,10 +335,10 @@ fn files_stay_as_long_as_a_snapshot_needs_them() {
     assert_eq!(stats.oldest_snapshot, None);
 }
 
-/// Who takes a snapshot while a writer is between log and keydir waits for it: otherwise the write
-/// would be seen later, though it was there before.
+/// Taking a snapshot waits for a writer that is between log and keydir. Otherwise the write would
+/// appear later in the snapshot, although it had been made before.
 #[test]
-fn a_snapshot_waits_for_what_is_not_published_yet() {
+fn a_snapshot_waits_for_unpublished_writes() {
     let lab = Lab::new();
     let db = lab.open();
     db.put("k", "old").unwrap();
@@ -354,7 +355,7 @@ fn a_snapshot_waits_for_what_is_not_published_yet() {
         while !taken.is_finished() && db.inner.pins.count_of() == 0 {
             std::thread::yield_now();
         }
-        assert!(!taken.is_finished(), "it can't be told yet what it sees");
+        assert!(!taken.is_finished(), "the snapshot must wait for the write in flight");
         let (segment, time) = (appended.segment, appended.timestamp);
         for new in crate::store::point::write::addresses(&appended, &drafts) {
             crate::store::point::write::publish(
@@ -374,10 +375,10 @@ fn a_snapshot_waits_for_what_is_not_published_yet() {
     });
 }
 
-/// A reader beside a writer sees its moment too, whatever it reads anew: what has gone on, and what a
-/// merge or a clear has made of it.
+/// A reader's snapshots also show one moment, whatever a refresh loads: a longer log, or the results
+/// of a merge or a clear.
 #[test]
-fn snapshots_of_a_reader_see_their_moment_whatever_it_refreshes() {
+fn a_readers_snapshots_show_one_moment_across_refreshes() {
     for seed in 0..20 {
         let mut world = World::new(labs()[1].clone(), seed + 1);
         let reader = world.lab.open_read_only();
@@ -402,8 +403,7 @@ fn snapshots_of_a_reader_see_their_moment_whatever_it_refreshes() {
     }
 }
 
-/// An iterator that was begun goes on over what happens meanwhile, and so does one of a store that is
-/// closed.
+/// A started iterator is unaffected by later changes and by closing the store.
 #[test]
 fn an_iterator_is_a_snapshot() {
     let lab = labs()[0].clone();
@@ -423,7 +423,7 @@ fn an_iterator_is_a_snapshot() {
 }
 
 #[test]
-fn ranges_that_hold_nothing_are_empty() {
+fn ranges_without_keys_are_empty() {
     let db = Lab::new().open();
     assert!(db.first().unwrap().is_none() && db.last().unwrap().is_none());
     for key in ["a", "b", "c"] {
@@ -443,8 +443,8 @@ fn ranges_that_hold_nothing_are_empty() {
     assert!(db.snapshot().len().unwrap() == 3 && !db.snapshot().is_empty().unwrap());
 }
 
-/// A store that never reads in order has no index, and one that did has one for each sealed segment,
-/// after the next opening too.
+/// A store that never reads in order has no indexes. One that did has an index for each sealed
+/// segment, also after the next opening.
 #[test]
 fn only_a_store_that_reads_in_order_has_indexes() {
     let lab = labs()[0].clone();
@@ -461,7 +461,7 @@ fn only_a_store_that_reads_in_order_has_indexes() {
     db.work();
     assert_eq!(indexes(&lab), sealed(&db).len());
     let db = lab.reopen(db);
-    assert_eq!(indexes(&lab), sealed(&db).len(), "what was active has its own, too");
+    assert_eq!(indexes(&lab), sealed(&db).len(), "the formerly active segment has an index, too");
     fill(&db, "b");
     assert_eq!(indexes(&lab), sealed(&db).len());
     db.merge_opt(MergeOptions::new().force(true)).unwrap();
@@ -470,9 +470,9 @@ fn only_a_store_that_reads_in_order_has_indexes() {
     assert_eq!(db.range(..).filter(|pair| pair.as_ref().unwrap().1 == "b").count(), 100);
 }
 
-/// On a full disk there is no index, and nothing is sorted for one again and again.
+/// On a full disk no index is written, and segments are not sorted for one again and again.
 #[test]
-fn a_full_disk_gets_no_indexes_and_is_not_sorted_for_them() {
+fn a_full_disk_gets_no_indexes_and_no_repeated_sorting() {
     let lab = labs()[0].clone();
     let db = lab.open();
     (0..100_u32).for_each(|number| db.put(number.to_be_bytes(), "a").unwrap());
@@ -498,10 +498,10 @@ fn a_full_disk_gets_no_indexes_and_is_not_sorted_for_them() {
     assert_eq!(db.range_keys(..).count(), 101);
 }
 
-/// Where the order can't be told there is one error, and then the end: it was the same error for ever
-/// once. What can still be read is, in no order.
+/// If the order cannot be determined, a range returns one error and ends. Regression: it returned the
+/// same error forever. Unordered iteration still returns what is readable.
 #[test]
-fn an_order_that_can_not_be_told_is_one_error() {
+fn an_undeterminable_order_is_a_single_error() {
     let lab = labs()[0].clone();
     let db = lab.open();
     (0..10_u32).for_each(|number| db.put(number.to_be_bytes(), "value").unwrap());
@@ -509,7 +509,7 @@ fn an_order_that_can_not_be_told_is_one_error() {
     let entry = log_entries(&lab).swap_remove(3);
     let (_, path) = lab.logs().remove(0);
     let mut bytes = lab.twin.contents(&path).unwrap();
-    // In its value: behind a header of 20 bytes, and a key of 4.
+    // In the entry's value, after a header of 20 bytes and a key of 4.
     bytes[usize::try_from(entry.place.offset).unwrap() + 26] ^= 1;
     lab.twin.put_file(&path, bytes);
     let db = lab.open();

@@ -1,4 +1,5 @@
-//! Whether each call has appended what it had to: what the log holds is the measure of all else.
+//! Checks that each call has appended what it had to. The content of the log is the reference for
+//! everything else.
 
 use super::history::Outcome;
 use super::judge::{Judge, Seen};
@@ -7,15 +8,15 @@ use super::plan::{Life, Op};
 use super::tasks::value;
 use super::*;
 
-/// What a call had to append of a key.
+/// What a call had to append for a key.
 #[derive(Debug, Clone, Copy)]
 enum Wanted {
     Nothing,
-    /// Its own value.
+    /// The call's value.
     Put,
     /// A tombstone, unless the key was absent.
     Delete,
-    /// The value that was there, or nothing where that would change nothing.
+    /// The present value, or nothing if that would change nothing.
     Again {
         must: bool,
     },
@@ -24,7 +25,7 @@ enum Wanted {
 }
 
 impl Judge<'_> {
-    /// Returns whether there was no key at some moment of a call.
+    /// Returns whether the store was empty at some moment of a call.
     fn was_empty(&self, at: usize) -> bool {
         let call = &self.history.calls[at];
         let written = |ops: usize| self.order.0.iter().filter(|step| step.written <= ops).count();
@@ -44,9 +45,9 @@ impl Judge<'_> {
                 Made::Clear => cleared += 1,
                 Made::Entry { key, value, expiry, .. } => {
                     let twice = own.insert(key.clone(), value.clone());
-                    assert!(twice.is_none(), "call {} has appended {key:?} twice", at + 1);
+                    assert!(twice.is_none(), "call {} appended {key:?} twice", at + 1);
                     if value.is_some() && !self.is_life(at, *expiry) {
-                        self.fail(at, &format!("it has appended an expiry of {expiry:?}"));
+                        self.fail(at, &format!("it appended an expiry of {expiry:?}"));
                     }
                 }
             }
@@ -55,22 +56,22 @@ impl Judge<'_> {
         let is_batch = matches!(call.op, Op::Batch { .. } | Op::Transaction { .. });
         for (place, (len, step)) in (0..).zip(&steps) {
             let goes_on = continues(step);
-            // The changes of one call are one batch, without a gap.
+            // The changes of one call form one batch, without a gap.
             if is_batch && (!goes_on || last != Some(len + steps.len() - place)) {
-                self.fail(at, "its changes are no batch");
+                self.fail(at, "its changes do not form one batch");
             }
         }
         let ends = last.is_none_or(|last| !continues(&self.order.0[last]));
         if !ends || !is_batch && steps.iter().any(|(_, step)| continues(step)) {
-            self.fail(at, "it has appended a batch that goes on");
+            self.fail(at, "it appended an unfinished batch");
         }
         let is_right = match call.op {
-            // Where there is nothing a clear leaves the log as it is.
+            // A clear of an empty store leaves the log unchanged.
             Op::Clear => cleared == 1 || cleared == 0 && self.was_empty(at),
             _ => cleared == 0,
         };
         if !is_right {
-            self.fail(at, "it has cleared the store, or has not");
+            self.fail(at, "it cleared the store unexpectedly, or failed to");
         }
         for key in 0..self.plan.keys.len() {
             let found = own.get(self.key(key));
@@ -84,19 +85,19 @@ impl Judge<'_> {
                     }
                 },
                 Wanted::Maybe => found.is_none_or(Option::is_none),
-                // What has expired is absent, and a delete of it is written.
+                // An expired key counts as absent, but a delete of it is written.
                 Wanted::Delete => match found {
                     None => self.may_be_absent(at, key, seen),
                     Some(value) => value.is_none(),
                 },
             };
             if !is_right {
-                self.fail(at, &format!("of {:?} it has appended {found:?}", self.key(key)));
+                self.fail(at, &format!("for {:?} it appended {found:?}", self.key(key)));
             }
         }
     }
 
-    /// What a call that has returned had to append of a key.
+    /// Returns what a returned call had to append for a key.
     fn wanted(&self, at: usize, key: usize) -> Wanted {
         let call = &self.history.calls[at];
         let last = |changes: &[(usize, bool)]| {
@@ -127,7 +128,7 @@ impl Judge<'_> {
         }
     }
 
-    /// Returns whether a call was to give what it puts this expiry. The clock stands still.
+    /// Returns whether a call's puts should have this expiry. The clock stands still.
     fn is_life(&self, at: usize, expiry: Option<u64>) -> bool {
         let life = match &self.history.calls[at].op {
             Op::Put { life, .. } | Op::Live { life, .. } => *life,
@@ -141,13 +142,14 @@ impl Judge<'_> {
         expiry == wanted
     }
 
-    /// Returns what there was before a call's first change, or in the end if it has made none.
+    /// Returns the state before a call's first change, or the final state if it made none.
     fn before(&self, at: usize) -> Pairs {
         let first = self.order.0.iter().position(|step| step.call == at + 1);
         self.order.state(first.unwrap_or(self.order.0.len()))
     }
 
-    /// Returns whether a key was absent when a call changed others, or at some moment of it.
+    /// Returns whether a key was absent when a call made its changes, or at some moment of a call
+    /// without changes.
     fn may_be_absent(&self, at: usize, key: usize, seen: &Seen) -> bool {
         let key = self.key(key);
         if self.order.0.iter().any(|step| step.call == at + 1) {
@@ -157,8 +159,8 @@ impl Judge<'_> {
         (least..=self.most(at)).any(|len| !self.order.state(len).contains_key(key))
     }
 
-    /// Returns whether a call that removes everything has removed a key; one that was there all the time
-    /// it has to.
+    /// Returns whether a call that removes everything has removed a key, or had to because no other
+    /// call changed the key meanwhile.
     fn is_removed(&self, at: usize, key: usize) -> bool {
         let key = self.key(key);
         let own = |step: &order::Step| match &step.change {

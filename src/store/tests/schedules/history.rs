@@ -1,40 +1,40 @@
-//! What was seen of a run: each call with its beginning, its end and what it returned, and what followers
-//! were told.
+//! The record of a run: each call with its start, its end and its result, and the changes that
+//! followers received.
 
 use super::plan::Op;
 use super::*;
 
-/// When something was: in the order of all notes, and how many operations the disk had seen.
+/// A moment: its place in the order of all records, and the number of disk operations by then.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Moment {
     pub(super) stamp: usize,
     pub(super) ops: usize,
 }
 
-/// What a call returned, as far as there is something to be judged.
+/// The result of a call, as far as it can be judged.
 #[derive(Debug, Clone)]
 pub(super) enum Outcome {
-    /// The task is still in it.
+    /// The task is still in the call.
     Running,
     Done,
-    /// It was refused, which may happen.
+    /// The call was refused, which is allowed.
     Refused,
-    /// A key was there when it was changed.
+    /// Whether a key was present when it was changed.
     Existed(bool),
-    /// Of keys, what each held, at some moment of its own.
+    /// For each key, its value at a moment of its own.
     Held(Vec<(usize, Option<Vec<u8>>)>),
-    /// Whether a key was there.
+    /// Whether a key was present.
     Contains(usize, bool),
-    /// What all keys held at one moment.
+    /// The values of all keys at one moment.
     View(Pairs),
-    /// What a reader held behind a position of its own, each key at some moment.
+    /// The values that a reader held, each at some moment and at least as new as its position.
     Behind(Place, Vec<(usize, Option<Vec<u8>>)>),
-    /// Whether what was expected was there, and was replaced.
+    /// Whether the expected value was present and was replaced.
     Swapped {
         expected: Option<Vec<u8>>,
         swapped: bool,
     },
-    /// What a change was made of.
+    /// The value on which a change was based.
     Updated {
         old: Option<Vec<u8>>,
     },
@@ -54,33 +54,33 @@ pub(super) struct Call {
     pub(super) outcome: Outcome,
 }
 
-/// A change as a follower received it.
+/// A change that a follower received.
 #[derive(Debug, Clone)]
 pub(super) struct ToldChange {
     pub(super) key: Vec<u8>,
     /// `None` for a delete.
     pub(super) value: Option<Vec<u8>>,
-    /// The call in which the follower has looked the key up next.
+    /// The call in which the follower looked the key up next.
     pub(super) get: Option<usize>,
 }
 
-/// What a follower received.
+/// The changes that a follower received.
 #[derive(Debug, Clone)]
 pub(super) struct Told {
     pub(super) since: Place,
     pub(super) changes: Vec<ToldChange>,
     pub(super) prefix: Option<Vec<u8>>,
-    /// Whether it went on to the end of the store.
+    /// Whether it followed to the end of the store.
     pub(super) to_the_end: bool,
 }
 
-/// All that was seen of a run.
+/// The record of a run.
 #[derive(Debug)]
 pub(super) struct History {
     pub(super) lab: Lab,
     pub(super) calls: Vec<Call>,
     pub(super) told: Vec<Told>,
-    /// What the store held before it was closed, and when it was open again.
+    /// The store's content before it was closed and after it was reopened.
     pub(super) last: Pairs,
     pub(super) reopened: Pairs,
 }

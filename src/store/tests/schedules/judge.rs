@@ -1,13 +1,13 @@
-//! Whether what was seen of a run can have been, given the order in which changes were appended.
+//! Judges whether the record of a run is possible, given the order in which changes were appended.
 //!
-//! - Each call takes effect at one moment between its beginning and its end; a change where its entry
-//!   lies. What a call has returned for is seen by every call that begins later, and what one call has
-//!   seen is not behind what a later one sees.
-//! - A look at one key sees some number of the changes of that key; a view sees some number of all
-//!   changes, batches whole. The order of changes is given, so the least number that fits is the one to
-//!   go on with, and no search is needed.
-//! - What a crash leaves is what some first part of the changes made; behind a kill that is all that was
-//!   written, behind a power cut at least what was durable.
+//! - Each call takes effect at one moment between its start and its end; a change takes effect where
+//!   its entry lies. A call sees everything that calls had returned for before it began. What one call
+//!   has seen is never newer than what a later call sees.
+//! - A look at one key sees some number of that key's changes. A view sees some number of all changes,
+//!   with batches as a whole. Since the order of changes is given, the judge continues with the
+//!   smallest number that fits, and needs no search.
+//! - A crash leaves the result of a prefix of the changes: after a kill, all written changes; after a
+//!   power cut, at least the durable ones.
 
 use super::history::{Call, History, Outcome};
 use super::order::{Made, Order};
@@ -15,19 +15,19 @@ use super::plan::Op;
 use super::tasks::backup;
 use super::*;
 
-/// Kills and power cuts that each schedule is judged behind.
+/// Number of kills and power cuts after which each schedule is judged.
 const CRASHES: usize = 2;
 
 pub(super) struct Judge<'a> {
     pub(super) plan: &'a Plan,
     pub(super) history: &'a History,
     pub(super) order: Order,
-    /// For each call, how many changes of all it is known to have seen when it ended, by key, and in
+    /// For each call, the number of changes that it is known to have seen when it ended, by key and in
     /// views of everything.
     seen: Vec<Seen>,
 }
 
-/// The least number of changes that a call has seen, counted in all of them.
+/// The smallest number of changes that a call has seen, counted among all changes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Seen {
     pub(super) by_key: BTreeMap<Vec<u8>, usize>,
@@ -59,7 +59,7 @@ impl Judge<'_> {
         calls
     }
 
-    /// Says what was seen of a call that can't have been.
+    /// Panics with the reason why a call's result is impossible.
     pub(super) fn fail(&self, call: usize, why: &str) -> ! {
         let changes: Vec<String> =
             (1..).zip(&self.order.0).map(|(len, step)| format!("{len}: {step:?}")).collect();
@@ -75,7 +75,7 @@ impl Judge<'_> {
         )
     }
 
-    /// Goes through all calls in the order in which they began.
+    /// Checks all calls in the order in which they began.
     fn calls(&mut self) {
         self.seen = vec![Seen::default(); self.history.calls.len()];
         for at in self.calls_in_order() {
@@ -113,7 +113,7 @@ impl Judge<'_> {
         let is_reader = matches!(self.history.calls[at].op, Op::Reader);
         let mut known = Seen::default();
         for (other, call) in self.history.calls.iter().enumerate() {
-            // A reader may see on the disk what is not published yet.
+            // A reader may see changes on disk that are not published yet.
             let is_measure = is_reader || !matches!(call.op, Op::Reader);
             if other != at && call.ended.stamp < began && is_measure {
                 let seen = &self.seen[other];
@@ -127,7 +127,7 @@ impl Judge<'_> {
         known
     }
 
-    /// Returns how many changes could be seen when a call ended.
+    /// Returns the number of changes that could be seen when a call ended.
     pub(super) fn most(&self, at: usize) -> usize {
         let ended = self.history.calls[at].ended.ops;
         self.order.0.iter().take_while(|step| step.written <= ended).count()
@@ -145,9 +145,9 @@ impl Judge<'_> {
         let least = seen.by_key.get(key).copied().unwrap_or(0).max(seen.all);
         let fits = (least..=self.most(at)).find(|len| is_it(self.order.state(*len).get(key)));
         let Some(len) = fits else {
-            self.fail(at, &format!("{key:?}: behind {least} changes it was never so"));
+            self.fail(at, &format!("{key:?}: no state after {least} or more changes matches"));
         };
-        // What is not of this key says nothing of when the look was.
+        // Changes of other keys do not show when the look was.
         let own = |step: &&order::Step| match &step.change {
             Made::Clear => true,
             Made::Entry { key: other, .. } => other == key,
@@ -157,7 +157,7 @@ impl Judge<'_> {
         *by_key = (*by_key).max(found.map_or(0, |found| found + 1));
     }
 
-    /// Checks what a reader held of keys when it had come to a position.
+    /// Checks what a reader found of keys after it had reached a position.
     fn behind(&self, at: usize, position: Place, held: &[(usize, Option<Vec<u8>>)]) {
         let all_of = self.order.0.iter().take_while(|step| step.place < position);
         let mut seen = Seen { all: all_of.count(), ..Seen::default() };
@@ -172,19 +172,19 @@ impl Judge<'_> {
         let is_whole = |len: &usize| self.order.whole(*len) == *len;
         let mut lens = (least..=self.most(at)).filter(is_whole);
         let Some(len) = lens.find(|len| is_it(&self.order.state(*len))) else {
-            self.fail(at, &format!("behind {least} changes there was no such state"));
+            self.fail(at, &format!("no state after {least} or more changes matches"));
         };
         seen.all = seen.all.max(len);
     }
 
-    /// Checks what a call that may have changed something says of what there was before.
+    /// Checks what a call that may have changed something reports about the state before.
     fn changed(&self, at: usize, seen: &mut Seen, outcome: &Outcome) {
         let first = self.order.0.iter().position(|step| step.call == at + 1);
         let before = first.map(|first| self.order.state(first));
         let check =
             |key: usize, seen: &mut Seen, is_it: &dyn Fn(Option<&Vec<u8>>) -> bool| match &before {
                 Some(before) if !is_it(before.get(self.key(key))) => {
-                    self.fail(at, "what it was made of was something else when it was made");
+                    self.fail(at, "the value that the change was based on had changed");
                 }
                 Some(_) => {}
                 None => self.look(at, seen, key, is_it),
@@ -207,7 +207,7 @@ impl Judge<'_> {
                 };
                 match &before {
                     Some(before) if !is_it(before) => {
-                        self.fail(at, "what it has read was something else when it was made");
+                        self.fail(at, "the values that the transaction read had changed");
                     }
                     Some(_) => {}
                     None => self.view(at, seen, is_it),
@@ -223,7 +223,7 @@ impl Judge<'_> {
         }
     }
 
-    /// Checks that followers were told of all changes in order, and of none too early.
+    /// Checks that followers received all changes in order, and none too early.
     fn followers(&self) {
         for told in &self.history.told {
             let wanted = |step: &&order::Step| match &step.change {
@@ -238,42 +238,43 @@ impl Judge<'_> {
                 let next = wanted.next();
                 let Some((len, order::Step { change: Made::Entry { key, value, .. }, .. })) = next
                 else {
-                    panic!("a follower was told of {change:?}, and nothing is left");
+                    panic!("a follower received {change:?} after the last change");
                 };
-                assert_eq!((&change.key, &change.value), (key, value), "what a follower was told");
+                assert_eq!(
+                    (&change.key, &change.value),
+                    (key, value),
+                    "the change that a follower received"
+                );
                 if let Some(get) = change.get {
-                    // It was published before it was told.
+                    // The change was published before the follower received it.
                     let mut seen = self.known(get - 1);
                     let by_key = seen.by_key.entry(key.clone()).or_default();
                     *by_key = (*by_key).max(len);
                     let Outcome::Held(held) = &self.history.calls[get - 1].outcome else {
-                        unreachable!("a follower looks a key up")
+                        unreachable!("a follower's call is a look-up")
                     };
                     let (key, value) = &held[0];
                     self.look(get - 1, &mut seen, *key, |state| state == value.as_ref());
                 }
             }
             let left: Vec<_> = wanted.collect();
-            assert!(!told.to_the_end || left.is_empty(), "a follower was not told of {left:?}");
+            assert!(!told.to_the_end || left.is_empty(), "a follower did not receive {left:?}");
         }
     }
 
-    /// Checks what the store held when all tasks were over, and when it was open again.
+    /// Checks the store's content after all tasks were done, and after reopening.
     fn ends(&self) {
         let all = self.order.state(self.order.0.len());
         if self.history.last != all {
-            self.fail(
-                0,
-                &format!("the store held {:?} in the end, not {all:?}", self.history.last),
-            );
+            self.fail(0, &format!("the final content was {:?}, not {all:?}", self.history.last));
         }
         if self.history.reopened != all {
             let found = &self.history.reopened;
-            self.fail(0, &format!("the store held {found:?} when it was open again, not {all:?}"));
+            self.fail(0, &format!("the content after reopening was {found:?}, not {all:?}"));
         }
     }
 
-    /// Kills the process, or cuts the power, at some moment, and opens what is left.
+    /// Kills the process or cuts the power at some moment, and opens what is left.
     fn crash(&self, random: &mut Random) {
         let twin = &self.history.lab.twin;
         let ops = usize::try_from(random.below(twin.op_count() as u64 + 1)).unwrap();
@@ -304,11 +305,11 @@ impl Judge<'_> {
         }
     }
 
-    /// Returns how many changes are durable after some operations, as calls have returned for it.
+    /// Returns the number of changes that returned calls have made durable by some operation.
     fn durable(&self, ops: usize) -> usize {
         let is_always = self.plan.options.sync_policy == SyncPolicy::Always;
         let of_call = |at: usize, call: &Call| -> usize {
-            // An absence that was told of does not end with the power either.
+            // A reported absence survives a power cut, too.
             let absent = |key: usize| self.seen[at].by_key.get(self.key(key)).copied().unwrap_or(0);
             let own = self.order.0.iter().rposition(|step| step.call == at + 1);
             let own = own.map_or(0, |last| last + 1);

@@ -1,10 +1,10 @@
-//! Mistakes that schedules have to notice, each made by an engine that is sound otherwise: what notices
-//! nothing proves nothing. Those that crashes alone can show are in `tests/crash/mistakes.rs`.
+//! Mistakes that schedules must detect, each made by an otherwise sound engine. A check that detects
+//! nothing proves nothing. `tests/crash/mistakes.rs` has the mistakes that only crashes can show.
 
 use super::*;
 use crate::mistake::{Mistake, make};
 
-/// All of them, each with the plans that come close to it, the closest first.
+/// The mistakes, each with the plans that come close to it, the closest first.
 const MISTAKES: [(Mistake, &[Focus]); 19] = [
     (Mistake::SealedInFlight, &[Focus::Merges, Focus::Everything]),
     (Mistake::CountLoweredEarly, &[Focus::Merges, Focus::Everything]),
@@ -27,10 +27,10 @@ const MISTAKES: [(Mistake, &[Focus]); 19] = [
     (Mistake::BackupUnguarded, &[Focus::Views, Focus::Everything]),
 ];
 
-/// The seeds that are tried: as many as a normal run of all tests has.
+/// Number of seeds to try: as many as a normal run of all tests has.
 const BUDGET: u64 = SEEDS * Focus::ALL.len() as u64;
 
-/// How a mistake was noticed, if it was, and how many seeds that took.
+/// How a mistake was detected, if it was, and after how many seeds.
 struct Caught {
     focus: Focus,
     seed: u64,
@@ -48,11 +48,11 @@ fn caught(mistake: Mistake, focuses: &'static [Focus]) -> Option<Caught> {
             Some(Caught { focus, seed, seeds, told: told(&*panic) })
         })
     };
-    // A schedule that fails leaves its thread in the middle of a panic.
+    // A failing schedule leaves its thread panicking.
     std::thread::spawn(search).join().unwrap()
 }
 
-/// The first line of what a panic says.
+/// Returns the first line of a panic's message.
 fn told(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or(panic.downcast_ref::<&str>().copied()).unwrap_or_default();
@@ -60,7 +60,7 @@ fn told(panic: &(dyn std::any::Any + Send)) -> String {
 }
 
 #[test]
-fn every_mistake_of_threads_is_noticed() {
+fn every_mistake_of_threads_is_detected() {
     let mut missed = Vec::new();
     let mut tried = 0;
     let only = std::env::var("BITCASK_MISTAKE").unwrap_or_default();

@@ -1,22 +1,23 @@
-//! Whole stores under a scheduler: tasks of every kind at once, switched at every lock, atomic and
-//! call to the disk, as a seed says.
+//! Whole stores under a scheduler: tasks of every kind run concurrently, and are switched at every
+//! lock, atomic and disk call as a seed determines.
 //!
-//! - `plan` rolls what the tasks of a schedule do; `tasks` does it on a real store, on the tests' disk,
-//!   and notes each call in a `history`; `order` reads from the trace of the disk in which order
-//!   changes were appended; `appended` asks of each call that it has appended what it had to, and
-//!   `judge` compares what the calls returned, and what a crash leaves, with that order.
-//! - The scheduler finds windows of a few instructions that threads of the machine all but never hit,
-//!   and a seed repeats the whole: what the tasks do, and how they are switched. What fails says how.
-//! - Two schedulers take turns: one that chooses at random at each step, and one (PCT: Burckhardt et
-//!   al., "A randomized scheduler with probabilistic guarantees of finding bugs", 2010) that lets the
-//!   task with the highest priority run, and changes priorities at a few steps.
-//! - `mistakes` breaks rules of the engine, one at a time, and has to see each of them noticed.
+//! - `plan` rolls the tasks of a schedule. `tasks` runs them on a real store, on the tests' disk, and
+//!   records each call in a `history`. `order` reads from the trace of the disk in which order changes
+//!   were appended. `appended` checks that each call appended what it had to. `judge` compares the
+//!   results of the calls, and what a crash leaves, with that order.
+//! - The scheduler finds windows of a few instructions, which real threads almost never hit. A seed
+//!   reproduces everything: what the tasks do, and how they are switched. A failure prints how to
+//!   repeat it.
+//! - Two schedulers take turns: one chooses at random at each step. The other (PCT: Burckhardt et al.,
+//!   "A randomized scheduler with probabilistic guarantees of finding bugs", 2010) runs the task with
+//!   the highest priority, and changes priorities at a few steps.
+//! - `mistakes` breaks rules of the engine, one at a time, and checks that each is detected.
 //!
 //! ```text
 //! RUSTFLAGS="--cfg shuttle" cargo test --lib --target-dir target/shuttle schedules
 //! ```
 //!
-//! `BITCASK_LONG=n` runs n times as many, `BITCASK_SEED=s` those of one seed alone.
+//! `BITCASK_LONG=n` runs n times as many, and `BITCASK_SEED=s` only those of one seed.
 
 mod appended;
 mod history;
@@ -35,10 +36,10 @@ use super::story::Random;
 use super::*;
 use plan::{Focus, Plan};
 
-/// Schedules of one seed: each seed is another plan.
+/// Number of schedules per seed. Each seed is another plan.
 const EACH: usize = 24;
 
-/// How many changes of priority a schedule has.
+/// Number of priority changes in a schedule.
 const DEPTH: usize = 3;
 
 fn config() -> Config {
@@ -54,7 +55,7 @@ fn run(focus: Focus, seed: u64) {
     let plan = Plan::roll(focus, seed);
     let crashes = std::sync::atomic::AtomicU64::new(seed);
     let act = move || {
-        // Each schedule has crashes of its own.
+        // Each schedule has different crashes.
         let crash = crashes.fetch_add(0x1_0000, std::sync::atomic::Ordering::Relaxed);
         let history = tasks::run(&plan);
         judge::all(&plan, &history, &mut Random(crash));
@@ -66,7 +67,7 @@ fn run(focus: Focus, seed: u64) {
     }
 }
 
-/// Runs the schedules of some seeds, and says how the first that fails is repeated.
+/// Runs the schedules of some seeds, and prints how to repeat the first failure.
 fn run_all(focus: Focus, seeds: std::ops::Range<u64>) {
     let only = std::env::var("BITCASK_SEED").ok().map(|seed| seed.parse().unwrap());
     let times = std::env::var("BITCASK_LONG").ok().map_or(1, |times| times.parse().unwrap_or(100));
@@ -75,7 +76,7 @@ fn run_all(focus: Focus, seeds: std::ops::Range<u64>) {
         let result = catch_unwind(AssertUnwindSafe(|| run(focus, seed)));
         assert!(
             result.is_ok(),
-            "{focus:?}, seed {seed} failed, as told above; to repeat it: \
+            "{focus:?}, seed {seed} failed, see above; to repeat it: \
              BITCASK_SEED={seed} RUSTFLAGS=\"--cfg shuttle\" cargo test --lib \
              --target-dir target/shuttle {}",
             focus.test()
@@ -86,28 +87,29 @@ fn run_all(focus: Focus, seeds: std::ops::Range<u64>) {
     }
 }
 
-/// Seeds of each kind of plan in a normal run.
+/// Number of seeds of each kind of plan in a normal run.
 const SEEDS: u64 = 100;
 
 #[test]
-fn writers_beside_merges() {
+fn writers_with_merges() {
     run_all(Focus::Merges, 0..SEEDS);
 }
 
 #[test]
-fn writers_beside_everything() {
+fn writers_with_everything() {
     run_all(Focus::Everything, 0..SEEDS);
 }
 
 #[test]
-fn views_beside_writers() {
-    // What a snapshot misses has to be changed and merged away while it is taken.
+fn views_with_writers() {
+    // For a snapshot to miss a change, the change has to be made and merged away while the snapshot is
+    // taken.
     run_all(Focus::Views, 0..2 * SEEDS);
 }
 
 #[test]
-fn followers_beside_writers() {
-    // They have the most tasks, and so the longest schedules.
+fn followers_with_writers() {
+    // These plans have the most tasks, and so the longest schedules.
     run_all(Focus::Followers, 0..SEEDS / 2);
 }
 
@@ -117,17 +119,17 @@ fn writers_of_few_keys() {
 }
 
 #[test]
-fn clears_beside_writers() {
-    // A clear is short, and its window a part of that.
+fn clears_with_writers() {
+    // A clear is short, and the window is only a part of it.
     run_all(Focus::Clears, 0..2 * SEEDS);
 }
 
 #[test]
-fn syncs_beside_writers() {
+fn syncs_with_writers() {
     run_all(Focus::Syncs, 0..SEEDS);
 }
 
-/// What is not decided by the seed could not be repeated.
+/// A run that depends on anything besides the seed could not be repeated.
 #[test]
 fn a_schedule_can_be_repeated() {
     for (seed, focus) in (0..).zip(Focus::ALL) {

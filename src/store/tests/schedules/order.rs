@@ -1,5 +1,5 @@
-//! In which order changes were appended, read from the trace of the disk: whatever merges and clears
-//! have made of the files since, and whatever the store says of itself.
+//! The order in which changes were appended, read from the trace of the disk. It does not depend on
+//! what merges and clears have done to the files since, nor on what the store reports about itself.
 
 use super::history::{Call, History};
 use super::*;
@@ -9,11 +9,11 @@ use crate::testing::twin::Op as DiskOp;
 /// A change of the store's state.
 #[derive(Debug, Clone)]
 pub(super) struct Step {
-    /// Where an entry lies, or the log begins behind a clear.
+    /// The place of an entry, or of the beginning of the log after a clear.
     pub(super) place: Place,
-    /// In which call.
+    /// The call that made it.
     pub(super) call: usize,
-    /// How many operations the disk had seen when all of it was written.
+    /// The number of disk operations when it was completely written.
     pub(super) written: usize,
     pub(super) change: Made,
 }
@@ -25,9 +25,9 @@ pub(super) enum Made {
         key: Vec<u8>,
         /// `None` for a tombstone.
         value: Option<Vec<u8>>,
-        /// When it is over.
+        /// The time at which it expires.
         expiry: Option<u64>,
-        /// The batch goes on.
+        /// Whether the batch continues.
         continues: bool,
     },
 }
@@ -35,11 +35,11 @@ pub(super) enum Made {
 /// All changes, oldest first, and the time, which stands still.
 pub(super) struct Order(pub(super) Vec<Step>, u64);
 
-/// The bytes of a file that were ever written, and by which operations.
+/// The bytes ever written to a file, and the operations that wrote them.
 #[derive(Default)]
 struct Written {
     bytes: Vec<u8>,
-    /// Where, by which operation, in which call.
+    /// The offset, the operation, and the call.
     writes: Vec<(std::ops::Range<usize>, usize, u64)>,
 }
 
@@ -52,7 +52,7 @@ impl Written {
         self.writes.push((range, at, caller));
     }
 
-    /// Returns the call that an entry was written in, and when it was whole.
+    /// Returns the call that wrote an entry, and when the entry was complete.
     fn origin(&self, entry: &std::ops::Range<usize>) -> (usize, usize) {
         let own = self
             .writes
@@ -98,7 +98,8 @@ impl Order {
         Self(steps, now)
     }
 
-    /// Returns how many of the changes a state has that ends with a whole batch, at most as many as this.
+    /// Returns the length of the longest prefix of at most `most` changes that ends with a complete
+    /// batch.
     pub(super) fn whole(&self, most: usize) -> usize {
         let is_whole = |len: &usize| match len.checked_sub(1).map(|last| &self.0[last].change) {
             Some(Made::Entry { continues, .. }) => !continues,
@@ -107,7 +108,7 @@ impl Order {
         (0..=most).rev().find(is_whole).unwrap()
     }
 
-    /// Returns what the first changes leave.
+    /// Returns the state after the first `len` changes.
     pub(super) fn state(&self, len: usize) -> Pairs {
         let mut pairs = Pairs::new();
         for step in &self.0[..len] {
@@ -125,7 +126,7 @@ impl Order {
     }
 }
 
-/// Gathers the entries of a segment that are of keys.
+/// Collects the entries of keys in a segment.
 fn entries(written: &Written, id: SegmentId, steps: &mut Vec<Step>) {
     let mut offset = SIZE;
     while let Some(rest) = written.bytes.get(offset..)
@@ -149,7 +150,7 @@ fn entries(written: &Written, id: SegmentId, steps: &mut Vec<Step>) {
     }
 }
 
-/// Returns the change that a clear made: the log begins anew in the segment that it has created, once
+/// Returns the change that a clear made: the log restarts in the segment that the clear created, once
 /// the manifest says so.
 fn cleared(number: usize, call: &Call, trace: &[DiskOp], history: &History) -> Option<Step> {
     if !matches!(call.op, plan::Op::Clear) {

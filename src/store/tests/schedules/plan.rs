@@ -1,8 +1,8 @@
-//! What the tasks of a schedule do, rolled from a seed.
+//! The tasks of a schedule, rolled from a seed.
 
 use super::*;
 
-/// What a plan has most of.
+/// The operations that a plan has most of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Focus {
     Merges,
@@ -25,16 +25,16 @@ impl Focus {
         Self::Syncs,
     ];
 
-    /// The test that runs such plans.
+    /// Returns the name of the test that runs such plans.
     pub(super) fn test(self) -> &'static str {
         match self {
-            Self::Merges => "writers_beside_merges",
-            Self::Everything => "writers_beside_everything",
-            Self::Views => "views_beside_writers",
-            Self::Followers => "followers_beside_writers",
+            Self::Merges => "writers_with_merges",
+            Self::Everything => "writers_with_everything",
+            Self::Views => "views_with_writers",
+            Self::Followers => "followers_with_writers",
             Self::Conflicts => "writers_of_few_keys",
-            Self::Clears => "clears_beside_writers",
-            Self::Syncs => "syncs_beside_writers",
+            Self::Clears => "clears_with_writers",
+            Self::Syncs => "syncs_with_writers",
         }
     }
 
@@ -47,7 +47,7 @@ impl Focus {
     }
 }
 
-/// How long a key lives that is put: a clock does not move in a schedule.
+/// Lifetime of a put key. The clock does not move in a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Life {
     For(Duration),
@@ -57,7 +57,7 @@ pub(super) enum Life {
 pub(super) const OVER: Life = Life::For(Duration::ZERO);
 pub(super) const HOUR: Life = Life::For(Duration::from_secs(3600));
 
-/// Keys by their numbers.
+/// An operation of a task. Keys are given by number.
 #[derive(Debug, Clone)]
 pub(super) enum Op {
     Put {
@@ -69,12 +69,12 @@ pub(super) enum Op {
         key: usize,
         sync: bool,
     },
-    /// Puts, and deletes where it says `false`.
+    /// Puts keys, and deletes those marked `false`.
     Batch {
         changes: Vec<(usize, bool)>,
         sync: bool,
     },
-    /// Replaces what a look just before has found.
+    /// Replaces the value that a look-up just before has found.
     CompareAndSwap {
         key: usize,
         put: bool,
@@ -85,7 +85,7 @@ pub(super) enum Op {
     Update {
         key: usize,
     },
-    /// Sets how long a key lives.
+    /// Sets a key's lifetime.
     Live {
         key: usize,
         life: Life,
@@ -108,10 +108,10 @@ pub(super) enum Op {
     Snapshot,
     /// Reads the store in order.
     Scan,
-    /// Reads the store in no order.
+    /// Reads the store in no particular order.
     Iterate,
     Seal,
-    /// What the thread that syncs does.
+    /// Does the work of the syncing thread.
     SyncDue,
     Sync,
     Prepare,
@@ -119,7 +119,7 @@ pub(super) enum Op {
     Index,
     /// Ends the active segment, and merges everything.
     MergeAll,
-    /// Merges those of the sealed segments that a bit is set for.
+    /// Merges the sealed segments whose bits are set.
     MergeSome {
         segments: u64,
     },
@@ -127,7 +127,7 @@ pub(super) enum Op {
     Verify,
     Clear,
     Figures,
-    /// Looks at a store that is opened read-only: what it has come to is no measure for others.
+    /// Reads a store that is opened read-only. What it has reached is no bound for other calls.
     Reader,
 }
 
@@ -135,26 +135,26 @@ pub(super) enum Op {
 #[derive(Debug, Clone)]
 pub(super) enum Role {
     Calls(Vec<Op>),
-    /// Follows the changes until the store is closed, and looks each key up that it is told of.
+    /// Follows the changes until the store is closed, and looks up each key that it receives.
     Follower {
         by_prefix: bool,
     },
-    /// Opens the store read-only, and brings that up to date so often.
+    /// Opens the store read-only, and refreshes it this many times.
     Reader {
         refreshes: u64,
     },
 }
 
-/// A schedule's tasks, and the store that they find.
+/// A schedule's tasks, and the store that they begin with.
 #[derive(Debug, Clone)]
 pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) keys: Vec<Vec<u8>>,
     pub(super) options: Options,
     pub(super) weak_hash: bool,
-    /// What is done before the tasks begin.
+    /// Operations before the tasks begin.
     pub(super) before: Vec<Op>,
-    /// Whether the store is closed and opened then, so that nothing is filled.
+    /// Whether the store is then closed and reopened, so that no shard is filled.
     pub(super) reopened: bool,
     pub(super) roles: Vec<Role>,
 }
@@ -191,7 +191,7 @@ impl Plan {
 struct Roll {
     random: Random,
     keys: usize,
-    /// Each task makes one call: a window that is one step wide is hit sooner among few steps.
+    /// Each task makes one call: a window of one step is hit sooner among few steps.
     is_small: bool,
 }
 

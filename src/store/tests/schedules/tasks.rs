@@ -1,4 +1,4 @@
-//! The tasks of a plan on a real store, and a note of every call that they make.
+//! Runs the tasks of a plan on a real store, and records every call that they make.
 
 use std::sync::{Mutex, Weak};
 
@@ -10,10 +10,10 @@ use crate::sync::yield_now;
 use crate::testing::twin::CALLER;
 use crate::value::Value;
 
-/// Operations of the disk for which a snapshot is held at the least, if there are so many.
+/// Minimum number of disk operations during which a snapshot is held, if there are that many.
 const LINGER_OPS: usize = 60;
 
-/// How often its task gives way for them.
+/// Number of times that the snapshot's task yields for them.
 const LINGER_TRIES: usize = 600;
 
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ struct Notes {
     told: Vec<Told>,
 }
 
-/// What tasks share. Nobody is switched while the notes are locked.
+/// State shared by the tasks. No task is switched while the notes are locked.
 #[derive(Clone)]
 struct World {
     lab: Lab,
@@ -79,7 +79,7 @@ pub(super) fn run(plan: &Plan) -> History {
     History { lab, calls, told, last, reopened }
 }
 
-/// Waits until nobody else has the store.
+/// Waits until no other task holds the store.
 fn alone(mut db: Arc<Bitcask>) -> Bitcask {
     loop {
         match Arc::try_unwrap(db) {
@@ -102,7 +102,7 @@ impl World {
         Moment { stamp: notes.stamp, ops }
     }
 
-    /// Notes a call; returns its number, from 1 on.
+    /// Records the start of a call, and returns its number, counted from 1.
     fn begin(&self, op: &Op) -> usize {
         let began = self.moment();
         let mut notes = self.notes.lock().unwrap();
@@ -130,7 +130,7 @@ impl World {
         self.end(number, outcome);
     }
 
-    /// Returns the number of the call, and what it found.
+    /// Returns the number of the call, and the value that it found.
     fn get(&self, db: &Bitcask, key: usize) -> (usize, Option<Vec<u8>>) {
         let number = self.begin(&Op::Get { key });
         let value = db.get(&self.keys[key]).unwrap().map(Vec::from);
@@ -220,7 +220,7 @@ impl World {
         }
     }
 
-    /// Reads; returns `None` for what does not.
+    /// Reads; returns `None` for an operation that does not read.
     fn look(&self, db: &Bitcask, op: &Op) -> Option<Outcome> {
         Some(match op {
             Op::Get { key } => {
@@ -246,7 +246,7 @@ impl World {
         })
     }
 
-    /// What a snapshot sees: the same by every way, and each time.
+    /// Returns what a snapshot shows. It must be the same each time and by every way of reading.
     fn seen(&self, snapshot: &Snapshot) -> Pairs {
         let by_key = || -> Pairs {
             let seen = |key: &Vec<u8>| Some((key.clone(), snapshot.get(key).unwrap()?.into()));
@@ -256,11 +256,11 @@ impl World {
         assert_eq!(pairs_of(snapshot.iter()), first, "a snapshot in order");
         self.linger();
         assert_eq!(by_key(), first, "a snapshot, once more");
-        assert_eq!(pairs_of(snapshot.iter()), first, "a snapshot in order, once more");
+        assert_eq!(pairs_of(snapshot.iter()), first, "a snapshot in order, read again");
         first
     }
 
-    /// Gives way until others have made some use of the disk, if they are going to.
+    /// Yields until other tasks have used the disk, if they are going to.
     fn linger(&self) {
         let enough = self.lab.twin.op_count() + LINGER_OPS;
         for _ in 0..LINGER_TRIES {
@@ -271,7 +271,7 @@ impl World {
         }
     }
 
-    /// Reads the store from outside, as another process does.
+    /// Reads the store from outside, like another process.
     fn read(&self, refreshes: u64) {
         let number = self.begin(&Op::Reader);
         let reader = Arc::new(self.lab.open_read_only());
@@ -286,14 +286,14 @@ impl World {
             let snapshot = reader.snapshot();
             let new = self.seen(&snapshot);
             self.end(number, Outcome::View(new.clone()));
-            assert_eq!(self.seen(&held), seen, "a reader's snapshot behind a refresh");
+            assert_eq!(self.seen(&held), seen, "a reader's snapshot after a refresh");
             (held, seen) = (snapshot, new);
         }
         beside.join().unwrap();
     }
 
-    /// Looks at a reader while it is brought up to date.
-    fn look_beside(&self, reader: &Reader, times: u64) {
+    /// Reads from a reader while it is refreshed.
+    fn look_during_refreshes(&self, reader: &Reader, times: u64) {
         for _ in 0..times {
             let number = self.begin(&Op::Reader);
             let position = reader.position().place();
@@ -304,7 +304,7 @@ impl World {
         }
     }
 
-    /// Follows the store from now on to its end, and looks up each key that it is told of.
+    /// Follows the store from now to its end, and looks up each key that it receives.
     fn follow(&self, db: &Weak<Bitcask>, by_prefix: bool) {
         let prefix = by_prefix.then(|| self.keys[0].clone());
         let begin = || {
@@ -312,7 +312,7 @@ impl World {
             let (since, changes) = loop {
                 let since = db.position();
                 match db.changes(since) {
-                    // A merge or a clear has come between the two.
+                    // A merge or a clear came in between.
                     Err(error) if error.needs_resync() => {}
                     changes => break (since, changes.unwrap()),
                 }
@@ -340,7 +340,7 @@ impl World {
         }
     }
 
-    /// Notes what a follower was told, and that a look at the store shows it, or what came later.
+    /// Records a change that a follower received, and that a look-up shows it or a later one.
     fn note(&self, told: &mut Told, change: &Change, db: &Weak<Bitcask>) {
         let value = match &change.operation {
             Operation::Put { value, .. } => Some(value.to_vec()),
@@ -353,7 +353,7 @@ impl World {
     }
 }
 
-/// Does what threads do in the background, and what is rare.
+/// Does the work of background threads, and rare operations.
 fn tend(db: &Bitcask, op: &Op, number: usize) -> Outcome {
     let inner = &db.inner;
     match op {
@@ -369,7 +369,7 @@ fn tend(db: &Bitcask, op: &Op, number: usize) -> Outcome {
             let is_chosen = |at: &usize| segments >> (at % 64) & 1 == 1;
             let ids = (0..sealed.len()).filter(is_chosen).map(|at| sealed[at].id);
             match db.merge_opt(MergeOptions::new().segments(ids.collect::<Vec<_>>())) {
-                // Another merge has taken it meanwhile.
+                // Another merge has taken the segment meanwhile.
                 Err(Error::InvalidOption { .. }) => return Outcome::Refused,
                 result => drop(result.unwrap()),
             }
@@ -384,7 +384,7 @@ fn tend(db: &Bitcask, op: &Op, number: usize) -> Outcome {
                 assert!(segment.live_size <= segment.size, "{segment:?}");
             }
         }
-        _ => unreachable!("{op:?} is not tending"),
+        _ => unreachable!("{op:?} is not background work"),
     }
     Outcome::Done
 }
@@ -397,14 +397,14 @@ fn options(life: Life, sync: bool) -> WriteOptions {
     if sync { options.durable(true) } else { options }
 }
 
-/// A value that no other call writes.
+/// Returns a value that no other call writes.
 pub(super) fn value(call: usize, key: usize) -> Vec<u8> {
     let mut value = format!("{call}:{key}").into_bytes();
     value.resize(value.len() + (call * 37 + key * 11) % 60, b'.');
     value
 }
 
-/// Where a call's backup is.
+/// Returns the path of a call's backup.
 pub(super) fn backup(call: usize) -> PathBuf {
     PathBuf::from(format!("/backup{call}"))
 }
