@@ -110,8 +110,8 @@ pub use stats::{
 };
 pub use store::{
     BackupReport, Batch, Bitcask, Change, Changes, CompareAndSwapError, Damage, Iter, KeyRange,
-    Keys, Operation, Position, Range, RangeKeys, ReadOnly, Reader, Snapshot, Transaction,
-    TransactionRange, Ttl, VerifyProgress, VerifyReport, Version,
+    Keys, MergePause, Operation, Position, Range, RangeKeys, ReadOnly, Reader, Snapshot,
+    Transaction, TransactionRange, Ttl, VerifyProgress, VerifyReport, Version,
 };
 pub use value::Value;
 

@@ -8,9 +8,11 @@
 //! - [`rotate`] ends a segment, [`next_segment`] provides the next one, [`seal`] seals the full ones,
 //!   and [`restart`] begins the log anew. [`reserve`] is the room that they may use on a full disk.
 //! - [`commit`] syncs, and ends writing for good after a failure that leaves the disk unknown.
+//!   [`current_policy`] says when.
 
 mod append;
 mod commit;
+mod current_policy;
 mod in_flight;
 mod next_segment;
 mod reserve;
@@ -41,6 +43,7 @@ use commit::Commit;
 use reserve::Reserve;
 
 pub(crate) use append::{Appended, BATCH_SIZE_LIMIT, Written};
+pub(crate) use current_policy::CurrentSyncPolicy;
 pub(crate) use in_flight::Publisher;
 #[cfg(test)]
 pub(crate) use state::ActiveSegment;
@@ -62,7 +65,7 @@ pub(crate) struct LogContext {
     /// The number of entries at which a segment is full.
     pub(crate) segment_entries: u64,
     pub(crate) append_mode: AppendMode,
-    pub(crate) sync_policy: SyncPolicy,
+    pub(crate) sync_policy: CurrentSyncPolicy,
 }
 
 /// The owner of the end of the log. The one writing process has one, for as long as its store is open.
@@ -159,7 +162,7 @@ impl LogWriter {
     /// Syncs if the sync policy says that it is time. Returns how long the next sync can wait, if one
     /// is to come.
     pub(crate) fn sync_if_due(&self) -> Option<Duration> {
-        let SyncPolicy::Interval(interval) = self.context.sync_policy else { return None };
+        let SyncPolicy::Interval(interval) = self.sync_policy() else { return None };
         let (dirty_since, end) = self.lock().dirty();
         let left = interval.checked_sub(dirty_since?.elapsed()).filter(|left| !left.is_zero());
         if left.is_none() {

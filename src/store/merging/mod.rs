@@ -4,6 +4,7 @@
 //! - What a merge has copied and could not publish for want of space is kept with the turn, and
 //!   published before the next one begins.
 
+pub(crate) mod control;
 pub(crate) mod fold;
 pub(crate) mod permit;
 pub(crate) mod rate_limit;
@@ -44,6 +45,7 @@ impl Bitcask {
     ///
     /// # Errors
     ///
+    /// [`MergesPaused`](Error::MergesPaused) during a [pause](Self::pause_merges).
     /// [`NoSpace`](Error::NoSpace), [`Corrupt`](Error::Corrupt) and whatever else stopped it. What
     /// it had got through by then stays done, and nothing is lost.
     ///
@@ -79,7 +81,7 @@ impl Bitcask {
     pub fn merge_opt(&self, mut options: MergeOptions<'_>) -> Result<MergeReport> {
         options.check()?;
         let inner = &self.inner;
-        inner.writer()?;
+        inner.refuse_if_paused()?;
         if options.force && options.segments.is_none() {
             let rotated = unless_full(inner.log()?.rotate_active());
             // What is sealed can be merged all the same.
@@ -121,10 +123,8 @@ impl Bitcask {
     /// # }
     /// ```
     pub fn needs_merge(&self) -> MergePlan {
-        let MergePolicy::Auto(auto) = &self.inner.options.merge_policy else {
-            return MergePlan::default();
-        };
-        self.inner.plan_auto(auto, false)
+        let MergePolicy::Auto(auto) = self.merge_policy() else { return MergePlan::default() };
+        self.inner.plan_auto(&auto, false)
     }
 }
 
@@ -182,10 +182,8 @@ impl Host for Inner {
 impl Inner {
     /// Returns the policy's figures, or the default ones for a merge that is asked for.
     fn auto_merge(&self) -> AutoMerge {
-        match &self.options.merge_policy {
-            MergePolicy::Auto(auto) => auto.clone(),
-            MergePolicy::Manual => AutoMerge::default(),
-        }
+        let policy = self.writer().ok().and_then(|writer| writer.merging.policy.auto());
+        policy.unwrap_or_default()
     }
 
     pub(super) fn segment_stats(&self) -> Vec<SegmentStats> {
@@ -236,13 +234,17 @@ impl Inner {
         let merging = &self.writer()?.merging;
         let started = Instant::now();
         let mut turn = merging.turn()?;
+        merging.pauses.begin();
         self.log()?.check()?;
+        merging.pauses.work(|| merging.is_to_stop());
         self.publish(&mut turn.pending)?;
+        merging.pauses.rest();
         // What was read until now may be all that there is no number left for.
         self.segments.free_retired();
         // Which entries are live is known of filled shards alone.
         self.filler.fill_all(&self.keydir)?;
         let plan = plan(self)?;
+        merging.pauses.work(|| merging.is_to_stop());
         let ids = plan.segments.iter().map(|planned| SegmentId(planned.id)).collect();
         // It is pending from now on, whatever becomes of it: its copies may be all that slots name.
         let merge = turn.pending.insert(Merge::begin(&self.merge_context(), &ids));
@@ -297,15 +299,18 @@ impl Inner {
     ) -> Result<bool> {
         let merging = &self.writer()?.merging;
         while let Some(size) = merge.step(self)? {
-            let mut stop = merging.is_to_stop() || progress(&merge.progress()).is_break();
-            pace.keep(
-                2 * size,
-                || {
-                    stop = stop || merging.is_to_stop() || progress(&merge.progress()).is_break();
-                    stop
-                },
-                || self.appends(),
-            );
+            merging.pauses.rest();
+            let mut stop = false;
+            let mut is_to_stop = || {
+                stop = stop || merging.is_to_stop() || progress(&merge.progress()).is_break();
+                stop
+            };
+            is_to_stop();
+            pace.keep(2 * size, &mut is_to_stop, || self.appends());
+            self.here()?;
+            if merging.pauses.work(|| is_to_stop() || !self.opener.is_here()) {
+                pace.restart();
+            }
             self.here()?;
             if stop {
                 return Ok(false);
@@ -314,12 +319,14 @@ impl Inner {
         Ok(true)
     }
 
-    /// Merges if that is due, and says how long to wait until it is looked at again.
+    /// Merges if that is due, and says how long to wait until it is looked at again, if at all under this
+    /// policy.
     pub(super) fn merge_due(&self) -> Option<Duration> {
-        let (MergePolicy::Auto(auto), Ok(writer)) = (&self.options.merge_policy, self.writer())
-        else {
-            return None;
-        };
+        let writer = self.writer().ok()?;
+        let auto = &writer.merging.policy.auto()?;
+        if writer.merging.pauses.is_paused() {
+            return Some(auto.check_interval);
+        }
         let appends = self.appends();
         // The first look, when the store has just been opened, is for this and what others have left.
         let Some(before) = writer.merging.look(appends) else {
@@ -348,10 +355,9 @@ impl Inner {
     }
 
     fn merge_by_policy(&self, auto: &AutoMerge, idle: bool) {
-        let limit = auto.bytes_per_second.filter(|_| !self.is_space_short());
-        let pace = RateLimiter::while_busy(limit);
-        let mut nothing = |_: &MergeProgress| ControlFlow::Continue(());
-        let result = self.merge(|this| Ok(this.plan_auto(auto, idle)), pace, &mut nothing);
+        let mut go_on = |_: &MergeProgress| self.go_on_by_policy();
+        let pace = self.rate_by_policy();
+        let result = self.merge(|this| Ok(this.plan_auto(auto, idle)), pace, &mut go_on);
         Self::tell_finished(auto, &result);
     }
 

@@ -6,15 +6,22 @@
 //!   wait for itself.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use super::control::{CurrentPolicy, Pauses};
 use crate::error::{Error, Result};
 use crate::merge::Merge;
+use crate::options::MergePolicy;
 use crate::segment::SegmentId;
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, ThreadId, current_thread};
 
 /// Whose turn it is to merge.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct MergeControl {
+    /// The policy that holds now.
+    pub(crate) policy: Arc<CurrentPolicy>,
+    /// Pauses, and whether a merge is at work.
+    pub(crate) pauses: Arc<Pauses>,
     /// Lock 1: what was copied and could not be published.
     pending: Mutex<Option<Merge>>,
     /// Lock 8: the thread whose turn it is.
@@ -36,11 +43,24 @@ pub(crate) struct MergePermit<'a> {
 
 impl Drop for MergePermit<'_> {
     fn drop(&mut self) {
+        self.merging.pauses.end();
         *self.merging.thread.lock() = None;
     }
 }
 
 impl MergeControl {
+    pub(crate) fn new(policy: MergePolicy) -> Self {
+        Self {
+            policy: Arc::new(CurrentPolicy::new(policy)),
+            pauses: Arc::default(),
+            pending: Mutex::default(),
+            thread: Mutex::default(),
+            stops: AtomicUsize::default(),
+            damaged: Mutex::default(),
+            seen_appends: Mutex::default(),
+        }
+    }
+
     /// Waits for the turn. A merge's own callback would wait for ever.
     pub(crate) fn turn(&self) -> Result<MergePermit<'_>> {
         let this = current_thread();
@@ -87,5 +107,12 @@ impl MergeControl {
     /// Takes note of how many entries have been appended; returns what it was at the last look.
     pub(crate) fn look(&self, appends: u64) -> Option<u64> {
         self.seen_appends.lock().replace(appends)
+    }
+
+    /// Has the next look not take the store for one at rest, however soon after the last it comes.
+    pub(crate) fn disturb(&self) {
+        if let Some(seen) = self.seen_appends.lock().as_mut() {
+            *seen = u64::MAX;
+        }
     }
 }
