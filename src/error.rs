@@ -161,6 +161,10 @@ pub enum Error {
     #[error("a merge's progress callback can't wait for the merge; stop the merge first")]
     WithinMerge,
 
+    /// Merges are paused: [`pause_merges`](crate::Bitcask::pause_merges). Nothing was changed.
+    #[error("merges are paused; end the pause first")]
+    MergesPaused,
+
     /// The store can't be copied to this directory. Nothing was changed.
     #[error("cannot copy the store to {}: {reason}", path.display())]
     InvalidTarget {

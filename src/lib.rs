@@ -223,7 +223,7 @@ pub use stats::{
 };
 pub use store::{
     BackupReport, Batch, Bitcask, Change, Changes, CompareAndSwapError, Damage, KeyRange,
-    Operation, Position, Range, RangeKeys, ReadOnly, Reader, Snapshot, Transaction,
+    MergePause, Operation, Position, Range, RangeKeys, ReadOnly, Reader, Snapshot, Transaction,
     TransactionRange, Ttl, UnorderedIter, UnorderedKeys, VerifyProgress, VerifyReport, Version,
 };
 pub use value::Value;

@@ -267,12 +267,7 @@ impl Options {
             let value = self.value_size_limit.to_string();
             return invalid("value_size_limit", value, "a value has at most 4 GiB - 1 bytes");
         }
-        if let SyncPolicy::Interval(interval) = self.sync_policy
-            && interval < INTERVAL_MIN
-        {
-            let reason = "an interval must be at least a millisecond; use `SyncPolicy::Always`";
-            return invalid("sync_policy", format!("Interval({})", shown(interval)), reason);
-        }
+        self.sync_policy.check()?;
         let modes = [("dir_mode", self.dir_mode, 0o700_u32), ("file_mode", self.file_mode, 0o600)];
         let is_bad = |(_, mode, least): &(_, u32, u32)| *mode > 0o777 || mode & least != *least;
         if let Some((name, mode, _)) = modes.into_iter().find(is_bad) {

@@ -75,6 +75,7 @@ impl Error {
             self,
             Self::ReadOnly
                 | Self::WithinMerge
+                | Self::MergesPaused
                 | Self::KeyTooLarge { .. }
                 | Self::ValueTooLarge { .. }
                 | Self::BatchTooLarge { .. }

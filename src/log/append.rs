@@ -105,7 +105,7 @@ impl LogWriter {
         log.appended_size += end.offset - offset;
         if log.dirty_since.is_none() {
             log.dirty_since = Some(Instant::now());
-            if matches!(self.context.sync_policy, SyncPolicy::Interval(_)) {
+            if matches!(self.sync_policy(), SyncPolicy::Interval(_)) {
                 self.sync_signal.wake();
             }
         }

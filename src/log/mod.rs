@@ -10,9 +10,11 @@
 //!   disk.
 //! - [`commit`] syncs, and stops all writing after a failure that leaves the state of the disk
 //!   unknown.
+//!   [`current_policy`] is the sync policy that holds now.
 
 mod append;
 mod commit;
+mod current_policy;
 mod in_flight;
 mod next_segment;
 mod reserve;
@@ -43,6 +45,7 @@ use commit::Commit;
 use reserve::Reserve;
 
 pub(crate) use append::{Appended, BATCH_SIZE_LIMIT, Written};
+pub(crate) use current_policy::CurrentSyncPolicy;
 pub(crate) use in_flight::Publisher;
 #[cfg(test)]
 pub(crate) use state::ActiveSegment;
@@ -64,7 +67,7 @@ pub(crate) struct LogContext {
     /// The number of entries at which a segment is full.
     pub(crate) segment_entries: u64,
     pub(crate) append_mode: AppendMode,
-    pub(crate) sync_policy: SyncPolicy,
+    pub(crate) sync_policy: CurrentSyncPolicy,
 }
 
 /// Owns the end of the log. The single writing process has one for as long as its store is open.
@@ -161,7 +164,7 @@ impl LogWriter {
     /// Syncs if that is due under the sync policy. Returns how long the next sync can wait, if one
     /// is needed.
     pub(crate) fn sync_if_due(&self) -> Option<Duration> {
-        let SyncPolicy::Interval(interval) = self.context.sync_policy else { return None };
+        let SyncPolicy::Interval(interval) = self.sync_policy() else { return None };
         let (dirty_since, end) = self.lock().dirty();
         let left = interval.checked_sub(dirty_since?.elapsed()).filter(|left| !left.is_zero());
         if left.is_none() {

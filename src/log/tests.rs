@@ -42,7 +42,7 @@ mod alone {
     use crate::error::{Error, Result};
     use crate::fs::{Access, Fs};
     use crate::key_hash::KeyHasher;
-    use crate::log::{Appended, LogContext, LogWriter, Publisher};
+    use crate::log::{Appended, CurrentSyncPolicy, LogContext, LogWriter, Publisher};
     use crate::manifest::{Manifest, ManifestFile};
     use crate::options::{AppendMode, SyncPolicy};
     use crate::process::Opener;
@@ -90,7 +90,7 @@ mod alone {
             segment_size: 64 << 10,
             segment_entries: 1000,
             append_mode: AppendMode::Positioned,
-            sync_policy: SyncPolicy::Never,
+            sync_policy: CurrentSyncPolicy::new(SyncPolicy::Never),
         };
         let log = LogWriter::new(context, Opener::this().unwrap(), &lock_file, next_id, 0);
         (log, collector, twin)

@@ -42,7 +42,7 @@ impl Default for MergePolicy {
 }
 
 impl MergePolicy {
-    pub(super) fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         match self {
             Self::Manual => Ok(()),
             Self::Auto(auto) => auto.check(),

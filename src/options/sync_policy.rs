@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use super::{INTERVAL_MIN, shown};
+use crate::error::{Error, Result};
+
 /// When writes reach the disk, and so what a crash can lose.
 ///
 /// Under every policy, a write that has returned survives the death of the process, because the
@@ -27,6 +30,20 @@ pub enum SyncPolicy {
     ///
     /// Process crash, kernel crash, power loss: no write that has returned is lost.
     Always,
+}
+
+impl SyncPolicy {
+    /// Refuses an interval that makes no sense.
+    pub(crate) fn check(self) -> Result<()> {
+        match self {
+            Self::Interval(interval) if interval < INTERVAL_MIN => Err(Error::InvalidOption {
+                name: "sync_policy",
+                value: format!("Interval({})", shown(interval)),
+                reason: "an interval has to be a millisecond at least; use `SyncPolicy::Always`",
+            }),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Default for SyncPolicy {

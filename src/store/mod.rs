@@ -35,6 +35,7 @@ pub use admin::verify::{Damage, VerifyProgress, VerifyReport};
 pub use changes::Changes;
 pub use changes::change::{Change, Operation};
 pub use changes::position::Position;
+pub use merging::control::MergePause;
 pub use point::batch::Batch;
 pub use point::compare_and_swap::CompareAndSwapError;
 pub use point::ttl::Ttl;
@@ -59,7 +60,7 @@ use crate::key_hash::KeyHasher;
 use crate::keydir::Keydir;
 use crate::log::{LogWriter, Publisher};
 use crate::manifest::ManifestFile;
-use crate::options::Options;
+use crate::options::{Options, SyncPolicy};
 use crate::process::Opener;
 use crate::recovery::{Filler, RecoveryReport};
 use crate::segment::header::Identity;
@@ -117,6 +118,8 @@ struct Inner {
     fs: Fs,
     dir: Dir,
     clock: Clock,
+    /// As they were given to open. The sync policy that holds now is in the log, the merge policy in
+    /// `merging`.
     options: Options,
     identity: Identity,
     keydir: Keydir,
@@ -286,6 +289,43 @@ impl Bitcask {
     #[doc(alias = "flush")]
     pub fn sync(&self) -> Result<()> {
         self.inner.log()?.sync()
+    }
+
+    /// Replaces the sync policy, from now on and until the store is closed.
+    ///
+    /// First makes everything durable that was written before, with one sync if any is needed, so that the
+    /// new policy's promise holds for the whole log, and nothing that the old one has promised is left
+    /// undone. A write that is under way meanwhile may follow either policy. The next open takes the policy
+    /// from its [`Options`] again.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidOption`](Error::InvalidOption) for an interval that is too short; the old policy stays then.
+    /// Otherwise as [`sync`](Self::sync).
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options, SyncPolicy};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::new().sync_policy(SyncPolicy::Never))?;
+    /// for key in 0..100_u32 {
+    ///     db.put(key.to_be_bytes(), "loaded in bulk")?;
+    /// }
+    /// db.set_sync_policy(SyncPolicy::Always)?; // What was loaded is durable too.
+    /// assert_eq!(db.sync_policy(), SyncPolicy::Always);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn set_sync_policy(&self, policy: SyncPolicy) -> Result<()> {
+        let log = self.inner.log()?;
+        policy.check()?;
+        log.set_sync_policy(policy)
+    }
+
+    /// Returns the sync policy that holds now. In a forked child, which can't write, it is
+    /// [`SyncPolicy::Never`].
+    pub fn sync_policy(&self) -> SyncPolicy {
+        self.inner.log().map_or(SyncPolicy::Never, LogWriter::sync_policy)
     }
 }
 

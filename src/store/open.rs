@@ -11,7 +11,7 @@ use super::{Env, Inner, Role, Writer};
 use crate::error::{Error, Result};
 use crate::fs::{File, Fs, Lock};
 use crate::keydir::Keydir;
-use crate::log::{LogContext, LogWriter};
+use crate::log::{CurrentSyncPolicy, LogContext, LogWriter};
 use crate::manifest::{Manifest, ManifestFile};
 use crate::options::Options;
 use crate::process::Opener;
@@ -127,10 +127,10 @@ impl Inner {
                 segment_size: options.segment_size,
                 segment_entries: options.segment_entries,
                 append_mode: options.append_mode,
-                sync_policy: options.sync_policy,
+                sync_policy: CurrentSyncPolicy::new(options.sync_policy),
             };
             Role::Writer(Writer {
-                merging: MergeControl::default(),
+                merging: MergeControl::new(options.merge_policy.clone()),
                 files: Mutex::default(),
                 log: LogWriter::new(context, owner, &lock_file, next_id, last_timestamp),
                 indexing: Indexing::default(),

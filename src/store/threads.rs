@@ -15,6 +15,9 @@ const MARK_DELAY: Duration = Duration::from_secs(1);
 /// Time that the threads sleep when nothing wakes them.
 pub(super) const IDLE: Duration = Duration::from_secs(1);
 
+/// How long the thread that merges sleeps when the policy has it do nothing: another policy wakes it.
+const UNTIL_WOKEN: Duration = Duration::from_secs(3600);
+
 impl Inner {
     /// Starts the threads of a writable store.
     pub(super) fn start_workers(self: &Arc<Self>) -> Result<Vec<Worker>> {
@@ -30,7 +33,7 @@ impl Inner {
             start(&log.sync_signal, |inner| Some(inner.sync_and_mark_due()))?,
             start(&log.seal_signal, |inner| Some(inner.seal_due()))?,
             start(&log.prepare_signal, |inner| Some(inner.prepare_due()))?,
-            start(&self.merge_signal, Self::merge_due)?,
+            start(&self.merge_signal, |inner| Some(inner.merge_due().unwrap_or(UNTIL_WOKEN)))?,
         ];
         for _ in 0..self.filler.threads() {
             workers.push(start(&Arc::default(), Self::fill_due)?);

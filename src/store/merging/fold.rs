@@ -4,7 +4,6 @@
 //! - A fold that cannot be made does not make the close fail, since everything stays as durable as
 //!   it was. Only a failed sync on the way does.
 
-use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use super::rate_limit::RateLimiter;
 use crate::error::Result;
 use crate::manifest::Sealed;
 use crate::merge::{FoldLimits, PlanContext, SMALL_MAX, plan_fold};
-use crate::options::{AutoMerge, MergePolicy};
+use crate::options::AutoMerge;
 use crate::stats::{MergePlan, MergeProgress, MergeReport};
 use crate::store::Inner;
 
@@ -32,9 +31,9 @@ impl Inner {
         if !self.may_be_folded(bounds) {
             return;
         }
-        while !writer.merging.is_to_stop() && !self.plan_fold(auto, bounds).is_empty() {
-            let limit = auto.bytes_per_second.filter(|_| !self.is_space_short());
-            if !self.fold(auto, bounds, RateLimiter::while_busy(limit)) {
+        let goes_on = || !writer.merging.is_to_stop() && !writer.merging.policy.is_manual();
+        while goes_on() && !self.plan_fold(auto, bounds).is_empty() {
+            if !self.fold(auto, bounds, self.rate_by_policy()) {
                 break;
             }
         }
@@ -43,7 +42,11 @@ impl Inner {
     /// Folds one group at close, unless that would take long, or a holder that outlives the store
     /// would miss the history. If there are many more small segments, folds anyway.
     pub(crate) fn fold_at_close(this: &Arc<Self>) {
-        let MergePolicy::Auto(auto) = &this.options.merge_policy else { return };
+        let Ok(writer) = this.writer() else { return };
+        let Some(auto) = &writer.merging.policy.auto() else { return };
+        if writer.merging.pauses.is_paused() {
+            return;
+        }
         let is_quick = this.filler.is_nearly_done();
         let is_free = is_quick && Arc::strong_count(this) == 1;
         let small_max = if is_free { SMALL_MAX } else { URGENT * SMALL_MAX };
@@ -60,7 +63,7 @@ impl Inner {
     /// Folds one group. Returns whether there are fewer segments now.
     fn fold(&self, auto: &AutoMerge, bounds: FoldLimits, pace: RateLimiter) -> bool {
         let before = self.sealed_len();
-        let mut keep_going = |_: &MergeProgress| ControlFlow::Continue(());
+        let mut keep_going = |_: &MergeProgress| self.go_on_by_policy();
         let result = self.merge(|this| Ok(this.plan_fold(auto, bounds)), pace, &mut keep_going);
         Self::tell_finished(auto, &result);
         // On a full disk, segments without live entries may have been removed, which makes room to

@@ -4,6 +4,7 @@
 //! - Copies that a merge could not publish for lack of space are kept with the turn, and published
 //!   before the next merge begins.
 
+pub(crate) mod control;
 pub(crate) mod fold;
 pub(crate) mod permit;
 pub(crate) mod rate_limit;
@@ -45,6 +46,7 @@ impl Bitcask {
     ///
     /// # Errors
     ///
+    /// [`MergesPaused`](Error::MergesPaused) during a [pause](Self::pause_merges).
     /// [`NoSpace`](Error::NoSpace), [`Corrupt`](Error::Corrupt), and any other error that stopped
     /// the merge. What it has finished by then is kept, and nothing is lost.
     ///
@@ -80,7 +82,7 @@ impl Bitcask {
     pub fn merge_opt(&self, mut options: MergeOptions<'_>) -> Result<MergeReport> {
         options.check()?;
         let inner = &self.inner;
-        inner.writer()?;
+        inner.refuse_if_paused()?;
         if options.force && options.segments.is_none() {
             let rotated = unless_full(inner.log()?.rotate_active());
             // Sealed segments can still be merged.
@@ -122,10 +124,8 @@ impl Bitcask {
     /// # }
     /// ```
     pub fn needs_merge(&self) -> MergePlan {
-        let MergePolicy::Auto(auto) = &self.inner.options.merge_policy else {
-            return MergePlan::default();
-        };
-        self.inner.plan_auto(auto, false)
+        let MergePolicy::Auto(auto) = self.merge_policy() else { return MergePlan::default() };
+        self.inner.plan_auto(&auto, false)
     }
 }
 
@@ -183,10 +183,8 @@ impl Host for Inner {
 impl Inner {
     /// Returns the policy's settings, or the defaults for an explicit merge under a manual policy.
     fn auto_merge(&self) -> AutoMerge {
-        match &self.options.merge_policy {
-            MergePolicy::Auto(auto) => auto.clone(),
-            MergePolicy::Manual => AutoMerge::default(),
-        }
+        let policy = self.writer().ok().and_then(|writer| writer.merging.policy.auto());
+        policy.unwrap_or_default()
     }
 
     pub(super) fn segment_stats(&self) -> Vec<SegmentStats> {
@@ -237,13 +235,17 @@ impl Inner {
         let merging = &self.writer()?.merging;
         let started = Instant::now();
         let mut turn = merging.turn()?;
+        merging.pauses.begin();
         self.log()?.check()?;
+        merging.pauses.work(|| merging.is_to_stop());
         self.publish(&mut turn.pending)?;
+        merging.pauses.rest();
         // Retired segments that no reader uses any more may occupy the last free numbers.
         self.segments.free_retired();
         // Only filled shards show which entries are live.
         self.filler.fill_all(&self.keydir)?;
         let plan = plan(self)?;
+        merging.pauses.work(|| merging.is_to_stop());
         let ids = plan.segments.iter().map(|planned| SegmentId(planned.id)).collect();
         // The merge is pending from now on, whatever happens: slots may name only its copies.
         let merge = turn.pending.insert(Merge::begin(&self.merge_context(), &ids));
@@ -298,15 +300,18 @@ impl Inner {
     ) -> Result<bool> {
         let merging = &self.writer()?.merging;
         while let Some(size) = merge.step(self)? {
-            let mut stop = merging.is_to_stop() || progress(&merge.progress()).is_break();
-            pace.keep(
-                2 * size,
-                || {
-                    stop = stop || merging.is_to_stop() || progress(&merge.progress()).is_break();
-                    stop
-                },
-                || self.appends(),
-            );
+            merging.pauses.rest();
+            let mut stop = false;
+            let mut is_to_stop = || {
+                stop = stop || merging.is_to_stop() || progress(&merge.progress()).is_break();
+                stop
+            };
+            is_to_stop();
+            pace.keep(2 * size, &mut is_to_stop, || self.appends());
+            self.here()?;
+            if merging.pauses.work(|| is_to_stop() || !self.opener.is_here()) {
+                pace.restart();
+            }
             self.here()?;
             if stop {
                 return Ok(false);
@@ -315,12 +320,14 @@ impl Inner {
         Ok(true)
     }
 
-    /// Merges if that is due. Returns how long to wait until the next check.
+    /// Merges if that is due. Returns how long to wait until the next check, or `None` if this policy
+    /// needs none.
     pub(super) fn merge_due(&self) -> Option<Duration> {
-        let (MergePolicy::Auto(auto), Ok(writer)) = (&self.options.merge_policy, self.writer())
-        else {
-            return None;
-        };
+        let writer = self.writer().ok()?;
+        let auto = &writer.merging.policy.auto()?;
+        if writer.merging.pauses.is_paused() {
+            return Some(auto.check_interval);
+        }
         let appends = self.appends();
         // The first check, right after opening, only records this figure and folds what earlier
         // runs of the program have left.
@@ -350,9 +357,8 @@ impl Inner {
     }
 
     fn merge_by_policy(&self, auto: &AutoMerge, idle: bool) {
-        let limit = auto.bytes_per_second.filter(|_| !self.is_space_short());
-        let pace = RateLimiter::while_busy(limit);
-        let mut keep_going = |_: &MergeProgress| ControlFlow::Continue(());
+        let mut keep_going = |_: &MergeProgress| self.go_on_by_policy();
+        let pace = self.rate_by_policy();
         let result = self.merge(|this| Ok(this.plan_auto(auto, idle)), pace, &mut keep_going);
         Self::tell_finished(auto, &result);
     }

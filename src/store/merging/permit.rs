@@ -7,15 +7,22 @@
 //!   error, since it would wait for itself.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use super::control::{CurrentPolicy, Pauses};
 use crate::error::{Error, Result};
 use crate::merge::Merge;
+use crate::options::MergePolicy;
 use crate::segment::SegmentId;
 use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, ThreadId, current_thread};
 
 /// State of the turn to merge.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct MergeControl {
+    /// The policy that holds now.
+    pub(crate) policy: Arc<CurrentPolicy>,
+    /// Pauses, and whether a merge is running.
+    pub(crate) pauses: Arc<Pauses>,
     /// Lock 1: the merge whose copies could not be published.
     pending: Mutex<Option<Merge>>,
     /// Lock 8: the thread that has the turn.
@@ -37,11 +44,24 @@ pub(crate) struct MergePermit<'a> {
 
 impl Drop for MergePermit<'_> {
     fn drop(&mut self) {
+        self.merging.pauses.end();
         *self.merging.thread.lock() = None;
     }
 }
 
 impl MergeControl {
+    pub(crate) fn new(policy: MergePolicy) -> Self {
+        Self {
+            policy: Arc::new(CurrentPolicy::new(policy)),
+            pauses: Arc::default(),
+            pending: Mutex::default(),
+            thread: Mutex::default(),
+            stops: AtomicUsize::default(),
+            damaged: Mutex::default(),
+            seen_appends: Mutex::default(),
+        }
+    }
+
     /// Waits for the turn. Returns an error to a merge's own callback, which would wait forever.
     pub(crate) fn turn(&self) -> Result<MergePermit<'_>> {
         let this = current_thread();
@@ -88,5 +108,12 @@ impl MergeControl {
     /// Records the number of appended entries. Returns the number at the last check.
     pub(crate) fn look(&self, appends: u64) -> Option<u64> {
         self.seen_appends.lock().replace(appends)
+    }
+
+    /// Has the next look not take the store for one at rest, however soon after the last it comes.
+    pub(crate) fn disturb(&self) {
+        if let Some(seen) = self.seen_appends.lock().as_mut() {
+            *seen = u64::MAX;
+        }
     }
 }

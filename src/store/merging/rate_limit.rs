@@ -1,7 +1,9 @@
 //! The rate limit of a merge.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::control::CurrentPolicy;
 use crate::store::Inner;
 use crate::sync::{Instant, sleep};
 
@@ -14,6 +16,8 @@ const LOOK: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(crate) struct RateLimiter {
     per_second: Option<u64>,
+    /// The policy that the limit comes from, if it can change.
+    policy: Option<Arc<CurrentPolicy>>,
     /// Whether the limit only applies while others write.
     only_if_busy: bool,
     busy: bool,
@@ -30,15 +34,16 @@ impl RateLimiter {
         Self::new(per_second, false)
     }
 
-    /// Returns a limit that applies while others write.
-    pub(crate) fn while_busy(per_second: Option<u64>) -> Self {
-        Self::new(per_second, true)
+    /// Returns the limit of a policy, which applies while others write and follows the policy.
+    pub(crate) fn by_policy(policy: &Arc<CurrentPolicy>) -> Self {
+        Self { policy: Some(Arc::clone(policy)), ..Self::new(policy.rate(), true) }
     }
 
     fn new(per_second: Option<u64>, only_if_busy: bool) -> Self {
         let now = Instant::now();
         Self {
             per_second,
+            policy: None,
             only_if_busy,
             busy: true,
             seen_appends: 0,
@@ -55,15 +60,33 @@ impl RateLimiter {
         mut is_to_stop: impl FnMut() -> bool,
         appends: impl Fn() -> u64,
     ) {
-        let Some(per_second) = self.per_second else { return };
-        self.size += size;
-        while !is_to_stop() {
+        self.size = self.size.saturating_add(size);
+        loop {
+            self.follow();
+            let Some(per_second) = self.per_second else { return };
+            if is_to_stop() {
+                return;
+            }
             self.look(&appends);
             let due = due(self.size, per_second);
             match due.checked_sub(self.started.elapsed()) {
                 Some(left) if !left.is_zero() && self.busy => sleep(left.min(NAP)),
                 _ => return,
             }
+        }
+    }
+
+    /// Starts counting again, after a time in which nothing could be moved.
+    pub(crate) fn restart(&mut self) {
+        (self.started, self.size) = (Instant::now(), 0);
+    }
+
+    /// Takes over the policy's limit if it has changed. Bytes moved before do not count against the new one.
+    fn follow(&mut self) {
+        let Some(rate) = self.policy.as_ref().map(|policy| policy.rate()) else { return };
+        if rate != self.per_second {
+            self.per_second = rate;
+            self.restart();
         }
     }
 
@@ -76,7 +99,7 @@ impl RateLimiter {
         let was_busy = std::mem::replace(&mut self.busy, appends != self.seen_appends);
         (self.seen_appends, self.looked) = (appends, Instant::now());
         if self.busy && !was_busy {
-            (self.started, self.size) = (Instant::now(), 0);
+            self.restart();
         }
     }
 }
@@ -105,6 +128,7 @@ impl Inner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::{AutoMerge, MergePolicy};
 
     #[test]
     fn moving_bytes_takes_as_long_as_the_limit_requires() {
@@ -120,9 +144,38 @@ mod tests {
         RateLimiter::constant(Some(1)).keep(u64::MAX, || true, || 0);
     }
 
+    fn policy(rate: Option<u64>) -> Arc<CurrentPolicy> {
+        Arc::new(CurrentPolicy::new(auto(rate)))
+    }
+
+    fn auto(rate: Option<u64>) -> MergePolicy {
+        MergePolicy::Auto(AutoMerge::new().bytes_per_second(rate))
+    }
+
+    #[test]
+    fn a_merge_that_is_held_back_follows_the_policy() {
+        let policy = policy(Some(1));
+        let mut pace = RateLimiter::by_policy(&policy);
+        let (mut looks, appends) = (0, std::cell::Cell::new(0));
+        let mut set_at_second = |rate| {
+            looks += 1;
+            if looks == 2 {
+                policy.set(auto(rate));
+            }
+            false
+        };
+        // Somebody writes all the time, so only another limit ends the wait.
+        let write = || appends.replace(appends.get() + 1);
+        pace.keep(u64::MAX, || set_at_second(None), write);
+        assert_eq!(looks, 2);
+        policy.set(auto(Some(1)));
+        pace.keep(0, || false, write);
+        assert_eq!((pace.per_second, pace.size), (Some(1), 0), "what was moved before is forgiven");
+    }
+
     #[test]
     fn a_limit_while_busy_ends_when_writes_stop() {
-        let mut pace = RateLimiter::while_busy(Some(1));
+        let mut pace = RateLimiter::by_policy(&policy(Some(1)));
         // Nobody writes any more at the second check.
         pace.keep(u64::MAX, || false, || 7);
         assert!(!pace.busy);

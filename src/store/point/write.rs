@@ -233,7 +233,8 @@ impl Inner {
 
     /// Returns whether a write waits for durability.
     fn waits(&self, options: WriteOptions) -> bool {
-        options.durable.unwrap_or(self.options.sync_policy == SyncPolicy::Always)
+        let is_always = || self.log().is_ok_and(|log| log.sync_policy() == SyncPolicy::Always);
+        options.durable.unwrap_or_else(is_always)
     }
 }
 

@@ -2,6 +2,7 @@
 
 pub(crate) mod basics;
 pub(crate) mod concurrent;
+pub(crate) mod control;
 pub(crate) mod expired;
 pub(crate) mod faults;
 pub(crate) mod fold;

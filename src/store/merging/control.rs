@@ -1,0 +1,274 @@
+//! What a caller changes about merging while the store is open: the policy, and pauses.
+//!
+//! - A merge is *at work* while it copies and publishes. It is not at work while its callback runs, while
+//!   the rate limit holds it back, and while it waits for a pause to end.
+//! - A pause is first counted, then waits until no merge is at work. A merge first says that it is at work,
+//!   then looks whether there is a pause. So one of the two sees the other.
+//! - Pauses are atomics: a guard may be dropped in a forked child, where no lock is taken.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::rate_limit::RateLimiter;
+use crate::error::{Error, Result};
+use crate::options::{AutoMerge, MergePolicy};
+use crate::store::{Bitcask, Inner};
+use crate::sync::unmodeled::AtomicUsize;
+use crate::sync::{Mutex, Ordering, sleep};
+
+/// The time between two looks at whether a pause has ended, or a merge has stopped working.
+const NAP: Duration = Duration::from_millis(2);
+
+impl Bitcask {
+    /// Replaces the merge policy, from now on and until the store is closed.
+    ///
+    /// The background thread looks at the segments by the new policy at once. An automatic merge that is
+    /// under way goes on with the segments that it has chosen, at the new
+    /// [rate](AutoMerge::bytes_per_second); under [`MergePolicy::Manual`] it stops early, and keeps what it
+    /// has done. A merge that the caller has asked for is not affected. The next open takes the policy from
+    /// its [`Options`](crate::Options) again.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidOption`](Error::InvalidOption) for a figure that makes no sense; the old policy stays then.
+    /// [`Forked`](Error::Forked) in a forked child.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, MergePolicy, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// // Makes automatic merges slower, and leaves the rest of the policy as it is.
+    /// if let MergePolicy::Auto(auto) = db.merge_policy() {
+    ///     db.set_merge_policy(MergePolicy::Auto(auto.bytes_per_second(Some(8 << 20))))?;
+    /// }
+    /// db.set_merge_policy(MergePolicy::Manual)?;
+    /// assert!(db.needs_merge().is_empty());
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn set_merge_policy(&self, policy: MergePolicy) -> Result<()> {
+        let merging = &self.inner.writer()?.merging;
+        policy.check()?;
+        merging.policy.set(policy);
+        merging.disturb();
+        self.inner.merge_signal.wake();
+        Ok(())
+    }
+
+    /// Returns the merge policy that holds now. In a forked child it is [`MergePolicy::Manual`].
+    pub fn merge_policy(&self) -> MergePolicy {
+        self.inner.writer().map_or(MergePolicy::Manual, |writer| writer.merging.policy.get())
+    }
+
+    /// Keeps all merges from working until the returned guard is dropped.
+    ///
+    /// Suits a phase in which latency matters, or a copy of the directory by other means. (A
+    /// [`backup`](Self::backup) needs no pause.) When this returns, no merge reads or writes. A merge that
+    /// is under way waits where it is, and goes on when the pause ends. The background starts none, and looks
+    /// again within the policy's [`check_interval`](AutoMerge::check_interval) after the end.
+    /// [`merge`](Self::merge) is refused: on the thread that holds the guard it would wait for itself.
+    /// [`clear`](Self::clear) and [`close`](Self::close) do not wait for the end of a pause: a merge that
+    /// waits stops early, and publishes what it has copied.
+    ///
+    /// It is a guard and not a pair of methods, so that an early return, an error or a panic can't leave
+    /// merges off for good, and pauses of several threads may overlap: the last one to end counts. The guard
+    /// can be sent to another thread and does not borrow the store. It does not keep the store open either.
+    ///
+    /// Waits for at most one step of a merge, or for the publication of what it has copied, with its syncs.
+    /// Space is not given back meanwhile. Seals and syncs go on.
+    ///
+    /// # Errors
+    ///
+    /// [`Forked`](Error::Forked) in a forked child.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Error, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// let pause = db.pause_merges()?;
+    /// db.put("key", "value")?; // No merge competes for the disk.
+    /// assert!(matches!(db.merge(), Err(Error::MergesPaused)));
+    /// drop(pause);
+    /// db.merge()?;
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn pause_merges(&self) -> Result<MergePause> {
+        let pauses = &self.inner.writer()?.merging.pauses;
+        Ok(MergePause::begin(pauses))
+    }
+
+    /// Returns whether a merge is under way, on whatever thread, at work or held back by a pause or its
+    /// rate limit. `false` in a forked child.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, MergePolicy, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::new().merge_policy(MergePolicy::Manual))?;
+    /// assert!(!db.is_merging());
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn is_merging(&self) -> bool {
+        self.inner.writer().is_ok_and(|writer| writer.merging.pauses.is_merging())
+    }
+}
+
+/// Keeps merges from working until it is dropped. [`Bitcask::pause_merges`] returns it.
+#[must_use = "merges go on as soon as the pause is dropped"]
+pub struct MergePause {
+    pauses: Arc<Pauses>,
+}
+
+impl MergePause {
+    fn begin(pauses: &Arc<Pauses>) -> Self {
+        pauses.count.fetch_add(1, Ordering::Relaxed);
+        let pause = Self { pauses: Arc::clone(pauses) };
+        // Reads and writes, see `Pauses`.
+        while pauses.at_work.fetch_add(0, Ordering::AcqRel) > 0 {
+            sleep(NAP);
+        }
+        pause
+    }
+}
+
+impl Drop for MergePause {
+    fn drop(&mut self) {
+        self.pauses.count.fetch_sub(1, Ordering::Release);
+    }
+}
+
+impl fmt::Debug for MergePause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MergePause").finish_non_exhaustive()
+    }
+}
+
+/// How many pauses there are, and what the one merge that has the turn is doing.
+///
+/// Every access to `at_work` is a read and a write at once, so each sees all that came before the last. If
+/// the look of a pause comes before a merge says that it is at work, the merge sees the pause.
+#[derive(Debug, Default)]
+pub(crate) struct Pauses {
+    count: AtomicUsize,
+    /// 1 from the start of a merge to its end.
+    under_way: AtomicUsize,
+    /// 1 while it is at work.
+    at_work: AtomicUsize,
+}
+
+impl Pauses {
+    pub(crate) fn is_paused(&self) -> bool {
+        self.count.load(Ordering::Acquire) > 0
+    }
+
+    fn is_merging(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) > 0
+    }
+
+    /// Notes that a merge has begun. Called by whoever has the turn, as all below.
+    pub(crate) fn begin(&self) {
+        self.under_way.store(1, Ordering::Relaxed);
+    }
+
+    /// Notes that the merge, if there was one, has ended.
+    pub(crate) fn end(&self) {
+        self.rest();
+        self.under_way.store(0, Ordering::Relaxed);
+    }
+
+    /// Notes that the merge does nothing for now.
+    pub(crate) fn rest(&self) {
+        self.at_work.swap(0, Ordering::AcqRel);
+    }
+
+    /// Waits until there is no pause or the merge is to stop, and notes that the merge is at work. Returns
+    /// whether there was a pause.
+    pub(crate) fn work(&self, mut is_to_stop: impl FnMut() -> bool) -> bool {
+        let mut was_paused = false;
+        loop {
+            self.at_work.swap(1, Ordering::AcqRel);
+            if !self.is_paused() {
+                return was_paused;
+            }
+            self.rest();
+            was_paused = true;
+            if is_to_stop() {
+                // What it has copied has to be published whether or not there is a pause.
+                self.at_work.swap(1, Ordering::AcqRel);
+                return was_paused;
+            }
+            sleep(NAP);
+        }
+    }
+}
+
+/// The merge policy, which can be replaced at any time.
+#[derive(Debug, Default)]
+pub(crate) struct CurrentPolicy {
+    /// Lock 8.
+    policy: Mutex<MergePolicy>,
+}
+
+impl CurrentPolicy {
+    pub(crate) fn new(policy: MergePolicy) -> Self {
+        Self { policy: Mutex::new(policy) }
+    }
+
+    pub(crate) fn get(&self) -> MergePolicy {
+        self.policy.lock().clone()
+    }
+
+    /// Returns the figures of an automatic policy.
+    pub(crate) fn auto(&self) -> Option<AutoMerge> {
+        match self.get() {
+            MergePolicy::Auto(auto) => Some(auto),
+            MergePolicy::Manual => None,
+        }
+    }
+
+    pub(crate) fn is_manual(&self) -> bool {
+        matches!(*self.policy.lock(), MergePolicy::Manual)
+    }
+
+    /// Returns the rate limit of an automatic policy, in bytes per second.
+    pub(crate) fn rate(&self) -> Option<u64> {
+        match &*self.policy.lock() {
+            MergePolicy::Auto(auto) => auto.bytes_per_second,
+            MergePolicy::Manual => None,
+        }
+    }
+
+    pub(super) fn set(&self, policy: MergePolicy) {
+        let old = std::mem::replace(&mut *self.policy.lock(), policy);
+        // It may be the last to hold a caller's function, which is dropped without the lock.
+        drop(old);
+    }
+}
+
+impl Inner {
+    /// Refuses a merge that the caller asks for while merges are paused.
+    pub(super) fn refuse_if_paused(&self) -> Result<()> {
+        let is_paused = self.writer()?.merging.pauses.is_paused();
+        if is_paused { Err(Error::MergesPaused) } else { Ok(()) }
+    }
+
+    /// Returns how fast a merge may go that nobody asked for.
+    pub(super) fn rate_by_policy(&self) -> RateLimiter {
+        match self.writer() {
+            Ok(writer) if !self.is_space_short() => RateLimiter::by_policy(&writer.merging.policy),
+            _ => RateLimiter::constant(None),
+        }
+    }
+
+    /// Says whether a merge that nobody asked for may go on.
+    pub(crate) fn go_on_by_policy(&self) -> ControlFlow<()> {
+        let is_manual = self.writer().is_ok_and(|writer| writer.merging.policy.is_manual());
+        if is_manual { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    }
+}
