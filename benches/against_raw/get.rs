@@ -1,7 +1,7 @@
-//! Gets and misses beside the raw look-up.
+//! Gets of present and absent keys, compared with the raw look-up.
 //!
-//! One store of 100-byte values, loaded in random order, opened with checksums off and on, and
-//! read through once before it is timed.
+//! One store of 100-byte values, loaded in random order, opened without and with checksums, and read
+//! through once before the measurement.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::support::report::{Target, compare, head};
 use crate::support::{VALUE_SIZE, directory, key_count, loaded, options, timed, value, warm};
 
 const SLICES: usize = 20;
-/// Keys that are got together.
+/// Number of keys per `get_many` call.
 const MANY: usize = 16;
 
 pub(crate) fn run() {
@@ -77,7 +77,7 @@ fn get(name: &str, db: &Bitcask, raw: &Raw, keys: &[Key]) {
     beside(name, Target::None, raw, keys, ours);
 }
 
-/// Gets keys together beside ours one at a time.
+/// Compares `get_many` with one `get` at a time, both of the store.
 fn get_many(name: &str, target: Target, db: &Bitcask, keys: &[Key]) {
     let ops = keys.len() / SLICES;
     let part = |slice: usize| &keys[slice * ops..(slice + 1) * ops];
@@ -102,7 +102,7 @@ fn get_many(name: &str, target: Target, db: &Bitcask, keys: &[Key]) {
     compare(name, target, (SLICES, ops), together, alone);
 }
 
-/// Does each key once on both sides; the limit always copies the value into a buffer.
+/// Gets each key once on both sides. The limit always copies the value into a buffer.
 fn beside(name: &str, target: Target, raw: &Raw, keys: &[Key], mut ours: impl FnMut(&Key)) {
     let ops = keys.len() / SLICES;
     let part = |slice: usize| &keys[slice * ops..(slice + 1) * ops];

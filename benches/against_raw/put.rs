@@ -1,6 +1,6 @@
-//! Load, overwrite and delete beside the raw append.
+//! Loads, overwrites and deletes, compared with the raw append.
 //!
-//! Each row starts with a store and a limit of its own, so both grow alike.
+//! Each row starts with a new store and a new limit, so both grow alike.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ fn delete(name: &str, keys: &[Key], shape: Shape) {
     beside(name, Target::None, &again, ours, |key| assert!(raw.delete(key)));
 }
 
-/// Does each key once on both sides.
+/// Handles each key once on both sides.
 fn beside(
     name: &str,
     target: Target,

@@ -1,7 +1,7 @@
-//! Two threads beside one, and a reader beside a writer.
+//! Two threads compared with one, and a reader during writes compared with a reader alone.
 //!
-//! The limit of these rows is ours in one thread, or alone. A time is that of all threads divided
-//! by the operations of all.
+//! The limit of these rows is the store itself, with one thread or without the writer. Each time is
+//! the total time of all threads divided by the number of their operations.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 const SLICES: usize = 10;
-/// Operations of a thread in a slice.
+/// Number of operations per thread in a slice.
 const OPS: usize = 100_000;
 
 pub(crate) fn run() {
@@ -38,7 +38,7 @@ struct Bench<'a> {
     db: &'a Bitcask,
     /// Keys for each of two threads.
     streams: &'a [Vec<Key>; 2],
-    /// Operations of a thread in a slice.
+    /// Number of operations per thread in a slice.
     ops: usize,
     value: &'a [u8],
 }
@@ -75,7 +75,7 @@ impl Bench<'_> {
         compare(name, target, (SLICES, self.ops), |slice| self.beside_writer(|| read(slice)), read);
     }
 
-    /// Does something while another thread overwrites keys without a pause.
+    /// Runs a closure while another thread overwrites keys without a pause.
     fn beside_writer<T>(&self, act: impl FnOnce() -> T) -> T {
         let (started, done) = (AtomicBool::new(false), AtomicBool::new(false));
         std::thread::scope(|scope| {
