@@ -31,7 +31,7 @@ fn main() {
         group.bench_function(format!("beside_{followers}"), |bencher| {
             bencher.iter(|| {
                 for number in 0..OPS {
-                    db.put(format!("watched by nobody/{number}"), &value).unwrap();
+                    db.put(format!("unwatched/{number}"), &value).unwrap();
                 }
             });
         });

@@ -203,7 +203,9 @@ fn a_backup_on_another_file_system_is_copied() {
         println!("skipped: there is no second file system");
         return;
     };
-    let Ok(other) = other else { return println!("skipped: the second file system is not writable") };
+    let Ok(other) = other else {
+        return println!("skipped: the second file system is not writable");
+    };
     let db = filled(&dir.path().join("store"));
     let target = other.path().join("backup");
     let report: BackupReport = db.backup(&target).unwrap();

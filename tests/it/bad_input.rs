@@ -184,7 +184,7 @@ fn permit(dir: &Path, mode: u32) {
 
 /// Returns the output of a process that opens a store without being root, or `None` if no such process
 /// can be started.
-fn said_by_nobody(part: &str, store: &Path) -> Option<String> {
+fn output_of_unprivileged_process(part: &str, store: &Path) -> Option<String> {
     let mut command = actor(part, store);
     if fs::metadata("/proc/self").unwrap().uid() == 0 {
         command.uid(65_534).gid(65_534);
@@ -205,7 +205,7 @@ fn an_unreadable_directory_is_refused() {
     fs::create_dir(&inner).unwrap();
     permit(dir.path(), 0o755);
     permit(&inner, 0);
-    let said = ["opener", "reader"].map(|part| said_by_nobody(part, &inner));
+    let said = ["opener", "reader"].map(|part| output_of_unprivileged_process(part, &inner));
     permit(&inner, 0o755);
     for said in said.into_iter().flatten() {
         assert!(said.contains("Permission denied"), "{said}");
@@ -221,11 +221,11 @@ fn a_write_protected_directory_opens_for_reading_only() {
     let before = contents(dir.path());
     let lock = dir.path().join("LOCK");
     fs::set_permissions(&lock, Permissions::from_mode(0o444)).unwrap();
-    if let Some(said) = said_by_nobody("opener", dir.path()) {
+    if let Some(said) = output_of_unprivileged_process("opener", dir.path()) {
         assert!(said.contains("Permission denied"), "{said}");
         assert!(said.contains(&lock.display().to_string()), "{said}");
     }
-    if let Some(said) = said_by_nobody("reader", dir.path()) {
+    if let Some(said) = output_of_unprivileged_process("reader", dir.path()) {
         assert_eq!(said, "100 keys");
     }
     permit(dir.path(), 0o755);
@@ -382,7 +382,10 @@ fn an_entry_forged_without_changes_is_read() {
     let log = logs(dir.path()).remove(0);
     let before = contents(dir.path());
     patch(&log, |bytes| Forged::read(bytes, FIRST_OFFSET).write(bytes, 1, FIRST_OFFSET));
-    assert!(before == contents(dir.path()), "forging must reproduce the original bytes, or the other tests prove nothing");
+    assert!(
+        before == contents(dir.path()),
+        "forging must reproduce the original bytes, or the other tests prove nothing"
+    );
 }
 
 #[test]

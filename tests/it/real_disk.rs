@@ -280,7 +280,9 @@ fn full(disk: &Path, mode: AppendMode) {
     assert!(again > count - count / 10, "{again} fit after a clear, {count} before");
     assert!(pairs(&db) == state(0..again));
     let deleted_files = 8 - ballast.0.len();
-    println!("{SAYS}{mode:?}: full after {count} writes and {again}, {deleted_files} files deleted");
+    println!(
+        "{SAYS}{mode:?}: full after {count} writes and {again}, {deleted_files} files deleted"
+    );
     ballast.make_room(|| db.clear());
     assert!(db.is_empty());
     db.close().unwrap();
@@ -306,8 +308,8 @@ fn delete_and_merge(db: &Bitcask, count: usize, ballast: &mut Ballast) -> Range<
         assert!(error.is_no_space(), "{error}");
         if full < next + 100 {
             let path = ballast.0.pop();
-            let path =
-                path.unwrap_or_else(|| panic!("{full} writes after {count}: less than was deleted"));
+            let path = path
+                .unwrap_or_else(|| panic!("{full} writes after {count}: less than was deleted"));
             fs::remove_file(path).unwrap();
         }
         next = full;

@@ -37,7 +37,10 @@ fn a_snapshot_shows_a_batch_as_a_whole_or_not_at_all() {
         let by_key: Vec<_> =
             (0..KEYS).filter_map(|at| snapshot.get(key(at)).unwrap()).map(Vec::from).collect();
         assert!(by_key.is_empty() || by_key.len() as u64 == KEYS, "{} keys", by_key.len());
-        assert!(by_key.windows(2).all(|pair| pair.first() == pair.last()), "a snapshot mixes two batches");
+        assert!(
+            by_key.windows(2).all(|pair| pair.first() == pair.last()),
+            "a snapshot mixes two batches"
+        );
         let in_order: Vec<_> =
             owned(snapshot.range(..)).into_iter().map(|(_, value)| value).collect();
         assert_eq!(by_key, in_order);

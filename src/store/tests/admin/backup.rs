@@ -260,7 +260,11 @@ fn a_target_must_be_an_empty_directory_outside_the_store() {
     }
     assert!(matches!(db.backup("/full/file"), Err(Error::NotADirectory { .. })));
     assert!(matches!(db.backup("/none/new"), Err(Error::Io { .. })));
-    assert_eq!((files(&lab.twin), lab.twin.op_count()), before, "a refused backup must not touch the disk");
+    assert_eq!(
+        (files(&lab.twin), lab.twin.op_count()),
+        before,
+        "a refused backup must not touch the disk"
+    );
     // An existing empty directory is accepted, and so is one with a lock file that no process holds.
     lab.twin.create_dir(Path::new("/empty")).unwrap();
     db.backup("/empty").unwrap();

@@ -251,7 +251,10 @@ impl World {
         assert_eq!(visible(&left, now), visible(&raw(self.db()), now), "the end of the log");
         for follower in &mut self.followers {
             follower.lost |= follower.told > self.committed.len();
-            assert!(!follower.durable || !follower.lost, "a durable follower received a change that was lost");
+            assert!(
+                !follower.durable || !follower.lost,
+                "a durable follower received a change that was lost"
+            );
         }
     }
 

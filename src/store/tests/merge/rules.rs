@@ -407,7 +407,11 @@ fn an_input_is_begun_only_with_space_for_its_live_entries_and_the_reserve() {
     let mut merge = begin(&db, &[input]);
     step_to_copy(&db, &mut merge);
     let told = merge.progress();
-    assert_eq!((told.segments_done, told.read_size), (0, told.total_size), "the whole input must be read");
+    assert_eq!(
+        (told.segments_done, told.read_size),
+        (0, told.total_size),
+        "the whole input must be read"
+    );
     finish(&db, merge);
     remains(&lab, db, &[("k", &"x".repeat(700))]);
 }

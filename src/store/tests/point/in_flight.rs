@@ -97,7 +97,10 @@ fn a_position_is_not_ahead_of_reads() {
     db.put("k", "old").unwrap();
     let position_and_value = || (db.position(), db.get("k").unwrap().unwrap().to_vec());
     let ((position, value), is_early) = while_in_flight(&db, "k", Some("new"), position_and_value);
-    assert!(!is_early, "a follower from this position would miss the change, which cannot be read yet");
+    assert!(
+        !is_early,
+        "a follower from this position would miss the change, which cannot be read yet"
+    );
     assert_eq!(value, b"new");
     assert_eq!(db.changes(position).unwrap().try_recv().unwrap(), None);
 }
@@ -111,10 +114,7 @@ fn a_follower_receives_no_change_before_it_can_be_read() {
         let mut changes = db.changes(db.position()).unwrap();
         let follow = || (changes.try_recv().unwrap(), db.get("k").unwrap().map(Vec::from));
         let ((change, found), is_early) = while_in_flight(&db, "k", value, follow);
-        assert!(
-            !is_early,
-            "the follower would read the old value, and never learn of the new one"
-        );
+        assert!(!is_early, "the follower would read the old value, and never learn of the new one");
         assert_eq!(change.unwrap().key, "k");
         assert_eq!(found.as_deref(), value.map(str::as_bytes));
     }

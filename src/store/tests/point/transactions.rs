@@ -154,7 +154,11 @@ fn a_transaction_is_retried_if_its_reads_change() {
     assert_eq!(runs(&store, get("a"), || store.put("a", "1").unwrap()), 2);
     assert_eq!(runs(&store, get("a"), || store.put("b", "1").unwrap()), 1);
     assert_eq!(runs(&store, get("a"), || assert!(store.delete("a").unwrap())), 2);
-    assert_eq!(runs(&store, get("a"), || assert!(!store.delete("a").unwrap())), 1, "a delete of an absent key is no change");
+    assert_eq!(
+        runs(&store, get("a"), || assert!(!store.delete("a").unwrap())),
+        1,
+        "a delete of an absent key is no change"
+    );
     assert_eq!(runs(&store, has("a"), || store.put("a", "1").unwrap()), 2);
     assert_eq!(runs(&store, has("a"), || store.clear().unwrap()), 2);
 

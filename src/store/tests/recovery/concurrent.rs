@@ -145,7 +145,8 @@ fn a_reader_refreshes_soon_despite_a_busy_writer() {
         for _ in 0..30 {
             writer.lock().write();
         }
-        let (result, states, manifests) = with_writer(&lab, &writer, (work, every), || reader.refresh());
+        let (result, states, manifests) =
+            with_writer(&lab, &writer, (work, every), || reader.refresh());
         let told = format!("{work:?} at every {every} calls: {manifests} manifests were read");
         println!("{told}, {} turns", states.len() - 1);
         assert!(result.expect(&told), "{told}");

@@ -317,7 +317,11 @@ fn missing_and_damaged_hints_change_only_the_rebuilt_count() {
             db.inner.work();
             kill(db);
             for (_, path) in &hints {
-                assert_eq!(disk.twin.contents(path), closed.contents(path), "closing must not change the hints");
+                assert_eq!(
+                    disk.twin.contents(path),
+                    closed.contents(path),
+                    "closing must not change the hints"
+                );
             }
             assert!(disk.open().recovery().is_clean());
         }

@@ -55,7 +55,11 @@ fn leftovers_are_removed_and_reported() {
         lab.twin.put_file(&path, bytes);
         let reader = lab.on(lab.twin.fork());
         let db = reader.open_read_only();
-        assert!(db.recovery().is_clean(), "a reader must not remove leftovers: {:?}", db.recovery());
+        assert!(
+            db.recovery().is_clean(),
+            "a reader must not remove leftovers: {:?}",
+            db.recovery()
+        );
         drop(db);
         assert_eq!(reader.twin.trace(), []);
         let db = lab.open();
@@ -480,7 +484,10 @@ fn an_interrupted_creation_leaves_no_store_or_an_empty_one() {
         }
     }
     let durable = lab.powered_off(|_| false);
-    assert!(durable.twin.contents(&dir().manifest()).is_some(), "a store that was opened must be durable");
+    assert!(
+        durable.twin.contents(&dir().manifest()).is_some(),
+        "a store that was opened must be durable"
+    );
     for kind in [FaultKind::Eio, FaultKind::Enospc, FaultKind::ShortWrite, FaultKind::Interrupted] {
         for ops in 0..end {
             for for_ever in [false, true] {

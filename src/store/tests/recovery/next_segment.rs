@@ -449,7 +449,10 @@ fn a_writer_requests_room_in_time() {
         let (id, end, ready) = look().unwrap();
         match before {
             Some((same, _, was)) if same == id => {
-                assert!(was == ready || end <= 256 << 10, "the writer extended the segment itself at {end}");
+                assert!(
+                    was == ready || end <= 256 << 10,
+                    "the writer extended the segment itself at {end}"
+                );
             }
             Some(_) => {
                 assert_eq!(next, Some(id));

@@ -26,7 +26,8 @@ fn damage_first_entry(lab: &Lab, path: &Path) {
 }
 
 /// What happens to the only sealed segment before the log continues.
-const BEFORE: [&str; 4] = ["it stays", "a merge drops it", "a clear drops it", "its hint is missing"];
+const BEFORE: [&str; 4] =
+    ["it stays", "a merge drops it", "a clear drops it", "its hint is missing"];
 
 /// A store that was written while the clock was ahead, and reopened with the clock corrected.
 fn ahead(years: u32, before: &str) -> (Lab, Bitcask) {

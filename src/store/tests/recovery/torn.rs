@@ -291,7 +291,11 @@ fn bytes_after_an_end_entry_are_quarantined_too() {
     kill(db);
     let place = Place::new(SegmentId(2), end as u64);
     assert_eq!(quarantine(&disk.twin)[&place], b"\0\0\0\0\0what's this");
-    assert_eq!(disk.twin.contents(&path).unwrap().len(), end, "a sealed segment ends at its end entry");
+    assert_eq!(
+        disk.twin.contents(&path).unwrap().len(),
+        end,
+        "a sealed segment ends at its end entry"
+    );
 }
 
 /// A store continues after a cut as if there had been none.

@@ -240,7 +240,11 @@ impl Judge<'_> {
                 else {
                     panic!("a follower received {change:?} after the last change");
                 };
-                assert_eq!((&change.key, &change.value), (key, value), "the change that a follower received");
+                assert_eq!(
+                    (&change.key, &change.value),
+                    (key, value),
+                    "the change that a follower received"
+                );
                 if let Some(get) = change.get {
                     // The change was published before the follower received it.
                     let mut seen = self.known(get - 1);
@@ -262,10 +266,7 @@ impl Judge<'_> {
     fn ends(&self) {
         let all = self.order.state(self.order.0.len());
         if self.history.last != all {
-            self.fail(
-                0,
-                &format!("the final content was {:?}, not {all:?}", self.history.last),
-            );
+            self.fail(0, &format!("the final content was {:?}, not {all:?}", self.history.last));
         }
         if self.history.reopened != all {
             let found = &self.history.reopened;

@@ -276,7 +276,8 @@ impl World {
         let number = self.begin(&Op::Reader);
         let reader = Arc::new(self.lab.open_read_only());
         let (world, beside) = (self.clone(), Arc::clone(&reader));
-        let beside = shuttle::thread::spawn(move || world.look_during_refreshes(&beside, refreshes));
+        let beside =
+            shuttle::thread::spawn(move || world.look_during_refreshes(&beside, refreshes));
         let mut held = reader.snapshot();
         let mut seen = self.seen(&held);
         self.end(number, Outcome::View(seen.clone()));
