@@ -60,21 +60,21 @@ fn get_into(name: &str, target: Target, db: &Bitcask, raw: &Raw, keys: &[Key]) {
     let ours = |key: &Key| {
         black_box(db.get_into(key, &mut buffer).unwrap());
     };
-    beside(name, target, raw, keys, ours);
+    measure(name, target, raw, keys, ours);
 }
 
 fn get_with(name: &str, db: &Bitcask, raw: &Raw, keys: &[Key]) {
     let ours = |key: &Key| {
         black_box(db.get_with(key, |value| value.first().copied()).unwrap());
     };
-    beside(name, Target::None, raw, keys, ours);
+    measure(name, Target::None, raw, keys, ours);
 }
 
 fn get(name: &str, db: &Bitcask, raw: &Raw, keys: &[Key]) {
     let ours = |key: &Key| {
         black_box(db.get(key).unwrap());
     };
-    beside(name, Target::None, raw, keys, ours);
+    measure(name, Target::None, raw, keys, ours);
 }
 
 /// Compares `get_many` with one `get` at a time, both of the store.
@@ -103,7 +103,7 @@ fn get_many(name: &str, target: Target, db: &Bitcask, keys: &[Key]) {
 }
 
 /// Gets each key once on both sides. The limit always copies the value into a buffer.
-fn beside(name: &str, target: Target, raw: &Raw, keys: &[Key], mut ours: impl FnMut(&Key)) {
+fn measure(name: &str, target: Target, raw: &Raw, keys: &[Key], mut ours: impl FnMut(&Key)) {
     let ops = keys.len() / SLICES;
     let part = |slice: usize| &keys[slice * ops..(slice + 1) * ops];
     let mut buffer = Vec::with_capacity(VALUE_SIZE);

@@ -28,10 +28,10 @@ pub(crate) fn run() {
 
     head("Threads: values of 100 B, beside one thread or alone", "beside");
     let bench = Bench { db: &db, streams: &streams, ops, value: &value(VALUE_SIZE) };
-    bench.two_beside_one("`get_with` in 2 threads", Target::Faster(1.8), Bench::get);
-    bench.reader_beside_writer("`get_with` beside a busy writer");
-    bench.two_beside_one("overwrite in 2 threads", Target::Speed, Bench::put);
-    bench.two_beside_one("half gets, half puts in 2 threads", Target::Faster(1.0), Bench::half);
+    bench.two_threads("`get_with` in 2 threads", Target::Faster(1.8), Bench::get);
+    bench.reader_during_writes("`get_with` beside a busy writer");
+    bench.two_threads("overwrite in 2 threads", Target::Speed, Bench::put);
+    bench.two_threads("half gets, half puts in 2 threads", Target::Faster(1.0), Bench::half);
 }
 
 struct Bench<'a> {
@@ -60,23 +60,23 @@ impl Bench<'_> {
         if key[15].is_multiple_of(2) { self.get(key) } else { self.put(key) }
     }
 
-    fn two_beside_one(&self, name: &str, target: Target, act: fn(&Self, &Key)) {
+    fn two_threads(&self, name: &str, target: Target, act: fn(&Self, &Key)) {
         let run = |thread, slice| self.keys(thread, slice).iter().for_each(|key| act(self, key));
         let two = |slice| timed_in_threads(2, |thread| run(thread, slice));
         let one = |slice| timed_in_threads(1, |_| (0..2).for_each(|thread| run(thread, slice)));
         compare(name, target, (SLICES, 2 * self.ops), two, one);
     }
 
-    fn reader_beside_writer(&self, name: &str) {
+    fn reader_during_writes(&self, name: &str) {
         let read = |slice| {
             timed_in_threads(1, |_| self.keys(0, slice).iter().for_each(|key| self.get(key)))
         };
         let target = Target::AtMost(1.3);
-        compare(name, target, (SLICES, self.ops), |slice| self.beside_writer(|| read(slice)), read);
+        compare(name, target, (SLICES, self.ops), |slice| self.during_writes(|| read(slice)), read);
     }
 
     /// Runs a closure while another thread overwrites keys without a pause.
-    fn beside_writer<T>(&self, act: impl FnOnce() -> T) -> T {
+    fn during_writes<T>(&self, act: impl FnOnce() -> T) -> T {
         let (started, done) = (AtomicBool::new(false), AtomicBool::new(false));
         std::thread::scope(|scope| {
             scope.spawn(|| {

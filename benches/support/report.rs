@@ -23,9 +23,9 @@ pub(crate) enum Target {
 }
 
 /// Prints the head of a table.
-pub(crate) fn head(title: &str, beside: &str) {
+pub(crate) fn head(title: &str, limit_name: &str) {
     println!("\n### {title}\n");
-    println!("| row | ours, ns | {beside}, ns | ratio | quartiles | target | met |");
+    println!("| row | ours, ns | {limit_name}, ns | ratio | quartiles | target | met |");
     println!("| --- | ---: | ---: | ---: | --- | --- | --- |");
 }
 
