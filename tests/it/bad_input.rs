@@ -177,7 +177,7 @@ fn refused_file(path: &Path, open: fn(&Path) -> bitcask::Result<()>) -> Error {
     error
 }
 
-/// Sets the permissions of a directory and of the files in it to what `mode` grants to others.
+/// Sets the permissions of a directory.
 fn permit(dir: &Path, mode: u32) {
     fs::set_permissions(dir, Permissions::from_mode(mode)).unwrap();
 }
@@ -292,7 +292,7 @@ fn a_store_can_be_created_in_a_directory_with_foreign_files() {
     assert_eq!(fs::read_to_string(dir.path().join("notes.txt")).unwrap(), "notes");
 }
 
-/// Updates the checksum of a segment's header after a change to it.
+/// Changes the version in a segment's header to 2, and updates the header's checksum.
 fn renew_header(log: &Path) {
     patch(log, |bytes| {
         bytes[9] = 2;

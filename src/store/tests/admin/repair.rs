@@ -826,9 +826,9 @@ fn entries_from_the_future_are_found_after_damage() {
     assert_eq!(keys, [&b"first"[..], b"last", b"then"]);
 }
 
-/// Regression: if a newest segment that the manifest does not list yet is readable only in its header,
-/// the check for entries after the header, which would show that the manifest is old, ended everything
-/// with an error.
+/// Only the header of a segment that the manifest does not list yet has to be readable. Regression: the
+/// check for entries after the header, which would show that the manifest is old, ended everything with
+/// an error if its read failed.
 #[test]
 fn an_unreadable_part_ends_neither_verification_nor_salvage() {
     let lab = Lab::new();
