@@ -84,7 +84,7 @@ fn measure(keys: u64) {
             db.put(key.to_be_bytes(), [7; VALUE_SIZE]).unwrap();
         }
     }
-    print("open since it was created", keys, before, disk_space(&path(0)));
+    print("open since its creation", keys, before, disk_space(&path(0)));
     for db in stores {
         db.close().unwrap();
     }
@@ -93,7 +93,7 @@ fn measure(keys: u64) {
     println!("| closed, {keys} keys | - | 0 | 0 | 0 | {} KiB |", disk_space(&path(0)) >> 10);
     let before = Usage::now();
     let stores = open();
-    print("opened again", keys, before, disk_space(&path(0)));
+    print("reopened", keys, before, disk_space(&path(0)));
     drop(stores);
 }
 

@@ -44,7 +44,7 @@ pub(crate) fn run() {
     let absent = keys::absent(count, len, 13);
     get_into("miss", Target::Nanos(200.0), &db, &raw, &absent);
 
-    head("Get: 16 keys at a time, beside one at a time", "one at a time");
+    head("Get: 16 keys at a time, compared with one at a time", "one at a time");
     get_many("`get_many_with`, uniform", Target::Faster(1.6), &db, &uniform);
     get_many("`get_many_with`, misses", Target::Speed, &db, &absent);
 }

@@ -27,7 +27,7 @@ fn main() {
     let wanted: Vec<_> = std::env::args().skip(1).filter(|name| !name.starts_with('-')).collect();
     let unknown = wanted.iter().find(|name| topics.iter().all(|(topic, _)| topic != name));
     if let Some(name) = unknown {
-        eprintln!("`{name}` is none of the topics {:?}", topics.map(|(topic, _)| topic));
+        eprintln!("`{name}` is not one of the topics {:?}", topics.map(|(topic, _)| topic));
         std::process::exit(2);
     }
     println!("{} keys", support::key_count());

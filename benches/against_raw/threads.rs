@@ -26,10 +26,10 @@ pub(crate) fn run() {
     let ops = OPS.min(count);
     let streams = [21, 22].map(|seed| keys::uniform(count, SLICES * ops, seed));
 
-    head("Threads: values of 100 B, beside one thread or alone", "beside");
+    head("Threads: values of 100 B, compared with one thread or a reader alone", "alone");
     let bench = Bench { db: &db, streams: &streams, ops, value: &value(VALUE_SIZE) };
     bench.two_threads("`get_with` in 2 threads", Target::Faster(1.8), Bench::get);
-    bench.reader_during_writes("`get_with` beside a busy writer");
+    bench.reader_during_writes("`get_with` during writes");
     bench.two_threads("overwrite in 2 threads", Target::Speed, Bench::put);
     bench.two_threads("half gets, half puts in 2 threads", Target::Faster(1.0), Bench::half);
 }

@@ -138,7 +138,7 @@ fn timed_calls(
 }
 
 fn report(measured: &[[Figures; PHASES.len()]], calls: usize) {
-    println!("\n### Latency beside a merge: {calls} gets and puts a row, microseconds\n");
+    println!("\n### Latency during a merge: {calls} gets and puts per row, microseconds\n");
     println!("| call | merge | p50 | p99 | p99.9 | ratio p50 | p99 | p99.9 | p99 target | met |");
     println!("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |");
     let all: [Figures; PHASES.len()] = array::from_fn(|phase| {
@@ -171,7 +171,7 @@ fn report(measured: &[[Figures; PHASES.len()]], calls: usize) {
             }
         }
     }
-    println!("\n| merge | calls of both threads a second | ratio | copied, MB/s |");
+    println!("\n| merge | calls of both threads per second | ratio | copied, MB/s |");
     println!("| --- | ---: | ---: | ---: |");
     for (phase, merge) in PHASES.iter().enumerate() {
         let seconds = |figures: &Figures| figures.took.as_secs_f64();

@@ -35,7 +35,7 @@ fn main() {
             Ok(number) => keys = number,
             Err(_) if topics.iter().any(|(topic, _)| *topic == argument) => wanted.push(argument),
             Err(_) => {
-                eprintln!("`{argument}` is none of {:?}", topics.map(|(topic, _)| topic));
+                eprintln!("`{argument}` is not one of {:?}", topics.map(|(topic, _)| topic));
                 std::process::exit(2);
             }
         }

@@ -56,7 +56,7 @@ pub(crate) fn run(keys: usize) {
     let ways = ["off", "on"];
     println!("\n### Space: everything overwritten {OVERWRITES} times, values of {VALUE_SIZE} B\n");
     println!(
-        "| merging | overwrites a second | ratio | merges | peak, MiB | of live keys + values \
+        "| merging | overwrites per second | ratio | merges | peak, MiB | of live keys + values \
               | at rest, MiB | of live keys + values | target | met | closed, MiB |"
     );
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- | ---: |");
