@@ -1,11 +1,11 @@
-//! Absolute times of durable puts: values of 100 bytes, `SyncPolicy::Always`.
+//! Absolute times of durable puts, with values of 100 bytes and `SyncPolicy::Always`.
 //!
-//! `cargo bench --bench durable`. An iteration is a put in each thread, or a batch; the throughput
-//! is that of all threads.
+//! `cargo bench --bench durable`. An iteration is one put in each thread, or a batch. The throughput
+//! is the total of all threads.
 
-#![expect(clippy::unwrap_used, reason = "a bench that can't be prepared has failed")]
+#![expect(clippy::unwrap_used, reason = "a bench whose setup fails has failed")]
 
-#[expect(dead_code, reason = "each bench uses a part of it")]
+#[expect(dead_code, reason = "each bench uses a part of the module")]
 mod support;
 
 use std::sync::atomic::{AtomicU64, Ordering};

@@ -1,11 +1,11 @@
-//! Absolute times of puts beside followers that wait for other keys, without sync.
+//! Absolute times of puts while followers wait for other keys, without sync.
 //!
-//! `cargo bench --bench follow`. Each follower waits on a thread of its own for a prefix that nobody puts. The
-//! figure to look at is how much longer a put takes beside 500 of them than beside none.
+//! `cargo bench --bench follow`. Each follower waits in a separate thread for a prefix that no put
+//! matches. The relevant figure is how much longer a put takes with 500 followers than with none.
 
-#![expect(clippy::unwrap_used, reason = "a bench that can't be prepared has failed")]
+#![expect(clippy::unwrap_used, reason = "a bench whose setup fails has failed")]
 
-#[expect(dead_code, reason = "each bench uses a part of it")]
+#[expect(dead_code, reason = "each bench uses a part of the module")]
 mod support;
 
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use criterion::{Criterion, Throughput};
 
 use support::{directory, options, value};
 
-/// Puts of an iteration.
+/// Number of puts in an iteration.
 const OPS: u32 = 1000;
 
 fn main() {
@@ -31,7 +31,7 @@ fn main() {
         group.bench_function(format!("beside_{followers}"), |bencher| {
             bencher.iter(|| {
                 for number in 0..OPS {
-                    db.put(format!("watched by nobody/{number}"), &value).unwrap();
+                    db.put(format!("unwatched/{number}"), &value).unwrap();
                 }
             });
         });

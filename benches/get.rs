@@ -1,11 +1,10 @@
-//! Absolute times of gets in one thread: values of 100 bytes, checksums on.
+//! Absolute times of gets in one thread, with values of 100 bytes and checksums on.
 //!
-//! `cargo bench --bench get`. An iteration is a get, or one of
-//! 16 keys.
+//! `cargo bench --bench get`. An iteration is one get, or one `get_many` call with 16 keys.
 
-#![expect(clippy::unwrap_used, reason = "a bench that can't be prepared has failed")]
+#![expect(clippy::unwrap_used, reason = "a bench whose setup fails has failed")]
 
-#[expect(dead_code, reason = "each bench uses a part of it")]
+#[expect(dead_code, reason = "each bench uses a part of the module")]
 mod support;
 
 use std::hint::black_box;
@@ -16,7 +15,7 @@ use criterion::{BenchmarkGroup, Throughput};
 use support::keys::{self, Key};
 use support::{VALUE_SIZE, directory, key_count, loaded, options, value, warm};
 
-/// Keys that are got together.
+/// Number of keys per `get_many` call.
 const MANY: usize = 16;
 
 fn main() {

@@ -1,15 +1,17 @@
-//! How long opening takes: until the first get has returned, and until the keydir is filled.
+//! The time that opening takes: until the first get has returned, and until the keydir is filled.
 //!
-//! `cargo bench --bench open`; `BITCASK_BENCH_KEYS=10_000_000` for the figures that have targets.
+//! `cargo bench --bench open`. The targets are for `BITCASK_BENCH_KEYS=10_000_000`.
 //!
-//! - After a close, and after a kill: a child process loads, syncs, and is killed. The last segments are unsealed then, and there are no hints for them.
+//! - Measured after a close, and after a kill, for which a child process loads, syncs and is killed.
+//!   After a kill, the last segments are unsealed and have no hints.
 //! - The pages of the log are in the cache, as after a restart of the process alone.
-//! - A table of its own and not Criterion's, since after a kill each sample takes a whole load.
+//! - The bench prints a custom table instead of using Criterion, because after a kill each sample
+//!   needs a complete load.
 
-#![expect(clippy::unwrap_used, reason = "a bench that can't be prepared has failed")]
-#![expect(clippy::indexing_slicing, reason = "a bench that reaches too far has failed")]
+#![expect(clippy::unwrap_used, reason = "a bench whose setup fails has failed")]
+#![expect(clippy::indexing_slicing, reason = "an out-of-bounds index fails the bench")]
 
-#[expect(dead_code, reason = "each bench uses a part of it")]
+#[expect(dead_code, reason = "each bench uses a part of the module")]
 mod support;
 
 use std::io::{BufRead as _, BufReader};
@@ -21,7 +23,7 @@ use bitcask::{Bitcask, Options};
 
 use support::{VALUE_SIZE, directory, is_bench, key_count, keys, loaded, value};
 
-/// Tells a child process where to load, and that it is one.
+/// Environment variable that marks a child process, and says where to load.
 const CHILD: &str = "BITCASK_BENCH_CHILD";
 
 fn main() {
@@ -51,7 +53,7 @@ fn after_kill() {
         let directory = directory();
         let store = directory.path().join("store");
         let mut child = Command::new(std::env::current_exe().unwrap());
-        // The child judges by its arguments how many keys there are.
+        // The child determines the number of keys from its arguments.
         child.args(std::env::args_os().skip(1)).env(CHILD, &store);
         let mut child = child.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -65,17 +67,17 @@ fn after_kill() {
     rows("after a kill", &times, "<= 100 ms at 10M keys");
 }
 
-/// Loads, and waits for the end.
+/// Loads, and waits to be killed.
 fn load_and_wait(store: &Path) {
     let loading = keys::shuffled(key_count(), 1);
     let db = loaded(store, Options::new(), &loading, &value(VALUE_SIZE));
     db.sync().unwrap();
     println!("loaded");
-    // Comes back only if the parent is gone.
+    // Returns only if the parent has exited.
     let _ = std::io::stdin().read_line(&mut String::new());
 }
 
-/// What one opening took.
+/// The times of one opening.
 struct Times {
     first_get: Duration,
     filled: Duration,

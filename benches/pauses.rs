@@ -1,27 +1,28 @@
-//! How long single calls take: the percentiles and the worst of many puts and gets.
+//! Durations of single calls: percentiles and maxima of many puts and gets.
 //!
 //! ```sh
 //! cargo bench --bench pauses                               # 2M puts and as many gets
-//! cargo bench --bench pauses -- 20000000                   # as many as you like
-//! cargo bench --bench pauses -- 20000000 1000000           # of so many keys, over and over
-//! cargo bench --bench pauses -- 20000000 1000000 /a/place  # on a disk you choose
+//! cargo bench --bench pauses -- 20000000                   # another number
+//! cargo bench --bench pauses -- 20000000 1000000           # of this many keys, over and over
+//! cargo bench --bench pauses -- 20000000 1000000 /a/place  # in a directory of your choice
 //! ```
 //!
-//! - Each put is of the next key, each get of one that was put before, chosen at random; keys of 16
-//!   bytes that were made beforehand, values of 100. New keys make the keydir grow, others don't.
+//! - Each put is of the next key, and each get of a random earlier one. The keys have 16 bytes and are
+//!   made beforehand; the values have 100. New keys make the keydir grow, others do not.
 //! - Each call is timed by two readings of `Instant`, about 25 ns apart, which are part of every
 //!   figure.
-//! - Of a long call it is told what else happened since the last look around, which is at most
-//!   `LOOK_EVERY` calls earlier: a hint at the cause, and no proof.
-//! - A second line counts the same calls without the time for which other threads had the
-//!   processors, which is the machine's doing. It is taken off long calls alone.
-//! - *nothing* is a fixed calculation that takes about as long as a call, timed between them: what
-//!   its figures show is the machine as well.
+//! - For a long call, the output lists what else has happened since the last sample of the store and
+//!   the thread, which is at most `LOOK_EVERY` calls earlier. This hints at the cause but proves
+//!   nothing.
+//! - A second line counts the same calls without the time for which other threads had the processors,
+//!   which is the machine's doing. That time is subtracted only from long calls.
+//! - *nothing* is a fixed calculation that takes about as long as a call, timed between the calls. Its
+//!   figures show the effect of the machine, too.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark fails loudly")]
-#![expect(clippy::cast_precision_loss, reason = "figures for people")]
+#![expect(clippy::cast_precision_loss, reason = "printed figures do not need 53 bits")]
 
-#[expect(dead_code, reason = "each bench uses a part of it")]
+#[expect(dead_code, reason = "each bench uses a part of the module")]
 mod support;
 
 use std::fmt;
@@ -32,13 +33,13 @@ use bitcask::{Bitcask, Options};
 
 use support::histogram::{Histogram, nothing};
 
-/// A call that takes longer is looked into.
+/// Minimum duration of a call that is examined.
 const LONG: Duration = Duration::from_micros(200);
 const LOOK_EVERY: u64 = 4096;
 const WORST_SHOWN: usize = 16;
 const VALUE: [u8; 100] = [7; 100];
 
-/// What can be seen of the store and of this thread from outside of a call.
+/// The observable state of the store and of this thread, outside of a call.
 #[derive(Default, Clone, Copy)]
 struct Look {
     segments: u64,
@@ -46,10 +47,10 @@ struct Look {
     sealed: u64,
     keydir_size: u64,
     files_size: u64,
-    /// Times that this thread gave the processor up to wait, and that it was taken from it.
+    /// Number of times that this thread waited, and that it was preempted.
     waits: u64,
     preemptions: u64,
-    /// Nanoseconds that this thread was ready to run and another one ran.
+    /// Time that this thread was ready to run while another one ran, in nanoseconds.
     run_delay: u64,
     faults: u64,
 }
@@ -88,12 +89,12 @@ fn is_log(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension == "log")
 }
 
-/// A long call, with what there was before and after.
+/// A long call, with the states before and after it.
 struct Long {
     call: &'static str,
     number: u64,
     took: Duration,
-    /// Without the time that it waited for a processor.
+    /// Duration without the time that the thread waited for a processor.
     running: Duration,
     before: Look,
     after: Look,
@@ -119,7 +120,7 @@ impl fmt::Display for Long {
 
 struct Run {
     db: Bitcask,
-    /// Of each kind of call, with all that passed and without waits for a processor.
+    /// For each kind of call, the durations in total and without waits for a processor.
     puts: [Histogram; 2],
     gets: [Histogram; 2],
     nothings: [Histogram; 2],
@@ -172,7 +173,7 @@ impl Run {
     }
 }
 
-/// A number that looks random (`SplitMix64`); no two inputs have the same.
+/// A pseudo-random permutation of all numbers (`SplitMix64`).
 fn mixed(number: u64) -> u64 {
     let number = number.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     let number = (number ^ (number >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -1,12 +1,12 @@
 //! Absolute times of loads, overwrites and deletes, without sync.
 //!
-//! `cargo bench --bench put`. An iteration is a run of puts or deletes, each of another key; when
-//! all keys have been used, a store is made anew, which is not timed.
+//! `cargo bench --bench put`. An iteration is a run of puts or deletes, each of another key. Once all
+//! keys have been used, a new store is created, which is not timed.
 
-#![expect(clippy::unwrap_used, reason = "a bench that can't be prepared has failed")]
-#![expect(clippy::indexing_slicing, reason = "a bench that reaches too far has failed")]
+#![expect(clippy::unwrap_used, reason = "a bench whose setup fails has failed")]
+#![expect(clippy::indexing_slicing, reason = "an out-of-bounds index fails the bench")]
 
-#[expect(dead_code, reason = "each bench uses a part of it")]
+#[expect(dead_code, reason = "each bench uses a part of the module")]
 mod support;
 
 use std::path::Path;
@@ -19,7 +19,7 @@ use criterion::{BenchmarkGroup, Criterion, SamplingMode, Throughput};
 use support::keys::{self, Key};
 use support::{VALUE_SIZE, directory, key_count_of, loaded, options, timed, value};
 
-/// Operations of an iteration.
+/// Number of operations in an iteration.
 const OPS: usize = 10_000;
 
 fn main() {
@@ -47,7 +47,7 @@ fn put(criterion: &mut Criterion, value_size: usize) {
     runs(&mut group, "delete", &again, full, delete);
 }
 
-/// Times runs of an operation on a store that is made anew when its keys are used up.
+/// Times runs of an operation on a store that is recreated once its keys are used up.
 fn runs(
     group: &mut BenchmarkGroup<'_, WallTime>,
     name: &str,
@@ -58,7 +58,7 @@ fn runs(
     let ops = OPS.min(keys.len());
     group.throughput(Throughput::Elements(ops as u64));
     group.bench_function(name, |bencher| {
-        // The store goes before its directory.
+        // The store is dropped before its directory.
         let mut prepared: Option<(Bitcask, tempfile::TempDir)> = None;
         let mut next = 0;
         bencher.iter_custom(|iterations| {
@@ -69,7 +69,7 @@ fn runs(
                     prepared = Some((prepare(&directory.path().join("store")), directory));
                     next = 0;
                 }
-                let Some((db, _)) = &prepared else { unreachable!("it was prepared just now") };
+                let Some((db, _)) = &prepared else { unreachable!("it has just been prepared") };
                 time += timed(|| keys[next..next + ops].iter().for_each(|key| act(db, key)));
                 next += ops;
             }

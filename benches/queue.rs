@@ -1,21 +1,21 @@
-//! Queues and stacks in an ordered store: what an item costs when many have been taken before.
+//! Queues and stacks in an ordered store: the cost of an item after many others have been taken.
 //!
 //! ```sh
 //! cargo bench --bench queue                                     # a million items of each kind
-//! BITCASK_BENCH_KEYS=100_000 cargo bench --bench queue -- stack # fewer, of kinds with a name
+//! BITCASK_BENCH_KEYS=100_000 cargo bench --bench queue -- stack # fewer, of the named kinds
 //! ```
 //!
-//! - An item is a put, a look at the front (or the back), and a delete, in a store with a backlog of
-//!   live items that stays as it is. Each kind has a store of its own.
-//! - Times are those for which this thread had a processor, as the kernel counts them: what others do on
-//!   the machine counts less so.
-//! - A column is a mean over as many items as a twentieth of all; the first, those around the middle, and
-//!   the last. The target: at the end at most twice as much as at the beginning.
+//! - For each item there is a put, a look at the front (or the back), and a delete, in a store with a
+//!   constant backlog of live items. Each kind has a separate store.
+//! - Times are processor times of this thread, as the kernel counts them, so other activity on the
+//!   machine matters less.
+//! - Each column is a mean over a twentieth of all items: the first ones, those around the middle, and
+//!   the last ones. The target: items at the end cost at most twice as much as at the beginning.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails loudly")]
-#![expect(clippy::cast_precision_loss, reason = "figures for people")]
+#![expect(clippy::cast_precision_loss, reason = "printed figures do not need 53 bits")]
 
-#[expect(dead_code, reason = "each bench uses a part of it")]
+#[expect(dead_code, reason = "each bench uses a part of the module")]
 mod support;
 
 use std::sync::LazyLock;
@@ -25,15 +25,15 @@ use bitcask::Bitcask;
 
 const VALUE: [u8; 100] = [7; 100];
 
-/// The most that an item may cost at the end, in terms of the first ones.
+/// Maximum cost of an item at the end, as a multiple of the cost at the beginning.
 const RATIO_MAX: f64 = 2.0;
 
 fn key(at: usize) -> [u8; 8] {
     (at as u64).to_be_bytes()
 }
 
-/// Returns for how many microseconds this thread has run; where the kernel does not tell, how many have
-/// passed.
+/// Returns this thread's processor time in microseconds or, where the kernel does not provide it, the
+/// elapsed time.
 fn time_run() -> f64 {
     static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
     let counted = std::fs::read_to_string("/proc/thread-self/schedstat").ok();
@@ -48,7 +48,7 @@ fn queue(db: &Bitcask, at: usize) {
     db.delete(first).unwrap();
 }
 
-/// The same by a transaction, as the documentation has it.
+/// The same in a transaction, as in the documentation.
 fn transaction(db: &Bitcask, at: usize) {
     db.put([b"job/", &key(at)[..]].concat(), VALUE).unwrap();
     let job = db.transaction(|tx| {
@@ -59,7 +59,7 @@ fn transaction(db: &Bitcask, at: usize) {
     assert!(job.unwrap().is_some());
 }
 
-/// One of a hundred queues in one store.
+/// Uses one of a hundred queues in one store.
 fn prefix(db: &Bitcask, at: usize) {
     let name = format!("queue {:02}/", at % 100);
     db.put([name.as_bytes(), &key(at)].concat(), VALUE).unwrap();
@@ -67,7 +67,8 @@ fn prefix(db: &Bitcask, at: usize) {
     db.delete(first).unwrap();
 }
 
-/// Puts an item at the end, and takes it again; three of four are below it and stay for a while.
+/// Puts an item at the end, and takes it again. Three out of four are put below it and stay for a
+/// while.
 fn stack(db: &Bitcask, at: usize) {
     let at = at % 1000;
     db.put(key(at), VALUE).unwrap();
@@ -79,7 +80,7 @@ fn stack(db: &Bitcask, at: usize) {
     }
 }
 
-/// Goes on behind the last item, as one does who remembers how far he has come.
+/// Continues after the last item, like a consumer that remembers its place.
 fn cursor(db: &Bitcask, at: usize) {
     db.put(key(at), VALUE).unwrap();
     let behind = key(at.saturating_sub(10));
@@ -87,7 +88,7 @@ fn cursor(db: &Bitcask, at: usize) {
     db.delete(next).unwrap();
 }
 
-/// A kind: its name, how many items wait beside those that are measured, and what is done for one.
+/// A kind: its name, the number of items in the backlog, and the operation for one item.
 type Kind = (&'static str, usize, fn(&Bitcask, usize));
 
 fn row(name: &str, backlog: usize, count: usize, item: fn(&Bitcask, usize)) {

@@ -1,10 +1,11 @@
-//! Absolute times of a pass over all keys, with and without their values: 100 bytes, checksums on.
+//! Absolute times of a pass over all keys, with and without their values of 100 bytes, with checksums
+//! on.
 //!
 //! `cargo bench --bench scan`. An iteration is a pass.
 
-#![expect(clippy::unwrap_used, reason = "a bench that can't be prepared has failed")]
+#![expect(clippy::unwrap_used, reason = "a bench whose setup fails has failed")]
 
-#[expect(dead_code, reason = "each bench uses a part of it")]
+#[expect(dead_code, reason = "each bench uses a part of the module")]
 mod support;
 
 use std::hint::black_box;

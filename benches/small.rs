@@ -1,10 +1,10 @@
-//! What small stores cost: memory, threads, descriptors, mappings and disk space of one store, as the mean of
-//! a hundred.
+//! The cost of small stores: memory, threads, descriptors, mappings and disk space per store, as the
+//! mean of a hundred.
 //!
-//! `cargo bench --bench small`. No figure is a time, so a busy machine changes none. Linux only: the figures
-//! come from `/proc`.
+//! `cargo bench --bench small`. No figure is a time, so a busy machine changes none of them. Linux
+//! only: the figures come from `/proc`.
 
-#![expect(clippy::unwrap_used, reason = "a bench that can't be prepared has failed")]
+#![expect(clippy::unwrap_used, reason = "a bench whose setup fails has failed")]
 
 use std::env;
 use std::fs;
@@ -18,12 +18,12 @@ use bitcask::{Bitcask, Options};
 
 /// Number of stores that are open at the same time.
 const STORES: u64 = 100;
-/// Name of the variable that tells a child how many keys each store gets.
+/// Name of the environment variable with the number of keys per store, for a child process.
 const KEYS: &str = "BITCASK_BENCH_KEYS";
 /// Size of each value, in bytes.
 const VALUE_SIZE: usize = 50;
 
-/// What the process uses.
+/// The resources that the process uses.
 #[derive(Debug, Clone, Copy)]
 struct Usage {
     /// Anonymous memory, in bytes.
@@ -35,8 +35,8 @@ struct Usage {
 
 impl Usage {
     fn now() -> Self {
-        // What the background threads still do for stores that have just been opened or written to is part
-        // of what those cost.
+        // Work that background threads still have to do for stores that were just opened or written is
+        // part of the cost.
         thread::sleep(Duration::from_secs(2));
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let field = |name: &str| {
@@ -84,20 +84,21 @@ fn measure(keys: u64) {
             db.put(key.to_be_bytes(), [7; VALUE_SIZE]).unwrap();
         }
     }
-    print("open since it was created", keys, before, disk_space(&path(0)));
+    print("open since its creation", keys, before, disk_space(&path(0)));
     for db in stores {
         db.close().unwrap();
     }
-    // What the allocator keeps of closed stores, it keeps for whatever the process does next.
+    // Memory that the allocator keeps from closed stores is available to whatever the process does
+    // next.
     println!("| closed, {keys} keys | - | 0 | 0 | 0 | {} KiB |", disk_space(&path(0)) >> 10);
     let before = Usage::now();
     let stores = open();
-    print("opened again", keys, before, disk_space(&path(0)));
+    print("reopened", keys, before, disk_space(&path(0)));
     drop(stores);
 }
 
-/// Measures in a process of its own for each number of keys: what an allocator keeps of one measurement
-/// would be missing in the next.
+/// Measures each number of keys in a separate process, because memory that the allocator kept from one
+/// measurement would be missing in the next.
 fn main() {
     if let Ok(keys) = env::var(KEYS) {
         return measure(keys.parse().unwrap());

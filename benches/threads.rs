@@ -1,13 +1,13 @@
-//! Absolute times of one and two threads on the same store: values of 100 bytes, checksums on,
+//! Absolute times of one and two threads on the same store, with values of 100 bytes and checksums on,
 //! without sync.
 //!
-//! `cargo bench --bench threads`. An iteration is a run of operations in each thread; the
-//! throughput is that of all threads.
+//! `cargo bench --bench threads`. An iteration is a run of operations in each thread. The throughput
+//! is the total of all threads.
 
-#![expect(clippy::unwrap_used, reason = "a bench that can't be prepared has failed")]
-#![expect(clippy::indexing_slicing, reason = "a bench that reaches too far has failed")]
+#![expect(clippy::unwrap_used, reason = "a bench whose setup fails has failed")]
+#![expect(clippy::indexing_slicing, reason = "an out-of-bounds index fails the bench")]
 
-#[expect(dead_code, reason = "each bench uses a part of it")]
+#[expect(dead_code, reason = "each bench uses a part of the module")]
 mod support;
 
 use std::hint::black_box;
@@ -19,12 +19,12 @@ use criterion::{Bencher, SamplingMode, Throughput};
 use support::keys::{self, Key};
 use support::{VALUE_SIZE, directory, key_count, loaded, options, timed_in_threads, value, warm};
 
-/// Operations of a thread in an iteration.
+/// Number of operations per thread in an iteration.
 const OPS: usize = 10_000;
-/// Iterations after which the log, which overwrites make longer, is started anew.
+/// Number of iterations after which the store is recreated, because overwrites lengthen the log.
 const ITERATIONS_MAX: usize = 400;
 
-/// What each thread does with a key.
+/// The operation of each thread on a key.
 type Act<'a> = &'a (dyn Fn(&Bitcask, &Key) + Sync);
 
 fn main() {
@@ -54,7 +54,7 @@ fn run(bencher: &mut Bencher<'_>, threads: usize, act: Act<'_>) {
     let loading = keys::shuffled(count, 1);
     let len = (100 * OPS).min(count.next_multiple_of(OPS));
     let streams = [keys::uniform(count, len, 21), keys::uniform(count, len, 22)];
-    // The store goes before its directory.
+    // The store is dropped before its directory.
     let mut prepared: Option<(Bitcask, tempfile::TempDir)> = None;
     let mut done = 0;
     bencher.iter_custom(|iterations| {
@@ -66,7 +66,7 @@ fn run(bencher: &mut Bencher<'_>, threads: usize, act: Act<'_>) {
                 warm(&db);
                 prepared = Some((db, directory));
             }
-            let Some((db, _)) = &prepared else { unreachable!("it was prepared just now") };
+            let Some((db, _)) = &prepared else { unreachable!("it has just been prepared") };
             let start = done * OPS % len;
             time += timed_in_threads(threads, |thread| {
                 streams[thread][start..start + OPS].iter().for_each(|key| act(db, key));

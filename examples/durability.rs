@@ -22,14 +22,14 @@ fn main() -> Outcome<()> {
         stdin().read_exact(&mut [0])?;
         return Ok(());
     }
-    println!("policy                  a put   syncs    a power loss takes");
+    println!("policy                      a put   syncs    a power loss takes");
     let (own, second) = (WriteOptions::new(), SyncPolicy::Interval(Duration::from_secs(1)));
     let (never, always, kernel) = (SyncPolicy::Never, SyncPolicy::Always, "what was not written");
     assert_eq!(measure("Never", never, own, kernel)?, 0);
     measure("Interval(1 s)", second, own, "the last second, and a sync's time")?;
     assert_eq!(measure("Always", always, own, "nothing")?, PUTS);
-    assert_eq!(measure("Never, sync(true)", never, own.durable(true), "nothing")?, PUTS);
-    assert_eq!(measure("Always, sync(false)", always, own.durable(false), kernel)?, 0);
+    assert_eq!(measure("Never, durable(true)", never, own.durable(true), "nothing")?, PUTS);
+    assert_eq!(measure("Always, durable(false)", always, own.durable(false), kernel)?, 0);
 
     // Killing the process loses no put that has returned, under any policy.
     let dir = tempfile::tempdir()?;
@@ -53,7 +53,7 @@ fn measure(name: &str, policy: SyncPolicy, own: WriteOptions, lost: &str) -> Out
     let (start, before) = (Instant::now(), db.stats().syncs);
     (0..PUTS).try_for_each(|key| db.put_opt(key.to_be_bytes(), "value", own))?;
     let (took, syncs) = (start.elapsed(), db.stats().syncs - before);
-    println!("{name:20}{:>6} us{syncs:>8}    {lost}", took.as_micros() / u128::from(PUTS));
+    println!("{name:24}{:>6} us{syncs:>8}    {lost}", took.as_micros() / u128::from(PUTS));
     db.sync()?; // Under any policy, a power loss now loses nothing.
     db.close().map(|()| syncs).map_err(Into::into)
 }

@@ -78,8 +78,8 @@ fn child(arguments: &[&str]) -> Outcome<String> {
 }
 
 /// Loads keys. Prints the memory per key: its mean over the load, its maximum, its maximum in the
-/// second half, and its value at the end. In the first half the store's fixed cost dominates. Within a
-/// doubling, every table grows once, so the second half shows the true maximum.
+/// second half, and its value at the end. At first, the store's fixed cost exceeds that of the keys.
+/// The second half doubles the number of keys, and within a doubling every table grows once.
 fn load(count: u64, size: usize, path: &Path) -> Outcome<()> {
     let mut key = vec![0; size];
     let mut samples = Vec::with_capacity(usize::try_from(SAMPLES)?);

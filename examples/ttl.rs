@@ -23,7 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("now:          {}", alive(&db)?);
     assert!(db.contains_key("session")?);
 
-    // Every put sets the time to live anew; a put without one removes it.
+    // Every put sets a new time to live; a put without one removes it.
     db.put_opt("renewed", "token", WriteOptions::new().ttl(HOUR))?;
     db.put("kept", "token")?;
 

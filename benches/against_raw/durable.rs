@@ -1,7 +1,7 @@
-//! Durable puts beside the bare `fdatasync`.
+//! Durable puts, compared with a bare `fdatasync`.
 //!
-//! The limit writes an entry of the same size into a file that has been set aside, with `pwrite`
-//! or through a mapping, and syncs it; one thread, whatever ours has.
+//! The limit writes entries of the same size into a preallocated file, with `pwrite` or through a
+//! mapping, and syncs each. It uses one thread, whatever number of threads the store uses.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -16,8 +16,8 @@ use crate::support::raw::{Raw, Shape, entry_size};
 use crate::support::report::{Target, compare, head};
 use crate::support::{VALUE_SIZE, directory, timed, timed_in_threads, value};
 
-/// Slices and their puts, of all threads together. Short and many, so that what others sync
-/// meanwhile hits both sides alike.
+/// Number of slices, and of puts per slice over all threads. The slices are short and many, so that
+/// other processes' syncs affect both sides alike.
 const ONE_THREAD: (usize, usize) = (200, 4);
 const THREADS: (usize, usize) = (30, 64);
 const BATCHES: usize = 40;
@@ -29,7 +29,7 @@ pub(crate) fn run() {
     let db = Bitcask::open(directory.path().join("store"), options).unwrap();
     let keys = keys::shuffled(2 * puts(ONE_THREAD) + 2 * puts(THREADS), 31);
     let (mut rest, value) = (keys.as_slice(), value(VALUE_SIZE));
-    // A new key for every put of every row.
+    // Every put of every row has a new key.
     let mut take = |count: usize| {
         let (taken, left) = rest.split_at(count);
         rest = left;
@@ -82,7 +82,7 @@ fn store_and_sync(raw: &mut Raw, ops: usize, value: &[u8]) {
     }
 }
 
-/// Batches of 1,000 puts; the making of a batch is not timed.
+/// Batches of 1,000 puts. Building a batch is not timed.
 fn batches(db: &Bitcask, directory: &Path, value: &[u8]) {
     let keys = keys::shuffled(BATCHES * BATCH_LEN, 32);
     let mut bare = Bare::new(directory, BATCHES, BATCH_LEN * entry_size(value.len()));
@@ -95,7 +95,7 @@ fn batches(db: &Bitcask, directory: &Path, value: &[u8]) {
     compare(name, Target::None, (BATCHES, BATCH_LEN), ours, |_| bare.write_and_sync(1));
 }
 
-/// A file that has been set aside, to be written in order.
+/// A preallocated file that is written in order.
 struct Bare {
     file: File,
     bytes: Vec<u8>,

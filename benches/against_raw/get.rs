@@ -1,7 +1,7 @@
-//! Gets and misses beside the raw look-up.
+//! Gets of present and absent keys, compared with the raw look-up.
 //!
-//! One store of 100-byte values, loaded in random order, opened with checksums off and on, and
-//! read through once before it is timed.
+//! One store of 100-byte values, loaded in random order, opened without and with checksums, and read
+//! through once before the measurement.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::support::report::{Target, compare, head};
 use crate::support::{VALUE_SIZE, directory, key_count, loaded, options, timed, value, warm};
 
 const SLICES: usize = 20;
-/// Keys that are got together.
+/// Number of keys per `get_many` call.
 const MANY: usize = 16;
 
 pub(crate) fn run() {
@@ -44,7 +44,7 @@ pub(crate) fn run() {
     let absent = keys::absent(count, len, 13);
     get_into("miss", Target::Nanos(200.0), &db, &raw, &absent);
 
-    head("Get: 16 keys at a time, beside one at a time", "one at a time");
+    head("Get: 16 keys at a time, compared with one at a time", "one at a time");
     get_many("`get_many_with`, uniform", Target::Faster(1.6), &db, &uniform);
     get_many("`get_many_with`, misses", Target::Speed, &db, &absent);
 }
@@ -60,24 +60,24 @@ fn get_into(name: &str, target: Target, db: &Bitcask, raw: &Raw, keys: &[Key]) {
     let ours = |key: &Key| {
         black_box(db.get_into(key, &mut buffer).unwrap());
     };
-    beside(name, target, raw, keys, ours);
+    measure(name, target, raw, keys, ours);
 }
 
 fn get_with(name: &str, db: &Bitcask, raw: &Raw, keys: &[Key]) {
     let ours = |key: &Key| {
         black_box(db.get_with(key, |value| value.first().copied()).unwrap());
     };
-    beside(name, Target::None, raw, keys, ours);
+    measure(name, Target::None, raw, keys, ours);
 }
 
 fn get(name: &str, db: &Bitcask, raw: &Raw, keys: &[Key]) {
     let ours = |key: &Key| {
         black_box(db.get(key).unwrap());
     };
-    beside(name, Target::None, raw, keys, ours);
+    measure(name, Target::None, raw, keys, ours);
 }
 
-/// Gets keys together beside ours one at a time.
+/// Compares `get_many` with one `get` at a time, both of the store.
 fn get_many(name: &str, target: Target, db: &Bitcask, keys: &[Key]) {
     let ops = keys.len() / SLICES;
     let part = |slice: usize| &keys[slice * ops..(slice + 1) * ops];
@@ -102,8 +102,8 @@ fn get_many(name: &str, target: Target, db: &Bitcask, keys: &[Key]) {
     compare(name, target, (SLICES, ops), together, alone);
 }
 
-/// Does each key once on both sides; the limit always copies the value into a buffer.
-fn beside(name: &str, target: Target, raw: &Raw, keys: &[Key], mut ours: impl FnMut(&Key)) {
+/// Gets each key once on both sides. The limit always copies the value into a buffer.
+fn measure(name: &str, target: Target, raw: &Raw, keys: &[Key], mut ours: impl FnMut(&Key)) {
     let ops = keys.len() / SLICES;
     let part = |slice: usize| &keys[slice * ops..(slice + 1) * ops];
     let mut buffer = Vec::with_capacity(VALUE_SIZE);

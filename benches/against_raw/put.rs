@@ -1,6 +1,6 @@
-//! Load, overwrite and delete beside the raw append.
+//! Loads, overwrites and deletes, compared with the raw append.
 //!
-//! Each row starts with a store and a limit of its own, so both grow alike.
+//! Each row starts with a new store and a new limit, so both grow alike.
 
 use std::time::Duration;
 
@@ -23,12 +23,12 @@ pub(crate) fn run() {
         load(&name("load in key order"), target, options(), &ordered, shape);
         load(&name("load in random order"), target, options(), &shuffled, shape);
         let populating = Shape { populate: Populate::AsItGoes, ..shape };
-        let beside = name("load, raw populates as it goes");
-        load(&beside, target, options(), &shuffled, populating);
+        let row = name("load, raw populates as it goes");
+        load(&row, target, options(), &shuffled, populating);
         if value_size == VALUE_SIZE {
             let unchecked = Shape { checksums: false, ..shape };
-            let beside = name("load, raw without checksums");
-            load(&beside, Target::AtMost(1.67), options(), &shuffled, unchecked);
+            let row = name("load, raw without checksums");
+            load(&row, Target::AtMost(1.67), options(), &shuffled, unchecked);
             let policy = name("load with `Interval(1 s)`");
             load(&policy, Target::None, Options::new(), &shuffled, shape);
         }
@@ -43,7 +43,7 @@ fn load(name: &str, target: Target, options: Options, keys: &[Key], shape: Shape
     let mut raw = Raw::new(directory.path(), shape);
     let (ours, limit) =
         (|key: &Key| db.put(key, &value).unwrap(), |key: &Key| raw.put(key, &value));
-    beside(name, target, keys, ours, limit);
+    measure(name, target, keys, ours, limit);
 }
 
 fn overwrite(name: &str, keys: &[Key], shape: Shape) {
@@ -54,7 +54,7 @@ fn overwrite(name: &str, keys: &[Key], shape: Shape) {
     let again = keys::shuffled(keys.len(), 2);
     let (ours, limit) =
         (|key: &Key| db.put(key, &value).unwrap(), |key: &Key| raw.put(key, &value));
-    beside(name, Target::None, &again, ours, limit);
+    measure(name, Target::None, &again, ours, limit);
 }
 
 fn delete(name: &str, keys: &[Key], shape: Shape) {
@@ -64,11 +64,11 @@ fn delete(name: &str, keys: &[Key], shape: Shape) {
     let mut raw = Raw::loaded(directory.path(), shape, keys, &value);
     let again = keys::shuffled(keys.len(), 3);
     let ours = |key: &Key| assert!(db.delete(key).unwrap());
-    beside(name, Target::None, &again, ours, |key| assert!(raw.delete(key)));
+    measure(name, Target::None, &again, ours, |key| assert!(raw.delete(key)));
 }
 
-/// Does each key once on both sides.
-fn beside(
+/// Handles each key once on both sides.
+fn measure(
     name: &str,
     target: Target,
     keys: &[Key],

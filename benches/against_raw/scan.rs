@@ -1,5 +1,5 @@
-//! All keys and values beside a walk through the raw log, which is in order and has no dead
-//! entries.
+//! A pass over all keys and values, compared with a walk through the raw log, which is in order and
+//! has no dead entries.
 
 use std::hint::black_box;
 

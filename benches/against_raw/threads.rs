@@ -1,7 +1,7 @@
-//! Two threads beside one, and a reader beside a writer.
+//! Two threads compared with one, and a reader during writes compared with a reader alone.
 //!
-//! The limit of these rows is ours in one thread, or alone. A time is that of all threads divided
-//! by the operations of all.
+//! The limit of these rows is the store itself, with one thread or without the writer. Each time is
+//! the total time of all threads divided by the number of their operations.
 
 use std::hint::black_box;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 const SLICES: usize = 10;
-/// Operations of a thread in a slice.
+/// Number of operations per thread in a slice.
 const OPS: usize = 100_000;
 
 pub(crate) fn run() {
@@ -26,19 +26,19 @@ pub(crate) fn run() {
     let ops = OPS.min(count);
     let streams = [21, 22].map(|seed| keys::uniform(count, SLICES * ops, seed));
 
-    head("Threads: values of 100 B, beside one thread or alone", "beside");
+    head("Threads: values of 100 B, compared with one thread or a reader alone", "alone");
     let bench = Bench { db: &db, streams: &streams, ops, value: &value(VALUE_SIZE) };
-    bench.two_beside_one("`get_with` in 2 threads", Target::Faster(1.8), Bench::get);
-    bench.reader_beside_writer("`get_with` beside a busy writer");
-    bench.two_beside_one("overwrite in 2 threads", Target::Speed, Bench::put);
-    bench.two_beside_one("half gets, half puts in 2 threads", Target::Faster(1.0), Bench::half);
+    bench.two_threads("`get_with` in 2 threads", Target::Faster(1.8), Bench::get);
+    bench.reader_during_writes("`get_with` during writes");
+    bench.two_threads("overwrite in 2 threads", Target::Speed, Bench::put);
+    bench.two_threads("half gets, half puts in 2 threads", Target::Faster(1.0), Bench::half);
 }
 
 struct Bench<'a> {
     db: &'a Bitcask,
     /// Keys for each of two threads.
     streams: &'a [Vec<Key>; 2],
-    /// Operations of a thread in a slice.
+    /// Number of operations per thread in a slice.
     ops: usize,
     value: &'a [u8],
 }
@@ -60,23 +60,23 @@ impl Bench<'_> {
         if key[15].is_multiple_of(2) { self.get(key) } else { self.put(key) }
     }
 
-    fn two_beside_one(&self, name: &str, target: Target, act: fn(&Self, &Key)) {
+    fn two_threads(&self, name: &str, target: Target, act: fn(&Self, &Key)) {
         let run = |thread, slice| self.keys(thread, slice).iter().for_each(|key| act(self, key));
         let two = |slice| timed_in_threads(2, |thread| run(thread, slice));
         let one = |slice| timed_in_threads(1, |_| (0..2).for_each(|thread| run(thread, slice)));
         compare(name, target, (SLICES, 2 * self.ops), two, one);
     }
 
-    fn reader_beside_writer(&self, name: &str) {
+    fn reader_during_writes(&self, name: &str) {
         let read = |slice| {
             timed_in_threads(1, |_| self.keys(0, slice).iter().for_each(|key| self.get(key)))
         };
         let target = Target::AtMost(1.3);
-        compare(name, target, (SLICES, self.ops), |slice| self.beside_writer(|| read(slice)), read);
+        compare(name, target, (SLICES, self.ops), |slice| self.during_writes(|| read(slice)), read);
     }
 
-    /// Does something while another thread overwrites keys without a pause.
-    fn beside_writer<T>(&self, act: impl FnOnce() -> T) -> T {
+    /// Runs a closure while another thread overwrites keys without a pause.
+    fn during_writes<T>(&self, act: impl FnOnce() -> T) -> T {
         let (started, done) = (AtomicBool::new(false), AtomicBool::new(false));
         std::thread::scope(|scope| {
             scope.spawn(|| {

@@ -1,12 +1,12 @@
-//! How long gets and puts take while a merge runs, beside the same without one.
+//! Durations of gets and puts while a merge runs, compared with the same without a merge.
 //!
-//! - One thread reads and one overwrites, random keys, as fast as they can, each call timed by
-//!   itself. A third one merges everything, over and over, for as long as they are at it.
-//! - Three phases take turns: without a merge, with one, and with one that is limited to 64 MiB a
-//!   second, read and written together. In each round another one begins.
-//! - Percentiles are of all rounds; a ratio is the median of the rounds' own.
-//! - *nothing* is a fixed calculation between the calls: what it takes longer is the machine's
-//!   doing, which has three busy threads then, and a fourth for what is sealed.
+//! - One thread reads and one overwrites random keys as fast as possible, and each call is timed
+//!   individually. A third thread meanwhile merges everything, again and again.
+//! - Three phases take turns: without a merge, with one, and with one limited to 64 MiB per second,
+//!   reads and writes together. Each round starts with another phase.
+//! - Percentiles are over all rounds. A ratio is the median of the ratios of the rounds.
+//! - *nothing* is a fixed calculation between the calls. If it takes longer, the machine is the cause:
+//!   it then has three busy threads, and a fourth one that seals.
 
 use std::array;
 use std::ops::ControlFlow;
@@ -24,10 +24,10 @@ const LIMIT: u64 = 64 << 20;
 const CALLS: [&str; 3] = ["get", "put", "nothing"];
 const PHASES: [&str; 3] = ["none", "no limit", "64 MiB/s"];
 const PARTS: [f64; 3] = [0.5, 0.99, 0.999];
-/// What 99 of 100 calls may take, in times of what they take without a merge.
+/// Limit for the 99th percentile, as a multiple of the one without a merge.
 const TARGET: f64 = 1.3;
 
-/// What was measured in one phase.
+/// The figures of one phase.
 struct Figures {
     calls: [Histogram; CALLS.len()],
     took: Duration,
@@ -98,7 +98,7 @@ fn phase(db: &Bitcask, at: usize, keys: usize, calls: usize, seed: u64) -> Figur
     figures
 }
 
-/// Merges everything again and again; returns how many bytes were copied.
+/// Merges everything again and again. Returns the number of copied bytes.
 fn merge_until(db: &Bitcask, at: usize, done: &AtomicBool) -> u64 {
     let (limit, mut copied_size) = ((at == 2).then_some(LIMIT), 0);
     while !done.load(Ordering::Acquire) {
@@ -115,7 +115,8 @@ fn merge_until(db: &Bitcask, at: usize, done: &AtomicBool) -> u64 {
     copied_size
 }
 
-/// Makes calls with random keys; returns how long each took, and each nothing between them.
+/// Makes calls with random keys. Returns the duration of each call, and of each *nothing* between
+/// them.
 fn timed_calls(
     keys: usize,
     calls: usize,
@@ -137,7 +138,7 @@ fn timed_calls(
 }
 
 fn report(measured: &[[Figures; PHASES.len()]], calls: usize) {
-    println!("\n### Latency beside a merge: {calls} gets and puts a row, microseconds\n");
+    println!("\n### Latency during a merge: {calls} gets and puts per row, microseconds\n");
     println!("| call | merge | p50 | p99 | p99.9 | ratio p50 | p99 | p99.9 | p99 target | met |");
     println!("| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- |");
     let all: [Figures; PHASES.len()] = array::from_fn(|phase| {
@@ -170,7 +171,7 @@ fn report(measured: &[[Figures; PHASES.len()]], calls: usize) {
             }
         }
     }
-    println!("\n| merge | calls of both threads a second | ratio | copied, MB/s |");
+    println!("\n| merge | calls of both threads per second | ratio | copied, MB/s |");
     println!("| --- | ---: | ---: | ---: |");
     for (phase, merge) in PHASES.iter().enumerate() {
         let seconds = |figures: &Figures| figures.took.as_secs_f64();

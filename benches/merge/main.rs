@@ -1,26 +1,28 @@
-//! What merging takes and gives: how fast it is, what others feel of it, and the space it keeps.
+//! The costs and gains of merging: its speed, its effect on other calls, and the disk space that it
+//! saves.
 //!
 //! `cargo bench --bench merge [-- TOPIC... [KEYS]]`, with the topics `throughput`, `latency` and
-//! `space`; all of them without one. 2,000,000 keys if no number is given.
+//! `space`; all of them by default. The default number of keys is 2,000,000.
 //!
-//! - Tables of our own and not Criterion's: each sample takes a store that is made for it.
-//! - What is compared is done in turns in one run, and the ratio is the median of the turns' own.
+//! - The benches print custom tables instead of using Criterion, because each sample needs a newly
+//!   built store.
+//! - Compared operations take turns in one run, and a ratio is the median of the ratios of the turns.
 
-#![expect(clippy::unwrap_used, reason = "a bench that can't be prepared has failed")]
-#![expect(clippy::indexing_slicing, reason = "a bench that reaches too far has failed")]
-#![expect(clippy::cast_precision_loss, reason = "figures for people need no 53 bits")]
+#![expect(clippy::unwrap_used, reason = "a bench whose setup fails has failed")]
+#![expect(clippy::indexing_slicing, reason = "an out-of-bounds index fails the bench")]
+#![expect(clippy::cast_precision_loss, reason = "printed figures do not need 53 bits")]
 
 mod latency;
 mod space;
 #[path = "../support/mod.rs"]
-#[expect(dead_code, reason = "each bench uses a part of it")]
+#[expect(dead_code, reason = "each bench uses a part of the module")]
 mod support;
 mod throughput;
 
-/// With values of 100 bytes so many keys take 259 MiB of log.
+/// Default number of keys. With values of 100 bytes, they take 259 MiB of log.
 const KEYS_DEFAULT: usize = 2_000_000;
 
-/// Measures with so many keys, and prints a table.
+/// Measures with a number of keys, and prints a table.
 type Topic = fn(usize);
 
 fn main() {
@@ -33,7 +35,7 @@ fn main() {
             Ok(number) => keys = number,
             Err(_) if topics.iter().any(|(topic, _)| *topic == argument) => wanted.push(argument),
             Err(_) => {
-                eprintln!("`{argument}` is none of {:?}", topics.map(|(topic, _)| topic));
+                eprintln!("`{argument}` is not one of {:?}", topics.map(|(topic, _)| topic));
                 std::process::exit(2);
             }
         }
@@ -46,7 +48,7 @@ fn main() {
     }
 }
 
-/// Returns the median. Of an even number it is the lower one.
+/// Returns the median; for an even number of figures, the lower one of the two.
 fn median(figures: impl IntoIterator<Item = f64>) -> f64 {
     let mut figures: Vec<f64> = figures.into_iter().collect();
     figures.sort_by(f64::total_cmp);

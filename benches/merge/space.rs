@@ -1,11 +1,12 @@
-//! What a store takes on disk that is overwritten three times and merges by itself, and what that
-//! costs its writer.
+//! Disk space of a store that is overwritten three times and merges automatically, and what the
+//! merging costs its writer.
 //!
-//! - The default policy, but that it looks every 100 ms and not every 3 minutes, since all of it
-//!   takes seconds here. Everything else is the default too: segments of 128 MiB, a sync a second.
-//! - The size is what the directory's files take of the disk, set aside or written, looked at every
-//!   20 ms. What was removed and is still mapped is not in it.
-//! - At rest is a store whose directory has not changed for two seconds, and that needs no merge.
+//! - The policy is the default, except that it checks every 100 ms instead of every 3 minutes, because
+//!   the whole run takes seconds. Everything else is the default, too: segments of 128 MiB, and a sync
+//!   every second.
+//! - The size is the disk space that the directory's files take, whether preallocated or written,
+//!   sampled every 20 ms. It does not include removed files that are still mapped.
+//! - A store is at rest once its directory has not changed for two seconds and it needs no merge.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -25,15 +26,15 @@ use crate::{median, met};
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 const OVERWRITES: u64 = 3;
-/// What a store may take at rest, in times of its live keys and values.
+/// Limit for the size at rest, as a multiple of the size of live keys and values.
 const TARGET: f64 = 1.6;
 
-/// What was measured of one store.
+/// The figures of one store.
 #[derive(Debug, Default)]
 struct Figures {
-    /// All overwrites.
+    /// Time of all overwrites.
     took: Duration,
-    /// Sizes on disk: the largest, and the one at rest.
+    /// Sizes on disk: the largest one, and the one at rest.
     peak: u64,
     rest: u64,
     closed: u64,
@@ -55,7 +56,7 @@ pub(crate) fn run(keys: usize) {
     let ways = ["off", "on"];
     println!("\n### Space: everything overwritten {OVERWRITES} times, values of {VALUE_SIZE} B\n");
     println!(
-        "| merging | overwrites a second | ratio | merges | peak, MiB | of live keys + values \
+        "| merging | overwrites per second | ratio | merges | peak, MiB | of live keys + values \
               | at rest, MiB | of live keys + values | target | met | closed, MiB |"
     );
     println!("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | --- | --- | ---: |");
@@ -129,10 +130,10 @@ fn measure(keys: usize, merging: bool) -> Figures {
     Figures { took, peak, rest, closed: size(&store), merges }
 }
 
-/// Returns what each file of a directory takes on the disk.
+/// Returns the disk space that each file of a directory takes.
 fn files(dir: &Path) -> BTreeMap<OsString, u64> {
     let size = |entry: fs::DirEntry| {
-        // It may have been removed since it was listed.
+        // The file may have been removed since it was listed.
         let metadata = entry.metadata().ok().filter(fs::Metadata::is_file)?;
         Some((entry.file_name(), metadata.blocks() * 512))
     };

@@ -1,11 +1,11 @@
-//! How fast live bytes are copied, beside a plain copy of as many bytes on the same disk.
+//! The speed of copying live bytes, compared with a plain copy of as many bytes on the same disk.
 //!
-//! - So many keys stay live; what is dead is what was overwritten, each segment having the same
-//!   part of it, and each dead entry the key of a random live one. 4 KiB values have a sixteenth of
+//! - A fixed number of keys stays live. The dead entries are overwritten ones, each of a random live
+//!   key, and every segment has the same share of them. With 4 KiB values, there are a sixteenth of
 //!   the keys.
-//! - The store is closed and opened again, so that all is sealed and durable before, and its keydir
-//!   filled. Then all of it is merged; that ends with a durable store.
-//! - All that is read is in the page cache, on both sides.
+//! - The store is closed and reopened first, so that everything is sealed and durable, and its keydir
+//!   is filled. Then everything is merged; at the end, the store is durable.
+//! - All data read is in the page cache, on both sides.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -17,10 +17,10 @@ use bitcask::{Bitcask, MergeOptions, MergePolicy, Options};
 use crate::support::{self, keys};
 use crate::{median, met};
 
-/// As large as a segment.
+/// The size of a segment, in bytes.
 const PIECE: usize = 128 << 20;
 
-/// Live megabytes a second that are to be reached: 0.7 of what the prototype had.
+/// Target, in live megabytes per second: 0.7 times the prototype's figure.
 fn target(value_size: usize) -> f64 {
     if value_size > 1000 { 1222.0 } else { 442.0 }
 }
@@ -38,7 +38,7 @@ pub(crate) fn run(keys: usize) {
     }
 }
 
-/// Megabytes a second of the three, in one turn.
+/// The figures of one turn, in megabytes per second.
 struct Turn {
     merge: f64,
     copy: f64,
@@ -78,7 +78,7 @@ fn turn(value_size: usize, keys: usize, dead_percent: u64, at: u64) -> Turn {
     let copies = || {
         let target = directory.path().join("target");
         let copy = rate(support::timed(|| copy(&source, &target, false)));
-        // What is not on the disk yet does not get there any more.
+        // Data of the removed copy that is not on disk yet is never written.
         fs::remove_dir_all(&target).unwrap();
         let durable_copy = rate(support::timed(|| self::copy(&source, &target, true)));
         (copy, durable_copy)
@@ -103,7 +103,7 @@ fn load(store: &Path, value_size: usize, keys: usize, dead_percent: u64, seed: u
     let mut random = keys::Random::new(seed + 2);
     let mut last_puts = 0;
     while let Some(rest) = order.get(last_puts..).filter(|rest| !rest.is_empty()) {
-        // A key before its last put is dead from that on.
+        // A key's earlier puts are dead from its next put on.
         let is_dead = random.below(100) < dead_percent;
         let at = if is_dead { random.below(rest.len() as u64) } else { 0 };
         last_puts += usize::from(!is_dead);
@@ -112,7 +112,7 @@ fn load(store: &Path, value_size: usize, keys: usize, dead_percent: u64, seed: u
     db.close().unwrap();
 }
 
-/// Writes files of this size together.
+/// Writes files with this total size.
 fn write_pieces(dir: &Path, size: u64) {
     fs::create_dir(dir).unwrap();
     let piece = support::value(PIECE);

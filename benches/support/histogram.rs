@@ -1,16 +1,16 @@
-//! How long many calls took, and a call that does nothing of ours, to be timed beside them.
+//! A histogram of durations, and a call that does not use the store, to be timed between the others.
 
 use std::time::Duration;
 
-/// Rounds of calculation that make about a microsecond.
+/// Number of rounds of calculation that take about a microsecond.
 const NOTHING: u64 = 150;
 
-/// A fixed calculation, about as long as a call: what its times show is the machine's doing.
+/// A fixed calculation, about as long as a call. Its times show the effect of the machine.
 pub(crate) fn nothing(number: u64) {
     std::hint::black_box((0..NOTHING).fold(number, |mixture, _| super::keys::mix(mixture)));
 }
 
-/// Counts of durations, in buckets whose width is 1/32 of where they start.
+/// Counts of durations, in buckets whose width is 1/32 of their start.
 pub(crate) struct Histogram {
     buckets: Vec<u64>,
     count: u64,
@@ -36,14 +36,14 @@ impl Histogram {
         usize::try_from(doublings * Self::PARTS + (value >> doublings)).unwrap()
     }
 
-    /// The largest value that falls into a bucket.
+    /// Returns the largest value that falls into a bucket.
     fn top(bucket: usize) -> u64 {
         let bucket = bucket as u64;
         let doublings = (bucket / Self::PARTS).saturating_sub(1);
         ((bucket - doublings * Self::PARTS + 1) << doublings) - 1
     }
 
-    /// The duration that this part of all calls did not exceed.
+    /// Returns the duration that this fraction of all calls did not exceed.
     pub(crate) fn percentile(&self, part: f64) -> u64 {
         let mut left = self.count as f64 * (1.0 - part);
         for (bucket, count) in self.buckets.iter().enumerate().rev() {
@@ -55,7 +55,7 @@ impl Histogram {
         0
     }
 
-    /// Takes in what another one has counted.
+    /// Adds the counts of another histogram.
     pub(crate) fn extend(&mut self, other: &Self) {
         for (count, more) in self.buckets.iter_mut().zip(&other.buckets) {
             *count += more;

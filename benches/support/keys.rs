@@ -1,10 +1,10 @@
-//! Keys, made before anything is timed and read in the order in which they lie in memory.
+//! Keys, generated before anything is timed, and read in the order in which they lie in memory.
 //!
-//! - A key is 16 bytes: its number, big-endian, so that keys sort by number, and 8 bytes that look
-//!   random. Key `n` is the same in every bench.
+//! - A key has 16 bytes: its number in big-endian order, so that keys sort by number, and 8
+//!   pseudo-random bytes. Key `n` is the same in every bench.
 //! - The same seed gives the same stream.
 
-/// A key. A `Vec` of them is one flat buffer.
+/// A key. A `Vec` of keys is one flat buffer.
 pub(crate) type Key = [u8; 16];
 
 /// The skew of YCSB's workloads.
@@ -18,7 +18,7 @@ pub(crate) fn key(number: u64) -> Key {
     key
 }
 
-/// Returns the first keys in their order.
+/// Returns the first keys in order.
 pub(crate) fn ordered(count: usize) -> Vec<Key> {
     (0..count as u64).map(key).collect()
 }
@@ -32,15 +32,15 @@ pub(crate) fn shuffled(count: usize, seed: u64) -> Vec<Key> {
     keys
 }
 
-/// Returns keys among the first `count`, each as likely as any other.
+/// Returns keys among the first `count`, uniformly distributed.
 pub(crate) fn uniform(count: usize, len: usize, seed: u64) -> Vec<Key> {
     let mut random = Random::new(seed);
     (0..len).map(|_| key(random.below(count as u64))).collect()
 }
 
-/// Returns keys among the first `count`, few of them most of the time.
+/// Returns keys among the first `count`, most of the time one of a few.
 ///
-/// Where the keys were loaded in random order, popular ones lie anywhere.
+/// Where the keys were loaded in random order, the popular ones may lie anywhere.
 pub(crate) fn zipf(count: usize, len: usize, seed: u64) -> Vec<Key> {
     let (mut random, zipf) = (Random::new(seed), Zipf::new(count as u64, ZIPF_EXPONENT));
     (0..len).map(|_| key(zipf.rank(&mut random) - 1)).collect()
@@ -67,7 +67,7 @@ impl Random {
         mix(self.state)
     }
 
-    /// Returns a number below a limit. No number is favoured by more than `limit` in 2^64.
+    /// Returns a number below a limit. The bias toward any number is at most `limit` in 2^64.
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
         ((u128::from(self.next()) * u128::from(limit)) >> 64) as u64
     }
@@ -78,15 +78,15 @@ impl Random {
     }
 }
 
-/// The generator's last step, which spreads every bit over all of them.
+/// The generator's last step, which spreads every bit over the whole number.
 pub(crate) fn mix(number: u64) -> u64 {
     let number = (number ^ (number >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let number = (number ^ (number >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     number ^ (number >> 31)
 }
 
-/// Ranks from 1, by rejection and inversion: Hoermann and Derflinger, "Rejection-inversion to
-/// generate variates from monotone discrete distributions", ACM TOMACS 6(3), 1996.
+/// Generates ranks from 1, by rejection and inversion: Hoermann and Derflinger, "Rejection-inversion
+/// to generate variates from monotone discrete distributions", ACM TOMACS 6(3), 1996.
 struct Zipf {
     count: f64,
     /// One minus the exponent, which must not be one.

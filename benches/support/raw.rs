@@ -1,11 +1,11 @@
 //! The limit of what the design can do on a machine: a populated mapping and a bare hash table.
 //!
-//! - An entry has as many bytes as ours, laid out as ours, and its checksum covers the same bytes;
-//!   a table has slots of 16 bytes in buckets of a cache line, found by the same hash.
-//! - Left out is all that makes it a store: no locks, no segments, no growth, no limits, no errors,
-//!   no recovery. One thread.
+//! - An entry has the same size and layout as in the store, and its checksum covers the same bytes.
+//!   The table has slots of 16 bytes in buckets of a cache line, found by the same hash.
+//! - Everything else that makes a store is left out: locks, segments, growth, limits, errors and
+//!   recovery. There is one thread.
 
-#![expect(unsafe_code, reason = "a file has to be mapped to be stored to")]
+#![expect(unsafe_code, reason = "storing through a mapping requires mapping a file")]
 
 use std::fs::File;
 use std::path::Path;
@@ -18,23 +18,23 @@ use super::keys::Key;
 const HEADER_SIZE: usize = 20;
 const KEY_SIZE: usize = size_of::<Key>();
 const TOMBSTONE: u16 = 1;
-/// Where pages are populated as it goes, this much at a time, as ours are.
+/// Size of a step in which pages are populated during the run, in bytes, as in the store.
 const POPULATE_SIZE: usize = 256 << 10;
 
-/// When the mapping's pages are made ready to be stored to.
+/// When the mapping's pages are populated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Populate {
-    /// All of them before anything is timed.
+    /// All pages, before anything is timed.
     Before,
-    /// As ours are, which is part of the time then.
+    /// Step by step like the store, as a part of the measured time.
     AsItGoes,
 }
 
-/// What a raw limit is made for.
+/// The parameters of a raw limit.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Shape {
     pub(crate) keys: usize,
-    /// Entries that the log has room for.
+    /// Number of entries for which the log has room.
     pub(crate) entries: usize,
     pub(crate) value_size: usize,
     pub(crate) populate: Populate,
@@ -42,7 +42,7 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// Room for so many keys, each put once; populated before, with checksums.
+    /// Room for this many keys, each put once; populated beforehand, with checksums.
     pub(crate) fn new(keys: usize, value_size: usize) -> Self {
         let populate = Populate::Before;
         Self { keys, entries: keys, value_size, populate, checksums: true }
@@ -65,7 +65,8 @@ impl Raw {
         let size = size.next_multiple_of(POPULATE_SIZE);
         let file = tempfile::tempfile_in(directory).unwrap();
         file.allocate(size as u64).unwrap();
-        // SAFETY: the file has no name, so nobody else changes or cuts it while it is mapped.
+        // SAFETY: the file has no name, so no other process changes or truncates it while it is
+        // mapped.
         let map = unsafe { MmapOptions::new().len(size).map_mut(&file) }.unwrap();
         map.advise(Advice::Random).unwrap();
         let table = Table::new(shape.keys);
@@ -119,7 +120,7 @@ impl Raw {
         true
     }
 
-    /// Calls a closure with each key and value of the log, from its start on.
+    /// Calls a closure with each key and value of the log, from its start.
     pub(crate) fn scan(&self, mut read: impl FnMut(&[u8], &[u8])) {
         let mut offset = 0;
         while offset < self.end {
@@ -188,7 +189,7 @@ pub(crate) fn entry_size(value_size: usize) -> usize {
     (HEADER_SIZE + KEY_SIZE + value_size).next_multiple_of(8)
 }
 
-/// Ours are made in the same order: key and value before the place is known, then the header.
+/// Computed in the store's order: key and value before the place is known, then the header.
 fn checksum(header: &[u8], body: &[u8]) -> u32 {
     let mut sum = crc32fast::Hasher::new();
     sum.update(body);
@@ -196,8 +197,8 @@ fn checksum(header: &[u8], body: &[u8]) -> u32 {
     sum.finalize()
 }
 
-/// A key is compared in two words: 16 bytes that were stored as two words a moment ago can't be
-/// forwarded to one load of 16 bytes, which waits for them then, and spoils the figure.
+/// Compares a key as two words. A 16-byte load of bytes just stored as two words cannot be served by
+/// store forwarding; the stall would distort the figure.
 fn words(key: &[u8]) -> [u64; 2] {
     let word = |at: usize| u64::from_be_bytes(*key[at..].first_chunk().unwrap());
     [word(0), word(8)]
@@ -214,7 +215,7 @@ const BUCKET_LEN: usize = 4;
 const BUCKET_SIZE: usize = 64;
 const SLOT_SIZE: usize = BUCKET_SIZE / BUCKET_LEN;
 
-/// A table of fixed size, probed in order: slots of a fingerprint and an offset, in buckets of a
+/// A table of fixed size with linear probing: slots of a fingerprint and an offset, in buckets of a
 /// cache line, in huge pages where the kernel has them.
 struct Table {
     map: MmapMut,
@@ -222,18 +223,18 @@ struct Table {
 }
 
 impl Table {
-    /// A table that is three quarters full with all keys, which is where ours are on average. All
-    /// of it has been touched.
+    /// A table that is three quarters full with all keys, which is the average load of the store's
+    /// tables. All of it has been touched.
     fn new(keys: usize) -> Self {
         let bucket_count = (keys * 4).div_ceil(3 * BUCKET_LEN) + 1;
         let mut map = MmapMut::map_anon(bucket_count * BUCKET_SIZE).unwrap();
-        // It is advice, and a kernel may be built without it.
+        // This is only advice, and the kernel may not support it.
         let _ = map.advise(Advice::HugePage);
         map.fill(0);
         Self { map, bucket_count }
     }
 
-    /// Returns the place of a key's slot, or else of the one that ends its chain.
+    /// Returns the place of a key's slot, or of the slot that ends its chain.
     fn find(&self, fingerprint: u64, is_it: impl Fn(u64) -> bool) -> Result<usize, usize> {
         let bucket = ((fingerprint >> 32) * self.bucket_count as u64) >> 32;
         let mut at = bucket as usize * BUCKET_SIZE;

@@ -1,36 +1,36 @@
-//! Ours beside a limit, in turns, as rows of a table.
+//! Compares the store ("ours") with a limit, in turns, and prints rows of a table.
 //!
-//! - Absolute times wander on a machine that others use, ratios of neighbouring slices far less:
-//!   ours and the limit do the same work slice by slice, and change who begins.
-//! - Times are means over all slices; the ratio is the median of the slices' own ratios, and is
+//! - Absolute times vary on a shared machine, and ratios of adjacent slices much less. So both sides
+//!   do the same work slice by slice, and take turns at going first.
+//! - Times are means over all slices. The ratio is the median of the ratios of the slices, and is
 //!   followed by their quartiles.
 
 use std::time::Duration;
 
-/// What a row has to reach.
+/// The target of a row.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Target {
-    /// There is none; the row is there to be looked at.
+    /// No target; the row is for information.
     None,
-    /// There is none, and the ratio says how many times as fast ours is.
+    /// No target; the ratio says how many times as fast the store is.
     Speed,
-    /// At most so many times the limit's time.
+    /// At most this multiple of the limit's time.
     AtMost(f64),
-    /// At least so many times as fast as what it is compared with.
+    /// At least this many times as fast as the other side.
     Faster(f64),
-    /// Ours at most so many nanoseconds.
+    /// At most this many nanoseconds for the store.
     Nanos(f64),
 }
 
 /// Prints the head of a table.
-pub(crate) fn head(title: &str, beside: &str) {
+pub(crate) fn head(title: &str, limit_name: &str) {
     println!("\n### {title}\n");
-    println!("| row | ours, ns | {beside}, ns | ratio | quartiles | target | met |");
+    println!("| row | ours, ns | {limit_name}, ns | ratio | quartiles | target | met |");
     println!("| --- | ---: | ---: | ---: | --- | --- | --- |");
 }
 
-/// Runs both sides in turns and prints a row. Each is given the number of the slice, does `ops`
-/// operations and says how long they took.
+/// Runs both sides in turns, and prints a row. Each side gets the number of the slice, makes `ops`
+/// operations, and returns their duration.
 pub(crate) fn compare(
     name: &str,
     target: Target,

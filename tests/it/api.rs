@@ -508,8 +508,8 @@ fn the_ttl_of_a_batch_applies_to_its_puts_without_a_ttl() {
     db.put("deleted", "").unwrap();
     let mut batch = Batch::new();
     batch
-        .put("of the batch", "1")
-        .put_opt("of its own", "2", WriteOptions::new().ttl(HOUR))
+        .put("without a ttl", "1")
+        .put_opt("with a ttl", "2", WriteOptions::new().ttl(HOUR))
         .delete("deleted");
     db.write_opt(&batch, WriteOptions::new().ttl(Duration::ZERO)).unwrap();
     db.write(
@@ -519,7 +519,7 @@ fn the_ttl_of_a_batch_applies_to_its_puts_without_a_ttl() {
     )
     .unwrap();
     let expected = BTreeMap::from([
-        (b"of its own".to_vec(), b"2".to_vec()),
+        (b"with a ttl".to_vec(), b"2".to_vec()),
         (b"lives".to_vec(), b"4".to_vec()),
     ]);
     assert_eq!(pairs(&db), expected);

@@ -177,14 +177,14 @@ fn refused_file(path: &Path, open: fn(&Path) -> bitcask::Result<()>) -> Error {
     error
 }
 
-/// Sets the permissions of a directory and of the files in it to what `mode` grants to others.
+/// Sets the permissions of a directory.
 fn permit(dir: &Path, mode: u32) {
     fs::set_permissions(dir, Permissions::from_mode(mode)).unwrap();
 }
 
 /// Returns the output of a process that opens a store without being root, or `None` if no such process
 /// can be started.
-fn said_by_nobody(part: &str, store: &Path) -> Option<String> {
+fn output_of_unprivileged_process(part: &str, store: &Path) -> Option<String> {
     let mut command = actor(part, store);
     if fs::metadata("/proc/self").unwrap().uid() == 0 {
         command.uid(65_534).gid(65_534);
@@ -205,7 +205,7 @@ fn an_unreadable_directory_is_refused() {
     fs::create_dir(&inner).unwrap();
     permit(dir.path(), 0o755);
     permit(&inner, 0);
-    let said = ["opener", "reader"].map(|part| said_by_nobody(part, &inner));
+    let said = ["opener", "reader"].map(|part| output_of_unprivileged_process(part, &inner));
     permit(&inner, 0o755);
     for said in said.into_iter().flatten() {
         assert!(said.contains("Permission denied"), "{said}");
@@ -221,11 +221,11 @@ fn a_write_protected_directory_opens_for_reading_only() {
     let before = contents(dir.path());
     let lock = dir.path().join("LOCK");
     fs::set_permissions(&lock, Permissions::from_mode(0o444)).unwrap();
-    if let Some(said) = said_by_nobody("opener", dir.path()) {
+    if let Some(said) = output_of_unprivileged_process("opener", dir.path()) {
         assert!(said.contains("Permission denied"), "{said}");
         assert!(said.contains(&lock.display().to_string()), "{said}");
     }
-    if let Some(said) = said_by_nobody("reader", dir.path()) {
+    if let Some(said) = output_of_unprivileged_process("reader", dir.path()) {
         assert_eq!(said, "100 keys");
     }
     permit(dir.path(), 0o755);
@@ -292,7 +292,7 @@ fn a_store_can_be_created_in_a_directory_with_foreign_files() {
     assert_eq!(fs::read_to_string(dir.path().join("notes.txt")).unwrap(), "notes");
 }
 
-/// Updates the checksum of a segment's header after a change to it.
+/// Changes the version in a segment's header to 2, and updates the header's checksum.
 fn renew_header(log: &Path) {
     patch(log, |bytes| {
         bytes[9] = 2;

@@ -1,7 +1,7 @@
-//! Stores that were written by every format version so far: they open for ever after.
+//! Stores written by every format version so far, which later builds must open forever.
 //!
-//! `tests/fixtures/README.md` says how they were made. The bytes themselves are compared with
-//! `docs/format.md` by a unit test, which sees the decoders.
+//! `tests/fixtures/README.md` describes how they were made. A unit test, which has access to the
+//! decoders, compares the bytes themselves with `docs/format.md`.
 
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
@@ -16,7 +16,7 @@ type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 /// Whether this build can read the stores with compressed values.
 const LZ4: bool = cfg!(feature = "lz4");
 
-/// The stores that this build can read.
+/// Returns the names of the stores that this build can read.
 fn readable() -> impl Iterator<Item = &'static str> {
     let names = ["v1-closed", "v1-killed", "v1-lz4-closed", "v1-lz4-killed"];
     names.into_iter().filter(|name| LZ4 || !name.contains("lz4"))
@@ -44,7 +44,7 @@ fn pairs(db: &Reader) -> Pairs {
         .collect()
 }
 
-/// Names and contents of all files of a store.
+/// Returns the names and contents of all files of a store.
 fn files(store: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let paths = fs::read_dir(store).unwrap().map(|entry| entry.unwrap().path());
     paths.map(|path| (path.clone(), fs::read(path).unwrap())).collect()
@@ -58,8 +58,8 @@ fn copy(store: &Path) -> tempfile::TempDir {
     dir
 }
 
-/// Opens a copy of a store, compares it with what is expected, changes it, and opens it again.
-/// Returns what the first opening reported.
+/// Opens a copy of a store, compares it with the expected content, changes it, and reopens it. Returns
+/// the recovery report of the first opening.
 fn open_copy(name: &str) -> RecoveryReport {
     let store = fixture(name);
     let (dir, mut expected) = (copy(&store), expected(&store));
@@ -85,7 +85,7 @@ fn open_copy(name: &str) -> RecoveryReport {
 }
 
 #[test]
-fn a_store_of_version_1_that_was_closed_in_order_opens() {
+fn a_cleanly_closed_store_of_version_1_opens() {
     for name in readable().filter(|name| name.contains("closed")) {
         let report = open_copy(name);
         assert!(report.is_clean(), "{report:?}");
@@ -93,7 +93,7 @@ fn a_store_of_version_1_that_was_closed_in_order_opens() {
 }
 
 #[test]
-fn a_store_of_version_1_that_was_killed_is_recovered_whole() {
+fn a_killed_store_of_version_1_is_recovered_completely() {
     let report = open_copy("v1-killed");
     assert_eq!(report.recovered_segments, 2);
     assert_eq!(report.leftovers.len(), 1);
@@ -101,7 +101,7 @@ fn a_store_of_version_1_that_was_killed_is_recovered_whole() {
 }
 
 #[test]
-fn a_store_with_compressed_values_that_was_killed_is_recovered_whole() {
+fn a_killed_store_with_compressed_values_is_recovered_completely() {
     if LZ4 {
         let report = open_copy("v1-lz4-killed");
         assert_eq!(report.recovered_segments, 1);
@@ -109,7 +109,7 @@ fn a_store_with_compressed_values_that_was_killed_is_recovered_whole() {
     }
 }
 
-/// Returns whether an error says that this build lacks LZ4, and where.
+/// Returns whether an error says that this build lacks LZ4, and names the place.
 fn lacks_lz4(error: &Error) -> bool {
     let Error::UnsupportedCodec { path, offset, codec: 1 } = error else { return false };
     let said = error.to_string();
@@ -118,7 +118,7 @@ fn lacks_lz4(error: &Error) -> bool {
 }
 
 #[test]
-fn a_build_without_lz4_reads_what_is_not_compressed_and_refuses_the_rest_by_name() {
+fn a_build_without_lz4_reads_uncompressed_values_and_names_the_codec_of_others() {
     if LZ4 {
         return;
     }
@@ -142,7 +142,7 @@ fn a_build_without_lz4_reads_what_is_not_compressed_and_refuses_the_rest_by_name
     assert!(refused.iter().all(|pair| lacks_lz4(pair.as_ref().unwrap_err())));
     assert!(lacks_lz4(&db.update("key 3", |_| Some("new")).unwrap_err()));
 
-    // Nothing of this reads a value: the store is whole again.
+    // None of these operations reads a value, so they all succeed.
     db.put("key 3", "new").unwrap();
     db.delete("key 4").unwrap();
     let mut batch = Batch::new();
@@ -209,7 +209,7 @@ fn hints_of_version_1_are_rebuilt_byte_for_byte() {
 }
 
 #[test]
-fn a_store_of_version_1_is_read_in_place_and_left_as_it_was() {
+fn a_store_of_version_1_is_read_without_changes() {
     for name in readable() {
         let store = fixture(name);
         let before = files(&store);

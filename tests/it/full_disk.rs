@@ -20,10 +20,11 @@ enum Shortage {
     Both,
 }
 
-/// Number of writes before the rest of the disk is used up. Every second one is deleted later.
+/// Number of keys written before the rest of the disk is used up. The first sixth of them, and every
+/// second one of the others, are deleted later.
 const WRITES: usize = 300;
 
-/// Writes until every third segment is dead, and waits to be killed.
+/// Writes all keys, after a first version of a third of them, and waits to be killed.
 pub(crate) fn write_and_wait(dir: &Path) {
     let db = Bitcask::open(dir, options(mode())).unwrap();
     for number in (0..WRITES / 3).chain(0..WRITES) {

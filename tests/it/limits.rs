@@ -91,7 +91,7 @@ pub(crate) fn play(dir: &Path) {
     for db in stores {
         db.close().unwrap();
     }
-    println!("{SAYS}all is well");
+    println!("{SAYS}all passed");
 }
 
 /// Takes all descriptors: calls that need one fail with an explanation, and work again once there are

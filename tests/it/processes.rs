@@ -215,17 +215,17 @@ fn only_one_of_two_processes_gets_the_lock() {
 
 /// Opens the store for reading again and again while a log keeper runs, until the keeper has made
 /// `changes` changes. Passes each reader to `check`, with the last change reported before the opening.
-fn read_beside_a_writer(role: &str, changes: u64, mut check: impl FnMut(&Reader, u64) + Send) {
-    look_beside_a_writer(role, changes, |path, before| {
+fn read_during_writes(role: &str, changes: u64, mut check: impl FnMut(&Reader, u64) + Send) {
+    look_during_writes(role, changes, |path, before| {
         let db = ReadOnly::open(path, small()).unwrap();
         check(&db, before);
     });
 }
 
-/// Like `read_beside_a_writer`, but with one reader that is refreshed each time.
-fn refresh_beside_a_writer(role: &str, changes: u64, mut check: impl FnMut(&Reader, u64) + Send) {
+/// Like `read_during_writes`, but with one reader that is refreshed each time.
+fn refresh_during_writes(role: &str, changes: u64, mut check: impl FnMut(&Reader, u64) + Send) {
     let mut reader = None;
-    look_beside_a_writer(role, changes, |path, before| {
+    look_during_writes(role, changes, |path, before| {
         let db = reader.get_or_insert_with(|| open_read_only(path));
         db.refresh().unwrap();
         check(db, before);
@@ -233,7 +233,7 @@ fn refresh_beside_a_writer(role: &str, changes: u64, mut check: impl FnMut(&Read
 }
 
 /// Calls `look` again and again while a log keeper runs.
-fn look_beside_a_writer(role: &str, changes: u64, mut look: impl FnMut(&Path, u64) + Send) {
+fn look_during_writes(role: &str, changes: u64, mut look: impl FnMut(&Path, u64) + Send) {
     let dir = tempfile::tempdir().unwrap();
     let mut keeper = Actor::start(actor(role, dir.path())).unwrap();
     assert_eq!(keeper.hear().unwrap(), "from 0");
@@ -276,12 +276,12 @@ fn states_of_one_moment() -> impl FnMut(&Reader, u64) {
 
 #[test]
 fn a_reader_of_a_busy_store_sees_one_moment() {
-    read_beside_a_writer("log keeper", 1500, states_of_one_moment());
+    read_during_writes("log keeper", 1500, states_of_one_moment());
 }
 
 #[test]
 fn a_reader_of_a_busy_syncing_store_sees_one_moment() {
-    read_beside_a_writer("careful log keeper", 1000, states_of_one_moment());
+    read_during_writes("careful log keeper", 1000, states_of_one_moment());
 }
 
 /// The same check for a writer that clears.
@@ -300,22 +300,22 @@ fn states_since_a_clear() -> impl FnMut(&Reader, u64) {
 
 #[test]
 fn a_reader_of_a_busy_clearing_store_sees_one_moment() {
-    read_beside_a_writer("clearing log keeper", 3000, states_since_a_clear());
+    read_during_writes("clearing log keeper", 3000, states_since_a_clear());
 }
 
 #[test]
 fn a_refreshed_reader_of_a_busy_store_sees_one_moment() {
-    refresh_beside_a_writer("log keeper", 3000, states_of_one_moment());
+    refresh_during_writes("log keeper", 3000, states_of_one_moment());
 }
 
 #[test]
 fn a_refreshed_reader_of_a_busy_merging_store_sees_one_moment() {
-    refresh_beside_a_writer("merging log keeper", 1500, states_of_one_moment());
+    refresh_during_writes("merging log keeper", 1500, states_of_one_moment());
 }
 
 #[test]
 fn a_refreshed_reader_of_a_busy_clearing_store_sees_one_moment() {
-    refresh_beside_a_writer("clearing log keeper", 3000, states_since_a_clear());
+    refresh_during_writes("clearing log keeper", 3000, states_since_a_clear());
 }
 
 #[test]
@@ -424,7 +424,7 @@ macro_rules! absent {
         impl Absence for ReadOnly {}
         impl Absence for Reader {}
 
-        fn call_what_is_absent(db: &ReadOnly) {
+        fn call_absent_methods(db: &ReadOnly) {
             let reader: &Reader = db;
             $(let (Absent, Absent) = (db.$method(), reader.$method());)*
         }
@@ -446,7 +446,7 @@ fn a_reader_has_no_method_that_writes_and_changes_nothing() {
     db.close().unwrap();
     let before = contents(dir.path());
     let db = open_read_only(dir.path());
-    call_what_is_absent(&db);
+    call_absent_methods(&db);
     assert_eq!(db.get("key").unwrap().unwrap(), "value");
     db.close().unwrap();
     assert!(before == contents(dir.path()));

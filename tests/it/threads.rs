@@ -1,4 +1,4 @@
-//! Several threads on few keys: what they write checks itself.
+//! Several threads on a few keys, whose values are self-checking.
 
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 #![expect(clippy::indexing_slicing, reason = "an out-of-bounds index in a helper fails the test")]
@@ -14,7 +14,7 @@ use crate::support::{Random, crash_copy, open, pairs, small};
 
 const THREADS: u64 = 8;
 
-/// A value that names its key, and says by every byte whether it is whole.
+/// A value that names its key, and whose every byte shows whether it is complete.
 pub(crate) fn value(key: u64, writer: u64, sequence: u64) -> Vec<u8> {
     let mut value = [key, writer, sequence].map(u64::to_be_bytes).concat();
     let mut filler = Random(key ^ writer << 20 ^ sequence << 30);
@@ -22,11 +22,11 @@ pub(crate) fn value(key: u64, writer: u64, sequence: u64) -> Vec<u8> {
     value
 }
 
-/// Returns who wrote a value and when, after a check of every byte.
+/// Checks every byte of a value, and returns its writer and its sequence number.
 pub(crate) fn checked(key: u64, bytes: &[u8]) -> (u64, u64) {
     let word = |at: usize| u64::from_be_bytes(bytes[at * 8..][..8].try_into().unwrap());
     let (writer, sequence) = (word(1), word(2));
-    assert!(bytes == value(key, writer, sequence), "key {key} has a value that is not its own");
+    assert!(bytes == value(key, writer, sequence), "key {key} has another key's value");
     (writer, sequence)
 }
 
@@ -38,7 +38,7 @@ pub(crate) fn number(key: &[u8]) -> u64 {
     u64::from_be_bytes(key.try_into().unwrap())
 }
 
-/// One of everything, at random, on sixteen keys.
+/// Random operations of every kind on sixteen keys.
 fn mixed_work(db: &Bitcask, writer: u64, steps: u64) {
     const KEYS: u64 = 16;
     let mut random = Random(writer);
@@ -99,7 +99,7 @@ fn mixed_work(db: &Bitcask, writer: u64, steps: u64) {
 }
 
 #[test]
-fn eight_threads_on_sixteen_keys_read_only_what_was_written_there() {
+fn eight_threads_on_sixteen_keys_read_only_values_of_each_key() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
     thread::scope(|scope| {
@@ -116,7 +116,7 @@ fn eight_threads_on_sixteen_keys_read_only_what_was_written_there() {
     for path in [dir.path(), copy.path()] {
         let db = open(path);
         let after = pairs(&db);
-        assert!(before == after, "what was there last is what is recovered");
+        assert!(before == after, "a reopen must recover the final state");
         assert!(db.recovery().cuts.is_empty());
         for (found, bytes) in after {
             checked(number(&found), &bytes);
@@ -182,7 +182,7 @@ fn every_value_is_swapped_in_by_exactly_one_thread() {
 }
 
 #[test]
-fn what_a_reader_has_seen_of_a_key_never_gets_older() {
+fn successive_reads_of_a_key_never_get_older() {
     const KEYS: u64 = 4;
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
@@ -200,7 +200,11 @@ fn what_a_reader_has_seen_of_a_key_never_gets_older() {
                             _ => db.put(key(at), &new).unwrap(),
                         }
                         let own = db.get(key(at)).unwrap().unwrap();
-                        assert_eq!(checked(at, &own), (at, sequence), "a write is seen at once");
+                        assert_eq!(
+                            checked(at, &own),
+                            (at, sequence),
+                            "a write must be visible immediately"
+                        );
                     }
                 })
             })
@@ -241,7 +245,7 @@ fn what_a_reader_has_seen_of_a_key_never_gets_older() {
 }
 
 #[test]
-fn a_write_is_seen_before_the_one_that_follows_it() {
+fn writes_become_visible_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
     let done = AtomicBool::new(false);
@@ -269,7 +273,7 @@ fn a_write_is_seen_before_the_one_that_follows_it() {
 }
 
 #[test]
-fn writers_that_wait_for_the_disk_all_get_there() {
+fn all_writers_that_wait_for_the_disk_finish() {
     const EACH: u64 = 40;
     let dir = tempfile::tempdir().unwrap();
     let options = crate::support::options().segment_size(8192).sync_policy(SyncPolicy::Always);
@@ -293,7 +297,7 @@ fn writers_that_wait_for_the_disk_all_get_there() {
     });
     let stats = db.stats();
     assert!(stats.syncs >= EACH && stats.syncs <= THREADS * EACH, "{stats:?}");
-    // Whoever has waited was served: there is nothing left to sync.
+    // Every waiting writer was served, so nothing is left to sync.
     db.sync().unwrap();
     assert_eq!(db.stats().syncs, stats.syncs);
     let copy = crash_copy(dir.path());
@@ -305,7 +309,7 @@ fn writers_that_wait_for_the_disk_all_get_there() {
 }
 
 #[test]
-fn a_store_may_be_cleared_and_synced_beside_its_writers_and_readers() {
+fn a_store_can_be_cleared_and_synced_during_writes_and_reads() {
     let dir = tempfile::tempdir().unwrap();
     let db = Bitcask::open(dir.path(), small()).unwrap();
     thread::scope(|scope| {
@@ -331,24 +335,24 @@ fn a_store_may_be_cleared_and_synced_beside_its_writers_and_readers() {
     assert!(before == pairs(&open(dir.path())));
 }
 
-/// Returns how many mappings this process has of files in a directory.
+/// Returns the number of mappings that this process has of files in a directory.
 #[cfg(target_os = "linux")]
 fn mappings(dir: &Path) -> usize {
     let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
     maps.lines().filter(|line| line.contains(dir.to_str().unwrap())).count()
 }
 
-/// A file that was removed takes its disk space for as long as it is mapped.
+/// A removed file takes disk space for as long as it is mapped.
 #[cfg(target_os = "linux")]
 #[test]
-fn clear_gives_disk_space_back_though_nobody_uses_the_store_afterwards() {
+fn clear_frees_disk_space_without_further_use_of_the_store() {
     let dir = tempfile::tempdir().unwrap();
     let db = open(dir.path());
     let fill = || (0..600).for_each(|at| db.put(key(at), [7; 100]).unwrap());
     fill();
     assert!(db.stats().segments > 10 && mappings(dir.path()) > 10);
     db.clear().unwrap();
-    // Other tests read meanwhile, for a moment each, and the store's thread tries again.
+    // Other tests' reads briefly delay the release. The store's thread then tries again.
     let until = |most: usize| {
         for _ in 0..1000 {
             if mappings(dir.path()) <= most {

@@ -1,6 +1,6 @@
-//! What can be checked about the source itself: the floor plan, and the habits of the house.
+//! Checks of the source itself: the floor plan, and the project's conventions.
 //!
-//! Each test collects all offences before it fails, so that one run shows them all.
+//! Each test collects all violations before it fails, so that one run shows all of them.
 
 #![expect(
     clippy::unwrap_used,
@@ -14,9 +14,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-/// Lines of a source file, its tests not counted.
+/// Maximum number of lines of a source file, without its tests.
 const LINES_MAX: usize = 400;
-/// Lines of a function, its signature counted.
+/// Maximum number of lines of a function, including its signature.
 const FUNCTION_LINES_MAX: usize = 70;
 const EXAMPLE_LINES_LIMIT: usize = 60;
 const CRATES_MAX: usize = 20;
@@ -29,7 +29,8 @@ fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Paths of the files below a directory with an extension, from the root on, sorted.
+/// Returns the paths of the files with an extension below a directory, relative to the root and
+/// sorted.
 fn files(dir: &str, extension: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut dirs = vec![root().join(dir)];
@@ -72,12 +73,12 @@ fn is_test(path: &str) -> bool {
         || path.starts_with("src/testing/")
 }
 
-/// Source files that are not tests through and through.
+/// Source files, without files that contain only tests.
 fn sources() -> Vec<String> {
     files("src", "rs").into_iter().filter(|path| !is_test(path)).collect()
 }
 
-/// The lines of a source file before its test module.
+/// Returns the lines of a source file before its test module.
 fn source_lines(path: &str) -> Vec<String> {
     let text = read(path);
     let lines: Vec<&str> = text.lines().collect();
@@ -86,7 +87,7 @@ fn source_lines(path: &str) -> Vec<String> {
     lines[..end].iter().map(|line| (*line).to_owned()).collect()
 }
 
-/// The lines of a source file before its test module, comments left out, numbered from 1.
+/// Returns the lines of a source file before its test module, without comments, numbered from 1.
 fn code_lines(path: &str) -> Vec<(usize, String)> {
     let code = |line: &str| line.split("//").next().unwrap_or_default().to_owned();
     let lines = source_lines(path);
@@ -98,7 +99,7 @@ fn none(what: &str, offences: &[String]) {
     assert!(offences.is_empty(), "{what}:\n{}", offences.join("\n"));
 }
 
-/// Returns the lines of files in which a test finds an offence.
+/// Returns the lines of files that violate a rule.
 fn offences(paths: &[String], is_one: impl Fn(&str, &str) -> bool) -> Vec<String> {
     let mut found = Vec::new();
     for path in paths {
@@ -111,14 +112,14 @@ fn offences(paths: &[String], is_one: impl Fn(&str, &str) -> bool) -> Vec<String
     found
 }
 
-/// Returns what follows each occurrence of a prefix, as far as it is one name.
+/// Returns the name that follows each occurrence of a prefix.
 fn names_after<'a>(line: &'a str, prefix: &str) -> Vec<&'a str> {
     let is_in_name = |char: char| char.is_ascii_alphanumeric() || char == '_';
     let rests = line.match_indices(prefix).map(|(at, found)| &line[at + found.len()..]);
     rests.map(|rest| rest.split(|char| !is_in_name(char)).next().unwrap_or_default()).collect()
 }
 
-/// The floor plan: modules in order, each with what it may import.
+/// Returns the floor plan: the modules in order, each with the modules that it may import.
 fn floor_plan() -> Vec<(String, BTreeSet<String>)> {
     let text = read("ARCHITECTURE.md");
     let (_, table) = text.split_once("| module | may import |\n").expect("a floor plan");
@@ -132,14 +133,14 @@ fn floor_plan() -> Vec<(String, BTreeSet<String>)> {
     table.lines().skip(1).take_while(|line| line.starts_with('|')).map(row).collect()
 }
 
-/// What each module imports in fact.
+/// Returns the modules that each module really imports.
 fn imports() -> BTreeMap<String, BTreeSet<String>> {
     let mut imports: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for path in sources().iter().filter(|path| *path != "src/lib.rs") {
         let module = path.trim_start_matches("src/").split(['/', '.']).next().unwrap();
         let found = imports.entry(module.to_owned()).or_default();
         for (at, line) in code_lines(path) {
-            assert!(!line.contains("crate::{"), "{path}:{at}: one module a line, please");
+            assert!(!line.contains("crate::{"), "{path}:{at}: import one module per line");
             let names = names_after(&line, "crate::").into_iter();
             let names = names.filter(|name| *name != module && *name != "testing");
             found.extend(names.map(str::to_owned));
@@ -149,7 +150,7 @@ fn imports() -> BTreeMap<String, BTreeSet<String>> {
 }
 
 #[test]
-fn every_module_imports_what_the_floor_plan_says() {
+fn every_module_imports_exactly_what_the_floor_plan_says() {
     let plan: BTreeMap<_, _> = floor_plan().into_iter().collect();
     let imports = imports();
     let mut offences = Vec::new();
@@ -159,7 +160,7 @@ fn every_module_imports_what_the_floor_plan_says() {
             (Some(planned), Some(found)) => {
                 let too_much: Vec<_> = found.difference(planned).collect();
                 let unused: Vec<_> = planned.difference(found).collect();
-                offences.push(format!("{module}: not planned {too_much:?}, unused {unused:?}"));
+                offences.push(format!("{module}: unplanned {too_much:?}, unused {unused:?}"));
             }
             (None, _) => offences.push(format!("{module}: not in the plan")),
             (_, None) => offences.push(format!("{module}: not in src")),
@@ -178,23 +179,23 @@ fn a_row_of_the_floor_plan_names_only_rows_above_it() {
         assert!(above.insert(module));
     }
     assert!(above.len() > 10, "the floor plan was not found");
-    none("these make a circle possible", &offences);
+    none("these rows allow cycles", &offences);
 }
 
 #[test]
-fn no_module_reaches_another_one_around_the_floor_plan() {
+fn no_module_bypasses_the_floor_plan() {
     let paths = sources();
     let is_one = |path: &str, line: &str| {
         let top = path.matches('/').count() == 1 || path.ends_with("/mod.rs");
         let prefix = if top { "super::" } else { "super::super::" };
-        // Inline test modules are cut off; `pub(super)` has no colons.
+        // Inline test modules are cut off, and `pub(super)` has no colons.
         line.contains(prefix) && path.matches('/').count() <= 2
     };
-    none("name other modules by `crate::`", &offences(&paths, is_one));
+    none("refer to other modules by `crate::`", &offences(&paths, is_one));
 }
 
 #[test]
-fn every_file_fits_in_a_readers_head() {
+fn every_source_file_is_short() {
     let mut offences = Vec::new();
     for path in sources() {
         let len = source_lines(&path).len();
@@ -202,10 +203,11 @@ fn every_file_fits_in_a_readers_head() {
             offences.push(format!("{path}: {len} lines"));
         }
     }
-    none(&format!("at most {LINES_MAX} lines a file, tests not counted"), &offences);
+    none(&format!("at most {LINES_MAX} lines per file, without tests"), &offences);
 }
 
-/// The name of a type that a line of code defines. Associated types, which are indented, are none.
+/// Returns the name of the type that a line of code defines. Indented definitions, which are
+/// associated types, do not count.
 fn defined_type(line: &str) -> Option<&str> {
     let mut words = line.split_whitespace().skip_while(|word| {
         word.starts_with("pub") || *word == "unsafe" || *word == "in" || word.ends_with(')')
@@ -221,7 +223,7 @@ fn defined_type(line: &str) -> Option<&str> {
 
 #[test]
 fn every_type_name_is_defined_once() {
-    // Each of these stands in for another file under some `cfg`.
+    // Each of these replaces another file under some `cfg`.
     let alternatives =
         ["src/sync/locks.rs", "src/sync/loom.rs", "src/sync/shuttle.rs", "src/epoch/twin.rs"];
     let mut homes: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -236,7 +238,7 @@ fn every_type_name_is_defined_once() {
     homes.retain(|_, homes| homes.len() > 1);
     let offences: Vec<_> =
         homes.iter().map(|(name, homes)| format!("{name}: {}", homes.join(", "))).collect();
-    none("give each type a name of its own", &offences);
+    none("give each type a unique name", &offences);
 }
 
 /// Returns whether a line of code begins a function with a body.
@@ -257,7 +259,7 @@ fn every_function_fits_on_a_screen() {
         let lines = source_lines(&path);
         for (at, line) in lines.iter().enumerate().filter(|(_, line)| begins_function(line)) {
             let indentation = line.len() - line.trim_start().len();
-            // The body, the last line of a signature without one, or the next item.
+            // The function ends with its body, with a signature without a body, or at the next item.
             let is_end = |end: &&String| {
                 let rest = end.get(indentation..).unwrap_or_default();
                 end.len() - end.trim_start().len() == indentation
@@ -271,10 +273,10 @@ fn every_function_fits_on_a_screen() {
         }
     }
     assert!(count > 500, "the functions were not found");
-    none(&format!("at most {FUNCTION_LINES_MAX} lines a function"), &offences);
+    none(&format!("at most {FUNCTION_LINES_MAX} lines per function"), &offences);
 }
 
-/// Returns what an item of a numbered list says, be it in a comment or in a document.
+/// Returns the text of an item of a numbered list, in a comment or in a document.
 fn numbered_item(line: &str) -> Option<&str> {
     let text = line.trim_start().trim_start_matches(['/', '!']).trim_start();
     let (number, text) = text.split_once(". ")?;
@@ -283,7 +285,7 @@ fn numbered_item(line: &str) -> Option<&str> {
 }
 
 #[test]
-fn the_lock_order_stands_once() {
+fn the_lock_order_is_stated_once() {
     let architecture = read("ARCHITECTURE.md");
     let (_, section) = architecture.split_once("## Lock order\n").expect("a lock order");
     let (section, _) = section.split_once("\n## ").unwrap_or((section, ""));
@@ -302,7 +304,7 @@ fn the_lock_order_stands_once() {
             }
         }
     }
-    none("locks are listed in ARCHITECTURE.md alone", &offences);
+    none("list locks only in ARCHITECTURE.md", &offences);
 }
 
 #[test]
@@ -319,19 +321,19 @@ fn the_front_page_lists_no_private_modules() {
     // A single word in backticks may be the name of something else.
     let is_list = |line: &&str| names(line) > 1;
     let offences: Vec<_> = front_page.filter(is_list).map(str::to_owned).collect();
-    none("its readers can't see these", &offences);
+    none("readers of the front page cannot see these modules", &offences);
 }
 
 #[test]
-fn every_source_file_says_what_it_is() {
+fn every_source_file_has_a_module_comment() {
     let is_one = |path: &String| !path.starts_with("src/bin/") && !read(path).starts_with("//!");
     let offences: Vec<_> = sources().into_iter().filter(is_one).collect();
     none("these do not start with `//!`", &offences);
 }
 
-/// What checkers put in the place of locks is none of the store's.
+/// Types that replace locks under a checker are not locks of the store.
 #[test]
-fn every_lock_says_its_place_in_the_order_of_locks() {
+fn every_lock_states_its_place_in_the_lock_order() {
     let is_ours = |path: &String| !path.starts_with("src/sync") && path != "src/epoch/twin.rs";
     let mut offences = Vec::new();
     for path in sources().into_iter().filter(is_ours) {
@@ -351,7 +353,7 @@ fn every_lock_says_its_place_in_the_order_of_locks() {
             }
         }
     }
-    none("say `Lock` and its number in ARCHITECTURE.md", &offences);
+    none("state `Lock` and its number in ARCHITECTURE.md", &offences);
 }
 
 fn is_number(name: &&str) -> bool {
@@ -372,8 +374,8 @@ fn everything_is_ascii() {
 }
 
 #[test]
-fn open_points_are_issues_and_not_comments() {
-    // In parts, so that this file does not find itself.
+fn open_points_are_issues_not_comments() {
+    // Split, so that this file does not find itself.
     let words = [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X")];
     let mut offences = Vec::new();
     for path in rust_files().into_iter().chain(documents()) {
@@ -383,7 +385,7 @@ fn open_points_are_issues_and_not_comments() {
             }
         }
     }
-    none("make these issues or decisions", &offences);
+    none("turn these into issues or decisions", &offences);
 }
 
 #[test]
@@ -401,7 +403,7 @@ fn lints_are_expected_with_a_reason_and_never_allowed() {
 }
 
 #[test]
-fn unsafe_code_has_few_homes() {
+fn unsafe_code_is_confined_to_few_files() {
     let paths: Vec<_> = files("src", "rs");
     let is_one = |path: &str, line: &str| {
         let homes = [
@@ -420,17 +422,17 @@ fn unsafe_code_has_few_homes() {
         let mut words = line.split(|char: char| !char.is_ascii_alphanumeric() && char != '_');
         !at_home && words.any(|word| word == "unsafe")
     };
-    none("unsafe code away from home", &offences(&paths, is_one));
+    none("unsafe code outside the permitted files", &offences(&paths, is_one));
 }
 
 #[test]
-fn only_the_door_to_the_disk_builds_io_errors() {
+fn only_the_fs_module_builds_io_errors() {
     let is_one = |path: &str, line: &str| {
         let at_home = path == "src/fs.rs" || path.starts_with("src/fs/");
-        // With dots it is a pattern, which builds nothing.
+        // With dots it is a pattern, which does not build an error.
         !at_home && line.contains("Error::Io") && !line.contains("..")
     };
-    none("only `fs` knows action and path", &offences(&sources(), is_one));
+    none("build I/O errors only in `fs`", &offences(&sources(), is_one));
 }
 
 #[test]
@@ -439,7 +441,7 @@ fn features_are_named_in_few_files() {
     let is_one = |path: &str, line: &str| {
         !homes.contains(&path) && (line.contains("cfg(") && line.contains("feature"))
     };
-    none("features away from home", &offences(&sources(), is_one));
+    none("features named outside the permitted files", &offences(&sources(), is_one));
 }
 
 #[test]
@@ -459,7 +461,7 @@ fn examples_are_short() {
             offences.push(format!("{path}: {len} lines"));
         }
     }
-    none(&format!("examples have less than {EXAMPLE_LINES_LIMIT} lines"), &offences);
+    none(&format!("examples have fewer than {EXAMPLE_LINES_LIMIT} lines"), &offences);
 }
 
 #[test]
@@ -474,7 +476,7 @@ fn the_default_dependency_tree_is_small() {
             return;
         }
         Err(error) => {
-            println!("skipped: cargo can't be run: {error}");
+            println!("skipped: cannot run cargo: {error}");
             return;
         }
     };

@@ -1,4 +1,4 @@
-//! Transactions of many threads: they act as if each ran alone.
+//! Transactions in many threads behave as if each ran alone.
 
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
@@ -33,8 +33,8 @@ fn sum(db: &Bitcask) -> i64 {
     db.snapshot().prefix("account/").map(|pair| number(&pair.unwrap().1)).sum()
 }
 
-/// Whatever eight threads transfer between ten accounts, every snapshot on the way, every range that a
-/// transaction reads, and the end have the sum of the beginning.
+/// Eight threads transfer money between ten accounts. Every snapshot meanwhile, every range that a
+/// transaction reads, and the end must show the initial total.
 #[test]
 fn transfers_keep_the_sum() {
     const ACCOUNTS: u64 = 10;
@@ -87,8 +87,8 @@ fn transfers_keep_the_sum() {
     assert_eq!(sum(&db), all);
 }
 
-/// Two doctors are on call, and each may go if the other stays. Each looks at both and changes one: by
-/// itself either is right, and both together are not.
+/// Two doctors are on call, and each may leave if the other stays. Each transaction reads both and
+/// changes one. Either is right alone, but not both.
 #[test]
 fn write_skew_is_refused() {
     let dir = tempfile::tempdir().unwrap();
@@ -110,7 +110,7 @@ fn write_skew_is_refused() {
                                 let there = |key| tx.contains_key(key).map(usize::from);
                                 there("on call/a")? + there("on call/b")?
                             };
-                            // Both have read before either writes.
+                            // Both transactions have read before either writes.
                             if std::mem::take(&mut is_first) {
                                 start.wait();
                             }
@@ -128,7 +128,7 @@ fn write_skew_is_refused() {
     }
 }
 
-/// Each number is given once, though who takes one looks for the highest by itself.
+/// Each number is issued once, although every transaction searches for the highest one itself.
 #[test]
 fn a_phantom_is_a_conflict() {
     const EACH: u64 = 60;
@@ -153,9 +153,9 @@ fn a_phantom_is_a_conflict() {
     assert_eq!(number(&db.last().unwrap().unwrap().1), i64::try_from(4 * EACH).unwrap() - 1);
 }
 
-/// A queue that some fill and others empty: what is taken is taken once, and in order.
+/// Some threads fill a queue and others empty it. Every job is taken once, and in order.
 #[test]
-fn what_is_taken_from_a_queue_is_taken_once() {
+fn every_job_is_taken_from_a_queue_once() {
     const JOBS: u64 = 300;
     let dir = tempfile::tempdir().unwrap();
     let db = Bitcask::open(dir.path(), busy()).unwrap();

@@ -1,10 +1,10 @@
-//! Ordered reads and snapshots, beside LMDB, redb and fjall in one run.
+//! Ordered reads and snapshots, compared with LMDB, redb and fjall in one run.
 //!
-//! `cargo run --release --manifest-path benches/compare/Cargo.toml -- [KEYS] [DIRECTORY]`: ten million
-//! keys of 16 bytes with values of 100, loaded in random order, unless told otherwise. Each figure is
-//! the median of five rounds; in each round the stores take turns.
+//! `cargo run --release --manifest-path benches/compare/Cargo.toml -- [KEYS] [DIRECTORY]`. The default
+//! is ten million keys of 16 bytes with values of 100, loaded in random order. Each figure is the
+//! median of five rounds; in each round the stores take turns.
 
-#![expect(clippy::unwrap_used, reason = "a bench that can't be prepared has failed")]
+#![expect(clippy::unwrap_used, reason = "a bench whose setup fails has failed")]
 
 mod stores;
 
@@ -14,15 +14,15 @@ use stores::Store;
 
 const ROUNDS: usize = 5;
 const VALUE_SIZE: usize = 100;
-/// So many keys share the first 12 bytes.
+/// Number of keys that share the first 12 bytes.
 const GROUP_LEN: u64 = 100;
-/// A pass over more tells nothing more.
+/// Number of pairs in a scan. A longer scan would show nothing more.
 const SCAN_LEN: usize = 2_000_000;
 const PREFIXES: u64 = 2_000;
 const SNAPSHOTS: u64 = 10_000;
 
-/// A permutation of all numbers (the finalizer of Appleby's MurmurHash3), so that neighbours in key
-/// order were not written one after the other.
+/// A permutation of all numbers (the finalizer of Appleby's MurmurHash3), so that keys that are
+/// adjacent in order were not written consecutively.
 fn mixed(mut number: u64) -> u64 {
     number = (number ^ (number >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd);
     number = (number ^ (number >> 33)).wrapping_mul(0xc4ce_b9fe_1a85_ec53);
@@ -43,7 +43,7 @@ fn keys(count: u64) -> Vec<[u8; 16]> {
     order.into_iter().map(|number| key(number / GROUP_LEN, number % GROUP_LEN)).collect()
 }
 
-/// A measurement: nanoseconds for one of what it counts.
+/// A measurement, in nanoseconds per counted item.
 struct Row {
     name: &'static str,
     run: fn(&dyn Store, groups: u64, round: u64) -> u64,
@@ -78,7 +78,7 @@ const ROWS: [Row; 5] = [
     },
 ];
 
-#[expect(clippy::cast_precision_loss, reason = "figures for people")]
+#[expect(clippy::cast_precision_loss, reason = "printed figures do not need 53 bits")]
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let count: u64 =
@@ -98,7 +98,7 @@ fn main() {
         let loaded = started.elapsed().as_secs_f64();
         store.settle();
         let settled = started.elapsed().as_secs_f64() - loaded;
-        // Ours sorts its keys when they are first asked for in order.
+        // Bitcask sorts its keys at the first ordered read.
         let started = Instant::now();
         store.prefix(&key(0, 0)[..12]);
         let first = started.elapsed().as_secs_f64();
@@ -108,7 +108,7 @@ fn main() {
         );
     }
     drop(keys);
-    // Indexes of ours that are being written in the background.
+    // Waits for indexes that bitcask writes in the background.
     std::thread::sleep(std::time::Duration::from_secs(count / 1_000_000 + 2));
 
     println!(

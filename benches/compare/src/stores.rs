@@ -1,20 +1,20 @@
-//! The stores, each in its fastest fair configuration: no sync, room for all data in its caches.
+//! The stores, each in its fastest fair configuration: no sync, and caches large enough for all data.
 
 use std::hint::black_box;
 use std::path::Path;
 
-/// What the comparison needs of a store. A pass returns how many pairs it has seen.
+/// The operations that the comparison needs. A pass returns the number of pairs that it has seen.
 pub(crate) trait Store {
     fn name(&self) -> &'static str;
     /// Writes pairs in batches, without waiting for the disk.
     fn load(&mut self, keys: &[[u8; 16]], value: &[u8]);
-    /// Lets what goes on behind the writes come to its end.
+    /// Waits until background work caused by the writes is done.
     fn settle(&mut self);
     fn scan(&self, len: usize) -> usize;
     fn scan_back(&self, len: usize) -> usize;
     fn scan_keys(&self, len: usize) -> usize;
     fn prefix(&self, prefix: &[u8]) -> usize;
-    /// Takes a view of the store, reads a key in it, and lets go of it.
+    /// Takes a view of the store, reads a key in it, and drops it.
     fn snapshot(&self, key: &[u8]);
 }
 
@@ -30,7 +30,7 @@ pub(crate) fn all(directory: &Path) -> Vec<Box<dyn Store>> {
     ]
 }
 
-/// Goes through what a pass gives, and counts it.
+/// Consumes the items of a pass, and counts them.
 fn seen<T>(items: impl Iterator<Item = T>) -> usize {
     items.fold(0, |len, item| {
         black_box(item);
@@ -57,7 +57,7 @@ impl Store for Ours {
     }
 
     fn load(&mut self, keys: &[[u8; 16]], value: &[u8]) {
-        // What a program would do: its puts need no batches.
+        // Like a typical program: puts to this store need no batches.
         keys.iter().for_each(|key| self.0.put(key, value).unwrap());
     }
 
@@ -94,11 +94,12 @@ struct Lmdb {
 impl Lmdb {
     fn new(directory: &Path) -> Self {
         let path = directory.join("lmdb");
-        #[expect(clippy::disallowed_methods, reason = "LMDB does not make its directory")]
+        #[expect(clippy::disallowed_methods, reason = "LMDB does not create its directory")]
         std::fs::create_dir_all(&path).unwrap();
         let mut options = heed::EnvOpenOptions::new();
         options.map_size(64 << 30);
-        // SAFETY: nobody else has the directory, and what is lost with the power is no matter here.
+        // SAFETY: no other process uses the directory, and losing data in a power cut does not matter
+        // here.
         let env = unsafe {
             options.flags(heed::EnvFlags::NO_SYNC | heed::EnvFlags::NO_READ_AHEAD);
             options.open(path).unwrap()

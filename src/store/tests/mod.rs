@@ -362,7 +362,7 @@ fn check_ttl(db: &Reader, model: &Model, key: &[u8]) {
 }
 
 fn check(db: &Reader, model: &Model) {
-    check_with(db, model, &[b"".to_vec(), b"a key that nobody puts".to_vec()]);
+    check_with(db, model, &[b"".to_vec(), b"a key that is never put".to_vec()]);
 }
 
 /// Checks a store's figures against the entries that the keydir names.

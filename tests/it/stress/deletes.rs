@@ -16,7 +16,7 @@ const ROUNDS: u64 = 4;
 
 /// Deletes all keys in a batch, and merges as soon as the deletes are in the log. Returns the number
 /// of keys after the deletes have returned, and again after the store was reopened.
-fn delete_beside_a_merge() -> (u64, u64) {
+fn delete_during_a_merge() -> (u64, u64) {
     let dir = directory();
     let open = || Bitcask::open(dir.path(), options().merge_policy(MergePolicy::Manual)).unwrap();
     let keys = || (0..KEYS).map(u32::to_be_bytes);
@@ -58,7 +58,7 @@ fn delete_beside_a_merge() -> (u64, u64) {
 #[test]
 fn deletes_in_flight_during_a_merge_stay_deleted() {
     let rounds = asked("BITCASK_STRESS").map_or(ROUNDS, |rounds| rounds.min(50));
-    let found: Vec<_> = (0..rounds).map(|_| delete_beside_a_merge()).collect();
+    let found: Vec<_> = (0..rounds).map(|_| delete_during_a_merge()).collect();
     let bad = found.iter().filter(|found| **found != (0, 0)).count();
     println!("keys left in {bad} of {rounds} rounds, before and after reopening: {found:?}");
     assert_eq!(bad, 0, "rounds of {rounds} in which deleted keys were back: {found:?}");

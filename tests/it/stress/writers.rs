@@ -168,7 +168,7 @@ impl Actor<'_> {
                 None => tx.delete(&names[1]),
             }
             tx.put(&names[2], bytes(blind, other));
-            // The next attempt reads anew.
+            // The next attempt reads again.
             let own = start;
             start = self.shared.stamp();
             Ok(own)

@@ -71,7 +71,7 @@ fn lab(links: bool) -> Lab {
 }
 
 #[test]
-fn a_backup_holds_what_the_store_held() {
+fn a_backup_holds_the_content_of_the_store() {
     for weak in [false, true] {
         for links in [false, true] {
             let lab =
@@ -204,7 +204,7 @@ fn a_store_without_segments_can_be_backed_up() {
 /// The store is backed up at each step of a merge, when slots may name copies that no manifest lists
 /// yet.
 #[test]
-fn a_backup_within_a_merge_holds_what_the_store_holds() {
+fn a_backup_during_a_merge_holds_the_content_of_the_store() {
     for links in [true, false] {
         let lab = lab(links);
         let (db, expected) = filled(&lab);

@@ -43,7 +43,7 @@ fn closed() -> (Lab, Pairs) {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Left {
-    /// Neither a store nor an empty directory: opening it is refused.
+    /// No file exists.
     Nothing,
     Refused,
     Whole,

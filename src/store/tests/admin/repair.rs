@@ -650,11 +650,11 @@ fn crafted_sizes_do_not_make_salvage_quadratic() {
     // Key size 7, no flags, value size 1 MiB and a plausible time at every offset; then a time in the
     // far future, in entries just small enough to be tried nevertheless.
     for word in [0x0010_0000_0007_0000_u64, 0x000f_0000_4007_0000] {
-        salvage_beside_crafted_bytes(&word.to_be_bytes().repeat(1 << 17));
+        salvage_with_crafted_bytes(&word.to_be_bytes().repeat(1 << 17));
     }
 }
 
-fn salvage_beside_crafted_bytes(value: &[u8]) {
+fn salvage_with_crafted_bytes(value: &[u8]) {
     let lab = Lab::new().with(Options::new().sync_policy(SyncPolicy::Never));
     let db = lab.open();
     db.put("before", "1").unwrap();
@@ -826,9 +826,9 @@ fn entries_from_the_future_are_found_after_damage() {
     assert_eq!(keys, [&b"first"[..], b"last", b"then"]);
 }
 
-/// Regression: if a newest segment that the manifest does not list yet is readable only in its header,
-/// the check for entries after the header, which would show that the manifest is old, ended everything
-/// with an error.
+/// Only the header of a segment that the manifest does not list yet has to be readable. Regression: the
+/// check for entries after the header, which would show that the manifest is old, ended everything with
+/// an error if its read failed.
 #[test]
 fn an_unreadable_part_ends_neither_verification_nor_salvage() {
     let lab = Lab::new();

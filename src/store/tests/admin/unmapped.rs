@@ -43,7 +43,7 @@ fn logs_of(lab: &Lab, ids: &[SegmentId]) -> usize {
 }
 
 #[test]
-fn a_store_without_mappings_does_what_one_with_them_does() {
+fn a_store_without_mappings_works_like_one_with_mappings() {
     for mode in [AppendMode::Mapped, AppendMode::Positioned] {
         let lab = lab(usize::MAX);
         let options = lab.options.clone().append_mode(mode);

@@ -156,7 +156,7 @@ fn a_slot_that_names_no_entry_of_its_key_is_found() {
             let story = story(Lab::new());
             let inner = &story.db.inner;
             let (number, segment) = inner.segments.all()[at].clone();
-            let hash = inner.keydir.hash(b"a key that nobody puts");
+            let hash = inner.keydir.hash(b"a key that is never put");
             let address = Address { segment: number, offset: FIRST_OFFSET + behind };
             inner.keydir.shard(hash.shard()).publish(hash, None, address);
             segment.gained(32);

@@ -160,7 +160,7 @@ fn an_aborted_merge_can_be_merged_again() {
 /// the original in the tombstone's old segment. The copy has to lie above the put in a segment between
 /// the inputs, or that put comes back.
 #[test]
-fn an_aborted_merge_lists_its_outputs_above_what_they_were_copied_from() {
+fn an_aborted_merge_lists_its_outputs_above_their_inputs() {
     let lab = lab();
     let db = lab.open();
     db.put("k", "old").unwrap();

@@ -302,7 +302,7 @@ fn an_entry_that_dies_before_its_turn_is_not_copied() {
 /// An expired entry does not count as dropped if its key is put again meanwhile. The tombstone written
 /// for the entry lies below the new put.
 #[test]
-fn an_expired_entry_that_is_put_again_meanwhile_stays_put() {
+fn a_key_put_again_while_its_expired_entry_is_dropped_stays() {
     let lab = lab();
     let db = lab.open();
     db.put("k", "oldest").unwrap();

@@ -43,7 +43,7 @@ fn names(error: &Error, files: &[&Path]) -> bool {
         | Error::UnsupportedVersion { path, .. }
         | Error::UnsupportedCodec { path, .. }
         | Error::UnsupportedFlags { path, .. } => files.contains(&path.as_path()),
-        // The remains of a store that are not a store.
+        // Without its manifest, the directory is not a store.
         Error::NotFound { .. } => files.iter().any(|file| file.ends_with("MANIFEST")),
         _ => false,
     }

@@ -130,13 +130,13 @@ fn log_end(told: &Told, expected: &Step, tear: Place) -> Place {
 /// One segment: puts, a delete, a time to live, an empty value, and a batch in the middle.
 fn one_segment(lab: Lab) -> Told {
     let mut story = Story::begin(lab);
-    story.put("alpha", "the first value");
+    story.put("alpha", "the first of all");
     story.put("beta", "");
     let ttl = WriteOptions::new().ttl(Duration::from_secs(1 << 20));
     story.put_opt("gamma", "expires one day", ttl);
     story.delete("alpha");
     story.batch(&[("delta", "one"), ("beta", "two"), ("", "three")], &["gamma"]);
-    story.put("omega", "the last value");
+    story.put("omega", "the last of all");
     story.killed()
 }
 

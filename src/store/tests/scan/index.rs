@@ -29,7 +29,7 @@ fn indexed() -> (Lab, Bitcask) {
     (lab, db)
 }
 
-/// Returns the index with each byte changed in turn, and cut at every length.
+/// Returns the index with each byte changed in turn, and cut at every fifth length.
 fn damaged(whole: &[u8]) -> impl Iterator<Item = Vec<u8>> + '_ {
     let changed = (0..whole.len()).map(|at| {
         let mut bytes = whole.to_vec();

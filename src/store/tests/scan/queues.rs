@@ -100,7 +100,7 @@ fn many_queues_in_one_store_cost_the_same_each() {
         let (found, _) = db.prefix(queue(at)).next().unwrap().unwrap();
         assert_eq!(*found, *job(at));
         db.delete(found).unwrap();
-        // From the back, there is nothing except what lies before it.
+        // The queue is now empty, from the back as well.
         assert!(db.prefix(queue(at)).next_back().is_none());
         assert!(db.range(queue(at)..format!("q{:02}", at % 10 + 1)).next().is_none());
     });
