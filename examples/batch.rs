@@ -30,7 +30,6 @@ fn main() -> Outcome<()> {
     let db = Bitcask::open(dir.path(), Options::new().sync_policy(SyncPolicy::Never))?;
     db.put("alice", 100_u64.to_be_bytes())?;
     db.put("order/alice/bob", "30, please")?;
-
     transfer(&db, "alice", "bob", 30)?;
     let (alice, bob) = (balance(&db, "alice")?, balance(&db, "bob")?);
     println!("alice has {alice}, bob has {bob}");

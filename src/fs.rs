@@ -1,10 +1,8 @@
 //! The only module that touches the disk.
 //!
-//! - Every failing call names its action and its path. No other module builds `Error::Io`, and only
-//!   this one distinguishes a full disk from other failures.
-//! - It knows files and directories, never a key, an entry or a segment.
-//! - Tests substitute a [`twin`]: an in-memory disk that records every operation and can fail any
-//!   of them.
+//! - Every failing call names its action and its path. No other module builds `Error::Io`, and only this one
+//!   distinguishes a full disk from other failures. It never sees a key, an entry or a segment.
+//! - Tests substitute a [`twin`]: an in-memory disk that records every operation and can fail any of them.
 
 #![expect(clippy::disallowed_methods, reason = "only this module may call them")]
 
@@ -337,8 +335,7 @@ impl Fs {
         }
     }
 
-    /// Lists a directory, sorted by name. Names that are not UTF-8 are skipped: they are never the
-    /// store's.
+    /// Lists a directory by name. Names that are not UTF-8 are skipped: they are never the store's.
     pub(crate) fn list(&self, dir: &Path) -> Result<Vec<DirEntry>> {
         let result = match self {
             Self::Disk(_) | Self::Within(_) => self.list_names(dir),

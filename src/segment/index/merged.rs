@@ -19,7 +19,7 @@ use super::bounds::{Bounds, Direction};
 use super::build::{common_size, prefix};
 use super::cursor::Lane;
 use super::gaps::{Edge, Gap, Gaps, Trail};
-use super::version::{Hit, Moment, Part, Version};
+use super::version::{Hit, Moment, Part, RowVersion};
 use crate::error::Result;
 use crate::segment::Segment;
 
@@ -112,11 +112,11 @@ impl Merged {
             let (block, at) = (Arc::clone(block), at);
             let row = block.row(at);
             let (key, before) = (row.key, self.side(direction).rows);
-            let mut best = self.pass(Version::of(&row, head.lane), direction, key)?;
+            let mut best = self.pass(RowVersion::of(&row, head.lane), direction, key)?;
             while let Some(other) = self.top(direction).filter(|other| other.rank == head.rank) {
                 let row = self.lane(other.lane).row(direction);
                 let Some(row) = row.filter(|row| row.key == key) else { break };
-                let version = self.pass(Version::of(&row, other.lane), direction, key)?;
+                let version = self.pass(RowVersion::of(&row, other.lane), direction, key)?;
                 best = version.filter(|version| version.beats(best.as_ref())).or(best);
             }
             let found = best.filter(|best| best.is_there(self.moment.now));
@@ -254,10 +254,15 @@ impl Merged {
 
     /// Passes all rows of a key in the lane on top, whose next row is given. Returns the version
     /// that counts among them.
-    fn pass(&mut self, next: Version, direction: Direction, key: &[u8]) -> Result<Option<Version>> {
+    fn pass(
+        &mut self,
+        next: RowVersion,
+        direction: Direction,
+        key: &[u8],
+    ) -> Result<Option<RowVersion>> {
         let floor = self.side(direction).trail.as_ref().map_or(0, Trail::floor);
         let timestamps = floor + 1..=self.moment.timestamp;
-        let is_seen = |version: &Version| timestamps.contains(&version.timestamp);
+        let is_seen = |version: &RowVersion| timestamps.contains(&version.timestamp);
         let (part, mut best, mut rows) = (next.part, Some(next).filter(is_seen), 1);
         let Some(lane) = self.lanes.get_mut(part) else { return Ok(None) };
         let mut is_open = lane.advance(direction, &self.bounds)?;
@@ -265,13 +270,13 @@ impl Merged {
             rows += 1;
             if rows > ROWS_WALKED {
                 let found = lane.newest(key, self.moment.timestamp)?;
-                let version = found.map(|(block, at)| Version::of(&block.row(at), part));
+                let version = found.map(|(block, at)| RowVersion::of(&block.row(at), part));
                 best = version.filter(is_seen);
                 is_open = lane.seek(&Edge::past(key, direction), direction, &self.bounds)?;
                 break;
             }
             // From the front the newest row comes first, and from the back it comes last.
-            let version = Version::of(&row, part);
+            let version = RowVersion::of(&row, part);
             if is_seen(&version) && (best.is_none() || direction == Direction::Backward) {
                 best = Some(version);
             }

@@ -25,7 +25,7 @@ const IDENTITY: Identity = Identity { store_id: 1, hash_seed: 2 };
 
 /// What is known of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Version {
+struct RowVersion {
     timestamp: u64,
     is_put: bool,
     expiry: Option<u64>,
@@ -57,7 +57,7 @@ struct World {
     dir: Dir,
     context: Arc<IndexContext>,
     actives: Vec<Active>,
-    versions: BTreeMap<Vec<u8>, BTreeSet<Version>>,
+    versions: BTreeMap<Vec<u8>, BTreeSet<RowVersion>>,
     clock: u64,
 }
 
@@ -82,7 +82,7 @@ impl World {
         self.actives.push(active);
     }
 
-    fn append(&mut self, segment: usize, key: &[u8], version: Version) {
+    fn append(&mut self, segment: usize, key: &[u8], version: RowVersion) {
         let draft = if version.is_put {
             Draft::put(key, b"value", version.expiry)
         } else {
@@ -98,7 +98,7 @@ impl World {
 
     fn put(&mut self, segment: usize, key: &[u8]) {
         let timestamp = self.clock + 1;
-        self.append(segment, key, Version { timestamp, is_put: true, expiry: None });
+        self.append(segment, key, RowVersion { timestamp, is_put: true, expiry: None });
     }
 
     fn segment(&self, at: usize) -> &Arc<Segment> {
@@ -149,16 +149,16 @@ impl World {
         let timestamp = self.clock + 1 + random.below(3);
         let expiry = random.one_in(3).then(|| 50 + random.below(200));
         let version = match random.below(8) {
-            0 | 1 => Version { timestamp, is_put: false, expiry: None },
+            0 | 1 => RowVersion { timestamp, is_put: false, expiry: None },
             // A copy, or what a merge makes of one that has expired.
             2 => match self.versions.get(key).and_then(|versions| versions.last()) {
                 Some(last) if last.is_put && random.one_in(2) => {
-                    Version { is_put: false, expiry: None, ..*last }
+                    RowVersion { is_put: false, expiry: None, ..*last }
                 }
                 Some(last) => *last,
                 None => return,
             },
-            _ => Version { timestamp, is_put: true, expiry },
+            _ => RowVersion { timestamp, is_put: true, expiry },
         };
         self.append(*segment, key, version);
     }
@@ -177,7 +177,7 @@ impl World {
                     Bound::Unbounded => true,
                 }
         };
-        let shown = |(key, versions): (&Vec<u8>, &BTreeSet<Version>)| {
+        let shown = |(key, versions): (&Vec<u8>, &BTreeSet<RowVersion>)| {
             let seen = versions.iter().filter(|version| version.timestamp <= moment.timestamp);
             let newest = seen.max_by_key(|version| (version.timestamp, version.is_put))?;
             let is_there = newest.is_put && newest.expiry.is_none_or(|expiry| expiry > moment.now);

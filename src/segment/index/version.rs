@@ -31,7 +31,7 @@ pub(crate) struct Hit {
 
 /// A version of a key: a row that may be the one that counts.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Version {
+pub(crate) struct RowVersion {
     /// The number of the part in which it was found.
     pub(crate) part: usize,
     pub(crate) offset: u64,
@@ -40,7 +40,7 @@ pub(crate) struct Version {
     pub(crate) is_tombstone: bool,
 }
 
-impl Version {
+impl RowVersion {
     pub(super) fn of(row: &Row<'_>, part: usize) -> Self {
         let (offset, is_tombstone) = (row.offset(), row.is_tombstone());
         Self { part, offset, timestamp: row.timestamp, expiry: row.expiry, is_tombstone }
@@ -69,12 +69,12 @@ impl Version {
 
 /// Looks up the version of a key that counts at a timestamp, even if it is a tombstone or has
 /// expired.
-pub(crate) fn newest(parts: &[Part], key: &[u8], timestamp: u64) -> Result<Option<Version>> {
+pub(crate) fn newest(parts: &[Part], key: &[u8], timestamp: u64) -> Result<Option<RowVersion>> {
     let target = SeekTarget { key, timestamp };
-    let mut newest: Option<Version> = None;
+    let mut newest: Option<RowVersion> = None;
     for (part, (segment, run)) in parts.iter().enumerate() {
         if let Some((block, at)) = run.find(target, segment)? {
-            let version = Version::of(&block.row(at), part);
+            let version = RowVersion::of(&block.row(at), part);
             if version.beats(newest.as_ref()) {
                 newest = Some(version);
             }

@@ -39,12 +39,12 @@ pub trait KeyRange: sealed::HasEnds {
 impl<R: sealed::HasEnds + ?Sized> KeyRange for R {}
 
 /// Both ends, in the representation of the standard library.
-type Ends = (Bound<Vec<u8>>, Bound<Vec<u8>>);
+type BoundPair = (Bound<Vec<u8>>, Bound<Vec<u8>>);
 
 mod sealed {
     /// A type with two ends. Code outside this crate cannot name this trait.
     pub trait HasEnds {
-        fn ends(&self) -> super::Ends;
+        fn ends(&self) -> super::BoundPair;
     }
 }
 
@@ -53,49 +53,49 @@ fn own<K: AsRef<[u8]>>(bound: Bound<&K>) -> Bound<Vec<u8>> {
 }
 
 impl<R: sealed::HasEnds + ?Sized> sealed::HasEnds for &R {
-    fn ends(&self) -> Ends {
+    fn ends(&self) -> BoundPair {
         (**self).ends()
     }
 }
 
 impl sealed::HasEnds for ops::RangeFull {
-    fn ends(&self) -> Ends {
+    fn ends(&self) -> BoundPair {
         (Bound::Unbounded, Bound::Unbounded)
     }
 }
 
 impl<K: AsRef<[u8]>> sealed::HasEnds for (Bound<K>, Bound<K>) {
-    fn ends(&self) -> Ends {
+    fn ends(&self) -> BoundPair {
         (own(self.0.as_ref()), own(self.1.as_ref()))
     }
 }
 
 impl<K: AsRef<[u8]>> sealed::HasEnds for ops::Range<K> {
-    fn ends(&self) -> Ends {
+    fn ends(&self) -> BoundPair {
         (own(Bound::Included(&self.start)), own(Bound::Excluded(&self.end)))
     }
 }
 
 impl<K: AsRef<[u8]>> sealed::HasEnds for ops::RangeInclusive<K> {
-    fn ends(&self) -> Ends {
+    fn ends(&self) -> BoundPair {
         (own(Bound::Included(self.start())), own(Bound::Included(self.end())))
     }
 }
 
 impl<K: AsRef<[u8]>> sealed::HasEnds for ops::RangeFrom<K> {
-    fn ends(&self) -> Ends {
+    fn ends(&self) -> BoundPair {
         (own(Bound::Included(&self.start)), Bound::Unbounded)
     }
 }
 
 impl<K: AsRef<[u8]>> sealed::HasEnds for ops::RangeTo<K> {
-    fn ends(&self) -> Ends {
+    fn ends(&self) -> BoundPair {
         (Bound::Unbounded, own(Bound::Excluded(&self.end)))
     }
 }
 
 impl<K: AsRef<[u8]>> sealed::HasEnds for ops::RangeToInclusive<K> {
-    fn ends(&self) -> Ends {
+    fn ends(&self) -> BoundPair {
         (Bound::Unbounded, own(Bound::Included(&self.end)))
     }
 }

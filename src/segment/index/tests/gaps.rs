@@ -39,12 +39,12 @@ impl Shared {
 
     fn put(&mut self, key: &[u8], expiry: Option<u64>) {
         let (active, timestamp) = (self.active(), self.world.clock + 1);
-        self.world.append(active, key, Version { timestamp, is_put: true, expiry });
+        self.world.append(active, key, RowVersion { timestamp, is_put: true, expiry });
     }
 
     fn delete(&mut self, key: &[u8]) {
         let (active, timestamp) = (self.active(), self.world.clock + 1);
-        self.world.append(active, key, Version { timestamp, is_put: false, expiry: None });
+        self.world.append(active, key, RowVersion { timestamp, is_put: false, expiry: None });
     }
 
     fn rotate(&mut self) {
@@ -99,7 +99,7 @@ impl Shared {
             } else if !is_there {
                 let is_expired = newest.is_put && times.contains(&newest.timestamp);
                 let timestamp = if is_expired { newest.timestamp } else { last };
-                let tombstone = Version { timestamp, is_put: false, expiry: None };
+                let tombstone = RowVersion { timestamp, is_put: false, expiry: None };
                 self.world.append(output, &key, tombstone);
             }
         }
