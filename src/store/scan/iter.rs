@@ -128,7 +128,8 @@ impl<'a> Entries<'a> {
         Self { inner, shard: 0, located: Vec::new() }
     }
 
-    fn read<T>(
+    /// Returns what is taken of an entry, or of what its key has by now if it has expired.
+    pub(super) fn read<T>(
         &self,
         segment: &Arc<Segment>,
         offset: u64,
