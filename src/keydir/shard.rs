@@ -147,6 +147,11 @@ impl Shard<'_> {
         self.table().addresses()
     }
 
+    /// Returns the hash bits and the address of every slot.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = (KeyHash, Address)> {
+        self.table().hashed_addresses()
+    }
+
     /// Starts filling the shard with at most this many entries.
     ///
     /// The table gets its full length first: a table that is filled in the order of its buckets

@@ -269,6 +269,10 @@ impl<'a> Table<'a> {
         self.slots().map(|(_, slot)| slot.address())
     }
 
+    pub(super) fn hashed_addresses(self) -> impl Iterator<Item = (KeyHash, Address)> + 'a {
+        self.slots().map(|(_, slot)| (slot.hash(), slot.address()))
+    }
+
     /// Copies all slots into an empty table. Bucket numbers rise with the fingerprint in tables of
     /// any length, so this is one sweep over both.
     pub(super) fn copy_to(self, other: Table<'_>) {

@@ -241,6 +241,9 @@ fn call_everything(db: &Bitcask) {
     assert!(is_forked(db.merge()));
     assert!(is_forked(db.merge_opt(MergeOptions::new().force(true))));
     assert!(is_forked(db.backup(target)));
+    assert!(is_forked(db.set_sync_policy(bitcask::SyncPolicy::Always)));
+    assert!(is_forked(db.set_merge_policy(bitcask::MergePolicy::Manual)));
+    assert!(is_forked(db.pause_merges()) && !db.is_merging());
     assert!(db.needs_merge().is_empty());
     assert!(before == files(&dir), "the child has changed something");
 }
@@ -257,6 +260,7 @@ fn read_everything(db: &Reader) {
     assert!(is_forked(db.ttl("key 0001")));
     assert!(is_forked(db.value_len("key 0001")));
     assert!(is_forked(db.first()) && is_forked(db.last()));
+    assert!(is_forked(db.scan_from(0, 10)));
     for mut steps in [
         Box::new(db.iter_unordered().map(|step| step.map(drop)))
             as Box<dyn Iterator<Item = Result<()>>>,

@@ -110,7 +110,7 @@ fn pieces(lines: &[String]) -> Vec<Piece> {
         let is_over = |head: &[&str], open: isize| {
             let last = head.last().unwrap().trim_end();
             let is_variant = indentation == 4 && start.starts_with(char::is_uppercase);
-            let has_body = !is_variant && !start.contains("use ");
+            let has_body = !is_variant && !start.split(' ').any(|word| word == "use");
             let is_bound = last.ends_with(',') && head.iter().any(|line| line.trim() == "where");
             open == 0 && !is_bound && (is_attribute || last.ends_with([';', ',', '}']))
                 || open == 1 && last.ends_with('{') && has_body

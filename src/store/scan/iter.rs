@@ -119,7 +119,8 @@ impl<'a> Entries<'a> {
         show.field("parts_begun", &self.shard).finish_non_exhaustive()
     }
 
-    fn read<T>(
+    /// Returns what is taken of an entry, or of what its key has by now if it has expired.
+    pub(super) fn read<T>(
         &self,
         segment: &Arc<Segment>,
         offset: u64,

@@ -1,5 +1,6 @@
 //! Operations on many keys: iterators, ordered ranges, and the deletion of ranges.
 
+mod cursor;
 pub(crate) mod delete_range;
 pub(crate) mod indexing;
 pub(crate) mod iter;

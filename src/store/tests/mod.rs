@@ -322,6 +322,14 @@ fn check_visible(db: &Reader, model: &Model, keys: &[Vec<u8>]) {
     let mut sorted = listed.clone();
     sorted.sort();
     assert_eq!(sorted, pairs.keys().cloned().collect::<Vec<_>>(), "keys");
+    let (mut scanned, mut next) = (Vec::new(), Some(0));
+    while let Some(cursor) = next {
+        let (keys, after) = db.scan_from(cursor, 3).unwrap();
+        scanned.extend(keys.iter().map(|key| key.to_vec()));
+        next = after;
+    }
+    scanned.sort();
+    assert_eq!(scanned, sorted, "scan_from");
     let mut buffer = b"previous content".to_vec();
     for key in model.keys().chain(keys) {
         let value = pairs.get(key);

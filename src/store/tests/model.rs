@@ -10,6 +10,7 @@
 //!   others.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use proptest::collection::vec;
 use proptest::prelude::{Just, Strategy, any};
@@ -190,6 +191,16 @@ struct World {
     /// Whether this run merges segments.
     merges: bool,
     merge: Option<Merge>,
+    scan: Option<CursorScan>,
+}
+
+/// A scan by cursor that goes on between steps, across closes, kills and power cuts.
+#[derive(Default)]
+struct CursorScan {
+    cursor: u64,
+    /// The keys that have been there since it began.
+    throughout: BTreeSet<Vec<u8>>,
+    seen: BTreeSet<Vec<u8>>,
 }
 
 impl World {
@@ -207,6 +218,7 @@ impl World {
             writes: 0,
             merges,
             merge,
+            scan: None,
         };
         world.open();
         world
@@ -349,6 +361,29 @@ impl World {
             Step::StopMerge => self.stop_merge(),
         }
         self.note();
+    }
+
+    /// Goes on with the scan by cursor, or begins one; now and then only, so that shards stay unfilled.
+    fn scan(&mut self) {
+        let there: BTreeSet<Vec<u8>> = visible_in(self.db(), &self.model).into_keys().collect();
+        let mut scan = self
+            .scan
+            .take()
+            .unwrap_or_else(|| CursorScan { throughout: there.clone(), ..CursorScan::default() });
+        scan.throughout.retain(|key| there.contains(key));
+        if !self.writes.is_multiple_of(4) {
+            self.scan = Some(scan);
+            return;
+        }
+        let (keys, next) = self.db().scan_from(scan.cursor, 1 + self.writes % 3).unwrap();
+        for key in keys.iter().map(|key| key.to_vec()) {
+            assert!(there.contains(&key), "{key:?} is not there");
+            assert!(scan.seen.insert(key), "a key is returned twice");
+        }
+        let Some(cursor) = next else {
+            return assert!(scan.throughout.is_subset(&scan.seen), "a key is missing");
+        };
+        self.scan = Some(CursorScan { cursor, ..scan });
     }
 
     fn begin_merge(&mut self, segments: u64) {
@@ -705,6 +740,7 @@ fn run_cases(
         let mut world = World::new(lab().seeded(seed), options, keys.to_vec(), merges);
         for step in &steps {
             world.run(step);
+            world.scan();
         }
         world.run(&Step::KillAndCopy);
         world.run(&Step::Reopen { without_hints: false });
