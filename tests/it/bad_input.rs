@@ -651,7 +651,7 @@ fn on_a_full_disk_only_the_failing_write_is_affected() {
     assert!(error.is_no_space() && !error.is_poisoned(), "{error}");
     let message = error.to_string();
     assert!(message.contains(&store.display().to_string()), "{message}");
-    assert!(message.contains("free some and try again"), "{message}");
+    assert!(message.contains("free some space and try again"), "{message}");
     let check = |db: &Reader| {
         assert_eq!(db.len().unwrap(), u64::from(written));
         for number in 0..written {
