@@ -81,7 +81,7 @@
 //! # Snapshots
 //!
 //! [`snapshot`](Reader::snapshot) returns the store as it is now, in less than a microsecond. A
-//! [`Snapshot`] has the reading methods of a store, and can be kept for as long as you like; it keeps disk
+//! [`Snapshot`] is read and scanned as a store is, and can be kept for as long as you like; it keeps disk
 //! space from being reclaimed meanwhile.
 //!
 //! # Transactions

@@ -171,7 +171,6 @@ fn the_keydir_returns_memory_when_most_keys_are_deleted() {
     let dir = tempfile::tempdir().unwrap();
     let options = Options::new().sync_policy(SyncPolicy::Never).merge_policy(MergePolicy::Manual);
     let db = Bitcask::open(dir.path(), options).unwrap();
-    let empty = db.stats().keydir_size;
     let put_all = || (0..KEYS).for_each(|key| db.put(key.to_be_bytes(), "").unwrap());
     let delete = |keys: Range<u32>| {
         keys.for_each(|key| assert!(db.delete(key.to_be_bytes()).unwrap()));
@@ -186,7 +185,8 @@ fn the_keydir_returns_memory_when_most_keys_are_deleted() {
     delete(0..KEYS / 10);
     await_nothing_retired(&db, dir.path());
     let least = db.stats().keydir_size;
-    assert!(least <= 2 * empty, "{least} bytes, {empty} when it was empty");
+    // The heads of 4,096 shards, and a table of a few slots that each keeps.
+    assert!(least <= 4096 * 512, "{least} bytes for no keys");
     let given_back = full_resident.saturating_sub(resident());
     let gone = usize::try_from(full - least).unwrap();
     assert!(given_back > gone / 2, "only {given_back} bytes of {gone} were returned");

@@ -126,9 +126,22 @@ impl WriteOptions {
         self
     }
 
-    /// Returns the options for one change of a batch: `own` if it sets a time to live, otherwise
-    /// these options.
+    /// Returns the options for one change of a batch: those of `own`, and these where it sets nothing.
     pub(crate) fn of_change(self, own: Self) -> Self {
-        if own.keep_ttl || own.lifetime != Lifetime::OfStore { own } else { self }
+        if own.lifetime != Lifetime::OfStore {
+            return own;
+        }
+        Self { keep_ttl: own.keep_ttl || self.keep_ttl, ..self }
+    }
+
+    /// Returns the options for a change that follows another one of the same key in a batch or a
+    /// transaction. A time to live that is kept is that of the earlier change.
+    pub(crate) fn following(self, earlier: Self, earlier_is_put: bool) -> Self {
+        let durable = if earlier.durable == Some(true) { earlier.durable } else { self.durable };
+        match (self.keep_ttl, earlier_is_put) {
+            (true, true) => Self { durable, ..earlier },
+            (true, false) => Self { durable, keep_ttl: false, ..self },
+            (false, _) => Self { durable, ..self },
+        }
     }
 }

@@ -115,6 +115,8 @@ pub fn verify(path: impl AsRef<Path>) -> Result<Diagnosis> {
 ///   [`SalvageReport::leftovers`].
 /// - *Compressed values* are copied as they are. If this build has no codec for a value, neither the
 ///   value nor older values of its key are copied. [`SalvageReport::lost_keys`] lists these keys.
+/// - *Permissions.* The new store is created with the default permissions, whatever those of the damaged
+///   one were. Create the directory `to` beforehand, with mode 0700, to keep others out.
 /// - *Quarantine.* Files that recovery has set aside are not read.
 ///   [`SalvageReport::quarantine`] lists them.
 ///

@@ -293,9 +293,8 @@ impl Bitcask {
 
     /// Replaces the sync policy, from now on and until the store is closed.
     ///
-    /// First makes everything durable that was written before, with one sync if any is needed, so that the
-    /// new policy's promise holds for the whole log, and nothing that the old one has promised is left
-    /// undone. A write that is under way meanwhile may follow either policy. The next open takes the policy
+    /// Makes everything durable that was written before, with one sync if any is needed, so that the new
+    /// policy's promise holds for the whole log. If that sync fails, the new policy applies all the same. A write that is under way meanwhile may follow either policy. The next open takes the policy
     /// from its [`Options`] again.
     ///
     /// # Errors

@@ -66,8 +66,9 @@ impl Bitcask {
     /// Keeps all merges from working until the returned guard is dropped.
     ///
     /// Suits a phase in which latency matters, or a copy of the directory by other means. (A
-    /// [`backup`](Self::backup) needs no pause.) When this returns, no merge reads or writes. A merge that
-    /// is under way waits where it is, and goes on when the pause ends. The background starts none, and looks
+    /// [`backup`](Self::backup) needs no pause.) When this returns, no merge copies entries. A merge that
+    /// is under way waits where it is, and goes on when the pause ends; one that is being stopped still
+    /// publishes what it has copied. The background starts none, and looks
     /// again within the policy's [`check_interval`](AutoMerge::check_interval) after the end.
     /// [`merge`](Self::merge) is refused: on the thread that holds the guard it would wait for itself.
     /// [`clear`](Self::clear) and [`close`](Self::close) do not wait for the end of a pause: a merge that

@@ -65,7 +65,8 @@ impl Batch {
     }
 
     /// Adds a put with its own options. A time to live counts from the moment the batch is written.
-    /// One [durable](WriteOptions::durable) put makes the whole batch durable.
+    /// One [durable](WriteOptions::durable) put makes the whole batch durable,
+    /// unless [`write_opt`](crate::Bitcask::write_opt) says otherwise.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -138,17 +139,25 @@ impl Batch {
         self
     }
 
-    /// Returns the last change of each key.
-    fn last_changes(&self) -> Vec<&BatchChange> {
+    /// Returns the last change of each key, with the options that result from all changes of the key.
+    fn last_changes(&self) -> Vec<(&BatchChange, WriteOptions)> {
         let mut last = HashMap::with_capacity(self.changes.len());
         for (at, change) in self.changes.iter().enumerate() {
-            last.insert(change.key.as_slice(), at);
+            let options = match last.get(change.key.as_slice()) {
+                Some(&(_, earlier, is_put)) => change.options.following(earlier, is_put),
+                None => change.options,
+            };
+            last.insert(change.key.as_slice(), (at, options, change.value.is_some()));
         }
         if last.len() == self.changes.len() {
-            return self.changes.iter().collect();
+            return self.changes.iter().map(|change| (change, change.options)).collect();
         }
-        let is_last = |(at, change): &(usize, &BatchChange)| last.get(&*change.key) == Some(at);
-        self.changes.iter().enumerate().filter(is_last).map(|(_, change)| change).collect()
+        let changes = self.changes.iter().enumerate();
+        let last_of_key = |(at, change): (usize, &'_ BatchChange)| {
+            let (last_at, options, _) = *last.get(change.key.as_slice())?;
+            (last_at == at).then_some(options)
+        };
+        changes.filter_map(|it| Some((it.1, last_of_key(it)?))).collect()
     }
 
     /// Returns whether any change makes the whole batch durable.
@@ -246,9 +255,8 @@ impl Bitcask {
             options.durable = Some(true);
         }
         let changes = batch.last_changes();
-        let drafts = changes.iter().map(|change| {
-            let value = change.value.as_deref();
-            inner.draft(&change.key, value, options.of_change(change.options))
+        let drafts = changes.iter().map(|(change, own)| {
+            inner.draft(&change.key, change.value.as_deref(), options.of_change(*own))
         });
         let drafts = drafts.collect::<Result<_>>()?;
         inner.change_atomically(&[], drafts, options, |_| Ok(true))?;

@@ -8,7 +8,7 @@
 //! - Readers may see a write before the sync that makes it durable returns.
 
 use super::lookup::Located;
-use crate::clock::{Deadline, TIME_MAX};
+use crate::clock::Deadline;
 use crate::entry::Flags;
 use crate::error::{Error, Result};
 use crate::key_hash::KeyHash;
@@ -182,7 +182,7 @@ impl Inner {
         match lifetime {
             Lifetime::OfStore => self.options.default_ttl.and_then(|ttl| self.clock.after(ttl)),
             Lifetime::For(ttl) => self.clock.after(ttl),
-            Lifetime::Until(time) => (time < TIME_MAX - 1).then_some(time),
+            Lifetime::Until(time) => self.clock.expiry_at(time),
         }
     }
 

@@ -124,7 +124,7 @@ impl Snapshot {
     ///
     /// As [`Reader::get`].
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
-        let (view, guard) = (&self.view, self.view.inner.pin());
+        let (view, guard) = (&self.view, self.view.pin()?);
         let stored = view.lookup(key.as_ref(), &guard)?;
         stored.map(|stored| view.inner.value(&stored)).transpose()
     }
@@ -141,7 +141,7 @@ impl Snapshot {
         key: impl AsRef<[u8]>,
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>> {
-        let (view, guard) = (&self.view, self.view.inner.pin());
+        let (view, guard) = (&self.view, self.view.pin()?);
         let Some(stored) = view.lookup(key.as_ref(), &guard)? else { return Ok(None) };
         view.inner.check(&stored)?;
         Ok(Some(read(&stored.raw_value()?)))
@@ -164,7 +164,7 @@ impl Snapshot {
     ///
     /// As [`Reader::get`], if the key itself cannot be read.
     pub fn value_len(&self, key: impl AsRef<[u8]>) -> Result<Option<u64>> {
-        let guard = self.view.inner.pin();
+        let guard = self.view.pin()?;
         let stored = self.view.lookup(key.as_ref(), &guard)?;
         Ok(stored.map(|stored| stored.raw_size().into()))
     }
@@ -175,7 +175,7 @@ impl Snapshot {
     ///
     /// As [`Reader::get`], if the key itself cannot be read.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        Ok(self.view.lookup(key.as_ref(), &self.view.inner.pin())?.is_some())
+        Ok(self.view.lookup(key.as_ref(), &self.view.pin()?)?.is_some())
     }
 
     /// Returns the snapshot's position in the log. [`changes`](Reader::changes) from this position
@@ -249,6 +249,12 @@ impl View {
     /// Returns whether an entry is a put that had not expired at this moment.
     fn is_alive(&self, header: &Header) -> bool {
         !header.is_tombstone() && !header.is_expired(&self.now)
+    }
+
+    /// Pins the published slots and segments for reading. Fails in a forked child before it takes any lock.
+    pub(super) fn pin(&self) -> Result<Guard<'_>> {
+        self.inner.here()?;
+        Ok(self.inner.pin())
     }
 
     /// Returns the entry of a key in this view, or `None` if the key is absent or expired there.

@@ -164,7 +164,7 @@ impl Transaction {
         if let Some(write) = self.writes.get(key) {
             return Ok(write.value.clone());
         }
-        let (view, guard) = (&self.snapshot.view, self.snapshot.view.inner.pin());
+        let (view, guard) = (&self.snapshot.view, self.snapshot.view.pin()?);
         let stored = view.lookup(key, &guard)?;
         let timestamp = stored.as_ref().map(StoredEntry::timestamp);
         let value = stored.map(|stored| view.inner.value(&stored)).transpose()?;
@@ -182,7 +182,7 @@ impl Transaction {
         if let Some(write) = self.writes.get(key) {
             return Ok(write.value.is_some());
         }
-        let guard = self.snapshot.view.inner.pin();
+        let guard = self.snapshot.view.pin()?;
         let stored = self.snapshot.view.lookup(key, &guard)?;
         let timestamp = stored.map(|stored| stored.timestamp());
         self.reads.borrow_mut().note_key(key, timestamp);
@@ -231,7 +231,8 @@ impl Transaction {
 
     /// Stores a value under a key when the transaction commits, with options. A time to live counts
     /// from the commit, and [`keep_ttl`](WriteOptions::keep_ttl) keeps the one that the key has at
-    /// that moment. One [durable](WriteOptions::durable) put makes the whole transaction durable.
+    /// that moment. One [durable](WriteOptions::durable) put makes the whole transaction
+    /// durable, unless its options say otherwise.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -298,6 +299,10 @@ impl Transaction {
 
     fn write(&mut self, key: &[u8], value: Option<&[u8]>, options: WriteOptions) {
         let value = value.map(|value| Value::from(value.to_vec()));
+        let options = self
+            .writes
+            .get(key)
+            .map_or(options, |earlier| options.following(earlier.options, earlier.value.is_some()));
         self.writes.insert(key.to_vec(), Write { value, options });
     }
 

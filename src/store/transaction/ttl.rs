@@ -88,7 +88,7 @@ impl Transaction {
     pub fn version(&self, key: impl AsRef<[u8]>) -> Result<Option<Version>> {
         let key = key.as_ref();
         let view = &self.snapshot.view;
-        let guard = view.inner.pin();
+        let guard = view.pin()?;
         let timestamp = view.lookup(key, &guard)?.map(|stored| stored.timestamp());
         self.reads.borrow_mut().note_key(key, timestamp);
         Ok(timestamp.map(Version::new))
@@ -97,7 +97,7 @@ impl Transaction {
     /// Returns when a key that existed at the beginning of the transaction expires.
     fn ttl_seen(&self, key: &[u8]) -> Result<Option<Ttl>> {
         let view = &self.snapshot.view;
-        let guard = view.inner.pin();
+        let guard = view.pin()?;
         let found = view.lookup(key, &guard)?.map(|stored| {
             let now = view.now.of(stored.timestamp());
             (Ttl::of(stored.expiry(), now), stored.timestamp())

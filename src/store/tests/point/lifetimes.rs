@@ -1,5 +1,7 @@
 //! How long a put key lives: as the write says, as the key did before, or by the store's default.
 
+use std::time::UNIX_EPOCH;
+
 use crate::store::tests::*;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -165,6 +167,71 @@ fn the_remaining_ttl_is_kept_where_the_log_is_ahead_of_the_clock() {
     assert!(db.contains_key("k").unwrap());
     lab.hands.advance(Duration::from_secs(1));
     assert!(!db.contains_key("k").unwrap());
+}
+
+/// A time of day means the same whether or not the log is ahead of the clock.
+#[test]
+fn a_key_expires_at_its_time_of_day_if_the_log_is_ahead_of_the_clock() {
+    let lab = Lab::new();
+    let db = lab.open();
+    lab.hands.jump(HOUR * 24);
+    db.put("ahead", "").unwrap();
+    db.close().unwrap();
+    lab.hands.step_back(HOUR * 24);
+    let db = lab.open();
+    let time = UNIX_EPOCH + Duration::from_micros(lab.hands.clock().wall()) + HOUR;
+    db.put_opt("k", "v", WriteOptions::new().expires_at(time)).unwrap();
+    db.put_opt("over", "v", WriteOptions::new().expires_at(UNIX_EPOCH)).unwrap();
+    assert_eq!(db.ttl("k").unwrap(), Some(in_seconds(3600)));
+    assert!(!db.contains_key("over").unwrap());
+    let db = lab.reopen(db);
+    lab.hands.advance(Duration::from_secs(3599));
+    assert!(db.contains_key("k").unwrap());
+    lab.hands.advance(Duration::from_secs(1));
+    assert!(!db.contains_key("k").unwrap());
+}
+
+/// Within a batch or a transaction, a time to live is kept from the change before.
+#[test]
+fn a_kept_ttl_is_that_of_an_earlier_change_of_the_same_batch_or_transaction() {
+    let minute = WriteOptions::new().ttl(MINUTE);
+    let keep = WriteOptions::new().keep_ttl(true);
+    for in_transaction in [false, true] {
+        let lab = Lab::new();
+        let db = lab.open();
+        db.put_opt("deleted", "", WriteOptions::new().ttl(HOUR)).unwrap();
+        if in_transaction {
+            let changes = |tx: &mut crate::Transaction| {
+                tx.put_opt("new", "1", minute);
+                tx.put_opt("new", "2", keep);
+                tx.delete("deleted");
+                tx.put_opt("deleted", "again", keep);
+                Ok(())
+            };
+            db.transaction(changes).unwrap();
+        } else {
+            let mut batch = Batch::new();
+            batch.put_opt("new", "1", minute).put_opt("new", "2", keep);
+            batch.delete("deleted").put_opt("deleted", "again", keep);
+            db.write(&batch).unwrap();
+        }
+        assert_eq!(db.get("new").unwrap().unwrap(), "2");
+        assert_eq!(db.ttl("new").unwrap(), Some(in_seconds(60)), "{in_transaction}");
+        assert_eq!(db.ttl("deleted").unwrap(), Some(Ttl::Never), "{in_transaction}");
+    }
+}
+
+#[test]
+fn a_batchs_ttl_is_for_new_keys_where_a_change_only_keeps_one() {
+    let lab = Lab::new();
+    let db = lab.open();
+    db.put_opt("old", "", WriteOptions::new().ttl(HOUR)).unwrap();
+    let keep = WriteOptions::new().keep_ttl(true);
+    let mut batch = Batch::new();
+    batch.put_opt("old", "1", keep).put_opt("new", "1", keep);
+    db.write_opt(&batch, WriteOptions::new().ttl(MINUTE)).unwrap();
+    assert_eq!(db.ttl("old").unwrap(), Some(in_seconds(3600)));
+    assert_eq!(db.ttl("new").unwrap(), Some(in_seconds(60)));
 }
 
 #[test]
