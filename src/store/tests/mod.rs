@@ -12,6 +12,8 @@ mod admin;
 mod changes;
 pub(crate) mod crash;
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod merge;
 #[cfg(test)]
 mod model;

@@ -14,8 +14,6 @@
 #[cfg(test)]
 mod enumerate;
 #[cfg(test)]
-mod faults;
-#[cfg(test)]
 mod mistakes;
 mod states;
 mod workload;
