@@ -29,7 +29,7 @@ impl Bitcask {
     /// let db = Bitcask::open(dir.path(), Options::default())?;
     /// db.put("key", "value")?;
     /// db.clear()?;
-    /// assert!(db.is_empty());
+    /// assert!(db.is_empty()?);
     /// # db.close()
     /// # }
     /// ```
