@@ -4,6 +4,7 @@
 use std::fmt;
 use std::path::Path;
 
+#[cfg(test)]
 use super::Twin;
 use crate::fs::Access;
 use crate::sync::unmodeled::Mutex;
