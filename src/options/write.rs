@@ -95,7 +95,8 @@ impl WriteOptions {
     ///
     /// A key that is absent or expired gets the time to live that it would get without `keep_ttl`:
     /// the one set by [`ttl`](Self::ttl) or [`expires_at`](Self::expires_at), or the store's
-    /// default. So `ttl` and `keep_ttl` together set a time to live when the key is created, and
+    /// default. In a batch or a transaction that has changed the key before, the time to live that is kept is
+    /// the one of that change. So `ttl` and `keep_ttl` together set a time to live when the key is created, and
     /// later writes do not extend it.
     ///
     /// ```

@@ -67,9 +67,9 @@ impl Bitcask {
     ///
     /// Suits a phase in which latency matters, or a copy of the directory by other means. (A
     /// [`backup`](Self::backup) needs no pause.) When this returns, no merge copies entries. A merge that
-    /// is under way waits where it is, and goes on when the pause ends; one that is being stopped still
-    /// publishes what it has copied. The background starts none, and looks
-    /// again within the policy's [`check_interval`](AutoMerge::check_interval) after the end.
+    /// is under way waits where it is, and continues when the pause ends; one that is being stopped still
+    /// publishes what it has copied. The background thread starts no merge, and checks again within the
+    /// policy's [`check_interval`](AutoMerge::check_interval) after the end.
     /// [`merge`](Self::merge) is refused: on the thread that holds the guard it would wait for itself.
     /// [`clear`](Self::clear) and [`close`](Self::close) do not wait for the end of a pause: a merge that
     /// waits stops early, and publishes what it has copied.
@@ -172,7 +172,7 @@ impl Pauses {
         self.under_way.load(Ordering::Relaxed) > 0
     }
 
-    /// Notes that a merge has begun. Called by whoever has the turn, as all below.
+    /// Notes that a merge has begun. Only the thread that has the turn calls this and the methods below.
     pub(crate) fn begin(&self) {
         self.under_way.store(1, Ordering::Relaxed);
     }

@@ -251,27 +251,26 @@ pub struct Range(pub(crate) Ordered);
 pub struct RangeKeys(Ordered);
 
 impl Range {
-    /// Narrows the range to the keys behind a key, which need not be there, and begins anew, from both
+    /// Narrows the range to the keys after a key, which does not have to exist, and starts again from both
     /// ends.
     ///
-    /// What is left out is left out for good: a later `after` with a lower key does not bring it back, nor
-    /// does [`before`](Self::before). Use [`seek`](Self::seek) to go anywhere within the range.
+    /// The range stays narrowed: a later `after` with a lower key does not widen it, nor does
+    /// [`before`](Self::before). Use [`seek`](Self::seek) to go anywhere within the range.
     pub fn after(self, key: impl AsRef<[u8]>) -> Self {
         Self(self.0.after(key.as_ref()))
     }
 
-    /// Narrows the range to the keys before a key, which need not be there, and begins anew, from both
-    /// ends; for going backwards. As [`after`](Self::after), for good.
+    /// Narrows the range to the keys before a key, which does not have to exist, and starts again from both
+    /// ends. The range stays narrowed, as with [`after`](Self::after).
     pub fn before(self, key: impl AsRef<[u8]>) -> Self {
         Self(self.0.before(key.as_ref()))
     }
 
-    /// Goes to a key, forwards or back: [`next`](Iterator::next) returns the first key of the range that
-    /// is not below it, whatever was returned before, and the other end begins anew at the range's end.
+    /// Goes to a key, forwards or backwards: [`next`](Iterator::next) returns the first key of the range
+    /// that is not lower, whatever was returned before, and the other end starts again at the range's end.
     ///
-    /// The range is that of the beginning, or what [`after`](Self::after) and [`before`](Self::before)
-    /// have left of it; another `seek` does not narrow it. Shows the same moment as before. Costs what the
-    /// first step does.
+    /// A `seek` does not narrow the range; only [`after`](Self::after) and [`before`](Self::before) do. The
+    /// range still shows the moment at which it was created. A `seek` costs as much as the first step.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
