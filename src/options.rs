@@ -6,6 +6,8 @@
 //!
 //! [`Bitcask::open`]: crate::Bitcask::open
 
+mod append_mode;
+mod compression;
 mod getters;
 mod merge;
 mod sync_policy;
@@ -14,13 +16,14 @@ mod write;
 
 use std::time::Duration;
 
+pub use append_mode::AppendMode;
+pub use compression::Compression;
 pub use merge::{AutoMerge, MergeOptions, MergePolicy};
 pub use sync_policy::SyncPolicy;
 pub use transaction::TransactionOptions;
 pub(crate) use write::Lifetime;
 pub use write::WriteOptions;
 
-use crate::codec::Codec;
 use crate::error::{Error, Result};
 
 /// Maximum segment size: a place addresses 2^26 units of 8 bytes.
@@ -282,92 +285,6 @@ impl Options {
 /// Formats an interval for an error message.
 fn shown(interval: Duration) -> String {
     if interval.is_zero() { "0".into() } else { format!("{interval:?}") }
-}
-
-/// How entries are appended to the log. Both modes write the same bytes and make the same promises.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AppendMode {
-    /// Copies entries into a shared mapping of the active segment, without a system call.
-    ///
-    /// Space is allocated and touched before an entry is copied, so a full disk causes an error
-    /// rather than a signal. If the file system fails anyway, for example because the disk was
-    /// pulled out, the process ends with SIGBUS. Falls back to `Positioned` on kernels older than
-    /// 5.14 and where mapping fails.
-    Mapped,
-    /// Writes entries with `pwrite`. Several times slower. Recommended on copy-on-write and network
-    /// file systems, where allocated space is not guaranteed.
-    Positioned,
-}
-
-impl Default for AppendMode {
-    fn default() -> Self {
-        if cfg!(target_os = "linux") { Self::Mapped } else { Self::Positioned }
-    }
-}
-
-/// How values are compressed before they are appended.
-///
-/// The writing thread compresses each value separately, before it takes any lock. A value is stored
-/// uncompressed unless compression makes its whole entry smaller. Size limits apply to the
-/// uncompressed value.
-///
-/// Each read of a compressed value decompresses it into newly allocated memory. Other values are
-/// lent without a copy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Compression {
-    /// Values are stored as they are.
-    #[default]
-    None,
-    /// LZ4, in blocks: fast, and effective for text and other repetitive data. Needs the feature
-    /// `lz4`.
-    ///
-    /// ```
-    /// use bitcask::{Bitcask, Compression, Options};
-    /// # fn main() -> bitcask::Result<()> {
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// let options = Options::default().compression(Compression::lz4());
-    /// let db = Bitcask::open(dir.path(), options)?;
-    /// let page = "all work and no play ".repeat(100);
-    /// db.put("page", &page)?;
-    /// assert_eq!(db.get("page")?.expect("it was just put"), page);
-    /// assert!(db.stats().live_size < 100);
-    /// # db.close()
-    /// # }
-    /// ```
-    #[cfg(feature = "lz4")]
-    Lz4 {
-        /// Minimum size of the values to compress, in bytes.
-        size_min: u32,
-    },
-}
-
-impl Compression {
-    /// Returns LZ4 for values of 256 bytes or more. Needs the feature `lz4`.
-    #[cfg(feature = "lz4")]
-    pub fn lz4() -> Self {
-        Self::Lz4 { size_min: 256 }
-    }
-
-    /// Returns the codec and the minimum size of the values that it compresses.
-    pub(crate) fn codec(self) -> Option<(Codec, u64)> {
-        match self {
-            Self::None => None,
-            #[cfg(feature = "lz4")]
-            Self::Lz4 { size_min } => Some((Codec::Lz4, size_min.into())),
-        }
-    }
-
-    /// Returns every kind of compression in this build, for values of any size.
-    #[cfg(test)]
-    pub(crate) fn all() -> Vec<Self> {
-        vec![
-            Self::None,
-            #[cfg(feature = "lz4")]
-            Self::Lz4 { size_min: 0 },
-        ]
-    }
 }
 
 #[cfg(test)]
