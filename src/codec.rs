@@ -6,11 +6,26 @@
 //! - Stored bytes are not trusted. Decompression returns exactly the requested size or an error,
 //!   and allocates no more than the stored bytes can expand to. It never panics.
 
-/// A compression algorithm for values.
+#[cfg(feature = "lz4")]
+mod lz4;
+#[cfg(feature = "zstd")]
+mod zstd;
+
+/// The algorithm that compressed a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Codec {
     #[cfg(feature = "lz4")]
     Lz4,
+    #[cfg(feature = "zstd")]
+    Zstd,
+}
+
+/// How to compress a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Compressor {
+    pub(crate) codec: Codec,
+    /// How hard to try, for a codec that has levels.
+    pub(crate) level: i32,
 }
 
 impl Codec {
@@ -20,6 +35,8 @@ impl Codec {
         match number {
             #[cfg(feature = "lz4")]
             1 => Some(Self::Lz4),
+            #[cfg(feature = "zstd")]
+            2 => Some(Self::Zstd),
             _ => None,
         }
     }
@@ -28,84 +45,102 @@ impl Codec {
         match self {
             #[cfg(feature = "lz4")]
             Self::Lz4 => 1,
+            #[cfg(feature = "zstd")]
+            Self::Zstd => 2,
         }
     }
 }
 
-#[cfg_attr(
-    not(feature = "lz4"),
-    expect(unused_variables, reason = "there is no codec to use them")
-)]
+#[cfg_attr(not(feature = "zstd"), expect(unused_variables, reason = "other codecs use fewer"))]
 impl Codec {
-    /// Compresses a value. Returns `None` if the codec can't compress it or memory is short. The
-    /// result may be larger than the input.
-    pub(crate) fn compress(self, raw: &[u8]) -> Option<Vec<u8>> {
+    fn compress(self, raw: &[u8], level: i32) -> Option<Vec<u8>> {
         match self {
             #[cfg(feature = "lz4")]
             Self::Lz4 => lz4::compress(raw),
+            #[cfg(feature = "zstd")]
+            Self::Zstd => zstd::compress(raw, level),
         }
     }
 
     /// Decompresses a value of a known size, or returns why the stored bytes are invalid.
     pub(crate) fn decompress(self, stored: &[u8], raw_size: u32) -> Result<Vec<u8>, &'static str> {
+        if u64::from(raw_size) > self.raw_size_max(stored) {
+            return Err(
+                "the uncompressed size is larger than its codec can produce from these bytes",
+            );
+        }
+        let size = raw_size as usize;
+        let mut raw = reserved(size).ok_or("the decompressed value does not fit in memory")?;
+        self.expand(stored, &mut raw).ok_or("the compressed value can't be decompressed")?;
+        if raw.len() == size {
+            return Ok(raw);
+        }
+        Err("the compressed value does not have the size that the entry says")
+    }
+
+    /// Decompresses into memory of sufficient capacity. Returns `None` if the stored bytes are
+    /// invalid or do not fit.
+    #[cfg_attr(
+        not(any(feature = "lz4", feature = "zstd")),
+        expect(clippy::ptr_arg, reason = "every codec needs the capacity")
+    )]
+    fn expand(self, stored: &[u8], raw: &mut Vec<u8>) -> Option<()> {
         match self {
             #[cfg(feature = "lz4")]
-            Self::Lz4 => lz4::decompress(stored, raw_size),
+            Self::Lz4 => lz4::decompress(stored, raw),
+            #[cfg(feature = "zstd")]
+            Self::Zstd => zstd::decompress(stored, raw),
+        }
+    }
+
+    /// Returns the largest size that stored bytes can expand to.
+    fn raw_size_max(self, stored: &[u8]) -> u64 {
+        match self {
+            #[cfg(feature = "lz4")]
+            Self::Lz4 => lz4::raw_size_max(stored),
+            #[cfg(feature = "zstd")]
+            Self::Zstd => zstd::raw_size_max(stored),
         }
     }
 }
 
-/// LZ4's block format, without a frame and without a size prefix.
-#[cfg(feature = "lz4")]
-mod lz4 {
-    use lz4_flex::block::{compress_into, decompress_into, get_maximum_output_size};
-
-    /// Largest input, in bytes, that other implementations of LZ4 accept.
-    const RAW_SIZE_LIMIT: u32 = 0x7E00_0000;
-    /// Largest number of bytes that one stored byte can expand to: a length continues with one byte
-    /// for each 255.
-    const RATIO_MAX: u64 = 255;
-
-    pub(super) fn compress(raw: &[u8]) -> Option<Vec<u8>> {
-        if raw.len() > RAW_SIZE_LIMIT as usize {
-            return None;
-        }
-        let mut stored = zeroed(get_maximum_output_size(raw.len()))?;
-        let size = compress_into(raw, &mut stored).ok()?;
-        stored.truncate(size);
+impl Compressor {
+    /// Compresses a value. Returns `None` if the codec can't compress it or memory is short. The
+    /// result may be larger than the input.
+    pub(crate) fn compress(self, raw: &[u8]) -> Option<Vec<u8>> {
+        let mut stored = self.codec.compress(raw, self.level)?;
         // A batch may hold many of these.
         stored.shrink_to_fit();
         Some(stored)
     }
 
-    pub(super) fn decompress(stored: &[u8], raw_size: u32) -> Result<Vec<u8>, &'static str> {
-        if raw_size > RAW_SIZE_LIMIT || u64::from(raw_size) > RATIO_MAX * stored.len() as u64 {
-            return Err("the uncompressed size is larger than LZ4 can produce from these bytes");
-        }
-        let size = raw_size as usize;
-        let mut raw = zeroed(size).ok_or("the decompressed value does not fit in memory")?;
-        match decompress_into(stored, &mut raw) {
-            Ok(written) if written == size => Ok(raw),
-            Ok(_) => Err("the compressed value is shorter than the entry says"),
-            Err(_) => Err("the compressed value can't be decompressed"),
+    /// Returns whether the codec has the level.
+    pub(crate) fn is_valid(self) -> bool {
+        match self.codec {
+            #[cfg(feature = "lz4")]
+            Codec::Lz4 => true,
+            #[cfg(feature = "zstd")]
+            Codec::Zstd => ::zstd::compression_level_range().contains(&self.level),
         }
     }
+}
 
-    fn zeroed(size: usize) -> Option<Vec<u8>> {
-        let mut bytes = Vec::new();
-        bytes.try_reserve_exact(size).ok()?;
-        bytes.resize(size, 0);
-        Some(bytes)
-    }
+/// Returns memory for this many bytes, or `None` if memory is short.
+fn reserved(size: usize) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(size).ok()?;
+    Some(bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::Compression;
 
-    /// Returns the codecs of this build.
-    fn codecs() -> impl Iterator<Item = Codec> {
-        (1..4).filter_map(Codec::from_number)
+    /// Returns the compressors of this build.
+    fn compressors() -> impl Iterator<Item = Compressor> {
+        let all = Compression::all().into_iter();
+        all.filter_map(Compression::compressor).map(|(compressor, _)| compressor)
     }
 
     /// Values of all kinds: empty, short, runs, repeats, and incompressible ones.
@@ -126,40 +161,70 @@ mod tests {
 
     #[test]
     fn decompression_restores_the_value() {
-        for codec in codecs() {
+        for compressor in compressors() {
+            let codec = compressor.codec;
+            assert_eq!(Codec::from_number(codec.number()), Some(codec));
             for raw in values() {
-                let stored = codec.compress(&raw).unwrap();
+                let stored = compressor.compress(&raw).unwrap();
                 let size = u32::try_from(raw.len()).unwrap();
                 assert!(codec.decompress(&stored, size).unwrap() == raw, "{size}");
                 assert!(codec.decompress(&stored, size + 1).is_err());
                 assert!(size == 0 || codec.decompress(&stored, size - 1).is_err());
             }
-            assert!(codec.compress(&[7; 1000]).unwrap().len() < 30);
+            assert!(compressor.compress(&[7; 1000]).unwrap().len() < 30);
+        }
+    }
+
+    const IMPOSSIBLE: Result<Vec<u8>, &str> =
+        Err("the uncompressed size is larger than its codec can produce from these bytes");
+
+    #[test]
+    fn an_impossible_size_is_refused_before_memory_is_allocated() {
+        for codec in compressors().map(|each| each.codec) {
+            assert_eq!(codec.decompress(&[], 1), IMPOSSIBLE);
+            assert_eq!(codec.decompress(&[0xff; 10], (10 << 15) + 1), IMPOSSIBLE);
+            assert!(codec.decompress(&[], 0).is_err());
         }
     }
 
     #[test]
-    fn an_impossible_size_is_refused_before_memory_is_allocated() {
-        for codec in codecs() {
-            let refusal =
-                Err("the uncompressed size is larger than LZ4 can produce from these bytes");
-            assert_eq!(codec.decompress(&[0xff; 10], 2551), refusal);
-            assert_eq!(codec.decompress(&[], 1), refusal);
-            assert_eq!(codec.decompress(&vec![0xff; 9 << 20], 0x7E00_0001), refusal);
-            // About the densest ten bytes possible: a run whose length continues over several
-            // bytes.
-            let densest = [0x1f, b'x', 1, 0, 255, 255, 255, 255, 254, 0];
-            let size = 1 + 19 + 4 * 255 + 254;
-            assert_eq!(codec.decompress(&densest, size), Ok(vec![b'x'; size as usize]));
-        }
+    #[cfg(feature = "lz4")]
+    fn the_limits_of_lz4_are_exact() {
+        let codec = Codec::Lz4;
+        assert_eq!(codec.decompress(&[0xff; 10], 2551), IMPOSSIBLE);
+        assert_ne!(codec.decompress(&[0xff; 10], 2550), IMPOSSIBLE);
+        assert_eq!(codec.decompress(&vec![0xff; 9 << 20], 0x7E00_0001), IMPOSSIBLE);
+        // About the densest ten bytes possible: a run whose length continues over several bytes.
+        let densest = [0x1f, b'x', 1, 0, 255, 255, 255, 255, 254, 0];
+        let size = 1 + 19 + 4 * 255 + 254;
+        assert_eq!(codec.decompress(&densest, size), Ok(vec![b'x'; size as usize]));
+    }
+
+    #[test]
+    #[cfg(feature = "zstd")]
+    fn the_densest_frame_of_zstandard_is_accepted() {
+        // Magic number; a window of 128 KiB and no size; 999 blocks that repeat a byte 131,072
+        // times, and a last one.
+        let block = |last: u32| {
+            let header = (131_072 << 3) | (1 << 1) | last;
+            [&u32::to_le_bytes(header)[..3], b"x"].concat()
+        };
+        let mut frame = vec![0x28, 0xb5, 0x2f, 0xfd, 0, 7 << 3];
+        frame.extend(block(0).repeat(999));
+        frame.extend(block(1));
+        let size = 1000 * 131_072;
+        assert!(Codec::Zstd.decompress(&frame, size).unwrap() == vec![b'x'; size as usize]);
+        assert_eq!(Codec::Zstd.decompress(&frame, (4006 << 15) + 1), IMPOSSIBLE);
     }
 
     #[test]
     fn damaged_bytes_give_an_error_or_bytes_of_the_right_size() {
         let small = || values().into_iter().filter(|raw| raw.len() <= 1000);
-        for (codec, raw) in codecs().flat_map(|codec| small().map(move |raw| (codec, raw))) {
+        let all = compressors().flat_map(|each| small().map(move |raw| (each, raw)));
+        for (compressor, raw) in all {
+            let codec = compressor.codec;
             let size = u32::try_from(raw.len()).unwrap();
-            let stored = codec.compress(&raw).unwrap();
+            let stored = compressor.compress(&raw).unwrap();
             for at in 0..stored.len() {
                 for to in 0..=255 {
                     let mut damaged = stored.clone();
@@ -171,5 +236,22 @@ mod tests {
                 assert!(codec.decompress(&stored[..at], size).is_err());
             }
         }
+    }
+
+    #[test]
+    #[cfg(feature = "zstd")]
+    fn a_thread_uses_one_context_for_all_levels() {
+        let raw = b"many a little makes a mickle ".repeat(40);
+        let sizes: Vec<_> = [19, 1, 19, -5, 0, 3]
+            .map(|level| {
+                let stored = Compressor { codec: Codec::Zstd, level }.compress(&raw).unwrap();
+                let size = u32::try_from(raw.len()).unwrap();
+                assert!(Codec::Zstd.decompress(&stored, size).unwrap() == raw);
+                stored.len()
+            })
+            .into();
+        assert_eq!(sizes[0], sizes[2]);
+        assert_eq!(sizes[4], sizes[5]);
+        assert!(sizes[0] < sizes[3], "{sizes:?}");
     }
 }

@@ -271,6 +271,7 @@ impl Options {
             return invalid("value_size_limit", value, "a value has at most 4 GiB - 1 bytes");
         }
         self.sync_policy.check()?;
+        self.compression.check()?;
         let modes = [("dir_mode", self.dir_mode, 0o700_u32), ("file_mode", self.file_mode, 0o600)];
         let is_bad = |(_, mode, least): &(_, u32, u32)| *mode > 0o777 || mode & least != *least;
         if let Some((name, mode, _)) = modes.into_iter().find(is_bad) {
@@ -311,5 +312,18 @@ mod tests {
         assert_eq!(rejected(Options::new().file_mode(0o400)), "file_mode");
         Options::new().dir_mode(0o700).file_mode(0o600).check().unwrap();
         Options::default().check().unwrap();
+    }
+
+    #[test]
+    #[cfg(feature = "zstd")]
+    fn a_level_that_zstandard_does_not_have_is_rejected() {
+        let options = |level| Options::new().compression(Compression::Zstd { level, size_min: 0 });
+        for level in [1, 3, 22, -7, 0] {
+            options(level).check().unwrap();
+        }
+        for level in [23, i32::MIN, i32::MAX] {
+            let error = options(level).check().unwrap_err();
+            assert!(error.to_string().contains("compression"), "{error}");
+        }
     }
 }

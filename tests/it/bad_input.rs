@@ -337,7 +337,7 @@ fn a_manifest_of_a_newer_format_is_refused_by_its_version() {
 }
 
 const UNKNOWN_FLAG: u16 = 1 << 12;
-const CODEC_2: u16 = 2 << 7;
+const UNKNOWN_CODEC: u16 = 3 << 7;
 
 /// Sets an unknown flag on the entry at an offset of a segment and updates its checksum, as a newer
 /// build would write it.
@@ -353,7 +353,7 @@ fn flag(log: &Path, segment: u32, offset: usize) {
 fn compress(log: &Path, segment: u32) {
     patch(log, |bytes| {
         let mut entry = Forged::read(bytes, FIRST_OFFSET);
-        entry.flags |= CODEC_2;
+        entry.flags |= UNKNOWN_CODEC;
         entry.fields = 1000_u32.to_be_bytes().to_vec();
         let size = entry.value.len() - 4;
         entry.value.truncate(size);
@@ -372,8 +372,8 @@ fn is_unknown_flag(error: &Error, log: &Path, at: usize) -> bool {
 fn is_unknown_codec(error: &Error, log: &Path) -> bool {
     assert!(error.is_unsupported() && !error.is_corruption(), "{error}");
     let message = error.to_string();
-    assert!(message.contains("codec 2") && message.contains(&log.display().to_string()));
-    matches!(error, Error::UnsupportedCodec { path, offset: 64, codec: 2 } if path == log)
+    assert!(message.contains("codec 3") && message.contains(&log.display().to_string()));
+    matches!(error, Error::UnsupportedCodec { path, offset: 64, codec: 3 } if path == log)
 }
 
 #[test]

@@ -13,13 +13,21 @@ use bitcask::{Batch, Bitcask, Error, Options, ReadOnly, Reader, RecoveryReport};
 
 type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// Whether this build can read the stores with compressed values.
-const LZ4: bool = cfg!(feature = "lz4");
+/// The codecs: name, number, and whether this build has it.
+const CODECS: [(&str, u8, bool); 2] =
+    [("lz4", 1, cfg!(feature = "lz4")), ("zstd", 2, cfg!(feature = "zstd"))];
+
+/// Returns the codecs that this build has, or those that it lacks.
+fn codecs(present: bool) -> impl Iterator<Item = (&'static str, u8)> {
+    let chosen = CODECS.into_iter().filter(move |codec| codec.2 == present);
+    chosen.map(|(name, number, _)| (name, number))
+}
 
 /// Returns the names of the stores that this build can read.
-fn readable() -> impl Iterator<Item = &'static str> {
-    let names = ["v1-closed", "v1-killed", "v1-lz4-closed", "v1-lz4-killed"];
-    names.into_iter().filter(|name| LZ4 || !name.contains("lz4"))
+fn readable() -> impl Iterator<Item = String> {
+    let plain = ["v1-closed", "v1-killed"].map(str::to_owned).into_iter();
+    let compressed = |(codec, _)| [format!("v1-{codec}-closed"), format!("v1-{codec}-killed")];
+    plain.chain(codecs(true).flat_map(compressed))
 }
 
 fn fixture(name: &str) -> PathBuf {
@@ -87,7 +95,7 @@ fn open_copy(name: &str) -> RecoveryReport {
 #[test]
 fn a_cleanly_closed_store_of_version_1_opens() {
     for name in readable().filter(|name| name.contains("closed")) {
-        let report = open_copy(name);
+        let report = open_copy(&name);
         assert!(report.is_clean(), "{report:?}");
     }
 }
@@ -102,27 +110,31 @@ fn a_killed_store_of_version_1_is_recovered_completely() {
 
 #[test]
 fn a_killed_store_with_compressed_values_is_recovered_completely() {
-    if LZ4 {
-        let report = open_copy("v1-lz4-killed");
+    for (codec, _) in codecs(true) {
+        let report = open_copy(&format!("v1-{codec}-killed"));
         assert_eq!(report.recovered_segments, 1);
         assert!(report.cuts.is_empty(), "{report:?}");
     }
 }
 
-/// Returns whether an error says that this build lacks LZ4, and names the place.
-fn lacks_lz4(error: &Error) -> bool {
-    let Error::UnsupportedCodec { path, offset, codec: 1 } = error else { return false };
+/// Returns whether an error says that this build lacks a codec, and names the place.
+fn lacks(number: u8, error: &Error) -> bool {
+    let Error::UnsupportedCodec { path, offset, codec } = error else { return false };
     let said = error.to_string();
-    assert!(said.contains(&path.display().to_string()) && said.contains("codec 1"), "{said}");
-    error.is_unsupported() && said.contains(&format!("offset {offset} "))
+    assert!(said.contains(&path.display().to_string()), "{said}");
+    assert!(said.contains(&format!("codec {number}")), "{said}");
+    *codec == number && error.is_unsupported() && said.contains(&format!("offset {offset} "))
 }
 
 #[test]
-fn a_build_without_lz4_reads_uncompressed_values_and_names_the_codec_of_others() {
-    if LZ4 {
-        return;
+fn a_build_without_a_codec_reads_uncompressed_values_and_names_the_codec_of_others() {
+    for (codec, number) in codecs(false) {
+        read_without(codec, number);
     }
-    let store = fixture("v1-lz4-closed");
+}
+
+fn read_without(codec: &str, number: u8) {
+    let store = fixture(&format!("v1-{codec}-closed"));
     let (dir, mut expected) = (copy(&store), expected(&store));
     let compressed = ["batch 1", "batch 2", "key 3", "key 4", "key 5", "lives long"];
     let compressed = BTreeSet::from(compressed.map(|key| key.as_bytes().to_vec()));
@@ -132,15 +144,15 @@ fn a_build_without_lz4_reads_uncompressed_values_and_names_the_codec_of_others()
         assert!(db.contains_key(key).unwrap());
         match db.get(key) {
             Ok(found) => assert!(found.unwrap() == *value && !compressed.contains(key)),
-            Err(error) => assert!(lacks_lz4(&error) && compressed.contains(key), "{error}"),
+            Err(error) => assert!(lacks(number, &error) && compressed.contains(key), "{error}"),
         }
     }
     let keys: BTreeSet<Vec<u8>> = db.keys_unordered().map(|key| key.unwrap().into()).collect();
     assert!(keys.iter().eq(expected.keys()));
     let (read, refused): (Vec<_>, Vec<_>) = db.iter_unordered().partition(Result::is_ok);
     assert_eq!((read.len(), refused.len()), (expected.len() - 6, 6));
-    assert!(refused.iter().all(|pair| lacks_lz4(pair.as_ref().unwrap_err())));
-    assert!(lacks_lz4(&db.update("key 3", |_| Some("new")).unwrap_err()));
+    assert!(refused.iter().all(|pair| lacks(number, pair.as_ref().unwrap_err())));
+    assert!(lacks(number, &db.update("key 3", |_| Some("new")).unwrap_err()));
 
     // None of these operations reads a value, so they all succeed.
     db.put("key 3", "new").unwrap();
@@ -158,28 +170,27 @@ fn a_build_without_lz4_reads_uncompressed_values_and_names_the_codec_of_others()
 }
 
 #[test]
-fn a_build_without_lz4_does_not_cut_compressed_entries_off_an_unsealed_log() {
-    if LZ4 {
-        return;
-    }
-    let dir = copy(&fixture("v1-lz4-killed"));
-    let before = files(dir.path());
-    let (path, options) = (dir.path(), Options::new);
-    for opened in
-        [ReadOnly::open(path, options()).map(drop), Bitcask::open(path, options()).map(drop)]
-    {
-        let error = opened.unwrap_err();
-        assert!(lacks_lz4(&error), "{error}");
-        let mut after = files(dir.path());
-        after.retain(|path, _| !path.ends_with("LOCK"));
-        assert_eq!(after, before);
+fn a_build_without_a_codec_does_not_cut_compressed_entries_off_an_unsealed_log() {
+    for (codec, number) in codecs(false) {
+        let dir = copy(&fixture(&format!("v1-{codec}-killed")));
+        let before = files(dir.path());
+        let (path, options) = (dir.path(), Options::new);
+        for opened in
+            [ReadOnly::open(path, options()).map(drop), Bitcask::open(path, options()).map(drop)]
+        {
+            let error = opened.unwrap_err();
+            assert!(lacks(number, &error), "{error}");
+            let mut after = files(dir.path());
+            after.retain(|path, _| !path.ends_with("LOCK"));
+            assert_eq!(after, before);
+        }
     }
 }
 
 #[test]
 fn a_store_of_version_1_opens_without_its_hints() {
     for name in readable() {
-        let store = fixture(name);
+        let store = fixture(&name);
         let dir = copy(&store);
         for path in files(dir.path()).into_keys() {
             if path.extension().is_some_and(|extension| extension == "hint") {
@@ -188,14 +199,16 @@ fn a_store_of_version_1_opens_without_its_hints() {
         }
         let db = Bitcask::open(dir.path(), Options::default()).unwrap();
         assert_eq!(pairs(&db), expected(&store), "{name}");
-        assert!(db.recovery().rebuilt_hints > 0 || name == "v1-lz4-killed");
+        // The stores that were killed with compressed values have no sealed segment.
+        let has_hints = !name.ends_with("-killed") || name == "v1-killed";
+        assert_eq!(db.recovery().rebuilt_hints > 0, has_hints, "{name}");
     }
 }
 
 #[test]
 fn hints_of_version_1_are_rebuilt_byte_for_byte() {
     for name in readable().filter(|name| name.contains("closed")) {
-        let store = fixture(name);
+        let store = fixture(&name);
         let dir = copy(&store);
         let is_hint = |path: &Path| path.extension().is_some_and(|extension| extension == "hint");
         for path in files(dir.path()).into_keys().filter(|path| is_hint(path)) {
@@ -211,7 +224,7 @@ fn hints_of_version_1_are_rebuilt_byte_for_byte() {
 #[test]
 fn a_store_of_version_1_is_read_without_changes() {
     for name in readable() {
-        let store = fixture(name);
+        let store = fixture(&name);
         let before = files(&store);
         let db = ReadOnly::open(&store, Options::new()).unwrap();
         assert_eq!(pairs(&db), expected(&store), "{name}");

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::codec::Codec;
+use crate::codec::Compressor;
 use crate::entry::{BodySum, Flags, Header};
 use crate::segment::read::pick::LiveEntry;
 
@@ -30,11 +30,11 @@ impl<'a> Draft<'a> {
         key: &'a [u8],
         value: &'a [u8],
         expiry: Option<u64>,
-        codec: Codec,
+        compressor: Compressor,
     ) -> Self {
         let plain = header(Flags::default(), key, value).with_expiry(expiry);
-        let compressed = codec.compress(value).and_then(|stored| {
-            let header = plain.with_codec(codec, u32::try_from(stored.len()).ok()?);
+        let compressed = compressor.compress(value).and_then(|stored| {
+            let header = plain.with_codec(compressor.codec, u32::try_from(stored.len()).ok()?);
             (header.entry_size() < plain.entry_size()).then_some((header, stored))
         });
         let Some((header, stored)) = compressed else { return Self::put(key, value, expiry) };

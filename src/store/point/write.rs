@@ -166,9 +166,9 @@ impl Inner {
             return Err(Error::ValueTooLarge { size, limit });
         }
         let expiry = self.expiry(options.lifetime);
-        let mut draft = match self.options.compression.codec() {
-            Some((codec, size_min)) if size >= size_min => {
-                Draft::put_compressed(key, value, expiry, codec)
+        let mut draft = match self.options.compression.compressor() {
+            Some((compressor, size_min)) if size >= size_min => {
+                Draft::put_compressed(key, value, expiry, compressor)
             }
             _ => Draft::put(key, value, expiry),
         };

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use super::input::{BLOCK_SIZE, Input, SUMMARY_SIZE, repair_entry, repair_hint, repair_manifest};
 use super::{DIR, IDENTITY};
 use crate::clock::TIME_MAX;
-use crate::codec::Codec;
 use crate::entry::{ALIGNMENT, BodySum, Entry, HEADER_SIZE, HEADER_SIZE_MAX, Invalid, Salt};
 use crate::fs::Fs;
 use crate::key_hash::KeyHasher;
 use crate::keydir::SHARD_COUNT;
 use crate::manifest::Manifest;
+use crate::options::Compression;
 use crate::segment::hint::{Hint, HintFile, HintSlot, HintSource};
 use crate::segment::{Dir, SegmentId};
 use crate::testing::twin::Twin;
@@ -204,18 +204,24 @@ fn forged_hint(bytes: &[u8], source: HintSource) {
     }
 }
 
-/// Decompresses arbitrary bytes, and compresses and decompresses arbitrary values. Does nothing
-/// without a codec.
+/// Decompresses arbitrary bytes, and compresses and decompresses arbitrary values, with each
+/// codec of this build.
 pub fn codec(bytes: &[u8]) {
-    let Some(codec) = Codec::from_number(1) else { return };
     let mut input = Input::new(bytes);
     let raw_size = u32::try_from(input.below(1 << 16) << (input.byte() % 17)).unwrap();
     let rest = input.take(bytes.len());
-    if let Ok(raw) = codec.decompress(rest, raw_size) {
-        assert_eq!(raw.len(), raw_size as usize);
-        assert!(raw.len() <= 255 * rest.len(), "more than the stored bytes can expand to");
+    for (compressor, _) in Compression::all().into_iter().filter_map(Compression::compressor) {
+        let codec = compressor.codec;
+        let ratio_max = if codec.number() == 1 { 255 } else { 32 << 10 };
+        if let Ok(raw) = codec.decompress(rest, raw_size) {
+            assert_eq!(raw.len(), raw_size as usize);
+            assert!(
+                raw.len() <= ratio_max * rest.len(),
+                "more than the stored bytes can expand to"
+            );
+        }
+        let stored = compressor.compress(rest).unwrap();
+        let raw_size = u32::try_from(rest.len()).unwrap();
+        assert_eq!(codec.decompress(&stored, raw_size).as_deref(), Ok(rest));
     }
-    let stored = codec.compress(rest).unwrap();
-    let raw_size = u32::try_from(rest.len()).unwrap();
-    assert_eq!(codec.decompress(&stored, raw_size).as_deref(), Ok(rest));
 }
