@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{AppendMode, Compression, MergePolicy, Options, SyncPolicy};
+use super::{AppendMode, AutoMerge, Compression, MergePolicy, Options, SyncPolicy};
 
 /// Getters, one for each setter. Each returns the value that was set, or the default.
 ///
@@ -80,5 +80,76 @@ impl Options {
     /// Returns the time to live of keys that are put without one: [`default_ttl`](Self::default_ttl).
     pub fn get_default_ttl(&self) -> Option<Duration> {
         self.default_ttl
+    }
+}
+
+/// Getters, one for each setter except [`on_finish`](Self::on_finish).
+///
+/// ```
+/// use bitcask::AutoMerge;
+///
+/// let policy = AutoMerge::new().dead_percent(30).window(1, 5);
+/// assert_eq!((policy.get_dead_percent(), policy.get_window()), (30, Some((1, 5))));
+/// ```
+impl AutoMerge {
+    /// Returns the dead share of one segment that triggers a run, in percent:
+    /// [`trigger_dead_percent`](Self::trigger_dead_percent).
+    pub fn get_trigger_dead_percent(&self) -> u8 {
+        self.trigger_dead_percent
+    }
+
+    /// Returns the dead bytes of all segments that trigger a run:
+    /// [`trigger_dead_size`](Self::trigger_dead_size).
+    pub fn get_trigger_dead_size(&self) -> u64 {
+        self.trigger_dead_size
+    }
+
+    /// Returns the dead share from which a segment is merged, in percent:
+    /// [`dead_percent`](Self::dead_percent).
+    pub fn get_dead_percent(&self) -> u8 {
+        self.dead_percent
+    }
+
+    /// Returns the dead bytes from which a segment is merged: [`dead_size`](Self::dead_size).
+    pub fn get_dead_size(&self) -> u64 {
+        self.dead_size
+    }
+
+    /// Returns the dead share from which a segment of an idle store is merged, in percent:
+    /// [`idle_dead_percent`](Self::idle_dead_percent).
+    pub fn get_idle_dead_percent(&self) -> u8 {
+        self.idle_dead_percent
+    }
+
+    /// Returns the size in bytes below which a segment is small: [`small_size`](Self::small_size).
+    pub fn get_small_size(&self) -> u64 {
+        self.small_size
+    }
+
+    /// Returns the number of small segments that triggers a run:
+    /// [`small_count`](Self::small_count).
+    pub fn get_small_count(&self) -> u64 {
+        self.small_count
+    }
+
+    /// Returns the maximum number of bytes that one run copies: [`bytes_max`](Self::bytes_max).
+    pub fn get_bytes_max(&self) -> u64 {
+        self.bytes_max
+    }
+
+    /// Returns the time between two checks: [`check_interval`](Self::check_interval).
+    pub fn get_check_interval(&self) -> Duration {
+        self.check_interval
+    }
+
+    /// Returns the maximum number of bytes per second that a run reads and writes:
+    /// [`bytes_per_second`](Self::bytes_per_second).
+    pub fn get_bytes_per_second(&self) -> Option<u64> {
+        self.bytes_per_second
+    }
+
+    /// Returns the hours in which runs may start, or `None` for any hour: [`window`](Self::window).
+    pub fn get_window(&self) -> Option<(u8, u8)> {
+        self.window
     }
 }

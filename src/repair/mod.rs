@@ -116,7 +116,7 @@ pub fn verify(path: impl AsRef<Path>) -> Result<Diagnosis> {
 /// - *Compressed values* are copied as they are. If this build has no codec for a value, neither the
 ///   value nor older values of its key are copied. [`SalvageReport::lost_keys`] lists these keys.
 /// - *Permissions.* The new store is created with the default permissions, whatever those of the damaged
-///   one were. Create the directory `to` beforehand, with mode 0700, to keep others out.
+///   one were. [`salvage_opt`] creates it with others.
 /// - *Quarantine.* Files that recovery has set aside are not read.
 ///   [`SalvageReport::quarantine`] lists them.
 ///
@@ -159,8 +159,43 @@ pub fn verify(path: impl AsRef<Path>) -> Result<Diagnosis> {
 pub fn salvage(
     from: impl AsRef<Path>,
     to: impl AsRef<Path>,
+    progress: impl FnMut(&SalvageProgress) -> ControlFlow<()>,
+) -> Result<SalvageReport> {
+    salvage_opt(from, to, &Options::default(), progress)
+}
+
+/// Salvages a store as [`salvage`] does, into a store with the permissions and the segment size of
+/// these options.
+///
+/// [`dir_mode`](Options::dir_mode), [`file_mode`](Options::file_mode),
+/// [`segment_size`](Options::segment_size) and [`segment_entries`](Options::segment_entries) count;
+/// other options have no effect.
+///
+/// # Errors
+///
+/// [`InvalidOption`](crate::Error::InvalidOption) for an invalid option; otherwise as [`salvage`].
+///
+/// ```
+/// # use std::ops::ControlFlow;
+/// # use std::os::unix::fs::PermissionsExt;
+/// # use bitcask::{Bitcask, Options, repair};
+/// # fn main() -> bitcask::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+/// # Bitcask::open(&from, Options::default())?.close()?;
+/// let private = Options::new().dir_mode(0o700).file_mode(0o600);
+/// repair::salvage_opt(&from, &to, &private, |_| ControlFlow::Continue(()))?;
+/// assert_eq!(std::fs::metadata(&to).unwrap().permissions().mode() & 0o777, 0o700);
+/// # Ok(())
+/// # }
+/// ```
+pub fn salvage_opt(
+    from: impl AsRef<Path>,
+    to: impl AsRef<Path>,
+    options: &Options,
     mut progress: impl FnMut(&SalvageProgress) -> ControlFlow<()>,
 ) -> Result<SalvageReport> {
-    let options = Options::default();
-    salvage::salvage_on(&Env::default(), from.as_ref(), to.as_ref(), &options, &mut progress)
+    options.check()?;
+    let env = Env::default().with_modes(options);
+    salvage::salvage_on(&env, from.as_ref(), to.as_ref(), options, &mut progress)
 }

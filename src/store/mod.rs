@@ -195,7 +195,7 @@ impl Env {
     }
 
     /// Returns the same environment with the options' permissions for new files and directories.
-    fn with_modes(&self, options: &Options) -> Self {
+    pub(crate) fn with_modes(&self, options: &Options) -> Self {
         // Validated options have no larger modes.
         let mode = |mode| u16::try_from(mode).unwrap_or(0o600);
         let modes = Modes::new(mode(options.dir_mode), mode(options.file_mode));

@@ -3,11 +3,12 @@
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::fs::{self, File, OpenOptions, Permissions};
+use std::ops::ControlFlow;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use bitcask::{Bitcask, Error, MergeOptions, ReadOnly};
+use bitcask::{Bitcask, Error, MergeOptions, ReadOnly, repair};
 
 use crate::support::{crash_copy, logs, open, open_read_only, pairs, small};
 
@@ -204,6 +205,14 @@ fn created_files_have_the_requested_permissions() {
     assert!(!db.recovery().cuts.is_empty());
     drop(db);
     assert!(check_modes(&killed.path().join("quarantine"), 0o700, 0o600) > 0);
+    let rescued = dir.path().join("rescued");
+    repair::salvage_opt(&backup, &rescued, &private, |_| ControlFlow::Continue(())).unwrap();
+    assert!(check_modes(&rescued, 0o700, 0o600) > 2);
+    let invalid = private.clone().file_mode(0o007);
+    let refused =
+        repair::salvage_opt(&backup, dir.path().join("d"), &invalid, |_| ControlFlow::Continue(()));
+    assert!(matches!(refused, Err(Error::InvalidOption { name: "file_mode", .. })));
+    assert!(!dir.path().join("d").exists());
     // Existing directories keep their permissions.
     fs::set_permissions(&store, Permissions::from_mode(0o750)).unwrap();
     let db = small().open(&store).unwrap();

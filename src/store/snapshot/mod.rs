@@ -18,6 +18,7 @@
 //! pinned segment.
 
 pub(crate) mod pins;
+mod read;
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,7 +38,6 @@ use crate::segment::{Segment, StoredEntry, index};
 use crate::store::changes::position::Position;
 use crate::store::snapshot::pins::Pinned;
 use crate::sync::yield_now;
-use crate::value::Value;
 
 impl Reader {
     /// Returns a view of the store at this moment. No later write, delete, expiry, merge or
@@ -117,67 +117,6 @@ impl fmt::Debug for Snapshot {
 }
 
 impl Snapshot {
-    /// Returns the value of a key at the snapshot's moment, or `None` if the key was absent or
-    /// expired.
-    ///
-    /// # Errors
-    ///
-    /// As [`Reader::get`].
-    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
-        let (view, guard) = (&self.view, self.view.pin()?);
-        let stored = view.lookup(key.as_ref(), &guard)?;
-        stored.map(|stored| view.inner.value(&stored)).transpose()
-    }
-
-    /// Calls a closure with the value of a key at the snapshot's moment, and returns the closure's
-    /// result. If the key was absent or expired, returns `None` without calling the closure. See
-    /// [`Reader::get_with`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Reader::get`].
-    pub fn get_with<T>(
-        &self,
-        key: impl AsRef<[u8]>,
-        read: impl FnOnce(&[u8]) -> T,
-    ) -> Result<Option<T>> {
-        let (view, guard) = (&self.view, self.view.pin()?);
-        let Some(stored) = view.lookup(key.as_ref(), &guard)? else { return Ok(None) };
-        view.inner.check(&stored)?;
-        Ok(Some(read(&stored.raw_value()?)))
-    }
-
-    /// Returns the values of several keys at the snapshot's moment, in the order of the keys;
-    /// `None` for each key that was absent or expired.
-    ///
-    /// # Errors
-    ///
-    /// As [`Reader::get`], for the first key that cannot be read.
-    pub fn get_many<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value>>> {
-        keys.iter().map(|key| self.get(key)).collect()
-    }
-
-    /// Returns the size in bytes of a key's value at the snapshot's moment, without reading the
-    /// value; see [`Reader::value_len`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Reader::get`], if the key itself cannot be read.
-    pub fn value_len(&self, key: impl AsRef<[u8]>) -> Result<Option<u64>> {
-        let guard = self.view.pin()?;
-        let stored = self.view.lookup(key.as_ref(), &guard)?;
-        Ok(stored.map(|stored| stored.raw_size().into()))
-    }
-
-    /// Returns whether a key existed and had not expired, without copying or verifying its value.
-    ///
-    /// # Errors
-    ///
-    /// As [`Reader::get`], if the key itself cannot be read.
-    pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        Ok(self.view.lookup(key.as_ref(), &self.view.pin()?)?.is_some())
-    }
-
     /// Returns the snapshot's position in the log. [`changes`](Reader::changes) from this position
     /// returns every put and delete made since.
     ///

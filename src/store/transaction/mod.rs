@@ -17,6 +17,7 @@ mod ttl;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,12 +141,20 @@ fn drafts_of<'a>(inner: &Inner, writes: &'a Writes) -> Result<Vec<Draft<'a>>> {
 }
 
 /// A transaction's view of the store, from [`Bitcask::transaction`].
-#[derive(Debug)]
 pub struct Transaction {
     snapshot: Snapshot,
     writes: Writes,
     /// Reads through `&self` record themselves here.
     reads: RefCell<Reads>,
+}
+
+impl fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction")
+            .field("snapshot", &self.snapshot)
+            .field("writes", &self.writes.len())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Transaction {

@@ -98,10 +98,8 @@ impl Transaction {
     fn ttl_seen(&self, key: &[u8]) -> Result<Option<Ttl>> {
         let view = &self.snapshot.view;
         let guard = view.pin()?;
-        let found = view.lookup(key, &guard)?.map(|stored| {
-            let now = view.now.of(stored.timestamp());
-            (Ttl::of(stored.expiry(), now), stored.timestamp())
-        });
+        let stored = view.lookup(key, &guard)?;
+        let found = stored.map(|stored| (view.ttl_of(&stored), stored.timestamp()));
         let (ttl, timestamp) = found.unzip();
         self.reads.borrow_mut().note_key(key, timestamp);
         Ok(ttl)

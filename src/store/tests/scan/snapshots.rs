@@ -179,10 +179,20 @@ impl World {
             assert_eq!(snapshot.contains_key(key).unwrap(), pairs.contains_key(key));
             let value_len = pairs.get(key).map(|value| value.len() as u64);
             assert_eq!(snapshot.value_len(key).unwrap(), value_len);
+            let versioned = snapshot.get_versioned(key).unwrap();
+            assert_eq!(versioned.map(|(value, _)| Vec::from(value)), seen);
+            let mut buffer = vec![1];
+            assert_eq!(snapshot.get_into(key, &mut buffer).unwrap(), seen.is_some());
+            assert_eq!(buffer, seen.unwrap_or_default());
+            assert_eq!(snapshot.ttl(key).unwrap().is_some(), pairs.contains_key(key));
         }
         let many = snapshot.get_many(&self.keys).unwrap();
         let many: Vec<_> = many.into_iter().map(|value| value.map(Vec::from)).collect();
         assert!(many.iter().map(Option::as_ref).eq(self.keys.iter().map(|key| pairs.get(key))));
+        let mut borrowed = Vec::new();
+        let lend = |at, value: Option<&[u8]>| borrowed.push((at, value.map(<[u8]>::to_vec)));
+        snapshot.get_many_with(&self.keys, lend).unwrap();
+        assert!(borrowed.into_iter().eq(many.into_iter().enumerate()));
         assert_eq!(owned(snapshot.iter()), listed(pairs));
         assert_eq!(snapshot.len().unwrap(), pairs.len() as u64);
         let ends =
@@ -523,4 +533,27 @@ fn an_undeterminable_order_is_a_single_error() {
     assert!(keys.next_back().unwrap().is_err() && keys.next().is_none());
     assert!(db.snapshot().len().unwrap_err().is_corruption());
     assert_eq!(db.iter_unordered().flatten().count(), 9);
+}
+
+#[test]
+fn a_snapshot_keeps_versions_and_times_to_live() {
+    let lab = Lab::new();
+    let db = lab.open();
+    let minute = Duration::from_secs(60);
+    db.put_opt("k", "old", WriteOptions::new().ttl(minute)).unwrap();
+    db.put("forever", "old").unwrap();
+    let (_, then) = db.get_versioned("k").unwrap().unwrap();
+    let snapshot = db.snapshot();
+    lab.hands.advance(Duration::from_secs(20));
+    db.put("k", "new").unwrap();
+    db.delete("forever").unwrap();
+    let (value, version) = snapshot.get_versioned("k").unwrap().unwrap();
+    assert_eq!((&value[..], version), (&b"old"[..], then));
+    assert!(db.get_versioned("k").unwrap().unwrap().1 > version);
+    let Some(Ttl::In(left)) = snapshot.ttl("k").unwrap() else { panic!("it has a time to live") };
+    assert!(left <= minute && left > Duration::from_secs(59), "{left:?}");
+    assert_eq!(snapshot.ttl("forever").unwrap(), Some(Ttl::Never));
+    assert_eq!(snapshot.ttl("other").unwrap(), None);
+    lab.hands.advance(minute);
+    assert!(matches!(snapshot.ttl("k").unwrap(), Some(Ttl::In(still)) if still == left));
 }
