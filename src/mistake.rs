@@ -95,6 +95,8 @@ pub(crate) enum Mistake {
     HistoryNotReadAgain,
     /// A snapshot pins its segments after it has taken its time.
     PinnedLate,
+    /// A merge says that it is at work only after it has looked for a pause.
+    PauseSeenEarly,
     /// A backup does not block the removal of files.
     BackupUnguarded,
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use super::rate_limit::RateLimiter;
 use crate::error::{Error, Result};
+use crate::mistake::{Mistake, made};
 use crate::options::{AutoMerge, MergePolicy};
 use crate::store::{Bitcask, Inner};
 use crate::sync::unmodeled::AtomicUsize;
@@ -159,8 +160,11 @@ pub(crate) struct Pauses {
     count: AtomicUsize,
     /// 1 from the start of a merge to its end.
     under_way: AtomicUsize,
-    /// 1 while it is at work.
+    /// 1 while it is at work, or is about to look whether there is a pause.
     at_work: AtomicUsize,
+    /// 1 while it is at work, for schedules.
+    #[cfg(all(test, shuttle))]
+    pub(crate) works: AtomicUsize,
 }
 
 impl Pauses {
@@ -185,6 +189,8 @@ impl Pauses {
 
     /// Notes that the merge does nothing for now.
     pub(crate) fn rest(&self) {
+        #[cfg(all(test, shuttle))]
+        self.works.store(0, Ordering::Relaxed);
         self.at_work.swap(0, Ordering::AcqRel);
     }
 
@@ -193,8 +199,11 @@ impl Pauses {
     pub(crate) fn work(&self, mut is_to_stop: impl FnMut() -> bool) -> bool {
         let mut was_paused = false;
         loop {
+            let is_free = made(Mistake::PauseSeenEarly) && !self.is_paused();
             self.at_work.swap(1, Ordering::AcqRel);
-            if !self.is_paused() {
+            if is_free || !self.is_paused() {
+                #[cfg(all(test, shuttle))]
+                self.works.store(1, Ordering::Relaxed);
                 return was_paused;
             }
             self.rest();

@@ -5,7 +5,7 @@ use super::*;
 use crate::mistake::{Mistake, make};
 
 /// The mistakes, each with the plans that come close to it, the closest first.
-const MISTAKES: [(Mistake, &[Focus]); 19] = [
+const MISTAKES: [(Mistake, &[Focus]); 20] = [
     (Mistake::SealedInFlight, &[Focus::Merges, Focus::Everything]),
     (Mistake::CountLoweredEarly, &[Focus::Merges, Focus::Everything]),
     (Mistake::MomentInFlight, &[Focus::Views, Focus::Followers]),
@@ -24,6 +24,7 @@ const MISTAKES: [(Mistake, &[Focus]); 19] = [
     (Mistake::RangesNotLookedAtAgain, &[Focus::Conflicts]),
     (Mistake::HistoryNotReadAgain, &[Focus::Clears]),
     (Mistake::PinnedLate, &[Focus::Views]),
+    (Mistake::PauseSeenEarly, &[Focus::Pauses]),
     (Mistake::BackupUnguarded, &[Focus::Views, Focus::Everything]),
 ];
 

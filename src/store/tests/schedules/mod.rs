@@ -129,6 +129,11 @@ fn syncs_with_writers() {
     run_all(Focus::Syncs, 0..SEEDS);
 }
 
+#[test]
+fn pauses_with_merges() {
+    run_all(Focus::Pauses, 0..SEEDS);
+}
+
 /// A run that depends on anything besides the seed could not be repeated.
 #[test]
 fn a_schedule_can_be_repeated() {

@@ -12,10 +12,11 @@ pub(super) enum Focus {
     Conflicts,
     Clears,
     Syncs,
+    Pauses,
 }
 
 impl Focus {
-    pub(super) const ALL: [Self; 7] = [
+    pub(super) const ALL: [Self; 8] = [
         Self::Merges,
         Self::Everything,
         Self::Views,
@@ -23,6 +24,7 @@ impl Focus {
         Self::Conflicts,
         Self::Clears,
         Self::Syncs,
+        Self::Pauses,
     ];
 
     /// Returns the name of the test that runs such plans.
@@ -35,13 +37,14 @@ impl Focus {
             Self::Conflicts => "writers_of_few_keys",
             Self::Clears => "clears_with_writers",
             Self::Syncs => "syncs_with_writers",
+            Self::Pauses => "pauses_with_merges",
         }
     }
 
     fn keys(self) -> u64 {
         match self {
             Self::Conflicts => 2,
-            Self::Clears | Self::Merges | Self::Views | Self::Syncs => 4,
+            Self::Clears | Self::Merges | Self::Views | Self::Syncs | Self::Pauses => 4,
             Self::Everything | Self::Followers => 6,
         }
     }
@@ -122,6 +125,10 @@ pub(super) enum Op {
     /// Merges the sealed segments whose bits are set.
     MergeSome {
         segments: u64,
+    },
+    /// Pauses merges, and watches for this many steps that none is at work.
+    Pause {
+        steps: u64,
     },
     Backup,
     Verify,
@@ -269,6 +276,14 @@ impl Roll {
                 self.calls(Self::background, 1, 3),
                 self.calls(Self::merge, 0, 2),
             ],
+            Focus::Pauses => vec![
+                self.calls(Self::write, 1, 3),
+                self.calls(Self::merge, 1, 3),
+                self.calls(Self::merge, 1, 3),
+                self.calls(Self::pause, 1, 3),
+                self.calls(Self::pause, 1, 2),
+                self.calls(Self::background, 0, 3),
+            ],
         }
     }
 
@@ -327,6 +342,10 @@ impl Roll {
             0..=1 => Op::MergeAll,
             _ => Op::MergeSome { segments: self.below(64) },
         }
+    }
+
+    fn pause(&mut self) -> Op {
+        Op::Pause { steps: self.below(12) }
     }
 
     fn background(&mut self) -> Op {

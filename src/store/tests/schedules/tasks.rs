@@ -6,7 +6,7 @@ use super::history::{Call, History, Moment, Outcome, Told, ToldChange};
 use super::plan::{Life, Op, Role};
 use super::*;
 use crate::options::MergeOptions;
-use crate::sync::yield_now;
+use crate::sync::{Ordering, yield_now};
 use crate::testing::twin::CALLER;
 use crate::value::Value;
 
@@ -364,14 +364,29 @@ fn tend(db: &Bitcask, op: &Op, number: usize) -> Outcome {
         Op::Prepare => drop(inner.prepare_due()),
         Op::Fill => drop(inner.fill_due()),
         Op::Index => drop(inner.write_index().unwrap()),
-        Op::MergeAll => drop(db.merge_opt(MergeOptions::new().force(true)).unwrap()),
+        Op::MergeAll => match db.merge_opt(MergeOptions::new().force(true)) {
+            Err(Error::MergesPaused) => return Outcome::Refused,
+            result => drop(result.unwrap()),
+        },
+        Op::Pause { steps } => {
+            let pauses = &inner.writer().unwrap().merging.pauses;
+            let pause = db.pause_merges().unwrap();
+            for _ in 0..=*steps {
+                assert!(
+                    pauses.works.load(Ordering::Relaxed) == 0,
+                    "a merge is at work during a pause"
+                );
+                yield_now();
+            }
+            drop(pause);
+        }
         Op::MergeSome { segments } => {
             let sealed = db.segments();
             let is_chosen = |at: &usize| segments >> (at % 64) & 1 == 1;
             let ids = (0..sealed.len()).filter(is_chosen).map(|at| sealed[at].id);
             match db.merge_opt(MergeOptions::new().segments(ids.collect::<Vec<_>>())) {
                 // Another merge has taken the segment meanwhile.
-                Err(Error::InvalidOption { .. }) => return Outcome::Refused,
+                Err(Error::InvalidOption { .. } | Error::MergesPaused) => return Outcome::Refused,
                 result => drop(result.unwrap()),
             }
         }
