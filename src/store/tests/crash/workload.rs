@@ -72,6 +72,12 @@ pub(super) enum Op {
         size: Option<usize>,
         sync: bool,
     },
+    /// A put that keeps the key's time to live.
+    Keep {
+        key: usize,
+        size: usize,
+        sync: bool,
+    },
     /// Sets another time to live, or removes it.
     Expire {
         key: usize,
@@ -92,6 +98,10 @@ pub(super) enum Op {
     /// removed meanwhile are then still on disk, and indexes are created.
     Snapshot,
     Sync,
+    /// Replaces the sync policy by one of [`POLICIES`].
+    SetSyncPolicy {
+        policy: usize,
+    },
     /// Does what the threads that prepare, seal and sync would do now.
     Work,
     /// Writes a lone mark.
@@ -115,6 +125,10 @@ pub(super) enum Op {
         seconds: u64,
     },
 }
+
+/// Sync policies that a run may change to. The interval is over at each look.
+const POLICIES: [SyncPolicy; 3] =
+    [SyncPolicy::Never, SyncPolicy::Interval(Duration::from_nanos(1)), SyncPolicy::Always];
 
 /// The parameters of a run, besides its operations.
 #[derive(Debug, Clone)]
@@ -177,7 +191,11 @@ impl Op {
             51..=55 => Self::Merge { steps: 1 + roll(4) },
             56..=57 => Self::MergeAll,
             58 => Self::Backup,
-            59 if roll(3) == 0 => Self::Clear,
+            59 => match roll(4) {
+                0 => Self::Clear,
+                1 => Self::SetSyncPolicy { policy: usize::try_from(roll(3)).unwrap() },
+                _ => Self::Keep { key: key(&mut roll), size: size(&mut roll), sync: roll(12) == 0 },
+            },
             60 => Self::Reopen,
             61 => Self::Kill,
             62 => Self::Advance { seconds: roll(30) },
@@ -192,6 +210,7 @@ impl Op {
                 | Self::Delete { .. }
                 | Self::CompareAndSwap { .. }
                 | Self::Update { .. }
+                | Self::Keep { .. }
                 | Self::Expire { .. }
                 | Self::Batch { .. }
                 | Self::Transaction { .. }
@@ -234,6 +253,8 @@ struct Running {
     merge: Option<Merge>,
     snapshot: Option<(Snapshot, Pairs)>,
     values: usize,
+    /// The sync policy that holds now.
+    policy: SyncPolicy,
     now: Point,
 }
 
@@ -252,8 +273,10 @@ impl Run {
             points: Vec::new(),
             backups: Vec::new(),
         };
-        let mut running = Running { run, db: None, merge: None, snapshot: None, values: 0, now };
-        running.db = Some(running.run.lab.open_as_told());
+        let policy = run.lab.options.sync_policy;
+        let (db, merge, snapshot, values) = (None, None, None, 0);
+        let mut running = Running { run, db, merge, snapshot, values, policy, now };
+        running.open();
         for op in ops {
             running.step(op);
         }
@@ -291,8 +314,8 @@ impl Running {
 
     fn step(&mut self, op: &Op) {
         self.reached();
-        let is_always = self.run.lab.options.sync_policy == SyncPolicy::Always;
-        let is_interval = matches!(self.run.lab.options.sync_policy, SyncPolicy::Interval(_));
+        let is_always = self.policy == SyncPolicy::Always;
+        let is_interval = matches!(self.policy, SyncPolicy::Interval(_));
         let mut after = self.model();
         let is_durable = match op {
             // A refused swap does not wait for durability.
@@ -301,10 +324,11 @@ impl Running {
             | Op::Delete { sync, .. }
             | Op::CompareAndSwap { sync, .. }
             | Op::Update { sync, .. }
+            | Op::Keep { sync, .. }
             | Op::Batch { sync, .. }
             | Op::Transaction { sync, .. } => *sync || is_always,
             Op::Expire { .. } => is_always,
-            Op::Sync | Op::Clear | Op::Reopen | Op::Kill => true,
+            Op::Sync | Op::SetSyncPolicy { .. } | Op::Clear | Op::Reopen | Op::Kill => true,
             Op::Work => is_interval,
             _ => false,
         };
@@ -326,6 +350,10 @@ impl Running {
     fn call(&mut self, op: &Op, after: &mut Model) {
         match op {
             Op::Sync => self.db().sync().unwrap(),
+            Op::SetSyncPolicy { policy } => {
+                self.policy = POLICIES[*policy];
+                self.db().set_sync_policy(self.policy).unwrap();
+            }
             Op::Work => drop(self.db().inner.work()),
             Op::Snapshot => self.snapshot(),
             Op::Mark => self.db().inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap(),
@@ -353,15 +381,21 @@ impl Running {
             Op::Reopen => {
                 self.stop_merge();
                 self.db.take().unwrap().close().unwrap();
-                self.db = Some(self.run.lab.open_as_told());
+                self.open();
             }
             Op::Kill => {
                 self.kill();
-                self.db = Some(self.run.lab.open_as_told());
+                self.open();
             }
             Op::Advance { seconds } => self.run.lab.hands.advance(Duration::from_secs(*seconds)),
             _ => self.write(op, after),
         }
+    }
+
+    /// Opens the store, with the policy that its options name.
+    fn open(&mut self) {
+        self.db = Some(self.run.lab.open_as_told());
+        self.policy = self.run.lab.options.sync_policy;
     }
 
     /// A killed process drops nothing.
@@ -453,6 +487,7 @@ impl Running {
             }
             Op::CompareAndSwap { key: at, .. }
             | Op::Update { key: at, .. }
+            | Op::Keep { key: at, .. }
             | Op::Expire { key: at, .. } => self.change(op, key(at), after),
             _ => unreachable!("this operation is not a write"),
         }
@@ -485,6 +520,13 @@ impl Running {
                 let stored = self.db().update_opt(&key, options(None, *sync), |_| new.as_ref());
                 assert_eq!(stored.unwrap().map(Vec::from), new);
                 new.map(|value| Stored { value, expiry: None })
+            }
+            Op::Keep { size, sync, .. } => {
+                let value = self.value(*size);
+                let keep = options(None, *sync).keep_ttl(true);
+                self.db().put_opt(&key, &value, keep).unwrap();
+                let kept = old.is_some().then(|| after.get(&key).and_then(|stored| stored.expiry));
+                Some(Stored { value, expiry: kept.flatten() })
             }
             Op::Expire { ttl, .. } => {
                 let is_there = match ttl {
