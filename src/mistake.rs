@@ -56,6 +56,8 @@ pub(crate) enum Mistake {
     MarkAhead,
     /// A backup lists what it copied before the copy is durable.
     BackupNotSynced,
+    /// A change of the sync policy leaves what was written before as it is.
+    PolicyNotSynced,
     /// Recovery lists segments as sealed before they are durable.
     RecoveryNotSynced,
     /// A segment is sealed while appends to it are in flight.

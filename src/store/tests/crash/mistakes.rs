@@ -11,7 +11,7 @@ use super::*;
 use crate::mistake::{Mistake, make};
 
 /// The mistakes to be detected.
-const MISTAKES: [Mistake; 23] = [
+const MISTAKES: [Mistake; 24] = [
     Mistake::NoSync,
     Mistake::LogNotSynced,
     Mistake::RotatedNotSynced,
@@ -35,10 +35,12 @@ const MISTAKES: [Mistake; 23] = [
     Mistake::MarkAhead,
     Mistake::RecoveryNotSynced,
     Mistake::BackupNotSynced,
+    Mistake::PolicyNotSynced,
 ];
 
 /// Operations that come close to every mistake: rotations between syncs; merges of single segments
-/// with tombstones and expired entries; and writes during and after a merge.
+/// with tombstones and expired entries; writes during and after a merge; and changes of the sync
+/// policy, with a put that keeps a time to live.
 fn close_calls() -> Vec<Op> {
     let put = |key, sync| Op::Put { key, size: 30, ttl: None, sync };
     let merge_one = |at: u64| [Op::BeginMerge { segments: 1 << at }, Op::Merge { steps: 100 }];
@@ -62,6 +64,14 @@ fn close_calls() -> Vec<Op> {
     ops.extend([5, 8, 11].into_iter().flat_map(merge_beside));
     ops.extend([put(1, false), Op::Delete { key: 5, sync: false }]);
     ops.extend([Op::MergeAll, put(0, true), put(1, false), Op::Kill, put(2, false)]);
+    ops.extend([put(5, false), Op::SetSyncPolicy { policy: 0 }, put(6, false)]);
+    ops.extend([
+        Op::SetSyncPolicy { policy: 2 },
+        put(1, false),
+        Op::Delete { key: 5, sync: false },
+    ]);
+    ops.push(Op::Put { key: 2, size: 9, ttl: Some(50), sync: false });
+    ops.push(Op::Keep { key: 2, size: 12, sync: false });
     ops.extend([Op::Backup, put(3, false), Op::Reopen, put(3, true), Op::Clear, put(2, true)]);
     ops
 }
