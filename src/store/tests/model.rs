@@ -5,7 +5,8 @@
 //! - After a kill, the state is unchanged. After a power cut, it is the state after a prefix of the
 //!   operations that includes every durable one.
 //! - Some runs merge segments: any of them, by steps between the other operations, to the end or not.
-//!   In these runs an expired key may have been removed, and the clock is never set back.
+//!   In these runs an expired key may have been removed, and the clock is never set back. Policies
+//!   change while the store is open, and the policy of the moment merges too.
 //! - The runs are reproducible. `BITCASK_LONG=10` makes ten times as many, and `BITCASK_SEED=7` makes
 //!   others.
 
@@ -20,6 +21,7 @@ use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRu
 
 use super::*;
 use crate::merge::Merge;
+use crate::options::{AutoMerge, MergePolicy};
 
 /// Default number of runs of each test.
 const CASES: u32 = 100;
@@ -77,6 +79,16 @@ enum Step {
     },
     Clear,
     Sync,
+    /// Replaces the sync policy, by number.
+    SetSyncPolicy {
+        policy: usize,
+    },
+    /// Replaces the merge policy, by one that merges whatever is dead, or by none.
+    SetMergePolicy {
+        eager: bool,
+    },
+    /// Does what the thread that merges would do now.
+    MergeDue,
     Work,
     Mark,
     Advance {
@@ -120,6 +132,8 @@ fn merge_step() -> impl Strategy<Value = Step> {
         6 => (1..6_u8).prop_map(|steps| Step::Merge { steps }),
         2 => Just(Step::Merge { steps: u8::MAX }),
         1 => Just(Step::StopMerge),
+        1 => any::<bool>().prop_map(|eager| Step::SetMergePolicy { eager }),
+        2 => Just(Step::MergeDue),
     ]
 }
 
@@ -143,6 +157,7 @@ fn step(keys: usize) -> impl Strategy<Value = Step> {
             sync()).prop_map(|(changes, ttl, sync)| Step::Batch { changes, ttl, sync }),
         1 => Just(Step::Clear),
         4 => Just(Step::Sync),
+        2 => (0..SYNC_POLICIES.len()).prop_map(|policy| Step::SetSyncPolicy { policy }),
         5 => Just(Step::Work),
         4 => Just(Step::Mark),
         4 => (0..60_u64).prop_map(|seconds| Step::Advance { seconds }),
@@ -155,12 +170,13 @@ fn step(keys: usize) -> impl Strategy<Value = Step> {
     ]
 }
 
+/// The interval is over at each look.
+const SYNC_POLICIES: [SyncPolicy; 3] =
+    [SyncPolicy::Never, SyncPolicy::Interval(Duration::from_nanos(1)), SyncPolicy::Always];
+
 fn options() -> impl Strategy<Value = Options> {
-    let policy = prop_oneof![
-        2 => Just(SyncPolicy::Never),
-        2 => Just(SyncPolicy::Interval(Duration::from_nanos(1))),
-        1 => Just(SyncPolicy::Always),
-    ];
+    let [never, interval, always] = SYNC_POLICIES;
+    let policy = prop_oneof![2 => Just(never), 2 => Just(interval), 1 => Just(always)];
     let entries = prop_oneof![1 => Just(u64::MAX), 1 => 1..8_u64];
     let compression = select(Compression::all());
     let ttl = prop_oneof![3 => Just(None), 1 => (0..100_u64).prop_map(Some)];
@@ -328,6 +344,17 @@ impl World {
                 self.model.clear();
             }
             Step::Sync => self.db().sync().unwrap(),
+            Step::SetSyncPolicy { policy } => {
+                self.db().set_sync_policy(SYNC_POLICIES[*policy]).unwrap();
+                let log = self.db().inner.log().unwrap();
+                assert!(log.durable() >= log.lock().end(), "a new policy begins with a sync");
+            }
+            Step::SetMergePolicy { eager } => {
+                let auto = AutoMerge::new().trigger_dead_percent(1).dead_percent(1);
+                let policy = if *eager { MergePolicy::Auto(auto) } else { MergePolicy::Manual };
+                self.db().set_merge_policy(policy).unwrap();
+            }
+            Step::MergeDue => self.merge_due(),
             Step::Work => drop(self.db().inner.work()),
             Step::Mark => self.db().inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap(),
             Step::Advance { seconds } => self.lab.hands.advance(Duration::from_secs(*seconds)),
@@ -401,6 +428,18 @@ impl World {
             }
         }
         self.merge = Some(merge);
+    }
+
+    /// Merges as the policy says.
+    fn merge_due(&mut self) {
+        self.stop_merge();
+        let db = self.db();
+        let is_manual = matches!(db.merge_policy(), MergePolicy::Manual);
+        let before: Vec<u32> = db.segments().iter().map(|segment| segment.id).collect();
+        assert_eq!(db.inner.merge_due().is_none(), is_manual);
+        let after: Vec<u32> = db.segments().iter().map(|segment| segment.id).collect();
+        assert!(!is_manual || before == after, "a merge that nobody asked for");
+        self.check();
     }
 
     fn stop_merge(&mut self) {
