@@ -1,5 +1,4 @@
-//! A store opened read-only: opening and closing it. How it catches up with the writer is in
-//! `follower`.
+//! A store opened read-only: opening and closing. `follower` has how it catches up with the writer.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,12 +10,12 @@ use crate::options::Options;
 use crate::process::Opener;
 use crate::segment::Dir;
 
-/// A store that was opened for reading alone.
+/// A store that is open for reading only.
 ///
-/// It takes no lock, so it can be opened beside the one writer, in the same process or in another, and
-/// it changes nothing on disk. It shows the store as it was when it was opened, until
-/// [`refresh`](Self::refresh) brings it up to date. Everything that it can read is a method of
-/// [`Reader`], which it dereferences to; writing to it does not compile:
+/// It takes no lock, so it can be opened alongside the one writer, in the same process or in
+/// another. It changes nothing on disk. It shows the store as of its opening, until
+/// [`refresh`](Self::refresh) brings it up to date. All of its read operations are methods of
+/// [`Reader`], to which it dereferences. Writing to it does not compile:
 ///
 /// ```compile_fail
 /// # use bitcask::{Options, ReadOnly};
@@ -25,8 +24,8 @@ use crate::segment::Dir;
 /// # }
 /// ```
 ///
-/// All methods take `&self` and block; share it between threads in an [`Arc`]. A process that is forked
-/// from the one that has opened it is refused, as [`Bitcask`](crate::Bitcask) says.
+/// All methods take `&self` and block. To share the store between threads, put it in an [`Arc`]. A
+/// process forked from the one that opened it cannot use it, see [`Bitcask`](crate::Bitcask).
 ///
 /// ```
 /// use bitcask::{Bitcask, Options, ReadOnly};
@@ -54,21 +53,24 @@ pub struct ReadOnly {
 impl ReadOnly {
     /// Opens the store in a directory for reading.
     ///
-    /// The store has to exist. All keys are gathered before this returns, from the hints of all segments:
-    /// 16 bytes of memory for every entry in the log. The directory is held open, and the path is not
-    /// followed again, as by [`Bitcask::open`](crate::Bitcask::open).
+    /// The store must exist. Opening loads all keys before it returns, from the hints of all
+    /// segments, 16 bytes for each entry in the log. The store holds its directory open and does
+    /// not resolve the path again, as with [`Bitcask::open`](crate::Bitcask::open).
     ///
-    /// Of the options only [`verify_reads`](Options::verify_reads) has an effect. The others are checked
-    /// and otherwise ignored, so that a reader may be given the writer's options.
+    /// Of the options, only [`verify_reads`](Options::verify_reads) has an effect. The others are
+    /// validated and otherwise ignored, so a reader can use the writer's options.
     ///
     /// # Errors
     ///
-    /// [`InvalidOption`](Error::InvalidOption) for an option that makes no sense,
-    /// [`NotFound`](Error::NotFound) and [`NotADirectory`](Error::NotADirectory) for a path that holds no
-    /// store, [`Unfinished`](Error::Unfinished) for what a crash has left of a backup or a salvage,
-    /// [`Corrupt`](Error::Corrupt) and [`MissingSegment`](Error::MissingSegment) if data known to be
-    /// durable is damaged, [`UnsupportedVersion`](Error::UnsupportedVersion) and its kin for a store of a
-    /// newer release, and whatever the operating system reports.
+    /// - [`InvalidOption`](Error::InvalidOption) for an invalid option.
+    /// - [`NotFound`](Error::NotFound) and [`NotADirectory`](Error::NotADirectory) if the path
+    ///   holds no store.
+    /// - [`Unfinished`](Error::Unfinished) if a crash has left an incomplete backup or salvage.
+    /// - [`Corrupt`](Error::Corrupt) and [`MissingSegment`](Error::MissingSegment) if data known to
+    ///   be durable is damaged.
+    /// - [`UnsupportedVersion`](Error::UnsupportedVersion) and similar errors for a store written
+    ///   by a newer release.
+    /// - Any error of the operating system.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self> {
         Self::open_on(&Env::default(), path.as_ref(), options)
     }
@@ -86,21 +88,21 @@ impl ReadOnly {
         Ok(Self { reader: Reader { inner }, open: true })
     }
 
-    /// Brings the store up to date with a writer, in this process or in another one, and returns whether
+    /// Brings the store up to date with its writer, in this process or another. Returns whether
     /// there was anything new.
     ///
-    /// Costs a look at the manifest and at the end of the log, and the reading of what was written
-    /// since; after a merge or a clear as much as opening does. Gets of other threads go on meanwhile,
-    /// and see each change as soon as it is read, and all of them when this returns; what was got
-    /// before stays as it is. Followers of the [`changes`](Reader::changes) of this store go on then. If
-    /// two threads refresh at once, one waits for the other.
+    /// Reads the manifest and what was appended since the last time. After a merge or a clear, it
+    /// costs as much as opening. Other threads can read meanwhile. They see each change as soon as
+    /// it is read, and all of them once `refresh` returns. Values and snapshots obtained before
+    /// stay as they are. Followers of this store's [`changes`](Reader::changes) continue when
+    /// `refresh` has returned. If two threads refresh at once, one waits for the other.
     ///
     /// # Errors
     ///
-    /// As [`open`](Self::open), and [`DirectoryReplaced`](Error::DirectoryReplaced) if the path leads to
-    /// another directory by now, as after a switch of a symbolic link: what is there is another store,
-    /// to be opened anew. The store goes on with what it knew before, or a part of what is new;
-    /// a later call loads everything anew.
+    /// As [`open`](Self::open). [`DirectoryReplaced`](Error::DirectoryReplaced) if the path leads
+    /// to another directory by now, for example because a symbolic link was changed: that directory
+    /// holds another store, which the caller has to open. After an error, the store continues with
+    /// what it knew before, or with part of what is new. A later call reloads everything.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options, ReadOnly};
@@ -122,11 +124,12 @@ impl ReadOnly {
         state.map_or(Ok(false), |mut state| self.inner.refresh(&mut state))
     }
 
-    /// Closes the store. Values and snapshots may be held on; see [`Bitcask::close`](crate::Bitcask::close).
+    /// Closes the store. Values and snapshots stay valid; see
+    /// [`Bitcask::close`](crate::Bitcask::close).
     ///
     /// # Errors
     ///
-    /// [`Forked`](Error::Forked) in a process that was forked from the one that has opened the store.
+    /// [`Forked`](Error::Forked) in a process forked from the one that opened the store.
     pub fn close(mut self) -> Result<()> {
         self.shut()
     }

@@ -1,7 +1,7 @@
-//! What can be read of an open store, whichever role it was opened in.
+//! The read operations of an open store, whatever its role.
 //!
-//! - [`Bitcask`] and [`ReadOnly`] lend a [`Reader`]; each adds what its role can do besides.
-//! - The methods are in the folders that they belong to: `point`, `scan`, `snapshot`, `changes`,
+//! - [`Bitcask`] and [`ReadOnly`] dereference to [`Reader`]. Each adds the operations of its role.
+//! - The methods are in the rooms that they belong to: `point`, `scan`, `snapshot`, `changes`,
 //!   `admin`, and `stats`.
 
 use std::fmt;
@@ -12,10 +12,11 @@ use std::sync::Arc;
 use super::{Bitcask, Inner, ReadOnly, Role};
 use crate::recovery::RecoveryReport;
 
-/// What can be read of an open store: keys and values, snapshots, changes and figures.
+/// The read operations of an open store: values, scans, snapshots, changes and statistics.
 ///
-/// Both [`Bitcask`], a store that is open for writing, and [`ReadOnly`] dereference to this type, so
-/// its methods can be called on either. A function that only reads takes a `&Reader` and accepts both:
+/// Both [`Bitcask`], a store that is open for writing, and [`ReadOnly`] dereference to this type,
+/// so its methods can be called on either. A function that only reads takes a `&Reader` and accepts
+/// both:
 ///
 /// ```
 /// use bitcask::{Bitcask, Options, ReadOnly, Reader};
@@ -37,9 +38,8 @@ use crate::recovery::RecoveryReport;
 /// # }
 /// ```
 ///
-/// A `Reader` cannot be had without the store that lends it. What may outlive a store is a
-/// [`Snapshot`](crate::Snapshot), a follower of its [`changes`](Self::changes), and a
-/// [`Value`](crate::Value).
+/// A `Reader` exists only as part of an open store. A [`Snapshot`](crate::Snapshot), the followers
+/// of [`changes`](Self::changes) and a [`Value`](crate::Value) may outlive the store.
 pub struct Reader {
     pub(super) inner: Arc<Inner>,
 }

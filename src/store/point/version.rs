@@ -10,12 +10,12 @@ use crate::value::Value;
 
 /// Identifies the change that gave a key its current state, from [`Reader::get_versioned`].
 ///
-/// Every change gets its own version, higher than those of all earlier changes in the whole store. A
-/// version fits in 64 bits and stays valid after the store is closed and reopened. The number itself has
-/// no further meaning.
+/// Every change gets its own version, higher than those of all earlier changes in the store. A
+/// version fits in 64 bits and stays valid after the store is closed and reopened. The number
+/// itself has no further meaning.
 ///
-/// If a crash takes changes that were not durable, later changes may get their versions again. To keep a
-/// version across crashes, make the change durable first.
+/// If a crash loses changes that were not durable, later changes may get their versions again. To
+/// keep a version across crashes, make the change durable first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(u64);
 

@@ -1,9 +1,9 @@
-//! All keys, some at a time, from a cursor that is one number.
+//! All keys, some at a time, from a cursor that is a single number.
 //!
-//! - A cursor is a position in the order of fingerprints: all keys whose fingerprints are below it have been
-//!   passed. The fingerprint of a key depends on the key and the store's seed alone. So neither the size of a
-//!   table, nor the place of an entry, nor another opening changes what a cursor means.
-//! - A cursor can't stand between keys with the same fingerprint, so these come together.
+//! - A cursor is a position in the order of fingerprints: all keys with lower fingerprints have
+//!   been passed. A key's fingerprint depends only on the key and the store's seed. So a cursor
+//!   keeps its meaning whatever the size of a table, wherever an entry lies, and after reopening.
+//! - A cursor can't point between keys with the same fingerprint, so these are returned together.
 
 use std::sync::Arc;
 
@@ -15,38 +15,40 @@ use crate::segment::Segment;
 use crate::store::{Inner, Reader};
 use crate::value::Value;
 
-/// The number of entries ahead of the one that is read for which memory is asked.
+/// Prefetch distance, in entries.
 const READ_AHEAD: usize = 8;
 
 impl Reader {
-    /// Returns about `count` keys behind a cursor, in no order, and the cursor to go on from; `None` when
-    /// all keys have been passed. A scan starts at 0.
+    /// Returns about `count` keys after a cursor, in no particular order, and the cursor at which
+    /// to continue; `None` once all keys have been passed. A scan starts at 0.
     ///
-    /// The cursor is all that a scan keeps between two calls, and it stays valid: it can be sent to a client,
-    /// stored, and used after the store was closed and opened again, or opened as
-    /// [`ReadOnly`](crate::ReadOnly). Nothing has to be released when a scan is given up.
+    /// The cursor is the only state of a scan between two calls, and it stays valid. It can be sent
+    /// to a client, stored, and used after the store was closed and reopened, or opened as
+    /// [`ReadOnly`](crate::ReadOnly). An abandoned scan leaves nothing to release.
     ///
     /// # Guarantee
     ///
-    /// A key that is there from the first call to the last is returned, whatever else is written, deleted
-    /// or merged meanwhile. A scan returns no key twice. A key that is put or deleted during the scan may be
-    /// returned or not. A call made again with the same cursor returns the keys again from there. Any
-    /// number is a cursor. A cursor means something to the store that it comes from and to
-    /// [backups](crate::Bitcask::backup) of it only, not to what [`repair`](crate::repair) makes of it.
+    /// A key that exists from the first call to the last is returned, whatever else is written,
+    /// deleted or merged meanwhile. A scan returns no key twice. A key that is put or deleted
+    /// during the scan may or may not be returned. Calling again with the same cursor returns the
+    /// keys from there again. Every number is a valid cursor. A cursor belongs to the store that it
+    /// comes from and to [backups](crate::Bitcask::backup) of it. In a store that
+    /// [`repair`](crate::repair) has created, it has no meaning.
     ///
     /// # Cost
     ///
-    /// A call looks at about `count` keys, and at one at least. It returns fewer, perhaps none, if some of
-    /// them have expired: only a cursor of `None` says that the scan is over. It returns more if several keys
-    /// have the same 64 bits of hash, which is rare. Reading an entry costs what [`get`](Self::get) does.
-    /// Besides, each call goes through one of 4,096 parts of the keys at least, holding the lock of that part
-    /// against its writers. So a scan of a large store is fastest if `count` is `len() / 4096` or
-    /// more. Memory: 24 bytes for each key in that part, and what is returned.
+    /// A call looks at about `count` keys, at least one. It returns fewer, perhaps none, if some of
+    /// them have expired; only a cursor of `None` means that the scan is complete. It returns more
+    /// if several keys have the same 64 hash bits, which is rare. Reading an entry costs as much as
+    /// [`get`](Self::get). In addition, each call goes through at least one of 4,096 parts of the
+    /// keys, whose lock it holds against writers meanwhile. A scan of a large store is therefore
+    /// fastest with a `count` of `len() / 4096` or more. Memory: 24 bytes for each key in that
+    /// part, and the returned keys.
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get). There is no cursor then: the call can be made again. [`keys`](Self::keys) goes
-    /// on behind a key that can't be read.
+    /// As [`get`](Self::get). An error returns no cursor, so the call can be repeated.
+    /// [`keys`](Self::keys) continues past a key that cannot be read.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -96,17 +98,17 @@ impl Reader {
     }
 }
 
-/// A stretch of the order of fingerprints, within one shard.
+/// A part of the order of fingerprints, within one shard.
 struct Stretch {
-    /// Where its entries lie.
+    /// Where its entries are.
     entries: Vec<(Arc<Segment>, u64)>,
-    /// The position behind it; `None` at the end of the order.
+    /// The position after it; `None` at the end of the order.
     next: Option<u64>,
 }
 
 impl Inner {
-    /// Finds the next entries from a position on: `count` of them and all that have the same fingerprint as
-    /// the last, or those up to the end of the shard.
+    /// Finds the next entries from a position on: `count` of them and all others with the same
+    /// fingerprint as the last, or those up to the end of the shard.
     fn stretch(&self, from: u64, count: usize) -> Result<Stretch> {
         let shard = self.shard(KeyHash { fingerprint: from, extra: 0 }.shard())?;
         let mut slots: Vec<(u64, Address)> = shard

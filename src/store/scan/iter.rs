@@ -1,8 +1,9 @@
-//! All keys, in no order.
+//! All keys, in no particular order.
 //!
-//! - One shard at a time: its addresses are copied under its lock, and the entries read without
-//!   it. Keys never change shards, so a key that is there throughout appears exactly once. One whose
-//!   entry has expired meanwhile is looked up again, since it may have got another one.
+//! - One shard at a time: the iterator copies the shard's addresses under its lock, and reads the
+//!   entries without it. Keys never change shards, so a key that exists throughout appears exactly
+//!   once. If an entry has expired meanwhile, the iterator looks its key up again, since the key
+//!   may have a newer entry.
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -15,16 +16,18 @@ use crate::store::{Inner, Reader};
 use crate::value::Value;
 
 impl Reader {
-    /// Returns an iterator over all keys and values, in no order.
+    /// Returns an iterator over all keys and values, in no particular order.
     ///
-    /// Use this instead of [`iter`](Self::iter) where the order does not matter. It sorts nothing, writes
-    /// no index, pins no segments, and costs a look at the keydir and a read of each entry, which may be
-    /// anywhere in the log. It also goes on past damage that keeps an ordered scan from telling the order.
+    /// Use this instead of [`iter`](Self::iter) if the order does not matter. It sorts nothing,
+    /// writes no index and pins no segments. Each key costs a look at the keydir and a read of its
+    /// entry, which may be anywhere in the log. It also continues past damage that makes an ordered
+    /// scan impossible.
     ///
-    /// In return it is not of one moment. A key that is there throughout appears exactly once; one that is
-    /// put or deleted meanwhile may appear or not, with the value of some moment of the iteration. Holds no
-    /// lock between steps, and memory for one of 4,096 parts of the keys. A part that cannot be had from
-    /// the log is one step that is an error.
+    /// In return, it does not show a single moment. A key that exists throughout appears exactly
+    /// once. A key that is put or deleted meanwhile may or may not appear, with its value at some
+    /// moment of the iteration. Between steps, the iterator holds no lock, and memory for one of
+    /// 4,096 parts of the keys. If a part cannot be loaded from the log, that part is one step that
+    /// returns an error.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -44,21 +47,23 @@ impl Reader {
         UnorderedIter { entries: Entries::new(&self.inner) }
     }
 
-    /// Returns an iterator over all keys, in no order; see [`iter_unordered`](Self::iter_unordered).
+    /// Returns an iterator over all keys, in no particular order; see
+    /// [`iter_unordered`](Self::iter_unordered).
     ///
-    /// Keys lie in the log beside their values, so this reads each entry too, and decompresses none.
+    /// Each key is stored next to its value, so this reads every entry too. It decompresses no
+    /// value.
     pub fn keys_unordered(&self) -> UnorderedKeys<'_> {
         UnorderedKeys { entries: Entries::new(&self.inner) }
     }
 }
 
-/// Keys and values in no order, from [`Reader::iter_unordered`].
+/// Keys and values in no particular order, from [`Reader::iter_unordered`].
 #[must_use = "an iterator reads nothing before its first step"]
 pub struct UnorderedIter<'a> {
     entries: Entries<'a>,
 }
 
-/// Keys in no order, from [`Reader::keys_unordered`].
+/// Keys in no particular order, from [`Reader::keys_unordered`].
 #[must_use = "an iterator reads nothing before its first step"]
 pub struct UnorderedKeys<'a> {
     entries: Entries<'a>,
@@ -103,9 +108,9 @@ const READ_AHEAD: usize = 8;
 /// The entries that slots name.
 pub(crate) struct Entries<'a> {
     inner: &'a Inner,
-    /// The shard to be read next.
+    /// The next shard to read.
     shard: usize,
-    /// What the last one held.
+    /// Where the rest of the last shard's entries are.
     located: Vec<(Arc<Segment>, u64)>,
 }
 
@@ -114,12 +119,13 @@ impl<'a> Entries<'a> {
         Self { inner, shard: 0, located: Vec::new() }
     }
 
-    /// Shows how far the iteration has come: the parts of the keys that it has begun, of 4,096.
+    /// Shows how far the iteration has come: the number of parts, out of 4,096, that it has begun.
     fn show(&self, show: &mut fmt::DebugStruct<'_, '_>) -> fmt::Result {
         show.field("parts_begun", &self.shard).finish_non_exhaustive()
     }
 
-    /// Returns what is taken of an entry, or of what its key has by now if it has expired.
+    /// Applies `take` to an entry, or to its key's current entry if it has expired. Returns `None`
+    /// if the key is absent or expired.
     pub(super) fn read<T>(
         &self,
         segment: &Arc<Segment>,
@@ -132,14 +138,14 @@ impl<'a> Entries<'a> {
         if entry.header.expiry.is_none() || !entry.header.is_expired(&self.inner.clock.read()) {
             return take(&stored).map(Some);
         }
-        // Somebody may have made it live on since.
+        // A later change may have given the key a new expiry.
         let guard = self.inner.pin();
         let Some(stored) = self.inner.locate(entry.key(), &guard)? else { return Ok(None) };
         ignore_unknown_codec(self.inner.check(&stored))?;
         take(&stored).map(Some)
     }
 
-    /// Returns what is taken of the next entry.
+    /// Applies `take` to the next entry.
     pub(crate) fn next<T>(
         &mut self,
         take: impl Fn(&StoredEntry<'_>) -> Result<T>,
@@ -152,7 +158,8 @@ impl<'a> Entries<'a> {
         }
         loop {
             while let Some((segment, offset)) = self.located.pop() {
-                // Entries are read in the order of hash bits, so each is anywhere in the log.
+                // Entries are read in the order of their hash bits, so each one is anywhere in the
+                // log.
                 let soon = self.located.len().wrapping_sub(READ_AHEAD);
                 if let Some((segment, offset)) = self.located.get(soon) {
                     segment.prefetch(*offset);

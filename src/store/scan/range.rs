@@ -1,4 +1,5 @@
-//! Keys in order, from both ends: of a snapshot, and of the store as it is when it is asked.
+//! Keys in order, from both ends: those of a snapshot, and those of the store at the time of the
+//! call.
 
 use std::fmt;
 use std::iter::FusedIterator;
@@ -12,24 +13,25 @@ use crate::store::{Bitcask, ReadOnly, Reader};
 use crate::value::Value;
 
 impl Reader {
-    /// Returns an iterator over the keys of a range and their values, in the order of their bytes,
-    /// from both ends.
+    /// Returns an iterator over the keys in a range and their values, in the order of the keys'
+    /// bytes. It can be read from both ends.
     ///
-    /// It shows the store as it is now, as a [`snapshot`](Self::snapshot) does, and pins segments as
-    /// one for as long as it is there. Nothing is read before the first step.
+    /// The iterator shows the store as it is now, like a [`snapshot`](Self::snapshot), and pins
+    /// segments like one for as long as it exists. It reads nothing before its first step.
     ///
-    /// The first call in the life of a store has to sort all keys: about a second for each million. From
-    /// then on each sealed segment has an `.index` beside it, some 30 bytes for a key of 16, and only what
-    /// was written since is sorted. Costs some reads for the first key, then about what a
-    /// [`get`](Self::get) does for each. Memory for what is not in an index: that of the active segment, and
-    /// in a store that is opened read-only, or on a full disk, all that is not indexed on disk.
+    /// The first ordered scan in the life of a store has to sort all keys, which takes about a
+    /// second per million keys. After that, each sealed segment has an `.index` file, about 30
+    /// bytes for a key of 16 bytes, and only what was written since is sorted. The first key costs
+    /// a few reads, each further one about as much as a [`get`](Self::get). The scan needs memory
+    /// for all keys that are not in an index file: those of the active segment. In a read-only
+    /// store, or on a full disk, those are all keys without an index on disk.
     ///
-    /// Each step may be an error, as of [`get`](Self::get). One that keeps the order from being told, as
-    /// damage in a segment that has no index, comes first and ends the iteration;
-    /// [`iter_unordered`](Self::iter_unordered) shows what can still be read.
+    /// Each step can return an error, like [`get`](Self::get). An error that makes the order
+    /// impossible to determine, such as damage in a segment without an index, comes first and ends
+    /// the iteration; [`iter_unordered`](Self::iter_unordered) shows what can still be read.
     ///
-    /// What was deleted or has expired is gone through once, and then left alone by later scans: where a queue
-    /// begins, the next key costs the same however many were taken before.
+    /// The first scan passes over deleted and expired keys, and later scans skip them: at the start
+    /// of a queue, the next key costs the same however many were taken before.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -51,14 +53,14 @@ impl Reader {
         self.snapshot().range(bounds)
     }
 
-    /// Returns an iterator over the keys of a range, in order, from both ends, that reads no values:
-    /// half as quick again. See [`range`](Self::range).
+    /// Returns an iterator over the keys in a range, in order, that can be read from both ends. It
+    /// reads no values, so it is half as fast again as [`range`](Self::range).
     pub fn range_keys(&self, bounds: impl KeyRange) -> RangeKeys {
         self.snapshot().range_keys(bounds)
     }
 
-    /// Returns an iterator over all keys that begin with some bytes and their values, in order, from
-    /// both ends. See [`range`](Self::range).
+    /// Returns an iterator over all keys with a prefix and their values, in order. It can be read
+    /// from both ends; see [`range`](Self::range).
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -79,17 +81,17 @@ impl Reader {
         self.snapshot().prefix(prefix)
     }
 
-    /// Returns an iterator over all keys that begin with some bytes, in order, from both ends, that
-    /// reads no values. See [`range`](Self::range).
+    /// Returns an iterator over all keys with a prefix, in order, that can be read from both ends.
+    /// It reads no values; see [`range_keys`](Self::range_keys).
     pub fn prefix_keys(&self, prefix: impl AsRef<[u8]>) -> RangeKeys {
         self.snapshot().prefix_keys(prefix)
     }
 
-    /// Returns an iterator over all keys and their values, in order, from both ends; the same as
-    /// [`range(..)`](Self::range).
+    /// Returns an iterator over all keys and their values, in order, that can be read from both
+    /// ends. The same as [`range(..)`](Self::range).
     ///
-    /// Where the order does not matter, [`iter_unordered`](Self::iter_unordered) is cheaper: it needs no
-    /// index.
+    /// If the order does not matter, [`iter_unordered`](Self::iter_unordered) is cheaper: it needs
+    /// no index.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -107,13 +109,15 @@ impl Reader {
         self.range(..)
     }
 
-    /// Returns an iterator over all keys, in order, from both ends, that reads no values; the same as
-    /// [`range_keys(..)`](Self::range_keys). See also [`keys_unordered`](Self::keys_unordered).
+    /// Returns an iterator over all keys, in order, that can be read from both ends. It reads no
+    /// values. The same as [`range_keys(..)`](Self::range_keys); see also
+    /// [`keys_unordered`](Self::keys_unordered).
     pub fn keys(&self) -> RangeKeys {
         self.range_keys(..)
     }
 
-    /// Returns the lowest key and its value, if there is any. See [`range`](Self::range).
+    /// Returns the lowest key and its value, or `None` if there are no keys. See
+    /// [`range`](Self::range).
     ///
     /// # Errors
     ///
@@ -122,7 +126,8 @@ impl Reader {
         self.range(..).next().transpose()
     }
 
-    /// Returns the highest key and its value, if there is any. See [`range`](Self::range).
+    /// Returns the highest key and its value, or `None` if there are no keys. See
+    /// [`range`](Self::range).
     ///
     /// # Errors
     ///
@@ -133,25 +138,26 @@ impl Reader {
 }
 
 impl Snapshot {
-    /// Returns an iterator over the keys of a range and their values, in the order of their bytes,
-    /// from both ends. See [`Reader::range`] for what it costs.
+    /// Returns an iterator over the keys in a range and their values, in order, that can be read
+    /// from both ends. See [`Reader::range`] for its cost.
     pub fn range(&self, bounds: impl KeyRange) -> Range {
         Range(Ordered::new(&self.view, bounds.into_bounds().into()))
     }
 
-    /// Returns an iterator over the keys of a range, in order, from both ends, that reads no values.
+    /// Returns an iterator over the keys in a range, in order, that can be read from both ends. It
+    /// reads no values.
     pub fn range_keys(&self, bounds: impl KeyRange) -> RangeKeys {
         RangeKeys(Ordered::new(&self.view, bounds.into_bounds().into()))
     }
 
-    /// Returns an iterator over all keys that begin with some bytes and their values, in order, from
-    /// both ends.
+    /// Returns an iterator over all keys with a prefix and their values, in order, that can be read
+    /// from both ends.
     pub fn prefix(&self, prefix: impl AsRef<[u8]>) -> Range {
         Range(Ordered::new(&self.view, prefix_bounds(prefix.as_ref())))
     }
 
-    /// Returns an iterator over all keys that begin with some bytes, in order, from both ends, that
-    /// reads no values.
+    /// Returns an iterator over all keys with a prefix, in order, that can be read from both ends.
+    /// It reads no values.
     pub fn prefix_keys(&self, prefix: impl AsRef<[u8]>) -> RangeKeys {
         RangeKeys(Ordered::new(&self.view, prefix_bounds(prefix.as_ref())))
     }
@@ -168,7 +174,7 @@ impl Snapshot {
         self.range_keys(..)
     }
 
-    /// Returns the lowest key and its value, if there is any.
+    /// Returns the lowest key and its value, or `None` if there are no keys.
     ///
     /// # Errors
     ///
@@ -177,7 +183,7 @@ impl Snapshot {
         self.iter().next().transpose()
     }
 
-    /// Returns the highest key and its value, if there is any.
+    /// Returns the highest key and its value, or `None` if there are no keys.
     ///
     /// # Errors
     ///
@@ -186,8 +192,8 @@ impl Snapshot {
         self.iter().next_back().transpose()
     }
 
-    /// Returns the number of keys, without expired ones. They are counted: this costs what
-    /// [`keys`](Self::keys) does.
+    /// Returns the number of keys that have not expired. It counts them, so it costs as much as
+    /// iterating over [`keys`](Self::keys).
     ///
     /// # Errors
     ///
@@ -196,7 +202,7 @@ impl Snapshot {
         self.keys().try_fold(0, |len, key| key.map(|_| len + 1))
     }
 
-    /// Returns whether there are no keys but expired ones.
+    /// Returns whether there are no keys, or only expired ones.
     ///
     /// # Errors
     ///
@@ -242,35 +248,37 @@ impl IntoIterator for &ReadOnly {
     }
 }
 
-/// Keys and values in order, from [`Reader::range`] and its kin.
+/// Keys and values in order, from [`Reader::range`] and similar methods.
 #[must_use = "an iterator reads nothing before its first step"]
 pub struct Range(pub(crate) Ordered);
 
-/// Keys in order, from [`Reader::range_keys`] and its kin.
+/// Keys in order, from [`Reader::range_keys`] and similar methods.
 #[must_use = "an iterator reads nothing before its first step"]
 pub struct RangeKeys(Ordered);
 
 impl Range {
-    /// Narrows the range to the keys after a key, which does not have to exist, and starts again from both
-    /// ends.
+    /// Narrows the range to the keys after a key, which does not have to exist, and restarts from
+    /// both ends.
     ///
     /// The range stays narrowed: a later `after` with a lower key does not widen it, nor does
-    /// [`before`](Self::before). Use [`seek`](Self::seek) to go anywhere within the range.
+    /// [`before`](Self::before). To go anywhere within the range, use [`seek`](Self::seek).
     pub fn after(self, key: impl AsRef<[u8]>) -> Self {
         Self(self.0.after(key.as_ref()))
     }
 
-    /// Narrows the range to the keys before a key, which does not have to exist, and starts again from both
-    /// ends. The range stays narrowed, as with [`after`](Self::after).
+    /// Narrows the range to the keys before a key, which does not have to exist, and restarts from
+    /// both ends. The range stays narrowed, as with [`after`](Self::after).
     pub fn before(self, key: impl AsRef<[u8]>) -> Self {
         Self(self.0.before(key.as_ref()))
     }
 
-    /// Goes to a key, forwards or backwards: [`next`](Iterator::next) returns the first key of the range
-    /// that is not lower, whatever was returned before, and the other end starts again at the range's end.
+    /// Moves to a key, forwards or backwards: [`next`](Iterator::next) then returns the first key
+    /// of the range that is not lower, whatever was returned before. The other end restarts at the
+    /// end of the range.
     ///
-    /// A `seek` does not narrow the range; only [`after`](Self::after) and [`before`](Self::before) do. The
-    /// range still shows the moment at which it was created. A `seek` costs as much as the first step.
+    /// `seek` does not narrow the range; only [`after`](Self::after) and [`before`](Self::before)
+    /// do. The range still shows the moment at which it was created. `seek` costs as much as the
+    /// first step.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -293,9 +301,9 @@ impl Range {
         self
     }
 
-    /// Goes to a key from the other end: [`next_back`](DoubleEndedIterator::next_back) returns the last
-    /// key of the range that is not above it, and [`next`](Iterator::next) begins anew at the range's
-    /// start. See [`seek`](Self::seek).
+    /// Moves to a key from the other end: [`next_back`](DoubleEndedIterator::next_back) then
+    /// returns the last key of the range that is not higher, and [`next`](Iterator::next) restarts
+    /// at the start of the range. See [`seek`](Self::seek).
     pub fn seek_back(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
         self.0.seek(key.as_ref(), Direction::Backward);
         self
@@ -303,23 +311,23 @@ impl Range {
 }
 
 impl RangeKeys {
-    /// Narrows the range to the keys behind a key, and begins anew; see [`Range::after`].
+    /// Narrows the range to the keys after a key, and restarts; see [`Range::after`].
     pub fn after(self, key: impl AsRef<[u8]>) -> Self {
         Self(self.0.after(key.as_ref()))
     }
 
-    /// Narrows the range to the keys before a key, and begins anew; see [`Range::before`].
+    /// Narrows the range to the keys before a key, and restarts; see [`Range::before`].
     pub fn before(self, key: impl AsRef<[u8]>) -> Self {
         Self(self.0.before(key.as_ref()))
     }
 
-    /// Goes to the first key of the range that is not below a key; see [`Range::seek`].
+    /// Moves to the first key of the range that is not lower than a key; see [`Range::seek`].
     pub fn seek(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
         self.0.seek(key.as_ref(), Direction::Forward);
         self
     }
 
-    /// Goes to the last key of the range that is not above a key, from the other end; see
+    /// Moves to the last key of the range that is not higher than a key, from the other end; see
     /// [`Range::seek_back`].
     pub fn seek_back(&mut self, key: impl AsRef<[u8]>) -> &mut Self {
         self.0.seek(key.as_ref(), Direction::Backward);
