@@ -1,4 +1,4 @@
-//! A thread's handles to the collectors of the stores that it uses.
+//! A thread's handles to the collectors of the stores that it uses, each with its counters there.
 //!
 //! - Each thread has a list of handles, the most recently used one at the front. Pinning for the
 //!   same store again costs one comparison more than the pinning itself.
@@ -16,19 +16,21 @@ use std::sync::{Arc, Weak};
 use crossbeam_epoch::{Guard, LocalHandle};
 
 use super::Core;
+use crate::counters::Stripe;
 
 /// Maximum number of handles per thread, each of about two kilobytes. A thread that alternates
 /// between more stores than this registers anew each time.
 const HANDLES_MAX: usize = 64;
 
-/// The handle at the front of the list and its store; null if the list is empty.
+/// The handle at the front of the list, its store and its counters; null if the list is empty.
 #[derive(Clone, Copy)]
 struct Front {
     core: *const Core,
     handle: *const LocalHandle,
+    stripe: *const Stripe,
 }
 
-const NO_FRONT: Front = Front { core: ptr::null(), handle: ptr::null() };
+const NO_FRONT: Front = Front { core: ptr::null(), handle: ptr::null(), stripe: ptr::null() };
 
 thread_local! {
     /// It has no destructor, so no access checks whether one has run.
@@ -43,11 +45,22 @@ struct StoreHandle {
     core: Weak<Core>,
     /// Boxed, so that it keeps its address while the list changes.
     handle: Box<LocalHandle>,
+    /// The counters of this thread alone, if there are any.
+    stripe: Option<Arc<Stripe>>,
 }
 
 impl StoreHandle {
     fn is_of(&self, core: &Arc<Core>) -> bool {
         ptr::eq(self.core.as_ptr(), Arc::as_ptr(core))
+    }
+}
+
+impl Drop for StoreHandle {
+    fn drop(&mut self) {
+        // A guard that this thread still holds adds to the stripe, which therefore stays taken.
+        if let Some(stripe) = self.stripe.as_ref().filter(|_| !self.handle.is_pinned()) {
+            stripe.hand_on();
+        }
     }
 }
 
@@ -58,22 +71,27 @@ impl Drop for Handles {
 }
 
 #[inline]
-pub(super) fn pin(core: &Arc<Core>) -> Guard {
+pub(super) fn pin(core: &Arc<Core>) -> (Guard, &Stripe) {
     let front = FRONT.get();
     if !ptr::eq(front.core, Arc::as_ptr(core)) {
-        return pin_other(core);
+        let (guard, stripe) = pin_other(core);
+        // SAFETY: as below.
+        return (guard, unsafe { &*stripe });
     }
     // SAFETY: `core` is not null, so `pin_other` has set the front to a boxed handle in this
     // thread's list. Handles leave the list in `pin_other` and in the list's destructor, and both
     // unset the front first. The collector's machinery may run retired closures inside this call.
     // They pin nothing, as `Guard::retire` requires, so the handle is not dropped meanwhile.
-    unsafe { (*front.handle).pin() }
+    let guard = unsafe { (*front.handle).pin() };
+    // SAFETY: `pin_other` has taken the pointer from the stripes of this core, which lie in the core
+    // or in a list from which none is removed. The result borrows the core.
+    (guard, unsafe { &*front.stripe })
 }
 
 /// Pins for a store that is not at the front of the list.
 #[cold]
 #[inline(never)]
-fn pin_other(core: &Arc<Core>) -> Guard {
+fn pin_other(core: &Arc<Core>) -> (Guard, *const Stripe) {
     let pinned = HANDLES.try_with(|handles| {
         let mut known = handles.0.try_borrow_mut().ok()?;
         FRONT.set(NO_FRONT);
@@ -89,17 +107,21 @@ fn pin_other(core: &Arc<Core>) -> Guard {
                 gone.extend(known.pop());
             }
             let handle = Box::new(core.machine.register());
-            known.insert(0, StoreHandle { core: Arc::downgrade(core), handle });
+            let (core, stripe) = (Arc::downgrade(core), core.stripes.claim());
+            known.insert(0, StoreHandle { core, handle, stripe });
         }
         drop(known);
         // The deferred work of a dropped handle may run here and change the list.
         drop(gone);
         let known = handles.0.try_borrow().ok()?;
-        let first = known.first()?;
-        FRONT.set(Front { core: first.core.as_ptr(), handle: ptr::from_ref(&*first.handle) });
-        first.is_of(core).then(|| first.handle.pin())
+        let first = known.first().filter(|first| first.is_of(core))?;
+        let stripe = ptr::from_ref(first.stripe.as_deref().unwrap_or(core.stripes.shared()));
+        let handle = ptr::from_ref(&*first.handle);
+        FRONT.set(Front { core: Arc::as_ptr(core), handle, stripe });
+        Some((first.handle.pin(), stripe))
     });
-    pinned.ok().flatten().unwrap_or_else(|| core.machine.register().pin())
+    let unlisted = || (core.machine.register().pin(), ptr::from_ref(core.stripes.shared()));
+    pinned.ok().flatten().unwrap_or_else(unlisted)
 }
 
 #[cfg(test)]

@@ -125,8 +125,7 @@ impl Snapshot {
     /// As [`Reader::get`].
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         let (view, guard) = (&self.view, self.view.pin()?);
-        let stored = view.lookup(key.as_ref(), &guard)?;
-        stored.map(|stored| view.inner.value(&stored)).transpose()
+        Ok(view.get(key.as_ref(), &guard)?.map(|(_, value)| value))
     }
 
     /// Calls a closure with the value of a key at the snapshot's moment, and returns the closure's
@@ -142,9 +141,15 @@ impl Snapshot {
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>> {
         let (view, guard) = (&self.view, self.view.pin()?);
-        let Some(stored) = view.lookup(key.as_ref(), &guard)? else { return Ok(None) };
+        let reading = guard.read();
+        let Some(stored) = view.lookup(key.as_ref(), &guard)? else {
+            reading.miss();
+            return Ok(None);
+        };
         view.inner.check(&stored)?;
-        Ok(Some(read(&stored.raw_value()?)))
+        let value = stored.raw_value()?;
+        reading.hit(value.len());
+        Ok(Some(read(&value)))
     }
 
     /// Returns the values of several keys at the snapshot's moment, in the order of the keys;
@@ -165,7 +170,7 @@ impl Snapshot {
     /// As [`Reader::get`], if the key itself cannot be read.
     pub fn value_len(&self, key: impl AsRef<[u8]>) -> Result<Option<u64>> {
         let guard = self.view.pin()?;
-        let stored = self.view.lookup(key.as_ref(), &guard)?;
+        let stored = self.view.seek(key.as_ref(), &guard)?;
         Ok(stored.map(|stored| stored.raw_size().into()))
     }
 
@@ -175,7 +180,7 @@ impl Snapshot {
     ///
     /// As [`Reader::get`], if the key itself cannot be read.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        Ok(self.view.lookup(key.as_ref(), &self.view.pin()?)?.is_some())
+        Ok(self.view.seek(key.as_ref(), &self.view.pin()?)?.is_some())
     }
 
     /// Returns the snapshot's position in the log. [`changes`](Reader::changes) from this position
@@ -255,6 +260,34 @@ impl View {
     pub(super) fn pin(&self) -> Result<Guard<'_>> {
         self.inner.here()?;
         Ok(self.inner.pin())
+    }
+
+    /// Returns the entry and the value of a key in this view, as a get that counts.
+    pub(super) fn get<'a>(
+        &'a self,
+        key: &[u8],
+        guard: &'a Guard<'_>,
+    ) -> Result<Option<(StoredEntry<'a>, Value)>> {
+        let reading = guard.read();
+        let Some(stored) = self.lookup(key, guard)? else {
+            reading.miss();
+            return Ok(None);
+        };
+        let value = self.inner.value(&stored)?;
+        reading.hit(value.len());
+        Ok(Some((stored, value)))
+    }
+
+    /// Returns the entry of a key in this view, as a get that counts.
+    pub(super) fn seek<'a>(
+        &'a self,
+        key: &[u8],
+        guard: &'a Guard<'_>,
+    ) -> Result<Option<StoredEntry<'a>>> {
+        let reading = guard.read();
+        let stored = self.lookup(key, guard)?;
+        reading.seen(stored.is_some());
+        Ok(stored)
     }
 
     /// Returns the entry of a key in this view, or `None` if the key is absent or expired there.

@@ -89,7 +89,7 @@ impl Transaction {
         let key = key.as_ref();
         let view = &self.snapshot.view;
         let guard = view.pin()?;
-        let timestamp = view.lookup(key, &guard)?.map(|stored| stored.timestamp());
+        let timestamp = view.seek(key, &guard)?.map(|stored| stored.timestamp());
         self.reads.borrow_mut().note_key(key, timestamp);
         Ok(timestamp.map(Version::new))
     }
@@ -98,7 +98,7 @@ impl Transaction {
     fn ttl_seen(&self, key: &[u8]) -> Result<Option<Ttl>> {
         let view = &self.snapshot.view;
         let guard = view.pin()?;
-        let found = view.lookup(key, &guard)?.map(|stored| {
+        let found = view.seek(key, &guard)?.map(|stored| {
             let now = view.now.of(stored.timestamp());
             (Ttl::of(stored.expiry(), now), stored.timestamp())
         });
