@@ -23,7 +23,7 @@ use crate::sync::Instant;
 pub(crate) use recorder::Recorder;
 
 /// Number of operations of which one is timed; a power of two.
-const SAMPLE: u64 = 64;
+const SAMPLE: u64 = 128;
 /// Maximum number of stripes of a store. With their durations they take at most 1.3 MiB.
 const STRIPES_MAX: usize = if cfg!(test) { 16 } else { 512 };
 /// Maximum number of attempts to look for a stripe. The lock is held for microseconds, except in a
@@ -162,10 +162,10 @@ fn add(counter: &AtomicU64, number: u64) {
 impl Reading<'_> {
     /// Counts a get that has found its key, and the size of the value that it returns.
     #[inline]
-    pub(crate) fn hit(self, size: usize) {
+    pub(crate) fn hit(self, size: u32) {
         let Pace::Plain = self.pace else { return self.end_special(Some(size)) };
         add(&self.stripe.hits, 1);
-        add(&self.stripe.bytes_read, size as u64);
+        add(&self.stripe.bytes_read, size.into());
     }
 
     /// Counts a get whose key is absent or expired.
@@ -183,7 +183,7 @@ impl Reading<'_> {
 
     #[cold]
     #[inline(never)]
-    fn end_special(self, found: Option<usize>) {
+    fn end_special(self, found: Option<u32>) {
         if let Pace::Timed(started) = self.pace {
             self.stripe.get_latency.record(started.elapsed());
         }
@@ -191,7 +191,7 @@ impl Reading<'_> {
         match found {
             Some(size) => {
                 hits.fetch_add(1, Ordering::Relaxed);
-                bytes_read.fetch_add(size as u64, Ordering::Relaxed);
+                bytes_read.fetch_add(size.into(), Ordering::Relaxed);
             }
             None => drop(misses.fetch_add(1, Ordering::Relaxed)),
         }

@@ -70,7 +70,8 @@ impl Drop for Handles {
     }
 }
 
-#[inline]
+#[expect(clippy::inline_always, reason = "every get pins, and its result fits no registers")]
+#[inline(always)]
 pub(super) fn pin(core: &Arc<Core>) -> (Guard, &Stripe) {
     let front = FRONT.get();
     if !ptr::eq(front.core, Arc::as_ptr(core)) {

@@ -20,8 +20,8 @@ use super::Histogram;
 /// # Latencies
 ///
 /// Gets and writes are so fast that reading the clock would cost a large part of their time. So
-/// each thread times one in 64 of its gets, and one in 64 of its writes. The figures are those of
-/// this sample: [`count`](Histogram::count) is about a 64th of the true number. `get_many` is not
+/// each thread times one in 128 of its gets, and one in 128 of its writes. The figures are those of
+/// this sample: [`count`](Histogram::count) is about a 128th of the true number. `get_many` is not
 /// timed. Every sync and every merge is timed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -51,7 +51,7 @@ impl Reader {
                     continue;
                 };
                 let value = self.inner.value(&stored)?;
-                reading.hit(value.len());
+                reading.hit(stored.raw_size());
                 values.push(Some(value));
             }
         }
@@ -92,7 +92,7 @@ impl Reader {
                 if let Some(stored) = self.inner.locate_hashed(hash, key.as_ref(), &guard)? {
                     self.inner.check(&stored)?;
                     let value = stored.raw_value()?;
-                    reading.hit(value.len());
+                    reading.hit(stored.raw_size());
                     read(at, Some(&value));
                 } else {
                     reading.miss();

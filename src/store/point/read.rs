@@ -67,7 +67,7 @@ impl Reader {
         };
         self.inner.check(&stored)?;
         let value = stored.raw_value()?;
-        reading.hit(value.len());
+        reading.hit(stored.raw_size());
         Ok(Some(read(&value)))
     }
 
@@ -140,7 +140,7 @@ impl Inner {
             return Ok(None);
         };
         let value = self.value(&stored)?;
-        reading.hit(value.len());
+        reading.hit(stored.raw_size());
         Ok(Some(value))
     }
 

@@ -87,7 +87,7 @@ impl Reader {
             return Ok(None);
         };
         let value = self.inner.value(&stored)?;
-        reading.hit(value.len());
+        reading.hit(stored.raw_size());
         Ok(Some((value, Version::of(&stored))))
     }
 }

@@ -148,7 +148,7 @@ impl Snapshot {
         };
         view.inner.check(&stored)?;
         let value = stored.raw_value()?;
-        reading.hit(value.len());
+        reading.hit(stored.raw_size());
         Ok(Some(read(&value)))
     }
 
@@ -274,7 +274,7 @@ impl View {
             return Ok(None);
         };
         let value = self.inner.value(&stored)?;
-        reading.hit(value.len());
+        reading.hit(stored.raw_size());
         Ok(Some((stored, value)))
     }
 
