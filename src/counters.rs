@@ -271,3 +271,16 @@ impl Stripes {
         counters.gets = counters.hits + counters.misses;
     }
 }
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+impl Stripes {
+    pub(crate) fn len(&self) -> usize {
+        self.owned.lock().unwrap().len()
+    }
+
+    /// Calls a closure while the list is locked.
+    pub(crate) fn locked(&self, run: impl FnOnce()) {
+        let _owned = self.owned.lock().unwrap();
+        run();
+    }
+}

@@ -259,4 +259,64 @@ mod tests {
         .join()
         .unwrap();
     }
+
+    fn counted(collector: &Collector) -> (u64, usize) {
+        let mut counters = crate::Counters::default();
+        collector.count(&mut counters);
+        (counters.hits, collector.0.stripes.len())
+    }
+
+    #[test]
+    fn a_thread_continues_with_the_counters_of_one_that_has_ended() {
+        let collector = Collector::new();
+        for number in 1..=100 {
+            let here = collector.clone();
+            thread::spawn(move || here.pin().read().hit(0)).join().unwrap();
+            assert_eq!(counted(&collector), (number, 1));
+        }
+    }
+
+    #[test]
+    fn threads_beyond_the_last_counters_share_some() {
+        const THREADS: usize = 50;
+        let collector = Collector::new();
+        let barrier = std::sync::Barrier::new(THREADS);
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    collector.pin().read().hit(0);
+                    barrier.wait();
+                    (1..1000).for_each(|_| collector.pin().read().hit(0));
+                });
+            }
+        });
+        assert_eq!(counted(&collector), (1000 * THREADS as u64, 16));
+    }
+
+    #[test]
+    fn counters_that_a_guard_may_still_use_are_not_handed_on() {
+        let (held, others) = (Collector::new(), [(); HANDLES_MAX].map(|()| Collector::new()));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let guard = held.pin();
+                for other in &others {
+                    drop(other.pin());
+                }
+                scope.spawn(|| held.pin().read().hit(0)).join().unwrap();
+                guard.read().hit(0);
+            });
+        });
+        assert_eq!(counted(&held), (2, 2));
+    }
+
+    /// A forked child finds the list locked for ever if another thread was at it.
+    #[test]
+    fn a_thread_that_cannot_look_for_counters_counts_all_the_same() {
+        let collector = Collector::new();
+        collector.0.stripes.locked(|| {
+            let here = collector.clone();
+            thread::spawn(move || here.pin().read().hit(0)).join().unwrap();
+        });
+        assert_eq!(counted(&collector), (1, 0));
+    }
 }
