@@ -5,7 +5,7 @@
 //!   later loads wait, while otherwise those of successive gets overlap.
 //! - A thread finds its stripe with its handle to the store's collector, see `epoch::handles`. When
 //!   the thread ends, another one continues with the stripe. Totals are sums over all stripes.
-//! - One in [`SAMPLE`] gets, and one in as many writes, is timed. Reading the clock twice takes as
+//! - One in [`SAMPLE`] gets, and one in as many writes, is timed. CountedGet the clock twice takes as
 //!   long as a get.
 //! - Threads that can have no stripe of their own share one. They add atomically, and time nothing.
 //!   In models and schedules, these are all threads.
@@ -61,7 +61,7 @@ enum Pace {
 /// A get that is under way. It counts once its outcome is known.
 #[derive(Debug)]
 #[must_use = "a get counts once its outcome is known"]
-pub(crate) struct Reading<'a> {
+pub(crate) struct CountedGet<'a> {
     stripe: &'a Stripe,
     pace: Pace,
 }
@@ -95,16 +95,16 @@ impl Stripe {
 
     /// Begins a get that may be timed.
     #[inline]
-    pub(crate) fn read(&self) -> Reading<'_> {
+    pub(crate) fn read(&self) -> CountedGet<'_> {
         let number = self.hits.load(Ordering::Relaxed) + self.misses.load(Ordering::Relaxed);
         let pace = if number & self.mask == 0 { self.special_pace(number) } else { Pace::Plain };
-        Reading { stripe: self, pace }
+        CountedGet { stripe: self, pace }
     }
 
     /// Begins a get that is not timed.
     #[inline]
-    pub(crate) fn read_untimed(&self) -> Reading<'_> {
-        Reading { stripe: self, pace: if self.is_shared() { Pace::Shared } else { Pace::Plain } }
+    pub(crate) fn read_untimed(&self) -> CountedGet<'_> {
+        CountedGet { stripe: self, pace: if self.is_shared() { Pace::Shared } else { Pace::Plain } }
     }
 
     #[cold]
@@ -160,7 +160,7 @@ fn add(counter: &AtomicU64, number: u64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add(number), Ordering::Relaxed);
 }
 
-impl Reading<'_> {
+impl CountedGet<'_> {
     /// Counts a get that has found its key, and the size of the value that it returns.
     #[inline]
     pub(crate) fn hit(self, size: u32) {

@@ -26,7 +26,7 @@ use own as machine;
 #[cfg(all(test, any(loom, shuttle)))]
 use twin as machine;
 
-use crate::counters::{Reading, Stripe, Stripes, Writing};
+use crate::counters::{CountedGet, Stripe, Stripes, Writing};
 use crate::stats::Counters;
 use crate::sync::{Instant, Mutex, Ordering, yield_now};
 use machine::Owned;
@@ -216,13 +216,13 @@ pub(crate) struct Guard<'a> {
 impl<'a> Guard<'a> {
     /// Begins a get that may be timed.
     #[inline]
-    pub(crate) fn read(&self) -> Reading<'_> {
+    pub(crate) fn read(&self) -> CountedGet<'_> {
         self.stripe.read()
     }
 
     /// Begins a get that is not timed.
     #[inline]
-    pub(crate) fn read_untimed(&self) -> Reading<'_> {
+    pub(crate) fn read_untimed(&self) -> CountedGet<'_> {
         self.stripe.read_untimed()
     }
 
