@@ -26,6 +26,8 @@ use own as machine;
 #[cfg(all(test, any(loom, shuttle)))]
 use twin as machine;
 
+use crate::counters::{CountedGet, Stripe, Stripes, Writing};
+use crate::stats::Counters;
 use crate::sync::{Instant, Mutex, Ordering, yield_now};
 use machine::Owned;
 pub(crate) use machine::{Atomic, Shared};
@@ -70,6 +72,8 @@ struct Core {
     machine: machine::Collector,
     /// Lock 9. What is freed is freed without it.
     limbo: Mutex<Limbo>,
+    /// Counted by threads that pin, and found by them in the same way.
+    stripes: Stripes,
 }
 
 /// Retired values on their way to being freed.
@@ -152,7 +156,13 @@ impl Collector {
 
     #[inline]
     pub(crate) fn pin(&self) -> Guard<'_> {
-        Guard { machine: machine::pin(&self.0), core: &self.0 }
+        let (machine, stripe) = machine::pin(&self.0);
+        Guard { machine, core: &self.0, stripe }
+    }
+
+    /// Adds what the store's threads have counted.
+    pub(crate) fn count(&self, counters: &mut Counters) {
+        self.0.stripes.add_to(counters);
     }
 
     /// Frees the unreachable values, as far as that is possible without waiting. A guard that can
@@ -199,9 +209,34 @@ impl fmt::Debug for Collector {
 pub(crate) struct Guard<'a> {
     machine: machine::Guard,
     core: &'a Arc<Core>,
+    /// The counters of this thread.
+    stripe: &'a Stripe,
 }
 
-impl Guard<'_> {
+impl<'a> Guard<'a> {
+    /// Begins a get that may be timed.
+    #[inline]
+    pub(crate) fn read(&self) -> CountedGet<'_> {
+        self.stripe.read()
+    }
+
+    /// Begins a get that is not timed.
+    #[inline]
+    pub(crate) fn read_untimed(&self) -> CountedGet<'_> {
+        self.stripe.read_untimed()
+    }
+
+    /// Begins a write. It may end after the guard is dropped.
+    #[inline]
+    pub(crate) fn write(&self) -> Writing<'a> {
+        self.stripe.write()
+    }
+
+    /// Counts a change that was refused.
+    pub(crate) fn count_conflict(&self) {
+        self.stripe.count_conflict();
+    }
+
     /// Returns the machinery's guard, with which pointers are loaded.
     #[inline]
     pub(crate) fn machine(&self) -> &machine::Guard {

@@ -128,7 +128,8 @@
 //!
 //! [`Options::sync_policy`] decides what a power loss can take, and how long a write takes;
 //! [`Options::segment_size`] how much a merge handles at a time; `Options::compression` whether values are
-//! compressed. [`Reader::stats`] reports sizes, and how close the store is to its limits.
+//! compressed. [`Reader::stats`] reports sizes, and how close the store is to its limits;
+//! [`Reader::counters`] what the store has done, and how long that took.
 //!
 //! # Promises
 //!
@@ -178,6 +179,7 @@ mod options;
 
 mod sync;
 
+mod counters;
 mod epoch;
 mod prefetch;
 
@@ -219,7 +221,8 @@ pub use options::{
 };
 pub use recovery::{Cut, RecoveryReport};
 pub use stats::{
-    MergePlan, MergeProgress, MergeReason, MergeReport, PlannedSegment, SegmentStats, Stats,
+    Counters, Histogram, MergePlan, MergeProgress, MergeReason, MergeReport, PlannedSegment,
+    SegmentStats, Stats,
 };
 pub use store::{
     BackupReport, Batch, Bitcask, Change, Changes, CompareAndSwapError, Damage, KeyRange,

@@ -1,10 +1,17 @@
-//! Figures about a store at one moment, as plain data. `merge` has the figures about merges.
+//! Figures about a store, as plain data: at one moment, and since it was opened (`counters` and
+//! `histogram`). `merge` has the figures about merges.
 
+mod counters;
+mod histogram;
 mod merge;
 
 use std::time::Duration;
 
+pub use counters::Counters;
+pub use histogram::Histogram;
 pub use merge::{MergePlan, MergeProgress, MergeReason, MergeReport, PlannedSegment};
+
+pub(crate) use histogram::{BUCKET_COUNT, bucket_of};
 
 /// Figures about a store at one moment, from [`Reader::stats`](crate::Reader::stats).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

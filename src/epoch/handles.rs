@@ -1,4 +1,4 @@
-//! A thread's handles to the collectors of the stores that it uses.
+//! A thread's handles to the collectors of the stores that it uses, each with its counters there.
 //!
 //! - Each thread has a list of handles, the most recently used one at the front. Pinning for the
 //!   same store again costs one comparison more than the pinning itself.
@@ -16,19 +16,21 @@ use std::sync::{Arc, Weak};
 use crossbeam_epoch::{Guard, LocalHandle};
 
 use super::Core;
+use crate::counters::Stripe;
 
 /// Maximum number of handles per thread, each of about two kilobytes. A thread that alternates
 /// between more stores than this registers anew each time.
 const HANDLES_MAX: usize = 64;
 
-/// The handle at the front of the list and its store; null if the list is empty.
+/// The handle at the front of the list, its store and its counters; null if the list is empty.
 #[derive(Clone, Copy)]
 struct Front {
     core: *const Core,
     handle: *const LocalHandle,
+    stripe: *const Stripe,
 }
 
-const NO_FRONT: Front = Front { core: ptr::null(), handle: ptr::null() };
+const NO_FRONT: Front = Front { core: ptr::null(), handle: ptr::null(), stripe: ptr::null() };
 
 thread_local! {
     /// It has no destructor, so no access checks whether one has run.
@@ -43,11 +45,22 @@ struct StoreHandle {
     core: Weak<Core>,
     /// Boxed, so that it keeps its address while the list changes.
     handle: Box<LocalHandle>,
+    /// The counters of this thread alone, if there are any.
+    stripe: Option<Arc<Stripe>>,
 }
 
 impl StoreHandle {
     fn is_of(&self, core: &Arc<Core>) -> bool {
         ptr::eq(self.core.as_ptr(), Arc::as_ptr(core))
+    }
+}
+
+impl Drop for StoreHandle {
+    fn drop(&mut self) {
+        // A guard that this thread still holds adds to the stripe, which therefore stays taken.
+        if let Some(stripe) = self.stripe.as_ref().filter(|_| !self.handle.is_pinned()) {
+            stripe.hand_on();
+        }
     }
 }
 
@@ -57,23 +70,29 @@ impl Drop for Handles {
     }
 }
 
-#[inline]
-pub(super) fn pin(core: &Arc<Core>) -> Guard {
+#[expect(clippy::inline_always, reason = "every get pins, and its result fits no registers")]
+#[inline(always)]
+pub(super) fn pin(core: &Arc<Core>) -> (Guard, &Stripe) {
     let front = FRONT.get();
     if !ptr::eq(front.core, Arc::as_ptr(core)) {
-        return pin_other(core);
+        let (guard, stripe) = pin_other(core);
+        // SAFETY: as below.
+        return (guard, unsafe { &*stripe });
     }
     // SAFETY: `core` is not null, so `pin_other` has set the front to a boxed handle in this
     // thread's list. Handles leave the list in `pin_other` and in the list's destructor, and both
     // unset the front first. The collector's machinery may run retired closures inside this call.
     // They pin nothing, as `Guard::retire` requires, so the handle is not dropped meanwhile.
-    unsafe { (*front.handle).pin() }
+    let guard = unsafe { (*front.handle).pin() };
+    // SAFETY: `pin_other` has taken the pointer from the stripes of this core, which lie in the core
+    // or in a list from which none is removed. The result borrows the core.
+    (guard, unsafe { &*front.stripe })
 }
 
 /// Pins for a store that is not at the front of the list.
 #[cold]
 #[inline(never)]
-fn pin_other(core: &Arc<Core>) -> Guard {
+fn pin_other(core: &Arc<Core>) -> (Guard, *const Stripe) {
     let pinned = HANDLES.try_with(|handles| {
         let mut known = handles.0.try_borrow_mut().ok()?;
         FRONT.set(NO_FRONT);
@@ -89,17 +108,21 @@ fn pin_other(core: &Arc<Core>) -> Guard {
                 gone.extend(known.pop());
             }
             let handle = Box::new(core.machine.register());
-            known.insert(0, StoreHandle { core: Arc::downgrade(core), handle });
+            let (core, stripe) = (Arc::downgrade(core), core.stripes.claim());
+            known.insert(0, StoreHandle { core, handle, stripe });
         }
         drop(known);
         // The deferred work of a dropped handle may run here and change the list.
         drop(gone);
         let known = handles.0.try_borrow().ok()?;
-        let first = known.first()?;
-        FRONT.set(Front { core: first.core.as_ptr(), handle: ptr::from_ref(&*first.handle) });
-        first.is_of(core).then(|| first.handle.pin())
+        let first = known.first().filter(|first| first.is_of(core))?;
+        let stripe = ptr::from_ref(first.stripe.as_deref().unwrap_or(core.stripes.shared()));
+        let handle = ptr::from_ref(&*first.handle);
+        FRONT.set(Front { core: Arc::as_ptr(core), handle, stripe });
+        Some((first.handle.pin(), stripe))
     });
-    pinned.ok().flatten().unwrap_or_else(|| core.machine.register().pin())
+    let unlisted = || (core.machine.register().pin(), ptr::from_ref(core.stripes.shared()));
+    pinned.ok().flatten().unwrap_or_else(unlisted)
 }
 
 #[cfg(test)]
@@ -235,5 +258,65 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    fn counted(collector: &Collector) -> (u64, usize) {
+        let mut counters = crate::Counters::default();
+        collector.count(&mut counters);
+        (counters.hits, collector.0.stripes.len())
+    }
+
+    #[test]
+    fn a_thread_continues_with_the_counters_of_one_that_has_ended() {
+        let collector = Collector::new();
+        for number in 1..=100 {
+            let here = collector.clone();
+            thread::spawn(move || here.pin().read().hit(0)).join().unwrap();
+            assert_eq!(counted(&collector), (number, 1));
+        }
+    }
+
+    #[test]
+    fn threads_beyond_the_last_counters_share_some() {
+        const THREADS: usize = 50;
+        let collector = Collector::new();
+        let barrier = std::sync::Barrier::new(THREADS);
+        thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    collector.pin().read().hit(0);
+                    barrier.wait();
+                    (1..1000).for_each(|_| collector.pin().read().hit(0));
+                });
+            }
+        });
+        assert_eq!(counted(&collector), (1000 * THREADS as u64, 16));
+    }
+
+    #[test]
+    fn counters_that_a_guard_may_still_use_are_not_handed_on() {
+        let (held, others) = (Collector::new(), [(); HANDLES_MAX].map(|()| Collector::new()));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let guard = held.pin();
+                for other in &others {
+                    drop(other.pin());
+                }
+                scope.spawn(|| held.pin().read().hit(0)).join().unwrap();
+                guard.read().hit(0);
+            });
+        });
+        assert_eq!(counted(&held), (2, 2));
+    }
+
+    /// A forked child finds the list locked for ever if another thread was at it.
+    #[test]
+    fn a_thread_that_cannot_look_for_counters_counts_all_the_same() {
+        let collector = Collector::new();
+        collector.0.stripes.locked(|| {
+            let here = collector.clone();
+            thread::spawn(move || here.pin().read().hit(0)).join().unwrap();
+        });
+        assert_eq!(counted(&collector), (1, 0));
     }
 }

@@ -20,6 +20,7 @@ use loom::sync::atomic::AtomicPtr;
 use shuttle::sync::atomic::AtomicPtr;
 
 use super::Core;
+use crate::counters::Stripe;
 use crate::sync::{AtomicUsize, Ordering};
 
 type Deferred = Box<dyn FnOnce()>;
@@ -71,8 +72,9 @@ pub(crate) struct Guard {
     core: Arc<Core>,
 }
 
-pub(super) fn pin(core: &Arc<Core>) -> Guard {
-    Guard { number: core.machine.register(), core: Arc::clone(core) }
+pub(super) fn pin(core: &Arc<Core>) -> (Guard, &Stripe) {
+    let guard = Guard { number: core.machine.register(), core: Arc::clone(core) };
+    (guard, core.stripes.shared())
 }
 
 /// # Safety

@@ -149,6 +149,7 @@ impl Keydir {
     }
 
     /// Locks a shard by its number, which is below [`SHARD_COUNT`].
+    #[inline]
     pub(crate) fn shard(&self, number: usize) -> Shard<'_> {
         self.home(number).lock(number, &self.arena, &self.collector)
     }

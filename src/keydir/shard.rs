@@ -54,6 +54,7 @@ impl Home {
         self.removed_at.load(Ordering::Acquire) > time
     }
 
+    #[inline]
     pub(super) fn lock<'a>(
         &'a self,
         number: usize,

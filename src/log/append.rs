@@ -102,6 +102,7 @@ impl LogWriter {
         log.waiters.appended(drafts, log.end);
         log.end = end;
         log.appends += drafts.len() as u64;
+        log.deletes += drafts.iter().filter(|draft| draft.header.is_tombstone()).count() as u64;
         log.appended_size += end.offset - offset;
         if log.dirty_since.is_none() {
             log.dirty_since = Some(Instant::now());

@@ -10,6 +10,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::counters::Recorder;
 use crate::error::{Error, Result};
 use crate::fs::File;
 use crate::mistake::{Mistake, made};
@@ -52,7 +53,8 @@ pub(super) struct Commit {
     done: Condvar,
     /// The durable place, packed.
     durable: AtomicU64,
-    syncs: AtomicU64,
+    /// How long syncs took.
+    pub(super) syncs: Recorder,
     poison: OnceLock<Arc<Error>>,
 }
 
@@ -99,13 +101,11 @@ impl Commit {
             }
             group.syncing = true;
             group = self.gather(group);
-            let started = Instant::now();
-            let (held, result) = self.group.unlocked(group, || self.sync(&unsynced(), &check));
+            let (held, result) = self.group.unlocked(group, || self.sync(&unsynced, &check));
             group = held;
-            group.last_sync = started.elapsed();
             group.syncing = false;
             self.done.notify_all();
-            result?;
+            group.last_sync = result?;
         }
     }
 
@@ -120,7 +120,13 @@ impl Commit {
         group
     }
 
-    fn sync(&self, unsynced: &Unsynced, check: impl Fn() -> Result<()>) -> Result<()> {
+    /// Syncs, and returns how long that took.
+    fn sync(
+        &self,
+        unsynced: impl Fn() -> Unsynced,
+        check: impl Fn() -> Result<()>,
+    ) -> Result<Duration> {
+        let (started, unsynced) = (Instant::now(), unsynced());
         self.check()?;
         if made(Mistake::DurableBeforeSync) {
             self.advance(unsynced.end);
@@ -129,14 +135,10 @@ impl Commit {
             file.sync().map_err(|error| self.poison(error))?;
         }
         check().map_err(|error| self.poison(error))?;
-        self.syncs.fetch_add(1, Ordering::Relaxed);
+        let took = started.elapsed();
+        self.syncs.record(took);
         self.advance(unsynced.end);
-        Ok(())
-    }
-
-    /// Returns the number of syncs of the log.
-    pub(super) fn syncs(&self) -> u64 {
-        self.syncs.load(Ordering::Relaxed)
+        Ok(took)
     }
 
     /// Ends writing for good. Returns the `Poisoned` error. The first cause is kept.
@@ -209,7 +211,7 @@ mod tests {
                 });
             }
         });
-        assert!(commit.syncs() <= 8 * EACH);
+        assert!(commit.syncs.count() <= 8 * EACH);
         assert_eq!(commit.durable(), place(1, 64 + 8 * EACH * 8));
     }
 }

@@ -39,7 +39,7 @@ use crate::options::{AppendMode, SyncPolicy};
 use crate::process::Opener;
 use crate::segment::header::Identity;
 use crate::segment::{Dir, Place, SegmentId, Segments};
-use crate::stats::Stats;
+use crate::stats::{Counters, Stats};
 use crate::sync::{Mutex, MutexGuard};
 use commit::Commit;
 use reserve::Reserve;
@@ -183,6 +183,13 @@ impl LogWriter {
     pub(crate) fn count(&self, stats: &mut Stats) {
         self.lock().count(stats);
         stats.reserve_size += self.reserve_size();
-        stats.syncs = self.commit.syncs();
+        stats.syncs = self.commit.syncs.count();
+    }
+
+    /// Adds what was appended, and the syncs.
+    pub(crate) fn count_done(&self, counters: &mut Counters) {
+        self.lock().count_entries(counters);
+        self.commit.syncs.add_to(&mut counters.sync_latency);
+        counters.syncs = counters.sync_latency.count();
     }
 }

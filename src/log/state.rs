@@ -11,7 +11,7 @@ use crate::mistake::{Mistake, made};
 use crate::segment::write::active::Active;
 use crate::segment::write::room::Room;
 use crate::segment::{Place, Segment, SegmentId};
-use crate::stats::Stats;
+use crate::stats::{Counters, Stats};
 use crate::sync::Instant;
 
 /// The end of the log.
@@ -35,7 +35,9 @@ pub(crate) struct Log {
     /// When the last sync began. Some time later, a separate mark is due, unless an entry has
     /// carried the mark.
     pub(super) synced_at: Option<Instant>,
+    /// Numbers of puts and deletes, and of deletes alone.
     pub(super) appends: u64,
+    pub(super) deletes: u64,
     pub(super) appended_size: u64,
     /// Whether the store is closed, so that nothing more will be appended.
     is_closed: bool,
@@ -91,6 +93,7 @@ impl Log {
             dirty_since: None,
             synced_at: None,
             appends: 0,
+            deletes: 0,
             appended_size: 0,
             is_closed: false,
             waiters: Waiters::default(),
@@ -179,6 +182,12 @@ impl Log {
         stats.appends = self.appends;
         stats.appended_size = self.appended_size;
         stats.reserve_size = self.active().map_or(0, Active::unused_size);
+    }
+
+    pub(super) fn count_entries(&self, counters: &mut Counters) {
+        counters.puts = self.appends - self.deletes;
+        counters.deletes = self.deletes;
+        counters.bytes_written = self.appended_size;
     }
 
     /// Returns the id of the segment that follows the oldest rotated one, if there is one.

@@ -7,7 +7,7 @@ use crate::manifest::Manifest;
 use crate::segment::FIRST_OFFSET;
 use crate::segment::budget::{mappings, mappings_limit};
 use crate::segment::limit::segments_limit;
-use crate::stats::{SegmentStats, Stats};
+use crate::stats::{Counters, SegmentStats, Stats};
 
 impl Reader {
     /// Returns the number of keys, expired ones that nothing has removed yet among them.
@@ -67,6 +67,31 @@ impl Reader {
         self.inner.stats()
     }
 
+    /// Returns what the store has done since it was opened: numbers of gets, puts and other
+    /// operations, and how long they took. [`Counters`] says what counts.
+    ///
+    /// Costs a sum over all threads that have used the store: some microseconds. The figures are
+    /// not all of one moment. In a forked child, all of them are zero.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("key", "value")?;
+    /// db.get("key")?;
+    /// db.get("other")?;
+    /// let counters = db.counters();
+    /// assert_eq!((counters.puts, counters.gets), (1, 2));
+    /// assert_eq!((counters.hits, counters.misses, counters.bytes_read), (1, 1, 5));
+    /// # db.close()
+    /// # }
+    /// ```
+    #[doc(alias = "metrics")]
+    pub fn counters(&self) -> Counters {
+        self.inner.counters()
+    }
+
     /// Returns figures about each sealed segment, oldest first. Gathers the keys first, as
     /// [`len`](Self::len) does, and counts what can be gathered.
     ///
@@ -122,5 +147,19 @@ impl Inner {
         }
         stats.dead_size = stats.log_size.saturating_sub(stats.live_size + headers_size);
         stats
+    }
+
+    fn counters(&self) -> Counters {
+        let mut counters = Counters::default();
+        if self.here().is_err() {
+            return counters;
+        }
+        if let Role::Writer(writer) = &self.role {
+            writer.log.count_done(&mut counters);
+            writer.merging.latency.add_to(&mut counters.merge_latency);
+            counters.merges = counters.merge_latency.count();
+        }
+        self.keydir.collector().count(&mut counters);
+        counters
     }
 }

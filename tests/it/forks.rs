@@ -17,8 +17,8 @@ use std::thread;
 use std::time::Duration;
 
 use bitcask::{
-    Batch, Bitcask, Error, MergeOptions, Options, Position, ReadOnly, Reader, Result, SyncPolicy,
-    WriteOptions,
+    Batch, Bitcask, Counters, Error, MergeOptions, Options, Position, ReadOnly, Reader, Result,
+    SyncPolicy, WriteOptions,
 };
 
 use crate::support::{Actor, SAYS, actor, contents, logs, open, pairs, small};
@@ -288,6 +288,7 @@ fn read_everything(db: &Reader) {
     assert!(is_forked(db.len()) && is_forked(db.is_empty()));
     assert_eq!(db.position(), Position::START);
     assert_eq!((db.stats().keys, db.stats().segments), (0, 0));
+    assert_eq!(db.counters(), Counters::default());
     assert!(db.segments().is_empty());
     assert_eq!(db.path(), dir);
     let _ = (db.recovery(), format!("{db:?}"));
@@ -580,6 +581,7 @@ fn busy(dir: &Path) {
             assert!(is_forked(db.iter_unordered().next().unwrap()) && is_forked(db.sync()));
             assert!(is_forked(db.len()));
             assert_eq!((db.stats().keys, db.position()), (0, Position::START));
+            assert_eq!(db.counters(), Counters::default());
             assert!(is_forked(db.snapshot().len()));
             // The child's copies of the other threads' handles are never dropped, so this is the only
             // way to drop the store here.

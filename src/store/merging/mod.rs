@@ -288,6 +288,9 @@ impl Inner {
         drop(turn);
         self.segments.free_retired();
         report.duration = started.elapsed();
+        if result.is_ok() && !plan.segments.is_empty() {
+            merging.latency.record(report.duration);
+        }
         result.map(|()| report)
     }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::control::{CurrentPolicy, Pauses};
+use crate::counters::Recorder;
 use crate::error::{Error, Result};
 use crate::merge::Merge;
 use crate::options::MergePolicy;
@@ -31,6 +32,8 @@ pub(crate) struct MergeControl {
     stops: AtomicUsize,
     /// Lock 8: the segments that a merge could not read.
     damaged: Mutex<BTreeSet<u32>>,
+    /// How long merges took.
+    pub(crate) latency: Recorder,
     /// Lock 8: the number of entries appended as of the last check whether a merge is due.
     seen_appends: Mutex<Option<u64>>,
 }
@@ -58,6 +61,7 @@ impl MergeControl {
             thread: Mutex::default(),
             stops: AtomicUsize::default(),
             damaged: Mutex::default(),
+            latency: Recorder::default(),
             seen_appends: Mutex::default(),
         }
     }

@@ -191,6 +191,10 @@ impl Inner {
                 Ok(())
             },
         )?;
-        Ok(if is_made { Ok(()) } else { Err(refusal) })
+        if is_made {
+            return Ok(Ok(()));
+        }
+        self.pin().count_conflict();
+        Ok(Err(refusal))
     }
 }

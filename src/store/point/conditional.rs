@@ -77,6 +77,7 @@ impl Inner {
     ) -> Result<bool> {
         let writer = self.writer()?;
         let guard = self.pin();
+        let writing = guard.write();
         let hash = |key| {
             let hash = self.keydir.hash(key);
             self.keydir.prefetch(hash, &guard);
@@ -115,7 +116,9 @@ impl Inner {
         if drafts.is_empty() {
             drop((log, shards, old));
             drop(guard);
-            return self.wait_durable(options).map(|()| true);
+            self.wait_durable(options)?;
+            writing.end();
+            return Ok(true);
         }
         let appended = writer.log.append(&mut log, &mut drafts, &guard)?;
         drop(log);
@@ -128,7 +131,9 @@ impl Inner {
         let written = appended.published();
         drop((shards, old));
         drop(guard);
-        self.finish_write(&written, options).map(|()| true)
+        self.finish_write(&written, options)?;
+        writing.end();
+        Ok(true)
     }
 
     /// Returns whether a key is as expected.

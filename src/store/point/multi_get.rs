@@ -44,8 +44,15 @@ impl Reader {
         for group in keys.chunks(GROUP_LEN) {
             let guard = self.inner.pin();
             for (key, hash) in group.iter().zip(self.inner.approach(group, &guard)) {
-                let stored = self.inner.locate_hashed(hash, key.as_ref(), &guard)?;
-                values.push(stored.map(|stored| self.inner.value(&stored)).transpose()?);
+                let reading = guard.read_untimed();
+                let Some(stored) = self.inner.locate_hashed(hash, key.as_ref(), &guard)? else {
+                    reading.miss();
+                    values.push(None);
+                    continue;
+                };
+                let value = self.inner.value(&stored)?;
+                reading.hit(stored.raw_size());
+                values.push(Some(value));
             }
         }
         Ok(values)
@@ -81,12 +88,15 @@ impl Reader {
         for group in keys.chunks(GROUP_LEN) {
             let guard = self.inner.pin();
             for (key, hash) in group.iter().zip(self.inner.approach(group, &guard)) {
-                match self.inner.locate_hashed(hash, key.as_ref(), &guard)? {
-                    Some(stored) => {
-                        self.inner.check(&stored)?;
-                        read(at, Some(&stored.raw_value()?));
-                    }
-                    None => read(at, None),
+                let reading = guard.read_untimed();
+                if let Some(stored) = self.inner.locate_hashed(hash, key.as_ref(), &guard)? {
+                    self.inner.check(&stored)?;
+                    let value = stored.raw_value()?;
+                    reading.hit(stored.raw_size());
+                    read(at, Some(&value));
+                } else {
+                    reading.miss();
+                    read(at, None);
                 }
                 at += 1;
             }

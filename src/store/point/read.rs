@@ -60,9 +60,15 @@ impl Reader {
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>> {
         let guard = self.inner.pin();
-        let Some(stored) = self.inner.locate(key.as_ref(), &guard)? else { return Ok(None) };
+        let reading = guard.read();
+        let Some(stored) = self.inner.locate(key.as_ref(), &guard)? else {
+            reading.miss();
+            return Ok(None);
+        };
         self.inner.check(&stored)?;
-        Ok(Some(read(&stored.raw_value()?)))
+        let value = stored.raw_value()?;
+        reading.hit(stored.raw_size());
+        Ok(Some(read(&value)))
     }
 
     /// Replaces the contents of a buffer with the value of a key. Returns whether the key exists;
@@ -82,7 +88,11 @@ impl Reader {
     ///
     /// As [`get`](Self::get), if the key itself cannot be read.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        Ok(self.inner.locate(key.as_ref(), &self.inner.pin())?.is_some())
+        let guard = self.inner.pin();
+        let reading = guard.read();
+        let is_there = self.inner.locate(key.as_ref(), &guard)?.is_some();
+        reading.seen(is_there);
+        Ok(is_there)
     }
 
     /// Returns the size in bytes of a key's value as it was put, or `None` if the key is absent or
@@ -108,7 +118,9 @@ impl Reader {
     /// ```
     pub fn value_len(&self, key: impl AsRef<[u8]>) -> Result<Option<u64>> {
         let guard = self.inner.pin();
+        let reading = guard.read();
         let stored = self.inner.locate(key.as_ref(), &guard)?;
+        reading.seen(stored.is_some());
         Ok(stored.map(|stored| stored.raw_size().into()))
     }
 }
@@ -122,8 +134,14 @@ impl Inner {
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
         let guard = self.pin();
-        let stored = self.locate(key, &guard)?;
-        stored.map(|stored| self.value(&stored)).transpose()
+        let reading = guard.read();
+        let Some(stored) = self.locate(key, &guard)? else {
+            reading.miss();
+            return Ok(None);
+        };
+        let value = self.value(&stored)?;
+        reading.hit(stored.raw_size());
+        Ok(Some(value))
     }
 
     /// Returns the value of an entry, verified according to the options.

@@ -14,16 +14,26 @@ impl Inner {
     /// Locks a shard. Fills it first if necessary.
     pub(crate) fn shard(&self, number: usize) -> Result<Shard<'_>> {
         self.here()?;
+        let shard = self.keydir.shard(number);
+        if shard.is_filled() {
+            return Ok(shard);
+        }
+        drop(shard);
+        self.fill_shard(number)
+    }
+
+    /// Fills a shard and locks it.
+    #[cold]
+    fn fill_shard(&self, number: usize) -> Result<Shard<'_>> {
         loop {
-            let shard = self.keydir.shard(number);
-            if shard.is_filled() {
-                return Ok(shard);
-            }
-            drop(shard);
             if let Err(error) = self.filler.fill(&self.keydir, number..number + 1) {
                 // Clearing the store removes the files, and then the shard counts as filled.
                 let shard = self.keydir.shard(number);
                 return if shard.is_filled() { Ok(shard) } else { Err(error) };
+            }
+            let shard = self.keydir.shard(number);
+            if shard.is_filled() {
+                return Ok(shard);
             }
         }
     }

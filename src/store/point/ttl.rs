@@ -68,7 +68,9 @@ impl Reader {
     /// ```
     pub fn ttl(&self, key: impl AsRef<[u8]>) -> Result<Option<Ttl>> {
         let guard = self.inner.pin();
+        let reading = guard.read();
         let stored = self.inner.locate(key.as_ref(), &guard)?;
+        reading.seen(stored.is_some());
         // The key may expire between the two readings of the clock, but it existed at the first.
         Ok(stored.map(|stored| {
             let expiry = stored.expiry();
@@ -159,6 +161,7 @@ impl Inner {
             if self.change_atomically(&condition, drafts, WriteOptions::new(), |_| Ok(true))? {
                 return Ok(true);
             }
+            self.pin().count_conflict();
             give_way(attempt);
         }
         Err(Error::Conflict { attempts: ATTEMPTS })

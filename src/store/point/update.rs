@@ -165,6 +165,11 @@ impl Inner {
     ) -> Result<bool> {
         self.writer()?;
         let draft = self.draft(key, value, options)?;
-        self.change_atomically(&[Condition { key, expected }], vec![draft], options, |_| Ok(true))
+        let condition = [Condition { key, expected }];
+        let is_made = self.change_atomically(&condition, vec![draft], options, |_| Ok(true))?;
+        if !is_made {
+            self.pin().count_conflict();
+        }
+        Ok(is_made)
     }
 }

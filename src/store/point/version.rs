@@ -81,7 +81,13 @@ impl Reader {
     #[doc(alias = "gets")]
     pub fn get_versioned(&self, key: impl AsRef<[u8]>) -> Result<Option<(Value, Version)>> {
         let guard = self.inner.pin();
-        let Some(stored) = self.inner.locate(key.as_ref(), &guard)? else { return Ok(None) };
-        Ok(Some((self.inner.value(&stored)?, Version::of(&stored))))
+        let reading = guard.read();
+        let Some(stored) = self.inner.locate(key.as_ref(), &guard)? else {
+            reading.miss();
+            return Ok(None);
+        };
+        let value = self.inner.value(&stored)?;
+        reading.hit(stored.raw_size());
+        Ok(Some((value, Version::of(&stored))))
     }
 }

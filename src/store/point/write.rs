@@ -100,6 +100,7 @@ impl Inner {
     fn change(&self, key: &[u8], value: Option<&[u8]>, options: WriteOptions) -> Result<bool> {
         let writer = self.writer()?;
         let guard = self.pin();
+        let writing = guard.write();
         let hash = self.keydir.hash(key);
         // Fetches the table's memory while the checksum of key and value is computed.
         self.keydir.prefetch(hash, &guard);
@@ -111,6 +112,7 @@ impl Inner {
             drop(shard);
             drop(guard);
             self.wait_durable(options)?;
+            writing.end();
             return Ok(false);
         }
         draft.header.flags = draft.header.flags.with_if(others, Flags::COLLIDES);
@@ -142,6 +144,7 @@ impl Inner {
         drop((shard, own));
         drop(guard);
         self.finish_write(&written, options)?;
+        writing.end();
         Ok(existed)
     }
 

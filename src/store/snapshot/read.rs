@@ -1,6 +1,7 @@
 //! Reading the value of a key, and what belongs to it, at a snapshot's moment.
 
 use super::{Snapshot, View};
+use crate::epoch::Guard;
 use crate::error::Result;
 use crate::segment::StoredEntry;
 use crate::store::point::ttl::Ttl;
@@ -16,8 +17,7 @@ impl Snapshot {
     /// As [`Reader::get`](crate::Reader::get).
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         let (view, guard) = (&self.view, self.view.pin()?);
-        let stored = view.lookup(key.as_ref(), &guard)?;
-        stored.map(|stored| view.inner.value(&stored)).transpose()
+        Ok(view.get(key.as_ref(), &guard)?.map(|(_, value)| value))
     }
 
     /// Calls a closure with the value of a key at the snapshot's moment, and returns the closure's
@@ -33,9 +33,15 @@ impl Snapshot {
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>> {
         let (view, guard) = (&self.view, self.view.pin()?);
-        let Some(stored) = view.lookup(key.as_ref(), &guard)? else { return Ok(None) };
+        let reading = guard.read();
+        let Some(stored) = view.lookup(key.as_ref(), &guard)? else {
+            reading.miss();
+            return Ok(None);
+        };
         view.inner.check(&stored)?;
-        Ok(Some(read(&stored.raw_value()?)))
+        let value = stored.raw_value()?;
+        reading.hit(stored.raw_size());
+        Ok(Some(read(&value)))
     }
 
     /// Replaces the contents of a buffer with the value of a key at the snapshot's moment. Returns
@@ -74,8 +80,8 @@ impl Snapshot {
     /// ```
     pub fn get_versioned(&self, key: impl AsRef<[u8]>) -> Result<Option<(Value, Version)>> {
         let (view, guard) = (&self.view, self.view.pin()?);
-        let Some(stored) = view.lookup(key.as_ref(), &guard)? else { return Ok(None) };
-        Ok(Some((view.inner.value(&stored)?, Version::of(&stored))))
+        let found = view.get(key.as_ref(), &guard)?;
+        Ok(found.map(|(stored, value)| (value, Version::of(&stored))))
     }
 
     /// Returns when a key expires, or `None` if it was absent or expired at the snapshot's moment.
@@ -102,7 +108,7 @@ impl Snapshot {
     /// ```
     pub fn ttl(&self, key: impl AsRef<[u8]>) -> Result<Option<Ttl>> {
         let guard = self.view.pin()?;
-        Ok(self.view.lookup(key.as_ref(), &guard)?.map(|stored| self.view.ttl_of(&stored)))
+        Ok(self.view.seek(key.as_ref(), &guard)?.map(|stored| self.view.ttl_of(&stored)))
     }
 
     /// Returns the values of several keys at the snapshot's moment, in the order of the keys;
@@ -143,7 +149,7 @@ impl Snapshot {
     /// As [`Reader::get`](crate::Reader::get), if the key itself cannot be read.
     pub fn value_len(&self, key: impl AsRef<[u8]>) -> Result<Option<u64>> {
         let guard = self.view.pin()?;
-        let stored = self.view.lookup(key.as_ref(), &guard)?;
+        let stored = self.view.seek(key.as_ref(), &guard)?;
         Ok(stored.map(|stored| stored.raw_size().into()))
     }
 
@@ -153,11 +159,39 @@ impl Snapshot {
     ///
     /// As [`Reader::get`](crate::Reader::get), if the key itself cannot be read.
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        Ok(self.view.lookup(key.as_ref(), &self.view.pin()?)?.is_some())
+        Ok(self.view.seek(key.as_ref(), &self.view.pin()?)?.is_some())
     }
 }
 
 impl View {
+    /// Returns the entry and the value of a key in this view, as a get that counts.
+    pub(in crate::store) fn get<'a>(
+        &'a self,
+        key: &[u8],
+        guard: &'a Guard<'_>,
+    ) -> Result<Option<(StoredEntry<'a>, Value)>> {
+        let reading = guard.read();
+        let Some(stored) = self.lookup(key, guard)? else {
+            reading.miss();
+            return Ok(None);
+        };
+        let value = self.inner.value(&stored)?;
+        reading.hit(stored.raw_size());
+        Ok(Some((stored, value)))
+    }
+
+    /// Returns the entry of a key in this view, as a get that counts.
+    pub(in crate::store) fn seek<'a>(
+        &'a self,
+        key: &[u8],
+        guard: &'a Guard<'_>,
+    ) -> Result<Option<StoredEntry<'a>>> {
+        let reading = guard.read();
+        let stored = self.lookup(key, guard)?;
+        reading.seen(stored.is_some());
+        Ok(stored)
+    }
+
     /// Returns how long the key of an entry had to live at this moment.
     pub(in crate::store) fn ttl_of(&self, stored: &StoredEntry<'_>) -> Ttl {
         Ttl::of(stored.expiry(), self.now.of(stored.timestamp()))

@@ -119,6 +119,7 @@ impl Bitcask {
             if transaction.commit(&self.inner, options)? {
                 return Ok(result);
             }
+            self.inner.pin().count_conflict();
             give_way(attempt);
         }
         Err(Error::Conflict { attempts: options.attempts })
@@ -174,9 +175,8 @@ impl Transaction {
             return Ok(write.value.clone());
         }
         let (view, guard) = (&self.snapshot.view, self.snapshot.view.pin()?);
-        let stored = view.lookup(key, &guard)?;
+        let (stored, value) = view.get(key, &guard)?.unzip();
         let timestamp = stored.as_ref().map(StoredEntry::timestamp);
-        let value = stored.map(|stored| view.inner.value(&stored)).transpose()?;
         self.reads.borrow_mut().note_key(key, timestamp);
         Ok(value)
     }
@@ -192,7 +192,7 @@ impl Transaction {
             return Ok(write.value.is_some());
         }
         let guard = self.snapshot.view.pin()?;
-        let stored = self.snapshot.view.lookup(key, &guard)?;
+        let stored = self.snapshot.view.seek(key, &guard)?;
         let timestamp = stored.map(|stored| stored.timestamp());
         self.reads.borrow_mut().note_key(key, timestamp);
         Ok(timestamp.is_some())

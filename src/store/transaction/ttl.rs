@@ -89,7 +89,7 @@ impl Transaction {
         let key = key.as_ref();
         let view = &self.snapshot.view;
         let guard = view.pin()?;
-        let timestamp = view.lookup(key, &guard)?.map(|stored| stored.timestamp());
+        let timestamp = view.seek(key, &guard)?.map(|stored| stored.timestamp());
         self.reads.borrow_mut().note_key(key, timestamp);
         Ok(timestamp.map(Version::new))
     }
@@ -98,7 +98,7 @@ impl Transaction {
     fn ttl_seen(&self, key: &[u8]) -> Result<Option<Ttl>> {
         let view = &self.snapshot.view;
         let guard = view.pin()?;
-        let stored = view.lookup(key, &guard)?;
+        let stored = view.seek(key, &guard)?;
         let found = stored.map(|stored| (view.ttl_of(&stored), stored.timestamp()));
         let (ttl, timestamp) = found.unzip();
         self.reads.borrow_mut().note_key(key, timestamp);

@@ -1,10 +1,11 @@
-//! Tests of single keys: conditions, expiry, compression, transactions.
+//! Tests of single keys: conditions, expiry, compression, transactions, counters.
 
 pub(crate) mod batches;
 pub(crate) mod clocks;
 pub(crate) mod collisions;
 pub(crate) mod compression;
 pub(crate) mod conditional;
+pub(crate) mod counters;
 pub(crate) mod guards;
 pub(crate) mod in_flight;
 pub(crate) mod lifetimes;

@@ -1,0 +1,287 @@
+//! What is counted and timed on the path of gets and writes.
+//!
+//! - Each thread that uses a store has counters of its own there, a *stripe*, on cache lines that
+//!   no other thread writes. It adds with a load and a store. An atomic addition would make all
+//!   later loads wait, while otherwise those of successive gets overlap.
+//! - A thread finds its stripe with its handle to the store's collector, see `epoch::handles`. When
+//!   the thread ends, another one continues with the stripe. Totals are sums over all stripes.
+//! - One in [`SAMPLE`] gets, and one in as many writes, is timed. Reading the clock twice takes as
+//!   long as a get.
+//! - Threads that can have no stripe of their own share one. They add atomically, and time nothing.
+//!   In models and schedules, these are all threads.
+//! - Figures order nothing, so their atomics are always the machine's, and checkers ignore them.
+//! - What writers append is counted by the log, under its lock.
+
+mod recorder;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+
+use crate::stats::Counters;
+use crate::sync::Instant;
+
+pub(crate) use recorder::Recorder;
+
+/// Number of operations of which one is timed; a power of two.
+const SAMPLE: u64 = 128;
+/// Maximum number of stripes of a store. With their durations they take at most 1.3 MiB.
+const STRIPES_MAX: usize = if cfg!(test) { 16 } else { 512 };
+/// Maximum number of attempts to look for a stripe. The lock is held for microseconds, except in a
+/// forked child, where it may be held for ever.
+const CLAIM_TRIES: usize = 1000;
+
+/// Counters that one thread at a time adds to, or any number of threads if the stripe is shared.
+/// Aligned to the pairs of cache lines that processors fetch together.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Stripe {
+    hits: AtomicU64,
+    misses: AtomicU64,
+    bytes_read: AtomicU64,
+    conflicts: AtomicU64,
+    /// Number of writes begun, from which a write learns whether it is timed. Not kept if shared.
+    writes: AtomicU64,
+    /// An operation is special if its number has none of these bits: one in [`SAMPLE`], or each one
+    /// if the stripe is shared.
+    mask: u64,
+    is_taken: AtomicBool,
+    get_latency: Recorder,
+    write_latency: Recorder,
+}
+
+/// How a get is counted.
+#[derive(Debug)]
+enum Pace {
+    Plain,
+    Timed(Instant),
+    /// Its stripe is shared.
+    Shared,
+}
+
+/// A get that is under way. It counts once its outcome is known.
+#[derive(Debug)]
+#[must_use = "a get counts once its outcome is known"]
+pub(crate) struct CountedGet<'a> {
+    stripe: &'a Stripe,
+    pace: Pace,
+}
+
+/// A write that is under way, and when it began if it is timed.
+#[derive(Debug)]
+#[must_use = "the time until the end of the write is recorded"]
+pub(crate) struct Writing<'a> {
+    stripe: &'a Stripe,
+    started: Option<Instant>,
+}
+
+impl Stripe {
+    fn new(mask: u64) -> Self {
+        Self {
+            hits: AtomicU64::new(0),
+            misses: AtomicU64::new(0),
+            bytes_read: AtomicU64::new(0),
+            conflicts: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            mask,
+            is_taken: AtomicBool::new(true),
+            get_latency: Recorder::default(),
+            write_latency: Recorder::default(),
+        }
+    }
+
+    fn is_shared(&self) -> bool {
+        self.mask == 0
+    }
+
+    /// Begins a get that may be timed.
+    #[inline]
+    pub(crate) fn read(&self) -> CountedGet<'_> {
+        let number = self.hits.load(Ordering::Relaxed) + self.misses.load(Ordering::Relaxed);
+        let pace = if number & self.mask == 0 { self.special_pace(number) } else { Pace::Plain };
+        CountedGet { stripe: self, pace }
+    }
+
+    /// Begins a get that is not timed.
+    #[inline]
+    pub(crate) fn read_untimed(&self) -> CountedGet<'_> {
+        CountedGet { stripe: self, pace: if self.is_shared() { Pace::Shared } else { Pace::Plain } }
+    }
+
+    #[cold]
+    fn special_pace(&self, number: u64) -> Pace {
+        match number {
+            _ if self.is_shared() => Pace::Shared,
+            // A thread that hardly uses the store needs no memory for durations.
+            0 => Pace::Plain,
+            _ => Pace::Timed(Instant::now()),
+        }
+    }
+
+    /// Begins a write.
+    #[inline]
+    pub(crate) fn write(&self) -> Writing<'_> {
+        let number = self.writes.load(Ordering::Relaxed);
+        let is_special = number & self.mask == 0;
+        let started = if is_special { self.special_start(number) } else { None };
+        self.writes.store(number + 1, Ordering::Relaxed);
+        Writing { stripe: self, started }
+    }
+
+    #[cold]
+    fn special_start(&self, number: u64) -> Option<Instant> {
+        (number > 0 && !self.is_shared()).then(Instant::now)
+    }
+
+    #[cold]
+    pub(crate) fn count_conflict(&self) {
+        self.conflicts.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Lets another thread continue with the stripe.
+    #[cfg_attr(all(test, shuttle), expect(dead_code, reason = "all tasks share one thread"))]
+    pub(crate) fn hand_on(&self) {
+        // What this thread has counted is seen by the next one, which continues from there.
+        self.is_taken.store(false, Ordering::Release);
+    }
+
+    fn add_to(&self, counters: &mut Counters) {
+        counters.hits += self.hits.load(Ordering::Relaxed);
+        counters.misses += self.misses.load(Ordering::Relaxed);
+        counters.bytes_read += self.bytes_read.load(Ordering::Relaxed);
+        counters.conflicts += self.conflicts.load(Ordering::Relaxed);
+        self.get_latency.add_to(&mut counters.get_latency);
+        self.write_latency.add_to(&mut counters.write_latency);
+    }
+}
+
+/// Adds to a counter that no other thread adds to.
+#[inline]
+fn add(counter: &AtomicU64, number: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(number), Ordering::Relaxed);
+}
+
+impl CountedGet<'_> {
+    /// Counts a get that has found its key, and the size of the value that it returns.
+    #[inline]
+    pub(crate) fn hit(self, size: u32) {
+        let Pace::Plain = self.pace else { return self.end_special(Some(size)) };
+        add(&self.stripe.hits, 1);
+        add(&self.stripe.bytes_read, size.into());
+    }
+
+    /// Counts a get whose key is absent or expired.
+    #[inline]
+    pub(crate) fn miss(self) {
+        let Pace::Plain = self.pace else { return self.end_special(None) };
+        add(&self.stripe.misses, 1);
+    }
+
+    /// Counts a get that returns nothing but whether its key was found.
+    #[inline]
+    pub(crate) fn seen(self, found: bool) {
+        if found { self.hit(0) } else { self.miss() }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn end_special(self, found: Option<u32>) {
+        if let Pace::Timed(started) = self.pace {
+            self.stripe.get_latency.record(started.elapsed());
+        }
+        let Stripe { hits, misses, bytes_read, .. } = self.stripe;
+        match found {
+            Some(size) => {
+                hits.fetch_add(1, Ordering::Relaxed);
+                bytes_read.fetch_add(size.into(), Ordering::Relaxed);
+            }
+            None => drop(misses.fetch_add(1, Ordering::Relaxed)),
+        }
+    }
+}
+
+impl Writing<'_> {
+    /// Records how long the write took, if it is timed.
+    #[inline]
+    pub(crate) fn end(self) {
+        if let Some(started) = self.started {
+            self.record(started);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn record(&self, started: Instant) {
+        self.stripe.write_latency.record(started.elapsed());
+    }
+}
+
+/// All counters of a store that threads add to.
+#[derive(Debug)]
+pub(crate) struct Stripes {
+    shared: Stripe,
+    /// Lock 9: the stripes of threads. None is ever removed. Waited for only where no forked child
+    /// gets.
+    owned: Mutex<Vec<Arc<Stripe>>>,
+}
+
+impl Default for Stripes {
+    fn default() -> Self {
+        Self { shared: Stripe::new(0), owned: Mutex::default() }
+    }
+}
+
+impl Stripes {
+    /// Returns the stripe of threads that have none of their own.
+    pub(crate) fn shared(&self) -> &Stripe {
+        &self.shared
+    }
+
+    /// Returns a stripe for the calling thread alone, until it is handed on. It lives as long as
+    /// this does. Returns `None` if there are too many, or in a forked child, if another thread was
+    /// looking for one at the time of the fork.
+    #[cfg_attr(all(test, shuttle), expect(dead_code, reason = "all tasks share one thread"))]
+    pub(crate) fn claim(&self) -> Option<Arc<Stripe>> {
+        for _ in 0..CLAIM_TRIES {
+            let mut owned = match self.owned.try_lock() {
+                Ok(owned) => owned,
+                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+                Err(TryLockError::WouldBlock) => {
+                    std::thread::yield_now();
+                    continue;
+                }
+            };
+            let is_free = |stripe: &&Arc<Stripe>| !stripe.is_taken.swap(true, Ordering::Acquire);
+            if let Some(free) = owned.iter().find(is_free) {
+                return Some(Arc::clone(free));
+            }
+            if owned.len() >= STRIPES_MAX {
+                return None;
+            }
+            let stripe = Arc::new(Stripe::new(SAMPLE - 1));
+            owned.push(Arc::clone(&stripe));
+            return Some(stripe);
+        }
+        None
+    }
+
+    pub(crate) fn add_to(&self, counters: &mut Counters) {
+        self.shared.add_to(counters);
+        for stripe in self.owned.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            stripe.add_to(counters);
+        }
+        counters.gets = counters.hits + counters.misses;
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+impl Stripes {
+    pub(crate) fn len(&self) -> usize {
+        self.owned.lock().unwrap().len()
+    }
+
+    /// Calls a closure while the list is locked.
+    pub(crate) fn locked(&self, run: impl FnOnce()) {
+        let _owned = self.owned.lock().unwrap();
+        run();
+    }
+}
