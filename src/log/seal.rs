@@ -72,7 +72,7 @@ impl LogWriter {
 
     fn seal(&self, rotated: &Rotated, next: Option<SegmentId>) -> Result<()> {
         let Rotated { segment, number, file, room, entries } = rotated;
-        let LogContext { fs, dir, identity, hasher, manifest, .. } = &self.context;
+        let LogContext { fs, dir, clock, identity, hasher, manifest, .. } = &self.context;
         let (id, length) = (segment.id(), segment.size());
         let go_on = |manifest: &mut Manifest| {
             manifest.log = next.unwrap_or(manifest.bound);
@@ -98,6 +98,7 @@ impl LogWriter {
         let hint = Hint::build(file, source, |key| hasher.hash(key))?;
         hint.write(fs, dir, source)?;
         segment.summarize(hint.summary);
+        segment.note_sealed(clock.running());
         fs.sync_dir(dir.path())?;
         manifest.update(|manifest| {
             manifest.sealed.push(Sealed { id, kind: Kind::Log, length });

@@ -112,6 +112,8 @@ impl Inner {
         let (identity, last_timestamp) = (recovered.manifest.identity, recovered.last_timestamp());
         let clock = env.clock.fresh();
         clock.resume(last_timestamp);
+        let opened = clock.running();
+        segments.all().iter().for_each(|(_, segment)| segment.note_sealed(opened));
         let is_ordered = locked.is_some() && has_indexes(&env.fs, &dir);
         let next_id = recovered.manifest.bound;
         let manifest = Arc::new(ManifestFile::new(&env.fs, &dir, recovered.manifest));
