@@ -2,10 +2,10 @@
 //!
 //! - Neither a wall clock that jumps ahead may end history early, nor one that is set back keep it for
 //!   ever. Two clocks are asked, and either may say that the time is over.
-//! - The first goes by the times of entries. Times up to the believed time of day (see `trust`) go by
-//!   that. Later ones were written while the clock was ahead, or since a jump that is not believed
-//!   yet. They go by the log's own time, which is the last time in the log when the store was opened,
-//!   and the time that it has been open since.
+//! - The first goes by the times of entries, and by the same border as [`Clock::certain`]. Times below
+//!   it go by the believed time of day (see `trust`). Later ones were written while the clock was
+//!   ahead, or since a jump that is not believed yet. They go by the log's own time, which is the last
+//!   time in the log when the store was opened, and the time that it has been open since.
 //! - The second is the monotonic clock, and counts from the moment at which this process sealed a
 //!   segment or found it sealed. Nothing can set it, but it stops while the machine sleeps, and knows
 //!   nothing of earlier processes.
@@ -13,7 +13,7 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::{BURST, Clock, Now};
+use super::{Clock, Now};
 
 /// A moment by which the age of history is judged.
 #[derive(Debug, Clone, Copy)]
@@ -30,11 +30,10 @@ impl Clock {
 
     /// Returns the moment by which the age of history is judged now.
     pub(crate) fn ages(&self) -> Ages {
-        let low = self.certain().low;
+        let Now { low, boundary, .. } = self.certain();
         let steady = self.monotonic();
         let log = steady.saturating_add(self.ahead.log.load(Ordering::Relaxed));
-        let by_times = Now { low, high: low.max(log), boundary: low.saturating_add(BURST) };
-        Ages { by_times, steady }
+        Ages { by_times: Now { low, high: low.max(log), boundary }, steady }
     }
 }
 

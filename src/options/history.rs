@@ -114,13 +114,15 @@ impl Options {
     ///
     /// # By which clock
     ///
-    /// Time is that of the entries, judged as a merge judges what has expired. A clock that jumps ahead
-    /// makes no history old: what was written before and after the jump is kept until the duration
-    /// has passed while the store was open, or until the clock has kept to the jump for a day. Time in
-    /// which the machine slept, or the store was closed and nothing was written, counts as such a jump.
-    /// A clock that is set back makes no history young: it is never kept for longer than the
-    /// duration, counted without a break while the store is open, or counted by the times of
-    /// the log's own entries.
+    /// Time is that of the entries. While a store is open, setting the clock ahead by more than a minute
+    /// makes no history old: it is kept until the duration has passed while the store was open, or
+    /// until the clock has kept to its new time for a day. Setting the clock back makes no history
+    /// young: after the duration, counted while the store is open, it is past.
+    ///
+    /// Time in which the machine slept or the store was closed looks like a clock that was set ahead. So
+    /// history may be kept for up to one more duration of being open. If the log was written to while
+    /// the clock was wrong, a later open goes by the times in the log. History may then end early, or
+    /// be kept longer, by as much as the clock was wrong.
     ///
     /// ```
     /// # use std::time::Duration;
