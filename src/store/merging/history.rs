@@ -44,7 +44,7 @@ impl KeptHistory {
 
 /// A segment of the log.
 #[derive(Debug, Clone, Copy)]
-struct Stretch {
+struct LogPart {
     id: SegmentId,
     /// Bytes of entries.
     size: u64,
@@ -52,7 +52,7 @@ struct Stretch {
     sealed: Option<(u64, Option<u64>)>,
 }
 
-impl Stretch {
+impl LogPart {
     fn of(segment: &Arc<Segment>) -> Self {
         let sealed = segment.summary().map(|it| (it.last_timestamp, segment.sealed_since()));
         // A segment that is sealed without a put or a delete is removed, and so are the notes in it.
@@ -73,32 +73,32 @@ impl Inner {
         let has_history = |segment: &Arc<Segment>| Place::new(segment.id(), segment.size()) > gone;
         let mut log: Vec<_> = self.log_segments().filter(has_history).collect();
         log.sort_unstable_by_key(|segment| Reverse(segment.id()));
-        let log: Vec<_> = log.iter().map(Stretch::of).collect();
+        let log: Vec<_> = log.iter().map(LogPart::of).collect();
         KeptHistory { from: oldest_kept(keep, &log, &self.clock.ages(), history_limit()) }
     }
 }
 
 /// Returns the oldest segment to keep, of those of the log from the youngest to the oldest.
-fn oldest_kept(keep: History, log: &[Stretch], ages: &Ages, limit: u64) -> Option<SegmentId> {
-    let unsealed = log.iter().filter(|stretch| stretch.sealed.is_none()).count();
+fn oldest_kept(keep: History, log: &[LogPart], ages: &Ages, limit: u64) -> Option<SegmentId> {
+    let unsealed = log.iter().filter(|part| part.sealed.is_none()).count();
     let mut len = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(unsealed);
     if let Some(duration) = keep.duration() {
-        let is_young = |stretch: &Stretch| {
+        let is_young = |part: &LogPart| {
             let is_past = |(last, since)| ages.is_past(last, since, duration);
-            !stretch.sealed.is_some_and(is_past)
+            !part.sealed.is_some_and(is_past)
         };
         // The oldest that is young counts, whatever a clock that was set says of those after it.
         len = len.min(log.iter().rposition(is_young).map_or(0, |at| at + 1));
     }
     if let Some(bytes) = keep.bytes() {
         let mut later = 0_u64;
-        let is_needed = |stretch: &&Stretch| {
+        let is_needed = |part: &&LogPart| {
             let is_needed = later < bytes;
-            later = later.saturating_add(stretch.size);
+            later = later.saturating_add(part.size);
             is_needed
         };
         len = len.min(log.iter().take_while(is_needed).count());
     }
     let kept = log.get(..len.min(log.len())).unwrap_or_default();
-    kept.last().map(|stretch| stretch.id)
+    kept.last().map(|part| part.id)
 }
