@@ -12,6 +12,7 @@
 //!   `trust`.
 //! - Tests use clocks whose hands they move.
 
+mod age;
 #[cfg(test)]
 mod tests;
 mod trust;
@@ -20,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+pub(crate) use age::Ages;
 use trust::Trust;
 
 /// Upper bound of times, exclusive: times from disk that reach it are refused. It is in the year
@@ -53,6 +55,10 @@ struct Offsets {
     /// Entries written up to this time expire by the wall clock, later ones by the log's time. It
     /// is `u64::MAX` as long as the two are the same.
     boundary: AtomicU64,
+    /// The offset of the last time in the log when the store was opened.
+    log: AtomicU64,
+    /// When the store was opened, by the monotonic clock.
+    opened: AtomicU64,
     /// When to read the wall clock again, by the monotonic clock.
     next_look: AtomicU64,
     /// Lock 8: whether the clock on the wall is believed.
@@ -168,6 +174,8 @@ impl Clock {
             wall: AtomicU64::new(0),
             highest: AtomicU64::new(0),
             boundary: AtomicU64::new(u64::MAX),
+            log: AtomicU64::new(0),
+            opened: AtomicU64::new(0),
             next_look: AtomicU64::new(0),
             trust: Mutex::default(),
         });
@@ -259,6 +267,8 @@ impl Clock {
     pub(crate) fn resume(&self, last_timestamp: u64) {
         self.reach(last_timestamp);
         let (steady, wall) = self.look();
+        self.ahead.log.store(last_timestamp.saturating_sub(steady), Ordering::Relaxed);
+        self.ahead.opened.store(steady, Ordering::Relaxed);
         if last_timestamp > 0 {
             let wall = wall.saturating_sub(steady);
             let log = last_timestamp.saturating_sub(steady);

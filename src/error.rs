@@ -177,7 +177,8 @@ pub enum Error {
     /// The log no longer holds all changes after a position: a merge has removed some of them, or a
     /// [`clear`](crate::Bitcask::clear) has removed everything.
     ///
-    /// Note the store's current position, read the whole store, and continue from that position.
+    /// Note the store's current position, read the whole store, and continue from that position. To
+    /// let followers be away for longer, set [`Options::keep_history`](crate::Options::keep_history).
     #[error("a merge or a clear removed the changes after position {position} of {}; read \
              the whole store and continue from its current position", path.display())]
     HistoryGone {
@@ -308,7 +309,8 @@ pub enum Error {
         reason: &'static str,
     },
 
-    /// The disk is full, or a quota is used up. Nothing was written, and the store stays usable.
+    /// The disk is full, or a quota is used up. Nothing was written, and the store stays usable. A
+    /// merge may free space, but not that of kept [history](crate::Stats::history_size).
     #[error("no space left for {}; the store is intact, free some space and try again",
             path.display())]
     NoSpace {

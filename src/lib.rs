@@ -216,7 +216,7 @@ pub mod format {}
 
 pub use error::{Error, Result};
 pub use options::{
-    AppendMode, AutoMerge, Compression, MergeOptions, MergePolicy, Options, SyncPolicy,
+    AppendMode, AutoMerge, Compression, History, MergeOptions, MergePolicy, Options, SyncPolicy,
     TransactionOptions, WriteOptions,
 };
 pub use recovery::{Cut, RecoveryReport};

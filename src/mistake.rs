@@ -72,6 +72,8 @@ pub(crate) enum Mistake {
     ReadableEarly,
     /// A writer releases its shard between log and keydir.
     ShardReleasedEarly,
+    /// A merge takes segments that are kept for their history.
+    HistoryMerged,
     /// A merge points a slot at its copy, whatever the slot names by then.
     SlotNotCompared,
     /// A slot is removed before the shard's removal time is raised.

@@ -9,6 +9,7 @@
 mod append_mode;
 mod compression;
 mod getters;
+mod history;
 mod merge;
 mod sync_policy;
 mod transaction;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 pub use append_mode::AppendMode;
 pub use compression::Compression;
+pub use history::History;
 pub use merge::{AutoMerge, MergeOptions, MergePolicy};
 pub use sync_policy::SyncPolicy;
 pub use transaction::TransactionOptions;
@@ -69,6 +71,7 @@ pub struct Options {
     pub(crate) value_size_limit: u64,
     pub(crate) append_mode: AppendMode,
     pub(crate) merge_policy: MergePolicy,
+    pub(crate) keep_history: History,
     pub(crate) compression: Compression,
     pub(crate) default_ttl: Option<Duration>,
     pub(crate) dir_mode: u32,
@@ -87,6 +90,7 @@ impl Default for Options {
             value_size_limit: VALUE_SIZE_LIMIT,
             append_mode: AppendMode::default(),
             merge_policy: MergePolicy::default(),
+            keep_history: History::default(),
             compression: Compression::default(),
             default_ttl: None,
             dir_mode: 0o777,
@@ -272,6 +276,7 @@ impl Options {
         }
         self.sync_policy.check()?;
         self.compression.check()?;
+        self.keep_history.check()?;
         let modes = [("dir_mode", self.dir_mode, 0o700_u32), ("file_mode", self.file_mode, 0o600)];
         let is_bad = |(_, mode, least): &(_, u32, u32)| *mode > 0o777 || mode & least != *least;
         if let Some((name, mode, _)) = modes.into_iter().find(is_bad) {

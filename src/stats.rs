@@ -48,6 +48,12 @@ pub struct Stats {
     /// Size in bytes of the part of the log that a merge could free: overwritten and deleted
     /// entries, and tombstones.
     pub dead_size: u64,
+    /// Sealed segments that merges leave alone for their history, by
+    /// [`Options::keep_history`](crate::Options::keep_history). Always 0 in a read-only store.
+    pub history_segments: u64,
+    /// The part of `dead_size` in those segments: the disk space that keeping history costs, and that
+    /// no merge frees as long as they are kept.
+    pub history_size: u64,
     /// Size of the keydir in memory, in bytes.
     pub keydir_size: u64,
     /// Puts and deletes appended since the store was opened.
@@ -108,6 +114,9 @@ pub struct SegmentStats {
     pub entries: u64,
     /// Whether a merge wrote the segment.
     pub merged: bool,
+    /// Whether merges leave the segment alone for its history, by
+    /// [`Options::keep_history`](crate::Options::keep_history).
+    pub history: bool,
 }
 
 impl SegmentStats {

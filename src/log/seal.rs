@@ -72,7 +72,7 @@ impl LogWriter {
 
     fn seal(&self, rotated: &Rotated, next: Option<SegmentId>) -> Result<()> {
         let Rotated { segment, number, file, room, entries } = rotated;
-        let LogContext { fs, dir, identity, hasher, manifest, .. } = &self.context;
+        let LogContext { fs, dir, clock, identity, hasher, manifest, .. } = &self.context;
         let (id, length) = (segment.id(), segment.size());
         let go_on = |manifest: &mut Manifest| {
             manifest.log = next.unwrap_or(manifest.bound);
@@ -97,6 +97,8 @@ impl LogWriter {
         let source = HintSource { id, identity: *identity, length };
         let hint = Hint::build(file, source, |key| hasher.hash(key))?;
         hint.write(fs, dir, source)?;
+        // Whoever sees that it is sealed sees since when.
+        segment.note_sealed(clock.running());
         segment.summarize(hint.summary);
         fs.sync_dir(dir.path())?;
         manifest.update(|manifest| {

@@ -170,6 +170,19 @@ mod tests {
         assert_eq!(ids_of(&segments, &[30], &AutoMerge::new()), range(0..30));
     }
 
+    #[test]
+    fn segments_kept_for_their_history_are_neither_folded_nor_counted() {
+        let kept = |first: usize, len: usize| -> Vec<SegmentStats> {
+            let mut segments = store(vec![200; len]);
+            segments[first..].iter_mut().for_each(|stats| stats.history = true);
+            segments
+        };
+        assert!(ids(&kept(32, 1000)).is_empty(), "32 that may be folded are not too many");
+        assert_eq!(ids(&kept(33, 1000)), range(0..33));
+        // The youngest stay in any case.
+        assert_eq!(ids(&kept(37, 40)), range(0..32));
+    }
+
     /// A run after the other, each of which leaves a segment, and a fold at the end of each.
     #[test]
     fn there_are_never_many_and_the_work_for_each_grows_with_the_logarithm() {

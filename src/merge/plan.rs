@@ -6,6 +6,7 @@
 //! - Tombstones of a merged segment count as live while there is an older segment, since the merge
 //!   that wrote it found that they are needed. Tombstones of a log segment count as dead. If a
 //!   merge keeps them, that happens once.
+//! - Segments that are kept for their history join no plan. What is dead in them triggers nothing.
 //! - This holds if outputs are filled up to the limits of the log's segments and are marked as
 //!   merged.
 
@@ -74,9 +75,10 @@ pub(crate) fn plan_now(pool: Pool<'_>, policy: &AutoMerge) -> MergePlan {
     plan(&candidates(pool, policy, true))
 }
 
-/// Plans a merge of all segments.
+/// Plans a merge of all segments, except those that are kept for their history.
 pub(crate) fn plan_all(segments: &[SegmentStats]) -> MergePlan {
-    let planned = segments.iter().map(|stats| PlannedSegment::new(stats, MergeReason::Forced));
+    let free = segments.iter().filter(|stats| !stats.history);
+    let planned = free.map(|stats| PlannedSegment::new(stats, MergeReason::Forced));
     MergePlan { segments: planned.collect() }
 }
 
@@ -90,8 +92,15 @@ pub(crate) fn plan_chosen(segments: &[SegmentStats], ids: &BTreeSet<u32>) -> Res
             reason: "no sealed segment has this id",
         });
     }
-    let chosen = segments.iter().filter(|stats| ids.contains(&stats.id));
-    let planned = chosen.map(|stats| PlannedSegment::new(stats, MergeReason::Chosen));
+    let chosen = || segments.iter().filter(|stats| ids.contains(&stats.id));
+    if let Some(kept) = chosen().find(|stats| stats.history) {
+        return Err(Error::InvalidOption {
+            name: "segments",
+            value: kept.id.to_string(),
+            reason: "the segment is kept for its history, by `Options::keep_history`; leave it out",
+        });
+    }
+    let planned = chosen().map(|stats| PlannedSegment::new(stats, MergeReason::Chosen));
     Ok(MergePlan { segments: planned.collect() })
 }
 
@@ -186,8 +195,8 @@ impl<'a> Small<'a> {
     }
 
     pub(super) fn is(&self, stats: &SegmentStats) -> bool {
-        let is_damaged = self.damaged.contains(&stats.id);
-        stats.size < self.size && stats.entries < self.entries && !is_damaged
+        let is_left_out = stats.history || self.damaged.contains(&stats.id);
+        stats.size < self.size && stats.entries < self.entries && !is_left_out
     }
 }
 
@@ -195,7 +204,7 @@ impl<'a> Small<'a> {
 fn candidates<'a>(pool: Pool<'a>, policy: &AutoMerge, idle: bool) -> Vec<Candidate<'a>> {
     let small = Small::new(pool, policy);
     let candidate = |(at, stats): (usize, &'a SegmentStats)| {
-        if pool.damaged.contains(&stats.id) {
+        if stats.history || pool.damaged.contains(&stats.id) {
             return Candidate::left_out(stats);
         }
         let mut candidate = Candidate::new(stats, at == 0);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{AppendMode, AutoMerge, Compression, MergePolicy, Options, SyncPolicy};
+use super::{AppendMode, AutoMerge, Compression, History, MergePolicy, Options, SyncPolicy};
 
 /// Getters, one for each setter. Each returns the value that was set, or the default.
 ///
@@ -60,6 +60,11 @@ impl Options {
     /// Returns when space is reclaimed: [`merge_policy`](Self::merge_policy).
     pub fn get_merge_policy(&self) -> &MergePolicy {
         &self.merge_policy
+    }
+
+    /// Returns how much history is kept for followers: [`keep_history`](Self::keep_history).
+    pub fn get_keep_history(&self) -> History {
+        self.keep_history
     }
 
     /// Returns how values are compressed: [`compression`](Self::compression).

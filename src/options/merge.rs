@@ -319,14 +319,16 @@ impl<'a> MergeOptions<'a> {
         Self::default()
     }
 
-    /// Merges all sealed segments, however little of them is dead. Default: `false`.
+    /// Merges all sealed segments, however little of them is dead, except those that are kept for
+    /// their [history](crate::Options::keep_history). Default: `false`.
     pub fn force(mut self, yes: bool) -> Self {
         self.force = yes;
         self
     }
 
     /// Merges these segments and no others, however little of them is dead. An id that no sealed
-    /// segment has causes an error.
+    /// segment has causes an error, and so does a segment that is kept for its
+    /// [history](crate::SegmentStats::history).
     pub fn segments(mut self, ids: impl IntoIterator<Item = u32>) -> Self {
         self.segments = Some(ids.into_iter().collect());
         self

@@ -12,6 +12,9 @@ const LEFT_BY_PUTS: u64 = 64;
 /// Segments that deletes leave to merges and clears.
 const LEFT_BY_DELETES: u64 = 32;
 
+/// One segment of this many may be kept for its history.
+const HISTORY_SHARE: u64 = 8;
+
 /// What a new segment is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
@@ -25,6 +28,11 @@ pub(crate) enum Need {
 /// Returns how many segments a store may have before it takes no more puts.
 pub(crate) fn segments_limit() -> u64 {
     limit() - LEFT_BY_PUTS
+}
+
+/// Returns how many sealed segments may be kept for the sake of their history.
+pub(crate) fn history_limit() -> u64 {
+    limit() / HISTORY_SHARE
 }
 
 fn limit() -> u64 {

@@ -31,6 +31,8 @@ pub(crate) struct Segment {
     kind: Kind,
     /// What the hint says about all entries, once the segment is sealed.
     summary: OnceLock<Summary>,
+    /// When this process sealed the segment, by the monotonic clock.
+    sealed_at: OnceLock<u64>,
     pub(super) counts: SegmentCounts,
     pub(super) index: index::SegmentIndex,
     /// A lock that keeps others from the file for as long as anybody holds the segment.
@@ -40,8 +42,9 @@ pub(crate) struct Segment {
 impl Segment {
     pub(crate) fn new(id: SegmentId, path: &Path, kind: Kind, bytes: Bytes) -> Self {
         let (path, summary) = (path.to_path_buf(), OnceLock::new());
+        let sealed_at = OnceLock::new();
         let (counts, index) = (SegmentCounts::default(), index::SegmentIndex::default());
-        Self { id, path, bytes, kind, summary, counts, index, lock: OnceLock::new() }
+        Self { id, path, bytes, kind, summary, sealed_at, counts, index, lock: OnceLock::new() }
     }
 
     /// Opens a sealed segment of a known length. It is mapped if `is_wanted` is set and a mapping
@@ -91,6 +94,16 @@ impl Segment {
     /// Returns what the hint says, or `None` if the segment is not sealed.
     pub(crate) fn summary(&self) -> Option<&Summary> {
         self.summary.get()
+    }
+
+    /// Records when this process sealed the segment, by the monotonic clock.
+    pub(crate) fn note_sealed(&self, steady: u64) {
+        let _ = self.sealed_at.set(steady);
+    }
+
+    /// Returns when this process sealed the segment, or `None` if it did not.
+    pub(crate) fn sealed_at(&self) -> Option<u64> {
+        self.sealed_at.get().copied()
     }
 
     /// Returns the size of header and entries in bytes.

@@ -138,12 +138,18 @@ impl Inner {
         stats.mappings_limit = mappings_limit() as u64;
         stats.descriptors = open_files() as u64;
         let mut headers_size = 0;
+        let kept = self.kept_history();
         for (_, segment) in self.segments.all() {
             stats.segments += 1;
             stats.unmapped_segments += u64::from(!segment.is_mapped());
             stats.log_size += segment.size();
             stats.live_size += segment.live_size();
             headers_size += FIRST_OFFSET;
+            if kept.holds(&segment) {
+                stats.history_segments += 1;
+                stats.history_size +=
+                    segment.size().saturating_sub(FIRST_OFFSET + segment.live_size());
+            }
         }
         stats.dead_size = stats.log_size.saturating_sub(stats.live_size + headers_size);
         stats

@@ -245,6 +245,32 @@ fn a_damaged_segment_is_only_merged_if_the_caller_says_so() {
 }
 
 #[test]
+fn segments_kept_for_their_history_join_no_plan_and_trigger_none() {
+    let kept = |mut stats: SegmentStats| {
+        stats.history = true;
+        stats
+    };
+    let policy = untriggered().trigger_dead_size(60 * MIB).trigger_dead_percent(90);
+    // What is dead in them would do, and what is dead in the others would not.
+    let segments = [segment(1, 50 * MIB), kept(segment(2, 100 * MIB)), kept(segment(3, 90 * MIB))];
+    assert!(plan_auto(pool(&segments), &policy, BUSY).is_empty());
+    assert_eq!(ids(&plan_now(pool(&segments), &policy)), [1]);
+    assert_eq!(ids(&plan_all(&segments)), [1]);
+    let segments = [segment(1, 60 * MIB), kept(segment(2, 100 * MIB))];
+    assert_eq!(ids(&plan_auto(pool(&segments), &policy, BUSY)), [1]);
+    match plan_chosen(&segments, &BTreeSet::from([1, 2])) {
+        Err(Error::InvalidOption { name: "segments", value, reason }) => {
+            assert!(value == "2" && reason.contains("keep_history"), "{value}: {reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(ids(&plan_chosen(&segments, &BTreeSet::from([1])).unwrap()), [1]);
+    // They are not folded, and are no neighbours.
+    let segments = [small(1, MIB), kept(small(2, MIB)), small(3, MIB), kept(small(4, MIB))];
+    assert!(plan_now(pool(&segments), &AutoMerge::new()).is_empty());
+}
+
+#[test]
 fn tombstones_that_a_merge_has_kept_are_live_while_there_are_older_segments() {
     let tombstones = |id| merged(segment(id, 100 * MIB), 100 * MIB);
     let policy = AutoMerge::new();
@@ -313,6 +339,7 @@ enum Kind {
 struct Simulated {
     id: u32,
     merged: bool,
+    history: bool,
     entries: Vec<(u64, Kind)>,
 }
 
@@ -330,6 +357,7 @@ impl Simulated {
             expired_size: self.size_of(|kind| matches!(kind, Kind::Expired | Kind::DeadAndExpired)),
             entries: self.entries.iter().filter(|(_, kind)| *kind != Kind::End).count() as u64,
             merged: self.merged,
+            history: self.history,
         }
     }
 
@@ -393,7 +421,7 @@ impl Simulation {
                 } else {
                     let (id, entries) = (self.next_id, vec![copy]);
                     self.next_id += 1;
-                    outputs.push(Simulated { id, merged: true, entries });
+                    outputs.push(Simulated { id, merged: true, history: false, entries });
                 }
             }
         }
@@ -432,8 +460,10 @@ fn entry() -> impl Strategy<Value = (u64, Kind)> {
 fn simulation() -> impl Strategy<Value = Simulation> {
     let segment = (any::<bool>(), any::<u8>(), vec(entry(), 1..16));
     let segment_entries = prop_oneof![Just(u64::MAX), 1..30_u64];
-    (vec(segment, 0..14), 512..8192_u64, segment_entries).prop_map(
-        |(parts, segment_size, segment_entries)| {
+    // Those after the first `free` are kept for their history.
+    let free = prop_oneof![Just(u32::MAX), 0..14_u32];
+    (vec(segment, 0..14), 512..8192_u64, segment_entries, free).prop_map(
+        |(parts, segment_size, segment_entries, free)| {
             let mut simulation = Simulation {
                 segments: Vec::new(),
                 damaged: BTreeSet::new(),
@@ -448,7 +478,8 @@ fn simulation() -> impl Strategy<Value = Simulation> {
                 if damaged < 16 {
                     simulation.damaged.insert(id);
                 }
-                simulation.segments.push(Simulated { id, merged, entries });
+                let history = id > free && !merged;
+                simulation.segments.push(Simulated { id, merged, history, entries });
             }
             simulation
         },
@@ -491,6 +522,9 @@ fn planning_without_writes_comes_to_an_end_and_every_run_gets_somewhere() {
             }
             assert!(run < runs_max, "no end after {runs_max} runs");
             assert!(plan.segments.iter().all(|planned| !store.damaged.contains(&planned.id)));
+            let kept: BTreeSet<u32> =
+                store.segments.iter().filter(|it| it.history).map(|it| it.id).collect();
+            assert!(plan.segments.iter().all(|planned| !kept.contains(&planned.id)));
             let folds_only = reasons(&plan).iter().all(|(_, why)| *why == MergeReason::Small);
             let unrest =
                 |store: &Simulation| -> u64 { store.segments.iter().map(Simulated::unrest).sum() };
@@ -506,7 +540,8 @@ fn planning_without_writes_comes_to_an_end_and_every_run_gets_somewhere() {
         for (at, segment) in store.segments.iter().enumerate() {
             let (given, content) = (store.gives_back(at), segment.stats().content_size());
             let reaches = given > 0 && given * 100 >= content * u64::from(policy.idle_dead_percent);
-            assert!(!(idle && reaches) || store.damaged.contains(&segment.id), "{segment:?}");
+            let is_left_out = segment.history || store.damaged.contains(&segment.id);
+            assert!(!(idle && reaches) || is_left_out, "{segment:?}");
         }
     });
 }

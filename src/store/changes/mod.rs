@@ -73,8 +73,8 @@ impl Reader {
     /// from now on. To resume, in this process or a later one, start at the
     /// [position](Change::position) of the last change that you handled.
     ///
-    /// Changes are read from the log. A merge removes dead entries and with them the history. The
-    /// follower then gets [`HistoryGone`](Error::HistoryGone) and must *resync*: take a
+    /// Changes are read from the log. A merge ends the history except what
+    /// [`keep_history`](crate::Options::keep_history) keeps. A follower that missed changes gets [`HistoryGone`](Error::HistoryGone) and must *resync*: take a
     /// [`snapshot`](Self::snapshot), copy all of its keys and values, and continue from its
     /// [position](crate::Snapshot::position).
     ///

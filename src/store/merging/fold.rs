@@ -74,7 +74,7 @@ impl Inner {
     /// Returns whether there are enough segments to justify filling the keydir in order to count
     /// the small ones.
     fn may_be_folded(&self, bounds: FoldLimits) -> bool {
-        self.sealed_len() > bounds.small_max
+        self.count_free(|_| true) > bounds.small_max
     }
 
     fn sealed_len(&self) -> u64 {
@@ -85,8 +85,14 @@ impl Inner {
     /// keydir.
     fn count_short(&self, auto: &AutoMerge) -> u64 {
         let size = auto.small_size.min(self.options.segment_size / 4);
-        let is_short = |sealed: &&Sealed| sealed.length < size;
-        self.manifest.get(|manifest| manifest.sealed.iter().filter(is_short).count() as u64)
+        self.count_free(|sealed| sealed.length < size)
+    }
+
+    /// Counts the sealed segments that a closure chooses, without those kept for their history.
+    fn count_free(&self, is_it: impl Fn(&Sealed) -> bool) -> u64 {
+        let kept = self.kept_history();
+        let counts = |sealed: &&Sealed| is_it(sealed) && !kept.lists(sealed);
+        self.manifest.get(|manifest| manifest.sealed.iter().filter(counts).count() as u64)
     }
 
     fn plan_fold(&self, auto: &AutoMerge, bounds: FoldLimits) -> MergePlan {

@@ -6,6 +6,7 @@
 
 pub(crate) mod control;
 pub(crate) mod fold;
+pub(crate) mod history;
 pub(crate) mod permit;
 pub(crate) mod rate_limit;
 
@@ -192,6 +193,7 @@ impl Inner {
         let open: BTreeMap<SegmentId, Arc<Segment>> =
             self.segments.all().into_iter().map(|(_, segment)| (segment.id(), segment)).collect();
         let now = self.clock.certain().lowest();
+        let kept = self.kept_history();
         let stats = |id: SegmentId| {
             let segment = open.get(&id)?;
             let summary = segment.summary()?;
@@ -203,6 +205,7 @@ impl Inner {
                 expired_size: summary.expired_size(now),
                 entries: summary.entries,
                 merged: segment.kind() == Kind::Merged,
+                history: kept.holds(segment),
             })
         };
         let listed = self.manifest.get(|manifest| manifest.sealed.clone());

@@ -121,7 +121,8 @@ impl Inner {
     pub(crate) fn is_space_short(&self) -> bool {
         let stats = self.stats();
         let left = self.fs.available_space(self.dir.path()).unwrap_or(u64::MAX);
-        stats.dead_size > stats.live_size || left < stats.log_size / 10
+        let dead_size = stats.dead_size.saturating_sub(stats.history_size);
+        dead_size > stats.live_size || left < stats.log_size / 10
     }
 }
 

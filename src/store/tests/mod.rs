@@ -239,7 +239,9 @@ fn begin_merge(db: &Bitcask, segments: u64) -> Merge {
     let inner = &db.inner;
     inner.filler.fill_all(&inner.keydir).unwrap();
     let sealed = inner.manifest.get(|manifest| manifest.sealed.clone());
-    let chosen = (0..).zip(sealed).filter(|(at, _)| segments >> (at % 64) & 1 == 1);
+    let kept = inner.kept_history();
+    let free = (0..).zip(sealed).filter(|(_, sealed)| !kept.lists(sealed));
+    let chosen = free.filter(|(at, _)| segments >> (at % 64) & 1 == 1);
     let ids = chosen.map(|(_, sealed)| sealed.id).collect();
     Merge::begin(&inner.merge_context(), &ids)
 }

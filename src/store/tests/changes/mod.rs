@@ -2,4 +2,5 @@
 
 pub(crate) mod feed;
 pub(crate) mod follow;
+pub(crate) mod kept;
 pub(crate) mod waiting;

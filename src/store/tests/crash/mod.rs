@@ -14,6 +14,8 @@
 #[cfg(test)]
 mod enumerate;
 #[cfg(test)]
+mod history;
+#[cfg(test)]
 mod mistakes;
 mod states;
 mod workload;
@@ -23,6 +25,8 @@ use std::fmt::{self, Write as _};
 
 use super::story::Random;
 use super::*;
+#[cfg(test)]
+use crate::options::History;
 use crate::options::MergeOptions;
 use crate::testing::twin::Kept;
 use states::{Choice, Choices, Effort};
@@ -158,6 +162,10 @@ impl<'a> Judge<'a> {
         for key in &self.run.keys {
             let value = db.get(key).unwrap_or_else(|error| panic!("{}: {error}", when()));
             assert_eq!(value.as_deref(), found.get(key).map(Vec::as_slice), "{}", when());
+        }
+        #[cfg(test)]
+        if self.run.lab.options.get_keep_history() != History::None {
+            history::check(&db, &self.run.feed, point.now, when);
         }
         kill(db);
         found

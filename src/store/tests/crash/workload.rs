@@ -244,6 +244,9 @@ pub(super) struct Run {
     pub(super) points: Vec<Point>,
     /// Directories in which backups were begun, each with the number of the state in it.
     pub(super) backups: Vec<(PathBuf, usize)>,
+    /// The changes, of a store that keeps history.
+    #[cfg(test)]
+    pub(super) feed: Vec<super::history::Recorded>,
 }
 
 /// A run in progress.
@@ -272,6 +275,8 @@ impl Run {
             states: vec![Model::new()],
             points: Vec::new(),
             backups: Vec::new(),
+            #[cfg(test)]
+            feed: Vec::new(),
         };
         let policy = run.lab.options.sync_policy;
         let (db, merge, snapshot, values) = (None, None, None, 0);
@@ -342,6 +347,10 @@ impl Running {
         }
         if is_durable {
             self.now.durable = self.now.acknowledged;
+        }
+        #[cfg(test)]
+        if let Some(db) = &self.db {
+            super::history::record(db, &mut self.run.feed);
         }
         self.now.now = self.run.lab.hands.clock().now();
         *self.run.points.last_mut().unwrap() = self.now;

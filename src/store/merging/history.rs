@@ -1,0 +1,104 @@
+//! The history that merges leave alone, by [`Options::keep_history`].
+//!
+//! - History is the end of the log, so what is kept is described by its oldest segment.
+//! - Every plan leaves these segments out (see `merge::plan`). Nothing else removes sealed segments of
+//!   the log, except a clear.
+//! - A merge makes the log durable before it removes anything. So the bytes that were counted after
+//!   a segment survive a crash if its removal does.
+//!
+//! [`Options::keep_history`]: crate::Options::keep_history
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use crate::clock::Ages;
+use crate::manifest::{Manifest, Sealed};
+use crate::mistake::{Mistake, made};
+use crate::options::History;
+use crate::segment::header::Kind;
+use crate::segment::limit::history_limit;
+use crate::segment::{FIRST_OFFSET, Place, Segment, SegmentId};
+use crate::store::Inner;
+
+/// The sealed segments that are kept for their history.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct KeptHistory {
+    /// The oldest segment that is kept. All younger ones of the log are kept too.
+    from: Option<SegmentId>,
+}
+
+impl KeptHistory {
+    /// Returns whether a sealed segment is kept. Unsealed ones are not concerned.
+    pub(crate) fn holds(self, segment: &Segment) -> bool {
+        segment.summary().is_some() && self.includes(segment.kind(), segment.id())
+    }
+
+    pub(crate) fn lists(self, sealed: &Sealed) -> bool {
+        self.includes(sealed.kind, sealed.id)
+    }
+
+    fn includes(self, kind: Kind, id: SegmentId) -> bool {
+        kind == Kind::Log && self.from.is_some_and(|from| id >= from)
+    }
+}
+
+/// A segment of the log.
+#[derive(Debug, Clone, Copy)]
+struct LogPart {
+    id: SegmentId,
+    /// Bytes of entries.
+    size: u64,
+    /// If it is sealed: the last time in it, and when this process sealed it, if it did.
+    sealed: Option<(u64, Option<u64>)>,
+}
+
+impl LogPart {
+    fn of(segment: &Arc<Segment>) -> Self {
+        let sealed = segment.summary().map(|it| (it.last_timestamp, segment.sealed_at()));
+        // A segment that is sealed without a put or a delete is removed, and so are the notes in it.
+        let end = if sealed.is_some() { segment.size() } else { segment.last_end().offset };
+        Self { id: segment.id(), size: end.saturating_sub(FIRST_OFFSET), sealed }
+    }
+}
+
+impl Inner {
+    /// Returns the history that no merge may remove now.
+    pub(crate) fn kept_history(&self) -> KeptHistory {
+        let keep = self.options.keep_history;
+        if keep == History::None || self.writer().is_err() || made(Mistake::HistoryMerged) {
+            return KeptHistory::default();
+        }
+        // Nothing is kept for the sake of positions that are gone.
+        let gone = self.manifest.get(Manifest::history);
+        let has_history = |segment: &Arc<Segment>| Place::new(segment.id(), segment.size()) > gone;
+        let mut log: Vec<_> = self.log_segments().filter(has_history).collect();
+        log.sort_unstable_by_key(|segment| Reverse(segment.id()));
+        let log: Vec<_> = log.iter().map(LogPart::of).collect();
+        KeptHistory { from: oldest_kept(keep, &log, &self.clock.ages(), history_limit()) }
+    }
+}
+
+/// Returns the oldest segment to keep, of those of the log from the youngest to the oldest.
+fn oldest_kept(keep: History, log: &[LogPart], ages: &Ages, limit: u64) -> Option<SegmentId> {
+    let unsealed = log.iter().filter(|part| part.sealed.is_none()).count();
+    let mut len = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(unsealed);
+    if let Some(duration) = keep.duration() {
+        let is_young = |part: &LogPart| {
+            let is_past = |(last, sealed_at)| ages.is_past(last, sealed_at, duration);
+            !part.sealed.is_some_and(is_past)
+        };
+        // The oldest that is young counts, whatever a clock that was set says of those after it.
+        len = len.min(log.iter().rposition(is_young).map_or(0, |at| at + 1));
+    }
+    if let Some(bytes) = keep.bytes() {
+        let mut later = 0_u64;
+        let is_needed = |part: &&LogPart| {
+            let is_needed = later < bytes;
+            later = later.saturating_add(part.size);
+            is_needed
+        };
+        len = len.min(log.iter().take_while(is_needed).count());
+    }
+    let kept = log.get(..len.min(log.len())).unwrap_or_default();
+    kept.last().map(|part| part.id)
+}
