@@ -174,9 +174,11 @@ mod clock;
 mod stats;
 
 mod codec;
-mod options;
 
 mod sync;
+
+mod background;
+mod options;
 
 mod epoch;
 mod prefetch;
@@ -196,7 +198,6 @@ mod recovery;
 
 mod merge;
 
-mod background;
 mod store;
 
 pub mod repair;
@@ -212,6 +213,7 @@ pub use testing::fuzzing;
 #[doc = include_str!("../docs/format.md")]
 pub mod format {}
 
+pub use background::Background;
 pub use error::{Error, Result};
 pub use options::{
     AppendMode, AutoMerge, Compression, MergeOptions, MergePolicy, Options, SyncPolicy,

@@ -35,6 +35,9 @@ pub(crate) struct Log {
     /// When the last sync began. Some time later, a separate mark is due, unless an entry has
     /// carried the mark.
     pub(super) synced_at: Option<Instant>,
+    /// Whether there is nothing to sync or to mark until the next append, which wakes the work that
+    /// does so.
+    pub(super) is_at_rest: bool,
     pub(super) appends: u64,
     pub(super) appended_size: u64,
     /// Whether the store is closed, so that nothing more will be appended.
@@ -90,6 +93,7 @@ impl Log {
             end: start,
             dirty_since: None,
             synced_at: None,
+            is_at_rest: false,
             appends: 0,
             appended_size: 0,
             is_closed: false,
