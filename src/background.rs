@@ -109,7 +109,8 @@ impl Background {
     /// ```
     pub fn with_merges(threads: usize, merges: usize) -> Result<Self> {
         if let Some(number) = [threads, merges].into_iter().find(|number| !is_valid(*number)) {
-            let reason = "it takes at least 1 thread for short work and 1 for merges, and at most 1,024";
+            let reason =
+                "it takes at least 1 thread for short work and 1 for merges, and at most 1,024";
             let value = format!("a `Background` of {number} threads");
             return Err(Error::InvalidOption { name: "background", value, reason });
         }
