@@ -1,5 +1,7 @@
-//! Threads that work in the background, without knowledge of the work. A store has some of its own, or
-//! shares those of a [`Background`] with other stores.
+//! Threads that work in the background, without knowledge of the work. A store has some of its own,
+//! or shares those of a [`Background`] with other stores.
+//!
+//! - `crew` has the threads, and `queue` decides what they do next.
 
 mod crew;
 mod queue;
@@ -20,61 +22,66 @@ const THREADS_MAX: usize = 1024;
 
 /// Threads that work in the background for several stores.
 ///
-/// By default, each store that is open for writing has four threads of its own, and some more while it
-/// loads its keys. With [`Options::background`](crate::Options::background), stores share the threads of
-/// a `Background` instead, so that hundreds of stores need only a few threads. Clones share the same
-/// threads. The threads end when the last clone has been dropped and the last store that uses them has
-/// been closed.
+/// By default, each store that is open for writing has four threads of its own, and some more while
+/// it loads its keys. With [`Options::background`](crate::Options::background), stores share the
+/// threads of a `Background` instead, so that hundreds of stores need only a few threads. Clones
+/// share the same threads. The threads end when the last clone has been dropped and the last store
+/// that uses them has been closed; whoever does that waits for them.
 ///
 /// # What the threads do
 ///
-/// *Short work* is done by the number of threads that [`new`](Self::new) takes: syncing by
-/// [`SyncPolicy::Interval`](crate::SyncPolicy::Interval), preparing space and segments ahead of writers,
-/// sealing full segments, and loading keys after an open. Each thread does one piece at a time: one sync
-/// of one store, one segment, one part of the keys. The pieces of all stores take turns. A sync that is
-/// due comes first, then preparations, then the rest.
+/// *Short work* is done by as many threads as [`new`](Self::new) is told: syncing by
+/// [`SyncPolicy::Interval`](crate::SyncPolicy::Interval), preparing space and segments ahead of
+/// writers, sealing full segments, writing indexes, and loading keys after an open. A thread does
+/// one piece at a time: one sync of one store, one segment, one part of the keys. The stores take
+/// turns. A sync that is due comes first, then preparations, then the rest.
 ///
-/// *Merges* are done by threads that do nothing else, so that no sync waits for a merge. There is one
-/// such thread, unless [`with_merges`](Self::with_merges) asks for more. It merges one store at a time. A
-/// merge that waits keeps its thread: for its
-/// [rate limit](crate::AutoMerge::bytes_per_second), for the end of a
-/// [pause](crate::Bitcask::pause_merges), or for a merge that the caller has asked for. So does the
-/// callback [`on_finish`](crate::AutoMerge::on_finish). Other stores are merged afterwards. A callback
-/// must not wait for something that another store's callback does.
+/// *Merges* are done by threads that do nothing else, so that no sync waits for a merge. There is
+/// one such thread, unless [`with_merges`](Self::with_merges) asks for more. It merges one store at
+/// a time. A merge keeps its thread while it waits: for its [rate
+/// limit](crate::AutoMerge::bytes_per_second), for the end of a
+/// [pause](crate::Bitcask::pause_merges), or for another merge of the same store. So does the
+/// callback [`on_finish`](crate::AutoMerge::on_finish). Other stores are merged afterwards, so a
+/// callback must not wait for a merge of another store.
 ///
 /// # How many threads to take
 ///
-/// Two are enough for hundreds of stores that are mostly idle. Stores that write at the same time share
-/// the disk anyway, and a thread for every processor is enough to keep it busy. Take more merge threads if
-/// stores produce dead data faster than one thread removes it, one store after the other.
+/// Two, and one for merges, are enough for hundreds of stores that are mostly idle. Stores that
+/// write at the same time share the disk anyway, and a thread per processor keeps it busy. Take
+/// more threads for merges if one of them cannot reclaim space as fast as all stores together
+/// produce dead data, or if merges are slowed down or paused for long.
 ///
 /// # If all threads are busy
 ///
-/// Every promise that does not depend on time holds: writes do not wait for these threads, and
-/// [`Bitcask::sync`](crate::Bitcask::sync), durable writes and
-/// [`SyncPolicy::Always`](crate::SyncPolicy::Always) sync on the thread that calls. A sync at an interval
-/// starts as soon as one thread has finished its piece. Until then it is late, so a power loss may take
-/// that much more than one interval. The longest pieces are sealing a segment and writing its index: each
-/// reads the whole segment. With smaller [segments](crate::Options::segment_size) they take less time, and
-/// more threads are less likely to be all busy. A writer that finds nothing prepared prepares it itself, a
-/// writer that is far ahead of the sealing seals a segment itself, and a call that needs keys that are
-/// not loaded loads them itself.
+/// No promise depends on these threads, except for the time that a power loss can take. Writes do
+/// not wait for them. [`Bitcask::sync`](crate::Bitcask::sync), durable writes and
+/// [`SyncPolicy::Always`](crate::SyncPolicy::Always) sync on the calling thread. A writer that
+/// finds nothing prepared prepares what it needs, and one that is far ahead of the sealing seals a
+/// segment. A call that needs keys that are not loaded loads them.
+///
+/// A sync at an interval starts as soon as a thread is free. If all of them are busy when it is
+/// due, it is late by the time that the first of them takes to finish its piece, plus the syncs
+/// that were due earlier. A power loss may then take that much more than an interval. The longest
+/// pieces read a whole segment, to seal it or to write its index: tens to hundreds of milliseconds
+/// for one of 128 MiB, or longer on a slow disk. Smaller [segments](crate::Options::segment_size)
+/// make the pieces shorter, and more threads are rarely busy all at once.
 ///
 /// # Forks
 ///
-/// The threads belong to the process that started them. In a forked child, opening a store with them
-/// returns [`Forked`](Error::Forked), and dropping the handle does nothing.
+/// The threads belong to the process that started them. In a forked child, opening a store with
+/// them returns [`Forked`](Error::Forked), and dropping the handle does nothing. A child may start
+/// threads of its own.
 ///
 /// ```
-/// use bitcask::{Background, Options};
+/// use bitcask::{Background, Bitcask, Options};
 /// # fn main() -> bitcask::Result<()> {
 /// # let dir = tempfile::tempdir().unwrap();
 /// let options = Options::new().background(&Background::new(2)?);
-/// let tenants = ["ann", "bob", "eve"];
-/// let open = |tenant| options.clone().open(dir.path().join(tenant));
-/// let stores = tenants.into_iter().map(open).collect::<bitcask::Result<Vec<_>>>()?;
-/// stores[1].put("key", "value")?; // Is synced within a second, as with a thread of its own.
-/// stores.into_iter().try_for_each(bitcask::Bitcask::close)
+/// let ann = Bitcask::open(dir.path().join("ann"), options.clone())?;
+/// let bob = Bitcask::open(dir.path().join("bob"), options)?;
+/// ann.put("key", "value")?; // Is synced within a second, as with a thread of its own.
+/// # ann.close()?;
+/// # bob.close()
 /// # }
 /// ```
 #[derive(Clone)]
@@ -114,12 +121,11 @@ impl Background {
             let value = format!("a `Background` of {number} threads");
             return Err(Error::InvalidOption { name: "background", value, reason });
         }
-        let start = |opener, len| Crew::start(opener, len);
         let failed = |source| Error::Threads { source };
         let opener = Opener::this().map_err(failed)?;
         Ok(Self {
-            short: start(opener, threads).map_err(failed)?,
-            merges: start(opener, merges).map_err(failed)?,
+            short: Crew::start(opener, threads).map_err(failed)?,
+            merges: Crew::start(opener, merges).map_err(failed)?,
         })
     }
 

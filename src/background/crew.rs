@@ -1,8 +1,8 @@
-//! Threads that share work: each piece is run by one of them at a time.
+//! Threads that share work. A piece of work is run by one thread at a time.
 //!
-//! - A piece of work is a closure. It returns for how long it may rest, and is called again after that
-//!   time, or when woken. When it returns `None`, or when its [`Worker`] is dropped, it is over.
-//! - At most one thread that waits for work watches the time. The others sleep until they are needed.
+//! - A piece of work is a closure. It returns for how long it may rest, and is called again after
+//!   that time, or when woken. When it returns `None`, or when its [`Worker`] is dropped, it is over.
+//! - Of the threads that wait for work, one watches the time. The others sleep until they are needed.
 //! - The threads end when the last handle of the crew has been dropped. Each piece of work holds one.
 //! - In a process that was forked from the one that started the threads, no lock is taken and no
 //!   thread is waited for. What the crew holds is never freed there.
