@@ -138,8 +138,12 @@ impl Shared {
         let Some(over) = over else { return };
         // The closure may be the last to hold something of the caller, whose destructor may panic.
         drop(catch_unwind(AssertUnwindSafe(|| drop(over))));
-        self.state.lock().queue.end(id);
+        let mut state = self.state.lock();
+        state.queue.end(id);
         self.ended.notify_all();
+        if state.is_temporary {
+            self.changed.notify_all();
+        }
     }
 
     fn wake(&self, id: WorkId) {

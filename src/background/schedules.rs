@@ -150,6 +150,38 @@ fn schedules_of_timed_rests_wake_all() {
     check(3, rest_for_some_time);
 }
 
+/// While one thread is busy, the other has to watch the time.
+fn rest_beside_work_that_waits(shared: &Arc<Shared>) {
+    let (ticks, waited) = (Arc::<Tally>::default(), Arc::<Tally>::default());
+    let (tick, wait, end) = (Arc::clone(&ticks), Arc::clone(&ticks), Arc::clone(&waited));
+    let ticking = move || {
+        tick.asked.fetch_add(1, Ordering::SeqCst);
+        tick.work_off();
+        Some(Duration::from_micros(3))
+    };
+    let mut is_first = true;
+    let waiting = move || {
+        if std::mem::take(&mut is_first) {
+            return Some(Duration::from_micros(5));
+        }
+        // By now the other thread may sleep, since this one has watched the time.
+        wait.await_done(3);
+        end.asked.fetch_add(1, Ordering::SeqCst);
+        end.work_off()
+    };
+    let ids = [
+        shared.add(&Signal::default(), Duration::ZERO, Box::new(ticking)),
+        shared.add(&Signal::default(), Duration::ZERO, Box::new(waiting)),
+    ];
+    waited.await_done(1);
+    ids.into_iter().for_each(|id| shared.give_up(id));
+}
+
+#[test]
+fn schedules_of_work_that_waits_keep_the_rest_going() {
+    check(2, rest_beside_work_that_waits);
+}
+
 fn end_with_the_work(shared: &Arc<Shared>) {
     let rounds = Arc::<AtomicUsize>::default();
     let work = Arc::clone(&rounds);
@@ -169,6 +201,6 @@ fn end_with_the_work(shared: &Arc<Shared>) {
 
 #[test]
 fn schedules_of_a_thread_alone_end_with_its_work() {
-    check(0, end_with_the_work);
     check(1, end_with_the_work);
+    check(2, end_with_the_work);
 }

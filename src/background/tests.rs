@@ -145,8 +145,15 @@ fn one_thread_does_the_work_of_many() {
 
 #[test]
 fn work_with_a_short_rest_goes_on_beside_work_that_blocks() {
-    let crew = crew(2);
+    let crew = crew(3);
     let (block, blocked) = mpsc::channel::<()>();
+    let hour = Some(3600 * SECOND);
+    let (report, reports) = mpsc::channel();
+    let slow = crew.employ(&Signal::default(), Duration::ZERO, move || {
+        let _ = report.send(());
+        hour
+    });
+    reports.recv().unwrap();
     let blocking = crew.employ(&Signal::default(), Duration::ZERO, move || {
         let _ = blocked.recv();
         None
@@ -159,7 +166,7 @@ fn work_with_a_short_rest_goes_on_beside_work_that_blocks() {
     for _ in 0..100 {
         reports.recv().unwrap();
     }
-    drop((block, blocking, ticking));
+    drop((block, blocking, ticking, slow));
 }
 
 #[test]
@@ -212,6 +219,19 @@ fn work_may_drop_its_own_worker_and_the_last_handle_of_its_crew() {
         // The closure is dropped, and the sender with it.
         assert!(done.recv().is_err());
     }
+}
+
+#[test]
+fn work_that_ends_may_drop_a_worker_of_its_own_crew() {
+    let crew = crew(1);
+    let (work, reports) = reporting();
+    let held = crew.employ(&Signal::default(), Duration::ZERO, work);
+    let _holding = crew.employ(&Signal::default(), Duration::ZERO, move || {
+        let _ = &held;
+        None
+    });
+    // Only the work of the held worker can send.
+    while reports.recv().is_ok() {}
 }
 
 /// Panics when it is dropped.

@@ -115,12 +115,18 @@ fn many(dir: &Path) {
         let mut stores: Vec<Bitcask> = (0..STORES).map(open).collect();
         assert_eq!(threads(), before + 2);
         if round == 2 {
-            stores.iter().for_each(|db| until(|| db.stats().unfilled_shards == 0));
+            for db in &stores {
+                until(|| db.stats().unfilled_shards == 0);
+            }
             (0..STORES).for_each(|number| until(|| !files_of(&path(number), "hint").is_empty()));
         }
         let syncs: Vec<u64> = stores.iter().map(|db| db.stats().syncs).collect();
-        stores.iter().for_each(|db| overwrite(db, round));
-        stores.iter().zip(syncs).for_each(|(db, syncs)| await_work(db, syncs));
+        for db in &stores {
+            overwrite(db, round);
+        }
+        for (db, syncs) in stores.iter().zip(syncs) {
+            await_work(db, syncs);
+        }
         assert_eq!(threads(), before + 2);
         while !stores.is_empty() {
             let at = usize::try_from(random.below(stores.len() as u64)).unwrap();
@@ -216,12 +222,12 @@ fn closing_stops_a_merge_on_a_shared_thread_which_is_then_free_for_others() {
 #[test]
 fn a_callback_may_drop_the_store_and_the_last_handle_of_its_threads() {
     let dir = tempfile::tempdir().unwrap();
-    let slot: Arc<Mutex<Option<(Arc<Bitcask>, Background)>>> = Arc::default();
+    let slot = Arc::new(Mutex::new(None));
     let (taken, was_taken) = mpsc::channel();
     let (alone, is_alone) = mpsc::channel();
     let (held, ends) = (Arc::clone(&slot), Mutex::new((taken, is_alone)));
     let auto = eager().on_finish(move |_| {
-        let last = held.lock().unwrap().take();
+        let last: Option<(Arc<Bitcask>, Background)> = held.lock().unwrap().take();
         if let Some(last) = last {
             let (taken, is_alone) = &*ends.lock().unwrap();
             taken.send(()).unwrap();

@@ -652,7 +652,9 @@ fn shared_threads(dir: &Path) {
         }));
     }
     stop.store(true, Ordering::Relaxed);
-    writers.into_iter().for_each(|writer| writer.join().unwrap());
+    for writer in writers {
+        writer.join().unwrap();
+    }
     let (handle, _, stores) = all.unwrap();
     for db in stores {
         assert!(db.verify().unwrap().is_clean());
