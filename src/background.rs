@@ -6,7 +6,7 @@
 mod crew;
 mod queue;
 #[cfg(all(test, shuttle))]
-mod schedules;
+mod schedule_tests;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 
