@@ -128,7 +128,8 @@
 //!
 //! [`Options::sync_policy`] decides what a power loss can take, and how long a write takes;
 //! [`Options::segment_size`] how much a merge handles at a time; `Options::compression` whether values are
-//! compressed. [`Reader::stats`] reports sizes, and how close the store is to its limits.
+//! compressed. A program with many stores lets them share their threads: [`Options::background`].
+//! [`Reader::stats`] reports sizes, and how close the store is to its limits.
 //!
 //! # Promises
 //!

@@ -1,9 +1,12 @@
 //! Threads that share work. A piece of work is run by one thread at a time.
 //!
 //! - A piece of work is a closure. It returns for how long it may rest, and is called again after
-//!   that time, or when woken. When it returns `None`, or when its [`Worker`] is dropped, it is over.
-//! - Of the threads that wait for work, one watches the time. The others sleep until they are needed.
-//! - The threads end when the last handle of the crew has been dropped. Each piece of work holds one.
+//!   that time, or when woken. When it returns `None`, or when its [`Worker`] is dropped, it is
+//!   over.
+//! - Of the threads that wait for work, one watches the time. The others sleep until they are
+//!   needed.
+//! - The threads end when the last handle of the crew has been dropped. Each piece of work holds
+//!   one.
 //! - In a process that was forked from the one that started the threads, no lock is taken and no
 //!   thread is waited for. What the crew holds is never freed there.
 
@@ -165,7 +168,8 @@ impl Shared {
         id
     }
 
-    /// Ends a piece of work. Returns when no thread runs it any more, unless the calling thread does.
+    /// Ends a piece of work. Returns when no thread runs it any more, unless the calling thread
+    /// does.
     pub(super) fn give_up(&self, id: WorkId) {
         if !self.opener.is_here() {
             return;
@@ -231,8 +235,8 @@ impl Crew {
         self.0.shared.opener
     }
 
-    /// Gives the threads a piece of work, which is run at once. More urgent work may overtake it until
-    /// its patience ends.
+    /// Gives the threads a piece of work, which is run at once. More urgent work may overtake it
+    /// until its patience ends.
     pub(crate) fn employ(
         &self,
         signal: &Signal,
@@ -252,8 +256,8 @@ impl Drop for Members {
             return;
         }
         self.shared.end();
-        // Work that runs a caller's function may drop the last handle on a thread of the crew, which
-        // can't join itself.
+        // Work that runs a caller's function may drop the last handle on a thread of the crew,
+        // which can't join itself.
         let this = std::thread::current().id();
         for thread in threads.into_iter().filter(|thread| thread.thread().id() != this) {
             // No thread of a crew panics; if one did, nothing remains to be done.

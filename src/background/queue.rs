@@ -3,7 +3,8 @@
 //! - Of what is ready, the piece comes first whose patience ends first. So urgent work overtakes
 //!   patient work, but only for as long as the patience lasts, and pieces of the same patience take
 //!   turns.
-//! - While a thread runs a piece, the thread has its closure, and the queue knows only that it runs.
+//! - While a thread runs a piece, the thread has its closure, and the queue knows only that it
+//!   runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -119,9 +120,9 @@ impl Queue {
         Some((id, piece.work.take()?))
     }
 
-    /// Puts a piece back that a thread has run, and that may rest for some time. Returns the closure
-    /// if the piece is over. It counts as running until the thread has dropped that, and has called
-    /// [`end`](Self::end).
+    /// Puts a piece back that a thread has run, and that may rest for some time. Returns the
+    /// closure if the piece is over. It counts as running until the thread has dropped that, and
+    /// has called [`end`](Self::end).
     pub(super) fn put_back(
         &mut self,
         id: WorkId,

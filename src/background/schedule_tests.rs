@@ -1,7 +1,8 @@
 //! A crew under the scheduler: waking, resting, giving up and ending, in many orders.
 //!
-//! - The threads of the crew are tasks of the schedule. Work that rests until it is woken rests without
-//!   a limit, so a wake that gets lost leaves all tasks waiting, which the scheduler reports.
+//! - The threads of the crew are tasks of the schedule. Work that rests until it is woken rests
+//!   without a limit, so a wake that gets lost leaves all tasks waiting, which the scheduler
+//!   reports.
 //! - A crew catches the panics of its work, so only the main task of a schedule checks anything.
 
 use std::sync::Arc;

@@ -1,10 +1,10 @@
 //! The store's background work, done by threads of its own or by shared ones. Tests without threads
 //! call it directly.
 //!
-//! - No piece of work waits for another: what a writer, a seal or a merge needs, and what has not been
-//!   done in the background, they do themselves. So any number of threads is enough, even one.
-//! - Only a merge runs a caller's function, waits for a rate limit, a pause or another merge, or takes
-//!   minutes. So among shared threads, merges have some to themselves.
+//! - No piece of work waits for another: what a writer, a seal or a merge needs, and what has not
+//!   been done in the background, they do themselves. So any number of threads is enough, even one.
+//! - Only a merge runs a caller's function, waits for a rate limit, a pause or another merge, or
+//!   takes minutes. So among shared threads, merges have some to themselves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,8 +27,8 @@ const AT_REST: Duration = Duration::from_secs(10);
 /// The rest of the work that merges when the policy has it do nothing: another policy wakes it.
 const UNTIL_WOKEN: Duration = Duration::MAX;
 
-/// For how long a preparation lets syncs go first, on shared threads. The writer that needs it does it
-/// itself if it comes too late.
+/// For how long a preparation lets syncs go first, on shared threads. The writer that needs it does
+/// it itself if it comes too late.
 const SOON: Duration = Duration::from_millis(100);
 
 /// For how long a seal, or a part of the keydir to be filled, lets the rest go first.
