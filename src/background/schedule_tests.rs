@@ -32,7 +32,9 @@ fn check(threads: usize, act: fn(&Arc<Shared>)) {
         let threads: Vec<_> = (0..threads).map(|_| start()).collect();
         act(&shared);
         shared.end();
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        for thread in threads {
+            thread.join().unwrap();
+        }
     };
     shuttle::check_random(schedule, TIMES);
     shuttle::check_pct(schedule, TIMES, 3);
@@ -175,7 +177,9 @@ fn rest_beside_work_that_waits(shared: &Arc<Shared>) {
         shared.add(&Signal::default(), Duration::ZERO, Box::new(waiting)),
     ];
     waited.await_done(1);
-    ids.into_iter().for_each(|id| shared.give_up(id));
+    for id in ids {
+        shared.give_up(id);
+    }
 }
 
 #[test]
