@@ -247,15 +247,25 @@ pub enum Error {
     /// parent's. A store therefore belongs to the process that opened it: in a child, every
     /// fallible call returns this error and changes nothing. Drop the store in the child. Open it
     /// again after the parent has closed it or has exited, or fork before opening it.
+    ///
+    /// The same holds for the threads of a [`Background`](crate::Background): a child can't open a
+    /// store with those of its parent, and has to start some of its own.
     #[error(
-        "process {opener} opened the store, and this is process {process}, which was forked \
-             later; drop the store here and open it again, or fork before opening it"
+        "process {opener} opened the store or started its threads, and this is process {process}, \
+             which was forked later; drop them here and open the store anew, or fork before that"
     )]
     Forked {
         /// The process that opened the store.
         opener: u32,
         /// The process that made the call.
         process: u32,
+    },
+
+    /// The operating system refused a thread for a [`Background`](crate::Background).
+    #[error("cannot start a background thread: {source}; take fewer, or raise the limit on them")]
+    Threads {
+        /// The operating system's error.
+        source: io::Error,
     },
 
     /// The key exceeds the size limit.

@@ -128,8 +128,9 @@
 //!
 //! [`Options::sync_policy`] decides what a power loss can take, and how long a write takes;
 //! [`Options::segment_size`] how much a merge handles at a time; `Options::compression` whether values are
-//! compressed. [`Reader::stats`] reports sizes, and how close the store is to its limits;
-//! [`Reader::counters`] what the store has done, and how long that took.
+//! compressed. A program with many stores lets them share their threads: [`Options::background`].
+//! [`Reader::stats`] reports sizes, and how close the store is to its limits; [`Reader::counters`]
+//! what the store has done, and how long that took.
 //!
 //! # Promises
 //!
@@ -175,9 +176,11 @@ mod clock;
 mod stats;
 
 mod codec;
-mod options;
 
 mod sync;
+
+mod background;
+mod options;
 
 mod counters;
 mod epoch;
@@ -198,7 +201,6 @@ mod recovery;
 
 mod merge;
 
-mod background;
 mod store;
 
 pub mod repair;
@@ -214,6 +216,7 @@ pub use testing::fuzzing;
 #[doc = include_str!("../docs/format.md")]
 pub mod format {}
 
+pub use background::Background;
 pub use error::{Error, Result};
 pub use options::{
     AppendMode, AutoMerge, Compression, History, MergeOptions, MergePolicy, Options, SyncPolicy,

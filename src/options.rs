@@ -26,6 +26,7 @@ pub use transaction::TransactionOptions;
 pub(crate) use write::Lifetime;
 pub use write::WriteOptions;
 
+use crate::background::Background;
 use crate::error::{Error, Result};
 
 /// Maximum segment size: a place addresses 2^26 units of 8 bytes.
@@ -76,6 +77,7 @@ pub struct Options {
     pub(crate) default_ttl: Option<Duration>,
     pub(crate) dir_mode: u32,
     pub(crate) file_mode: u32,
+    pub(crate) background: Option<Background>,
 }
 
 impl Default for Options {
@@ -95,6 +97,7 @@ impl Default for Options {
             default_ttl: None,
             dir_mode: 0o777,
             file_mode: 0o666,
+            background: None,
         }
     }
 }
@@ -244,6 +247,29 @@ impl Options {
     /// its files. To open it for writing, a process needs read and write permission.
     pub fn file_mode(mut self, mode: u32) -> Self {
         self.file_mode = mode;
+        self
+    }
+
+    /// Has the store's background work done by threads that it shares with other stores. Default:
+    /// the store has threads of its own, four of them and some more while it loads its keys.
+    ///
+    /// [`Background`] says what the threads do, and what changes if all of them are busy. The store
+    /// keeps them running until it is closed. Ignored when opening a [`ReadOnly`](crate::ReadOnly)
+    /// store, which has no threads.
+    ///
+    /// ```
+    /// # use bitcask::{Background, Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    /// let background = Background::new(2)?;
+    /// let first = Bitcask::open(here.path(), Options::new().background(&background))?;
+    /// let second = Bitcask::open(there.path(), Options::new().background(&background))?;
+    /// # first.close()?;
+    /// # second.close()
+    /// # }
+    /// ```
+    pub fn background(mut self, threads: &Background) -> Self {
+        self.background = Some(threads.clone());
         self
     }
 

@@ -106,7 +106,8 @@ impl LogWriter {
         log.appended_size += end.offset - offset;
         if log.dirty_since.is_none() {
             log.dirty_since = Some(Instant::now());
-            if matches!(self.sync_policy(), SyncPolicy::Interval(_)) {
+            let was_at_rest = std::mem::take(&mut log.is_at_rest);
+            if was_at_rest || matches!(self.sync_policy(), SyncPolicy::Interval(_)) {
                 self.sync_signal.wake();
             }
         }
@@ -193,6 +194,20 @@ impl LogWriter {
         Self::write(&mut log, &[draft], self.context.clock.now())
             .map_err(|error| self.poison(error))?;
         Ok(())
+    }
+
+    /// Returns whether there is nothing to sync or to mark until the next append. That append then
+    /// wakes the work that does so.
+    pub(crate) fn come_to_rest(&self) -> bool {
+        let mut log = self.lock();
+        // What a mark covers has been synced.
+        log.is_at_rest = log.marked >= log.end;
+        log.is_at_rest
+    }
+
+    /// Returns whether the log has come to rest, and nothing was appended since.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.lock().is_at_rest
     }
 }
 

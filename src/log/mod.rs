@@ -76,12 +76,12 @@ pub(crate) struct LogWriter {
     context: LogContext,
     commit: Commit,
     reserve: Reserve,
-    /// Wakes the thread that syncs and marks.
+    /// Wakes the work that syncs and marks.
     pub(crate) sync_signal: Arc<Signal>,
-    /// Wakes the thread that seals. Sealing may take far longer than the interval between two
-    /// syncs, so each has its own thread.
+    /// Wakes the work that seals. Sealing may take far longer than the interval between two syncs, so
+    /// each is a piece of its own.
     pub(crate) seal_signal: Arc<Signal>,
-    /// Wakes the thread that prepares what writers will need soon. It must not wait for a seal.
+    /// Wakes the work that prepares what writers will need soon. It must not wait for a seal.
     pub(crate) prepare_signal: Arc<Signal>,
     /// Lock 3: held while a segment moves from rotated to sealed, or from sealed to removed.
     maintenance: Mutex<()>,

@@ -35,6 +35,9 @@ pub(crate) struct Log {
     /// When the last sync began. Some time later, a separate mark is due, unless an entry has
     /// carried the mark.
     pub(super) synced_at: Option<Instant>,
+    /// Whether there is nothing to sync or to mark until the next append, which wakes the work that
+    /// does so.
+    pub(super) is_at_rest: bool,
     /// Numbers of puts and deletes, and of deletes alone.
     pub(super) appends: u64,
     pub(super) deletes: u64,
@@ -92,6 +95,7 @@ impl Log {
             end: start,
             dirty_since: None,
             synced_at: None,
+            is_at_rest: false,
             appends: 0,
             deletes: 0,
             appended_size: 0,

@@ -3,7 +3,9 @@
 
 use std::time::Duration;
 
-use super::{AppendMode, AutoMerge, Compression, History, MergePolicy, Options, SyncPolicy};
+use super::{
+    AppendMode, AutoMerge, Background, Compression, History, MergePolicy, Options, SyncPolicy,
+};
 
 /// Getters, one for each setter. Each returns the value that was set, or the default.
 ///
@@ -85,6 +87,12 @@ impl Options {
     /// Returns the time to live of keys that are put without one: [`default_ttl`](Self::default_ttl).
     pub fn get_default_ttl(&self) -> Option<Duration> {
         self.default_ttl
+    }
+
+    /// Returns the threads that the store shares with others, or `None` if it has its own:
+    /// [`background`](Self::background).
+    pub fn get_background(&self) -> Option<&Background> {
+        self.background.as_ref()
     }
 }
 

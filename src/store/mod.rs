@@ -52,7 +52,7 @@ pub(crate) use admin::new_dir::NewDir;
 pub(crate) use admin::verify::damage;
 pub(crate) use open::{dry_run, new_identity};
 
-use crate::background::{Signal, Worker};
+use crate::background::{Background, Signal, Worker};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::fs::{self, File, Fs, Lock, Modes};
@@ -246,8 +246,11 @@ impl Bitcask {
         Self::open_on(&Env::default(), path.as_ref(), options)
     }
 
-    pub(crate) fn open_on(env: &Env, path: &Path, options: Options) -> Result<Self> {
+    pub(crate) fn open_on(env: &Env, path: &Path, mut options: Options) -> Result<Self> {
         options.check()?;
+        // Not kept with the options, since a snapshot that outlives the store needs no threads.
+        let background = options.background.take();
+        background.as_ref().map_or(Ok(()), Background::check)?;
         let env = &env.with_modes(&options);
         let opener = fs::io_context("watch for forks with", path, Opener::this())?;
         let dir = Dir::new(fs::absolute(path)?);
@@ -263,7 +266,8 @@ impl Bitcask {
         let inner = Arc::new(inner.inspect_err(|_| attempt.take_back())?);
         // A reserve that cannot be created now may be created later.
         let _ = inner.log().and_then(LogWriter::keep_reserve);
-        let workers = if env.threads { inner.start_workers() } else { Ok(Vec::new()) };
+        let start = || inner.start_workers(background.as_ref());
+        let workers = if env.threads { start() } else { Ok(Vec::new()) };
         let workers = workers.inspect_err(|_| attempt.take_back())?;
         Ok(Self { reader: Reader { inner }, workers, open: true })
     }

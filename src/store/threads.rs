@@ -1,10 +1,16 @@
-//! The work of the store's background threads. Tests without threads call it directly.
+//! The store's background work, done by threads of its own or by shared ones. Tests without threads
+//! call it directly.
+//!
+//! - No piece of work waits for another: what a writer, a seal or a merge needs, and what has not
+//!   been done in the background, they do themselves. So any number of threads is enough, even one.
+//! - Only a merge runs a caller's function, waits for a rate limit, a pause or another merge, or
+//!   takes minutes. So among shared threads, merges have some to themselves.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::Inner;
-use crate::background::{Signal, Worker};
+use crate::background::{Background, Crew, Signal, Worker};
 use crate::error::Result;
 use crate::fs;
 use crate::log::LogWriter;
@@ -12,31 +18,51 @@ use crate::log::LogWriter;
 /// Time after a sync until a separate mark is appended, if no entry has been appended meanwhile.
 const MARK_DELAY: Duration = Duration::from_secs(1);
 
-/// Time that the threads sleep when nothing wakes them.
+/// Time that the work rests when nothing wakes it.
 pub(super) const IDLE: Duration = Duration::from_secs(1);
 
-/// How long the thread that merges sleeps when the policy has it do nothing: another policy wakes it.
-const UNTIL_WOKEN: Duration = Duration::from_secs(3600);
+/// The same in a store at rest, so that hundreds of them do not keep a processor busy.
+const AT_REST: Duration = Duration::from_secs(10);
+
+/// The rest of the work that merges when the policy has it do nothing: another policy wakes it.
+const UNTIL_WOKEN: Duration = Duration::MAX;
+
+/// For how long a preparation lets syncs go first, on shared threads. The writer that needs it does
+/// it itself if it comes too late.
+const SOON: Duration = Duration::from_millis(100);
+
+/// For how long a seal, or a part of the keydir to be filled, lets the rest go first.
+const LATER: Duration = Duration::from_secs(1);
 
 impl Inner {
-    /// Starts the threads of a writable store.
-    pub(super) fn start_workers(self: &Arc<Self>) -> Result<Vec<Worker>> {
-        let start = |signal: &Arc<Signal>, job: fn(&Self) -> Option<Duration>| {
-            let (signal, inner) = (Arc::clone(signal), Arc::clone(self));
-            // In a child forked by a callback of the thread, there is nothing to do.
+    /// Has the work of a writable store begin, on its own threads or on shared ones.
+    pub(super) fn start_workers(
+        self: &Arc<Self>,
+        shared: Option<&Background>,
+    ) -> Result<Vec<Worker>> {
+        let (short, merges) = shared.map(|shared| (shared.short(), shared.merges())).unzip();
+        let start = |crew, patience, signal: &Signal, job: fn(&Self) -> Option<Duration>| {
+            let inner = Arc::clone(self);
+            // In a child forked by a callback of the work, there is nothing to do.
             let work = move || inner.opener.is_here().then(|| job(&inner)).flatten();
-            let started = Worker::start(signal, work);
+            let started = match crew {
+                Some(crew) => Ok(Crew::employ(crew, signal, patience, work)),
+                None => Worker::alone(signal, work),
+            };
             fs::io_context("start a thread for", self.dir.path(), started)
         };
         let log = self.log()?;
+        let due = Duration::ZERO;
         let mut workers = vec![
-            start(&log.sync_signal, |inner| Some(inner.sync_and_mark_due()))?,
-            start(&log.seal_signal, |inner| Some(inner.seal_due()))?,
-            start(&log.prepare_signal, |inner| Some(inner.prepare_due()))?,
-            start(&self.merge_signal, |inner| Some(inner.merge_due().unwrap_or(UNTIL_WOKEN)))?,
+            start(short, due, &log.sync_signal, |inner| Some(inner.sync_and_mark_due()))?,
+            start(short, SOON, &log.prepare_signal, |inner| Some(inner.prepare_due()))?,
+            start(short, LATER, &log.seal_signal, |inner| Some(inner.seal_due()))?,
+            start(merges, due, &self.merge_signal, |inner| {
+                Some(inner.merge_due().unwrap_or(UNTIL_WOKEN))
+            })?,
         ];
         for _ in 0..self.filler.threads() {
-            workers.push(start(&Arc::default(), Self::fill_due)?);
+            workers.push(start(short, LATER, &Signal::default(), Self::fill_due)?);
         }
         Ok(workers)
     }
@@ -52,7 +78,17 @@ impl Inner {
             .seal_oldest()
             .and_then(|sealed| Ok(sealed || self.write_hint()? || self.write_index()?));
         // One at a time, so that closing has to wait for only one.
-        if worked.unwrap_or(false) { Duration::ZERO } else { IDLE }
+        match worked {
+            Ok(true) => Duration::ZERO,
+            Ok(false) if self.segments.retired() == (0, None) => self.idle(),
+            Ok(false) | Err(_) => IDLE,
+        }
+    }
+
+    /// Returns for how long work rests that has found nothing to do.
+    fn idle(&self) -> Duration {
+        let is_at_rest = self.log().is_ok_and(LogWriter::is_at_rest);
+        if is_at_rest { AT_REST } else { IDLE }
     }
 
     /// Seals the oldest segment that has been rotated. Returns whether there was one.
@@ -68,7 +104,7 @@ impl Inner {
     /// Prepares what writers will need soon. Returns how long to wait for more.
     pub(super) fn prepare_due(&self) -> Duration {
         let _ = self.log().map(LogWriter::prepare);
-        IDLE
+        self.idle()
     }
 
     /// Does the work of the threads that prepare, seal and sync, for tests without threads.
@@ -82,8 +118,12 @@ impl Inner {
     /// Syncs and marks if that is due. Returns how long to wait until the next time.
     pub(super) fn sync_and_mark_due(&self) -> Duration {
         let Ok(log) = self.log() else { return IDLE };
-        let wait = log.sync_if_due().map_or(IDLE, |left| left.min(IDLE));
+        let wait = log.sync_if_due();
         let _ = log.mark_if_due(MARK_DELAY);
-        wait
+        match wait {
+            Some(wait) => wait.min(IDLE),
+            None if log.come_to_rest() => AT_REST,
+            None => IDLE,
+        }
     }
 }

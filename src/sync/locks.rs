@@ -54,6 +54,13 @@ impl Condvar {
         }
     }
 
+    /// Wakes one of the waiting threads. The caller is as that of `notify_all`.
+    pub(crate) fn notify_one(&self) {
+        if self.waiting.load(Ordering::Relaxed) > 0 {
+            self.changed.notify_one();
+        }
+    }
+
     pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         let guard = self.changed.wait(guard).unwrap_or_else(PoisonError::into_inner);

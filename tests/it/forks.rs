@@ -17,8 +17,8 @@ use std::thread;
 use std::time::Duration;
 
 use bitcask::{
-    Batch, Bitcask, Counters, Error, MergeOptions, Options, Position, ReadOnly, Reader, Result,
-    SyncPolicy, WriteOptions,
+    AutoMerge, Background, Batch, Bitcask, Counters, Error, MergeOptions, MergePolicy, Options,
+    Position, ReadOnly, Reader, Result, SyncPolicy, WriteOptions,
 };
 
 use crate::support::{Actor, SAYS, actor, contents, logs, open, pairs, small};
@@ -43,6 +43,8 @@ pub(crate) fn play(part: &str, dir: &Path) {
         "daemon" => daemon(dir),
         "read-only" => read_only(dir),
         "poisoned lock" => keep_the_lock(dir),
+        "shared threads" => shared_threads(dir),
+        "forking callback" => forking_callback(dir),
         other => unreachable!("there is no part {other}"),
     }
     println!("{SAYS}done");
@@ -140,6 +142,16 @@ fn a_child_of_a_reader_is_refused_and_does_no_harm() {
 #[test]
 fn closing_in_the_parent_releases_the_lock_despite_a_child_s_copy() {
     played("poisoned lock");
+}
+
+#[test]
+fn a_child_can_drop_stores_with_shared_threads_but_not_use_the_threads() {
+    played("shared threads");
+}
+
+#[test]
+fn a_callback_that_forks_on_a_background_thread_leaves_the_child_nothing_to_do() {
+    played("forking callback");
 }
 
 fn is_forked<T>(result: Result<T>) -> bool {
@@ -602,6 +614,87 @@ fn busy(dir: &Path) {
     let db = open(dir);
     assert!(pairs(&db) == expected);
     assert!(db.verify().unwrap().is_clean());
+}
+
+/// Forks while shared threads are busy, so that the child may find their locks held forever.
+fn shared_threads(dir: &Path) {
+    const FORKS: usize = 100;
+    let background = Background::with_merges(2, 2).unwrap();
+    let options = || small().sync_policy(SyncPolicy::Interval(TICK)).background(&background);
+    let stores = ["a", "b"].map(|name| Arc::new(options().open(dir.join(name)).unwrap()));
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers = stores.clone().map(|db| {
+        let stop = Arc::clone(&stop);
+        thread::spawn(move || {
+            for round in (0_u32..).take_while(|_| !stop.load(Ordering::Relaxed)) {
+                db.put(key(round % 300), round.to_be_bytes()).unwrap();
+            }
+        })
+    });
+    let mut idle = Some(Background::new(1).unwrap());
+    let mut all = Some((background.clone(), options(), stores));
+    for round in 0..FORKS {
+        join(fork(|| {
+            drop(idle.take());
+            let (handle, options, stores) = all.take().unwrap();
+            let fresh = dir.join(round.to_string());
+            assert!(is_forked(options.clone().open(&fresh)) && !fresh.exists());
+            let _ = format!("{options:?} {handle:?}");
+            for (at, db) in stores.into_iter().enumerate() {
+                // SAFETY: as in `busy`.
+                let db = unsafe { std::ptr::read(Arc::into_raw(db)) };
+                if (round + at) % 2 == 0 { drop(db) } else { assert!(is_forked(db.close())) }
+            }
+            drop((handle, options));
+            // A child starts threads of its own.
+            let own = Background::new(1).unwrap();
+            let db = small().background(&own).open(&fresh).unwrap();
+            db.put("key", "value").unwrap();
+            db.close().unwrap();
+        }));
+    }
+    stop.store(true, Ordering::Relaxed);
+    for writer in writers {
+        writer.join().unwrap();
+    }
+    let (handle, _, stores) = all.unwrap();
+    for db in stores {
+        assert!(db.verify().unwrap().is_clean());
+        Arc::into_inner(db).unwrap().close().unwrap();
+    }
+    drop((handle, options().open(dir.join("c")).unwrap()));
+}
+
+/// A thread that runs a callback is the child's only one if the callback forks. The child ends with it,
+/// and neither it nor the parent is harmed.
+fn forking_callback(dir: &Path) {
+    for shared in [None, Some(Background::new(1).unwrap())] {
+        let (told, children) = std::sync::mpsc::channel();
+        let told = std::sync::Mutex::new(Some(told));
+        let auto = AutoMerge::new().dead_percent(1).trigger_dead_percent(1).check_interval(TICK);
+        let auto = auto.on_finish(move |_| {
+            if let Some(told) = told.lock().unwrap().take() {
+                // SAFETY: as in `fork`. The child goes on with this thread, which is its only one.
+                let pid = unsafe { libc::fork() };
+                if pid != 0 {
+                    told.send(pid).unwrap();
+                }
+            }
+        });
+        let mut options = small().merge_policy(MergePolicy::Auto(auto));
+        if let Some(shared) = &shared {
+            options = options.background(shared);
+        }
+        let store = dir.join(if shared.is_some() { "shared" } else { "own" });
+        let db = options.open(&store).unwrap();
+        for number in (0..200).chain(0..100) {
+            db.put(key(number), value(number)).unwrap();
+        }
+        join(children.recv().unwrap());
+        check(&db);
+        db.close().unwrap();
+        check(&open(&store));
+    }
 }
 
 const TICK: Duration = Duration::from_millis(1);

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, which sees only the public API.
 
 mod api;
+mod background;
 mod backup;
 mod bad_input;
 mod changes;

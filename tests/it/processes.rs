@@ -20,7 +20,7 @@ use crate::support::{
     Actor, Pairs, ROLE, SAYS, STORE, actor, contents, crash_copy, logs, open, open_read_only,
     pairs, patch, remove_hints, small,
 };
-use crate::{file_limit, forks, kills, limits, merge, real_disk, repair};
+use crate::{background, file_limit, forks, kills, limits, merge, real_disk, repair};
 
 #[test]
 fn a_child_process_plays_its_part() {
@@ -44,6 +44,7 @@ fn a_child_process_plays_its_part() {
         limits::PART => limits::play(store),
         "rescuer with few descriptors" => repair::rescue(store),
         part if part.starts_with(file_limit::PART) => file_limit::play(part, store),
+        part if part.starts_with(background::PART) => background::play(part, store),
         part if part.starts_with(forks::PART) => forks::play(part, store),
         part if part.starts_with(real_disk::PART) => real_disk::play(part, store),
         "holder" => hold(store),

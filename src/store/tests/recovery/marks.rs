@@ -632,3 +632,25 @@ fn a_lone_mark_leaves_room_for_the_end_entry() {
     db.put("b", "3").unwrap();
     assert_eq!(lab.reopen(db).get("b").unwrap().unwrap(), "3");
 }
+
+#[test]
+fn a_log_is_at_rest_once_a_mark_covers_it_and_the_next_append_wakes_it() {
+    let lab = Lab::new().with(whole());
+    let db = lab.open();
+    let log = db.inner.log().unwrap();
+    let at_rest = db.inner.sync_and_mark_due();
+    assert!(log.is_at_rest(), "an empty log");
+    for round in 0..2 {
+        db.put("a", "1").unwrap();
+        assert!(!log.is_at_rest() && log.sync_signal.take_woken(), "round {round}");
+        db.put("b", "2").unwrap();
+        assert!(!log.sync_signal.take_woken(), "woken once, under a policy without an interval");
+        assert!(db.inner.sync_and_mark_due() < at_rest, "not durable yet");
+        db.sync().unwrap();
+        assert!(!log.come_to_rest(), "not marked yet");
+        log.mark_if_due(Duration::ZERO).unwrap();
+        assert_eq!(db.inner.sync_and_mark_due(), at_rest);
+        assert!(log.is_at_rest());
+        assert_eq!((db.inner.seal_due(), db.inner.prepare_due()), (at_rest, at_rest));
+    }
+}

@@ -1,0 +1,180 @@
+//! Which piece of work is next. Plain data, without threads and locks: the crew has both.
+//!
+//! - Of what is ready, the piece comes first whose patience ends first. So urgent work overtakes
+//!   patient work, but only for as long as the patience lasts, and pieces of the same patience take
+//!   turns.
+//! - While a thread runs a piece, the thread has its closure, and the queue knows only that it
+//!   runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::time::Duration;
+
+use crate::sync::{Instant, ThreadId};
+
+/// What a thread calls again and again. Returns for how long the work may rest, or `None` if it is
+/// over.
+pub(super) type Work = Box<dyn FnMut() -> Option<Duration> + Send>;
+
+/// Names a piece of work within its queue.
+pub(super) type WorkId = u64;
+
+/// All pieces of work of a crew, and when each is due.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    pieces: BTreeMap<WorkId, Piece>,
+    /// What is ready, by the moment at which its patience ends.
+    ready: BTreeSet<(Instant, WorkId)>,
+    /// What rests for a limited time, by the moment at which it becomes ready.
+    resting: BTreeSet<(Instant, WorkId)>,
+    next_id: WorkId,
+}
+
+struct Piece {
+    /// `None` while a thread runs it.
+    work: Option<Work>,
+    /// For how long more urgent work may overtake it.
+    patience: Duration,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Ready(Instant),
+    /// Without a moment, the piece rests until it is woken.
+    Resting(Option<Instant>),
+    Running {
+        thread: ThreadId,
+        /// Whether it was woken meanwhile.
+        woken: bool,
+        /// Whether it is over when it returns, whatever it returns.
+        given_up: bool,
+    },
+}
+
+/// What became of a piece whose owner does not want it any more.
+pub(super) enum GivenUp {
+    /// It is over, and this is its closure, if a thread has not dropped it already.
+    Over(Option<Work>),
+    /// The calling thread runs it, and drops it afterwards.
+    Here,
+    /// Another thread runs it, and drops it afterwards.
+    Elsewhere,
+}
+
+impl Queue {
+    /// Adds a piece, which is ready.
+    pub(super) fn add(&mut self, work: Work, patience: Duration, now: Instant) -> WorkId {
+        let id = self.next_id;
+        self.next_id += 1;
+        let state = State::Resting(None);
+        self.pieces.insert(id, Piece { work: Some(work), patience, state });
+        self.wake(id, now);
+        id
+    }
+
+    /// Returns whether there are no pieces, not even running ones.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Makes a resting piece ready. A piece that is running becomes ready when it returns.
+    pub(super) fn wake(&mut self, id: WorkId, now: Instant) {
+        let Some(piece) = self.pieces.get_mut(&id) else { return };
+        match &mut piece.state {
+            State::Ready(_) => {}
+            State::Running { woken, .. } => *woken = true,
+            State::Resting(until) => {
+                if let Some(until) = until {
+                    self.resting.remove(&(*until, id));
+                }
+                let patient_until = now + piece.patience;
+                piece.state = State::Ready(patient_until);
+                self.ready.insert((patient_until, id));
+            }
+        }
+    }
+
+    /// Makes those resting pieces ready whose time has come.
+    pub(super) fn wake_due(&mut self, now: Instant) {
+        while let Some((_, id)) = self.resting.first().copied().filter(|(at, _)| *at <= now) {
+            self.wake(id, now);
+        }
+    }
+
+    /// Returns when the next resting piece becomes ready by itself.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.resting.first().map(|(at, _)| *at)
+    }
+
+    /// Returns whether a piece is ready.
+    pub(super) fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Takes out the first of the ready pieces, for a thread to run it.
+    pub(super) fn take(&mut self, thread: ThreadId) -> Option<(WorkId, Work)> {
+        let (_, id) = self.ready.pop_first()?;
+        let piece = self.pieces.get_mut(&id)?;
+        piece.state = State::Running { thread, woken: false, given_up: false };
+        Some((id, piece.work.take()?))
+    }
+
+    /// Puts a piece back that a thread has run, and that may rest for some time. Returns the
+    /// closure if the piece is over. It counts as running until the thread has dropped that, and
+    /// has called [`end`](Self::end).
+    pub(super) fn put_back(
+        &mut self,
+        id: WorkId,
+        work: Work,
+        rest: Option<Duration>,
+        now: Instant,
+    ) -> Option<Work> {
+        let piece = self.pieces.get_mut(&id);
+        let (Some(piece), Some(rest)) = (piece, rest) else { return Some(work) };
+        let State::Running { woken, given_up: false, .. } = piece.state else { return Some(work) };
+        piece.work = Some(work);
+        if woken || rest.is_zero() {
+            piece.state = State::Resting(None);
+            self.wake(id, now);
+        } else {
+            // A time that is too long to be counted is as good as none.
+            let until = now.checked_add(rest);
+            piece.state = State::Resting(until);
+            self.resting.extend(until.map(|until| (until, id)));
+        }
+        None
+    }
+
+    /// Forgets a piece that is over.
+    pub(super) fn end(&mut self, id: WorkId) {
+        self.pieces.remove(&id);
+    }
+
+    /// Takes a piece out that its owner does not want any more. If a thread is running it, this is
+    /// the last time.
+    pub(super) fn give_up(&mut self, id: WorkId, this: ThreadId) -> GivenUp {
+        let Some(piece) = self.pieces.get_mut(&id) else { return GivenUp::Over(None) };
+        match &mut piece.state {
+            State::Running { thread, given_up, .. } => {
+                *given_up = true;
+                return if *thread == this { GivenUp::Here } else { GivenUp::Elsewhere };
+            }
+            State::Ready(until) => drop(self.ready.remove(&(*until, id))),
+            State::Resting(Some(until)) => drop(self.resting.remove(&(*until, id))),
+            State::Resting(None) => {}
+        }
+        GivenUp::Over(self.pieces.remove(&id).and_then(|piece| piece.work))
+    }
+}
+
+/// Does not show the closure.
+impl fmt::Debug for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { work: _, patience, state } = self;
+        f.debug_struct("Piece")
+            .field("patience", patience)
+            .field("state", state)
+            .finish_non_exhaustive()
+    }
+}
