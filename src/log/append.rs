@@ -102,7 +102,6 @@ impl LogWriter {
         log.waiters.appended(drafts, log.end);
         log.end = end;
         log.appends += drafts.len() as u64;
-        log.deletes += drafts.iter().filter(|draft| draft.header.is_tombstone()).count() as u64;
         log.appended_size += end.offset - offset;
         if log.dirty_since.is_none() {
             log.dirty_since = Some(Instant::now());
@@ -126,6 +125,7 @@ impl LogWriter {
         for draft in drafts {
             log.last_timestamp = next_timestamp(log.last_timestamp, now);
             active.append(draft, log.last_timestamp)?;
+            log.deletes += u64::from(draft.header.is_tombstone());
         }
         active.flush()?;
         if let Some(mark) = drafts.first().and_then(|draft| draft.header.mark) {

@@ -189,7 +189,8 @@ impl Log {
     }
 
     pub(super) fn count_entries(&self, counters: &mut Counters) {
-        counters.puts = self.appends - self.deletes;
+        // A failed append has poisoned the store, and may have counted some deletes.
+        counters.puts = self.appends.saturating_sub(self.deletes);
         counters.deletes = self.deletes;
         counters.bytes_written = self.appended_size;
     }

@@ -104,9 +104,12 @@ impl Inner {
         let hash = self.keydir.hash(key);
         // Fetches the table's memory while the checksum of key and value is computed.
         self.keydir.prefetch(hash, &guard);
-        let mut draft = self.draft(key, value, options)?;
+        // The results are not moved out, since that would copy them.
+        let mut drafted = self.draft(key, value, options);
+        let Ok(draft) = &mut drafted else { return drafted.map(|_| false) };
         let mut shard = self.shard(hash.shard())?;
-        let Found { own, others } = self.find(&shard, hash, key, &guard)?;
+        let found = self.find(&shard, hash, key, &guard);
+        let Ok(Found { own, others }) = &found else { return found.map(|_| false) };
         let mut existed = own.is_some();
         if value.is_none() && !existed {
             drop(shard);
@@ -115,14 +118,14 @@ impl Inner {
             writing.end();
             return Ok(false);
         }
-        draft.header.flags = draft.header.flags.with_if(others, Flags::COLLIDES);
+        draft.header.flags = draft.header.flags.with_if(*others, Flags::COLLIDES);
         if draft.keeps_expiry {
-            self.keep_expiry(&mut draft, own.as_ref());
+            self.keep_expiry(draft, own.as_ref());
         }
-        let drafts = std::slice::from_mut(&mut draft);
+        let drafts = std::slice::from_mut(draft);
         let mut log = writer.log.lock();
         if value.is_none()
-            && let Some((_, old)) = &own
+            && let Some((_, old)) = own
             && old.stored.expiry().is_some()
         {
             existed = self.is_before(self.deadline(&old.stored));
@@ -141,7 +144,7 @@ impl Inner {
             publish(&mut shard, hash, own.as_ref(), new, segment, timestamp);
         }
         let written = appended.published();
-        drop((shard, own));
+        drop(shard);
         drop(guard);
         self.finish_write(&written, options)?;
         writing.end();
