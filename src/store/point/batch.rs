@@ -6,7 +6,9 @@
 use std::collections::HashMap;
 use std::fmt;
 
+use super::conditional::has_twins;
 use crate::error::Result;
+use crate::key_hash::KeyHash;
 use crate::options::{Lifetime, WriteOptions};
 use crate::segment::write::draft::Draft;
 use crate::store::Bitcask;
@@ -140,7 +142,11 @@ impl Batch {
     }
 
     /// Returns the last change of each key, with the options that result from all changes of the key.
-    fn last_changes(&self) -> Vec<(&BatchChange, WriteOptions)> {
+    fn last_changes(&self, hasher: impl Fn(&[u8]) -> KeyHash) -> Vec<(&BatchChange, WriteOptions)> {
+        let hashes: Vec<_> = self.changes.iter().map(|change| hasher(&change.key)).collect();
+        if !has_twins(&hashes) {
+            return self.changes.iter().map(|change| (change, change.options)).collect();
+        }
         let mut last = HashMap::with_capacity(self.changes.len());
         for (at, change) in self.changes.iter().enumerate() {
             let options = match last.get(change.key.as_slice()) {
@@ -148,9 +154,6 @@ impl Batch {
                 None => change.options,
             };
             last.insert(change.key.as_slice(), (at, options, change.value.is_some()));
-        }
-        if last.len() == self.changes.len() {
-            return self.changes.iter().map(|change| (change, change.options)).collect();
         }
         let changes = self.changes.iter().enumerate();
         let last_of_key = |(at, change): (usize, &'_ BatchChange)| {
@@ -254,7 +257,7 @@ impl Bitcask {
         if options.durable.is_none() && batch.asks_to_be_durable() {
             options.durable = Some(true);
         }
-        let changes = batch.last_changes();
+        let changes = batch.last_changes(|key| inner.keydir.hash(key));
         let drafts = changes.iter().map(|(change, own)| {
             inner.draft(&change.key, change.value.as_deref(), options.of_change(*own))
         });

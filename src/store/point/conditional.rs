@@ -43,13 +43,8 @@ pub(crate) enum Expected<'a> {
     Unchanged(Option<u64>),
 }
 
-/// The necessary changes of locked keys, ready to be appended.
-#[derive(Debug, Default)]
-struct ChangePlan<'d, 'o> {
-    drafts: Vec<Draft<'d>>,
-    /// The current entry for each draft.
-    old: Vec<(KeyHash, Option<(Address, Located<'o>)>)>,
-}
+/// The current entry of a key that is changed, if there is one.
+type Replaced<'o> = (KeyHash, Option<(Address, Located<'o>)>);
 
 impl Inner {
     /// Applies all changes, each of a different key, if all conditions hold and `validate` agrees.
@@ -70,7 +65,7 @@ impl Inner {
     pub(crate) fn change_or_refuse(
         &self,
         conditions: &[Condition<'_>],
-        drafts: Vec<Draft<'_>>,
+        mut drafts: Vec<Draft<'_>>,
         options: WriteOptions,
         validate: impl FnOnce(&Log) -> Result<bool>,
         refuse: impl FnOnce(Option<&Located<'_>>) -> Result<()>,
@@ -103,8 +98,7 @@ impl Inner {
             drop(shards);
             shards = self.shards(draft_hashes.iter().map(|hash| hash.shard()))?;
         }
-        let ChangePlan { mut drafts, old } =
-            self.plan(drafts, draft_hashes, &mut shards, &guard)?;
+        let old = self.plan(&mut drafts, &draft_hashes, &mut shards, &guard)?;
         let mut log = writer.log.lock();
         if !validate(&log)? {
             return Ok(false);
@@ -151,46 +145,57 @@ impl Inner {
     }
 
     /// Looks up the entries that the changes replace, omits deletes of keys without a slot, and
-    /// sets the flags.
-    fn plan<'d, 'o>(
+    /// sets the flags. Returns what the remaining drafts replace.
+    fn plan<'o>(
         &'o self,
-        drafts: Vec<Draft<'d>>,
-        hashes: Vec<KeyHash>,
+        drafts: &mut Vec<Draft<'_>>,
+        hashes: &[KeyHash],
         shards: &mut LockedShards<'_>,
         guard: &'o Guard<'_>,
-    ) -> Result<ChangePlan<'d, 'o>> {
-        let mut plan = ChangePlan::default();
+    ) -> Result<Vec<Replaced<'o>>> {
+        let mut old = Vec::with_capacity(drafts.len());
         // A key put by this change has a slot for the entries after it.
-        let is_one = drafts.len() == 1;
-        let mut put: HashSet<KeyHash> = HashSet::new();
-        for (mut draft, hash) in drafts.into_iter().zip(hashes) {
-            let found = self.find(shards.of(hash), hash, draft.key(), guard)?;
+        let mut put = has_twins(hashes).then(HashSet::new);
+        for (at, hash) in hashes.iter().enumerate() {
+            let Some(draft) = drafts.get_mut(at) else { break };
+            let found = self.find(shards.of(*hash), *hash, draft.key(), guard)?;
             let tombstone = draft.header.is_tombstone();
             if tombstone && (found.own.is_none() || made(Mistake::DeletesForgotten)) {
                 continue;
             }
-            let earlier = put.contains(&hash);
-            if !tombstone && !is_one {
-                put.insert(hash);
+            let earlier = put.as_ref().is_some_and(|put| put.contains(hash));
+            if !tombstone && let Some(put) = &mut put {
+                put.insert(*hash);
             }
-            draft.header.flags =
-                draft.header.flags.with_if(found.others || earlier, Flags::COLLIDES);
+            let others = found.others || earlier;
+            draft.header.flags = draft.header.flags.with_if(others, Flags::COLLIDES);
             if draft.keeps_expiry {
-                self.keep_expiry(&mut draft, found.own.as_ref());
+                self.keep_expiry(draft, found.own.as_ref());
             }
-            plan.drafts.push(draft);
-            plan.old.push((hash, found.own));
+            // The drafts that are needed move to the front.
+            if old.len() < at {
+                drafts.swap(old.len(), at);
+            }
+            old.push((*hash, found.own));
         }
-        if let [all_but_last @ .., _] = plan.drafts.as_mut_slice() {
+        drafts.truncate(old.len());
+        if let [all_but_last @ .., _] = drafts.as_mut_slice() {
             for draft in all_but_last {
                 draft.header.flags = draft.header.flags.with(Flags::CONTINUES);
             }
         }
-        let size = plan.drafts.iter().map(|draft| draft.header.entry_size()).sum();
+        let size = drafts.iter().map(|draft| draft.header.entry_size()).sum();
         // A single entry may be larger, since its start is still addressable.
-        if plan.drafts.len() > 1 && size > BATCH_SIZE_LIMIT {
+        if drafts.len() > 1 && size > BATCH_SIZE_LIMIT {
             return Err(Error::BatchTooLarge { size, limit: BATCH_SIZE_LIMIT });
         }
-        Ok(plan)
+        Ok(old)
     }
+}
+
+/// Returns whether two of the hashes are equal.
+pub(super) fn has_twins(hashes: &[KeyHash]) -> bool {
+    let mut sorted = hashes.to_vec();
+    sorted.sort_unstable();
+    !sorted.is_sorted_by(|a, b| a < b)
 }
