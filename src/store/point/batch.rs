@@ -142,9 +142,9 @@ impl Batch {
     }
 
     /// Returns the last change of each key, with the options that result from all changes of the key.
-    fn last_changes(&self, hasher: impl Fn(&[u8]) -> KeyHash) -> Vec<(&BatchChange, WriteOptions)> {
-        let hashes: Vec<_> = self.changes.iter().map(|change| hasher(&change.key)).collect();
-        if !has_twins(&hashes) {
+    fn last_changes(&self, hash: impl Fn(&[u8]) -> KeyHash) -> Vec<(&BatchChange, WriteOptions)> {
+        let all: Vec<_> = self.changes.iter().map(|change| hash(&change.key)).collect();
+        if !has_twins(&all) {
             return self.changes.iter().map(|change| (change, change.options)).collect();
         }
         let mut last = HashMap::with_capacity(self.changes.len());
