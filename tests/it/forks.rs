@@ -646,7 +646,7 @@ fn shared_threads(dir: &Path) {
                 if (round + at) % 2 == 0 { drop(db) } else { assert!(is_forked(db.close())) }
             }
             drop((handle, options));
-            // A child starts threads of its own.
+            // A child may start its own threads.
             let own = Background::new(1).unwrap();
             let db = small().background(&own).open(&fresh).unwrap();
             db.put("key", "value").unwrap();
@@ -665,8 +665,8 @@ fn shared_threads(dir: &Path) {
     drop((handle, options().open(dir.join("c")).unwrap()));
 }
 
-/// A thread that runs a callback is the child's only one if the callback forks. The child ends with it,
-/// and neither it nor the parent is harmed.
+/// If a callback forks, the thread that runs it is the child's only one. The child ends with that
+/// thread, and neither the child nor the parent is harmed.
 fn forking_callback(dir: &Path) {
     for shared in [None, Some(Background::new(1).unwrap())] {
         let (told, children) = std::sync::mpsc::channel();
@@ -674,7 +674,7 @@ fn forking_callback(dir: &Path) {
         let auto = AutoMerge::new().dead_percent(1).trigger_dead_percent(1).check_interval(TICK);
         let auto = auto.on_finish(move |_| {
             if let Some(told) = told.lock().unwrap().take() {
-                // SAFETY: as in `fork`. The child goes on with this thread, which is its only one.
+                // SAFETY: as in `fork`. The child continues with this thread, its only one.
                 let pid = unsafe { libc::fork() };
                 if pid != 0 {
                     told.send(pid).unwrap();
@@ -704,8 +704,8 @@ fn pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
     std::io::pipe().unwrap()
 }
 
-/// Opens a store, forks, and exits without closing. The child continues alone once it has been told
-/// that the parent was waited for.
+/// Opens a store, forks, and exits without closing. The child continues alone once a message
+/// says that the parent was waited for.
 fn daemon(dir: &Path) {
     use std::io::Read as _;
     let db = filled(dir);

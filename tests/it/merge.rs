@@ -297,7 +297,7 @@ struct Shared {
     /// diary could not tell which came first.
     clears: RwLock<u64>,
     diary: Option<Diary>,
-    /// Tells the threads that run until they are stopped to stop.
+    /// Stops the threads that would otherwise run for ever.
     done: AtomicBool,
 }
 

@@ -153,7 +153,7 @@ fn a_callback_may_drop_the_store() {
     let before = pairs(&db);
     drop(db);
     alone.send(()).unwrap();
-    // The lock is released by the thread, which ends after the callback has returned.
+    // The thread releases the lock, and ends after the callback has returned.
     let db = loop {
         match Bitcask::open(dir.path(), small()) {
             Err(Error::Locked { .. }) => thread::yield_now(),
