@@ -1,4 +1,5 @@
-//! A store for sensors: every reading by time, and each sensor's latest reading under a separate key.
+//! A store for sensors: every reading by time, and each sensor's latest reading under a separate
+//! key.
 //!
 //! `cargo run --example sensor_log`
 

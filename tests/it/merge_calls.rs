@@ -1,7 +1,7 @@
 //! Calls from other threads while a merge is running, on real files and with real threads.
 //!
-//! - Where a test checks that something stops a merge, the merge is too slow to end on its own. Such a
-//!   test hangs if it fails.
+//! - Where a test checks that something stops a merge, the merge is too slow to end on its own.
+//!   Such a test hangs if it fails.
 
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
