@@ -1,7 +1,7 @@
 //! Absolute times of durable puts, with values of 100 bytes and `SyncPolicy::Always`.
 //!
-//! `cargo bench --bench durable`. An iteration is one put in each thread, or a batch. The throughput
-//! is the total of all threads.
+//! `cargo bench --bench durable`. An iteration is one put in each thread, or a batch. The
+//! throughput is the total of all threads.
 
 #![expect(clippy::unwrap_used, reason = "a bench whose setup fails has failed")]
 

@@ -2,8 +2,8 @@
 //!
 //! `cargo bench --bench open`. The targets are for `BITCASK_BENCH_KEYS=10_000_000`.
 //!
-//! - Measured after a close, and after a kill, for which a child process loads, syncs and is killed.
-//!   After a kill, the last segments are unsealed and have no hints.
+//! - Measured after a close, and after a kill, for which a child process loads, syncs and is
+//!   killed. After a kill, the last segments are unsealed and have no hints.
 //! - The pages of the log are in the cache, as after a restart of the process alone.
 //! - The bench prints a custom table instead of using Criterion, because after a kill each sample
 //!   needs a complete load.

@@ -7,17 +7,17 @@
 //! cargo bench --bench pauses -- 20000000 1000000 /a/place  # in a directory of your choice
 //! ```
 //!
-//! - Each put is of the next key, and each get of a random earlier one. The keys have 16 bytes and are
-//!   made beforehand; the values have 100. New keys make the keydir grow, others do not.
+//! - Each put is of the next key, and each get of a random earlier one. The keys have 16 bytes and
+//!   are made beforehand; the values have 100. New keys make the keydir grow, others do not.
 //! - Each call is timed by two readings of `Instant`, about 25 ns apart, which are part of every
 //!   figure.
-//! - For a long call, the output lists what else has happened since the last sample of the store and
-//!   the thread, which is at most `LOOK_EVERY` calls earlier. This hints at the cause but proves
-//!   nothing.
-//! - A second line counts the same calls without the time for which other threads had the processors,
-//!   which is the machine's doing. That time is subtracted only from long calls.
-//! - *nothing* is a fixed calculation that takes about as long as a call, timed between the calls. Its
-//!   figures show the effect of the machine, too.
+//! - For a long call, the output lists what else has happened since the last sample of the store
+//!   and the thread, which is at most `LOOK_EVERY` calls earlier. This hints at the cause but
+//!   proves nothing.
+//! - A second line counts the same calls without the time for which other threads had the
+//!   processors, which is the machine's doing. That time is subtracted only from long calls.
+//! - *nothing* is a fixed calculation that takes about as long as a call, timed between the calls.
+//!   Its figures show the effect of the machine, too.
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark fails loudly")]
 #![expect(clippy::cast_precision_loss, reason = "printed figures do not need 53 bits")]

@@ -1,7 +1,7 @@
 //! Absolute times of loads, overwrites and deletes, without sync.
 //!
-//! `cargo bench --bench put`. An iteration is a run of puts or deletes, each of another key. Once all
-//! keys have been used, a new store is created, which is not timed.
+//! `cargo bench --bench put`. An iteration is a run of puts or deletes, each of another key. Once
+//! all keys have been used, a new store is created, which is not timed.
 
 #![expect(clippy::unwrap_used, reason = "a bench whose setup fails has failed")]
 #![expect(clippy::indexing_slicing, reason = "an out-of-bounds index fails the bench")]

@@ -5,12 +5,13 @@
 //! BITCASK_BENCH_KEYS=100_000 cargo bench --bench queue -- stack # fewer, of the named kinds
 //! ```
 //!
-//! - For each item there is a put, a look at the front (or the back), and a delete, in a store with a
-//!   constant backlog of live items. Each kind has a separate store.
+//! - For each item there is a put, a look at the front (or the back), and a delete, in a store with
+//!   a constant backlog of live items. Each kind has a separate store.
 //! - Times are processor times of this thread, as the kernel counts them, so other activity on the
 //!   machine matters less.
-//! - Each column is a mean over a twentieth of all items: the first ones, those around the middle, and
-//!   the last ones. The target: items at the end cost at most twice as much as at the beginning.
+//! - Each column is a mean over a twentieth of all items: the first ones, those around the middle,
+//!   and the last ones. The target: items at the end cost at most twice as much as at the
+//!   beginning.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark fails loudly")]
 #![expect(clippy::cast_precision_loss, reason = "printed figures do not need 53 bits")]
@@ -32,8 +33,8 @@ fn key(at: usize) -> [u8; 8] {
     (at as u64).to_be_bytes()
 }
 
-/// Returns this thread's processor time in microseconds or, where the kernel does not provide it, the
-/// elapsed time.
+/// Returns this thread's processor time in microseconds or, where the kernel does not provide it,
+/// the elapsed time.
 fn time_run() -> f64 {
     static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
     let counted = std::fs::read_to_string("/proc/thread-self/schedstat").ok();

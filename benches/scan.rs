@@ -1,5 +1,5 @@
-//! Absolute times of a pass over all keys, with and without their values of 100 bytes, with checksums
-//! on.
+//! Absolute times of a pass over all keys, with and without their values of 100 bytes, with
+//! checksums on.
 //!
 //! `cargo bench --bench scan`. An iteration is a pass.
 

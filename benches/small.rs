@@ -1,9 +1,9 @@
-//! The cost of small stores: memory, threads, descriptors, mappings and disk space per store, as the
-//! mean of a hundred; and that of three hundred idle ones, with threads of their own and with shared
-//! ones.
+//! The cost of small stores: memory, threads, descriptors, mappings and disk space per store, as
+//! the mean of a hundred stores. Then the cost of three hundred idle stores, with their own threads
+//! and with shared ones.
 //!
-//! `cargo bench --bench small`. No figure but the processor time of idle stores is a time, so a busy
-//! machine changes none of the others. Linux only: the figures come from `/proc`.
+//! `cargo bench --bench small`. A busy machine affects only the processor time of idle stores,
+//! since no other figure is a time. Linux only: the figures come from `/proc`.
 
 #![expect(clippy::unwrap_used, reason = "a bench whose setup fails has failed")]
 
@@ -23,12 +23,12 @@ const STORES: u64 = 100;
 const IDLE_STORES: u64 = 300;
 /// Number of keys in each of them.
 const IDLE_KEYS: u64 = 600;
-/// Time after which a store has come to rest, and time for which it is watched then.
+/// Time after which a store is at rest, and time for which it is then watched.
 const REST: Duration = Duration::from_secs(20);
 /// Name of the environment variable with the number of keys per store, for a child process.
 const KEYS: &str = "BITCASK_BENCH_KEYS";
-/// Name of the environment variable with the number of shared threads, for a child process with idle
-/// stores. 0 means that each store has its own.
+/// Name of the environment variable with the number of shared threads, for a child process with
+/// idle stores. 0 means that each store has its own.
 const SHARED: &str = "BITCASK_BENCH_SHARED";
 /// Size of each value, in bytes.
 const VALUE_SIZE: usize = 50;
@@ -45,8 +45,8 @@ struct Usage {
 
 impl Usage {
     fn now() -> Self {
-        // Work that background threads still have to do for stores that were just opened or written is
-        // part of the cost.
+        // Work that background threads still have to do for stores that were just opened or written
+        // is part of the cost.
         thread::sleep(Duration::from_secs(2));
         let status = fs::read_to_string("/proc/self/status").unwrap();
         let field = |name: &str| {
@@ -154,8 +154,8 @@ fn measure_idle(shared: usize) {
     drop(stores);
 }
 
-/// Measures each number of keys in a separate process, because memory that the allocator kept from one
-/// measurement would be missing in the next.
+/// Measures each number of keys in a separate process, because memory that the allocator kept from
+/// one measurement would be missing in the next.
 fn main() {
     if let Ok(keys) = env::var(KEYS) {
         return measure(keys.parse().unwrap());

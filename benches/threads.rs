@@ -1,8 +1,8 @@
-//! Absolute times of one and two threads on the same store, with values of 100 bytes and checksums on,
-//! without sync.
+//! Absolute times of one and two threads on the same store, with values of 100 bytes and checksums
+//! on, without sync.
 //!
-//! `cargo bench --bench threads`. An iteration is a run of operations in each thread. The throughput
-//! is the total of all threads.
+//! `cargo bench --bench threads`. An iteration is a run of operations in each thread. The
+//! throughput is the total of all threads.
 
 #![expect(clippy::unwrap_used, reason = "a bench whose setup fails has failed")]
 #![expect(clippy::indexing_slicing, reason = "an out-of-bounds index fails the bench")]

@@ -29,8 +29,8 @@ fn main() -> Outcome<()> {
     let copied = report.segments - report.linked;
     println!("{} segments: {} linked, {copied} copied", report.segments, report.linked);
 
-    // `backup` does not read the segments that it links. `verify_with` reads everything, here in the
-    // backup.
+    // `backup` does not read the segments that it links. `verify_with` reads everything, here in
+    // the backup.
     let copy = Bitcask::open(&backup, options.clone())?;
     let verified = copy.verify_with(|progress| {
         println!("{} of {} bytes", progress.size_done, progress.size_total);

@@ -13,7 +13,7 @@ fn balance(db: &Bitcask, account: &str) -> Outcome<u64> {
     Ok(u64::from_be_bytes(value.as_ref().try_into()?))
 }
 
-/// Moves an amount. A batch reads nothing, so concurrent transfers would need a lock of yours.
+/// Moves an amount. A batch reads nothing, so a program with concurrent transfers needs a lock.
 fn transfer(db: &Bitcask, from: &str, to: &str, amount: u64) -> Outcome<()> {
     let left = balance(db, from)?.checked_sub(amount).ok_or("not enough money")?;
     let mut batch = Batch::new();

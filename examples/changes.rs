@@ -10,8 +10,8 @@ use bitcask::{Bitcask, MergeOptions, Operation, Options, Position};
 type Outcome<T> = Result<T, Box<dyn Error>>;
 type Copy = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// Brings a copy up to date. Returns the position that the copy has reached; the caller stores it with
-/// the copy.
+/// Brings a copy up to date. Returns the position that the copy has reached; the caller stores it
+/// with the copy.
 fn follow(db: &Bitcask, copy: &mut Copy, since: Position) -> Outcome<Position> {
     let mut changes = match db.changes(since) {
         Err(error) if error.needs_resync() => {

@@ -1,5 +1,5 @@
-//! Stores every file under a directory, opens the store again, and compares every value with the file
-//! on disk. Fails if any of them differs.
+//! Stores every file under a directory, opens the store again, and compares every value with the
+//! file on disk. Fails if any of them differs.
 //!
 //! `cargo run --release --example ingest [DIR]`
 //!
@@ -118,7 +118,8 @@ fn find(root: &Path, excluded: &[PathBuf], skipped: &mut Skipped) -> Outcome<Vec
     Ok(keys)
 }
 
-/// Puts every file, and returns the paths of those that are now in the store. Only the puts are timed.
+/// Puts every file, and returns the paths of those that are now in the store. Only the puts are
+/// timed.
 fn put_all(
     db: &Bitcask,
     root: &Path,

@@ -1,14 +1,14 @@
 //! Memory per key: during a load, after it, and when the store is opened again.
 //!
 //! `cargo run --release --example memory [KEYS...]`. The default is 1,000,000 and 10,000,000 keys,
-//! which needs 5 GB of disk space. The stores are created in temporary directories, so set `TMPDIR` to
-//! a place with enough room.
+//! which needs 5 GB of disk space. The stores are created in temporary directories, so set `TMPDIR`
+//! to a place with enough room.
 //!
 //! The figures count anonymous memory, which the kernel cannot reclaim: `Anonymous` of
-//! `/proc/self/smaps_rollup`, minus the process's figure from before the store was opened. The pages
-//! of the log are file-backed and not counted. Each row is measured in separate processes, and each
-//! key is generated just before its put, so the figures contain nothing else. Fails if a key takes far
-//! more memory than it should.
+//! `/proc/self/smaps_rollup`, minus the process's figure from before the store was opened. The
+//! pages of the log are file-backed and not counted. Each row is measured in separate processes,
+//! and each key is generated just before its put, so the figures contain nothing else. Fails if a
+//! key takes far more memory than it should.
 
 #![expect(clippy::cast_precision_loss, reason = "printed figures do not need 53 bits")]
 
@@ -24,8 +24,9 @@ const KEY_SIZES: [usize; 2] = [16, 200];
 const VALUE: [u8; 16] = [0xa5; 16];
 /// Number of times that memory is sampled during a load.
 const SAMPLES: u64 = 100;
-/// Limits per key and per store, in bytes; exceeding them is a bug. Most of the store's share is the
-/// hint of a full segment of small entries, which is built in memory when the segment is sealed.
+/// Limits per key and per store, in bytes; exceeding them is a bug. Most of the store's share is
+/// the hint of a full segment of small entries, which is built in memory when the segment is
+/// sealed.
 const KEY_COST_MAX: u64 = 32;
 const STORE_COST_MAX: u64 = 64 << 20;
 
@@ -78,8 +79,8 @@ fn child(arguments: &[&str]) -> Outcome<String> {
 }
 
 /// Loads keys. Prints the memory per key: its mean over the load, its maximum, its maximum in the
-/// second half, and its value at the end. At first, the store's fixed cost exceeds that of the keys.
-/// The second half doubles the number of keys, and within a doubling every table grows once.
+/// second half, and its value at the end. At first, the store's fixed cost exceeds that of the
+/// keys. The second half doubles the number of keys, and within a doubling every table grows once.
 fn load(count: u64, size: usize, path: &Path) -> Outcome<()> {
     let mut key = vec![0; size];
     let mut samples = Vec::with_capacity(usize::try_from(SAMPLES)?);

@@ -28,7 +28,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     db.put("greeting", "good morning")?;
     assert!(db.delete("answer")?);
     assert!(!db.delete("answer")?);
-    // `close` makes everything durable and returns any error. Dropping the store would hide the error.
+    // `close` makes everything durable and returns any error. Dropping the store would hide the
+    // error.
     db.close()?;
 
     let db = Bitcask::open(&path, Options::default().create_if_missing(false))?;

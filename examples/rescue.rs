@@ -38,7 +38,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("{diagnosis}");
     assert!(!diagnosis.is_clean());
 
-    // Salvage only reads the broken store. It copies every intact entry to a new store.
+    // Salvage only reads the broken store. It copies the newest intact value of each key to a new
+    // store.
     let report = repair::salvage(&store, &rescued, |progress| {
         println!("{} of {} bytes", progress.size_done, progress.size_total);
         ControlFlow::Continue(())

@@ -1,4 +1,4 @@
-//! A store for sensors: every reading by time, and each sensor's latest reading under a separate key.
+//! A store for sensors: every reading by time, and the latest one of each sensor under its own key.
 //!
 //! `cargo run --example sensor_log`
 

@@ -1,5 +1,5 @@
-//! Memory that a store keeps while a thread reads it, counted by an allocator. The test is a separate
-//! binary because an allocator applies to a whole process.
+//! Memory that a store keeps while a thread reads it, counted by an allocator. The test is a
+//! separate binary because an allocator applies to a whole process.
 
 #![expect(unsafe_code, reason = "a counting allocator has to implement an unsafe trait")]
 #![expect(clippy::unwrap_used, reason = "a test whose setup fails has failed")]

@@ -1,7 +1,7 @@
 //! Gets of present and absent keys, compared with the raw look-up.
 //!
-//! One store of 100-byte values, loaded in random order, opened without and with checksums, and read
-//! through once before the measurement.
+//! One store of 100-byte values, loaded in random order, opened without and with checksums, and
+//! read through once before the measurement.
 
 use std::hint::black_box;
 use std::path::Path;

@@ -1,8 +1,8 @@
 //! The store, compared with the limit of what its design can do on this machine: the source of
 //! `docs/benchmarks.md`.
 //!
-//! `cargo bench --bench against_raw [-- TOPIC...]`, with the topics `put`, `get`, `threads`, `durable`
-//! and `scan`; all of them by default. Set `BITCASK_BENCH_KEYS=10_000_000` for more keys.
+//! `cargo bench --bench against_raw [-- TOPIC...]`, with the topics `put`, `get`, `threads`,
+//! `durable` and `scan`; all of them by default. Set `BITCASK_BENCH_KEYS=10_000_000` for more keys.
 
 #![expect(clippy::unwrap_used, reason = "a bench whose setup fails has failed")]
 #![expect(clippy::indexing_slicing, reason = "an out-of-bounds index fails the bench")]

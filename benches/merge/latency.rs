@@ -5,8 +5,8 @@
 //! - Three phases take turns: without a merge, with one, and with one limited to 64 MiB per second,
 //!   reads and writes together. Each round starts with another phase.
 //! - Percentiles are over all rounds. A ratio is the median of the ratios of the rounds.
-//! - *nothing* is a fixed calculation between the calls. If it takes longer, the machine is the cause:
-//!   it then has three busy threads, and a fourth one that seals.
+//! - *nothing* is a fixed calculation between the calls. If it takes longer, the machine is the
+//!   cause: it then has three busy threads, and a fourth one that seals.
 
 use std::array;
 use std::ops::ControlFlow;

@@ -6,7 +6,8 @@
 //!
 //! - The benches print custom tables instead of using Criterion, because each sample needs a newly
 //!   built store.
-//! - Compared operations take turns in one run, and a ratio is the median of the ratios of the turns.
+//! - Compared operations take turns in one run, and a ratio is the median of the ratios of the
+//!   turns.
 
 #![expect(clippy::unwrap_used, reason = "a bench whose setup fails has failed")]
 #![expect(clippy::indexing_slicing, reason = "an out-of-bounds index fails the bench")]

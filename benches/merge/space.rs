@@ -1,9 +1,9 @@
 //! Disk space of a store that is overwritten three times and merges automatically, and what the
 //! merging costs its writer.
 //!
-//! - The policy is the default, except that it checks every 100 ms instead of every 3 minutes, because
-//!   the whole run takes seconds. Everything else is the default, too: segments of 128 MiB, and a sync
-//!   every second.
+//! - The policy is the default, except that it checks every 100 ms instead of every 3 minutes,
+//!   because the whole run takes seconds. Everything else is the default, too: segments of 128 MiB,
+//!   and a sync every second.
 //! - The size is the disk space that the directory's files take, whether preallocated or written,
 //!   sampled every 20 ms. It does not include removed files that are still mapped.
 //! - A store is at rest once its directory has not changed for two seconds and it needs no merge.

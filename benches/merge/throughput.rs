@@ -1,10 +1,10 @@
 //! The speed of copying live bytes, compared with a plain copy of as many bytes on the same disk.
 //!
-//! - A fixed number of keys stays live. The dead entries are overwritten ones, each of a random live
-//!   key, and every segment has the same share of them. With 4 KiB values, there are a sixteenth of
-//!   the keys.
-//! - The store is closed and reopened first, so that everything is sealed and durable, and its keydir
-//!   is filled. Then everything is merged; at the end, the store is durable.
+//! - A fixed number of keys stays live. The dead entries are overwritten ones, each of a random
+//!   live key, and every segment has the same share of them. With 4 KiB values, there are a
+//!   sixteenth of the keys.
+//! - The store is closed and reopened first, so that everything is sealed and durable, and its
+//!   keydir is filled. Then everything is merged; at the end, the store is durable.
 //! - All data read is in the page cache, on both sides.
 
 use std::fs::{self, File};

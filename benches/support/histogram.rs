@@ -1,4 +1,5 @@
-//! A histogram of durations, and a call that does not use the store, to be timed between the others.
+//! A histogram of durations, and a call that does not use the store, to be timed between the
+//! others.
 
 use std::time::Duration;
 

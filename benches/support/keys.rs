@@ -85,8 +85,9 @@ pub(crate) fn mix(number: u64) -> u64 {
     number ^ (number >> 31)
 }
 
-/// Generates ranks from 1, by rejection and inversion: Hoermann and Derflinger, "Rejection-inversion
-/// to generate variates from monotone discrete distributions", ACM TOMACS 6(3), 1996.
+/// Generates ranks from 1, by rejection and inversion: Hoermann and Derflinger,
+/// "Rejection-inversion to generate variates from monotone discrete distributions", ACM TOMACS
+/// 6(3), 1996.
 struct Zipf {
     count: f64,
     /// One minus the exponent, which must not be one.

@@ -41,8 +41,8 @@ pub(crate) fn criterion() -> Criterion {
     criterion.measurement_time(Duration::from_secs(2)).configure_from_args()
 }
 
-/// Returns whether this run measures. `cargo test` omits the argument, and only checks that the bench
-/// runs.
+/// Returns whether this run measures. `cargo test` omits the argument, and only checks that the
+/// bench runs.
 pub(crate) fn is_bench() -> bool {
     std::env::args().any(|argument| argument == "--bench")
 }
@@ -105,8 +105,8 @@ pub(crate) fn timed(act: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-/// Runs a closure in several threads, passing each its number. Returns the time that all of them took
-/// together, without starting the threads.
+/// Runs a closure in several threads, passing each its number. Returns the time that all of them
+/// took together, without starting the threads.
 pub(crate) fn timed_in_threads(threads: usize, act: impl Fn(usize) + Sync) -> Duration {
     let (ready, go) = (Barrier::new(threads + 1), Barrier::new(threads + 1));
     let (mut start, act) = (Instant::now(), &act);

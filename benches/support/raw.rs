@@ -197,8 +197,8 @@ fn checksum(header: &[u8], body: &[u8]) -> u32 {
     sum.finalize()
 }
 
-/// Compares a key as two words. A 16-byte load of bytes just stored as two words cannot be served by
-/// store forwarding; the stall would distort the figure.
+/// Compares a key as two words. A 16-byte load of bytes just stored as two words cannot be served
+/// by store forwarding; the stall would distort the figure.
 fn words(key: &[u8]) -> [u64; 2] {
     let word = |at: usize| u64::from_be_bytes(*key[at..].first_chunk().unwrap());
     [word(0), word(8)]

@@ -1,7 +1,7 @@
 //! Compares the store ("ours") with a limit, in turns, and prints rows of a table.
 //!
-//! - Absolute times vary on a shared machine, and ratios of adjacent slices much less. So both sides
-//!   do the same work slice by slice, and take turns at going first.
+//! - Absolute times vary on a shared machine, and ratios of adjacent slices much less. So both
+//!   sides do the same work slice by slice, and take turns at going first.
 //! - Times are means over all slices. The ratio is the median of the ratios of the slices, and is
 //!   followed by their quartiles.
 

@@ -678,8 +678,8 @@ fn stats_add_up_to_the_file_sizes() {
     assert_eq!(stats.live_size, live);
     let appended: u64 = (0..200).map(|number| padded(20 + 4 + number)).sum::<u64>() + 10 * 24;
     assert_eq!(stats.appended_size, appended);
-    // Each header takes 64 bytes; each seal between two segments ends the earlier one with an entry of
-    // 24.
+    // Each header takes 64 bytes; each seal between two segments ends the earlier one with an entry
+    // of 24.
     assert_eq!(stats.log_size, 64 * stats.segments + appended + 24 * (stats.segments - 1));
     assert_eq!(stats.log_size, 64 * stats.segments + stats.live_size + stats.dead_size);
     assert!(stats.dead_ratio() > 0.5 && stats.dead_ratio() < 1.0);
@@ -696,8 +696,8 @@ fn stats_add_up_to_the_file_sizes() {
     (expected.appends, expected.appended_size) = (0, 0);
     expected.unfilled_shards = 0;
     (expected.sealed_segments, expected.keydir_size) = (again.segments, again.keydir_size);
-    // Without an active segment, only two reserves remain: for manifests, and for operations that free
-    // space.
+    // Without an active segment, only two reserves remain: for manifests, and for operations that
+    // free space.
     assert!(again.reserve_size >= 8192 && stats.reserve_size >= again.reserve_size);
     expected.reserve_size = again.reserve_size;
     // These also count the process's other stores.

@@ -60,14 +60,14 @@ fn threads() -> usize {
     std::fs::read_dir("/proc/self/task").unwrap().count()
 }
 
-/// Waits for a condition. It does not hold by itself, so only the background can bring it about.
+/// Waits for a condition that only background work can bring about.
 fn until(is_so: impl Fn() -> bool) {
     while !is_so() {
         thread::sleep(TICK);
     }
 }
 
-/// Merges everything that is worth it as soon as possible.
+/// A policy that merges everything with dead entries as soon as possible.
 fn eager() -> AutoMerge {
     AutoMerge::new()
         .trigger_dead_percent(1)
@@ -77,7 +77,7 @@ fn eager() -> AutoMerge {
         .bytes_per_second(None)
 }
 
-/// Small segments, short intervals, and shared threads.
+/// Options with small segments, short intervals and shared threads.
 fn with(background: &Background, auto: AutoMerge) -> Options {
     small()
         .sync_policy(SyncPolicy::Interval(TICK))
@@ -85,7 +85,7 @@ fn with(background: &Background, auto: AutoMerge) -> Options {
         .background(background)
 }
 
-/// Writes some keys twice, more than fills a segment.
+/// Writes more entries than fill a segment, some keys twice.
 fn overwrite(db: &Bitcask, round: u8) {
     for number in (0..40_u8).chain(0..30) {
         db.put([number], [round; 100]).unwrap();
@@ -103,7 +103,7 @@ fn await_work(db: &Bitcask, syncs: u64) {
     until(|| db.stats().sealed_segments + 1 == db.stats().segments && db.needs_merge().is_empty());
 }
 
-/// All work of many stores is done by two threads, one of them for merges.
+/// Two threads do all background work of many stores, one of them only merges.
 fn many(dir: &Path) {
     let before = threads();
     let background = Background::new(1).unwrap();
@@ -142,7 +142,7 @@ fn many(dir: &Path) {
     assert_eq!(threads(), before);
 }
 
-/// Shared threads are there until neither a handle nor an open store needs them.
+/// Shared threads exist as long as a handle or an open store needs them.
 fn own_and_shared(dir: &Path) {
     let before = threads();
     let own = Bitcask::open(dir.join("own"), small()).unwrap();
@@ -183,7 +183,7 @@ fn a_merge_that_blocks_keeps_no_other_store_from_syncing_and_sealing() {
     overwrite(&db, 1);
     until(|| db.stats().syncs > 0 && db.stats().sealed_segments > 0);
     assert!(!db.segments().iter().any(|segment| segment.merged), "the merge thread is busy");
-    // The blocked store's other work goes on too, and the other store can be closed.
+    // The blocked store's other work continues too, and the other store can be closed.
     let syncs = blocking.stats().syncs;
     blocking.put("more", "").unwrap();
     until(|| blocking.stats().syncs > syncs);
@@ -200,13 +200,13 @@ fn closing_stops_a_merge_on_a_shared_thread_which_is_then_free_for_others() {
     let background = Background::new(1).unwrap();
     let db = with(&background, eager().bytes_per_second(Some(1))).open(here.path()).unwrap();
     let other = with(&background, eager()).open(there.path()).unwrap();
-    // Most of the log is live, so the rate limit applies for as long as somebody writes.
+    // Most of the log is live, so the rate limit applies as long as a thread writes.
     for number in 0..400_u32 {
         db.put(number.to_be_bytes(), [1; 100]).unwrap();
     }
     let pause = (0..200_u32).cycle().find_map(|number| {
         db.put(number.to_be_bytes(), [2; 100]).unwrap();
-        // A merge that meets a pause waits for its end, so it can't end in between.
+        // A merge that is paused waits for the end of the pause, so it cannot end before that.
         let pause = db.is_merging().then(|| db.pause_merges().unwrap());
         pause.filter(|_| db.is_merging())
     });
@@ -218,7 +218,7 @@ fn closing_stops_a_merge_on_a_shared_thread_which_is_then_free_for_others() {
     assert!(pairs(&small().open(here.path()).unwrap()) == before);
 }
 
-/// The thread of the pool that runs the callback closes the store, and ends the pool.
+/// The shared thread that runs the callback closes the store, and ends the threads.
 #[test]
 fn a_callback_may_drop_the_store_and_the_last_handle_of_its_threads() {
     let dir = tempfile::tempdir().unwrap();
@@ -242,7 +242,7 @@ fn a_callback_may_drop_the_store_and_the_last_handle_of_its_threads() {
     was_taken.recv().unwrap();
     drop(db);
     alone.send(()).unwrap();
-    // The lock is released by the thread, which ends after the callback has returned.
+    // The thread releases the lock, and ends after the callback has returned.
     let db = loop {
         match Bitcask::open(dir.path(), small()) {
             Err(Error::Locked { .. }) => thread::yield_now(),

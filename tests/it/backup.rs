@@ -26,8 +26,8 @@ fn key(writer: u64, at: u64) -> [u8; 8] {
     (writer * 100 + at).to_be_bytes()
 }
 
-/// Writes batches that set all keys of a writer to the same number, each followed by a put of a single
-/// key. `done` holds the last number for which both writes have returned.
+/// Writes batches that set all keys of a writer to the same number, each followed by a put of a
+/// single key. `done` holds the last number for which both writes have returned.
 fn write(db: &Bitcask, writer: u64, done: &AtomicU64, stop: &AtomicBool) {
     let mut sequence = 0_u64;
     while !stop.load(Ordering::Acquire) {

@@ -1,5 +1,5 @@
-//! Invalid arguments and damaged or foreign directories: each causes a distinct error that names the
-//! file and says what to do, and each leaves everything unchanged.
+//! Invalid arguments and damaged or foreign directories: each causes a distinct error that names
+//! the file and says what to do, and each leaves everything unchanged.
 
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 #![expect(clippy::indexing_slicing, reason = "an out-of-bounds index in a helper fails the test")]
@@ -43,8 +43,8 @@ fn assert_whole(path: &Path) {
     }
 }
 
-/// Checks that opening for writing and opening for reading both fail for the same reason, and that the
-/// message names the file.
+/// Checks that opening for writing and opening for reading both fail for the same reason, and that
+/// the message names the file.
 fn refused_to_all(dir: &Path, file: &Path) -> Error {
     let reading = refused_to_read(dir);
     let writing = refused(dir, small());
@@ -182,8 +182,8 @@ fn permit(dir: &Path, mode: u32) {
     fs::set_permissions(dir, Permissions::from_mode(mode)).unwrap();
 }
 
-/// Returns the output of a process that opens a store without being root, or `None` if no such process
-/// can be started.
+/// Returns the output of a process that opens a store without being root, or `None` if no such
+/// process can be started.
 fn output_of_unprivileged_process(part: &str, store: &Path) -> Option<String> {
     let mut command = actor(part, store);
     if fs::metadata("/proc/self").unwrap().uid() == 0 {
@@ -524,8 +524,8 @@ fn an_old_copy_of_the_manifest_never_loses_data_silently() {
     db.close().unwrap();
     open(dir.path()).put("latest", "value").unwrap();
     let after = read();
-    // Neither copy lists the newest segment: the first is from before there was a log, and the log of
-    // the second ends before that segment.
+    // Neither copy lists the newest segment: the first is from before there was a log, and the log
+    // of the second ends before that segment.
     for old in [before, written] {
         fs::write(&manifest, &old).unwrap();
         let error = refused(dir.path(), small());
@@ -609,7 +609,8 @@ impl Mount {
         let mut size = 0;
         let mut step = 1 << 20;
         while step > 0 {
-            // The size is halved on each failure, because a failing write may still be made in part.
+            // The size is halved on each failure, because a failing write may still be made in
+            // part.
             match fs::write(&path, vec![0; size + step]) {
                 Ok(()) => size += step,
                 Err(error) => {
@@ -658,8 +659,8 @@ fn on_a_full_disk_only_the_failing_write_is_affected() {
             assert!(db.get(number.to_be_bytes()).unwrap().unwrap() == value(number));
         }
     };
-    // Every kind of write that does not fit fails the same way, and none has an effect. The value is
-    // larger than the space that a concurrent seal may free.
+    // Every kind of write that does not fit fails the same way, and none has an effect. The value
+    // is larger than the space that a concurrent seal may free.
     let large = vec![0; 2 << 20];
     let mut batch = Batch::new();
     batch.delete(0_u32.to_be_bytes()).put("new", &large).put("2", value(1));

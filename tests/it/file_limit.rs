@@ -1,7 +1,8 @@
-//! A process whose file size limit is smaller than a segment: the store continues in smaller segments.
+//! A process whose file size limit is smaller than a segment: the store continues in smaller
+//! segments.
 //!
-//! The limit applies to a whole process, and a process that exceeds it is killed by a signal. So the
-//! tests set it in child processes.
+//! The limit applies to a whole process, and a process that exceeds it is killed by a signal. So
+//! the tests set it in child processes.
 
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
@@ -28,8 +29,8 @@ pub(crate) fn play(part: &str, dir: &Path) {
     println!("{SAYS}done");
 }
 
-/// Plays a part. With `is_limited`, the limit is set before the part begins; otherwise the part sets
-/// it.
+/// Plays a part. With `is_limited`, the limit is set before the part begins; otherwise the part
+/// sets it.
 fn played(part: &str, dir: &Path, is_limited: bool) {
     let inner = actor(&format!("{PART}{part}"), dir);
     let mut command = Command::new("prlimit");

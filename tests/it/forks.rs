@@ -1,8 +1,8 @@
 //! Stores whose process forks: the child's copy of the store is unusable.
 //!
-//! Each test plays in a child process, which runs no threads of other tests. A forked child that does
-//! not reach the end of its part has failed: a panic ends it with status 1, anything else with a
-//! signal.
+//! Each test plays in a child process, which runs no threads of other tests. A forked child that
+//! does not reach the end of its part has failed: a panic ends it with status 1, anything else with
+//! a signal.
 
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 #![expect(unsafe_code, reason = "the tests fork on purpose")]
@@ -125,8 +125,8 @@ fn a_program_that_opens_and_then_daemonizes_drops_the_store_and_opens_it_again()
     let dir = tempfile::tempdir().unwrap();
     let mut parent = start("daemon", dir.path());
     assert_eq!(parent.hear().as_deref(), Some("locked while the parent lives"));
-    // The parent has released everything only once it has been waited for. A pipe of its may end while
-    // it still holds its lock, because the kernel closes the descriptors opened last first.
+    // The parent has released everything only once it has been waited for. A pipe of its may end
+    // while it still holds its lock, because the kernel closes the descriptors opened last first.
     let go_on = parent.stdin();
     assert!(parent.wait().success());
     drop(go_on);
@@ -211,8 +211,8 @@ fn files(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     contents(dir)
 }
 
-/// Forks a child for each part, which plays it with the parent's open store. The parent then continues
-/// to use the store.
+/// Forks a child for each part, which plays it with the parent's open store. The parent then
+/// continues to use the store.
 fn in_children(dir: &Path, parts: &[fn(Bitcask)]) {
     for part in parts {
         let db = filled(dir);
@@ -316,7 +316,8 @@ fn read_everything(db: &Reader) {
     assert!(before == files(&dir), "the child has changed something");
 }
 
-/// Forks a grandchild that makes the same checks. The child and the grandchild each open other stores.
+/// Forks a grandchild that makes the same checks. The child and the grandchild each open other
+/// stores.
 fn beget(db: Bitcask) {
     let other = tempfile::tempdir().unwrap();
     let own = filled(other.path());
@@ -427,9 +428,9 @@ fn mapped(dir: &Path) -> usize {
     maps.lines().filter(|line| line.contains(dir.to_str().unwrap())).count()
 }
 
-/// In the parent, a follower is the last holder of a closed store. The child drops its copy, and must
-/// free nothing: a thread of the parent may have been freeing a part at the time of the fork, and the
-/// child's copy of its lock would stay locked forever.
+/// In the parent, a follower is the last holder of a closed store. The child drops its copy, and
+/// must free nothing: a thread of the parent may have been freeing a part at the time of the fork,
+/// and the child's copy of its lock would stay locked forever.
 fn outlived(dir: &Path) {
     for waits in [false, true] {
         let db = filled(dir);
@@ -530,8 +531,8 @@ fn callbacks(dir: &Path) {
     }
 }
 
-/// Forks in the last call of a closure that is called for every key, after which no further call can
-/// notice the fork.
+/// Forks in the last call of a closure that is called for every key, after which no further call
+/// can notice the fork.
 fn last_key(dir: &Path) {
     /// Enough keys that the last of the keydir's 4,096 parts is sure to hold some.
     const KEYS: u32 = 80_000;
@@ -595,8 +596,8 @@ fn busy(dir: &Path) {
             assert_eq!((db.stats().keys, db.position()), (0, Position::START));
             assert_eq!(db.counters(), Counters::default());
             assert!(is_forked(db.snapshot().len()));
-            // The child's copies of the other threads' handles are never dropped, so this is the only
-            // way to drop the store here.
+            // The child's copies of the other threads' handles are never dropped, so this is the
+            // only way to drop the store here.
             let alone = Arc::into_raw(db);
             // SAFETY: no other thread of this process uses it, and it is never dropped again.
             let db = unsafe { std::ptr::read(alone) };
@@ -646,7 +647,7 @@ fn shared_threads(dir: &Path) {
                 if (round + at) % 2 == 0 { drop(db) } else { assert!(is_forked(db.close())) }
             }
             drop((handle, options));
-            // A child starts threads of its own.
+            // A child may start its own threads.
             let own = Background::new(1).unwrap();
             let db = small().background(&own).open(&fresh).unwrap();
             db.put("key", "value").unwrap();
@@ -665,8 +666,8 @@ fn shared_threads(dir: &Path) {
     drop((handle, options().open(dir.join("c")).unwrap()));
 }
 
-/// A thread that runs a callback is the child's only one if the callback forks. The child ends with it,
-/// and neither it nor the parent is harmed.
+/// If a callback forks, the thread that runs it is the child's only one. The child ends with that
+/// thread, and neither the child nor the parent is harmed.
 fn forking_callback(dir: &Path) {
     for shared in [None, Some(Background::new(1).unwrap())] {
         let (told, children) = std::sync::mpsc::channel();
@@ -674,7 +675,7 @@ fn forking_callback(dir: &Path) {
         let auto = AutoMerge::new().dead_percent(1).trigger_dead_percent(1).check_interval(TICK);
         let auto = auto.on_finish(move |_| {
             if let Some(told) = told.lock().unwrap().take() {
-                // SAFETY: as in `fork`. The child goes on with this thread, which is its only one.
+                // SAFETY: as in `fork`. The child continues with this thread, its only one.
                 let pid = unsafe { libc::fork() };
                 if pid != 0 {
                     told.send(pid).unwrap();
@@ -704,8 +705,8 @@ fn pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
     std::io::pipe().unwrap()
 }
 
-/// Opens a store, forks, and exits without closing. The child continues alone once it has been told
-/// that the parent was waited for.
+/// Opens a store, forks, and exits without closing. The child continues alone once a message
+/// says that the parent was waited for.
 fn daemon(dir: &Path) {
     use std::io::Read as _;
     let db = filled(dir);
@@ -758,8 +759,8 @@ fn read_only(dir: &Path) {
     assert!(before == files(dir));
 }
 
-/// Closing in the parent releases the lock although a child still holds a copy of it. When the child
-/// drops its copy later, the parent's new lock stays in place.
+/// Closing in the parent releases the lock although a child still holds a copy of it. When the
+/// child drops its copy later, the parent's new lock stays in place.
 fn keep_the_lock(dir: &Path) {
     use std::io::{Read as _, Write as _};
     let db = filled(dir);

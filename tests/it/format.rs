@@ -66,8 +66,8 @@ fn copy(store: &Path) -> tempfile::TempDir {
     dir
 }
 
-/// Opens a copy of a store, compares it with the expected content, changes it, and reopens it. Returns
-/// the recovery report of the first opening.
+/// Opens a copy of a store, compares it with the expected content, changes it, and reopens it.
+/// Returns the recovery report of the first opening.
 fn open_copy(name: &str) -> RecoveryReport {
     let store = fixture(name);
     let (dir, mut expected) = (copy(&store), expected(&store));

@@ -20,8 +20,8 @@ enum Shortage {
     Both,
 }
 
-/// Number of keys written before the rest of the disk is used up. The first sixth of them, and every
-/// second one of the others, are deleted later.
+/// Number of keys written before the rest of the disk is used up. The first sixth of them, and
+/// every second one of the others, are deleted later.
 const WRITES: usize = 300;
 
 /// Writes all keys, after a first version of a third of them, and waits to be killed.

@@ -1,9 +1,9 @@
 //! A process that does everything a store can do, killed again and again.
 //!
-//! - Each step follows from its number. So the number of reported steps determines what the store must
-//!   hold; one more step may have been made but not reported.
-//! - The settings of a generation (sync policy, append mode, segment size, who merges) follow from its
-//!   number.
+//! - Each step follows from its number. So the number of reported steps determines what the store
+//!   must hold; one more step may have been made but not reported.
+//! - The settings of a generation (sync policy, append mode, segment size, who merges) follow from
+//!   its number.
 
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 

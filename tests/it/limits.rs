@@ -1,5 +1,5 @@
-//! Processes with a low limit on open files: how many descriptors a store uses, and how many it leaves
-//! to the program.
+//! Processes with a low limit on open files: how many descriptors a store uses, and how many it
+//! leaves to the program.
 
 #![expect(
     clippy::unwrap_used,
@@ -94,8 +94,8 @@ pub(crate) fn play(dir: &Path) {
     println!("{SAYS}all passed");
 }
 
-/// Takes all descriptors: calls that need one fail with an explanation, and work again once there are
-/// some.
+/// Takes all descriptors: calls that need one fail with an explanation, and work again once there
+/// are some.
 fn shortage(dir: &Path, db: &Bitcask) {
     let mut mine = Vec::new();
     while let Ok(file) = fs::File::open(dir) {

@@ -1,9 +1,9 @@
-//! Merges concurrent with everything else, on real files: in a process that is killed again and again,
-//! in one that closes in the middle of merges, and while readers hold values and iterators.
+//! Merges concurrent with everything else, on real files: in a process that is killed again and
+//! again, in one that closes in the middle of merges, and while readers hold values and iterators.
 //!
 //! - Each of eight threads writes to separate keys, and reads all keys. Each write follows from its
-//!   thread and its number. So the number of each thread's writes that have returned determines what
-//!   the store must hold; one more write per thread may have been in progress.
+//!   thread and its number. So the number of each thread's writes that have returned determines
+//!   what the store must hold; one more write per thread may have been in progress.
 //! - A value names its write, and every byte of it shows whether it is complete: see `threads`.
 
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
@@ -97,7 +97,8 @@ impl Change {
     fn new(writer: u64, sequence: u64) -> Self {
         let mut random = Random(writer << 48 ^ sequence << 8);
         // Some keys are written often. Others are written so rarely that their entries, including
-        // tombstones, get into old segments: about one write in 64 of a thread goes to its last key.
+        // tombstones, get into old segments: about one write in 64 of a thread goes to its last
+        // key.
         let any = |random: &mut Random| {
             let at = random.below(KEYS_EACH).min(random.below(KEYS_EACH));
             writer * KEYS_EACH + at
@@ -192,12 +193,13 @@ impl Change {
 struct Diary {
     path: PathBuf,
     returned: File,
-    /// A line for the beginning and the end of each clear, with the number of returned writes of each
-    /// thread.
+    /// A line for the beginning and the end of each clear, with the number of returned writes of
+    /// each thread.
     clears: File,
 }
 
-/// Size of a line of the diary of clears: 0 for a beginning or 1 for an end, then a number per thread.
+/// Size of a line of the diary of clears: 0 for a beginning or 1 for an end, then a number per
+/// thread.
 const CLEAR_SIZE: usize = 8 * (1 + THREADS);
 
 impl Diary {
@@ -259,7 +261,8 @@ impl Diary {
     }
 }
 
-/// Checks the state of a store after a kill, given the state and the counts of returned writes before.
+/// Checks the state of a store after a kill, given the state and the counts of returned writes
+/// before.
 fn judge(before: &State, from: [u64; THREADS], diary: &Diary, after: &State) {
     let (cleared, clearing) = diary.clears();
     let state_at = |thread: usize, until: u64| {
@@ -297,7 +300,7 @@ struct Shared {
     /// diary could not tell which came first.
     clears: RwLock<u64>,
     diary: Option<Diary>,
-    /// Tells the threads that run until they are stopped to stop.
+    /// Stops the threads that would otherwise run for ever.
     done: AtomicBool,
 }
 
@@ -365,8 +368,8 @@ impl<'a> Worker<'a> {
         first..first + KEYS_EACH
     }
 
-    /// Makes one step, once the disk has caught up: eight threads fill tiny segments much faster than
-    /// one thread can seal them.
+    /// Makes one step, once the disk has caught up: eight threads fill tiny segments much faster
+    /// than one thread can seal them.
     fn step(&mut self) {
         let unsealed = || {
             let stats = self.db.stats();
@@ -577,8 +580,8 @@ fn keep_house(db: &Bitcask, shared: &Shared, random: &mut Random) {
     thread::sleep(Duration::from_millis(1));
 }
 
-/// Runs merges and the other calls until the writing threads are done. Returns what those threads know
-/// of their keys.
+/// Runs merges and the other calls until the writing threads are done. Returns what those threads
+/// know of their keys.
 fn run<'a>(
     db: &'a Bitcask,
     shared: &'a Shared,
@@ -683,8 +686,8 @@ fn check_files(path: &Path) {
     assert_eq!(files_of(path, "tmp"), Vec::<PathBuf>::new());
 }
 
-/// Opens a store whose process was killed, and returns its state. Then prepares the store for the next
-/// process in one of several ways.
+/// Opens a store whose process was killed, and returns its state. Then prepares the store for the
+/// next process in one of several ways.
 fn reopened(path: &Path, generation: u64, random: &mut Random) -> State {
     let state = found(&open_read_only(path));
     if generation.is_multiple_of(4) {
@@ -706,8 +709,8 @@ fn reopened(path: &Path, generation: u64, random: &mut Random) -> State {
     state
 }
 
-/// Kills one process per generation, each after a random number of merges, at most `merges_max`, and
-/// then a random number of steps.
+/// Kills one process per generation, each after a random number of merges, at most `merges_max`,
+/// and then a random number of steps.
 fn killed_while_merging(generations: u64, merges_max: u64, seed: u64) {
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("store");
@@ -805,8 +808,8 @@ fn closing_in_the_middle_of_merges_keeps_the_state_and_no_garbage() {
     let figures = db.stats();
     db.close().unwrap();
     check_files(dir.path());
-    // Header, key and value, rounded up to a multiple of 8; at most 24 bytes of hint per key; and each
-    // file's fixed size.
+    // Header, key and value, rounded up to a multiple of 8; at most 24 bytes of hint per key; and
+    // each file's fixed size.
     let live = state.iter().map(|(at, sequence)| {
         let size = 20 + 8 + value(*at, owner(*at), *sequence).len();
         size.next_multiple_of(8) as u64

@@ -1,7 +1,7 @@
 //! Calls from other threads while a merge is running, on real files and with real threads.
 //!
-//! - Where a test checks that something stops a merge, the merge is too slow to end on its own. Such a
-//!   test hangs if it fails.
+//! - Where a test checks that something stops a merge, the merge is too slow to end on its own.
+//!   Such a test hangs if it fails.
 
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
@@ -153,7 +153,7 @@ fn a_callback_may_drop_the_store() {
     let before = pairs(&db);
     drop(db);
     alone.send(()).unwrap();
-    // The lock is released by the thread, which ends after the callback has returned.
+    // The thread releases the lock, and ends after the callback has returned.
     let db = loop {
         match Bitcask::open(dir.path(), small()) {
             Err(Error::Locked { .. }) => thread::yield_now(),

@@ -177,7 +177,8 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// State of a key in the model. An expired key is absent for readers, but counts until it is removed.
+/// State of a key in the model. An expired key is absent for readers, but counts until it is
+/// removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Slot {
     /// The key's value, and whether it has a time to live, a long one.

@@ -1,6 +1,6 @@
-//! Several processes: one that is killed while it writes, two that compete for the lock, and a reader
-//! that runs concurrently with a writer. The children run this test binary again, in a part that
-//! `ROLE` names.
+//! Several processes: one that is killed while it writes, two that compete for the lock, and a
+//! reader that runs concurrently with a writer. The children run this test binary again, in a part
+//! that `ROLE` names.
 
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
@@ -101,8 +101,8 @@ const CLEARED: u64 = 300;
 /// Number of steps between two merges of the log keeper that merges.
 const MERGED: u64 = 150;
 
-/// Returns the change that a log keeper makes at a step: a put or a delete of one of a few keys, and a
-/// put of the step's number.
+/// Returns the change that a log keeper makes at a step: a put or a delete of one of a few keys,
+/// and a put of the step's number.
 fn change(step: u64) -> Batch {
     let mut batch = Batch::new();
     batch.put(HEAD, step.to_be_bytes());
@@ -137,8 +137,8 @@ fn number(bytes: &[u8]) -> u64 {
     u64::from_be_bytes(bytes.try_into().unwrap())
 }
 
-/// Returns how far the store of a log keeper has got, after checking that it holds exactly the state
-/// of that step.
+/// Returns how far the store of a log keeper has got, after checking that it holds exactly the
+/// state of that step.
 fn checked_head(db: &Reader) -> u64 {
     let found = pairs(db);
     let head = found.get(HEAD.as_bytes()).map_or(0, |head| number(head));
@@ -215,7 +215,8 @@ fn only_one_of_two_processes_gets_the_lock() {
 }
 
 /// Opens the store for reading again and again while a log keeper runs, until the keeper has made
-/// `changes` changes. Passes each reader to `check`, with the last change reported before the opening.
+/// `changes` changes. Passes each reader to `check`, with the last change reported before the
+/// opening.
 fn read_during_writes(role: &str, changes: u64, mut check: impl FnMut(&Reader, u64) + Send) {
     look_during_writes(role, changes, |path, before| {
         let db = ReadOnly::open(path, small()).unwrap();
@@ -251,8 +252,8 @@ fn look_during_writes(role: &str, changes: u64, mut look: impl FnMut(&Path, u64)
                 }
             }
         });
-        // Once the reader has finished, no thread reads the writer's reports, so the writer will soon
-        // block.
+        // Once the reader has finished, no thread reads the writer's reports, so the writer will
+        // soon block.
         while said.load(Ordering::Acquire) < changes && !reader.is_finished() {
             let step = keeper.hear().map_or(u64::MAX, |step| step.parse().unwrap());
             said.store(step, Ordering::Release);
@@ -262,8 +263,8 @@ fn look_during_writes(role: &str, changes: u64, mut look: impl FnMut(&Path, u64)
     });
 }
 
-/// Returns a check that the reader shows the state at one moment between the start and the end of the
-/// look.
+/// Returns a check that the reader shows the state at one moment between the start and the end of
+/// the look.
 fn states_of_one_moment() -> impl FnMut(&Reader, u64) {
     let mut last = 0;
     move |db, before| {
@@ -464,10 +465,10 @@ fn opening_a_missing_store_for_reading_creates_nothing() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
-// From its start until it executes another program, a child process has a copy of every handle of its
-// parent, including the lock's. A lock released only by closing its handle stays held for that long:
-// if another thread were just starting a process, the store could not be reopened right after it was
-// closed.
+// From its start until it executes another program, a child process has a copy of every handle of
+// its parent, including the lock's. A lock released only by closing its handle stays held for that
+// long: if another thread were just starting a process, the store could not be reopened right after
+// it was closed.
 #[test]
 fn a_closed_store_reopens_immediately_while_processes_are_started() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,12 +1,13 @@
 //! Real file systems of the running kernel that are full, or that fail.
 //!
-//! - Each test plays in a separate mount namespace, made by `unshare`. The kernel unmounts everything
-//!   there when the last process in it exits, even if that is killed. Where mounting is not permitted,
-//!   a test prints why and is skipped; with `BITCASK_REAL_DISK=required` it fails instead.
+//! - Each test plays in a separate mount namespace, made by `unshare`. The kernel unmounts
+//!   everything there when the last process in it exits, even if that is killed. Where mounting is
+//!   not permitted, a test prints why and is skipped; with `BITCASK_REAL_DISK=required` it fails
+//!   instead.
 //! - Each writer is a separate process in the namespace, so that it can be killed, and may die of
 //!   SIGBUS where the documentation says so.
-//! - The key and the value of a write follow from its number. So the number of writes determines what
-//!   a store must hold.
+//! - The key and the value of a write follow from its number. So the number of writes determines
+//!   what a store must hold.
 
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
@@ -245,8 +246,8 @@ impl Ballast {
     }
 }
 
-/// Fills a file system, kills the writer, and continues with the store: frees space in every way, and
-/// writes again.
+/// Fills a file system, kills the writer, and continues with the store: frees space in every way,
+/// and writes again.
 fn full(disk: &Path, mode: AppendMode) {
     let store = disk.join(format!("{mode:?}"));
     let mut ballast = Ballast::load(disk);
@@ -289,8 +290,8 @@ fn full(disk: &Path, mode: AppendMode) {
     fs::remove_dir_all(store).unwrap();
 }
 
-/// Deletes half of the keys on a full disk, once there is room for the tombstones, and merges to free
-/// their space. Returns the numbers that are present once the disk is full again.
+/// Deletes half of the keys on a full disk, once there is room for the tombstones, and merges to
+/// free their space. Returns the numbers that are present once the disk is full again.
 fn delete_and_merge(db: &Bitcask, count: usize, ballast: &mut Ballast) -> Range<usize> {
     let numbers = 0..count / 2;
     for number in numbers.clone() {
@@ -318,8 +319,8 @@ fn delete_and_merge(db: &Bitcask, count: usize, ballast: &mut Ballast) -> Range<
     numbers.end..next
 }
 
-/// Writes and syncs until either fails. Reports how many writes are durable, and finally the failure.
-/// After that, reads must work and writes must fail.
+/// Writes and syncs until either fails. Reports how many writes are durable, and finally the
+/// failure. After that, reads must work and writes must fail.
 fn sync_until_it_fails(dir: &Path) {
     let db = Bitcask::open(dir, options(mode())).unwrap();
     let mut written = 0;
@@ -346,8 +347,8 @@ fn sync_until_it_fails(dir: &Path) {
     let _ = std::io::stdin().read(&mut [0]);
 }
 
-/// Reads the writer's reports of durable writes until the writer has failed, and returns the number.
-/// In the mapped mode, the writer may have died of the documented signal.
+/// Reads the writer's reports of durable writes until the writer has failed, and returns the
+/// number. In the mapped mode, the writer may have died of the documented signal.
 fn hear_until_it_fails(mut child: Actor, mode: AppendMode, mut hear: impl FnMut(usize)) -> usize {
     let mut durable = 0;
     loop {
@@ -369,8 +370,8 @@ fn hear_until_it_fails(mut child: Actor, mode: AppendMode, mut hear: impl FnMut(
     }
 }
 
-/// Checks that a store on a repaired disk holds a prefix of the writes with all durable ones, and that
-/// it is writable.
+/// Checks that a store on a repaired disk holds a prefix of the writes with all durable ones, and
+/// that it is writable.
 fn check_recovered(store: &Path, mode: AppendMode, durable: usize) {
     let db = Bitcask::open(store, options(mode)).unwrap();
     let found = pairs(&db);
@@ -416,8 +417,8 @@ fn failing(below: &Path, disk: &Path, mode: AppendMode) -> Result<(), String> {
 /// Shrinks the disk's image, and returns the content that was cut off.
 ///
 /// The file system is frozen meanwhile, so no data is on its way to the disk that would be accepted
-/// and lost. It is thawed whatever fails, because a process that writes to a frozen file system cannot
-/// be killed.
+/// and lost. It is thawed whatever fails, because a process that writes to a frozen file system
+/// cannot be killed.
 fn cut_off(image: &fs::File, works: u64, size: u64, device: &str, disk: &Path) -> Vec<u8> {
     let mut lost = vec![0; usize::try_from(size - works).unwrap()];
     run("fsfreeze", &["-f", disk.to_str().unwrap()]).unwrap();

@@ -184,8 +184,8 @@ fn compressed_values_are_copied_by_a_build_that_has_the_codec() {
     }
 }
 
-/// A store has more segments than the process may have files open. It opens, so diagnosis and salvage
-/// have to work, too.
+/// A store has more segments than the process may have files open. It opens, so diagnosis and
+/// salvage have to work, too.
 #[test]
 fn many_segments_need_few_descriptors() {
     let dir = tempfile::tempdir().unwrap();

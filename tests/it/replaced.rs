@@ -1,8 +1,8 @@
-//! A store whose directory is replaced while it is open: renamed away, removed and recreated, emptied,
-//! hidden under a mount, or reached through a link that now leads elsewhere.
+//! A store whose directory is replaced while it is open: renamed away, removed and recreated,
+//! emptied, hidden under a mount, or reached through a link that now leads elsewhere.
 //!
-//! - Each test puts another store in the place of the first one. The first store's writer then calls
-//!   everything a writer can. The other store must stay the same, byte for byte.
+//! - Each test puts another store in the place of the first one. The first store's writer then
+//!   calls everything a writer can. The other store must stay the same, byte for byte.
 //! - Everything reported as durable is in the writer's directory, wherever that is by then.
 
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
@@ -250,8 +250,8 @@ pub(crate) fn mounted_over(dir: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// If the lock file was deleted manually, a second writer can open the store. The first writer notices
-/// with its next sync or its next segment, and stops.
+/// If the lock file was deleted manually, a second writer can open the store. The first writer
+/// notices with its next sync or its next segment, and stops.
 #[test]
 fn a_writer_whose_lock_file_was_removed_yields_to_the_next_writer() {
     for policy in [SyncPolicy::Always, SyncPolicy::Never] {
@@ -319,8 +319,8 @@ fn the_error_names_both_directories() {
     drop(db);
 }
 
-/// A path that no longer leads anywhere says nothing about the directory, which still belongs to the
-/// store.
+/// A path that no longer leads anywhere says nothing about the directory, which still belongs to
+/// the store.
 #[test]
 fn a_store_stays_usable_in_a_renamed_directory() {
     let dir = tempfile::tempdir().unwrap();

@@ -24,10 +24,10 @@ fn assert_value(db: &Bitcask, key: &str, expected: &str) {
     assert!(found == expected, "{key} is {found:?}, not {expected:?}");
 }
 
-// bitcaskpy took the size of the active segment from a `.hint` that was written when the segment was
-// created, every 60 seconds, and at a close that the store did not have. After a restart the size was
-// 0 although the file held 46 bytes. The next put was recorded at offset 0, and `get('c')` returned
-// '11111', another key's value, from then on.
+// bitcaskpy took the size of the active segment from a `.hint` that was written when the segment
+// was created, every 60 seconds, and at a close that the store did not have. After a restart the
+// size was 0 although the file held 46 bytes. The next put was recorded at offset 0, and `get('c')`
+// returned '11111', another key's value, from then on.
 #[test]
 fn a_put_after_a_restart_has_the_right_offset() {
     for killed in [false, true] {
@@ -52,8 +52,8 @@ fn a_put_after_a_restart_has_the_right_offset() {
     }
 }
 
-// bitcaskpy recorded a key's length in characters but wrote its UTF-8 bytes. A record with a non-ASCII
-// character could not be read, nor could any record after it.
+// bitcaskpy recorded a key's length in characters but wrote its UTF-8 bytes. A record with a
+// non-ASCII character could not be read, nor could any record after it.
 #[test]
 fn non_ascii_keys_and_values_and_the_following_entries_are_read() {
     let samples = [
@@ -83,8 +83,9 @@ fn non_ascii_keys_and_values_and_the_following_entries_are_read() {
     }
 }
 
-// bitcaskpy only checked whether a segment was already full. A record that did not fit into the rest
-// of the segment raised "Segment is full": after a value of 9 MiB, one of 2 MiB failed every time.
+// bitcaskpy only checked whether a segment was already full. A record that did not fit into the
+// rest of the segment raised "Segment is full": after a value of 9 MiB, one of 2 MiB failed every
+// time.
 #[test]
 fn an_entry_that_does_not_fit_starts_the_next_segment() {
     let dir = tempfile::tempdir().unwrap();
@@ -172,8 +173,8 @@ fn a_torn_empty_or_foreign_hint_is_rebuilt() {
     }
 }
 
-// bitcaskpy's `.hint` held the paths at which the files had been created, so a moved directory opened
-// as an empty store.
+// bitcaskpy's `.hint` held the paths at which the files had been created, so a moved directory
+// opened as an empty store.
 #[test]
 fn a_moved_directory_keeps_everything() {
     let parent = tempfile::tempdir().unwrap();
@@ -393,8 +394,8 @@ fn the_later_of_two_puts_with_the_same_timestamp_wins() {
     }
 }
 
-// After a kill in the middle of a write, pybitcask appended after the torn record. Everything written
-// from then on was lost at the next start.
+// After a kill in the middle of a write, pybitcask appended after the torn record. Everything
+// written from then on was lost at the next start.
 #[test]
 fn writes_after_a_torn_tail_are_recovered() {
     let mut dir = tempfile::tempdir().unwrap();
@@ -504,8 +505,8 @@ fn writes_are_synced_only_on_request() {
     }
 }
 
-// bitcaskpy appended a tombstone for every delete, even of a key that had never existed, and did not
-// report that.
+// bitcaskpy appended a tombstone for every delete, even of a key that had never existed, and did
+// not report that.
 #[test]
 fn a_delete_of_an_absent_key_leaves_no_trace() {
     let dir = tempfile::tempdir().unwrap();

@@ -127,8 +127,8 @@ fn held_values_and_views_outlive_the_store() {
     assert!(db.verify().unwrap().is_clean());
 }
 
-/// With the index damaged at every seventh byte, or removed, ordered iteration is unchanged. A writer
-/// then rebuilds a removed index byte for byte.
+/// With the index damaged at every seventh byte, or removed, ordered iteration is unchanged. A
+/// writer then rebuilds a removed index byte for byte.
 #[test]
 fn ordered_reads_survive_damaged_and_missing_indexes() {
     let dir = tempfile::tempdir().unwrap();

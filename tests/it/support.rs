@@ -1,5 +1,5 @@
-//! Shared by the tests: stores with small segments, simulated kills, the contents of a directory, and
-//! enough of the file format to forge files.
+//! Shared by the tests: stores with small segments, simulated kills, the contents of a directory,
+//! and enough of the file format to forge files.
 
 #![expect(clippy::unwrap_used, reason = "a test whose setup fails has failed")]
 #![expect(clippy::indexing_slicing, reason = "an out-of-bounds index fails the test")]
@@ -16,8 +16,8 @@ use tempfile::TempDir;
 /// Keys and values.
 pub(crate) type Pairs = BTreeMap<Vec<u8>, Vec<u8>>;
 
-/// Segments of 4 KiB, so that a few dozen writes cause a rotation. Only explicit syncs happen, so no
-/// entry carries a mark.
+/// Segments of 4 KiB, so that a few dozen writes cause a rotation. Only explicit syncs happen, so
+/// no entry carries a mark.
 pub(crate) fn small() -> Options {
     options().segment_size(4096).sync_policy(SyncPolicy::Never)
 }
@@ -122,8 +122,8 @@ pub(crate) fn remove_hints(dir: &Path) {
     }
 }
 
-/// Returns every file below a directory with its bytes, and every subdirectory without. Leaves out the
-/// lock, because attempts to open a store may touch it.
+/// Returns every file below a directory with its bytes, and every subdirectory without. Leaves out
+/// the lock, because attempts to open a store may touch it.
 pub(crate) fn contents(dir: &Path) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let mut contents = BTreeMap::new();
     for name in names(dir) {
@@ -241,7 +241,8 @@ pub(crate) const STORE: &str = "BITCASK_TEST_STORE";
 /// Prefix of a child's reports, which distinguishes them from the output of the test harness.
 pub(crate) const SAYS: &str = "@@ ";
 
-/// Returns a command that runs this test binary as a child process that plays a part; see `processes`.
+/// Returns a command that runs this test binary as a child process that plays a part; see
+/// `processes`.
 pub(crate) fn actor(role: &str, store: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "processes::a_child_process_plays_its_part", "--nocapture"]);

@@ -259,7 +259,8 @@ fn every_function_fits_on_a_screen() {
         let lines = source_lines(&path);
         for (at, line) in lines.iter().enumerate().filter(|(_, line)| begins_function(line)) {
             let indentation = line.len() - line.trim_start().len();
-            // The function ends with its body, with a signature without a body, or at the next item.
+            // The function ends with its body, with a signature without a body, or at the next
+            // item.
             let is_end = |end: &&String| {
                 let rest = end.get(indentation..).unwrap_or_default();
                 end.len() - end.trim_start().len() == indentation

@@ -1,8 +1,8 @@
 //! Ordered reads and snapshots, compared with LMDB, redb and fjall in one run.
 //!
-//! `cargo run --release --manifest-path benches/compare/Cargo.toml -- [KEYS] [DIRECTORY]`. The default
-//! is ten million keys of 16 bytes with values of 100, loaded in random order. Each figure is the
-//! median of five rounds; in each round the stores take turns.
+//! `cargo run --release --manifest-path benches/compare/Cargo.toml -- [KEYS] [DIRECTORY]`. The
+//! default is ten million keys of 16 bytes with values of 100, loaded in random order. Each figure
+//! is the median of five rounds; in each round the stores take turns.
 
 #![expect(clippy::unwrap_used, reason = "a bench whose setup fails has failed")]
 

@@ -1,4 +1,5 @@
-//! The stores, each in its fastest fair configuration: no sync, and caches large enough for all data.
+//! The stores, each in its fastest fair configuration: no sync, and caches large enough for all
+//! data.
 
 use std::hint::black_box;
 use std::path::Path;
@@ -98,8 +99,8 @@ impl Lmdb {
         std::fs::create_dir_all(&path).unwrap();
         let mut options = heed::EnvOpenOptions::new();
         options.map_size(64 << 30);
-        // SAFETY: no other process uses the directory, and losing data in a power cut does not matter
-        // here.
+        // SAFETY: no other process uses the directory, and losing data in a power cut does not
+        // matter here.
         let env = unsafe {
             options.flags(heed::EnvFlags::NO_SYNC | heed::EnvFlags::NO_READ_AHEAD);
             options.open(path).unwrap()

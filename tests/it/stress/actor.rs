@@ -15,9 +15,9 @@ use crate::threads::{checked, value};
 /// A short time to live, which ends within the round.
 pub(super) const SHORT: Duration = Duration::from_millis(3);
 
-/// The keys of a round, by number. All keys of a group are only ever changed together. So a group is
-/// itself a register for any call that sees all its keys at one moment. The groups are numbered after
-/// the keys.
+/// The keys of a round, by number. All keys of a group are only ever changed together. So a group
+/// is itself a register for any call that sees all its keys at one moment. The groups are numbered
+/// after the keys.
 #[derive(Debug, Clone)]
 pub(super) struct Layout {
     /// Number of keys that are changed one at a time.
@@ -220,7 +220,8 @@ impl<'a> Actor<'a> {
         }
     }
 
-    /// Returns whether all keys of a group hold the same write's values at one moment, as they must.
+    /// Returns whether all keys of a group hold the same write's values at one moment, as they
+    /// must.
     pub(super) fn is_whole(
         &mut self,
         group: usize,

@@ -14,8 +14,8 @@ const KEYS: u32 = 20_000;
 /// Default number of rounds.
 const ROUNDS: u64 = 4;
 
-/// Deletes all keys in a batch, and merges as soon as the deletes are in the log. Returns the number
-/// of keys after the deletes have returned, and again after the store was reopened.
+/// Deletes all keys in a batch, and merges as soon as the deletes are in the log. Returns the
+/// number of keys after the deletes have returned, and again after the store was reopened.
 fn delete_during_a_merge() -> (u64, u64) {
     let dir = directory();
     let open = || Bitcask::open(dir.path(), options().merge_policy(MergePolicy::Manual)).unwrap();
@@ -52,9 +52,9 @@ fn delete_during_a_merge() -> (u64, u64) {
     (left, open().len().unwrap())
 }
 
-/// Regression: on a busy machine, a low-priority thread had its deletes in the log and was suspended
-/// before the keydir had them. A merge then took the keys for live, copied them, and dropped the
-/// deletes as unneeded. After the next opening, the keys were back.
+/// Regression: on a busy machine, a low-priority thread had its deletes in the log and was
+/// suspended before the keydir had them. A merge then took the keys for live, copied them, and
+/// dropped the deletes as unneeded. After the next opening, the keys were back.
 #[test]
 fn deletes_in_flight_during_a_merge_stay_deleted() {
     let rounds = asked("BITCASK_STRESS").map_or(ROUNDS, |rounds| rounds.min(50));

@@ -1,7 +1,7 @@
 //! What the calls on one key reported, and which states the key may have after each of them.
 //!
-//! - A key is a register that holds a value or nothing. No two writes store the same value, so a value
-//!   identifies its write.
+//! - A key is a register that holds a value or nothing. No two writes store the same value, so a
+//!   value identifies its write.
 //! - Each call has a stamp for its start and one for its end, both from one counter. A call ended
 //!   before another began if its end is lower than the other's start.
 //! - A value with a time to live may disappear at any moment. Once any call has found it absent, it

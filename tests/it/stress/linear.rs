@@ -1,12 +1,12 @@
-//! Checks linearizability: whether the calls on one key can be ordered so that the order explains what
-//! each has reported, with each call's place between its start and its end.
+//! Checks linearizability: whether the calls on one key can be ordered so that the order explains
+//! what each has reported, with each call's place between its start and its end.
 //!
-//! The search visits starts and ends in the order of their stamps, and keeps every possible situation:
-//! which of the pending calls have taken effect, and the key's state. (Just-in-time linearization:
-//! Lowe, "Testing for linearizability", 2017, after Wing and Gong.) A call takes effect only when
-//! needed: when it ends, or before another call that ends. So the number of kept situations depends on
-//! how many calls overlap, not on how many there are. While no call is pending, it is the number of
-//! states that the key may have.
+//! The search visits starts and ends in the order of their stamps, and keeps every possible
+//! situation: which of the pending calls have taken effect, and the key's state. (Just-in-time
+//! linearization: Lowe, "Testing for linearizability", 2017, after Wing and Gong.) A call takes
+//! effect only when needed: when it ends, or before another call that ends. So the number of kept
+//! situations depends on how many calls overlap, not on how many there are. While no call is
+//! pending, it is the number of states that the key may have.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Write as _;
@@ -169,7 +169,8 @@ pub(super) fn disorder(ops: &[Op]) -> Option<String> {
     let is_within = |op: &&Op| op.end > quiet && op.start < end;
     let before: HashSet<Tag> =
         ops.iter().filter(is_within).flat_map(|op| op.after.clone()).collect();
-    // Writes whose values followers received earlier belong to the window, even if they come too late.
+    // Writes whose values followers received earlier belong to the window, even if they come too
+    // late.
     let is_told = |op: &Op| op.act.stores().is_some_and(|tag| before.contains(&tag));
     let is_late = |op: &&Op| op.start >= end && is_told(op);
     let mut window: Vec<Op> =

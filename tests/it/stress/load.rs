@@ -23,7 +23,8 @@ pub(super) fn spin(is_over: impl Fn() -> bool) {
 
 /// Lowers the calling thread's priority, so that it runs only when no other thread wants to.
 pub(super) fn step_back() {
-    // On other systems the priority belongs to the whole process, or the thread's id is unavailable.
+    // On other systems the priority belongs to the whole process, or the thread's id is
+    // unavailable.
     #[cfg(target_os = "linux")]
     {
         // SAFETY: both calls take and return only numbers.
@@ -35,8 +36,8 @@ pub(super) fn step_back() {
     }
 }
 
-/// A directory in memory, where available. The tests look for races between threads, and waiting for a
-/// disk makes races rarer.
+/// A directory in memory, where available. The tests look for races between threads, and waiting
+/// for a disk makes races rarer.
 pub(super) fn directory() -> TempDir {
     let memory = Path::new("/dev/shm");
     let in_memory = if memory.is_dir() { tempfile::tempdir_in(memory).ok() } else { None };

@@ -1,10 +1,10 @@
-//! Real threads on real files: every operation of a store, concurrently, on few keys, during merges.
-//! Each call is recorded, and the records of each key must be linearizable as a single register
-//! (`linear`), also across closing and reopening.
+//! Real threads on real files: every operation of a store, concurrently, on few keys, during
+//! merges. Each call is recorded, and the records of each key must be linearizable as a single
+//! register (`linear`), also across closing and reopening.
 //!
-//! `BITCASK_STRESS=1000 cargo test --release --test it stress -- --nocapture` plays that many rounds.
-//! `BITCASK_STRESS_SEED` is the first round's seed, which determines what is done but not when. With
-//! `BITCASK_STRESS_MERGES=off`, nothing is merged.
+//! `BITCASK_STRESS=1000 cargo test --release --test it stress -- --nocapture` plays that many
+//! rounds. `BITCASK_STRESS_SEED` is the first round's seed, which determines what is done but not
+//! when. With `BITCASK_STRESS_MERGES=off`, nothing is merged.
 
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 #![expect(clippy::indexing_slicing, reason = "an out-of-bounds index in a helper fails the test")]
@@ -33,7 +33,8 @@ fn asked(name: &str) -> Option<u64> {
     env::var(name).ok().map(|number| number.parse().unwrap())
 }
 
-/// Plays rounds, and prints the progress now and then. Returns the number of rounds with violations.
+/// Plays rounds, and prints the progress now and then. Returns the number of rounds with
+/// violations.
 fn play_rounds(rounds: u64, first: u64, merges: bool) -> u64 {
     let steps = Steps { generations: 6, writes: 50, slow_writes: 12, reads: 200 };
     let (mut all, mut stories, mut bad) = (Outcome::default(), 0, 0);

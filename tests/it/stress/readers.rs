@@ -57,8 +57,8 @@ impl Actor<'_> {
         }
     }
 
-    /// Iterates over the live store, which shows no single moment. A value that it yields was present
-    /// at some moment; a key that it does not yield may have been changed meanwhile.
+    /// Iterates over the live store, which shows no single moment. A value that it yields was
+    /// present at some moment; a key that it does not yield may have been changed meanwhile.
     fn iterate(&mut self) {
         let layout = self.shared.layout;
         let (span, found) = self.timed(|db| {
@@ -169,8 +169,8 @@ impl Actor<'_> {
         self.note_moment(span, call, &seen);
     }
 
-    /// Follows the changes from a position until the writers are done and nothing is left. Where the
-    /// history is no longer available, continues from the current position.
+    /// Follows the changes from a position until the writers are done and nothing is left. Where
+    /// the history is no longer available, continues from the current position.
     pub(super) fn follow(&mut self, since: Position) {
         let mut position = since;
         loop {

@@ -1,5 +1,5 @@
-//! One round: a new store, threads of all kinds, and a check of the state after the store was closed
-//! and reopened.
+//! One round: a new store, threads of all kinds, and a check of the state after the store was
+//! closed and reopened.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -98,8 +98,8 @@ impl Drop for Writing<'_> {
     }
 }
 
-/// Plays a round. Repeatedly, the threads do their work, and the store is read, closed, reopened and
-/// read again.
+/// Plays a round. Repeatedly, the threads do their work, and the store is read, closed, reopened
+/// and read again.
 pub(super) fn play(plan: &Plan, steps: Steps) -> Outcome {
     let _named = Named(plan);
     let home = directory();
@@ -223,8 +223,8 @@ fn merge(actor: &mut Actor<'_>) {
     }
 }
 
-/// Syncs again and again. If the plan says so, also backs up and clears, each after some more steps of
-/// the writers.
+/// Syncs again and again. If the plan says so, also backs up and clears, each after some more steps
+/// of the writers.
 fn keep_house(plan: &Plan, actor: &mut Actor<'_>, home: &Path) {
     const BETWEEN: u64 = 20;
     let mut next = BETWEEN;

@@ -238,8 +238,8 @@ impl Actor<'_> {
         self.note(at, span, "delete_prefix", act);
     }
 
-    /// Removes all keys with a prefix. The number of removed keys shows what happened to each of them
-    /// only if it is all or none.
+    /// Removes all keys with a prefix. The number of removed keys shows what happened to each of
+    /// them only if it is all or none.
     fn remove_some(&mut self) {
         let tens = self.below(self.shared.layout.plain.div_ceil(10));
         let prefix = format!("a/{tens}");
