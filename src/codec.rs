@@ -218,6 +218,49 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "zstd")]
+    fn frames_of_zstandard_that_this_crate_does_not_write() {
+        let block = |kind: u32, size: u32, bytes: &[u8]| {
+            let header = (size << 3) | (kind << 1) | 1;
+            [&u32::to_le_bytes(header)[..3], bytes].concat()
+        };
+        // A frame with this descriptor and these optional fields, and one raw block.
+        let frame = |descriptor: u8, fields: &[u8], content: &[u8]| {
+            let size = u32::try_from(content.len()).unwrap();
+            let magic = [0x28, 0xb5, 0x2f, 0xfd, descriptor];
+            [&magic[..], fields, &block(0, size, content)].concat()
+        };
+        let small = |content: &[u8]| frame(0, &[0], content);
+        let decompress = |stored: &[u8], size| Codec::Zstd.decompress(stored, size);
+        assert_eq!(decompress(&small(b"abc"), 3).unwrap(), b"abc");
+        // Several frames, some of which are empty or to be skipped.
+        let skipped = [&[0x5a, 0x2a, 0x4d, 0x18, 4, 0, 0, 0], &b"skip"[..]].concat();
+        let parts = [small(b"ab"), skipped.clone(), small(b""), small(b"c"), skipped.clone()];
+        assert_eq!(decompress(&parts.concat(), 3).unwrap(), b"abc");
+        assert!(decompress(&parts.concat(), 2).is_err() && decompress(&parts.concat(), 4).is_err());
+        assert_eq!(decompress(&[skipped, small(b"")].concat(), 0).unwrap(), b"");
+        // A skipped frame that is longer than the bytes.
+        assert!(decompress(&[0x5a, 0x2a, 0x4d, 0x18, 0xff, 0xff, 0xff, 0xff], 0).is_err());
+        assert!(decompress(&[&small(b"abc")[..], b"x"].concat(), 3).is_err());
+        // The largest window there is takes no memory.
+        assert_eq!(decompress(&frame(0, &[0xff], b"abc"), 3).unwrap_or(b"abc".into()), b"abc");
+        // A content size that is not true, or enormous.
+        let sized = |size: u64| frame(0xe0, &size.to_le_bytes(), b"abc");
+        assert_eq!(decompress(&sized(3), 3).unwrap(), b"abc");
+        assert!([0, 2, 4, 1 << 62].into_iter().all(|size| decompress(&sized(size), 3).is_err()));
+        // A dictionary, a checksum that is wrong, a reserved bit, a reserved kind of block.
+        assert!(decompress(&frame(1, &[0, 7], b"abc"), 3).is_err());
+        assert!(decompress(&[&frame(4, &[0], b"abc")[..], &[0; 4]].concat(), 3).is_err());
+        assert!(decompress(&frame(8, &[0], b"abc"), 3).is_err());
+        let reserved = [&[0x28, 0xb5, 0x2f, 0xfd, 0, 0][..], &block(3, 3, b"abc")].concat();
+        assert!(decompress(&reserved, 3).is_err());
+        // Formats of old versions.
+        assert!((0x22..=0x27).all(|old| decompress(&[old, 0xb5, 0x2f, 0xfd, 0, 0, 0], 3).is_err()));
+        // The context of the thread is as good as new after each failure.
+        assert_eq!(decompress(&small(b"abc"), 3).unwrap(), b"abc");
+    }
+
+    #[test]
     fn damaged_bytes_give_an_error_or_bytes_of_the_right_size() {
         let small = || values().into_iter().filter(|raw| raw.len() <= 1000);
         let all = compressors().flat_map(|each| small().map(move |raw| (each, raw)));

@@ -59,6 +59,21 @@
 //! and allocates nothing. [`get_many`](Reader::get_many) reads several keys faster than one by one. Methods
 //! whose names end in `_with` take a closure.
 //!
+//! ```
+//! use bitcask::{Bitcask, Options};
+//! # fn main() -> bitcask::Result<()> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! let db = Bitcask::open(dir.path(), Options::default())?;
+//! db.put("ann", "blue")?;
+//! db.put("bob", "green")?;
+//! assert_eq!(db.get("ann")?.expect("it was just put"), "blue");
+//! assert_eq!(db.get_with("bob", |color| color.len())?, Some(5));
+//! let colors = db.get_many(&["ann", "bob", "cid"])?;
+//! assert!(colors[1].is_some() && colors[2].is_none());
+//! # db.close()
+//! # }
+//! ```
+//!
 //! # Scanning
 //!
 //! [`range`](Reader::range) and [`prefix`](Reader::prefix) return the keys in the order of their bytes,
@@ -83,6 +98,20 @@
 //! [`snapshot`](Reader::snapshot) returns the store as it is now, in less than a microsecond. A
 //! [`Snapshot`] is read and scanned as a store is, and can be kept for as long as you like; it keeps disk
 //! space from being reclaimed meanwhile.
+//!
+//! ```
+//! use bitcask::{Bitcask, Options};
+//! # fn main() -> bitcask::Result<()> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! let db = Bitcask::open(dir.path(), Options::default())?;
+//! db.put("key", "old")?;
+//! let snapshot = db.snapshot();
+//! db.put("key", "new")?;
+//! assert_eq!(snapshot.get("key")?.expect("it was there"), "old");
+//! # drop(snapshot);
+//! # db.close()
+//! # }
+//! ```
 //!
 //! # Transactions
 //!
@@ -110,19 +139,72 @@
 //!
 //! [`changes`](Reader::changes) returns every put and delete since a [`Position`], in order, and can wait
 //! for more. Store the position with what you derive from the changes, and continue from there after a
-//! restart.
+//! restart. Merges remove history; [`Options::keep_history`] keeps some for followers that are away.
+//!
+//! ```
+//! use bitcask::{Bitcask, Options, Position};
+//! # fn main() -> bitcask::Result<()> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! let db = Bitcask::open(dir.path(), Options::default())?;
+//! db.put("key", "value")?;
+//! let mut changes = db.changes(Position::START)?;
+//! let change = changes.try_recv()?.expect("one change was made");
+//! assert_eq!(change.key, "key");
+//! let position = change.position.to_bytes(); // To be stored.
+//!
+//! db.delete("key")?;
+//! let mut changes = db.changes(Position::from_bytes(position))?;
+//! assert!(changes.try_recv()?.is_some() && changes.try_recv()?.is_none());
+//! # db.close()
+//! # }
+//! ```
 //!
 //! # Merging
 //!
 //! Overwritten and deleted entries take disk space until a merge. By default a background thread merges when
 //! it is worth it; [`Options::merge_policy`] chooses when. [`merge`](Bitcask::merge) does it now, and
 //! [`needs_merge`](Bitcask::needs_merge) says what it would do.
+//! [`pause_merges`](Bitcask::pause_merges) stops merges for a while.
+//!
+//! ```
+//! use bitcask::{Bitcask, MergeOptions, Options};
+//! # fn main() -> bitcask::Result<()> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! let db = Bitcask::open(dir.path(), Options::default())?;
+//! for round in 0..100_u32 {
+//!     db.put("key", round.to_be_bytes())?;
+//! }
+//! let report = db.merge_opt(MergeOptions::new().force(true))?;
+//! assert_eq!(report.live_entries, 1);
+//! # db.close()
+//! # }
+//! ```
 //!
 //! # Backing up and repairing
 //!
 //! [`backup`](Bitcask::backup) makes a consistent copy while the store is in use, mostly by hard links.
 //! [`verify`](Reader::verify) checks every entry. If a store does not open because durable data is damaged,
 //! [`repair`] reports what is wrong and copies what is intact into a new store.
+//!
+//! ```
+//! use std::ops::ControlFlow;
+//! use bitcask::{Bitcask, Options, repair};
+//! # fn main() -> bitcask::Result<()> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! # let [path, copy, salvaged] = ["a", "b", "c"].map(|name| dir.path().join(name));
+//! let db = Bitcask::open(&path, Options::default())?;
+//! db.put("key", "value")?;
+//! db.backup(&copy)?;
+//! assert!(db.verify()?.is_clean());
+//! db.close()?;
+//!
+//! // A store that is not open:
+//! assert!(repair::verify(&path)?.is_clean());
+//! let report = repair::salvage(&path, &salvaged, |_| ControlFlow::Continue(()))?;
+//! assert!(report.is_complete());
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Tuning
 //!
@@ -131,6 +213,19 @@
 //! compressed. A program with many stores lets them share their threads: [`Options::background`].
 //! [`Reader::stats`] reports sizes, and how close the store is to its limits; [`Reader::counters`]
 //! what the store has done, and how long that took.
+//!
+//! ```
+//! use bitcask::{Bitcask, Options, SyncPolicy};
+//! # fn main() -> bitcask::Result<()> {
+//! # let dir = tempfile::tempdir().unwrap();
+//! let options = Options::new().sync_policy(SyncPolicy::Always).segment_size(16 << 20);
+//! let db = Bitcask::open(dir.path(), options)?;
+//! db.put("key", "value")?; // It is durable when this returns.
+//! assert!(db.stats().syncs > 0);
+//! assert_eq!(db.counters().puts, 1);
+//! # db.close()
+//! # }
+//! ```
 //!
 //! # Promises
 //!

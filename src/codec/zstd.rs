@@ -4,11 +4,9 @@
 //!   costs more than to compress a small value.
 
 use std::cell::RefCell;
-use std::io;
 use std::thread::LocalKey;
 
-use zstd::bulk::{Compressor, Decompressor};
-use zstd::zstd_safe::compress_bound;
+use zstd::zstd_safe::{CCtx, CParameter, DCtx, compress_bound};
 
 use super::reserved;
 
@@ -17,8 +15,8 @@ use super::reserved;
 const RATIO_MAX: u64 = (128 << 10) / 4;
 
 thread_local! {
-    static COMPRESSOR: Context<Compressor<'static>> = const { RefCell::new(None) };
-    static DECOMPRESSOR: Context<Decompressor<'static>> = const { RefCell::new(None) };
+    static COMPRESSOR: Context<CCtx<'static>> = const { RefCell::new(None) };
+    static DECOMPRESSOR: Context<DCtx<'static>> = const { RefCell::new(None) };
 }
 
 /// A thread's context, once there is one.
@@ -31,15 +29,10 @@ pub(super) fn raw_size_max(stored: &[u8]) -> u64 {
 
 pub(super) fn compress(raw: &[u8], level: i32) -> Option<Vec<u8>> {
     let mut stored = reserved(compress_bound(raw.len()))?;
-    with_context(
-        &COMPRESSOR,
-        || Compressor::new(level),
-        |context| {
-            context.set_compression_level(level)?;
-            context.compress_to_buffer(raw, &mut stored)
-        },
-    )
-    .ok()?;
+    with_context(&COMPRESSOR, CCtx::try_create, |context| {
+        context.set_parameter(CParameter::CompressionLevel(level)).ok()?;
+        context.compress2(&mut stored, raw).ok()
+    })?;
     Some(stored)
 }
 
@@ -48,21 +41,18 @@ pub(super) fn decompress(stored: &[u8], raw: &mut Vec<u8>) -> Option<()> {
     if stored.is_empty() {
         return None;
     }
-    with_context(&DECOMPRESSOR, Decompressor::new, |context| {
-        context.decompress_to_buffer(stored, raw)
-    })
-    .ok()
+    with_context(&DECOMPRESSOR, DCtx::try_create, |context| context.decompress(raw, stored).ok())
 }
 
 /// Runs `work` with the thread's context. While the thread ends, and its context is gone, the work
-/// gets one of its own.
+/// gets one of its own. Returns `None` if the work does, or if memory for a context is short.
 fn with_context<C>(
     cell: &'static LocalKey<Context<C>>,
-    create: impl FnOnce() -> io::Result<C>,
-    work: impl FnOnce(&mut C) -> io::Result<usize>,
-) -> io::Result<()> {
+    create: impl FnOnce() -> Option<C>,
+    work: impl FnOnce(&mut C) -> Option<usize>,
+) -> Option<()> {
     let kept = cell.try_with(RefCell::take).ok().flatten();
-    let mut context = kept.map_or_else(create, Ok)?;
+    let mut context = kept.or_else(create)?;
     let result = work(&mut context);
     let _ = cell.try_with(|cell| cell.replace(Some(context)));
     result.map(drop)

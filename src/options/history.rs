@@ -31,8 +31,9 @@ pub enum History {
     /// Keeps every position that was current at any time in the last `Duration`.
     Last(Duration),
     /// Keeps every position after which at most this many bytes have been appended. What counts is the
-    /// size of entries, as in [`Stats::appended_size`](crate::Stats::appended_size), and of the few
-    /// bytes that each segment's end takes.
+    /// size of entries, as in [`Stats::appended_size`](crate::Stats::appended_size), and of what the
+    /// log notes for itself: at most 32 bytes for each sync that no write follows within a second,
+    /// and a few bytes at the end of each segment.
     LastBytes(u64),
     /// Keeps what both of the others would keep, so disk space is bounded whatever is written in that
     /// time.

@@ -74,9 +74,9 @@ impl Reader {
     /// [position](Change::position) of the last change that you handled.
     ///
     /// Changes are read from the log. A merge ends the history except what
-    /// [`keep_history`](crate::Options::keep_history) keeps. A follower that missed changes gets [`HistoryGone`](Error::HistoryGone) and must *resync*: take a
-    /// [`snapshot`](Self::snapshot), copy all of its keys and values, and continue from its
-    /// [position](crate::Snapshot::position).
+    /// [`keep_history`](crate::Options::keep_history) keeps. A follower that missed changes gets
+    /// [`HistoryGone`](Error::HistoryGone) and must *resync*: copy all keys and values of a
+    /// [`snapshot`](Self::snapshot), and continue from its [position](crate::Snapshot::position).
     ///
     /// A [`ReadOnly`](crate::ReadOnly) store returns the changes that it knows of. It does not wait
     /// for more, except for a refresh in progress. Each value keeps its segment alive, so drop

@@ -335,6 +335,26 @@ fn a_bound_in_bytes_is_exact() {
 }
 
 #[test]
+fn a_bound_in_bytes_counts_the_marks_between_changes() {
+    let lab = lab_with(History::LastBytes(1000));
+    let db = lab.open();
+    let mut feed = Feed::new(&db);
+    for number in 1..=60 {
+        feed.put(&db, "a", 10);
+        db.sync().unwrap();
+        db.inner.log().unwrap().mark_if_due(Duration::ZERO).unwrap();
+        if number % 5 == 0 {
+            seal(&db);
+        }
+    }
+    db.merge_opt(force()).unwrap();
+    let gone = feed.check(&db, feed.oldest_before(1000));
+    // So fewer are kept than if puts and deletes alone counted.
+    let put = db.stats().appended_size / 60;
+    assert!(gone as u64 > 60 - 1000 / put, "{gone} of 60 puts of {put} bytes are gone");
+}
+
+#[test]
 fn of_two_bounds_the_lower_holds() {
     let lab = lab_with(History::None);
     let (db, mut feed) = segments_over_time(&lab, 10);
