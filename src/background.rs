@@ -34,7 +34,8 @@ const THREADS_MAX: usize = 1024;
 /// [`SyncPolicy::Interval`](crate::SyncPolicy::Interval), preparing space and segments ahead of
 /// writers, sealing full segments, writing indexes, and loading keys after an open. A thread does
 /// one piece at a time: one sync of one store, one segment, one part of the keys. The stores take
-/// turns. A sync that is due comes first, then preparations, then the rest.
+/// turns. A sync that is due comes first, then preparations, then the rest. What has waited for a
+/// second takes turns with syncs.
 ///
 /// *Merges* are done by threads that do nothing else, so that no sync waits for a merge. There is
 /// one such thread, unless [`with_merges`](Self::with_merges) asks for more. It merges one store at
@@ -61,10 +62,12 @@ const THREADS_MAX: usize = 1024;
 ///
 /// A sync at an interval starts as soon as a thread is free. If all of them are busy when it is
 /// due, it is late by the time that the first of them takes to finish its piece, plus the syncs
-/// that were due earlier. A power loss may then take that much more than an interval. The longest
-/// pieces read a whole segment, to seal it or to write its index: tens to hundreds of milliseconds
-/// for one of 128 MiB, or longer on a slow disk. Smaller [segments](crate::Options::segment_size)
-/// make the pieces shorter, and more threads are rarely busy all at once.
+/// that were due earlier. If the threads cannot keep up, so that other work has waited for a
+/// second, one piece of it may come before each of these syncs, so that none of it waits for ever.
+/// A power loss may then take that much more than an interval. The longest pieces read a whole
+/// segment, to seal it or to write its index: tens to hundreds of milliseconds for one of 128 MiB,
+/// or longer on a slow disk. Smaller [segments](crate::Options::segment_size) make the pieces
+/// shorter, and more threads are rarely busy all at once.
 ///
 /// # Forks
 ///

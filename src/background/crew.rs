@@ -96,7 +96,11 @@ impl Shared {
     pub(super) fn work(self: Arc<Self>) {
         while let Some((id, mut work)) = self.next() {
             // The work does not panic. If it did, the thread would still be needed by others.
-            let rest = catch_unwind(AssertUnwindSafe(&mut work)).unwrap_or(None);
+            let rest = catch_unwind(AssertUnwindSafe(&mut work)).unwrap_or_else(|payload| {
+                // Its destructor is the caller's, and may panic too.
+                std::mem::forget(payload);
+                None
+            });
             if !self.opener.is_here() {
                 // The work has forked, and this is the child's only thread. Whoever had the lock at
                 // that time does not exist here.

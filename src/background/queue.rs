@@ -3,6 +3,8 @@
 //! - Of what is ready, the piece comes first whose patience ends first. So urgent work overtakes
 //!   patient work, but only for as long as the patience lasts, and pieces of the same patience take
 //!   turns.
+//! - Work without patience is *urgent*, and takes turns with patient work that has waited for too
+//!   long. So however much of that there is, one piece of it comes before an urgent one.
 //! - While a thread runs a piece, the thread has its closure, and the queue knows only that it
 //!   runs.
 
@@ -23,8 +25,12 @@ pub(super) type WorkId = u64;
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     pieces: BTreeMap<WorkId, Piece>,
-    /// What is ready, by the moment at which its patience ends.
-    ready: BTreeSet<(Instant, WorkId)>,
+    /// What is ready and urgent, by the moment at which it became ready.
+    urgent: BTreeSet<(Instant, WorkId)>,
+    /// What is ready and has patience, by the moment at which that ends.
+    patient: BTreeSet<(Instant, WorkId)>,
+    /// Whether urgent work has the next turn.
+    is_turn_of_urgent: bool,
     /// What rests for a limited time, by the moment at which it becomes ready.
     resting: BTreeSet<(Instant, WorkId)>,
     next_id: WorkId,
@@ -90,7 +96,9 @@ impl Queue {
                 }
                 let patient_until = now + piece.patience;
                 piece.state = State::Ready(patient_until);
-                self.ready.insert((patient_until, id));
+                let is_urgent = piece.patience.is_zero();
+                let ready = if is_urgent { &mut self.urgent } else { &mut self.patient };
+                ready.insert((patient_until, id));
             }
         }
     }
@@ -109,12 +117,18 @@ impl Queue {
 
     /// Returns whether a piece is ready.
     pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        !self.urgent.is_empty() || !self.patient.is_empty()
     }
 
     /// Takes out the first of the ready pieces, for a thread to run it.
     pub(super) fn take(&mut self, thread: ThreadId) -> Option<(WorkId, Work)> {
-        let (_, id) = self.ready.pop_first()?;
+        let is_urgent = match (self.urgent.first(), self.patient.first()) {
+            (Some(urgent), Some(patient)) => self.is_turn_of_urgent || urgent < patient,
+            (urgent, _) => urgent.is_some(),
+        };
+        let ready = if is_urgent { &mut self.urgent } else { &mut self.patient };
+        let (_, id) = ready.pop_first()?;
+        self.is_turn_of_urgent = !is_urgent;
         let piece = self.pieces.get_mut(&id)?;
         piece.state = State::Running { thread, woken: false, given_up: false };
         Some((id, piece.work.take()?))
@@ -160,7 +174,11 @@ impl Queue {
                 *given_up = true;
                 return if *thread == this { GivenUp::Here } else { GivenUp::Elsewhere };
             }
-            State::Ready(until) => drop(self.ready.remove(&(*until, id))),
+            State::Ready(until) => {
+                let is_urgent = piece.patience.is_zero();
+                let ready = if is_urgent { &mut self.urgent } else { &mut self.patient };
+                ready.remove(&(*until, id));
+            }
             State::Resting(Some(until)) => drop(self.resting.remove(&(*until, id))),
             State::Resting(None) => {}
         }

@@ -55,6 +55,19 @@ fn urgent_work_comes_first_until_the_patience_of_the_rest_ends() {
 }
 
 #[test]
+fn a_backlog_of_patient_work_delays_urgent_work_by_one_piece() {
+    let (mut queue, start) = (Queue::default(), Instant::now());
+    let backlog: Vec<WorkId> =
+        (0..4).map(|_| queue.add(Box::new(NOTHING), SECOND, start)).collect();
+    let late = start + 2 * SECOND;
+    let urgent: Vec<WorkId> =
+        (0..2).map(|_| queue.add(Box::new(NOTHING), Duration::ZERO, late)).collect();
+    let taken: Vec<WorkId> = std::iter::from_fn(|| take(&mut queue)).collect();
+    let turns = [backlog[0], urgent[0], backlog[1], urgent[1], backlog[2], backlog[3]];
+    assert_eq!(taken, turns);
+}
+
+#[test]
 fn pieces_that_always_have_more_to_do_take_turns() {
     let (mut queue, start) = (Queue::default(), Instant::now());
     let ids: Vec<WorkId> = (0..3).map(|_| queue.add(Box::new(NOTHING), SECOND, start)).collect();

@@ -102,6 +102,8 @@ impl LogWriter {
         log.waiters.appended(drafts, log.end);
         log.end = end;
         log.appends += drafts.len() as u64;
+        log.deletes +=
+            drafts.iter().map(|draft| u64::from(draft.header.is_tombstone())).sum::<u64>();
         log.appended_size += end.offset - offset;
         if log.dirty_since.is_none() {
             log.dirty_since = Some(Instant::now());
@@ -125,7 +127,6 @@ impl LogWriter {
         for draft in drafts {
             log.last_timestamp = next_timestamp(log.last_timestamp, now);
             active.append(draft, log.last_timestamp)?;
-            log.deletes += u64::from(draft.header.is_tombstone());
         }
         active.flush()?;
         if let Some(mark) = drafts.first().and_then(|draft| draft.header.mark) {

@@ -189,8 +189,7 @@ impl Log {
     }
 
     pub(super) fn count_entries(&self, counters: &mut Counters) {
-        // A failed append has poisoned the store, and may have counted some deletes.
-        counters.puts = self.appends.saturating_sub(self.deletes);
+        counters.puts = self.appends - self.deletes;
         counters.deletes = self.deletes;
         counters.bytes_written = self.appended_size;
     }

@@ -66,7 +66,7 @@ impl Bitcask {
         removed.sort_by_key(|segment| segment.id());
         let each = removed.iter().map(|segment| inner.unlink(segment));
         let result = each.fold(Ok(()), Result::and);
-        inner.segments.free_retired();
+        inner.free_or_leave_retired();
         result
     }
 }

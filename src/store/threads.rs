@@ -80,9 +80,25 @@ impl Inner {
         // One at a time, so that closing has to wait for only one.
         match worked {
             Ok(true) => Duration::ZERO,
-            Ok(false) if self.segments.retired() == (0, None) => self.idle(),
+            Ok(false) if self.has_freed_all() => self.idle(),
             Ok(false) | Err(_) => IDLE,
         }
+    }
+
+    fn has_freed_all(&self) -> bool {
+        self.segments.retired() == (0, None) && !self.pins.has_late()
+    }
+
+    /// Frees what was retired. What somebody is still reading is left to the work that seals.
+    pub(super) fn free_or_leave_retired(&self) {
+        self.segments.free_retired();
+        self.look_again();
+    }
+
+    /// Wakes the work that seals, and that frees what others leave to it. In a store at rest, no
+    /// append does so.
+    pub(super) fn look_again(&self) {
+        let _ = self.log().map(|log| log.seal_signal.wake());
     }
 
     /// Returns for how long work rests that has found nothing to do.

@@ -289,7 +289,7 @@ impl Inner {
             _ => {}
         }
         drop(turn);
-        self.segments.free_retired();
+        self.free_or_leave_retired();
         report.duration = started.elapsed();
         if result.is_ok() && !plan.segments.is_empty() {
             merging.latency.record(report.duration);

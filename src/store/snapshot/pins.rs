@@ -71,6 +71,11 @@ impl PinState {
 }
 
 impl Pins {
+    /// Returns whether files remain to be removed because no descriptor was available.
+    pub(crate) fn has_late(&self) -> bool {
+        !self.0.lock().late.is_empty()
+    }
+
     /// Registers a snapshot of the segments that the closure returns. Returns its number.
     pub(crate) fn pin(&self, segments: impl FnOnce() -> Pinned) -> (u64, Pinned) {
         let mut held = self.0.lock();
@@ -142,6 +147,9 @@ impl Inner {
         for segment in self.pins.unpin(number) {
             // If this fails, the next open removes the files.
             let _ = self.remove_files(&segment);
+        }
+        if self.pins.has_late() {
+            self.look_again();
         }
     }
 

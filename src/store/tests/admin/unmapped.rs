@@ -217,3 +217,29 @@ fn a_shortage_of_descriptors_is_reported_and_temporary() {
     assert_eq!(sealed(&db).len(), db.segments().iter().filter(|stats| stats.merged).count());
     assert_eq!(lab.reopen(db).len().unwrap(), 21);
 }
+
+#[test]
+fn files_that_are_removed_late_keep_a_store_at_rest_looking_for_descriptors() {
+    let lab = lab(0);
+    let db = filled(&lab);
+    let snapshot = db.snapshot();
+    let readers = db.inner.segments.all();
+    merge_all(&db);
+    db.work();
+    let log = db.inner.log().unwrap();
+    db.sync().unwrap();
+    log.mark_if_due(Duration::ZERO).unwrap();
+    let at_rest = db.inner.sync_and_mark_due();
+    assert_eq!(db.inner.seal_due(), at_rest);
+    log.seal_signal.take_woken();
+    let before = lab.logs().len();
+    lab.twin.fail(Fault::new(FaultKind::Emfile).only(Call::Open).reads_too().for_ever());
+    drop(snapshot);
+    assert!(log.seal_signal.take_woken());
+    assert_eq!((lab.logs().len(), db.stats().retired_segments), (before, 0));
+    assert!(db.inner.seal_due() < at_rest);
+    lab.twin.clear_fault();
+    drop(readers);
+    assert_eq!(db.inner.seal_due(), at_rest);
+    assert!(lab.logs().len() < before);
+}

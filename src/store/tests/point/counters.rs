@@ -6,6 +6,7 @@ use std::thread;
 
 use crate::options::TransactionOptions;
 use crate::store::tests::*;
+use crate::testing::twin::{Call as DiskCall, Fault, FaultKind};
 use crate::{Counters, MergeOptions};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -231,6 +232,19 @@ fn what_fails_counts_as_nothing() {
     let db = lab.open();
     assert_eq!(counted(&db, || db.get("a").unwrap_err()), [0; 6]);
     assert_eq!(counted(&db, || db.get_many(&["a"]).unwrap_err()), [0; 6]);
+}
+
+/// What an append has written when it fails halfway is part of no total.
+#[test]
+fn an_append_that_fails_counts_as_nothing() {
+    let lab = Lab::new().with(Options::new().append_mode(AppendMode::Positioned));
+    let db = lab.open();
+    db.put("a", "1").unwrap();
+    db.put("b", "1").unwrap();
+    lab.twin.fail(Fault::new(FaultKind::Eio).only(DiskCall::Write));
+    assert_eq!(counted(&db, || db.delete("a").unwrap_err().is_poisoned()), [0; 6]);
+    let counters = db.counters();
+    assert_eq!((counters.puts, counters.deletes), (2, 0));
 }
 
 #[test]

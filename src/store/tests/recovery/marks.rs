@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::MergeOptions;
 use crate::store::tests::*;
 use crate::testing::twin::{Call, Fault, FaultKind, Op};
 
@@ -652,5 +653,33 @@ fn a_log_is_at_rest_once_a_mark_covers_it_and_the_next_append_wakes_it() {
         assert_eq!(db.inner.sync_and_mark_due(), at_rest);
         assert!(log.is_at_rest());
         assert_eq!((db.inner.seal_due(), db.inner.prepare_due()), (at_rest, at_rest));
+    }
+}
+
+#[test]
+fn what_merges_and_clears_leave_to_readers_is_freed_soon_in_a_store_at_rest() {
+    let db = Lab::new().with(whole()).open();
+    let log = db.inner.log().unwrap();
+    for clears in [false, true] {
+        db.put("a", "1").unwrap();
+        log.rotate_active().unwrap();
+        db.inner.work();
+        db.sync().unwrap();
+        log.mark_if_due(Duration::ZERO).unwrap();
+        let at_rest = db.inner.sync_and_mark_due();
+        assert_eq!(db.inner.seal_due(), at_rest);
+        log.seal_signal.take_woken();
+        let id = db.segments()[0].id;
+        db.get_with("a", |_| {
+            if clears {
+                db.clear().unwrap();
+            } else {
+                db.merge_opt(MergeOptions::new().segments([id])).unwrap();
+            }
+            assert!(log.is_at_rest() && log.seal_signal.take_woken());
+            assert!(db.inner.seal_due() < at_rest, "looks again soon");
+        })
+        .unwrap()
+        .unwrap();
     }
 }
