@@ -245,7 +245,7 @@ mod tests {
         // The largest window there is takes no memory.
         assert_eq!(decompress(&frame(0, &[0xff], b"abc"), 3).unwrap_or(b"abc".into()), b"abc");
         // A content size that is not true, or enormous.
-        let sized = |size: u64| frame(0xe0, &size.to_le_bytes(), b"abc");
+        let sized = |size: u64| frame(0xe0, &u64::to_le_bytes(size), b"abc");
         assert_eq!(decompress(&sized(3), 3).unwrap(), b"abc");
         assert!([0, 2, 4, 1 << 62].into_iter().all(|size| decompress(&sized(size), 3).is_err()));
         // A dictionary, a checksum that is wrong, a reserved bit, a reserved kind of block.
