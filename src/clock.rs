@@ -237,16 +237,16 @@ impl Clock {
         self.now().checked_add(ttl).filter(|time| *time < TIME_MAX - 1)
     }
 
-    /// Returns the expiry to write now for an entry that is to expire at a time of day. Entries that are
-    /// written now expire by the log's time, which may be ahead.
+    /// Returns the expiry to write now for an entry that is to expire at a time of day. Entries
+    /// that are written now expire by the log's time, which may be ahead.
     pub(crate) fn expiry_at(&self, time: u64) -> Option<u64> {
         let now = self.read();
         let expiry = time.saturating_add(now.highest().saturating_sub(now.lowest()));
         (time < TIME_MAX - 1 && expiry < TIME_MAX - 1).then_some(expiry)
     }
 
-    /// Returns the expiry to write now for an entry that is to expire when one written at `timestamp` with
-    /// this expiry does.
+    /// Returns the expiry to write now for an entry that is to expire when one written at
+    /// `timestamp` with this expiry does.
     pub(crate) fn same_expiry(&self, timestamp: u64, expiry: u64) -> u64 {
         let now = self.read();
         let ahead = now.of(now.highest()).saturating_sub(now.of(timestamp));

@@ -178,7 +178,8 @@ pub enum Error {
     /// [`clear`](crate::Bitcask::clear) has removed everything.
     ///
     /// Note the store's current position, read the whole store, and continue from that position. To
-    /// let followers be away for longer, set [`Options::keep_history`](crate::Options::keep_history).
+    /// let followers be away for longer, set
+    /// [`Options::keep_history`](crate::Options::keep_history).
     #[error("a merge or a clear removed the changes after position {position} of {}; read \
              the whole store and continue from its current position", path.display())]
     HistoryGone {

@@ -1,8 +1,10 @@
 //! The only module that touches the disk.
 //!
-//! - Every failing call names its action and its path. No other module builds `Error::Io`, and only this one
-//!   distinguishes a full disk from other failures. It never sees a key, an entry or a segment.
-//! - Tests substitute a [`twin`]: an in-memory disk that records every operation and can fail any of them.
+//! - Every failing call names its action and its path. No other module builds `Error::Io`, and only
+//!   this one distinguishes a full disk from other failures. It never sees a key, an entry or a
+//!   segment.
+//! - Tests substitute a [`twin`]: an in-memory disk that records every operation and can fail any
+//!   of them.
 
 #![expect(clippy::disallowed_methods, reason = "only this module may call them")]
 
@@ -170,7 +172,8 @@ impl Fs {
     /// The machine's disk.
     pub(crate) const DISK: Self = Self::Disk(Modes::OPEN);
 
-    /// Returns the machine's disk with other permissions of what is created. A test's disk has none.
+    /// Returns the machine's disk with other permissions of what is created. A test's disk has
+    /// none.
     pub(crate) fn with_modes(&self, modes: Modes) -> Self {
         if let Self::Disk(_) = self { Self::Disk(modes) } else { self.clone() }
     }

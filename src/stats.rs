@@ -21,9 +21,9 @@ pub struct Stats {
     /// removes them. [`Snapshot::len`](crate::Snapshot::len) counts only keys that have not
     /// expired.
     pub keys: u64,
-    /// Parts of the keydir, out of 4,096, that have not been filled since the store was opened. Until
-    /// this is 0, `keys` and `live_size` cover only the filled parts, and the rest of the log counts as
-    /// dead.
+    /// Parts of the keydir, out of 4,096, that have not been filled since the store was opened.
+    /// Until this is 0, `keys` and `live_size` cover only the filled parts, and the rest of the log
+    /// counts as dead.
     pub unfilled_shards: u64,
     /// Segments, including the active one.
     pub segments: u64,
@@ -51,8 +51,8 @@ pub struct Stats {
     /// Sealed segments that merges leave alone for their history, by
     /// [`Options::keep_history`](crate::Options::keep_history). Always 0 in a read-only store.
     pub history_segments: u64,
-    /// The part of `dead_size` in those segments: the disk space that keeping history costs, and that
-    /// no merge frees as long as they are kept.
+    /// The part of `dead_size` in those segments: the disk space that keeping history costs, and
+    /// that no merge frees as long as they are kept.
     pub history_size: u64,
     /// Size of the keydir in memory, in bytes.
     pub keydir_size: u64,

@@ -1,7 +1,8 @@
 //! Names in a directory that is held open: operations that std offers only for paths.
 //!
-//! A [`Name`] is what a system call takes: a directory, and a name that ends in a zero byte. Without a directory
-//! it is a path, as in std. Descriptors opened here are closed when the process executes another program.
+//! A [`Name`] is what a system call takes: a directory, and a name that ends in a zero byte.
+//! Without a directory it is a path, as in std. Descriptors opened here are closed when the process
+//! executes another program.
 
 #![expect(unsafe_code, reason = "foreign calls without a safe equivalent in std")]
 
@@ -92,7 +93,8 @@ impl<'a> Name<'a> {
         Ok(Self { dir, name })
     }
 
-    /// Returns the directory's descriptor, which stays open as long as `self` borrows the directory.
+    /// Returns the directory's descriptor, which stays open as long as `self` borrows the
+    /// directory.
     fn dir(&self) -> c_int {
         self.dir.map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd)
     }
@@ -177,8 +179,9 @@ impl<'a> Name<'a> {
 
     /// Renames a file. If the new name exists, the error is `AlreadyExists`.
     ///
-    /// If the system can't do that in one step, the file briefly has both names. If a file can't have two
-    /// names either, another process may create the new name between the check and the rename.
+    /// If the system can't do that in one step, the file briefly has both names. If a file can't
+    /// have two names either, another process may create the new name between the check and the
+    /// rename.
     pub(super) fn rename_new(&self, to: &Name<'_>) -> io::Result<()> {
         match self.rename_with(to, RenameFlags::NoReplace) {
             Err(error) if is_unsupported(&error) => self.rename_by_link(to),
@@ -199,7 +202,8 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// Exchanges two names in one step. Returns `false` if that is not supported or one does not exist.
+    /// Exchanges two names in one step. Returns `false` if that is not supported or one does not
+    /// exist.
     pub(super) fn exchange(&self, other: &Name<'_>) -> io::Result<bool> {
         match self.rename_with(other, RenameFlags::Exchange) {
             Err(error) if is_unsupported(&error) || error.kind() == ErrorKind::NotFound => {

@@ -88,8 +88,8 @@ impl Drop for Disk {
 #[derive(Debug)]
 pub(super) struct Disk {
     file: std::fs::File,
-    /// Lock 9: whether a sync has failed. Held during a sync: the kernel reports a failure only once per
-    /// handle, so one of two concurrent syncs would otherwise succeed wrongly.
+    /// Lock 9: whether a sync has failed. Held during a sync: the kernel reports a failure only
+    /// once per handle, so one of two concurrent syncs would otherwise succeed wrongly.
     sync_failed: Mutex<bool>,
 }
 

@@ -80,7 +80,8 @@ impl LogWriter {
     /// Appends entries to one segment. The caller has locked the shards of their keys, and the log.
     /// The entries are in flight until the caller has published them.
     ///
-    /// A failure before the first byte is written changes nothing. Any later failure poisons the store.
+    /// A failure before the first byte is written changes nothing. Any later failure poisons the
+    /// store.
     pub(crate) fn append<'a>(
         &'a self,
         log: &mut Log,

@@ -15,8 +15,8 @@ const ALWAYS: u64 = u64::MAX;
 
 /// A sync policy in one word: [`NEVER`], [`ALWAYS`], or the nanoseconds of an interval.
 ///
-/// Every write reads it, and hardly anything ever writes it. So it has a cache line of its own, which stays
-/// in the caches of all cores.
+/// Every write reads it, and hardly anything ever writes it. So it has a cache line of its own,
+/// which stays in the caches of all cores.
 #[repr(align(128))]
 pub(crate) struct CurrentSyncPolicy(AtomicU64);
 

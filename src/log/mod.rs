@@ -78,8 +78,8 @@ pub(crate) struct LogWriter {
     reserve: Reserve,
     /// Wakes the work that syncs and marks.
     pub(crate) sync_signal: Arc<Signal>,
-    /// Wakes the work that seals. Sealing may take far longer than the interval between two syncs, so
-    /// each is a piece of its own.
+    /// Wakes the work that seals. Sealing may take far longer than the interval between two syncs,
+    /// so each is a piece of its own.
     pub(crate) seal_signal: Arc<Signal>,
     /// Wakes the work that prepares what writers will need soon. It must not wait for a seal.
     pub(crate) prepare_signal: Arc<Signal>,

@@ -1,18 +1,18 @@
 //! Copies what is live, and the tombstones that are still needed, from an input to an output.
 //!
-//! - An entry is live if its slot in the keydir names it. The hint lists the entries of the input, and
-//!   the keydir decides which of them are live. Only those are read, checked and copied. The flags that
-//!   describe the log around an entry are set anew in its copy.
-//! - A copy is written before its slot names it. The slot is changed under the shard's lock, and only if
-//!   it still names the original.
+//! - An entry is live if its slot in the keydir names it. The hint lists the entries of the input,
+//!   and the keydir decides which of them are live. Only those are read, checked and copied. The
+//!   flags that describe the log around an entry are set anew in its copy.
+//! - A copy is written before its slot names it. The slot is changed under the shard's lock, and
+//!   only if it still names the original.
 //! - The flag *collides* is set if another key with the same hash bits has a slot while the copy is
 //!   made. A key that gets its slot later has a younger entry, which has the flag because of this
 //!   key's slot.
-//! - An expired entry loses its slot for good, so the merge drops it only if it has certainly expired.
-//!   It leaves a tombstone where a tombstone of its key would be kept.
-//! - For each key, the order of timestamps is the order of entries in the log, in copies too. Of several
-//!   tombstones of a key the merge keeps the first, which therefore gets a timestamp that covers all
-//!   of them.
+//! - An expired entry loses its slot for good, so the merge drops it only if it has certainly
+//!   expired. It leaves a tombstone where a tombstone of its key would be kept.
+//! - For each key, the order of timestamps is the order of entries in the log, in copies too. Of
+//!   several tombstones of a key the merge keeps the first, which therefore gets a timestamp that
+//!   covers all of them.
 
 use std::collections::HashSet;
 
@@ -56,11 +56,11 @@ pub(super) struct NumberedOutput {
     number: u32,
 }
 
-/// The keys whose tombstones were copied to outputs that are not listed yet. Of several tombstones of a
-/// key only one is kept, because it is listed above the youngest of them.
+/// The keys whose tombstones were copied to outputs that are not listed yet. Of several tombstones
+/// of a key only one is kept, because it is listed above the youngest of them.
 ///
-/// The set is bounded. A tombstone that is kept although it is not needed costs its space and nothing
-/// else.
+/// The set is bounded. A tombstone that is kept although it is not needed costs its space and
+/// nothing else.
 #[derive(Debug, Default)]
 pub(super) struct CopiedTombstones {
     keys: HashSet<Box<[u8]>>,
@@ -151,8 +151,8 @@ impl Reading {
 }
 
 impl Merge {
-    /// Copies the next run of entries of an input. Returns how many bytes were copied, or `None` if no
-    /// entries were left.
+    /// Copies the next run of entries of an input. Returns how many bytes were copied, or `None` if
+    /// no entries were left.
     pub(super) fn copy_run(
         &mut self,
         host: &impl Host,
@@ -235,9 +235,9 @@ impl Merge {
 
     /// Returns the timestamp of a copy, which is that of the original, except for a tombstone.
     ///
-    /// A tombstone stands for all tombstones of its key in the inputs. Its key is absent, so everything
-    /// that the inputs hold of the key, up to their last timestamp, is dead. A later put of the key gets
-    /// a later timestamp.
+    /// A tombstone stands for all tombstones of its key in the inputs. Its key is absent, so
+    /// everything that the inputs hold of the key, up to their last timestamp, is dead. A later put
+    /// of the key gets a later timestamp.
     fn timestamp_of_copy(&self, disposition: Disposition, entry: &LiveEntry<'_>) -> u64 {
         if disposition == Disposition::Tombstone {
             self.last_timestamp.max(entry.header.timestamp)

@@ -1,10 +1,10 @@
 //! What the tombstones of a merge still shadow: puts in older segments outside the merge.
 //!
-//! - A merge keeps a tombstone as long as an older segment outside the merge may hold a put of its key.
-//!   Hints answer by hash bits. A put that was not looked up, or can't be, may be there.
+//! - A merge keeps a tombstone as long as an older segment outside the merge may hold a put of its
+//!   key. Hints answer by hash bits. A put that was not looked up, or can't be, may be there.
 //! - An expired entry shadows older puts as a tombstone does, so it is looked up too.
-//! - The lookup is bounded: by a limit on memory, and by what the merge reads itself. Beyond that, the
-//!   merge keeps tombstones, which costs space and nothing else.
+//! - The lookup is bounded: by a limit on memory, and by what the merge reads itself. Beyond that,
+//!   the merge keeps tombstones, which costs space and nothing else.
 
 use std::collections::HashMap;
 
@@ -29,8 +29,8 @@ pub(crate) struct Shadows {
 }
 
 impl Shadows {
-    /// Looks up what the tombstones of the inputs shadow in the other segments. Both lists are oldest
-    /// first.
+    /// Looks up what the tombstones of the inputs shadow in the other segments. Both lists are
+    /// oldest first.
     pub(super) fn new(context: &MergeContext<'_>, inputs: &[Input], others: &[Input]) -> Self {
         let oldest_outside = others.first().map(|other| other.position);
         let mut shadows = Self { oldest_outside, oldest_put: HashMap::new() };
@@ -93,8 +93,8 @@ impl Shadows {
         })
     }
 
-    /// Returns whether a segment outside the merge that is older than this position may hold a put with
-    /// this hash.
+    /// Returns whether a segment outside the merge that is older than this position may hold a put
+    /// with this hash.
     pub(super) fn may_shadow(&self, hash: KeyHash, position: usize) -> bool {
         if made(Mistake::TombstonesDropped) {
             return false;

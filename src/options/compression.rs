@@ -43,8 +43,8 @@ pub enum Compression {
     /// Zstandard: smaller than LZ4 and several times slower. Needs the feature `zstd`, which builds
     /// the library of the same name and needs a C compiler.
     ///
-    /// Each thread that compresses or decompresses keeps the memory for it until the thread ends: up
-    /// to some MiB at level 3 if its values are that large, more at higher levels.
+    /// Each thread that compresses or decompresses keeps the memory for it until the thread ends:
+    /// up to some MiB at level 3 if its values are that large, more at higher levels.
     ///
     /// ```
     /// use bitcask::{Bitcask, Compression, Options};

@@ -95,9 +95,9 @@ impl WriteOptions {
     ///
     /// A key that is absent or expired gets the time to live that it would get without `keep_ttl`:
     /// the one set by [`ttl`](Self::ttl) or [`expires_at`](Self::expires_at), or the store's
-    /// default. In a batch or a transaction that has changed the key before, the time to live that is kept is
-    /// the one of that change. So `ttl` and `keep_ttl` together set a time to live when the key is created, and
-    /// later writes do not extend it.
+    /// default. In a batch or a transaction that has changed the key before, the time to live that
+    /// is kept is the one of that change. So `ttl` and `keep_ttl` together set a time to live when
+    /// the key is created, and later writes do not extend it.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -127,7 +127,8 @@ impl WriteOptions {
         self
     }
 
-    /// Returns the options for one change of a batch: those of `own`, and these where it sets nothing.
+    /// Returns the options for one change of a batch: those of `own`, and these where it sets
+    /// nothing.
     pub(crate) fn of_change(self, own: Self) -> Self {
         if own.lifetime != Lifetime::OfStore {
             return own;

@@ -39,8 +39,8 @@ struct Origin {
     number: u32,
     /// Lock 8.
     hint: Mutex<SegmentHint>,
-    /// Lock 7: held while the hint is rebuilt. If that finds the segment damaged too, the damage is kept
-    /// here, so that the segment is not read again for every shard.
+    /// Lock 7: held while the hint is rebuilt. If that finds the segment damaged too, the damage is
+    /// kept here, so that the segment is not read again for every shard.
     damage: Mutex<Option<SegmentDamage>>,
 }
 

@@ -1,7 +1,7 @@
 //! The store that a salvage writes: its segments are outputs with one entry for each key.
 //!
-//! Each segment is durable and has its hint before the next one is begun. The manifest is written last,
-//! and makes a store of the directory.
+//! Each segment is durable and has its hint before the next one is begun. The manifest is written
+//! last, and makes a store of the directory.
 
 use crate::error::Result;
 use crate::fs::Fs;
@@ -87,8 +87,8 @@ impl<'a> NewStore<'a> {
         Ok(())
     }
 
-    /// Writes the manifest, which makes all of it a durable store. `last_timestamp` is no earlier than
-    /// the timestamp of any entry that the store was made from.
+    /// Writes the manifest, which makes all of it a durable store. `last_timestamp` is no earlier
+    /// than the timestamp of any entry that the store was made from.
     ///
     /// The names of the segments are durable already. Those of hints need not be, as hints can be
     /// rebuilt.

@@ -1,7 +1,7 @@
 //! The last space on the disk, which is left to writers and the manifest.
 //!
-//! Merges and indexes can wait. They ask here before they take space, so that the disk does not fill up
-//! because of them.
+//! Merges and indexes can wait. They ask here before they take space, so that the disk does not
+//! fill up because of them.
 
 use super::Dir;
 use crate::error::{Error, Result};

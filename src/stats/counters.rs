@@ -7,7 +7,8 @@ use super::Histogram;
 ///
 /// All counts are totals that never decrease while the store is open. For rates, subtract two of
 /// them with [`since`](Self::since). What the store *is*, its sizes and numbers of segments, is in
-/// [`Stats`](crate::Stats). In a store that was opened read-only, all but the figures of gets are 0.
+/// [`Stats`](crate::Stats). In a store that was opened read-only, all but the figures of gets are
+/// 0.
 ///
 /// # Gets
 ///

@@ -8,8 +8,8 @@ use crate::error::Result;
 impl Bitcask {
     /// Removes all keys, and reclaims their disk space.
     ///
-    /// Afterwards, [`changes`](crate::Reader::changes) rejects positions from before the clear, also
-    /// those that [`keep_history`](crate::Options::keep_history) would keep from a merge. In
+    /// Afterwards, [`changes`](crate::Reader::changes) rejects positions from before the clear,
+    /// also those that [`keep_history`](crate::Options::keep_history) would keep from a merge. In
     /// an empty store, this does nothing, and positions stay valid.
     ///
     /// Atomic, and durable when this returns: after a crash, either all keys exist or the store is

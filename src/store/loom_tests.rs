@@ -2,13 +2,14 @@
 //!
 //! - The store is the real one, with two entries a segment, on the tests' disk and without threads
 //!   of its own; the threads of a model call what writers, readers and the background call.
-//! - The model checker sees what comes from `crate::sync`, and the guards of `epoch/twin.rs`. It does
-//!   not see the bytes of entries, which lie on the tests' disk; the keydir's models are about those.
-//! - A slot that names a segment which is not in the set panics; one beyond the end of its segment is
-//!   an error; a number that was used again too early leads to another key's entry, or none; and what
-//!   is found is compared with the key's history.
-//! - The orders in which threads are switched against their will more than a few times are left out;
-//!   `LOOM_MAX_PREEMPTIONS` sets another limit.
+//! - The model checker sees what comes from `crate::sync`, and the guards of `epoch/twin.rs`. It
+//!   does not see the bytes of entries, which lie on the tests' disk; the keydir's models are about
+//!   those.
+//! - A slot that names a segment which is not in the set panics; one beyond the end of its segment
+//!   is an error; a number that was used again too early leads to another key's entry, or none; and
+//!   what is found is compared with the key's history.
+//! - The orders in which threads are switched against their will more than a few times are left
+//!   out; `LOOM_MAX_PREEMPTIONS` sets another limit.
 
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
@@ -101,8 +102,8 @@ impl Model {
     }
 }
 
-/// Runs threads beside each other, switched so often against their will at most, and checks what they
-/// leave.
+/// Runs threads beside each other, switched so often against their will at most, and checks what
+/// they leave.
 fn run<const THREADS: usize>(
     preemptions: usize,
     prepare: fn(&Model),
@@ -249,8 +250,8 @@ fn a_look_up_beside_a_merge_and_a_writer_finds_what_held_while_it_ran() {
     run(1, two_sealed, [Model::merge, write, read], read);
 }
 
-/// Takes a snapshot, and looks a key up in it, and again: it is one of what the key held at some moment
-/// while the snapshot was taken, and the same each time.
+/// Takes a snapshot, and looks a key up in it, and again: it is one of what the key held at some
+/// moment while the snapshot was taken, and the same each time.
 fn look_twice(model: &Model, key: &str, history: History) {
     let over = model.over.load(Ordering::Acquire);
     let snapshot = model.db.snapshot();

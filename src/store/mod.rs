@@ -118,8 +118,8 @@ struct Inner {
     fs: Fs,
     dir: Dir,
     clock: Clock,
-    /// As they were given to open. The sync policy that holds now is in the log, the merge policy in
-    /// `merging`.
+    /// As they were given to open. The sync policy that holds now is in the log, the merge policy
+    /// in `merging`.
     options: Options,
     identity: Identity,
     keydir: Keydir,
@@ -297,14 +297,15 @@ impl Bitcask {
 
     /// Replaces the sync policy, from now on and until the store is closed.
     ///
-    /// Makes everything durable that was written before, with one sync if any is needed, so that the new
-    /// policy's promise holds for the whole log. If that sync fails, the new policy applies all the same. A write that is under way meanwhile may follow either policy. The next open takes the policy
-    /// from its [`Options`] again.
+    /// Makes everything durable that was written before, with one sync if any is needed, so that
+    /// the new policy's promise holds for the whole log. If that sync fails, the new policy applies
+    /// all the same. A write that is under way meanwhile may follow either policy. The next open
+    /// takes the policy from its [`Options`] again.
     ///
     /// # Errors
     ///
-    /// [`InvalidOption`](Error::InvalidOption) for an interval that is too short; the old policy stays then.
-    /// Otherwise as [`sync`](Self::sync).
+    /// [`InvalidOption`](Error::InvalidOption) for an interval that is too short; the old policy
+    /// stays then. Otherwise as [`sync`](Self::sync).
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options, SyncPolicy};

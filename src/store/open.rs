@@ -1,5 +1,5 @@
-//! Opening: reads the manifest, runs recovery and builds the store. `open_attempt` has the lock, and the
-//! files that opening creates.
+//! Opening: reads the manifest, runs recovery and builds the store. `open_attempt` has the lock,
+//! and the files that opening creates.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::AtomicBool;

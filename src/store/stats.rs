@@ -12,18 +12,19 @@ use crate::stats::{Counters, SegmentStats, Stats};
 impl Reader {
     /// Returns the number of keys, expired ones that nothing has removed yet among them.
     ///
-    /// An expired key is absent for every read, and still counts here until a merge, or a change of it, has
-    /// removed it: nothing looks for keys whose time is over. Where keys have a time to live, count those
-    /// that are there with [`Snapshot::len`](crate::Snapshot::len), which costs a scan of the keys.
+    /// An expired key is absent for every read, and still counts here until a merge, or a change of
+    /// it, has removed it: nothing looks for keys whose time is over. Where keys have a time to
+    /// live, count those that are there with [`Snapshot::len`](crate::Snapshot::len), which costs a
+    /// scan of the keys.
     ///
-    /// The count needs all keys to be gathered. If the store was opened a moment ago, this gathers what is
-    /// left, beside the threads that do so; [`stats`](Self::stats) does not, and counts what there is by
-    /// then. Afterwards it costs a look at each of 4,096 parts of the keys.
+    /// The count needs all keys to be gathered. If the store was opened a moment ago, this gathers
+    /// what is left, beside the threads that do so; [`stats`](Self::stats) does not, and counts
+    /// what there is by then. Afterwards it costs a look at each of 4,096 parts of the keys.
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get), if damage keeps a part of the keys from being gathered: then there is no
-    /// count. [`iter_unordered`](Self::iter_unordered) shows the keys that can be read.
+    /// As [`get`](Self::get), if damage keeps a part of the keys from being gathered: then there is
+    /// no count. [`iter_unordered`](Self::iter_unordered) shows the keys that can be read.
     pub fn len(&self) -> Result<u64> {
         self.inner.len()
     }
@@ -46,9 +47,9 @@ impl Reader {
     /// Returns figures about the store at this moment, at once.
     ///
     /// In the first moments after opening, while keys are being gathered in the background,
-    /// [`unfilled_shards`](Stats::unfilled_shards) is above zero, and the figures that rest on the keys
-    /// count only what has been gathered. The same is so for good where damage keeps a part of the keys
-    /// from being gathered; [`len`](Self::len) returns that damage.
+    /// [`unfilled_shards`](Stats::unfilled_shards) is above zero, and the figures that rest on the
+    /// keys count only what has been gathered. The same is so for good where damage keeps a part of
+    /// the keys from being gathered; [`len`](Self::len) returns that damage.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};

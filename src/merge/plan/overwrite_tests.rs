@@ -81,9 +81,9 @@ impl Overwriting {
     }
 }
 
-/// Writes every key, then as many again as there are, three times. Returns what the store takes once
-/// it is at rest, in per cent of its keys and values, and what was copied, in per cent of what was
-/// written.
+/// Writes every key, then as many again as there are, three times. Returns what the store takes
+/// once it is at rest, in per cent of its keys and values, and what was copied, in per cent of what
+/// was written.
 fn overwritten(next: impl Fn(&mut u64, usize) -> usize) -> (u64, u64) {
     let mut policy = AutoMerge::default();
     // A hundredth, as all else.

@@ -33,7 +33,8 @@ use crate::sync::{AtomicU64, Ordering};
 pub(crate) struct Bytes {
     source: ByteSource,
     end: AtomicU64,
-    /// Lock 8: whether the mapping below `end` has been replaced by a copy. Held while that changes.
+    /// Lock 8: whether the mapping below `end` has been replaced by a copy. Held while that
+    /// changes.
     is_copied: Mutex<bool>,
 }
 
@@ -162,13 +163,13 @@ impl Bytes {
         match &self.source {
             ByteSource::Map(map) if range.start <= range.end && range.end <= map.len() => {
                 let start = map.as_ptr().wrapping_add(range.start);
-                // SAFETY: the range lies within the mapping, which lives as long as `self`. It
-                // lies below `end` too, so the bytes were written before the Acquire load that
+                // SAFETY: the range lies within the mapping, which lives as long as `self`. It lies
+                // below `end` too, so the bytes were written before the Acquire load that
                 // `readable` made, no one writes them again, and the file is not cut below them:
-                // `write::active::Active`, whose `Sink` stores at or above `end` alone, and recovery are the
-                // only writers and keep to that; the LOCK file keeps other processes' away. Before
-                // a recovery that may cut the file, `detach` puts the same bytes in their place, or
-                // the lock is kept for as long as this is.
+                // `write::active::Active`, whose `Sink` stores at or above `end` alone, and
+                // recovery are the only writers and keep to that; the LOCK file keeps other
+                // processes' away. Before a recovery that may cut the file, `detach` puts the same
+                // bytes in their place, or the lock is kept for as long as this is.
                 Some(unsafe { std::slice::from_raw_parts(start, range.len()) })
             }
             #[cfg(any(test, bitcask_fuzzing))]
@@ -192,9 +193,9 @@ impl Bytes {
 /// Drops entries of the page table. No content is lost, because the caller has checked that the
 /// mapping still shows the file.
 fn release(map: &MmapRaw) {
-    // SAFETY: bytes of a shared mapping of a file that are read afterwards, through a slice that was
-    // lent before too, come from the file again. `Bytes` asks, with its lock held, whether a part of
-    // the mapping has been replaced by a copy, which this would make zeros.
+    // SAFETY: bytes of a shared mapping of a file that are read afterwards, through a slice that
+    // was lent before too, come from the file again. `Bytes` asks, with its lock held, whether a
+    // part of the mapping has been replaced by a copy, which this would make zeros.
     let _ = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) };
 }
 
@@ -217,10 +218,10 @@ fn put_in_place(map: &Arc<Mapping>, copy: Mmap) -> bool {
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
     // SAFETY: both ranges begin on a page and are owned: `from` by `copy`, which has no other user
     // and is forgotten once it has moved; `to` by `map`, which is at least as long, and unmaps what
-    // is there when it is dropped. Slices that were lent of `to` stay valid and unchanged: the kernel
-    // replaces the pages while it keeps page faults waiting, and the copy holds the bytes that
-    // the same file held below the segment's end, where nobody writes. Nobody stores to `to` through
-    // this mapping either, since nobody else has it; the new pages are read-only besides.
+    // is there when it is dropped. Slices that were lent of `to` stay valid and unchanged: the
+    // kernel replaces the pages while it keeps page faults waiting, and the copy holds the bytes
+    // that the same file held below the segment's end, where nobody writes. Nobody stores to `to`
+    // through this mapping either, since nobody else has it; the new pages are read-only besides.
     let moved = unsafe { libc::mremap(from, size, size, flags, to) };
     if moved != libc::MAP_FAILED {
         std::mem::forget(copy);
@@ -249,8 +250,8 @@ mod tests {
     use super::*;
     use crate::fs::Access;
 
-    /// Recovery may cut a segment, and the next store writes another one: what was lent of the first
-    /// stays.
+    /// Recovery may cut a segment, and the next store writes another one: what was lent of the
+    /// first stays.
     #[test]
     fn what_was_lent_stays_when_the_file_is_cut_and_written_again() {
         let dir = tempfile::tempdir().unwrap();

@@ -42,7 +42,8 @@ impl<'a> Draft<'a> {
         Self { header, key, value: Cow::Owned(stored), body, keeps_expiry: false }
     }
 
-    /// Returns the size of a put's entry in bytes, if nothing is compressed and no mark rides on it.
+    /// Returns the size of a put's entry in bytes, if nothing is compressed and no mark rides on
+    /// it.
     pub(crate) fn put_size(key: &[u8], value: &[u8], expires: bool) -> u64 {
         header(Flags::default(), key, value).with_expiry(expires.then_some(0)).entry_size()
     }

@@ -2,10 +2,10 @@
 //!
 //! - Copies keep the timestamps of the entries that they are made from, so an output is of the kind
 //!   *merged*: only there may timestamps fall.
-//! - An output is never appended to once it is synced. Its hint is written after that, and the owner
-//!   lists it in the manifest last.
-//! - Space is set aside in small steps, and the owner may refuse each step: what is copied can wait,
-//!   and writers can't.
+//! - An output is never appended to once it is synced. Its hint is written after that, and the
+//!   owner lists it in the manifest last.
+//! - Space is set aside in small steps, and the owner may refuse each step: what is copied can
+//!   wait, and writers can't.
 
 use std::sync::Arc;
 
@@ -59,11 +59,11 @@ impl Output {
         !self.active.has_room(size, segment_size) || self.active.entries() >= segment_entries
     }
 
-    /// Appends a copy, which can be read after [`flush`](Self::flush). `check_space` may refuse before
-    /// the file grows.
+    /// Appends a copy, which can be read after [`flush`](Self::flush). `check_space` may refuse
+    /// before the file grows.
     ///
-    /// The hint lists the copy only after [`list`](Self::list), so that an owner that goes on after a
-    /// failed `flush` lists what was flushed and nothing else.
+    /// The hint lists the copy only after [`list`](Self::list), so that an owner that goes on after
+    /// a failed `flush` lists what was flushed and nothing else.
     pub(crate) fn append<'a>(
         &mut self,
         draft: &Draft<'a>,

@@ -1,10 +1,11 @@
 //! Verification: reads and checks everything in the store, concurrently with writers.
 //!
-//! - Reads with `pread`, so a bad sector is a finding and not a signal. Changes nothing, holds locks only
-//!   briefly, and none while the caller's closure runs.
-//! - The keydir is compared by sizes. Between two writes, a segment's live size is the total size of its
-//!   entries that slots name; while nothing is appended, it can only fall. So the size of the named entries
-//!   that a scan finds lies between the live sizes before and after, unless a slot names a wrong place.
+//! - Reads with `pread`, so a bad sector is a finding and not a signal. Changes nothing, holds
+//!   locks only briefly, and none while the caller's closure runs.
+//! - The keydir is compared by sizes. Between two writes, a segment's live size is the total size
+//!   of its entries that slots name; while nothing is appended, it can only fall. So the size of
+//!   the named entries that a scan finds lies between the live sizes before and after, unless a
+//!   slot names a wrong place.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -102,8 +103,9 @@ impl Reader {
     ///
     /// Segments that [`clear`](crate::Bitcask::clear) or a [`merge`](crate::Bitcask::merge) removes
     /// meanwhile are skipped, and so are the copies that a merge makes meanwhile. In a read-only
-    /// store, `verify` waits for a [`refresh`](crate::ReadOnly::refresh) in progress. Once another refresh
-    /// has begun, the remaining segments are verified but no longer compared with the keydir.
+    /// store, `verify` waits for a [`refresh`](crate::ReadOnly::refresh) in progress. Once another
+    /// refresh has begun, the remaining segments are verified but no longer compared with the
+    /// keydir.
     ///
     /// # Errors
     ///

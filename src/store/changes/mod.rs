@@ -1,13 +1,15 @@
 //! The change feed: followers read the log in order.
 //!
 //! - A follower holds the segment that it is reading. No merge waits for a reader.
-//! - A change is returned once a slot names it, so a get of the key never finds an older value then.
-//! - A reader moves to the next segment under the log's lock, and only from a segment that no longer grows.
-//!   The manifest then shows whether a segment in between was removed: it records that first.
+//! - A change is returned once a slot names it, so a get of the key never finds an older value
+//!   then.
+//! - A reader moves to the next segment under the log's lock, and only from a segment that no
+//!   longer grows. The manifest then shows whether a segment in between was removed: it records
+//!   that first.
 //! - Merged segments are skipped: their entries were returned before, or their history is gone.
 //! - A waiting follower is woken only for its own prefix, see `log::waiters`, and skips the rest.
-//! - A position lies right after a put or a delete, or at the beginning of what a clear has left, and never
-//!   after one of the log's own notes, which may be removed.
+//! - A position lies right after a put or a delete, or at the beginning of what a clear has left,
+//!   and never after one of the log's own notes, which may be removed.
 
 pub(crate) mod change;
 pub(crate) mod position;
@@ -74,8 +76,9 @@ impl Reader {
     /// [position](Change::position) of the last change that you handled.
     ///
     /// Changes are read from the log. A merge ends the history except what
-    /// [`keep_history`](crate::Options::keep_history) keeps. A follower that missed changes gets [`HistoryGone`](Error::HistoryGone) and must *resync*: take a
-    /// [`snapshot`](Self::snapshot), copy all of its keys and values, and continue from its
+    /// [`keep_history`](crate::Options::keep_history) keeps. A follower that missed changes gets
+    /// [`HistoryGone`](Error::HistoryGone) and must *resync*: take a [`snapshot`](Self::snapshot),
+    /// copy all of its keys and values, and continue from its
     /// [position](crate::Snapshot::position).
     ///
     /// A [`ReadOnly`](crate::ReadOnly) store returns the changes that it knows of. It does not wait

@@ -1,9 +1,9 @@
 //! What a caller changes about merging while the store is open: the policy, and pauses.
 //!
-//! - A merge is *at work* while it copies and publishes. It is not at work while its callback runs, while
-//!   the rate limit holds it back, and while it waits for a pause to end.
-//! - A pause is first counted, then waits until no merge is at work. A merge first says that it is at work,
-//!   then looks whether there is a pause. So one of the two sees the other.
+//! - A merge is *at work* while it copies and publishes. It is not at work while its callback runs,
+//!   while the rate limit holds it back, and while it waits for a pause to end.
+//! - A pause is first counted, then waits until no merge is at work. A merge first says that it is
+//!   at work, then looks whether there is a pause. So one of the two sees the other.
 //! - Pauses are atomics: a guard may be dropped in a forked child, where no lock is taken.
 
 use std::fmt;
@@ -25,16 +25,16 @@ const NAP: Duration = Duration::from_millis(2);
 impl Bitcask {
     /// Replaces the merge policy, from now on and until the store is closed.
     ///
-    /// The background thread looks at the segments by the new policy at once. An automatic merge that is
-    /// under way goes on with the segments that it has chosen, at the new
-    /// [rate](AutoMerge::bytes_per_second); under [`MergePolicy::Manual`] it stops early, and keeps what it
-    /// has done. A merge that the caller has asked for is not affected. The next open takes the policy from
-    /// its [`Options`](crate::Options) again.
+    /// The background thread looks at the segments by the new policy at once. An automatic merge
+    /// that is under way goes on with the segments that it has chosen, at the new
+    /// [rate](AutoMerge::bytes_per_second); under [`MergePolicy::Manual`] it stops early, and keeps
+    /// what it has done. A merge that the caller has asked for is not affected. The next open takes
+    /// the policy from its [`Options`](crate::Options) again.
     ///
     /// # Errors
     ///
-    /// [`InvalidOption`](Error::InvalidOption) for a figure that makes no sense; the old policy stays then.
-    /// [`Forked`](Error::Forked) in a forked child.
+    /// [`InvalidOption`](Error::InvalidOption) for a figure that makes no sense; the old policy
+    /// stays then. [`Forked`](Error::Forked) in a forked child.
     ///
     /// ```
     /// # use bitcask::{Bitcask, MergePolicy, Options};
@@ -67,20 +67,21 @@ impl Bitcask {
     /// Keeps all merges from working until the returned guard is dropped.
     ///
     /// Suits a phase in which latency matters, or a copy of the directory by other means. (A
-    /// [`backup`](Self::backup) needs no pause.) When this returns, no merge copies entries. A merge that
-    /// is under way waits where it is, and continues when the pause ends; one that is being stopped still
-    /// publishes what it has copied. The background thread starts no merge, and checks again within the
-    /// policy's [`check_interval`](AutoMerge::check_interval) after the end.
-    /// [`merge`](Self::merge) is refused: on the thread that holds the guard it would wait for itself.
-    /// [`clear`](Self::clear) and [`close`](Self::close) do not wait for the end of a pause: a merge that
-    /// waits stops early, and publishes what it has copied.
+    /// [`backup`](Self::backup) needs no pause.) When this returns, no merge copies entries. A
+    /// merge that is under way waits where it is, and continues when the pause ends; one that is
+    /// being stopped still publishes what it has copied. The background thread starts no merge, and
+    /// checks again within the policy's [`check_interval`](AutoMerge::check_interval) after the
+    /// end. [`merge`](Self::merge) is refused: on the thread that holds the guard it would wait for
+    /// itself. [`clear`](Self::clear) and [`close`](Self::close) do not wait for the end of a
+    /// pause: a merge that waits stops early, and publishes what it has copied.
     ///
-    /// It is a guard and not a pair of methods, so that an early return, an error or a panic can't leave
-    /// merges off for good, and pauses of several threads may overlap: the last one to end counts. The guard
-    /// can be sent to another thread and does not borrow the store. It does not keep the store open either.
+    /// It is a guard and not a pair of methods, so that an early return, an error or a panic can't
+    /// leave merges off for good, and pauses of several threads may overlap: the last one to end
+    /// counts. The guard can be sent to another thread and does not borrow the store. It does not
+    /// keep the store open either.
     ///
-    /// Waits for at most one step of a merge, or for the publication of what it has copied, with its syncs.
-    /// Space is not given back meanwhile. Seals and syncs go on.
+    /// Waits for at most one step of a merge, or for the publication of what it has copied, with
+    /// its syncs. Space is not given back meanwhile. Seals and syncs go on.
     ///
     /// # Errors
     ///
@@ -104,8 +105,8 @@ impl Bitcask {
         Ok(MergePause::begin(pauses))
     }
 
-    /// Returns whether a merge is under way, on whatever thread, at work or held back by a pause or its
-    /// rate limit. `false` in a forked child.
+    /// Returns whether a merge is under way, on whatever thread, at work or held back by a pause or
+    /// its rate limit. `false` in a forked child.
     ///
     /// ```
     /// # use bitcask::{Bitcask, MergePolicy, Options};
@@ -153,8 +154,9 @@ impl fmt::Debug for MergePause {
 
 /// How many pauses there are, and what the one merge that has the turn is doing.
 ///
-/// Every access to `at_work` is a read and a write at once, so each sees all that came before the last. If
-/// the look of a pause comes before a merge says that it is at work, the merge sees the pause.
+/// Every access to `at_work` is a read and a write at once, so each sees all that came before the
+/// last. If the look of a pause comes before a merge says that it is at work, the merge sees the
+/// pause.
 #[derive(Debug, Default)]
 pub(crate) struct Pauses {
     count: AtomicUsize,
@@ -176,7 +178,8 @@ impl Pauses {
         self.under_way.load(Ordering::Relaxed) > 0
     }
 
-    /// Notes that a merge has begun. Only the thread that has the turn calls this and the methods below.
+    /// Notes that a merge has begun. Only the thread that has the turn calls this and the methods
+    /// below.
     pub(crate) fn begin(&self) {
         self.under_way.store(1, Ordering::Relaxed);
     }
@@ -194,8 +197,8 @@ impl Pauses {
         self.at_work.swap(0, Ordering::AcqRel);
     }
 
-    /// Waits until there is no pause or the merge is to stop, and notes that the merge is at work. Returns
-    /// whether there was a pause.
+    /// Waits until there is no pause or the merge is to stop, and notes that the merge is at work.
+    /// Returns whether there was a pause.
     pub(crate) fn work(&self, mut is_to_stop: impl FnMut() -> bool) -> bool {
         let mut was_paused = false;
         loop {

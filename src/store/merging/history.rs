@@ -1,8 +1,8 @@
 //! The history that merges leave alone, by [`Options::keep_history`].
 //!
 //! - History is the end of the log, so what is kept is described by its oldest segment.
-//! - Every plan leaves these segments out (see `merge::plan`). Nothing else removes sealed segments of
-//!   the log, except a clear.
+//! - Every plan leaves these segments out (see `merge::plan`). Nothing else removes sealed segments
+//!   of the log, except a clear.
 //! - A merge makes the log durable before it removes anything. So the bytes that were counted after
 //!   a segment survive a crash if its removal does.
 //!
@@ -55,7 +55,8 @@ struct LogPart {
 impl LogPart {
     fn of(segment: &Arc<Segment>) -> Self {
         let sealed = segment.summary().map(|it| (it.last_timestamp, segment.sealed_at()));
-        // A segment that is sealed without a put or a delete is removed, and so are the notes in it.
+        // A segment that is sealed without a put or a delete is removed, and so are the notes in
+        // it.
         let end = if sealed.is_some() { segment.size() } else { segment.last_end().offset };
         Self { id: segment.id(), size: end.saturating_sub(FIRST_OFFSET), sealed }
     }

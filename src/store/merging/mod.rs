@@ -326,8 +326,8 @@ impl Inner {
         Ok(true)
     }
 
-    /// Merges if that is due. Returns how long to wait until the next check, or `None` if this policy
-    /// needs none.
+    /// Merges if that is due. Returns how long to wait until the next check, or `None` if this
+    /// policy needs none.
     pub(super) fn merge_due(&self) -> Option<Duration> {
         let writer = self.writer().ok()?;
         let auto = &writer.merging.policy.auto()?;

@@ -81,7 +81,8 @@ impl RateLimiter {
         (self.started, self.size) = (Instant::now(), 0);
     }
 
-    /// Takes over the policy's limit if it has changed. Bytes moved before do not count against the new one.
+    /// Takes over the policy's limit if it has changed. Bytes moved before do not count against the
+    /// new one.
     fn follow(&mut self) {
         let Some(rate) = self.policy.as_ref().map(|policy| policy.rate()) else { return };
         if rate != self.per_second {

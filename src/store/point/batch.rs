@@ -139,7 +139,8 @@ impl Batch {
         self
     }
 
-    /// Returns the last change of each key, with the options that result from all changes of the key.
+    /// Returns the last change of each key, with the options that result from all changes of the
+    /// key.
     fn last_changes(&self) -> Vec<(&BatchChange, WriteOptions)> {
         let mut last = HashMap::with_capacity(self.changes.len());
         for (at, change) in self.changes.iter().enumerate() {

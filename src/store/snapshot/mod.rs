@@ -190,7 +190,8 @@ impl View {
         !header.is_tombstone() && !header.is_expired(&self.now)
     }
 
-    /// Pins the published slots and segments for reading. Fails in a forked child before it takes any lock.
+    /// Pins the published slots and segments for reading. Fails in a forked child before it takes
+    /// any lock.
     pub(super) fn pin(&self) -> Result<Guard<'_>> {
         self.inner.here()?;
         Ok(self.inner.pin())

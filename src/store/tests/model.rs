@@ -1,14 +1,14 @@
 //! Random operations, closes, kills and power cuts, compared with a `BTreeMap`.
 //!
-//! - After each operation, the keys it touched are compared. After every other opening everything is
-//!   compared; otherwise shards are filled only as they are touched.
+//! - After each operation, the keys it touched are compared. After every other opening everything
+//!   is compared; otherwise shards are filled only as they are touched.
 //! - After a kill, the state is unchanged. After a power cut, it is the state after a prefix of the
 //!   operations that includes every durable one.
-//! - Some runs merge segments: any of them, by steps between the other operations, to the end or not.
-//!   In these runs an expired key may have been removed, and the clock is never set back. Policies
-//!   change while the store is open, and the policy of the moment merges too.
-//! - The runs are reproducible. `BITCASK_LONG=10` makes ten times as many, and `BITCASK_SEED=7` makes
-//!   others.
+//! - Some runs merge segments: any of them, by steps between the other operations, to the end or
+//!   not. In these runs an expired key may have been removed, and the clock is never set back.
+//!   Policies change while the store is open, and the policy of the moment merges too.
+//! - The runs are reproducible. `BITCASK_LONG=10` makes ten times as many, and `BITCASK_SEED=7`
+//!   makes others.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -248,8 +248,8 @@ impl World {
         self.db().inner.clock.now()
     }
 
-    /// Opens the store on the lab's disk, with the next options. Compares everything every other time;
-    /// otherwise most shards stay unfilled until a step touches them.
+    /// Opens the store on the lab's disk, with the next options. Compares everything every other
+    /// time; otherwise most shards stay unfilled until a step touches them.
     fn open(&mut self) {
         self.lab.options = self.options[self.openings % self.options.len()].clone();
         self.openings += 1;
@@ -390,7 +390,8 @@ impl World {
         self.note();
     }
 
-    /// Goes on with the scan by cursor, or begins one; now and then only, so that shards stay unfilled.
+    /// Goes on with the scan by cursor, or begins one; now and then only, so that shards stay
+    /// unfilled.
     fn scan(&mut self) {
         let there: BTreeSet<Vec<u8>> = visible_in(self.db(), &self.model).into_keys().collect();
         let mut scan = self
@@ -685,7 +686,8 @@ fn write_options(ttl: Option<u64>, sync: Option<bool>) -> WriteOptions {
     options
 }
 
-/// Decides what reaches the disk: nothing, everything, or a part. The initial number determines which.
+/// Decides what reaches the disk: nothing, everything, or a part. The initial number determines
+/// which.
 struct Keeping(u64);
 
 impl Keeping {

@@ -36,8 +36,8 @@ use crate::sync::{sleep, yield_now};
 use crate::value::Value;
 use reads::{Reads, SpanCheck};
 
-/// Maximum number of times that one attempt to commit checks its ranges. A merge that removes the history in
-/// between makes another check necessary, and is no conflict.
+/// Maximum number of times that one attempt to commit checks its ranges. A merge that removes the
+/// history in between makes another check necessary, and is no conflict.
 const CHECKS_MAX: u32 = 100;
 
 /// The pending state of a key.

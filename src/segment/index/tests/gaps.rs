@@ -1,5 +1,5 @@
-//! Stretches of keys that hold nothing: what is left alone for their sake shows nothing at any moment, and
-//! what is remembered of them stays within its bounds.
+//! Stretches of keys that hold nothing: what is left alone for their sake shows nothing at any
+//! moment, and what is remembered of them stays within its bounds.
 
 use super::super::bounds::Direction;
 use super::super::gaps::{Edge, Gap, SIZE_MAX};
@@ -66,8 +66,8 @@ impl Shared {
             .collect()
     }
 
-    /// Merges some sealed segments as `merge` does: what is live is copied with its time; a key that is
-    /// not there keeps a tombstone, with the highest time of all.
+    /// Merges some sealed segments as `merge` does: what is live is copied with its time; a key
+    /// that is not there keeps a tombstone, with the highest time of all.
     fn merge(&mut self) {
         let sealed: Vec<_> = self.set.split_last().unwrap().1.to_vec();
         let inputs: Vec<_> = sealed.into_iter().filter(|_| self.random.one_in(2)).collect();

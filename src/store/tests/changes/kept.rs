@@ -1,7 +1,7 @@
 //! History that merges leave alone: what is promised, and that no more is kept.
 //!
-//! - A [`Feed`] records every change, and when it was made. [`Feed::check`] resumes from each position
-//!   that must still be there, and compares what follows.
+//! - A [`Feed`] records every change, and when it was made. [`Feed::check`] resumes from each
+//!   position that must still be there, and compares what follows.
 //! - Time is that of the lab's hands. Only the tests of clocks set the time of day apart from it.
 
 use super::follow::Dice;

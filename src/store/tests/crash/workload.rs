@@ -1,9 +1,9 @@
 //! A store that is written to, and the states that a power cut at any moment may leave.
 //!
 //! - Operations are rolled with dice: pseudo-random numbers, or the bytes of a fuzzer.
-//! - [`Run::points`] records, for each moment of the disk's trace, which states are allowed after it.
-//!   What was acknowledged and what is durable follows only from the results of calls, never from what
-//!   the store reports about itself.
+//! - [`Run::points`] records, for each moment of the disk's trace, which states are allowed after
+//!   it. What was acknowledged and what is durable follows only from the results of calls, never
+//!   from what the store reports about itself.
 
 use super::super::story::Random;
 use super::super::*;
@@ -94,8 +94,8 @@ pub(super) enum Op {
         by_range: bool,
         sync: bool,
     },
-    /// Takes a snapshot if there is none; otherwise reads it in order and drops it. Files that a merge
-    /// removed meanwhile are then still on disk, and indexes are created.
+    /// Takes a snapshot if there is none; otherwise reads it in order and drops it. Files that a
+    /// merge removed meanwhile are then still on disk, and indexes are created.
     Snapshot,
     Sync,
     /// Replaces the sync policy by one of [`POLICIES`].

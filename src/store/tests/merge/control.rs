@@ -185,8 +185,8 @@ fn a_merge_that_is_under_way_waits_for_the_end_of_a_pause() {
     assert_eq!(snapshot(&lab.reopen(db)), before);
 }
 
-/// Pauses merges as soon as one is under way, and calls a closure meanwhile. Returns whether the merge was
-/// stopped by it.
+/// Pauses merges as soon as one is under way, and calls a closure meanwhile. Returns whether the
+/// merge was stopped by it.
 fn pause_under_way(db: &Bitcask, during: impl FnOnce()) -> bool {
     let (sender, receiver) = mpsc::channel();
     std::thread::scope(|scope| {

@@ -1,13 +1,13 @@
 //! Judges whether the record of a run is possible, given the order in which changes were appended.
 //!
-//! - Each call takes effect at one moment between its start and its end; a change takes effect where
-//!   its entry lies. A call sees everything that calls had returned for before it began. What one call
-//!   has seen is never newer than what a later call sees.
-//! - A look at one key sees some number of that key's changes. A view sees some number of all changes,
-//!   with batches as a whole. Since the order of changes is given, the judge continues with the
-//!   smallest number that fits, and needs no search.
-//! - A crash leaves the result of a prefix of the changes: after a kill, all written changes; after a
-//!   power cut, at least the durable ones.
+//! - Each call takes effect at one moment between its start and its end; a change takes effect
+//!   where its entry lies. A call sees everything that calls had returned for before it began. What
+//!   one call has seen is never newer than what a later call sees.
+//! - A look at one key sees some number of that key's changes. A view sees some number of all
+//!   changes, with batches as a whole. Since the order of changes is given, the judge continues
+//!   with the smallest number that fits, and needs no search.
+//! - A crash leaves the result of a prefix of the changes: after a kill, all written changes; after
+//!   a power cut, at least the durable ones.
 
 use super::history::{Call, History, Outcome};
 use super::order::{Made, Order};
@@ -22,8 +22,8 @@ pub(super) struct Judge<'a> {
     pub(super) plan: &'a Plan,
     pub(super) history: &'a History,
     pub(super) order: Order,
-    /// For each call, the number of changes that it is known to have seen when it ended, by key and in
-    /// views of everything.
+    /// For each call, the number of changes that it is known to have seen when it ended, by key and
+    /// in views of everything.
     seen: Vec<Seen>,
 }
 
