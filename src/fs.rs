@@ -115,7 +115,7 @@ pub(crate) fn is_out_of_files(error: &Error) -> bool {
 }
 
 /// Returns whether the file exists already.
-pub(crate) fn is_there_already(error: &Error) -> bool {
+pub(crate) fn already_exists(error: &Error) -> bool {
     matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::AlreadyExists)
 }
 
@@ -226,9 +226,9 @@ impl Fs {
 
     /// Releases the file that is locked in the directory, in a process that was forked from the
     /// lock's owner.
-    pub(crate) fn let_go(&self, lock_file: &File) {
+    pub(crate) fn release(&self, lock_file: &File) {
         if let Some(root) = self.root() {
-            lock_file.let_go(root.dir());
+            lock_file.release(root.dir());
         }
     }
 
@@ -254,13 +254,13 @@ impl Fs {
     }
 
     /// Returns whether anything has this name, including a dangling symbolic link.
-    pub(crate) fn is_there(&self, path: &Path) -> bool {
+    pub(crate) fn exists(&self, path: &Path) -> bool {
         match self {
             Self::Disk(_) | Self::Within(_) => {
                 self.name(path).and_then(|it| it.stat_link()).is_ok()
             }
             #[cfg(any(test, bitcask_fuzzing))]
-            Self::Twin(twin) => twin.is_there(path),
+            Self::Twin(twin) => twin.exists(path),
         }
     }
 

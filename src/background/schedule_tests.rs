@@ -78,7 +78,7 @@ fn wake_from_two_tasks(shared: &Arc<Shared>) {
         (tally, signal, id)
     });
     let others = pieces.clone();
-    let beside =
+    let other =
         thread::spawn(move || others.iter().for_each(|(tally, signal, _)| tally.ask(signal)));
     for (tally, signal, _) in &pieces {
         tally.ask(signal);
@@ -87,7 +87,7 @@ fn wake_from_two_tasks(shared: &Arc<Shared>) {
     for (tally, ..) in &pieces {
         tally.await_done(3);
     }
-    beside.join().unwrap();
+    other.join().unwrap();
     for (tally, _, id) in pieces {
         shared.give_up(id);
         assert_eq!(Arc::strong_count(&tally), 1, "the closure has been dropped");

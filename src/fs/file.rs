@@ -148,10 +148,10 @@ impl File {
     /// Releases the descriptor of a lock in a process that was forked from the lock's owner, and
     /// the owner keeps the lock. The descriptor then refers to a harmless file. Any other user of
     /// this file in the forked process must stop using it.
-    pub(super) fn let_go(&self, harmless: &std::fs::File) {
+    pub(super) fn release(&self, harmless: &std::fs::File) {
         match &self.handle {
             // If this fails, the descriptor is closed when the process ends.
-            Handle::Disk(disk) => drop(sys::lead_away(&disk.file, harmless)),
+            Handle::Disk(disk) => drop(sys::redirect(&disk.file, harmless)),
             #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(_) => {}
         }

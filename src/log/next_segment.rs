@@ -44,7 +44,7 @@ impl Log {
     /// Returns an id whose segment could not be created, unless a later one was taken since, or a
     /// foreign file has its name.
     fn give_back(&mut self, id: SegmentId, error: &Error) {
-        if !fs::is_there_already(error) && id.0.checked_add(1) == Some(self.next_id.0) {
+        if !fs::already_exists(error) && id.0.checked_add(1) == Some(self.next_id.0) {
             self.next_id = id;
         }
     }

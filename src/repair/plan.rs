@@ -191,14 +191,14 @@ impl RepairPlan {
                 return Ok(None);
             }
         }
-        let is_there = |id: SegmentId| {
+        let exists = |id: SegmentId| {
             let is_it =
                 |found: &&FoundFile| found.id() == id && found.header.is_none_or(|h| is_ours(&h));
             found.iter().find(is_it).is_some()
         };
         let listed = manifest.sealed.iter().map(|sealed| sealed.id);
         let named = listed.chain(manifest.log_exists.then_some(manifest.log));
-        let missing: Vec<_> = named.filter(|id| !is_there(*id)).map(|id| dir.log(id)).collect();
+        let missing: Vec<_> = named.filter(|id| !exists(*id)).map(|id| dir.log(id)).collect();
         let is_unlisted = |header: &SegmentHeader| {
             is_ours(header) && header.kind == Kind::Merged && !manifest.lists(header.id)
         };

@@ -103,11 +103,11 @@ impl Histogram {
     pub fn quantile(&self, share: f64) -> Duration {
         let rank = rank(self.count(), share);
         let mut seen = 0;
-        let is_there = |count: &u64| {
+        let is_reached = |count: &u64| {
             seen += count;
             seen >= rank
         };
-        let bucket = self.counts.iter().position(is_there).unwrap_or(0);
+        let bucket = self.counts.iter().position(is_reached).unwrap_or(0);
         Duration::from_nanos(upper_bound(bucket).min(self.max))
     }
 

@@ -60,7 +60,7 @@ impl Bitcask {
             // Sealed segments were synced before they were listed, and are never cut.
             Inner::leave_to_recovery(&self.inner);
         }
-        Inner::outlive(&self.inner);
+        Inner::prepare_to_outlive(&self.inner);
         self.inner.segments.free_retired();
         self.inner.release_lock();
         result

@@ -94,7 +94,7 @@ impl Inner {
                 return Err(Error::corrupt(&self.dir.manifest(), 0, reason));
             }
             let before = refreshing.last_timestamp;
-            let follows = !refreshing.is_stale && self.has_only_gone_on(&manifest);
+            let follows = !refreshing.is_stale && self.has_only_grown(&manifest);
             let result = if follows {
                 self.follow(&manifest, before)
             } else {
@@ -124,7 +124,7 @@ impl Inner {
     }
 
     /// Returns whether everything known is still part of the log, and nothing was merged.
-    fn has_only_gone_on(&self, manifest: &Manifest) -> bool {
+    fn has_only_grown(&self, manifest: &Manifest) -> bool {
         let old = self.manifest.get(Clone::clone);
         let listed: BTreeMap<SegmentId, _> =
             manifest.sealed.iter().map(|sealed| (sealed.id, *sealed)).collect();
@@ -304,7 +304,7 @@ impl Inner {
         held: &mut OpenedSegments,
     ) -> Result<u64> {
         let old = self.segments.all();
-        let loaded = self.load_beside(manifest, refreshing.last_timestamp, held);
+        let loaded = self.load_alongside(manifest, refreshing.last_timestamp, held);
         if loaded.is_ok() {
             for (number, _) in old {
                 self.segments.remove(number);
@@ -332,7 +332,7 @@ impl Inner {
         half.retain(|number| named.contains(number));
     }
 
-    fn load_beside(
+    fn load_alongside(
         &self,
         manifest: &Manifest,
         before: u64,

@@ -29,7 +29,7 @@ impl Inner {
     /// no live entries or its live entries can be copied, and no stop is requested. Returns whether
     /// all of them are done. Skips segments that were to be folded if copying them would free
     /// nothing; the result is then `false`.
-    pub(super) fn squeeze(
+    pub(super) fn merge_one_by_one(
         &self,
         pending: &mut Option<Merge>,
         plan: &MergePlan,
@@ -76,7 +76,7 @@ impl Inner {
                 }
                 Some((id, needed)) if !has_given_up => {
                     has_given_up = true;
-                    self.give_way_for(SegmentId(id), needed)?;
+                    self.free_space_for(SegmentId(id), needed)?;
                 }
                 // The space freed since may be enough for these.
                 _ if is_new => {
@@ -115,7 +115,7 @@ impl Inner {
     /// derived from the segment that is to be merged.
     ///
     /// If all of that would not be enough, gives up nothing.
-    fn give_way_for(&self, id: SegmentId, needed: u64) -> Result<()> {
+    fn free_space_for(&self, id: SegmentId, needed: u64) -> Result<()> {
         let left = self.fs.available_space(self.dir.path())?;
         let can_go = self.log()?.reserve_size() + sidecar::derived_size(&self.fs, &self.dir);
         if left + can_go < needed {

@@ -46,7 +46,7 @@ impl OpenAttempt {
     /// Takes the store's lock. Returns the locked file.
     pub(super) fn lock(&mut self) -> Result<File> {
         let (fs, dir) = (&self.env.fs, &self.dir);
-        let is_new = !fs.is_there(&dir.lock());
+        let is_new = !fs.exists(&dir.lock());
         let mut has_opened = false;
         let locked = lock_noting(fs, dir, &mut has_opened);
         // A lock file of another process stays; that process may have been quicker. A lock file

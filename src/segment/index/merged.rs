@@ -119,7 +119,7 @@ impl Merged {
                 let version = self.pass(RowVersion::of(&row, other.lane), direction, key)?;
                 best = version.filter(|version| version.beats(best.as_ref())).or(best);
             }
-            let found = best.filter(|best| best.is_there(self.moment.now));
+            let found = best.filter(|best| best.is_alive(self.moment.now));
             let expired = best.and_then(|best| best.expired(self.moment.now));
             let (gaps, side) = self.gaps_and_side(direction);
             let rows = side.rows - before;

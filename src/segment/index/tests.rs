@@ -180,8 +180,8 @@ impl World {
         let shown = |(key, versions): (&Vec<u8>, &BTreeSet<RowVersion>)| {
             let seen = versions.iter().filter(|version| version.timestamp <= moment.timestamp);
             let newest = seen.max_by_key(|version| (version.timestamp, version.is_put))?;
-            let is_there = newest.is_put && newest.expiry.is_none_or(|expiry| expiry > moment.now);
-            (is_there && is_within(key)).then(|| (key.clone(), newest.timestamp, newest.expiry))
+            let exists = newest.is_put && newest.expiry.is_none_or(|expiry| expiry > moment.now);
+            (exists && is_within(key)).then(|| (key.clone(), newest.timestamp, newest.expiry))
         };
         self.versions.iter().filter_map(shown).collect()
     }

@@ -254,7 +254,7 @@ impl Inner {
         let merge = turn.pending.insert(Merge::begin(&self.merge_context(), &ids));
         let run = self.run(merge, &mut pace, progress);
         if !self.opener.is_here() {
-            return Err(self.lose(turn));
+            return Err(self.forget_held(turn));
         }
         // Whatever stopped the merge, the part that it has finished is published.
         let published = merge.publish(self);
@@ -271,12 +271,12 @@ impl Inner {
         match &result {
             Err(error) if error.is_no_space() => {
                 let run = |merge: &mut Merge| self.run(merge, &mut pace, progress);
-                let squeezed = self.squeeze(&mut turn.pending, &plan, &mut report, run);
+                let finished = self.merge_one_by_one(&mut turn.pending, &plan, &mut report, run);
                 if !self.opener.is_here() {
-                    return Err(self.lose(turn));
+                    return Err(self.forget_held(turn));
                 }
                 // If this fails too, the disk stays full.
-                if squeezed.unwrap_or(false) {
+                if finished.unwrap_or(false) {
                     result = Ok(());
                 }
             }

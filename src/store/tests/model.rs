@@ -569,12 +569,12 @@ impl World {
     fn set_ttl(&mut self, key: Key, ttl: Option<u64>) {
         let key = self.keys[key].clone();
         let old = self.get(&key);
-        let is_there = match ttl {
+        let exists = match ttl {
             Some(ttl) => self.db().expire(&key, Duration::from_secs(ttl)).unwrap(),
             None => self.db().persist(&key).unwrap(),
         };
-        assert_eq!(is_there, old.is_some());
-        if is_there {
+        assert_eq!(exists, old.is_some());
+        if exists {
             self.apply(&key, old, ttl);
         }
         assert_eq!(self.db().get(&key).unwrap().map(Vec::from), self.get(&key));

@@ -120,14 +120,14 @@ impl Bitcask {
                 return Ok(result);
             }
             self.inner.pin().count_conflict();
-            give_way(attempt);
+            back_off(attempt);
         }
         Err(Error::Conflict { attempts: options.attempts })
     }
 }
 
 /// Yields to other threads, longer after each conflict.
-pub(super) fn give_way(attempt: u32) {
+pub(super) fn back_off(attempt: u32) {
     match attempt {
         0..4 => yield_now(),
         _ => sleep(Duration::from_micros(u64::from(attempt.min(100)) * 10)),

@@ -288,9 +288,9 @@ impl Lab {
         }
         for key in self.base.written.keys() {
             let value = self.tolerate(db.get(key));
-            let is_there = self.tolerate(db.contains_key(key));
+            let exists = self.tolerate(db.contains_key(key));
             if let Some(value) = value {
-                assert!(is_there.is_none_or(|is_there| is_there == value.is_some()));
+                assert!(exists.is_none_or(|exists| exists == value.is_some()));
                 if !self.forged {
                     assert_eq!(value.as_deref(), found.get(key).map(Vec::as_slice), "{key:?}");
                 }

@@ -93,10 +93,10 @@ impl Shared {
         let (versions, clock) = (self.world.versions.clone(), self.world.clock);
         for (key, times) in rows {
             let newest = *versions[&key].iter().max_by_key(|v| (v.timestamp, v.is_put)).unwrap();
-            let is_there = newest.is_put && newest.expiry.is_none_or(|expiry| expiry > self.now);
-            if is_there && times.contains(&newest.timestamp) {
+            let exists = newest.is_put && newest.expiry.is_none_or(|expiry| expiry > self.now);
+            if exists && times.contains(&newest.timestamp) {
                 self.world.append(output, &key, newest);
-            } else if !is_there {
+            } else if !exists {
                 let is_expired = newest.is_put && times.contains(&newest.timestamp);
                 let timestamp = if is_expired { newest.timestamp } else { last };
                 let tombstone = RowVersion { timestamp, is_put: false, expiry: None };

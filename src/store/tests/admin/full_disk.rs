@@ -168,8 +168,8 @@ fn copies_that_a_merge_could_not_list_survive_the_next_merge() {
         merge().unwrap();
         let check = |db: &Bitcask| {
             for number in 0..300 {
-                let is_there = number % 2 == 1 || number >= 120;
-                assert_eq!(db.get(key(number)).unwrap().is_some(), is_there, "{listed}: {number}");
+                let exists = number % 2 == 1 || number >= 120;
+                assert_eq!(db.get(key(number)).unwrap().is_some(), exists, "{listed}: {number}");
             }
             assert!(db.verify().unwrap().is_clean(), "{listed}");
         };

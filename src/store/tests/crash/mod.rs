@@ -226,8 +226,8 @@ impl<'a> Judge<'a> {
     /// Opens all backups.
     fn backups(&self, lab: &Lab, point: &Point, when: &dyn Fn() -> String) {
         for (at, (path, state)) in self.run.backups.iter().enumerate() {
-            let is_there = lab.twin.files().iter().any(|file| file.starts_with(path));
-            if !is_there && at >= point.backups {
+            let exists = lab.twin.files().iter().any(|file| file.starts_with(path));
+            if !exists && at >= point.backups {
                 continue;
             }
             // Its first durable file already prevents the creation of a new store there.

@@ -538,11 +538,11 @@ impl Running {
                 Some(Stored { value, expiry: kept.flatten() })
             }
             Op::Expire { ttl, .. } => {
-                let is_there = match ttl {
+                let exists = match ttl {
                     Some(ttl) => self.db().expire(&key, Duration::from_secs(*ttl)).unwrap(),
                     None => self.db().persist(&key).unwrap(),
                 };
-                assert_eq!(is_there, old.is_some());
+                assert_eq!(exists, old.is_some());
                 let Some(value) = old else { return };
                 Some(Stored { value, expiry: self.expiry(*ttl) })
             }

@@ -7,7 +7,7 @@ use crate::store::tests::merge::basics::{entries_of, lab, merge, remains, seal, 
 use crate::store::tests::*;
 
 /// Gives a thread that should be blocked ample time to show that it is not.
-fn give_way(is_done: impl Fn() -> bool) {
+fn yield_until(is_done: impl Fn() -> bool) {
     for _ in 0..20 {
         if is_done() {
             return;
@@ -41,7 +41,7 @@ fn while_in_flight<T: Send>(
     let appended = writer.log.append(&mut writer.log.lock(), drafts, &guard).unwrap();
     std::thread::scope(|scope| {
         let other = scope.spawn(act);
-        give_way(|| other.is_finished());
+        yield_until(|| other.is_finished());
         let is_early = other.is_finished();
         let new = addresses(&appended, drafts).next().filter(|_| value.is_some());
         let (segment, time) = (appended.segment, appended.timestamp);
@@ -173,8 +173,8 @@ fn a_key_is_not_seen_expired_while_its_persist_is_in_flight() {
             lab.hands.advance(hour);
             look(&db)
         };
-        let (is_there, is_early) = while_in_flight(&db, "k", Some("value"), look_later);
-        assert!(is_there && !is_early, "{name}");
+        let (exists, is_early) = while_in_flight(&db, "k", Some("value"), look_later);
+        assert!(exists && !is_early, "{name}");
         assert!(db.contains_key("k").unwrap(), "{name}");
     }
 }

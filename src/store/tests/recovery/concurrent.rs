@@ -98,7 +98,7 @@ fn with_writer<T>(
             working.lock().turn(work);
         }
     };
-    let result = lab.twin.with_beside(turn, run);
+    let result = lab.twin.with_interference(turn, run);
     let states = writer.lock().states[before..].to_vec();
     (result, states, manifests.load(Ordering::Relaxed))
 }

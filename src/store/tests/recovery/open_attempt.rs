@@ -101,7 +101,7 @@ fn a_failed_opening_leaves_the_lock_of_a_faster_one() {
                 other.twin.fail(Fault::new(kind).only(Call::Open).for_ever());
             }
         };
-        let error = lab.twin.with_beside(turn, || lab.try_open()).unwrap_err();
+        let error = lab.twin.with_interference(turn, || lab.try_open()).unwrap_err();
         lab.twin.clear_fault();
         assert!(!error.is_locked(), "{error}");
         let db = quicker.lock().take().unwrap();

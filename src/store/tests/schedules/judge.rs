@@ -87,8 +87,8 @@ impl Judge<'_> {
                         self.look(at, &mut seen, key, |state| state == value.as_ref());
                     }
                 }
-                Outcome::Contains(key, is_there) => {
-                    self.look(at, &mut seen, key, |state| state.is_some() == is_there);
+                Outcome::Contains(key, exists) => {
+                    self.look(at, &mut seen, key, |state| state.is_some() == exists);
                 }
                 Outcome::Behind(position, held) => self.behind(at, position, &held),
                 Outcome::View(pairs) => self.view(at, &mut seen, |state| *state == pairs),

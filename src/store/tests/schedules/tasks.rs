@@ -275,9 +275,9 @@ impl World {
     fn read(&self, refreshes: u64) {
         let number = self.begin(&Op::Reader);
         let reader = Arc::new(self.lab.open_read_only());
-        let (world, beside) = (self.clone(), Arc::clone(&reader));
-        let beside =
-            shuttle::thread::spawn(move || world.look_during_refreshes(&beside, refreshes));
+        let (world, refreshed) = (self.clone(), Arc::clone(&reader));
+        let other =
+            shuttle::thread::spawn(move || world.look_during_refreshes(&refreshed, refreshes));
         let mut held = reader.snapshot();
         let mut seen = self.seen(&held);
         self.end(number, Outcome::View(seen.clone()));
@@ -290,7 +290,7 @@ impl World {
             assert_eq!(self.seen(&held), seen, "a reader's snapshot after a refresh");
             (held, seen) = (snapshot, new);
         }
-        beside.join().unwrap();
+        other.join().unwrap();
     }
 
     /// Reads from a reader while it is refreshed.

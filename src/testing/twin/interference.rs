@@ -11,44 +11,44 @@ use crate::sync::unmodeled::Mutex;
 
 /// Called before each call by others that opens a file for reading or with its content kept, and
 /// before each read. The argument is the path of the opened file.
-type Turn = Box<dyn FnMut(Option<&Path>) + Send>;
+type Callback = Box<dyn FnMut(Option<&Path>) + Send>;
 
 /// The callback, if one is set.
 #[derive(Default)]
-pub(crate) struct Beside(Mutex<Option<Turn>>);
+pub(crate) struct Interference(Mutex<Option<Callback>>);
 
-impl Beside {
-    pub(crate) fn meet_open(&self, path: &Path, access: Access) {
+impl Interference {
+    pub(crate) fn run_on_open(&self, path: &Path, access: Access) {
         if matches!(access, Access::Read | Access::Keep) {
-            self.meet(Some(path));
+            self.run(Some(path));
         }
     }
 
     /// Runs the callback. Calls that it makes itself do not run it again. No lock is held.
-    pub(crate) fn meet(&self, opened: Option<&Path>) {
-        let Some(mut turn) = self.0.lock().take() else { return };
-        turn(opened);
-        *self.0.lock() = Some(turn);
+    pub(crate) fn run(&self, opened: Option<&Path>) {
+        let Some(mut callback) = self.0.lock().take() else { return };
+        callback(opened);
+        *self.0.lock() = Some(callback);
     }
 }
 
-impl fmt::Debug for Beside {
+impl fmt::Debug for Interference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Beside")
+        f.write_str("Interference")
     }
 }
 
 #[cfg(test)]
 impl Twin {
-    /// Runs `run` while `turn` is set as the callback.
-    pub(crate) fn with_beside<T>(
+    /// Runs `run` while `callback` is set as the callback.
+    pub(crate) fn with_interference<T>(
         &self,
-        turn: impl FnMut(Option<&Path>) + Send + 'static,
+        callback: impl FnMut(Option<&Path>) + Send + 'static,
         run: impl FnOnce() -> T,
     ) -> T {
-        *self.beside.0.lock() = Some(Box::new(turn));
+        *self.interference.0.lock() = Some(Box::new(callback));
         let result = run();
-        *self.beside.0.lock() = None;
+        *self.interference.0.lock() = None;
         result
     }
 }
