@@ -31,11 +31,11 @@ use crate::segment::read::scan::{Scanned, size_at};
 use crate::segment::write::draft::Draft;
 use crate::segment::write::output::Output;
 
-/// Bytes of memory for the keys whose tombstones were copied.
+/// Maximum memory in bytes for the keys whose tombstones were copied.
 const COPIED_TOMBSTONES_SIZE_MAX: usize =
     if cfg!(any(test, bitcask_fuzzing)) { 64 } else { 16 << 20 };
 
-/// Bytes that a set of keys takes for each key besides the key itself.
+/// Memory in bytes that a set of keys takes for each key, in addition to the key itself.
 const KEY_OVERHEAD: usize = 32;
 
 /// Prefetch distance in the keydir, in entries.
@@ -59,8 +59,7 @@ pub(super) struct NumberedOutput {
 /// The keys whose tombstones were copied to outputs that are not listed yet. Of several tombstones
 /// of a key only one is kept, because it is listed above the youngest of them.
 ///
-/// The set is bounded. A tombstone that is kept although it is not needed costs its space and
-/// nothing else.
+/// The set is bounded. Keeping a tombstone without need costs only its space.
 #[derive(Debug, Default)]
 pub(super) struct CopiedTombstones {
     keys: HashSet<Box<[u8]>>,
@@ -144,7 +143,7 @@ impl Reading {
         Ok(Self { input, file, live })
     }
 
-    /// Returns how many bytes of the input are done.
+    /// Returns how many bytes of the input have been processed.
     pub(super) fn read_size(&self) -> u64 {
         self.live.read_until().unwrap_or(self.input.segment.size())
     }
@@ -176,8 +175,8 @@ impl Merge {
                 let size = draft.header.entry_size();
                 if self.is_output_full(&context, size) {
                     self.apply(host, &context, input, &mut updates)?;
-                    // Publishing takes a while. Without the guard, what others retire meanwhile
-                    // can be freed.
+                    // Publishing takes a while. Without the guard, memory that others retire
+                    // meanwhile can be freed.
                     guard.repin_after(|| self.publish(host))?;
                 }
                 copied_size += size;
@@ -273,7 +272,7 @@ impl Merge {
         Ok(Copied { segment: open.number, entry })
     }
 
-    /// Makes copies readable, and then has the slots name them.
+    /// Makes copies readable, and then points the slots at them.
     fn apply(
         &mut self,
         host: &impl Host,
@@ -310,9 +309,9 @@ impl Merge {
         Ok(())
     }
 
-    /// Makes the output, if there is one, a sealed segment that is not listed yet.
+    /// Turns the output, if there is one, into a sealed segment that is not listed yet.
     ///
-    /// Entries that could not be written are no part of it.
+    /// Entries that could not be written are not part of it.
     pub(super) fn close_output(&mut self, host: &impl Host) -> Result<()> {
         let context = host.merge_context();
         let Some(NumberedOutput { output, number }) =

@@ -5,11 +5,12 @@
 //!   drives a merge and publishes what was copied.
 //! - A merge copies its inputs one after the other, oldest first, in bounded steps. Whenever an
 //!   output is full, and at the end, the merge publishes it: the manifest lists the output just
-//!   above the youngest segment that the output has entries of, and no longer lists the inputs that
-//!   were copied whole. A merge that stops early has merged what it got through.
-//! - Until a copy is published, the disk is as it was before. Slots in the keydir then name copies
-//!   that are not listed, but the inputs are still there, so a crash leaves the old set. What could
-//!   not be published for lack of space is kept, and published before anything else is merged.
+//!   above the youngest segment from which it has entries, and no longer lists the inputs that were
+//!   copied whole. A merge that stops early keeps what it has finished.
+//! - Until a copy is published, the manifest lists the old segments. Slots in the keydir already
+//!   name copies that are not listed, but the inputs still exist, so a crash leaves the old set.
+//!   Copies that could not be published for lack of space are kept, and published before anything
+//!   else is merged.
 //! - A merge holds a shard's lock for one slot at a time, and the locks that `Host::exclusively`
 //!   takes while the manifest is replaced. It holds no other locks.
 
@@ -57,7 +58,7 @@ pub(crate) struct MergeContext<'a> {
     pub(crate) segment_entries: u64,
 }
 
-/// What a merge needs of the store.
+/// What a merge needs from the store.
 pub(crate) trait Host {
     fn merge_context(&self) -> MergeContext<'_>;
 
@@ -67,7 +68,7 @@ pub(crate) trait Host {
     /// Makes everything durable that has been appended so far.
     fn sync_log(&self) -> Result<()>;
 
-    /// Runs a closure while nobody else changes the set of segments or copies its files.
+    /// Runs a closure while no other thread changes the set of segments or copies its files.
     fn exclusively(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()>;
 
     /// Returns a timestamp that only the next entry will reach, and no entry before it.
@@ -114,7 +115,7 @@ impl Input {
     }
 }
 
-/// A merge that is under way.
+/// A merge in progress.
 #[derive(Debug, Default)]
 pub(crate) struct Merge {
     /// The inputs that have not been begun, oldest first.
@@ -210,8 +211,8 @@ impl Merge {
         Self { inputs: inputs.into(), last_timestamp, shadows, progress, ..Self::default() }
     }
 
-    /// Lets the merge take the last space on the disk. The caller has checked that the space will
-    /// do.
+    /// Lets the merge take the last space on the disk. The caller has checked that the space
+    /// suffices.
     pub(crate) fn taking_last_space(self) -> Self {
         Self { takes_last_space: true, ..self }
     }
@@ -231,7 +232,7 @@ impl Merge {
         MergeReport { cancelled, ..self.report.clone() }
     }
 
-    /// Does a bounded piece of the work. Returns how many bytes it copied, or `None` at the end.
+    /// Does a bounded amount of work. Returns how many bytes it copied, or `None` at the end.
     ///
     /// After an error the merge can copy nothing more, but what was copied can be
     /// [published](Self::publish).
@@ -340,7 +341,7 @@ impl Merge {
         for input in self.copied.drain(..) {
             self.report.segments_in += 1;
             self.report.size_in += input.segment.size();
-            // It leaves the set first: a snapshot that is taken from then on does not need it.
+            // The segment leaves the set first: a snapshot taken after that does not need it.
             context.segments.remove(input.number);
             host.unlink(&input.segment);
         }

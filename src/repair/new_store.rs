@@ -15,7 +15,7 @@ use crate::segment::write::draft::Draft;
 use crate::segment::write::output::Output;
 use crate::segment::{Dir, SegmentId};
 
-/// A store in the making.
+/// A store that is being made.
 pub(super) struct NewStore<'a> {
     fs: &'a Fs,
     dir: &'a Dir,
@@ -78,7 +78,7 @@ impl<'a> NewStore<'a> {
         Ok(())
     }
 
-    /// Makes the output, if there is one, a sealed segment.
+    /// Turns the output, if there is one, into a sealed segment.
     fn finish_output(&mut self) -> Result<()> {
         let Some(mut output) = self.output.take() else { return Ok(()) };
         output.flush()?;

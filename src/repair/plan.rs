@@ -71,7 +71,7 @@ impl FoundFile {
         self.header.map_or(self.name, |header| header.id)
     }
 
-    /// Returns what is wrong with the header, for a segment of this store.
+    /// Returns what is wrong with the header of a segment of this store.
     fn header_damage(&self, identity: Option<Identity>) -> Result<Option<Damage>> {
         let (Some(header), Some(identity)) = (self.header, identity) else {
             return Ok(self.damage.clone());
@@ -80,7 +80,7 @@ impl FoundFile {
         checked.err().map(|error| damage(error, 0)).transpose()
     }
 
-    /// Returns whether there is anything behind the header, as far as that can be read.
+    /// Returns whether anything follows the header, as far as that can be read.
     fn has_content(&self, fs: &Fs) -> Result<bool> {
         let Some(file) = fs.open_if_exists(&self.path)? else { return Ok(false) };
         match scan::end_of_content(&file, FIRST_OFFSET) {
@@ -107,7 +107,7 @@ impl RepairPlan {
             let path = dir.path().join(&entry.name);
             match FileKind::of(&entry.name) {
                 FileKind::Log(name) => {
-                    // A writer beside us may have removed it.
+                    // A concurrent writer may have removed it.
                     let Some(file) = fs.open_if_exists(&path)? else { continue };
                     let one = FoundFile::new(name, &file)?;
                     let created = one.header.map(|header| header.created);
@@ -164,7 +164,7 @@ impl RepairPlan {
                 self.damage.push(reason("the manifest is missing"));
                 return Ok(None);
             }
-            // We can't know how to read a newer version.
+            // This build can't read a newer version.
             Err(error) if error.is_unsupported() => return Err(error),
             Err(error) => {
                 self.damage.push(damage(error, 0)?);

@@ -33,7 +33,7 @@ pub(super) struct Replay<'a> {
 }
 
 impl<'a> Replay<'a> {
-    /// Begins without keys. The hash is that of the new store.
+    /// Begins without keys. `hash_seed` is the new store's.
     pub(super) fn new(env: &'a Env, subjects: &'a [RepairSubject], hash_seed: u64) -> Self {
         let keydir = Keydir::new((env.hasher)(hash_seed));
         (0..SHARD_COUNT).for_each(|number| keydir.shard(number).clear(0));

@@ -1,8 +1,8 @@
 //! Folding of small segments: by the merge thread right after opening, and at close.
 //!
 //! - Opening does not wait for it, and closing waits for one group at most.
-//! - A fold that cannot be made does not make the close fail, since everything stays as durable as
-//!   it was. Only a failed sync on the way does.
+//! - A failed fold does not make the close fail, since everything stays as durable as it was. Only
+//!   a failed sync does.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -23,8 +23,7 @@ const OPEN_SIZE_MAX: u64 = 64 << 20;
 const URGENT: u64 = 8;
 
 impl Inner {
-    /// Folds the small segments that earlier runs of the program have left, one group after the
-    /// other.
+    /// Folds the small segments that earlier runs of the program have left, group by group.
     pub(crate) fn fold_backlog(&self, auto: &AutoMerge) {
         let Ok(writer) = self.writer() else { return };
         let bounds = FoldLimits { small_max: SMALL_MAX, size_max: OPEN_SIZE_MAX };
@@ -39,8 +38,9 @@ impl Inner {
         }
     }
 
-    /// Folds one group at close, unless that would take long, or a holder that outlives the store
-    /// would miss the history. If there are many more small segments, folds anyway.
+    /// Folds one group at close, unless that would take long, or a follower or snapshot that
+    /// outlives the store still needs the history. If the store has many more small segments than
+    /// that, folds anyway.
     pub(crate) fn fold_at_close(this: &Arc<Self>) {
         let Ok(writer) = this.writer() else { return };
         let Some(auto) = &writer.merging.policy.auto() else { return };
@@ -52,7 +52,7 @@ impl Inner {
         let small_max = if is_free { SMALL_MAX } else { URGENT * SMALL_MAX };
         let bounds = FoldLimits { small_max, size_max: CLOSE_SIZE_MAX };
         if !is_quick && this.count_short(auto) <= small_max {
-            // Finding out what is dead in the long segments is not worth the time.
+            // Finding out which entries of the long segments are dead is not worth the time.
             return;
         }
         if this.may_be_folded(bounds) && !this.plan_fold(auto, bounds).is_empty() {
@@ -81,7 +81,7 @@ impl Inner {
         self.manifest.get(|manifest| manifest.sealed.len() as u64)
     }
 
-    /// Returns the number of segments that are small even if nothing in them is dead. Needs no
+    /// Returns the number of segments that are small even if no entry in them is dead. Needs no
     /// keydir.
     fn count_short(&self, auto: &AutoMerge) -> u64 {
         let size = auto.small_size.min(self.options.segment_size / 4);
