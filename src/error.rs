@@ -236,8 +236,8 @@ pub enum Error {
         reason: &'static str,
     },
 
-    /// Ends work inside the crate that only a writer does, in a store opened read-only. No method
-    /// returns it: those that write do not exist there.
+    /// Ends work that only a writer does, inside the crate, in a store opened read-only. No public
+    /// method returns it: read-only stores have no methods that write.
     #[doc(hidden)]
     #[error("the store was opened read-only")]
     ReadOnly,
@@ -250,7 +250,7 @@ pub enum Error {
     /// again after the parent has closed it or has exited, or fork before opening it.
     ///
     /// The same holds for the threads of a [`Background`](crate::Background): a child can't open a
-    /// store with those of its parent, and has to start some of its own.
+    /// store with its parent's threads, and has to start its own.
     #[error(
         "process {opener} opened the store or started its threads, and this is process {process}, \
              which was forked later; drop them here and open the store anew, or fork before that"

@@ -1,5 +1,5 @@
-//! An embedded key-value store: an append-only log of segment files, a keydir in memory that knows
-//! where every live key is, and a plain promise about what survives a crash.
+//! An embedded key-value store: an append-only log of segment files, an in-memory keydir that knows
+//! where every live key is, and clear promises about what survives a crash.
 //!
 //! ```
 //! use bitcask::{Bitcask, Options};
@@ -19,10 +19,10 @@
 //!
 //! # Opening
 //!
-//! [`Bitcask::open`] opens a store for reading and writing, and creates it if there is none. One
-//! process at a time can have it open like this. [`ReadOnly::open`] opens it for reading, in any
-//! number of other processes, which catch up with the writer when they call
-//! [`refresh`](ReadOnly::refresh). Both dereference to [`Reader`], which has everything that reads.
+//! [`Bitcask::open`] opens a store for reading and writing, and creates it if it does not exist.
+//! Only one process at a time can have it open for writing. [`ReadOnly::open`] opens it for
+//! reading, in any number of other processes, which catch up with the writer when they call
+//! [`refresh`](ReadOnly::refresh). Both dereference to [`Reader`], which has all read operations.
 //!
 //! Share a [`Bitcask`] between threads by reference or in an [`Arc`](std::sync::Arc): all methods
 //! take `&self`. All calls block; there is no async runtime.
@@ -81,14 +81,14 @@
 //! # Snapshots
 //!
 //! [`snapshot`](Reader::snapshot) returns the store as it is now, in less than a microsecond. A
-//! [`Snapshot`] is read and scanned as a store is, and can be kept for as long as you like; it
-//! keeps disk space from being reclaimed meanwhile.
+//! [`Snapshot`] is read and scanned as a store is, and can be kept for as long as you like;
+//! meanwhile, the disk space of its segments is not reclaimed.
 //!
 //! # Transactions
 //!
 //! [`transaction`](Bitcask::transaction) runs a closure that reads and writes any keys, and commits
-//! all of its writes at one moment, as if no other write had happened meanwhile. If something it
-//! has read has changed, the closure runs again.
+//! all of its writes at one moment, as if no other write had happened meanwhile. If anything that
+//! it has read has changed, the closure runs again.
 //!
 //! ```
 //! use bitcask::{Bitcask, Options};
@@ -114,9 +114,10 @@
 //!
 //! # Merging
 //!
-//! Overwritten and deleted entries take disk space until a merge. By default a background thread
-//! merges when it is worth it; [`Options::merge_policy`] chooses when. [`merge`](Bitcask::merge)
-//! does it now, and [`needs_merge`](Bitcask::needs_merge) says what it would do.
+//! Overwritten and deleted entries take disk space until a merge. By default, a background thread
+//! merges when that is worthwhile; [`Options::merge_policy`] sets when that is.
+//! [`merge`](Bitcask::merge) merges immediately, and [`needs_merge`](Bitcask::needs_merge) returns
+//! which segments the policy would merge now.
 //!
 //! # Backing up and repairing
 //!
@@ -126,9 +127,9 @@
 //!
 //! # Tuning
 //!
-//! [`Options::sync_policy`] decides what a power loss can take, and how long a write takes;
-//! [`Options::segment_size`] how much a merge handles at a time; `Options::compression` whether
-//! values are compressed. A program with many stores lets them share their threads:
+//! [`Options::sync_policy`] determines what a power loss can take and how long a write takes,
+//! [`Options::segment_size`] how much a merge handles at a time, and `Options::compression` whether
+//! values are compressed. If a program has many stores, they can share their threads:
 //! [`Options::background`]. [`Reader::stats`] reports sizes, and how close the store is to its
 //! limits; [`Reader::counters`] what the store has done, and how long that took.
 //!
@@ -137,13 +138,13 @@
 //! 1. If [`Bitcask::sync`] has returned, or a write under [`SyncPolicy::Always`], the data survives
 //!    a kill, a kernel crash and a power loss.
 //! 2. Under every policy, a write that has returned survives the death of the process.
-//! 3. Recovery restores the state after some prefix of the writes that includes everything up to
+//! 3. Recovery restores the state after some prefix of the writes, which includes everything up to
 //!    the last sync. A batch is recovered as a whole or not at all.
 //! 4. A deleted key does not return, and no read returns bytes that were not written under its key.
 //! 5. If data that is known to be durable is damaged, opening fails with [`Error::Corrupt`].
 //!    Anything else that opening cannot read is set aside, and [`Reader::recovery`] reports it.
-//! 6. After the first write or sync that fails half-way, writes are refused and reads continue. If
-//!    the disk is full, the write fails and the store stays usable.
+//! 6. After a write fails half-way or a sync fails, writes are refused and reads continue. If the
+//!    disk is full, the write fails and the store stays usable.
 
 #![warn(clippy::disallowed_methods)]
 #![cfg_attr(
@@ -157,7 +158,7 @@
 )]
 #![cfg_attr(
     all(bitcask_fuzzing, not(test)),
-    expect(dead_code, reason = "some of that only tests use")
+    expect(dead_code, reason = "only tests use some of this")
 )]
 #![cfg_attr(
     all(loom, test),

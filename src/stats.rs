@@ -1,5 +1,5 @@
 //! Figures about a store, as plain data: at one moment, and since it was opened (`counters` and
-//! `histogram`). `merge` has the figures about merges.
+//! `histogram`). `merge` holds the figures about merges.
 
 mod counters;
 mod histogram;
@@ -29,15 +29,15 @@ pub struct Stats {
     pub segments: u64,
     /// Sealed segments: listed in the manifest, synced, and never written again.
     pub sealed_segments: u64,
-    /// The largest number of segments that the store may have. When it is reached, the store
-    /// accepts no more puts. Deletes, merges and clears may add a few more.
+    /// Maximum number of segments. When it is reached, the store accepts no more puts. Deletes,
+    /// merges and clears may add a few more.
     pub segments_limit: u64,
     /// Segments of this store without a mapping: their files are opened for each read.
     pub unmapped_segments: u64,
     /// Mappings of segments, over all stores of this process.
     pub mappings: u64,
-    /// The largest number of mappings for segments, over all stores of this process: a quarter of
-    /// what the kernel allows the process. Further segments are not mapped.
+    /// Maximum number of mappings for segments, over all stores of this process: a quarter of what
+    /// the kernel allows the process. Further segments are not mapped.
     pub mappings_limit: u64,
     /// Files that are open, over all stores of this process.
     pub descriptors: u64,

@@ -154,7 +154,7 @@ fn schedules_of_timed_rests_wake_all() {
 }
 
 /// While one thread is busy, the other has to watch the time.
-fn rest_beside_work_that_waits(shared: &Arc<Shared>) {
+fn rest_during_work_that_waits(shared: &Arc<Shared>) {
     let (ticks, waited) = (Arc::<Tally>::default(), Arc::<Tally>::default());
     let (tick, wait, end) = (Arc::clone(&ticks), Arc::clone(&ticks), Arc::clone(&waited));
     let ticking = move || {
@@ -184,7 +184,7 @@ fn rest_beside_work_that_waits(shared: &Arc<Shared>) {
 
 #[test]
 fn schedules_of_work_that_waits_keep_the_rest_going() {
-    check(2, rest_beside_work_that_waits);
+    check(2, rest_during_work_that_waits);
 }
 
 fn end_with_the_work(shared: &Arc<Shared>) {

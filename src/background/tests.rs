@@ -144,7 +144,7 @@ fn one_thread_does_the_work_of_many() {
 }
 
 #[test]
-fn work_with_a_short_rest_goes_on_beside_work_that_blocks() {
+fn work_with_a_short_rest_continues_during_work_that_blocks() {
     let crew = crew(3);
     let (block, blocked) = mpsc::channel::<()>();
     let hour = Some(3600 * SECOND);

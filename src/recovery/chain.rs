@@ -138,7 +138,7 @@ impl Recovery<'_> {
             next = match stop {
                 Stop::End { next, .. } if next > id => Some(next),
                 Stop::End { .. } => {
-                    let reason = "the end entry names a segment that is not younger";
+                    let reason = scan::END_LEADS_BACK;
                     return Err(Error::corrupt(link.file.path(), link.end, reason));
                 }
                 Stop::Nothing { .. } | Stop::Bad { .. } => None,

@@ -60,7 +60,7 @@ pub(crate) struct Filler {
     /// Lock 8: newest first. Empty when all shards are filled.
     origins: Mutex<Arc<[Origin]>>,
     /// Whether a writer in another process may remove files meanwhile.
-    beside_writer: bool,
+    has_writer: bool,
     /// The removal time of the shards' earlier content, if they are refilled from other
     /// segments.
     anew: Option<u64>,
@@ -99,7 +99,7 @@ impl Filler {
             fs: recovery.fs.clone(),
             dir: recovery.dir.clone(),
             identity,
-            beside_writer: recovered.beside_writer,
+            has_writer: recovered.has_writer,
             anew: None,
             slots_len: summaries.sum(),
             origins: Mutex::new(origins.into()),
@@ -176,7 +176,7 @@ impl Filler {
     }
 
     /// Fills all shards, on several processors if that is worthwhile.
-    pub(crate) fn fill_at_once(&self, keydir: &Keydir) -> Result<()> {
+    pub(crate) fn fill_in_parallel(&self, keydir: &Keydir) -> Result<()> {
         std::thread::scope(|scope| {
             let work = || while self.fill_next(keydir) {};
             for _ in 1..self.threads() {
@@ -284,7 +284,7 @@ impl Filler {
     /// process has removed the file, the held segment is read. Otherwise everything is read from
     /// the file, so that a bad sector is an error.
     fn held<'a>(&self, segment: &'a Arc<Segment>) -> Result<&'a Arc<Segment>> {
-        let is_held = self.beside_writer.then_some(segment);
+        let is_held = self.has_writer.then_some(segment);
         is_held.ok_or_else(|| Error::MissingSegment { path: segment.path().to_path_buf() })
     }
 

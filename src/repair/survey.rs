@@ -15,7 +15,7 @@ use crate::fs::{File, is_failed_read};
 use crate::key_hash::KeyHash;
 use crate::segment::hint::HintBuilder;
 use crate::segment::read::resync::{LostBytes, ResyncItem, ResyncWalk};
-use crate::segment::read::scan::{Scanned, end_of_content};
+use crate::segment::read::scan::{Scanned, end_of_content, too_short};
 use crate::segment::{FIRST_OFFSET, SegmentId};
 
 /// Bytes between two reports of the progress, roughly.
@@ -160,7 +160,7 @@ impl SegmentSurvey {
         let mut add_lost = |bytes, reason: String| self.lost.push(LostBytes { bytes, reason });
         if size < end && !is_lost {
             // Only padding is missing, but a mapping of the file needs it.
-            add_lost(size..end, format!("the file ends here, {end} bytes were written"));
+            add_lost(size..end, too_short(end));
         }
         if let Some(OpenBatch { start, .. }) = batch {
             add_lost(end..end, "the segment ends within a batch".to_owned());

@@ -14,6 +14,7 @@ use crate::fs::{Fs, Lock};
 use crate::prefetch::prefetch;
 use crate::segment::budget::Wanted;
 use crate::segment::read::map::Bytes;
+use crate::segment::read::scan::too_short;
 use crate::segment::read::stored::{StoredEntry, refusal};
 
 /// The sizes of end entries and of entries that only carry a mark.
@@ -62,8 +63,7 @@ impl Segment {
         let kind = SegmentHeader::read(&file, id, identity)?.kind;
         let size = file.size()?;
         if size < length {
-            let reason = format!("the file ends here, the manifest lists {length} bytes");
-            return Err(Error::corrupt(&path, size, reason));
+            return Err(Error::corrupt(&path, size, too_short(length)));
         }
         let bytes = if is_wanted {
             Bytes::mapped(fs, &file, length, length, Wanted::Sealed)

@@ -10,7 +10,7 @@ use std::time::Duration;
 const FIRST_BITS: u32 = 6;
 /// The last bucket holds everything above 2 to this power, in nanoseconds: 73 minutes.
 const LAST_BITS: u32 = 42;
-/// Each power of two has 2 to this power buckets.
+/// Each power of two is divided into 2 to this power buckets.
 const STEP_BITS: u32 = 2;
 /// Number of buckets.
 pub(crate) const BUCKET_COUNT: usize = 2 + (((LAST_BITS - FIRST_BITS) as usize) << STEP_BITS);

@@ -106,7 +106,7 @@ impl Inner {
             self.segments.free_retired();
             if let Ok(last) = result {
                 is_new |= !follows || last > before;
-                // A writer that lost its last writes may have started again at an earlier time.
+                // A writer that lost its last writes may have continued from an earlier time.
                 refreshing.last_timestamp = last;
                 self.clock.reach(last);
                 refreshing.end = Some(self.found_end());
@@ -194,7 +194,7 @@ impl Inner {
             match stop {
                 Stop::End { next, .. } if next > id => break Some(next),
                 Stop::End { .. } => {
-                    let reason = "the end entry names a segment that is not younger";
+                    let reason = scan::END_LEADS_BACK;
                     return Err(Error::corrupt(segment.path(), segment.size(), reason));
                 }
                 Stop::Nothing { .. } => break None,

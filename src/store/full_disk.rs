@@ -25,10 +25,10 @@ impl Inner {
         check_space(&self.fs, &self.dir, self.options.segment_size, size)
     }
 
-    /// Reclaims space on a full disk: merges the segments of a plan one by one, as long as one has
-    /// no live entries or its live entries can be copied, and no stop is requested. Returns whether
-    /// all of them are done. Skips segments that were to be folded if copying them would free
-    /// nothing; the result is then `false`.
+    /// Reclaims space on a full disk: merges the segments of a plan one by one, as long as the next
+    /// one has no live entries or there is space to copy them, and no stop is requested. Returns
+    /// whether all of them were merged. Skips segments that were to be folded if copying them would
+    /// free nothing; the result is then `false`.
     pub(super) fn merge_one_by_one(
         &self,
         pending: &mut Option<Merge>,
@@ -58,8 +58,8 @@ impl Inner {
                 Some((id, needed)) if self.fs.available_space(self.dir.path())? >= needed => {
                     match self.merge_one(pending, SegmentId(id), report, &mut run) {
                         Ok(false) => return Ok(false),
-                        // Slots may name only its copies: nothing else is merged before these are
-                        // listed.
+                        // Its copies may be the only entries that some slots name, so nothing else
+                        // is merged before they are listed.
                         Err(error) if error.is_no_space() && pending.is_some() => return Ok(false),
                         // Tombstones that are still needed take space too, and others may take the
                         // space first.
@@ -106,7 +106,7 @@ impl Inner {
         merge.publish(self)?;
         report.add(&merge.report(matches!(run, Ok(false))));
         *pending = None;
-        // No one has it mapped any more.
+        // By now no reader has it mapped.
         self.segments.free_retired();
         run
     }

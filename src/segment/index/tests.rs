@@ -563,7 +563,7 @@ fn a_segment_that_grows_has_few_runs_and_one_when_it_is_sealed() {
 }
 
 #[test]
-fn a_segment_that_nobody_asks_has_no_index() {
+fn a_segment_that_is_never_scanned_has_no_index() {
     let mut world = World::new(1);
     world.put(0, b"key");
     assert!(!world.segment(0).write_index(&world.context).unwrap());

@@ -211,6 +211,14 @@ pub(crate) fn find_mark_above(
     Ok(None)
 }
 
+/// Why an end entry is invalid that does not lead to a later segment.
+pub(crate) const END_LEADS_BACK: &str = "the end entry names a segment that is not younger";
+
+/// Returns why a file that should have this many bytes is corrupt where it ends.
+pub(crate) fn too_short(written: u64) -> String {
+    format!("the file ends here, but {written} bytes were written")
+}
+
 fn search_given_up(path: &Path, offset: u64) -> Error {
     let reason = "the bytes behind a torn entry look like entries too often to tell a torn tail \
                   from damage";

@@ -30,17 +30,16 @@ impl Inner {
         if !self.may_be_folded(bounds) {
             return;
         }
-        let goes_on = || !writer.merging.is_to_stop() && !writer.merging.policy.is_manual();
-        while goes_on() && !self.plan_fold(auto, bounds).is_empty() {
+        let may_continue = || !writer.merging.is_to_stop() && !writer.merging.policy.is_manual();
+        while may_continue() && !self.plan_fold(auto, bounds).is_empty() {
             if !self.fold(auto, bounds, self.rate_by_policy()) {
                 break;
             }
         }
     }
 
-    /// Folds one group at close, unless that would take long, or a follower or snapshot that
-    /// outlives the store still needs the history. If the store has many more small segments than
-    /// that, folds anyway.
+    /// Folds one group at close, unless that would take long, or a snapshot or follower outlives
+    /// the store and would miss the history. With many more small segments, folds anyway.
     pub(crate) fn fold_at_close(this: &Arc<Self>) {
         let Ok(writer) = this.writer() else { return };
         let Some(auto) = &writer.merging.policy.auto() else { return };

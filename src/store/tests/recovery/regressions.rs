@@ -73,7 +73,7 @@ fn a_sync_gets_a_lone_mark_if_an_entry_took_an_earlier_mark_meanwhile() {
     // An entry is appended during a sync, and so carries no mark.
     let put_meanwhile = |key: &str| {
         let end = log.lock().end();
-        log.sync_beside(end, || db.put(key, "1").unwrap());
+        log.sync_during(end, || db.put(key, "1").unwrap());
         end
     };
     db.put("a", "1").unwrap();

@@ -118,7 +118,7 @@ fn a_key_that_is_there_throughout_is_returned_whatever_happens_between_calls() {
 }
 
 #[test]
-fn a_scan_beside_writers_and_merges_misses_nothing() {
+fn a_scan_during_writes_and_merges_misses_nothing() {
     for weak in [false, true] {
         let lab = lab(weak);
         let db = lab.open();
