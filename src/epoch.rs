@@ -61,8 +61,8 @@ const SETTLE_BATCHES: usize = 1000;
 /// Number of retired values that a passing thread frees, even a reader.
 const FREED_IN_PASSING: usize = 8;
 
-/// A store's own collector. A long read of another store holds nothing up here, and deferred work
-/// of other code in the process does not run within this crate's locks.
+/// A store's own collector, so that a long read of another store delays nothing here, and deferred
+/// work of other code in the process does not run within this crate's locks.
 #[derive(Clone)]
 pub(crate) struct Collector(Arc<Core>);
 
@@ -200,7 +200,7 @@ impl Collector {
 
 impl fmt::Debug for Collector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // No figures: they are behind a lock, which a forked child may find held for ever.
+        // No figures: they are behind a lock, which a forked child may find held forever.
         f.debug_struct("Collector").finish_non_exhaustive()
     }
 }

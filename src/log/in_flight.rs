@@ -12,8 +12,8 @@ use crate::mistake::{Mistake, made};
 use crate::segment::Segment;
 use crate::sync::yield_now;
 
-/// Number of attempts to find the log without an append in flight, before the publisher is asked to
-/// wait for the appends.
+/// Number of attempts to find the log without an append in flight, before the publisher has to wait
+/// for the appends.
 const ATTEMPTS: usize = if cfg!(all(test, loom)) { 0 } else { 32 };
 
 /// The part of the store that publishes what the log has appended.

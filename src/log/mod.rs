@@ -9,8 +9,7 @@
 //!   and [`restart`] begins the log anew. [`reserve`] is the space that these may use on a full
 //!   disk.
 //! - [`commit`] syncs, and stops all writing after a failure that leaves the state of the disk
-//!   unknown.
-//!   [`current_policy`] is the sync policy that holds now.
+//!   unknown. [`current_policy`] is the current sync policy.
 
 mod append;
 mod commit;

@@ -196,7 +196,7 @@ impl Recovery<'_> {
         Ok(unlisted)
     }
 
-    /// Like [`Chain::refuse_damage`], but for a store with a concurrent writer, who may have been
+    /// Like [`Chain::refuse_damage`], but for a store with a concurrent writer, which may have been
     /// in the middle of writing the bad entry. If a mark shows that the entry must be complete by
     /// now, the log is read again.
     pub(super) fn refuse_lasting_damage(

@@ -279,7 +279,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Switches a segment to a mapping: it is sealed, so nobody cuts it.
+    /// Switches a segment to a mapping: it is sealed, so it is never cut.
     fn map_sealed(&self, number: u32, segment: &Arc<Segment>) -> Result<()> {
         let (id, length, identity) = (segment.id(), segment.size(), self.identity);
         let source = HintSource { id, identity, length };

@@ -352,8 +352,7 @@ impl<P: FnMut(&VerifyProgress) -> ControlFlow<()>> Verification<'_, P> {
         Ok(())
     }
 
-    /// Compares the total size of the named entries that were found with the live size that the
-    /// keydir accounts for.
+    /// Compares the total size of the named entries found with the keydir's live size.
     fn misnamed(&self, subject: &VerifySubject, before: u64, found: u64) -> Result<Option<Damage>> {
         let VerifySubject { segment, end, .. } = subject;
         if found < segment.live_size() {

@@ -3,12 +3,11 @@
 //! - A follower holds the segment that it is reading. No merge waits for a reader.
 //! - A change is returned once a slot names it, so no later get of the key finds an older value.
 //! - A reader moves to the next segment under the log's lock, and only from a segment that no
-//!   longer grows. The manifest then shows whether a segment in between was removed: it records
-//!   that first.
+//!   longer grows. The manifest has then recorded whether a segment in between was removed.
 //! - Merged segments are skipped: their entries were returned before, or their history is gone.
 //! - A waiting follower is woken only for its own prefix, see `log::waiters`, and skips the rest.
-//! - A position lies right after a put or a delete, or at the beginning of what a clear has left,
-//!   and never after one of the log's own notes, which may be removed.
+//! - A position lies right after a put or a delete, or where a clear has restarted the log. It
+//!   never follows a note of the log itself, which may be removed.
 
 pub(crate) mod change;
 pub(crate) mod position;
@@ -149,8 +148,7 @@ impl Reader {
 }
 
 impl Changes {
-    /// Skips changes of keys that do not start with a prefix. What remains of a batch still counts
-    /// as a batch.
+    /// Skips changes of keys without a prefix. The rest of a batch still counts as a batch.
     pub fn prefix(mut self, prefix: impl AsRef<[u8]>) -> Self {
         (self.prefix, self.clean) = (prefix.as_ref().to_vec(), self.at);
         self
@@ -368,8 +366,8 @@ impl Changes {
         Ok(())
     }
 
-    /// Returns an error if changes after the held segment existed and are gone. Also returns one if
-    /// a writer in another process has lost changes already returned, which a refresh detects.
+    /// Returns an error if changes after the held segment existed and are gone, or if a refresh
+    /// shows that a writer in another process has lost changes already returned.
     fn refuse_gone(&self) -> Result<()> {
         let (held, at) = (self.walk.as_ref().map(Walk::segment), self.at);
         let read = held.map_or(at, |held| Place::new(held.id(), held.size()));

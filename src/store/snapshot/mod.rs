@@ -76,7 +76,7 @@ impl Reader {
 /// Cheap to clone and to share between threads. A lookup costs the same as in the store as long as
 /// the key has not changed since; after that, it costs some reads of each segment's hint.
 #[derive(Clone)]
-#[must_use = "a snapshot pins segments for as long as it is there"]
+#[must_use = "a snapshot pins segments for as long as it exists"]
 pub struct Snapshot {
     pub(super) view: Arc<View>,
 }
@@ -218,7 +218,7 @@ impl View {
         Ok(None)
     }
 
-    /// Searches the segments of this moment for the newest entry of a key that is not younger than
+    /// Searches the segments of this moment for the newest entry of a key that is no younger than
     /// the view.
     fn older(&self, hash: KeyHash, key: &[u8]) -> Result<Option<StoredEntry<'_>>> {
         let mut newest: Option<(Order, &Arc<Segment>, u64)> = None;

@@ -126,7 +126,7 @@ impl Bitcask {
     }
 }
 
-/// Yields to other threads, longer after each conflict.
+/// Yields to other threads, for longer after each conflict.
 pub(super) fn back_off(attempt: u32) {
     match attempt {
         0..4 => yield_now(),

@@ -269,7 +269,7 @@ impl Lab {
         }
     }
 
-    /// Reads everything, and what only a writer tells.
+    /// Reads everything, including what only a writer returns.
     fn read_in_full(&self, db: &Bitcask) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let _ = db.needs_merge();
         self.read(db)

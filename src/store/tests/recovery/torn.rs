@@ -286,7 +286,7 @@ fn bytes_after_an_end_entry_are_quarantined_too() {
     let reasons: Vec<_> = db.recovery().cuts.iter().map(|cut| &*cut.reason).collect();
     assert_eq!(
         reasons,
-        ["there is more behind the end entry", "the batch that starts here has no end"]
+        ["more bytes follow the end entry", "the batch that starts here has no end"]
     );
     kill(db);
     let place = Place::new(SegmentId(2), end as u64);
