@@ -257,9 +257,8 @@ impl<'a> Guard<'a> {
 
     /// Processes the retired values as far as guards allow. Queues nothing while they don't.
     pub(crate) fn flush(&self) {
-        // The machinery is notified by a pinned thread that has taken the retired values from
-        // behind the lock. For the machinery, everything unlinked before that was unlinked by this
-        // thread.
+        // The machinery is notified by a pinned thread that has taken the retired values under the
+        // lock. For the machinery, everything unlinked before that was unlinked by this thread.
         if self.core.limbo.lock().close_batch() {
             let core = Arc::downgrade(self.core);
             self.machine.defer(move || core.upgrade().map(|core| core.pass()));

@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(counted(&held), (2, 2));
     }
 
-    /// A forked child finds the list locked for ever if another thread was at it.
+    /// A forked child finds the list locked forever if another thread was using it.
     #[test]
     fn a_thread_that_cannot_look_for_counters_counts_all_the_same() {
         let collector = Collector::new();

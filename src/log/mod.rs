@@ -78,7 +78,7 @@ pub(crate) struct LogWriter {
     /// Wakes the work that syncs and marks.
     pub(crate) sync_signal: Arc<Signal>,
     /// Wakes the work that seals. Sealing may take far longer than the interval between two syncs,
-    /// so each is a piece of its own.
+    /// so each is a separate piece of work.
     pub(crate) seal_signal: Arc<Signal>,
     /// Wakes the work that prepares what writers will need soon. It must not wait for a seal.
     pub(crate) prepare_signal: Arc<Signal>,

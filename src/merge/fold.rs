@@ -55,7 +55,7 @@ pub(crate) fn plan_fold(
     // The youngest group comes first, and among groups of the same length the youngest wins.
     let groups = neighbours.rev().flat_map(|neighbours| groups(neighbours, size_max));
     let best = groups.reduce(|best, group| if group.len() > best.len() { group } else { best });
-    // A segment that is not small is a group of its own here.
+    // A segment that is not small forms a separate group here.
     let best = best.filter(|group| group.len() > 1).unwrap_or_default();
     let planned = best.iter().map(|stats| PlannedSegment::new(stats, MergeReason::Small));
     MergePlan { segments: planned.collect() }

@@ -18,7 +18,8 @@ use crate::error::{Error, Result};
 ///
 /// // A follower may be away for an hour, unless that hour brings more than 10 GiB of changes.
 /// let hour = Duration::from_secs(3600);
-/// let options = Options::new().keep_history(History::LastUpTo { duration: hour, bytes: 10 << 30 });
+/// let history = History::LastUpTo { duration: hour, bytes: 10 << 30 };
+/// let options = Options::new().keep_history(history);
 /// assert_eq!(options.get_keep_history().duration(), Some(hour));
 /// assert_eq!(options.get_keep_history().bytes(), Some(10 << 30));
 /// ```

@@ -85,7 +85,7 @@ impl Inner {
         log.seal_all(&self.keydir)
     }
 
-    /// Tells followers that the log ends here, and lets another writer open the store. Remaining
+    /// Notifies followers that the log ends here, and lets another writer open the store. Remaining
     /// holders of the store only read.
     pub(super) fn release_lock(&self) {
         if let Ok(writer) = self.writer() {

@@ -1,4 +1,4 @@
-//! The store's background work, done by threads of its own or by shared ones. Tests without threads
+//! The store's background work, done by its own threads or by shared ones. Tests without threads
 //! call it directly.
 //!
 //! - No piece of work waits for another: a writer, a seal or a merge does whatever it needs itself

@@ -55,7 +55,7 @@ fn what_has_expired_is_told_by_steps() {
     assert_eq!(expired, [0, 10, 10, 22]);
 }
 
-/// Pieces are written one behind the other; the disk has what would have been written at once.
+/// Pieces are written one after the other; the disk holds what a single write would have written.
 #[test]
 fn a_hint_of_many_pieces_is_written_whole() {
     let hint = hint(2000);

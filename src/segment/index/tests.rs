@@ -195,7 +195,7 @@ impl World {
         (hit.key.to_vec(), hit.timestamp, stored.entry().header.expiry)
     }
 
-    /// Goes through the keys from both ends, as `choose` says, and on behind the end.
+    /// Scans the keys from both ends, as `choose` says, and continues past the end.
     fn walk(
         parts: Vec<Part>,
         bounds: (Bound<Vec<u8>>, Bound<Vec<u8>>),
@@ -347,7 +347,7 @@ fn an_index_that_was_written_is_used_and_says_the_same() {
         assert_eq!(built.encode(world.source(at)), bytes);
         assert!(built.directory.len() > 20);
         assert!(has_index(&world.fs, &world.dir, world.source(at)));
-        // Nobody asked for it before it was written.
+        // It was not requested before it was written.
         assert!(world.segment(at).index.0.lock().whole.is_none());
     }
     world.check(&mut random, 10);

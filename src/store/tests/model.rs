@@ -210,7 +210,7 @@ struct World {
     scan: Option<CursorScan>,
 }
 
-/// A scan by cursor that goes on between steps, across closes, kills and power cuts.
+/// A scan by cursor that continues between steps, across closes, kills and power cuts.
 #[derive(Default)]
 struct CursorScan {
     cursor: u64,
@@ -439,7 +439,7 @@ impl World {
         let before: Vec<u32> = db.segments().iter().map(|segment| segment.id).collect();
         assert_eq!(db.inner.merge_due().is_none(), is_manual);
         let after: Vec<u32> = db.segments().iter().map(|segment| segment.id).collect();
-        assert!(!is_manual || before == after, "a merge that nobody asked for");
+        assert!(!is_manual || before == after, "a merge that was not requested");
         self.check();
     }
 

@@ -154,7 +154,7 @@ impl Shared {
     }
 
     fn step(&mut self, keys: &[Vec<u8>], at: usize) {
-        // What is put moves along, what is deleted comes behind it: long stretches of nothing.
+        // The puts move along and the deletes follow them, which leaves long empty stretches.
         let key =
             |back: u64| &keys[(at + keys.len() - usize::try_from(back).unwrap()) % keys.len()];
         let back = self.random.below(keys.len() as u64 / 4);

@@ -98,7 +98,7 @@ impl Feed {
         let mut made = self.made[after..].iter();
         let mut changes = changes;
         while let Some(change) = changes.try_recv().unwrap() {
-            let made = made.next().expect("a change that nobody has made");
+            let made = made.next().expect("a change that was not made");
             let value = match change.operation {
                 Operation::Put { value, .. } => Some(value.to_vec()),
                 Operation::Delete => None,
@@ -489,7 +489,7 @@ fn a_backup_has_the_history_of_its_moment() {
     feed.check(&copy, oldest);
 }
 
-/// A follower in another process that is left behind, and refreshes after the merge.
+/// A follower in another process that falls behind, and refreshes after the merge.
 #[test]
 fn a_read_only_store_follows_kept_history() {
     let lab = lab_with(History::Last(DURATION));

@@ -18,7 +18,7 @@ fn eager() -> MergePolicy {
     MergePolicy::Auto(auto)
 }
 
-/// A store that nobody merges, and its sealed segments, most of which is dead.
+/// A store without automatic merges, and its sealed segments, most of whose bytes are dead.
 fn half_dead(lab: &Lab) -> (Bitcask, Vec<SegmentId>) {
     let lab = lab.clone().with(lab.options.clone().merge_policy(MergePolicy::Manual));
     let db = lab.open();

@@ -1,4 +1,4 @@
-//! Scans by cursor, beside everything that moves slots and entries.
+//! Scans by cursor, concurrent with everything that moves slots and entries.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
