@@ -327,7 +327,7 @@ fn fail_every_call(for_ever: bool, part: usize) {
         let lab = lab(SyncPolicy::Never);
         let fault = first.clone().after(at);
         lab.twin.fail(if for_ever { fault.for_ever() } else { fault });
-        let when = format!("call {at}, for ever: {for_ever}");
+        let when = format!("call {at}, forever: {for_ever}");
         let run = run(&lab, &calls, Some(&blind), &when);
         assert!(lab.twin.fault_count() > 0, "{when}");
         lab.twin.clear_fault();
@@ -335,7 +335,7 @@ fn fail_every_call(for_ever: bool, part: usize) {
         let harshest = lab.powered_off(|_| false);
         check_left(&harshest, &run, run.durable, &format!("{when}, power cut"));
     }
-    println!("{} calls, for ever: {for_ever}", whole.twin.call_count());
+    println!("{} calls, forever: {for_ever}", whole.twin.call_count());
 }
 
 /// In a quick run, each call fails in only one of the two ways.

@@ -214,7 +214,7 @@ struct World {
 #[derive(Default)]
 struct CursorScan {
     cursor: u64,
-    /// The keys that have been there since it began.
+    /// The keys that have existed since it began.
     throughout: BTreeSet<Vec<u8>>,
     seen: BTreeSet<Vec<u8>>,
 }
@@ -390,7 +390,7 @@ impl World {
         self.note();
     }
 
-    /// Goes on with the scan by cursor, or begins one; now and then only, so that shards stay
+    /// Continues the scan by cursor, or begins one, only now and then, so that shards stay
     /// unfilled.
     fn scan(&mut self) {
         let there: BTreeSet<Vec<u8>> = visible_in(self.db(), &self.model).into_keys().collect();

@@ -303,7 +303,7 @@ impl Lab {
         found
     }
 
-    /// Reads the same in order, as far as it can be told.
+    /// Reads the same in order, as far as possible.
     fn read_in_order(&self, db: &Reader, found: &BTreeMap<Vec<u8>, Vec<u8>>) {
         let mut last: Option<Vec<u8>> = None;
         for pair in db.range(..) {

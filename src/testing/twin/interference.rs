@@ -1,5 +1,5 @@
-//! A callback that runs between two calls that change nothing or may find an existing file, in the
-//! role of another process.
+//! A callback that plays another process: it runs between calls that only read, or that may find an
+//! existing file.
 
 use std::fmt;
 use std::path::Path;
@@ -9,8 +9,8 @@ use super::Twin;
 use crate::fs::Access;
 use crate::sync::unmodeled::Mutex;
 
-/// Called before each call by others that opens a file for reading or with its content kept, and
-/// before each read. The argument is the path of the opened file.
+/// Called before each call that opens a file for reading or keeps its content, and before each
+/// read. The argument is the path of the opened file.
 type Callback = Box<dyn FnMut(Option<&Path>) + Send>;
 
 /// The callback, if one is set.

@@ -366,7 +366,7 @@ impl Twin {
         self.inner.lock().disk.names.files().map(|(path, _)| path.to_path_buf()).collect()
     }
 
-    /// Puts a file in the place of whatever has its name, immediately durable and not traced.
+    /// Puts a file in place of whatever has its name, immediately durable and not traced.
     ///
     /// Creates missing directories on the way. Open handles keep the file they had.
     pub(crate) fn put_file(&self, path: &Path, bytes: Vec<u8>) {

@@ -1,11 +1,10 @@
-//! Stretches of keys that hold nothing: what is left alone for their sake shows nothing at any
-//! moment, and what is remembered of them stays within its bounds.
+//! Gaps: the skipped rows show nothing at any moment, and the memory for gaps stays bounded.
 
 use super::super::bounds::Direction;
 use super::super::gaps::{Edge, Gap, SIZE_MAX};
 use super::*;
 
-/// Segments that are merged, and views of moments that share what they learn.
+/// Segments that are merged, and views of moments that share their gaps.
 struct Shared {
     world: World,
     gaps: Arc<Gaps>,
@@ -14,7 +13,7 @@ struct Shared {
     views: Vec<View>,
     random: Random,
     now: u64,
-    /// When something was merged last: what had expired then is gone.
+    /// The time of the last merge: entries that had expired by then are gone.
     merged: u64,
 }
 
@@ -66,8 +65,8 @@ impl Shared {
             .collect()
     }
 
-    /// Merges some sealed segments as `merge` does: what is live is copied with its time; a key
-    /// that is not there keeps a tombstone, with the highest time of all.
+    /// Merges some sealed segments as `merge` does: live entries are copied with their timestamps,
+    /// and an absent key keeps a tombstone with the highest timestamp of all.
     fn merge(&mut self) {
         let sealed: Vec<_> = self.set.split_last().unwrap().1.to_vec();
         let inputs: Vec<_> = sealed.into_iter().filter(|_| self.random.one_in(2)).collect();
@@ -103,7 +102,7 @@ impl Shared {
                 self.world.append(output, &key, tombstone);
             }
         }
-        // A copy is no version of its own.
+        // A copy is not a separate version.
         self.world.versions = versions;
         self.world.seal(output);
         self.merged = self.now;
@@ -124,7 +123,7 @@ impl Shared {
         (bound(), bound())
     }
 
-    /// Goes through a view, mostly not to its end, with what all others have learnt.
+    /// Scans a view, mostly not to its end, with the gaps that all others have found.
     fn check(&mut self, view: &View, keys: &[Vec<u8>]) {
         let bounds = self.bounds(keys);
         let story = format!("{bounds:?}, {:?}", view.moment);
@@ -227,7 +226,7 @@ fn a_put_in_a_younger_file_than_its_tombstone_stays_hidden() {
         World::walk_all(merged, || true)
     };
     assert!(first(&shared, &view).is_empty());
-    // Copies of the puts, in a segment that has something younger than the gap too.
+    // Copies of the puts, in a segment that also has a row younger than the gap.
     let active = shared.active();
     for (key, versions) in puts {
         for version in versions {
@@ -253,7 +252,8 @@ fn what_is_known_is_told_place_by_place_with_its_newest_time() {
         for time in 1..60 {
             let start = random.below(40);
             let end = start + random.below(12);
-            // What comes late from an early moment may be left out, and changes nothing else.
+            // A gap that arrives late from an early moment may be left out, and has no other
+            // effect.
             let late = time - random.below(time.min(4));
             let (from, to) =
                 (usize::try_from(start).unwrap(), usize::try_from(end.min(40)).unwrap());
@@ -300,7 +300,7 @@ fn gaps_take_no_more_memory_than_they_may_and_those_that_are_used_stay() {
     }
     let mut from = Edge::Lowest;
     for at in 0..1000 {
-        // All are used.
+        // All gaps are used.
         while let Some(gap) = gaps.next(&from, &Edge::Highest, Direction::Forward, moment) {
             from = gap.end.clone();
         }

@@ -1,8 +1,8 @@
-//! History that merges leave alone: what is promised, and that no more is kept.
+//! History that merges leave alone: it covers what is promised, and no more.
 //!
-//! - A [`Feed`] records every change, and when it was made. [`Feed::check`] resumes from each
-//!   position that must still be there, and compares what follows.
-//! - Time is that of the lab's hands. Only the tests of clocks set the time of day apart from it.
+//! - A [`Feed`] records every change and its time. [`Feed::check`] resumes from each position that
+//!   must still be valid, and compares the changes that follow.
+//! - Time comes from the lab's hands. Only the tests of clocks set the time of day separately.
 
 use super::follow::Dice;
 use crate::mistake::{Mistake, make};
@@ -29,7 +29,7 @@ struct Feed {
     start: Position,
     made: Vec<Made>,
     now: Duration,
-    /// Nothing is promised for positions before so many changes.
+    /// Number of changes before which no position is promised.
     free: usize,
 }
 
@@ -70,7 +70,7 @@ impl Feed {
         self.made.partition_point(is_old).max(self.free)
     }
 
-    /// Number of the oldest position after which certainly at most so many bytes follow.
+    /// Number of the oldest position after which certainly at most this many bytes follow.
     fn oldest_before(&self, bytes: u64) -> usize {
         // Every segment may end with notes of the log.
         const NOTES_SIZE: u64 = 100;
@@ -139,7 +139,7 @@ fn force<'a>() -> MergeOptions<'a> {
     MergeOptions::new().force(true)
 }
 
-/// A segment every ten seconds, each of which overwrites the one before.
+/// Writes a segment every ten seconds, each of which overwrites the one before.
 fn segments_over_time(lab: &Lab, len: usize) -> (Bitcask, Feed) {
     let db = lab.open();
     let mut feed = Feed::new(&db);
@@ -255,7 +255,7 @@ fn positions_within_the_duration_resume_after_every_kind_of_merge() {
     }
 }
 
-/// The tests notice a merge that takes what is to be kept.
+/// The tests notice a merge that takes segments to be kept.
 #[test]
 fn merges_that_take_kept_history_are_noticed() {
     for check in [
@@ -286,7 +286,7 @@ fn what_is_past_the_duration_is_merged_at_the_next_check() {
         assert_eq!(db.stats().history_segments, left);
     }
     db.inner.merge_due();
-    // All of the last segment is live.
+    // The last segment is entirely live.
     assert_eq!(feed.check(&db, 16), 16);
     let stats = db.stats();
     assert_eq!((stats.history_segments, stats.history_size), (0, 0));
@@ -327,7 +327,7 @@ fn a_bound_in_bytes_is_exact() {
         assert_eq!(kept_with(content + 1, 0), 5 - later + 1);
     }
     assert_eq!(kept_with(u64::MAX, 0), 5);
-    // What the active segment holds counts.
+    // The entries of the active segment count.
     let db = lab.on(image.fork()).open();
     db.put("x", [0; 100]).unwrap();
     let put = db.position().place().offset - FIRST_OFFSET;
@@ -417,7 +417,7 @@ fn history_is_not_given_up_on_a_full_disk() {
     }
     lab.twin.set_space(u64::MAX - lab.twin.available_space());
     let before = db.stats();
-    // Space for what is live in the older ones would do, and there is none.
+    // Space for the live entries of the older segments would suffice, but there is none.
     let _ = db.merge_opt(force());
     let stats = db.stats();
     assert!(stats.log_size < before.log_size, "what is older is reclaimed");
@@ -536,7 +536,7 @@ fn keys_stay_right_while_their_history_is_kept() {
     assert_eq!(snapshot(&lab.reopen(db)), expected);
 }
 
-/// Anything may happen, in any order, and clocks are set meanwhile.
+/// Operations of all kinds in any order, while clocks are set.
 #[test]
 fn random_runs_keep_what_is_promised() {
     let runs = if std::env::var("BITCASK_LONG").is_ok() { 600 } else { 60 };
@@ -553,7 +553,7 @@ struct Wild {
     lab: Lab,
     feed: Feed,
     history: History,
-    /// By how many seconds the time of day is ahead of what it should be, or behind.
+    /// By how many seconds the time of day is ahead of the right time, or behind it.
     set: i64,
     /// Whether the time of day has ever been wrong.
     was_wrong: bool,
@@ -571,7 +571,7 @@ impl Wild {
                 _ => History::Last(duration),
             };
         }
-        // A later process goes by the times in the log, and those have been wrong.
+        // A later process uses the times in the log, and those have been wrong.
         if self.was_wrong {
             self.feed.free = self.feed.made.len();
         }
@@ -594,7 +594,7 @@ impl Wild {
         self.was_wrong = true;
     }
 
-    /// The oldest position that is promised.
+    /// The oldest position that can still be resumed, as promised.
     fn oldest(&self) -> usize {
         let by_time = self.history.duration().map_or(0, |it| self.feed.oldest_within(it));
         let by_size = self.history.bytes().map_or(0, |bytes| self.feed.oldest_before(bytes));
@@ -602,7 +602,7 @@ impl Wild {
     }
 }
 
-/// Returns how many positions were resumed at, and how many were gone.
+/// Returns how many positions could be resumed, and how many were gone.
 fn random_run(seed: u64) -> (usize, usize) {
     let mut dice = Dice(seed);
     let policy = if seed.is_multiple_of(2) { automatic() } else { MergePolicy::Manual };
@@ -612,7 +612,7 @@ fn random_run(seed: u64) -> (usize, usize) {
     let history = lab.options.get_keep_history();
     let feed = Feed::new(&db);
     let mut wild = Wild { lab, feed, history, set: 0, was_wrong: false };
-    // What is promised under one setting is not under a larger one that follows.
+    // A larger setting that follows does not extend the promise of the previous one.
     let (mut floor, mut kept, mut gone) = (0, 0, 0);
     for step in 0..150 {
         let key = ["a", "b", "c", "d", "e"][dice.below(5)];

@@ -256,7 +256,7 @@ struct Running {
     merge: Option<Merge>,
     snapshot: Option<(Snapshot, Pairs)>,
     values: usize,
-    /// The sync policy that holds now.
+    /// The current sync policy.
     policy: SyncPolicy,
     now: Point,
 }

@@ -9,7 +9,7 @@ use crate::stats::MergeReport;
 use crate::store::tests::*;
 
 /// A lab whose segments are large enough for everything that a story puts in one, and worth a
-/// tombstone look-up.
+/// tombstone lookup.
 pub(crate) fn lab() -> Lab {
     let options = Options::new().segment_size(8192).sync_policy(SyncPolicy::Never);
     Lab::new().with(options)

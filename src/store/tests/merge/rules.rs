@@ -112,7 +112,7 @@ fn tombstones_of_several_keys_are_all_looked_up() {
 }
 
 /// Hints record only hash bits, so a put of another key with the same bits keeps a tombstone, too.
-/// The put has to be dead; otherwise the tombstone is kept without a look-up.
+/// The put has to be dead; otherwise the tombstone is kept without a lookup.
 #[test]
 fn a_tombstone_is_kept_where_an_older_put_has_its_hash_bits() {
     let (k, twin, other) = colliding();
@@ -132,7 +132,7 @@ fn a_tombstone_is_kept_where_an_older_put_has_its_hash_bits() {
     }
 }
 
-/// Without a look-up (because of too many tombstones, or of hints too large compared to the input),
+/// Without a lookup (because of too many tombstones, or of hints too large compared to the input),
 /// every older segment may hold the key.
 #[test]
 fn tombstones_without_a_look_up_are_kept() {

@@ -257,7 +257,7 @@ fn is_unknown(error: &Error) -> bool {
 
 #[test]
 fn a_value_of_an_unknown_codec_is_refused_only_when_it_is_read() {
-    // With weak hashes, look-ups and fills of the keydir visit the entries of other keys.
+    // With weak hashes, lookups and fills of the keydir visit the entries of other keys.
     for lab in [Lab::new(), Lab::weak()] {
         for verify in [true, false] {
             let options = lab.options.clone().verify_reads(verify);

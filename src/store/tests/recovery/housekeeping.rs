@@ -446,7 +446,7 @@ fn an_interrupted_clear_is_atomic() {
                 let (lab, db) = begin();
                 let fault = Fault::new(kind).after(ops - lab.twin.op_count());
                 lab.twin.fail(if for_ever { fault.for_ever() } else { fault });
-                let when = format!("{kind:?} at {ops}, for ever: {for_ever}");
+                let when = format!("{kind:?} at {ops}, forever: {for_ever}");
                 let result = db.clear();
                 let seen = snapshot(&db);
                 assert!(seen.is_empty() || seen == before && result.is_err(), "{when}");
@@ -497,7 +497,7 @@ fn an_interrupted_creation_leaves_no_store_or_an_empty_one() {
                 let lab = Lab::new();
                 let fault = Fault::new(kind).after(ops);
                 lab.twin.fail(if for_ever { fault.for_ever() } else { fault });
-                let when = format!("{kind:?} at {ops}, for ever: {for_ever}");
+                let when = format!("{kind:?} at {ops}, forever: {for_ever}");
                 match lab.try_open() {
                     Ok(db) => kill(db),
                     Err(error) => {

@@ -322,7 +322,7 @@ fn a_disk_failure_while_preparing_fails_no_write() {
     for kind in kinds {
         for (at, op) in trace.iter().enumerate() {
             for for_ever in [false, true] {
-                let when = format!("{kind:?} at {op:?}, for ever: {for_ever}");
+                let when = format!("{kind:?} at {op:?}, forever: {for_ever}");
                 let lab = lab.on(Twin::new());
                 let (db, mut pairs) = begin(&lab);
                 let fault = Fault::new(kind).after(at);

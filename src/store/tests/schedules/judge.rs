@@ -147,7 +147,7 @@ impl Judge<'_> {
         let Some(len) = fits else {
             self.fail(at, &format!("{key:?}: no state after {least} or more changes matches"));
         };
-        // Changes of other keys do not show when the look was.
+        // Changes of other keys do not show when the lookup was.
         let own = |step: &&order::Step| match &step.change {
             Made::Clear => true,
             Made::Entry { key: other, .. } => other == key,
@@ -251,7 +251,7 @@ impl Judge<'_> {
                     let by_key = seen.by_key.entry(key.clone()).or_default();
                     *by_key = (*by_key).max(len);
                     let Outcome::Held(held) = &self.history.calls[get - 1].outcome else {
-                        unreachable!("a follower's call is a look-up")
+                        unreachable!("a follower's call is a lookup")
                     };
                     let (key, value) = &held[0];
                     self.look(get - 1, &mut seen, *key, |state| state == value.as_ref());

@@ -341,7 +341,7 @@ impl World {
         }
     }
 
-    /// Records a change that a follower received, and that a look-up shows it or a later one.
+    /// Records a change that a follower received, and that a lookup shows it or a later one.
     fn note(&self, told: &mut Told, change: &Change, db: &Weak<Bitcask>) {
         let value = match &change.operation {
             Operation::Put { value, .. } => Some(value.to_vec()),
