@@ -253,7 +253,7 @@ pub enum Error {
     /// store with its parent's threads, and has to start its own.
     #[error(
         "process {opener} opened the store or started its threads, and this is process {process}, \
-             which was forked later; drop them here and open the store anew, or fork before that"
+             which was forked later; drop them here and reopen the store, or fork before that"
     )]
     Forked {
         /// The process that opened the store.

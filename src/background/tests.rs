@@ -262,7 +262,7 @@ fn a_panic_ends_the_work_and_not_its_thread() {
 }
 
 #[test]
-fn a_thread_of_its_own_ends_with_the_work() {
+fn a_separate_thread_ends_with_its_work() {
     std::thread_local! {
         /// Is dropped at the end of the thread.
         static HELD: Cell<Option<Sender<()>>> = const { Cell::new(None) };
@@ -304,7 +304,7 @@ fn dropping_the_last_handle_waits_for_the_threads() {
 }
 
 #[test]
-fn a_number_of_threads_that_makes_no_sense_is_refused() {
+fn an_invalid_number_of_threads_is_refused() {
     for (threads, merges) in [(0, 1), (1, 0), (1025, 1), (1, usize::MAX)] {
         let error = Background::with_merges(threads, merges).unwrap_err();
         assert!(error.is_invalid_input(), "{error}");

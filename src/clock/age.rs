@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_of_an_earlier_process_goes_by_its_last_entry() {
+    fn a_segment_of_an_earlier_process_ages_from_its_last_entry() {
         let mut log = Log::new();
         let (last, _) = log.seal();
         log.hands.advance(SECOND);
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_before_a_wrong_clock_goes_by_the_right_one() {
+    fn entries_from_before_a_wrong_clock_age_by_the_right_one() {
         let mut log = Log::new();
         let (last, _) = log.seal();
         log.hands.advance(SECOND);

@@ -180,7 +180,7 @@ impl LogWriter {
     /// number. If there is no space, removes the prepared segment and derived files to make some.
     pub(crate) fn create_merged(&self, size: u64) -> Result<ActiveSegment> {
         self.check()?;
-        self.context.segments.refuse_beyond(Need::GiveBack)?;
+        self.context.segments.refuse_beyond(Need::FreeSpace)?;
         let id = self.lock().take_id()?;
         let capacity = self.capacity_for(size)?;
         // Merged segments are written in large pieces, for which a system call is faster than a

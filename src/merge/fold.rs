@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn few_stay_and_of_many_all_but_the_youngest_are_folded() {
+    fn a_few_segments_stay_and_many_are_folded_except_the_youngest() {
         assert!(ids(&store([200; 32])).is_empty());
         assert_eq!(ids(&store([200; 33])), range(0..25));
         // A large segment does not count, and separates its neighbours.
@@ -132,14 +132,14 @@ mod tests {
     }
 
     #[test]
-    fn an_older_one_joins_that_is_at_most_twice_as_large_as_all_younger_ones() {
+    fn an_older_segment_joins_if_it_is_at_most_twice_as_large_as_all_younger_ones() {
         let folded = |size: u64| store([size].into_iter().chain([200; 33]));
         assert_eq!(ids(&folded(25 * 400)), range(0..26));
         assert_eq!(ids(&folded(26 * 400)), range(1..26));
     }
 
     #[test]
-    fn what_is_dead_makes_a_segment_no_larger() {
+    fn dead_bytes_do_not_count_towards_the_size() {
         let mut segments = store([20 << 20; 41]);
         assert!(ids(&segments).is_empty());
         for stats in &mut segments[..36] {
@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_policy_says_whether_when_and_what() {
+    fn the_policy_determines_whether_when_and_what() {
         let segments = store([200; 41]);
         let folds = |policy: AutoMerge| !ids_of(&segments, &[], &policy).is_empty();
         assert!(folds(AutoMerge::new().small_count(40)));
@@ -185,7 +185,7 @@ mod tests {
 
     /// Many runs, each of which leaves a segment and folds at its end.
     #[test]
-    fn there_are_never_many_and_the_work_for_each_grows_with_the_logarithm() {
+    fn segments_stay_few_and_the_work_per_entry_grows_with_the_logarithm() {
         // No folded entry is dead.
         let (mut segments, mut copied, runs) = (Vec::new(), 0_u64, 100_000_usize);
         let none = BTreeSet::new();
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backlog_is_folded_step_by_step_until_there_is_nothing_left_to_fold() {
+    fn a_backlog_is_folded_step_by_step_until_nothing_is_left_to_fold() {
         let mut segments = store((0..5_000).map(|id| 100 + id * 7919 % 3_000));
         let none = BTreeSet::new();
         let mut steps = 0;

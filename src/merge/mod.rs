@@ -37,7 +37,9 @@ use crate::segment::write::output::Output;
 use crate::segment::{Dir, Place, Segment, SegmentId, Segments};
 use crate::stats::{MergeProgress, MergeReport};
 pub(crate) use fold::{FoldLimits, SMALL_MAX, plan_fold};
-pub(crate) use plan::{PlanContext, Pool, gives_back, plan_all, plan_auto, plan_chosen, plan_now};
+pub(crate) use plan::{
+    PlanContext, Pool, frees_something, plan_all, plan_auto, plan_chosen, plan_now,
+};
 
 use copy::{CopiedTombstones, NumberedOutput, Reading};
 use shadow::Shadows;

@@ -104,7 +104,7 @@ pub(crate) fn plan_chosen(segments: &[SegmentStats], ids: &BTreeSet<u32>) -> Res
 }
 
 /// Returns whether a merge of this segment alone frees something.
-pub(crate) fn gives_back(stats: &SegmentStats) -> bool {
+pub(crate) fn frees_something(stats: &SegmentStats) -> bool {
     Candidate::new(stats, false).reclaimable > 0
 }
 

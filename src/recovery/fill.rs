@@ -63,7 +63,7 @@ pub(crate) struct Filler {
     has_writer: bool,
     /// The removal time of the shards' earlier content, if they are refilled from other
     /// segments.
-    anew: Option<u64>,
+    refill_time: Option<u64>,
     /// Number of slots in all hints.
     slots_len: u64,
     /// The first shard that no thread has claimed.
@@ -100,7 +100,7 @@ impl Filler {
             dir: recovery.dir.clone(),
             identity,
             has_writer: recovered.has_writer,
-            anew: None,
+            refill_time: None,
             slots_len: summaries.sum(),
             origins: Mutex::new(origins.into()),
             next: AtomicUsize::new(0),
@@ -148,8 +148,8 @@ impl Filler {
     /// Refills all shards. In each shard, readers find either the old or the new content. The
     /// caller is the only thread that changes the shards. The old content counts as removed at
     /// `time`.
-    pub(crate) fn fill_anew(&mut self, keydir: &Keydir, time: u64) -> Result<()> {
-        self.anew = Some(time);
+    pub(crate) fn refill(&mut self, keydir: &Keydir, time: u64) -> Result<()> {
+        self.refill_time = Some(time);
         while let Some(shards) = self.next_shards() {
             self.fill(keydir, shards)?;
         }
@@ -228,7 +228,7 @@ impl Filler {
             let runs: Vec<&[HintSlot]> =
                 rests.iter_mut().map(|rest| split_run(rest, number)).collect();
             let mut shard = keydir.shard(number);
-            if self.anew.is_some() || !shard.is_filled() || made(Mistake::FilledAgain) {
+            if self.refill_time.is_some() || !shard.is_filled() || made(Mistake::FilledAgain) {
                 let filled = self.fill_shard(origins, &mut shard, &runs);
                 if filled.is_ok() && self.unfilled.fetch_sub(1, Ordering::AcqRel) == 1 {
                     *self.origins.lock() = Arc::default();
@@ -271,7 +271,7 @@ impl Filler {
             }
             gains.push((segment, gained));
         }
-        shard.filled(fill, self.anew.unwrap_or(0));
+        shard.filled(fill, self.refill_time.unwrap_or(0));
         // The shard is still locked: no entry that it names can be counted as lost before it is
         // counted as gained.
         for (segment, gained) in gains {

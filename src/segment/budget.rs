@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_taken_than_there_may_be_and_what_is_dropped_can_be_taken_again() {
+    fn no_more_units_are_taken_than_allowed_and_dropped_ones_can_be_retaken() {
         static THREE: Budget = Budget { taken: AtomicUsize::new(0), limit: || 3 };
         let units: Vec<Unit> = (0..5).filter_map(|_| THREE.take(1)).collect();
         assert_eq!(units.len(), 2, "one is left");

@@ -22,7 +22,7 @@ pub(crate) enum Need {
     /// Deletes only, or ending the active segment so that it can be merged.
     Delete,
     /// A merge or a clear.
-    GiveBack,
+    FreeSpace,
 }
 
 /// Returns how many segments a store may have before it accepts no more puts.
@@ -49,7 +49,7 @@ impl Segments {
         let left = match need {
             Need::Put => LEFT_BY_PUTS,
             Need::Delete => LEFT_BY_DELETES,
-            Need::GiveBack => 0,
+            Need::FreeSpace => 0,
         };
         let limit = limit() - left;
         if self.numbers_in_use() < limit { Ok(()) } else { Err(Error::TooManySegments { limit }) }

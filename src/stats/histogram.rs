@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_of_nothing_are_zero_and_odd_shares_count_as_the_nearest() {
+    fn figures_of_no_operations_are_zero_and_odd_shares_count_as_the_nearest() {
         let nothing = Histogram::default();
         assert_eq!(nothing.count(), 0);
         let figures = [nothing.sum(), nothing.mean(), nothing.max(), nothing.quantile(0.5)];
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_holds_what_came_in_between() {
+    fn a_difference_holds_the_operations_in_between() {
         let (before, later) = (of(&[70, 9000]), of(&[70, 9000, 70, 300]));
         let since = later.since(&before);
         assert_eq!((since.count(), since.sum()), (2, Duration::from_nanos(370)));

@@ -345,7 +345,7 @@ impl Inner {
         // Before the segments: a follower that finds one of them must know which history is gone.
         self.manifest.set(manifest.clone());
         let mut filler = Filler::new(&recovery, &recovered, &self.segments)?;
-        filler.fill_anew(&self.keydir, before + 1)?;
+        filler.refill(&self.keydir, before + 1)?;
         Ok(recovered.last_timestamp())
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use super::Inner;
 use crate::error::{Error, Result};
-use crate::merge::{Host as _, Merge, gives_back};
+use crate::merge::{Host as _, Merge, frees_something};
 use crate::segment::space::check_space;
 use crate::segment::{SegmentId, sidecar};
 use crate::stats::{MergePlan, MergeReason, MergeReport};
@@ -42,7 +42,7 @@ impl Inner {
         let small = plan.segments.iter().filter(|planned| planned.reason == MergeReason::Small);
         let small: BTreeSet<u32> = small.map(|planned| planned.id).collect();
         let mut in_vain = self.segment_stats();
-        in_vain.retain(|each| small.contains(&each.id) && !gives_back(each));
+        in_vain.retain(|each| small.contains(&each.id) && !frees_something(each));
         let mut left: BTreeSet<u32> = plan.segments.iter().map(|planned| planned.id).collect();
         left.retain(|id| in_vain.iter().all(|each| each.id != *id));
         let (mut failed, mut has_given_up, mut is_new) = (BTreeSet::new(), false, false);

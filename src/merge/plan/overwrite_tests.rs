@@ -110,7 +110,7 @@ fn overwritten(next: impl Fn(&mut u64, usize) -> usize) -> (u64, u64) {
 
 #[test]
 #[cfg_attr(miri, ignore = "takes too many steps")]
-fn a_store_at_rest_takes_little_more_than_what_is_live() {
+fn an_idle_store_takes_little_more_than_its_live_entries() {
     let in_order = |_: &mut u64, write| write % Overwriting::KEYS;
     // Each key once per round, scattered: the factor and the number of keys have no common divisor.
     let scattered = |_: &mut u64, write| write * 7919 % Overwriting::KEYS;

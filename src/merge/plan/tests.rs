@@ -78,7 +78,7 @@ fn many_dead_bytes_join_whatever_part_they_are() {
 }
 
 #[test]
-fn what_has_expired_counts_as_dead_and_never_more_than_there_is() {
+fn expired_bytes_count_as_dead_but_never_exceed_the_content() {
     let policy = AutoMerge::new();
     let segments = [
         expired(segment(1, 30 * MIB), 30 * MIB),
@@ -101,7 +101,7 @@ fn what_has_expired_counts_as_dead_and_never_more_than_there_is() {
 }
 
 #[test]
-fn a_store_at_rest_is_merged_for_less() {
+fn an_idle_store_is_merged_for_less() {
     let segments = [segment(1, 15 * MIB - 1), segment(2, 15 * MIB), segment(3, 40 * MIB)];
     let policy = untriggered();
     assert_eq!(auto(&segments, &policy, BUSY), []);
@@ -111,7 +111,7 @@ fn a_store_at_rest_is_merged_for_less() {
 }
 
 #[test]
-fn a_run_that_is_asked_for_needs_no_trigger_no_hour_and_has_no_limit() {
+fn an_explicit_run_needs_no_trigger_and_no_hour_and_has_no_limit() {
     let policy = untriggered().window(3, 4).bytes_max(1);
     let segments = [segment(1, 15 * MIB), segment(2, 16 * MIB), segment(3, 15 * MIB - 1)];
     assert_eq!(ids(&plan_now(pool(&segments), &policy)), [1, 2]);
@@ -192,7 +192,7 @@ fn segments_that_hold_much_of_what_fits_are_not_folded_however_small_they_are() 
 }
 
 #[test]
-fn a_run_takes_first_what_gives_back_most_and_tells_it_by_age() {
+fn a_run_prefers_the_largest_gain_and_lists_segments_by_age() {
     let segments = [segment(1, 50 * MIB), segment(2, 90 * MIB), segment(3, 70 * MIB)];
     let limited =
         |bytes| ids(&plan_auto(pool(&segments), &AutoMerge::new().bytes_max(bytes), BUSY));
@@ -206,7 +206,7 @@ fn a_run_takes_first_what_gives_back_most_and_tells_it_by_age() {
 }
 
 #[test]
-fn what_is_to_be_folded_is_cut_first_and_not_left_without_a_neighbour() {
+fn segments_to_fold_are_cut_first_and_not_left_without_a_neighbour() {
     let segments = [
         small(1, MIB),
         small(2, MIB),
@@ -233,7 +233,7 @@ fn a_limit_that_holds_two_small_segments_folds_two_neighbours() {
 }
 
 #[test]
-fn a_damaged_segment_is_only_merged_if_the_caller_says_so() {
+fn a_damaged_segment_is_only_merged_if_the_caller_names_it() {
     let segments = [segment(1, 90 * MIB), segment(2, 0), small(3, MIB), small(4, MIB)];
     let damaged = BTreeSet::from([1, 3]);
     let pool = Pool { damaged: &damaged, ..pool(&segments) };
@@ -300,7 +300,7 @@ fn the_notes_of_a_log_are_not_worth_a_run() {
 }
 
 #[test]
-fn any_dead_byte_will_do_for_a_threshold_of_zero_and_live_segments_never_do() {
+fn a_threshold_of_zero_takes_any_dead_byte_but_no_live_segment() {
     let policy = AutoMerge::new().trigger_dead_percent(0).dead_percent(0).idle_dead_percent(0);
     let segments = [segment(1, 0), segment(2, 65), segment(3, 0)];
     assert_eq!(auto(&segments, &policy, IDLE), [(2, MergeReason::DeadRatio)]);
@@ -430,7 +430,7 @@ impl Simulation {
     }
 
     /// Returns how many bytes of a segment a merge certainly frees, if that is worthwhile.
-    fn gives_back(&self, at: usize) -> u64 {
+    fn frees_something(&self, at: usize) -> u64 {
         let segment = &self.segments[at];
         let stays = |kind| match kind {
             Kind::Live => true,
@@ -510,7 +510,7 @@ fn for_all<S: Strategy>(cases_len: u32, cases: &S, check: impl Fn(S::Value)) {
 }
 
 #[test]
-fn planning_without_writes_comes_to_an_end_and_every_run_gets_somewhere() {
+fn planning_without_writes_ends_and_every_run_makes_progress() {
     let cases_len = if cfg!(miri) { 20 } else { 1000 };
     for_all(cases_len, &(simulation(), policy(), any::<bool>()), |(mut store, policy, idle)| {
         let at = PlanContext { hour: 0, idle };
@@ -538,7 +538,7 @@ fn planning_without_writes_comes_to_an_end_and_every_run_gets_somewhere() {
             }
         }
         for (at, segment) in store.segments.iter().enumerate() {
-            let (given, content) = (store.gives_back(at), segment.stats().content_size());
+            let (given, content) = (store.frees_something(at), segment.stats().content_size());
             let reaches = given > 0 && given * 100 >= content * u64::from(policy.idle_dead_percent);
             let is_left_out = segment.history || store.damaged.contains(&segment.id);
             assert!(!(idle && reaches) || is_left_out, "{segment:?}");
@@ -547,7 +547,7 @@ fn planning_without_writes_comes_to_an_end_and_every_run_gets_somewhere() {
 }
 
 #[test]
-fn a_plan_is_by_age_and_within_its_limit() {
+fn a_plan_is_ordered_by_age_and_within_its_limit() {
     let cases_len = if cfg!(miri) { 20 } else { 500 };
     for_all(cases_len, &(simulation(), policy()), |(store, policy)| {
         let plan = store.plan(&policy, IDLE);

@@ -49,7 +49,7 @@ fn a_hint_is_read_as_it_was_written() {
 }
 
 #[test]
-fn what_has_expired_is_told_by_steps() {
+fn the_expired_size_is_recorded_in_steps() {
     let summary = hint(1).summary;
     let expired = [8, 9, 10, 11].map(|now| summary.expired_size(now));
     assert_eq!(expired, [0, 10, 10, 22]);
@@ -133,7 +133,7 @@ fn ranges() -> impl Iterator<Item = Range<usize>> {
 }
 
 #[test]
-fn a_part_of_a_hint_is_what_the_whole_has_of_it() {
+fn a_part_of_a_hint_equals_that_part_of_the_whole() {
     for fingerprint in spreads() {
         for len in [0, 1, 255, 256, 3000, 20_000] {
             let hint = spread(len, fingerprint);
@@ -216,7 +216,7 @@ fn a_hint_that_is_cut_or_gone_or_of_another_size_is_not_used() {
 }
 
 #[test]
-fn slots_out_of_order_are_damage_though_they_check() {
+fn slots_out_of_order_are_damage_even_with_valid_checksums() {
     for (a, b) in [(0, 1), (254, 255), (100, 500)] {
         let mut hint = spread(600, spreads()[0]);
         hint.slots.swap(a, b);
@@ -228,7 +228,7 @@ fn slots_out_of_order_are_damage_though_they_check() {
 
 /// More entries than the segment has room for would require unbounded memory.
 #[test]
-fn a_summary_that_asks_for_too_much_is_not_used() {
+fn a_summary_that_claims_too_much_is_not_used() {
     let mut hint = Hint::default();
     hint.summary.entries = source().length / 20 + 1;
     let mut bytes = hint.encode(source());

@@ -298,7 +298,7 @@ fn long_keys() -> Vec<Vec<u8>> {
 }
 
 #[test]
-fn what_is_merged_is_what_a_map_of_all_versions_has() {
+fn merged_runs_equal_a_map_of_all_versions() {
     let sets = [short_keys(), alike(), long_keys(), vec![b"one".to_vec()]];
     for (seed, keys) in (1..).zip(sets.iter().cycle().take(16)) {
         let mut random = Random(seed * 0x9e37_79b9);
@@ -329,7 +329,7 @@ fn what_is_merged_is_what_a_map_of_all_versions_has() {
 }
 
 #[test]
-fn an_index_that_was_written_is_used_and_says_the_same() {
+fn a_written_index_is_used_and_gives_the_same_result() {
     let mut world = World::new(3);
     let mut random = Random(7);
     (0..1500).for_each(|_| world.append_any(&mut random, &alike()));
@@ -428,7 +428,7 @@ fn a_damaged_cut_or_foreign_index_changes_nothing() {
 }
 
 #[test]
-fn an_index_that_is_damaged_while_it_is_read_is_built_anew_on_the_way() {
+fn an_index_that_is_damaged_during_a_scan_is_rebuilt_by_it() {
     let (world, bytes) = indexed();
     let path = world.dir.index(SegmentId(1));
     let segment = world.reopened(0);
@@ -458,7 +458,7 @@ fn an_index_that_is_damaged_while_it_is_read_is_built_anew_on_the_way() {
 /// With a valid directory and invalid blocks, a scan can't continue if the directory is not the
 /// segment's: it returns the error once, and repairs the index.
 #[test]
-fn an_index_that_checks_and_is_not_its_segments_is_told_and_then_built_anew() {
+fn a_valid_index_of_another_segment_is_reported_once_and_then_rebuilt() {
     let (world, bytes) = indexed();
     let mut foreign = RunBuilder::default();
     let built = run::rows_of(&world.context, world.segment(0)).unwrap().finish(SegmentId(1));
@@ -626,7 +626,7 @@ fn one_key_of_many_versions_is_found_at_each_of_its_times() {
 }
 
 #[test]
-fn nothing_is_read_before_the_first_step_and_then_a_block_a_run() {
+fn nothing_is_read_before_the_first_step_and_then_one_block_per_run() {
     let mut world = World::new(3);
     let mut random = Random(9);
     let keys: Vec<_> = (0..500).map(|at| format!("{at:05}").into_bytes()).collect();

@@ -253,7 +253,7 @@ mod tests {
     /// Recovery may cut a segment, and the next store writes to it again: bytes lent before do not
     /// change.
     #[test]
-    fn what_was_lent_stays_when_the_file_is_cut_and_written_again() {
+    fn lent_bytes_stay_when_the_file_is_cut_and_rewritten() {
         let dir = tempfile::tempdir().unwrap();
         let file = Fs::DISK.open(&dir.path().join("file"), Access::Create).unwrap();
         let written: Vec<u8> = (0..20_000_u32).map(|at| u8::try_from(at % 251).unwrap()).collect();
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mapping_that_is_stored_to_or_whose_file_is_shorter_than_it_was_stays_as_it_is() {
+    fn a_mapping_that_is_stored_to_or_whose_file_was_cut_is_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let file = Fs::DISK.open(&dir.path().join("file"), Access::Create).unwrap();
         file.write_at(&[7; 10_000], 0).unwrap();

@@ -283,7 +283,7 @@ impl Inner {
     }
 
     /// Returns whether an automatic merge may continue.
-    pub(crate) fn go_on_by_policy(&self) -> ControlFlow<()> {
+    pub(crate) fn may_continue_by_policy(&self) -> ControlFlow<()> {
         let is_manual = self.writer().is_ok_and(|writer| writer.merging.policy.is_manual());
         if is_manual { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }

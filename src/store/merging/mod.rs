@@ -364,7 +364,7 @@ impl Inner {
     }
 
     fn merge_by_policy(&self, auto: &AutoMerge, idle: bool) {
-        let mut keep_going = |_: &MergeProgress| self.go_on_by_policy();
+        let mut keep_going = |_: &MergeProgress| self.may_continue_by_policy();
         let pace = self.rate_by_policy();
         let result = self.merge(|this| Ok(this.plan_auto(auto, idle)), pace, &mut keep_going);
         Self::tell_finished(auto, &result);

@@ -148,12 +148,12 @@ impl Lab {
     }
 
     /// Opens with exactly these options, ignoring the environment's append mode.
-    fn try_open_as_told(&self) -> Result<Bitcask> {
+    fn try_open_exactly(&self) -> Result<Bitcask> {
         Bitcask::open_on(&self.env(), Path::new(DIR), self.options.clone())
     }
 
-    fn open_as_told(&self) -> Bitcask {
-        self.try_open_as_told().unwrap()
+    fn open_exactly(&self) -> Bitcask {
+        self.try_open_exactly().unwrap()
     }
 
     /// Opens the store in another directory of the same disk.

@@ -173,7 +173,7 @@ impl Shared {
 }
 
 #[test]
-fn what_is_left_alone_shows_nothing_at_any_moment() {
+fn skipped_rows_show_nothing_at_any_moment() {
     let long: Vec<_> = (0..30).map(|at| [vec![at; 300], vec![at]].concat()).collect();
     let sets = [short_keys(), alike(), long, alike()];
     for (seed, keys) in (1..).zip(sets.iter().cycle().take(24)) {
@@ -245,7 +245,7 @@ fn gap(start: u32, end: u32, time: u64) -> Gap {
 }
 
 #[test]
-fn what_is_known_is_told_place_by_place_with_its_newest_time() {
+fn known_gaps_are_returned_in_order_with_their_latest_time() {
     for seed in 1..50 {
         let (gaps, mut random) = (Gaps::default(), Random(seed * 0x9e37_79b9));
         let mut times = [0_u64; 40];
@@ -288,7 +288,7 @@ fn what_is_known_is_told_place_by_place_with_its_newest_time() {
 }
 
 #[test]
-fn gaps_take_no_more_memory_than_they_may_and_those_that_are_used_stay() {
+fn gaps_stay_within_their_memory_limit_and_used_ones_are_kept() {
     let gaps = Gaps::default();
     gaps.learn(gap(0, 1, 1));
     let moment = Moment { timestamp: u64::MAX - 1, now: 0 };

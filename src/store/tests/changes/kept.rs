@@ -261,14 +261,14 @@ fn merges_that_take_kept_history_are_noticed() {
     for check in [
         positions_within_the_duration_resume_after_every_kind_of_merge,
         many_short_runs_leave_no_more_segments_than_the_setting_needs,
-        random_runs_keep_what_is_promised,
+        random_runs_keep_the_promise,
     ] {
         assert!(make(Mistake::HistoryMerged, check).is_err());
     }
 }
 
 #[test]
-fn what_is_past_the_duration_is_merged_at_the_next_check() {
+fn segments_past_the_duration_are_merged_at_the_next_check() {
     let lab = lab_with(History::Last(DURATION));
     let lab = with(&lab, |options| options.merge_policy(automatic()));
     let (db, mut feed) = segments_over_time(&lab, 5);
@@ -335,7 +335,7 @@ fn a_bound_in_bytes_is_exact() {
 }
 
 #[test]
-fn of_two_bounds_the_lower_holds() {
+fn the_lower_of_two_bounds_applies() {
     let lab = lab_with(History::None);
     let (db, mut feed) = segments_over_time(&lab, 10);
     db.close().unwrap();
@@ -359,7 +359,7 @@ fn of_two_bounds_the_lower_holds() {
 }
 
 #[test]
-fn the_setting_may_change_with_each_open_and_what_is_gone_stays_gone() {
+fn the_setting_may_change_with_each_open_and_lost_history_stays_lost() {
     let lab = lab_with(History::Last(DURATION));
     let (db, mut feed) = segments_over_time(&lab, 20);
     db.merge_opt(force()).unwrap();
@@ -538,7 +538,7 @@ fn keys_stay_right_while_their_history_is_kept() {
 
 /// Operations of all kinds in any order, while clocks are set.
 #[test]
-fn random_runs_keep_what_is_promised() {
+fn random_runs_keep_the_promise() {
     let runs = if std::env::var("BITCASK_LONG").is_ok() { 600 } else { 60 };
     let (mut kept, mut gone) = (0, 0);
     for seed in 0..runs {
@@ -577,7 +577,7 @@ impl Wild {
         }
         let options = self.lab.options.clone();
         self.lab = self.lab.clone().with(options.keep_history(self.history));
-        self.lab.open_as_told()
+        self.lab.open_exactly()
     }
 
     fn set_clock(&mut self, dice: &mut Dice) {
@@ -608,7 +608,7 @@ fn random_run(seed: u64) -> (usize, usize) {
     let policy = if seed.is_multiple_of(2) { automatic() } else { MergePolicy::Manual };
     let lab = with(&lab_with(History::Last(DURATION)), |options| options.merge_policy(policy));
     let lab = lab.seeded(seed + 1);
-    let mut db = lab.open_as_told();
+    let mut db = lab.open_exactly();
     let history = lab.options.get_keep_history();
     let feed = Feed::new(&db);
     let mut wild = Wild { lab, feed, history, set: 0, was_wrong: false };

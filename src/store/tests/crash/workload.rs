@@ -403,7 +403,7 @@ impl Running {
 
     /// Opens the store, with the policy that its options name.
     fn open(&mut self) {
-        self.db = Some(self.run.lab.open_as_told());
+        self.db = Some(self.run.lab.open_exactly());
         self.policy = self.run.lab.options.sync_policy;
     }
 

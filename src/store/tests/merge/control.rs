@@ -121,7 +121,7 @@ fn an_automatic_merge_stops_early_when_the_policy_becomes_manual() {
         if steps == 2 {
             db.set_merge_policy(MergePolicy::Manual).unwrap();
         }
-        inner.go_on_by_policy()
+        inner.may_continue_by_policy()
     };
     let plan = |inner: &Inner| Ok(plan_all(&inner.segment_stats()));
     let report = inner.merge(plan, RateLimiter::constant(None), &mut go_on).unwrap();

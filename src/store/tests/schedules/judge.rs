@@ -290,7 +290,7 @@ impl Judge<'_> {
         };
         let lab = self.history.lab.on(image);
         let when = if is_kill { "killed" } else { "power lost" };
-        let db = match lab.try_open_as_told() {
+        let db = match lab.try_open_exactly() {
             Ok(db) => db,
             Err(error) => self.fail(0, &format!("{when} after {ops} operations: {error}")),
         };

@@ -35,13 +35,13 @@ struct World {
 pub(super) fn run(plan: &Plan) -> History {
     let (lab, keys) = (plan.lab(), Arc::new(plan.keys.clone()));
     let world = World { lab: lab.clone(), keys, notes: Arc::default() };
-    let mut db = lab.open_as_told();
+    let mut db = lab.open_exactly();
     for op in &plan.before {
         world.call(&db, op);
     }
     if plan.reopened {
         db.close().unwrap();
-        db = lab.open_as_told();
+        db = lab.open_exactly();
     }
     let db = Arc::new(db);
     let mut callers = Vec::new();
@@ -70,7 +70,7 @@ pub(super) fn run(plan: &Plan) -> History {
     for task in followers {
         task.join().unwrap();
     }
-    let db = lab.open_as_told();
+    let db = lab.open_exactly();
     let reopened = snapshot(&db);
     assert_eq!(db.verify().unwrap().damage, []);
     kill(db);
