@@ -6,8 +6,7 @@
 //! - [`append`] appends entries; [`in_flight`] covers the time between the append and the
 //!   publication.
 //! - [`rotate`] ends a segment, [`next_segment`] provides the next one, [`seal`] seals full ones,
-//!   and [`restart`] begins the log anew. [`reserve`] is the space that these may use on a full
-//!   disk.
+//!   and [`restart`] restarts the log. [`reserve`] is the space that these may use on a full disk.
 //! - [`commit`] syncs, and stops all writing after a failure that leaves the state of the disk
 //!   unknown. [`current_policy`] is the current sync policy.
 

@@ -2,7 +2,7 @@
 //!
 //! - An entry is live if its slot in the keydir names it. The hint lists the entries of the input,
 //!   and the keydir decides which of them are live. Only those are read, checked and copied. The
-//!   flags that describe the log around an entry are set anew in its copy.
+//!   copy gets new values for the flags that describe the log around an entry.
 //! - A copy is written before its slot names it. The slot is changed under the shard's lock, and
 //!   only if it still names the original.
 //! - The flag *collides* is set if another key with the same hash bits has a slot while the copy is

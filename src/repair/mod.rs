@@ -1,7 +1,7 @@
 //! Verifies and salvages stores that can't be opened or can't be trusted.
 //!
 //! [`verify`] reports what is wrong with a store and changes nothing. [`salvage`] copies everything
-//! that still checks into a new store. The store does not have to be one that can be opened.
+//! that is still intact into a new store. The store does not have to be one that can be opened.
 //!
 //! - The store is only read: nothing is locked, truncated, or written. It may be on a read-only
 //!   disk.

@@ -3,7 +3,7 @@
 //! - With a manifest that can be relied on, these are the segments that it lists, and the unsealed
 //!   segments. All others are leftovers, which could bring deleted keys back.
 //! - Without a manifest, these are all segments of the store to which most of them belong.
-//! - A segment is recognized by its header, or by its name if the header does not check.
+//! - A segment is recognized by its header, or by its name if the header is damaged.
 //! - Planning reads only the manifest, names, headers, and sources of timestamps: the summaries of
 //!   hints, and the first entries of segments.
 
@@ -148,8 +148,8 @@ impl RepairPlan {
         self.latest = times.into_iter().fold(self.latest, u64::max);
     }
 
-    /// Returns the manifest if it can be relied on: it checks, belongs to this store, and does not
-    /// look older than the segments.
+    /// Returns the manifest if it can be relied on: it is intact, belongs to this store, and does
+    /// not look older than the segments.
     fn reliable_manifest(
         &mut self,
         fs: &Fs,

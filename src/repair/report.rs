@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::recovery::RecoveryReport;
 use crate::store::Damage;
 
-/// What [`verify`](super::verify) has found. Its `Display` output is meant for people.
+/// The findings of [`verify`](super::verify). Its `Display` output is meant for people.
 #[derive(Debug)]
 #[non_exhaustive]
 #[must_use = "a diagnosis may contain damage"]
@@ -17,7 +17,7 @@ pub struct Diagnosis {
     pub opening: Result<RecoveryReport>,
     /// Segments that were read.
     pub segments: u64,
-    /// Puts and deletes that check, including dead ones.
+    /// Valid puts and deletes, including dead ones.
     pub entries: u64,
     /// Deletes among these entries.
     pub tombstones: u64,
@@ -66,7 +66,8 @@ impl fmt::Display for Diagnosis {
         let Self { segments, entries, tombstones, size, .. } = self;
         write!(
             f,
-            "{entries} entries check, {tombstones} of them deletes: {size} bytes in {segments} segments"
+            "{entries} valid entries, {tombstones} of them deletes: \
+             {size} bytes in {segments} segments"
         )
     }
 }
@@ -95,7 +96,7 @@ pub struct Lost {
     pub offset: u64,
     /// Number of bytes.
     pub size: u64,
-    /// What does not check.
+    /// Why they are invalid.
     pub reason: String,
 }
 
@@ -106,7 +107,7 @@ impl fmt::Display for Lost {
     }
 }
 
-/// What [`salvage`](super::salvage) has done. Its `Display` output is meant for people.
+/// What [`salvage`](super::salvage) did. Its `Display` output is meant for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SalvageReport {
@@ -115,7 +116,7 @@ pub struct SalvageReport {
     pub had_manifest: bool,
     /// Segments that were read.
     pub segments: u64,
-    /// Puts and deletes that check, including dead ones.
+    /// Valid puts and deletes, including dead ones.
     pub entries: u64,
     /// Keys that were copied, including expired ones.
     pub keys: u64,

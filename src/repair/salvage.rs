@@ -1,6 +1,6 @@
-//! Copies everything that still checks into a new store.
+//! Copies everything that is still intact into a new store.
 //!
-//! 1. Survey: read every segment, and note which parts check.
+//! 1. Survey: read every segment, and note which parts are valid.
 //! 2. Replay: all puts, then all deletes, so that slots name what is live.
 //! 3. Copy what slots name, segment by segment, and write the manifest.
 //!

@@ -1,4 +1,4 @@
-//! Which parts of a segment check, and which do not.
+//! Which parts of a segment are valid, and which are not.
 //!
 //! - Bytes after the last entry of an unsealed segment are not damage, since the log may end there.
 //!   They are *torn*. If they hold the end of a batch, that batch was never acknowledged and is

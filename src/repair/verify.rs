@@ -1,7 +1,7 @@
 //! Verifies a store from outside.
 //!
-//! A concurrent write is not damage: whatever does not check is read again, and a segment that the
-//! manifest has dropped meanwhile is left out.
+//! A concurrent write is not damage: invalid bytes are read again, and a segment that the manifest
+//! has dropped meanwhile is left out.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -97,8 +97,8 @@ impl Verifier<'_> {
         !(now.lists(id) || may_be_unsealed)
     }
 
-    /// Reads a segment. If something in an unsealed segment does not check, reads it again until
-    /// two reads give the same result.
+    /// Reads a segment. If an unsealed segment has anything invalid, reads it again until two reads
+    /// give the same result.
     fn examine(
         &self,
         plan: &RepairPlan,
@@ -200,8 +200,10 @@ impl Verifier<'_> {
                 {
                     return Ok(None);
                 }
-                (Some(_), Some(_)) => "the hint checks but does not match its segment; delete it",
-                _ => "the hint does not check; it is rebuilt when the store is opened",
+                (Some(_), Some(_)) => {
+                    "the hint is intact but does not match its segment; delete it"
+                }
+                _ => "the hint is damaged; it is rebuilt when the store is opened",
             }
         };
         Ok(Some(Damage::new(path, 0, reason)))
@@ -216,7 +218,7 @@ impl Verifier<'_> {
         let reason = if has_index(fs, self.dir, source) {
             "the index does not match its segment; delete it"
         } else {
-            "the index does not check; it is rebuilt when keys are read in order"
+            "the index is damaged; it is rebuilt when keys are read in order"
         };
         Ok(Some(Damage::new(self.dir.index(source.id), 0, reason)))
     }

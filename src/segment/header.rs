@@ -1,7 +1,7 @@
 //! The first 64 bytes of every segment: what it is and which store it belongs to.
 //!
-//! - The header is written and synced before the segment gets its name. So a header that does not
-//!   check is damage, never a torn write.
+//! - The header is written and synced before the segment gets its name. So an invalid header is
+//!   damage, never a torn write.
 //! - The first 64 bytes and their checksum keep this form in every later version, so that an old
 //!   build can tell a newer segment from a damaged one.
 

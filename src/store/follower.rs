@@ -3,7 +3,7 @@
 //! - As long as the log has only grown, the new part is read from where the last refresh ended, and
 //!   applied in log order, batch by batch, as the writer does it.
 //! - After a merge or a clear, or if anything has changed unexpectedly, everything that the
-//!   manifest now lists is loaded anew, alongside the old state. Each shard is replaced as a whole,
+//!   manifest now lists is reloaded, alongside the old state. Each shard is replaced as a whole,
 //!   and the old segments are removed last. Held values stay readable.
 //! - The log ends where entries stop being valid: a writer may be about to write there. The end is
 //!   read again before it is reported as damage.
@@ -292,8 +292,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Loads everything anew, alongside the existing state. Returns the highest timestamp that is
-    /// or was in it.
+    /// Reloads everything, alongside the existing state. Returns the highest timestamp that is or
+    /// was in it.
     ///
     /// If that fails, some shards may already name new segments. Those segments stay; new segments
     /// that no shard names are removed.

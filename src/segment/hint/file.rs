@@ -44,7 +44,7 @@ const SUMMARY_CHECKSUM_AT: usize = SUMMARY_SIZE - CHECKSUM_SIZE;
 
 const _: () = assert!(TOMBSTONE_SIZE_AT + 8 <= SUMMARY_CHECKSUM_AT);
 
-/// A hint on disk whose summary checks.
+/// A hint on disk with a valid summary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HintFile {
     path: PathBuf,
@@ -72,7 +72,7 @@ impl HintFile {
         whole.then_some(Self { path, source, summary, slots })
     }
 
-    /// Reads the last timestamp in a hint whose summary checks, whatever store and segment it
+    /// Reads the last timestamp in a hint with a valid summary, whatever store and segment it
     /// belongs to.
     pub(crate) fn last_timestamp(fs: &Fs, path: &Path) -> Option<u64> {
         let mut head = [0; SUMMARY_SIZE];
@@ -86,7 +86,7 @@ impl HintFile {
     }
 
     /// Reads all slots of these shards. Returns `None` if that is not possible, or if a block that
-    /// was read does not check.
+    /// was read is invalid.
     pub(crate) fn slots(&self, fs: &Fs, shards: &Range<usize>) -> Option<Vec<HintSlot>> {
         if let Some(slots) = &self.slots {
             let start = slots.partition_point(|slot| slot.shard() < shards.start);
@@ -189,8 +189,7 @@ impl Hint {
         bytes
     }
 
-    /// Decodes a hint. Returns `None` if any part of it does not check, or if it is another
-    /// segment's.
+    /// Decodes a hint. Returns `None` if any part of it is invalid, or if it is another segment's.
     #[cfg(any(test, bitcask_fuzzing))]
     pub(crate) fn decode(bytes: &[u8], source: HintSource) -> Option<Self> {
         let (head, blocks) = bytes.split_first_chunk()?;
@@ -228,8 +227,7 @@ impl Summary {
         bytes
     }
 
-    /// Decodes a summary. Returns `None` if it does not check, makes no sense, or is another
-    /// segment's.
+    /// Decodes a summary. Returns `None` if it is invalid, implausible, or another segment's.
     fn decode(head: &[u8; SUMMARY_SIZE], source: HintSource) -> Option<Self> {
         let [id, store_id, hash_seed, length, entries, tombstones, rest @ ..] =
             checked_fields(head)?;
@@ -266,7 +264,7 @@ fn is_in_order(slots: &[HintSlot]) -> bool {
     slots.is_sorted_by(|a, b| a.order(b).is_lt())
 }
 
-/// Returns the numbers in a summary that checks and is of this version.
+/// Returns the numbers in a valid summary of this version.
 fn checked_fields(head: &[u8; SUMMARY_SIZE]) -> Option<[u64; FIELDS_LEN]> {
     let (summed, checksum) = head.split_at_checked(SUMMARY_CHECKSUM_AT)?;
     let version = summed.strip_prefix(MAGIC)?.get(..2)?;
@@ -276,8 +274,8 @@ fn checked_fields(head: &[u8; SUMMARY_SIZE]) -> Option<[u64; FIELDS_LEN]> {
     Some(words(summed.get(FIELDS_AT..STEPS_AT)?))
 }
 
-/// Decodes consecutive blocks, the first of which has this number. Returns `None` if one does not
-/// check.
+/// Decodes consecutive blocks, the first of which has this number. Returns `None` if one is
+/// invalid.
 fn decode_blocks(bytes: &[u8], id: SegmentId, first: u32) -> Option<Vec<HintSlot>> {
     let mut slots = Vec::with_capacity(bytes.len() / SLOT_SIZE);
     for (at, block) in (first..).zip(bytes.chunks(BLOCK_SIZE)) {

@@ -13,7 +13,7 @@ use crate::segment::{Dir, Segment, open_listed};
 /// Approximate number of slots read at a time, which bounds the memory that reading a hint needs.
 const PART_LEN: u64 = if cfg!(any(test, bitcask_fuzzing)) { 16 } else { 1 << 16 };
 
-/// A segment's hint: on disk with a summary that checks, or in memory.
+/// A segment's hint: on disk with a valid summary, or in memory.
 #[derive(Debug, Clone)]
 pub(crate) enum SegmentHint {
     OnDisk(Arc<HintFile>),

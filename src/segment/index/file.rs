@@ -55,8 +55,7 @@ impl IndexHeader {
         bytes
     }
 
-    /// Decodes a header. Returns `None` if it does not check, makes no sense, or is another
-    /// segment's.
+    /// Decodes a header. Returns `None` if it is invalid, implausible, or another segment's.
     fn decode(bytes: &[u8; HEADER_SIZE], source: HintSource) -> Option<Self> {
         let (summed, checksum) = bytes.split_at_checked(CHECKSUM_AT)?;
         let version = summed.strip_prefix(MAGIC)?.get(..2)?;

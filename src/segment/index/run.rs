@@ -176,7 +176,7 @@ impl Run {
     }
 
     fn wrong(&self) -> Error {
-        let reason = "the index checks but does not match its segment; delete it";
+        let reason = "the index is intact but does not match its segment; delete it";
         Error::corrupt(&self.context.dir.index(self.id), 0, reason)
     }
 
