@@ -139,7 +139,7 @@ impl Options {
     /// db.put("key", "old")?;
     /// db.put("key", "new")?;
     /// db.merge_opt(MergeOptions::new().force(true))?;
-    /// Both changes still exist, and so does the space that the old value takes.
+    /// // Both changes still exist, and so does the space that the old value takes.
     /// let mut changes = db.changes(position)?;
     /// assert!(changes.try_recv()?.is_some() && changes.try_recv()?.is_some());
     /// assert!(db.stats().history_size > 0);
