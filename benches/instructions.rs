@@ -1,5 +1,5 @@
 //! Instructions that each operation takes, under callgrind, compared with the figures in
-//! `benches/instructions.txt`. Unlike times, they are almost the same on every machine, busy or not.
+//! `benches/instructions.txt`. Unlike times, they hardly depend on the machine, busy or not.
 //!
 //! ```text
 //! cargo bench --bench instructions                                # fails if one is 15 % higher

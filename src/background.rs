@@ -1,7 +1,7 @@
-//! Threads that work in the background, without knowledge of the work. A store has some of its own,
-//! or shares those of a [`Background`] with other stores.
+//! Background threads, which know nothing about the work that they do. A store has its own threads,
+//! or shares the threads of a [`Background`] with other stores.
 //!
-//! - `crew` has the threads, and `queue` decides what they do next.
+//! - `crew` runs the threads, and `queue` decides what they do next.
 
 mod crew;
 mod queue;
@@ -17,63 +17,63 @@ pub(crate) use crew::{Crew, Signal, Worker};
 use crate::error::{Error, Result};
 use crate::process::Opener;
 
-/// Maximum number of threads of either kind.
+/// Maximum number of threads of each kind.
 const THREADS_MAX: usize = 1024;
 
-/// Threads that work in the background for several stores.
+/// Background threads that several stores share.
 ///
-/// By default, each store that is open for writing has four threads of its own, and some more while
-/// it loads its keys. With [`Options::background`](crate::Options::background), stores share the
+/// By default, each store that is open for writing has its own four threads, and some more while it
+/// loads its keys. With [`Options::background`](crate::Options::background), stores share the
 /// threads of a `Background` instead, so that hundreds of stores need only a few threads. Clones
 /// share the same threads. The threads end when the last clone has been dropped and the last store
-/// that uses them has been closed; whoever does that waits for them.
+/// that uses them has been closed; the call that does the last of these waits for them.
 ///
 /// # What the threads do
 ///
-/// *Short work* is done by as many threads as [`new`](Self::new) is told: syncing by
+/// *Short work* is done by the number of threads passed to [`new`](Self::new): syncing by
 /// [`SyncPolicy::Interval`](crate::SyncPolicy::Interval), preparing space and segments ahead of
 /// writers, sealing full segments, writing indexes, and loading keys after an open. A thread does
 /// one piece at a time: one sync of one store, one segment, one part of the keys. The stores take
 /// turns. A sync that is due comes first, then preparations, then the rest. What has waited for a
 /// second takes turns with syncs.
 ///
-/// *Merges* are done by threads that do nothing else, so that no sync waits for a merge. There is
-/// one such thread, unless [`with_merges`](Self::with_merges) asks for more. It merges one store at
-/// a time. A merge keeps its thread while it waits: for its [rate
-/// limit](crate::AutoMerge::bytes_per_second), for the end of a
-/// [pause](crate::Bitcask::pause_merges), or for another merge of the same store. So does the
-/// callback [`on_finish`](crate::AutoMerge::on_finish). Other stores are merged afterwards, so a
-/// callback must not wait for a merge of another store.
+/// *Merges* are done by separate threads, so that no sync waits for a merge: by one thread, or by
+/// the number passed to [`with_merges`](Self::with_merges). Each merges one store at a time. A
+/// merge keeps its thread while it waits: for its [rate limit](crate::AutoMerge::bytes_per_second),
+/// for the end of a [pause](crate::Bitcask::pause_merges), or for another merge of the same store.
+/// So does the callback [`on_finish`](crate::AutoMerge::on_finish). Other stores may have to wait
+/// for that thread, so a callback must not wait for a merge of another store.
 ///
-/// # How many threads to take
+/// # How many threads to use
 ///
-/// Two, and one for merges, are enough for hundreds of stores that are mostly idle. Stores that
-/// write at the same time share the disk anyway, and a thread per processor keeps it busy. Take
-/// more threads for merges if one of them cannot reclaim space as fast as all stores together
-/// produce dead data, or if merges are slowed down or paused for long.
+/// Two threads, and one for merges, are enough for hundreds of mostly idle stores. Stores that
+/// write at the same time share the disk anyway, and one thread per processor keeps it busy. Use
+/// more merge threads if one cannot reclaim space as fast as all stores together produce dead data,
+/// or if merges are slowed down or paused for long.
 ///
 /// # If all threads are busy
 ///
-/// No promise depends on these threads, except for the time that a power loss can take. Writes do
-/// not wait for them. [`Bitcask::sync`](crate::Bitcask::sync), durable writes and
+/// No promise depends on these threads, except how much a power loss can take under
+/// [`SyncPolicy::Interval`](crate::SyncPolicy::Interval). Writes do not wait for them.
+/// [`Bitcask::sync`](crate::Bitcask::sync), durable writes and
 /// [`SyncPolicy::Always`](crate::SyncPolicy::Always) sync on the calling thread. A writer that
-/// finds nothing prepared prepares what it needs, and one that is far ahead of the sealing seals a
-/// segment. A call that needs keys that are not loaded loads them.
+/// finds nothing prepared does the preparation itself, and a writer that is far ahead of the
+/// sealing seals a segment. A call that needs keys that are not loaded loads them.
 ///
-/// A sync at an interval starts as soon as a thread is free. If all of them are busy when it is
-/// due, it is late by the time that the first of them takes to finish its piece, plus the syncs
-/// that were due earlier. If the threads cannot keep up, so that other work has waited for a
-/// second, one piece of it may come before each of these syncs, so that none of it waits for ever.
-/// A power loss may then take that much more than an interval. The longest pieces read a whole
-/// segment, to seal it or to write its index: tens to hundreds of milliseconds for one of 128 MiB,
-/// or longer on a slow disk. Smaller [segments](crate::Options::segment_size) make the pieces
-/// shorter, and more threads are rarely busy all at once.
+/// A sync at an interval starts as soon as a thread is free. If all threads are busy when it is
+/// due, it is delayed until the first of them has finished its piece and the syncs that were due
+/// earlier are done. If the threads cannot keep up, so that other work has waited for a second, one
+/// piece of that work may come before each of these syncs. A power loss may then take that much
+/// more than an interval. The longest pieces read a whole segment, to seal it or to write its
+/// index: tens to hundreds of milliseconds for 128 MiB, or longer on a slow disk. Smaller
+/// [segments](crate::Options::segment_size) make the pieces shorter, and the more threads there
+/// are, the more rarely all of them are busy.
 ///
 /// # Forks
 ///
 /// The threads belong to the process that started them. In a forked child, opening a store with
 /// them returns [`Forked`](Error::Forked), and dropping the handle does nothing. A child may start
-/// threads of its own.
+/// its own `Background`.
 ///
 /// ```
 /// use bitcask::{Background, Bitcask, Options};
@@ -82,7 +82,7 @@ const THREADS_MAX: usize = 1024;
 /// let options = Options::new().background(&Background::new(2)?);
 /// let ann = Bitcask::open(dir.path().join("ann"), options.clone())?;
 /// let bob = Bitcask::open(dir.path().join("bob"), options)?;
-/// ann.put("key", "value")?; // Is synced within a second, as with a thread of its own.
+/// ann.put("key", "value")?; // Synced within a second, as with own threads.
 /// # ann.close()?;
 /// # bob.close()
 /// # }

@@ -6,7 +6,7 @@
 //! - The clock only has to remember how far the time of day is ahead of the monotonic clock. Most
 //!   readings of the time read only the monotonic clock; the wall clock is read now and then.
 //! - The log may contain times that the wall clock has not reached yet: the clock was ahead when
-//!   they were written, or is behind now. Entries with such times expire by the log's own time,
+//!   they were written, or it is behind now. Entries with such times expire by the log's own time,
 //!   which continues from its last entry. Earlier entries expire by the wall clock. See [`Now`].
 //! - A wall clock that has jumped ahead is trusted to hide a value, but not to destroy it. See
 //!   `trust`.
@@ -28,8 +28,8 @@ use trust::Trust;
 /// 294,247.
 pub(crate) const TIME_MAX: u64 = i64::MAX as u64;
 
-/// Microseconds between two readings of the wall clock. A wall clock that was set ahead, or a
-/// machine that has slept, is noticed after this delay.
+/// Microseconds between two readings of the wall clock. The clock notices after this delay that the
+/// wall clock was set ahead, or that the machine has slept.
 const LOOK_INTERVAL: u64 = 1000;
 
 /// Microseconds by which the log may be ahead of the clock and still count as of the same time.
@@ -61,7 +61,7 @@ struct Offsets {
     opened: AtomicU64,
     /// When to read the wall clock again, by the monotonic clock.
     next_look: AtomicU64,
-    /// Lock 8: whether the clock on the wall is believed.
+    /// Lock 8: whether the wall clock is believed.
     trust: Mutex<Trust>,
 }
 
@@ -79,7 +79,7 @@ enum TimeSource {
     Hands(Hands),
 }
 
-/// A moment by which expiry is judged.
+/// The moment at which expiry is judged.
 ///
 /// It consists of two times, which are nearly always equal: `low` applies to entries written up to
 /// `boundary`, and `high`, which is never lower, to entries written later.
@@ -201,7 +201,7 @@ impl Clock {
         timestamp > self.wall().saturating_add(BURST)
     }
 
-    /// Returns the moment by which expiry is judged now.
+    /// Returns the present moment, for judging expiry.
     pub(crate) fn read(&self) -> Now {
         let (steady, ahead) = (self.steady(), &*self.ahead);
         let low = steady.saturating_add(ahead.wall.load(Ordering::Relaxed)).min(TIME_MAX - 1);
@@ -211,9 +211,8 @@ impl Clock {
         Now { low, high: high.max(low), boundary }
     }
 
-    /// Returns the moment by which expiry is judged when the result can't be undone. At this moment
-    /// no entry has expired whose expiry would be in the future again if a wrong clock were set
-    /// right.
+    /// Returns the moment for judging expiry when the result can't be undone. An entry that has
+    /// expired at this moment stays expired even if a wrong clock is set right.
     pub(crate) fn certain(&self) -> Now {
         let (steady, _) = self.look();
         let believed = self.ahead.trust().believed();
@@ -237,16 +236,16 @@ impl Clock {
         self.now().checked_add(ttl).filter(|time| *time < TIME_MAX - 1)
     }
 
-    /// Returns the expiry to write now for an entry that is to expire at a time of day. Entries that are
-    /// written now expire by the log's time, which may be ahead.
+    /// Returns the expiry to write now for an entry that is to expire at a time of day. Entries
+    /// that are written now expire by the log's time, which may be ahead.
     pub(crate) fn expiry_at(&self, time: u64) -> Option<u64> {
         let now = self.read();
         let expiry = time.saturating_add(now.highest().saturating_sub(now.lowest()));
         (time < TIME_MAX - 1 && expiry < TIME_MAX - 1).then_some(expiry)
     }
 
-    /// Returns the expiry to write now for an entry that is to expire when one written at `timestamp` with
-    /// this expiry does.
+    /// Returns the expiry to write now for an entry that is to expire when one written at
+    /// `timestamp` with this expiry does.
     pub(crate) fn same_expiry(&self, timestamp: u64, expiry: u64) -> u64 {
         let now = self.read();
         let ahead = now.of(now.highest()).saturating_sub(now.of(timestamp));
@@ -263,7 +262,7 @@ impl Clock {
     }
 
     /// Continues from the last time of a log that is being opened, if that is ahead of the wall
-    /// clock. If it is far behind, the wall clock may have jumped since it was written.
+    /// clock. If it is far behind, the wall clock may have jumped since that time.
     pub(crate) fn resume(&self, last_timestamp: u64) {
         self.reach(last_timestamp);
         let (steady, wall) = self.look();

@@ -1,16 +1,16 @@
 //! What is counted and timed on the path of gets and writes.
 //!
-//! - Each thread that uses a store has counters of its own there, a *stripe*, on cache lines that
-//!   no other thread writes. It adds with a load and a store. An atomic addition would make all
-//!   later loads wait, while otherwise those of successive gets overlap.
+//! - Each thread that uses a store has its own counters there, a *stripe*, on cache lines that no
+//!   other thread writes. The thread adds with a load and a store. An atomic addition would make
+//!   all later loads wait, and the loads of successive gets could not overlap.
 //! - A thread finds its stripe with its handle to the store's collector, see `epoch::handles`. When
 //!   the thread ends, another one continues with the stripe. Totals are sums over all stripes.
 //! - One in [`SAMPLE`] gets, and one in as many writes, is timed. Reading the clock twice takes as
 //!   long as a get.
-//! - Threads that can have no stripe of their own share one. They add atomically, and time nothing.
-//!   In models and schedules, these are all threads.
-//! - Figures order nothing, so their atomics are always the machine's, and checkers ignore them.
-//! - What writers append is counted by the log, under its lock.
+//! - Threads that cannot get their own stripe share one. They add atomically, and time nothing. In
+//!   models and schedules, all threads do.
+//! - Counters order nothing, so their atomics are always the machine's, and checkers ignore them.
+//! - The log counts what writers append, under its lock.
 
 mod recorder;
 
@@ -26,11 +26,11 @@ pub(crate) use recorder::Recorder;
 const SAMPLE: u64 = 128;
 /// Maximum number of stripes of a store. With their durations they take at most 1.3 MiB.
 const STRIPES_MAX: usize = if cfg!(test) { 16 } else { 512 };
-/// Maximum number of attempts to look for a stripe. The lock is held for microseconds, except in a
-/// forked child, where it may be held for ever.
+/// Maximum number of attempts to claim a stripe. The lock is held for microseconds, except in a
+/// forked child, where it may be held forever.
 const CLAIM_TRIES: usize = 1000;
 
-/// Counters that one thread at a time adds to, or any number of threads if the stripe is shared.
+/// Counters to which one thread at a time adds, or any number of threads if the stripe is shared.
 /// Aligned to the pairs of cache lines that processors fetch together.
 #[derive(Debug)]
 #[repr(align(128))]
@@ -39,10 +39,10 @@ pub(crate) struct Stripe {
     misses: AtomicU64,
     bytes_read: AtomicU64,
     conflicts: AtomicU64,
-    /// Number of writes begun, from which a write learns whether it is timed. Not kept if shared.
+    /// Number of writes begun, which determines whether a write is timed. Not kept if shared.
     writes: AtomicU64,
-    /// An operation is special if its number has none of these bits: one in [`SAMPLE`], or each one
-    /// if the stripe is shared.
+    /// An operation is special if its number has none of these bits: one in [`SAMPLE`], or every
+    /// one if the stripe is shared.
     mask: u64,
     is_taken: AtomicBool,
     get_latency: Recorder,
@@ -58,7 +58,7 @@ enum Pace {
     Shared,
 }
 
-/// A get that is under way. It counts once its outcome is known.
+/// A get in progress. It counts once its outcome is known.
 #[derive(Debug)]
 #[must_use = "a get counts once its outcome is known"]
 pub(crate) struct CountedGet<'a> {
@@ -66,7 +66,7 @@ pub(crate) struct CountedGet<'a> {
     pace: Pace,
 }
 
-/// A write that is under way, and when it began if it is timed.
+/// A write in progress, and when it began if it is timed.
 #[derive(Debug)]
 #[must_use = "the time until the end of the write is recorded"]
 pub(crate) struct Writing<'a> {
@@ -176,7 +176,7 @@ impl CountedGet<'_> {
         add(&self.stripe.misses, 1);
     }
 
-    /// Counts a get that returns nothing but whether its key was found.
+    /// Counts a get that returns only whether its key was found.
     #[inline]
     pub(crate) fn seen(self, found: bool) {
         if found { self.hit(0) } else { self.miss() }
@@ -219,8 +219,8 @@ impl Writing<'_> {
 #[derive(Debug)]
 pub(crate) struct Stripes {
     shared: Stripe,
-    /// Lock 9: the stripes of threads. None is ever removed. Waited for only where no forked child
-    /// gets.
+    /// Lock 9: the stripes of threads. None is ever removed. Code that a forked child can reach
+    /// does not wait for this lock.
     owned: Mutex<Vec<Arc<Stripe>>>,
 }
 
@@ -231,14 +231,14 @@ impl Default for Stripes {
 }
 
 impl Stripes {
-    /// Returns the stripe of threads that have none of their own.
+    /// Returns the stripe that threads without their own stripe share.
     pub(crate) fn shared(&self) -> &Stripe {
         &self.shared
     }
 
     /// Returns a stripe for the calling thread alone, until it is handed on. It lives as long as
-    /// this does. Returns `None` if there are too many, or in a forked child, if another thread was
-    /// looking for one at the time of the fork.
+    /// `self`. Returns `None` if there are too many, or in a forked child if another thread was
+    /// claiming one at the time of the fork.
     #[cfg_attr(all(test, shuttle), expect(dead_code, reason = "all tasks share one thread"))]
     pub(crate) fn claim(&self) -> Option<Arc<Stripe>> {
         for _ in 0..CLAIM_TRIES {

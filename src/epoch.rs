@@ -61,8 +61,8 @@ const SETTLE_BATCHES: usize = 1000;
 /// Number of retired values that a passing thread frees, even a reader.
 const FREED_IN_PASSING: usize = 8;
 
-/// A store's own collector. A long read of another store holds nothing up here, and deferred work
-/// of other code in the process does not run within this crate's locks.
+/// A store's own collector, so that a long read of another store delays nothing here, and deferred
+/// work of other code in the process does not run within this crate's locks.
 #[derive(Clone)]
 pub(crate) struct Collector(Arc<Core>);
 
@@ -200,7 +200,7 @@ impl Collector {
 
 impl fmt::Debug for Collector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // No figures: they are behind a lock, which a forked child may find held for ever.
+        // No figures: they are behind a lock, which a forked child may find held forever.
         f.debug_struct("Collector").finish_non_exhaustive()
     }
 }
@@ -257,9 +257,8 @@ impl<'a> Guard<'a> {
 
     /// Processes the retired values as far as guards allow. Queues nothing while they don't.
     pub(crate) fn flush(&self) {
-        // The machinery is notified by a pinned thread that has taken the retired values from
-        // behind the lock. For the machinery, everything unlinked before that was unlinked by this
-        // thread.
+        // The machinery is notified by a pinned thread that has taken the retired values under the
+        // lock. For the machinery, everything unlinked before that was unlinked by this thread.
         if self.core.limbo.lock().close_batch() {
             let core = Arc::downgrade(self.core);
             self.machine.defer(move || core.upgrade().map(|core| core.pass()));

@@ -178,7 +178,8 @@ pub enum Error {
     /// [`clear`](crate::Bitcask::clear) has removed everything.
     ///
     /// Note the store's current position, read the whole store, and continue from that position. To
-    /// let followers be away for longer, set [`Options::keep_history`](crate::Options::keep_history).
+    /// let followers be away for longer, set
+    /// [`Options::keep_history`](crate::Options::keep_history).
     #[error("a merge or a clear removed the changes after position {position} of {}; read \
              the whole store and continue from its current position", path.display())]
     HistoryGone {
@@ -235,8 +236,8 @@ pub enum Error {
         reason: &'static str,
     },
 
-    /// Ends work inside the crate that only a writer does, in a store opened read-only. No method
-    /// returns it: those that write do not exist there.
+    /// Ends work that only a writer does, inside the crate, in a store opened read-only. No public
+    /// method returns it: read-only stores have no methods that write.
     #[doc(hidden)]
     #[error("the store was opened read-only")]
     ReadOnly,
@@ -249,10 +250,10 @@ pub enum Error {
     /// again after the parent has closed it or has exited, or fork before opening it.
     ///
     /// The same holds for the threads of a [`Background`](crate::Background): a child can't open a
-    /// store with those of its parent, and has to start some of its own.
+    /// store with its parent's threads, and has to start its own.
     #[error(
         "process {opener} opened the store or started its threads, and this is process {process}, \
-             which was forked later; drop them here and open the store anew, or fork before that"
+             which was forked later; drop them here and reopen the store, or fork before that"
     )]
     Forked {
         /// The process that opened the store.

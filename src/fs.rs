@@ -1,8 +1,10 @@
 //! The only module that touches the disk.
 //!
-//! - Every failing call names its action and its path. No other module builds `Error::Io`, and only this one
-//!   distinguishes a full disk from other failures. It never sees a key, an entry or a segment.
-//! - Tests substitute a [`twin`]: an in-memory disk that records every operation and can fail any of them.
+//! - Every failing call names its action and its path. No other module builds `Error::Io` or
+//!   distinguishes a full disk from other failures. This one never sees a key, an entry or a
+//!   segment.
+//! - Tests substitute a [`twin`]: an in-memory disk that records every operation and can fail any
+//!   of them.
 
 #![expect(clippy::disallowed_methods, reason = "only this module may call them")]
 
@@ -36,14 +38,13 @@ pub(crate) use sys::has_ended;
 #[derive(Debug, Clone)]
 pub(crate) enum Fs {
     Disk(Modes),
-    /// The machine's, with one directory held open: paths below it are always looked up in that
-    /// directory.
+    /// The machine's, with one directory held open, in which paths below it are looked up.
     Within(Arc<Root>),
     #[cfg(any(test, bitcask_fuzzing))]
     Twin(Arc<twin::Twin>),
 }
 
-/// The permissions of what is created, as far as the process's mask lets them be.
+/// The permissions of new files and directories, before the process's umask applies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Modes {
     dir: libc::mode_t,
@@ -51,7 +52,7 @@ pub(crate) struct Modes {
 }
 
 impl Modes {
-    /// Anybody may use it whom the process's mask lets.
+    /// All permissions that the process's umask leaves.
     pub(crate) const OPEN: Self = Self { dir: 0o777, file: 0o666 };
 
     pub(crate) fn new(dir: u16, file: u16) -> Self {
@@ -73,7 +74,7 @@ pub(crate) enum Access {
     Read,
     /// It must exist, and is written.
     Write,
-    /// It is created. An existing file loses the name.
+    /// It is created. An existing file loses its name.
     Create,
     /// It is created and must not exist: otherwise the error is an `Io` of kind `AlreadyExists`.
     CreateNew,
@@ -112,8 +113,8 @@ pub(crate) fn is_out_of_files(error: &Error) -> bool {
     matches!(source.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// Returns whether the file exists already.
-pub(crate) fn is_there_already(error: &Error) -> bool {
+/// Returns whether the file already exists.
+pub(crate) fn already_exists(error: &Error) -> bool {
     matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::AlreadyExists)
 }
 
@@ -170,7 +171,7 @@ impl Fs {
     /// The machine's disk.
     pub(crate) const DISK: Self = Self::Disk(Modes::OPEN);
 
-    /// Returns the machine's disk with other permissions of what is created. A test's disk has none.
+    /// Returns the same disk with other permissions for new files. A test's disk has none.
     pub(crate) fn with_modes(&self, modes: Modes) -> Self {
         if let Self::Disk(_) = self { Self::Disk(modes) } else { self.clone() }
     }
@@ -223,14 +224,13 @@ impl Fs {
 
     /// Releases the file that is locked in the directory, in a process that was forked from the
     /// lock's owner.
-    pub(crate) fn let_go(&self, lock_file: &File) {
+    pub(crate) fn release(&self, lock_file: &File) {
         if let Some(root) = self.root() {
-            lock_file.let_go(root.dir());
+            lock_file.release(root.dir());
         }
     }
 
-    /// Returns the same directory without a locked file, so that the locked file itself can be
-    /// removed.
+    /// Returns the same directory without a locked file, so that the file can be removed.
     pub(crate) fn unheld(&self) -> Result<Self> {
         match self.root() {
             Some(root) => {
@@ -251,13 +251,13 @@ impl Fs {
     }
 
     /// Returns whether anything has this name, including a dangling symbolic link.
-    pub(crate) fn is_there(&self, path: &Path) -> bool {
+    pub(crate) fn exists(&self, path: &Path) -> bool {
         match self {
             Self::Disk(_) | Self::Within(_) => {
                 self.name(path).and_then(|it| it.stat_link()).is_ok()
             }
             #[cfg(any(test, bitcask_fuzzing))]
-            Self::Twin(twin) => twin.is_there(path),
+            Self::Twin(twin) => twin.exists(path),
         }
     }
 

@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hash_is_the_published_one_for_ever() {
+    fn the_hash_is_the_published_one_forever() {
         let hash = KeyHasher::new(42).hash(b"answer");
         let published = xxhash_rust::xxh3::xxh3_128_with_seed(b"answer", 42);
         assert_eq!(u128::from(hash.fingerprint), published % (1 << 64));

@@ -1,5 +1,5 @@
-//! An embedded key-value store: an append-only log of segment files, a keydir in memory that knows
-//! where every live key is, and a plain promise about what survives a crash.
+//! An embedded key-value store: an append-only log of segment files, an in-memory keydir that knows
+//! where every live key is, and clear promises about what survives a crash.
 //!
 //! ```
 //! use bitcask::{Bitcask, Options};
@@ -14,24 +14,24 @@
 //! ```
 //!
 //! A store is a directory. Every put and every delete is an entry at the end of a log of segment
-//! files, and entries are never rewritten. The keydir takes 18 to 26 bytes per key: it records where
-//! the key's newest entry lies, and the key itself is read from there.
+//! files, and entries are never rewritten. The keydir takes 18 to 26 bytes per key: it records
+//! where the key's newest entry lies, and the key itself is read from there.
 //!
 //! # Opening
 //!
-//! [`Bitcask::open`] opens a store for reading and writing, and creates it if there is none. One process
-//! at a time can have it open like this. [`ReadOnly::open`] opens it for reading, in any number of other
-//! processes, which catch up with the writer when they call [`refresh`](ReadOnly::refresh). Both
-//! dereference to [`Reader`], which has everything that reads.
+//! [`Bitcask::open`] opens a store for reading and writing, and creates it if it does not exist.
+//! Only one process at a time can have it open for writing. [`ReadOnly::open`] opens it for
+//! reading, in any number of other processes, which catch up with the writer when they call
+//! [`refresh`](ReadOnly::refresh). Both dereference to [`Reader`], which has all read operations.
 //!
-//! Share a [`Bitcask`] between threads by reference or in an [`Arc`](std::sync::Arc): all methods take
-//! `&self`. All calls block; there is no async runtime.
+//! Share a [`Bitcask`] between threads by reference or in an [`Arc`](std::sync::Arc): all methods
+//! take `&self`. All calls block; there is no async runtime.
 //!
 //! # Writing
 //!
-//! [`put`](Bitcask::put) and [`delete`](Bitcask::delete) change one key. A [`Batch`] changes several, all
-//! or none, even after a crash. Methods whose names end in `_opt` take [`WriteOptions`]: a time to live, and
-//! whether this write has to be durable when it returns.
+//! [`put`](Bitcask::put) and [`delete`](Bitcask::delete) change one key. A [`Batch`] changes
+//! several, all or none, even after a crash. Methods whose names end in `_opt` take
+//! [`WriteOptions`]: a time to live, and whether this write has to be durable when it returns.
 //!
 //! ```
 //! use std::time::Duration;
@@ -49,15 +49,15 @@
 //! ```
 //!
 //! [`update`](Bitcask::update), [`put_if_absent`](Bitcask::put_if_absent) and
-//! [`compare_and_swap`](Bitcask::compare_and_swap) depend on what the key holds, and are atomic between
-//! threads.
+//! [`compare_and_swap`](Bitcask::compare_and_swap) depend on what the key holds, and are atomic
+//! between threads.
 //!
 //! # Reading
 //!
-//! [`get`](Reader::get) returns a [`Value`], which borrows the mapped file and stays valid for as long as
-//! you keep it, whatever happens to the key. [`get_with`](Reader::get_with) passes the bytes to a closure
-//! and allocates nothing. [`get_many`](Reader::get_many) reads several keys faster than one by one. Methods
-//! whose names end in `_with` take a closure.
+//! [`get`](Reader::get) returns a [`Value`], which borrows the mapped file and stays valid for as
+//! long as you keep it, whatever happens to the key. [`get_with`](Reader::get_with) passes the
+//! bytes to a closure and allocates nothing. [`get_many`](Reader::get_many) reads several keys
+//! faster than one by one. Methods whose names end in `_with` take a closure.
 //!
 //! ```
 //! use bitcask::{Bitcask, Options};
@@ -76,8 +76,8 @@
 //!
 //! # Scanning
 //!
-//! [`range`](Reader::range) and [`prefix`](Reader::prefix) return the keys in the order of their bytes,
-//! from either end, as of the moment of the call:
+//! [`range`](Reader::range) and [`prefix`](Reader::prefix) return the keys in the order of their
+//! bytes, from either end, as of the moment of the call:
 //!
 //! ```
 //! use bitcask::{Bitcask, Options};
@@ -96,8 +96,8 @@
 //! # Snapshots
 //!
 //! [`snapshot`](Reader::snapshot) returns the store as it is now, in less than a microsecond. A
-//! [`Snapshot`] is read and scanned as a store is, and can be kept for as long as you like; it keeps disk
-//! space from being reclaimed meanwhile.
+//! [`Snapshot`] is read and scanned as a store is, and can be kept for as long as you like;
+//! meanwhile, the disk space of its segments is not reclaimed.
 //!
 //! ```
 //! use bitcask::{Bitcask, Options};
@@ -115,9 +115,9 @@
 //!
 //! # Transactions
 //!
-//! [`transaction`](Bitcask::transaction) runs a closure that reads and writes any keys, and commits all
-//! of its writes at one moment, as if no other write had happened meanwhile. If something it has read has
-//! changed, the closure runs again.
+//! [`transaction`](Bitcask::transaction) runs a closure that reads and writes any keys, and commits
+//! all of its writes at one moment, as if no other write had happened meanwhile. If anything that
+//! it has read has changed, the closure runs again.
 //!
 //! ```
 //! use bitcask::{Bitcask, Options};
@@ -137,9 +137,10 @@
 //!
 //! # Following changes
 //!
-//! [`changes`](Reader::changes) returns every put and delete since a [`Position`], in order, and can wait
-//! for more. Store the position with what you derive from the changes, and continue from there after a
-//! restart. Merges remove history; [`Options::keep_history`] keeps some for followers that are away.
+//! [`changes`](Reader::changes) returns every put and delete since a [`Position`], in order, and
+//! can wait for more. Store the position with what you derive from the changes, and continue from
+//! there after a restart. Merges remove history; [`Options::keep_history`] keeps some for followers
+//! that are away.
 //!
 //! ```
 //! use bitcask::{Bitcask, Options, Position};
@@ -161,10 +162,11 @@
 //!
 //! # Merging
 //!
-//! Overwritten and deleted entries take disk space until a merge. By default a background thread merges when
-//! it is worth it; [`Options::merge_policy`] chooses when. [`merge`](Bitcask::merge) does it now, and
-//! [`needs_merge`](Bitcask::needs_merge) says what it would do.
-//! [`pause_merges`](Bitcask::pause_merges) stops merges for a while.
+//! Overwritten and deleted entries take disk space until a merge. By default, a background thread
+//! merges when that is worthwhile; [`Options::merge_policy`] sets when that is.
+//! [`merge`](Bitcask::merge) merges immediately, and [`needs_merge`](Bitcask::needs_merge) returns
+//! which segments the policy would merge now. [`pause_merges`](Bitcask::pause_merges) stops merges
+//! for a while.
 //!
 //! ```
 //! use bitcask::{Bitcask, MergeOptions, Options};
@@ -182,9 +184,9 @@
 //!
 //! # Backing up and repairing
 //!
-//! [`backup`](Bitcask::backup) makes a consistent copy while the store is in use, mostly by hard links.
-//! [`verify`](Reader::verify) checks every entry. If a store does not open because durable data is damaged,
-//! [`repair`] reports what is wrong and copies what is intact into a new store.
+//! [`backup`](Bitcask::backup) makes a consistent copy while the store is in use, mostly by hard
+//! links. [`verify`](Reader::verify) checks every entry. If a store does not open because durable
+//! data is damaged, [`repair`] reports what is wrong and copies what is intact into a new store.
 //!
 //! ```
 //! use std::ops::ControlFlow;
@@ -208,11 +210,11 @@
 //!
 //! # Tuning
 //!
-//! [`Options::sync_policy`] decides what a power loss can take, and how long a write takes;
-//! [`Options::segment_size`] how much a merge handles at a time; `Options::compression` whether values are
-//! compressed. A program with many stores lets them share their threads: [`Options::background`].
-//! [`Reader::stats`] reports sizes, and how close the store is to its limits; [`Reader::counters`]
-//! what the store has done, and how long that took.
+//! [`Options::sync_policy`] determines what a power loss can take and how long a write takes,
+//! [`Options::segment_size`] how much a merge handles at a time, and `Options::compression` whether
+//! values are compressed. If a program has many stores, they can share their threads:
+//! [`Options::background`]. [`Reader::stats`] reports sizes, and how close the store is to its
+//! limits; [`Reader::counters`] what the store has done, and how long that took.
 //!
 //! ```
 //! use bitcask::{Bitcask, Options, SyncPolicy};
@@ -229,16 +231,16 @@
 //!
 //! # Promises
 //!
-//! 1. If [`Bitcask::sync`] has returned, or a write under [`SyncPolicy::Always`], the data survives a kill, a
-//!    kernel crash and a power loss.
+//! 1. If [`Bitcask::sync`] has returned, or a write under [`SyncPolicy::Always`], the data survives
+//!    a kill, a kernel crash and a power loss.
 //! 2. Under every policy, a write that has returned survives the death of the process.
-//! 3. Recovery restores the state after some prefix of the writes that includes everything up to the
-//!    last sync. A batch is recovered as a whole or not at all.
+//! 3. Recovery restores the state after some prefix of the writes, which includes everything up to
+//!    the last sync. A batch is recovered as a whole or not at all.
 //! 4. A deleted key does not return, and no read returns bytes that were not written under its key.
-//! 5. If data that is known to be durable is damaged, opening fails with [`Error::Corrupt`]. Anything else
-//!    that opening cannot read is set aside, and [`Reader::recovery`] reports it.
-//! 6. After the first write or sync that fails half-way, writes are refused and reads continue. If the disk
-//!    is full, the write fails and the store stays usable.
+//! 5. If data that is known to be durable is damaged, opening fails with [`Error::Corrupt`].
+//!    Anything else that opening cannot read is set aside, and [`Reader::recovery`] reports it.
+//! 6. After a write fails half-way or a sync fails, writes are refused and reads continue. If the
+//!    disk is full, the write fails and the store stays usable.
 
 #![warn(clippy::disallowed_methods)]
 #![cfg_attr(
@@ -252,7 +254,7 @@
 )]
 #![cfg_attr(
     all(bitcask_fuzzing, not(test)),
-    expect(dead_code, reason = "some of that only tests use")
+    expect(dead_code, reason = "only tests use some of this")
 )]
 #![cfg_attr(
     all(loom, test),

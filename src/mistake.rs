@@ -11,7 +11,7 @@
 pub(crate) enum Mistake {
     /// No file is ever synced.
     NoSync,
-    /// Appended entries are not synced and yet reported as durable.
+    /// Appended entries are reported as durable without a sync.
     LogNotSynced,
     /// Only the active segment is synced, not the segments that were rotated since the last sync.
     RotatedNotSynced,
@@ -56,13 +56,13 @@ pub(crate) enum Mistake {
     MarkAhead,
     /// A backup lists what it copied before the copy is durable.
     BackupNotSynced,
-    /// A change of the sync policy leaves what was written before as it is.
+    /// A change of the sync policy does not sync earlier writes.
     PolicyNotSynced,
     /// Recovery lists segments as sealed before they are durable.
     RecoveryNotSynced,
     /// A segment is sealed while appends to it are in flight.
     SealedInFlight,
-    /// A moment of the log is handed out while earlier appends are in flight.
+    /// A moment of the log is returned while earlier appends are in flight.
     MomentInFlight,
     /// A follower returns a change that is in flight.
     ToldInFlight,
@@ -99,7 +99,7 @@ pub(crate) enum Mistake {
     HistoryNotReadAgain,
     /// A snapshot pins its segments after it has taken its time.
     PinnedLate,
-    /// A merge says that it is at work only after it has looked for a pause.
+    /// A merge marks itself as at work only after it has checked for pauses.
     PauseSeenEarly,
     /// A backup does not block the removal of files.
     BackupUnguarded,

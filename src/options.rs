@@ -251,11 +251,11 @@ impl Options {
     }
 
     /// Has the store's background work done by threads that it shares with other stores. Default:
-    /// the store has threads of its own, four of them and some more while it loads its keys.
+    /// the store has its own four threads, and some more while it loads its keys.
     ///
-    /// [`Background`] says what the threads do, and what changes if all of them are busy. The store
-    /// keeps them running until it is closed. Ignored when opening a [`ReadOnly`](crate::ReadOnly)
-    /// store, which has no threads.
+    /// [`Background`] describes what the threads do, and what changes if all of them are busy. The
+    /// store keeps them running until it is closed. Ignored when opening a
+    /// [`ReadOnly`](crate::ReadOnly) store, which has no threads.
     ///
     /// ```
     /// # use bitcask::{Background, Bitcask, Options};

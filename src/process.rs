@@ -1,7 +1,7 @@
 //! The process that opened a store, and whether this process is a fork of it.
 //!
 //! - A fork copies memory and descriptors, but only the thread that called it. A lock held by any
-//!   other thread stays locked for ever in the child, and no background thread runs there. A store
+//!   other thread stays locked forever in the child, and no background thread runs there. A store
 //!   therefore belongs to the process that opened it, and calls from a forked copy are refused.
 //! - An `atfork` handler in the child raises a counter, so the check costs one load. A process made
 //!   by a bare `clone` runs no handler and differs only in its process id. Reading the id takes a

@@ -1,5 +1,5 @@
 //! Figures about a store, as plain data: at one moment, and since it was opened (`counters` and
-//! `histogram`). `merge` has the figures about merges.
+//! `histogram`). `merge` holds the figures about merges.
 
 mod counters;
 mod histogram;
@@ -21,23 +21,23 @@ pub struct Stats {
     /// removes them. [`Snapshot::len`](crate::Snapshot::len) counts only keys that have not
     /// expired.
     pub keys: u64,
-    /// Parts of the keydir, out of 4,096, that have not been filled since the store was opened. Until
-    /// this is 0, `keys` and `live_size` cover only the filled parts, and the rest of the log counts as
-    /// dead.
+    /// Parts of the keydir, out of 4,096, that have not been filled since the store was opened.
+    /// Until this is 0, `keys` and `live_size` cover only the filled parts, and the rest of the log
+    /// counts as dead.
     pub unfilled_shards: u64,
     /// Segments, including the active one.
     pub segments: u64,
     /// Sealed segments: listed in the manifest, synced, and never written again.
     pub sealed_segments: u64,
-    /// The largest number of segments that the store may have. When it is reached, the store
-    /// accepts no more puts. Deletes, merges and clears may add a few more.
+    /// Maximum number of segments. When it is reached, the store accepts no more puts. Deletes,
+    /// merges and clears may add a few more.
     pub segments_limit: u64,
     /// Segments of this store without a mapping: their files are opened for each read.
     pub unmapped_segments: u64,
     /// Mappings of segments, over all stores of this process.
     pub mappings: u64,
-    /// The largest number of mappings for segments, over all stores of this process: a quarter of
-    /// what the kernel allows the process. Further segments are not mapped.
+    /// Maximum number of mappings for segments, over all stores of this process: a quarter of what
+    /// the kernel allows the process. Further segments are not mapped.
     pub mappings_limit: u64,
     /// Files that are open, over all stores of this process.
     pub descriptors: u64,
@@ -51,8 +51,8 @@ pub struct Stats {
     /// Sealed segments that merges leave alone for their history, by
     /// [`Options::keep_history`](crate::Options::keep_history). Always 0 in a read-only store.
     pub history_segments: u64,
-    /// The part of `dead_size` in those segments: the disk space that keeping history costs, and that
-    /// no merge frees as long as they are kept.
+    /// The part of `dead_size` in those segments: the disk space that keeping history costs, and
+    /// that no merge frees as long as they are kept.
     pub history_size: u64,
     /// Size of the keydir in memory, in bytes.
     pub keydir_size: u64,

@@ -1,14 +1,14 @@
 //! Threads that share work. A piece of work is run by one thread at a time.
 //!
 //! - A piece of work is a closure. It returns for how long it may rest, and is called again after
-//!   that time, or when woken. When it returns `None`, or when its [`Worker`] is dropped, it is
-//!   over.
+//!   that time, or when woken. The work is over when the closure returns `None` or its [`Worker`]
+//!   is dropped.
 //! - Of the threads that wait for work, one watches the time. The others sleep until they are
 //!   needed.
-//! - The threads end when the last handle of the crew has been dropped. Each piece of work holds
-//!   one.
-//! - In a process that was forked from the one that started the threads, no lock is taken and no
-//!   thread is waited for. What the crew holds is never freed there.
+//! - The threads end when the last handle to the crew has been dropped. Each piece of work holds a
+//!   handle.
+//! - A process that was forked from the one that started the threads takes no lock and waits for no
+//!   thread. It never frees what the crew holds.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -24,15 +24,16 @@ use crate::sync::{Instant, current_thread};
 /// Wakes a piece of work.
 #[derive(Debug, Default)]
 pub(crate) struct Signal {
-    /// The work, once a crew has it. Until then there is nothing to wake: new work is run at once.
+    /// The work, once a crew has it. Until then there is nothing to wake: new work runs
+    /// immediately.
     work: OnceLock<(Arc<Shared>, WorkId)>,
-    /// Whether `wake` was called; for tests that run the work themselves.
+    /// Whether `wake` was called, for tests that run the work themselves.
     #[cfg(test)]
     woken: std::sync::atomic::AtomicBool,
 }
 
 impl Signal {
-    /// Has the work run soon.
+    /// Makes the work run soon.
     pub(crate) fn wake(&self) {
         #[cfg(test)]
         self.woken.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -65,16 +66,17 @@ pub(super) struct Shared {
 #[derive(Debug, Default)]
 struct CrewState {
     queue: Queue,
-    /// Until when the thread sleeps that watches the time.
+    /// When the thread that watches the time wakes up.
     watched_until: Option<Instant>,
-    /// Whether the threads end when there is no more work.
+    /// Whether the threads end when no work is left.
     is_temporary: bool,
     /// Whether the last handle has been dropped.
     is_over: bool,
 }
 
 impl CrewState {
-    /// Returns until when the calling thread has to watch the time, since no other does.
+    /// Returns until when the calling thread has to watch the time, or `None` if another thread
+    /// does.
     fn to_watch(&self) -> Option<Instant> {
         let next = self.queue.next_due()?;
         self.watched_until.is_none_or(|watched| next < watched).then_some(next)
@@ -92,7 +94,7 @@ impl Shared {
         std::thread::Builder::new().name("bitcask".to_owned()).spawn(|| shared.work())
     }
 
-    /// Runs work until there is no more to come: what each thread does.
+    /// Runs work until no more can come. Each thread runs this.
     pub(super) fn work(self: Arc<Self>) {
         while let Some((id, mut work)) = self.next() {
             // The work does not panic. If it did, the thread would still be needed by others.
@@ -102,8 +104,8 @@ impl Shared {
                 None
             });
             if !self.opener.is_here() {
-                // The work has forked, and this is the child's only thread. Whoever had the lock at
-                // that time does not exist here.
+                // The work has forked, and this is the child's only thread. A thread that held the
+                // lock at that time does not exist here.
                 std::mem::forget((work, self));
                 return;
             }
@@ -117,7 +119,8 @@ impl Shared {
         loop {
             state.queue.wake_due(Instant::now());
             if let Some(next) = state.queue.take(current_thread()) {
-                // While this thread is busy, another one has to do the rest, or to watch the time.
+                // While this thread is busy, another one has to do the remaining work, or watch the
+                // time.
                 if state.queue.has_ready() || state.to_watch().is_some() {
                     self.changed.notify_one();
                 }
@@ -166,7 +169,7 @@ impl Shared {
     pub(super) fn add(self: &Arc<Self>, signal: &Signal, patience: Duration, work: Work) -> WorkId {
         let mut state = self.state.lock();
         let id = state.queue.add(work, patience, Instant::now());
-        // A signal belongs to one piece of work, so nobody else has set it.
+        // A signal belongs to one piece of work, so it was not set before.
         let _ = signal.work.set((Arc::clone(self), id));
         self.changed.notify_one();
         id
@@ -183,32 +186,32 @@ impl Shared {
         loop {
             match state.queue.give_up(id, this) {
                 GivenUp::Over(work) => {
-                    // What the closure holds is dropped without the lock.
+                    // The closure's contents are dropped without the lock.
                     drop(state);
                     drop(work);
                     return;
                 }
-                // A caller's function, run by the work, ends the work.
+                // The work itself is ending the work, through a caller's function.
                 GivenUp::Here => return,
                 GivenUp::Elsewhere => state = self.ended.wait(state),
             }
         }
     }
 
-    /// Has the threads end when there is no more work.
+    /// Makes the threads end when no work is left.
     pub(super) fn end_with_work(&self) {
         self.state.lock().is_temporary = true;
         self.changed.notify_all();
     }
 
-    /// Has the threads end. No work is left, except some that is about to end.
+    /// Makes the threads end. No work is left, except for pieces that are about to end.
     pub(super) fn end(&self) {
         self.state.lock().is_over = true;
         self.changed.notify_all();
     }
 }
 
-/// A handle of some threads.
+/// A handle to a group of threads.
 #[derive(Debug, Clone)]
 pub(crate) struct Crew(Arc<Members>);
 
@@ -239,8 +242,8 @@ impl Crew {
         self.0.shared.opener
     }
 
-    /// Gives the threads a piece of work, which is run at once. More urgent work may overtake it
-    /// until its patience ends.
+    /// Gives the threads a piece of work, which is ready immediately. More urgent work may overtake
+    /// it until its patience ends.
     pub(crate) fn employ(
         &self,
         signal: &Signal,
@@ -271,7 +274,7 @@ impl Drop for Members {
 }
 
 /// A piece of work that a crew does. Dropping the `Worker` ends the work, and waits until no thread
-/// does it any more.
+/// runs it any more.
 #[derive(Debug)]
 pub(crate) struct Worker {
     id: WorkId,

@@ -1,11 +1,11 @@
 //! Which piece of work is next. Plain data, without threads and locks: the crew has both.
 //!
-//! - Of what is ready, the piece comes first whose patience ends first. So urgent work overtakes
-//!   patient work, but only for as long as the patience lasts, and pieces of the same patience take
+//! - Among the ready pieces, the one whose patience ends first comes first. So urgent work
+//!   overtakes patient work, but only until the patience ends, and pieces of equal patience take
 //!   turns.
 //! - Work without patience is *urgent*, and takes turns with patient work that has waited for too
 //!   long. So however much of that there is, one piece of it comes before an urgent one.
-//! - While a thread runs a piece, the thread has its closure, and the queue knows only that it
+//! - While a thread runs a piece, the thread owns its closure, and the queue knows only that it
 //!   runs.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,24 +14,24 @@ use std::time::Duration;
 
 use crate::sync::{Instant, ThreadId};
 
-/// What a thread calls again and again. Returns for how long the work may rest, or `None` if it is
-/// over.
+/// The closure that threads call again and again. It returns for how long the work may rest, or
+/// `None` if the work is over.
 pub(super) type Work = Box<dyn FnMut() -> Option<Duration> + Send>;
 
-/// Names a piece of work within its queue.
+/// Identifies a piece of work within its queue.
 pub(super) type WorkId = u64;
 
 /// All pieces of work of a crew, and when each is due.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     pieces: BTreeMap<WorkId, Piece>,
-    /// What is ready and urgent, by the moment at which it became ready.
+    /// The ready pieces that are urgent, by the moment at which they became ready.
     urgent: BTreeSet<(Instant, WorkId)>,
-    /// What is ready and has patience, by the moment at which that ends.
+    /// The ready pieces that have patience, by the moment at which that ends.
     patient: BTreeSet<(Instant, WorkId)>,
     /// Whether urgent work has the next turn.
     is_turn_of_urgent: bool,
-    /// What rests for a limited time, by the moment at which it becomes ready.
+    /// The pieces that rest for a limited time, by the moment at which they become ready.
     resting: BTreeSet<(Instant, WorkId)>,
     next_id: WorkId,
 }
@@ -47,20 +47,20 @@ struct Piece {
 #[derive(Debug, Clone, Copy)]
 enum State {
     Ready(Instant),
-    /// Without a moment, the piece rests until it is woken.
+    /// Until this moment, or until it is woken if `None`.
     Resting(Option<Instant>),
     Running {
         thread: ThreadId,
         /// Whether it was woken meanwhile.
         woken: bool,
-        /// Whether it is over when it returns, whatever it returns.
+        /// Whether the piece is over when it returns, whatever it returns.
         given_up: bool,
     },
 }
 
-/// What became of a piece whose owner does not want it any more.
+/// The state of a piece that its owner has given up.
 pub(super) enum GivenUp {
-    /// It is over, and this is its closure, if a thread has not dropped it already.
+    /// It is over. This is its closure, unless a thread has already dropped it.
     Over(Option<Work>),
     /// The calling thread runs it, and drops it afterwards.
     Here,
@@ -103,7 +103,7 @@ impl Queue {
         }
     }
 
-    /// Makes those resting pieces ready whose time has come.
+    /// Makes the resting pieces ready whose time has come.
     pub(super) fn wake_due(&mut self, now: Instant) {
         while let Some((_, id)) = self.resting.first().copied().filter(|(at, _)| *at <= now) {
             self.wake(id, now);
@@ -134,9 +134,9 @@ impl Queue {
         Some((id, piece.work.take()?))
     }
 
-    /// Puts a piece back that a thread has run, and that may rest for some time. Returns the
-    /// closure if the piece is over. It counts as running until the thread has dropped that, and
-    /// has called [`end`](Self::end).
+    /// Puts a piece back after a thread has run it; it may rest for some time. If the piece is
+    /// over, returns the closure, and the piece counts as running until the thread has dropped the
+    /// closure and called [`end`](Self::end).
     pub(super) fn put_back(
         &mut self,
         id: WorkId,
@@ -152,7 +152,7 @@ impl Queue {
             piece.state = State::Resting(None);
             self.wake(id, now);
         } else {
-            // A time that is too long to be counted is as good as none.
+            // A rest that ends beyond the clock's range counts as unlimited.
             let until = now.checked_add(rest);
             piece.state = State::Resting(until);
             self.resting.extend(until.map(|until| (until, id)));
@@ -165,8 +165,8 @@ impl Queue {
         self.pieces.remove(&id);
     }
 
-    /// Takes a piece out that its owner does not want any more. If a thread is running it, this is
-    /// the last time.
+    /// Takes out a piece that its owner has given up. If a thread is running it, this run is the
+    /// last.
     pub(super) fn give_up(&mut self, id: WorkId, this: ThreadId) -> GivenUp {
         let Some(piece) = self.pieces.get_mut(&id) else { return GivenUp::Over(None) };
         match &mut piece.state {

@@ -78,7 +78,7 @@ fn wake_from_two_tasks(shared: &Arc<Shared>) {
         (tally, signal, id)
     });
     let others = pieces.clone();
-    let beside =
+    let other =
         thread::spawn(move || others.iter().for_each(|(tally, signal, _)| tally.ask(signal)));
     for (tally, signal, _) in &pieces {
         tally.ask(signal);
@@ -87,7 +87,7 @@ fn wake_from_two_tasks(shared: &Arc<Shared>) {
     for (tally, ..) in &pieces {
         tally.await_done(3);
     }
-    beside.join().unwrap();
+    other.join().unwrap();
     for (tally, _, id) in pieces {
         shared.give_up(id);
         assert_eq!(Arc::strong_count(&tally), 1, "the closure has been dropped");
@@ -154,7 +154,7 @@ fn schedules_of_timed_rests_wake_all() {
 }
 
 /// While one thread is busy, the other has to watch the time.
-fn rest_beside_work_that_waits(shared: &Arc<Shared>) {
+fn rest_during_work_that_waits(shared: &Arc<Shared>) {
     let (ticks, waited) = (Arc::<Tally>::default(), Arc::<Tally>::default());
     let (tick, wait, end) = (Arc::clone(&ticks), Arc::clone(&ticks), Arc::clone(&waited));
     let ticking = move || {
@@ -184,7 +184,7 @@ fn rest_beside_work_that_waits(shared: &Arc<Shared>) {
 
 #[test]
 fn schedules_of_work_that_waits_keep_the_rest_going() {
-    check(2, rest_beside_work_that_waits);
+    check(2, rest_during_work_that_waits);
 }
 
 fn end_with_the_work(shared: &Arc<Shared>) {

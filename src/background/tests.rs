@@ -157,7 +157,7 @@ fn one_thread_does_the_work_of_many() {
 }
 
 #[test]
-fn work_with_a_short_rest_goes_on_beside_work_that_blocks() {
+fn work_with_a_short_rest_continues_during_work_that_blocks() {
     let crew = crew(3);
     let (block, blocked) = mpsc::channel::<()>();
     let hour = Some(3600 * SECOND);
@@ -275,7 +275,7 @@ fn a_panic_ends_the_work_and_not_its_thread() {
 }
 
 #[test]
-fn a_thread_of_its_own_ends_with_the_work() {
+fn a_separate_thread_ends_with_its_work() {
     std::thread_local! {
         /// Is dropped at the end of the thread.
         static HELD: Cell<Option<Sender<()>>> = const { Cell::new(None) };
@@ -317,7 +317,7 @@ fn dropping_the_last_handle_waits_for_the_threads() {
 }
 
 #[test]
-fn a_number_of_threads_that_makes_no_sense_is_refused() {
+fn an_invalid_number_of_threads_is_refused() {
     for (threads, merges) in [(0, 1), (1, 0), (1025, 1), (1, usize::MAX)] {
         let error = Background::with_merges(threads, merges).unwrap_err();
         assert!(error.is_invalid_input(), "{error}");

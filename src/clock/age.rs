@@ -1,22 +1,22 @@
-//! How old what the log holds is, for history that is kept for a time.
+//! The age of log segments, for history that is kept for a duration.
 //!
-//! - Neither a wall clock that jumps ahead may end history early, nor one that is set back keep it
-//!   for ever.
-//! - A segment that this process has sealed goes by the monotonic clock, from the seal on. Nothing
+//! - A wall clock that jumps ahead must not end history early, and one that is set back must not
+//!   keep it forever.
+//! - For a segment that this process has sealed, the monotonic clock counts from the seal. Nothing
 //!   can set that clock, though it stops while the machine sleeps.
-//! - For a segment of an earlier process, two clocks are asked, and either may say that the time is
-//!   over. The first is the monotonic clock, from the opening on.
-//! - The second goes by the times of entries, and by the same border as [`Clock::certain`]. Times
-//!   below it go by the believed time of day (see `trust`). Later ones were written while the clock
-//!   was ahead, or since a jump that is not believed yet. They go by the log's own time, which is
-//!   the last time in the log when the store was opened, and the time that it has been open since.
+//! - For a segment of an earlier process, the time is over as soon as either of two clocks shows
+//!   it. The first is the monotonic clock, counted from the opening of the store.
+//! - The second uses the times of entries, and the same boundary as [`Clock::certain`]. Times below
+//!   it are compared with the believed time of day (see `trust`). Later ones were written while the
+//!   clock was ahead, or after a jump that is not believed yet. They are compared with the log's
+//!   own time: the last time in the log when the store was opened, plus the time since then.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Clock, Now};
 
-/// A moment by which the age of history is judged.
+/// The moment at which the age of history is judged.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ages {
     by_times: Now,
@@ -30,7 +30,7 @@ impl Clock {
         self.monotonic()
     }
 
-    /// Returns the moment by which the age of history is judged now.
+    /// Returns the present moment, for judging the age of history.
     pub(crate) fn ages(&self) -> Ages {
         let Now { low, boundary, .. } = self.certain();
         let steady = self.monotonic();
@@ -41,8 +41,8 @@ impl Clock {
 }
 
 impl Ages {
-    /// Returns whether a segment has certainly ended longer ago than `duration`. The arguments are
-    /// the last time in it, and when this process sealed it, by the monotonic clock; `None` if an
+    /// Returns whether a segment has certainly ended longer than `duration` ago. The arguments are
+    /// its last timestamp, and when this process sealed it by the monotonic clock, or `None` if an
     /// earlier process wrote it.
     pub(crate) fn is_past(
         &self,
@@ -113,13 +113,13 @@ mod tests {
         let mut log = Log::new();
         let (last, _) = log.seal();
         log.hands.advance(HOUR / 2);
-        // It is sealed late.
+        // The segment is sealed late.
         log.lasts((last, Some(log.clock.running())), HOUR);
         assert!(!log.clock.ages().is_past(last, None, Duration::MAX));
     }
 
     #[test]
-    fn a_segment_of_an_earlier_process_goes_by_its_last_entry() {
+    fn a_segment_of_an_earlier_process_ages_from_its_last_entry() {
         let mut log = Log::new();
         let (last, _) = log.seal();
         log.hands.advance(SECOND);
@@ -128,7 +128,7 @@ mod tests {
         log.lasts((last, None), HOUR.saturating_sub(SECOND));
     }
 
-    /// The wall clock is believed if it goes ahead by less than a minute at a time.
+    /// The wall clock is believed if it advances by less than a minute at a time.
     #[test]
     fn no_clock_that_is_too_fast_makes_a_segment_past_early() {
         let mut log = Log::new();
@@ -158,7 +158,7 @@ mod tests {
         log.hands.jump(DAY);
         let after = log.seal();
         log.hands.jump(DAY);
-        // As if nothing had been set, although the log is ahead by two days.
+        // As if the clock had never been set, although the log is ahead by two days.
         log.lasts(after, HOUR);
     }
 
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_written_before_a_wrong_clock_goes_by_the_right_one() {
+    fn entries_from_before_a_wrong_clock_age_by_the_right_one() {
         let mut log = Log::new();
         let (last, _) = log.seal();
         log.hands.advance(SECOND);

@@ -1,7 +1,7 @@
 //! Zstandard frames, without a dictionary and without a checksum: the entry has one.
 //!
-//! - Each thread keeps one context for compression and one for decompression. To create a context
-//!   costs more than to compress a small value.
+//! - Each thread keeps one context for compression and one for decompression. Creating a context
+//!   costs more than compressing a small value.
 
 use std::cell::RefCell;
 use std::thread::LocalKey;
@@ -19,7 +19,7 @@ thread_local! {
     static DECOMPRESSOR: Context<DCtx<'static>> = const { RefCell::new(None) };
 }
 
-/// A thread's context, once there is one.
+/// A thread's context, once it has one.
 type Context<T> = RefCell<Option<T>>;
 
 /// Returns the largest size that stored bytes can expand to.
@@ -37,15 +37,15 @@ pub(super) fn compress(raw: &[u8], level: i32) -> Option<Vec<u8>> {
 }
 
 pub(super) fn decompress(stored: &[u8], raw: &mut Vec<u8>) -> Option<()> {
-    // No bytes would be taken for no frames, and those are valid.
+    // Empty input would be taken for zero frames, which are valid.
     if stored.is_empty() {
         return None;
     }
     with_context(&DECOMPRESSOR, DCtx::try_create, |context| context.decompress(raw, stored).ok())
 }
 
-/// Runs `work` with the thread's context. While the thread ends, and its context is gone, the work
-/// gets one of its own. Returns `None` if the work does, or if memory for a context is short.
+/// Runs `work` with the thread's context, or with a new one if the thread is ending and its context
+/// is gone. Returns `None` if `work` does, or if memory for a context is short.
 fn with_context<C>(
     cell: &'static LocalKey<Context<C>>,
     create: impl FnOnce() -> Option<C>,

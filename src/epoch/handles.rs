@@ -84,8 +84,8 @@ pub(super) fn pin(core: &Arc<Core>) -> (Guard, &Stripe) {
     // unset the front first. The collector's machinery may run retired closures inside this call.
     // They pin nothing, as `Guard::retire` requires, so the handle is not dropped meanwhile.
     let guard = unsafe { (*front.handle).pin() };
-    // SAFETY: `pin_other` has taken the pointer from the stripes of this core, which lie in the core
-    // or in a list from which none is removed. The result borrows the core.
+    // SAFETY: `pin_other` has taken the pointer from the stripes of this core, which lie in the
+    // core or in a list from which none is removed. The result borrows the core.
     (guard, unsafe { &*front.stripe })
 }
 
@@ -309,7 +309,7 @@ mod tests {
         assert_eq!(counted(&held), (2, 2));
     }
 
-    /// A forked child finds the list locked for ever if another thread was at it.
+    /// A forked child finds the list locked forever if another thread was using it.
     #[test]
     fn a_thread_that_cannot_look_for_counters_counts_all_the_same() {
         let collector = Collector::new();

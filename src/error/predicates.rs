@@ -68,8 +68,8 @@ impl Error {
         )
     }
 
-    /// Returns whether the call itself was at fault: an oversized key, an invalid option, an unsuitable
-    /// target for a copy, an invalid position.
+    /// Returns whether the call itself was at fault: an oversized key, an invalid option, an
+    /// unsuitable target for a copy, an invalid position.
     pub fn is_invalid_input(&self) -> bool {
         matches!(
             self,

@@ -1,7 +1,7 @@
 //! Names in a directory that is held open: operations that std offers only for paths.
 //!
-//! A [`Name`] is what a system call takes: a directory, and a name that ends in a zero byte. Without a directory
-//! it is a path, as in std. Descriptors opened here are closed when the process executes another program.
+//! A [`Name`] is a directory and a name that ends in a zero byte. Without a directory it is a path,
+//! as in std. Descriptors opened here are closed when the process executes another program.
 
 #![expect(unsafe_code, reason = "foreign calls without a safe equivalent in std")]
 
@@ -92,7 +92,7 @@ impl<'a> Name<'a> {
         Ok(Self { dir, name })
     }
 
-    /// Returns the directory's descriptor, which stays open as long as `self` borrows the directory.
+    /// Returns the directory's descriptor, which stays open while `self` borrows the directory.
     fn dir(&self) -> c_int {
         self.dir.map_or(libc::AT_FDCWD, AsRawFd::as_raw_fd)
     }
@@ -102,7 +102,7 @@ impl<'a> Name<'a> {
         self.create(flags, 0)
     }
 
-    /// Opens what has the name, or creates it with these permissions, less those of the mask.
+    /// Opens the named file, or creates it with these permissions, reduced by the umask.
     pub(super) fn create(&self, flags: c_int, mode: libc::c_uint) -> io::Result<File> {
         loop {
             // SAFETY: the directory is open, or stands for the working directory, and the name ends
@@ -177,8 +177,8 @@ impl<'a> Name<'a> {
 
     /// Renames a file. If the new name exists, the error is `AlreadyExists`.
     ///
-    /// If the system can't do that in one step, the file briefly has both names. If a file can't have two
-    /// names either, another process may create the new name between the check and the rename.
+    /// If the system can't do that in one step, the file briefly has both names. If links are not
+    /// supported either, another process may create the new name between check and rename.
     pub(super) fn rename_new(&self, to: &Name<'_>) -> io::Result<()> {
         match self.rename_with(to, RenameFlags::NoReplace) {
             Err(error) if is_unsupported(&error) => self.rename_by_link(to),
@@ -199,7 +199,7 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// Exchanges two names in one step. Returns `false` if that is not supported or one does not exist.
+    /// Exchanges two names in one step. Returns `false` if that is not supported or one is missing.
     pub(super) fn exchange(&self, other: &Name<'_>) -> io::Result<bool> {
         match self.rename_with(other, RenameFlags::Exchange) {
             Err(error) if is_unsupported(&error) || error.kind() == ErrorKind::NotFound => {

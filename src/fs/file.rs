@@ -28,12 +28,13 @@ pub(crate) struct File {
 
 /// A file that is locked for as long as this value lives.
 ///
-/// Closing the handle would not be enough to unlock it: a process that another thread is just
-/// starting has a copy of the handle, and with it the lock, until it executes its own program.
+/// Closing the handle is not enough to unlock it: a process that another thread is just starting
+/// has a copy of the handle, and with it the lock, until it executes its own program.
 #[derive(Debug)]
 pub(crate) struct Lock {
     file: File,
-    /// The process that took the lock. A fork has a copy, and must not unlock the store for it.
+    /// The process that took the lock. A forked child has a copy of this, and must not unlock the
+    /// store.
     pid: u32,
 }
 
@@ -88,8 +89,8 @@ impl Drop for Disk {
 #[derive(Debug)]
 pub(super) struct Disk {
     file: std::fs::File,
-    /// Lock 9: whether a sync has failed. Held during a sync: the kernel reports a failure only once per
-    /// handle, so one of two concurrent syncs would otherwise succeed wrongly.
+    /// Lock 9: whether a sync has failed. Held during a sync: the kernel reports a failure only
+    /// once per handle, so one of two concurrent syncs would otherwise succeed wrongly.
     sync_failed: Mutex<bool>,
 }
 
@@ -145,13 +146,13 @@ impl File {
         }
     }
 
-    /// Releases the descriptor of a lock in a process that was forked from the lock's owner, and
-    /// the owner keeps the lock. The descriptor then refers to a harmless file. Any other user of
-    /// this file in the forked process must stop using it.
-    pub(super) fn let_go(&self, harmless: &std::fs::File) {
+    /// Releases the descriptor of a lock in a process that was forked from the lock's owner. The
+    /// owner keeps the lock. The descriptor then refers to a harmless file. Any other user of this
+    /// file in the forked process must stop using it.
+    pub(super) fn release(&self, harmless: &std::fs::File) {
         match &self.handle {
             // If this fails, the descriptor is closed when the process ends.
-            Handle::Disk(disk) => drop(sys::lead_away(&disk.file, harmless)),
+            Handle::Disk(disk) => drop(sys::redirect(&disk.file, harmless)),
             #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(_) => {}
         }
@@ -296,7 +297,8 @@ impl File {
         let before = self.size()?;
         let result = match &self.handle {
             Handle::Disk(disk) => match sys::allocate(&disk.file, before, size) {
-                // Some file systems and C libraries can't: growing without the guarantee has to do.
+                // Some file systems and C libraries can't allocate: the file grows without the
+                // guarantee.
                 Err(error) if error.kind() == ErrorKind::Unsupported => disk.file.set_len(size),
                 result => result,
             },
@@ -324,8 +326,8 @@ impl File {
         self.io_context("reserve space in", result)
     }
 
-    /// Returns why pages of a mapping could not be populated. A bad address stands for a page that
-    /// the file system has no space for or could not read.
+    /// Returns the error for pages of a mapping that could not be populated. A bad address stands
+    /// for a page for which the file system has no space, or that it could not read.
     pub(crate) fn unpopulated<T>(&self, error: io::Error) -> Result<T> {
         let full = || match &self.handle {
             Handle::Disk(disk) => sys::left(&disk.file).is_ok_and(|left| left.bytes < LEFT_MIN),

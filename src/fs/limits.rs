@@ -5,7 +5,7 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// Number of mappings that Linux allows by default.
+/// Number of mappings that Linux allows a process by default.
 const MAPPINGS_USUAL: usize = 65_530;
 
 /// Number of open files assumed if the system does not report a limit or sets none.

@@ -76,7 +76,7 @@ impl Fs {
                 self.name(from).and_then(|from| from.rename_new(&self.name(to)?))
             }
             #[cfg(any(test, bitcask_fuzzing))]
-            Self::Twin(twin) if twin.is_there(to) => Err(ErrorKind::AlreadyExists.into()),
+            Self::Twin(twin) if twin.exists(to) => Err(ErrorKind::AlreadyExists.into()),
             #[cfg(any(test, bitcask_fuzzing))]
             Self::Twin(twin) => twin.rename(from, to),
         };

@@ -24,7 +24,7 @@ pub(crate) struct Root {
     path: PathBuf,
     dir: StdFile,
     id: FileId,
-    /// Of what is created in it.
+    /// Permissions of new files and directories in it.
     modes: Modes,
     held: OnceLock<LockedFile>,
 }

@@ -83,14 +83,14 @@ pub(super) fn reserve(_file: &File, _size: u64) -> io::Result<()> {
 
 /// Makes a descriptor refer to another, harmless open file, in this process only. This releases the
 /// file that it referred to. Needs no further descriptor.
-pub(super) fn lead_away(file: &File, harmless: &File) -> io::Result<()> {
+pub(super) fn redirect(file: &File, harmless: &File) -> io::Result<()> {
     use std::os::fd::AsRawFd;
 
     // SAFETY: both descriptors are open for as long as the files are borrowed. The number stays
     // open and stays owned by `file`, which closes it. Later code relies only on its being open.
-    let led = unsafe { libc::dup2(harmless.as_raw_fd(), file.as_raw_fd()) };
+    let redirected = unsafe { libc::dup2(harmless.as_raw_fd(), file.as_raw_fd()) };
     // SAFETY: as above, and this touches no memory of this process.
-    if led < 0 || unsafe { libc::fcntl(led, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+    if redirected < 0 || unsafe { libc::fcntl(redirected, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(())

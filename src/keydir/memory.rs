@@ -282,10 +282,11 @@ impl PublishedPairs {
         }
         let length = Length { tag: word.tag() };
         // SAFETY: a word that is not null was made in `replace_with_none`, from a static, or in
-        // `replace`, from the start and the length of `Pairs`, whose `deref` says why they can be borrowed. It was published by a store that
-        // this Acquire load synchronizes with, so all of it is seen. The owner is dropped in two
-        // places: by `replace`, after all guards that existed when it was unlinked are dropped,
-        // this one among them; and with `self`, which the result borrows.
+        // `replace`, from the start and the length of `Pairs`, whose `deref` says why they can be
+        // borrowed. It was published by a store that this Acquire load synchronizes with, so all of
+        // it is seen. The owner is dropped in two places: by `replace`, after all guards that
+        // existed when it was unlinked are dropped, this one among them; and with `self`, which the
+        // result borrows.
         Some(unsafe { std::slice::from_raw_parts(word.as_raw(), length.get()) })
     }
 

@@ -1,7 +1,7 @@
 //! The keydir: where the newest entry of every key lies, without the keys.
 //!
 //! - It is always exact. Slots are found by hash bits, and the caller's closure, which can read the
-//!   log, decides whose they are. Slots with equal bits belong to different keys.
+//!   log, decides to which key a slot belongs. Slots with equal bits belong to different keys.
 //! - It never touches the disk, and knows a segment only by its number.
 //! - It has 4,096 shards. Reading takes no lock. A writer holds its shard's lock from the lookup to
 //!   the publication, so for every key the keydir has the order of the log.

@@ -1,7 +1,7 @@
 //! One shard: a table that is read without a lock, and the lock of its single writer.
 //!
 //! - A shard has no table until it is filled, newest entry first, by the rebuild rule in
-//!   [`Fill::add`]. The table is then published whole. A failed fill leaves nothing behind.
+//!   [`Fill::add`]. The table is then published whole. A failed fill has no effect.
 //! - Tables grow by a third or a half. Every other shard uses different sizes, so that they don't
 //!   all grow together: the total memory then stays close to its average.
 //! - A table four times as long as needed is replaced by a smaller one with room for half as many

@@ -154,8 +154,8 @@ struct Bucket([Cell; BUCKET_LEN]);
 #[repr(align(128))]
 pub(super) struct Pair([Bucket; 2]);
 
-/// The table of every shard that has no slot, so that a small store does not need 4,096 of them. Only
-/// read: an insert replaces it first. The checkers' atomics cannot lie in a static.
+/// The table of every shard that has no slot, so that a small store does not need 4,096 of them.
+/// Only read: an insert replaces it first. The checkers' atomics cannot lie in a static.
 #[cfg(not(all(test, any(loom, shuttle))))]
 pub(super) static NO_SLOTS: [Pair; 1] =
     [Pair([const { Bucket([const { Cell::empty() }; BUCKET_LEN]) }; 2])];

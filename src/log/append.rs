@@ -80,7 +80,8 @@ impl LogWriter {
     /// Appends entries to one segment. The caller has locked the shards of their keys, and the log.
     /// The entries are in flight until the caller has published them.
     ///
-    /// A failure before the first byte is written changes nothing. Any later failure poisons the store.
+    /// A failure before the first byte is written changes nothing. Any later failure poisons the
+    /// store.
     pub(crate) fn append<'a>(
         &'a self,
         log: &mut Log,
@@ -197,16 +198,16 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Returns whether there is nothing to sync or to mark until the next append. That append then
-    /// wakes the work that does so.
+    /// Returns whether nothing needs a sync or a mark until the next append. If so, that append
+    /// wakes the work that syncs and marks.
     pub(crate) fn come_to_rest(&self) -> bool {
         let mut log = self.lock();
-        // What a mark covers has been synced.
+        // Everything that a mark covers has been synced.
         log.is_at_rest = log.marked >= log.end;
         log.is_at_rest
     }
 
-    /// Returns whether the log has come to rest, and nothing was appended since.
+    /// Returns whether the log has come to rest and nothing was appended since.
     pub(crate) fn is_at_rest(&self) -> bool {
         self.lock().is_at_rest
     }

@@ -68,7 +68,7 @@ impl Commit {
         Place::unpack(self.durable.load(Ordering::Acquire))
     }
 
-    /// Records that the log is durable up to a place for a reason other than a sync of it here.
+    /// Records that the log is durable up to a place, for a reason other than a sync here.
     pub(super) fn advance(&self, durable: Place) {
         self.durable.fetch_max(durable.pack(), Ordering::Release);
     }

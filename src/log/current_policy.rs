@@ -1,4 +1,4 @@
-//! The sync policy that holds now. It can be replaced while the store is open.
+//! The current sync policy, which can be replaced while the store is open.
 
 use std::fmt;
 use std::time::Duration;
@@ -15,8 +15,8 @@ const ALWAYS: u64 = u64::MAX;
 
 /// A sync policy in one word: [`NEVER`], [`ALWAYS`], or the nanoseconds of an interval.
 ///
-/// Every write reads it, and hardly anything ever writes it. So it has a cache line of its own, which stays
-/// in the caches of all cores.
+/// Every write reads it, and it hardly ever changes. So it has its own cache line, which stays in
+/// the caches of all cores.
 #[repr(align(128))]
 pub(crate) struct CurrentSyncPolicy(AtomicU64);
 
@@ -53,7 +53,7 @@ impl fmt::Debug for CurrentSyncPolicy {
 }
 
 impl LogWriter {
-    /// Returns the sync policy that holds now.
+    /// Returns the current sync policy.
     pub(crate) fn sync_policy(&self) -> SyncPolicy {
         self.context.sync_policy.get()
     }

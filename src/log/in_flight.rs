@@ -3,8 +3,8 @@
 //! The section "The window between log and keydir" of ARCHITECTURE.md explains what has to wait for
 //! them, and why. A writer in flight holds the locks of its shards, and waits for nothing before it
 //! releases them. So waiting for it means locking these shards. The log does not know them, so the
-//! store does the waiting, as a [`Publisher`]. Behind these locks it may find a writer that is
-//! about to append but first has to create a segment, or a clear that is replacing the manifest.
+//! store does the waiting, as a [`Publisher`]. The holder of these locks may be a writer that still
+//! has to create a segment before it appends, or a clear that is replacing the manifest.
 
 use super::LogWriter;
 use super::state::Log;
@@ -12,8 +12,8 @@ use crate::mistake::{Mistake, made};
 use crate::segment::Segment;
 use crate::sync::yield_now;
 
-/// Number of attempts to find the log without an append in flight, before the publisher is asked to
-/// wait for the appends.
+/// Number of attempts to find the log without an append in flight, before the publisher has to wait
+/// for the appends.
 const ATTEMPTS: usize = if cfg!(all(test, loom)) { 0 } else { 32 };
 
 /// The part of the store that publishes what the log has appended.

@@ -6,11 +6,9 @@
 //! - [`append`] appends entries; [`in_flight`] covers the time between the append and the
 //!   publication.
 //! - [`rotate`] ends a segment, [`next_segment`] provides the next one, [`seal`] seals full ones,
-//!   and [`restart`] begins the log anew. [`reserve`] is the space that these may use on a full
-//!   disk.
+//!   and [`restart`] restarts the log. [`reserve`] is the space that these may use on a full disk.
 //! - [`commit`] syncs, and stops all writing after a failure that leaves the state of the disk
-//!   unknown.
-//!   [`current_policy`] is the sync policy that holds now.
+//!   unknown. [`current_policy`] is the current sync policy.
 
 mod append;
 mod commit;
@@ -78,8 +76,8 @@ pub(crate) struct LogWriter {
     reserve: Reserve,
     /// Wakes the work that syncs and marks.
     pub(crate) sync_signal: Arc<Signal>,
-    /// Wakes the work that seals. Sealing may take far longer than the interval between two syncs, so
-    /// each is a piece of its own.
+    /// Wakes the work that seals. Sealing may take far longer than the interval between two syncs,
+    /// so each is a separate piece of work.
     pub(crate) seal_signal: Arc<Signal>,
     /// Wakes the work that prepares what writers will need soon. It must not wait for a seal.
     pub(crate) prepare_signal: Arc<Signal>,

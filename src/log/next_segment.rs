@@ -44,7 +44,7 @@ impl Log {
     /// Returns an id whose segment could not be created, unless a later one was taken since, or a
     /// foreign file has its name.
     fn give_back(&mut self, id: SegmentId, error: &Error) {
-        if !fs::is_there_already(error) && id.0.checked_add(1) == Some(self.next_id.0) {
+        if !fs::already_exists(error) && id.0.checked_add(1) == Some(self.next_id.0) {
             self.next_id = id;
         }
     }
@@ -180,7 +180,7 @@ impl LogWriter {
     /// number. If there is no space, removes the prepared segment and derived files to make some.
     pub(crate) fn create_merged(&self, size: u64) -> Result<ActiveSegment> {
         self.check()?;
-        self.context.segments.refuse_beyond(Need::GiveBack)?;
+        self.context.segments.refuse_beyond(Need::FreeSpace)?;
         let id = self.lock().take_id()?;
         let capacity = self.capacity_for(size)?;
         // Merged segments are written in large pieces, for which a system call is faster than a

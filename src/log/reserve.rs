@@ -37,7 +37,7 @@ struct ReserveState {
 }
 
 impl ReserveState {
-    /// Returns the space to the disk, where anyone can take it.
+    /// Returns the space to the disk, where any process can take it.
     fn give_up(&mut self, lock_file: &File) {
         self.size = 0;
         self.is_used = true;

@@ -14,7 +14,7 @@ impl LogWriter {
     ///
     /// The caller holds all locks from `files` to the log, and clears the keydir next.
     pub(crate) fn restart(&self, log: &mut Log) -> Result<Option<u32>> {
-        self.context.segments.refuse_beyond(Need::GiveBack)?;
+        self.context.segments.refuse_beyond(Need::FreeSpace)?;
         let capacity = self.capacity_for(0)?;
         match self.making_room(|| self.create_next(log, capacity)) {
             Ok(fresh) => self.restart_in(log, fresh).map(Some),

@@ -49,7 +49,7 @@ impl LogWriter {
         size: u64,
         drafts: &[Draft<'_>],
     ) -> Result<ActiveSegment> {
-        if gives_back(drafts) {
+        if only_frees_space(drafts) {
             return self.making_room(|| self.start_segment(log, size, Need::Delete));
         }
         self.require_reserve()?;
@@ -63,7 +63,7 @@ impl LogWriter {
             Some(ActiveSegment { active, .. }) => active.reserve(size),
             None => Ok(()),
         };
-        let grown = if gives_back(drafts) {
+        let grown = if only_frees_space(drafts) {
             self.making_room(|| reserve(log))
         } else {
             self.require_reserve().and_then(|()| reserve(log))
@@ -80,6 +80,6 @@ impl LogWriter {
 }
 
 /// Returns whether entries only free space.
-fn gives_back(drafts: &[Draft<'_>]) -> bool {
+fn only_frees_space(drafts: &[Draft<'_>]) -> bool {
     drafts.iter().all(|draft| draft.header.is_tombstone())
 }

@@ -97,7 +97,7 @@ impl LogWriter {
         let source = HintSource { id, identity: *identity, length };
         let hint = Hint::build(file, source, |key| hasher.hash(key))?;
         hint.write(fs, dir, source)?;
-        // Whoever sees that it is sealed sees since when.
+        // A thread that sees the segment as sealed also sees when it was sealed.
         segment.note_sealed(clock.running());
         segment.summarize(hint.summary);
         fs.sync_dir(dir.path())?;

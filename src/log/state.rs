@@ -35,8 +35,8 @@ pub(crate) struct Log {
     /// When the last sync began. Some time later, a separate mark is due, unless an entry has
     /// carried the mark.
     pub(super) synced_at: Option<Instant>,
-    /// Whether there is nothing to sync or to mark until the next append, which wakes the work that
-    /// does so.
+    /// Whether nothing needs a sync or a mark until the next append, which wakes the work that
+    /// syncs and marks.
     pub(super) is_at_rest: bool,
     /// Numbers of puts and deletes, and of deletes alone.
     pub(super) appends: u64,

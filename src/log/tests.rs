@@ -20,7 +20,7 @@ impl Log {
 
 impl LogWriter {
     /// Syncs up to a place, and calls a closure once it is decided what the sync covers.
-    pub(crate) fn sync_beside(&self, place: Place, act: impl Fn()) {
+    pub(crate) fn sync_during(&self, place: Place, act: impl Fn()) {
         let unsynced = || {
             let unsynced = self.lock().unsynced();
             act();

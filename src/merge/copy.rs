@@ -1,18 +1,18 @@
 //! Copies what is live, and the tombstones that are still needed, from an input to an output.
 //!
-//! - An entry is live if its slot in the keydir names it. The hint lists the entries of the input, and
-//!   the keydir decides which of them are live. Only those are read, checked and copied. The flags that
-//!   describe the log around an entry are set anew in its copy.
-//! - A copy is written before its slot names it. The slot is changed under the shard's lock, and only if
-//!   it still names the original.
+//! - An entry is live if its slot in the keydir names it. The hint lists the entries of the input,
+//!   and the keydir decides which of them are live. Only those are read, checked and copied. The
+//!   copy gets new values for the flags that describe the log around an entry.
+//! - A copy is written before its slot names it. The slot is changed under the shard's lock, and
+//!   only if it still names the original.
 //! - The flag *collides* is set if another key with the same hash bits has a slot while the copy is
 //!   made. A key that gets its slot later has a younger entry, which has the flag because of this
 //!   key's slot.
-//! - An expired entry loses its slot for good, so the merge drops it only if it has certainly expired.
-//!   It leaves a tombstone where a tombstone of its key would be kept.
-//! - For each key, the order of timestamps is the order of entries in the log, in copies too. Of several
-//!   tombstones of a key the merge keeps the first, which therefore gets a timestamp that covers all
-//!   of them.
+//! - An expired entry loses its slot for good, so the merge drops it only if it has certainly
+//!   expired. It leaves a tombstone where a tombstone of its key would be kept.
+//! - For each key, the order of timestamps is the order of entries in the log, in copies too. Of
+//!   several tombstones of a key the merge keeps the first, which therefore gets a timestamp that
+//!   covers all of them.
 
 use std::collections::HashSet;
 
@@ -31,11 +31,11 @@ use crate::segment::read::scan::{Scanned, size_at};
 use crate::segment::write::draft::Draft;
 use crate::segment::write::output::Output;
 
-/// Bytes of memory for the keys whose tombstones were copied.
+/// Maximum memory in bytes for the keys whose tombstones were copied.
 const COPIED_TOMBSTONES_SIZE_MAX: usize =
     if cfg!(any(test, bitcask_fuzzing)) { 64 } else { 16 << 20 };
 
-/// Bytes that a set of keys takes for each key besides the key itself.
+/// Memory in bytes that a set of keys takes for each key, in addition to the key itself.
 const KEY_OVERHEAD: usize = 32;
 
 /// Prefetch distance in the keydir, in entries.
@@ -56,11 +56,10 @@ pub(super) struct NumberedOutput {
     number: u32,
 }
 
-/// The keys whose tombstones were copied to outputs that are not listed yet. Of several tombstones of a
-/// key only one is kept, because it is listed above the youngest of them.
+/// The keys whose tombstones were copied to outputs that are not listed yet. Of several tombstones
+/// of a key only one is kept, because it is listed above the youngest of them.
 ///
-/// The set is bounded. A tombstone that is kept although it is not needed costs its space and nothing
-/// else.
+/// The set is bounded. Keeping a tombstone without need costs only its space.
 #[derive(Debug, Default)]
 pub(super) struct CopiedTombstones {
     keys: HashSet<Box<[u8]>>,
@@ -144,15 +143,15 @@ impl Reading {
         Ok(Self { input, file, live })
     }
 
-    /// Returns how many bytes of the input are done.
+    /// Returns how many bytes of the input have been processed.
     pub(super) fn read_size(&self) -> u64 {
         self.live.read_until().unwrap_or(self.input.segment.size())
     }
 }
 
 impl Merge {
-    /// Copies the next run of entries of an input. Returns how many bytes were copied, or `None` if no
-    /// entries were left.
+    /// Copies the next run of entries of an input. Returns how many bytes were copied, or `None` if
+    /// no entries were left.
     pub(super) fn copy_run(
         &mut self,
         host: &impl Host,
@@ -176,8 +175,8 @@ impl Merge {
                 let size = draft.header.entry_size();
                 if self.is_output_full(&context, size) {
                     self.apply(host, &context, input, &mut updates)?;
-                    // Publishing takes a while. Without the guard, what others retire meanwhile
-                    // can be freed.
+                    // Publishing takes a while. Without the guard, memory that others retire
+                    // meanwhile can be freed.
                     guard.repin_after(|| self.publish(host))?;
                 }
                 copied_size += size;
@@ -235,9 +234,9 @@ impl Merge {
 
     /// Returns the timestamp of a copy, which is that of the original, except for a tombstone.
     ///
-    /// A tombstone stands for all tombstones of its key in the inputs. Its key is absent, so everything
-    /// that the inputs hold of the key, up to their last timestamp, is dead. A later put of the key gets
-    /// a later timestamp.
+    /// A tombstone stands for all tombstones of its key in the inputs. Its key is absent, so
+    /// everything that the inputs hold of the key, up to their last timestamp, is dead. A later put
+    /// of the key gets a later timestamp.
     fn timestamp_of_copy(&self, disposition: Disposition, entry: &LiveEntry<'_>) -> u64 {
         if disposition == Disposition::Tombstone {
             self.last_timestamp.max(entry.header.timestamp)
@@ -273,7 +272,7 @@ impl Merge {
         Ok(Copied { segment: open.number, entry })
     }
 
-    /// Makes copies readable, and then has the slots name them.
+    /// Makes copies readable, and then points the slots at them.
     fn apply(
         &mut self,
         host: &impl Host,
@@ -310,9 +309,9 @@ impl Merge {
         Ok(())
     }
 
-    /// Makes the output, if there is one, a sealed segment that is not listed yet.
+    /// Turns the output, if there is one, into a sealed segment that is not listed yet.
     ///
-    /// Entries that could not be written are no part of it.
+    /// Entries that could not be written are not part of it.
     pub(super) fn close_output(&mut self, host: &impl Host) -> Result<()> {
         let context = host.merge_context();
         let Some(NumberedOutput { output, number }) =

@@ -1,19 +1,19 @@
-//! Which small segments are folded when a store is opened or closed: a pure function too.
+//! Which small segments are folded when a store is opened or closed. Like `plan`, a pure function.
 //!
-//! - Every open that writes leaves a segment. A program that often starts and never runs for long
-//!   would leave any number of them, because the policy is never checked while it runs.
+//! - Every open that writes leaves a segment. A program that starts often and never runs for long
+//!   would accumulate them without limit, because it ends before the policy is checked.
 //! - Nothing is folded as long as there are few small segments. After that, a group of neighbours
 //!   of bounded size is folded. The group begins with a young segment. An older one joins if it is
-//!   at most twice as large as all younger ones in the group. So what was folded is folded again
-//!   only with at least half as much that is new, and the work for an entry grows with the
+//!   at most twice as large as all younger ones in the group. So a folded segment is folded again
+//!   only along with at least half as many new bytes, and the work per entry grows with the
 //!   logarithm of the total.
-//! - The size of a segment counts as what a merge copies of it. So dead entries are removed
-//!   whatever their size, and the remaining size is bounded by what is live. A program that never
-//!   runs for long has no other merges.
+//! - The size of a segment counts as the bytes that a merge would copy from it. So dead entries are
+//!   removed whatever their size, and the remaining size is bounded by the live entries. A program
+//!   that never runs for long has no other merges.
 //! - The youngest segments stay as they are, so that a follower that is a little behind finds the
 //!   history that it needs next.
-//! - Repeated folding comes to an end, as repeated planning does (see `plan`): of a group, fewer
-//!   segments remain.
+//! - Repeated folding ends, as repeated planning does (see `plan`): each fold leaves fewer segments
+//!   than its group had.
 
 use super::plan::{Pool, Small, is_open};
 use crate::options::AutoMerge;
@@ -21,9 +21,9 @@ use crate::stats::{MergePlan, MergeReason, PlannedSegment, SegmentStats};
 
 /// Small segments that a store may have before some are folded.
 pub(crate) const SMALL_MAX: u64 = 32;
-/// The youngest segments, which are never folded.
+/// Number of the youngest segments, which are never folded.
 const YOUNGEST: usize = 8;
-/// The most segments that are folded at a time.
+/// Maximum number of segments folded at a time.
 const GROUP_MAX: usize = 256;
 
 /// When to fold, and how much at a time.
@@ -31,7 +31,7 @@ const GROUP_MAX: usize = 256;
 pub(crate) struct FoldLimits {
     /// Small segments that a store may have before some are folded.
     pub(crate) small_max: u64,
-    /// The most bytes that a group may have.
+    /// Maximum size of a group, in bytes.
     pub(crate) size_max: u64,
 }
 
@@ -55,13 +55,13 @@ pub(crate) fn plan_fold(
     // The youngest group comes first, and among groups of the same length the youngest wins.
     let groups = neighbours.rev().flat_map(|neighbours| groups(neighbours, size_max));
     let best = groups.reduce(|best, group| if group.len() > best.len() { group } else { best });
-    // A segment that is not small is a group of its own here.
+    // A segment that is not small forms a separate group here.
     let best = best.filter(|group| group.len() > 1).unwrap_or_default();
     let planned = best.iter().map(|stats| PlannedSegment::new(stats, MergeReason::Small));
     MergePlan { segments: planned.collect() }
 }
 
-/// Returns the most bytes that a merge leaves of a segment.
+/// Returns the maximum number of bytes that a merge leaves of a segment.
 fn weight(stats: &SegmentStats) -> u64 {
     let left = SegmentStats::HEADER_SIZE.saturating_add(stats.live_size);
     left.saturating_add(stats.tombstone_size).min(stats.size)
@@ -122,24 +122,24 @@ mod tests {
     }
 
     #[test]
-    fn few_stay_and_of_many_all_but_the_youngest_are_folded() {
+    fn a_few_segments_stay_and_many_are_folded_except_the_youngest() {
         assert!(ids(&store([200; 32])).is_empty());
         assert_eq!(ids(&store([200; 33])), range(0..25));
-        // A large one counts for nothing, and parts neighbours.
+        // A large segment does not count, and separates its neighbours.
         let large = |at: usize| (0..34).map(move |id| if id == at { 20 << 20 } else { 200 });
         assert_eq!(ids(&store(large(10))), range(11..26));
         assert_eq!(ids(&store(large(20))), range(0..20));
     }
 
     #[test]
-    fn an_older_one_joins_that_is_at_most_twice_as_large_as_all_younger_ones() {
+    fn an_older_segment_joins_if_it_is_at_most_twice_as_large_as_all_younger_ones() {
         let folded = |size: u64| store([size].into_iter().chain([200; 33]));
         assert_eq!(ids(&folded(25 * 400)), range(0..26));
         assert_eq!(ids(&folded(26 * 400)), range(1..26));
     }
 
     #[test]
-    fn what_is_dead_makes_a_segment_no_larger() {
+    fn dead_bytes_do_not_count_towards_the_size() {
         let mut segments = store([20 << 20; 41]);
         assert!(ids(&segments).is_empty());
         for stats in &mut segments[..36] {
@@ -154,12 +154,12 @@ mod tests {
     fn a_group_is_bounded_in_segments_and_in_bytes() {
         assert_eq!(ids(&store(vec![200; 3000])), range(2992 - 256..2992));
         assert_eq!(ids(&store([1 << 20; 40])), range(28..32));
-        // Two of which one would be too much for a group.
+        // Any two of them would be too large for a group.
         assert!(ids(&store([3 << 20; 40])).is_empty());
     }
 
     #[test]
-    fn the_policy_says_whether_when_and_what() {
+    fn the_policy_determines_whether_when_and_what() {
         let segments = store([200; 41]);
         let folds = |policy: AutoMerge| !ids_of(&segments, &[], &policy).is_empty();
         assert!(folds(AutoMerge::new().small_count(40)));
@@ -183,10 +183,10 @@ mod tests {
         assert_eq!(ids(&kept(37, 40)), range(0..32));
     }
 
-    /// A run after the other, each of which leaves a segment, and a fold at the end of each.
+    /// Many runs, each of which leaves a segment and folds at its end.
     #[test]
-    fn there_are_never_many_and_the_work_for_each_grows_with_the_logarithm() {
-        // Nothing of what is folded is dead.
+    fn segments_stay_few_and_the_work_per_entry_grows_with_the_logarithm() {
+        // No folded entry is dead.
         let (mut segments, mut copied, runs) = (Vec::new(), 0_u64, 100_000_usize);
         let none = BTreeSet::new();
         let mut most = 0;
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backlog_is_folded_step_by_step_until_there_is_nothing_left_to_fold() {
+    fn a_backlog_is_folded_step_by_step_until_nothing_is_left_to_fold() {
         let mut segments = store((0..5_000).map(|id| 100 + id * 7919 % 3_000));
         let none = BTreeSet::new();
         let mut steps = 0;

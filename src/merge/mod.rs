@@ -1,17 +1,18 @@
 //! Merge: copies live entries out of sealed segments, and removes the segments.
 //!
-//! - `plan` chooses the segments to merge, and `fold` the small ones when a store is opened or closed.
-//!   `shadow` decides which tombstones are still needed, and `copy` copies. This file drives a merge and
-//!   publishes what was copied.
-//! - A merge copies its inputs one after the other, oldest first, in bounded steps. Whenever an output is
-//!   full, and at the end, the merge publishes it: the manifest lists the output just above the youngest
-//!   segment that the output has entries of, and no longer lists the inputs that were copied whole. A
-//!   merge that stops early has merged what it got through.
-//! - Until a copy is published, the disk is as it was before. Slots in the keydir then name copies that
-//!   are not listed, but the inputs are still there, so a crash leaves the old set. What could not be
-//!   published for lack of space is kept, and published before anything else is merged.
-//! - A merge holds a shard's lock for one slot at a time, and the locks that `Host::exclusively` takes
-//!   while the manifest is replaced. It holds no other locks.
+//! - `plan` chooses the segments to merge, and `fold` the small ones when a store is opened or
+//!   closed. `shadow` decides which tombstones are still needed, and `copy` copies. This file
+//!   drives a merge and publishes what was copied.
+//! - A merge copies its inputs one after the other, oldest first, in bounded steps. Whenever an
+//!   output is full, and at the end, the merge publishes it: the manifest lists the output just
+//!   above the youngest segment from which it has entries, and no longer lists the inputs that were
+//!   copied whole. A merge that stops early keeps what it has finished.
+//! - Until a copy is published, the manifest lists the old segments. Slots in the keydir already
+//!   name copies that are not listed, but the inputs still exist, so a crash leaves the old set.
+//!   Copies that could not be published for lack of space are kept, and published before anything
+//!   else is merged.
+//! - A merge holds a shard's lock for one slot at a time, and the locks that `Host::exclusively`
+//!   takes while the manifest is replaced. It holds no other locks.
 
 mod copy;
 mod fold;
@@ -36,7 +37,9 @@ use crate::segment::write::output::Output;
 use crate::segment::{Dir, Place, Segment, SegmentId, Segments};
 use crate::stats::{MergeProgress, MergeReport};
 pub(crate) use fold::{FoldLimits, SMALL_MAX, plan_fold};
-pub(crate) use plan::{PlanContext, Pool, gives_back, plan_all, plan_auto, plan_chosen, plan_now};
+pub(crate) use plan::{
+    PlanContext, Pool, frees_something, plan_all, plan_auto, plan_chosen, plan_now,
+};
 
 use copy::{CopiedTombstones, NumberedOutput, Reading};
 use shadow::Shadows;
@@ -57,7 +60,7 @@ pub(crate) struct MergeContext<'a> {
     pub(crate) segment_entries: u64,
 }
 
-/// What a merge needs of the store.
+/// What a merge needs from the store.
 pub(crate) trait Host {
     fn merge_context(&self) -> MergeContext<'_>;
 
@@ -67,14 +70,14 @@ pub(crate) trait Host {
     /// Makes everything durable that has been appended so far.
     fn sync_log(&self) -> Result<()>;
 
-    /// Runs a closure while nobody else changes the set of segments or copies its files.
+    /// Runs a closure while no other thread changes the set of segments or copies its files.
     fn exclusively(&self, change: &mut dyn FnMut() -> Result<()>) -> Result<()>;
 
     /// Returns a timestamp that only the next entry will reach, and no entry before it.
     fn next_timestamp(&self) -> u64;
 
-    /// Removes the files of a segment that nothing names any more. Files that can't be removed now are
-    /// removed later.
+    /// Removes the files of a segment that nothing names any more. Files that can't be removed now
+    /// are removed later.
     fn unlink(&self, segment: &Arc<Segment>);
 
     /// Poisons the store if the error is that of a failed sync. Returns the error to report.
@@ -114,7 +117,7 @@ impl Input {
     }
 }
 
-/// A merge that is under way.
+/// A merge in progress.
 #[derive(Debug, Default)]
 pub(crate) struct Merge {
     /// The inputs that have not been begun, oldest first.
@@ -133,7 +136,8 @@ pub(crate) struct Merge {
     copied_tombstones: CopiedTombstones,
     report: MergeReport,
     progress: MergeProgress,
-    /// Whether the merge may take the last space on the disk, because it will free more than it takes.
+    /// Whether the merge may take the last space on the disk, because it will free more than it
+    /// takes.
     takes_last_space: bool,
 }
 
@@ -156,8 +160,8 @@ impl MergeContext<'_> {
         self.keydir.names(slot.hash(), address, guard)
     }
 
-    /// Returns whether a key has a slot, and whether other keys with the same hash bits have one. The
-    /// closure returns whether an address is that of the key's own entry.
+    /// Returns whether a key has a slot, and whether other keys with the same hash bits have one.
+    /// The closure returns whether an address is that of the key's own entry.
     fn find(
         &self,
         hash: KeyHash,
@@ -209,7 +213,8 @@ impl Merge {
         Self { inputs: inputs.into(), last_timestamp, shadows, progress, ..Self::default() }
     }
 
-    /// Lets the merge take the last space on the disk. The caller has checked that the space will do.
+    /// Lets the merge take the last space on the disk. The caller has checked that the space
+    /// suffices.
     pub(crate) fn taking_last_space(self) -> Self {
         Self { takes_last_space: true, ..self }
     }
@@ -229,7 +234,7 @@ impl Merge {
         MergeReport { cancelled, ..self.report.clone() }
     }
 
-    /// Does a bounded piece of the work. Returns how many bytes it copied, or `None` at the end.
+    /// Does a bounded amount of work. Returns how many bytes it copied, or `None` at the end.
     ///
     /// After an error the merge can copy nothing more, but what was copied can be
     /// [published](Self::publish).
@@ -269,8 +274,8 @@ impl Merge {
         self.output.is_some() || !self.written.is_empty() || !self.copied.is_empty()
     }
 
-    /// Publishes what was copied: lists the outputs, and removes the inputs that were copied whole. After
-    /// a failure it can be called again, unless a sync failed.
+    /// Publishes what was copied: lists the outputs, and removes the inputs that were copied whole.
+    /// After a failure it can be called again, unless a sync failed.
     pub(crate) fn publish(&mut self, host: &impl Host) -> Result<()> {
         let context = host.merge_context();
         self.close_output(host)?;
@@ -282,8 +287,8 @@ impl Merge {
             .fs
             .sync_dir(context.dir.path())
             .map_err(|error| host.poison_if_sync_failed(error))?;
-        // Entries were not copied because later ones overwrite or delete them. Those later ones must
-        // be durable before the inputs are removed.
+        // Entries were not copied because later ones overwrite or delete them. Those later ones
+        // must be durable before the inputs are removed.
         if !made(Mistake::SwapBeforeLog) {
             host.sync_log()?;
         }
@@ -324,8 +329,8 @@ impl Merge {
             });
             swapped.map_err(|error| host.poison_if_sync_failed(error))?;
         }
-        // Segments outside the merge may lie between these outputs and the next ones, so a tombstone
-        // that was copied to these does not stand for later ones.
+        // Segments outside the merge may lie between these outputs and the next ones, so a
+        // tombstone that was copied to these does not stand for later ones.
         self.copied_tombstones = CopiedTombstones::default();
         self.report.segments_out += self.written.len() as u64;
         self.report.size_out += self.written.drain(..).map(|sealed| sealed.length).sum::<u64>();
@@ -338,7 +343,7 @@ impl Merge {
         for input in self.copied.drain(..) {
             self.report.segments_in += 1;
             self.report.size_in += input.segment.size();
-            // It leaves the set first: a snapshot that is taken from then on does not need it.
+            // The segment leaves the set first: a snapshot taken after that does not need it.
             context.segments.remove(input.number);
             host.unlink(&input.segment);
         }
@@ -347,8 +352,8 @@ impl Merge {
     /// Returns an error if slots still name entries of an input that should have been copied whole.
     fn unfinished(&self, context: &MergeContext<'_>) -> Option<Error> {
         context.keydir.wait_for_writers();
-        // The count of live bytes is wrong if an entry with a damaged size was overwritten. Slots are
-        // always right.
+        // The count of live bytes is wrong if an entry with a damaged size was overwritten. Slots
+        // are always right.
         let is_named = |input: &Input| {
             let mut shards = (0..SHARD_COUNT).map(|number| context.keydir.shard(number));
             shards.any(|shard| shard.addresses().any(|address| address.segment == input.number))

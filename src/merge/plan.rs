@@ -1,14 +1,13 @@
 //! Which segments a merge takes, and why: a pure function of figures, policy and hour.
 //!
 //! - Every plan that is not empty makes progress: a segment joins because a merge frees a part of
-//!   it, or small segments are folded into fewer. Without writes, repeated planning comes to an
-//!   end.
+//!   it, or small segments are folded into fewer. So without writes, repeated planning ends.
 //! - Tombstones of a merged segment count as live while there is an older segment, since the merge
 //!   that wrote it found that they are needed. Tombstones of a log segment count as dead. If a
-//!   merge keeps them, that happens once.
-//! - Segments that are kept for their history join no plan. What is dead in them triggers nothing.
-//! - This holds if outputs are filled up to the limits of the log's segments and are marked as
-//!   merged.
+//!   merge keeps them, they are in a merged segment from then on.
+//! - Segments that are kept for their history join no plan. Their dead entries trigger nothing.
+//! - All of this requires that outputs are filled up to the limits of the log's segments and are
+//!   marked as merged.
 
 #[cfg(test)]
 mod overwrite_tests;
@@ -25,8 +24,8 @@ use crate::stats::{MergePlan, MergeReason, PlannedSegment, SegmentStats};
 
 const _: () = assert!(SegmentStats::HEADER_SIZE == FIRST_OFFSET);
 
-/// Bytes that a segment of the log holds besides the entries of keys: its end entry, and a mark. So
-/// few bytes are not worth a merge as long as anything has to be copied.
+/// Size in bytes of the entries in a log segment that do not belong to keys: its end entry, and a
+/// mark. So few bytes are not worth a merge that has to copy anything.
 const NOTES_SIZE: u64 = 64;
 
 /// The segments that a plan may choose from.
@@ -37,7 +36,8 @@ pub(crate) struct Pool<'a> {
     /// Segments that an earlier merge could not read. They are merged only if the caller names
     /// them.
     pub(crate) damaged: &'a BTreeSet<u32>,
-    /// Bytes at which a segment is full; `segment_entries` is the number of entries.
+    /// Size in bytes at which a segment is full; `segment_entries` is the number of entries at
+    /// which it is.
     pub(crate) segment_size: u64,
     pub(crate) segment_entries: u64,
 }
@@ -69,8 +69,7 @@ pub(crate) fn plan_auto(pool: Pool<'_>, policy: &AutoMerge, at: PlanContext) -> 
     plan(&candidates)
 }
 
-/// Plans a merge that a caller asked for: everything that is worth merging in a store at rest, at
-/// any hour.
+/// Plans an explicit merge: everything that is worth merging in an idle store, at any hour.
 pub(crate) fn plan_now(pool: Pool<'_>, policy: &AutoMerge) -> MergePlan {
     plan(&candidates(pool, policy, true))
 }
@@ -105,7 +104,7 @@ pub(crate) fn plan_chosen(segments: &[SegmentStats], ids: &BTreeSet<u32>) -> Res
 }
 
 /// Returns whether a merge of this segment alone frees something.
-pub(crate) fn gives_back(stats: &SegmentStats) -> bool {
+pub(crate) fn frees_something(stats: &SegmentStats) -> bool {
     Candidate::new(stats, false).reclaimable > 0
 }
 
@@ -113,7 +112,7 @@ pub(crate) fn gives_back(stats: &SegmentStats) -> bool {
 #[derive(Debug)]
 struct Candidate<'a> {
     stats: &'a SegmentStats,
-    /// Bytes that are dead and not needed.
+    /// Dead bytes that are no longer needed.
     dead: u64,
     /// Bytes that a merge frees, as far as is known. Expired entries count.
     reclaimable: u64,
@@ -161,8 +160,8 @@ impl<'a> Candidate<'a> {
         self.reason.is_some()
     }
 
-    /// Returns how many bytes a merge copies at most, without the tombstones of the log. Expired
-    /// bytes may be among the dead ones.
+    /// Returns the maximum number of bytes that a merge copies, without the tombstones of the log.
+    /// Expired entries may count as dead.
     fn copied(&self) -> u64 {
         self.stats.content_size() - self.dead
     }
@@ -173,7 +172,7 @@ impl<'a> Candidate<'a> {
         part > 0 && u128::from(part) * 100 >= whole * u128::from(percent)
     }
 
-    /// Returns the share that a merge frees, as a number that can be ordered.
+    /// Returns the share that a merge frees, as a number for sorting.
     fn share(&self) -> u128 {
         (u128::from(self.reclaimable) << 32) / u128::from(self.stats.content_size().max(1))
     }
@@ -239,8 +238,8 @@ fn is_triggered(candidates: &[Candidate<'_>], policy: &AutoMerge, idle: bool) ->
         || foldable.count() as u64 >= policy.small_count
 }
 
-/// Removes from the plan what a merge may no longer copy: first small segments, youngest first,
-/// then those of which the smallest share is freed. One segment always stays.
+/// Removes segments from the plan until a merge copies at most `bytes_max`: first small segments,
+/// youngest first, then the ones with the smallest share to free. One segment always stays.
 fn cut(candidates: &mut [Candidate<'_>], bytes_max: u64) {
     let mut joining: Vec<_> = candidates.iter_mut().filter(|each| each.joins()).collect();
     // Small segments are ordered by age alone, so the first two of them are neighbours.

@@ -1,10 +1,10 @@
 //! What the tombstones of a merge still shadow: puts in older segments outside the merge.
 //!
-//! - A merge keeps a tombstone as long as an older segment outside the merge may hold a put of its key.
-//!   Hints answer by hash bits. A put that was not looked up, or can't be, may be there.
+//! - A merge keeps a tombstone as long as an older segment outside the merge may hold a put of its
+//!   key. Hints answer by hash bits. A put that was not or can't be looked up may exist.
 //! - An expired entry shadows older puts as a tombstone does, so it is looked up too.
-//! - The lookup is bounded: by a limit on memory, and by what the merge reads itself. Beyond that, the
-//!   merge keeps tombstones, which costs space and nothing else.
+//! - The lookup is bounded by a memory limit, and by the amount that the merge itself reads. Beyond
+//!   that, the merge keeps tombstones, which costs only space.
 
 use std::collections::HashMap;
 
@@ -14,9 +14,9 @@ use crate::key_hash::KeyHash;
 use crate::mistake::{Mistake, made};
 use crate::segment::hint::HintSlot;
 
-/// Tombstones that are looked up, at 32 bytes of memory each.
+/// Maximum number of tombstones that are looked up, at 32 bytes of memory each.
 const LOOKED_UP_MAX: usize = if cfg!(any(test, bitcask_fuzzing)) { 8 } else { 1 << 20 };
-/// The position of a put that was not found: it is younger than any other.
+/// The position of a put that was not found: younger than any other.
 const NOWHERE: usize = usize::MAX;
 
 /// The ages of the puts that tombstones may shadow, as positions in the manifest.
@@ -29,8 +29,8 @@ pub(crate) struct Shadows {
 }
 
 impl Shadows {
-    /// Looks up what the tombstones of the inputs shadow in the other segments. Both lists are oldest
-    /// first.
+    /// Looks up what the tombstones of the inputs shadow in the other segments. Both lists are
+    /// oldest first.
     pub(super) fn new(context: &MergeContext<'_>, inputs: &[Input], others: &[Input]) -> Self {
         let oldest_outside = others.first().map(|other| other.position);
         let mut shadows = Self { oldest_outside, oldest_put: HashMap::new() };
@@ -93,8 +93,8 @@ impl Shadows {
         })
     }
 
-    /// Returns whether a segment outside the merge that is older than this position may hold a put with
-    /// this hash.
+    /// Returns whether a segment outside the merge that is older than this position may hold a put
+    /// with this hash.
     pub(super) fn may_shadow(&self, hash: KeyHash, position: usize) -> bool {
         if made(Mistake::TombstonesDropped) {
             return false;

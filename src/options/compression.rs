@@ -43,8 +43,8 @@ pub enum Compression {
     /// Zstandard: smaller than LZ4 and several times slower. Needs the feature `zstd`, which builds
     /// the library of the same name and needs a C compiler.
     ///
-    /// Each thread that compresses or decompresses keeps the memory for it until the thread ends: up
-    /// to some MiB at level 3 if its values are that large, more at higher levels.
+    /// Each thread that compresses or decompresses keeps the memory for it until the thread ends:
+    /// up to some MiB at level 3 if its values are that large, more at higher levels.
     ///
     /// ```
     /// use bitcask::{Bitcask, Compression, Options};
@@ -61,8 +61,8 @@ pub enum Compression {
     /// ```
     #[cfg(feature = "zstd")]
     Zstd {
-        /// The level, 1 to 22: higher levels compress better and more slowly, levels below 0 the
-        /// other way round. 0 is the library's default.
+        /// The level, 1 to 22: higher levels compress better and more slowly; levels below 0
+        /// compress less and faster. 0 is the library's default.
         level: i32,
         /// Minimum size of the values to compress, in bytes.
         size_min: u32,
@@ -82,7 +82,7 @@ impl Compression {
         Self::Zstd { level: 3, size_min: 256 }
     }
 
-    /// Returns how to compress values, and the minimum size of those to compress.
+    /// Returns how to compress values, and the minimum size of the values to compress.
     #[inline]
     pub(crate) fn compressor(self) -> Option<(Compressor, u64)> {
         match self {

@@ -84,7 +84,8 @@ impl Options {
         self.file_mode
     }
 
-    /// Returns the time to live of keys that are put without one: [`default_ttl`](Self::default_ttl).
+    /// Returns the time to live of keys that are put without one:
+    /// [`default_ttl`](Self::default_ttl).
     pub fn get_default_ttl(&self) -> Option<Duration> {
         self.default_ttl
     }

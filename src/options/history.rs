@@ -7,10 +7,10 @@ use crate::error::{Error, Result};
 
 /// How much history a store keeps for followers of its changes, from [`Options::keep_history`].
 ///
-/// A follower that was away resumes at the [`Position`](crate::Position) that it has stored. That works
-/// as long as the log still holds every change after that position. A merge removes segments of the
-/// log, and with them their changes. What is kept here is the end of the log, so a setting means: no
-/// merge makes a position useless that is still within the setting.
+/// A follower that was away resumes at the [`Position`](crate::Position) that it has stored. That
+/// works as long as the log still holds every change after that position. A merge removes segments
+/// of the log, and their changes with them. This setting keeps the end of the log: no merge
+/// invalidates a position that is within the setting.
 ///
 /// ```
 /// use std::time::Duration;
@@ -18,25 +18,27 @@ use crate::error::{Error, Result};
 ///
 /// // A follower may be away for an hour, unless that hour brings more than 10 GiB of changes.
 /// let hour = Duration::from_secs(3600);
-/// let options = Options::new().keep_history(History::LastUpTo { duration: hour, bytes: 10 << 30 });
+/// let history = History::LastUpTo { duration: hour, bytes: 10 << 30 };
+/// let options = Options::new().keep_history(history);
 /// assert_eq!(options.get_keep_history().duration(), Some(hour));
 /// assert_eq!(options.get_keep_history().bytes(), Some(10 << 30));
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum History {
-    /// Merges go by what is dead alone. A follower that is not up to date may have to resync.
+    /// Keeps no history: merges only consider which entries are dead. A follower that is not up to
+    /// date may have to resync.
     #[default]
     None,
     /// Keeps every position that was current at any time in the last `Duration`.
     Last(Duration),
-    /// Keeps every position after which at most this many bytes have been appended. What counts is the
-    /// size of entries, as in [`Stats::appended_size`](crate::Stats::appended_size), and of what the
-    /// log notes for itself: at most 32 bytes for each sync that no write follows within a second,
-    /// and a few bytes at the end of each segment.
+    /// Keeps every position after which at most this many bytes have been appended. This counts the
+    /// size of entries, as in [`Stats::appended_size`](crate::Stats::appended_size), and of the
+    /// log's own notes: at most 32 bytes for each sync that no write follows within a second, and a
+    /// few bytes at the end of each segment.
     LastBytes(u64),
-    /// Keeps what both of the others would keep, so disk space is bounded whatever is written in that
-    /// time.
+    /// Keeps every position that both of the others would keep, so disk space is bounded whatever
+    /// is written in that time.
     LastUpTo {
         /// As in [`Last`](Self::Last).
         duration: Duration,
@@ -75,55 +77,57 @@ impl History {
 }
 
 impl Options {
-    /// Sets how much of its history the store keeps for followers of its [changes], so that a follower
-    /// that was away can resume. Default: [`History::None`].
+    /// Sets how much of its history the store keeps for followers of its [changes], so that a
+    /// follower that was away can resume. Default: [`History::None`].
     ///
-    /// # What is promised
+    /// # What is guaranteed
     ///
-    /// A [position](crate::Reader::position) within the setting can be resumed:
-    /// [`changes`](crate::Reader::changes) from there returns every change since, and no
-    /// [`HistoryGone`](Error::HistoryGone). This holds after every kind of merge: automatic, at open
-    /// and close, by [`merge`](crate::Bitcask::merge), of chosen or of all segments, on a full disk.
-    /// It holds when the store is closed and opened again with the same setting or a larger one, and
-    /// after a crash, provided that the position itself was durable. It holds for followers in other
+    /// A follower can resume at any [position](crate::Reader::position) within the setting:
+    /// [`changes`](crate::Reader::changes) from there returns every later change, and never
+    /// [`HistoryGone`](Error::HistoryGone). This holds after every kind of merge: automatic, at
+    /// open and close, by [`merge`](crate::Bitcask::merge), of chosen or of all segments, on a full
+    /// disk. It holds after the store is closed and reopened with the same setting or a larger one,
+    /// and after a crash if the position itself was durable. It holds for followers in other
     /// processes, which open the store [read-only](crate::ReadOnly), and in a
     /// [backup](crate::Bitcask::backup), which includes the history of its moment.
     ///
     /// There are three exceptions:
     ///
     /// - [`clear`](crate::Bitcask::clear) removes the history too, and its followers resync.
-    /// - What is gone stays gone: a larger setting applies to what the log still holds.
-    /// - At most 32,768 sealed segments, an eighth of what a store may have, are kept for their
-    ///   history. Each open that writes leaves a segment, however small, and those that are kept are
-    ///   not folded. So a store that is opened and closed once per second keeps nine hours. An open
-    ///   takes some tenths of a millisecond for each segment.
+    /// - History that is gone stays gone: a larger setting applies only to what the log still
+    ///   holds.
+    /// - At most 32,768 sealed segments, an eighth of a store's limit, are kept for their history.
+    ///   Each open that writes leaves a segment, however small, and kept segments are not folded.
+    ///   So a store that is opened and closed once per minute keeps at most three weeks. Each
+    ///   segment adds some tenths of a millisecond to the time that opening takes.
     ///
     /// # What it costs
     ///
-    /// Merges leave alone the segments at the end of the log that hold history within the setting, and
-    /// reclaim what is older. The unit is a segment, so up to one
-    /// [`segment_size`](Self::segment_size) more than the setting is kept. What is dead in these
-    /// segments takes disk space until they are past the setting, which merges notice by their next
-    /// check: [`Stats::history_size`](crate::Stats::history_size) returns how much that is, and
-    /// [`SegmentStats::history`](crate::SegmentStats::history) which segments are kept.
+    /// Merges leave the segments alone that hold history within the setting, and reclaim older
+    /// ones. The unit is a segment, so up to one [`segment_size`](Self::segment_size) more than the
+    /// setting is kept. Dead entries in these segments take disk space until the segments are past
+    /// the setting and merges notice that, at their next check.
+    /// [`Stats::history_size`](crate::Stats::history_size) returns the size of these entries, and
+    /// [`SegmentStats::history`](crate::SegmentStats::history) shows which segments are kept.
     ///
-    /// History is not given up on a full disk. If that is what fills the disk, open the store with a
+    /// A full disk does not end history. If history is what fills the disk, open the store with a
     /// smaller setting and merge.
     ///
-    /// You can change the setting each time you open the store. A [`ReadOnly`](crate::ReadOnly) store
-    /// ignores it.
+    /// You can change the setting each time you open the store. A [`ReadOnly`](crate::ReadOnly)
+    /// store ignores it.
     ///
-    /// # By which clock
+    /// # Which clock decides
     ///
-    /// A segment that was sealed since the store was opened is kept for the duration from its seal on, by
-    /// the monotonic clock: setting the time of day neither ends history early nor extends it.
+    /// A segment that was sealed since the store was opened is kept for the duration, counted from
+    /// its seal by the monotonic clock: setting the time of day neither ends history early nor
+    /// extends it.
     ///
-    /// For older segments, the times of their entries count, and a clock that has jumped ahead by more
-    /// than a minute is not believed for a day. In any case such a segment is past once the store has
-    /// been open for the duration. Time in which the machine slept or the store was closed looks like a
-    /// jump, so history may be kept for up to one more duration of being open. If the log was written
-    /// to while the clock was wrong, this history may end early, or be kept longer, by as much as the
-    /// clock was wrong.
+    /// For older segments, the times of their entries count, and a clock that has jumped ahead by
+    /// more than a minute is not believed for a day. In any case, such a segment expires once the
+    /// store has been open for the duration. Time during which the machine slept or the store was
+    /// closed looks like a jump, so history may be kept until the store has been open for one more
+    /// duration. If the log was written while the clock was wrong, this history may end early or
+    /// late by the clock's error.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -136,7 +140,7 @@ impl Options {
     /// db.put("key", "old")?;
     /// db.put("key", "new")?;
     /// db.merge_opt(MergeOptions::new().force(true))?;
-    /// // Both changes are still there, and so is the space that the old value takes.
+    /// // Both changes still exist, and so does the space that the old value takes.
     /// let mut changes = db.changes(position)?;
     /// assert!(changes.try_recv()?.is_some() && changes.try_recv()?.is_some());
     /// assert!(db.stats().history_size > 0);

@@ -33,13 +33,13 @@ pub enum SyncPolicy {
 }
 
 impl SyncPolicy {
-    /// Refuses an interval that makes no sense.
+    /// Refuses an interval that is too short.
     pub(crate) fn check(self) -> Result<()> {
         match self {
             Self::Interval(interval) if interval < INTERVAL_MIN => Err(Error::InvalidOption {
                 name: "sync_policy",
                 value: format!("Interval({})", shown(interval)),
-                reason: "an interval has to be a millisecond at least; use `SyncPolicy::Always`",
+                reason: "an interval must be at least a millisecond; use `SyncPolicy::Always`",
             }),
             _ => Ok(()),
         }

@@ -95,9 +95,9 @@ impl WriteOptions {
     ///
     /// A key that is absent or expired gets the time to live that it would get without `keep_ttl`:
     /// the one set by [`ttl`](Self::ttl) or [`expires_at`](Self::expires_at), or the store's
-    /// default. In a batch or a transaction that has changed the key before, the time to live that is kept is
-    /// the one of that change. So `ttl` and `keep_ttl` together set a time to live when the key is created, and
-    /// later writes do not extend it.
+    /// default. If the same batch or transaction has already changed the key, the time to live of
+    /// that change is kept. So `ttl` and `keep_ttl` together set a time to live when the key is
+    /// created, and later writes do not extend it.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -127,7 +127,8 @@ impl WriteOptions {
         self
     }
 
-    /// Returns the options for one change of a batch: those of `own`, and these where it sets nothing.
+    /// Returns the options for one change of a batch: those of `own`, or these where `own` sets
+    /// nothing.
     pub(crate) fn of_change(self, own: Self) -> Self {
         if own.lifetime != Lifetime::OfStore {
             return own;
@@ -136,7 +137,7 @@ impl WriteOptions {
     }
 
     /// Returns the options for a change that follows another one of the same key in a batch or a
-    /// transaction. A time to live that is kept is that of the earlier change.
+    /// transaction. `keep_ttl` then keeps the time to live of the earlier change.
     pub(crate) fn following(self, earlier: Self, earlier_is_put: bool) -> Self {
         let durable = if earlier.durable == Some(true) { earlier.durable } else { self.durable };
         match (self.keep_ttl, earlier_is_put) {

@@ -138,7 +138,7 @@ impl Recovery<'_> {
             next = match stop {
                 Stop::End { next, .. } if next > id => Some(next),
                 Stop::End { .. } => {
-                    let reason = "the end entry names a segment that is not younger";
+                    let reason = scan::END_LEADS_BACK;
                     return Err(Error::corrupt(link.file.path(), link.end, reason));
                 }
                 Stop::Nothing { .. } | Stop::Bad { .. } => None,
@@ -196,7 +196,7 @@ impl Recovery<'_> {
         Ok(unlisted)
     }
 
-    /// Like [`Chain::refuse_damage`], but for a store with a concurrent writer, who may have been
+    /// Like [`Chain::refuse_damage`], but for a store with a concurrent writer, which may have been
     /// in the middle of writing the bad entry. If a mark shows that the entry must be complete by
     /// now, the log is read again.
     pub(super) fn refuse_lasting_damage(

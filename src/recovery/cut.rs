@@ -41,7 +41,7 @@ impl Chain {
         let last = self.links.last().map(|link| link.id);
         let links = self.links.iter().map(|link| {
             let rotated = Some(link.id) < last;
-            let reason = if rotated { "there is more behind the end entry" } else { self.reason };
+            let reason = if rotated { "more bytes follow the end entry" } else { self.reason };
             (&link.file, Place::new(link.id, link.end), link.end, reason)
         });
         let after = later.iter().map(|(id, file)| {

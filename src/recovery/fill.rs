@@ -39,8 +39,8 @@ struct Origin {
     number: u32,
     /// Lock 8.
     hint: Mutex<SegmentHint>,
-    /// Lock 7: held while the hint is rebuilt. If that finds the segment damaged too, the damage is kept
-    /// here, so that the segment is not read again for every shard.
+    /// Lock 7: held while the hint is rebuilt. If that finds the segment damaged too, the damage is
+    /// kept here, so that the segment is not read again for every shard.
     damage: Mutex<Option<SegmentDamage>>,
 }
 
@@ -60,10 +60,10 @@ pub(crate) struct Filler {
     /// Lock 8: newest first. Empty when all shards are filled.
     origins: Mutex<Arc<[Origin]>>,
     /// Whether a writer in another process may remove files meanwhile.
-    beside_writer: bool,
+    has_writer: bool,
     /// The removal time of the shards' earlier content, if they are refilled from other
     /// segments.
-    anew: Option<u64>,
+    refill_time: Option<u64>,
     /// Number of slots in all hints.
     slots_len: u64,
     /// The first shard that no thread has claimed.
@@ -99,8 +99,8 @@ impl Filler {
             fs: recovery.fs.clone(),
             dir: recovery.dir.clone(),
             identity,
-            beside_writer: recovered.beside_writer,
-            anew: None,
+            has_writer: recovered.has_writer,
+            refill_time: None,
             slots_len: summaries.sum(),
             origins: Mutex::new(origins.into()),
             next: AtomicUsize::new(0),
@@ -148,8 +148,8 @@ impl Filler {
     /// Refills all shards. In each shard, readers find either the old or the new content. The
     /// caller is the only thread that changes the shards. The old content counts as removed at
     /// `time`.
-    pub(crate) fn fill_anew(&mut self, keydir: &Keydir, time: u64) -> Result<()> {
-        self.anew = Some(time);
+    pub(crate) fn refill(&mut self, keydir: &Keydir, time: u64) -> Result<()> {
+        self.refill_time = Some(time);
         while let Some(shards) = self.next_shards() {
             self.fill(keydir, shards)?;
         }
@@ -176,7 +176,7 @@ impl Filler {
     }
 
     /// Fills all shards, on several processors if that is worthwhile.
-    pub(crate) fn fill_at_once(&self, keydir: &Keydir) -> Result<()> {
+    pub(crate) fn fill_in_parallel(&self, keydir: &Keydir) -> Result<()> {
         std::thread::scope(|scope| {
             let work = || while self.fill_next(keydir) {};
             for _ in 1..self.threads() {
@@ -228,7 +228,7 @@ impl Filler {
             let runs: Vec<&[HintSlot]> =
                 rests.iter_mut().map(|rest| split_run(rest, number)).collect();
             let mut shard = keydir.shard(number);
-            if self.anew.is_some() || !shard.is_filled() || made(Mistake::FilledAgain) {
+            if self.refill_time.is_some() || !shard.is_filled() || made(Mistake::FilledAgain) {
                 let filled = self.fill_shard(origins, &mut shard, &runs);
                 if filled.is_ok() && self.unfilled.fetch_sub(1, Ordering::AcqRel) == 1 {
                     *self.origins.lock() = Arc::default();
@@ -271,7 +271,7 @@ impl Filler {
             }
             gains.push((segment, gained));
         }
-        shard.filled(fill, self.anew.unwrap_or(0));
+        shard.filled(fill, self.refill_time.unwrap_or(0));
         // The shard is still locked: no entry that it names can be counted as lost before it is
         // counted as gained.
         for (segment, gained) in gains {
@@ -284,7 +284,7 @@ impl Filler {
     /// process has removed the file, the held segment is read. Otherwise everything is read from
     /// the file, so that a bad sector is an error.
     fn held<'a>(&self, segment: &'a Arc<Segment>) -> Result<&'a Arc<Segment>> {
-        let is_held = self.beside_writer.then_some(segment);
+        let is_held = self.has_writer.then_some(segment);
         is_held.ok_or_else(|| Error::MissingSegment { path: segment.path().to_path_buf() })
     }
 

@@ -48,7 +48,7 @@ pub(crate) struct Recovered {
     pub(crate) segments: Vec<(Arc<Segment>, SegmentHint)>,
     pub(crate) report: RecoveryReport,
     /// Whether a writer in another process may remove the files of these segments.
-    beside_writer: bool,
+    has_writer: bool,
 }
 
 /// Opened sealed segments. They stay readable whatever a concurrent writer removes, and are kept
@@ -112,7 +112,7 @@ impl Recovery<'_> {
                 segments.push((Arc::new(segment), SegmentHint::in_memory(hint)));
             }
         }
-        Ok(Recovered { manifest, segments, report, beside_writer: false })
+        Ok(Recovered { manifest, segments, report, has_writer: false })
     }
 
     /// Reads a store as it is, with or without a concurrent writer, and changes nothing.
@@ -141,7 +141,7 @@ impl Recovery<'_> {
             let segment = Segment::new(id, file.path(), Kind::Log, bytes);
             segments.push((Arc::new(segment), SegmentHint::in_memory(hint)));
         }
-        Ok(Recovered { manifest, segments, report, beside_writer: true })
+        Ok(Recovered { manifest, segments, report, has_writer: true })
     }
 
     /// Opens the sealed segments, and returns the files that exist afterwards.

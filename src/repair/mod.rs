@@ -1,12 +1,13 @@
-//! Verifies and salvages stores that can't be opened or that nobody trusts.
+//! Verifies and salvages stores that can't be opened or can't be trusted.
 //!
 //! [`verify`] reports what is wrong with a store and changes nothing. [`salvage`] copies everything
-//! that still checks into a new store. The store need not be one that opens.
+//! that is still intact into a new store. The store does not have to be one that can be opened.
 //!
-//! - The store is only read: nothing is locked, truncated, or written. It may be on a read-only disk.
-//! - Only checksums are trusted, and they cover the place of their bytes. Nothing is read through a
+//! - The store is only read: nothing is locked, truncated, or written. It may be on a read-only
+//!   disk.
+//! - Only checksums are trusted; they also cover the place of the bytes. Nothing is read through a
 //!   mapping.
-//! - Damage never hides what lies behind it.
+//! - Damage never hides intact data after it.
 //!
 //! ```
 //! # use std::ops::ControlFlow;
@@ -59,19 +60,19 @@ pub(crate) use verify::verify_on;
 
 /// Reports what is wrong with a store, and what opening it would do.
 ///
-/// Reads the whole log and changes nothing. It continues where opening gives up: behind damage,
-/// without a manifest, past segments that are missing. It compares each hint and each index with its
-/// segment. The store may be in use: what a writer is doing is not reported as damage.
+/// Reads the whole log and changes nothing. It continues where opening gives up: after damage,
+/// without a manifest, past missing segments. It compares each hint and each index with its
+/// segment. The store may be in use: a write in progress is not reported as damage.
 ///
-/// Needs memory for the hint of one segment, which is 16 bytes for each entry in it, or for three
-/// times its index, and for what is found.
+/// Needs memory for the findings, and for the hint of one segment (16 bytes for each entry) or
+/// three times its index.
 ///
 /// # Errors
 ///
-/// [`NotFound`](crate::Error::NotFound) or [`NotADirectory`](crate::Error::NotADirectory) if the path
-/// holds no store, [`UnsupportedVersion`](crate::Error::UnsupportedVersion) if a newer release wrote
-/// the manifest, and whatever else prevents the verification, such as a shortage of file descriptors.
-/// What is wrong with the store is not an error, but part of the [`Diagnosis`].
+/// [`NotFound`](crate::Error::NotFound) or [`NotADirectory`](crate::Error::NotADirectory) if the
+/// path holds no store, [`UnsupportedVersion`](crate::Error::UnsupportedVersion) if a newer release
+/// wrote the manifest, and whatever else prevents the verification, such as a shortage of file
+/// descriptors. Problems of the store itself are not errors: they are part of the [`Diagnosis`].
 ///
 /// ```
 /// # use bitcask::{Bitcask, Options, repair};
@@ -91,46 +92,49 @@ pub fn verify(path: impl AsRef<Path>) -> Result<Diagnosis> {
     verify::verify_on(&Env::default(), path.as_ref())
 }
 
-/// Copies everything that still checks in a store into a new store, and lists what could not be read.
+/// Copies everything that is still intact in a store into a new store, and lists what could not be
+/// read.
 ///
-/// For each key, the newest entry that checks counts. That is the one with the highest timestamp:
+/// For each key, the newest intact entry counts. That is the one with the highest timestamp:
 /// timestamps rise through the log whatever the clock does, and merges keep them. If the entry is a
-/// put, it is copied with its expiry, whether it has expired or not. If it is a delete, the key is left
-/// out. The new store holds one entry for each key and nothing else. It is durable when this function
-/// returns, and has an identity of its own. `from` is not changed.
+/// put, it is copied with its expiry, whether it has expired or not. If it is a delete, the key is
+/// left out. The new store holds one entry for each key and nothing else. It is durable when this
+/// function returns, and has a new identity. `from` is not changed.
 ///
-/// Needs memory for a keydir, as an open store does, and for the largest entry. Reads the store three
-/// to four times.
+/// Needs memory for a keydir, as an open store does, and for the largest entry. Reads the store
+/// three to four times.
 ///
 /// What to know about the result:
 ///
-/// - *Damaged entries can't be named.* If the newest entry of a key is damaged, the key has the value
-///   of an older one, unless that was merged away. If the damaged entry was a delete, the key is back.
-/// - *Batches.* The parts of a batch that check are copied. [`SalvageReport::torn_batches`] lists the
-///   batches that have lost a part. A batch without an end at the very end of an unsealed segment was
-///   never acknowledged, and is left out, as it is when a store is opened.
+/// - *Damaged entries can't be attributed to a key.* If the newest entry of a key is damaged, the
+///   key has the value of an older entry, unless a merge has removed that entry. If the damaged
+///   entry was a delete, the key is back.
+/// - *Batches.* The intact parts of a batch are copied. [`SalvageReport::torn_batches`] lists the
+///   batches that have lost a part. A batch without an end at the very end of an unsealed segment
+///   was never acknowledged, and is left out, as it is when a store is opened.
 /// - *Without a manifest* every segment is read. That includes segments that a merge or a clear had
-///   superseded and that a crash kept from being removed, so keys that were cleared or deleted may be
-///   back. With a manifest that checks, such files are left out and listed in
+///   superseded but a crash kept from being removed, so keys that were cleared or deleted may be
+///   back. If the manifest is intact, such files are left out and listed in
 ///   [`SalvageReport::leftovers`].
-/// - *Compressed values* are copied as they are. If this build has no codec for a value, neither the
-///   value nor older values of its key are copied. [`SalvageReport::lost_keys`] lists these keys.
-/// - *Permissions.* The new store is created with the default permissions, whatever those of the damaged
-///   one were. [`salvage_opt`] creates it with others.
+/// - *Compressed values* are copied as they are. If this build has no codec for a value, neither
+///   the value nor older values of its key are copied. [`SalvageReport::lost_keys`] lists these
+///   keys.
+/// - *Permissions.* The new store is created with the default permissions, whatever permissions the
+///   damaged store had. To choose others, use [`salvage_opt`].
 /// - *Quarantine.* Files that recovery has set aside are not read.
 ///   [`SalvageReport::quarantine`] lists them.
 ///
-/// The closure is called with the progress after about every MiB and after each segment. It ends the
+/// The closure receives the progress after about every MiB and after each segment. It can end the
 /// salvage by returning [`ControlFlow::Break`]. In that case, and after a failure, `to` is emptied
 /// again, or removed if it did not exist.
 ///
 /// # Errors
 ///
 /// [`InvalidTarget`](crate::Error::InvalidTarget) if `to` lies within `from` or is not empty,
-/// [`Locked`](crate::Error::Locked) while somebody writes to either store, the errors of [`verify`]
-/// for `from`, and whatever the operating system reports. If a crash interrupts a salvage, opening `to`
-/// and the next salvage into it fail with [`Unfinished`](crate::Error::Unfinished): remove the
-/// directory.
+/// [`Locked`](crate::Error::Locked) while another process or handle has either store open for
+/// writing, the errors of [`verify`] for `from`, and whatever the operating system reports. If a
+/// crash interrupts a salvage, opening `to` and the next salvage into it fail with
+/// [`Unfinished`](crate::Error::Unfinished): remove the directory.
 ///
 /// ```
 /// # use std::ops::ControlFlow;

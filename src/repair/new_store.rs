@@ -1,7 +1,7 @@
 //! The store that a salvage writes: its segments are outputs with one entry for each key.
 //!
-//! Each segment is durable and has its hint before the next one is begun. The manifest is written last,
-//! and makes a store of the directory.
+//! Each segment is durable and has its hint before the next one is begun. The manifest is written
+//! last, and makes a store of the directory.
 
 use crate::error::Result;
 use crate::fs::Fs;
@@ -15,7 +15,7 @@ use crate::segment::write::draft::Draft;
 use crate::segment::write::output::Output;
 use crate::segment::{Dir, SegmentId};
 
-/// A store in the making.
+/// A store that is being made.
 pub(super) struct NewStore<'a> {
     fs: &'a Fs,
     dir: &'a Dir,
@@ -78,7 +78,7 @@ impl<'a> NewStore<'a> {
         Ok(())
     }
 
-    /// Makes the output, if there is one, a sealed segment.
+    /// Turns the output, if there is one, into a sealed segment.
     fn finish_output(&mut self) -> Result<()> {
         let Some(mut output) = self.output.take() else { return Ok(()) };
         output.flush()?;
@@ -87,8 +87,8 @@ impl<'a> NewStore<'a> {
         Ok(())
     }
 
-    /// Writes the manifest, which makes all of it a durable store. `last_timestamp` is no earlier than
-    /// the timestamp of any entry that the store was made from.
+    /// Writes the manifest, which makes all of it a durable store. `last_timestamp` is no earlier
+    /// than the timestamp of any entry that the store was made from.
     ///
     /// The names of the segments are durable already. Those of hints need not be, as hints can be
     /// rebuilt.

@@ -3,7 +3,7 @@
 //! - With a manifest that can be relied on, these are the segments that it lists, and the unsealed
 //!   segments. All others are leftovers, which could bring deleted keys back.
 //! - Without a manifest, these are all segments of the store to which most of them belong.
-//! - A segment is recognized by its header, or by its name if the header does not check.
+//! - A segment is recognized by its header, or by its name if the header is damaged.
 //! - Planning reads only the manifest, names, headers, and sources of timestamps: the summaries of
 //!   hints, and the first entries of segments.
 
@@ -71,7 +71,7 @@ impl FoundFile {
         self.header.map_or(self.name, |header| header.id)
     }
 
-    /// Returns what is wrong with the header, for a segment of this store.
+    /// Returns what is wrong with the header of a segment of this store.
     fn header_damage(&self, identity: Option<Identity>) -> Result<Option<Damage>> {
         let (Some(header), Some(identity)) = (self.header, identity) else {
             return Ok(self.damage.clone());
@@ -80,7 +80,7 @@ impl FoundFile {
         checked.err().map(|error| damage(error, 0)).transpose()
     }
 
-    /// Returns whether there is anything behind the header, as far as that can be read.
+    /// Returns whether anything follows the header, as far as that can be read.
     fn has_content(&self, fs: &Fs) -> Result<bool> {
         let Some(file) = fs.open_if_exists(&self.path)? else { return Ok(false) };
         match scan::end_of_content(&file, FIRST_OFFSET) {
@@ -107,7 +107,7 @@ impl RepairPlan {
             let path = dir.path().join(&entry.name);
             match FileKind::of(&entry.name) {
                 FileKind::Log(name) => {
-                    // A writer beside us may have removed it.
+                    // A concurrent writer may have removed it.
                     let Some(file) = fs.open_if_exists(&path)? else { continue };
                     let one = FoundFile::new(name, &file)?;
                     let created = one.header.map(|header| header.created);
@@ -148,8 +148,8 @@ impl RepairPlan {
         self.latest = times.into_iter().fold(self.latest, u64::max);
     }
 
-    /// Returns the manifest if it can be relied on: it checks, belongs to this store, and does not
-    /// look older than the segments.
+    /// Returns the manifest if it can be relied on: it is intact, belongs to this store, and does
+    /// not look older than the segments.
     fn reliable_manifest(
         &mut self,
         fs: &Fs,
@@ -164,7 +164,7 @@ impl RepairPlan {
                 self.damage.push(reason("the manifest is missing"));
                 return Ok(None);
             }
-            // We can't know how to read a newer version.
+            // This build can't read a newer version.
             Err(error) if error.is_unsupported() => return Err(error),
             Err(error) => {
                 self.damage.push(damage(error, 0)?);
@@ -191,14 +191,14 @@ impl RepairPlan {
                 return Ok(None);
             }
         }
-        let is_there = |id: SegmentId| {
+        let exists = |id: SegmentId| {
             let is_it =
                 |found: &&FoundFile| found.id() == id && found.header.is_none_or(|h| is_ours(&h));
             found.iter().find(is_it).is_some()
         };
         let listed = manifest.sealed.iter().map(|sealed| sealed.id);
         let named = listed.chain(manifest.log_exists.then_some(manifest.log));
-        let missing: Vec<_> = named.filter(|id| !is_there(*id)).map(|id| dir.log(id)).collect();
+        let missing: Vec<_> = named.filter(|id| !exists(*id)).map(|id| dir.log(id)).collect();
         let is_unlisted = |header: &SegmentHeader| {
             is_ours(header) && header.kind == Kind::Merged && !manifest.lists(header.id)
         };

@@ -5,8 +5,8 @@
 //!   copies of entries in others.
 //! - All puts are replayed first, so that a slot names the newest put of its key. Then all deletes
 //!   are replayed, and a slot is removed if its put is no newer. What is left is live.
-//! - All entries were found to check before. Keys and timestamps of those that slots name are read
-//!   again.
+//! - The survey has found all these entries valid. Keys and timestamps of the entries that slots
+//!   name are read again.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ pub(super) struct Replay<'a> {
 }
 
 impl<'a> Replay<'a> {
-    /// Begins without keys. The hash is that of the new store.
+    /// Begins without keys. `hash_seed` is the new store's.
     pub(super) fn new(env: &'a Env, subjects: &'a [RepairSubject], hash_seed: u64) -> Self {
         let keydir = Keydir::new((env.hasher)(hash_seed));
         (0..SHARD_COUNT).for_each(|number| keydir.shard(number).clear(0));

@@ -1,4 +1,4 @@
-//! What verification and salvage report, and how it is printed.
+//! The reports of verification and salvage, and how they are printed.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -7,41 +7,41 @@ use crate::error::Result;
 use crate::recovery::RecoveryReport;
 use crate::store::Damage;
 
-/// What [`verify`](super::verify) has found. Its `Display` output is meant for people.
+/// The findings of [`verify`](super::verify). Its `Display` output is meant for people.
 #[derive(Debug)]
 #[non_exhaustive]
-#[must_use = "a diagnosis tells of damage"]
+#[must_use = "a diagnosis may contain damage"]
 pub struct Diagnosis {
-    /// What opening the store for writing would do now: what it would cut off and set aside,
-    /// remove, and rebuild. Or the error with which it would fail.
+    /// What opening the store for writing would do now (cut off and set aside, remove, and
+    /// rebuild), or the error with which it would fail.
     pub opening: Result<RecoveryReport>,
     /// Segments that were read.
     pub segments: u64,
-    /// Puts and deletes that check, including dead ones.
+    /// Valid puts and deletes, including dead ones.
     pub entries: u64,
     /// Deletes among these entries.
     pub tombstones: u64,
-    /// Size of everything that checks, in bytes: entries, not headers.
+    /// Total size of the intact entries in bytes, without segment headers.
     pub size: u64,
-    /// Data that was written and is missing or can't be read, or a manifest that can't be
-    /// relied on.
+    /// Written data that is missing or can't be read, or a manifest that can't be relied on.
     pub damage: Vec<Damage>,
-    /// Where the log ends in bytes that do not check, with nothing behind them that does. A crash
-    /// leaves such bytes of writes that were not durable yet. Opening sets them aside.
+    /// Where the log ends in invalid bytes with nothing valid after them. A crash leaves such
+    /// remains of writes that were not durable yet. Opening sets them aside.
     pub torn: Vec<Damage>,
-    /// What is wrong with hints and indexes. It costs the time to rebuild them and nothing else. If
-    /// a file checks but does not match its segment, its reason says to delete it.
+    /// Problems of hints and indexes. They cost only the time to rebuild the files. If a file's
+    /// checksums match but its contents do not match its segment, the reason says to delete the
+    /// file.
     pub derived: Vec<Damage>,
-    /// Files that nothing needs any more, and that opening removes. Beside a writer these may be
-    /// files that a merge is writing.
+    /// Files that nothing needs any more, and that opening removes. While a writer has the store
+    /// open, these may be files that a merge is writing.
     pub leftovers: Vec<PathBuf>,
     /// Files that earlier recoveries have set aside.
     pub quarantine: Vec<PathBuf>,
 }
 
 impl Diagnosis {
-    /// Returns whether everything could be read and nothing that was written is missing. Derived
-    /// files do not count.
+    /// Returns whether everything could be read and no written data is missing. Derived files do
+    /// not count.
     pub fn is_clean(&self) -> bool {
         self.damage.is_empty() && self.torn.is_empty()
     }
@@ -66,7 +66,8 @@ impl fmt::Display for Diagnosis {
         let Self { segments, entries, tombstones, size, .. } = self;
         write!(
             f,
-            "{entries} entries check, {tombstones} of them deletes: {size} bytes in {segments} segments"
+            "{entries} valid entries, {tombstones} of them deletes: \
+             {size} bytes in {segments} segments"
         )
     }
 }
@@ -95,7 +96,7 @@ pub struct Lost {
     pub offset: u64,
     /// Number of bytes.
     pub size: u64,
-    /// What does not check.
+    /// Why they are invalid.
     pub reason: String,
 }
 
@@ -106,22 +107,23 @@ impl fmt::Display for Lost {
     }
 }
 
-/// What [`salvage`](super::salvage) has done. Its `Display` output is meant for people.
+/// What [`salvage`](super::salvage) did. Its `Display` output is meant for people.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SalvageReport {
-    /// Whether there was a manifest that could be relied on. Without one, deleted keys may be back.
+    /// Whether the store had a manifest that could be relied on. Without one, deleted keys may be
+    /// back.
     pub had_manifest: bool,
     /// Segments that were read.
     pub segments: u64,
-    /// Puts and deletes that check, including dead ones.
+    /// Valid puts and deletes, including dead ones.
     pub entries: u64,
     /// Keys that were copied, including expired ones.
     pub keys: u64,
     /// Size of the new store's segments, in bytes.
     pub size: u64,
-    /// What is wrong with files as a whole: a manifest that can't be relied on, or a segment that
-    /// is missing, belongs to another store, or has a damaged header.
+    /// Problems of whole files: a manifest that can't be relied on, or a segment that is missing,
+    /// belongs to another store, or has a damaged header.
     pub damage: Vec<Damage>,
     /// Bytes that could not be read.
     pub lost: Vec<Lost>,
@@ -135,7 +137,8 @@ pub struct SalvageReport {
     pub leftovers: Vec<PathBuf>,
     /// Files that recovery had set aside, which were not read.
     pub quarantine: Vec<PathBuf>,
-    /// Whether the progress callback has ended the salvage early. Then there is no new store.
+    /// Whether the progress callback has ended the salvage early. In that case no new store was
+    /// made.
     pub cancelled: bool,
 }
 
@@ -160,18 +163,18 @@ impl fmt::Display for SalvageReport {
         list(f, "left out, not needed", self.leftovers.iter().map(|path| path.display()))?;
         list(f, "set aside earlier, not read", self.quarantine.iter().map(|path| path.display()))?;
         if !self.had_manifest {
-            writeln!(f, "there was no manifest to rely on: deleted keys may be back")?;
+            writeln!(f, "the store had no manifest to rely on: deleted keys may be back")?;
         }
         let Self { keys, size, entries, segments, .. } = self;
         write!(f, "{keys} keys copied, {size} bytes, from {entries} entries in {segments} segments")
     }
 }
 
-/// How far a salvage has come.
+/// The progress of a salvage.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SalvageProgress {
-    /// Bytes that have been read. Those that are read several times count each time.
+    /// Bytes that have been read. Bytes that are read several times count each time.
     pub size_done: u64,
     /// Bytes to be read.
     pub size_total: u64,

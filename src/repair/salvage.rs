@@ -1,12 +1,11 @@
-//! Copies everything that still checks into a new store.
+//! Copies everything that is still intact into a new store.
 //!
-//! 1. Survey: read every segment, and note which parts check.
+//! 1. Survey: read every segment, and note which parts are valid.
 //! 2. Replay: all puts, then all deletes, so that slots name what is live.
 //! 3. Copy what slots name, segment by segment, and write the manifest.
 //!
-//! An entry that was found to check and can't be read a moment later is lost too. But if its key
-//! has to be compared, the salvage ends with an error, and the next attempt will find the entry
-//! lost.
+//! An entry that was intact in the survey but can't be read later is lost too. But if its key has
+//! to be compared, the salvage ends with an error, and the next attempt will find the entry lost.
 
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
@@ -26,10 +25,10 @@ use crate::segment::read::scan::{Scanned, refusal};
 use crate::segment::{Dir, SEGMENTS_LIMIT};
 use crate::store::{Damage, Env, NewDir, damage, new_identity};
 
-/// Passes over each segment; one fewer for a segment without deletes.
+/// Number of passes over each segment; one fewer for a segment without deletes.
 const PASSES: u64 = 4;
 
-/// Keys that are listed whose values this build can't read.
+/// Maximum number of listed keys whose values this build can't read.
 const LOST_KEYS_MAX: usize = 1000;
 
 type SalvageCallback<'a> = &'a mut dyn FnMut(&SalvageProgress) -> ControlFlow<()>;
@@ -43,7 +42,7 @@ pub(crate) fn salvage_on(
 ) -> Result<SalvageReport> {
     let (env, from) = &env.enter(from)?;
     let fs = &env.fs;
-    // Only a writer creates a lock file, so where there is none, nobody writes.
+    // Only a writer creates a lock file, so without one there is no writer.
     let _lock = keep_writers_out(fs, from)?;
     let plan = RepairPlan::new(env, from)?;
     if plan.subjects.len() as u64 > SEGMENTS_LIMIT {
@@ -83,13 +82,13 @@ fn keep_writers_out(fs: &Fs, dir: &Dir) -> Result<Option<Lock>> {
     match file.try_lock() {
         Ok(None) => Err(Error::Locked { path: dir.path().into(), pid: None, ended: false }),
         Ok(locked) => Ok(locked),
-        // A file system that has no locks, or that has to be written to for a lock, is no reason
-        // not to read.
+        // If the file system does not support locks, or is read-only, the salvage reads all the
+        // same.
         Err(_) => Ok(None),
     }
 }
 
-/// A salvage that is under way.
+/// A salvage in progress.
 struct Salvage<'a> {
     env: &'a Env,
     plan: &'a RepairPlan,

@@ -1,6 +1,6 @@
-//! Which parts of a segment check, and which do not.
+//! Which parts of a segment are valid, and which are not.
 //!
-//! - Bytes behind the last entry of an unsealed segment are no damage, since the log may end there.
+//! - Bytes after the last entry of an unsealed segment are not damage, since the log may end there.
 //!   They are *torn*. If they hold the end of a batch, that batch was never acknowledged and is
 //!   torn too.
 //! - Memory is needed for the lists of lost bytes and of the runs between them, and for a hint if
@@ -15,7 +15,7 @@ use crate::fs::{File, is_failed_read};
 use crate::key_hash::KeyHash;
 use crate::segment::hint::HintBuilder;
 use crate::segment::read::resync::{LostBytes, ResyncItem, ResyncWalk};
-use crate::segment::read::scan::{Scanned, end_of_content};
+use crate::segment::read::scan::{Scanned, end_of_content, too_short};
 use crate::segment::{FIRST_OFFSET, SegmentId};
 
 /// Bytes between two reports of the progress, roughly.
@@ -33,9 +33,9 @@ pub(super) struct SegmentSurvey {
     pub(super) entries: u64,
     pub(super) tombstones: u64,
     /// The highest timestamp of all entries, including end entries and entries that only carry a
-    /// mark. Zero if there are no entries.
+    /// mark. Zero without entries.
     pub(super) last_timestamp: u64,
-    /// Bytes that do not check and once did.
+    /// Bytes that were valid once and are not any more.
     pub(super) lost: Vec<LostBytes>,
     /// Set if an unsealed segment ends in anything but zeros or an end entry.
     pub(super) torn: Option<LostBytes>,
@@ -135,8 +135,8 @@ impl SegmentSurvey {
         }
     }
 
-    /// Ends an unsealed segment before bytes that are no entry, and before the batch to which they
-    /// belong.
+    /// Ends an unsealed segment before bytes that are not an entry, and before the batch to which
+    /// they belong.
     fn tear(&mut self, bytes: Range<u64>, reason: String, batch: Option<&OpenBatch>) {
         let Some(&OpenBatch { start, entries, tombstones }) = batch else {
             self.torn = Some(LostBytes { bytes, reason });
@@ -160,7 +160,7 @@ impl SegmentSurvey {
         let mut add_lost = |bytes, reason: String| self.lost.push(LostBytes { bytes, reason });
         if size < end && !is_lost {
             // Only padding is missing, but a mapping of the file needs it.
-            add_lost(size..end, format!("the file ends here, {end} bytes were written"));
+            add_lost(size..end, too_short(end));
         }
         if let Some(OpenBatch { start, .. }) = batch {
             add_lost(end..end, "the segment ends within a batch".to_owned());

@@ -1,7 +1,7 @@
 //! Verifies a store from outside.
 //!
-//! What a writer beside us is doing is no damage: what does not check is read again, and a segment
-//! that the manifest has dropped meanwhile is left out.
+//! A concurrent write is not damage: invalid bytes are read again, and a segment that the manifest
+//! has dropped meanwhile is left out.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -20,7 +20,7 @@ use crate::segment::read::scan::refusal;
 use crate::segment::{Dir, SegmentId};
 use crate::store::{Damage, Env, damage, dry_run};
 
-/// Attempts to read something that a writer keeps changing.
+/// Maximum number of attempts to read something that a writer keeps changing.
 const ATTEMPTS: usize = 100;
 
 pub(crate) fn verify_on(env: &Env, path: &Path) -> Result<Diagnosis> {
@@ -41,7 +41,7 @@ impl Verifier<'_> {
         let plan = self.observe(|| RepairPlan::new(self.env, self.dir), fine)?;
         let mut held = OpenedSegments::default();
         let opening = self.observe(|| dry_run(self.env, self.dir, &mut held), Result::is_ok);
-        // There may be as many open files in it as there are segments.
+        // It may hold as many open files as the store has segments.
         drop(held);
         let mut diagnosis = Diagnosis {
             opening,
@@ -59,7 +59,7 @@ impl Verifier<'_> {
         let keydir = seed.map(|seed| Keydir::new((self.env.hasher)(seed)));
         for subject in &plan.subjects {
             match self.examine(&plan, subject, keydir.as_ref()) {
-                // It was sealed, merged and removed meanwhile.
+                // A writer has sealed, merged and removed it meanwhile.
                 Err(Error::MissingSegment { .. })
                     if self.is_gone(&plan, subject.id) || is_ahead(&plan, subject) => {}
                 Err(error @ Error::MissingSegment { .. }) => {
@@ -88,8 +88,8 @@ impl Verifier<'_> {
 
     /// Returns whether a writer has removed a segment meanwhile.
     ///
-    /// A segment that was sealed is not needed as soon as it is no longer listed. Its id says
-    /// nothing: that of a merged segment may be above the log's.
+    /// A sealed segment is no longer needed once the manifest no longer lists it. Its id proves
+    /// nothing: a merged segment may have a higher id than the log's segments.
     fn is_gone(&self, plan: &RepairPlan, id: SegmentId) -> bool {
         let Some(then) = &plan.manifest else { return false };
         let Ok(Some(now)) = Manifest::read(&self.env.fs, self.dir) else { return false };
@@ -97,8 +97,8 @@ impl Verifier<'_> {
         !(now.lists(id) || may_be_unsealed)
     }
 
-    /// Reads a segment. If something in an unsealed segment does not check, reads it again until
-    /// two reads give the same result.
+    /// Reads a segment. If an unsealed segment has anything invalid, reads it again until two reads
+    /// give the same result.
     fn examine(
         &self,
         plan: &RepairPlan,
@@ -156,7 +156,7 @@ impl Verifier<'_> {
         diagnosis.tombstones += found.tombstones;
         diagnosis.size += found.runs.iter().map(|run| run.end - run.start).sum::<u64>();
         if subject.sealed.is_none() && found.entries > 0 {
-            // Something was written behind the torn bytes, so they are damage.
+            // Entries follow the torn bytes, so those are damage.
             diagnosis.damage.append(&mut diagnosis.torn);
         }
         diagnosis.damage.append(&mut damage);
@@ -165,7 +165,7 @@ impl Verifier<'_> {
         Ok(())
     }
 
-    /// Records a segment that the end entry of an unsealed one names, and that is missing.
+    /// Returns the damage if the end entry of an unsealed segment names a segment that is missing.
     fn missing(
         &self,
         plan: &RepairPlan,
@@ -200,8 +200,10 @@ impl Verifier<'_> {
                 {
                     return Ok(None);
                 }
-                (Some(_), Some(_)) => "the hint checks but does not match its segment; delete it",
-                _ => "the hint does not check; it is rebuilt when the store is opened",
+                (Some(_), Some(_)) => {
+                    "the hint is intact but does not match its segment; delete it"
+                }
+                _ => "the hint is damaged; it is rebuilt when the store is opened",
             }
         };
         Ok(Some(Damage::new(path, 0, reason)))
@@ -216,14 +218,14 @@ impl Verifier<'_> {
         let reason = if has_index(fs, self.dir, source) {
             "the index does not match its segment; delete it"
         } else {
-            "the index does not check; it is rebuilt when keys are read in order"
+            "the index is damaged; it is rebuilt when keys are read in order"
         };
         Ok(Some(Damage::new(self.dir.index(source.id), 0, reason)))
     }
 }
 
-/// Returns whether only an end entry says that a segment is needed. A writer prepares such a
-/// segment ahead and may give it up, without changing the manifest.
+/// Returns whether only an end entry names the segment. A writer prepares such a segment ahead and
+/// may give it up without changing the manifest.
 fn is_ahead(plan: &RepairPlan, subject: &RepairSubject) -> bool {
     let first = plan.manifest.as_ref().map(|manifest| manifest.log);
     subject.sealed.is_none() && first.is_some_and(|first| first != subject.id)

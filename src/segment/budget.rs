@@ -5,7 +5,7 @@
 //!   a quarter of them. The rest is for threads, which need two each, for other libraries, and for
 //!   the keydir's tables, whose mappings are so large, 64 MiB each, that memory bounds their
 //!   number.
-//! - Sealed segments leave a part of that quarter to new ones.
+//! - Sealed segments leave a part of that quarter to new segments.
 //! - No store needs a descriptor for each of its segments. A descriptor is kept where a file's name
 //!   may be removed before its readers are gone. Kept descriptors take at most a quarter of those
 //!   that the process may have.
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::fs;
 
-/// Mappings that sealed segments leave to new ones.
+/// Number of mappings that sealed segments leave to new segments.
 const NEW_MAX: usize = 256;
 
 /// The mappings of segments.
@@ -32,7 +32,7 @@ pub(crate) enum Wanted {
     Sealed,
 }
 
-/// A count of units, and the limit of that count.
+/// The number of units taken, and its limit.
 #[derive(Debug)]
 struct Budget {
     taken: AtomicUsize,
@@ -44,7 +44,7 @@ struct Budget {
 pub(super) struct Unit(&'static Budget);
 
 impl Budget {
-    /// Takes a unit if this many are left besides it.
+    /// Takes a unit if that leaves at least this many.
     fn take(&'static self, left: usize) -> Option<Unit> {
         let limit = (self.limit)().saturating_sub(left);
         let next = |taken: usize| (taken < limit).then_some(taken + 1);
@@ -96,8 +96,8 @@ pub(crate) fn mappings_left() -> usize {
     mappings_limit().saturating_sub(left_to_new(Wanted::Sealed)).saturating_sub(mappings())
 }
 
-/// Returns which sealed segments should get the mappings that are left: the largest, and of equally
-/// large ones the youngest. The lengths are given oldest first.
+/// Returns which sealed segments should get the remaining mappings: the largest, and among equally
+/// large ones the youngest. `lengths` is oldest first.
 pub(crate) fn worth_mapping(lengths: &[u64]) -> Vec<bool> {
     worth(lengths, mappings_left())
 }
@@ -188,14 +188,17 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_taken_than_there_may_be_and_what_is_dropped_can_be_taken_again() {
+    fn no_more_units_are_taken_than_allowed_and_dropped_ones_can_be_retaken() {
         static THREE: Budget = Budget { taken: AtomicUsize::new(0), limit: || 3 };
         let units: Vec<Unit> = (0..5).filter_map(|_| THREE.take(1)).collect();
         assert_eq!(units.len(), 2, "one is left");
         let last = THREE.take(0);
         assert!(last.is_some() && THREE.take(0).is_none());
         drop(units);
-        assert!(THREE.take(1).is_some() && THREE.take(1).is_some(), "each goes at once");
+        assert!(
+            THREE.take(1).is_some() && THREE.take(1).is_some(),
+            "each is given back immediately"
+        );
         drop(last);
         assert_eq!(THREE.taken.load(Ordering::Relaxed), 0);
     }

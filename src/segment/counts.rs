@@ -1,12 +1,11 @@
-//! What is counted about a segment in use: the bytes that slots name, and the appends that no slot
-//! names yet.
+//! Counters of a segment in use: the bytes that slots name, and the appends that no slot names yet.
 
 use super::Segment;
 use crate::mistake::{Mistake, made};
 use crate::sync::{AtomicU64, Ordering};
 
-/// Counters that writers change. They have a cache line of their own, away from what readers load
-/// all the time.
+/// Counters that writers change. They have their own cache line, away from what readers load all
+/// the time.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(super) struct SegmentCounts {

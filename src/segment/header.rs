@@ -1,7 +1,7 @@
 //! The first 64 bytes of every segment: what it is and which store it belongs to.
 //!
-//! - The header is written and synced before the segment gets its name. So a header that does not
-//!   check is damage, never a torn write.
+//! - The header is written and synced before the segment gets its name. So an invalid header is
+//!   damage, never a torn write.
 //! - The first 64 bytes and their checksum keep this form in every later version, so that an old
 //!   build can tell a newer segment from a damaged one.
 
@@ -29,7 +29,7 @@ const CHECKSUM_AT: usize = CREATED_AT + 8 + 12;
 
 const _: () = assert!(ID_AT == 16 && CHECKSUM_AT + 4 == SIZE);
 
-/// What distinguishes a store from every other.
+/// The identity of a store, which distinguishes it from every other store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub(crate) store_id: u64,
@@ -37,7 +37,7 @@ pub(crate) struct Identity {
     pub(crate) hash_seed: u64,
 }
 
-/// How a segment came to be. The numbers are stored on disk: never renumber.
+/// How a segment was created. The numbers are stored on disk: never renumber.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// Writes append to it.
@@ -106,14 +106,14 @@ impl SegmentHeader {
         Ok(Self { kind, id: SegmentId(id), identity, created })
     }
 
-    /// Reads the header of a file and checks that the file is the segment that its name says.
+    /// Reads the header of a file, and checks that the file is the segment that its name states.
     pub(crate) fn read(file: &File, id: SegmentId, identity: Identity) -> Result<Self> {
         let header = Self::load(file)?;
         header.check(file.path(), id, identity)?;
         Ok(header)
     }
 
-    /// Checks that the header is that of the segment that the file's name says.
+    /// Checks that the header belongs to the segment that the file's name states.
     pub(crate) fn check(&self, path: &Path, id: SegmentId, identity: Identity) -> Result<()> {
         let (at, reason) = if self.identity != identity {
             (STORE_ID_AT, "the segment belongs to another store")

@@ -16,7 +16,7 @@ mod names;
 pub(crate) mod read;
 #[expect(
     clippy::module_inception,
-    reason = "the folder holds all that segments need, the file one of them"
+    reason = "the folder holds everything about segments, the file the type"
 )]
 mod segment;
 mod set;

@@ -42,7 +42,7 @@ impl Dir {
         self.0.join("MANIFEST.spare")
     }
 
-    /// The name of a file that is not complete yet.
+    /// The temporary name of a file that is not complete yet.
     pub(crate) fn temporary(path: &Path) -> PathBuf {
         let mut name = path.as_os_str().to_owned();
         name.push(".tmp");
@@ -54,14 +54,14 @@ impl Dir {
         self.0.join("quarantine")
     }
 
-    /// The quarantine file for the bytes behind a place. A place is never used again, so no two
-    /// cuts share a name.
+    /// The quarantine file for the bytes after a place. A place is never reused, so no two cuts
+    /// share a name.
     pub(crate) fn quarantined(&self, place: Place) -> PathBuf {
         self.quarantine().join(format!("{}-{}.bytes", place.segment, place.offset))
     }
 }
 
-/// What a file in the store's directory is, judged by its name.
+/// The kind of a file in the store's directory, judged by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FileKind {
     Log(SegmentId),

@@ -14,12 +14,13 @@ use crate::fs::{Fs, Lock};
 use crate::prefetch::prefetch;
 use crate::segment::budget::Wanted;
 use crate::segment::read::map::Bytes;
+use crate::segment::read::scan::too_short;
 use crate::segment::read::stored::{StoredEntry, refusal};
 
 /// The sizes of end entries and of entries that only carry a mark.
 const NOTE_SIZES: [u64; 2] = [padded(HEADER_SIZE as u64 + 4), END_SIZE_MAX];
 
-/// Bytes that a processor loads at once. No processor that we know of loads fewer.
+/// Number of bytes that a processor loads together. No processor that we know of loads fewer.
 const CACHE_LINE: usize = 64;
 
 /// An open segment, which can be read up to its end.
@@ -29,13 +30,13 @@ pub(crate) struct Segment {
     path: PathBuf,
     pub(super) bytes: Bytes,
     kind: Kind,
-    /// What the hint says about all entries, once the segment is sealed.
+    /// The hint's summary of all entries, once the segment is sealed.
     summary: OnceLock<Summary>,
     /// When this process sealed the segment, by the monotonic clock.
     sealed_at: OnceLock<u64>,
     pub(super) counts: SegmentCounts,
     pub(super) index: index::SegmentIndex,
-    /// A lock that keeps others from the file for as long as anybody holds the segment.
+    /// A lock that keeps others from the file for as long as the segment is held.
     pub(super) lock: OnceLock<Arc<Lock>>,
 }
 
@@ -48,7 +49,7 @@ impl Segment {
     }
 
     /// Opens a sealed segment of a known length. It is mapped if `is_wanted` is set and a mapping
-    /// can be had.
+    /// is available.
     pub(crate) fn sealed(
         fs: &Fs,
         dir: &Dir,
@@ -62,8 +63,7 @@ impl Segment {
         let kind = SegmentHeader::read(&file, id, identity)?.kind;
         let size = file.size()?;
         if size < length {
-            let reason = format!("the file ends here, the manifest lists {length} bytes");
-            return Err(Error::corrupt(&path, size, reason));
+            return Err(Error::corrupt(&path, size, too_short(length)));
         }
         let bytes = if is_wanted {
             Bytes::mapped(fs, &file, length, length, Wanted::Sealed)
@@ -85,13 +85,13 @@ impl Segment {
         self.kind
     }
 
-    /// Records what the hint says, when the segment is sealed.
+    /// Records the hint's summary when the segment is sealed.
     pub(crate) fn summarize(&self, summary: Summary) {
         // A segment is sealed once, so the cell is empty.
         let _ = self.summary.set(summary);
     }
 
-    /// Returns what the hint says, or `None` if the segment is not sealed.
+    /// Returns the hint's summary, or `None` if the segment is not sealed.
     pub(crate) fn summary(&self) -> Option<&Summary> {
         self.summary.get()
     }
@@ -111,8 +111,8 @@ impl Segment {
         self.bytes.end()
     }
 
-    /// Returns the place behind the last put or delete. Entries behind that place are about the log
-    /// itself.
+    /// Returns the place after the last put or delete. Entries after that place are notes of the
+    /// log itself.
     pub(crate) fn last_end(self: &Arc<Self>) -> Place {
         let mut end = self.size();
         let note_before = |end: u64| {
@@ -131,13 +131,13 @@ impl Segment {
         Place::new(self.id, end)
     }
 
-    /// Makes what was appended below `end` readable.
+    /// Makes the bytes appended below `end` readable.
     pub(crate) fn advance(&self, end: u64) {
         self.bytes.advance(end);
     }
 
-    /// Reads the entry at an offset that a slot or a hint named. The caller has to check its
-    /// checksum. Whatever its sizes say, the entry does not reach beyond the segment.
+    /// Reads the entry at an offset that a slot or a hint names. The caller must verify its
+    /// checksum. Whatever sizes it states, the returned entry does not reach beyond the segment.
     pub(crate) fn entry(self: &Arc<Self>, offset: u64) -> Result<StoredEntry<'_>> {
         if let Some(rest) = self.bytes.lend_from(offset) {
             // An entry may take several cache lines, which should be loaded at the same time.
@@ -150,15 +150,12 @@ impl Segment {
         self.entry_on_demand(offset)
     }
 
-    #[expect(
-        clippy::inline_always,
-        reason = "each get comes here, and it is called from two places"
-    )]
+    #[expect(clippy::inline_always, reason = "every get calls this, from one of two places")]
     #[inline(always)]
     pub(super) fn decode(&self, bytes: &[u8], offset: u64) -> Result<Header> {
         match Header::decode(bytes) {
             Ok(Some(header)) => Ok(header),
-            Ok(None) => Err(self.corrupt(offset, "there are zeros instead of an entry")),
+            Ok(None) => Err(self.corrupt(offset, "zeros instead of an entry")),
             Err(invalid) => Err(self.invalid(offset, invalid)),
         }
     }
@@ -177,7 +174,7 @@ impl Segment {
     }
 }
 
-/// Prefetches as many bytes as a small entry takes.
+/// Prefetches the number of bytes that a small entry takes.
 fn prefetch_lines(bytes: &[u8]) {
     for at in [0, CACHE_LINE, 2 * CACHE_LINE] {
         bytes.get(at).into_iter().for_each(prefetch);

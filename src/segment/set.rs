@@ -1,10 +1,10 @@
 //! The open segments of a store.
 //!
-//! - Keydir slots name a segment by a number in memory of 18 bits. On disk a segment is named by
-//!   its id of 32 bits.
+//! - Keydir slots name a segment by an in-memory number of 18 bits. On disk, an id of 32 bits names
+//!   it.
 //! - Looking up a segment by its number takes no lock. A segment is in the set before a slot names
-//!   it, and stays until nobody can have seen such a slot. It leaves the set, and its number is
-//!   used again, when all guards from before its removal are gone.
+//!   it, and stays until no reader can have seen such a slot. It leaves the set, and its number can
+//!   be reused, when all guards from before its removal are dropped.
 //! - Values hold the segment itself, never its number.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -18,10 +18,10 @@ use crate::error::{Error, Result};
 use crate::mistake::{Mistake, made};
 use crate::sync::{Instant, Mutex};
 
-/// Segments that the number in a slot can tell apart.
+/// Number of segments that the number in a slot can distinguish.
 pub(crate) const SEGMENTS_LIMIT: u64 = 1 << 18;
 
-/// Segments per chunk. A chunk is allocated when the first of its numbers is used.
+/// Number of segments per chunk. A chunk is allocated when the first of its numbers is used.
 const CHUNK_LEN: usize = if cfg!(all(test, loom)) { 1 << 3 } else { 1 << 10 };
 const CHUNKS: usize = (1 << 18) / CHUNK_LEN;
 
@@ -29,11 +29,11 @@ const _: () = assert!(CHUNK_LEN * CHUNKS == 1 << 18 && SEGMENTS_LIMIT == 1 << 18
 
 type SegmentChunk = Box<[Published<Arc<Segment>>]>;
 
-/// All open segments of a store, by number. A clone is another handle of the same set.
+/// All open segments of a store, by number. A clone is another handle to the same set.
 #[derive(Debug, Clone)]
 pub(crate) struct Segments {
     numbered: Arc<SegmentSlots>,
-    /// The keydir's: its slots lead to numbers.
+    /// The keydir's collector, since slots lead to numbers.
     collector: Collector,
     /// Lock 7: the segments that have not been removed.
     listed: Arc<Mutex<Listed>>,
@@ -57,12 +57,12 @@ struct SegmentSlots {
 struct Numbers {
     /// The lowest number that was never used.
     next: u32,
-    /// Numbers that can be used again.
+    /// Numbers that can be reused.
     free: Vec<u32>,
-    /// Numbers of removed segments to which no guard can lead any more.
+    /// Numbers of removed segments that no guard can reach any more.
     unseen: Vec<u32>,
-    /// Numbers of removed segments that the set still holds, each with the time of its removal,
-    /// oldest first.
+    /// Numbers of removed segments that the set still holds, each with its removal time, oldest
+    /// first.
     retired: VecDeque<(u32, Instant)>,
 }
 
@@ -79,7 +79,7 @@ impl SegmentSlots {
         self.chunks.get(number / CHUNK_LEN)?.get()?.get(number % CHUNK_LEN)
     }
 
-    /// Gives a segment a number of its own.
+    /// Assigns a number to a segment.
     fn add(&self, segment: Arc<Segment>, guard: &Guard<'_>) -> Result<u32> {
         let mut numbers = self.numbers.lock();
         let number = match numbers.free.pop() {
@@ -99,7 +99,7 @@ impl SegmentSlots {
         Ok(number)
     }
 
-    /// Frees the numbers to which no guard can lead any more. Returns whether there were any.
+    /// Frees the numbers that no guard can reach any more. Returns whether there were any.
     fn free_unseen(self: &Arc<Self>, guard: &Guard<'_>) -> bool {
         let unseen = std::mem::take(&mut self.numbers.lock().unseen);
         if unseen.is_empty() {
@@ -108,7 +108,7 @@ impl SegmentSlots {
         for slot in unseen.iter().filter_map(|number| self.slot(*number)) {
             slot.replace(None, guard);
         }
-        // This runs after what `replace` has retired.
+        // This runs after the closure that `replace` has retired.
         let (all, len) = (Arc::downgrade(self), unseen.len());
         guard.retire(move || {
             all.upgrade().into_iter().for_each(|all| drop(all.numbers.lock().retired.drain(..len)));
@@ -176,11 +176,12 @@ impl Segments {
         Some(segment)
     }
 
-    /// Frees what was removed or replaced, in the keydir too, as far as nobody can be reading it.
+    /// Frees whatever was removed or replaced, in the keydir too, as far as no reader can still use
+    /// it.
     ///
-    /// What is retired is freed only when somebody pins, and the disk space of a removed file only
-    /// with its mapping. If somebody is reading, which may be the caller itself if it holds a
-    /// guard, the rest is left to the next call. This call queues nothing.
+    /// Retired memory is otherwise freed only when a thread pins, and the disk space of a removed
+    /// file only with its mapping. What a reader may still use is left to the next call; the caller
+    /// itself counts as a reader if it holds a guard. This call queues nothing.
     pub(crate) fn free_retired(&self) {
         self.collector.free_retired();
         if self.numbered.free_unseen(&self.collector.pin()) {
@@ -196,20 +197,20 @@ impl Segments {
         (retired.len() as u64, oldest.max(self.collector.oldest()))
     }
 
-    /// Returns how many numbers can't be used now. Nobody knows when those can be used that wait
-    /// for guards.
+    /// Returns how many numbers can't be used now. This includes the numbers that wait for guards,
+    /// whose end is unknown.
     pub(super) fn numbers_in_use(&self) -> u64 {
         let numbers = self.numbered.numbers.lock();
         u64::from(numbers.next).saturating_sub(numbers.free.len() as u64)
     }
 
-    /// Returns whether nobody can still be reading a segment that was removed from the set.
+    /// Returns whether no reader can still be using a segment that was removed from the set.
     pub(crate) fn is_quiescent(&self) -> bool {
         self.numbered.numbers.lock().retired.is_empty()
     }
 
-    /// Returns whether anybody besides the set and the caller holds a segment. The answer holds as
-    /// long as nobody gets the segment from the set meanwhile.
+    /// Returns whether a segment has holders other than the set and the caller. The answer remains
+    /// valid as long as no thread gets the segment from the set meanwhile.
     pub(crate) fn is_held(&self, segment: &Arc<Segment>) -> bool {
         let mut listed = self.listed.lock();
         listed.whole = None;

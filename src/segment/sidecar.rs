@@ -1,7 +1,7 @@
 //! Files that are derived from a segment: hints and indexes.
 //!
-//! A derived file gets its name when it is complete. Derived files are removed if something that
-//! can't be derived needs their space.
+//! A derived file gets its name once it is complete. Derived files are removed if data that can't
+//! be derived needs their space.
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use super::{Dir, FileKind};
 use crate::error::{Error, Result};
 use crate::fs::{self, Access, Fs, ends_writing};
 
-/// Inodes that derived files leave to other files.
+/// Number of inodes that derived files leave to other files.
 const FILES_LEFT: u64 = 8;
 
 /// Returns whether the file system has inodes left for a derived file.
@@ -55,7 +55,7 @@ pub(super) fn write(
 /// and runs it again: indexes first, then hints, one, two, four at a time. Readers that need a
 /// removed file read the segment instead.
 ///
-/// The space of a file that somebody has open is freed when that file is closed.
+/// If a removed file is still open, its space is freed when it is closed.
 pub(crate) fn making_room<T>(
     fs: &Fs,
     dir: &Dir,
@@ -87,7 +87,7 @@ pub(crate) fn derived_size(fs: &Fs, dir: &Dir) -> u64 {
     sizes.sum()
 }
 
-/// Returns the derived files, the most expendable first.
+/// Returns the derived files, most expendable first.
 fn derived_files(fs: &Fs, dir: &Dir) -> VecDeque<PathBuf> {
     let (mut indexes, mut hints) = (VecDeque::new(), VecDeque::new());
     for entry in fs.list(dir.path()).unwrap_or_default() {

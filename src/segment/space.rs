@@ -1,13 +1,13 @@
-//! The last space on the disk, which is left to writers and the manifest.
+//! The last space on the disk, which is reserved for writers and the manifest.
 //!
-//! Merges and indexes can wait. They ask here before they take space, so that the disk does not fill up
-//! because of them.
+//! Merges and indexes can wait. They check here before they take space, so that they do not fill up
+//! the disk.
 
 use super::Dir;
 use crate::error::{Error, Result};
 use crate::fs::Fs;
 
-/// Bytes that are left to writers and the manifest, in a store of the usual segment size.
+/// Number of bytes reserved for writers and the manifest, in a store with the default segment size.
 const LEFT_MIN: u64 = 32 << 20;
 
 /// Refuses with `NoSpace` if a file of this size would take the last space on the disk.

@@ -6,8 +6,9 @@ use super::Histogram;
 /// [`Reader::counters`](crate::Reader::counters).
 ///
 /// All counts are totals that never decrease while the store is open. For rates, subtract two of
-/// them with [`since`](Self::since). What the store *is*, its sizes and numbers of segments, is in
-/// [`Stats`](crate::Stats). In a store that was opened read-only, all but the figures of gets are 0.
+/// them with [`since`](Self::since). For the state of the store, such as its size and number of
+/// segments, see [`Stats`](crate::Stats). In a store that was opened read-only, all figures except
+/// those of gets are 0.
 ///
 /// # Gets
 ///
@@ -20,7 +21,7 @@ use super::Histogram;
 /// # Latencies
 ///
 /// Gets and writes are so fast that reading the clock would cost a large part of their time. So
-/// each thread times one in 128 of its gets, and one in 128 of its writes. The figures are those of
+/// each thread times one in 128 of its gets, and one in 128 of its writes. The latencies cover only
 /// this sample: [`count`](Histogram::count) is about a 128th of the true number. `get_many` is not
 /// timed. Every sync and every merge is timed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,7 +67,7 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Returns what was counted since an earlier moment: the difference to the counters of that
+    /// Returns what was counted since an earlier moment: the difference from the counters of that
     /// moment.
     ///
     /// ```

@@ -10,7 +10,7 @@ use std::time::Duration;
 const FIRST_BITS: u32 = 6;
 /// The last bucket holds everything above 2 to this power, in nanoseconds: 73 minutes.
 const LAST_BITS: u32 = 42;
-/// Each power of two has 2 to this power buckets.
+/// Each power of two is divided into 2 to this power buckets.
 const STEP_BITS: u32 = 2;
 /// Number of buckets.
 pub(crate) const BUCKET_COUNT: usize = 2 + (((LAST_BITS - FIRST_BITS) as usize) << STEP_BITS);
@@ -103,11 +103,11 @@ impl Histogram {
     pub fn quantile(&self, share: f64) -> Duration {
         let rank = rank(self.count(), share);
         let mut seen = 0;
-        let is_there = |count: &u64| {
+        let is_reached = |count: &u64| {
             seen += count;
             seen >= rank
         };
-        let bucket = self.counts.iter().position(is_there).unwrap_or(0);
+        let bucket = self.counts.iter().position(is_reached).unwrap_or(0);
         Duration::from_nanos(upper_bound(bucket).min(self.max))
     }
 
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_of_nothing_are_zero_and_odd_shares_count_as_the_nearest() {
+    fn figures_of_no_operations_are_zero_and_odd_shares_count_as_the_nearest() {
         let nothing = Histogram::default();
         assert_eq!(nothing.count(), 0);
         let figures = [nothing.sum(), nothing.mean(), nothing.max(), nothing.quantile(0.5)];
@@ -257,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn a_difference_holds_what_came_in_between() {
+    fn a_difference_holds_the_operations_in_between() {
         let (before, later) = (of(&[70, 9000]), of(&[70, 9000, 70, 300]));
         let since = later.since(&before);
         assert_eq!((since.count(), since.sum()), (2, Duration::from_nanos(370)));

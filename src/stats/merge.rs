@@ -55,7 +55,7 @@ impl PlannedSegment {
 /// Why a segment is merged. Displayed as a phrase for people.
 ///
 /// ```
-/// assert_eq!(bitcask::MergeReason::Small.to_string(), "small, and so is its neighbour");
+/// assert_eq!(bitcask::MergeReason::Small.to_string(), "small, folded with its neighbours");
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -84,11 +84,11 @@ impl fmt::Display for MergeReason {
         f.write_str(match self {
             Self::DeadRatio => "a large part is dead",
             Self::DeadSize => "many bytes are dead",
-            Self::Small => "small, and so is its neighbour",
+            Self::Small => "small, folded with its neighbours",
             Self::Expired => "much is dead or expired",
-            Self::Idle => "enough is dead for a store at rest",
+            Self::Idle => "enough is dead for an idle store",
             Self::Chosen => "chosen by the caller",
-            Self::Forced => "all were asked for",
+            Self::Forced => "all segments were requested",
         })
     }
 }

@@ -8,9 +8,9 @@ use crate::error::Result;
 impl Bitcask {
     /// Removes all keys, and reclaims their disk space.
     ///
-    /// Afterwards, [`changes`](crate::Reader::changes) rejects positions from before the clear, also
-    /// those that [`keep_history`](crate::Options::keep_history) would keep from a merge. In
-    /// an empty store, this does nothing, and positions stay valid.
+    /// Afterwards, [`changes`](crate::Reader::changes) rejects positions from before the clear,
+    /// even those that [`keep_history`](crate::Options::keep_history) protects from merges. In an
+    /// empty store, `clear` does nothing, and positions stay valid.
     ///
     /// Atomic, and durable when this returns: after a crash, either all keys exist or the store is
     /// empty. Held values stay readable. Waits for a [`backup`](Self::backup) in progress, and for
@@ -38,7 +38,7 @@ impl Bitcask {
         let inner = &self.inner;
         let writer = inner.writer()?;
         let mut turn = writer.merging.interrupt()?;
-        // As in a merge, and before this thread holds guards of its own.
+        // As in a merge, and before this thread holds any guard.
         inner.segments.free_retired();
         let _files = writer.files.lock();
         let _maintenance = writer.log.lock_maintenance();

@@ -47,10 +47,11 @@ impl Bitcask {
         if result.is_ok()
             && let Ok(writer) = self.inner.writer()
         {
-            // No other thread merges any more.
+            // By now no other thread merges.
             writer.merging.reopen();
             Inner::fold_at_close(&self.inner);
-            // Not even the merge thread, if it is the one that closes from within `on_finish`.
+            // From now on no thread merges, not even the merge thread if it closes the store from
+            // `on_finish`.
             writer.merging.close();
             result = writer.log.check();
         }
@@ -60,7 +61,7 @@ impl Bitcask {
             // Sealed segments were synced before they were listed, and are never cut.
             Inner::leave_to_recovery(&self.inner);
         }
-        Inner::outlive(&self.inner);
+        Inner::prepare_to_outlive(&self.inner);
         self.inner.segments.free_retired();
         self.inner.release_lock();
         result
@@ -75,7 +76,7 @@ impl Drop for Bitcask {
 }
 
 impl Inner {
-    /// Seals everything, including the active segment. The last thing that a store does.
+    /// Seals everything, including the active segment. This is the last thing that a store does.
     fn seal_all(&self) -> Result<()> {
         let Ok(log) = self.log() else { return Ok(()) };
         log.check()?;
@@ -84,7 +85,7 @@ impl Inner {
         log.seal_all(&self.keydir)
     }
 
-    /// Tells followers that the log ends here, and lets another writer open the store. Remaining
+    /// Notifies followers that the log ends here, and lets another writer open the store. Remaining
     /// holders of the store only read.
     pub(super) fn release_lock(&self) {
         if let Ok(writer) = self.writer() {

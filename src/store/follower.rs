@@ -3,7 +3,7 @@
 //! - As long as the log has only grown, the new part is read from where the last refresh ended, and
 //!   applied in log order, batch by batch, as the writer does it.
 //! - After a merge or a clear, or if anything has changed unexpectedly, everything that the
-//!   manifest now lists is loaded anew, alongside the old state. Each shard is replaced as a whole,
+//!   manifest now lists is reloaded, alongside the old state. Each shard is replaced as a whole,
 //!   and the old segments are removed last. Held values stay readable.
 //! - The log ends where entries stop being valid: a writer may be about to write there. The end is
 //!   read again before it is reported as damage.
@@ -94,7 +94,7 @@ impl Inner {
                 return Err(Error::corrupt(&self.dir.manifest(), 0, reason));
             }
             let before = refreshing.last_timestamp;
-            let follows = !refreshing.is_stale && self.has_only_gone_on(&manifest);
+            let follows = !refreshing.is_stale && self.has_only_grown(&manifest);
             let result = if follows {
                 self.follow(&manifest, before)
             } else {
@@ -106,7 +106,7 @@ impl Inner {
             self.segments.free_retired();
             if let Ok(last) = result {
                 is_new |= !follows || last > before;
-                // A writer that lost its last writes may have started again at an earlier time.
+                // A writer that lost its last writes may have continued from an earlier time.
                 refreshing.last_timestamp = last;
                 self.clock.reach(last);
                 refreshing.end = Some(self.found_end());
@@ -124,7 +124,7 @@ impl Inner {
     }
 
     /// Returns whether everything known is still part of the log, and nothing was merged.
-    fn has_only_gone_on(&self, manifest: &Manifest) -> bool {
+    fn has_only_grown(&self, manifest: &Manifest) -> bool {
         let old = self.manifest.get(Clone::clone);
         let listed: BTreeMap<SegmentId, _> =
             manifest.sealed.iter().map(|sealed| (sealed.id, *sealed)).collect();
@@ -194,7 +194,7 @@ impl Inner {
             match stop {
                 Stop::End { next, .. } if next > id => break Some(next),
                 Stop::End { .. } => {
-                    let reason = "the end entry names a segment that is not younger";
+                    let reason = scan::END_LEADS_BACK;
                     return Err(Error::corrupt(segment.path(), segment.size(), reason));
                 }
                 Stop::Nothing { .. } => break None,
@@ -279,7 +279,7 @@ impl Inner {
         Ok(())
     }
 
-    /// Switches a segment to a mapping: it is sealed, so nobody cuts it.
+    /// Switches a segment to a mapping: it is sealed, so it is never cut.
     fn map_sealed(&self, number: u32, segment: &Arc<Segment>) -> Result<()> {
         let (id, length, identity) = (segment.id(), segment.size(), self.identity);
         let source = HintSource { id, identity, length };
@@ -292,8 +292,8 @@ impl Inner {
         Ok(())
     }
 
-    /// Loads everything anew, alongside the existing state. Returns the highest timestamp that is
-    /// or was in it.
+    /// Reloads everything, alongside the existing state. Returns the highest timestamp that is or
+    /// was in it.
     ///
     /// If that fails, some shards may already name new segments. Those segments stay; new segments
     /// that no shard names are removed.
@@ -304,7 +304,7 @@ impl Inner {
         held: &mut OpenedSegments,
     ) -> Result<u64> {
         let old = self.segments.all();
-        let loaded = self.load_beside(manifest, refreshing.last_timestamp, held);
+        let loaded = self.load_alongside(manifest, refreshing.last_timestamp, held);
         if loaded.is_ok() {
             for (number, _) in old {
                 self.segments.remove(number);
@@ -332,7 +332,7 @@ impl Inner {
         half.retain(|number| named.contains(number));
     }
 
-    fn load_beside(
+    fn load_alongside(
         &self,
         manifest: &Manifest,
         before: u64,
@@ -345,7 +345,7 @@ impl Inner {
         // Before the segments: a follower that finds one of them must know which history is gone.
         self.manifest.set(manifest.clone());
         let mut filler = Filler::new(&recovery, &recovered, &self.segments)?;
-        filler.fill_anew(&self.keydir, before + 1)?;
+        filler.refill(&self.keydir, before + 1)?;
         Ok(recovered.last_timestamp())
     }
 }

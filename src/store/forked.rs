@@ -21,7 +21,7 @@ impl Inner {
 
     /// Returns the error for a child that was forked by a closure while its caller was holding
     /// `held`. The child keeps it held.
-    pub(super) fn lose<T>(&self, held: T) -> Error {
+    pub(super) fn forget_held<T>(&self, held: T) -> Error {
         std::mem::forget(held);
         self.opener.refusal()
     }
@@ -45,7 +45,7 @@ impl Bitcask {
     pub(super) fn abandon(&mut self) -> Error {
         std::mem::forget(std::mem::take(&mut self.workers));
         if let Role::Writer(writer) = &self.inner.role {
-            self.inner.fs.let_go(&writer.lock_file);
+            self.inner.fs.release(&writer.lock_file);
         }
         self.inner.opener.refusal()
     }

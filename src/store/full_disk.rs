@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use super::Inner;
 use crate::error::{Error, Result};
-use crate::merge::{Host as _, Merge, gives_back};
+use crate::merge::{Host as _, Merge, frees_something};
 use crate::segment::space::check_space;
 use crate::segment::{SegmentId, sidecar};
 use crate::stats::{MergePlan, MergeReason, MergeReport};
@@ -25,11 +25,11 @@ impl Inner {
         check_space(&self.fs, &self.dir, self.options.segment_size, size)
     }
 
-    /// Reclaims space on a full disk: merges the segments of a plan one by one, as long as one has
-    /// no live entries or its live entries can be copied, and no stop is requested. Returns whether
-    /// all of them are done. Skips segments that were to be folded if copying them would free
-    /// nothing; the result is then `false`.
-    pub(super) fn squeeze(
+    /// Reclaims space on a full disk: merges the segments of a plan one by one, as long as the next
+    /// one has no live entries or there is space to copy them, and no stop is requested. Returns
+    /// whether all of them were merged. Skips segments that were to be folded if copying them would
+    /// free nothing; the result is then `false`.
+    pub(super) fn merge_one_by_one(
         &self,
         pending: &mut Option<Merge>,
         plan: &MergePlan,
@@ -42,7 +42,7 @@ impl Inner {
         let small = plan.segments.iter().filter(|planned| planned.reason == MergeReason::Small);
         let small: BTreeSet<u32> = small.map(|planned| planned.id).collect();
         let mut in_vain = self.segment_stats();
-        in_vain.retain(|each| small.contains(&each.id) && !gives_back(each));
+        in_vain.retain(|each| small.contains(&each.id) && !frees_something(each));
         let mut left: BTreeSet<u32> = plan.segments.iter().map(|planned| planned.id).collect();
         left.retain(|id| in_vain.iter().all(|each| each.id != *id));
         let (mut failed, mut has_given_up, mut is_new) = (BTreeSet::new(), false, false);
@@ -58,8 +58,8 @@ impl Inner {
                 Some((id, needed)) if self.fs.available_space(self.dir.path())? >= needed => {
                     match self.merge_one(pending, SegmentId(id), report, &mut run) {
                         Ok(false) => return Ok(false),
-                        // Slots may name only its copies: nothing else is merged before these are
-                        // listed.
+                        // Its copies may be the only entries that some slots name, so nothing else
+                        // is merged before they are listed.
                         Err(error) if error.is_no_space() && pending.is_some() => return Ok(false),
                         // Tombstones that are still needed take space too, and others may take the
                         // space first.
@@ -76,7 +76,7 @@ impl Inner {
                 }
                 Some((id, needed)) if !has_given_up => {
                     has_given_up = true;
-                    self.give_way_for(SegmentId(id), needed)?;
+                    self.free_space_for(SegmentId(id), needed)?;
                 }
                 // The space freed since may be enough for these.
                 _ if is_new => {
@@ -106,7 +106,7 @@ impl Inner {
         merge.publish(self)?;
         report.add(&merge.report(matches!(run, Ok(false))));
         *pending = None;
-        // No one has it mapped any more.
+        // By now no reader has it mapped.
         self.segments.free_retired();
         run
     }
@@ -115,7 +115,7 @@ impl Inner {
     /// derived from the segment that is to be merged.
     ///
     /// If all of that would not be enough, gives up nothing.
-    fn give_way_for(&self, id: SegmentId, needed: u64) -> Result<()> {
+    fn free_space_for(&self, id: SegmentId, needed: u64) -> Result<()> {
         let left = self.fs.available_space(self.dir.path())?;
         let can_go = self.log()?.reserve_size() + sidecar::derived_size(&self.fs, &self.dir);
         if left + can_go < needed {

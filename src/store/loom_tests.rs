@@ -1,14 +1,17 @@
-//! Whole stores under the model checker: rotation beside readers, and merges beside both.
+//! Whole stores under the model checker: rotations concurrent with readers, and merges concurrent
+//! with both.
 //!
-//! - The store is the real one, with two entries a segment, on the tests' disk and without threads
-//!   of its own; the threads of a model call what writers, readers and the background call.
-//! - The model checker sees what comes from `crate::sync`, and the guards of `epoch/twin.rs`. It does
-//!   not see the bytes of entries, which lie on the tests' disk; the keydir's models are about those.
-//! - A slot that names a segment which is not in the set panics; one beyond the end of its segment is
-//!   an error; a number that was used again too early leads to another key's entry, or none; and what
-//!   is found is compared with the key's history.
-//! - The orders in which threads are switched against their will more than a few times are left out;
-//!   `LOOM_MAX_PREEMPTIONS` sets another limit.
+//! - The store is the real one, with two entries per segment, on the tests' disk and without
+//!   background threads. The threads of a model call what writers, readers and background threads
+//!   call.
+//! - The model checker sees everything from `crate::sync`, and the guards of `epoch/twin.rs`. It
+//!   does not see the bytes of entries, which lie on the tests' disk; the keydir's models cover
+//!   those.
+//! - If a slot names a segment that is not in the set, the lookup panics. If a slot lies beyond the
+//!   end of its segment, the lookup returns an error. A number that is reused too early leads to
+//!   another key's entry, or to none. Every result is compared with the key's history.
+//! - Executions with more than a few preemptions are left out; `LOOM_MAX_PREEMPTIONS` sets another
+//!   limit.
 
 use loom::sync::Arc;
 use loom::sync::atomic::{AtomicUsize, Ordering};
@@ -24,14 +27,14 @@ const DIR: &str = "/store";
 /// In words.
 const STACK_SIZE: usize = 1 << 16;
 
-/// What a key held before the first change and after each.
+/// The values of a key: before the first change, and after each change.
 type History = &'static [Option<&'static str>];
 
 struct Model {
     db: Bitcask,
-    /// How many changes are over.
+    /// Number of completed changes.
     over: AtomicUsize,
-    /// How many have been begun; of no matter to the order, so not the model checker's.
+    /// Number of changes begun. It does not affect the order, so the model checker does not see it.
     begun: std::sync::atomic::AtomicUsize,
 }
 
@@ -64,45 +67,45 @@ impl Model {
         self.db.get_with(key, <[u8]>::to_vec).unwrap()
     }
 
-    /// Makes one change, and lets readers know when it can be seen, and has to be.
+    /// Makes one change, and records from when on readers may see it, and from when on they must.
     fn change(&self, make: impl FnOnce(&Self)) {
         self.begun.fetch_add(1, Ordering::Relaxed);
         make(self);
         self.over.fetch_add(1, Ordering::Release);
     }
 
-    /// Looks a key up; what it finds has to be so at some moment of the look-up.
+    /// Looks a key up. The result must have been current at some moment of the lookup.
     fn get_of(&self, key: &str, history: History) {
         let over = self.over.load(Ordering::Acquire);
         let found = self.get(key);
         let begun = self.begun.load(Ordering::Relaxed);
         let possible = &history[over..=begun];
         let found = found.as_deref().map(|value| std::str::from_utf8(value).unwrap());
-        assert!(possible.contains(&found), "{found:?}, possible is {possible:?}");
+        assert!(possible.contains(&found), "{found:?} is not among {possible:?}");
     }
 
-    /// Ends the active segment, and seals it.
+    /// Ends and seals the active segment.
     fn seal(&self) {
         self.db.inner.log().unwrap().rotate_active().unwrap();
         self.db.inner.seal_rotated().unwrap();
     }
 
-    /// Merges what is sealed.
+    /// Merges all sealed segments.
     fn merge(&self) {
         let sealed: Vec<u32> = self.db.segments().iter().map(|segment| segment.id).collect();
         self.db.merge_opt(MergeOptions::new().segments(sealed)).unwrap();
     }
 
-    /// Merges, and goes on in a segment that has the first one's number, unless a reader keeps it.
-    fn merge_and_use_the_number_again(&self) {
+    /// Merges, and continues in a segment that reuses the first one's number, unless a reader holds
+    /// it.
+    fn merge_and_reuse_the_number(&self) {
         self.merge();
         self.seal();
         self.put("c", "0");
     }
 }
 
-/// Runs threads beside each other, switched so often against their will at most, and checks what they
-/// leave.
+/// Runs threads concurrently, with at most this many preemptions, and checks the result.
 fn run<const THREADS: usize>(
     preemptions: usize,
     prepare: fn(&Model),
@@ -127,7 +130,11 @@ fn run<const THREADS: usize>(
             check(&model);
             model.db.inner.segments.free_retired();
             (0..2).for_each(|_| model.db.inner.pin().flush());
-            assert_eq!(model.db.inner.keydir.collector().left(), 0, "retired, and never freed");
+            assert_eq!(
+                model.db.inner.keydir.collector().left(),
+                0,
+                "retired values were never freed"
+            );
         };
         spawn(whole).join().unwrap();
     });
@@ -137,7 +144,8 @@ fn spawn(run: impl FnOnce() + Send + 'static) -> loom::thread::JoinHandle<()> {
     loom::thread::Builder::new().stack_size(STACK_SIZE).spawn(run).unwrap()
 }
 
-/// Two keys in a sealed segment, one of them overwritten there in the next.
+/// Puts two keys into one segment, and overwrites one of them in the next. Both segments are
+/// sealed.
 fn two_sealed(model: &Model) {
     model.put("a", "-");
     model.put("b", "0");
@@ -145,8 +153,8 @@ fn two_sealed(model: &Model) {
     model.seal();
 }
 
-fn b_is_there(model: &Model) {
-    assert_eq!(model.get("b").as_deref(), Some(&b"0"[..]), "it is there throughout");
+fn b_exists(model: &Model) {
+    assert_eq!(model.get("b").as_deref(), Some(&b"0"[..]), "the key exists throughout");
 }
 
 const PUT_AND_PUT: History = &[Some("0"), Some("1"), Some("2")];
@@ -154,7 +162,7 @@ const PUT: History = &[Some("0"), Some("1")];
 const DELETE: History = &[Some("0"), None];
 
 #[test]
-fn a_look_up_beside_a_rotation_finds_what_held_while_it_ran() {
+fn a_lookup_during_a_rotation_finds_a_value_that_was_current_while_it_ran() {
     let write = |model: &Model| {
         model.change(|model| model.put("a", "1"));
         model.change(|model| model.put("a", "2"));
@@ -164,12 +172,12 @@ fn a_look_up_beside_a_rotation_finds_what_held_while_it_ran() {
 }
 
 #[test]
-fn a_look_up_beside_two_writers_and_a_rotation_finds_what_held_while_it_ran() {
+fn a_lookup_during_two_writes_and_a_rotation_finds_a_value_that_was_current_while_it_ran() {
     let write = |model: &Model| model.change(|model| model.put("a", "1"));
     let write_another = |model: &Model| model.put("c", "1");
     let read = |model: &Model| {
         model.get_of("a", PUT);
-        b_is_there(model);
+        b_exists(model);
     };
     let prepare = |model: &Model| {
         model.put("b", "0");
@@ -182,7 +190,7 @@ fn a_look_up_beside_two_writers_and_a_rotation_finds_what_held_while_it_ran() {
 }
 
 #[test]
-fn a_look_up_beside_a_clear_finds_what_held_while_it_ran() {
+fn a_lookup_during_a_clear_finds_a_value_that_was_current_while_it_ran() {
     const HISTORY: History = &[Some("0"), None, Some("1")];
     let clear = |model: &Model| {
         model.change(|model| model.db.clear().unwrap());
@@ -193,19 +201,19 @@ fn a_look_up_beside_a_clear_finds_what_held_while_it_ran() {
 }
 
 #[test]
-fn a_look_up_beside_a_merge_finds_what_is_there_throughout() {
+fn a_lookup_during_a_merge_finds_keys_that_exist_throughout() {
     let read = |model: &Model| {
-        // Held, it stays as it is.
+        // While the value is held, it does not change.
         let held = model.db.get("a").unwrap().unwrap();
-        b_is_there(model);
+        b_exists(model);
         assert_eq!(held, "0");
     };
     run(2, two_sealed, [Model::merge, read], |model| model.get_of("a", PUT));
 }
 
 #[test]
-fn a_number_is_not_used_again_while_a_look_up_may_have_seen_it() {
-    run(2, two_sealed, [Model::merge_and_use_the_number_again, b_is_there], b_is_there);
+fn a_number_is_not_reused_while_a_lookup_may_have_seen_it() {
+    run(2, two_sealed, [Model::merge_and_reuse_the_number, b_exists], b_exists);
 }
 
 #[test]
@@ -218,39 +226,39 @@ fn a_segment_that_is_added_while_a_merge_frees_numbers_stays_in_the_set() {
     };
     run(1, two_sealed, [Model::merge, rotate], |model| {
         assert_eq!(model.get("c").as_deref(), Some(&b"1"[..]));
-        b_is_there(model);
+        b_exists(model);
     });
 }
 
 #[test]
-fn a_put_beside_a_merge_is_not_lost() {
+fn a_put_during_a_merge_is_not_lost() {
     let write = |model: &Model| model.change(|model| model.put("a", "1"));
     run(2, two_sealed, [Model::merge, write], |model| {
         model.get_of("a", PUT);
         assert_eq!(model.db.len().unwrap(), 2);
-        b_is_there(model);
+        b_exists(model);
     });
 }
 
 #[test]
-fn a_key_that_is_deleted_beside_a_merge_does_not_return() {
+fn a_key_that_is_deleted_during_a_merge_does_not_return() {
     let write = |model: &Model| model.change(|model| assert!(model.db.delete("a").unwrap()));
     run(2, two_sealed, [Model::merge, write], |model| {
         model.get_of("a", DELETE);
         assert_eq!(model.db.len().unwrap(), 1);
-        b_is_there(model);
+        b_exists(model);
     });
 }
 
 #[test]
-fn a_look_up_beside_a_merge_and_a_writer_finds_what_held_while_it_ran() {
+fn a_lookup_during_a_merge_and_a_write_finds_a_value_that_was_current_while_it_ran() {
     let write = |model: &Model| model.change(|model| assert!(model.db.delete("a").unwrap()));
     let read = |model: &Model| model.get_of("a", DELETE);
     run(1, two_sealed, [Model::merge, write, read], read);
 }
 
-/// Takes a snapshot, and looks a key up in it, and again: it is one of what the key held at some moment
-/// while the snapshot was taken, and the same each time.
+/// Takes a snapshot and looks a key up in it twice. Both results must be the same value, one that
+/// was current at some moment while the snapshot was taken.
 fn look_twice(model: &Model, key: &str, history: History) {
     let over = model.over.load(Ordering::Acquire);
     let snapshot = model.db.snapshot();
@@ -259,11 +267,11 @@ fn look_twice(model: &Model, key: &str, history: History) {
     let (first, second) = (found(), found());
     assert_eq!(first, second, "a snapshot has changed");
     let first = first.as_deref().map(|value| std::str::from_utf8(value).unwrap());
-    assert!(possible.contains(&first), "{first:?}, possible is {possible:?}");
+    assert!(possible.contains(&first), "{first:?} is not among {possible:?}");
 }
 
 #[test]
-fn a_snapshot_beside_a_put_goes_on_to_see_what_it_saw() {
+fn a_snapshot_during_a_put_does_not_change() {
     run(
         2,
         |model| model.put("a", "0"),
@@ -276,7 +284,7 @@ fn a_snapshot_beside_a_put_goes_on_to_see_what_it_saw() {
 }
 
 #[test]
-fn a_snapshot_beside_a_delete_and_a_put_goes_on_to_see_what_it_saw() {
+fn a_snapshot_during_a_delete_and_a_put_does_not_change() {
     run(
         1,
         |model| model.put("a", "0"),
@@ -292,7 +300,7 @@ fn a_snapshot_beside_a_delete_and_a_put_goes_on_to_see_what_it_saw() {
 }
 
 #[test]
-fn a_snapshot_beside_a_put_and_a_merge_goes_on_to_see_what_it_saw() {
+fn a_snapshot_during_a_put_and_a_merge_does_not_change() {
     run(
         1,
         two_sealed,

@@ -118,7 +118,7 @@ struct Inner {
     fs: Fs,
     dir: Dir,
     clock: Clock,
-    /// As they were given to open. The sync policy that holds now is in the log, the merge policy in
+    /// As passed to open. The current sync policy is in the log, the current merge policy in
     /// `merging`.
     options: Options,
     identity: Identity,
@@ -178,7 +178,7 @@ pub(crate) struct Env {
     pub(crate) fs: Fs,
     pub(crate) clock: Clock,
     pub(crate) hasher: fn(u64) -> KeyHasher,
-    /// Whether background threads do deferred work. If not, the test decides when it happens.
+    /// Whether background threads do deferred work. If not, the test decides when to do it.
     pub(crate) threads: bool,
 }
 
@@ -295,16 +295,17 @@ impl Bitcask {
         self.inner.log()?.sync()
     }
 
-    /// Replaces the sync policy, from now on and until the store is closed.
+    /// Replaces the sync policy until the store is closed.
     ///
-    /// Makes everything durable that was written before, with one sync if any is needed, so that the new
-    /// policy's promise holds for the whole log. If that sync fails, the new policy applies all the same. A write that is under way meanwhile may follow either policy. The next open takes the policy
+    /// Makes everything durable that was written before, with one sync if any is needed, so that
+    /// the new policy's promise holds for the whole log. If that sync fails, the new policy applies
+    /// all the same. A concurrent write may follow either policy. The next open takes the policy
     /// from its [`Options`] again.
     ///
     /// # Errors
     ///
-    /// [`InvalidOption`](Error::InvalidOption) for an interval that is too short; the old policy stays then.
-    /// Otherwise as [`sync`](Self::sync).
+    /// [`InvalidOption`](Error::InvalidOption) for an interval that is too short; the old policy
+    /// then stays in effect. Otherwise as [`sync`](Self::sync).
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options, SyncPolicy};
@@ -325,7 +326,7 @@ impl Bitcask {
         log.set_sync_policy(policy)
     }
 
-    /// Returns the sync policy that holds now. In a forked child, which can't write, it is
+    /// Returns the current sync policy. In a forked child, which can't write, it is
     /// [`SyncPolicy::Never`].
     pub fn sync_policy(&self) -> SyncPolicy {
         self.inner.log().map_or(SyncPolicy::Never, LogWriter::sync_policy)

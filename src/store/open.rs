@@ -1,5 +1,5 @@
-//! Opening: reads the manifest, runs recovery and builds the store. `open_attempt` has the lock, and the
-//! files that opening creates.
+//! Opening: reads the manifest, runs recovery and builds the store. `open_attempt` has the lock,
+//! and the files that opening creates.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::AtomicBool;
@@ -60,7 +60,8 @@ impl Inner {
     /// tries again with the current manifest; files that are already open and still listed stay
     /// open.
     ///
-    /// Once everything is open, nothing can be taken away any more, and the slow part begins.
+    /// Once everything is open, a writer can no longer take anything away, and the slow part
+    /// begins.
     pub(super) fn open_read_only(
         env: &Env,
         dir: Dir,
@@ -80,7 +81,7 @@ impl Inner {
                 // Otherwise, these segments would be counted twice.
                 held = OpenedSegments::default();
                 let filler = Filler::new(&recovery, &recovered, &segments)?;
-                filler.fill_at_once(&keydir)?;
+                filler.fill_in_parallel(&keydir)?;
                 filler.forget();
                 Ok((recovered, filler))
             });

@@ -1,10 +1,11 @@
 //! What opening a store for writing creates before the store exists: directories, a lock file, a
 //! manifest.
 //!
-//! - If opening fails, it removes whatever it has created itself. The lock file goes last of the
-//!   files, while it is locked, so that a missing lock file means that nobody is opening a store.
-//! - A lock counts only if the file name leads to the file that was locked: the file may have been
-//!   removed between the two steps.
+//! - If opening fails, it removes whatever it has created itself. It removes the lock file last of
+//!   the files, while it holds the lock, so a missing lock file means that no process is opening a
+//!   store.
+//! - A lock counts only if the file name still leads to the locked file: another process may have
+//!   removed the file between opening and locking.
 
 use std::path::PathBuf;
 
@@ -46,11 +47,11 @@ impl OpenAttempt {
     /// Takes the store's lock. Returns the locked file.
     pub(super) fn lock(&mut self) -> Result<File> {
         let (fs, dir) = (&self.env.fs, &self.dir);
-        let is_new = !fs.is_there(&dir.lock());
+        let is_new = !fs.exists(&dir.lock());
         let mut has_opened = false;
         let locked = lock_noting(fs, dir, &mut has_opened);
         // A lock file of another process stays; that process may have been quicker. A lock file
-        // that cannot be locked at all belongs to nobody.
+        // that cannot be locked at all belongs to no process.
         let is_others = !has_opened || locked.as_ref().is_err_and(Error::is_locked);
         self.has_new_lock = is_new && !is_others;
         let lock = self.lock.insert(locked?);

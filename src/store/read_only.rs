@@ -141,7 +141,7 @@ impl ReadOnly {
         if !Inner::is_kept_here(&self.inner) {
             return Err(self.inner.opener.refusal());
         }
-        Inner::outlive(&self.inner);
+        Inner::prepare_to_outlive(&self.inner);
         self.inner.segments.free_retired();
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! How much there is: keys, segments, bytes.
+//! Sizes and counts: keys, segments, bytes.
 
 use super::{Inner, Reader, Role};
 use crate::error::Result;
@@ -10,30 +10,30 @@ use crate::segment::limit::segments_limit;
 use crate::stats::{Counters, SegmentStats, Stats};
 
 impl Reader {
-    /// Returns the number of keys, expired ones that nothing has removed yet among them.
+    /// Returns the number of keys, including expired keys that nothing has removed yet.
     ///
-    /// An expired key is absent for every read, and still counts here until a merge, or a change of it, has
-    /// removed it: nothing looks for keys whose time is over. Where keys have a time to live, count those
-    /// that are there with [`Snapshot::len`](crate::Snapshot::len), which costs a scan of the keys.
+    /// Every read treats an expired key as absent, but it counts here until a merge or a change of
+    /// the key removes it, because nothing searches for expired keys. To count only keys that have
+    /// not expired, use [`Snapshot::len`](crate::Snapshot::len), which scans the keys.
     ///
-    /// The count needs all keys to be gathered. If the store was opened a moment ago, this gathers what is
-    /// left, beside the threads that do so; [`stats`](Self::stats) does not, and counts what there is by
-    /// then. Afterwards it costs a look at each of 4,096 parts of the keys.
+    /// Counting requires that all keys are loaded. Right after the store was opened, `len` helps
+    /// the background threads to load the rest; [`stats`](Self::stats) does not, and counts the
+    /// keys loaded so far. After that, `len` only visits each of 4,096 parts of the keys.
     ///
     /// # Errors
     ///
-    /// As [`get`](Self::get), if damage keeps a part of the keys from being gathered: then there is no
-    /// count. [`iter_unordered`](Self::iter_unordered) shows the keys that can be read.
+    /// As [`get`](Self::get), if damage prevents a part of the keys from being loaded.
+    /// [`iter_unordered`](Self::iter_unordered) still returns the keys that can be read.
     pub fn len(&self) -> Result<u64> {
         self.inner.len()
     }
 
-    /// Returns whether there are no keys, expired ones that nothing has removed yet among them.
+    /// Returns whether the store holds no keys, not even expired keys that nothing has removed yet.
     ///
-    /// As soon as one key has been gathered this returns `false`; otherwise it gathers them as
-    /// [`len`](Self::len) does. Where keys have a time to live,
-    /// [`Snapshot::is_empty`](crate::Snapshot::is_empty) returns whether there is none that has not
-    /// expired; it looks for the first.
+    /// Returns `false` as soon as one key has been loaded; otherwise it loads the keys as
+    /// [`len`](Self::len) does. To ignore expired keys, use
+    /// [`Snapshot::is_empty`](crate::Snapshot::is_empty), which searches for the first key that has
+    /// not expired.
     ///
     /// # Errors
     ///
@@ -43,12 +43,12 @@ impl Reader {
         Ok(self.inner.gathered_len() == 0 && self.len()? == 0)
     }
 
-    /// Returns figures about the store at this moment, at once.
+    /// Returns figures about the store at this moment, without waiting.
     ///
-    /// In the first moments after opening, while keys are being gathered in the background,
-    /// [`unfilled_shards`](Stats::unfilled_shards) is above zero, and the figures that rest on the keys
-    /// count only what has been gathered. The same is so for good where damage keeps a part of the keys
-    /// from being gathered; [`len`](Self::len) returns that damage.
+    /// Right after opening, while background threads load the keys,
+    /// [`unfilled_shards`](Stats::unfilled_shards) is above zero, and the figures that depend on
+    /// the keys cover only the keys loaded so far. If damage prevents a part of the keys from being
+    /// loaded, this stays so; [`len`](Self::len) then returns the damage as an error.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -68,10 +68,10 @@ impl Reader {
     }
 
     /// Returns what the store has done since it was opened: numbers of gets, puts and other
-    /// operations, and how long they took. [`Counters`] says what counts.
+    /// operations, and how long they took. [`Counters`] defines what counts.
     ///
-    /// Costs a sum over all threads that have used the store: some microseconds. The figures are
-    /// not all of one moment. In a forked child, all of them are zero.
+    /// Adds up the counters of all threads that have used the store, which takes some microseconds.
+    /// The figures are not all from the same moment. In a forked child, all of them are zero.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -92,8 +92,8 @@ impl Reader {
         self.inner.counters()
     }
 
-    /// Returns figures about each sealed segment, oldest first. Gathers the keys first, as
-    /// [`len`](Self::len) does, and counts what can be gathered.
+    /// Returns figures about each sealed segment, oldest first. Loads the keys first, as
+    /// [`len`](Self::len) does. Keys that can't be loaded are not counted.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};

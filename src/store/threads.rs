@@ -1,10 +1,10 @@
-//! The store's background work, done by threads of its own or by shared ones. Tests without threads
+//! The store's background work, done by its own threads or by shared ones. Tests without threads
 //! call it directly.
 //!
-//! - No piece of work waits for another: what a writer, a seal or a merge needs, and what has not
-//!   been done in the background, they do themselves. So any number of threads is enough, even one.
+//! - No piece of work waits for another: a writer, a seal or a merge does whatever it needs itself
+//!   if the background has not done it yet. So any number of threads is enough, even one.
 //! - Only a merge runs a caller's function, waits for a rate limit, a pause or another merge, or
-//!   takes minutes. So among shared threads, merges have some to themselves.
+//!   takes minutes. So among shared threads, some are reserved for merges.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,24 +18,25 @@ use crate::log::LogWriter;
 /// Time after a sync until a separate mark is appended, if no entry has been appended meanwhile.
 const MARK_DELAY: Duration = Duration::from_secs(1);
 
-/// Time that the work rests when nothing wakes it.
+/// How long a piece of work rests if nothing wakes it.
 pub(super) const IDLE: Duration = Duration::from_secs(1);
 
-/// The same in a store at rest, so that hundreds of them do not keep a processor busy.
+/// The same in an idle store, so that hundreds of idle stores do not keep a processor busy.
 const AT_REST: Duration = Duration::from_secs(10);
 
-/// The rest of the work that merges when the policy has it do nothing: another policy wakes it.
+/// How long the merging work rests if the policy requires no checks: a change of the policy wakes
+/// it.
 const UNTIL_WOKEN: Duration = Duration::MAX;
 
-/// For how long a preparation lets syncs go first, on shared threads. The writer that needs it does
-/// it itself if it comes too late.
+/// For how long a preparation lets syncs go first on shared threads. If it comes too late, the
+/// writer that needs it does the work itself.
 const SOON: Duration = Duration::from_millis(100);
 
-/// For how long a seal, or a part of the keydir to be filled, lets the rest go first.
+/// For how long a seal, or filling a part of the keydir, lets other work go first.
 const LATER: Duration = Duration::from_secs(1);
 
 impl Inner {
-    /// Has the work of a writable store begin, on its own threads or on shared ones.
+    /// Starts the background work of a writable store, on its own threads or on shared ones.
     pub(super) fn start_workers(
         self: &Arc<Self>,
         shared: Option<&Background>,
@@ -72,8 +73,8 @@ impl Inner {
     pub(super) fn seal_due(&self) -> Duration {
         self.segments.free_retired();
         self.remove_late();
-        // A fatal failure is kept as poison, which the next write reports. A full disk may have
-        // space again the next time.
+        // A fatal failure has poisoned the store, and the next write reports it. A full disk may
+        // have space again the next time.
         let worked = self
             .seal_oldest()
             .and_then(|sealed| Ok(sealed || self.write_hint()? || self.write_index()?));
@@ -89,7 +90,7 @@ impl Inner {
         self.segments.retired() == (0, None) && !self.pins.has_late()
     }
 
-    /// Frees what was retired. What somebody is still reading is left to the work that seals.
+    /// Frees what was retired. Segments that are still being read are left to the work that seals.
     pub(super) fn free_or_leave_retired(&self) {
         self.segments.free_retired();
         self.look_again();
@@ -101,7 +102,7 @@ impl Inner {
         let _ = self.log().map(|log| log.seal_signal.wake());
     }
 
-    /// Returns for how long work rests that has found nothing to do.
+    /// Returns how long a piece of work that has found nothing to do rests.
     fn idle(&self) -> Duration {
         let is_at_rest = self.log().is_ok_and(LogWriter::is_at_rest);
         if is_at_rest { AT_REST } else { IDLE }

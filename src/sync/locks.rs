@@ -38,8 +38,8 @@ impl<T> Mutex<T> {
 }
 
 /// A condition variable that knows whether any thread waits: std's makes a system call to wake even
-/// without waiters. The thread that makes the awaited change holds the lock meanwhile. So either it
-/// sees the waiter, or the thread that is about to wait sees the change.
+/// if no thread waits. The thread that makes the awaited change holds the lock meanwhile. So either
+/// it sees the waiter, or the thread that is about to wait sees the change.
 #[derive(Debug, Default)]
 pub(crate) struct Condvar {
     waiting: AtomicUsize,
@@ -54,7 +54,7 @@ impl Condvar {
         }
     }
 
-    /// Wakes one of the waiting threads. The caller is as that of `notify_all`.
+    /// Wakes one of the waiting threads. The same applies to the caller as for `notify_all`.
     pub(crate) fn notify_one(&self) {
         if self.waiting.load(Ordering::Relaxed) > 0 {
             self.changed.notify_one();

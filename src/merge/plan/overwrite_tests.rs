@@ -1,9 +1,10 @@
-//! What the defaults come to: a store of which every key is overwritten, simulated by its figures.
+//! The effect of the defaults on a store in which every key is overwritten, simulated by its
+//! figures.
 
 use super::tests::{ids, pool};
 use super::*;
 
-/// Keys that are written over and over, in a store of a hundredth of the usual sizes.
+/// Keys that are written over and over, in a store with a hundredth of the usual sizes.
 #[derive(Default)]
 struct Overwriting {
     segments: Vec<(SegmentStats, Vec<usize>)>,
@@ -15,7 +16,7 @@ struct Overwriting {
 
 impl Overwriting {
     const KEYS: usize = 20_000;
-    /// 16 bytes of key and 100 of value, as a pair, in the log, and in the hint.
+    /// A key of 16 bytes and a value of 100: as a pair, in the log, and in the hint.
     const PAIR: u64 = 116;
     const ENTRY: u64 = 136;
     const SLOT: u64 = 16;
@@ -53,9 +54,9 @@ impl Overwriting {
         keys.iter().enumerate().filter(is_live).map(|(_, key)| *key).collect()
     }
 
-    /// Plans over what is sealed, and merges it; says whether there was anything.
+    /// Plans over the sealed segments, and merges. Returns whether the plan had any segments.
     fn merge(&mut self, policy: &AutoMerge, idle: bool) -> bool {
-        // Closing seals the last one; while the store is written to, it is not sealed.
+        // Closing seals the last segment; while the store is written to, it is not sealed.
         let active = if idle { None } else { self.segments.pop() };
         let live: Vec<_> = self.segments.iter().map(|segment| self.live(segment)).collect();
         let with_live = |((stats, _), live): (&(SegmentStats, _), &Vec<usize>)| SegmentStats {
@@ -81,12 +82,11 @@ impl Overwriting {
     }
 }
 
-/// Writes every key, then as many again as there are, three times. Returns what the store takes once
-/// it is at rest, in per cent of its keys and values, and what was copied, in per cent of what was
-/// written.
+/// Writes every key, then three times as many keys again. Returns the size of the idle store in per
+/// cent of its keys and values, and the copied bytes in per cent of the written ones.
 fn overwritten(next: impl Fn(&mut u64, usize) -> usize) -> (u64, u64) {
     let mut policy = AutoMerge::default();
-    // A hundredth, as all else.
+    // A hundredth, like everything else.
     for size in [&mut policy.trigger_dead_size, &mut policy.dead_size, &mut policy.small_size] {
         *size /= 100;
     }
@@ -110,16 +110,16 @@ fn overwritten(next: impl Fn(&mut u64, usize) -> usize) -> (u64, u64) {
 
 #[test]
 #[cfg_attr(miri, ignore = "takes too many steps")]
-fn a_store_at_rest_takes_little_more_than_what_is_live() {
+fn an_idle_store_takes_little_more_than_its_live_entries() {
     let in_order = |_: &mut u64, write| write % Overwriting::KEYS;
-    // Each key once a round, scattered: the factor has no divisor in common with the number.
+    // Each key once per round, scattered: the factor and the number of keys have no common divisor.
     let scattered = |_: &mut u64, write| write * 7919 % Overwriting::KEYS;
     let at_random = |random: &mut u64, _| {
         *random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (*random >> 33) as usize % Overwriting::KEYS
     };
     for (taken, copied) in [overwritten(in_order), overwritten(scattered), overwritten(at_random)] {
-        println!("{taken} % of the pairs, copied {copied} % of what was written");
+        println!("takes {taken} % of the pairs, has copied {copied} % of the written bytes");
         assert!(taken <= 160 && copied <= 100, "{taken} {copied}");
     }
 }

@@ -9,7 +9,7 @@ const MIB: u64 = 1 << 20;
 const BUSY: PlanContext = PlanContext { hour: 12, idle: false };
 const IDLE: PlanContext = PlanContext { hour: 12, idle: true };
 
-/// A log segment of 100 MiB of entries, of which so many bytes are dead.
+/// A log segment of 100 MiB of entries, of which this many bytes are dead.
 fn segment(id: u32, dead: u64) -> SegmentStats {
     let (size, live_size) = (SegmentStats::HEADER_SIZE + 100 * MIB, 100 * MIB - dead);
     SegmentStats { id, size, live_size, entries: 1_000_000, ..SegmentStats::default() }
@@ -48,7 +48,7 @@ fn auto(segments: &[SegmentStats], policy: &AutoMerge, at: PlanContext) -> Vec<(
     reasons(&plan_auto(pool(segments), policy, at))
 }
 
-/// A policy of which no trigger is reached but the one that a test sets.
+/// A policy whose triggers are out of reach, except for the one that a test sets.
 fn untriggered() -> AutoMerge {
     AutoMerge::new().trigger_dead_percent(100).trigger_dead_size(u64::MAX).small_count(u64::MAX)
 }
@@ -78,7 +78,7 @@ fn many_dead_bytes_join_whatever_part_they_are() {
 }
 
 #[test]
-fn what_has_expired_counts_as_dead_and_never_more_than_there_is() {
+fn expired_bytes_count_as_dead_but_never_exceed_the_content() {
     let policy = AutoMerge::new();
     let segments = [
         expired(segment(1, 30 * MIB), 30 * MIB),
@@ -90,7 +90,7 @@ fn what_has_expired_counts_as_dead_and_never_more_than_there_is() {
     let expected =
         [(1, MergeReason::Expired), (3, MergeReason::DeadRatio), (4, MergeReason::Expired)];
     assert_eq!(reasons(&plan), expected);
-    // 20 MiB of the second one are tombstones that are needed, so no more than 80 are given back.
+    // 20 MiB of the second one are needed tombstones, so at most 80 are freed.
     let twice = [segment(1, 0), expired(merged(segment(2, 80 * MIB), 20 * MIB), 60 * MIB)];
     let triggered = |size| auto(&twice, &untriggered().trigger_dead_size(size), BUSY);
     assert_eq!(triggered(80 * MIB), [(2, MergeReason::DeadRatio)]);
@@ -101,7 +101,7 @@ fn what_has_expired_counts_as_dead_and_never_more_than_there_is() {
 }
 
 #[test]
-fn a_store_at_rest_is_merged_for_less() {
+fn an_idle_store_is_merged_for_less() {
     let segments = [segment(1, 15 * MIB - 1), segment(2, 15 * MIB), segment(3, 40 * MIB)];
     let policy = untriggered();
     assert_eq!(auto(&segments, &policy, BUSY), []);
@@ -111,7 +111,7 @@ fn a_store_at_rest_is_merged_for_less() {
 }
 
 #[test]
-fn a_run_that_is_asked_for_needs_no_trigger_no_hour_and_has_no_limit() {
+fn an_explicit_run_needs_no_trigger_and_no_hour_and_has_no_limit() {
     let policy = untriggered().window(3, 4).bytes_max(1);
     let segments = [segment(1, 15 * MIB), segment(2, 16 * MIB), segment(3, 15 * MIB - 1)];
     assert_eq!(ids(&plan_now(pool(&segments), &policy)), [1, 2]);
@@ -192,7 +192,7 @@ fn segments_that_hold_much_of_what_fits_are_not_folded_however_small_they_are() 
 }
 
 #[test]
-fn a_run_takes_first_what_gives_back_most_and_tells_it_by_age() {
+fn a_run_prefers_the_largest_gain_and_lists_segments_by_age() {
     let segments = [segment(1, 50 * MIB), segment(2, 90 * MIB), segment(3, 70 * MIB)];
     let limited =
         |bytes| ids(&plan_auto(pool(&segments), &AutoMerge::new().bytes_max(bytes), BUSY));
@@ -206,7 +206,7 @@ fn a_run_takes_first_what_gives_back_most_and_tells_it_by_age() {
 }
 
 #[test]
-fn what_is_to_be_folded_is_cut_first_and_not_left_without_a_neighbour() {
+fn segments_to_fold_are_cut_first_and_not_left_without_a_neighbour() {
     let segments = [
         small(1, MIB),
         small(2, MIB),
@@ -233,7 +233,7 @@ fn a_limit_that_holds_two_small_segments_folds_two_neighbours() {
 }
 
 #[test]
-fn a_damaged_segment_is_only_merged_if_the_caller_says_so() {
+fn a_damaged_segment_is_only_merged_if_the_caller_names_it() {
     let segments = [segment(1, 90 * MIB), segment(2, 0), small(3, MIB), small(4, MIB)];
     let damaged = BTreeSet::from([1, 3]);
     let pool = Pool { damaged: &damaged, ..pool(&segments) };
@@ -251,7 +251,7 @@ fn segments_kept_for_their_history_join_no_plan_and_trigger_none() {
         stats
     };
     let policy = untriggered().trigger_dead_size(60 * MIB).trigger_dead_percent(90);
-    // What is dead in them would do, and what is dead in the others would not.
+    // Their dead entries would suffice for the trigger, and those of the others do not.
     let segments = [segment(1, 50 * MIB), kept(segment(2, 100 * MIB)), kept(segment(3, 90 * MIB))];
     assert!(plan_auto(pool(&segments), &policy, BUSY).is_empty());
     assert_eq!(ids(&plan_now(pool(&segments), &policy)), [1]);
@@ -265,7 +265,7 @@ fn segments_kept_for_their_history_join_no_plan_and_trigger_none() {
         other => panic!("{other:?}"),
     }
     assert_eq!(ids(&plan_chosen(&segments, &BTreeSet::from([1])).unwrap()), [1]);
-    // They are not folded, and are no neighbours.
+    // They are not folded, and do not count as neighbours.
     let segments = [small(1, MIB), kept(small(2, MIB)), small(3, MIB), kept(small(4, MIB))];
     assert!(plan_now(pool(&segments), &AutoMerge::new()).is_empty());
 }
@@ -279,7 +279,7 @@ fn tombstones_that_a_merge_has_kept_are_live_while_there_are_older_segments() {
     let mut of_log = tombstones(2);
     of_log.merged = false;
     assert_eq!(auto(&[segment(1, 0), of_log], &policy, BUSY), [(2, MergeReason::DeadRatio)]);
-    // What died since is given back all the same: 60 of 100, and 40 of the tombstones stay.
+    // Entries that died since are freed all the same: 60 of 100; the 40 of the tombstones stay.
     let half = merged(segment(2, 100 * MIB), 40 * MIB);
     assert_eq!(auto(&[segment(1, 0), half], &policy, BUSY), [(2, MergeReason::DeadRatio)]);
 }
@@ -300,7 +300,7 @@ fn the_notes_of_a_log_are_not_worth_a_run() {
 }
 
 #[test]
-fn any_dead_byte_will_do_for_a_threshold_of_zero_and_live_segments_never_do() {
+fn a_threshold_of_zero_takes_any_dead_byte_but_no_live_segment() {
     let policy = AutoMerge::new().trigger_dead_percent(0).dead_percent(0).idle_dead_percent(0);
     let segments = [segment(1, 0), segment(2, 65), segment(3, 0)];
     assert_eq!(auto(&segments, &policy, IDLE), [(2, MergeReason::DeadRatio)]);
@@ -319,18 +319,18 @@ fn an_unknown_segment_is_refused() {
     assert!(plan_chosen(&segments, &BTreeSet::new()).unwrap().is_empty());
 }
 
-/// What an entry of the simulated log is.
+/// The kind of an entry in the simulated log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
     Live,
     Dead,
-    /// A delete whose key an older segment holds, or does not.
+    /// A delete whose key an older segment may or may not hold.
     Tombstone {
         needed: bool,
     },
-    /// Live in the keydir, and its time is over.
+    /// Live in the keydir, and expired.
     Expired,
-    /// Dead, and its time is over too: counted twice.
+    /// Dead and also expired: counted twice.
     DeadAndExpired,
     End,
 }
@@ -361,15 +361,15 @@ impl Simulated {
         }
     }
 
-    /// Bytes that a merge can still get rid of. A tombstone of a log segment weighs twice, since
-    /// finding out that it is needed gets somewhere too.
+    /// Bytes that a merge can still free. A tombstone of a log segment counts twice, since finding
+    /// out that it is needed is progress too.
     fn unrest(&self) -> u64 {
         let tombstones = self.size_of(|kind| matches!(kind, Kind::Tombstone { .. }));
         self.size_of(|kind| kind != Kind::Live) + if self.merged { 0 } else { tombstones }
     }
 }
 
-/// A store of which nothing is known but sizes.
+/// A store of which only sizes are known.
 #[derive(Debug, Clone)]
 struct Simulation {
     segments: Vec<Simulated>,
@@ -392,7 +392,7 @@ impl Simulation {
         plan_auto(Pool { segments, damaged, segment_size, segment_entries }, policy, at)
     }
 
-    /// Replaces the inputs by outputs in the place of the youngest one.
+    /// Replaces the inputs with outputs at the place of the youngest input.
     fn merge(&mut self, plan: &MergePlan) {
         let inputs = ids(plan);
         let mut outputs: Vec<Simulated> = Vec::new();
@@ -429,8 +429,8 @@ impl Simulation {
         self.segments.retain(|segment| !inputs.contains(&segment.id));
     }
 
-    /// Returns what a merge gives back of a segment for certain, if that is worth anything.
-    fn gives_back(&self, at: usize) -> u64 {
+    /// Returns how many bytes of a segment a merge certainly frees, if that is worthwhile.
+    fn frees_something(&self, at: usize) -> u64 {
         let segment = &self.segments[at];
         let stays = |kind| match kind {
             Kind::Live => true,
@@ -510,7 +510,7 @@ fn for_all<S: Strategy>(cases_len: u32, cases: &S, check: impl Fn(S::Value)) {
 }
 
 #[test]
-fn planning_without_writes_comes_to_an_end_and_every_run_gets_somewhere() {
+fn planning_without_writes_ends_and_every_run_makes_progress() {
     let cases_len = if cfg!(miri) { 20 } else { 1000 };
     for_all(cases_len, &(simulation(), policy(), any::<bool>()), |(mut store, policy, idle)| {
         let at = PlanContext { hour: 0, idle };
@@ -538,7 +538,7 @@ fn planning_without_writes_comes_to_an_end_and_every_run_gets_somewhere() {
             }
         }
         for (at, segment) in store.segments.iter().enumerate() {
-            let (given, content) = (store.gives_back(at), segment.stats().content_size());
+            let (given, content) = (store.frees_something(at), segment.stats().content_size());
             let reaches = given > 0 && given * 100 >= content * u64::from(policy.idle_dead_percent);
             let is_left_out = segment.history || store.damaged.contains(&segment.id);
             assert!(!(idle && reaches) || is_left_out, "{segment:?}");
@@ -547,7 +547,7 @@ fn planning_without_writes_comes_to_an_end_and_every_run_gets_somewhere() {
 }
 
 #[test]
-fn a_plan_is_by_age_and_within_its_limit() {
+fn a_plan_is_ordered_by_age_and_within_its_limit() {
     let cases_len = if cfg!(miri) { 20 } else { 500 };
     for_all(cases_len, &(simulation(), policy()), |(store, policy)| {
         let plan = store.plan(&policy, IDLE);

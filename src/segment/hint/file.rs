@@ -1,9 +1,9 @@
-//! The form of a hint on disk, and reading parts of it.
+//! The format of a hint on disk, and reading parts of it.
 //!
 //! - The summary has a checksum, and is followed by blocks of slots. The checksum of each block
 //!   covers its segment and its number. `docs/format.md` specifies the bytes.
-//! - Hash bits are spread evenly, so the place of a shard's slots is guessed. Only slots that check
-//!   show whether the guess was right, or how far it was off.
+//! - Hash bits are spread evenly, so the place of a shard's slots is guessed. Slots whose checksums
+//!   match then show whether the guess was right, or how far off it was.
 //! - The file is opened for each read, since a store may have more hints than a process may have
 //!   open files. The slots of a small hint are read with its summary and kept, since there may be
 //!   many small hints.
@@ -26,11 +26,11 @@ use crate::segment::{Dir, SegmentId, sidecar};
 const VERSION: u16 = 1;
 const MAGIC: &[u8; 8] = b"bc-hint\0";
 const SUMMARY_SIZE: usize = 512;
-/// Slots between two checksums. A block can be read and trusted by itself.
+/// Number of slots in a block. Each block has a checksum, so it can be read and trusted by itself.
 const BLOCK_LEN: usize = 255;
 const BLOCK_SIZE: usize = BLOCK_LEN * SLOT_SIZE + CHECKSUM_SIZE;
 const CHECKSUM_SIZE: usize = 4;
-/// Bytes of the slots of a small hint, and one byte more, which a small hint does not have.
+/// Size in bytes of the slots of a small hint, plus one byte, which a small hint does not have.
 const SMALL_SIZE: usize = 16 * SLOT_SIZE + CHECKSUM_SIZE + 1;
 /// The approximate size in bytes of the pieces in which a hint is written.
 pub(super) const PIECE_SIZE: usize = if cfg!(test) { 1 << 13 } else { 1 << 20 };
@@ -44,13 +44,13 @@ const SUMMARY_CHECKSUM_AT: usize = SUMMARY_SIZE - CHECKSUM_SIZE;
 
 const _: () = assert!(TOMBSTONE_SIZE_AT + 8 <= SUMMARY_CHECKSUM_AT);
 
-/// A hint on disk whose summary checks.
+/// A hint on disk with a valid summary.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct HintFile {
     path: PathBuf,
     source: HintSource,
     summary: Summary,
-    /// All slots, if there are few and they check.
+    /// All slots, if they are few and their checksums match.
     slots: Option<Arc<[HintSlot]>>,
 }
 
@@ -72,7 +72,7 @@ impl HintFile {
         whole.then_some(Self { path, source, summary, slots })
     }
 
-    /// Reads the last timestamp in a hint whose summary checks, whatever store and segment it
+    /// Reads the last timestamp in a hint with a valid summary, whatever store and segment it
     /// belongs to.
     pub(crate) fn last_timestamp(fs: &Fs, path: &Path) -> Option<u64> {
         let mut head = [0; SUMMARY_SIZE];
@@ -86,7 +86,7 @@ impl HintFile {
     }
 
     /// Reads all slots of these shards. Returns `None` if that is not possible, or if a block that
-    /// was read does not check.
+    /// was read is invalid.
     pub(crate) fn slots(&self, fs: &Fs, shards: &Range<usize>) -> Option<Vec<HintSlot>> {
         if let Some(slots) = &self.slots {
             let start = slots.partition_point(|slot| slot.shard() < shards.start);
@@ -123,8 +123,8 @@ impl HintFile {
         Some(slots)
     }
 
-    /// Returns the blocks in which the slots of these shards should lie: at least one, if there is
-    /// any.
+    /// Returns the blocks in which the slots of these shards should lie: at least one, if the hint
+    /// has any.
     fn guess(&self, shards: &Range<usize>) -> Range<u64> {
         let entries = self.summary.entries;
         // Two standard deviations of the number of slots below the middle.
@@ -135,7 +135,7 @@ impl HintFile {
         start..end
     }
 
-    /// Reads blocks, all of which have to check.
+    /// Reads blocks, all of which must be valid.
     fn read(&self, file: &File, blocks: Range<u64>) -> Option<Vec<HintSlot>> {
         let starts_at =
             |block: u64| encoded_size(self.summary.entries.min(block * BLOCK_LEN as u64));
@@ -147,7 +147,7 @@ impl HintFile {
 }
 
 impl Hint {
-    /// Writes the hint beside its segment and syncs it. The caller syncs the directory.
+    /// Writes the hint next to its segment and syncs it. The caller syncs the directory.
     ///
     /// If the hint can't be written, for lack of space or of a file descriptor, the store does
     /// without it until the next open. Only an error that ends writing is returned.
@@ -189,8 +189,7 @@ impl Hint {
         bytes
     }
 
-    /// Decodes a hint. Returns `None` if any part of it does not check, or if it is another
-    /// segment's.
+    /// Decodes a hint. Returns `None` if any part of it is invalid, or if it is another segment's.
     #[cfg(any(test, bitcask_fuzzing))]
     pub(crate) fn decode(bytes: &[u8], source: HintSource) -> Option<Self> {
         let (head, blocks) = bytes.split_first_chunk()?;
@@ -228,8 +227,7 @@ impl Summary {
         bytes
     }
 
-    /// Decodes a summary. Returns `None` if it does not check, makes no sense, or is another
-    /// segment's.
+    /// Decodes a summary. Returns `None` if it is invalid, implausible, or another segment's.
     fn decode(head: &[u8; SUMMARY_SIZE], source: HintSource) -> Option<Self> {
         let [id, store_id, hash_seed, length, entries, tombstones, rest @ ..] =
             checked_fields(head)?;
@@ -241,7 +239,7 @@ impl Summary {
         if found != source || entries > source.length / HEADER_SIZE as u64 {
             return None;
         }
-        // No entry has such a timestamp, and later entries would need later ones.
+        // No entry has such a timestamp, and later entries would need even later timestamps.
         if last_timestamp >= TIME_MAX {
             return None;
         }
@@ -266,7 +264,7 @@ fn is_in_order(slots: &[HintSlot]) -> bool {
     slots.is_sorted_by(|a, b| a.order(b).is_lt())
 }
 
-/// Returns the numbers in a summary that checks and is of this version.
+/// Returns the numbers in a valid summary of this version.
 fn checked_fields(head: &[u8; SUMMARY_SIZE]) -> Option<[u64; FIELDS_LEN]> {
     let (summed, checksum) = head.split_at_checked(SUMMARY_CHECKSUM_AT)?;
     let version = summed.strip_prefix(MAGIC)?.get(..2)?;
@@ -276,8 +274,8 @@ fn checked_fields(head: &[u8; SUMMARY_SIZE]) -> Option<[u64; FIELDS_LEN]> {
     Some(words(summed.get(FIELDS_AT..STEPS_AT)?))
 }
 
-/// Decodes consecutive blocks, the first of which has this number. Returns `None` if one does not
-/// check.
+/// Decodes consecutive blocks, the first of which has this number. Returns `None` if one is
+/// invalid.
 fn decode_blocks(bytes: &[u8], id: SegmentId, first: u32) -> Option<Vec<HintSlot>> {
     let mut slots = Vec::with_capacity(bytes.len() / SLOT_SIZE);
     for (at, block) in (first..).zip(bytes.chunks(BLOCK_SIZE)) {

@@ -1,4 +1,4 @@
-//! A segment's hint, wherever it is: on disk, or rebuilt and in memory.
+//! A segment's hint, wherever it is: on disk, or rebuilt in memory.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -10,10 +10,10 @@ use crate::key_hash::KeyHash;
 use crate::keydir::SHARD_COUNT;
 use crate::segment::{Dir, Segment, open_listed};
 
-/// Slots that are read at a time, roughly. This bounds the memory that reading a hint needs.
+/// Approximate number of slots read at a time, which bounds the memory that reading a hint needs.
 const PART_LEN: u64 = if cfg!(any(test, bitcask_fuzzing)) { 16 } else { 1 << 16 };
 
-/// A segment's hint: on disk with a summary that checks, or in memory.
+/// A segment's hint: on disk with a valid summary, or in memory.
 #[derive(Debug, Clone)]
 pub(crate) enum SegmentHint {
     OnDisk(Arc<HintFile>),

@@ -1,13 +1,14 @@
 //! The `.hint` of a sealed segment: one slot for each entry, so that the keydir can be filled
 //! without reading the log.
 //!
-//! - A hint is derived, checksummed, deletable and rebuilt, and never the truth. It is rebuilt if
-//!   it is missing, damaged, of another store, or of another length than the manifest lists.
+//! - A hint is derived and checksummed, can be deleted, and is never authoritative. It is rebuilt
+//!   if it is missing, damaged, of another store, or for another length than the manifest lists.
 //! - Every entry of a key is listed, including dead copies and tombstones. End entries and entries
 //!   that only carry a mark are not.
-//! - Slots are sorted by hash bits, and equal ones newest first. So the slots of a keydir shard are
-//!   contiguous, and the newest entry of a key comes before those that it killed.
-//! - `file` knows the hint's form on disk, and reads parts of it.
+//! - Slots are sorted by hash bits, and slots with equal bits newest first. So the slots of a
+//!   keydir shard are contiguous, and the newest entry of a key comes before the entries that it
+//!   superseded.
+//! - `file` knows the hint's format on disk, and reads parts of it.
 
 mod file;
 mod known;
@@ -30,7 +31,7 @@ pub(crate) use file::HintFile;
 pub(crate) use known::SegmentHint;
 
 const SLOT_SIZE: usize = 16;
-/// Steps of the summary's account of bytes by expiry.
+/// Number of steps in which the summary records bytes by expiry.
 const EXPIRY_STEPS: usize = 16;
 
 /// What a hint says about one entry, as the two words that are stored.
@@ -104,7 +105,7 @@ impl HintSlot {
     }
 }
 
-/// Counts over a segment's entries.
+/// Totals over a segment's entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
     /// Puts and tombstones.
@@ -119,8 +120,8 @@ pub(crate) struct Summary {
     /// entries.
     pub(crate) first_timestamp: u64,
     pub(crate) last_timestamp: u64,
-    /// Ascending expiries. Each has the bytes of the entries that expire then or earlier, but after
-    /// the expiry before it.
+    /// Ascending expiries, each with the bytes of the entries that expire after the preceding one
+    /// and no later than this one.
     pub(crate) expiring: Vec<(u64, u64)>,
 }
 
@@ -235,7 +236,7 @@ pub(crate) struct HintSource {
 }
 
 impl Hint {
-    /// Builds the hint of a sealed segment from its entries, each of which has to check.
+    /// Builds the hint of a sealed segment from its entries, all of which must be valid.
     pub(crate) fn build(
         file: &File,
         source: HintSource,

@@ -49,13 +49,13 @@ fn a_hint_is_read_as_it_was_written() {
 }
 
 #[test]
-fn what_has_expired_is_told_by_steps() {
+fn the_expired_size_is_recorded_in_steps() {
     let summary = hint(1).summary;
     let expired = [8, 9, 10, 11].map(|now| summary.expired_size(now));
     assert_eq!(expired, [0, 10, 10, 22]);
 }
 
-/// Pieces are written one behind the other; the disk has what would have been written at once.
+/// Pieces are written one after the other; the disk holds what a single write would have written.
 #[test]
 fn a_hint_of_many_pieces_is_written_whole() {
     let hint = hint(2000);
@@ -99,7 +99,7 @@ fn the_extremes_of_a_slot_fit() {
     assert_eq!(HintSlot::new(hash, 64, 4 << 30, COLLIDES).size(), None);
 }
 
-/// Fingerprints as a good hash spreads them, as a hash of two bits does, and all in one shard.
+/// Fingerprints spread as by a good hash, as by a hash of two bits, and all in one shard.
 fn spreads() -> [fn(u64) -> u64; 4] {
     let mixed = |at: u64| (at + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     [
@@ -133,7 +133,7 @@ fn ranges() -> impl Iterator<Item = Range<usize>> {
 }
 
 #[test]
-fn a_part_of_a_hint_is_what_the_whole_has_of_it() {
+fn a_part_of_a_hint_equals_that_part_of_the_whole() {
     for fingerprint in spreads() {
         for len in [0, 1, 255, 256, 3000, 20_000] {
             let hint = spread(len, fingerprint);
@@ -154,7 +154,7 @@ fn a_part_of_a_hint_is_what_the_whole_has_of_it() {
     }
 }
 
-/// Where the guess fits, a part is read and not the whole.
+/// If the guess is right, only a part of the hint is read.
 #[test]
 fn a_part_of_a_large_hint_is_read_without_the_rest() {
     let bytes = spread(40_000, spreads()[0]).encode(source());
@@ -169,7 +169,7 @@ fn a_part_of_a_large_hint_is_read_without_the_rest() {
     }
 }
 
-/// No damaged byte makes a part anything but what it should be, or nothing.
+/// With any damaged byte, reading a part returns either the right slots or `None`.
 #[test]
 fn a_damaged_byte_makes_a_part_unusable_or_leaves_it_as_it_is() {
     for fingerprint in spreads() {
@@ -205,7 +205,7 @@ fn a_hint_that_is_cut_or_gone_or_of_another_size_is_not_used() {
     for size in (0..bytes.len()).step_by(7) {
         twin.put_file(&path, bytes[..size].to_vec());
         assert_eq!(HintFile::open(&fs, &dir, source()), None);
-        // It may be cut between the two looks.
+        // The file may be cut between the two reads.
         assert_eq!(file.slots(&fs, &(0..SHARD_COUNT)), None);
     }
     twin.put_file(&path, [bytes, vec![0]].concat());
@@ -216,7 +216,7 @@ fn a_hint_that_is_cut_or_gone_or_of_another_size_is_not_used() {
 }
 
 #[test]
-fn slots_out_of_order_are_damage_though_they_check() {
+fn slots_out_of_order_are_damage_even_with_valid_checksums() {
     for (a, b) in [(0, 1), (254, 255), (100, 500)] {
         let mut hint = spread(600, spreads()[0]);
         hint.slots.swap(a, b);
@@ -226,9 +226,9 @@ fn slots_out_of_order_are_damage_though_they_check() {
     }
 }
 
-/// More entries than the segment has room for would ask for memory without bound.
+/// More entries than the segment has room for would require unbounded memory.
 #[test]
-fn a_summary_that_asks_for_too_much_is_not_used() {
+fn a_summary_that_claims_too_much_is_not_used() {
     let mut hint = Hint::default();
     hint.summary.entries = source().length / 20 + 1;
     let mut bytes = hint.encode(source());

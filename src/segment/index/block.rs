@@ -1,7 +1,7 @@
 //! Rows and blocks: what an index says about entries, encoded as on disk.
 //!
 //! - A row describes one put or tombstone: key, timestamp, expiry and offset.
-//! - Rows are sorted by key, and those of a key newest first. If a put and a tombstone have the
+//! - Rows are sorted by key, and the rows of a key newest first. If a put and a tombstone have the
 //!   same timestamp, the put comes first and counts, since a merge makes a tombstone of an expired
 //!   put with the put's timestamp.
 //! - A block's checksum covers its segment and its number, so that no block passes for another.
@@ -23,7 +23,7 @@ pub(super) const CHECKSUM_SIZE: usize = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Row<'a> {
     pub(crate) key: &'a [u8],
-    /// Offset / 8 in 26 bits, four that are zero, two flags.
+    /// Offset / 8 in 26 bits, four zero bits, two flags.
     word: u32,
     pub(crate) timestamp: u64,
     pub(crate) expiry: Option<u64>,
@@ -85,7 +85,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// A place between rows: before all rows of a key that are not younger than a timestamp.
+/// A place between rows: before all rows of a key with timestamps up to this one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct SeekTarget<'a> {
     pub(super) key: &'a [u8],
@@ -98,7 +98,7 @@ impl<'a> SeekTarget<'a> {
         Self { key, timestamp: u64::MAX }
     }
 
-    /// The place behind all rows of a key. No timestamp is that low.
+    /// The place after all rows of a key. No timestamp is that low.
     pub(super) fn behind(key: &'a [u8]) -> Self {
         Self { key, timestamp: 0 }
     }
@@ -114,7 +114,7 @@ impl<'a> SeekTarget<'a> {
     }
 }
 
-/// Rows that were read and checked together.
+/// Rows that are read and checked together.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Block {
     bytes: Vec<u8>,
@@ -123,7 +123,7 @@ pub(crate) struct Block {
 }
 
 impl Block {
-    /// Decodes a block with its checksum. Returns `None` if it does not check or has no rows.
+    /// Decodes a block with its checksum. Returns `None` if the block is invalid or has no rows.
     pub(super) fn decode(mut bytes: Vec<u8>, id: SegmentId, number: usize) -> Option<Self> {
         let (rows, checksum) = bytes.split_last_chunk::<CHECKSUM_SIZE>()?;
         if checksum_of(id, number, rows).to_be_bytes() != *checksum {
@@ -147,7 +147,7 @@ impl Block {
         self.starts.len()
     }
 
-    /// Returns a row, which has to exist.
+    /// Returns a row, which must exist.
     #[inline]
     pub(super) fn row(&self, at: usize) -> Row<'_> {
         let row = self.encoded_from(at).and_then(Row::decode);
@@ -189,8 +189,8 @@ pub(super) fn checksum_of(id: SegmentId, number: usize, bytes: &[u8]) -> u32 {
     sum.finalize()
 }
 
-/// Returns the first number in a range for which a test fails. The test has to fail for all numbers
-/// behind it, too.
+/// Returns the first number in a range for which a test fails. The test must also fail for all
+/// numbers after it.
 pub(super) fn partition(range: Range<usize>, mut passes: impl FnMut(usize) -> bool) -> usize {
     let Range { start: mut low, end: mut high } = range;
     while low < high {

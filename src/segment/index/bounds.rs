@@ -1,4 +1,4 @@
-//! A range of keys, and the direction in which it is gone through.
+//! A range of keys, and the direction in which it is scanned.
 
 use std::ops::{Bound, RangeBounds};
 
@@ -43,8 +43,8 @@ impl Bounds {
         (start.map(Vec::as_slice), end.map(Vec::as_slice)).contains(key)
     }
 
-    /// Returns whether the bounds end before they start, or where they start without holding a key. A
-    /// `BTreeMap` panics on some of these.
+    /// Returns whether the bounds end before they start, or where they start without including a
+    /// key. A `BTreeMap` panics on some of these.
     pub(crate) fn is_empty(&self) -> bool {
         match (&self.start, &self.end) {
             (Bound::Included(start), Bound::Included(end)) => start > end,

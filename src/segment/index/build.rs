@@ -1,7 +1,7 @@
 //! Sorts rows, and cuts them into blocks.
 //!
-//! The result depends on the rows alone. Blocks have the same numbers whenever an index is built,
-//! so a scan whose index was lost half-way continues with the rebuilt one.
+//! The result depends on the rows alone. Blocks get the same numbers whenever an index is built, so
+//! a scan whose index is lost half-way continues with the rebuilt one.
 
 use super::block::{CHECKSUM_SIZE, Row, checksum_of};
 use super::directory::Directory;
@@ -23,7 +23,7 @@ pub(crate) struct Encoded {
 pub(crate) struct RunBuilder {
     /// Encoded rows.
     bytes: Vec<u8>,
-    /// The start of each row, and the front of its key, which is compared first.
+    /// The start of each row, and the first bytes of its key, which are compared first.
     starts: Vec<(u64, usize)>,
     /// The highest timestamp of all rows.
     pub(super) time: u64,
@@ -49,7 +49,7 @@ impl RunBuilder {
 
     pub(crate) fn finish(mut self, id: SegmentId) -> Encoded {
         let mut starts = std::mem::take(&mut self.starts);
-        // A stable sort is fast if parts of the rows are sorted already.
+        // A stable sort is fast if parts of the rows are already sorted.
         starts.sort_by(|a, b| {
             a.0.cmp(&b.0).then_with(|| match (self.decoded(a.1), self.decoded(b.1)) {
                 (Some((a, _)), Some((b, _))) => a.order(&b),
@@ -71,8 +71,7 @@ impl RunBuilder {
     }
 }
 
-/// Returns the first bytes of a key as a number. If two numbers differ, they have the order of
-/// their keys.
+/// Returns the first bytes of a key as a number. Numbers that differ have the order of their keys.
 #[inline]
 pub(super) fn prefix(key: &[u8]) -> u64 {
     if let Some((first, _)) = key.split_first_chunk() {
@@ -110,7 +109,8 @@ impl Cutter {
         }
         let Encoded { blocks, directory } = &mut self.encoded;
         if blocks.len() == self.start {
-            // The shortest key that is above all before it, if that is not the row's own key.
+            // The shortest key above all preceding ones, which may be shorter than the row's own
+            // key.
             let size =
                 if directory.len() == 0 { key.len() } else { common_size(&self.last, key) + 1 };
             directory.begin(key.get(..size).unwrap_or(key));

@@ -1,8 +1,8 @@
-//! Goes through one run from both ends, within bounds.
+//! Scans one run from both ends, within bounds.
 //!
-//! - Nothing is read before a scan begins at an end. Then one block at a time is read.
-//! - The places of both ends alone show whether they have met. A scan of several runs takes all
-//!   rows of a key at once, so no end stops between them.
+//! - Nothing is read before a scan begins at an end. After that, one block is read at a time.
+//! - The places of both ends alone show whether they have met: a scan of several runs takes all
+//!   rows of a key together, so no end stops between them.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -16,11 +16,12 @@ use crate::segment::Segment;
 
 #[cfg(test)]
 thread_local! {
-    /// The number of rows that this thread has passed, and of blocks that it has read, in all runs.
+    /// The number of rows that this thread has passed, and the number of blocks that it has read,
+    /// in all runs.
     pub(crate) static WALKED: std::cell::Cell<(u64, u64)> = const { std::cell::Cell::new((0, 0)) };
 }
 
-/// The row that is next from one end.
+/// The next row from one end.
 #[derive(Debug)]
 struct Cursor {
     block: Arc<Block>,
@@ -62,7 +63,7 @@ impl Lane {
         }
     }
 
-    /// Returns the key that is next from an end, which has to exist.
+    /// Returns the next key from an end, which must exist.
     #[inline]
     pub(super) fn key(&self, direction: Direction) -> &[u8] {
         self.row(direction).map(|row| row.key).unwrap_or_default()
@@ -105,8 +106,8 @@ impl Lane {
             (None, Direction::Forward) => 0,
             (None, Direction::Backward) => len - 1,
         };
-        // All rows of this block may lie on the other side. Then the next block may lie beyond the
-        // bounds.
+        // All rows of this block may lie on the other side, and then the next block may lie beyond
+        // the bounds.
         let mut found = self.enter(first, direction, bounds)?;
         if found.is_none() {
             let directory = &self.run.directory;
@@ -127,12 +128,12 @@ impl Lane {
         Ok(is_found)
     }
 
-    /// Returns the newest row of a key that is not younger than a timestamp.
+    /// Returns the newest row of a key with a timestamp up to this one.
     pub(super) fn newest(&self, key: &[u8], timestamp: u64) -> Result<Option<(Arc<Block>, usize)>> {
         self.run.find(SeekTarget { key, timestamp }, &self.segment)
     }
 
-    /// Moves to the first row behind an edge, which lies ahead. Returns whether there is one.
+    /// Moves to the first row past an edge, which lies ahead. Returns whether there is one.
     pub(super) fn seek(
         &mut self,
         edge: &Edge,

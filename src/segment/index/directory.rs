@@ -1,9 +1,9 @@
-//! The directory of a run: where its blocks lie, and the keys that lead to them. It is the part of
-//! a run that is always in memory.
+//! The directory of a run: where its blocks lie, and the keys that lead to them. This part of a run
+//! is always in memory.
 //!
-//! The key that leads to a block is the shortest one above all keys before the block and not above
-//! its first key. The first block has its first key. So a directory is small, however long the keys
-//! are.
+//! The key that leads to a block is the shortest key above all keys before the block and not above
+//! the block's first key. For the first block, it is the block's first key. So a directory is
+//! small, however long the keys are.
 
 use std::ops::{Bound, Range};
 
@@ -112,7 +112,7 @@ impl Directory {
         bytes
     }
 
-    /// Decodes a directory of `len` blocks. Returns `None` if it does not check or makes no sense.
+    /// Decodes a directory of `len` blocks. Returns `None` if it is invalid or inconsistent.
     pub(super) fn decode(bytes: &[u8], id: SegmentId, len: usize, rows: u64) -> Option<Self> {
         let (mut rest, checksum) = bytes.split_last_chunk::<CHECKSUM_SIZE>()?;
         if checksum_of(id, len, rest).to_be_bytes() != *checksum {

@@ -1,6 +1,6 @@
-//! The form of an index on disk.
+//! The format of an index on disk.
 //!
-//! - An index is a header, the blocks, and their directory, each part with a checksum of its own.
+//! - An index is a header, the blocks, and their directory, each part with its own checksum.
 //!   `docs/format.md` specifies the bytes.
 //! - Header and directory are read when an index is opened, and blocks when they are needed.
 
@@ -25,7 +25,7 @@ const CHECKSUM_AT: usize = HEADER_SIZE - 4;
 
 const _: () = assert!(FIELDS_AT + FIELDS_LEN * 8 <= CHECKSUM_AT);
 
-/// What the header says about the rest.
+/// What the header states about the rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct IndexHeader {
     rows: u64,
@@ -55,8 +55,7 @@ impl IndexHeader {
         bytes
     }
 
-    /// Decodes a header. Returns `None` if it does not check, makes no sense, or is another
-    /// segment's.
+    /// Decodes a header. Returns `None` if it is invalid, implausible, or another segment's.
     fn decode(bytes: &[u8; HEADER_SIZE], source: HintSource) -> Option<Self> {
         let (summed, checksum) = bytes.split_at_checked(CHECKSUM_AT)?;
         let version = summed.strip_prefix(MAGIC)?.get(..2)?;
@@ -69,8 +68,8 @@ impl IndexHeader {
         let [id, store_id, hash_seed, length, rows, blocks, blocks_size, directory_size] = fields;
         let identity = Identity { store_id, hash_seed };
         let found = HintSource { id: SegmentId(u32::try_from(id).ok()?), identity, length };
-        // A row is smaller than its entry by more than a block's checksum. What leads to a block is
-        // smaller than the block's first row. This bounds what is read.
+        // A row is smaller than its entry by more than a block's checksum, and the key that leads
+        // to a block is smaller than the block's first row. This bounds the bytes to be read.
         let makes_sense = rows <= length / ENTRY_SIZE_MIN as u64
             && blocks <= rows
             && blocks_size <= length
@@ -107,12 +106,12 @@ fn read_directory(file: &File, source: HintSource) -> Option<Directory> {
     (directory.blocks_size() == header.blocks_size).then_some(directory)
 }
 
-/// Returns whether a segment has an index whose header and directory check.
+/// Returns whether a segment has an index whose header and directory are valid.
 pub(crate) fn has_index(fs: &Fs, dir: &Dir, source: HintSource) -> bool {
     matches!(open(fs, dir, source), Ok(Some(_)))
 }
 
-/// Returns header and directory, which lie before and behind the blocks.
+/// Returns header and directory, which lie before and after the blocks.
 fn around(directory: &Directory, source: HintSource) -> (Vec<u8>, Vec<u8>) {
     let encoded = directory.encode(source.id);
     let header = IndexHeader {
@@ -124,7 +123,7 @@ fn around(directory: &Directory, source: HintSource) -> (Vec<u8>, Vec<u8>) {
     (header.encode(source), encoded)
 }
 
-/// Writes the index beside its segment and syncs it. The name need not be durable.
+/// Writes the index next to its segment and syncs it. The name need not be durable.
 ///
 /// Returns whether it was written. If it can't be, for lack of space or of a file descriptor, the
 /// store does without it. Only an error that ends writing is returned.

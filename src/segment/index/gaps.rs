@@ -1,27 +1,27 @@
-//! Gaps: ranges of keys that are known to hold nothing, so that a scan goes through them once and
+//! Gaps: ranges of keys that are known to hold nothing. The first scan reads through them, and
 //! later scans skip them.
 //!
 //! # Why they can be skipped
 //!
 //! A gap says: *no key in it has a live version with a timestamp up to the gap's time.* A scan
-//! finds a gap by going through all of it at a moment with that timestamp. Timestamps rise with the
-//! log, so whatever is put later has a higher one. What a gap says therefore stays true, and
-//! writers need not know about gaps. At any later moment, a version with a timestamp up to the
-//! gap's time shows nothing, and a version with a higher timestamp is treated as always. Hence two
-//! rules for a scan within a gap:
+//! finds a gap by reading all of it at a moment with that timestamp. Timestamps rise with the log,
+//! so every later put has a higher one. What a gap says therefore stays true, and writers need not
+//! know about gaps. At any later moment, a version with a timestamp up to the gap's time is not
+//! live, and a version with a higher timestamp is treated as usual. Hence two rules for a scan
+//! within a gap:
 //!
-//! 1. A run that has nothing younger than the gap is skipped up to the gap's end.
+//! 1. A run without rows younger than the gap is skipped up to the gap's end.
 //! 2. In the other runs, rows that are not younger than the gap do not count. A merge may have
 //!    moved a put to a younger file than the tombstone that hides it, and rule 1 skips that
 //!    tombstone.
 //!
-//! Merges keep this true. They keep the timestamps of puts, and they never lower that of a
+//! Merges keep this true: they preserve the timestamps of puts, and never lower the timestamp of a
 //! tombstone. If a key was dead because it had expired, the gap records when the last such key
 //! expired, and is not used at any earlier time of day.
 //!
 //! A scan at an earlier moment than a gap's does not use the gap. If one timestamp stands for two
-//! moments, gaps of the one say nothing about the other. The store then begins with an empty set of
-//! gaps, and snapshots keep the set that they began with. There are two such cases:
+//! moments, the gaps of one moment say nothing about the other. The store then begins with an empty
+//! set of gaps, and snapshots keep the set that they began with. This happens in two cases:
 //!
 //! - A clear has no timestamp of its own. A scan after it has the moment of the last entry before
 //!   it, and finds nothing where a snapshot of that moment still shows everything.
@@ -35,40 +35,41 @@ use super::bounds::{Bounds, Direction};
 use super::version::Moment;
 use crate::sync::Mutex;
 
-/// Consecutive dead rows that are worth a gap. Passing fewer costs about as much as using a gap.
+/// Number of consecutive dead rows that are worth a gap. Passing fewer costs about as much as using
+/// a gap.
 const ROWS_MIN: u64 = if cfg!(any(test, bitcask_fuzzing)) { 3 } else { 16 };
 
-/// Rows that are passed in the time of reading a block or skipping a gap. They are added to the
-/// rows of a gap, so that a series of small gaps becomes one.
+/// Number of rows that can be passed in the time of reading a block or skipping a gap. It is added
+/// to the rows of a gap, so that a series of small gaps becomes one.
 const ROWS_PER_BLOCK: u64 = ROWS_MIN / 3;
 
-/// Dead rows that are passed before the key is copied at which a gap starts. Most series of dead
-/// rows are short and need no copy.
+/// Number of dead rows that are passed before the first key of a possible gap is copied. Most
+/// series of dead rows are short and need no copy.
 const ROWS_BEFORE: u64 = ROWS_MIN / 8;
 
-/// Bytes of memory that all gaps of a store may take.
+/// Maximum memory in bytes for all gaps of a store.
 pub(super) const SIZE_MAX: usize =
     if cfg!(any(test, bitcask_fuzzing)) { 12 << 10 } else { 1 << 20 };
 
-/// Bytes that a gap takes besides its keys.
+/// Memory in bytes that a gap takes in addition to its keys.
 const GAP_SIZE: usize = 256;
 
 /// A place between keys.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Edge {
     Lowest,
-    /// The place before a key, or behind it if the flag is set.
+    /// The place before a key, or after it if the flag is set.
     At(Vec<u8>, bool),
     Highest,
 }
 
 impl Edge {
-    /// Returns the place beside a key that a scan reaches first.
+    /// Returns the place next to a key that a scan reaches first.
     fn facing(key: &[u8], direction: Direction) -> Self {
         Self::At(key.to_vec(), direction == Direction::Backward)
     }
 
-    /// Returns the place beside a key that a scan reaches last.
+    /// Returns the place next to a key that a scan reaches last.
     pub(super) fn past(key: &[u8], direction: Direction) -> Self {
         Self::At(key.to_vec(), direction == Direction::Forward)
     }
@@ -154,7 +155,7 @@ struct KnownGaps {
     size: usize,
 }
 
-/// A gap, and whether a scan has used it since there were last too many.
+/// A gap, and whether a scan has used it since gaps were last removed for their memory.
 type GapEntry = (Arc<Gap>, bool);
 
 impl Gaps {
@@ -193,7 +194,7 @@ impl Gaps {
         let known = &mut *self.0.lock();
         let below = known.gaps.range(..&gap.end).rev().map(|(_, (other, _))| other);
         let covered: Vec<_> = below.take_while(|other| other.end > gap.start).cloned().collect();
-        // A gap of a later moment is kept. Scans at this earlier moment go on without it.
+        // A gap of a later moment is kept. Scans at this earlier moment continue without a gap.
         if gap.start >= gap.end || covered.iter().any(|other| other.time > gap.time) {
             return;
         }
@@ -231,8 +232,8 @@ impl KnownGaps {
         }
     }
 
-    /// Removes gaps if one more would take too much memory: those that were not used lately, and if
-    /// that is not enough, every other one.
+    /// Removes gaps if one more would take too much memory: first the gaps that were not used
+    /// lately, and if that is not enough, every second one.
     fn make_room(&mut self, size: usize) {
         if self.size + size > SIZE_MAX {
             self.retain(std::mem::take);
@@ -261,9 +262,9 @@ pub(super) struct Trail {
     end: Edge,
     next: Option<Arc<Gap>>,
     is_within: bool,
-    /// No live key was found behind this edge. `None` as long as few rows were passed.
+    /// No live key was found past this edge. `None` as long as only a few rows were passed.
     from: Option<Edge>,
-    /// Rows that were passed since the last live key.
+    /// Number of rows passed since the last live key.
     rows: u64,
     /// The latest expiry of all expired keys that were passed.
     expired: u64,
@@ -294,7 +295,7 @@ impl Trail {
         self.next.as_ref().filter(|_| self.is_within).map_or(0, |gap| gap.time)
     }
 
-    /// Returns whether there is a gap ahead, or around the next key.
+    /// Returns whether a gap lies ahead, or around the next key.
     #[inline]
     pub(super) fn has_next(&self) -> bool {
         self.next.is_some()
@@ -330,8 +331,7 @@ impl Trail {
         self.expired = self.expired.max(gap.expired);
     }
 
-    /// Counts a run of which a block is read because the run is younger than the gap around the
-    /// next key.
+    /// Counts a block that is read because its run is younger than the gap around the next key.
     pub(super) fn count_block(&mut self) {
         self.rows += ROWS_PER_BLOCK;
     }

@@ -1,14 +1,15 @@
 //! Many runs as one: the keys of a moment, in order, from both ends.
 //!
-//! - For each key, the version that counts at the moment is shown, if there is one. Of the rows
-//!   with the highest timestamp up to the moment's, that is the put, or else the tombstone. An
-//!   expired put is not shown.
-//! - All rows of a key are passed at once, in all runs, and each end has its own place in each run.
-//!   The ends have met when the next key from the front lies behind the next one from the back.
-//! - What [`gaps`](super::gaps) cover is skipped, and what is found to be dead is recorded there.
-//! - Of a key with many versions few are read: the version that counts is searched for.
-//! - Keys are compared by the eight bytes behind the prefix that all of them share, and in full
-//!   only if those are equal.
+//! - For each key, the scan returns the version that counts at the moment, if it is live. Among the
+//!   rows with the highest timestamp up to the moment's, that is the put, or else the tombstone. An
+//!   expired put is not returned.
+//! - All rows of a key are passed together, in all runs, and each end has its own place in each
+//!   run. The ends have met when the next key from the front lies after the next one from the back.
+//! - Ranges that [`gaps`](super::gaps) cover are skipped, and ranges found to be dead are recorded
+//!   there.
+//! - Few versions of a key with many versions are read: the version that counts is searched for.
+//! - Keys are compared by the eight bytes after the prefix that all of them share, and in full only
+//!   if those bytes are equal.
 //! - Nothing is read before the first step.
 
 use std::cmp::Ordering;
@@ -23,8 +24,8 @@ use super::version::{Hit, Moment, Part, RowVersion};
 use crate::error::Result;
 use crate::segment::Segment;
 
-/// Rows of a key that are passed one by one in a run. If there are more, the one that counts is
-/// searched for.
+/// Number of rows of a key that are passed one by one in a run. If it has more, the row that counts
+/// is searched for.
 const ROWS_WALKED: u64 = if cfg!(any(test, bitcask_fuzzing)) { 3 } else { 16 };
 
 /// A lane, and the part of its next key that is compared first.
@@ -41,7 +42,7 @@ struct Side {
     heads: Vec<Head>,
     /// `None` before the scan begins at this end.
     trail: Option<Trail>,
-    /// Rows that this end has passed.
+    /// Number of rows that this end has passed.
     rows: u64,
 }
 
@@ -81,12 +82,12 @@ impl Merged {
         self.lanes.get(hit.part).map(|lane| &lane.segment)
     }
 
-    /// Returns the lowest key that was not returned yet.
+    /// Returns the lowest key that has not been returned yet.
     pub(crate) fn next(&mut self) -> Result<Option<Hit>> {
         self.step(Direction::Forward)
     }
 
-    /// Returns the highest key that was not returned yet.
+    /// Returns the highest key that has not been returned yet.
     pub(crate) fn next_back(&mut self) -> Result<Option<Hit>> {
         self.step(Direction::Backward)
     }
@@ -119,7 +120,7 @@ impl Merged {
                 let version = self.pass(RowVersion::of(&row, other.lane), direction, key)?;
                 best = version.filter(|version| version.beats(best.as_ref())).or(best);
             }
-            let found = best.filter(|best| best.is_there(self.moment.now));
+            let found = best.filter(|best| best.is_alive(self.moment.now));
             let expired = best.and_then(|best| best.expired(self.moment.now));
             let (gaps, side) = self.gaps_and_side(direction);
             let rows = side.rows - before;
@@ -133,7 +134,7 @@ impl Merged {
                 return Ok(Some(version.hit(block.lend_key(at, key_size))));
             }
         }
-        // If the ends have met, this end knows nothing about the part of the other.
+        // If the ends have met, this end knows nothing about the other end's part.
         let is_alone = self.side(direction.opposite()).trail.is_none();
         let (gaps, side) = self.gaps_and_side(direction);
         side.trail.iter_mut().filter(|_| is_alone).for_each(|trail| trail.end_gap(gaps, None));
@@ -164,7 +165,7 @@ impl Merged {
     fn lane(&self, at: usize) -> &Lane {
         match self.lanes.get(at) {
             Some(lane) => lane,
-            None => unreachable!("heads are of lanes"),
+            None => unreachable!("every head belongs to a lane"),
         }
     }
 
@@ -205,7 +206,8 @@ impl Merged {
     }
 
     /// Checks whether the next key lies in a gap that was not entered before. If so, moves all
-    /// lanes that the gap covers to its end, and returns `true`: another key may be next.
+    /// lanes that the gap covers to its end, and returns `true`, since the next key may then be
+    /// another one.
     fn enter_gap(&mut self, head: Head, direction: Direction) -> Result<bool> {
         let (gaps, side) = match direction {
             Direction::Forward => (&self.gaps, &mut self.front),
@@ -230,7 +232,7 @@ impl Merged {
         Ok(())
     }
 
-    /// Returns the head that is next, unless its key was passed from the other end.
+    /// Returns the next head, unless its key was passed from the other end.
     fn top(&self, direction: Direction) -> Option<Head> {
         let head = *self.side(direction).heads.first()?;
         let other = self.side(direction.opposite());
@@ -239,7 +241,7 @@ impl Merged {
         (!has_met).then_some(head)
     }
 
-    /// Returns whether a key lies behind the next one from the other end.
+    /// Returns whether a key lies past the next one from the other end.
     fn is_passed(&self, head: &Head, other: Option<&Head>, direction: Direction) -> bool {
         let Some(other) = other else { return true };
         // The rank is inverted to that of this end.
@@ -330,7 +332,7 @@ fn sink(heads: &mut [Head], head: Head, order: impl Fn(&Head, &Head) -> Ordering
     }
 }
 
-/// Compares two lanes: the smaller one is next.
+/// Compares two lanes. The smaller one is next.
 #[inline]
 fn order(lanes: &[Lane], a: &Head, b: &Head, direction: Direction) -> Ordering {
     a.rank.cmp(&b.rank).then_with(|| order_alike(lanes, a, b, direction))

@@ -1,16 +1,16 @@
-//! The entries of a segment sorted by key, for ordered scans: the `.index` of a sealed segment, and
-//! the same in memory.
+//! The entries of a segment sorted by key, for ordered scans: the `.index` file of a sealed
+//! segment, and its counterpart in memory.
 //!
-//! - An index is derived, checksummed, deletable and rebuilt, and never the truth. It is rebuilt
-//!   from its segment if it is missing, damaged, of another store, or of another length than its
-//!   segment.
+//! - An index is derived and checksummed, can be deleted, and is never authoritative. It is rebuilt
+//!   from its segment if it is missing, damaged, of another store, or for another length than its
+//!   segment's.
 //! - Every entry of a key has a row, including dead copies and tombstones. End entries and entries
 //!   that only carry a mark have none. Rows contain timestamps, so the version of a key that counts
 //!   at a moment is found without the log.
 //! - Runs are made when they are first needed, and then kept by their segment. A sealed segment has
 //!   one run. An unsealed one has several, since it grows. A segment that is never scanned in order
 //!   has none.
-//! - [`Merged`] shows the keys that many runs had at a moment, and [`find`] one of these keys.
+//! - [`Merged`] returns the keys that many runs had at a moment, and [`find`] looks one of them up.
 
 mod block;
 mod bounds;
@@ -43,13 +43,13 @@ pub(crate) use run::{IndexContext, Run, compare_index};
 pub(crate) use version::find;
 pub(crate) use version::{Hit, Moment, Part, newest};
 
-/// The least ratio between the rows of a part and the rows of all parts behind it, in a segment
-/// that grows. If it is not reached, the parts are merged. With four, each row is sorted again as
+/// Minimum ratio between the rows of a part and the rows of all parts after it, in a segment that
+/// grows. If a part does not reach it, the parts are merged. With four, each row is sorted again as
 /// often as with two, about three times for a natural logarithm of the number of rows, and a scan
-/// has half as many parts to go through.
+/// has half as many parts to read.
 const RATIO: u64 = 4;
 
-/// What a segment knows of its index. Lock 7: held while entries are sorted.
+/// What a segment knows about its index. Lock 7: held while entries are sorted.
 #[derive(Debug, Default)]
 pub(super) struct SegmentIndex(Mutex<IndexState>);
 
@@ -69,7 +69,8 @@ struct IndexState {
 impl Segment {
     /// Returns the segment's entries up to its end, sorted, in a few runs.
     ///
-    /// What was not sorted before is sorted now. If two threads need it, one waits for the other.
+    /// Sorts the entries that were not sorted before. If two threads need that, one waits for the
+    /// other.
     pub(crate) fn runs(self: &Arc<Self>, context: &Arc<IndexContext>) -> Result<Vec<Arc<Run>>> {
         let mut state = self.index.0.lock();
         if self.summary().is_some() {
@@ -84,9 +85,9 @@ impl Segment {
         self.summary().is_some() && !self.index.0.lock().is_written
     }
 
-    /// Writes the index of a sealed segment, if there is none that can be used, and frees the
-    /// memory of the run. Returns whether it was written, which it is not if there is no space.
-    /// Only a failed sync and damage of the segment are errors. One thread at a time may call this.
+    /// Writes the index of a sealed segment, unless it has a usable one, and frees the memory of
+    /// the run. Returns whether it wrote the index, which it does not if there is no space. Only a
+    /// failed sync and damage to the segment are errors. Only one thread at a time may call this.
     pub(crate) fn write_index(self: &Arc<Self>, context: &Arc<IndexContext>) -> Result<bool> {
         if self.summary().is_none() {
             return Ok(false);
@@ -104,7 +105,7 @@ impl Segment {
             }
             (state.whole(self, context)?, is_kept)
         };
-        // The state is not locked here, so that others who need it don't wait for the disk.
+        // The state is not locked here, so that other threads that need it don't wait for the disk.
         let is_written = run.write(self)?;
         let mut state = self.index.0.lock();
         state.is_written |= is_written;
@@ -149,7 +150,7 @@ impl IndexState {
         }
     }
 
-    /// Sorts what was appended since the last time.
+    /// Sorts the entries appended since the last time.
     fn sort_rest(&mut self, segment: &Arc<Segment>, context: &Arc<IndexContext>) -> Result<()> {
         let (start, end) = (self.end.max(FIRST_OFFSET), segment.size());
         if start < end {
@@ -162,7 +163,7 @@ impl IndexState {
             self.end = end;
         }
         let rows = |run: Option<&Arc<Run>>| run.map_or(0, |run| run.rows());
-        // Parts are merged from the first one on that is too small for those behind it.
+        // Parts are merged starting with the first one that is too small for the parts after it.
         let mut from = self.parts.len();
         let mut behind = 0;
         while from > 0 && (behind == 0 || rows(self.parts.get(from - 1)) < RATIO * behind) {

@@ -2,10 +2,10 @@
 //!
 //! - The directory of a run is in memory. Its blocks are on disk or in memory, in the same
 //!   encoding.
-//! - If a block can't be read or does not check, the run rebuilds itself in memory. Only damage of
-//!   the log itself is an error, and a shortage of descriptors.
-//! - An index is opened for each block, since a store may have more indexes than a process may have
-//!   open files.
+//! - If a block is unreadable or invalid, the run rebuilds itself in memory. Only damage to the log
+//!   itself, or a shortage of descriptors, is an error.
+//! - The index file is opened for each block, since a store may have more indexes than a process
+//!   may have open files.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::segment::read::walk::Walk;
 use crate::segment::{Dir, FIRST_OFFSET, Segment, SegmentId, open_listed};
 use crate::sync::Mutex;
 
-/// What the runs of a store need of it.
+/// What the runs of a store need from it.
 #[derive(Debug)]
 pub(crate) struct IndexContext {
     pub(super) fs: Fs,
@@ -48,7 +48,7 @@ enum Blocks {
     InMemory(Arc<Vec<u8>>),
     /// In the index.
     OnDisk,
-    /// Nowhere: the directory of the index checks, but is not the one that the segment gives.
+    /// Nowhere: the directory of the index is valid, but does not match the segment.
     Wrong,
 }
 
@@ -57,15 +57,15 @@ enum Blocks {
 pub(crate) struct Run {
     context: Arc<IndexContext>,
     id: SegmentId,
-    /// The highest timestamp. For an index on disk, the segment's summary has it.
+    /// The highest timestamp. For an index on disk, it is in the segment's summary.
     pub(super) time: u64,
     pub(super) directory: Directory,
-    /// Lock 8: held while the blocks are built anew.
+    /// Lock 8: held while the blocks are rebuilt.
     blocks: Mutex<Blocks>,
 }
 
 impl Run {
-    /// Opens the index of a sealed segment, if there is one that can be used.
+    /// Opens the index of a sealed segment, if it has a usable one.
     pub(super) fn open(context: &Arc<IndexContext>, source: HintSource) -> Result<Option<Self>> {
         let found = file::open(&context.fs, &context.dir, source)?;
         let Some(directory) = found else { return Ok(None) };
@@ -99,8 +99,8 @@ impl Run {
         matches!(*self.blocks.lock(), Blocks::Wrong)
     }
 
-    /// Writes a run in memory as the index of the whole segment, and frees its memory. Returns
-    /// whether there was anything to write and it was written.
+    /// Writes an in-memory run as the index of the whole segment, and frees its memory. Returns
+    /// whether it wrote anything.
     pub(super) fn write(&self, segment: &Segment) -> Result<bool> {
         let Blocks::InMemory(blocks) = self.blocks.lock().clone() else { return Ok(false) };
         let (IndexContext { fs, dir, .. }, source) = (&*self.context, self.context.source(segment));
@@ -113,7 +113,7 @@ impl Run {
         Ok(true)
     }
 
-    /// Reads a block. Returns `None` behind the last one.
+    /// Reads a block. Returns `None` after the last one.
     pub(super) fn block(
         &self,
         number: usize,
@@ -133,8 +133,8 @@ impl Run {
         }
     }
 
-    /// Reads a block. Returns `None` if it can't be read or does not check. A shortage of file
-    /// descriptors is an error, since nothing is wrong with the index then.
+    /// Reads a block. Returns `None` if it is unreadable or invalid. A shortage of file descriptors
+    /// is an error, since the index may be intact.
     fn read(&self, blocks: &Blocks, number: usize) -> Result<Option<Block>> {
         let range = self.directory.range(number);
         let bytes = match blocks {
@@ -176,11 +176,11 @@ impl Run {
     }
 
     fn wrong(&self) -> Error {
-        let reason = "the index checks but does not match its segment; delete it";
+        let reason = "the index is intact but does not match its segment; delete it";
         Error::corrupt(&self.context.dir.index(self.id), 0, reason)
     }
 
-    /// Returns the newest row of a key that is not younger than a timestamp.
+    /// Returns the newest row of a key with a timestamp up to this one.
     pub(super) fn find(
         &self,
         target: SeekTarget<'_>,
@@ -200,7 +200,7 @@ impl Run {
                 blocks.end = middle;
             }
         }
-        // The row behind a block's last one is the first row of the next block.
+        // The row after a block's last one is the first row of the next block.
         for number in [blocks.start, blocks.start + 1] {
             let Some(block) = self.block(number, segment)? else { break };
             let at = block.len_before(&target);
@@ -216,9 +216,8 @@ impl Run {
     }
 }
 
-/// Returns whether the index of a sealed segment is what the segment gives, to the last byte.
-/// Returns `None` if there is no index, or if a value that this build can't read prevents the
-/// comparison.
+/// Returns whether the index of a sealed segment matches the segment to the last byte. Returns
+/// `None` if there is no index, or if a value that this build can't read prevents the comparison.
 pub(crate) fn compare_index(fs: &Fs, dir: &Dir, source: HintSource) -> Result<Option<bool>> {
     let Some(file) = fs.open_if_exists(&dir.index(source.id))? else { return Ok(None) };
     let log = open_listed(fs, &dir.log(source.id))?;
@@ -232,7 +231,7 @@ pub(crate) fn compare_index(fs: &Fs, dir: &Dir, source: HintSource) -> Result<Op
         return Ok(Some(false));
     }
     let mut found = vec![0; expected.len()];
-    // An index that can't be read does not check.
+    // An index that can't be read does not match.
     Ok(Some(file.read_at(&mut found, 0).is_ok() && found == expected))
 }
 
@@ -241,7 +240,7 @@ pub(crate) fn compare_index(fs: &Fs, dir: &Dir, source: HintSource) -> Result<Op
 pub(super) fn rows_of(context: &IndexContext, segment: &Arc<Segment>) -> Result<RunBuilder> {
     let (id, end) = (segment.id(), segment.size());
     let file = context.fs.open(&context.dir.log(id), Access::Read);
-    // If the directory is another store's by now, the segment's own file is gone.
+    // If the directory now belongs to another store, the segment's own file is gone.
     let own = file.and_then(|file| SegmentHeader::read(&file, id, context.identity).map(|_| file));
     if let Ok(file) = own {
         let mut builder = RunBuilder::default();

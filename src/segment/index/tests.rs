@@ -23,7 +23,7 @@ use crate::testing::twin::{Fault, FaultKind, Twin};
 
 const IDENTITY: Identity = Identity { store_id: 1, hash_seed: 2 };
 
-/// What is known of an entry.
+/// What the test knows about an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct RowVersion {
     timestamp: u64,
@@ -31,10 +31,10 @@ struct RowVersion {
     expiry: Option<u64>,
 }
 
-/// What is shown of a key: the key, its timestamp, its expiry.
+/// What a scan returns for a key: the key, its timestamp, its expiry.
 type Shown = (Vec<u8>, u64, Option<u64>);
 
-/// Numbers that depend on a seed alone.
+/// Numbers that depend only on a seed.
 struct Random(u64);
 
 impl Random {
@@ -50,7 +50,7 @@ impl Random {
     }
 }
 
-/// Segments, and all that was appended to them.
+/// Segments, and everything that was appended to them.
 struct World {
     twin: Arc<Twin>,
     fs: Fs,
@@ -111,7 +111,7 @@ impl World {
         self.segment(at).summarize(self.summary(at));
     }
 
-    /// What a hint would say of a segment, as far as it matters here.
+    /// The part of a segment's hint summary that matters here.
     fn summary(&self, at: usize) -> Summary {
         let last_timestamp = run::rows_of(&self.context, self.segment(at)).unwrap().time;
         Summary { last_timestamp, ..Summary::default() }
@@ -121,7 +121,7 @@ impl World {
         self.context.source(self.segment(at))
     }
 
-    /// Forgets what segments know of their indexes: opens them anew.
+    /// Reopens the segments, so that they forget what they know about their indexes.
     fn reopened(&self, at: usize) -> Arc<Segment> {
         let HintSource { id, length, .. } = self.source(at);
         let segment = Segment::sealed(&self.fs, &self.dir, id, length, IDENTITY, true).unwrap();
@@ -137,7 +137,7 @@ impl World {
         parts.collect()
     }
 
-    /// Appends an entry of some kind to some segment that is not sealed.
+    /// Appends an entry of any kind to some unsealed segment.
     fn append_any(&mut self, random: &mut Random, keys: &[Vec<u8>]) {
         let open: Vec<_> =
             (0..self.actives.len()).filter(|at| self.segment(*at).summary().is_none()).collect();
@@ -150,7 +150,7 @@ impl World {
         let expiry = random.one_in(3).then(|| 50 + random.below(200));
         let version = match random.below(8) {
             0 | 1 => RowVersion { timestamp, is_put: false, expiry: None },
-            // A copy, or what a merge makes of one that has expired.
+            // A copy, or the tombstone that a merge makes of an expired put.
             2 => match self.versions.get(key).and_then(|versions| versions.last()) {
                 Some(last) if last.is_put && random.one_in(2) => {
                     RowVersion { is_put: false, expiry: None, ..*last }
@@ -180,8 +180,8 @@ impl World {
         let shown = |(key, versions): (&Vec<u8>, &BTreeSet<RowVersion>)| {
             let seen = versions.iter().filter(|version| version.timestamp <= moment.timestamp);
             let newest = seen.max_by_key(|version| (version.timestamp, version.is_put))?;
-            let is_there = newest.is_put && newest.expiry.is_none_or(|expiry| expiry > moment.now);
-            (is_there && is_within(key)).then(|| (key.clone(), newest.timestamp, newest.expiry))
+            let exists = newest.is_put && newest.expiry.is_none_or(|expiry| expiry > moment.now);
+            (exists && is_within(key)).then(|| (key.clone(), newest.timestamp, newest.expiry))
         };
         self.versions.iter().filter_map(shown).collect()
     }
@@ -195,7 +195,7 @@ impl World {
         (hit.key.to_vec(), hit.timestamp, stored.entry().header.expiry)
     }
 
-    /// Goes through the keys from both ends, as `choose` says, and on behind the end.
+    /// Scans the keys from both ends, as `choose` says, and continues past the end.
     fn walk(
         parts: Vec<Part>,
         bounds: (Bound<Vec<u8>>, Bound<Vec<u8>>),
@@ -276,7 +276,7 @@ impl World {
     }
 }
 
-/// Short keys, of which many begin with each other, and the empty one.
+/// Short keys, many of which are prefixes of others, and the empty key.
 fn short_keys() -> Vec<Vec<u8>> {
     let mut keys = vec![Vec::new()];
     for a in [0, b'a', 0xff] {
@@ -287,18 +287,18 @@ fn short_keys() -> Vec<Vec<u8>> {
     keys
 }
 
-/// Keys that begin with the same bytes, more than are compared first.
+/// Keys that share a prefix longer than the part that is compared first.
 fn alike() -> Vec<Vec<u8>> {
     (0..60).map(|at| format!("user:000000000{at:04}:name").into_bytes()).collect()
 }
 
-/// Keys of which each has a block of its own, and some of which the others begin with.
+/// Keys that each fill a separate block, some of them prefixes of others.
 fn long_keys() -> Vec<Vec<u8>> {
     (1..12).map(|at| vec![b'x'; at * 100]).chain((0..5).map(|at| vec![at; 65_535])).collect()
 }
 
 #[test]
-fn what_is_merged_is_what_a_map_of_all_versions_has() {
+fn merged_runs_equal_a_map_of_all_versions() {
     let sets = [short_keys(), alike(), long_keys(), vec![b"one".to_vec()]];
     for (seed, keys) in (1..).zip(sets.iter().cycle().take(16)) {
         let mut random = Random(seed * 0x9e37_79b9);
@@ -329,7 +329,7 @@ fn what_is_merged_is_what_a_map_of_all_versions_has() {
 }
 
 #[test]
-fn an_index_that_was_written_is_used_and_says_the_same() {
+fn a_written_index_is_used_and_gives_the_same_result() {
     let mut world = World::new(3);
     let mut random = Random(7);
     (0..1500).for_each(|_| world.append_any(&mut random, &alike()));
@@ -347,7 +347,7 @@ fn an_index_that_was_written_is_used_and_says_the_same() {
         assert_eq!(built.encode(world.source(at)), bytes);
         assert!(built.directory.len() > 20);
         assert!(has_index(&world.fs, &world.dir, world.source(at)));
-        // Nobody asked for it before it was written.
+        // It was not requested before it was written.
         assert!(world.segment(at).index.0.lock().whole.is_none());
     }
     world.check(&mut random, 10);
@@ -365,7 +365,7 @@ fn indexed() -> (World, Vec<u8>) {
     (world, bytes)
 }
 
-/// What is shown at some moments, with an index that may be damaged.
+/// What scans return at some moments, with an index that may be damaged.
 fn shown_by(world: &World, segment: &Arc<Segment>) -> Vec<Vec<Shown>> {
     let moments = [u64::MAX - 1, 120].map(|timestamp| Moment { timestamp, now: 100 });
     let mut shown = Vec::new();
@@ -391,7 +391,7 @@ fn a_damaged_cut_or_foreign_index_changes_nothing() {
         world.twin.put_file(&path, changed);
         let segment = world.reopened(0);
         assert_eq!(shown_by(&world, &segment), expected, "{what}");
-        // It is written anew, unless the damage was not met.
+        // It is rewritten, unless the scan did not meet the damage.
         let run = segment.runs(&world.context).unwrap().pop().unwrap();
         if !run.is_on_disk() {
             assert!(!is_same && segment.write_index(&world.context).unwrap(), "{what}");
@@ -428,7 +428,7 @@ fn a_damaged_cut_or_foreign_index_changes_nothing() {
 }
 
 #[test]
-fn an_index_that_is_damaged_while_it_is_read_is_built_anew_on_the_way() {
+fn an_index_that_is_damaged_during_a_scan_is_rebuilt_by_it() {
     let (world, bytes) = indexed();
     let path = world.dir.index(SegmentId(1));
     let segment = world.reopened(0);
@@ -442,7 +442,7 @@ fn an_index_that_is_damaged_while_it_is_read_is_built_anew_on_the_way() {
         if count == 3 {
             let mut damaged = bytes.clone();
             damaged[HEADER_SIZE..].fill(7);
-            // What is open is the same file still: it is written where it lies.
+            // The open file is still the same one: it is written in place.
             let file = world.fs.open(&path, crate::fs::Access::Write).unwrap();
             file.write_at(&damaged, 0).unwrap();
         }
@@ -455,10 +455,10 @@ fn an_index_that_is_damaged_while_it_is_read_is_built_anew_on_the_way() {
     assert_eq!(world.twin.contents(&path).unwrap(), bytes);
 }
 
-/// A directory that checks and blocks that do not can't be gone on with where the directory is not
-/// that of the segment: it is told once, and mended.
+/// With a valid directory and invalid blocks, a scan can't continue if the directory is not the
+/// segment's: it returns the error once, and repairs the index.
 #[test]
-fn an_index_that_checks_and_is_not_its_segments_is_told_and_then_built_anew() {
+fn a_valid_index_of_another_segment_is_reported_once_and_then_rebuilt() {
     let (world, bytes) = indexed();
     let mut foreign = RunBuilder::default();
     let built = run::rows_of(&world.context, world.segment(0)).unwrap().finish(SegmentId(1));
@@ -501,7 +501,7 @@ fn only_damage_of_the_log_is_an_error() {
     assert!(matches!(&error, Error::Corrupt { path, offset: 64, .. } if *path == log), "{error}");
     world.twin.put_file(&log, whole);
     assert_eq!(segment.runs(&world.context).unwrap().len(), 1);
-    // Where its name is gone it is read as it was opened.
+    // If its name is gone, it is read through the open file.
     let segment = world.reopened(0);
     let expected = shown_by(&world, &segment);
     let segment = world.reopened(0);
@@ -556,14 +556,14 @@ fn a_segment_that_grows_has_few_runs_and_one_when_it_is_sealed() {
     assert!(world.segment(0).write_index(&world.context).unwrap());
     assert!(runs[0].is_on_disk());
     world.check(&mut random, 10);
-    // What was sorted bit by bit is what is built at once.
+    // Rows sorted step by step equal rows built in one step.
     let bytes = world.twin.contents(&world.dir.index(SegmentId(1))).unwrap();
     let built = run::rows_of(&world.context, world.segment(0)).unwrap().finish(SegmentId(1));
     assert_eq!(built.encode(world.source(0)), bytes);
 }
 
 #[test]
-fn a_segment_that_nobody_asks_has_no_index() {
+fn a_segment_that_is_never_scanned_has_no_index() {
     let mut world = World::new(1);
     world.put(0, b"key");
     assert!(!world.segment(0).write_index(&world.context).unwrap());
@@ -584,7 +584,7 @@ fn a_segment_without_entries_has_an_empty_index() {
     world.check(&mut Random(1), 10);
 }
 
-/// More indexes than are kept open.
+/// More indexes than can be kept open.
 #[test]
 fn an_index_that_is_not_kept_open_is_read_too() {
     let mut world = World::new(6);
@@ -626,7 +626,7 @@ fn one_key_of_many_versions_is_found_at_each_of_its_times() {
 }
 
 #[test]
-fn nothing_is_read_before_the_first_step_and_then_a_block_a_run() {
+fn nothing_is_read_before_the_first_step_and_then_one_block_per_run() {
     let mut world = World::new(3);
     let mut random = Random(9);
     let keys: Vec<_> = (0..500).map(|at| format!("{at:05}").into_bytes()).collect();
@@ -645,7 +645,7 @@ fn nothing_is_read_before_the_first_step_and_then_a_block_a_run() {
     let mut merged = Merged::new(parts, bounds, moment);
     assert_eq!(world.twin.call_count(), before);
     assert_eq!(merged.next().unwrap().unwrap().key, b"00200");
-    // Each is opened, read, and, where the key would be its last, the next one too.
+    // Each is opened and read, and, if the key would be a block's last one, so is the next block.
     assert!(world.twin.call_count() - before <= 3 * 4, "{}", world.twin.call_count() - before);
 }
 

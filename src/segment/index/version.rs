@@ -52,7 +52,7 @@ impl RowVersion {
         other.is_none_or(|other| rank(self) > rank(other))
     }
 
-    pub(super) fn is_there(&self, now: u64) -> bool {
+    pub(super) fn is_alive(&self, now: u64) -> bool {
         !self.is_tombstone && self.expiry.is_none_or(|expiry| expiry > now)
     }
 
@@ -86,6 +86,6 @@ pub(crate) fn newest(parts: &[Part], key: &[u8], timestamp: u64) -> Result<Optio
 /// Looks up a key at a moment.
 #[cfg(any(test, bitcask_fuzzing))]
 pub(crate) fn find(parts: &[Part], key: &[u8], moment: Moment) -> Result<Option<Hit>> {
-    let version = newest(parts, key, moment.timestamp)?.filter(|it| it.is_there(moment.now));
+    let version = newest(parts, key, moment.timestamp)?.filter(|it| it.is_alive(moment.now));
     Ok(version.map(|version| version.hit(Value::from(key.to_vec()))))
 }

@@ -1,17 +1,16 @@
 //! The readable bytes of a segment: a shared mapping of its file, or the file itself.
 //!
 //! - Bytes below `end` are readable. They were written before `end` was moved past them. They are
-//!   never written again, and not cut off while anybody can read them.
+//!   never written again, and never cut off while a reader can reach them.
 //! - The mapping may be longer than the file, which grows under it. Nothing beyond `end` is
 //!   touched.
-//! - If no mapping can be had, as `budget` limits their number, the file is read instead
-//!   (`on_demand`). So is the unsealed part of a store that is opened read-only.
+//! - If no mapping is available, since `budget` limits their number, the file is read instead
+//!   (`on_demand`). The same applies to the unsealed part of a store that is opened read-only.
 //! - A store that is closed after a failed sync leaves its unsealed segments to recovery, which may
-//!   cut them. If somebody still holds such a segment, its mapping is replaced by a copy before
-//!   that.
+//!   cut them. If such a segment is still held, its mapping is first replaced by a copy.
 //!
-//! A sector that can't be read turns a read through a mapping into a signal (SIGBUS), which ends
-//! the process. Whatever is read to be checked is therefore read from the file, in `scan`.
+//! Reading a bad sector through a mapping raises a signal (SIGBUS), which ends the process. Data
+//! that is read in order to be checked is therefore read from the file, in `scan`.
 
 #![expect(unsafe_code, reason = "a mapping's bytes have to be made a slice")]
 
@@ -33,7 +32,8 @@ use crate::sync::{AtomicU64, Ordering};
 pub(crate) struct Bytes {
     source: ByteSource,
     end: AtomicU64,
-    /// Lock 8: whether the mapping below `end` has been replaced by a copy. Held while that changes.
+    /// Lock 8: whether the mapping below `end` has been replaced by a copy. Held while that
+    /// changes.
     is_copied: Mutex<bool>,
 }
 
@@ -45,7 +45,7 @@ enum ByteSource {
         map: crate::testing::twin::TwinMap,
         _unit: Unit,
     },
-    /// Boxed, so that the mapping is found as fast as if there were no other variant.
+    /// Boxed, so that the mapping is found as fast as if this variant did not exist.
     OnDemand(Box<OnDemand>),
 }
 
@@ -66,7 +66,7 @@ impl Bytes {
         map.map_or_else(|| Self::unmapped(fs, file, end), |source| Self::new(source, end))
     }
 
-    /// Reads through a mapping that somebody else writes to, beyond `end`.
+    /// Reads through a mapping that its owner writes to beyond `end`.
     pub(crate) fn shared(map: Arc<Mapping>, end: u64) -> Self {
         Self::new(ByteSource::Map(map), end)
     }
@@ -83,7 +83,7 @@ impl Bytes {
         }
     }
 
-    /// Returns what opens the file, or `None` if the file is mapped.
+    /// Returns the handle that opens the file, or `None` if the file is mapped.
     pub(crate) fn on_demand(&self) -> Option<&OnDemand> {
         match &self.source {
             ByteSource::OnDemand(on_demand) => Some(on_demand),
@@ -102,9 +102,9 @@ impl Bytes {
         self.end.load(Ordering::Acquire)
     }
 
-    /// Makes readable what was written below `end`. Those bytes are never written again.
+    /// Makes the bytes written below `end` readable. They are never written again.
     pub(crate) fn advance(&self, end: u64) {
-        // There is one writer at a time, so nobody else moves the end between the load and the
+        // Only one thread writes at a time, so the end does not move between the load and the
         // store.
         if end > self.end.load(Ordering::Relaxed) {
             self.end.store(end, Ordering::Release);
@@ -116,10 +116,10 @@ impl Bytes {
         !matches!(self.source, ByteSource::OnDemand(_))
     }
 
-    /// Releases the pages of a mapping. When they are read again they come from the file.
+    /// Releases the pages of a mapping. Later reads take them from the file again.
     ///
     /// After a failed sync the kernel may hold pages that are not on the disk. As long as a mapping
-    /// uses such pages, recovery can't make the kernel drop them and read them anew.
+    /// uses such pages, recovery can't make the kernel drop and reread them.
     pub(crate) fn release_pages(&self) {
         let is_copied = self.is_copied.lock().unwrap_or_else(PoisonError::into_inner);
         if let ByteSource::Map(map) = &self.source
@@ -129,27 +129,27 @@ impl Bytes {
         }
     }
 
-    /// Replaces what is mapped below the end by a copy at the same addresses. Every slice that was
-    /// lent then keeps its bytes, whatever becomes of the file. Returns `false` if no copy can be
-    /// made, and then the mapping stays as it is.
+    /// Replaces the mapped bytes below the end by a copy at the same addresses. Every lent slice
+    /// then keeps its bytes, whatever happens to the file. If no copy can be made, returns `false`
+    /// and leaves the mapping unchanged.
     ///
-    /// The copy is read from the file, since reading a bad page through the mapping would be a
-    /// signal. The file has to be the mapped one, and nobody may store to it any more.
+    /// The copy is read from the file, since reading a bad page through the mapping would raise a
+    /// signal. The file must be the mapped one, and no one may store to it any more.
     pub(crate) fn detach(&self, file: &File) -> bool {
         let mut is_copied = self.is_copied.lock().unwrap_or_else(PoisonError::into_inner);
         match &self.source {
             ByteSource::Map(map) if !*is_copied => {
                 let copy = copy(file, self.end());
                 *is_copied = copy.is_some_and(|copy| {
-                    // Recovery has to read the pages behind the end anew, too.
+                    // Recovery has to reread the pages after the end, too.
                     release(map);
                     put_in_place(map, copy)
                 });
                 *is_copied
             }
-            // A later read would find what recovery has made of the file.
+            // A later read would see the file as recovery has left it.
             ByteSource::OnDemand(_) => false,
-            // What was lent is a copy, or keeps its bytes.
+            // Lent bytes are a copy, or stay unchanged.
             ByteSource::Map(_) => true,
             #[cfg(any(test, bitcask_fuzzing))]
             ByteSource::Twin { .. } => true,
@@ -162,13 +162,13 @@ impl Bytes {
         match &self.source {
             ByteSource::Map(map) if range.start <= range.end && range.end <= map.len() => {
                 let start = map.as_ptr().wrapping_add(range.start);
-                // SAFETY: the range lies within the mapping, which lives as long as `self`. It
-                // lies below `end` too, so the bytes were written before the Acquire load that
+                // SAFETY: the range lies within the mapping, which lives as long as `self`. It lies
+                // below `end` too, so the bytes were written before the Acquire load that
                 // `readable` made, no one writes them again, and the file is not cut below them:
-                // `write::active::Active`, whose `Sink` stores at or above `end` alone, and recovery are the
-                // only writers and keep to that; the LOCK file keeps other processes' away. Before
-                // a recovery that may cut the file, `detach` puts the same bytes in their place, or
-                // the lock is kept for as long as this is.
+                // the only writers are `write::active::Active`, whose `Sink` stores only at or
+                // above `end`, and recovery, and both keep to that; the LOCK file keeps writers in
+                // other processes away. Before a recovery that may cut the file, `detach` puts the
+                // same bytes in their place, or the lock is kept for as long as `self`.
                 Some(unsafe { std::slice::from_raw_parts(start, range.len()) })
             }
             #[cfg(any(test, bitcask_fuzzing))]
@@ -192,50 +192,51 @@ impl Bytes {
 /// Drops entries of the page table. No content is lost, because the caller has checked that the
 /// mapping still shows the file.
 fn release(map: &MmapRaw) {
-    // SAFETY: bytes of a shared mapping of a file that are read afterwards, through a slice that was
-    // lent before too, come from the file again. `Bytes` asks, with its lock held, whether a part of
-    // the mapping has been replaced by a copy, which this would make zeros.
+    // SAFETY: in a shared mapping of a file, bytes that are read afterwards come from the file
+    // again, even through a slice that was lent before. This would turn a copy into zeros, so
+    // `Bytes` checks under its lock that no part of the mapping has been replaced by a copy.
     let _ = unsafe { map.unchecked_advise(UncheckedAdvice::DontNeed) };
 }
 
-/// Reads a file up to an end into memory of its own.
+/// Reads a file up to an end into separate memory.
 fn copy(file: &File, end: u64) -> Option<Mmap> {
     let mut copy = MmapMut::map_anon(usize::try_from(end).ok()?).ok()?;
     let is_whole = file.read_at(&mut copy, 0).ok()? == copy.len();
     copy.make_read_only().ok().filter(|_| is_whole)
 }
 
-/// Moves a copy to the addresses at the front of a mapping, which owns it from then on. Returns
-/// whether that was done.
+/// Moves a copy to the addresses at the front of a mapping, which then owns the copy. Returns
+/// whether it did.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn put_in_place(map: &Arc<Mapping>, copy: Mmap) -> bool {
-    // Whoever can store through the mapping shares it.
+    // If the mapping is shared, its other owner may store through it.
     if Arc::strong_count(map) > 1 || copy.len() > map.len() {
         return false;
     }
     let (from, to, size) = (copy.as_ptr().cast_mut().cast(), map.as_mut_ptr().cast(), copy.len());
     let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
     // SAFETY: both ranges begin on a page and are owned: `from` by `copy`, which has no other user
-    // and is forgotten once it has moved; `to` by `map`, which is at least as long, and unmaps what
-    // is there when it is dropped. Slices that were lent of `to` stay valid and unchanged: the kernel
-    // replaces the pages while it keeps page faults waiting, and the copy holds the bytes that
-    // the same file held below the segment's end, where nobody writes. Nobody stores to `to` through
-    // this mapping either, since nobody else has it; the new pages are read-only besides.
+    // and is forgotten once it has moved; `to` by `map`, which is at least as long, and on drop
+    // unmaps whatever lies there. Slices lent from `to` stay valid and unchanged: the kernel
+    // replaces the pages while it blocks page faults, and the copy holds the bytes of the same file
+    // below the segment's end, where no one writes. No one stores to `to` through this mapping
+    // either, since it has no other owner; the new pages are read-only anyway.
     let moved = unsafe { libc::mremap(from, size, size, flags, to) };
     if moved != libc::MAP_FAILED {
         std::mem::forget(copy);
         return true;
     }
-    // The kernel refuses before it takes the old pages away. Only if it has no memory for its own
-    // tables after that, nothing is there any more, and no holder of a slice of it could go on.
-    // SAFETY: this asks whether the range is mapped; there is nothing that it would write.
+    // If the kernel refuses, it does so before it removes the old pages. Only if it then runs out
+    // of memory for its own tables, nothing is mapped there any more, and no holder of a slice
+    // could continue.
+    // SAFETY: the call only checks whether the range is mapped, and has nothing to write.
     if unsafe { libc::msync(to, size, libc::MS_ASYNC) } != 0 {
         std::process::abort();
     }
     false
 }
 
-/// On other systems mappings can't be moved.
+/// Other systems can't move mappings.
 #[cfg(not(any(target_os = "linux", target_os = "android")))]
 fn put_in_place(_map: &Arc<Mapping>, _copy: Mmap) -> bool {
     false
@@ -249,10 +250,10 @@ mod tests {
     use super::*;
     use crate::fs::Access;
 
-    /// Recovery may cut a segment, and the next store writes another one: what was lent of the first
-    /// stays.
+    /// Recovery may cut a segment, and the next store writes to it again: bytes lent before do not
+    /// change.
     #[test]
-    fn what_was_lent_stays_when_the_file_is_cut_and_written_again() {
+    fn lent_bytes_stay_when_the_file_is_cut_and_rewritten() {
         let dir = tempfile::tempdir().unwrap();
         let file = Fs::DISK.open(&dir.path().join("file"), Access::Create).unwrap();
         let written: Vec<u8> = (0..20_000_u32).map(|at| u8::try_from(at % 251).unwrap()).collect();
@@ -260,10 +261,10 @@ mod tests {
         let bytes = Bytes::mapped(&Fs::DISK, &file, 19_999, 1 << 20, Wanted::New);
         let lent = bytes.lend(9_000..19_999).unwrap();
         assert!(bytes.detach(&file) && bytes.detach(&file));
-        // Neither does what would have it read again.
+        // Neither does releasing the pages.
         bytes.release_pages();
         file.write_at(&vec![0xff; 20_000], 0).unwrap();
-        assert!(lent == &written[9_000..19_999], "the bytes in the file now were lent");
+        assert!(lent == &written[9_000..19_999], "the lent bytes have changed along with the file");
         file.set_size(64).unwrap();
         assert!(lent == &written[9_000..19_999]);
         assert_eq!(bytes.lend(0..8_192).unwrap(), &written[..8_192]);
@@ -271,11 +272,11 @@ mod tests {
     }
 
     #[test]
-    fn a_mapping_that_is_stored_to_or_whose_file_is_shorter_than_it_was_stays_as_it_is() {
+    fn a_mapping_that_is_stored_to_or_whose_file_was_cut_is_not_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let file = Fs::DISK.open(&dir.path().join("file"), Access::Create).unwrap();
         file.write_at(&[7; 10_000], 0).unwrap();
-        let Backing::Disk(disk) = file.backing() else { panic!("it is on a disk") };
+        let Backing::Disk(disk) = file.backing() else { panic!("the file is on a disk") };
         let map = Arc::new(Mapping::to_store(disk, 20_000).unwrap());
         let bytes = Bytes::shared(Arc::clone(&map), 10_000);
         assert!(!bytes.detach(&file));

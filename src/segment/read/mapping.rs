@@ -11,13 +11,13 @@ use crate::segment::budget::{Unit, Wanted, take_mapping};
 #[derive(Debug)]
 pub(crate) struct Mapping {
     raw: MmapRaw,
-    /// Given back after the unmapping: fields are dropped in this order.
+    /// Given back after the memory is unmapped: fields are dropped in this order.
     _unit: Unit,
 }
 
 impl Mapping {
     /// Maps a file for reading, up to the size to which it may grow. Returns `None` if no mapping
-    /// can be had.
+    /// is available.
     pub(crate) fn to_read(file: &File, capacity: usize, wanted: Wanted) -> Option<Self> {
         Self::new(wanted, || MmapOptions::new().len(capacity).map_raw_read_only(file))
     }

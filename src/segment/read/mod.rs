@@ -1,4 +1,4 @@
-//! Reading segments: bytes that can be lent, single entries, and walks over all of them.
+//! Reading segments: lendable bytes, single entries, and walks over all entries.
 
 pub(crate) mod map;
 pub(crate) mod mapping;

@@ -1,13 +1,13 @@
 //! A segment without a mapping: its file is opened for each read.
 //!
 //! - The segment needs no descriptor, so there may be any number of such segments.
-//! - The file's name may be removed while somebody still holds the segment: by a merge, a clear, or
-//!   another process that has the store. Whoever is about to remove the name therefore leaves an
-//!   open file here first, and a reader that does not find the name looks here again. If no
-//!   descriptor can be had, the name stays.
-//! - The writer of a store does not ask those that have it open read-only before it removes a name.
-//!   They keep descriptors as far as the budget allows. If a file is gone otherwise, reading it is
-//!   an error that says so.
+//! - The file's name may be removed while the segment is still held: by a merge, a clear, or
+//!   another process that has the store open. Before this process removes the name, it leaves an
+//!   open file here, and a reader that does not find the name looks here again. If no descriptor is
+//!   available, the name stays.
+//! - A writer does not ask read-only stores in other processes before it removes a name. Those keep
+//!   descriptors as far as the budget allows. If a file is gone and no descriptor was kept, reading
+//!   it returns an error that says so.
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::fs::{Access, File, Fs, is_not_found};
 use crate::segment::budget::{Unit, take_descriptor};
 use crate::segment::{Segment, StoredEntry};
 
-/// Bytes that are read with an entry's header, so that a small entry takes one read.
+/// Number of bytes that are read with an entry's header, so that a small entry takes one read.
 const HEAD_SIZE: u64 = 512;
 
 const _: () = assert!(HEAD_SIZE >= HEADER_SIZE_MAX as u64);
@@ -52,7 +52,7 @@ impl OnDemand {
             return Ok(file);
         }
         match self.fs.open(&self.path, Access::Read) {
-            // Whoever removed the name left the open file here first.
+            // Before the name was removed, the open file was left here.
             Err(error) if is_not_found(&error) => {
                 kept().ok_or_else(|| Error::SegmentRemoved { path: self.path.clone() })
             }
@@ -60,7 +60,7 @@ impl OnDemand {
         }
     }
 
-    /// Keeps the file open from now on: the given one, or else one that is opened here. Returns
+    /// Keeps the file open from now on: the given handle, or else one that is opened here. Returns
     /// whether it is kept open.
     pub(crate) fn keep_open(&self, file: Option<&File>) -> bool {
         if self.kept.get().is_some() {
@@ -68,7 +68,7 @@ impl OnDemand {
         }
         let Some(unit) = take_descriptor() else { return false };
         let Ok(file) = file.cloned().map_or_else(|| self.file(), Ok) else { return false };
-        // If two threads get here at once, the later one's file is closed.
+        // If two threads get here concurrently, the later one's file is closed.
         let _ = self.kept.set(OpenFile { file, _unit: unit });
         true
     }

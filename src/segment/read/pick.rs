@@ -10,10 +10,10 @@ use crate::error::{Error, Result};
 use crate::fs::File;
 use crate::segment::SegmentId;
 
-/// Bytes that are read at a time, roughly. With what is made of them, they stay in a processor's
-/// cache.
+/// Approximate number of bytes read at a time. Along with the data derived from them, they stay in
+/// a processor's cache.
 const RUN_SIZE: u64 = if cfg!(any(test, bitcask_fuzzing)) { 256 } else { 64 << 10 };
-/// The largest distance of entries that are read with one call.
+/// Maximum distance in bytes between entries that are read with one call.
 const GAP_MAX: u64 = 16 << 10;
 
 /// The place and the size of a chosen entry, both in units of [`ALIGNMENT`].
@@ -48,7 +48,7 @@ struct EntryRun {
     start: u64,
 }
 
-/// A chosen entry that checks.
+/// A chosen entry that is valid.
 #[derive(Debug, Clone)]
 pub(crate) struct LiveEntry<'a> {
     pub(crate) offset: u64,
@@ -108,7 +108,7 @@ impl EntryRun {
         let size = usize::try_from(end - start).unwrap_or(usize::MAX);
         self.start = start;
         self.bytes.clear();
-        // A hint can name at most 64 MiB as a size. Larger sizes were compared with the segment.
+        // A hint can state sizes up to 64 MiB. Larger sizes were read from the segment and checked.
         self.bytes
             .try_reserve_exact(size)
             .map_err(|_| Error::corrupt(file.path(), start, "the entry does not fit in memory"))?;

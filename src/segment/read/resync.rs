@@ -1,9 +1,9 @@
-//! Finds everything in a segment that still checks, whatever lies between.
+//! Finds everything in a segment that is still valid, whatever lies between.
 //!
-//! - Entries start on multiples of 8, and their checksums cover their place. So each such place
-//!   behind damage is tried, and what checks there is what was written there.
-//! - The work is linear in the size of the file, whatever sizes the bytes in it pretend: a header
-//!   has to make sense before anything is summed, and failed sums have a budget.
+//! - Entries start at multiples of 8, and their checksums cover their place. So each such place
+//!   after damage is tried, and an entry that is valid there was written there.
+//! - The work is linear in the size of the file, whatever sizes its bytes claim: a header must be
+//!   plausible before anything is checksummed, and failed checksums have a budget.
 //! - A part of the file that can't be read is damage like any other.
 //! - Memory is needed for a window and a key.
 
@@ -16,19 +16,19 @@ use crate::fs::{File, is_failed_read};
 use crate::options::SEGMENT_SIZE_LIMIT;
 use crate::segment::{FIRST_OFFSET, SegmentId};
 
-/// Bytes that each tried place adds to the budget. Small entries are thus found even where crafted
-/// bytes have used up the rest.
+/// Number of bytes that each tried place adds to the budget. Small entries are thus found even
+/// where crafted bytes have used up the rest.
 const PLACE_WORK: u64 = 64;
 /// How far an entry's timestamp may be ahead of all known ones, in microseconds, for an entry of
-/// any size to be tried at once: ten years.
+/// any size to be tried in the first search: ten years.
 const TIME_AHEAD: u64 = 10 * 365 * 86_400 * 1_000_000;
-/// The size up to which entries are tried whatever their timestamp. The clock may have been far
-/// ahead when everything was written, and nothing else may be left to show it. With random bytes
-/// this adds less than a byte to the cost of each place. Trying larger entries would use up the
-/// budget.
+/// Size in bytes up to which entries are tried whatever their timestamp. The clock may have been
+/// far ahead when everything was written, and no other evidence of that may be left. With random
+/// bytes this adds less than a byte to the cost of each place. Trying larger entries would use up
+/// the budget.
 const ANY_TIME_SIZE: u64 = 1 << 20;
 
-/// Bytes that are no entries.
+/// Bytes that are not entries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct LostBytes {
     pub(crate) bytes: Range<u64>,
@@ -38,9 +38,9 @@ pub(crate) struct LostBytes {
 /// What lies in a segment from one offset to the next.
 #[derive(Debug)]
 pub(crate) enum ResyncItem<'a> {
-    /// An entry that checks and is not an end entry.
+    /// A valid entry that is not an end entry.
     Entry(Scanned<'a>),
-    /// An entry that checks and that uses something that this build does not support.
+    /// A valid entry that uses something that this build does not support.
     Strange(Scanned<'a>, Invalid),
     /// An end entry.
     End { next: SegmentId, timestamp: u64 },
@@ -48,7 +48,7 @@ pub(crate) enum ResyncItem<'a> {
     Lost(LostBytes),
 }
 
-/// Walks over the parts of a segment that check, in order.
+/// Walks over the valid parts of a segment, in order.
 #[derive(Debug)]
 pub(crate) struct ResyncWalk<'a> {
     window: Window<'a>,
@@ -70,7 +70,7 @@ pub(crate) struct ResyncWalk<'a> {
 /// The result of a search.
 enum Searched {
     Found(u64),
-    /// `passed_over` says whether something looked like an entry except for its timestamp.
+    /// `passed_over` says whether any bytes looked like an entry except for the timestamp.
     Nothing {
         passed_over: bool,
     },
@@ -118,7 +118,8 @@ impl<'a> ResyncWalk<'a> {
             }
         };
         self.offset += header.entry_size();
-        // If our clock has lost the date, that of the entry's writer may have been right.
+        // If this machine's clock has lost the date, the clock of the entry's writer may have been
+        // right.
         self.latest = self.latest.max(header.timestamp);
         if header.flags.has(Flags::END) && strange.is_none() {
             let value = self.window.peek(offset + header.size() as u64, 4)?;
@@ -145,7 +146,7 @@ impl<'a> ResyncWalk<'a> {
         }
         match self.window.checked(self.id, offset, &mut self.key) {
             Ok(Ok(Some(header))) => Ok(Ok((header, None))),
-            Ok(Ok(None)) => Ok(Err("there are zeros instead of an entry".to_owned())),
+            Ok(Ok(None)) => Ok(Err("zeros instead of an entry".to_owned())),
             Ok(Err(invalid @ (Invalid::UnknownFlags(_) | Invalid::UnknownCodec(_)))) => {
                 let decoded = Header::decode(self.window.peek(offset, HEADER_SIZE_MAX)?);
                 let header = decoded.ok().flatten().ok_or_else(|| invalid.to_string());
@@ -157,13 +158,12 @@ impl<'a> ResyncWalk<'a> {
         }
     }
 
-    /// Returns the offset of the next entry that checks, at or behind `from`, or the end if there
-    /// is none.
+    /// Returns the offset of the next valid entry at or after `from`, or the end if there is none.
     ///
-    /// If there seems to be none, and some were passed over because of their timestamps alone,
-    /// those timestamps may be right and nothing else left to show it. Timestamps are then ignored
-    /// from here on, and these entries are tried with the rest of the budget. So no place is tried
-    /// more than twice.
+    /// If it finds none, but some were passed over only because of their timestamps, those
+    /// timestamps may be right, with no other evidence left. From then on timestamps are ignored,
+    /// and these entries are tried with the rest of the budget. So no place is tried more than
+    /// twice.
     fn search(&mut self, from: u64) -> Result<u64> {
         let mut searched = self.search_up_to(self.latest.saturating_add(TIME_AHEAD), from)?;
         if matches!(searched, Searched::Nothing { passed_over: true }) {
@@ -178,8 +178,8 @@ impl<'a> ResyncWalk<'a> {
 
     /// Searches for an entry that is small, or no later than `latest`.
     ///
-    /// Headers with flags that this build does not know are passed over. Without these, one in two
-    /// thousand headers of random bytes makes sense.
+    /// Headers with flags that this build does not know are passed over. Among the others, one in
+    /// two thousand headers of random bytes is plausible.
     fn search_up_to(&mut self, latest: u64, from: u64) -> Result<Searched> {
         let (mut offset, mut passed_over) = (from, false);
         while offset < self.starts_below {
@@ -214,7 +214,7 @@ impl<'a> ResyncWalk<'a> {
     }
 }
 
-/// Returns the timestamp of a segment's first entry, if that entry checks and is quick to read.
+/// Returns the timestamp of a segment's first entry, if that entry is valid and quick to read.
 pub(crate) fn first_time(file: &File, id: SegmentId) -> Result<Option<u64>> {
     let end = file.size()?.min(FIRST_OFFSET + ANY_TIME_SIZE);
     match Scan::new(file, id, end).next() {
@@ -225,7 +225,7 @@ pub(crate) fn first_time(file: &File, id: SegmentId) -> Result<Option<u64>> {
     }
 }
 
-/// Returns the timestamp of an entry that is known to check, if it is one of this key.
+/// Returns the timestamp of an entry that is known to be valid, if it belongs to this key.
 pub(crate) fn time_if_of(file: &File, offset: u64, key: &[u8]) -> Result<Option<u64>> {
     let mut bytes = vec![0; HEADER_SIZE_MAX + key.len()];
     let read_size = file.read_at(&mut bytes, offset)?;

@@ -2,10 +2,10 @@
 //!
 //! - A scan reads with `pread` and checks everything. It needs a fixed amount of memory whatever
 //!   the sizes on disk say: values are summed as they stream by.
-//! - *The log ends* at the first entry that does not check, at a batch without its end, or where a
-//!   segment has no end entry. *Unless* an entry that checks lies behind that place, in this or a
-//!   later segment, with a durable mark above that place: then durable data is damaged.
-//!   [`Scan::next`] implements the first half of the rule, [`find_mark_above`] the second.
+//! - *The log ends* at the first invalid entry, at a batch without its end, or where a segment has
+//!   no end entry. *Unless* a valid entry after that place, in this or a later segment, carries a
+//!   durable mark above that place: then durable data is damaged. [`Scan::next`] implements the
+//!   first half of the rule, [`find_mark_above`] the second.
 
 use std::ops::{ControlFlow, Range};
 use std::path::Path;
@@ -19,14 +19,14 @@ use crate::fs::{File, is_failed_read};
 use crate::mistake::{Mistake, made};
 use crate::segment::{FIRST_OFFSET, Place, SegmentId};
 
-/// Bytes that are read ahead, and so the memory that a scan needs.
+/// Number of bytes that are read ahead, which is the memory that a scan needs.
 pub(crate) const WINDOW_SIZE: usize = 256 << 10;
-/// Bytes that a disk reads at the least, as far as failed reads are concerned.
+/// Smallest unit, in bytes, in which a disk read can fail.
 pub(crate) const PAGE_SIZE: u64 = 4 << 10;
-/// Checksum work behind a bad place, as a multiple of the bytes there.
+/// Maximum checksum work after a bad place, as a multiple of the bytes there.
 pub(crate) const SEARCH_WORK: u64 = 4;
 
-/// An entry that checks, without its value.
+/// A valid entry, without its value.
 #[derive(Debug)]
 pub(crate) struct Scanned<'a> {
     pub(crate) offset: u64,
@@ -35,7 +35,7 @@ pub(crate) struct Scanned<'a> {
 }
 
 impl Scanned<'_> {
-    /// Returns whether the batch of the entry continues behind it.
+    /// Returns whether the batch of the entry continues after it.
     pub(crate) fn continues(&self) -> bool {
         self.header.flags.has(Flags::CONTINUES) && !made(Mistake::BatchTorn)
     }
@@ -48,7 +48,7 @@ pub(crate) enum Stop {
     End { next: SegmentId, offset: u64, timestamp: u64 },
     /// Zeros, or no room for an entry: nothing has been appended here yet.
     Nothing { offset: u64 },
-    /// Something that does not check.
+    /// An invalid entry.
     Bad { offset: u64, invalid: Invalid },
 }
 
@@ -67,7 +67,7 @@ impl<'a> Scan<'a> {
         Self::behind(Place::new(id, FIRST_OFFSET), file, end)
     }
 
-    /// Scans from a place on at which an entry starts, or will start.
+    /// Scans from a place at which an entry starts, or will start.
     pub(crate) fn behind(place: Place, file: &'a File, end: u64) -> Self {
         let Place { segment: id, offset } = place;
         Self { window: Window::new(file, end), id, offset, key: Vec::new() }
@@ -108,8 +108,7 @@ pub(crate) fn for_each_sealed(
     })
 }
 
-/// Reads a sealed segment until the closure breaks off. Nothing is then known about what lies
-/// behind.
+/// Reads a sealed segment until the closure stops it. What follows is then not checked.
 pub(crate) fn try_for_each_sealed(
     file: &File,
     id: SegmentId,
@@ -137,12 +136,12 @@ pub(crate) fn try_for_each_sealed(
         }
         Stop::End { offset, timestamp, .. } if offset == length => Ok(Some(timestamp)),
         Stop::Nothing { offset } if offset == length => Ok(None),
-        Stop::End { offset, .. } => corrupt(offset, "there is more behind the end entry"),
-        Stop::Nothing { offset } => corrupt(offset, "there are zeros instead of an entry"),
+        Stop::End { offset, .. } => corrupt(offset, "more bytes follow the end entry"),
+        Stop::Nothing { offset } => corrupt(offset, "zeros instead of an entry"),
     }
 }
 
-/// Reads the key of an entry that a hint named, and checks the entry.
+/// Reads the key of an entry that a hint names, and checks the entry.
 pub(crate) fn key_at(file: &File, id: SegmentId, offset: u64, end: u64) -> Result<Vec<u8>> {
     let mut key = Vec::new();
     match Window::new(file, end).checked(id, offset, &mut key)? {
@@ -153,7 +152,7 @@ pub(crate) fn key_at(file: &File, id: SegmentId, offset: u64, end: u64) -> Resul
     }
 }
 
-/// Reads the size of an entry that a hint named, from its header alone.
+/// Reads the size of an entry that a hint names, from its header alone.
 pub(crate) fn size_at(file: &File, offset: u64, end: u64) -> Result<u64> {
     match Header::decode(Window::new(file, end).peek(offset, HEADER_SIZE_MAX)?) {
         Ok(Some(header)) if header.entry_size() <= end - offset => Ok(header.entry_size()),
@@ -163,13 +162,13 @@ pub(crate) fn size_at(file: &File, offset: u64, end: u64) -> Result<u64> {
     }
 }
 
-/// Searches behind a bad place for an entry that checks and carries a mark above that place.
+/// Searches after a bad place for a valid entry that carries a mark above that place.
 ///
-/// Headers are tested before anything is summed: known flags, sizes that fit, a timestamp that is
-/// not before `since`, and a mark between `bad` and the entry. Hardly any other bytes pass these
-/// tests. Timestamps may be as late as they like, since clocks are set ahead and set right again.
-/// So the search costs little more than reading the file. If crafted bytes make it cost more, it is
-/// given up with an error, and nothing is cut.
+/// Headers are tested before anything is checksummed: known flags, sizes that fit, a timestamp that
+/// is not before `since`, and a mark between `bad` and the entry. Hardly any other bytes pass these
+/// tests. Timestamps have no upper limit, since clocks are set ahead and set right again. So the
+/// search costs little more than reading the file. If crafted bytes make it cost more, it ends with
+/// an error, and nothing is cut.
 pub(crate) fn find_mark_above(
     file: &File,
     id: SegmentId,
@@ -197,7 +196,7 @@ pub(crate) fn find_mark_above(
                 return Err(search_given_up(file.path(), offset));
             };
             work = left;
-            // An entry that a newer build wrote shows it too.
+            // An entry that a newer build wrote is evidence too.
             let checked = window.checked(id, offset, &mut Vec::new())?;
             if matches!(
                 checked,
@@ -211,14 +210,22 @@ pub(crate) fn find_mark_above(
     Ok(None)
 }
 
+/// Why an end entry is invalid that does not lead to a later segment.
+pub(crate) const END_LEADS_BACK: &str = "the end entry names a segment that is not younger";
+
+/// Returns why a file that should have this many bytes is corrupt where it ends.
+pub(crate) fn too_short(written: u64) -> String {
+    format!("the file ends here, but {written} bytes were written")
+}
+
 fn search_given_up(path: &Path, offset: u64) -> Error {
-    let reason = "the bytes behind a torn entry look like entries too often to tell a torn tail \
+    let reason = "the bytes after a torn entry look like entries too often to tell a torn tail \
                   from damage";
     Error::corrupt(path, offset, reason)
 }
 
-/// Returns the offset behind the last byte that is not zero, or `from` if there is none at or
-/// behind `from`.
+/// Returns the offset after the last byte that is not zero, or `from` if there is none at or after
+/// `from`.
 pub(crate) fn end_of_content(file: &File, from: u64) -> Result<u64> {
     let size = file.size()?;
     let mut window = Window::new(file, size);
@@ -228,7 +235,7 @@ pub(crate) fn end_of_content(file: &File, from: u64) -> Result<u64> {
         if bytes.is_empty() {
             break;
         }
-        // Space that was set aside is long and mostly zeros. This is much faster than a search.
+        // Allocated space is long and mostly zeros. This is much faster than a search.
         let is_zero = bytes.iter().fold(0, |all, byte| all | byte) == 0;
         if !is_zero && let Some(last) = bytes.iter().rposition(|byte| *byte != 0) {
             end = offset + last as u64 + 1;
@@ -242,11 +249,11 @@ pub(crate) fn end_of_content(file: &File, from: u64) -> Result<u64> {
 #[derive(Debug)]
 pub(crate) struct Window<'a> {
     file: &'a File,
-    /// Nothing at or behind this offset is read.
+    /// Nothing at or after this offset is read.
     limit: u64,
     start: u64,
     bytes: Vec<u8>,
-    /// Where a read has failed, if the window may go on behind it. Such a part is read page by
+    /// Where a read has failed, if the window may continue after it. Such a part is read page by
     /// page.
     bad: Option<Range<u64>>,
 }
@@ -256,7 +263,7 @@ impl<'a> Window<'a> {
         Self { file, limit, start: 0, bytes: Vec::new(), bad: None }
     }
 
-    /// Returns a window that can move on behind a failed read, and that holds the bytes before it.
+    /// Returns a window that can continue after a failed read, and that holds the bytes before it.
     pub(crate) fn over_bad_pages(file: &'a File, limit: u64) -> Self {
         Self { bad: Some(0..0), ..Self::new(file, limit) }
     }

@@ -1,4 +1,4 @@
-//! An entry in its segment: whose it is, whether it checks, and its value as it was put.
+//! An entry in its segment: its key, whether it is valid, and its value as it was put.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -37,7 +37,7 @@ impl StoredEntry<'_> {
         self.header.raw_size.unwrap_or(self.header.value_size)
     }
 
-    /// Returns whether the entry is one of this key.
+    /// Returns whether the entry belongs to this key.
     pub(crate) fn is_of(&self, key: &[u8]) -> Result<bool> {
         if self.entry().key() == key {
             return Ok(true);
@@ -106,7 +106,7 @@ pub(crate) fn ignore_unknown_codec(checked: Result<()>) -> Result<()> {
     }
 }
 
-/// The error for an entry that does not check, in data that should check.
+/// The error for an invalid entry in data that should be valid.
 pub(crate) fn refusal(path: &Path, offset: u64, invalid: Invalid) -> Error {
     let path = path.to_path_buf();
     match invalid {

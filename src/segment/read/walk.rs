@@ -1,9 +1,10 @@
 //! Walks over a segment's puts and deletes in the order of the log, through the segment's readable
 //! bytes.
 //!
-//! - A walk needs no file with the segment's name. Like a get, it continues after the file has been
+//! - A walk does not need the file's name. Like a get, it continues after the file has been
 //!   removed.
-//! - Each entry is checked. Entries that are appended meanwhile are found if they are asked for.
+//! - Each entry is checked. A walk also finds entries that are appended meanwhile, if `end`
+//!   includes them.
 //! - `scan` reads the file instead, so that a bad sector is an error. It is for data that has to be
 //!   checked before it is trusted.
 
@@ -35,7 +36,7 @@ impl Walk {
     }
 
     /// Returns the next put or delete that starts below `end`. If this build can't read its value,
-    /// the error comes when the value is asked for.
+    /// reading the value returns the error.
     pub(crate) fn next(&mut self, end: u64) -> Result<Option<StoredEntry<'_>>> {
         let end = end.min(self.segment.size());
         while self.offset < end {

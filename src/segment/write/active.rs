@@ -4,9 +4,9 @@
 //! - Room is made ready before anything is written to it (see [`Room`]). Running out of room is the
 //!   one failure that leaves the segment as it was. After any other failure the caller has to stop
 //!   writing.
-//! - What is appended can be read only when all of it is written.
+//! - Appended bytes become readable only when all of them are written.
 //! - [`Sink`] brings the bytes to their place: it copies them into a mapping, or writes them.
-//! - There is always room left for an end entry.
+//! - The segment always keeps room for an end entry.
 
 use std::sync::Arc;
 
@@ -23,8 +23,8 @@ use crate::segment::header::{Kind, SegmentHeader};
 use crate::segment::read::map::Bytes;
 use crate::segment::{Dir, FIRST_OFFSET, Place, Segment, SegmentId};
 
-/// The size from which on room is made ready ahead of the writers, which is before they have used
-/// up what the first of them populated.
+/// Size in bytes from which room is made ready ahead of the writers. This is before they have used
+/// up the room that the first of them populated.
 const AHEAD_FROM: u64 = 192 << 10;
 
 /// The segment that is appended to.
@@ -36,7 +36,7 @@ pub(crate) struct Active {
     /// The offset of the next entry.
     end: u64,
     room: Arc<Room>,
-    /// The offset from which on something may have to be done ahead of the writers.
+    /// The offset from which work may have to be done ahead of the writers.
     ahead_at: u64,
     /// The size to which the segment may grow.
     capacity: u64,
@@ -48,8 +48,8 @@ impl Active {
     /// Creates a segment: temporary name, header, sync, name, directory sync.
     ///
     /// A file that already has the name stays as it is, and the error is an `Io` of kind
-    /// `AlreadyExists`. A failure leaves nothing behind but perhaps a temporary file. The caller
-    /// has to check whether it was a sync that failed.
+    /// `AlreadyExists`. A failure leaves at most a temporary file behind. The caller has to check
+    /// whether it was a sync that failed.
     pub(crate) fn create(
         fs: &Fs,
         dir: &Dir,
@@ -70,7 +70,7 @@ impl Active {
             let allocated = file.size()?;
             let (sink, map) = Sink::new(&file, capacity, mode);
             let room = Room::new(&file, map.clone(), capacity, allocated);
-            // An end entry may be all that the segment ever gets.
+            // The segment may never get more than an end entry.
             room.reserve_exactly(FIRST_OFFSET + END_SIZE_MAX)?;
             if !made(Mistake::HeaderNotSynced) {
                 file.sync()?;
@@ -127,9 +127,9 @@ impl Active {
 
     /// Returns whether entries of this size fit and leave room for an end entry.
     pub(crate) fn has_room(&self, size: u64, segment_size: u64) -> bool {
-        // An entry that is larger than a segment should be gets a segment of its own, as the first
-        // entry. If that entry was not written for lack of space, others must not use the capacity
-        // that it asked for.
+        // An entry larger than the segment size gets a separate segment, as its first entry. If
+        // that entry was not written for lack of space, others must not use the capacity reserved
+        // for it.
         let first = self.end == FIRST_OFFSET;
         let limit = if first { self.capacity } else { self.capacity.min(segment_size) };
         self.end + size + END_SIZE_MAX <= limit
@@ -141,7 +141,7 @@ impl Active {
         self.end + size + END_SIZE_MAX <= self.room.ready()
     }
 
-    /// Returns how many bytes are set aside that nothing has been appended to.
+    /// Returns how many allocated bytes have not been appended to yet.
     pub(crate) fn unused_size(&self) -> u64 {
         self.room.allocated().saturating_sub(self.end)
     }
@@ -169,12 +169,12 @@ impl Active {
         &self.room
     }
 
-    /// Returns whether something may have to be done ahead of the writers. After that, returns
-    /// `false` until enough has been appended again.
+    /// Returns whether work may have to be done ahead of the writers. After that, returns `false`
+    /// until enough has been appended again.
     pub(crate) fn is_time_to_go_ahead(&mut self) -> bool {
         let is_time = self.end >= self.ahead_at;
         if is_time {
-            // The next time is when half of what is made ready now is used up.
+            // The next time comes when half of the room made ready now is used up.
             self.ahead_at = self.end + self.end.min(AHEAD).min(self.capacity / 2) / 2;
         }
         is_time
@@ -182,7 +182,7 @@ impl Active {
 
     /// Appends an entry whose room has been reserved. It can be read after `flush`.
     ///
-    /// After a failure, part of the entry may be on the disk, so nothing may be appended behind it.
+    /// After a failure, part of the entry may be on the disk, so nothing may be appended after it.
     pub(crate) fn append(&mut self, draft: &Draft<'_>, timestamp: u64) -> Result<Place> {
         let place = self.end();
         let mut header = draft.header;
@@ -195,20 +195,20 @@ impl Active {
             self.sink.write(&self.room, self.end, part)?;
             self.end += part.len() as u64;
         }
-        // The padding is zero already, as all room is that was set aside.
+        // The padding is already zero, like all allocated room.
         self.end = padded(self.end);
         self.entries += u64::from(header.is_put_or_delete());
         Ok(place)
     }
 
-    /// Makes readable what has been appended.
+    /// Makes everything appended so far readable.
     pub(crate) fn flush(&mut self) -> Result<()> {
         self.sink.flush()?;
         self.segment.advance(self.end);
         Ok(())
     }
 
-    /// Ends the segment with an entry that names the next one. Nothing is appended behind it.
+    /// Ends the segment with an entry that names the next one. Nothing is appended after it.
     pub(crate) fn finish(
         &mut self,
         next: SegmentId,

@@ -11,10 +11,10 @@ use crate::segment::read::pick::LiveEntry;
 pub(crate) struct Draft<'a> {
     pub(crate) header: Header,
     pub(super) key: &'a [u8],
-    /// As it is stored. Owned if it was compressed for this entry.
+    /// The value as it is stored. Owned if it was compressed for this entry.
     pub(super) value: Cow<'a, [u8]>,
     pub(super) body: BodySum,
-    /// Whether it is to expire when the entry does that it replaces.
+    /// Whether it takes over the expiry of the entry that it replaces.
     pub(crate) keeps_expiry: bool,
 }
 
@@ -42,7 +42,8 @@ impl<'a> Draft<'a> {
         Self { header, key, value: Cow::Owned(stored), body, keeps_expiry: false }
     }
 
-    /// Returns the size of a put's entry in bytes, if nothing is compressed and no mark rides on it.
+    /// Returns the size of a put's entry in bytes, if nothing is compressed and the entry carries
+    /// no mark.
     pub(crate) fn put_size(key: &[u8], value: &[u8], expires: bool) -> u64 {
         header(Flags::default(), key, value).with_expiry(expires.then_some(0)).entry_size()
     }
@@ -59,8 +60,8 @@ impl<'a> Draft<'a> {
         Self { header, key, value, body: body.clone(), keeps_expiry: false }
     }
 
-    /// Drafts a put of a value that is in the store already, with another expiry. The value is
-    /// given as it is stored.
+    /// Drafts a put of a value that is already in the store, with another expiry. `value` is the
+    /// value as it is stored.
     pub(crate) fn again(
         stored: &Header,
         key: &'a [u8],

@@ -1,4 +1,5 @@
-//! Writing segments: the active one, the outputs of merges and salvages, and how bytes reach the file.
+//! Writing segments: the active one, the outputs of merges and salvages, and how bytes reach the
+//! file.
 
 pub(crate) mod active;
 pub(crate) mod draft;

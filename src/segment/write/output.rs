@@ -1,11 +1,11 @@
 //! A sealed segment that a merge, a salvage or an import fills: its file and its hint.
 //!
-//! - Copies keep the timestamps of the entries that they are made from, so an output is of the kind
-//!   *merged*: only there may timestamps fall.
-//! - An output is never appended to once it is synced. Its hint is written after that, and the owner
-//!   lists it in the manifest last.
-//! - Space is set aside in small steps, and the owner may refuse each step: what is copied can wait,
-//!   and writers can't.
+//! - Copies keep the timestamps of their originals, so an output is a *merged* segment: only there
+//!   may timestamps fall.
+//! - An output is never appended to once it is synced. Its hint is written after that, and the
+//!   owner lists it in the manifest last.
+//! - Space is allocated in small steps, and the owner may refuse each step: copying can wait, and
+//!   writers can't.
 
 use std::sync::Arc;
 
@@ -21,7 +21,7 @@ use crate::segment::hint::{HintBuilder, HintSource};
 use crate::segment::read::scan::Scanned;
 use crate::segment::{Dir, FIRST_OFFSET, Segment, SegmentId};
 
-/// A sealed segment in the making.
+/// A sealed segment that is being made.
 #[derive(Debug)]
 pub(crate) struct Output {
     active: Active,
@@ -45,7 +45,7 @@ impl Output {
             .map(|active| Self::new(active, identity))
     }
 
-    /// Makes an output of a merged segment that has just been created.
+    /// Makes an output from a merged segment that has just been created.
     pub(crate) fn new(active: Active, identity: Identity) -> Self {
         Self { active, hint: HintBuilder::default(), identity }
     }
@@ -59,11 +59,11 @@ impl Output {
         !self.active.has_room(size, segment_size) || self.active.entries() >= segment_entries
     }
 
-    /// Appends a copy, which can be read after [`flush`](Self::flush). `check_space` may refuse before
-    /// the file grows.
+    /// Appends a copy, which can be read after [`flush`](Self::flush). `check_space` may refuse
+    /// before the file grows.
     ///
-    /// The hint lists the copy only after [`list`](Self::list), so that an owner that goes on after a
-    /// failed `flush` lists what was flushed and nothing else.
+    /// The hint lists the copy only after [`list`](Self::list), so that an owner that continues
+    /// after a failed `flush` lists only flushed copies.
     pub(crate) fn append<'a>(
         &mut self,
         draft: &Draft<'a>,
@@ -77,7 +77,7 @@ impl Output {
         Ok(Scanned { offset, header, key: draft.key() })
     }
 
-    /// Makes readable what has been appended.
+    /// Makes everything appended so far readable.
     pub(crate) fn flush(&mut self) -> Result<()> {
         self.active.flush()
     }
@@ -87,12 +87,12 @@ impl Output {
         self.hint.add(copy, |_| hash);
     }
 
-    /// Returns whether no entry of it can be read.
+    /// Returns whether the output has no readable entry.
     pub(crate) fn is_empty(&self) -> bool {
         self.segment().size() == FIRST_OFFSET
     }
 
-    /// Cuts the file behind the last entry that can be read, and syncs it. Nothing may be appended
+    /// Cuts the file after the last readable entry, and syncs it. Nothing may be appended
     /// afterwards. May be called again after a failure, unless it was the sync that failed.
     pub(crate) fn sync(&self) -> Result<()> {
         self.active.room().cut(self.segment().size())?;
@@ -104,7 +104,8 @@ impl Output {
 
     /// Writes the hint of a synced output and returns the segment, which can be listed from now on.
     ///
-    /// A hint that finds no space is left out. Only an error that ends writing is returned.
+    /// If there is no space for the hint, it is left out. Only an error that ends writing is
+    /// returned.
     pub(crate) fn finish(self, fs: &Fs, dir: &Dir) -> Result<Arc<Segment>> {
         let segment = Arc::clone(self.active.segment());
         let (id, length) = (segment.id(), segment.size());

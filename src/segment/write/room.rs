@@ -1,12 +1,12 @@
 //! The room of a segment that is appended to: how long its file is, and how far bytes can be
 //! stored.
 //!
-//! - Bytes below `ready` can be stored. Disk space for them has been set aside. If they are stored
+//! - Bytes below `ready` can be stored. Disk space for them has been allocated. If they are stored
 //!   through a mapping, their pages have been populated.
 //! - Room grows through the writer that needs it or through a thread ahead of the writer, whichever
 //!   comes first. Both may populate the same pages, so that neither waits for the other. Only the
 //!   file's size has a lock.
-//! - Once the segment is cut to its end, its room no longer grows.
+//! - Once the file is cut to the segment's end, its room no longer grows.
 
 use std::sync::Arc;
 
@@ -18,20 +18,23 @@ use crate::segment::read::mapping::Mapping;
 use crate::sync::Ordering;
 use crate::sync::unmodeled::{AtomicU64, Mutex};
 
-/// The first size of a new file. It is small, so that a small store stays small.
+/// Initial size of a new file, in bytes. It is small, so that a small store stays small.
 pub(crate) const GROWTH_MIN: u64 = 1 << 20;
-/// The largest step by which a file grows. Below it, each step doubles the file.
+/// Largest step by which a file grows, in bytes. Below it, each step doubles the file.
 const GROWTH_MAX: u64 = 64 << 20;
-/// The step by which a file grows on a disk that is nearly full.
+/// Step by which a file grows on a disk that is nearly full, in bytes.
 const SMALL_STEP: u64 = 64 << 10;
-/// The largest step by which an output of copies grows. Copies can wait for room, and others can't.
+/// Largest step by which an output of copies grows, in bytes. Copies can wait for room, and other
+/// writers can't.
 const COPY_STEP: u64 = 4 << 20;
-/// Bytes that a writer populates at a time: one system call for about 2,000 small entries.
+/// Number of bytes that a writer populates at a time: one system call for about 2,000 small
+/// entries.
 const POPULATE_SIZE: u64 = 256 << 10;
-/// Bytes that are populated at a time ahead of a writer. The step is smaller than a writer's, so
+/// Number of bytes populated at a time ahead of a writer. The step is smaller than a writer's, so
 /// that the writer can use the room soon.
 const AHEAD_STEP: u64 = 64 << 10;
-/// Bytes that are made ready ahead of a writer. Each sync would write more than that as zeros.
+/// Maximum number of bytes made ready ahead of a writer. Each sync would write any more than that
+/// as zeros.
 pub(crate) const AHEAD: u64 = 2 << 20;
 
 /// The room of a segment.
@@ -44,7 +47,7 @@ pub(crate) struct Room {
     capacity: u64,
     /// Lock 8: whether the file has been cut to the segment's end. Guards the file's size.
     is_cut: Mutex<bool>,
-    /// The size up to which disk space has been set aside. It only grows, and so does `ready`.
+    /// The size up to which disk space has been allocated. It only grows, and so does `ready`.
     allocated: AtomicU64,
     ready: AtomicU64,
 }
@@ -67,7 +70,7 @@ impl Room {
         self.ready.load(Ordering::Acquire)
     }
 
-    /// Returns the offset below which disk space has been set aside.
+    /// Returns the offset below which disk space has been allocated.
     pub(crate) fn allocated(&self) -> u64 {
         self.allocated.load(Ordering::Acquire)
     }
@@ -80,13 +83,13 @@ impl Room {
         self.grow(needed, POPULATE_SIZE, GROWTH_MAX)
     }
 
-    /// Does the same and populates no more pages than needed. A sync that is about to follow would
+    /// Like `reserve`, but populates no more pages than needed. A sync that follows soon would
     /// write the additional pages in vain, and they would have to be made writable again.
     pub(crate) fn reserve_exactly(&self, needed: u64) -> Result<()> {
         self.grow(needed, 0, GROWTH_MAX)
     }
 
-    /// Does the same for copies, in small steps.
+    /// Like `reserve`, but for copies, in small steps.
     pub(crate) fn reserve_for_copies(&self, needed: u64) -> Result<()> {
         self.grow(needed, 0, COPY_STEP)
     }
@@ -114,7 +117,7 @@ impl Room {
                 until
             }
         };
-        // Whoever advances this has populated everything between the old and the new value.
+        // The thread that advances this has populated everything between the old and the new value.
         self.ready.fetch_max(until, Ordering::Release);
         Ok(())
     }

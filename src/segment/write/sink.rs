@@ -1,7 +1,7 @@
 //! How the bytes of an entry get to their place: copied into a mapping, or gathered and written.
 //!
-//! - A mapped sink stores nothing where the [`Room`] is not ready. So a page for which a full disk
-//!   has no space is an error of [`Room::reserve`], and not a signal.
+//! - A mapped sink stores nothing where the [`Room`] is not ready. So if a full disk has no space
+//!   for a page, [`Room::reserve`] returns an error, and no signal is raised.
 //! - `&mut self` ensures that there is one writer at a time. Readers of the same mapping stay below
 //!   the segment's end, and the writer stays at or above it.
 
@@ -17,7 +17,7 @@ use crate::fs::{Backing, File};
 use crate::options::AppendMode;
 use crate::segment::read::mapping::Mapping;
 
-/// Bytes up to which entries are gathered before one call writes them.
+/// Number of bytes up to which entries are gathered before one call writes them.
 const GATHER_SIZE: usize = 256 << 10;
 
 /// Where appended bytes go.
@@ -29,11 +29,11 @@ pub(crate) struct Sink {
 
 #[derive(Debug)]
 enum WriteMethod {
-    /// They are copied into the mapping, as far as room is ready.
+    /// They are copied into the mapping, where room is ready.
     Mapped(Arc<Mapping>),
-    /// They are gathered. These are not written yet, and belong at `start`.
+    /// They are gathered. The gathered bytes are not written yet, and belong at `start`.
     Positioned { gathered: Vec<u8>, start: u64 },
-    /// Each part is written by itself, in the order in which a mapping gets them. Readers map the
+    /// Each part is written separately, in the order in which a mapping gets them. Readers map the
     /// file themselves.
     #[cfg(any(test, bitcask_fuzzing))]
     Twin,
@@ -58,7 +58,7 @@ impl Sink {
         (Self { file: file.clone(), method }, map)
     }
 
-    /// Takes bytes and their place, which is behind all bytes that were taken before.
+    /// Takes bytes and their place, which is after all bytes taken before.
     pub(crate) fn write(&mut self, room: &Room, offset: u64, bytes: &[u8]) -> Result<()> {
         match &mut self.method {
             WriteMethod::Mapped(map) => {
@@ -103,7 +103,7 @@ fn map(file: &File, capacity: u64) -> Option<Arc<Mapping>> {
         #[cfg(any(test, bitcask_fuzzing))]
         Backing::Twin(_) => return None,
     };
-    // The header's page is populated to try it: an old kernel does not support that.
+    // Populate the header's page as a test: old kernels do not support the call.
     populate(&map, 0, 1).ok()?;
     Some(Arc::new(map))
 }
@@ -113,9 +113,9 @@ fn store(map: &MmapRaw, offset: u64, bytes: &[u8]) {
     let offset = usize::try_from(offset).unwrap_or(usize::MAX);
     assert!(offset.checked_add(bytes.len()).is_some_and(|end| end <= map.len()));
     // SAFETY: the range lies within the mapping, which lives as long as `map` is borrowed, and
-    // within pages that have been populated, so the file has room for them. Nobody else writes
+    // within pages that have been populated, so the file has room for them. No one else writes
     // there: `Sink` has the only writable mapping of the segment, and stores through `&mut self`.
-    // Nobody reads there: readers stay below the segment's end, which is moved past these bytes,
+    // No one reads there: readers stay below the segment's end, which is moved past these bytes,
     // with Release, when they are all stored.
     unsafe {
         map.as_mut_ptr().add(offset).copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());

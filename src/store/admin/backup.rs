@@ -21,6 +21,7 @@ use crate::mistake::{Mistake, made};
 use crate::segment::header::{Kind, SegmentHeader};
 use crate::segment::hint::{Hint, HintFile, HintSource};
 use crate::segment::index::has_index;
+use crate::segment::read::scan::too_short;
 use crate::segment::{Dir, SegmentId, open_listed};
 use crate::store::open::new_identity;
 use crate::store::{Bitcask, Inner, Writer};
@@ -45,8 +46,8 @@ const ID_GAP: u64 = 1 << 20;
 impl Bitcask {
     /// Copies the store to another directory while it is in use.
     ///
-    /// The copy holds everything written before the call, and possibly some of what is written
-    /// during it, each batch whole: the state at one moment. When this returns, the copy is
+    /// The copy is the state at one moment: it holds everything written before the call, possibly
+    /// some of what is written during it, and each batch as a whole. When this returns, the copy is
     /// durable, can be opened like any store, and can be backed up itself. It does not include
     /// `quarantine/` or files that do not belong to the store.
     ///
@@ -202,8 +203,7 @@ impl BackupTarget<'_> {
         let copy = self.fs.open(&self.dir.log(source.id), Access::CreateNew)?;
         let copied = file.copy_to(&copy, 0, source.length)?;
         if copied < source.length {
-            let reason = format!("the file ends here, but {} bytes were written", source.length);
-            return Err(Error::corrupt(file.path(), copied, reason));
+            return Err(Error::corrupt(file.path(), copied, too_short(source.length)));
         }
         if !made(Mistake::BackupNotSynced) {
             copy.sync()?;

@@ -11,7 +11,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::fs::{self, Fs, Lock, is_there_already};
+use crate::fs::{self, Fs, Lock, already_exists};
 use crate::manifest::{Claim, Manifest};
 use crate::segment::{Dir, SegmentId};
 use crate::store::open_attempt::{lock, lock_if_exists};
@@ -58,7 +58,7 @@ impl NewDir {
     fn begin(&mut self) -> Result<()> {
         let claim = Claim::take(&self.fs, &self.dir).map_err(|error| {
             self.remove_dirs();
-            if is_there_already(&error) { self.not_empty() } else { error }
+            if already_exists(&error) { self.not_empty() } else { error }
         })?;
         let result = claim.finish(&self.fs, &self.dir).and_then(|()| {
             if self.lock.is_none() {

@@ -1,10 +1,11 @@
 //! Verification: reads and checks everything in the store, concurrently with writers.
 //!
-//! - Reads with `pread`, so a bad sector is a finding and not a signal. Changes nothing, holds locks only
-//!   briefly, and none while the caller's closure runs.
-//! - The keydir is compared by sizes. Between two writes, a segment's live size is the total size of its
-//!   entries that slots name; while nothing is appended, it can only fall. So the size of the named entries
-//!   that a scan finds lies between the live sizes before and after, unless a slot names a wrong place.
+//! - Reads with `pread`, so a bad sector is a finding and not a signal. Changes nothing, holds
+//!   locks only briefly, and none while the caller's closure runs.
+//! - The keydir is compared by sizes. Between two writes, a segment's live size is the total size
+//!   of its entries that slots name; while nothing is appended, it can only fall. So the size of
+//!   the named entries that a scan finds lies between the live sizes before and after, unless a
+//!   slot names a wrong place.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -53,7 +54,7 @@ impl VerifyReport {
     }
 }
 
-/// Damage: something in a store that is not as it was written.
+/// Damage: something in a store differs from what was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Damage {
@@ -96,14 +97,15 @@ impl Reader {
     ///
     /// This reads the whole log as it was at the call, concurrently with readers and writers. Data
     /// in the kernel's cache is read from there. Damage does not stop the verification: it
-    /// continues with the next segment. What follows the first damage in a segment is not verified,
-    /// because only the preceding entries show where an entry begins. The few bytes of padding
-    /// after an entry hold no data and are not checked.
+    /// continues with the next segment. Data after the first damage in a segment is not verified,
+    /// because only the preceding entries show where an entry begins. Padding after entries holds
+    /// no data and is not checked.
     ///
     /// Segments that [`clear`](crate::Bitcask::clear) or a [`merge`](crate::Bitcask::merge) removes
     /// meanwhile are skipped, and so are the copies that a merge makes meanwhile. In a read-only
-    /// store, `verify` waits for a [`refresh`](crate::ReadOnly::refresh) in progress. Once another refresh
-    /// has begun, the remaining segments are verified but no longer compared with the keydir.
+    /// store, `verify` waits for a [`refresh`](crate::ReadOnly::refresh) in progress. Once another
+    /// refresh has begun, the remaining segments are verified but no longer compared with the
+    /// keydir.
     ///
     /// # Errors
     ///
@@ -343,16 +345,14 @@ impl<P: FnMut(&VerifyProgress) -> ControlFlow<()>> Verification<'_, P> {
         // Reads do not need the padding of the last entry, but a mapping of the file does.
         let size = file.size()?;
         if size < *end {
-            let reason = format!("the file ends here, but {end} bytes were written");
-            return Err(Error::corrupt(file.path(), size, reason));
+            return Err(Error::corrupt(file.path(), size, scan::too_short(*end)));
         }
         // Includes the end entry, which the closure does not see.
         tally.end = *end;
         Ok(())
     }
 
-    /// Compares the total size of the named entries that were found with the live size that the
-    /// keydir accounts for.
+    /// Compares the total size of the named entries found with the keydir's live size.
     fn misnamed(&self, subject: &VerifySubject, before: u64, found: u64) -> Result<Option<Damage>> {
         let VerifySubject { segment, end, .. } = subject;
         if found < segment.live_size() {
@@ -380,8 +380,8 @@ impl<P: FnMut(&VerifyProgress) -> ControlFlow<()>> Verification<'_, P> {
     }
 }
 
-/// Turns an error into a finding if it is damage; any other error ends the verification. A read
-/// that failed is reported at `offset`; the failure lies there or after it.
+/// Turns an error into a finding if it is damage; any other error ends the verification. A failed
+/// read is reported at `offset`; the failure lies there or after it.
 pub(crate) fn damage(error: Error, offset: u64) -> Result<Damage> {
     let (reason, is_unread) = (error.to_string(), fs::is_failed_read(&error));
     match error {

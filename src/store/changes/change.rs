@@ -43,8 +43,8 @@ pub struct Change {
     pub timestamp: SystemTime,
     /// The position right after the change. A follower that resumes there gets the next change.
     pub position: Position,
-    /// Whether the batch of this change continues with the next change. If `false`, the following
-    /// changes do not belong to this batch.
+    /// Whether the next change belongs to the same batch. If `false`, no further change belongs to
+    /// this batch.
     pub batch_continues: bool,
 }
 
@@ -64,7 +64,7 @@ pub enum Operation {
 }
 
 /// Returns whether the rest of a batch has another key with a prefix.
-pub(crate) fn goes_on(mut walk: Walk, end: u64, prefix: &[u8]) -> Result<bool> {
+pub(crate) fn has_more_in_batch(mut walk: Walk, end: u64, prefix: &[u8]) -> Result<bool> {
     while let Some(stored) = walk.next(end)? {
         let entry = stored.entry();
         if entry.key().starts_with(prefix) {
@@ -104,7 +104,7 @@ impl Inner {
     }
 
     /// Returns an error if the store was closed after a failed write or sync: only recovery can
-    /// tell what its files hold.
+    /// determine what its files hold.
     pub(crate) fn refuse_dead(&self) -> Result<()> {
         let Ok(log) = self.log() else { return Ok(()) };
         match log.check() {

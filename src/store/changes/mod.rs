@@ -1,13 +1,13 @@
 //! The change feed: followers read the log in order.
 //!
 //! - A follower holds the segment that it is reading. No merge waits for a reader.
-//! - A change is returned once a slot names it, so a get of the key never finds an older value then.
-//! - A reader moves to the next segment under the log's lock, and only from a segment that no longer grows.
-//!   The manifest then shows whether a segment in between was removed: it records that first.
+//! - A change is returned once a slot names it, so no later get of the key finds an older value.
+//! - A reader moves to the next segment under the log's lock, and only from a segment that no
+//!   longer grows. The manifest has then recorded whether a segment in between was removed.
 //! - Merged segments are skipped: their entries were returned before, or their history is gone.
 //! - A waiting follower is woken only for its own prefix, see `log::waiters`, and skips the rest.
-//! - A position lies right after a put or a delete, or at the beginning of what a clear has left, and never
-//!   after one of the log's own notes, which may be removed.
+//! - A position lies right after a put or a delete, or where a clear has restarted the log. It
+//!   never follows a note of the log itself, which may be removed.
 
 pub(crate) mod change;
 pub(crate) mod position;
@@ -24,20 +24,20 @@ use crate::log::{Log, News};
 use crate::manifest::Manifest;
 use crate::segment::read::walk::Walk;
 use crate::segment::{FIRST_OFFSET, Place, Segment, ignore_unknown_codec};
-use crate::store::changes::change::{Change, goes_on};
+use crate::store::changes::change::{Change, has_more_in_batch};
 use crate::store::changes::position::Position;
 use crate::sync::Instant;
 
 /// Changes of a store in commit order, from [`Reader::changes`].
 ///
-/// Owns its state: it can be sent to another thread and outlives the store, in which case it still
+/// It owns its state: it can be sent to another thread, and if it outlives the store, it still
 /// returns everything committed before the store was closed.
 ///
 /// A waiting follower is woken only by changes of its [prefix](Self::prefix) and costs writers next
 /// to nothing. It holds the segment that it is reading, along with that segment's disk space, but
-/// it never blocks a merge: changes that it has not reached yet may be gone when it gets there. As
-/// an iterator, it waits for further changes, and ends when the store is closed and everything has
-/// been returned, or after the first error.
+/// never blocks a merge: changes that it has not reached yet may be gone by then. As an iterator,
+/// it waits for further changes. It ends after the first error, or when the store is closed and
+/// everything has been returned.
 #[must_use = "changes are read one by one"]
 pub struct Changes {
     pub(super) inner: Arc<Inner>,
@@ -73,7 +73,7 @@ impl Reader {
     /// from now on. To resume, in this process or a later one, start at the
     /// [position](Change::position) of the last change that you handled.
     ///
-    /// Changes are read from the log. A merge ends the history except what
+    /// Changes are read from the log. A merge removes history, except for what
     /// [`keep_history`](crate::Options::keep_history) keeps. A follower that missed changes gets
     /// [`HistoryGone`](Error::HistoryGone) and must *resync*: copy all keys and values of a
     /// [`snapshot`](Self::snapshot), and continue from its [position](crate::Snapshot::position).
@@ -147,8 +147,7 @@ impl Reader {
 }
 
 impl Changes {
-    /// Skips changes of keys that do not start with a prefix. What remains of a batch still counts
-    /// as a batch.
+    /// Skips changes of keys without a prefix. The rest of a batch still counts as a batch.
     pub fn prefix(mut self, prefix: impl AsRef<[u8]>) -> Self {
         (self.prefix, self.clean) = (prefix.as_ref().to_vec(), self.at);
         self
@@ -156,8 +155,8 @@ impl Changes {
 
     /// Returns a change only once it is durable, so a crash cannot undo a change that was returned.
     ///
-    /// Without this, a change is returned as soon as readers of the store can see it. A crash may
-    /// then lose a change that a follower has already seen; the follower gets
+    /// Otherwise, a change is returned as soon as readers of the store can see it. If a crash then
+    /// loses a change that the follower has seen, the follower gets
     /// [`PositionLost`](Error::PositionLost). To resync from durable data only, call
     /// [`sync`](crate::Bitcask::sync) after taking the snapshot. In a read-only store, only sealed
     /// segments count as durable.
@@ -202,8 +201,7 @@ impl Changes {
     }
 
     /// Waits for the next change. Returns `None` if the store was closed and everything was
-    /// returned. On a read-only store it does not wait; `None` means the same as for
-    /// [`try_recv`](Self::try_recv).
+    /// returned. On a read-only store, this is the same as [`try_recv`](Self::try_recv).
     ///
     /// # Errors
     ///
@@ -278,7 +276,7 @@ impl Changes {
         if !is_start && since.store_id() != inner.identity.store_id {
             return Err(Error::ForeignPosition { path: path(), position: position() });
         }
-        // In this order: a segment's removal is recorded in the manifest before it leaves the set.
+        // In this order: the manifest records a segment's removal before it leaves the set.
         let segment = inner.log_segments().find(|segment| segment.id() == at.segment);
         match inner.manifest.get(Manifest::history).cmp(&at) {
             Ordering::Greater => {
@@ -317,7 +315,7 @@ impl Changes {
             let continues = entry.header.flags.has(Flags::CONTINUES);
             let returned = change.and_then(|change| match change {
                 Some(change) if continues => {
-                    let more = goes_on(walk.clone(), self.end, &self.prefix)?;
+                    let more = has_more_in_batch(walk.clone(), self.end, &self.prefix)?;
                     Ok(Some(Change { batch_continues: more, ..change }))
                 }
                 change => Ok(change),
@@ -335,7 +333,7 @@ impl Changes {
         }
     }
 
-    /// Determines the next step after everything readable was read.
+    /// Determines the next step once everything readable was read.
     fn look(&mut self, log: Option<&Log>) -> Next {
         if let Some(walk) = &self.walk {
             let segment = walk.segment();
@@ -367,8 +365,8 @@ impl Changes {
         Ok(())
     }
 
-    /// Returns an error if changes after the held segment existed and are gone. Also returns one if
-    /// a writer in another process has lost changes already returned, which a refresh detects.
+    /// Returns an error if changes after the held segment existed and are gone, or if a refresh
+    /// shows that a writer in another process has lost changes already returned.
     fn refuse_gone(&self) -> Result<()> {
         let (held, at) = (self.walk.as_ref().map(Walk::segment), self.at);
         let read = held.map_or(at, |held| Place::new(held.id(), held.size()));

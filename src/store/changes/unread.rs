@@ -5,8 +5,8 @@ use crate::log::Log;
 use crate::segment::read::walk::Walk;
 use crate::segment::{FIRST_OFFSET, Place};
 
-/// Number of bytes that a follower scans before it waits for durable changes. If more is unread,
-/// the next sync wakes it, and then less is unread.
+/// Maximum number of bytes that a follower scans before it waits for durable changes. If more is
+/// unread, the next sync wakes it, and then less is unread.
 const LOOKED_AT_MAX: u64 = 16 << 10;
 
 impl Changes {

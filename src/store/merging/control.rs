@@ -1,10 +1,11 @@
-//! What a caller changes about merging while the store is open: the policy, and pauses.
+//! How a caller controls merging while the store is open: the policy, and pauses.
 //!
-//! - A merge is *at work* while it copies and publishes. It is not at work while its callback runs, while
-//!   the rate limit holds it back, and while it waits for a pause to end.
-//! - A pause is first counted, then waits until no merge is at work. A merge first says that it is at work,
-//!   then looks whether there is a pause. So one of the two sees the other.
-//! - Pauses are atomics: a guard may be dropped in a forked child, where no lock is taken.
+//! - A merge is *at work* while it copies and publishes. It is not at work while its callback runs,
+//!   while the rate limit holds it back, or while it waits for a pause to end.
+//! - A pause first counts itself, then waits until no merge is at work. A merge first marks itself
+//!   as at work, then checks for pauses. So at least one of the two sees the other.
+//! - Pauses are counted with atomics, since a guard may be dropped in a forked child, which must
+//!   not take locks.
 
 use std::fmt;
 use std::ops::ControlFlow;
@@ -19,22 +20,22 @@ use crate::store::{Bitcask, Inner};
 use crate::sync::unmodeled::AtomicUsize;
 use crate::sync::{Mutex, Ordering, sleep};
 
-/// The time between two looks at whether a pause has ended, or a merge has stopped working.
+/// Interval between two checks whether a pause has ended, or a merge is no longer at work.
 const NAP: Duration = Duration::from_millis(2);
 
 impl Bitcask {
-    /// Replaces the merge policy, from now on and until the store is closed.
+    /// Replaces the merge policy until the store is closed.
     ///
-    /// The background thread looks at the segments by the new policy at once. An automatic merge that is
-    /// under way goes on with the segments that it has chosen, at the new
-    /// [rate](AutoMerge::bytes_per_second); under [`MergePolicy::Manual`] it stops early, and keeps what it
-    /// has done. A merge that the caller has asked for is not affected. The next open takes the policy from
-    /// its [`Options`](crate::Options) again.
+    /// The background thread immediately checks the segments by the new policy. An automatic merge
+    /// in progress continues with the segments that it has chosen, at the new
+    /// [rate](AutoMerge::bytes_per_second); under [`MergePolicy::Manual`] it stops early and keeps
+    /// what it has done. An explicit merge is not affected. The next open takes the policy from its
+    /// [`Options`](crate::Options) again.
     ///
     /// # Errors
     ///
-    /// [`InvalidOption`](Error::InvalidOption) for a figure that makes no sense; the old policy stays then.
-    /// [`Forked`](Error::Forked) in a forked child.
+    /// [`InvalidOption`](Error::InvalidOption) for an invalid setting; the old policy then stays in
+    /// effect. [`Forked`](Error::Forked) in a forked child.
     ///
     /// ```
     /// # use bitcask::{Bitcask, MergePolicy, Options};
@@ -59,28 +60,30 @@ impl Bitcask {
         Ok(())
     }
 
-    /// Returns the merge policy that holds now. In a forked child it is [`MergePolicy::Manual`].
+    /// Returns the current merge policy. In a forked child it is [`MergePolicy::Manual`].
     pub fn merge_policy(&self) -> MergePolicy {
         self.inner.writer().map_or(MergePolicy::Manual, |writer| writer.merging.policy.get())
     }
 
-    /// Keeps all merges from working until the returned guard is dropped.
+    /// Pauses all merges until the returned guard is dropped.
     ///
-    /// Suits a phase in which latency matters, or a copy of the directory by other means. (A
-    /// [`backup`](Self::backup) needs no pause.) When this returns, no merge copies entries. A merge that
-    /// is under way waits where it is, and continues when the pause ends; one that is being stopped still
-    /// publishes what it has copied. The background thread starts no merge, and checks again within the
-    /// policy's [`check_interval`](AutoMerge::check_interval) after the end.
-    /// [`merge`](Self::merge) is refused: on the thread that holds the guard it would wait for itself.
-    /// [`clear`](Self::clear) and [`close`](Self::close) do not wait for the end of a pause: a merge that
-    /// waits stops early, and publishes what it has copied.
+    /// Use it while latency matters, or to copy the directory by other means. (A
+    /// [`backup`](Self::backup) needs no pause.) Once this returns, no merge copies entries. A
+    /// merge in progress waits where it is, and continues when the pause ends; a merge that is
+    /// being stopped still publishes what it has copied. The background thread starts no merge, and
+    /// checks again within the policy's [`check_interval`](AutoMerge::check_interval) after the
+    /// pause. [`merge`](Self::merge) returns an error, since on the thread that holds the guard it
+    /// would wait for itself. [`clear`](Self::clear) and [`close`](Self::close) do not wait for the
+    /// pause to end: they make a waiting merge stop early and publish what it has copied.
     ///
-    /// It is a guard and not a pair of methods, so that an early return, an error or a panic can't leave
-    /// merges off for good, and pauses of several threads may overlap: the last one to end counts. The guard
-    /// can be sent to another thread and does not borrow the store. It does not keep the store open either.
+    /// A guard, unlike a pair of methods, ensures that an early return, an error or a panic can't
+    /// leave merges paused for good. Pauses of several threads may overlap: merges continue when
+    /// the last one ends. The guard can be sent to another thread. It neither borrows the store nor
+    /// keeps it open.
     ///
-    /// Waits for at most one step of a merge, or for the publication of what it has copied, with its syncs.
-    /// Space is not given back meanwhile. Seals and syncs go on.
+    /// This call waits for at most one step of a merge, or for a merge to publish what it has
+    /// copied, including its syncs. During the pause no space is reclaimed, but segments are still
+    /// sealed and synced.
     ///
     /// # Errors
     ///
@@ -104,8 +107,8 @@ impl Bitcask {
         Ok(MergePause::begin(pauses))
     }
 
-    /// Returns whether a merge is under way, on whatever thread, at work or held back by a pause or its
-    /// rate limit. `false` in a forked child.
+    /// Returns whether a merge is in progress on any thread, including one that a pause or its rate
+    /// limit holds back. Returns `false` in a forked child.
     ///
     /// ```
     /// # use bitcask::{Bitcask, MergePolicy, Options};
@@ -121,8 +124,8 @@ impl Bitcask {
     }
 }
 
-/// Keeps merges from working until it is dropped. [`Bitcask::pause_merges`] returns it.
-#[must_use = "merges go on as soon as the pause is dropped"]
+/// Pauses merges until it is dropped, from [`Bitcask::pause_merges`].
+#[must_use = "merges continue as soon as the pause is dropped"]
 pub struct MergePause {
     pauses: Arc<Pauses>,
 }
@@ -131,7 +134,7 @@ impl MergePause {
     fn begin(pauses: &Arc<Pauses>) -> Self {
         pauses.count.fetch_add(1, Ordering::Relaxed);
         let pause = Self { pauses: Arc::clone(pauses) };
-        // Reads and writes, see `Pauses`.
+        // A read-modify-write, see `Pauses`.
         while pauses.at_work.fetch_add(0, Ordering::AcqRel) > 0 {
             sleep(NAP);
         }
@@ -151,18 +154,19 @@ impl fmt::Debug for MergePause {
     }
 }
 
-/// How many pauses there are, and what the one merge that has the turn is doing.
+/// The number of pauses, and the state of the merge that has the turn.
 ///
-/// Every access to `at_work` is a read and a write at once, so each sees all that came before the last. If
-/// the look of a pause comes before a merge says that it is at work, the merge sees the pause.
+/// Every access to `at_work` is a read-modify-write, so each one sees everything that came before
+/// the previous one. If a pause checks `at_work` before a merge marks itself as at work, the merge
+/// sees the pause.
 #[derive(Debug, Default)]
 pub(crate) struct Pauses {
     count: AtomicUsize,
-    /// 1 from the start of a merge to its end.
+    /// 1 while a merge is in progress.
     under_way: AtomicUsize,
-    /// 1 while it is at work, or is about to look whether there is a pause.
+    /// 1 while the merge is at work, or is about to check for pauses.
     at_work: AtomicUsize,
-    /// 1 while it is at work, for schedules.
+    /// 1 while the merge is at work, for schedules.
     #[cfg(all(test, shuttle))]
     pub(crate) works: AtomicUsize,
 }
@@ -176,26 +180,27 @@ impl Pauses {
         self.under_way.load(Ordering::Relaxed) > 0
     }
 
-    /// Notes that a merge has begun. Only the thread that has the turn calls this and the methods below.
+    /// Records that a merge has begun. Only the thread that has the turn calls this and the methods
+    /// below.
     pub(crate) fn begin(&self) {
         self.under_way.store(1, Ordering::Relaxed);
     }
 
-    /// Notes that the merge, if there was one, has ended.
+    /// Records that the merge, if any, has ended.
     pub(crate) fn end(&self) {
         self.rest();
         self.under_way.store(0, Ordering::Relaxed);
     }
 
-    /// Notes that the merge does nothing for now.
+    /// Records that the merge is not at work for now.
     pub(crate) fn rest(&self) {
         #[cfg(all(test, shuttle))]
         self.works.store(0, Ordering::Relaxed);
         self.at_work.swap(0, Ordering::AcqRel);
     }
 
-    /// Waits until there is no pause or the merge is to stop, and notes that the merge is at work. Returns
-    /// whether there was a pause.
+    /// Waits until no pause is left or the merge has to stop, and records that the merge is at
+    /// work. Returns whether it met a pause.
     pub(crate) fn work(&self, mut is_to_stop: impl FnMut() -> bool) -> bool {
         let mut was_paused = false;
         loop {
@@ -209,7 +214,7 @@ impl Pauses {
             self.rest();
             was_paused = true;
             if is_to_stop() {
-                // What it has copied has to be published whether or not there is a pause.
+                // The merge has to publish what it has copied, whether it is paused or not.
                 self.at_work.swap(1, Ordering::AcqRel);
                 return was_paused;
             }
@@ -256,19 +261,20 @@ impl CurrentPolicy {
 
     pub(super) fn set(&self, policy: MergePolicy) {
         let old = std::mem::replace(&mut *self.policy.lock(), policy);
-        // It may be the last to hold a caller's function, which is dropped without the lock.
+        // This may be the last owner of a caller's function, which must be dropped without the
+        // lock.
         drop(old);
     }
 }
 
 impl Inner {
-    /// Refuses a merge that the caller asks for while merges are paused.
+    /// Refuses an explicit merge while merges are paused.
     pub(super) fn refuse_if_paused(&self) -> Result<()> {
         let is_paused = self.writer()?.merging.pauses.is_paused();
         if is_paused { Err(Error::MergesPaused) } else { Ok(()) }
     }
 
-    /// Returns how fast a merge may go that nobody asked for.
+    /// Returns the rate limit of an automatic merge.
     pub(super) fn rate_by_policy(&self) -> RateLimiter {
         match self.writer() {
             Ok(writer) if !self.is_space_short() => RateLimiter::by_policy(&writer.merging.policy),
@@ -276,8 +282,8 @@ impl Inner {
         }
     }
 
-    /// Says whether a merge that nobody asked for may go on.
-    pub(crate) fn go_on_by_policy(&self) -> ControlFlow<()> {
+    /// Returns whether an automatic merge may continue.
+    pub(crate) fn may_continue_by_policy(&self) -> ControlFlow<()> {
         let is_manual = self.writer().is_ok_and(|writer| writer.merging.policy.is_manual());
         if is_manual { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }

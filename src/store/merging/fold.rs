@@ -1,8 +1,8 @@
 //! Folding of small segments: by the merge thread right after opening, and at close.
 //!
 //! - Opening does not wait for it, and closing waits for one group at most.
-//! - A fold that cannot be made does not make the close fail, since everything stays as durable as
-//!   it was. Only a failed sync on the way does.
+//! - A failed fold does not make the close fail, since everything stays as durable as it was. Only
+//!   a failed sync does.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -23,24 +23,23 @@ const OPEN_SIZE_MAX: u64 = 64 << 20;
 const URGENT: u64 = 8;
 
 impl Inner {
-    /// Folds the small segments that earlier runs of the program have left, one group after the
-    /// other.
+    /// Folds the small segments that earlier runs of the program have left, group by group.
     pub(crate) fn fold_backlog(&self, auto: &AutoMerge) {
         let Ok(writer) = self.writer() else { return };
         let bounds = FoldLimits { small_max: SMALL_MAX, size_max: OPEN_SIZE_MAX };
         if !self.may_be_folded(bounds) {
             return;
         }
-        let goes_on = || !writer.merging.is_to_stop() && !writer.merging.policy.is_manual();
-        while goes_on() && !self.plan_fold(auto, bounds).is_empty() {
+        let may_continue = || !writer.merging.is_to_stop() && !writer.merging.policy.is_manual();
+        while may_continue() && !self.plan_fold(auto, bounds).is_empty() {
             if !self.fold(auto, bounds, self.rate_by_policy()) {
                 break;
             }
         }
     }
 
-    /// Folds one group at close, unless that would take long, or a holder that outlives the store
-    /// would miss the history. If there are many more small segments, folds anyway.
+    /// Folds one group at close, unless that would take long, or a snapshot or follower outlives
+    /// the store and would miss the history. With many more small segments, folds anyway.
     pub(crate) fn fold_at_close(this: &Arc<Self>) {
         let Ok(writer) = this.writer() else { return };
         let Some(auto) = &writer.merging.policy.auto() else { return };
@@ -52,7 +51,7 @@ impl Inner {
         let small_max = if is_free { SMALL_MAX } else { URGENT * SMALL_MAX };
         let bounds = FoldLimits { small_max, size_max: CLOSE_SIZE_MAX };
         if !is_quick && this.count_short(auto) <= small_max {
-            // Finding out what is dead in the long segments is not worth the time.
+            // Finding out which entries of the long segments are dead is not worth the time.
             return;
         }
         if this.may_be_folded(bounds) && !this.plan_fold(auto, bounds).is_empty() {
@@ -63,7 +62,7 @@ impl Inner {
     /// Folds one group. Returns whether there are fewer segments now.
     fn fold(&self, auto: &AutoMerge, bounds: FoldLimits, pace: RateLimiter) -> bool {
         let before = self.sealed_len();
-        let mut keep_going = |_: &MergeProgress| self.go_on_by_policy();
+        let mut keep_going = |_: &MergeProgress| self.may_continue_by_policy();
         let result = self.merge(|this| Ok(this.plan_fold(auto, bounds)), pace, &mut keep_going);
         Self::tell_finished(auto, &result);
         // On a full disk, segments without live entries may have been removed, which makes room to
@@ -81,7 +80,7 @@ impl Inner {
         self.manifest.get(|manifest| manifest.sealed.len() as u64)
     }
 
-    /// Returns the number of segments that are small even if nothing in them is dead. Needs no
+    /// Returns the number of segments that are small even if no entry in them is dead. Needs no
     /// keydir.
     fn count_short(&self, auto: &AutoMerge) -> u64 {
         let size = auto.small_size.min(self.options.segment_size / 4);

@@ -1,10 +1,10 @@
-//! The history that merges leave alone, by [`Options::keep_history`].
+//! The history that merges leave alone because of [`Options::keep_history`].
 //!
-//! - History is the end of the log, so what is kept is described by its oldest segment.
-//! - Every plan leaves these segments out (see `merge::plan`). Nothing else removes sealed segments of
-//!   the log, except a clear.
-//! - A merge makes the log durable before it removes anything. So the bytes that were counted after
-//!   a segment survive a crash if its removal does.
+//! - History is the end of the log, so its oldest segment describes all of it.
+//! - Every plan leaves these segments out (see `merge::plan`). Nothing else removes sealed segments
+//!   of the log, except a clear.
+//! - A merge makes the log durable before it removes anything. So if the removal of a segment
+//!   survives a crash, the bytes counted after that segment do too.
 //!
 //! [`Options::keep_history`]: crate::Options::keep_history
 
@@ -28,7 +28,7 @@ pub(crate) struct KeptHistory {
 }
 
 impl KeptHistory {
-    /// Returns whether a sealed segment is kept. Unsealed ones are not concerned.
+    /// Returns whether a sealed segment is kept. Unsealed segments do not count.
     pub(crate) fn holds(self, segment: &Segment) -> bool {
         segment.summary().is_some() && self.includes(segment.kind(), segment.id())
     }
@@ -48,14 +48,14 @@ struct LogPart {
     id: SegmentId,
     /// Bytes of entries.
     size: u64,
-    /// If it is sealed: the last time in it, and when this process sealed it, if it did.
+    /// If the segment is sealed: its last timestamp, and when this process sealed it, if it did.
     sealed: Option<(u64, Option<u64>)>,
 }
 
 impl LogPart {
     fn of(segment: &Arc<Segment>) -> Self {
         let sealed = segment.summary().map(|it| (it.last_timestamp, segment.sealed_at()));
-        // A segment that is sealed without a put or a delete is removed, and so are the notes in it.
+        // A segment without a put or a delete is removed when it is sealed, along with its notes.
         let end = if sealed.is_some() { segment.size() } else { segment.last_end().offset };
         Self { id: segment.id(), size: end.saturating_sub(FIRST_OFFSET), sealed }
     }
@@ -68,7 +68,7 @@ impl Inner {
         if keep == History::None || self.writer().is_err() || made(Mistake::HistoryMerged) {
             return KeptHistory::default();
         }
-        // Nothing is kept for the sake of positions that are gone.
+        // Positions that are already lost need no history.
         let gone = self.manifest.get(Manifest::history);
         let has_history = |segment: &Arc<Segment>| Place::new(segment.id(), segment.size()) > gone;
         let mut log: Vec<_> = self.log_segments().filter(has_history).collect();
@@ -78,7 +78,8 @@ impl Inner {
     }
 }
 
-/// Returns the oldest segment to keep, of those of the log from the youngest to the oldest.
+/// Returns the oldest segment to keep. `log` lists the segments of the log from the youngest to the
+/// oldest.
 fn oldest_kept(keep: History, log: &[LogPart], ages: &Ages, limit: u64) -> Option<SegmentId> {
     let unsealed = log.iter().filter(|part| part.sealed.is_none()).count();
     let mut len = usize::try_from(limit).unwrap_or(usize::MAX).saturating_add(unsealed);
@@ -87,7 +88,8 @@ fn oldest_kept(keep: History, log: &[LogPart], ages: &Ages, limit: u64) -> Optio
             let is_past = |(last, sealed_at)| ages.is_past(last, sealed_at, duration);
             !part.sealed.is_some_and(is_past)
         };
-        // The oldest that is young counts, whatever a clock that was set says of those after it.
+        // The oldest segment that is young enough decides, even if a clock that was set makes later
+        // ones look older.
         len = len.min(log.iter().rposition(is_young).map_or(0, |at| at + 1));
     }
     if let Some(bytes) = keep.bytes() {

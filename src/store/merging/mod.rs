@@ -1,8 +1,8 @@
 //! Merge operations, and the automatic merge thread.
 //!
 //! - `crate::merge` does the merge itself; this module provides what it needs from the store.
-//! - Copies that a merge could not publish for lack of space are kept with the turn, and published
-//!   before the next merge begins.
+//! - Copies that a merge could not publish for lack of space are kept with the turn to merge, and
+//!   published before the next merge begins.
 
 pub(crate) mod control;
 pub(crate) mod fold;
@@ -31,13 +31,13 @@ use crate::store::merging::rate_limit::RateLimiter;
 use crate::sync::Instant;
 
 impl Bitcask {
-    /// Reclaims the disk space of overwritten, deleted and expired entries where that is
+    /// Reclaims the disk space of overwritten, deleted and expired entries, where that is
     /// worthwhile.
     ///
     /// Copies the live entries of some sealed segments to new ones and removes the old ones. Reads
-    /// and writes continue meanwhile. A held [`Value`](crate::Value) stays valid, and keeps the
-    /// disk space of its segment. [`MergeOptions`] determine which segments are merged; the active
-    /// segment never is. Waits for a merge in progress.
+    /// and writes continue meanwhile. A held [`Value`](crate::Value) stays valid, and keeps its
+    /// segment's disk space occupied. [`MergeOptions`] determine which segments are merged; the
+    /// active segment never is. If another merge is in progress, waits for it.
     ///
     /// Needs disk space for one segment, whatever the size of the store, and leaves the last 32 MiB
     /// (or a quarter of a segment, if that is less) to others. Segments without live entries are
@@ -49,7 +49,7 @@ impl Bitcask {
     ///
     /// [`MergesPaused`](Error::MergesPaused) during a [pause](Self::pause_merges).
     /// [`NoSpace`](Error::NoSpace), [`Corrupt`](Error::Corrupt), and any other error that stopped
-    /// the merge. What it has finished by then is kept, and nothing is lost.
+    /// the merge. The merge keeps what it has finished by then, and no data is lost.
     ///
     /// ```
     /// # use bitcask::{Bitcask, MergeOptions, Options};
@@ -110,10 +110,10 @@ impl Bitcask {
         }
     }
 
-    /// Returns the segments that the merge policy would merge now, and the reasons. Empty under
+    /// Returns the segments that the merge policy would merge now, and why. The plan is empty under
     /// [`MergePolicy::Manual`].
     ///
-    /// Fills the keydir first, as [`len`](crate::Reader::len) does.
+    /// Loads the keys first, as [`len`](crate::Reader::len) does.
     ///
     /// ```
     /// # use bitcask::{Bitcask, Options};
@@ -250,13 +250,14 @@ impl Inner {
         let plan = plan(self)?;
         merging.pauses.work(|| merging.is_to_stop());
         let ids = plan.segments.iter().map(|planned| SegmentId(planned.id)).collect();
-        // The merge is pending from now on, whatever happens: slots may name only its copies.
+        // From now on the merge is pending, whatever happens: its copies may be the only entries
+        // that some slots name.
         let merge = turn.pending.insert(Merge::begin(&self.merge_context(), &ids));
         let run = self.run(merge, &mut pace, progress);
         if !self.opener.is_here() {
-            return Err(self.lose(turn));
+            return Err(self.forget_held(turn));
         }
-        // Whatever stopped the merge, the part that it has finished is published.
+        // Publish the finished part, whatever stopped the merge.
         let published = merge.publish(self);
         let mut report = merge.report(matches!(run, Ok(false)));
         let last_read = merge.last_read();
@@ -271,16 +272,16 @@ impl Inner {
         match &result {
             Err(error) if error.is_no_space() => {
                 let run = |merge: &mut Merge| self.run(merge, &mut pace, progress);
-                let squeezed = self.squeeze(&mut turn.pending, &plan, &mut report, run);
+                let finished = self.merge_one_by_one(&mut turn.pending, &plan, &mut report, run);
                 if !self.opener.is_here() {
-                    return Err(self.lose(turn));
+                    return Err(self.forget_held(turn));
                 }
                 // If this fails too, the disk stays full.
-                if squeezed.unwrap_or(false) {
+                if finished.unwrap_or(false) {
                     result = Ok(());
                 }
             }
-            // Whatever else is damaged, this is the segment that cannot be merged.
+            // Wherever the damage is, this is the segment that cannot be merged.
             Err(error) if is_unreadable(error) => {
                 if let Some(id) = last_read {
                     merging.note_damage(id);
@@ -326,8 +327,8 @@ impl Inner {
         Ok(true)
     }
 
-    /// Merges if that is due. Returns how long to wait until the next check, or `None` if this policy
-    /// needs none.
+    /// Merges if the policy requires it. Returns how long to wait until the next check, or `None`
+    /// if the policy needs no checks.
     pub(super) fn merge_due(&self) -> Option<Duration> {
         let writer = self.writer().ok()?;
         let auto = &writer.merging.policy.auto()?;
@@ -345,7 +346,7 @@ impl Inner {
         let worthwhile = self.options.segment_size / 100 * u64::from(auto.idle_dead_percent);
         if idle && self.dead_in_active() > worthwhile {
             // In an idle store, nothing else seals the active segment, and its dead entries would
-            // stay. The next writer meets any failure again.
+            // stay. The next writer reports any failure.
             let _ = writer.log.rotate_active().and_then(|()| self.seal_rotated());
         }
         if !self.plan_auto(auto, idle).is_empty() {
@@ -363,7 +364,7 @@ impl Inner {
     }
 
     fn merge_by_policy(&self, auto: &AutoMerge, idle: bool) {
-        let mut keep_going = |_: &MergeProgress| self.go_on_by_policy();
+        let mut keep_going = |_: &MergeProgress| self.may_continue_by_policy();
         let pace = self.rate_by_policy();
         let result = self.merge(|this| Ok(this.plan_auto(auto, idle)), pace, &mut keep_going);
         Self::tell_finished(auto, &result);

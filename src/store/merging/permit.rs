@@ -1,7 +1,7 @@
 //! The turn to merge, and how a merge is asked to stop.
 //!
 //! - Merges run one at a time; each takes the turn. An operation that cannot wait for a merge to
-//!   end (`clear`, closing) asks it to stop, which it does after the run of entries that it is
+//!   end (`clear`, closing) asks it to stop. The merge stops after the run of entries that it is
 //!   copying.
 //! - The turn is taken before all locks. A merge's own callback that asks for the turn gets an
 //!   error, since it would wait for itself.
@@ -20,7 +20,7 @@ use crate::sync::{AtomicUsize, Mutex, MutexGuard, Ordering, ThreadId, current_th
 /// State of the turn to merge.
 #[derive(Debug)]
 pub(crate) struct MergeControl {
-    /// The policy that holds now.
+    /// The current policy.
     pub(crate) policy: Arc<CurrentPolicy>,
     /// Pauses, and whether a merge is running.
     pub(crate) pauses: Arc<Pauses>,
@@ -99,7 +99,7 @@ impl MergeControl {
         self.stops.load(Ordering::Relaxed) > 0
     }
 
-    /// Records a segment that could not be read, so that it is not tried again and again.
+    /// Records a segment that could not be read, so that merges do not try it again and again.
     pub(crate) fn note_damage(&self, id: SegmentId) {
         self.damaged.lock().insert(id.0);
     }
@@ -114,7 +114,7 @@ impl MergeControl {
         self.seen_appends.lock().replace(appends)
     }
 
-    /// Has the next look not take the store for one at rest, however soon after the last it comes.
+    /// Ensures that the next check does not take the store for idle, however soon it comes.
     pub(crate) fn disturb(&self) {
         if let Some(seen) = self.seen_appends.lock().as_mut() {
             *seen = u64::MAX;

@@ -81,7 +81,8 @@ impl RateLimiter {
         (self.started, self.size) = (Instant::now(), 0);
     }
 
-    /// Takes over the policy's limit if it has changed. Bytes moved before do not count against the new one.
+    /// Takes over the policy's limit if it has changed. Bytes moved before do not count against the
+    /// new one.
     fn follow(&mut self) {
         let Some(rate) = self.policy.as_ref().map(|policy| policy.rate()) else { return };
         if rate != self.per_second {
@@ -90,7 +91,8 @@ impl RateLimiter {
         }
     }
 
-    /// Checks from time to time whether others write. Bytes moved while nobody wrote do not count.
+    /// Checks from time to time whether others write. Bytes moved while no one else wrote do not
+    /// count.
     fn look(&mut self, appends: impl Fn() -> u64) {
         if !self.only_if_busy || self.looked.elapsed() < LOOK {
             return;
@@ -165,19 +167,19 @@ mod tests {
             }
             false
         };
-        // Somebody writes all the time, so only another limit ends the wait.
+        // Another thread writes all the time, so only a new limit ends the wait.
         let write = || appends.replace(appends.get() + 1);
         pace.keep(u64::MAX, || set_at_second(None), write);
         assert_eq!(looks, 2);
         policy.set(auto(Some(1)));
         pace.keep(0, || false, write);
-        assert_eq!((pace.per_second, pace.size), (Some(1), 0), "what was moved before is forgiven");
+        assert_eq!((pace.per_second, pace.size), (Some(1), 0), "bytes moved before do not count");
     }
 
     #[test]
     fn a_limit_while_busy_ends_when_writes_stop() {
         let mut pace = RateLimiter::by_policy(&policy(Some(1)));
-        // Nobody writes any more at the second check.
+        // No one writes any more at the second check.
         pace.keep(u64::MAX, || false, || 7);
         assert!(!pace.busy);
     }

@@ -141,7 +141,8 @@ impl Batch {
         self
     }
 
-    /// Returns the last change of each key, with the options that result from all changes of the key.
+    /// Returns the last change of each key, with the options that result from all changes of the
+    /// key.
     fn last_changes(&self, hash: impl Fn(&[u8]) -> KeyHash) -> Vec<(&BatchChange, WriteOptions)> {
         let all: Vec<_> = self.changes.iter().map(|change| hash(&change.key)).collect();
         if !has_twins(&all) {

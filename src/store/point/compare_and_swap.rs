@@ -122,7 +122,8 @@ impl Bitcask {
     /// let edited = [&page, &b", edited"[..]].concat();
     /// assert!(db.compare_and_swap_versioned("page", Some(version), Some(&edited))?.is_ok());
     /// // Another edit of the same version must merge the two.
-    /// let error = db.compare_and_swap_versioned("page", Some(version), Some(b"mine"))?.unwrap_err();
+    /// let swapped = db.compare_and_swap_versioned("page", Some(version), Some(b"mine"))?;
+    /// let error = swapped.unwrap_err();
     /// assert_eq!(error.current.unwrap(), "draft, edited");
     /// # db.close()
     /// # }

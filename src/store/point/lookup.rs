@@ -8,7 +8,7 @@
 //! - Readers take no lock, and allocate nothing if the bytes are mapped: a guard keeps slots and
 //!   segments in place while they are read.
 //! - The exception is a key whose entry has expired. `locate` looks it up again under the lock of
-//!   its shard, since an append that was decided while the key still existed may be in flight.
+//!   its shard, since an append that was decided on while the key still existed may be in flight.
 //! - Writers use `find`, with the shard locked.
 
 use crate::epoch::Guard;

@@ -90,9 +90,9 @@ impl Reader {
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
         let guard = self.inner.pin();
         let reading = guard.read();
-        let is_there = self.inner.locate(key.as_ref(), &guard)?.is_some();
-        reading.seen(is_there);
-        Ok(is_there)
+        let exists = self.inner.locate(key.as_ref(), &guard)?.is_some();
+        reading.seen(exists);
+        Ok(exists)
     }
 
     /// Returns the size in bytes of a key's value as it was put, or `None` if the key is absent or

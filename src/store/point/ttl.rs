@@ -15,7 +15,7 @@ use crate::entry::Header;
 use crate::error::{Error, Result};
 use crate::options::WriteOptions;
 use crate::segment::write::draft::Draft;
-use crate::store::transaction::give_way;
+use crate::store::transaction::back_off;
 use crate::store::{Bitcask, Inner, Reader};
 use crate::value::Value;
 
@@ -162,7 +162,7 @@ impl Inner {
                 return Ok(true);
             }
             self.pin().count_conflict();
-            give_way(attempt);
+            back_off(attempt);
         }
         Err(Error::Conflict { attempts: ATTEMPTS })
     }

@@ -7,7 +7,7 @@
 use super::conditional::{Condition, Expected};
 use crate::error::{Error, Result};
 use crate::options::{TransactionOptions, WriteOptions};
-use crate::store::transaction::give_way;
+use crate::store::transaction::back_off;
 use crate::store::{Bitcask, Inner};
 use crate::value::Value;
 
@@ -147,7 +147,7 @@ impl Bitcask {
             if inner.change_if(key, Expected::Unchanged(timestamp), new, options)? {
                 return Ok(new.map(|new| Value::from(new.to_vec())));
             }
-            give_way(attempt);
+            back_off(attempt);
         }
         Err(Error::Conflict { attempts: ATTEMPTS })
     }

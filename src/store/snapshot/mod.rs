@@ -43,10 +43,11 @@ impl Reader {
     /// Returns a view of the store at this moment. No later write, delete, expiry, merge or
     /// [`clear`](crate::Bitcask::clear) changes it.
     ///
-    /// Takes microseconds whatever the size of the store, and negligible memory. In a read-only
-    /// store, it waits for a [`refresh`](crate::ReadOnly::refresh) in progress. While the snapshot
-    /// exists, the disk space of its segments is not reclaimed; [`stats`](Self::stats) shows how
-    /// much it keeps. A snapshot may outlive the store, which can then be opened again.
+    /// Takes less than a microsecond unless it has to wait for a write in flight, whatever the size
+    /// of the store, and negligible memory. In a read-only store, it waits for a
+    /// [`refresh`](crate::ReadOnly::refresh) in progress. While the snapshot exists, the disk space
+    /// of its segments is not reclaimed; [`stats`](Self::stats) shows how much it keeps. A snapshot
+    /// may outlive the store, which can then be opened again.
     ///
     /// A snapshot contains a batch or a transaction entirely or not at all.
     ///
@@ -76,7 +77,7 @@ impl Reader {
 /// Cheap to clone and to share between threads. A lookup costs the same as in the store as long as
 /// the key has not changed since; after that, it costs some reads of each segment's hint.
 #[derive(Clone)]
-#[must_use = "a snapshot pins segments for as long as it is there"]
+#[must_use = "a snapshot pins segments for as long as it exists"]
 pub struct Snapshot {
     pub(super) view: Arc<View>,
 }
@@ -190,7 +191,8 @@ impl View {
         !header.is_tombstone() && !header.is_expired(&self.now)
     }
 
-    /// Pins the published slots and segments for reading. Fails in a forked child before it takes any lock.
+    /// Pins the published slots and segments for reading. Fails in a forked child before it takes
+    /// any lock.
     pub(super) fn pin(&self) -> Result<Guard<'_>> {
         self.inner.here()?;
         Ok(self.inner.pin())
@@ -217,7 +219,7 @@ impl View {
         Ok(None)
     }
 
-    /// Searches the segments of this moment for the newest entry of a key that is not younger than
+    /// Searches the segments of this moment for the newest entry of a key that is no younger than
     /// the view.
     fn older(&self, hash: KeyHash, key: &[u8]) -> Result<Option<StoredEntry<'_>>> {
         let mut newest: Option<(Order, &Arc<Segment>, u64)> = None;

@@ -156,7 +156,7 @@ impl Inner {
     /// Prepares snapshots for the closing of the store: they must continue without the file names
     /// in its directory, which belong to the next opener from then on. If that is impossible, the
     /// store cannot be opened until they are dropped.
-    pub(crate) fn outlive(this: &Arc<Self>) {
+    pub(crate) fn prepare_to_outlive(this: &Arc<Self>) {
         if !this.pins.is_empty() {
             // Shards are filled from hints. Accessing a shard that cannot be filled returns the
             // error.

@@ -123,8 +123,8 @@ impl Call {
 
 /// A run on a failing disk, and the states that it may leave.
 struct Run {
-    /// States that a reopened store may have: one after each attempted write, in order, from the last
-    /// one known to be durable. The last acknowledged state is at `acknowledged`.
+    /// States that a reopened store may have: one after each attempted write, in order, from the
+    /// last one known to be durable. The last acknowledged state is at `acknowledged`.
     states: Vec<Pairs>,
     /// Index of the first state that may be found after a power cut.
     durable: usize,
@@ -146,8 +146,8 @@ impl Run {
         poisoned: bool,
         when: &str,
     ) -> Pairs {
-        // An appended entry is visible even if its sync failed. A clear has taken effect even if the
-        // old files could not be removed.
+        // An appended entry is visible even if its sync failed. A clear has taken effect even if
+        // the old files could not be removed.
         assert!(seen == *before || seen == after, "{when}: {seen:?}");
         assert!(poisoned || matches!(call, Call::Clear) || seen == *before, "{when}: {seen:?}");
         // Without poisoning, the visible state is final.
@@ -280,8 +280,8 @@ fn lab(policy: SyncPolicy) -> Lab {
     lab.with(options)
 }
 
-/// Fails each operation of a run, and checks the run and the state that it leaves. A `step` above 1 is
-/// for fault kinds that another kind almost covers.
+/// Fails each operation of a run, and checks the run and the state that it leaves. A `step` above 1
+/// is for fault kinds that another kind almost covers.
 fn fail_each(policy: SyncPolicy, kind: FaultKind, for_ever: bool, with_clear: bool, step: usize) {
     let calls = calls(60, with_clear);
     let whole = lab(policy);
@@ -313,8 +313,8 @@ fn fail_each(policy: SyncPolicy, kind: FaultKind, for_ever: bool, with_clear: bo
     println!("{kind:?}: {struck} faults over {} operations", whole.twin.op_count());
 }
 
-/// Fails each call of a long run, including those that only read: the given one of four parts of the
-/// calls.
+/// Fails each call of a long run, including those that only read: the given one of four parts of
+/// the calls.
 fn fail_every_call(for_ever: bool, part: usize) {
     let calls = many_calls();
     let whole = lab(SyncPolicy::Never);
@@ -327,7 +327,7 @@ fn fail_every_call(for_ever: bool, part: usize) {
         let lab = lab(SyncPolicy::Never);
         let fault = first.clone().after(at);
         lab.twin.fail(if for_ever { fault.for_ever() } else { fault });
-        let when = format!("call {at}, for ever: {for_ever}");
+        let when = format!("call {at}, forever: {for_ever}");
         let run = run(&lab, &calls, Some(&blind), &when);
         assert!(lab.twin.fault_count() > 0, "{when}");
         lab.twin.clear_fault();
@@ -335,7 +335,7 @@ fn fail_every_call(for_ever: bool, part: usize) {
         let harshest = lab.powered_off(|_| false);
         check_left(&harshest, &run, run.durable, &format!("{when}, power cut"));
     }
-    println!("{} calls, for ever: {for_ever}", whole.twin.call_count());
+    println!("{} calls, forever: {for_ever}", whole.twin.call_count());
 }
 
 /// In a quick run, each call fails in only one of the two ways.

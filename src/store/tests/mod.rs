@@ -1,9 +1,9 @@
 //! Tests of the store on the twin disk, with a clock that the test sets.
 //!
-//! - A [`Lab`] is the environment in which a store is opened. Crashes make new labs, on images of its
-//!   disk.
-//! - A [`Model`] is the expected content of a store. [`check`] compares the two through every reading
-//!   method; [`raw`] reads the entries that the keydir names, including expired ones.
+//! - A [`Lab`] is the environment in which a store is opened. Crashes make new labs, on images of
+//!   its disk.
+//! - A [`Model`] is the expected content of a store. [`check`] compares the two through every
+//!   reading method; [`raw`] reads the entries that the keydir names, including expired ones.
 //! - [`log_entries`] reads the log itself.
 
 #[cfg(test)]
@@ -98,8 +98,8 @@ impl Lab {
         Self { twin, ..self.clone() }
     }
 
-    /// A lab with what the death of the process leaves at this moment. The store of this lab may stay
-    /// open.
+    /// A lab with what the death of the process leaves at this moment. The store of this lab may
+    /// stay open.
     fn killed(&self) -> Self {
         self.on(self.twin.kill_image_now())
     }
@@ -148,12 +148,12 @@ impl Lab {
     }
 
     /// Opens with exactly these options, ignoring the environment's append mode.
-    fn try_open_as_told(&self) -> Result<Bitcask> {
+    fn try_open_exactly(&self) -> Result<Bitcask> {
         Bitcask::open_on(&self.env(), Path::new(DIR), self.options.clone())
     }
 
-    fn open_as_told(&self) -> Bitcask {
-        self.try_open_as_told().unwrap()
+    fn open_exactly(&self) -> Bitcask {
+        self.try_open_exactly().unwrap()
     }
 
     /// Opens the store in another directory of the same disk.
@@ -317,8 +317,8 @@ fn check_with(db: &Reader, model: &Model, keys: &[Vec<u8>]) {
     assert_eq!(raw(db), *model, "entries that the keydir names");
 }
 
-/// Checks that a store holds the unexpired part of a model, through every reading method, and that its
-/// figures are right. `keys` are looked up as well, whether they are in the model or not.
+/// Checks that a store holds the unexpired part of a model, through every reading method, and that
+/// its figures are right. `keys` are looked up as well, whether they are in the model or not.
 fn check_visible(db: &Reader, model: &Model, keys: &[Vec<u8>]) {
     let pairs = visible_in(db, model);
     assert_eq!(snapshot(db), pairs, "iter");

@@ -1,14 +1,14 @@
 //! Random operations, closes, kills and power cuts, compared with a `BTreeMap`.
 //!
-//! - After each operation, the keys it touched are compared. After every other opening everything is
-//!   compared; otherwise shards are filled only as they are touched.
+//! - After each operation, the keys it touched are compared. After every other opening everything
+//!   is compared; otherwise shards are filled only as they are touched.
 //! - After a kill, the state is unchanged. After a power cut, it is the state after a prefix of the
 //!   operations that includes every durable one.
-//! - Some runs merge segments: any of them, by steps between the other operations, to the end or not.
-//!   In these runs an expired key may have been removed, and the clock is never set back. Policies
-//!   change while the store is open, and the policy of the moment merges too.
-//! - The runs are reproducible. `BITCASK_LONG=10` makes ten times as many, and `BITCASK_SEED=7` makes
-//!   others.
+//! - Some runs merge segments: any of them, by steps between the other operations, to the end or
+//!   not. In these runs an expired key may have been removed, and the clock is never set back.
+//!   Policies change while the store is open, and the policy of the moment merges too.
+//! - The runs are reproducible. `BITCASK_LONG=10` makes ten times as many, and `BITCASK_SEED=7`
+//!   makes others.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -210,11 +210,11 @@ struct World {
     scan: Option<CursorScan>,
 }
 
-/// A scan by cursor that goes on between steps, across closes, kills and power cuts.
+/// A scan by cursor that continues between steps, across closes, kills and power cuts.
 #[derive(Default)]
 struct CursorScan {
     cursor: u64,
-    /// The keys that have been there since it began.
+    /// The keys that have existed since it began.
     throughout: BTreeSet<Vec<u8>>,
     seen: BTreeSet<Vec<u8>>,
 }
@@ -248,8 +248,8 @@ impl World {
         self.db().inner.clock.now()
     }
 
-    /// Opens the store on the lab's disk, with the next options. Compares everything every other time;
-    /// otherwise most shards stay unfilled until a step touches them.
+    /// Opens the store on the lab's disk, with the next options. Compares everything every other
+    /// time; otherwise most shards stay unfilled until a step touches them.
     fn open(&mut self) {
         self.lab.options = self.options[self.openings % self.options.len()].clone();
         self.openings += 1;
@@ -390,7 +390,8 @@ impl World {
         self.note();
     }
 
-    /// Goes on with the scan by cursor, or begins one; now and then only, so that shards stay unfilled.
+    /// Continues the scan by cursor, or begins one, only now and then, so that shards stay
+    /// unfilled.
     fn scan(&mut self) {
         let there: BTreeSet<Vec<u8>> = visible_in(self.db(), &self.model).into_keys().collect();
         let mut scan = self
@@ -438,7 +439,7 @@ impl World {
         let before: Vec<u32> = db.segments().iter().map(|segment| segment.id).collect();
         assert_eq!(db.inner.merge_due().is_none(), is_manual);
         let after: Vec<u32> = db.segments().iter().map(|segment| segment.id).collect();
-        assert!(!is_manual || before == after, "a merge that nobody asked for");
+        assert!(!is_manual || before == after, "a merge that was not requested");
         self.check();
     }
 
@@ -568,12 +569,12 @@ impl World {
     fn set_ttl(&mut self, key: Key, ttl: Option<u64>) {
         let key = self.keys[key].clone();
         let old = self.get(&key);
-        let is_there = match ttl {
+        let exists = match ttl {
             Some(ttl) => self.db().expire(&key, Duration::from_secs(ttl)).unwrap(),
             None => self.db().persist(&key).unwrap(),
         };
-        assert_eq!(is_there, old.is_some());
-        if is_there {
+        assert_eq!(exists, old.is_some());
+        if exists {
             self.apply(&key, old, ttl);
         }
         assert_eq!(self.db().get(&key).unwrap().map(Vec::from), self.get(&key));
@@ -685,7 +686,8 @@ fn write_options(ttl: Option<u64>, sync: Option<bool>) -> WriteOptions {
     options
 }
 
-/// Decides what reaches the disk: nothing, everything, or a part. The initial number determines which.
+/// Decides what reaches the disk: nothing, everything, or a part. The initial number determines
+/// which.
 struct Keeping(u64);
 
 impl Keeping {

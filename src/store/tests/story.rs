@@ -180,8 +180,8 @@ impl Told {
         ends.map(|end| end.offset).max().unwrap_or(FIRST_OFFSET)
     }
 
-    /// Returns the first offset whose changed byte matters. Padding does not matter, as long as it is
-    /// present.
+    /// Returns the first offset whose changed byte matters. Padding does not matter, as long as it
+    /// is present.
     pub(super) fn first_difference(&self, id: SegmentId, before: &[u8], after: &[u8]) -> usize {
         let padding = |at: usize| {
             let at = Place::new(id, at as u64);

@@ -36,8 +36,8 @@ use crate::sync::{sleep, yield_now};
 use crate::value::Value;
 use reads::{Reads, SpanCheck};
 
-/// Maximum number of times that one attempt to commit checks its ranges. A merge that removes the history in
-/// between makes another check necessary, and is no conflict.
+/// Maximum number of times that one attempt to commit checks its ranges. A merge that removes the
+/// history in between makes another check necessary, and is no conflict.
 const CHECKS_MAX: u32 = 100;
 
 /// The pending state of a key.
@@ -120,14 +120,14 @@ impl Bitcask {
                 return Ok(result);
             }
             self.inner.pin().count_conflict();
-            give_way(attempt);
+            back_off(attempt);
         }
         Err(Error::Conflict { attempts: options.attempts })
     }
 }
 
-/// Yields to other threads, longer after each conflict.
-pub(super) fn give_way(attempt: u32) {
+/// Yields to other threads, for longer after each conflict.
+pub(super) fn back_off(attempt: u32) {
     match attempt {
         0..4 => yield_now(),
         _ => sleep(Duration::from_micros(u64::from(attempt.min(100)) * 10)),

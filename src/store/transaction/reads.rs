@@ -58,7 +58,7 @@ pub(super) struct Looked {
 
 impl Looked {
     /// Returns whether the log from the start of the check is still complete.
-    fn is_there(&self, inner: &Inner) -> bool {
+    fn is_complete(&self, inner: &Inner) -> bool {
         inner.manifest.get(Manifest::history) <= self.since
     }
 }
@@ -169,7 +169,7 @@ impl Reads {
         let Some(reached) = self.look(&segments, since)? else { return Ok(SpanCheck::Changed) };
         let looked = Looked { since, reached };
         // A segment leaves the set only after the manifest has recorded its removal.
-        Ok(if looked.is_there(inner) { SpanCheck::Same(looked) } else { SpanCheck::Gone })
+        Ok(if looked.is_complete(inner) { SpanCheck::Same(looked) } else { SpanCheck::Gone })
     }
 
     /// Checks the rest, under the lock of the log.
@@ -182,14 +182,14 @@ impl Reads {
         }
         // A clear in progress during the first check already had its fresh segment in the set, but
         // the manifest did not record it yet. By now the clear has either finished or not begun.
-        if !looked.is_there(inner) && !made(Mistake::HistoryNotReadAgain) {
+        if !looked.is_complete(inner) && !made(Mistake::HistoryNotReadAgain) {
             return Ok(SpanCheck::Gone);
         }
         let (segments, reached) = (log.unsealed(), looked.reached);
         // Segments sealed meanwhile may have been merged by now. And a clear that has failed since
         // has removed the segment in which the first check ended.
-        let is_there = segments.iter().any(|segment| segment.id() == reached.segment);
-        if !segments.is_empty() && !is_there {
+        let still_exists = segments.iter().any(|segment| segment.id() == reached.segment);
+        if !segments.is_empty() && !still_exists {
             return Ok(SpanCheck::Gone);
         }
         let is_same = self.look(&segments, reached)?.is_some();

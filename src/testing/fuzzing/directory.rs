@@ -269,7 +269,7 @@ impl Lab {
         }
     }
 
-    /// Reads everything, and what only a writer tells.
+    /// Reads everything, including what only a writer returns.
     fn read_in_full(&self, db: &Bitcask) -> BTreeMap<Vec<u8>, Vec<u8>> {
         let _ = db.needs_merge();
         self.read(db)
@@ -288,9 +288,9 @@ impl Lab {
         }
         for key in self.base.written.keys() {
             let value = self.tolerate(db.get(key));
-            let is_there = self.tolerate(db.contains_key(key));
+            let exists = self.tolerate(db.contains_key(key));
             if let Some(value) = value {
-                assert!(is_there.is_none_or(|is_there| is_there == value.is_some()));
+                assert!(exists.is_none_or(|exists| exists == value.is_some()));
                 if !self.forged {
                     assert_eq!(value.as_deref(), found.get(key).map(Vec::as_slice), "{key:?}");
                 }
@@ -303,7 +303,7 @@ impl Lab {
         found
     }
 
-    /// Reads the same in order, as far as it can be told.
+    /// Reads the same in order, as far as possible.
     fn read_in_order(&self, db: &Reader, found: &BTreeMap<Vec<u8>, Vec<u8>>) {
         let mut last: Option<Vec<u8>> = None;
         for pair in db.range(..) {

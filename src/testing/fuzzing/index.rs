@@ -50,8 +50,8 @@ pub(crate) static WHOLE: LazyLock<Whole> = LazyLock::new(|| {
         };
         active.reserve(100).unwrap();
         active.append(&draft, timestamp).unwrap();
-        let is_there = number % 7 != 0 && expiry.is_none_or(|expiry| expiry > NOW);
-        versions.entry(key).or_default().insert(timestamp, is_there);
+        let exists = number % 7 != 0 && expiry.is_none_or(|expiry| expiry > NOW);
+        versions.entry(key).or_default().insert(timestamp, exists);
     }
     active.finish(SegmentId(4), None, LAST).unwrap();
     active.segment().summarize(Summary::default());
@@ -92,8 +92,8 @@ pub fn index(bytes: &[u8]) {
 fn check(bytes: &[u8]) {
     for timestamp in [LAST, 333] {
         let seen = |(key, versions): (&Vec<u8>, &BTreeMap<u64, bool>)| {
-            let (timestamp, is_there) = versions.range(..=timestamp).next_back()?;
-            is_there.then(|| (key.clone(), *timestamp, Some(*timestamp)))
+            let (timestamp, exists) = versions.range(..=timestamp).next_back()?;
+            exists.then(|| (key.clone(), *timestamp, Some(*timestamp)))
         };
         let mut expected: Shown = WHOLE.versions.iter().filter_map(seen).collect();
         assert_eq!(show(bytes, timestamp, true).unwrap(), expected);

@@ -345,8 +345,8 @@ fn check(db: &Reader, expected: &Expected) {
     }
     assert_eq!(found, expected.pairs);
     for key in 0..8_u8 {
-        let is_there = db.contains_key([key]).unwrap();
-        assert_eq!(is_there, expected.pairs.contains_key([key].as_slice()), "{key}");
+        let exists = db.contains_key([key]).unwrap();
+        assert_eq!(exists, expected.pairs.contains_key([key].as_slice()), "{key}");
     }
     assert!(db.verify().unwrap().is_clean());
 }

@@ -4,7 +4,7 @@
 //!   while other bytes of it are written.
 //! - Lent bytes are never written again. This makes the lending sound, and the arena checks it: the
 //!   store promises the same, and a test that breaks the promise panics here.
-//! - Bytes are lent for ever. The end of a borrow can't be observed, and no log needs it.
+//! - Bytes are lent forever. The end of a borrow can't be observed, and no log needs it.
 
 #![expect(unsafe_code, reason = "a mapping lends some bytes while others of its file are written")]
 

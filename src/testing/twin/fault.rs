@@ -37,7 +37,7 @@ impl Call {
         matches!(self, IsDir | List | Map | Open | ReadAt | Size)
     }
 
-    /// Whether std, or `fs::sys`, repeats the call until no signal interrupts it.
+    /// Returns whether std or `fs::sys` repeats the call until no signal interrupts it.
     fn is_repeated(self) -> bool {
         use Call::{Allocate, Create, Open, SetSize, Sync, SyncDir, Write};
         matches!(self, Allocate | Create | Open | SetSize | Sync | SyncDir | Write)
@@ -55,7 +55,7 @@ pub(crate) enum FaultKind {
     /// Writes half of a write's bytes, then fails as `Eio`. For other calls the same as `Eio`.
     ShortWrite,
     /// A signal interrupts the call. Calls that are repeated then, such as writes, succeed; others
-    /// return the error. On `ReadAt`, a fault that strikes for ever is repeated for ever.
+    /// return the error. On `ReadAt`, a fault that strikes forever is repeated forever.
     Interrupted,
 }
 

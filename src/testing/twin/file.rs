@@ -70,7 +70,7 @@ impl TwinFile {
     }
 
     pub(crate) fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.0.twin.beside.meet(None);
+        self.0.twin.interference.run(None);
         let mut inner = self.0.twin.inner.lock();
         inner.look(Call::ReadAt)?;
         Ok(inner.disk.content(self.0.file).read_at(buffer, offset))

@@ -11,11 +11,11 @@
 //!   calling the disk.
 
 mod arena;
-mod beside;
 mod crash;
 mod disk;
 mod fault;
 mod file;
+mod interference;
 #[cfg(test)]
 mod tests;
 
@@ -126,7 +126,7 @@ impl Op {
 /// The disk. It has the methods of `Fs`, and others for tests.
 pub(crate) struct Twin {
     inner: Mutex<Inner>,
-    beside: beside::Beside,
+    interference: interference::Interference,
 }
 
 struct Inner {
@@ -166,11 +166,14 @@ impl Twin {
             locks: BTreeMap::new(),
             handle_count: 0,
         };
-        Arc::new(Self { inner: Mutex::new(inner), beside: beside::Beside::default() })
+        Arc::new(Self {
+            inner: Mutex::new(inner),
+            interference: interference::Interference::default(),
+        })
     }
 
     pub(crate) fn open(self: &Arc<Self>, path: &Path, access: Access) -> io::Result<TwinFile> {
-        self.beside.meet_open(path, access);
+        self.interference.run_on_open(path, access);
         let mut inner = self.inner.lock();
         let path = rooted(path);
         let is_missing = inner.disk.names.get(&path).is_none();
@@ -196,7 +199,7 @@ impl Twin {
         Ok(inner.disk.names.find(&rooted(path))? == Node::Dir)
     }
 
-    pub(crate) fn is_there(&self, path: &Path) -> bool {
+    pub(crate) fn exists(&self, path: &Path) -> bool {
         self.inner.lock().disk.names.get(&rooted(path)).is_some()
     }
 
@@ -363,7 +366,7 @@ impl Twin {
         self.inner.lock().disk.names.files().map(|(path, _)| path.to_path_buf()).collect()
     }
 
-    /// Puts a file in the place of whatever has its name, immediately durable and not traced.
+    /// Puts a file in place of whatever has its name, immediately durable and not traced.
     ///
     /// Creates missing directories on the way. Open handles keep the file they had.
     pub(crate) fn put_file(&self, path: &Path, bytes: Vec<u8>) {

@@ -1,11 +1,10 @@
-//! Stretches of keys that hold nothing: what is left alone for their sake shows nothing at any moment, and
-//! what is remembered of them stays within its bounds.
+//! Gaps: the skipped rows show nothing at any moment, and the memory for gaps stays bounded.
 
 use super::super::bounds::Direction;
 use super::super::gaps::{Edge, Gap, SIZE_MAX};
 use super::*;
 
-/// Segments that are merged, and views of moments that share what they learn.
+/// Segments that are merged, and views of moments that share their gaps.
 struct Shared {
     world: World,
     gaps: Arc<Gaps>,
@@ -14,7 +13,7 @@ struct Shared {
     views: Vec<View>,
     random: Random,
     now: u64,
-    /// When something was merged last: what had expired then is gone.
+    /// The time of the last merge: entries that had expired by then are gone.
     merged: u64,
 }
 
@@ -66,8 +65,8 @@ impl Shared {
             .collect()
     }
 
-    /// Merges some sealed segments as `merge` does: what is live is copied with its time; a key that is
-    /// not there keeps a tombstone, with the highest time of all.
+    /// Merges some sealed segments as `merge` does: live entries are copied with their timestamps,
+    /// and an absent key keeps a tombstone with the highest timestamp of all.
     fn merge(&mut self) {
         let sealed: Vec<_> = self.set.split_last().unwrap().1.to_vec();
         let inputs: Vec<_> = sealed.into_iter().filter(|_| self.random.one_in(2)).collect();
@@ -93,17 +92,17 @@ impl Shared {
         let (versions, clock) = (self.world.versions.clone(), self.world.clock);
         for (key, times) in rows {
             let newest = *versions[&key].iter().max_by_key(|v| (v.timestamp, v.is_put)).unwrap();
-            let is_there = newest.is_put && newest.expiry.is_none_or(|expiry| expiry > self.now);
-            if is_there && times.contains(&newest.timestamp) {
+            let exists = newest.is_put && newest.expiry.is_none_or(|expiry| expiry > self.now);
+            if exists && times.contains(&newest.timestamp) {
                 self.world.append(output, &key, newest);
-            } else if !is_there {
+            } else if !exists {
                 let is_expired = newest.is_put && times.contains(&newest.timestamp);
                 let timestamp = if is_expired { newest.timestamp } else { last };
                 let tombstone = RowVersion { timestamp, is_put: false, expiry: None };
                 self.world.append(output, &key, tombstone);
             }
         }
-        // A copy is no version of its own.
+        // A copy is not a separate version.
         self.world.versions = versions;
         self.world.seal(output);
         self.merged = self.now;
@@ -124,7 +123,7 @@ impl Shared {
         (bound(), bound())
     }
 
-    /// Goes through a view, mostly not to its end, with what all others have learnt.
+    /// Scans a view, mostly not to its end, with the gaps that all others have found.
     fn check(&mut self, view: &View, keys: &[Vec<u8>]) {
         let bounds = self.bounds(keys);
         let story = format!("{bounds:?}, {:?}", view.moment);
@@ -154,7 +153,7 @@ impl Shared {
     }
 
     fn step(&mut self, keys: &[Vec<u8>], at: usize) {
-        // What is put moves along, what is deleted comes behind it: long stretches of nothing.
+        // The puts move along and the deletes follow them, which leaves long empty stretches.
         let key =
             |back: u64| &keys[(at + keys.len() - usize::try_from(back).unwrap()) % keys.len()];
         let back = self.random.below(keys.len() as u64 / 4);
@@ -174,7 +173,7 @@ impl Shared {
 }
 
 #[test]
-fn what_is_left_alone_shows_nothing_at_any_moment() {
+fn skipped_rows_show_nothing_at_any_moment() {
     let long: Vec<_> = (0..30).map(|at| [vec![at; 300], vec![at]].concat()).collect();
     let sets = [short_keys(), alike(), long, alike()];
     for (seed, keys) in (1..).zip(sets.iter().cycle().take(24)) {
@@ -227,7 +226,7 @@ fn a_put_in_a_younger_file_than_its_tombstone_stays_hidden() {
         World::walk_all(merged, || true)
     };
     assert!(first(&shared, &view).is_empty());
-    // Copies of the puts, in a segment that has something younger than the gap too.
+    // Copies of the puts, in a segment that also has a row younger than the gap.
     let active = shared.active();
     for (key, versions) in puts {
         for version in versions {
@@ -246,14 +245,15 @@ fn gap(start: u32, end: u32, time: u64) -> Gap {
 }
 
 #[test]
-fn what_is_known_is_told_place_by_place_with_its_newest_time() {
+fn known_gaps_are_returned_in_order_with_their_latest_time() {
     for seed in 1..50 {
         let (gaps, mut random) = (Gaps::default(), Random(seed * 0x9e37_79b9));
         let mut times = [0_u64; 40];
         for time in 1..60 {
             let start = random.below(40);
             let end = start + random.below(12);
-            // What comes late from an early moment may be left out, and changes nothing else.
+            // A gap that arrives late from an early moment may be left out, and has no other
+            // effect.
             let late = time - random.below(time.min(4));
             let (from, to) =
                 (usize::try_from(start).unwrap(), usize::try_from(end.min(40)).unwrap());
@@ -288,7 +288,7 @@ fn what_is_known_is_told_place_by_place_with_its_newest_time() {
 }
 
 #[test]
-fn gaps_take_no_more_memory_than_they_may_and_those_that_are_used_stay() {
+fn gaps_stay_within_their_memory_limit_and_used_ones_are_kept() {
     let gaps = Gaps::default();
     gaps.learn(gap(0, 1, 1));
     let moment = Moment { timestamp: u64::MAX - 1, now: 0 };
@@ -300,7 +300,7 @@ fn gaps_take_no_more_memory_than_they_may_and_those_that_are_used_stay() {
     }
     let mut from = Edge::Lowest;
     for at in 0..1000 {
-        // All are used.
+        // All gaps are used.
         while let Some(gap) = gaps.next(&from, &Edge::Highest, Direction::Forward, moment) {
             from = gap.end.clone();
         }

@@ -1,5 +1,5 @@
-//! Backups: their content, the independence of both stores, and what remains after a failing disk or a
-//! power cut.
+//! Backups: their content, the independence of both stores, and what remains after a failing disk
+//! or a power cut.
 
 use std::ops::ControlFlow;
 
@@ -201,8 +201,8 @@ fn a_store_without_segments_can_be_backed_up() {
     assert_eq!(db.backup("/second").unwrap(), BackupReport::default());
 }
 
-/// The store is backed up at each step of a merge, when slots may name copies that no manifest lists
-/// yet.
+/// The store is backed up at each step of a merge, when slots may name copies that no manifest
+/// lists yet.
 #[test]
 fn a_backup_during_a_merge_holds_the_content_of_the_store() {
     for links in [true, false] {
@@ -265,7 +265,8 @@ fn a_target_must_be_an_empty_directory_outside_the_store() {
         before,
         "a refused backup must not touch the disk"
     );
-    // An existing empty directory is accepted, and so is one with a lock file that no process holds.
+    // An existing empty directory is accepted, and so is one with a lock file that no process
+    // holds.
     lab.twin.create_dir(Path::new("/empty")).unwrap();
     db.backup("/empty").unwrap();
     assert!(matches!(db.backup("/empty"), Err(Error::InvalidTarget { .. })));

@@ -149,7 +149,8 @@ fn half_dead_segments_are_merged_one_by_one() {
     assert!(db.len().unwrap() >= 240);
 }
 
-/// Whatever is merged next, copies that no manifest lists yet may be the only ones left of some keys.
+/// Whatever is merged next, copies that no manifest lists yet may be the only ones left of some
+/// keys.
 #[test]
 fn copies_that_a_merge_could_not_list_survive_the_next_merge() {
     for listed in 0..8 {
@@ -167,8 +168,8 @@ fn copies_that_a_merge_could_not_list_survive_the_next_merge() {
         merge().unwrap();
         let check = |db: &Bitcask| {
             for number in 0..300 {
-                let is_there = number % 2 == 1 || number >= 120;
-                assert_eq!(db.get(key(number)).unwrap().is_some(), is_there, "{listed}: {number}");
+                let exists = number % 2 == 1 || number >= 120;
+                assert_eq!(db.get(key(number)).unwrap().is_some(), exists, "{listed}: {number}");
             }
             assert!(db.verify().unwrap().is_clean(), "{listed}");
         };

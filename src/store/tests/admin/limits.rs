@@ -102,8 +102,8 @@ fn a_store_at_the_segment_limit_opens_and_closes() {
     assert_eq!(lab.open_read_only().len().unwrap(), len - 1);
 }
 
-/// A segment number that a slot may still refer to must not be reused. A removed segment counts until
-/// it can be released, and not afterwards.
+/// A segment number that a slot may still refer to must not be reused. A removed segment counts
+/// until it can be released, and not afterwards.
 #[test]
 fn removed_segments_that_are_still_read_count_toward_the_limit() {
     for is_cleared in [false, true] {
@@ -129,7 +129,8 @@ fn removed_segments_that_are_still_read_count_toward_the_limit() {
     }
 }
 
-/// More segments than the kernel allows mappings. Uses files in memory, and is slow: run it by hand.
+/// More segments than the kernel allows mappings. Uses files in memory, and is slow: run it by
+/// hand.
 #[test]
 #[ignore = "takes a minute and a gigabyte of memory"]
 fn a_store_of_more_segments_than_there_are_mappings_works() {

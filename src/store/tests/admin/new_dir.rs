@@ -1,5 +1,5 @@
-//! Directories that a backup or a salvage is about to make a store: what a crash leaves there, how it
-//! is refused, and what happens if a store is opened there meanwhile.
+//! Directories that a backup or a salvage is about to make a store: what a crash leaves there, how
+//! it is refused, and what happens if a store is opened there meanwhile.
 
 use std::ops::ControlFlow;
 

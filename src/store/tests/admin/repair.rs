@@ -1,9 +1,9 @@
 //! Diagnosis of damaged stores, and salvage.
 //!
-//! In a small store, every byte of every file is damaged, every file is truncated to every length, and
-//! every file is removed or replaced by another. Verification has to notice and change nothing. A
-//! salvaged store opens clean. It holds the right value for every key whose entries are undamaged, and
-//! no value that was never written under its key.
+//! In a small store, every byte of every file is damaged, every file is truncated to every length,
+//! and every file is removed or replaced by another. Verification has to notice and change nothing.
+//! A salvaged store opens clean. It holds the right value for every key whose entries are
+//! undamaged, and no value that was never written under its key.
 
 use std::collections::BTreeSet;
 use std::ops::{ControlFlow, Range};
@@ -112,7 +112,8 @@ fn judge_salvage(told: &Told, disk: &Lab, touched: &BTreeSet<Vec<u8>>, when: &st
     pairs
 }
 
-/// Keys with an entry in a byte range of a segment. A batch at the end of the log counts as a whole.
+/// Keys with an entry in a byte range of a segment. A batch at the end of the log counts as a
+/// whole.
 fn keys_in(told: &Told, id: SegmentId, bytes: &Range<u64>) -> BTreeSet<Vec<u8>> {
     let entries: Vec<LogEntry> =
         log_entries(&told.lab).into_iter().filter(|entry| entry.place.segment == id).collect();
@@ -389,8 +390,8 @@ fn files_of_another_store_are_left_out() {
     assert_eq!(judge_salvage(&told, &disk, &BTreeSet::new(), "foreign manifest"), *told.last());
 }
 
-/// Without a manifest, a merge's inputs that are about to be removed look like current segments. With
-/// a manifest, they bring nothing back.
+/// Without a manifest, a merge's inputs that are about to be removed look like current segments.
+/// With a manifest, they bring nothing back.
 #[test]
 fn superseded_merge_inputs_resurrect_nothing() {
     let lab = Lab::new();
@@ -478,8 +479,8 @@ fn batch_keys(told: &Told, id: SegmentId, bytes: Range<u64>) -> BTreeSet<Vec<u8>
     keys
 }
 
-/// A manifest from before a merge, for example from a copy. It lists removed segments, and treats the
-/// current ones as leftovers.
+/// A manifest from before a merge, for example from a copy. It lists removed segments, and treats
+/// the current ones as leftovers.
 #[test]
 fn an_old_manifest_is_not_relied_on() {
     let lab = Lab::new();
@@ -515,8 +516,8 @@ fn an_old_manifest_is_not_relied_on() {
     assert_eq!(judge_salvage(&told, &disk, &BTreeSet::new(), "older manifest"), *told.last());
 }
 
-/// A batch with a damaged part in the middle of the log is copied as far as it is valid, and reported.
-/// A batch without its end at the very end of the log was never acknowledged.
+/// A batch with a damaged part in the middle of the log is copied as far as it is valid, and
+/// reported. A batch without its end at the very end of the log was never acknowledged.
 #[test]
 fn torn_batches_are_reported_or_left_out() {
     let lab = Lab::new();
@@ -647,8 +648,8 @@ fn large_entries_are_copied_and_skipped_as_a_whole() {
 /// Bytes that look like headers of huge entries at every offset. Not all of these are checksummed.
 #[test]
 fn crafted_sizes_do_not_make_salvage_quadratic() {
-    // Key size 7, no flags, value size 1 MiB and a plausible time at every offset; then a time in the
-    // far future, in entries just small enough to be tried nevertheless.
+    // Key size 7, no flags, value size 1 MiB and a plausible time at every offset; then a time in
+    // the far future, in entries just small enough to be tried nevertheless.
     for word in [0x0010_0000_0007_0000_u64, 0x000f_0000_4007_0000] {
         salvage_with_crafted_bytes(&word.to_be_bytes().repeat(1 << 17));
     }
@@ -800,9 +801,9 @@ fn a_store_with_an_active_writer_is_not_salvaged() {
     );
 }
 
-/// Regression: a device without a battery-backed clock created its store in 1970, wrote it after the
-/// time had come from the network, and salvages it in 1970 again. The entries after damage looked as
-/// if they came from too far in the future to be considered.
+/// Regression: a device without a battery-backed clock created its store in 1970, wrote it after
+/// the time had come from the network, and salvages it in 1970 again. The entries after damage
+/// looked as if they came from too far in the future to be considered.
 #[test]
 fn entries_from_the_future_are_found_after_damage() {
     let lab = Lab::new().with(Options::new().sync_policy(SyncPolicy::Never));
@@ -826,9 +827,9 @@ fn entries_from_the_future_are_found_after_damage() {
     assert_eq!(keys, [&b"first"[..], b"last", b"then"]);
 }
 
-/// Only the header of a segment that the manifest does not list yet has to be readable. Regression: the
-/// check for entries after the header, which would show that the manifest is old, ended everything with
-/// an error if its read failed.
+/// Only the header of a segment that the manifest does not list yet has to be readable. Regression:
+/// the check for entries after the header, which would show that the manifest is old, ended
+/// everything with an error if its read failed.
 #[test]
 fn an_unreadable_part_ends_neither_verification_nor_salvage() {
     let lab = Lab::new();

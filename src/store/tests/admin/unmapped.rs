@@ -48,7 +48,7 @@ fn a_store_without_mappings_works_like_one_with_mappings() {
         let lab = lab(usize::MAX);
         let options = lab.options.clone().append_mode(mode);
         let lab = lab.with(options);
-        let mut db = lab.open_as_told();
+        let mut db = lab.open_exactly();
         let mut expected = Model::new();
         for number in 0..100_u32 {
             // Some are larger than the first read.

@@ -218,8 +218,8 @@ fn meddle(db: &Bitcask, change: usize) {
     }
 }
 
-/// Changes during verification are no damage: entries are overwritten, appended or cleared between any
-/// two of its steps.
+/// Changes during verification are no damage: entries are overwritten, appended or cleared between
+/// any two of its steps.
 #[test]
 fn concurrent_writes_are_no_damage() {
     for moment in 0..12 {
@@ -298,7 +298,8 @@ fn interleaved_merge_steps_are_no_damage() {
     }
 }
 
-/// A hint and its segment are damaged after the open, so the shards that need them cannot be filled.
+/// A hint and its segment are damaged after the open, so the shards that need them cannot be
+/// filled.
 #[test]
 fn damage_that_prevents_filling_the_keydir_is_found() {
     let story = story(Lab::new());
@@ -333,7 +334,8 @@ fn a_reader_distinguishes_removed_files_from_missing_ones() {
     assert_eq!(report.segments, 0);
 }
 
-/// A merged segment is not part of the log, even if its id is higher than that of the active segment.
+/// A merged segment is not part of the log, even if its id is higher than that of the active
+/// segment.
 #[test]
 fn a_reader_recognizes_files_that_a_merge_removed() {
     let lab = Lab::new();

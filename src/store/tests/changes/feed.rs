@@ -127,7 +127,8 @@ fn changes_removed_by_a_merge_or_a_clear_require_a_resync() {
     // A follower that has reached the end misses nothing.
     assert_eq!(since(&db, positions[8]), []);
     assert_eq!(db.position(), positions[8]);
-    // Changes in held segments can still be read to their end. Removed changes after those are missed.
+    // Changes in held segments can still be read to their end. Removed changes after those are
+    // missed.
     let mut read = 1;
     let error = loop {
         match early.try_recv() {
@@ -159,8 +160,8 @@ fn changes_removed_by_a_merge_or_a_clear_require_a_resync() {
     assert_eq!(since(&lab.reopen(db), cleared), newer);
 }
 
-// Regression: the last change of most segments is followed by a lone mark or an end entry. A follower
-// that had received all changes was told to resync when such a segment was merged.
+// Regression: the last change of most segments is followed by a lone mark or an end entry. A
+// follower that had received all changes was told to resync when such a segment was merged.
 #[test]
 fn a_follower_with_all_changes_of_a_segment_survives_its_removal() {
     let lab = Lab::new();
@@ -408,8 +409,8 @@ fn an_unreadable_value_is_an_error_each_time_and_nothing_is_skipped() {
 
 #[test]
 fn an_unreadable_rest_of_a_batch_is_an_error_each_time_and_nothing_is_skipped() {
-    // Regression: `batch_continues` was determined after the change, and only once the change had been
-    // consumed.
+    // Regression: `batch_continues` was determined after the change, and only once the change had
+    // been consumed.
     let lab = Lab::new();
     let db = lab.open();
     db.write(Batch::new().put("a", "1").put("b", "damaged")).unwrap();
@@ -430,9 +431,9 @@ fn an_unreadable_rest_of_a_batch_is_an_error_each_time_and_nothing_is_skipped() 
 
 #[test]
 fn a_store_merged_and_closed_by_an_older_release_stays_openable() {
-    // Such a store's history is assumed to begin where the next segment will, at the bound of the ids.
-    // Regression: if that was written before an id was reserved, by a backup or by a merge that only
-    // drops entries, the store was refused.
+    // Such a store's history is assumed to begin where the next segment will, at the bound of the
+    // ids. Regression: if that was written before an id was reserved, by a backup or by a merge
+    // that only drops entries, the store was refused.
     let lab = Lab::new();
     let db = lab.open();
     for number in 0..8 {

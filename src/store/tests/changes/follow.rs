@@ -1,11 +1,11 @@
-//! Followers during everything a store does: random writes, batches, rotations, seals, merges, clears,
-//! closes, kills and power cuts.
+//! Followers during everything a store does: random writes, batches, rotations, seals, merges,
+//! clears, closes, kills and power cuts.
 //!
-//! - Each follower keeps a copy of the store and the position that it has reached. Every change that
-//!   it receives must be the next one that was committed. When it has received all, its copy must
-//!   equal the store.
-//! - Resuming must fail if a change that the follower has not received is no longer in the log, or if
-//!   one that it received was lost in a power cut, and only then.
+//! - Each follower keeps a copy of the store and the position that it has reached. Every change
+//!   that it receives must be the next one that was committed. When it has received all, its copy
+//!   must equal the store.
+//! - Resuming must fail if a change that the follower has not received is no longer in the log, or
+//!   if one that it received was lost in a power cut, and only then.
 //! - The runs are reproducible. `BITCASK_LONG=10` makes ten times as many.
 
 use crate::store::tests::*;

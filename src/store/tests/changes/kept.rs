@@ -1,8 +1,8 @@
-//! History that merges leave alone: what is promised, and that no more is kept.
+//! History that merges leave alone: it covers what is promised, and no more.
 //!
-//! - A [`Feed`] records every change, and when it was made. [`Feed::check`] resumes from each position
-//!   that must still be there, and compares what follows.
-//! - Time is that of the lab's hands. Only the tests of clocks set the time of day apart from it.
+//! - A [`Feed`] records every change and its time. [`Feed::check`] resumes from each position that
+//!   must still be valid, and compares the changes that follow.
+//! - Time comes from the lab's hands. Only the tests of clocks set the time of day separately.
 
 use super::follow::Dice;
 use crate::mistake::{Mistake, make};
@@ -29,7 +29,7 @@ struct Feed {
     start: Position,
     made: Vec<Made>,
     now: Duration,
-    /// Nothing is promised for positions before so many changes.
+    /// Number of changes before which no position is promised.
     free: usize,
 }
 
@@ -70,7 +70,7 @@ impl Feed {
         self.made.partition_point(is_old).max(self.free)
     }
 
-    /// Number of the oldest position after which certainly at most so many bytes follow.
+    /// Number of the oldest position after which certainly at most this many bytes follow.
     fn oldest_before(&self, bytes: u64) -> usize {
         // Every segment may end with notes of the log.
         const NOTES_SIZE: u64 = 100;
@@ -98,7 +98,7 @@ impl Feed {
         let mut made = self.made[after..].iter();
         let mut changes = changes;
         while let Some(change) = changes.try_recv().unwrap() {
-            let made = made.next().expect("a change that nobody has made");
+            let made = made.next().expect("a change that was not made");
             let value = match change.operation {
                 Operation::Put { value, .. } => Some(value.to_vec()),
                 Operation::Delete => None,
@@ -139,7 +139,7 @@ fn force<'a>() -> MergeOptions<'a> {
     MergeOptions::new().force(true)
 }
 
-/// A segment every ten seconds, each of which overwrites the one before.
+/// Writes a segment every ten seconds, each of which overwrites the one before.
 fn segments_over_time(lab: &Lab, len: usize) -> (Bitcask, Feed) {
     let db = lab.open();
     let mut feed = Feed::new(&db);
@@ -255,20 +255,20 @@ fn positions_within_the_duration_resume_after_every_kind_of_merge() {
     }
 }
 
-/// The tests notice a merge that takes what is to be kept.
+/// The tests notice a merge that takes segments to be kept.
 #[test]
 fn merges_that_take_kept_history_are_noticed() {
     for check in [
         positions_within_the_duration_resume_after_every_kind_of_merge,
         many_short_runs_leave_no_more_segments_than_the_setting_needs,
-        random_runs_keep_what_is_promised,
+        random_runs_keep_the_promise,
     ] {
         assert!(make(Mistake::HistoryMerged, check).is_err());
     }
 }
 
 #[test]
-fn what_is_past_the_duration_is_merged_at_the_next_check() {
+fn segments_past_the_duration_are_merged_at_the_next_check() {
     let lab = lab_with(History::Last(DURATION));
     let lab = with(&lab, |options| options.merge_policy(automatic()));
     let (db, mut feed) = segments_over_time(&lab, 5);
@@ -286,7 +286,7 @@ fn what_is_past_the_duration_is_merged_at_the_next_check() {
         assert_eq!(db.stats().history_segments, left);
     }
     db.inner.merge_due();
-    // All of the last segment is live.
+    // The last segment is entirely live.
     assert_eq!(feed.check(&db, 16), 16);
     let stats = db.stats();
     assert_eq!((stats.history_segments, stats.history_size), (0, 0));
@@ -327,7 +327,7 @@ fn a_bound_in_bytes_is_exact() {
         assert_eq!(kept_with(content + 1, 0), 5 - later + 1);
     }
     assert_eq!(kept_with(u64::MAX, 0), 5);
-    // What the active segment holds counts.
+    // The entries of the active segment count.
     let db = lab.on(image.fork()).open();
     db.put("x", [0; 100]).unwrap();
     let put = db.position().place().offset - FIRST_OFFSET;
@@ -355,7 +355,7 @@ fn a_bound_in_bytes_counts_the_marks_between_changes() {
 }
 
 #[test]
-fn of_two_bounds_the_lower_holds() {
+fn the_lower_of_two_bounds_applies() {
     let lab = lab_with(History::None);
     let (db, mut feed) = segments_over_time(&lab, 10);
     db.close().unwrap();
@@ -379,7 +379,7 @@ fn of_two_bounds_the_lower_holds() {
 }
 
 #[test]
-fn the_setting_may_change_with_each_open_and_what_is_gone_stays_gone() {
+fn the_setting_may_change_with_each_open_and_lost_history_stays_lost() {
     let lab = lab_with(History::Last(DURATION));
     let (db, mut feed) = segments_over_time(&lab, 20);
     db.merge_opt(force()).unwrap();
@@ -437,7 +437,7 @@ fn history_is_not_given_up_on_a_full_disk() {
     }
     lab.twin.set_space(u64::MAX - lab.twin.available_space());
     let before = db.stats();
-    // Space for what is live in the older ones would do, and there is none.
+    // Space for the live entries of the older segments would suffice, but there is none.
     let _ = db.merge_opt(force());
     let stats = db.stats();
     assert!(stats.log_size < before.log_size, "what is older is reclaimed");
@@ -509,7 +509,7 @@ fn a_backup_has_the_history_of_its_moment() {
     feed.check(&copy, oldest);
 }
 
-/// A follower in another process that is left behind, and refreshes after the merge.
+/// A follower in another process that falls behind, and refreshes after the merge.
 #[test]
 fn a_read_only_store_follows_kept_history() {
     let lab = lab_with(History::Last(DURATION));
@@ -556,9 +556,9 @@ fn keys_stay_right_while_their_history_is_kept() {
     assert_eq!(snapshot(&lab.reopen(db)), expected);
 }
 
-/// Anything may happen, in any order, and clocks are set meanwhile.
+/// Operations of all kinds in any order, while clocks are set.
 #[test]
-fn random_runs_keep_what_is_promised() {
+fn random_runs_keep_the_promise() {
     let runs = if std::env::var("BITCASK_LONG").is_ok() { 600 } else { 60 };
     let (mut kept, mut gone) = (0, 0);
     for seed in 0..runs {
@@ -573,7 +573,7 @@ struct Wild {
     lab: Lab,
     feed: Feed,
     history: History,
-    /// By how many seconds the time of day is ahead of what it should be, or behind.
+    /// By how many seconds the time of day is ahead of the right time, or behind it.
     set: i64,
     /// Whether the time of day has ever been wrong.
     was_wrong: bool,
@@ -591,13 +591,13 @@ impl Wild {
                 _ => History::Last(duration),
             };
         }
-        // A later process goes by the times in the log, and those have been wrong.
+        // A later process uses the times in the log, and those have been wrong.
         if self.was_wrong {
             self.feed.free = self.feed.made.len();
         }
         let options = self.lab.options.clone();
         self.lab = self.lab.clone().with(options.keep_history(self.history));
-        self.lab.open_as_told()
+        self.lab.open_exactly()
     }
 
     fn set_clock(&mut self, dice: &mut Dice) {
@@ -614,7 +614,7 @@ impl Wild {
         self.was_wrong = true;
     }
 
-    /// The oldest position that is promised.
+    /// The oldest position that can still be resumed, as promised.
     fn oldest(&self) -> usize {
         let by_time = self.history.duration().map_or(0, |it| self.feed.oldest_within(it));
         let by_size = self.history.bytes().map_or(0, |bytes| self.feed.oldest_before(bytes));
@@ -622,17 +622,17 @@ impl Wild {
     }
 }
 
-/// Returns how many positions were resumed at, and how many were gone.
+/// Returns how many positions could be resumed, and how many were gone.
 fn random_run(seed: u64) -> (usize, usize) {
     let mut dice = Dice(seed);
     let policy = if seed.is_multiple_of(2) { automatic() } else { MergePolicy::Manual };
     let lab = with(&lab_with(History::Last(DURATION)), |options| options.merge_policy(policy));
     let lab = lab.seeded(seed + 1);
-    let mut db = lab.open_as_told();
+    let mut db = lab.open_exactly();
     let history = lab.options.get_keep_history();
     let feed = Feed::new(&db);
     let mut wild = Wild { lab, feed, history, set: 0, was_wrong: false };
-    // What is promised under one setting is not under a larger one that follows.
+    // A larger setting that follows does not extend the promise of the previous one.
     let (mut floor, mut kept, mut gone) = (0, 0, 0);
     for step in 0..150 {
         let key = ["a", "b", "c", "d", "e"][dice.below(5)];

@@ -1,5 +1,5 @@
-//! Waiting followers: which of them an event wakes, and where they continue. The tests count wake-ups
-//! and do not depend on timing.
+//! Waiting followers: which of them an event wakes, and where they continue. The tests count
+//! wake-ups and do not depend on timing.
 
 use std::thread::ScopedJoinHandle;
 
@@ -219,9 +219,9 @@ fn a_durable_follower_is_woken_by_a_sync_of_its_keys() {
     });
 }
 
-/// The end of a segment wakes all followers, and they see changes that are not durable yet. If none of
-/// these match its prefix, the next sync must not wake a follower. Otherwise, with busy writers, every
-/// sync would wake all followers.
+/// The end of a segment wakes all followers, and they see changes that are not durable yet. If none
+/// of these match its prefix, the next sync must not wake a follower. Otherwise, with busy writers,
+/// every sync would wake all followers.
 #[test]
 fn a_sync_of_changes_already_skipped_wakes_no_follower() {
     let lab = lab();

@@ -1,8 +1,8 @@
 //! Crashes of a store that keeps history: a position within the setting can be resumed afterwards.
 //!
 //! - The run records every change with its position. After each crash and recovery, positions that
-//!   were durable and current within the duration are resumed. What follows has to be what was
-//!   recorded, up to some change, and lead to the content that was found.
+//!   were durable and current within the duration are resumed. The changes that follow must be the
+//!   recorded ones, up to some change, and lead to the content that was found.
 
 use super::super::story::long;
 use super::enumerate::{MODES, ops, setting};
@@ -12,7 +12,7 @@ use crate::options::History;
 
 const DURATION: Duration = Duration::from_secs(60);
 
-/// A change as a follower got it, and the time of the clock then.
+/// A change as a follower received it, and the clock's time then.
 #[derive(Debug)]
 pub(super) struct Recorded {
     key: Vec<u8>,
@@ -30,7 +30,7 @@ fn next(changes: &mut Changes, now: u64) -> Option<Recorded> {
     Some(Recorded { key: change.key.to_vec(), value, position: change.position, now })
 }
 
-/// Records what has been changed since the last call. A clear begins anew.
+/// Records the changes since the last call. A clear restarts the record.
 pub(super) fn record(db: &Bitcask, feed: &mut Vec<Recorded>) {
     let last = feed.last().map_or(Position::START, |recorded| recorded.position);
     let now = db.inner.clock.now();
@@ -43,7 +43,7 @@ pub(super) fn record(db: &Bitcask, feed: &mut Vec<Recorded>) {
     }
 }
 
-/// Resumes a recovered store at each position that must still be there.
+/// Resumes a recovered store at each position that must still be valid.
 pub(super) fn check(db: &Bitcask, feed: &[Recorded], now: u64, when: &dyn Fn() -> String) {
     let duration = u64::try_from(DURATION.as_micros()).unwrap();
     // A position is current until the next change is made.
@@ -52,7 +52,7 @@ pub(super) fn check(db: &Bitcask, feed: &[Recorded], now: u64, when: &dyn Fn() -
     for after in oldest..=feed.len() {
         let position = after.checked_sub(1).map_or(Position::START, |last| feed[last].position);
         if position > end {
-            // It was lost in the crash, or is that of a change that was made later.
+            // It was lost in the crash, or belongs to a change that was made later.
             break;
         }
         let mut changes = db
@@ -80,7 +80,7 @@ fn run(mode: usize, seed: u64) -> Run {
     let mut setting = setting(policy, append_mode);
     setting.options = setting.options.keep_history(History::Last(DURATION));
     let mut ops = ops(&setting, 60, seed);
-    // The positions of before a clear are gone.
+    // The positions from before a clear are gone.
     ops.retain(|op| !matches!(op, Op::Clear));
     Run::of(&setting, &ops)
 }

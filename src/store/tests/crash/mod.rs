@@ -1,5 +1,5 @@
-//! Crashes, enumerated: every state that a power cut or a kill may leave of a workload is opened and
-//! judged, and so is every state that a crash leaves of those recoveries.
+//! Crashes, enumerated: every state that a power cut or a kill may leave of a workload is opened
+//! and judged, and so is every state that a crash leaves of those recoveries.
 //!
 //! - `workload` runs operations, and records what was acknowledged and what was durable, and when.
 //! - `states` determines what a disk may have kept of unsynced operations.
@@ -7,9 +7,9 @@
 //! - `mistakes` makes the engine commit mistakes, each of which has to be detected.
 //!
 //! The requirements for a state: It opens. It holds the result of a prefix of the operations that
-//! includes every durable one. Batches are complete. Opening, merging, closing and reopening it change
-//! nothing. A backup either is as it was made, or has no readable manifest and is not opened, not even
-//! as a store that may be created.
+//! includes every durable one. Batches are complete. Opening, merging, closing and reopening it
+//! change nothing. A backup either is as it was made, or has no readable manifest and is not
+//! opened, not even as a store that may be created.
 
 #[cfg(test)]
 mod enumerate;
@@ -194,8 +194,8 @@ impl<'a> Judge<'a> {
         }
     }
 
-    /// Kills the process, opens the store, and cuts the power at each step of the opening. Writes that
-    /// were unsynced at the kill may still be lost until the store is open.
+    /// Kills the process, opens the store, and cuts the power at each step of the opening. Writes
+    /// that were unsynced at the kill may still be lost until the store is open.
     fn killed_and_cut_off(&mut self, ops: usize, point: &Point) {
         let twin = self.run.lab.twin.killed(ops);
         let lab = self.run.lab_at(twin, point.now);
@@ -226,8 +226,8 @@ impl<'a> Judge<'a> {
     /// Opens all backups.
     fn backups(&self, lab: &Lab, point: &Point, when: &dyn Fn() -> String) {
         for (at, (path, state)) in self.run.backups.iter().enumerate() {
-            let is_there = lab.twin.files().iter().any(|file| file.starts_with(path));
-            if !is_there && at >= point.backups {
+            let exists = lab.twin.files().iter().any(|file| file.starts_with(path));
+            if !exists && at >= point.backups {
                 continue;
             }
             // Its first durable file already prevents the creation of a new store there.
@@ -282,7 +282,8 @@ impl Run {
     }
 }
 
-/// Opens a state, merges it, writes to it, closes it and reopens it. Its content must stay the same.
+/// Opens a state, merges it, writes to it, closes it and reopens it. Its content must stay the
+/// same.
 fn lived_in(lab: &Lab, found: &Pairs, when: &dyn Fn() -> String) {
     kill(open(lab, "once more", when));
     let db = open(lab, "a second time", when);

@@ -1,9 +1,9 @@
 //! Every state that a disk may have after a power cut at a moment of a trace.
 //!
-//! - Unsynced operations may be kept or lost: none of them, all, each one alone, all except one; the
-//!   newest write torn at every byte and every sector; lengths without bytes; mapped pages in any
-//!   subset; names lost from some point on, as by a journal, or in any subset, as POSIX allows; and
-//!   random mixtures of all this.
+//! - Unsynced operations may be kept or lost: none of them, all, each one alone, all except one;
+//!   the newest write torn at every byte and every sector; lengths without bytes; mapped pages in
+//!   any subset; names lost from some point on, as by a journal, or in any subset, as POSIX allows;
+//!   and random mixtures of all this.
 //! - A family that is too large is sampled, evenly and reproducibly.
 
 use std::collections::BTreeSet;

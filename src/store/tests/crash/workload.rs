@@ -1,9 +1,9 @@
 //! A store that is written to, and the states that a power cut at any moment may leave.
 //!
 //! - Operations are rolled with dice: pseudo-random numbers, or the bytes of a fuzzer.
-//! - [`Run::points`] records, for each moment of the disk's trace, which states are allowed after it.
-//!   What was acknowledged and what is durable follows only from the results of calls, never from what
-//!   the store reports about itself.
+//! - [`Run::points`] records, for each moment of the disk's trace, which states are allowed after
+//!   it. What was acknowledged and what is durable follows only from the results of calls, never
+//!   from what the store reports about itself.
 
 use super::super::story::Random;
 use super::super::*;
@@ -94,8 +94,8 @@ pub(super) enum Op {
         by_range: bool,
         sync: bool,
     },
-    /// Takes a snapshot if there is none; otherwise reads it in order and drops it. Files that a merge
-    /// removed meanwhile are then still on disk, and indexes are created.
+    /// Takes a snapshot if there is none; otherwise reads it in order and drops it. Files that a
+    /// merge removed meanwhile are then still on disk, and indexes are created.
     Snapshot,
     Sync,
     /// Replaces the sync policy by one of [`POLICIES`].
@@ -256,7 +256,7 @@ struct Running {
     merge: Option<Merge>,
     snapshot: Option<(Snapshot, Pairs)>,
     values: usize,
-    /// The sync policy that holds now.
+    /// The current sync policy.
     policy: SyncPolicy,
     now: Point,
 }
@@ -403,7 +403,7 @@ impl Running {
 
     /// Opens the store, with the policy that its options name.
     fn open(&mut self) {
-        self.db = Some(self.run.lab.open_as_told());
+        self.db = Some(self.run.lab.open_exactly());
         self.policy = self.run.lab.options.sync_policy;
     }
 
@@ -538,11 +538,11 @@ impl Running {
                 Some(Stored { value, expiry: kept.flatten() })
             }
             Op::Expire { ttl, .. } => {
-                let is_there = match ttl {
+                let exists = match ttl {
                     Some(ttl) => self.db().expire(&key, Duration::from_secs(*ttl)).unwrap(),
                     None => self.db().persist(&key).unwrap(),
                 };
-                assert_eq!(is_there, old.is_some());
+                assert_eq!(exists, old.is_some());
                 let Some(value) = old else { return };
                 Some(Stored { value, expiry: self.expiry(*ttl) })
             }

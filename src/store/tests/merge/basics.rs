@@ -9,7 +9,7 @@ use crate::stats::MergeReport;
 use crate::store::tests::*;
 
 /// A lab whose segments are large enough for everything that a story puts in one, and worth a
-/// tombstone look-up.
+/// tombstone lookup.
 pub(crate) fn lab() -> Lab {
     let options = Options::new().segment_size(8192).sync_policy(SyncPolicy::Never);
     Lab::new().with(options)
@@ -99,8 +99,8 @@ pub(crate) fn expect(db: &Reader, pairs: &[(&str, &str)]) {
     check_figures(db);
 }
 
-/// Checks that a store has these pairs as it is, after a kill, after a sync and a power cut, and after
-/// reopening with and without hints.
+/// Checks that a store has these pairs as it is, after a kill, after a sync and a power cut, and
+/// after reopening with and without hints.
 pub(crate) fn remains(lab: &Lab, db: Bitcask, pairs: &[(&str, &str)]) {
     expect(&db, pairs);
     expect(&lab.killed().open_read_only(), pairs);
@@ -120,8 +120,8 @@ pub(crate) fn remains(lab: &Lab, db: Bitcask, pairs: &[(&str, &str)]) {
 }
 
 /// A key is put without expiry, put again with a time to live, and deleted after that has ended. If
-/// the delete of the expired value wrote no tombstone, the second put would be dead and removed by the
-/// next merge of its segment. The first put below it would then be the key's newest entry.
+/// the delete of the expired value wrote no tombstone, the second put would be dead and removed by
+/// the next merge of its segment. The first put below it would then be the key's newest entry.
 #[test]
 fn a_delete_after_expiry_shadows_the_older_put() {
     let lab = lab();
@@ -136,9 +136,9 @@ fn a_delete_after_expiry_shadows_the_older_put() {
     remains(&lab, db, &[]);
 }
 
-/// A merge that stops has made slots name copies. If these copies were not listed then, the next merge
-/// would find nothing live in the inputs and remove them. The unlisted copies would be leftovers at
-/// the next open, and entries that no write had touched would be lost.
+/// A merge that stops has made slots name copies. If these copies were not listed then, the next
+/// merge would find nothing live in the inputs and remove them. The unlisted copies would be
+/// leftovers at the next open, and entries that no write had touched would be lost.
 #[test]
 fn an_aborted_merge_can_be_merged_again() {
     let lab = lab();
@@ -156,9 +156,9 @@ fn an_aborted_merge_can_be_merged_again() {
     remains(&lab, db, &[("a", &"1".repeat(300)), ("b", &"2".repeat(300))]);
 }
 
-/// The same with a deleted key: the aborted merge has copied the tombstone, and the next merge drops
-/// the original in the tombstone's old segment. The copy has to lie above the put in a segment between
-/// the inputs, or that put comes back.
+/// The same with a deleted key: the aborted merge has copied the tombstone, and the next merge
+/// drops the original in the tombstone's old segment. The copy has to lie above the put in a
+/// segment between the inputs, or that put comes back.
 #[test]
 fn an_aborted_merge_lists_its_outputs_above_their_inputs() {
     let lab = lab();
@@ -181,9 +181,9 @@ fn an_aborted_merge_lists_its_outputs_above_their_inputs() {
     remains(&lab, db, &[("a", &"1".repeat(300)), ("b", &"2".repeat(300)), ("c", "3")]);
 }
 
-/// Of two keys with the same hash bits, one is put and deleted before the other is put, so neither is
-/// flagged. Merging the tombstone with a newer segment moves it above the live key. If it kept its
-/// flags, filling the keydir would treat every entry below it with its hash bits as dead.
+/// Of two keys with the same hash bits, one is put and deleted before the other is put, so neither
+/// is flagged. Merging the tombstone with a newer segment moves it above the live key. If it kept
+/// its flags, filling the keydir would treat every entry below it with its hash bits as dead.
 #[test]
 fn a_tombstone_that_rises_above_an_unflagged_key_is_flagged() {
     let (dead, live, other) = colliding();
@@ -206,9 +206,9 @@ fn a_tombstone_that_rises_above_an_unflagged_key_is_flagged() {
     remains(&lab, db, &[(&live, "2"), (&other, "3")]);
 }
 
-/// A sealed value is overwritten, and the new value is not synced yet. The old value is dead, so its
-/// segment is removed. Without a sync of the log before that, a power cut would lose the new value,
-/// too, and the key, which had long been durable, would be lost.
+/// A sealed value is overwritten, and the new value is not synced yet. The old value is dead, so
+/// its segment is removed. Without a sync of the log before that, a power cut would lose the new
+/// value, too, and the key, which had long been durable, would be lost.
 #[test]
 fn an_input_is_removed_only_when_its_overwrites_are_durable() {
     let lab = lab();
@@ -231,8 +231,8 @@ fn an_input_is_removed_only_when_its_overwrites_are_durable() {
     expect(&lab.powered_off(|_| false).open(), &[("k", "newest"), ("other", "value")]);
 }
 
-/// A kept tombstone moves above a put that a later delete in the log has made dead. If the merge were
-/// listed before that delete is durable, then after a power cut the put would be shadowed by a
+/// A kept tombstone moves above a put that a later delete in the log has made dead. If the merge
+/// were listed before that delete is durable, then after a power cut the put would be shadowed by a
 /// tombstone that is older than the put.
 #[test]
 fn a_tombstone_rises_only_when_the_delete_above_it_is_durable() {
@@ -282,8 +282,8 @@ fn of_several_tombstones_of_a_key_one_is_kept() {
 }
 
 /// Two of the inputs hold a tombstone of the same key, and between them is a put of the key in an
-/// unmerged segment. The first tombstone is in an output that was full and was listed, below the put,
-/// before the merge reached the second tombstone. So the first does not replace the second.
+/// unmerged segment. The first tombstone is in an output that was full and was listed, below the
+/// put, before the merge reached the second tombstone. So the first does not replace the second.
 #[test]
 fn an_already_listed_tombstone_does_not_replace_a_newer_one() {
     let lab = Lab::new();

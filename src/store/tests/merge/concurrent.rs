@@ -41,8 +41,8 @@ fn scan_live(lab: &Lab, db: &Bitcask) -> BTreeMap<u32, (u64, u64)> {
     live
 }
 
-/// Compares all figures with a scan. Returns, for each sealed segment, the bytes that are live and not
-/// expired. Expired entries that a stopped merge had dropped are back if their segment was not
+/// Compares all figures with a scan. Returns, for each sealed segment, the bytes that are live and
+/// not expired. Expired entries that a stopped merge had dropped are back if their segment was not
 /// removed; they are still expired.
 fn check_accounts(lab: &Lab, db: &Bitcask) -> BTreeMap<u32, u64> {
     check_figures(db);
@@ -223,8 +223,8 @@ fn a_cancelled_merge_changes_nothing_visible() {
     assert!(lab.reopen(db).recovery().is_clean());
 }
 
-/// A panicking callback stops the merge like a cancelling one. Slots name the copies by then, and the
-/// next merge would treat the originals as dead.
+/// A panicking callback stops the merge like a cancelling one. Slots name the copies by then, and
+/// the next merge would treat the originals as dead.
 #[test]
 fn a_progress_callback_that_panics_loses_nothing() {
     let lab = lab();
@@ -333,8 +333,8 @@ fn damage_in_dead_entries_does_not_matter() {
     assert_eq!(snapshot(&lab.reopen(db)), pairs);
 }
 
-/// When a damaged entry is overwritten, its size is taken from the damaged header, so the account is
-/// wrong. A merge still finds that nothing is live.
+/// When a damaged entry is overwritten, its size is taken from the damaged header, so the account
+/// is wrong. A merge still finds that nothing is live.
 #[test]
 fn an_entry_of_damaged_size_may_be_overwritten_and_merged() {
     for mask in [8, 64] {

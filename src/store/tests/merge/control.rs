@@ -18,7 +18,7 @@ fn eager() -> MergePolicy {
     MergePolicy::Auto(auto)
 }
 
-/// A store that nobody merges, and its sealed segments, most of which is dead.
+/// A store without automatic merges, and its sealed segments, most of whose bytes are dead.
 fn half_dead(lab: &Lab) -> (Bitcask, Vec<SegmentId>) {
     let lab = lab.clone().with(lab.options.clone().merge_policy(MergePolicy::Manual));
     let db = lab.open();
@@ -121,7 +121,7 @@ fn an_automatic_merge_stops_early_when_the_policy_becomes_manual() {
         if steps == 2 {
             db.set_merge_policy(MergePolicy::Manual).unwrap();
         }
-        inner.go_on_by_policy()
+        inner.may_continue_by_policy()
     };
     let plan = |inner: &Inner| Ok(plan_all(&inner.segment_stats()));
     let report = inner.merge(plan, RateLimiter::constant(None), &mut go_on).unwrap();
@@ -185,8 +185,8 @@ fn a_merge_that_is_under_way_waits_for_the_end_of_a_pause() {
     assert_eq!(snapshot(&lab.reopen(db)), before);
 }
 
-/// Pauses merges as soon as one is under way, and calls a closure meanwhile. Returns whether the merge was
-/// stopped by it.
+/// Pauses merges as soon as one is under way, and calls a closure meanwhile. Returns whether the
+/// merge was stopped by it.
 fn pause_under_way(db: &Bitcask, during: impl FnOnce()) -> bool {
     let (sender, receiver) = mpsc::channel();
     std::thread::scope(|scope| {

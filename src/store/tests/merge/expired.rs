@@ -1,5 +1,5 @@
-//! Expiry at the worst moment: between the look at a key and the change that depends on it, or between
-//! two looks of one call.
+//! Expiry at the worst moment: between the look at a key and the change that depends on it, or
+//! between two looks of one call.
 //!
 //! - Time stands still except where a test advances it, so the tests do not depend on speed.
 

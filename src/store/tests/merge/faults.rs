@@ -116,7 +116,8 @@ struct Recorded {
     lab: Lab,
     /// The store's content after each write; the first is from before all writes.
     states: Vec<Pairs>,
-    /// By number of operations since opening: the indexes of the durable and the acknowledged state.
+    /// By number of operations since opening: the indexes of the durable and the acknowledged
+    /// state.
     floors: BTreeMap<usize, (usize, usize)>,
     /// Every list of segments that the manifest had.
     lists: Vec<Vec<SegmentId>>,
@@ -365,8 +366,8 @@ fn unlisted_copies_are_listed_later() {
     assert!(pending > 1, "{pending}");
 }
 
-/// On a disk too small for a merge, at every size, nothing is lost, and reads and writes work as far
-/// as there is space. Once there is more, the merge succeeds.
+/// On a disk too small for a merge, at every size, nothing is lost, and reads and writes work as
+/// far as there is space. Once there is more, the merge succeeds.
 #[test]
 fn a_merge_meets_a_full_disk_at_every_size() {
     let (prepared, pairs) = prepared();

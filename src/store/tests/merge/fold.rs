@@ -131,7 +131,8 @@ fn a_follower_that_outlives_its_store_receives_all_committed_changes() {
     assert_eq!(changes.map(Result::unwrap).count(), 60);
 }
 
-/// The callback after a merge may drop the store. Another process may have opened the store by then.
+/// The callback after a merge may drop the store. Another process may have opened the store by
+/// then.
 #[test]
 fn the_merging_thread_folds_nothing_after_a_close() {
     let lab = unfolded(700);

@@ -54,8 +54,8 @@ fn merging_an_idle_store_with_long_tombstones_ends() {
     kill(db);
 }
 
-/// Regression: a failed read did not count as damage, so the same input was retried at each look, and
-/// no newer segment was ever merged.
+/// Regression: a failed read did not count as damage, so the same input was retried at each look,
+/// and no newer segment was ever merged.
 #[test]
 fn an_unreadable_input_is_not_retried() {
     // If the failing read is of a hint, the hint is rebuilt.
@@ -102,9 +102,9 @@ fn a_failed_index_write_does_not_keep_a_segment_from_being_merged() {
     }
 }
 
-/// A tombstone cannot be judged if a newer entry with its hash bits is damaged. Regression: the error
-/// names the damaged segment, and that one was recorded instead of the input, so no newer segment was
-/// ever merged.
+/// A tombstone cannot be judged if a newer entry with its hash bits is damaged. Regression: the
+/// error names the damaged segment, and that one was recorded instead of the input, so no newer
+/// segment was ever merged.
 #[test]
 fn damage_outside_a_merge_blocks_only_the_affected_input() {
     let lab = eager(AutoMerge::new());
@@ -130,8 +130,8 @@ fn damage_outside_a_merge_blocks_only_the_affected_input() {
     kill(db);
 }
 
-/// Regression: damage found while looking up tombstones, before anything was merged, was not recorded,
-/// and every automatic merge stopped there.
+/// Regression: damage found while looking up tombstones, before anything was merged, was not
+/// recorded, and every automatic merge stopped there.
 #[test]
 fn an_input_whose_look_up_fails_blocks_no_other() {
     let lab = eager(AutoMerge::new());
@@ -148,8 +148,8 @@ fn an_input_whose_look_up_fails_blocks_no_other() {
     kill(db);
 }
 
-/// Regression: a merge used all the remaining space of a full disk. It listed a partial copy next to
-/// its original, or could not even do that, and then no write was possible any more.
+/// Regression: a merge used all the remaining space of a full disk. It listed a partial copy next
+/// to its original, or could not even do that, and then no write was possible any more.
 #[test]
 fn a_merge_uses_no_space_that_does_not_pay_off() {
     let lab = Lab::new().with(Options::new().segment_size(1 << 20).sync_policy(SyncPolicy::Never));
@@ -181,8 +181,8 @@ fn values_of_a_missing_codec_are_merged() {
     kill(db);
 }
 
-/// Regression: while a rate limit held a merge back, its callback was not called, so it could not be
-/// cancelled.
+/// Regression: while a rate limit held a merge back, its callback was not called, so it could not
+/// be cancelled.
 #[test]
 fn a_merge_waiting_for_its_rate_limit_can_be_cancelled() {
     let lab = Lab::new();

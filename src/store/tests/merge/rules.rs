@@ -9,8 +9,8 @@ use crate::segment::Segment;
 use crate::segment::write::output::Output;
 use crate::store::tests::*;
 
-/// Acts once within a step of a merge: after entries have been looked up and before an output exists
-/// for them, or when an output is about to be listed.
+/// Acts once within a step of a merge: after entries have been looked up and before an output
+/// exists for them, or when an output is about to be listed.
 struct Meddler<'a> {
     inner: &'a Inner,
     at_output: std::cell::RefCell<Option<Box<dyn FnOnce() + 'a>>>,
@@ -61,9 +61,9 @@ impl Host for Meddler<'_> {
     }
 }
 
-/// To find what a tombstone of `k` shadows, the merge looks in the hints of older, unmerged segments.
-/// If none of them holds a put with its hash bits, the tombstone is dropped, and its segment is
-/// removed without an output.
+/// To find what a tombstone of `k` shadows, the merge looks in the hints of older, unmerged
+/// segments. If none of them holds a put with its hash bits, the tombstone is dropped, and its
+/// segment is removed without an output.
 #[test]
 fn a_tombstone_is_dropped_when_nothing_older_holds_its_key() {
     for (older, kept) in [("another", 0), ("k", 1)] {
@@ -111,8 +111,8 @@ fn tombstones_of_several_keys_are_all_looked_up() {
     remains(&lab, db, &[("d", &value)]);
 }
 
-/// Hints record only hash bits, so a put of another key with the same bits keeps a tombstone, too. The
-/// put has to be dead; otherwise the tombstone is kept without a look-up.
+/// Hints record only hash bits, so a put of another key with the same bits keeps a tombstone, too.
+/// The put has to be dead; otherwise the tombstone is kept without a lookup.
 #[test]
 fn a_tombstone_is_kept_where_an_older_put_has_its_hash_bits() {
     let (k, twin, other) = colliding();
@@ -132,7 +132,7 @@ fn a_tombstone_is_kept_where_an_older_put_has_its_hash_bits() {
     }
 }
 
-/// Without a look-up (because of too many tombstones, or of hints too large compared to the input),
+/// Without a lookup (because of too many tombstones, or of hints too large compared to the input),
 /// every older segment may hold the key.
 #[test]
 fn tombstones_without_a_look_up_are_kept() {
@@ -158,8 +158,8 @@ fn tombstones_without_a_look_up_are_kept() {
     remains(&lab, db, &[("another", "older")]);
 }
 
-/// Like a tombstone, an expired entry shadows the entries below it. When it is dropped, it is replaced
-/// by a tombstone if an older segment may hold the key, and by nothing otherwise.
+/// Like a tombstone, an expired entry shadows the entries below it. When it is dropped, it is
+/// replaced by a tombstone if an older segment may hold the key, and by nothing otherwise.
 #[test]
 fn an_expired_entry_leaves_a_tombstone_where_one_is_needed() {
     for (older, kept) in [("another", 0), ("k", 1)] {
@@ -202,8 +202,8 @@ fn collides_is_recomputed() {
     remains(&lab, db, &[(&second, "2")]);
 }
 
-/// A copy is independent: the rest of its batch may be dead, and the place that its mark names may be
-/// in a removed segment. Recovery would believe both.
+/// A copy is independent: the rest of its batch may be dead, and the place that its mark names may
+/// be in a removed segment. Recovery would believe both.
 #[test]
 fn copies_belong_to_no_batch_and_carry_no_mark() {
     let lab = lab();
@@ -257,8 +257,8 @@ fn a_segment_that_is_not_needed_is_not_read() {
     remains(&lab, db, &[("k", "new")]);
 }
 
-/// A key may be put or deleted between the look at its entry and the copy, or between the copy and the
-/// listing. The slot keeps the newer entry, and the copy is dead.
+/// A key may be put or deleted between the look at its entry and the copy, or between the copy and
+/// the listing. The slot keeps the newer entry, and the copy is dead.
 #[test]
 fn changes_during_the_copy_are_kept() {
     for (at_swap, put) in [(false, true), (false, false), (true, true), (true, false)] {
@@ -299,8 +299,8 @@ fn an_entry_that_dies_before_its_turn_is_not_copied() {
     remains(&lab, db, &[("put", "new"), ("untouched", "old")]);
 }
 
-/// An expired entry does not count as dropped if its key is put again meanwhile. The tombstone written
-/// for the entry lies below the new put.
+/// An expired entry does not count as dropped if its key is put again meanwhile. The tombstone
+/// written for the entry lies below the new put.
 #[test]
 fn a_key_put_again_while_its_expired_entry_is_dropped_stays() {
     let lab = lab();
@@ -317,8 +317,9 @@ fn a_key_put_again_while_its_expired_entry_is_dropped_stays() {
     remains(&lab, db, &[("k", "new")]);
 }
 
-/// Outputs have the size of segments. Each takes the place of the newest input that it has entries of:
-/// above that place, other entries may shadow its entries; below it, its entries may shadow others.
+/// Outputs have the size of segments. Each takes the place of the newest input that it has entries
+/// of: above that place, other entries may shadow its entries; below it, its entries may shadow
+/// others.
 #[test]
 fn outputs_are_listed_in_the_place_of_their_newest_input() {
     let lab = lab();
@@ -377,8 +378,8 @@ fn a_live_entry_as_large_as_a_segment_stays_where_it_is() {
     remains(&lab, db, &[("k", "2")]);
 }
 
-/// Copying half of an input frees nothing, so a merge begins no input whose copies would take the last
-/// space.
+/// Copying half of an input frees nothing, so a merge begins no input whose copies would take the
+/// last space.
 #[test]
 fn an_input_is_begun_only_with_space_for_its_live_entries_and_the_reserve() {
     let lab = lab();

@@ -29,23 +29,23 @@ fn merge(db: &Bitcask) -> crate::MergeReport {
 }
 
 /// Checks that all ways to read, including transactions, agree on whether a key is present.
-fn assert_present(db: &Bitcask, key: &str, is_there: bool) {
-    assert_reads(db, key, is_there);
+fn assert_present(db: &Bitcask, key: &str, exists: bool) {
+    assert_reads(db, key, exists);
     let seen = db.transaction(|transaction| transaction.get(key)).unwrap();
-    assert_eq!(seen.is_some(), is_there, "a transaction");
+    assert_eq!(seen.is_some(), exists, "a transaction");
 }
 
 /// Checks that all ways to read that both roles have agree on whether a key is present.
-fn assert_reads(db: &Reader, key: &str, is_there: bool) {
+fn assert_reads(db: &Reader, key: &str, exists: bool) {
     let bytes = key.as_bytes();
-    assert_eq!(db.get(key).unwrap().is_some(), is_there, "get");
-    assert_eq!(db.ttl(key).unwrap().is_some(), is_there, "ttl");
-    assert_eq!(db.keys_unordered().any(|found| *found.unwrap() == *bytes), is_there, "keys");
+    assert_eq!(db.get(key).unwrap().is_some(), exists, "get");
+    assert_eq!(db.ttl(key).unwrap().is_some(), exists, "ttl");
+    assert_eq!(db.keys_unordered().any(|found| *found.unwrap() == *bytes), exists, "keys");
     let snapshot = db.snapshot();
-    assert_eq!(snapshot.get(key).unwrap().is_some(), is_there, "a snapshot");
+    assert_eq!(snapshot.get(key).unwrap().is_some(), exists, "a snapshot");
     let forward = snapshot.range(..).any(|pair| *pair.unwrap().0 == *bytes);
     let backward = snapshot.range(..).rev().any(|pair| *pair.unwrap().0 == *bytes);
-    assert_eq!((forward, backward), (is_there, is_there), "ranges");
+    assert_eq!((forward, backward), (exists, exists), "ranges");
 }
 
 /// The ways in which an open store's clock can be behind the time that the store has seen.

@@ -1,10 +1,10 @@
 //! Stories of keys that share all their hash bits.
 //!
-//! - Each story runs with all entries in one segment and with a segment per entry, and ends in every
-//!   way that a store can end. Then its keys are deleted one after the other, and no earlier value may
-//!   come back.
-//! - An entry is flagged if and only if another key with its bits has a slot. In a batch, it may also
-//!   be flagged for a key that the batch itself removes; an unneeded flag is harmless.
+//! - Each story runs with all entries in one segment and with a segment per entry, and ends in
+//!   every way that a store can end. Then its keys are deleted one after the other, and no earlier
+//!   value may come back.
+//! - An entry is flagged if and only if another key with its bits has a slot. In a batch, it may
+//!   also be flagged for a key that the batch itself removes; an unneeded flag is harmless.
 
 use std::collections::BTreeSet;
 
@@ -164,8 +164,8 @@ fn tell(story: fn(&mut Told), log: &str) {
 
 #[test]
 fn a_batch_of_two_new_keys_flags_the_second_for_the_first() {
-    // A rule that looked only at the keydir would find neither key present and flag neither entry. The
-    // second would then shadow the first when the keydir is filled.
+    // A rule that looked only at the keydir would find neither key present and flag neither entry.
+    // The second would then shadow the first when the keydir is filled.
     tell(|told| told.batch(&["a", "b"]), "a b!");
     tell(|told| told.batch(&["a", "b", "c"]), "a b! c!");
     tell(|told| told.batch(&["b", "a"]), "b a!");
@@ -404,7 +404,8 @@ fn conditional_changes_affect_only_the_key_they_name() {
     }
 }
 
-/// Makes random changes of few keys, and compares every flag in the log with the slots at that time.
+/// Makes random changes of few keys, and compares every flag in the log with the slots at that
+/// time.
 #[test]
 fn entries_are_flagged_exactly_when_another_key_with_their_bits_has_a_slot() {
     let lab = Lab::weak().seeded(SEED).with(Options::new().segment_size(700));

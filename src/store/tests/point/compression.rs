@@ -1,7 +1,8 @@
 //! Compressed and uncompressed values in one store.
 //!
 //! - These tests also cover how a build without a codec treats entries that use it: they forge a
-//!   number that no build has. `tests/it/format.rs` has stores that were really written with a codec.
+//!   number that no build has. `tests/it/format.rs` has stores that were really written with a
+//!   codec.
 
 use crate::entry::{BodySum, Header};
 use crate::store::tests::*;
@@ -73,7 +74,8 @@ fn values_written_with_different_options_are_read_alike() {
         let db = plain.open();
         db.put("a", &b).unwrap();
         check(&db, &model([("a", &b), ("b", &b), ("c", &c)]));
-        // Reads, comparisons and closures get the value that was put, before and after the reopening.
+        // Reads, comparisons and closures get the value that was put, before and after the
+        // reopening.
         let found = db.compare_and_swap("b", Some(b"b"), None).unwrap().unwrap_err();
         assert_eq!(found.current.unwrap(), b);
         let swapped = db.compare_and_swap("b", Some(b.as_bytes()), Some(d.as_bytes()));
@@ -233,7 +235,8 @@ fn forge_codec(lab: &Lab) {
     });
 }
 
-/// A store with a value of an unknown codec under "unknown", another value under "other", and a hint.
+/// A store with a value of an unknown codec under "unknown", another value under "other", and a
+/// hint.
 pub(crate) fn with_unknown(lab: Lab) -> Lab {
     let db = lab.open();
     db.put("unknown", "a value").unwrap();
@@ -254,7 +257,7 @@ fn is_unknown(error: &Error) -> bool {
 
 #[test]
 fn a_value_of_an_unknown_codec_is_refused_only_when_it_is_read() {
-    // With weak hashes, look-ups and fills of the keydir visit the entries of other keys.
+    // With weak hashes, lookups and fills of the keydir visit the entries of other keys.
     for lab in [Lab::new(), Lab::weak()] {
         for verify in [true, false] {
             let options = lab.options.clone().verify_reads(verify);

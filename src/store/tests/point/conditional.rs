@@ -1,5 +1,5 @@
-//! Changes that depend on the present state: either all conditions and the caller's check of the log
-//! hold when the changes are made, or nothing changes.
+//! Changes that depend on the present state: either all conditions and the caller's check of the
+//! log hold when the changes are made, or nothing changes.
 
 use crate::log::Log;
 use crate::segment::write::draft::Draft;
@@ -98,8 +98,8 @@ fn a_refused_check_of_the_log_changes_nothing() {
     check(&db, &model([("a", "2")]));
 }
 
-/// The sum of two accounts must not become negative. Each writer reads both and withdraws from one. If
-/// a key that is only read were not locked until the change of the other key is published, both
+/// The sum of two accounts must not become negative. Each writer reads both and withdraws from one.
+/// If a key that is only read were not locked until the change of the other key is published, both
 /// writers could withdraw simultaneously.
 #[test]
 fn conditions_hold_until_the_changes_are_published() {

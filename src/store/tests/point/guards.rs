@@ -14,8 +14,8 @@ fn two() -> (Lab, Lab) {
     (lab(), lab())
 }
 
-/// Overwrites a few keys until some segments are full, seals them, and merges them away. Returns the
-/// number of segments that this removed.
+/// Overwrites a few keys until some segments are full, seals them, and merges them away. Returns
+/// the number of segments that this removed.
 fn turn_over(db: &Bitcask) -> u64 {
     for number in 0..60_u8 {
         db.put([number % 5], [number; 100]).unwrap();

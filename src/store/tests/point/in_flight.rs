@@ -7,7 +7,7 @@ use crate::store::tests::merge::basics::{entries_of, lab, merge, remains, seal, 
 use crate::store::tests::*;
 
 /// Gives a thread that should be blocked ample time to show that it is not.
-fn give_way(is_done: impl Fn() -> bool) {
+fn yield_until(is_done: impl Fn() -> bool) {
     for _ in 0..20 {
         if is_done() {
             return;
@@ -16,8 +16,9 @@ fn give_way(is_done: impl Fn() -> bool) {
     }
 }
 
-/// Appends a change of one key, lets another thread act while no slot names the change, and publishes
-/// it. Returns the other thread's result, and whether it had finished before the change was published.
+/// Appends a change of one key, lets another thread act while no slot names the change, and
+/// publishes it. Returns the other thread's result, and whether it had finished before the change
+/// was published.
 fn while_in_flight<T: Send>(
     db: &Bitcask,
     key: &str,
@@ -40,7 +41,7 @@ fn while_in_flight<T: Send>(
     let appended = writer.log.append(&mut writer.log.lock(), drafts, &guard).unwrap();
     std::thread::scope(|scope| {
         let other = scope.spawn(act);
-        give_way(|| other.is_finished());
+        yield_until(|| other.is_finished());
         let is_early = other.is_finished();
         let new = addresses(&appended, drafts).next().filter(|_| value.is_some());
         let (segment, time) = (appended.segment, appended.timestamp);
@@ -53,8 +54,8 @@ fn while_in_flight<T: Send>(
 }
 
 /// The delete's segment is sealed and merged while the keydir still names the put. It is merged
-/// together with the put, which the merge would take for live, or alone, so that the tombstone still
-/// has to shadow the put.
+/// together with the put, which the merge would take for live, or alone, so that the tombstone
+/// still has to shadow the put.
 #[test]
 fn a_delete_in_flight_stays_deleted_during_a_merge() {
     for is_whole in [true, false] {
@@ -74,8 +75,8 @@ fn a_delete_in_flight_stays_deleted_during_a_merge() {
     }
 }
 
-/// No slot names a put in flight, as if it were dead. Regression: merges took it for dead and failed,
-/// and kept failing until the store was reopened.
+/// No slot names a put in flight, as if it were dead. Regression: merges took it for dead and
+/// failed, and kept failing until the store was reopened.
 #[test]
 fn a_put_in_flight_is_merged_as_live() {
     let lab = lab();
@@ -148,8 +149,8 @@ fn a_verification_during_an_append_finds_no_damage() {
 }
 
 /// The change depends on a value that was present when the change was appended, so from then on the
-/// key is continuously present. Regression: a read between log and keydir found the old entry, which
-/// had expired.
+/// key is continuously present. Regression: a read between log and keydir found the old entry,
+/// which had expired.
 #[test]
 fn a_key_is_not_seen_expired_while_its_persist_is_in_flight() {
     type Look = fn(&Bitcask) -> bool;
@@ -172,8 +173,8 @@ fn a_key_is_not_seen_expired_while_its_persist_is_in_flight() {
             lab.hands.advance(hour);
             look(&db)
         };
-        let (is_there, is_early) = while_in_flight(&db, "k", Some("value"), look_later);
-        assert!(is_there && !is_early, "{name}");
+        let (exists, is_early) = while_in_flight(&db, "k", Some("value"), look_later);
+        assert!(exists && !is_early, "{name}");
         assert!(db.contains_key("k").unwrap(), "{name}");
     }
 }

@@ -148,8 +148,8 @@ fn a_store_may_have_a_default_time_to_live() {
     }
 }
 
-/// After a clock that was far ahead wrote to the log, earlier values expire by the wall clock, and new
-/// ones by the time of the log. The remaining time to live is kept.
+/// After a clock that was far ahead wrote to the log, earlier values expire by the wall clock, and
+/// new ones by the time of the log. The remaining time to live is kept.
 #[test]
 fn the_remaining_ttl_is_kept_where_the_log_is_ahead_of_the_clock() {
     let lab = Lab::new();

@@ -142,8 +142,8 @@ fn panics<T>(call: impl FnOnce() -> T) {
     assert!(catch_unwind(AssertUnwindSafe(call)).is_err(), "the closure was not called");
 }
 
-/// Makes calls that would block forever if a lock, a turn, a snapshot or an append in flight were left
-/// behind.
+/// Makes calls that would block forever if a lock, a turn, a snapshot or an append in flight were
+/// left behind.
 fn assert_usable(db: &Bitcask) {
     db.put("goes on", "1").unwrap();
     db.write(Batch::new().put("a", "1").put("zzz", "2")).unwrap();

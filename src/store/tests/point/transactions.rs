@@ -259,7 +259,8 @@ fn a_merge_alone_does_not_retry_a_transaction() {
             merge_all();
         };
         assert_eq!(runs(&db, part, put_and_deleted), 1);
-        // Rewriting the same value makes a new version, and so does deleting it and putting it back.
+        // Rewriting the same value makes a new version, and so does deleting it and putting it
+        // back.
         let put_again = || {
             let pairs: Vec<_> = db.range(..).map(Result::unwrap).collect();
             for (key, value) in &pairs {
@@ -272,7 +273,8 @@ fn a_merge_alone_does_not_retry_a_transaction() {
     }
 }
 
-/// A key read individually is compared by its timestamp, and a range with expired keys by the clock.
+/// A key read individually is compared by its timestamp, and a range with expired keys by the
+/// clock.
 #[test]
 fn after_a_merge_keys_and_expiries_are_validated_as_before() {
     let lab = lab();
@@ -387,8 +389,8 @@ fn keys_put_meanwhile_are_not_removed() {
     check(&db, &model([("a", "put again"), ("b", "put again")]));
 }
 
-/// A key in a range that was read expires before the transaction ends. That is a change, as it would
-/// be for a key read individually.
+/// A key in a range that was read expires before the transaction ends. That is a change, as it
+/// would be for a key read individually.
 #[test]
 fn a_key_that_expires_in_a_read_range_is_a_conflict() {
     let lab = lab();

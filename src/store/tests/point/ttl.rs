@@ -1,5 +1,5 @@
-//! Changing and reading a key's expiry without its value. The random operations of `model` and `crash`
-//! do both all the time; these tests cover what those cannot check.
+//! Changing and reading a key's expiry without its value. The random operations of `model` and
+//! `crash` do both all the time; these tests cover what those cannot check.
 
 use crate::store::tests::*;
 
@@ -105,7 +105,8 @@ fn a_needless_persist_makes_its_reason_durable() {
     check(&lab.powered_off(|_| false).open(), &model([("key", "2")]));
 }
 
-/// One thread puts while the other only changes the expiry, which must never bring an old value back.
+/// One thread puts while the other only changes the expiry, which must never bring an old value
+/// back.
 #[test]
 fn an_expiry_change_keeps_concurrently_put_values() {
     let lab = Lab::new().with(Options::new().sync_policy(SyncPolicy::Never));

@@ -35,8 +35,8 @@ fn every_change_of_a_key_raises_its_version_and_nothing_else_does() {
         assert_eq!(version(&db, "k"), last);
         let copy = lab.killed().open();
         assert_eq!(version(&copy, "k"), last);
-        // The version increases as a number, too. A delete followed by a put of the same value makes a
-        // new version.
+        // The version increases as a number, too. A delete followed by a put of the same value
+        // makes a new version.
         let number = u64::from(last.unwrap());
         assert_eq!(
             (Some(Version::from(number)), last.unwrap().to_string()),

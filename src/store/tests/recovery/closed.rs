@@ -1,13 +1,13 @@
-//! A store that was merged and closed, damaged in every way. All of it was durable, so nothing may be
-//! cut off, and there is no older state to return to. Every key reads as it was written, or causes an
-//! error that names the file.
+//! A store that was merged and closed, damaged in every way. All of it was durable, so nothing may
+//! be cut off, and there is no older state to return to. Every key reads as it was written, or
+//! causes an error that names the file.
 
 use crate::options::{MergeOptions, WriteOptions};
 use crate::store::tests::story::*;
 use crate::store::tests::*;
 
-/// A closed store with ordinary and merged segments. It has a tombstone that is still needed, a batch,
-/// a time to live, and something in quarantine.
+/// A closed store with ordinary and merged segments. It has a tombstone that is still needed, a
+/// batch, a time to live, and something in quarantine.
 fn closed() -> (Lab, Pairs) {
     let lab = Lab::new();
     let lab = lab.with(Options::new().segment_size(512).segment_entries(3)).seeded(5);

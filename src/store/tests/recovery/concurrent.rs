@@ -1,5 +1,5 @@
-//! Readers that open or refresh while a writer changes the store between any two of their calls. They
-//! finish soon, and see the state at one moment.
+//! Readers that open or refresh while a writer changes the store between any two of their calls.
+//! They finish soon, and see the state at one moment.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -98,7 +98,7 @@ fn with_writer<T>(
             working.lock().turn(work);
         }
     };
-    let result = lab.twin.with_beside(turn, run);
+    let result = lab.twin.with_interference(turn, run);
     let states = writer.lock().states[before..].to_vec();
     (result, states, manifests.load(Ordering::Relaxed))
 }
@@ -113,7 +113,8 @@ fn cases() -> impl Iterator<Item = (Work, usize)> {
     WORKS.into_iter().flat_map(move |work| every(work).iter().map(move |every| (work, *every)))
 }
 
-/// Regression: each change of the manifest discarded all the work done so far, up to a hundred times.
+/// Regression: each change of the manifest discarded all the work done so far, up to a hundred
+/// times.
 #[test]
 fn a_reader_opens_soon_despite_a_busy_writer_and_sees_one_moment() {
     for (work, every) in cases() {

@@ -1,6 +1,6 @@
-//! Every byte and every file of a small store, damaged in every way. A read returns the right value,
-//! or the state is one that a crash could have left, or an error names the file. There is never a
-//! wrong value, a panic, or an allocation for data that does not exist.
+//! Every byte and every file of a small store, damaged in every way. A read returns the right
+//! value, or the state is one that a crash could have left, or an error names the file. There is
+//! never a wrong value, a panic, or an allocation for data that does not exist.
 
 use crate::fs::Access;
 use crate::options::WriteOptions;
@@ -91,9 +91,9 @@ fn judge(told: &Told, disk: &Lab, file: &Path, any_segment: bool, when: &str, ta
                 continue;
             }
         };
-        // Either nothing was found wrong, or a part of the unsealed log is missing. In the latter case
-        // the state is the one after a prefix of the writes that includes the first sync, because the
-        // evidence of the second sync is in the last segment itself.
+        // Either nothing was found wrong, or a part of the unsealed log is missing. In the latter
+        // case the state is the one after a prefix of the writes that includes the first sync,
+        // because the evidence of the second sync is in the last segment itself.
         let cut = !db.recovery().cuts.is_empty();
         let unsealed = told.lab.logs().split_off(2).iter().any(|(_, path)| path == file);
         assert!(unsealed || !cut || any_segment, "{when}: {:?}", db.recovery());

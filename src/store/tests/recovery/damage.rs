@@ -1,5 +1,5 @@
-//! Damage to data known to be durable is reported with its place. Nothing is cut, and the disk is not
-//! changed. Data not known to be durable is cut and quarantined.
+//! Damage to data known to be durable is reported with its place. Nothing is cut, and the disk is
+//! not changed. Data not known to be durable is cut and quarantined.
 
 use crate::entry::{BodySum, Header};
 use crate::options::WriteOptions;
@@ -82,7 +82,8 @@ fn damage_below_a_mark_is_refused_at_its_place() {
             }
             let entry = entry_of(&entries, 1, at as u64);
             if (at as u64) < mark.offset {
-                // A batch is named by its first entry, because it is present as a whole or not at all.
+                // A batch is named by its first entry, because it is present as a whole or not at
+                // all.
                 let second = entries[1].place.offset;
                 let in_batch =
                     entry.place.offset >= second && entry.place.offset < entries[4].place.offset;
@@ -200,8 +201,8 @@ fn sealed(lab: Lab) -> Told {
     story.killed()
 }
 
-/// Reads every key that ever existed: each returns the right value, or an error that names the file.
-/// Returns the number of keys that could not be read.
+/// Reads every key that ever existed: each returns the right value, or an error that names the
+/// file. Returns the number of keys that could not be read.
 fn check_reads(db: &Bitcask, told: &Told, path: &Path, when: &str) -> usize {
     let mut refused = 0;
     let mut keys: Vec<Vec<u8>> =

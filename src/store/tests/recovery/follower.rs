@@ -101,8 +101,8 @@ fn a_refresh_reloads_everything_after_a_merge_or_a_clear_and_held_values_stay() 
     assert!(reader.is_empty().unwrap());
 }
 
-// The writer copies an entry into a mapping, and a concurrent reader of the file may see any part of
-// it.
+// The writer copies an entry into a mapping, and a concurrent reader of the file may see any part
+// of it.
 #[test]
 fn a_partly_written_entry_or_batch_is_not_visible() {
     let lab = Lab::new();
@@ -340,8 +340,8 @@ fn big_batch(value: &str) -> Batch {
     (0..4_000_u32).map(|key| (key.to_be_bytes(), value)).collect()
 }
 
-/// Refreshes a reader with a large batch while `look` examines it. `look` gets the reader's position
-/// from before and the batch's value.
+/// Refreshes a reader with a large batch while `look` examines it. `look` gets the reader's
+/// position from before and the batch's value.
 fn during_a_refresh(look: impl Fn(&ReadOnly, Position, &str)) {
     let lab = Lab::new().with(Options::new().segment_size(8 << 20).sync_policy(SyncPolicy::Never));
     let db = lab.open();

@@ -83,9 +83,9 @@ fn leftovers_are_removed_and_reported() {
     assert_eq!(removed, paths, "all leftovers are removed by one open");
 }
 
-/// An up-to-date manifest says that the log has begun once it has. So a segment at the log's first id
-/// may exist without an entry, as a crash can leave it; with an entry, it shows that the manifest is
-/// old.
+/// An up-to-date manifest says that the log has begun once it has. So a segment at the log's first
+/// id may exist without an entry, as a crash can leave it; with an entry, it shows that the
+/// manifest is old.
 #[test]
 fn a_segment_before_the_log_has_begun_is_empty_or_proves_the_manifest_old() {
     let told = closed(Lab::new());
@@ -338,7 +338,8 @@ fn a_reader_starts_over_when_a_writer_changes_the_store() {
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            // One batch puts each number under both keys, so readers see the same number under both.
+            // One batch puts each number under both keys, so readers see the same number under
+            // both.
             for number in 0..if long() { 3000 } else { 300 } {
                 let value = format!("{number}");
                 db.write(Batch::new().put("a", &value).put("b", &value)).unwrap();
@@ -445,7 +446,7 @@ fn an_interrupted_clear_is_atomic() {
                 let (lab, db) = begin();
                 let fault = Fault::new(kind).after(ops - lab.twin.op_count());
                 lab.twin.fail(if for_ever { fault.for_ever() } else { fault });
-                let when = format!("{kind:?} at {ops}, for ever: {for_ever}");
+                let when = format!("{kind:?} at {ops}, forever: {for_ever}");
                 let result = db.clear();
                 let seen = snapshot(&db);
                 assert!(seen.is_empty() || seen == before && result.is_err(), "{when}");
@@ -496,7 +497,7 @@ fn an_interrupted_creation_leaves_no_store_or_an_empty_one() {
                 let lab = Lab::new();
                 let fault = Fault::new(kind).after(ops);
                 lab.twin.fail(if for_ever { fault.for_ever() } else { fault });
-                let when = format!("{kind:?} at {ops}, for ever: {for_ever}");
+                let when = format!("{kind:?} at {ops}, forever: {for_ever}");
                 match lab.try_open() {
                     Ok(db) => kill(db),
                     Err(error) => {

@@ -1,5 +1,5 @@
-//! Recovery interrupted at every step and run again: it ends in the same state, and no unreadable byte
-//! is lost on the way.
+//! Recovery interrupted at every step and run again: it ends in the same state, and no unreadable
+//! byte is lost on the way.
 
 use crate::store::tests::story::*;
 use crate::store::tests::*;

@@ -173,8 +173,8 @@ fn a_store_is_cleared_before_its_shards_are_filled() {
     }
 }
 
-/// The hints of recovered segments, and missing hints, are written in the background, or at the latest
-/// by a close.
+/// The hints of recovered segments, and missing hints, are written in the background, or at the
+/// latest by a close.
 #[test]
 fn hints_are_written_after_the_open() {
     for close in [true, false] {
@@ -198,7 +198,8 @@ fn hints_are_written_after_the_open() {
     }
 }
 
-/// Scanning an unsealed segment collects the same as a second reading, wherever the segment is torn.
+/// Scanning an unsealed segment collects the same as a second reading, wherever the segment is
+/// torn.
 #[test]
 fn the_hint_of_a_recovered_segment_matches_the_segment() {
     let mut story = Story::begin(Lab::new());
@@ -301,8 +302,8 @@ fn stats_fill_nothing_and_say_what_they_have_not_counted() {
     assert_eq!((db.stats().keys, db.stats().unfilled_shards), (keys, 0));
 }
 
-/// If the segment is damaged as well, only operations that need it are refused, each time and whatever
-/// they are. Nothing of it is counted or published.
+/// If the segment is damaged as well, only operations that need it are refused, each time and
+/// whatever they are. Nothing of it is counted or published.
 #[test]
 fn a_shard_that_cannot_be_filled_is_an_error_for_every_access() {
     let lab = Lab::new().with(Options::new().segment_size(64 << 10).sync_policy(SyncPolicy::Never));
@@ -357,7 +358,8 @@ fn a_shard_that_cannot_be_filled_is_an_error_for_every_access() {
     assert!(stats.live_size + stats.dead_size <= stats.log_size);
     let mut names = (0..).map(|number| format!("name {number}"));
     db.put(names.find(|name| !is_lost(shard(name.as_bytes()))).unwrap(), "1").unwrap();
-    // The damage of the segment is remembered, so that the segment is not read again for every access.
+    // The damage of the segment is remembered, so that the segment is not read again for every
+    // access.
     let mut bytes = lab.twin.contents(&log).unwrap();
     bytes[usize::try_from(place.offset).unwrap() + 22] ^= 1;
     lab.twin.put_file(&log, bytes);

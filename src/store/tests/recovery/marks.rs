@@ -84,7 +84,8 @@ fn every_mark_names_a_place_that_was_durable_when_it_was_written() {
         }
     }
     assert!(known > 50);
-    // An end entry may be lost with the rest of its segment, so the entry after it repeats its mark.
+    // An end entry may be lost with the rest of its segment, so the entry after it repeats its
+    // mark.
     let of_a_key = marks(&lab).into_iter().filter(|(entry, _)| !entry.flags.has(Flags::END));
     let named: Vec<Place> = of_a_key.map(|(_, place)| place).collect();
     assert!(named.is_sorted_by(|a, b| a < b), "each mark names a later place");
@@ -174,8 +175,8 @@ fn a_mark_in_a_later_segment_covers_the_earlier_ones() {
     db.put("a", "1").unwrap();
     db.sync().unwrap();
     db.put("b", "2").unwrap();
-    // The end entry of the first segment was the first entry after the sync. In case it is lost, the
-    // first entry of the next segment repeats the mark.
+    // The end entry of the first segment was the first entry after the sync. In case it is lost,
+    // the first entry of the next segment repeats the mark.
     let [(end, place), (next, again)] = &marks(&lab)[..] else { panic!("{:?}", marks(&lab)) };
     assert!(end.flags.has(Flags::END));
     assert_eq!((*place, *again), (end.place, end.place));
@@ -341,7 +342,8 @@ fn threads_on_a_real_disk_share_syncs_with_the_background_thread() {
     assert_eq!(db.len().unwrap(), 32);
 }
 
-/// Number of changes in a small workload, made one by one, with rotations, seals, syncs and a clear.
+/// Number of changes in a small workload, made one by one, with rotations, seals, syncs and a
+/// clear.
 const STEPS: usize = 40;
 
 fn step(db: &Bitcask, number: usize) -> Result<()> {
@@ -508,7 +510,8 @@ fn a_partly_failed_write_ends_writing() {
     }
 }
 
-/// Fails one operation of the workload like a full disk. Returns false if there was no such operation.
+/// Fails one operation of the workload like a full disk. Returns false if there was no such
+/// operation.
 fn fill_disk_once(number: usize, states: &[Model]) -> bool {
     let lab = small();
     lab.twin.fail(Fault::new(FaultKind::Enospc).after(number));

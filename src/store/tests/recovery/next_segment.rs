@@ -1,5 +1,5 @@
-//! The prepared next segment: when it is created, what becomes of it, and the results of a crash or a
-//! failing disk at each step.
+//! The prepared next segment: when it is created, what becomes of it, and the results of a crash or
+//! a failing disk at each step.
 
 use crate::store::tests::story::*;
 use crate::store::tests::*;
@@ -17,8 +17,8 @@ fn active(db: &Bitcask) -> SegmentId {
     db.inner.writer().unwrap().log.lock().active().unwrap().segment().id()
 }
 
-/// Puts until a segment should be prepared. The values have 60 bytes, which take about 90 bytes each
-/// in the log.
+/// Puts until a segment should be prepared. The values have 60 bytes, which take about 90 bytes
+/// each in the log.
 fn begin(lab: &Lab) -> (Bitcask, Pairs) {
     let db = lab.open();
     let mut pairs = Pairs::new();
@@ -322,7 +322,7 @@ fn a_disk_failure_while_preparing_fails_no_write() {
     for kind in kinds {
         for (at, op) in trace.iter().enumerate() {
             for for_ever in [false, true] {
-                let when = format!("{kind:?} at {op:?}, for ever: {for_ever}");
+                let when = format!("{kind:?} at {op:?}, forever: {for_ever}");
                 let lab = lab.on(Twin::new());
                 let (db, mut pairs) = begin(&lab);
                 let fault = Fault::new(kind).after(at);
@@ -401,8 +401,8 @@ fn a_sealed_segment_is_no_longer_extended() {
     assert_eq!(size(), sealed);
 }
 
-/// On a real disk, where pages are populated, the space that a store takes stays in proportion to its
-/// content.
+/// On a real disk, where pages are populated, the space that a store takes stays in proportion to
+/// its content.
 #[test]
 fn reserved_room_is_proportional_to_the_content() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,5 +1,5 @@
-//! A failed first opening leaves nothing behind: no lock file, no manifest, and no directory that it
-//! created.
+//! A failed first opening leaves nothing behind: no lock file, no manifest, and no directory that
+//! it created.
 
 use crate::store::tests::*;
 use crate::testing::twin::{Call, Fault, FaultKind};
@@ -85,7 +85,8 @@ fn an_existing_store_survives_a_failed_opening() {
     }
 }
 
-/// An opening that fails before it has opened the lock file removes nothing if another one was faster.
+/// An opening that fails before it has opened the lock file removes nothing if another one was
+/// faster.
 #[test]
 fn a_failed_opening_leaves_the_lock_of_a_faster_one() {
     for kind in [FaultKind::Eio, FaultKind::Emfile, FaultKind::Enospc] {
@@ -100,7 +101,7 @@ fn a_failed_opening_leaves_the_lock_of_a_faster_one() {
                 other.twin.fail(Fault::new(kind).only(Call::Open).for_ever());
             }
         };
-        let error = lab.twin.with_beside(turn, || lab.try_open()).unwrap_err();
+        let error = lab.twin.with_interference(turn, || lab.try_open()).unwrap_err();
         lab.twin.clear_fault();
         assert!(!error.is_locked(), "{error}");
         let db = quicker.lock().take().unwrap();
@@ -126,8 +127,8 @@ fn a_file_system_without_directory_syncs_is_refused_with_an_explanation() {
     }
 }
 
-/// A store that was moved to such a file system fails, and is poisoned, at the first write that needs
-/// a directory sync.
+/// A store that was moved to such a file system fails, and is poisoned, at the first write that
+/// needs a directory sync.
 #[test]
 fn a_store_moved_to_such_a_file_system_reports_it() {
     let lab = Lab::new();

@@ -63,8 +63,8 @@ fn a_hint_from_the_end_of_time_does_not_panic() {
     assert_eq!(db.get("c").unwrap().unwrap(), "2");
 }
 
-/// If an entry takes the mark of the earlier sync while a sync runs, the running sync gets a separate
-/// mark.
+/// If an entry takes the mark of the earlier sync while a sync runs, the running sync gets a
+/// separate mark.
 #[test]
 fn a_sync_gets_a_lone_mark_if_an_entry_took_an_earlier_mark_meanwhile() {
     let lab = Lab::new().with(Options::new().segment_size(64 << 10).sync_policy(SyncPolicy::Never));
@@ -73,7 +73,7 @@ fn a_sync_gets_a_lone_mark_if_an_entry_took_an_earlier_mark_meanwhile() {
     // An entry is appended during a sync, and so carries no mark.
     let put_meanwhile = |key: &str| {
         let end = log.lock().end();
-        log.sync_beside(end, || db.put(key, "1").unwrap());
+        log.sync_during(end, || db.put(key, "1").unwrap());
         end
     };
     db.put("a", "1").unwrap();
@@ -176,9 +176,9 @@ fn a_failed_large_put_does_not_make_the_next_segment_large() {
     assert!(db.stats().segments > 5);
 }
 
-/// Regression: releasing a segment flushed the deferred work from within deferred work. Each segment
-/// removed in the same pass took several stack frames, and several hundred of them overflowed the
-/// stack.
+/// Regression: releasing a segment flushed the deferred work from within deferred work. Each
+/// segment removed in the same pass took several stack frames, and several hundred of them
+/// overflowed the stack.
 #[test]
 fn a_store_of_many_segments_can_be_cleared_on_a_small_stack() {
     const SEGMENTS: u32 = 150;
@@ -195,7 +195,8 @@ fn a_store_of_many_segments_can_be_cleared_on_a_small_stack() {
     kill(db);
 }
 
-/// Timestamps in the log increase even if the machine's clock was set back while the store was closed.
+/// Timestamps in the log increase even if the machine's clock was set back while the store was
+/// closed.
 #[test]
 fn timestamps_increase_across_a_reopen_despite_a_clock_set_back() {
     let lab = Lab::new();

@@ -1,5 +1,5 @@
-//! Wrong clocks: a log whose timestamps are far ahead of the clock, and a clock that is set back when
-//! nothing in the log shows its timestamps any more.
+//! Wrong clocks: a log whose timestamps are far ahead of the clock, and a clock that is set back
+//! when nothing in the log shows its timestamps any more.
 
 use std::ops::ControlFlow;
 
@@ -109,8 +109,8 @@ fn salvage(lab: &Lab) -> u64 {
     report.keys
 }
 
-/// Regression: one flipped byte lost all entries after it, because none was allowed a timestamp later
-/// than ten years from now.
+/// Regression: one flipped byte lost all entries after it, because none was allowed a timestamp
+/// later than ten years from now.
 #[test]
 fn salvage_finds_entries_after_damage_however_far_ahead_of_the_clock() {
     for (years, merged, hints) in
@@ -138,8 +138,8 @@ fn salvage_finds_entries_after_damage_however_far_ahead_of_the_clock() {
     }
 }
 
-/// In this case nothing shows the store's time: there is no hint, and the header was written when the
-/// clock was right again.
+/// In this case nothing shows the store's time: there is no hint, and the header was written when
+/// the clock was right again.
 #[test]
 fn salvage_finds_entries_after_the_first_one_of_the_only_segment() {
     for (years, closed) in YEARS_AHEAD.into_iter().flat_map(|y| [(y, true), (y, false)]) {
@@ -212,8 +212,8 @@ fn crafted_timestamps_do_not_make_salvage_quadratic() {
     assert!(calls < 40 * (size >> 18), "{calls} calls for {size} bytes");
 }
 
-/// Salvages large entries, each eleven years later than the one before it and directly after a damaged
-/// one. Returns the number of disk calls per MiB.
+/// Salvages large entries, each eleven years later than the one before it and directly after a
+/// damaged one. Returns the number of disk calls per MiB.
 fn calls_for_rising_times(entries: u32) -> usize {
     let size = 256 << 20;
     let lab = Lab::new().with(whole().options.segment_size(size));
@@ -238,8 +238,8 @@ fn calls_for_rising_times(entries: u32) -> usize {
     (lab.twin.call_count() - calls) / (size >> 20)
 }
 
-/// Regression: each entry was found by a second search, made after the first one had scanned the rest
-/// of the segment.
+/// Regression: each entry was found by a second search, made after the first one had scanned the
+/// rest of the segment.
 #[test]
 fn timestamps_that_rise_by_decades_do_not_make_salvage_quadratic() {
     let (few, many) = (calls_for_rising_times(6), calls_for_rising_times(24));
@@ -282,8 +282,8 @@ fn lose_times(lab: &Lab, db: &Bitcask, loss: &str) -> ReadOnly {
 
 /// Snapshots go by timestamps, including those of a reader in another process, of which the writer
 /// does not know. Regression: if nothing in the log showed the highest timestamp any more and the
-/// clock had been set back, later writes were not newer than such a snapshot, which showed them after
-/// a refresh.
+/// clock had been set back, later writes were not newer than such a snapshot, which showed them
+/// after a refresh.
 #[test]
 fn a_readers_snapshot_shows_nothing_newer_despite_a_clock_set_back() {
     let backs = [Duration::ZERO, Duration::from_millis(10), 20 * YEAR];

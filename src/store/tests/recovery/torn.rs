@@ -117,8 +117,8 @@ fn tear_everywhere(told: &Told, segment: SegmentId, first: SegmentId) {
     }
 }
 
-/// Returns the end of the log: after the last complete write before the tear, or at the beginning of
-/// the torn segment if that write ends in an earlier one.
+/// Returns the end of the log: after the last complete write before the tear, or at the beginning
+/// of the torn segment if that write ends in an earlier one.
 fn log_end(told: &Told, expected: &Step, tear: Place) -> Place {
     let last = told.steps.last().unwrap().end;
     if expected.end.segment < tear.segment && tear.segment <= last.segment {
@@ -265,8 +265,8 @@ fn a_segment_that_the_log_leads_to_must_have_its_header() {
     }
 }
 
-/// Regression: bytes after the end entry of a rotated segment were cut off without a trace. Only bytes
-/// after the end of the entire log were quarantined.
+/// Regression: bytes after the end entry of a rotated segment were cut off without a trace. Only
+/// bytes after the end of the entire log were quarantined.
 #[test]
 fn bytes_after_an_end_entry_are_quarantined_too() {
     let told = four_segments(Lab::new());
@@ -286,7 +286,7 @@ fn bytes_after_an_end_entry_are_quarantined_too() {
     let reasons: Vec<_> = db.recovery().cuts.iter().map(|cut| &*cut.reason).collect();
     assert_eq!(
         reasons,
-        ["there is more behind the end entry", "the batch that starts here has no end"]
+        ["more bytes follow the end entry", "the batch that starts here has no end"]
     );
     kill(db);
     let place = Place::new(SegmentId(2), end as u64);

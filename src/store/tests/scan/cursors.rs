@@ -1,4 +1,4 @@
-//! Scans by cursor, beside everything that moves slots and entries.
+//! Scans by cursor, concurrent with everything that moves slots and entries.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -27,7 +27,7 @@ fn scan(db: &Reader, count: usize) -> (Vec<Vec<u8>>, usize) {
 }
 
 #[test]
-fn a_scan_returns_every_key_once_whatever_is_asked_for_at_a_time() {
+fn a_scan_returns_every_key_once_whatever_the_count_per_call() {
     for weak in [false, true] {
         let lab = lab(weak);
         let db = lab.open();
@@ -78,7 +78,7 @@ fn an_expired_key_counts_and_is_not_returned() {
 
 /// Tables grow and shrink, merges move entries, and the store is reopened between calls.
 #[test]
-fn a_key_that_is_there_throughout_is_returned_whatever_happens_between_calls() {
+fn a_key_that_exists_throughout_is_returned_whatever_happens_between_calls() {
     for (seed, weak) in [(1, false), (2, true), (3, false), (4, true)] {
         let lab = lab(weak);
         let (mut db, mut random) = (lab.open(), Random(seed));
@@ -118,7 +118,7 @@ fn a_key_that_is_there_throughout_is_returned_whatever_happens_between_calls() {
 }
 
 #[test]
-fn a_scan_beside_writers_and_merges_misses_nothing() {
+fn a_scan_during_writes_and_merges_misses_nothing() {
     for weak in [false, true] {
         let lab = lab(weak);
         let db = lab.open();

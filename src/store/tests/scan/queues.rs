@@ -1,9 +1,9 @@
-//! Queues, stacks and other stores in which deleted keys lie before the next live one: the cost of a
-//! look at the front or the back, counted in rows passed and blocks read.
+//! Queues, stacks and other stores in which deleted keys lie before the next live one: the cost of
+//! a look at the front or the back, counted in rows passed and blocks read.
 //!
 //! - The tests do not measure time. A cost that grows with the number of deleted keys would be
-//!   hundreds of times as high at the end; the bounds leave room for a cost that grows with the number
-//!   of runs.
+//!   hundreds of times as high at the end; the bounds leave room for a cost that grows with the
+//!   number of runs.
 
 use crate::segment::index::WALKED;
 use crate::store::tests::merge::basics::{merge, seal, sealed};
@@ -189,8 +189,8 @@ fn a_queues_cost_is_the_same_after_a_reopen() {
     });
 }
 
-/// A clear has no timestamp, so a scan right after it has the same timestamp as a snapshot from right
-/// before it. If that scan passes keys that were put later, it has something to remember.
+/// A clear has no timestamp, so a scan right after it has the same timestamp as a snapshot from
+/// right before it. If that scan passes keys that were put later, it has something to remember.
 #[test]
 fn a_snapshot_shows_cleared_keys_despite_scans_in_between() {
     for is_forward in [true, false] {

@@ -317,8 +317,8 @@ fn a_kept_tombstone_covers_all_the_tombstones_it_replaces() {
     assert_eq!(snapshot.get("k").unwrap(), None);
 }
 
-/// Files that a merge drops stay on disk for a snapshot, are reported, and are removed with the last
-/// snapshot.
+/// Files that a merge drops stay on disk for a snapshot, are reported, and are removed with the
+/// last snapshot.
 #[test]
 fn files_stay_as_long_as_a_snapshot_needs_them() {
     let lab = crate::store::tests::merge::basics::lab();
@@ -385,8 +385,8 @@ fn a_snapshot_waits_for_unpublished_writes() {
     });
 }
 
-/// A reader's snapshots also show one moment, whatever a refresh loads: a longer log, or the results
-/// of a merge or a clear.
+/// A reader's snapshots also show one moment, whatever a refresh loads: a longer log, or the
+/// results of a merge or a clear.
 #[test]
 fn a_readers_snapshots_show_one_moment_across_refreshes() {
     for seed in 0..20 {
@@ -508,8 +508,8 @@ fn a_full_disk_gets_no_indexes_and_no_repeated_sorting() {
     assert_eq!(db.range_keys(..).count(), 101);
 }
 
-/// If the order cannot be determined, a range returns one error and ends. Regression: it returned the
-/// same error forever. Unordered iteration still returns what is readable.
+/// If the order cannot be determined, a range returns one error and ends. Regression: it returned
+/// the same error forever. Unordered iteration still returns what is readable.
 #[test]
 fn an_undeterminable_order_is_a_single_error() {
     let lab = labs()[0].clone();

@@ -170,11 +170,11 @@ impl Judge<'_> {
         let call = &self.history.calls[at];
         let before = self.order.0.iter().take_while(|step| step.written <= call.began.ops).count();
         let most = self.most(at);
-        let (during, is_there) =
+        let (during, exists) =
             (&self.order.0[before..most], self.order.state(before).contains_key(key));
         let by_others = during.iter().any(|step| step.call != at + 1 && own(step));
         let by_this = during.iter().any(|step| step.call == at + 1 && own(step));
-        by_this || is_there && !by_others
+        by_this || exists && !by_others
     }
 }
 

@@ -1,13 +1,13 @@
 //! Judges whether the record of a run is possible, given the order in which changes were appended.
 //!
-//! - Each call takes effect at one moment between its start and its end; a change takes effect where
-//!   its entry lies. A call sees everything that calls had returned for before it began. What one call
-//!   has seen is never newer than what a later call sees.
-//! - A look at one key sees some number of that key's changes. A view sees some number of all changes,
-//!   with batches as a whole. Since the order of changes is given, the judge continues with the
-//!   smallest number that fits, and needs no search.
-//! - A crash leaves the result of a prefix of the changes: after a kill, all written changes; after a
-//!   power cut, at least the durable ones.
+//! - Each call takes effect at one moment between its start and its end; a change takes effect
+//!   where its entry lies. A call sees everything that calls had returned for before it began. What
+//!   one call has seen is never newer than what a later call sees.
+//! - A look at one key sees some number of that key's changes. A view sees some number of all
+//!   changes, with batches as a whole. Since the order of changes is given, the judge continues
+//!   with the smallest number that fits, and needs no search.
+//! - A crash leaves the result of a prefix of the changes: after a kill, all written changes; after
+//!   a power cut, at least the durable ones.
 
 use super::history::{Call, History, Outcome};
 use super::order::{Made, Order};
@@ -22,8 +22,8 @@ pub(super) struct Judge<'a> {
     pub(super) plan: &'a Plan,
     pub(super) history: &'a History,
     pub(super) order: Order,
-    /// For each call, the number of changes that it is known to have seen when it ended, by key and in
-    /// views of everything.
+    /// For each call, the number of changes that it is known to have seen when it ended, by key and
+    /// in views of everything.
     seen: Vec<Seen>,
 }
 
@@ -87,8 +87,8 @@ impl Judge<'_> {
                         self.look(at, &mut seen, key, |state| state == value.as_ref());
                     }
                 }
-                Outcome::Contains(key, is_there) => {
-                    self.look(at, &mut seen, key, |state| state.is_some() == is_there);
+                Outcome::Contains(key, exists) => {
+                    self.look(at, &mut seen, key, |state| state.is_some() == exists);
                 }
                 Outcome::Behind(position, held) => self.behind(at, position, &held),
                 Outcome::View(pairs) => self.view(at, &mut seen, |state| *state == pairs),
@@ -147,7 +147,7 @@ impl Judge<'_> {
         let Some(len) = fits else {
             self.fail(at, &format!("{key:?}: no state after {least} or more changes matches"));
         };
-        // Changes of other keys do not show when the look was.
+        // Changes of other keys do not show when the lookup was.
         let own = |step: &&order::Step| match &step.change {
             Made::Clear => true,
             Made::Entry { key: other, .. } => other == key,
@@ -251,7 +251,7 @@ impl Judge<'_> {
                     let by_key = seen.by_key.entry(key.clone()).or_default();
                     *by_key = (*by_key).max(len);
                     let Outcome::Held(held) = &self.history.calls[get - 1].outcome else {
-                        unreachable!("a follower's call is a look-up")
+                        unreachable!("a follower's call is a lookup")
                     };
                     let (key, value) = &held[0];
                     self.look(get - 1, &mut seen, *key, |state| state == value.as_ref());
@@ -290,7 +290,7 @@ impl Judge<'_> {
         };
         let lab = self.history.lab.on(image);
         let when = if is_kill { "killed" } else { "power lost" };
-        let db = match lab.try_open_as_told() {
+        let db = match lab.try_open_exactly() {
             Ok(db) => db,
             Err(error) => self.fail(0, &format!("{when} after {ops} operations: {error}")),
         };

@@ -1,5 +1,6 @@
-//! Mistakes that schedules must detect, each made by an otherwise sound engine. A check that detects
-//! nothing proves nothing. `tests/crash/mistakes.rs` has the mistakes that only crashes can show.
+//! Mistakes that schedules must detect, each made by an otherwise sound engine. A check that
+//! detects nothing proves nothing. `tests/crash/mistakes.rs` has the mistakes that only crashes can
+//! show.
 
 use super::*;
 use crate::mistake::{Mistake, make};

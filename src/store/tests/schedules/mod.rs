@@ -1,16 +1,16 @@
 //! Whole stores under a scheduler: tasks of every kind run concurrently, and are switched at every
 //! lock, atomic and disk call as a seed determines.
 //!
-//! - `plan` rolls the tasks of a schedule. `tasks` runs them on a real store, on the tests' disk, and
-//!   records each call in a `history`. `order` reads from the trace of the disk in which order changes
-//!   were appended. `appended` checks that each call appended what it had to. `judge` compares the
-//!   results of the calls, and what a crash leaves, with that order.
+//! - `plan` rolls the tasks of a schedule. `tasks` runs them on a real store, on the tests' disk,
+//!   and records each call in a `history`. `order` reads from the trace of the disk in which order
+//!   changes were appended. `appended` checks that each call appended what it had to. `judge`
+//!   compares the results of the calls, and what a crash leaves, with that order.
 //! - The scheduler finds windows of a few instructions, which real threads almost never hit. A seed
 //!   reproduces everything: what the tasks do, and how they are switched. A failure prints how to
 //!   repeat it.
-//! - Two schedulers take turns: one chooses at random at each step. The other (PCT: Burckhardt et al.,
-//!   "A randomized scheduler with probabilistic guarantees of finding bugs", 2010) runs the task with
-//!   the highest priority, and changes priorities at a few steps.
+//! - Two schedulers take turns: one chooses at random at each step. The other (PCT: Burckhardt et
+//!   al., "A randomized scheduler with probabilistic guarantees of finding bugs", 2010) runs the
+//!   task with the highest priority, and changes priorities at a few steps.
 //! - `mistakes` breaks rules of the engine, one at a time, and checks that each is detected.
 //!
 //! ```text
@@ -102,8 +102,8 @@ fn writers_with_everything() {
 
 #[test]
 fn views_with_writers() {
-    // For a snapshot to miss a change, the change has to be made and merged away while the snapshot is
-    // taken.
+    // For a snapshot to miss a change, the change has to be made and merged away while the snapshot
+    // is taken.
     run_all(Focus::Views, 0..2 * SEEDS);
 }
 

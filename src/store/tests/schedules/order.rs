@@ -150,8 +150,8 @@ fn entries(written: &Written, id: SegmentId, steps: &mut Vec<Step>) {
     }
 }
 
-/// Returns the change that a clear made: the log restarts in the segment that the clear created, once
-/// the manifest says so.
+/// Returns the change that a clear made: the log restarts in the segment that the clear created,
+/// once the manifest says so.
 fn cleared(number: usize, call: &Call, trace: &[DiskOp], history: &History) -> Option<Step> {
     if !matches!(call.op, plan::Op::Clear) {
         return None;

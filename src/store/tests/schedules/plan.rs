@@ -77,7 +77,7 @@ pub(super) enum Op {
         changes: Vec<(usize, bool)>,
         sync: bool,
     },
-    /// Replaces the value that a look-up just before has found.
+    /// Replaces the value that a lookup just before has found.
     CompareAndSwap {
         key: usize,
         put: bool,

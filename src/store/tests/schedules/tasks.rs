@@ -35,13 +35,13 @@ struct World {
 pub(super) fn run(plan: &Plan) -> History {
     let (lab, keys) = (plan.lab(), Arc::new(plan.keys.clone()));
     let world = World { lab: lab.clone(), keys, notes: Arc::default() };
-    let mut db = lab.open_as_told();
+    let mut db = lab.open_exactly();
     for op in &plan.before {
         world.call(&db, op);
     }
     if plan.reopened {
         db.close().unwrap();
-        db = lab.open_as_told();
+        db = lab.open_exactly();
     }
     let db = Arc::new(db);
     let mut callers = Vec::new();
@@ -70,7 +70,7 @@ pub(super) fn run(plan: &Plan) -> History {
     for task in followers {
         task.join().unwrap();
     }
-    let db = lab.open_as_told();
+    let db = lab.open_exactly();
     let reopened = snapshot(&db);
     assert_eq!(db.verify().unwrap().damage, []);
     kill(db);
@@ -275,9 +275,9 @@ impl World {
     fn read(&self, refreshes: u64) {
         let number = self.begin(&Op::Reader);
         let reader = Arc::new(self.lab.open_read_only());
-        let (world, beside) = (self.clone(), Arc::clone(&reader));
-        let beside =
-            shuttle::thread::spawn(move || world.look_during_refreshes(&beside, refreshes));
+        let (world, refreshed) = (self.clone(), Arc::clone(&reader));
+        let other =
+            shuttle::thread::spawn(move || world.look_during_refreshes(&refreshed, refreshes));
         let mut held = reader.snapshot();
         let mut seen = self.seen(&held);
         self.end(number, Outcome::View(seen.clone()));
@@ -290,7 +290,7 @@ impl World {
             assert_eq!(self.seen(&held), seen, "a reader's snapshot after a refresh");
             (held, seen) = (snapshot, new);
         }
-        beside.join().unwrap();
+        other.join().unwrap();
     }
 
     /// Reads from a reader while it is refreshed.
@@ -341,7 +341,7 @@ impl World {
         }
     }
 
-    /// Records a change that a follower received, and that a look-up shows it or a later one.
+    /// Records a change that a follower received, and that a lookup shows it or a later one.
     fn note(&self, told: &mut Told, change: &Change, db: &Weak<Bitcask>) {
         let value = match &change.operation {
             Operation::Put { value, .. } => Some(value.to_vec()),
