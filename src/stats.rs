@@ -45,8 +45,8 @@ pub struct Stats {
     pub log_size: u64,
     /// Size in bytes of the entries to which the keydir points.
     pub live_size: u64,
-    /// Size in bytes of the part of the log that a merge could free: overwritten and deleted
-    /// entries, and tombstones.
+    /// Size in bytes of the part of the log that merges could free, except for `history_size`:
+    /// overwritten and deleted entries, and tombstones.
     pub dead_size: u64,
     /// Sealed segments that merges leave alone for their history, by
     /// [`Options::keep_history`](crate::Options::keep_history). Always 0 in a read-only store.

@@ -104,6 +104,7 @@ impl Options {
 ///
 /// let policy = AutoMerge::new().dead_percent(30).window(1, 5);
 /// assert_eq!((policy.get_dead_percent(), policy.get_window()), (30, Some((1, 5))));
+/// assert_eq!(policy.any_hour().get_window(), None);
 /// ```
 impl AutoMerge {
     /// Returns the dead share of one segment that triggers a run, in percent:

@@ -62,7 +62,8 @@ impl MergePolicy {
 /// and [`small_size`](Self::small_size).
 ///
 /// Expired entries count as dead. So do tombstones, unless a merge has found that they are still
-/// needed.
+/// needed. Segments that [`keep_history`](crate::Options::keep_history) keeps are left out, and
+/// their dead bytes trigger nothing.
 ///
 /// ```
 /// use std::time::Duration;
@@ -191,6 +192,12 @@ impl AutoMerge {
     /// started continues to its end.
     pub fn window(mut self, from: u8, to: u8) -> Self {
         self.window = Some((from, to));
+        self
+    }
+
+    /// Lets runs start at any hour, as by default: takes back a [`window`](Self::window).
+    pub fn any_hour(mut self) -> Self {
+        self.window = None;
         self
     }
 

@@ -37,7 +37,9 @@ impl Bitcask {
     /// Copies the live entries of some sealed segments to new ones and removes the old ones. Reads
     /// and writes continue meanwhile. A held [`Value`](crate::Value) stays valid, and keeps its
     /// segment's disk space occupied. [`MergeOptions`] determine which segments are merged; the
-    /// active segment never is. If another merge is in progress, waits for it.
+    /// active segment never is, nor are segments that
+    /// [`keep_history`](crate::Options::keep_history) keeps. If another merge is in progress, waits
+    /// for it.
     ///
     /// Needs disk space for one segment, whatever the size of the store, and leaves the last 32 MiB
     /// (or a quarter of a segment, if that is less) to others. Segments without live entries are

@@ -1,7 +1,7 @@
 //! Crashes of a store that keeps history: a position within the setting can be resumed afterwards.
 //!
 //! - The run records every change with its position. After each crash and recovery, positions that
-//!   were durable and current within the duration are resumed. The changes that follow must be the
+//!   were durable and are within the setting are resumed. The changes that follow must be the
 //!   recorded ones, up to some change, and lead to the content that was found.
 
 use super::super::story::long;
@@ -10,7 +10,12 @@ use super::*;
 use crate::mistake::{Mistake, make};
 use crate::options::History;
 
-const DURATION: Duration = Duration::from_secs(60);
+const BY_TIME: History = History::Last(Duration::from_secs(60));
+const BY_BYTES: History = History::LastBytes(2500);
+
+/// Maximum number of bytes that a change takes besides its key and value: the largest header, a
+/// mark after it, and the end of a segment.
+const NOTES_SIZE: usize = 40 + 32 + 72;
 
 /// A change as a follower received it, and the clock's time then.
 #[derive(Debug)]
@@ -43,12 +48,28 @@ pub(super) fn record(db: &Bitcask, feed: &mut Vec<Recorded>) {
     }
 }
 
+/// Returns the number of changes before the oldest position that must still be valid.
+fn oldest(keep: History, feed: &[Recorded], now: u64, end: Position) -> usize {
+    if let Some(duration) = keep.duration() {
+        let duration = u64::try_from(duration.as_micros()).unwrap();
+        // A position is current until the next change is made.
+        return feed.partition_point(|recorded| recorded.now + duration <= now);
+    }
+    let size = |it: &Recorded| NOTES_SIZE + it.key.len() + it.value.as_ref().map_or(0, Vec::len);
+    let mut left = usize::try_from(keep.bytes().unwrap()).unwrap();
+    let left_after = |it: &&Recorded| {
+        let fits = left.checked_sub(size(it));
+        left = fits.unwrap_or_default();
+        fits.is_some()
+    };
+    let made = feed.partition_point(|recorded| recorded.position <= end);
+    made - feed[..made].iter().rev().take_while(left_after).count()
+}
+
 /// Resumes a recovered store at each position that must still be valid.
 pub(super) fn check(db: &Bitcask, feed: &[Recorded], now: u64, when: &dyn Fn() -> String) {
-    let duration = u64::try_from(DURATION.as_micros()).unwrap();
-    // A position is current until the next change is made.
-    let oldest = feed.partition_point(|recorded| recorded.now + duration <= now);
     let end = db.position();
+    let oldest = oldest(db.inner.options.get_keep_history(), feed, now, end);
     for after in oldest..=feed.len() {
         let position = after.checked_sub(1).map_or(Position::START, |last| feed[last].position);
         if position > end {
@@ -75,21 +96,21 @@ pub(super) fn check(db: &Bitcask, feed: &[Recorded], now: u64, when: &dyn Fn() -
     }
 }
 
-fn run(mode: usize, seed: u64) -> Run {
+fn run(mode: usize, keep: History, seed: u64) -> Run {
     let (_, policy, append_mode) = MODES[mode];
     let mut setting = setting(policy, append_mode);
-    setting.options = setting.options.keep_history(History::Last(DURATION));
+    setting.options = setting.options.keep_history(keep);
     let mut ops = ops(&setting, 60, seed);
     // The positions from before a clear are gone.
     ops.retain(|op| !matches!(op, Op::Clear));
     Run::of(&setting, &ops)
 }
 
-fn enumerate(mode: usize) {
+fn enumerate(mode: usize, keep: History) {
     let (rounds, effort) = if long() { (6, Effort::LONG) } else { (2, Effort::GLANCE) };
     let mut all = Tally::default();
     for seed in 0..rounds {
-        all.add(&Judge::all(&run(mode, 100 + seed), effort, 16));
+        all.add(&Judge::all(&run(mode, keep, 100 + seed), effort, 16));
     }
     println!("{}: {all}", MODES[mode].0);
     assert!(all.states > 300, "{all}");
@@ -97,20 +118,32 @@ fn enumerate(mode: usize) {
 
 #[test]
 fn positions_within_the_setting_survive_crashes_without_syncs() {
-    enumerate(0);
+    enumerate(0, BY_TIME);
 }
 
 #[test]
 fn positions_within_the_setting_survive_crashes_between_syncs() {
-    enumerate(2);
+    enumerate(2, BY_TIME);
 }
 
 #[test]
 fn positions_within_the_setting_survive_crashes_when_every_write_is_synced() {
-    enumerate(3);
+    enumerate(3, BY_TIME);
+}
+
+#[test]
+fn positions_within_the_bytes_survive_crashes_without_syncs() {
+    enumerate(1, BY_BYTES);
+}
+
+#[test]
+fn positions_within_the_bytes_survive_crashes_when_every_write_is_synced() {
+    enumerate(3, BY_BYTES);
 }
 
 #[test]
 fn a_merge_that_takes_kept_history_is_detected() {
-    assert!(make(Mistake::HistoryMerged, || enumerate(3)).is_err());
+    for keep in [BY_TIME, BY_BYTES] {
+        assert!(make(Mistake::HistoryMerged, || enumerate(3, keep)).is_err(), "{keep:?}");
+    }
 }
