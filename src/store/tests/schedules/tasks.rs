@@ -275,9 +275,8 @@ impl World {
     fn read(&self, refreshes: u64) {
         let number = self.begin(&Op::Reader);
         let reader = Arc::new(self.lab.open_read_only());
-        let (world, refreshed) = (self.clone(), Arc::clone(&reader));
-        let other =
-            shuttle::thread::spawn(move || world.look_during_refreshes(&refreshed, refreshes));
+        let (world, shared) = (self.clone(), Arc::clone(&reader));
+        let other = shuttle::thread::spawn(move || world.look_during_refreshes(&shared, refreshes));
         let mut held = reader.snapshot();
         let mut seen = self.seen(&held);
         self.end(number, Outcome::View(seen.clone()));
@@ -293,7 +292,7 @@ impl World {
         other.join().unwrap();
     }
 
-    /// Reads from a reader while it is refreshed.
+    /// Reads from a reader while it is other.
     fn look_during_refreshes(&self, reader: &Reader, times: u64) {
         for _ in 0..times {
             let number = self.begin(&Op::Reader);
