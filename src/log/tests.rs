@@ -51,7 +51,7 @@ mod alone {
     use crate::segment::{Dir, Segments};
     use crate::testing::twin::{Fault, FaultKind, Twin};
 
-    /// Counts how often it is asked to wait.
+    /// Number of times that it was asked to wait.
     #[derive(Debug, Default)]
     struct WaitCounter(AtomicUsize);
 

@@ -11,9 +11,11 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use bitcask::{AutoMerge, Background, Bitcask, Error, MergePolicy, Options, SyncPolicy};
+use bitcask::{AutoMerge, Background, Bitcask, MergePolicy, Options, SyncPolicy};
 
-use crate::support::{Actor, Random, SAYS, actor, files_of, pairs, remove_hints, small};
+use crate::support::{
+    Actor, Random, SAYS, actor, files_of, open_when_released, pairs, remove_hints, small,
+};
 
 /// Prefix of the names of the parts that child processes play here.
 pub(crate) const PART: &str = "background: ";
@@ -243,12 +245,7 @@ fn a_callback_may_drop_the_store_and_the_last_handle_of_its_threads() {
     drop(db);
     alone.send(()).unwrap();
     // The thread releases the lock, and ends after the callback has returned.
-    let db = loop {
-        match Bitcask::open(dir.path(), small()) {
-            Err(Error::Locked { .. }) => thread::yield_now(),
-            opened => break opened.unwrap(),
-        }
-    };
+    let db = open_when_released(dir.path());
     assert!(db.recovery().is_clean(), "{:?}", db.recovery());
     assert_eq!(pairs(&db), expected(1));
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use bitcask::{AutoMerge, Bitcask, Error, MergeOptions, MergePolicy, Options};
 
-use crate::support::{open, pairs, small};
+use crate::support::{open, open_when_released, pairs, small};
 
 /// Writes the same keys in every round and a distinct key in some of the rounds. So most of every
 /// segment except the last is dead, and something is live.
@@ -154,12 +154,7 @@ fn a_callback_may_drop_the_store() {
     drop(db);
     alone.send(()).unwrap();
     // The thread releases the lock, and ends after the callback has returned.
-    let db = loop {
-        match Bitcask::open(dir.path(), small()) {
-            Err(Error::Locked { .. }) => thread::yield_now(),
-            opened => break opened.unwrap(),
-        }
-    };
+    let db = open_when_released(dir.path());
     assert!(db.recovery().is_clean(), "{:?}", db.recovery());
     assert_eq!(pairs(&db), before);
 }

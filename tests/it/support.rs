@@ -36,6 +36,16 @@ pub(crate) fn open(path: &Path) -> Bitcask {
     Bitcask::open(path, small()).unwrap()
 }
 
+/// Opens a store with small segments as soon as its writer has released the lock.
+pub(crate) fn open_when_released(path: &Path) -> Bitcask {
+    loop {
+        match Bitcask::open(path, small()) {
+            Err(Error::Locked { .. }) => std::thread::yield_now(),
+            opened => return opened.unwrap(),
+        }
+    }
+}
+
 /// Opens a store for reading.
 pub(crate) fn open_read_only(path: &Path) -> ReadOnly {
     ReadOnly::open(path, small()).unwrap()

@@ -1,5 +1,6 @@
 //! Reading values: verify the entry -> return its value. `lookup` finds the entry.
 
+use crate::counters::CountedGet;
 use crate::epoch::Guard;
 use crate::error::Result;
 use crate::segment::StoredEntry;
@@ -61,14 +62,8 @@ impl Reader {
     ) -> Result<Option<T>> {
         let guard = self.inner.pin();
         let reading = guard.read();
-        let Some(stored) = self.inner.locate(key.as_ref(), &guard)? else {
-            reading.miss();
-            return Ok(None);
-        };
-        self.inner.check(&stored)?;
-        let value = stored.raw_value()?;
-        reading.hit(stored.raw_size());
-        Ok(Some(read(&value)))
+        let stored = self.inner.locate(key.as_ref(), &guard)?;
+        self.inner.lend(reading, stored.as_ref(), read)
     }
 
     /// Replaces the contents of a buffer with the value of a key. Returns whether the key exists;
@@ -142,6 +137,24 @@ impl Inner {
         let value = self.value(&stored)?;
         reading.hit(stored.raw_size());
         Ok(Some(value))
+    }
+
+    /// Ends a get that has found this entry: counts it, and passes the verified value to a closure.
+    #[inline]
+    pub(crate) fn lend<T>(
+        &self,
+        reading: CountedGet<'_>,
+        found: Option<&StoredEntry<'_>>,
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<T>> {
+        let Some(stored) = found else {
+            reading.miss();
+            return Ok(None);
+        };
+        self.check(stored)?;
+        let value = stored.raw_value()?;
+        reading.hit(stored.raw_size());
+        Ok(Some(read(&value)))
     }
 
     /// Returns the value of an entry, verified according to the options.

@@ -34,14 +34,8 @@ impl Snapshot {
     ) -> Result<Option<T>> {
         let (view, guard) = (&self.view, self.view.pin()?);
         let reading = guard.read();
-        let Some(stored) = view.lookup(key.as_ref(), &guard)? else {
-            reading.miss();
-            return Ok(None);
-        };
-        view.inner.check(&stored)?;
-        let value = stored.raw_value()?;
-        reading.hit(stored.raw_size());
-        Ok(Some(read(&value)))
+        let stored = view.lookup(key.as_ref(), &guard)?;
+        view.inner.lend(reading, stored.as_ref(), read)
     }
 
     /// Replaces the contents of a buffer with the value of a key at the snapshot's moment. Returns
