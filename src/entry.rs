@@ -9,14 +9,15 @@
 //! The byte table is in `docs/format.md`; a test compares it with this module.
 
 mod flags;
+mod view;
 
-use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use crate::clock::{Now, TIME_MAX};
 use crate::codec::Codec;
 
 pub(crate) use flags::Flags;
+pub(crate) use view::{Entry, Layout};
 
 /// Alignment of entries, in bytes. It saves three bits in every stored place.
 pub(crate) const ALIGNMENT: u64 = 8;
@@ -75,6 +76,7 @@ pub(crate) struct BodySum(crc32fast::Hasher);
 static EMPTY: LazyLock<crc32fast::Hasher> = LazyLock::new(crc32fast::Hasher::new);
 
 impl Default for BodySum {
+    #[inline]
     fn default() -> Self {
         Self(EMPTY.clone())
     }
@@ -88,11 +90,21 @@ impl BodySum {
         sum
     }
 
+    /// Sums a key and the value that follows it.
+    #[inline]
+    fn of_adjacent(key_and_value: &[u8]) -> Self {
+        let mut sum = Self::default();
+        sum.update(key_and_value);
+        sum
+    }
+
+    #[inline]
     pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.0.update(bytes);
     }
 
     /// Adds the header after its checksum field, and the salt.
+    #[inline]
     fn finish(mut self, header: &[u8], salt: Salt) -> u32 {
         self.0.update(header.get(KEY_SIZE..).unwrap_or_default());
         self.0.finalize() ^ salt.0
@@ -183,26 +195,28 @@ impl Header {
         Self { flags, mark: None, ..self }
     }
 
+    /// Returns where the parts of the entry lie.
+    pub(crate) fn layout(&self) -> Layout {
+        let Self { flags, key_size, value_size, .. } = *self;
+        Layout { flags, key_size, value_size }
+    }
+
     /// Returns the size of the header in bytes.
     pub(crate) fn size(&self) -> usize {
-        let expiry = if self.flags.has(Flags::EXPIRES) { EXPIRY_SIZE } else { 0 };
-        let mark = if self.flags.has(Flags::MARK) { MARK_SIZE } else { 0 };
-        let raw_size = if self.flags.codec() == 0 { 0 } else { RAW_SIZE_SIZE };
-        HEADER_SIZE + expiry + mark + raw_size
+        self.layout().header_size()
     }
 
     /// Returns the size of the whole entry in bytes, including padding.
     pub(crate) fn entry_size(&self) -> u64 {
-        padded(self.size() as u64 + u64::from(self.key_size) + u64::from(self.value_size))
+        self.layout().entry_size()
     }
 
     pub(crate) fn is_tombstone(&self) -> bool {
         self.flags.has(Flags::TOMBSTONE)
     }
 
-    /// Returns whether the entry is a put or a delete, and not a note of the log itself.
     pub(crate) fn is_put_or_delete(&self) -> bool {
-        !self.flags.any(Flags::END.with(Flags::MARK_ONLY))
+        self.flags.are_of_a_put_or_delete()
     }
 
     pub(crate) fn is_expired(&self, now: &Now) -> bool {
@@ -290,17 +304,7 @@ impl Header {
         if body.finish(header, salt) != self.checksum {
             return Err(Invalid::Checksum);
         }
-        self.understood()
-    }
-
-    /// Checks that this build supports everything that the flags require.
-    pub(crate) fn understood(&self) -> Result<(), Invalid> {
-        match (self.flags.unknown(), self.flags.codec()) {
-            (0, 0) => Ok(()),
-            (0, number) if Codec::from_number(number).is_some() => Ok(()),
-            (0, number) => Err(Invalid::UnknownCodec(number)),
-            (unknown, _) => Err(Invalid::UnknownFlags(unknown)),
-        }
+        self.flags.understood()
     }
 }
 
@@ -333,66 +337,6 @@ impl Fields<'_> {
         let (field, rest) = self.0.split_first_chunk().ok_or(Invalid::Short)?;
         self.0 = rest;
         Ok(*field)
-    }
-}
-
-/// A whole entry in memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Entry<'a> {
-    pub(crate) header: Header,
-    bytes: &'a [u8],
-}
-
-impl<'a> Entry<'a> {
-    /// Creates an entry whose header was already decoded from the front of its bytes.
-    pub(crate) fn new(header: Header, bytes: &'a [u8]) -> Self {
-        Self { header, bytes }
-    }
-
-    /// Decodes the entry at the start of `bytes` without checking its checksum.
-    #[cfg(any(test, bitcask_fuzzing))]
-    pub(crate) fn decode(bytes: &'a [u8]) -> Result<Option<Self>, Invalid> {
-        let Some(header) = Header::decode(bytes)? else { return Ok(None) };
-        let size = usize::try_from(header.entry_size()).map_err(|_| Invalid::Short)?;
-        let bytes = bytes.get(..size).ok_or(Invalid::Short)?;
-        Ok(Some(Self { header, bytes }))
-    }
-
-    /// Returns where in the entry's bytes the key lies.
-    pub(crate) fn key_range(&self) -> std::ops::Range<usize> {
-        let start = self.header.size();
-        start..start + usize::from(self.header.key_size)
-    }
-
-    pub(crate) fn key(&self) -> &'a [u8] {
-        self.bytes.get(self.key_range()).unwrap_or_default()
-    }
-
-    /// Returns where in the entry's bytes the value lies.
-    pub(crate) fn value_range(&self) -> std::ops::Range<usize> {
-        let start = self.key_range().end;
-        start..start + self.header.value_size as usize
-    }
-
-    /// Returns the value as it is stored.
-    pub(crate) fn value(&self) -> &'a [u8] {
-        self.bytes.get(self.value_range()).unwrap_or_default()
-    }
-
-    /// Returns the value as it was put: decompressed if it is compressed, otherwise without a copy.
-    #[inline]
-    pub(crate) fn raw_value(&self) -> Result<Cow<'a, [u8]>, Invalid> {
-        let Some(raw_size) = self.header.raw_size else { return Ok(Cow::Borrowed(self.value())) };
-        let number = self.header.flags.codec();
-        let codec = Codec::from_number(number).ok_or(Invalid::UnknownCodec(number))?;
-        codec.decompress(self.value(), raw_size).map(Cow::Owned).map_err(Invalid::Value)
-    }
-
-    pub(crate) fn check(&self, salt: Salt) -> Result<(), Invalid> {
-        // Key and value are adjacent.
-        let body = self.key_range().start..self.value_range().end;
-        let body = BodySum::of(self.bytes.get(body).unwrap_or_default(), &[]);
-        self.header.check(self.bytes, body, salt)
     }
 }
 

@@ -311,6 +311,7 @@ impl<T> Default for Published<T> {
 
 impl<T: Send + Sync + 'static> Published<T> {
     /// Borrows the value that is published now.
+    #[inline]
     pub(crate) fn get<'a>(&'a self, guard: &'a Guard<'_>) -> Option<&'a T> {
         self.reader.check(guard);
         let shared = self.pointer.load(Ordering::Acquire, guard.machine());

@@ -182,7 +182,7 @@ fn print_segment_header(bytes: &[u8]) -> String {
 /// Prints the entry at an offset; returns where the next one starts.
 fn print_entry(text: &mut String, bytes: &[u8], offset: u64) -> u64 {
     let entry = Entry::decode(bytes).unwrap().unwrap();
-    let (header, key, value) = (entry.header, entry.key(), entry.value());
+    let (header, key, value) = (entry.header().unwrap(), entry.key(), entry.value());
     // A build without the codec recognizes it by its number, and can read everything except the
     // value.
     let checked = entry.check(Salt::new(SEGMENT.0, offset));
@@ -366,10 +366,10 @@ fn example_keys(segment: &[u8]) -> Vec<(u64, Vec<u8>)> {
     let mut keys = Vec::new();
     let mut at = SIZE;
     while let Ok(Some(entry)) = Entry::decode(&segment[at..]) {
-        if entry.header.is_put_or_delete() {
+        if entry.layout.flags.are_of_a_put_or_delete() {
             keys.push((at as u64, entry.key().to_vec()));
         }
-        at += usize::try_from(entry.header.entry_size()).unwrap();
+        at += usize::try_from(entry.layout.entry_size()).unwrap();
     }
     keys
 }
@@ -418,8 +418,8 @@ fn the_example_of_a_compressed_value_is_as_documented() {
             let raw = b"abcabcabc".repeat(10);
             assert_eq!(entry.raw_value().unwrap(), raw);
             let draft = Draft::put_compressed(b"packed", &raw, None, compressor);
-            assert_eq!(draft.header.raw_size, entry.header.raw_size);
-            assert_eq!(draft.header.flags, entry.header.flags);
+            assert_eq!(draft.header.raw_size, entry.header().unwrap().raw_size);
+            assert_eq!(draft.header.flags, entry.layout.flags);
         }
     }
     assert!(section("Flags").contains("0 not at all, 1 with LZ4, 2 with Zstandard. 3 is unknown"));
@@ -432,8 +432,8 @@ fn the_examples_of_entries_match_their_headings() {
         let mut rest = &bytes[..];
         let mut flags = Vec::new();
         while let Ok(Some(entry)) = Entry::decode(rest) {
-            flags.push(entry.header.flags);
-            rest = &rest[usize::try_from(entry.header.entry_size()).unwrap()..];
+            flags.push(entry.layout.flags);
+            rest = &rest[usize::try_from(entry.layout.entry_size()).unwrap()..];
         }
         flags
     };
@@ -552,8 +552,8 @@ fn the_documented_segment_produces_the_index() {
     while let Some(rest) = segment.get(usize::try_from(offset).unwrap()..)
         && let Ok(Some(entry)) = Entry::decode(rest)
     {
-        builder.add(&Scanned { offset, header: entry.header, key: entry.key() });
-        offset += entry.header.entry_size();
+        builder.add(&Scanned { offset, header: entry.header().unwrap(), key: entry.key() });
+        offset += entry.layout.entry_size();
     }
     let source = example_source(&segment);
     let encoded = builder.finish(SEGMENT).encode(source);

@@ -22,12 +22,14 @@ pub(crate) struct KeyHash {
 
 impl KeyHash {
     /// Returns the number of the key's shard.
+    #[inline]
     pub(crate) fn shard(self) -> usize {
         // 12 bits fit into any `usize`.
         (self.fingerprint >> (64 - SHARD_BITS)) as usize
     }
 
     /// Returns the bucket among `count` buckets. Within a shard it rises with the fingerprint.
+    #[inline]
     pub(crate) fn bucket(self, count: usize) -> usize {
         let high = (self.fingerprint << SHARD_BITS) >> 32;
         // Below `count`; all supported platforms are 64-bit.
@@ -59,6 +61,7 @@ impl KeyHasher {
         Self { seed, weak: true }
     }
 
+    #[inline]
     pub(crate) fn hash(self, key: &[u8]) -> KeyHash {
         let hash = xxhash_rust::xxh3::xxh3_128_with_seed(key, self.seed);
         #[cfg(any(test, bitcask_fuzzing))]

@@ -2,6 +2,9 @@
 //!
 //! - Sixteen bits, nine of them known. An unknown bit is refused, never ignored.
 
+use super::Invalid;
+use crate::codec::Codec;
+
 /// The flags of an entry. Stored on disk: never renumber.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Flags(pub(super) u16);
@@ -65,7 +68,23 @@ impl Flags {
         ((self.0 & Self::CODEC.0) >> Self::CODEC_SHIFT) as u8
     }
 
-    pub(super) const fn unknown(self) -> u16 {
+    /// Returns whether the entry is a put or a delete, and not a note of the log itself.
+    pub(crate) const fn are_of_a_put_or_delete(self) -> bool {
+        !self.any(Self::END.with(Self::MARK_ONLY))
+    }
+
+    /// Checks that this build supports everything that the flags require.
+    #[inline]
+    pub(crate) fn understood(self) -> Result<(), Invalid> {
+        match (self.unknown(), self.codec()) {
+            (0, 0) => Ok(()),
+            (0, number) if Codec::from_number(number).is_some() => Ok(()),
+            (0, number) => Err(Invalid::UnknownCodec(number)),
+            (unknown, _) => Err(Invalid::UnknownFlags(unknown)),
+        }
+    }
+
+    const fn unknown(self) -> u16 {
         self.0 & !Self::KNOWN.0
     }
 }

@@ -20,7 +20,8 @@ use loom::sync::{Arc, Mutex};
 use loom::thread;
 
 use super::Address;
-use super::table::{Pair, SlotFlags, Table};
+use super::slot::{Pair, SlotFlags};
+use super::table::Table;
 use crate::key_hash::KeyHash;
 
 /// A key. Its number is what the log holds for its entries. Never zero.
@@ -134,15 +135,15 @@ impl Model {
 
     /// Looks a key up as readers do; returns its entry.
     fn get(&self, key: Key) -> Option<usize> {
-        let own = |address: Address, _| {
+        let own = |address: Address| {
             let entry = address.offset as usize / 8;
             let in_reach = entry < SEGMENT_LEN || entry < self.end.load(Ordering::Relaxed);
             assert!(in_reach, "a slot names an entry beyond the end of its segment");
             let number = self.log[entry].load(Ordering::Relaxed);
             assert_ne!(number, 0, "a slot names an entry that is not written");
-            Ok((number == key.number).then_some(entry))
+            (number == key.number).then_some(entry)
         };
-        self.table().find(key.hash, own).unwrap()
+        self.table().probe(key.hash).find_map(|(_, slot)| own(slot.address()))
     }
 
     /// Looks a key up. The result must have been correct at some moment of the lookup.
@@ -231,6 +232,40 @@ fn a_slot_reused_by_another_key_is_not_mistaken_for_the_old_key() {
     reuse(key(5, 300, 1));
     reuse(C);
     reuse(D);
+}
+
+/// Keys that fill the first bucket, in which all keys here belong. `A` is the fifth key.
+const FULL: [Key; 4] = [key(6, 400, 1), key(7, 500, 1), key(8, 600, 1), key(9, 700, 1)];
+
+fn fill_first_bucket(model: &Model) {
+    FULL.into_iter().enumerate().for_each(|(entry, key)| model.put(entry, key));
+}
+
+#[test]
+fn a_key_that_overflows_from_its_bucket_is_seen_in_time() {
+    const HISTORY: History = &[None, Some(4), Some(4)];
+    let read = |model: &Model| model.get_of(A, HISTORY);
+    // The second change rewrites the word that has the bit of `A`.
+    let write = |model: &Model| {
+        model.change(|model| model.put(4, A));
+        model.change(|model| model.overwrite(0, 5, FULL[0]));
+    };
+    run(fill_first_bucket, write, [read]);
+}
+
+#[test]
+fn a_key_that_has_overflowed_stays_found_while_slots_before_it_are_reused() {
+    let read = |model: &Model| assert_eq!(model.get(A), Some(4), "it is present throughout");
+    let prepare = |model: &Model| {
+        fill_first_bucket(model);
+        model.put(4, A);
+    };
+    let write = |model: &Model| {
+        model.delete(0, FULL[0]);
+        model.put(5, key(10, 800, 1));
+        assert_eq!(model.get(A), Some(4));
+    };
+    run(prepare, write, [read]);
 }
 
 #[test]

@@ -20,8 +20,8 @@ use std::sync::Arc;
 use memmap2::{MmapOptions, MmapRaw};
 
 #[cfg(not(all(test, any(loom, shuttle))))]
-use super::table::NO_SLOTS;
-use super::table::Pair;
+use super::slot::NO_SLOTS;
+use super::slot::Pair;
 use crate::epoch::{Atomic, Guard, GuardOwner, Shared};
 use crate::sync::{Mutex, Ordering};
 
@@ -59,6 +59,7 @@ impl Length {
         long_enough.next().unwrap_or(Self { tag: Self::TAGS - 1 })
     }
 
+    #[inline]
     pub(super) const fn get(self) -> usize {
         (4 + self.tag % 4) << (self.tag / 4) >> 2
     }
@@ -274,6 +275,7 @@ const _: () = assert!(align_of::<Pair>() >= Length::TAGS);
 
 impl PublishedPairs {
     /// Borrows the memory that is published now.
+    #[inline]
     pub(super) fn get<'a>(&'a self, guard: &'a Guard<'_>) -> Option<&'a [Pair]> {
         self.reader.check(guard);
         let word = self.word.load(Ordering::Acquire, guard.machine());
@@ -329,7 +331,8 @@ mod tests {
     use crate::epoch::Collector;
     use crate::key_hash::KeyHash;
     use crate::keydir::Address;
-    use crate::keydir::table::{SlotFlags, Table};
+    use crate::keydir::slot::SlotFlags;
+    use crate::keydir::table::Table;
 
     #[test]
     fn lengths_rise_by_a_third_or_a_half_and_the_rows_alternate() {

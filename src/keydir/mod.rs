@@ -11,6 +11,7 @@
 mod loom_tests;
 mod memory;
 mod shard;
+mod slot;
 mod table;
 
 pub(crate) use shard::Shard;
@@ -30,15 +31,6 @@ pub(crate) struct Address {
     pub(crate) segment: u32,
     /// In bytes; a multiple of 8 below 512 MiB.
     pub(crate) offset: u64,
-}
-
-/// The result of a lookup without a lock.
-#[derive(Debug)]
-pub(crate) enum Lookup<T> {
-    Found(T),
-    Absent,
-    /// The shard has to be filled first.
-    Unfilled,
 }
 
 /// The result of a lookup through a whole chain.
@@ -87,21 +79,21 @@ impl Keydir {
         self.collector.pin()
     }
 
+    #[inline]
     pub(crate) fn hash(&self, key: &[u8]) -> KeyHash {
         self.hasher.hash(key)
     }
 
-    /// Finds a key's slot without a lock. `own` reads the entry and returns `Some` if it is the
-    /// key's.
-    pub(crate) fn get<T>(
-        &self,
+    /// Returns the addresses with a key's hash bits, without a lock; at most one of them is that of
+    /// the key's own entry. Returns `None` if the shard has to be filled first.
+    #[inline]
+    pub(crate) fn addresses<'a>(
+        &'a self,
         hash: KeyHash,
-        guard: &Guard<'_>,
-        mut own: impl FnMut(Address) -> Result<Option<T>>,
-    ) -> Result<Lookup<T>> {
-        let Some(table) = self.home(hash.shard()).table(guard) else { return Ok(Lookup::Unfilled) };
-        let found = table.find(hash, |address, _| own(address))?;
-        Ok(found.map_or(Lookup::Absent, Lookup::Found))
+        guard: &'a Guard<'_>,
+    ) -> Option<impl Iterator<Item = Address>> {
+        let table = self.home(hash.shard()).table(guard)?;
+        Some(table.probe(hash).map(|(_, slot)| slot.address()))
     }
 
     /// Finds a key's slot, and whether other keys share its hash bits, without a lock. Returns
@@ -119,8 +111,7 @@ impl Keydir {
 
     /// Returns whether a slot names this entry, without a lock. The shard must be filled.
     pub(crate) fn names(&self, hash: KeyHash, entry: Address, guard: &Guard<'_>) -> bool {
-        let is_it = |address| Ok((address == entry).then_some(()));
-        matches!(self.get(hash, guard, is_it), Ok(Lookup::Found(())))
+        self.addresses(hash, guard).is_some_and(|mut addresses| addresses.any(|it| it == entry))
     }
 
     /// Returns whether a slot in the key's shard may have been removed since a time in the log; see
@@ -137,8 +128,7 @@ impl Keydir {
 
     /// Returns the first address with a key's hash bits, if any: most likely the key's.
     pub(crate) fn likely(&self, hash: KeyHash, guard: &Guard<'_>) -> Option<Address> {
-        let table = self.home(hash.shard()).table(guard)?;
-        table.find(hash, |address, _| Ok(Some(address))).ok()?
+        self.addresses(hash, guard)?.next()
     }
 
     /// Prefetches the memory that a lookup of the key reads first.
@@ -159,6 +149,7 @@ impl Keydir {
         (0..SHARD_COUNT).map(|number| self.shard(number).size() as u64).sum()
     }
 
+    #[inline]
     fn home(&self, number: usize) -> &Home {
         match self.shards.get(number) {
             Some(home) => home,

@@ -10,8 +10,9 @@
 
 use super::memory::{Arena, Length, Pairs, PublishedPairs};
 #[cfg(not(all(test, any(loom, shuttle))))]
-use super::table::NO_SLOTS;
-use super::table::{Pair, SlotFlags, Table};
+use super::slot::NO_SLOTS;
+use super::slot::{Pair, SlotFlags};
+use super::table::Table;
 use super::{Address, Filling, Found};
 use crate::epoch::{Collector, Guard};
 use crate::error::Result;
@@ -43,6 +44,7 @@ struct ShardCounts {
 
 impl Home {
     /// Returns the table, or `None` if it is not filled yet.
+    #[inline]
     pub(super) fn table<'a>(&'a self, guard: &'a Guard<'_>) -> Option<Table<'a>> {
         self.table.get(guard).map(Table::from)
     }
@@ -118,9 +120,9 @@ impl Shard<'_> {
     /// slot.
     pub(crate) fn relocate(&mut self, hash: KeyHash, old: Address, new: Address) -> bool {
         if made(Mistake::SlotNotCompared)
-            && let Ok(Some(found)) = self.table().find(hash, |found, _| Ok(Some(found)))
+            && let Some((_, found)) = self.table().probe(hash).next()
         {
-            return self.table().replace(hash, found, new);
+            return self.table().replace(hash, found.address(), new);
         }
         self.table().replace(hash, old, new)
     }

@@ -2,8 +2,11 @@
 //!
 //! - A slot is 16 bytes and holds no key: a fingerprint, and the address of the newest entry.
 //! - Several slots may have the same hash bits; they belong to different keys. The caller compares.
-//! - A probe ends at the first empty slot. Removed slots are not empty and count towards the load,
-//!   so there always is an empty slot.
+//! - Each bucket records which hashes have overflowed from it into later buckets: the filter of 24
+//!   bits in its slots' words. A probe continues with the next bucket only if the filter has its
+//!   hash's bit, so that nearly all probes for absent keys end in the first bucket.
+//! - Nothing has overflowed from a bucket with an empty slot, so probes end there at the latest.
+//!   Removed slots are not empty and count towards the load, so there always is an empty slot.
 //! - Any thread reads without a lock. One writer at a time, the one that has locked the shard,
 //!   changes slots in place, or fills a larger or smaller table that is then published instead of
 //!   this one.
@@ -26,8 +29,11 @@
 //!    continues. If it then misses its own key, the key was deleted after the lookup had started:
 //!    the miss takes effect just after that delete.
 //! 4. A live slot never moves within a table, so a key that is present throughout is found. An
-//!    insert uses the first free slot of the chain, at or before the empty slot that ends the chain
-//!    for others.
+//!    insert uses the first free slot of the chain. Before it stores a slot in a later bucket,
+//!    it sets its hash's bit in the filter of every bucket that it passes, with Release. Bits
+//!    are never cleared within a table. A reader that could have seen the slot therefore sees
+//!    the bits that lead to it, and one that misses a bit looked before the insert was
+//!    complete.
 //! 5. The writer fills a larger or smaller table before it publishes it, and does not change the
 //!    old table afterwards. A reader that still uses the old table sees the moment of the change.
 //!    The old table is freed when all guards of that time are dropped ([`crate::epoch`]).
@@ -36,129 +42,14 @@
 //! except for the part of [`crate::epoch`]: in 1 that nothing is rewritten, in 5 when a table is
 //! freed. `store/loom_tests.rs` checks those on whole stores.
 
+use super::slot::{BUCKET_LEN, Bucket, Cell, Pair, REMOVED, Slot, SlotFlags};
 use super::{Address, Found};
 use crate::error::Result;
 use crate::key_hash::KeyHash;
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::Ordering;
 
-const BUCKET_LEN: usize = 4;
 /// Largest share of slots in use, in eighths, including removed slots.
 const LOAD_MAX_EIGHTHS: usize = 7;
-
-/// Word 0 of a slot that was never used: every probe ends here.
-const EMPTY: u64 = 0;
-/// Word 0 of a slot that can be reused.
-const REMOVED: u64 = 1;
-
-/// A slot's two words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Slot {
-    /// Above [`REMOVED`].
-    fingerprint: u64,
-    /// Offset / 8 in 26 bits, segment number in 18, extra hash bits in 12, flags in 8.
-    word: u64,
-}
-
-impl Slot {
-    const OFFSET_SHIFT: u32 = 38;
-    const SEGMENT_SHIFT: u32 = 20;
-    const SEGMENT_MASK: u64 = (1 << 18) - 1;
-    const EXTRA_SHIFT: u32 = 8;
-    const EXTRA_MASK: u64 = (1 << 12) - 1;
-    const FLAGS_MASK: u64 = (1 << 8) - 1;
-
-    fn new(hash: KeyHash, address: Address, flags: SlotFlags) -> Self {
-        let word = (address.offset / 8) << Self::OFFSET_SHIFT
-            | (u64::from(address.segment) & Self::SEGMENT_MASK) << Self::SEGMENT_SHIFT
-            | (u64::from(hash.extra) & Self::EXTRA_MASK) << Self::EXTRA_SHIFT
-            | u64::from(flags.0);
-        Self { fingerprint: hash.fingerprint, word }
-    }
-
-    fn has(self, hash: KeyHash) -> bool {
-        self.fingerprint == hash.fingerprint && self.hash().extra == hash.extra
-    }
-
-    fn address(self) -> Address {
-        Address {
-            segment: (self.word >> Self::SEGMENT_SHIFT & Self::SEGMENT_MASK) as u32,
-            offset: (self.word >> Self::OFFSET_SHIFT) * 8,
-        }
-    }
-
-    fn flags(self) -> SlotFlags {
-        SlotFlags((self.word & Self::FLAGS_MASK) as u8)
-    }
-
-    fn hash(self) -> KeyHash {
-        let extra = (self.word >> Self::EXTRA_SHIFT & Self::EXTRA_MASK) as u16;
-        KeyHash { fingerprint: self.fingerprint, extra }
-    }
-}
-
-/// Facts about a slot that matter only while its shard is filled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct SlotFlags(u8);
-
-impl SlotFlags {
-    /// A delete that holds its place until the shard is filled.
-    pub(super) const TOMBSTONE: Self = Self(1);
-    /// The entry was flagged *collides*.
-    pub(super) const COLLIDES: Self = Self(2);
-
-    pub(super) fn has(self, flag: Self) -> bool {
-        self.0 & flag.0 != 0
-    }
-
-    pub(super) fn with_if(self, condition: bool, flag: Self) -> Self {
-        if condition { Self(self.0 | flag.0) } else { self }
-    }
-}
-
-/// A slot in the table, shared with readers.
-#[derive(Debug, Default)]
-struct Cell {
-    fingerprint: AtomicU64,
-    word: AtomicU64,
-}
-
-impl Cell {
-    #[cfg(not(all(test, any(loom, shuttle))))]
-    const fn empty() -> Self {
-        Self { fingerprint: AtomicU64::new(EMPTY), word: AtomicU64::new(0) }
-    }
-
-    fn load_word(&self, fingerprint: u64) -> Slot {
-        Slot { fingerprint, word: self.word.load(Ordering::Acquire) }
-    }
-
-    /// Stores the word first: a reader that sees the fingerprint must see this word, or a later
-    /// one.
-    fn store(&self, slot: Slot) {
-        self.word.store(slot.word, Ordering::Release);
-        self.fingerprint.store(slot.fingerprint, Ordering::Release);
-    }
-
-    fn remove(&self) {
-        self.fingerprint.store(REMOVED, Ordering::Release);
-    }
-}
-
-/// A cache line of slots.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-struct Bucket([Cell; BUCKET_LEN]);
-
-/// The unit of tables: two buckets, for the sake of alignment.
-#[derive(Debug, Default)]
-#[repr(align(128))]
-pub(super) struct Pair([Bucket; 2]);
-
-/// The table of every shard that has no slot, so that a small store does not need 4,096 of them.
-/// Only read: an insert replaces it first. The checkers' atomics cannot lie in a static.
-#[cfg(not(all(test, any(loom, shuttle))))]
-pub(super) static NO_SLOTS: [Pair; 1] =
-    [Pair([const { Bucket([const { Cell::empty() }; BUCKET_LEN]) }; 2])];
 
 /// A shard's slots, borrowed.
 #[derive(Debug, Clone, Copy)]
@@ -178,38 +69,29 @@ impl<'a> Table<'a> {
         (slots * 8).div_ceil(LOAD_MAX_EIGHTHS * BUCKET_LEN * 2)
     }
 
-    /// Passes the slots with these hash bits to a closure until it returns `Some`.
-    pub(super) fn find<T>(
-        self,
-        hash: KeyHash,
-        mut make: impl FnMut(Address, SlotFlags) -> Result<Option<T>>,
-    ) -> Result<Option<T>> {
-        let found = self.walk(hash, |cell, fingerprint| {
-            if fingerprint != hash.fingerprint {
-                return None;
-            }
-            let slot = cell.load_word(fingerprint);
-            if slot.has(hash) { make(slot.address(), slot.flags()).transpose() } else { None }
-        });
-        found.transpose()
+    /// Returns the slots with these hash bits.
+    #[inline]
+    pub(super) fn probe(self, hash: KeyHash) -> Probe<'a> {
+        Probe::new(self, hash)
     }
 
-    /// Finds a key's slot, and whether other keys share its hash bits: probes to the end of the
-    /// chain, past the key's own slot. `own` reads the entry and returns `Some` if it is the key's.
+    /// Finds a key's slot, and whether other keys share its hash bits. `own` reads the entry and
+    /// returns `Some` if it is the key's.
+    #[inline]
     pub(super) fn find_all<T>(
         self,
         hash: KeyHash,
         mut own: impl FnMut(Address) -> Result<Option<T>>,
     ) -> Result<Found<T>> {
         let mut found = Found { own: None, others: false };
-        self.find(hash, |address, _| {
+        for (_, slot) in self.probe(hash) {
+            let address = slot.address();
             // A key has one slot, so once it is found every other slot belongs to another key.
             match if found.own.is_none() { own(address)? } else { None } {
                 Some(made) => found.own = Some((address, made)),
                 None => found.others = true,
             }
-            Ok(None::<()>)
-        })?;
+        }
         Ok(found)
     }
 
@@ -220,7 +102,7 @@ impl<'a> Table<'a> {
     }
 
     /// Adds a slot unless `refuses`, which sees all slots with these hash bits, returns `true`.
-    /// Returns whether the slot was added. Only for tables from which nothing was removed.
+    /// Returns whether the slot was added.
     pub(super) fn insert_unless(
         self,
         hash: KeyHash,
@@ -228,24 +110,13 @@ impl<'a> Table<'a> {
         flags: SlotFlags,
         mut refuses: impl FnMut(Address, SlotFlags) -> Result<bool>,
     ) -> Result<bool> {
-        let (new, mut added) = (Slot::new(hash, address, flags), false);
-        let refusal = self.walk(hash, |cell, fingerprint| {
-            if fingerprint == EMPTY {
-                cell.store(new);
-                added = true;
-            } else if fingerprint == hash.fingerprint {
-                let slot = cell.load_word(fingerprint);
-                if slot.has(hash) {
-                    let refusal = refuses(slot.address(), slot.flags());
-                    return refusal.map(|refused| refused.then_some(())).transpose();
-                }
+        for (_, slot) in self.probe(hash) {
+            if refuses(slot.address(), slot.flags())? {
+                return Ok(false);
             }
-            None
-        });
-        if refusal.transpose()?.is_none() && !added {
-            unreachable!("the load is below one, so every chain has a free slot")
         }
-        Ok(added)
+        self.insert(hash, address, flags);
+        Ok(true)
     }
 
     /// Points a slot at another entry of its key. Returns whether there was such a slot.
@@ -292,33 +163,42 @@ impl<'a> Table<'a> {
         self.pairs.len()
     }
 
+    #[inline]
     fn buckets_len(self) -> usize {
         self.pairs.len() * 2
     }
 
+    #[inline]
     fn bucket(self, at: usize) -> Option<&'a Bucket> {
         self.pairs.get(at / 2)?.0.get(at % 2)
     }
 
+    /// Returns the number of the bucket in which a probe continues.
+    fn after(self, at: usize) -> usize {
+        if at + 1 == self.buckets_len() { 0 } else { at + 1 }
+    }
+
     fn insert_slot(self, slot: Slot) -> bool {
-        let free = self.walk(slot.hash(), |cell, fingerprint| {
-            (fingerprint <= REMOVED).then_some((cell, fingerprint == REMOVED))
-        });
-        let Some((cell, reused)) = free else {
-            unreachable!("the load is below one, so every chain has a free slot")
-        };
-        cell.store(slot);
-        reused
+        let hash = slot.hash();
+        let mut at = hash.bucket(self.buckets_len());
+        for _ in 0..self.buckets_len() {
+            let Some(bucket) = self.bucket(at) else { break };
+            for cell in &bucket.0 {
+                let fingerprint = cell.fingerprint.load(Ordering::Relaxed);
+                if fingerprint <= REMOVED {
+                    cell.store(slot);
+                    return fingerprint == REMOVED;
+                }
+            }
+
+            bucket.pass(hash);
+            at = self.after(at);
+        }
+        unreachable!("the load is below one, so every chain has a free slot")
     }
 
     fn cell(self, hash: KeyHash, address: Address) -> Option<&'a Cell> {
-        self.walk(hash, |cell, fingerprint| {
-            let is_it = fingerprint == hash.fingerprint && {
-                let slot = cell.load_word(fingerprint);
-                slot.has(hash) && slot.address() == address
-            };
-            is_it.then_some(cell)
-        })
+        self.probe(hash).find(|(_, slot)| slot.address() == address).map(|(cell, _)| cell)
     }
 
     fn slots(self) -> impl Iterator<Item = (&'a Cell, Slot)> {
@@ -328,28 +208,63 @@ impl<'a> Table<'a> {
             (fingerprint > REMOVED).then(|| (cell, cell.load_word(fingerprint)))
         })
     }
+}
 
-    /// Visits the slots in which a key with this hash may lie, up to and including the first empty
-    /// one, until `visit` returns `Some`.
-    fn walk<T>(
-        self,
-        hash: KeyHash,
-        mut visit: impl FnMut(&'a Cell, u64) -> Option<T>,
-    ) -> Option<T> {
-        let len = self.buckets_len();
-        let start = hash.bucket(len);
-        for at in (start..len).chain(0..start) {
-            for cell in &self.bucket(at)?.0 {
-                let fingerprint = cell.fingerprint.load(Ordering::Acquire);
-                if let Some(found) = visit(cell, fingerprint) {
-                    return Some(found);
-                }
-                if fingerprint == EMPTY {
-                    return None;
+/// The slots with the same hash bits, in the order in which a probe finds them.
+#[derive(Debug)]
+pub(super) struct Probe<'a> {
+    table: Table<'a>,
+    hash: KeyHash,
+    /// The bucket that is probed.
+    bucket: Option<&'a Bucket>,
+    at: usize,
+    /// Number of buckets that have not been probed.
+    left: usize,
+    /// The bucket's cells whose fingerprints match and that have not been returned, a bit for each.
+    matches: u32,
+}
+
+impl<'a> Probe<'a> {
+    #[inline]
+    fn new(table: Table<'a>, hash: KeyHash) -> Self {
+        let left = table.buckets_len();
+        let at = hash.bucket(left);
+        let bucket = table.bucket(at);
+        let matches = bucket.map_or(0, |bucket| bucket.matches(hash));
+        Self { table, hash, bucket, at, left, matches }
+    }
+
+    /// Continues with the next bucket.
+    #[inline(never)]
+    fn advance(&mut self) {
+        self.at = self.table.after(self.at);
+        self.left -= 1;
+        self.bucket = if self.left == 0 { None } else { self.table.bucket(self.at) };
+        self.matches = self.bucket.map_or(0, |bucket| bucket.matches(self.hash));
+    }
+}
+
+impl<'a> Iterator for Probe<'a> {
+    type Item = (&'a Cell, Slot);
+
+    #[expect(clippy::inline_always, reason = "every get calls this, from a few places")]
+    #[inline(always)]
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let bucket = self.bucket?;
+            while self.matches != 0 {
+                let cell = bucket.0.get(self.matches.trailing_zeros() as usize)?;
+                self.matches &= self.matches - 1;
+                let slot = cell.load_word(self.hash.fingerprint);
+                if slot.has(self.hash) {
+                    return Some((cell, slot));
                 }
             }
+            if !bucket.is_passed_by(self.hash) {
+                return None;
+            }
+            self.advance();
         }
-        None
     }
 }
 
@@ -362,13 +277,7 @@ mod tests {
     }
 
     fn addresses(table: Table<'_>, hash: KeyHash) -> Vec<(Address, SlotFlags)> {
-        let mut found = Vec::new();
-        let gather = |address, flags| {
-            found.push((address, flags));
-            Ok(None::<()>)
-        };
-        table.find(hash, gather).unwrap();
-        found
+        table.probe(hash).map(|(_, slot)| (slot.address(), slot.flags())).collect()
     }
 
     #[test]
@@ -388,6 +297,41 @@ mod tests {
         // The removed slot is reused before the chain gets longer.
         assert!(table.insert(hash, address(30), SlotFlags::default()));
         assert_eq!(addresses(table, hash)[3].0, address(30));
+    }
+
+    fn nth_hash(number: u64) -> KeyHash {
+        crate::key_hash::KeyHasher::new(1).hash(&number.to_be_bytes())
+    }
+
+    /// Returns how many probes for keys that are absent continue after their first bucket, in
+    /// percent.
+    fn passing_percent(table: Table<'_>) -> usize {
+        let absent = (10_000..20_000).map(nth_hash);
+        absent.filter(|hash| Probe::new(table, *hash).bucket.unwrap().is_passed_by(*hash)).count()
+            / 100
+    }
+
+    #[test]
+    fn hardly_any_probe_for_an_absent_key_reads_a_second_bucket() {
+        let (pairs, others) = (pairs(256), pairs(256));
+        let (table, copy) = (Table::from(&*pairs), Table::from(&*others));
+        let address = |number: u64| Address { segment: 1, offset: number * 8 };
+        // A load of 70 %, the average of tables that grow.
+        let len = 256 * 8 * 7 / 10;
+        for number in 0..len {
+            table.insert(nth_hash(number), address(number), SlotFlags::default());
+        }
+        assert!((1..=3).contains(&passing_percent(table)), "{}", passing_percent(table));
+        for number in 0..len {
+            assert_eq!(addresses(table, nth_hash(number))[0].0, address(number));
+            assert!(number % 4 == 0 || table.remove(nth_hash(number), address(number)));
+        }
+        // What overflowed from a bucket once is forgotten with the table.
+        table.copy_to(copy);
+        assert_eq!(passing_percent(copy), 0);
+        for number in (0..len).step_by(4) {
+            assert_eq!(addresses(copy, nth_hash(number))[0].0, address(number));
+        }
     }
 
     #[test]

@@ -299,7 +299,7 @@ impl Filler {
 
     fn size_at(&self, segment: &Arc<Segment>, offset: u64) -> Result<u64> {
         let Some(file) = self.fs.open_if_exists(segment.path())? else {
-            return Ok(self.held(segment)?.entry(offset)?.entry().header.entry_size());
+            return Ok(self.held(segment)?.entry(offset)?.layout.entry_size());
         };
         scan::size_at(&file, offset, segment.size())
     }

@@ -8,7 +8,7 @@ use super::counts::SegmentCounts;
 use super::header::{Identity, Kind, SegmentHeader};
 use super::hint::Summary;
 use super::{Dir, FIRST_OFFSET, Place, SegmentId, index, open_listed};
-use crate::entry::{END_SIZE_MAX, HEADER_SIZE, Header, Invalid, padded};
+use crate::entry::{END_SIZE_MAX, HEADER_SIZE, Invalid, Layout, padded};
 use crate::error::{Error, Result};
 use crate::fs::{Fs, Lock};
 use crate::prefetch::prefetch;
@@ -119,8 +119,9 @@ impl Segment {
             NOTE_SIZES.into_iter().filter_map(|size| end.checked_sub(size)).find(|offset| {
                 let stored = (*offset >= FIRST_OFFSET).then(|| self.entry(*offset).ok()).flatten();
                 stored.is_some_and(|stored| {
-                    let header = stored.entry().header;
-                    let fits = offset + header.entry_size() == end && !header.is_put_or_delete();
+                    let Layout { flags, .. } = stored.layout;
+                    let fits = offset + stored.layout.entry_size() == end
+                        && !flags.are_of_a_put_or_delete();
                     fits && stored.check().is_ok()
                 })
             })
@@ -138,23 +139,25 @@ impl Segment {
 
     /// Reads the entry at an offset that a slot or a hint names. The caller must verify its
     /// checksum. Whatever sizes it states, the returned entry does not reach beyond the segment.
+    #[expect(clippy::inline_always, reason = "every get calls this, from a few places")]
+    #[inline(always)]
     pub(crate) fn entry(self: &Arc<Self>, offset: u64) -> Result<StoredEntry<'_>> {
-        if let Some(rest) = self.bytes.lend_from(offset) {
-            // An entry may take several cache lines, which should be loaded at the same time.
-            prefetch_lines(rest);
-            let header = self.decode(rest, offset)?;
-            let bytes = usize::try_from(header.entry_size()).ok().and_then(|size| rest.get(..size));
-            let bytes = bytes.ok_or_else(|| self.invalid(offset, Invalid::Short))?;
-            return Ok(StoredEntry { segment: self, offset, header, bytes: Cow::Borrowed(bytes) });
-        }
-        self.entry_on_demand(offset)
+        let Some(rest) = self.bytes.lend_from(offset) else { return self.entry_on_demand(offset) };
+        // An entry may take several cache lines, which should be loaded at the same time.
+        prefetch_lines(rest);
+        let layout = match Layout::plain(rest) {
+            Some(layout) => layout,
+            None => self.decode(rest, offset)?,
+        };
+        let bytes = usize::try_from(layout.entry_size()).ok().and_then(|size| rest.get(..size));
+        let Some(bytes) = bytes else { return Err(self.invalid(offset, Invalid::Short)) };
+        Ok(StoredEntry { segment: self, offset, layout, bytes: Cow::Borrowed(bytes) })
     }
 
-    #[expect(clippy::inline_always, reason = "every get calls this, from one of two places")]
-    #[inline(always)]
-    pub(super) fn decode(&self, bytes: &[u8], offset: u64) -> Result<Header> {
-        match Header::decode(bytes) {
-            Ok(Some(header)) => Ok(header),
+    #[inline(never)]
+    pub(super) fn decode(&self, bytes: &[u8], offset: u64) -> Result<Layout> {
+        match Layout::decode(bytes) {
+            Ok(Some(layout)) => Ok(layout),
             Ok(None) => Err(self.corrupt(offset, "zeros instead of an entry")),
             Err(invalid) => Err(self.invalid(offset, invalid)),
         }
@@ -165,16 +168,19 @@ impl Segment {
         self.bytes.lend_from(offset).into_iter().for_each(prefetch_lines);
     }
 
+    #[cold]
     pub(super) fn corrupt(&self, offset: u64, reason: &str) -> Error {
         Error::corrupt(&self.path, offset, reason)
     }
 
+    #[cold]
     pub(super) fn invalid(&self, offset: u64, invalid: Invalid) -> Error {
         refusal(&self.path, offset, invalid)
     }
 }
 
 /// Prefetches the number of bytes that a small entry takes.
+#[inline]
 fn prefetch_lines(bytes: &[u8]) {
     for at in [0, CACHE_LINE, 2 * CACHE_LINE] {
         bytes.get(at).into_iter().for_each(prefetch);

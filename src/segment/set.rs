@@ -21,6 +21,8 @@ use crate::sync::{Instant, Mutex};
 /// Number of segments that the number in a slot can distinguish.
 pub(crate) const SEGMENTS_LIMIT: u64 = 1 << 18;
 
+/// Number of segments whose slots are found without another load. Few stores have more.
+const FIRST_LEN: usize = if cfg!(all(test, loom)) { 1 << 1 } else { 1 << 8 };
 /// Number of segments per chunk. A chunk is allocated when the first of its numbers is used.
 const CHUNK_LEN: usize = if cfg!(all(test, loom)) { 1 << 3 } else { 1 << 10 };
 const CHUNKS: usize = (1 << 18) / CHUNK_LEN;
@@ -48,6 +50,9 @@ struct Listed {
 
 #[derive(Debug)]
 struct SegmentSlots {
+    /// The slots of the lowest numbers.
+    first: [Published<Arc<Segment>>; FIRST_LEN],
+    /// The slots of all other numbers.
     chunks: Box<[OnceLock<SegmentChunk>]>,
     /// Lock 8: which numbers are in use.
     numbers: Mutex<Numbers>,
@@ -68,13 +73,21 @@ struct Numbers {
 
 impl Default for SegmentSlots {
     fn default() -> Self {
+        let first = std::array::from_fn(|_| Published::default());
         let chunks = (0..CHUNKS).map(|_| OnceLock::new()).collect();
-        Self { chunks, numbers: Mutex::default() }
+        Self { first, chunks, numbers: Mutex::default() }
     }
 }
 
 impl SegmentSlots {
+    #[inline]
     fn slot(&self, number: u32) -> Option<&Published<Arc<Segment>>> {
+        let slot = self.first.get(number as usize);
+        if slot.is_some() { slot } else { self.slot_in_chunk(number) }
+    }
+
+    #[inline(never)]
+    fn slot_in_chunk(&self, number: u32) -> Option<&Published<Arc<Segment>>> {
         let number = number as usize;
         self.chunks.get(number / CHUNK_LEN)?.get()?.get(number % CHUNK_LEN)
     }
@@ -90,7 +103,9 @@ impl SegmentSlots {
             }
             None => return Err(Error::TooManySegments { limit: SEGMENTS_LIMIT }),
         };
-        if let Some(chunk) = self.chunks.get(number as usize / CHUNK_LEN) {
+        if number as usize >= FIRST_LEN
+            && let Some(chunk) = self.chunks.get(number as usize / CHUNK_LEN)
+        {
             chunk.get_or_init(|| (0..CHUNK_LEN).map(|_| Published::default()).collect());
         }
         if let Some(slot) = self.slot(number) {
@@ -149,6 +164,7 @@ impl Segments {
     }
 
     /// Returns the segment that a slot named while the guard was held.
+    #[inline]
     pub(crate) fn get<'a>(&'a self, number: u32, guard: &'a Guard<'_>) -> &'a Arc<Segment> {
         match self.numbered.slot(number).and_then(|slot| slot.get(guard)) {
             Some(segment) => segment,

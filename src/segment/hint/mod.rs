@@ -262,7 +262,7 @@ impl Hint {
         while offset < segment.size() {
             let stored = segment.entry(offset)?;
             ignore_unknown_codec(stored.check())?;
-            let header = stored.entry().header;
+            let header = stored.header()?;
             builder.add(&scan::Scanned { offset, header, key: stored.entry().key() }, &hash);
             offset += header.entry_size();
         }

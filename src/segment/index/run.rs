@@ -264,7 +264,7 @@ pub(super) fn add_walked(
 ) -> Result<()> {
     let mut walk = Walk::new(segment, start);
     while let Some(stored) = walk.next(end)? {
-        let (offset, header) = (stored.offset, stored.header);
+        let (offset, header) = (stored.offset, stored.header()?);
         builder.add(&Scanned { offset, header, key: stored.entry().key() });
     }
     Ok(())

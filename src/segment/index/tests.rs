@@ -191,8 +191,8 @@ impl World {
         stored.check().unwrap();
         assert_eq!(stored.entry().key(), &*hit.key);
         assert_eq!(stored.timestamp(), hit.timestamp);
-        assert!(!stored.entry().header.is_tombstone());
-        (hit.key.to_vec(), hit.timestamp, stored.entry().header.expiry)
+        assert!(!stored.is_tombstone());
+        (hit.key.to_vec(), hit.timestamp, stored.expiry())
     }
 
     /// Scans the keys from both ends, as `choose` says, and continues past the end.

@@ -30,12 +30,32 @@ use crate::sync::{AtomicU64, Ordering};
 /// The readable bytes of a segment.
 #[derive(Debug)]
 pub(crate) struct Bytes {
-    source: ByteSource,
     end: AtomicU64,
+    memory: Memory,
+    /// Owns the memory.
+    source: ByteSource,
     /// Lock 8: whether the mapping below `end` has been replaced by a copy. Held while that
     /// changes.
     is_copied: Mutex<bool>,
 }
+
+/// The memory of a mapping of a file on disk; empty if there is none. Found without following the
+/// pointers that own it.
+#[derive(Debug)]
+struct Memory {
+    first: *const u8,
+    len: usize,
+}
+
+impl Memory {
+    const NONE: Self = Self { first: std::ptr::null(), len: 0 };
+}
+
+// SAFETY: it only holds an address. `Bytes::lend_from` and `Bytes::lend` say why the bytes there
+// can be read by any thread.
+unsafe impl Send for Memory {}
+// SAFETY: as above.
+unsafe impl Sync for Memory {}
 
 #[derive(Debug)]
 enum ByteSource {
@@ -94,10 +114,17 @@ impl Bytes {
     }
 
     fn new(source: ByteSource, end: u64) -> Self {
-        Self { source, end: AtomicU64::new(end), is_copied: Mutex::new(false) }
+        let memory = match &source {
+            ByteSource::Map(map) => Memory { first: map.as_ptr(), len: map.len() },
+            ByteSource::OnDemand(_) => Memory::NONE,
+            #[cfg(any(test, bitcask_fuzzing))]
+            ByteSource::Twin { .. } => Memory::NONE,
+        };
+        Self { end: AtomicU64::new(end), memory, source, is_copied: Mutex::new(false) }
     }
 
     /// Returns the offset below which bytes can be read.
+    #[inline]
     pub(crate) fn end(&self) -> u64 {
         self.end.load(Ordering::Acquire)
     }
@@ -158,34 +185,44 @@ impl Bytes {
 
     /// Lends mapped bytes. Returns `None` if they are not readable or not mapped.
     pub(crate) fn lend(&self, range: Range<usize>) -> Option<&[u8]> {
-        self.readable(range.start as u64, range.len() as u64)?;
+        let start = u64::try_from(range.start).ok()?;
+        self.lend_from(start)?.get(..range.end.checked_sub(range.start)?)
+    }
+
+    /// Lends mapped bytes from an offset up to the end. Returns `None` if they are not mapped.
+    #[expect(clippy::inline_always, reason = "every get calls this, from a few places")]
+    #[inline(always)]
+    pub(crate) fn lend_from(&self, offset: u64) -> Option<&[u8]> {
+        let (start, end) = (usize::try_from(offset).ok()?, usize::try_from(self.end()).ok()?);
+        let Some(len) = end.min(self.memory.len).checked_sub(start) else {
+            return self.lend_from_twin(start, end);
+        };
+        let first = self.memory.first.wrapping_add(start);
+        // SAFETY: the range lies within the mapping, which `source` keeps for as long as `self`. It
+        // lies below `end` too, so the bytes were written before the Acquire load in `end`, no one
+        // writes them again, and the file is not cut below them: the only writers are
+        // `write::active::Active`, whose `Sink` stores only at or above `end`, and recovery, and
+        // both keep to that; the LOCK file keeps writers in other processes away. Before a recovery
+        // that may cut the file, `detach` puts the same bytes in their place, or the lock is kept
+        // for as long as `self`.
+        Some(unsafe { std::slice::from_raw_parts(first, len) })
+    }
+
+    /// Lends bytes of a file that is replaced by memory in tests.
+    #[cfg(any(test, bitcask_fuzzing))]
+    #[cold]
+    fn lend_from_twin(&self, start: usize, end: usize) -> Option<&[u8]> {
         match &self.source {
-            ByteSource::Map(map) if range.start <= range.end && range.end <= map.len() => {
-                let start = map.as_ptr().wrapping_add(range.start);
-                // SAFETY: the range lies within the mapping, which lives as long as `self`. It lies
-                // below `end` too, so the bytes were written before the Acquire load that
-                // `readable` made, no one writes them again, and the file is not cut below them:
-                // the only writers are `write::active::Active`, whose `Sink` stores only at or
-                // above `end`, and recovery, and both keep to that; the LOCK file keeps writers in
-                // other processes away. Before a recovery that may cut the file, `detach` puts the
-                // same bytes in their place, or the lock is kept for as long as `self`.
-                Some(unsafe { std::slice::from_raw_parts(start, range.len()) })
-            }
-            #[cfg(any(test, bitcask_fuzzing))]
-            ByteSource::Twin { map, .. } => map.bytes(range),
+            ByteSource::Twin { map, .. } if start <= end => map.bytes(start..end),
             _ => None,
         }
     }
 
-    /// Lends mapped bytes from an offset up to the end. Returns `None` if they are not mapped.
-    pub(crate) fn lend_from(&self, offset: u64) -> Option<&[u8]> {
-        let start = usize::try_from(offset).ok()?;
-        self.lend(start..usize::try_from(self.end()).ok()?)
-    }
-
-    fn readable(&self, offset: u64, size: u64) -> Option<Range<usize>> {
-        let end = offset.checked_add(size).filter(|end| *end <= self.end())?;
-        Some(usize::try_from(offset).ok()?..usize::try_from(end).ok()?)
+    #[cfg(not(any(test, bitcask_fuzzing)))]
+    #[expect(clippy::unused_self, reason = "only tests have such files")]
+    #[inline]
+    fn lend_from_twin(&self, _start: usize, _end: usize) -> Option<&[u8]> {
+        None
     }
 }
 

@@ -109,8 +109,8 @@ impl Segment {
             OnDemand::read(&file, offset, size)?.ok_or_else(ends)
         };
         let mut bytes = read(room.min(HEAD_SIZE))?;
-        let header = self.decode(&bytes, offset)?;
-        let size = header.entry_size();
+        let layout = self.decode(&bytes, offset)?;
+        let size = layout.entry_size();
         if size > room {
             return Err(self.invalid(offset, Invalid::Short));
         }
@@ -118,6 +118,6 @@ impl Segment {
             bytes = read(size)?;
         }
         bytes.truncate(usize::try_from(size).unwrap_or(usize::MAX));
-        Ok(StoredEntry { segment: self, offset, header, bytes: Cow::Owned(bytes) })
+        Ok(StoredEntry { segment: self, offset, layout, bytes: Cow::Owned(bytes) })
     }
 }

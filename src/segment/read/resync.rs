@@ -197,7 +197,7 @@ impl<'a> ResyncWalk<'a> {
             }
             if let Ok(Some(header)) = Header::decode(head)
                 && header.entry_size() <= self.limit.saturating_sub(offset)
-                && !matches!(header.understood(), Err(Invalid::UnknownFlags(_)))
+                && !matches!(header.flags.understood(), Err(Invalid::UnknownFlags(_)))
                 && header.entry_size() <= self.work
             {
                 if header.timestamp > latest && header.entry_size() > ANY_TIME_SIZE {
@@ -233,7 +233,7 @@ pub(crate) fn time_if_of(file: &File, offset: u64, key: &[u8]) -> Result<Option<
     let Ok(Some(header)) = Header::decode(&bytes) else {
         return Err(Error::corrupt(file.path(), offset, "there is no entry here any more"));
     };
-    let is_of =
-        usize::from(header.key_size) == key.len() && Entry::new(header, &bytes).key() == key;
+    let is_of = usize::from(header.key_size) == key.len()
+        && Entry::new(header.layout(), &bytes).key() == key;
     Ok(is_of.then_some(header.timestamp))
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::entry::{Entry, Header, Invalid, Salt};
+use crate::entry::{Entry, Flags, Header, Invalid, Layout, Salt};
 use crate::error::{Error, Result};
 use crate::segment::Segment;
 use crate::value::{Lend, Value};
@@ -15,33 +15,50 @@ use crate::value::{Lend, Value};
 pub(crate) struct StoredEntry<'a> {
     pub(crate) segment: &'a Arc<Segment>,
     pub(crate) offset: u64,
-    pub(crate) header: Header,
+    pub(crate) layout: Layout,
     pub(crate) bytes: Cow<'a, [u8]>,
 }
 
 impl StoredEntry<'_> {
+    #[inline]
     pub(crate) fn entry(&self) -> Entry<'_> {
-        Entry::new(self.header, &self.bytes)
+        Entry::new(self.layout, &self.bytes)
     }
 
+    /// Decodes the whole header.
+    pub(crate) fn header(&self) -> Result<Header> {
+        self.entry().header().map_err(|invalid| self.segment.invalid(self.offset, invalid))
+    }
+
+    pub(crate) fn is_tombstone(&self) -> bool {
+        self.layout.flags.has(Flags::TOMBSTONE)
+    }
+
+    #[inline]
     pub(crate) fn timestamp(&self) -> u64 {
-        self.header.timestamp
+        self.entry().timestamp()
     }
 
+    #[inline]
     pub(crate) fn expiry(&self) -> Option<u64> {
-        self.header.expiry
+        self.entry().expiry()
     }
 
-    /// Returns the size of the value as it was put, in bytes.
+    #[inline]
     pub(crate) fn raw_size(&self) -> u32 {
-        self.header.raw_size.unwrap_or(self.header.value_size)
+        self.entry().raw_size()
     }
 
     /// Returns whether the entry belongs to this key.
+    #[inline]
     pub(crate) fn is_of(&self, key: &[u8]) -> Result<bool> {
-        if self.entry().key() == key {
-            return Ok(true);
-        }
+        if self.entry().key() == key { Ok(true) } else { self.is_of_other() }
+    }
+
+    /// Verifies an entry that seems to belong to another key. Returns `false`.
+    #[cold]
+    #[inline(never)]
+    fn is_of_other(&self) -> Result<bool> {
         // This is another key with the same 76 bits of hash, or the same key, damaged.
         ignore_unknown_codec(self.check())?;
         Ok(false)
@@ -49,18 +66,20 @@ impl StoredEntry<'_> {
 
     /// Records that no slot names the entry any more.
     pub(crate) fn lost(&self) {
-        self.segment.lost(self.header.entry_size());
+        self.segment.lost(self.layout.entry_size());
     }
 
     /// Checks the entry's checksum, and that this build can read its value.
+    #[inline]
     pub(crate) fn check(&self) -> Result<()> {
         let salt = Salt::new(self.segment.id().0, self.offset);
         self.entry().check(salt).map_err(|invalid| self.segment.invalid(self.offset, invalid))
     }
 
     /// Checks only that this build can read the entry's value.
+    #[inline]
     pub(crate) fn understood(&self) -> Result<()> {
-        self.header.understood().map_err(|invalid| self.segment.invalid(self.offset, invalid))
+        self.layout.flags.understood().map_err(|invalid| self.segment.invalid(self.offset, invalid))
     }
 
     /// Returns the value as it was put: decompressed if it is compressed, and otherwise borrowed.
@@ -72,9 +91,10 @@ impl StoredEntry<'_> {
     /// Returns the value as it was put, in a form that can be kept.
     #[inline]
     pub(crate) fn lend_raw_value(&self) -> Result<Value> {
-        match self.header.raw_size {
-            None => Ok(self.lend_value()),
-            Some(_) => Ok(Value::from(self.raw_value()?.into_owned())),
+        match self.entry().raw_value() {
+            Ok(Cow::Borrowed(_)) => Ok(self.lend_value()),
+            Ok(Cow::Owned(value)) => Ok(Value::from(value)),
+            Err(invalid) => Err(self.segment.invalid(self.offset, invalid)),
         }
     }
 

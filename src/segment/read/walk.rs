@@ -43,8 +43,8 @@ impl Walk {
             let offset = self.offset;
             let stored = self.segment.entry(offset)?;
             ignore_unknown_codec(stored.check())?;
-            self.offset += stored.entry().header.entry_size();
-            if stored.entry().header.is_put_or_delete() {
+            self.offset += stored.layout.entry_size();
+            if stored.layout.flags.are_of_a_put_or_delete() {
                 return Ok(Some(stored));
             }
         }

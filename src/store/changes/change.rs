@@ -70,7 +70,7 @@ pub(crate) fn has_more_in_batch(mut walk: Walk, end: u64, prefix: &[u8]) -> Resu
         if entry.key().starts_with(prefix) {
             return Ok(true);
         }
-        if !entry.header.flags.has(Flags::CONTINUES) {
+        if !entry.layout.flags.has(Flags::CONTINUES) {
             break;
         }
     }
@@ -81,10 +81,10 @@ impl Change {
     /// Returns the change that an entry makes, without the fields that depend on what follows it.
     pub(crate) fn of(stored: &StoredEntry<'_>) -> Result<Self> {
         let entry = stored.entry();
-        let operation = if entry.header.is_tombstone() {
+        let operation = if stored.is_tombstone() {
             Operation::Delete
         } else {
-            let expires_at = entry.header.expiry.map(system_time);
+            let expires_at = entry.expiry().map(system_time);
             Operation::Put { value: stored.lend_raw_value()?, expires_at }
         };
         Ok(Self {

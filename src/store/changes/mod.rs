@@ -312,7 +312,7 @@ impl Changes {
             let entry = stored.entry();
             let wanted = entry.key().starts_with(&self.prefix);
             let change = wanted.then(|| Change::of(&stored)).transpose();
-            let continues = entry.header.flags.has(Flags::CONTINUES);
+            let continues = entry.layout.flags.has(Flags::CONTINUES);
             let returned = change.and_then(|change| match change {
                 Some(change) if continues => {
                     let more = has_more_in_batch(walk.clone(), self.end, &self.prefix)?;

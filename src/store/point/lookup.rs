@@ -14,7 +14,7 @@
 use crate::epoch::Guard;
 use crate::error::Result;
 use crate::key_hash::KeyHash;
-use crate::keydir::{Address, Found, Lookup, Shard};
+use crate::keydir::{Address, Found, Shard};
 use crate::segment::{StoredEntry, ignore_unknown_codec};
 use crate::store::Inner;
 
@@ -28,7 +28,8 @@ pub(crate) struct Located<'a> {
 impl Inner {
     /// Returns the entry that the keydir names for a key, expired or not, or `None` if it names
     /// none. Fills the key's shard if necessary.
-    #[inline]
+    #[expect(clippy::inline_always, reason = "every get calls this, from a few places")]
+    #[inline(always)]
     pub(crate) fn lookup<'a>(
         &'a self,
         hash: KeyHash,
@@ -38,19 +39,23 @@ impl Inner {
         if !self.opener.is_here() {
             return Err(self.opener.refusal());
         }
-        // Assigned in place: an entry is large, and would be moved several times on the way out.
-        let mut found = None;
-        let mut own = |address| {
-            found = self.entry_of(key, address, guard)?;
-            Ok(found.is_some().then_some(()))
-        };
-        while let Lookup::Unfilled = self.keydir.get(hash, guard, &mut own)? {
+        loop {
+            if let Some(addresses) = self.keydir.addresses(hash, guard) {
+                for address in addresses {
+                    let stored = self.entry_at(address, guard)?;
+                    if stored.is_of(key)? {
+                        return Ok(Some(stored));
+                    }
+                }
+                return Ok(None);
+            }
             drop(self.shard(hash.shard())?);
         }
-        Ok(found)
     }
 
     /// Returns the newest entry of a key, or `None` if the key is absent or expired.
+    #[expect(clippy::inline_always, reason = "every get calls this, from a few places")]
+    #[inline(always)]
     pub(crate) fn locate<'a>(
         &'a self,
         key: &[u8],
@@ -59,6 +64,8 @@ impl Inner {
         self.locate_hashed(self.keydir.hash(key), key, guard)
     }
 
+    #[expect(clippy::inline_always, reason = "every get calls this, from a few places")]
+    #[inline(always)]
     pub(crate) fn locate_hashed<'a>(
         &'a self,
         hash: KeyHash,
@@ -118,9 +125,9 @@ impl Inner {
         ignore_unknown_codec(self.check(stored))
     }
 
+    #[inline]
     fn has_expired(&self, stored: &StoredEntry<'_>) -> bool {
-        let header = &stored.header;
-        header.expiry.is_some() && header.is_expired(&self.clock.read())
+        stored.expiry().is_some() && stored.entry().is_expired(&self.clock.read())
     }
 
     /// Returns the entry that a slot names, if it has this key.
@@ -130,7 +137,14 @@ impl Inner {
         address: Address,
         guard: &'a Guard<'_>,
     ) -> Result<Option<StoredEntry<'a>>> {
-        let stored = self.segments.get(address.segment, guard).entry(address.offset)?;
+        let stored = self.entry_at(address, guard)?;
         Ok(if stored.is_of(key)? { Some(stored) } else { None })
+    }
+
+    /// Returns the entry that a slot names.
+    #[expect(clippy::inline_always, reason = "every get calls this, from a few places")]
+    #[inline(always)]
+    fn entry_at<'a>(&'a self, address: Address, guard: &'a Guard<'_>) -> Result<StoredEntry<'a>> {
+        self.segments.get(address.segment, guard).entry(address.offset)
     }
 }

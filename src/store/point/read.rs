@@ -166,6 +166,7 @@ impl Inner {
 
     /// Verifies an entry that is read: its checksum only if the options say so, but always that the
     /// value can be decoded.
+    #[inline]
     pub(crate) fn check(&self, stored: &StoredEntry<'_>) -> Result<()> {
         if self.options.verify_reads { stored.check() } else { stored.understood() }
     }

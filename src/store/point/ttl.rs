@@ -173,6 +173,6 @@ impl Inner {
         let guard = self.pin();
         let Some(stored) = self.locate(key, &guard)? else { return Ok(None) };
         stored.check()?;
-        Ok(Some((stored.entry().header, stored.lend_value())))
+        Ok(Some((stored.header()?, stored.lend_value())))
     }
 }

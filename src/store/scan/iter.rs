@@ -135,7 +135,7 @@ impl<'a> Entries<'a> {
         let stored = segment.entry(offset)?;
         ignore_unknown_codec(self.inner.check(&stored))?;
         let entry = stored.entry();
-        if entry.header.expiry.is_none() || !entry.header.is_expired(&self.inner.clock.read()) {
+        if entry.expiry().is_none() || !entry.is_expired(&self.inner.clock.read()) {
             return take(&stored).map(Some);
         }
         // A later change may have given the key a new expiry.

@@ -26,7 +26,6 @@ use std::time::Duration;
 
 use super::{Inner, Reader, Role};
 use crate::clock::Now;
-use crate::entry::Header;
 use crate::epoch::Guard;
 use crate::error::Result;
 use crate::key_hash::KeyHash;
@@ -187,8 +186,8 @@ impl View {
     }
 
     /// Returns whether an entry is a put that had not expired at this moment.
-    fn is_alive(&self, header: &Header) -> bool {
-        !header.is_tombstone() && !header.is_expired(&self.now)
+    fn is_alive(&self, stored: &StoredEntry<'_>) -> bool {
+        !stored.is_tombstone() && !stored.entry().is_expired(&self.now)
     }
 
     /// Pins the published slots and segments for reading. Fails in a forked child before it takes
@@ -212,7 +211,7 @@ impl View {
         };
         let seen = if has_changed { self.older(hash, key)? } else { newest };
         let Some(stored) = seen else { return Ok(None) };
-        if self.is_alive(&stored.header) {
+        if self.is_alive(&stored) {
             return Ok(Some(stored));
         }
         self.inner.check_absent(&stored)?;
@@ -253,10 +252,9 @@ impl View {
         let mut newest = None;
         for slot in slots {
             let stored = segment.entry(slot.offset())?;
-            let header = &stored.entry().header;
-            let order = (header.timestamp, !header.is_tombstone());
+            let order = (stored.timestamp(), !stored.is_tombstone());
             let is_newer = newest.is_none_or(|(found, _)| found < order);
-            if header.timestamp <= self.time && is_newer && stored.is_of(key)? {
+            if stored.timestamp() <= self.time && is_newer && stored.is_of(key)? {
                 newest = Some((order, slot.offset()));
             }
         }

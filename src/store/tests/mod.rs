@@ -273,8 +273,8 @@ fn raw(db: &Reader) -> Model {
             let stored = segment.entry(address.offset).unwrap();
             stored.check().unwrap();
             let entry = stored.entry();
-            assert!(!entry.header.is_tombstone(), "a slot names a tombstone");
-            let (value, expiry) = (stored.raw_value().unwrap().into_owned(), entry.header.expiry);
+            assert!(!entry.layout.flags.has(Flags::TOMBSTONE), "a slot names a tombstone");
+            let (value, expiry) = (stored.raw_value().unwrap().into_owned(), entry.expiry());
             let twice = model.insert(entry.key().to_vec(), Stored { value, expiry });
             assert_eq!(twice, None, "two slots name entries of one key");
         }
@@ -384,7 +384,7 @@ fn check_figures(db: &Reader) {
     for number in 0..SHARD_COUNT {
         for address in db.inner.shard(number).unwrap().addresses() {
             let segment = db.inner.segments.get(address.segment, &guard);
-            let size = segment.entry(address.offset).unwrap().entry().header.entry_size();
+            let size = segment.entry(address.offset).unwrap().layout.entry_size();
             *sizes.entry(address.segment).or_default() += size;
         }
     }
@@ -423,7 +423,7 @@ fn log_entries(lab: &Lab) -> Vec<LogEntry> {
             && let Ok(Some(entry)) = Entry::decode(rest)
             && entry.check(Salt::new(id.0, offset)).is_ok()
         {
-            let header = entry.header;
+            let header = entry.header().unwrap();
             entries.push(LogEntry {
                 place: Place::new(id, offset),
                 flags: header.flags,

@@ -54,7 +54,7 @@ fn check_entry(bytes: &[u8], salt: Salt) {
         Ok(None) => return assert!(bytes[..HEADER_SIZE].iter().all(|byte| *byte == 0)),
         Err(_) => return,
     };
-    let header = &entry.header;
+    let header = &entry.header().unwrap();
     assert!((HEADER_SIZE..=HEADER_SIZE_MAX).contains(&header.size()));
     let end = header.size() as u64 + entry.key().len() as u64 + entry.value().len() as u64;
     assert_eq!(header.entry_size(), end.next_multiple_of(ALIGNMENT));

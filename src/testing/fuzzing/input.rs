@@ -55,8 +55,9 @@ fn sum_up(bytes: &mut [u8]) {
 pub(crate) fn repair_entry(bytes: &mut [u8], salt: Salt) -> Option<usize> {
     let entry = Entry::decode(bytes).ok()??;
     let body = BodySum::of(entry.key(), entry.value());
-    let size = usize::try_from(entry.header.entry_size()).unwrap();
-    let encoded = entry.header.encode(body, salt);
+    let header = entry.header().ok()?;
+    let size = usize::try_from(header.entry_size()).unwrap();
+    let encoded = header.encode(body, salt);
     bytes[..HEADER_SIZE].copy_from_slice(&encoded.as_slice()[..HEADER_SIZE]);
     Some(size)
 }

@@ -235,14 +235,14 @@ impl Expected {
                     Err(Invalid::UnknownFlags(_) | Invalid::UnknownCodec(_)) => return None,
                     _ => break,
                 };
-                latest = latest.max(entry.header.timestamp);
-                offset += entry.header.entry_size();
-                if entry.header.flags.has(Flags::END) {
+                latest = latest.max(entry.timestamp());
+                offset += entry.layout.entry_size();
+                if entry.layout.flags.has(Flags::END) {
                     next = entry.value().try_into().ok().map(u32::from_be_bytes);
                     break;
                 }
                 batch.push(entry);
-                if !entry.header.flags.has(Flags::CONTINUES) {
+                if !entry.layout.flags.has(Flags::CONTINUES) {
                     end = offset;
                     batch.drain(..).for_each(|entry| self.apply(&entry));
                 }
@@ -261,11 +261,11 @@ impl Expected {
     }
 
     fn apply(&mut self, entry: &Entry<'_>) {
-        if !entry.header.is_put_or_delete() {
+        if !entry.layout.flags.are_of_a_put_or_delete() {
             return;
         }
         let key = entry.key().to_vec();
-        if entry.header.is_tombstone() || entry.header.is_expired(&Now::at(NOW)) {
+        if entry.layout.flags.has(Flags::TOMBSTONE) || entry.is_expired(&Now::at(NOW)) {
             self.pairs.remove(&key);
         } else {
             self.pairs.insert(key, entry.raw_value().ok().map(std::borrow::Cow::into_owned));
@@ -328,7 +328,7 @@ fn checked_header(log: &[u8], id: u32, offset: u64) -> Option<Header> {
     let checked = entry.check(Salt::new(id, offset));
     let is_checked =
         matches!(checked, Ok(()) | Err(Invalid::UnknownFlags(_) | Invalid::UnknownCodec(_)));
-    is_checked.then_some(entry.header)
+    if is_checked { entry.header().ok() } else { None }
 }
 
 /// Checks that a store holds what is expected, and nothing else.

@@ -32,9 +32,9 @@ fn scan_live(lab: &Lab, db: &Bitcask) -> BTreeMap<u32, (u64, u64)> {
         for at in named.iter().filter(|(segment, _)| *segment == id.0) {
             let entry = Entry::decode(&bytes[usize::try_from(at.1).unwrap()..]).unwrap().unwrap();
             let (all, unexpired) = live.get_mut(&id.0).unwrap();
-            *all += entry.header.entry_size();
-            if !entry.header.is_expired(&db.inner.clock.read()) {
-                *unexpired += entry.header.entry_size();
+            *all += entry.layout.entry_size();
+            if !entry.is_expired(&db.inner.clock.read()) {
+                *unexpired += entry.layout.entry_size();
             }
         }
     }

@@ -208,7 +208,7 @@ fn an_invalid_compressed_value_with_a_valid_checksum_is_corrupt() {
 fn forge(lab: &Lab, change_header: impl FnOnce(&mut Header)) {
     change(lab, |bytes| {
         let entry = Entry::decode(bytes).unwrap().unwrap();
-        let (mut header, size) = (entry.header, entry.header.size());
+        let (mut header, size) = (entry.header().unwrap(), entry.layout.header_size());
         change_header(&mut header);
         let body = BodySum::of(entry.key(), entry.value());
         let encoded = header.encode(body, Salt::new(1, 64));
@@ -224,7 +224,7 @@ fn forge_codec(lab: &Lab) {
         let (key, value) = (entry.key().to_vec(), entry.value().to_vec());
         let (value, _) = value.split_at(value.len() - 4);
         // The codec's field is the last of the optional fields.
-        let mut head = bytes[..entry.header.size() + 4].to_vec();
+        let mut head = bytes[..entry.layout.header_size() + 4].to_vec();
         head[6] |= 1;
         head[7] |= 0x80;
         head[8..12].copy_from_slice(&u32::try_from(value.len()).unwrap().to_be_bytes());

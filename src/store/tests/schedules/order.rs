@@ -133,7 +133,7 @@ fn entries(written: &Written, id: SegmentId, steps: &mut Vec<Step>) {
         && let Ok(Some(entry)) = Entry::decode(rest)
         && entry.check(Salt::new(id.0, offset as u64)).is_ok()
     {
-        let header = entry.header;
+        let header = entry.header().unwrap();
         let size = usize::try_from(header.entry_size()).unwrap();
         if header.is_put_or_delete() {
             let (call, whole) = written.origin(&(offset..offset + size));
