@@ -93,6 +93,10 @@ impl LogWriter {
             return Ok(());
         }
         room.cut(length)?;
+        if room.is_stored_to() {
+            // The sync would have to write-protect each page on its own. No one stores any more.
+            segment.release_pages();
+        }
         if !made(Mistake::SealNotSynced) {
             file.sync()?;
         }

@@ -11,7 +11,7 @@ fn write_everything(db: &Bitcask, round: u32) {
     for number in 0..30_u32 {
         db.put(number.to_be_bytes(), [7; 20]).unwrap();
         let ttl = WriteOptions::new().ttl(Duration::from_secs(u64::from(number + round)));
-        db.put_opt(number.to_le_bytes(), "expires", ttl).unwrap();
+        db.put_opt([number.to_be_bytes(), [1; 4]].concat(), "expires", ttl).unwrap();
         db.delete((number / 2).to_be_bytes()).unwrap();
         if number % 7 == 0 {
             db.sync().unwrap();
@@ -129,4 +129,28 @@ fn waiting_segments_give_up_their_hints() {
     assert!((32 << 10..100 << 10).contains(&largest), "{largest} bytes");
     db.inner.work();
     assert!(check_hints(&lab, &db) > 5);
+}
+
+/// A seal releases the pages that were stored to, so that its sync need not protect each of them.
+/// What was lent before stays the same.
+#[test]
+#[cfg(all(target_os = "linux", not(miri)))]
+fn a_seal_releases_the_pages_of_the_mapping() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = damaged_after_append(dir.path(), |_| ());
+    let lent = db.get(1_u32.to_be_bytes()).unwrap().unwrap();
+    let id = db.inner.writer().unwrap().log.lock().end().segment;
+    let path = Dir::new(dir.path().into()).log(id);
+    let resident = || {
+        let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+        let (_, map) = maps.split_once(path.to_str().unwrap()).unwrap();
+        let resident = map.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        resident.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    assert!(resident() > 0);
+    db.inner.log().unwrap().rotate_active().unwrap();
+    assert!(db.inner.seal_oldest().unwrap());
+    assert_eq!(resident(), 0);
+    assert_eq!(lent, [7; 100]);
+    assert!(resident() > 0);
 }
