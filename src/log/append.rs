@@ -97,7 +97,7 @@ impl LogWriter {
             draft.header = draft.header.with_mark(self.due_mark(log));
         }
         let (number, offset, end) =
-            Self::write(log, drafts, now).map_err(|error| self.poison(error))?;
+            self.write(log, drafts, now).map_err(|error| self.poison(error))?;
         let segment = self.context.segments.get(number, guard);
         let in_flight = segment.begin_append();
         log.waiters.appended(drafts, log.end);
@@ -120,14 +120,19 @@ impl LogWriter {
 
     /// Writes entries to the active segment, at time `now`. Returns the segment's number, and where
     /// the entries begin and end.
-    fn write(log: &mut Log, drafts: &[Draft<'_>], now: u64) -> Result<(u32, u64, Place)> {
-        let Some(ActiveSegment { active, number }) = &mut log.active else {
+    fn write(&self, log: &mut Log, drafts: &[Draft<'_>], now: u64) -> Result<(u32, u64, Place)> {
+        let Some(ActiveSegment { active, number, hint }) = &mut log.active else {
             unreachable!("`make_room` provides an active segment")
         };
         let offset = active.end().offset;
         for draft in drafts {
             log.last_timestamp = next_timestamp(log.last_timestamp, now);
-            active.append(draft, log.last_timestamp)?;
+            let place = active.append(draft, log.last_timestamp)?;
+            if let Some(hint) = hint {
+                hint.add_appended(&draft.header, place.offset, log.last_timestamp, || {
+                    draft.hash.unwrap_or_else(|| self.context.hasher.hash(draft.key()))
+                });
+            }
         }
         active.flush()?;
         if let Some(mark) = drafts.first().and_then(|draft| draft.header.mark) {
@@ -167,6 +172,7 @@ impl LogWriter {
             && active.is_time_to_go_ahead()
         {
             self.prepare_signal.wake();
+            log.limit_hints();
         }
         Ok(())
     }
@@ -193,7 +199,7 @@ impl LogWriter {
         }
         let mut draft = Draft::mark_only();
         draft.header = draft.header.with_mark(self.due_mark(&log));
-        Self::write(&mut log, &[draft], self.context.clock.now())
+        self.write(&mut log, &[draft], self.context.clock.now())
             .map_err(|error| self.poison(error))?;
         Ok(())
     }

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::fs;
 use crate::options::AppendMode;
 use crate::segment::header::{Kind, SegmentHeader};
+use crate::segment::hint::HintBuilder;
 use crate::segment::limit::Need;
 use crate::segment::write::active::Active;
 use crate::segment::write::room::AHEAD;
@@ -64,7 +65,8 @@ impl LogWriter {
     /// active one is nearly full.
     fn make_room_ahead(&self) -> Result<()> {
         let (active, end, prepared) = {
-            let log = self.lock();
+            let mut log = self.lock();
+            log.give_up_idle_hint();
             let Some(active) = log.active() else { return Ok(()) };
             let prepared = log.prepared.as_ref().map(|prepared| Arc::clone(prepared.room()));
             (Arc::clone(active.room()), active.end().offset, prepared)
@@ -211,7 +213,7 @@ impl LogWriter {
     /// Adds a segment to the set, which assigns the number by which slots name it.
     fn number(&self, active: Active) -> Result<ActiveSegment> {
         match self.context.segments.add(Arc::clone(active.segment())) {
-            Ok(number) => Ok(ActiveSegment { active, number }),
+            Ok(number) => Ok(ActiveSegment { active, number, hint: Some(HintBuilder::default()) }),
             Err(error) => {
                 let _ = self.give_up(&active);
                 Err(error)

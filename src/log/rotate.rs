@@ -30,6 +30,7 @@ impl LogWriter {
         let next_id = next.active.segment().id();
         if let Some(mut full) = log.active.replace(next) {
             let finished = full.active.finish(next_id, mark, timestamp);
+            full.hint.iter_mut().for_each(|hint| hint.end(timestamp));
             // Even if that failed: the segment is still part of the log.
             let rotated = Rotated::from(full);
             log.unsynced.push((rotated.segment.id(), rotated.file.clone()));

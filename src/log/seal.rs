@@ -29,13 +29,16 @@ impl LogWriter {
     pub(crate) fn seal_oldest(&self, publisher: &impl Publisher) -> Result<bool> {
         let _maintenance = self.lock_maintenance();
         let (oldest, next) = {
-            let log = self.lock();
-            (log.rotated.front().cloned(), log.after_oldest())
+            let mut log = self.lock();
+            (log.begin_seal(), log.after_oldest())
         };
         let Some(oldest) = oldest else { return Ok(false) };
         self.check()?;
         await_published(&oldest.segment, publisher);
-        self.seal(&oldest, next).map_err(|error| {
+        let sealed = self.seal(oldest, next);
+        let mut log = self.lock();
+        log.sealing_size = 0;
+        sealed.map_err(|error| {
             // Any other obstacle, such as a full disk, may be temporary: the segment stays
             // unsealed.
             if error.is_corruption() {
@@ -44,7 +47,6 @@ impl LogWriter {
                 self.poison_if_sync_failed(error)
             }
         })?;
-        let mut log = self.lock();
         log.sealed_oldest();
         log.waiters.synced();
         Ok(true)
@@ -70,15 +72,15 @@ impl LogWriter {
         sealed
     }
 
-    fn seal(&self, rotated: &Rotated, next: Option<SegmentId>) -> Result<()> {
-        let Rotated { segment, number, file, room, entries } = rotated;
+    fn seal(&self, rotated: Rotated, next: Option<SegmentId>) -> Result<()> {
+        let Rotated { segment, number, file, room, entries, hint } = rotated;
         let LogContext { fs, dir, clock, identity, hasher, manifest, .. } = &self.context;
         let (id, length) = (segment.id(), segment.size());
         let go_on = |manifest: &mut Manifest| {
             manifest.log = next.unwrap_or(manifest.bound);
             manifest.log_exists = next.is_some();
         };
-        if *entries == 0 {
+        if entries == 0 {
             // It may hold marks, which have timestamps too.
             let time = self.lock().last_timestamp();
             manifest.update(|manifest| {
@@ -87,15 +89,22 @@ impl LogWriter {
                 }
                 go_on(manifest);
             })?;
-            self.discard(*number, id);
+            self.discard(number, id);
             return Ok(());
         }
         room.cut(length)?;
+        if room.is_stored_to() {
+            // The sync would have to write-protect each page on its own. No one stores any more.
+            segment.release_pages();
+        }
         if !made(Mistake::SealNotSynced) {
             file.sync()?;
         }
         let source = HintSource { id, identity: *identity, length };
-        let hint = Hint::build(file, source, |key| hasher.hash(key))?;
+        let hint = match hint {
+            Some(gathered) => gathered.finish(),
+            None => Hint::build(&file, source, |key| hasher.hash(key))?,
+        };
         hint.write(fs, dir, source)?;
         // A thread that sees the segment as sealed also sees when it was sealed.
         segment.note_sealed(clock.running());

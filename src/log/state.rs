@@ -8,11 +8,16 @@ use super::commit::Unsynced;
 use super::waiters::Waiters;
 use crate::fs::File;
 use crate::mistake::{Mistake, made};
+use crate::segment::hint::HintBuilder;
 use crate::segment::write::active::Active;
 use crate::segment::write::room::Room;
 use crate::segment::{Place, Segment, SegmentId};
 use crate::stats::{Counters, Stats};
 use crate::sync::Instant;
+
+/// Number of bytes that the hints of the segments that are not sealed yet may take: as many as that
+/// of a full segment with a million entries.
+const HINTS_SIZE_MAX: usize = if cfg!(test) { 32 << 10 } else { 17 << 20 };
 
 /// The end of the log.
 #[derive(Debug)]
@@ -42,6 +47,10 @@ pub(crate) struct Log {
     pub(super) appends: u64,
     pub(super) deletes: u64,
     pub(super) appended_size: u64,
+    /// Size in bytes of the hint of the segment that is being sealed.
+    pub(super) sealing_size: usize,
+    /// Number of puts and deletes when the log was last looked at for idleness.
+    appends_seen: u64,
     /// Whether the store is closed, so that nothing more will be appended.
     is_closed: bool,
     /// The waiting followers.
@@ -53,6 +62,8 @@ pub(crate) struct Log {
 pub(crate) struct ActiveSegment {
     pub(crate) active: Active,
     pub(crate) number: u32,
+    /// The hint so far, unless it was given up. The seal then reads the segment.
+    pub(super) hint: Option<HintBuilder>,
 }
 
 /// A full segment that waits to be sealed.
@@ -64,6 +75,8 @@ pub(super) struct Rotated {
     pub(super) room: Arc<Room>,
     /// Number of puts and deletes in it.
     pub(super) entries: u64,
+    /// Everything that its hint lists, unless that was given up, or a seal has taken it.
+    pub(super) hint: Option<HintBuilder>,
 }
 
 /// An unsealed segment with entries. Sealing truncates its file, but never below this length.
@@ -75,9 +88,10 @@ pub(crate) struct UnsealedFile {
 }
 
 impl From<ActiveSegment> for Rotated {
-    fn from(ActiveSegment { active, number }: ActiveSegment) -> Self {
+    fn from(ActiveSegment { active, number, hint }: ActiveSegment) -> Self {
         let (segment, room) = (Arc::clone(active.segment()), Arc::clone(active.room()));
-        Self { segment, number, file: active.file().clone(), room, entries: active.entries() }
+        let (file, entries) = (active.file().clone(), active.entries());
+        Self { segment, number, file, room, entries, hint }
     }
 }
 
@@ -99,6 +113,8 @@ impl Log {
             appends: 0,
             deletes: 0,
             appended_size: 0,
+            sealing_size: 0,
+            appends_seen: 0,
             is_closed: false,
             waiters: Waiters::default(),
         }
@@ -198,6 +214,39 @@ impl Log {
     pub(super) fn after_oldest(&self) -> Option<SegmentId> {
         let rotated = self.rotated.get(1).map(|rotated| rotated.segment.id());
         rotated.or_else(|| self.active().map(|active| active.segment().id()))
+    }
+
+    /// Returns the oldest rotated segment with its hint, which the log then no longer has.
+    pub(super) fn begin_seal(&mut self) -> Option<Rotated> {
+        let oldest = self.rotated.front_mut()?;
+        let hint = oldest.hint.take();
+        self.sealing_size = hint.as_ref().map_or(0, HintBuilder::size);
+        Some(Rotated { hint, ..oldest.clone() })
+    }
+
+    /// Gives up the hint of the active segment if the hints in memory take more than they may.
+    pub(super) fn limit_hints(&mut self) {
+        if self.hints_size() > HINTS_SIZE_MAX
+            && let Some(ActiveSegment { hint, .. }) = &mut self.active
+        {
+            *hint = None;
+        }
+    }
+
+    /// Returns how much memory the hints of unsealed segments take, in bytes.
+    pub(crate) fn hints_size(&self) -> usize {
+        let rotated = self.rotated.iter().map(|rotated| &rotated.hint);
+        let hints = rotated.chain(self.active.as_ref().map(|current| &current.hint));
+        self.sealing_size + hints.flatten().map(HintBuilder::size).sum::<usize>()
+    }
+
+    /// Gives up the hint of the active segment if nothing was appended since the last call.
+    pub(super) fn give_up_idle_hint(&mut self) {
+        if std::mem::replace(&mut self.appends_seen, self.appends) == self.appends
+            && let Some(ActiveSegment { hint, .. }) = &mut self.active
+        {
+            *hint = None;
+        }
     }
 
     /// Removes the oldest rotated segment, which is sealed now.

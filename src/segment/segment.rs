@@ -137,6 +137,11 @@ impl Segment {
         self.bytes.advance(end);
     }
 
+    /// Releases the pages of a mapping; see [`Bytes::release_pages`].
+    pub(crate) fn release_pages(&self) {
+        self.bytes.release_pages();
+    }
+
     /// Reads the entry at an offset that a slot or a hint names. The caller must verify its
     /// checksum. Whatever sizes it states, the returned entry does not reach beyond the segment.
     #[expect(clippy::inline_always, reason = "every get calls this, from a few places")]

@@ -12,6 +12,7 @@
 
 mod file;
 mod known;
+mod pieces;
 #[cfg(test)]
 mod tests;
 
@@ -21,7 +22,7 @@ use std::sync::Arc;
 
 use super::header::Identity;
 use super::{FIRST_OFFSET, Segment, SegmentId, ignore_unknown_codec};
-use crate::entry::{ALIGNMENT, Flags};
+use crate::entry::{ALIGNMENT, Flags, Header};
 use crate::error::Result;
 use crate::fs::File;
 use crate::key_hash::KeyHash;
@@ -29,6 +30,7 @@ use crate::segment::read::scan;
 
 pub(crate) use file::HintFile;
 pub(crate) use known::SegmentHint;
+use pieces::Pieces;
 
 const SLOT_SIZE: usize = 16;
 /// Number of steps in which the summary records bytes by expiry.
@@ -156,10 +158,12 @@ impl Hint {
 
 /// Builds a hint from the entries of a segment, in the order of the log. A batch is listed only if
 /// it is complete.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct HintBuilder {
-    hint: Hint,
-    expiring: Vec<(u64, u64)>,
+    summary: Summary,
+    slots: Pieces<HintSlot>,
+    /// The expiries of entries, with their sizes.
+    expiring: Pieces<(u64, u64)>,
     /// The state before the current batch: the summary, the number of slots, and the number of
     /// expiries.
     before_batch: Option<(Summary, usize, usize)>,
@@ -168,29 +172,42 @@ pub(crate) struct HintBuilder {
 impl HintBuilder {
     pub(crate) fn add(&mut self, entry: &scan::Scanned<'_>, hash: impl Fn(&[u8]) -> KeyHash) {
         if !entry.continues() {
-            self.add_one(entry, hash);
+            self.add_read(entry, hash);
             self.before_batch = None;
             return;
         }
         if self.before_batch.is_none() {
-            let (summary, slots) = (self.hint.summary.clone(), self.hint.slots.len());
-            self.before_batch = Some((summary, slots, self.expiring.len()));
+            let (slots, expiring) = (self.slots.len(), self.expiring.len());
+            self.before_batch = Some((self.summary.clone(), slots, expiring));
         }
-        self.add_one(entry, hash);
+        self.add_read(entry, hash);
     }
 
-    fn add_one(&mut self, entry: &scan::Scanned<'_>, hash: impl Fn(&[u8]) -> KeyHash) {
-        let header = &entry.header;
-        let summary = &mut self.hint.summary;
+    fn add_read(&mut self, entry: &scan::Scanned<'_>, hash: impl Fn(&[u8]) -> KeyHash) {
+        let (header, timestamp) = (&entry.header, entry.header.timestamp);
+        self.add_appended(header, entry.offset, timestamp, || hash(entry.key));
+    }
+
+    /// Adds an entry when it is appended. The batches of a segment that is appended to are complete
+    /// when it is sealed.
+    #[inline]
+    pub(crate) fn add_appended(
+        &mut self,
+        header: &Header,
+        offset: u64,
+        timestamp: u64,
+        hash: impl FnOnce() -> KeyHash,
+    ) {
+        let summary = &mut self.summary;
         if summary.first_timestamp == 0 {
-            summary.first_timestamp = header.timestamp;
+            summary.first_timestamp = timestamp;
         }
-        summary.first_timestamp = summary.first_timestamp.min(header.timestamp);
-        summary.last_timestamp = summary.last_timestamp.max(header.timestamp);
+        summary.first_timestamp = summary.first_timestamp.min(timestamp);
+        summary.last_timestamp = summary.last_timestamp.max(timestamp);
         if !header.is_put_or_delete() {
             return;
         }
-        let (size, hash) = (header.entry_size(), hash(entry.key));
+        let size = header.entry_size();
         summary.entries += 1;
         if header.is_tombstone() {
             summary.tombstones += 1;
@@ -198,31 +215,38 @@ impl HintBuilder {
         }
         summary.key_size += u64::from(header.key_size);
         summary.value_size += u64::from(header.value_size);
-        self.expiring.extend(header.expiry.map(|expiry| (expiry, size)));
-        self.hint.slots.push(HintSlot::new(hash, entry.offset, size, header.flags));
+        if let Some(expiry) = header.expiry {
+            self.expiring.push((expiry, size));
+        }
+        self.slots.push(HintSlot::new(hash(), offset, size, header.flags));
     }
 
     /// Records the timestamp of the segment's end entry.
     pub(crate) fn end(&mut self, timestamp: u64) {
-        let last = &mut self.hint.summary.last_timestamp;
+        let last = &mut self.summary.last_timestamp;
         *last = timestamp.max(*last);
     }
 
-    pub(crate) fn finish(mut self) -> Hint {
-        if let Some((summary, slots, expiring)) = self.before_batch.take() {
-            self.hint.summary = summary;
-            self.hint.slots.truncate(slots);
-            self.expiring.truncate(expiring);
-        }
-        self.hint.slots.sort_unstable_by(HintSlot::order);
-        self.expiring.sort_unstable();
-        let step_len = self.expiring.len().div_ceil(EXPIRY_STEPS).max(1);
+    /// Returns how much memory the lists take, in bytes.
+    pub(crate) fn size(&self) -> usize {
+        self.slots.len() * size_of::<HintSlot>() + self.expiring.len() * size_of::<(u64, u64)>()
+    }
+
+    pub(crate) fn finish(self) -> Hint {
+        let Self { summary, slots, expiring, before_batch } = self;
+        let whole = (summary, slots.len(), expiring.len());
+        let (mut summary, slots_len, expiring_len) = before_batch.unwrap_or(whole);
+        let mut slots = slots.into_vec(slots_len);
+        slots.sort_unstable_by(HintSlot::order);
+        let mut expiring = expiring.into_vec(expiring_len);
+        expiring.sort_unstable();
+        let step_len = expiring.len().div_ceil(EXPIRY_STEPS).max(1);
         let step = |step: &[(u64, u64)]| {
             let expiry = step.last().map_or(0, |(expiry, _)| *expiry);
             (expiry, step.iter().map(|(_, size)| size).sum())
         };
-        self.hint.summary.expiring = self.expiring.chunks(step_len).map(step).collect();
-        self.hint
+        summary.expiring = expiring.chunks(step_len).map(step).collect();
+        Hint { summary, slots }
     }
 }
 

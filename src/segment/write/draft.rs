@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::codec::Compressor;
 use crate::entry::{BodySum, Flags, Header};
+use crate::key_hash::KeyHash;
 use crate::segment::read::pick::LiveEntry;
 
 /// An entry that lacks only its place, its timestamp and its mark.
@@ -14,6 +15,8 @@ pub(crate) struct Draft<'a> {
     /// The value as it is stored. Owned if it was compressed for this entry.
     pub(super) value: Cow<'a, [u8]>,
     pub(super) body: BodySum,
+    /// The key's hash, if the writer has computed it already.
+    pub(crate) hash: Option<KeyHash>,
     /// Whether it takes over the expiry of the entry that it replaces.
     pub(crate) keeps_expiry: bool,
 }
@@ -39,7 +42,7 @@ impl<'a> Draft<'a> {
         });
         let Some((header, stored)) = compressed else { return Self::put(key, value, expiry) };
         let body = BodySum::of(key, &stored);
-        Self { header, key, value: Cow::Owned(stored), body, keeps_expiry: false }
+        Self { header, key, value: Cow::Owned(stored), body, hash: None, keeps_expiry: false }
     }
 
     /// Returns the size of a put's entry in bytes, if nothing is compressed and the entry carries
@@ -57,7 +60,7 @@ impl<'a> Draft<'a> {
     pub(crate) fn copy(picked: &LiveEntry<'a>, collides: bool) -> Self {
         let LiveEntry { key, value, ref body, .. } = *picked;
         let (header, value) = (picked.header.for_copy(collides), Cow::Borrowed(value));
-        Self { header, key, value, body: body.clone(), keeps_expiry: false }
+        Self { header, key, value, body: body.clone(), hash: None, keeps_expiry: false }
     }
 
     /// Drafts a put of a value that is already in the store, with another expiry. `value` is the
@@ -70,7 +73,7 @@ impl<'a> Draft<'a> {
     ) -> Self {
         let header = stored.for_copy(false).with_expiry(expiry);
         let (value, body) = (Cow::Borrowed(value), BodySum::of(key, value));
-        Self { header, key, value, body, keeps_expiry: false }
+        Self { header, key, value, body, hash: None, keeps_expiry: false }
     }
 
     /// Drafts an entry that only carries a mark.
@@ -85,7 +88,7 @@ impl<'a> Draft<'a> {
 
     fn new(flags: Flags, key: &'a [u8], value: &'a [u8]) -> Self {
         let (header, body) = (header(flags, key, value), BodySum::of(key, value));
-        Self { header, key, value: Cow::Borrowed(value), body, keeps_expiry: false }
+        Self { header, key, value: Cow::Borrowed(value), body, hash: None, keeps_expiry: false }
     }
 
     fn with_expiry(mut self, expiry: Option<u64>) -> Self {

@@ -70,6 +70,11 @@ impl Room {
         self.ready.load(Ordering::Acquire)
     }
 
+    /// Returns whether bytes are stored through a mapping.
+    pub(crate) fn is_stored_to(&self) -> bool {
+        self.map.is_some()
+    }
+
     /// Returns the offset below which disk space has been allocated.
     pub(crate) fn allocated(&self) -> u64 {
         self.allocated.load(Ordering::Acquire)

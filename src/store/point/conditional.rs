@@ -169,6 +169,7 @@ impl Inner {
             }
             let others = found.others || earlier;
             draft.header.flags = draft.header.flags.with_if(others, Flags::COLLIDES);
+            draft.hash = Some(*hash);
             if draft.keeps_expiry {
                 self.keep_expiry(draft, found.own.as_ref());
             }

@@ -119,6 +119,7 @@ impl Inner {
             return Ok(false);
         }
         draft.header.flags = draft.header.flags.with_if(*others, Flags::COLLIDES);
+        draft.hash = Some(hash);
         if draft.keeps_expiry {
             self.keep_expiry(draft, own.as_ref());
         }

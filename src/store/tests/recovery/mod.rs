@@ -14,5 +14,6 @@ pub(crate) mod marks;
 pub(crate) mod next_segment;
 pub(crate) mod open_attempt;
 pub(crate) mod regressions;
+pub(crate) mod sealing;
 pub(crate) mod times;
 pub(crate) mod torn;
