@@ -37,6 +37,27 @@ impl KeyHash {
     }
 }
 
+/// Returns whether two of the hashes are equal.
+pub(crate) fn has_twins(hashes: &[KeyHash]) -> bool {
+    // A hash table of indices into `hashes`, each one higher; zero is empty. At most half full.
+    let mut table = vec![0_u32; (2 * hashes.len()).next_power_of_two()];
+    let mask = table.len() - 1;
+    let low_bits = |hash: &KeyHash| usize::try_from(hash.fingerprint & mask as u64);
+    for (number, hash) in (1..).zip(hashes) {
+        let mut at = low_bits(hash).unwrap_or_default();
+        while let Some(other) = table.get(at).filter(|other| **other > 0) {
+            if hashes.get(*other as usize - 1) == Some(hash) {
+                return true;
+            }
+            at = (at + 1) & mask;
+        }
+        if let Some(free) = table.get_mut(at) {
+            *free = number;
+        }
+    }
+    false
+}
+
 /// Hashes keys with a store's seed.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KeyHasher {
@@ -94,6 +115,23 @@ mod tests {
         assert_eq!(bucket(2), 0);
         assert_eq!(bucket(u64::MAX), 9);
         assert!((0..100).is_sorted_by_key(|step| bucket(step << 44)));
+    }
+
+    #[test]
+    fn equal_hashes_are_found_among_many() {
+        let hashes: Vec<_> =
+            (0..1000_u32).map(|key| KeyHasher::new(1).hash(&key.to_be_bytes())).collect();
+        for len in [0, 1, 2, 3, 1000] {
+            assert!(!has_twins(&hashes[..len]));
+        }
+        for at in [0, 1, 500, 998] {
+            let mut hashes = hashes.clone();
+            hashes[at] = hashes[999];
+            assert!(has_twins(&hashes));
+            // The extra bits count, too.
+            hashes[at].extra ^= 1;
+            assert!(!has_twins(&hashes));
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //!   the publication, so for every key the keydir has the order of the log.
 //! - A shard has to be filled before it is used. When and from what is decided elsewhere.
 
+mod locked;
 #[cfg(all(test, loom))]
 mod loom_tests;
 mod memory;
@@ -14,6 +15,7 @@ mod shard;
 mod slot;
 mod table;
 
+pub(crate) use locked::{LockedShards, ShardSet};
 pub(crate) use shard::Shard;
 
 use crate::epoch::{Collector, Guard};
@@ -155,31 +157,6 @@ impl Keydir {
             Some(home) => home,
             None => unreachable!("shard {number} is out of range"),
         }
-    }
-}
-
-/// Several shards, locked.
-#[derive(Debug)]
-pub(crate) struct LockedShards<'a>(Vec<Shard<'a>>);
-
-impl<'a> LockedShards<'a> {
-    /// Takes shards that were locked in ascending order.
-    pub(crate) fn new(shards: Vec<Shard<'a>>) -> Self {
-        Self(shards)
-    }
-
-    /// Returns the shard of a key, which must be among them.
-    pub(crate) fn of(&mut self, hash: KeyHash) -> &mut Shard<'a> {
-        let found = self.0.binary_search_by_key(&hash.shard(), Shard::number);
-        match found.ok().and_then(|at| self.0.get_mut(at)) {
-            Some(shard) => shard,
-            None => unreachable!("the shard of {hash:?} was not locked"),
-        }
-    }
-
-    /// Empties the shards, as of a time in the log.
-    pub(crate) fn clear(&mut self, time: u64) {
-        self.0.iter_mut().for_each(|shard| shard.clear(time));
     }
 }
 

@@ -96,6 +96,12 @@ impl<'a> Draft<'a> {
         self
     }
 
+    /// Adds the hash that the caller has computed.
+    pub(crate) fn with_hash(mut self, hash: KeyHash) -> Self {
+        self.hash = Some(hash);
+        self
+    }
+
     pub(crate) fn key(&self) -> &'a [u8] {
         self.key
     }

@@ -6,9 +6,8 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use super::conditional::has_twins;
 use crate::error::Result;
-use crate::key_hash::KeyHash;
+use crate::key_hash::{KeyHash, has_twins};
 use crate::options::{Lifetime, WriteOptions};
 use crate::segment::write::draft::Draft;
 use crate::store::Bitcask;
@@ -40,16 +39,28 @@ use crate::store::Bitcask;
 #[must_use = "a batch does nothing until it is written"]
 pub struct Batch {
     changes: Vec<BatchChange>,
+    /// The keys and values, one after the other.
+    bytes: Vec<u8>,
     /// Total size of the entries in the log, in bytes.
     size: u64,
 }
 
-/// One change of a key.
+/// One change of a key. Its key and its value are in the bytes of the batch, next to each other.
 #[derive(Clone)]
 struct BatchChange {
-    key: Vec<u8>,
+    start: usize,
+    key_size: usize,
     /// `None` for a delete.
-    value: Option<Vec<u8>>,
+    value_size: Option<usize>,
+    options: WriteOptions,
+}
+
+/// The last change of a key in a batch.
+struct LastChange<'a> {
+    key: &'a [u8],
+    value: Option<&'a [u8]>,
+    hash: KeyHash,
+    /// The options that result from all changes of the key.
     options: WriteOptions,
 }
 
@@ -90,7 +101,7 @@ impl Batch {
         value: impl AsRef<[u8]>,
         options: WriteOptions,
     ) -> &mut Self {
-        self.change(key.as_ref(), Some(value.as_ref().to_vec()), options)
+        self.change(key.as_ref(), Some(value.as_ref()), options)
     }
 
     /// Adds a delete; the key need not exist.
@@ -102,6 +113,7 @@ impl Batch {
     /// Removes all changes, and keeps the allocated memory.
     pub fn clear(&mut self) {
         self.changes.clear();
+        self.bytes.clear();
         self.size = 0;
     }
 
@@ -134,40 +146,59 @@ impl Batch {
         self.size
     }
 
-    fn change(&mut self, key: &[u8], value: Option<Vec<u8>>, options: WriteOptions) -> &mut Self {
+    fn change(&mut self, key: &[u8], value: Option<&[u8]>, options: WriteOptions) -> &mut Self {
         let expires = options.lifetime != Lifetime::OfStore;
-        self.size += Draft::put_size(key, value.as_deref().unwrap_or_default(), expires);
-        self.changes.push(BatchChange { key: key.to_vec(), value, options });
+        self.size += Draft::put_size(key, value.unwrap_or_default(), expires);
+        let (start, value_size) = (self.bytes.len(), value.map(<[u8]>::len));
+        self.changes.push(BatchChange { start, key_size: key.len(), value_size, options });
+        self.bytes.extend_from_slice(key);
+        self.bytes.extend_from_slice(value.unwrap_or_default());
         self
     }
 
-    /// Returns the last change of each key, with the options that result from all changes of the
-    /// key.
-    fn last_changes(&self, hash: impl Fn(&[u8]) -> KeyHash) -> Vec<(&BatchChange, WriteOptions)> {
-        let all: Vec<_> = self.changes.iter().map(|change| hash(&change.key)).collect();
-        if !has_twins(&all) {
-            return self.changes.iter().map(|change| (change, change.options)).collect();
-        }
-        let mut last = HashMap::with_capacity(self.changes.len());
-        for (at, change) in self.changes.iter().enumerate() {
-            let options = match last.get(change.key.as_slice()) {
-                Some(&(_, earlier, is_put)) => change.options.following(earlier, is_put),
-                None => change.options,
-            };
-            last.insert(change.key.as_slice(), (at, options, change.value.is_some()));
-        }
-        let changes = self.changes.iter().enumerate();
-        let last_of_key = |(at, change): (usize, &'_ BatchChange)| {
-            let (last_at, options, _) = *last.get(change.key.as_slice())?;
-            (last_at == at).then_some(options)
-        };
-        changes.filter_map(|it| Some((it.1, last_of_key(it)?))).collect()
+    /// Returns the key and the value of a change.
+    fn key_and_value(&self, change: &BatchChange) -> (&[u8], Option<&[u8]>) {
+        let (key, rest) = self
+            .bytes
+            .get(change.start..)
+            .and_then(|bytes| bytes.split_at_checked(change.key_size))
+            .unwrap_or_default();
+        (key, change.value_size.map(|size| rest.get(..size).unwrap_or_default()))
+    }
+
+    /// Returns the last change of each key.
+    fn last_changes(&self, hash: impl Fn(&[u8]) -> KeyHash) -> Vec<LastChange<'_>> {
+        let changes = self.changes.iter().map(|change| {
+            let (key, value) = self.key_and_value(change);
+            LastChange { key, value, hash: hash(key), options: change.options }
+        });
+        let changes: Vec<_> = changes.collect();
+        let hashes: Vec<_> = changes.iter().map(|change| change.hash).collect();
+        if has_twins(&hashes) { without_earlier(changes) } else { changes }
     }
 
     /// Returns whether any change makes the whole batch durable.
     fn asks_to_be_durable(&self) -> bool {
         self.changes.iter().any(|change| change.options.durable == Some(true))
     }
+}
+
+/// Removes all changes of a key but the last, which takes over their options.
+fn without_earlier(mut changes: Vec<LastChange<'_>>) -> Vec<LastChange<'_>> {
+    let mut last = HashMap::with_capacity(changes.len());
+    for (at, change) in changes.iter_mut().enumerate() {
+        if let Some((_, earlier, is_put)) = last.get(change.key) {
+            change.options = change.options.following(*earlier, *is_put);
+        }
+        last.insert(change.key, (at, change.options, change.value.is_some()));
+    }
+    let mut at = 0;
+    changes.retain(|change| {
+        let is_last = last.get(change.key).is_some_and(|(last_at, ..)| *last_at == at);
+        at += 1;
+        is_last
+    });
+    changes
 }
 
 /// Shows only sizes: keys and values may be large, and they are private.
@@ -259,8 +290,9 @@ impl Bitcask {
             options.durable = Some(true);
         }
         let changes = batch.last_changes(|key| inner.keydir.hash(key));
-        let drafts = changes.iter().map(|(change, own)| {
-            inner.draft(&change.key, change.value.as_deref(), options.of_change(*own))
+        let drafts = changes.iter().map(|change| {
+            let options = options.of_change(change.options);
+            inner.draft(change.hash, change.key, change.value, options)
         });
         let drafts = drafts.collect::<Result<_>>()?;
         inner.change_atomically(&[], drafts, options, |_| Ok(true))?;

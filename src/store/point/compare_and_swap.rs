@@ -178,7 +178,7 @@ impl Inner {
         options: WriteOptions,
     ) -> Result<Result<(), CompareAndSwapError>> {
         self.writer()?;
-        let drafts = vec![self.draft(key, value, options)?];
+        let drafts = vec![self.draft(self.keydir.hash(key), key, value, options)?];
         let conditions = [Condition { key, expected }];
         let mut refusal = CompareAndSwapError { current: None, version: None };
         let is_made = self.change_or_refuse(

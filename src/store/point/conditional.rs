@@ -19,13 +19,16 @@ use crate::clock::Deadline;
 use crate::entry::Flags;
 use crate::epoch::Guard;
 use crate::error::{Error, Result};
-use crate::key_hash::KeyHash;
+use crate::key_hash::{KeyHash, has_twins};
 use crate::keydir::{Address, LockedShards};
 use crate::log::{BATCH_SIZE_LIMIT, Log};
 use crate::mistake::{Mistake, made};
 use crate::options::WriteOptions;
 use crate::segment::write::draft::Draft;
 use crate::store::Inner;
+
+/// Prefetch distance, in changes.
+const READ_AHEAD: usize = 8;
 
 /// A condition on a key that must hold for changes to be applied.
 #[derive(Debug)]
@@ -73,19 +76,16 @@ impl Inner {
         let writer = self.writer()?;
         let guard = self.pin();
         let writing = guard.write();
-        let hash = |key| {
-            let hash = self.keydir.hash(key);
-            self.keydir.prefetch(hash, &guard);
-            hash
-        };
         let condition_hashes: Vec<_> =
-            conditions.iter().map(|condition| hash(condition.key)).collect();
-        let draft_hashes: Vec<_> = drafts.iter().map(|draft| hash(draft.key())).collect();
-        let mut shards =
-            self.shards(condition_hashes.iter().chain(&draft_hashes).map(|hash| hash.shard()))?;
+            conditions.iter().map(|condition| self.keydir.hash(condition.key)).collect();
+        let known = |draft: &Draft<'_>| draft.hash.unwrap_or_else(|| self.keydir.hash(draft.key()));
+        let draft_hashes: Vec<_> = drafts.iter().map(known).collect();
+        let hashes = || condition_hashes.iter().chain(&draft_hashes);
+        hashes().for_each(|hash| self.keydir.prefetch(*hash, &guard));
+        let mut shards = self.shards(hashes().map(|hash| hash.shard()))?;
         let mut until = Deadline::NEVER;
-        for (condition, hash) in conditions.iter().zip(condition_hashes) {
-            let found = self.find(shards.of(hash), hash, condition.key, &guard)?;
+        for (condition, hash) in conditions.iter().zip(&condition_hashes) {
+            let found = self.find(shards.of(*hash), *hash, condition.key, &guard)?;
             let current = found.own.map(|(_, located)| located).filter(|it| !it.expired);
             if !self.holds(&condition.expected, current.as_ref())? {
                 refuse(current.as_ref())?;
@@ -158,6 +158,9 @@ impl Inner {
         let mut put = has_twins(hashes).then(HashSet::new);
         for (at, hash) in hashes.iter().enumerate() {
             let Some(draft) = drafts.get_mut(at) else { break };
+            if let Some(soon) = hashes.get(at + READ_AHEAD) {
+                self.prefetch_entry(*soon, guard);
+            }
             let found = self.find(shards.of(*hash), *hash, draft.key(), guard)?;
             let tombstone = draft.header.is_tombstone();
             if tombstone && (found.own.is_none() || made(Mistake::DeletesForgotten)) {
@@ -169,7 +172,6 @@ impl Inner {
             }
             let others = found.others || earlier;
             draft.header.flags = draft.header.flags.with_if(others, Flags::COLLIDES);
-            draft.hash = Some(*hash);
             if draft.keeps_expiry {
                 self.keep_expiry(draft, found.own.as_ref());
             }
@@ -192,11 +194,4 @@ impl Inner {
         }
         Ok(old)
     }
-}
-
-/// Returns whether two of the hashes are equal.
-pub(super) fn has_twins(hashes: &[KeyHash]) -> bool {
-    let mut sorted = hashes.to_vec();
-    sorted.sort_unstable();
-    !sorted.is_sorted_by(|a, b| a < b)
 }

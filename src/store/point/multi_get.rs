@@ -114,9 +114,14 @@ impl Inner {
             self.keydir.prefetch(*hash, guard);
         }
         let used = hashes.iter().take(group.len());
-        for address in used.filter_map(|hash| self.keydir.likely(*hash, guard)) {
+        used.for_each(|hash| self.prefetch_entry(*hash, guard));
+        hashes
+    }
+
+    /// Prefetches the entry that a lookup of a key most likely reads.
+    pub(super) fn prefetch_entry(&self, hash: KeyHash, guard: &Guard<'_>) {
+        if let Some(address) = self.keydir.likely(hash, guard) {
             self.segments.get(address.segment, guard).prefetch(address.offset);
         }
-        hashes
     }
 }

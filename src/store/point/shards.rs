@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use crate::error::Result;
-use crate::keydir::{LockedShards, SHARD_COUNT, Shard};
+use crate::keydir::{LockedShards, SHARD_COUNT, Shard, ShardSet};
 use crate::store::Inner;
 
 impl Inner {
@@ -40,10 +40,8 @@ impl Inner {
 
     /// Locks several shards.
     pub(crate) fn shards(&self, numbers: impl Iterator<Item = usize>) -> Result<LockedShards<'_>> {
-        let mut numbers: Vec<usize> = numbers.collect();
-        numbers.sort_unstable();
-        numbers.dedup();
-        let shards: Result<_> = numbers.into_iter().map(|number| self.shard(number)).collect();
+        let set: ShardSet = numbers.collect();
+        let shards: Result<_> = set.numbers().map(|number| self.shard(number)).collect();
         shards.map(LockedShards::new)
     }
 

@@ -164,7 +164,7 @@ impl Inner {
         options: WriteOptions,
     ) -> Result<bool> {
         self.writer()?;
-        let draft = self.draft(key, value, options)?;
+        let draft = self.draft(self.keydir.hash(key), key, value, options)?;
         let condition = [Condition { key, expected }];
         let is_made = self.change_atomically(&condition, vec![draft], options, |_| Ok(true))?;
         if !is_made {

@@ -105,7 +105,7 @@ impl Inner {
         // Fetches the table's memory while the checksum of key and value is computed.
         self.keydir.prefetch(hash, &guard);
         // The results are not moved out, since that would copy them.
-        let mut drafted = self.draft(key, value, options);
+        let mut drafted = self.draft(hash, key, value, options);
         let Ok(draft) = &mut drafted else { return drafted.map(|_| false) };
         let mut shard = self.shard(hash.shard())?;
         let found = self.find(&shard, hash, key, &guard);
@@ -119,7 +119,6 @@ impl Inner {
             return Ok(false);
         }
         draft.header.flags = draft.header.flags.with_if(*others, Flags::COLLIDES);
-        draft.hash = Some(hash);
         if draft.keeps_expiry {
             self.keep_expiry(draft, own.as_ref());
         }
@@ -157,6 +156,7 @@ impl Inner {
     #[inline]
     pub(crate) fn draft<'a>(
         &self,
+        hash: KeyHash,
         key: &'a [u8],
         value: Option<&'a [u8]>,
         options: WriteOptions,
@@ -167,7 +167,7 @@ impl Inner {
         if size > limit {
             return Err(Error::KeyTooLarge { size, limit });
         }
-        let Some(value) = value else { return Ok(Draft::tombstone(key)) };
+        let Some(value) = value else { return Ok(Draft::tombstone(key).with_hash(hash)) };
         let (size, limit) = (value.len() as u64, self.options.value_size_limit);
         if size > limit {
             return Err(Error::ValueTooLarge { size, limit });
@@ -180,7 +180,7 @@ impl Inner {
             _ => Draft::put(key, value, expiry),
         };
         draft.keeps_expiry = options.keep_ttl;
-        Ok(draft)
+        Ok(draft.with_hash(hash))
     }
 
     /// Returns when a key that is put now expires.

@@ -136,7 +136,7 @@ pub(super) fn back_off(attempt: u32) {
 
 fn drafts_of<'a>(inner: &Inner, writes: &'a Writes) -> Result<Vec<Draft<'a>>> {
     let draft = |(key, write): (&'a Vec<u8>, &'a Write)| {
-        inner.draft(key, write.value.as_deref(), write.options)
+        inner.draft(inner.keydir.hash(key), key, write.value.as_deref(), write.options)
     };
     writes.iter().map(draft).collect()
 }

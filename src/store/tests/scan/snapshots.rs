@@ -358,7 +358,9 @@ fn a_snapshot_waits_for_unpublished_writes() {
     std::thread::scope(|scope| {
         let mut shard = inner.shard(hash.shard()).unwrap();
         let own = inner.find(&shard, hash, b"k", &guard).unwrap().own;
-        let mut drafts = [inner.draft(b"k", Some(b"new"), WriteOptions::new()).unwrap()];
+        let mut drafts = [inner
+            .draft(inner.keydir.hash(b"k"), b"k", Some(b"new"), WriteOptions::new())
+            .unwrap()];
         let log = &inner.writer().unwrap().log;
         let appended = log.append(&mut log.lock(), &mut drafts, &guard).unwrap();
         let taken = scope.spawn(|| db.snapshot());
