@@ -149,6 +149,13 @@ impl Cell {
 #[repr(align(64))]
 struct Bucket([Cell; BUCKET_LEN]);
 
+impl Bucket {
+    /// Returns the first cell that was never used.
+    fn unused(&self) -> Option<&Cell> {
+        self.0.iter().find(|cell| cell.fingerprint.load(Ordering::Relaxed) == EMPTY)
+    }
+}
+
 /// The unit of tables: two buckets, for the sake of alignment.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -276,8 +283,20 @@ impl<'a> Table<'a> {
     /// Copies all slots into an empty table. Bucket numbers rise with the fingerprint in tables of
     /// any length, so this is one sweep over both.
     pub(super) fn copy_to(self, other: Table<'_>) {
-        for (_, slot) in self.slots() {
-            other.insert_slot(slot);
+        let len = other.buckets_len();
+        for bucket in self.pairs.iter().flat_map(|pair| &pair.0) {
+            for cell in &bucket.0 {
+                let fingerprint = cell.fingerprint.load(Ordering::Acquire);
+                if fingerprint <= REMOVED {
+                    continue;
+                }
+                let slot = cell.load_word(fingerprint);
+                // Nearly all slots find room in their first bucket.
+                match other.bucket(slot.hash().bucket(len)).and_then(Bucket::unused) {
+                    Some(unused) => unused.store(slot),
+                    None => drop(other.insert_slot(slot)),
+                }
+            }
         }
     }
 
