@@ -34,8 +34,8 @@ pub(super) struct Home {
 /// Ratio of a table's length to the needed length from which the table shrinks.
 const SHRINK_FROM: usize = 4;
 
-/// Number of free slots from which a table is replaced ahead of the writer that would need to. Other
-/// shards get thousands of puts for each put of one shard, so this is enough time.
+/// Number of free slots from which a table is replaced ahead of the writer that would need to.
+/// Other shards get thousands of puts for each put of one shard, so this is enough time.
 const SPARE: usize = 16;
 /// Number of bucket pairs from which it is worth replacing a table ahead.
 const AHEAD_FROM: usize = if cfg!(test) { 8 } else { 64 };
