@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use memmap2::{MmapOptions, MmapRaw};
 
+use super::crowded::Crowded;
 #[cfg(not(all(test, any(loom, shuttle))))]
 use super::slot::NO_SLOTS;
 use super::slot::Pair;
@@ -35,6 +36,10 @@ const CHUNK_MAX: usize = 64 << 20;
 /// Size in bytes from which a mapping is advised to use huge pages: up to half of a lookup's cost
 /// can be the page-table walk.
 const HUGE_FROM: usize = 4 << 20;
+/// Size in bytes of a huge page. Where they are larger, less is prepared.
+const HUGE_SIZE: usize = 2 << 20;
+/// The part of a mapping that is prepared ahead of the tables.
+const AHEAD_PART: usize = 32;
 
 /// A length that fits in seven bits: 4, 5, 6 or 7 quarters of a power of two, rounded down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -65,9 +70,20 @@ impl Length {
     }
 }
 
-/// The source of large tables. Lock 8.
+/// The source of large tables.
 #[derive(Debug, Default)]
-pub(super) struct Arena(Mutex<Option<Arc<MappedChunk>>>);
+pub(super) struct Arena {
+    /// Lock 8.
+    chunks: Mutex<Chunks>,
+    pub(super) crowded: Crowded,
+}
+
+/// The mapping that tables are carved from, and the one that comes next, if it is prepared.
+#[derive(Debug, Default)]
+struct Chunks {
+    current: Option<Arc<MappedChunk>>,
+    next: Option<Arc<MappedChunk>>,
+}
 
 /// A mapping of zeroed memory. It is unmapped when no table lies in it any more.
 #[derive(Debug)]
@@ -81,6 +97,8 @@ struct MappedChunk {
 struct Pages {
     /// Number of bytes carved off the chunk so far.
     used: usize,
+    /// The end of the bytes that are prepared.
+    ready: usize,
     /// Number of tables in each page. A page of a megabyte has room for 2,048.
     tables: Box<[u16]>,
     size: usize,
@@ -126,8 +144,30 @@ impl MappedChunk {
         }
         let page_size = page_size();
         let tables = vec![0; size.div_ceil(page_size)].into();
-        let pages = Mutex::new(Pages { used: 0, tables, size: page_size });
+        let pages = Mutex::new(Pages { used: 0, ready: 0, tables, size: page_size });
         Some(Self { map: MmapRaw::from(map), pages })
+    }
+
+    /// Has the kernel provide huge pages for the next tables, which may take milliseconds. Returns
+    /// whether the chunk has no room for all that should be ready.
+    fn prepare(&self) -> bool {
+        let size = self.map.len();
+        let (from, until, is_last) = {
+            let mut pages = self.pages.lock();
+            // Pages below `used` were touched, or are being returned.
+            let from = pages.ready.max(pages.used.next_multiple_of(HUGE_SIZE));
+            let until = (pages.used + size / AHEAD_PART).next_multiple_of(HUGE_SIZE);
+            pages.ready = pages.ready.max(until.min(size));
+            (from, until.min(size), until >= size)
+        };
+        #[cfg(target_os = "linux")]
+        if size >= HUGE_FROM && from < until {
+            // If that fails, the pages come when they are touched.
+            let _ = self.map.advise_range(memmap2::Advice::PopulateWrite, from, until - from);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = (from, until);
+        is_last
     }
 
     /// Carves a table off, or returns `None` if there is no room.
@@ -178,17 +218,46 @@ impl Arena {
 
     /// Carves a table off a mapping, or returns `None` if no mapping can be had.
     fn cut(&self, layout: Layout) -> Option<(NonNull<Pair>, Arc<MappedChunk>)> {
-        let mut current = self.0.lock();
-        let cut = current.as_ref().and_then(|chunk| chunk.cut(layout.size()));
-        let first = if let Some(first) = cut {
-            first
-        } else {
-            let last = current.as_ref().map_or(CHUNK_MIN / 2, |chunk| chunk.map.len());
-            let size = (last * 2).clamp(CHUNK_MIN, CHUNK_MAX).max(layout.size());
-            let chunk = current.insert(Arc::new(MappedChunk::new(size)?));
-            chunk.cut(layout.size())?
+        let size = layout.size();
+        let mut chunks = self.chunks.lock();
+        if let Some(current) = &chunks.current
+            && let Some(first) = current.cut(size)
+        {
+            return Some((first, Arc::clone(current)));
+        }
+        let prepared = chunks.next.take().filter(|next| next.map.len() >= size);
+        let next = match prepared {
+            Some(next) => next,
+            None => Arc::new(MappedChunk::new(chunks.next_size().max(size))?),
         };
-        Some((first, Arc::clone(current.as_ref()?)))
+        let first = next.cut(size)?;
+        chunks.current = Some(Arc::clone(&next));
+        Some((first, next))
+    }
+
+    /// Prepares memory for the tables that are needed next, in stores that have many.
+    pub(super) fn prepare(&self) {
+        let Some(current) = self.chunks.lock().current.clone() else { return };
+        let is_last = current.map.len() >= HUGE_FROM && current.prepare();
+        if !is_last || self.chunks.lock().next.is_some() {
+            return;
+        }
+        let size = self.chunks.lock().next_size();
+        let Some(next) = MappedChunk::new(size) else { return };
+        next.prepare();
+        let mut chunks = self.chunks.lock();
+        // Tables may have been carved from another one meanwhile.
+        if chunks.current.as_ref().is_some_and(|now| Arc::ptr_eq(now, &current)) {
+            chunks.next = Some(Arc::new(next));
+        }
+    }
+}
+
+impl Chunks {
+    /// Returns the size of the mapping after the current one, in bytes.
+    fn next_size(&self) -> usize {
+        let last = self.current.as_ref().map_or(CHUNK_MIN / 2, |chunk| chunk.map.len());
+        (last * 2).clamp(CHUNK_MIN, CHUNK_MAX)
     }
 }
 
@@ -394,7 +463,7 @@ mod tests {
 
     #[test]
     fn a_page_is_freed_with_the_last_table_in_it() {
-        let mut pages = Pages { used: 0, tables: vec![0; 4].into(), size: 1000 };
+        let mut pages = Pages { used: 0, ready: 0, tables: vec![0; 4].into(), size: 1000 };
         let starts = [700, 700, 700, 1500].map(|size| pages.cut(size, 4000).unwrap());
         assert_eq!(starts, [0, 700, 1400, 2100]);
         assert_eq!(pages.cut(401, 4000), None);
@@ -405,6 +474,42 @@ mod tests {
         assert_eq!(pages.leave(2100, 1500), 2..3);
         assert_eq!(pages.cut(400, 4000), Some(3600));
         assert_eq!(pages.leave(3600, 400), 3..4);
+    }
+
+    /// Memory is made ready ahead of the tables, up to the next mapping, which comes into use when
+    /// the current one is full.
+    #[test]
+    #[cfg(not(miri))]
+    fn memory_is_prepared_ahead_of_the_tables() {
+        let (arena, length) = (Arena::default(), Length::at_least(1000, 0));
+        let mut tables = Vec::new();
+        let current = || arena.chunks.lock().current.clone().unwrap();
+        let mut prepared = 0;
+        while current_size(&arena) < 3 * HUGE_FROM {
+            tables.push(arena.table(length));
+            arena.prepare();
+            let (chunk, next) = (current(), arena.chunks.lock().next.clone());
+            let (used, ready) = {
+                let pages = chunk.pages.lock();
+                (pages.used, pages.ready)
+            };
+            let is_large = chunk.map.len() >= HUGE_FROM;
+            assert!(ready >= used * usize::from(is_large) && ready <= chunk.map.len());
+            prepared += usize::from(next.is_some());
+            // The prepared mapping is the one that the next table comes from.
+            if let Some(next) = next {
+                while Arc::ptr_eq(&current(), &chunk) {
+                    tables.push(arena.table(length));
+                }
+                assert!(Arc::ptr_eq(&current(), &next) && next.pages.lock().ready > 0);
+            }
+        }
+        assert!(prepared >= 1);
+        assert!(tables.iter().all(|pairs| Table::from(&**pairs).addresses().count() == 0));
+    }
+
+    fn current_size(arena: &Arena) -> usize {
+        arena.chunks.lock().current.as_ref().map_or(0, |chunk| chunk.map.len())
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //!   the publication, so for every key the keydir has the order of the log.
 //! - A shard has to be filled before it is used. When and from what is decided elsewhere.
 
+mod crowded;
 mod locked;
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -144,6 +145,15 @@ impl Keydir {
     #[inline]
     pub(crate) fn shard(&self, number: usize) -> Shard<'_> {
         self.home(number).lock(number, &self.arena, &self.collector)
+    }
+
+    /// Replaces the large tables that are nearly full, so that their writers need not, and prepares
+    /// memory for the tables after those, which may take milliseconds.
+    pub(crate) fn prepare(&self) {
+        self.arena.prepare();
+        for number in self.arena.crowded.take() {
+            self.shard(number).grow_ahead();
+        }
     }
 
     /// Returns the size of the keydir in memory, in bytes.

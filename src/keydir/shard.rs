@@ -35,6 +35,12 @@ pub(super) struct Home {
 /// Ratio of a table's length to the needed length from which the table shrinks.
 const SHRINK_FROM: usize = 4;
 
+/// Number of free slots from which a table is replaced ahead of the writer that would need to.
+/// Other shards get thousands of puts for each put of one shard, so this is enough time.
+const SPARE: usize = 16;
+/// Number of bucket pairs from which it is worth replacing a table ahead.
+const AHEAD_FROM: usize = if cfg!(test) { 8 } else { 64 };
+
 /// Slots in use.
 #[derive(Debug, Default, Clone, Copy)]
 struct ShardCounts {
@@ -110,9 +116,12 @@ impl Shard<'_> {
     pub(crate) fn publish(&mut self, hash: KeyHash, old: Option<Address>, new: Address) {
         let replaced = old.is_some_and(|old| self.table().replace(hash, old, new));
         if !replaced {
-            self.make_room();
+            self.make_room(1);
             let reused = self.table().insert(hash, new, SlotFlags::default());
             self.counts.inserted(reused);
+            if self.has_become_crowded() {
+                self.arena.crowded.note(self.number);
+            }
         }
     }
 
@@ -218,11 +227,25 @@ impl Shard<'_> {
         }
     }
 
-    /// Before an insert would overload the table, grows it or clears removed slots out of it.
-    fn make_room(&mut self) {
-        let (live, removed) = (self.counts.live as usize, self.counts.removed as usize);
+    /// Returns whether the last insert has left exactly [`SPARE`] free slots in a large table.
+    fn has_become_crowded(&self) -> bool {
+        let (len, used) = (self.own_len(), self.counts.used());
+        let fits = |more| Table::pairs_for(used + more) <= len;
+        len >= AHEAD_FROM && fits(SPARE) && !fits(SPARE + 1)
+    }
+
+    /// Does ahead of a writer what it would soon need to do itself.
+    pub(super) fn grow_ahead(&mut self) {
+        if self.is_filled() && self.own_len() >= AHEAD_FROM {
+            self.make_room(SPARE + 1);
+        }
+    }
+
+    /// Before inserts would overload the table, grows it or clears removed slots out of it.
+    fn make_room(&mut self, inserts: usize) {
+        let live = self.counts.live as usize;
         let len = self.own_len();
-        if Table::pairs_for(live + removed + 1) <= len {
+        if Table::pairs_for(self.counts.used() + inserts) <= len {
             return;
         }
         // If it is removed slots that fill the table, it is already large enough.
@@ -248,6 +271,10 @@ impl Shard<'_> {
 }
 
 impl ShardCounts {
+    fn used(self) -> usize {
+        self.live as usize + self.removed as usize
+    }
+
     fn inserted(&mut self, reused: bool) {
         self.live += 1;
         self.removed -= u32::from(reused);

@@ -511,6 +511,33 @@ fn keys_that_stay_are_found_while_tables_grow_and_shrink() {
     assert_eq!(keydir.collector().left(), 0);
 }
 
+/// Where tables are replaced ahead often enough, no put replaces a large one, and nothing is lost.
+#[test]
+fn large_tables_are_replaced_ahead_of_their_writers() {
+    let keydir = keydir();
+    let table = || keydir.shard(spread(0).shard()).table_addr();
+    let (mut large, mut ahead) = (0, 0);
+    for number in 0..3000 {
+        let before = table();
+        let size = keydir.shard(spread(0).shard()).size();
+        keydir.shard(spread(0).shard()).publish(spread(number), None, Churn::at(number));
+        let is_large = size > 16 * 128;
+        assert!(!is_large || table() == before, "put {number} has replaced a large table");
+        if number % 8 == 0 {
+            let before = table();
+            keydir.prepare();
+            ahead += usize::from(table() != before);
+            large += usize::from(is_large);
+        }
+    }
+    assert!(large > 0 && ahead > 5, "{ahead} replacements ahead");
+    for number in 0..3000 {
+        let own = |at| Ok((at == Churn::at(number)).then_some(()));
+        assert!(get(&keydir, spread(number), own).unwrap().is_some());
+    }
+    assert_eq!(keydir.shard(spread(0).shard()).len(), 3000);
+}
+
 #[test]
 fn clearing_an_empty_shard_replaces_nothing() {
     let keydir = keydir();

@@ -65,8 +65,7 @@ impl LogWriter {
     /// active one is nearly full.
     fn make_room_ahead(&self) -> Result<()> {
         let (active, end, prepared) = {
-            let mut log = self.lock();
-            log.give_up_idle_hint();
+            let log = self.lock();
             let Some(active) = log.active() else { return Ok(()) };
             let prepared = log.prepared.as_ref().map(|prepared| Arc::clone(prepared.room()));
             (Arc::clone(active.room()), active.end().offset, prepared)

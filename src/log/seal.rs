@@ -52,6 +52,11 @@ impl LogWriter {
         Ok(true)
     }
 
+    /// Gives up the hint of the active segment if nothing was appended since the last call.
+    pub(crate) fn give_up_idle_hint(&self) {
+        self.lock().give_up_idle_hint();
+    }
+
     /// Seals everything, including the active segment. Nothing can be appended afterwards.
     pub(crate) fn seal_all(&self, publisher: &impl Publisher) -> Result<()> {
         self.sync()?;

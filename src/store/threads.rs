@@ -81,8 +81,8 @@ impl Inner {
         // One at a time, so that closing has to wait for only one.
         match worked {
             Ok(true) => Duration::ZERO,
-            Ok(false) if self.has_freed_all() => self.idle(),
-            Ok(false) | Err(_) => IDLE,
+            Ok(false) => self.idle_seal(),
+            Err(_) => IDLE,
         }
     }
 
@@ -100,6 +100,12 @@ impl Inner {
     /// append does so.
     pub(super) fn look_again(&self) {
         let _ = self.log().map(|log| log.seal_signal.wake());
+    }
+
+    /// Returns how long a seal that has found nothing to do rests.
+    fn idle_seal(&self) -> Duration {
+        let _ = self.log().map(LogWriter::give_up_idle_hint);
+        if self.has_freed_all() { self.idle() } else { IDLE }
     }
 
     /// Returns how long a piece of work that has found nothing to do rests.
@@ -121,6 +127,7 @@ impl Inner {
     /// Prepares what writers will need soon. Returns how long to wait for more.
     pub(super) fn prepare_due(&self) -> Duration {
         let _ = self.log().map(LogWriter::prepare);
+        self.keydir.prepare();
         self.idle()
     }
 

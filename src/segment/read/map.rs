@@ -146,9 +146,9 @@ impl Bytes {
     /// Releases the pages of a mapping. Later reads take them from the file again.
     ///
     /// Nothing that was stored is lost. When the kernel drops a dirty entry of the page table, it
-    /// marks the page itself as dirty (`zap_present_folio_ptes` in `mm/memory.c` of Linux), and a
-    /// sync of the file writes the page. Such a sync is cheaper: otherwise the kernel write-protects
-    /// each dirty entry separately, and flushes it from the processors' caches of addresses.
+    /// marks the page itself as dirty (`zap_present_folio_ptes` in Linux's `mm/memory.c`), and a
+    /// sync of the file writes the page. Such a sync is cheaper: otherwise the kernel protects each
+    /// dirty entry separately, and flushes it from the processors' caches of addresses.
     ///
     /// After a failed sync the kernel may hold pages that are not on the disk. As long as a mapping
     /// uses such pages, recovery can't make the kernel drop and reread them.

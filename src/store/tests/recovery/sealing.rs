@@ -104,9 +104,9 @@ fn a_store_at_rest_gives_up_the_hint_of_its_active_segment() {
     let dir = tempfile::tempdir().unwrap();
     let size = |db: &Bitcask| db.inner.writer().unwrap().log.lock().hints_size();
     let db = damaged_after_append(dir.path(), |db| {
-        db.inner.prepare_due();
+        db.inner.seal_due();
         assert_eq!(size(db), 100 * 16);
-        db.inner.prepare_due();
+        db.inner.seal_due();
         assert_eq!(size(db), 0);
         db.put("more", "1").unwrap();
         db.put("even more", "1").unwrap();
@@ -135,7 +135,6 @@ fn waiting_segments_give_up_their_hints() {
 /// What was lent before stays the same.
 #[test]
 #[cfg(all(target_os = "linux", not(miri)))]
-#[expect(clippy::disallowed_methods, reason = "the test asks the kernel about its own mapping")]
 fn a_seal_releases_the_pages_of_the_mapping() {
     let dir = tempfile::tempdir().unwrap();
     let db = damaged_after_append(dir.path(), |_| ());
@@ -143,6 +142,7 @@ fn a_seal_releases_the_pages_of_the_mapping() {
     let id = db.inner.writer().unwrap().log.lock().end().segment;
     let path = Dir::new(dir.path().into()).log(id);
     let resident = || {
+        #[expect(clippy::disallowed_methods, reason = "this is not a file of the store")]
         let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
         let (_, map) = maps.split_once(path.to_str().unwrap()).unwrap();
         let resident = map.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
