@@ -30,7 +30,7 @@ impl Unit {
             Self::Milliseconds => "ms",
             Self::Seconds => "s",
             Self::Mebibytes => "MiB",
-            Self::BytesPerKey => "B a key",
+            Self::BytesPerKey => "B per key",
             Self::Percent => "%",
         }
     }
