@@ -174,7 +174,7 @@ impl Given {
             return Err(format!("values have at least {} bytes", keys::VALUE_SIZE_MIN).into());
         }
         let sizes = [1_000_000, 10_000_000, 100_000_000];
-        let target = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/target"));
+        let target = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/compare"));
         Ok(Arguments {
             mode,
             keys: keys.next_multiple_of(keys::GROUP_LEN),

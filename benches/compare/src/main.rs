@@ -1,8 +1,12 @@
 //! Races bitcask against other embedded stores, and writes a table, JSON and charts.
 //!
 //! ```sh
-//! cargo run --release --manifest-path benches/compare/Cargo.toml -- --help
+//! cargo run --release --manifest-path benches/compare/Cargo.toml \
+//!     --target-dir target/compare -- --help
 //! ```
+//!
+//! Without `--target-dir`, the build directory would lie below `benches/`, where the checks of the
+//! sources would read it.
 //!
 //! - Each store runs in a process of its own: the race starts this program again for each store,
 //!   group of rows and round (`process.rs`), and reads figures from its output.

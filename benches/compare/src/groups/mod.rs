@@ -110,27 +110,44 @@ fn put_all<S: Store>(
     values: &mut Values,
     limit: Duration,
 ) -> f64 {
+    per_second(counted_puts(store, keys, version, values, limit))
+}
+
+/// The same, but returns the number of puts, and the time.
+fn counted_puts<S: Store>(
+    store: &S,
+    keys: impl Iterator<Item = Key>,
+    version: u64,
+    values: &mut Values,
+    limit: Duration,
+) -> (u64, Duration) {
     if S::BATCHED {
-        in_batches(keys, limit, |batch| store.put_batch(batch, version, values))
-    } else {
-        measure::rate(keys, limit, |key| store.put(&key, values.of(&key, version)))
+        return in_batches(keys, limit, |batch| store.put_batch(batch, version, values));
     }
+    measure::counted(keys, limit, |key| {
+        store.put(&key, values.of(&key, version));
+        1
+    })
 }
 
 fn delete_all<S: Store>(store: &S, keys: impl Iterator<Item = Key>, limit: Duration) -> f64 {
     if S::BATCHED {
-        in_batches(keys, limit, |batch| store.delete_batch(batch))
+        per_second(in_batches(keys, limit, |batch| store.delete_batch(batch)))
     } else {
         measure::rate(keys, limit, |key| store.delete(&key))
     }
 }
 
-/// Calls a closure with batch after batch. Returns the keys per second.
+fn per_second((count, took): (u64, Duration)) -> f64 {
+    count as f64 / took.as_secs_f64()
+}
+
+/// Calls a closure with batch after batch. Returns the number of keys, and the time.
 fn in_batches(
     mut keys: impl Iterator<Item = Key>,
     limit: Duration,
     mut act: impl FnMut(&[Key]),
-) -> f64 {
+) -> (u64, Duration) {
     let (started, mut count) = (Instant::now(), 0);
     let mut batch = Vec::with_capacity(BATCH_LEN);
     while started.elapsed() < limit {
@@ -140,9 +157,9 @@ fn in_batches(
             break;
         }
         act(&batch);
-        count += batch.len();
+        count += batch.len() as u64;
     }
-    count as f64 / started.elapsed().as_secs_f64()
+    (count, started.elapsed())
 }
 
 /// Gets keys, all of which exist, and checks that no version is later than the latest one. Returns
@@ -154,8 +171,7 @@ fn get_all(
     values: &Values,
     limit: Duration,
 ) -> f64 {
-    let (count, took) = counted_gets(view, keys, latest, values, limit);
-    count as f64 / took.as_secs_f64()
+    per_second(counted_gets(view, keys, latest, values, limit))
 }
 
 /// The same, but returns the number of gets, and the time.
@@ -186,7 +202,7 @@ fn get_many(
     values: &Values,
     limit: Duration,
 ) -> f64 {
-    let (count, took) = measure::counted(keys, limit, |keys| {
+    per_second(measure::counted(keys, limit, |keys| {
         let mut found = 0;
         view.get_many(&keys, |at, value| {
             assert!(values.version(&keys[at], value) <= latest);
@@ -194,8 +210,7 @@ fn get_many(
         });
         assert_eq!(found, MANY as u64, "keys are missing");
         found
-    });
-    count as f64 / took.as_secs_f64()
+    }))
 }
 
 /// Number of keys of a `get_many`.

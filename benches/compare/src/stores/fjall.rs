@@ -10,7 +10,8 @@ use fjall::{CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistM
 use super::{Ordered, Read, Setup, Store, View};
 use crate::keys::{Key, Values};
 
-/// Size of a memtable in bytes, which is the default.
+/// Size of a memtable in bytes, which is the default. Little memory allows less: several of them
+/// wait to be written while the next one fills.
 const MEMTABLE_SIZE: u64 = 64 << 20;
 
 pub(super) struct Fjall {
@@ -39,7 +40,7 @@ impl Store for Fjall {
     fn open(path: &Path, setup: &Setup) -> Self {
         let builder = Database::builder(path).cache_size(setup.cache_size);
         let database = builder.journal_compression(CompressionType::None).open().unwrap();
-        let memtable_size = MEMTABLE_SIZE.min(setup.cache_size / 4);
+        let memtable_size = MEMTABLE_SIZE.min(setup.cache_size / 8);
         let options = || {
             let options = KeyspaceCreateOptions::default().max_memtable_size(memtable_size);
             options.data_block_compression_policy(CompressionPolicy::disabled())

@@ -40,7 +40,7 @@ impl Store for RocksDb {
         options.create_if_missing(true);
         options.set_block_based_table_factory(&blocks);
         options.set_compression_type(DBCompressionType::None);
-        let buffer_size = BUFFER_SIZE.min(setup.cache_size / 4);
+        let buffer_size = BUFFER_SIZE.min(setup.cache_size / 8);
         options.set_write_buffer_size(usize::try_from(buffer_size).unwrap());
         options.increase_parallelism(2);
         let mut writes = WriteOptions::default();
