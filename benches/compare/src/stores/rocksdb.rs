@@ -1,6 +1,6 @@
-//! RocksDB with large write buffers and a filter for whole keys, which suit point look-ups. Its log
-//! is written without a sync unless the row is durable. Bulk writes are faster in batches. After a
-//! load, it is compacted, which makes its reads fastest.
+//! `RocksDB` with large write buffers, and a filter for whole keys, which suits point look-ups. Its
+//! log is written without a sync unless the row is durable. Bulk writes are faster in batches. After
+//! a load, it is compacted, which makes its reads fastest.
 
 use std::path::Path;
 
@@ -57,7 +57,7 @@ impl Store for RocksDb {
         for key in keys {
             batch.put(key, values.of(key, version));
         }
-        self.db.write_opt(&batch, &self.writes).unwrap();
+        self.db.write_opt(batch, &self.writes).unwrap();
     }
 
     fn delete(&self, key: &Key) {
@@ -69,7 +69,7 @@ impl Store for RocksDb {
         for key in keys {
             batch.delete(key);
         }
-        self.db.write_opt(&batch, &self.writes).unwrap();
+        self.db.write_opt(batch, &self.writes).unwrap();
     }
 
     fn view(&self) -> &DB {
@@ -123,7 +123,7 @@ impl Ordered for RocksDb {
         pass(self.db.iterator(IteratorMode::End), read);
     }
 
-    /// RocksDB reads the blocks with the values anyway.
+    /// `RocksDB` reads the blocks with the values anyway.
     fn scan_keys(&self, read: Read<'_>) {
         let mut keys = self.db.raw_iterator();
         keys.seek_to_first();
