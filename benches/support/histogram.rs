@@ -8,7 +8,7 @@ const NOTHING: u64 = 150;
 
 /// A fixed calculation, about as long as a call. Its times show the effect of the machine.
 pub(crate) fn nothing(number: u64) {
-    std::hint::black_box((0..NOTHING).fold(number, |mixture, _| super::keys::mix(mixture)));
+    std::hint::black_box((0..NOTHING).fold(number, |mixture, _| super::random::mix(mixture)));
 }
 
 /// Counts of durations, in buckets whose width is 1/32 of their start.

@@ -13,6 +13,7 @@
 
 pub(crate) mod histogram;
 pub(crate) mod keys;
+pub(crate) mod random;
 pub(crate) mod raw;
 pub(crate) mod report;
 
