@@ -83,7 +83,7 @@ impl<'a> LockedShards<'a> {
     }
 
     /// Empties the shards, as of a time in the log.
-    pub(crate) fn clear(&mut self, time: u64) {
+    pub(super) fn clear(&mut self, time: u64) {
         self.shards.iter_mut().for_each(|shard| shard.clear(time));
     }
 }

@@ -22,6 +22,7 @@ pub(crate) use shard::Shard;
 use crate::epoch::{Collector, Guard};
 use crate::error::Result;
 use crate::key_hash::{KeyHash, KeyHasher, SHARD_BITS};
+use crate::sync::{AtomicU64, Ordering};
 use memory::Arena;
 use shard::Home;
 
@@ -61,6 +62,8 @@ pub(crate) struct Keydir {
     /// Several shards are locked in ascending order.
     shards: Box<[Home]>,
     arena: Arena,
+    /// One while all shards are being emptied, one after the other, otherwise zero.
+    clearing: AtomicU64,
     /// The store's collector: its guards protect everything else that the store publishes, too.
     collector: Collector,
 }
@@ -69,7 +72,8 @@ impl Keydir {
     /// Creates a keydir whose shards are not filled yet.
     pub(crate) fn new(hasher: KeyHasher) -> Self {
         let shards = (0..SHARD_COUNT).map(|_| Home::default()).collect();
-        Self { hasher, shards, arena: Arena::default(), collector: Collector::new() }
+        let (arena, clearing) = (Arena::default(), AtomicU64::new(0));
+        Self { hasher, shards, arena, clearing, collector: Collector::new() }
     }
 
     pub(crate) fn collector(&self) -> &Collector {
@@ -97,6 +101,20 @@ impl Keydir {
     ) -> Option<impl Iterator<Item = Address>> {
         let table = self.home(hash.shard()).table(guard)?;
         Some(table.probe(hash).map(|(_, slot)| slot.address()))
+    }
+
+    /// Returns whether all shards are being emptied. A thread that has seen one shard emptied sees
+    /// this before it can see the content of another one: it then waits for any shard's lock.
+    #[inline]
+    pub(crate) fn is_clearing(&self) -> bool {
+        self.clearing.load(Ordering::Acquire) > 0
+    }
+
+    /// Empties all shards, which are locked, as of a time in the log.
+    pub(crate) fn clear(&self, shards: &mut LockedShards<'_>, time: u64) {
+        self.clearing.store(1, Ordering::Release);
+        shards.clear(time);
+        self.clearing.store(0, Ordering::Release);
     }
 
     /// Finds a key's slot, and whether other keys share its hash bits, without a lock. Returns

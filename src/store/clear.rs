@@ -53,7 +53,7 @@ impl Bitcask {
         // A clear has no timestamp of its own. Snapshots with the timestamp of the last entry still
         // show the keys, so they must not share the gaps that scans find from now on.
         *inner.gaps.lock() = Arc::default();
-        shards.clear(log.next_timestamp());
+        inner.keydir.clear(&mut shards, log.next_timestamp());
         *turn.pending = None;
         inner.filler.forget();
         let mut removed = Vec::new();

@@ -201,6 +201,28 @@ fn a_lookup_during_a_clear_finds_a_value_that_was_current_while_it_ran() {
 }
 
 #[test]
+fn a_clear_removes_all_keys_at_one_moment() {
+    let prepare = |model: &Model| {
+        model.put("a", "0");
+        model.put("b", "0");
+    };
+    let clear = |model: &Model| model.db.clear().unwrap();
+    // The shards are emptied in some order.
+    run(
+        1,
+        prepare,
+        [clear, |model| assert!(model.get("a").is_some() || model.get("b").is_none())],
+        |_| (),
+    );
+    run(
+        1,
+        prepare,
+        [clear, |model| assert!(model.get("b").is_some() || model.get("a").is_none())],
+        |_| (),
+    );
+}
+
+#[test]
 fn a_lookup_during_a_merge_finds_keys_that_exist_throughout() {
     let read = |model: &Model| {
         // While the value is held, it does not change.

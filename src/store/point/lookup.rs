@@ -7,8 +7,10 @@
 //!   another key is so rare that its entry is verified, to distinguish it from damage.
 //! - Readers take no lock, and allocate nothing if the bytes are mapped: a guard keeps slots and
 //!   segments in place while they are read.
-//! - The exception is a key whose entry has expired. `locate` looks it up again under the lock of
+//! - There are two exceptions. A key whose entry has expired is looked up again under the lock of
 //!   its shard, since an append that was decided on while the key still existed may be in flight.
+//!   And while a clear empties the shards one after the other, `locate` waits for it: all keys
+//!   disappear at one moment.
 //! - Writers use `find`, with the shard locked.
 
 use crate::epoch::Guard;
@@ -72,6 +74,9 @@ impl Inner {
         key: &[u8],
         guard: &'a Guard<'_>,
     ) -> Result<Option<StoredEntry<'a>>> {
+        if self.keydir.is_clearing() {
+            drop(self.shard(hash.shard())?);
+        }
         let stored = self.lookup(hash, key, guard)?;
         if stored.as_ref().is_some_and(|stored| self.has_expired(stored)) {
             return self.locate_locked(hash, key, guard);
@@ -109,14 +114,23 @@ impl Inner {
         key: &[u8],
         guard: &'a Guard<'_>,
     ) -> Result<Found<Located<'a>>> {
-        shard.find(hash, |address| {
-            let Some(stored) = self.entry_of(key, address, guard)? else { return Ok(None) };
-            let expired = self.has_expired(&stored);
-            if expired {
-                self.check_absent(&stored)?;
+        let mut found = Found { own: None, others: false };
+        for address in shard.addresses_of(hash) {
+            // A key has one slot, so once it is found every other slot belongs to another key.
+            if found.own.is_none() {
+                let stored = self.entry_at(address, guard)?;
+                if stored.is_of(key)? {
+                    let expired = self.has_expired(&stored);
+                    if expired {
+                        self.check_absent(&stored)?;
+                    }
+                    found.own = Some((address, Located { stored, expired }));
+                    continue;
+                }
             }
-            Ok(Some(Located { stored, expired }))
-        })
+            found.others = true;
+        }
+        Ok(found)
     }
 
     /// Verifies an entry that makes its key absent, such as an expired one. Its value is not read,

@@ -14,7 +14,7 @@ impl Reader {
     /// entails. Costs a lookup and a read of the entry, which is a disk read if its page is not
     /// cached. A compressed value is decompressed into newly allocated memory. `get` takes no lock
     /// unless it finds the key expired: then it looks again under the lock of a small part of the
-    /// keys, where it may wait for a writer.
+    /// keys, where it may wait for a writer. It also waits for a [`clear`](crate::Bitcask::clear).
     ///
     /// # Errors
     ///
