@@ -1,6 +1,7 @@
-//! `RocksDB` with large write buffers, and a filter for whole keys, which suits point look-ups. Its
-//! log is written without a sync unless the row is durable. Bulk writes are faster in batches. After
-//! a load, it is compacted, which makes its reads fastest.
+//! `RocksDB` with large write buffers, and a filter for whole keys, which suits point look-ups.
+//!
+//! Its log is written without a sync unless the row is durable. Bulk writes are faster in batches.
+//! After a load, it is compacted, which makes its reads fastest.
 
 use std::path::Path;
 
