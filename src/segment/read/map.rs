@@ -177,6 +177,13 @@ impl Bytes {
         }
     }
 
+    /// Asks the system to read mapped bytes that are needed soon. A refusal changes nothing.
+    pub(crate) fn read_ahead(&self, range: Range<u64>) {
+        if let ByteSource::Map(map) = &self.source {
+            map.read_ahead(range.start..range.end.min(self.end()));
+        }
+    }
+
     /// Lends mapped bytes from an offset up to the end. Returns `None` if they are not mapped.
     pub(crate) fn lend_from(&self, offset: u64) -> Option<&[u8]> {
         let start = usize::try_from(offset).ok()?;
