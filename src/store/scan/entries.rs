@@ -131,7 +131,9 @@ impl<'a> Entries<'a> {
             }
             self.shard += 1;
         }
-        self.shards_max = self.shards_max.saturating_mul(PART_GROWTH);
+        if len > 0 {
+            self.shards_max = self.shards_max.saturating_mul(PART_GROWTH);
+        }
         let numbered = (0..).zip(offsets).filter(|(_, offsets)| !offsets.is_empty());
         self.part.extend(numbered.map(|(number, offsets)| {
             Chosen::new(Arc::clone(self.inner.segments.get(number, &guard)), offsets)

@@ -58,7 +58,10 @@ impl<'a> Iteration<'a> {
 /// Makes one random change. Returns its name, for messages.
 fn change(lab: &Lab, db: &Bitcask, random: &mut Random, model: &mut Model, merge: &mut Merge) {
     let key = format!("key {}", random.below(40)).into_bytes();
-    let value = vec![u8::try_from(random.below(251)).unwrap(); 1 + random.below(60) as usize];
+    let value = vec![
+        u8::try_from(random.below(251)).unwrap();
+        1 + usize::try_from(random.below(60)).unwrap()
+    ];
     let inner = &db.inner;
     match random.below(40) {
         0..18 => {
@@ -115,9 +118,9 @@ fn a_key_that_exists_throughout_appears_exactly_once_whatever_happens_between_st
         for _ in 0..400 {
             change(&lab, &db, &mut random, &mut model, &mut merge);
             let present = visible_in(&db, &model);
-            iterations
-                .iter_mut()
-                .for_each(|iteration: &mut Iteration<'_>| iteration.note(&present));
+            for iteration in &mut iterations {
+                Iteration::note(iteration, &present);
+            }
             if random.below(20) == 0 {
                 iterations.push(Iteration::begin(&db, &present));
             }
