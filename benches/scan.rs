@@ -9,6 +9,7 @@
 mod support;
 
 use std::hint::black_box;
+use std::ops::ControlFlow;
 
 use criterion::Throughput;
 
@@ -23,6 +24,14 @@ fn main() {
     let mut group = criterion.benchmark_group("scan");
     group.throughput(Throughput::Elements(count as u64));
     group.bench_function("iter", |bencher| bencher.iter(|| warm(&db)));
+    group.bench_function("iter_with", |bencher| {
+        bencher.iter(|| {
+            db.iter_unordered_with(|key, value| {
+                black_box((key, value));
+                ControlFlow::Continue(())
+            })
+        });
+    });
     group.bench_function("keys", |bencher| {
         bencher.iter(|| {
             for key in db.keys_unordered() {

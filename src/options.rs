@@ -11,6 +11,7 @@ mod compression;
 mod getters;
 mod history;
 mod merge;
+mod merge_order;
 mod sync_policy;
 mod transaction;
 mod write;

@@ -15,7 +15,9 @@
 //!   covers all of them.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
+use super::ordered::ExpiredSlot;
 use super::{Host, Input, KeyState, Merge, MergeContext};
 use crate::entry::Flags;
 use crate::epoch::Guard;
@@ -25,11 +27,11 @@ use crate::key_hash::KeyHash;
 use crate::keydir::Address;
 use crate::manifest::Sealed;
 use crate::mistake::{Mistake, made};
-use crate::segment::open_listed;
 use crate::segment::read::pick::{LiveEntries, LiveEntry};
 use crate::segment::read::scan::{Scanned, size_at};
 use crate::segment::write::draft::Draft;
 use crate::segment::write::output::Output;
+use crate::segment::{Segment, open_listed};
 
 /// Maximum memory in bytes for the keys whose tombstones were copied.
 const COPIED_TOMBSTONES_SIZE_MAX: usize =
@@ -45,8 +47,8 @@ const PREFETCH_DISTANCE: usize = 8;
 #[derive(Debug)]
 pub(super) struct Reading {
     pub(super) input: Input,
-    file: File,
-    live: LiveEntries,
+    pub(super) file: File,
+    pub(super) live: LiveEntries,
 }
 
 /// An output that is being filled, and the number by which slots name it.
@@ -100,6 +102,8 @@ struct SlotUpdate<'a> {
     disposition: Disposition,
     hash: KeyHash,
     old: Address,
+    /// The segment of the original.
+    segment: &'a Arc<Segment>,
     /// The size of the original.
     size: u64,
     copy: Option<Copied<'a>>,
@@ -157,24 +161,38 @@ impl Merge {
         host: &impl Host,
         reading: &mut Reading,
     ) -> Result<Option<u64>> {
-        let context = host.merge_context();
         let Reading { input, file, live } = reading;
         let Some(run) = live.read(file, input.id())? else { return Ok(None) };
+        let inputs = vec![&*input; run.len()];
+        self.copy_entries(host, &run, &inputs).map(Some)
+    }
+
+    /// Copies entries that were read, each from the input at the same index. Returns how many bytes
+    /// were copied.
+    pub(super) fn copy_entries(
+        &mut self,
+        host: &impl Host,
+        run: &[LiveEntry<'_>],
+        inputs: &[&Input],
+    ) -> Result<u64> {
+        let context = host.merge_context();
         let (mut updates, mut copied_size) = (Vec::with_capacity(run.len()), 0);
         let hashes: Vec<KeyHash> = run.iter().map(|entry| context.keydir.hash(entry.key)).collect();
         let mut guard = context.keydir.pin();
-        for (at, (entry, hash)) in run.iter().zip(hashes.iter().copied()).enumerate() {
+        for (at, ((entry, input), hash)) in run.iter().zip(inputs).zip(&hashes).enumerate() {
             if let Some(soon) = hashes.get(at + PREFETCH_DISTANCE) {
                 context.keydir.prefetch(*soon, &guard);
             }
+            let (hash, segment) = (*hash, &input.segment);
             let old = Address { segment: input.number, offset: entry.offset };
             let decision = self.decide(&context, entry, hash, old, input, &guard)?;
             let Some(Decision { disposition, draft }) = decision else { continue };
+            let size = entry.header.entry_size();
             let mut copy = None;
             if let Some(draft) = draft {
                 let size = draft.header.entry_size();
                 if self.is_output_full(&context, size) {
-                    self.apply(host, &context, input, &mut updates)?;
+                    self.apply(host, &context, &mut updates)?;
                     // Publishing takes a while. Without the guard, memory that others retire
                     // meanwhile can be freed.
                     guard.repin_after(|| self.publish(host))?;
@@ -182,12 +200,15 @@ impl Merge {
                 copied_size += size;
                 let timestamp = self.timestamp_of_copy(disposition, entry);
                 copy = Some(self.append(host, &draft, timestamp)?);
+            } else if self.is_ordered {
+                let segment = Arc::clone(segment);
+                self.gathered.leave(ExpiredSlot { hash, entry: old, size, segment });
+                continue;
             }
-            let size = entry.header.entry_size();
-            updates.push(SlotUpdate { disposition, hash, old, size, copy });
+            updates.push(SlotUpdate { disposition, hash, old, segment, size, copy });
         }
-        self.apply(host, &context, input, &mut updates)?;
-        Ok(Some(copied_size))
+        self.apply(host, &context, &mut updates)?;
+        Ok(copied_size)
     }
 
     /// Decides what becomes of an entry. Returns `None` if it is dead.
@@ -277,13 +298,14 @@ impl Merge {
         &mut self,
         host: &impl Host,
         context: &MergeContext<'_>,
-        input: &Input,
         updates: &mut Vec<SlotUpdate<'_>>,
     ) -> Result<()> {
         if let Some(NumberedOutput { output, .. }) = &mut self.output {
             output.flush()?;
         }
-        for SlotUpdate { disposition, hash, old, size, copy } in updates.drain(..) {
+        for SlotUpdate { disposition, hash, old, segment: original, size, copy } in
+            updates.drain(..)
+        {
             if let (Some(Copied { entry, .. }), Some(open)) = (&copy, &mut self.output) {
                 open.output.list(entry, hash);
             }
@@ -292,13 +314,13 @@ impl Merge {
                 (Disposition::Moved, Some(Copied { segment, entry }), Some(open)) => {
                     if shard.relocate(hash, old, Address { segment, offset: entry.offset }) {
                         open.output.segment().gained(entry.header.entry_size());
-                        input.segment.lost(size);
+                        original.lost(size);
                         self.report.live_entries += 1;
                     }
                 }
                 (Disposition::Expired, copy, _) => {
                     if shard.remove(hash, old, host.next_timestamp()) {
-                        input.segment.lost(size);
+                        original.lost(size);
                         self.report.expired_dropped += 1;
                     }
                     self.report.tombstones_kept += u64::from(copy.is_some());

@@ -16,6 +16,7 @@
 
 mod copy;
 mod fold;
+mod ordered;
 mod plan;
 mod shadow;
 
@@ -42,6 +43,7 @@ pub(crate) use plan::{
 };
 
 use copy::{CopiedTombstones, NumberedOutput, Reading};
+use ordered::Gathered;
 use shadow::Shadows;
 
 /// The parts of a store that a merge works on.
@@ -136,6 +138,9 @@ pub(crate) struct Merge {
     copied_tombstones: CopiedTombstones,
     report: MergeReport,
     progress: MergeProgress,
+    /// Whether copies are written in the order of their keys.
+    is_ordered: bool,
+    gathered: Gathered,
     /// Whether the merge may take the last space on the disk, because it will free more than it
     /// takes.
     takes_last_space: bool,
@@ -239,25 +244,49 @@ impl Merge {
     /// After an error the merge can copy nothing more, but what was copied can be
     /// [published](Self::publish).
     pub(crate) fn step(&mut self, host: &impl Host) -> Result<Option<u64>> {
+        if self.gathered.is_sorted() {
+            return self.copy_gathered(host).map(Some);
+        }
         if let Some(mut reading) = self.reading.take() {
-            if let Some(copied_size) = self.copy_run(host, &mut reading)? {
+            let copied_size = if self.is_ordered {
+                self.gather_run(&mut reading)?
+            } else {
+                self.copy_run(host, &mut reading)?
+            };
+            if let Some(copied_size) = copied_size {
                 self.progress.copied_size += copied_size;
                 self.reading = Some(reading);
                 return Ok(Some(copied_size));
             }
             self.progress.segments_done += 1;
             self.progress.read_size += reading.input.segment.size();
-            self.copied.push(reading.input);
+            if self.gathered.is_empty() {
+                self.copied.push(reading.input);
+            } else {
+                self.gathered.end(reading.input);
+            }
             return Ok(Some(0));
         }
         let Some(input) = self.inputs.pop_front() else {
+            if !self.gathered.is_empty() {
+                self.gathered.sort(false);
+                return Ok(Some(0));
+            }
             self.publish(host)?;
             return Ok(None);
         };
         let live_size = input.segment.live_size();
         if live_size > 0 {
             // An input that is copied in part frees nothing.
-            self.check_space(&host.merge_context(), live_size)?;
+            let needed = live_size + self.gathered.size();
+            let checked = self.check_space(&host.merge_context(), needed);
+            if checked.is_err() && !self.gathered.is_empty() {
+                // Copying what was gathered makes room.
+                self.inputs.push_front(input);
+                self.gathered.sort(true);
+                return Ok(Some(0));
+            }
+            checked?;
         }
         self.youngest = Some(input.id());
         self.reading = Some(Reading::begin(self, &host.merge_context(), input)?);

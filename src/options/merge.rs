@@ -95,6 +95,7 @@ pub struct AutoMerge {
     pub(crate) window: Option<(u8, u8)>,
     pub(crate) check_interval: Duration,
     pub(crate) bytes_per_second: Option<u64>,
+    pub(crate) ordered: Option<bool>,
     pub(crate) on_finish: Option<OnFinish>,
 }
 
@@ -112,6 +113,7 @@ impl Default for AutoMerge {
             window: None,
             check_interval: Duration::from_secs(3 * 60),
             bytes_per_second: Some(64 << 20),
+            ordered: None,
             on_finish: None,
         }
     }
@@ -317,6 +319,7 @@ pub struct MergeOptions<'a> {
     pub(crate) force: bool,
     pub(crate) segments: Option<BTreeSet<u32>>,
     pub(crate) bytes_per_second: Option<u64>,
+    pub(crate) ordered: Option<bool>,
     pub(crate) progress: Option<ProgressCallback<'a>>,
 }
 
@@ -376,6 +379,7 @@ impl fmt::Debug for MergeOptions<'_> {
             .field("force", &self.force)
             .field("segments", &self.segments)
             .field("bytes_per_second", &self.bytes_per_second)
+            .field("ordered", &self.ordered)
             .field("progress", &progress)
             .finish()
     }

@@ -1,6 +1,7 @@
 //! One open segment, and how an entry is read from it.
 
 use std::borrow::Cow;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -171,6 +172,11 @@ impl Segment {
     /// Prefetches the first part of an entry that will be read.
     pub(crate) fn prefetch(&self, offset: u64) {
         self.bytes.lend_from(offset).into_iter().for_each(prefetch_lines);
+    }
+
+    /// Asks the system to read bytes that are needed soon.
+    pub(crate) fn read_ahead(&self, range: Range<u64>) {
+        self.bytes.read_ahead(range);
     }
 
     #[cold]

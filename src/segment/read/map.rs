@@ -229,6 +229,13 @@ impl Bytes {
     fn lend_from_twin(&self, _start: usize, _end: usize) -> Option<&[u8]> {
         None
     }
+
+    /// Asks the system to read mapped bytes that are needed soon. A refusal changes nothing.
+    pub(crate) fn read_ahead(&self, range: Range<u64>) {
+        if let ByteSource::Map(map) = &self.source {
+            map.read_ahead(range.start..range.end.min(self.end()));
+        }
+    }
 }
 
 /// Drops entries of the page table. No content is lost, because the caller has checked that the

@@ -1,7 +1,7 @@
 //! A mapping of a segment's file, and its share of the budget.
 
 use std::fs::File;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
@@ -34,6 +34,13 @@ impl Mapping {
         // nothing.
         let _ = raw.advise(Advice::Random);
         Some(Self { raw, _unit: unit })
+    }
+
+    /// Asks the system to read a part of the file. Does not wait for it.
+    pub(super) fn read_ahead(&self, part: Range<u64>) {
+        let size = usize::try_from(part.end.saturating_sub(part.start)).unwrap_or_default();
+        let start = usize::try_from(part.start).unwrap_or(usize::MAX);
+        let _ = self.raw.advise_range(Advice::WillNeed, start, size);
     }
 }
 

@@ -56,6 +56,22 @@ pub(crate) struct LiveEntry<'a> {
     pub(crate) key: &'a [u8],
     pub(crate) value: &'a [u8],
     pub(crate) body: BodySum,
+    /// The whole entry as it is stored, without padding.
+    pub(crate) bytes: &'a [u8],
+}
+
+impl<'a> LiveEntry<'a> {
+    /// Decodes an entry that was read from an offset. Does not check its checksum.
+    pub(crate) fn decode(bytes: &'a [u8], offset: u64) -> Result<Self, Invalid> {
+        let header = Header::decode(bytes)?.ok_or(Invalid::Checksum)?;
+        let body = bytes.get(header.size()..).unwrap_or_default();
+        let (key, rest) =
+            body.split_at_checked(usize::from(header.key_size)).ok_or(Invalid::Short)?;
+        let value = rest.get(..header.value_size as usize).ok_or(Invalid::Short)?;
+        let size = header.size() + key.len() + value.len();
+        let bytes = bytes.get(..size).ok_or(Invalid::Short)?;
+        Ok(Self { offset, header, key, value, body: BodySum::of(key, value), bytes })
+    }
 }
 
 impl LiveEntries {
@@ -121,18 +137,12 @@ impl EntryRun {
     fn entry(&self, pick: Extent, id: SegmentId) -> Result<LiveEntry<'_>, Invalid> {
         let from = usize::try_from(pick.offset() - self.start).unwrap_or(usize::MAX);
         let bytes = self.bytes.get(from..).unwrap_or_default();
-        let header = Header::decode(bytes)?.ok_or(Invalid::Checksum)?;
-        let body = bytes.get(header.size()..).unwrap_or_default();
-        let (key, rest) =
-            body.split_at_checked(usize::from(header.key_size)).ok_or(Invalid::Short)?;
-        let value = rest.get(..header.value_size as usize).ok_or(Invalid::Short)?;
-        let offset = pick.offset();
-        let body = BodySum::of(key, value);
-        match header.check(bytes, body.clone(), Salt::new(id.0, offset)) {
+        let entry = LiveEntry::decode(bytes, pick.offset())?;
+        let salt = Salt::new(id.0, entry.offset);
+        match entry.header.check(entry.bytes, entry.body.clone(), salt) {
             // The checksum is right. A copy does not need to know what the value means.
-            Ok(()) | Err(Invalid::UnknownCodec(_)) => {}
-            Err(invalid) => return Err(invalid),
+            Ok(()) | Err(Invalid::UnknownCodec(_)) => Ok(entry),
+            Err(invalid) => Err(invalid),
         }
-        Ok(LiveEntry { offset, header, key, value, body })
     }
 }

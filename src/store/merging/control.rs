@@ -16,6 +16,7 @@ use super::rate_limit::RateLimiter;
 use crate::error::{Error, Result};
 use crate::mistake::{Mistake, made};
 use crate::options::{AutoMerge, MergePolicy};
+use crate::stats::MergePlan;
 use crate::store::{Bitcask, Inner};
 use crate::sync::unmodeled::AtomicUsize;
 use crate::sync::{Mutex, Ordering, sleep};
@@ -24,6 +25,25 @@ use crate::sync::{Mutex, Ordering, sleep};
 const NAP: Duration = Duration::from_millis(2);
 
 impl Bitcask {
+    /// Returns the segments that the merge policy would merge now, and why. The plan is empty under
+    /// [`MergePolicy::Manual`].
+    ///
+    /// Loads the keys first, as [`len`](crate::Reader::len) does.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// assert!(db.needs_merge().is_empty());
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn needs_merge(&self) -> MergePlan {
+        let MergePolicy::Auto(auto) = self.merge_policy() else { return MergePlan::default() };
+        self.inner.plan_auto(&auto, false)
+    }
+
     /// Replaces the merge policy until the store is closed.
     ///
     /// The background thread immediately checks the segments by the new policy. An automatic merge

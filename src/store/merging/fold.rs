@@ -63,7 +63,8 @@ impl Inner {
     fn fold(&self, auto: &AutoMerge, bounds: FoldLimits, pace: RateLimiter) -> bool {
         let before = self.sealed_len();
         let mut keep_going = |_: &MergeProgress| self.may_continue_by_policy();
-        let result = self.merge(|this| Ok(this.plan_fold(auto, bounds)), pace, &mut keep_going);
+        let plan = |this: &Self| Ok(this.plan_fold(auto, bounds));
+        let result = self.merge(plan, auto.ordered, pace, &mut keep_going);
         Self::tell_finished(auto, &result);
         // On a full disk, segments without live entries may have been removed, which makes room to
         // fold the others.

@@ -13,6 +13,7 @@ pub(crate) mod rate_limit;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::{Bitcask, Inner};
@@ -21,7 +22,7 @@ use crate::fs::is_failed_read;
 use crate::merge::{
     Host, Merge, MergeContext, PlanContext, Pool, plan_all, plan_auto, plan_chosen, plan_now,
 };
-use crate::options::{AutoMerge, MergeOptions, MergePolicy, Options};
+use crate::options::{AutoMerge, MergeOptions, Options};
 use crate::segment::header::Kind;
 use crate::segment::write::active::Active;
 use crate::segment::write::output::Output;
@@ -45,7 +46,8 @@ impl Bitcask {
     /// (or a quarter of a segment, if that is less) to others. Segments without live entries are
     /// removed in any case. Takes 8 bytes of memory for each live entry of one segment, 16 for each
     /// entry of a new one, the size of the largest entry, and at most 64 MiB for the entries that
-    /// tombstones may shadow.
+    /// tombstones may shadow. If it writes [in the order of keys](MergeOptions::ordered), it takes
+    /// up to 64 MiB of memory and disk space more; if space is short, it orders less at a time.
     ///
     /// # Errors
     ///
@@ -105,30 +107,12 @@ impl Bitcask {
                 None => Ok(plan_now(inner.pool(&segments, &damaged), &inner.auto_merge())),
             }
         };
+        let ordered = options.ordered.or(inner.auto_merge().ordered);
         let mut keep_going = |_: &MergeProgress| ControlFlow::Continue(());
         match &mut options.progress {
-            Some(progress) => inner.merge(plan, pace, progress),
-            None => inner.merge(plan, pace, &mut keep_going),
+            Some(progress) => inner.merge(plan, ordered, pace, progress),
+            None => inner.merge(plan, ordered, pace, &mut keep_going),
         }
-    }
-
-    /// Returns the segments that the merge policy would merge now, and why. The plan is empty under
-    /// [`MergePolicy::Manual`].
-    ///
-    /// Loads the keys first, as [`len`](crate::Reader::len) does.
-    ///
-    /// ```
-    /// # use bitcask::{Bitcask, Options};
-    /// # fn main() -> bitcask::Result<()> {
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// let db = Bitcask::open(dir.path(), Options::default())?;
-    /// assert!(db.needs_merge().is_empty());
-    /// # db.close()
-    /// # }
-    /// ```
-    pub fn needs_merge(&self) -> MergePlan {
-        let MergePolicy::Auto(auto) = self.merge_policy() else { return MergePlan::default() };
-        self.inner.plan_auto(&auto, false)
     }
 }
 
@@ -230,10 +214,12 @@ impl Inner {
         Pool { segments, damaged, segment_size, segment_entries }
     }
 
-    /// Waits for the turn, then merges the segments of a plan.
+    /// Waits for the turn, then merges the segments of a plan. If `ordered` does not say whether in
+    /// the order of keys, ordered scans decide.
     pub(super) fn merge(
         &self,
         plan: impl FnOnce(&Self) -> Result<MergePlan>,
+        ordered: Option<bool>,
         mut pace: RateLimiter,
         progress: &mut dyn FnMut(&MergeProgress) -> ControlFlow<()>,
     ) -> Result<MergeReport> {
@@ -254,7 +240,9 @@ impl Inner {
         let ids = plan.segments.iter().map(|planned| SegmentId(planned.id)).collect();
         // From now on the merge is pending, whatever happens: its copies may be the only entries
         // that some slots name.
-        let merge = turn.pending.insert(Merge::begin(&self.merge_context(), &ids));
+        let is_ordered = ordered.unwrap_or_else(|| self.ordered.load(Ordering::Relaxed));
+        let merge = Merge::begin(&self.merge_context(), &ids).ordered(is_ordered);
+        let merge = turn.pending.insert(merge);
         let run = self.run(merge, &mut pace, progress);
         if !self.opener.is_here() {
             return Err(self.forget_held(turn));
@@ -368,7 +356,8 @@ impl Inner {
     fn merge_by_policy(&self, auto: &AutoMerge, idle: bool) {
         let mut keep_going = |_: &MergeProgress| self.may_continue_by_policy();
         let pace = self.rate_by_policy();
-        let result = self.merge(|this| Ok(this.plan_auto(auto, idle)), pace, &mut keep_going);
+        let plan = |this: &Self| Ok(this.plan_auto(auto, idle));
+        let result = self.merge(plan, auto.ordered, pace, &mut keep_going);
         Self::tell_finished(auto, &result);
     }
 

@@ -7,7 +7,6 @@
 
 use std::sync::Arc;
 
-use super::iter::Entries;
 use crate::error::Result;
 use crate::key_hash::{KeyHash, SHARD_BITS};
 use crate::keydir::Address;
@@ -77,7 +76,6 @@ impl Reader {
     #[doc(alias = "scan")]
     #[doc(alias = "cursor")]
     pub fn scan_from(&self, cursor: u64, count: usize) -> Result<(Vec<Value>, Option<u64>)> {
-        let entries = Entries::new(&self.inner);
         let (mut keys, mut next, mut left) = (Vec::new(), Some(cursor), count.max(1));
         while let Some(from) = next
             && left > 0
@@ -87,8 +85,9 @@ impl Reader {
                 if let Some((segment, offset)) = stretch.entries.get(at + READ_AHEAD) {
                     segment.prefetch(*offset);
                 }
-                let key = entries
-                    .read(segment, *offset, |stored| Ok(stored.lend(stored.entry().key_range())))?;
+                let key = self.inner.read_live(segment, *offset, |stored| {
+                    Ok(stored.lend(stored.entry().key_range()))
+                })?;
                 keys.extend(key);
             }
             left = left.saturating_sub(stretch.entries.len());

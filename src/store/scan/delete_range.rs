@@ -4,7 +4,7 @@
 //!   is put meanwhile stays. For atomic removal, use a batch or a transaction.
 //! - If writes must be durable, there is one sync at the end.
 
-use super::iter::Entries;
+use super::entries::Entries;
 use super::key_range::{KeyRange, prefix_bounds};
 use super::ordered::Ordered;
 use crate::error::Result;

@@ -2,6 +2,7 @@
 
 mod cursor;
 pub(crate) mod delete_range;
+pub(crate) mod entries;
 pub(crate) mod indexing;
 pub(crate) mod iter;
 pub(crate) mod key_range;

@@ -234,7 +234,8 @@ fn kill(db: Bitcask) {
     db.kill();
 }
 
-/// Begins to merge the sealed segments whose bits are set.
+/// Begins to merge the sealed segments whose bits are set: in the order of their keys if the number
+/// of set bits is even.
 fn begin_merge(db: &Bitcask, segments: u64) -> Merge {
     let inner = &db.inner;
     inner.filler.fill_all(&inner.keydir).unwrap();
@@ -243,7 +244,8 @@ fn begin_merge(db: &Bitcask, segments: u64) -> Merge {
     let free = (0..).zip(sealed).filter(|(_, sealed)| !kept.lists(sealed));
     let chosen = free.filter(|(at, _)| segments >> (at % 64) & 1 == 1);
     let ids = chosen.map(|(_, sealed)| sealed.id).collect();
-    Merge::begin(&inner.merge_context(), &ids)
+    let is_ordered = segments.count_ones().is_multiple_of(2);
+    Merge::begin(&inner.merge_context(), &ids).ordered(is_ordered)
 }
 
 /// Returns whether opening found everything in order. Hints do not count, because a crash may occur

@@ -56,12 +56,15 @@ fn close_calls() -> Vec<Op> {
     ]);
     ops.extend([put(4, false), Op::Work, Op::Advance { seconds: 10 }]);
     ops.extend((1..5).flat_map(merge_one));
-    let merge_beside = |steps| {
-        let merge = [Op::BeginMerge { segments: u64::MAX }, Op::Merge { steps }];
+    // All segments, in the order of the log, and of the keys.
+    let (plain, ordered) = (u64::MAX >> 1, u64::MAX);
+    let merge_beside = |(segments, steps)| {
+        let merge = [Op::BeginMerge { segments }, Op::Merge { steps }];
         let writes = [put(1, false), put(4, false), put(5, false), put(6, false), Op::Work];
         merge.into_iter().chain(writes).chain([Op::Merge { steps: 100 }])
     };
-    ops.extend([5, 8, 11].into_iter().flat_map(merge_beside));
+    let merges = [(plain, 5), (plain, 8), (plain, 11), (ordered, 9), (ordered, 13)];
+    ops.extend(merges.into_iter().flat_map(merge_beside));
     ops.extend([put(1, false), Op::Delete { key: 5, sync: false }]);
     ops.extend([Op::MergeAll, put(0, true), put(1, false), Op::Kill, put(2, false)]);
     ops.extend([put(5, false), Op::SetSyncPolicy { policy: 0 }, put(6, false)]);

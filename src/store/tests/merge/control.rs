@@ -124,7 +124,7 @@ fn an_automatic_merge_stops_early_when_the_policy_becomes_manual() {
         inner.may_continue_by_policy()
     };
     let plan = |inner: &Inner| Ok(plan_all(&inner.segment_stats()));
-    let report = inner.merge(plan, RateLimiter::constant(None), &mut go_on).unwrap();
+    let report = inner.merge(plan, None, RateLimiter::constant(None), &mut go_on).unwrap();
     assert!(report.cancelled);
     assert_eq!(steps, 2);
     assert!(sealed(&db).contains(&ids[2]));

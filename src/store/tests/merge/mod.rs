@@ -6,5 +6,6 @@ pub(crate) mod control;
 pub(crate) mod expired;
 pub(crate) mod faults;
 pub(crate) mod fold;
+pub(crate) mod ordered;
 pub(crate) mod regressions;
 pub(crate) mod rules;
