@@ -53,7 +53,7 @@ pub(super) fn run_sorted<S: Store>(context: &Context<'_>) {
 
 pub(super) fn run_merged<S: Store>(context: &Context<'_>) {
     let store = loaded::<S>(context, Order::new(context.keys(), context.seed(1)).keys());
-    store.merge();
+    store.bring_into_order();
     scan_and_prefixes(context, &store, ["merged-scan", "merged-prefix"]);
 }
 

@@ -3,6 +3,7 @@
 //! Puts need no batches. Merges run with their default limits. Where dead data is part of a row, it
 //! is looked for ten times a second rather than every three minutes, as the rows take seconds.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Duration;
 
@@ -53,12 +54,10 @@ impl<const CHECKS: bool> Store for Checking<CHECKS> {
     }
 
     fn scan_all(&self, mut read: impl FnMut(Option<&[u8]>, &[u8]) -> bool) {
-        for pair in self.0.iter_unordered() {
-            let (key, value) = pair.unwrap();
-            if !read(Some(&key), &value) {
-                break;
-            }
-        }
+        let read = |key: &[u8], value: &[u8]| {
+            if read(Some(key), value) { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        };
+        let _ = self.0.iter_unordered_with(read).unwrap();
     }
 
     fn sync(&self) {
@@ -68,6 +67,10 @@ impl<const CHECKS: bool> Store for Checking<CHECKS> {
     fn merge(&self) -> bool {
         self.0.merge_opt(MergeOptions::new().force(true)).unwrap();
         true
+    }
+
+    fn bring_into_order(&self) {
+        self.0.merge_opt(MergeOptions::new().force(true).ordered(true)).unwrap();
     }
 
     fn len(&self) -> Option<u64> {

@@ -79,6 +79,8 @@ pub(crate) trait Store: Sized + Sync {
     fn merge(&self) -> bool {
         false
     }
+    /// Stores all pairs in the order of their keys, if the store does not do so anyway.
+    fn bring_into_order(&self) {}
     /// Returns the number of keys once the store knows all of them, if it can.
     fn len(&self) -> Option<u64> {
         None
