@@ -273,9 +273,7 @@ impl Inner {
             }
             // Wherever the damage is, this is the segment that cannot be merged.
             Err(error) if is_unreadable(error) => {
-                if let Some(id) = last_read {
-                    merging.note_damage(id);
-                }
+                last_read.into_iter().for_each(|id| merging.note_damage(id));
             }
             _ => {}
         }
