@@ -72,7 +72,10 @@ impl LogWriter {
         };
         active.go_ahead(end)?;
         match prepared {
-            Some(next) if end + AHEAD > self.context.segment_size => next.go_ahead(AHEAD / 2),
+            Some(next) if end + AHEAD > self.context.segment_size => {
+                next.set_populated_ahead(active.is_populated_ahead());
+                next.go_ahead(AHEAD / 2)
+            }
             _ => Ok(()),
         }
     }

@@ -21,13 +21,16 @@ impl LogWriter {
     }
 
     /// Ends the active segment and continues in the next one.
-    pub(super) fn rotate(&self, log: &mut Log, next: ActiveSegment) -> Result<()> {
+    pub(super) fn rotate(&self, log: &mut Log, mut next: ActiveSegment) -> Result<()> {
         // The end entry may be lost with the rest of the segment, so the next one's first entry
         // repeats its mark.
         let mark = self.due_mark(log);
         log.last_timestamp = next_timestamp(log.last_timestamp, self.context.clock.now());
         let timestamp = log.last_timestamp;
         let next_id = next.active.segment().id();
+        if let Some(full) = log.active() {
+            next.active.continue_from(full);
+        }
         if let Some(mut full) = log.active.replace(next) {
             let finished = full.active.finish(next_id, mark, timestamp);
             full.hint.iter_mut().for_each(|hint| hint.end(timestamp));

@@ -6,6 +6,7 @@
 //!   writing.
 //! - Appended bytes become readable only when all of them are written.
 //! - [`Sink`] brings the bytes to their place: it copies them into a mapping, or writes them.
+//!   [`Usage`] decides where the mapping is worth its pages.
 //! - The segment always keeps room for an end entry.
 
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use super::draft::Draft;
 use super::room::{AHEAD, GROWTH_MIN, Room};
 use super::sink::Sink;
+use super::usage::Usage;
 use crate::entry::{END_SIZE_MAX, Mark, Salt, padded};
 use crate::error::Result;
 use crate::fs::{Access, File, Fs};
@@ -38,6 +40,7 @@ pub(crate) struct Active {
     room: Arc<Room>,
     /// The offset from which work may have to be done ahead of the writers.
     ahead_at: u64,
+    usage: Usage,
     /// The size to which the segment may grow.
     capacity: u64,
     /// Puts and deletes so far.
@@ -69,7 +72,7 @@ impl Active {
             let file = file.renamed(&path);
             let allocated = file.size()?;
             let (sink, map) = Sink::new(&file, capacity, mode);
-            let room = Room::new(&file, map.clone(), capacity, allocated);
+            let room = Room::new(&file, map.clone(), sink.has_target(), capacity, allocated);
             // The segment may never get more than an end entry.
             room.reserve_exactly(FIRST_OFFSET + END_SIZE_MAX)?;
             if !made(Mistake::HeaderNotSynced) {
@@ -96,7 +99,8 @@ impl Active {
         };
         let segment = Arc::new(Segment::new(header.id, &path, header.kind, bytes));
         let ahead_at = AHEAD_FROM.min(capacity / 4);
-        Ok(Self { segment, file, sink, end: FIRST_OFFSET, room, ahead_at, capacity, entries: 0 })
+        let (usage, end, entries) = (Usage::new(&file, FIRST_OFFSET), FIRST_OFFSET, 0);
+        Ok(Self { segment, file, sink, end, room, ahead_at, usage, capacity, entries })
     }
 
     /// Returns how large a segment has to be to hold entries of this size.
@@ -138,7 +142,14 @@ impl Active {
     /// Returns whether room is ready for entries of this size and an end entry.
     #[inline]
     pub(crate) fn is_ready(&self, size: u64) -> bool {
-        self.end + size + END_SIZE_MAX <= self.room.ready()
+        let needed = self.end + size + END_SIZE_MAX;
+        needed <= self.room.ready() || self.is_written(size) && needed <= self.room.allocated()
+    }
+
+    /// Returns whether entries of this size are written where the room is not populated, instead of
+    /// populating it.
+    fn is_written(&self, size: u64) -> bool {
+        self.sink.has_target() && (self.usage.is_large(size) || !self.room.is_populated_ahead())
     }
 
     /// Returns how many allocated bytes have not been appended to yet.
@@ -148,7 +159,12 @@ impl Active {
 
     /// Makes room ready for entries of this size and an end entry. A failure changes nothing.
     pub(crate) fn reserve(&mut self, size: u64) -> Result<()> {
-        self.room.reserve(self.end + size + END_SIZE_MAX)
+        let needed = self.end + size + END_SIZE_MAX;
+        if self.is_written(size) {
+            self.room.reserve_unpopulated(needed)
+        } else {
+            self.room.reserve(needed)
+        }
     }
 
     /// Makes room ready for a copy of this size. `check_space` may refuse before the file grows.
@@ -176,6 +192,7 @@ impl Active {
         if is_time {
             // The next time comes when half of the room made ready now is used up.
             self.ahead_at = self.end + self.end.min(AHEAD).min(self.capacity / 2) / 2;
+            self.room.set_populated_ahead(self.usage.populates_ahead());
         }
         is_time
     }
@@ -191,6 +208,7 @@ impl Active {
             self.segment.advance(place.offset + header.entry_size());
         }
         let encoded = header.encode(draft.body.clone(), Salt::new(place.segment.0, place.offset));
+        self.sink.begin(&self.room, self.end + header.entry_size());
         for part in [encoded.as_slice(), draft.key, &draft.value] {
             self.sink.write(&self.room, self.end, part)?;
             self.end += part.len() as u64;
@@ -204,8 +222,15 @@ impl Active {
     /// Makes everything appended so far readable.
     pub(crate) fn flush(&mut self) -> Result<()> {
         self.sink.flush()?;
+        self.room.pass(self.end);
+        self.usage.note_append(self.end);
         self.segment.advance(self.end);
         Ok(())
+    }
+
+    /// Takes over what the segment before has shown about the writers.
+    pub(crate) fn continue_from(&mut self, before: &Self) {
+        self.room.set_populated_ahead(before.room.is_populated_ahead());
     }
 
     /// Ends the segment with an entry that names the next one. Nothing is appended after it.

@@ -6,3 +6,4 @@ pub(crate) mod draft;
 pub(crate) mod output;
 pub(crate) mod room;
 pub(crate) mod sink;
+mod usage;

@@ -1,14 +1,17 @@
 //! The room of a segment that is appended to: how long its file is, and how far bytes can be
 //! stored.
 //!
-//! - Bytes below `ready` can be stored. Disk space for them has been allocated. If they are stored
-//!   through a mapping, their pages have been populated.
+//! - Bytes from the writer's position up to `ready` can be stored. Disk space for them has been
+//!   allocated. If they are stored through a mapping, their pages have been populated.
+//! - Disk space has been allocated for the bytes below `allocated`, so they can be written with a
+//!   system call. This moves the writer's position, and `ready` with it.
 //! - Room grows through the writer that needs it or through a thread ahead of the writer, whichever
 //!   comes first. Both may populate the same pages, so that neither waits for the other. Only the
 //!   file's size has a lock.
 //! - Once the file is cut to the segment's end, its room no longer grows.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use memmap2::{Advice, MmapRaw};
 
@@ -27,7 +30,7 @@ const SMALL_STEP: u64 = 64 << 10;
 /// Largest step by which an output of copies grows, in bytes. Copies can wait for room, and other
 /// writers can't.
 const COPY_STEP: u64 = 4 << 20;
-/// Number of bytes that a writer populates at a time: one system call for about 2,000 small
+/// Maximum number of bytes that a writer populates beyond what it needs: one system call for about 2,000 small
 /// entries.
 const POPULATE_SIZE: u64 = 256 << 10;
 /// Number of bytes populated at a time ahead of a writer. The step is smaller than a writer's, so
@@ -43,6 +46,10 @@ pub(crate) struct Room {
     file: File,
     /// The mapping whose pages have to be populated, if the segment has one.
     map: Option<Arc<Mapping>>,
+    /// Whether bytes are stored through a mapping, of which a twin has none.
+    is_stored_to: bool,
+    /// Whether pages are populated ahead of the writer.
+    is_populated_ahead: AtomicBool,
     /// The size to which the segment may grow.
     capacity: u64,
     /// Lock 8: whether the file has been cut to the segment's end. Guards the file's size.
@@ -57,12 +64,21 @@ impl Room {
     pub(crate) fn new(
         file: &File,
         map: Option<Arc<Mapping>>,
+        is_stored_to: bool,
         capacity: u64,
         allocated: u64,
     ) -> Self {
-        let ready = if map.is_some() { 0 } else { allocated };
-        let (allocated, ready) = (AtomicU64::new(allocated), AtomicU64::new(ready));
-        Self { file: file.clone(), map, capacity, is_cut: Mutex::new(false), allocated, ready }
+        let ready = if is_stored_to { 0 } else { allocated };
+        Self {
+            file: file.clone(),
+            map,
+            is_stored_to,
+            is_populated_ahead: AtomicBool::new(true),
+            capacity,
+            is_cut: Mutex::new(false),
+            allocated: AtomicU64::new(allocated),
+            ready: AtomicU64::new(ready),
+        }
     }
 
     /// Returns the offset below which bytes can be stored.
@@ -72,7 +88,18 @@ impl Room {
 
     /// Returns whether bytes are stored through a mapping.
     pub(crate) fn is_stored_to(&self) -> bool {
-        self.map.is_some()
+        self.is_stored_to
+    }
+
+    /// Returns whether pages are populated ahead of the writer.
+    pub(crate) fn is_populated_ahead(&self) -> bool {
+        self.is_populated_ahead.load(Ordering::Relaxed)
+    }
+
+    /// Sets whether pages are populated ahead of the writer. This only decides how fast appends
+    /// are, so no order is needed.
+    pub(crate) fn set_populated_ahead(&self, is_populated: bool) {
+        self.is_populated_ahead.store(is_populated, Ordering::Relaxed);
     }
 
     /// Returns the offset below which disk space has been allocated.
@@ -85,7 +112,22 @@ impl Room {
         if needed <= self.ready() {
             return Ok(());
         }
-        self.grow(needed, POPULATE_SIZE, GROWTH_MAX)
+        // No more than was written so far, so that a small store stays small.
+        self.grow(needed, needed.min(POPULATE_SIZE), GROWTH_MAX)
+    }
+
+    /// Makes sure that bytes below `needed` can be written. A failure changes nothing.
+    pub(crate) fn reserve_unpopulated(&self, needed: u64) -> Result<()> {
+        self.allocate(needed, GROWTH_MAX)
+    }
+
+    /// Notes that the writer has got to `end`. Pages that were written instead of stored to need
+    /// not be populated any more, except the one in which the next bytes begin: `end` lies in it,
+    /// and pages are populated whole.
+    pub(crate) fn pass(&self, end: u64) {
+        if end > self.ready() {
+            self.ready.fetch_max(end, Ordering::Release);
+        }
     }
 
     /// Like `reserve`, but populates no more pages than needed. A sync that follows soon would
@@ -103,6 +145,9 @@ impl Room {
     /// far, within limits, so that a small store stays small.
     pub(crate) fn go_ahead(&self, end: u64) -> Result<()> {
         let until = (end + end.min(AHEAD)).min(self.capacity);
+        if !self.is_populated_ahead() {
+            return self.reserve_unpopulated(until);
+        }
         while self.ready() < until && !*self.is_cut.lock() {
             self.grow(until.min(self.ready() + AHEAD_STEP), AHEAD_STEP, GROWTH_MAX)?;
         }
@@ -112,17 +157,18 @@ impl Room {
     fn grow(&self, needed: u64, populate_size: u64, step_max: u64) -> Result<()> {
         self.allocate(needed, step_max)?;
         let (ready, allocated) = (self.ready(), self.allocated.load(Ordering::Acquire));
-        let until = match &self.map {
-            None => allocated,
-            Some(map) => {
-                let until = needed.max(ready + populate_size).min(allocated);
-                if until > ready {
-                    populate(map, ready, until).or_else(|error| self.file.unpopulated(error))?;
-                }
-                until
-            }
+        let until = if self.is_stored_to {
+            needed.max(ready + populate_size).min(allocated)
+        } else {
+            allocated
         };
-        // The thread that advances this has populated everything between the old and the new value.
+        if let Some(map) = &self.map
+            && until > ready
+        {
+            populate(map, ready, until).or_else(|error| self.file.unpopulated(error))?;
+        }
+        // The thread that advances this has populated everything between the old and the new value,
+        // except what the writer has passed meanwhile.
         self.ready.fetch_max(until, Ordering::Release);
         Ok(())
     }

@@ -2,6 +2,10 @@
 //!
 //! - A mapped sink stores nothing where the [`Room`] is not ready. So if a full disk has no space
 //!   for a page, [`Room::reserve`] returns an error, and no signal is raised.
+//! - Where the room is allocated but not ready, a mapped sink writes instead. Readers see what was
+//!   written through the mapping, and later stores may share a page with it: on Linux, a write and
+//!   a shared mapping use the same page of the kernel's cache (`generic_perform_write` in
+//!   `mm/filemap.c`). Other systems have no mapped sink, since `populate` fails there.
 //! - `&mut self` ensures that there is one writer at a time. Readers of the same mapping stay below
 //!   the segment's end, and the writer stays at or above it.
 
@@ -24,15 +28,18 @@ const GATHER_SIZE: usize = 256 << 10;
 #[derive(Debug)]
 pub(crate) struct Sink {
     file: File,
-    method: WriteMethod,
+    /// What bytes are stored to where room is ready. If there is none, all bytes are written.
+    target: Option<Target>,
+    /// Whether the present entry is stored to the target.
+    is_stored: bool,
+    /// Bytes that are not written yet, and belong at `start`.
+    gathered: Vec<u8>,
+    start: u64,
 }
 
 #[derive(Debug)]
-enum WriteMethod {
-    /// They are copied into the mapping, where room is ready.
-    Mapped(Arc<Mapping>),
-    /// They are gathered. The gathered bytes are not written yet, and belong at `start`.
-    Positioned { gathered: Vec<u8>, start: u64 },
+enum Target {
+    Mapping(Arc<Mapping>),
     /// Each part is written separately, in the order in which a mapping gets them. Readers map the
     /// file themselves.
     #[cfg(any(test, bitcask_fuzzing))]
@@ -47,48 +54,67 @@ impl Sink {
         mode: AppendMode,
     ) -> (Self, Option<Arc<Mapping>>) {
         let map = if mode == AppendMode::Mapped { map(file, capacity) } else { None };
-        let method = match &map {
-            Some(map) => WriteMethod::Mapped(Arc::clone(map)),
+        let target = match &map {
+            Some(map) => Some(Target::Mapping(Arc::clone(map))),
             #[cfg(any(test, bitcask_fuzzing))]
             None if mode == AppendMode::Mapped && matches!(file.backing(), Backing::Twin(_)) => {
-                WriteMethod::Twin
+                Some(Target::Twin)
             }
-            None => WriteMethod::Positioned { gathered: Vec::new(), start: 0 },
+            None => None,
         };
-        (Self { file: file.clone(), method }, map)
+        let (is_stored, gathered, start) = (false, Vec::new(), 0);
+        (Self { file: file.clone(), target, is_stored, gathered, start }, map)
     }
 
-    /// Takes bytes and their place, which is after all bytes taken before.
+    /// Returns whether bytes are stored where room is ready.
+    pub(crate) fn has_target(&self) -> bool {
+        self.target.is_some()
+    }
+
+    /// Chooses how the next entry, which ends at `end`, gets to its place.
+    pub(crate) fn begin(&mut self, room: &Room, end: u64) {
+        // What follows gathered bytes is gathered too, so that these have no gaps.
+        self.is_stored = self.target.is_some() && self.gathered.is_empty() && end <= room.ready();
+    }
+
+    /// Takes bytes of the present entry and their place, which is after all bytes taken before.
     pub(crate) fn write(&mut self, room: &Room, offset: u64, bytes: &[u8]) -> Result<()> {
-        match &mut self.method {
-            WriteMethod::Mapped(map) => {
+        match &self.target {
+            Some(target) if self.is_stored => {
                 assert!(offset + bytes.len() as u64 <= room.ready(), "room is reserved first");
-                store(map, offset, bytes);
-                Ok(())
-            }
-            WriteMethod::Positioned { gathered, start } => {
-                if gathered.is_empty() {
-                    *start = offset;
+                match target {
+                    Target::Mapping(map) => {
+                        store(map, offset, bytes);
+                        Ok(())
+                    }
+                    #[cfg(any(test, bitcask_fuzzing))]
+                    Target::Twin => self.file.write_at(bytes, offset),
                 }
-                // The padding between entries.
-                gathered.resize(usize::try_from(offset - *start).unwrap_or(usize::MAX), 0);
-                if gathered.len() + bytes.len() <= GATHER_SIZE {
-                    gathered.extend_from_slice(bytes);
-                    return Ok(());
-                }
-                self.flush()?;
-                self.file.write_at(bytes, offset)
             }
-            #[cfg(any(test, bitcask_fuzzing))]
-            WriteMethod::Twin => self.file.write_at(bytes, offset),
+            _ => self.gather(offset, bytes),
         }
+    }
+
+    #[inline(never)]
+    fn gather(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        if self.gathered.is_empty() {
+            self.start = offset;
+        }
+        // The padding between entries.
+        self.gathered.resize(usize::try_from(offset - self.start).unwrap_or(usize::MAX), 0);
+        if self.gathered.len() + bytes.len() <= GATHER_SIZE {
+            self.gathered.extend_from_slice(bytes);
+            return Ok(());
+        }
+        self.flush()?;
+        self.file.write_at(bytes, offset)
     }
 
     /// Writes what has been gathered.
     pub(crate) fn flush(&mut self) -> Result<()> {
-        if let WriteMethod::Positioned { gathered, start } = &mut self.method {
-            self.file.write_at(gathered, *start)?;
-            gathered.clear();
+        if !self.gathered.is_empty() {
+            self.file.write_at(&self.gathered, self.start)?;
+            self.gathered.clear();
         }
         Ok(())
     }

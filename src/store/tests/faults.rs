@@ -391,6 +391,30 @@ fn under_always_acknowledged_writes_survive_every_failure() {
     fail_each(SyncPolicy::Always, FaultKind::ShortWrite, true, false, 3);
 }
 
+/// In a mapped segment, a large entry is one write. If it fails, nothing of the entry can be read,
+/// and the store is poisoned.
+#[test]
+fn the_write_of_a_large_entry_fails() {
+    for kind in [FaultKind::Eio, FaultKind::ShortWrite, FaultKind::Enospc] {
+        let options = Options::new().append_mode(AppendMode::Mapped).segment_size(1 << 20);
+        let lab = Lab::new().with(options.sync_policy(SyncPolicy::Never));
+        let db = lab.open();
+        db.put("a", "small").unwrap();
+        let before = lab.twin.op_count();
+        db.put("b", "x".repeat(3000)).unwrap();
+        let trace = lab.twin.trace().split_off(before);
+        assert!(matches!(&trace[..], [Op::Write { bytes, .. }] if bytes.len() > 3000), "{trace:?}");
+        lab.twin.fail(Fault::new(kind));
+        assert!(db.put("b", "y".repeat(5000)).unwrap_err().is_poisoned(), "{kind:?}");
+        check_poisoned(&db, "failed");
+        let expected =
+            Pairs::from([("a".into(), "small".into()), ("b".into(), "x".repeat(3000).into())]);
+        assert_eq!(snapshot(&db), expected, "{kind:?}");
+        kill(db);
+        assert_eq!(snapshot(&lab.killed().open()), expected, "{kind:?}, killed");
+    }
+}
+
 /// The same without a failure: a kill and power cuts at every operation of a run.
 #[test]
 fn a_run_may_be_cut_short_at_any_operation() {

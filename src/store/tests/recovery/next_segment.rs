@@ -419,15 +419,56 @@ fn reserved_room_is_proportional_to_the_content() {
     }
     let (_, ready, size) = look();
     assert!(ready <= 1 << 20 && size <= 1 << 20, "{ready}, {size}");
-    db.put("key", vec![1; 600_000]).unwrap();
+    let put = || (0..200).for_each(|_| db.put("key", vec![1; 3000]).unwrap());
+    put();
     let (end, ready, size) = look();
     assert!((2 * end..=4 << 20).contains(&ready) && size <= 4 << 20, "{ready}, {size}");
     for _ in 0..10 {
-        db.put("key", vec![1; 600_000]).unwrap();
+        put();
         let (end, ready, size) = look();
         assert!(ready >= end + end.min(2 << 20) && size <= 4 * end, "{end}, {ready}, {size}");
     }
+    // For large values, space is allocated ahead, but nothing is populated.
+    for number in 0..20 {
+        db.put("key", vec![1; 600_000]).unwrap();
+        let (end, ready, size) = look();
+        assert!(size >= end + end.min(2 << 20) && size <= 4 * end, "{end}, {ready}, {size}");
+        assert!(number < 10 || ready == end, "{end}, {ready}, {size}");
+    }
     db.close().unwrap();
+}
+
+/// On a real disk, large values are written and small ones stored, into the same pages.
+#[test]
+fn large_and_small_values_share_the_pages_of_a_mapping() {
+    let dir = tempfile::tempdir().unwrap();
+    let env = Env { threads: false, ..Env::default() };
+    let options = Options::new().segment_size(2 << 20).append_mode(AppendMode::Mapped);
+    let sizes = [10, 5000, 300, 70_000, 0, 300_000, 4096];
+    let value = |number: u32| vec![number.to_be_bytes()[3]; sizes[number as usize % sizes.len()]];
+    let check = |db: &Bitcask, len: u32| {
+        for number in 0..len {
+            let found = db.get(number.to_be_bytes()).unwrap();
+            assert_eq!(found.as_deref(), Some(&*value(number)), "{number}");
+        }
+    };
+    let db = Bitcask::open_on(&env, dir.path(), options.clone()).unwrap();
+    for number in 0..200 {
+        if number % 5 == 4 {
+            let mut batch = Batch::new();
+            batch.put(number.to_be_bytes(), value(number)).put(b"other", b"value");
+            db.write(&batch).unwrap();
+        } else {
+            db.put(number.to_be_bytes(), value(number)).unwrap();
+        }
+        if number % 20 == 19 {
+            check(&db, number + 1);
+            db.inner.work();
+        }
+    }
+    kill(db);
+    let db = Bitcask::open_on(&env, dir.path(), options).unwrap();
+    check(&db, 200);
 }
 
 /// A writer whose requests are handled promptly never extends or creates a file itself.
