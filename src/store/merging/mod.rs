@@ -273,7 +273,7 @@ impl Inner {
             }
             // Wherever the damage is, this is the segment that cannot be merged.
             Err(error) if is_unreadable(error) => {
-                last_read.into_iter().for_each(|id| merging.note_damage(id));
+                let _ = last_read.map(|id| merging.note_damage(id));
             }
             _ => {}
         }

@@ -453,7 +453,7 @@ fn large_and_small_values_share_the_pages_of_a_mapping() {
         }
     };
     let db = Bitcask::open_on(&env, dir.path(), options.clone()).unwrap();
-    for number in 0..200 {
+    for number in 0..200_u32 {
         if number % 5 == 4 {
             let mut batch = Batch::new();
             batch.put(number.to_be_bytes(), value(number)).put(b"other", b"value");
