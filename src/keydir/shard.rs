@@ -126,7 +126,7 @@ impl Shard<'_> {
             self.make_room(1);
             let reused = self.table().insert(hash, new, SlotFlags::default());
             self.counts.inserted(reused);
-            if self.has_become_crowded() {
+            if !reused && self.has_become_crowded() {
                 self.arena.crowded.note(self.number);
             }
         }

@@ -589,3 +589,22 @@ fn a_shard_with_steady_turnover_does_not_grow() {
     assert_eq!(shard.len(), 100);
     assert!(shard.size() < 16 * 300, "{}", shard.size());
 }
+
+#[test]
+fn a_crowded_shard_is_noted_once() {
+    let keydir = keydir();
+    let number = spread(0).shard();
+    let mut len = 0;
+    while keydir.arena.crowded.take().is_empty() {
+        keydir.shard(number).publish(spread(len), None, Churn::at(len));
+        len += 1;
+        assert!(len < 5000, "the shard was never noted");
+    }
+    // The slot is reused, so the shard stays as full as it was.
+    let last = len - 1;
+    for round in 0..100 {
+        keydir.shard(number).remove(spread(last), Churn::at(last), round + 1);
+        keydir.shard(number).publish(spread(last), None, Churn::at(last));
+    }
+    assert!(keydir.arena.crowded.take().is_empty());
+}

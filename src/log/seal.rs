@@ -37,7 +37,6 @@ impl LogWriter {
         await_published(&oldest.segment, publisher);
         let sealed = self.seal(oldest, next);
         let mut log = self.lock();
-        log.sealing_size = 0;
         sealed.map_err(|error| {
             // Any other obstacle, such as a full disk, may be temporary: the segment stays
             // unsealed.

@@ -15,9 +15,9 @@ use crate::segment::{Place, Segment, SegmentId};
 use crate::stats::{Counters, Stats};
 use crate::sync::Instant;
 
-/// Number of bytes that the hints of the segments that are not sealed yet may take: as many as that
-/// of a full segment with a million entries.
-const HINTS_SIZE_MAX: usize = if cfg!(test) { 32 << 10 } else { 17 << 20 };
+/// Number of bytes that the hints of the segments that wait to be sealed, and of the active one when
+/// it is full, may take: as many as that of a full segment with a million entries.
+const HINTS_SIZE_MAX: u64 = if cfg!(test) { 32 << 10 } else { 17 << 20 };
 
 /// The end of the log.
 #[derive(Debug)]
@@ -47,8 +47,6 @@ pub(crate) struct Log {
     pub(super) appends: u64,
     pub(super) deletes: u64,
     pub(super) appended_size: u64,
-    /// Size in bytes of the hint of the segment that is being sealed.
-    pub(super) sealing_size: usize,
     /// Number of puts and deletes when the log was last looked at for idleness.
     appends_seen: u64,
     /// Whether the store is closed, so that nothing more will be appended.
@@ -113,7 +111,6 @@ impl Log {
             appends: 0,
             deletes: 0,
             appended_size: 0,
-            sealing_size: 0,
             appends_seen: 0,
             is_closed: false,
             waiters: Waiters::default(),
@@ -220,24 +217,31 @@ impl Log {
     pub(super) fn begin_seal(&mut self) -> Option<Rotated> {
         let oldest = self.rotated.front_mut()?;
         let hint = oldest.hint.take();
-        self.sealing_size = hint.as_ref().map_or(0, HintBuilder::size);
         Some(Rotated { hint, ..oldest.clone() })
     }
 
-    /// Gives up the hint of the active segment if the hints in memory take more than they may.
+    /// Gives up the hint of the active segment if the hints would take more memory than they may by
+    /// the time the segment is full. Its entries so far show how many it will have.
     pub(super) fn limit_hints(&mut self) {
-        if self.hints_size() > HINTS_SIZE_MAX
-            && let Some(ActiveSegment { hint, .. }) = &mut self.active
-        {
+        let waiting = self.waiting_hints_size() as u64;
+        let Some(ActiveSegment { active, hint, .. }) = &mut self.active else { return };
+        let size = hint.as_ref().map_or(0, HintBuilder::size) as u64;
+        let size_when_full = size * active.capacity() / active.end().offset.max(1);
+        if waiting + size_when_full > HINTS_SIZE_MAX {
             *hint = None;
         }
     }
 
+    /// Returns how much memory the hints of rotated segments take that no seal has taken, in bytes.
+    fn waiting_hints_size(&self) -> usize {
+        self.rotated.iter().filter_map(|rotated| rotated.hint.as_ref()).map(HintBuilder::size).sum()
+    }
+
     /// Returns how much memory the hints of unsealed segments take, in bytes.
+    #[cfg(test)]
     pub(crate) fn hints_size(&self) -> usize {
-        let rotated = self.rotated.iter().map(|rotated| &rotated.hint);
-        let hints = rotated.chain(self.active.as_ref().map(|current| &current.hint));
-        self.sealing_size + hints.flatten().map(HintBuilder::size).sum::<usize>()
+        let active = self.active.as_ref().and_then(|current| current.hint.as_ref());
+        self.waiting_hints_size() + active.map_or(0, HintBuilder::size)
     }
 
     /// Gives up the hint of the active segment if nothing was appended since the last call.

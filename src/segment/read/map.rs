@@ -199,9 +199,12 @@ impl Bytes {
     #[inline(always)]
     pub(crate) fn lend_from(&self, offset: u64) -> Option<&[u8]> {
         let (start, end) = (usize::try_from(offset).ok()?, usize::try_from(self.end()).ok()?);
-        let Some(len) = end.min(self.memory.len).checked_sub(start) else {
-            return self.lend_from_twin(start, end);
-        };
+        let end_in_memory = end.min(self.memory.len);
+        // Also if there is no memory: no entry is at the start of a file.
+        if start >= end_in_memory {
+            return self.lend_from_other(start, end);
+        }
+        let len = end_in_memory - start;
         let first = self.memory.first.wrapping_add(start);
         // SAFETY: the range lies within the mapping, which `source` keeps for as long as `self`. It
         // lies below `end` too, so the bytes were written before the Acquire load in `end`, no one
@@ -213,21 +216,16 @@ impl Bytes {
         Some(unsafe { std::slice::from_raw_parts(first, len) })
     }
 
-    /// Lends bytes of a file that is replaced by memory in tests.
-    #[cfg(any(test, bitcask_fuzzing))]
+    /// Lends no bytes if the range begins at the end of a mapping, or bytes of a file that is
+    /// replaced by memory in tests.
     #[cold]
-    fn lend_from_twin(&self, start: usize, end: usize) -> Option<&[u8]> {
+    fn lend_from_other(&self, start: usize, end: usize) -> Option<&[u8]> {
         match &self.source {
+            ByteSource::Map(map) if start == end.min(map.len()) => Some(&[]),
+            #[cfg(any(test, bitcask_fuzzing))]
             ByteSource::Twin { map, .. } if start <= end => map.bytes(start..end),
             _ => None,
         }
-    }
-
-    #[cfg(not(any(test, bitcask_fuzzing)))]
-    #[expect(clippy::unused_self, reason = "only tests have such files")]
-    #[inline]
-    fn lend_from_twin(&self, _start: usize, _end: usize) -> Option<&[u8]> {
-        None
     }
 
     /// Asks the system to read mapped bytes that are needed soon. A refusal changes nothing.
@@ -318,6 +316,15 @@ mod tests {
         assert!(lent == &written[9_000..19_999]);
         assert_eq!(bytes.lend(0..8_192).unwrap(), &written[..8_192]);
         assert_eq!(bytes.lend(0..20_000), None);
+    }
+
+    #[test]
+    fn a_file_without_a_mapping_lends_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = Fs::DISK.open(&dir.path().join("file"), Access::Create).unwrap();
+        file.write_at(&[7; 1000], 0).unwrap();
+        let bytes = Bytes::unmapped(&Fs::DISK, &file, 1000);
+        assert!([0, 8, 1000].into_iter().all(|offset| bytes.lend_from(offset).is_none()));
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl Reader {
 
     /// Calls a closure with the index of each key and its value, in the order of the keys; with
     /// `None` if the key is absent or expired. Otherwise like [`get_many`](Self::get_many), and
-    /// without an allocation, a lock or a system call if the values are mapped.
+    /// without an allocation or a system call if the values are mapped.
     ///
     /// # Errors
     ///

@@ -148,7 +148,8 @@ impl Chosen {
     fn new(segment: Arc<Segment>, mut offsets: Vec<u32>) -> Self {
         sort(&mut offsets, segment.size());
         offsets.shrink_to_fit();
-        let is_dense = segment.size() / offsets.len() as u64 <= READ_AHEAD_DISTANCE_MAX;
+        let len = offsets.len().max(1) as u64;
+        let is_dense = segment.size() / len <= READ_AHEAD_DISTANCE_MAX;
         let read_ahead = if is_dense { 0 } else { u64::MAX };
         Self { segment, offsets, next: 0, read_ahead }
     }
@@ -171,10 +172,12 @@ impl Chosen {
     }
 }
 
-/// Sorts the offsets of different entries in a segment of this size.
+/// Sorts the offsets of entries in a segment of this size. Keeps offsets beyond its end, which a
+/// damaged hint may state, so that reading them returns an error.
 fn sort(offsets: &mut Vec<u32>, size: u64) {
     let words = usize::try_from(size / ALIGNMENT / 64 + 1).unwrap_or(usize::MAX);
-    if offsets.len() < words / 8 {
+    let is_beyond = |offset: &u32| *offset as usize / 64 >= words;
+    if offsets.len() < words / 8 || offsets.iter().any(is_beyond) {
         return offsets.sort_unstable();
     }
     // With a bit for each place, sorting takes two passes.
@@ -211,5 +214,17 @@ impl Inner {
         let Some(stored) = self.locate(stored.entry().key(), &guard)? else { return Ok(None) };
         ignore_unknown_codec(self.check(&stored))?;
         take(&stored).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sorting_keeps_places_beyond_the_end() {
+        let mut offsets = vec![9, 8, 4000, 10];
+        sort(&mut offsets, 1024);
+        assert_eq!(offsets, [8, 9, 10, 4000]);
     }
 }

@@ -3,7 +3,7 @@
 
 use crate::fs::Access;
 use crate::manifest::Sealed;
-use crate::segment::hint::{Hint, HintSource};
+use crate::segment::hint::{Hint, HintSlot, HintSource};
 use crate::store::tests::*;
 
 /// Puts, deletes, batches, expiries, colliding keys and marks.
@@ -154,4 +154,36 @@ fn a_seal_releases_the_pages_of_the_mapping() {
     assert_eq!(resident(), 0);
     assert_eq!(lent, [7; 100]);
     assert!(resident() > 0);
+}
+
+/// Opens a store with one key, whose hint has right checksums and states this offset for the key.
+fn with_hinted_offset(offset: u64) -> (Lab, Bitcask) {
+    let lab = Lab::new();
+    let db = lab.open();
+    db.put("key", "value").unwrap();
+    db.inner.log().unwrap().rotate_active().unwrap();
+    db.inner.work();
+    let Sealed { id, length, .. } = db.inner.manifest.get(|manifest| manifest.sealed[0]);
+    let source = HintSource { id, identity: db.inner.identity, length };
+    let (dir, hash) = (Dir::new(DIR.into()), db.inner.keydir.hash(b"key"));
+    db.close().unwrap();
+    let mut hint = Hint::decode(&lab.twin.contents(&dir.hint(id)).unwrap(), source).unwrap();
+    hint.slots[0] = HintSlot::new(hash, offset, 32, Flags::default());
+    lab.twin.put_file(&dir.hint(id), hint.encode(source));
+    let db = lab.open();
+    (lab, db)
+}
+
+#[test]
+fn a_hint_that_leads_beyond_its_segment_is_an_error_of_its_key() {
+    let (_lab, db) = with_hinted_offset(4096);
+    assert!(db.get("key").is_err());
+    assert!(db.iter_unordered().next().unwrap().is_err());
+}
+
+#[test]
+fn a_hint_that_leads_to_the_start_of_an_unmapped_segment_is_an_error_of_its_key() {
+    crate::segment::budget::allowed::mappings(0);
+    let (_lab, db) = with_hinted_offset(0);
+    assert!(db.get("key").is_err());
 }
