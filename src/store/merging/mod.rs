@@ -286,7 +286,7 @@ impl Inner {
         result.map(|()| report)
     }
 
-    /// Returns whether to merge in the order of keys: as the options say, or as the store is scanned.
+    /// Returns whether to merge in the order of keys: as the options say, or as scans have asked.
     fn or_as_scanned(&self, ordered: Option<bool>) -> bool {
         ordered.unwrap_or_else(|| self.ordered.load(Ordering::Relaxed))
     }
