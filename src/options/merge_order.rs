@@ -4,13 +4,13 @@ use super::{AutoMerge, MergeOptions};
 
 impl AutoMerge {
     /// Sets whether merges write live entries in the order of their keys. Default: they do so once
-    /// an ordered scan was made since the store was opened.
+    /// the store was scanned in order, now or before it was last opened.
     ///
     /// An ordered scan reads its values from wherever they lie in the log. After an ordered merge,
     /// keys that are neighbours in the order mostly lie next to each other, so an ordered scan with
-    /// values takes less than half as long, and far less where the data is larger than memory. Gets and
-    /// writes are the same. An ordered merge takes longer, and up to 64 MiB of memory more: it sorts
-    /// as many live entries at a time as fit into that.
+    /// values takes less than half as long, and far less where the data is larger than memory. Gets
+    /// and writes are the same. An ordered merge takes longer, and up to 64 MiB of memory more: it
+    /// sorts as many live entries at a time as fit into that.
     ///
     /// Each merge orders only what it copies. To bring a whole store into order at once, see
     /// [`MergeOptions::ordered`].

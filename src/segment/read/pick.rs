@@ -17,7 +17,7 @@ const RUN_SIZE: u64 = if cfg!(any(test, bitcask_fuzzing)) { 256 } else { 64 << 1
 const GAP_MAX: u64 = 16 << 10;
 
 /// The place and the size of a chosen entry, both in units of [`ALIGNMENT`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Extent {
     offset: u32,
     size: u32,
@@ -44,7 +44,11 @@ pub(crate) struct LiveEntries {
 /// The bytes of consecutive chosen entries.
 #[derive(Debug, Default)]
 struct EntryRun {
+    /// The bytes read last, and behind them those of earlier runs.
     bytes: Vec<u8>,
+    /// Number of bytes read last.
+    len: usize,
+    /// The offset of the first one.
     start: u64,
 }
 
@@ -68,9 +72,12 @@ impl<'a> LiveEntry<'a> {
         let (key, rest) =
             body.split_at_checked(usize::from(header.key_size)).ok_or(Invalid::Short)?;
         let value = rest.get(..header.value_size as usize).ok_or(Invalid::Short)?;
-        let size = header.size() + key.len() + value.len();
-        let bytes = bytes.get(..size).ok_or(Invalid::Short)?;
-        Ok(Self { offset, header, key, value, body: BodySum::of(key, value), bytes })
+        // Key and value are adjacent.
+        let size = key.len() + value.len();
+        let mut sum = BodySum::default();
+        sum.update(body.get(..size).unwrap_or_default());
+        let bytes = bytes.get(..header.size() + size).ok_or(Invalid::Short)?;
+        Ok(Self { offset, header, key, value, body: sum, bytes })
     }
 }
 
@@ -83,7 +90,9 @@ impl LiveEntries {
 
     /// Sorts the chosen entries into the order in which they are read.
     pub(crate) fn sort(&mut self) {
-        self.chosen.sort_unstable();
+        // One number for both compares faster than two.
+        self.chosen
+            .sort_unstable_by_key(|pick| u64::from(pick.offset) << 32 | u64::from(pick.size));
     }
 
     /// Returns the offset of the next chosen entry, or `None` if all have been read.
@@ -111,32 +120,37 @@ impl LiveEntries {
         let end = run.last().map_or(0, |last| last.end());
         self.run.read(file, first.offset(), end)?;
         self.next += len;
-        let refuse = |pick: &Extent, invalid| refusal(file.path(), pick.offset(), invalid);
-        let checked = run
-            .iter()
-            .map(|pick| self.run.entry(*pick, id).map_err(|invalid| refuse(pick, invalid)));
-        checked.collect::<Result<_>>().map(Some)
+        let mut entries = Vec::with_capacity(len);
+        for pick in run {
+            match self.run.entry(*pick, id) {
+                Ok(entry) => entries.push(entry),
+                Err(invalid) => return Err(refusal(file.path(), pick.offset(), invalid)),
+            }
+        }
+        Ok(Some(entries))
     }
 }
 
 impl EntryRun {
     fn read(&mut self, file: &File, start: u64, end: u64) -> Result<()> {
         let size = usize::try_from(end - start).unwrap_or(usize::MAX);
-        self.start = start;
-        self.bytes.clear();
-        // A hint can state sizes up to 64 MiB. Larger sizes were read from the segment and checked.
-        self.bytes
-            .try_reserve_exact(size)
-            .map_err(|_| Error::corrupt(file.path(), start, "the entry does not fit in memory"))?;
-        self.bytes.resize(size, 0);
-        let read_size = file.read_at(&mut self.bytes, start)?;
-        self.bytes.truncate(read_size);
+        (self.start, self.len) = (start, 0);
+        if self.bytes.len() < size {
+            self.bytes.clear();
+            // A hint can state sizes up to 64 MiB. Larger sizes were read from the segment and
+            // checked.
+            self.bytes.try_reserve_exact(size).map_err(|_| {
+                Error::corrupt(file.path(), start, "the entry does not fit in memory")
+            })?;
+            self.bytes.resize(size, 0);
+        }
+        self.len = file.read_at(self.bytes.get_mut(..size).unwrap_or_default(), start)?;
         Ok(())
     }
 
     fn entry(&self, pick: Extent, id: SegmentId) -> Result<LiveEntry<'_>, Invalid> {
         let from = usize::try_from(pick.offset() - self.start).unwrap_or(usize::MAX);
-        let bytes = self.bytes.get(from..).unwrap_or_default();
+        let bytes = self.bytes.get(from..self.len).unwrap_or_default();
         let entry = LiveEntry::decode(bytes, pick.offset())?;
         let salt = Salt::new(id.0, entry.offset);
         match entry.header.check(entry.bytes, entry.body.clone(), salt) {

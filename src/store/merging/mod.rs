@@ -214,8 +214,7 @@ impl Inner {
         Pool { segments, damaged, segment_size, segment_entries }
     }
 
-    /// Waits for the turn, then merges the segments of a plan. If `ordered` does not say whether in
-    /// the order of keys, ordered scans decide.
+    /// Waits for the turn, then merges the segments of a plan.
     pub(super) fn merge(
         &self,
         plan: impl FnOnce(&Self) -> Result<MergePlan>,
@@ -240,8 +239,7 @@ impl Inner {
         let ids = plan.segments.iter().map(|planned| SegmentId(planned.id)).collect();
         // From now on the merge is pending, whatever happens: its copies may be the only entries
         // that some slots name.
-        let is_ordered = ordered.unwrap_or_else(|| self.ordered.load(Ordering::Relaxed));
-        let merge = Merge::begin(&self.merge_context(), &ids).ordered(is_ordered);
+        let merge = Merge::begin(&self.merge_context(), &ids).ordered(self.or_as_scanned(ordered));
         let merge = turn.pending.insert(merge);
         let run = self.run(merge, &mut pace, progress);
         if !self.opener.is_here() {
@@ -284,6 +282,11 @@ impl Inner {
             merging.latency.record(report.duration);
         }
         result.map(|()| report)
+    }
+
+    /// Returns whether to merge in the order of keys: as the options say, or as scans have asked.
+    fn or_as_scanned(&self, ordered: Option<bool>) -> bool {
+        ordered.unwrap_or_else(|| self.ordered.load(Ordering::Relaxed))
     }
 
     /// Runs a merge. Returns whether it finished.

@@ -23,9 +23,6 @@ use crate::store::Inner;
 /// Number of entries from which a part gets no further shards. Each takes four bytes.
 const PART_LEN_MAX: usize = if cfg!(any(test, bitcask_fuzzing)) { 8 } else { 16 << 20 };
 
-/// Ratio of the number of shards in a part to that in the part before it.
-const PART_GROWTH: usize = if cfg!(any(test, bitcask_fuzzing)) { 2 } else { 64 };
-
 /// Prefetch distance, in entries.
 const PREFETCH_DISTANCE: usize = 12;
 
@@ -132,7 +129,7 @@ impl<'a> Entries<'a> {
             self.shard += 1;
         }
         if len > 0 {
-            self.shards_max = self.shards_max.saturating_mul(PART_GROWTH);
+            self.shards_max = SHARD_COUNT;
         }
         let numbered = (0..).zip(offsets).filter(|(_, offsets)| !offsets.is_empty());
         self.part.extend(numbered.map(|(number, offsets)| {

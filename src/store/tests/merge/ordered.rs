@@ -122,7 +122,7 @@ fn expired_entries_are_dropped_by_ordered_merges() {
 
 /// If space is short, less is gathered at a time.
 #[test]
-fn an_ordered_merge_needs_no_more_space_than_the_plain_one() {
+fn an_ordered_merge_needs_less_space_than_the_plain_one() {
     let is_merged = |ordered, space: u64| {
         let options = Options::new().segment_size(4096).sync_policy(SyncPolicy::Never);
         let lab = Lab::new().with(options);
@@ -154,5 +154,6 @@ fn an_ordered_merge_needs_no_more_space_than_the_plain_one() {
     };
     let least = |ordered| (0..400).map(|at| at * 64).find(|space| is_merged(ordered, *space));
     let (plain, ordered) = (least(false).unwrap(), least(true).unwrap());
-    assert!(ordered <= plain + 64, "{ordered} instead of {plain}");
+    // What is copied to make room is published at once, which removes its inputs.
+    assert!(ordered < plain, "{ordered} instead of {plain}");
 }
