@@ -42,7 +42,7 @@
 //! except for the part of [`crate::epoch`]: in 1 that nothing is rewritten, in 5 when a table is
 //! freed. `store/loom_tests.rs` checks those on whole stores.
 
-use super::slot::{BUCKET_LEN, Bucket, Cell, Pair, REMOVED, Slot, SlotFlags};
+use super::slot::{BUCKET_LEN, Bucket, Cell, EMPTY, Pair, REMOVED, Slot, SlotFlags};
 use super::{Address, Found};
 use crate::error::Result;
 use crate::key_hash::KeyHash;
@@ -185,7 +185,7 @@ impl<'a> Table<'a> {
             let Some(bucket) = self.bucket(at) else { break };
             for cell in &bucket.0 {
                 let fingerprint = cell.fingerprint.load(Ordering::Relaxed);
-                if fingerprint <= REMOVED {
+                if fingerprint == EMPTY || fingerprint == REMOVED {
                     cell.store(slot);
                     return fingerprint == REMOVED;
                 }

@@ -15,8 +15,8 @@ use crate::segment::{Place, Segment, SegmentId};
 use crate::stats::{Counters, Stats};
 use crate::sync::Instant;
 
-/// Number of bytes that the hints of the segments that wait to be sealed, and of the active one when
-/// it is full, may take: as many as that of a full segment with a million entries.
+/// Number of bytes that the hints of the segments that wait to be sealed, and of the active one
+/// when it is full, may take: as many as that of a full segment with a million entries.
 const HINTS_SIZE_MAX: u64 = if cfg!(test) { 32 << 10 } else { 17 << 20 };
 
 /// The end of the log.

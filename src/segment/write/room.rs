@@ -30,8 +30,8 @@ const SMALL_STEP: u64 = 64 << 10;
 /// Largest step by which an output of copies grows, in bytes. Copies can wait for room, and other
 /// writers can't.
 const COPY_STEP: u64 = 4 << 20;
-/// Maximum number of bytes that a writer populates beyond what it needs: one system call for about 2,000 small
-/// entries.
+/// Maximum number of bytes that a writer populates beyond what it needs: one system call for about
+/// 2,000 small entries.
 const POPULATE_SIZE: u64 = 256 << 10;
 /// Number of bytes populated at a time ahead of a writer. The step is smaller than a writer's, so
 /// that the writer can use the room soon.

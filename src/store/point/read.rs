@@ -28,10 +28,10 @@ impl Reader {
     /// Calls a closure with the value of a key, and returns the closure's result. If the key is
     /// absent or expired, returns `None` without calling the closure.
     ///
-    /// This is the fastest way to read. If the value is mapped, it needs no allocation and no system
-    /// call; if the value is compressed, it needs one allocation. It takes locks where
-    /// [`get`](Self::get) does. No lock is held while the closure runs, so the closure may use this store or any other. Occasionally, a read also
-    /// frees memory that writers have replaced.
+    /// This is the fastest way to read. If the value is mapped, it needs no allocation and no
+    /// system call; if the value is compressed, it needs one allocation. It takes locks where
+    /// [`get`](Self::get) does. No lock is held while the closure runs, so the closure may use this
+    /// store or any other. Occasionally, a read also frees memory that writers have replaced.
     ///
     /// While the closure runs, this store cannot free what it replaces: the disk space and memory
     /// of each segment that a merge or a [`clear`](crate::Bitcask::clear) removes, and each part of
