@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::commit::Unsynced;
 use super::waiters::Waiters;
@@ -18,6 +19,10 @@ use crate::sync::Instant;
 /// Number of bytes that the hints of the segments that wait to be sealed, and of the active one
 /// when it is full, may take: as many as that of a full segment with a million entries.
 const HINTS_SIZE_MAX: u64 = if cfg!(test) { 32 << 10 } else { 17 << 20 };
+
+/// Minimum time between two looks at the log for idleness. The work that looks may be woken at any
+/// moment, and twice in a row.
+const IDLE_AFTER: Duration = if cfg!(test) { Duration::ZERO } else { Duration::from_secs(1) };
 
 /// The end of the log.
 #[derive(Debug)]
@@ -47,8 +52,8 @@ pub(crate) struct Log {
     pub(super) appends: u64,
     pub(super) deletes: u64,
     pub(super) appended_size: u64,
-    /// Number of puts and deletes when the log was last looked at for idleness.
-    appends_seen: u64,
+    /// When the log was last looked at for idleness, and the number of puts and deletes then.
+    last_look: (Instant, u64),
     /// Whether the store is closed, so that nothing more will be appended.
     is_closed: bool,
     /// The waiting followers.
@@ -111,7 +116,7 @@ impl Log {
             appends: 0,
             deletes: 0,
             appended_size: 0,
-            appends_seen: 0,
+            last_look: (Instant::now(), 0),
             is_closed: false,
             waiters: Waiters::default(),
         }
@@ -244,9 +249,14 @@ impl Log {
         self.waiting_hints_size() + active.map_or(0, HintBuilder::size)
     }
 
-    /// Gives up the hint of the active segment if nothing was appended since the last call.
+    /// Gives up the hint of the active segment if nothing was appended since the last look.
     pub(super) fn give_up_idle_hint(&mut self) {
-        if std::mem::replace(&mut self.appends_seen, self.appends) == self.appends
+        let (looked_at, appends) = self.last_look;
+        if looked_at.elapsed() < IDLE_AFTER {
+            return;
+        }
+        self.last_look = (Instant::now(), self.appends);
+        if appends == self.appends
             && let Some(ActiveSegment { hint, .. }) = &mut self.active
         {
             *hint = None;
