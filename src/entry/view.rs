@@ -1,7 +1,7 @@
 //! An entry whose bytes are in memory, read in place.
 //!
-//! - Finding an entry decodes only what says where its parts lie. Everything else is decoded when
-//!   it is asked for: a get of an ordinary value needs nothing else.
+//! - Finding an entry decodes only what says where its parts lie. Methods decode the rest, which a
+//!   get of an ordinary value does not need.
 
 use std::borrow::Cow;
 use std::ops::Range;

@@ -102,15 +102,9 @@ impl Shard<'_> {
         size_of::<Home>() + self.own_len() * size_of::<Pair>()
     }
 
-    /// Returns the addresses with a key's hash bits; at most one of them is that of the key's own
-    /// entry.
-    #[inline]
-    pub(crate) fn addresses_of(&self, hash: KeyHash) -> impl Iterator<Item = Address> {
-        self.table().probe(hash).map(|(_, slot)| slot.address())
-    }
-
     /// Finds a key's slot, and whether other keys share its hash bits: probes to the end of the
     /// chain, past the key's own slot. `own` reads the entry and returns `Some` if it is the key's.
+    #[inline]
     pub(crate) fn find<T>(
         &self,
         hash: KeyHash,

@@ -35,9 +35,7 @@ impl LogWriter {
         let Some(oldest) = oldest else { return Ok(false) };
         self.check()?;
         await_published(&oldest.segment, publisher);
-        let sealed = self.seal(oldest, next);
-        let mut log = self.lock();
-        sealed.map_err(|error| {
+        self.seal(oldest, next).map_err(|error| {
             // Any other obstacle, such as a full disk, may be temporary: the segment stays
             // unsealed.
             if error.is_corruption() {
@@ -46,6 +44,7 @@ impl LogWriter {
                 self.poison_if_sync_failed(error)
             }
         })?;
+        let mut log = self.lock();
         log.sealed_oldest();
         log.waiters.synced();
         Ok(true)

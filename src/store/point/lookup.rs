@@ -114,23 +114,17 @@ impl Inner {
         key: &[u8],
         guard: &'a Guard<'_>,
     ) -> Result<Found<Located<'a>>> {
-        let mut found = Found { own: None, others: false };
-        for address in shard.addresses_of(hash) {
-            // A key has one slot, so once it is found every other slot belongs to another key.
-            if found.own.is_none() {
-                let stored = self.entry_at(address, guard)?;
-                if stored.is_of(key)? {
-                    let expired = self.has_expired(&stored);
-                    if expired {
-                        self.check_absent(&stored)?;
-                    }
-                    found.own = Some((address, Located { stored, expired }));
-                    continue;
-                }
+        shard.find(hash, |address| {
+            let stored = self.entry_at(address, guard)?;
+            if !stored.is_of(key)? {
+                return Ok(None);
             }
-            found.others = true;
-        }
-        Ok(found)
+            let expired = self.has_expired(&stored);
+            if expired {
+                self.check_absent(&stored)?;
+            }
+            Ok(Some(Located { stored, expired }))
+        })
     }
 
     /// Verifies an entry that makes its key absent, such as an expired one. Its value is not read,

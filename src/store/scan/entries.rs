@@ -100,7 +100,7 @@ impl<'a> Entries<'a> {
     /// Copies the addresses of the next shards. If the first of them cannot be filled, skips it and
     /// returns the error.
     fn begin_part(&mut self) -> Result<()> {
-        // As long as this guard is held, no number gets another meaning.
+        // The guard prevents segment numbers from being reused.
         let guard = self.inner.pin();
         let (mut offsets, mut len): (Vec<Vec<u32>>, _) = (Vec::new(), 0);
         let first = self.shard;

@@ -125,7 +125,7 @@ fn waiting_segments_give_up_their_hints() {
         db.put(number.to_be_bytes(), "value").unwrap();
         largest = largest.max(db.inner.writer().unwrap().log.lock().hints_size());
     }
-    // The limit of tests is the hint of two such segments; it is looked at now and then.
+    // In tests, the limit is the size of two such hints. The log checks it now and then.
     assert!((32 << 10..100 << 10).contains(&largest), "{largest} bytes");
     db.inner.work();
     assert!(check_hints(&lab, &db) > 5);
