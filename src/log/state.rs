@@ -17,8 +17,9 @@ use crate::stats::{Counters, Stats};
 use crate::sync::Instant;
 
 /// Number of bytes that the hints of the segments that wait to be sealed, and of the active one
-/// when it is full, may take: as many as that of a full segment with a million entries.
-const HINTS_SIZE_MAX: u64 = if cfg!(test) { 32 << 10 } else { 17 << 20 };
+/// when it is full, may take: as many as that of a full segment with entries of 512 bytes. With
+/// more, a load of small entries would take more memory for each key than seals do.
+const HINTS_SIZE_MAX: u64 = if cfg!(test) { 32 << 10 } else { 4 << 20 };
 
 /// Minimum time between two looks at the log for idleness. The work that looks may be woken at any
 /// moment, and twice in a row.

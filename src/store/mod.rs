@@ -7,6 +7,7 @@ mod admin;
 mod changes;
 mod clear;
 mod close;
+mod disk_waits;
 mod follower;
 mod forked;
 mod full_disk;
@@ -66,6 +67,7 @@ use crate::recovery::{Filler, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, Place, Segments, index};
 use crate::sync::Mutex;
+use disk_waits::DiskWaits;
 use follower::Follower;
 use merging::permit::MergeControl;
 use open_attempt::OpenAttempt;
@@ -136,8 +138,9 @@ struct Inner {
     index: Arc<index::IndexContext>,
     /// Whether an ordered scan has ever been requested.
     ordered: AtomicBool,
-    /// Lock 8: the ranges that scans have found to hold no keys. Replaced by an empty list when a
-    /// refresh reloads everything.
+    /// Whether look-ups have recently waited for the disk.
+    disk_waits: DiskWaits,
+    /// Lock 8: the ranges that scans have found empty. None are left after a complete refresh.
     gaps: Mutex<Arc<index::Gaps>>,
     report: RecoveryReport,
     /// Wakes the merge thread.

@@ -5,6 +5,7 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
+use super::disk_waits::DiskWaits;
 use super::follower::Follower;
 use super::open_attempt::OpenAttempt;
 use super::{Env, Inner, Role, Writer};
@@ -154,6 +155,7 @@ impl Inner {
             found_end: OnceLock::new(),
             index: index::IndexContext::new(&env.fs, &dir, identity),
             ordered: AtomicBool::new(is_ordered),
+            disk_waits: DiskWaits::default(),
             gaps: Mutex::default(),
             report: recovered.report,
             merge_signal: Arc::default(),

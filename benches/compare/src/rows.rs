@@ -313,6 +313,7 @@ pub(crate) const GROUPS: &[Group] = &[
             row("limited-scan", "full scan", Unit::PerSecond),
             row("limited-ordered", "ordered scan", Unit::PerSecond),
             row("limited-overwrite", "overwrite, random order", Unit::PerSecond),
+            row("limited-batch", "overwrite, batches of 1000", Unit::PerSecond),
             row("limited-delete", "delete, random order", Unit::PerSecond),
             row("limited-merge", "merge everything", Unit::Seconds),
         ],

@@ -26,6 +26,7 @@ use crate::mistake::{Mistake, made};
 use crate::options::WriteOptions;
 use crate::segment::write::draft::Draft;
 use crate::store::Inner;
+use crate::sync::Instant;
 
 /// Prefetch distance, in changes.
 const READ_AHEAD: usize = 8;
@@ -82,6 +83,9 @@ impl Inner {
         let draft_hashes: Vec<_> = drafts.iter().map(known).collect();
         let hashes = || condition_hashes.iter().chain(&draft_hashes);
         hashes().for_each(|hash| self.keydir.prefetch(*hash, &guard));
+        if draft_hashes.len() > 1 && self.disk_waits.are_recent() {
+            self.read_entries_ahead(&draft_hashes, &guard);
+        }
         let mut shards = self.shards(hashes().map(|hash| hash.shard()))?;
         let mut until = Deadline::NEVER;
         for (condition, hash) in conditions.iter().zip(&condition_hashes) {
@@ -153,7 +157,7 @@ impl Inner {
         shards: &mut LockedShards<'_>,
         guard: &'o Guard<'_>,
     ) -> Result<Vec<Replaced<'o>>> {
-        let mut old = Vec::with_capacity(drafts.len());
+        let (mut old, started) = (Vec::with_capacity(drafts.len()), Instant::now());
         // A key put by this change has a slot for the entries after it.
         let mut put = has_twins(hashes).then(HashSet::new);
         for (at, hash) in hashes.iter().enumerate() {
@@ -181,6 +185,7 @@ impl Inner {
             }
             old.push((*hash, found.own));
         }
+        self.disk_waits.note(started.elapsed(), hashes.len(), 0);
         drafts.truncate(old.len());
         if let [all_but_last @ .., _] = drafts.as_mut_slice() {
             for draft in all_but_last {

@@ -4,12 +4,15 @@
 //!   prefetches the entries that they name. By the time each key is actually looked up, both are in
 //!   the cache. (Group prefetching: Chen et al., "Improving hash join performance through
 //!   prefetching", 2004.)
+//! - If the store is larger than memory, the second stage asks the system for the entries instead,
+//!   so that the disk reads them at the same time.
 //! - The stages only produce hints; the lookup itself is that of `get`.
 
 use crate::epoch::Guard;
 use crate::error::Result;
 use crate::key_hash::KeyHash;
 use crate::store::{Inner, Reader};
+use crate::sync::Instant;
 use crate::value::Value;
 
 /// Number of keys in a group: about as many loads as a core can have in flight.
@@ -43,7 +46,9 @@ impl Reader {
         let mut values = Vec::with_capacity(keys.len());
         for group in keys.chunks(GROUP_LEN) {
             let guard = self.inner.pin();
-            for (key, hash) in group.iter().zip(self.inner.approach(group, &guard)) {
+            let hashes = self.inner.approach(group, &guard);
+            let mut started = Some(Instant::now());
+            for (key, hash) in group.iter().zip(hashes) {
                 let reading = guard.read_untimed();
                 let Some(stored) = self.inner.locate_hashed(hash, key.as_ref(), &guard)? else {
                     reading.miss();
@@ -51,6 +56,7 @@ impl Reader {
                     continue;
                 };
                 let value = self.inner.value(&stored)?;
+                self.inner.note_first(&mut started, stored.raw_size());
                 reading.hit(stored.raw_size());
                 values.push(Some(value));
             }
@@ -87,11 +93,14 @@ impl Reader {
         let mut at = 0;
         for group in keys.chunks(GROUP_LEN) {
             let guard = self.inner.pin();
-            for (key, hash) in group.iter().zip(self.inner.approach(group, &guard)) {
+            let hashes = self.inner.approach(group, &guard);
+            let mut started = Some(Instant::now());
+            for (key, hash) in group.iter().zip(hashes) {
                 let reading = guard.read_untimed();
                 if let Some(stored) = self.inner.locate_hashed(hash, key.as_ref(), &guard)? {
                     self.inner.check(&stored)?;
                     let value = stored.raw_value()?;
+                    self.inner.note_first(&mut started, stored.raw_size());
                     reading.hit(stored.raw_size());
                     read(at, Some(&value));
                 } else {
@@ -113,9 +122,30 @@ impl Inner {
             *hash = self.keydir.hash(key.as_ref());
             self.keydir.prefetch(*hash, guard);
         }
-        let used = hashes.iter().take(group.len());
-        used.for_each(|hash| self.prefetch_entry(*hash, guard));
+        let used = hashes.get(..group.len()).unwrap_or_default();
+        if self.disk_waits.are_recent() {
+            self.read_entries_ahead(used, guard);
+        } else {
+            for hash in used {
+                self.prefetch_entry(*hash, guard);
+            }
+        }
         hashes
+    }
+
+    /// Notes how long the first look-up of a group that found an entry took.
+    fn note_first(&self, started: &mut Option<Instant>, checked_size: u32) {
+        if let Some(started) = started.take() {
+            self.disk_waits.note(started.elapsed(), 1, checked_size);
+        }
+    }
+
+    /// Asks the system to read the entries that look-ups of these hashes most likely read.
+    #[cold]
+    pub(super) fn read_entries_ahead(&self, hashes: &[KeyHash], guard: &Guard<'_>) {
+        for address in hashes.iter().filter_map(|hash| self.keydir.likely(*hash, guard)) {
+            self.segments.get(address.segment, guard).read_entry_ahead(address.offset);
+        }
     }
 
     /// Prefetches the entry that a lookup of a key most likely reads.

@@ -15,6 +15,7 @@ use crate::clock::Deadline;
 use crate::error::{Error, Result};
 use crate::segment::index::{Bounds, Direction, Hit, Merged, Moment, Part};
 use crate::store::snapshot::View;
+use crate::sync::Instant;
 use crate::value::Value;
 
 /// Maximum prefetch distance, in entries.
@@ -33,6 +34,8 @@ pub(crate) struct Ordered {
     /// Prefetched hits of either end, next first.
     front: Prefetched,
     back: Prefetched,
+    /// Whether no entry was read since some were prefetched.
+    is_unread: bool,
     /// The earliest expiry of the entries that were read.
     pub(crate) first_expiry: Deadline,
 }
@@ -49,8 +52,9 @@ struct Prefetched {
 impl Ordered {
     pub(crate) fn new(view: &Arc<View>, bounds: Bounds) -> Self {
         let (front, back) = (Prefetched::default(), Prefetched::default());
-        let (view, merged, failed, first_expiry) = (Arc::clone(view), None, false, Deadline::NEVER);
-        Self { view, bounds, sought: None, merged, failed, front, back, first_expiry }
+        let (view, first_expiry) = (Arc::clone(view), Deadline::NEVER);
+        let (sought, merged, failed, is_unread) = (None, None, false, false);
+        Self { view, bounds, sought, merged, failed, front, back, is_unread, first_expiry }
     }
 
     pub(crate) fn bounds(&self) -> &Bounds {
@@ -140,13 +144,18 @@ impl Ordered {
             return Some(hit);
         }
         let len = (2 * ahead.len).clamp(2, AHEAD_MAX);
+        let from_disk = self.view.inner.disk_waits.are_recent();
         let mut hits = std::mem::take(&mut ahead.hits);
         while hits.len() < len {
             let Some(hit) = self.step(direction).transpose() else { break };
             if let (Ok(hit), Some(merged)) = (&hit, &self.merged)
                 && let Some(segment) = merged.segment(hit)
             {
-                segment.prefetch(hit.offset);
+                if from_disk {
+                    segment.read_entry_ahead(hit.offset);
+                } else {
+                    segment.prefetch(hit.offset);
+                }
             }
             let is_last = hit.is_err();
             hits.push_back(hit);
@@ -160,7 +169,7 @@ impl Ordered {
         };
         // If this end is exhausted, the rest is what the other end has prefetched.
         let next = hits.pop_front().or_else(|| other.hits.pop_back());
-        (ahead.hits, ahead.len) = (hits, len);
+        (ahead.hits, ahead.len, self.is_unread) = (hits, len, true);
         next
     }
 
@@ -171,8 +180,12 @@ impl Ordered {
         }
         let segment = self.merged.as_ref().and_then(|merged| merged.segment(&hit));
         let Some(segment) = segment else { unreachable!("a hit belongs to one of the parts") };
+        let started = std::mem::take(&mut self.is_unread).then(Instant::now);
         let stored = segment.entry(hit.offset)?;
         self.view.inner.check(&stored)?;
+        if let Some(started) = started {
+            self.view.inner.disk_waits.note(started.elapsed(), 1, stored.raw_size());
+        }
         if stored.entry().key() != &*hit.key {
             let reason = "the segment's index names a different key here; remove the index file";
             return Err(Error::corrupt(segment.path(), hit.offset, reason));

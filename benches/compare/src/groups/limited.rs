@@ -37,6 +37,12 @@ pub(super) fn run<S: Store>(context: &Context<'_>) {
         let rate = super::put_all(&store, keys, 1, &mut values, limit);
         context.tell("limited-overwrite", rate);
     }
+    if context.wants("limited-batch") {
+        let keys = Order::new(count, context.seed(10)).keys();
+        let batches =
+            super::in_batches(keys, limit, |batch| store.put_batch(batch, 1, &mut values));
+        context.tell("limited-batch", super::per_second(batches));
+    }
     if context.wants("limited-delete") {
         let keys = Order::new(count, context.seed(9)).keys();
         context.tell("limited-delete", super::delete_all(&store, keys, limit));
