@@ -12,6 +12,8 @@ mod at;
 mod file;
 mod left;
 mod limits;
+#[cfg(any(feature = "import", test, bitcask_fuzzing))]
+mod mode;
 mod names;
 mod path;
 mod root;
