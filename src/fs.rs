@@ -12,8 +12,6 @@ mod at;
 mod file;
 mod left;
 mod limits;
-#[cfg(any(feature = "import", test, bitcask_fuzzing))]
-mod mode;
 mod names;
 mod path;
 mod root;

@@ -81,6 +81,28 @@ impl Format for Basho {
         };
         Ok(header(file, offset)?.map(end))
     }
+
+    fn ends_at(&self, file: &mut SourceFile, offset: u64, end: u64) -> Result<bool> {
+        let Some(header) = header(file, offset)? else { return Ok(false) };
+        let Some(size) = end.checked_sub(offset + HEADER_SIZE as u64) else { return Ok(false) };
+        // Either size may be the wrong one. The checksum covers both.
+        let value_size = size.checked_sub(header.key_size.into());
+        let value_size = value_size.and_then(|size| u32::try_from(size).ok());
+        let key_size = size.checked_sub(header.value_size.into());
+        let key_size = key_size.and_then(|size| u16::try_from(size).ok());
+        let with_value_size = value_size.map(|size| (header.key_size, size));
+        let with_key_size = key_size.map(|size| (size, header.value_size));
+        for (key_size, value_size) in [with_value_size, with_key_size].into_iter().flatten() {
+            let mut fields = header.timestamp.to_be_bytes().to_vec();
+            fields.extend(key_size.to_be_bytes());
+            fields.extend(value_size.to_be_bytes());
+            let body = offset + HEADER_SIZE as u64..end;
+            if file.crc_after(&fields, body)? == Some(header.crc) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
 }
 
 fn header(file: &mut SourceFile, offset: u64) -> Result<Option<RecordHeader>> {

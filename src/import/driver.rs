@@ -10,7 +10,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::format::{Decoded, Format, Reach, Reject, found};
+use super::format::{Format, Reach, Reject};
 use super::newest::NewestTable;
 use super::options::{ImportCallback, ImportOptions};
 use super::report::{ImportProgress, ImportReport, Skipped};
@@ -185,29 +185,37 @@ impl Source<'_> {
 
     /// Returns where the next record begins after damage, or the end of the file.
     ///
-    /// If only the content of a record is damaged, its header leads to the next one. What lies in
-    /// between is not searched: a value may itself contain records.
+    /// A value may itself contain records, for example a copy of such a file. So if the header of
+    /// the damaged record leads to another record, what lies in between belongs to its value,
+    /// unless it turns out that the sizes in the header are what is damaged.
     fn search(&self, file: &mut SourceFile, damage: u64) -> Result<u64> {
         let size = file.size();
         file.begin_search();
-        let is_record = |decoded: Decoded<_>| -> Result<bool> {
-            Ok(matches!(decoded, Err(Reject::Unusable { .. })) || found(decoded)?.is_some())
-        };
         let claimed = self.format.claimed_end(file, damage)?;
-        if let Some(end) = claimed.filter(|end| (damage + 1..=size).contains(end))
-            && (end == size || is_record(self.format.record(file, end, Reach::Search))?)
-        {
-            return Ok(end);
-        }
+        let claimed = match claimed.filter(|end| (damage + 1..=size).contains(end)) {
+            Some(end) if end == size || self.begins_at(file, end)? => Some(end),
+            _ => None,
+        };
         for offset in damage + 1..size {
-            if file.is_exhausted() {
-                return Ok(size);
+            if claimed == Some(offset) || file.is_exhausted() {
+                break;
             }
-            if is_record(self.format.record(file, offset, Reach::Search))? {
+            if self.begins_at(file, offset)?
+                && (claimed.is_none() || self.format.ends_at(file, damage, offset)?)
+            {
                 return Ok(offset);
             }
         }
-        Ok(size)
+        Ok(claimed.unwrap_or(size))
+    }
+
+    /// Returns whether a search finds a record at an offset.
+    fn begins_at(&self, file: &mut SourceFile, offset: u64) -> Result<bool> {
+        match self.format.record(file, offset, Reach::Search) {
+            Ok(_) | Err(Reject::Unusable { .. }) => Ok(true),
+            Err(Reject::Invalid(_)) => Ok(false),
+            Err(Reject::Failed(error)) => Err(error),
+        }
     }
 }
 

@@ -106,6 +106,12 @@ pub(super) trait Format {
         Ok(None)
     }
 
+    /// Returns whether the record at an offset is whole if it ends here, so that only the sizes in
+    /// its header are damaged. Asked only if there is a [`claimed_end`](Self::claimed_end).
+    fn ends_at(&self, _file: &mut SourceFile, _offset: u64, _end: u64) -> Result<bool> {
+        Ok(false)
+    }
+
     /// Reads a value. Returns `None` if the file has become shorter.
     fn value(&self, file: &mut SourceFile, range: Range<u64>) -> Result<Option<Vec<u8>>> {
         file.read(range)

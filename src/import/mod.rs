@@ -21,8 +21,8 @@
 //!
 //! What each function reads, and what the system itself could not read any more:
 //!
-//! - [`bitcaskpy`](fn@bitcaskpy) reads `segment_N.log`: non-ASCII keys and values, in spite of wrong
-//!   `.hint` and `.index` files, and what follows a torn record.
+//! - [`bitcaskpy`](fn@bitcaskpy) reads `segment_N.log`: non-ASCII keys and values, in spite of
+//!   wrong `.hint` and `.index` files, and what follows a torn record.
 //! - [`pybitcask`](fn@pybitcask) reads `data_N.db`: ten files or more in the right order, both
 //!   encodings in one file, and what follows a torn record.
 //! - [`basho`](fn@basho) reads `N.bitcask.data`: also files with more damaged records than the 20
@@ -202,8 +202,8 @@ pub fn basho(
 ///
 /// # Errors
 ///
-/// As [`bitcaskpy`](fn@bitcaskpy), and [`InvalidSource`](crate::Error::InvalidSource) for a database
-/// of the fork.
+/// As [`bitcaskpy`](fn@bitcaskpy), and [`InvalidSource`](crate::Error::InvalidSource) for a
+/// database of the fork.
 ///
 /// ```
 /// use bitcask::import::{self, ImportOptions};

@@ -176,7 +176,7 @@ mod tests {
         let (places, _) = replay(0, &[(1, 5, true), (1, 5, true), (1, 4, false)]);
         assert_eq!(places, [1]);
         let (places, _) = replay(0, &[(1, 5, true), (1, 5, false)]);
-        assert_eq!(places, []);
+        assert!(places.is_empty());
         let (places, _) = replay(0, &[(1, 5, true), (1, 6, true), (1, 7, false), (1, 8, true)]);
         assert_eq!(places, [3]);
     }

@@ -41,11 +41,13 @@ const FORK: &str = "it is a file of octu0/bitcaskdb, a fork whose records have c
 pub(super) struct Prologic {
     /// Whether records have an expiry: version 1.
     has_expiry: bool,
+    /// What a file has suggested in which that was not certain.
+    guess: Option<bool>,
 }
 
 impl Default for Prologic {
     fn default() -> Self {
-        Self { has_expiry: true }
+        Self { has_expiry: true, guess: None }
     }
 }
 
@@ -64,20 +66,28 @@ impl Format for Prologic {
         if is_name_of_fork(name) {
             return Err(Error::InvalidSource { path: entry.path.clone(), reason: FORK.into() });
         }
-        let before = self.has_expiry;
-        self.has_expiry = true;
-        if found(self.frame(file, 0, Reach::Next))?.is_some() {
-            return Ok(ControlFlow::Break(()));
+        let mut guess = None;
+        for has_expiry in [true, false] {
+            self.has_expiry = has_expiry;
+            let Some(first) = found(self.frame(file, 0, Reach::Next))? else { continue };
+            // Two records and what follows: if the first one has lost its expiry, then the second
+            // one looks like version 0 too, but nothing follows it.
+            if let Some(second) = found(self.frame(file, first.end, Reach::Next))?
+                && (has_expiry || self.is_followed(file, second.end)?)
+            {
+                return Ok(ControlFlow::Break(()));
+            }
+            // A record of version 1 without its expiry looks like one of version 0 at the end of
+            // the file. If no other file is more certain, that is what it is taken for.
+            if has_expiry || first.end == file.size() {
+                guess = guess.or(Some(has_expiry));
+            }
         }
-        self.has_expiry = false;
-        if let Some(first) = found(self.frame(file, 0, Reach::Next))?
-            && self.is_followed(file, first.end)?
-        {
-            // A lone record may be one of version 1 without its expiry, so other files decide.
-            let is_certain = first.end < file.size();
-            return Ok(if is_certain { ControlFlow::Break(()) } else { ControlFlow::Continue(()) });
+        self.guess = self.guess.or(guess);
+        self.has_expiry = self.guess.unwrap_or(true);
+        if self.guess.is_some() {
+            return Ok(ControlFlow::Continue(()));
         }
-        self.has_expiry = before;
         if found(record_of_fork(file))?.is_some() {
             return Err(Error::InvalidSource { path: entry.path.clone(), reason: FORK.into() });
         }
@@ -87,10 +97,13 @@ impl Format for Prologic {
     fn record(&self, file: &mut SourceFile, offset: u64, reach: Reach) -> Decoded<Record> {
         let framed = self.frame(file, offset, reach)?;
         if !self.is_followed(file, framed.end)? {
-            if reach == Reach::Search && framed.value.is_empty() {
+            let is_delete = framed.value.is_empty();
+            if reach == Reach::Search && is_delete {
                 return Err(Reject::Invalid("a delete that no record follows"));
             }
-            if self.begins_within(file, framed.value.end..framed.end)? {
+            // The checksum of a value confirms everything before it.
+            let unconfirmed = if is_delete { offset + 1 } else { framed.value.end };
+            if self.begins_within(file, unconfirmed..framed.end)? {
                 return Err(Reject::Invalid("another record begins within it"));
             }
         }
@@ -109,6 +122,22 @@ impl Format for Prologic {
         let size = key.checked_add(value).and_then(|size| size.checked_add(HEADER_SIZE as u64));
         let size = size.and_then(|size| size.checked_add(self.trailer_size()));
         Ok(size.and_then(|size| offset.checked_add(size)))
+    }
+
+    fn ends_at(&self, file: &mut SourceFile, offset: u64, end: u64) -> Result<bool> {
+        let Some([key_size, value_size]) = found(sizes(file, offset))? else { return Ok(false) };
+        let key_start = offset + HEADER_SIZE as u64;
+        let Some(value_end) = end.checked_sub(self.trailer_size()) else { return Ok(false) };
+        let crc = file.array(value_end)?.map(u32::from_be_bytes);
+        // Either size may be the wrong one.
+        let starts = [key_start.checked_add(key_size), value_end.checked_sub(value_size)];
+        for start in starts.into_iter().flatten() {
+            let is_within = (key_start + 1..=value_end).contains(&start);
+            if is_within && crc.is_some() && file.crc(start..value_end)? == crc {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -153,8 +182,9 @@ impl Prologic {
     /// Returns whether a record begins in a range. The record before it is then cut off, or its
     /// sizes are wrong.
     fn begins_within(&self, file: &mut SourceFile, range: Range<u64>) -> Result<bool> {
+        file.begin_search();
         for offset in range {
-            if found(self.frame(file, offset, Reach::Search))?.is_some() {
+            if file.is_exhausted() || found(self.frame(file, offset, Reach::Search))?.is_some() {
                 return Ok(true);
             }
         }

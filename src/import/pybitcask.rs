@@ -8,7 +8,8 @@
 //! - *JSON*: a line with the members `key`, `value`, `timestamp` and, for a delete, `deleted`.
 //!
 //! - There are no checksums. A message has to consist of these fields and nothing else, and a line
-//!   of these members, so a change of a size is noticed.
+//!   of these members, so a change of a size is noticed. Values are JSON text, which can't contain
+//!   a message or a line, so a search after damage finds none within a value.
 //! - The record of a key with the latest timestamp is the newest, and of equal ones the last in the
 //!   numeric order of the files. pybitcask itself sorts file names as text, so it reads `data_10`
 //!   before `data_9` and brings deleted keys back.
@@ -65,14 +66,6 @@ impl Format for Pybitcask {
             },
             decoded => decoded,
         }
-    }
-
-    fn claimed_end(&self, file: &mut SourceFile, offset: u64) -> Result<Option<u64>> {
-        if file.byte(offset)? == Some(b'{') {
-            return Ok(None);
-        }
-        let size = file.array(offset)?.map(u32::from_be_bytes);
-        Ok(size.map(|size| offset + PREFIX_SIZE + u64::from(size)))
     }
 
     fn value(&self, file: &mut SourceFile, range: Range<u64>) -> Result<Option<Vec<u8>>> {
@@ -191,6 +184,10 @@ fn varint(file: &mut SourceFile, start: u64, limit: u64) -> Decoded<Varint> {
             break;
         }
         value |= bits << (7 * at);
+        if byte == 0 && at > 0 {
+            // No program writes a number with needless bytes.
+            break;
+        }
         if byte < 0x80 {
             return Ok(Varint { value, end: offset + 1 });
         }

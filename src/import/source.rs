@@ -115,7 +115,13 @@ impl SourceFile {
     /// Returns the CRC-32 of a range that lies within the file, or `None` if the file has become
     /// shorter.
     pub(super) fn crc(&mut self, range: Range<u64>) -> Result<Option<u32>> {
+        self.crc_after(&[], range)
+    }
+
+    /// Returns the CRC-32 of some bytes and a range behind them.
+    pub(super) fn crc_after(&mut self, bytes: &[u8], range: Range<u64>) -> Result<Option<u32>> {
         let mut hasher = crc32fast::Hasher::new();
+        hasher.update(bytes);
         let mut offset = range.start;
         while offset < range.end {
             let wanted = usize::try_from(range.end - offset).unwrap_or(WINDOW);

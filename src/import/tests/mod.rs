@@ -70,9 +70,10 @@ fn an_import_that_is_stopped_anywhere_is_completed_by_the_next() {
     for kind in Kind::ALL {
         let lab = Lab::new();
         lab.put(&OldStore::sample(kind));
-        let (mut calls, mut stops) = (0, 0);
+        let mut stops = 0;
         for limit in 0..1000 {
-            (calls, stops) = (0, stops + 1);
+            let mut calls = 0;
+            stops += 1;
             let options = ImportOptions::new().progress(|progress| {
                 assert!(progress.size_done <= progress.size_total, "{kind:?}: {progress:?}");
                 calls += 1;
@@ -392,4 +393,22 @@ fn the_changes_of_the_sample_are_what_the_tests_expect() {
     let count = CHANGES.iter().map(|changes| changes.len()).sum::<usize>();
     let deletes = CHANGES.concat().iter().filter(|(.., value)| value.is_none()).count();
     assert_eq!((count, deletes), (13, 3));
+}
+
+// Someone may keep a file of such a store as a value in it.
+#[test]
+fn records_within_a_damaged_value_are_not_taken() {
+    for kind in [Kind::Basho, Kind::Prologic] {
+        let inner = kind.record(3, "inner", Some("1"));
+        let outer = match kind {
+            Kind::Basho => old::basho(TIME, b"outer", &inner),
+            _ => old::prologic(b"outer", &inner, Some(0)),
+        };
+        // The first byte of the value, or of the key.
+        let damaged = if kind == Kind::Basho { 14 } else { 17 };
+        let mut file = [outer, kind.record(4, "next", Some("2"))].concat();
+        file[damaged] ^= 0x80;
+        let (report, pairs) = OldStore { kind, files: vec![file] }.import();
+        assert_eq!(pairs, pairs_of(&[("next", "2")]), "{kind:?}: {report}");
+    }
 }

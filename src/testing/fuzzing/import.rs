@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::input::Input;
 use crate::clock::Clock;
@@ -38,11 +37,13 @@ pub fn import(bytes: &[u8]) {
     let first_size = input.below(4096);
     let mut files = [input.take(first_size).to_vec(), input.take(bytes.len()).to_vec()];
     if choice & 4 != 0 {
-        files.iter_mut().for_each(|file| match format {
-            2 => repair_basho(file),
-            3 => repair_prologic(file),
-            _ => {}
-        });
+        for file in &mut files {
+            match format {
+                2 => repair_basho(file),
+                3 => repair_prologic(file),
+                _ => {}
+            }
+        }
     }
     let twin = Twin::new();
     for (name, file) in NAMES[format].iter().zip(&files) {
