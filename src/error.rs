@@ -174,6 +174,16 @@ pub enum Error {
         reason: &'static str,
     },
 
+    /// The directory is not a store of the program that was to be imported from. Nothing was
+    /// changed.
+    #[error("cannot import from {}: {reason}", path.display())]
+    InvalidSource {
+        /// The directory, or a file in it.
+        path: PathBuf,
+        /// Why it is unsuitable, and what to do.
+        reason: String,
+    },
+
     /// The log no longer holds all changes after a position: a merge has removed some of them, or a
     /// [`clear`](crate::Bitcask::clear) has removed everything.
     ///

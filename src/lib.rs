@@ -208,6 +208,9 @@
 //! # }
 //! ```
 //!
+//! The feature `import` adds the module `import`, which reads the stores of bitcaskpy, pybitcask,
+//! Basho's bitcask and prologic's bitcask.
+//!
 //! # Tuning
 //!
 //! [`Options::sync_policy`] determines what a power loss can take and how long a write takes,
@@ -302,6 +305,10 @@ mod store;
 
 pub mod repair;
 
+// Tests and fuzz targets have it in every build.
+#[cfg(any(feature = "import", test, bitcask_fuzzing))]
+pub mod import;
+
 #[cfg(test)]
 mod format_tests;
 #[cfg(any(test, bitcask_fuzzing))]
@@ -336,3 +343,9 @@ pub use value::Value;
 #[doc = include_str!("../README.md")]
 #[derive(Debug)]
 pub struct ReadmeDoctests;
+
+/// The code in the page about migration, compiled too.
+#[cfg(all(doctest, feature = "import"))]
+#[doc = include_str!("../docs/migration.md")]
+#[derive(Debug)]
+pub struct MigrationDoctests;

@@ -69,7 +69,7 @@ impl Error {
     }
 
     /// Returns whether the call itself was at fault: an oversized key, an invalid option, an
-    /// unsuitable target for a copy, an invalid position.
+    /// unsuitable target for a copy or source of an import, an invalid position.
     pub fn is_invalid_input(&self) -> bool {
         matches!(
             self,
@@ -82,6 +82,7 @@ impl Error {
                 | Self::FileTooLarge { .. }
                 | Self::InvalidOption { .. }
                 | Self::InvalidTarget { .. }
+                | Self::InvalidSource { .. }
                 | Self::InvalidPosition { .. }
         )
     }

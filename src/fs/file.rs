@@ -2,6 +2,8 @@
 
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
+#[cfg(any(feature = "import", test, bitcask_fuzzing))]
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -194,6 +196,17 @@ impl File {
             Handle::Disk(disk) => disk.file.metadata().map(|metadata| metadata.len()),
             #[cfg(any(test, bitcask_fuzzing))]
             Handle::Twin(file) => file.size(),
+        };
+        self.io_context("inspect", result)
+    }
+
+    /// Returns the file's mode: its kind and its permissions, in which another store keeps a note.
+    #[cfg(any(feature = "import", test, bitcask_fuzzing))]
+    pub(crate) fn mode(&self) -> Result<u32> {
+        let result = match &self.handle {
+            Handle::Disk(disk) => disk.file.metadata().map(|metadata| metadata.mode()),
+            #[cfg(any(test, bitcask_fuzzing))]
+            Handle::Twin(_) => Ok(0o644),
         };
         self.io_context("inspect", result)
     }

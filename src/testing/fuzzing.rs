@@ -10,6 +10,7 @@
 
 mod decoders;
 mod directory;
+mod import;
 mod index;
 mod input;
 mod segment;
@@ -18,6 +19,7 @@ mod tests;
 
 pub use decoders::{codec, entry, hint, manifest};
 pub use directory::directory;
+pub use import::import;
 pub use index::index;
 pub use segment::segment;
 

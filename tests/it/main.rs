@@ -9,6 +9,8 @@ mod file_limit;
 mod forks;
 mod format;
 mod full_disk;
+#[cfg(feature = "import")]
+mod import;
 mod kills;
 mod lazy;
 mod limits;

@@ -223,6 +223,7 @@ fn of_definition(item: &Piece) -> Vec<String> {
 fn listing() -> String {
     let modules = [
         ("bitcask", root().join("src/lib.rs")),
+        ("bitcask::import", root().join("src/import/mod.rs")),
         ("bitcask::repair", root().join("src/repair/mod.rs")),
     ];
     let mut places = BTreeMap::new();
