@@ -229,6 +229,15 @@
 //! # }
 //! ```
 //!
+//! # Optional features
+//!
+//! - `lz4` and `zstd`: values are compressed if the options ask for it.
+//! - `serde`: the module `typed` has typed keys and values, with ranges in the order of the type.
+//! - `metrics`: `MetricsPublisher` publishes counters, gauges and histograms through the facade of
+//!   that name.
+//! - `tracing`: spans and events of opening, recovery, seals, syncs, merges, failures and slow
+//!   operations.
+//!
 //! # Promises
 //!
 //! 1. If [`Bitcask::sync`] has returned, or a write under [`SyncPolicy::Always`], the data survives
@@ -276,6 +285,8 @@ mod codec;
 
 mod sync;
 
+mod trace;
+
 mod background;
 mod options;
 
@@ -301,6 +312,7 @@ mod merge;
 mod store;
 
 pub mod repair;
+
 
 #[cfg(test)]
 mod format_tests;
