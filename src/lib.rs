@@ -313,6 +313,8 @@ mod store;
 
 pub mod repair;
 
+#[cfg(feature = "metrics")]
+mod publish;
 
 #[cfg(test)]
 mod format_tests;
@@ -331,6 +333,8 @@ pub use options::{
     AppendMode, AutoMerge, Compression, History, MergeOptions, MergePolicy, Options, SyncPolicy,
     TransactionOptions, WriteOptions,
 };
+#[cfg(feature = "metrics")]
+pub use publish::MetricsPublisher;
 pub use recovery::{Cut, RecoveryReport};
 pub use stats::{
     Counters, Histogram, MergePlan, MergeProgress, MergeReason, MergeReport, PlannedSegment,

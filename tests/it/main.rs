@@ -18,6 +18,8 @@ mod model;
 mod paths;
 mod processes;
 mod public_api;
+#[cfg(feature = "metrics")]
+mod publish;
 mod real_disk;
 mod repair;
 mod replaced;
