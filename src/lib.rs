@@ -315,6 +315,8 @@ pub mod repair;
 
 #[cfg(feature = "metrics")]
 mod publish;
+#[cfg(feature = "serde")]
+pub mod typed;
 
 #[cfg(test)]
 mod format_tests;

@@ -51,6 +51,7 @@ pub use transaction::{Transaction, TransactionRange};
 pub(crate) use admin::new_dir::NewDir;
 pub(crate) use admin::verify::damage;
 pub(crate) use open::{dry_run, new_identity};
+pub(crate) use scan::key_range::prefix_bounds;
 
 use crate::background::{Signal, Worker};
 use crate::clock::Clock;

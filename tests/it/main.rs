@@ -30,3 +30,5 @@ mod support;
 mod threads;
 mod tidy;
 mod transactions;
+#[cfg(feature = "serde")]
+mod typed;

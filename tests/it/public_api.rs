@@ -224,6 +224,7 @@ fn listing() -> String {
     let modules = [
         ("bitcask", root().join("src/lib.rs")),
         ("bitcask::repair", root().join("src/repair/mod.rs")),
+        ("bitcask::typed", root().join("src/typed/mod.rs")),
     ];
     let mut places = BTreeMap::new();
     let mut listed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
