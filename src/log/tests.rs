@@ -92,7 +92,7 @@ mod alone {
             segment_entries: 1000,
             append_mode: AppendMode::Positioned,
             sync_policy: CurrentSyncPolicy::new(SyncPolicy::Never),
-            trace: Trace::default(),
+            trace: Trace::of(Path::new("/store")),
         };
         let log = LogWriter::new(context, Opener::this().unwrap(), &lock_file, next_id, 0);
         (log, collector, twin)

@@ -34,7 +34,7 @@ struct Notes {
 /// A stage in progress, unless there is nothing to do.
 #[derive(Debug)]
 #[must_use = "the span ends when it is dropped"]
-pub(crate) struct Span(Option<(Instant, EnteredSpan)>);
+pub(crate) struct StageSpan(Option<(Instant, EnteredSpan)>);
 
 impl Trace {
     pub(crate) fn of(path: &Path) -> Self {
@@ -42,7 +42,7 @@ impl Trace {
     }
 
     /// Enters the span of a stage, until the result is dropped. The caller holds no lock.
-    pub(crate) fn enter(&self, stage: Stage) -> Span {
+    pub(crate) fn enter(&self, stage: Stage) -> StageSpan {
         let path = self.0.path.display();
         let span = match stage {
             Stage::Open => info_span!(target: "bitcask", "open", %path),
@@ -53,13 +53,13 @@ impl Trace {
             Stage::Clear => info_span!(target: "bitcask", "clear", %path),
             Stage::Close => info_span!(target: "bitcask", "close", %path),
         };
-        Span(Some((Instant::now(), span.entered())))
+        StageSpan(Some((Instant::now(), span.entered())))
     }
 
     /// Enters the span of a stage if there is something to do, so that idle threads that look for
     /// work leave no spans. The caller holds no lock.
-    pub(crate) fn enter_if(&self, stage: Stage, is_needed: impl FnOnce() -> bool) -> Span {
-        if is_needed() { self.enter(stage) } else { Span(None) }
+    pub(crate) fn enter_if(&self, stage: Stage, is_needed: impl FnOnce() -> bool) -> StageSpan {
+        if is_needed() { self.enter(stage) } else { StageSpan(None) }
     }
 
     /// Reports an event. The caller holds no lock.
@@ -92,7 +92,7 @@ impl Trace {
     }
 }
 
-impl Span {
+impl StageSpan {
     /// Returns how long the stage has been taking.
     pub(crate) fn took(&self) -> Duration {
         self.0.as_ref().map_or(Duration::ZERO, |(started, _)| started.elapsed())

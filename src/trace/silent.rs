@@ -1,10 +1,6 @@
 //! Reports nothing. The twin of `emit`.
 
-#![expect(
-    clippy::unused_self,
-    clippy::needless_pass_by_value,
-    reason = "the twin uses what it is given"
-)]
+#![expect(clippy::unused_self, reason = "the twin uses it")]
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,7 +13,7 @@ pub(crate) struct Trace;
 
 /// A stage in progress.
 #[derive(Debug)]
-pub(crate) struct Span;
+pub(crate) struct StageSpan;
 
 impl Trace {
     pub(crate) fn of(_path: &Path) -> Self {
@@ -25,13 +21,13 @@ impl Trace {
     }
 
     #[inline]
-    pub(crate) fn enter(&self, _stage: Stage) -> Span {
-        Span
+    pub(crate) fn enter(&self, _stage: Stage) -> StageSpan {
+        StageSpan
     }
 
     #[inline]
-    pub(crate) fn enter_if(&self, _stage: Stage, _is_needed: impl FnOnce() -> bool) -> Span {
-        Span
+    pub(crate) fn enter_if(&self, _stage: Stage, _is_needed: impl FnOnce() -> bool) -> StageSpan {
+        StageSpan
     }
 
     #[inline]
@@ -49,7 +45,7 @@ impl Trace {
     pub(crate) fn flush(&self) {}
 }
 
-impl Span {
+impl StageSpan {
     #[inline]
     pub(crate) fn took(&self) -> Duration {
         Duration::ZERO
