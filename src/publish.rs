@@ -269,3 +269,27 @@ fn float(number: u64) -> f64 {
 fn seconds(duration: Option<Duration>) -> f64 {
     duration.map_or(0.0, |duration| duration.as_secs_f64())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::stats::{BUCKET_COUNT, bucket_of};
+
+    #[test]
+    fn a_published_duration_is_at_most_an_eighth_off() {
+        let near = (6..42)
+            .flat_map(|bits| [0, 1, 7, 11, 13].map(|part| (1 << bits) + (part << bits) / 16));
+        for nanos in
+            near.flat_map(|nanos: u64| [nanos - 1, nanos, nanos + 1]).chain([0, 1, 1 << 50])
+        {
+            let mut histogram = Histogram::default();
+            let counts = (0..BUCKET_COUNT).map(|at| 3 * u64::from(at == bucket_of(nanos)));
+            histogram.add(counts, 3 * nanos, nanos);
+            let published: Vec<_> = middles(&histogram).collect();
+            let [(middle, 3)] = published[..] else { panic!("{published:?}") };
+            let off = middle.abs_diff(Duration::from_nanos(nanos));
+            assert!(off <= Duration::from_nanos((nanos / 8).max(32)), "{nanos}: {middle:?}");
+        }
+        assert_eq!(middles(&Histogram::default()).count(), 0);
+    }
+}

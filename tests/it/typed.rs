@@ -13,6 +13,7 @@ use bitcask::typed::{DecodeKey, EncodeKey, EncodePrefix, Json, Typed, TypedSourc
 use bitcask::{Batch, Bitcask, Error, Options, ReadOnly, Result};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
@@ -20,6 +21,18 @@ fn open() -> (TempDir, Bitcask) {
     let dir = tempfile::tempdir().unwrap();
     let db = Bitcask::open(dir.path(), Options::default()).unwrap();
     (dir, db)
+}
+
+/// Returns settings under which a failure is reproducible on every machine. `PROPTEST_RNG_SEED` and
+/// `PROPTEST_CASES` extend the search.
+fn config(cases: u32) -> ProptestConfig {
+    let env = |name| std::env::var(name).ok()?.parse::<u64>().ok();
+    ProptestConfig {
+        cases: env("PROPTEST_CASES").and_then(|cases| cases.try_into().ok()).unwrap_or(cases),
+        rng_seed: RngSeed::Fixed(env("PROPTEST_RNG_SEED").unwrap_or(1)),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
 }
 
 fn all<T>(items: impl Iterator<Item = Result<T>>) -> Vec<T> {
@@ -78,6 +91,8 @@ fn two<S: Strategy>(strategy: impl Fn() -> S) -> (S, S) {
 macro_rules! integers_keep_their_order {
     ($($type:ident),+) => {
         proptest! {
+            #![proptest_config(config(256))]
+
             $(
                 #[test]
                 fn $type((a, b) in two(any::<$type>), near in any::<i8>()) {
@@ -101,6 +116,8 @@ mod integers {
 }
 
 proptest! {
+    #![proptest_config(config(256))]
+
     #[test]
     fn strings_and_bytes_keep_their_order((a, b) in two(text), (c, d) in two(bytes)) {
         check(&a, &b);
@@ -282,7 +299,8 @@ fn shows(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(config(24))]
+
     #[test]
     fn collections_are_maps(
         changes in vec(change(), 1..40),
