@@ -7,6 +7,7 @@
 //!   the thread ends, another one continues with the stripe. Totals are sums over all stripes.
 //! - One in [`SAMPLE`] gets, and one in as many writes, is timed. Reading the clock twice takes as
 //!   long as a get.
+//! - Of the operations that are timed, slow ones are reported, see `trace`.
 //! - Threads that cannot get their own stripe share one. They add atomically, and time nothing. In
 //!   models and schedules, all threads do.
 //! - A stripe also says whether its thread reads the store, see `presence`.
@@ -21,6 +22,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::stats::Counters;
 use crate::sync::Instant;
+use crate::trace;
 use presence::Presence;
 
 pub(crate) use presence::{Crowd, Visit};
@@ -215,7 +217,9 @@ impl CountedGet<'_> {
     #[inline(never)]
     fn end_special(self, found: Option<u32>) {
         if let Pace::Timed(started) = self.pace {
-            self.stripe.get_latency.record(started.elapsed());
+            let took = started.elapsed();
+            self.stripe.get_latency.record(took);
+            trace::slow("get", took);
         }
         let Stripe { hits, misses, bytes_read, .. } = self.stripe;
         match found {
@@ -240,7 +244,9 @@ impl Writing<'_> {
     #[cold]
     #[inline(never)]
     fn record(&self, started: Instant) {
-        self.stripe.write_latency.record(started.elapsed());
+        let took = started.elapsed();
+        self.stripe.write_latency.record(took);
+        trace::slow("write", took);
     }
 }
 

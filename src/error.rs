@@ -5,10 +5,13 @@
 //! - A missing key is not an error: lookups return `Ok(None)`.
 
 mod predicates;
+mod shown;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
+
+use shown::{holder, shown, shown_key};
 
 /// A result whose error type is this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -330,6 +333,29 @@ pub enum Error {
         reason: &'static str,
     },
 
+    /// What is stored under a key does not decode as the type of a typed collection (the feature
+    /// `serde`): another type, another version of the program, or another prefix wrote it.
+    #[error(
+        "cannot decode what is stored under key {}: {reason}; nothing was changed, read it \
+             with the type that wrote it, or as bytes",
+        shown_key(key)
+    )]
+    Undecodable {
+        /// The key's bytes.
+        key: Vec<u8>,
+        /// Which type was expected of the key or of its value, and what is wrong.
+        reason: String,
+    },
+
+    /// The encoding of a typed collection cannot express the value. Nothing was written.
+    #[error("cannot encode the value of key {}: {reason}; nothing was written", shown_key(key))]
+    Unencodable {
+        /// The key's bytes.
+        key: Vec<u8>,
+        /// What the encoding does not allow.
+        reason: String,
+    },
+
     /// The disk is full, or a quota is used up. Nothing was written, and the store stays usable. A
     /// merge may free space, but not that of kept [history](crate::Stats::history_size).
     #[error("no space left for {}; the store is intact, free some space and try again",
@@ -374,23 +400,4 @@ pub enum Error {
         #[source]
         cause: Arc<Error>,
     },
-}
-
-/// Formats a path for a message; an empty path is shown as `""`, since it would be invisible.
-fn shown(path: &Path) -> String {
-    if path.as_os_str().is_empty() { "\"\"".to_owned() } else { path.display().to_string() }
-}
-
-fn holder(pid: Option<u32>, ended: bool) -> String {
-    match pid {
-        None => "another handle".to_owned(),
-        Some(pid) if pid == std::process::id() => {
-            format!("another handle in this process ({pid})")
-        }
-        Some(pid) if ended => format!(
-            "process {pid}, which is no longer running: a process that it forked still holds \
-             the lock, or {pid} is the holder's id in another container"
-        ),
-        Some(pid) => format!("process {pid}"),
-    }
 }

@@ -232,6 +232,15 @@
 //! # }
 //! ```
 //!
+//! # Optional features
+//!
+//! - `lz4` and `zstd`: values are compressed if the options ask for it.
+//! - `serde`: the module `typed` has typed keys and values, with ranges in the order of the type.
+//! - `metrics`: `MetricsPublisher` publishes counters, gauges and histograms through the facade of
+//!   that name.
+//! - `tracing`: spans and events of opening, recovery, seals, syncs, merges, failures and slow
+//!   operations.
+//!
 //! # Promises
 //!
 //! 1. If [`Bitcask::sync`] has returned, or a write under [`SyncPolicy::Always`], the data survives
@@ -279,6 +288,8 @@ mod codec;
 
 mod sync;
 
+mod trace;
+
 mod background;
 mod options;
 
@@ -308,6 +319,10 @@ pub mod repair;
 // Tests and fuzz targets have it in every build.
 #[cfg(any(feature = "import", test, bitcask_fuzzing))]
 pub mod import;
+#[cfg(feature = "metrics")]
+mod publish;
+#[cfg(feature = "serde")]
+pub mod typed;
 
 #[cfg(test)]
 mod format_tests;
@@ -326,6 +341,8 @@ pub use options::{
     AppendMode, AutoMerge, Compression, History, MergeOptions, MergePolicy, Options, SyncPolicy,
     TransactionOptions, WriteOptions,
 };
+#[cfg(feature = "metrics")]
+pub use publish::MetricsPublisher;
 pub use recovery::{Cut, RecoveryReport};
 pub use stats::{
     Counters, Histogram, MergePlan, MergeProgress, MergeReason, MergeReport, PlannedSegment,

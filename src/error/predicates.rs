@@ -68,8 +68,14 @@ impl Error {
         )
     }
 
+    /// Returns whether a key or its value is not what a typed collection expects there.
+    pub fn is_undecodable(&self) -> bool {
+        matches!(self, Self::Undecodable { .. })
+    }
+
     /// Returns whether the call itself was at fault: an oversized key, an invalid option, an
-    /// unsuitable target for a copy or source of an import, an invalid position.
+    /// unsuitable target for a copy or source of an import, an invalid position, a value that cannot
+    /// be encoded.
     pub fn is_invalid_input(&self) -> bool {
         matches!(
             self,
@@ -84,6 +90,7 @@ impl Error {
                 | Self::InvalidTarget { .. }
                 | Self::InvalidSource { .. }
                 | Self::InvalidPosition { .. }
+                | Self::Unencodable { .. }
         )
     }
 

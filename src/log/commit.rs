@@ -18,6 +18,7 @@ use crate::process::Opener;
 use crate::segment::Place;
 use crate::sync::unmodeled::{AtomicU64, Condvar, Mutex, MutexGuard};
 use crate::sync::{Instant, Ordering, yield_now};
+use crate::trace::{Event, Trace};
 
 /// Maximum time that a sync is delayed. It is never delayed for longer than the last one took.
 const GATHER_MAX: Duration = Duration::from_millis(1);
@@ -42,6 +43,13 @@ pub(super) struct Unsynced {
     pub(super) end: Place,
 }
 
+/// A sync that has ended.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SyncDone {
+    pub(super) files: u64,
+    pub(super) took: Duration,
+}
+
 /// How far the log is durable.
 #[derive(Debug, Default)]
 pub(super) struct Commit {
@@ -56,11 +64,12 @@ pub(super) struct Commit {
     /// How long syncs took.
     pub(super) syncs: Recorder,
     poison: OnceLock<Arc<Error>>,
+    trace: Trace,
 }
 
 impl Commit {
-    pub(super) fn new(opener: Opener) -> Self {
-        Self { opener, ..Self::default() }
+    pub(super) fn new(opener: Opener, trace: Trace) -> Self {
+        Self { opener, trace, ..Self::default() }
     }
 
     /// Returns the place below which the whole log is durable.
@@ -75,27 +84,29 @@ impl Commit {
 
     /// Waits until the log is durable up to a place. Syncs the files that `unsynced` returns,
     /// unless another thread is syncing and gets that far. A sync counts only if `check` then
-    /// confirms that the files still belong to the store.
+    /// confirms that the files still belong to the store. Returns the last sync that the calling
+    /// thread has made, if it has made one.
     pub(super) fn wait(
         &self,
         place: Place,
         unsynced: impl Fn() -> Unsynced,
         check: impl Fn() -> Result<()>,
-    ) -> Result<()> {
+    ) -> Result<Option<SyncDone>> {
         if self.durable() >= place {
-            return Ok(());
+            return Ok(None);
         }
+        let mut done = None;
         let mut group = self.group.lock();
         group.len += 1;
         loop {
             if self.durable() >= place {
-                return Ok(());
+                return Ok(done);
             }
             self.check()?;
             if group.syncing {
                 group = self.done.wait(group);
                 if made(Mistake::ServedByAnySync) {
-                    return Ok(());
+                    return Ok(done);
                 }
                 continue;
             }
@@ -105,7 +116,7 @@ impl Commit {
             group = held;
             group.syncing = false;
             self.done.notify_all();
-            group.last_sync = result?;
+            group.last_sync = done.insert(result?).took;
         }
     }
 
@@ -120,12 +131,12 @@ impl Commit {
         group
     }
 
-    /// Syncs, and returns how long that took.
+    /// Syncs.
     fn sync(
         &self,
         unsynced: impl Fn() -> Unsynced,
         check: impl Fn() -> Result<()>,
-    ) -> Result<Duration> {
+    ) -> Result<SyncDone> {
         let (started, unsynced) = (Instant::now(), unsynced());
         self.check()?;
         if made(Mistake::DurableBeforeSync) {
@@ -138,7 +149,7 @@ impl Commit {
         let took = started.elapsed();
         self.syncs.record(took);
         self.advance(unsynced.end);
-        Ok(took)
+        Ok(SyncDone { files: unsynced.files.len() as u64, took })
     }
 
     /// Ends writing for good. Returns the `Poisoned` error. The first cause is kept.
@@ -147,7 +158,11 @@ impl Commit {
             Error::Poisoned { cause } => cause,
             cause => Arc::new(cause),
         };
-        Error::Poisoned { cause: Arc::clone(self.poison.get_or_init(|| cause)) }
+        let first = self.poison.get_or_init(|| {
+            self.trace.note(Event::Poisoned { cause: Arc::clone(&cause) });
+            cause
+        });
+        Error::Poisoned { cause: Arc::clone(first) }
     }
 
     /// Returns an error if writing has ended, or if this process is not the one that may write.

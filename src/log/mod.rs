@@ -39,7 +39,8 @@ use crate::segment::header::Identity;
 use crate::segment::{Dir, Place, SegmentId, Segments};
 use crate::stats::{Counters, Stats};
 use crate::sync::{Mutex, MutexGuard};
-use commit::Commit;
+use crate::trace::{Event, Stage, Trace};
+use commit::{Commit, SyncDone};
 use reserve::Reserve;
 
 pub(crate) use append::{Appended, BATCH_SIZE_LIMIT, Written};
@@ -66,6 +67,7 @@ pub(crate) struct LogContext {
     pub(crate) segment_entries: u64,
     pub(crate) append_mode: AppendMode,
     pub(crate) sync_policy: CurrentSyncPolicy,
+    pub(crate) trace: Trace,
 }
 
 /// Owns the end of the log. The single writing process has one for as long as its store is open.
@@ -99,8 +101,8 @@ impl LogWriter {
         last_timestamp: u64,
     ) -> Self {
         Self {
+            commit: Commit::new(opener, context.trace.clone()),
             context,
-            commit: Commit::new(opener),
             reserve: Reserve::new(lock_file.clone()),
             sync_signal: Arc::default(),
             seal_signal: Arc::default(),
@@ -129,7 +131,12 @@ impl LogWriter {
     /// Ends writing for good. Returns the `Poisoned` error.
     #[cold]
     pub(crate) fn poison(&self, cause: Error) -> Error {
-        self.commit.poison(cause)
+        let error = self.commit.poison(cause);
+        if self.context.trace.has_notes() {
+            // The caller may hold locks, so another thread reports it.
+            self.seal_signal.wake();
+        }
+        error
     }
 
     /// Ends writing if a sync has failed, since the state of the disk is then unknown, or if the
@@ -154,8 +161,15 @@ impl LogWriter {
         if self.commit.durable() >= place {
             return Ok(());
         }
-        self.commit.wait(place, || self.lock().unsynced(), || self.context.fs.check())?;
+        let trace = &self.context.trace;
+        // Other threads may wait for the sync, so nothing is reported before they can go on.
+        let _span = trace.enter(Stage::Sync);
+        let done = self.commit.wait(place, || self.lock().unsynced(), || self.context.fs.check());
+        let done = done.inspect_err(|_| trace.flush())?;
         self.lock().waiters.synced();
+        if let Some(SyncDone { files, took }) = done {
+            trace.report(Event::Synced { files, took });
+        }
         Ok(())
     }
 

@@ -5,8 +5,10 @@ use super::append::next_timestamp;
 use super::state::{ActiveSegment, Log, Rotated};
 use crate::error::Result;
 use crate::fs;
+use crate::segment::SegmentId;
 use crate::segment::limit::Need;
 use crate::segment::write::draft::Draft;
+use crate::trace::Event;
 
 impl LogWriter {
     /// Ends the active segment unless it is empty, so that everything in the log can be sealed.
@@ -40,6 +42,7 @@ impl LogWriter {
             log.rotated.push_back(rotated);
             log.waiters.ended();
             finished?;
+            self.context.trace.note(rotated_to(next_id, log));
             self.seal_signal.wake();
         }
         Ok(())
@@ -81,6 +84,14 @@ impl LogWriter {
             grown => grown,
         }
     }
+}
+
+/// Returns the event of the latest rotation.
+fn rotated_to(next: SegmentId, log: &Log) -> Event<'static> {
+    let rotated = log.rotated.back();
+    let (segment, entries) = rotated.map_or((next, 0), |it| (it.segment.id(), it.entries));
+    let size = rotated.map_or(0, |rotated| rotated.segment.size());
+    Event::Rotated { segment: segment.0, next: next.0, size, entries }
 }
 
 /// Returns whether entries only free space.

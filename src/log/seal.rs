@@ -13,6 +13,7 @@ use crate::mistake::{Mistake, made};
 use crate::segment::header::Kind;
 use crate::segment::hint::{Hint, HintSource};
 use crate::segment::{FIRST_OFFSET, SegmentId};
+use crate::trace::{Event, Stage};
 
 impl LogWriter {
     /// Seals the segments rotated by now, oldest first. Segments that writers rotate meanwhile are
@@ -27,12 +28,33 @@ impl LogWriter {
 
     /// Seals the oldest rotated segment. Returns whether there was one.
     pub(crate) fn seal_oldest(&self, publisher: &impl Publisher) -> Result<bool> {
+        let trace = &self.context.trace;
+        let span = trace.enter_if(Stage::Seal, || !self.lock().rotated.is_empty());
+        let sealed = self.seal_oldest_unreported(publisher);
+        match &sealed {
+            // One without entries is removed instead.
+            Ok(Some((segment, size, entries))) if *entries > 0 => {
+                let (segment, took) = (segment.0, span.took());
+                trace.report(Event::Sealed { segment, size: *size, entries: *entries, took });
+            }
+            Err(error) if !error.is_poisoned() => trace.report(Event::SealFailed { error }),
+            _ => {}
+        }
+        Ok(sealed?.is_some())
+    }
+
+    /// Seals the oldest rotated segment. Returns its id, its size and its number of entries.
+    fn seal_oldest_unreported(
+        &self,
+        publisher: &impl Publisher,
+    ) -> Result<Option<(SegmentId, u64, u64)>> {
         let _maintenance = self.lock_maintenance();
         let (oldest, next) = {
             let mut log = self.lock();
             (log.begin_seal(), log.after_oldest())
         };
-        let Some(oldest) = oldest else { return Ok(false) };
+        let Some(oldest) = oldest else { return Ok(None) };
+        let sealed = (oldest.segment.id(), oldest.segment.size(), oldest.entries);
         self.check()?;
         await_published(&oldest.segment, publisher);
         self.seal(oldest, next).map_err(|error| {
@@ -47,7 +69,7 @@ impl LogWriter {
         let mut log = self.lock();
         log.sealed_oldest();
         log.waiters.synced();
-        Ok(true)
+        Ok(Some(sealed))
     }
 
     /// Gives up the hint of the active segment if nothing was appended since the last call.

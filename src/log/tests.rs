@@ -50,6 +50,7 @@ mod alone {
     use crate::segment::write::draft::Draft;
     use crate::segment::{Dir, Segments};
     use crate::testing::twin::{Fault, FaultKind, Twin};
+    use crate::trace::Trace;
 
     /// Number of times that it was asked to wait.
     #[derive(Debug, Default)]
@@ -91,6 +92,7 @@ mod alone {
             segment_entries: 1000,
             append_mode: AppendMode::Positioned,
             sync_policy: CurrentSyncPolicy::new(SyncPolicy::Never),
+            trace: Trace::of(Path::new("/store")),
         };
         let log = LogWriter::new(context, Opener::this().unwrap(), &lock_file, next_id, 0);
         (log, collector, twin)

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::Bitcask;
+use super::{Bitcask, Inner};
 use crate::error::Result;
+use crate::trace::{Event, Stage};
 
 impl Bitcask {
     /// Removes all keys, and reclaims their disk space.
@@ -36,37 +37,47 @@ impl Bitcask {
     /// ```
     pub fn clear(&self) -> Result<()> {
         let inner = &self.inner;
-        let writer = inner.writer()?;
+        inner.writer()?;
+        let span = inner.trace.enter(Stage::Clear);
+        inner.clear()?;
+        inner.trace.report(Event::Cleared { took: span.took() });
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn clear(&self) -> Result<()> {
+        let writer = self.writer()?;
         let mut turn = writer.merging.interrupt()?;
         // As in a merge, and before this thread holds any guard.
-        inner.segments.free_retired();
+        self.segments.free_retired();
         let _files = writer.files.lock();
         let _maintenance = writer.log.lock_maintenance();
-        let mut shards = inner.all_shards();
+        let mut shards = self.all_shards();
         let mut log = writer.log.lock();
         writer.log.check()?;
         // If nothing was ever put, or everything is gone, there is nothing to clear.
-        if log.holds_nothing() && inner.manifest.get(|manifest| manifest.sealed.is_empty()) {
+        if log.holds_nothing() && self.manifest.get(|manifest| manifest.sealed.is_empty()) {
             return Ok(());
         }
         let fresh = writer.log.restart(&mut log)?;
         // A clear has no timestamp of its own. Snapshots with the timestamp of the last entry still
         // show the keys, so they must not share the gaps that scans find from now on.
-        *inner.gaps.lock() = Arc::default();
-        inner.keydir.clear(&mut shards, log.next_timestamp());
+        *self.gaps.lock() = Arc::default();
+        self.keydir.clear(&mut shards, log.next_timestamp());
         *turn.pending = None;
-        inner.filler.forget();
+        self.filler.forget();
         let mut removed = Vec::new();
-        for (number, _) in inner.segments.all() {
+        for (number, _) in self.segments.all() {
             if Some(number) != fresh {
-                removed.extend(inner.segments.remove(number));
+                removed.extend(self.segments.remove(number));
             }
         }
         drop((log, shards));
         removed.sort_by_key(|segment| segment.id());
-        let each = removed.iter().map(|segment| inner.unlink(segment));
+        let each = removed.iter().map(|segment| self.unlink(segment));
         let result = each.fold(Ok(()), Result::and);
-        inner.free_or_leave_retired();
+        self.free_or_leave_retired();
         result
     }
 }

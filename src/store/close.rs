@@ -6,6 +6,7 @@
 
 use super::{Bitcask, Inner};
 use crate::error::Result;
+use crate::trace::{Event, Stage};
 
 impl Bitcask {
     /// Closes the store: makes everything durable, seals the segments, and releases the lock.
@@ -37,6 +38,18 @@ impl Bitcask {
         if !Inner::is_kept_here(&self.inner) {
             return Err(self.abandon());
         }
+        let trace = self.inner.trace.clone();
+        let span = trace.enter(Stage::Close);
+        let result = self.shut_here();
+        trace.flush();
+        match &result {
+            Ok(()) => trace.report(Event::Closed { took: span.took() }),
+            Err(error) => trace.report(Event::CloseFailed { error, took: span.took() }),
+        }
+        result
+    }
+
+    fn shut_here(&mut self) -> Result<()> {
         if let Ok(writer) = self.inner.writer() {
             writer.merging.close();
         }

@@ -52,8 +52,9 @@ pub use transaction::{Transaction, TransactionRange};
 pub(crate) use admin::new_dir::NewDir;
 pub(crate) use admin::verify::damage;
 pub(crate) use open::{dry_run, new_identity};
+pub(crate) use scan::key_range::prefix_bounds;
 
-use crate::background::{Background, Signal, Worker};
+use crate::background::{Signal, Worker};
 use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::fs::{self, File, Fs, Lock, Modes};
@@ -67,10 +68,10 @@ use crate::recovery::{Filler, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, Place, Segments, index};
 use crate::sync::Mutex;
+use crate::trace::Trace;
 use disk_waits::DiskWaits;
 use follower::Follower;
 use merging::permit::MergeControl;
-use open_attempt::OpenAttempt;
 use scan::indexing::Indexing;
 use snapshot::pins::Pins;
 
@@ -144,6 +145,7 @@ struct Inner {
     report: RecoveryReport,
     /// Wakes the merge thread.
     merge_signal: Arc<Signal>,
+    trace: Trace,
     role: Role,
 }
 
@@ -246,32 +248,6 @@ impl Bitcask {
     /// - Any error of the operating system.
     pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self> {
         Self::open_on(&Env::default(), path.as_ref(), options)
-    }
-
-    pub(crate) fn open_on(env: &Env, path: &Path, mut options: Options) -> Result<Self> {
-        options.check()?;
-        // Not kept with the options, since a snapshot that outlives the store needs no threads.
-        let background = options.background.take();
-        background.as_ref().map_or(Ok(()), Background::check)?;
-        let env = &env.with_modes(&options);
-        let opener = fs::io_context("watch for forks with", path, Opener::this())?;
-        let dir = Dir::new(fs::absolute(path)?);
-        match env.fs.is_dir(dir.path())? {
-            Some(false) => return Err(Error::NotADirectory { path: dir.path().into() }),
-            None if !options.create_if_missing => {
-                return Err(Error::NotFound { path: dir.path().into() });
-            }
-            _ => {}
-        }
-        let mut attempt = OpenAttempt::new(env, dir)?;
-        let inner = Inner::open_writable(&mut attempt, options, opener);
-        let inner = Arc::new(inner.inspect_err(|_| attempt.take_back())?);
-        // A reserve that cannot be created now may be created later.
-        let _ = inner.log().and_then(LogWriter::keep_reserve);
-        let start = || inner.start_workers(background.as_ref());
-        let workers = if env.threads { start() } else { Ok(Vec::new()) };
-        let workers = workers.inspect_err(|_| attempt.take_back())?;
-        Ok(Self { reader: Reader { inner }, workers, open: true })
     }
 
     /// Makes everything written so far durable, with one sync if any is needed.

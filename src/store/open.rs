@@ -2,31 +2,66 @@
 //! and the files that opening creates.
 
 use std::hash::{BuildHasher, Hasher, RandomState};
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 
 use super::disk_waits::DiskWaits;
 use super::follower::Follower;
 use super::open_attempt::OpenAttempt;
-use super::{Env, Inner, Role, Writer};
+use super::{Bitcask, Env, Inner, Reader, Role, Writer};
+use crate::background::Background;
 use crate::error::{Error, Result};
-use crate::fs::{File, Fs, Lock};
+use crate::fs::{self, File, Fs, Lock};
 use crate::keydir::Keydir;
 use crate::log::{CurrentSyncPolicy, LogContext, LogWriter};
 use crate::manifest::{Manifest, ManifestFile};
 use crate::options::Options;
 use crate::process::Opener;
-use crate::recovery::{Filler, OpenedSegments, Recovered, Recovery, RecoveryReport};
+use crate::recovery::{Cut, Filler, OpenedSegments, Recovered, Recovery, RecoveryReport};
 use crate::segment::header::Identity;
 use crate::segment::{Dir, FileKind, Segments, index};
 use crate::store::merging::permit::MergeControl;
 use crate::store::scan::indexing::Indexing;
 use crate::store::snapshot::pins::Pins;
 use crate::sync::Mutex;
+use crate::trace::{Event, Stage, Trace};
 
 /// Maximum number of times that a read-only open reads the manifest while a writer keeps changing
 /// the store.
 pub(super) const READ_ATTEMPTS: usize = 100;
+
+impl Bitcask {
+    pub(crate) fn open_on(env: &Env, path: &Path, mut options: Options) -> Result<Self> {
+        options.check()?;
+        // Not kept with the options, since a snapshot that outlives the store needs no threads.
+        let background = options.background.take();
+        background.as_ref().map_or(Ok(()), Background::check)?;
+        let env = &env.with_modes(&options);
+        let opener = fs::io_context("watch for forks with", path, Opener::this())?;
+        let dir = Dir::new(fs::absolute(path)?);
+        let trace = Trace::of(dir.path());
+        let span = trace.enter(Stage::Open);
+        match env.fs.is_dir(dir.path())? {
+            Some(false) => return Err(Error::NotADirectory { path: dir.path().into() }),
+            None if !options.create_if_missing => {
+                return Err(Error::NotFound { path: dir.path().into() });
+            }
+            _ => {}
+        }
+        let mut attempt = OpenAttempt::new(env, dir)?;
+        let inner = Inner::open_writable(&mut attempt, options, opener);
+        let inner = Arc::new(inner.inspect_err(|_| attempt.take_back())?);
+        // A reserve that cannot be created now may be created later.
+        let _ = inner.log().and_then(LogWriter::keep_reserve);
+        let start = || inner.start_workers(background.as_ref());
+        let workers = if env.threads { start() } else { Ok(Vec::new()) };
+        let workers = workers.inspect_err(|_| attempt.take_back())?;
+        let segments = inner.manifest.get(|manifest| manifest.sealed.len() as u64);
+        trace.report(Event::Opened { segments, read_only: false, took: span.took() });
+        Ok(Self { reader: Reader { inner }, workers, open: true })
+    }
+}
 
 impl Inner {
     pub(super) fn open_writable(
@@ -48,7 +83,7 @@ impl Inner {
         };
         let keydir = Keydir::new((env.hasher)(manifest.identity.hash_seed));
         let recovery = Recovery { fs, dir: &dir, keydir: &keydir };
-        let recovered = recovery.for_writing(manifest)?;
+        let recovered = recover(&recovery, manifest)?;
         let segments = Segments::new(keydir.collector());
         let filler = Filler::new(&recovery, &recovered, &segments)?;
         let keys = (keydir, segments, filler);
@@ -112,6 +147,7 @@ impl Inner {
         locked: Option<(File, Option<Lock>)>,
     ) -> Self {
         let (identity, last_timestamp) = (recovered.manifest.identity, recovered.last_timestamp());
+        let trace = Trace::of(dir.path());
         let clock = env.clock.fresh();
         clock.resume(last_timestamp);
         let is_ordered = locked.is_some() && has_indexes(&env.fs, &dir);
@@ -130,6 +166,7 @@ impl Inner {
                 segment_entries: options.segment_entries,
                 append_mode: options.append_mode,
                 sync_policy: CurrentSyncPolicy::new(options.sync_policy),
+                trace: trace.clone(),
             };
             Role::Writer(Writer {
                 merging: MergeControl::new(options.merge_policy.clone()),
@@ -159,10 +196,31 @@ impl Inner {
             gaps: Mutex::default(),
             report: recovered.report,
             merge_signal: Arc::default(),
+            trace,
             role,
             dir,
         }
     }
+}
+
+/// Makes a store ready for writing, and reports what that has found and done.
+fn recover(recovery: &Recovery<'_>, manifest: Manifest) -> Result<Recovered> {
+    let trace = Trace::of(recovery.dir.path());
+    let span = trace.enter(Stage::Recovery);
+    let recovered = recovery.for_writing(manifest)?;
+    let report = &recovered.report;
+    for Cut { path, offset, size, quarantine, reason } in &report.cuts {
+        let (file, offset, size) = (path, *offset, *size);
+        trace.report(Event::Cut { file, offset, size, reason, quarantine: quarantine.as_deref() });
+    }
+    trace.report(Event::Recovered {
+        segments: report.recovered_segments,
+        entries: report.recovered_entries,
+        rebuilt_hints: report.rebuilt_hints,
+        leftovers: report.leftovers.len() as u64,
+        took: span.took(),
+    });
+    Ok(recovered)
 }
 
 /// Reads the manifest of a store that must exist.

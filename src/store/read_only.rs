@@ -10,6 +10,7 @@ use crate::fs;
 use crate::options::Options;
 use crate::process::Opener;
 use crate::segment::Dir;
+use crate::trace::{Event, Stage, Trace};
 
 /// A store that is open for reading only.
 ///
@@ -85,9 +86,13 @@ impl ReadOnly {
             Some(false) => return Err(Error::NotADirectory { path: dir.path().into() }),
             None => return Err(Error::NotFound { path: dir.path().into() }),
         }
+        let trace = Trace::of(dir.path());
+        let span = trace.enter(Stage::Open);
         let inner = Arc::new(Inner::open_read_only(&env.within(&dir)?, dir, options, opener)?);
         // A read-only store has no thread that could do it.
         move_to_other_side();
+        let segments = inner.manifest.get(|manifest| manifest.sealed.len() as u64);
+        trace.report(Event::Opened { segments, read_only: true, took: span.took() });
         Ok(Self { reader: Reader { inner }, open: true })
     }
 
@@ -144,8 +149,10 @@ impl ReadOnly {
         if !Inner::is_kept_here(&self.inner) {
             return Err(self.inner.opener.refusal());
         }
+        let span = self.inner.trace.enter(Stage::Close);
         Inner::prepare_to_outlive(&self.inner);
         self.inner.segments.free_retired();
+        self.inner.trace.report(Event::Closed { took: span.took() });
         Ok(())
     }
 }

@@ -75,6 +75,7 @@ impl Inner {
     /// Seals a rotated segment, or writes a missing hint or index. Returns how long to wait for
     /// more.
     pub(super) fn seal_due(&self) -> Duration {
+        self.trace.flush();
         self.segments.free_retired();
         self.remove_late();
         // A fatal failure has poisoned the store, and the next write reports it. A full disk may

@@ -20,6 +20,8 @@ mod model;
 mod paths;
 mod processes;
 mod public_api;
+#[cfg(feature = "metrics")]
+mod publish;
 mod real_disk;
 mod repair;
 mod replaced;
@@ -30,3 +32,5 @@ mod support;
 mod threads;
 mod tidy;
 mod transactions;
+#[cfg(feature = "serde")]
+mod typed;

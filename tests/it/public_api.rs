@@ -225,6 +225,7 @@ fn listing() -> String {
         ("bitcask", root().join("src/lib.rs")),
         ("bitcask::import", root().join("src/import/mod.rs")),
         ("bitcask::repair", root().join("src/repair/mod.rs")),
+        ("bitcask::typed", root().join("src/typed/mod.rs")),
     ];
     let mut places = BTreeMap::new();
     let mut listed: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -250,6 +251,8 @@ fn listing() -> String {
             assert_eq!(twice, None, "{place} is defined twice");
             listed.entry(place).or_default().extend(of_definition(&item));
         } else if let Some((of, is_trait)) = implementor(&item.head)
+            // No other crate can name these traits.
+            && !item.head.contains(" sealed::")
             && let Some(of) = [of, name(item.head.trim_start_matches("impl From<"))]
                 .into_iter()
                 .find(|of| places.contains_key(*of))

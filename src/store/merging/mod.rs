@@ -9,6 +9,7 @@ pub(crate) mod fold;
 pub(crate) mod history;
 pub(crate) mod permit;
 pub(crate) mod rate_limit;
+mod reported;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -215,7 +216,7 @@ impl Inner {
     }
 
     /// Waits for the turn, then merges the segments of a plan.
-    pub(super) fn merge(
+    fn merge_unreported(
         &self,
         plan: impl FnOnce(&Self) -> Result<MergePlan>,
         ordered: Option<bool>,

@@ -31,7 +31,7 @@ use crate::segment::StoredEntry;
 use crate::segment::index::Bounds;
 use crate::segment::write::draft::Draft;
 use crate::store::point::conditional::{Condition, Expected};
-use crate::store::scan::key_range::{KeyRange, prefix_bounds};
+use crate::store::{KeyRange, prefix_bounds};
 use crate::sync::{sleep, yield_now};
 use crate::value::Value;
 use reads::{Reads, SpanCheck};
