@@ -300,6 +300,7 @@ mod merge;
 
 mod store;
 
+pub mod inspect;
 pub mod repair;
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod file_limit;
 mod forks;
 mod format;
 mod full_disk;
+mod inspect;
 mod kills;
 mod lazy;
 mod limits;
