@@ -216,7 +216,7 @@ fn entry_info(entry: &Scanned<'_>, supported: bool) -> EntryInfo {
 /// Reads the hint of a sealed segment. Returns `None` if there is none, or if it can't be used: it
 /// is damaged, or belongs to another segment or another length.
 ///
-/// Takes 40 bytes of memory for each entry of the segment.
+/// Takes up to 56 bytes of memory for each entry of the segment.
 ///
 /// # Errors
 ///

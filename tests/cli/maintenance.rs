@@ -231,7 +231,7 @@ fn a_dump_shows_the_manifest_segments_entries_and_hints() {
     let one = sandbox.run(["dump", "--segment", "1", "--hex", "--hints"]);
     let text = one.ended(0);
     assert!(!text.contains("manifest") && !text.contains("long"), "{text}");
-    for part in [r#""key" = "a \"value\"""#, "  6b 65 79", "\"value\"", "|", "  hash "] {
+    for part in [r#""key" = "a \"value\"""#, "6b 65 79 61  |", "| \"value\"|", "  hash "] {
         assert!(text.contains(part), "{part} is missing in:\n{text}");
     }
     assert_eq!(

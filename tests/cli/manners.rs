@@ -73,6 +73,17 @@ fn a_closed_pipe_ends_the_program_quietly() {
 }
 
 #[test]
+fn a_message_that_nobody_reads_does_not_change_the_exit_code() {
+    let sandbox = Sandbox::new();
+    for (args, code) in [(&["get", "k"][..], 1), (&["-d", "nowhere", "get", "k"], 3), (&["fly"], 2)]
+    {
+        let mut child = sandbox.bitcask(args).spawn().unwrap();
+        drop(child.stderr.take());
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{args:?}");
+    }
+}
+
+#[test]
 fn colour_is_only_for_those_who_want_it() {
     let sandbox = Sandbox::new();
     let has_colour = |ran: &Ran| ran.err.contains('\x1b') || ran.out.contains(&0x1b);

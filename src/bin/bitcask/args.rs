@@ -51,7 +51,7 @@ pub(crate) struct Global {
     #[arg(long, global = true, value_name = "WHEN", default_value_t)]
     pub(crate) color: When,
 
-    /// Configuration file [default: `BITCASK_CONFIG`, or the file that `bitcask config path` prints].
+    /// Configuration file [default: `BITCASK_CONFIG`, or the one that `config path` prints].
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 }

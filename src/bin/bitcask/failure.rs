@@ -4,10 +4,9 @@
 //! names the command instead.
 
 use std::fmt::Display;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use anstream::eprintln;
 use bitcask::Error;
 use owo_colors::OwoColorize as _;
 
@@ -67,7 +66,7 @@ impl Failure {
             }
             Self::ClosedPipe => Exit::Done,
             Self::Interrupted => {
-                eprintln!("interrupted; the store is intact");
+                say("interrupted; the store is intact");
                 Exit::Interrupted
             }
         }
@@ -76,20 +75,20 @@ impl Failure {
 
 /// Prints what is wrong, and what to do next.
 fn complain(what: &str, advice: &str) {
-    eprintln!("{} {what}", "error:".red().bold());
+    say(format_args!("{} {what}", "error:".red().bold()));
     if !advice.is_empty() {
-        eprintln!(" {} {advice}", "next:".cyan().bold());
+        say(format_args!(" {} {advice}", "next:".cyan().bold()));
     }
 }
 
 /// Prints something that the user should know although the command continues.
 pub(crate) fn warn(what: impl Display) {
-    eprintln!("{} {what}", "warning:".yellow().bold());
+    say(format_args!("{} {what}", "warning:".yellow().bold()));
 }
 
-/// Prints a message for people.
+/// Prints a message for people, on standard error. If that is closed, there is nobody to tell.
 pub(crate) fn say(what: impl Display) {
-    eprintln!("{what}");
+    let _ = writeln!(anstream::stderr(), "{what}");
 }
 
 impl From<Error> for Failure {
@@ -110,6 +109,9 @@ impl From<Error> for Failure {
 
 /// Returns what has happened, and what to do about it.
 fn explain(error: &Error) -> (String, String) {
+    if let Some((what, advice)) = explain_file(error) {
+        return (what, advice.into());
+    }
     let (what, advice) = match error {
         Error::NotFound { path } => return no_store(path),
         Error::Locked { path, pid, ended } => {
@@ -119,6 +121,35 @@ fn explain(error: &Error) -> (String, String) {
                 OTHERS.into(),
             );
         }
+        Error::NoSpace { path } => (
+            format!("no space left for {}", path.display()),
+            "the store is intact; free some space, perhaps with `bitcask merge`, and try again",
+        ),
+        Error::BatchTooLarge { size, limit } => (
+            format!("the batch needs {size} bytes on disk, the limit is {limit}"),
+            "nothing was written; split it, or use `bitcask import`, which writes in several steps",
+        ),
+        Error::TooManySegments { limit } => (
+            format!("the store has {limit} segments or more, and cannot add one"),
+            "run `bitcask merge --force`, and set a larger segment-size",
+        ),
+        Error::InvalidOption { name, value, reason } => {
+            let name = name.replace('_', "-");
+            return (format!("the setting `{name}` is {value}: {reason}"), SETTINGS.into());
+        }
+        Error::HistoryGone { position, .. } | Error::PositionLost { position, .. } => (
+            format!("the changes after position {position} are gone"),
+            "read the whole store with `bitcask export`, and watch from now on",
+        ),
+        Error::Poisoned { cause } => return explain(cause),
+        other => (other.to_string(), ""),
+    };
+    (what, advice.into())
+}
+
+/// Returns the same for what the library has found in a file.
+fn explain_file(error: &Error) -> Option<(String, &'static str)> {
+    Some(match error {
         Error::Corrupt { path, offset, reason } => (
             format!("{} is corrupt at offset {offset}: {reason}", path.display()),
             "nothing was changed; `bitcask verify` lists all damage, and `bitcask repair` copies \
@@ -151,34 +182,12 @@ fn explain(error: &Error) -> (String, String) {
             "if no backup, restore or repair into it is running, remove the directory and run that \
              command again",
         ),
-        Error::NoSpace { path } => (
-            format!("no space left for {}", path.display()),
-            "the store is intact; free some space, perhaps with `bitcask merge`, and try again",
-        ),
-        Error::BatchTooLarge { size, limit } => (
-            format!("the batch needs {size} bytes on disk, the limit is {limit}"),
-            "nothing was written; split it, or use `bitcask import`, which writes in several steps",
-        ),
-        Error::TooManySegments { limit } => (
-            format!("the store has {limit} segments or more, and cannot add one"),
-            "run `bitcask merge --force`, and set a larger segment-size",
-        ),
-        Error::InvalidOption { name, value, reason } => {
-            let name = name.replace('_', "-");
-            return (format!("the setting `{name}` is {value}: {reason}"), SETTINGS.into());
-        }
-        Error::HistoryGone { position, .. } | Error::PositionLost { position, .. } => (
-            format!("the changes after position {position} are gone"),
-            "read the whole store with `bitcask export`, and watch from now on",
-        ),
         Error::SegmentRemoved { path } => (
             format!("a merge in another process removed {} while it was read", path.display()),
             "run the command again",
         ),
-        Error::Poisoned { cause } => return explain(cause),
-        other => (other.to_string(), ""),
-    };
-    (what, advice.into())
+        _ => return None,
+    })
 }
 
 /// What to do if another process writes to the store.

@@ -16,19 +16,23 @@ use crate::failure::Failure;
 
 /// Whether Ctrl-C was pressed.
 static REQUESTED: AtomicBool = AtomicBool::new(false);
+/// Whether a press of Ctrl-C was handled before.
+static HANDLED: AtomicBool = AtomicBool::new(false);
 /// Whether Ctrl-C ends the program at once.
 static AT_ONCE: AtomicBool = AtomicBool::new(true);
 
 /// Begins to listen for Ctrl-C.
-pub(crate) fn listen() {
+pub(crate) fn listen() -> Result<(), Failure> {
     let code = i32::from(Exit::Interrupted.code());
-    // The order counts: the second press is recognized by the note of the first, and the first is
-    // noted before it can be missed by `at_once`.
-    let second = flag::register_conditional_shutdown(SIGINT, code, &REQUESTED);
-    let first = flag::register(SIGINT, &REQUESTED);
+    // The actions run in this order. A press is noted first, so none is lost from here on, and
+    // `at_once` misses none. The last action makes the next press a second one.
+    let noted = flag::register(SIGINT, &REQUESTED);
     let at_once = flag::register_conditional_shutdown(SIGINT, code, &AT_ONCE);
-    // Without a handler, Ctrl-C kills the program, and the store survives that too.
-    let _ = (second, first, at_once);
+    let second = flag::register_conditional_shutdown(SIGINT, code, &HANDLED);
+    let handled = flag::register(SIGINT, &HANDLED);
+    // Without these, Ctrl-C kills the program, and the store survives that too.
+    let _ = (noted, at_once, second, handled);
+    check()
 }
 
 /// Work that stops by itself after Ctrl-C, for as long as this exists.

@@ -32,12 +32,11 @@ use crate::failure::Failure;
 use crate::program::Program;
 
 fn main() -> ExitCode {
-    interrupt::listen();
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    let ended = match legacy::OldName::of(arguments.first()) {
+    let ended = interrupt::listen().and_then(|()| match legacy::OldName::of(arguments.first()) {
         Some(name) => legacy::run(name, arguments),
         None => run(arguments),
-    };
+    });
     let exit = ended.unwrap_or_else(|failure| failure.report());
     ExitCode::from(exit.code())
 }

@@ -21,11 +21,13 @@ pub(crate) struct CompactArgs {
 enum CompactCommand {
     /// Prints how much of the store is dead, and whether a merge is recommended.
     Stats {
+        /// Recommends a merge if at least this share, from 0.0 to 1.0, is dead.
         #[arg(long, value_name = "SHARE", default_value_t = THRESHOLD, value_parser = share)]
         threshold: f64,
     },
     /// Merges the whole store if at least this share of it is dead.
     Run {
+        /// Asks first if less than this share, from 0.0 to 1.0, is dead.
         #[arg(long, value_name = "SHARE", default_value_t = THRESHOLD, value_parser = share)]
         threshold: f64,
         /// Merges however little is dead.

@@ -62,13 +62,13 @@ pub(crate) fn run(args: ConfigArgs, program: &mut Program) -> Result<Exit, Failu
             let headings = ["setting", "value", "from", "meaning"];
             program.printer(Format::Table)?.table(&headings, &rows)?;
         }
-        ConfigCommand::View => match file::text(&path)? {
-            Some(text) => program.printer_without_settings(Format::Plain).raw(text.as_bytes())?,
-            None => {
+        ConfigCommand::View => {
+            let Some(text) = file::text(&path)? else {
                 say(format_args!("there is no file {}; `config set` creates it", path.display()));
                 return Ok(Exit::Absent);
-            }
-        },
+            };
+            program.printer_without_settings(Format::Plain).raw(text.as_bytes())?;
+        }
         ConfigCommand::Path => {
             let path = path.display().to_string();
             program.printer_without_settings(Format::Plain).line(&path)?;

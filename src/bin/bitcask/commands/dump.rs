@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
+use bitcask::Error;
 use bitcask::inspect::{
     self, EntryInfo, EntryKind, HintInfo, ManifestInfo, SegmentInfo, SegmentItem,
 };
@@ -92,6 +93,8 @@ fn dump_segment(
             damage(printer, &format!("segment {id}"), &error.to_string())?;
             dir.join(format!("{id:010}.log"))
         }
+        // A merge in another process has removed it since the files were listed.
+        Err(Error::MissingSegment { .. }) if args.segment.is_none() => return Ok(()),
         Err(error) => return Err(open::refused(error, dir)),
     };
     let file = File::open(&path).map_err(|error| Failure::file("open", &path, &error))?;

@@ -57,7 +57,7 @@ pub(crate) fn run(args: &ExportArgs, program: &mut Program) -> Result<Exit, Fail
     let db = open::read_only(program)?;
     let (total, form) = (db.len()?, FileForm::of(args.format, args.file.as_ref()));
     let snapshot = db.snapshot();
-    let mut target = Target::create(args.file.as_ref())?;
+    let mut target = ExportTarget::create(args.file.as_ref())?;
     let written = {
         let _stoppable = StoppableWork::begin();
         // The number of keys with a prefix is not known.
@@ -162,13 +162,13 @@ impl<'a> Rows<'a> {
 }
 
 /// Where an export goes.
-struct Target {
+struct ExportTarget {
     out: BufWriter<Box<dyn Write>>,
     /// The file under its temporary name, and its final path.
     file: Option<(PathBuf, PathBuf)>,
 }
 
-impl Target {
+impl ExportTarget {
     /// Begins to write a file, or to standard output. The file gets its name at the end, so it is
     /// complete or does not exist.
     fn create(file: Option<&OsString>) -> Result<Self, Failure> {

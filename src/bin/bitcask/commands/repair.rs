@@ -34,11 +34,15 @@ pub(crate) fn run(args: &RepairArgs, program: &mut Program) -> Result<Exit, Fail
     if diagnosis.cancelled {
         return Err(Failure::Interrupted);
     }
-    let opens = diagnosis.opening.is_ok();
-    let is_damaged = !diagnosis.damage.is_empty() || !opens;
+    let is_damaged = !diagnosis.damage.is_empty() || diagnosis.opening.is_err();
     if args.dry_run {
         verify::print(program.printer(Format::Table)?, &diagnosis)?;
         return Ok(if is_damaged { Exit::Store } else { Exit::Done });
+    }
+    match diagnosis.opening {
+        // Another program can read what this one cannot. A repair would leave it out.
+        Err(error) if error.is_unsupported() && args.to.is_none() => return Err(error.into()),
+        _ => {}
     }
     match (&args.to, is_damaged) {
         (Some(to), _) => {

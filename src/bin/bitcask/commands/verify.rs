@@ -28,7 +28,9 @@ pub(crate) fn run(_args: &VerifyArgs, program: &mut Program) -> Result<Exit, Fai
     if diagnosis.damage.is_empty() && diagnosis.opening.is_ok() {
         return Ok(Exit::Done);
     }
-    say("next: `bitcask repair` copies what is intact to a new store");
+    if diagnosis.opening.as_ref().err().is_none_or(|error| !error.is_unsupported()) {
+        say("next: `bitcask repair` copies what is intact to a new store");
+    }
     Ok(Exit::Store)
 }
 

@@ -3,14 +3,13 @@
 //! Where bitcaskpy asked a server, this works on the store itself, in the directory that
 //! bitcaskpy's configuration file names.
 
-use anstream::eprintln;
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 
 use super::json_file::JsonFile;
 use super::{FAILED, OldFailure, dir, echo, echo_bytes, readable, without_server, writable};
 use crate::exit::Exit;
-use crate::failure::Failure;
+use crate::failure::{Failure, say};
 
 /// Bitcask CLI
 #[derive(Debug, Parser)]
@@ -54,8 +53,8 @@ pub(super) fn run(cli: BitcaskpyCli) -> Result<Exit, Failure> {
         Ok(()) => Ok(Exit::Done),
         Err(OldFailure::Own(failure)) => Err(failure),
         Err(OldFailure::Reason(reason)) => {
-            eprintln!("Error: {reason}");
-            eprintln!("Aborted!");
+            say(format_args!("Error: {reason}"));
+            say("Aborted!");
             Ok(FAILED)
         }
     }

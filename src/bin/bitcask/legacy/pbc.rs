@@ -14,7 +14,7 @@ use crate::commands::compact::{DeadShare, THRESHOLD, share};
 use crate::commands::merge::merge;
 use crate::commands::mode::INSTEAD;
 use crate::exit::Exit;
-use crate::failure::Failure;
+use crate::failure::{Failure, say};
 use crate::output::bytes::escaped;
 use crate::prompt;
 
@@ -124,7 +124,7 @@ pub(super) fn run(cli: PbcCli) -> Result<Exit, Failure> {
         Ok(()) => Ok(Exit::Done),
         Err(OldFailure::Own(failure)) => Err(failure),
         Err(OldFailure::Reason(reason)) => {
-            anstream::eprintln!("{}", format!("{CROSS} Error: {reason}").red());
+            say(format!("{CROSS} Error: {reason}").red());
             Ok(FAILED)
         }
     }

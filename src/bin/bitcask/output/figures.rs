@@ -23,7 +23,7 @@ pub(crate) enum Figure {
     /// A duration, in seconds for programs.
     Time(Duration),
     /// A number per second.
-    Rate(f64),
+    Rate(u64),
     Text(String),
     Truth(bool),
 }
@@ -36,7 +36,7 @@ impl Figure {
             Self::Size(size) => units::show_size(*size),
             Self::Share(share) => units::show_share(*share),
             Self::Time(time) => units::show_duration(*time),
-            Self::Rate(rate) => format!("{rate:.0}/s"),
+            Self::Rate(rate) => grouped(*rate) + "/s",
             Self::Text(text) => text.clone(),
             Self::Truth(true) => "yes".into(),
             Self::Truth(false) => "no".into(),
@@ -46,10 +46,9 @@ impl Figure {
     /// Returns the figure as programs read it.
     fn for_programs(&self) -> Value {
         match self {
-            Self::Count(number) | Self::Size(number) => Value::from(*number),
+            Self::Count(number) | Self::Size(number) | Self::Rate(number) => Value::from(*number),
             Self::Share(share) => Value::from(*share),
             Self::Time(time) => Value::from(time.as_secs_f64()),
-            Self::Rate(rate) => Value::from(*rate),
             Self::Text(text) => Value::from(text.as_str()),
             Self::Truth(yes) => Value::from(*yes),
         }

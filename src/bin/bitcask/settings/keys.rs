@@ -1,6 +1,6 @@
 //! The settings that exist: their names, defaults and meanings.
 
-use super::{Origin, options};
+use super::{SettingOrigin, options};
 
 /// A setting.
 #[derive(Debug)]
@@ -119,8 +119,9 @@ pub(super) fn variable(name: &str) -> String {
 pub(super) fn of_older_programs(
     name: &str,
     text: impl Fn(&str) -> Option<String>,
-) -> Option<(String, Origin)> {
-    let variable = |name: &str| text(name).map(|value| (value, Origin::Variable(name.to_owned())));
+) -> Option<(String, SettingOrigin)> {
+    let variable =
+        |name: &str| text(name).map(|value| (value, SettingOrigin::Variable(name.to_owned())));
     match name {
         "sync" => {
             let sync = variable("BITCASKPY_SYNC").filter(|(value, _)| is_true(value));

@@ -22,7 +22,7 @@ pub(crate) use keys::{KEYS, SettingKey, find};
 
 /// Where a setting comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Origin {
+pub(crate) enum SettingOrigin {
     /// This environment variable.
     Variable(String),
     /// The configuration file.
@@ -33,7 +33,7 @@ pub(crate) enum Origin {
     Default,
 }
 
-impl fmt::Display for Origin {
+impl fmt::Display for SettingOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Variable(name) => f.write_str(name),
@@ -48,7 +48,7 @@ impl fmt::Display for Origin {
 #[derive(Debug)]
 pub(crate) struct Settings {
     /// By the name of the setting.
-    values: BTreeMap<&'static str, (String, Origin)>,
+    values: BTreeMap<&'static str, (String, SettingOrigin)>,
     /// The directory in the environment, which need not be text.
     dir: Option<OsString>,
 }
@@ -72,24 +72,27 @@ impl Settings {
         let preset = preset.map(|name| preset::find(name)).transpose()?;
         for key in KEYS {
             let own = keys::variable(key.name);
-            let found = text(&own).map(|value| (value, Origin::Variable(own)));
+            let found = text(&own).map(|value| (value, SettingOrigin::Variable(own)));
             let found = found.or_else(|| keys::of_older_programs(key.name, text));
-            let found = found
-                .or_else(|| listed.get(key.name).map(|value| (value.clone(), Origin::ConfigFile)));
+            let found = found.or_else(|| {
+                listed.get(key.name).map(|value| (value.clone(), SettingOrigin::ConfigFile))
+            });
             let found = found.or_else(|| {
                 let preset = preset?;
                 let value = preset.value(key.name)?;
-                Some((value.to_owned(), Origin::Preset(preset.name.to_owned())))
+                Some((value.to_owned(), SettingOrigin::Preset(preset.name.to_owned())))
             });
-            let found = found.unwrap_or_else(|| (key.default.to_owned(), Origin::Default));
+            let found = found.unwrap_or_else(|| (key.default.to_owned(), SettingOrigin::Default));
             values.insert(key.name, found);
         }
         Ok(Self { values, dir: variable(&keys::variable("dir")) })
     }
 
     /// Returns a setting as text, and its origin.
-    pub(crate) fn get(&self, name: &str) -> (&str, &Origin) {
-        self.values.get(name).map_or(("", &Origin::Default), |(value, origin)| (value, origin))
+    pub(crate) fn get(&self, name: &str) -> (&str, &SettingOrigin) {
+        self.values
+            .get(name)
+            .map_or(("", &SettingOrigin::Default), |(value, origin)| (value, origin))
     }
 
     /// Returns the directory of the store.
@@ -118,7 +121,7 @@ impl Settings {
         parse(value).map_err(|reason| {
             let what = format!("the setting `{name}` is `{value}` (from {origin}): {reason}");
             let advice = match origin {
-                Origin::Variable(variable) => format!("change or unset {variable}"),
+                SettingOrigin::Variable(variable) => format!("change or unset {variable}"),
                 _ => format!("change it with `bitcask config set {name} VALUE`"),
             };
             Failure::usage(what, advice)
@@ -141,12 +144,15 @@ mod tests {
     fn a_variable_comes_before_the_file_and_the_file_before_the_preset() {
         let file = [("preset", "bitcaskpy"), ("segment-size", "1MiB"), ("dir", "there")];
         let found = settings(&file, &[("BITCASK_SEGMENT_SIZE", "2MiB")]);
-        let variable = Origin::Variable("BITCASK_SEGMENT_SIZE".into());
+        let variable = SettingOrigin::Variable("BITCASK_SEGMENT_SIZE".into());
         assert_eq!(found.get("segment-size"), ("2MiB", &variable));
-        assert_eq!(settings(&file, &[]).get("segment-size"), ("1MiB", &Origin::ConfigFile));
-        let preset = Origin::Preset("bitcaskpy".into());
+        assert_eq!(settings(&file, &[]).get("segment-size"), ("1MiB", &SettingOrigin::ConfigFile));
+        let preset = SettingOrigin::Preset("bitcaskpy".into());
         assert_eq!(settings(&file, &[]).get("segment-entries"), ("10000", &preset));
-        assert_eq!(settings(&[], &[]).get("segment-entries"), ("unlimited", &Origin::Default));
+        assert_eq!(
+            settings(&[], &[]).get("segment-entries"),
+            ("unlimited", &SettingOrigin::Default)
+        );
         assert_eq!(settings(&file, &[]).dir(), PathBuf::from("there"));
         assert_eq!(settings(&file, &[("BITCASK_DIR", "here")]).dir(), PathBuf::from("here"));
     }

@@ -73,11 +73,11 @@ impl Series {
     }
 
     fn row(&self) -> Vec<Figure> {
-        #[expect(clippy::cast_precision_loss, reason = "at most ten million")]
-        let rate = self.latencies.len() as f64 / self.total.as_secs_f64().max(1e-9);
+        let rate = self.latencies.len() as u128 * 1_000_000_000 / self.total.as_nanos().max(1);
+        let rate = Figure::Rate(u64::try_from(rate).unwrap_or(u64::MAX));
         let quantiles = [0.5, 0.99, 0.999, 1.0].map(|share| Figure::Time(self.quantile(share)));
         let count = Figure::Count(self.latencies.len() as u64);
-        let head = [Figure::Text(self.name.to_owned()), count, Figure::Rate(rate)];
+        let head = [Figure::Text(self.name.to_owned()), count, rate];
         head.into_iter().chain(quantiles).collect()
     }
 }

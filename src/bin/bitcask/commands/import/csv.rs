@@ -14,7 +14,7 @@ use crate::record::{Entered, Life};
 use crate::units;
 
 /// Where the fields of a pair stand in a row.
-struct Layout {
+struct CsvColumns {
     key: usize,
     key_base64: bool,
     value: usize,
@@ -23,7 +23,7 @@ struct Layout {
     ttl: Option<usize>,
 }
 
-impl Layout {
+impl CsvColumns {
     /// Finds the columns by their headings.
     fn of(headings: &ByteRecord) -> Result<Self, String> {
         let find =
@@ -74,7 +74,7 @@ pub(super) fn rows(
     };
     let headings = reader.byte_headers().cloned();
     let headings = headings.map_err(|error| failed(error, &path))?;
-    let layout = Layout::of(&headings).map_err(|reason| wrong(1, &reason))?;
+    let layout = CsvColumns::of(&headings).map_err(|reason| wrong(1, &reason))?;
     let mut row = ByteRecord::new();
     loop {
         left.set(size_max);
