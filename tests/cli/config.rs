@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 
 use crate::support::{Ran, Sandbox, files_of};
 
@@ -31,6 +33,11 @@ fn the_directory_is_that_of_the_option_the_variable_the_file_or_the_default() {
     // A variable that is empty is one that is not set.
     assert_eq!(get(&[], &[("BITCASK_DIR", "")]), "file");
     assert_eq!(run(&sandbox, &["get", "who", "-d", "option"], &variable).ended(0), "option");
+    // A directory need not be text.
+    let odd = OsStr::from_bytes(b"odd \xff");
+    let mut command = sandbox.bitcask(["init"]);
+    assert!(command.env("BITCASK_DIR", odd).status().unwrap().success());
+    assert!(sandbox.path("").join(odd).join("MANIFEST").exists());
 }
 
 #[test]
