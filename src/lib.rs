@@ -314,6 +314,7 @@ mod merge;
 
 mod store;
 
+pub mod inspect;
 pub mod repair;
 
 // Tests and fuzz targets have it in every build.

@@ -49,7 +49,7 @@ use std::path::Path;
 
 use crate::error::Result;
 use crate::options::Options;
-use crate::store::Env;
+use crate::store::{Env, VerifyProgress};
 
 pub use report::{Diagnosis, Lost, SalvageProgress, SalvageReport};
 
@@ -89,7 +89,43 @@ pub(crate) use verify::verify_on;
 /// # }
 /// ```
 pub fn verify(path: impl AsRef<Path>) -> Result<Diagnosis> {
-    verify::verify_on(&Env::default(), path.as_ref())
+    verify_with(path, |_| ControlFlow::Continue(()))
+}
+
+/// Reports what is wrong with a store as [`verify`] does, and passes the progress to a closure.
+///
+/// The closure receives the progress after about every MiB and after each segment. It can end the
+/// verification by returning [`ControlFlow::Break`]; [`Diagnosis::cancelled`] is then set. Before
+/// the first report, the unsealed part of the log is read once to find out whether the store opens.
+///
+/// # Errors
+///
+/// As [`verify`].
+///
+/// ```
+/// # use std::ops::ControlFlow;
+/// # use bitcask::{Bitcask, Options, repair};
+/// # fn main() -> bitcask::Result<()> {
+/// # let dir = tempfile::tempdir().unwrap();
+/// # let path = dir.path();
+/// # let db = Bitcask::open(path, Options::default())?;
+/// # db.put("key", "value")?;
+/// # db.close()?;
+/// let diagnosis = repair::verify_with(path, |progress| {
+///     println!("{} of {} bytes", progress.size_done, progress.size_total);
+///     ControlFlow::Continue(())
+/// })?;
+/// assert!(diagnosis.is_clean());
+/// let diagnosis = repair::verify_with(path, |_| ControlFlow::Break(()))?;
+/// assert!(diagnosis.cancelled && !diagnosis.is_clean());
+/// # Ok(())
+/// # }
+/// ```
+pub fn verify_with(
+    path: impl AsRef<Path>,
+    mut progress: impl FnMut(&VerifyProgress) -> ControlFlow<()>,
+) -> Result<Diagnosis> {
+    verify::verify_with_on(&Env::default(), path.as_ref(), &mut progress)
 }
 
 /// Copies everything that is still intact in a store into a new store, and lists what could not be

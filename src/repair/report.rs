@@ -37,13 +37,16 @@ pub struct Diagnosis {
     pub leftovers: Vec<PathBuf>,
     /// Files that earlier recoveries have set aside.
     pub quarantine: Vec<PathBuf>,
+    /// Whether the progress callback has ended the verification early. The figures and findings
+    /// then cover only some of the segments.
+    pub cancelled: bool,
 }
 
 impl Diagnosis {
-    /// Returns whether everything could be read and no written data is missing. Derived files do
-    /// not count.
+    /// Returns whether everything was read and no written data is missing. Derived files do not
+    /// count.
     pub fn is_clean(&self) -> bool {
-        self.damage.is_empty() && self.torn.is_empty()
+        self.damage.is_empty() && self.torn.is_empty() && !self.cancelled
     }
 }
 
@@ -63,6 +66,9 @@ impl fmt::Display for Diagnosis {
         list(f, "derived, no data is lost", &self.derived)?;
         list(f, "left over, not needed", self.leftovers.iter().map(|path| path.display()))?;
         list(f, "set aside earlier", self.quarantine.iter().map(|path| path.display()))?;
+        if self.cancelled {
+            writeln!(f, "ended early: only a part of the segments was read")?;
+        }
         let Self { segments, entries, tombstones, size, .. } = self;
         write!(
             f,

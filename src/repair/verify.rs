@@ -18,14 +18,47 @@ use crate::segment::index::{compare_index, has_index};
 use crate::segment::read::resync::LostBytes;
 use crate::segment::read::scan::refusal;
 use crate::segment::{Dir, SegmentId};
-use crate::store::{Damage, Env, damage, dry_run};
+use crate::store::{Damage, Env, VerifyProgress, damage, dry_run};
 
 /// Maximum number of attempts to read something that a writer keeps changing.
 const ATTEMPTS: usize = 100;
 
+/// Receives the progress of a verification, and can end it.
+type DiagnosisCallback<'a> = &'a mut dyn FnMut(&VerifyProgress) -> ControlFlow<()>;
+
+#[cfg(test)]
 pub(crate) fn verify_on(env: &Env, path: &Path) -> Result<Diagnosis> {
+    verify_with_on(env, path, &mut |_| ControlFlow::Continue(()))
+}
+
+pub(crate) fn verify_with_on(
+    env: &Env,
+    path: &Path,
+    on_progress: DiagnosisCallback<'_>,
+) -> Result<Diagnosis> {
     let (env, dir) = env.enter(path)?;
-    Verifier { env: &env, dir: &dir }.verify()
+    let progress = VerifyProgress::default();
+    Verifier { env: &env, dir: &dir }.verify(&mut DiagnosisProgress { progress, on_progress })
+}
+
+/// How far a verification has come, and who wants to know.
+struct DiagnosisProgress<'a> {
+    progress: VerifyProgress,
+    on_progress: DiagnosisCallback<'a>,
+}
+
+impl DiagnosisProgress<'_> {
+    /// Reports that a part of a segment was read, which begins at `start` of all bytes.
+    fn reach(&mut self, start: u64, done: u64) -> ControlFlow<()> {
+        self.progress.size_done = start + done;
+        (self.on_progress)(&self.progress)
+    }
+
+    /// Reports that a segment was read.
+    fn finish(&mut self, start: u64, size: u64) -> ControlFlow<()> {
+        self.progress.segments_done += 1;
+        self.reach(start, size)
+    }
 }
 
 /// The store to verify, and how to reach it.
@@ -35,7 +68,7 @@ struct Verifier<'a> {
 }
 
 impl Verifier<'_> {
-    fn verify(&self) -> Result<Diagnosis> {
+    fn verify(&self, progress: &mut DiagnosisProgress<'_>) -> Result<Diagnosis> {
         let fine =
             |plan: &Result<RepairPlan>| plan.as_ref().is_ok_and(|plan| plan.damage.is_empty());
         let plan = self.observe(|| RepairPlan::new(self.env, self.dir), fine)?;
@@ -54,11 +87,21 @@ impl Verifier<'_> {
             derived: Vec::new(),
             leftovers: plan.leftovers.clone(),
             quarantine: plan.quarantine.clone(),
+            cancelled: false,
         };
+        progress.progress.segments_total = plan.subjects.len() as u64;
+        progress.progress.size_total =
+            plan.subjects.iter().map(|subject| self.size_of(subject)).sum();
         let seed = plan.manifest.as_ref().map(|manifest| manifest.identity.hash_seed);
         let keydir = seed.map(|seed| Keydir::new((self.env.hasher)(seed)));
         for subject in &plan.subjects {
-            match self.examine(&plan, subject, keydir.as_ref()) {
+            let start = progress.progress.size_done;
+            let mut reach = |done| progress.reach(start, done);
+            match self.examine(&plan, subject, keydir.as_ref(), &mut reach) {
+                Ok(found) if found.cancelled => {
+                    diagnosis.cancelled = true;
+                    break;
+                }
                 // A writer has sealed, merged and removed it meanwhile.
                 Err(Error::MissingSegment { .. })
                     if self.is_gone(&plan, subject.id) || is_ahead(&plan, subject) => {}
@@ -67,8 +110,17 @@ impl Verifier<'_> {
                 }
                 found => self.note(&plan, subject, found?, &mut diagnosis)?,
             }
+            if progress.finish(start, self.size_of(subject)).is_break() {
+                diagnosis.cancelled = true;
+                break;
+            }
         }
         Ok(diagnosis)
+    }
+
+    /// Returns the size of a segment's file, for the progress alone.
+    fn size_of(&self, subject: &RepairSubject) -> u64 {
+        subject.open(self.env).and_then(|file| file.size()).unwrap_or(0)
     }
 
     /// Repeats an observation until its result is fine, or until the manifest was the same before
@@ -104,6 +156,7 @@ impl Verifier<'_> {
         plan: &RepairPlan,
         subject: &RepairSubject,
         keydir: Option<&Keydir>,
+        reach: &mut dyn FnMut(u64) -> ControlFlow<()>,
     ) -> Result<SegmentSurvey> {
         let file = subject.open(self.env)?;
         let hash = |key: &[u8]| keydir.map(|keydir| keydir.hash(key)).unwrap_or_default();
@@ -111,10 +164,11 @@ impl Verifier<'_> {
             (Some(_), Some(_)) => Some(&hash),
             _ => None,
         };
-        let read = || survey(&file, subject, plan.latest, hash, |_| ControlFlow::Continue(()));
+        let mut read = || survey(&file, subject, plan.latest, hash, &mut *reach);
         let mut found = read()?;
         for _ in 0..ATTEMPTS {
-            if subject.sealed.is_some() || found.lost.is_empty() && found.torn.is_none() {
+            let is_whole = found.lost.is_empty() && found.torn.is_none();
+            if subject.sealed.is_some() || is_whole || found.cancelled {
                 break;
             }
             let again = read()?;

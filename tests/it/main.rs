@@ -11,6 +11,7 @@ mod format;
 mod full_disk;
 #[cfg(feature = "import")]
 mod import;
+mod inspect;
 mod kills;
 mod lazy;
 mod limits;

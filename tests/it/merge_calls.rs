@@ -158,3 +158,27 @@ fn a_callback_may_drop_the_store() {
     assert!(db.recovery().is_clean(), "{:?}", db.recovery());
     assert_eq!(pairs(&db), before);
 }
+
+#[test]
+fn a_plan_is_what_an_explicit_merge_would_merge() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    write(&db, 0..40);
+    db.close().unwrap();
+    let db = open(dir.path());
+    let before = db.segments();
+    let all: Vec<u32> = before.iter().map(|segment| segment.id).collect();
+    let ids = |options: &MergeOptions<'_>| -> Vec<u32> {
+        db.plan_merge(options).unwrap().segments.iter().map(|planned| planned.id).collect()
+    };
+    let worthwhile = ids(&MergeOptions::new());
+    assert!(worthwhile.len() > 2 && worthwhile.iter().all(|id| all.contains(id)));
+    assert_eq!(ids(&MergeOptions::new().force(true)), all);
+    assert_eq!(ids(&MergeOptions::new().segments([all[1]])), [all[1]]);
+    let unknown = db.plan_merge(&MergeOptions::new().segments([999]));
+    assert!(matches!(unknown, Err(Error::InvalidOption { .. })));
+    assert_eq!(db.segments(), before, "planning merges nothing");
+    let report = db.merge().unwrap();
+    assert_eq!(report.segments_in, worthwhile.len() as u64);
+    db.close().unwrap();
+}

@@ -216,3 +216,32 @@ pub(crate) fn rescue(dir: &Path) {
     assert!(report.is_complete(), "{report}");
     println!("{SAYS}saved {} keys", report.keys);
 }
+
+#[test]
+fn a_verification_reports_its_progress_and_can_be_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    filled(dir.path());
+    let segments = logs(dir.path()).len() as u64;
+    let mut seen = Vec::new();
+    let found = repair::verify_with(dir.path(), |progress| {
+        seen.push(*progress);
+        ControlFlow::Continue(())
+    });
+    let found = found.unwrap();
+    assert!(found.is_clean() && found.segments > 1);
+    let last = seen.last().unwrap();
+    assert_eq!((last.segments_done, last.segments_total), (segments, segments));
+    assert_eq!(last.size_done, last.size_total);
+    assert!(seen.is_sorted_by_key(|progress| progress.size_done));
+    for ends_at in 1..=seen.len() {
+        let mut count = 0;
+        let found = repair::verify_with(dir.path(), |_| {
+            count += 1;
+            if count < ends_at { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        let found = found.unwrap();
+        assert!(found.cancelled && !found.is_clean() && count == ends_at, "{ends_at}");
+        assert!(found.to_string().contains("ended early"), "{found}");
+        assert!(found.damage.is_empty(), "{found}");
+    }
+}

@@ -7,6 +7,7 @@
 //! - Pauses are counted with atomics, since a guard may be dropped in a forked child, which must
 //!   not take locks.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -14,8 +15,9 @@ use std::time::Duration;
 
 use super::rate_limit::RateLimiter;
 use crate::error::{Error, Result};
+use crate::merge::{plan_all, plan_chosen, plan_now};
 use crate::mistake::{Mistake, made};
-use crate::options::{AutoMerge, MergePolicy};
+use crate::options::{AutoMerge, MergeOptions, MergePolicy};
 use crate::stats::MergePlan;
 use crate::store::{Bitcask, Inner};
 use crate::sync::unmodeled::AtomicUsize;
@@ -42,6 +44,40 @@ impl Bitcask {
     pub fn needs_merge(&self) -> MergePlan {
         let MergePolicy::Auto(auto) = self.merge_policy() else { return MergePlan::default() };
         self.inner.plan_auto(&auto, false)
+    }
+
+    /// Returns the segments that [`merge_opt`](Self::merge_opt) would merge now with these options,
+    /// and why. Merges nothing.
+    ///
+    /// An explicit merge takes more than [`needs_merge`](Self::needs_merge) returns, since the
+    /// policy waits until a merge is worth its cost to others. With
+    /// [`force`](MergeOptions::force), `merge_opt` first seals the active segment, which is not in
+    /// the plan.
+    ///
+    /// Loads the keys first, as [`len`](crate::Reader::len) does.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidOption`](Error::InvalidOption) for an invalid value or an id that no sealed segment
+    /// has. [`Forked`](Error::Forked) in a forked child.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, MergeOptions, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("key", "old")?;
+    /// db.close()?;
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("key", "new")?;
+    /// let plan = db.plan_merge(&MergeOptions::new())?;
+    /// assert_eq!((plan.segments.len(), plan.live_size()), (1, 0));
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn plan_merge(&self, options: &MergeOptions<'_>) -> Result<MergePlan> {
+        options.check()?;
+        self.inner.plan_explicit(options.force, options.segments.as_ref())
     }
 
     /// Replaces the merge policy until the store is closed.
@@ -141,6 +177,23 @@ impl Bitcask {
     /// ```
     pub fn is_merging(&self) -> bool {
         self.inner.writer().is_ok_and(|writer| writer.merging.pauses.is_merging())
+    }
+}
+
+impl Inner {
+    /// Plans an explicit merge: of all segments, of chosen ones, or of what is worthwhile.
+    pub(super) fn plan_explicit(
+        &self,
+        force: bool,
+        chosen: Option<&BTreeSet<u32>>,
+    ) -> Result<MergePlan> {
+        let damaged = self.writer()?.merging.damaged();
+        let segments = self.segment_stats();
+        match chosen {
+            Some(chosen) => plan_chosen(&segments, chosen),
+            None if force => Ok(plan_all(&segments)),
+            None => Ok(plan_now(self.pool(&segments, &damaged), &self.auto_merge())),
+        }
     }
 }
 

@@ -20,9 +20,7 @@ use std::time::Duration;
 use super::{Bitcask, Inner};
 use crate::error::{Error, Result};
 use crate::fs::is_failed_read;
-use crate::merge::{
-    Host, Merge, MergeContext, PlanContext, Pool, plan_all, plan_auto, plan_chosen, plan_now,
-};
+use crate::merge::{Host, Merge, MergeContext, PlanContext, Pool, plan_auto};
 use crate::options::{AutoMerge, MergeOptions, Options};
 use crate::segment::header::Kind;
 use crate::segment::write::active::Active;
@@ -99,15 +97,7 @@ impl Bitcask {
         unless_full(inner.seal_rotated())?;
         let pace = RateLimiter::constant(options.bytes_per_second);
         let (force, chosen) = (options.force, options.segments.take());
-        let plan = |inner: &Inner| {
-            let segments = inner.segment_stats();
-            let damaged = inner.writer()?.merging.damaged();
-            match chosen {
-                Some(chosen) => plan_chosen(&segments, &chosen),
-                None if force => Ok(plan_all(&segments)),
-                None => Ok(plan_now(inner.pool(&segments, &damaged), &inner.auto_merge())),
-            }
-        };
+        let plan = |inner: &Inner| inner.plan_explicit(force, chosen.as_ref());
         let ordered = options.ordered.or(inner.auto_merge().ordered);
         let mut keep_going = |_: &MergeProgress| ControlFlow::Continue(());
         match &mut options.progress {

@@ -1,0 +1,209 @@
+//! `export`.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use bitcask::{Snapshot, Ttl};
+use clap::{Args, ValueEnum};
+
+use crate::exit::Exit;
+use crate::failure::{Failure, say};
+use crate::interrupt::{self, StoppableWork};
+use crate::output::bytes::encoded;
+use crate::program::Program;
+use crate::progress::Progress;
+use crate::record::LineOut;
+use crate::{input, open, units};
+
+/// Writes the store as it is at one moment, in the order of the keys. Other processes may write to
+/// it meanwhile.
+#[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// The file; without it, or with `-`, the pairs go to standard output.
+    file: Option<OsString>,
+    /// The form [default: csv if the file's name ends in .csv, otherwise json].
+    #[arg(long, value_name = "FORM")]
+    format: Option<FileForm>,
+    /// Writes only the pairs whose keys begin with this.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    prefix: OsString,
+}
+
+/// The form of a file of pairs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FileForm {
+    /// JSON lines: one object per pair, with base64 where bytes are not text.
+    Json,
+    /// CSV with a heading: key, value, `expires_at`. With --base64, keys and values are base64.
+    Csv,
+}
+
+impl FileForm {
+    /// Returns the form that was chosen, or that the file's name suggests.
+    pub(crate) fn of(chosen: Option<Self>, file: Option<&OsString>) -> Self {
+        let is_csv = |file: &OsString| {
+            Path::new(file).extension().is_some_and(|found| found.eq_ignore_ascii_case("csv"))
+        };
+        chosen.unwrap_or(if file.is_some_and(is_csv) { Self::Csv } else { Self::Json })
+    }
+}
+
+pub(crate) fn run(args: &ExportArgs, program: &mut Program) -> Result<Exit, Failure> {
+    let base64 = program.base64();
+    let prefix = input::key(&args.prefix, base64)?;
+    let db = open::read_only(program)?;
+    let (total, form) = (db.len()?, FileForm::of(args.format, args.file.as_ref()));
+    let snapshot = db.snapshot();
+    let mut target = ExportTarget::create(args.file.as_ref())?;
+    let written = {
+        let _stoppable = StoppableWork::begin();
+        // The number of keys with a prefix is not known.
+        let progress = Progress::counting("exporting", prefix.is_empty().then_some(total));
+        let mut rows = Rows::new(form, base64, &mut target.out);
+        write(&snapshot, &prefix, &mut rows, &progress)
+    };
+    match written {
+        Ok(count) => {
+            target.finish()?;
+            if args.file.as_ref().is_some_and(|file| file != "-") {
+                say(format_args!("{count} pairs exported"));
+            }
+            Ok(Exit::Done)
+        }
+        Err(failure) => {
+            target.abandon();
+            Err(failure)
+        }
+    }
+}
+
+/// Writes all pairs of a snapshot. Returns their number.
+fn write(
+    snapshot: &Snapshot,
+    prefix: &[u8],
+    rows: &mut Rows<'_>,
+    progress: &Progress,
+) -> Result<u64, Failure> {
+    let mut count = 0;
+    rows.head().map_err(|error| Failure::output(&error))?;
+    for pair in snapshot.prefix(prefix) {
+        interrupt::check()?;
+        let (key, value) = pair?;
+        let expires_at = match snapshot.ttl(&key)? {
+            // It has expired since the snapshot was taken.
+            None => continue,
+            Some(Ttl::In(left)) => SystemTime::now().checked_add(left),
+            Some(_) => None,
+        };
+        rows.pair(&key, &value, expires_at).map_err(|error| Failure::output(&error))?;
+        count += 1;
+        progress.add(1);
+    }
+    rows.flush().map_err(|error| Failure::output(&error))?;
+    Ok(count)
+}
+
+/// Pairs in the form of a file.
+struct Rows<'a> {
+    out: RowsOut<'a>,
+    base64: bool,
+}
+
+enum RowsOut<'a> {
+    Json(&'a mut dyn Write),
+    Csv(Box<csv::Writer<&'a mut dyn Write>>),
+}
+
+impl<'a> Rows<'a> {
+    fn new(form: FileForm, base64: bool, out: &'a mut dyn Write) -> Self {
+        let out = match form {
+            FileForm::Json => RowsOut::Json(out),
+            FileForm::Csv => RowsOut::Csv(Box::new(csv::Writer::from_writer(out))),
+        };
+        Self { out, base64 }
+    }
+
+    fn head(&mut self) -> io::Result<()> {
+        match &mut self.out {
+            RowsOut::Json(_) => {}
+            RowsOut::Csv(csv) if self.base64 => {
+                csv.write_record(["key_base64", "value_base64", "expires_at"])?;
+            }
+            RowsOut::Csv(csv) => csv.write_record(["key", "value", "expires_at"])?,
+        }
+        Ok(())
+    }
+
+    fn pair(&mut self, key: &[u8], value: &[u8], expires_at: Option<SystemTime>) -> io::Result<()> {
+        let time = || expires_at.map(units::show_time).unwrap_or_default();
+        match &mut self.out {
+            RowsOut::Json(out) => {
+                let line = LineOut::new(key, self.base64).value(value, self.base64);
+                serde_json::to_writer(&mut *out, &line.expires_at(expires_at))?;
+                writeln!(out)?;
+            }
+            RowsOut::Csv(csv) if self.base64 => {
+                csv.write_record([encoded(key), encoded(value), time()])?;
+            }
+            RowsOut::Csv(csv) => csv.write_record([key, value, time().as_bytes()])?,
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match &mut self.out {
+            RowsOut::Json(out) => out.flush(),
+            RowsOut::Csv(csv) => csv.flush(),
+        }
+    }
+}
+
+/// Where an export goes.
+struct ExportTarget {
+    out: BufWriter<Box<dyn Write>>,
+    /// The file under its temporary name, and its final path.
+    file: Option<(PathBuf, PathBuf)>,
+}
+
+impl ExportTarget {
+    /// Begins to write a file, or to standard output. The file gets its name at the end, so it is
+    /// complete or does not exist.
+    fn create(file: Option<&OsString>) -> Result<Self, Failure> {
+        let path = match file {
+            Some(path) if path != "-" => PathBuf::from(path),
+            _ => return Ok(Self { out: BufWriter::new(Box::new(io::stdout())), file: None }),
+        };
+        let mut temporary = path.clone().into_os_string();
+        temporary.push(format!(".{}.tmp", std::process::id()));
+        let temporary = PathBuf::from(temporary);
+        let created = File::create_new(&temporary);
+        let created = created.map_err(|error| Failure::file("create", &temporary, &error))?;
+        Ok(Self { out: BufWriter::new(Box::new(created)), file: Some((temporary, path)) })
+    }
+
+    fn finish(mut self) -> Result<(), Failure> {
+        let flushed = self.out.flush();
+        let Some((temporary, path)) = &self.file else {
+            return flushed.map_err(|error| Failure::output(&error));
+        };
+        let finished = flushed
+            .and_then(|()| File::open(temporary)?.sync_all())
+            .and_then(|()| fs::rename(temporary, path));
+        finished.map_err(|error| {
+            let _ = fs::remove_file(temporary);
+            Failure::file("write", path, &error)
+        })
+    }
+
+    fn abandon(self) {
+        // What is buffered must not be written now that the file is removed, or the pipe closed.
+        let (out, _) = self.out.into_parts();
+        drop(out);
+        if let Some((temporary, _)) = &self.file {
+            let _ = fs::remove_file(temporary);
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! The program `bitcask`: inspects stores, changes them, repairs them, and moves data in and out.
+//!
+//! - It uses the public API of the crate and nothing else.
+//! - `args` says what can be asked for; `commands` has a file for each command or small group.
+//! - Results go to standard output, everything else to standard error.
+//! - When it is started under the name of an older program, `legacy` answers as that program did.
+
+mod args;
+mod commands;
+mod exit;
+mod failure;
+mod input;
+mod interrupt;
+mod legacy;
+mod open;
+mod output;
+mod program;
+mod progress;
+mod prompt;
+mod record;
+mod settings;
+mod units;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::Cli;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::program::Program;
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let ended = interrupt::listen().and_then(|()| match legacy::OldName::of(arguments.first()) {
+        Some(name) => legacy::run(name, arguments),
+        None => run(arguments),
+    });
+    let exit = ended.unwrap_or_else(|failure| failure.report());
+    ExitCode::from(exit.code())
+}
+
+/// Runs the program under its own name.
+fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return Ok(exit::of_parsing(&error)),
+    };
+    cli.global.color.apply();
+    let mut program = Program::new(cli.global);
+    let exit = commands::run(cli.command, &mut program)?;
+    program.finish()?;
+    Ok(exit)
+}

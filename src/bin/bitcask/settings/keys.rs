@@ -1,0 +1,140 @@
+//! The settings that exist: their names, defaults and meanings.
+
+use super::{SettingOrigin, options};
+
+/// A setting.
+#[derive(Debug)]
+pub(crate) struct SettingKey {
+    pub(crate) name: &'static str,
+    pub(crate) default: &'static str,
+    pub(crate) about: &'static str,
+    /// Says what is wrong with a value.
+    pub(crate) check: fn(&str) -> Result<(), String>,
+}
+
+/// All settings, in the order in which they are listed.
+pub(crate) const KEYS: &[SettingKey] = &[
+    SettingKey {
+        name: "dir",
+        default: "./data",
+        about: "directory of the store",
+        check: |_| Ok(()),
+    },
+    SettingKey {
+        name: "preset",
+        default: "none",
+        about: "settings of an older program: none, bitcaskpy or pybitcask",
+        check: |text| super::preset::check(text),
+    },
+    SettingKey {
+        name: "sync",
+        default: "1s",
+        about: "when writes become durable: always, never, or at this interval",
+        check: |text| options::sync(text).map(drop),
+    },
+    SettingKey {
+        name: "segment-size",
+        default: "128MiB",
+        about: "size at which a new segment file is started",
+        check: |text| crate::units::size(text).map(drop),
+    },
+    SettingKey {
+        name: "segment-entries",
+        default: "unlimited",
+        about: "number of entries after which a new segment file is started",
+        check: |text| options::entries(text).map(drop),
+    },
+    SettingKey {
+        name: "key-size-limit",
+        default: "65535",
+        about: "largest key",
+        check: |text| crate::units::size(text).map(drop),
+    },
+    SettingKey {
+        name: "value-size-limit",
+        default: "4294967295",
+        about: "largest value",
+        check: |text| crate::units::size(text).map(drop),
+    },
+    SettingKey {
+        name: "compression",
+        default: "none",
+        about: "how new values are compressed: none, lz4 or zstd, if built in",
+        check: |text| options::compression(text).map(drop),
+    },
+    SettingKey {
+        name: "default-ttl",
+        default: "none",
+        about: "how long keys live that are put without a time to live",
+        check: |text| options::lifetime(text).map(drop),
+    },
+    SettingKey {
+        name: "keep-history",
+        default: "none",
+        about: "how much history merges leave for `bitcask watch`: none, a duration, or a size \
+                such as 1GiB",
+        check: |text| options::history(text).map(drop),
+    },
+    SettingKey {
+        name: "merge",
+        default: "auto",
+        about: "whether an open store merges by itself: auto or manual",
+        check: |text| options::merges(text).map(drop),
+    },
+    SettingKey {
+        name: "merge-interval",
+        default: "3m",
+        about: "how often an open store looks for something to merge",
+        check: |text| crate::units::duration(text).map(drop),
+    },
+    SettingKey {
+        name: "merge-dead-percent",
+        default: "60",
+        about: "dead share of a segment, in per cent, that triggers a merge",
+        check: |text| options::percent(text).map(drop),
+    },
+    SettingKey {
+        name: "output",
+        default: "auto",
+        about: "form of the output: auto, table, json or plain",
+        check: |text| match text {
+            "auto" | "table" | "json" | "plain" => Ok(()),
+            _ => Err("expected auto, table, json or plain".into()),
+        },
+    },
+];
+
+/// Returns the setting of this name. Underscores count as hyphens.
+pub(crate) fn find(name: &str) -> Option<&'static SettingKey> {
+    let name = name.replace('_', "-");
+    KEYS.iter().find(|key| key.name == name)
+}
+
+/// Returns the name of a setting's environment variable.
+pub(super) fn variable(name: &str) -> String {
+    format!("BITCASK_{}", name.to_uppercase().replace('-', "_"))
+}
+
+/// Returns a setting as the environment variables of bitcaskpy have it.
+pub(super) fn of_older_programs(
+    name: &str,
+    text: impl Fn(&str) -> Option<String>,
+) -> Option<(String, SettingOrigin)> {
+    let variable =
+        |name: &str| text(name).map(|value| (value, SettingOrigin::Variable(name.to_owned())));
+    match name {
+        "sync" => {
+            let sync = variable("BITCASKPY_SYNC").filter(|(value, _)| is_true(value));
+            let always = sync.map(|(_, origin)| ("always".to_owned(), origin));
+            let interval = || variable("BITCASKPY_FSYNC_INTERVAL");
+            always.or_else(|| interval().map(|(value, origin)| (format!("{value}s"), origin)))
+        }
+        "segment-size" => variable("BITCASKPY_MAX_SEGMENT_SIZE"),
+        "segment-entries" => variable("BITCASKPY_MAX_ENTRIES_PER_SEGMENT"),
+        _ => None,
+    }
+}
+
+fn is_true(value: &str) -> bool {
+    ["1", "true", "yes", "on"].contains(&value.to_lowercase().as_str())
+}

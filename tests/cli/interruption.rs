@@ -1,0 +1,115 @@
+//! Ctrl-C in the middle of long work.
+//!
+//! Each test waits for something that happens only in the middle, and sends the signal then.
+
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
+
+use std::io::Write as _;
+use std::process::{Child, Command, Stdio};
+use std::thread::yield_now;
+
+use bitcask::{Bitcask, Options, ReadOnly, inspect};
+
+use crate::support::{Ran, Sandbox, small};
+
+fn interrupt(child: &Child) {
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+}
+
+/// Fails if the program has ended, so that no test waits for ever.
+#[track_caller]
+fn still_runs(child: &mut Child) {
+    assert_eq!(child.try_wait().unwrap(), None, "the program has ended too early");
+}
+
+#[track_caller]
+fn check_intact(sandbox: &Sandbox) {
+    sandbox.run(["verify"]).ended(0);
+    sandbox.run(["put", "after", "wards"]).ended(0);
+    assert_eq!(sandbox.run(["get", "after"]).ended(0), "wards");
+}
+
+#[test]
+fn an_import_that_is_interrupted_has_written_whole_batches() {
+    let sandbox = Sandbox::new();
+    let mut child = sandbox.bitcask(["import"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    for number in 0..5500 {
+        writeln!(stdin, "{{\"key\":\"{number:06}\",\"value\":\"v\"}}").unwrap();
+    }
+    stdin.flush().unwrap();
+    // The input is not at its end, so the import is in the middle once it has written something.
+    while ReadOnly::open(sandbox.store(), Options::new()).unwrap().len().unwrap() < 1000 {
+        still_runs(&mut child);
+        yield_now();
+    }
+    interrupt(&child);
+    let status = child.wait().unwrap();
+    assert_eq!(status.code(), Some(130));
+    drop(stdin);
+    let keys: u64 = sandbox.run(["list", "--count"]).ended(0).trim().parse().unwrap();
+    assert!(keys >= 1000 && keys.is_multiple_of(1000), "{keys} keys");
+    check_intact(&sandbox);
+}
+
+#[test]
+fn a_merge_that_is_interrupted_leaves_the_store_intact() {
+    let sandbox = Sandbox::new();
+    let db = sandbox.open();
+    for round in 0..20_u8 {
+        for number in 0..100 {
+            db.put(format!("key {number:03}"), vec![round; 200]).unwrap();
+        }
+    }
+    db.close().unwrap();
+    // At one byte per second, the first step that copies something lasts longer than any test.
+    let mut command = sandbox.bitcask(["merge", "--force", "--rate", "1"]);
+    let mut child = command.env("BITCASK_MERGE", "manual").spawn().unwrap();
+    let is_merged = |id: &u32| inspect::segment(sandbox.store(), *id).is_ok_and(|it| it.merged);
+    while !inspect::segment_ids(sandbox.store()).unwrap().iter().any(is_merged) {
+        still_runs(&mut child);
+        yield_now();
+    }
+    interrupt(&child);
+    let ran = Ran::new(child.wait_with_output().unwrap());
+    ran.failed(130, "interrupted; the store is intact");
+    assert!(ran.text().contains("segments merged"), "{}", ran.text());
+    check_intact(&sandbox);
+    let db = Bitcask::open(sandbox.store(), small()).unwrap();
+    for number in 0..100 {
+        assert_eq!(db.get(format!("key {number:03}")).unwrap().unwrap(), &[19_u8; 200]);
+    }
+    db.close().unwrap();
+}
+
+#[test]
+fn watching_ends_with_the_position_to_resume_at() {
+    let sandbox = Sandbox::new();
+    sandbox.run(["put", "key", "value"]).ended(0);
+    let mut child = sandbox.bitcask(["watch", "--since", "start"]).spawn().unwrap();
+    let mut line = String::new();
+    let mut out = std::io::BufReader::new(child.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut out, &mut line).unwrap();
+    assert_eq!(line, "put\tkey\tvalue\n");
+    interrupt(&child);
+    let ran = Ran::new(child.wait_with_output().unwrap());
+    ran.failed(130, "resume with --since ");
+}
+
+#[test]
+fn a_program_that_waits_for_input_ends_at_once() {
+    let sandbox = Sandbox::new();
+    for args in [&["batch"][..], &["put", "key", "-"], &["import", "--format", "csv"]] {
+        let mut child = sandbox.bitcask(args).stdin(Stdio::piped()).spawn().unwrap();
+        let mut stdin = child.stdin.take().unwrap();
+        stdin.write_all(b"{\"key\":").unwrap();
+        // It has read this once the pipe is empty; it takes the signal at any time before, too.
+        interrupt(&child);
+        let code = child.wait().unwrap().code();
+        // Before it listens, the signal kills it.
+        assert!(code == Some(130) || code.is_none(), "{args:?}: {code:?}");
+        drop(stdin);
+    }
+    check_intact(&sandbox);
+}

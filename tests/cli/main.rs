@@ -1,0 +1,12 @@
+//! The tests of the program: they run it, on real stores.
+
+mod compatibility;
+mod config;
+mod data;
+mod disks;
+mod interruption;
+mod maintenance;
+mod manners;
+mod moving;
+mod support;
+mod transcripts;
