@@ -91,6 +91,40 @@ fn an_import_stops_at_a_line_that_is_wrong_and_says_how_far_it_came() {
     sandbox.run(["import", "--from", "basho"]).failed(2, "required");
 }
 
+/// Returns a record of bitcaskpy: time, sizes in characters, no tombstone, key, value.
+fn bitcaskpy_record(key: &str, value: &str) -> Vec<u8> {
+    let size = |text: &str| u32::try_from(text.chars().count()).unwrap().to_be_bytes();
+    let mut record = 1_700_000_000.5_f64.to_be_bytes().to_vec();
+    record.extend([size(key), size(value)].concat());
+    record.push(0);
+    record.extend([key.as_bytes(), value.as_bytes()].concat());
+    record
+}
+
+#[test]
+fn another_programs_store_is_imported_and_what_is_damaged_in_it_is_named() {
+    let sandbox = Sandbox::new();
+    let old = sandbox.path("old");
+    fs::create_dir(&old).unwrap();
+    let log = [bitcaskpy_record("caf\u{e9}", "hot"), bitcaskpy_record("tea", "cold")].concat();
+    let torn = log.len() as u64;
+    fs::write(old.join("segment_0.log"), [log, vec![0x41; 5]].concat()).unwrap();
+    let report = sandbox.run(["import", "--from", "bitcaskpy", "old", "-o", "json"]);
+    let report: serde_json::Value = serde_json::from_str(report.ended(0)).unwrap();
+    assert_eq!((&report["written"], &report["keys"]), (&2.into(), &2.into()));
+    assert_eq!(report["skipped"][0]["offset"], torn);
+    assert_eq!(sandbox.run(["get", "caf\u{e9}"]).ended(0), "hot");
+
+    // What the store has meanwhile is kept on request, and replaced otherwise.
+    sandbox.run(["put", "tea", "hot"]).ended(0);
+    sandbox.run(["import", "--from", "bitcaskpy", "old", "--keep"]).ended(0);
+    assert_eq!(sandbox.run(["get", "tea"]).ended(0), "hot");
+    let report = sandbox.run(["import", "--from", "bitcaskpy", "old"]);
+    assert!(report.ended(0).contains("1 keys were there already"), "{}", report.text());
+    assert_eq!(sandbox.run(["get", "tea"]).ended(0), "cold");
+    sandbox.run(["import", "--from", "prologic", "old"]).failed(2, "old");
+}
+
 #[test]
 fn a_backup_is_a_store_and_is_restored() {
     let sandbox = mixed();

@@ -100,6 +100,7 @@ impl From<Error> for Failure {
             | Error::BatchTooLarge { .. }
             | Error::InvalidOption { .. }
             | Error::InvalidTarget { .. }
+            | Error::InvalidSource { .. }
             | Error::InvalidPosition { .. }
             | Error::ForeignPosition { .. } => Self::Usage { what, advice },
             _ => Self::Store { what, advice },

@@ -4,6 +4,7 @@ mod csv;
 mod store;
 
 use std::ffi::OsString;
+use std::time::Duration;
 
 use bitcask::{Batch, Bitcask};
 use clap::Args;
@@ -18,6 +19,7 @@ use crate::output::{Figure, Format};
 use crate::program::Program;
 use crate::progress::Progress;
 use crate::record::{self, Entered};
+use crate::units;
 use store::Foreign;
 
 /// Reads what `export` and `watch --output json` write. The pairs are written in many steps, so
@@ -31,6 +33,15 @@ pub(crate) struct ImportArgs {
     /// The other program. Its store is read and not changed.
     #[arg(long, value_name = "PROGRAM", requires = "source", conflicts_with = "format")]
     from: Option<Foreign>,
+    /// With --from: keeps the values of keys that the store has already.
+    #[arg(long, requires = "from")]
+    keep: bool,
+    /// With --from pybitcask: imports strings without their quotes, and not as JSON.
+    #[arg(long, requires = "from")]
+    plain_strings: bool,
+    /// With --from basho: the `expiry_secs` of the cask, such as 7d.
+    #[arg(long, value_name = "DURATION", requires = "from", value_parser = units::duration)]
+    expire_after: Option<Duration>,
     /// The form [default: csv if the file's name ends in .csv, otherwise json].
     #[arg(long, value_name = "FORM")]
     format: Option<FileForm>,
@@ -43,7 +54,7 @@ const BATCH_SIZE: u64 = 1 << 20;
 
 pub(crate) fn run(args: &ImportArgs, program: &mut Program) -> Result<Exit, Failure> {
     if let (Some(foreign), Some(dir)) = (args.from, &args.source) {
-        return store::import(foreign, dir.as_ref(), program);
+        return store::import(foreign, dir.as_ref(), args, program);
     }
     let source = Source::named(args.source.as_ref())?;
     let options = program.settings()?.options()?;

@@ -2,11 +2,18 @@
 
 use std::path::Path;
 
+use bitcask::import::{self, ImportOptions, ImportReport};
 use clap::ValueEnum;
+use serde_json::json;
 
+use super::ImportArgs;
 use crate::exit::Exit;
-use crate::failure::Failure;
+use crate::failure::{Failure, warn};
+use crate::interrupt::{self, StoppableWork};
+use crate::open;
+use crate::output::{Format, Printer};
 use crate::program::Program;
+use crate::progress::Progress;
 
 /// A program whose stores can be imported.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -25,9 +32,65 @@ pub(super) enum Foreign {
 pub(super) fn import(
     foreign: Foreign,
     dir: &Path,
-    _program: &mut Program,
+    args: &ImportArgs,
+    program: &mut Program,
 ) -> Result<Exit, Failure> {
-    let what =
-        format!("cannot import {}: this build has no importer for {foreign:?}", dir.display());
-    Err(Failure::usage(what, "use a build with the feature `import`"))
+    let db = open::writable_or_new(program, true)?;
+    let imported = {
+        let _stoppable = StoppableWork::begin();
+        let progress = Progress::bytes("importing", Some(0));
+        let options = ImportOptions::new()
+            .overwrite(!args.keep)
+            .plain_strings(args.plain_strings)
+            .expire_after(args.expire_after)
+            .progress(|now| {
+                progress.set_of(now.size_done, now.size_total);
+                interrupt::flow()
+            });
+        match foreign {
+            Foreign::Bitcaskpy => import::bitcaskpy(dir, &db, options),
+            Foreign::Pybitcask => import::pybitcask(dir, &db, options),
+            Foreign::Basho => import::basho(dir, &db, options),
+            Foreign::Prologic => import::prologic(dir, &db, options),
+        }
+    };
+    let closed = db.close();
+    let report = imported?;
+    closed?;
+    print(program.printer(Format::Table)?, &report)?;
+    if report.cancelled {
+        return Err(Failure::Interrupted);
+    }
+    if report.skipped_count > 0 {
+        warn("some of the other store could not be read; what was read is imported");
+    }
+    Ok(Exit::Done)
+}
+
+fn print(printer: &mut Printer, report: &ImportReport) -> Result<(), Failure> {
+    if printer.format != Format::Json {
+        return printer.line(&report.to_string());
+    }
+    let skipped = report.skipped.iter().map(|skipped| {
+        json!({
+            "path": skipped.path.display().to_string(),
+            "offset": skipped.offset,
+            "size": skipped.size,
+            "reason": skipped.reason,
+        })
+    });
+    printer.json(&json!({
+        "files": report.files,
+        "records": report.records,
+        "deletes": report.deletes,
+        "keys": report.keys,
+        "written": report.written,
+        "written_size": report.written_size,
+        "unchanged": report.unchanged,
+        "kept": report.kept,
+        "expired": report.expired,
+        "skipped": skipped.collect::<Vec<_>>(),
+        "skipped_count": report.skipped_count,
+        "cancelled": report.cancelled,
+    }))
 }
