@@ -49,8 +49,8 @@ const SETTLE_BATCHES: usize = 1000;
 /// Number of retired values that a passing thread frees, even a reader.
 const FREED_IN_PASSING: usize = 8;
 
-/// Number of retired values that wait until a thread that has other work closes a batch. Looking
-/// for guards interrupts all threads of the process.
+/// Number of retired values from which a thread that has other work closes a batch. Looking for
+/// guards interrupts all threads of the process.
 const BATCH_LEN_MIN: usize = if cfg!(any(test, bitcask_fuzzing)) { 1 } else { 16 };
 
 /// A store's own collector, so that a long read of another store delays nothing here.
@@ -302,7 +302,7 @@ impl<'a> Guard<'a> {
         self.core.flush(1);
     }
 
-    /// The same, if many values are retired. Otherwise the work that seals does it.
+    /// The same, if many values are retired. Otherwise a later call of `free_retired` does it.
     pub(crate) fn flush_many(&self) {
         self.core.flush(BATCH_LEN_MIN);
     }
@@ -313,6 +313,8 @@ impl<'a> Guard<'a> {
         struct Away<'g, 'a>(&'g mut Guard<'a>);
         impl Drop for Away<'_, '_> {
             fn drop(&mut self) {
+                // The thread may have used so many other stores that its stripe was handed on.
+                self.0.stripe = machine::stripe(self.0.core);
                 self.0.entered = machine::Entered::new(self.0.core, self.0.stripe);
             }
         }

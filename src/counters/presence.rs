@@ -11,11 +11,11 @@
 
 use crate::sync::{AtomicU64, AtomicUsize, Ordering};
 
-/// The bits of a presence that hold the number of guards. No stack has room for more.
+/// Bits of a presence that hold the number of guards. No memory has room for more.
 const DEPTH: u64 = (1 << 32) - 1;
-/// What is added when the last guard is dropped.
+/// Number that is added when the last guard is dropped.
 const VISIT: u64 = 1 << 32;
-/// The bits of a presence that are zero in one of so many visits.
+/// Bits of a presence that are all zero in one of 128 visits.
 const OCCASIONALLY: u64 = 127 * VISIT;
 
 /// Whether one thread holds guards, and since when. Only this thread changes it.
@@ -33,13 +33,13 @@ impl Presence {
         Self(AtomicU64::new(0))
     }
 
-    /// Adds a guard of the calling thread. Returns `true` in one of 128 visits.
+    /// Adds a guard of the calling thread. Returns `true` for the first guard in one of 128 visits.
     #[inline]
     pub(crate) fn enter(&self) -> bool {
         let word = self.0.load(Ordering::Relaxed);
         // A thread that sees this visit may free what the one before has protected.
         self.0.store(word.wrapping_add(1), Ordering::Release);
-        word & OCCASIONALLY == 0
+        word & (OCCASIONALLY | DEPTH) == 0
     }
 
     /// Removes a guard of the calling thread.
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_for_a_crowd_waits_for_both_sides_and_for_nobody_who_comes_later() {
+    fn waiting_for_a_crowd_waits_for_both_sides_and_not_for_later_guards() {
         let crowd = Crowd::new();
         let before = crowd.enter();
         let mut wait = crowd.wait();

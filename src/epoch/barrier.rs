@@ -8,11 +8,11 @@
 //!   frees makes the system call (Desnoyers and others, "User-level implementations of
 //!   read-copy-update", 2012).
 //! - The process has to register for it, which takes up to some fifteen milliseconds if it has
-//!   several threads. The background does that. Until then, and where there is no such call, each
-//!   side has its own fence.
+//!   several threads. The background does that, or opening a store that has none. Until then, and
+//!   where there is no such call, each side has its own fence.
 
 #![cfg_attr(
-    all(any(target_os = "linux", target_os = "android"), not(any(miri, all(test, loom)))),
+    all(target_os = "linux", not(any(miri, all(test, loom)))),
     expect(unsafe_code, reason = "a system call that std and libc do not wrap")
 )]
 
@@ -27,8 +27,11 @@ use ::loom::sync::atomic::fence;
 /// Whether readers rely on the other side's system call.
 static IS_ON_OTHER_SIDE: AtomicBool = AtomicBool::new(false);
 
-/// Lock 9: held while that changes, and while a thread relies on the fences of readers. Code that a
-/// forked child can reach does not wait for this lock.
+/// Whether that was decided for good.
+static IS_DECIDED: AtomicBool = AtomicBool::new(false);
+
+/// Lock 9: held while that is decided, and while a thread relies on the fences of readers before.
+/// Nobody waits for this lock, since a forked child may find it held forever.
 static CHANGE: Mutex<()> = Mutex::new(());
 
 /// The reader's side: separates entering from the loads that follow.
@@ -51,8 +54,12 @@ pub(super) fn of_other_side<T>(look: impl FnOnce() -> T) -> Option<T> {
     if IS_ON_OTHER_SIDE.load(Ordering::Acquire) {
         return membarrier::fence_all_threads().then(look);
     }
-    // A reader without a fence begins after the change. If that comes after `look`, it sees what
-    // was unlinked before.
+    if IS_DECIDED.load(Ordering::Acquire) {
+        fence(Ordering::SeqCst);
+        return Some(look());
+    }
+    // A reader without a fence loads its pointers after the change. If that comes after `look`, it
+    // sees what was unlinked before.
     let _unchanged = match CHANGE.try_lock() {
         Ok(unchanged) => unchanged,
         Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
@@ -68,17 +75,24 @@ pub(super) fn of_other_side<T>(look: impl FnOnce() -> T) -> Option<T> {
 /// Moves the readers' fences to the other side, if the system can do that. May take milliseconds
 /// the first time.
 pub(crate) fn move_to_other_side() {
-    static IS_TRIED: AtomicBool = AtomicBool::new(false);
-    if IS_TRIED.load(Ordering::Relaxed) || IS_TRIED.swap(true, Ordering::Relaxed) {
+    if IS_DECIDED.load(Ordering::Acquire) {
         return;
     }
-    if membarrier::register() {
-        let _change = CHANGE.lock();
+    let can_move = membarrier::register();
+    // If a thread is looking for readers right now, a later call decides.
+    let _change = match CHANGE.try_lock() {
+        Ok(change) => change,
+        Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+        Err(TryLockError::WouldBlock) => return,
+    };
+    if can_move {
         IS_ON_OTHER_SIDE.store(true, Ordering::Release);
     }
+    IS_DECIDED.store(true, Ordering::Release);
 }
 
-#[cfg(all(any(target_os = "linux", target_os = "android"), not(any(miri, all(test, loom)))))]
+// Android is left out: some versions end a process that makes the call.
+#[cfg(all(target_os = "linux", not(any(miri, all(test, loom)))))]
 mod membarrier {
     // The values in Linux's `include/uapi/linux/membarrier.h`.
     const PRIVATE_EXPEDITED: libc::c_int = 1 << 3;
@@ -97,13 +111,13 @@ mod membarrier {
     }
 
     /// Makes every running thread of the process execute a fence; the others execute one when they
-    /// are scheduled. Fails if a filter of system calls was installed after the registration.
+    /// are scheduled. Fails if a filter of system calls refuses it since the registration.
     pub(super) fn fence_all_threads() -> bool {
         call(PRIVATE_EXPEDITED) || (register() && call(PRIVATE_EXPEDITED))
     }
 }
 
-#[cfg(not(all(any(target_os = "linux", target_os = "android"), not(any(miri, all(test, loom))))))]
+#[cfg(not(all(target_os = "linux", not(any(miri, all(test, loom))))))]
 mod membarrier {
     pub(super) fn register() -> bool {
         false

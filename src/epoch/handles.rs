@@ -3,8 +3,8 @@
 //! - Each thread has a list of handles, the most recently used one at the front. Pinning for the
 //!   same store again costs one comparison more than the pinning itself.
 //! - The list is short. Handles of dropped stores leave it when the thread uses another store for
-//!   the first time. Until then such a handle keeps some hundred bytes, and nothing that the store
-//!   had retired.
+//!   the first time. Until then such a handle keeps a few kilobytes, and nothing that the store had
+//!   retired.
 //! - A thread that is ending, and code that runs while the list is being changed, shares a stripe.
 
 #![expect(unsafe_code, reason = "the handle at the front is found without reading the list")]

@@ -104,7 +104,7 @@ fn a_crowd_keeps_what_it_reads() {
         value.stripes.crowd().leave(side);
     };
     let unlink_and_free = |value: &Value| {
-        // Somebody else has waited before.
+        // An earlier wait has turned the crowd's side.
         let mut earlier = value.stripes.crowd().wait();
         let _ = value.stripes.crowd().is_over(&mut earlier);
         value.unlink();

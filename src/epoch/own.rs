@@ -2,9 +2,9 @@
 //!
 //! - A thread enters its stripe when it pins, and leaves it when it drops the last guard. Both are
 //!   a load and a store on a cache line of its own.
-//! - Whoever wants to free something first looks which threads are present, behind a barrier that
-//!   all threads pass. Threads that were absent see that it is unlinked. It can be freed when each
-//!   of the others has left once.
+//! - A thread that wants to free something first looks which threads are present, behind a barrier
+//!   that all threads pass. Threads that were absent see that it is unlinked. It can be freed when
+//!   each of the others has left once.
 
 use std::sync::Arc;
 

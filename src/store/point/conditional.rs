@@ -157,7 +157,8 @@ impl Inner {
         shards: &mut LockedShards<'_>,
         guard: &'o Guard<'_>,
     ) -> Result<Vec<Replaced<'o>>> {
-        let (mut old, started) = (Vec::with_capacity(drafts.len()), Instant::now());
+        let (mut old, started) =
+            (Vec::with_capacity(drafts.len()), (hashes.len() > 1).then(Instant::now));
         // A key put by this change has a slot for the entries after it.
         let mut put = has_twins(hashes).then(HashSet::new);
         for (at, hash) in hashes.iter().enumerate() {
@@ -185,7 +186,9 @@ impl Inner {
             }
             old.push((*hash, found.own));
         }
-        self.disk_waits.note(started.elapsed(), hashes.len(), 0);
+        if let Some(started) = started {
+            self.disk_waits.note(started.elapsed(), hashes.len(), 0);
+        }
         drafts.truncate(old.len());
         if let [all_but_last @ .., _] = drafts.as_mut_slice() {
             for draft in all_but_last {
