@@ -120,8 +120,7 @@ struct Inner {
     fs: Fs,
     dir: Dir,
     clock: Clock,
-    /// As passed to open. The current sync policy is in the log, the current merge policy in
-    /// `merging`.
+    /// As passed to open. The log and `merging` have the current policies.
     options: Options,
     identity: Identity,
     keydir: Keydir,
