@@ -9,32 +9,41 @@
 //!   long as a get.
 //! - Threads that cannot get their own stripe share one. They add atomically, and time nothing. In
 //!   models and schedules, all threads do.
+//! - A stripe also says whether its thread reads the store, see `presence`.
 //! - Counters order nothing, so their atomics are always the machine's, and checkers ignore them.
 //! - The log counts what writers append, under its lock.
 
+pub(crate) mod presence;
 mod recorder;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use crate::stats::Counters;
 use crate::sync::Instant;
+use presence::Presence;
 
+pub(crate) use presence::{Crowd, Visit};
+#[cfg(not(all(test, any(loom, shuttle))))]
+pub(crate) use presence::{CrowdSide, CrowdWait};
 pub(crate) use recorder::Recorder;
 
 /// Number of operations of which one is timed; a power of two.
 const SAMPLE: u64 = 128;
 /// Maximum number of stripes of a store. With their durations they take at most 1.3 MiB.
 const STRIPES_MAX: usize = if cfg!(test) { 16 } else { 512 };
-/// Maximum number of attempts to claim a stripe. The lock is held for microseconds, except in a
-/// forked child, where it may be held forever.
-const CLAIM_TRIES: usize = 1000;
+/// Maximum number of attempts to lock the list of stripes. The lock is held for microseconds,
+/// except in a forked child, where it may be held forever.
+const LOCK_TRIES: usize = 1000;
 
-/// Counters to which one thread at a time adds, or any number of threads if the stripe is shared.
+/// What one thread at a time has in a store: counters to which it adds, and whether it reads. Any
+/// number of threads add if the stripe is shared.
 /// Aligned to the pairs of cache lines that processors fetch together.
 #[derive(Debug)]
 #[repr(align(128))]
 pub(crate) struct Stripe {
+    /// Whether the thread reads. Not kept if the stripe is shared.
+    pub(crate) presence: Presence,
     hits: AtomicU64,
     misses: AtomicU64,
     bytes_read: AtomicU64,
@@ -77,6 +86,7 @@ pub(crate) struct Writing<'a> {
 impl Stripe {
     fn new(mask: u64) -> Self {
         Self {
+            presence: Presence::new(),
             hits: AtomicU64::new(0),
             misses: AtomicU64::new(0),
             bytes_read: AtomicU64::new(0),
@@ -89,7 +99,8 @@ impl Stripe {
         }
     }
 
-    fn is_shared(&self) -> bool {
+    #[inline]
+    pub(crate) fn is_shared(&self) -> bool {
         self.mask == 0
     }
 
@@ -99,6 +110,29 @@ impl Stripe {
         let number = self.hits.load(Ordering::Relaxed) + self.misses.load(Ordering::Relaxed);
         let pace = if number & self.mask == 0 { self.special_pace(number) } else { Pace::Plain };
         CountedGet { stripe: self, pace }
+    }
+
+    /// Returns whether the next get is neither timed nor counted in a shared stripe, so that
+    /// `plain_hit` or `plain_miss` may count it.
+    #[inline]
+    pub(crate) fn is_plain_read(&self) -> bool {
+        // Checkers run one thread at a time, so those may add to a shared stripe in any way.
+        if cfg!(all(test, any(loom, shuttle))) {
+            return true;
+        }
+        let number = self.hits.load(Ordering::Relaxed) + self.misses.load(Ordering::Relaxed);
+        number & self.mask != 0
+    }
+
+    #[inline]
+    pub(crate) fn plain_hit(&self, size: u32) {
+        add(&self.hits, 1);
+        add(&self.bytes_read, size.into());
+    }
+
+    #[inline]
+    pub(crate) fn plain_miss(&self) {
+        add(&self.misses, 1);
     }
 
     /// Begins a get that is not timed.
@@ -165,15 +199,14 @@ impl CountedGet<'_> {
     #[inline]
     pub(crate) fn hit(self, size: u32) {
         let Pace::Plain = self.pace else { return self.end_special(Some(size)) };
-        add(&self.stripe.hits, 1);
-        add(&self.stripe.bytes_read, size.into());
+        self.stripe.plain_hit(size);
     }
 
     /// Counts a get whose key is absent or expired.
     #[inline]
     pub(crate) fn miss(self) {
         let Pace::Plain = self.pace else { return self.end_special(None) };
-        add(&self.stripe.misses, 1);
+        self.stripe.plain_miss();
     }
 
     /// Counts a get that returns only whether its key was found.
@@ -219,6 +252,8 @@ impl Writing<'_> {
 #[derive(Debug)]
 pub(crate) struct Stripes {
     shared: Stripe,
+    /// The guards of threads with the shared stripe.
+    crowd: Crowd,
     /// Lock 9: the stripes of threads. None is ever removed. Code that a forked child can reach
     /// does not wait for this lock.
     owned: Mutex<Vec<Arc<Stripe>>>,
@@ -226,7 +261,7 @@ pub(crate) struct Stripes {
 
 impl Default for Stripes {
     fn default() -> Self {
-        Self { shared: Stripe::new(0), owned: Mutex::default() }
+        Self { shared: Stripe::new(0), crowd: Crowd::new(), owned: Mutex::default() }
     }
 }
 
@@ -236,30 +271,48 @@ impl Stripes {
         &self.shared
     }
 
+    /// Returns the guards of threads with the shared stripe.
+    #[cfg_attr(all(test, shuttle), expect(dead_code, reason = "all tasks share one thread"))]
+    pub(crate) fn crowd(&self) -> &Crowd {
+        &self.crowd
+    }
+
     /// Returns a stripe for the calling thread alone, until it is handed on. It lives as long as
     /// `self`. Returns `None` if there are too many, or in a forked child if another thread was
     /// claiming one at the time of the fork.
     #[cfg_attr(all(test, shuttle), expect(dead_code, reason = "all tasks share one thread"))]
     pub(crate) fn claim(&self) -> Option<Arc<Stripe>> {
-        for _ in 0..CLAIM_TRIES {
-            let mut owned = match self.owned.try_lock() {
-                Ok(owned) => owned,
-                Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-                Err(TryLockError::WouldBlock) => {
-                    std::thread::yield_now();
-                    continue;
-                }
-            };
-            let is_free = |stripe: &&Arc<Stripe>| !stripe.is_taken.swap(true, Ordering::Acquire);
-            if let Some(free) = owned.iter().find(is_free) {
-                return Some(Arc::clone(free));
+        let mut owned = self.try_owned()?;
+        // Only threads that hold the lock take stripes. A load does not disturb those of others.
+        let is_free = |stripe: &&Arc<Stripe>| !stripe.is_taken.load(Ordering::Acquire);
+        if let Some(free) = owned.iter().find(is_free) {
+            free.is_taken.store(true, Ordering::Relaxed);
+            return Some(Arc::clone(free));
+        }
+        if owned.len() >= STRIPES_MAX {
+            return None;
+        }
+        let stripe = Arc::new(Stripe::new(SAMPLE - 1));
+        owned.push(Arc::clone(&stripe));
+        Some(stripe)
+    }
+
+    /// Returns the visits of threads with their own stripe that are under way. Returns `None` in a
+    /// forked child if another thread was claiming a stripe at the time of the fork.
+    #[cfg_attr(all(test, shuttle), expect(dead_code, reason = "all tasks share one thread"))]
+    pub(crate) fn visits(&self) -> Option<Vec<(Arc<Stripe>, Visit)>> {
+        let owned = self.try_owned()?;
+        let visit = |stripe: &Arc<Stripe>| Some((Arc::clone(stripe), stripe.presence.visit()?));
+        Some(owned.iter().filter_map(visit).collect())
+    }
+
+    fn try_owned(&self) -> Option<MutexGuard<'_, Vec<Arc<Stripe>>>> {
+        for _ in 0..LOCK_TRIES {
+            match self.owned.try_lock() {
+                Ok(owned) => return Some(owned),
+                Err(TryLockError::Poisoned(poisoned)) => return Some(poisoned.into_inner()),
+                Err(TryLockError::WouldBlock) => std::thread::yield_now(),
             }
-            if owned.len() >= STRIPES_MAX {
-                return None;
-            }
-            let stripe = Arc::new(Stripe::new(SAMPLE - 1));
-            owned.push(Arc::clone(&stripe));
-            return Some(stripe);
         }
         None
     }

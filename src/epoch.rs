@@ -3,21 +3,27 @@
 //! - A reader holds a [`Guard`] and borrows published values through it. A value that is replaced
 //!   meanwhile stays intact until all guards of that time are dropped (epoch-based reclamation:
 //!   Fraser, "Practical lock-freedom", 2004).
-//! - Pinning costs some nanoseconds and never waits. A long-lived guard keeps only its own store's
-//!   retired memory from being freed.
-//! - Retired values wait in a list of the store. The machinery below handles one batch of them at a
-//!   time. While a guard holds that batch back, nothing more is queued, so retrying costs no
-//!   memory.
+//! - Pinning costs a few instructions and never waits. A long-lived guard keeps only its own
+//!   store's retired memory from being freed.
+//! - Retired values wait in a list of the store. Its values are handled in batches, one at a time.
+//!   While a guard holds a batch back, the list only grows, so retrying costs no memory.
 
-#![expect(unsafe_code, reason = "the target of a shared pointer is borrowed, and freed once")]
-
+#[cfg(not(all(test, shuttle)))]
+mod barrier;
 #[cfg(not(all(test, any(loom, shuttle))))]
 mod handles;
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(not(all(test, any(loom, shuttle))))]
+mod own;
+mod pointers;
+mod published;
 #[cfg(all(test, any(loom, shuttle)))]
 mod twin;
 
 use std::collections::VecDeque;
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,28 +34,10 @@ use twin as machine;
 
 use crate::counters::{CountedGet, Stripe, Stripes, Writing};
 use crate::stats::Counters;
-use crate::sync::{Instant, Mutex, Ordering, yield_now};
-use machine::Owned;
-pub(crate) use machine::{Atomic, Shared};
-
-/// The crate that reports when all guards of a time are dropped.
-#[cfg(not(all(test, any(loom, shuttle))))]
-mod own {
-    pub(crate) use crossbeam_epoch::{Atomic, Shared};
-    pub(super) use crossbeam_epoch::{Collector, Guard, Owned};
-
-    pub(super) use crate::epoch::handles::pin;
-
-    /// Frees the target of a shared pointer.
-    ///
-    /// # Safety
-    ///
-    /// The pointer came from `Owned`, no one uses it any more, and it is freed only once.
-    pub(super) unsafe fn free<T>(_: &Collector, pointer: *const T) {
-        // SAFETY: guaranteed by the caller.
-        drop(unsafe { Shared::from(pointer).into_owned() });
-    }
-}
+use crate::sync::{Instant, Mutex, yield_now};
+pub(crate) use machine::move_to_other_side;
+pub(crate) use pointers::{Atomic, Loaded};
+pub(crate) use published::{GuardOwner, Published};
 
 /// Maximum number of consecutive attempts without progress before freeing is left to a later call.
 const SETTLE_TRIES: usize = if cfg!(all(test, loom)) { 4 } else { 16 };
@@ -61,15 +49,18 @@ const SETTLE_BATCHES: usize = 1000;
 /// Number of retired values that a passing thread frees, even a reader.
 const FREED_IN_PASSING: usize = 8;
 
-/// A store's own collector, so that a long read of another store delays nothing here, and deferred
-/// work of other code in the process does not run within this crate's locks.
+/// Number of retired values from which a thread that has other work closes a batch. Looking for
+/// guards interrupts all threads of the process.
+const BATCH_LEN_MIN: usize = if cfg!(any(test, bitcask_fuzzing)) { 1 } else { 16 };
+
+/// A store's own collector, so that a long read of another store delays nothing here.
 #[derive(Clone)]
 pub(crate) struct Collector(Arc<Core>);
 
 /// A guard borrows the collector, so nothing is pinned when this is dropped.
 #[derive(Default)]
 struct Core {
-    machine: machine::Collector,
+    machine: machine::Machine,
     /// Lock 9. What is freed is freed without it.
     limbo: Mutex<Limbo>,
     /// Counted by threads that pin, and found by them in the same way.
@@ -83,6 +74,8 @@ struct Limbo {
     retired: VecDeque<Retired>,
     /// The batch that waits for the guards of its time to be dropped.
     awaited: VecDeque<Retired>,
+    /// The guards of that time. `None` while they are being looked for.
+    wait: Option<machine::Wait>,
     /// Values that no guard can reach, ready to be freed.
     unseen: VecDeque<Retired>,
     /// Number of batches that have passed.
@@ -91,7 +84,7 @@ struct Limbo {
 
 struct Retired {
     since: Instant,
-    free: Box<dyn FnOnce(&machine::Collector) + Send>,
+    free: Box<dyn FnOnce(&machine::Machine) + Send>,
 }
 
 impl Limbo {
@@ -99,26 +92,67 @@ impl Limbo {
         self.retired.len() + self.awaited.len() + self.unseen.len()
     }
 
-    /// Closes the next batch unless one is under way. Returns whether a new batch was closed.
-    fn close_batch(&mut self) -> bool {
-        let is_due = self.awaited.is_empty() && !self.retired.is_empty();
+    /// Closes the next batch, if enough values are retired, unless one is under way. Returns
+    /// whether it did.
+    fn close_batch(&mut self, len_min: usize) -> bool {
+        let is_due = self.awaited.is_empty() && self.retired.len() >= len_min.max(1);
         if is_due {
             self.awaited = std::mem::take(&mut self.retired);
         }
         is_due
     }
+
+    /// Starts to wait for the guards of the batch, or opens the batch again.
+    fn await_guards(&mut self, wait: Option<machine::Wait>) {
+        if wait.is_none() {
+            self.awaited.append(&mut self.retired);
+            self.retired = std::mem::take(&mut self.awaited);
+        }
+        self.wait = wait;
+    }
+
+    /// Notes that no guard can reach the awaited batch any more, if that is so.
+    fn pass(&mut self, core: &Core) {
+        if self.wait.as_mut().is_some_and(|wait| wait.is_over(core)) {
+            self.wait = None;
+            self.unseen.append(&mut self.awaited);
+            self.awaited = VecDeque::new();
+            self.passed += 1;
+        }
+    }
 }
 
 impl Core {
-    /// Records that no guard can reach the awaited batch any more.
-    fn pass(&self) {
-        {
+    /// Processes the retired values as far as guards allow, if there are enough.
+    fn flush(&self, len_min: usize) {
+        let is_closed = {
             let limbo = &mut *self.limbo.lock();
-            limbo.unseen.append(&mut limbo.awaited);
-            limbo.awaited = VecDeque::new();
-            limbo.passed += 1;
+            limbo.pass(self);
+            limbo.close_batch(len_min)
+        };
+        if is_closed {
+            // Everything in the batch was unlinked before it was retired, under the lock.
+            let wait = machine::Wait::new(self);
+            let limbo = &mut *self.limbo.lock();
+            limbo.await_guards(wait);
+            limbo.pass(self);
         }
         self.free(FREED_IN_PASSING);
+    }
+
+    /// Frees a few values whose guards were dropped after the last flush. A reader that passes does
+    /// not wait for the lock, which a forked child may find held forever.
+    #[cfg(not(all(test, any(loom, shuttle))))]
+    #[cold]
+    #[inline(never)]
+    fn look_in_passing(&self) {
+        let Some(mut limbo) = self.limbo.try_lock() else { return };
+        limbo.pass(self);
+        let is_any = !limbo.unseen.is_empty();
+        drop(limbo);
+        if is_any {
+            self.free(FREED_IN_PASSING);
+        }
     }
 
     /// Frees up to `at_most` of the unreachable values.
@@ -156,8 +190,8 @@ impl Collector {
 
     #[inline]
     pub(crate) fn pin(&self) -> Guard<'_> {
-        let (machine, stripe) = machine::pin(&self.0);
-        Guard { machine, core: &self.0, stripe }
+        let (core, stripe) = (&self.0, machine::stripe(&self.0));
+        Guard { entered: machine::Entered::new(core, stripe), core, stripe, here: PhantomData }
     }
 
     /// Adds what the store's threads have counted.
@@ -171,7 +205,7 @@ impl Collector {
         let (mut in_vain, mut batches) = (0, 0);
         while in_vain < SETTLE_TRIES && batches < SETTLE_BATCHES && self.left() > 0 {
             let before = self.0.limbo.lock().passed;
-            self.pin().flush();
+            self.0.flush(1);
             self.0.free(usize::MAX);
             if self.0.limbo.lock().passed > before {
                 (in_vain, batches) = (0, batches + 1);
@@ -207,13 +241,21 @@ impl fmt::Debug for Collector {
 
 /// Keeps a store's published values intact for its holder.
 pub(crate) struct Guard<'a> {
-    machine: machine::Guard,
+    entered: machine::Entered,
     core: &'a Arc<Core>,
     /// The counters of this thread.
     stripe: &'a Stripe,
+    /// It is dropped by the thread that has entered.
+    here: PhantomData<*const ()>,
 }
 
 impl<'a> Guard<'a> {
+    /// Returns the counters of this thread.
+    #[inline]
+    pub(crate) fn stripe(&self) -> &'a Stripe {
+        self.stripe
+    }
+
     /// Begins a get that may be timed.
     #[inline]
     pub(crate) fn read(&self) -> CountedGet<'_> {
@@ -237,10 +279,10 @@ impl<'a> Guard<'a> {
         self.stripe.count_conflict();
     }
 
-    /// Returns the machinery's guard, with which pointers are loaded.
+    /// In models, checks that a pointer was not freed.
     #[inline]
-    pub(crate) fn machine(&self) -> &machine::Guard {
-        &self.machine
+    fn check<T>(&self, pointer: *const T) {
+        self.entered.check(pointer);
     }
 
     /// Calls a closure once all present guards are dropped, or when the store is. The closure may
@@ -250,26 +292,42 @@ impl<'a> Guard<'a> {
         self.push(Box::new(|_| free()));
     }
 
-    fn push(&self, free: Box<dyn FnOnce(&machine::Collector) + Send>) {
+    fn push(&self, free: Box<dyn FnOnce(&machine::Machine) + Send>) {
         let since = Instant::now();
         self.core.limbo.lock().retired.push_back(Retired { since, free });
     }
 
-    /// Processes the retired values as far as guards allow. Queues nothing while they don't.
+    /// Processes the retired values as far as guards allow.
     pub(crate) fn flush(&self) {
-        // The machinery is notified by a pinned thread that has taken the retired values under the
-        // lock. For the machinery, everything unlinked before that was unlinked by this thread.
-        if self.core.limbo.lock().close_batch() {
-            let core = Arc::downgrade(self.core);
-            self.machine.defer(move || core.upgrade().map(|core| core.pass()));
-        }
-        self.machine.flush();
-        self.core.free(FREED_IN_PASSING);
+        self.core.flush(1);
+    }
+
+    /// The same, if many values are retired. Otherwise a later call of `free_retired` does it.
+    pub(crate) fn flush_many(&self) {
+        self.core.flush(BATCH_LEN_MIN);
     }
 
     /// Unpins while a closure runs.
     pub(crate) fn repin_after<T>(&mut self, call: impl FnOnce() -> T) -> T {
-        self.machine.repin_after(call)
+        /// Enters again, also if the closure panics.
+        struct Away<'g, 'a>(&'g mut Guard<'a>);
+        impl Drop for Away<'_, '_> {
+            fn drop(&mut self) {
+                // The thread may have used so many other stores that its stripe was handed on.
+                self.0.stripe = machine::stripe(self.0.core);
+                self.0.entered = machine::Entered::new(self.0.core, self.0.stripe);
+            }
+        }
+        self.entered.leave(self.core, self.stripe);
+        let _away = Away(self);
+        call()
+    }
+}
+
+impl Drop for Guard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.entered.leave(self.core, self.stripe);
     }
 }
 
@@ -279,90 +337,13 @@ impl fmt::Debug for Guard<'_> {
     }
 }
 
-/// The store whose guards read a value: the one that published it. A guard of another store would
-/// not keep the value alive. Builds with debug assertions check this; other builds contain none of
-/// it.
-#[derive(Debug, Default)]
-pub(crate) struct GuardOwner(#[cfg(debug_assertions)] std::sync::OnceLock<usize>);
-
-impl GuardOwner {
-    #[inline]
-    pub(crate) fn check(&self, guard: &Guard<'_>) {
-        #[cfg(debug_assertions)]
-        {
-            let core = Arc::as_ptr(guard.core).addr();
-            assert_eq!(*self.0.get_or_init(|| core), core, "a guard of another store");
-        }
-        let _ = (self, guard);
-    }
-}
-
-/// An optional value that can be read while it is being replaced.
-pub(crate) struct Published<T> {
-    pointer: Atomic<T>,
-    reader: GuardOwner,
-}
-
-impl<T> Default for Published<T> {
-    fn default() -> Self {
-        Self { pointer: Atomic::null(), reader: GuardOwner::default() }
-    }
-}
-
-impl<T: Send + Sync + 'static> Published<T> {
-    /// Borrows the value that is published now.
-    #[inline]
-    pub(crate) fn get<'a>(&'a self, guard: &'a Guard<'_>) -> Option<&'a T> {
-        self.reader.check(guard);
-        let shared = self.pointer.load(Ordering::Acquire, guard.machine());
-        // SAFETY: a pointer that is not null came from `Owned` in `replace`, which published it
-        // with a swap that this Acquire load synchronizes with, so the value is initialized and
-        // seen whole. It is freed in two places. The closure that `replace` retires frees it after
-        // all guards that existed when it was unlinked are dropped, this one among them. `drop`
-        // frees it too, but needs the `self` that the result borrows. There is no `&mut` to it
-        // before that.
-        unsafe { shared.as_ref() }
-    }
-
-    /// Publishes another value, or none. The previous value is freed when no reader is left.
-    pub(crate) fn replace(&self, new: Option<T>, guard: &Guard<'_>) {
-        self.reader.check(guard);
-        let new = new.map_or_else(Shared::null, |new| Owned::new(new).into_shared(guard.machine()));
-        let old = self.pointer.swap(new, Ordering::AcqRel, guard.machine());
-        if !old.is_null() {
-            let old = std::sync::atomic::AtomicPtr::new(old.as_raw().cast_mut());
-            guard.push(Box::new(move |collector| {
-                // SAFETY: the swap has unlinked the value and returned it to this thread alone, so
-                // it is retired once, and it came from `Owned`. Any thread that still borrowed it
-                // held a guard from before the swap, and those guards are dropped. It may be freed
-                // on another thread: `T` is `Send`.
-                unsafe { machine::free(collector, old.into_inner().cast_const()) }
-            }));
-        }
-    }
-}
-
-impl<T> Drop for Published<T> {
-    fn drop(&mut self) {
-        let last = std::mem::take(&mut self.pointer);
-        // SAFETY: `&mut self` means that nothing borrows from this any more and that no other
-        // thread can take the pointer. It came from `Owned`.
-        drop(unsafe { last.try_into_owned() });
-    }
-}
-
-impl<T> fmt::Debug for Published<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Published").finish_non_exhaustive()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicUsize;
     use std::thread;
 
     use super::*;
+    use crate::sync::Ordering;
 
     /// Counts how many times it is freed. Its number is zero after that.
     struct Counted(Arc<AtomicUsize>, u64);
@@ -381,23 +362,6 @@ mod tests {
         let held = collector.0.limbo.lock();
         assert_eq!(format!("{collector:?}"), "Collector { .. }");
         drop(held);
-    }
-
-    #[test]
-    #[cfg(not(any(loom, shuttle)))]
-    fn other_users_of_the_collector_crate_neither_run_here_nor_hold_anything_back() {
-        let theirs = crossbeam_epoch::pin();
-        let (theirs_freed, freed) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
-        let counted = Counted(Arc::clone(&theirs_freed), 1);
-        theirs.defer(move || drop(counted));
-        let (collector, published) = (Collector::new(), Published::default());
-        published.replace(Some(Counted(Arc::clone(&freed), 1)), &collector.pin());
-        published.replace(None, &collector.pin());
-        collector.free_retired();
-        assert_eq!(freed.load(Ordering::Relaxed), 1);
-        drop(theirs);
-        (0..1000).for_each(|_| collector.pin().flush());
-        assert_eq!(theirs_freed.load(Ordering::Relaxed), 0);
     }
 
     #[test]
@@ -453,7 +417,7 @@ mod tests {
             collector.pin().retire(move || drop(counted));
         }
         collector.pin().flush();
-        // The crate collects during some of the pins.
+        // Some of the pins look.
         let mut pins = 0;
         while freed.load(Ordering::Relaxed) == 0 {
             drop(collector.pin());

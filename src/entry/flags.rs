@@ -55,6 +55,11 @@ impl Flags {
         self.without(Self(Self::CONTINUES.0 | Self::MARK.0 | Self::COLLIDES.0))
     }
 
+    /// Returns whether the entry is a put, and its header has no optional fields.
+    pub(super) const fn add_no_field(self) -> bool {
+        self.without(Self(Self::CONTINUES.0 | Self::COLLIDES.0)).0 == 0
+    }
+
     pub(crate) const fn with_if(self, condition: bool, flag: Self) -> Self {
         if condition { self.with(flag) } else { self }
     }

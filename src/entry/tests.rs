@@ -290,3 +290,16 @@ fn a_mark_can_hold_every_place() {
         assert_eq!(read(&bytes, SALT).unwrap().unwrap().header().unwrap().mark, Some(mark));
     }
 }
+
+#[test]
+fn a_put_is_plain_unless_it_has_optional_fields() {
+    for flags in 0..1 << 9 {
+        let bytes = encode(&header(flags, b"key", b"value"), b"key", b"value", SALT);
+        let adds_nothing = Flags::CONTINUES.with(Flags::COLLIDES);
+        let is_plain = flags & !adds_nothing.0 == 0;
+        let layout = Layout::plain(&bytes);
+        assert_eq!(layout.is_some(), is_plain, "{flags:#x}");
+        // The other way of decoding says the same.
+        assert!(layout.is_none_or(|layout| Layout::decode(&bytes) == Ok(Some(layout))));
+    }
+}

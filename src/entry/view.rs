@@ -23,8 +23,8 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Decodes the layout of a put without optional fields, which nearly all entries are. Returns
-    /// `None` for all others, and for what is not an entry.
+    /// Decodes the layout of a put without optional fields, which nearly all entries are, also in a
+    /// batch. Returns `None` for all others, and for what is not an entry.
     #[expect(clippy::inline_always, reason = "every get decodes an entry, from a few places")]
     #[inline(always)]
     pub(crate) fn plain(bytes: &[u8]) -> Option<Self> {
@@ -33,7 +33,7 @@ impl Layout {
         let flags = Flags(u16::from_be_bytes(fields.take().ok()?));
         let value_size = u32::from_be_bytes(fields.take().ok()?);
         let timestamp = u64::from_be_bytes(fields.take().ok()?);
-        let is_plain = flags.0 == 0 && (1..TIME_MAX).contains(&timestamp);
+        let is_plain = flags.add_no_field() && (1..TIME_MAX).contains(&timestamp);
         is_plain.then_some(Self { flags, key_size, value_size })
     }
 

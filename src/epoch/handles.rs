@@ -1,11 +1,11 @@
-//! A thread's handles to the collectors of the stores that it uses, each with its counters there.
+//! The stores that a thread uses, each with the thread's stripe there.
 //!
 //! - Each thread has a list of handles, the most recently used one at the front. Pinning for the
 //!   same store again costs one comparison more than the pinning itself.
 //! - The list is short. Handles of dropped stores leave it when the thread uses another store for
 //!   the first time. Until then such a handle keeps a few kilobytes, and nothing that the store had
 //!   retired.
-//! - A thread that is ending, and code that runs while the list is being changed, works without it.
+//! - A thread that is ending, and code that runs while the list is being changed, shares a stripe.
 
 #![expect(unsafe_code, reason = "the handle at the front is found without reading the list")]
 
@@ -13,24 +13,21 @@ use std::cell::{Cell, RefCell};
 use std::ptr;
 use std::sync::{Arc, Weak};
 
-use crossbeam_epoch::{Guard, LocalHandle};
-
 use super::Core;
 use crate::counters::Stripe;
 
-/// Maximum number of handles per thread, each of about two kilobytes. A thread that alternates
-/// between more stores than this registers anew each time.
+/// Maximum number of handles per thread. A thread that alternates between more stores than this
+/// claims a stripe each time.
 const HANDLES_MAX: usize = 64;
 
-/// The handle at the front of the list, its store and its counters; null if the list is empty.
+/// The store at the front of the list, and the thread's stripe there; null if the list is empty.
 #[derive(Clone, Copy)]
 struct Front {
     core: *const Core,
-    handle: *const LocalHandle,
     stripe: *const Stripe,
 }
 
-const NO_FRONT: Front = Front { core: ptr::null(), handle: ptr::null(), stripe: ptr::null() };
+const NO_FRONT: Front = Front { core: ptr::null(), stripe: ptr::null() };
 
 thread_local! {
     /// It has no destructor, so no access checks whether one has run.
@@ -43,9 +40,7 @@ struct Handles(RefCell<Vec<StoreHandle>>);
 struct StoreHandle {
     /// As long as this exists, nothing else can lie at the core's address.
     core: Weak<Core>,
-    /// Boxed, so that it keeps its address while the list changes.
-    handle: Box<LocalHandle>,
-    /// The counters of this thread alone, if there are any.
+    /// The stripe of this thread alone, if there is one.
     stripe: Option<Arc<Stripe>>,
 }
 
@@ -57,8 +52,8 @@ impl StoreHandle {
 
 impl Drop for StoreHandle {
     fn drop(&mut self) {
-        // A guard that this thread still holds adds to the stripe, which therefore stays taken.
-        if let Some(stripe) = self.stripe.as_ref().filter(|_| !self.handle.is_pinned()) {
+        // A guard that this thread still holds uses the stripe, which therefore stays taken.
+        if let Some(stripe) = self.stripe.as_ref().filter(|it| it.presence.visit().is_none()) {
             stripe.hand_on();
         }
     }
@@ -70,30 +65,23 @@ impl Drop for Handles {
     }
 }
 
-#[expect(clippy::inline_always, reason = "every get pins, and its result fits no registers")]
+/// Returns the stripe of this thread, or one that threads share.
+#[expect(clippy::inline_always, reason = "every get pins")]
 #[inline(always)]
-pub(super) fn pin(core: &Arc<Core>) -> (Guard, &Stripe) {
+pub(super) fn stripe(core: &Arc<Core>) -> &Stripe {
     let front = FRONT.get();
-    if !ptr::eq(front.core, Arc::as_ptr(core)) {
-        let (guard, stripe) = pin_other(core);
-        // SAFETY: as below.
-        return (guard, unsafe { &*stripe });
-    }
-    // SAFETY: `core` is not null, so `pin_other` has set the front to a boxed handle in this
-    // thread's list. Handles leave the list in `pin_other` and in the list's destructor, and both
-    // unset the front first. The collector's machinery may run retired closures inside this call.
-    // They pin nothing, as `Guard::retire` requires, so the handle is not dropped meanwhile.
-    let guard = unsafe { (*front.handle).pin() };
-    // SAFETY: `pin_other` has taken the pointer from the stripes of this core, which lie in the
+    let stripe =
+        if ptr::eq(front.core, Arc::as_ptr(core)) { front.stripe } else { other_stripe(core) };
+    // SAFETY: `other_stripe` has taken the pointer from the stripes of this core, which lie in the
     // core or in a list from which none is removed. The result borrows the core.
-    (guard, unsafe { &*front.stripe })
+    unsafe { &*stripe }
 }
 
-/// Pins for a store that is not at the front of the list.
+/// Returns the stripe in a store that is not at the front of the list.
 #[cold]
 #[inline(never)]
-fn pin_other(core: &Arc<Core>) -> (Guard, *const Stripe) {
-    let pinned = HANDLES.try_with(|handles| {
+fn other_stripe(core: &Arc<Core>) -> *const Stripe {
+    let stripe = HANDLES.try_with(|handles| {
         let mut known = handles.0.try_borrow_mut().ok()?;
         FRONT.set(NO_FRONT);
         let mut gone = Vec::new();
@@ -107,22 +95,15 @@ fn pin_other(core: &Arc<Core>) -> (Guard, *const Stripe) {
             if known.len() >= HANDLES_MAX {
                 gone.extend(known.pop());
             }
-            let handle = Box::new(core.machine.register());
             let (core, stripe) = (Arc::downgrade(core), core.stripes.claim());
-            known.insert(0, StoreHandle { core, handle, stripe });
+            known.insert(0, StoreHandle { core, stripe });
         }
-        drop(known);
-        // The deferred work of a dropped handle may run here and change the list.
-        drop(gone);
-        let known = handles.0.try_borrow().ok()?;
         let first = known.first().filter(|first| first.is_of(core))?;
         let stripe = ptr::from_ref(first.stripe.as_deref().unwrap_or(core.stripes.shared()));
-        let handle = ptr::from_ref(&*first.handle);
-        FRONT.set(Front { core: Arc::as_ptr(core), handle, stripe });
-        Some((first.handle.pin(), stripe))
+        FRONT.set(Front { core: Arc::as_ptr(core), stripe });
+        Some(stripe)
     });
-    let unlisted = || (core.machine.register().pin(), ptr::from_ref(core.stripes.shared()));
-    pinned.ok().flatten().unwrap_or_else(unlisted)
+    stripe.ok().flatten().unwrap_or(core.stripes.shared())
 }
 
 #[cfg(test)]

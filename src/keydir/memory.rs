@@ -23,7 +23,7 @@ use super::crowded::Crowded;
 #[cfg(not(all(test, any(loom, shuttle))))]
 use super::slot::NO_SLOTS;
 use super::slot::Pair;
-use crate::epoch::{Atomic, Guard, GuardOwner, Shared};
+use crate::epoch::{Atomic, Guard, GuardOwner, Loaded};
 use crate::sync::{Mutex, Ordering};
 
 /// Size in bytes from which tables are carved from mappings. Smaller ones come from the allocator,
@@ -347,7 +347,7 @@ impl PublishedPairs {
     #[inline]
     pub(super) fn get<'a>(&'a self, guard: &'a Guard<'_>) -> Option<&'a [Pair]> {
         self.reader.check(guard);
-        let word = self.word.load(Ordering::Acquire, guard.machine());
+        let word = self.word.load(Ordering::Acquire, guard);
         if word.is_null() {
             return None;
         }
@@ -364,7 +364,7 @@ impl PublishedPairs {
     /// Publishes other memory. The previous memory is freed when no reader is left.
     pub(super) fn replace(&self, new: Pairs, guard: &Guard<'_>) {
         self.reader.check(guard);
-        let word = Shared::from(new.first.as_ptr().cast_const()).with_tag(new.length.tag);
+        let word = Loaded::from(new.first.as_ptr().cast_const()).with_tag(new.length.tag);
         self.publish(word, Some(new), guard);
     }
 
@@ -372,17 +372,17 @@ impl PublishedPairs {
     #[cfg(not(all(test, any(loom, shuttle))))]
     pub(super) fn replace_with_none(&self, guard: &Guard<'_>) {
         self.reader.check(guard);
-        let word = Shared::from(NO_SLOTS.as_ptr()).with_tag(Length::LEAST.tag);
+        let word = Loaded::from(NO_SLOTS.as_ptr()).with_tag(Length::LEAST.tag);
         self.publish(word, None, guard);
     }
 
-    fn publish(&self, word: Shared<'_, Pair>, new: Option<Pairs>, guard: &Guard<'_>) {
+    fn publish(&self, word: Loaded<'_, Pair>, new: Option<Pairs>, guard: &Guard<'_>) {
         let mut owner = self.owner.lock();
         self.word.store(word, Ordering::Release);
         let Some(old) = std::mem::replace(&mut *owner, new) else { return };
         drop(owner);
         guard.retire(move || drop(old));
-        guard.flush();
+        guard.flush_many();
     }
 }
 

@@ -9,7 +9,7 @@ use super::counts::SegmentCounts;
 use super::header::{Identity, Kind, SegmentHeader};
 use super::hint::Summary;
 use super::{Dir, FIRST_OFFSET, Place, SegmentId, index, open_listed};
-use crate::entry::{END_SIZE_MAX, HEADER_SIZE, Invalid, Layout, padded};
+use crate::entry::{END_SIZE_MAX, Entry, HEADER_SIZE, Invalid, Layout, padded};
 use crate::error::{Error, Result};
 use crate::fs::{Fs, Lock};
 use crate::prefetch::prefetch;
@@ -158,6 +158,17 @@ impl Segment {
         let bytes = usize::try_from(layout.entry_size()).ok().and_then(|size| rest.get(..size));
         let Some(bytes) = bytes else { return Err(self.invalid(offset, Invalid::Short)) };
         Ok(StoredEntry { segment: self, offset, layout, bytes: Cow::Borrowed(bytes) })
+    }
+
+    /// Returns the entry at an offset if it is in mapped memory, and a put without optional fields.
+    #[expect(clippy::inline_always, reason = "every get calls this, from a few places")]
+    #[inline(always)]
+    pub(crate) fn plain_entry(&self, offset: u64) -> Option<Entry<'_>> {
+        let rest = self.bytes.lend_from(offset)?;
+        prefetch_lines(rest);
+        let layout = Layout::plain(rest)?;
+        let size = usize::try_from(layout.entry_size()).ok()?;
+        Some(Entry::new(layout, rest.get(..size)?))
     }
 
     #[inline(never)]

@@ -20,8 +20,9 @@ const WAIT_PER_LOOKUP: Duration = Duration::from_micros(2);
 /// Time to check a byte of a value in memory: several times as long as it takes.
 const TIME_PER_BYTE: Duration = Duration::from_nanos(1);
 
-/// Number of groups of look-ups for which the system is asked after one that waited. It is large,
-/// since a group may not wait just because the system was asked.
+/// Number of groups of look-ups for which the system is asked after one that waited. It is large
+/// because a group that does not wait proves little: perhaps it did not because the system was
+/// asked.
 const GROUPS_AFTER_WAIT: usize = 64;
 
 /// Number of bytes of an entry for which the system is asked. It reads whole pages, so most small

@@ -139,7 +139,7 @@ struct Inner {
     ordered: AtomicBool,
     /// Whether look-ups have recently waited for the disk.
     disk_waits: DiskWaits,
-    /// Lock 8: the ranges that scans have found empty. None are left after a complete refresh.
+    /// Lock 8: the ranges that scans have found empty, forgotten by a clear and a full reload.
     gaps: Mutex<Arc<index::Gaps>>,
     report: RecoveryReport,
     /// Wakes the merge thread.

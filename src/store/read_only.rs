@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{Env, Inner, Reader};
+use crate::epoch::move_to_other_side;
 use crate::error::{Error, Result};
 use crate::fs;
 use crate::options::Options;
@@ -85,6 +86,8 @@ impl ReadOnly {
             None => return Err(Error::NotFound { path: dir.path().into() }),
         }
         let inner = Arc::new(Inner::open_read_only(&env.within(&dir)?, dir, options, opener)?);
+        // A read-only store has no thread that could do it.
+        move_to_other_side();
         Ok(Self { reader: Reader { inner }, open: true })
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use super::Inner;
 use crate::background::{Background, Crew, Signal, Worker};
+use crate::epoch::move_to_other_side;
 use crate::error::Result;
 use crate::fs;
 use crate::log::LogWriter;
@@ -57,7 +58,10 @@ impl Inner {
         let mut workers = vec![
             start(short, due, &log.sync_signal, |inner| Some(inner.sync_and_mark_due()))?,
             start(short, SOON, &log.prepare_signal, |inner| Some(inner.prepare_due()))?,
-            start(short, LATER, &log.seal_signal, |inner| Some(inner.seal_due()))?,
+            start(short, LATER, &log.seal_signal, |inner| {
+                move_to_other_side();
+                Some(inner.seal_due())
+            })?,
             start(merges, due, &self.merge_signal, |inner| {
                 Some(inner.merge_due().unwrap_or(UNTIL_WOKEN))
             })?,

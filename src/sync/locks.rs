@@ -6,8 +6,8 @@
 //!   a store opened there, would run into those stale waiters.
 //! - If a thread panics while it holds a lock, the guarded value stays as it was at that point.
 
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{PoisonError, TryLockError};
 use std::time::Instant;
 
 pub(crate) use std::sync::MutexGuard;
@@ -23,6 +23,15 @@ impl<T> Mutex<T> {
     #[inline]
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the lock if no one holds it.
+    pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+        match self.0.try_lock() {
+            Ok(guard) => Some(guard),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// Releases the lock, runs a closure, and takes the lock again.

@@ -107,13 +107,23 @@ impl StoredEntry<'_> {
     /// Lends a part of the stored entry as a value that keeps the segment readable.
     pub(crate) fn lend(&self, part: Range<usize>) -> Value {
         match &self.bytes {
-            Cow::Borrowed(_) => {
-                let start = usize::try_from(self.offset).unwrap_or(usize::MAX);
-                let range = start.saturating_add(part.start)..start.saturating_add(part.end);
-                Value::new(Arc::clone(self.segment) as Arc<dyn Lend>, range)
-            }
+            Cow::Borrowed(_) => self.segment.lend_part(self.offset, part),
             Cow::Owned(bytes) => Value::from(bytes.get(part).unwrap_or_default().to_vec()),
         }
+    }
+}
+
+impl Segment {
+    /// Lends the value of a mapped entry at an offset in a form that can be kept.
+    #[inline]
+    pub(crate) fn lend_value(self: &Arc<Self>, offset: u64, entry: Entry<'_>) -> Value {
+        self.lend_part(offset, entry.value_range())
+    }
+
+    fn lend_part(self: &Arc<Self>, offset: u64, part: Range<usize>) -> Value {
+        let start = usize::try_from(offset).unwrap_or(usize::MAX);
+        let range = start.saturating_add(part.start)..start.saturating_add(part.end);
+        Value::new(Arc::clone(self) as Arc<dyn Lend>, range)
     }
 }
 

@@ -6,6 +6,7 @@ pub(crate) mod compare_and_swap;
 pub(crate) mod conditional;
 pub(crate) mod lookup;
 pub(crate) mod multi_get;
+pub(crate) mod plain;
 pub(crate) mod read;
 pub(crate) mod shards;
 pub(crate) mod ttl;

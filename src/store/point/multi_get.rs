@@ -52,6 +52,7 @@ impl Reader {
                 let reading = guard.read_untimed();
                 let Some(stored) = self.inner.locate_hashed(hash, key.as_ref(), &guard)? else {
                     reading.miss();
+                    self.inner.note_first(&mut started, 0);
                     values.push(None);
                     continue;
                 };
@@ -105,6 +106,7 @@ impl Reader {
                     read(at, Some(&value));
                 } else {
                     reading.miss();
+                    self.inner.note_first(&mut started, 0);
                     read(at, None);
                 }
                 at += 1;
@@ -133,7 +135,7 @@ impl Inner {
         hashes
     }
 
-    /// Notes how long the first look-up of a group that found an entry took.
+    /// Notes how long the first look-up of a group took.
     fn note_first(&self, started: &mut Option<Instant>, checked_size: u32) {
         if let Some(started) = started.take() {
             self.disk_waits.note(started.elapsed(), 1, checked_size);

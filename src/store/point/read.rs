@@ -1,5 +1,6 @@
 //! Reading values: verify the entry -> return its value. `lookup` finds the entry.
 
+use super::plain::Plain;
 use crate::counters::CountedGet;
 use crate::epoch::Guard;
 use crate::error::Result;
@@ -60,10 +61,16 @@ impl Reader {
         key: impl AsRef<[u8]>,
         read: impl FnOnce(&[u8]) -> T,
     ) -> Result<Option<T>> {
-        let guard = self.inner.pin();
-        let reading = guard.read();
-        let stored = self.inner.locate(key.as_ref(), &guard)?;
-        self.inner.lend(reading, stored.as_ref(), read)
+        let key = key.as_ref();
+        {
+            let guard = self.inner.pin();
+            match self.inner.find_plain(key, &guard) {
+                Plain::Found { entry, .. } => return Ok(Some(read(entry.value()))),
+                Plain::Absent => return Ok(None),
+                Plain::Unusual => {}
+            }
+        }
+        self.inner.lend_unusual(key, read)
     }
 
     /// Replaces the contents of a buffer with the value of a key. Returns whether the key exists;
@@ -128,6 +135,23 @@ impl Inner {
     }
 
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+        {
+            let guard = self.pin();
+            match self.find_plain(key, &guard) {
+                Plain::Found { segment, offset, entry } => {
+                    return Ok(Some(segment.lend_value(offset, entry)));
+                }
+                Plain::Absent => return Ok(None),
+                Plain::Unusual => {}
+            }
+        }
+        self.get_unusual(key)
+    }
+
+    /// A get of any value.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn get_unusual(&self, key: &[u8]) -> Result<Option<Value>> {
         let guard = self.pin();
         let reading = guard.read();
         let Some(stored) = self.locate(key, &guard)? else {
@@ -137,6 +161,20 @@ impl Inner {
         let value = self.value(&stored)?;
         reading.hit(stored.raw_size());
         Ok(Some(value))
+    }
+
+    /// A get of any value, which is lent.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn lend_unusual<T>(
+        &self,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<T>> {
+        let guard = self.pin();
+        let reading = guard.read();
+        let stored = self.locate(key, &guard)?;
+        self.lend(reading, stored.as_ref(), read)
     }
 
     /// Ends a get that has found this entry: counts it, and passes the verified value to a closure.
