@@ -6,6 +6,8 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
 
 use bitcask::{AppendMode, Bitcask, MergeOptions};
 
@@ -24,13 +26,17 @@ enum Shortage {
 /// every second one of the others, are deleted later.
 const WRITES: usize = 300;
 
-/// Writes all keys, after a first version of a third of them, and waits to be killed.
+/// Writes all keys, after a first version of a third of them, and waits to be killed once every
+/// sealed segment has its hint: on a disk without inodes, the hints make room for new segments.
 pub(crate) fn write_and_wait(dir: &Path) {
     let db = Bitcask::open(dir, options(mode())).unwrap();
     for number in (0..WRITES / 3).chain(0..WRITES) {
         db.put(key(number), value(number)).unwrap();
     }
     db.sync().unwrap();
+    while files_of(dir, "hint").len() + 1 < files_of(dir, "log").len() {
+        thread::sleep(Duration::from_millis(1));
+    }
     println!("{SAYS}written");
     let _ = std::io::stdin().read(&mut [0]);
 }

@@ -12,6 +12,7 @@
 //! - An unconditional change of one key has a shorter path, in `write`.
 
 use std::collections::HashSet;
+use std::slice;
 
 use super::lookup::Located;
 use super::write::{addresses, publish};
@@ -30,6 +31,9 @@ use crate::sync::Instant;
 
 /// Prefetch distance, in changes.
 const READ_AHEAD: usize = 8;
+
+/// Number of changes for which the disk is asked ahead of the look-ups.
+const ASKED_AHEAD: usize = 256;
 
 /// A condition on a key that must hold for changes to be applied.
 #[derive(Debug)]
@@ -83,9 +87,6 @@ impl Inner {
         let draft_hashes: Vec<_> = drafts.iter().map(known).collect();
         let hashes = || condition_hashes.iter().chain(&draft_hashes);
         hashes().for_each(|hash| self.keydir.prefetch(*hash, &guard));
-        if draft_hashes.len() > 1 && self.disk_waits.are_recent() {
-            self.read_entries_ahead(&draft_hashes, &guard);
-        }
         let mut shards = self.shards(hashes().map(|hash| hash.shard()))?;
         let mut until = Deadline::NEVER;
         for (condition, hash) in conditions.iter().zip(&condition_hashes) {
@@ -159,12 +160,20 @@ impl Inner {
     ) -> Result<Vec<Replaced<'o>>> {
         let (mut old, started) =
             (Vec::with_capacity(drafts.len()), (hashes.len() > 1).then(Instant::now));
+        let asks_disk = hashes.len() > 1 && self.disk_waits.are_recent();
+        if asks_disk {
+            let first = hashes.get(..ASKED_AHEAD).unwrap_or(hashes);
+            self.read_entries_ahead(first, guard);
+        }
         // A key put by this change has a slot for the entries after it.
         let mut put = has_twins(hashes).then(HashSet::new);
         for (at, hash) in hashes.iter().enumerate() {
             let Some(draft) = drafts.get_mut(at) else { break };
             if let Some(soon) = hashes.get(at + READ_AHEAD) {
                 self.prefetch_entry(*soon, guard);
+            }
+            if asks_disk && let Some(later) = hashes.get(at + ASKED_AHEAD) {
+                self.read_entries_ahead(slice::from_ref(later), guard);
             }
             let found = self.find(shards.of(*hash), *hash, draft.key(), guard)?;
             let tombstone = draft.header.is_tombstone();

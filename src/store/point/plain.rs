@@ -16,7 +16,7 @@ use crate::segment::Segment;
 use crate::store::Inner;
 
 /// What was found for a key.
-pub(super) enum Plain<'a> {
+pub(crate) enum Plain<'a> {
     /// An ordinary value, verified according to the options.
     Found {
         segment: &'a Arc<Segment>,
@@ -32,7 +32,7 @@ impl Inner {
     /// Looks a key up, and counts the get.
     #[expect(clippy::inline_always, reason = "the result must not pass through memory")]
     #[inline(always)]
-    pub(super) fn find_plain<'a>(&'a self, key: &[u8], guard: &'a Guard<'_>) -> Plain<'a> {
+    pub(crate) fn find_plain<'a>(&'a self, key: &[u8], guard: &'a Guard<'_>) -> Plain<'a> {
         let stripe = guard.stripe();
         if !stripe.is_plain_read() || !self.opener.is_here() || self.keydir.is_clearing() {
             return Plain::Unusual;

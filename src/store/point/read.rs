@@ -151,7 +151,7 @@ impl Inner {
     /// A get of any value.
     #[cold]
     #[inline(never)]
-    fn get_unusual(&self, key: &[u8]) -> Result<Option<Value>> {
+    pub(crate) fn get_unusual(&self, key: &[u8]) -> Result<Option<Value>> {
         let guard = self.pin();
         let reading = guard.read();
         let Some(stored) = self.locate(key, &guard)? else {
@@ -166,7 +166,11 @@ impl Inner {
     /// A get of any value, which is lent.
     #[cold]
     #[inline(never)]
-    fn lend_unusual<T>(&self, key: &[u8], read: impl FnOnce(&[u8]) -> T) -> Result<Option<T>> {
+    pub(crate) fn lend_unusual<T>(
+        &self,
+        key: &[u8],
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<T>> {
         let guard = self.pin();
         let reading = guard.read();
         let stored = self.locate(key, &guard)?;

@@ -9,6 +9,7 @@ pub(crate) mod counters;
 pub(crate) mod guards;
 pub(crate) mod in_flight;
 pub(crate) mod lifetimes;
+pub(crate) mod plain;
 pub(crate) mod surprises;
 pub(crate) mod transactions;
 pub(crate) mod ttl;
