@@ -44,7 +44,7 @@ pub(super) enum Reject {
     Unusable { end: u64, reason: &'static str },
 }
 
-impl From<Error> for Reject {
+impl From<crate::error::Error> for Reject {
     fn from(error: Error) -> Self {
         Self::Failed(error)
     }
