@@ -177,8 +177,7 @@ pub enum Error {
         reason: &'static str,
     },
 
-    /// The directory is not a store of the program that was to be imported from. Nothing was
-    /// changed.
+    /// The directory to import from is not a store of that program. Nothing was changed.
     #[error("cannot import from {}: {reason}", path.display())]
     InvalidSource {
         /// The directory, or a file in it.
@@ -335,15 +334,11 @@ pub enum Error {
 
     /// What is stored under a key does not decode as the type of a typed collection (the feature
     /// `serde`): another type, another version of the program, or another prefix wrote it.
-    #[error(
-        "cannot decode what is stored under key {}: {reason}; nothing was changed, read it \
-             with the type that wrote it, or as bytes",
-        shown_key(key)
-    )]
+    #[error("cannot decode key {} or its value: {reason}", shown_key(key))]
     Undecodable {
         /// The key's bytes.
         key: Vec<u8>,
-        /// Which type was expected of the key or of its value, and what is wrong.
+        /// Which type was expected, and what is wrong.
         reason: String,
     },
 

@@ -74,8 +74,8 @@ impl Error {
     }
 
     /// Returns whether the call itself was at fault: an oversized key, an invalid option, an
-    /// unsuitable target for a copy or source of an import, an invalid position, a value that cannot
-    /// be encoded.
+    /// unsuitable target for a copy or source of an import, an invalid position, a value that
+    /// cannot be encoded.
     pub fn is_invalid_input(&self) -> bool {
         matches!(
             self,

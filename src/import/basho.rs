@@ -16,7 +16,7 @@
 
 use std::time::Duration;
 
-use super::format::{CUT_OFF, Decoded, Format, Reach, Record, Reject, end_of, number_in};
+use super::format::{CUT_OFF, Decoded, Reach, Record, Reject, SourceFormat, end_of, number_in};
 use super::source::SourceFile;
 use crate::error::Result;
 
@@ -43,7 +43,7 @@ struct RecordHeader {
     value_size: u32,
 }
 
-impl Format for Basho {
+impl SourceFormat for Basho {
     fn file_name(&self) -> &'static str {
         "N.bitcask.data"
     }

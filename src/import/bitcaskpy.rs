@@ -14,8 +14,8 @@
 //! - The last record of a key is the newest. `.hint` and `.index` may be wrong and are not read.
 
 use super::format::{
-    CUT_OFF, Decoded, Format, KEY_SIZE_MAX, KEY_TOO_LARGE, Reach, Record, Reject, end_of, found,
-    number_in,
+    CUT_OFF, Decoded, KEY_SIZE_MAX, KEY_TOO_LARGE, Reach, Record, Reject, SourceFormat, end_of,
+    found, number_in,
 };
 use super::source::{SourceFile, WINDOW};
 use crate::error::Result;
@@ -43,7 +43,7 @@ struct Framed {
     end: u64,
 }
 
-impl Format for Bitcaskpy {
+impl SourceFormat for Bitcaskpy {
     fn file_name(&self) -> &'static str {
         "segment_N.log"
     }

@@ -10,7 +10,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use super::format::{Format, Reach, Reject};
+use super::format::{Reach, Reject, SourceFormat};
 use super::newest::NewestTable;
 use super::options::{ImportCallback, ImportOptions};
 use super::report::{ImportProgress, ImportReport, Skipped};
@@ -24,9 +24,9 @@ use crate::store::Bitcask;
 const PROGRESS_STEP: u64 = if cfg!(any(test, bitcask_fuzzing)) { 128 } else { 1 << 20 };
 
 /// The files of another store.
-pub(super) struct Source<'a> {
+pub(super) struct SourceStore<'a> {
     pub(super) fs: &'a Fs,
-    pub(super) format: &'a dyn Format,
+    pub(super) format: &'a dyn SourceFormat,
     files: Vec<SourceEntry>,
 }
 
@@ -35,7 +35,7 @@ pub(super) fn import_on(
     fs: &Fs,
     from: &Path,
     to: &Bitcask,
-    format: &mut dyn Format,
+    format: &mut dyn SourceFormat,
     mut options: ImportOptions<'_>,
 ) -> Result<ImportReport> {
     options.check()?;
@@ -48,7 +48,7 @@ pub(super) fn import_on(
         }
     }
     report.files = files.len() as u64;
-    let source = Source { fs, format, files };
+    let source = SourceStore { fs, format, files };
     let mut progress = Reporter::new(size, options.progress.take());
     let flow = run(&source, to, &options, &mut progress, &mut report);
     // What was written before an error stays too.
@@ -62,7 +62,7 @@ pub(super) fn import_on(
 fn list(
     fs: &Fs,
     dir: &Path,
-    format: &dyn Format,
+    format: &dyn SourceFormat,
     report: &mut ImportReport,
 ) -> Result<Vec<SourceEntry>> {
     let unsuitable = |reason: String| Error::InvalidSource { path: dir.into(), reason };
@@ -97,7 +97,7 @@ fn list(
 }
 
 fn run(
-    source: &Source<'_>,
+    source: &SourceStore<'_>,
     to: &Bitcask,
     options: &ImportOptions<'_>,
     progress: &mut Reporter<'_>,
@@ -126,7 +126,7 @@ fn run(
     }
 }
 
-impl Source<'_> {
+impl SourceStore<'_> {
     /// Returns the file in which a place lies.
     pub(super) fn entry_at(&self, place: u64) -> Option<&SourceEntry> {
         let after = self.files.partition_point(|entry| entry.start <= place);

@@ -73,7 +73,7 @@ impl Reach {
 }
 
 /// The format of another store.
-pub(super) trait Format {
+pub(super) trait SourceFormat {
     /// Returns what a file with records is called, for messages.
     fn file_name(&self) -> &'static str;
 

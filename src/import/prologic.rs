@@ -20,8 +20,8 @@
 use std::ops::{ControlFlow, Range};
 
 use super::format::{
-    CUT_OFF, Decoded, Format, KEY_SIZE_MAX, KEY_TOO_LARGE, Reach, Record, Reject, end_of, found,
-    number_in,
+    CUT_OFF, Decoded, KEY_SIZE_MAX, KEY_TOO_LARGE, Reach, Record, Reject, SourceFormat, end_of,
+    found, number_in,
 };
 use super::source::{SourceEntry, SourceFile, WINDOW};
 use crate::error::{Error, Result};
@@ -51,7 +51,7 @@ impl Default for Prologic {
     }
 }
 
-impl Format for Prologic {
+impl SourceFormat for Prologic {
     fn file_name(&self) -> &'static str {
         "NNNNNNNNN.data"
     }

@@ -17,7 +17,8 @@
 use std::ops::Range;
 
 use super::format::{
-    CUT_OFF, Decoded, Format, KEY_SIZE_MAX, KEY_TOO_LARGE, Reach, Record, Reject, end_of, number_in,
+    CUT_OFF, Decoded, KEY_SIZE_MAX, KEY_TOO_LARGE, Reach, Record, Reject, SourceFormat, end_of,
+    number_in,
 };
 use super::json::{JsonCursor, Text};
 use super::source::{SourceFile, WINDOW};
@@ -41,7 +42,7 @@ pub(super) struct Pybitcask {
     pub(super) plain_strings: bool,
 }
 
-impl Format for Pybitcask {
+impl SourceFormat for Pybitcask {
     fn file_name(&self) -> &'static str {
         "data_N.db"
     }

@@ -7,7 +7,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, SystemTime};
 
-use super::driver::{Reporter, Source};
+use super::driver::{Reporter, SourceStore};
 use super::format::{Reach, Reject};
 use super::report::{ImportReport, Skipped};
 use super::source::SourceFile;
@@ -29,7 +29,7 @@ const CHANGED: &str = "the record was there at first and is not any more: someth
 
 /// Pairs on their way into the store.
 pub(super) struct Importing<'a, 'b> {
-    source: &'a Source<'a>,
+    source: &'a SourceStore<'a>,
     to: &'a Bitcask,
     overwrite: bool,
     progress: &'a mut Reporter<'b>,
@@ -74,7 +74,7 @@ enum Comparison {
 
 impl<'a, 'b> Importing<'a, 'b> {
     pub(super) fn new(
-        source: &'a Source<'a>,
+        source: &'a SourceStore<'a>,
         to: &'a Bitcask,
         overwrite: bool,
         progress: &'a mut Reporter<'b>,

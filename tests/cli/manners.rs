@@ -176,3 +176,32 @@ fn scripts_for_shells_and_manual_pages_are_made() {
     let json = sandbox.run(["-o", "json", "version"]);
     assert!(json.ended(0).contains("\"format\":1"), "{}", json.text());
 }
+
+#[test]
+fn log_lines_tell_what_happened_to_the_store() {
+    let sandbox = Sandbox::empty();
+    let events = |ran: &Ran| -> Vec<(String, String)> {
+        let line = |line: &str| serde_json::from_str::<serde_json::Value>(line).unwrap();
+        let told = |line: &serde_json::Value| {
+            assert_eq!(line["service"], "bitcask");
+            assert!(line["timestamp"].as_str().unwrap().ends_with('Z'));
+            assert!(line["duration_ms"].as_f64().unwrap() > 0.0);
+            let text = |name: &str| line[name].as_str().unwrap().to_owned();
+            (text("level"), text("event"))
+        };
+        let lines = ran.err.lines().filter(|text| text.starts_with('{'));
+        lines.map(|text| told(&line(text))).collect()
+    };
+    let info = |event: &str| ("INFO".to_owned(), event.to_owned());
+    let init = sandbox.run(["init", "--log-level", "INFO", "--log-format", "json"]);
+    init.ended(0);
+    assert_eq!(events(&init), ["opened", "closed", "command_ended"].map(info));
+    let mut get = sandbox.bitcask(["get", "absent"]);
+    get.env("BITCASK_LOG_LEVEL", "debug").env("BITCASK_LOG_FORMAT", "text");
+    let get = Ran::new(get.output().unwrap());
+    get.ended(1);
+    assert!(get.err.contains("event=\"opened\"") && get.err.contains("exit=1"), "{}", get.err);
+    // Unless somebody asks, nothing is said.
+    assert_eq!(sandbox.run(["put", "key", "value"]).err, "");
+    sandbox.run(["put", "key", "value", "--log-level", "loud"]).failed(2, "loud");
+}

@@ -108,7 +108,8 @@ fn another_programs_store_is_imported_and_what_is_damaged_in_it_is_named() {
     fs::create_dir(&old).unwrap();
     let log = [bitcaskpy_record("caf\u{e9}", "hot"), bitcaskpy_record("tea", "cold")].concat();
     let torn = log.len() as u64;
-    fs::write(old.join("segment_0.log"), [log, vec![0x41; 5]].concat()).unwrap();
+    let cut = &bitcaskpy_record("mint", "fresh")[..5];
+    fs::write(old.join("segment_0.log"), [&log, cut].concat()).unwrap();
     let report = sandbox.run(["import", "--from", "bitcaskpy", "old", "-o", "json"]);
     let report: serde_json::Value = serde_json::from_str(report.ended(0)).unwrap();
     assert_eq!((&report["written"], &report["keys"]), (&2.into(), &2.into()));

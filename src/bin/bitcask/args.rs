@@ -12,6 +12,7 @@ use crate::commands::{
     list, merge, mode, put, repair, segments, shell, stats, ttl, verify, watch,
 };
 use crate::exit;
+use crate::log_lines::LogOptions;
 use crate::output::Format;
 
 /// Inspects, changes, repairs and moves key-value stores.
@@ -54,6 +55,9 @@ pub(crate) struct Global {
     /// Configuration file [default: `BITCASK_CONFIG`, or the one that `config path` prints].
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub(crate) log: LogOptions,
 }
 
 /// When to use colour.

@@ -53,23 +53,24 @@ impl Failure {
         Self::store(format!("cannot write the output: {error}"), "")
     }
 
+    /// Returns how the program ends.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Usage { .. } => Exit::Usage,
+            Self::Store { .. } => Exit::Store,
+            Self::ClosedPipe => Exit::Done,
+            Self::Interrupted => Exit::Interrupted,
+        }
+    }
+
     /// Prints the failure, and returns how the program ends.
     pub(crate) fn report(&self) -> Exit {
         match self {
-            Self::Usage { what, advice } => {
-                complain(what, advice);
-                Exit::Usage
-            }
-            Self::Store { what, advice } => {
-                complain(what, advice);
-                Exit::Store
-            }
-            Self::ClosedPipe => Exit::Done,
-            Self::Interrupted => {
-                say("interrupted; the store is intact");
-                Exit::Interrupted
-            }
+            Self::Usage { what, advice } | Self::Store { what, advice } => complain(what, advice),
+            Self::ClosedPipe => {}
+            Self::Interrupted => say("interrupted; the store is intact"),
         }
+        self.exit()
     }
 }
 

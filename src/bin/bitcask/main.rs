@@ -12,6 +12,7 @@ mod failure;
 mod input;
 mod interrupt;
 mod legacy;
+mod log_lines;
 mod open;
 mod output;
 mod program;
@@ -23,8 +24,9 @@ mod units;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::time::Instant;
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 
 use crate::args::Cli;
 use crate::exit::Exit;
@@ -43,13 +45,21 @@ fn main() -> ExitCode {
 
 /// Runs the program under its own name.
 fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
-    let cli = match Cli::try_parse_from(arguments) {
-        Ok(cli) => cli,
+    let started = Instant::now();
+    let parsed = Cli::command().try_get_matches_from(arguments).and_then(|matches| {
+        let name = matches.subcommand_name().unwrap_or_default().to_owned();
+        Ok((name, Cli::from_arg_matches(&matches)?))
+    });
+    let (name, cli) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => return Ok(exit::of_parsing(&error)),
     };
     cli.global.color.apply();
+    cli.global.log.start();
     let mut program = Program::new(cli.global);
-    let exit = commands::run(cli.command, &mut program)?;
-    program.finish()?;
-    Ok(exit)
+    let ended =
+        commands::run(cli.command, &mut program).and_then(|exit| program.finish().map(|()| exit));
+    let exit = ended.as_ref().map_or_else(Failure::exit, |exit| *exit);
+    log_lines::command_ended(&name, exit, started);
+    ended
 }

@@ -131,15 +131,15 @@ impl Life {
     }
 }
 
-/// What a line asks for.
+/// A change that a line or a row records.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Entered {
+pub(crate) enum RecordedChange {
     Put { key: Vec<u8>, value: Vec<u8>, life: Life },
     Delete { key: Vec<u8> },
 }
 
 /// Reads a line.
-pub(crate) fn read(line: &[u8]) -> Result<Entered, String> {
+pub(crate) fn read(line: &[u8]) -> Result<RecordedChange, String> {
     let found: LineIn = serde_json::from_slice(line).map_err(|error| error.to_string())?;
     let key = one_of("key", found.key, found.key_base64)?.ok_or("`key` is missing")?;
     let value = one_of("value", found.value, found.value_base64)?;
@@ -155,12 +155,12 @@ pub(crate) fn read(line: &[u8]) -> Result<Entered, String> {
     match found.op {
         Verb::Put => {
             let value = value.ok_or("`value` is missing")?;
-            Ok(Entered::Put { key, value, life: lifetime })
+            Ok(RecordedChange::Put { key, value, life: lifetime })
         }
         Verb::Delete if value.is_some() || lifetime != Life::Unsaid => {
             Err("a delete has only a key".into())
         }
-        Verb::Delete => Ok(Entered::Delete { key }),
+        Verb::Delete => Ok(RecordedChange::Delete { key }),
     }
 }
 
@@ -189,13 +189,13 @@ mod tests {
                 let line = LineOut::new(key.as_bytes(), base64).value(value, base64);
                 let line = serde_json::to_vec(&line.expires_at(Some(until))).unwrap();
                 let (key, value) = (key.as_bytes().to_vec(), value.to_vec());
-                let expected = Entered::Put { key, value, life: Life::Until(until) };
+                let expected = RecordedChange::Put { key, value, life: Life::Until(until) };
                 assert_eq!(read(&line).unwrap(), expected);
             }
         }
         let change = LineOut::new(b"k", false).change(Verb::Delete, until, "p".into(), true);
         let line = serde_json::to_vec(&change).unwrap();
-        assert_eq!(read(&line).unwrap(), Entered::Delete { key: b"k".to_vec() });
+        assert_eq!(read(&line).unwrap(), RecordedChange::Delete { key: b"k".to_vec() });
     }
 
     #[test]
@@ -220,7 +220,7 @@ mod tests {
         for line in
             [r#"{"key":"k","value":"v","ttl":90}"#, r#"{"key":"k","value":"v","ttl":"1m30s"}"#]
         {
-            let Entered::Put { life, .. } = read(line.as_bytes()).unwrap() else { panic!() };
+            let RecordedChange::Put { life, .. } = read(line.as_bytes()).unwrap() else { panic!() };
             assert_eq!(life, ttl);
         }
     }

@@ -10,7 +10,7 @@ use crate::fs::Fs;
 use crate::import::basho::Basho;
 use crate::import::bitcaskpy::Bitcaskpy;
 use crate::import::driver::import_on;
-use crate::import::format::Format;
+use crate::import::format::SourceFormat;
 use crate::import::prologic::Prologic;
 use crate::import::pybitcask::Pybitcask;
 use crate::import::{ImportOptions, ImportReport};
@@ -66,7 +66,7 @@ impl Kind {
         }
     }
 
-    fn format(self) -> Box<dyn Format> {
+    fn format(self) -> Box<dyn SourceFormat> {
         match self {
             Self::Bitcaskpy => Box::new(Bitcaskpy),
             Self::Messages | Self::Lines => Box::new(Pybitcask { plain_strings: false }),

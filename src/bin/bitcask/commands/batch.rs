@@ -11,7 +11,7 @@ use crate::input::{Source, line_size_max};
 use crate::open;
 use crate::output::{Figure, Format};
 use crate::program::Program;
-use crate::record::{self, Entered};
+use crate::record::{self, RecordedChange};
 
 /// One JSON object per line: {"key": "k", "value": "v"} puts, {"op": "delete", "key": "k"} deletes.
 /// `key_base64` and `value_base64` stand for bytes that are not text, and a put may have `ttl` or
@@ -37,11 +37,11 @@ pub(crate) fn run(args: &BatchArgs, program: &mut Program) -> Result<Exit, Failu
     let (mut batch, mut puts, mut deletes) = (Batch::new(), 0_u64, 0_u64);
     while let Some(line) = lines.next()? {
         match record::read(line).map_err(|reason| lines.wrong(&reason))? {
-            Entered::Put { key, value, life } => {
+            RecordedChange::Put { key, value, life } => {
                 batch.put_opt(key, value, life.options());
                 puts += 1;
             }
-            Entered::Delete { key } => {
+            RecordedChange::Delete { key } => {
                 batch.delete(key);
                 deletes += 1;
             }

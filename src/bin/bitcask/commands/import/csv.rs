@@ -6,11 +6,11 @@ use std::rc::Rc;
 
 use csv::{ByteRecord, ReaderBuilder};
 
-use super::Importing;
+use super::TextImport;
 use crate::failure::Failure;
 use crate::input::Source;
 use crate::output::bytes::decoded;
-use crate::record::{Entered, Life};
+use crate::record::{Life, RecordedChange};
 use crate::units;
 
 /// Where the fields of a pair stand in a row.
@@ -38,7 +38,7 @@ impl CsvColumns {
         Ok(Self { key, key_base64, value, value_base64, expires_at, ttl })
     }
 
-    fn read(&self, row: &ByteRecord) -> Result<Entered, String> {
+    fn read(&self, row: &ByteRecord) -> Result<RecordedChange, String> {
         let field = |at: usize| row.get(at).unwrap_or_default();
         let bytes = |at, base64| {
             if base64 { decoded(field(at)) } else { Ok(field(at).to_vec()) }
@@ -54,7 +54,7 @@ impl CsvColumns {
             (Some(_), Some(_)) => return Err("it has both `ttl` and `expires_at`".into()),
         };
         let key = bytes(self.key, self.key_base64)?;
-        Ok(Entered::Put { key, value: bytes(self.value, self.value_base64)?, life })
+        Ok(RecordedChange::Put { key, value: bytes(self.value, self.value_base64)?, life })
     }
 }
 
@@ -62,7 +62,7 @@ impl CsvColumns {
 pub(super) fn rows(
     source: Source,
     size_max: u64,
-    importing: &mut Importing<'_>,
+    importing: &mut TextImport<'_>,
 ) -> Result<(), Failure> {
     let path = source.path().to_path_buf();
     let left = Rc::new(Cell::new(size_max));
@@ -82,8 +82,8 @@ pub(super) fn rows(
             return Ok(());
         }
         let line = row.position().map_or(0, csv::Position::line);
-        let entered = layout.read(&row).map_err(|reason| wrong(line, &reason))?;
-        importing.add(entered, reader.position().byte())?;
+        let change = layout.read(&row).map_err(|reason| wrong(line, &reason))?;
+        importing.add(change, reader.position().byte())?;
     }
 }
 

@@ -18,7 +18,7 @@ use crate::open;
 use crate::output::{Figure, Format};
 use crate::program::Program;
 use crate::progress::Progress;
-use crate::record::{self, Entered};
+use crate::record::{self, RecordedChange};
 use crate::units;
 use store::Foreign;
 
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &ImportArgs, program: &mut Program) -> Result<Exit, Fail
     let size_max = line_size_max(options.get_key_size_limit(), options.get_value_size_limit());
     let batch_size = BATCH_SIZE.min(options.get_segment_size() / 4);
     let db = open::writable_or_new(program, true)?;
-    let mut importing = Importing {
+    let mut importing = TextImport {
         db: &db,
         batch: Batch::new(),
         batch_size,
@@ -91,19 +91,19 @@ pub(crate) fn run(args: &ImportArgs, program: &mut Program) -> Result<Exit, Fail
     Ok(Exit::Done)
 }
 
-fn lines(source: Source, size_max: u64, importing: &mut Importing<'_>) -> Result<(), Failure> {
+fn lines(source: Source, size_max: u64, importing: &mut TextImport<'_>) -> Result<(), Failure> {
     let mut lines = source.lines(size_max);
     let mut done = 0;
     while let Some(line) = lines.next()? {
         done += line.len() as u64 + 1;
-        let entered = record::read(line).map_err(|reason| lines.wrong(&reason))?;
-        importing.add(entered, done)?;
+        let change = record::read(line).map_err(|reason| lines.wrong(&reason))?;
+        importing.add(change, done)?;
     }
     Ok(())
 }
 
 /// An import in progress.
-struct Importing<'a> {
+struct TextImport<'a> {
     db: &'a Bitcask,
     batch: Batch,
     /// Size in bytes that a batch should not exceed.
@@ -116,23 +116,23 @@ struct Importing<'a> {
     deleted: u64,
 }
 
-impl Importing<'_> {
+impl TextImport<'_> {
     /// Adds a pair, and writes what has been gathered if that is enough. `done` is how much of the
     /// source was read.
-    fn add(&mut self, entered: Entered, done: u64) -> Result<(), Failure> {
+    fn add(&mut self, change: RecordedChange, done: u64) -> Result<(), Failure> {
         interrupt::check()?;
-        let size = match &entered {
-            Entered::Put { key, value, .. } => key.len() + value.len(),
-            Entered::Delete { key } => key.len(),
+        let size = match &change {
+            RecordedChange::Put { key, value, .. } => key.len() + value.len(),
+            RecordedChange::Delete { key } => key.len(),
         };
         if self.batch.size().saturating_add(size as u64) > self.batch_size {
             self.flush()?;
         }
-        match entered {
-            Entered::Put { key, value, life } => {
+        match change {
+            RecordedChange::Put { key, value, life } => {
                 self.batch.put_opt(key, value, life.options());
             }
-            Entered::Delete { key } => {
+            RecordedChange::Delete { key } => {
                 self.batch.delete(key);
                 self.batch_deletes += 1;
             }
