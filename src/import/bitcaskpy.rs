@@ -28,7 +28,11 @@ const CHAR_SIZE_MAX: usize = 4;
 /// The range of timestamps that a search after damage looks for: from 2001 to 2106.
 const SEARCHED_TIMES: std::ops::Range<f64> = 1e9..4.3e9;
 
-/// Two records that follow one another are at most this many seconds apart: ten years.
+/// The earliest time that confirms anything, in seconds: a microsecond after the epoch.
+const TIME_MIN: f64 = 1e-6;
+
+/// Two records that follow one another are at most this many seconds apart, unless the clock was
+/// set in between: ten years.
 const APART_MAX: f64 = 315_576_000.0;
 
 #[derive(Debug)]
@@ -54,11 +58,14 @@ impl SourceFormat for Bitcaskpy {
 
     fn record(&self, file: &mut SourceFile, offset: u64, reach: Reach) -> Decoded<Record> {
         let framed = frame(file, offset, reach)?;
+        // A crash may have left zeros. They would be the put of an empty value under an empty key.
+        let is_zeros = framed.timestamp == 0.0 && framed.end == offset + HEADER_SIZE as u64;
         let is_time = match reach {
-            Reach::Next => is_time(framed.timestamp),
+            // What comes before it has vouched for the place. A clock may show anything.
+            Reach::Next => (0.0..SEARCHED_TIMES.end).contains(&framed.timestamp),
             Reach::Search => SEARCHED_TIMES.contains(&framed.timestamp),
         };
-        if !is_time {
+        if !is_time || is_zeros {
             return Err(Reject::Invalid("the timestamp is not a time"));
         }
         if !is_followed(file, framed.end, framed.timestamp)? {
@@ -121,12 +128,15 @@ fn skip_chars(file: &mut SourceFile, start: u64, count: u64) -> Decoded<u64> {
     Ok(offset)
 }
 
+/// Returns whether a number is a time that a clock may have shown. Sizes and text that are read as
+/// a float are often tiny numbers.
 fn is_time(timestamp: f64) -> bool {
-    (1.0..SEARCHED_TIMES.end).contains(&timestamp)
+    (TIME_MIN..SEARCHED_TIMES.end).contains(&timestamp)
 }
 
 /// Returns whether the end of a record is confirmed by what lies there: the end of the file, the
-/// time of another record, zeros, or a whole record whose time alone is damaged.
+/// time of another record, zeros, a whole record whose time alone is damaged, or a whole record
+/// from which on the clock shows another time.
 fn is_followed(file: &mut SourceFile, end: u64, timestamp: f64) -> Result<bool> {
     if is_end_or_time(file, end, timestamp)? {
         return Ok(true);
@@ -136,7 +146,8 @@ fn is_followed(file: &mut SourceFile, end: u64, timestamp: f64) -> Result<bool> 
         return Ok(true);
     }
     if let Some(next) = found(frame(file, end, Reach::Search))? {
-        return is_end_or_time(file, next.end, timestamp);
+        return Ok(is_end_or_time(file, next.end, timestamp)?
+            || is_time(next.timestamp) && is_end_or_time(file, next.end, next.timestamp)?);
     }
     // A crash may have cut the next record after its first byte. A later record then follows that
     // byte.

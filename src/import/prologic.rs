@@ -30,9 +30,16 @@ const HEADER_SIZE: usize = 12;
 const CRC_SIZE: u64 = 4;
 const EXPIRY_SIZE: u64 = 8;
 
-/// Lowest number that is not an expiry. In a file of version 0 the next record lies where the
-/// expiry would be, and its key size, which is not zero, makes the number at least this large.
+/// Lowest number that is not an expiry, in 2106. In a file of version 0 the next record lies where
+/// the expiry would be, and its key size, which is not zero, makes the number at least this large.
 const EXPIRY_LIMIT: u64 = 1 << 32;
+
+/// The same once the version is known, in 2514. A later record, or the end of the file, then has to
+/// follow.
+const FAR_EXPIRY_LIMIT: u64 = 1 << 34;
+
+/// The reason for a record whose expiry is too large.
+const NO_TIME: &str = "the expiry is not a time";
 
 const FORK: &str = "it is a file of octu0/bitcaskdb, a fork whose records have checksum and expiry \
     before the key; read the pairs with that program, and put them into the store";
@@ -43,11 +50,13 @@ pub(super) struct Prologic {
     has_expiry: bool,
     /// What a file has suggested in which that was not certain.
     guess: Option<bool>,
+    /// Lowest number that is not the expiry of a record that follows another one.
+    expiry_limit: u64,
 }
 
 impl Default for Prologic {
     fn default() -> Self {
-        Self { has_expiry: true, guess: None }
+        Self { has_expiry: true, guess: None, expiry_limit: EXPIRY_LIMIT }
     }
 }
 
@@ -62,41 +71,19 @@ impl SourceFormat for Prologic {
     }
 
     fn examine(&mut self, entry: &SourceEntry, file: &mut SourceFile) -> Result<ControlFlow<()>> {
-        let name = entry.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if is_name_of_fork(name) {
-            return Err(Error::InvalidSource { path: entry.path.clone(), reason: FORK.into() });
-        }
-        let mut guess = None;
-        for has_expiry in [true, false] {
-            self.has_expiry = has_expiry;
-            let Some(first) = found(self.frame(file, 0, Reach::Next))? else { continue };
-            // Two records and what follows: if the first one has lost its expiry, then the second
-            // one looks like version 0 too, but nothing follows it.
-            if let Some(second) = found(self.frame(file, first.end, Reach::Next))?
-                && (has_expiry || self.is_followed(file, second.end)?)
-            {
-                return Ok(ControlFlow::Break(()));
-            }
-            // A record of version 1 without its expiry looks like one of version 0 at the end of
-            // the file. If no other file is more certain, that is what it is taken for.
-            if has_expiry || first.end == file.size() {
-                guess = guess.or(Some(has_expiry));
-            }
-        }
-        self.guess = self.guess.or(guess);
-        self.has_expiry = self.guess.unwrap_or(true);
-        if self.guess.is_some() {
-            return Ok(ControlFlow::Continue(()));
-        }
-        if found(record_of_fork(file))?.is_some() {
-            return Err(Error::InvalidSource { path: entry.path.clone(), reason: FORK.into() });
-        }
-        Ok(ControlFlow::Continue(()))
+        self.expiry_limit = EXPIRY_LIMIT;
+        let flow = self.find_version(entry, file)?;
+        self.expiry_limit = if self.has_expiry { FAR_EXPIRY_LIMIT } else { EXPIRY_LIMIT };
+        Ok(flow)
     }
 
     fn record(&self, file: &mut SourceFile, offset: u64, reach: Reach) -> Decoded<Record> {
         let framed = self.frame(file, offset, reach)?;
-        if !self.is_followed(file, framed.end)? {
+        let is_followed = self.is_followed(file, framed.end)?;
+        if !is_followed && framed.expires.is_some_and(|expires| expires >= EXPIRY_LIMIT) {
+            return Err(Reject::Invalid(NO_TIME));
+        }
+        if !is_followed {
             let is_delete = framed.value.is_empty();
             if reach == Reach::Search && is_delete {
                 return Err(Reject::Invalid("a delete that no record follows"));
@@ -150,6 +137,44 @@ struct Parts {
 }
 
 impl Prologic {
+    /// Finds out which version the records have, from the beginning of a file.
+    fn find_version(
+        &mut self,
+        entry: &SourceEntry,
+        file: &mut SourceFile,
+    ) -> Result<ControlFlow<()>> {
+        let name = entry.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if is_name_of_fork(name) {
+            return Err(Error::InvalidSource { path: entry.path.clone(), reason: FORK.into() });
+        }
+        let mut guess = None;
+        for has_expiry in [true, false] {
+            self.has_expiry = has_expiry;
+            let Some(first) = found(self.frame(file, 0, Reach::Next))? else { continue };
+            // Two records and what follows: if the first one has lost its expiry, then the second
+            // one looks like version 0 too, but nothing follows it.
+            if let Some(second) = found(self.frame(file, first.end, Reach::Next))?
+                && (has_expiry || self.is_followed(file, second.end)?)
+            {
+                return Ok(ControlFlow::Break(()));
+            }
+            // A record of version 1 without its expiry looks like one of version 0 at the end of
+            // the file. If no other file is more certain, that is what it is taken for.
+            if has_expiry || first.end == file.size() {
+                guess = guess.or(Some(has_expiry));
+            }
+        }
+        self.guess = self.guess.or(guess);
+        self.has_expiry = self.guess.unwrap_or(true);
+        if self.guess.is_some() {
+            return Ok(ControlFlow::Continue(()));
+        }
+        if found(record_of_fork(file))?.is_some() {
+            return Err(Error::InvalidSource { path: entry.path.clone(), reason: FORK.into() });
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+
     fn trailer_size(&self) -> u64 {
         if self.has_expiry { CRC_SIZE + EXPIRY_SIZE } else { CRC_SIZE }
     }
@@ -165,12 +190,13 @@ impl Prologic {
             return Err(Reject::Invalid("the checksum does not match"));
         }
         let expiry = if self.has_expiry { file.array(value_end + CRC_SIZE)? } else { Some([0; 8]) };
+        let limit = if reach == Reach::Search { EXPIRY_LIMIT } else { self.expiry_limit };
         match expiry.map(u64::from_be_bytes) {
-            Some(expiry) if expiry < EXPIRY_LIMIT => {
+            Some(expiry) if expiry < limit => {
                 let expires = (expiry > 0).then_some(expiry);
                 Ok(Parts { value: value_start..value_end, expires, end })
             }
-            _ => Err(Reject::Invalid("the expiry is not a time")),
+            _ => Err(Reject::Invalid(NO_TIME)),
         }
     }
 

@@ -137,6 +137,31 @@ fn keys_and_values_of_bitcaskpy_that_are_not_ascii_are_read() {
     assert_eq!(found, pairs_of(&pairs));
 }
 
+// A clock without a battery begins in 1970, and is set later; and it may be set back.
+#[test]
+fn records_of_bitcaskpy_are_read_whatever_the_clock_did_in_between() {
+    let now = f64::from(TIME);
+    let clocks = [
+        &[100.0, 100.5, now, now + 1.0, now + 2.0][..],
+        &[now, now + 1.0, 100.0, 101.0, 102.0],
+        &[0.0, 0.25, 0.5, 100.0, now],
+        &[now, 100.0, now + 1.0, now + 2.0],
+        &[100.0, now],
+        &[now, 100.0],
+    ];
+    for times in clocks {
+        let kind = Kind::Bitcaskpy;
+        let keys: Vec<String> = (0..times.len()).map(|at| format!("key {at}")).collect();
+        let records =
+            times.iter().zip(&keys).map(|(time, key)| old::bitcaskpy(*time, key, Some("value")));
+        let files = vec![records.collect::<Vec<_>>().concat()];
+        let (report, found) = OldStore { kind, files }.import();
+        let found: Vec<_> = found.into_keys().collect();
+        assert!(found.iter().eq(keys.iter().map(String::as_bytes)), "{times:?}: {report}");
+        assert!(report.is_complete(), "{times:?}: {report}");
+    }
+}
+
 // A record may cross the buffer anywhere, also within a character.
 #[test]
 fn records_of_bitcaskpy_larger_than_the_buffer_are_read() {
@@ -299,6 +324,33 @@ fn expiries_of_prologic_are_kept_and_expired_keys_left_out() {
     let message = report.to_string();
     assert!(message.contains("2 keys had expired"), "{message}");
     lab.db.kill();
+}
+
+#[test]
+fn expiries_of_prologic_after_2106_are_kept() {
+    let far = (1 << 32) + 5;
+    let record = |key: &str, expiry| old::prologic(key.as_bytes(), b"1", Some(expiry));
+    let files = [
+        vec![record("ever", 0), record("far", far), record("farther", 2 * far), record("end", 0)],
+        // The first records do not tell the version.
+        vec![record("ever", far), record("far", far), record("farther", far), record("end", far)],
+    ];
+    for records in files {
+        let lab = Lab::new();
+        lab.put(&OldStore { kind: Kind::Prologic, files: vec![records.concat()] });
+        let report = lab.import(Kind::Prologic, ImportOptions::new()).unwrap();
+        assert!(report.is_complete() && report.written == 4, "{report}");
+        let Some(Ttl::In(left)) = lab.db.ttl("far").unwrap() else { panic!("it has no expiry") };
+        assert!(left.as_secs() > far - 4_000_000_000, "{left:?}");
+        lab.db.kill();
+    }
+    // Nothing confirms a number that is too large, so it is damage.
+    for expiry in [1 << 34, u64::MAX] {
+        let files = vec![[record("a", 0), record("b", expiry), record("c", 0)].concat()];
+        let (report, found) = OldStore { kind: Kind::Prologic, files }.import();
+        assert_eq!(found, pairs_of(&[("a", "1"), ("c", "1")]), "{report}");
+        assert_eq!(report.skipped_count, 1, "{report}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-use super::old::{CHANGES, Kind, OldStore, Pairs};
+use super::old::{CHANGES, Kind, OldStore, Pairs, TIME, bitcaskpy};
 
 /// Returns the ranges of the records in a file.
 fn record_ranges(kind: Kind, file: usize) -> Vec<Range<usize>> {
@@ -112,6 +112,48 @@ fn no_changed_byte_yields_a_pair_that_was_not_there() {
                     assert!(lost == 0 || !report.is_complete(), "{place}\n{report}");
                 }
             }
+        }
+    }
+}
+
+/// Returns a store of bitcaskpy whose clock was set again and again: to 2023, and back to 1970.
+fn with_clock_jumps() -> OldStore {
+    let time = |number: u32| {
+        let base = if number % 5 < 2 { 0.0 } else { f64::from(TIME) };
+        base + f64::from(number) * 1.125
+    };
+    let files = CHANGES.iter().map(|changes| {
+        let records = changes.iter().map(|(at, key, value)| bitcaskpy(time(*at), key, *value));
+        records.collect::<Vec<_>>().concat()
+    });
+    OldStore { kind: Kind::Bitcaskpy, files: files.collect() }
+}
+
+#[test]
+fn jumps_of_the_clock_hide_no_damage() {
+    let (store, ever) = (with_clock_jumps(), ever());
+    let (report, pairs) = store.import();
+    assert_eq!(pairs, replay(|_, _| true), "{report}");
+    for file in 0..store.files.len() {
+        for offset in 0..store.files[file].len() {
+            for mask in (0..8).map(|bit| 1 << bit).chain([0xff]) {
+                let mut changed = store.clone();
+                changed.files[file][offset] ^= mask;
+                let (report, pairs) = changed.import();
+                for (key, value) in &pairs {
+                    let was_there = ever.contains(&(key.clone(), value.clone()));
+                    assert!(
+                        was_there || is_changed_pair(store.kind, key, value, mask),
+                        "file {file} offset {offset} mask {mask:#x}: {key:?} {value:?}\n{report}"
+                    );
+                }
+            }
+            let mut torn = store.clone();
+            torn.files[file].truncate(offset);
+            let (report, pairs) = torn.import();
+            let is_there =
+                |(key, value): (&Vec<u8>, &Vec<u8>)| ever.contains(&(key.clone(), value.clone()));
+            assert!(pairs.iter().all(is_there), "file {file} length {offset}: {report}");
         }
     }
 }
