@@ -11,6 +11,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+pub(crate) use shown::counted;
 use shown::{holder, shown, shown_key};
 
 /// A result whose error type is this crate's [`Error`].

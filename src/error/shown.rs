@@ -33,3 +33,8 @@ pub(super) fn shown_key(key: &[u8]) -> String {
         _ => format!("b\"{}\"", key.escape_ascii()),
     }
 }
+
+/// Formats a number of things.
+pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::error::Result;
+use crate::error::{Result, counted};
 use crate::recovery::RecoveryReport;
 use crate::store::Damage;
 
@@ -72,8 +72,10 @@ impl fmt::Display for Diagnosis {
         let Self { segments, entries, tombstones, size, .. } = self;
         write!(
             f,
-            "{entries} valid entries, {tombstones} of them deletes: \
-             {size} bytes in {segments} segments"
+            "{}, {tombstones} of them deletes: {} in {}",
+            counted(*entries, "valid entry", "valid entries"),
+            counted(*size, "byte", "bytes"),
+            counted(*segments, "segment", "segments")
         )
     }
 }
@@ -172,7 +174,14 @@ impl fmt::Display for SalvageReport {
             writeln!(f, "the store had no manifest to rely on: deleted keys may be back")?;
         }
         let Self { keys, size, entries, segments, .. } = self;
-        write!(f, "{keys} keys copied, {size} bytes, from {entries} entries in {segments} segments")
+        write!(
+            f,
+            "{} copied, {}, from {} in {}",
+            counted(*keys, "key", "keys"),
+            counted(*size, "byte", "bytes"),
+            counted(*entries, "entry", "entries"),
+            counted(*segments, "segment", "segments")
+        )
     }
 }
 
