@@ -75,23 +75,29 @@ fn list(
     let numbered = names.filter_map(|entry| Some((format.file_number(&entry.name)?, entry.name)));
     let mut numbered: Vec<_> = numbered.collect();
     numbered.sort();
-    let (mut files, mut start) = (Vec::new(), 0);
+    let mut found = Vec::new();
     for (_, name) in numbered {
         let path = dir.join(name);
         let file = fs.open(&path, Access::Read)?;
-        if format.is_leftover(file.mode()?) {
-            report.leftovers.push(path);
-            continue;
-        }
-        let size = file.size()?;
-        files.push(SourceEntry { path, size, start });
-        start += size;
+        found.push((format.is_leftover(file.mode()?), path, file.size()?));
     }
-    if files.is_empty() && report.leftovers.is_empty() {
+    if found.is_empty() {
         let name = format.file_name();
         return Err(unsuitable(format!(
             "it has no file named {name}; name the directory with them"
         )));
+    }
+    // A merge never marks the files that it writes. If all are marked, the mode is that of a file
+    // system without permissions, and says nothing.
+    report.marks_ignored = found.iter().all(|(is_leftover, ..)| *is_leftover);
+    let (mut files, mut start) = (Vec::new(), 0);
+    for (is_leftover, path, size) in found {
+        if is_leftover && !report.marks_ignored {
+            report.leftovers.push(path);
+            continue;
+        }
+        files.push(SourceEntry { path, size, start });
+        start += size;
     }
     Ok(files)
 }

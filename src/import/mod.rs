@@ -156,7 +156,8 @@ pub fn pybitcask(
 /// it. Hint files are not read.
 ///
 /// Files that a merge has marked for deletion by their permissions are left out, and listed in
-/// [`ImportReport::leftovers`].
+/// [`ImportReport::leftovers`]. If all files are marked, the marks are ignored:
+/// [`ImportReport::marks_ignored`].
 ///
 /// Set [`ImportOptions::expire_after`] to the cask's `expiry_secs`, if it had one: bitcask does not
 /// store it.

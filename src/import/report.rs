@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::error::counted;
+
 /// Maximum number of listed skips.
 const SKIPPED_MAX: usize = 1000;
 
@@ -59,6 +61,10 @@ pub struct ImportReport {
     /// Files that were not read, because their permissions say that a merge has copied their
     /// content. Only Basho's bitcask has such files.
     pub leftovers: Vec<PathBuf>,
+    /// Whether the permissions of all files say so. They then come from a file system that has no
+    /// permissions, such as FAT or a network share, and all files were read. If one of them was a
+    /// leftover of a merge after all, keys that were deleted may be back.
+    pub marks_ignored: bool,
     /// Whether the progress callback has ended the import early.
     pub cancelled: bool,
 }
@@ -90,13 +96,24 @@ impl fmt::Display for ImportReport {
         for path in &self.leftovers {
             writeln!(f, "not read, since a merge has copied its content: {}", path.display())?;
         }
+        if self.marks_ignored {
+            writeln!(
+                f,
+                "all files were read, although their permissions mark them as merged: copy them \
+                 from a file system that keeps permissions if deleted keys are back"
+            )?;
+        }
         let counts = [
-            (self.unchanged, "were there already"),
-            (self.kept, "had another value and were left alone"),
-            (self.expired, "had expired"),
+            (self.unchanged, "key was there already", "keys were there already"),
+            (
+                self.kept,
+                "key had another value and was left alone",
+                "keys had another value and were left alone",
+            ),
+            (self.expired, "key had expired", "keys had expired"),
         ];
-        for (count, what) in counts.iter().filter(|(count, _)| *count > 0) {
-            writeln!(f, "{count} keys {what}")?;
+        for (count, one, many) in counts.iter().filter(|(count, ..)| *count > 0) {
+            writeln!(f, "{}", counted(*count, one, many))?;
         }
         if self.cancelled {
             writeln!(f, "stopped early: run the import again to complete it")?;
@@ -104,8 +121,12 @@ impl fmt::Display for ImportReport {
         let Self { files, records, keys, written, written_size, .. } = self;
         write!(
             f,
-            "{written} keys written, {written_size} bytes, of {keys} keys in {records} records \
-             in {files} files"
+            "{} written, {}, of {} in {} in {}",
+            counted(*written, "key", "keys"),
+            counted(*written_size, "byte", "bytes"),
+            counted(*keys, "key", "keys"),
+            counted(*records, "record", "records"),
+            counted(*files, "file", "files")
         )
     }
 }

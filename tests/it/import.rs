@@ -246,6 +246,26 @@ fn files_that_a_merge_of_basho_has_marked_are_left_out() {
 }
 
 #[test]
+fn files_of_basho_on_a_file_system_without_permissions_are_all_read() {
+    let old = tempfile::tempdir().unwrap();
+    for number in [1_u32, 2] {
+        let path = old.path().join(format!("{number}.bitcask.data"));
+        let key = format!("key {number}");
+        fs::write(&path, basho(1_700_000_000 + number, key.as_bytes(), b"1")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+    }
+    let new = tempfile::tempdir().unwrap();
+    let db = open(new.path());
+    let report = import::basho(old.path(), &db, ImportOptions::new()).unwrap();
+    assert_eq!((report.files, report.written, report.leftovers.len()), (2, 2, 0));
+    assert!(report.marks_ignored && report.to_string().contains("permissions"), "{report}");
+    let one = old.path().join("2.bitcask.data");
+    fs::set_permissions(&one, fs::Permissions::from_mode(0o600)).unwrap();
+    let report = import::basho(old.path(), &db, ImportOptions::new()).unwrap();
+    assert_eq!((report.files, report.leftovers.len(), report.marks_ignored), (1, 1, false));
+}
+
+#[test]
 fn a_pair_that_the_store_does_not_accept_is_skipped_and_the_others_are_not() {
     let old = tempfile::tempdir().unwrap();
     let large = vec![b'x'; 2 << 20];
