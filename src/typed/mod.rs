@@ -84,6 +84,7 @@ mod bounds;
 mod collection;
 pub mod evolution;
 mod fields;
+mod finite;
 mod key;
 mod range;
 mod read;

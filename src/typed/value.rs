@@ -3,6 +3,11 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::finite::has_finite_floats;
+
+/// What JSON has for no value, and `serde_json` for a float that is not finite.
+const NULL: &[u8] = b"null";
+
 /// An encoding of values: [`Postcard`] or [`Json`].
 ///
 /// This trait is sealed: no other type can implement it, so encodings can be added later.
@@ -30,7 +35,7 @@ mod sealed {
 pub struct Postcard;
 
 /// Encodes values as JSON, in one line and with the names of fields. Keys of maps must be strings
-/// or numbers, and floats must be finite.
+/// or numbers, and floats must be finite: others are [`Unencodable`](crate::Error::Unencodable).
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Json;
@@ -55,7 +60,12 @@ impl sealed::ValueForm for Postcard {
 
 impl sealed::ValueForm for Json {
     fn encode<V: Serialize>(value: &V) -> Result<Vec<u8>, String> {
-        serde_json::to_vec(value).map_err(|error| error.to_string())
+        let bytes = serde_json::to_vec(value).map_err(|error| error.to_string())?;
+        let has_null = bytes.windows(NULL.len()).any(|part| part == NULL);
+        if has_null && !has_finite_floats(value) {
+            return Err("JSON cannot express a float that is not finite".into());
+        }
+        Ok(bytes)
     }
 
     fn decode<V: DeserializeOwned>(bytes: &[u8]) -> Result<V, String> {

@@ -460,6 +460,23 @@ fn a_value_that_the_encoding_cannot_express_is_an_error_and_changes_nothing() {
 }
 
 #[test]
+fn json_refuses_floats_that_are_not_finite() {
+    const SPEEDS: Typed<u8, Vec<Option<f64>>, Json> = Typed::json("speed/");
+    const SAME: Typed<u8, Vec<Option<f64>>> = Typed::new("speed/");
+    let (_dir, db) = open();
+    for float in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let error = SPEEDS.put(&db, &1, &vec![Some(float)]).unwrap_err();
+        assert!(matches!(&error, Error::Unencodable { reason, .. } if reason.contains("finite")));
+        assert!(db.is_empty().unwrap());
+    }
+    // A `None` is a `null` that belongs there.
+    SPEEDS.put(&db, &1, &vec![Some(0.5), None]).unwrap();
+    assert_eq!(SPEEDS.get(&db, &1).unwrap(), Some(vec![Some(0.5), None]));
+    SAME.put(&db, &2, &vec![Some(f64::INFINITY)]).unwrap();
+    assert_eq!(SAME.get(&db, &2).unwrap(), Some(vec![Some(f64::INFINITY)]));
+}
+
+#[test]
 fn json_is_json_and_strings_are_their_own_keys() {
     const PEOPLE: Typed<String, User, Json> = Typed::json("");
     let (_dir, db) = open();
