@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bitcask::{
     AppendMode, Batch, Bitcask, Compression, Error, MergePolicy, Options, RecoveryReport, Stats,
@@ -913,4 +913,25 @@ fn open_creates_a_missing_store_unless_create_if_missing_is_off() {
     let db = Bitcask::open(&path, create_not).unwrap();
     assert_eq!(db.path(), path);
     assert!(db.path().is_absolute());
+}
+
+#[test]
+fn a_stored_expiry_is_returned_exactly() {
+    let (dir, copy) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let db = open(dir.path());
+    let late = SystemTime::UNIX_EPOCH + Duration::from_micros(4_102_444_800_123_457);
+    db.put_opt("late", "1", WriteOptions::new().expires_at(late)).unwrap();
+    db.put_opt("over", "2", WriteOptions::new().expires_at(SystemTime::UNIX_EPOCH)).unwrap();
+    db.put("ever", "3").unwrap();
+    let snapshot = db.snapshot();
+    db.persist("late").unwrap();
+    for (key, expected) in [("late", Some(late)), ("over", None), ("ever", None), ("none", None)] {
+        assert_eq!(snapshot.expires_at(key).unwrap(), expected, "{key}");
+    }
+    assert_eq!(db.expires_at("late").unwrap(), None);
+    // The time says the same in another store.
+    let other = open(copy.path());
+    let again = WriteOptions::new().expires_at(snapshot.expires_at("late").unwrap().unwrap());
+    other.put_opt("late", "1", again).unwrap();
+    assert_eq!(other.expires_at("late").unwrap(), Some(late));
 }

@@ -7,10 +7,11 @@
 //!   as stored. The old entry is verified first, so that damage does not get a fresh checksum, and
 //!   a value that this build cannot read does not get to the end of the log.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::conditional::{Condition, Expected};
 use super::update::ATTEMPTS;
+use crate::clock::system_time;
 use crate::entry::Header;
 use crate::error::{Error, Result};
 use crate::options::WriteOptions;
@@ -52,7 +53,7 @@ impl Reader {
     /// As [`get`](Self::get), if the key itself cannot be read.
     ///
     /// ```
-    /// # use std::time::Duration;
+    /// # use std::time::{Duration, SystemTime};
     /// # use bitcask::{Bitcask, Options, Ttl, WriteOptions};
     /// # fn main() -> bitcask::Result<()> {
     /// # let dir = tempfile::tempdir().unwrap();
@@ -78,6 +79,42 @@ impl Reader {
             Ttl::of(expiry, now)
         }))
     }
+
+    /// Returns the time of day from which a key is absent, exactly as it is stored. Returns `None`
+    /// if the key does not expire, and if it is absent or expired; [`ttl`](Self::ttl) tells these
+    /// apart.
+    ///
+    /// A key that is put again with [`WriteOptions::expires_at`] and this time has the same expiry,
+    /// to the microsecond. The store's clock decides when that time has come, see
+    /// [`WriteOptions::ttl`].
+    ///
+    /// The cost is that of [`contains_key`](Self::contains_key).
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get), if the key itself cannot be read.
+    ///
+    /// ```
+    /// # use std::time::{Duration, SystemTime};
+    /// # use bitcask::{Bitcask, Options, WriteOptions};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// let midnight = SystemTime::UNIX_EPOCH + Duration::from_secs(4_102_444_800);
+    /// db.put_opt("offer", "half price", WriteOptions::new().expires_at(midnight))?;
+    /// assert_eq!(db.expires_at("offer")?, Some(midnight));
+    /// db.persist("offer")?;
+    /// assert_eq!(db.expires_at("offer")?, None);
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn expires_at(&self, key: impl AsRef<[u8]>) -> Result<Option<SystemTime>> {
+        let guard = self.inner.pin();
+        let reading = guard.read();
+        let stored = self.inner.locate(key.as_ref(), &guard)?;
+        reading.seen(stored.is_some());
+        Ok(stored.and_then(|stored| stored.expiry()).map(system_time))
+    }
 }
 
 impl Bitcask {
@@ -98,7 +135,7 @@ impl Bitcask {
     /// hundred attempts.
     ///
     /// ```
-    /// # use std::time::Duration;
+    /// # use std::time::{Duration, SystemTime};
     /// # use bitcask::{Bitcask, Options};
     /// # fn main() -> bitcask::Result<()> {
     /// # let dir = tempfile::tempdir().unwrap();
@@ -126,7 +163,7 @@ impl Bitcask {
     /// As [`expire`](Self::expire).
     ///
     /// ```
-    /// # use std::time::Duration;
+    /// # use std::time::{Duration, SystemTime};
     /// # use bitcask::{Bitcask, Options, Ttl, WriteOptions};
     /// # fn main() -> bitcask::Result<()> {
     /// # let dir = tempfile::tempdir().unwrap();
