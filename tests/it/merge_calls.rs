@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread;
 use std::time::Duration;
 
-use bitcask::{AutoMerge, Bitcask, Error, MergeOptions, MergePolicy, Options};
+use bitcask::{AutoMerge, Bitcask, Error, History, MergeOptions, MergePolicy, Options, ReadOnly};
 
 use crate::support::{open, open_when_released, pairs, small};
 
@@ -178,6 +178,14 @@ fn a_plan_is_what_an_explicit_merge_would_merge() {
     let unknown = db.plan_merge(&MergeOptions::new().segments([999]));
     assert!(matches!(unknown, Err(Error::InvalidOption { .. })));
     assert_eq!(db.segments(), before, "planning merges nothing");
+    // A reader beside the writer makes the same plan, by its own options.
+    let reader = ReadOnly::open(dir.path(), small()).unwrap();
+    let plan = reader.plan_merge(&MergeOptions::new()).unwrap();
+    assert!(plan.segments.iter().map(|planned| planned.id).eq(worthwhile.iter().copied()));
+    let kept = small().keep_history(History::LastBytes(u64::MAX));
+    let reader = ReadOnly::open(dir.path(), kept).unwrap();
+    let plan = reader.plan_merge(&MergeOptions::new().force(true)).unwrap();
+    assert!(plan.segments.len() < all.len(), "history is left out: {plan:?}");
     let report = db.merge().unwrap();
     assert_eq!(report.segments_in, worthwhile.len() as u64);
     db.close().unwrap();

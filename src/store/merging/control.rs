@@ -19,7 +19,7 @@ use crate::merge::{plan_all, plan_chosen, plan_now};
 use crate::mistake::{Mistake, made};
 use crate::options::{AutoMerge, MergeOptions, MergePolicy};
 use crate::stats::MergePlan;
-use crate::store::{Bitcask, Inner};
+use crate::store::{Bitcask, Inner, Reader};
 use crate::sync::unmodeled::AtomicUsize;
 use crate::sync::{Mutex, Ordering, sleep};
 
@@ -44,40 +44,6 @@ impl Bitcask {
     pub fn needs_merge(&self) -> MergePlan {
         let MergePolicy::Auto(auto) = self.merge_policy() else { return MergePlan::default() };
         self.inner.plan_auto(&auto, false)
-    }
-
-    /// Returns the segments that [`merge_opt`](Self::merge_opt) would merge now with these options,
-    /// and why. Merges nothing.
-    ///
-    /// An explicit merge takes more than [`needs_merge`](Self::needs_merge) returns, since the
-    /// policy waits until a merge is worth its cost to others. With
-    /// [`force`](MergeOptions::force), `merge_opt` first seals the active segment, which is not in
-    /// the plan.
-    ///
-    /// Loads the keys first, as [`len`](crate::Reader::len) does.
-    ///
-    /// # Errors
-    ///
-    /// [`InvalidOption`](Error::InvalidOption) for an invalid value or an id that no sealed segment
-    /// has. [`Forked`](Error::Forked) in a forked child.
-    ///
-    /// ```
-    /// # use bitcask::{Bitcask, MergeOptions, Options};
-    /// # fn main() -> bitcask::Result<()> {
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// let db = Bitcask::open(dir.path(), Options::default())?;
-    /// db.put("key", "old")?;
-    /// db.close()?;
-    /// let db = Bitcask::open(dir.path(), Options::default())?;
-    /// db.put("key", "new")?;
-    /// let plan = db.plan_merge(&MergeOptions::new())?;
-    /// assert_eq!((plan.segments.len(), plan.live_size()), (1, 0));
-    /// # db.close()
-    /// # }
-    /// ```
-    pub fn plan_merge(&self, options: &MergeOptions<'_>) -> Result<MergePlan> {
-        options.check()?;
-        self.inner.plan_explicit(options.force, options.segments.as_ref())
     }
 
     /// Replaces the merge policy until the store is closed.
@@ -180,6 +146,44 @@ impl Bitcask {
     }
 }
 
+impl Reader {
+    /// Returns the segments that [`Bitcask::merge_opt`] would merge now with these options, and
+    /// why. Merges nothing.
+    ///
+    /// An explicit merge takes more than [`Bitcask::needs_merge`] returns, since the policy waits
+    /// until a merge is worth its cost to others. With [`force`](MergeOptions::force), `merge_opt`
+    /// first seals the active segment, which is not in the plan.
+    ///
+    /// A store that is open read-only plans by the policy and the history of its own
+    /// [`Options`](crate::Options), and by the segments as of its last refresh.
+    ///
+    /// Loads the keys first, as [`len`](Self::len) does.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidOption`](Error::InvalidOption) for an invalid value or an id that no sealed segment
+    /// has. [`Forked`](Error::Forked) in a forked child.
+    ///
+    /// ```
+    /// # use bitcask::{Bitcask, MergeOptions, Options};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("key", "old")?;
+    /// db.close()?;
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// db.put("key", "new")?;
+    /// let plan = db.plan_merge(&MergeOptions::new())?;
+    /// assert_eq!((plan.segments.len(), plan.live_size()), (1, 0));
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn plan_merge(&self, options: &MergeOptions<'_>) -> Result<MergePlan> {
+        options.check()?;
+        self.inner.plan_explicit(options.force, options.segments.as_ref())
+    }
+}
+
 impl Inner {
     /// Plans an explicit merge: of all segments, of chosen ones, or of what is worthwhile.
     pub(super) fn plan_explicit(
@@ -187,8 +191,13 @@ impl Inner {
         force: bool,
         chosen: Option<&BTreeSet<u32>>,
     ) -> Result<MergePlan> {
-        let damaged = self.writer()?.merging.damaged();
-        let segments = self.segment_stats();
+        self.here()?;
+        let (damaged, kept) = match self.writer() {
+            Ok(writer) => (writer.merging.damaged(), self.kept_history()),
+            // Which segments a merge could not read is known to the writer alone.
+            Err(_) => (BTreeSet::new(), self.history_by_options()),
+        };
+        let segments = self.segment_stats_with(kept);
         match chosen {
             Some(chosen) => plan_chosen(&segments, chosen),
             None if force => Ok(plan_all(&segments)),

@@ -64,8 +64,16 @@ impl LogPart {
 impl Inner {
     /// Returns the history that no merge may remove now.
     pub(crate) fn kept_history(&self) -> KeptHistory {
+        if self.writer().is_err() || made(Mistake::HistoryMerged) {
+            return KeptHistory::default();
+        }
+        self.history_by_options()
+    }
+
+    /// Returns the history that a writer with these options would keep.
+    pub(crate) fn history_by_options(&self) -> KeptHistory {
         let keep = self.options.keep_history;
-        if keep == History::None || self.writer().is_err() || made(Mistake::HistoryMerged) {
+        if keep == History::None {
             return KeptHistory::default();
         }
         // Positions that are already lost need no history.

@@ -21,12 +21,13 @@ use super::{Bitcask, Inner};
 use crate::error::{Error, Result};
 use crate::fs::is_failed_read;
 use crate::merge::{Host, Merge, MergeContext, PlanContext, Pool, plan_auto};
-use crate::options::{AutoMerge, MergeOptions, Options};
+use crate::options::{AutoMerge, MergeOptions, MergePolicy, Options};
 use crate::segment::header::Kind;
 use crate::segment::write::active::Active;
 use crate::segment::write::output::Output;
 use crate::segment::{FIRST_OFFSET, Segment, SegmentId};
 use crate::stats::{MergePlan, MergeProgress, MergeReport, SegmentStats};
+use crate::store::merging::history::KeptHistory;
 use crate::store::merging::rate_limit::RateLimiter;
 use crate::sync::Instant;
 
@@ -161,16 +162,25 @@ impl Host for Inner {
 impl Inner {
     /// Returns the policy's settings, or the defaults for an explicit merge under a manual policy.
     fn auto_merge(&self) -> AutoMerge {
-        let policy = self.writer().ok().and_then(|writer| writer.merging.policy.auto());
+        let policy = match (self.writer(), &self.options.merge_policy) {
+            (Ok(writer), _) => writer.merging.policy.auto(),
+            // A reader has no policy of its own but that of its options.
+            (Err(_), MergePolicy::Auto(auto)) => Some(auto.clone()),
+            (Err(_), MergePolicy::Manual) => None,
+        };
         policy.unwrap_or_default()
     }
 
     pub(super) fn segment_stats(&self) -> Vec<SegmentStats> {
+        self.segment_stats_with(self.kept_history())
+    }
+
+    /// Returns the figures of the sealed segments, given which of them are kept.
+    fn segment_stats_with(&self, kept: KeptHistory) -> Vec<SegmentStats> {
         let _ = self.filler.fill_all(&self.keydir);
         let open: BTreeMap<SegmentId, Arc<Segment>> =
             self.segments.all().into_iter().map(|(_, segment)| (segment.id(), segment)).collect();
         let now = self.clock.certain().lowest();
-        let kept = self.kept_history();
         let stats = |id: SegmentId| {
             let segment = open.get(&id)?;
             let summary = segment.summary()?;
