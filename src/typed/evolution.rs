@@ -51,7 +51,7 @@
 //!
 //! ```
 //! use bitcask::typed::Typed;
-//! use bitcask::{Bitcask, Options};
+//! use bitcask::{Bitcask, Options, WriteOptions};
 //! use serde::{Deserialize, Serialize};
 //!
 //! /// What is stored. Add variants at the end, and never change or remove one.
@@ -94,11 +94,13 @@
 //! const USERS: Typed<u32, User> = Typed::new("user/");
 //! assert_eq!(USERS.get(&db, &7)?, Some(User { name: "Ann".into(), admin: false }));
 //!
-//! // Optional: stores everything in the newest form, a thousand values at a time.
+//! // Optional: stores everything in the newest form, a thousand values at a time. Without
+//! // `keep_ttl`, the keys would get the store's default TTL.
+//! let keep = WriteOptions::new().keep_ttl(true);
 //! let mut batch = bitcask::Batch::new();
 //! for pair in USERS.iter(&db) {
 //!     let (id, user) = pair?;
-//!     USERS.put_in(&mut batch, &id, &user)?;
+//!     USERS.put_in_opt(&mut batch, &id, &user, keep)?;
 //!     if batch.len() == 1000 {
 //!         db.write(&batch)?;
 //!         batch.clear();
@@ -109,14 +111,19 @@
 //! # }
 //! ```
 //!
-//! Such a pass overwrites what other threads change meanwhile. Run it before they start, or use
-//! [`Typed::update`] for each key.
+//! Such a pass overwrites what other threads change meanwhile, and brings back a key that has
+//! expired or was deleted meanwhile. Run it before they start. Or use a
+//! [transaction](crate::Bitcask::transaction) for each key, which reads the value and puts it with
+//! `keep_ttl`. [`Typed::update`] does that too, but gives the key the store's
+//! [`default_ttl`](crate::Options::default_ttl).
 //!
 //! # A new collection
 //!
 //! If neither recipe was followed from the start, or the type of the keys changes, give the new
 //! form a new prefix: read each pair with the old description, put it with the new one, then call
-//! [`Typed::delete_range`] with `..` on the old one.
+//! [`Typed::delete_range`] with `..` on the old one. The new key has no TTL to keep: pass what
+//! [`Reader::expires_at`](crate::Reader::expires_at) returns for the old one to
+//! [`WriteOptions::expires_at`](crate::WriteOptions::expires_at).
 
 #[cfg(doc)]
 use super::Typed;
