@@ -65,8 +65,9 @@ fn a_value_comes_from_the_argument_from_standard_input_or_from_a_file() {
     assert_eq!(sandbox.run(["get", "literal"]).ended(0), "@value");
     sandbox.run(["put", "empty", ""]).ended(0);
     assert_eq!(sandbox.run(["get", "empty"]).ended(0), "");
-    sandbox.run(["put", "key", "@nowhere"]).failed(2, "cannot read nowhere");
-    sandbox.run(["put", "key", "@home/.."]).failed(2, "cannot read");
+    sandbox.run(["put", "key", "@nowhere"]).failed(3, "cannot read nowhere");
+    sandbox.run(["put", "key", "@nowhere"]).failed(3, "--literal takes");
+    sandbox.run(["put", "key", "@data"]).failed(3, "cannot read data");
 }
 
 #[test]
@@ -94,6 +95,14 @@ fn with_base64_everything_is_base64() {
     assert_eq!(sandbox.run(["--base64", "get", "AP8="]).ended(0), "aGVsbG8=\n");
     assert_eq!(sandbox.run(["--base64", "list"]).ended(0), "AA==\nAP8=\n");
     assert_eq!(sandbox.run(["--base64", "range", "AA==", "AP8="]).ended(0), "AA==\taGk=\n");
+    // Other programs break base64 into lines.
+    sandbox.feed(["--base64", "put", "AQ==", "-"], b"aGVs\r\nbG8=\r\n").ended(0);
+    assert_eq!(sandbox.run(["--base64", "get", "AQ=="]).ended(0), "aGVsbG8=\n");
+    let line = b"{\"key\":\"AQ==\",\"value\":\"aGk=\"}\n";
+    sandbox.feed(["--base64", "batch"], line).ended(0);
+    assert_eq!(sandbox.run(["--base64", "get", "AQ=="]).ended(0), "aGk=\n");
+    sandbox.feed(["--base64", "batch"], b"{\"key\":\"k\",\"value\":\"\"}").failed(2, "line 1: ");
+    sandbox.run(["--base64", "delete", "AQ=="]).ended(0);
     sandbox.run(["--base64", "get", "not base64"]).failed(2, "invalid base64");
     sandbox.run(["--base64", "exists", "AP8="]).ended(0);
     sandbox.run(["--base64", "delete", "AP8=", "AA=="]).ended(0);
@@ -165,6 +174,9 @@ fn a_batch_is_applied_whole_or_not_at_all() {
     sandbox.run(["batch", "bad.jsonl"]).failed(2, "bad.jsonl, line 5: ");
     sandbox.run(["exists", "z"]).ended(1);
     sandbox.feed(["batch", "-"], b"").ended(0);
+    let missing = sandbox.run(["batch", "missing.jsonl"]);
+    missing.failed(3, "cannot read missing.jsonl");
+    assert!(!missing.err.contains("--literal"), "{}", missing.err);
 }
 
 #[test]

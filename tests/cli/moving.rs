@@ -72,7 +72,7 @@ fn a_table_that_another_program_wrote_is_imported() {
         ran.failed(2, reason);
     };
     wrong("name,value\na,b\n", "heading `key` or `key_base64`");
-    wrong("key,value\na\n", "line 2: 1 fields instead of 2");
+    wrong("key,value\na\n", "line 2: 1 field instead of 2");
     wrong("key_base64,value\n!,b\n", "line 2: invalid base64");
     wrong("key,value,ttl\na,b,soon\n", "line 2: expected a duration");
 }
@@ -82,13 +82,158 @@ fn an_import_stops_at_a_line_that_is_wrong_and_says_how_far_it_came() {
     let sandbox = Sandbox::new();
     let line = |number| format!("{{\"key\":\"{number:05}\",\"value\":\"v\"}}\n");
     let lines: String = (0..2500).map(line).collect();
-    let ran = sandbox.feed(["import"], format!("{lines}{{\"key\":1}}\n").as_bytes());
-    ran.failed(2, "standard input, line 2501: ");
+    fs::write(sandbox.path("pairs.jsonl"), format!("{lines}{{\"key\":1}}\n")).unwrap();
+    let ran = sandbox.run(["import", "pairs.jsonl"]);
+    ran.failed(2, "pairs.jsonl, line 2501: ");
     ran.failed(2, "2000 pairs were imported before this");
     assert_eq!(sandbox.run(["list", "--count"]).ended(0), "2000\n");
-    sandbox.run(["import", "nowhere"]).failed(2, "cannot read nowhere");
-    sandbox.run(["import", "--from", "basho", "there"]).failed(2, "there");
+    // A pipe is read as far as it goes, too.
+    let ran = sandbox.feed(["import"], b"{\"key\":\"a\",\"value\":\"\"}\n{}\n");
+    ran.failed(2, "standard input, line 2: ");
+    sandbox.run(["import", "nowhere"]).failed(3, "cannot read nowhere");
+    sandbox.run(["import", "--from", "basho", "there"]).failed(3, "there");
     sandbox.run(["import", "--from", "basho"]).failed(2, "required");
+}
+
+#[test]
+fn a_pair_that_is_too_large_stops_an_import_at_its_line() {
+    let sandbox = Sandbox::new();
+    let run = |args: &[&str], input: &str| {
+        let mut command = sandbox.bitcask(args);
+        command.env("BITCASK_VALUE_SIZE_LIMIT", "5").env("BITCASK_KEY_SIZE_LIMIT", "5");
+        crate::support::feed(command, input.as_bytes())
+    };
+    let line = |key: &str, value: &str| format!("{{\"key\":\"{key}\",\"value\":\"{value}\"}}\n");
+    let fine = line("key", "value");
+    let value = "line 2: the value has 6 bytes, the limit is 5";
+    run(&["import"], &(fine.clone() + &line("key", "values"))).failed(2, value);
+    run(&["import", "--format", "csv"], "key,value\nkey,values\n").failed(2, value);
+    let key = "line 2: the key has 6 bytes, the limit is 5";
+    run(&["import"], &(fine.clone() + &line("longer", "value"))).failed(2, key);
+    // It may have been put under a higher limit.
+    run(&["import"], &(fine + "{\"op\":\"delete\",\"key\":\"longer\"}\n")).ended(0);
+}
+
+#[test]
+fn an_import_that_fails_says_where_to_resume_watching() {
+    let sandbox = Sandbox::new();
+    let line = |number| {
+        format!(
+            "{{\"op\":\"put\",\"key\":\"{number}\",\"value\":\"v\",\"position\":\"p{number}\"}}\n"
+        )
+    };
+    let lines: String = (0..1500).map(line).collect();
+    fs::write(sandbox.path("changes.jsonl"), lines + "{}\n").unwrap();
+    let ran = sandbox.run(["import", "changes.jsonl"]);
+    ran.failed(2, "1000 pairs were imported before this");
+    ran.failed(2, "resumes after them with --since p999\n");
+}
+
+#[test]
+fn an_imported_pair_without_an_expiry_does_not_expire() {
+    let sandbox = Sandbox::new();
+    let run = |args: &[&str], input: &str| {
+        let mut command = sandbox.bitcask(args);
+        command.env("BITCASK_DEFAULT_TTL", "1h");
+        crate::support::feed(command, input.as_bytes()).ended(0).to_owned()
+    };
+    let line = "{\"key\":\"json\",\"value\":\"v\"}\n";
+    run(&["import"], line);
+    run(&["import", "--format", "csv"], "key,value,ttl\ncsv,v,\nsoon,v,60\n");
+    for key in ["json", "csv"] {
+        assert_eq!(sandbox.run(["ttl", key]).ended(0), "never\n", "{key}");
+    }
+    assert_ne!(sandbox.run(["ttl", "soon"]).ended(0), "never\n");
+    // A batch is a way to write, and follows the setting.
+    run(&["batch"], line);
+    assert_ne!(sandbox.run(["ttl", "json"]).ended(0), "never\n");
+}
+
+#[test]
+fn an_expiry_is_exported_exactly() {
+    let sandbox = Sandbox::new();
+    let db = sandbox.open();
+    let late = SystemTime::UNIX_EPOCH + Duration::from_micros(4_000_000_000_123_457);
+    db.put_opt("late", "x", WriteOptions::new().expires_at(late)).unwrap();
+    db.close().unwrap();
+    for form in ["json", "csv"] {
+        let export =
+            |dir: &str| sandbox.run(["-d", dir, "export", "--format", form]).ended(0).to_owned();
+        let exported = export("data");
+        assert!(exported.contains("2096-10-02T07:06:40.123457Z"), "{exported}");
+        sandbox.feed(["-d", form, "import", "--format", form], exported.as_bytes()).ended(0);
+        assert_eq!(export(form), exported);
+    }
+}
+
+#[test]
+fn an_export_replaces_files_and_nothing_else() {
+    let sandbox = mixed();
+    let (link, real) = (sandbox.path("link.jsonl"), sandbox.path("real.jsonl"));
+    fs::write(&real, "old").unwrap();
+    std::os::unix::fs::symlink("real.jsonl", &link).unwrap();
+    sandbox.run(["export", "link.jsonl"]).ended(0);
+    assert!(link.is_symlink() && fs::read_to_string(&real).unwrap().lines().count() == 4);
+
+    let pipe = sandbox.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    // It is open on both sides, so nobody waits.
+    let mut reader =
+        BufReader::new(fs::File::options().read(true).write(true).open(&pipe).unwrap());
+    sandbox.run(["export", "pipe", "--prefix", "te"]).failed(0, "1 pair exported");
+    let is_pipe = fs::symlink_metadata(&pipe).is_ok_and(|meta| !meta.is_file());
+    assert!(is_pipe, "the pipe was replaced");
+    let mut first = String::new();
+    reader.read_line(&mut first).unwrap();
+    assert!(first.starts_with(r#"{"key":"text""#), "{first}");
+    let failed = sandbox.run(["export", "data"]);
+    failed.failed(3, "cannot write data: ");
+}
+
+#[test]
+fn base64_holds_for_what_is_imported() {
+    let sandbox = Sandbox::new();
+    sandbox.feed(["--base64", "import"], b"{\"key\":\"AP8=\",\"value\":\"AA==\"}\n").ended(0);
+    sandbox.feed(["--base64", "import", "--format", "csv"], b"key,value\nAQ==,aGk=\n").ended(0);
+    assert_eq!(content(&sandbox, "data"), "AP8=\tAA==\nAQ==\taGk=\n");
+    let ran = sandbox.feed(["--base64", "import", "--format", "csv"], b"key,value\n!,\n");
+    ran.failed(2, "line 2: invalid base64");
+}
+
+#[test]
+fn a_table_that_was_cut_off_is_refused() {
+    let sandbox = Sandbox::new();
+    let import = |table: &str| sandbox.feed(["import", "--format", "csv"], table.as_bytes());
+    let wrong = |table: &str, reason: &str| import(table).failed(2, reason);
+    wrong("key,value\na,1\nb,\"2\nc,3\n", "line 3: a quoted field has no end");
+    wrong("key,value\na,\"1", "line 2: a quoted field has no end");
+    wrong("key,\"value\na,1\n", "line 1: a quoted field has no end");
+    wrong("key,value,expires_at\na,1,", "line 2: the last line has no line end");
+    wrong("key,value,ttl\na,1,6", "line 2: the last line has no line end");
+    wrong("", "heading `key` or `key_base64`");
+    assert_eq!(sandbox.run(["range", "-", "-"]).ended(0), "a\t1\n");
+    // These are whole.
+    import("key,value\nb,2").ended(0);
+    import("key,value\r\nc,\"3\n\"\r\n").ended(0);
+    import("key,value\nd,\"4\"\"\"").ended(0);
+    import("key,value,ttl\ne,5,60\n").ended(0);
+    import("key,value\n").ended(0);
+    let all = "a\t1\nb\t2\nc\t3\n\nd\t4\"\ne\t5\n";
+    assert_eq!(sandbox.run(["range", "-", "-"]).ended(0), all);
+}
+
+#[test]
+fn a_directory_without_a_store_to_import_creates_none() {
+    let sandbox = Sandbox::empty();
+    fs::create_dir(sandbox.path("wrong")).unwrap();
+    fs::write(sandbox.path("wrong/segment_0.log"), "").unwrap();
+    for program in ["pybitcask", "basho", "prologic"] {
+        let ran = sandbox.run(["import", "--from", program, "wrong"]);
+        ran.failed(2, &format!("it has no file of a store of {program}"));
+    }
+    sandbox.run(["import", "--from", "bitcaskpy", "nowhere"]).failed(3, "cannot read nowhere");
+    assert!(!sandbox.store().exists(), "a store was created");
+    sandbox.run(["import", "--from", "bitcaskpy", "wrong"]).ended(0);
 }
 
 /// Returns a record of bitcaskpy: time, sizes in characters, no tombstone, key, value.
@@ -121,7 +266,7 @@ fn another_programs_store_is_imported_and_what_is_damaged_in_it_is_named() {
     sandbox.run(["import", "--from", "bitcaskpy", "old", "--keep"]).ended(0);
     assert_eq!(sandbox.run(["get", "tea"]).ended(0), "hot");
     let report = sandbox.run(["import", "--from", "bitcaskpy", "old"]);
-    assert!(report.ended(0).contains("1 keys were there already"), "{}", report.text());
+    assert!(report.ended(0).contains("1 key was there already"), "{}", report.text());
     assert_eq!(sandbox.run(["get", "tea"]).ended(0), "cold");
     sandbox.run(["import", "--from", "prologic", "old"]).failed(2, "old");
 }
@@ -136,7 +281,9 @@ fn a_backup_is_a_store_and_is_restored() {
     sandbox.run(["restore", "copy"]).failed(2, "holds a store already");
     sandbox.run(["-d", "again", "restore", "copy"]).ended(0);
     assert_eq!(content(&sandbox, "again"), content(&sandbox, "data"));
-    sandbox.run(["-d", "third", "restore", "nowhere"]).failed(3, "there is no store at");
+    let nowhere = sandbox.run(["-d", "third", "restore", "nowhere"]);
+    nowhere.failed(3, "there is no store at nowhere");
+    assert!(!nowhere.err.contains("init"), "{}", nowhere.err);
     assert!(!sandbox.path("third").exists());
     let log = crate::support::files_of(&sandbox.path("copy"), "log").pop().unwrap();
     crate::support::flip(&log, 64 + 24);

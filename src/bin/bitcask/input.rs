@@ -4,8 +4,9 @@
 //! line at most as many as the longest entry takes.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::fd::AsFd as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
@@ -29,14 +30,17 @@ pub(crate) fn value(
     let bytes = argument.as_bytes();
     let source = match bytes.strip_prefix(b"@") {
         _ if literal => return decode(bytes.to_vec(), base64),
-        _ if bytes == b"-" => Source::stdin(),
-        Some(path) => Source::open(Path::new(OsStr::from_bytes(path)))?,
+        _ if bytes == b"-" => Source::stdin()?,
+        Some(path) => Source::open(Path::new(OsStr::from_bytes(path)), LITERAL)?,
         None => return decode(bytes.to_vec(), base64),
     };
-    // Base64 takes four bytes for three, and perhaps some white space.
-    let limit = if base64 { limit.saturating_mul(4) / 3 + 4096 } else { limit };
+    // Base64 takes four bytes for three, and line breaks.
+    let limit = if base64 { limit.saturating_mul(3) / 2 + 4096 } else { limit };
     decode(source.whole(limit)?, base64)
 }
+
+/// What to do about a file that is not there, if the argument may not have meant a file.
+const LITERAL: &str = "check the path; --literal takes a value that begins with @ as it is";
 
 fn decode(bytes: Vec<u8>, base64: bool) -> Result<Vec<u8>, Failure> {
     if !base64 {
@@ -66,23 +70,26 @@ impl Source {
     /// Returns the file of this path, or standard input for `-` and for no path.
     pub(crate) fn named(path: Option<&OsString>) -> Result<Self, Failure> {
         match path {
-            Some(path) if path != "-" => Self::open(Path::new(path)),
-            _ => Ok(Self::stdin()),
+            Some(path) if path != "-" => Self::open(Path::new(path), ""),
+            _ => Self::stdin(),
         }
     }
 
-    fn stdin() -> Self {
-        let (path, reader) = (PathBuf::from("standard input"), Box::new(io::stdin()));
-        Self { path, reader, may_wait: true, size: None }
+    fn stdin() -> Result<Self, Failure> {
+        let path = PathBuf::from("standard input");
+        let unreadable = |error: &io::Error| Failure::file("read", &path, error);
+        // The descriptor is read without the buffer of `Stdin`, so that what waits there is known.
+        let file = io::stdin().as_fd().try_clone_to_owned().map(File::from);
+        let file = file.map_err(|error| unreadable(&error))?;
+        let meta = file.metadata().map_err(|error| unreadable(&error))?;
+        Ok(Self::of(path, file, &meta))
     }
 
-    fn open(path: &Path) -> Result<Self, Failure> {
-        let unreadable = |error: &io::Error| {
-            let what = format!("cannot read {}: {error}", path.display());
-            Failure::usage(
-                what,
-                "check the path; --literal takes a value that begins with @ as it is",
-            )
+    /// Opens a file. Without advice of its own, a failure has the usual one.
+    fn open(path: &Path, advice: &str) -> Result<Self, Failure> {
+        let unreadable = |error: &io::Error| match Failure::file("read", path, error) {
+            Failure::Store { what, .. } if !advice.is_empty() => Failure::store(what, advice),
+            failure => failure,
         };
         // Opening a named pipe waits for its writer.
         let file = interrupt::at_once(|| File::open(path))?.map_err(|error| unreadable(&error))?;
@@ -90,9 +97,12 @@ impl Source {
         if meta.is_dir() {
             return Err(unreadable(&io::ErrorKind::IsADirectory.into()));
         }
+        Ok(Self::of(path.to_path_buf(), file, &meta))
+    }
+
+    fn of(path: PathBuf, file: File, meta: &Metadata) -> Self {
         let size = meta.is_file().then_some(meta.len());
-        let may_wait = size.is_none();
-        Ok(Self { path: path.to_path_buf(), reader: Box::new(file), may_wait, size })
+        Self { path, reader: Box::new(file), may_wait: size.is_none(), size }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -101,6 +111,11 @@ impl Source {
 
     pub(crate) fn size(&self) -> Option<u64> {
         self.size
+    }
+
+    /// Returns whether reading may wait for someone to write.
+    pub(crate) fn may_wait(&self) -> bool {
+        self.may_wait
     }
 
     /// Reads everything, up to a limit.
@@ -120,7 +135,8 @@ impl Source {
     /// Returns the lines, each of which has at most this many bytes.
     pub(crate) fn lines(self, size_max: u64) -> Lines {
         let path = self.path.clone();
-        Lines { path, reader: BufReader::new(self), size_max, number: 0, line: Vec::new() }
+        let reader = BufReader::with_capacity(BUFFER_SIZE, self);
+        Lines { path, reader, size_max, number: 0, line: Vec::new() }
     }
 
     /// Returns the failure to read.
@@ -142,6 +158,9 @@ impl Read for Source {
         interrupt::at_once(|| reader.read(buffer)).map_err(interrupted)?
     }
 }
+
+/// Size in bytes of the buffer through which files are read: that of a pipe.
+pub(crate) const BUFFER_SIZE: usize = 64 << 10;
 
 /// The lines of a file or of standard input.
 #[derive(Debug)]
@@ -172,6 +191,11 @@ impl Lines {
                 return Ok(Some(self.line.trim_ascii()));
             }
         }
+    }
+
+    /// Returns whether the next line is not here yet, so that reading it may wait.
+    pub(crate) fn may_wait(&self) -> bool {
+        self.reader.get_ref().may_wait() && !self.reader.buffer().contains(&b'\n')
     }
 
     /// Returns the failure to make sense of the current line.
@@ -211,6 +235,18 @@ mod tests {
         let mut lines = lines(&"x".repeat(1000), 10);
         assert!(lines.next().is_err());
         assert!(lines.line.len() <= 12);
+    }
+
+    #[test]
+    fn reading_may_wait_only_without_a_whole_line() {
+        let mut lines = lines("a\nbc\nd", 10);
+        assert!(!lines.may_wait(), "a file never waits");
+        lines.reader.get_mut().may_wait = true;
+        assert!(lines.may_wait());
+        assert_eq!(lines.next().unwrap(), Some(&b"a"[..]));
+        assert!(!lines.may_wait());
+        assert_eq!(lines.next().unwrap(), Some(&b"bc"[..]));
+        assert!(lines.may_wait());
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use signal_hook::consts::SIGINT;
 use signal_hook::flag;
@@ -61,6 +62,24 @@ pub(crate) fn at_once<T>(wait: impl FnOnce() -> T) -> Result<T, Failure> {
     result
 }
 
+/// Divides a duration, so that a request is noticed soon by those who look between two parts.
+pub(crate) fn slices(whole: Duration) -> impl Iterator<Item = Duration> {
+    let mut left = whole;
+    std::iter::from_fn(move || {
+        let slice = left.min(SLICE);
+        left -= slice;
+        (!slice.is_zero()).then_some(slice)
+    })
+}
+
+/// Longest time for which nobody looks whether Ctrl-C was pressed.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// Waits, but not any longer after Ctrl-C.
+pub(crate) fn sleep(duration: Duration) {
+    slices(duration).take_while(|_| !is_requested()).for_each(std::thread::sleep);
+}
+
 /// Returns whether Ctrl-C was pressed.
 pub(crate) fn is_requested() -> bool {
     REQUESTED.load(Ordering::SeqCst)
@@ -74,4 +93,18 @@ pub(crate) fn flow() -> ControlFlow<()> {
 /// Returns an error if Ctrl-C was pressed.
 pub(crate) fn check() -> Result<(), Failure> {
     if is_requested() { Err(Failure::Interrupted) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slices_are_short_and_add_up() {
+        for millis in [0, 1, 50, 51, 3_600_000] {
+            let whole = Duration::from_millis(millis);
+            assert_eq!(slices(whole).sum::<Duration>(), whole);
+            assert!(slices(whole).all(|slice| slice <= SLICE && !slice.is_zero()));
+        }
+    }
 }

@@ -10,8 +10,13 @@ use crate::program::Program;
 
 /// Opens the store for reading. Other processes may write to it meanwhile.
 pub(crate) fn read_only(program: &mut Program) -> Result<ReadOnly, Failure> {
+    read_only_with(program, Options::new())
+}
+
+/// Opens the store for reading, with options.
+pub(crate) fn read_only_with(program: &mut Program, options: Options) -> Result<ReadOnly, Failure> {
     let dir = program.dir()?;
-    ReadOnly::open(&dir, Options::new()).map_err(|error| refused(error, &dir))
+    ReadOnly::open(&dir, options).map_err(|error| refused(error, &dir))
 }
 
 /// Opens an existing store for writing.
@@ -68,7 +73,11 @@ pub(crate) fn foreign_store(dir: &Path) -> Option<Failure> {
     let program = names.take(NAMES_MAX).find_map(|name| program_of(&name))?;
     let dir = dir.display();
     let what = format!("{dir} holds a store of {program}, which has another format");
-    let advice = format!("import it: `bitcask --dir NEW-DIRECTORY import --from {program} {dir}`");
+    let mut advice =
+        format!("import it: `bitcask --dir NEW-DIRECTORY import --from {program} {dir}`");
+    if program == "pybitcask" {
+        advice += ", with --plain-strings if all values are strings, as `pbc` stores them";
+    }
     Some(Failure::store(what, advice))
 }
 
@@ -76,7 +85,7 @@ pub(crate) fn foreign_store(dir: &Path) -> Option<Failure> {
 const NAMES_MAX: usize = 10_000;
 
 /// Returns the program that gives such names to its files.
-fn program_of(name: &str) -> Option<&'static str> {
+pub(crate) fn program_of(name: &str) -> Option<&'static str> {
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let between = |prefix, suffix| {
         name.strip_prefix(prefix).and_then(|rest| rest.strip_suffix(suffix)).is_some_and(is_number)
@@ -87,11 +96,20 @@ fn program_of(name: &str) -> Option<&'static str> {
         Some("pybitcask")
     } else if between("", ".bitcask.data") {
         Some("basho")
-    } else if between("", ".data") {
+    } else if between("", ".data") || is_name_of_fork(name) {
         Some("prologic")
     } else {
         None
     }
+}
+
+/// Returns whether a fork of prologic's bitcask gives such names. The importer says that it cannot
+/// read its files.
+fn is_name_of_fork(name: &str) -> bool {
+    let is_number = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    name.strip_suffix(".data")
+        .and_then(|stem| stem.split_once('-'))
+        .is_some_and(|(time, random)| is_number(time) && is_number(random))
 }
 
 /// Tells what opening has set aside, so that a loss after a crash does not go unnoticed.

@@ -94,11 +94,11 @@ struct LineIn {
     value_base64: Option<String>,
     ttl: Option<TtlIn>,
     expires_at: Option<String>,
-    // What `watch` adds, which says nothing about the pair.
+    // What else `watch` adds, which says nothing about the pair.
     #[serde(rename = "timestamp")]
     _timestamp: Option<String>,
-    #[serde(rename = "position")]
-    _position: Option<String>,
+    /// Where `watch` resumes after this line.
+    position: Option<String>,
     #[serde(rename = "batch_continues")]
     _batch_continues: Option<bool>,
 }
@@ -114,8 +114,9 @@ enum TtlIn {
 /// How long a key lives that a line puts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Life {
-    /// As long as the settings say.
+    /// The line says nothing. The settings decide, or what the lines are for.
     Unsaid,
+    Forever,
     For(Duration),
     Until(SystemTime),
 }
@@ -125,6 +126,8 @@ impl Life {
     pub(crate) fn options(self) -> bitcask::WriteOptions {
         match self {
             Self::Unsaid => bitcask::WriteOptions::new(),
+            // The setting `default-ttl` must not take its place.
+            Self::Forever => bitcask::WriteOptions::new().ttl(Duration::MAX),
             Self::For(ttl) => bitcask::WriteOptions::new().ttl(ttl),
             Self::Until(time) => bitcask::WriteOptions::new().expires_at(time),
         }
@@ -138,11 +141,18 @@ pub(crate) enum RecordedChange {
     Delete { key: Vec<u8> },
 }
 
-/// Reads a line.
-pub(crate) fn read(line: &[u8]) -> Result<RecordedChange, String> {
+/// A change, and where `watch` resumes after it if `watch` has written the line.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct RecordedLine {
+    pub(crate) change: RecordedChange,
+    pub(crate) position: Option<String>,
+}
+
+/// Reads a line. With `base64`, `key` and `value` are base64 too.
+pub(crate) fn read(line: &[u8], base64: bool) -> Result<RecordedLine, String> {
     let found: LineIn = serde_json::from_slice(line).map_err(|error| error.to_string())?;
-    let key = one_of("key", found.key, found.key_base64)?.ok_or("`key` is missing")?;
-    let value = one_of("value", found.value, found.value_base64)?;
+    let key = one_of("key", found.key, found.key_base64, base64)?.ok_or("`key` is missing")?;
+    let value = one_of("value", found.value, found.value_base64, base64)?;
     let lifetime = match (found.ttl, found.expires_at) {
         (None, None) => Life::Unsaid,
         (Some(_), Some(_)) => return Err("it has both `ttl` and `expires_at`".into()),
@@ -152,27 +162,29 @@ pub(crate) fn read(line: &[u8]) -> Result<RecordedChange, String> {
             Duration::try_from_secs_f64(seconds).map_err(|error| format!("`ttl`: {error}"))?,
         ),
     };
-    match found.op {
+    let change = match found.op {
         Verb::Put => {
             let value = value.ok_or("`value` is missing")?;
-            Ok(RecordedChange::Put { key, value, life: lifetime })
+            RecordedChange::Put { key, value, life: lifetime }
         }
         Verb::Delete if value.is_some() || lifetime != Life::Unsaid => {
-            Err("a delete has only a key".into())
+            return Err("a delete has only a key".into());
         }
-        Verb::Delete => Ok(RecordedChange::Delete { key }),
-    }
+        Verb::Delete => RecordedChange::Delete { key },
+    };
+    Ok(RecordedLine { change, position: found.position })
 }
 
 fn one_of(
     name: &str,
     text: Option<String>,
     base64: Option<String>,
+    all_base64: bool,
 ) -> Result<Option<Vec<u8>>, String> {
     match (text, base64) {
         (Some(_), Some(_)) => Err(format!("it has both `{name}` and `{name}_base64`")),
-        (Some(text), None) => Ok(Some(text.into_bytes())),
-        (None, Some(text)) => decoded(text.as_bytes()).map(Some),
+        (Some(text), None) if !all_base64 => Ok(Some(text.into_bytes())),
+        (Some(text), None) | (None, Some(text)) => decoded(text.as_bytes()).map(Some),
         (None, None) => Ok(None),
     }
 }
@@ -190,12 +202,29 @@ mod tests {
                 let line = serde_json::to_vec(&line.expires_at(Some(until))).unwrap();
                 let (key, value) = (key.as_bytes().to_vec(), value.to_vec());
                 let expected = RecordedChange::Put { key, value, life: Life::Until(until) };
-                assert_eq!(read(&line).unwrap(), expected);
+                assert_eq!(read(&line, false).unwrap().change, expected);
+                if base64 {
+                    assert_eq!(read(&line, true).unwrap().change, expected);
+                }
             }
         }
         let change = LineOut::new(b"k", false).change(Verb::Delete, until, "p".into(), true);
         let line = serde_json::to_vec(&change).unwrap();
-        assert_eq!(read(&line).unwrap(), RecordedChange::Delete { key: b"k".to_vec() });
+        let deleted = RecordedChange::Delete { key: b"k".to_vec() };
+        let expected = RecordedLine { change: deleted, position: Some("p".into()) };
+        assert_eq!(read(&line, false).unwrap(), expected);
+    }
+
+    #[test]
+    fn with_base64_keys_and_values_are_base64() {
+        let line = br#"{"key":"aw==","value":"dg=="}"#;
+        let put = |key: &[u8], value: &[u8]| {
+            let (key, value) = (key.to_vec(), value.to_vec());
+            RecordedChange::Put { key, value, life: Life::Unsaid }
+        };
+        assert_eq!(read(line, true).unwrap().change, put(b"k", b"v"));
+        assert_eq!(read(line, false).unwrap().change, put(b"aw==", b"dg=="));
+        assert!(read(br#"{"key":"k","value":"dg=="}"#, true).is_err());
     }
 
     #[test]
@@ -214,13 +243,14 @@ mod tests {
             "",
         ];
         for line in refused {
-            assert!(read(line.as_bytes()).is_err(), "{line}");
+            assert!(read(line.as_bytes(), false).is_err(), "{line}");
         }
         let ttl = Life::For(Duration::from_secs(90));
         for line in
             [r#"{"key":"k","value":"v","ttl":90}"#, r#"{"key":"k","value":"v","ttl":"1m30s"}"#]
         {
-            let RecordedChange::Put { life, .. } = read(line.as_bytes()).unwrap() else { panic!() };
+            let read = read(line.as_bytes(), false).unwrap();
+            let RecordedChange::Put { life, .. } = read.change else { panic!() };
             assert_eq!(life, ttl);
         }
     }

@@ -71,6 +71,11 @@ pub(crate) fn show_duration(duration: Duration) -> String {
     format!("{number:.digits$} {unit}")
 }
 
+/// Writes a number of things.
+pub(crate) fn count(number: u64, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}
+
 /// Writes a share as a percentage.
 pub(crate) fn show_share(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
@@ -106,6 +111,8 @@ mod tests {
         assert_eq!([shown(950), shown(1_234), shown(45_600_000)], ["950 ns", "1.23 us", "45.6 ms"]);
         assert_eq!(shown(61_900_000_000), "1m 1s");
         assert_eq!(show_share(0.25), "25.0 %");
+        let keys = |number| count(number, "key", "keys");
+        assert_eq!([keys(0), keys(1), keys(2)], ["0 keys", "1 key", "2 keys"]);
     }
 
     #[test]

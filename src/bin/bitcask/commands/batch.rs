@@ -29,6 +29,7 @@ pub(crate) struct BatchArgs {
 }
 
 pub(crate) fn run(args: &BatchArgs, program: &mut Program) -> Result<Exit, Failure> {
+    let base64 = program.base64();
     let options = program.settings()?.options()?;
     let size_max = line_size_max(options.get_key_size_limit(), options.get_value_size_limit());
     let mut lines = Source::named(args.file.as_ref())?.lines(size_max);
@@ -36,7 +37,7 @@ pub(crate) fn run(args: &BatchArgs, program: &mut Program) -> Result<Exit, Failu
     let batch_size_max = options.get_segment_size().max(SIZE_MIN);
     let (mut batch, mut puts, mut deletes) = (Batch::new(), 0_u64, 0_u64);
     while let Some(line) = lines.next()? {
-        match record::read(line).map_err(|reason| lines.wrong(&reason))? {
+        match record::read(line, base64).map_err(|reason| lines.wrong(&reason))?.change {
             RecordedChange::Put { key, value, life } => {
                 batch.put_opt(key, value, life.options());
                 puts += 1;

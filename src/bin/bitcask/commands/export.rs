@@ -1,12 +1,12 @@
 //! `export`.
 
 use std::ffi::OsString;
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use bitcask::{Snapshot, Ttl};
+use bitcask::Snapshot;
 use clap::{Args, ValueEnum};
 
 use crate::exit::Exit;
@@ -62,14 +62,15 @@ pub(crate) fn run(args: &ExportArgs, program: &mut Program) -> Result<Exit, Fail
         let _stoppable = StoppableWork::begin();
         // The number of keys with a prefix is not known.
         let progress = Progress::counting("exporting", prefix.is_empty().then_some(total));
-        let mut rows = Rows::new(form, base64, &mut target.out);
+        let path = target.path.clone();
+        let mut rows = Rows::new(form, base64, path, &mut target.out);
         write(&snapshot, &prefix, &mut rows, &progress)
     };
     match written {
         Ok(count) => {
             target.finish()?;
             if args.file.as_ref().is_some_and(|file| file != "-") {
-                say(format_args!("{count} pairs exported"));
+                say(format_args!("{} exported", units::count(count, "pair", "pairs")));
             }
             Ok(Exit::Done)
         }
@@ -88,21 +89,16 @@ fn write(
     progress: &Progress,
 ) -> Result<u64, Failure> {
     let mut count = 0;
-    rows.head().map_err(|error| Failure::output(&error))?;
+    rows.head().map_err(|error| rows.failed(&error))?;
     for pair in snapshot.prefix(prefix) {
         interrupt::check()?;
         let (key, value) = pair?;
-        let expires_at = match snapshot.ttl(&key)? {
-            // It has expired since the snapshot was taken.
-            None => continue,
-            Some(Ttl::In(left)) => SystemTime::now().checked_add(left),
-            Some(_) => None,
-        };
-        rows.pair(&key, &value, expires_at).map_err(|error| Failure::output(&error))?;
+        let expires_at = snapshot.expires_at(&key)?;
+        rows.pair(&key, &value, expires_at).map_err(|error| rows.failed(&error))?;
         count += 1;
         progress.add(1);
     }
-    rows.flush().map_err(|error| Failure::output(&error))?;
+    rows.flush().map_err(|error| rows.failed(&error))?;
     Ok(count)
 }
 
@@ -110,6 +106,8 @@ fn write(
 struct Rows<'a> {
     out: RowsOut<'a>,
     base64: bool,
+    /// The path of the file, unless it is standard output.
+    path: Option<PathBuf>,
 }
 
 enum RowsOut<'a> {
@@ -118,23 +116,27 @@ enum RowsOut<'a> {
 }
 
 impl<'a> Rows<'a> {
-    fn new(form: FileForm, base64: bool, out: &'a mut dyn Write) -> Self {
+    fn new(form: FileForm, base64: bool, path: Option<PathBuf>, out: &'a mut dyn Write) -> Self {
         let out = match form {
             FileForm::Json => RowsOut::Json(out),
             FileForm::Csv => RowsOut::Csv(Box::new(csv::Writer::from_writer(out))),
         };
-        Self { out, base64 }
+        Self { out, base64, path }
+    }
+
+    /// Returns the failure to write.
+    fn failed(&self, error: &io::Error) -> Failure {
+        failed(self.path.as_deref(), error)
     }
 
     fn head(&mut self) -> io::Result<()> {
         match &mut self.out {
-            RowsOut::Json(_) => {}
+            RowsOut::Json(_) => Ok(()),
             RowsOut::Csv(csv) if self.base64 => {
-                csv.write_record(["key_base64", "value_base64", "expires_at"])?;
+                csv.write_record(["key_base64", "value_base64", "expires_at"]).map_err(of_csv)
             }
-            RowsOut::Csv(csv) => csv.write_record(["key", "value", "expires_at"])?,
+            RowsOut::Csv(csv) => csv.write_record(["key", "value", "expires_at"]).map_err(of_csv),
         }
-        Ok(())
     }
 
     fn pair(&mut self, key: &[u8], value: &[u8], expires_at: Option<SystemTime>) -> io::Result<()> {
@@ -143,14 +145,13 @@ impl<'a> Rows<'a> {
             RowsOut::Json(out) => {
                 let line = LineOut::new(key, self.base64).value(value, self.base64);
                 serde_json::to_writer(&mut *out, &line.expires_at(expires_at))?;
-                writeln!(out)?;
+                writeln!(out)
             }
             RowsOut::Csv(csv) if self.base64 => {
-                csv.write_record([encoded(key), encoded(value), time()])?;
+                csv.write_record([encoded(key), encoded(value), time()]).map_err(of_csv)
             }
-            RowsOut::Csv(csv) => csv.write_record([key, value, time().as_bytes()])?,
+            RowsOut::Csv(csv) => csv.write_record([key, value, time().as_bytes()]).map_err(of_csv),
         }
-        Ok(())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -161,40 +162,74 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// Returns the error of a write as it was before the CSV writer has wrapped it: a closed pipe has
+/// to remain one.
+fn of_csv(error: csv::Error) -> io::Error {
+    let what = error.to_string();
+    match error.into_kind() {
+        csv::ErrorKind::Io(error) => error,
+        _ => io::Error::other(what),
+    }
+}
+
+/// Returns the failure to write to a file, or to standard output without a path.
+fn failed(path: Option<&Path>, error: &io::Error) -> Failure {
+    match path {
+        Some(path) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Failure::file("write", path, error)
+        }
+        _ => Failure::output(error),
+    }
+}
+
 /// Where an export goes.
 struct ExportTarget {
     out: BufWriter<Box<dyn Write>>,
+    /// The path that the user has named, unless it is standard output.
+    path: Option<PathBuf>,
     /// The file under its temporary name, and its final path.
     file: Option<(PathBuf, PathBuf)>,
 }
 
 impl ExportTarget {
     /// Begins to write a file, or to standard output. The file gets its name at the end, so it is
-    /// complete or does not exist.
+    /// complete or does not exist. A device or a pipe is written to as it is.
     fn create(file: Option<&OsString>) -> Result<Self, Failure> {
         let path = match file {
             Some(path) if path != "-" => PathBuf::from(path),
-            _ => return Ok(Self { out: BufWriter::new(Box::new(io::stdout())), file: None }),
+            _ => return Ok(Self::of(Box::new(io::stdout()), None, None)),
         };
-        let mut temporary = path.clone().into_os_string();
+        if fs::metadata(&path).is_ok_and(|meta| !meta.is_file()) {
+            // Opening a named pipe waits for its reader.
+            let opened = interrupt::at_once(|| OpenOptions::new().write(true).open(&path))?;
+            let opened = opened.map_err(|error| Failure::file("write", &path, &error))?;
+            return Ok(Self::of(Box::new(opened), Some(path), None));
+        }
+        // A symbolic link stays one: the file that it leads to is replaced.
+        let target = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+        let mut temporary = target.clone().into_os_string();
         temporary.push(format!(".{}.tmp", std::process::id()));
         let temporary = PathBuf::from(temporary);
         let created = File::create_new(&temporary);
         let created = created.map_err(|error| Failure::file("create", &temporary, &error))?;
-        Ok(Self { out: BufWriter::new(Box::new(created)), file: Some((temporary, path)) })
+        Ok(Self::of(Box::new(created), Some(path), Some((temporary, target))))
+    }
+
+    fn of(out: Box<dyn Write>, path: Option<PathBuf>, file: Option<(PathBuf, PathBuf)>) -> Self {
+        Self { out: BufWriter::new(out), path, file }
     }
 
     fn finish(mut self) -> Result<(), Failure> {
         let flushed = self.out.flush();
-        let Some((temporary, path)) = &self.file else {
-            return flushed.map_err(|error| Failure::output(&error));
+        let Some((temporary, target)) = &self.file else {
+            return flushed.map_err(|error| failed(self.path.as_deref(), &error));
         };
         let finished = flushed
             .and_then(|()| File::open(temporary)?.sync_all())
-            .and_then(|()| fs::rename(temporary, path));
+            .and_then(|()| fs::rename(temporary, target));
         finished.map_err(|error| {
             let _ = fs::remove_file(temporary);
-            Failure::file("write", path, &error)
+            failed(self.path.as_deref(), &error)
         })
     }
 

@@ -1,6 +1,6 @@
 //! `merge`.
 
-use bitcask::{Bitcask, MergeOptions, MergeReport, PlannedSegment};
+use bitcask::{Bitcask, MergeOptions, MergeReport, PlannedSegment, SegmentStats};
 use clap::Args;
 
 use crate::exit::Exit;
@@ -14,7 +14,7 @@ use crate::{open, units};
 /// Without options, merges the segments that are worth it in an idle store, by the settings.
 #[derive(Debug, Args)]
 pub(crate) struct MergeArgs {
-    /// Prints which segments would be merged, and changes nothing.
+    /// Prints which segments would be merged, and changes nothing. Works beside a running writer.
     #[arg(long)]
     dry_run: bool,
     /// Merges all segments, however little of them is dead.
@@ -36,20 +36,19 @@ pub(crate) fn run(args: &MergeArgs, program: &mut Program) -> Result<Exit, Failu
         return dry_run(args, program);
     }
     let db = open::writable(program)?;
-    let report = merge(&db, options(args, &db))?;
+    let report = merge(&db, options(args, &db.segments()))?;
     db.close()?;
     program.printer(Format::Table)?.report(&figures(&report))?;
     if report.cancelled { Err(Failure::Interrupted) } else { Ok(Exit::Done) }
 }
 
-fn options(args: &MergeArgs, db: &Bitcask) -> MergeOptions<'static> {
+fn options(args: &MergeArgs, segments: &[SegmentStats]) -> MergeOptions<'static> {
     let mut options = MergeOptions::new().force(args.force).bytes_per_second(args.rate);
     if args.ordered {
         options = options.ordered(true);
     }
     if let Some(percent) = args.threshold {
         let least = f64::from(percent) / 100.0;
-        let segments = db.segments();
         let dead = segments.iter().filter(|segment| segment.dead_ratio() >= least);
         options = options.segments(dead.filter(|dead| !dead.history).map(|dead| dead.id));
     }
@@ -85,12 +84,13 @@ pub(crate) fn figures(report: &MergeReport) -> [(&'static str, Figure); 9] {
 const HEADINGS: [&str; 4] = ["segment", "size", "live size", "reason"];
 
 fn dry_run(args: &MergeArgs, program: &mut Program) -> Result<Exit, Failure> {
-    let db = open::writable(program)?;
-    // Until it is closed, the store does not merge by itself either.
-    let pause = db.pause_merges()?;
-    let plan = db.plan_merge(&options(args, &db))?;
-    db.close()?;
-    drop(pause);
+    let settings = program.settings()?.options()?;
+    let db = open::read_only_with(program, settings)?;
+    // A reader does not know which segments are kept for their history. No plan has those.
+    let all = db.plan_merge(&MergeOptions::new().force(true))?;
+    let is_free = |segment: &SegmentStats| all.segments.iter().any(|free| free.id == segment.id);
+    let free: Vec<_> = db.segments().into_iter().filter(is_free).collect();
+    let plan = db.plan_merge(&options(args, &free))?;
     let row = |planned: &PlannedSegment| {
         vec![
             Figure::Count(planned.id.into()),

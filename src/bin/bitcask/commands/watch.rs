@@ -78,7 +78,7 @@ fn follow(
             if args.no_wait {
                 return Ok(());
             }
-            std::thread::sleep(args.interval);
+            interrupt::sleep(args.interval);
         }
     }
     printer.flush()

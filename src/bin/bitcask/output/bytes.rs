@@ -10,9 +10,11 @@ pub(crate) fn encoded(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
 }
 
-/// Returns the bytes that base64 text stands for. White space at its ends does not count.
+/// Returns the bytes that base64 text stands for. White space does not count: other programs break
+/// base64 into lines.
 pub(crate) fn decoded(text: &[u8]) -> Result<Vec<u8>, String> {
-    STANDARD.decode(text.trim_ascii()).map_err(|error| format!("invalid base64: {error}"))
+    let digits: Vec<u8> = text.iter().copied().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    STANDARD.decode(digits).map_err(|error| format!("invalid base64: {error}"))
 }
 
 /// Returns bytes as one line of text. What cannot be printed, and backslashes, are escaped.
@@ -83,6 +85,7 @@ mod tests {
     fn base64_is_read_as_it_is_written() {
         assert_eq!(decoded(encoded(b"\0\xff key").as_bytes()).unwrap(), b"\0\xff key");
         assert_eq!(decoded(b" AP8= \n").unwrap(), [0, 0xff]);
+        assert_eq!(decoded(b"aGVs\r\nbG8=\r\n").unwrap(), b"hello");
         assert!(decoded(b"AP8").is_err() && decoded(b"a b").is_err());
     }
 }

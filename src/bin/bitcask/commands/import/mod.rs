@@ -6,7 +6,7 @@ mod store;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use bitcask::{Batch, Bitcask};
+use bitcask::{Batch, Bitcask, Error, Options};
 use clap::Args;
 
 use super::export::FileForm;
@@ -18,13 +18,14 @@ use crate::open;
 use crate::output::{Figure, Format};
 use crate::program::Program;
 use crate::progress::Progress;
-use crate::record::{self, RecordedChange};
+use crate::record::{self, Life, RecordedChange, RecordedLine};
 use crate::units;
 use store::Foreign;
 
 /// Reads what `export` and `watch --output json` write. The pairs are written in many steps, so
-/// after an interruption some of them are in the store; to continue, run the import again. The
-/// store is created if it does not exist.
+/// after an interruption some of them are in the store; to continue, run the import again. A pair
+/// without an expiry does not expire, whatever the setting `default-ttl` says. The store is created
+/// if it does not exist.
 #[derive(Debug, Args)]
 pub(crate) struct ImportArgs {
     /// The file, or the directory of the other program's store; without it, or with `-`, the pairs
@@ -57,18 +58,24 @@ pub(crate) fn run(args: &ImportArgs, program: &mut Program) -> Result<Exit, Fail
         return store::import(foreign, dir.as_ref(), args, program);
     }
     let source = Source::named(args.source.as_ref())?;
+    let base64 = program.base64();
     let options = program.settings()?.options()?;
-    let size_max = line_size_max(options.get_key_size_limit(), options.get_value_size_limit());
+    let limits = (options.get_key_size_limit(), options.get_value_size_limit());
+    let size_max = line_size_max(limits.0, limits.1);
     let batch_size = BATCH_SIZE.min(options.get_segment_size() / 4);
     let db = open::writable_or_new(program, true)?;
     let mut importing = TextImport {
         db: &db,
+        base64,
+        limits,
         batch: Batch::new(),
         batch_size,
         batch_deletes: 0,
+        batch_position: None,
         progress: Progress::bytes("importing", source.size()),
         put: 0,
         deleted: 0,
+        position: None,
     };
     let imported = {
         let _stoppable = StoppableWork::begin();
@@ -78,11 +85,16 @@ pub(crate) fn run(args: &ImportArgs, program: &mut Program) -> Result<Exit, Fail
         };
         read.and_then(|()| importing.flush())
     };
+    let position = importing.position.take();
     let (put, deleted) = (importing.put, importing.deleted);
     drop(importing);
     let closed = db.close();
     if let Err(failure) = imported {
-        say(format_args!("{put} pairs were imported before this; they are in the store"));
+        let were = units::count(put, "pair was", "pairs were");
+        say(format_args!("{were} imported before this; what was imported is in the store"));
+        if let Some(position) = position {
+            say(format_args!("`bitcask watch` resumes after them with --since {position}"));
+        }
         return Err(failure);
     }
     closed?;
@@ -94,33 +106,63 @@ pub(crate) fn run(args: &ImportArgs, program: &mut Program) -> Result<Exit, Fail
 fn lines(source: Source, size_max: u64, importing: &mut TextImport<'_>) -> Result<(), Failure> {
     let mut lines = source.lines(size_max);
     let mut done = 0;
-    while let Some(line) = lines.next()? {
+    loop {
+        // While nobody writes, everything that was written is in the store.
+        if lines.may_wait() {
+            importing.flush()?;
+        }
+        let Some(line) = lines.next()? else { return Ok(()) };
         done += line.len() as u64 + 1;
-        let change = record::read(line).map_err(|reason| lines.wrong(&reason))?;
-        importing.add(change, done)?;
+        let read = record::read(line, importing.base64);
+        let read = read.and_then(|read| importing.check(&read.change).map(|()| read));
+        importing.add(read.map_err(|reason| lines.wrong(&reason))?, done)?;
     }
-    Ok(())
 }
 
 /// An import in progress.
 struct TextImport<'a> {
     db: &'a Bitcask,
+    /// Whether keys and values are base64 in the source.
+    base64: bool,
+    /// The largest key and the largest value that the store accepts.
+    limits: (u64, u64),
     batch: Batch,
     /// Size in bytes that a batch should not exceed.
     batch_size: u64,
     /// Number of deletes in the batch.
     batch_deletes: u64,
+    /// Where `watch` resumes after the batch, if the pairs come from there.
+    batch_position: Option<String>,
     progress: Progress,
     /// What is in the store by now.
     put: u64,
     deleted: u64,
+    position: Option<String>,
 }
 
 impl TextImport<'_> {
+    /// Says what is wrong with a pair that the store would not accept.
+    fn check(&self, change: &RecordedChange) -> Result<(), String> {
+        let (key, value_size, key_limit) = match change {
+            RecordedChange::Put { key, value, .. } => (key, value.len() as u64, self.limits.0),
+            // A key that was put under a higher limit can still be deleted.
+            RecordedChange::Delete { key } => (key, 0, Options::new().get_key_size_limit()),
+        };
+        let (key_size, value_limit) = (key.len() as u64, self.limits.1);
+        if key_size > key_limit {
+            return Err(Error::KeyTooLarge { size: key_size, limit: key_limit }.to_string());
+        }
+        if value_size > value_limit {
+            return Err(Error::ValueTooLarge { size: value_size, limit: value_limit }.to_string());
+        }
+        Ok(())
+    }
+
     /// Adds a pair, and writes what has been gathered if that is enough. `done` is how much of the
     /// source was read.
-    fn add(&mut self, change: RecordedChange, done: u64) -> Result<(), Failure> {
+    fn add(&mut self, read: RecordedLine, done: u64) -> Result<(), Failure> {
         interrupt::check()?;
+        let RecordedLine { change, position } = read;
         let size = match &change {
             RecordedChange::Put { key, value, .. } => key.len() + value.len(),
             RecordedChange::Delete { key } => key.len(),
@@ -130,6 +172,8 @@ impl TextImport<'_> {
         }
         match change {
             RecordedChange::Put { key, value, life } => {
+                // A pair that did not expire where it comes from does not expire here.
+                let life = if life == Life::Unsaid { Life::Forever } else { life };
                 self.batch.put_opt(key, value, life.options());
             }
             RecordedChange::Delete { key } => {
@@ -137,19 +181,24 @@ impl TextImport<'_> {
                 self.batch_deletes += 1;
             }
         }
-        if self.batch.len() >= BATCH_LEN {
-            self.flush()?;
-            self.progress.set(done);
-        }
-        Ok(())
+        self.batch_position = position;
+        self.progress.set(done);
+        if self.batch.len() >= BATCH_LEN { self.flush() } else { Ok(()) }
     }
 
+    /// Writes what has been gathered.
     fn flush(&mut self) -> Result<(), Failure> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
         self.db.write(&self.batch)?;
         let deletes = std::mem::take(&mut self.batch_deletes);
         self.put += self.batch.len() as u64 - deletes;
         self.deleted += deletes;
         self.batch.clear();
+        if let Some(position) = self.batch_position.take() {
+            self.position = Some(position);
+        }
         Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! The stores of other programs.
 
+use std::fs;
 use std::path::Path;
 
 use bitcask::import::{self, ImportOptions, ImportReport};
@@ -28,6 +29,32 @@ pub(super) enum Foreign {
     Prologic,
 }
 
+impl Foreign {
+    /// Returns what the program is called on the command line.
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Bitcaskpy => "bitcaskpy",
+            Self::Pybitcask => "pybitcask",
+            Self::Basho => "basho",
+            Self::Prologic => "prologic",
+        }
+    }
+
+    /// Returns an error if a directory does not hold a store of the program. The own store, which
+    /// the import would create, is not touched before that.
+    fn check(self, dir: &Path) -> Result<(), Failure> {
+        let names = fs::read_dir(dir).map_err(|error| Failure::file("read", dir, &error))?;
+        let names = names.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        let mut programs = names.filter_map(|name| open::program_of(&name));
+        if programs.any(|found| found == self.as_str()) {
+            return Ok(());
+        }
+        let (dir, program) = (dir.display(), self.as_str());
+        let what = format!("cannot import from {dir}: it has no file of a store of {program}");
+        Err(Failure::usage(what, "name the directory with the files, and the program"))
+    }
+}
+
 /// Imports another program's store.
 pub(super) fn import(
     foreign: Foreign,
@@ -35,6 +62,7 @@ pub(super) fn import(
     args: &ImportArgs,
     program: &mut Program,
 ) -> Result<Exit, Failure> {
+    foreign.check(dir)?;
     let db = open::writable_or_new(program, true)?;
     let imported = {
         let _stoppable = StoppableWork::begin();
@@ -61,6 +89,9 @@ pub(super) fn import(
     if report.cancelled {
         return Err(Failure::Interrupted);
     }
+    if report.marks_ignored {
+        warn("the permissions of all files mark them as merged, so they were ignored");
+    }
     if report.skipped_count > 0 {
         warn("some of the other store could not be read; what was read is imported");
     }
@@ -71,6 +102,7 @@ fn print(printer: &mut Printer, report: &ImportReport) -> Result<(), Failure> {
     if printer.format != Format::Json {
         return printer.line(&report.to_string());
     }
+    let leftovers = report.leftovers.iter().map(|path| path.display().to_string());
     let skipped = report.skipped.iter().map(|skipped| {
         json!({
             "path": skipped.path.display().to_string(),
@@ -91,6 +123,8 @@ fn print(printer: &mut Printer, report: &ImportReport) -> Result<(), Failure> {
         "expired": report.expired,
         "skipped": skipped.collect::<Vec<_>>(),
         "skipped_count": report.skipped_count,
+        "leftovers": leftovers.collect::<Vec<_>>(),
+        "marks_ignored": report.marks_ignored,
         "cancelled": report.cancelled,
     }))
 }
