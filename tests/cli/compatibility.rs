@@ -37,8 +37,29 @@ fn bitcaskpy_keeps_its_configuration() {
     assert_eq!((&json["retries"], &json["verbose"]), (&3.into(), &true.into()));
     run(&["put", "k", "v"]).ended(0);
     assert_eq!(sandbox.run(["-d", "elsewhere", "get", "k"]).ended(0), "v");
+    // A directory is text, even if its name is a number.
+    run(&["config", "set", "data_dir", "007"]).ended(0);
+    run(&["put", "k", "agent"]).ended(0);
+    assert_eq!(sandbox.run(["-d", "007", "get", "k"]).ended(0), "agent");
+    fs::write(sandbox.path("home/.bitcask/config.json"), r#"{"data_dir": 5}"#).unwrap();
+    run(&["put", "k", "five"]).ended(0);
+    assert_eq!(sandbox.run(["-d", "5", "get", "k"]).ended(0), "five");
     fs::write(sandbox.path("home/.bitcask/config.json"), "[").unwrap();
     run(&["get", "k"]).failed(1, "config.json");
+}
+
+#[test]
+fn a_configuration_that_cannot_be_written_is_an_error_for_people() {
+    let sandbox = Sandbox::empty();
+    fs::create_dir(sandbox.path("home")).unwrap();
+    fs::write(sandbox.path("home/.bitcask"), "a file").unwrap();
+    let ran = sandbox.run_as("bitcaskpy", &["config", "list"]);
+    assert_ne!(ran.code, Some(0));
+    fs::remove_file(sandbox.path("home/.bitcask")).unwrap();
+    std::os::unix::fs::symlink("/proc/nowhere", sandbox.path("home/.bitcask")).unwrap();
+    let ran = sandbox.run_as("bitcaskpy", &["config", "set", "a", "b"]);
+    ran.failed(1, "Error: cannot create ");
+    assert!(!ran.err.contains("what:"), "{}", ran.err);
 }
 
 #[test]
@@ -68,6 +89,11 @@ fn pbc_has_its_commands_and_wordings() {
     assert_eq!(run(&["--debug", "put", "k", "v"]).ended(0), stored);
     assert_eq!(run(&["get", "k"]).ended(0), "Value for key 'k':\nv\n");
     assert_eq!(run(&["list"]).ended(0), "Available keys:\n  \u{2022} k\n");
+    // A pipe gets the bytes of a key, whatever they are.
+    run(&["put", "a\u{1b}[31m", "v"]).ended(0);
+    let red = "Available keys:\n  \u{2022} a\u{1b}[31m\n  \u{2022} k\n";
+    assert_eq!(run(&["list"]).ended(0), red);
+    run(&["delete", "a\u{1b}[31m"]).ended(0);
     assert_eq!(run(&["delete", "k"]).ended(0), "\u{2713} Successfully deleted key: k\n");
     run(&["put", "k", "v"]).ended(0);
     assert_eq!(run(&["clear"]).ended(0), "\u{2713} Successfully cleared all data\n");
@@ -166,5 +192,7 @@ fn a_store_of_another_program_is_recognized() {
             ran.failed(3, &format!("import --from {program}"));
         }
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "nothing was created");
+        let advice = sandbox.run(["-d", program, "get", "k"]).err;
+        assert_eq!(advice.contains("--plain-strings"), program == "pybitcask", "{advice}");
     }
 }

@@ -102,10 +102,24 @@ fn the_variables_of_bitcaskpy_reach_the_store() {
     assert!(segments >= 5, "{segments} segments");
     let list = run(&sandbox, &["config", "list"], &[("BITCASKPY_FSYNC_INTERVAL", "5")]);
     assert!(list.ended(0).contains("BITCASKPY_FSYNC_INTERVAL"), "{}", list.text());
+    // An interval of zero was every write, for bitcaskpy.
+    run(&sandbox, &["put", "k", "v"], &[("BITCASKPY_FSYNC_INTERVAL", "0")]).ended(0);
     run(&sandbox, &["put", "k", "v"], &[("BITCASKPY_MAX_SEGMENT_SIZE", "big")])
         .failed(2, "change or unset BITCASKPY_MAX_SEGMENT_SIZE");
     run(&sandbox, &["put", "k", "v"], &[("BITCASK_SEGMENT_SIZE", "1")])
         .failed(2, "the setting `segment-size` is 1");
+}
+
+#[test]
+fn a_wrong_form_of_output_is_noticed_before_anything_is_done() {
+    let sandbox = Sandbox::new();
+    let wrong = [("BITCASK_OUTPUT", "xx")];
+    run(&sandbox, &["incr", "n"], &wrong).failed(2, "change or unset BITCASK_OUTPUT");
+    assert_eq!(sandbox.run(["list", "--count"]).ended(0), "0\n");
+    // What does not depend on it works, and so does a choice on the command line.
+    run(&sandbox, &["config", "path"], &wrong).ended(0);
+    run(&sandbox, &["completions", "bash"], &wrong).ended(0);
+    assert_eq!(run(&sandbox, &["-o", "plain", "incr", "n"], &wrong).ended(0), "1\n");
 }
 
 #[test]

@@ -46,6 +46,14 @@ impl Program {
         }
     }
 
+    /// Returns an error if the setting `output` is wrong. A command asks before it does anything.
+    pub(crate) fn check_output(&mut self) -> Result<(), Failure> {
+        if self.global.output.is_none() {
+            self.settings()?.output()?;
+        }
+        Ok(())
+    }
+
     /// Returns the output, in a format that fits the command unless the user has chosen one.
     pub(crate) fn printer(&mut self, otherwise: Format) -> Result<&mut Printer, Failure> {
         let chosen = match self.global.output {

@@ -35,6 +35,14 @@ use crate::program::Program;
 
 /// Runs a command.
 pub(crate) fn run(command: Command, program: &mut Program) -> Result<Exit, Failure> {
+    // What prints no results works whatever the settings say, and `config` corrects them.
+    let is_free = matches!(
+        command,
+        Command::Config(_) | Command::Completions(_) | Command::Man(_) | Command::Links(_)
+    );
+    if !is_free {
+        program.check_output()?;
+    }
     match command {
         Command::Put(args) => put::run(&args, program),
         Command::Get(args) => get::run(&args, program),

@@ -63,7 +63,7 @@ pub(super) fn run(cli: BitcaskpyCli) -> Result<Exit, Failure> {
 fn command(command: BitcaskpyCommand) -> Result<(), OldFailure> {
     let defaults = json!({ "data_dir": "./data", "server_url": "http://localhost:8000" });
     let mut config = JsonFile::read(".bitcask/config.json", defaults)?;
-    let dir = dir(None, config.text("data_dir").unwrap_or("./data"));
+    let dir = dir(None, config.text("data_dir").unwrap_or_else(|| "./data".into()));
     match command {
         BitcaskpyCommand::Put { key, value } => {
             let db = writable(&dir)?;
@@ -89,7 +89,8 @@ fn command(command: BitcaskpyCommand) -> Result<(), OldFailure> {
         }
         BitcaskpyCommand::Health | BitcaskpyCommand::Ping => return Err(without_server()),
         BitcaskpyCommand::Config { command: BitcaskpyConfig::Set { key, value } } => {
-            let value = cast(value);
+            // A directory is text, whatever its name looks like.
+            let value = if key == "data_dir" { Value::String(value) } else { cast(value) };
             let shown = shown(&value);
             config.entries.insert(key.clone(), value);
             config.write()?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::OldFailure;
 use crate::settings::file::replace;
 
 /// Maximum size of the file in bytes.
@@ -37,15 +38,19 @@ impl JsonFile {
         Ok(Self { path, entries })
     }
 
-    pub(super) fn write(&self) -> Result<(), String> {
+    pub(super) fn write(&self) -> Result<(), OldFailure> {
         let text =
             serde_json::to_string_pretty(&self.entries).map_err(|error| error.to_string())?;
-        replace(&self.path, &text).map_err(|failure| format!("{failure:?}"))
+        Ok(replace(&self.path, &text)?)
     }
 
-    /// Returns an entry that is text.
-    pub(super) fn text(&self, name: &str) -> Option<&str> {
-        self.entries.get(name).and_then(Value::as_str)
+    /// Returns an entry as text. The old programs store text that looks like a number as one.
+    pub(super) fn text(&self, name: &str) -> Option<String> {
+        match self.entries.get(name)? {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        }
     }
 }
 

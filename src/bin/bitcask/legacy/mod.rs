@@ -96,7 +96,7 @@ impl From<String> for OldFailure {
 
 /// Returns the directory of the store: the one that was chosen, or the one in the environment, or
 /// the one in the program's configuration file.
-fn dir(chosen: Option<PathBuf>, configured: &str) -> PathBuf {
+fn dir(chosen: Option<PathBuf>, configured: String) -> PathBuf {
     let variable = std::env::var_os("BITCASK_DIR").filter(|dir| !dir.is_empty());
     chosen.or_else(|| variable.map(PathBuf::from)).unwrap_or_else(|| configured.into())
 }

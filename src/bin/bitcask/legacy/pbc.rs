@@ -1,5 +1,6 @@
 //! The commands of pybitcask, whose program is `pbc`.
 
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use bitcask::MergeOptions;
@@ -141,7 +142,7 @@ fn command(cli: PbcCli) -> Result<(), OldFailure> {
         ".config/pybitcask/config.json"
     };
     let mut config = JsonFile::read(below_home, defaults)?;
-    let dir = dir(cli.data_dir, config.text("data_dir").unwrap_or(DATA_DIR));
+    let dir = dir(cli.data_dir, config.text("data_dir").unwrap_or_else(|| DATA_DIR.into()));
     match cli.command {
         PbcCommand::Put { key, value } => {
             let db = writable(&dir)?;
@@ -219,14 +220,22 @@ fn list(dir: &std::path::Path) -> Result<(), OldFailure> {
     };
     echo("Available keys:".blue())?;
     for key in db.keys() {
-        echo(format_args!("  {BULLET} {}", shown_key(&key?)))?;
+        echo_key(&key?)?;
     }
     Ok(())
 }
 
-/// Returns a key as it is, if it is text.
-fn shown_key(key: &[u8]) -> String {
-    std::str::from_utf8(key).map_or_else(|_| escaped(key), str::to_owned)
+/// Prints a key of a list: its bytes as they are, or escaped on a terminal, which no key may
+/// control.
+fn echo_key(key: &[u8]) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    let written = if out.is_terminal() {
+        writeln!(out, "  {BULLET} {}", escaped(key))
+    } else {
+        let line = [format!("  {BULLET} ").as_bytes(), key, b"\n"].concat();
+        out.write_all(&line)
+    };
+    written.map_err(|error| Failure::output(&error))
 }
 
 /// Writes a number with commas.

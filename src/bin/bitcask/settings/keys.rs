@@ -127,12 +127,18 @@ pub(super) fn of_older_programs(
             let sync = variable("BITCASKPY_SYNC").filter(|(value, _)| is_true(value));
             let always = sync.map(|(_, origin)| ("always".to_owned(), origin));
             let interval = || variable("BITCASKPY_FSYNC_INTERVAL");
-            always.or_else(|| interval().map(|(value, origin)| (format!("{value}s"), origin)))
+            always.or_else(|| interval().map(|(value, origin)| (sync_of(&value), origin)))
         }
         "segment-size" => variable("BITCASKPY_MAX_SEGMENT_SIZE"),
         "segment-entries" => variable("BITCASKPY_MAX_ENTRIES_PER_SEGMENT"),
         _ => None,
     }
+}
+
+/// Returns the policy of an interval in seconds. At intervals of zero, every write is synced.
+fn sync_of(interval: &str) -> String {
+    let is_zero = interval.trim().parse::<f64>().is_ok_and(|seconds| seconds == 0.0);
+    if is_zero { "always".into() } else { format!("{interval}s") }
 }
 
 fn is_true(value: &str) -> bool {

@@ -167,6 +167,10 @@ mod tests {
         let own = |value: &str, origin: &str| (value.to_owned(), origin.to_owned());
         let interval = [("BITCASKPY_SYNC", "False"), ("BITCASKPY_FSYNC_INTERVAL", "2.5")];
         assert_eq!(read(&interval, "sync"), own("2.5s", "BITCASKPY_FSYNC_INTERVAL"));
+        for zero in ["0", "0.0"] {
+            let variables = [("BITCASKPY_FSYNC_INTERVAL", zero)];
+            assert_eq!(read(&variables, "sync"), own("always", "BITCASKPY_FSYNC_INTERVAL"));
+        }
         let always = [("BITCASKPY_SYNC", "1"), ("BITCASKPY_FSYNC_INTERVAL", "2.5")];
         assert_eq!(read(&always, "sync"), own("always", "BITCASKPY_SYNC"));
         let both = [("BITCASKPY_SYNC", "true"), ("BITCASK_SYNC", "never")];
