@@ -78,6 +78,10 @@ fn a_dry_run_of_a_merge_says_what_would_be_merged_and_merges_nothing() {
     assert!(rows(&["--threshold", "0"]) >= worthwhile);
     let table = sandbox.run(["merge", "--dry-run"]);
     assert!(table.ended(0).starts_with("segment"), "{}", table.text());
+    // What is kept for its history is in no plan.
+    let mut kept = sandbox.bitcask(["merge", "--dry-run", "--threshold", "0", "-o", "json"]);
+    let kept = Ran::new(kept.env("BITCASK_KEEP_HISTORY", "1GiB").output().unwrap());
+    assert!(kept.ended(0).lines().count() < all, "{}", kept.text());
     sandbox.run(["merge"]).ended(0);
     assert_eq!(sandbox.run(["merge", "--dry-run"]).ended(0), "nothing to merge\n");
 }
@@ -200,6 +204,7 @@ fn a_locked_store_can_be_read_but_not_written() {
         &["export"],
         &["dump"],
         &["watch", "--no-wait", "--since", "start"],
+        &["merge", "--dry-run"],
     ] {
         sandbox.run(args).ended(0);
     }
@@ -224,7 +229,7 @@ fn a_dump_shows_the_manifest_segments_entries_and_hints() {
         r#""long" = "xxxxxx"#,
         "... of 100 B",
         r#"  "\xff" = "\x00""#,
-        "\nhint: 1 entries",
+        "\nhint: 1 entry,",
     ] {
         assert!(text.contains(part), "{part} is missing in:\n{text}");
     }
@@ -238,7 +243,9 @@ fn a_dump_shows_the_manifest_segments_entries_and_hints() {
         sandbox.run(["dump", "--segment", "1", "--offset", "100000"]).ended(0).lines().count(),
         2
     );
-    sandbox.run(["dump", "--segment", "99"]).failed(3, "is missing");
+    sandbox.run(["dump", "--segment", "99"]).failed(3, "there is no segment 99 in ");
+    let base64 = sandbox.run(["--base64", "dump"]);
+    assert!(base64.ended(0).contains(r#""/w==" = "AA==""#), "{}", base64.text());
     for line in sandbox.run(["dump", "-o", "json", "--hints"]).ended(0).lines() {
         let object: Value = serde_json::from_str(line).unwrap();
         assert!(object.get("type").is_some_and(Value::is_string), "{line}");
@@ -294,4 +301,35 @@ fn a_bench_can_be_drawn() {
 #[test]
 fn top_needs_a_terminal() {
     Sandbox::new().run(["top"]).failed(2, "needs a terminal");
+}
+
+#[cfg(feature = "tui")]
+#[test]
+fn a_signal_ends_top_and_leaves_the_terminal_as_it_was() {
+    use std::io::Read as _;
+    use std::process::{Command, Stdio};
+
+    let probe = Command::new("script").arg("--version").output();
+    if !probe.is_ok_and(|output| output.status.success()) {
+        println!("skipped: `script` is missing");
+        return;
+    }
+    let sandbox = Sandbox::new();
+    let line = format!("echo $$ > pid; exec {} top --interval 1h", crate::support::PROGRAM);
+    let mut command = sandbox.command("script".as_ref(), ["-qec", &line, "/dev/null"]);
+    let mut child = command.env("TERM", "xterm").stdin(Stdio::piped()).spawn().unwrap();
+    let mut out = child.stdout.take().unwrap();
+    let mut shown = Vec::new();
+    let has = |shown: &[u8], part: &[u8]| shown.windows(part.len()).any(|found| found == part);
+    // The program has taken the screen.
+    while !has(&shown, b"\x1b[?1049h") {
+        let mut byte = [0];
+        assert_eq!(out.read(&mut byte).unwrap(), 1, "{}", String::from_utf8_lossy(&shown));
+        shown.extend(byte);
+    }
+    let pid = fs::read_to_string(sandbox.path("pid")).unwrap();
+    assert!(Command::new("kill").args(["-INT", pid.trim()]).status().unwrap().success());
+    out.read_to_end(&mut shown).unwrap();
+    assert!(has(&shown, b"\x1b[?1049l"), "{}", String::from_utf8_lossy(&shown));
+    assert_eq!(child.wait().unwrap().code(), Some(130));
 }

@@ -58,7 +58,13 @@ fn a_closed_pipe_ends_the_program_quietly() {
         db.write(&numbers.map(|number| (format!("key {number:06}"), "")).collect()).unwrap();
     }
     db.close().unwrap();
-    for args in [&["list"][..], &["-o", "json", "list"], &["-o", "table", "list"], &["export"]] {
+    for args in [
+        &["list"][..],
+        &["-o", "json", "list"],
+        &["-o", "table", "list"],
+        &["export"],
+        &["export", "--format", "csv"],
+    ] {
         let mut child = sandbox.bitcask(args).spawn().unwrap();
         let mut line = String::new();
         // The reader is dropped after one line, as `head -1` does.
@@ -149,7 +155,7 @@ fn a_question_on_a_terminal_is_asked_there() {
         return;
     }
     let shown = ask("n\n");
-    assert!(shown.contains("Remove all 1 keys of ./data?") && shown.contains("code 1"), "{shown}");
+    assert!(shown.contains("Remove 1 key of ./data?") && shown.contains("code 1"), "{shown}");
     assert_eq!(sandbox.run(["get", "key"]).ended(0), "value");
     assert!(ask("yes\n").contains("code 0"));
     assert_eq!(sandbox.run(["list", "--count"]).ended(0), "0\n");

@@ -1,7 +1,5 @@
 //! Progress bars, on standard error and only if that is a terminal.
 
-use std::time::Duration;
-
 use indicatif::{ProgressBar, ProgressStyle};
 
 /// A bar for one piece of work.
@@ -9,9 +7,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 pub(crate) struct Progress {
     bar: ProgressBar,
 }
-
-/// How often a bar is drawn anew although nothing has changed.
-const TICK: Duration = Duration::from_millis(200);
 
 impl Progress {
     /// Begins a bar for work that is measured in bytes.
@@ -27,13 +22,6 @@ impl Progress {
         let known = "{msg} {bar:30} {human_pos}/{human_len} {per_sec} {eta} left";
         let unknown = "{msg} {spinner} {human_pos} {per_sec}";
         Self::new(what, total, known, unknown)
-    }
-
-    /// Begins a bar for work of which nothing is known but that it goes on.
-    pub(crate) fn waiting(what: &'static str) -> Self {
-        let begun = Self::new(what, None, "", "{msg} {spinner} {elapsed}");
-        begun.bar.enable_steady_tick(TICK);
-        begun
     }
 
     fn new(what: &'static str, total: Option<u64>, known: &str, unknown: &str) -> Self {

@@ -1,8 +1,12 @@
 //! `backup` and `restore`.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
-use bitcask::repair;
+use bitcask::{BackupReport, Bitcask, Error, repair};
 use clap::Args;
 
 use super::repair::print;
@@ -31,10 +35,7 @@ pub(crate) struct RestoreArgs {
 
 pub(crate) fn backup(args: &BackupArgs, program: &mut Program) -> Result<Exit, Failure> {
     let db = open::writable(program)?;
-    let report = {
-        let _progress = Progress::waiting("copying");
-        db.backup(&args.target)?
-    };
+    let report = copy(&db, &args.target)?;
     db.close()?;
     program.printer(Format::Table)?.report(&[
         ("segments", Figure::Count(report.segments)),
@@ -54,10 +55,11 @@ pub(crate) fn restore(args: &RestoreArgs, program: &mut Program) -> Result<Exit,
     let report = {
         let _stoppable = StoppableWork::begin();
         let progress = Progress::bytes("restoring", Some(0));
-        repair::salvage_opt(&args.backup, &dir, &options, |now| {
+        let salvaged = repair::salvage_opt(&args.backup, &dir, &options, |now| {
             progress.set_of(now.size_done, now.size_total);
             interrupt::flow()
-        })?
+        });
+        salvaged.map_err(|error| refused(error, &args.backup))?
     };
     if report.cancelled {
         return Err(Failure::Interrupted);
@@ -68,4 +70,42 @@ pub(crate) fn restore(args: &RestoreArgs, program: &mut Program) -> Result<Exit,
     }
     say("warning: the backup is damaged; what is intact in it was restored");
     Ok(Exit::Store)
+}
+
+/// Copies a store, with a progress bar. The call says nothing while it copies, so the bar shows how
+/// much has arrived.
+fn copy(db: &Bitcask, target: &Path) -> bitcask::Result<BackupReport> {
+    let progress = Progress::bytes("copying", Some(db.stats().log_size));
+    let (ended, wait) = mpsc::channel::<()>();
+    thread::scope(|scope| {
+        let show = move || {
+            while wait.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                progress.set(arrived(target));
+            }
+        };
+        scope.spawn(show);
+        let copied = db.backup(target);
+        drop(ended);
+        copied
+    })
+}
+
+/// How often to look how much of a backup has arrived.
+const TICK: Duration = Duration::from_millis(200);
+
+/// Returns the total size of the files in a directory.
+fn arrived(dir: &Path) -> u64 {
+    let entries = fs::read_dir(dir).into_iter().flatten();
+    entries.filter_map(|entry| Some(entry.ok()?.metadata().ok()?.len())).sum()
+}
+
+/// Returns the failure to read a backup.
+fn refused(error: Error, backup: &Path) -> Failure {
+    match error {
+        Error::NotFound { .. } if open::foreign_store(backup).is_none() => {
+            let what = format!("there is no store at {}", backup.display());
+            Failure::store(what, "name the directory that `bitcask backup` has made")
+        }
+        error => open::refused(error, backup),
+    }
 }

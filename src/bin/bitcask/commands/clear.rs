@@ -5,7 +5,7 @@ use clap::Args;
 use crate::exit::Exit;
 use crate::failure::{Failure, say};
 use crate::program::Program;
-use crate::{open, prompt};
+use crate::{open, prompt, units};
 
 #[derive(Debug, Args)]
 pub(crate) struct ClearArgs {
@@ -17,7 +17,11 @@ pub(crate) struct ClearArgs {
 pub(crate) fn run(args: &ClearArgs, program: &mut Program) -> Result<Exit, Failure> {
     let dir = program.dir()?;
     let keys = open::read_only(program)?.len()?;
-    let question = format!("Remove all {keys} keys of {}?", dir.display());
+    let what = match keys {
+        0 | 1 => units::count(keys, "key", "keys"),
+        keys => format!("all {keys} keys"),
+    };
+    let question = format!("Remove {what} of {}?", dir.display());
     if !prompt::confirm(&question, args.yes)? {
         say("nothing was removed");
         return Ok(Exit::Absent);

@@ -1,9 +1,10 @@
 //! `dump`.
 
+mod hex;
+
 use std::fmt::Write as _;
 use std::fs::File;
 use std::ops::ControlFlow;
-use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use bitcask::Error;
@@ -20,7 +21,8 @@ use crate::open;
 use crate::output::bytes::{encoded, escaped};
 use crate::output::{Format, Printer};
 use crate::program::Program;
-use crate::units::{show_size, show_time};
+use crate::units::{count, show_size, show_time};
+use hex::{hex, read};
 
 /// Locks and changes nothing, and reads damaged stores too. Entries that were overwritten or
 /// deleted are shown as long as their segments exist.
@@ -48,9 +50,6 @@ pub(crate) struct DumpArgs {
     #[arg(long, value_name = "BYTES", default_value_t = 64)]
     value_bytes: u32,
 }
-
-/// Number of bytes in a line of a hexadecimal view.
-const HEX_LEN: usize = 16;
 
 pub(crate) fn run(args: &DumpArgs, program: &mut Program) -> Result<Exit, Failure> {
     let dir = program.dir()?;
@@ -95,6 +94,10 @@ fn dump_segment(
         }
         // A merge in another process has removed it since the files were listed.
         Err(Error::MissingSegment { .. }) if args.segment.is_none() => return Ok(()),
+        Err(Error::MissingSegment { .. }) if !is_listed(dir, id) => {
+            let what = format!("there is no segment {id} in {}", dir.display());
+            return Err(Failure::store(what, "`bitcask dump` shows all segments"));
+        }
         Err(error) => return Err(open::refused(error, dir)),
     };
     let file = File::open(&path).map_err(|error| Failure::file("open", &path, &error))?;
@@ -108,6 +111,11 @@ fn dump_segment(
         Ok(Some(hint)) => print_hint(printer, args.hints, &hint),
         Ok(None) | Err(_) => Ok(()),
     }
+}
+
+/// Returns whether the manifest says that a segment exists.
+fn is_listed(dir: &Path, id: u32) -> bool {
+    inspect::manifest(dir).is_ok_and(|manifest| manifest.segments.iter().any(|it| it.id == id))
 }
 
 fn damage(printer: &mut Printer, what: &str, reason: &str) -> Result<(), Failure> {
@@ -235,7 +243,7 @@ fn print_entry(
     // Writing to a string cannot fail.
     let mut line = format!("{:>10}  {kind:<6}  {}", entry.offset, show_time(entry.timestamp));
     if !matches!(entry.kind, EntryKind::Mark) {
-        let _ = write!(line, "  {}", quoted(&entry.key));
+        let _ = write!(line, "  {}", quoted(printer, &entry.key));
     }
     if matches!(entry.kind, EntryKind::Put) {
         match entry.raw_size {
@@ -244,10 +252,10 @@ fn print_entry(
             }
             None if shown < entry.value_size => {
                 let rest = show_size(u64::from(entry.value_size));
-                let _ = write!(line, " = {}... of {rest}", quoted(&value));
+                let _ = write!(line, " = {}... of {rest}", quoted(printer, &value));
             }
             None => {
-                let _ = write!(line, " = {}", quoted(&value));
+                let _ = write!(line, " = {}", quoted(printer, &value));
             }
         }
     }
@@ -307,7 +315,10 @@ fn entry_object(base64: bool, entry: &EntryInfo, value: &[u8]) -> Value {
     object
 }
 
-fn quoted(bytes: &[u8]) -> String {
+fn quoted(printer: &Printer, bytes: &[u8]) -> String {
+    if printer.base64() {
+        return format!("\"{}\"", encoded(bytes));
+    }
     format!("\"{}\"", escaped(bytes).replace('"', "\\\""))
 }
 
@@ -326,8 +337,8 @@ fn print_hint(printer: &mut Printer, all: bool, hint: &HintInfo) -> Result<(), F
         }))?;
     } else {
         printer.line(&format!(
-            "hint: {} entries, {} of them deletes, from {} to {}",
-            hint.entries.len(),
+            "hint: {}, {} of them deletes, from {} to {}",
+            count(hint.entries.len() as u64, "entry", "entries"),
             hint.tombstones,
             show_time(hint.first_timestamp),
             show_time(hint.last_timestamp)
@@ -359,39 +370,4 @@ fn print_hint(printer: &mut Printer, all: bool, hint: &HintInfo) -> Result<(), F
         printer.line(&line)?;
     }
     Ok(())
-}
-
-/// Prints bytes of a file, 16 in a line.
-fn hex(
-    printer: &mut Printer,
-    path: &Path,
-    file: &File,
-    offset: u64,
-    size: u64,
-) -> Result<(), Failure> {
-    let mut at = 0;
-    while at < size {
-        interrupt::check()?;
-        let bytes = read(path, file, offset + at, (size - at).min(HEX_LEN as u64))?;
-        if bytes.is_empty() {
-            break;
-        }
-        let digits: Vec<_> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let is_shown = |byte: &u8| byte.is_ascii_graphic() || *byte == b' ';
-        let text = bytes.iter().map(|byte| if is_shown(byte) { char::from(*byte) } else { '.' });
-        let text: String = text.collect();
-        printer.line(&format!("{:>12}  {:<47}  |{text}|", offset + at, digits.join(" ")))?;
-        at += bytes.len() as u64;
-    }
-    Ok(())
-}
-
-/// Reads bytes of a file. There are fewer where the file ends.
-fn read(path: &Path, file: &File, offset: u64, size: u64) -> Result<Vec<u8>, Failure> {
-    let left = file.metadata().map(|meta| meta.len().saturating_sub(offset));
-    let left = left.map_err(|error| Failure::file("read", path, &error))?;
-    let mut bytes = vec![0; usize::try_from(size.min(left)).unwrap_or(0)];
-    let read = file.read_at(&mut bytes, offset);
-    bytes.truncate(read.map_err(|error| Failure::file("read", path, &error))?);
-    Ok(bytes)
 }

@@ -14,8 +14,9 @@ use ratatui::{DefaultTerminal, Frame};
 
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::interrupt::{self, StoppableWork};
 use crate::program::Program;
-use crate::{interrupt, open, units};
+use crate::{open, units};
 
 /// Reads the store again and again, and shows its size, its segments, and how many changes are
 /// made. Press q to leave.
@@ -36,6 +37,8 @@ pub(crate) fn run(args: &TopArgs, program: &mut Program) -> Result<Exit, Failure
         return Err(Failure::usage("`top` needs a terminal", "use `bitcask stats` in scripts"));
     }
     let db = open::read_only(program)?;
+    // A signal from elsewhere must not end the program before the terminal is as it was.
+    let _stoppable = StoppableWork::begin();
     let mut terminal = ratatui::try_init().map_err(|error| Failure::output(&error))?;
     let shown = show(&mut terminal, &db, args.interval);
     ratatui::restore();
@@ -47,8 +50,7 @@ fn show(terminal: &mut DefaultTerminal, db: &ReadOnly, interval: Duration) -> Re
     loop {
         live.look(db)?;
         terminal.draw(|frame| live.draw(frame)).map_err(|error| Failure::output(&error))?;
-        interrupt::check()?;
-        if event::poll(interval).map_err(|error| Failure::output(&error))? {
+        if wait(interval)? {
             let pressed = event::read().map_err(|error| Failure::output(&error))?;
             match pressed {
                 Event::Key(key) if key.code == KeyCode::Char('q') || key.code == KeyCode::Esc => {
@@ -64,6 +66,18 @@ fn show(terminal: &mut DefaultTerminal, db: &ReadOnly, interval: Duration) -> Re
             }
         }
     }
+}
+
+/// Waits for a key. Returns whether one was pressed within the interval.
+fn wait(interval: Duration) -> Result<bool, Failure> {
+    // Without a wait, no key would ever be seen.
+    for slice in interrupt::slices(interval.max(Duration::from_millis(1))) {
+        interrupt::check()?;
+        if event::poll(slice).map_err(|error| Failure::output(&error))? {
+            return Ok(true);
+        }
+    }
+    interrupt::check().map(|()| false)
 }
 
 /// What is shown.
@@ -133,13 +147,17 @@ impl LiveView {
         let Stats { segments, log_size, live_size, .. } = self.stats;
         let lines = vec![
             Line::from(format!("{}    q to leave", self.path)),
-            Line::from(format!("{} keys    {segments} segments", self.keys)),
             Line::from(format!(
-                "log {}    live {}    since the start: {} puts, {} deletes",
+                "{}    {}",
+                units::count(self.keys, "key", "keys"),
+                units::count(segments, "segment", "segments")
+            )),
+            Line::from(format!(
+                "log {}    live {}    since the start: {}, {}",
                 units::show_size(log_size),
                 units::show_size(live_size),
-                self.puts,
-                self.deletes
+                units::count(self.puts, "put", "puts"),
+                units::count(self.deletes, "delete", "deletes")
             )),
         ];
         frame.render_widget(Paragraph::new(lines), head);
@@ -196,7 +214,7 @@ mod tests {
         let mut terminal = Terminal::new(TestBackend::new(90, 30)).unwrap();
         terminal.draw(|frame| live.draw(frame)).unwrap();
         let screen = terminal.backend().to_string();
-        for text in ["100 keys", "100 puts, 1 deletes", "dead share", "segment", "log"] {
+        for text in ["100 keys", "100 puts, 1 delete", "dead share", "segment", "log"] {
             assert!(screen.contains(text), "{text} is missing:\n{screen}");
         }
     }
