@@ -30,7 +30,7 @@ use file::{Disk, Handle};
 use root::Root;
 
 pub(crate) use file::{Backing, File, Lock, open_files};
-pub(crate) use limits::{files_limit, mappings_limit};
+pub(crate) use limits::{disk_faults, files_limit, mappings_limit};
 pub(crate) use path::{absolute, parent};
 pub(crate) use sys::has_ended;
 

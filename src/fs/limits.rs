@@ -1,4 +1,4 @@
-//! The system's limits on this process: mappings and open files.
+//! What the system says about this process: limits on mappings and open files, and page faults.
 
 #![expect(unsafe_code, reason = "a foreign call without a safe equivalent in std")]
 
@@ -29,6 +29,25 @@ pub(crate) fn files_limit() -> usize {
     if is_known { usize::try_from(limit.rlim_cur).unwrap_or(FILES_USUAL) } else { FILES_USUAL }
 }
 
+/// Returns how many page faults of the calling thread had to read from the disk so far, or `None`
+/// if the system does not tell. A system call.
+#[cfg(all(target_os = "linux", not(miri)))]
+pub(crate) fn disk_faults() -> Option<i64> {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: `usage` is a whole `rusage` that outlives the call, which writes to nothing else.
+    let told = unsafe { libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr()) } == 0;
+    // SAFETY: zeros are a valid `rusage`, which consists of integers, whether or not the call has
+    // written to it.
+    let usage = unsafe { usage.assume_init() };
+    told.then_some(usage.ru_majflt)
+}
+
+/// Returns `None`: other systems tell this only about whole processes.
+#[cfg(not(all(target_os = "linux", not(miri))))]
+pub(crate) fn disk_faults() -> Option<i64> {
+    None
+}
+
 #[cfg(all(test, target_os = "linux", not(miri)))]
 mod tests {
     use super::*;
@@ -37,5 +56,11 @@ mod tests {
     fn the_system_reports_its_limits() {
         assert!(mappings_limit() >= 1024, "{}", mappings_limit());
         assert!(files_limit() >= 16, "{}", files_limit());
+    }
+
+    #[test]
+    fn the_system_counts_the_faults_of_a_thread() {
+        let before = disk_faults().unwrap();
+        assert!(before >= 0 && disk_faults().unwrap() >= before);
     }
 }
