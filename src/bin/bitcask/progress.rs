@@ -1,6 +1,8 @@
 //! Progress bars, on standard error and only if that is a terminal.
 
-use indicatif::{ProgressBar, ProgressStyle};
+use std::fmt;
+
+use indicatif::{HumanCount, ProgressBar, ProgressState, ProgressStyle};
 
 /// A bar for one piece of work.
 #[derive(Debug)]
@@ -19,8 +21,8 @@ impl Progress {
 
     /// Begins a bar for work that is measured in pairs or operations.
     pub(crate) fn counting(what: &'static str, total: Option<u64>) -> Self {
-        let known = "{msg} {bar:30} {human_pos}/{human_len} {per_sec} {eta} left";
-        let unknown = "{msg} {spinner} {human_pos} {per_sec}";
+        let known = "{msg} {bar:30} {human_pos}/{human_len} {rate} {eta} left";
+        let unknown = "{msg} {spinner} {human_pos} {rate}";
         Self::new(what, total, known, unknown)
     }
 
@@ -30,7 +32,7 @@ impl Progress {
         let template = if total.is_some() { known } else { unknown };
         let style = ProgressStyle::with_template(template);
         let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
-        bar.set_style(style.progress_chars("#>-"));
+        bar.set_style(style.progress_chars("#>-").with_key("rate", write_rate));
         bar.set_message(what);
         Self { bar }
     }
@@ -50,6 +52,14 @@ impl Progress {
     pub(crate) fn add(&self, more: u64) {
         self.bar.inc(more);
     }
+}
+
+/// Writes a rate without the fractions that indicatif would show.
+fn write_rate(state: &ProgressState, out: &mut dyn fmt::Write) {
+    // A rate is finite and not negative.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "as above")]
+    let rate = state.per_sec() as u64;
+    let _ = write!(out, "{}/s", HumanCount(rate));
 }
 
 impl Drop for Progress {
