@@ -114,6 +114,7 @@ fn the_variables_of_bitcaskpy_reach_the_store() {
 fn a_wrong_form_of_output_is_noticed_before_anything_is_done() {
     let sandbox = Sandbox::new();
     let wrong = [("BITCASK_OUTPUT", "xx")];
+    run(&sandbox, &["incr", "n"], &wrong).failed(2, "expected auto, table, json or plain");
     run(&sandbox, &["incr", "n"], &wrong).failed(2, "change or unset BITCASK_OUTPUT");
     assert_eq!(sandbox.run(["list", "--count"]).ended(0), "0\n");
     // What does not depend on it works, and so does a choice on the command line.

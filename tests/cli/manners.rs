@@ -135,6 +135,11 @@ fn on_a_terminal_values_cannot_control_it() {
     let shown = on_terminal(&sandbox, &format!("{program} scan k"), &[]).unwrap();
     assert_eq!(shown.trim_end(), "key\tone\\x1b[31m\\ntwo\\xff\\x07");
 
+    sandbox.run_as("pbc", &["--data-dir", "data", "put", "a\u{1b}[31m", "v"]).ended(0);
+    let list = format!("{} --data-dir data list", sandbox.link("pbc").display());
+    let shown = on_terminal(&sandbox, &list, &[("NO_COLOR", "1")]).unwrap();
+    assert!(shown.contains("\u{2022} a\\x1b[31m"), "{shown}");
+
     let absent = format!("{program} -d nowhere get k");
     assert!(on_terminal(&sandbox, &absent, &[]).unwrap().contains("\x1b[31m"));
     assert!(!on_terminal(&sandbox, &absent, &[("NO_COLOR", "1")]).unwrap().contains('\x1b'));

@@ -107,6 +107,7 @@ fn a_pair_that_is_too_large_stops_an_import_at_its_line() {
     let fine = line("key", "value");
     let value = "line 2: the value has 6 bytes, the limit is 5";
     run(&["import"], &(fine.clone() + &line("key", "values"))).failed(2, value);
+    run(&["batch"], &(fine.clone() + &line("key", "values"))).failed(2, value);
     run(&["import", "--format", "csv"], "key,value\nkey,values\n").failed(2, value);
     let key = "line 2: the key has 6 bytes, the limit is 5";
     run(&["import"], &(fine.clone() + &line("longer", "value"))).failed(2, key);

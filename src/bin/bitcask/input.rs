@@ -205,12 +205,6 @@ impl Lines {
     }
 }
 
-/// Returns the largest size of a JSON line about an entry with these limits. Each byte of a text
-/// takes up to six there.
-pub(crate) fn line_size_max(key_size_limit: u64, value_size_limit: u64) -> u64 {
-    key_size_limit.saturating_add(value_size_limit).saturating_mul(6).saturating_add(4096)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -5,6 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use bitcask::{Error, Options};
 use serde::{Deserialize, Serialize};
 
 use crate::output::bytes::{decoded, encoded};
@@ -139,6 +140,42 @@ impl Life {
 pub(crate) enum RecordedChange {
     Put { key: Vec<u8>, value: Vec<u8>, life: Life },
     Delete { key: Vec<u8> },
+}
+
+/// The largest keys and values that a store accepts, in bytes.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct SizeLimits {
+    key: u64,
+    value: u64,
+}
+
+impl SizeLimits {
+    pub(crate) fn of(options: &Options) -> Self {
+        Self { key: options.get_key_size_limit(), value: options.get_value_size_limit() }
+    }
+
+    /// Returns the largest size of a JSON line about a pair. Each byte of a text takes up to six
+    /// there.
+    pub(crate) fn line_size(self) -> u64 {
+        self.key.saturating_add(self.value).saturating_mul(6).saturating_add(4096)
+    }
+
+    /// Says what is wrong with a change that the store would not accept.
+    pub(crate) fn check(self, change: &RecordedChange) -> Result<(), String> {
+        let (key, value_size, key_limit) = match change {
+            RecordedChange::Put { key, value, .. } => (key, value.len() as u64, self.key),
+            // A key that was put under a higher limit can still be deleted.
+            RecordedChange::Delete { key } => (key, 0, Options::new().get_key_size_limit()),
+        };
+        let key_size = key.len() as u64;
+        if key_size > key_limit {
+            return Err(Error::KeyTooLarge { size: key_size, limit: key_limit }.to_string());
+        }
+        if value_size > self.value {
+            return Err(Error::ValueTooLarge { size: value_size, limit: self.value }.to_string());
+        }
+        Ok(())
+    }
 }
 
 /// A change, and where `watch` resumes after it if `watch` has written the line.

@@ -7,11 +7,11 @@ use clap::Args;
 
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::input::{Source, line_size_max};
+use crate::input::Source;
 use crate::open;
 use crate::output::{Figure, Format};
 use crate::program::Program;
-use crate::record::{self, RecordedChange};
+use crate::record::{self, RecordedChange, SizeLimits};
 
 /// One JSON object per line: {"key": "k", "value": "v"} puts, {"op": "delete", "key": "k"} deletes.
 /// `key_base64` and `value_base64` stand for bytes that are not text, and a put may have `ttl` or
@@ -31,13 +31,15 @@ pub(crate) struct BatchArgs {
 pub(crate) fn run(args: &BatchArgs, program: &mut Program) -> Result<Exit, Failure> {
     let base64 = program.base64();
     let options = program.settings()?.options()?;
-    let size_max = line_size_max(options.get_key_size_limit(), options.get_value_size_limit());
-    let mut lines = Source::named(args.file.as_ref())?.lines(size_max);
+    let limits = SizeLimits::of(&options);
+    let mut lines = Source::named(args.file.as_ref())?.lines(limits.line_size());
     // A batch lies in one segment, so more than that is refused before it fills the memory.
     let batch_size_max = options.get_segment_size().max(SIZE_MIN);
     let (mut batch, mut puts, mut deletes) = (Batch::new(), 0_u64, 0_u64);
     while let Some(line) = lines.next()? {
-        match record::read(line, base64).map_err(|reason| lines.wrong(&reason))?.change {
+        let read = record::read(line, base64);
+        let read = read.and_then(|read| limits.check(&read.change).map(|()| read.change));
+        match read.map_err(|reason| lines.wrong(&reason))? {
             RecordedChange::Put { key, value, life } => {
                 batch.put_opt(key, value, life.options());
                 puts += 1;

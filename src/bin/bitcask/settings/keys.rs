@@ -99,10 +99,13 @@ pub(crate) const KEYS: &[SettingKey] = &[
         about: "form of the output: auto, table, json or plain",
         check: |text| match text {
             "auto" | "table" | "json" | "plain" => Ok(()),
-            _ => Err("expected auto, table, json or plain".into()),
+            _ => Err(OUTPUT.into()),
         },
     },
 ];
+
+/// What the setting `output` looks like.
+pub(super) const OUTPUT: &str = "expected auto, table, json or plain";
 
 /// Returns the setting of this name. Underscores count as hyphens.
 pub(crate) fn find(name: &str) -> Option<&'static SettingKey> {

@@ -107,7 +107,10 @@ impl Settings {
     pub(crate) fn output(&self) -> Result<Option<Format>, Failure> {
         self.parsed("output", |text| match text {
             "auto" => Ok(None),
-            other => <Format as clap::ValueEnum>::from_str(other, false).map(Some),
+            other => match <Format as clap::ValueEnum>::from_str(other, false) {
+                Ok(format) => Ok(Some(format)),
+                Err(_) => Err(keys::OUTPUT.into()),
+            },
         })
     }
 

@@ -67,13 +67,9 @@ impl CsvColumns {
 const END: &[u8] = b"\n\0end of file\0\n";
 
 /// Reads all rows of a file.
-pub(super) fn rows(
-    source: Source,
-    size_max: u64,
-    importing: &mut TextImport<'_>,
-) -> Result<(), Failure> {
+pub(super) fn rows(source: Source, importing: &mut TextImport<'_>) -> Result<(), Failure> {
     let path = source.path().to_path_buf();
-    let base64 = importing.base64;
+    let (base64, size_max) = (importing.base64, importing.limits.line_size());
     let state = CsvState::new(importing, size_max);
     let input = CsvInput { source, state: &state, ends_line: true, end: END };
     let mut reader = ReaderBuilder::new()
@@ -104,7 +100,7 @@ pub(super) fn rows(
         let mut importing = state.importing.borrow_mut();
         let read = check_whole(&row, headings.len(), &layout, state.is_cut.get());
         let change = read.and_then(|()| layout.read(&row));
-        let change = change.and_then(|change| importing.check(&change).map(|()| change));
+        let change = change.and_then(|change| importing.limits.check(&change).map(|()| change));
         let change = change.map_err(|reason| wrong(line, &reason))?;
         importing.add(RecordedLine { change, position: None }, reader.position().byte())?;
     }

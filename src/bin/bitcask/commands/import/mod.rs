@@ -6,19 +6,19 @@ mod store;
 use std::ffi::OsString;
 use std::time::Duration;
 
-use bitcask::{Batch, Bitcask, Error, Options};
+use bitcask::{Batch, Bitcask};
 use clap::Args;
 
 use super::export::FileForm;
 use crate::exit::Exit;
 use crate::failure::{Failure, say};
-use crate::input::{Source, line_size_max};
+use crate::input::Source;
 use crate::interrupt::{self, StoppableWork};
 use crate::open;
 use crate::output::{Figure, Format};
 use crate::program::Program;
 use crate::progress::Progress;
-use crate::record::{self, Life, RecordedChange, RecordedLine};
+use crate::record::{self, Life, RecordedChange, RecordedLine, SizeLimits};
 use crate::units;
 use store::Foreign;
 
@@ -60,8 +60,7 @@ pub(crate) fn run(args: &ImportArgs, program: &mut Program) -> Result<Exit, Fail
     let source = Source::named(args.source.as_ref())?;
     let base64 = program.base64();
     let options = program.settings()?.options()?;
-    let limits = (options.get_key_size_limit(), options.get_value_size_limit());
-    let size_max = line_size_max(limits.0, limits.1);
+    let limits = SizeLimits::of(&options);
     let batch_size = BATCH_SIZE.min(options.get_segment_size() / 4);
     let db = open::writable_or_new(program, true)?;
     let mut importing = TextImport {
@@ -80,8 +79,8 @@ pub(crate) fn run(args: &ImportArgs, program: &mut Program) -> Result<Exit, Fail
     let imported = {
         let _stoppable = StoppableWork::begin();
         let read = match FileForm::of(args.format, args.source.as_ref()) {
-            FileForm::Json => lines(source, size_max, &mut importing),
-            FileForm::Csv => csv::rows(source, size_max, &mut importing),
+            FileForm::Json => lines(source, &mut importing),
+            FileForm::Csv => csv::rows(source, &mut importing),
         };
         read.and_then(|()| importing.flush())
     };
@@ -103,8 +102,8 @@ pub(crate) fn run(args: &ImportArgs, program: &mut Program) -> Result<Exit, Fail
     Ok(Exit::Done)
 }
 
-fn lines(source: Source, size_max: u64, importing: &mut TextImport<'_>) -> Result<(), Failure> {
-    let mut lines = source.lines(size_max);
+fn lines(source: Source, importing: &mut TextImport<'_>) -> Result<(), Failure> {
+    let mut lines = source.lines(importing.limits.line_size());
     let mut done = 0;
     loop {
         // While nobody writes, everything that was written is in the store.
@@ -114,7 +113,7 @@ fn lines(source: Source, size_max: u64, importing: &mut TextImport<'_>) -> Resul
         let Some(line) = lines.next()? else { return Ok(()) };
         done += line.len() as u64 + 1;
         let read = record::read(line, importing.base64);
-        let read = read.and_then(|read| importing.check(&read.change).map(|()| read));
+        let read = read.and_then(|read| importing.limits.check(&read.change).map(|()| read));
         importing.add(read.map_err(|reason| lines.wrong(&reason))?, done)?;
     }
 }
@@ -124,8 +123,8 @@ struct TextImport<'a> {
     db: &'a Bitcask,
     /// Whether keys and values are base64 in the source.
     base64: bool,
-    /// The largest key and the largest value that the store accepts.
-    limits: (u64, u64),
+    /// What the store accepts.
+    limits: SizeLimits,
     batch: Batch,
     /// Size in bytes that a batch should not exceed.
     batch_size: u64,
@@ -141,23 +140,6 @@ struct TextImport<'a> {
 }
 
 impl TextImport<'_> {
-    /// Says what is wrong with a pair that the store would not accept.
-    fn check(&self, change: &RecordedChange) -> Result<(), String> {
-        let (key, value_size, key_limit) = match change {
-            RecordedChange::Put { key, value, .. } => (key, value.len() as u64, self.limits.0),
-            // A key that was put under a higher limit can still be deleted.
-            RecordedChange::Delete { key } => (key, 0, Options::new().get_key_size_limit()),
-        };
-        let (key_size, value_limit) = (key.len() as u64, self.limits.1);
-        if key_size > key_limit {
-            return Err(Error::KeyTooLarge { size: key_size, limit: key_limit }.to_string());
-        }
-        if value_size > value_limit {
-            return Err(Error::ValueTooLarge { size: value_size, limit: value_limit }.to_string());
-        }
-        Ok(())
-    }
-
     /// Adds a pair, and writes what has been gathered if that is enough. `done` is how much of the
     /// source was read.
     fn add(&mut self, read: RecordedLine, done: u64) -> Result<(), Failure> {
