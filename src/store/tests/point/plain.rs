@@ -48,8 +48,9 @@ fn ordinary_gets_find_what_the_general_path_finds() {
                     plain += u32::from(read_twice(&db, &key.to_be_bytes()));
                 }
             }
-            // Not every get is ordinary, and neither is none.
-            assert!((500..200 * 42).contains(&plain), "{plain}");
+            // Not every get is ordinary, and neither is none, unless all values are compressed.
+            let least = if compression == Compression::None { 500 } else { 1 };
+            assert!((least..200 * 42).contains(&plain), "{plain}");
         }
     }
 }
