@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 pub(crate) use shown::counted;
-use shown::{holder, shown, shown_key};
+use shown::{holder, shown, shown_key, shown_undecodable};
 
 /// A result whose error type is this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -333,9 +333,8 @@ pub enum Error {
         reason: &'static str,
     },
 
-    /// What is stored under a key does not decode as the type of a typed collection (the feature
-    /// `serde`): another type, another version of the program, or another prefix wrote it.
-    #[error("cannot decode key {} or its value: {reason}", shown_key(key))]
+    /// What is stored under a key is not what a typed collection (the feature `serde`) expects.
+    #[error("{}", shown_undecodable(key, reason))]
     Undecodable {
         /// The key's bytes.
         key: Vec<u8>,

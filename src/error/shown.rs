@@ -34,6 +34,14 @@ pub(super) fn shown_key(key: &[u8]) -> String {
     }
 }
 
+pub(super) fn shown_undecodable(key: &[u8], reason: &str) -> String {
+    let key = shown_key(key);
+    format!(
+        "cannot decode what is stored under key {key}: {reason}; nothing was changed, read it with \
+         the type that wrote it, or as bytes"
+    )
+}
+
 /// Formats a number of things.
 pub(crate) fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })

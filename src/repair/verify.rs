@@ -41,7 +41,7 @@ pub(crate) fn verify_with_on(
     Verifier { env: &env, dir: &dir }.verify(&mut DiagnosisProgress { progress, on_progress })
 }
 
-/// How far a verification has come, and who wants to know.
+/// How far a verification has come, and the closure that is told.
 struct DiagnosisProgress<'a> {
     progress: VerifyProgress,
     on_progress: DiagnosisCallback<'a>,

@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::old::{CHANGES, Kind, OldStore, Pairs, TIME, bitcaskpy};
+use crate::import::ImportReport;
 
 /// Returns the ranges of the records in a file.
 fn record_ranges(kind: Kind, file: usize) -> Vec<Range<usize>> {
@@ -84,35 +85,42 @@ fn is_changed_pair(kind: Kind, key: &[u8], value: &[u8], mask: u8) -> bool {
     })
 }
 
+/// Imports a store with each bit, and all bits, of each byte changed. Calls a closure with the
+/// mask, the outcome, and a description of the place.
+fn for_each_change(store: &OldStore, mut check: impl FnMut(u8, &ImportReport, &Pairs, &str)) {
+    for file in 0..store.files.len() {
+        for offset in 0..store.files[file].len() {
+            for mask in (0..8).map(|bit| 1 << bit).chain([0xff]) {
+                let mut changed = store.clone();
+                changed.files[file][offset] ^= mask;
+                let (report, pairs) = changed.import();
+                let place = format!("{:?} file {file} offset {offset} mask {mask:#x}", store.kind);
+                check(mask, &report, &pairs, &place);
+            }
+        }
+    }
+}
+
 #[test]
 fn no_changed_byte_yields_a_pair_that_was_not_there() {
     for kind in Kind::ALL {
-        let store = OldStore::sample(kind);
         let ever = ever();
-        for file in 0..store.files.len() {
-            for offset in 0..store.files[file].len() {
-                for mask in (0..8).map(|bit| 1 << bit).chain([0xff]) {
-                    let mut changed = store.clone();
-                    changed.files[file][offset] ^= mask;
-                    let (report, pairs) = changed.import();
-                    let place = format!("{kind:?} file {file} offset {offset} mask {mask:#x}");
-                    for (key, value) in &pairs {
-                        let was_there = ever.contains(&(key.clone(), value.clone()));
-                        // Only this format has a checksum over everything.
-                        let may_change = kind != Kind::Basho;
-                        assert!(
-                            was_there || may_change && is_changed_pair(kind, key, value, mask),
-                            "{place}: {key:?} {value:?}\n{report}"
-                        );
-                    }
-                    // Without a checksum, the record before the damaged one may be lost with it.
-                    let lost = 13 - report.records;
-                    let lost_max = if kind == Kind::Basho { 1 } else { 2 };
-                    assert!(lost <= lost_max, "{place}: {lost} lost\n{report}");
-                    assert!(lost == 0 || !report.is_complete(), "{place}\n{report}");
-                }
+        for_each_change(&OldStore::sample(kind), |mask, report, pairs, place| {
+            for (key, value) in pairs {
+                let was_there = ever.contains(&(key.clone(), value.clone()));
+                // Only this format has a checksum over everything.
+                let may_change = kind != Kind::Basho;
+                assert!(
+                    was_there || may_change && is_changed_pair(kind, key, value, mask),
+                    "{place}: {key:?} {value:?}\n{report}"
+                );
             }
-        }
+            // Without a checksum, the record before the damaged one may be lost with it.
+            let lost = 13 - report.records;
+            let lost_max = if kind == Kind::Basho { 1 } else { 2 };
+            assert!(lost <= lost_max, "{place}: {lost} lost\n{report}");
+            assert!(lost == 0 || !report.is_complete(), "{place}\n{report}");
+        });
     }
 }
 
@@ -134,20 +142,17 @@ fn jumps_of_the_clock_hide_no_damage() {
     let (store, ever) = (with_clock_jumps(), ever());
     let (report, pairs) = store.import();
     assert_eq!(pairs, replay(|_, _| true), "{report}");
+    for_each_change(&store, |mask, report, pairs, place| {
+        for (key, value) in pairs {
+            let was_there = ever.contains(&(key.clone(), value.clone()));
+            assert!(
+                was_there || is_changed_pair(store.kind, key, value, mask),
+                "{place}: {key:?} {value:?}\n{report}"
+            );
+        }
+    });
     for file in 0..store.files.len() {
         for offset in 0..store.files[file].len() {
-            for mask in (0..8).map(|bit| 1 << bit).chain([0xff]) {
-                let mut changed = store.clone();
-                changed.files[file][offset] ^= mask;
-                let (report, pairs) = changed.import();
-                for (key, value) in &pairs {
-                    let was_there = ever.contains(&(key.clone(), value.clone()));
-                    assert!(
-                        was_there || is_changed_pair(store.kind, key, value, mask),
-                        "file {file} offset {offset} mask {mask:#x}: {key:?} {value:?}\n{report}"
-                    );
-                }
-            }
             let mut torn = store.clone();
             torn.files[file].truncate(offset);
             let (report, pairs) = torn.import();
