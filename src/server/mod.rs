@@ -112,6 +112,12 @@ impl Server {
         self.address
     }
 
+    /// Returns the URL of the server, for clients on this machine.
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
     /// Returns a handle that stops the server, from any thread.
     pub fn stop_handle(&self) -> StopHandle {
         StopHandle(self.state.stop.clone())
