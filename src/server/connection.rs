@@ -60,9 +60,9 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, context: &Connect
     match timeout(context.idle_timeout, tls.accept(stream)).await {
         Ok(Ok(stream)) => talk(stream, peer, context).await,
         Ok(Err(error)) => {
-            tracing::debug!(target: "bitcask", event = "tls_failed", %peer, error = %error);
+            tracing::debug!(target: "bitcask::server", event = "tls_failed", %peer, error = %error);
         }
-        Err(_) => tracing::debug!(target: "bitcask", event = "tls_timed_out", %peer),
+        Err(_) => tracing::debug!(target: "bitcask::server", event = "tls_timed_out", %peer),
     }
 }
 
@@ -88,6 +88,6 @@ where
         }
     };
     if let Err(error) = ended {
-        tracing::debug!(target: "bitcask", event = "connection_failed", %peer, error = %error);
+        tracing::debug!(target: "bitcask::server", event = "connection_failed", %peer, error = %error);
     }
 }

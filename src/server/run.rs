@@ -42,7 +42,7 @@ pub(super) fn run(
     });
     // Waits for the calls of the store that have begun.
     drop(runtime);
-    tracing::info!(target: "bitcask", event = "server_stopped", %address);
+    tracing::info!(target: "bitcask::server", event = "server_stopped", %address);
     let closed = close(state);
     served.map_err(|source| ServerError::Runtime { source }).and(closed)
 }
@@ -80,7 +80,7 @@ async fn accept(listener: TcpListener, context: ConnectionContext, state: &Share
                 });
             }
             Err(error) => {
-                tracing::warn!(target: "bitcask", event = "accept_failed", error = %error);
+                tracing::warn!(target: "bitcask::server", event = "accept_failed", error = %error);
                 sleep(AFTER_FAILURE).await;
             }
         }
@@ -91,7 +91,7 @@ async fn accept(listener: TcpListener, context: ConnectionContext, state: &Share
     let drained = timeout(state.options.drain_timeout, permits.acquire_many(all)).await;
     if drained.is_err() {
         let open = max - permits.available_permits();
-        tracing::warn!(target: "bitcask", event = "drain_timed_out", connections = open);
+        tracing::warn!(target: "bitcask::server", event = "drain_timed_out", connections = open);
     }
 }
 
@@ -108,7 +108,7 @@ fn log_start(state: &ServerState, address: std::net::SocketAddr) {
     let options = &state.options;
     let (tls, token) = (options.tls.is_some(), options.token.is_some());
     tracing::info!(
-        target: "bitcask",
+        target: "bitcask::server",
         event = "Server Starting",
         host = %address.ip(),
         port = address.port(),
@@ -116,7 +116,7 @@ fn log_start(state: &ServerState, address: std::net::SocketAddr) {
         token
     );
     tracing::info!(
-        target: "bitcask",
+        target: "bitcask::server",
         event = "Server configuration",
         data_dir = %state.db.path().display(),
         body_size_limit = options.body_size_limit,
@@ -126,7 +126,7 @@ fn log_start(state: &ServerState, address: std::net::SocketAddr) {
     );
     if !address.ip().is_loopback() && !token {
         tracing::warn!(
-            target: "bitcask",
+            target: "bitcask::server",
             event = "open_to_the_network",
             %address,
             advice = "every machine that reaches this address can read and change the store; set \

@@ -1,8 +1,9 @@
 //! The change feed: server-sent events that resume where they ended.
 
+use bitcask::server::ServerOptions;
 use serde_json::{Value, json};
 
-use crate::support::{Client, Running};
+use crate::support::{Client, Running, small};
 
 /// An event.
 #[derive(Debug)]
@@ -150,10 +151,14 @@ fn a_stream_ends_when_the_server_stops() {
 
 #[test]
 fn a_value_that_is_too_large_for_an_event_is_announced() {
-    let options = bitcask::server::ServerOptions::new().body_size_limit(1000);
-    let server = Running::with(options);
-    // A batch can put several values, each of which fits.
-    server.put("k", vec![b'x'; 1000]);
+    let options = ServerOptions::new().body_size_limit(1000);
+    let server = Running::filled(small(), options, |db| {
+        db.put("fits", vec![b'x'; 1000]).unwrap();
+        db.put("large", vec![b'x'; 1001]).unwrap();
+    });
     let mut feed = Feed::new(&server, "/v1/changes?since=start", &[]);
     assert_eq!(feed.change().data["value"].as_str().unwrap().len(), 1000);
+    let large = feed.change();
+    assert_eq!((&large.data["value_size"], large.data.get("value")), (&json!(1001), None));
+    assert_eq!(server.get("/v1/keys/large").body.len(), 1001);
 }

@@ -38,7 +38,7 @@ fn the_bodies_of_all_requests_have_a_limit() {
     assert_eq!(first.head().status, 100);
     first.raw(&body[1..]);
     // All memory is taken once most of the first body has arrived.
-    while server.send("PUT", "/v1/keys/second", &[], &body[1..]).status != 503 {}
+    while server.send("PUT", "/v1/keys/second", &[], b"small").status != 503 {}
     first.raw(&body[..1]);
     first.answer("PUT").has(204);
     server.send("PUT", "/v1/keys/second", &[], &body).has(204);
@@ -59,10 +59,10 @@ fn headers_have_a_limit() {
 fn a_client_that_does_not_read_loses_its_connection() {
     let options = ServerOptions::new()
         .connections_max(1)
-        .body_size_limit(64 << 20)
         .write_timeout(Duration::from_millis(100));
-    let server = Running::of(small().segment_size(256 << 20), options);
-    server.put("k", vec![b'x'; 64 << 20]);
+    let server = Running::filled(small().segment_size(256 << 20), options, |db| {
+        db.put("k", vec![b'x'; 64 << 20]).unwrap();
+    });
     let mut slow = server.client();
     slow.begin("GET", "/v1/keys/k", &[], 0);
     // There is room for one connection. So this is answered once the other one is closed.
@@ -79,7 +79,7 @@ fn a_client_that_sends_half_a_request_loses_its_connection() {
         let mut slow = server.client();
         slow.raw(half);
         server.get("/health").has(200);
-        assert!(slow.is_closed() || !half.is_empty());
+        assert!(slow.is_closed());
     }
 }
 

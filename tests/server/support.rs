@@ -60,8 +60,18 @@ impl Running {
     }
 
     pub(crate) fn of(store: Options, options: ServerOptions) -> Self {
+        Self::filled(store, options, |_| {})
+    }
+
+    /// Returns a server of a store that was filled before.
+    pub(crate) fn filled(
+        store: Options,
+        options: ServerOptions,
+        fill: impl FnOnce(&Bitcask),
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let db = Bitcask::open(dir.path().join("data"), store).unwrap();
+        fill(&db);
         let server = Server::bind(db, options.address("127.0.0.1", 0)).unwrap();
         let (address, stop) = (server.address(), server.stop_handle());
         let thread = Some(std::thread::spawn(move || server.run()));
@@ -149,8 +159,9 @@ impl<S: Read + Write> Client<S> {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Answer {
-        self.begin(method, target, headers, body.len());
-        self.raw(body);
+        let mut request = head(method, target, headers, body.len());
+        request.extend_from_slice(body);
+        self.raw(&request);
         self.answer(method)
     }
 
@@ -162,15 +173,7 @@ impl<S: Read + Write> Client<S> {
         headers: &[(&str, &str)],
         body_len: usize,
     ) {
-        let mut head = format!("{method} {target} HTTP/1.1\r\nhost: here\r\n");
-        for (name, value) in headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
-        }
-        if body_len > 0 || method != "GET" {
-            head.push_str(&format!("content-length: {body_len}\r\n"));
-        }
-        head.push_str("\r\n");
-        self.raw(head.as_bytes());
+        self.raw(&head(method, target, headers, body_len));
     }
 
     /// Reads a line without its end. It is empty at the end of the stream.
@@ -223,6 +226,19 @@ impl<S: Read + Write> Client<S> {
         // A server that closes with something unread resets the connection.
         self.stream.read_to_end(&mut rest).map_or(true, |_| rest.is_empty())
     }
+}
+
+/// Returns the head of a request.
+fn head(method: &str, target: &str, headers: &[(&str, &str)], body_len: usize) -> Vec<u8> {
+    let mut head = format!("{method} {target} HTTP/1.1\r\nhost: here\r\n");
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if body_len > 0 || method != "GET" {
+        head.push_str(&format!("content-length: {body_len}\r\n"));
+    }
+    head.push_str("\r\n");
+    head.into_bytes()
 }
 
 impl Answer {

@@ -31,7 +31,7 @@ impl AccessNote {
         let client = peer.map_or_else(|| "-".to_owned(), |Peer(address)| address.to_string());
         let note = Self { id: id.clone(), method: request.method().clone(), path, client };
         tracing::info!(
-            target: "bitcask",
+            target: "bitcask::server",
             event = "http_request_start",
             request_id = note.id.as_str(),
             method = %note.method,
@@ -49,7 +49,7 @@ impl AccessNote {
         let (path, client) = (self.path.as_str(), self.client.as_str());
         if status.is_server_error() {
             tracing::error!(
-                target: "bitcask",
+                target: "bitcask::server",
                 event = "http_request_error",
                 request_id,
                 method,
@@ -60,7 +60,7 @@ impl AccessNote {
             );
         } else {
             tracing::info!(
-                target: "bitcask",
+                target: "bitcask::server",
                 event = "http_request_end",
                 request_id,
                 method,

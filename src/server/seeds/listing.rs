@@ -29,7 +29,7 @@ pub(super) fn all_keys(state: &Shared) -> Result<Response, ApiFailure> {
             Ok(()) => writer.finish(),
             Err(Broken::Unheard) => {}
             Err(Broken::Store(error)) => {
-                tracing::error!(target: "bitcask", event = "listing_failed", error = %error);
+                tracing::error!(target: "bitcask::server", event = "listing_failed", error = %error);
                 writer.fail(&error);
             }
         }
