@@ -57,7 +57,11 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, context: &Connect
     let Some(tls) = &context.tls else {
         return talk(stream, peer, context).await;
     };
-    match timeout(context.idle_timeout, tls.accept(stream)).await {
+    let shaken = tokio::select! {
+        shaken = timeout(context.idle_timeout, tls.accept(stream)) => shaken,
+        () = context.stop.raised() => return,
+    };
+    match shaken {
         Ok(Ok(stream)) => talk(stream, peer, context).await,
         Ok(Err(error)) => {
             tracing::debug!(target: "bitcask::server", event = "tls_failed", %peer, error = %error);
@@ -80,6 +84,8 @@ where
     let connection = context.http.serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
+        // A request that has arrived by now is read before the connection learns of the end.
+        biased;
         ended = connection.as_mut() => ended,
         () = context.stop.raised() => {
             // The request under way is answered. Then the connection is closed.

@@ -37,6 +37,7 @@ pub(super) enum FailureDetail {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct FieldProblem {
     /// Where it is: `body` or `path`, and the names of fields.
+    #[schema(value_type = Vec<serde_json::Value>)]
     pub(super) loc: Vec<JsonValue>,
     pub(super) msg: String,
     #[serde(rename = "type")]

@@ -10,7 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::connection::{self, ConnectionContext};
 use super::error::ServerError;
-use super::state::{ServerState, Shared};
+use super::state::{ServerState, SharedServer};
 use super::{Server, routes};
 
 /// How often the owner's function is asked whether to stop.
@@ -38,7 +38,7 @@ pub(super) fn run(
     let served = runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
         accept(listener, context, &state).await;
-        Ok(())
+        Ok::<_, std::io::Error>(())
     });
     // Waits for the calls of the store that have begun.
     drop(runtime);
@@ -58,7 +58,7 @@ fn runtime(state: &ServerState) -> Result<Runtime, ServerError> {
 }
 
 /// Accepts connections until the server stops, and waits for their requests.
-async fn accept(listener: TcpListener, context: ConnectionContext, state: &Shared) {
+async fn accept(listener: TcpListener, context: ConnectionContext, state: &SharedServer) {
     let max = state.connections_max().min(Semaphore::MAX_PERMITS);
     let permits = Arc::new(Semaphore::new(max));
     let context = Arc::new(context);
@@ -96,7 +96,7 @@ async fn accept(listener: TcpListener, context: ConnectionContext, state: &Share
 }
 
 /// Closes the store, unless the program has kept a handle to it.
-fn close(state: Shared) -> Result<(), ServerError> {
+fn close(state: SharedServer) -> Result<(), ServerError> {
     // Nothing else has the state once the runtime is gone.
     let db = Arc::into_inner(state).and_then(|state| Arc::into_inner(state.db));
     db.map_or(Ok(()), |db| Ok(db.close()?))

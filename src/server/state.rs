@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::failure::ApiFailure;
-use super::gate::rate::RateLimiter;
+use super::gate::rate::ClientRates;
 use super::meta::requests::RequestFigures;
 use super::options::ServerOptions;
 use crate::error::{Error, Result};
@@ -22,7 +22,7 @@ use crate::store::Bitcask;
 use crate::value::Value;
 
 /// The state as handlers receive it.
-pub(super) type Shared = Arc<ServerState>;
+pub(super) type SharedServer = Arc<ServerState>;
 
 /// What all requests share.
 pub(super) struct ServerState {
@@ -30,7 +30,7 @@ pub(super) struct ServerState {
     pub(super) options: ServerOptions,
     pub(super) stop: StopSignal,
     pub(super) requests: RequestFigures,
-    pub(super) rate: Option<RateLimiter>,
+    pub(super) rate: Option<ClientRates>,
     pub(super) started: Instant,
     /// Permits of calls of the store on the pool.
     calls: Arc<Semaphore>,
@@ -58,7 +58,7 @@ impl ServerState {
             db,
             stop: StopSignal::new(),
             requests: RequestFigures::default(),
-            rate: options.requests_per_second.map(RateLimiter::new),
+            rate: options.requests_per_second.map(ClientRates::new),
             started: Instant::now(),
             calls: permits(options.store_threads),
             streams: permits(options.streams_max),

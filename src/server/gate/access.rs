@@ -1,12 +1,13 @@
 //! The access log: an event when a request begins, and one when its answer does.
 //!
 //! The names are those of bitcaskpy: `http_request_start`, `http_request_end` and, for a failure of
-//! the server, `http_request_error`.
+//! the server, `http_request_error`. If nobody listens, nothing is prepared.
 
 use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::{Method, StatusCode};
+use tracing::Level;
 
 use super::Peer;
 use super::request_id::RequestId;
@@ -24,8 +25,11 @@ pub(super) struct AccessNote {
 }
 
 impl AccessNote {
-    /// Reports that a request begins.
-    pub(super) fn begin(request: &Request, id: &RequestId, peer: Option<Peer>) -> Self {
+    /// Reports that a request begins. Returns `None` if nobody listens.
+    pub(super) fn begin(request: &Request, id: &RequestId, peer: Option<Peer>) -> Option<Self> {
+        if !tracing::enabled!(target: "bitcask::server", Level::ERROR) {
+            return None;
+        }
         // What is not printable is percent-encoded in a path.
         let path: String = request.uri().path().chars().take(PATH_LEN_MAX).collect();
         let client = peer.map_or_else(|| "-".to_owned(), |Peer(address)| address.to_string());
@@ -38,11 +42,11 @@ impl AccessNote {
             path = note.path.as_str(),
             client = note.client.as_str()
         );
-        note
+        Some(note)
     }
 
     /// Reports how a request was answered.
-    pub(super) fn end(self, status: StatusCode, took: Duration) {
+    pub(super) fn end(&self, status: StatusCode, took: Duration) {
         let duration_ms = took.as_secs_f64() * 1000.0;
         let status_code = status.as_u16();
         let (request_id, method) = (self.id.as_str(), self.method.as_str());

@@ -16,7 +16,7 @@ use axum::response::{IntoResponse as _, Response};
 use tokio::time::timeout;
 
 use super::failure::ApiFailure;
-use super::state::{ServerState, Shared};
+use super::state::{ServerState, SharedServer};
 use access::AccessNote;
 
 /// The address of a client, as an extension of its requests.
@@ -33,7 +33,7 @@ const OPEN: [&str; 5] = ["/health", "/docs", "/redoc", "/openapi.json", "/dashbo
 const PATIENT: [&str; 3] = ["/v1/merge", "/v1/backup", "/v1/verify"];
 
 /// Passes a request on to its route, unless it is refused.
-pub(super) async fn gate(State(state): State<Shared>, request: Request, next: Next) -> Response {
+pub(super) async fn gate(State(state): State<SharedServer>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id::of(request.headers());
     let peer = request.extensions().get::<Peer>().copied();
@@ -54,7 +54,9 @@ pub(super) async fn gate(State(state): State<Shared>, request: Request, next: Ne
     headers.insert(REQUEST_ID, id.header());
     // A stored value must never be taken for a page or a script.
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    note.end(response.status(), started.elapsed());
+    if let Some(note) = note {
+        note.end(response.status(), started.elapsed());
+    }
     under_way.end(route, response.status(), started.elapsed());
     response
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 const CLIENTS_MAX: usize = 4096;
 
 /// Limits the requests of each client.
-pub(in super::super) struct RateLimiter {
+pub(in super::super) struct ClientRates {
     /// Tokens that a bucket gains per second, and the most that it holds.
     per_second: f64,
     /// Lock 9: the buckets that may not be full.
@@ -23,7 +23,7 @@ struct TokenBucket {
     at: Instant,
 }
 
-impl RateLimiter {
+impl ClientRates {
     pub(in super::super) fn new(per_second: u32) -> Self {
         Self { per_second: f64::from(per_second), buckets: Mutex::default() }
     }
@@ -80,7 +80,7 @@ mod tests {
 
     #[test]
     fn a_client_gets_a_burst_and_then_its_rate() {
-        let (rate, start) = (RateLimiter::new(10), Instant::now());
+        let (rate, start) = (ClientRates::new(10), Instant::now());
         let at = |millis| start + Duration::from_millis(millis);
         let admitted = |millis| (0..20).filter(|_| rate.admits(address(1), at(millis))).count();
         assert_eq!([admitted(0), admitted(0), admitted(100), admitted(400)], [10, 0, 1, 3]);
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_table_of_clients_is_bounded() {
-        let (rate, start) = (RateLimiter::new(2), Instant::now());
+        let (rate, start) = (ClientRates::new(2), Instant::now());
         for number in 0..2 * CLIENTS_MAX {
             rate.admits(address(u32::try_from(number).unwrap()), start);
         }

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::server::state::Shared;
+use crate::server::state::SharedServer;
 
 /// Whether the server works. It has the fields of both older programs.
 #[derive(Debug, Serialize, ToSchema)]
@@ -28,7 +28,7 @@ pub(in super::super) struct HealthAnswer {
     )
 )]
 pub(in super::super) async fn health(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
 ) -> (StatusCode, Json<HealthAnswer>) {
     let (code, status) = if state.is_healthy() {
         (StatusCode::OK, "healthy")

@@ -12,7 +12,7 @@ use super::requests::RequestTotals;
 use crate::error::Error;
 use crate::figures::{COUNTERS, GAUGES, HISTOGRAMS, MetricUnit};
 use crate::server::failure::ApiFailure;
-use crate::server::state::{ServerState, Shared};
+use crate::server::state::{ServerState, SharedServer};
 use crate::stats::Histogram;
 
 /// Upper bounds of the buckets of durations, in microseconds.
@@ -27,7 +27,7 @@ const BOUNDS: [u64; 14] = [
     responses((status = 200, description = "Metrics", body = String, content_type = "text/plain"))
 )]
 pub(in super::super) async fn metrics(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
 ) -> Result<Response, ApiFailure> {
     let page = state.on_pool(|state| Ok::<_, Error>(page(state))).await?;
     let mut response = page.into_response();

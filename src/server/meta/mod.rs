@@ -10,10 +10,10 @@ pub(super) mod requests;
 use axum::Router;
 use axum::routing::get;
 
-use super::state::Shared;
+use super::state::SharedServer;
 
 /// Returns these routes.
-pub(super) fn routes() -> Router<Shared> {
+pub(super) fn routes() -> Router<SharedServer> {
     Router::new()
         .route("/health", get(health::health))
         .route("/metrics", get(metrics::metrics))

@@ -13,7 +13,7 @@ use crate::server::body;
 use crate::server::bytes::percent_encoded;
 use crate::server::failure::{ApiFailure, FailureBody, SeedFailure};
 use crate::server::query::QueryParameters;
-use crate::server::state::Shared;
+use crate::server::state::SharedServer;
 
 /// A value to be stored.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -71,7 +71,7 @@ const KV: &str = "/kv/";
     )
 )]
 pub(in super::super) async fn put(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
@@ -99,7 +99,7 @@ pub(in super::super) async fn put(
     )
 )]
 pub(in super::super) async fn get(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
     uri: Uri,
 ) -> Result<Json<KvAnswer>, SeedFailure> {
     let key = key_of(&uri, KV)?;
@@ -130,7 +130,7 @@ pub(super) fn not_text(key: &str) -> ApiFailure {
     )
 )]
 pub(in super::super) async fn delete(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
     uri: Uri,
 ) -> Result<Json<DoneAnswer>, SeedFailure> {
     let key = key_of(&uri, KV)?;
@@ -158,7 +158,7 @@ const PAGE_LEN_MAX: usize = 10_000;
     )
 )]
 pub(in super::super) async fn list(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
     uri: Uri,
 ) -> Result<Json<KvPage>, SeedFailure> {
     let query = QueryParameters::read(&uri, &["prefix", "after", "limit"])?;

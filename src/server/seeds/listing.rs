@@ -11,14 +11,14 @@ use tokio::sync::mpsc;
 
 use crate::error::Error;
 use crate::server::failure::ApiFailure;
-use crate::server::state::{ServerState, Shared};
+use crate::server::state::{ServerState, SharedServer};
 use crate::server::stream::{ChannelStream, PieceWriter, Unheard};
 
 /// Number of pieces that wait for the client.
 const PIECES_AHEAD: usize = 2;
 
 /// Returns the answer with all keys that are text.
-pub(super) fn all_keys(state: &Shared) -> Result<Response, ApiFailure> {
+pub(super) fn all_keys(state: &SharedServer) -> Result<Response, ApiFailure> {
     let permit = state.stream()?;
     let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
     let state = Arc::clone(state);

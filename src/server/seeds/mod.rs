@@ -14,10 +14,10 @@ use axum::routing::{delete, get, post};
 
 use super::bytes::percent_decoded;
 use super::failure::{ApiFailure, FieldProblem};
-use super::state::Shared;
+use super::state::SharedServer;
 
 /// Returns the routes of the older programs.
-pub(super) fn routes() -> Router<Shared> {
+pub(super) fn routes() -> Router<SharedServer> {
     Router::new()
         .route("/kv", get(kv::list))
         .route("/kv/{key}", get(kv::get).put(kv::put).delete(kv::delete))

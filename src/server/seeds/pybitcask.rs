@@ -1,5 +1,7 @@
 //! The dialect of pybitcask: `/put`, `/get` and so on.
 
+use std::collections::HashMap;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -15,7 +17,7 @@ use super::validation::BodyFields;
 use super::{key_of, listing, values};
 use crate::server::body;
 use crate::server::failure::{ApiFailure, FailureBody, SeedFailure};
-use crate::server::state::Shared;
+use crate::server::state::SharedServer;
 use crate::store::Batch;
 
 /// The state of the server.
@@ -35,6 +37,7 @@ pub(in super::super) struct PutBody {
     #[expect(dead_code, reason = "it describes the body; `BodyFields` reads it")]
     key: String,
     /// Any JSON.
+    #[schema(value_type = serde_json::Value)]
     #[expect(dead_code, reason = "it describes the body; `BodyFields` reads it")]
     value: JsonValue,
 }
@@ -51,8 +54,9 @@ pub(in super::super) struct PutAnswer {
 #[derive(Debug, Deserialize, ToSchema)]
 pub(in super::super) struct PairsBody {
     /// Values by their keys: any JSON.
+    #[schema(value_type = HashMap<String, serde_json::Value>)]
     #[expect(dead_code, reason = "it describes the body; `BodyFields` reads it")]
-    data: std::collections::HashMap<String, JsonValue>,
+    data: HashMap<String, JsonValue>,
 }
 
 /// How many pairs were stored.
@@ -68,7 +72,7 @@ pub(in super::super) struct CountAnswer {
 pub(in super::super) struct PairAnswer {
     key: String,
     /// Any JSON.
-    #[schema(value_type = JsonValue)]
+    #[schema(value_type = serde_json::Value)]
     value: Option<Box<RawValue>>,
     found: bool,
 }
@@ -97,7 +101,7 @@ pub(in super::super) struct KeysAnswer {
     )
 )]
 pub(in super::super) async fn status(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
 ) -> Result<Json<StatusAnswer>, SeedFailure> {
     // Counting waits until all shards are filled.
     let keys_count = state.on_pool(|state| state.db.len()).await?;
@@ -117,7 +121,7 @@ pub(in super::super) async fn status(
     )
 )]
 pub(in super::super) async fn put(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<PutAnswer>, SeedFailure> {
@@ -143,7 +147,7 @@ pub(in super::super) async fn put(
     )
 )]
 pub(in super::super) async fn batch(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<CountAnswer>, SeedFailure> {
@@ -172,7 +176,7 @@ pub(in super::super) async fn batch(
     )
 )]
 pub(in super::super) async fn get(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
     uri: Uri,
 ) -> Result<Json<PairAnswer>, SeedFailure> {
     let key = key_of(&uri, "/get/")?;
@@ -196,7 +200,7 @@ pub(in super::super) async fn get(
     )
 )]
 pub(in super::super) async fn delete(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
     uri: Uri,
 ) -> Result<Json<DeletedAnswer>, SeedFailure> {
     let key = key_of(&uri, "/delete/")?;
@@ -213,7 +217,7 @@ pub(in super::super) async fn delete(
         (status = 503, description = "Too many listings are under way", body = FailureBody),
     )
 )]
-pub(in super::super) async fn keys(State(state): State<Shared>) -> Result<Response, SeedFailure> {
+pub(in super::super) async fn keys(State(state): State<SharedServer>) -> Result<Response, SeedFailure> {
     Ok(listing::all_keys(&state)?)
 }
 
@@ -226,7 +230,7 @@ pub(in super::super) async fn keys(State(state): State<Shared>) -> Result<Respon
     )
 )]
 pub(in super::super) async fn clear(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
 ) -> Result<Json<DoneAnswer>, SeedFailure> {
     state.on_pool(|state| state.db.clear()).await?;
     Ok(DoneAnswer::new("Database cleared"))

@@ -12,7 +12,7 @@ use crate::options::WriteOptions;
 use crate::server::body::{self, BoundedList};
 use crate::server::bytes::one_of;
 use crate::server::failure::{ApiFailure, FailureBody};
-use crate::server::state::Shared;
+use crate::server::state::SharedServer;
 use crate::store::Batch;
 
 /// Changes that are made together.
@@ -98,7 +98,7 @@ impl BatchOperation {
     )
 )]
 pub(in super::super) async fn write(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<WrittenAnswer>, ApiFailure> {

@@ -25,7 +25,7 @@ use crate::error::Error;
 use crate::server::bytes::{KeyField, text_or_base64};
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::query::QueryParameters;
-use crate::server::state::{ServerState, Shared};
+use crate::server::state::{ServerState, SharedServer};
 use crate::server::stream::ChannelStream;
 use crate::store::{Change, Changes, Operation, Position};
 
@@ -120,7 +120,7 @@ fn begin(query: &QueryParameters, headers: &HeaderMap) -> Result<Option<Position
     )
 )]
 pub(in super::super) async fn follow(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiFailure> {

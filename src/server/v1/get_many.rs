@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use crate::server::body::{self, BoundedList};
 use crate::server::bytes::{KeyField, text_or_base64};
 use crate::server::failure::{ApiFailure, FailureBody};
-use crate::server::state::Shared;
+use crate::server::state::SharedServer;
 
 /// Maximum size of the values of one answer, in bytes.
 const VALUES_SIZE_MAX: usize = 16 << 20;
@@ -70,7 +70,7 @@ impl WantedKey {
     )
 )]
 pub(in super::super) async fn read(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<GetAnswer>, ApiFailure> {

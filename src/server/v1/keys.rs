@@ -15,7 +15,7 @@ use crate::options::WriteOptions;
 use crate::server::body;
 use crate::server::bytes::percent_decoded;
 use crate::server::failure::{ApiFailure, FailureBody};
-use crate::server::state::Shared;
+use crate::server::state::SharedServer;
 use crate::store::{Ttl, Version};
 use crate::value::Value;
 
@@ -75,7 +75,7 @@ fn write_options(headers: &HeaderMap) -> Result<WriteOptions, ApiFailure> {
     )
 )]
 pub(in super::super) async fn read(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, ApiFailure> {
@@ -161,7 +161,7 @@ fn described(body: Body, version: Version, ttl: Option<Ttl>) -> Response {
     )
 )]
 pub(in super::super) async fn write(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
     uri: Uri,
     headers: HeaderMap,
     body: Body,
@@ -194,7 +194,7 @@ pub(in super::super) async fn write(
     )
 )]
 pub(in super::super) async fn delete(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<StatusCode, ApiFailure> {

@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::server::bytes::{KeyField, percent_encoded, text_or_base64};
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::query::QueryParameters;
-use crate::server::state::Shared;
+use crate::server::state::SharedServer;
 use crate::store::Reader;
 use crate::value::Value;
 
@@ -156,7 +156,7 @@ impl ListingRequest {
     )
 )]
 pub(in super::super) async fn list(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
     uri: Uri,
 ) -> Result<Json<KeyPage>, ApiFailure> {
     let wanted = ListingRequest::read(&uri)?;

@@ -14,10 +14,10 @@ pub(super) mod upkeep;
 use axum::Router;
 use axum::routing::{get, post};
 
-use super::state::Shared;
+use super::state::SharedServer;
 
 /// Returns the routes of `/v1`.
-pub(super) fn routes() -> Router<Shared> {
+pub(super) fn routes() -> Router<SharedServer> {
     let one = || get(keys::read).put(keys::write).delete(keys::delete);
     Router::new()
         .route("/v1/keys", get(list::list))

@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::error::Error;
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::query::QueryParameters;
-use crate::server::state::{ServerState, Shared};
+use crate::server::state::{ServerState, SharedServer};
 use crate::stats::{Counters, Histogram, SegmentStats, Stats};
 
 /// The figures of the store and of the server.
@@ -169,7 +169,7 @@ impl StatsAnswer {
     responses((status = 200, description = "The figures", body = StatsAnswer))
 )]
 pub(in super::super) async fn stats(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
 ) -> Result<Json<StatsAnswer>, ApiFailure> {
     let answer = state.on_pool(|state| Ok::<_, Error>(StatsAnswer::new(state))).await?;
     Ok(Json(answer))
@@ -233,7 +233,7 @@ const PAGE_LEN_MAX: usize = 10_000;
     )
 )]
 pub(in super::super) async fn segments(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
     uri: Uri,
 ) -> Result<Json<SegmentPage>, ApiFailure> {
     let query = QueryParameters::read(&uri, &["skip", "limit"])?;

@@ -6,10 +6,10 @@
 use std::ops::ControlFlow;
 use std::path::{Component, Path};
 
-use axum::Json;
 use axum::body::Body;
-use axum::extract::{Extension, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
+use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -17,7 +17,7 @@ use crate::options::MergeOptions;
 use crate::server::body::{self, BoundedList};
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::gate::Peer;
-use crate::server::state::{ServerState, Shared};
+use crate::server::state::{ServerState, SharedServer};
 use crate::stats::MergeReport;
 use crate::store::VerifyReport;
 
@@ -88,7 +88,7 @@ fn flow(state: &ServerState) -> ControlFlow<()> {
     )
 )]
 pub(in super::super) async fn merge(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<MergeAnswer>, ApiFailure> {
@@ -148,7 +148,7 @@ fn is_plain_name(name: &str) -> bool {
     )
 )]
 pub(in super::super) async fn backup(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
     headers: HeaderMap,
     body: Body,
 ) -> Result<Json<BackupAnswer>, ApiFailure> {
@@ -229,7 +229,7 @@ impl VerifyAnswer {
     )
 )]
 pub(in super::super) async fn verify(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
 ) -> Result<Json<VerifyAnswer>, ApiFailure> {
     let verified = state.upkeep(|state| state.db.verify_with(|_| flow(state)));
     Ok(Json(VerifyAnswer::new(&verified.await?)))
@@ -244,7 +244,7 @@ pub(in super::super) async fn verify(
     )
 )]
 pub(in super::super) async fn stop(
-    State(state): State<Shared>,
+    State(state): State<SharedServer>,
     Extension(Peer(peer)): Extension<Peer>,
 ) -> Result<StatusCode, ApiFailure> {
     if !peer.ip().to_canonical().is_loopback() && !state.options.remote_stop {
