@@ -9,6 +9,7 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 
@@ -167,4 +168,57 @@ fn the_servers_of_older_programs_start_as_they_did() {
     let server = Serving::start(&mut sandbox.command(&pbc, args));
     server.signal("-TERM");
     assert_eq!(server.ended().0, Some(0));
+}
+
+/// Clients write as fast as they can, each its own keys. What was answered is in the store, however
+/// the server ends.
+#[test]
+fn every_write_that_was_answered_survives_the_end_of_the_server() {
+    for signal in ["-KILL", "-TERM"] {
+        let sandbox = Sandbox::empty();
+        let mut start = sandbox.bitcask(["server", "start", "--port", "0"]);
+        start.env("BITCASK_SYNC", "always").env("BITCASK_LOG_LEVEL", "off");
+        let server = Serving::start(&mut start);
+        let answered = AtomicU64::new(0);
+        let counts: Vec<u64> = std::thread::scope(|scope| {
+            let clients: Vec<_> = (0..8)
+                .map(|client| {
+                    let (server, answered) = (&server, &answered);
+                    scope.spawn(move || {
+                        let mut count = 0;
+                        while put(server, client, count).is_ok() {
+                            count += 1;
+                            answered.fetch_add(1, Ordering::SeqCst);
+                        }
+                        count
+                    })
+                })
+                .collect();
+            while answered.load(Ordering::SeqCst) < 400 {
+                std::thread::yield_now();
+            }
+            server.signal(signal);
+            clients.into_iter().map(|client| client.join().unwrap()).collect()
+        });
+        server.ended();
+        let db = sandbox.open();
+        for (client, count) in counts.into_iter().enumerate() {
+            for number in 0..count {
+                let value = db.get(format!("{client}-{number}")).unwrap();
+                assert_eq!(value.as_deref(), Some(&b"value"[..]), "{signal} {client}-{number}");
+            }
+        }
+    }
+}
+
+/// Stores a value over a connection of its own.
+fn put(server: &Serving, client: usize, number: u64) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap())?;
+    let head = format!("PUT /v1/keys/{client}-{number} HTTP/1.1\r\nhost: h\r\n");
+    let rest = "connection: close\r\ncontent-length: 5\r\n\r\nvalue";
+    stream.write_all((head + rest).as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let is_stored = answer.starts_with("HTTP/1.1 204");
+    if is_stored { Ok(()) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
 }
