@@ -10,6 +10,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::ScopedJoinHandle;
 
 use serde_json::Value;
 
@@ -195,6 +196,8 @@ fn every_write_that_was_answered_survives_the_end_of_the_server() {
                 })
                 .collect();
             while answered.load(Ordering::SeqCst) < 400 {
+                let have_ended = clients.iter().all(ScopedJoinHandle::is_finished);
+                assert!(!have_ended, "the server does not answer");
                 std::thread::yield_now();
             }
             server.signal(signal);

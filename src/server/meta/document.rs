@@ -5,7 +5,8 @@ use std::sync::OnceLock;
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
-use utoipa::openapi::OpenApi as OpenApiDocument;
+use utoipa::openapi::{ContentBuilder, OpenApi as OpenApiDocument, Ref, RefOr};
+use utoipa::openapi::{Response as OpenApiResponse, ResponseBuilder};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
@@ -36,7 +37,7 @@ use crate::server::v1::{batch, changes, get_many, keys, list, stats, upkeep};
         health::health, metrics::metrics,
     ),
     security(("token" = [])),
-    modifiers(&TokenScheme)
+    modifiers(&TokenScheme, &CommonAnswers)
 )]
 struct ApiDocument;
 
@@ -49,6 +50,41 @@ impl Modify for TokenScheme {
         let components = document.components.get_or_insert_with(Default::default);
         components.add_security_scheme("token", SecurityScheme::Http(bearer));
     }
+}
+
+/// The answers that every operation may have, besides its own.
+const COMMON: [(&str, &str); 7] = [
+    ("400", "The request is malformed"),
+    ("401", "The token is missing or wrong"),
+    ("403", "A page of another site may not do this"),
+    ("413", "The body is too large"),
+    ("429", "Too many requests from this address"),
+    ("500", "The store has failed"),
+    ("503", "The server is too busy, or the store accepts no more writes"),
+];
+
+/// Adds these answers.
+struct CommonAnswers;
+
+impl Modify for CommonAnswers {
+    fn modify(&self, document: &mut OpenApiDocument) {
+        for path in document.paths.paths.values_mut() {
+            let operations = [&mut path.get, &mut path.put, &mut path.post, &mut path.delete];
+            for operation in operations.into_iter().flatten() {
+                for (status, about) in COMMON {
+                    let answers = &mut operation.responses.responses;
+                    let answer = || RefOr::T(refusal(about));
+                    answers.entry(status.to_owned()).or_insert_with(answer);
+                }
+            }
+        }
+    }
+}
+
+fn refusal(about: &str) -> OpenApiResponse {
+    let schema = Ref::from_schema_name("FailureBody");
+    let content = ContentBuilder::new().schema(Some(schema)).build();
+    ResponseBuilder::new().description(about).content("application/json", content).build()
 }
 
 /// Returns the document.
