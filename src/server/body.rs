@@ -10,6 +10,7 @@ use futures_core::Stream as _;
 use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use super::failure::ApiFailure;
 use super::state::{PAGE_SIZE, ServerState};
@@ -22,11 +23,20 @@ pub(super) struct BoundedBody {
     _memory: Option<OwnedSemaphorePermit>,
 }
 
-/// Reads the whole body of a request.
+/// Reads the whole body of a request, in the time that a request may take.
 ///
 /// Memory is taken as the bytes arrive, so a client that announces much and sends little takes
 /// little.
 pub(super) async fn read(
+    state: &ServerState,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<BoundedBody, ApiFailure> {
+    let gathered = timeout(state.options.request_timeout, gather(state, headers, body)).await;
+    gathered.unwrap_or_else(|_| Err(ApiFailure::timed_out()))
+}
+
+async fn gather(
     state: &ServerState,
     headers: &HeaderMap,
     body: Body,
