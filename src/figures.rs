@@ -82,9 +82,7 @@ pub(crate) const HISTOGRAMS: [Metric<Durations>; 4] = [
         "How long writes took, one in 128 of them.",
         |it| &it.write_latency,
     ),
-    metric("bitcask_sync_duration_seconds", Seconds, "How long syncs took.", |it| {
-        &it.sync_latency
-    }),
+    metric("bitcask_sync_duration_seconds", Seconds, "How long syncs took.", |it| &it.sync_latency),
     metric("bitcask_merge_duration_seconds", Seconds, "How long merges took.", |it| {
         &it.merge_latency
     }),

@@ -66,7 +66,9 @@ pub(super) fn one_of(
         (Some(text), None) => Ok(Some(text.into_bytes())),
         (None, Some(text)) => {
             let bytes = STANDARD.decode(&text);
-            bytes.map(Some).map_err(|error| ApiFailure::invalid(format!("`{name}_base64`: {error}")))
+            bytes
+                .map(Some)
+                .map_err(|error| ApiFailure::invalid(format!("`{name}_base64`: {error}")))
         }
         (None, None) => Ok(None),
     }

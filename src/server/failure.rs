@@ -73,7 +73,8 @@ impl ApiFailure {
 
     /// Returns the refusal of a range that lies behind the end of a value.
     pub(super) fn unsatisfiable_range(size: u64) -> Self {
-        let detail = format!("the range begins behind the end of the value, which has {size} bytes");
+        let detail =
+            format!("the range begins behind the end of the value, which has {size} bytes");
         let failure = Self::new(StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", detail);
         let whole = HeaderValue::from_str(&format!("bytes */{size}")).ok();
         Self { header: whole.map(|whole| (CONTENT_RANGE, whole)), ..failure }
@@ -147,8 +148,7 @@ impl ApiFailure {
 
     pub(super) fn out_of_body_memory() -> Self {
         let detail = "other requests use all memory for bodies; try again in a moment";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
-            .with_header(RETRY_AFTER, "1")
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).with_header(RETRY_AFTER, "1")
     }
 
     pub(super) fn timed_out() -> Self {

@@ -88,10 +88,7 @@ impl Server {
     /// [`Bind`](ServerError::Bind) if the address cannot be used,
     /// [`Tls`](ServerError::Tls) if the certificate or the key cannot, and
     /// [`InvalidServerOption`](ServerError::InvalidServerOption).
-    pub fn bind(
-        db: impl Into<Arc<Bitcask>>,
-        options: ServerOptions,
-    ) -> Result<Self, ServerError> {
+    pub fn bind(db: impl Into<Arc<Bitcask>>, options: ServerOptions) -> Result<Self, ServerError> {
         options.check()?;
         let tls = options.tls.as_ref().map(TlsSetup::new).transpose()?;
         let host = options.host.trim_start_matches('[').trim_end_matches(']').to_owned();

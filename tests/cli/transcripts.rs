@@ -43,7 +43,9 @@ fn run(document: &Path) {
     }
     cases.env("HOME", dir.path().join("home").to_str().unwrap());
     // Of whoever runs the tests. An empty variable counts as one that is not set.
-    for name in ["XDG_CONFIG_HOME", "BITCASK_DIR", "BITCASK_CONFIG", "BITCASK_OUTPUT", "BITCASK_SERVER"] {
+    for name in
+        ["XDG_CONFIG_HOME", "BITCASK_DIR", "BITCASK_CONFIG", "BITCASK_OUTPUT", "BITCASK_SERVER"]
+    {
         cases.env(name, "");
     }
     cases.case(&copy);

@@ -44,8 +44,7 @@ fn pybitcask_has_its_paths_and_shapes() {
 
 #[test]
 fn health_has_the_fields_of_both() {
-    let expected =
-        json!({"status": "healthy", "version": "0.1.0", "service": "pybitcask-server"});
+    let expected = json!({"status": "healthy", "version": "0.1.0", "service": "pybitcask-server"});
     Running::new().get("/health").is(200, expected);
 }
 
@@ -97,7 +96,10 @@ fn what_one_dialect_has_stored_the_others_read() {
     for (text, json) in [("blue", r#""blue""#), ("42", "42"), ("{}", "{}"), ("{", r#""{""#)] {
         let body = json!({"value": text}).to_string();
         server.json("PUT", "/kv/k", &body).has(200);
-        assert_eq!(server.get("/get/k").text(), format!(r#"{{"key":"k","value":{json},"found":true}}"#));
+        assert_eq!(
+            server.get("/get/k").text(),
+            format!(r#"{{"key":"k","value":{json},"found":true}}"#)
+        );
         server.get("/kv/k").is(200, json!({"key": "k", "value": text, "found": true}));
     }
     // Through /v1: bytes that are no text.
@@ -132,7 +134,10 @@ fn kv_lists_page_by_page() {
     let (mut path, mut pages) = ("/kv?prefix=a+&limit=2".to_owned(), Vec::new());
     loop {
         let page = server.get(&path).has(200).value();
-        assert_eq!(page["count"].as_u64().unwrap() as usize, page["keys"].as_array().unwrap().len());
+        assert_eq!(
+            page["count"].as_u64().unwrap() as usize,
+            page["keys"].as_array().unwrap().len()
+        );
         pages.push(page["keys"].clone());
         match page["next"].as_str() {
             Some(next) => path = next.to_owned(),

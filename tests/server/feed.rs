@@ -112,7 +112,10 @@ fn a_follower_sees_its_prefix_from_now_on() {
         {"op":"put","key":"user/3","value":"b"}],"durable":true}"#;
     server.json("POST", "/v1/batch", batch).has(200);
     let (first, second) = (feed.change(), feed.change());
-    assert_eq!((&first.data["key"], &first.data["batch_continues"]), (&json!("user/2"), &json!(true)));
+    assert_eq!(
+        (&first.data["key"], &first.data["batch_continues"]),
+        (&json!("user/2"), &json!(true))
+    );
     assert_eq!((&second.data["key"], second.data.get("batch_continues")), (&json!("user/3"), None));
 }
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use bitcask::server::{ServerError, ServerOptions};
 use bitcask::Bitcask;
+use bitcask::server::{ServerError, ServerOptions};
 use serde_json::json;
 
 use crate::support::{Running, small};
@@ -57,9 +57,7 @@ fn headers_have_a_limit() {
 
 #[test]
 fn a_client_that_does_not_read_loses_its_connection() {
-    let options = ServerOptions::new()
-        .connections_max(1)
-        .write_timeout(Duration::from_millis(100));
+    let options = ServerOptions::new().connections_max(1).write_timeout(Duration::from_millis(100));
     let server = Running::filled(small().segment_size(256 << 20), options, |db| {
         db.put("k", vec![b'x'; 64 << 20]).unwrap();
     });
@@ -72,8 +70,7 @@ fn a_client_that_does_not_read_loses_its_connection() {
 
 #[test]
 fn a_client_that_sends_half_a_request_loses_its_connection() {
-    let options =
-        ServerOptions::new().connections_max(1).idle_timeout(Duration::from_millis(100));
+    let options = ServerOptions::new().connections_max(1).idle_timeout(Duration::from_millis(100));
     let server = Running::with(options);
     for half in [&b""[..], b"GET /health HTT", b"GET /health HTTP/1.1\r\nhost: h\r\n"] {
         let mut slow = server.client();

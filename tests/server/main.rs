@@ -1,8 +1,8 @@
 //! The server as its clients see it: real connections to servers on free ports of this machine.
 
 mod dialects;
-mod feed;
 mod ends;
+mod feed;
 mod limits;
 mod many;
 mod meta;

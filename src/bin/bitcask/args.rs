@@ -9,8 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
     backup, batch, bench, clear, compact, config, delete, dump, export, get, health, import, incr,
-    init,
-    list, merge, mode, put, repair, segments, shell, stats, ttl, verify, watch,
+    init, list, merge, mode, put, repair, segments, shell, stats, ttl, verify, watch,
 };
 use crate::exit;
 use crate::log_lines::{LogFormat, LogLevel, LogOptions};

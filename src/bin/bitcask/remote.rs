@@ -77,8 +77,11 @@ impl RemoteServer {
     ) -> Result<RemoteAnswer, Failure> {
         let unreachable = |error: &io::Error| {
             let what = format!("no server answers at {}: {error}", self.url());
-            Failure::store(what, "start one with `bitcask server start`, or name another with \
-                                  --server or BITCASK_SERVER")
+            Failure::store(
+                what,
+                "start one with `bitcask server start`, or name another with \
+                                  --server or BITCASK_SERVER",
+            )
         };
         let answer = self.exchange(method, path, token).map_err(|error| unreachable(&error))?;
         parsed(&answer).ok_or_else(|| {

@@ -33,7 +33,11 @@ const OPEN: [&str; 5] = ["/health", "/docs", "/redoc", "/openapi.json", "/dashbo
 const PATIENT: [&str; 3] = ["/v1/merge", "/v1/backup", "/v1/verify"];
 
 /// Passes a request on to its route, unless it is refused.
-pub(super) async fn gate(State(state): State<SharedServer>, request: Request, next: Next) -> Response {
+pub(super) async fn gate(
+    State(state): State<SharedServer>,
+    request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
     let id = request_id::of(request.headers());
     let peer = request.extensions().get::<Peer>().copied();

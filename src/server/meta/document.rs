@@ -5,9 +5,9 @@ use std::sync::OnceLock;
 use axum::http::HeaderValue;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::openapi::{ContentBuilder, OpenApi as OpenApiDocument, Ref, RefOr};
 use utoipa::openapi::{Response as OpenApiResponse, ResponseBuilder};
-use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::{health, metrics};
@@ -109,7 +109,8 @@ mod tests {
     fn every_operation_is_described_once() {
         let document = serde_json::to_value(ApiDocument::openapi()).unwrap();
         let paths = document["paths"].as_object().unwrap();
-        let operations: Vec<_> = paths.values().flat_map(|path| path.as_object().unwrap()).collect();
+        let operations: Vec<_> =
+            paths.values().flat_map(|path| path.as_object().unwrap()).collect();
         let ids: BTreeSet<_> =
             operations.iter().map(|(_, it)| it["operationId"].as_str().unwrap()).collect();
         assert_eq!(ids.len(), operations.len());

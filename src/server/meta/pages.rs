@@ -1,7 +1,9 @@
 //! Pages for people. They load nothing from elsewhere, so they work without the internet.
 
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_FRAME_OPTIONS};
 use axum::http::HeaderValue;
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_FRAME_OPTIONS,
+};
 use axum::response::{Html, IntoResponse as _, Response};
 
 /// What a page may do: run its own script, and talk to this server.

@@ -7,8 +7,8 @@ use axum::http::{HeaderMap, Uri};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::validation::BodyFields;
 use super::key_of;
+use super::validation::BodyFields;
 use crate::server::body;
 use crate::server::bytes::percent_encoded;
 use crate::server::failure::{ApiFailure, FailureBody, SeedFailure};

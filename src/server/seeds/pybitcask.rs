@@ -217,7 +217,9 @@ pub(in super::super) async fn delete(
         (status = 503, description = "Too many listings are under way", body = FailureBody),
     )
 )]
-pub(in super::super) async fn keys(State(state): State<SharedServer>) -> Result<Response, SeedFailure> {
+pub(in super::super) async fn keys(
+    State(state): State<SharedServer>,
+) -> Result<Response, SeedFailure> {
     Ok(listing::all_keys(&state)?)
 }
 

@@ -61,7 +61,8 @@ impl<'a> BodyFields<'a> {
         if !whole.get().starts_with('{') {
             return Err(problem(&["body"], no_object, "model_attributes_type"));
         }
-        serde_json::from_str(whole.get()).map_err(|error| problem(&["body"], error.to_string(), "value_error"))
+        serde_json::from_str(whole.get())
+            .map_err(|error| problem(&["body"], error.to_string(), "value_error"))
     }
 
     /// Returns the key.

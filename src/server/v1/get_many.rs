@@ -77,7 +77,8 @@ pub(in super::super) async fn read(
     let (wanted, memory) = body::read_json::<GetBody>(&state, &headers, body).await?;
     let read = state.on_pool(move |state| {
         let _memory = memory;
-        let keys: Result<Vec<_>, _> = wanted.keys.0.into_iter().map(WantedKey::into_bytes).collect();
+        let keys: Result<Vec<_>, _> =
+            wanted.keys.0.into_iter().map(WantedKey::into_bytes).collect();
         let keys = keys?;
         let found = state.db.get_many(&keys)?;
         let size: usize = found.iter().flatten().map(|value| value.len()).sum();

@@ -2,9 +2,7 @@
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::header::{
-    ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE,
-};
+use axum::http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
 use axum::response::Response;
 
@@ -47,7 +45,8 @@ fn write_options(headers: &HeaderMap) -> Result<WriteOptions, ApiFailure> {
         None => Ok(options),
         Some("keep") => Ok(options.keep_ttl(true)),
         Some(seconds) => {
-            let wrong = || ApiFailure::invalid("`x-bitcask-ttl` has to be a number of seconds, or keep");
+            let wrong =
+                || ApiFailure::invalid("`x-bitcask-ttl` has to be a number of seconds, or keep");
             let number: f64 = seconds.parse().map_err(|_| wrong())?;
             Ok(options.ttl(times::seconds(number)?))
         }

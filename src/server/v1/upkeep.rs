@@ -22,10 +22,11 @@ use crate::stats::MergeReport;
 use crate::store::VerifyReport;
 
 /// How to merge.
-#[derive(Debug, Default, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub(in super::super) struct MergeBody {
     /// Whether to merge all segments, not only those that are worth it.
+    #[serde(default)]
     force: bool,
     /// Whether the merged segments are to be in the order of keys.
     ordered: Option<bool>,

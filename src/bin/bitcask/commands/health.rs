@@ -61,7 +61,8 @@ pub(crate) fn health(args: &HealthArgs, program: &mut Program) -> Result<Exit, F
     let server = RemoteServer::chosen(args.remote.server.as_deref(), program)?;
     let HealthReport { status, version } = HealthReport::of(&server)?;
     let is_healthy = status == "healthy";
-    let mut figures = vec![("server", Figure::Text(server.url())), ("status", Figure::Text(status))];
+    let mut figures =
+        vec![("server", Figure::Text(server.url())), ("status", Figure::Text(status))];
     figures.extend(version.map(|version| ("version", Figure::Text(version))));
     program.printer(Format::Table)?.report(&figures)?;
     Ok(Exit::found(is_healthy))

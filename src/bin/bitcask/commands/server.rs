@@ -148,7 +148,8 @@ fn options(args: &StartArgs, program: &mut Program) -> Result<ServerOptions, Fai
     let body = args.body_size_limit;
     let body = body.map_or_else(|| settings.parsed("body-size-limit", units::size), Ok)?;
     let timeout = args.request_timeout;
-    let timeout = timeout.map_or_else(|| settings.parsed("request-timeout", units::duration), Ok)?;
+    let timeout =
+        timeout.map_or_else(|| settings.parsed("request-timeout", units::duration), Ok)?;
     let connections = args.connections;
     let connections = connections.map_or_else(|| settings.parsed("connections", count), Ok)?;
     let mut options = ServerOptions::new()
