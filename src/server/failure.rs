@@ -19,7 +19,8 @@ pub(super) struct ApiFailure {
     pub(super) status: StatusCode,
     pub(super) detail: FailureDetail,
     pub(super) code: &'static str,
-    header: Option<(HeaderName, HeaderValue)>,
+    /// In a box, since results with a failure would be large otherwise.
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 /// The code of a store that accepts no more writes.
@@ -33,7 +34,7 @@ pub(super) enum FailureDetail {
     Fields(Vec<FieldProblem>),
 }
 
-/// What is wrong with a part of a request, as FastAPI says it.
+/// What is wrong with a part of a request, as `FastAPI` says it.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct FieldProblem {
     /// Where it is: `body` or `path`, and the names of fields.
@@ -60,7 +61,7 @@ impl ApiFailure {
     }
 
     fn with_header(mut self, name: HeaderName, value: &'static str) -> Self {
-        self.header = Some((name, HeaderValue::from_static(value)));
+        self.header = Some(Box::new((name, HeaderValue::from_static(value))));
         self
     }
 
@@ -68,7 +69,7 @@ impl ApiFailure {
     pub(super) fn unmet_condition(etag: Option<HeaderValue>) -> Self {
         let detail = "the key is not as If-Match or If-None-Match expects it";
         let failure = Self::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", detail);
-        Self { header: etag.map(|etag| (ETAG, etag)), ..failure }
+        Self { header: etag.map(|etag| Box::new((ETAG, etag))), ..failure }
     }
 
     /// Returns the refusal of a range that lies behind the end of a value.
@@ -77,7 +78,7 @@ impl ApiFailure {
             format!("the range begins behind the end of the value, which has {size} bytes");
         let failure = Self::new(StatusCode::RANGE_NOT_SATISFIABLE, "range_not_satisfiable", detail);
         let whole = HeaderValue::from_str(&format!("bytes */{size}")).ok();
-        Self { header: whole.map(|whole| (CONTENT_RANGE, whole)), ..failure }
+        Self { header: whole.map(|whole| Box::new((CONTENT_RANGE, whole))), ..failure }
     }
 
     /// Returns whether the store accepts no more writes.
@@ -197,7 +198,7 @@ impl IntoResponse for ApiFailure {
     fn into_response(self) -> Response {
         let body = FailureBody { detail: self.detail, code: Some(self.code) };
         let mut response = answer(self.status, &body);
-        if let Some((name, value)) = self.header {
+        if let Some((name, value)) = self.header.map(|header| *header) {
             response.headers_mut().insert(name, value);
         }
         response
@@ -218,7 +219,7 @@ impl IntoResponse for SeedFailure {
     fn into_response(self) -> Response {
         let body = FailureBody { detail: self.0.detail, code: None };
         let mut response = answer(self.0.status, &body);
-        if let Some((name, value)) = self.0.header {
+        if let Some((name, value)) = self.0.header.map(|header| *header) {
             response.headers_mut().insert(name, value);
         }
         response

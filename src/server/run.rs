@@ -35,7 +35,7 @@ pub(super) fn run(
     });
     runtime.spawn(Arc::clone(&state).observe());
     let context = ConnectionContext::new(routes::router(&state), tls, &state);
-    let served = runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let listener = TcpListener::from_std(listener)?;
         accept(listener, context, &state).await;
         Ok::<_, std::io::Error>(())
@@ -44,7 +44,7 @@ pub(super) fn run(
     drop(runtime);
     tracing::info!(target: "bitcask::server", event = "server_stopped", %address);
     let closed = close(state);
-    served.map_err(|source| ServerError::Runtime { source }).and(closed)
+    ended.map_err(|source| ServerError::Runtime { source }).and(closed)
 }
 
 fn runtime(state: &ServerState) -> Result<Runtime, ServerError> {

@@ -40,6 +40,7 @@ pub(super) struct ServerState {
     upkeep: Arc<Semaphore>,
     /// Permits of pages of memory for bodies.
     pub(super) body_pages: Arc<Semaphore>,
+    body_pages_max: usize,
     /// Whether gets of single keys touch only memory.
     gets_in_memory: AtomicBool,
     /// Whether a write has found the store poisoned.
@@ -64,6 +65,7 @@ impl ServerState {
             streams: permits(options.streams_max),
             upkeep: permits(1),
             body_pages: permits(pages),
+            body_pages_max: pages,
             gets_in_memory: AtomicBool::new(false),
             poisoned: AtomicBool::new(false),
             options,
@@ -163,6 +165,12 @@ impl ServerState {
         }
     }
 
+    /// Returns how much memory the bodies of requests take now, in bytes.
+    pub(super) fn body_memory(&self) -> u64 {
+        let taken = self.body_pages_max.saturating_sub(self.body_pages.available_permits());
+        taken as u64 * PAGE_SIZE
+    }
+
     /// Returns whether writes can succeed, as far as the last ones have shown.
     pub(super) fn is_healthy(&self) -> bool {
         !self.poisoned.load(Ordering::Relaxed)
@@ -172,9 +180,9 @@ impl ServerState {
     pub(super) async fn observe(self: Arc<Self>) {
         loop {
             let state = Arc::clone(&self);
-            let stats = tokio::task::spawn_blocking(move || state.db.stats()).await;
+            let looked = tokio::task::spawn_blocking(move || state.db.stats()).await;
             let in_memory =
-                stats.is_ok_and(|it| it.unfilled_shards == 0 && it.unmapped_segments == 0);
+                looked.is_ok_and(|it| it.unfilled_shards == 0 && it.unmapped_segments == 0);
             self.gets_in_memory.store(in_memory, Ordering::Relaxed);
             let pause = tokio::time::timeout(OBSERVED, self.stop.raised());
             if pause.await.is_ok() {

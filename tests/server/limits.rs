@@ -38,7 +38,10 @@ fn the_bodies_of_all_requests_have_a_limit() {
     assert_eq!(first.head().status, 100);
     first.raw(&body[1..]);
     // All memory is taken once most of the first body has arrived.
-    while server.send("PUT", "/v1/keys/second", &[], b"small").status != 503 {}
+    let taken = format!("bitcask_http_body_bytes {size}\n");
+    while !server.get("/metrics").has(200).text().contains(&taken) {}
+    let refused = server.send("PUT", "/v1/keys/second", &[], b"small").has(503);
+    assert_eq!(refused.value()["code"], "busy");
     first.raw(&body[..1]);
     first.answer("PUT").has(204);
     server.send("PUT", "/v1/keys/second", &[], &body).has(204);

@@ -1,4 +1,4 @@
-//! The description of the API, as OpenAPI has it.
+//! The description of the API, as `OpenAPI` has it.
 
 use std::sync::OnceLock;
 

@@ -38,7 +38,7 @@ pub(in super::super) async fn metrics(
 
 fn page(state: &ServerState) -> String {
     let mut page = MetricsPage::default();
-    let (counters, stats) = (state.db.counters(), state.db.stats());
+    let (counters, sizes) = (state.db.counters(), state.db.stats());
     for metric in COUNTERS {
         page.describe(metric.name, "counter", metric.unit, metric.description);
         let labels = metric.label.map(|(name, value)| format!("{name}=\"{value}\""));
@@ -46,13 +46,16 @@ fn page(state: &ServerState) -> String {
     }
     for metric in GAUGES {
         page.describe(metric.name, "gauge", metric.unit, metric.description);
-        page.sample(metric.name, None, &(metric.read)(&stats).to_string());
+        page.sample(metric.name, None, &(metric.read)(&sizes).to_string());
     }
     for metric in HISTOGRAMS {
         page.describe(metric.name, "histogram", metric.unit, metric.description);
         page.histogram(metric.name, (metric.read)(&counters));
     }
     page.requests(&state.requests.totals());
+    let name = "bitcask_http_body_bytes";
+    page.describe(name, "gauge", MetricUnit::Bytes, "Memory that the bodies of requests take.");
+    page.sample(name, None, &state.body_memory().to_string());
     let name = "bitcask_server_uptime_seconds";
     page.describe(name, "gauge", MetricUnit::Seconds, "How long the server has been running.");
     page.sample(name, None, &state.started.elapsed().as_secs_f64().to_string());

@@ -1,4 +1,4 @@
-//! Bodies of the older dialects, checked as FastAPI checks them.
+//! Bodies of the older dialects, checked as `FastAPI` checks them.
 //!
 //! A body that is not as expected is refused with 422, and the answer says which field is wrong.
 
