@@ -1,7 +1,7 @@
 //! The metrics of a store: their names, units and meanings, and where each figure is.
 //!
-//! Whatever publishes them, a facade or the server's `/metrics`, uses these tables. Names follow the
-//! conventions of Prometheus. The document `docs/observability.md` lists all of them; a test
+//! Whatever publishes them, a facade or the server's `/metrics`, uses these tables. Names follow
+//! the conventions of Prometheus. The document `docs/observability.md` lists all of them; a test
 //! compares.
 
 use std::time::Duration;

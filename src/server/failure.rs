@@ -65,7 +65,8 @@ impl ApiFailure {
         self
     }
 
-    /// Returns the refusal of a change whose condition does not hold. `etag` is that of the key now.
+    /// Returns the refusal of a change whose condition does not hold. `etag` is that of the key
+    /// now.
     pub(super) fn unmet_condition(etag: Option<HeaderValue>) -> Self {
         let detail = "the key is not as If-Match or If-None-Match expects it";
         let failure = Self::new(StatusCode::PRECONDITION_FAILED, "precondition_failed", detail);

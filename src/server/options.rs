@@ -138,8 +138,8 @@ impl ServerOptions {
     }
 
     /// Sets the maximum number of answers that are streamed at the same time: followers of
-    /// `/v1/changes`, and listings of all keys. Each takes a thread. The default is 64. Further ones
-    /// are refused with 503.
+    /// `/v1/changes`, and listings of all keys. Each takes a thread. The default is 64. Further
+    /// ones are refused with 503.
     pub fn streams_max(mut self, count: usize) -> Self {
         self.streams_max = count;
         self

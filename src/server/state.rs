@@ -1,7 +1,7 @@
 //! What all requests share, and where calls of the store run.
 //!
-//! - A call that may wait for the disk runs on a thread of the pool. At most `store_threads` of them
-//!   run or wait in the pool; the requests of others wait without a thread.
+//! - A call that may wait for the disk runs on a thread of the pool. At most `store_threads` of
+//!   them run or wait in the pool; the requests of others wait without a thread.
 //! - A get of one key runs where the request is handled, as long as it only touches memory: all
 //!   shards are filled and all segments mapped, which `observe` checks every second. It may still
 //!   fault a page in: decision 58.

@@ -90,7 +90,8 @@ impl Conditions {
         Verdict::Holds
     }
 
-    /// Puts or deletes a key if the conditions hold at that moment. Returns whether the key existed.
+    /// Puts or deletes a key if the conditions hold at that moment. Returns whether the key
+    /// existed.
     pub(super) fn change(
         &self,
         db: &Bitcask,
