@@ -64,7 +64,7 @@ pub(in super::super) struct ChangeEvent {
 
 impl ChangeEvent {
     /// Returns the name and the data of a change's event.
-    fn new(change: &Change, value_size_max: u64) -> Option<(&'static str, Self)> {
+    fn new(change: &Change, value_size_max: u64) -> (&'static str, Self) {
         let mut event = Self {
             key: KeyField::new(&change.key),
             value: None,
@@ -75,7 +75,7 @@ impl ChangeEvent {
             batch_continues: change.batch_continues.then_some(true),
         };
         match &change.operation {
-            Operation::Delete => Some(("delete", event)),
+            Operation::Delete => ("delete", event),
             Operation::Put { value, expires_at } => {
                 if value.len() as u64 > value_size_max {
                     event.value_size = Some(value.len() as u64);
@@ -83,7 +83,7 @@ impl ChangeEvent {
                     (event.value, event.value_base64) = text_or_base64(value);
                 }
                 event.expires_at = expires_at.map(times::shown);
-                Some(("put", event))
+                ("put", event)
             }
         }
     }
@@ -192,10 +192,7 @@ impl FeedStream {
     }
 
     fn send_change(&self, change: &Change) -> bool {
-        let Some((name, data)) = ChangeEvent::new(change, self.state.options.body_size_limit)
-        else {
-            return true;
-        };
+        let (name, data) = ChangeEvent::new(change, self.state.options.body_size_limit);
         let event = SseEvent::default().event(name).id(change.position.to_string());
         event.json_data(data).is_ok_and(|event| self.send(event))
     }

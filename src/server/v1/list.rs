@@ -1,5 +1,7 @@
 //! Pages of keys: `GET /v1/keys`.
 
+use std::fmt::Write as _;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
@@ -116,7 +118,7 @@ impl ListingRequest {
         Ok(KeyPage { keys, next })
     }
 
-    /// Returns the path of the page behind a key.
+    /// Returns the path of the page behind a key. Writing to a string never fails.
     fn next(&self, last: &[u8]) -> String {
         let mut path = format!("/v1/keys?limit={}", self.limit);
         let (after, before) = if self.reverse {
@@ -127,12 +129,12 @@ impl ListingRequest {
         let prefix = Some(self.prefix.as_slice()).filter(|prefix| !prefix.is_empty());
         for (name, bytes) in [("prefix", prefix), ("after", after), ("before", before)] {
             if let Some(bytes) = bytes {
-                path.push_str(&format!("&{name}={}", percent_encoded(bytes)));
+                let _ = write!(path, "&{name}={}", percent_encoded(bytes));
             }
         }
         for (name, is_set) in [("reverse", self.reverse), ("values", self.values)] {
             if is_set {
-                path.push_str(&format!("&{name}=true"));
+                let _ = write!(path, "&{name}=true");
             }
         }
         path
