@@ -28,8 +28,8 @@ pub(crate) struct PingArgs {
 /// Which server is asked.
 #[derive(Debug, Args)]
 pub(crate) struct RemoteArgs {
-    /// The server [default: `BITCASK_SERVER`, or `server` in the configuration, or
-    /// http://localhost:8000].
+    /// The server [default: `BITCASK_SERVER`, or `server` in the configuration, or port 8000 of
+    /// this machine].
     #[arg(long, value_name = "URL")]
     pub(crate) server: Option<String>,
 }
@@ -47,13 +47,11 @@ impl HealthReport {
         let answer = server.ask("GET", "/health", None)?;
         let body: Value = serde_json::from_str(&answer.body).unwrap_or_default();
         let text = |name: &str| body.get(name).and_then(Value::as_str).map(str::to_owned);
-        match text("status") {
-            Some(status) => Ok(Self { status, version: text("version") }),
-            None => {
-                let what = format!("{} answered with status {}", server.url(), answer.status);
-                Err(Failure::store(what, "check the host and the port"))
-            }
-        }
+        let Some(status) = text("status") else {
+            let what = format!("{} answered with status {}", server.url(), answer.status);
+            return Err(Failure::store(what, "check the host and the port"));
+        };
+        Ok(Self { status, version: text("version") })
     }
 }
 

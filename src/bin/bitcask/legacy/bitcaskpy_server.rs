@@ -34,7 +34,7 @@ pub(super) struct BitcaskpyServerCli {
 }
 
 /// Serves the store, with all dialects.
-pub(super) fn run(cli: BitcaskpyServerCli) -> Result<Exit, Failure> {
+pub(super) fn run(cli: &BitcaskpyServerCli) -> Result<Exit, Failure> {
     if cli.reload {
         say("--reload has no effect: the server has no code that could change while it runs");
     }

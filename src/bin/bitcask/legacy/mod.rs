@@ -56,7 +56,9 @@ impl OldName {
 pub(crate) fn run(name: OldName, arguments: Vec<OsString>) -> Result<Exit, Failure> {
     match name {
         OldName::Bitcaskpy => parsed(arguments).map_or_else(Ok, bitcaskpy::run),
-        OldName::BitcaskpyServer => parsed(arguments).map_or_else(Ok, bitcaskpy_server::run),
+        OldName::BitcaskpyServer => {
+            parsed(arguments).map_or_else(Ok, |cli| bitcaskpy_server::run(&cli))
+        }
         OldName::Pbc => parsed(arguments).map_or_else(Ok, pbc::run),
     }
 }
