@@ -238,6 +238,7 @@
 //! - `serde`: the module `typed` has typed keys and values, with ranges in the order of the type.
 //! - `metrics`: `MetricsPublisher` publishes counters, gauges and histograms through the facade of
 //!   that name.
+//! - `server`: the module `server` serves a store over HTTP.
 //! - `tracing`: spans and events of opening, recovery, seals, syncs, merges, failures and slow
 //!   operations.
 //!
@@ -317,11 +318,16 @@ mod store;
 pub mod inspect;
 pub mod repair;
 
+#[cfg(any(feature = "metrics", feature = "server"))]
+mod figures;
+
 // Tests and fuzz targets have it in every build.
 #[cfg(any(feature = "import", test, bitcask_fuzzing))]
 pub mod import;
 #[cfg(feature = "metrics")]
 mod publish;
+#[cfg(feature = "server")]
+pub mod server;
 #[cfg(feature = "serde")]
 pub mod typed;
 

@@ -4,8 +4,7 @@
 //!   [`publish`](MetricsPublisher::publish), which reads the figures that the store keeps anyway.
 //! - Counters and histograms are published as what was added since the last call, so that they
 //!   continue when the store is closed and opened again.
-//! - Names follow the conventions of Prometheus. The document `docs/observability.md` lists all of
-//!   them; a test compares.
+//! - `figures` has the names, and where each figure is.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +12,8 @@ use std::time::Duration;
 use metrics::{Label, Unit, counter, describe_counter, describe_gauge, describe_histogram};
 use metrics::{gauge, histogram};
 
-use crate::stats::{Counters, Histogram, Stats};
+use crate::figures::{COUNTERS, GAUGES, HISTOGRAMS, Metric, MetricUnit};
+use crate::stats::{Counters, Histogram};
 use crate::store::Reader;
 
 /// Publishes what a store counts through the [`metrics`](https://docs.rs/metrics) facade, to
@@ -89,156 +89,24 @@ impl MetricsPublisher {
     }
 }
 
-/// A metric, and where its figure is. `F` reads it.
-struct Metric<F> {
-    name: &'static str,
-    unit: Unit,
-    label: Option<(&'static str, &'static str)>,
-    description: &'static str,
-    read: F,
+/// Returns the facade's name of a unit.
+fn facade_unit(unit: MetricUnit) -> Unit {
+    match unit {
+        MetricUnit::Count => Unit::Count,
+        MetricUnit::Bytes => Unit::Bytes,
+        MetricUnit::Seconds => Unit::Seconds,
+    }
 }
-
-const fn metric<F: Copy>(
-    name: &'static str,
-    unit: Unit,
-    description: &'static str,
-    read: F,
-) -> Metric<F> {
-    Metric { name, unit, label: None, description, read }
-}
-
-type Total = fn(&Counters) -> u64;
-type Durations = fn(&Counters) -> &Histogram;
-type Gauged = fn(&Stats) -> f64;
-
-const GETS: &str = "Keys that were looked up, by whether they were found.";
-
-const COUNTERS: [Metric<Total>; 9] = [
-    Metric {
-        label: Some(("result", "hit")),
-        ..metric("bitcask_gets_total", Unit::Count, GETS, |it| it.hits)
-    },
-    Metric {
-        label: Some(("result", "miss")),
-        ..metric("bitcask_gets_total", Unit::Count, GETS, |it| it.misses)
-    },
-    metric("bitcask_puts_total", Unit::Count, "Puts appended to the log.", |it| it.puts),
-    metric("bitcask_deletes_total", Unit::Count, "Deletes appended to the log.", |it| it.deletes),
-    metric(
-        "bitcask_conflicts_total",
-        Unit::Count,
-        "Changes refused because something was not as they expected.",
-        |it| it.conflicts,
-    ),
-    metric(
-        "bitcask_read_bytes_total",
-        Unit::Bytes,
-        "Size of the values that gets returned.",
-        |it| it.bytes_read,
-    ),
-    metric("bitcask_written_bytes_total", Unit::Bytes, "Size of appended entries.", |it| {
-        it.bytes_written
-    }),
-    metric("bitcask_syncs_total", Unit::Count, "Syncs of the log.", |it| it.syncs),
-    metric("bitcask_merges_total", Unit::Count, "Merges that had something to merge.", |it| {
-        it.merges
-    }),
-];
-
-const HISTOGRAMS: [Metric<Durations>; 4] = [
-    metric(
-        "bitcask_get_duration_seconds",
-        Unit::Seconds,
-        "How long gets took, one in 128 of them.",
-        |it| &it.get_latency,
-    ),
-    metric(
-        "bitcask_write_duration_seconds",
-        Unit::Seconds,
-        "How long writes took, one in 128 of them.",
-        |it| &it.write_latency,
-    ),
-    metric("bitcask_sync_duration_seconds", Unit::Seconds, "How long syncs took.", |it| {
-        &it.sync_latency
-    }),
-    metric("bitcask_merge_duration_seconds", Unit::Seconds, "How long merges took.", |it| {
-        &it.merge_latency
-    }),
-];
-
-const GAUGES: [Metric<Gauged>; 22] = [
-    metric("bitcask_keys", Unit::Count, "Keys, including expired ones.", |it| float(it.keys)),
-    metric("bitcask_unfilled_shards", Unit::Count, "Parts of the keydir still to load.", |it| {
-        float(it.unfilled_shards)
-    }),
-    metric("bitcask_segments", Unit::Count, "Segments.", |it| float(it.segments)),
-    metric("bitcask_sealed_segments", Unit::Count, "Sealed segments.", |it| {
-        float(it.sealed_segments)
-    }),
-    metric("bitcask_segments_limit", Unit::Count, "Maximum number of segments.", |it| {
-        float(it.segments_limit)
-    }),
-    metric("bitcask_unmapped_segments", Unit::Count, "Segments without a mapping.", |it| {
-        float(it.unmapped_segments)
-    }),
-    metric("bitcask_mappings", Unit::Count, "Mappings of all stores of the process.", |it| {
-        float(it.mappings)
-    }),
-    metric("bitcask_mappings_limit", Unit::Count, "Maximum number of mappings.", |it| {
-        float(it.mappings_limit)
-    }),
-    metric("bitcask_open_files", Unit::Count, "Open files of all stores of the process.", |it| {
-        float(it.descriptors)
-    }),
-    metric("bitcask_log_bytes", Unit::Bytes, "Size of the log.", |it| float(it.log_size)),
-    metric("bitcask_live_bytes", Unit::Bytes, "Size of the live entries.", |it| {
-        float(it.live_size)
-    }),
-    metric("bitcask_dead_bytes", Unit::Bytes, "Size of what merges could free.", |it| {
-        float(it.dead_size)
-    }),
-    metric("bitcask_history_segments", Unit::Count, "Segments kept for history.", |it| {
-        float(it.history_segments)
-    }),
-    metric("bitcask_history_bytes", Unit::Bytes, "Dead size in those segments.", |it| {
-        float(it.history_size)
-    }),
-    metric("bitcask_keydir_bytes", Unit::Bytes, "Memory of the keydir.", |it| {
-        float(it.keydir_size)
-    }),
-    metric("bitcask_snapshots", Unit::Count, "Snapshots that exist.", |it| float(it.snapshots)),
-    metric(
-        "bitcask_oldest_snapshot_seconds",
-        Unit::Seconds,
-        "Age of the oldest one, or 0.",
-        |it| seconds(it.oldest_snapshot),
-    ),
-    metric("bitcask_pinned_segments", Unit::Count, "Segments kept for snapshots.", |it| {
-        float(it.pinned_segments)
-    }),
-    metric("bitcask_pinned_bytes", Unit::Bytes, "Size of those segments.", |it| {
-        float(it.pinned_size)
-    }),
-    metric("bitcask_retired_segments", Unit::Count, "Segments kept for running calls.", |it| {
-        float(it.retired_segments)
-    }),
-    metric("bitcask_oldest_retired_seconds", Unit::Seconds, "Age of the oldest one, or 0.", |it| {
-        seconds(it.oldest_retired)
-    }),
-    metric("bitcask_reserve_bytes", Unit::Bytes, "Disk space reserved for writes.", |it| {
-        float(it.reserve_size)
-    }),
-];
 
 fn describe() {
     for Metric { name, unit, description, .. } in COUNTERS {
-        describe_counter!(name, unit, description);
+        describe_counter!(name, facade_unit(unit), description);
     }
     for Metric { name, unit, description, .. } in HISTOGRAMS {
-        describe_histogram!(name, unit, description);
+        describe_histogram!(name, facade_unit(unit), description);
     }
     for Metric { name, unit, description, .. } in GAUGES {
-        describe_gauge!(name, unit, description);
+        describe_gauge!(name, facade_unit(unit), description);
     }
 }
 
@@ -259,15 +127,6 @@ fn middles(histogram: &Histogram) -> impl Iterator<Item = (Duration, usize)> + '
         let middle = if bound == Duration::MAX { histogram.max() } else { (below + bound) / 2 };
         (count > 0).then(|| (middle, usize::try_from(count).unwrap_or(usize::MAX)))
     })
-}
-
-#[expect(clippy::cast_precision_loss, reason = "the facade has only floats, exact up to 2^53")]
-fn float(number: u64) -> f64 {
-    number as f64
-}
-
-fn seconds(duration: Option<Duration>) -> f64 {
-    duration.map_or(0.0, |duration| duration.as_secs_f64())
 }
 
 #[cfg(test)]

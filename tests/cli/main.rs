@@ -8,5 +8,7 @@ mod interruption;
 mod maintenance;
 mod manners;
 mod moving;
+#[cfg(feature = "server")]
+mod server;
 mod support;
 mod transcripts;

@@ -36,14 +36,16 @@ fn run(document: &Path) {
     fs::write(dir.path().join("document.in/changes.jsonl"), lines).unwrap();
     let cases = TestCases::new();
     cases.register_bin("bitcask", Path::new(PROGRAM));
-    for name in ["bitcaskpy", "pbc"] {
+    for name in ["bitcaskpy", "bitcaskpy-server", "pbc"] {
         let link = dir.path().join(name);
         symlink(PROGRAM, &link).unwrap();
         cases.register_bin(name, link.as_path());
     }
     cases.env("HOME", dir.path().join("home").to_str().unwrap());
     // Of whoever runs the tests. An empty variable counts as one that is not set.
-    for name in ["XDG_CONFIG_HOME", "BITCASK_DIR", "BITCASK_CONFIG", "BITCASK_OUTPUT"] {
+    for name in
+        ["XDG_CONFIG_HOME", "BITCASK_DIR", "BITCASK_CONFIG", "BITCASK_OUTPUT", "BITCASK_SERVER"]
+    {
         cases.env(name, "");
     }
     cases.case(&copy);

@@ -8,11 +8,11 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::{
-    backup, batch, bench, clear, compact, config, delete, dump, export, get, import, incr, init,
-    list, merge, mode, put, repair, segments, shell, stats, ttl, verify, watch,
+    backup, batch, bench, clear, compact, config, delete, dump, export, get, health, import, incr,
+    init, list, merge, mode, put, repair, segments, shell, stats, ttl, verify, watch,
 };
 use crate::exit;
-use crate::log_lines::LogOptions;
+use crate::log_lines::{LogFormat, LogLevel, LogOptions};
 use crate::output::Format;
 
 /// Inspects, changes, repairs and moves key-value stores.
@@ -165,6 +165,14 @@ pub(crate) enum Command {
     /// Explains the modes that stores no longer have. Changes nothing.
     Mode(mode::ModeArgs),
 
+    /// Serves the store over HTTP, or stops a server.
+    #[cfg(feature = "server")]
+    Server(crate::commands::server::ServerArgs),
+    /// Tells whether a server works.
+    Health(health::HealthArgs),
+    /// Tells whether a server answers.
+    Ping(health::PingArgs),
+
     /// Shows or changes the configuration.
     Config(config::ConfigArgs),
     /// Prints the completion script of a shell.
@@ -175,4 +183,15 @@ pub(crate) enum Command {
     Version(shell::VersionArgs),
     /// Links the names of older programs to this one.
     Links(crate::commands::links::LinksArgs),
+}
+
+impl Command {
+    /// Returns which log lines the command prints unless the user has chosen others.
+    pub(crate) fn usual_lines(&self) -> (LogLevel, LogFormat) {
+        match self {
+            #[cfg(feature = "server")]
+            Self::Server(args) => args.usual_lines(),
+            _ => (LogLevel::Off, LogFormat::Text),
+        }
+    }
 }

@@ -22,34 +22,33 @@ const SERVICE: &str = "bitcask";
 /// Which log lines are printed, and how.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub(crate) struct LogOptions {
-    /// From which level on events are printed to standard error.
+    /// From which level on events are printed to standard error [default: off, and info for a
+    /// server].
     #[arg(
         long,
         global = true,
         value_name = "LEVEL",
         env = "BITCASK_LOG_LEVEL",
         hide_env_values = true,
-        default_value = "off",
         ignore_case = true
     )]
-    log_level: LogLevel,
+    log_level: Option<LogLevel>,
 
-    /// Form of these lines.
+    /// Form of these lines [default: text, and json for a server].
     #[arg(
         long,
         global = true,
         value_name = "FORM",
         env = "BITCASK_LOG_FORMAT",
         hide_env_values = true,
-        default_value = "text",
         ignore_case = true
     )]
-    log_format: LogFormat,
+    log_format: Option<LogFormat>,
 }
 
 /// From which level on events are printed.
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum LogLevel {
+pub(crate) enum LogLevel {
     /// Nothing.
     #[default]
     Off,
@@ -67,7 +66,7 @@ enum LogLevel {
 
 /// The form of log lines.
 #[derive(Debug, Clone, Copy, Default, ValueEnum)]
-enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people.
     #[default]
     Text,
@@ -88,11 +87,13 @@ impl LogLevel {
 }
 
 impl LogOptions {
-    /// Prints events from now on.
-    pub(crate) fn start(self) {
-        let (filter, registry) = (self.log_level.filter(), tracing_subscriber::registry());
+    /// Prints events from now on. `usual` is what the command does unless the user has chosen.
+    pub(crate) fn start(self, usual: (LogLevel, LogFormat)) {
+        let (level, format) = usual;
+        let filter = self.log_level.unwrap_or(level).filter();
+        let registry = tracing_subscriber::registry();
         // Both fail only if the process had a subscriber already.
-        let _ = match self.log_format {
+        let _ = match self.log_format.unwrap_or(format) {
             _ if filter == LevelFilter::OFF => Ok(()),
             LogFormat::Text => {
                 let lines = tracing_subscriber::fmt::layer().with_target(false).with_ansi(false);

@@ -19,6 +19,7 @@ mod program;
 mod progress;
 mod prompt;
 mod record;
+mod remote;
 mod settings;
 mod units;
 
@@ -55,7 +56,7 @@ fn run(arguments: Vec<OsString>) -> Result<Exit, Failure> {
         Err(error) => return Ok(exit::of_parsing(&error)),
     };
     cli.global.color.apply();
-    cli.global.log.start();
+    cli.global.log.start(cli.command.usual_lines());
     let mut program = Program::new(cli.global);
     let ended =
         commands::run(cli.command, &mut program).and_then(|exit| program.finish().map(|()| exit));

@@ -10,6 +10,7 @@ pub(crate) mod delete;
 pub(crate) mod dump;
 pub(crate) mod export;
 pub(crate) mod get;
+pub(crate) mod health;
 pub(crate) mod import;
 pub(crate) mod incr;
 pub(crate) mod init;
@@ -20,6 +21,8 @@ pub(crate) mod mode;
 pub(crate) mod put;
 pub(crate) mod repair;
 pub(crate) mod segments;
+#[cfg(feature = "server")]
+pub(crate) mod server;
 pub(crate) mod shell;
 pub(crate) mod stats;
 #[cfg(feature = "tui")]
@@ -27,6 +30,9 @@ pub(crate) mod top;
 pub(crate) mod ttl;
 pub(crate) mod verify;
 pub(crate) mod watch;
+
+#[cfg(feature = "server")]
+pub(crate) use server::serve_as_before;
 
 use crate::args::Command;
 use crate::exit::Exit;
@@ -74,10 +80,26 @@ pub(crate) fn run(command: Command, program: &mut Program) -> Result<Exit, Failu
         Command::Top(args) => top::run(&args, program),
         Command::Bench(args) => bench::run(&args, program),
         Command::Mode(args) => mode::run(&args, program),
+        #[cfg(feature = "server")]
+        Command::Server(args) => server::run(args, program),
+        Command::Health(args) => health::health(&args, program),
+        Command::Ping(args) => health::ping(&args, program),
         Command::Config(args) => config::run(args, program),
         Command::Completions(args) => shell::completions(&args),
         Command::Man(args) => shell::man(&args),
         Command::Version(args) => shell::version(&args, program),
         Command::Links(args) => links::run(&args, program),
     }
+}
+
+/// Says that this program serves no store.
+#[cfg(not(feature = "server"))]
+pub(crate) fn serve_as_before(
+    _dir: &std::path::Path,
+    _host: &str,
+    _port: u16,
+    _program: &mut Program,
+) -> Result<Exit, Failure> {
+    let what = "this program was built without the feature `server`";
+    Err(Failure::usage(what, "install it with the features `cli` and `server`"))
 }

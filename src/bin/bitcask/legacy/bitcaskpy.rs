@@ -1,15 +1,17 @@
 //! The commands of bitcaskpy.
 //!
 //! Where bitcaskpy asked a server, this works on the store itself, in the directory that
-//! bitcaskpy's configuration file names.
+//! bitcaskpy's configuration file names. Only `health` and `ping` ask one.
 
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 
 use super::json_file::JsonFile;
-use super::{FAILED, OldFailure, dir, echo, echo_bytes, readable, without_server, writable};
+use super::{FAILED, OldFailure, dir, echo, echo_bytes, readable, writable};
+use crate::commands::health::HealthReport;
 use crate::exit::Exit;
 use crate::failure::{Failure, say};
+use crate::remote::RemoteServer;
 
 /// Bitcask CLI
 #[derive(Debug, Parser)]
@@ -87,7 +89,18 @@ fn command(command: BitcaskpyCommand) -> Result<(), OldFailure> {
             db.close()?;
             echo(format_args!("Deleted {key}"))?;
         }
-        BitcaskpyCommand::Health | BitcaskpyCommand::Ping => return Err(without_server()),
+        BitcaskpyCommand::Health => {
+            let HealthReport { status, version } = HealthReport::of(&server(&config)?)?;
+            echo(format_args!("Status: {status}"))?;
+            echo(format_args!("Version: {}", version.as_deref().unwrap_or("unknown")))?;
+        }
+        BitcaskpyCommand::Ping => {
+            let server = server(&config)?;
+            HealthReport::of(&server).map_err(|_| {
+                OldFailure::Reason(format!("\u{2717} No server answers at {}", server.url()))
+            })?;
+            echo(format_args!("\u{2713} The server at {} answers", server.url()))?;
+        }
         BitcaskpyCommand::Config { command: BitcaskpyConfig::Set { key, value } } => {
             // A directory is text, whatever its name looks like.
             let value = if key == "data_dir" { Value::String(value) } else { cast(value) };
@@ -103,6 +116,13 @@ fn command(command: BitcaskpyCommand) -> Result<(), OldFailure> {
         }
     }
     Ok(())
+}
+
+/// Returns the server that the environment or the configuration file names.
+fn server(config: &JsonFile) -> Result<RemoteServer, OldFailure> {
+    let variable = std::env::var("BITCASK_SERVER").ok().filter(|url| !url.is_empty());
+    let configured = || config.text("server_url").unwrap_or_else(|| "http://localhost:8000".into());
+    Ok(RemoteServer::parse(&variable.unwrap_or_else(configured))?)
 }
 
 /// Turns the text of a setting into a truth value or a number, if it looks like one.

@@ -5,6 +5,7 @@
 //! old ones. `docs/cli.md` lists the differences.
 
 mod bitcaskpy;
+mod bitcaskpy_server;
 mod json_file;
 mod pbc;
 
@@ -15,25 +16,31 @@ use std::path::{Path, PathBuf};
 use bitcask::{Bitcask, Options, ReadOnly};
 use clap::Parser;
 
+use crate::args::Global;
+use crate::commands::serve_as_before;
 use crate::exit::{self, Exit};
 use crate::failure::Failure;
+use crate::log_lines::{LogFormat, LogLevel, LogOptions};
 use crate::open;
 use crate::output::bytes::escaped_lines;
+use crate::program::Program;
 use crate::settings::Settings;
 
 /// The name of an older program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OldName {
     Bitcaskpy,
+    BitcaskpyServer,
     Pbc,
 }
 
 impl OldName {
-    pub(crate) const ALL: [Self; 2] = [Self::Bitcaskpy, Self::Pbc];
+    pub(crate) const ALL: [Self; 3] = [Self::Bitcaskpy, Self::BitcaskpyServer, Self::Pbc];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Bitcaskpy => "bitcaskpy",
+            Self::BitcaskpyServer => "bitcaskpy-server",
             Self::Pbc => "pbc",
         }
     }
@@ -49,6 +56,9 @@ impl OldName {
 pub(crate) fn run(name: OldName, arguments: Vec<OsString>) -> Result<Exit, Failure> {
     match name {
         OldName::Bitcaskpy => parsed(arguments).map_or_else(Ok, bitcaskpy::run),
+        OldName::BitcaskpyServer => {
+            parsed(arguments).map_or_else(Ok, |cli| bitcaskpy_server::run(&cli))
+        }
         OldName::Pbc => parsed(arguments).map_or_else(Ok, pbc::run),
     }
 }
@@ -135,8 +145,15 @@ fn echo_bytes(bytes: &[u8]) -> Result<(), Failure> {
     written.and_then(|()| out.flush()).map_err(|error| Failure::output(&error))
 }
 
-/// Says that a command is not there.
-fn without_server() -> OldFailure {
-    let reason = "this program works on the store itself and has no server yet";
-    OldFailure::Reason(reason.to_owned())
+/// Returns a program that has the options of an old one.
+fn program() -> Program {
+    Program::new(Global::default())
+}
+
+/// Serves a store over HTTP, and prints log lines as the old servers did.
+fn serve(dir: &Path, host: &str, port: u16, level: LogLevel) -> Result<(), Failure> {
+    let mut program = program();
+    LogOptions::default().start((level, LogFormat::Json));
+    serve_as_before(dir, host, port, &mut program)?;
+    program.finish()
 }

@@ -10,14 +10,16 @@ use serde_json::json;
 
 use super::bitcaskpy::shown;
 use super::json_file::JsonFile;
-use super::{FAILED, OldFailure, dir, echo, echo_bytes, readable, without_server, writable};
+use super::{FAILED, OldFailure, dir, echo, echo_bytes, program, readable, serve, writable};
 use crate::commands::compact::{DeadShare, THRESHOLD, share};
 use crate::commands::merge::merge;
 use crate::commands::mode::INSTEAD;
 use crate::exit::Exit;
 use crate::failure::{Failure, say};
+use crate::log_lines::LogLevel;
 use crate::output::bytes::escaped;
 use crate::prompt;
+use crate::remote::RemoteServer;
 
 /// Bitcask CLI - A command-line interface for the Bitcask key-value store.
 #[derive(Debug, Parser)]
@@ -189,7 +191,18 @@ fn command(cli: PbcCli) -> Result<(), OldFailure> {
             config.write()?;
             good("Configuration reset to defaults")?;
         }
-        PbcCommand::Server { .. } => return Err(without_server()),
+        PbcCommand::Server { command: PbcServer::Start { port } } => {
+            let level = if cli.debug { LogLevel::Debug } else { LogLevel::Info };
+            serve(&dir, "127.0.0.1", port, level)?;
+        }
+        PbcCommand::Server { command: PbcServer::Stop } => {
+            let server = RemoteServer::chosen(None, &mut program())?;
+            let answer = server.ask("POST", "/v1/stop", None)?;
+            if answer.status != 202 {
+                return Err(format!("the server has answered: {}", answer.body).into());
+            }
+            good("Server stopped")?;
+        }
     }
     Ok(())
 }

@@ -102,10 +102,79 @@ pub(crate) const KEYS: &[SettingKey] = &[
             _ => Err(OUTPUT.into()),
         },
     },
+    SettingKey {
+        name: "server",
+        default: "http://localhost:8000",
+        about: "server that `health`, `ping` and `server stop` ask",
+        check: |text| crate::remote::RemoteServer::parse(text).map(drop),
+    },
+    SettingKey {
+        name: "host",
+        default: "127.0.0.1",
+        about: "address on which `server start` listens",
+        check: |_| Ok(()),
+    },
+    SettingKey {
+        name: "port",
+        default: "8000",
+        about: "port on which `server start` listens",
+        check: |text| options::port(text).map(drop),
+    },
+    SettingKey {
+        name: TOKEN,
+        default: "none",
+        about: "token that clients of the server have to send",
+        check: |_| Ok(()),
+    },
+    SettingKey {
+        name: "tls-cert",
+        default: "none",
+        about: "file with the server's certificates for HTTPS",
+        check: |_| Ok(()),
+    },
+    SettingKey {
+        name: "tls-key",
+        default: "none",
+        about: "file with the server's private key for HTTPS",
+        check: |_| Ok(()),
+    },
+    SettingKey {
+        name: "body-size-limit",
+        default: "64MiB",
+        about: "largest body of a request to the server",
+        check: |text| crate::units::size(text).map(drop),
+    },
+    SettingKey {
+        name: "connections",
+        default: "4096",
+        about: "maximum number of connections to the server",
+        check: |text| options::limit(text).map(drop),
+    },
+    SettingKey {
+        name: "request-timeout",
+        default: "30s",
+        about: "how long a request to the server may take",
+        check: |text| crate::units::duration(text).map(drop),
+    },
+    SettingKey {
+        name: "requests-per-second",
+        default: "unlimited",
+        about: "how many requests a client of the server may send per second",
+        check: |text| options::limit(text).map(drop),
+    },
+    SettingKey {
+        name: "backup-dir",
+        default: "none",
+        about: "directory below which clients of the server may make backups",
+        check: |_| Ok(()),
+    },
 ];
 
 /// What the setting `output` looks like.
 pub(super) const OUTPUT: &str = "expected auto, table, json or plain";
+
+/// The setting that is a secret.
+pub(crate) const TOKEN: &str = "token";
 
 /// Returns the setting of this name. Underscores count as hyphens.
 pub(crate) fn find(name: &str) -> Option<&'static SettingKey> {

@@ -7,7 +7,7 @@
 
 pub(crate) mod file;
 mod keys;
-mod options;
+pub(crate) mod options;
 mod preset;
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use crate::failure::Failure;
 use crate::output::Format;
 
-pub(crate) use keys::{KEYS, SettingKey, find};
+pub(crate) use keys::{KEYS, SettingKey, TOKEN, find};
 
 /// Where a setting comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -115,7 +115,7 @@ impl Settings {
     }
 
     /// Returns the value of a setting. The error says where a wrong value comes from.
-    fn parsed<T>(
+    pub(crate) fn parsed<T>(
         &self,
         name: &str,
         parse: impl FnOnce(&str) -> Result<T, String>,

@@ -100,3 +100,19 @@ pub(super) fn percent(text: &str) -> Result<u8, String> {
         _ => Err("expected a percentage from 0 to 100".into()),
     }
 }
+
+/// Reads a port.
+pub(crate) fn port(text: &str) -> Result<u16, String> {
+    text.parse().map_err(|_| "expected a port from 0 to 65535".into())
+}
+
+/// Reads a number of things that may be unlimited.
+pub(crate) fn limit(text: &str) -> Result<Option<u32>, String> {
+    match text {
+        "unlimited" => Ok(None),
+        number => match number.parse() {
+            Ok(number) if number > 0 => Ok(Some(number)),
+            _ => Err("expected a number from 1, or unlimited".into()),
+        },
+    }
+}

@@ -1,0 +1,230 @@
+//! `server start` and `server stop`.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bitcask::server::{Server, ServerError, ServerOptions};
+use clap::{Args, Subcommand};
+use signal_hook::consts::SIGTERM;
+use signal_hook::flag;
+
+use super::health::RemoteArgs;
+use crate::exit::Exit;
+use crate::failure::{Failure, say};
+use crate::interrupt::{self, StoppableWork};
+use crate::log_lines::{LogFormat, LogLevel};
+use crate::output::Format;
+use crate::program::Program;
+use crate::remote::RemoteServer;
+use crate::settings::options::{limit, port};
+use crate::{open, units};
+
+#[derive(Debug, Args)]
+pub(crate) struct ServerArgs {
+    #[command(subcommand)]
+    command: ServerCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum ServerCommand {
+    /// Serves the store over HTTP, until Ctrl-C or SIGTERM.
+    Start(StartArgs),
+    /// Stops a server. It answers the requests that it has accepted, and closes the store.
+    Stop(StopArgs),
+}
+
+/// Serves the store to other processes. Creates it if it does not exist. Each option is a setting
+/// too, so a configuration file or an environment variable such as `BITCASK_PORT` can have it.
+#[derive(Debug, Args)]
+struct StartArgs {
+    /// Address on which to listen [default: 127.0.0.1].
+    #[arg(long)]
+    host: Option<String>,
+    /// Port on which to listen; 0 for any that is free [default: 8000].
+    #[arg(long)]
+    port: Option<u16>,
+    /// File with the token that clients have to send. `BITCASK_TOKEN` has the token itself.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// File with the certificates for HTTPS, in PEM form.
+    #[arg(long, value_name = "FILE")]
+    tls_cert: Option<PathBuf>,
+    /// File with the private key for HTTPS, in PEM form.
+    #[arg(long, value_name = "FILE")]
+    tls_key: Option<PathBuf>,
+    /// Largest body of a request [default: 64MiB].
+    #[arg(long, value_name = "SIZE", value_parser = units::size)]
+    body_size_limit: Option<u64>,
+    /// Maximum number of connections [default: 4096].
+    #[arg(long, value_name = "NUMBER")]
+    connections: Option<usize>,
+    /// How long a request may take [default: 30s].
+    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
+    request_timeout: Option<std::time::Duration>,
+    /// How many requests a client may send per second [default: unlimited].
+    #[arg(long, value_name = "NUMBER")]
+    requests_per_second: Option<u32>,
+    /// Directory below which clients may make backups [default: they may not].
+    #[arg(long, value_name = "DIR")]
+    backup_dir: Option<PathBuf>,
+    /// Prints log lines from the level `debug` on.
+    #[arg(long)]
+    debug: bool,
+    /// Accepted for the sake of scripts, without an effect.
+    #[arg(long)]
+    reload: bool,
+}
+
+#[derive(Debug, Args)]
+struct StopArgs {
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
+impl ServerArgs {
+    /// Returns which log lines are printed unless the user has chosen others.
+    pub(crate) fn usual_lines(&self) -> (LogLevel, LogFormat) {
+        match &self.command {
+            ServerCommand::Start(args) if args.debug => (LogLevel::Debug, LogFormat::Json),
+            ServerCommand::Start(_) => (LogLevel::Info, LogFormat::Json),
+            ServerCommand::Stop(_) => (LogLevel::Off, LogFormat::Text),
+        }
+    }
+}
+
+pub(crate) fn run(args: ServerArgs, program: &mut Program) -> Result<Exit, Failure> {
+    match args.command {
+        ServerCommand::Start(args) => start(&args, program),
+        ServerCommand::Stop(args) => stop(&args, program),
+    }
+}
+
+fn start(args: &StartArgs, program: &mut Program) -> Result<Exit, Failure> {
+    if args.reload {
+        say("--reload has no effect: the server has no code that could change while it runs");
+    }
+    let dir = program.dir()?;
+    let options = options(args, program)?;
+    serve(&dir, options, program)
+}
+
+/// Serves a store for a program of old, which knows a few options alone.
+pub(crate) fn serve_as_before(
+    dir: &Path,
+    host: &str,
+    port: u16,
+    program: &mut Program,
+) -> Result<Exit, Failure> {
+    serve(dir, ServerOptions::new().address(host, port), program)
+}
+
+/// Serves a store until the user, or another process, wants it to stop.
+fn serve(dir: &Path, options: ServerOptions, program: &mut Program) -> Result<Exit, Failure> {
+    let store_options = program.settings()?.options()?;
+    let terminated = Arc::new(AtomicBool::new(false));
+    // Without this, SIGTERM kills the program, and the store survives that too.
+    let _ = flag::register(SIGTERM, Arc::clone(&terminated));
+    let _stoppable = StoppableWork::begin();
+    interrupt::check()?;
+    let db = open::create_at(dir, store_options)?;
+    let server = Server::bind(db, options).map_err(failed)?;
+    let line = format!("serving {} at {}", dir.display(), server.url());
+    let printer = program.printer(Format::Plain)?;
+    printer.line(&line)?;
+    printer.flush()?;
+    let should_stop = move || interrupt::is_requested() || terminated.load(Ordering::SeqCst);
+    server.run_until(should_stop).map_err(failed)?;
+    Ok(Exit::Done)
+}
+
+/// Returns the options that the command line and the settings give.
+fn options(args: &StartArgs, program: &mut Program) -> Result<ServerOptions, Failure> {
+    let settings = program.settings()?;
+    let file = |name: &str| settings.parsed(name, |text| Ok(optional(text).map(PathBuf::from)));
+    let host = args.host.clone().unwrap_or_else(|| settings.get("host").0.to_owned());
+    let port = args.port.map_or_else(|| settings.parsed("port", port), Ok)?;
+    let body = args.body_size_limit;
+    let body = body.map_or_else(|| settings.parsed("body-size-limit", units::size), Ok)?;
+    let timeout = args.request_timeout;
+    let timeout =
+        timeout.map_or_else(|| settings.parsed("request-timeout", units::duration), Ok)?;
+    let connections = args.connections;
+    let connections = connections.map_or_else(|| settings.parsed("connections", count), Ok)?;
+    let mut options = ServerOptions::new()
+        .address(host, port)
+        .body_size_limit(body)
+        .body_memory_limit(body.max(512 << 20))
+        .request_timeout(timeout)
+        .connections_max(connections);
+    let rate = args.requests_per_second.map(Some);
+    if let Some(rate) = rate.map_or_else(|| settings.parsed("requests-per-second", limit), Ok)? {
+        options = options.requests_per_second(rate);
+    }
+    let token = match &args.token_file {
+        Some(path) => Some(String::from_utf8_lossy(&read(path)?).trim().to_owned()),
+        None => optional(settings.get("token").0).map(str::to_owned),
+    };
+    if let Some(token) = token {
+        options = options.token(token);
+    }
+    let backup_dir = args.backup_dir.clone().map(Some);
+    if let Some(dir) = backup_dir.map_or_else(|| file("backup-dir"), Ok)? {
+        options = options.backup_dir(dir);
+    }
+    let certificate = args.tls_cert.clone().map(Some).map_or_else(|| file("tls-cert"), Ok)?;
+    let key = args.tls_key.clone().map(Some).map_or_else(|| file("tls-key"), Ok)?;
+    match (certificate, key) {
+        (Some(certificate), Some(key)) => Ok(options.tls(read(&certificate)?, read(&key)?)),
+        (None, None) => Ok(options),
+        _ => {
+            let what = "a certificate and a key belong together";
+            Err(Failure::usage(what, "set both --tls-cert and --tls-key"))
+        }
+    }
+}
+
+/// Reads a number of connections.
+fn count(text: &str) -> Result<usize, String> {
+    let count = limit(text)?.map(usize::try_from);
+    Ok(count.and_then(Result::ok).unwrap_or(usize::MAX))
+}
+
+/// Returns a setting, unless it says that there is none.
+fn optional(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !["", "none"].contains(text))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Failure> {
+    fs::read(path).map_err(|error| Failure::file("read", path, &error))
+}
+
+fn failed(error: ServerError) -> Failure {
+    match error {
+        ServerError::Store(error) => error.into(),
+        ServerError::InvalidServerOption { .. } | ServerError::Tls { .. } => {
+            Failure::usage(error.to_string(), "`bitcask server start --help` lists the options")
+        }
+        error => Failure::store(error.to_string(), ""),
+    }
+}
+
+fn stop(args: &StopArgs, program: &mut Program) -> Result<Exit, Failure> {
+    let server = RemoteServer::chosen(args.remote.server.as_deref(), program)?;
+    let token = optional(program.settings()?.get("token").0).map(str::to_owned);
+    stop_server(&server, token.as_deref())?;
+    program.printer(Format::Plain)?.line(&format!("{} stops", server.url()))?;
+    Ok(Exit::Done)
+}
+
+/// Asks a server to stop.
+fn stop_server(server: &RemoteServer, token: Option<&str>) -> Result<(), Failure> {
+    let answer = server.ask("POST", "/v1/stop", token)?;
+    if answer.status == 202 {
+        return Ok(());
+    }
+    let what = format!("{} does not stop: status {}, {}", server.url(), answer.status, answer.body);
+    let advice = if answer.status == 401 { "set BITCASK_TOKEN to its token" } else { "" };
+    Err(Failure::store(what, advice))
+}

@@ -1,0 +1,197 @@
+//! The bodies of requests, each and all together within limits.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::body::{Body, BodyDataStream, Bytes};
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use futures_core::Stream as _;
+use serde::de::{DeserializeOwned, Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::failure::ApiFailure;
+use super::state::{PAGE_SIZE, ServerState};
+
+/// A body, and the permit of its memory.
+#[derive(Debug)]
+pub(super) struct BoundedBody {
+    pub(super) bytes: Bytes,
+    /// Held until the request has been handled.
+    _memory: Option<OwnedSemaphorePermit>,
+}
+
+/// Reads the whole body of a request, in the time that a request may take.
+///
+/// Memory is taken as the bytes arrive, so a client that announces much and sends little takes
+/// little.
+pub(super) async fn read(
+    state: &ServerState,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<BoundedBody, ApiFailure> {
+    let gathered = timeout(state.options.request_timeout, gather(state, headers, body)).await;
+    gathered.unwrap_or_else(|_| Err(ApiFailure::timed_out()))
+}
+
+async fn gather(
+    state: &ServerState,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<BoundedBody, ApiFailure> {
+    let limit = state.options.body_size_limit;
+    let too_large = || ApiFailure::body_too_large(limit);
+    let announced = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let announced = announced.and_then(|text| text.parse::<u64>().ok());
+    if announced.is_some_and(|size| size > limit) {
+        return Err(too_large());
+    }
+    let mut body = body.into_data_stream();
+    let (mut whole, mut memory) = (Bytes::new(), None);
+    // Most bodies arrive in one piece, which is not copied.
+    let mut joined: Vec<u8> = Vec::new();
+    while let Some(piece) = next_piece(&mut body).await? {
+        let size = (whole.len() + joined.len()) as u64 + piece.len() as u64;
+        if size > limit {
+            return Err(too_large());
+        }
+        reserve(&state.body_pages, &mut memory, size)?;
+        if whole.is_empty() && joined.is_empty() {
+            whole = piece;
+        } else {
+            joined.extend_from_slice(&std::mem::take(&mut whole));
+            joined.extend_from_slice(&piece);
+        }
+    }
+    let bytes = if joined.is_empty() { whole } else { Bytes::from(joined) };
+    Ok(BoundedBody { bytes, _memory: memory })
+}
+
+async fn next_piece(body: &mut BodyDataStream) -> Result<Option<Bytes>, ApiFailure> {
+    let piece = std::future::poll_fn(|context| Pin::new(&mut *body).poll_next(context)).await;
+    piece.transpose().map_err(|_| ApiFailure::cut_off())
+}
+
+/// Takes memory for a body that has grown to this size.
+fn reserve(
+    pages: &Arc<Semaphore>,
+    held: &mut Option<OwnedSemaphorePermit>,
+    size: u64,
+) -> Result<(), ApiFailure> {
+    let needed = usize::try_from(size.div_ceil(PAGE_SIZE)).unwrap_or(usize::MAX);
+    let missing = needed.saturating_sub(held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
+    if missing == 0 {
+        return Ok(());
+    }
+    let missing = u32::try_from(missing).map_err(|_| ApiFailure::out_of_body_memory())?;
+    let more = Arc::clone(pages).try_acquire_many_owned(missing);
+    let more = more.map_err(|_| ApiFailure::out_of_body_memory())?;
+    match held {
+        Some(held) => held.merge(more),
+        None => *held = Some(more),
+    }
+    Ok(())
+}
+
+/// Returns whether a request says that its body is JSON, or does not say anything.
+///
+/// A page of another site can send a form without asking the browser for permission, but not JSON.
+pub(super) fn may_be_json(headers: &HeaderMap) -> bool {
+    let Some(kind) = headers.get(CONTENT_TYPE) else { return true };
+    let kind = kind.to_str().unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    kind.strip_prefix("application/").is_some_and(|rest| rest == "json" || rest.ends_with("+json"))
+}
+
+/// Reads a body that is JSON, in `/v1`. An empty body counts as `{}` there.
+pub(super) async fn read_json<T: DeserializeOwned>(
+    state: &ServerState,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<(T, BoundedBody), ApiFailure> {
+    let body = read(state, headers, body).await?;
+    let bytes: &[u8] = if body.bytes.is_empty() { b"{}" } else { &body.bytes };
+    if !body.bytes.is_empty() && !may_be_json(headers) {
+        return Err(ApiFailure::invalid("the body has to be JSON, as application/json"));
+    }
+    let parsed = serde_json::from_slice(bytes);
+    let parsed = parsed.map_err(|error| ApiFailure::invalid(format!("the body: {error}")))?;
+    Ok((parsed, body))
+}
+
+/// Maximum number of keys or operations in one request of `/v1`.
+pub(super) const ITEMS_MAX: usize = 10_000;
+
+/// A list of at most [`ITEMS_MAX`] items. A longer one is refused before all of it is in memory.
+#[derive(Debug)]
+pub(super) struct BoundedList<T>(pub(super) Vec<T>);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for BoundedList<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(ListVisitor(std::marker::PhantomData))
+    }
+}
+
+struct ListVisitor<T>(std::marker::PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
+    type Value = BoundedList<T>;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "a list of at most {ITEMS_MAX} items")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<Self::Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = sequence.next_element()? {
+            if items.len() == ITEMS_MAX {
+                return Err(A::Error::custom(format!("more than {ITEMS_MAX} items; split it")));
+            }
+            items.push(item);
+        }
+        Ok(BoundedList(items))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_is_refused_at_its_limit() {
+        let list = |len: usize| format!("[{}]", vec!["1"; len].join(","));
+        let read = |text: &str| serde_json::from_str::<BoundedList<u8>>(text);
+        assert_eq!(read(&list(ITEMS_MAX)).unwrap().0.len(), ITEMS_MAX);
+        assert!(read(&list(ITEMS_MAX + 1)).is_err());
+        assert!(read("{}").is_err());
+    }
+
+    #[test]
+    fn memory_is_taken_as_a_body_grows_and_returned_with_it() {
+        let pages = Arc::new(Semaphore::new(3));
+        let mut held = None;
+        for (size, left) in [(1, 2), (PAGE_SIZE, 2), (PAGE_SIZE + 1, 1), (3 * PAGE_SIZE, 0)] {
+            reserve(&pages, &mut held, size).unwrap();
+            assert_eq!(pages.available_permits(), left, "{size}");
+        }
+        assert!(reserve(&pages, &mut held, 3 * PAGE_SIZE + 1).is_err());
+        drop(held);
+        assert_eq!(pages.available_permits(), 3);
+    }
+
+    #[test]
+    fn a_form_is_not_json() {
+        let kind = |text: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, text.parse().unwrap());
+            may_be_json(&headers)
+        };
+        assert!(may_be_json(&HeaderMap::new()));
+        assert!(kind("application/json") && kind("Application/JSON; charset=utf-8"));
+        assert!(kind("application/merge-patch+json"));
+        assert!(!kind("text/plain") && !kind("application/x-www-form-urlencoded"));
+        assert!(!kind("application/jsonx"));
+    }
+}

@@ -1,0 +1,132 @@
+//! Keys and values in URLs and in JSON.
+//!
+//! Both can be any bytes. A URL has them percent-encoded. JSON has text where the bytes are text,
+//! as `key` and `value`, and base64 otherwise, as `key_base64` and `value_base64`: the form that
+//! the program's JSON lines have too.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::failure::ApiFailure;
+
+/// Decodes a part of a URL. In a query, a plus is a space. Returns `None` if an escape is broken.
+pub(super) fn percent_decoded(text: &str, in_query: bool) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'%' => 16 * digit(rest.next()?)? + digit(rest.next()?)?,
+            b'+' if in_query => b' ',
+            byte => byte,
+        });
+    }
+    Some(bytes)
+}
+
+fn digit(byte: u8) -> Option<u8> {
+    let digit = char::from(byte).to_digit(16)?;
+    u8::try_from(digit).ok()
+}
+
+/// Encodes bytes so that they are one part of a path or of a query.
+pub(super) fn percent_encoded(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(bytes.len());
+    for byte in bytes {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
+            text.push(char::from(*byte));
+        } else {
+            // Writing to a string never fails.
+            let _ = write!(text, "%{byte:02X}");
+        }
+    }
+    text
+}
+
+/// Returns bytes as text if they are text, and as base64 otherwise.
+pub(super) fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (Some(text.to_owned()), None),
+        Err(_) => (None, Some(STANDARD.encode(bytes))),
+    }
+}
+
+/// Reads what a request has as text or as base64.
+pub(super) fn one_of(
+    name: &str,
+    text: Option<String>,
+    base64: Option<String>,
+) -> Result<Option<Vec<u8>>, ApiFailure> {
+    match (text, base64) {
+        (Some(_), Some(_)) => {
+            Err(ApiFailure::invalid(format!("there are both `{name}` and `{name}_base64`")))
+        }
+        (Some(text), None) => Ok(Some(text.into_bytes())),
+        (None, Some(text)) => {
+            let bytes = STANDARD.decode(&text);
+            bytes
+                .map(Some)
+                .map_err(|error| ApiFailure::invalid(format!("`{name}_base64`: {error}")))
+        }
+        (None, None) => Ok(None),
+    }
+}
+
+/// A key in JSON: `key` if it is text, otherwise `key_base64`.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeyField {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) key: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) key_base64: Option<String>,
+}
+
+impl KeyField {
+    pub(super) fn new(key: &[u8]) -> Self {
+        let (key, key_base64) = text_or_base64(key);
+        Self { key, key_base64 }
+    }
+
+    pub(super) fn into_bytes(self) -> Result<Vec<u8>, ApiFailure> {
+        let key = one_of("key", self.key, self.key_base64)?;
+        key.ok_or_else(|| ApiFailure::invalid("`key` is missing"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_encoded_is_decoded() {
+        let all: Vec<u8> = (0..=255).collect();
+        assert_eq!(percent_decoded(&percent_encoded(&all), false).unwrap(), all);
+        assert_eq!(percent_decoded(&percent_encoded(&all), true).unwrap(), all);
+        assert_eq!(percent_encoded(b"a/b c"), "a%2Fb%20c");
+        assert_eq!(percent_decoded("a+b", true).unwrap(), b"a b");
+        assert_eq!(percent_decoded("a+b", false).unwrap(), b"a+b");
+    }
+
+    #[test]
+    fn a_broken_escape_is_refused() {
+        for text in ["%", "%2", "%2x", "%+1", "a%"] {
+            assert_eq!(percent_decoded(text, false), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_text_or_base64_and_never_both() {
+        let text = serde_json::to_string(&KeyField::new(b"k")).unwrap();
+        assert_eq!(text, r#"{"key":"k"}"#);
+        let other = serde_json::to_string(&KeyField::new(b"\xff")).unwrap();
+        assert_eq!(other, r#"{"key_base64":"/w=="}"#);
+        let read = |text: &str| serde_json::from_str::<KeyField>(text).unwrap().into_bytes();
+        assert_eq!(read(&other).unwrap(), b"\xff");
+        for wrong in [r#"{"key":"k","key_base64":"aw=="}"#, "{}", r#"{"key_base64":"?"}"#] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! What all requests share, and where calls of the store run.
+//!
+//! - A call that may wait for the disk runs on a thread of the pool. At most `store_threads` of
+//!   them run or wait in the pool; the requests of others wait without a thread.
+//! - A get of one key runs where the request is handled, as long as it only touches memory: all
+//!   shards are filled and all segments mapped, which `observe` checks every second. It may still
+//!   fault a page in: decision 58.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use super::failure::ApiFailure;
+use super::gate::rate::ClientRates;
+use super::meta::requests::RequestFigures;
+use super::options::ServerOptions;
+use crate::error::{Error, Result};
+use crate::fs::files_limit;
+use crate::store::Bitcask;
+use crate::value::Value;
+
+/// The state as handlers receive it.
+pub(super) type SharedServer = Arc<ServerState>;
+
+/// What all requests share.
+pub(super) struct ServerState {
+    pub(super) db: Arc<Bitcask>,
+    pub(super) options: ServerOptions,
+    pub(super) stop: StopSignal,
+    pub(super) requests: RequestFigures,
+    pub(super) rate: Option<ClientRates>,
+    pub(super) started: Instant,
+    /// Permits of calls of the store on the pool.
+    calls: Arc<Semaphore>,
+    /// Permits of answers that are streamed.
+    streams: Arc<Semaphore>,
+    /// The permit of a merge, a backup or a verification: one at a time.
+    upkeep: Arc<Semaphore>,
+    /// Permits of pages of memory for bodies.
+    pub(super) body_pages: Arc<Semaphore>,
+    body_pages_max: usize,
+    /// Whether gets of single keys touch only memory.
+    gets_in_memory: AtomicBool,
+    /// Whether a write has found the store poisoned.
+    poisoned: AtomicBool,
+}
+
+/// Size of a page of memory for bodies, in bytes.
+pub(super) const PAGE_SIZE: u64 = 4096;
+
+impl ServerState {
+    pub(super) fn new(db: Arc<Bitcask>, options: ServerOptions) -> Self {
+        let pages = usize::try_from(options.body_memory_limit.div_ceil(PAGE_SIZE));
+        let pages = pages.unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        let permits = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
+        Self {
+            db,
+            stop: StopSignal::new(),
+            requests: RequestFigures::default(),
+            rate: options.requests_per_second.map(ClientRates::new),
+            started: Instant::now(),
+            calls: permits(options.store_threads),
+            streams: permits(options.streams_max),
+            upkeep: permits(1),
+            body_pages: permits(pages),
+            body_pages_max: pages,
+            gets_in_memory: AtomicBool::new(false),
+            poisoned: AtomicBool::new(false),
+            options,
+        }
+    }
+
+    /// Returns the maximum number of connections. The store needs open files too.
+    pub(super) fn connections_max(&self) -> usize {
+        self.options.connections_max.min((files_limit() / 2).max(1))
+    }
+
+    /// Returns how many threads may block at the same time.
+    pub(super) fn blocking_threads(&self) -> usize {
+        // One for upkeep, and one for looking at the store.
+        self.options.store_threads.saturating_add(self.options.streams_max).saturating_add(2)
+    }
+
+    /// Calls the store on a thread of the pool, which may wait for the disk.
+    pub(super) async fn on_pool<T, E>(
+        self: &Arc<Self>,
+        call: impl FnOnce(&Self) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, ApiFailure>
+    where
+        T: Send + 'static,
+        E: Into<ApiFailure> + Send + 'static,
+    {
+        let permit = Arc::clone(&self.calls).acquire_owned().await;
+        self.blocking(permit.ok(), call).await
+    }
+
+    /// Calls the store to get a single key: here if that only touches memory, and otherwise on the
+    /// pool.
+    pub(super) async fn get<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T, ApiFailure> {
+        if self.gets_in_memory.load(Ordering::Relaxed) {
+            return Ok(call(self)?);
+        }
+        self.on_pool(call).await
+    }
+
+    /// Turns a value into another form: here if it is small, and otherwise on the pool.
+    pub(super) async fn convert<T: Send + 'static>(
+        self: &Arc<Self>,
+        value: Value,
+        convert: impl FnOnce(&[u8]) -> T + Send + 'static,
+    ) -> Result<T, ApiFailure> {
+        if value.len() <= CONVERTED_MAX {
+            return Ok(convert(&value));
+        }
+        self.on_pool(move |_| Ok::<_, Error>(convert(&value))).await
+    }
+
+    /// Calls the store for a merge, a backup or a verification, one at a time.
+    pub(super) async fn upkeep<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T, ApiFailure> {
+        match Arc::clone(&self.upkeep).try_acquire_owned() {
+            Ok(permit) => self.blocking(Some(permit), call).await,
+            Err(_) => Err(ApiFailure::busy_with_upkeep()),
+        }
+    }
+
+    /// Returns the permit of a stream, or an error if there are too many.
+    pub(super) fn stream(&self) -> Result<OwnedSemaphorePermit, ApiFailure> {
+        let permit = Arc::clone(&self.streams).try_acquire_owned();
+        permit.map_err(|_| ApiFailure::too_many_streams(self.options.streams_max))
+    }
+
+    async fn blocking<T, E>(
+        self: &Arc<Self>,
+        permit: Option<OwnedSemaphorePermit>,
+        call: impl FnOnce(&Self) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, ApiFailure>
+    where
+        T: Send + 'static,
+        E: Into<ApiFailure> + Send + 'static,
+    {
+        let state = Arc::clone(self);
+        let called = tokio::task::spawn_blocking(move || {
+            // Kept until the call ends, even if nobody waits for its result any more.
+            let _permit = permit;
+            call(&state)
+        });
+        match called.await {
+            Ok(Ok(result)) => Ok(result),
+            Ok(Err(error)) => {
+                let failure = error.into();
+                if failure.is_of_poisoned_store() {
+                    self.poisoned.store(true, Ordering::Relaxed);
+                }
+                Err(failure)
+            }
+            Err(_) => Err(ApiFailure::internal("a call of the store has panicked")),
+        }
+    }
+
+    /// Returns how much memory the bodies of requests take now, in bytes.
+    pub(super) fn body_memory(&self) -> u64 {
+        let taken = self.body_pages_max.saturating_sub(self.body_pages.available_permits());
+        taken as u64 * PAGE_SIZE
+    }
+
+    /// Returns whether writes can succeed, as far as the last ones have shown.
+    pub(super) fn is_healthy(&self) -> bool {
+        !self.poisoned.load(Ordering::Relaxed)
+    }
+
+    /// Checks regularly whether gets touch only memory, until the server stops.
+    pub(super) async fn observe(self: Arc<Self>) {
+        loop {
+            let state = Arc::clone(&self);
+            let looked = tokio::task::spawn_blocking(move || state.db.stats()).await;
+            let in_memory =
+                looked.is_ok_and(|it| it.unfilled_shards == 0 && it.unmapped_segments == 0);
+            self.gets_in_memory.store(in_memory, Ordering::Relaxed);
+            let pause = tokio::time::timeout(OBSERVED, self.stop.raised());
+            if pause.await.is_ok() {
+                return;
+            }
+        }
+    }
+}
+
+/// Maximum size of a value that is converted where its request is handled, in bytes.
+const CONVERTED_MAX: usize = 64 << 10;
+
+/// How often the server looks whether gets touch only memory.
+const OBSERVED: Duration = Duration::from_secs(1);
+
+/// Says that the server has to stop.
+#[derive(Debug, Clone)]
+pub(super) struct StopSignal(watch::Sender<bool>);
+
+impl StopSignal {
+    fn new() -> Self {
+        Self(watch::Sender::new(false))
+    }
+
+    pub(super) fn raise(&self) {
+        self.0.send_replace(true);
+    }
+
+    pub(super) fn is_raised(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Waits until the signal is raised.
+    pub(super) async fn raised(&self) {
+        // The sender exists as long as this does, so there is no error.
+        let _ = self.0.subscribe().wait_for(|raised| *raised).await;
+    }
+}

@@ -1,0 +1,61 @@
+//! Answers that are produced while they are sent, with a bounded number of pieces in memory.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use axum::body::Bytes;
+use futures_core::Stream;
+use tokio::sync::mpsc::{Receiver, Sender};
+
+/// The pieces that a thread has sent to a channel.
+pub(super) struct ChannelStream<T>(pub(super) Receiver<T>);
+
+impl<T> Stream for ChannelStream<T> {
+    type Item = T;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<T>> {
+        self.0.poll_recv(context)
+    }
+}
+
+/// Size at which a piece is sent, in bytes.
+const PIECE_SIZE: usize = 64 << 10;
+
+/// Gathers text into pieces, and sends them.
+pub(super) struct PieceWriter {
+    sender: Sender<io::Result<Bytes>>,
+    piece: Vec<u8>,
+}
+
+/// Nobody receives the answer any more.
+#[derive(Debug)]
+pub(super) struct Unheard;
+
+impl PieceWriter {
+    pub(super) fn new(sender: Sender<io::Result<Bytes>>) -> Self {
+        Self { sender, piece: Vec::new() }
+    }
+
+    /// Adds bytes to the answer. Waits while the client has not received enough of it.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Unheard> {
+        self.piece.extend_from_slice(bytes);
+        if self.piece.len() < PIECE_SIZE { Ok(()) } else { self.flush() }
+    }
+
+    fn flush(&mut self) -> Result<(), Unheard> {
+        let piece = Bytes::from(std::mem::take(&mut self.piece));
+        self.sender.blocking_send(Ok(piece)).map_err(|_| Unheard)
+    }
+
+    /// Ends the answer.
+    pub(super) fn finish(mut self) {
+        // If nobody hears the end, it does not matter.
+        let _ = self.flush();
+    }
+
+    /// Breaks the answer off, so that the client sees that it is not complete.
+    pub(super) fn fail(self, error: &crate::error::Error) {
+        let _ = self.sender.blocking_send(Err(io::Error::other(error.to_string())));
+    }
+}

@@ -1,0 +1,211 @@
+//! One key: `/v1/keys/{key}`.
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::response::Response;
+
+use super::conditions::{Conditions, Verdict, entity_tag, is_tag};
+use super::ranges::{WantedPart, wanted};
+use super::times;
+use crate::options::WriteOptions;
+use crate::server::body;
+use crate::server::bytes::percent_decoded;
+use crate::server::failure::{ApiFailure, FailureBody};
+use crate::server::state::SharedServer;
+use crate::store::{Ttl, Version};
+use crate::value::Value;
+
+/// Seconds that a key has left or gets. `keep` keeps what it has.
+const TTL: HeaderName = HeaderName::from_static("x-bitcask-ttl");
+/// `true` makes a write durable before it is answered.
+const DURABLE: HeaderName = HeaderName::from_static("x-bitcask-durable");
+
+/// Returns the key in a path, which can be any bytes.
+fn key_of(uri: &Uri) -> Result<Vec<u8>, ApiFailure> {
+    let key = uri.path().strip_prefix("/v1/keys/").unwrap_or_default();
+    percent_decoded(key, false).ok_or_else(|| ApiFailure::invalid("the key has a broken escape"))
+}
+
+/// Returns the text of a header.
+fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    headers.get(name).map(|value| value.to_str().unwrap_or_default().trim())
+}
+
+/// Returns the options of a write.
+fn write_options(headers: &HeaderMap) -> Result<WriteOptions, ApiFailure> {
+    let options = match text(headers, &DURABLE) {
+        None => WriteOptions::new(),
+        Some("true") => WriteOptions::new().durable(true),
+        Some("false") => WriteOptions::new().durable(false),
+        Some(_) => return Err(ApiFailure::invalid("`x-bitcask-durable` has to be true or false")),
+    };
+    match text(headers, &TTL) {
+        None => Ok(options),
+        Some("keep") => Ok(options.keep_ttl(true)),
+        Some(seconds) => {
+            let wrong =
+                || ApiFailure::invalid("`x-bitcask-ttl` has to be a number of seconds, or keep");
+            let number: f64 = seconds.parse().map_err(|_| wrong())?;
+            Ok(options.ttl(times::seconds(number)?))
+        }
+    }
+}
+
+/// Read a value. `HEAD` returns only the headers, and also how many seconds the key has left.
+#[utoipa::path(
+    get, path = "/v1/keys/{key}", tag = "v1", operation_id = "v1_get",
+    params(
+        ("key" = String, Path, description = "The key, percent-encoded; it can be any bytes"),
+        ("Range" = Option<String>, Header, description = "One range of bytes, such as bytes=0-99"),
+        ("If-Range" = Option<String>, Header, description = "The tag for which the range is meant"),
+        ("If-None-Match" = Option<String>, Header, description = "Tags that the client has"),
+        ("If-Match" = Option<String>, Header, description = "Tags of which the key must have one"),
+    ),
+    responses(
+        (status = 200, description = "The value", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 206, description = "A part of the value", body = Vec<u8>, content_type = "application/octet-stream"),
+        (status = 304, description = "The client has this value"),
+        (status = 400, description = "A header is wrong", body = FailureBody),
+        (status = 404, description = "The key does not exist", body = FailureBody),
+        (status = 412, description = "The key is not as expected", body = FailureBody),
+        (status = 416, description = "The range lies behind the end", body = FailureBody),
+    )
+)]
+pub(in super::super) async fn read(
+    State(state): State<SharedServer>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, ApiFailure> {
+    let key = key_of(&uri)?;
+    let conditions = Conditions::read(&headers)?;
+    let found = state.get(move |state| {
+        let Some((value, version)) = state.db.get_versioned(&key)? else { return Ok(None) };
+        // A second look-up, which most requests do without.
+        let ttl = if method == Method::HEAD { state.db.ttl(&key)? } else { None };
+        Ok(Some((value, version, ttl)))
+    });
+    let found = found.await?;
+    let current = found.as_ref().map(|(_, version, _)| *version);
+    match (conditions.verdict(current), found) {
+        (Verdict::Differs, _) => Err(ApiFailure::unmet_condition(current.map(entity_tag))),
+        (_, None) => Err(ApiFailure::no_such_key()),
+        (Verdict::Same, Some((_, version, ttl))) => {
+            let mut response = described(Body::empty(), version, ttl);
+            *response.status_mut() = StatusCode::NOT_MODIFIED;
+            Ok(response)
+        }
+        (Verdict::Holds, Some((value, version, ttl))) => lent(value, version, ttl, &headers),
+    }
+}
+
+/// Returns the answer that lends a value, or a part of it. Its bytes are not copied.
+fn lent(
+    value: Value,
+    version: Version,
+    ttl: Option<Ttl>,
+    headers: &HeaderMap,
+) -> Result<Response, ApiFailure> {
+    let size = value.len();
+    let is_meant = headers.get(IF_RANGE).is_none_or(|tag| is_tag(tag, version));
+    let range = text(headers, &RANGE).filter(|_| is_meant);
+    let bytes = Bytes::from_owner(value);
+    let (bytes, part) = match wanted(range, size) {
+        WantedPart::Whole => (bytes, None),
+        WantedPart::Unsatisfiable => return Err(ApiFailure::unsatisfiable_range(size as u64)),
+        WantedPart::Bytes(part) => (bytes.slice(part.clone()), Some(part)),
+    };
+    let mut response = described(Body::from(bytes), version, ttl);
+    let octets = HeaderValue::from_static("application/octet-stream");
+    response.headers_mut().insert(CONTENT_TYPE, octets);
+    response.headers_mut().insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if let Some(part) = part {
+        *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+        let last = part.end.saturating_sub(1);
+        let place = HeaderValue::from_str(&format!("bytes {}-{last}/{size}", part.start));
+        response.headers_mut().extend(place.map(|place| (CONTENT_RANGE, place)));
+    }
+    Ok(response)
+}
+
+/// Returns an answer with the headers that describe a key.
+fn described(body: Body, version: Version, ttl: Option<Ttl>) -> Response {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(ETAG, entity_tag(version));
+    if let Some(Ttl::In(left)) = ttl {
+        let left = HeaderValue::from_str(&format!("{:.3}", left.as_secs_f64()));
+        headers.extend(left.map(|left| (TTL, left)));
+    }
+    response
+}
+
+/// Store a value.
+#[utoipa::path(
+    put, path = "/v1/keys/{key}", tag = "v1", operation_id = "v1_put",
+    params(
+        ("key" = String, Path, description = "The key, percent-encoded; it can be any bytes"),
+        ("X-Bitcask-TTL" = Option<String>, Header, description = "Seconds to live, or keep"),
+        ("X-Bitcask-Durable" = Option<bool>, Header, description = "Whether to wait until the value is durable"),
+        ("If-Match" = Option<String>, Header, description = "Tags of which the key must have one, or *"),
+        ("If-None-Match" = Option<String>, Header, description = "Tags that the key must not have, or *"),
+    ),
+    request_body(content = Vec<u8>, content_type = "application/octet-stream", description = "The value"),
+    responses(
+        (status = 204, description = "The value is stored"),
+        (status = 400, description = "A header is wrong", body = FailureBody),
+        (status = 412, description = "The key is not as expected", body = FailureBody),
+        (status = 413, description = "The key or the value is too large", body = FailureBody),
+        (status = 507, description = "The disk is full", body = FailureBody),
+    )
+)]
+pub(in super::super) async fn write(
+    State(state): State<SharedServer>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, ApiFailure> {
+    let (key, options) = (key_of(&uri)?, write_options(&headers)?);
+    let conditions = Conditions::read(&headers)?;
+    let body = body::read(&state, &headers, body).await?;
+    let written = state.on_pool(move |state| {
+        if conditions.is_empty() {
+            return Ok(state.db.put_opt(&key, &body.bytes, options)?);
+        }
+        conditions.change(&state.db, &key, Some(&body.bytes), options).map(drop)
+    });
+    written.await.map(|()| StatusCode::NO_CONTENT)
+}
+
+/// Delete a key.
+#[utoipa::path(
+    delete, path = "/v1/keys/{key}", tag = "v1", operation_id = "v1_delete",
+    params(
+        ("key" = String, Path, description = "The key, percent-encoded; it can be any bytes"),
+        ("X-Bitcask-Durable" = Option<bool>, Header, description = "Whether to wait until the delete is durable"),
+        ("If-Match" = Option<String>, Header, description = "Tags of which the key must have one, or *"),
+    ),
+    responses(
+        (status = 204, description = "The key is deleted"),
+        (status = 400, description = "A header is wrong", body = FailureBody),
+        (status = 404, description = "The key does not exist", body = FailureBody),
+        (status = 412, description = "The key is not as expected", body = FailureBody),
+    )
+)]
+pub(in super::super) async fn delete(
+    State(state): State<SharedServer>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<StatusCode, ApiFailure> {
+    let (key, options) = (key_of(&uri)?, write_options(&headers)?);
+    let conditions = Conditions::read(&headers)?;
+    let deleted = state.on_pool(move |state| {
+        if conditions.is_empty() {
+            return Ok(state.db.delete_opt(&key, options)?);
+        }
+        conditions.change(&state.db, &key, None, options)
+    });
+    if deleted.await? { Ok(StatusCode::NO_CONTENT) } else { Err(ApiFailure::no_such_key()) }
+}

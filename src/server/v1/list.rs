@@ -1,0 +1,166 @@
+//! Pages of keys: `GET /v1/keys`.
+
+use std::fmt::Write as _;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::error::Result;
+use crate::server::bytes::{KeyField, percent_encoded, text_or_base64};
+use crate::server::failure::{ApiFailure, FailureBody};
+use crate::server::query::QueryParameters;
+use crate::server::state::SharedServer;
+use crate::store::Reader;
+use crate::value::Value;
+
+/// Usual number of keys on a page.
+const PAGE_LEN: usize = 1000;
+/// Maximum number of keys on a page.
+const PAGE_LEN_MAX: usize = 10_000;
+/// Size of keys and values after which a page ends, in bytes.
+const PAGE_SIZE_MAX: usize = 4 << 20;
+
+/// A key, and its value if values were asked for.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in super::super) struct ListedKey {
+    #[serde(flatten)]
+    key: KeyField,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value_base64: Option<String>,
+}
+
+/// A page of keys.
+#[derive(Debug, Serialize, ToSchema)]
+pub(in super::super) struct KeyPage {
+    keys: Vec<ListedKey>,
+    /// The path of the next page, if there may be one.
+    next: Option<String>,
+}
+
+/// Which keys are wanted.
+#[derive(Debug)]
+struct ListingRequest {
+    prefix: Vec<u8>,
+    after: Option<Vec<u8>>,
+    before: Option<Vec<u8>>,
+    limit: usize,
+    reverse: bool,
+    values: bool,
+}
+
+impl ListingRequest {
+    fn read(uri: &Uri) -> Result<Self, ApiFailure> {
+        let names = ["prefix", "after", "before", "limit", "reverse", "values"];
+        let query = QueryParameters::read(uri, &names)?;
+        let bytes = |name| query.bytes(name).map(<[u8]>::to_vec);
+        Ok(Self {
+            prefix: bytes("prefix").unwrap_or_default(),
+            after: bytes("after"),
+            before: bytes("before"),
+            limit: query.limit(PAGE_LEN, PAGE_LEN_MAX)?,
+            reverse: query.flag("reverse")?,
+            values: query.flag("values")?,
+        })
+    }
+
+    /// Returns the page, from one moment of the store.
+    fn page(self, db: &Reader) -> Result<KeyPage> {
+        if self.values {
+            let mut range = db.prefix(&self.prefix);
+            if let Some(after) = &self.after {
+                range = range.after(after);
+            }
+            if let Some(before) = &self.before {
+                range = range.before(before);
+            }
+            let pair = |found: (Value, Value)| (found.0, Some(found.1));
+            return if self.reverse {
+                self.gather(range.rev().map(|found| found.map(pair)))
+            } else {
+                self.gather(range.map(|found| found.map(pair)))
+            };
+        }
+        let mut range = db.prefix_keys(&self.prefix);
+        if let Some(after) = &self.after {
+            range = range.after(after);
+        }
+        if let Some(before) = &self.before {
+            range = range.before(before);
+        }
+        let key = |found: Value| (found, None);
+        if self.reverse {
+            self.gather(range.rev().map(|found| found.map(key)))
+        } else {
+            self.gather(range.map(|found| found.map(key)))
+        }
+    }
+
+    fn gather(
+        self,
+        found: impl Iterator<Item = Result<(Value, Option<Value>)>>,
+    ) -> Result<KeyPage> {
+        let (mut keys, mut size, mut next) = (Vec::new(), 0, None);
+        for pair in found.take(self.limit) {
+            let (key, value) = pair?;
+            size += key.len() + value.as_ref().map_or(0, |value| value.len());
+            let (value, value_base64) = value.map_or((None, None), |it| text_or_base64(&it));
+            keys.push(ListedKey { key: KeyField::new(&key), value, value_base64 });
+            if keys.len() == self.limit || size >= PAGE_SIZE_MAX {
+                next = Some(self.next(&key));
+                break;
+            }
+        }
+        Ok(KeyPage { keys, next })
+    }
+
+    /// Returns the path of the page behind a key. Writing to a string never fails.
+    fn next(&self, last: &[u8]) -> String {
+        let mut path = format!("/v1/keys?limit={}", self.limit);
+        let (after, before) = if self.reverse {
+            (self.after.as_deref(), Some(last))
+        } else {
+            (Some(last), self.before.as_deref())
+        };
+        let prefix = Some(self.prefix.as_slice()).filter(|prefix| !prefix.is_empty());
+        for (name, bytes) in [("prefix", prefix), ("after", after), ("before", before)] {
+            if let Some(bytes) = bytes {
+                let _ = write!(path, "&{name}={}", percent_encoded(bytes));
+            }
+        }
+        for (name, is_set) in [("reverse", self.reverse), ("values", self.values)] {
+            if is_set {
+                let _ = write!(path, "&{name}=true");
+            }
+        }
+        path
+    }
+}
+
+/// List keys in the order of their bytes, page by page. Each page is of one moment.
+#[utoipa::path(
+    get, path = "/v1/keys", tag = "v1", operation_id = "v1_list",
+    params(
+        ("prefix" = Option<String>, Query, description = "What the keys begin with"),
+        ("after" = Option<String>, Query, description = "The key after which the page begins"),
+        ("before" = Option<String>, Query, description = "The key before which the page ends"),
+        ("limit" = Option<u32>, Query, description = "Number of keys, from 1 to 10,000", minimum = 1, maximum = 10000),
+        ("reverse" = Option<bool>, Query, description = "From the last key to the first"),
+        ("values" = Option<bool>, Query, description = "With the values"),
+    ),
+    responses(
+        (status = 200, description = "A page of keys", body = KeyPage),
+        (status = 400, description = "A parameter is wrong", body = FailureBody),
+    )
+)]
+pub(in super::super) async fn list(
+    State(state): State<SharedServer>,
+    uri: Uri,
+) -> Result<Json<KeyPage>, ApiFailure> {
+    let wanted = ListingRequest::read(&uri)?;
+    Ok(Json(state.on_pool(move |state| wanted.page(&state.db)).await?))
+}

@@ -1,0 +1,179 @@
+//! Slow, large, broken and greedy clients.
+
+use std::time::Duration;
+
+use bitcask::Bitcask;
+use bitcask::server::{ServerError, ServerOptions};
+use serde_json::json;
+
+use crate::support::{Running, small};
+
+#[test]
+fn a_body_has_a_limit_whether_it_is_announced_or_not() {
+    let server = Running::with(ServerOptions::new().body_size_limit(1000));
+    server.send("PUT", "/v1/keys/k", &[], &[b'x'; 1000]).has(204);
+    let refused = server.send("PUT", "/v1/keys/k", &[], &[b'y'; 1001]).has(413);
+    assert_eq!(refused.value()["code"], "too_large");
+    let mut client = server.client();
+    client.raw(b"PUT /v1/keys/k HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n");
+    let chunk = format!("1f4\r\n{}\r\n", "z".repeat(500));
+    client.raw(chunk.repeat(3).as_bytes());
+    client.answer("PUT").has(413);
+    // Without a body, and with a lie about it.
+    let mut client = server.client();
+    client.begin("PUT", "/v1/keys/k", &[], usize::MAX / 2);
+    client.answer("PUT").has(413);
+    assert_eq!(server.get("/v1/keys/k").body, [b'x'; 1000]);
+    server.json("PUT", "/kv/k", &json!({"value": "x".repeat(1000)}).to_string()).has(413);
+}
+
+#[test]
+fn the_bodies_of_all_requests_have_a_limit() {
+    let size = 1 << 20;
+    let options = ServerOptions::new().body_size_limit(size).body_memory_limit(size);
+    let server = Running::with(options);
+    let mut first = server.client();
+    let body = vec![b'x'; usize::try_from(size).unwrap()];
+    first.begin("PUT", "/v1/keys/first", &[("expect", "100-continue")], body.len());
+    assert_eq!(first.head().status, 100);
+    first.raw(&body[1..]);
+    // All memory is taken once most of the first body has arrived.
+    let taken = format!("bitcask_http_body_bytes {size}\n");
+    while !server.get("/metrics").has(200).text().contains(&taken) {}
+    let refused = server.send("PUT", "/v1/keys/second", &[], b"small").has(503);
+    assert_eq!(refused.value()["code"], "busy");
+    first.raw(&body[..1]);
+    first.answer("PUT").has(204);
+    server.send("PUT", "/v1/keys/second", &[], &body).has(204);
+}
+
+#[test]
+fn headers_have_a_limit() {
+    let server = Running::with(ServerOptions::new().header_size_limit(8192));
+    let long = "x".repeat(10_000);
+    server.send("GET", "/health", &[("long", &long)], b"").has(431);
+    let many: Vec<(String, String)> = (0..200).map(|at| (format!("h{at}"), "v".into())).collect();
+    let many: Vec<_> = many.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    server.send("GET", "/health", &many, b"").has(431);
+    server.get("/health").has(200);
+}
+
+#[test]
+fn a_client_that_does_not_read_loses_its_connection() {
+    let options = ServerOptions::new().connections_max(1).write_timeout(Duration::from_millis(100));
+    let server = Running::filled(small().segment_size(256 << 20), options, |db| {
+        db.put("k", vec![b'x'; 64 << 20]).unwrap();
+    });
+    let mut slow = server.client();
+    slow.begin("GET", "/v1/keys/k", &[], 0);
+    // There is room for one connection. So this is answered once the other one is closed.
+    server.get("/health").has(200);
+    assert!(slow.head().status == 200);
+}
+
+#[test]
+fn a_client_that_sends_half_a_request_loses_its_connection() {
+    let options = ServerOptions::new().connections_max(1).idle_timeout(Duration::from_millis(100));
+    let server = Running::with(options);
+    for half in [&b""[..], b"GET /health HTT", b"GET /health HTTP/1.1\r\nhost: h\r\n"] {
+        let mut slow = server.client();
+        slow.raw(half);
+        server.get("/health").has(200);
+        assert!(slow.is_closed());
+    }
+}
+
+#[test]
+fn a_body_that_does_not_arrive_ends_the_request() {
+    let server = Running::with(ServerOptions::new().request_timeout(Duration::from_millis(100)));
+    let mut slow = server.client();
+    slow.begin("PUT", "/v1/keys/k", &[], 10);
+    slow.raw(b"half");
+    let refused = slow.answer("PUT").has(503);
+    assert_eq!(refused.value()["code"], "timed_out");
+    server.get("/v1/keys/k").has(404);
+}
+
+#[test]
+fn a_body_that_is_cut_off_changes_nothing() {
+    let server = Running::new();
+    for _ in 0..10 {
+        let mut client = server.client();
+        client.begin("PUT", "/v1/keys/k", &[], 10);
+        client.raw(b"half");
+    }
+    server.get("/v1/keys/k").has(404);
+}
+
+#[test]
+fn a_client_has_a_rate() {
+    let server = Running::with(ServerOptions::new().requests_per_second(5));
+    let statuses: Vec<_> = (0..200).map(|_| server.get("/v1/keys/k").status).collect();
+    assert!(statuses.iter().take(5).all(|status| *status == 404), "{statuses:?}");
+    let refused = statuses.iter().filter(|status| **status == 429).count();
+    assert!(refused > 0, "{statuses:?}");
+    // Whoever looks after the server still sees it.
+    server.get("/health").has(200);
+}
+
+#[test]
+fn the_number_of_streams_is_limited() {
+    let server = Running::with(ServerOptions::new().streams_max(1));
+    let mut first = server.client();
+    first.begin("GET", "/v1/changes", &[], 0);
+    first.head().has(200);
+    let refused = server.get("/v1/changes").has(503);
+    assert_eq!(refused.value()["code"], "too_many_streams");
+    server.get("/keys").has(503);
+    server.get("/v1/keys").has(200);
+    drop(first);
+    // The place is free once the server has noticed.
+    while server.get("/keys").status == 503 {}
+}
+
+#[test]
+fn garbage_ends_a_connection_and_nothing_else() {
+    let server = Running::new();
+    let garbage: [&[u8]; 6] = [
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
+        b"*1\r\n$4\r\nPING\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /v1/keys/\xff\xfe HTTP/1.1\r\nhost: h\r\n\r\n",
+        b"PUT /v1/keys/k HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+        b"PUT /v1/keys/k HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+    ];
+    for bytes in garbage {
+        let mut client = server.client();
+        client.raw(bytes);
+        let answer = client.head();
+        assert!(answer.status >= 400, "{bytes:?}: {answer:?}");
+    }
+    server.get("/v1/keys/k").has(404);
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order() {
+    let server = Running::new();
+    let mut client = server.client();
+    let put = "PUT /v1/keys/k HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\n\r\n1";
+    let get = "GET /v1/keys/k HTTP/1.1\r\nhost: h\r\n\r\n";
+    client.raw(format!("{put}{get}{get}").as_bytes());
+    client.answer("PUT").has(204);
+    assert_eq!(client.answer("GET").text(), "1");
+    assert_eq!(client.answer("GET").text(), "1");
+}
+
+#[test]
+fn options_that_make_no_sense_are_refused() {
+    let refused = |options: ServerOptions| {
+        let dir = tempfile::tempdir().unwrap();
+        let db = Bitcask::open(dir.path(), small()).unwrap();
+        let error = bitcask::server::Server::bind(db, options.address("127.0.0.1", 0)).unwrap_err();
+        assert!(matches!(error, ServerError::InvalidServerOption { .. }), "{error}");
+        error.to_string()
+    };
+    assert!(refused(ServerOptions::new().connections_max(0)).contains("connections_max"));
+    assert!(refused(ServerOptions::new().header_size_limit(100)).contains("8192"));
+    assert!(refused(ServerOptions::new().token("")).contains("token"));
+    assert!(refused(ServerOptions::new().body_memory_limit(1)).contains("body_memory_limit"));
+}
