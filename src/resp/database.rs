@@ -6,11 +6,12 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use super::encoding::HASHES_MARK;
 use super::ledger::Ledger;
 use super::refusal::{Answer, refused, refused_with};
+use crate::error::Result;
 use crate::options::{Options, SyncPolicy};
 use crate::store::Bitcask;
 
@@ -23,12 +24,21 @@ pub(super) struct Database {
     /// it replaces. A mistake here leaves fields behind that nobody sees.
     has_hashes: AtomicBool,
     pub(super) ledger: Ledger,
+    all: Weak<Databases>,
 }
 
 impl Database {
-    fn new(number: usize, store: Arc<Bitcask>) -> crate::error::Result<Self> {
+    fn new(number: usize, store: Arc<Bitcask>, all: Weak<Databases>) -> Result<Self> {
         let has_hashes = AtomicBool::new(store.contains_key(HASHES_MARK)?);
-        Ok(Self { number, store, has_hashes, ledger: Ledger::default() })
+        Ok(Self { number, store, has_hashes, ledger: Ledger::default(), all })
+    }
+
+    /// Returns another database of the same server.
+    pub(super) fn sibling(&self, number: usize) -> Answer<Arc<Database>> {
+        match self.all.upgrade() {
+            Some(all) => all.get(number),
+            None => refused("ERR DB index is out of range"),
+        }
     }
 
     pub(super) fn has_hashes(&self) -> bool {
@@ -60,20 +70,25 @@ pub(super) struct Databases {
     more: Option<MoreDatabases>,
     /// Lock 0: the turn to open a database. It is held while a store is opened.
     opening: Mutex<()>,
+    this: Weak<Databases>,
 }
 
 impl Databases {
     pub(super) fn new(
         store: Arc<Bitcask>,
         more: Option<MoreDatabases>,
-    ) -> crate::error::Result<Self> {
+    ) -> Result<Arc<Self>> {
         let count = more.as_ref().map_or(1, |more| more.count.max(1));
-        let slots: Vec<_> = (0..count).map(|_| OnceLock::new()).collect();
-        if let Some(slot) = slots.first() {
-            let first = Database::new(0, store)?;
+        let slots = (0..count).map(|_| OnceLock::new()).collect();
+        let all = Arc::new_cyclic(|this| {
+            let (this, opening) = (Weak::clone(this), Mutex::new(()));
+            Self { slots, more, opening, this }
+        });
+        let first = Database::new(0, store, Arc::downgrade(&all))?;
+        if let Some(slot) = all.slots.first() {
             slot.get_or_init(|| Arc::new(first));
         }
-        Ok(Self { slots, more, opening: Mutex::new(()) })
+        Ok(all)
     }
 
     pub(super) fn count(&self) -> usize {
@@ -100,7 +115,7 @@ impl Databases {
         let Some(more) = &self.more else { return refused("ERR DB index is out of range") };
         let path = more.dir.join(number.to_string());
         let opened = Bitcask::open(&path, more.options.clone())
-            .and_then(|store| Database::new(number, Arc::new(store)));
+            .and_then(|store| Database::new(number, Arc::new(store), Weak::clone(&self.this)));
         match opened {
             Ok(database) => Ok(Arc::clone(slot.get_or_init(|| Arc::new(database)))),
             Err(error) => {

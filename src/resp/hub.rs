@@ -5,6 +5,7 @@
 //!   for a subscriber.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -30,6 +31,7 @@ struct HubState {
 pub(super) struct Hub {
     /// Lock 0: the subscriptions.
     state: Mutex<HubState>,
+    has_monitors: AtomicBool,
 }
 
 impl Hub {
@@ -70,11 +72,19 @@ impl Hub {
     }
 
     pub(super) fn monitor(&self, peer: &Arc<Peer>) {
-        self.state().monitors.insert(peer.id, Arc::clone(peer));
+        let mut state = self.state();
+        state.monitors.insert(peer.id, Arc::clone(peer));
+        self.has_monitors.store(true, Ordering::Release);
     }
 
     pub(super) fn unmonitor(&self, id: u64) {
-        self.state().monitors.remove(&id);
+        let mut state = self.state();
+        state.monitors.remove(&id);
+        self.has_monitors.store(!state.monitors.is_empty(), Ordering::Release);
+    }
+
+    pub(super) fn has_monitors(&self) -> bool {
+        self.has_monitors.load(Ordering::Acquire)
     }
 
     /// Returns the clients that see every command.

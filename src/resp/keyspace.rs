@@ -187,10 +187,14 @@ impl<'a> Keyspace<'a> {
     }
 
     pub(super) fn exists(&self, key: &[u8]) -> Answer<bool> {
-        let key = encode_key(key);
+        self.has_stored(&encode_key(key))
+    }
+
+    /// Returns whether a stored key exists.
+    pub(super) fn has_stored(&self, stored_key: &[u8]) -> Answer<bool> {
         Ok(match &self.tx {
-            Some(tx) => tx.contains_key(key)?,
-            None => self.database.store.contains_key(key)?,
+            Some(tx) => tx.contains_key(stored_key)?,
+            None => self.database.store.contains_key(stored_key)?,
         })
     }
 
@@ -269,7 +273,8 @@ impl<'a> Keyspace<'a> {
         })
     }
 
-    fn remove_within(&mut self, key: &[u8]) -> Answer<bool> {
+    /// Removes a key, but not the fields of a hash, within a transaction.
+    pub(super) fn remove_within(&mut self, key: &[u8]) -> Answer<bool> {
         let exists = self.exists(key)?;
         if exists {
             self.note_in_transaction(key);

@@ -15,6 +15,8 @@ use super::reply::{Protocol, Reply};
 pub(super) struct Outbox {
     /// Lock 0: the messages, encoded.
     waiting: Mutex<Vec<u8>>,
+    /// Whether nothing waits. Set under the lock.
+    is_empty: AtomicBool,
     /// Maximum number of bytes that may wait.
     limit: AtomicUsize,
     is_resp3: AtomicBool,
@@ -29,6 +31,7 @@ impl Outbox {
     pub(super) fn new(limit: usize) -> Self {
         Self {
             waiting: Mutex::default(),
+            is_empty: AtomicBool::new(true),
             limit: AtomicUsize::new(limit),
             is_resp3: AtomicBool::new(false),
             is_ended: AtomicBool::new(false),
@@ -61,13 +64,22 @@ impl Outbox {
             self.is_full.store(true, Ordering::Release);
             self.is_ended.store(true, Ordering::Release);
         }
+        self.is_empty.store(waiting.is_empty(), Ordering::Release);
         drop(waiting);
         self.changed.notify_one();
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.is_empty.load(Ordering::Acquire)
+    }
+
     /// Moves everything that waits to the end of `out`.
     pub(super) fn take_into(&self, out: &mut Vec<u8>) {
+        if self.is_empty() {
+            return;
+        }
         let mut waiting = self.waiting();
+        self.is_empty.store(true, Ordering::Release);
         if out.is_empty() {
             std::mem::swap(out, &mut waiting);
         } else {

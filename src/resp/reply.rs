@@ -34,6 +34,8 @@ pub(super) enum Reply {
     Set(Vec<Reply>),
     Map(Vec<(Reply, Reply)>),
     Push(Vec<Reply>),
+    /// Names and values in turn: pairs in version 3.
+    Pairs(Vec<Reply>),
     /// Text for people.
     Verbatim(String),
     /// Several replies to one command.
@@ -96,6 +98,11 @@ impl Reply {
                     value.write(protocol, out);
                 }
             }
+            Self::Pairs(items) if is_3 => {
+                header(b'*', items.len() / 2, out);
+                items.chunks(2).for_each(|pair| aggregate(b'*', pair, protocol, out));
+            }
+            Self::Pairs(items) => aggregate(b'*', items, protocol, out),
             Self::Verbatim(text) if is_3 => {
                 header(b'=', text.len() + 4, out);
                 out.extend_from_slice(b"txt:");

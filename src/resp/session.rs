@@ -1,0 +1,345 @@
+//! What the server knows about one client, and how one of its commands runs.
+//!
+//! The order of what a command causes is that of Redis: the messages that it sends to its own
+//! client, then its reply, then the news of keys that the client has cached.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::commands_table::{CommandSpec, Flags, Handler, table};
+use super::counts::add;
+use super::database::Database;
+use super::events::KeyEvent;
+use super::keyspace::{Deeds, Keyspace};
+use super::peers::Peer;
+use super::refusal::Answer;
+use super::reply::{Protocol, Reply};
+use super::server_state::ServerState;
+use super::tracking::TrackingMode;
+use super::transaction::{Queue, Watched};
+
+/// Which replies a client wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReplyMode {
+    On,
+    Off,
+    /// All but the reply to this command and to the next.
+    SkipNext,
+    /// All but the reply to this command.
+    Skip,
+}
+
+/// One client.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) state: Arc<ServerState>,
+    pub(super) peer: Arc<Peer>,
+    pub(super) database: Arc<Database>,
+    pub(super) protocol: Protocol,
+    pub(super) is_authenticated: bool,
+    pub(super) queue: Option<Queue>,
+    pub(super) watched: Vec<Watched>,
+    pub(super) channels: BTreeSet<Bytes>,
+    pub(super) patterns: BTreeSet<Bytes>,
+    pub(super) tracking: Option<TrackingMode>,
+    /// What `CLIENT CACHING` has said about the next command.
+    pub(super) caching: Option<bool>,
+    pub(super) replies: ReplyMode,
+    pub(super) is_monitor: bool,
+    /// Whether the connection ends after the replies so far.
+    pub(super) is_closing: bool,
+    /// Databases with writes that no sync has covered yet.
+    pub(super) unsynced: Vec<Arc<Database>>,
+    /// Replies that have not been sent.
+    pub(super) out: Vec<u8>,
+    /// Changed keys that caches are told of after the reply.
+    changed: Vec<Bytes>,
+}
+
+impl Session {
+    pub(super) fn new(state: &Arc<ServerState>, peer: Arc<Peer>) -> Answer<Self> {
+        let database = state.databases.get(0)?;
+        Ok(Self {
+            state: Arc::clone(state),
+            peer,
+            database,
+            protocol: Protocol::Resp2,
+            is_authenticated: !state.parameters.has_password(),
+            queue: None,
+            watched: Vec::new(),
+            channels: BTreeSet::new(),
+            patterns: BTreeSet::new(),
+            tracking: None,
+            caching: None,
+            replies: ReplyMode::On,
+            is_monitor: false,
+            is_closing: false,
+            unsynced: Vec::new(),
+            out: Vec::new(),
+            changed: Vec::new(),
+        })
+    }
+
+    /// Runs a command and appends its reply.
+    pub(super) fn run(&mut self, args: &[Bytes]) {
+        let started = Instant::now();
+        add(&self.state.counts.processed, 1);
+        let (found, reply) = match self.admit(args) {
+            Ok((at, spec)) => {
+                self.show_monitors(args, spec);
+                self.peer.view().0.command = spec.name;
+                (Some((at, spec)), self.execute(args, at, spec))
+            }
+            Err((at, reply)) => {
+                if let Some(queue) = &mut self.queue {
+                    queue.is_broken = true;
+                }
+                if let Some(counts) = at.and_then(|at| self.state.counts.commands.get(at)) {
+                    add(&counts.rejected, 1);
+                }
+                (None, reply)
+            }
+        };
+        if let Reply::Error(text) = &reply {
+            self.state.counts.error(text);
+        }
+        self.reply(&reply);
+        let Some((at, spec)) = found else { return };
+        let took = started.elapsed();
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        if let Some(counts) = self.state.counts.commands.get(at) {
+            add(&counts.calls, 1);
+            add(&counts.micros, micros);
+            if reply.is_error() {
+                add(&counts.failed, 1);
+            }
+        }
+        let parameters = &self.state.parameters;
+        let limit = u64::try_from(parameters.slower_than.load(Ordering::Relaxed));
+        if limit.is_ok_and(|limit| micros >= limit) && !spec.flags.has(Flags::NO_SLOW_LOG) {
+            let len = parameters.slow_len.load(Ordering::Relaxed);
+            self.state.counts.note_slow(args, took, &self.peer, len);
+        }
+    }
+
+    /// Appends a reply, between what the command has sent before and what it causes after.
+    fn reply(&mut self, reply: &Reply) {
+        self.peer.outbox.take_into(&mut self.out);
+        match self.replies {
+            ReplyMode::On => reply.write(self.protocol, &mut self.out),
+            ReplyMode::Off => {}
+            ReplyMode::SkipNext => self.replies = ReplyMode::Skip,
+            ReplyMode::Skip => self.replies = ReplyMode::On,
+        }
+        for key in std::mem::take(&mut self.changed) {
+            self.state.tracker.changed(&key, Some(self.peer.id), &self.state.peers);
+        }
+    }
+
+    fn execute(&mut self, args: &[Bytes], at: usize, spec: &'static CommandSpec) -> Reply {
+        if let Some(queue) = &mut self.queue
+            && !spec.flags.has(Flags::IN_QUEUE_RUNS)
+        {
+            return match queue.push(args, at) {
+                Ok(()) => Reply::Simple("QUEUED"),
+                Err(refusal) => refusal.into_reply(),
+            };
+        }
+        let result = if spec.flags.has(Flags::SLOW) {
+            // The other clients of this thread are served by another one meanwhile.
+            tokio::task::block_in_place(|| self.call(args, spec))
+        } else {
+            self.call(args, spec)
+        };
+        result.unwrap_or_else(super::refusal::Refusal::into_reply)
+    }
+
+    /// Calls what implements a command.
+    pub(super) fn call(&mut self, args: &[Bytes], spec: &'static CommandSpec) -> Answer {
+        match spec.run {
+            Handler::Keys(run) => {
+                let database = Arc::clone(&self.database);
+                let mut space = Keyspace::new(&database);
+                let result = run(&mut space, args);
+                let deeds = space.deeds;
+                self.done(&database, deeds);
+                if result.is_ok() {
+                    self.remember_read(args, spec);
+                }
+                result
+            }
+            Handler::Session(run) => run(self, args),
+        }
+    }
+
+    /// Reports what a command has done.
+    pub(super) fn done(&mut self, database: &Arc<Database>, deeds: Deeds) {
+        if deeds.has_written {
+            self.note_write(database);
+        }
+        for event in deeds.events {
+            self.report(database, event);
+        }
+    }
+
+    fn report(&mut self, database: &Database, event: KeyEvent) {
+        self.state.report(database, &event);
+        if self.state.tracker.is_on() && !self.changed.contains(&event.key) {
+            self.changed.push(event.key);
+        }
+    }
+
+    /// Notes that a database has writes that have to be synced before they are acknowledged.
+    pub(super) fn note_write(&mut self, database: &Arc<Database>) {
+        let is_noted = |noted: &Arc<Database>| Arc::ptr_eq(noted, database);
+        if database.syncs_each_write() && !self.unsynced.iter().any(is_noted) {
+            self.unsynced.push(Arc::clone(database));
+        }
+    }
+
+    /// Remembers that the client has read keys, if it tracks them.
+    pub(super) fn remember_read(&mut self, args: &[Bytes], spec: &CommandSpec) {
+        let Some(mode) = &self.tracking else { return };
+        let caching = if spec.is_caching_choice() { return } else { self.caching.take() };
+        let is_wanted = if mode.opt_in {
+            caching == Some(true)
+        } else {
+            !(mode.opt_out && caching == Some(false))
+        };
+        if mode.by_prefix || !is_wanted || !spec.flags.has(Flags::READ) {
+            return;
+        }
+        let keys = spec.keys(args).unwrap_or_default();
+        let limit = self.state.parameters.tracked_max.load(Ordering::Relaxed);
+        let keys = keys.into_iter().map(|key| &**key);
+        self.state.tracker.remember(self.peer.id, keys, limit, &self.state.peers);
+    }
+
+    /// Shows a command to the clients that see all of them.
+    fn show_monitors(&self, args: &[Bytes], spec: &CommandSpec) {
+        if !self.state.hub.has_monitors() || spec.flags.has(Flags::NO_MONITOR) {
+            return;
+        }
+        let line = super::monitor_line(args, self.database.number, &self.peer.address);
+        for peer in self.state.hub.monitors() {
+            if peer.id != self.peer.id {
+                peer.outbox.send(&Reply::Line(line.clone()));
+            }
+        }
+    }
+
+    /// Updates what other clients see of this one.
+    pub(super) fn show(&self, unread: usize) {
+        let mut view = self.peer.view();
+        let (seen, active) = &mut *view;
+        *active = Instant::now();
+        seen.database = self.database.number;
+        seen.channels = self.channels.len();
+        seen.patterns = self.patterns.len();
+        seen.queued = self.queue.as_ref().map_or(-1, Queue::len);
+        seen.watched = self.watched.len();
+        seen.unread = unread;
+        seen.protocol = if self.protocol == Protocol::Resp3 { 3 } else { 2 };
+        let redirect = self.tracking.as_ref().map(|mode| mode.redirect.unwrap_or(0));
+        seen.redirect = redirect.map_or(-1, |id| i64::try_from(id).unwrap_or(0));
+        seen.flags.clear();
+        let flags = [
+            ('O', self.is_monitor),
+            ('P', self.is_subscriber()),
+            ('x', self.queue.is_some()),
+            ('t', self.tracking.is_some()),
+            ('c', self.is_closing),
+        ];
+        seen.flags.extend(flags.iter().filter(|(_, is_set)| *is_set).map(|(flag, _)| flag));
+    }
+
+    pub(super) fn is_subscriber(&self) -> bool {
+        !self.channels.is_empty() || !self.patterns.is_empty()
+    }
+
+    pub(super) fn set_protocol(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+        self.peer.outbox.set_protocol(protocol);
+    }
+
+    /// Takes the client out of everything that others see.
+    pub(super) fn leave(&mut self) {
+        let id = self.peer.id;
+        for channel in std::mem::take(&mut self.channels) {
+            self.state.hub.unsubscribe(&channel, id);
+        }
+        for pattern in std::mem::take(&mut self.patterns) {
+            self.state.hub.unsubscribe_pattern(&pattern, id);
+        }
+        if std::mem::take(&mut self.is_monitor) {
+            self.state.hub.unmonitor(id);
+        }
+        if self.tracking.take().is_some() {
+            self.state.tracker.end(id);
+        }
+        self.queue = None;
+        self.watched.clear();
+        self.replies = ReplyMode::On;
+        self.caching = None;
+    }
+
+    /// Returns whether nothing but the values matters to a `GET`.
+    pub(super) fn is_plain(&self) -> bool {
+        self.queue.is_none()
+            && self.is_authenticated
+            && self.tracking.is_none()
+            && self.replies == ReplyMode::On
+            && !self.is_monitor
+            && !self.is_subscriber()
+            && !self.state.hub.has_monitors()
+            && self.peer.outbox.is_empty()
+    }
+
+    /// Runs several `GET`s that have arrived together, and appends their replies.
+    pub(super) fn get_many(&mut self, keys: &[&Bytes]) {
+        let started = Instant::now();
+        let stored: Vec<_> = keys.iter().map(|key| super::encoding::encode_key(key)).collect();
+        let database = Arc::clone(&self.database);
+        let mut failed = 0;
+        match database.store.get_many(&stored) {
+            Ok(values) => {
+                for value in values {
+                    let value = value.map(|value| super::keyspace::Holding::new(value).string());
+                    let reply = match value {
+                        None => Reply::Null,
+                        Some(Ok(string)) => string.into_reply(),
+                        Some(Err(refusal)) => refusal.into_reply(),
+                    };
+                    failed += u64::from(self.count_error(&reply));
+                    reply.write(self.protocol, &mut self.out);
+                }
+            }
+            Err(error) => {
+                let reply = super::refusal::Refusal::Store(error).into_reply();
+                for _ in keys {
+                    failed += u64::from(self.count_error(&reply));
+                    reply.write(self.protocol, &mut self.out);
+                }
+            }
+        }
+        let counts = &self.state.counts;
+        let calls = u64::try_from(keys.len()).unwrap_or(0);
+        add(&counts.processed, calls);
+        if let Some(counts) = table().find("get").and_then(|(at, _)| counts.commands.get(at)) {
+            add(&counts.calls, calls);
+            add(&counts.failed, failed);
+            add(&counts.micros, u64::try_from(started.elapsed().as_micros()).unwrap_or(0));
+        }
+    }
+
+    fn count_error(&self, reply: &Reply) -> bool {
+        if let Reply::Error(text) = reply {
+            self.state.counts.error(text);
+        }
+        reply.is_error()
+    }
+}
