@@ -56,6 +56,7 @@ pub(super) struct Session {
     pub(super) unsynced: Vec<Arc<Database>>,
     /// Replies that have not been sent.
     pub(super) out: Vec<u8>,
+    last_command: &'static str,
     /// Changed keys that caches are told of after the reply.
     changed: Vec<Bytes>,
 }
@@ -80,6 +81,7 @@ impl Session {
             is_closing: false,
             unsynced: Vec::new(),
             out: Vec::new(),
+            last_command: "",
             changed: Vec::new(),
         })
     }
@@ -91,7 +93,7 @@ impl Session {
         let (found, reply) = match self.admit(args) {
             Ok((at, spec)) => {
                 self.show_monitors(args, spec);
-                self.peer.view().0.command = spec.name;
+                self.last_command = spec.name;
                 (Some((at, spec)), self.execute(args, at, spec))
             }
             Err((at, reply)) => {
@@ -204,7 +206,7 @@ impl Session {
     /// Remembers that the client has read keys, if it tracks them.
     pub(super) fn remember_read(&mut self, args: &[Bytes], spec: &CommandSpec) {
         let Some(mode) = &self.tracking else { return };
-        let caching = if spec.is_caching_choice() { return } else { self.caching.take() };
+        let caching = self.caching.take();
         let is_wanted = if mode.opt_in {
             caching == Some(true)
         } else {
@@ -224,7 +226,7 @@ impl Session {
         if !self.state.hub.has_monitors() || spec.flags.has(Flags::NO_MONITOR) {
             return;
         }
-        let line = super::monitor_line(args, self.database.number, &self.peer.address);
+        let line = super::monitor::monitor_line(args, self.database.number, &self.peer.address);
         for peer in self.state.hub.monitors() {
             if peer.id != self.peer.id {
                 peer.outbox.send(&Reply::Line(line.clone()));
@@ -237,6 +239,7 @@ impl Session {
         let mut view = self.peer.view();
         let (seen, active) = &mut *view;
         *active = Instant::now();
+        seen.command = self.last_command;
         seen.database = self.database.number;
         seen.channels = self.channels.len();
         seen.patterns = self.patterns.len();

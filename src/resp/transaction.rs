@@ -179,7 +179,10 @@ impl Session {
         let Some(replies) = result? else { return Ok(None) };
         self.done(&database, deeds);
         let mut all = Vec::with_capacity(replies.len());
+        let caching = self.caching;
         for (reply, command) in replies.into_iter().zip(&commands) {
+            // What was said before `MULTI` counts for all of its commands.
+            self.caching = caching;
             let reply = match reply {
                 Some(reply) => {
                     self.remember_read(&command.args, command.spec);
@@ -192,6 +195,7 @@ impl Session {
             };
             all.push(reply);
         }
+        self.caching = None;
         Ok(Some(all))
     }
 }
