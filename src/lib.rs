@@ -235,6 +235,7 @@
 //! # Optional features
 //!
 //! - `lz4` and `zstd`: values are compressed if the options ask for it.
+//! - `resp`: the module `resp` serves a store to clients of Redis.
 //! - `serde`: the module `typed` has typed keys and values, with ranges in the order of the type.
 //! - `metrics`: `MetricsPublisher` publishes counters, gauges and histograms through the facade of
 //!   that name.
@@ -322,8 +323,13 @@ pub mod repair;
 pub mod import;
 #[cfg(feature = "metrics")]
 mod publish;
+#[cfg(feature = "resp")]
+pub mod resp;
 #[cfg(feature = "serde")]
 pub mod typed;
+// Tests and fuzz targets have it in every build.
+#[cfg(any(feature = "resp", test, bitcask_fuzzing))]
+mod wire;
 
 #[cfg(test)]
 mod format_tests;
@@ -350,7 +356,8 @@ pub use stats::{
     SegmentStats, Stats,
 };
 pub use store::{
-    BackupReport, Batch, Bitcask, Change, Changes, CompareAndSwapError, Damage, KeyRange,
+    BackupReport, Batch, Bitcask, Change, Changes, CompareAndSwapError, Damage, Expiry,
+    KeyRange,
     MergePause, Operation, Position, Range, RangeKeys, ReadOnly, Reader, Snapshot, Transaction,
     TransactionRange, Ttl, UnorderedIter, UnorderedKeys, VerifyProgress, VerifyReport, Version,
 };

@@ -248,8 +248,13 @@ impl Connection {
             Ok(_) if self.session.is_subscriber() => Duration::MAX,
             Ok(seconds) => Duration::from_secs(seconds),
         };
-        if *self.stop.borrow() {
+        let outbox = &self.session.peer.outbox;
+        if *self.stop.borrow() || outbox.is_ended() {
             return Ok(Woken::Over);
+        }
+        // A message that came while replies were written has woken nobody.
+        if !outbox.is_empty() {
+            return Ok(Woken::Message);
         }
         let peer = Arc::clone(&self.session.peer);
         let buffer = self.decoder.buffer();

@@ -41,6 +41,13 @@ impl Database {
         }
     }
 
+    /// Returns the other databases that are open.
+    pub(super) fn other_open_ones(&self) -> Vec<Arc<Database>> {
+        let all = self.all.upgrade();
+        let open = all.iter().flat_map(|all| all.open());
+        open.filter(|other| other.number != self.number).cloned().collect()
+    }
+
     pub(super) fn has_hashes(&self) -> bool {
         self.has_hashes.load(Ordering::Acquire)
     }

@@ -121,6 +121,8 @@ impl Holding {
 pub(super) struct Deeds {
     pub(super) events: Vec<KeyEvent>,
     pub(super) has_written: bool,
+    /// Whether all keys were removed.
+    pub(super) has_flushed: bool,
 }
 
 /// The keys of one database during one command.
@@ -161,6 +163,7 @@ impl<'a> Keyspace<'a> {
         let (result, deeds) = in_transaction(database, |space| run(space))?;
         self.deeds.events.extend(deeds.events);
         self.deeds.has_written |= deeds.has_written;
+        self.deeds.has_flushed |= deeds.has_flushed;
         result
     }
 

@@ -118,8 +118,7 @@ impl RespServer {
     ///
     /// # Errors
     ///
-    /// The errors of the operating system, if clients cannot be accepted. The errors of closing a
-    /// store, as [`Other`](io::ErrorKind::Other).
+    /// The errors of the operating system, if the socket cannot be used.
     pub fn run(self) -> io::Result<()> {
         let Self { listener, state, runtime, .. } = self;
         let result = runtime.block_on(accept(listener, &state));

@@ -183,6 +183,9 @@ impl Session {
         if deeds.has_written {
             self.note_write(database);
         }
+        if deeds.has_flushed {
+            self.state.tracker.all_changed(&self.state.peers);
+        }
         for event in deeds.events {
             self.report(database, event);
         }

@@ -6,11 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
-use super::keys::{check_flush, flush};
 use super::{arg, help, integer, is, rest};
 
 use crate::resp::glob;
-use crate::resp::keyspace::Keyspace;
 use crate::resp::numbers::parse_float;
 use crate::resp::refusal::{Answer, refused, refused_with, syntax, wrong_arity};
 use crate::resp::reply::{OK, Reply};
@@ -90,19 +88,6 @@ pub(in crate::resp) fn config_help(_session: &mut Session, _args: &[Bytes]) -> A
             "    Begin to count again.",
         ],
     ))
-}
-
-pub(in crate::resp) fn flushall(session: &mut Session, args: &[Bytes]) -> Answer {
-    check_flush(args)?;
-    let state = Arc::clone(&session.state);
-    for database in state.databases.open() {
-        let mut space = Keyspace::new(database);
-        flush(&mut space)?;
-        let deeds = space.deeds;
-        session.done(database, deeds);
-    }
-    state.tracker.all_changed(&state.peers);
-    Ok(OK)
 }
 
 /// Makes the writes of all databases durable.

@@ -119,8 +119,18 @@ pub(in crate::resp) fn flushdb(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answ
     Ok(OK)
 }
 
+pub(in crate::resp) fn flushall(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
+    check_flush(args)?;
+    flush(space)?;
+    for other in space.database.other_open_ones() {
+        other.set_has_hashes(false);
+        other.store.clear()?;
+    }
+    Ok(OK)
+}
+
 /// Checks the options of `FLUSHDB` and `FLUSHALL`.
-pub(super) fn check_flush(args: &[Bytes]) -> Answer<()> {
+fn check_flush(args: &[Bytes]) -> Answer<()> {
     match rest(args, 1) {
         [] => Ok(()),
         [option] if is(option, "SYNC") || is(option, "ASYNC") => Ok(()),
@@ -129,8 +139,8 @@ pub(super) fn check_flush(args: &[Bytes]) -> Answer<()> {
 }
 
 /// Removes all keys of a database.
-pub(super) fn flush(space: &mut Keyspace<'_>) -> Answer<()> {
-    space.deeds.has_written = true;
+fn flush(space: &mut Keyspace<'_>) -> Answer<()> {
+    (space.deeds.has_written, space.deeds.has_flushed) = (true, true);
     space.database.set_has_hashes(false);
     let Some(tx) = &mut space.tx else { return Ok(space.database.store.clear()?) };
     let keys = tx.range(..).map(|pair| pair.map(|(key, _)| key));

@@ -67,7 +67,7 @@ pub(super) fn server() -> Vec<Row> {
         ("config|set", -4, ADMIN, NONE, Session(admin::config_set), "2.0.0", "Changes parameters."),
         ("dbsize", 1, Flags::READ.and(Flags::SLOW), NONE, Keys(keys::dbsize), "1.0.0", "Returns the number of keys."),
         ("debug", -2, ADMIN.and(Flags::SLOW), NONE, Session(admin::debug), "1.0.0", "For tests."),
-        ("flushall", -1, FLUSH, NONE, Session(admin::flushall), "1.0.0", "Removes all keys of all databases."),
+        ("flushall", -1, FLUSH, NONE, Keys(keys::flushall), "1.0.0", "Removes all keys of all databases."),
         ("flushdb", -1, FLUSH, NONE, Keys(keys::flushdb), "1.0.0", "Removes all keys of the database."),
         ("info", -1, EMPTY, NONE, Session(info::info), "1.0.0", "Tells about the server."),
         ("lastsave", 1, FAST, NONE, Session(admin::lastsave), "1.0.0", "Returns when SAVE was last run."),

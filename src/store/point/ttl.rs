@@ -7,10 +7,11 @@
 //!   as stored. The old entry is verified first, so that damage does not get a fresh checksum, and
 //!   a value that this build cannot read does not get to the end of the log.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::conditional::{Condition, Expected};
 use super::update::ATTEMPTS;
+use crate::clock::system_time;
 use crate::entry::Header;
 use crate::error::{Error, Result};
 use crate::options::WriteOptions;
@@ -38,7 +39,61 @@ impl Ttl {
     }
 }
 
+/// When a key expires, from [`Reader::expiry`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Expiry {
+    /// The key does not expire.
+    Never,
+    /// The key expires at this time of the store's clock.
+    At(SystemTime),
+}
+
+impl Expiry {
+    /// Returns the expiry of an entry.
+    pub(crate) fn of(expiry: Option<u64>) -> Self {
+        expiry.map_or(Self::Never, |expiry| Self::At(system_time(expiry)))
+    }
+}
+
 impl Reader {
+    /// Returns at which time of day a key expires, or `None` if the key is absent or expired.
+    ///
+    /// The time is that of the write, to the microsecond:
+    /// [`expires_at`](crate::WriteOptions::expires_at) returns here as it was set. The store
+    /// compares it with its own clock, which never goes backwards; [`ttl`](Self::ttl) returns what
+    /// is left by that clock.
+    ///
+    /// The cost is that of [`contains_key`](Self::contains_key).
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get), if the key itself cannot be read.
+    ///
+    /// ```
+    /// # use std::time::{Duration, SystemTime};
+    /// # use bitcask::{Bitcask, Expiry, Options, WriteOptions};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// let time = SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000);
+    /// db.put_opt("offer", "half price", WriteOptions::new().expires_at(time))?;
+    /// db.put("config", "a")?;
+    /// assert_eq!(db.expiry("offer")?, Some(Expiry::At(time)));
+    /// assert_eq!(db.expiry("config")?, Some(Expiry::Never));
+    /// assert_eq!(db.expiry("other")?, None);
+    /// # db.close()
+    /// # }
+    /// ```
+    #[doc(alias = "expiretime")]
+    pub fn expiry(&self, key: impl AsRef<[u8]>) -> Result<Option<Expiry>> {
+        let guard = self.inner.pin();
+        let reading = guard.read();
+        let stored = self.inner.locate(key.as_ref(), &guard)?;
+        reading.seen(stored.is_some());
+        Ok(stored.map(|stored| Expiry::of(stored.expiry())))
+    }
+
     /// Returns when a key expires, or `None` if the key is absent or expired.
     ///
     /// While the store is open, the remaining time never grows by itself, even if the system clock
