@@ -13,7 +13,8 @@ fn messages_reach_subscribers() {
     assert_eq!(client.read(), "['message' 'a' 'hello']");
     assert_eq!(client.read(), "['pmessage' 'a*' 'a' 'hello']");
     other.is("PUBLISH nobody hello", "(0)");
-    other.is("PUBSUB CHANNELS", "['a' 'b']".replace("'a' 'b'", &channels(&mut other)).as_str());
+    let channels = other.run("PUBSUB CHANNELS");
+    assert!(["['a' 'b']", "['b' 'a']"].contains(&&*channels), "{channels}");
     other.is("PUBSUB NUMSUB a x", "['a' (1) 'x' (0)]");
     other.is("PUBSUB NUMPAT", "(1)");
     client.fails("GET a", "ERR Can\\'t execute \\'get\\': only (P|S)SUBSCRIBE");
@@ -23,10 +24,6 @@ fn messages_reach_subscribers() {
     client.is("PUNSUBSCRIBE", "['punsubscribe' 'a*' (0)]");
     client.is("UNSUBSCRIBE", "['unsubscribe' nil (0)]");
     client.is("PING", "PONG");
-}
-
-fn channels(client: &mut crate::support::Client) -> String {
-    client.run("PUBSUB CHANNELS").trim_matches(['[', ']']).to_owned()
 }
 
 #[test]
@@ -100,7 +97,7 @@ fn monitors_see_commands() {
         let line = client.read();
         assert!(line.ends_with(expected), "{line}");
     };
-    next(r#""SET\" \"a\" \"b\""#.trim_start_matches('"'));
-    next(r#"SELECT\" \"1\""#);
-    next(r#"ECHO\" \"a \\\"quoted\\\"\\r\\n\""#);
+    next(r#"\"SET\" \"a\" \"b\""#);
+    next(r#"\"SELECT\" \"1\""#);
+    next(r#"\"ECHO\" \"a \\\"quoted\\\"\\r\\n\""#);
 }
