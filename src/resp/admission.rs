@@ -10,6 +10,9 @@ use super::session::Session;
 /// Maximum size of the arguments that an error repeats.
 const REPEATED_MAX: usize = 128;
 
+/// Maximum size of the name of a command.
+const NAME_SIZE_MAX: usize = 32;
+
 /// A command that was refused: its place in the table if it is known, and why.
 type Refused = (Option<usize>, Reply);
 
@@ -35,11 +38,19 @@ fn unknown_command(name: &[u8], args: &[Bytes]) -> Reply {
     Reply::Error(format!("ERR unknown command '{name}', with args beginning with: {shown}"))
 }
 
+/// Returns a name in lower case, or nothing if no command has such a long name.
+fn lower_case<'b>(name: &[u8], buffer: &'b mut [u8; NAME_SIZE_MAX]) -> &'b str {
+    let Some(lower) = buffer.get_mut(..name.len()) else { return "" };
+    lower.copy_from_slice(name);
+    lower.make_ascii_lowercase();
+    std::str::from_utf8(lower).unwrap_or_default()
+}
+
 /// Finds a command in the table, or says why there is none.
 pub(super) fn find(args: &[Bytes]) -> Result<(usize, &'static CommandSpec), Reply> {
     let name = args.first().map_or(&b""[..], |name| &**name);
-    let lower = name.to_ascii_lowercase();
-    let lower = std::str::from_utf8(&lower).unwrap_or_default();
+    let mut buffer = [0; NAME_SIZE_MAX];
+    let lower = lower_case(name, &mut buffer);
     let Some((at, spec)) = table().find(lower) else {
         if let Some(what) = unsupported(lower) {
             let text = format!("ERR '{lower}' is not supported: this server has no {what}");

@@ -118,6 +118,7 @@ impl Connection {
     /// Runs commands until none is left, or their replies are large. Returns whether none is left.
     fn run_batch(&mut self) -> bool {
         let mut has_run = false;
+        self.session.begin_batch();
         loop {
             if self.session.is_closing || self.session.peer.outbox.is_ended() {
                 return true;
@@ -127,6 +128,7 @@ impl Connection {
             }
             let Some(command) = self.next() else {
                 if has_run {
+                    self.session.share_counts();
                     self.session.show(self.decoder.len());
                 }
                 return true;
@@ -262,6 +264,7 @@ impl Connection {
             size = self.input.read_buf(buffer) => match size? {
                 0 => Ok(Woken::Over),
                 size => {
+                    self.decoder.note_read(size);
                     let size = u64::try_from(size).unwrap_or(0);
                     add(&self.session.state.counts.input_bytes, size);
                     Ok(Woken::Input)

@@ -33,6 +33,16 @@ pub(super) enum ReplyMode {
     Skip,
 }
 
+/// Calls of one command that are not in the shared counts yet.
+#[derive(Debug, Default)]
+struct CallTally {
+    /// The command's place in the table.
+    at: usize,
+    calls: u64,
+    micros: u64,
+    failed: u64,
+}
+
 /// One client.
 #[derive(Debug)]
 pub(super) struct Session {
@@ -57,6 +67,9 @@ pub(super) struct Session {
     /// Replies that have not been sent.
     pub(super) out: Vec<u8>,
     last_command: &'static str,
+    /// When the last command ended, or the batch began.
+    clock: Instant,
+    tally: CallTally,
     /// Changed keys that caches are told of after the reply.
     changed: Vec<Bytes>,
 }
@@ -82,14 +95,19 @@ impl Session {
             unsynced: Vec::new(),
             out: Vec::new(),
             last_command: "",
+            clock: Instant::now(),
+            tally: CallTally::default(),
             changed: Vec::new(),
         })
     }
 
+    /// Begins to run commands that have arrived together.
+    pub(super) fn begin_batch(&mut self) {
+        self.clock = Instant::now();
+    }
+
     /// Runs a command and appends its reply.
     pub(super) fn run(&mut self, args: &[Bytes]) {
-        let started = Instant::now();
-        add(&self.state.counts.processed, 1);
         let (found, reply) = match self.admit(args) {
             Ok((at, spec)) => {
                 self.show_monitors(args, spec);
@@ -103,28 +121,44 @@ impl Session {
                 if let Some(counts) = at.and_then(|at| self.state.counts.commands.get(at)) {
                     add(&counts.rejected, 1);
                 }
+                add(&self.state.counts.processed, 1);
                 (None, reply)
             }
         };
-        if let Reply::Error(text) = &reply {
-            self.state.counts.error(text);
-        }
+        self.count_error(&reply);
         self.reply(&reply);
+        let (now, failed) = (Instant::now(), u64::from(reply.is_error()));
+        let took = now.saturating_duration_since(std::mem::replace(&mut self.clock, now));
         let Some((at, spec)) = found else { return };
-        let took = started.elapsed();
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        if let Some(counts) = self.state.counts.commands.get(at) {
-            add(&counts.calls, 1);
-            add(&counts.micros, micros);
-            if reply.is_error() {
-                add(&counts.failed, 1);
-            }
-        }
+        self.count(at, 1, micros, failed);
         let parameters = &self.state.parameters;
         let limit = u64::try_from(parameters.slower_than.load(Ordering::Relaxed));
         if limit.is_ok_and(|limit| micros >= limit) && !spec.flags.has(Flags::NO_SLOW_LOG) {
             let len = parameters.slow_len.load(Ordering::Relaxed);
             self.state.counts.note_slow(args, took, &self.peer, len);
+        }
+    }
+
+    /// Counts calls of a command. Those of one command in a row are shared at once.
+    fn count(&mut self, at: usize, calls: u64, micros: u64, failed: u64) {
+        if self.tally.at != at {
+            self.share_counts();
+            self.tally.at = at;
+        }
+        self.tally.calls += calls;
+        self.tally.micros += micros;
+        self.tally.failed += failed;
+    }
+
+    /// Adds the calls so far to the shared counts.
+    pub(super) fn share_counts(&mut self) {
+        let CallTally { at, calls, micros, failed } = std::mem::take(&mut self.tally);
+        if let Some(counts) = self.state.counts.commands.get(at).filter(|_| calls > 0) {
+            add(&self.state.counts.processed, calls);
+            add(&counts.calls, calls);
+            add(&counts.micros, micros);
+            add(&counts.failed, failed);
         }
     }
 
@@ -164,17 +198,27 @@ impl Session {
     pub(super) fn call(&mut self, args: &[Bytes], spec: &'static CommandSpec) -> Answer {
         match spec.run {
             Handler::Keys(run) => {
-                let database = Arc::clone(&self.database);
-                let mut space = Keyspace::new(&database);
+                let mut space = Keyspace::new(&self.database);
                 let result = run(&mut space, args);
                 let deeds = space.deeds;
-                self.done(&database, deeds);
+                if deeds.has_written || !deeds.events.is_empty() {
+                    self.done_here(deeds);
+                }
                 if result.is_ok() {
                     self.remember_read(args, spec);
                 }
                 result
             }
             Handler::Session(run) => run(self, args),
+        }
+    }
+
+    /// Reports what a command has done in the selected database.
+    fn done_here(&mut self, deeds: Deeds) {
+        let needs_sync = deeds.has_written && self.database.syncs_each_write();
+        if needs_sync || deeds.has_flushed || !deeds.events.is_empty() {
+            let database = Arc::clone(&self.database);
+            self.done(&database, deeds);
         }
     }
 
@@ -307,11 +351,9 @@ impl Session {
 
     /// Runs several `GET`s that have arrived together, and appends their replies.
     pub(super) fn get_many(&mut self, keys: &[&Bytes]) {
-        let started = Instant::now();
         let stored: Vec<_> = keys.iter().map(|key| super::encoding::encode_key(key)).collect();
-        let database = Arc::clone(&self.database);
         let mut failed = 0;
-        match database.store.get_many(&stored) {
+        match self.database.store.get_many(&stored) {
             Ok(values) => {
                 for value in values {
                     let value = value.map(|value| super::keyspace::Holding::new(value).string());
@@ -332,13 +374,13 @@ impl Session {
                 }
             }
         }
-        let counts = &self.state.counts;
         let calls = u64::try_from(keys.len()).unwrap_or(0);
-        add(&counts.processed, calls);
-        if let Some(counts) = table().find("get").and_then(|(at, _)| counts.commands.get(at)) {
-            add(&counts.calls, calls);
-            add(&counts.failed, failed);
-            add(&counts.micros, u64::try_from(started.elapsed().as_micros()).unwrap_or(0));
+        let now = Instant::now();
+        let took = now.saturating_duration_since(std::mem::replace(&mut self.clock, now));
+        let micros = u64::try_from(took.as_micros()).unwrap_or(0);
+        if let Some((at, spec)) = table().find("get") {
+            self.last_command = spec.name;
+            self.count(at, calls, micros, failed);
         }
     }
 

@@ -27,8 +27,10 @@ const ARGUMENTS_MAX: i64 = 1 << 20;
 /// Maximum number of arguments, and size of each, before a client has authenticated.
 const STRANGER_ARGUMENTS_MAX: i64 = 10;
 const STRANGER_ARGUMENT_SIZE_MAX: i64 = 16 << 10;
-/// Capacity that is reserved for each read of a socket.
-const READ_SIZE: usize = 16 << 10;
+/// Capacity that is reserved for a read of a socket, the least and the most. It grows with what
+/// arrives at once, so that a client that sends little or nothing takes little memory.
+const READ_SIZE_MIN: usize = 1 << 10;
+const READ_SIZE_USUAL_MAX: usize = 64 << 10;
 /// Maximum capacity that is reserved for one read, however much of an argument is missing.
 const READ_SIZE_MAX: usize = 1 << 20;
 
@@ -79,14 +81,30 @@ impl FrameLimits {
 pub(crate) struct Decoder {
     buffer: BytesMut,
     framing: Framing,
+    /// Capacity for the next read, if it is more than the least.
+    read_size: usize,
 }
 
 impl Decoder {
     /// Returns the buffer to append bytes to, with room for a read.
     pub(crate) fn buffer(&mut self) -> &mut BytesMut {
         let missing = self.framing.missing(self.buffer.len());
-        self.buffer.reserve(missing.clamp(READ_SIZE, READ_SIZE_MAX));
+        let usual = self.read_size.max(READ_SIZE_MIN);
+        if self.buffer.is_empty() && self.buffer.capacity() > 4 * usual {
+            self.buffer = BytesMut::new();
+        }
+        self.buffer.reserve(missing.clamp(usual, READ_SIZE_MAX));
         &mut self.buffer
+    }
+
+    /// Learns from the size of a read how much to expect of the next.
+    pub(crate) fn note_read(&mut self, size: usize) {
+        let usual = self.read_size.max(READ_SIZE_MIN);
+        if size >= usual {
+            self.read_size = (usual * 4).min(READ_SIZE_USUAL_MAX);
+        } else if size < usual / 8 {
+            self.read_size = usual / 2;
+        }
     }
 
     /// Returns the number of bytes that have not been understood yet.

@@ -30,6 +30,7 @@ const SECTIONS: &[(&str, bool)] = &[
 ];
 
 pub(in crate::resp) fn info(session: &mut Session, args: &[Bytes]) -> Answer {
+    session.share_counts();
     let asked: Vec<_> = rest(args, 1).iter().map(|name| name.to_ascii_lowercase()).collect();
     let has = |name: &str| asked.iter().any(|asked| asked == name.as_bytes());
     let has_all = has("all") || has("everything");

@@ -41,6 +41,7 @@ fn decode(bytes: &[u8], size: usize, limits: FrameLimits) -> Understood {
     let (mut decoder, mut commands) = (Decoder::default(), Vec::new());
     for piece in bytes.chunks(size) {
         decoder.buffer().extend_from_slice(piece);
+        decoder.note_read(piece.len());
         loop {
             match decoder.next(limits) {
                 Ok(Some(command)) => {
