@@ -1,8 +1,10 @@
 //! What is checked before a command runs: whether it exists, has enough arguments, and may run now.
 
+use std::fmt::Write;
+
 use bytes::Bytes;
 
-use super::commands_table::{CommandSpec, Flags, table, unsupported};
+use super::commands_table::{CommandSpec, CommandFlags, table, unsupported};
 use super::refusal::wrong_arity;
 use super::reply::{Protocol, Reply};
 use super::session::Session;
@@ -32,7 +34,7 @@ fn unknown_command(name: &[u8], args: &[Bytes]) -> Reply {
             break;
         }
         let arg = printable(cut(arg, REPEATED_MAX - shown.len()));
-        shown.push_str(&format!("'{arg}' "));
+        let _ = write!(shown, "'{arg}' ");
     }
     let name = printable(cut(name, REPEATED_MAX));
     Reply::Error(format!("ERR unknown command '{name}', with args beginning with: {shown}"))
@@ -78,14 +80,14 @@ impl Session {
         if !spec.accepts(args.len()) {
             return refuse(wrong_arity(spec.name));
         }
-        if !self.is_authenticated && !spec.flags.has(Flags::NO_AUTH) {
+        if !self.is_authenticated && !spec.flags.has(CommandFlags::NO_AUTH) {
             return refuse("NOAUTH Authentication required.".to_owned());
         }
-        if self.queue.is_some() && spec.flags.has(Flags::NO_MULTI) {
+        if self.queue.is_some() && spec.flags.has(CommandFlags::NO_MULTI) {
             return refuse("ERR Command not allowed inside a transaction".to_owned());
         }
         let only_messages = self.protocol == Protocol::Resp2 && self.is_subscriber();
-        if only_messages && !spec.flags.has(Flags::FOR_SUBSCRIBERS) {
+        if only_messages && !spec.flags.has(CommandFlags::FOR_SUBSCRIBERS) {
             let name = spec.name;
             return refuse(format!(
                 "ERR Can't execute '{name}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT \

@@ -34,6 +34,8 @@ const OUT_SIZE_SENT: usize = 256 << 10;
 const OUT_CAPACITY_KEPT: usize = 64 << 10;
 /// Maximum number of `GET`s that become one look-up.
 const GETS_MAX: usize = 256;
+/// Maximum number of reads of what has arrived when the server stops.
+const READS_AT_END: usize = 1 << 10;
 /// Maximum size of what a client has sent and that is no complete command, besides the command's
 /// largest argument.
 const UNREAD_MAX: usize = 1 << 30;
@@ -282,7 +284,12 @@ impl Connection {
     async fn end(&mut self) -> io::Result<()> {
         let is_stopping = *self.stop.borrow() && !self.session.peer.outbox.is_ended();
         if is_stopping {
-            while let Ok(1..) = self.input.try_read_buf(self.decoder.buffer()) {}
+            // A client that goes on sending does not hold the server up.
+            for _ in 0..READS_AT_END {
+                if !matches!(self.input.try_read_buf(self.decoder.buffer()), Ok(1..)) {
+                    break;
+                }
+            }
             self.run_commands().await?;
         }
         self.output.shutdown().await

@@ -100,7 +100,7 @@ pub(super) fn decode_value(value: &[u8]) -> StoredContent<'_> {
 /// Encodes a string as a stored value.
 pub(super) fn encode_string(string: &[u8]) -> Cow<'_, [u8]> {
     if string.starts_with(TAG) {
-        return Cow::Owned([TAG, &[kind::STRING][..], string].concat());
+        return Cow::Owned([&TAG[..], &[kind::STRING], string].concat());
     }
     Cow::Borrowed(string)
 }
@@ -108,7 +108,7 @@ pub(super) fn encode_string(string: &[u8]) -> Cow<'_, [u8]> {
 /// Encodes a key of Redis as a stored key.
 pub(super) fn encode_key(key: &[u8]) -> Cow<'_, [u8]> {
     if key.first() == Some(&RESERVED) {
-        return Cow::Owned([&[RESERVED], key].concat());
+        return Cow::Owned([&[RESERVED][..], key].concat());
     }
     Cow::Borrowed(key)
 }

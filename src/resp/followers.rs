@@ -49,7 +49,7 @@ impl Followers {
             let changes = database.store.changes(database.store.position())?;
             database.ledger.set_followed(true);
             let (for_thread, followed) = (Arc::clone(state), Arc::clone(database));
-            let run = move || Follower::new(for_thread, followed).run(changes);
+            let run = move || FeedFollower::new(for_thread, followed).run(changes);
             let name = format!("bitcask-resp-{}", database.number);
             match thread::Builder::new().name(name).spawn(run) {
                 Ok(thread) => threads.push(thread),
@@ -82,7 +82,7 @@ impl Followers {
 }
 
 /// One thread that follows.
-struct Follower {
+struct FeedFollower {
     state: Arc<ServerState>,
     database: Arc<Database>,
     /// When keys expire, in that order, and by key.
@@ -90,7 +90,7 @@ struct Follower {
     expiring: HashMap<Vec<u8>, SystemTime>,
 }
 
-impl Follower {
+impl FeedFollower {
     fn new(state: Arc<ServerState>, database: Arc<Database>) -> Self {
         Self { state, database, due: BTreeSet::new(), expiring: HashMap::new() }
     }
@@ -103,8 +103,10 @@ impl Follower {
                 Err(error) if error.needs_resync() => {
                     // Everything was removed at once.
                     let store = &self.database.store;
-                    let Ok(again) = store.changes(store.position()) else { continue };
-                    changes = again;
+                    match store.changes(store.position()) {
+                        Ok(again) => changes = again,
+                        Err(_) => return self.database.ledger.set_followed(false),
+                    }
                 }
                 Err(_) => return self.database.ledger.set_followed(false),
             }

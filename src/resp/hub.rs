@@ -127,7 +127,7 @@ impl Hub {
         }
         let number = database.number;
         if filter.by_key() {
-            let channel = [format!("__keyspace@{number}__:").as_bytes(), &event.key].concat();
+            let channel = [format!("__keyspace@{number}__:").as_bytes(), &*event.key].concat();
             self.publish(&channel, event.name.as_bytes());
         }
         if filter.by_event() {

@@ -8,17 +8,16 @@
 //! - No write waits for a sync. The connection does that once for all commands that it runs
 //!   together, before it sends their replies.
 
-use std::ops::Deref;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::database::Database;
-use super::encoding::{HashHeader, StoredContent, decode_value, encode_key, encode_string};
+use super::encoding::{HashHeader, encode_key, encode_string};
 use super::events::{EventClass, KeyEvent};
 use super::numbers::from_ms;
-use super::refusal::{Answer, Refusal, TOO_LONG, WRONG_TYPE, refused, refused_with};
-use super::reply::Reply;
+use super::holding::{Holding, StoredString};
+use super::refusal::{Answer, Refusal, TOO_LONG, refused, refused_with};
 use crate::error::Error;
 use crate::options::{TransactionOptions, WriteOptions};
 use crate::store::{Transaction, Ttl};
@@ -53,65 +52,6 @@ impl Lifespan {
             Self::Endless => options.ttl(Duration::MAX),
             Self::For(duration) => options.ttl(duration),
             Self::Until(ms) => options.expires_at(from_ms(ms)),
-        }
-    }
-}
-
-/// A string that was read.
-#[derive(Debug, Clone)]
-pub(super) struct StoredString {
-    value: Value,
-    /// Number of bytes of the value before the string.
-    start: usize,
-}
-
-impl Deref for StoredString {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        self.value.get(self.start..).unwrap_or_default()
-    }
-}
-
-impl StoredString {
-    pub(super) fn into_reply(self) -> Reply {
-        if self.start == 0 { Reply::Stored(self.value) } else { Reply::bulk(&*self) }
-    }
-}
-
-/// What a key holds.
-#[derive(Debug, Clone)]
-pub(super) enum Holding {
-    String(StoredString),
-    Hash(HashHeader),
-}
-
-impl Holding {
-    pub(super) fn new(value: Value) -> Self {
-        match decode_value(&value) {
-            StoredContent::String(_, start) => Self::String(StoredString { value, start }),
-            StoredContent::Hash(header) => Self::Hash(header),
-        }
-    }
-
-    pub(super) fn string(self) -> Answer<StoredString> {
-        match self {
-            Self::String(string) => Ok(string),
-            Self::Hash(_) => refused(WRONG_TYPE),
-        }
-    }
-
-    pub(super) fn hash(self) -> Answer<HashHeader> {
-        match self {
-            Self::Hash(header) => Ok(header),
-            Self::String(_) => refused(WRONG_TYPE),
-        }
-    }
-
-    pub(super) fn type_name(&self) -> &'static str {
-        match self {
-            Self::String(_) => "string",
-            Self::Hash(_) => "hash",
         }
     }
 }

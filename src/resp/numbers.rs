@@ -49,7 +49,7 @@ pub(super) fn parse_float(text: &[u8]) -> Option<f64> {
 /// Returns a decimal number, times `SCALE`, if it is small enough to be exact.
 fn fixed(text: &[u8]) -> Option<i128> {
     let text = std::str::from_utf8(text).ok()?.to_ascii_lowercase();
-    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&*text, "0"));
     let exponent: i64 = exponent.parse().ok().filter(|exponent| (-400..=400).contains(exponent))?;
     let (is_negative, mantissa) = match mantissa.strip_prefix('-') {
         Some(rest) => (true, rest),

@@ -63,7 +63,7 @@ impl Reply {
     }
 
     pub(super) fn texts(texts: &[&'static str]) -> Self {
-        Self::Array(texts.iter().map(|text| Self::Text(text)).collect())
+        Self::Array(texts.iter().copied().map(Self::Text).collect())
     }
 
     pub(super) fn is_error(&self) -> bool {

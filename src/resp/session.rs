@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::commands_table::{CommandSpec, Flags, Handler, table};
+use super::commands_table::{CommandSpec, CommandFlags, Handler, table};
 use super::counts::add;
 use super::database::Database;
 use super::events::KeyEvent;
@@ -20,7 +20,7 @@ use super::refusal::Answer;
 use super::reply::{Protocol, Reply};
 use super::server_state::ServerState;
 use super::tracking::TrackingMode;
-use super::transaction::{Queue, Watched};
+use super::transaction::{CommandQueue, Watched};
 
 /// Which replies a client wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub(super) struct Session {
     pub(super) database: Arc<Database>,
     pub(super) protocol: Protocol,
     pub(super) is_authenticated: bool,
-    pub(super) queue: Option<Queue>,
+    pub(super) queue: Option<CommandQueue>,
     pub(super) watched: Vec<Watched>,
     pub(super) channels: BTreeSet<Bytes>,
     pub(super) patterns: BTreeSet<Bytes>,
@@ -66,7 +66,7 @@ pub(super) struct Session {
     pub(super) unsynced: Vec<Arc<Database>>,
     /// Replies that have not been sent.
     pub(super) out: Vec<u8>,
-    last_command: &'static str,
+    pub(super) last_command: &'static str,
     /// When the last command ended, or the batch began.
     clock: Instant,
     tally: CallTally,
@@ -134,7 +134,7 @@ impl Session {
         self.count(at, 1, micros, failed);
         let parameters = &self.state.parameters;
         let limit = u64::try_from(parameters.slower_than.load(Ordering::Relaxed));
-        if limit.is_ok_and(|limit| micros >= limit) && !spec.flags.has(Flags::NO_SLOW_LOG) {
+        if limit.is_ok_and(|limit| micros >= limit) && !spec.flags.has(CommandFlags::NO_SLOW_LOG) {
             let len = parameters.slow_len.load(Ordering::Relaxed);
             self.state.counts.note_slow(args, took, &self.peer, len);
         }
@@ -178,14 +178,14 @@ impl Session {
 
     fn execute(&mut self, args: &[Bytes], at: usize, spec: &'static CommandSpec) -> Reply {
         if let Some(queue) = &mut self.queue
-            && !spec.flags.has(Flags::IN_QUEUE_RUNS)
+            && !spec.flags.has(CommandFlags::IN_QUEUE_RUNS)
         {
             return match queue.push(args, at) {
                 Ok(()) => Reply::Simple("QUEUED"),
                 Err(refusal) => refusal.into_reply(),
             };
         }
-        let result = if spec.flags.has(Flags::SLOW) {
+        let result = if spec.flags.has(CommandFlags::SLOW) {
             // The other clients of this thread are served by another one meanwhile.
             tokio::task::block_in_place(|| self.call(args, spec))
         } else {
@@ -259,52 +259,13 @@ impl Session {
         } else {
             !(mode.opt_out && caching == Some(false))
         };
-        if mode.by_prefix || !is_wanted || !spec.flags.has(Flags::READ) {
+        if mode.by_prefix || !is_wanted || !spec.flags.has(CommandFlags::READ) {
             return;
         }
         let keys = spec.keys(args).unwrap_or_default();
         let limit = self.state.parameters.tracked_max.load(Ordering::Relaxed);
         let keys = keys.into_iter().map(|key| &**key);
         self.state.tracker.remember(self.peer.id, keys, limit, &self.state.peers);
-    }
-
-    /// Shows a command to the clients that see all of them.
-    fn show_monitors(&self, args: &[Bytes], spec: &CommandSpec) {
-        if !self.state.hub.has_monitors() || spec.flags.has(Flags::NO_MONITOR) {
-            return;
-        }
-        let line = super::monitor::monitor_line(args, self.database.number, &self.peer.address);
-        for peer in self.state.hub.monitors() {
-            if peer.id != self.peer.id {
-                peer.outbox.send(&Reply::Line(line.clone()));
-            }
-        }
-    }
-
-    /// Updates what other clients see of this one.
-    pub(super) fn show(&self, unread: usize) {
-        let mut view = self.peer.view();
-        let (seen, active) = &mut *view;
-        *active = Instant::now();
-        seen.command = self.last_command;
-        seen.database = self.database.number;
-        seen.channels = self.channels.len();
-        seen.patterns = self.patterns.len();
-        seen.queued = self.queue.as_ref().map_or(-1, Queue::len);
-        seen.watched = self.watched.len();
-        seen.unread = unread;
-        seen.protocol = if self.protocol == Protocol::Resp3 { 3 } else { 2 };
-        let redirect = self.tracking.as_ref().map(|mode| mode.redirect.unwrap_or(0));
-        seen.redirect = redirect.map_or(-1, |id| i64::try_from(id).unwrap_or(0));
-        seen.flags.clear();
-        let flags = [
-            ('O', self.is_monitor),
-            ('P', self.is_subscriber()),
-            ('x', self.queue.is_some()),
-            ('t', self.tracking.is_some()),
-            ('c', self.is_closing),
-        ];
-        seen.flags.extend(flags.iter().filter(|(_, is_set)| *is_set).map(|(flag, _)| flag));
     }
 
     pub(super) fn is_subscriber(&self) -> bool {
@@ -314,27 +275,6 @@ impl Session {
     pub(super) fn set_protocol(&mut self, protocol: Protocol) {
         self.protocol = protocol;
         self.peer.outbox.set_protocol(protocol);
-    }
-
-    /// Takes the client out of everything that others see.
-    pub(super) fn leave(&mut self) {
-        let id = self.peer.id;
-        for channel in std::mem::take(&mut self.channels) {
-            self.state.hub.unsubscribe(&channel, id);
-        }
-        for pattern in std::mem::take(&mut self.patterns) {
-            self.state.hub.unsubscribe_pattern(&pattern, id);
-        }
-        if std::mem::take(&mut self.is_monitor) {
-            self.state.hub.unmonitor(id);
-        }
-        if self.tracking.take().is_some() {
-            self.state.tracker.end(id);
-        }
-        self.queue = None;
-        self.watched.clear();
-        self.replies = ReplyMode::On;
-        self.caching = None;
     }
 
     /// Returns whether nothing but the values matters to a `GET`.
@@ -356,7 +296,7 @@ impl Session {
         match self.database.store.get_many(&stored) {
             Ok(values) => {
                 for value in values {
-                    let value = value.map(|value| super::keyspace::Holding::new(value).string());
+                    let value = value.map(|value| super::holding::Holding::new(value).string());
                     let reply = match value {
                         None => Reply::Null,
                         Some(Ok(string)) => string.into_reply(),

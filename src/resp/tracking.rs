@@ -142,8 +142,10 @@ impl Tracker {
     }
 
     fn tell_all(&self, peers: &Peers, keys: &Reply) {
-        let clients = self.state().clients.values().map(|it| (Arc::clone(&it.peer), it.redirect));
+        let state = self.state();
+        let clients = state.clients.values().map(|it| (Arc::clone(&it.peer), it.redirect));
         let clients: Vec<_> = clients.collect();
+        drop(state);
         clients.iter().for_each(|(peer, redirect)| tell(peer, *redirect, keys, peers));
     }
 

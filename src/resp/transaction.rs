@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::commands_table::{CommandSpec, Handler, table};
 use super::database::Database;
 use super::encoding::encode_key;
-use super::keyspace::{Deeds, Keyspace, in_transaction};
+use super::keyspace::{Keyspace, in_transaction};
 use super::refusal::{Answer, Refusal, refused};
 use super::reply::Reply;
 use super::session::Session;
@@ -26,7 +26,7 @@ const QUEUE_SIZE_MAX: usize = 256 << 20;
 
 /// The commands of a client since `MULTI`.
 #[derive(Debug, Default)]
-pub(super) struct Queue {
+pub(super) struct CommandQueue {
     /// The arguments, and the place in the table.
     commands: Vec<(Vec<Bytes>, usize)>,
     size: usize,
@@ -34,7 +34,7 @@ pub(super) struct Queue {
     pub(super) is_broken: bool,
 }
 
-impl Queue {
+impl CommandQueue {
     pub(super) fn len(&self) -> i64 {
         i64::try_from(self.commands.len()).unwrap_or(i64::MAX)
     }
@@ -116,7 +116,7 @@ impl Session {
     }
 
     /// Divides the commands by the database that they run in.
-    fn stretches(&mut self, queue: Queue) -> Vec<QueuedRun> {
+    fn stretches(&mut self, queue: CommandQueue) -> Vec<QueuedRun> {
         let mut database = Arc::clone(&self.database);
         let mut stretches: Vec<QueuedRun> = Vec::new();
         for (args, at) in queue.commands {
@@ -149,7 +149,7 @@ impl Session {
         watched: &[&Watched],
     ) -> Answer<Option<Vec<Reply>>> {
         let QueuedRun { database, commands } = stretch;
-        let run = |space: &mut Keyspace<'_>| {
+        let run = |space: &mut Keyspace<'_>| -> Answer<Option<Vec<Option<Reply>>>> {
             for it in watched {
                 let key = encode_key(&it.key);
                 let version = match &space.tx {
@@ -174,7 +174,7 @@ impl Session {
             }
             Ok(Some(replies))
         };
-        let (result, deeds): (Answer<Option<Vec<Option<Reply>>>>, Deeds) =
+        let (result, deeds) =
             tokio::task::block_in_place(|| in_transaction(&database, run))?;
         let Some(replies) = result? else { return Ok(None) };
         self.done(&database, deeds);

@@ -43,7 +43,7 @@ pub(in crate::resp) fn wait(_session: &mut Session, args: &[Bytes]) -> Answer {
 
 pub(in crate::resp) fn config_get(session: &mut Session, args: &[Bytes]) -> Answer {
     let found = session.state.parameters.find(rest(args, 2)).into_iter();
-    let pair = |(name, value)| (Reply::Text(name), Reply::bulk::<String>(value));
+    let pair = |(name, value): (&'static str, String)| (Reply::Text(name), Reply::bulk(value));
     Ok(Reply::Map(found.map(pair).collect()))
 }
 

@@ -4,7 +4,8 @@ use bytes::Bytes;
 
 use super::{arg, rest};
 use crate::resp::events::EventClass;
-use crate::resp::keyspace::{Holding, Keyspace};
+use crate::resp::holding::Holding;
+use crate::resp::keyspace::Keyspace;
 use crate::resp::refusal::{Answer, WRONG_TYPE, refused, refused_with, syntax, wrong_arity};
 use crate::resp::reply::Reply;
 

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{help, rest};
 use crate::resp::admission::find;
-use crate::resp::commands_table::{CommandSpec, Flags, table};
+use crate::resp::commands_table::{CommandSpec, CommandFlags, table};
 use crate::resp::glob;
 use crate::resp::refusal::{Answer, refused, syntax};
 use crate::resp::reply::Reply;
@@ -58,7 +58,7 @@ fn key_specs(spec: &CommandSpec) -> Vec<Reply> {
         (Reply::Text("keystep"), Reply::count(places.step)),
         (Reply::Text("limit"), Reply::Integer(0)),
     ];
-    let flags = key_flags(spec).iter().map(|flag| Reply::Simple(flag)).collect();
+    let flags = key_flags(spec).iter().copied().map(Reply::Simple).collect();
     vec![Reply::Map(vec![
         (Reply::Text("flags"), Reply::Set(flags)),
         map("begin_search", is("index", index)),
@@ -68,7 +68,7 @@ fn key_specs(spec: &CommandSpec) -> Vec<Reply> {
 
 /// Says what a command does to its keys.
 fn key_flags(spec: &CommandSpec) -> &'static [&'static str] {
-    if spec.flags.has(Flags::WRITE) { &["RW", "ACCESS", "UPDATE"] } else { &["RO", "ACCESS"] }
+    if spec.flags.has(CommandFlags::WRITE) { &["RW", "ACCESS", "UPDATE"] } else { &["RO", "ACCESS"] }
 }
 
 pub(in crate::resp) fn all(_session: &mut Session, _args: &[Bytes]) -> Answer {
@@ -157,7 +157,7 @@ pub(in crate::resp) fn getkeys(_session: &mut Session, args: &[Bytes]) -> Answer
 
 pub(in crate::resp) fn getkeysandflags(_session: &mut Session, args: &[Bytes]) -> Answer {
     let (spec, keys) = keys_of(rest(args, 2))?;
-    let flags = key_flags(spec).iter().map(|flag| Reply::Simple(flag));
+    let flags = key_flags(spec).iter().copied().map(Reply::Simple);
     let flags = Reply::Set(flags.collect());
     let one = |key: &Bytes| Reply::Array(vec![Reply::Bulk(key.clone()), flags.clone()]);
     Ok(Reply::Array(keys.into_iter().map(one).collect()))

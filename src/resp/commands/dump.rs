@@ -8,11 +8,12 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::expiry::has_option;
-use super::rename::Copy;
+use super::rename::KeyCopy;
 use super::{arg, integer, is, rest};
 use crate::resp::encoding::encode_string;
 use crate::resp::events::EventClass;
-use crate::resp::keyspace::{Holding, Keyspace, Lifespan, check_key};
+use crate::resp::holding::Holding;
+use crate::resp::keyspace::{Keyspace, Lifespan, check_key};
 use crate::resp::refusal::{Answer, refused, syntax, text};
 use crate::resp::reply::{OK, Reply};
 use crate::value::Value;
@@ -38,16 +39,16 @@ fn take<'a>(payload: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(part)
 }
 
-fn encode(copy: Copy) -> Vec<u8> {
+fn encode(copy: KeyCopy) -> Vec<u8> {
     let mut payload = Vec::new();
     match copy {
-        Copy::String(value) => {
+        KeyCopy::String(value) => {
             payload.push(STRING);
             if let Holding::String(string) = Holding::new(value) {
                 payload.extend_from_slice(&string);
             }
         }
-        Copy::Hash(fields) => {
+        KeyCopy::Hash(fields) => {
             payload.push(HASH);
             for (name, value) in fields {
                 push(&name, &mut payload);
@@ -61,7 +62,7 @@ fn encode(copy: Copy) -> Vec<u8> {
     payload
 }
 
-fn decode(payload: &[u8]) -> Option<Copy> {
+fn decode(payload: &[u8]) -> Option<KeyCopy> {
     let (body, checksum) = payload.split_last_chunk::<CHECKSUM_SIZE>()?;
     if u64::from_be_bytes(*checksum) != xxhash_rust::xxh3::xxh3_64(body) {
         return None;
@@ -69,14 +70,14 @@ fn decode(payload: &[u8]) -> Option<Copy> {
     let (&VERSION, body) = body.split_last()? else { return None };
     let (kind, mut body) = body.split_first()?;
     match *kind {
-        STRING => Some(Copy::String(Value::from(encode_string(body).into_owned()))),
+        STRING => Some(KeyCopy::String(Value::from(encode_string(body).into_owned()))),
         HASH => {
             let mut fields = Vec::new();
             while !body.is_empty() {
                 let name = take(&mut body)?.to_vec();
                 fields.push((name, Value::from(take(&mut body)?.to_vec())));
             }
-            (!fields.is_empty()).then_some(Copy::Hash(fields))
+            (!fields.is_empty()).then_some(KeyCopy::Hash(fields))
         }
         _ => None,
     }
@@ -84,7 +85,7 @@ fn decode(payload: &[u8]) -> Option<Copy> {
 
 pub(in crate::resp) fn dump(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
     space.atomically(|space| {
-        let copy = Copy::read(space, arg(args, 1))?;
+        let copy = KeyCopy::read(space, arg(args, 1))?;
         Ok(Reply::maybe(copy.map(|copy| Reply::bulk(encode(copy)))))
     })
 }
@@ -134,7 +135,7 @@ mod tests {
     #[test]
     fn a_payload_is_checked() {
         let fields = vec![(b"a".to_vec(), Value::from(b"1".to_vec()))];
-        for copy in [Copy::Hash(fields), Copy::String(Value::from(b"text".to_vec()))] {
+        for copy in [KeyCopy::Hash(fields), KeyCopy::String(Value::from(b"text".to_vec()))] {
             let payload = encode(copy);
             let again = encode(decode(&payload).unwrap());
             assert_eq!(payload, again);

@@ -11,7 +11,8 @@ use bytes::Bytes;
 
 use super::{arg, encoded, integer, is, rest};
 use crate::resp::events::EventClass;
-use crate::resp::keyspace::{Holding, Keyspace, Lifespan};
+use crate::resp::holding::Holding;
+use crate::resp::keyspace::{Keyspace, Lifespan};
 use crate::resp::numbers::{ceil_ms, now_ms, to_ms};
 use crate::resp::refusal::{Answer, refused, refused_with};
 use crate::resp::reply::Reply;

@@ -47,26 +47,26 @@ pub(super) fn put_fields<'a>(
 }
 
 /// A hash that is being changed.
-struct Opened {
+struct OpenHash {
     header: HashHeader,
     /// That of the fields.
     life: Lifespan,
 }
 
 /// Returns a hash, and begins one if the key does not exist.
-fn open(space: &mut Keyspace<'_>, key: &[u8]) -> Answer<Opened> {
+fn open(space: &mut Keyspace<'_>, key: &[u8]) -> Answer<OpenHash> {
     check_key(key)?;
     match space.hash(key)? {
         Some(header) => {
             space.database.set_has_hashes(true);
-            Ok(Opened { header, life: life_of(space, key)? })
+            Ok(OpenHash { header, life: life_of(space, key)? })
         }
-        None => Ok(Opened { header: begin_hash(space)?, life: Lifespan::OfStore }),
+        None => Ok(OpenHash { header: begin_hash(space)?, life: Lifespan::OfStore }),
     }
 }
 
 /// Writes the header after a change.
-fn close(space: &mut Keyspace<'_>, key: &[u8], hash: &Opened) -> Answer<()> {
+fn close(space: &mut Keyspace<'_>, key: &[u8], hash: &OpenHash) -> Answer<()> {
     space.put(key, &hash.header.encode(), Lifespan::Kept)
 }
 
@@ -217,12 +217,15 @@ pub(in crate::resp) fn hlen(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer 
 pub(in crate::resp) fn hmget(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
     space.atomically(|space| {
         let header = space.hash(arg(args, 1))?;
-        let value = |field: &Bytes| match header {
-            Some(header) => Ok(space.stored(&header.field(field))?.map(Reply::Stored)),
-            None => Ok(None),
-        };
-        let values = rest(args, 2).iter().map(|field| value(field).map(Reply::maybe));
-        Ok(Reply::Array(values.collect::<Answer<_>>()?))
+        let mut values = Vec::new();
+        for field in rest(args, 2) {
+            let value = match header {
+                Some(header) => space.stored(&header.field(field))?,
+                None => None,
+            };
+            values.push(Reply::maybe(value.map(Reply::Stored)));
+        }
+        Ok(Reply::Array(values))
     })
 }
 
@@ -238,7 +241,7 @@ pub(super) fn all_fields(space: &mut Keyspace<'_>, key: &[u8]) -> Answer<Vec<(Ve
 
 pub(in crate::resp) fn hgetall(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
     let fields = all_fields(space, arg(args, 1))?.into_iter();
-    let pair = |(name, value)| (Reply::bulk::<Vec<u8>>(name), Reply::Stored(value));
+    let pair = |(name, value): (Vec<u8>, Value)| (Reply::bulk(name), Reply::Stored(value));
     Ok(Reply::Map(fields.map(pair).collect()))
 }
 

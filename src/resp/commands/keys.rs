@@ -5,7 +5,8 @@ use bytes::Bytes;
 use super::{arg, encoded, help, is, rest};
 use crate::resp::encoding::decode_key;
 use crate::resp::events::EventClass;
-use crate::resp::keyspace::{Holding, Keyspace};
+use crate::resp::holding::Holding;
+use crate::resp::keyspace::Keyspace;
 use crate::resp::refusal::{Answer, refused, syntax};
 use crate::resp::reply::{OK, Reply};
 
@@ -108,7 +109,7 @@ pub(in crate::resp) fn randomkey(space: &mut Keyspace<'_>, _args: &[Bytes]) -> A
 }
 
 /// Returns a random number.
-pub(super) fn random() -> u64 {
+pub(in crate::resp) fn random() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     std::collections::hash_map::RandomState::new().build_hasher().finish()
 }
@@ -220,7 +221,7 @@ pub(in crate::resp) fn memory_usage(space: &mut Keyspace<'_>, args: &[Bytes]) ->
 }
 
 /// Parses the number of a database.
-pub(super) fn database_number(text: &[u8]) -> Answer<usize> {
+pub(in crate::resp) fn database_number(text: &[u8]) -> Answer<usize> {
     let number = crate::wire::parse_integer(text);
     let Some(number) = number else {
         return refused("ERR invalid DB index");

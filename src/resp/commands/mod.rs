@@ -68,7 +68,7 @@ fn pairs<'a>(name: &str, args: &'a [Bytes]) -> Answer<Vec<(&'a Bytes, &'a Bytes)
 fn help(name: &str, lines: &[&'static str]) -> Reply {
     let title = format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:");
     let lines = lines.iter().chain(&["HELP", "    Print this help."]);
-    let lines = lines.map(|line| Reply::Simple(line));
+    let lines = lines.copied().map(Reply::Simple);
     Reply::Array(std::iter::once(Reply::Line(title)).chain(lines).collect())
 }
 

@@ -9,7 +9,8 @@ use super::hashes::{begin_hash, put_fields};
 use super::keys::database_number;
 use super::{arg, encoded, is, rest};
 use crate::resp::events::EventClass;
-use crate::resp::keyspace::{Holding, Keyspace, Lifespan, check_key, in_transaction};
+use crate::resp::holding::Holding;
+use crate::resp::keyspace::{Keyspace, Lifespan, check_key, in_transaction};
 use crate::resp::refusal::{Answer, NO_SUCH_KEY, refused, syntax};
 use crate::resp::reply::{OK, Reply};
 use crate::value::Value;
@@ -46,14 +47,14 @@ pub(in crate::resp) fn renamenx(space: &mut Keyspace<'_>, args: &[Bytes]) -> Ans
 }
 
 /// A copy of what a key holds.
-pub(super) enum Copy {
+pub(super) enum KeyCopy {
     /// A string, as it is stored.
     String(Value),
     /// The names and values of fields.
     Hash(Vec<(Vec<u8>, Value)>),
 }
 
-impl Copy {
+impl KeyCopy {
     /// Copies what a key holds, within a transaction.
     pub(super) fn read(space: &Keyspace<'_>, key: &[u8]) -> Answer<Option<Self>> {
         let Some(value) = space.stored(&encoded(key))? else { return Ok(None) };
@@ -106,7 +107,7 @@ pub(in crate::resp) fn copy(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer 
         return refused("ERR source and destination objects are the same");
     }
     let target = space.database.sibling(number)?;
-    let write = |space: &mut Keyspace<'_>, copy: &Copy, life: Lifespan| {
+    let write = |space: &mut Keyspace<'_>, copy: &KeyCopy, life: Lifespan| -> Answer {
         if space.exists(to)? {
             if !replace {
                 return Ok(Reply::Integer(0));
@@ -118,7 +119,7 @@ pub(in crate::resp) fn copy(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer 
         Ok(Reply::Integer(1))
     };
     space.atomically(|space| {
-        let Some(copy) = Copy::read(space, from)? else { return Ok(Reply::Integer(0)) };
+        let Some(copy) = KeyCopy::read(space, from)? else { return Ok(Reply::Integer(0)) };
         let life = life_of(space, from)?;
         if is_here {
             return write(space, &copy, life);

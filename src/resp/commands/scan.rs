@@ -9,7 +9,8 @@ use super::keys::all_keys;
 use super::{arg, integer, is, rest};
 use crate::resp::encoding::decode_key;
 use crate::resp::glob;
-use crate::resp::keyspace::{Holding, Keyspace};
+use crate::resp::holding::Holding;
+use crate::resp::keyspace::Keyspace;
 use crate::resp::refusal::{Answer, refused, syntax};
 use crate::resp::reply::Reply;
 

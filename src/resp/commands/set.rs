@@ -7,7 +7,8 @@ use bytes::Bytes;
 use super::conditions::ValueCondition;
 use super::{arg, is, rest};
 use crate::resp::events::EventClass;
-use crate::resp::keyspace::{Holding, Keyspace, Lifespan, check_key};
+use crate::resp::holding::Holding;
+use crate::resp::keyspace::{Keyspace, Lifespan, check_key};
 use crate::resp::numbers::now_ms;
 use crate::resp::refusal::{
     Answer, NOT_AN_INTEGER, SYNTAX, WRONG_TYPE, refused, refused_with, syntax,

@@ -4,15 +4,14 @@ use bytes::Bytes;
 
 use super::{arg, integer, pairs, rest};
 use crate::resp::events::EventClass;
-use crate::resp::keyspace::{
-    Holding, Keyspace, Lifespan, STRING_SIZE_MAX, check_key, check_size,
-};
+use crate::resp::holding::{Holding, StoredString};
+use crate::resp::keyspace::{Keyspace, Lifespan, STRING_SIZE_MAX, check_key, check_size};
 use crate::resp::refusal::{Answer, TOO_LONG, refused};
 use crate::resp::reply::{OK, Reply};
 
 pub(in crate::resp) fn get(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
     let string = space.string(arg(args, 1))?;
-    Ok(Reply::maybe(string.map(|string| string.into_reply())))
+    Ok(Reply::maybe(string.map(StoredString::into_reply)))
 }
 
 pub(in crate::resp) fn getdel(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
@@ -32,7 +31,7 @@ pub(in crate::resp) fn getset(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answe
         let old = space.string(key)?;
         space.put_string(key, value, Lifespan::OfStore)?;
         space.event(EventClass::String, "set", key);
-        Ok(Reply::maybe(old.map(|old| old.into_reply())))
+        Ok(Reply::maybe(old.map(StoredString::into_reply)))
     })
 }
 
@@ -42,8 +41,11 @@ pub(in crate::resp) fn mget(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer 
         _ => Reply::Null,
     };
     if space.tx.is_some() {
-        let values = rest(args, 1).iter().map(|key| Ok(one(space.get(key)?)));
-        return Ok(Reply::Array(values.collect::<Answer<_>>()?));
+        let mut values = Vec::new();
+        for key in rest(args, 1) {
+            values.push(one(space.get(key)?));
+        }
+        return Ok(Reply::Array(values));
     }
     // A snapshot, so that no half of a batch is seen.
     let keys: Vec<_> = rest(args, 1).iter().map(|key| super::encoded(key)).collect();
@@ -149,7 +151,7 @@ pub(in crate::resp) fn append(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answe
     let new = space.modify(key, |old| {
         let old = old.unwrap_or_default();
         check_size(old.len().saturating_add(value.len()))?;
-        Ok([old, value].concat())
+        Ok([old, &**value].concat())
     })?;
     space.event(EventClass::String, "append", key);
     Ok(Reply::count(new.len()))

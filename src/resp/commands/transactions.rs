@@ -6,13 +6,13 @@ use super::rest;
 use crate::resp::refusal::{Answer, refused};
 use crate::resp::reply::{OK, Reply};
 use crate::resp::session::Session;
-use crate::resp::transaction::Queue;
+use crate::resp::transaction::CommandQueue;
 
 pub(in crate::resp) fn multi(session: &mut Session, _args: &[Bytes]) -> Answer {
     if session.queue.is_some() {
         return refused("ERR MULTI calls can not be nested");
     }
-    session.queue = Some(Queue::default());
+    session.queue = Some(CommandQueue::default());
     Ok(OK)
 }
 

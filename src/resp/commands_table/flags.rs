@@ -2,9 +2,9 @@
 
 /// A set of flags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::resp) struct Flags(u32);
+pub(in crate::resp) struct CommandFlags(u32);
 
-impl Flags {
+impl CommandFlags {
     pub(super) const EMPTY: Self = Self(0);
     pub(in crate::resp) const READ: Self = Self(1);
     pub(in crate::resp) const WRITE: Self = Self(1 << 1);

@@ -1,16 +1,16 @@
 //! Rows for hashes.
 
 use super::Handler::Keys;
-use super::{Flags, ONE, Row};
+use super::{CommandFlags, ONE, CommandRow};
 use crate::resp::commands::{hash_scan, hashes};
 
-const READ: Flags = Flags::READ;
-const READ_FAST: Flags = Flags::READ.and(Flags::FAST);
-const WRITE_FAST: Flags = Flags::WRITE.and(Flags::GROWS).and(Flags::FAST);
-const REMOVE_FAST: Flags = Flags::WRITE.and(Flags::FAST);
+const READ: CommandFlags = CommandFlags::READ;
+const READ_FAST: CommandFlags = CommandFlags::READ.and(CommandFlags::FAST);
+const WRITE_FAST: CommandFlags = CommandFlags::WRITE.and(CommandFlags::GROWS).and(CommandFlags::FAST);
+const REMOVE_FAST: CommandFlags = CommandFlags::WRITE.and(CommandFlags::FAST);
 
 #[rustfmt::skip]
-pub(super) fn rows() -> Vec<Row> {
+pub(super) fn rows() -> Vec<CommandRow> {
     vec![
         ("hdel", -3, REMOVE_FAST, ONE, Keys(hashes::hdel), "2.0.0", "Deletes fields of a hash."),
         ("hexists", 3, READ_FAST, ONE, Keys(hashes::hexists), "2.0.0", "Returns whether a field exists."),

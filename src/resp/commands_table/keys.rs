@@ -1,19 +1,19 @@
 //! Rows for keys, whatever they hold.
 
 use super::Handler::{Keys, Session};
-use super::{ALL, Flags, NONE, ONE, Row, SECOND, TWO};
+use super::{ALL, CommandFlags, NONE, ONE, CommandRow, SECOND, TWO};
 use crate::resp::commands::{admin, dump, expiry, keys, rename, scan};
 
-const READ: Flags = Flags::READ;
-const READ_FAST: Flags = Flags::READ.and(Flags::FAST);
-const READ_SLOW: Flags = Flags::READ.and(Flags::SLOW);
-const WRITE: Flags = Flags::WRITE;
-const WRITE_FAST: Flags = Flags::WRITE.and(Flags::FAST);
-const GROW: Flags = Flags::WRITE.and(Flags::GROWS);
-const OBJECT: Flags = Flags::READ.and(Flags::CONTAINER);
+const READ: CommandFlags = CommandFlags::READ;
+const READ_FAST: CommandFlags = CommandFlags::READ.and(CommandFlags::FAST);
+const READ_SLOW: CommandFlags = CommandFlags::READ.and(CommandFlags::SLOW);
+const WRITE: CommandFlags = CommandFlags::WRITE;
+const WRITE_FAST: CommandFlags = CommandFlags::WRITE.and(CommandFlags::FAST);
+const GROW: CommandFlags = CommandFlags::WRITE.and(CommandFlags::GROWS);
+const OBJECT: CommandFlags = CommandFlags::READ.and(CommandFlags::CONTAINER);
 
 #[rustfmt::skip]
-pub(super) fn rows() -> Vec<Row> {
+pub(super) fn rows() -> Vec<CommandRow> {
     vec![
         ("copy", -3, GROW, TWO, Keys(rename::copy), "6.2.0", "Copies a key."),
         ("del", -2, WRITE, ALL, Keys(keys::del), "1.0.0", "Deletes keys."),
@@ -43,6 +43,6 @@ pub(super) fn rows() -> Vec<Row> {
         ("ttl", 2, READ_FAST, ONE, Keys(expiry::ttl), "1.0.0", "Returns how many seconds a key has left."),
         ("type", 2, READ_FAST, ONE, Keys(keys::type_of), "1.0.0", "Returns what a key holds."),
         ("unlink", -2, WRITE_FAST, ALL, Keys(keys::del), "4.0.0", "Deletes keys."),
-        ("wait", 3, Flags::EMPTY, NONE, Session(admin::wait), "3.0.0", "Returns how many replicas have the writes so far: none."),
+        ("wait", 3, CommandFlags::EMPTY, NONE, Session(admin::wait), "3.0.0", "Returns how many replicas have the writes so far: none."),
     ]
 }

@@ -16,7 +16,7 @@ use std::sync::OnceLock;
 
 use bytes::Bytes;
 
-pub(super) use flags::Flags;
+pub(super) use flags::CommandFlags;
 pub(super) use unsupported::unsupported;
 
 use super::keyspace::Keyspace;
@@ -64,7 +64,7 @@ pub(super) struct CommandSpec {
     pub(super) name: &'static str,
     /// Number of arguments, with the name. A negative one is a minimum.
     pub(super) arity: i64,
-    pub(super) flags: Flags,
+    pub(super) flags: CommandFlags,
     pub(super) places: KeyPlaces,
     pub(super) run: Handler,
     /// The version of Redis that has introduced it.
@@ -74,10 +74,10 @@ pub(super) struct CommandSpec {
 }
 
 /// Rows of one group, as they are written down.
-type Row = (&'static str, i64, Flags, KeyPlaces, Handler, &'static str, &'static str);
+type CommandRow = (&'static str, i64, CommandFlags, KeyPlaces, Handler, &'static str, &'static str);
 
 impl CommandSpec {
-    fn new(group: &'static str, row: Row) -> Self {
+    fn new(group: &'static str, row: CommandRow) -> Self {
         let (name, arity, flags, places, run, since, summary) = row;
         Self { name, arity, flags, places, run, since, summary, group }
     }
@@ -90,7 +90,7 @@ impl CommandSpec {
 
     /// Returns whether the command is only a name for its subcommands.
     pub(super) fn is_container(&self) -> bool {
-        self.flags.has(Flags::CONTAINER)
+        self.flags.has(CommandFlags::CONTAINER)
     }
 
     /// Returns the keys among arguments, or `None` if the command has none.
@@ -123,7 +123,7 @@ pub(super) struct CommandTable {
 
 impl CommandTable {
     fn new() -> Self {
-        let groups: [(&'static str, Vec<Row>); 7] = [
+        let groups: [(&'static str, Vec<CommandRow>); 7] = [
             ("string", strings::rows()),
             ("hash", hashes::rows()),
             ("generic", keys::rows()),

@@ -1,23 +1,23 @@
 //! Rows for connections, for the server, for publishing, and for transactions.
 
 use super::Handler::{Keys, Session};
-use super::{Flags, NONE, Row, SECOND};
+use super::{CommandFlags, NONE, CommandRow, SECOND};
 use crate::resp::commands::{admin, clients, connection, describe, info, keys, publish, transactions};
 
-const EMPTY: Flags = Flags::EMPTY;
-const FAST: Flags = Flags::FAST;
-const BOX: Flags = Flags::CONTAINER;
-const ADMIN: Flags = Flags::ADMIN;
-const ADMIN_BOX: Flags = Flags::ADMIN.and(Flags::CONTAINER);
-const SECRET: Flags = Flags::FAST.and(Flags::NO_AUTH).and(Flags::NO_MONITOR).and(Flags::NO_SLOW_LOG);
-const ANYWHERE: Flags = Flags::FAST.and(Flags::FOR_SUBSCRIBERS);
-const LAST: Flags = ANYWHERE.and(Flags::NO_AUTH).and(Flags::IN_QUEUE_RUNS);
-const LISTEN: Flags = Flags::PUBSUB.and(Flags::FOR_SUBSCRIBERS).and(Flags::NO_MULTI);
-const AT_ONCE: Flags = Flags::FAST.and(Flags::IN_QUEUE_RUNS);
-const FLUSH: Flags = Flags::WRITE.and(Flags::SLOW);
+const EMPTY: CommandFlags = CommandFlags::EMPTY;
+const FAST: CommandFlags = CommandFlags::FAST;
+const BOX: CommandFlags = CommandFlags::CONTAINER;
+const ADMIN: CommandFlags = CommandFlags::ADMIN;
+const ADMIN_BOX: CommandFlags = CommandFlags::ADMIN.and(CommandFlags::CONTAINER);
+const SECRET: CommandFlags = CommandFlags::FAST.and(CommandFlags::NO_AUTH).and(CommandFlags::NO_MONITOR).and(CommandFlags::NO_SLOW_LOG);
+const ANYWHERE: CommandFlags = CommandFlags::FAST.and(CommandFlags::FOR_SUBSCRIBERS);
+const LAST: CommandFlags = ANYWHERE.and(CommandFlags::NO_AUTH).and(CommandFlags::IN_QUEUE_RUNS);
+const LISTEN: CommandFlags = CommandFlags::PUBSUB.and(CommandFlags::FOR_SUBSCRIBERS).and(CommandFlags::NO_MULTI);
+const AT_ONCE: CommandFlags = CommandFlags::FAST.and(CommandFlags::IN_QUEUE_RUNS);
+const FLUSH: CommandFlags = CommandFlags::WRITE.and(CommandFlags::SLOW);
 
 #[rustfmt::skip]
-pub(super) fn connection() -> Vec<Row> {
+pub(super) fn connection() -> Vec<CommandRow> {
     vec![
         ("auth", -2, SECRET, NONE, Session(connection::auth), "1.0.0", "Authenticates a client."),
         ("client", -2, BOX, NONE, Session(admin::container), "2.4.0", "Tells about clients, and sets how one is served."),
@@ -47,10 +47,10 @@ pub(super) fn connection() -> Vec<Row> {
 }
 
 #[rustfmt::skip]
-pub(super) fn server() -> Vec<Row> {
+pub(super) fn server() -> Vec<CommandRow> {
     vec![
         ("bgrewriteaof", 1, ADMIN, NONE, Session(admin::bgrewriteaof), "1.0.0", "Starts nothing: merges run by themselves."),
-        ("bgsave", -1, ADMIN.and(Flags::SLOW), NONE, Session(admin::bgsave), "1.0.0", "Makes all writes durable."),
+        ("bgsave", -1, ADMIN.and(CommandFlags::SLOW), NONE, Session(admin::bgsave), "1.0.0", "Makes all writes durable."),
         ("command", -1, BOX, NONE, Session(describe::all), "2.8.13", "Tells about all commands."),
         ("command|count", 2, EMPTY, NONE, Session(describe::count), "2.8.13", "Returns the number of commands."),
         ("command|docs", -2, EMPTY, NONE, Session(describe::docs), "7.0.0", "Describes commands."),
@@ -65,8 +65,8 @@ pub(super) fn server() -> Vec<Row> {
         ("config|resetstat", 2, ADMIN, NONE, Session(admin::config_resetstat), "2.0.0", "Begins to count again."),
         ("config|rewrite", 2, ADMIN, NONE, Session(admin::config_rewrite), "2.8.0", "Fails: there is no configuration file."),
         ("config|set", -4, ADMIN, NONE, Session(admin::config_set), "2.0.0", "Changes parameters."),
-        ("dbsize", 1, Flags::READ.and(Flags::SLOW), NONE, Keys(keys::dbsize), "1.0.0", "Returns the number of keys."),
-        ("debug", -2, ADMIN.and(Flags::SLOW), NONE, Session(admin::debug), "1.0.0", "For tests."),
+        ("dbsize", 1, CommandFlags::READ.and(CommandFlags::SLOW), NONE, Keys(keys::dbsize), "1.0.0", "Returns the number of keys."),
+        ("debug", -2, ADMIN.and(CommandFlags::SLOW), NONE, Session(admin::debug), "1.0.0", "For tests."),
         ("flushall", -1, FLUSH, NONE, Keys(keys::flushall), "1.0.0", "Removes all keys of all databases."),
         ("flushdb", -1, FLUSH, NONE, Keys(keys::flushdb), "1.0.0", "Removes all keys of the database."),
         ("info", -1, EMPTY, NONE, Session(info::info), "1.0.0", "Tells about the server."),
@@ -75,11 +75,11 @@ pub(super) fn server() -> Vec<Row> {
         ("memory|doctor", 2, EMPTY, NONE, Session(admin::memory_doctor), "4.0.0", "Has no advice."),
         ("memory|help", 2, EMPTY, NONE, Session(admin::memory_help), "4.0.0", "Prints a help text."),
         ("memory|purge", 2, EMPTY, NONE, Session(admin::ok), "4.0.0", "Accepted, without an effect."),
-        ("memory|usage", -3, Flags::READ, SECOND, Keys(keys::memory_usage), "4.0.0", "Returns how many bytes a key takes."),
-        ("monitor", 1, ADMIN.and(Flags::NO_MULTI), NONE, Session(admin::monitor), "1.0.0", "Shows all commands as they run."),
+        ("memory|usage", -3, CommandFlags::READ, SECOND, Keys(keys::memory_usage), "4.0.0", "Returns how many bytes a key takes."),
+        ("monitor", 1, ADMIN.and(CommandFlags::NO_MULTI), NONE, Session(admin::monitor), "1.0.0", "Shows all commands as they run."),
         ("role", 1, FAST, NONE, Session(admin::role), "2.8.12", "Returns the role in a replication."),
-        ("save", 1, ADMIN.and(Flags::SLOW).and(Flags::NO_MULTI), NONE, Session(admin::save), "1.0.0", "Makes all writes durable."),
-        ("shutdown", -1, ADMIN.and(Flags::NO_MULTI).and(Flags::SLOW), NONE, Session(admin::shutdown), "1.0.0", "Stops the server."),
+        ("save", 1, ADMIN.and(CommandFlags::SLOW).and(CommandFlags::NO_MULTI), NONE, Session(admin::save), "1.0.0", "Makes all writes durable."),
+        ("shutdown", -1, ADMIN.and(CommandFlags::NO_MULTI).and(CommandFlags::SLOW), NONE, Session(admin::shutdown), "1.0.0", "Stops the server."),
         ("slowlog", -2, ADMIN_BOX, NONE, Session(admin::container), "2.2.12", "Tells which commands took long."),
         ("slowlog|get", -2, ADMIN, NONE, Session(admin::slowlog_get), "2.2.12", "Returns the commands that took long."),
         ("slowlog|help", 2, ADMIN, NONE, Session(admin::slowlog_help), "6.2.0", "Prints a help text."),
@@ -90,15 +90,15 @@ pub(super) fn server() -> Vec<Row> {
 }
 
 #[rustfmt::skip]
-pub(super) fn publishing() -> Vec<Row> {
+pub(super) fn publishing() -> Vec<CommandRow> {
     vec![
         ("psubscribe", -2, LISTEN, NONE, Session(publish::psubscribe), "2.0.0", "Subscribes to channels that match patterns."),
-        ("publish", 3, Flags::PUBSUB.and(FAST), NONE, Session(publish::publish), "2.0.0", "Sends a message to a channel."),
+        ("publish", 3, CommandFlags::PUBSUB.and(FAST), NONE, Session(publish::publish), "2.0.0", "Sends a message to a channel."),
         ("pubsub", -2, BOX, NONE, Session(admin::container), "2.8.0", "Tells about subscriptions."),
-        ("pubsub|channels", -2, Flags::PUBSUB, NONE, Session(publish::channels), "2.8.0", "Returns the channels with subscribers."),
+        ("pubsub|channels", -2, CommandFlags::PUBSUB, NONE, Session(publish::channels), "2.8.0", "Returns the channels with subscribers."),
         ("pubsub|help", 2, EMPTY, NONE, Session(publish::help_text), "6.2.0", "Prints a help text."),
-        ("pubsub|numpat", 2, Flags::PUBSUB, NONE, Session(publish::numpat), "2.8.0", "Returns the number of patterns with subscribers."),
-        ("pubsub|numsub", -2, Flags::PUBSUB, NONE, Session(publish::numsub), "2.8.0", "Returns the numbers of subscribers of channels."),
+        ("pubsub|numpat", 2, CommandFlags::PUBSUB, NONE, Session(publish::numpat), "2.8.0", "Returns the number of patterns with subscribers."),
+        ("pubsub|numsub", -2, CommandFlags::PUBSUB, NONE, Session(publish::numsub), "2.8.0", "Returns the numbers of subscribers of channels."),
         ("punsubscribe", -1, LISTEN, NONE, Session(publish::punsubscribe), "2.0.0", "Ends subscriptions to patterns."),
         ("subscribe", -2, LISTEN, NONE, Session(publish::subscribe), "2.0.0", "Subscribes to channels."),
         ("unsubscribe", -1, LISTEN, NONE, Session(publish::unsubscribe), "2.0.0", "Ends subscriptions to channels."),
@@ -106,10 +106,10 @@ pub(super) fn publishing() -> Vec<Row> {
 }
 
 #[rustfmt::skip]
-pub(super) fn transactions() -> Vec<Row> {
+pub(super) fn transactions() -> Vec<CommandRow> {
     vec![
         ("discard", 1, AT_ONCE, NONE, Session(transactions::discard), "2.0.0", "Forgets the commands since MULTI."),
-        ("exec", 1, Flags::IN_QUEUE_RUNS.and(Flags::NO_SLOW_LOG), NONE, Session(transactions::exec), "1.2.0", "Runs the commands since MULTI at once."),
+        ("exec", 1, CommandFlags::IN_QUEUE_RUNS.and(CommandFlags::NO_SLOW_LOG), NONE, Session(transactions::exec), "1.2.0", "Runs the commands since MULTI at once."),
         ("multi", 1, AT_ONCE, NONE, Session(transactions::multi), "1.2.0", "Begins a transaction."),
         ("unwatch", 1, FAST, NONE, Session(transactions::unwatch), "2.2.0", "Forgets the watched keys."),
         ("watch", -2, AT_ONCE, super::ALL, Session(transactions::watch), "2.2.0", "Makes EXEC fail if keys change."),

@@ -1,17 +1,17 @@
 //! Rows for strings.
 
 use super::Handler::Keys;
-use super::{ALL, Flags, ONE, PAIRS, Row};
+use super::{ALL, CommandFlags, ONE, PAIRS, CommandRow};
 use crate::resp::commands::{conditions, counters, set, strings};
 
-const READ: Flags = Flags::READ;
-const READ_FAST: Flags = Flags::READ.and(Flags::FAST);
-const WRITE: Flags = Flags::WRITE.and(Flags::GROWS);
-const WRITE_FAST: Flags = WRITE.and(Flags::FAST);
-const REMOVE_FAST: Flags = Flags::WRITE.and(Flags::FAST);
+const READ: CommandFlags = CommandFlags::READ;
+const READ_FAST: CommandFlags = CommandFlags::READ.and(CommandFlags::FAST);
+const WRITE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::GROWS);
+const WRITE_FAST: CommandFlags = WRITE.and(CommandFlags::FAST);
+const REMOVE_FAST: CommandFlags = CommandFlags::WRITE.and(CommandFlags::FAST);
 
 #[rustfmt::skip]
-pub(super) fn rows() -> Vec<Row> {
+pub(super) fn rows() -> Vec<CommandRow> {
     vec![
         ("append", 3, WRITE_FAST, ONE, Keys(strings::append), "2.0.0", "Appends to a string."),
         ("decr", 2, WRITE_FAST, ONE, Keys(counters::decr), "1.0.0", "Takes 1 from a number."),
