@@ -53,7 +53,9 @@ pub(super) fn find(args: &[Bytes]) -> Result<(usize, &'static CommandSpec), Repl
     let name = args.first().map_or(&b""[..], |name| &**name);
     let mut buffer = [0; NAME_SIZE_MAX];
     let lower = lower_case(name, &mut buffer);
-    let Some((at, spec)) = table().find(lower) else {
+    // A subcommand has no name of its own.
+    let known = if lower.contains('|') { None } else { table().find(lower) };
+    let Some((at, spec)) = known else {
         if let Some(what) = unsupported(lower) {
             let text = format!("ERR '{lower}' is not supported: this server has no {what}");
             return Err(Reply::Error(text));

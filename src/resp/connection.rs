@@ -34,6 +34,9 @@ const OUT_SIZE_SENT: usize = 256 << 10;
 const OUT_CAPACITY_KEPT: usize = 64 << 10;
 /// Maximum number of `GET`s that become one look-up.
 const GETS_MAX: usize = 256;
+/// How long a connection that ends is still read from, and how much.
+const LINGER_MAX: Duration = Duration::from_millis(500);
+const LINGER_SIZE_MAX: usize = 4 << 20;
 /// Maximum number of reads of what has arrived when the server stops.
 const READS_AT_END: usize = 1 << 10;
 /// Maximum size of what a client has sent and that is no complete command, besides the command's
@@ -97,7 +100,7 @@ impl Connection {
         loop {
             self.run_commands().await?;
             if self.session.is_closing {
-                return self.output.shutdown().await;
+                return self.linger().await;
             }
             match self.wait().await? {
                 Woken::Input | Woken::Message => {}
@@ -278,6 +281,23 @@ impl Connection {
             _ = self.stop.changed() => Ok(Woken::Over),
             () = sleep(idle) => Ok(Woken::Over),
         }
+    }
+
+    /// Ends the connection, and reads for a moment what the client still sends. If the socket were
+    /// closed with something unread, the system would throw away replies that are on their way.
+    async fn linger(&mut self) -> io::Result<()> {
+        self.output.shutdown().await?;
+        let drain = async {
+            let mut buffer = [0; 4 << 10];
+            let mut left = LINGER_SIZE_MAX;
+            while let Ok(size @ 1..) = self.input.read(&mut buffer).await
+                && left > size
+            {
+                left -= size;
+            }
+        };
+        drop(timeout(LINGER_MAX, drain).await);
+        Ok(())
     }
 
     /// Ends the connection. When the server stops, what the client has sent before is answered.

@@ -156,7 +156,7 @@ impl FeedFollower {
     fn report(&self, class: EventClass, name: &'static str, key: &[u8]) {
         let event = KeyEvent { class, name, key: Bytes::copy_from_slice(key) };
         self.state.report(&self.database, &event);
-        self.state.tracker.changed(key, None, &self.state.peers);
+        self.state.tracker.changed(&[event.key], None, &self.state.peers);
     }
 
     /// Reports the keys whose time has come.

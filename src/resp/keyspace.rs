@@ -170,6 +170,7 @@ impl<'a> Keyspace<'a> {
     /// Puts what a key holds, as it is stored.
     pub(super) fn put(&mut self, key: &[u8], value: &[u8], life: Lifespan) -> Answer<()> {
         check_key(key)?;
+        self.note_new(key)?;
         let stored_key = encode_key(key);
         if self.tx.is_some() {
             self.note_in_transaction(key);
@@ -277,6 +278,9 @@ impl<'a> Keyspace<'a> {
                 Ok(result.is_ok())
             })?;
             if is_made {
+                if version.is_none() {
+                    self.event(EventClass::New, "new", &Bytes::copy_from_slice(key));
+                }
                 return Ok(new);
             }
         }
@@ -301,6 +305,14 @@ impl<'a> Keyspace<'a> {
             ledger.take(key);
         }
         result
+    }
+
+    /// Notes that a key is about to be created, if somebody wants to know.
+    fn note_new(&mut self, key: &[u8]) -> Answer<()> {
+        if self.database.ledger.is_followed() && !self.exists(key)? {
+            self.event(EventClass::New, "new", &Bytes::copy_from_slice(key));
+        }
+        Ok(())
     }
 
     fn note_in_transaction(&mut self, key: &[u8]) {

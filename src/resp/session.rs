@@ -141,7 +141,7 @@ impl Session {
     }
 
     /// Counts calls of a command. Those of one command in a row are shared at once.
-    fn count(&mut self, at: usize, calls: u64, micros: u64, failed: u64) {
+    pub(super) fn count(&mut self, at: usize, calls: u64, micros: u64, failed: u64) {
         if self.tally.at != at {
             self.share_counts();
             self.tally.at = at;
@@ -171,8 +171,9 @@ impl Session {
             ReplyMode::SkipNext => self.replies = ReplyMode::Skip,
             ReplyMode::Skip => self.replies = ReplyMode::On,
         }
-        for key in std::mem::take(&mut self.changed) {
-            self.state.tracker.changed(&key, Some(self.peer.id), &self.state.peers);
+        if !self.changed.is_empty() {
+            let keys = std::mem::take(&mut self.changed);
+            self.state.tracker.changed(&keys, Some(self.peer.id), &self.state.peers);
         }
     }
 
@@ -324,7 +325,8 @@ impl Session {
         }
     }
 
-    fn count_error(&self, reply: &Reply) -> bool {
+    /// Counts an error. Returns whether the reply is one.
+    pub(super) fn count_error(&self, reply: &Reply) -> bool {
         if let Reply::Error(text) = reply {
             self.state.counts.error(text);
         }

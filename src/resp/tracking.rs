@@ -97,7 +97,6 @@ impl Tracker {
         limit: usize,
         peers: &Peers,
     ) {
-        let mut evicted = Vec::new();
         let mut state = self.state();
         for key in keys {
             if let Some(ids) = state.keys.get_mut(key) {
@@ -106,33 +105,49 @@ impl Tracker {
                 state.keys.insert(key.to_vec(), BTreeSet::from([id]));
             }
         }
-        while limit > 0 && state.keys.len() > limit {
-            let Some(key) = state.keys.keys().next().cloned() else { break };
-            state.keys.remove(&key);
-            evicted.push(key);
-        }
+        let is_full = limit > 0 && state.keys.len() > limit;
         drop(state);
-        for key in evicted {
-            // Those that do not have it are told as well, which does no harm.
-            self.tell_all(peers, &Reply::Array(vec![Reply::bulk(key)]));
+        if is_full {
+            self.limit(limit, peers);
         }
     }
 
-    /// Tells the clients that have a key that it has changed.
-    pub(super) fn changed(&self, key: &[u8], by: Option<u64>, peers: &Peers) {
+    /// Takes keys out of the table until it has at most `limit` of them, or any number for 0.
+    pub(super) fn limit(&self, limit: usize, peers: &Peers) {
+        loop {
+            let state = self.state();
+            let surplus = limit > 0 && state.keys.len() > limit;
+            let Some(key) = state.keys.keys().next().filter(|_| surplus).cloned() else { return };
+            drop(state);
+            self.changed(&[Bytes::from(key)], None, peers);
+        }
+    }
+
+    /// Tells the clients that have keys that these have changed: those that track by key for each
+    /// key, those that track by prefix for each prefix.
+    pub(super) fn changed(&self, keys: &[Bytes], by: Option<u64>, peers: &Peers) {
+        let mut news: Vec<(u64, Vec<Reply>)> = Vec::new();
         let mut state = self.state();
-        let mut ids = state.keys.remove(key).unwrap_or_default();
-        let prefixes = state.prefixes.iter().filter(|(prefix, _)| key.starts_with(prefix));
-        ids.extend(prefixes.flat_map(|(_, ids)| ids));
-        let is_told = |id: &u64, client: &TrackedPeer| !(client.no_loop && by == Some(*id));
-        let clients = ids.iter().filter_map(|id| {
-            let client = state.clients.get(id).filter(|client| is_told(id, client))?;
-            Some((Arc::clone(&client.peer), client.redirect))
-        });
-        let clients: Vec<_> = clients.collect();
+        for key in keys {
+            let ids = state.keys.remove(&**key).unwrap_or_default();
+            news.extend(ids.into_iter().map(|id| (id, vec![Reply::Bulk(key.clone())])));
+        }
+        for (prefix, ids) in &state.prefixes {
+            let changed = keys.iter().filter(|key| key.starts_with(prefix));
+            let changed: Vec<_> = changed.cloned().map(Reply::Bulk).collect();
+            if !changed.is_empty() {
+                news.extend(ids.iter().map(|id| (*id, changed.clone())));
+            }
+        }
+        let mut told = Vec::new();
+        for (id, keys) in news {
+            let Some(client) = state.clients.get(&id) else { continue };
+            if !(client.no_loop && by == Some(id)) {
+                told.push((Arc::clone(&client.peer), client.redirect, Reply::Array(keys)));
+            }
+        }
         drop(state);
-        let keys = Reply::Array(vec![Reply::bulk(key)]);
-        clients.iter().for_each(|(peer, redirect)| tell(peer, *redirect, &keys, peers));
+        told.iter().for_each(|(peer, redirect, keys)| tell(peer, *redirect, keys, peers));
     }
 
     /// Tells all clients that all keys are gone.

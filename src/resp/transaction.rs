@@ -64,6 +64,8 @@ pub(super) struct Watched {
 /// One command of a transaction.
 struct Queued {
     args: Vec<Bytes>,
+    /// The place in the table.
+    at: usize,
     spec: &'static CommandSpec,
 }
 
@@ -130,7 +132,7 @@ impl Session {
             {
                 database = selected;
             }
-            let queued = Queued { args, spec };
+            let queued = Queued { args, at, spec };
             match stretches.last_mut() {
                 Some(last) if Arc::ptr_eq(&last.database, &database) => last.commands.push(queued),
                 _ => {
@@ -193,6 +195,8 @@ impl Session {
                     Err(refusal) => refusal.into_reply(),
                 },
             };
+            let failed = u64::from(self.count_error(&reply));
+            self.count(command.at, 1, 0, failed);
             all.push(reply);
         }
         self.caching = None;

@@ -38,6 +38,8 @@ fn a_client_is_told_after_the_reply_to_its_own_command() {
     client.is("SET k 1", "OK");
     assert_eq!(client.read(), ">['invalidate' ['k']]");
     client.is("CLIENT TRACKING on NOLOOP", "OK");
+    client.is("CLIENT TRACKING off", "OK");
+    client.is("CLIENT TRACKING on NOLOOP", "OK");
     client.is("GET k", "'1'");
     client.is("SET k 2", "OK");
     client.is("PING", "PONG");
@@ -50,8 +52,9 @@ fn prefixes_are_told_of_each_change() {
     client.run("HELLO 3");
     client.is("CLIENT TRACKING on BCAST PREFIX a: PREFIX b:", "OK");
     client.fails("CLIENT TRACKING on BCAST PREFIX a:b", "ERR Prefix \\'a:b\\' overlaps");
-    other.is("SET a:1 x", "OK");
-    assert_eq!(client.read(), ">['invalidate' ['a:1']]");
+    client.fails("CLIENT TRACKING on BCAST PREFIX x PREFIX xy", "ERR Prefix \\'x\\' overlaps with another");
+    other.is("MSET a:1 x a:2 y c: z", "OK");
+    assert_eq!(client.read(), ">['invalidate' ['a:1' 'a:2']]");
     other.is("SET c:1 x", "OK");
     other.is("SET b:1 x", "OK");
     assert_eq!(client.read(), ">['invalidate' ['b:1']]");
@@ -93,4 +96,17 @@ fn a_client_chooses_what_it_caches() {
     other.is("MSET a 2 b 2", "OK");
     assert_eq!(client.read(), ">['invalidate' ['b']]");
     client.is("PING", "PONG");
+}
+
+#[test]
+fn a_key_that_is_no_longer_remembered_is_told_as_changed() {
+    let served = Served::new();
+    let (mut client, mut other) = (served.client(), served.client());
+    client.run("HELLO 3");
+    client.is("CLIENT TRACKING on", "OK");
+    client.is("MGET a b", "[null null]");
+    other.is("CONFIG SET tracking-table-max-keys 1", "OK");
+    let told = client.read();
+    assert!(["a", "b"].iter().any(|key| told == format!(">['invalidate' ['{key}']]")), "{told}");
+    assert!(other.run("INFO stats").contains("tracking_total_keys:1"));
 }

@@ -63,6 +63,8 @@ pub(in crate::resp) fn config_set(session: &mut Session, args: &[Bytes]) -> Answ
     for (name, value) in pairs {
         state.parameters.set(name, value);
     }
+    let limit = state.parameters.tracked_max.load(Ordering::Relaxed);
+    state.tracker.limit(limit, &state.peers);
     state.followers.look(&state)?;
     Ok(OK)
 }

@@ -280,14 +280,15 @@ fn check_tracking(session: &Session, mode: &TrackingMode) -> Answer<()> {
     }
     let old = session.tracking.as_ref().map_or(&[][..], |current| &current.prefixes);
     for (at, prefix) in mode.prefixes.iter().enumerate() {
-        let others = mode.prefixes.iter().take(at).chain(old.iter().filter(|old| *old != prefix));
-        for other in others {
+        let others = mode.prefixes.iter().skip(at + 1);
+        let others = others.map(|other| (other, "another provided prefix"));
+        for (other, what) in old.iter().map(|old| (old, "an existing prefix")).chain(others) {
             if prefix.starts_with(other) || other.starts_with(prefix) {
-                let (prefix, other) =
-                    (String::from_utf8_lossy(prefix), String::from_utf8_lossy(other));
+                let prefix = String::from_utf8_lossy(prefix);
+                let other = String::from_utf8_lossy(other);
                 return refused_with(format!(
-                    "ERR Prefix '{prefix}' overlaps with an existing prefix '{other}'. Prefixes \
-                     for a single client must not overlap."
+                    "ERR Prefix '{prefix}' overlaps with {what} '{other}'. Prefixes for a single \
+                     client must not overlap."
                 ));
             }
         }
@@ -306,11 +307,10 @@ pub(in crate::resp) fn tracking(session: &mut Session, args: &[Bytes]) -> Answer
     }
     check_tracking(session, &mode)?;
     if let Some(current) = &session.tracking {
-        let old = current.prefixes.iter().filter(|old| !mode.prefixes.contains(old));
-        let old: Vec<_> = old.cloned().collect();
-        mode.prefixes.extend(old);
+        mode.prefixes.extend(current.prefixes.iter().cloned());
     }
     if mode.by_prefix && mode.prefixes.is_empty() {
+        // Every key begins with it.
         mode.prefixes.push(Bytes::new());
     }
     session.state.tracker.begin(&session.peer, &mode);

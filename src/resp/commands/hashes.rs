@@ -12,7 +12,7 @@ use super::{arg, integer, pairs, rest};
 use crate::resp::encoding::{FIELD_PREFIX_SIZE, HASHES_MARK, HashHeader};
 use crate::resp::events::EventClass;
 use crate::resp::keyspace::{Keyspace, Lifespan, check_key};
-use crate::resp::refusal::{Answer, OVERFLOW, refused, text};
+use crate::resp::refusal::{Answer, NOT_A_FLOAT, OVERFLOW, refused, text};
 use crate::resp::reply::{OK, Reply};
 use crate::value::Value;
 use crate::wire::parse_integer;
@@ -153,7 +153,11 @@ pub(in crate::resp) fn hincrby(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answ
 
 pub(in crate::resp) fn hincrbyfloat(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
     let by = arg(args, 3);
-    super::counters::sum(b"0", by)?;
+    match crate::resp::numbers::parse_float(by) {
+        Some(by) if by.is_finite() => {}
+        Some(_) => return refused("ERR value is NaN or Infinity"),
+        None => return refused(NOT_A_FLOAT),
+    }
     let new = modify(space, args, "hincrbyfloat", |old| {
         let old = old.unwrap_or(b"0");
         if crate::resp::numbers::parse_float(old).is_none() {
