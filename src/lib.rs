@@ -369,6 +369,12 @@ pub use value::Value;
 #[derive(Debug)]
 pub struct ReadmeDoctests;
 
+/// The code in the page about the Redis port, compiled too.
+#[cfg(all(doctest, feature = "resp"))]
+#[doc = include_str!("../docs/redis.md")]
+#[derive(Debug)]
+pub struct RedisDoctests;
+
 /// The code in the page about migration, compiled too.
 #[cfg(all(doctest, feature = "import"))]
 #[doc = include_str!("../docs/migration.md")]

@@ -8,6 +8,7 @@
 //! - No write waits for a sync. The connection does that once for all commands that it runs
 //!   together, before it sends their replies.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -72,12 +73,12 @@ pub(super) struct Keyspace<'a> {
     pub(super) tx: Option<&'a mut Transaction>,
     pub(super) deeds: Deeds,
     /// Keys that the transaction has changed, if somebody follows the database.
-    pub(super) noted: Vec<Vec<u8>>,
+    pub(super) noted: BTreeSet<Vec<u8>>,
 }
 
 impl<'a> Keyspace<'a> {
     pub(super) fn new(database: &'a Database) -> Self {
-        Self { database, tx: None, deeds: Deeds::default(), noted: Vec::new() }
+        Self { database, tx: None, deeds: Deeds::default(), noted: BTreeSet::new() }
     }
 
     pub(super) fn within(database: &'a Database, tx: &'a mut Transaction) -> Self {
@@ -316,8 +317,8 @@ impl<'a> Keyspace<'a> {
     }
 
     fn note_in_transaction(&mut self, key: &[u8]) {
-        if self.database.ledger.is_followed() && !self.noted.iter().any(|noted| noted == key) {
-            self.noted.push(key.to_vec());
+        if self.database.ledger.is_followed() {
+            self.noted.insert(key.to_vec());
         }
     }
 }
@@ -344,10 +345,10 @@ pub(super) fn in_transaction<T>(
     mut run: impl FnMut(&mut Keyspace<'_>) -> Answer<T>,
 ) -> Answer<(Answer<T>, Deeds)> {
     let options = TransactionOptions::new().durable(false);
-    let mut noted: Vec<Vec<u8>> = Vec::new();
+    let mut noted = BTreeSet::new();
     let result = database.store.transaction_opt(options, |tx| {
         // The notes of an attempt that has failed.
-        for key in noted.drain(..) {
+        for key in std::mem::take(&mut noted) {
             database.ledger.take(&key);
         }
         let mut space = Keyspace::within(database, tx);

@@ -172,7 +172,9 @@ impl Session {
             ReplyMode::Skip => self.replies = ReplyMode::On,
         }
         if !self.changed.is_empty() {
-            let keys = std::mem::take(&mut self.changed);
+            let mut keys = std::mem::take(&mut self.changed);
+            keys.sort_unstable();
+            keys.dedup();
             self.state.tracker.changed(&keys, Some(self.peer.id), &self.state.peers);
         }
     }
@@ -238,7 +240,7 @@ impl Session {
 
     fn report(&mut self, database: &Database, event: KeyEvent) {
         self.state.report(database, &event);
-        if self.state.tracker.is_on() && !self.changed.contains(&event.key) {
+        if self.state.tracker.is_on() {
             self.changed.push(event.key);
         }
     }
