@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::commands_table::{CommandSpec, Handler, table};
+use super::commands_table::{CommandFlags, CommandSpec, Handler, table};
 use super::database::Database;
 use super::encoding::encode_key;
 use super::keyspace::{Keyspace, in_transaction};
@@ -176,8 +176,12 @@ impl Session {
             }
             Ok(Some(replies))
         };
-        let (result, deeds) =
-            tokio::task::block_in_place(|| in_transaction(&database, run))?;
+        let is_slow = commands.iter().any(|it| it.spec.flags.has(CommandFlags::SLOW));
+        let (result, deeds) = if is_slow {
+            tokio::task::block_in_place(|| in_transaction(&database, run))?
+        } else {
+            in_transaction(&database, run)?
+        };
         let Some(replies) = result? else { return Ok(None) };
         self.done(&database, deeds);
         let mut all = Vec::with_capacity(replies.len());
