@@ -201,14 +201,12 @@ impl Session {
     pub(super) fn call(&mut self, args: &[Bytes], spec: &'static CommandSpec) -> Answer {
         match spec.run {
             Handler::Keys(run) => {
+                self.remember_read(args, spec);
                 let mut space = Keyspace::new(&self.database);
                 let result = run(&mut space, args);
                 let deeds = space.deeds;
                 if deeds.has_written || !deeds.events.is_empty() {
                     self.done_here(deeds);
-                }
-                if result.is_ok() {
-                    self.remember_read(args, spec);
                 }
                 result
             }
@@ -253,7 +251,8 @@ impl Session {
         }
     }
 
-    /// Remembers that the client has read keys, if it tracks them.
+    /// Remembers that the client is about to read keys, if it tracks them. A key that changes between
+    /// this and the read is reported once too often, which is better than never.
     pub(super) fn remember_read(&mut self, args: &[Bytes], spec: &CommandSpec) {
         let Some(mode) = &self.tracking else { return };
         let caching = self.caching.take();

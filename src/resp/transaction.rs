@@ -151,6 +151,12 @@ impl Session {
         watched: &[&Watched],
     ) -> Answer<Option<Vec<Reply>>> {
         let QueuedRun { database, commands } = stretch;
+        // What was said before `MULTI` counts for all of its commands.
+        let caching = self.caching;
+        for command in commands.iter().filter(|it| matches!(it.spec.run, Handler::Keys(_))) {
+            self.caching = caching;
+            self.remember_read(&command.args, command.spec);
+        }
         let run = |space: &mut Keyspace<'_>| -> Answer<Option<Vec<Option<Reply>>>> {
             for it in watched {
                 let key = encode_key(&it.key);
@@ -185,15 +191,9 @@ impl Session {
         let Some(replies) = result? else { return Ok(None) };
         self.done(&database, deeds);
         let mut all = Vec::with_capacity(replies.len());
-        let caching = self.caching;
         for (reply, command) in replies.into_iter().zip(&commands) {
-            // What was said before `MULTI` counts for all of its commands.
-            self.caching = caching;
             let reply = match reply {
-                Some(reply) => {
-                    self.remember_read(&command.args, command.spec);
-                    reply
-                }
+                Some(reply) => reply,
                 None => match self.call(&command.args, command.spec) {
                     Ok(reply) => reply,
                     Err(refusal) => refusal.into_reply(),
@@ -203,7 +203,6 @@ impl Session {
             self.count(command.at, 1, 0, failed);
             all.push(reply);
         }
-        self.caching = None;
         Ok(Some(all))
     }
 }
