@@ -80,9 +80,6 @@ pub(super) async fn serve(state: Arc<ServerState>, mut stream: TcpStream) {
     };
     serve_peer(&state, &peer, stream).await;
     state.peers.remove(peer.id);
-    if peer.outbox.is_full() {
-        add(&state.counts.full_outboxes, 1);
-    }
 }
 
 async fn serve_peer(state: &Arc<ServerState>, peer: &Arc<Peer>, stream: TcpStream) {
@@ -92,6 +89,9 @@ async fn serve_peer(state: &Arc<ServerState>, peer: &Arc<Peer>, stream: TcpStrea
     let mut connection = Connection { session, decoder, ready, input, output, stop };
     // An error means that the client is gone.
     drop(connection.run().await);
+    if peer.outbox.is_full() {
+        add(&state.counts.full_outboxes, 1);
+    }
     connection.session.leave();
 }
 
@@ -159,13 +159,13 @@ impl Connection {
             }
             gets.push(command);
         }
-        match &*gets {
-            [get] => self.session.run(get),
-            _ => {
-                let keys: Vec<&Bytes> = gets.iter().filter_map(|get| get.get(1)).collect();
-                self.session.get_many(&keys);
-            }
+        if let [get] = &*gets {
+            return self.session.run(get);
         }
+        let keys: Vec<&Bytes> = gets.iter().filter_map(|get| get.get(1)).collect();
+        let answered = self.session.get_many(&keys, OUT_SIZE_SENT);
+        // The others wait until these replies are sent.
+        self.ready.extend(gets.drain(answered.min(gets.len())..).rev());
     }
 
     /// Returns the next command that has arrived. After one that can't be understood, there is none.

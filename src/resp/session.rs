@@ -13,10 +13,12 @@ use bytes::Bytes;
 use super::commands_table::{CommandSpec, CommandFlags, Handler, table};
 use super::counts::add;
 use super::database::Database;
+use super::encoding::encode_key;
 use super::events::KeyEvent;
+use super::holding::{Holding, StoredString};
 use super::keyspace::{Deeds, Keyspace};
 use super::peers::Peer;
-use super::refusal::Answer;
+use super::refusal::{Answer, Refusal};
 use super::reply::{Protocol, Reply};
 use super::server_state::ServerState;
 use super::tracking::TrackingMode;
@@ -194,7 +196,7 @@ impl Session {
         } else {
             self.call(args, spec)
         };
-        result.unwrap_or_else(super::refusal::Refusal::into_reply)
+        result.unwrap_or_else(Refusal::into_reply)
     }
 
     /// Calls what implements a command.
@@ -291,39 +293,46 @@ impl Session {
             && self.peer.outbox.is_empty()
     }
 
-    /// Runs several `GET`s that have arrived together, and appends their replies.
-    pub(super) fn get_many(&mut self, keys: &[&Bytes]) {
-        let stored: Vec<_> = keys.iter().map(|key| super::encoding::encode_key(key)).collect();
-        let mut failed = 0;
-        match self.database.store.get_many(&stored) {
+    /// Runs `GET`s that have arrived together, and appends their replies up to a size. Returns how
+    /// many it has answered, at least one.
+    pub(super) fn get_many(&mut self, keys: &[&Bytes], size: usize) -> usize {
+        let stored: Vec<_> = keys.iter().map(|key| encode_key(key)).collect();
+        let values = self.database.store.get_many(&stored);
+        let (mut answered, mut failed) = (0, 0);
+        let mut answer = |session: &mut Self, reply: &Reply| {
+            failed += u64::from(session.count_error(reply));
+            answered += 1;
+            reply.write(session.protocol, &mut session.out);
+            session.out.len() >= size
+        };
+        match values {
             Ok(values) => {
                 for value in values {
-                    let value = value.map(|value| super::holding::Holding::new(value).string());
-                    let reply = match value {
-                        None => Reply::Null,
-                        Some(Ok(string)) => string.into_reply(),
-                        Some(Err(refusal)) => refusal.into_reply(),
+                    let string = value.map(|value| Holding::new(value).string()).transpose();
+                    let reply = match string {
+                        Ok(string) => Reply::maybe(string.map(StoredString::into_reply)),
+                        Err(refusal) => refusal.into_reply(),
                     };
-                    failed += u64::from(self.count_error(&reply));
-                    reply.write(self.protocol, &mut self.out);
+                    if answer(self, &reply) {
+                        break;
+                    }
                 }
             }
             Err(error) => {
-                let reply = super::refusal::Refusal::Store(error).into_reply();
+                let reply = Refusal::Store(error).into_reply();
                 for _ in keys {
-                    failed += u64::from(self.count_error(&reply));
-                    reply.write(self.protocol, &mut self.out);
+                    answer(self, &reply);
                 }
             }
         }
-        let calls = u64::try_from(keys.len()).unwrap_or(0);
         let now = Instant::now();
         let took = now.saturating_duration_since(std::mem::replace(&mut self.clock, now));
         let micros = u64::try_from(took.as_micros()).unwrap_or(0);
         if let Some((at, spec)) = table().find("get") {
             self.last_command = spec.name;
-            self.count(at, calls, micros, failed);
+            self.count(at, u64::try_from(answered).unwrap_or(0), micros, failed);
         }
+        answered
     }
 
     /// Counts an error. Returns whether the reply is one.

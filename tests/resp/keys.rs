@@ -104,8 +104,8 @@ fn what_was_dumped_is_restored() {
         assert_eq!(restored, "OK");
         let again = client.run_args(&[b"RESTORE", copy.as_bytes(), b"0", &payload]);
         assert_eq!(again, "(error) BUSYKEY Target key name already exists.");
-        let with_ttl = [b"RESTORE", copy.as_bytes(), b"100000", &payload, b"REPLACE"];
-        assert_eq!(client.run_args(&with_ttl), "OK");
+        client.send(&[b"RESTORE", copy.as_bytes(), b"100000", &payload, b"REPLACE"]);
+        assert_eq!(client.read(), "OK");
         client.is(&format!("TTL {copy}"), "(100)");
         let mut damaged = payload.to_vec();
         damaged[0] ^= 1;

@@ -84,7 +84,14 @@ pub(in crate::resp) fn dbsize(space: &mut Keyspace<'_>, _args: &[Bytes]) -> Answ
             return Ok(Reply::count(count));
         }
     }
-    Ok(Reply::count(all_keys(space, b"")?.len()))
+    if space.tx.is_some() {
+        return Ok(Reply::count(all_keys(space, b"")?.len()));
+    }
+    let mut count = 0_u64;
+    for key in database.store.keys_unordered() {
+        count += u64::from(decode_key(&key?).is_some());
+    }
+    Ok(Reply::count(count))
 }
 
 pub(in crate::resp) fn randomkey(space: &mut Keyspace<'_>, _args: &[Bytes]) -> Answer {

@@ -56,6 +56,7 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
     ("modules", &["module"]),
     ("move between databases other than COPY", &["migrate", "move", "swapdb"]),
     ("latency monitor", &["latency"]),
+    ("longest common subsequences", &["lcs"]),
 ];
 
 /// Returns what a command works on that this server does not have. The name is in lower case.
