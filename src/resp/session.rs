@@ -3,7 +3,7 @@
 //! The order of what a command causes is that of Redis: the messages that it sends to its own
 //! client, then its reply, then the news of keys that the client has cached.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -23,6 +23,9 @@ use super::reply::{Protocol, Reply};
 use super::server_state::ServerState;
 use super::tracking::TrackingMode;
 use super::transaction::{CommandQueue, Watched};
+
+/// Number of arguments above which a command counts as slow.
+const FEW_ARGUMENTS: usize = 1000;
 
 /// Which replies a client wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +57,8 @@ pub(super) struct Session {
     pub(super) protocol: Protocol,
     pub(super) is_authenticated: bool,
     pub(super) queue: Option<CommandQueue>,
-    pub(super) watched: Vec<Watched>,
+    /// By the number of the database, and the key.
+    pub(super) watched: BTreeMap<(usize, Bytes), Watched>,
     pub(super) channels: BTreeSet<Bytes>,
     pub(super) patterns: BTreeSet<Bytes>,
     pub(super) tracking: Option<TrackingMode>,
@@ -86,7 +90,7 @@ impl Session {
             protocol: Protocol::Resp2,
             is_authenticated: !state.parameters.has_password(),
             queue: None,
-            watched: Vec::new(),
+            watched: BTreeMap::new(),
             channels: BTreeSet::new(),
             patterns: BTreeSet::new(),
             tracking: None,
@@ -190,7 +194,7 @@ impl Session {
                 Err(refusal) => refusal.into_reply(),
             };
         }
-        let result = if spec.flags.has(CommandFlags::SLOW) {
+        let result = if spec.flags.has(CommandFlags::SLOW) || args.len() > FEW_ARGUMENTS {
             // The other clients of this thread are served by another one meanwhile.
             tokio::task::block_in_place(|| self.call(args, spec))
         } else {

@@ -8,6 +8,7 @@
 //!   their places among the others.
 //! - If the commands select several databases, there is a transaction for each stretch of them.
 
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -78,13 +79,13 @@ struct QueuedRun {
 impl Session {
     /// Begins to watch a key.
     pub(super) fn watch(&mut self, key: &Bytes) -> Answer<()> {
-        let database = Arc::clone(&self.database);
-        let is_it = |it: &Watched| it.key == *key && Arc::ptr_eq(&it.database, &database);
-        if !self.watched.iter().any(is_it) {
+        let name = (self.database.number, Bytes::copy_from_slice(key));
+        if let Entry::Vacant(entry) = self.watched.entry(name) {
+            let database = Arc::clone(&self.database);
             let found = database.store.get_versioned(encode_key(key))?;
             let version = found.map(|(_, version)| version);
-            let key = Bytes::copy_from_slice(key);
-            self.watched.push(Watched { database, key, version });
+            let key = entry.key().1.clone();
+            entry.insert(Watched { database, key, version });
         }
         Ok(())
     }
@@ -99,7 +100,7 @@ impl Session {
         let stretches = self.stretches(queue);
         let databases: Vec<_> = stretches.iter().map(|it| Arc::clone(&it.database)).collect();
         // What is watched in a database that no command uses is compared now.
-        for it in &watched {
+        for it in watched.values() {
             let is_used = databases.first().is_some_and(|first| Arc::ptr_eq(first, &it.database));
             if !is_used && !is_unchanged(it)? {
                 return Ok(Reply::NullArray);
@@ -107,7 +108,7 @@ impl Session {
         }
         let mut replies = Vec::new();
         for (at, stretch) in stretches.into_iter().enumerate() {
-            let mine = watched.iter().filter(|it| Arc::ptr_eq(&it.database, &stretch.database));
+            let mine = watched.values().filter(|it| Arc::ptr_eq(&it.database, &stretch.database));
             let mine: Vec<&Watched> = if at == 0 { mine.collect() } else { Vec::new() };
             match self.run_stretch(stretch, &mine)? {
                 Some(more) => replies.extend(more),

@@ -12,6 +12,9 @@ use crate::resp::reply::{OK, Reply};
 use crate::resp::session::{ReplyMode, Session};
 use crate::resp::tracking::TrackingMode;
 
+/// Maximum number of prefixes that one command names. They are compared with each other.
+const PREFIXES_MAX: usize = 1000;
+
 pub(in crate::resp) fn id(session: &mut Session, _args: &[Bytes]) -> Answer {
     Ok(Reply::count(session.peer.id))
 }
@@ -240,6 +243,9 @@ fn parse_tracking(session: &Session, mut options: &[Bytes]) -> Answer<TrackingMo
                 }
                 mode.redirect = Some(id);
             } else if is(option, "PREFIX") {
+                if mode.prefixes.len() == PREFIXES_MAX {
+                    return refused("ERR too many prefixes");
+                }
                 mode.prefixes.push(Bytes::copy_from_slice(value));
             } else {
                 return syntax();

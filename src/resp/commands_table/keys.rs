@@ -38,7 +38,7 @@ pub(super) fn rows() -> Vec<CommandRow> {
         ("rename", 3, WRITE, TWO, Keys(rename::rename), "1.0.0", "Renames a key, and replaces one that has the name."),
         ("renamenx", 3, WRITE_FAST, TWO, Keys(rename::renamenx), "1.0.0", "Renames a key if no key has the name."),
         ("restore", -4, GROW, ONE, Keys(dump::restore), "2.6.0", "Sets a key to what DUMP has returned."),
-        ("scan", -2, READ, NONE, Keys(scan::scan), "2.8.0", "Returns some keys, and where to continue."),
+        ("scan", -2, READ_SLOW, NONE, Keys(scan::scan), "2.8.0", "Returns some keys, and where to continue."),
         ("touch", -2, READ_FAST, ALL, Keys(keys::exists), "3.2.1", "Returns how many of the keys exist."),
         ("ttl", 2, READ_FAST, ONE, Keys(expiry::ttl), "1.0.0", "Returns how many seconds a key has left."),
         ("type", 2, READ_FAST, ONE, Keys(keys::type_of), "1.0.0", "Returns what a key holds."),
