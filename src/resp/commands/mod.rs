@@ -7,6 +7,7 @@
 #![expect(clippy::unnecessary_wraps, reason = "all commands have one signature")]
 
 pub(super) mod admin;
+pub(super) mod caching;
 pub(super) mod clients;
 pub(super) mod conditions;
 pub(super) mod connection;

@@ -2,7 +2,7 @@
 
 use super::Handler::{Keys, Session};
 use super::{CommandFlags, NONE, CommandRow, SECOND};
-use crate::resp::commands::{admin, clients, connection, describe, info, keys, publish, transactions};
+use crate::resp::commands::{admin, caching, clients, connection, describe, info, keys, publish, transactions};
 
 const EMPTY: CommandFlags = CommandFlags::EMPTY;
 const FAST: CommandFlags = CommandFlags::FAST;
@@ -21,9 +21,9 @@ pub(super) fn connection() -> Vec<CommandRow> {
     vec![
         ("auth", -2, SECRET, NONE, Session(connection::auth), "1.0.0", "Authenticates a client."),
         ("client", -2, BOX, NONE, Session(admin::container), "2.4.0", "Tells about clients, and sets how one is served."),
-        ("client|caching", 3, EMPTY, NONE, Session(clients::caching), "6.0.0", "Says whether the next command is tracked."),
+        ("client|caching", 3, EMPTY, NONE, Session(caching::caching), "6.0.0", "Says whether the next command is tracked."),
         ("client|getname", 2, EMPTY, NONE, Session(clients::getname), "2.6.9", "Returns the name of the client."),
-        ("client|getredir", 2, EMPTY, NONE, Session(clients::getredir), "6.0.0", "Returns which client is told of changes."),
+        ("client|getredir", 2, EMPTY, NONE, Session(caching::getredir), "6.0.0", "Returns which client is told of changes."),
         ("client|help", 2, EMPTY, NONE, Session(clients::help_text), "5.0.0", "Prints a help text."),
         ("client|id", 2, EMPTY, NONE, Session(clients::id), "5.0.0", "Returns the number of the client."),
         ("client|info", 2, EMPTY, NONE, Session(clients::info), "6.2.0", "Tells about the client."),
@@ -34,8 +34,8 @@ pub(super) fn connection() -> Vec<CommandRow> {
         ("client|reply", 3, EMPTY, NONE, Session(clients::reply), "3.2.0", "Says which replies the client wants."),
         ("client|setinfo", 4, EMPTY, NONE, Session(clients::setinfo), "7.2.0", "Tells the name or the version of the client's library."),
         ("client|setname", 3, EMPTY, NONE, Session(clients::setname), "2.6.9", "Gives the client a name."),
-        ("client|tracking", -3, EMPTY, NONE, Session(clients::tracking), "6.0.0", "Begins or ends to tell the client of changed keys."),
-        ("client|trackinginfo", 2, EMPTY, NONE, Session(clients::trackinginfo), "6.2.0", "Tells how the client tracks keys."),
+        ("client|tracking", -3, EMPTY, NONE, Session(caching::tracking), "6.0.0", "Begins or ends to tell the client of changed keys."),
+        ("client|trackinginfo", 2, EMPTY, NONE, Session(caching::trackinginfo), "6.2.0", "Tells how the client tracks keys."),
         ("client|unblock", -3, ADMIN, NONE, Session(clients::unblock), "5.0.0", "Returns 0, since no command blocks."),
         ("echo", 2, FAST, NONE, Session(connection::echo), "1.0.0", "Returns its argument."),
         ("hello", -1, SECRET, NONE, Session(connection::hello), "6.0.0", "Chooses a version of the protocol."),
