@@ -1,7 +1,12 @@
 //! A server, and a client that speaks the protocol. Replies are decoded by the crate `resp-rs`, so
 //! that the server's own writer is not believed.
 
-#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a failing helper fails the test"
+)]
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
