@@ -59,6 +59,7 @@ mod server;
 mod server_state;
 mod session;
 mod settings;
+mod shown_settings;
 mod tracking;
 mod transaction;
 

@@ -11,65 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use super::events::EventFilter;
 use super::glob;
 use super::refusal::{Answer, refused_with};
+use super::shown_settings::SHOWN;
 use crate::wire::parse_integer;
-
-/// Parameters without an effect, with their defaults.
-const SHOWN: &[(&str, &str)] = &[
-    ("activedefrag", "no"),
-    ("activerehashing", "yes"),
-    ("active-expire-effort", "1"),
-    ("aof-use-rdb-preamble", "yes"),
-    ("appendfsync", "everysec"),
-    ("appendonly", "no"),
-    ("auto-aof-rewrite-percentage", "100"),
-    ("busy-reply-threshold", "5000"),
-    ("client-output-buffer-limit", "normal 0 0 0 slave 0 0 0 pubsub 33554432 0 0"),
-    ("client-query-buffer-limit", "1073741824"),
-    ("cluster-enabled", "no"),
-    ("dir", "."),
-    ("dbfilename", ""),
-    ("hash-max-listpack-entries", "512"),
-    ("hash-max-listpack-value", "64"),
-    ("hash-max-ziplist-entries", "512"),
-    ("hash-max-ziplist-value", "64"),
-    ("hz", "10"),
-    ("key-load-delay", "0"),
-    ("latency-tracking", "no"),
-    ("lazyfree-lazy-expire", "no"),
-    ("lazyfree-lazy-user-del", "no"),
-    ("lazyfree-lazy-user-flush", "no"),
-    ("list-compress-depth", "0"),
-    ("list-max-listpack-size", "-2"),
-    ("list-max-ziplist-size", "-2"),
-    ("lfu-decay-time", "1"),
-    ("lfu-log-factor", "10"),
-    ("loglevel", "notice"),
-    ("lua-time-limit", "5000"),
-    ("maxmemory", "0"),
-    ("maxmemory-clients", "0"),
-    ("maxmemory-policy", "noeviction"),
-    ("maxmemory-samples", "5"),
-    ("min-replicas-max-lag", "10"),
-    ("min-replicas-to-write", "0"),
-    ("min-slaves-to-write", "0"),
-    ("port", "0"),
-    ("rdb-key-save-delay", "0"),
-    ("rdbcompression", "yes"),
-    ("repl-diskless-sync", "yes"),
-    ("repl-ping-replica-period", "10"),
-    ("save", ""),
-    ("set-max-intset-entries", "512"),
-    ("set-max-listpack-entries", "128"),
-    ("slave-read-only", "yes"),
-    ("replica-read-only", "yes"),
-    ("stop-writes-on-bgsave-error", "yes"),
-    ("stream-node-max-entries", "100"),
-    ("tcp-keepalive", "300"),
-    ("zset-max-listpack-entries", "128"),
-    ("zset-max-listpack-value", "64"),
-    ("zset-max-ziplist-entries", "128"),
-    ("zset-max-ziplist-value", "64"),
-];
 
 /// Names of the parameters with an effect.
 const MAX_CLIENTS: &str = "maxclients";

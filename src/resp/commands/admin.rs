@@ -28,6 +28,14 @@ pub(in crate::resp) fn ok(_session: &mut Session, _args: &[Bytes]) -> Answer {
     Ok(OK)
 }
 
+pub(in crate::resp) fn nothing(_session: &mut Session, _args: &[Bytes]) -> Answer {
+    Ok(Reply::Array(Vec::new()))
+}
+
+pub(in crate::resp) fn script_exists(_session: &mut Session, args: &[Bytes]) -> Answer {
+    Ok(Reply::Array(rest(args, 2).iter().map(|_| Reply::Integer(0)).collect()))
+}
+
 pub(in crate::resp) fn wait(_session: &mut Session, args: &[Bytes]) -> Answer {
     let (replicas, timeout) = (integer(arg(args, 1))?, integer(arg(args, 2)));
     match timeout {

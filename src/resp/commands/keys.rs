@@ -3,13 +3,18 @@
 use bytes::Bytes;
 
 use super::{arg, encoded, help, is, rest};
-use crate::resp::encoding::decode_key;
+use crate::resp::encoding::{FIELD_PREFIX_SIZE, decode_key};
 use crate::resp::events::EventClass;
 use crate::resp::holding::Holding;
 use crate::resp::keyspace::Keyspace;
 use crate::resp::refusal::{Answer, refused, syntax};
 use crate::resp::reply::{OK, Reply};
+use crate::value::Value;
 
+/// Up to which sizes Redis uses its smaller encodings.
+const EMBEDDED_MAX: usize = 44;
+const PACKED_MAX: u64 = 512;
+const PACKED_SIZE_MAX: usize = 64;
 /// Number of keys up to which `DBSIZE` counts those that have not expired.
 const COUNTED_MAX: u64 = 1_000_000;
 
@@ -165,7 +170,7 @@ pub(in crate::resp) fn object(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answe
         return Ok(Reply::Null);
     };
     Ok(match subcommand.to_ascii_lowercase().as_slice() {
-        b"encoding" => Reply::Text(encoding(&holding)),
+        b"encoding" => Reply::Text(encoding(space, &holding)?),
         b"refcount" => Reply::Integer(1),
         b"idletime" => Reply::Integer(0),
         _ => {
@@ -178,14 +183,23 @@ pub(in crate::resp) fn object(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answe
     })
 }
 
-fn encoding(holding: &Holding) -> &'static str {
-    match holding {
-        Holding::String(string) if crate::wire::parse_integer(string).is_some() => "int",
-        Holding::String(string) if string.len() <= 44 => "embstr",
-        Holding::String(_) => "raw",
-        Holding::Hash(header) if header.count <= 512 => "listpack",
-        Holding::Hash(_) => "hashtable",
-    }
+/// Returns how Redis would store a value.
+fn encoding(space: &mut Keyspace<'_>, holding: &Holding) -> Answer<&'static str> {
+    let header = match holding {
+        Holding::String(string) if crate::wire::parse_integer(string).is_some() => {
+            return Ok("int");
+        }
+        Holding::String(string) if string.len() <= EMBEDDED_MAX => return Ok("embstr"),
+        Holding::String(_) => return Ok("raw"),
+        Holding::Hash(header) => *header,
+    };
+    space.atomically(|space| {
+        let is_large = |(key, value): &(Value, Value)| {
+            key.len() > FIELD_PREFIX_SIZE + PACKED_SIZE_MAX || value.len() > PACKED_SIZE_MAX
+        };
+        let is_packed = header.count <= PACKED_MAX && !space.fields(header)?.iter().any(is_large);
+        Ok(if is_packed { "listpack" } else { "hashtable" })
+    })
 }
 
 pub(in crate::resp) fn object_help(_space: &mut Keyspace<'_>, _args: &[Bytes]) -> Answer {

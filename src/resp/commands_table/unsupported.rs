@@ -40,7 +40,7 @@ const UNSUPPORTED: &[(&str, &[&str])] = &[
     ),
     (
         "scripts",
-        &["eval", "eval_ro", "evalsha", "evalsha_ro", "fcall", "fcall_ro", "function", "script"],
+        &["eval", "eval_ro", "evalsha", "evalsha_ro", "fcall", "fcall_ro"],
     ),
     (
         "bitmaps or counters of distinct values",
