@@ -22,10 +22,11 @@ use tokio::time::timeout;
 use super::counts::add;
 use super::outbox::Outbox;
 use super::peers::Peer;
-use super::refusal::Refusal;
+use super::refusal::store_error;
 use super::reply::{Protocol, Reply};
 use super::server_state::ServerState;
 use super::session::Session;
+use super::syncing::synced;
 use crate::wire::{Decoder, FrameLimits};
 
 /// Size of replies at which they are sent before more commands run.
@@ -193,16 +194,11 @@ impl Connection {
     /// Makes durable what has to be, and sends the replies and the messages.
     async fn send(&mut self) -> io::Result<()> {
         for database in std::mem::take(&mut self.session.unsynced) {
-            let synced = tokio::task::spawn_blocking(move || database.store.sync()).await;
-            let error = match synced {
-                Ok(Ok(())) => continue,
-                Ok(Err(error)) => error,
-                Err(error) => return Err(io::Error::other(error)),
-            };
+            let Err(error) = synced(database).await else { continue };
             // None of these writes may be acknowledged. They can't be undone either, so the client
             // has to ask what is there.
             self.session.out.clear();
-            let reply = Refusal::Store(error).into_reply();
+            let reply = Reply::Error(store_error(&error));
             reply.write(Protocol::Resp2, &mut self.session.out);
             self.session.is_closing = true;
         }

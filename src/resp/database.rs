@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use super::encoding::HASHES_MARK;
 use super::ledger::Ledger;
+use super::syncing::Syncer;
 use super::refusal::{Answer, refused, refused_with};
 use crate::error::Result;
 use crate::options::{Options, SyncPolicy};
@@ -24,13 +25,15 @@ pub(super) struct Database {
     /// it replaces. A mistake here leaves fields behind that nobody sees.
     has_hashes: AtomicBool,
     pub(super) ledger: Ledger,
+    pub(super) syncer: Syncer,
     all: Weak<Databases>,
 }
 
 impl Database {
     fn new(number: usize, store: Arc<Bitcask>, all: Weak<Databases>) -> Result<Self> {
         let has_hashes = AtomicBool::new(store.contains_key(HASHES_MARK)?);
-        Ok(Self { number, store, has_hashes, ledger: Ledger::default(), all })
+        let (ledger, syncer) = (Ledger::default(), Syncer::default());
+        Ok(Self { number, store, has_hashes, ledger, syncer, all })
     }
 
     /// Returns another database of the same server.

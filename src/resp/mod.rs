@@ -60,6 +60,7 @@ mod server_state;
 mod session;
 mod settings;
 mod shown_settings;
+mod syncing;
 mod tracking;
 mod transaction;
 

@@ -33,7 +33,7 @@ impl Refusal {
 }
 
 /// Returns the text for an error of the store.
-fn store_error(error: &Error) -> String {
+pub(super) fn store_error(error: &Error) -> String {
     match error {
         Error::ValueTooLarge { .. } | Error::FileTooLarge { .. } | Error::BatchTooLarge { .. } => {
             format!("ERR string exceeds maximum allowed size (proto-max-bulk-len): {error}")
