@@ -27,7 +27,7 @@ use super::reply::{Protocol, Reply};
 use super::server_state::ServerState;
 use super::session::Session;
 use super::syncing::synced;
-use crate::wire::{Decoder, FrameLimits};
+use crate::wire::{Decoder, FrameLimits, ProtocolError};
 
 /// Size of replies at which they are sent before more commands run.
 const OUT_SIZE_SENT: usize = 256 << 10;
@@ -50,6 +50,8 @@ struct Connection {
     decoder: Decoder,
     /// Commands that have been decoded and not run, in reverse.
     ready: Vec<Vec<Bytes>>,
+    /// Why what comes after these can't be understood.
+    wrong: Option<ProtocolError>,
     input: OwnedReadHalf,
     output: OwnedWriteHalf,
     stop: watch::Receiver<bool>,
@@ -87,7 +89,8 @@ async fn serve_peer(state: &Arc<ServerState>, peer: &Arc<Peer>, stream: TcpStrea
     let Ok(session) = Session::new(state, Arc::clone(peer)) else { return };
     let (input, output) = stream.into_split();
     let (decoder, ready, stop) = (Decoder::default(), Vec::new(), state.stop.subscribe());
-    let mut connection = Connection { session, decoder, ready, input, output, stop };
+    let wrong = None;
+    let mut connection = Connection { session, decoder, ready, wrong, input, output, stop };
     // An error means that the client is gone.
     drop(connection.run().await);
     if peer.outbox.is_full() {
@@ -133,6 +136,11 @@ impl Connection {
                 return false;
             }
             let Some(command) = self.next() else {
+                if let Some(error) = self.wrong.take() {
+                    let reply = Reply::Error(format!("ERR {error}"));
+                    reply.write(self.session.protocol, &mut self.session.out);
+                    self.session.is_closing = true;
+                }
                 if has_run {
                     self.session.share_counts();
                     self.session.show(self.decoder.len());
@@ -180,15 +188,13 @@ impl Connection {
         } else {
             FrameLimits::stranger()
         };
-        match self.decoder.next(limits) {
-            Ok(command) => command,
-            Err(error) => {
-                let reply = Reply::Error(format!("ERR {error}"));
-                reply.write(self.session.protocol, &mut self.session.out);
-                self.session.is_closing = true;
-                None
-            }
+        if self.wrong.is_some() {
+            return None;
         }
+        self.decoder.next(limits).unwrap_or_else(|error| {
+            self.wrong = Some(error);
+            None
+        })
     }
 
     /// Makes durable what has to be, and sends the replies and the messages.
@@ -218,6 +224,16 @@ impl Connection {
         let state = Arc::clone(&self.session.state);
         add(&state.counts.output_bytes, u64::try_from(bytes.len()).unwrap_or(0));
         while !bytes.is_empty() {
+            // As a rule there is room at once, and no timer is needed.
+            match self.output.try_write(bytes) {
+                Ok(size @ 1..) => {
+                    bytes = bytes.get(size..).unwrap_or_default();
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Err(error) => return Err(error),
+            }
             let peer = Arc::clone(&self.session.peer);
             let patience = if *self.stop.borrow() {
                 state.options.drain_max

@@ -78,8 +78,11 @@ fn what_is_no_protocol_ends_the_connection_after_an_error() {
     ];
     for (bytes, why) in cases {
         let mut client = served.client();
-        client.send_raw(&[&encoded(&[b"PING"]), bytes].concat());
+        let (ping, get) = (encoded(&[b"PING"]), encoded(&[b"GET", b"a"]));
+        client.send_raw(&[&*ping, &get, &get, bytes].concat());
         assert_eq!(client.read(), "PONG");
+        assert_eq!(client.read(), "nil");
+        assert_eq!(client.read(), "nil");
         assert_eq!(client.read(), format!("(error) ERR Protocol error: {why}"));
         client.is_over();
     }
