@@ -356,8 +356,7 @@ pub use stats::{
     SegmentStats, Stats,
 };
 pub use store::{
-    BackupReport, Batch, Bitcask, Change, Changes, CompareAndSwapError, Damage, Expiry,
-    KeyRange,
+    BackupReport, Batch, Bitcask, Change, Changes, CompareAndSwapError, Damage, Expiry, KeyRange,
     MergePause, Operation, Position, Range, RangeKeys, ReadOnly, Reader, Snapshot, Transaction,
     TransactionRange, Ttl, UnorderedIter, UnorderedKeys, VerifyProgress, VerifyReport, Version,
 };

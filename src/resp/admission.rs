@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 
-use super::commands_table::{CommandSpec, CommandFlags, table, unsupported};
+use super::commands_table::{CommandFlags, CommandSpec, table, unsupported};
 use super::refusal::wrong_arity;
 use super::reply::{Protocol, Reply};
 use super::session::Session;

@@ -235,11 +235,8 @@ impl Connection {
                 Err(error) => return Err(error),
             }
             let peer = Arc::clone(&self.session.peer);
-            let patience = if *self.stop.borrow() {
-                state.options.drain_max
-            } else {
-                state.options.stall_max
-            };
+            let patience =
+                if *self.stop.borrow() { state.options.drain_max } else { state.options.stall_max };
             let written = tokio::select! {
                 written = timeout(patience, self.output.write(bytes)) => written,
                 () = killed(&peer) => return Err(io::ErrorKind::ConnectionAborted.into()),

@@ -10,8 +10,8 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use super::encoding::HASHES_MARK;
 use super::ledger::Ledger;
-use super::syncing::Syncer;
 use super::refusal::{Answer, refused, refused_with};
+use super::syncing::Syncer;
 use crate::error::Result;
 use crate::options::{Options, SyncPolicy};
 use crate::store::Bitcask;
@@ -84,10 +84,7 @@ pub(super) struct Databases {
 }
 
 impl Databases {
-    pub(super) fn new(
-        store: Arc<Bitcask>,
-        more: Option<MoreDatabases>,
-    ) -> Result<Arc<Self>> {
+    pub(super) fn new(store: Arc<Bitcask>, more: Option<MoreDatabases>) -> Result<Arc<Self>> {
         let count = more.as_ref().map_or(1, |more| more.count.max(1));
         let slots = (0..count).map(|_| OnceLock::new()).collect();
         let all = Arc::new_cyclic(|this| {
@@ -128,9 +125,7 @@ impl Databases {
             .and_then(|store| Database::new(number, Arc::new(store), Weak::clone(&self.this)));
         match opened {
             Ok(database) => Ok(Arc::clone(slot.get_or_init(|| Arc::new(database)))),
-            Err(error) => {
-                refused_with(format!("ERR Database {number} can't be opened: {error}"))
-            }
+            Err(error) => refused_with(format!("ERR Database {number} can't be opened: {error}")),
         }
     }
 }

@@ -147,7 +147,9 @@ mod tests {
         let strings = [&b""[..], b"x", b"\0bitcask", b"\0bitcasks", &header.encode()];
         for string in strings {
             let stored = encode_string(string);
-            assert!(matches!(decode_value(&stored), StoredContent::String(found, _) if found == string));
+            assert!(
+                matches!(decode_value(&stored), StoredContent::String(found, _) if found == string)
+            );
         }
         assert_eq!(decode_value(&header.encode()), StoredContent::Hash(header));
         assert_eq!(decode_key(&header.field(b"f")), None);

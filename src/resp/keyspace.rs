@@ -16,8 +16,8 @@ use bytes::Bytes;
 use super::database::Database;
 use super::encoding::{HashHeader, encode_key, encode_string};
 use super::events::{EventClass, KeyEvent};
-use super::numbers::from_ms;
 use super::holding::{Holding, StoredString};
+use super::numbers::from_ms;
 use super::refusal::{Answer, Refusal, TOO_LONG, refused, refused_with};
 use crate::error::Error;
 use crate::options::{TransactionOptions, WriteOptions};
@@ -345,7 +345,7 @@ pub(super) fn in_transaction<T>(
     mut run: impl FnMut(&mut Keyspace<'_>) -> Answer<T>,
 ) -> Answer<(Answer<T>, Deeds)> {
     let options = TransactionOptions::new().durable(false);
-    let mut noted = BTreeSet::new();
+    let mut noted: BTreeSet<Vec<u8>> = BTreeSet::new();
     let result = database.store.transaction_opt(options, |tx| {
         // The notes of an attempt that has failed.
         for key in std::mem::take(&mut noted) {

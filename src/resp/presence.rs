@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::commands_table::{CommandSpec, CommandFlags};
+use super::commands_table::{CommandFlags, CommandSpec};
 use super::monitor::monitor_line;
 use super::reply::{Protocol, Reply};
 use super::session::{ReplyMode, Session};

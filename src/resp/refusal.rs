@@ -38,7 +38,9 @@ pub(super) fn store_error(error: &Error) -> String {
         Error::ValueTooLarge { .. } | Error::FileTooLarge { .. } | Error::BatchTooLarge { .. } => {
             format!("ERR string exceeds maximum allowed size (proto-max-bulk-len): {error}")
         }
-        Error::NoSpace { .. } => format!("MISCONF The disk is full, so nothing was written: {error}"),
+        Error::NoSpace { .. } => {
+            format!("MISCONF The disk is full, so nothing was written: {error}")
+        }
         Error::Poisoned { .. } | Error::ReadOnly => {
             format!("MISCONF The store accepts no more writes: {error}")
         }
@@ -64,7 +66,6 @@ pub(super) const WRONG_TYPE: &str =
 pub(super) const SYNTAX: &str = "ERR syntax error";
 pub(super) const NOT_AN_INTEGER: &str = "ERR value is not an integer or out of range";
 pub(super) const NOT_A_FLOAT: &str = "ERR value is not a valid float";
-pub(super) const OUT_OF_RANGE: &str = "ERR index out of range";
 pub(super) const NO_SUCH_KEY: &str = "ERR no such key";
 pub(super) const OVERFLOW: &str = "ERR increment or decrement would overflow";
 pub(super) const TOO_LONG: &str = "ERR string exceeds maximum allowed size (proto-max-bulk-len)";

@@ -1,7 +1,7 @@
 //! Replies, and how they are written in either version of the protocol.
 //!
 //! The types that only version 3 has are written as what Redis sends for them in version 2: a map
-//! as an array of its keys and values, a push as an array, a double as a string.
+//! as an array of its keys and values, a push as an array.
 
 use bytes::Bytes;
 
@@ -27,7 +27,6 @@ pub(super) enum Reply {
     Bulk(Bytes),
     /// A string that lies in the store.
     Stored(Value),
-    Double(f64),
     Null,
     NullArray,
     Array(Vec<Reply>),
@@ -82,8 +81,6 @@ impl Reply {
             Self::Text(text) => bulk(text.as_bytes(), out),
             Self::Bulk(text) => bulk(text, out),
             Self::Stored(value) => bulk(value, out),
-            Self::Double(number) if is_3 => line(b',', &shown(*number), out),
-            Self::Double(number) => bulk(shown(*number).as_bytes(), out),
             Self::Null | Self::NullArray if is_3 => out.extend_from_slice(b"_\r\n"),
             Self::Null => out.extend_from_slice(b"$-1\r\n"),
             Self::NullArray => out.extend_from_slice(b"*-1\r\n"),
@@ -113,13 +110,6 @@ impl Reply {
             Self::Several(replies) => replies.iter().for_each(|it| it.write(protocol, out)),
         }
     }
-}
-
-fn shown(number: f64) -> String {
-    if number.is_infinite() {
-        return if number > 0.0 { "inf" } else { "-inf" }.to_owned();
-    }
-    number.to_string()
 }
 
 /// Appends a line. An end of line within the text would be taken for the end of the reply.
@@ -201,7 +191,6 @@ mod tests {
         let replies = [
             (OK, Frame::SimpleString("OK".into())),
             (Reply::Integer(-7), Frame::Integer(-7)),
-            (Reply::Double(0.5), Frame::Double(0.5)),
             (Reply::bulk("a\r\nb"), Frame::BulkString(Some("a\r\nb".into()))),
             (Reply::Set(vec![OK]), Frame::Set(vec![Frame::SimpleString("OK".into())])),
             (Reply::Push(vec![Reply::Null]), Frame::Push(vec![Frame::Null])),

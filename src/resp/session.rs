@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::commands_table::{CommandSpec, CommandFlags, Handler, table};
+use super::commands_table::{CommandFlags, CommandSpec, Handler, table};
 use super::counts::add;
 use super::database::Database;
 use super::encoding::encode_key;

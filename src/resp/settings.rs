@@ -86,8 +86,7 @@ impl Parameters {
     /// Returns the parameters that match one of the patterns, with their values.
     pub(super) fn find(&self, patterns: &[bytes::Bytes]) -> Vec<(&'static str, String)> {
         let patterns: Vec<_> = patterns.iter().map(|it| it.to_ascii_lowercase()).collect();
-        let is_wanted =
-            |name: &str| patterns.iter().any(|it| glob::matches(it, name.as_bytes()));
+        let is_wanted = |name: &str| patterns.iter().any(|it| glob::matches(it, name.as_bytes()));
         let shown = self.shown().clone().into_iter();
         let active = ACTIVE.iter().chain(&[DATABASES]).map(|name| (*name, self.active(name)));
         shown.chain(active).filter(|(name, _)| is_wanted(name)).collect()
@@ -131,7 +130,9 @@ impl Parameters {
             PASSWORD => Ok(()),
             EVENTS => match EventFilter::parse(value) {
                 Some(_) => Ok(()),
-                None => failed(&shown_name, "Invalid event class character. Use 'Ag$lshzxeKEtmdn'."),
+                None => {
+                    failed(&shown_name, "Invalid event class character. Use 'Ag$lshzxeKEtmdn'.")
+                }
             },
             _ => match parse_integer(value) {
                 Some(number) if number >= 0 || name == SLOWER_THAN => Ok(()),

@@ -180,8 +180,7 @@ fn tell(peer: &Arc<Peer>, redirect: Option<u64>, keys: &Reply, peers: &Peers) {
             None => {
                 if peer.outbox.protocol() == Protocol::Resp3 {
                     let id = Reply::count(id);
-                    peer.outbox
-                        .send(&Reply::Push(vec![Reply::Text("tracking-redir-broken"), id]));
+                    peer.outbox.send(&Reply::Push(vec![Reply::Text("tracking-redir-broken"), id]));
                 }
                 return;
             }

@@ -64,11 +64,7 @@ impl Framing {
     }
 
     /// Reads the header of an array. Returns the number of its arguments.
-    fn begin(
-        &mut self,
-        buffer: &[u8],
-        limits: FrameLimits,
-    ) -> Result<Option<i64>, ProtocolError> {
+    fn begin(&mut self, buffer: &[u8], limits: FrameLimits) -> Result<Option<i64>, ProtocolError> {
         let Some(line) = self.line(buffer, "too big mbulk count string")? else {
             return Ok(None);
         };

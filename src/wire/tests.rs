@@ -27,7 +27,8 @@ fn refusal(bytes: &[u8]) -> String {
 
 #[test]
 fn commands_arrive_in_any_pieces() {
-    let bytes = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\nping  \"a b\"\r\n*0\r\n*-1\r\n\r\n*1\r\n$4\r\nPING\r\n";
+    let bytes =
+        b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\nping  \"a b\"\r\n*0\r\n*-1\r\n\r\n*1\r\n$4\r\nPING\r\n";
     let expected: [&[&str]; 3] = [&["GET", "k"], &["ping", "a b"], &["PING"]];
     for piece in 1..bytes.len() {
         let (commands, error) = decode_all(bytes, piece);

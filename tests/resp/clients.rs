@@ -17,7 +17,10 @@ fn a_password_is_asked_for() {
     client.is("GET a", "nil");
     let mut other = served.client();
     assert!(other.run("HELLO 3 AUTH default secret").starts_with("{'server'"));
-    client.is("CONFIG SET requirepass", "(error) ERR wrong number of arguments for \\'config|set\\' command");
+    client.is(
+        "CONFIG SET requirepass",
+        "(error) ERR wrong number of arguments for \\'config|set\\' command",
+    );
     assert_eq!(client.run_args(&[b"CONFIG", b"SET", b"requirepass", b""]), "OK");
     let mut third = served.client();
     third.is("GET a", "nil");
@@ -64,8 +67,14 @@ fn parameters_are_shown_and_changed() {
     client.is("CONFIG GET maxclients", "['maxclients' '10000']");
     client.is("CONFIG SET timeout 100 slowlog-max-len 5", "OK");
     client.is("CONFIG GET timeout", "['timeout' '100']");
-    client.fails("CONFIG SET foo 1", "ERR Unknown option or number of arguments for CONFIG SET - \\'foo\\'");
-    client.fails("CONFIG SET timeout x", "ERR CONFIG SET failed (possibly related to argument \\'timeout\\')");
+    client.fails(
+        "CONFIG SET foo 1",
+        "ERR Unknown option or number of arguments for CONFIG SET - \\'foo\\'",
+    );
+    client.fails(
+        "CONFIG SET timeout x",
+        "ERR CONFIG SET failed (possibly related to argument \\'timeout\\')",
+    );
     client.is("CONFIG SET save x", "OK");
     client.is("CONFIG GET sav*", "['save' 'x']");
     client.is("CONFIG RESETSTAT", "OK");

@@ -43,7 +43,8 @@ fn conditions_compare_the_times() {
     client.fails("EXPIRE k 1 GT LT", "ERR GT and LT options at the same time");
     client.fails("EXPIRE k 1 FOO", "ERR Unsupported option FOO");
     client.fails("EXPIRE k 9223372036854775807", "ERR invalid expire time in \\'expire\\' command");
-    client.fails("PEXPIRE k 9223372036854775807", "ERR invalid expire time in \\'pexpire\\' command");
+    client
+        .fails("PEXPIRE k 9223372036854775807", "ERR invalid expire time in \\'pexpire\\' command");
 }
 
 #[test]

@@ -42,7 +42,19 @@ fn redis_benchmark_runs_against_the_server() {
     }
     let served = Served::new();
     let port = served.address.port().to_string();
-    let args = ["-p", &port, "-n", "2000", "-c", "10", "-P", "16", "-t", "set,get,incr,mset,hset", "--csv"];
+    let args = [
+        "-p",
+        &port,
+        "-n",
+        "2000",
+        "-c",
+        "10",
+        "-P",
+        "16",
+        "-t",
+        "set,get,incr,mset,hset",
+        "--csv",
+    ];
     let output = Command::new("redis-benchmark").args(args).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{text}");

@@ -57,7 +57,10 @@ fn people_can_type_commands() {
 fn an_unknown_command_is_an_error_and_no_more() {
     let served = Served::new();
     let mut client = served.client();
-    client.is("FOO a b", "(error) ERR unknown command \\'FOO\\', with args beginning with: \\'a\\' \\'b\\' ");
+    client.is(
+        "FOO a b",
+        "(error) ERR unknown command \\'FOO\\', with args beginning with: \\'a\\' \\'b\\' ",
+    );
     client.fails("CLIENT FOO", "ERR unknown subcommand \\'FOO\\'. Try CLIENT HELP.");
     client.fails("GET", "ERR wrong number of arguments for \\'get\\' command");
     client.fails("CLIENT ID 1", "ERR wrong number of arguments for \\'client|id\\' command");

@@ -25,7 +25,9 @@ fn set_has_all_its_options() {
     client.is("PEXPIRETIME a", "(33177117420000)");
     client.is("SET a 9 EXAT 1", "OK");
     client.is("GET a", "nil");
-    for wrong in ["SET a 1 NX XX", "SET a 1 EX", "SET a 1 EX 1 PX 1", "SET a 1 FOO", "SET a 1 EX 1 KEEPTTL"] {
+    for wrong in
+        ["SET a 1 NX XX", "SET a 1 EX", "SET a 1 EX 1 PX 1", "SET a 1 FOO", "SET a 1 EX 1 KEEPTTL"]
+    {
         client.is(wrong, "(error) ERR syntax error");
     }
     client.fails("SET a 1 EX 0", "ERR invalid expire time in \\'set\\' command");

@@ -52,7 +52,10 @@ fn prefixes_are_told_of_each_change() {
     client.run("HELLO 3");
     client.is("CLIENT TRACKING on BCAST PREFIX a: PREFIX b:", "OK");
     client.fails("CLIENT TRACKING on BCAST PREFIX a:b", "ERR Prefix \\'a:b\\' overlaps");
-    client.fails("CLIENT TRACKING on BCAST PREFIX x PREFIX xy", "ERR Prefix \\'x\\' overlaps with another");
+    client.fails(
+        "CLIENT TRACKING on BCAST PREFIX x PREFIX xy",
+        "ERR Prefix \\'x\\' overlaps with another",
+    );
     other.is("MSET a:1 x a:2 y c: z", "OK");
     assert_eq!(client.read(), ">['invalidate' ['a:1' 'a:2']]");
     other.is("SET c:1 x", "OK");

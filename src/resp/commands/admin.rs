@@ -153,11 +153,7 @@ pub(in crate::resp) fn shutdown(session: &mut Session, args: &[Bytes]) -> Answer
 }
 
 pub(in crate::resp) fn role(_session: &mut Session, _args: &[Bytes]) -> Answer {
-    Ok(Reply::Array(vec![
-        Reply::Text("master"),
-        Reply::Integer(0),
-        Reply::Array(Vec::new()),
-    ]))
+    Ok(Reply::Array(vec![Reply::Text("master"), Reply::Integer(0), Reply::Array(Vec::new())]))
 }
 
 pub(in crate::resp) fn time(_session: &mut Session, _args: &[Bytes]) -> Answer {
@@ -263,4 +259,3 @@ pub(in crate::resp) fn debug(session: &mut Session, args: &[Bytes]) -> Answer {
         [] => refused_with(wrong_arity("debug")),
     }
 }
-

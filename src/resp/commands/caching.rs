@@ -27,10 +27,14 @@ pub(in crate::resp) fn caching(session: &mut Session, args: &[Bytes]) -> Answer 
         );
     };
     if yes && !mode.opt_in {
-        return refused("ERR CLIENT CACHING YES is only valid when tracking is enabled in OPTIN mode.");
+        return refused(
+            "ERR CLIENT CACHING YES is only valid when tracking is enabled in OPTIN mode.",
+        );
     }
     if !yes && !mode.opt_out {
-        return refused("ERR CLIENT CACHING NO is only valid when tracking is enabled in OPTOUT mode.");
+        return refused(
+            "ERR CLIENT CACHING NO is only valid when tracking is enabled in OPTOUT mode.",
+        );
     }
     session.caching = Some(yes);
     Ok(OK)
@@ -52,15 +56,11 @@ fn parse_tracking(session: &Session, mut options: &[Bytes]) -> Answer<TrackingMo
             options = after;
             if is(option, "REDIRECT") {
                 if mode.redirect.is_some() {
-                    return refused(
-                        "ERR A client can only redirect to a single other client",
-                    );
+                    return refused("ERR A client can only redirect to a single other client");
                 }
                 let id = u64::try_from(integer(value)?).unwrap_or(0);
                 if session.state.peers.get(id).is_none() {
-                    return refused(
-                        "ERR The client ID you want redirect to does not exist",
-                    );
+                    return refused("ERR The client ID you want redirect to does not exist");
                 }
                 mode.redirect = Some(id);
             } else if is(option, "PREFIX") {

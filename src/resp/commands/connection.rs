@@ -20,9 +20,7 @@ pub(in crate::resp) fn ping(session: &mut Session, args: &[Bytes]) -> Answer {
         ([], false) => Ok(Reply::Simple("PONG")),
         ([text], false) => Ok(Reply::Bulk(text.clone())),
         ([], true) => Ok(Reply::Array(vec![Reply::Text("pong"), Reply::Text("")])),
-        ([text], true) => {
-            Ok(Reply::Array(vec![Reply::Text("pong"), Reply::Bulk(text.clone())]))
-        }
+        ([text], true) => Ok(Reply::Array(vec![Reply::Text("pong"), Reply::Bulk(text.clone())])),
         _ => refused_with(wrong_arity("ping")),
     }
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{help, rest};
 use crate::resp::admission::find;
-use crate::resp::commands_table::{CommandSpec, CommandFlags, table};
+use crate::resp::commands_table::{CommandFlags, CommandSpec, table};
 use crate::resp::glob;
 use crate::resp::refusal::{Answer, refused, syntax};
 use crate::resp::reply::Reply;
@@ -17,15 +17,11 @@ fn spec_of(name: &[u8]) -> Option<&'static CommandSpec> {
 
 /// Describes a command as `COMMAND INFO` does.
 fn described(spec: &CommandSpec) -> Reply {
-    let names = |names: Vec<&'static str>| {
-        Reply::Set(names.into_iter().map(Reply::Simple).collect())
-    };
+    let names =
+        |names: Vec<&'static str>| Reply::Set(names.into_iter().map(Reply::Simple).collect());
     let places = spec.places;
-    let subcommands: Vec<_> = if spec.is_container() {
-        spec.subcommands().map(described).collect()
-    } else {
-        Vec::new()
-    };
+    let subcommands: Vec<_> =
+        if spec.is_container() { spec.subcommands().map(described).collect() } else { Vec::new() };
     Reply::Array(vec![
         Reply::Text(spec.name),
         Reply::Integer(spec.arity),
@@ -68,7 +64,11 @@ fn key_specs(spec: &CommandSpec) -> Vec<Reply> {
 
 /// Says what a command does to its keys.
 fn key_flags(spec: &CommandSpec) -> &'static [&'static str] {
-    if spec.flags.has(CommandFlags::WRITE) { &["RW", "ACCESS", "UPDATE"] } else { &["RO", "ACCESS"] }
+    if spec.flags.has(CommandFlags::WRITE) {
+        &["RW", "ACCESS", "UPDATE"]
+    } else {
+        &["RO", "ACCESS"]
+    }
 }
 
 pub(in crate::resp) fn all(_session: &mut Session, _args: &[Bytes]) -> Answer {

@@ -77,9 +77,7 @@ impl ExpireCondition {
             *is_set = true;
         }
         if condition.if_none && (condition.if_some || condition.if_greater || condition.if_less) {
-            return refused(
-                "ERR NX and XX, GT or LT options at the same time are not compatible",
-            );
+            return refused("ERR NX and XX, GT or LT options at the same time are not compatible");
         }
         if condition.if_greater && condition.if_less {
             return refused("ERR GT and LT options at the same time are not compatible");

@@ -196,10 +196,7 @@ fn stats(state: &ServerState, text: &mut String) {
             ("tracking_total_items", tracked.to_string()),
             ("tracking_total_prefixes", prefixes.to_string()),
             ("total_error_replies", errors.to_string()),
-            (
-                "client_output_buffer_limit_disconnections",
-                get(&counts.full_outboxes).to_string(),
-            ),
+            ("client_output_buffer_limit_disconnections", get(&counts.full_outboxes).to_string()),
         ],
     );
 }

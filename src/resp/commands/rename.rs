@@ -69,12 +69,7 @@ impl KeyCopy {
     }
 
     /// Writes the copy under a key that holds nothing, within a transaction.
-    pub(super) fn write(
-        &self,
-        space: &mut Keyspace<'_>,
-        key: &[u8],
-        life: Lifespan,
-    ) -> Answer<()> {
+    pub(super) fn write(&self, space: &mut Keyspace<'_>, key: &[u8], life: Lifespan) -> Answer<()> {
         match self {
             Self::String(value) => space.put(key, value, life),
             Self::Hash(fields) => {

@@ -60,8 +60,7 @@ pub(super) fn is_lifespan(option: &[u8]) -> bool {
 
 impl SetOptions {
     fn parse(mut args: &[Bytes]) -> Answer<Self> {
-        let mut options =
-            Self { condition: SetCondition::Always, returns_old: false, life: None };
+        let mut options = Self { condition: SetCondition::Always, returns_old: false, life: None };
         while let [option, after @ ..] = args {
             args = after;
             if is(option, "GET") {

@@ -65,11 +65,7 @@ pub(in crate::resp) fn msetnx(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answe
 }
 
 /// Puts several strings, all or none. With `only_new`, none if one of the keys exists.
-fn put_all(
-    space: &mut Keyspace<'_>,
-    pairs: &[(&Bytes, &Bytes)],
-    only_new: bool,
-) -> Answer<bool> {
+fn put_all(space: &mut Keyspace<'_>, pairs: &[(&Bytes, &Bytes)], only_new: bool) -> Answer<bool> {
     for (key, value) in pairs {
         check_key(key)?;
         check_size(value.len())?;

@@ -1,12 +1,13 @@
 //! Rows for hashes.
 
 use super::Handler::Keys;
-use super::{CommandFlags, ONE, CommandRow};
+use super::{CommandFlags, CommandRow, ONE};
 use crate::resp::commands::{hash_scan, hashes};
 
 const READ: CommandFlags = CommandFlags::READ;
 const READ_FAST: CommandFlags = CommandFlags::READ.and(CommandFlags::FAST);
-const WRITE_FAST: CommandFlags = CommandFlags::WRITE.and(CommandFlags::GROWS).and(CommandFlags::FAST);
+const WRITE_FAST: CommandFlags =
+    CommandFlags::WRITE.and(CommandFlags::GROWS).and(CommandFlags::FAST);
 const REMOVE_FAST: CommandFlags = CommandFlags::WRITE.and(CommandFlags::FAST);
 
 #[rustfmt::skip]

@@ -1,7 +1,7 @@
 //! Rows for keys, whatever they hold.
 
 use super::Handler::{Keys, Session};
-use super::{ALL, CommandFlags, NONE, ONE, CommandRow, SECOND, TWO};
+use super::{ALL, CommandFlags, CommandRow, NONE, ONE, SECOND, TWO};
 use crate::resp::commands::{admin, dump, expiry, keys, rename, scan};
 
 const READ: CommandFlags = CommandFlags::READ;

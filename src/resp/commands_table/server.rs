@@ -1,18 +1,24 @@
 //! Rows for connections, for the server, for publishing, and for transactions.
 
 use super::Handler::{Keys, Session};
-use super::{CommandFlags, NONE, CommandRow, SECOND};
-use crate::resp::commands::{admin, caching, clients, connection, describe, info, keys, publish, transactions};
+use super::{CommandFlags, CommandRow, NONE, SECOND};
+use crate::resp::commands::{
+    admin, caching, clients, connection, describe, info, keys, publish, transactions,
+};
 
 const EMPTY: CommandFlags = CommandFlags::EMPTY;
 const FAST: CommandFlags = CommandFlags::FAST;
 const BOX: CommandFlags = CommandFlags::CONTAINER;
 const ADMIN: CommandFlags = CommandFlags::ADMIN;
 const ADMIN_BOX: CommandFlags = CommandFlags::ADMIN.and(CommandFlags::CONTAINER);
-const SECRET: CommandFlags = CommandFlags::FAST.and(CommandFlags::NO_AUTH).and(CommandFlags::NO_MONITOR).and(CommandFlags::NO_SLOW_LOG);
+const SECRET: CommandFlags = CommandFlags::FAST
+    .and(CommandFlags::NO_AUTH)
+    .and(CommandFlags::NO_MONITOR)
+    .and(CommandFlags::NO_SLOW_LOG);
 const ANYWHERE: CommandFlags = CommandFlags::FAST.and(CommandFlags::FOR_SUBSCRIBERS);
 const LAST: CommandFlags = ANYWHERE.and(CommandFlags::NO_AUTH).and(CommandFlags::IN_QUEUE_RUNS);
-const LISTEN: CommandFlags = CommandFlags::PUBSUB.and(CommandFlags::FOR_SUBSCRIBERS).and(CommandFlags::NO_MULTI);
+const LISTEN: CommandFlags =
+    CommandFlags::PUBSUB.and(CommandFlags::FOR_SUBSCRIBERS).and(CommandFlags::NO_MULTI);
 const AT_ONCE: CommandFlags = CommandFlags::FAST.and(CommandFlags::IN_QUEUE_RUNS);
 const FLUSH: CommandFlags = CommandFlags::WRITE.and(CommandFlags::SLOW);
 

@@ -1,7 +1,7 @@
 //! Rows for strings.
 
 use super::Handler::Keys;
-use super::{ALL, CommandFlags, ONE, PAIRS, CommandRow};
+use super::{ALL, CommandFlags, CommandRow, ONE, PAIRS};
 use crate::resp::commands::{conditions, counters, set, strings};
 
 const READ: CommandFlags = CommandFlags::READ;
