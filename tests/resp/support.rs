@@ -212,7 +212,7 @@ pub(crate) fn shown(frame: &Frame) -> String {
             format!("{{{}}}", pairs.iter().map(pair).collect::<Vec<_>>().join(", "))
         }
         Frame::Double(number) => format!("({number})"),
-        Frame::VerbatimString(_, bytes) => format!("text '{}'", text(bytes)),
+        Frame::VerbatimString { payload } => format!("text '{}'", text(payload)),
         other => format!("{other:?}"),
     }
 }
