@@ -150,7 +150,9 @@ impl Counts {
     pub(super) fn reset(&self) {
         for command in &self.commands {
             let counters = [&command.calls, &command.micros, &command.rejected, &command.failed];
-            counters.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
+            for counter in counters {
+                counter.store(0, Ordering::Relaxed);
+            }
         }
         let counters = [
             &self.connections,
@@ -161,7 +163,9 @@ impl Counts {
             &self.output_bytes,
             &self.expired,
         ];
-        counters.iter().for_each(|counter| counter.store(0, Ordering::Relaxed));
+        for counter in counters {
+            counter.store(0, Ordering::Relaxed);
+        }
         self.errors_held().clear();
     }
 }

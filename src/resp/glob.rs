@@ -40,13 +40,12 @@ pub(super) fn matches(pattern: &[u8], text: &[u8]) -> bool {
 fn one(pattern: &[u8], byte: u8) -> (bool, &[u8]) {
     match pattern {
         [b'?', after @ ..] => (true, after),
-        [b'\\', literal, after @ ..] => (*literal == byte, after),
         [b'[', b'^', after @ ..] => {
             let (is_in, after) = class(after, byte);
             (!is_in, after)
         }
         [b'[', after @ ..] => class(after, byte),
-        [literal, after @ ..] => (*literal == byte, after),
+        [b'\\', literal, after @ ..] | [literal, after @ ..] => (*literal == byte, after),
         [] => (false, &[]),
     }
 }
@@ -102,6 +101,8 @@ mod tests {
             ("a*b*c", "aXbYbZc", true),
             ("a*b*c", "aXbYbZ", false),
             ("[", "[", false),
+            ("[\\]]", "]", true),
+            ("[\\-a]", "_", false),
             ("foo*", "foo", true),
             ("", "a", false),
         ];

@@ -355,13 +355,15 @@ pub(super) fn in_transaction<T>(
         let result = run(&mut space);
         let Keyspace { deeds, noted: keys, .. } = space;
         match result {
-            Err(Refusal::Store(error)) => return Err(error),
+            Err(Refusal::Store(error)) => Err(error),
             Err(refusal) => {
                 tx.rollback();
-                return Ok((Err(refusal), Deeds::default()));
+                Ok((Err(refusal), Deeds::default()))
             }
             Ok(result) => {
-                keys.iter().for_each(|key| database.ledger.note(key));
+                for key in &keys {
+                    database.ledger.note(key);
+                }
                 noted = keys;
                 Ok((Ok(result), deeds))
             }

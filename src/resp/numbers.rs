@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn times_are_rounded_so_that_a_living_key_has_time_left() {
         assert_eq!(ceil_ms(Duration::from_micros(1)), 1);
-        assert_eq!(ceil_ms(Duration::from_millis(1000)), 1000);
+        assert_eq!(ceil_ms(Duration::from_secs(1)), 1000);
         assert_eq!(to_ms(from_ms(1_700_000_000_123)), 1_700_000_000_123);
         assert_eq!(to_ms(from_ms(-5)), 0);
     }

@@ -84,7 +84,6 @@ impl Reply {
             Self::Null | Self::NullArray if is_3 => out.extend_from_slice(b"_\r\n"),
             Self::Null => out.extend_from_slice(b"$-1\r\n"),
             Self::NullArray => out.extend_from_slice(b"*-1\r\n"),
-            Self::Array(items) => aggregate(b'*', items, protocol, out),
             Self::Set(items) => aggregate(if is_3 { b'~' } else { b'*' }, items, protocol, out),
             Self::Push(items) => aggregate(if is_3 { b'>' } else { b'*' }, items, protocol, out),
             Self::Map(pairs) => {
@@ -99,7 +98,7 @@ impl Reply {
                 header(b'*', items.len() / 2, out);
                 items.chunks(2).for_each(|pair| aggregate(b'*', pair, protocol, out));
             }
-            Self::Pairs(items) => aggregate(b'*', items, protocol, out),
+            Self::Array(items) | Self::Pairs(items) => aggregate(b'*', items, protocol, out),
             Self::Verbatim(text) if is_3 => {
                 header(b'=', text.len() + 4, out);
                 out.extend_from_slice(b"txt:");
@@ -158,7 +157,9 @@ fn push_number(number: i64, out: &mut Vec<u8>) {
 
 fn aggregate(kind: u8, items: &[Reply], protocol: Protocol, out: &mut Vec<u8>) {
     header(kind, items.len(), out);
-    items.iter().for_each(|item| item.write(protocol, out));
+    for item in items {
+        item.write(protocol, out);
+    }
 }
 
 #[cfg(test)]

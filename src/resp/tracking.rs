@@ -20,6 +20,7 @@ pub(super) const CHANNEL: &[u8] = b"__redis__:invalidate";
 
 /// How a client tracks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "options that clients combine")]
 pub(super) struct TrackingMode {
     pub(super) by_prefix: bool,
     pub(super) opt_in: bool,
@@ -147,7 +148,9 @@ impl Tracker {
             }
         }
         drop(state);
-        told.iter().for_each(|(peer, redirect, keys)| tell(peer, *redirect, keys, peers));
+        for (peer, redirect, keys) in &told {
+            tell(peer, *redirect, keys, peers);
+        }
     }
 
     /// Tells all clients that all keys are gone.
@@ -161,7 +164,9 @@ impl Tracker {
         let clients = state.clients.values().map(|it| (Arc::clone(&it.peer), it.redirect));
         let clients: Vec<_> = clients.collect();
         drop(state);
-        clients.iter().for_each(|(peer, redirect)| tell(peer, *redirect, keys, peers));
+        for (peer, redirect) in &clients {
+            tell(peer, *redirect, keys, peers);
+        }
     }
 
     /// Returns the numbers of clients, keys and prefixes.
@@ -173,18 +178,13 @@ impl Tracker {
 
 /// Tells one client, or the one that it has named, that keys have changed.
 fn tell(peer: &Arc<Peer>, redirect: Option<u64>, keys: &Reply, peers: &Peers) {
-    let target = match redirect {
-        None => Arc::clone(peer),
-        Some(id) => match peers.get(id) {
-            Some(target) => target,
-            None => {
-                if peer.outbox.protocol() == Protocol::Resp3 {
-                    let id = Reply::count(id);
-                    peer.outbox.send(&Reply::Push(vec![Reply::Text("tracking-redir-broken"), id]));
-                }
-                return;
-            }
-        },
+    let target = redirect.map_or_else(|| Some(Arc::clone(peer)), |id| peers.get(id));
+    let Some(target) = target else {
+        if peer.outbox.protocol() == Protocol::Resp3 {
+            let id = Reply::count(redirect.unwrap_or(0));
+            peer.outbox.send(&Reply::Push(vec![Reply::Text("tracking-redir-broken"), id]));
+        }
+        return;
     };
     if target.outbox.protocol() == Protocol::Resp3 {
         target.outbox.send(&Reply::Push(vec![Reply::Text("invalidate"), keys.clone()]));

@@ -93,7 +93,12 @@ impl Decoder {
         if self.buffer.is_empty() && self.buffer.capacity() > 4 * usual {
             self.buffer = BytesMut::new();
         }
-        self.buffer.reserve(missing.clamp(usual, READ_SIZE_MAX));
+        if self.buffer.capacity() - self.buffer.len() < usual / 2 {
+            // What is announced counts only once the client has shown that it sends as much.
+            let is_fast = usual == READ_SIZE_USUAL_MAX;
+            let wanted = if is_fast { missing.clamp(usual, READ_SIZE_MAX) } else { usual };
+            self.buffer.reserve(wanted);
+        }
         &mut self.buffer
     }
 

@@ -7,7 +7,7 @@ use crate::support::Served;
 
 #[test]
 fn a_password_is_asked_for() {
-    let served = Served::with(Options::new(), RespOptions::new().password("secret"));
+    let served = Served::with(&Options::new(), RespOptions::new().password("secret"));
     let mut client = served.client();
     client.fails("GET a", "NOAUTH Authentication required.");
     client.fails("HELLO 3", "NOAUTH HELLO must be called with the client already authenticated");

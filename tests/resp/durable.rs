@@ -8,7 +8,7 @@ use crate::support::{Served, encoded};
 #[test]
 fn writes_that_arrive_together_share_a_sync() {
     let always = Options::new().sync_policy(SyncPolicy::Always);
-    let served = Served::with(always, RespOptions::new());
+    let served = Served::with(&always, RespOptions::new());
     let mut client = served.client();
     client.is("SET first 1", "OK");
     let before = served.db.stats().syncs;

@@ -9,7 +9,7 @@ use crate::support::{Client, Served, encoded};
 
 #[test]
 fn too_many_clients_are_told_so() {
-    let served = Served::with(Options::new(), RespOptions::new().clients_max(2));
+    let served = Served::with(&Options::new(), RespOptions::new().clients_max(2));
     let (mut first, mut second) = (served.client(), served.client());
     first.is("PING", "PONG");
     second.is("PING", "PONG");
@@ -45,7 +45,7 @@ fn an_argument_that_never_comes_takes_no_memory() {
 
 #[test]
 fn a_subscriber_that_does_not_read_is_disconnected() {
-    let served = Served::with(Options::new(), RespOptions::new().output_max(1 << 20));
+    let served = Served::with(&Options::new(), RespOptions::new().output_max(1 << 20));
     let (mut idle, mut client) = (served.client(), served.client());
     idle.is("SUBSCRIBE c", "['subscribe' 'c' (1)]");
     let message = vec![b'x'; 256 << 10];
@@ -61,7 +61,7 @@ fn a_subscriber_that_does_not_read_is_disconnected() {
 #[test]
 fn a_client_that_does_not_read_replies_is_disconnected() {
     let options = RespOptions::new().stall_max(Duration::from_millis(100));
-    let served = Served::with(Options::new(), options);
+    let served = Served::with(&Options::new(), options);
     let mut client = served.client();
     let value = vec![b'x'; 1 << 20];
     assert_eq!(client.run_args(&[b"SET", b"big", &value]), "OK");
@@ -80,7 +80,7 @@ fn a_client_that_does_not_read_replies_is_disconnected() {
 
 #[test]
 fn a_stranger_can_not_send_much() {
-    let served = Served::with(Options::new(), RespOptions::new().password("secret"));
+    let served = Served::with(&Options::new(), RespOptions::new().password("secret"));
     let mut client = served.client();
     client.send_raw(b"*11\r\n");
     assert_eq!(client.read(), "(error) ERR Protocol error: unauthenticated multibulk length");

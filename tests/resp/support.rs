@@ -36,12 +36,12 @@ pub(crate) struct Served {
 impl Served {
     /// Starts a server with four databases.
     pub(crate) fn new() -> Self {
-        Self::with(Options::new(), RespOptions::new())
+        Self::with(&Options::new(), RespOptions::new())
     }
 
-    pub(crate) fn with(store: Options, options: RespOptions) -> Self {
+    pub(crate) fn with(store: &Options, options: RespOptions) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Self::within(dir, &store, options)
+        Self::within(dir, store, options)
     }
 
     pub(crate) fn within(dir: TempDir, store: &Options, options: RespOptions) -> Self {
@@ -116,7 +116,7 @@ impl Client {
                 Err(ParseError::Incomplete) => {}
                 Err(error) => panic!("{error}: {:?}", self.received),
             }
-            let mut buffer = [0; 64 << 10];
+            let mut buffer = [0; 8 << 10];
             match self.stream.read(&mut buffer) {
                 Ok(0) => return None,
                 Ok(size) => self.received.extend_from_slice(&buffer[..size]),

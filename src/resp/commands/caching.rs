@@ -170,7 +170,7 @@ pub(in crate::resp) fn trackinginfo(session: &mut Session, _args: &[Bytes]) -> A
         ("caching-no", session.caching == Some(false)),
         ("broken_redirect", is_lost),
     ];
-    let flags = flags.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| Reply::Text(*name));
+    let flags = flags.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| Reply::Text(name));
     let redirect = if is_on {
         mode.redirect.map_or(Reply::Integer(0), Reply::count)
     } else {

@@ -146,7 +146,9 @@ pub(in crate::resp) fn kill(session: &mut Session, args: &[Bytes]) -> Answer {
     }
     let me = session.peer.id;
     chosen.retain(|peer| !skips_me || peer.id != me);
-    chosen.iter().for_each(|peer| end(session, peer));
+    for peer in &chosen {
+        end(session, peer);
+    }
     Ok(Reply::count(chosen.len()))
 }
 

@@ -53,6 +53,7 @@ pub(super) fn set_life(
 
 /// Under which condition an expiry is changed.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "options that clients combine")]
 struct ExpireCondition {
     if_none: bool,
     if_some: bool,

@@ -139,9 +139,8 @@ pub(in crate::resp) fn set(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
         }
         Ok(match (options.returns_old, old) {
             (true, Some(Holding::String(old))) => old.into_reply(),
-            (true, _) => Reply::Null,
             (false, _) if is_met => OK,
-            (false, _) => Reply::Null,
+            _ => Reply::Null,
         })
     })
 }

@@ -195,7 +195,7 @@ mod tests {
         let find = |line: &str| {
             let args: Vec<Bytes> =
                 line.split(' ').map(|arg| Bytes::copy_from_slice(arg.as_bytes())).collect();
-            let spec = table().find(&line.split(' ').next().unwrap().to_owned()).unwrap().1;
+            let spec = table().find(line.split(' ').next().unwrap()).unwrap().1;
             spec.keys(&args).map(|keys| keys.into_iter().cloned().collect::<Vec<_>>())
         };
         assert_eq!(find("get a").unwrap(), ["a"]);
