@@ -1,4 +1,5 @@
-//! The loop that serves one client: reads what has arrived, runs its commands, and sends the replies.
+//! The loop that serves one client: reads what has arrived, runs its commands, and sends the
+//! replies.
 //!
 //! - All commands that have arrived together are run before anything is sent, up to a size of their
 //!   replies. `GET`s that follow each other become one look-up.
@@ -177,7 +178,8 @@ impl Connection {
         self.ready.extend(gets.drain(answered.min(gets.len())..).rev());
     }
 
-    /// Returns the next command that has arrived. After one that can't be understood, there is none.
+    /// Returns the next command that has arrived. After one that can't be understood, there is
+    /// none.
     fn next(&mut self) -> Option<Vec<Bytes>> {
         if let Some(command) = self.ready.pop() {
             return Some(command);

@@ -4,8 +4,8 @@
 //!   server's other protocols, see the same keys and values.
 //! - The byte 0 at the start of a stored key is reserved. A key that starts with it is stored with
 //!   one more of them in front.
-//! - A value that starts with [`TAG`] is not a plain string. The next byte is its [`kind`]. A string
-//!   that happens to start with the tag is stored behind a tag of its own.
+//! - A value that starts with [`TAG`] is not a plain string. The next byte is its [`kind`]. A
+//!   string that happens to start with the tag is stored behind a tag of its own.
 //! - The value of a hash's key is a header: an id, and the number of fields. The fields lie under
 //!   keys of their own, which begin with that id. So a `put` of the key alone replaces the whole
 //!   hash at once, and a rename moves the header alone.

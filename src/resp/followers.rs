@@ -3,8 +3,8 @@
 //!
 //! - Each database that is followed has a thread. It ends when nobody listens any more.
 //! - Changes that the server's own commands have made are reported by these, see `ledger`.
-//! - The store reports no expiry. The follower remembers when the keys expire that were put while it
-//!   was there, and looks when the time has come.
+//! - The store reports no expiry. The follower remembers when the keys expire that were put while
+//!   it was there, and looks when the time has come.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -250,8 +250,8 @@ impl<'a> Keyspace<'a> {
         Ok(tx.prefix(header.prefix()).collect::<Result<_, Error>>()?)
     }
 
-    /// Replaces a string by what a closure makes of it, and keeps its time to live. The closure gets
-    /// `None` if the key does not exist, and may run several times. Returns the new string.
+    /// Replaces a string by what a closure makes of it, and keeps its time to live. The closure
+    /// gets `None` if the key does not exist, and may run several times. Returns the new string.
     pub(super) fn modify(
         &mut self,
         key: &[u8],

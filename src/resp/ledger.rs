@@ -2,8 +2,8 @@
 //!
 //! - A command reports its own changes itself, since only it knows their names: `incrby`, and not
 //!   just `set`. The change feed reports the changes that others make through the store's API.
-//! - So each own change is noted here before it is made, and the follower of the feed takes the note
-//!   when it meets the change. Only while somebody follows a database are notes made.
+//! - So each own change is noted here before it is made, and the follower of the feed takes the
+//!   note when it meets the change. Only while somebody follows a database are notes made.
 //! - If others change the same key at the same moment, the two reports may be exchanged. None is
 //!   lost.
 

@@ -1,8 +1,8 @@
 //! Serves a store to clients of Redis, with the feature `resp`.
 //!
 //! A [`RespServer`] listens on an address and speaks both versions of the Redis protocol, RESP2 and
-//! RESP3. Strings of Redis are the keys and values of the store, byte by byte, so a program can open
-//! the same store and read what clients have written. Small hashes are supported too. The page
+//! RESP3. Strings of Redis are the keys and values of the store, byte by byte, so a program can
+//! open the same store and read what clients have written. Small hashes are supported too. The page
 //! `docs/redis.md` of the repository lists the commands, and says where the server differs from
 //! Redis.
 //!

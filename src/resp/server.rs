@@ -113,8 +113,8 @@ impl RespServer {
     }
 
     /// Serves clients until the server is stopped, by a handle or by a client's `SHUTDOWN`. Then
-    /// answers the commands that have arrived, disconnects the clients, closes the databases that it
-    /// has opened, and returns. Do not call it within an async runtime.
+    /// answers the commands that have arrived, disconnects the clients, closes the databases that
+    /// it has opened, and returns. Do not call it within an async runtime.
     ///
     /// # Errors
     ///

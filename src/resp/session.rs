@@ -257,8 +257,8 @@ impl Session {
         }
     }
 
-    /// Remembers that the client is about to read keys, if it tracks them. A key that changes between
-    /// this and the read is reported once too often, which is better than never.
+    /// Remembers that the client is about to read keys, if it tracks them. A key that changes
+    /// between this and the read is reported once too often, which is better than never.
     pub(super) fn remember_read(&mut self, args: &[Bytes], spec: &CommandSpec) {
         let Some(mode) = &self.tracking else { return };
         let caching = self.caching.take();

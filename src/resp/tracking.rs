@@ -2,8 +2,8 @@
 //!
 //! - A client that tracks by key is remembered for each key that it reads, until the key changes
 //!   once. One that tracks by prefix is told of every change.
-//! - The table of keys is bounded. A key that no longer fits is taken out, and the clients that have
-//!   it are told to forget it.
+//! - The table of keys is bounded. A key that no longer fits is taken out, and the clients that
+//!   have it are told to forget it.
 //! - As in Redis, a key is the same in all databases.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};

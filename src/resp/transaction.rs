@@ -2,10 +2,10 @@
 //!
 //! - The commands that work on keys run in one transaction of the store, which is serializable. It
 //!   runs again if something that it has read has changed, until it can be committed.
-//! - A watched key is compared by its version, within the transaction. So nothing can happen between
-//!   the comparison and the commands.
-//! - Commands that do not work on keys run when the transaction is committed, and their replies take
-//!   their places among the others.
+//! - A watched key is compared by its version, within the transaction. So nothing can happen
+//!   between the comparison and the commands.
+//! - Commands that do not work on keys run when the transaction is committed, and their replies
+//!   take their places among the others.
 //! - If the commands select several databases, there is a transaction for each stretch of them.
 
 use std::collections::btree_map::Entry;

@@ -1,7 +1,7 @@
 //! `DUMP` and `RESTORE`: values as bytes that only this server understands.
 //!
-//! A payload is a kind, the contents, a version and a checksum. The contents of a hash are the names
-//! and values of its fields, each behind its size.
+//! A payload is a kind, the contents, a version and a checksum. The contents of a hash are the
+//! names and values of its fields, each behind its size.
 
 use std::time::Duration;
 

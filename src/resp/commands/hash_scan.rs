@@ -1,7 +1,7 @@
 //! `HSCAN` and `HRANDFIELD`.
 //!
-//! Fields are scanned in the order of a hash of their names, and the cursor is a place in that order.
-//! So a scan needs no state in the server, and returns every field that is there throughout.
+//! Fields are scanned in the order of a hash of their names, and the cursor is a place in that
+//! order. So a scan needs no state in the server, and returns every field that is there throughout.
 
 use bytes::Bytes;
 
