@@ -171,7 +171,10 @@ impl Session {
     /// Appends a reply, between what the command has sent before and what it causes after.
     fn reply(&mut self, reply: &Reply) {
         self.peer.outbox.take_into(&mut self.out);
+        let is_confirmation = matches!(reply, Reply::Several(_));
         match self.replies {
+            // Subscriptions are confirmed as messages are sent: whether replies are wanted or not.
+            _ if is_confirmation => reply.write(self.protocol, &mut self.out),
             ReplyMode::On => reply.write(self.protocol, &mut self.out),
             ReplyMode::Off => {}
             ReplyMode::SkipNext => self.replies = ReplyMode::Skip,

@@ -54,6 +54,10 @@ fn a_client_may_want_no_replies() {
     let mut client = served.client();
     client.send(&[b"CLIENT", b"REPLY", b"OFF"]);
     client.send(&[b"SET", b"a", b"1"]);
+    client.send(&[b"SUBSCRIBE", b"c"]);
+    assert_eq!(client.read(), "['subscribe' 'c' (1)]");
+    client.send(&[b"UNSUBSCRIBE", b"c"]);
+    assert_eq!(client.read(), "['unsubscribe' 'c' (0)]");
     client.is("CLIENT REPLY ON", "OK");
     client.send(&[b"CLIENT", b"REPLY", b"SKIP"]);
     client.send(&[b"SET", b"a", b"2"]);

@@ -243,8 +243,7 @@ pub(in crate::resp) fn memory_usage(space: &mut Keyspace<'_>, args: &[Bytes]) ->
 
 /// Parses the number of a database.
 pub(in crate::resp) fn database_number(text: &[u8]) -> Answer<usize> {
-    let number = crate::wire::parse_integer(text);
-    let Some(number) = number else {
+    let Some(number) = crate::wire::parse_integer(text) else {
         return refused("ERR invalid DB index");
     };
     match usize::try_from(number) {

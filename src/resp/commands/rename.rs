@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::expiry::{has_option, life_of};
 use super::hashes::{begin_hash, put_fields};
 use super::keys::database_number;
-use super::{arg, encoded, is, rest};
+use super::{arg, encoded, integer, is, rest};
 use crate::resp::events::EventClass;
 use crate::resp::holding::Holding;
 use crate::resp::keyspace::{Keyspace, Lifespan, check_key, in_transaction};
@@ -90,6 +90,7 @@ pub(in crate::resp) fn copy(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer 
         options = match after {
             _ if is(option, "REPLACE") => after,
             [value, after @ ..] if is(option, "DB") => {
+                integer(value)?;
                 number = database_number(value)?;
                 after
             }
