@@ -1,5 +1,7 @@
-//! Serves a store to clients of Redis: `cargo run --example redis_port --features resp -- DIR ADDRESS`
-//! runs until a client sends `SHUTDOWN`. Without arguments, it serves itself and ends.
+//! Serves a store to clients of Redis.
+//!
+//! `cargo run --example redis_port --features resp -- DIR ADDRESS` runs until a client sends
+//! `SHUTDOWN`. Without arguments, it serves itself and ends.
 
 use std::error::Error;
 use std::io::{Read, Write};
