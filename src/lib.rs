@@ -235,6 +235,7 @@
 //! # Optional features
 //!
 //! - `lz4` and `zstd`: values are compressed if the options ask for it.
+//! - `resp`: the module `resp` serves a store to clients of Redis.
 //! - `serde`: the module `typed` has typed keys and values, with ranges in the order of the type.
 //! - `metrics`: `MetricsPublisher` publishes counters, gauges and histograms through the facade of
 //!   that name.
@@ -326,10 +327,15 @@ mod figures;
 pub mod import;
 #[cfg(feature = "metrics")]
 mod publish;
+#[cfg(feature = "resp")]
+pub mod resp;
 #[cfg(feature = "server")]
 pub mod server;
 #[cfg(feature = "serde")]
 pub mod typed;
+// Tests and fuzz targets have it in every build.
+#[cfg(any(feature = "resp", test, bitcask_fuzzing))]
+mod wire;
 
 #[cfg(test)]
 mod format_tests;
@@ -356,7 +362,7 @@ pub use stats::{
     SegmentStats, Stats,
 };
 pub use store::{
-    BackupReport, Batch, Bitcask, Change, Changes, CompareAndSwapError, Damage, KeyRange,
+    BackupReport, Batch, Bitcask, Change, Changes, CompareAndSwapError, Damage, Expiry, KeyRange,
     MergePause, Operation, Position, Range, RangeKeys, ReadOnly, Reader, Snapshot, Transaction,
     TransactionRange, Ttl, UnorderedIter, UnorderedKeys, VerifyProgress, VerifyReport, Version,
 };
@@ -367,6 +373,12 @@ pub use value::Value;
 #[doc = include_str!("../README.md")]
 #[derive(Debug)]
 pub struct ReadmeDoctests;
+
+/// The code in the page about the Redis port, compiled too.
+#[cfg(all(doctest, feature = "resp"))]
+#[doc = include_str!("../docs/redis.md")]
+#[derive(Debug)]
+pub struct RedisDoctests;
 
 /// The code in the page about migration, compiled too.
 #[cfg(all(doctest, feature = "import"))]

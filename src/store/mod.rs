@@ -39,7 +39,7 @@ pub use changes::position::Position;
 pub use merging::control::MergePause;
 pub use point::batch::Batch;
 pub use point::compare_and_swap::CompareAndSwapError;
-pub use point::ttl::Ttl;
+pub use point::ttl::{Expiry, Ttl};
 pub use point::version::Version;
 pub use read_only::ReadOnly;
 pub use reader::Reader;

@@ -13,6 +13,7 @@ mod directory;
 mod import;
 mod index;
 mod input;
+mod resp;
 mod segment;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ pub use decoders::{codec, entry, hint, manifest};
 pub use directory::directory;
 pub use import::import;
 pub use index::index;
+pub use resp::resp;
 pub use segment::segment;
 
 use crate::segment::header::Identity;

@@ -121,8 +121,8 @@
 //!
 //! If neither recipe was followed from the start, or the type of the keys changes, give the new
 //! form a new prefix: read each pair with the old description, put it with the new one, then call
-//! [`Typed::delete_range`] with `..` on the old one. The new key has no TTL to keep: pass what
-//! [`Reader::expires_at`](crate::Reader::expires_at) returns for the old one to
+//! [`Typed::delete_range`] with `..` on the old one. The new key has no TTL to keep: pass the
+//! time that [`Reader::expiry`](crate::Reader::expiry) returns for the old one to
 //! [`WriteOptions::expires_at`](crate::WriteOptions::expires_at).
 
 #[cfg(doc)]

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bitcask::{
-    AppendMode, Batch, Bitcask, Compression, Error, MergePolicy, Options, RecoveryReport, Stats,
-    SyncPolicy, UnorderedIter, UnorderedKeys, Value, WriteOptions,
+    AppendMode, Batch, Bitcask, Compression, Error, Expiry, MergePolicy, Options, RecoveryReport,
+    Stats, SyncPolicy, UnorderedIter, UnorderedKeys, Value, WriteOptions,
 };
 use tempfile::TempDir;
 
@@ -925,13 +925,19 @@ fn a_stored_expiry_is_returned_exactly() {
     db.put("ever", "3").unwrap();
     let snapshot = db.snapshot();
     db.persist("late").unwrap();
-    for (key, expected) in [("late", Some(late)), ("over", None), ("ever", None), ("none", None)] {
-        assert_eq!(snapshot.expires_at(key).unwrap(), expected, "{key}");
+    for (key, expected) in [
+        ("late", Some(Expiry::At(late))),
+        ("over", None),
+        ("ever", Some(Expiry::Never)),
+        ("none", None),
+    ] {
+        assert_eq!(snapshot.expiry(key).unwrap(), expected, "{key}");
     }
-    assert_eq!(db.expires_at("late").unwrap(), None);
+    assert_eq!(db.expiry("late").unwrap(), Some(Expiry::Never));
     // The time says the same in another store.
     let other = open(copy.path());
-    let again = WriteOptions::new().expires_at(snapshot.expires_at("late").unwrap().unwrap());
+    let Some(Expiry::At(time)) = snapshot.expiry("late").unwrap() else { panic!("no time") };
+    let again = WriteOptions::new().expires_at(time);
     other.put_opt("late", "1", again).unwrap();
-    assert_eq!(other.expires_at("late").unwrap(), Some(late));
+    assert_eq!(other.expiry("late").unwrap(), Some(Expiry::At(late)));
 }

@@ -225,6 +225,7 @@ fn listing() -> String {
         ("bitcask", root().join("src/lib.rs")),
         ("bitcask::import", root().join("src/import/mod.rs")),
         ("bitcask::repair", root().join("src/repair/mod.rs")),
+        ("bitcask::resp", root().join("src/resp/mod.rs")),
         ("bitcask::typed", root().join("src/typed/mod.rs")),
     ];
     let mut places = BTreeMap::new();

@@ -40,8 +40,9 @@ impl Bounds {
     /// Returns whether a key lies within the bounds.
     pub(crate) fn contains(&self, key: &[u8]) -> bool {
         let (start, end) = (self.start.as_ref(), self.end.as_ref());
-        // With more crates in the tree, other types can be compared with slices too.
-        RangeBounds::<[u8]>::contains(&(start.map(Vec::as_slice), end.map(Vec::as_slice)), key)
+        let bounds = (start.map(Vec::as_slice), end.map(Vec::as_slice));
+        // Crates of some features add types that bytes can be compared with.
+        RangeBounds::<[u8]>::contains(&bounds, key)
     }
 
     /// Returns whether the bounds end before they start, or where they start without including a

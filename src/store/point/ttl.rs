@@ -39,7 +39,61 @@ impl Ttl {
     }
 }
 
+/// When a key expires, from [`Reader::expiry`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Expiry {
+    /// The key does not expire.
+    Never,
+    /// The key expires at this time of the store's clock.
+    At(SystemTime),
+}
+
+impl Expiry {
+    /// Returns the expiry of an entry.
+    pub(crate) fn of(expiry: Option<u64>) -> Self {
+        expiry.map_or(Self::Never, |expiry| Self::At(system_time(expiry)))
+    }
+}
+
 impl Reader {
+    /// Returns at which time of day a key expires, or `None` if the key is absent or expired.
+    ///
+    /// The time is the one that is stored, to the microsecond. A key that is put again with
+    /// [`WriteOptions::expires_at`] and this time has the same expiry. The store's clock decides
+    /// when the time has come, see [`WriteOptions::ttl`]; [`ttl`](Self::ttl) returns what is left by
+    /// that clock.
+    ///
+    /// The cost is that of [`contains_key`](Self::contains_key).
+    ///
+    /// # Errors
+    ///
+    /// As [`get`](Self::get), if the key itself cannot be read.
+    ///
+    /// ```
+    /// # use std::time::{Duration, SystemTime};
+    /// # use bitcask::{Bitcask, Expiry, Options, WriteOptions};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// let db = Bitcask::open(dir.path(), Options::default())?;
+    /// let time = SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000);
+    /// db.put_opt("offer", "half price", WriteOptions::new().expires_at(time))?;
+    /// db.put("config", "a")?;
+    /// assert_eq!(db.expiry("offer")?, Some(Expiry::At(time)));
+    /// assert_eq!(db.expiry("config")?, Some(Expiry::Never));
+    /// assert_eq!(db.expiry("other")?, None);
+    /// # db.close()
+    /// # }
+    /// ```
+    #[doc(alias = "expiretime")]
+    pub fn expiry(&self, key: impl AsRef<[u8]>) -> Result<Option<Expiry>> {
+        let guard = self.inner.pin();
+        let reading = guard.read();
+        let stored = self.inner.locate(key.as_ref(), &guard)?;
+        reading.seen(stored.is_some());
+        Ok(stored.map(|stored| Expiry::of(stored.expiry())))
+    }
+
     /// Returns when a key expires, or `None` if the key is absent or expired.
     ///
     /// While the store is open, the remaining time never grows by itself, even if the system clock
@@ -78,42 +132,6 @@ impl Reader {
             let now = expiry.map_or(0, |_| self.inner.clock.read().of(stored.timestamp()));
             Ttl::of(expiry, now)
         }))
-    }
-
-    /// Returns the time of day from which a key is absent, exactly as it is stored. Returns `None`
-    /// if the key does not expire, and if it is absent or expired; [`ttl`](Self::ttl) tells these
-    /// apart.
-    ///
-    /// A key that is put again with [`WriteOptions::expires_at`] and this time has the same expiry,
-    /// to the microsecond. The store's clock decides when that time has come, see
-    /// [`WriteOptions::ttl`].
-    ///
-    /// The cost is that of [`contains_key`](Self::contains_key).
-    ///
-    /// # Errors
-    ///
-    /// As [`get`](Self::get), if the key itself cannot be read.
-    ///
-    /// ```
-    /// # use std::time::{Duration, SystemTime};
-    /// # use bitcask::{Bitcask, Options, WriteOptions};
-    /// # fn main() -> bitcask::Result<()> {
-    /// # let dir = tempfile::tempdir().unwrap();
-    /// let db = Bitcask::open(dir.path(), Options::default())?;
-    /// let midnight = SystemTime::UNIX_EPOCH + Duration::from_secs(4_102_444_800);
-    /// db.put_opt("offer", "half price", WriteOptions::new().expires_at(midnight))?;
-    /// assert_eq!(db.expires_at("offer")?, Some(midnight));
-    /// db.persist("offer")?;
-    /// assert_eq!(db.expires_at("offer")?, None);
-    /// # db.close()
-    /// # }
-    /// ```
-    pub fn expires_at(&self, key: impl AsRef<[u8]>) -> Result<Option<SystemTime>> {
-        let guard = self.inner.pin();
-        let reading = guard.read();
-        let stored = self.inner.locate(key.as_ref(), &guard)?;
-        reading.seen(stored.is_some());
-        Ok(stored.and_then(|stored| stored.expiry()).map(system_time))
     }
 }
 

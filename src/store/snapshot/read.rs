@@ -1,13 +1,10 @@
 //! Reading the value of a key, and what belongs to it, at a snapshot's moment.
 
-use std::time::SystemTime;
-
 use super::{Snapshot, View};
-use crate::clock::system_time;
 use crate::epoch::Guard;
 use crate::error::Result;
 use crate::segment::StoredEntry;
-use crate::store::point::ttl::Ttl;
+use crate::store::point::ttl::{Expiry, Ttl};
 use crate::store::point::version::Version;
 use crate::value::Value;
 
@@ -108,17 +105,15 @@ impl Snapshot {
         Ok(self.view.seek(key.as_ref(), &guard)?.map(|stored| self.view.ttl_of(&stored)))
     }
 
-    /// Returns the time of day from which a key is absent, as it was stored at the snapshot's
-    /// moment. Returns `None` if the key does not expire, and if it was absent or expired; see
-    /// [`Reader::expires_at`](crate::Reader::expires_at).
+    /// Returns at which time of day a key expires, as it was at the snapshot's moment. Returns
+    /// `None` if the key was absent or expired. See [`Reader::expiry`](crate::Reader::expiry).
     ///
     /// # Errors
     ///
     /// As [`Reader::get`](crate::Reader::get), if the key itself cannot be read.
-    pub fn expires_at(&self, key: impl AsRef<[u8]>) -> Result<Option<SystemTime>> {
+    pub fn expiry(&self, key: impl AsRef<[u8]>) -> Result<Option<Expiry>> {
         let guard = self.view.pin()?;
-        let stored = self.view.seek(key.as_ref(), &guard)?;
-        Ok(stored.and_then(|stored| stored.expiry()).map(system_time))
+        Ok(self.view.seek(key.as_ref(), &guard)?.map(|stored| Expiry::of(stored.expiry())))
     }
 
     /// Returns the values of several keys at the snapshot's moment, in the order of the keys;

@@ -3,7 +3,7 @@
 use super::{Transaction, Write};
 use crate::error::Result;
 use crate::options::Lifetime;
-use crate::store::point::ttl::Ttl;
+use crate::store::point::ttl::{Expiry, Ttl};
 use crate::store::point::version::Version;
 
 impl Transaction {
@@ -55,6 +55,45 @@ impl Transaction {
         }
     }
 
+    /// Returns at which time of day a key expires, or `None` if it is absent or expired. Applies to
+    /// what this transaction has written, or else to what existed when it began.
+    ///
+    /// For a time to live that the transaction itself has set, it is computed as if the transaction
+    /// committed now.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::get`](crate::Reader::get), if the key itself cannot be read.
+    ///
+    /// ```
+    /// # use std::time::{Duration, SystemTime};
+    /// # use bitcask::{Bitcask, Expiry, Options, WriteOptions};
+    /// # fn main() -> bitcask::Result<()> {
+    /// # let dir = tempfile::tempdir().unwrap();
+    /// # let db = Bitcask::open(dir.path(), Options::default())?;
+    /// let time = SystemTime::UNIX_EPOCH + Duration::from_secs(4_000_000_000);
+    /// db.transaction(|tx| {
+    ///     tx.put_opt("offer", "half price", WriteOptions::new().expires_at(time));
+    ///     assert_eq!(tx.expiry("offer")?, Some(Expiry::At(time)));
+    ///     Ok(())
+    /// })?;
+    /// # db.close()
+    /// # }
+    /// ```
+    pub fn expiry(&self, key: impl AsRef<[u8]>) -> Result<Option<Expiry>> {
+        let key = key.as_ref();
+        let of_put = |lifetime| Expiry::of(self.snapshot.view.inner.expiry(lifetime));
+        match self.writes.get(key) {
+            Some(Write { value: None, .. }) => Ok(None),
+            Some(Write { options, .. }) if options.keep_ttl => {
+                let kept = self.expiry_seen(key)?;
+                Ok(kept.or_else(|| Some(of_put(options.lifetime))))
+            }
+            Some(Write { options, .. }) => Ok(Some(of_put(options.lifetime))),
+            None => self.expiry_seen(key),
+        }
+    }
+
     /// Returns the version that a key had when the transaction began, or `None` if it was absent or
     /// expired.
     ///
@@ -103,6 +142,17 @@ impl Transaction {
         let (ttl, timestamp) = found.unzip();
         self.reads.borrow_mut().note_key(key, timestamp);
         Ok(ttl)
+    }
+
+    /// Returns the expiry of a key that existed at the beginning of the transaction.
+    fn expiry_seen(&self, key: &[u8]) -> Result<Option<Expiry>> {
+        let view = &self.snapshot.view;
+        let guard = view.pin()?;
+        let stored = view.seek(key, &guard)?;
+        let found = stored.map(|stored| (Expiry::of(stored.expiry()), stored.timestamp()));
+        let (expiry, timestamp) = found.unzip();
+        self.reads.borrow_mut().note_key(key, timestamp);
+        Ok(expiry)
     }
 
     /// Returns when a key put at the end of the transaction expires.

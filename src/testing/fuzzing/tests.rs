@@ -68,7 +68,7 @@ macro_rules! targets {
     };
 }
 
-targets! { codec directory entry hint import index manifest operations segment }
+targets! { codec directory entry hint import index manifest operations resp segment }
 
 #[test]
 fn each_function_has_a_target_and_a_corpus() {

@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use bitcask::Snapshot;
+use bitcask::{Expiry, Snapshot};
 use clap::{Args, ValueEnum};
 
 use crate::exit::Exit;
@@ -93,7 +93,10 @@ fn write(
     for pair in snapshot.prefix(prefix) {
         interrupt::check()?;
         let (key, value) = pair?;
-        let expires_at = snapshot.expires_at(&key)?;
+        let expires_at = match snapshot.expiry(&key)? {
+            Some(Expiry::At(time)) => Some(time),
+            _ => None,
+        };
         rows.pair(&key, &value, expires_at).map_err(|error| rows.failed(&error))?;
         count += 1;
         progress.add(1);

@@ -1,0 +1,253 @@
+//! Keys, whatever they hold.
+
+use bytes::Bytes;
+
+use super::{arg, encoded, help, is, rest};
+use crate::resp::encoding::{FIELD_PREFIX_SIZE, decode_key};
+use crate::resp::events::EventClass;
+use crate::resp::holding::Holding;
+use crate::resp::keyspace::Keyspace;
+use crate::resp::refusal::{Answer, refused, syntax};
+use crate::resp::reply::{OK, Reply};
+use crate::value::Value;
+
+/// Up to which sizes Redis uses its smaller encodings.
+const EMBEDDED_MAX: usize = 44;
+const PACKED_MAX: u64 = 512;
+const PACKED_SIZE_MAX: usize = 64;
+/// Number of keys up to which `DBSIZE` counts those that have not expired.
+const COUNTED_MAX: u64 = 1_000_000;
+
+pub(in crate::resp) fn del(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
+    let keys = rest(args, 1);
+    if let [key] = keys {
+        let is_removed = remove(space, key)?;
+        return Ok(Reply::bool(is_removed));
+    }
+    space.atomically(|space| {
+        let mut count = 0;
+        for key in keys {
+            count += i64::from(remove(space, key)?);
+        }
+        Ok(Reply::Integer(count))
+    })
+}
+
+fn remove(space: &mut Keyspace<'_>, key: &Bytes) -> Answer<bool> {
+    let is_removed = space.remove(key)?;
+    if is_removed {
+        space.event(EventClass::Generic, "del", key);
+    }
+    Ok(is_removed)
+}
+
+pub(in crate::resp) fn exists(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
+    let mut count = 0;
+    for key in rest(args, 1) {
+        count += i64::from(space.exists(key)?);
+    }
+    Ok(Reply::Integer(count))
+}
+
+pub(in crate::resp) fn type_of(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
+    let holding = space.get(arg(args, 1))?;
+    Ok(Reply::Simple(holding.map_or("none", |holding| holding.type_name())))
+}
+
+/// Returns the keys of a database, with a prefix, in no particular order.
+pub(super) fn all_keys(space: &Keyspace<'_>, prefix: &[u8]) -> Answer<Vec<Vec<u8>>> {
+    let mut keys = Vec::new();
+    let mut add = |stored_key: &[u8]| {
+        let key = decode_key(stored_key).filter(|key| key.starts_with(prefix));
+        keys.extend(key.map(<[u8]>::to_vec));
+    };
+    match (&space.tx, prefix) {
+        (Some(tx), _) => {
+            for pair in tx.prefix(encoded(prefix)) {
+                add(&pair?.0);
+            }
+        }
+        (None, []) => {
+            for key in space.database.store.keys_unordered() {
+                add(&key?);
+            }
+        }
+        (None, _) => {
+            for key in space.database.store.prefix_keys(encoded(prefix)) {
+                add(&key?);
+            }
+        }
+    }
+    Ok(keys)
+}
+
+pub(in crate::resp) fn dbsize(space: &mut Keyspace<'_>, _args: &[Bytes]) -> Answer {
+    let database = space.database;
+    if space.tx.is_none() && !database.has_hashes() {
+        let count = database.store.len()?;
+        if count > COUNTED_MAX {
+            return Ok(Reply::count(count));
+        }
+    }
+    if space.tx.is_some() {
+        return Ok(Reply::count(all_keys(space, b"")?.len()));
+    }
+    let mut count = 0_u64;
+    for key in database.store.keys_unordered() {
+        count += u64::from(decode_key(&key?).is_some());
+    }
+    Ok(Reply::count(count))
+}
+
+pub(in crate::resp) fn randomkey(space: &mut Keyspace<'_>, _args: &[Bytes]) -> Answer {
+    if space.tx.is_some() {
+        let keys = all_keys(space, b"")?;
+        let at = usize::try_from(random()).unwrap_or(0).checked_rem(keys.len());
+        let key = at.and_then(|at| keys.into_iter().nth(at));
+        return Ok(Reply::maybe(key.map(Reply::bulk)));
+    }
+    let store = &space.database.store;
+    for start in [random(), random(), random(), 0] {
+        let mut next = Some(start);
+        while let Some(cursor) = next {
+            let (keys, after) = store.scan_from(cursor, 8)?;
+            if let Some(key) = keys.iter().find_map(|key| decode_key(key)) {
+                return Ok(Reply::bulk(key));
+            }
+            next = after;
+        }
+    }
+    Ok(Reply::Null)
+}
+
+/// Returns a random number.
+pub(in crate::resp) fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+pub(in crate::resp) fn flushdb(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
+    check_flush(args)?;
+    flush(space)?;
+    Ok(OK)
+}
+
+pub(in crate::resp) fn flushall(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
+    check_flush(args)?;
+    flush(space)?;
+    for other in space.database.other_open_ones() {
+        other.set_has_hashes(false);
+        other.store.clear()?;
+    }
+    Ok(OK)
+}
+
+/// Checks the options of `FLUSHDB` and `FLUSHALL`.
+fn check_flush(args: &[Bytes]) -> Answer<()> {
+    match rest(args, 1) {
+        [] => Ok(()),
+        [option] if is(option, "SYNC") || is(option, "ASYNC") => Ok(()),
+        _ => syntax(),
+    }
+}
+
+/// Removes all keys of a database.
+fn flush(space: &mut Keyspace<'_>) -> Answer<()> {
+    (space.deeds.has_written, space.deeds.has_flushed) = (true, true);
+    space.database.set_has_hashes(false);
+    let Some(tx) = &mut space.tx else { return Ok(space.database.store.clear()?) };
+    let keys = tx.range(..).map(|pair| pair.map(|(key, _)| key));
+    for key in keys.collect::<Result<Vec<_>, _>>()? {
+        tx.delete(&key);
+    }
+    Ok(())
+}
+
+pub(in crate::resp) fn object(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
+    let (subcommand, key) = (arg(args, 1), arg(args, 2));
+    let Some(holding) = space.get(key)? else {
+        // Redis has answered with an error before version 7.
+        return Ok(Reply::Null);
+    };
+    Ok(match subcommand.to_ascii_lowercase().as_slice() {
+        b"encoding" => Reply::Text(encoding(space, &holding)?),
+        b"refcount" => Reply::Integer(1),
+        b"idletime" => Reply::Integer(0),
+        _ => {
+            return refused(
+                "ERR An LFU maxmemory policy is not selected, access frequency not tracked. \
+                 Please note that when switching between policies at runtime LRU and LFU data \
+                 will take some time to adjust.",
+            );
+        }
+    })
+}
+
+/// Returns how Redis would store a value.
+fn encoding(space: &mut Keyspace<'_>, holding: &Holding) -> Answer<&'static str> {
+    let header = match holding {
+        Holding::String(string) if crate::wire::parse_integer(string).is_some() => {
+            return Ok("int");
+        }
+        Holding::String(string) if string.len() <= EMBEDDED_MAX => return Ok("embstr"),
+        Holding::String(_) => return Ok("raw"),
+        Holding::Hash(header) => *header,
+    };
+    space.atomically(|space| {
+        let is_large = |(key, value): &(Value, Value)| {
+            key.len() > FIELD_PREFIX_SIZE + PACKED_SIZE_MAX || value.len() > PACKED_SIZE_MAX
+        };
+        let is_packed = header.count <= PACKED_MAX && !space.fields(header)?.iter().any(is_large);
+        Ok(if is_packed { "listpack" } else { "hashtable" })
+    })
+}
+
+pub(in crate::resp) fn object_help(_space: &mut Keyspace<'_>, _args: &[Bytes]) -> Answer {
+    let lines = [
+        "ENCODING <key>",
+        "    Return the encoding that Redis would use for the value of <key>.",
+        "FREQ <key>",
+        "    Not available: no access frequency is kept.",
+        "IDLETIME <key>",
+        "    Return 0: no access time is kept.",
+        "REFCOUNT <key>",
+        "    Return 1: no value is shared.",
+    ];
+    Ok(help("OBJECT", &lines))
+}
+
+pub(in crate::resp) fn memory_usage(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
+    match rest(args, 3) {
+        [] => {}
+        [option, samples] if is(option, "SAMPLES") => {
+            super::integer(samples)?;
+        }
+        _ => return syntax(),
+    }
+    let key = arg(args, 2);
+    let key_size = key.len();
+    space.atomically(|space| {
+        let Some(holding) = space.get(key)? else { return Ok(Reply::Null) };
+        // The keydir has about 24 bytes for each key in the store.
+        let size = match holding {
+            Holding::String(string) => key_size + string.len() + 24,
+            Holding::Hash(header) => {
+                let fields = space.fields(header)?;
+                let sizes = fields.iter().map(|(key, value)| key.len() + value.len() + 24);
+                key_size + 24 + sizes.sum::<usize>()
+            }
+        };
+        Ok(Reply::count(size))
+    })
+}
+
+/// Parses the number of a database.
+pub(in crate::resp) fn database_number(text: &[u8]) -> Answer<usize> {
+    let Some(number) = crate::wire::parse_integer(text) else {
+        return refused("ERR invalid DB index");
+    };
+    match usize::try_from(number) {
+        Ok(number) => Ok(number),
+        Err(_) => refused("ERR DB index is out of range"),
+    }
+}

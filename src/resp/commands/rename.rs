@@ -1,0 +1,127 @@
+//! Giving a key another name, and copying it.
+//!
+//! A hash keeps its fields where they are when it is renamed: only its header moves.
+
+use bytes::Bytes;
+
+use super::expiry::{has_option, life_of};
+use super::hashes::{begin_hash, put_fields};
+use super::keys::database_number;
+use super::{arg, encoded, integer, is, rest};
+use crate::resp::events::EventClass;
+use crate::resp::holding::Holding;
+use crate::resp::keyspace::{Keyspace, Lifespan, check_key, in_transaction};
+use crate::resp::refusal::{Answer, NO_SUCH_KEY, refused, syntax};
+use crate::resp::reply::{OK, Reply};
+use crate::value::Value;
+
+/// Renames a key. Returns whether it did.
+fn rename_key(space: &mut Keyspace<'_>, args: &[Bytes], only_new: bool) -> Answer<bool> {
+    let (from, to) = (arg(args, 1), arg(args, 2));
+    check_key(to)?;
+    space.atomically(|space| {
+        let Some(value) = space.stored(&encoded(from))? else { return refused(NO_SUCH_KEY) };
+        if only_new && space.exists(to)? {
+            return Ok(false);
+        }
+        if from == to {
+            return Ok(true);
+        }
+        let life = life_of(space, from)?;
+        space.remove(to)?;
+        space.put(to, &value, life)?;
+        space.remove_within(from)?;
+        space.event(EventClass::Generic, "rename_from", from);
+        space.event(EventClass::Generic, "rename_to", to);
+        Ok(true)
+    })
+}
+
+pub(in crate::resp) fn rename(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
+    rename_key(space, args, false)?;
+    Ok(OK)
+}
+
+pub(in crate::resp) fn renamenx(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
+    Ok(Reply::bool(rename_key(space, args, true)?))
+}
+
+/// A copy of what a key holds.
+pub(super) enum KeyCopy {
+    /// A string, as it is stored.
+    String(Value),
+    /// The names and values of fields.
+    Hash(Vec<(Vec<u8>, Value)>),
+}
+
+impl KeyCopy {
+    /// Copies what a key holds, within a transaction.
+    pub(super) fn read(space: &Keyspace<'_>, key: &[u8]) -> Answer<Option<Self>> {
+        let Some(value) = space.stored(&encoded(key))? else { return Ok(None) };
+        let Holding::Hash(header) = Holding::new(value.clone()) else {
+            return Ok(Some(Self::String(value)));
+        };
+        let name = |key: &[u8]| {
+            key.get(crate::resp::encoding::FIELD_PREFIX_SIZE..).unwrap_or_default().to_vec()
+        };
+        let fields = space.fields(header)?.into_iter();
+        Ok(Some(Self::Hash(fields.map(|(key, value)| (name(&key), value)).collect())))
+    }
+
+    /// Writes the copy under a key that holds nothing, within a transaction.
+    pub(super) fn write(&self, space: &mut Keyspace<'_>, key: &[u8], life: Lifespan) -> Answer<()> {
+        match self {
+            Self::String(value) => space.put(key, value, life),
+            Self::Hash(fields) => {
+                let mut header = begin_hash(space)?;
+                let fields = fields.iter().map(|(name, value)| (&**name, &**value));
+                put_fields(space, &mut header, fields, life)?;
+                space.put(key, &header.encode(), life)
+            }
+        }
+    }
+}
+
+pub(in crate::resp) fn copy(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
+    let (from, to) = (arg(args, 1), arg(args, 2));
+    let (mut number, mut options) = (space.database.number, rest(args, 3));
+    let replace = has_option(options, "REPLACE");
+    while let [option, after @ ..] = options {
+        options = match after {
+            _ if is(option, "REPLACE") => after,
+            [value, after @ ..] if is(option, "DB") => {
+                integer(value)?;
+                number = database_number(value)?;
+                after
+            }
+            _ => return syntax(),
+        };
+    }
+    check_key(to)?;
+    let is_here = number == space.database.number;
+    if is_here && from == to {
+        return refused("ERR source and destination objects are the same");
+    }
+    let target = space.database.sibling(number)?;
+    let write = |space: &mut Keyspace<'_>, copy: &KeyCopy, life: Lifespan| -> Answer {
+        if space.exists(to)? {
+            if !replace {
+                return Ok(Reply::Integer(0));
+            }
+            space.remove(to)?;
+        }
+        copy.write(space, to, life)?;
+        space.event(EventClass::Generic, "copy_to", to);
+        Ok(Reply::Integer(1))
+    };
+    space.atomically(|space| {
+        let Some(copy) = KeyCopy::read(space, from)? else { return Ok(Reply::Integer(0)) };
+        let life = life_of(space, from)?;
+        if is_here {
+            return write(space, &copy, life);
+        }
+        // Another database is another store, with a transaction of its own.
+        let (reply, _) = in_transaction(&target, |space| write(space, &copy, life))?;
+        reply
+    })
+}

@@ -1,0 +1,131 @@
+//! The databases: `SELECT n` is a store of its own.
+//!
+//! - Database 0 is the store that the server was given. The others lie in a directory, one store
+//!   per number, and are opened when they are first selected.
+//! - No database is closed while the server runs.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+
+use super::encoding::HASHES_MARK;
+use super::ledger::Ledger;
+use super::refusal::{Answer, refused, refused_with};
+use super::syncing::Syncer;
+use crate::error::Result;
+use crate::options::{Options, SyncPolicy};
+use crate::store::Bitcask;
+
+/// One database.
+#[derive(Debug)]
+pub(super) struct Database {
+    pub(super) number: usize,
+    pub(super) store: Arc<Bitcask>,
+    /// Whether the store may have hashes. While it has none, a string is put without a look at what
+    /// it replaces. A mistake here leaves fields behind that nobody sees.
+    has_hashes: AtomicBool,
+    pub(super) ledger: Ledger,
+    pub(super) syncer: Syncer,
+    all: Weak<Databases>,
+}
+
+impl Database {
+    fn new(number: usize, store: Arc<Bitcask>, all: Weak<Databases>) -> Result<Self> {
+        let has_hashes = AtomicBool::new(store.contains_key(HASHES_MARK)?);
+        let (ledger, syncer) = (Ledger::default(), Syncer::default());
+        Ok(Self { number, store, has_hashes, ledger, syncer, all })
+    }
+
+    /// Returns another database of the same server.
+    pub(super) fn sibling(&self, number: usize) -> Answer<Arc<Database>> {
+        match self.all.upgrade() {
+            Some(all) => all.get(number),
+            None => refused("ERR DB index is out of range"),
+        }
+    }
+
+    /// Returns the other databases that are open.
+    pub(super) fn other_open_ones(&self) -> Vec<Arc<Database>> {
+        let all = self.all.upgrade();
+        let open = all.iter().flat_map(|all| all.open());
+        open.filter(|other| other.number != self.number).cloned().collect()
+    }
+
+    pub(super) fn has_hashes(&self) -> bool {
+        self.has_hashes.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_has_hashes(&self, yes: bool) {
+        self.has_hashes.store(yes, Ordering::Release);
+    }
+
+    /// Returns whether a write of this database has to wait for a sync before it is acknowledged.
+    pub(super) fn syncs_each_write(&self) -> bool {
+        self.store.sync_policy() == SyncPolicy::Always
+    }
+}
+
+/// Where the databases other than 0 are.
+#[derive(Debug, Clone)]
+pub(super) struct MoreDatabases {
+    pub(super) dir: PathBuf,
+    pub(super) count: usize,
+    pub(super) options: Options,
+}
+
+/// All databases, by number.
+#[derive(Debug)]
+pub(super) struct Databases {
+    slots: Vec<OnceLock<Arc<Database>>>,
+    more: Option<MoreDatabases>,
+    /// Lock 0: the turn to open a database. It is held while a store is opened.
+    opening: Mutex<()>,
+    this: Weak<Databases>,
+}
+
+impl Databases {
+    pub(super) fn new(store: Arc<Bitcask>, more: Option<MoreDatabases>) -> Result<Arc<Self>> {
+        let count = more.as_ref().map_or(1, |more| more.count.max(1));
+        let slots = (0..count).map(|_| OnceLock::new()).collect();
+        let all = Arc::new_cyclic(|this| {
+            let (this, opening) = (Weak::clone(this), Mutex::new(()));
+            Self { slots, more, opening, this }
+        });
+        let first = Database::new(0, store, Arc::downgrade(&all))?;
+        if let Some(slot) = all.slots.first() {
+            slot.get_or_init(|| Arc::new(first));
+        }
+        Ok(all)
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Returns the databases that are open.
+    pub(super) fn open(&self) -> impl Iterator<Item = &Arc<Database>> {
+        self.slots.iter().filter_map(OnceLock::get)
+    }
+
+    /// Returns a database, and opens it if it was not open.
+    pub(super) fn get(&self, number: usize) -> Answer<Arc<Database>> {
+        let Some(slot) = self.slots.get(number) else {
+            return refused("ERR DB index is out of range");
+        };
+        if let Some(database) = slot.get() {
+            return Ok(Arc::clone(database));
+        }
+        let _turn = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(database) = slot.get() {
+            return Ok(Arc::clone(database));
+        }
+        let Some(more) = &self.more else { return refused("ERR DB index is out of range") };
+        let path = more.dir.join(number.to_string());
+        let opened = Bitcask::open(&path, more.options.clone())
+            .and_then(|store| Database::new(number, Arc::new(store), Weak::clone(&self.this)));
+        match opened {
+            Ok(database) => Ok(Arc::clone(slot.get_or_init(|| Arc::new(database)))),
+            Err(error) => refused_with(format!("ERR Database {number} can't be opened: {error}")),
+        }
+    }
+}

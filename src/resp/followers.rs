@@ -1,0 +1,187 @@
+//! Follows the change feed of each database while somebody listens, so that changes count that were
+//! made through the store's API, and keys that have expired.
+//!
+//! - Each database that is followed has a thread. It ends when nobody listens any more.
+//! - Changes that the server's own commands have made are reported by these, see `ledger`.
+//! - The store reports no expiry. The follower remembers when the keys expire that were put while
+//!   it was there, and looks when the time has come.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use super::counts::add;
+use super::database::Database;
+use super::encoding::{StoredContent, decode_key, decode_value, encode_key};
+use super::events::{EventClass, KeyEvent};
+use super::server_state::ServerState;
+use crate::error::Result;
+use crate::store::{Change, Changes, Operation};
+
+/// How often a follower looks whether anybody still listens.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// Maximum number of keys whose expiry is remembered.
+const EXPIRING_MAX: usize = 1 << 20;
+
+/// The threads that follow.
+#[derive(Debug, Default)]
+pub(super) struct Followers {
+    /// Lock 0: the threads. Held while one is started, and while one decides to end.
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Followers {
+    /// Starts to follow all open databases, if somebody listens. Those that nobody listens to any
+    /// more end by themselves.
+    pub(super) fn look(&self, state: &Arc<ServerState>) -> Result<()> {
+        if !state.is_listened_to() {
+            return Ok(());
+        }
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        threads.retain(|thread| !thread.is_finished());
+        for database in state.databases.open() {
+            if database.ledger.is_followed() {
+                continue;
+            }
+            let changes = database.store.changes(database.store.position())?;
+            database.ledger.set_followed(true);
+            let (for_thread, followed) = (Arc::clone(state), Arc::clone(database));
+            let run = move || FeedFollower::new(for_thread, followed).run(changes);
+            let name = format!("bitcask-resp-{}", database.number);
+            match thread::Builder::new().name(name).spawn(run) {
+                Ok(thread) => threads.push(thread),
+                Err(_) => database.ledger.set_followed(false),
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until all have ended. The server has been stopped before.
+    pub(super) fn join(&self) {
+        let mut threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let ended = std::mem::take(&mut *threads);
+        drop(threads);
+        for thread in ended {
+            // A thread that has panicked has ended too.
+            drop(thread.join());
+        }
+    }
+
+    /// Ends following a database, unless somebody listens again.
+    fn end(&self, state: &ServerState, database: &Database) -> bool {
+        let _held = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        let ends = !state.is_listened_to();
+        if ends {
+            database.ledger.set_followed(false);
+        }
+        ends
+    }
+}
+
+/// One thread that follows.
+struct FeedFollower {
+    state: Arc<ServerState>,
+    database: Arc<Database>,
+    /// When keys expire, in that order, and by key.
+    due: BTreeSet<(SystemTime, Vec<u8>)>,
+    expiring: HashMap<Vec<u8>, SystemTime>,
+}
+
+impl FeedFollower {
+    fn new(state: Arc<ServerState>, database: Arc<Database>) -> Self {
+        Self { state, database, due: BTreeSet::new(), expiring: HashMap::new() }
+    }
+
+    fn run(mut self, mut changes: Changes) {
+        loop {
+            match changes.recv_timeout(self.patience()) {
+                Ok(Some(change)) => self.changed(&change),
+                Ok(None) => {}
+                Err(error) if error.needs_resync() => {
+                    // Everything was removed at once.
+                    let store = &self.database.store;
+                    match store.changes(store.position()) {
+                        Ok(again) => changes = again,
+                        Err(_) => return self.database.ledger.set_followed(false),
+                    }
+                }
+                Err(_) => return self.database.ledger.set_followed(false),
+            }
+            self.expire();
+            if !self.state.is_listened_to() {
+                let state = Arc::clone(&self.state);
+                if state.followers.end(&state, &self.database) {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Returns how long to wait for a change.
+    fn patience(&self) -> Duration {
+        let Some((time, _)) = self.due.first() else { return LOOK_INTERVAL };
+        let left = time.duration_since(SystemTime::now()).unwrap_or_default();
+        // A little later than the time itself, since the store's clock may be a little behind.
+        (left + Duration::from_millis(1)).min(LOOK_INTERVAL)
+    }
+
+    fn changed(&mut self, change: &Change) {
+        let Some(key) = decode_key(&change.key) else { return };
+        if let Some(time) = self.expiring.remove(key) {
+            self.due.remove(&(time, key.to_vec()));
+        }
+        let (class, name) = match &change.operation {
+            Operation::Put { value, expires_at } => {
+                if let Some(time) = *expires_at
+                    && self.expiring.len() < EXPIRING_MAX
+                {
+                    self.due.insert((time, key.to_vec()));
+                    self.expiring.insert(key.to_vec(), time);
+                }
+                match decode_value(value) {
+                    StoredContent::String(..) => (EventClass::String, "set"),
+                    StoredContent::Hash(_) => (EventClass::Hash, "hset"),
+                }
+            }
+            Operation::Delete => (EventClass::Generic, "del"),
+        };
+        if !self.database.ledger.take(key) {
+            self.report(class, name, key);
+        }
+    }
+
+    fn report(&self, class: EventClass, name: &'static str, key: &[u8]) {
+        let event = KeyEvent { class, name, key: Bytes::copy_from_slice(key) };
+        self.state.report(&self.database, &event);
+        self.state.tracker.changed(&[event.key], None, &self.state.peers);
+    }
+
+    /// Reports the keys whose time has come.
+    fn expire(&mut self) {
+        let now = SystemTime::now();
+        while let Some((time, key)) = self.due.first().cloned() {
+            if time > now {
+                return;
+            }
+            self.due.pop_first();
+            self.expiring.remove(&key);
+            match self.database.store.contains_key(encode_key(&key)) {
+                Ok(false) => {
+                    add(&self.state.counts.expired, 1);
+                    self.report(EventClass::Expired, "expired", &key);
+                }
+                // The store's clock is behind, or the key was put anew and comes in the feed.
+                Ok(true) => {
+                    let later = now + Duration::from_millis(5);
+                    self.due.insert((later, key.clone()));
+                    self.expiring.insert(key, later);
+                    return;
+                }
+                Err(_) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! The keys of one database, as commands see them.
+//!
+//! - Outside `MULTI`, a command reads and writes the store itself; within it, a transaction of the
+//!   store. Commands do not know which.
+//! - What depends on several reads or writes happens within [`Keyspace::atomically`].
+//! - A command that fails does so before its first write, so that the commands around it in a
+//!   transaction count.
+//! - No write waits for a sync. The connection does that once for all commands that it runs
+//!   together, before it sends their replies.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::database::Database;
+use super::encoding::{HashHeader, encode_key, encode_string};
+use super::events::{EventClass, KeyEvent};
+use super::holding::{Holding, StoredString};
+use super::numbers::from_ms;
+use super::refusal::{Answer, Refusal, TOO_LONG, refused, refused_with};
+use crate::error::Error;
+use crate::options::{TransactionOptions, WriteOptions};
+use crate::store::{Transaction, Ttl};
+use crate::value::Value;
+
+/// Maximum size of a string.
+pub(super) const STRING_SIZE_MAX: usize = 512 << 20;
+/// Maximum size of a key.
+const KEY_SIZE_MAX: usize = 65_535;
+/// Maximum number of attempts to change one key.
+const ATTEMPTS: u32 = 100;
+
+/// How long a key lives after a write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lifespan {
+    /// As long as the store's options set.
+    OfStore,
+    /// As long as before.
+    Kept,
+    Endless,
+    For(Duration),
+    /// Until a time of day, in milliseconds since the epoch.
+    Until(i64),
+}
+
+impl Lifespan {
+    pub(super) fn options(self) -> WriteOptions {
+        let options = WriteOptions::new().durable(false);
+        match self {
+            Self::OfStore => options,
+            Self::Kept => options.keep_ttl(true),
+            Self::Endless => options.ttl(Duration::MAX),
+            Self::For(duration) => options.ttl(duration),
+            Self::Until(ms) => options.expires_at(from_ms(ms)),
+        }
+    }
+}
+
+/// What a command has done, apart from its reply.
+#[derive(Debug, Default)]
+pub(super) struct Deeds {
+    pub(super) events: Vec<KeyEvent>,
+    pub(super) has_written: bool,
+    /// Whether all keys were removed.
+    pub(super) has_flushed: bool,
+}
+
+/// The keys of one database during one command.
+#[derive(Debug)]
+pub(super) struct Keyspace<'a> {
+    pub(super) database: &'a Database,
+    pub(super) tx: Option<&'a mut Transaction>,
+    pub(super) deeds: Deeds,
+    /// Keys that the transaction has changed, if somebody follows the database.
+    pub(super) noted: BTreeSet<Vec<u8>>,
+}
+
+impl<'a> Keyspace<'a> {
+    pub(super) fn new(database: &'a Database) -> Self {
+        Self { database, tx: None, deeds: Deeds::default(), noted: BTreeSet::new() }
+    }
+
+    pub(super) fn within(database: &'a Database, tx: &'a mut Transaction) -> Self {
+        Self { tx: Some(tx), ..Self::new(database) }
+    }
+
+    /// Notes what has happened to a key, if somebody wants to know.
+    pub(super) fn event(&mut self, class: EventClass, name: &'static str, key: &Bytes) {
+        if self.database.ledger.is_followed() {
+            self.deeds.events.push(KeyEvent { class, name, key: key.clone() });
+        }
+    }
+
+    /// Runs a part of a command as if nothing else happened meanwhile. It may run several times.
+    pub(super) fn atomically<T>(
+        &mut self,
+        mut run: impl FnMut(&mut Keyspace<'_>) -> Answer<T>,
+    ) -> Answer<T> {
+        if self.tx.is_some() {
+            return run(self);
+        }
+        let database = self.database;
+        let (result, deeds) = in_transaction(database, |space| run(space))?;
+        self.deeds.events.extend(deeds.events);
+        self.deeds.has_written |= deeds.has_written;
+        self.deeds.has_flushed |= deeds.has_flushed;
+        result
+    }
+
+    // What is read.
+
+    /// Returns the value under a stored key.
+    pub(super) fn stored(&self, stored_key: &[u8]) -> Answer<Option<Value>> {
+        Ok(match &self.tx {
+            Some(tx) => tx.get(stored_key)?,
+            None => self.database.store.get(stored_key)?,
+        })
+    }
+
+    pub(super) fn get(&self, key: &[u8]) -> Answer<Option<Holding>> {
+        Ok(self.stored(&encode_key(key))?.map(Holding::new))
+    }
+
+    pub(super) fn string(&self, key: &[u8]) -> Answer<Option<StoredString>> {
+        self.get(key)?.map(Holding::string).transpose()
+    }
+
+    pub(super) fn hash(&self, key: &[u8]) -> Answer<Option<HashHeader>> {
+        self.get(key)?.map(Holding::hash).transpose()
+    }
+
+    pub(super) fn exists(&self, key: &[u8]) -> Answer<bool> {
+        self.has_stored(&encode_key(key))
+    }
+
+    /// Returns whether a stored key exists.
+    pub(super) fn has_stored(&self, stored_key: &[u8]) -> Answer<bool> {
+        Ok(match &self.tx {
+            Some(tx) => tx.contains_key(stored_key)?,
+            None => self.database.store.contains_key(stored_key)?,
+        })
+    }
+
+    /// Returns how long a key has left to live, or `None` if it does not exist.
+    pub(super) fn ttl(&self, key: &[u8]) -> Answer<Option<Ttl>> {
+        let key = encode_key(key);
+        Ok(match &self.tx {
+            Some(tx) => tx.ttl(key)?,
+            None => self.database.store.ttl(key)?,
+        })
+    }
+
+    // What is written.
+
+    /// Puts a value under a stored key.
+    pub(super) fn put_stored(
+        &mut self,
+        stored_key: &[u8],
+        value: &[u8],
+        life: Lifespan,
+    ) -> Answer<()> {
+        self.deeds.has_written = true;
+        match &mut self.tx {
+            Some(tx) => tx.put_opt(stored_key, value, life.options()),
+            None => self.database.store.put_opt(stored_key, value, life.options())?,
+        }
+        Ok(())
+    }
+
+    /// Puts what a key holds, as it is stored.
+    pub(super) fn put(&mut self, key: &[u8], value: &[u8], life: Lifespan) -> Answer<()> {
+        check_key(key)?;
+        self.note_new(key)?;
+        let stored_key = encode_key(key);
+        if self.tx.is_some() {
+            self.note_in_transaction(key);
+            return self.put_stored(&stored_key, value, life);
+        }
+        self.noted(key, |space| space.put_stored(&stored_key, value, life).map(|()| true))
+            .map(|_| ())
+    }
+
+    /// Puts a string, whatever the key held.
+    pub(super) fn put_string(&mut self, key: &[u8], string: &[u8], life: Lifespan) -> Answer<()> {
+        if self.database.has_hashes()
+            && let Some(Holding::Hash(_)) = self.get(key)?
+        {
+            return self.atomically(|space| {
+                if let Some(Holding::Hash(header)) = space.get(key)? {
+                    space.remove_fields(header)?;
+                }
+                space.put(key, &encode_string(string), life)
+            });
+        }
+        self.put(key, &encode_string(string), life)
+    }
+
+    /// Removes a key and what it holds. Returns whether it existed.
+    pub(super) fn remove(&mut self, key: &[u8]) -> Answer<bool> {
+        let may_be_hash = self.database.has_hashes();
+        if self.tx.is_none() && !may_be_hash {
+            return self.noted(key, |space| {
+                let options = WriteOptions::new().durable(false);
+                Ok(space.database.store.delete_opt(encode_key(key), options)?)
+            });
+        }
+        self.atomically(|space| {
+            let holding = if may_be_hash {
+                space.get(key)?
+            } else {
+                return space.remove_within(key);
+            };
+            if let Some(Holding::Hash(header)) = holding {
+                space.remove_fields(header)?;
+            }
+            space.remove_within(key)
+        })
+    }
+
+    /// Removes a key, but not the fields of a hash, within a transaction.
+    pub(super) fn remove_within(&mut self, key: &[u8]) -> Answer<bool> {
+        let exists = self.exists(key)?;
+        if exists {
+            self.note_in_transaction(key);
+            self.remove_stored(&encode_key(key));
+        }
+        Ok(exists)
+    }
+
+    /// Removes a stored key, within a transaction.
+    pub(super) fn remove_stored(&mut self, stored_key: &[u8]) {
+        self.deeds.has_written = true;
+        if let Some(tx) = &mut self.tx {
+            tx.delete(stored_key);
+        }
+    }
+
+    /// Removes the fields of a hash, within a transaction.
+    pub(super) fn remove_fields(&mut self, header: HashHeader) -> Answer<()> {
+        for (key, _) in self.fields(header)? {
+            self.remove_stored(&key);
+        }
+        Ok(())
+    }
+
+    /// Returns the stored keys and the values of all fields of a hash, within a transaction.
+    pub(super) fn fields(&self, header: HashHeader) -> Answer<Vec<(Value, Value)>> {
+        let Some(tx) = &self.tx else { return Ok(Vec::new()) };
+        Ok(tx.prefix(header.prefix()).collect::<Result<_, Error>>()?)
+    }
+
+    /// Replaces a string by what a closure makes of it, and keeps its time to live. The closure
+    /// gets `None` if the key does not exist, and may run several times. Returns the new string.
+    pub(super) fn modify(
+        &mut self,
+        key: &[u8],
+        mut change: impl FnMut(Option<&[u8]>) -> Answer<Vec<u8>>,
+    ) -> Answer<Vec<u8>> {
+        check_key(key)?;
+        if self.tx.is_some() {
+            let new = change(self.string(key)?.as_deref())?;
+            check_size(new.len())?;
+            self.put(key, &encode_string(&new), Lifespan::Kept)?;
+            return Ok(new);
+        }
+        let stored_key = encode_key(key);
+        let store = &self.database.store;
+        for _ in 0..ATTEMPTS {
+            let (old, version) = store.get_versioned(&stored_key)?.unzip();
+            let old = old.map(|old| Holding::new(old).string()).transpose()?;
+            let new = change(old.as_deref())?;
+            check_size(new.len())?;
+            let is_made = self.noted(key, |_| {
+                let (value, options) = (encode_string(&new), Lifespan::Kept.options());
+                let value = Some(&*value);
+                let result =
+                    store.compare_and_swap_versioned_opt(&stored_key, version, value, options)?;
+                Ok(result.is_ok())
+            })?;
+            if is_made {
+                if version.is_none() {
+                    self.event(EventClass::New, "new", &Bytes::copy_from_slice(key));
+                }
+                return Ok(new);
+            }
+        }
+        Err(Refusal::Store(Error::Conflict { attempts: ATTEMPTS }))
+    }
+
+    /// Makes a change outside of a transaction, which the closure says whether it has made.
+    pub(super) fn noted(
+        &mut self,
+        key: &[u8],
+        write: impl FnOnce(&mut Self) -> Answer<bool>,
+    ) -> Answer<bool> {
+        let ledger = &self.database.ledger;
+        let is_followed = ledger.is_followed();
+        if is_followed {
+            ledger.note(key);
+        }
+        let result = write(self);
+        let is_made = matches!(result, Ok(true));
+        self.deeds.has_written |= is_made;
+        if is_followed && !is_made {
+            ledger.take(key);
+        }
+        result
+    }
+
+    /// Notes that a key is about to be created, if somebody wants to know.
+    fn note_new(&mut self, key: &[u8]) -> Answer<()> {
+        if self.database.ledger.is_followed() && !self.exists(key)? {
+            self.event(EventClass::New, "new", &Bytes::copy_from_slice(key));
+        }
+        Ok(())
+    }
+
+    fn note_in_transaction(&mut self, key: &[u8]) {
+        if self.database.ledger.is_followed() {
+            self.noted.insert(key.to_vec());
+        }
+    }
+}
+
+/// Refuses keys that the store cannot hold.
+pub(super) fn check_key(key: &[u8]) -> Answer<()> {
+    if encode_key(key).len() > KEY_SIZE_MAX {
+        let size = key.len();
+        return refused_with(format!(
+            "ERR the key has {size} bytes, and a key can have {KEY_SIZE_MAX}"
+        ));
+    }
+    Ok(())
+}
+
+/// Refuses strings that are too long.
+pub(super) fn check_size(size: usize) -> Answer<()> {
+    if size > STRING_SIZE_MAX { refused(TOO_LONG) } else { Ok(()) }
+}
+
+/// Runs a closure in a transaction of the store. The outer error is that of the transaction.
+pub(super) fn in_transaction<T>(
+    database: &Database,
+    mut run: impl FnMut(&mut Keyspace<'_>) -> Answer<T>,
+) -> Answer<(Answer<T>, Deeds)> {
+    let options = TransactionOptions::new().durable(false);
+    let mut noted: BTreeSet<Vec<u8>> = BTreeSet::new();
+    let result = database.store.transaction_opt(options, |tx| {
+        // The notes of an attempt that has failed.
+        for key in std::mem::take(&mut noted) {
+            database.ledger.take(&key);
+        }
+        let mut space = Keyspace::within(database, tx);
+        let result = run(&mut space);
+        let Keyspace { deeds, noted: keys, .. } = space;
+        match result {
+            Err(Refusal::Store(error)) => Err(error),
+            Err(refusal) => {
+                tx.rollback();
+                Ok((Err(refusal), Deeds::default()))
+            }
+            Ok(result) => {
+                for key in &keys {
+                    database.ledger.note(key);
+                }
+                noted = keys;
+                Ok((Ok(result), deeds))
+            }
+        }
+    });
+    if result.is_err() {
+        for key in &noted {
+            database.ledger.take(key);
+        }
+    }
+    Ok(result?)
+}

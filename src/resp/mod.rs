@@ -1,0 +1,71 @@
+//! Serves a store to clients of Redis, with the feature `resp`.
+//!
+//! A [`RespServer`] listens on an address and speaks both versions of the Redis protocol, RESP2 and
+//! RESP3. Strings of Redis are the keys and values of the store, byte by byte, so a program can
+//! open the same store and read what clients have written. Small hashes are supported too. The page
+//! `docs/redis.md` of the repository lists the commands, and says where the server differs from
+//! Redis.
+//!
+//! ```
+//! use std::io::{Read, Write};
+//! use std::net::TcpStream;
+//! use std::sync::Arc;
+//! use bitcask::resp::{RespOptions, RespServer};
+//! use bitcask::{Bitcask, Options};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! let db = Arc::new(Bitcask::open(dir.path(), Options::default())?);
+//! let server = RespServer::bind("127.0.0.1:0", Arc::clone(&db), RespOptions::new())?;
+//! let (address, stop) = (server.address(), server.stop_handle());
+//! let running = std::thread::spawn(move || server.run());
+//!
+//! let mut client = TcpStream::connect(address)?;
+//! client.write_all(b"SET greeting hello\r\n")?;
+//! let mut reply = [0; 5];
+//! client.read_exact(&mut reply)?;
+//! assert_eq!(&reply, b"+OK\r\n");
+//!
+//! stop.stop();
+//! running.join().expect("it does not panic")?;
+//! assert_eq!(db.get("greeting")?.unwrap(), "hello");
+//! # Ok(())
+//! # }
+//! ```
+
+mod admission;
+mod clients_names;
+mod commands;
+mod commands_table;
+mod connection;
+mod counts;
+mod database;
+mod encoding;
+mod events;
+mod followers;
+mod glob;
+mod holding;
+mod hub;
+mod keyspace;
+mod ledger;
+mod monitor;
+mod numbers;
+mod options;
+mod outbox;
+mod peers;
+mod presence;
+mod refusal;
+mod reply;
+mod server;
+mod server_state;
+mod session;
+mod settings;
+mod shown_settings;
+mod syncing;
+mod tracking;
+mod transaction;
+
+pub use options::RespOptions;
+pub use server::{RespServer, RespStopHandle};
+
+/// The version of Redis whose replies and errors clients get.
+const REDIS_VERSION: &str = "7.0.15";

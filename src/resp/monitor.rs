@@ -1,0 +1,48 @@
+//! The lines that `MONITOR` shows.
+
+use std::fmt::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+
+/// Maximum size of an argument that is shown.
+const ARGUMENT_SIZE_MAX: usize = 1 << 10;
+
+/// Returns the line for a command.
+pub(super) fn monitor_line(args: &[Bytes], database: usize, address: &str) -> String {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let (seconds, micros) = (since.as_secs(), since.subsec_micros());
+    let mut line = format!("{seconds}.{micros:06} [{database} {address}]");
+    for arg in args {
+        line.push_str(" \"");
+        for byte in arg.iter().take(ARGUMENT_SIZE_MAX) {
+            match byte {
+                b'\\' => line.push_str("\\\\"),
+                b'"' => line.push_str("\\\""),
+                b'\n' => line.push_str("\\n"),
+                b'\r' => line.push_str("\\r"),
+                b'\t' => line.push_str("\\t"),
+                7 => line.push_str("\\a"),
+                8 => line.push_str("\\b"),
+                b' '..=b'~' => line.push(char::from(*byte)),
+                byte => {
+                    let _ = write!(line, "\\x{byte:02x}");
+                }
+            }
+        }
+        line.push('"');
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn arguments_are_quoted() {
+        let args = [Bytes::from_static(b"set"), Bytes::from_static(b"a\"\\\r\n\xff")];
+        let line = monitor_line(&args, 3, "127.0.0.1:9");
+        assert!(line.ends_with(r#" [3 127.0.0.1:9] "set" "a\"\\\r\n\xff""#), "{line}");
+    }
+}

@@ -1,0 +1,109 @@
+//! What a caller chooses about the Redis port.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::database::MoreDatabases;
+use crate::options::Options;
+
+/// Options of a [`RespServer`](super::RespServer).
+///
+/// ```
+/// use bitcask::resp::RespOptions;
+/// let options = RespOptions::new().clients_max(100).password("secret");
+/// ```
+#[derive(Debug, Clone)]
+#[must_use = "options do nothing until a server is bound with them"]
+pub struct RespOptions {
+    pub(super) clients_max: usize,
+    pub(super) output_max: usize,
+    pub(super) stall_max: Duration,
+    pub(super) drain_max: Duration,
+    pub(super) password: Option<Vec<u8>>,
+    pub(super) insecure: bool,
+    pub(super) threads: Option<usize>,
+    pub(super) more: Option<MoreDatabases>,
+}
+
+impl Default for RespOptions {
+    fn default() -> Self {
+        Self {
+            clients_max: 10_000,
+            output_max: 32 << 20,
+            stall_max: Duration::from_secs(60),
+            drain_max: Duration::from_secs(10),
+            password: None,
+            insecure: false,
+            threads: None,
+            more: None,
+        }
+    }
+}
+
+impl RespOptions {
+    /// Returns the defaults: 10,000 clients, no password, one database.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the maximum number of clients. One more is told so and disconnected. Default: 10,000.
+    /// Clients can change it with `CONFIG SET maxclients`.
+    pub fn clients_max(mut self, clients: usize) -> Self {
+        self.clients_max = clients;
+        self
+    }
+
+    /// Sets how many bytes of messages may wait for a client that does not read them, until it is
+    /// disconnected. Default: 32 MiB. Messages are what a client gets without asking: those of
+    /// channels, of `MONITOR`, and of `CLIENT TRACKING`.
+    pub fn output_max(mut self, bytes: usize) -> Self {
+        self.output_max = bytes;
+        self
+    }
+
+    /// Sets how long a client may take to read anything of a reply, until it is disconnected.
+    /// Default: 60 s. Meanwhile none of its commands is read, so no more than the replies to the
+    /// commands of one read wait for it.
+    pub fn stall_max(mut self, duration: Duration) -> Self {
+        self.stall_max = duration;
+        self
+    }
+
+    /// Sets how long a server that is stopping waits for clients that do not read the replies to
+    /// what they have sent. Default: 10 s.
+    pub fn drain_max(mut self, duration: Duration) -> Self {
+        self.drain_max = duration;
+        self
+    }
+
+    /// Sets the password that `AUTH` asks for. Default: none. It is compared in a time that does
+    /// not depend on where it differs. Clients that know it can change it with `CONFIG SET
+    /// requirepass`.
+    pub fn password(mut self, password: impl Into<Vec<u8>>) -> Self {
+        let password = password.into();
+        self.password = (!password.is_empty()).then_some(password);
+        self
+    }
+
+    /// Sets whether the server may listen on all interfaces without a password. Default: `false`,
+    /// such an address is refused.
+    pub fn insecure(mut self, yes: bool) -> Self {
+        self.insecure = yes;
+        self
+    }
+
+    /// Sets the number of threads that serve clients. Default: one for each core.
+    pub fn threads(mut self, threads: usize) -> Self {
+        self.threads = Some(threads.max(1));
+        self
+    }
+
+    /// Sets where `SELECT n` finds the databases 1 to `count - 1`: each is a store of its own, in
+    /// the directory of that number below `dir`. A store is created when it is first selected, with
+    /// these options, and closed when the server ends. Default: there is database 0 only, which is
+    /// the store that the server is bound with.
+    pub fn databases(mut self, dir: impl Into<PathBuf>, count: usize, options: Options) -> Self {
+        self.more = Some(MoreDatabases { dir: dir.into(), count, options });
+        self
+    }
+}

@@ -1,0 +1,352 @@
+//! What the server knows about one client, and how one of its commands runs.
+//!
+//! The order of what a command causes is that of Redis: the messages that it sends to its own
+//! client, then its reply, then the news of keys that the client has cached.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::commands_table::{CommandFlags, CommandSpec, Handler, table};
+use super::counts::add;
+use super::database::Database;
+use super::encoding::encode_key;
+use super::events::KeyEvent;
+use super::holding::{Holding, StoredString};
+use super::keyspace::{Deeds, Keyspace};
+use super::peers::Peer;
+use super::refusal::{Answer, Refusal};
+use super::reply::{Protocol, Reply};
+use super::server_state::ServerState;
+use super::tracking::TrackingMode;
+use super::transaction::{CommandQueue, Watched};
+
+/// Number of arguments above which a command counts as slow.
+const FEW_ARGUMENTS: usize = 1000;
+
+/// Which replies a client wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ReplyMode {
+    On,
+    Off,
+    /// All but the reply to this command and to the next.
+    SkipNext,
+    /// All but the reply to this command.
+    Skip,
+}
+
+/// Calls of one command that are not in the shared counts yet.
+#[derive(Debug, Default)]
+struct CallTally {
+    /// The command's place in the table.
+    at: usize,
+    calls: u64,
+    micros: u64,
+    failed: u64,
+}
+
+/// One client.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) state: Arc<ServerState>,
+    pub(super) peer: Arc<Peer>,
+    pub(super) database: Arc<Database>,
+    pub(super) protocol: Protocol,
+    pub(super) is_authenticated: bool,
+    pub(super) queue: Option<CommandQueue>,
+    /// By the number of the database, and the key.
+    pub(super) watched: BTreeMap<(usize, Bytes), Watched>,
+    pub(super) channels: BTreeSet<Bytes>,
+    pub(super) patterns: BTreeSet<Bytes>,
+    pub(super) tracking: Option<TrackingMode>,
+    /// What `CLIENT CACHING` has said about the next command.
+    pub(super) caching: Option<bool>,
+    pub(super) replies: ReplyMode,
+    pub(super) is_monitor: bool,
+    /// Whether the connection ends after the replies so far.
+    pub(super) is_closing: bool,
+    /// Databases with writes that no sync has covered yet.
+    pub(super) unsynced: Vec<Arc<Database>>,
+    /// Replies that have not been sent.
+    pub(super) out: Vec<u8>,
+    pub(super) last_command: &'static str,
+    /// When the last command ended, or the batch began.
+    clock: Instant,
+    tally: CallTally,
+    /// Changed keys that caches are told of after the reply.
+    changed: Vec<Bytes>,
+}
+
+impl Session {
+    pub(super) fn new(state: &Arc<ServerState>, peer: Arc<Peer>) -> Answer<Self> {
+        let database = state.databases.get(0)?;
+        Ok(Self {
+            state: Arc::clone(state),
+            peer,
+            database,
+            protocol: Protocol::Resp2,
+            is_authenticated: !state.parameters.has_password(),
+            queue: None,
+            watched: BTreeMap::new(),
+            channels: BTreeSet::new(),
+            patterns: BTreeSet::new(),
+            tracking: None,
+            caching: None,
+            replies: ReplyMode::On,
+            is_monitor: false,
+            is_closing: false,
+            unsynced: Vec::new(),
+            out: Vec::new(),
+            last_command: "",
+            clock: Instant::now(),
+            tally: CallTally::default(),
+            changed: Vec::new(),
+        })
+    }
+
+    /// Begins to run commands that have arrived together.
+    pub(super) fn begin_batch(&mut self) {
+        self.clock = Instant::now();
+    }
+
+    /// Runs a command and appends its reply.
+    pub(super) fn run(&mut self, args: &[Bytes]) {
+        let (found, reply) = match self.admit(args) {
+            Ok((at, spec)) => {
+                self.show_monitors(args, spec);
+                self.last_command = spec.name;
+                (Some((at, spec)), self.execute(args, at, spec))
+            }
+            Err((at, reply)) => {
+                if let Some(queue) = &mut self.queue {
+                    queue.is_broken = true;
+                }
+                if let Some(counts) = at.and_then(|at| self.state.counts.commands.get(at)) {
+                    add(&counts.rejected, 1);
+                }
+                add(&self.state.counts.processed, 1);
+                (None, reply)
+            }
+        };
+        self.count_error(&reply);
+        self.reply(&reply);
+        let (now, failed) = (Instant::now(), u64::from(reply.is_error()));
+        let took = now.saturating_duration_since(std::mem::replace(&mut self.clock, now));
+        let Some((at, spec)) = found else { return };
+        let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.count(at, 1, micros, failed);
+        let parameters = &self.state.parameters;
+        let limit = u64::try_from(parameters.slower_than.load(Ordering::Relaxed));
+        if limit.is_ok_and(|limit| micros >= limit) && !spec.flags.has(CommandFlags::NO_SLOW_LOG) {
+            let len = parameters.slow_len.load(Ordering::Relaxed);
+            self.state.counts.note_slow(args, took, &self.peer, len);
+        }
+    }
+
+    /// Counts calls of a command. Those of one command in a row are shared at once.
+    pub(super) fn count(&mut self, at: usize, calls: u64, micros: u64, failed: u64) {
+        if self.tally.at != at {
+            self.share_counts();
+            self.tally.at = at;
+        }
+        self.tally.calls += calls;
+        self.tally.micros += micros;
+        self.tally.failed += failed;
+    }
+
+    /// Adds the calls so far to the shared counts.
+    pub(super) fn share_counts(&mut self) {
+        let CallTally { at, calls, micros, failed } = std::mem::take(&mut self.tally);
+        if let Some(counts) = self.state.counts.commands.get(at).filter(|_| calls > 0) {
+            add(&self.state.counts.processed, calls);
+            add(&counts.calls, calls);
+            add(&counts.micros, micros);
+            add(&counts.failed, failed);
+        }
+    }
+
+    /// Appends a reply, between what the command has sent before and what it causes after.
+    fn reply(&mut self, reply: &Reply) {
+        self.peer.outbox.take_into(&mut self.out);
+        let is_confirmation = matches!(reply, Reply::Several(_));
+        match self.replies {
+            // Subscriptions are confirmed as messages are sent: whether replies are wanted or not.
+            _ if is_confirmation => reply.write(self.protocol, &mut self.out),
+            ReplyMode::On => reply.write(self.protocol, &mut self.out),
+            ReplyMode::Off => {}
+            ReplyMode::SkipNext => self.replies = ReplyMode::Skip,
+            ReplyMode::Skip => self.replies = ReplyMode::On,
+        }
+        if !self.changed.is_empty() {
+            let mut keys = std::mem::take(&mut self.changed);
+            keys.sort_unstable();
+            keys.dedup();
+            self.state.tracker.changed(&keys, Some(self.peer.id), &self.state.peers);
+        }
+    }
+
+    fn execute(&mut self, args: &[Bytes], at: usize, spec: &'static CommandSpec) -> Reply {
+        if let Some(queue) = &mut self.queue
+            && !spec.flags.has(CommandFlags::IN_QUEUE_RUNS)
+        {
+            return match queue.push(args, at) {
+                Ok(()) => Reply::Simple("QUEUED"),
+                Err(refusal) => refusal.into_reply(),
+            };
+        }
+        let result = if spec.flags.has(CommandFlags::SLOW) || args.len() > FEW_ARGUMENTS {
+            // The other clients of this thread are served by another one meanwhile.
+            tokio::task::block_in_place(|| self.call(args, spec))
+        } else {
+            self.call(args, spec)
+        };
+        result.unwrap_or_else(Refusal::into_reply)
+    }
+
+    /// Calls what implements a command.
+    pub(super) fn call(&mut self, args: &[Bytes], spec: &'static CommandSpec) -> Answer {
+        match spec.run {
+            Handler::Keys(run) => {
+                self.remember_read(args, spec);
+                let mut space = Keyspace::new(&self.database);
+                let result = run(&mut space, args);
+                let deeds = space.deeds;
+                if deeds.has_written || !deeds.events.is_empty() {
+                    self.done_here(deeds);
+                }
+                result
+            }
+            Handler::Session(run) => run(self, args),
+        }
+    }
+
+    /// Reports what a command has done in the selected database.
+    fn done_here(&mut self, deeds: Deeds) {
+        let needs_sync = deeds.has_written && self.database.syncs_each_write();
+        if needs_sync || deeds.has_flushed || !deeds.events.is_empty() {
+            let database = Arc::clone(&self.database);
+            self.done(&database, deeds);
+        }
+    }
+
+    /// Reports what a command has done.
+    pub(super) fn done(&mut self, database: &Arc<Database>, deeds: Deeds) {
+        if deeds.has_written {
+            self.note_write(database);
+        }
+        if deeds.has_flushed {
+            self.state.tracker.all_changed(&self.state.peers);
+        }
+        for event in deeds.events {
+            self.report(database, event);
+        }
+    }
+
+    fn report(&mut self, database: &Database, event: KeyEvent) {
+        self.state.report(database, &event);
+        if self.state.tracker.is_on() {
+            self.changed.push(event.key);
+        }
+    }
+
+    /// Notes that a database has writes that have to be synced before they are acknowledged.
+    pub(super) fn note_write(&mut self, database: &Arc<Database>) {
+        let is_noted = |noted: &Arc<Database>| Arc::ptr_eq(noted, database);
+        if database.syncs_each_write() && !self.unsynced.iter().any(is_noted) {
+            self.unsynced.push(Arc::clone(database));
+        }
+    }
+
+    /// Remembers that the client is about to read keys, if it tracks them. A key that changes
+    /// between this and the read is reported once too often, which is better than never.
+    pub(super) fn remember_read(&mut self, args: &[Bytes], spec: &CommandSpec) {
+        let Some(mode) = &self.tracking else { return };
+        let caching = self.caching.take();
+        let is_wanted = if mode.opt_in {
+            caching == Some(true)
+        } else {
+            !(mode.opt_out && caching == Some(false))
+        };
+        if mode.by_prefix || !is_wanted || !spec.flags.has(CommandFlags::READ) {
+            return;
+        }
+        let keys = spec.keys(args).unwrap_or_default();
+        let limit = self.state.parameters.tracked_max.load(Ordering::Relaxed);
+        let keys = keys.into_iter().map(|key| &**key);
+        self.state.tracker.remember(self.peer.id, keys, limit, &self.state.peers);
+    }
+
+    pub(super) fn is_subscriber(&self) -> bool {
+        !self.channels.is_empty() || !self.patterns.is_empty()
+    }
+
+    pub(super) fn set_protocol(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+        self.peer.outbox.set_protocol(protocol);
+    }
+
+    /// Returns whether nothing but the values matters to a `GET`.
+    pub(super) fn is_plain(&self) -> bool {
+        self.queue.is_none()
+            && self.is_authenticated
+            && self.tracking.is_none()
+            && self.replies == ReplyMode::On
+            && !self.is_monitor
+            && !self.is_subscriber()
+            && !self.state.hub.has_monitors()
+            && self.peer.outbox.is_empty()
+    }
+
+    /// Runs `GET`s that have arrived together, and appends their replies up to a size. Returns how
+    /// many it has answered, at least one.
+    pub(super) fn get_many(&mut self, keys: &[&Bytes], size: usize) -> usize {
+        let stored: Vec<_> = keys.iter().map(|key| encode_key(key)).collect();
+        let values = self.database.store.get_many(&stored);
+        let (mut answered, mut failed) = (0, 0);
+        let mut answer = |session: &mut Self, reply: &Reply| {
+            failed += u64::from(session.count_error(reply));
+            answered += 1;
+            reply.write(session.protocol, &mut session.out);
+            session.out.len() >= size
+        };
+        match values {
+            Ok(values) => {
+                for value in values {
+                    let string = value.map(|value| Holding::new(value).string()).transpose();
+                    let reply = match string {
+                        Ok(string) => Reply::maybe(string.map(StoredString::into_reply)),
+                        Err(refusal) => refusal.into_reply(),
+                    };
+                    if answer(self, &reply) {
+                        break;
+                    }
+                }
+            }
+            Err(error) => {
+                let reply = Refusal::Store(error).into_reply();
+                for _ in keys {
+                    answer(self, &reply);
+                }
+            }
+        }
+        let now = Instant::now();
+        let took = now.saturating_duration_since(std::mem::replace(&mut self.clock, now));
+        let micros = u64::try_from(took.as_micros()).unwrap_or(0);
+        if let Some((at, spec)) = table().find("get") {
+            self.last_command = spec.name;
+            self.count(at, u64::try_from(answered).unwrap_or(0), micros, failed);
+        }
+        answered
+    }
+
+    /// Counts an error. Returns whether the reply is one.
+    pub(super) fn count_error(&self, reply: &Reply) -> bool {
+        if let Reply::Error(text) = reply {
+            self.state.counts.error(text);
+        }
+        reply.is_error()
+    }
+}

@@ -1,0 +1,215 @@
+//! `MULTI`, `WATCH` and `EXEC`, through the store's transactions.
+//!
+//! - The commands that work on keys run in one transaction of the store, which is serializable. It
+//!   runs again if something that it has read has changed, until it can be committed.
+//! - A watched key is compared by its version, within the transaction. So nothing can happen
+//!   between the comparison and the commands.
+//! - Commands that do not work on keys run when the transaction is committed, and their replies
+//!   take their places among the others.
+//! - If the commands select several databases, there is a transaction for each stretch of them.
+
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::commands_table::{CommandFlags, CommandSpec, Handler, table};
+use super::database::Database;
+use super::encoding::encode_key;
+use super::keyspace::{Keyspace, in_transaction};
+use super::refusal::{Answer, Refusal, refused};
+use super::reply::Reply;
+use super::session::Session;
+use crate::store::Version;
+
+/// Maximum size of the commands that wait for `EXEC`.
+const QUEUE_SIZE_MAX: usize = 256 << 20;
+
+/// The commands of a client since `MULTI`.
+#[derive(Debug, Default)]
+pub(super) struct CommandQueue {
+    /// The arguments, and the place in the table.
+    commands: Vec<(Vec<Bytes>, usize)>,
+    size: usize,
+    /// Whether a command was refused, so that `EXEC` will be.
+    pub(super) is_broken: bool,
+}
+
+impl CommandQueue {
+    pub(super) fn len(&self) -> i64 {
+        i64::try_from(self.commands.len()).unwrap_or(i64::MAX)
+    }
+
+    pub(super) fn push(&mut self, args: &[Bytes], at: usize) -> Answer<()> {
+        let size: usize = args.iter().map(|arg| arg.len() + size_of::<Bytes>()).sum();
+        if self.size + size > QUEUE_SIZE_MAX {
+            self.is_broken = true;
+            return refused("ERR the commands of this transaction are too large");
+        }
+        self.size += size;
+        // Copies, since the arguments share the memory of everything that arrived with them.
+        let args = args.iter().map(|arg| Bytes::copy_from_slice(arg)).collect();
+        self.commands.push((args, at));
+        Ok(())
+    }
+}
+
+/// A key that a client watches.
+#[derive(Debug, Clone)]
+pub(super) struct Watched {
+    pub(super) database: Arc<Database>,
+    pub(super) key: Bytes,
+    pub(super) version: Option<Version>,
+}
+
+/// One command of a transaction.
+struct Queued {
+    args: Vec<Bytes>,
+    /// The place in the table.
+    at: usize,
+    spec: &'static CommandSpec,
+}
+
+/// Commands that run in one transaction.
+struct QueuedRun {
+    database: Arc<Database>,
+    commands: Vec<Queued>,
+}
+
+impl Session {
+    /// Begins to watch a key.
+    pub(super) fn watch(&mut self, key: &Bytes) -> Answer<()> {
+        let name = (self.database.number, Bytes::copy_from_slice(key));
+        if let Entry::Vacant(entry) = self.watched.entry(name) {
+            let database = Arc::clone(&self.database);
+            let found = database.store.get_versioned(encode_key(key))?;
+            let version = found.map(|(_, version)| version);
+            let key = entry.key().1.clone();
+            entry.insert(Watched { database, key, version });
+        }
+        Ok(())
+    }
+
+    /// Runs the commands that wait.
+    pub(super) fn exec(&mut self) -> Answer {
+        let Some(queue) = self.queue.take() else { return refused("ERR EXEC without MULTI") };
+        let watched = std::mem::take(&mut self.watched);
+        if queue.is_broken {
+            return refused("EXECABORT Transaction discarded because of previous errors.");
+        }
+        let stretches = self.stretches(queue);
+        let databases: Vec<_> = stretches.iter().map(|it| Arc::clone(&it.database)).collect();
+        // What is watched in a database that no command uses is compared now.
+        for it in watched.values() {
+            let is_used = databases.first().is_some_and(|first| Arc::ptr_eq(first, &it.database));
+            if !is_used && !is_unchanged(it)? {
+                return Ok(Reply::NullArray);
+            }
+        }
+        let mut replies = Vec::new();
+        for (at, stretch) in stretches.into_iter().enumerate() {
+            let mine = watched.values().filter(|it| Arc::ptr_eq(&it.database, &stretch.database));
+            let mine: Vec<&Watched> = if at == 0 { mine.collect() } else { Vec::new() };
+            match self.run_stretch(stretch, &mine)? {
+                Some(more) => replies.extend(more),
+                None => return Ok(Reply::NullArray),
+            }
+        }
+        Ok(Reply::Array(replies))
+    }
+
+    /// Divides the commands by the database that they run in.
+    fn stretches(&mut self, queue: CommandQueue) -> Vec<QueuedRun> {
+        let mut database = Arc::clone(&self.database);
+        let mut stretches: Vec<QueuedRun> = Vec::new();
+        for (args, at) in queue.commands {
+            let Some(spec) = table().get(at) else { continue };
+            let number = (spec.name == "select")
+                .then(|| args.get(1))
+                .flatten()
+                .and_then(|text| super::commands::keys::database_number(text).ok());
+            if let Some(number) = number
+                && let Ok(selected) = self.state.databases.get(number)
+            {
+                database = selected;
+            }
+            let queued = Queued { args, at, spec };
+            match stretches.last_mut() {
+                Some(last) if Arc::ptr_eq(&last.database, &database) => last.commands.push(queued),
+                _ => {
+                    let database = Arc::clone(&database);
+                    stretches.push(QueuedRun { database, commands: vec![queued] });
+                }
+            }
+        }
+        stretches
+    }
+
+    /// Runs commands in one transaction. Returns `None` if a watched key has changed.
+    fn run_stretch(
+        &mut self,
+        stretch: QueuedRun,
+        watched: &[&Watched],
+    ) -> Answer<Option<Vec<Reply>>> {
+        let QueuedRun { database, commands } = stretch;
+        // What was said before `MULTI` counts for all of its commands.
+        let caching = self.caching;
+        for command in commands.iter().filter(|it| matches!(it.spec.run, Handler::Keys(_))) {
+            self.caching = caching;
+            self.remember_read(&command.args, command.spec);
+        }
+        let run = |space: &mut Keyspace<'_>| -> Answer<Option<Vec<Option<Reply>>>> {
+            for it in watched {
+                let key = encode_key(&it.key);
+                let version = match &space.tx {
+                    Some(tx) => tx.version(&key)?,
+                    None => None,
+                };
+                if version != it.version {
+                    return Ok(None);
+                }
+            }
+            let mut replies = Vec::with_capacity(commands.len());
+            for command in &commands {
+                let Handler::Keys(run) = command.spec.run else {
+                    replies.push(None);
+                    continue;
+                };
+                replies.push(Some(match run(space, &command.args) {
+                    Ok(reply) => reply,
+                    Err(Refusal::Store(error)) => return Err(Refusal::Store(error)),
+                    Err(refusal) => refusal.into_reply(),
+                }));
+            }
+            Ok(Some(replies))
+        };
+        let is_slow = commands.iter().any(|it| it.spec.flags.has(CommandFlags::SLOW));
+        let (result, deeds) = if is_slow {
+            tokio::task::block_in_place(|| in_transaction(&database, run))?
+        } else {
+            in_transaction(&database, run)?
+        };
+        let Some(replies) = result? else { return Ok(None) };
+        self.done(&database, deeds);
+        let mut all = Vec::with_capacity(replies.len());
+        for (reply, command) in replies.into_iter().zip(&commands) {
+            let reply = match reply {
+                Some(reply) => reply,
+                None => match self.call(&command.args, command.spec) {
+                    Ok(reply) => reply,
+                    Err(refusal) => refusal.into_reply(),
+                },
+            };
+            let failed = u64::from(self.count_error(&reply));
+            self.count(command.at, 1, 0, failed);
+            all.push(reply);
+        }
+        Ok(Some(all))
+    }
+}
+
+/// Returns whether a watched key is as it was.
+fn is_unchanged(watched: &Watched) -> Answer<bool> {
+    let found = watched.database.store.get_versioned(encode_key(&watched.key))?;
+    Ok(found.map(|(_, version)| version) == watched.version)
+}

@@ -1,0 +1,99 @@
+//! Small hashes.
+
+use crate::support::Served;
+
+#[test]
+fn fields_are_set_read_and_deleted() {
+    let served = Served::new();
+    let mut client = served.client();
+    client.is("HSET h a 1 b 2", "(2)");
+    client.is("HSET h a 3 c 4", "(1)");
+    client.is("HGET h a", "'3'");
+    client.is("HGET h x", "nil");
+    client.is("HGET missing x", "nil");
+    client.is("HLEN h", "(3)");
+    client.is("HEXISTS h b", "(1)");
+    client.is("HEXISTS h x", "(0)");
+    client.is("HSTRLEN h a", "(1)");
+    client.is("HMGET h a x c", "['3' nil '4']");
+    client.is("HMSET h d 5", "OK");
+    client.is("HSETNX h d 6", "(0)");
+    client.is("HSETNX h e 6", "(1)");
+    client.is("HKEYS h", "['a' 'b' 'c' 'd' 'e']");
+    client.is("HVALS h", "['3' '2' '4' '5' '6']");
+    client.is("HINCRBY h a 39", "(42)");
+    client.is("HINCRBY h n 1", "(1)");
+    client.is("HINCRBYFLOAT h n 0.5", "'1.5'");
+    client.fails("HINCRBY h n 1", "ERR hash value is not an integer");
+    client.is("HDEL h a x b", "(2)");
+    client.is("HDEL h c d e n", "(4)");
+    client.is("EXISTS h", "(0)");
+    client.fails("HSET h a", "ERR wrong number of arguments for \\'hset\\' command");
+    client.fails("HSET h a 1 b", "ERR wrong number of arguments for \\'hset\\' command");
+    // The mark that there have been hashes.
+    assert_eq!(served.db.snapshot().len().unwrap(), 1);
+}
+
+#[test]
+fn a_key_holds_one_type() {
+    let served = Served::new();
+    let mut client = served.client();
+    client.is("SET s v", "OK");
+    client.is("HSET h f v", "(1)");
+    let wrong = "WRONGTYPE Operation against a key holding the wrong kind of value";
+    for line in ["HSET s f v", "HGET s f", "HLEN s", "HGETALL s", "HDEL s f", "HINCRBY s f 1"] {
+        client.fails(line, wrong);
+    }
+    for line in ["GET h", "INCR h", "APPEND h x", "STRLEN h", "GETSET h x", "SET h x GET"] {
+        client.fails(line, wrong);
+    }
+    client.is("MGET s h", "['v' nil]");
+    client.is("SET h v", "OK");
+    client.is("GET h", "'v'");
+    client.is("HSET h2 f v", "(1)");
+    client.is("MSET h2 v x y", "OK");
+    // Three strings, x, and the mark: no field is left.
+    assert_eq!(served.db.snapshot().len().unwrap(), 5);
+}
+
+#[test]
+fn a_large_hash_is_scanned_in_parts() {
+    let served = Served::new();
+    let mut client = served.client();
+    for number in 0..300 {
+        client.is(&format!("HSET h field{number} {number}"), "(1)");
+    }
+    let (mut cursor, mut seen) = ("0".to_owned(), 0);
+    loop {
+        let reply = client.run(&format!("HSCAN h {cursor} COUNT 20 NOVALUES"));
+        cursor = reply.split('\'').nth(1).unwrap().to_owned();
+        seen += reply.matches("field").count();
+        if cursor == "0" {
+            break;
+        }
+    }
+    assert_eq!(seen, 300);
+    client.is("HSCAN h 0 COUNT 1000 MATCH field299", "['0' ['field299' '299']]");
+    assert_eq!(client.run("HRANDFIELD h 10").matches("field").count(), 10);
+    assert_eq!(client.run("HRANDFIELD h -10").matches("field").count(), 10);
+    assert!(client.run("HRANDFIELD h").starts_with("'field"));
+}
+
+#[test]
+fn concurrent_changes_of_a_hash_all_count() {
+    let served = Served::new();
+    std::thread::scope(|scope| {
+        for number in 0..4 {
+            let mut client = served.client();
+            scope.spawn(move || {
+                for at in 0..50 {
+                    client.is(&format!("HSET h f{number}-{at} x"), "(1)");
+                    client.run("HINCRBY counts all 1");
+                }
+            });
+        }
+    });
+    let mut client = served.client();
+    client.is("HLEN h", "(200)");
+    client.is("HGET counts all", "'200'");
+}

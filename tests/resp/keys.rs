@@ -1,0 +1,140 @@
+//! Keys, whatever they hold.
+
+use std::collections::BTreeSet;
+
+use crate::support::Served;
+
+#[test]
+fn keys_are_listed_and_counted() {
+    let served = Served::new();
+    let mut client = served.client();
+    client.is("MSET key:1 a key:2 b other c", "OK");
+    client.is("HSET key:hash f v", "(1)");
+    client.is("DBSIZE", "(4)");
+    client.is("KEYS oth*", "['other']");
+    assert_eq!(client.run("KEYS key:[12]").matches("key").count(), 2);
+    assert_eq!(client.run("KEYS *").matches('\'').count(), 8);
+    client.is("TYPE key:1", "string");
+    client.is("TYPE key:hash", "hash");
+    client.is("TYPE missing", "none");
+    client.is("EXISTS key:1 key:1 missing", "(2)");
+    client.is("TOUCH key:1 missing", "(1)");
+    client.is("DEL key:1 key:hash missing", "(2)");
+    client.is("UNLINK key:2", "(1)");
+    client.is("RANDOMKEY", "'other'");
+    client.is("FLUSHDB", "OK");
+    client.is("RANDOMKEY", "nil");
+    client.is("DBSIZE", "(0)");
+    client.fails("FLUSHALL FOO", "ERR syntax error");
+}
+
+#[test]
+fn a_scan_returns_every_key_that_stays() {
+    let served = Served::new();
+    let mut client = served.client();
+    for number in 0..500 {
+        client.is(&format!("SET key{number} x"), "OK");
+    }
+    client.is("HSET hash a 1 b 2", "(2)");
+    let (mut cursor, mut seen) = ("0".to_owned(), BTreeSet::new());
+    loop {
+        let reply = client.run(&format!("SCAN {cursor} COUNT 50"));
+        let mut parts = reply.trim_matches(['[', ']']).split(' ');
+        cursor = parts.next().unwrap().trim_matches('\'').to_owned();
+        seen.extend(parts.map(|key| key.trim_matches(['[', ']', '\'']).to_owned()));
+        client.is("SET other x", "OK");
+        if cursor == "0" {
+            break;
+        }
+    }
+    seen.retain(|key| key.starts_with("key") || key == "hash");
+    assert_eq!(seen.len(), 501);
+    let hashes = client.run("SCAN 0 COUNT 100000 TYPE hash");
+    assert_eq!(hashes, "['0' ['hash']]");
+    let some = client.run("SCAN 0 COUNT 100000 MATCH key49?");
+    assert_eq!(some.matches("key49").count(), 10);
+    client.fails("SCAN x", "ERR invalid cursor");
+    client.fails("SCAN 0 COUNT 0", "ERR syntax error");
+}
+
+#[test]
+fn keys_are_renamed_and_copied() {
+    let served = Served::new();
+    let mut client = served.client();
+    client.is("SET a 1 EX 1000", "OK");
+    client.is("HSET h f v", "(1)");
+    client.is("RENAME a b", "OK");
+    client.is("TTL b", "(1000)");
+    client.fails("RENAME a c", "ERR no such key");
+    client.is("RENAMENX b h", "(0)");
+    client.is("RENAME h hash", "OK");
+    client.is("HGETALL hash", "['f' 'v']");
+    client.is("COPY hash copy", "(1)");
+    client.is("HSET copy f w", "(0)");
+    client.is("HGET hash f", "'v'");
+    client.is("COPY hash copy", "(0)");
+    client.is("COPY hash copy REPLACE", "(1)");
+    client.is("HGET copy f", "'v'");
+    client.is("COPY b b2 DB 2", "(1)");
+    client.is("SELECT 2", "OK");
+    client.is("GET b2", "'1'");
+    client.is("TTL b2", "(1000)");
+    client.is("SELECT 0", "OK");
+    client.fails("COPY b b", "ERR source and destination objects are the same");
+    // A string that replaces a hash leaves nothing of it.
+    client.is("RENAME b hash", "OK");
+    client.is("GET hash", "'1'");
+    client.is("DEL copy hash", "(2)");
+    assert_eq!(served.db.snapshot().len().unwrap(), 1);
+}
+
+#[test]
+fn what_was_dumped_is_restored() {
+    let served = Served::new();
+    let mut client = served.client();
+    client.is("SET s text", "OK");
+    client.is("HSET h a 1 b 2", "(2)");
+    for key in ["s", "h"] {
+        client.send(&[b"DUMP", key.as_bytes()]);
+        let Some(resp_rs::resp3::Frame::BulkString(Some(payload))) = client.try_read() else {
+            panic!("no payload")
+        };
+        let copy = format!("{key}2");
+        let restored = client.run_args(&[b"RESTORE", copy.as_bytes(), b"0", &payload]);
+        assert_eq!(restored, "OK");
+        let again = client.run_args(&[b"RESTORE", copy.as_bytes(), b"0", &payload]);
+        assert_eq!(again, "(error) BUSYKEY Target key name already exists.");
+        client.send(&[b"RESTORE", copy.as_bytes(), b"100000", &payload, b"REPLACE"]);
+        assert_eq!(client.read(), "OK");
+        client.is(&format!("TTL {copy}"), "(100)");
+        let mut damaged = payload.to_vec();
+        damaged[0] ^= 1;
+        let refused = client.run_args(&[b"RESTORE", b"x", b"0", &damaged]);
+        assert!(refused.starts_with("(error) ERR DUMP payload version or checksum"), "{refused}");
+    }
+    client.is("GET s2", "'text'");
+    client.is("HGETALL h2", "['a' '1' 'b' '2']");
+    client.is("DUMP missing", "nil");
+}
+
+#[test]
+fn databases_are_apart() {
+    let mut served = Served::new();
+    let mut client = served.client();
+    client.is("SET k 0", "OK");
+    client.is("SELECT 1", "OK");
+    client.is("GET k", "nil");
+    client.is("SET k 1", "OK");
+    client.is("SELECT 0", "OK");
+    client.is("GET k", "'0'");
+    client.fails("SELECT 4", "ERR DB index is out of range");
+    client.fails("SELECT x", "ERR invalid DB index");
+    client.is("FLUSHDB", "OK");
+    client.is("SELECT 1", "OK");
+    client.is("GET k", "'1'");
+    served.end();
+    let store = bitcask::Bitcask::open(served.dir.path().join("1"), bitcask::Options::new());
+    let store = store.unwrap();
+    assert_eq!(store.get("k").unwrap().unwrap(), "1");
+    store.close().unwrap();
+}

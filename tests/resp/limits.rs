@@ -1,0 +1,119 @@
+//! Clients that ask for too much, or read too little.
+
+use std::time::Duration;
+
+use bitcask::Options;
+use bitcask::resp::{RespOptions, RespServer};
+
+use crate::support::{Client, Served, encoded};
+
+#[test]
+fn too_many_clients_are_told_so() {
+    let served = Served::with(&Options::new(), RespOptions::new().clients_max(2));
+    let (mut first, mut second) = (served.client(), served.client());
+    first.is("PING", "PONG");
+    second.is("PING", "PONG");
+    let mut third = served.client();
+    assert_eq!(third.read(), "(error) ERR max number of clients reached");
+    third.is_over();
+    drop(first);
+    loop {
+        let mut client = served.client();
+        if client.try_send_raw(&encoded(&[b"PING"])).is_err() {
+            continue;
+        }
+        match client.try_read() {
+            Some(frame) if crate::support::shown(&frame) == "PONG" => break,
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn an_argument_that_never_comes_takes_no_memory() {
+    let served = Served::new();
+    let mut waiting: Vec<Client> = (0..50).map(|_| served.client()).collect();
+    for client in &mut waiting {
+        client.send_raw(b"*2\r\n$3\r\nGET\r\n$536870912\r\nabc");
+    }
+    // If each of these had taken 512 MiB, this would have failed.
+    served.client().is("PING", "PONG");
+    let mut client = served.client();
+    client.send_raw(b"*2\r\n$3\r\nGET\r\n$536870913\r\n");
+    assert_eq!(client.read(), "(error) ERR Protocol error: invalid bulk length");
+}
+
+#[test]
+fn a_subscriber_that_does_not_read_is_disconnected() {
+    let served = Served::with(&Options::new(), RespOptions::new().output_max(1 << 20));
+    let (mut idle, mut client) = (served.client(), served.client());
+    idle.is("SUBSCRIBE c", "['subscribe' 'c' (1)]");
+    let message = vec![b'x'; 256 << 10];
+    let mut sent = 0;
+    while client.run_args(&[b"PUBLISH", b"c", &message]) != "(0)" {
+        sent += 1;
+        assert!(sent < 10_000, "it is still there");
+    }
+    let info = client.run("INFO stats");
+    assert!(info.contains("client_output_buffer_limit_disconnections:1"), "{info}");
+}
+
+#[test]
+fn a_client_that_does_not_read_replies_is_disconnected() {
+    let options = RespOptions::new().stall_max(Duration::from_millis(100));
+    let served = Served::with(&Options::new(), options);
+    let mut client = served.client();
+    let value = vec![b'x'; 1 << 20];
+    assert_eq!(client.run_args(&[b"SET", b"big", &value]), "OK");
+    let gets = encoded(&[b"GET", b"big"]).repeat(200);
+    // Sending fails as soon as the server has gone.
+    drop(client.try_send_raw(&gets));
+    let mut other = served.client();
+    for _ in 0..6_000 {
+        if other.run("INFO clients").contains("connected_clients:1") {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    panic!("it is still there");
+}
+
+#[test]
+fn a_stranger_can_not_send_much() {
+    let served = Served::with(&Options::new(), RespOptions::new().password("secret"));
+    let mut client = served.client();
+    client.send_raw(b"*11\r\n");
+    assert_eq!(client.read(), "(error) ERR Protocol error: unauthenticated multibulk length");
+    client.is_over();
+    let mut client = served.client();
+    client.send_raw(b"*1\r\n$100000\r\n");
+    assert_eq!(client.read(), "(error) ERR Protocol error: unauthenticated bulk length");
+    client.is_over();
+}
+
+#[test]
+fn all_interfaces_need_a_password() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = std::sync::Arc::new(Options::new().open(dir.path()).unwrap());
+    let bind = |options: RespOptions| {
+        RespServer::bind("0.0.0.0:0", std::sync::Arc::clone(&db), options).map(drop)
+    };
+    let refused = bind(RespOptions::new()).unwrap_err();
+    assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
+    bind(RespOptions::new().password("x")).unwrap();
+    bind(RespOptions::new().insecure(true)).unwrap();
+}
+
+#[test]
+fn large_keys_are_refused() {
+    let served = Served::new();
+    let mut client = served.client();
+    let key = vec![b'k'; 65_536];
+    let reply = client.run_args(&[b"SET", &key, b"v"]);
+    assert!(reply.starts_with("(error) ERR the key has 65536 bytes"), "{reply}");
+    assert_eq!(client.run_args(&[b"SET", &key[1..], b"v"]), "OK");
+    assert_eq!(client.run_args(&[b"GET", &key]), "nil");
+    let reply = client.run_args(&[b"HSET", b"h", &key[1..], b"v"]);
+    assert!(reply.starts_with("(error) ERR the key has"), "{reply}");
+    client.is("EXISTS h", "(0)");
+}

@@ -1,0 +1,115 @@
+//! `CLIENT TRACKING`.
+
+use crate::support::Served;
+
+#[test]
+fn a_client_is_told_when_a_key_changes_that_it_has_read() {
+    let served = Served::new();
+    let (mut client, mut other) = (served.client(), served.client());
+    client.run("HELLO 3");
+    client.is("CLIENT TRACKING on", "OK");
+    client.is("SET k 1", "OK");
+    client.is("MGET k other", "['1' null]");
+    other.is("SET k 2", "OK");
+    assert_eq!(client.read(), ">['invalidate' ['k']]");
+    // It has not read the key again.
+    other.is("SET k 3", "OK");
+    other.is("SET other 1", "OK");
+    assert_eq!(client.read(), ">['invalidate' ['other']]");
+    client.is("GET k", "'3'");
+    served.db.put("k", "from the program").unwrap();
+    assert_eq!(client.read(), ">['invalidate' ['k']]");
+    client.is("GET k", "'from the program'");
+    other.is("FLUSHALL", "OK");
+    assert_eq!(client.read(), ">['invalidate' null]");
+    client.is("CLIENT TRACKING off", "OK");
+    client.is("GET k", "null");
+    other.is("SET k 4", "OK");
+    client.is("PING", "PONG");
+}
+
+#[test]
+fn a_client_is_told_after_the_reply_to_its_own_command() {
+    let served = Served::new();
+    let mut client = served.client();
+    client.run("HELLO 3");
+    client.is("CLIENT TRACKING on", "OK");
+    client.is("GET k", "null");
+    client.is("SET k 1", "OK");
+    assert_eq!(client.read(), ">['invalidate' ['k']]");
+    client.is("CLIENT TRACKING on NOLOOP", "OK");
+    client.is("CLIENT TRACKING off", "OK");
+    client.is("CLIENT TRACKING on NOLOOP", "OK");
+    client.is("GET k", "'1'");
+    client.is("SET k 2", "OK");
+    client.is("PING", "PONG");
+}
+
+#[test]
+fn prefixes_are_told_of_each_change() {
+    let served = Served::new();
+    let (mut client, mut other) = (served.client(), served.client());
+    client.run("HELLO 3");
+    client.is("CLIENT TRACKING on BCAST PREFIX a: PREFIX b:", "OK");
+    client.fails("CLIENT TRACKING on BCAST PREFIX a:b", "ERR Prefix \\'a:b\\' overlaps");
+    client.fails(
+        "CLIENT TRACKING on BCAST PREFIX x PREFIX xy",
+        "ERR Prefix \\'x\\' overlaps with another",
+    );
+    other.is("MSET a:1 x a:2 y c: z", "OK");
+    assert_eq!(client.read(), ">['invalidate' ['a:1' 'a:2']]");
+    other.is("SET c:1 x", "OK");
+    other.is("SET b:1 x", "OK");
+    assert_eq!(client.read(), ">['invalidate' ['b:1']]");
+    let info = client.run("CLIENT TRACKINGINFO");
+    assert_eq!(info, "{'flags': ~['on' 'bcast'], 'redirect': (0), 'prefixes': ['a:' 'b:']}");
+}
+
+#[test]
+fn another_client_can_be_told_instead() {
+    let served = Served::new();
+    let (mut client, mut told, mut other) = (served.client(), served.client(), served.client());
+    let id = told.run("CLIENT ID").trim_matches(['(', ')']).to_owned();
+    told.is("SUBSCRIBE __redis__:invalidate", "['subscribe' '__redis__:invalidate' (1)]");
+    client.is(&format!("CLIENT TRACKING on REDIRECT {id}"), "OK");
+    client.is("CLIENT GETREDIR", &format!("({id})"));
+    client.is("GET k", "nil");
+    other.is("SET k 1", "OK");
+    assert_eq!(told.read(), "['message' '__redis__:invalidate' ['k']]");
+    client.fails("CLIENT TRACKING on REDIRECT 12345", "ERR The client ID you want redirect to");
+}
+
+#[test]
+fn a_client_chooses_what_it_caches() {
+    let served = Served::new();
+    let (mut client, mut other) = (served.client(), served.client());
+    client.run("HELLO 3");
+    client.fails("CLIENT CACHING YES", "ERR CLIENT CACHING can be called only when");
+    client.is("CLIENT TRACKING on OPTIN", "OK");
+    client.is("GET a", "null");
+    client.is("CLIENT CACHING YES", "OK");
+    client.is("GET b", "null");
+    other.is("MSET a 1 b 1", "OK");
+    assert_eq!(client.read(), ">['invalidate' ['b']]");
+    client.is("CLIENT TRACKING off", "OK");
+    client.is("CLIENT TRACKING on OPTOUT", "OK");
+    client.is("CLIENT CACHING NO", "OK");
+    client.is("GET a", "'1'");
+    client.is("GET b", "'1'");
+    other.is("MSET a 2 b 2", "OK");
+    assert_eq!(client.read(), ">['invalidate' ['b']]");
+    client.is("PING", "PONG");
+}
+
+#[test]
+fn a_key_that_is_no_longer_remembered_is_told_as_changed() {
+    let served = Served::new();
+    let (mut client, mut other) = (served.client(), served.client());
+    client.run("HELLO 3");
+    client.is("CLIENT TRACKING on", "OK");
+    client.is("MGET a b", "[null null]");
+    other.is("CONFIG SET tracking-table-max-keys 1", "OK");
+    let told = client.read();
+    assert!(["a", "b"].iter().any(|key| told == format!(">['invalidate' ['{key}']]")), "{told}");
+    assert!(other.run("INFO stats").contains("tracking_total_keys:1"));
+}

@@ -1,0 +1,142 @@
+//! `MULTI` and `WATCH`.
+
+use crate::support::Served;
+
+#[test]
+fn commands_wait_for_exec() {
+    let served = Served::new();
+    let (mut client, mut other) = (served.client(), served.client());
+    client.is("MULTI", "OK");
+    client.is("SET a 1", "QUEUED");
+    client.is("INCR a", "QUEUED");
+    client.is("HSET a f v", "QUEUED");
+    client.is("PING", "QUEUED");
+    client.is("GET a", "QUEUED");
+    other.is("GET a", "nil");
+    let reply = client.run("EXEC");
+    assert!(reply.starts_with("[OK (2) (error) WRONGTYPE"), "{reply}");
+    assert!(reply.ends_with("PONG '2']"), "{reply}");
+    client.is("MULTI", "OK");
+    client.is("EXEC", "[]");
+    client.fails("EXEC", "ERR EXEC without MULTI");
+    client.fails("DISCARD", "ERR DISCARD without MULTI");
+    client.is("MULTI", "OK");
+    client.fails("MULTI", "ERR MULTI calls can not be nested");
+    client.fails("WATCH a", "ERR WATCH inside MULTI is not allowed");
+    client.is("SET a 5", "QUEUED");
+    client.is("DISCARD", "OK");
+    client.is("GET a", "'2'");
+}
+
+#[test]
+fn a_refused_command_discards_the_transaction() {
+    let served = Served::new();
+    let mut client = served.client();
+    client.is("MULTI", "OK");
+    client.is("SET a 1", "QUEUED");
+    client.fails("FOO", "ERR unknown command");
+    client.fails("EXEC", "EXECABORT Transaction discarded because of previous errors.");
+    client.is("GET a", "nil");
+    client.is("MULTI", "OK");
+    client.fails("SUBSCRIBE c", "ERR Command not allowed inside a transaction");
+    client.fails("EXEC", "EXECABORT");
+}
+
+#[test]
+fn a_watched_key_that_changes_discards_the_transaction() {
+    let served = Served::new();
+    let (mut client, mut other) = (served.client(), served.client());
+    for (change, expected) in [
+        ("SET k 1", "OK"),
+        ("HSET h f 2", "(1)"),
+        ("HSET h f 3", "(0)"),
+        ("EXPIRE k 100", "(1)"),
+        ("DEL k", "(1)"),
+        ("FLUSHALL", "OK"),
+    ] {
+        client.is("WATCH k h", "OK");
+        other.is(change, expected);
+        client.is("MULTI", "OK");
+        client.is("SET done 1", "QUEUED");
+        client.is("EXEC", "no array");
+        client.is("EXISTS done", "(0)");
+    }
+    client.is("WATCH k", "OK");
+    other.is("SET other 1", "OK");
+    client.is("MULTI", "OK");
+    client.is("PING", "QUEUED");
+    client.is("EXEC", "[PONG]");
+    client.is("WATCH k", "OK");
+    other.is("SET k 1", "OK");
+    client.is("UNWATCH", "OK");
+    client.is("MULTI", "OK");
+    client.is("EXEC", "[]");
+}
+
+#[test]
+fn other_code_changes_watched_keys_too() {
+    let served = Served::new();
+    let mut client = served.client();
+    client.is("WATCH k", "OK");
+    served.db.put("k", "changed").unwrap();
+    client.is("MULTI", "OK");
+    client.is("SET k mine", "QUEUED");
+    client.is("EXEC", "no array");
+}
+
+#[test]
+fn transactions_are_serializable() {
+    let served = Served::new();
+    served.client().is("MSET a 0 b 0", "OK");
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            let mut client = served.client();
+            scope.spawn(move || {
+                for _ in 0..50 {
+                    client.is("MULTI", "OK");
+                    client.is("INCR a", "QUEUED");
+                    client.is("INCR b", "QUEUED");
+                    let reply = client.run("EXEC");
+                    let (a, b) = reply.trim_matches(['[', ']']).split_once(' ').unwrap();
+                    assert_eq!(a, b);
+                }
+            });
+        }
+        let mut reader = served.client();
+        scope.spawn(move || {
+            for _ in 0..100 {
+                let reply = reader.run("MGET a b");
+                let (a, b) = reply.trim_matches(['[', ']']).split_once(' ').unwrap();
+                assert_eq!(a, b);
+            }
+        });
+    });
+    served.client().is("MGET a b", "['200' '200']");
+}
+
+#[test]
+fn a_transaction_may_flush_and_go_on() {
+    let served = Served::new();
+    let mut client = served.client();
+    client.is("SET old 1", "OK");
+    client.is("MULTI", "OK");
+    client.is("FLUSHALL", "QUEUED");
+    client.is("SET new 1", "QUEUED");
+    client.is("DBSIZE", "QUEUED");
+    client.is("KEYS *", "QUEUED");
+    client.is("EXEC", "[OK OK (1) ['new']]");
+}
+
+#[test]
+fn a_transaction_may_select_a_database() {
+    let served = Served::new();
+    let mut client = served.client();
+    client.is("MULTI", "OK");
+    client.is("SET a 0", "QUEUED");
+    client.is("SELECT 1", "QUEUED");
+    client.is("SET a 1", "QUEUED");
+    client.is("EXEC", "[OK OK OK]");
+    client.is("GET a", "'1'");
+    client.is("SELECT 0", "OK");
+    client.is("GET a", "'0'");
+}
