@@ -106,6 +106,59 @@ fn a_server_starts_serves_and_stops() {
     }
 }
 
+/// Sends commands as people type them, and returns the replies up to the end.
+fn redis(address: &str, commands: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(format!("{commands}\r\nQUIT\r\n").as_bytes()).unwrap();
+    let mut replies = String::new();
+    stream.read_to_string(&mut replies).unwrap();
+    replies
+}
+
+#[test]
+fn both_ports_serve_one_store_and_stop_together() {
+    for end in ["-TERM", "stop", "SHUTDOWN"] {
+        let sandbox = Sandbox::empty();
+        let args = ["server", "start", "--port", "0", "--resp-port", "0", "--databases", "2"];
+        let mut server = Serving::start(&mut sandbox.bitcask(args));
+        let mut line = String::new();
+        server.out.read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("serving clients of Redis at redis://").unwrap();
+        assert_eq!(redis(address, "SET name Ada"), "+OK\r\n+OK\r\n");
+        let found = server.ask("GET /v1/keys/name", "");
+        assert!(found.starts_with("HTTP/1.1 200") && found.ends_with("Ada"), "{found}");
+        assert_eq!(redis(address, "SELECT 1\r\nSET other 1\r\nSELECT 2").matches("+OK").count(), 3);
+        match end {
+            "stop" => drop(sandbox.run(["server", "stop", "--server", &server.url]).ended(0)),
+            "SHUTDOWN" => drop(redis(address, "SHUTDOWN")),
+            signal => server.signal(signal),
+        }
+        let (code, log) = server.ended();
+        assert_eq!(code, Some(0), "{end}: {log:?}");
+        assert_eq!(lines(&log, "closed").len(), 2, "{end}: {log:?}");
+        assert_eq!(sandbox.run(["get", "name"]).ended(0), "Ada");
+        let other = sandbox.store().join("databases/1");
+        assert_eq!(sandbox.run(["--dir", other.to_str().unwrap(), "get", "other"]).ended(0), "1");
+    }
+}
+
+#[test]
+fn the_redis_port_asks_for_the_token() {
+    let sandbox = Sandbox::empty();
+    std::fs::write(sandbox.path("token"), "secret\n").unwrap();
+    let args = ["server", "start", "--host", "0.0.0.0", "--port", "0", "--resp-port", "0"];
+    sandbox.run(args).failed(2, "--insecure");
+    let mut start = sandbox.bitcask(args);
+    let mut child = start.args(["--token-file", "token"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut out = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let port = out.nth(1).unwrap().rsplit_once(':').unwrap().1.to_owned();
+    let address = format!("127.0.0.1:{port}");
+    assert!(redis(&address, "GET a").starts_with("-NOAUTH"));
+    assert_eq!(redis(&address, "AUTH secret\r\nGET a"), "+OK\r\n$-1\r\n+OK\r\n");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
 #[test]
 fn settings_of_the_server_come_from_the_environment_and_files() {
     let sandbox = Sandbox::empty();

@@ -19,6 +19,8 @@ pub(crate) mod list;
 pub(crate) mod merge;
 pub(crate) mod mode;
 pub(crate) mod put;
+#[cfg(feature = "server")]
+pub(crate) mod redis_port;
 pub(crate) mod repair;
 pub(crate) mod segments;
 #[cfg(feature = "server")]

@@ -5,12 +5,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use bitcask::Bitcask;
+use bitcask::resp::RespStopHandle;
 use bitcask::server::{Server, ServerError, ServerOptions};
 use clap::{Args, Subcommand};
 use signal_hook::consts::SIGTERM;
 use signal_hook::flag;
 
 use super::health::RemoteArgs;
+use super::redis_port::{RedisArgs, RedisPort, RunningPort};
 use crate::exit::Exit;
 use crate::failure::{Failure, say};
 use crate::interrupt::{self, StoppableWork};
@@ -45,6 +48,8 @@ struct StartArgs {
     /// Port on which to listen; 0 for any that is free [default: 8000].
     #[arg(long)]
     port: Option<u16>,
+    #[command(flatten)]
+    redis: RedisArgs,
     /// File with the token that clients have to send. `BITCASK_TOKEN` has the token itself.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -106,8 +111,18 @@ fn start(args: &StartArgs, program: &mut Program) -> Result<Exit, Failure> {
         say("--reload has no effect: the server has no code that could change while it runs");
     }
     let dir = program.dir()?;
-    let options = options(args, program)?;
-    serve(&dir, options, program)
+    let host = match &args.host {
+        Some(host) => host.clone(),
+        None => program.settings()?.get("host").0.to_owned(),
+    };
+    let token = token(args, program)?;
+    let mut options = options(args, &host, program)?;
+    if let Some(token) = &token {
+        options = options.token(token);
+    }
+    serve(&dir, options, program, |db, program| {
+        args.redis.bind(db, &host, token.as_deref(), program)
+    })
 }
 
 /// Serves a store for a program of old, which knows a few options alone.
@@ -117,33 +132,53 @@ pub(crate) fn serve_as_before(
     port: u16,
     program: &mut Program,
 ) -> Result<Exit, Failure> {
-    serve(dir, ServerOptions::new().address(host, port), program)
+    serve(dir, ServerOptions::new().address(host, port), program, |_, _| Ok(None))
 }
 
 /// Serves a store until the user, or another process, wants it to stop.
-fn serve(dir: &Path, options: ServerOptions, program: &mut Program) -> Result<Exit, Failure> {
+fn serve(
+    dir: &Path,
+    options: ServerOptions,
+    program: &mut Program,
+    bind_redis: impl FnOnce(&Arc<Bitcask>, &mut Program) -> Result<Option<RedisPort>, Failure>,
+) -> Result<Exit, Failure> {
     let store_options = program.settings()?.options()?;
     let terminated = Arc::new(AtomicBool::new(false));
     // Without this, SIGTERM kills the program, and the store survives that too.
     let _ = flag::register(SIGTERM, Arc::clone(&terminated));
     let _stoppable = StoppableWork::begin();
     interrupt::check()?;
-    let db = open::create_at(dir, store_options)?;
-    let server = Server::bind(db, options).map_err(failed)?;
-    let line = format!("serving {} at {}", dir.display(), server.url());
+    let db = Arc::new(open::create_at(dir, store_options)?);
+    let redis = bind_redis(&db, program)?;
+    let server = Server::bind(Arc::clone(&db), options).map_err(failed)?;
     let printer = program.printer(Format::Plain)?;
-    printer.line(&line)?;
+    printer.line(&format!("serving {} at {}", dir.display(), server.url()))?;
+    if let Some(redis) = &redis {
+        printer.line(&format!("serving clients of Redis at {}", redis.url()))?;
+    }
     printer.flush()?;
-    let should_stop = move || interrupt::is_requested() || terminated.load(Ordering::SeqCst);
-    server.run_until(should_stop).map_err(failed)?;
-    Ok(Exit::Done)
+    let port = redis.map(RedisPort::run);
+    let handle = port.as_ref().map(RunningPort::stop_handle);
+    // Each port stops when the other does.
+    let served = server.run_until(move || {
+        let is_over = interrupt::is_requested() || terminated.load(Ordering::SeqCst);
+        let other_is_over = handle.as_ref().is_some_and(RespStopHandle::is_stopped);
+        if let Some(handle) = handle.as_ref().filter(|_| is_over) {
+            handle.stop();
+        }
+        is_over || other_is_over
+    });
+    let ended = port.map_or(Ok(()), RunningPort::end);
+    served.map_err(failed)?;
+    // A command that has not ended within its time has the store still, and closes it.
+    Arc::into_inner(db).map_or(Ok(()), Bitcask::close)?;
+    ended.map(|()| Exit::Done)
 }
 
 /// Returns the options that the command line and the settings give.
-fn options(args: &StartArgs, program: &mut Program) -> Result<ServerOptions, Failure> {
+fn options(args: &StartArgs, host: &str, program: &mut Program) -> Result<ServerOptions, Failure> {
     let settings = program.settings()?;
     let file = |name: &str| settings.parsed(name, |text| Ok(optional(text).map(PathBuf::from)));
-    let host = args.host.clone().unwrap_or_else(|| settings.get("host").0.to_owned());
     let port = args.port.map_or_else(|| settings.parsed("port", port), Ok)?;
     let body = args.body_size_limit;
     let body = body.map_or_else(|| settings.parsed("body-size-limit", units::size), Ok)?;
@@ -162,13 +197,6 @@ fn options(args: &StartArgs, program: &mut Program) -> Result<ServerOptions, Fai
     if let Some(rate) = rate.map_or_else(|| settings.parsed("requests-per-second", limit), Ok)? {
         options = options.requests_per_second(rate);
     }
-    let token = match &args.token_file {
-        Some(path) => Some(String::from_utf8_lossy(&read(path)?).trim().to_owned()),
-        None => optional(settings.get("token").0).map(str::to_owned),
-    };
-    if let Some(token) = token {
-        options = options.token(token);
-    }
     let backup_dir = args.backup_dir.clone().map(Some);
     if let Some(dir) = backup_dir.map_or_else(|| file("backup-dir"), Ok)? {
         options = options.backup_dir(dir);
@@ -182,6 +210,14 @@ fn options(args: &StartArgs, program: &mut Program) -> Result<ServerOptions, Fai
             let what = "a certificate and a key belong together";
             Err(Failure::usage(what, "set both --tls-cert and --tls-key"))
         }
+    }
+}
+
+/// Returns the token that clients have to send.
+fn token(args: &StartArgs, program: &mut Program) -> Result<Option<String>, Failure> {
+    match &args.token_file {
+        Some(path) => Ok(Some(String::from_utf8_lossy(&read(path)?).trim().to_owned())),
+        None => Ok(optional(program.settings()?.get("token").0).map(str::to_owned)),
     }
 }
 

@@ -121,6 +121,18 @@ pub(crate) const KEYS: &[SettingKey] = &[
         check: |text| options::port(text).map(drop),
     },
     SettingKey {
+        name: "resp-port",
+        default: "none",
+        about: "port on which `server start` serves clients of Redis",
+        check: |text| options::resp_port(text).map(drop),
+    },
+    SettingKey {
+        name: "databases",
+        default: "16",
+        about: "how many databases clients of Redis can select",
+        check: |text| options::databases(text).map(drop),
+    },
+    SettingKey {
         name: TOKEN,
         default: "none",
         about: "token that clients of the server have to send",

@@ -106,6 +106,17 @@ pub(crate) fn port(text: &str) -> Result<u16, String> {
     text.parse().map_err(|_| "expected a port from 0 to 65535".into())
 }
 
+/// Reads a port that need not be there.
+pub(crate) fn resp_port(text: &str) -> Result<Option<u16>, String> {
+    if text == "none" { Ok(None) } else { port(text).map(Some) }
+}
+
+/// Reads a number of databases.
+pub(crate) fn databases(text: &str) -> Result<usize, String> {
+    let count = text.parse().ok().filter(|count| *count > 0);
+    count.ok_or_else(|| "expected a number from 1".into())
+}
+
 /// Reads a number of things that may be unlimited.
 pub(crate) fn limit(text: &str) -> Result<Option<u32>, String> {
     match text {
