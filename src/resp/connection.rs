@@ -25,7 +25,7 @@ use super::outbox::Outbox;
 use super::peers::Peer;
 use super::refusal::store_error;
 use super::reply::{Protocol, Reply};
-use super::server_state::ServerState;
+use super::server_state::RespState;
 use super::session::Session;
 use super::syncing::synced;
 use crate::wire::{Decoder, FrameLimits, ProtocolError};
@@ -66,7 +66,7 @@ enum Woken {
 }
 
 /// Serves a client until one of both has had enough.
-pub(super) async fn serve(state: Arc<ServerState>, mut stream: TcpStream) {
+pub(super) async fn serve(state: Arc<RespState>, mut stream: TcpStream) {
     add(&state.counts.connections, 1);
     let address = |address: io::Result<std::net::SocketAddr>| {
         address.map_or_else(|_| "?:0".to_owned(), |address| address.to_string())
@@ -86,7 +86,7 @@ pub(super) async fn serve(state: Arc<ServerState>, mut stream: TcpStream) {
     state.peers.remove(peer.id);
 }
 
-async fn serve_peer(state: &Arc<ServerState>, peer: &Arc<Peer>, stream: TcpStream) {
+async fn serve_peer(state: &Arc<RespState>, peer: &Arc<Peer>, stream: TcpStream) {
     let Ok(session) = Session::new(state, Arc::clone(peer)) else { return };
     let (input, output) = stream.into_split();
     let (decoder, ready, stop) = (Decoder::default(), Vec::new(), state.stop.subscribe());

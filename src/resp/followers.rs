@@ -17,7 +17,7 @@ use super::counts::add;
 use super::database::Database;
 use super::encoding::{StoredContent, decode_key, decode_value, encode_key};
 use super::events::{EventClass, KeyEvent};
-use super::server_state::ServerState;
+use super::server_state::RespState;
 use crate::error::Result;
 use crate::store::{Change, Changes, Operation};
 
@@ -36,7 +36,7 @@ pub(super) struct Followers {
 impl Followers {
     /// Starts to follow all open databases, if somebody listens. Those that nobody listens to any
     /// more end by themselves.
-    pub(super) fn look(&self, state: &Arc<ServerState>) -> Result<()> {
+    pub(super) fn look(&self, state: &Arc<RespState>) -> Result<()> {
         if !state.is_listened_to() {
             return Ok(());
         }
@@ -71,7 +71,7 @@ impl Followers {
     }
 
     /// Ends following a database, unless somebody listens again.
-    fn end(&self, state: &ServerState, database: &Database) -> bool {
+    fn end(&self, state: &RespState, database: &Database) -> bool {
         let _held = self.threads.lock().unwrap_or_else(PoisonError::into_inner);
         let ends = !state.is_listened_to();
         if ends {
@@ -83,7 +83,7 @@ impl Followers {
 
 /// One thread that follows.
 struct FeedFollower {
-    state: Arc<ServerState>,
+    state: Arc<RespState>,
     database: Arc<Database>,
     /// When keys expire, in that order, and by key.
     due: BTreeSet<(SystemTime, Vec<u8>)>,
@@ -91,7 +91,7 @@ struct FeedFollower {
 }
 
 impl FeedFollower {
-    fn new(state: Arc<ServerState>, database: Arc<Database>) -> Self {
+    fn new(state: Arc<RespState>, database: Arc<Database>) -> Self {
         Self { state, database, due: BTreeSet::new(), expiring: HashMap::new() }
     }
 

@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use super::connection::serve;
 use super::database::Databases;
 use super::options::RespOptions;
-use super::server_state::ServerState;
+use super::server_state::RespState;
 use crate::store::Bitcask;
 
 /// How long to wait before accepting again when the process has too many open files.
@@ -23,7 +23,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct RespServer {
     listener: TcpListener,
     address: SocketAddr,
-    state: Arc<ServerState>,
+    state: Arc<RespState>,
     runtime: Runtime,
 }
 
@@ -98,7 +98,7 @@ impl RespServer {
         }
         let runtime = builder.thread_name("bitcask-resp").enable_all().build()?;
         let (stop, _) = watch::channel(false);
-        let state = ServerState::new(databases, options, Arc::new(stop), address.port());
+        let state = RespState::new(databases, options, Arc::new(stop), address.port());
         Ok(Self { listener, address, state: Arc::new(state), runtime })
     }
 
@@ -131,7 +131,7 @@ impl RespServer {
 }
 
 /// Accepts clients until the server is stopped. Then waits for those that are there.
-async fn accept(listener: TcpListener, state: &Arc<ServerState>) -> io::Result<()> {
+async fn accept(listener: TcpListener, state: &Arc<RespState>) -> io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
     let mut stop = state.stop.subscribe();
     let mut clients = JoinSet::new();

@@ -20,7 +20,7 @@ use super::tracking::Tracker;
 
 /// The state of a server.
 #[derive(Debug)]
-pub(super) struct ServerState {
+pub(super) struct RespState {
     pub(super) databases: Arc<Databases>,
     pub(super) peers: Peers,
     pub(super) hub: Hub,
@@ -37,7 +37,7 @@ pub(super) struct ServerState {
     pub(super) last_save: AtomicU64,
 }
 
-impl ServerState {
+impl RespState {
     pub(super) fn new(
         databases: Arc<Databases>,
         options: RespOptions,

@@ -20,7 +20,7 @@ use super::keyspace::{Deeds, Keyspace};
 use super::peers::Peer;
 use super::refusal::{Answer, Refusal};
 use super::reply::{Protocol, Reply};
-use super::server_state::ServerState;
+use super::server_state::RespState;
 use super::tracking::TrackingMode;
 use super::transaction::{CommandQueue, Watched};
 
@@ -51,7 +51,7 @@ struct CallTally {
 /// One client.
 #[derive(Debug)]
 pub(super) struct Session {
-    pub(super) state: Arc<ServerState>,
+    pub(super) state: Arc<RespState>,
     pub(super) peer: Arc<Peer>,
     pub(super) database: Arc<Database>,
     pub(super) protocol: Protocol,
@@ -81,7 +81,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(state: &Arc<ServerState>, peer: Arc<Peer>) -> Answer<Self> {
+    pub(super) fn new(state: &Arc<RespState>, peer: Arc<Peer>) -> Answer<Self> {
         let database = state.databases.get(0)?;
         Ok(Self {
             state: Arc::clone(state),

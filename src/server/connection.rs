@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tower_service::Service as _;
 
-use super::gate::Peer;
+use super::gate::PeerAddress;
 use super::patient::PatientStream;
 use super::state::{ServerState, StopSignal};
 use super::tls::TlsSetup;
@@ -78,7 +78,7 @@ where
     let router = context.router.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(Peer(peer));
+        request.extensions_mut().insert(PeerAddress(peer));
         router.clone().call(request)
     });
     let connection = context.http.serve_connection(TokioIo::new(stream), service);

@@ -448,6 +448,8 @@ fn unsafe_code_is_confined_to_few_files() {
         let at_home = homes.contains(&path)
             || path.starts_with("src/fs/")
             || path.starts_with("src/testing/twin/");
+        // A word of the policies that browsers apply to a page.
+        let line = line.replace("'unsafe-inline'", "");
         let mut words = line.split(|char: char| !char.is_ascii_alphanumeric() && char != '_');
         !at_home && words.any(|word| word == "unsafe")
     };

@@ -10,7 +10,7 @@ use crate::resp::counts::get;
 use crate::resp::numbers::now_ms;
 use crate::resp::refusal::Answer;
 use crate::resp::reply::Reply;
-use crate::resp::server_state::ServerState;
+use crate::resp::server_state::RespState;
 use crate::resp::session::Session;
 
 /// The sections in their order, and whether they are shown without being asked for.
@@ -57,7 +57,7 @@ fn lines<const N: usize>(text: &mut String, fields: [(&str, String); N]) {
     }
 }
 
-fn section(state: &ServerState, name: &str, text: &mut String) -> Answer<()> {
+fn section(state: &RespState, name: &str, text: &mut String) -> Answer<()> {
     match name {
         "server" => server(state, text),
         "clients" => clients(state, text),
@@ -87,7 +87,7 @@ fn section(state: &ServerState, name: &str, text: &mut String) -> Answer<()> {
     Ok(())
 }
 
-fn server(state: &ServerState, text: &mut String) {
+fn server(state: &RespState, text: &mut String) {
     let uptime = state.started.elapsed().as_secs();
     lines(
         text,
@@ -111,7 +111,7 @@ fn server(state: &ServerState, text: &mut String) {
     );
 }
 
-fn clients(state: &ServerState, text: &mut String) {
+fn clients(state: &RespState, text: &mut String) {
     let (tracking, _, _) = state.tracker.counts();
     let subscribers = state.peers.list();
     let subscribers = subscribers.iter().filter(|peer| {
@@ -132,7 +132,7 @@ fn clients(state: &ServerState, text: &mut String) {
     );
 }
 
-fn memory(state: &ServerState, text: &mut String) {
+fn memory(state: &RespState, text: &mut String) {
     let keydir: u64 = state.databases.open().map(|it| it.store.stats().keydir_size).sum();
     let size: u64 = state.databases.open().map(|it| it.store.stats().live_size).sum();
     lines(
@@ -148,7 +148,7 @@ fn memory(state: &ServerState, text: &mut String) {
     );
 }
 
-fn persistence(state: &ServerState, text: &mut String) {
+fn persistence(state: &RespState, text: &mut String) {
     let saved = state.last_save.load(std::sync::atomic::Ordering::Relaxed) / 1000;
     lines(
         text,
@@ -167,7 +167,7 @@ fn persistence(state: &ServerState, text: &mut String) {
     );
 }
 
-fn stats(state: &ServerState, text: &mut String) {
+fn stats(state: &RespState, text: &mut String) {
     let counts = &state.counts;
     let (mut hits, mut misses) = (0, 0);
     for database in state.databases.open() {
@@ -201,7 +201,7 @@ fn stats(state: &ServerState, text: &mut String) {
     );
 }
 
-fn commandstats(state: &ServerState, text: &mut String) {
+fn commandstats(state: &RespState, text: &mut String) {
     for (spec, counts) in table().rows().iter().zip(&state.counts.commands) {
         let (calls, micros) = (get(&counts.calls), get(&counts.micros));
         let (rejected, failed) = (get(&counts.rejected), get(&counts.failed));
@@ -221,7 +221,7 @@ fn commandstats(state: &ServerState, text: &mut String) {
     }
 }
 
-fn keyspace(state: &ServerState, text: &mut String) -> Answer<()> {
+fn keyspace(state: &RespState, text: &mut String) -> Answer<()> {
     for database in state.databases.open() {
         // Counts what `DBSIZE` counts in a large database, to be quick in any.
         let keys = database.store.len()?;

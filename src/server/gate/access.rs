@@ -9,7 +9,7 @@ use axum::extract::Request;
 use axum::http::{Method, StatusCode};
 use tracing::Level;
 
-use super::Peer;
+use super::PeerAddress;
 use super::request_id::RequestId;
 
 /// Maximum length of a path in the log, in bytes.
@@ -26,13 +26,18 @@ pub(super) struct AccessNote {
 
 impl AccessNote {
     /// Reports that a request begins. Returns `None` if nobody listens.
-    pub(super) fn begin(request: &Request, id: &RequestId, peer: Option<Peer>) -> Option<Self> {
+    pub(super) fn begin(
+        request: &Request,
+        id: &RequestId,
+        peer: Option<PeerAddress>,
+    ) -> Option<Self> {
         if !tracing::enabled!(target: "bitcask::server", Level::ERROR) {
             return None;
         }
         // What is not printable is percent-encoded in a path.
         let path: String = request.uri().path().chars().take(PATH_LEN_MAX).collect();
-        let client = peer.map_or_else(|| "-".to_owned(), |Peer(address)| address.to_string());
+        let client =
+            peer.map_or_else(|| "-".to_owned(), |PeerAddress(address)| address.to_string());
         let note = Self { id: id.clone(), method: request.method().clone(), path, client };
         tracing::info!(
             target: "bitcask::server",

@@ -21,7 +21,7 @@ use access::AccessNote;
 
 /// The address of a client, as an extension of its requests.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Peer(pub(super) SocketAddr);
+pub(super) struct PeerAddress(pub(super) SocketAddr);
 
 /// The name under which the request id is returned, as bitcaskpy has it.
 const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
@@ -40,7 +40,7 @@ pub(super) async fn gate(
 ) -> Response {
     let started = Instant::now();
     let id = request_id::of(request.headers());
-    let peer = request.extensions().get::<Peer>().copied();
+    let peer = request.extensions().get::<PeerAddress>().copied();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map(MatchedPath::as_str);
     let note = AccessNote::begin(&request, &id, peer);
@@ -69,11 +69,11 @@ pub(super) async fn gate(
 fn refusal(
     state: &ServerState,
     request: &Request,
-    peer: Option<Peer>,
+    peer: Option<PeerAddress>,
     route: Option<&str>,
 ) -> Option<ApiFailure> {
     let is_health = route == Some("/health");
-    if let (Some(rate), Some(Peer(address)), false) = (&state.rate, peer, is_health)
+    if let (Some(rate), Some(PeerAddress(address)), false) = (&state.rate, peer, is_health)
         && !rate.admits(address.ip(), Instant::now())
     {
         return Some(ApiFailure::too_many_requests());

@@ -16,7 +16,7 @@ use utoipa::ToSchema;
 use crate::options::MergeOptions;
 use crate::server::body::{self, BoundedList};
 use crate::server::failure::{ApiFailure, FailureBody};
-use crate::server::gate::Peer;
+use crate::server::gate::PeerAddress;
 use crate::server::state::{ServerState, SharedServer};
 use crate::stats::MergeReport;
 use crate::store::VerifyReport;
@@ -246,7 +246,7 @@ pub(in super::super) async fn verify(
 )]
 pub(in super::super) async fn stop(
     State(state): State<SharedServer>,
-    Extension(Peer(peer)): Extension<Peer>,
+    Extension(PeerAddress(peer)): Extension<PeerAddress>,
 ) -> Result<StatusCode, ApiFailure> {
     if !peer.ip().to_canonical().is_loopback() && !state.options.remote_stop {
         let detail = "only a client on the same machine may stop the server";

@@ -61,8 +61,8 @@ impl Reader {
     ///
     /// The time is the one that is stored, to the microsecond. A key that is put again with
     /// [`WriteOptions::expires_at`] and this time has the same expiry. The store's clock decides
-    /// when the time has come, see [`WriteOptions::ttl`]; [`ttl`](Self::ttl) returns what is left by
-    /// that clock.
+    /// when the time has come, see [`WriteOptions::ttl`]; [`ttl`](Self::ttl) returns what is left
+    /// by that clock.
     ///
     /// The cost is that of [`contains_key`](Self::contains_key).
     ///
