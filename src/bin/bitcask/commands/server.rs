@@ -160,7 +160,7 @@ fn serve(
     let port = redis.map(RedisPort::run);
     let handle = port.as_ref().map(RunningPort::stop_handle);
     // Each port stops when the other does.
-    let served = server.run_until(move || {
+    let result = server.run_until(move || {
         let is_over = interrupt::is_requested() || terminated.load(Ordering::SeqCst);
         let other_is_over = handle.as_ref().is_some_and(RespStopHandle::is_stopped);
         if let Some(handle) = handle.as_ref().filter(|_| is_over) {
@@ -169,7 +169,7 @@ fn serve(
         is_over || other_is_over
     });
     let ended = port.map_or(Ok(()), RunningPort::end);
-    served.map_err(failed)?;
+    result.map_err(failed)?;
     // A command that has not ended within its time has the store still, and closes it.
     Arc::into_inner(db).map_or(Ok(()), Bitcask::close)?;
     ended.map(|()| Exit::Done)
