@@ -25,6 +25,7 @@ use super::outbox::Outbox;
 use super::peers::Peer;
 use super::refusal::store_error;
 use super::reply::{Protocol, Reply};
+use super::reply_buffer::{ReplyBuffer, SentUpTo};
 use super::server_state::RespState;
 use super::session::Session;
 use super::syncing::synced;
@@ -205,31 +206,36 @@ impl Connection {
             let Err(error) = synced(database).await else { continue };
             // None of these writes may be acknowledged. They can't be undone either, so the client
             // has to ask what is there.
-            self.session.out.clear();
+            self.session.out.clear(OUT_CAPACITY_KEPT);
             let reply = Reply::Error(store_error(&error));
             reply.write(Protocol::Resp2, &mut self.session.out);
             self.session.is_closing = true;
         }
         self.session.peer.outbox.take_into(&mut self.session.out);
-        let out = std::mem::take(&mut self.session.out);
+        let mut out = std::mem::take(&mut self.session.out);
         self.write(&out).await?;
-        if out.capacity() <= OUT_CAPACITY_KEPT {
-            let mut out = out;
-            out.clear();
-            self.session.out = out;
-        }
+        out.clear(OUT_CAPACITY_KEPT);
+        self.session.out = out;
         Ok(())
     }
 
-    /// Writes bytes, as long as the client reads some of them from time to time.
-    async fn write(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+    /// Writes replies, as long as the client reads some of them from time to time.
+    async fn write(&mut self, out: &ReplyBuffer) -> io::Result<()> {
         let state = Arc::clone(&self.session.state);
-        add(&state.counts.output_bytes, u64::try_from(bytes.len()).unwrap_or(0));
-        while !bytes.is_empty() {
+        add(&state.counts.output_bytes, u64::try_from(out.len()).unwrap_or(0));
+        let mut sent = SentUpTo::default();
+        loop {
             // As a rule there is room at once, and no timer is needed.
-            match self.output.try_write(bytes) {
+            let written = {
+                let (parts, count) = out.next(sent);
+                if count == 0 {
+                    return Ok(());
+                }
+                self.output.try_write_vectored(parts.get(..count).unwrap_or_default())
+            };
+            match written {
                 Ok(size @ 1..) => {
-                    bytes = bytes.get(size..).unwrap_or_default();
+                    out.advance(&mut sent, size);
                     continue;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -239,20 +245,15 @@ impl Connection {
             let peer = Arc::clone(&self.session.peer);
             let patience =
                 if *self.stop.borrow() { state.options.drain_max } else { state.options.stall_max };
-            let written = tokio::select! {
-                written = timeout(patience, self.output.write(bytes)) => written,
+            tokio::select! {
+                ready = timeout(patience, self.output.writable()) => {
+                    ready.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+                }
                 () = killed(&peer) => return Err(io::ErrorKind::ConnectionAborted.into()),
                 // Begins again with less patience.
-                _ = self.stop.changed() => continue,
-            };
-            match written {
-                Ok(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(Ok(size)) => bytes = bytes.get(size..).unwrap_or_default(),
-                Ok(Err(error)) => return Err(error),
-                Err(_) => return Err(io::ErrorKind::TimedOut.into()),
+                _ = self.stop.changed() => {}
             }
         }
-        Ok(())
     }
 
     /// Waits for bytes or messages.

@@ -55,6 +55,7 @@ mod peers;
 mod presence;
 mod refusal;
 mod reply;
+mod reply_buffer;
 mod server;
 mod server_state;
 mod session;

@@ -9,6 +9,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
 
 use super::reply::{Protocol, Reply};
+use super::reply_buffer::ReplySink;
 
 /// Messages for one client.
 #[derive(Debug)]
@@ -58,7 +59,7 @@ impl Outbox {
         if self.is_ended.load(Ordering::Acquire) {
             return;
         }
-        message.write(self.protocol(), &mut waiting);
+        message.write(self.protocol(), &mut *waiting);
         if waiting.len() > self.limit.load(Ordering::Relaxed) {
             *waiting = Vec::new();
             self.is_full.store(true, Ordering::Release);
@@ -74,12 +75,13 @@ impl Outbox {
     }
 
     /// Moves everything that waits to the end of `out`.
-    pub(super) fn take_into(&self, out: &mut Vec<u8>) {
+    pub(super) fn take_into(&self, out: &mut impl ReplySink) {
         if self.is_empty() {
             return;
         }
         let mut waiting = self.waiting();
         self.is_empty.store(true, Ordering::Release);
+        let out = out.bytes();
         if out.is_empty() {
             std::mem::swap(out, &mut waiting);
         } else {

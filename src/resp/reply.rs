@@ -5,6 +5,7 @@
 
 use bytes::Bytes;
 
+use super::reply_buffer::ReplySink;
 use crate::value::Value;
 
 /// The version of the protocol that a client speaks.
@@ -70,7 +71,7 @@ impl Reply {
     }
 
     /// Appends the reply.
-    pub(super) fn write(&self, protocol: Protocol, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, protocol: Protocol, out: &mut impl ReplySink) {
         let is_3 = protocol == Protocol::Resp3;
         match self {
             Self::Silence => {}
@@ -80,10 +81,14 @@ impl Reply {
             Self::Integer(number) => header_of(b':', *number, out),
             Self::Text(text) => bulk(text.as_bytes(), out),
             Self::Bulk(text) => bulk(text, out),
-            Self::Stored(value) => bulk(value, out),
-            Self::Null | Self::NullArray if is_3 => out.extend_from_slice(b"_\r\n"),
-            Self::Null => out.extend_from_slice(b"$-1\r\n"),
-            Self::NullArray => out.extend_from_slice(b"*-1\r\n"),
+            Self::Stored(value) => {
+                header(b'$', value.len(), out);
+                out.lend(value);
+                out.bytes().extend_from_slice(b"\r\n");
+            }
+            Self::Null | Self::NullArray if is_3 => out.bytes().extend_from_slice(b"_\r\n"),
+            Self::Null => out.bytes().extend_from_slice(b"$-1\r\n"),
+            Self::NullArray => out.bytes().extend_from_slice(b"*-1\r\n"),
             Self::Set(items) => aggregate(if is_3 { b'~' } else { b'*' }, items, protocol, out),
             Self::Push(items) => aggregate(if is_3 { b'>' } else { b'*' }, items, protocol, out),
             Self::Map(pairs) => {
@@ -101,9 +106,9 @@ impl Reply {
             Self::Array(items) | Self::Pairs(items) => aggregate(b'*', items, protocol, out),
             Self::Verbatim(text) if is_3 => {
                 header(b'=', text.len() + 4, out);
-                out.extend_from_slice(b"txt:");
-                out.extend_from_slice(text.as_bytes());
-                out.extend_from_slice(b"\r\n");
+                out.bytes().extend_from_slice(b"txt:");
+                out.bytes().extend_from_slice(text.as_bytes());
+                out.bytes().extend_from_slice(b"\r\n");
             }
             Self::Verbatim(text) => bulk(text.as_bytes(), out),
             Self::Several(replies) => replies.iter().for_each(|it| it.write(protocol, out)),
@@ -112,50 +117,50 @@ impl Reply {
 }
 
 /// Appends a line. An end of line within the text would be taken for the end of the reply.
-fn line(kind: u8, text: &str, out: &mut Vec<u8>) {
-    out.push(kind);
+fn line(kind: u8, text: &str, out: &mut impl ReplySink) {
+    out.bytes().push(kind);
     let safe = |byte: u8| if byte == b'\r' || byte == b'\n' { b' ' } else { byte };
-    out.extend(text.bytes().map(safe));
-    out.extend_from_slice(b"\r\n");
+    out.bytes().extend(text.bytes().map(safe));
+    out.bytes().extend_from_slice(b"\r\n");
 }
 
 /// Appends a string.
-pub(super) fn bulk(text: &[u8], out: &mut Vec<u8>) {
+fn bulk(text: &[u8], out: &mut impl ReplySink) {
     header(b'$', text.len(), out);
-    out.extend_from_slice(text);
-    out.extend_from_slice(b"\r\n");
+    out.bytes().extend_from_slice(text);
+    out.bytes().extend_from_slice(b"\r\n");
 }
 
-fn header(kind: u8, len: usize, out: &mut Vec<u8>) {
+fn header(kind: u8, len: usize, out: &mut impl ReplySink) {
     header_of(kind, i64::try_from(len).unwrap_or(i64::MAX), out);
 }
 
-fn header_of(kind: u8, number: i64, out: &mut Vec<u8>) {
-    out.push(kind);
+fn header_of(kind: u8, number: i64, out: &mut impl ReplySink) {
+    out.bytes().push(kind);
     push_number(number, out);
-    out.extend_from_slice(b"\r\n");
+    out.bytes().extend_from_slice(b"\r\n");
 }
 
-fn push_number(number: i64, out: &mut Vec<u8>) {
+fn push_number(number: i64, out: &mut impl ReplySink) {
     if number < 0 {
-        out.push(b'-');
+        out.bytes().push(b'-');
     }
-    let start = out.len();
+    let start = out.bytes().len();
     let mut left = number.unsigned_abs();
     loop {
         let digit = u8::try_from(left % 10).unwrap_or(0);
-        out.push(b'0' + digit);
+        out.bytes().push(b'0' + digit);
         left /= 10;
         if left == 0 {
             break;
         }
     }
-    if let Some(digits) = out.get_mut(start..) {
+    if let Some(digits) = out.bytes().get_mut(start..) {
         digits.reverse();
     }
 }
 
-fn aggregate(kind: u8, items: &[Reply], protocol: Protocol, out: &mut Vec<u8>) {
+fn aggregate(kind: u8, items: &[Reply], protocol: Protocol, out: &mut impl ReplySink) {
     header(kind, items.len(), out);
     for item in items {
         item.write(protocol, out);

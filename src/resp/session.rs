@@ -20,6 +20,7 @@ use super::keyspace::{Deeds, Keyspace};
 use super::peers::Peer;
 use super::refusal::{Answer, Refusal};
 use super::reply::{Protocol, Reply};
+use super::reply_buffer::ReplyBuffer;
 use super::server_state::RespState;
 use super::tracking::TrackingMode;
 use super::transaction::{CommandQueue, Watched};
@@ -71,7 +72,7 @@ pub(super) struct Session {
     /// Databases with writes that no sync has covered yet.
     pub(super) unsynced: Vec<Arc<Database>>,
     /// Replies that have not been sent.
-    pub(super) out: Vec<u8>,
+    pub(super) out: ReplyBuffer,
     pub(super) last_command: &'static str,
     /// When the last command ended, or the batch began.
     clock: Instant,
@@ -99,7 +100,7 @@ impl Session {
             is_monitor: false,
             is_closing: false,
             unsynced: Vec::new(),
-            out: Vec::new(),
+            out: ReplyBuffer::default(),
             last_command: "",
             clock: Instant::now(),
             tally: CallTally::default(),

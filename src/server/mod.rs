@@ -55,6 +55,8 @@ mod run;
 mod seeds;
 mod state;
 mod stream;
+#[cfg(test)]
+mod tests;
 mod tls;
 mod v1;
 

@@ -1,5 +1,7 @@
 //! The tests of the program: they run it, on real stores.
 
+#[cfg(feature = "server")]
+mod abuse;
 mod compatibility;
 mod config;
 mod data;

@@ -1,10 +1,6 @@
 //! The program as a server, and as one that asks a server.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a failing helper fails the test"
-)]
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
@@ -17,14 +13,14 @@ use serde_json::Value;
 use crate::support::Sandbox;
 
 /// A program that serves a store.
-struct Serving {
+pub(crate) struct Serving {
     child: Child,
     url: String,
     out: BufReader<std::process::ChildStdout>,
 }
 
 impl Serving {
-    fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
@@ -38,9 +34,30 @@ impl Serving {
         Self { child, url, out }
     }
 
+    /// Starts a program with a Redis port, and returns the address of that port, too.
+    pub(crate) fn both(command: &mut Command) -> (Self, String) {
+        let mut server = Self::start(command);
+        let mut line = String::new();
+        server.out.read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("serving clients of Redis at redis://").unwrap();
+        (server, address.to_owned())
+    }
+
+    /// Returns the address of the HTTP port.
+    pub(crate) fn address(&self) -> &str {
+        self.url.strip_prefix("http://").unwrap()
+    }
+
+    /// Returns how much memory the program has that is backed by no file, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+
     /// Sends a request, and returns the whole answer.
-    fn ask(&self, request: &str, body: &str) -> String {
-        let address = self.url.strip_prefix("http://").unwrap();
+    pub(crate) fn ask(&self, request: &str, body: &str) -> String {
+        let address = self.address();
         let mut stream = TcpStream::connect(address).unwrap();
         let len = body.len();
         let head = format!("{request} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n");
@@ -51,13 +68,13 @@ impl Serving {
         answer
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
     /// Waits until the program has ended, and returns its exit code and its log lines.
-    fn ended(mut self) -> (Option<i32>, Vec<Value>) {
+    pub(crate) fn ended(mut self) -> (Option<i32>, Vec<Value>) {
         let mut log = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
         let mut rest = String::new();
@@ -107,7 +124,7 @@ fn a_server_starts_serves_and_stops() {
 }
 
 /// Sends commands as people type them, and returns the replies up to the end.
-fn redis(address: &str, commands: &str) -> String {
+pub(crate) fn redis(address: &str, commands: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.write_all(format!("{commands}\r\nQUIT\r\n").as_bytes()).unwrap();
     let mut replies = String::new();
@@ -120,10 +137,8 @@ fn both_ports_serve_one_store_and_stop_together() {
     for end in ["-TERM", "stop", "SHUTDOWN"] {
         let sandbox = Sandbox::empty();
         let args = ["server", "start", "--port", "0", "--resp-port", "0", "--databases", "2"];
-        let mut server = Serving::start(&mut sandbox.bitcask(args));
-        let mut line = String::new();
-        server.out.read_line(&mut line).unwrap();
-        let address = line.trim().strip_prefix("serving clients of Redis at redis://").unwrap();
+        let (server, address) = Serving::both(&mut sandbox.bitcask(args));
+        let address = &*address;
         assert_eq!(redis(address, "SET name Ada"), "+OK\r\n+OK\r\n");
         let found = server.ask("GET /v1/keys/name", "");
         assert!(found.starts_with("HTTP/1.1 200") && found.ends_with("Ada"), "{found}");
@@ -230,17 +245,17 @@ fn the_servers_of_older_programs_start_as_they_did() {
 fn every_write_that_was_answered_survives_the_end_of_the_server() {
     for signal in ["-KILL", "-TERM"] {
         let sandbox = Sandbox::empty();
-        let mut start = sandbox.bitcask(["server", "start", "--port", "0"]);
+        let mut start = sandbox.bitcask(["server", "start", "--port", "0", "--resp-port", "0"]);
         start.env("BITCASK_SYNC", "always").env("BITCASK_LOG_LEVEL", "off");
-        let server = Serving::start(&mut start);
+        let (server, redis) = Serving::both(&mut start);
         let answered = AtomicU64::new(0);
         let counts: Vec<u64> = std::thread::scope(|scope| {
             let clients: Vec<_> = (0..8)
                 .map(|client| {
-                    let (server, answered) = (&server, &answered);
+                    let (server, redis, answered) = (&server, &redis, &answered);
                     scope.spawn(move || {
                         let mut count = 0;
-                        while put(server, client, count).is_ok() {
+                        while put(server, redis, client, count).is_ok() {
                             count += 1;
                             answered.fetch_add(1, Ordering::SeqCst);
                         }
@@ -267,14 +282,18 @@ fn every_write_that_was_answered_survives_the_end_of_the_server() {
     }
 }
 
-/// Stores a value over a connection of its own.
-fn put(server: &Serving, client: usize, number: u64) -> std::io::Result<()> {
-    let mut stream = TcpStream::connect(server.url.strip_prefix("http://").unwrap())?;
-    let head = format!("PUT /v1/keys/{client}-{number} HTTP/1.1\r\nhost: h\r\n");
-    let rest = "connection: close\r\ncontent-length: 5\r\n\r\nvalue";
-    stream.write_all((head + rest).as_bytes())?;
+/// Stores a value over a connection of its own, to one port or the other.
+fn put(server: &Serving, redis: &str, client: usize, number: u64) -> std::io::Result<()> {
+    let (address, request) = if client.is_multiple_of(2) {
+        let head = format!("PUT /v1/keys/{client}-{number} HTTP/1.1\r\nhost: h\r\n");
+        (server.address(), head + "connection: close\r\ncontent-length: 5\r\n\r\nvalue")
+    } else {
+        (redis, format!("SET {client}-{number} value\r\nQUIT\r\n"))
+    };
+    let mut stream = TcpStream::connect(address)?;
+    stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
-    let is_stored = answer.starts_with("HTTP/1.1 204");
+    let is_stored = answer.starts_with("HTTP/1.1 204") || answer.starts_with("+OK\r\n");
     if is_stored { Ok(()) } else { Err(std::io::ErrorKind::UnexpectedEof.into()) }
 }

@@ -135,7 +135,7 @@ fn kv_lists_page_by_page() {
     loop {
         let page = server.get(&path).has(200).value();
         assert_eq!(
-            page["count"].as_u64().unwrap() as usize,
+            usize::try_from(page["count"].as_u64().unwrap()).unwrap(),
             page["keys"].as_array().unwrap().len()
         );
         pages.push(page["keys"].clone());

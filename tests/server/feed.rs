@@ -1,5 +1,7 @@
 //! The change feed: server-sent events that resume where they ended.
 
+#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
+
 use bitcask::server::ServerOptions;
 use serde_json::{Value, json};
 
@@ -53,8 +55,8 @@ impl Feed {
         loop {
             let line = self.line()?;
             match line.split_once(": ") {
-                Some(("event", name)) => event.name = name.to_owned(),
-                Some(("id", id)) => event.id = id.to_owned(),
+                Some(("event", name)) => name.clone_into(&mut event.name),
+                Some(("id", id)) => id.clone_into(&mut event.id),
                 Some(("data", data)) => event.data = serde_json::from_str(data).unwrap(),
                 _ if line.is_empty() && !event.name.is_empty() => return Some(event),
                 _ => {}

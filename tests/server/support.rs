@@ -232,10 +232,10 @@ impl<S: Read + Write> Client<S> {
 fn head(method: &str, target: &str, headers: &[(&str, &str)], body_len: usize) -> Vec<u8> {
     let mut head = format!("{method} {target} HTTP/1.1\r\nhost: here\r\n");
     for (name, value) in headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        head += &format!("{name}: {value}\r\n");
     }
     if body_len > 0 || method != "GET" {
-        head.push_str(&format!("content-length: {body_len}\r\n"));
+        head += &format!("content-length: {body_len}\r\n");
     }
     head.push_str("\r\n");
     head.into_bytes()
@@ -265,13 +265,14 @@ impl Answer {
 
     /// Checks that the answer is this JSON.
     #[track_caller]
+    #[expect(clippy::needless_pass_by_value, reason = "it is made where it is passed")]
     pub(crate) fn is(self, status: u16, expected: Value) {
         let answer = self.has(status);
         assert_eq!(answer.header("content-type"), Some("application/json"));
         assert_eq!(answer.value(), expected);
     }
 
-    /// Returns the fields that are wrong, as FastAPI says it: where, and what kind.
+    /// Returns the fields that are wrong, as `FastAPI` says it: where, and what kind.
     #[track_caller]
     pub(crate) fn wrong_field(self) -> (Value, String) {
         let value = self.has(422).value();

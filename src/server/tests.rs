@@ -1,0 +1,181 @@
+//! Both ports on a disk that fails, or that fills up, while clients write.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+
+use super::{Server, ServerOptions};
+use crate::fs::Fs;
+use crate::options::{Options, SyncPolicy};
+use crate::resp::{RespOptions, RespServer, RespStopHandle};
+use crate::store::{Bitcask, Env};
+use crate::testing::twin::{Call, Fault, FaultKind, Twin};
+
+/// Number of clients of each port.
+const CLIENTS: u64 = 4;
+/// Number of writes that all clients together make before the disk fails.
+const BEFORE: u64 = 200;
+
+/// A store on a simulated disk behind both ports.
+struct Ports {
+    twin: Arc<Twin>,
+    http: SocketAddr,
+    redis: SocketAddr,
+    stop: (super::StopHandle, RespStopHandle),
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Ports {
+    fn new() -> Self {
+        let twin = Twin::new();
+        let env = Env { fs: Fs::Twin(Arc::clone(&twin)), ..Env::default() };
+        let options = Options::new().segment_size(1 << 16).sync_policy(SyncPolicy::Always);
+        let db = Arc::new(Bitcask::open_on(&env, Path::new("/store"), options).unwrap());
+        let redis = RespServer::bind("127.0.0.1:0", Arc::clone(&db), RespOptions::new()).unwrap();
+        let http = Server::bind(db, ServerOptions::new().address("127.0.0.1", 0)).unwrap();
+        let stop = (http.stop_handle(), redis.stop_handle());
+        let (http_address, redis_address) = (http.address(), redis.address());
+        let threads = vec![
+            // A store that accepts no more writes says so again when it is closed.
+            std::thread::spawn(move || drop(http.run())),
+            std::thread::spawn(move || redis.run().unwrap()),
+        ];
+        Self { twin, http: http_address, redis: redis_address, stop, threads }
+    }
+
+    fn end(self) {
+        self.stop.0.stop();
+        self.stop.1.stop();
+        for thread in self.threads {
+            thread.join().unwrap();
+        }
+    }
+
+    /// Sends a request, and returns the whole answer.
+    fn ask(&self, request: &str, body: &str) -> String {
+        let mut stream = TcpStream::connect(self.http).unwrap();
+        let len = body.len();
+        let head = format!("{request} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n");
+        let rest = format!("content-length: {len}\r\n\r\n{body}");
+        stream.write_all((head + &rest).as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    /// Sends a command, and returns the reply.
+    fn command(&self, command: &str) -> String {
+        let mut stream = TcpStream::connect(self.redis).unwrap();
+        stream.write_all(format!("{command}\r\n").as_bytes()).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut reply = String::new();
+        stream.read_to_string(&mut reply).unwrap();
+        reply
+    }
+
+    /// Puts a key through a port. Returns the refusal, if it is refused.
+    fn put(&self, port: &str, key: &str, value: &str) -> Result<(), String> {
+        let (answer, is_stored) = if port == "http" {
+            let answer = self.ask(&format!("PUT /v1/keys/{key}"), value);
+            let is_stored = answer.starts_with("HTTP/1.1 204");
+            (answer, is_stored)
+        } else {
+            let reply = self.command(&format!("SET {key} {value}"));
+            let is_stored = reply == "+OK\r\n";
+            (reply, is_stored)
+        };
+        if is_stored { Ok(()) } else { Err(answer) }
+    }
+
+    /// Writes until every client is refused. `fail` is called in between. Returns the keys that
+    /// were acknowledged, and the refusals.
+    fn write_until_refused(&self, fail: impl FnOnce()) -> (Vec<String>, Vec<(String, String)>) {
+        let written = AtomicU64::new(0);
+        let written = &written;
+        let ports = ["http", "redis"].into_iter();
+        std::thread::scope(|scope| {
+            let clients: Vec<_> = ports
+                .flat_map(|port| (0..CLIENTS).map(move |client| (port, client)))
+                .map(|(port, client)| {
+                    scope.spawn(move || {
+                        let mut keys = Vec::new();
+                        for number in 0_u64.. {
+                            let key = format!("{port}-{client}-{number}");
+                            if let Err(refusal) = self.put(port, &key, "value") {
+                                return (keys, (port.to_owned(), refusal));
+                            }
+                            written.fetch_add(1, Ordering::SeqCst);
+                            keys.push(key);
+                        }
+                        unreachable!("the disk never fails")
+                    })
+                })
+                .collect();
+            while written.load(Ordering::SeqCst) < BEFORE {
+                std::thread::yield_now();
+            }
+            fail();
+            let ended = clients.into_iter().map(|client| client.join().unwrap());
+            let (keys, refusals): (Vec<_>, Vec<_>) = ended.unzip();
+            (keys.concat(), refusals)
+        })
+    }
+
+    /// Checks that both ports still return what was acknowledged.
+    fn have(&self, keys: &[String]) {
+        for key in keys {
+            let answer = self.ask(&format!("GET /v1/keys/{key}"), "");
+            assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("value"), "{answer}");
+            assert_eq!(self.command(&format!("GET {key}")), "$5\r\nvalue\r\n", "{key}");
+        }
+    }
+}
+
+#[test]
+fn a_store_that_fails_under_load_refuses_writes_and_is_read_on() {
+    let ports = Ports::new();
+    assert!(ports.ask("GET /health", "").starts_with("HTTP/1.1 200"));
+    let (keys, refusals) = ports.write_until_refused(|| {
+        ports.twin.fail(Fault::new(FaultKind::Eio).only(Call::Sync).for_ever());
+    });
+    for (port, refusal) in refusals {
+        let start = if port == "http" { "HTTP/1.1 50" } else { "-" };
+        assert!(refusal.starts_with(start), "{port}: {refusal}");
+    }
+    ports.have(&keys);
+    // The disk works again, but what the failed sync has lost is unknown.
+    ports.twin.clear_fault();
+    let refusal = ports.put("http", "late", "value").unwrap_err();
+    assert!(refusal.starts_with("HTTP/1.1 503") && refusal.contains("poisoned"), "{refusal}");
+    assert!(ports.put("redis", "late", "value").unwrap_err().starts_with('-'));
+    let health = ports.ask("GET /health", "");
+    assert!(health.starts_with("HTTP/1.1 503") && health.contains("unhealthy"), "{health}");
+    let twin = Arc::clone(&ports.twin);
+    ports.end();
+    let env = Env { fs: Fs::Twin(twin), ..Env::default() };
+    let db = Bitcask::open_on(&env, Path::new("/store"), Options::new()).unwrap();
+    for key in keys {
+        assert_eq!(db.get(&key).unwrap().as_deref(), Some(&b"value"[..]), "{key}");
+    }
+}
+
+#[test]
+fn a_disk_that_fills_up_under_load_refuses_writes_until_there_is_room() {
+    let ports = Ports::new();
+    let (keys, refusals) = ports.write_until_refused(|| ports.twin.set_space(1 << 16));
+    for (port, refusal) in refusals {
+        let start = if port == "http" { "HTTP/1.1 507" } else { "-" };
+        assert!(refusal.starts_with(start) && refusal.contains("space"), "{port}: {refusal}");
+    }
+    ports.have(&keys);
+    ports.twin.set_space(u64::MAX);
+    for port in ["http", "redis"] {
+        ports.put(port, port, "value").unwrap();
+    }
+    ports.have(&["http".to_owned(), "redis".to_owned()]);
+    assert!(ports.ask("GET /health", "").starts_with("HTTP/1.1 200"));
+    ports.end();
+}
