@@ -90,8 +90,8 @@ pub(super) fn open(fs: &Fs, dir: &Dir, source: HintSource) -> Result<Option<(Dir
     Ok(file.and_then(|file| Some((read_directory(&file, source)?, file))))
 }
 
-/// Opens a segment's index. Returns `None` if there is none, or if it can't be opened. A shortage of
-/// file descriptors is an error, since the index may be intact.
+/// Opens a segment's index. Returns `None` if there is none, or if it can't be opened. A shortage
+/// of file descriptors is an error, since the index may be intact.
 pub(super) fn open_file(fs: &Fs, dir: &Dir, id: SegmentId) -> Result<Option<File>> {
     match fs.open(&dir.index(id), Access::Read) {
         Err(error) if is_out_of_files(&error) => Err(error),
