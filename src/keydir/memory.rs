@@ -180,20 +180,24 @@ impl MappedChunk {
 
     /// Returns exactly the pages that held only the table which is being dropped.
     fn free_pages(&self, first: NonNull<Pair>, size: usize) {
-        let mut pages = self.pages.lock();
-        let freed = pages.leave(first.addr().get() - self.map.as_ptr().addr(), size);
+        let start = first.addr().get() - self.map.as_ptr().addr();
+        // The system call may take long, so others that carve or free tables don't wait for it.
+        let (freed, page_size) = {
+            let mut pages = self.pages.lock();
+            (pages.leave(start, size), pages.size)
+        };
         #[cfg(target_os = "linux")]
         if !freed.is_empty() {
             let advice = memmap2::UncheckedAdvice::DontNeed;
-            let (start, size) = (freed.start * pages.size, freed.len() * pages.size);
+            let (start, size) = (freed.start * page_size, freed.len() * page_size);
             // SAFETY: no table lies in these whole pages. The last one that did is being dropped,
-            // so no reader uses it. No table will be carved there again: the pages lie below
-            // `used`, which the lock on `pages` protects. The mapping starts at a page boundary, so
+            // so no reader uses it. No table will be carved there again: when `pages` was locked,
+            // they lay below `used`, which only rises. The mapping starts at a page boundary, so
             // the range is not widened.
             let _ = unsafe { self.map.unchecked_advise_range(advice, start, size) };
         }
         #[cfg(not(target_os = "linux"))]
-        let _ = freed;
+        let _ = (freed, page_size);
     }
 }
 
@@ -361,7 +365,7 @@ impl PublishedPairs {
         Some(unsafe { std::slice::from_raw_parts(word.as_raw(), length.get()) })
     }
 
-    /// Publishes other memory. The previous memory is freed when no reader is left.
+    /// Publishes other memory. The previous memory is freed in a flush, when no reader is left.
     pub(super) fn replace(&self, new: Pairs, guard: &Guard<'_>) {
         self.reader.check(guard);
         let word = Loaded::from(new.first.as_ptr().cast_const()).with_tag(new.length.tag);
@@ -382,7 +386,6 @@ impl PublishedPairs {
         let Some(old) = std::mem::replace(&mut *owner, new) else { return };
         drop(owner);
         guard.retire(move || drop(old));
-        guard.flush_many();
     }
 }
 

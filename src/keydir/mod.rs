@@ -171,6 +171,8 @@ impl Keydir {
         self.arena.prepare();
         for number in self.arena.crowded.take() {
             self.shard(number).grow_ahead();
+            // Freeing may take a system call, for which no writer to the shard should wait.
+            self.collector.pin().flush_many();
         }
     }
 

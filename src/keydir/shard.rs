@@ -117,7 +117,9 @@ impl Shard<'_> {
     pub(crate) fn publish(&mut self, hash: KeyHash, old: Option<Address>, new: Address) {
         let replaced = old.is_some_and(|old| self.table().replace(hash, old, new));
         if !replaced {
-            self.make_room(1);
+            if self.make_room(1) {
+                self.guard.flush_many();
+            }
             let reused = self.table().insert(hash, new, SlotFlags::default());
             self.counts.inserted(reused);
             if !reused && self.has_become_crowded() {
@@ -152,6 +154,7 @@ impl Shard<'_> {
         let needed = Table::pairs_for(self.counts.live as usize + 1);
         if len >= SHRINK_FROM * needed {
             self.rebuild(needed + needed / 2);
+            self.guard.flush_many();
         }
         removed
     }
@@ -182,6 +185,7 @@ impl Shard<'_> {
         *self.counts = fill.counts;
         if self.counts.live > 0 {
             self.home.table.replace(fill.pairs, &self.guard);
+            self.guard.flush_many();
         } else {
             self.empty();
         }
@@ -194,6 +198,7 @@ impl Shard<'_> {
         self.home.table.replace_with_none(&self.guard);
         #[cfg(all(test, any(loom, shuttle)))]
         self.home.table.replace(self.arena.table(length_for(0, self.number)), &self.guard);
+        self.guard.flush_many();
     }
 
     /// Returns the length of the shard's own table, or zero if it shares the one without slots.
@@ -235,23 +240,26 @@ impl Shard<'_> {
         len >= AHEAD_FROM && fits(SPARE) && !fits(SPARE + 1)
     }
 
-    /// Does ahead of a writer what it would soon need to do itself.
+    /// Does ahead of a writer what it would soon need to do itself, and leaves it to the caller to
+    /// free the old table, without the lock of the shard.
     pub(super) fn grow_ahead(&mut self) {
         if self.is_filled() && self.own_len() >= AHEAD_FROM {
             self.make_room(SPARE + 1);
         }
     }
 
-    /// Before inserts would overload the table, grows it or clears removed slots out of it.
-    fn make_room(&mut self, inserts: usize) {
+    /// Before inserts would overload the table, grows it or clears removed slots out of it. Returns
+    /// whether it did.
+    fn make_room(&mut self, inserts: usize) -> bool {
         let live = self.counts.live as usize;
         let len = self.own_len();
         if Table::pairs_for(self.counts.used() + inserts) <= len {
-            return;
+            return false;
         }
         // If it is removed slots that fill the table, it is already large enough.
         let crowded = Table::pairs_for(live + 1) > len * 3 / 4;
         self.rebuild(if crowded { len + 1 } else { len });
+        true
     }
 
     /// Replaces the table by one of another length, without removed slots.

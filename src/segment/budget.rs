@@ -7,12 +7,13 @@
 //!   number.
 //! - Sealed segments leave a part of that quarter to new segments.
 //! - No store needs a descriptor for each of its segments. A descriptor is kept where a file's name
-//!   may be removed before its readers are gone. Kept descriptors take at most a quarter of those
-//!   that the process may have.
+//!   may be removed before its readers are gone. Indexes are kept open to save the calls that open
+//!   them. Kept descriptors take at most a quarter of those that the process may have, and indexes
+//!   leave half of that quarter to segments.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::fs;
+use crate::fs::{self, File};
 
 /// Number of mappings that sealed segments leave to new segments.
 const NEW_MAX: usize = 256;
@@ -20,7 +21,7 @@ const NEW_MAX: usize = 256;
 /// The mappings of segments.
 static MAPPINGS: Budget = Budget { taken: AtomicUsize::new(0), limit: mappings_limit };
 
-/// The descriptors that are kept for segments without a mapping.
+/// The descriptors that are kept.
 static DESCRIPTORS: Budget = Budget { taken: AtomicUsize::new(0), limit: descriptors_limit };
 
 /// The kind of segment that a mapping is for.
@@ -68,13 +69,35 @@ pub(super) fn take_mapping(wanted: Wanted) -> Option<Unit> {
     MAPPINGS.take(left_to_new(wanted))
 }
 
-/// Takes a descriptor that will be kept, or returns `None` if none is left.
+/// A file that is kept open.
+#[derive(Debug)]
+pub(super) struct KeptFile {
+    pub(super) file: File,
+    _unit: Unit,
+}
+
+impl KeptFile {
+    pub(super) fn new(file: File, unit: Unit) -> Self {
+        Self { file, _unit: unit }
+    }
+}
+
+/// Takes a descriptor that will be kept for a segment, or returns `None` if none is left.
 pub(super) fn take_descriptor() -> Option<Unit> {
+    take_descriptor_and_leave(0)
+}
+
+/// Takes a descriptor that will be kept for an index, or returns `None` if none is left.
+pub(super) fn take_index_descriptor() -> Option<Unit> {
+    take_descriptor_and_leave(descriptors_limit() / 2)
+}
+
+fn take_descriptor_and_leave(left: usize) -> Option<Unit> {
     #[cfg(test)]
     if !allowed::take_descriptor() {
         return None;
     }
-    DESCRIPTORS.take(0)
+    DESCRIPTORS.take(left)
 }
 
 /// Returns how many mappings the segments of this process have.

@@ -4,6 +4,7 @@
 //! be derived needs their space.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use super::{Dir, FileKind};
@@ -55,7 +56,7 @@ pub(super) fn write(
 /// and runs it again: indexes first, then hints, one, two, four at a time. Readers that need a
 /// removed file read the segment instead.
 ///
-/// If a removed file is still open, its space is freed when it is closed.
+/// If a removed hint is still open, its space is freed when it is closed.
 pub(crate) fn making_room<T>(
     fs: &Fs,
     dir: &Dir,
@@ -73,10 +74,28 @@ pub(crate) fn making_room<T>(
         }
         for path in derived.drain(..derived.len().min(count)) {
             // A file that can't be removed frees no space.
+            let _ = empty_index(fs, &path);
             let _ = fs.remove(&path);
         }
         count *= 2;
     }
+}
+
+/// Empties an index, which this process or another one may keep open. That frees its space at once,
+/// and its readers find it unusable.
+///
+/// An index that has another name stays as it is: it is a part of a backup too. If the backup links
+/// it only after this check, the backup has to do without it.
+fn empty_index(fs: &Fs, path: &Path) -> Result<()> {
+    let name = path.file_name().and_then(OsStr::to_str).unwrap_or_default();
+    if !matches!(FileKind::of(name), FileKind::Index(_)) {
+        return Ok(());
+    }
+    fs.check()?;
+    if fs.is_sole_file(path)? {
+        fs.open(path, Access::Write)?.set_size(0)?;
+    }
+    Ok(())
 }
 
 /// Returns how many bytes the derived files take.

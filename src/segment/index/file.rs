@@ -83,12 +83,19 @@ impl IndexHeader {
     }
 }
 
-/// Reads the directory of a segment's index. Returns `None` if there is no index, or if it can't be
-/// read or used. The blocks are not read. A shortage of file descriptors is an error.
-pub(super) fn open(fs: &Fs, dir: &Dir, source: HintSource) -> Result<Option<Directory>> {
-    match fs.open(&dir.index(source.id), Access::Read) {
+/// Opens a segment's index and reads its directory. Returns `None` if there is no index, or if it
+/// can't be read or used. The blocks are not read. A shortage of file descriptors is an error.
+pub(super) fn open(fs: &Fs, dir: &Dir, source: HintSource) -> Result<Option<(Directory, File)>> {
+    let file = open_file(fs, dir, source.id)?;
+    Ok(file.and_then(|file| Some((read_directory(&file, source)?, file))))
+}
+
+/// Opens a segment's index. Returns `None` if there is none, or if it can't be opened. A shortage
+/// of file descriptors is an error, since the index may be intact.
+pub(super) fn open_file(fs: &Fs, dir: &Dir, id: SegmentId) -> Result<Option<File>> {
+    match fs.open(&dir.index(id), Access::Read) {
         Err(error) if is_out_of_files(&error) => Err(error),
-        file => Ok(file.ok().and_then(|file| read_directory(&file, source))),
+        file => Ok(file.ok()),
     }
 }
 

@@ -67,6 +67,12 @@ struct IndexState {
 }
 
 impl Segment {
+    /// Returns the index file that is kept open, if one is.
+    #[cfg(test)]
+    pub(crate) fn kept_index(&self) -> Option<std::sync::Weak<dyn std::fmt::Debug>> {
+        self.index.0.lock().whole.as_ref().and_then(|run| run.kept())
+    }
+
     /// Returns the segment's entries up to its end, sorted, in a few runs.
     ///
     /// Sorts the entries that were not sorted before. If two threads need that, one waits for the
@@ -137,7 +143,7 @@ impl IndexState {
         context: &Arc<IndexContext>,
         is_wrong: bool,
     ) -> Result<Arc<Run>> {
-        if !is_wrong && let Some(run) = Run::open(context, context.source(segment))? {
+        if !is_wrong && let Some(run) = Run::open(context, segment)? {
             return Ok(Arc::new(run));
         }
         if !self.parts.is_empty() {

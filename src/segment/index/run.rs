@@ -4,8 +4,11 @@
 //!   encoding.
 //! - If a block is unreadable or invalid, the run rebuilds itself in memory. Only damage to the log
 //!   itself, or a shortage of descriptors, is an error.
-//! - The index file is opened for each block, since a store may have more indexes than a process
-//!   may have open files.
+//! - The index file is kept open within the budget of descriptors, and otherwise opened for each
+//!   block, since a store may have more indexes than a process may have open files. The descriptor
+//!   is closed with the run, and as soon as the run is rebuilt in memory.
+//! - The index of a segment without a mapping is not kept open: it would keep its space when both
+//!   files are removed, while the segment may not.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -15,7 +18,8 @@ use super::build::{Encoded, RunBuilder};
 use super::directory::Directory;
 use super::file::{self, HEADER_SIZE};
 use crate::error::{Error, Result};
-use crate::fs::{Access, Fs, is_out_of_files};
+use crate::fs::{Access, File, Fs};
+use crate::segment::budget::{KeptFile, take_index_descriptor};
 use crate::segment::header::{Identity, SegmentHeader};
 use crate::segment::hint::HintSource;
 use crate::segment::read::scan::{self, Scanned};
@@ -46,8 +50,8 @@ impl IndexContext {
 #[derive(Debug, Clone)]
 enum Blocks {
     InMemory(Arc<Vec<u8>>),
-    /// In the index.
-    OnDisk,
+    /// In the index, which may be kept open.
+    OnDisk(Option<Arc<KeptFile>>),
     /// Nowhere: the directory of the index is valid, but does not match the segment.
     Wrong,
 }
@@ -66,11 +70,11 @@ pub(crate) struct Run {
 
 impl Run {
     /// Opens the index of a sealed segment, if it has a usable one.
-    pub(super) fn open(context: &Arc<IndexContext>, source: HintSource) -> Result<Option<Self>> {
-        let found = file::open(&context.fs, &context.dir, source)?;
-        let Some(directory) = found else { return Ok(None) };
-        let (context, blocks) = (Arc::clone(context), Mutex::new(Blocks::OnDisk));
-        Ok(Some(Self { context, id: source.id, time: u64::MAX, directory, blocks }))
+    pub(super) fn open(context: &Arc<IndexContext>, segment: &Segment) -> Result<Option<Self>> {
+        let found = file::open(&context.fs, &context.dir, context.source(segment))?;
+        let Some((directory, file)) = found else { return Ok(None) };
+        let (id, blocks) = (segment.id(), Mutex::new(Blocks::OnDisk(keep(file, segment).ok())));
+        Ok(Some(Self { context: Arc::clone(context), id, time: u64::MAX, directory, blocks }))
     }
 
     pub(super) fn in_memory(context: &Arc<IndexContext>, id: SegmentId, rows: RunBuilder) -> Self {
@@ -92,7 +96,15 @@ impl Run {
     }
 
     pub(super) fn is_on_disk(&self) -> bool {
-        matches!(*self.blocks.lock(), Blocks::OnDisk)
+        matches!(*self.blocks.lock(), Blocks::OnDisk(_))
+    }
+
+    /// Returns the file that is kept open, if it is.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> Option<std::sync::Weak<dyn std::fmt::Debug>> {
+        let Blocks::OnDisk(Some(kept)) = &*self.blocks.lock() else { return None };
+        let weak: std::sync::Weak<dyn std::fmt::Debug> = Arc::downgrade(kept) as _;
+        Some(weak)
     }
 
     pub(super) fn is_wrong(&self) -> bool {
@@ -107,8 +119,8 @@ impl Run {
         if !file::write(fs, dir, source, &blocks, &self.directory)? {
             return Ok(false);
         }
-        if let Ok(Some(_)) = file::open(fs, dir, source) {
-            *self.blocks.lock() = Blocks::OnDisk;
+        if let Ok(Some((_, file))) = file::open(fs, dir, source) {
+            *self.blocks.lock() = Blocks::OnDisk(keep(file, segment).ok());
         }
         Ok(true)
     }
@@ -123,11 +135,11 @@ impl Run {
             return Ok(None);
         }
         let blocks = self.blocks.lock().clone();
-        if let Some(block) = self.read(&blocks, number)? {
+        if let Some(block) = self.read(&blocks, number, segment)? {
             return Ok(Some(Arc::new(block)));
         }
         let blocks = self.rebuild(segment)?;
-        match self.read(&blocks, number)? {
+        match self.read(&blocks, number, segment)? {
             Some(block) => Ok(Some(Arc::new(block))),
             None => Err(self.wrong()),
         }
@@ -135,7 +147,7 @@ impl Run {
 
     /// Reads a block. Returns `None` if it is unreadable or invalid. A shortage of file descriptors
     /// is an error, since the index may be intact.
-    fn read(&self, blocks: &Blocks, number: usize) -> Result<Option<Block>> {
+    fn read(&self, blocks: &Blocks, number: usize, segment: &Segment) -> Result<Option<Block>> {
         let range = self.directory.range(number);
         let bytes = match blocks {
             Blocks::InMemory(bytes) => {
@@ -143,28 +155,33 @@ impl Run {
                 let range = start.ok().zip(end.ok()).map(|(start, end)| start..end);
                 range.and_then(|range| bytes.get(range)).map(<[u8]>::to_vec)
             }
-            Blocks::OnDisk => self.read_from_disk(range)?,
+            Blocks::OnDisk(Some(kept)) => read_from(&kept.file, range),
+            Blocks::OnDisk(None) => match self.open_file(segment)? {
+                Some(Ok(kept)) => read_from(&kept.file, range),
+                Some(Err(file)) => read_from(&file, range),
+                None => None,
+            },
             Blocks::Wrong => None,
         };
         Ok(bytes.and_then(|bytes| Block::decode(bytes, self.id, number)))
     }
 
-    fn read_from_disk(&self, range: Range<u64>) -> Result<Option<Vec<u8>>> {
-        let file = match self.context.fs.open(&self.context.dir.index(self.id), Access::Read) {
-            Err(error) if is_out_of_files(&error) => return Err(error),
-            Err(_) => return Ok(None),
-            Ok(file) => file,
-        };
-        let Ok(size) = usize::try_from(range.end - range.start) else { return Ok(None) };
-        let mut bytes = vec![0; size];
-        let read = file.read_at(&mut bytes, HEADER_SIZE as u64 + range.start);
-        Ok((read.ok() == Some(size)).then_some(bytes))
+    /// Opens the index, and keeps it open from now on if a descriptor has become available.
+    fn open_file(&self, segment: &Segment) -> Result<Option<Keeping>> {
+        let file = file::open_file(&self.context.fs, &self.context.dir, self.id)?;
+        let Some(keeping) = file.map(|file| keep(file, segment)) else { return Ok(None) };
+        if let Ok(kept) = &keeping
+            && let Blocks::OnDisk(none @ None) = &mut *self.blocks.lock()
+        {
+            *none = Some(Arc::clone(kept));
+        }
+        Ok(Some(keeping))
     }
 
     /// Rebuilds all blocks in memory, unless another thread has just done that.
     fn rebuild(&self, segment: &Arc<Segment>) -> Result<Blocks> {
         let mut blocks = self.blocks.lock();
-        if let Blocks::OnDisk = *blocks {
+        if let Blocks::OnDisk(_) = *blocks {
             let encoded = rows_of(&self.context, segment)?.finish(self.id);
             *blocks = if encoded.directory == self.directory {
                 Blocks::InMemory(Arc::new(encoded.blocks))
@@ -214,6 +231,25 @@ impl Run {
         }
         Ok(None)
     }
+}
+
+/// A file that is kept open, or one that is not.
+type Keeping = std::result::Result<Arc<KeptFile>, File>;
+
+/// Keeps an index open if its segment has a mapping and the budget allows it.
+fn keep(file: File, segment: &Segment) -> Keeping {
+    match segment.is_mapped().then(take_index_descriptor).flatten() {
+        Some(unit) => Ok(Arc::new(KeptFile::new(file, unit))),
+        None => Err(file),
+    }
+}
+
+/// Reads a block. Returns `None` if it can't be read.
+fn read_from(file: &File, range: Range<u64>) -> Option<Vec<u8>> {
+    let size = usize::try_from(range.end - range.start).ok()?;
+    let mut bytes = vec![0; size];
+    let read = file.read_at(&mut bytes, HEADER_SIZE as u64 + range.start);
+    (read.ok()? == size).then_some(bytes)
 }
 
 /// Returns whether the index of a sealed segment matches the segment to the last byte. Returns

@@ -13,13 +13,14 @@ use crate::entry::{Flags, Header};
 use crate::error::Error;
 use crate::fs::Fs;
 use crate::options::AppendMode;
+use crate::segment::budget::allowed;
 use crate::segment::header::{Identity, Kind, SegmentHeader};
 use crate::segment::hint::{HintSource, Summary};
 use crate::segment::read::scan::Scanned;
 use crate::segment::write::active::Active;
 use crate::segment::write::draft::Draft;
 use crate::segment::{Dir, SegmentId};
-use crate::testing::twin::{Fault, FaultKind, Twin};
+use crate::testing::twin::{Call, Fault, FaultKind, Twin};
 
 const IDENTITY: Identity = Identity { store_id: 1, hash_seed: 2 };
 
@@ -525,7 +526,7 @@ fn an_index_for_which_there_is_no_room_stays_in_memory() {
     assert_eq!(world.twin.contents(&path).unwrap(), bytes);
     world.twin.delete_file(&path);
     let segment = world.reopened(0);
-    world.twin.fail(Fault::new(FaultKind::Eio).only(crate::testing::twin::Call::Sync).for_ever());
+    world.twin.fail(Fault::new(FaultKind::Eio).only(Call::Sync).for_ever());
     let error = segment.write_index(&world.context).unwrap_err();
     assert!(crate::fs::is_failed_sync(&error), "{error}");
 }
@@ -584,19 +585,126 @@ fn a_segment_without_entries_has_an_empty_index() {
     world.check(&mut Random(1), 10);
 }
 
-/// More indexes than can be kept open.
-#[test]
-fn an_index_that_is_not_kept_open_is_read_too() {
-    let mut world = World::new(6);
-    let mut random = Random(5);
+/// Six sealed segments with indexes on disk, of which some are kept open.
+fn six_indexes(kept: usize) -> (World, Random) {
+    let (mut world, mut random) = (World::new(6), Random(5));
     (0..600).for_each(|_| world.append_any(&mut random, &alike()));
+    allowed::descriptors(kept);
     for at in 0..6 {
         world.seal(at);
         world.segment(at).runs(&world.context).unwrap();
         assert!(world.segment(at).write_index(&world.context).unwrap());
     }
+    (world, random)
+}
+
+fn kept(world: &World) -> usize {
+    world.parts().iter().filter(|(_, run)| run.kept().is_some()).count()
+}
+
+/// More indexes than can be kept open.
+#[test]
+fn an_index_that_is_not_kept_open_is_read_too() {
+    for budget in [0, 4] {
+        let (world, mut random) = six_indexes(budget);
+        world.check(&mut random, 10);
+        assert!(world.parts().iter().all(|(_, run)| run.is_on_disk()));
+        assert_eq!(kept(&world), budget);
+        // Once descriptors are available, every index is kept open when it is read.
+        allowed::descriptors(usize::MAX);
+        world.check(&mut random, 2);
+        assert_eq!(kept(&world), 6);
+    }
+}
+
+#[test]
+fn an_index_is_opened_once_if_a_descriptor_is_available_and_else_for_each_block() {
+    let shortage = || Fault::new(FaultKind::Emfile).only(Call::Open).reads_too().for_ever();
+    let (world, mut random) = six_indexes(usize::MAX);
+    world.twin.fail(shortage());
     world.check(&mut random, 10);
-    assert!(world.parts().iter().all(|(_, run)| run.is_on_disk()));
+    assert_eq!(world.twin.fault_count(), 0);
+    world.twin.clear_fault();
+    let segment = world.reopened(0);
+    let run = segment.runs(&world.context).unwrap().pop().unwrap();
+    world.twin.fail(shortage());
+    assert!((0..run.directory.len()).all(|number| run.block(number, &segment).is_ok()));
+    assert_eq!(world.twin.fault_count(), 0);
+
+    let (world, _) = six_indexes(0);
+    let (segment, run) = world.parts().swap_remove(0);
+    world.twin.fail(shortage());
+    for number in 0..run.directory.len() {
+        let error = run.block(number, &segment).unwrap_err();
+        assert!(crate::fs::is_out_of_files(&error), "{error}");
+        assert_eq!(world.twin.fault_count(), number + 1);
+    }
+    world.twin.clear_fault();
+    assert!(run.is_on_disk() && run.block(0, &segment).unwrap().is_some());
+}
+
+#[test]
+fn an_index_is_closed_with_its_run_and_when_it_turns_out_to_be_damaged() {
+    let (world, bytes) = indexed();
+    let path = world.dir.index(SegmentId(1));
+    let segment = world.reopened(0);
+    let run = segment.runs(&world.context).unwrap().pop().unwrap();
+    let file = run.kept().unwrap();
+    // Another file with its name changes nothing.
+    world.twin.put_file(&path, vec![7; bytes.len()]);
+    assert!(run.block(0, &segment).unwrap().is_some() && run.is_on_disk());
+    world.twin.put_file(&path, bytes);
+    drop((run, segment));
+    assert!(file.upgrade().is_none());
+
+    let segment = world.reopened(0);
+    let run = segment.runs(&world.context).unwrap().pop().unwrap();
+    let file = run.kept().unwrap();
+    let cut = world.fs.open(&path, crate::fs::Access::Write).unwrap();
+    cut.set_size(HEADER_SIZE as u64).unwrap();
+    assert!(run.block(0, &segment).unwrap().is_some() && !run.is_on_disk());
+    assert!(file.upgrade().is_none());
+}
+
+/// The file of a segment that is not mapped may be removed while only its index is still open.
+#[test]
+fn the_index_of_a_segment_without_a_mapping_is_not_kept_open() {
+    let (world, _) = indexed();
+    allowed::mappings(0);
+    let segment = world.reopened(0);
+    let run = segment.runs(&world.context).unwrap().pop().unwrap();
+    assert!(run.block(0, &segment).unwrap().is_some() && run.is_on_disk());
+    assert!(run.kept().is_none());
+}
+
+#[test]
+fn an_index_that_is_kept_open_frees_its_space_when_space_is_needed() {
+    let (world, bytes) = indexed();
+    let (path, backup) = (world.dir.index(SegmentId(1)), Path::new("/store/backup"));
+    let expected = shown_by(&world, &world.reopened(0));
+    for is_linked in [true, false] {
+        let segment = world.reopened(0);
+        let run = segment.runs(&world.context).unwrap().pop().unwrap();
+        let file = run.kept().unwrap();
+        if is_linked {
+            assert!(world.fs.link(&path, &world.fs, backup).unwrap());
+        }
+        let mut attempts = 0;
+        let result = crate::segment::sidecar::making_room(&world.fs, &world.dir, || {
+            attempts += 1;
+            let needed = Err(Error::NoSpace { path: path.clone() });
+            if attempts == 1 { needed } else { Ok(()) }
+        });
+        assert!(result.is_ok() && attempts == 2 && !world.fs.exists(&path));
+        assert_eq!(shown_by(&world, &segment), expected);
+        assert_eq!(file.upgrade().is_some(), is_linked, "it is empty if no backup has it");
+        if is_linked {
+            assert_eq!(world.twin.contents(backup).unwrap(), bytes);
+            world.twin.delete_file(backup);
+        }
+        drop((run, segment));
+        world.twin.put_file(&path, bytes.clone());
+    }
 }
 
 #[test]
@@ -645,8 +753,8 @@ fn nothing_is_read_before_the_first_step_and_then_one_block_per_run() {
     let mut merged = Merged::new(parts, bounds, moment);
     assert_eq!(world.twin.call_count(), before);
     assert_eq!(merged.next().unwrap().unwrap().key, b"00200");
-    // Each is opened and read, and, if the key would be a block's last one, so is the next block.
-    assert!(world.twin.call_count() - before <= 3 * 4, "{}", world.twin.call_count() - before);
+    // A block is read, and, if the key would be its last one, so is the next block.
+    assert!(world.twin.call_count() - before <= 3 * 2, "{}", world.twin.call_count() - before);
 }
 
 #[test]

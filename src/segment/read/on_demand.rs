@@ -16,7 +16,7 @@ use std::sync::{Arc, OnceLock};
 use crate::entry::{HEADER_SIZE_MAX, Invalid};
 use crate::error::{Error, Result};
 use crate::fs::{Access, File, Fs, is_not_found};
-use crate::segment::budget::{Unit, take_descriptor};
+use crate::segment::budget::{KeptFile, take_descriptor};
 use crate::segment::{Segment, StoredEntry};
 
 /// Number of bytes that are read with an entry's header, so that a small entry takes one read.
@@ -30,14 +30,7 @@ pub(crate) struct OnDemand {
     fs: Fs,
     path: PathBuf,
     /// Set if the file is kept open for as long as the segment is held.
-    kept: OnceLock<OpenFile>,
-}
-
-/// A file that is kept open.
-#[derive(Debug)]
-struct OpenFile {
-    file: File,
-    _unit: Unit,
+    kept: OnceLock<KeptFile>,
 }
 
 impl OnDemand {
@@ -69,7 +62,7 @@ impl OnDemand {
         let Some(unit) = take_descriptor() else { return false };
         let Ok(file) = file.cloned().map_or_else(|| self.file(), Ok) else { return false };
         // If two threads get here concurrently, the later one's file is closed.
-        let _ = self.kept.set(OpenFile { file, _unit: unit });
+        let _ = self.kept.set(KeptFile::new(file, unit));
         true
     }
 

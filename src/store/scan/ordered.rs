@@ -148,19 +148,21 @@ impl Ordered {
         let mut hits = std::mem::take(&mut ahead.hits);
         while hits.len() < len {
             let Some(hit) = self.step(direction).transpose() else { break };
-            if let (Ok(hit), Some(merged)) = (&hit, &self.merged)
-                && let Some(segment) = merged.segment(hit)
-            {
-                if from_disk {
-                    segment.read_entry_ahead(hit.offset);
-                } else {
-                    segment.prefetch(hit.offset);
-                }
-            }
             let is_last = hit.is_err();
             hits.push_back(hit);
             if is_last {
                 break;
+            }
+        }
+        // One after the other, so that the processor translates several addresses at a time.
+        for hit in hits.iter().flatten() {
+            let Some(segment) = self.merged.as_ref().and_then(|merged| merged.segment(hit)) else {
+                break;
+            };
+            if from_disk {
+                segment.read_entry_ahead(hit.offset);
+            } else {
+                segment.prefetch(hit.offset);
             }
         }
         let (ahead, other) = match direction {

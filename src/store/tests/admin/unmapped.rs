@@ -218,6 +218,30 @@ fn a_shortage_of_descriptors_is_reported_and_temporary() {
     assert_eq!(lab.reopen(db).len().unwrap(), 21);
 }
 
+/// A file that is open takes space after its last name is removed.
+#[test]
+fn the_index_of_a_removed_segment_is_closed_with_the_segment() {
+    let lab = Lab::new();
+    let db = filled(&lab);
+    assert_eq!(db.range(..).count(), 20);
+    db.work();
+    assert_eq!(db.range(..).count(), 20);
+    let all = db.inner.segments.all();
+    let before: Vec<_> = all.iter().filter_map(|(_, segment)| segment.kept_index()).collect();
+    assert_eq!(before.len(), sealed(&db).len());
+    drop(all);
+    let (snapshot, mut range) = (db.snapshot(), db.range(..));
+    assert_eq!(range.next().unwrap().unwrap().0, [0]);
+    merge_all(&db);
+    assert_eq!(snapshot.range(..).map(Result::unwrap).count(), 20);
+    assert!(before.iter().all(|file| file.upgrade().is_some()), "a snapshot has the segments");
+    drop(snapshot);
+    assert_eq!(range.map(Result::unwrap).count(), 19);
+    settle(&db);
+    assert!(before.iter().all(|file| file.upgrade().is_none()));
+    assert_eq!(db.range(..).map(Result::unwrap).count(), 20);
+}
+
 #[test]
 fn files_that_are_removed_late_keep_a_store_at_rest_looking_for_descriptors() {
     let lab = lab(0);
