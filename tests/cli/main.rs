@@ -4,6 +4,8 @@ mod compatibility;
 mod config;
 mod data;
 mod disks;
+#[cfg(feature = "server")]
+mod followers;
 mod interruption;
 mod maintenance;
 mod manners;

@@ -25,7 +25,7 @@ const ANSWERED: Duration = Duration::from_secs(60);
 /// How long the leader may say nothing.
 const SILENCE: Duration = Duration::from_secs(15);
 /// How often the follower looks whether it has to end.
-const LOOKED: Duration = Duration::from_millis(50);
+const LOOKED: Duration = Duration::from_millis(20);
 /// Size of a piece of an answer, in bytes.
 const PIECE_SIZE: usize = 64 << 10;
 /// Number of pieces that wait for the follower.
