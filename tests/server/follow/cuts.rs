@@ -41,7 +41,9 @@ fn states(db: &Bitcask, batches: u32) -> Vec<Content> {
 #[test]
 fn a_feed_that_breaks_at_any_byte_loses_nothing_and_shows_no_half_of_a_batch() {
     let dir = tempfile::tempdir().unwrap();
-    let leader = Node::leader(&dir.path().join("leader"));
+    // The leader notices only after a moment that a connection is gone.
+    let options = ServerOptions::new().streams_max(10_000);
+    let leader = Node::on(&dir.path().join("leader"), 0, options);
     let proxy = Proxy::new(leader.address);
     // One follower gets the empty store, and is copied for each place at which the feed breaks.
     let begun = dir.path().join("begun");

@@ -239,3 +239,33 @@ fn the_record_is_neither_listed_nor_read_nor_written() {
         assert!(refused["detail"].as_str().unwrap().contains("keeps this key"), "{refused}");
     }
 }
+
+/// If the position were written by itself, a crash between the two writes would lose changes, or
+/// apply them twice.
+#[test]
+fn every_batch_of_a_follower_begins_with_its_position() {
+    let dir = tempfile::tempdir().unwrap();
+    let leader = Node::leader(&dir.path().join("leader"));
+    leader.db.put("k", "v").unwrap();
+    let follower = Node::follower(&dir.path().join("follower"), &leader);
+    follower.has_all_of(&leader);
+    let since = follower.db.position();
+    for number in 0..100 {
+        let mut batch = Batch::new();
+        for key in 0..number % 3 + 1 {
+            batch.put(format!("{key}"), format!("{number}"));
+        }
+        leader.db.write(&batch).unwrap();
+        if number % 10 == 0 {
+            leader.db.sync().unwrap();
+        }
+    }
+    follower.has_all_of(&leader);
+    let (mut changes, mut begins, mut batches) = (follower.db.changes(since).unwrap(), true, 0);
+    while let Some(change) = changes.try_recv().unwrap() {
+        assert_eq!(change.key == FOLLOW_KEY, begins, "{change:?}");
+        batches += u32::from(begins);
+        begins = !change.batch_continues;
+    }
+    assert!(begins && batches > 0);
+}
