@@ -18,7 +18,7 @@ const LOOKED: Duration = Duration::from_millis(1);
 /// The state of a store that follows a leader: what a port needs to know to refuse writes and to
 /// report the lag. Clones share the state.
 ///
-/// `Server::replica` and `Follower::replica` of the module `server` return it, and
+/// `Server::replica` and `StoreFollower::replica` of the module `server` return it, and
 /// `RespOptions::replica` passes it to the Redis port of the same store.
 #[derive(Debug, Clone)]
 pub struct Replica(Arc<ReplicaState>);

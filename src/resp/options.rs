@@ -105,7 +105,7 @@ impl RespOptions {
     /// with `READONLY`, and `INFO replication` and `ROLE` show a replica and its lag. While the
     /// store is being filled, commands on keys are refused with `LOADING`. Only database 0 follows.
     ///
-    /// `Server::replica` and `Follower::replica` of the module `server` return it.
+    /// `Server::replica` and `StoreFollower::replica` of the module `server` return it.
     pub fn replica(mut self, replica: Replica) -> Self {
         self.replica = Some(replica);
         self

@@ -39,8 +39,8 @@ pub enum ServerError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// The store cannot follow a leader, or be promoted, or be served without following. Nothing was
-    /// changed.
+    /// The store cannot follow a leader, or be promoted, or be served without following. Nothing
+    /// was changed.
     #[error("the store in {} {reason}", path.display())]
     Replication {
         /// The store's directory.

@@ -98,21 +98,21 @@ fn checksum(header: &FrameHeader, key: &[u8], value: &[u8]) -> u32 {
 #[derive(Debug)]
 pub(super) enum FrameError {
     /// The stream has failed, or has ended within a frame.
-    Io(io::Error),
+    Stream(io::Error),
     /// These bytes are no frame.
     Broken(&'static str),
 }
 
 impl From<io::Error> for FrameError {
     fn from(error: io::Error) -> Self {
-        Self::Io(error)
+        Self::Stream(error)
     }
 }
 
 impl std::fmt::Display for FrameError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Io(error) => write!(f, "{error}"),
+            Self::Stream(error) => write!(f, "{error}"),
             Self::Broken(reason) => f.write_str(reason),
         }
     }
@@ -148,7 +148,7 @@ fn read_part(from: &mut impl Read, size: u64) -> Result<Vec<u8>, FrameError> {
     if part.len() as u64 == size {
         Ok(part)
     } else {
-        Err(FrameError::Io(io::ErrorKind::UnexpectedEof.into()))
+        Err(FrameError::Stream(io::ErrorKind::UnexpectedEof.into()))
     }
 }
 
@@ -232,7 +232,7 @@ mod tests {
         let whole = bytes(&frame());
         for size in 0..whole.len() {
             let cut = read_frame(&mut &whole[..size]);
-            assert!(matches!(cut, Err(FrameError::Io(_))), "{size}");
+            assert!(matches!(cut, Err(FrameError::Stream(_))), "{size}");
         }
         for at in 0..whole.len() {
             let mut changed = whole.clone();

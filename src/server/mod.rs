@@ -66,7 +66,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 pub use error::ServerError;
-pub use follow::{FollowOptions, Follower};
+pub use follow::{FollowOptions, StoreFollower};
 pub use options::ServerOptions;
 
 use crate::replica::Replica;
@@ -93,7 +93,7 @@ impl Server {
     /// [`Bind`](ServerError::Bind) if the address cannot be used,
     /// [`Tls`](ServerError::Tls) if the certificate or the key cannot, and
     /// [`InvalidServerOption`](ServerError::InvalidServerOption). The errors of
-    /// [`Follower::start`] if the options say that the store [follows](ServerOptions::follow), and
+    /// [`StoreFollower::start`] if the options say that the store [follows](ServerOptions::follow), and
     /// [`Replication`](ServerError::Replication) if the store is a follower's and they do not.
     pub fn bind(db: impl Into<Arc<Bitcask>>, options: ServerOptions) -> Result<Self, ServerError> {
         options.check()?;
@@ -109,7 +109,7 @@ impl Server {
         })?;
         let db = db.into();
         let follower = match &options.follow {
-            Some(leader) => Some(Follower::start(Arc::clone(&db), leader)?),
+            Some(leader) => Some(StoreFollower::start(Arc::clone(&db), leader)?),
             None => follow::refuse_follower(&db).map(|()| None)?,
         };
         let state = Arc::new(ServerState::new(db, options, follower));

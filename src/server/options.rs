@@ -206,7 +206,7 @@ impl ServerOptions {
 
     /// Makes the server a follower: it keeps its store equal to that of another server, a moment
     /// later, and refuses writes until it is promoted (`POST /v1/promote`). See
-    /// [`Follower`](super::Follower).
+    /// [`StoreFollower`](super::StoreFollower).
     pub fn follow(mut self, leader: FollowOptions) -> Self {
         self.follow = Some(leader);
         self

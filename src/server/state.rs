@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::failure::ApiFailure;
-use super::follow::Follower;
+use super::follow::StoreFollower;
 use super::gate::rate::ClientRates;
 use super::meta::requests::RequestFigures;
 use super::options::ServerOptions;
@@ -30,7 +30,7 @@ pub(super) type SharedServer = Arc<ServerState>;
 pub(super) struct ServerState {
     pub(super) db: Arc<Bitcask>,
     pub(super) options: ServerOptions,
-    pub(super) follower: Option<Follower>,
+    pub(super) follower: Option<StoreFollower>,
     replica: Option<Replica>,
     pub(super) stop: StopSignal,
     pub(super) requests: RequestFigures,
@@ -58,14 +58,14 @@ impl ServerState {
     pub(super) fn new(
         db: Arc<Bitcask>,
         options: ServerOptions,
-        follower: Option<Follower>,
+        follower: Option<StoreFollower>,
     ) -> Self {
         let pages = usize::try_from(options.body_memory_limit.div_ceil(PAGE_SIZE));
         let pages = pages.unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let permits = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
         Self {
             db,
-            replica: follower.as_ref().map(Follower::replica),
+            replica: follower.as_ref().map(StoreFollower::replica),
             follower,
             stop: StopSignal::new(),
             requests: RequestFigures::default(),

@@ -1,6 +1,10 @@
 //! Followers as processes of their own, which are killed at any moment.
 
-#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a failing helper fails the test"
+)]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -143,7 +147,7 @@ fn everything(process: &Process<'_>) -> Option<Vec<Value>> {
         let (200, page) = process.ask("GET", &next, "")? else { return None };
         all.extend(page["keys"].as_array()?.iter().cloned());
         match page["next"].as_str() {
-            Some(path) => next = path.to_owned(),
+            Some(path) => path.clone_into(&mut next),
             None => return Some(all),
         }
     }

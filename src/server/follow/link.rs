@@ -53,7 +53,7 @@ pub(super) enum LinkError {
 }
 
 /// What the thread of a request sends.
-enum Piece {
+enum AnswerPiece {
     Begun,
     Bytes(Vec<u8>),
     Error(LinkError),
@@ -88,23 +88,23 @@ impl Leader {
     }
 
     /// Sends a request, and waits until its answer begins.
-    pub(super) fn open(&self, target: &str, stop: &FollowStop) -> Result<Link, LinkError> {
+    pub(super) fn open(&self, target: &str, stop: &FollowStop) -> Result<LeaderLink, LinkError> {
         let (sender, receiver) = sync_channel(PIECES_AHEAD);
         let (leader, url) = (self.clone(), format!("{}{target}", self.url));
         let asked = move || leader.ask(&url, &sender);
         let thread = thread::Builder::new().name("bitcask-link".into()).spawn(asked);
         thread.map_err(|error| LinkError::Failed(format!("cannot start a thread: {error}")))?;
-        let mut link = Link { receiver, piece: Vec::new(), at: 0, stop: stop.clone() };
+        let mut link = LeaderLink { receiver, piece: Vec::new(), at: 0, stop: stop.clone() };
         match link.receive() {
-            Ok(Some(Piece::Begun | Piece::Bytes(_))) => Ok(link),
-            Ok(Some(Piece::Error(error))) => Err(error),
+            Ok(Some(AnswerPiece::Begun | AnswerPiece::Bytes(_))) => Ok(link),
+            Ok(Some(AnswerPiece::Error(error))) => Err(error),
             Ok(None) => Err(LinkError::Failed("the request has ended without an answer".into())),
             Err(Halted) => Err(LinkError::Stopped),
         }
     }
 
     /// Sends a request, and passes on what is answered until nobody wants it any more.
-    fn ask(&self, url: &str, sender: &SyncSender<Piece>) {
+    fn ask(&self, url: &str, sender: &SyncSender<AnswerPiece>) {
         let mut request = self.agent.get(url);
         if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
@@ -112,22 +112,22 @@ impl Leader {
         let response = match request.call() {
             Ok(response) => response,
             Err(error) => {
-                let _ = sender.send(Piece::Error(LinkError::Failed(error.to_string())));
+                let _ = sender.send(AnswerPiece::Error(LinkError::Failed(error.to_string())));
                 return;
             }
         };
         let status = response.status().as_u16();
         let mut body = response.into_body().into_reader();
         if status != 200 {
-            let _ = sender.send(Piece::Error(refusal(status, body)));
+            let _ = sender.send(AnswerPiece::Error(refusal(status, body)));
             return;
         }
-        let mut is_wanted = sender.send(Piece::Begun).is_ok();
+        let mut is_wanted = sender.send(AnswerPiece::Begun).is_ok();
         while is_wanted {
             let mut piece = vec![0; PIECE_SIZE];
             let Ok(size @ 1..) = body.read(&mut piece) else { return };
             piece.truncate(size);
-            is_wanted = sender.send(Piece::Bytes(piece)).is_ok();
+            is_wanted = sender.send(AnswerPiece::Bytes(piece)).is_ok();
         }
     }
 }
@@ -160,22 +160,22 @@ fn certificates(pem: &[u8]) -> Result<Vec<Certificate<'static>>, ServerError> {
 struct Halted;
 
 /// An answer that is being received.
-pub(super) struct Link {
-    receiver: Receiver<Piece>,
+pub(super) struct LeaderLink {
+    receiver: Receiver<AnswerPiece>,
     piece: Vec<u8>,
     /// How much of the piece has been read.
     at: usize,
     stop: FollowStop,
 }
 
-impl Link {
+impl LeaderLink {
     /// Returns whether more has arrived already.
     pub(super) fn has_more(&mut self) -> bool {
         if self.at < self.piece.len() {
             return true;
         }
         match self.receiver.try_recv() {
-            Ok(Piece::Bytes(piece)) => {
+            Ok(AnswerPiece::Bytes(piece)) => {
                 (self.piece, self.at) = (piece, 0);
                 true
             }
@@ -185,7 +185,7 @@ impl Link {
     }
 
     /// Waits for a piece. Returns `None` at the end of the answer.
-    fn receive(&mut self) -> Result<Option<Piece>, Halted> {
+    fn receive(&mut self) -> Result<Option<AnswerPiece>, Halted> {
         loop {
             if self.stop.is_raised() {
                 return Err(Halted);
@@ -199,12 +199,12 @@ impl Link {
     }
 }
 
-impl Read for Link {
+impl Read for LeaderLink {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.at == self.piece.len() {
             match self.receive() {
-                Ok(Some(Piece::Bytes(piece))) => (self.piece, self.at) = (piece, 0),
-                Ok(Some(Piece::Begun | Piece::Error(_)) | None) => return Ok(0),
+                Ok(Some(AnswerPiece::Bytes(piece))) => (self.piece, self.at) = (piece, 0),
+                Ok(Some(AnswerPiece::Begun | AnswerPiece::Error(_)) | None) => return Ok(0),
                 Err(Halted) => return Err(io::Error::other("the follower ends")),
             }
         }

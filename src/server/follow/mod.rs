@@ -45,7 +45,7 @@ use stopping::FollowStop;
 ///
 /// Reads of the program itself are not refused while all data is being replaced:
 /// [`Replica::is_loading`] says when that is so.
-pub struct Follower {
+pub struct StoreFollower {
     db: Arc<Bitcask>,
     replica: Replica,
     leader: Leader,
@@ -96,7 +96,7 @@ pub(super) fn refuse_follower(db: &Bitcask) -> Result<(), ServerError> {
     }
 }
 
-impl Follower {
+impl StoreFollower {
     /// Begins to follow, on a thread of its own. The leader need not be reachable: the follower
     /// tries for ever, with pauses of up to half a minute.
     ///
@@ -206,7 +206,7 @@ impl Follower {
     }
 }
 
-impl Drop for Follower {
+impl Drop for StoreFollower {
     fn drop(&mut self) {
         let thread = self.thread.get_mut().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(thread) = thread {
@@ -215,8 +215,8 @@ impl Drop for Follower {
     }
 }
 
-impl fmt::Debug for Follower {
+impl fmt::Debug for StoreFollower {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Follower").field("replica", &self.replica).finish_non_exhaustive()
+        f.debug_struct("StoreFollower").field("replica", &self.replica).finish_non_exhaustive()
     }
 }

@@ -9,7 +9,7 @@ use crate::server::error::ServerError;
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
 
-/// Which leader a [`Follower`](super::Follower) follows, and how it reaches it.
+/// Which leader a [`StoreFollower`](super::StoreFollower) follows, and how it reaches it.
 ///
 /// ```
 /// use bitcask::server::{FollowOptions, ServerOptions};
@@ -100,7 +100,8 @@ impl fmt::Debug for FollowOptions {
             .field("has_token", &self.token.is_some())
             .field("has_authority", &self.authority.is_some())
             .field("anew", &self.anew)
-            .finish()
+            .field("pauses", &self.pauses)
+            .finish_non_exhaustive()
     }
 }
 

@@ -88,7 +88,7 @@ impl Puller {
     /// Reads all of the snapshot before anything is removed for it.
     fn check_spool(&self) -> Result<(), FrameError> {
         let mut frames =
-            self.frames().map_err(|error| FrameError::Io(std::io::Error::other(error)))?;
+            self.frames().map_err(|error| FrameError::Stream(std::io::Error::other(error)))?;
         while frames.next()?.is_some() {}
         Ok(())
     }
@@ -97,7 +97,7 @@ impl Puller {
     fn refuse_spool(&mut self, error: &FrameError) -> Trouble {
         let is_damaged = match error {
             FrameError::Broken(_) => true,
-            FrameError::Io(error) => error.kind() == std::io::ErrorKind::UnexpectedEof,
+            FrameError::Stream(error) => error.kind() == std::io::ErrorKind::UnexpectedEof,
         };
         if is_damaged {
             if let Err(error) = self.spool.remove() {

@@ -5,15 +5,15 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use bitcask::server::{Follower, ServerOptions};
+use bitcask::server::{ServerOptions, StoreFollower};
 use bitcask::{Batch, Bitcask};
 
 use super::support::{Content, Node, Proxy, content, following, store, until};
 
 /// Opens a store as a follower behind a proxy, without a server.
-fn follower(dir: &Path, proxy: &Proxy) -> (Arc<Bitcask>, Follower) {
+fn follower(dir: &Path, proxy: &Proxy) -> (Arc<Bitcask>, StoreFollower) {
     let db = Arc::new(store().open(dir).unwrap());
-    let follower = Follower::start(Arc::clone(&db), &following(proxy.url())).unwrap();
+    let follower = StoreFollower::start(Arc::clone(&db), &following(proxy.url())).unwrap();
     (db, follower)
 }
 

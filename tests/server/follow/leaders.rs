@@ -1,7 +1,5 @@
 //! Leaders that lose history, are restored, or are other ones than before.
 
-#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
-
 use bitcask::MergeOptions;
 use bitcask::server::ServerOptions;
 

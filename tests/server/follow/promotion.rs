@@ -1,10 +1,8 @@
 //! Followers that refuse writes, and that become leaders.
 
-#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
-
 use std::sync::Arc;
 
-use bitcask::server::{FollowOptions, Follower, ServerError, ServerOptions};
+use bitcask::server::{FollowOptions, ServerError, ServerOptions, StoreFollower};
 
 use super::support::{FOLLOW_KEY, Node, content, following, store};
 
@@ -118,7 +116,7 @@ fn a_follower_works_without_a_server() {
     let leader = Node::leader(&dir.path().join("leader"));
     leader.db.put("k", "v").unwrap();
     let db = Arc::new(store().open(dir.path().join("follower")).unwrap());
-    let follower = Follower::start(Arc::clone(&db), &following(leader.url())).unwrap();
+    let follower = StoreFollower::start(Arc::clone(&db), &following(leader.url())).unwrap();
     super::support::until("it has the key", || !follower.replica().is_loading());
     assert_eq!(content(&db), content(&leader.db));
     assert!(follower.replica().position().is_some());
@@ -127,6 +125,6 @@ fn a_follower_works_without_a_server() {
     drop(follower);
     db.put("own", "1").unwrap();
     assert!(db.get(FOLLOW_KEY).unwrap().unwrap().starts_with(b"promoted "));
-    let wrong = Follower::start(db, &FollowOptions::new("leader:8000"));
+    let wrong = StoreFollower::start(db, &FollowOptions::new("leader:8000"));
     assert!(matches!(wrong, Err(ServerError::InvalidServerOption { name: "follow", .. })));
 }

@@ -1,6 +1,11 @@
 //! Leaders, followers, and a proxy between them.
 
-#![expect(clippy::unwrap_used, reason = "a test whose setup fails has failed")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test whose setup fails has failed"
+)]
 
 use std::collections::BTreeMap;
 use std::io::{Read as _, Write as _};
