@@ -93,8 +93,9 @@ impl Server {
     /// [`Bind`](ServerError::Bind) if the address cannot be used,
     /// [`Tls`](ServerError::Tls) if the certificate or the key cannot, and
     /// [`InvalidServerOption`](ServerError::InvalidServerOption). The errors of
-    /// [`StoreFollower::start`] if the options say that the store [follows](ServerOptions::follow), and
-    /// [`Replication`](ServerError::Replication) if the store is a follower's and they do not.
+    /// [`StoreFollower::start`] if the options say that the store
+    /// [follows](ServerOptions::follow), and [`Replication`](ServerError::Replication) if the store
+    /// is a follower's and they do not.
     pub fn bind(db: impl Into<Arc<Bitcask>>, options: ServerOptions) -> Result<Self, ServerError> {
         options.check()?;
         let tls = options.tls.as_ref().map(TlsSetup::new).transpose()?;
