@@ -138,8 +138,8 @@ impl Replica {
         self.0.changes.load(Ordering::Relaxed)
     }
 
-    /// Returns the leader's host and port, as its URL names them.
-    pub(crate) fn leader_address(&self) -> (&str, u16) {
+    /// Returns the host and the port in the leader's URL.
+    pub fn leader_address(&self) -> (&str, u16) {
         let (scheme, rest) = self.leader().split_once("://").unwrap_or(("", self.leader()));
         let authority = rest.split('/').next().unwrap_or_default();
         let usual = if scheme == "https" { 443 } else { 80 };
