@@ -327,6 +327,12 @@ mod figures;
 pub mod import;
 #[cfg(feature = "metrics")]
 mod publish;
+#[cfg(any(feature = "resp", feature = "server"))]
+#[cfg_attr(
+    not(feature = "server"),
+    expect(dead_code, reason = "the server is what follows; the Redis port only looks")
+)]
+mod replica;
 #[cfg(feature = "resp")]
 pub mod resp;
 #[cfg(feature = "server")]
@@ -357,14 +363,17 @@ pub use options::{
 #[cfg(feature = "metrics")]
 pub use publish::MetricsPublisher;
 pub use recovery::{Cut, RecoveryReport};
+#[cfg(any(feature = "resp", feature = "server"))]
+pub use replica::{Replica, ReplicaLag};
 pub use stats::{
     Counters, Histogram, MergePlan, MergeProgress, MergeReason, MergeReport, PlannedSegment,
     SegmentStats, Stats,
 };
 pub use store::{
-    BackupReport, Batch, Bitcask, Change, Changes, CompareAndSwapError, Damage, Expiry, KeyRange,
-    MergePause, Operation, Position, Range, RangeKeys, ReadOnly, Reader, Snapshot, Transaction,
-    TransactionRange, Ttl, UnorderedIter, UnorderedKeys, VerifyProgress, VerifyReport, Version,
+    Backlog, BackupReport, Batch, Bitcask, Change, Changes, CompareAndSwapError, Damage, Expiry,
+    KeyRange, MergePause, Operation, Position, Range, RangeKeys, ReadOnly, Reader, Snapshot,
+    Transaction, TransactionRange, Ttl, UnorderedIter, UnorderedKeys, VerifyProgress, VerifyReport,
+    Version,
 };
 pub use value::Value;
 

@@ -4,10 +4,11 @@ use std::fmt::Write;
 
 use bytes::Bytes;
 
-use super::commands_table::{CommandFlags, CommandSpec, table, unsupported};
+use super::commands_table::{CommandFlags, CommandSpec, Handler, table, unsupported};
 use super::refusal::wrong_arity;
 use super::reply::{Protocol, Reply};
 use super::session::Session;
+use crate::replica::Replica;
 
 /// Maximum size of the arguments that an error repeats.
 const REPEATED_MAX: usize = 128;
@@ -84,6 +85,16 @@ impl Session {
         }
         if !self.is_authenticated && !spec.flags.has(CommandFlags::NO_AUTH) {
             return refuse("NOAUTH Authentication required.".to_owned());
+        }
+        let replica = self.state.options.replica.as_ref();
+        let is_write = spec.flags.has(CommandFlags::WRITE);
+        if is_write && replica.is_some_and(Replica::is_follower) {
+            return refuse("READONLY You can't write against a read only replica.".to_owned());
+        }
+        // `EXEC` runs what was queued before.
+        let is_of_keys = matches!(spec.run, Handler::Keys(_)) || spec.name == "exec";
+        if (is_of_keys || is_write || spec.flags.has(CommandFlags::READ)) && self.is_kept_out() {
+            return refuse("LOADING The store is receiving all of its leader's data".to_owned());
         }
         if self.queue.is_some() && spec.flags.has(CommandFlags::NO_MULTI) {
             return refuse("ERR Command not allowed inside a transaction".to_owned());

@@ -119,6 +119,7 @@ impl Connection {
     async fn run_commands(&mut self) -> io::Result<()> {
         loop {
             let is_over = self.run_batch();
+            self.session.pass = None;
             self.send().await?;
             if is_over {
                 return Ok(());

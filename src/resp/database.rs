@@ -24,16 +24,23 @@ pub(super) struct Database {
     /// Whether the store may have hashes. While it has none, a string is put without a look at what
     /// it replaces. A mistake here leaves fields behind that nobody sees.
     has_hashes: AtomicBool,
+    /// Whether the store follows a leader, or did before it was promoted.
+    follows: bool,
     pub(super) ledger: Ledger,
     pub(super) syncer: Syncer,
     all: Weak<Databases>,
 }
 
 impl Database {
-    fn new(number: usize, store: Arc<Bitcask>, all: Weak<Databases>) -> Result<Self> {
+    fn new(
+        number: usize,
+        store: Arc<Bitcask>,
+        follows: bool,
+        all: Weak<Databases>,
+    ) -> Result<Self> {
         let has_hashes = AtomicBool::new(store.contains_key(HASHES_MARK)?);
         let (ledger, syncer) = (Ledger::default(), Syncer::default());
-        Ok(Self { number, store, has_hashes, ledger, syncer, all })
+        Ok(Self { number, store, has_hashes, follows, ledger, syncer, all })
     }
 
     /// Returns another database of the same server.
@@ -52,7 +59,15 @@ impl Database {
     }
 
     pub(super) fn has_hashes(&self) -> bool {
-        self.has_hashes.load(Ordering::Acquire)
+        if self.has_hashes.load(Ordering::Acquire) {
+            return true;
+        }
+        // The hashes of a replica come from its leader.
+        let may_be = self.follows && self.store.contains_key(HASHES_MARK).unwrap_or(true);
+        if may_be {
+            self.set_has_hashes(true);
+        }
+        may_be
     }
 
     pub(super) fn set_has_hashes(&self, yes: bool) {
@@ -84,14 +99,18 @@ pub(super) struct Databases {
 }
 
 impl Databases {
-    pub(super) fn new(store: Arc<Bitcask>, more: Option<MoreDatabases>) -> Result<Arc<Self>> {
+    pub(super) fn new(
+        store: Arc<Bitcask>,
+        follows: bool,
+        more: Option<MoreDatabases>,
+    ) -> Result<Arc<Self>> {
         let count = more.as_ref().map_or(1, |more| more.count.max(1));
         let slots = (0..count).map(|_| OnceLock::new()).collect();
         let all = Arc::new_cyclic(|this| {
             let (this, opening) = (Weak::clone(this), Mutex::new(()));
             Self { slots, more, opening, this }
         });
-        let first = Database::new(0, store, Arc::downgrade(&all))?;
+        let first = Database::new(0, store, follows, Arc::downgrade(&all))?;
         if let Some(slot) = all.slots.first() {
             slot.get_or_init(|| Arc::new(first));
         }
@@ -121,8 +140,9 @@ impl Databases {
         }
         let Some(more) = &self.more else { return refused("ERR DB index is out of range") };
         let path = more.dir.join(number.to_string());
-        let opened = Bitcask::open(&path, more.options.clone())
-            .and_then(|store| Database::new(number, Arc::new(store), Weak::clone(&self.this)));
+        let opened = Bitcask::open(&path, more.options.clone()).and_then(|store| {
+            Database::new(number, Arc::new(store), false, Weak::clone(&self.this))
+        });
         match opened {
             Ok(database) => Ok(Arc::clone(slot.get_or_init(|| Arc::new(database)))),
             Err(error) => refused_with(format!("ERR Database {number} can't be opened: {error}")),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::database::MoreDatabases;
 use crate::options::Options;
+use crate::replica::Replica;
 
 /// Options of a [`RespServer`](super::RespServer).
 ///
@@ -23,6 +24,7 @@ pub struct RespOptions {
     pub(super) insecure: bool,
     pub(super) threads: Option<usize>,
     pub(super) more: Option<MoreDatabases>,
+    pub(super) replica: Option<Replica>,
 }
 
 impl Default for RespOptions {
@@ -36,6 +38,7 @@ impl Default for RespOptions {
             insecure: false,
             threads: None,
             more: None,
+            replica: None,
         }
     }
 }
@@ -95,6 +98,16 @@ impl RespOptions {
     /// Sets the number of threads that serve clients. Default: one for each core.
     pub fn threads(mut self, threads: usize) -> Self {
         self.threads = Some(threads.max(1));
+        self
+    }
+
+    /// Says that the store follows a leader: until it is promoted, commands that write are refused
+    /// with `READONLY`, and `INFO replication` and `ROLE` show a replica and its lag. While the
+    /// store is being filled, commands on keys are refused with `LOADING`. Only database 0 follows.
+    ///
+    /// `Server::replica` and `StoreFollower::replica` of the module `server` return it.
+    pub fn replica(mut self, replica: Replica) -> Self {
+        self.replica = Some(replica);
         self
     }
 

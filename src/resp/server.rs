@@ -91,7 +91,8 @@ impl RespServer {
         let listener = TcpListener::bind(&*addresses)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let databases = Databases::new(store, options.more.clone()).map_err(io::Error::other)?;
+        let (follows, more) = (options.replica.is_some(), options.more.clone());
+        let databases = Databases::new(store, follows, more).map_err(io::Error::other)?;
         let mut builder = Builder::new_multi_thread();
         if let Some(threads) = options.threads {
             builder.worker_threads(threads);

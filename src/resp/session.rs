@@ -24,6 +24,7 @@ use super::reply_buffer::ReplyBuffer;
 use super::server_state::RespState;
 use super::tracking::TrackingMode;
 use super::transaction::{CommandQueue, Watched};
+use crate::replica::{Pass, Replica};
 
 /// Number of arguments above which a command counts as slow.
 const FEW_ARGUMENTS: usize = 1000;
@@ -74,6 +75,9 @@ pub(super) struct Session {
     /// Replies that have not been sent.
     pub(super) out: ReplyBuffer,
     pub(super) last_command: &'static str,
+    /// The right to read a store that follows a leader, or `None` while it is being filled. It
+    /// lasts as long as a batch of commands.
+    pub(super) pass: Option<Pass>,
     /// When the last command ended, or the batch began.
     clock: Instant,
     tally: CallTally,
@@ -102,6 +106,7 @@ impl Session {
             unsynced: Vec::new(),
             out: ReplyBuffer::default(),
             last_command: "",
+            pass: None,
             clock: Instant::now(),
             tally: CallTally::default(),
             changed: Vec::new(),
@@ -111,6 +116,12 @@ impl Session {
     /// Begins to run commands that have arrived together.
     pub(super) fn begin_batch(&mut self) {
         self.clock = Instant::now();
+        self.pass = self.state.options.replica.as_ref().and_then(Replica::enter);
+    }
+
+    /// Returns whether the store is being filled, so that nobody may read it.
+    pub(super) fn is_kept_out(&self) -> bool {
+        self.state.options.replica.is_some() && self.pass.is_none()
     }
 
     /// Runs a command and appends its reply.
@@ -292,6 +303,7 @@ impl Session {
     /// Returns whether nothing but the values matters to a `GET`.
     pub(super) fn is_plain(&self) -> bool {
         self.queue.is_none()
+            && !self.is_kept_out()
             && self.is_authenticated
             && self.tracking.is_none()
             && self.replies == ReplyMode::On

@@ -1,6 +1,7 @@
 //! Why a server does not start, or has ended badly.
 
 use std::io;
+use std::path::PathBuf;
 
 use crate::error::Error;
 
@@ -38,7 +39,16 @@ pub enum ServerError {
         /// What the operating system said.
         source: io::Error,
     },
-    /// The store failed when it was closed.
+    /// The store cannot follow a leader, or be promoted, or be served without following. Nothing
+    /// was changed.
+    #[error("the store in {} {reason}", path.display())]
+    Replication {
+        /// The store's directory.
+        path: PathBuf,
+        /// Why, and what to do.
+        reason: &'static str,
+    },
+    /// The store failed when it was closed, or read or written to follow a leader.
     #[error(transparent)]
     Store(#[from] Error),
 }

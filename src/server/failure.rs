@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::Value as JsonValue;
 use utoipa::ToSchema;
 
+use super::error::ServerError;
 use crate::error::Error;
 
 /// Why a request is refused.
@@ -120,6 +121,28 @@ impl ApiFailure {
         Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
     }
 
+    pub(super) fn reserved_key() -> Self {
+        let detail = "the server keeps this key for itself";
+        Self::new(StatusCode::FORBIDDEN, "reserved_key", detail)
+    }
+
+    /// Returns the refusal of a write by a follower.
+    pub(super) fn follower(leader: &str) -> Self {
+        let detail = format!("this server follows {leader} and accepts no writes; write there");
+        Self::new(StatusCode::MISDIRECTED_REQUEST, "follower", detail)
+    }
+
+    /// Returns the refusal of a read while a follower replaces all of its data.
+    pub(super) fn loading() -> Self {
+        let detail = "this follower is receiving all of its leader's data; try again later";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, "loading", detail).with_header(RETRY_AFTER, "1")
+    }
+
+    pub(super) fn not_a_follower() -> Self {
+        let detail = "this server does not follow a leader";
+        Self::new(StatusCode::CONFLICT, "not_a_follower", detail)
+    }
+
     pub(super) fn too_many_requests() -> Self {
         let detail = "too many requests from this address; try again in a second";
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too_many_requests", detail)
@@ -188,6 +211,18 @@ impl From<Error> for ApiFailure {
             _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         };
         Self::new(status, code, error.to_string())
+    }
+}
+
+impl From<ServerError> for ApiFailure {
+    fn from(error: ServerError) -> Self {
+        match error {
+            ServerError::Store(error) => error.into(),
+            ServerError::Replication { .. } => {
+                Self::new(StatusCode::CONFLICT, "not_complete", error.to_string())
+            }
+            error => Self::internal(error.to_string()),
+        }
     }
 }
 

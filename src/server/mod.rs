@@ -35,7 +35,7 @@
 //! ```
 
 // - `run` and `connection` accept connections; `gate` stands before all routes; `seeds`, `v1` and
-//   `meta` have the routes.
+//   `meta` have the routes. `follow` keeps the store equal to another server's.
 // - The store blocks, and the threads that handle connections must not. `state` decides which calls
 //   run where: decision 58.
 // - Nothing here grows without a limit: connections, bodies, lists, streams, waiting calls.
@@ -45,11 +45,14 @@ mod bytes;
 mod connection;
 mod error;
 mod failure;
+mod follow;
+mod frames;
 mod gate;
 mod meta;
 mod options;
 mod patient;
 mod query;
+mod reserved;
 mod routes;
 mod run;
 mod seeds;
@@ -65,8 +68,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 pub use error::ServerError;
+pub use follow::{FollowOptions, StoreFollower};
 pub use options::ServerOptions;
 
+use crate::replica::Replica;
 use crate::store::Bitcask;
 use state::{ServerState, StopSignal};
 use tls::TlsSetup;
@@ -89,7 +94,10 @@ impl Server {
     ///
     /// [`Bind`](ServerError::Bind) if the address cannot be used,
     /// [`Tls`](ServerError::Tls) if the certificate or the key cannot, and
-    /// [`InvalidServerOption`](ServerError::InvalidServerOption).
+    /// [`InvalidServerOption`](ServerError::InvalidServerOption). The errors of
+    /// [`StoreFollower::start`] if the options say that the store
+    /// [follows](ServerOptions::follow), and [`Replication`](ServerError::Replication) if the store
+    /// is a follower's and they do not.
     pub fn bind(db: impl Into<Arc<Bitcask>>, options: ServerOptions) -> Result<Self, ServerError> {
         options.check()?;
         let tls = options.tls.as_ref().map(TlsSetup::new).transpose()?;
@@ -102,7 +110,12 @@ impl Server {
             address: format!("{}:{}", options.host, options.port),
             source,
         })?;
-        let state = Arc::new(ServerState::new(db.into(), options));
+        let db = db.into();
+        let follower = match &options.follow {
+            Some(leader) => Some(StoreFollower::start(Arc::clone(&db), leader)?),
+            None => follow::refuse_follower(&db).map(|()| None)?,
+        };
+        let state = Arc::new(ServerState::new(db, options, follower));
         Ok(Self { listener, address, tls, state })
     }
 
@@ -120,6 +133,12 @@ impl Server {
     /// Returns a handle that stops the server, from any thread.
     pub fn stop_handle(&self) -> StopHandle {
         StopHandle(self.state.stop.clone())
+    }
+
+    /// Returns the state of the store as a replica, if the server was bound to
+    /// [follow](ServerOptions::follow) a leader. The Redis port of the same store needs it.
+    pub fn replica(&self) -> Option<Replica> {
+        self.state.replica().cloned()
     }
 
     /// Serves until the server is stopped by a [handle](Self::stop_handle) or a request. Then it

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::error::ServerError;
+use super::follow::FollowOptions;
 
 /// Options of a [`Server`](super::Server).
 ///
@@ -41,6 +42,7 @@ pub struct ServerOptions {
     pub(super) reactor_threads: Option<usize>,
     pub(super) store_threads: usize,
     pub(super) backup_dir: Option<PathBuf>,
+    pub(super) follow: Option<FollowOptions>,
     pub(super) remote_stop: bool,
 }
 
@@ -74,6 +76,7 @@ impl Default for ServerOptions {
             reactor_threads: None,
             store_threads: 64,
             backup_dir: None,
+            follow: None,
             remote_stop: false,
         }
     }
@@ -198,6 +201,14 @@ impl ServerOptions {
     /// the server makes no backups, since a client could fill the disk with them.
     pub fn backup_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.backup_dir = Some(dir.into());
+        self
+    }
+
+    /// Makes the server a follower: it keeps its store equal to that of another server, a moment
+    /// later, and refuses writes until it is promoted (`POST /v1/promote`). See
+    /// [`StoreFollower`](super::StoreFollower).
+    pub fn follow(mut self, leader: FollowOptions) -> Self {
+        self.follow = Some(leader);
         self
     }
 

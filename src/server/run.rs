@@ -97,8 +97,11 @@ async fn accept(listener: TcpListener, context: ConnectionContext, state: &Share
 
 /// Closes the store, unless the program has kept a handle to it.
 fn close(state: SharedServer) -> Result<(), ServerError> {
-    // Nothing else has the state once the runtime is gone.
-    let db = Arc::into_inner(state).and_then(|state| Arc::into_inner(state.db));
+    // Nothing else has the state once the runtime is gone, nor the store once the follower is.
+    let db = Arc::into_inner(state).and_then(|ServerState { db, follower, .. }| {
+        drop(follower);
+        Arc::into_inner(db)
+    });
     db.map_or(Ok(()), |db| Ok(db.close()?))
 }
 

@@ -13,11 +13,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::failure::ApiFailure;
+use super::follow::StoreFollower;
 use super::gate::rate::ClientRates;
 use super::meta::requests::RequestFigures;
 use super::options::ServerOptions;
 use crate::error::{Error, Result};
 use crate::fs::files_limit;
+use crate::replica::Replica;
 use crate::store::Bitcask;
 use crate::value::Value;
 
@@ -28,6 +30,8 @@ pub(super) type SharedServer = Arc<ServerState>;
 pub(super) struct ServerState {
     pub(super) db: Arc<Bitcask>,
     pub(super) options: ServerOptions,
+    pub(super) follower: Option<StoreFollower>,
+    replica: Option<Replica>,
     pub(super) stop: StopSignal,
     pub(super) requests: RequestFigures,
     pub(super) rate: Option<ClientRates>,
@@ -51,12 +55,18 @@ pub(super) struct ServerState {
 pub(super) const PAGE_SIZE: u64 = 4096;
 
 impl ServerState {
-    pub(super) fn new(db: Arc<Bitcask>, options: ServerOptions) -> Self {
+    pub(super) fn new(
+        db: Arc<Bitcask>,
+        options: ServerOptions,
+        follower: Option<StoreFollower>,
+    ) -> Self {
         let pages = usize::try_from(options.body_memory_limit.div_ceil(PAGE_SIZE));
         let pages = pages.unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let permits = |count: usize| Arc::new(Semaphore::new(count.min(Semaphore::MAX_PERMITS)));
         Self {
             db,
+            replica: follower.as_ref().map(StoreFollower::replica),
+            follower,
             stop: StopSignal::new(),
             requests: RequestFigures::default(),
             rate: options.requests_per_second.map(ClientRates::new),
@@ -70,6 +80,11 @@ impl ServerState {
             poisoned: AtomicBool::new(false),
             options,
         }
+    }
+
+    /// Returns the state of the store as a replica, if the server follows or has followed a leader.
+    pub(super) fn replica(&self) -> Option<&Replica> {
+        self.replica.as_ref()
     }
 
     /// Returns the maximum number of connections. The store needs open files too.

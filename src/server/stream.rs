@@ -39,13 +39,28 @@ impl PieceWriter {
 
     /// Adds bytes to the answer. Waits while the client has not received enough of it.
     pub(super) fn write(&mut self, bytes: &[u8]) -> Result<(), Unheard> {
-        self.piece.extend_from_slice(bytes);
-        if self.piece.len() < PIECE_SIZE { Ok(()) } else { self.flush() }
+        // A large value is not copied as a whole.
+        for part in bytes.chunks(PIECE_SIZE) {
+            self.piece.extend_from_slice(part);
+            if self.piece.len() >= PIECE_SIZE {
+                self.flush()?;
+            }
+        }
+        Ok(())
     }
 
-    fn flush(&mut self) -> Result<(), Unheard> {
+    /// Sends what has been gathered.
+    pub(super) fn flush(&mut self) -> Result<(), Unheard> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
         let piece = Bytes::from(std::mem::take(&mut self.piece));
         self.sender.blocking_send(Ok(piece)).map_err(|_| Unheard)
+    }
+
+    /// Returns whether nobody receives the answer any more.
+    pub(super) fn is_unheard(&self) -> bool {
+        self.sender.is_closed()
     }
 
     /// Ends the answer.

@@ -34,6 +34,7 @@ use std::sync::{Arc, OnceLock};
 pub use admin::backup::BackupReport;
 pub use admin::verify::{Damage, VerifyProgress, VerifyReport};
 pub use changes::Changes;
+pub use changes::backlog::Backlog;
 pub use changes::change::{Change, Operation};
 pub use changes::position::Position;
 pub use merging::control::MergePause;

@@ -6,6 +6,8 @@ mod compatibility;
 mod config;
 mod data;
 mod disks;
+#[cfg(feature = "server")]
+mod followers;
 mod interruption;
 mod maintenance;
 mod manners;

@@ -3,6 +3,7 @@
 mod dialects;
 mod ends;
 mod feed;
+mod follow;
 mod limits;
 mod many;
 mod meta;

@@ -152,7 +152,23 @@ pub(in crate::resp) fn shutdown(session: &mut Session, args: &[Bytes]) -> Answer
     Ok(Reply::Silence)
 }
 
-pub(in crate::resp) fn role(_session: &mut Session, _args: &[Bytes]) -> Answer {
+pub(in crate::resp) fn role(session: &mut Session, _args: &[Bytes]) -> Answer {
+    let replica = session.state.options.replica.as_ref();
+    if let Some(replica) = replica.filter(|replica| replica.is_follower()) {
+        let (host, port) = replica.leader_address();
+        let state = match (replica.is_connected(), replica.is_resyncing()) {
+            (_, true) => "sync",
+            (true, false) => "connected",
+            (false, false) => "connect",
+        };
+        return Ok(Reply::Array(vec![
+            Reply::Text("slave"),
+            Reply::bulk(host.to_owned()),
+            Reply::Integer(port.into()),
+            Reply::Text(state),
+            Reply::Integer(super::info::offset(replica)),
+        ]));
+    }
     Ok(Reply::Array(vec![Reply::Text("master"), Reply::Integer(0), Reply::Array(Vec::new())]))
 }
 

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use bytes::Bytes;
 
 use super::rest;
+use crate::replica::Replica;
 use crate::resp::commands_table::table;
 use crate::resp::counts::get;
 use crate::resp::numbers::now_ms;
@@ -64,15 +65,7 @@ fn section(state: &RespState, name: &str, text: &mut String) -> Answer<()> {
         "memory" => memory(state, text),
         "persistence" => persistence(state, text),
         "stats" => stats(state, text),
-        "replication" => lines(
-            text,
-            [
-                ("role", "master".to_owned()),
-                ("connected_slaves", "0".to_owned()),
-                ("master_replid", state.run_id.clone()),
-                ("master_repl_offset", "0".to_owned()),
-            ],
-        ),
+        "replication" => replication(state, text),
         "cpu" => lines(text, [("used_cpu_sys", "0.0".into()), ("used_cpu_user", "0.0".into())]),
         "commandstats" => commandstats(state, text),
         "errorstats" => {
@@ -85,6 +78,47 @@ fn section(state: &RespState, name: &str, text: &mut String) -> Answer<()> {
         _ => {}
     }
     Ok(())
+}
+
+/// Returns how far a replica has come in its leader's log, as one number that only grows.
+pub(super) fn offset(replica: &Replica) -> i64 {
+    let place = replica.position().and_then(|it| it.to_bytes().last_chunk::<8>().copied());
+    place.map_or(0, |place| i64::try_from(u64::from_be_bytes(place)).unwrap_or(i64::MAX))
+}
+
+fn replication(state: &RespState, text: &mut String) {
+    let replica = state.options.replica.as_ref().filter(|replica| replica.is_follower());
+    lines(text, [("role", if replica.is_some() { "slave" } else { "master" }.to_owned())]);
+    if let Some(replica) = replica {
+        let (host, port) = replica.leader_address();
+        let (lag, offset) = (replica.lag(), offset(replica));
+        let seconds = lag.map_or(-1.0, |lag| lag.age.as_secs_f64());
+        let flag = |yes: bool| u8::from(yes).to_string();
+        let number = |number: Option<u64>| number.map_or("-1".to_owned(), |it| it.to_string());
+        let link = if replica.is_connected() { "up" } else { "down" };
+        let parts = [
+            ("master_host", host.to_owned()),
+            ("master_port", port.to_string()),
+            ("master_link_status", link.to_owned()),
+            ("master_sync_in_progress", flag(replica.is_resyncing())),
+            ("slave_read_repl_offset", offset.to_string()),
+            ("slave_repl_offset", offset.to_string()),
+            ("slave_priority", "100".to_owned()),
+            ("slave_read_only", "1".to_owned()),
+            ("replica_lag_bytes", number(lag.map(|lag| lag.size))),
+            ("replica_lag_entries", number(lag.map(|lag| lag.changes))),
+            ("replica_lag_seconds", format!("{seconds:.3}")),
+        ];
+        lines(text, parts);
+    }
+    lines(
+        text,
+        [
+            ("connected_slaves", "0".to_owned()),
+            ("master_replid", state.run_id.clone()),
+            ("master_repl_offset", "0".to_owned()),
+        ],
+    );
 }
 
 fn server(state: &RespState, text: &mut String) {

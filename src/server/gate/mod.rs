@@ -9,14 +9,15 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::X_CONTENT_TYPE_OPTIONS;
-use axum::http::{HeaderName, HeaderValue};
+use axum::http::header::{LOCATION, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use tokio::time::timeout;
 
 use super::failure::ApiFailure;
 use super::state::{ServerState, SharedServer};
+use crate::replica::Replica;
 use access::AccessNote;
 
 /// The address of a client, as an extension of its requests.
@@ -30,7 +31,17 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 const OPEN: [&str; 5] = ["/health", "/docs", "/redoc", "/openapi.json", "/dashboard"];
 
 /// The paths whose requests may take as long as they need.
-const PATIENT: [&str; 3] = ["/v1/merge", "/v1/backup", "/v1/verify"];
+const PATIENT: [&str; 4] = ["/v1/merge", "/v1/backup", "/v1/verify", "/v1/promote"];
+
+/// The paths that are no writes, whatever their method: a follower has them too.
+const NO_WRITES: [&str; 6] =
+    ["/v1/get", "/v1/stop", "/v1/promote", "/v1/merge", "/v1/backup", "/v1/verify"];
+
+/// The paths that show no data, so that they need not wait until a follower has all of it.
+const NO_DATA: [&str; 5] = ["/metrics", "/v1/stop", "/v1/promote", "/v1/stats", "/v1/segments"];
+
+/// The name under which a follower says where its leader is.
+const LEADER: HeaderName = HeaderName::from_static("x-bitcask-leader");
 
 /// Passes a request on to its route, unless it is refused.
 pub(super) async fn gate(
@@ -46,14 +57,21 @@ pub(super) async fn gate(
     let note = AccessNote::begin(&request, &id, peer);
     // Also counts a request whose client gives up.
     let under_way = state.requests.begin();
-    let mut response = match refusal(&state, &request, peer, route) {
-        Some(refusal) => refusal.into_response(),
+    let refused = refusal(&state, &request, peer, route).map(ApiFailure::into_response);
+    let refused = refused.or_else(|| follower_refusal(&state, &request, route));
+    // A follower that replaces all of its data waits until this is dropped.
+    let pass = state.replica().map(Replica::enter);
+    let is_loading = matches!(&pass, Some(None)) && route.is_some_and(shows_data);
+    let mut response = match refused {
+        Some(refusal) => refusal,
+        None if is_loading => ApiFailure::loading().into_response(),
         None if route.is_some_and(|route| PATIENT.contains(&route)) => next.run(request).await,
         None => match timeout(state.options.request_timeout, next.run(request)).await {
             Ok(response) => response,
             Err(_) => ApiFailure::timed_out().into_response(),
         },
     };
+    drop(pass);
     let headers = response.headers_mut();
     headers.insert(REQUEST_ID, id.header());
     // A stored value must never be taken for a page or a script.
@@ -84,4 +102,30 @@ fn refusal(
         return Some(ApiFailure::unauthorized());
     }
     None
+}
+
+/// Returns whether a route shows something of the store.
+fn shows_data(route: &str) -> bool {
+    !OPEN.contains(&route) && !NO_DATA.contains(&route)
+}
+
+/// Returns the refusal of a write, if the server is a follower. It says where the leader is.
+fn follower_refusal(
+    state: &ServerState,
+    request: &Request,
+    route: Option<&str>,
+) -> Option<Response> {
+    let replica = state.replica().filter(|replica| replica.is_follower())?;
+    let is_read = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    if is_read || route.is_none_or(|route| NO_WRITES.contains(&route)) {
+        return None;
+    }
+    let leader = replica.leader();
+    let mut response = ApiFailure::follower(leader).into_response();
+    let target = request.uri().path_and_query().map_or("/", |target| target.as_str());
+    let headers = response.headers_mut();
+    headers.extend(HeaderValue::from_str(leader).map(|leader| (LEADER, leader)));
+    let there = HeaderValue::from_str(&format!("{leader}{target}"));
+    headers.extend(there.map(|there| (LOCATION, there)));
+    Some(response)
 }

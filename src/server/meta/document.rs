@@ -12,7 +12,7 @@ use utoipa::{Modify, OpenApi};
 
 use super::{health, metrics};
 use crate::server::seeds::{kv, pybitcask};
-use crate::server::v1::{batch, changes, get_many, keys, list, stats, upkeep};
+use crate::server::v1::{batch, changes, get_many, keys, list, promote, snapshot, stats, upkeep};
 
 /// All routes. A test compares them with those that the server has.
 #[derive(Debug, OpenApi)]
@@ -29,8 +29,8 @@ use crate::server::v1::{batch, changes, get_many, keys, list, stats, upkeep};
     ),
     paths(
         keys::read, keys::write, keys::delete, list::list, batch::write, get_many::read,
-        changes::follow, stats::stats, stats::segments, upkeep::merge, upkeep::backup,
-        upkeep::verify, upkeep::stop,
+        changes::follow, snapshot::read, stats::stats, stats::segments, upkeep::merge, upkeep::backup,
+        upkeep::verify, upkeep::stop, promote::promote,
         kv::put, kv::get, kv::delete, kv::list,
         pybitcask::status, pybitcask::put, pybitcask::batch, pybitcask::get, pybitcask::delete,
         pybitcask::keys, pybitcask::clear,
@@ -114,7 +114,7 @@ mod tests {
         let ids: BTreeSet<_> =
             operations.iter().map(|(_, it)| it["operationId"].as_str().unwrap()).collect();
         assert_eq!(ids.len(), operations.len());
-        assert_eq!(operations.len(), 26);
+        assert_eq!(operations.len(), 28);
         for (_, operation) in operations {
             assert!(!operation["summary"].as_str().unwrap().is_empty(), "{operation}");
         }

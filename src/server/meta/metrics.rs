@@ -11,6 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use super::requests::RequestTotals;
 use crate::error::Error;
 use crate::figures::{COUNTERS, GAUGES, HISTOGRAMS, MetricUnit};
+use crate::replica::Replica;
 use crate::server::failure::ApiFailure;
 use crate::server::state::{ServerState, SharedServer};
 use crate::stats::Histogram;
@@ -51,6 +52,9 @@ fn page(state: &ServerState) -> String {
     for metric in HISTOGRAMS {
         page.describe(metric.name, "histogram", metric.unit, metric.description);
         page.histogram(metric.name, (metric.read)(&counters));
+    }
+    if let Some(replica) = state.replica() {
+        page.replica(replica);
     }
     page.requests(&state.requests.totals());
     let name = "bitcask_http_body_bytes";
@@ -108,6 +112,77 @@ impl MetricsPage {
         let sum = histogram.sum().as_secs_f64().to_string();
         self.sample(&format!("{name}_sum"), None, &sum);
         self.sample(&format!("{name}_count"), None, &count.to_string());
+    }
+
+    fn replica(&mut self, replica: &Replica) {
+        let lag = replica.lag();
+        let count = |yes: bool| f64::from(u8::from(yes));
+        #[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
+        let number = |number: u64| number as f64;
+        let figures = [
+            (
+                "bitcask_replica_following",
+                "gauge",
+                MetricUnit::Count,
+                "Whether the store follows a leader.",
+                Some(count(replica.is_follower())),
+            ),
+            (
+                "bitcask_replica_connected",
+                "gauge",
+                MetricUnit::Count,
+                "Whether the leader answers.",
+                Some(count(replica.is_connected())),
+            ),
+            (
+                "bitcask_replica_loading",
+                "gauge",
+                MetricUnit::Count,
+                "Whether the store may not be read yet.",
+                Some(count(replica.is_loading())),
+            ),
+            (
+                "bitcask_replica_lag_bytes",
+                "gauge",
+                MetricUnit::Bytes,
+                "Size of the changes that are missing.",
+                lag.map(|lag| number(lag.size)),
+            ),
+            (
+                "bitcask_replica_lag_entries",
+                "gauge",
+                MetricUnit::Count,
+                "Number of changes that are missing.",
+                lag.map(|lag| number(lag.changes)),
+            ),
+            (
+                "bitcask_replica_lag_seconds",
+                "gauge",
+                MetricUnit::Seconds,
+                "How long ago the store had everything, at most.",
+                lag.map(|lag| lag.age.as_secs_f64()),
+            ),
+            (
+                "bitcask_replica_changes_total",
+                "counter",
+                MetricUnit::Count,
+                "Changes of the leader that were applied.",
+                Some(number(replica.changes())),
+            ),
+            (
+                "bitcask_replica_resyncs_total",
+                "counter",
+                MetricUnit::Count,
+                "How many times all data was read from the leader.",
+                Some(number(replica.resyncs())),
+            ),
+        ];
+        for (name, kind, unit, about, value) in figures {
+            if let Some(value) = value {
+                self.describe(name, kind, unit, about);
+                self.sample(name, None, &value.to_string());
+            }
+        }
     }
 
     fn requests(&mut self, totals: &RequestTotals) {

@@ -13,6 +13,7 @@ use crate::server::body;
 use crate::server::bytes::percent_encoded;
 use crate::server::failure::{ApiFailure, FailureBody, SeedFailure};
 use crate::server::query::QueryParameters;
+use crate::server::reserved::is_reserved;
 use crate::server::state::SharedServer;
 
 /// A value to be stored.
@@ -171,6 +172,7 @@ pub(in super::super) async fn list(
             range = range.after(after);
         }
         let (mut keys, mut next) = (Vec::new(), None);
+        let range = range.filter(|key| key.as_ref().map_or(true, |key| !is_reserved(key)));
         for (at, key) in range.take(limit).enumerate() {
             let key = key?;
             if at + 1 == limit {

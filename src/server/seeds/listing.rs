@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::error::Error;
 use crate::server::failure::ApiFailure;
+use crate::server::reserved::is_reserved;
 use crate::server::state::{ServerState, SharedServer};
 use crate::server::stream::{ChannelStream, PieceWriter, Unheard};
 
@@ -63,6 +64,9 @@ fn write_keys(state: &ServerState, writer: &mut PieceWriter) -> Result<(), Broke
     writer.write(b"{\"keys\":[")?;
     for key in state.db.keys() {
         let key = key?;
+        if is_reserved(&key) {
+            continue;
+        }
         let Ok(text) = std::str::from_utf8(&key) else { continue };
         let Ok(text) = serde_json::to_string(text) else { continue };
         if count > 0 {

@@ -14,6 +14,7 @@ use axum::routing::{delete, get, post};
 
 use super::bytes::percent_decoded;
 use super::failure::{ApiFailure, FieldProblem};
+use super::reserved;
 use super::state::SharedServer;
 
 /// Returns the routes of the older programs.
@@ -34,11 +35,12 @@ pub(super) fn routes() -> Router<SharedServer> {
 fn key_of(uri: &Uri, before: &str) -> Result<String, ApiFailure> {
     let key = uri.path().strip_prefix(before).unwrap_or_default();
     let key = percent_decoded(key, false).and_then(|key| String::from_utf8(key).ok());
-    key.ok_or_else(|| {
+    let key = key.ok_or_else(|| {
         ApiFailure::fields(FieldProblem {
             loc: vec!["path".into(), "key".into()],
             msg: "Input should be a valid string".into(),
             kind: "string_type",
         })
-    })
+    })?;
+    reserved::check(key.as_bytes()).map(|()| key)
 }

@@ -17,6 +17,7 @@ use super::validation::BodyFields;
 use super::{key_of, listing, values};
 use crate::server::body;
 use crate::server::failure::{ApiFailure, FailureBody, SeedFailure};
+use crate::server::reserved::{self, visible_len};
 use crate::server::state::SharedServer;
 use crate::store::Batch;
 
@@ -104,7 +105,7 @@ pub(in super::super) async fn status(
     State(state): State<SharedServer>,
 ) -> Result<Json<StatusAnswer>, SeedFailure> {
     // Counting waits until all shards are filled.
-    let keys_count = state.on_pool(|state| state.db.len()).await?;
+    let keys_count = state.on_pool(|state| visible_len(&state.db)).await?;
     let data_dir = state.db.path().display().to_string();
     Ok(Json(StatusAnswer { status: "running", mode: "normal", data_dir, keys_count }))
 }
@@ -129,6 +130,7 @@ pub(in super::super) async fn put(
     let stored = state.on_pool(move |state| {
         let fields = BodyFields::read(&headers, &body.bytes)?;
         let key = fields.key()?;
+        reserved::check(key.as_bytes())?;
         state.db.put(&key, values::stored_form(fields.json_value()?))?;
         Ok::<_, ApiFailure>(key)
     });
@@ -156,6 +158,7 @@ pub(in super::super) async fn batch(
         let fields = BodyFields::read(&headers, &body.bytes)?;
         let mut batch = Batch::new();
         for (key, value) in fields.pairs()? {
+            reserved::check(key.as_bytes())?;
             batch.put(key, values::stored_form(value));
         }
         state.db.write(&batch)?;

@@ -12,6 +12,7 @@ use crate::options::WriteOptions;
 use crate::server::body::{self, BoundedList};
 use crate::server::bytes::one_of;
 use crate::server::failure::{ApiFailure, FailureBody};
+use crate::server::reserved;
 use crate::server::state::SharedServer;
 use crate::store::Batch;
 
@@ -64,6 +65,7 @@ impl BatchOperation {
     fn add_to(self, batch: &mut Batch) -> Result<(), ApiFailure> {
         let key = one_of("key", self.key, self.key_base64)?;
         let key = key.ok_or_else(|| ApiFailure::invalid("`key` is missing"))?;
+        reserved::check(&key)?;
         let value = one_of("value", self.value, self.value_base64)?;
         if self.op == BatchVerb::Delete {
             if value.is_some() || self.ttl.is_some() || self.expires_at.is_some() {

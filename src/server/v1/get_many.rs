@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 use crate::server::body::{self, BoundedList};
 use crate::server::bytes::{KeyField, text_or_base64};
 use crate::server::failure::{ApiFailure, FailureBody};
+use crate::server::reserved;
 use crate::server::state::SharedServer;
 
 /// Maximum size of the values of one answer, in bytes.
@@ -80,6 +81,7 @@ pub(in super::super) async fn read(
         let keys: Result<Vec<_>, _> =
             wanted.keys.0.into_iter().map(WantedKey::into_bytes).collect();
         let keys = keys?;
+        keys.iter().try_for_each(|key| reserved::check(key))?;
         let found = state.db.get_many(&keys)?;
         let size: usize = found.iter().flatten().map(|value| value.len()).sum();
         if size > VALUES_SIZE_MAX {

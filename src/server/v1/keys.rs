@@ -13,6 +13,7 @@ use crate::options::WriteOptions;
 use crate::server::body;
 use crate::server::bytes::percent_decoded;
 use crate::server::failure::{ApiFailure, FailureBody};
+use crate::server::reserved;
 use crate::server::state::SharedServer;
 use crate::store::{Ttl, Version};
 use crate::value::Value;
@@ -25,7 +26,9 @@ const DURABLE: HeaderName = HeaderName::from_static("x-bitcask-durable");
 /// Returns the key in a path, which can be any bytes.
 fn key_of(uri: &Uri) -> Result<Vec<u8>, ApiFailure> {
     let key = uri.path().strip_prefix("/v1/keys/").unwrap_or_default();
-    percent_decoded(key, false).ok_or_else(|| ApiFailure::invalid("the key has a broken escape"))
+    let key = percent_decoded(key, false);
+    let key = key.ok_or_else(|| ApiFailure::invalid("the key has a broken escape"))?;
+    reserved::check(&key).map(|()| key)
 }
 
 /// Returns the text of a header.

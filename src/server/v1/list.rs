@@ -12,6 +12,7 @@ use crate::error::Result;
 use crate::server::bytes::{KeyField, percent_encoded, text_or_base64};
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::query::QueryParameters;
+use crate::server::reserved::is_reserved;
 use crate::server::state::SharedServer;
 use crate::store::Reader;
 use crate::value::Value;
@@ -105,6 +106,10 @@ impl ListingRequest {
         found: impl Iterator<Item = Result<(Value, Option<Value>)>>,
     ) -> Result<KeyPage> {
         let (mut keys, mut size, mut next) = (Vec::new(), 0, None);
+        let is_seen = |pair: &Result<(Value, Option<Value>)>| {
+            pair.as_ref().map_or(true, |(key, _)| !is_reserved(key))
+        };
+        let found = found.filter(is_seen);
         for pair in found.take(self.limit) {
             let (key, value) = pair?;
             size += key.len() + value.as_ref().map_or(0, |value| value.len());

@@ -6,7 +6,9 @@ mod conditions;
 pub(super) mod get_many;
 pub(super) mod keys;
 pub(super) mod list;
+pub(super) mod promote;
 mod ranges;
+pub(super) mod snapshot;
 pub(super) mod stats;
 mod times;
 pub(super) mod upkeep;
@@ -27,10 +29,12 @@ pub(super) fn routes() -> Router<SharedServer> {
         .route("/v1/batch", post(batch::write))
         .route("/v1/get", post(get_many::read))
         .route("/v1/changes", get(changes::follow))
+        .route("/v1/snapshot", get(snapshot::read))
         .route("/v1/stats", get(stats::stats))
         .route("/v1/segments", get(stats::segments))
         .route("/v1/merge", post(upkeep::merge))
         .route("/v1/backup", post(upkeep::backup))
         .route("/v1/verify", post(upkeep::verify))
+        .route("/v1/promote", post(promote::promote))
         .route("/v1/stop", post(upkeep::stop))
 }

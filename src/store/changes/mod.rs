@@ -9,6 +9,7 @@
 //! - A position lies right after a put or a delete, or where a clear has restarted the log. It
 //!   never follows a note of the log itself, which may be removed.
 
+pub(crate) mod backlog;
 pub(crate) mod change;
 pub(crate) mod position;
 mod unread;

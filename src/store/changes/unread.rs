@@ -10,11 +10,6 @@ use crate::segment::{FIRST_OFFSET, Place};
 const LOOKED_AT_MAX: u64 = 16 << 10;
 
 impl Changes {
-    /// Returns the place of the next read.
-    pub(crate) fn next_place(&self) -> Place {
-        self.walk.as_ref().map_or(self.at, |walk| Place::new(walk.segment().id(), walk.offset()))
-    }
-
     /// Returns whether entries of its prefix may be unread because they are not durable yet. Scans
     /// a limited number of bytes, since the caller holds the lock of the log.
     pub(crate) fn has_unread(&mut self, log: &Log) -> bool {

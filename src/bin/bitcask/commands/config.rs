@@ -10,7 +10,7 @@ use crate::failure::{Failure, say};
 use crate::output::{Figure, Format};
 use crate::program::Program;
 use crate::prompt;
-use crate::settings::{KEYS, SettingKey, Settings, TOKEN, file, find};
+use crate::settings::{FOLLOW_TOKEN, KEYS, SettingKey, Settings, TOKEN, file, find};
 
 #[derive(Debug, Args)]
 pub(crate) struct ConfigArgs {
@@ -96,7 +96,7 @@ fn known(name: &str) -> Result<&'static SettingKey, Failure> {
 
 fn row(key: &SettingKey, settings: &Settings) -> Vec<Figure> {
     let (value, origin) = settings.get(key.name);
-    let is_hidden = key.name == TOKEN && value != key.default;
+    let is_hidden = [TOKEN, FOLLOW_TOKEN].contains(&key.name) && value != key.default;
     let value = if is_hidden { "(hidden)" } else { value };
     let (value, origin) = (value.to_owned(), origin.to_string());
     let texts = [key.name.to_owned(), value, origin, key.about.to_owned()];

@@ -5,8 +5,9 @@ use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use bitcask::Bitcask;
 use bitcask::resp::{RespOptions, RespServer, RespStopHandle};
+use bitcask::{Bitcask, Replica};
+
 use clap::Args;
 
 use crate::failure::Failure;
@@ -54,11 +55,14 @@ impl RedisArgs {
         let count = self.databases;
         let count = count.map_or_else(|| settings.parsed("databases", databases), Ok)?;
         let store_options = settings.options()?;
-        let mut options = RespOptions::new().insecure(self.insecure).databases(
-            db.path().join(DATABASES_DIR),
-            count,
-            store_options,
-        );
+        // The leader's other databases are stores of their own, which this one does not follow.
+        let count = if replica.is_some() { 1 } else { count };
+        let dir = db.path().join(DATABASES_DIR);
+        let options = RespOptions::new().insecure(self.insecure);
+        let mut options = options.databases(dir, count, store_options);
+        if let Some(replica) = replica {
+            options = options.replica(replica);
+        }
         if let Some(token) = token {
             options = options.password(token);
         }

@@ -1,13 +1,13 @@
-//! `server start` and `server stop`.
+//! `server start`, `server stop` and `server promote`.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bitcask::Bitcask;
 use bitcask::resp::RespStopHandle;
-use bitcask::server::{Server, ServerError, ServerOptions};
+use bitcask::server::{FollowOptions, Server, ServerError, ServerOptions};
+use bitcask::{Bitcask, Replica};
 use clap::{Args, Subcommand};
 use signal_hook::consts::SIGTERM;
 use signal_hook::flag;
@@ -33,9 +33,11 @@ pub(crate) struct ServerArgs {
 #[derive(Debug, Subcommand)]
 enum ServerCommand {
     /// Serves the store over HTTP, until Ctrl-C or SIGTERM.
-    Start(StartArgs),
+    Start(Box<StartArgs>),
     /// Stops a server. It answers the requests that it has accepted, and closes the store.
     Stop(StopArgs),
+    /// Makes a follower a leader: it follows no more, and accepts writes.
+    Promote(PromoteArgs),
 }
 
 /// Serves the store to other processes. Creates it if it does not exist. Each option is a setting
@@ -74,6 +76,18 @@ struct StartArgs {
     /// Directory below which clients may make backups [default: they may not].
     #[arg(long, value_name = "DIR")]
     backup_dir: Option<PathBuf>,
+    /// Server whose store this one follows [default: none]. Writes are refused then.
+    #[arg(long, value_name = "URL")]
+    follow: Option<String>,
+    /// File with the token of that server [default: the token of this one].
+    #[arg(long, value_name = "FILE")]
+    follow_token_file: Option<PathBuf>,
+    /// File with the authorities that may have signed that server's certificate, in PEM form.
+    #[arg(long, value_name = "FILE")]
+    follow_ca: Option<PathBuf>,
+    /// Lets that server's data replace data of a store that was promoted, or has never followed.
+    #[arg(long)]
+    follow_anew: bool,
     /// Prints log lines from the level `debug` on.
     #[arg(long)]
     debug: bool,
@@ -88,13 +102,19 @@ struct StopArgs {
     remote: RemoteArgs,
 }
 
+#[derive(Debug, Args)]
+struct PromoteArgs {
+    #[command(flatten)]
+    remote: RemoteArgs,
+}
+
 impl ServerArgs {
     /// Returns which log lines are printed unless the user has chosen others.
     pub(crate) fn usual_lines(&self) -> (LogLevel, LogFormat) {
         match &self.command {
             ServerCommand::Start(args) if args.debug => (LogLevel::Debug, LogFormat::Json),
             ServerCommand::Start(_) => (LogLevel::Info, LogFormat::Json),
-            ServerCommand::Stop(_) => (LogLevel::Off, LogFormat::Text),
+            ServerCommand::Stop(_) | ServerCommand::Promote(_) => (LogLevel::Off, LogFormat::Text),
         }
     }
 }
@@ -103,6 +123,7 @@ pub(crate) fn run(args: ServerArgs, program: &mut Program) -> Result<Exit, Failu
     match args.command {
         ServerCommand::Start(args) => start(&args, program),
         ServerCommand::Stop(args) => stop(&args, program),
+        ServerCommand::Promote(args) => promote(&args, program),
     }
 }
 
@@ -120,8 +141,8 @@ fn start(args: &StartArgs, program: &mut Program) -> Result<Exit, Failure> {
     if let Some(token) = &token {
         options = options.token(token);
     }
-    serve(&dir, options, program, |db, program| {
-        args.redis.bind(db, &host, token.as_deref(), program)
+    serve(&dir, options, program, |db, replica, program| {
+        args.redis.bind(db, replica, &host, token.as_deref(), program)
     })
 }
 
@@ -132,7 +153,7 @@ pub(crate) fn serve_as_before(
     port: u16,
     program: &mut Program,
 ) -> Result<Exit, Failure> {
-    serve(dir, ServerOptions::new().address(host, port), program, |_, _| Ok(None))
+    serve(dir, ServerOptions::new().address(host, port), program, |_, _, _| Ok(None))
 }
 
 /// Serves a store until the user, or another process, wants it to stop.
@@ -140,7 +161,11 @@ fn serve(
     dir: &Path,
     options: ServerOptions,
     program: &mut Program,
-    bind_redis: impl FnOnce(&Arc<Bitcask>, &mut Program) -> Result<Option<RedisPort>, Failure>,
+    bind_redis: impl FnOnce(
+        &Arc<Bitcask>,
+        Option<Replica>,
+        &mut Program,
+    ) -> Result<Option<RedisPort>, Failure>,
 ) -> Result<Exit, Failure> {
     let store_options = program.settings()?.options()?;
     let terminated = Arc::new(AtomicBool::new(false));
@@ -149,8 +174,8 @@ fn serve(
     let _stoppable = StoppableWork::begin();
     interrupt::check()?;
     let db = Arc::new(open::create_at(dir, store_options)?);
-    let redis = bind_redis(&db, program)?;
     let server = Server::bind(Arc::clone(&db), options).map_err(failed)?;
+    let redis = bind_redis(&db, server.replica(), program)?;
     let printer = program.printer(Format::Plain)?;
     printer.line(&format!("serving {} at {}", dir.display(), server.url()))?;
     if let Some(redis) = &redis {
@@ -201,6 +226,47 @@ fn options(args: &StartArgs, host: &str, program: &mut Program) -> Result<Server
     if let Some(dir) = backup_dir.map_or_else(|| file("backup-dir"), Ok)? {
         options = options.backup_dir(dir);
     }
+    if let Some(leader) = leader(args, program)? {
+        options = options.follow(leader);
+    }
+    tls(args, program, options)
+}
+
+/// Returns which leader is followed, if any is.
+fn leader(args: &StartArgs, program: &mut Program) -> Result<Option<FollowOptions>, Failure> {
+    let settings = program.settings()?;
+    let setting = |name: &str| optional(settings.get(name).0);
+    let Some(url) = args.follow.as_deref().or_else(|| setting("follow")) else {
+        return if args.follow_anew {
+            Err(Failure::usage("--follow-anew says how to follow", "set --follow as well"))
+        } else {
+            Ok(None)
+        };
+    };
+    let mut leader = FollowOptions::new(url).anew(args.follow_anew);
+    let token = match (&args.follow_token_file, &args.token_file) {
+        (Some(path), _) => Some(token_in(path)?),
+        (None, Some(path)) if setting("follow-token").is_none() => Some(token_in(path)?),
+        _ => setting("follow-token").or_else(|| setting("token")).map(str::to_owned),
+    };
+    if let Some(token) = token {
+        leader = leader.token(token);
+    }
+    let authority = args.follow_ca.clone().or_else(|| setting("follow-ca").map(PathBuf::from));
+    if let Some(path) = authority {
+        leader = leader.authority(read(&path)?);
+    }
+    Ok(Some(leader))
+}
+
+/// Adds the certificate and the key.
+fn tls(
+    args: &StartArgs,
+    program: &mut Program,
+    options: ServerOptions,
+) -> Result<ServerOptions, Failure> {
+    let settings = program.settings()?;
+    let file = |name: &str| settings.parsed(name, |text| Ok(optional(text).map(PathBuf::from)));
     let certificate = args.tls_cert.clone().map(Some).map_or_else(|| file("tls-cert"), Ok)?;
     let key = args.tls_key.clone().map(Some).map_or_else(|| file("tls-key"), Ok)?;
     match (certificate, key) {
@@ -213,10 +279,15 @@ fn options(args: &StartArgs, host: &str, program: &mut Program) -> Result<Server
     }
 }
 
+/// Reads a token.
+fn token_in(path: &Path) -> Result<String, Failure> {
+    Ok(String::from_utf8_lossy(&read(path)?).trim().to_owned())
+}
+
 /// Returns the token that clients have to send.
 fn token(args: &StartArgs, program: &mut Program) -> Result<Option<String>, Failure> {
     match &args.token_file {
-        Some(path) => Ok(Some(String::from_utf8_lossy(&read(path)?).trim().to_owned())),
+        Some(path) => Ok(Some(token_in(path)?)),
         None => Ok(optional(program.settings()?.get("token").0).map(str::to_owned)),
     }
 }
@@ -239,7 +310,9 @@ fn read(path: &Path) -> Result<Vec<u8>, Failure> {
 fn failed(error: ServerError) -> Failure {
     match error {
         ServerError::Store(error) => error.into(),
-        ServerError::InvalidServerOption { .. } | ServerError::Tls { .. } => {
+        ServerError::InvalidServerOption { .. }
+        | ServerError::Tls { .. }
+        | ServerError::Replication { .. } => {
             Failure::usage(error.to_string(), "`bitcask server start --help` lists the options")
         }
         error => Failure::store(error.to_string(), ""),
@@ -263,4 +336,20 @@ fn stop_server(server: &RemoteServer, token: Option<&str>) -> Result<(), Failure
     let what = format!("{} does not stop: status {}, {}", server.url(), answer.status, answer.body);
     let advice = if answer.status == 401 { "set BITCASK_TOKEN to its token" } else { "" };
     Err(Failure::store(what, advice))
+}
+
+fn promote(args: &PromoteArgs, program: &mut Program) -> Result<Exit, Failure> {
+    let server = RemoteServer::chosen(args.remote.server.as_deref(), program)?;
+    let token = optional(program.settings()?.get("token").0).map(str::to_owned);
+    let answer = server.ask("POST", "/v1/promote", token.as_deref())?;
+    if answer.status != 200 {
+        let (url, status, body) = (server.url(), answer.status, answer.body);
+        let advice = if status == 401 { "set BITCASK_TOKEN to its token" } else { "" };
+        return Err(Failure::store(
+            format!("{url} is not promoted: status {status}, {body}"),
+            advice,
+        ));
+    }
+    program.printer(Format::Plain)?.line(&format!("{} accepts writes", server.url()))?;
+    Ok(Exit::Done)
 }

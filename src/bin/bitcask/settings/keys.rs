@@ -175,6 +175,24 @@ pub(crate) const KEYS: &[SettingKey] = &[
         check: |text| options::limit(text).map(drop),
     },
     SettingKey {
+        name: "follow",
+        default: "none",
+        about: "server whose store `server start` follows",
+        check: |_| Ok(()),
+    },
+    SettingKey {
+        name: FOLLOW_TOKEN,
+        default: "none",
+        about: "token of that server; if none, the token of this one",
+        check: |_| Ok(()),
+    },
+    SettingKey {
+        name: "follow-ca",
+        default: "none",
+        about: "file with the authorities of that server's certificate",
+        check: |_| Ok(()),
+    },
+    SettingKey {
         name: "backup-dir",
         default: "none",
         about: "directory below which clients of the server may make backups",
@@ -187,6 +205,8 @@ pub(super) const OUTPUT: &str = "expected auto, table, json or plain";
 
 /// The setting that is a secret.
 pub(crate) const TOKEN: &str = "token";
+/// The token of the server that is followed, which is no less secret.
+pub(crate) const FOLLOW_TOKEN: &str = "follow-token";
 
 /// Returns the setting of this name. Underscores count as hyphens.
 pub(crate) fn find(name: &str) -> Option<&'static SettingKey> {

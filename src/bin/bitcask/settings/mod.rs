@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use crate::failure::Failure;
 use crate::output::Format;
 
-pub(crate) use keys::{KEYS, SettingKey, TOKEN, find};
+pub(crate) use keys::{FOLLOW_TOKEN, KEYS, SettingKey, TOKEN, find};
 
 /// Where a setting comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
