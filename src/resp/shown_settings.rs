@@ -80,6 +80,7 @@ pub(super) const SHOWN: &[(&str, &str)] = &[
     ("replica-priority", "100"),
     ("replica-read-only", "yes"),
     ("replica-serve-stale-data", "yes"),
+    ("sanitize-dump-payload", "no"),
     ("save", ""),
     ("set-max-intset-entries", "512"),
     ("set-max-listpack-entries", "128"),
