@@ -142,3 +142,24 @@ fn keys_count_once_for_each_client_that_has_them() {
     assert!(info.contains("tracking_total_keys:1"), "{info}");
     assert!(info.contains("tracking_total_items:2"), "{info}");
 }
+
+#[test]
+fn a_client_is_told_once_and_after_the_reply_that_all_keys_are_gone() {
+    let served = Served::new();
+    let mut client = served.client();
+    client.run("HELLO 3");
+    client.is("CLIENT TRACKING on", "OK");
+    for in_transaction in [false, true] {
+        client.is("SET k 1", "OK");
+        client.is("GET k", "'1'");
+        if in_transaction {
+            client.is("MULTI", "OK");
+            client.is("FLUSHDB", "QUEUED");
+            client.is("EXEC", "[OK]");
+        } else {
+            client.is("FLUSHDB", "OK");
+        }
+        assert_eq!(client.read(), ">['invalidate' null]");
+        client.is("PING", "PONG");
+    }
+}

@@ -39,15 +39,18 @@ pub(super) fn refine(document: &mut Value) {
     }
 }
 
-/// Gives a header its form.
+/// Gives a parameter its form.
 fn refine_parameter(parameter: &mut Value) {
+    let text = |form| json!({"type": "string", "minLength": 1, "pattern": form});
     let form = match parameter.get("name").and_then(Value::as_str) {
-        Some("If-Match" | "If-None-Match") => TAGS,
-        Some("X-Bitcask-TTL") => LIFETIME,
+        Some("If-Match" | "If-None-Match") => text(TAGS),
+        Some("X-Bitcask-TTL") => text(LIFETIME),
+        // The name alone sets it, too.
+        Some("reverse" | "values" | "durable") => json!({"enum": [true, false, ""]}),
         _ => return,
     };
     if let Some(schema) = parameter.get_mut("schema") {
-        *schema = json!({"type": "string", "pattern": form});
+        *schema = form;
     }
 }
 
