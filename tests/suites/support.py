@@ -27,6 +27,8 @@ def call(*command, log=None, must=True, seconds=1500, **options):
                               stdin=subprocess.DEVNULL, timeout=seconds, **options)
     except subprocess.TimeoutExpired as error:
         done = subprocess.CompletedProcess(command, 1, (error.stdout or b"") + b"\ntimed out\n")
+    except OSError as error:
+        raise Missing(f"`{command[0]}`: {error}")
     text = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout.decode("utf-8", "replace"))
     if log:
         (WORK / f"{log}.log").write_text(text)
@@ -43,7 +45,7 @@ def program(name, package):
 def python(*packages):
     """Returns a Python that has packages."""
     home = WORK / "python"
-    if not home.exists():
+    if not (home / "bin" / "pip").exists():
         call(sys.executable, "-m", "venv", home)
     call(home / "bin" / "pip", "install", "-q", *packages)
     return home / "bin" / "python"

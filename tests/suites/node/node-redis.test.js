@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { after, before, beforeEach, test } from "node:test";
+import { setImmediate } from "node:timers/promises";
 import { createClient, WatchError } from "redis";
 
 const url = `redis://127.0.0.1:${process.env.SUITE_PORT}/2`;
@@ -84,10 +85,8 @@ test("the cache learns of changes by others", async () => {
   assert.equal(await cached.get("k"), "1");
   assert.equal(await cached.get("k"), "1");
   await redis.set("k", "2");
-  let value;
-  for (let i = 0; i < 1000 && value !== "2"; i++) value = await cached.get("k");
-  assert.equal(value, "2");
+  // A value of the cache is returned without looking at the socket.
+  while ((await cached.get("k")) !== "2") await setImmediate();
   await redis.flushDb();
-  for (let i = 0; i < 1000 && value !== null; i++) value = await cached.get("k");
-  assert.equal(value, null);
+  while ((await cached.get("k")) !== null) await setImmediate();
 });
