@@ -50,6 +50,7 @@ struct CallTally {
 
 /// One client.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "states that occur in any combination")]
 pub(super) struct Session {
     pub(super) state: Arc<ServerState>,
     pub(super) peer: Arc<Peer>,
