@@ -120,11 +120,21 @@ impl Connection {
         loop {
             let is_over = self.run_batch();
             self.session.pass = None;
+            if self.session.is_closing {
+                self.depart();
+            }
             self.send().await?;
             if is_over {
                 return Ok(());
             }
         }
+    }
+
+    /// Makes the client absent for the others, before it reads the last reply. It is told nothing
+    /// any more, and a client that tracks through it learns that it is gone.
+    fn depart(&mut self) {
+        self.session.leave();
+        self.session.state.peers.remove(self.session.peer.id);
     }
 
     /// Runs commands until none is left, or their replies are large. Returns whether none is left.

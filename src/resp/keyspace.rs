@@ -316,7 +316,7 @@ impl<'a> Keyspace<'a> {
         Ok(())
     }
 
-    fn note_in_transaction(&mut self, key: &[u8]) {
+    pub(super) fn note_in_transaction(&mut self, key: &[u8]) {
         if self.database.ledger.is_followed() {
             self.noted.insert(key.to_vec());
         }

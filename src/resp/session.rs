@@ -52,6 +52,7 @@ struct CallTally {
 
 /// One client.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "states that occur in any combination")]
 pub(super) struct Session {
     pub(super) state: Arc<RespState>,
     pub(super) peer: Arc<Peer>,
@@ -83,6 +84,8 @@ pub(super) struct Session {
     tally: CallTally,
     /// Changed keys that caches are told of after the reply.
     changed: Vec<Bytes>,
+    /// Whether caches are told after the reply that all keys are gone.
+    has_flushed: bool,
 }
 
 impl Session {
@@ -110,6 +113,7 @@ impl Session {
             clock: Instant::now(),
             tally: CallTally::default(),
             changed: Vec::new(),
+            has_flushed: false,
         })
     }
 
@@ -192,6 +196,9 @@ impl Session {
             ReplyMode::SkipNext => self.replies = ReplyMode::Skip,
             ReplyMode::Skip => self.replies = ReplyMode::On,
         }
+        if std::mem::take(&mut self.has_flushed) {
+            self.state.tracker.all_changed(&self.state.peers);
+        }
         if !self.changed.is_empty() {
             let mut keys = std::mem::take(&mut self.changed);
             keys.sort_unstable();
@@ -249,9 +256,7 @@ impl Session {
         if deeds.has_written {
             self.note_write(database);
         }
-        if deeds.has_flushed {
-            self.state.tracker.all_changed(&self.state.peers);
-        }
+        self.has_flushed |= deeds.has_flushed;
         for event in deeds.events {
             self.report(database, event);
         }

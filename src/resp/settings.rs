@@ -11,7 +11,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use super::events::EventFilter;
 use super::glob;
 use super::refusal::{Answer, refused_with};
-use super::shown_settings::SHOWN;
+use super::shown_settings::{SHOWN, suited};
 use crate::wire::parse_integer;
 
 /// Names of the parameters with an effect.
@@ -119,7 +119,10 @@ impl Parameters {
             return failed(&shown_name, "can't set immutable config");
         }
         if self.shown().contains_key(name.as_str()) {
-            return Ok(());
+            return match suited(&name, value) {
+                Ok(_) => Ok(()),
+                Err(why) => failed(&shown_name, why),
+            };
         }
         if !ACTIVE.contains(&name.as_str()) {
             return refused_with(format!(
@@ -166,8 +169,10 @@ impl Parameters {
                 *self.password.write().unwrap_or_else(PoisonError::into_inner) = password;
             }
             _ => {
-                if let Some(shown) = self.shown().get_mut(name.as_str()) {
-                    *shown = String::from_utf8_lossy(value).into_owned();
+                if let Some(shown) = self.shown().get_mut(name.as_str())
+                    && let Ok(value) = suited(&name, value)
+                {
+                    *shown = value;
                 }
             }
         }

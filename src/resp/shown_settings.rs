@@ -80,6 +80,7 @@ pub(super) const SHOWN: &[(&str, &str)] = &[
     ("replica-priority", "100"),
     ("replica-read-only", "yes"),
     ("replica-serve-stale-data", "yes"),
+    ("sanitize-dump-payload", "no"),
     ("save", ""),
     ("set-max-intset-entries", "512"),
     ("set-max-listpack-entries", "128"),
@@ -99,3 +100,54 @@ pub(super) const SHOWN: &[(&str, &str)] = &[
     ("zset-max-ziplist-entries", "128"),
     ("zset-max-ziplist-value", "64"),
 ];
+
+/// The parameters among them that are sizes in memory.
+const SIZES: &[&str] = &[
+    "auto-aof-rewrite-min-size",
+    "client-query-buffer-limit",
+    "maxmemory",
+    "maxmemory-clients",
+    "repl-backlog-size",
+    "stream-node-max-bytes",
+];
+
+/// Names of sizes, and how many bytes they are.
+const UNITS: &[(&str, i64)] = &[
+    ("", 1),
+    ("b", 1),
+    ("k", 1_000),
+    ("kb", 1 << 10),
+    ("m", 1_000_000),
+    ("mb", 1 << 20),
+    ("g", 1_000_000_000),
+    ("gb", 1 << 30),
+];
+
+/// Returns how a value is shown, or why it does not suit the parameter: a number has to stay a
+/// number, and a switch a switch.
+pub(super) fn suited(name: &str, value: &[u8]) -> Result<String, &'static str> {
+    let value = String::from_utf8_lossy(value).into_owned();
+    let default = SHOWN.iter().find(|(other, _)| *other == name).map_or("", |(_, value)| value);
+    let is_number = |text: &str| text.parse::<i64>().is_ok();
+    let is_share = name == "maxmemory-clients" && value.strip_suffix('%').is_some_and(is_number);
+    if SIZES.contains(&name) && !is_share {
+        return size(&value).ok_or("argument must be a memory value");
+    }
+    if is_number(default) && !is_share && !is_number(&value) {
+        return Err("argument couldn't be parsed into an integer");
+    }
+    let is_switch = |text: &str| ["yes", "no"].iter().any(|it| text.eq_ignore_ascii_case(it));
+    // This one has two more values.
+    if is_switch(default) && name != "oom-score-adj" && !is_switch(&value) {
+        return Err("argument must be 'yes' or 'no'");
+    }
+    Ok(value)
+}
+
+fn size(text: &str) -> Option<String> {
+    let digits = text.trim_end_matches(|it: char| it.is_ascii_alphabetic());
+    let unit = text.strip_prefix(digits)?.to_ascii_lowercase();
+    let (_, bytes) = UNITS.iter().find(|(name, _)| *name == unit)?;
+    let number = digits.parse::<i64>().ok().filter(|number| *number >= 0)?;
+    Some(number.checked_mul(*bytes)?.to_string())
+}

@@ -174,6 +174,11 @@ impl Tracker {
         let state = self.state();
         (state.clients.len(), state.keys.len(), state.prefixes.len())
     }
+
+    /// Returns how many keys are remembered, each as often as clients have it.
+    pub(super) fn remembered(&self) -> usize {
+        self.state().keys.values().map(BTreeSet::len).sum()
+    }
 }
 
 /// Tells one client, or the one that it has named, that keys have changed.

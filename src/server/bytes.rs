@@ -75,13 +75,12 @@ pub(super) fn one_of(
 }
 
 /// A key in JSON: `key` if it is text, otherwise `key_base64`.
-#[derive(Debug, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Serialize, ToSchema)]
 pub(super) struct KeyField {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) key: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) key_base64: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    key_base64: Option<String>,
 }
 
 impl KeyField {
@@ -89,7 +88,17 @@ impl KeyField {
         let (key, key_base64) = text_or_base64(key);
         Self { key, key_base64 }
     }
+}
 
+/// A key in the body of a request, in the same form.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GivenKey {
+    key: Option<String>,
+    key_base64: Option<String>,
+}
+
+impl GivenKey {
     pub(super) fn into_bytes(self) -> Result<Vec<u8>, ApiFailure> {
         let key = one_of("key", self.key, self.key_base64)?;
         key.ok_or_else(|| ApiFailure::invalid("`key` is missing"))
@@ -123,7 +132,7 @@ mod tests {
         assert_eq!(text, r#"{"key":"k"}"#);
         let other = serde_json::to_string(&KeyField::new(b"\xff")).unwrap();
         assert_eq!(other, r#"{"key_base64":"/w=="}"#);
-        let read = |text: &str| serde_json::from_str::<KeyField>(text).unwrap().into_bytes();
+        let read = |text: &str| serde_json::from_str::<GivenKey>(text).unwrap().into_bytes();
         assert_eq!(read(&other).unwrap(), b"\xff");
         for wrong in [r#"{"key":"k","key_base64":"aw=="}"#, "{}", r#"{"key_base64":"?"}"#] {
             assert!(read(wrong).is_err(), "{wrong}");

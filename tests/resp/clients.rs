@@ -80,6 +80,12 @@ fn parameters_are_shown_and_changed() {
         "ERR CONFIG SET failed (possibly related to argument \\'timeout\\')",
     );
     client.is("CONFIG SET save x", "OK");
+    for (name, value) in [("hz", "x"), ("appendonly", "maybe"), ("maxmemory", "1xb")] {
+        let error = format!("ERR CONFIG SET failed (possibly related to argument \\'{name}\\')");
+        client.fails(&format!("CONFIG SET {name} {value}"), &error);
+    }
+    client.is("CONFIG SET maxmemory 2mb appendonly YES oom-score-adj relative", "OK");
+    client.is("CONFIG GET maxmemory", "['maxmemory' '2097152']");
     client.is("CONFIG GET sav*", "['save' 'x']");
     client.is("CONFIG RESETSTAT", "OK");
 }

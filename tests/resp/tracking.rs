@@ -113,3 +113,53 @@ fn a_key_that_is_no_longer_remembered_is_told_as_changed() {
     assert!(["a", "b"].iter().any(|key| told == format!(">['invalidate' ['{key}']]")), "{told}");
     assert!(other.run("INFO stats").contains("tracking_total_keys:1"));
 }
+
+#[test]
+fn a_client_that_has_quit_is_gone_before_it_reads_the_reply() {
+    let served = Served::new();
+    let (mut client, mut told, mut other) = (served.client(), served.client(), served.client());
+    client.run("HELLO 3");
+    let id = told.run("CLIENT ID").trim_matches(['(', ')']).to_owned();
+    told.is("SUBSCRIBE __redis__:invalidate", "['subscribe' '__redis__:invalidate' (1)]");
+    client.is(&format!("CLIENT TRACKING on REDIRECT {id}"), "OK");
+    client.is("GET k", "null");
+    told.is("QUIT", "OK");
+    other.is("PUBLISH __redis__:invalidate x", "(0)");
+    other.is("SET k 1", "OK");
+    assert_eq!(client.read(), format!(">['tracking-redir-broken' ({id})]"));
+}
+
+#[test]
+fn keys_count_once_for_each_client_that_has_them() {
+    let served = Served::new();
+    let (mut first, mut second) = (served.client(), served.client());
+    for client in [&mut first, &mut second] {
+        client.run("HELLO 3");
+        client.is("CLIENT TRACKING on", "OK");
+        client.is("GET k", "null");
+    }
+    let info = first.run("INFO stats");
+    assert!(info.contains("tracking_total_keys:1"), "{info}");
+    assert!(info.contains("tracking_total_items:2"), "{info}");
+}
+
+#[test]
+fn a_client_is_told_once_and_after_the_reply_that_all_keys_are_gone() {
+    let served = Served::new();
+    let mut client = served.client();
+    client.run("HELLO 3");
+    client.is("CLIENT TRACKING on", "OK");
+    for in_transaction in [false, true] {
+        client.is("SET k 1", "OK");
+        client.is("GET k", "'1'");
+        if in_transaction {
+            client.is("MULTI", "OK");
+            client.is("FLUSHDB", "QUEUED");
+            client.is("EXEC", "[OK]");
+        } else {
+            client.is("FLUSHDB", "OK");
+        }
+        assert_eq!(client.read(), ">['invalidate' null]");
+        client.is("PING", "PONG");
+    }
+}

@@ -86,6 +86,7 @@ fn a_change_can_depend_on_the_version() {
     assert_eq!(refused.value()["code"], "precondition_failed");
     put("if-match", &format!("\"1\", {}", tag()), "third").has(204);
     put("if-match", "third", "no tag").has(400);
+    put("if-match", "\"a\"b\"", "no tag").has(400);
     assert_eq!(server.get("/v1/keys/k").text(), "third");
     let unchanged = server.send("GET", "/v1/keys/k", &[("if-none-match", &tag())], b"").has(304);
     assert_eq!(unchanged.header("etag"), Some(tag().as_str()));

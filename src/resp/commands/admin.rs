@@ -259,7 +259,14 @@ pub(in crate::resp) fn debug(session: &mut Session, args: &[Bytes]) -> Answer {
             let _is_match = glob::matches(pattern, text);
             Ok(OK)
         }
-        [subcommand, ..] if is(subcommand, "SET-ACTIVE-EXPIRE") || is(subcommand, "JMAP") => Ok(OK),
+        [subcommand, text] if is(subcommand, "ERROR") => {
+            refused_with(String::from_utf8_lossy(text).into_owned())
+        }
+        [subcommand, ..]
+            if ["SET-ACTIVE-EXPIRE", "PAUSE-CRON", "JMAP"].iter().any(|it| is(subcommand, it)) =>
+        {
+            Ok(OK)
+        }
         // Leaves nothing behind: everything is in the store already.
         [subcommand, ..] if is(subcommand, "RELOAD") || is(subcommand, "LOADAOF") => {
             sync(session)?;

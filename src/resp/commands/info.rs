@@ -227,7 +227,7 @@ fn stats(state: &RespState, text: &mut String) {
             ("pubsub_channels", state.hub.channel_count().to_string()),
             ("pubsub_patterns", state.hub.pattern_count().to_string()),
             ("tracking_total_keys", tracked.to_string()),
-            ("tracking_total_items", tracked.to_string()),
+            ("tracking_total_items", state.tracker.remembered().to_string()),
             ("tracking_total_prefixes", prefixes.to_string()),
             ("total_error_replies", errors.to_string()),
             ("client_output_buffer_limit_disconnections", get(&counts.full_outboxes).to_string()),

@@ -157,8 +157,12 @@ fn flush(space: &mut Keyspace<'_>) -> Answer<()> {
     space.database.set_has_hashes(false);
     let Some(tx) = &mut space.tx else { return Ok(space.database.store.clear()?) };
     let keys = tx.range(..).map(|pair| pair.map(|(key, _)| key));
-    for key in keys.collect::<Result<Vec<_>, _>>()? {
-        tx.delete(&key);
+    let keys = keys.collect::<Result<Vec<_>, _>>()?;
+    for key in &keys {
+        tx.delete(key);
+    }
+    for key in keys.iter().filter_map(|key| decode_key(key)) {
+        space.note_in_transaction(key);
     }
     Ok(())
 }

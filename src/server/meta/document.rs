@@ -10,7 +10,7 @@ use utoipa::openapi::{ContentBuilder, OpenApi as OpenApiDocument, Ref, RefOr};
 use utoipa::openapi::{Response as OpenApiResponse, ResponseBuilder};
 use utoipa::{Modify, OpenApi};
 
-use super::{health, metrics};
+use super::{health, metrics, shapes};
 use crate::server::seeds::{kv, pybitcask};
 use crate::server::v1::{batch, changes, get_many, keys, list, promote, snapshot, stats, upkeep};
 
@@ -88,12 +88,17 @@ fn refusal(about: &str) -> OpenApiResponse {
 }
 
 /// Returns the document.
+fn document() -> serde_json::Value {
+    // Everything in it can be written as JSON.
+    let mut document = serde_json::to_value(ApiDocument::openapi()).unwrap_or_default();
+    shapes::refine(&mut document);
+    document
+}
+
+/// Answers with the document.
 pub(super) async fn openapi() -> Response {
     static TEXT: OnceLock<String> = OnceLock::new();
-    let text = TEXT.get_or_init(|| {
-        // Everything in the document can be written as JSON.
-        serde_json::to_string(&ApiDocument::openapi()).unwrap_or_default()
-    });
+    let text = TEXT.get_or_init(|| document().to_string());
     let mut response = text.as_str().into_response();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
@@ -107,7 +112,7 @@ mod tests {
 
     #[test]
     fn every_operation_is_described_once() {
-        let document = serde_json::to_value(ApiDocument::openapi()).unwrap();
+        let document = document();
         let paths = document["paths"].as_object().unwrap();
         let operations: Vec<_> =
             paths.values().flat_map(|path| path.as_object().unwrap()).collect();
@@ -123,7 +128,7 @@ mod tests {
 
     #[test]
     fn the_document_refers_only_to_what_it_has() {
-        let document = serde_json::to_value(ApiDocument::openapi()).unwrap();
+        let document = document();
         let text = document.to_string();
         let names = text.split("\"#/components/schemas/").skip(1);
         for name in names.map(|rest| rest.split('"').next().unwrap()) {

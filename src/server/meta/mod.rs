@@ -6,6 +6,7 @@ mod health;
 mod metrics;
 mod pages;
 pub(super) mod requests;
+mod shapes;
 
 use axum::Router;
 use axum::routing::get;

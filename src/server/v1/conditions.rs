@@ -34,7 +34,7 @@ impl ListedTags {
                 // A weak tag is never returned, but some proxies make one of a strong one.
                 let tag = tag.strip_prefix("W/").unwrap_or(tag);
                 let tag = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"'));
-                let tag = tag.ok_or_else(wrong)?;
+                let tag = tag.filter(|tag| !tag.contains('"')).ok_or_else(wrong)?;
                 let tags = tags.get_or_insert_with(Vec::new);
                 // A tag of another server is that of no state.
                 tags.extend(tag.parse::<u64>().map(Version::from));

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::server::body::{self, BoundedList};
-use crate::server::bytes::{KeyField, text_or_base64};
+use crate::server::bytes::{GivenKey, KeyField, text_or_base64};
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::reserved;
 use crate::server::state::SharedServer;
@@ -30,7 +30,7 @@ pub(in super::super) struct GetBody {
 #[serde(untagged)]
 pub(in super::super) enum WantedKey {
     Text(String),
-    Field(KeyField),
+    Field(GivenKey),
 }
 
 /// A key, and its value if it has one.

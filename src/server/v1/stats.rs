@@ -224,7 +224,7 @@ const PAGE_LEN_MAX: usize = 10_000;
 #[utoipa::path(
     get, path = "/v1/segments", tag = "v1", operation_id = "v1_segments",
     params(
-        ("skip" = Option<u32>, Query, description = "How many segments to skip"),
+        ("skip" = Option<i32>, Query, description = "How many segments to skip", minimum = 0),
         ("limit" = Option<u32>, Query, description = "Number of segments, from 1 to 10,000", minimum = 1, maximum = 10000),
     ),
     responses(
@@ -238,7 +238,9 @@ pub(in super::super) async fn segments(
 ) -> Result<Json<SegmentPage>, ApiFailure> {
     let query = QueryParameters::read(&uri, &["skip", "limit"])?;
     let limit = query.limit(PAGE_LEN, PAGE_LEN_MAX)?;
-    let skip = query.parsed::<usize>("skip")?.unwrap_or(0);
+    let skip = query.parsed::<i32>("skip")?.unwrap_or(0);
+    let skip = usize::try_from(skip);
+    let skip = skip.map_err(|_| ApiFailure::invalid("`skip` must not be negative"))?;
     let all = state.on_pool(|state| Ok::<_, Error>(state.db.segments())).await?;
     let page: Vec<_> = all.iter().skip(skip).take(limit).map(SegmentFigures::new).collect();
     let end = skip.saturating_add(page.len());

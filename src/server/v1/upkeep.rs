@@ -31,6 +31,7 @@ pub(in super::super) struct MergeBody {
     /// Whether the merged segments are to be in the order of keys.
     ordered: Option<bool>,
     /// How many bytes to read per second at most.
+    #[schema(minimum = 1)]
     bytes_per_second: Option<u64>,
     /// Which segments to merge, by their ids; otherwise the server chooses.
     #[schema(value_type = Option<Vec<u32>>, max_items = 10000)]

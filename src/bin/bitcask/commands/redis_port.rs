@@ -44,6 +44,7 @@ impl RedisArgs {
     pub(super) fn bind(
         &self,
         db: &Arc<Bitcask>,
+        replica: Option<Replica>,
         host: &str,
         token: Option<&str>,
         program: &mut Program,
