@@ -234,6 +234,8 @@
 //!
 //! # Optional features
 //!
+//! - `client`: the module `client` reads and writes the store of a server. [`ReadStore`] and
+//!   [`WriteStore`] are for code that runs on such a store and on an embedded one.
 //! - `lz4` and `zstd`: values are compressed if the options ask for it.
 //! - `resp`: the module `resp` serves a store to clients of Redis.
 //! - `serde`: the module `typed` has typed keys and values, with ranges in the order of the type.
@@ -316,6 +318,11 @@ mod merge;
 
 mod store;
 
+#[cfg(any(feature = "client", feature = "server"))]
+mod dialect;
+
+#[cfg(feature = "client")]
+pub mod client;
 pub mod inspect;
 pub mod repair;
 
@@ -363,8 +370,9 @@ pub use stats::{
 };
 pub use store::{
     BackupReport, Batch, Bitcask, Change, Changes, CompareAndSwapError, Damage, Expiry, KeyRange,
-    MergePause, Operation, Position, Range, RangeKeys, ReadOnly, Reader, Snapshot, Transaction,
-    TransactionRange, Ttl, UnorderedIter, UnorderedKeys, VerifyProgress, VerifyReport, Version,
+    MergePause, Operation, Position, Range, RangeKeys, ReadOnly, ReadStore, Reader, Snapshot,
+    Transaction, TransactionRange, Ttl, UnorderedIter, UnorderedKeys, VerifyProgress, VerifyReport,
+    Version, WriteStore,
 };
 pub use value::Value;
 

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::failure::ApiFailure;
 use super::state::{ServerState, SharedServer};
+use crate::dialect;
 use access::AccessNote;
 
 /// The address of a client, as an extension of its requests.
@@ -24,7 +25,7 @@ use access::AccessNote;
 pub(super) struct Peer(pub(super) SocketAddr);
 
 /// The name under which the request id is returned, as bitcaskpy has it.
-const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+const REQUEST_ID: HeaderName = HeaderName::from_static(dialect::REQUEST_ID);
 
 /// The paths that are open without a token. None of them shows anything of the store.
 const OPEN: [&str; 5] = ["/health", "/docs", "/redoc", "/openapi.json", "/dashboard"];
