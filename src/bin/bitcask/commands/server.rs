@@ -10,14 +10,13 @@ use clap::{Args, Subcommand};
 use signal_hook::consts::SIGTERM;
 use signal_hook::flag;
 
-use super::health::RemoteArgs;
 use crate::exit::Exit;
 use crate::failure::{Failure, say};
 use crate::interrupt::{self, StoppableWork};
 use crate::log_lines::{LogFormat, LogLevel};
 use crate::output::Format;
 use crate::program::Program;
-use crate::remote::RemoteServer;
+use crate::remote;
 use crate::settings::options::{limit, port};
 use crate::{open, units};
 
@@ -31,8 +30,10 @@ pub(crate) struct ServerArgs {
 enum ServerCommand {
     /// Serves the store over HTTP, until Ctrl-C or SIGTERM.
     Start(StartArgs),
-    /// Stops a server. It answers the requests that it has accepted, and closes the store.
-    Stop(StopArgs),
+    /// Stops a server. It answers the requests that it has accepted, and closes the store. Without
+    /// --server, this is the one that `BITCASK_SERVER` or `server` in the configuration names, or
+    /// port 8000 of this machine.
+    Stop,
 }
 
 /// Serves the store to other processes. Creates it if it does not exist. Each option is a setting
@@ -77,19 +78,18 @@ struct StartArgs {
     reload: bool,
 }
 
-#[derive(Debug, Args)]
-struct StopArgs {
-    #[command(flatten)]
-    remote: RemoteArgs,
-}
-
 impl ServerArgs {
+    /// Returns whether this asks a server.
+    pub(crate) fn is_stop(&self) -> bool {
+        matches!(self.command, ServerCommand::Stop)
+    }
+
     /// Returns which log lines are printed unless the user has chosen others.
     pub(crate) fn usual_lines(&self) -> (LogLevel, LogFormat) {
         match &self.command {
             ServerCommand::Start(args) if args.debug => (LogLevel::Debug, LogFormat::Json),
             ServerCommand::Start(_) => (LogLevel::Info, LogFormat::Json),
-            ServerCommand::Stop(_) => (LogLevel::Off, LogFormat::Text),
+            ServerCommand::Stop => (LogLevel::Off, LogFormat::Text),
         }
     }
 }
@@ -97,7 +97,7 @@ impl ServerArgs {
 pub(crate) fn run(args: ServerArgs, program: &mut Program) -> Result<Exit, Failure> {
     match args.command {
         ServerCommand::Start(args) => start(&args, program),
-        ServerCommand::Stop(args) => stop(&args, program),
+        ServerCommand::Stop => stop(program),
     }
 }
 
@@ -210,21 +210,9 @@ fn failed(error: ServerError) -> Failure {
     }
 }
 
-fn stop(args: &StopArgs, program: &mut Program) -> Result<Exit, Failure> {
-    let server = RemoteServer::chosen(args.remote.server.as_deref(), program)?;
-    let token = optional(program.settings()?.get("token").0).map(str::to_owned);
-    stop_server(&server, token.as_deref())?;
-    program.printer(Format::Plain)?.line(&format!("{} stops", server.url()))?;
+fn stop(program: &mut Program) -> Result<Exit, Failure> {
+    let client = remote::chosen(program)?;
+    client.stop_server()?;
+    program.printer(Format::Plain)?.line(&format!("{} stops", client.url()))?;
     Ok(Exit::Done)
-}
-
-/// Asks a server to stop.
-fn stop_server(server: &RemoteServer, token: Option<&str>) -> Result<(), Failure> {
-    let answer = server.ask("POST", "/v1/stop", token)?;
-    if answer.status == 202 {
-        return Ok(());
-    }
-    let what = format!("{} does not stop: status {}, {}", server.url(), answer.status, answer.body);
-    let advice = if answer.status == 401 { "set BITCASK_TOKEN to its token" } else { "" };
-    Err(Failure::store(what, advice))
 }
