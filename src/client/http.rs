@@ -23,6 +23,9 @@ use crate::dialect;
 
 /// Longest delay between two attempts, without what chance adds.
 const RETRY_DELAY_MAX: Duration = Duration::from_secs(2);
+/// Size from which a body is announced, and sent only once the server wants it, in bytes. A server
+/// that refuses it closes the connection, and the answer would be lost behind what is still sent.
+const BODY_ANNOUNCED_FROM: usize = 256 << 10;
 /// Longest path of a request, in bytes. The server accepts 64 KiB with all headers.
 const PATH_SIZE_MAX: usize = 60 << 10;
 
@@ -174,6 +177,9 @@ impl Transport {
             .header(dialect::CLIENT_REQUEST_ID, id);
         if let Some(token) = &self.options.token {
             request = request.header("authorization", format!("Bearer {token}"));
+        }
+        if call.body.is_some_and(|body| body.len() >= BODY_ANNOUNCED_FROM) {
+            request = request.header("expect", "100-continue");
         }
         for (name, value) in &call.headers {
             request = request.header(*name, value);
