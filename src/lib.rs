@@ -388,6 +388,12 @@ pub struct ReadmeDoctests;
 #[derive(Debug)]
 pub struct RedisDoctests;
 
+/// The code in the page about the client, compiled too.
+#[cfg(all(doctest, feature = "client"))]
+#[doc = include_str!("../docs/client.md")]
+#[derive(Debug)]
+pub struct ClientDoctests;
+
 /// The code in the page about migration, compiled too.
 #[cfg(all(doctest, feature = "import"))]
 #[doc = include_str!("../docs/migration.md")]

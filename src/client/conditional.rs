@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::call::Call;
-use super::point::{path, with_options};
+use super::point::{durable, path, with_options};
 use super::{Client, ClientError, ClientResult};
 use crate::options::WriteOptions;
 use crate::store::{CompareAndSwapError, Version};
@@ -166,7 +166,7 @@ impl Client {
         if let Some(value) = new {
             call = with_options(call.body(value), options);
         } else {
-            call = super::point::durable(call, options);
+            call = durable(call, options);
         }
         let call = match expected {
             Some(version) => call.header("if-match", format!("\"{version}\"")),

@@ -102,6 +102,15 @@ impl Client {
     }
 }
 
+impl IntoIterator for &Client {
+    type Item = Result<(Value, Value), ClientError>;
+    type IntoIter = RemotePairs;
+
+    fn into_iter(self) -> RemotePairs {
+        self.iter()
+    }
+}
+
 impl Pager {
     fn new(client: &Client, start: Bound<Vec<u8>>, end: Bound<Vec<u8>>, with_values: bool) -> Self {
         let low = match start {
@@ -159,6 +168,10 @@ impl Pager {
         if self.with_values && read.iter().any(|(_, value)| value.is_none()) {
             return Err(invalid("a value is missing".into()));
         }
+        // Otherwise a server that repeats itself would never be done.
+        if !read.iter().all(|(key, _)| self.is_in_gap(key)) {
+            return Err(invalid("a key lies outside of the page".into()));
+        }
         self.is_gap_closed = page.next.is_none() || read.is_empty();
         if let Some((last, _)) = read.last() {
             if is_backward {
@@ -168,11 +181,22 @@ impl Pager {
             }
         }
         if is_backward {
-            read.into_iter().for_each(|pair| self.back.push_front(pair));
+            for pair in read {
+                self.back.push_front(pair);
+            }
         } else {
             self.front.extend(read);
         }
         Ok(())
+    }
+
+    fn is_in_gap(&self, key: &[u8]) -> bool {
+        let is_above = match &self.low {
+            LowEnd::First => true,
+            LowEnd::At(low) => key >= low.as_slice(),
+            LowEnd::After(low) => key > low.as_slice(),
+        };
+        is_above && self.high.as_ref().is_none_or(|high| key < high.as_slice())
     }
 
     /// Returns the path of the next page. Writing to a string never fails.

@@ -54,7 +54,7 @@ pub(super) fn path(key: &[u8]) -> String {
 }
 
 /// Adds what the options of a write say.
-pub(super) fn with_options<'a>(mut call: Call<'a>, options: WriteOptions) -> Call<'a> {
+pub(super) fn with_options(mut call: Call<'_>, options: WriteOptions) -> Call<'_> {
     let LifetimeToSend { seconds, expires_at, keep } = LifetimeToSend::new(options);
     let seconds = seconds.map(|seconds| seconds.to_string());
     let ttl = match (seconds, keep) {
@@ -72,7 +72,7 @@ pub(super) fn with_options<'a>(mut call: Call<'a>, options: WriteOptions) -> Cal
 }
 
 /// Adds whether the write has to be durable.
-pub(super) fn durable<'a>(call: Call<'a>, options: WriteOptions) -> Call<'a> {
+pub(super) fn durable(call: Call<'_>, options: WriteOptions) -> Call<'_> {
     match options.durable {
         Some(durable) => call.header(dialect::DURABLE, durable.to_string()),
         None => call,

@@ -166,7 +166,10 @@ fn pbc_keeps_its_configuration() {
 #[test]
 fn links_lead_to_the_program_and_replace_nothing_else() {
     let sandbox = Sandbox::empty();
-    assert_eq!(sandbox.run(["links", "bin"]).ended(0), "bin/bitcaskpy\nbin/pbc\n");
+    assert_eq!(
+        sandbox.run(["links", "bin"]).ended(0),
+        "bin/bitcaskpy\nbin/bitcaskpy-server\nbin/pbc\n"
+    );
     let ran = sandbox.command(&sandbox.path("bin/bitcaskpy"), ["put", "k", "v"]).output().unwrap();
     assert_eq!(ran.stdout, b"Inserted k -> v\n");
     sandbox.run(["links", "bin"]).failed(2, "exists already");

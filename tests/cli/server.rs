@@ -17,20 +17,21 @@ use serde_json::Value;
 use crate::support::Sandbox;
 
 /// A program that serves a store.
-struct Serving {
+#[derive(Debug)]
+pub(crate) struct Serving {
     child: Child,
-    url: String,
+    pub(crate) url: String,
     out: BufReader<std::process::ChildStdout>,
 }
 
 impl Serving {
-    fn start(command: &mut Command) -> Self {
+    pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut out = BufReader::new(child.stdout.take().unwrap());
         let mut line = String::new();
         out.read_line(&mut line).unwrap();
         let url = line.split(" at ").last().unwrap().trim().to_owned();
-        if !url.starts_with("http://127.0.0.1:") {
+        if !url.contains("://127.0.0.1:") {
             let mut errors = String::new();
             child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
             panic!("{line}{errors}");
@@ -51,13 +52,13 @@ impl Serving {
         answer
     }
 
-    fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
     /// Waits until the program has ended, and returns its exit code and its log lines.
-    fn ended(mut self) -> (Option<i32>, Vec<Value>) {
+    pub(crate) fn ended(mut self) -> (Option<i32>, Vec<Value>) {
         let mut log = String::new();
         self.child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
         let mut rest = String::new();

@@ -1,7 +1,5 @@
 //! The server itself.
 
-#![expect(clippy::unwrap_used, reason = "a test whose setup fails has failed")]
-
 use bitcask::MergeOptions;
 use bitcask::client::{Client, ClientError};
 use bitcask::server::ServerOptions;

@@ -1,11 +1,5 @@
 //! Single keys and batches on a real server.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test whose setup fails has failed"
-)]
-
 use std::time::{Duration, SystemTime};
 
 use bitcask::client::ClientError;

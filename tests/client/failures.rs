@@ -1,11 +1,7 @@
 //! Servers that do not answer, or answer nonsense: what is repeated, what is not, and what the
 //! errors say.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test whose setup fails has failed"
-)]
+#![expect(clippy::unwrap_used, reason = "a test whose setup fails has failed")]
 
 use std::net::TcpListener;
 use std::time::Duration;
@@ -164,6 +160,11 @@ fn an_answer_of_something_else_is_no_value() {
         assert!(matches!(error, ClientError::InvalidAnswer { .. }), "{error:?}");
         assert!(keys.next().is_none() && fake.requests().len() == 1);
     }
+    // A page that comes again and again.
+    let again = r#"{"keys":[{"key":"k"}],"next":"/v1/keys?after=k"}"#;
+    let fake = Fake::new([answer(200, "", again)]);
+    let error = client(&fake).list_keys().unwrap_err();
+    assert!(matches!(error, ClientError::InvalidAnswer { .. }), "{error:?}");
     let fake = Fake::new([answer(200, "", "no version")]);
     assert!(client(&fake).get_versioned("k").is_err());
     let fake = Fake::new([Reply::Bytes(b"+PONG\r\n".to_vec())]);

@@ -87,11 +87,11 @@ fn stream(changes: &[(u64, &str)], end: &str) -> Reply {
     let mut text = "HTTP/1.1 200 OK\r\nrequest-id: fake\r\ncontent-type: text/event-stream\r\n\r\n\
                     : alive\n\n"
         .to_owned();
-    text += &format!("event: position\nid: {}\ndata: {{}}\n\n", id(1));
+    text.push_str(&["event: position\nid: ", &id(1), "\ndata: {}\n\n"].concat());
     for (number, key) in changes {
         let time = "2026-11-28T12:00:00.000001Z";
         let data = format!(r#"{{"key":"{key}","value":"v","timestamp":"{time}"}}"#);
-        text += &format!("event: put\nid: {}\ndata: {data}\n\n", id(*number));
+        text.push_str(&["event: put\nid: ", &id(*number), "\ndata: ", &data, "\n\n"].concat());
     }
     Reply::Bytes((text + end).into_bytes())
 }

@@ -21,12 +21,8 @@ fn filled() -> (Running, BTreeMap<Vec<u8>, Vec<u8>>) {
     let keys =
         ["", "a", "a\0", "ab", "b", "b/1", "b/2", "b/3", "c"].map(|key| key.as_bytes().to_vec());
     let others = [vec![0xff], vec![0xff, 0xff], vec![0xff, 0xff, 0], vec![b'b', 0xff]];
-    let model: BTreeMap<_, _> = keys
-        .into_iter()
-        .chain(others)
-        .enumerate()
-        .map(|(at, key)| (key, vec![0xf0, at as u8]))
-        .collect();
+    let model: BTreeMap<_, _> =
+        keys.into_iter().chain(others).zip(0_u8..).map(|(key, at)| (key, vec![0xf0, at])).collect();
     for (key, value) in &model {
         server.db.put(key, value).unwrap();
     }

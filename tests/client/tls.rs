@@ -1,7 +1,5 @@
 //! HTTPS.
 
-#![expect(clippy::unwrap_used, reason = "a test whose setup fails has failed")]
-
 use bitcask::Position;
 use bitcask::client::{Client, ClientError};
 use bitcask::server::ServerOptions;
