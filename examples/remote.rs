@@ -47,7 +47,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let (_, version) = client.get_versioned("paid/7")?.ok_or("it was paid")?;
     db.put("paid/7", "4 apples")?;
     let swapped = client.compare_and_swap_versioned("paid/7", Some(version), Some(b"none"))?;
-    let lost = swapped.expect_err("the store has changed meanwhile");
+    let lost = swapped.err().ok_or("the store has changed meanwhile")?;
     assert_eq!(lost.current.as_deref(), Some(&b"4 apples"[..]));
 
     stop.stop();

@@ -1,8 +1,9 @@
 //! How `/v1` writes keys, values and times: the part of the HTTP dialect that the server and the
 //! client share.
 //!
-//! - Keys and values can be any bytes. A URL has them percent-encoded. JSON has text where the bytes
-//!   are text, as `key` and `value`, and base64 otherwise, as `key_base64` and `value_base64`.
+//! - Keys and values can be any bytes. A URL has them percent-encoded.
+//! - JSON has text where the bytes are text, as `key` and `value`, and base64 otherwise, as
+//!   `key_base64` and `value_base64`.
 //! - No request and no store is known here.
 
 use std::time::{Duration, SystemTime};

@@ -234,8 +234,7 @@
 //!
 //! # Optional features
 //!
-//! - `client`: the module `client` reads and writes the store of a server. [`ReadStore`] and
-//!   [`WriteStore`] are for code that runs on such a store and on an embedded one.
+//! - `client`: the module `client` a server's store as a [`ReadStore`] and a [`WriteStore`].
 //! - `lz4` and `zstd`: values are compressed if the options ask for it.
 //! - `resp`: the module `resp` serves a store to clients of Redis.
 //! - `serde`: the module `typed` has typed keys and values, with ranges in the order of the type.

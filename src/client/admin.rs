@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::call::Call;
+use super::call::RemoteCall;
 use super::json::{MergeToSend, MergedField};
 use super::many::encoded;
 use super::{Client, ClientError};
@@ -97,7 +97,7 @@ impl Client {
     /// [`ClientError`] if no server answers. A server that answers that it does not work is no
     /// error.
     pub fn health(&self) -> Result<ServerHealth, ClientError> {
-        let answer = self.call(&Call::new("GET", "/health".into(), &[200, 503]).once())?;
+        let answer = self.call(&RemoteCall::new("GET", "/health".into(), &[200, 503]).once())?;
         let health: ServerHealth =
             serde_json::from_slice(&answer.body).map_err(|error| self.invalid(&answer, error))?;
         Ok(health)
@@ -114,7 +114,7 @@ impl Client {
     ///
     /// [`ClientError`].
     pub fn stats(&self) -> Result<RemoteStats, ClientError> {
-        let answer = self.call(&Call::new("GET", "/v1/stats".into(), &[200]))?;
+        let answer = self.call(&RemoteCall::new("GET", "/v1/stats".into(), &[200]))?;
         let StatsField { position, store, server } =
             serde_json::from_slice(&answer.body).map_err(|error| self.invalid(&answer, error))?;
         let position = position.parse().map_err(|error| self.invalid(&answer, error))?;
@@ -157,7 +157,7 @@ impl Client {
         let (force, ordered) = (options.force, options.ordered);
         let bytes_per_second = options.bytes_per_second;
         let body = encoded(&MergeToSend { force, ordered, bytes_per_second, segments })?;
-        let call = Call::new("POST", "/v1/merge".into(), &[200]).json(&body).once().upkeep();
+        let call = RemoteCall::new("POST", "/v1/merge".into(), &[200]).json(&body).once().upkeep();
         let answer = self.call(&call)?;
         let merged: MergedField =
             serde_json::from_slice(&answer.body).map_err(|error| self.invalid(&answer, error))?;
@@ -176,13 +176,13 @@ impl Client {
         })
     }
 
-    /// Stops the server: it answers the requests that it has accepted, and closes the store. Returns
-    /// when the server has begun to. Usually only clients on the same machine may do this.
+    /// Stops the server: it answers the requests that it has accepted, and closes the store.
+    /// Returns when the server has begun to. Usually only clients on the same machine may do this.
     ///
     /// # Errors
     ///
     /// [`ClientError`]. The server refuses with status 403 if this client may not stop it.
     pub fn stop_server(&self) -> Result<(), ClientError> {
-        self.call(&Call::new("POST", "/v1/stop".into(), &[202]).body(b"").once()).map(drop)
+        self.call(&RemoteCall::new("POST", "/v1/stop".into(), &[202]).body(b"").once()).map(drop)
     }
 }

@@ -3,7 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use ureq::{Error, Timeout};
+use ureq::Error::{self, Io};
+use ureq::Timeout;
 
 use super::error::ClientError;
 use crate::dialect;
@@ -62,7 +63,7 @@ impl FailedAttempt {
             | Error::Pem(_)
             | Error::BadUri(_)
             | Error::Http(_) => false,
-            Error::Io(error) => !is_of_connecting(error),
+            Io(error) => !is_of_connecting(error),
             _ => true,
         };
         let reason = match error {
@@ -72,13 +73,13 @@ impl FailedAttempt {
             }
             Error::Timeout(_) => "the connection has taken too long".into(),
             Error::HostNotFound => "there is no such host".into(),
-            Error::Io(error) => error.to_string(),
+            Io(error) => error.to_string(),
             other => other.to_string(),
         };
         // A certificate that is wrong stays wrong. A failed handshake is invalid data.
         let is_passing = match error {
             Error::Tls(_) | Error::Rustls(_) | Error::Pem(_) => false,
-            Error::Io(error) => error.kind() != io::ErrorKind::InvalidData,
+            Io(error) => error.kind() != io::ErrorKind::InvalidData,
             _ => true,
         };
         Self { error: ClientError::Connection { url, reason, was_sent, request_id }, is_passing }

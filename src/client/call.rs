@@ -5,7 +5,7 @@ use ureq::http::HeaderMap;
 
 /// A request, and which answers to it are no failures.
 #[derive(Debug)]
-pub(super) struct Call<'a> {
+pub(super) struct RemoteCall<'a> {
     pub(super) method: &'static str,
     pub(super) path: String,
     pub(super) headers: Vec<(&'static str, String)>,
@@ -31,7 +31,7 @@ struct RefusalBody {
     code: Option<String>,
 }
 
-impl<'a> Call<'a> {
+impl<'a> RemoteCall<'a> {
     /// Returns a call that may be repeated.
     pub(super) fn new(method: &'static str, path: String, accepted: &'static [u16]) -> Self {
         let (headers, body) = (Vec::new(), None);

@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use super::call::Call;
+use super::call::RemoteCall;
 use super::point::{durable, path, with_options};
 use super::{Client, ClientError, ClientResult};
 use crate::options::WriteOptions;
@@ -162,7 +162,7 @@ impl Client {
         options: WriteOptions,
     ) -> ClientResult<bool> {
         let method = if new.is_some() { "PUT" } else { "DELETE" };
-        let mut call = Call::new(method, path(key), &[204, 404, 412]).once();
+        let mut call = RemoteCall::new(method, path(key), &[204, 404, 412]).once();
         if let Some(value) = new {
             call = with_options(call.body(value), options);
         } else {

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 
 use ureq::BodyReader;
 
-use super::call::{Call, refusal};
+use super::call::{RemoteCall, refusal};
 use super::json::ChangeField;
 use super::{Client, ClientError, ClientResult};
 use crate::dialect;
@@ -153,7 +153,7 @@ impl RemoteChanges {
     fn connect(&self) -> ClientResult<EventStream> {
         let prefix = dialect::percent_encoded(&self.prefix);
         let path = format!("/v1/changes?prefix={prefix}&durable={}", self.durable);
-        let mut call = Call::new("GET", path, &[]);
+        let mut call = RemoteCall::new("GET", path, &[]);
         if let Some(position) = self.position {
             let text =
                 if position == Position::START { "start".into() } else { position.to_string() };

@@ -2,8 +2,8 @@
 //!
 //! - An attempt fails in passing or for good. Only what has failed in passing is repeated, and a
 //!   call that cannot be repeated safely only if it has certainly not reached the server.
-//! - All attempts of a call have the same id, which the client makes, so that it is known even if no
-//!   answer comes.
+//! - All attempts of a call have the same id, which the client makes, so that it is known even if
+//!   no answer comes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ use ureq::{Agent, Body, BodyReader};
 use super::agents;
 use super::attempt::{FailedAttempt, ServerSign};
 use super::breaker::CircuitBreaker;
-use super::call::{Call, RemoteAnswer, header, refusal, shortened};
+use super::call::{RemoteAnswer, RemoteCall, header, refusal, shortened};
 use super::error::ClientError;
 use super::options::ClientOptions;
 use crate::dialect;
@@ -72,7 +72,11 @@ impl Transport {
     }
 
     /// Sends a request, again if that is safe and makes sense, and returns the answer.
-    pub(super) fn call(&self, call: &Call<'_>, id: &str) -> Result<RemoteAnswer, ClientError> {
+    pub(super) fn call(
+        &self,
+        call: &RemoteCall<'_>,
+        id: &str,
+    ) -> Result<RemoteAnswer, ClientError> {
         self.check_path(&call.path)?;
         let agent = if call.is_upkeep { &self.upkeep } else { &self.calls };
         self.repeated(call.is_repeatable, || {
@@ -86,7 +90,7 @@ impl Transport {
     /// Opens a stream, from which the caller reads as long as it likes.
     pub(super) fn stream(
         &self,
-        call: &Call<'_>,
+        call: &RemoteCall<'_>,
         id: &str,
     ) -> Result<BodyReader<'static>, ClientError> {
         self.check_path(&call.path)?;
@@ -168,7 +172,7 @@ impl Transport {
     fn send(
         &self,
         agent: &Agent,
-        call: &Call<'_>,
+        call: &RemoteCall<'_>,
         id: &str,
     ) -> Result<Response<Body>, FailedAttempt> {
         let mut request = Request::builder()
@@ -197,7 +201,7 @@ impl Transport {
     /// Reads an answer.
     fn read(
         &self,
-        call: &Call<'_>,
+        call: &RemoteCall<'_>,
         mut response: Response<Body>,
         id: &str,
     ) -> Result<RemoteAnswer, FailedAttempt> {

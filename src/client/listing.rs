@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::iter::FusedIterator;
 use std::ops::Bound;
 
-use super::call::Call;
+use super::call::RemoteCall;
 use super::json::ListedPage;
 use super::{Client, ClientError, ClientResult};
 use crate::dialect;
@@ -159,7 +159,7 @@ impl Pager {
 
     /// Reads a page from one end of the gap.
     fn read(&mut self, is_backward: bool) -> ClientResult<()> {
-        let answer = self.client.call(&Call::new("GET", self.path(is_backward), &[200]))?;
+        let answer = self.client.call(&RemoteCall::new("GET", self.path(is_backward), &[200]))?;
         let invalid = |reason: String| self.client.invalid(&answer, reason);
         let page: ListedPage =
             serde_json::from_slice(&answer.body).map_err(|error| invalid(error.to_string()))?;

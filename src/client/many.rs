@@ -1,6 +1,6 @@
 //! Several keys in one request.
 
-use super::call::Call;
+use super::call::RemoteCall;
 use super::json::{BatchToSend, FoundValues, KeyToSend, KeysToSend, OperationToSend};
 use super::point::LifetimeToSend;
 use super::{Client, ClientError, ClientResult};
@@ -52,7 +52,8 @@ impl Client {
         let wanted =
             KeysToSend { keys: keys.iter().map(|key| KeyToSend::new(key.as_ref())).collect() };
         let body = encoded(&wanted)?;
-        let answer = match self.call(&Call::new("POST", "/v1/get".into(), &[200]).json(&body)) {
+        let answer = match self.call(&RemoteCall::new("POST", "/v1/get".into(), &[200]).json(&body))
+        {
             Err(ClientError::Server { status: 413, .. }) => {
                 let (one, other) = keys.split_at(keys.len() / 2);
                 self.get_some(one, values)?;
@@ -94,7 +95,7 @@ impl Client {
             batch.changes().map(|(key, value, own)| operation(key, value, options, own));
         let durable = options.durable.or(batch.asks_to_be_durable().then_some(true));
         let body = encoded(&BatchToSend { operations: operations.collect(), durable })?;
-        let call = Call::new("POST", "/v1/batch".into(), &[200]).json(&body).once();
+        let call = RemoteCall::new("POST", "/v1/batch".into(), &[200]).json(&body).once();
         self.call(&call).map(drop)
     }
 }

@@ -51,7 +51,7 @@ pub use feed::RemoteChanges;
 pub use listing::{RemoteKeys, RemotePairs};
 pub use options::ClientOptions;
 
-use call::{Call, RemoteAnswer};
+use call::{RemoteAnswer, RemoteCall};
 use http::Transport;
 
 /// A result of the client.
@@ -130,7 +130,7 @@ impl Client {
     }
 
     /// Makes a call, and notes its id.
-    fn call(&self, call: &Call<'_>) -> ClientResult<RemoteAnswer> {
+    fn call(&self, call: &RemoteCall<'_>) -> ClientResult<RemoteAnswer> {
         let id = self.transport.new_id();
         let result = self.transport.call(call, &id);
         match &result {

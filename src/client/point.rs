@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::call::{Call, RemoteAnswer};
+use super::call::{RemoteAnswer, RemoteCall};
 use super::{Client, ClientError, ClientResult};
 use crate::clock::{micros_since_epoch, system_time};
 use crate::dialect;
@@ -54,7 +54,7 @@ pub(super) fn path(key: &[u8]) -> String {
 }
 
 /// Adds what the options of a write say.
-pub(super) fn with_options(mut call: Call<'_>, options: WriteOptions) -> Call<'_> {
+pub(super) fn with_options(mut call: RemoteCall<'_>, options: WriteOptions) -> RemoteCall<'_> {
     let LifetimeToSend { seconds, expires_at, keep } = LifetimeToSend::new(options);
     let seconds = seconds.map(|seconds| seconds.to_string());
     let ttl = match (seconds, keep) {
@@ -72,7 +72,7 @@ pub(super) fn with_options(mut call: Call<'_>, options: WriteOptions) -> Call<'_
 }
 
 /// Adds whether the write has to be durable.
-pub(super) fn durable(call: Call<'_>, options: WriteOptions) -> Call<'_> {
+pub(super) fn durable(call: RemoteCall<'_>, options: WriteOptions) -> RemoteCall<'_> {
     match options.durable {
         Some(durable) => call.header(dialect::DURABLE, durable.to_string()),
         None => call,
@@ -86,7 +86,7 @@ impl Client {
     ///
     /// [`ClientError`].
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>, ClientError> {
-        let answer = self.call(&Call::new("GET", path(key.as_ref()), &[200, 404]))?;
+        let answer = self.call(&RemoteCall::new("GET", path(key.as_ref()), &[200, 404]))?;
         Ok((answer.status == 200).then(|| answer.body.into()))
     }
 
@@ -100,7 +100,7 @@ impl Client {
         &self,
         key: impl AsRef<[u8]>,
     ) -> Result<Option<(Value, Version)>, ClientError> {
-        let answer = self.call(&Call::new("GET", path(key.as_ref()), &[200, 404]))?;
+        let answer = self.call(&RemoteCall::new("GET", path(key.as_ref()), &[200, 404]))?;
         if answer.status == 404 {
             return Ok(None);
         }
@@ -151,7 +151,7 @@ impl Client {
         value: impl AsRef<[u8]>,
         options: WriteOptions,
     ) -> Result<(), ClientError> {
-        let call = Call::new("PUT", path(key.as_ref()), &[204]).body(value.as_ref());
+        let call = RemoteCall::new("PUT", path(key.as_ref()), &[204]).body(value.as_ref());
         self.call(&with_options(call, options)).map(drop)
     }
 
@@ -178,13 +178,13 @@ impl Client {
         key: impl AsRef<[u8]>,
         options: WriteOptions,
     ) -> Result<bool, ClientError> {
-        let call = Call::new("DELETE", path(key.as_ref()), &[204, 404]);
+        let call = RemoteCall::new("DELETE", path(key.as_ref()), &[204, 404]);
         Ok(self.call(&durable(call, options))?.status == 204)
     }
 
     /// Returns the headers of a key, or `None` if it is absent or expired.
     fn head(&self, key: &[u8]) -> ClientResult<Option<RemoteAnswer>> {
-        let answer = self.call(&Call::new("HEAD", path(key), &[200, 404]))?;
+        let answer = self.call(&RemoteCall::new("HEAD", path(key), &[200, 404]))?;
         Ok((answer.status == 200).then_some(answer))
     }
 

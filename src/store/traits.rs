@@ -1,5 +1,4 @@
-//! What stores have in common, wherever they are: traits for code that runs on an embedded store
-//! and on a remote one.
+//! Traits of stores, for code that runs on an embedded store and on a remote one.
 //!
 //! - The methods have the names and the meaning of those of [`Reader`](crate::Reader) and [`Bitcask`](crate::Bitcask).
 //! - What only an embedded store can do, such as a transaction, is not here.
