@@ -1,6 +1,6 @@
 //! Traits of stores, for code that runs on an embedded store and on a remote one.
 //!
-//! - The methods have the names and the meaning of those of [`Reader`](crate::Reader) and [`Bitcask`](crate::Bitcask).
+//! - The methods have the names and the meaning of those of the embedded store.
 //! - What only an embedded store can do, such as a transaction, is not here.
 
 mod embedded;
@@ -14,9 +14,10 @@ use crate::value::Value;
 
 /// A store that can be read: an embedded one, a snapshot of it, or a remote one.
 ///
-/// [`Bitcask`](crate::Bitcask), [`ReadOnly`](crate::ReadOnly), [`Reader`](crate::Reader) and [`Snapshot`](crate::Snapshot) implement it, and with the feature
-/// `client` the `Client` of a server. A function that takes an `impl ReadStore` accepts all of them.
-/// What a call costs, and which moment it shows, depends on the store.
+/// [`Bitcask`](crate::Bitcask), [`ReadOnly`](crate::ReadOnly), [`Reader`](crate::Reader) and
+/// [`Snapshot`](crate::Snapshot) implement it, and with the feature `client` the `Client` of a
+/// server. A function that takes an `impl ReadStore` accepts all of them. What a call costs, and
+/// which moment it shows, depends on the store.
 ///
 /// ```
 /// use bitcask::{Bitcask, Options, ReadStore, Value};
@@ -122,7 +123,8 @@ pub trait ReadStore {
 
 /// A store that can be written to: an embedded one, or a remote one.
 ///
-/// [`Bitcask`](crate::Bitcask) implements it, and with the feature `client` the `Client` of a server.
+/// [`Bitcask`](crate::Bitcask) implements it, and with the feature `client` the `Client` of a
+/// server.
 ///
 /// ```
 /// use bitcask::{Bitcask, Options, WriteStore};
