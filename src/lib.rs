@@ -234,6 +234,7 @@
 //!
 //! # Optional features
 //!
+//! - `client`: the module `client` a server's store as a [`ReadStore`] and a [`WriteStore`].
 //! - `lz4` and `zstd`: values are compressed if the options ask for it.
 //! - `resp`: the module `resp` serves a store to clients of Redis.
 //! - `serde`: the module `typed` has typed keys and values, with ranges in the order of the type.
@@ -316,6 +317,11 @@ mod merge;
 
 mod store;
 
+#[cfg(any(feature = "client", feature = "server"))]
+mod dialect;
+
+#[cfg(feature = "client")]
+pub mod client;
 pub mod inspect;
 pub mod repair;
 
@@ -371,9 +377,9 @@ pub use stats::{
 };
 pub use store::{
     Backlog, BackupReport, Batch, Bitcask, Change, Changes, CompareAndSwapError, Damage, Expiry,
-    KeyRange, MergePause, Operation, Position, Range, RangeKeys, ReadOnly, Reader, Snapshot,
-    Transaction, TransactionRange, Ttl, UnorderedIter, UnorderedKeys, VerifyProgress, VerifyReport,
-    Version,
+    KeyRange, MergePause, Operation, Position, Range, RangeKeys, ReadOnly, ReadStore, Reader,
+    Snapshot, Transaction, TransactionRange, Ttl, UnorderedIter, UnorderedKeys, VerifyProgress,
+    VerifyReport, Version, WriteStore,
 };
 pub use value::Value;
 
@@ -388,6 +394,12 @@ pub struct ReadmeDoctests;
 #[doc = include_str!("../docs/redis.md")]
 #[derive(Debug)]
 pub struct RedisDoctests;
+
+/// The code in the page about the client, compiled too.
+#[cfg(all(doctest, feature = "client"))]
+#[doc = include_str!("../docs/client.md")]
+#[derive(Debug)]
+pub struct ClientDoctests;
 
 /// The code in the page about migration, compiled too.
 #[cfg(all(doctest, feature = "import"))]

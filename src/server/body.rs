@@ -14,6 +14,7 @@ use tokio::time::timeout;
 
 use super::failure::ApiFailure;
 use super::state::{PAGE_SIZE, ServerState};
+use crate::dialect::ITEMS_MAX;
 
 /// A body, and the permit of its memory.
 #[derive(Debug)]
@@ -120,9 +121,6 @@ pub(super) async fn read_json<T: DeserializeOwned>(
     let parsed = parsed.map_err(|error| ApiFailure::invalid(format!("the body: {error}")))?;
     Ok((parsed, body))
 }
-
-/// Maximum number of keys or operations in one request of `/v1`.
-pub(super) const ITEMS_MAX: usize = 10_000;
 
 /// A list of at most [`ITEMS_MAX`] items. A longer one is refused before all of it is in memory.
 #[derive(Debug)]

@@ -1,15 +1,11 @@
-//! Keys and values in URLs and in JSON.
-//!
-//! Both can be any bytes. A URL has them percent-encoded. JSON has text where the bytes are text,
-//! as `key` and `value`, and base64 otherwise, as `key_base64` and `value_base64`: the form that
-//! the program's JSON lines have too.
+//! Keys and values in URLs and in JSON, as requests have them. `dialect` says how they are written.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::failure::ApiFailure;
+use crate::dialect;
+pub(super) use crate::dialect::percent_encoded;
 
 /// Decodes a part of a URL. In a query, a plus is a space. Returns `None` if an escape is broken.
 pub(super) fn percent_decoded(text: &str, in_query: bool) -> Option<Vec<u8>> {
@@ -30,27 +26,10 @@ fn digit(byte: u8) -> Option<u8> {
     u8::try_from(digit).ok()
 }
 
-/// Encodes bytes so that they are one part of a path or of a query.
-pub(super) fn percent_encoded(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    let mut text = String::with_capacity(bytes.len());
-    for byte in bytes {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(byte) {
-            text.push(char::from(*byte));
-        } else {
-            // Writing to a string never fails.
-            let _ = write!(text, "%{byte:02X}");
-        }
-    }
-    text
-}
-
 /// Returns bytes as text if they are text, and as base64 otherwise.
 pub(super) fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => (Some(text.to_owned()), None),
-        Err(_) => (None, Some(STANDARD.encode(bytes))),
-    }
+    let (text, base64) = dialect::text_or_base64(bytes);
+    (text.map(str::to_owned), base64)
 }
 
 /// Reads what a request has as text or as base64.
@@ -65,7 +44,7 @@ pub(super) fn one_of(
         }
         (Some(text), None) => Ok(Some(text.into_bytes())),
         (None, Some(text)) => {
-            let bytes = STANDARD.decode(&text);
+            let bytes = dialect::base64_decoded(&text);
             bytes
                 .map(Some)
                 .map_err(|error| ApiFailure::invalid(format!("`{name}_base64`: {error}")))

@@ -12,6 +12,7 @@ use serde_json::Value as JsonValue;
 use utoipa::ToSchema;
 
 use super::error::ServerError;
+use crate::dialect;
 use crate::error::Error;
 
 /// Why a request is refused.
@@ -23,9 +24,6 @@ pub(super) struct ApiFailure {
     /// In a box, since results with a failure would be large otherwise.
     header: Option<Box<(HeaderName, HeaderValue)>>,
 }
-
-/// The code of a store that accepts no more writes.
-const POISONED: &str = "poisoned";
 
 /// What a refusal says.
 #[derive(Debug, Serialize, ToSchema)]
@@ -85,7 +83,7 @@ impl ApiFailure {
 
     /// Returns whether the store accepts no more writes.
     pub(super) fn is_of_poisoned_store(&self) -> bool {
-        self.code == POISONED
+        self.code == dialect::POISONED
     }
 
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
@@ -108,7 +106,7 @@ impl ApiFailure {
     }
 
     pub(super) fn no_such_key() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "key_not_found", "the key does not exist")
+        Self::new(StatusCode::NOT_FOUND, dialect::KEY_NOT_FOUND, "the key does not exist")
     }
 
     pub(super) fn unauthorized() -> Self {
@@ -194,12 +192,12 @@ impl From<Error> for ApiFailure {
             | Error::ValueTooLarge { .. }
             | Error::BatchTooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
             Error::NoSpace { .. } => (StatusCode::INSUFFICIENT_STORAGE, "no_space"),
-            Error::Poisoned { .. } => (StatusCode::SERVICE_UNAVAILABLE, POISONED),
+            Error::Poisoned { .. } => (StatusCode::SERVICE_UNAVAILABLE, dialect::POISONED),
             Error::MergesPaused | Error::WithinMerge | Error::Conflict { .. } => {
                 (StatusCode::CONFLICT, "conflict")
             }
             Error::HistoryGone { .. } | Error::PositionLost { .. } => {
-                (StatusCode::GONE, "history_gone")
+                (StatusCode::GONE, dialect::HISTORY_GONE)
             }
             Error::ForeignPosition { .. } | Error::InvalidPosition { .. } => {
                 (StatusCode::BAD_REQUEST, "invalid_position")

@@ -25,6 +25,7 @@ mod stats;
 #[cfg(all(any(test, bitcask_fuzzing), not(loom)))]
 pub(crate) mod tests;
 mod threads;
+mod traits;
 mod transaction;
 
 use std::path::Path;
@@ -48,6 +49,7 @@ pub use scan::iter::{UnorderedIter, UnorderedKeys};
 pub use scan::key_range::KeyRange;
 pub use scan::range::{Range, RangeKeys};
 pub use snapshot::Snapshot;
+pub use traits::{ReadStore, WriteStore};
 pub use transaction::{Transaction, TransactionRange};
 
 pub(crate) use admin::new_dir::NewDir;

@@ -13,6 +13,8 @@ mod maintenance;
 mod manners;
 mod moving;
 #[cfg(feature = "server")]
+mod remote;
+#[cfg(feature = "server")]
 mod server;
 mod support;
 mod transcripts;

@@ -13,9 +13,10 @@ use serde_json::Value;
 use crate::support::Sandbox;
 
 /// A program that serves a store.
+#[derive(Debug)]
 pub(crate) struct Serving {
     child: Child,
-    url: String,
+    pub(crate) url: String,
     out: BufReader<std::process::ChildStdout>,
 }
 
@@ -26,7 +27,7 @@ impl Serving {
         let mut line = String::new();
         out.read_line(&mut line).unwrap();
         let url = line.split(" at ").last().unwrap().trim().to_owned();
-        if !url.starts_with("http://127.0.0.1:") {
+        if !url.contains("://127.0.0.1:") {
             let mut errors = String::new();
             child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
             panic!("{line}{errors}");

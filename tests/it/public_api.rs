@@ -223,9 +223,11 @@ fn of_definition(item: &Piece) -> Vec<String> {
 fn listing() -> String {
     let modules = [
         ("bitcask", root().join("src/lib.rs")),
+        ("bitcask::client", root().join("src/client/mod.rs")),
         ("bitcask::import", root().join("src/import/mod.rs")),
         ("bitcask::repair", root().join("src/repair/mod.rs")),
         ("bitcask::resp", root().join("src/resp/mod.rs")),
+        ("bitcask::server", root().join("src/server/mod.rs")),
         ("bitcask::typed", root().join("src/typed/mod.rs")),
     ];
     let mut places = BTreeMap::new();

@@ -40,6 +40,10 @@ pub(crate) struct Global {
     #[arg(long, short, global = true, value_name = "DIR", alias = "data-dir")]
     pub(crate) dir: Option<PathBuf>,
 
+    /// Server whose store the command works on, instead of the one in the directory.
+    #[arg(long, global = true, value_name = "URL")]
+    pub(crate) server: Option<String>,
+
     /// Form of the output [default: the form that suits the command].
     #[arg(long, short, global = true, value_name = "FORM")]
     pub(crate) output: Option<Format>,
@@ -186,6 +190,34 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    /// Returns whether the command can work on the store of a server.
+    pub(crate) fn is_for_servers(&self) -> bool {
+        match self {
+            #[cfg(feature = "server")]
+            Self::Server(args) => args.is_request(),
+            _ => matches!(
+                self,
+                Self::Put(_)
+                    | Self::Get(_)
+                    | Self::Delete(_)
+                    | Self::Exists(_)
+                    | Self::List(_)
+                    | Self::Scan(_)
+                    | Self::Range(_)
+                    | Self::Batch(_)
+                    | Self::Ttl(_)
+                    | Self::Expire(_)
+                    | Self::Persist(_)
+                    | Self::Incr(_)
+                    | Self::Stats(_)
+                    | Self::Merge(_)
+                    | Self::Watch(_)
+                    | Self::Health(_)
+                    | Self::Ping(_)
+            ),
+        }
+    }
+
     /// Returns which log lines the command prints unless the user has chosen others.
     pub(crate) fn usual_lines(&self) -> (LogLevel, LogFormat) {
         match self {

@@ -2,9 +2,12 @@
 
 use std::path::PathBuf;
 
+use bitcask::client::Client;
+
 use crate::args::Global;
 use crate::failure::Failure;
 use crate::output::{Format, Printer};
+use crate::remote;
 use crate::settings::Settings;
 
 /// The program, once its command line was read.
@@ -43,6 +46,15 @@ impl Program {
         match &self.global.dir {
             Some(dir) => Ok(dir.clone()),
             None => Ok(self.settings()?.dir()),
+        }
+    }
+
+    /// Returns a client of the server that the user has named on the command line. What only the
+    /// environment or the configuration names does not redirect a command.
+    pub(crate) fn remote(&mut self) -> Result<Option<Client>, Failure> {
+        match self.global.server.clone() {
+            Some(url) => remote::client_of(&url, self.settings()?).map(Some),
+            None => Ok(None),
         }
     }
 

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 
 use super::failure::ApiFailure;
 use super::state::{ServerState, SharedServer};
+use crate::dialect;
 use crate::replica::Replica;
 use access::AccessNote;
 
@@ -25,7 +26,7 @@ use access::AccessNote;
 pub(super) struct PeerAddress(pub(super) SocketAddr);
 
 /// The name under which the request id is returned, as bitcaskpy has it.
-const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+const REQUEST_ID: HeaderName = HeaderName::from_static(dialect::REQUEST_ID);
 
 /// The paths that are open without a token. None of them shows anything of the store.
 const OPEN: [&str; 5] = ["/health", "/docs", "/redoc", "/openapi.json", "/dashboard"];

@@ -3,6 +3,8 @@
 use axum::http::{HeaderMap, HeaderValue};
 use uuid::Uuid;
 
+use crate::dialect;
+
 /// Maximum length of an id that a client sends, in bytes.
 const LEN_MAX: usize = 128;
 
@@ -13,7 +15,7 @@ pub(super) struct RequestId(String);
 /// Returns the id that the client has sent as `x-request-id`, if it is one word of printable ASCII,
 /// so that it cannot forge a line of the log. Otherwise, returns a new one.
 pub(super) fn of(headers: &HeaderMap) -> RequestId {
-    let sent = headers.get("x-request-id").and_then(|value| value.to_str().ok());
+    let sent = headers.get(dialect::CLIENT_REQUEST_ID).and_then(|value| value.to_str().ok());
     let is_fine = |id: &&str| {
         (1..=LEN_MAX).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic())
     };

@@ -23,9 +23,8 @@ pub(in super::super) struct BatchBody {
     /// At most 10,000 puts and deletes. If several are of one key, the last one counts.
     #[schema(value_type = Vec<BatchOperation>, max_items = 10000)]
     operations: BoundedList<BatchOperation>,
-    /// Whether to wait until all of it is durable.
-    #[serde(default)]
-    durable: bool,
+    /// Whether to wait until all of it is durable; otherwise the store's settings decide.
+    durable: Option<bool>,
 }
 
 /// A put or a delete.
@@ -45,6 +44,9 @@ pub(in super::super) struct BatchOperation {
     ttl: Option<f64>,
     /// When the key expires, in UTC.
     expires_at: Option<String>,
+    /// Whether the key keeps the time to live that it has.
+    #[serde(default)]
+    keep_ttl: bool,
 }
 
 /// What an operation does.
@@ -68,7 +70,8 @@ impl BatchOperation {
         reserved::check(&key)?;
         let value = one_of("value", self.value, self.value_base64)?;
         if self.op == BatchVerb::Delete {
-            if value.is_some() || self.ttl.is_some() || self.expires_at.is_some() {
+            let lives = self.ttl.is_some() || self.expires_at.is_some() || self.keep_ttl;
+            if value.is_some() || lives {
                 return Err(ApiFailure::invalid("a delete has only a key"));
             }
             batch.delete(key);
@@ -83,7 +86,7 @@ impl BatchOperation {
                 return Err(ApiFailure::invalid("there are both `ttl` and `expires_at`"));
             }
         };
-        batch.put_opt(key, value, options);
+        batch.put_opt(key, value, options.keep_ttl(self.keep_ttl));
         Ok(())
     }
 }
@@ -112,7 +115,7 @@ pub(in super::super) async fn write(
             operation.add_to(&mut batch)?;
         }
         let options = WriteOptions::new();
-        let options = if wanted.durable { options.durable(true) } else { options };
+        let options = wanted.durable.map_or(options, |durable| options.durable(durable));
         state.db.write_opt(&batch, options)?;
         Ok::<_, ApiFailure>(batch.len())
     });

@@ -26,6 +26,7 @@ use utoipa::ToSchema;
 
 use super::snapshot::{frames_response, micros, write_frame};
 use super::times;
+use crate::dialect;
 use crate::error::Error;
 use crate::server::bytes::{KeyField, text_or_base64};
 use crate::server::failure::{ApiFailure, FailureBody};
@@ -102,7 +103,7 @@ impl ChangeEvent {
 
 /// Returns where a follower begins.
 fn begin(query: &QueryParameters, headers: &HeaderMap) -> Result<Option<Position>, ApiFailure> {
-    let last = headers.get("last-event-id").map(HeaderValue::as_bytes);
+    let last = headers.get(dialect::LAST_EVENT_ID).map(HeaderValue::as_bytes);
     let Some(text) = last.or_else(|| query.bytes("since")) else { return Ok(None) };
     match std::str::from_utf8(text).map_err(|_| ApiFailure::invalid("`since` is not text"))? {
         "start" => Ok(Some(Position::START)),

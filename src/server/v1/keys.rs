@@ -9,6 +9,7 @@ use axum::response::Response;
 use super::conditions::{Conditions, Verdict, entity_tag, is_tag};
 use super::ranges::{WantedPart, wanted};
 use super::times;
+use crate::dialect;
 use crate::options::WriteOptions;
 use crate::server::body;
 use crate::server::bytes::percent_decoded;
@@ -19,9 +20,11 @@ use crate::store::{Ttl, Version};
 use crate::value::Value;
 
 /// Seconds that a key has left or gets. `keep` keeps what it has.
-const TTL: HeaderName = HeaderName::from_static("x-bitcask-ttl");
+const TTL: HeaderName = HeaderName::from_static(dialect::TTL);
+/// The time at which a key expires.
+const EXPIRES_AT: HeaderName = HeaderName::from_static(dialect::EXPIRES_AT);
 /// `true` makes a write durable before it is answered.
-const DURABLE: HeaderName = HeaderName::from_static("x-bitcask-durable");
+const DURABLE: HeaderName = HeaderName::from_static(dialect::DURABLE);
 
 /// Returns the key in a path, which can be any bytes.
 fn key_of(uri: &Uri) -> Result<Vec<u8>, ApiFailure> {
@@ -38,22 +41,27 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 
 /// Returns the options of a write.
 fn write_options(headers: &HeaderMap) -> Result<WriteOptions, ApiFailure> {
-    let options = match text(headers, &DURABLE) {
+    let mut options = match text(headers, &DURABLE) {
         None => WriteOptions::new(),
         Some("true") => WriteOptions::new().durable(true),
         Some("false") => WriteOptions::new().durable(false),
         Some(_) => return Err(ApiFailure::invalid("`x-bitcask-durable` has to be true or false")),
     };
-    match text(headers, &TTL) {
-        None => Ok(options),
-        Some("keep") => Ok(options.keep_ttl(true)),
-        Some(seconds) => {
-            let wrong =
-                || ApiFailure::invalid("`x-bitcask-ttl` has to be a number of seconds, or keep");
-            let number: f64 = seconds.parse().map_err(|_| wrong())?;
-            Ok(options.ttl(times::seconds(number)?))
-        }
+    if let Some(time) = text(headers, &EXPIRES_AT) {
+        options = options.expires_at(times::read(time)?);
     }
+    let lifetimes = text(headers, &TTL);
+    for lifetime in lifetimes.iter().flat_map(|text| text.split(',')).map(str::trim) {
+        if lifetime == "keep" {
+            options = options.keep_ttl(true);
+            continue;
+        }
+        let wrong =
+            || ApiFailure::invalid("`x-bitcask-ttl` has to be a number of seconds, or keep");
+        let number: f64 = lifetime.parse().map_err(|_| wrong())?;
+        options = options.ttl(times::seconds(number)?);
+    }
+    Ok(options)
 }
 
 /// Read a value. `HEAD` returns only the headers, and also how many seconds the key has left.
@@ -150,7 +158,8 @@ fn described(body: Body, version: Version, ttl: Option<Ttl>) -> Response {
     put, path = "/v1/keys/{key}", tag = "v1", operation_id = "v1_put",
     params(
         ("key" = String, Path, description = "The key, percent-encoded; it can be any bytes"),
-        ("X-Bitcask-TTL" = Option<String>, Header, description = "Seconds to live, or keep"),
+        ("X-Bitcask-TTL" = Option<String>, Header, description = "Seconds to live, or keep, or both: 60, keep"),
+        ("X-Bitcask-Expires-At" = Option<String>, Header, description = "The time at which the key expires, in UTC"),
         ("X-Bitcask-Durable" = Option<bool>, Header, description = "Whether to wait until the value is durable"),
         ("If-Match" = Option<String>, Header, description = "Tags of which the key must have one, or *"),
         ("If-None-Match" = Option<String>, Header, description = "Tags that the key must not have, or *"),

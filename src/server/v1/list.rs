@@ -8,6 +8,7 @@ use axum::http::Uri;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::dialect;
 use crate::error::Result;
 use crate::server::bytes::{KeyField, percent_encoded, text_or_base64};
 use crate::server::failure::{ApiFailure, FailureBody};
@@ -20,7 +21,7 @@ use crate::value::Value;
 /// Usual number of keys on a page.
 const PAGE_LEN: usize = 1000;
 /// Maximum number of keys on a page.
-const PAGE_LEN_MAX: usize = 10_000;
+const PAGE_LEN_MAX: usize = dialect::ITEMS_MAX;
 /// Size of keys and values after which a page ends, in bytes.
 const PAGE_SIZE_MAX: usize = 4 << 20;
 
@@ -47,6 +48,7 @@ pub(in super::super) struct KeyPage {
 #[derive(Debug)]
 struct ListingRequest {
     prefix: Vec<u8>,
+    from: Option<Vec<u8>>,
     after: Option<Vec<u8>>,
     before: Option<Vec<u8>>,
     limit: usize,
@@ -56,11 +58,16 @@ struct ListingRequest {
 
 impl ListingRequest {
     fn read(uri: &Uri) -> Result<Self, ApiFailure> {
-        let names = ["prefix", "after", "before", "limit", "reverse", "values"];
+        let names = ["prefix", "from", "after", "before", "limit", "reverse", "values"];
         let query = QueryParameters::read(uri, &names)?;
         let bytes = |name| query.bytes(name).map(<[u8]>::to_vec);
+        let (prefix, from) = (bytes("prefix").unwrap_or_default(), bytes("from"));
+        if from.is_some() && !prefix.is_empty() {
+            return Err(ApiFailure::invalid("`from` and `prefix` exclude each other"));
+        }
         Ok(Self {
-            prefix: bytes("prefix").unwrap_or_default(),
+            prefix,
+            from,
             after: bytes("after"),
             before: bytes("before"),
             limit: query.limit(PAGE_LEN, PAGE_LEN_MAX)?,
@@ -72,7 +79,10 @@ impl ListingRequest {
     /// Returns the page, from one moment of the store.
     fn page(self, db: &Reader) -> Result<KeyPage> {
         if self.values {
-            let mut range = db.prefix(&self.prefix);
+            let mut range = match &self.from {
+                Some(from) => db.range(from..),
+                None => db.prefix(&self.prefix),
+            };
             if let Some(after) = &self.after {
                 range = range.after(after);
             }
@@ -86,7 +96,10 @@ impl ListingRequest {
                 self.gather(range.map(|found| found.map(pair)))
             };
         }
-        let mut range = db.prefix_keys(&self.prefix);
+        let mut range = match &self.from {
+            Some(from) => db.range_keys(from..),
+            None => db.prefix_keys(&self.prefix),
+        };
         if let Some(after) = &self.after {
             range = range.after(after);
         }
@@ -132,7 +145,10 @@ impl ListingRequest {
             (Some(last), self.before.as_deref())
         };
         let prefix = Some(self.prefix.as_slice()).filter(|prefix| !prefix.is_empty());
-        for (name, bytes) in [("prefix", prefix), ("after", after), ("before", before)] {
+        // Forwards, `after` is the narrower of the two.
+        let from = self.from.as_deref().filter(|_| self.reverse);
+        let bounds = [("prefix", prefix), ("from", from), ("after", after), ("before", before)];
+        for (name, bytes) in bounds {
             if let Some(bytes) = bytes {
                 let _ = write!(path, "&{name}={}", percent_encoded(bytes));
             }
@@ -151,6 +167,7 @@ impl ListingRequest {
     get, path = "/v1/keys", tag = "v1", operation_id = "v1_list",
     params(
         ("prefix" = Option<String>, Query, description = "What the keys begin with"),
+        ("from" = Option<String>, Query, description = "The first key that the page may have; not together with prefix"),
         ("after" = Option<String>, Query, description = "The key after which the page begins"),
         ("before" = Option<String>, Query, description = "The key before which the page ends"),
         ("limit" = Option<u32>, Query, description = "Number of keys, from 1 to 10,000", minimum = 1, maximum = 10000),

@@ -166,11 +166,21 @@ impl Batch {
         (key, change.value_size.map(|size| rest.get(..size).unwrap_or_default()))
     }
 
+    /// Returns all changes: the key, the value, which is `None` for a delete, and the options.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>, WriteOptions)> {
+        self.changes.iter().map(|change| {
+            let (key, value) = self.key_and_value(change);
+            (key, value, change.options)
+        })
+    }
+
     /// Returns the last change of each key.
     fn last_changes(&self, hash: impl Fn(&[u8]) -> KeyHash) -> Vec<LastChange<'_>> {
-        let changes = self.changes.iter().map(|change| {
-            let (key, value) = self.key_and_value(change);
-            LastChange { key, value, hash: hash(key), options: change.options }
+        let changes = self.changes().map(|(key, value, options)| LastChange {
+            key,
+            value,
+            hash: hash(key),
+            options,
         });
         let changes: Vec<_> = changes.collect();
         let hashes: Vec<_> = changes.iter().map(|change| change.hash).collect();
@@ -178,7 +188,7 @@ impl Batch {
     }
 
     /// Returns whether any change makes the whole batch durable.
-    fn asks_to_be_durable(&self) -> bool {
+    pub(crate) fn asks_to_be_durable(&self) -> bool {
         self.changes.iter().any(|change| change.options.durable == Some(true))
     }
 }

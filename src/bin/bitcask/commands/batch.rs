@@ -54,10 +54,15 @@ pub(crate) fn run(args: &BatchArgs, program: &mut Program) -> Result<Exit, Failu
             return Err(bitcask::Error::BatchTooLarge { size, limit }.into());
         }
     }
-    let db = open::writable_or_new(program, args.create)?;
-    let durable = WriteOptions::new();
-    db.write_opt(&batch, if args.durable { durable.durable(true) } else { durable })?;
-    db.close()?;
+    let options = WriteOptions::new();
+    let options = if args.durable { options.durable(true) } else { options };
+    if let Some(client) = program.remote()? {
+        client.write_opt(&batch, options)?;
+    } else {
+        let db = open::writable_or_new(program, args.create)?;
+        db.write_opt(&batch, options)?;
+        db.close()?;
+    }
     let figures = [("puts", Figure::Count(puts)), ("deletes", Figure::Count(deletes))];
     program.printer(Format::Table)?.report(&figures)?;
     Ok(Exit::Done)

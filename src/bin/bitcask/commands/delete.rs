@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 
+use bitcask::WriteStore;
 use clap::Args;
 
 use super::get::absent;
@@ -21,13 +22,21 @@ pub(crate) fn run(args: &DeleteArgs, program: &mut Program) -> Result<Exit, Fail
     let base64 = program.base64();
     let keys = args.keys.iter().map(|key| input::key(key, base64));
     let keys = keys.collect::<Result<Vec<_>, _>>()?;
+    if let Some(client) = program.remote()? {
+        return Ok(delete(&client, &keys)?);
+    }
     let db = open::writable(program)?;
+    let exit = delete(&db, &keys)?;
+    db.close()?;
+    Ok(exit)
+}
+
+fn delete<S: WriteStore>(db: &S, keys: &[Vec<u8>]) -> Result<Exit, S::Error> {
     let mut exit = Exit::Done;
-    for key in &keys {
+    for key in keys {
         if !db.delete(key)? {
             exit = absent(key);
         }
     }
-    db.close()?;
     Ok(exit)
 }

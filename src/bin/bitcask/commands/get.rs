@@ -26,8 +26,11 @@ pub(crate) struct ExistsArgs {
 pub(crate) fn run(args: &GetArgs, program: &mut Program) -> Result<Exit, Failure> {
     let base64 = program.base64();
     let key = input::key(&args.key, base64)?;
-    let db = open::read_only(program)?;
-    let Some(value) = db.get(&key)? else {
+    let value = match program.remote()? {
+        Some(client) => client.get(&key)?,
+        None => open::read_only(program)?.get(&key)?,
+    };
+    let Some(value) = value else {
         return Ok(absent(&key));
     };
     let printer = program.printer(Format::Plain)?;
@@ -41,7 +44,10 @@ pub(crate) fn run(args: &GetArgs, program: &mut Program) -> Result<Exit, Failure
 
 pub(crate) fn exists(args: &ExistsArgs, program: &mut Program) -> Result<Exit, Failure> {
     let key = input::key(&args.key, program.base64())?;
-    let found = open::read_only(program)?.contains_key(&key)?;
+    let found = match program.remote()? {
+        Some(client) => client.contains_key(&key)?,
+        None => open::read_only(program)?.contains_key(&key)?,
+    };
     let printer = program.printer(Format::Plain)?;
     match printer.format {
         Format::Json => printer.json(&json!({ "exists": found }))?,

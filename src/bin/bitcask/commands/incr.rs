@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use bitcask::WriteOptions;
+use bitcask::{WriteOptions, WriteStore};
 use clap::Args;
 use serde_json::json;
 
@@ -25,17 +25,14 @@ pub(crate) struct IncrArgs {
 
 pub(crate) fn run(args: &IncrArgs, program: &mut Program) -> Result<Exit, Failure> {
     let key = input::key(&args.key, program.base64())?;
-    let db = open::writable_or_new(program, args.create)?;
-    let sum = db.transaction(|tx| {
-        let value = tx.get(&key)?;
-        let sum = add(value.as_deref(), args.by);
-        if let Ok(sum) = sum {
-            // A counter keeps its time to live.
-            tx.put_opt(&key, sum.to_string(), WriteOptions::new().keep_ttl(true));
-        }
-        Ok(sum)
-    })?;
-    db.close()?;
+    let sum = if let Some(client) = program.remote()? {
+        incr(&client, &key, args.by)?
+    } else {
+        let db = open::writable_or_new(program, args.create)?;
+        let sum = incr(&db, &key, args.by)?;
+        db.close()?;
+        sum
+    };
     let sum = sum.map_err(|reason| Failure::usage(reason, "nothing was changed"))?;
     let printer = program.printer(Format::Plain)?;
     match printer.format {
@@ -43,6 +40,23 @@ pub(crate) fn run(args: &IncrArgs, program: &mut Program) -> Result<Exit, Failur
         _ => printer.line(&sum.to_string())?,
     }
     Ok(Exit::Done)
+}
+
+/// Adds to a key, again if somebody else changes it meanwhile.
+fn incr<S: WriteStore>(db: &S, key: &[u8], by: i64) -> Result<Result<i64, &'static str>, S::Error> {
+    // A counter keeps its time to live.
+    let options = WriteOptions::new().keep_ttl(true);
+    loop {
+        let (value, version) = db.get_versioned(key)?.unzip();
+        let sum = match add(value.as_deref(), by) {
+            Ok(sum) => sum,
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let new = sum.to_string();
+        if db.compare_and_swap_versioned_opt(key, version, Some(new.as_bytes()), options)?.is_ok() {
+            return Ok(Ok(sum));
+        }
+    }
 }
 
 fn add(value: Option<&[u8]>, by: i64) -> Result<i64, &'static str> {

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::ops::Bound;
 
-use bitcask::{Range, RangeKeys, Reader, Value};
+use bitcask::{KeyRange, ReadStore, Value};
 use clap::Args;
 
 use crate::exit::Exit;
@@ -68,13 +68,29 @@ pub(crate) struct RangeArgs {
 
 pub(crate) fn list(args: &ListArgs, program: &mut Program) -> Result<Exit, Failure> {
     let prefix = input::key(&args.prefix, program.base64())?;
-    let db = open::read_only(program)?;
-    keys(db.prefix_keys(prefix), &args.listing, program)
+    match program.remote()? {
+        Some(client) => keys(client.prefix_keys(prefix), &args.listing, program),
+        None => keys(open::read_only(program)?.prefix_keys(prefix), &args.listing, program),
+    }
 }
 
 pub(crate) fn scan(args: &ScanArgs, program: &mut Program) -> Result<Exit, Failure> {
     let prefix = input::key(&args.prefix, program.base64())?;
-    let db = open::read_only(program)?;
+    match program.remote()? {
+        Some(client) => scan_in(&client, &prefix, args, program),
+        None => scan_in(&open::read_only(program)?, &prefix, args, program),
+    }
+}
+
+fn scan_in<S: ReadStore>(
+    db: &S,
+    prefix: &[u8],
+    args: &ScanArgs,
+    program: &mut Program,
+) -> Result<Exit, Failure>
+where
+    Failure: From<S::Error>,
+{
     if args.keys_only || args.listing.count {
         keys(db.prefix_keys(prefix), &args.listing, program)
     } else {
@@ -92,23 +108,50 @@ pub(crate) fn range(args: &RangeArgs, program: &mut Program) -> Result<Exit, Fai
     let to: fn(Vec<u8>) -> Bound<Vec<u8>> =
         if args.inclusive { Bound::Included } else { Bound::Excluded };
     let bounds = (end(&args.from, Bound::Included)?, end(&args.to, to)?);
-    let db = open::read_only(program)?;
-    let reader: &Reader = &db;
-    if args.keys_only || args.listing.count {
-        keys(reader.range_keys(bounds), &args.listing, program)
-    } else {
-        pairs(reader.range(bounds), &args.listing, program)
+    match program.remote()? {
+        Some(client) => range_in(&client, bounds, args, program),
+        None => range_in(&open::read_only(program)?, bounds, args, program),
     }
 }
 
-fn keys(found: RangeKeys, listing: &ListingArgs, program: &mut Program) -> Result<Exit, Failure> {
+fn range_in<S: ReadStore>(
+    db: &S,
+    bounds: impl KeyRange,
+    args: &RangeArgs,
+    program: &mut Program,
+) -> Result<Exit, Failure>
+where
+    Failure: From<S::Error>,
+{
+    if args.keys_only || args.listing.count {
+        keys(db.range_keys(bounds), &args.listing, program)
+    } else {
+        pairs(db.range(bounds), &args.listing, program)
+    }
+}
+
+fn keys<E>(
+    found: impl DoubleEndedIterator<Item = Result<Value, E>>,
+    listing: &ListingArgs,
+    program: &mut Program,
+) -> Result<Exit, Failure>
+where
+    Failure: From<E>,
+{
     each(found, listing, program, |printer, key: Value| match printer.format {
         Format::Json => printer.json(&LineOut::new(&key, printer.base64())),
         _ => printer.columns(&["key"], &[&key]),
     })
 }
 
-fn pairs(found: Range, listing: &ListingArgs, program: &mut Program) -> Result<Exit, Failure> {
+fn pairs<E>(
+    found: impl DoubleEndedIterator<Item = Result<(Value, Value), E>>,
+    listing: &ListingArgs,
+    program: &mut Program,
+) -> Result<Exit, Failure>
+where
+    Failure: From<E>,
+{
     each(found, listing, program, |printer, (key, value): (Value, Value)| match printer.format {
         Format::Json => {
             let base64 = printer.base64();
@@ -119,12 +162,15 @@ fn pairs(found: Range, listing: &ListingArgs, program: &mut Program) -> Result<E
 }
 
 /// Prints each result, or counts the results.
-fn each<T>(
-    found: impl DoubleEndedIterator<Item = bitcask::Result<T>>,
+fn each<T, E>(
+    found: impl DoubleEndedIterator<Item = Result<T, E>>,
     listing: &ListingArgs,
     program: &mut Program,
     mut print: impl FnMut(&mut Printer, T) -> Result<(), Failure>,
-) -> Result<Exit, Failure> {
+) -> Result<Exit, Failure>
+where
+    Failure: From<E>,
+{
     let printer = program.printer(Format::Plain)?;
     if listing.count {
         let mut count = 0_u64;
@@ -142,7 +188,7 @@ fn each<T>(
         printer.end_with_zero();
     }
     let limit = listing.limit.unwrap_or(usize::MAX);
-    let mut show = |item: bitcask::Result<T>| print(printer, item?);
+    let mut show = |item: Result<T, E>| print(printer, item?);
     if listing.reverse {
         found.rev().take(limit).try_for_each(&mut show)?;
     } else {

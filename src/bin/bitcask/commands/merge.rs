@@ -32,6 +32,16 @@ pub(crate) struct MergeArgs {
 }
 
 pub(crate) fn run(args: &MergeArgs, program: &mut Program) -> Result<Exit, Failure> {
+    if let Some(client) = program.remote()? {
+        if args.dry_run || args.threshold.is_some() {
+            let what = "--dry-run and --threshold need the figures of each segment, which only the \
+                        directory of the store has";
+            return Err(Failure::usage(what, "leave out --server, or use --force"));
+        }
+        let report = client.merge_opt(&options(args, &[]))?;
+        program.printer(Format::Table)?.report(&figures(&report))?;
+        return Ok(Exit::Done);
+    }
     if args.dry_run {
         return dry_run(args, program);
     }

@@ -51,6 +51,11 @@ pub(crate) fn run(command: Command, program: &mut Program) -> Result<Exit, Failu
     if !is_free {
         program.check_output()?;
     }
+    if program.global().server.is_some() && !command.is_for_servers() {
+        let what = "this command works only on the directory of a store, not on a server";
+        let advice = "leave out --server, and run it where the store is";
+        return Err(Failure::usage(what, advice));
+    }
     match command {
         Command::Put(args) => put::run(&args, program),
         Command::Get(args) => get::run(&args, program),

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::time::{Duration, SystemTime};
 
-use bitcask::WriteOptions;
+use bitcask::{WriteOptions, WriteStore};
 use clap::Args;
 
 use crate::exit::Exit;
@@ -54,6 +54,14 @@ impl PutArgs {
             None => options,
         }
     }
+
+    /// Returns whether the value was stored.
+    fn store<S: WriteStore>(&self, db: &S, key: &[u8], value: &[u8]) -> Result<bool, S::Error> {
+        if self.if_absent {
+            return db.put_if_absent_opt(key, value, self.options());
+        }
+        db.put_opt(key, value, self.options()).map(|()| true)
+    }
 }
 
 pub(crate) fn run(args: &PutArgs, program: &mut Program) -> Result<Exit, Failure> {
@@ -61,14 +69,14 @@ pub(crate) fn run(args: &PutArgs, program: &mut Program) -> Result<Exit, Failure
     let limit = program.settings()?.options()?.get_value_size_limit();
     let key = input::key(&args.key, base64)?;
     let value = input::value(&args.value, args.literal, base64, limit)?;
-    let db = open::writable_or_new(program, args.create)?;
-    let stored = if args.if_absent {
-        db.put_if_absent_opt(&key, &value, args.options())?
+    let stored = if let Some(client) = program.remote()? {
+        args.store(&client, &key, &value)?
     } else {
-        db.put_opt(&key, &value, args.options())?;
-        true
+        let db = open::writable_or_new(program, args.create)?;
+        let stored = args.store(&db, &key, &value)?;
+        db.close()?;
+        stored
     };
-    db.close()?;
     if !stored {
         say("the key exists; nothing was written");
     }

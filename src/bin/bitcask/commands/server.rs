@@ -12,7 +12,6 @@ use clap::{Args, Subcommand};
 use signal_hook::consts::SIGTERM;
 use signal_hook::flag;
 
-use super::health::RemoteArgs;
 use super::redis_port::{RedisArgs, RedisPort, RunningPort};
 use crate::exit::Exit;
 use crate::failure::{Failure, say};
@@ -20,7 +19,7 @@ use crate::interrupt::{self, StoppableWork};
 use crate::log_lines::{LogFormat, LogLevel};
 use crate::output::Format;
 use crate::program::Program;
-use crate::remote::RemoteServer;
+use crate::remote;
 use crate::settings::options::{limit, port};
 use crate::{open, units};
 
@@ -34,10 +33,13 @@ pub(crate) struct ServerArgs {
 enum ServerCommand {
     /// Serves the store over HTTP, until Ctrl-C or SIGTERM.
     Start(Box<StartArgs>),
-    /// Stops a server. It answers the requests that it has accepted, and closes the store.
-    Stop(StopArgs),
-    /// Makes a follower a leader: it follows no more, and accepts writes.
-    Promote(PromoteArgs),
+    /// Stops a server. It answers the requests that it has accepted, and closes the store. Without
+    /// --server, this is the one that `BITCASK_SERVER` or `server` in the configuration names, or
+    /// port 8000 of this machine.
+    Stop,
+    /// Makes a follower a leader: it follows no more, and accepts writes. Chooses the server as `stop`
+    /// does.
+    Promote,
 }
 
 /// Serves the store to other processes. Creates it if it does not exist. Each option is a setting
@@ -96,25 +98,18 @@ struct StartArgs {
     reload: bool,
 }
 
-#[derive(Debug, Args)]
-struct StopArgs {
-    #[command(flatten)]
-    remote: RemoteArgs,
-}
-
-#[derive(Debug, Args)]
-struct PromoteArgs {
-    #[command(flatten)]
-    remote: RemoteArgs,
-}
-
 impl ServerArgs {
+    /// Returns whether this asks a server.
+    pub(crate) fn is_request(&self) -> bool {
+        !matches!(self.command, ServerCommand::Start(_))
+    }
+
     /// Returns which log lines are printed unless the user has chosen others.
     pub(crate) fn usual_lines(&self) -> (LogLevel, LogFormat) {
         match &self.command {
             ServerCommand::Start(args) if args.debug => (LogLevel::Debug, LogFormat::Json),
             ServerCommand::Start(_) => (LogLevel::Info, LogFormat::Json),
-            ServerCommand::Stop(_) | ServerCommand::Promote(_) => (LogLevel::Off, LogFormat::Text),
+            ServerCommand::Stop | ServerCommand::Promote => (LogLevel::Off, LogFormat::Text),
         }
     }
 }
@@ -122,8 +117,8 @@ impl ServerArgs {
 pub(crate) fn run(args: ServerArgs, program: &mut Program) -> Result<Exit, Failure> {
     match args.command {
         ServerCommand::Start(args) => start(&args, program),
-        ServerCommand::Stop(args) => stop(&args, program),
-        ServerCommand::Promote(args) => promote(&args, program),
+        ServerCommand::Stop => stop(program),
+        ServerCommand::Promote => promote(program),
     }
 }
 
@@ -319,37 +314,16 @@ fn failed(error: ServerError) -> Failure {
     }
 }
 
-fn stop(args: &StopArgs, program: &mut Program) -> Result<Exit, Failure> {
-    let server = RemoteServer::chosen(args.remote.server.as_deref(), program)?;
-    let token = optional(program.settings()?.get("token").0).map(str::to_owned);
-    stop_server(&server, token.as_deref())?;
-    program.printer(Format::Plain)?.line(&format!("{} stops", server.url()))?;
+fn stop(program: &mut Program) -> Result<Exit, Failure> {
+    let client = remote::chosen(program)?;
+    client.stop_server()?;
+    program.printer(Format::Plain)?.line(&format!("{} stops", client.url()))?;
     Ok(Exit::Done)
 }
 
-/// Asks a server to stop.
-fn stop_server(server: &RemoteServer, token: Option<&str>) -> Result<(), Failure> {
-    let answer = server.ask("POST", "/v1/stop", token)?;
-    if answer.status == 202 {
-        return Ok(());
-    }
-    let what = format!("{} does not stop: status {}, {}", server.url(), answer.status, answer.body);
-    let advice = if answer.status == 401 { "set BITCASK_TOKEN to its token" } else { "" };
-    Err(Failure::store(what, advice))
-}
-
-fn promote(args: &PromoteArgs, program: &mut Program) -> Result<Exit, Failure> {
-    let server = RemoteServer::chosen(args.remote.server.as_deref(), program)?;
-    let token = optional(program.settings()?.get("token").0).map(str::to_owned);
-    let answer = server.ask("POST", "/v1/promote", token.as_deref())?;
-    if answer.status != 200 {
-        let (url, status, body) = (server.url(), answer.status, answer.body);
-        let advice = if status == 401 { "set BITCASK_TOKEN to its token" } else { "" };
-        return Err(Failure::store(
-            format!("{url} is not promoted: status {status}, {body}"),
-            advice,
-        ));
-    }
-    program.printer(Format::Plain)?.line(&format!("{} accepts writes", server.url()))?;
+fn promote(program: &mut Program) -> Result<Exit, Failure> {
+    let client = remote::chosen(program)?;
+    client.promote_server()?;
+    program.printer(Format::Plain)?.line(&format!("{} accepts writes", client.url()))?;
     Ok(Exit::Done)
 }

@@ -1,5 +1,6 @@
 //! `stats`.
 
+use bitcask::client::Client;
 use clap::Args;
 
 use crate::exit::Exit;
@@ -12,6 +13,9 @@ use crate::program::Program;
 pub(crate) struct StatsArgs {}
 
 pub(crate) fn run(_args: &StatsArgs, program: &mut Program) -> Result<Exit, Failure> {
+    if let Some(client) = program.remote()? {
+        return remote(&client, program);
+    }
     let db = open::read_only(program)?;
     let (stats, keys) = (db.stats(), db.len()?);
     let figures = [
@@ -25,6 +29,27 @@ pub(crate) fn run(_args: &StatsArgs, program: &mut Program) -> Result<Exit, Fail
         ("dead share", Figure::Share(stats.dead_ratio())),
         ("keydir size", Figure::Size(stats.keydir_size)),
         ("position", Figure::Text(db.position().to_string())),
+    ];
+    program.printer(Format::Table)?.report(&figures)?;
+    Ok(Exit::Done)
+}
+
+fn remote(client: &Client, program: &mut Program) -> Result<Exit, Failure> {
+    let stats = client.stats()?;
+    let figures = [
+        ("server", Figure::Text(client.url().to_owned())),
+        ("server version", Figure::Text(stats.server_version)),
+        ("uptime", Figure::Time(stats.uptime)),
+        ("requests", Figure::Count(stats.requests)),
+        ("keys", Figure::Count(stats.keys)),
+        ("segments", Figure::Count(stats.segments)),
+        ("sealed segments", Figure::Count(stats.sealed_segments)),
+        ("log size", Figure::Size(stats.log_size)),
+        ("live size", Figure::Size(stats.live_size)),
+        ("dead size", Figure::Size(stats.dead_size)),
+        ("dead share", Figure::Share(stats.dead_ratio)),
+        ("keydir size", Figure::Size(stats.keydir_size)),
+        ("position", Figure::Text(stats.position.to_string())),
     ];
     program.printer(Format::Table)?.report(&figures)?;
     Ok(Exit::Done)

@@ -34,7 +34,11 @@ pub(crate) struct PersistArgs {
 
 pub(crate) fn ttl(args: &TtlArgs, program: &mut Program) -> Result<Exit, Failure> {
     let key = input::key(&args.key, program.base64())?;
-    let Some(ttl) = open::read_only(program)?.ttl(&key)? else { return Ok(absent(&key)) };
+    let ttl = match program.remote()? {
+        Some(client) => client.ttl(&key)?,
+        None => open::read_only(program)?.ttl(&key)?,
+    };
+    let Some(ttl) = ttl else { return Ok(absent(&key)) };
     let left = match ttl {
         Ttl::In(left) => Some(left),
         _ => None,
@@ -53,16 +57,26 @@ pub(crate) fn ttl(args: &TtlArgs, program: &mut Program) -> Result<Exit, Failure
 
 pub(crate) fn expire(args: &ExpireArgs, program: &mut Program) -> Result<Exit, Failure> {
     let key = input::key(&args.key, program.base64())?;
-    let db = open::writable(program)?;
-    let found = db.expire(&key, args.ttl)?;
-    db.close()?;
+    let found = if let Some(client) = program.remote()? {
+        client.expire(&key, args.ttl)?
+    } else {
+        let db = open::writable(program)?;
+        let found = db.expire(&key, args.ttl)?;
+        db.close()?;
+        found
+    };
     Ok(if found { Exit::Done } else { absent(&key) })
 }
 
 pub(crate) fn persist(args: &PersistArgs, program: &mut Program) -> Result<Exit, Failure> {
     let key = input::key(&args.key, program.base64())?;
-    let db = open::writable(program)?;
-    let found = db.persist(&key)?;
-    db.close()?;
+    let found = if let Some(client) = program.remote()? {
+        client.persist(&key)?
+    } else {
+        let db = open::writable(program)?;
+        let found = db.persist(&key)?;
+        db.close()?;
+        found
+    };
     Ok(if found { Exit::Done } else { absent(&key) })
 }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
+use bitcask::client::Client;
 use bitcask::{Change, Changes, Operation, Position, ReadOnly};
 use clap::Args;
 
@@ -45,6 +46,9 @@ fn position(text: &str) -> Result<Position, String> {
 
 pub(crate) fn run(args: &WatchArgs, program: &mut Program) -> Result<Exit, Failure> {
     let prefix = input::key(&args.prefix, program.base64())?;
+    if let Some(client) = program.remote()? {
+        return watch_server(&client, &prefix, args, program);
+    }
     let db = open::read_only(program)?;
     let changes = db.changes(args.since.unwrap_or_else(|| db.position()))?;
     let mut changes = changes.prefix(prefix);
@@ -58,6 +62,32 @@ pub(crate) fn run(args: &WatchArgs, program: &mut Program) -> Result<Exit, Failu
         say(format_args!("resume with --since {}", changes.resume_position()));
     }
     ended.map(|()| Exit::Done)
+}
+
+/// Prints the changes of a server's store. Ctrl-C ends this at once.
+fn watch_server(
+    client: &Client,
+    prefix: &[u8],
+    args: &WatchArgs,
+    program: &mut Program,
+) -> Result<Exit, Failure> {
+    let mut changes = match args.since {
+        Some(since) => client.changes(since).prefix(prefix),
+        None => client.watch_prefix(prefix)?,
+    };
+    let end = if args.no_wait { Some(client.stats()?.position) } else { None };
+    let printer = program.printer(Format::Plain)?;
+    let mut left = args.limit.unwrap_or(u64::MAX);
+    while left > 0 && end.is_none_or(|end| changes.resume_position() < end) {
+        if let Some(change) = changes.recv()? {
+            print(printer, &change)?;
+            // Nobody should wait for a change that was made.
+            printer.flush()?;
+            left -= 1;
+        }
+    }
+    say(format_args!("resume with --since {}", changes.resume_position()));
+    Ok(Exit::Done)
 }
 
 fn follow(

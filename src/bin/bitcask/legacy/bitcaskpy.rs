@@ -3,15 +3,16 @@
 //! Where bitcaskpy asked a server, this works on the store itself, in the directory that
 //! bitcaskpy's configuration file names. Only `health` and `ping` ask one.
 
+use bitcask::client::Client;
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 
 use super::json_file::JsonFile;
 use super::{FAILED, OldFailure, dir, echo, echo_bytes, readable, writable};
-use crate::commands::health::HealthReport;
 use crate::exit::Exit;
 use crate::failure::{Failure, say};
-use crate::remote::RemoteServer;
+use crate::remote;
+use crate::settings::Settings;
 
 /// Bitcask CLI
 #[derive(Debug, Parser)]
@@ -90,13 +91,14 @@ fn command(command: BitcaskpyCommand) -> Result<(), OldFailure> {
             echo(format_args!("Deleted {key}"))?;
         }
         BitcaskpyCommand::Health => {
-            let HealthReport { status, version } = HealthReport::of(&server(&config)?)?;
-            echo(format_args!("Status: {status}"))?;
-            echo(format_args!("Version: {}", version.as_deref().unwrap_or("unknown")))?;
+            let health = server(&config)?.health().map_err(Failure::from)?;
+            let version = health.version.as_deref().unwrap_or("unknown");
+            echo(format_args!("Status: {}", health.status))?;
+            echo(format_args!("Version: {version}"))?;
         }
         BitcaskpyCommand::Ping => {
             let server = server(&config)?;
-            HealthReport::of(&server).map_err(|_| {
+            server.health().map_err(|_| {
                 OldFailure::Reason(format!("\u{2717} No server answers at {}", server.url()))
             })?;
             echo(format_args!("\u{2713} The server at {} answers", server.url()))?;
@@ -119,10 +121,10 @@ fn command(command: BitcaskpyCommand) -> Result<(), OldFailure> {
 }
 
 /// Returns the server that the environment or the configuration file names.
-fn server(config: &JsonFile) -> Result<RemoteServer, OldFailure> {
+fn server(config: &JsonFile) -> Result<Client, OldFailure> {
     let variable = std::env::var("BITCASK_SERVER").ok().filter(|url| !url.is_empty());
     let configured = || config.text("server_url").unwrap_or_else(|| "http://localhost:8000".into());
-    Ok(RemoteServer::parse(&variable.unwrap_or_else(configured))?)
+    Ok(remote::client_of(&variable.unwrap_or_else(configured), &Settings::load(None)?)?)
 }
 
 /// Turns the text of a setting into a truth value or a number, if it looks like one.

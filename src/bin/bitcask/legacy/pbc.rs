@@ -19,7 +19,7 @@ use crate::failure::{Failure, say};
 use crate::log_lines::LogLevel;
 use crate::output::bytes::escaped;
 use crate::prompt;
-use crate::remote::RemoteServer;
+use crate::remote;
 
 /// Bitcask CLI - A command-line interface for the Bitcask key-value store.
 #[derive(Debug, Parser)]
@@ -196,11 +196,7 @@ fn command(cli: PbcCli) -> Result<(), OldFailure> {
             serve(&dir, "127.0.0.1", port, level)?;
         }
         PbcCommand::Server { command: PbcServer::Stop } => {
-            let server = RemoteServer::chosen(None, &mut program())?;
-            let answer = server.ask("POST", "/v1/stop", None)?;
-            if answer.status != 202 {
-                return Err(format!("the server has answered: {}", answer.body).into());
-            }
+            remote::chosen(&mut program())?.stop_server().map_err(Failure::from)?;
             good("Server stopped")?;
         }
     }

@@ -106,7 +106,13 @@ pub(crate) const KEYS: &[SettingKey] = &[
         name: "server",
         default: "http://localhost:8000",
         about: "server that `health`, `ping` and `server stop` ask",
-        check: |text| crate::remote::RemoteServer::parse(text).map(drop),
+        check: crate::remote::check,
+    },
+    SettingKey {
+        name: "ca-cert",
+        default: "none",
+        about: "file with the certificates that the server's has to descend from, in PEM form",
+        check: |_| Ok(()),
     },
     SettingKey {
         name: "host",
@@ -135,7 +141,7 @@ pub(crate) const KEYS: &[SettingKey] = &[
     SettingKey {
         name: TOKEN,
         default: "none",
-        about: "token that clients of the server have to send",
+        about: "token that clients of the server have to send, and that this program sends",
         check: |_| Ok(()),
     },
     SettingKey {
