@@ -234,7 +234,7 @@
 //!
 //! # Optional features
 //!
-//! - `client`: the module `client` a server's store as a [`ReadStore`] and a [`WriteStore`].
+//! - `client`: the module `client` has a server's store as a [`ReadStore`] and a [`WriteStore`].
 //! - `lz4` and `zstd`: values are compressed if the options ask for it.
 //! - `resp`: the module `resp` serves a store to clients of Redis.
 //! - `serde`: the module `typed` has typed keys and values, with ranges in the order of the type.
@@ -349,6 +349,8 @@ pub mod typed;
 #[cfg(any(feature = "resp", test, bitcask_fuzzing))]
 mod wire;
 
+#[cfg(doctest)]
+mod doc_pages;
 #[cfg(test)]
 mod format_tests;
 #[cfg(any(test, bitcask_fuzzing))]
@@ -382,27 +384,3 @@ pub use store::{
     VerifyReport, Version, WriteStore,
 };
 pub use value::Value;
-
-/// The README's code, compiled and run with the documentation's.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-#[derive(Debug)]
-pub struct ReadmeDoctests;
-
-/// The code in the page about the Redis port, compiled too.
-#[cfg(all(doctest, feature = "resp"))]
-#[doc = include_str!("../docs/redis.md")]
-#[derive(Debug)]
-pub struct RedisDoctests;
-
-/// The code in the page about the client, compiled too.
-#[cfg(all(doctest, feature = "client"))]
-#[doc = include_str!("../docs/client.md")]
-#[derive(Debug)]
-pub struct ClientDoctests;
-
-/// The code in the page about migration, compiled too.
-#[cfg(all(doctest, feature = "import"))]
-#[doc = include_str!("../docs/migration.md")]
-#[derive(Debug)]
-pub struct MigrationDoctests;

@@ -471,6 +471,7 @@ fn features_are_named_in_few_files() {
     let homes = [
         "src/options/compression.rs",
         "src/codec.rs",
+        "src/doc_pages.rs",
         "src/fs/file.rs",
         "src/lib.rs",
         "src/trace.rs",

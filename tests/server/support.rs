@@ -232,10 +232,10 @@ impl<S: Read + Write> Client<S> {
 fn head(method: &str, target: &str, headers: &[(&str, &str)], body_len: usize) -> Vec<u8> {
     let mut head = format!("{method} {target} HTTP/1.1\r\nhost: here\r\n");
     for (name, value) in headers {
-        head += &format!("{name}: {value}\r\n");
+        head.extend([name, ": ", value, "\r\n"]);
     }
     if body_len > 0 || method != "GET" {
-        head += &format!("content-length: {body_len}\r\n");
+        head.extend(["content-length: ", &body_len.to_string(), "\r\n"]);
     }
     head.push_str("\r\n");
     head.into_bytes()

@@ -61,7 +61,7 @@ enum AnswerPiece {
 
 /// The body of a refusal.
 #[derive(Debug, Default, Deserialize)]
-struct RefusalBody {
+struct LeaderRefusal {
     #[serde(default)]
     code: String,
     #[serde(default)]
@@ -136,7 +136,7 @@ fn refusal(status: u16, body: impl Read) -> LinkError {
     let mut text = Vec::new();
     // Whatever has arrived says more than nothing.
     let _ = body.take(REFUSAL_SIZE_MAX).read_to_end(&mut text);
-    let RefusalBody { code, detail } = serde_json::from_slice(&text).unwrap_or_default();
+    let LeaderRefusal { code, detail } = serde_json::from_slice(&text).unwrap_or_default();
     let detail = detail.as_str().unwrap_or_default().to_owned();
     LinkError::Refused { status, code, detail }
 }

@@ -37,8 +37,8 @@ enum ServerCommand {
     /// --server, this is the one that `BITCASK_SERVER` or `server` in the configuration names, or
     /// port 8000 of this machine.
     Stop,
-    /// Makes a follower a leader: it follows no more, and accepts writes. Chooses the server as `stop`
-    /// does.
+    /// Makes a follower a leader: it follows no more, and accepts writes. Chooses the server as
+    /// `stop` does.
     Promote,
 }
 
