@@ -56,7 +56,9 @@ impl From<ClientError> for Failure {
             ClientError::InvalidClientOption { name: "url", value, reason } => {
                 Self::usage(format!("`{value}` names no server: {reason}"), EXAMPLE)
             }
-            ClientError::InvalidClientOption { .. } | ClientError::InvalidRequest { .. } => {
+            ClientError::InvalidClientOption { .. }
+            | ClientError::InvalidRequest { .. }
+            | ClientError::Server { status: 400 | 413 | 422, .. } => {
                 Self::usage(error.to_string(), "")
             }
             ClientError::InvalidAnswer { .. } => {
@@ -64,9 +66,6 @@ impl From<ClientError> for Failure {
             }
             ClientError::Server { status: 401, .. } => {
                 Self::store(error.to_string(), "set BITCASK_TOKEN to the server's token")
-            }
-            ClientError::Server { status: 400 | 413 | 422, .. } => {
-                Self::usage(error.to_string(), "")
             }
             ClientError::Server { status: 410, .. } => Self::store(
                 error.to_string(),
