@@ -1,7 +1,5 @@
 //! The program on the store of a server.
 
-#![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
-
 use std::path::Path;
 
 use crate::server::Serving;

@@ -56,16 +56,15 @@ impl From<ClientError> for Failure {
             ClientError::InvalidClientOption { name: "url", value, reason } => {
                 Self::usage(format!("`{value}` names no server: {reason}"), EXAMPLE)
             }
-            ClientError::InvalidClientOption { .. } | ClientError::InvalidRequest { .. } => {
-                Self::usage(error.to_string(), "")
-            }
             ClientError::InvalidAnswer { .. } => {
                 Self::store(error.to_string(), "check the host and the port")
             }
             ClientError::Server { status: 401, .. } => {
                 Self::store(error.to_string(), "set BITCASK_TOKEN to the server's token")
             }
-            ClientError::Server { status: 400 | 413 | 422, .. } => {
+            ClientError::InvalidClientOption { .. }
+            | ClientError::InvalidRequest { .. }
+            | ClientError::Server { status: 400 | 413 | 422, .. } => {
                 Self::usage(error.to_string(), "")
             }
             ClientError::Server { status: 410, .. } => Self::store(
