@@ -327,6 +327,8 @@ pub mod repair;
 
 #[cfg(any(feature = "metrics", feature = "server"))]
 mod figures;
+#[cfg(any(feature = "resp", feature = "server"))]
+mod listener;
 
 // Tests and fuzz targets have it in every build.
 #[cfg(any(feature = "import", test, bitcask_fuzzing))]

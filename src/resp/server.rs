@@ -14,6 +14,7 @@ use super::connection::serve;
 use super::database::Databases;
 use super::options::RespOptions;
 use super::server_state::RespState;
+use crate::listener;
 use crate::store::Bitcask;
 
 /// How long to wait before accepting again when the process has too many open files.
@@ -88,9 +89,7 @@ impl RespServer {
                         one, choose another address, or allow it";
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, text));
         }
-        let listener = TcpListener::bind(&*addresses)?;
-        listener.set_nonblocking(true)?;
-        let address = listener.local_addr()?;
+        let (listener, address) = listener::bind(&*addresses)?;
         let (follows, more) = (options.replica.is_some(), options.more.clone());
         let databases = Databases::new(store, follows, more).map_err(io::Error::other)?;
         let mut builder = Builder::new_multi_thread();

@@ -71,6 +71,7 @@ pub use error::ServerError;
 pub use follow::{FollowOptions, StoreFollower};
 pub use options::ServerOptions;
 
+use crate::listener;
 use crate::replica::Replica;
 use crate::store::Bitcask;
 use state::{ServerState, StopSignal};
@@ -102,11 +103,8 @@ impl Server {
         options.check()?;
         let tls = options.tls.as_ref().map(TlsSetup::new).transpose()?;
         let host = options.host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        let bound = TcpListener::bind((host.as_str(), options.port)).and_then(|listener| {
-            listener.set_nonblocking(true)?;
-            Ok((listener.local_addr()?, listener))
-        });
-        let (address, listener) = bound.map_err(|source| ServerError::Bind {
+        let bound = listener::bind((host.as_str(), options.port));
+        let (listener, address) = bound.map_err(|source| ServerError::Bind {
             address: format!("{}:{}", options.host, options.port),
             source,
         })?;

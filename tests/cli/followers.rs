@@ -213,7 +213,7 @@ fn a_follower_is_promoted_by_a_command() {
     // A leader is no follower that could be promoted.
     let leader_url = format!("http://127.0.0.1:{}", leader.port);
     let promote = ["server", "promote", "--server"];
-    sandbox.run(promote.iter().chain(&[leader_url.as_str()])).failed(3, "not_a_follower");
+    sandbox.run(promote.iter().chain(&[leader_url.as_str()])).failed(3, "does not follow a leader");
     let promoted = sandbox.run(promote.iter().chain(&[url.as_str()]));
     assert_eq!(promoted.ended(0), format!("{url} accepts writes\n"));
     assert_eq!(follower.ask("PUT", "/kv/name", put).unwrap().0, 200);
