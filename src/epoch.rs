@@ -33,6 +33,8 @@ use own as machine;
 use twin as machine;
 
 use crate::counters::{CountedGet, Stripe, Stripes, Writing};
+#[cfg(not(all(test, any(loom, shuttle))))]
+use crate::process::Opener;
 use crate::stats::Counters;
 use crate::sync::{Instant, Mutex, yield_now};
 pub(crate) use machine::move_to_other_side;
@@ -65,6 +67,9 @@ struct Core {
     limbo: Mutex<Limbo>,
     /// Counted by threads that pin, and found by them in the same way.
     stripes: Stripes,
+    /// The process whose values these are.
+    #[cfg(not(all(test, any(loom, shuttle))))]
+    opener: Opener,
 }
 
 /// Retired values on their way to being freed.
@@ -141,11 +146,15 @@ impl Core {
     }
 
     /// Frees a few values whose guards were dropped after the last flush. A reader that passes does
-    /// not wait for the lock, which a forked child may find held forever.
+    /// not wait for the lock. In a forked child, nothing is freed: what frees a value may take a
+    /// lock, which the child may find held forever.
     #[cfg(not(all(test, any(loom, shuttle))))]
     #[cold]
     #[inline(never)]
     fn look_in_passing(&self) {
+        if !self.opener.is_here() {
+            return;
+        }
         let Some(mut limbo) = self.limbo.try_lock() else { return };
         limbo.pass(self);
         let is_any = !limbo.unseen.is_empty();
@@ -407,6 +416,24 @@ mod tests {
     }
 
     /// A passing reader frees a few values and leaves the rest to calls that have the time.
+    #[test]
+    #[cfg(not(any(loom, shuttle)))]
+    fn a_passing_thread_of_a_forked_child_frees_nothing() {
+        let freed = Arc::new(AtomicUsize::new(0));
+        let mut core = Core::default();
+        core.opener = Opener::of_parent();
+        let collector = Collector(Arc::new(core));
+        let guard = collector.pin();
+        let counted = Counted(Arc::clone(&freed), 1);
+        guard.retire(move || drop(counted));
+        guard.flush();
+        drop(guard);
+        (0..1000).for_each(|_| drop(collector.pin()));
+        assert_eq!(freed.load(Ordering::Relaxed), 0);
+        collector.free_retired();
+        assert_eq!(freed.load(Ordering::Relaxed), 1);
+    }
+
     #[test]
     #[cfg(not(any(loom, shuttle)))]
     fn a_passing_thread_frees_a_few_values() {

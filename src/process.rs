@@ -59,6 +59,13 @@ impl Opener {
         self.is_here() && std::process::id() == self.pid
     }
 
+    /// Returns the opener of a store in a process that was forked from its own.
+    #[cfg(test)]
+    pub(crate) fn of_parent() -> Self {
+        let this = Self::default();
+        Self { forks: this.forks.wrapping_sub(1), ..this }
+    }
+
     /// Returns an error if the count of forks shows that this is not the process that opened the
     /// store.
     #[inline]
@@ -111,7 +118,7 @@ mod tests {
     #[test]
     fn a_fork_is_detected_by_the_count_and_a_clone_by_its_id() {
         let opener = Opener::this().unwrap();
-        let forked = Opener { forks: opener.forks + 1, ..opener };
+        let forked = Opener::of_parent();
         assert!(!forked.is_here() && !forked.is_surely_here());
         let message = forked.check().unwrap_err().to_string();
         assert!(message.contains(&format!("process {}", opener.pid)), "{message}");
