@@ -123,9 +123,11 @@ class Servers:
         raise SystemExit(f"the server does not start: see {log.name}")
 
     def redis(self):
-        build("resp", "--example", "redis_port")
-        binary = ROOT / "target/release/examples/redis_port"
-        return self.start(lambda store, port: ([binary, store, f"127.0.0.1:{port}"], {}))
+        build("cli,server", "--bin", "bitcask")
+        binary = ROOT / "target/release/bitcask"
+        command = ["server", "start", "--port", "0", "--resp-port"]
+        return self.start(lambda store, port: (
+            [binary, "--dir", store / "redis", *command, str(port)], {"BITCASK_LOG_LEVEL": "off"}))
 
     def http(self):
         build("cli,server", "--bin", "bitcask")

@@ -64,7 +64,7 @@ fn write_options(headers: &HeaderMap) -> Result<WriteOptions, ApiFailure> {
     Ok(options)
 }
 
-/// Read a value. `HEAD` returns only the headers, and also how many seconds the key has left.
+/// Read a value. HEAD returns only the headers, and also how many seconds the key has left.
 #[utoipa::path(
     get, path = "/v1/keys/{key}", tag = "v1", operation_id = "v1_get",
     params(
