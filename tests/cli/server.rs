@@ -243,7 +243,9 @@ fn the_servers_of_older_programs_start_as_they_did() {
     assert!(sandbox.path("db").is_dir());
     let pbc = sandbox.link("pbc");
     let args = ["--data-dir", "db", "server", "start", "--port", "0"];
-    let server = Serving::start(&mut sandbox.command(&pbc, args));
+    let mut start = sandbox.command(&pbc, args);
+    let server = Serving::start(start.env("BITCASK_TOKEN", "secret"));
+    assert!(server.ask("GET /keys", "").starts_with("HTTP/1.1 401"));
     server.signal("-TERM");
     assert_eq!(server.ended().0, Some(0));
 }

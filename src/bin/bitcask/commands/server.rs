@@ -44,7 +44,7 @@ enum ServerCommand {
 
 /// Serves the store to other processes. Creates it if it does not exist. Each option is a setting
 /// too, so a configuration file or an environment variable such as `BITCASK_PORT` can have it.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 struct StartArgs {
     /// Address on which to listen [default: 127.0.0.1].
     #[arg(long)]
@@ -127,6 +127,11 @@ fn start(args: &StartArgs, program: &mut Program) -> Result<Exit, Failure> {
         say("--reload has no effect: the server has no code that could change while it runs");
     }
     let dir = program.dir()?;
+    serve_with(args, &dir, program)
+}
+
+/// Serves the store in a directory, with what the command line and the settings say.
+fn serve_with(args: &StartArgs, dir: &Path, program: &mut Program) -> Result<Exit, Failure> {
     let host = match &args.host {
         Some(host) => host.clone(),
         None => program.settings()?.get("host").0.to_owned(),
@@ -136,19 +141,21 @@ fn start(args: &StartArgs, program: &mut Program) -> Result<Exit, Failure> {
     if let Some(token) = &token {
         options = options.token(token);
     }
-    serve(&dir, options, program, |db, replica, program| {
+    serve(dir, options, program, |db, replica, program| {
         args.redis.bind(db, replica, &host, token.as_deref(), program)
     })
 }
 
-/// Serves a store for a program of old, which knows a few options alone.
+/// Serves a store for a program of old, which knows a few options alone. The settings have the
+/// others, such as the token.
 pub(crate) fn serve_as_before(
     dir: &Path,
     host: &str,
     port: u16,
     program: &mut Program,
 ) -> Result<Exit, Failure> {
-    serve(dir, ServerOptions::new().address(host, port), program, |_, _, _| Ok(None))
+    let args = StartArgs { host: Some(host.into()), port: Some(port), ..StartArgs::default() };
+    serve_with(&args, dir, program)
 }
 
 /// Serves a store until the user, or another process, wants it to stop.
