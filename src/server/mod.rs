@@ -48,6 +48,7 @@ mod failure;
 mod follow;
 mod frames;
 mod gate;
+mod idle;
 mod meta;
 mod options;
 mod patient;
