@@ -2,20 +2,20 @@
 
 use std::fmt::Write as _;
 
-use axum::Json;
 use axum::extract::State;
-use axum::http::Uri;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::dialect;
 use crate::error::Result;
+use crate::server::answer::BoundedAnswer;
 use crate::server::bytes::{KeyField, percent_encoded, text_or_base64};
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::query::QueryParameters;
 use crate::server::reserved::is_reserved;
-use crate::server::state::SharedServer;
-use crate::store::Reader;
+use crate::server::state::{ServerState, SharedServer};
 use crate::value::Value;
 
 /// Usual number of keys on a page.
@@ -24,6 +24,46 @@ const PAGE_LEN: usize = 1000;
 const PAGE_LEN_MAX: usize = dialect::ITEMS_MAX;
 /// Size of keys and values after which a page ends, in bytes.
 const PAGE_SIZE_MAX: usize = 4 << 20;
+/// Size of keys and values after which a page that cannot end fails, in bytes.
+const PAGE_SIZE_REFUSED: usize = 64 << 20;
+/// Maximum size of a path, which the HTTP implementation sets, in bytes.
+const PATH_SIZE_MAX: usize = u16::MAX as usize - 1;
+
+/// Says where a page of keys ends: behind a key whose successor's path the server would accept.
+#[derive(Debug)]
+pub(in super::super) struct PageEnd {
+    limit: usize,
+    path_size_max: usize,
+    count: usize,
+    size: usize,
+}
+
+impl PageEnd {
+    pub(in super::super) fn new(state: &ServerState, limit: usize) -> Self {
+        // The other headers of a request need room too.
+        let path_size_max = (state.options.header_size_limit / 4 * 3).min(PATH_SIZE_MAX);
+        Self { limit, path_size_max, count: 0, size: 0 }
+    }
+
+    /// Counts a key with its value. Returns the path of the next page if the page ends here.
+    pub(in super::super) fn after(
+        &mut self,
+        size: usize,
+        next: impl FnOnce() -> String,
+    ) -> Result<Option<String>, ApiFailure> {
+        self.count += 1;
+        self.size += size;
+        if self.count < self.limit && self.size < PAGE_SIZE_MAX {
+            return Ok(None);
+        }
+        let next = Some(next()).filter(|path| path.len() <= self.path_size_max);
+        if next.is_none() && self.size >= PAGE_SIZE_REFUSED {
+            let detail = "the page cannot end: too many keys in a row are too long for a path";
+            return Err(ApiFailure::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail));
+        }
+        Ok(next)
+    }
+}
 
 /// A key, and its value if values were asked for.
 #[derive(Debug, Serialize, ToSchema)]
@@ -37,7 +77,8 @@ pub(in super::super) struct ListedKey {
 }
 
 /// A page of keys.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "it describes the answer; `PageWriter` writes it")]
 pub(in super::super) struct KeyPage {
     keys: Vec<ListedKey>,
     /// The path of the next page, if there may be one.
@@ -77,7 +118,8 @@ impl ListingRequest {
     }
 
     /// Returns the page, from one moment of the store.
-    fn page(self, db: &Reader) -> Result<KeyPage> {
+    fn page(self, state: &ServerState) -> Result<Response, ApiFailure> {
+        let db = &state.db;
         if self.values {
             let mut range = match &self.from {
                 Some(from) => db.range(from..),
@@ -91,9 +133,9 @@ impl ListingRequest {
             }
             let pair = |found: (Value, Value)| (found.0, Some(found.1));
             return if self.reverse {
-                self.gather(range.rev().map(|found| found.map(pair)))
+                self.gather(state, range.rev().map(|found| found.map(pair)))
             } else {
-                self.gather(range.map(|found| found.map(pair)))
+                self.gather(state, range.map(|found| found.map(pair)))
             };
         }
         let mut range = match &self.from {
@@ -108,32 +150,38 @@ impl ListingRequest {
         }
         let key = |found: Value| (found, None);
         if self.reverse {
-            self.gather(range.rev().map(|found| found.map(key)))
+            self.gather(state, range.rev().map(|found| found.map(key)))
         } else {
-            self.gather(range.map(|found| found.map(key)))
+            self.gather(state, range.map(|found| found.map(key)))
         }
     }
 
     fn gather(
         self,
+        state: &ServerState,
         found: impl Iterator<Item = Result<(Value, Option<Value>)>>,
-    ) -> Result<KeyPage> {
-        let (mut keys, mut size, mut next) = (Vec::new(), 0, None);
+    ) -> Result<Response, ApiFailure> {
         let is_seen = |pair: &Result<(Value, Option<Value>)>| {
             pair.as_ref().map_or(true, |(key, _)| !is_reserved(key))
         };
-        let found = found.filter(is_seen);
-        for pair in found.take(self.limit) {
+        let (mut answer, mut end) = (BoundedAnswer::new(state), PageEnd::new(state, self.limit));
+        answer.text("{\"keys\":[")?;
+        let mut next = None;
+        for (at, pair) in found.filter(is_seen).enumerate() {
             let (key, value) = pair?;
-            size += key.len() + value.as_ref().map_or(0, |value| value.len());
+            let size = key.len() + value.as_ref().map_or(0, |value| value.len());
             let (value, value_base64) = value.map_or((None, None), |it| text_or_base64(&it));
-            keys.push(ListedKey { key: KeyField::new(&key), value, value_base64 });
-            if keys.len() == self.limit || size >= PAGE_SIZE_MAX {
-                next = Some(self.next(&key));
+            answer.text(if at == 0 { "" } else { "," })?;
+            answer.add(&ListedKey { key: KeyField::new(&key), value, value_base64 })?;
+            next = end.after(size, || self.next(&key))?;
+            if next.is_some() {
                 break;
             }
         }
-        Ok(KeyPage { keys, next })
+        answer.text("],\"next\":")?;
+        answer.add(&next)?;
+        answer.text("}")?;
+        Ok(answer.finish())
     }
 
     /// Returns the path of the page behind a key. Writing to a string never fails.
@@ -177,12 +225,14 @@ impl ListingRequest {
     responses(
         (status = 200, description = "A page of keys", body = KeyPage),
         (status = 400, description = "A parameter is wrong", body = FailureBody),
+        (status = 413, description = "Too many keys in a row are too long for a path", body = FailureBody),
+        (status = 503, description = "Other requests use all memory for bodies and answers", body = FailureBody),
     )
 )]
 pub(in super::super) async fn list(
     State(state): State<SharedServer>,
     uri: Uri,
-) -> Result<Json<KeyPage>, ApiFailure> {
+) -> Result<Response, ApiFailure> {
     let wanted = ListingRequest::read(&uri)?;
-    Ok(Json(state.on_pool(move |state| wanted.page(&state.db)).await?))
+    state.on_pool(move |state| wanted.page(state)).await
 }
