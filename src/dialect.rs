@@ -32,6 +32,8 @@ pub(crate) const ITEMS_MAX: usize = 10_000;
 pub(crate) const KEY_NOT_FOUND: &str = "key_not_found";
 /// The code of a refusal because the store accepts no more writes.
 pub(crate) const POISONED: &str = "poisoned";
+/// The code of a request that the server has not answered in time.
+pub(crate) const TIMED_OUT: &str = "timed_out";
 /// The code of a refusal because the changes after a position are gone.
 pub(crate) const HISTORY_GONE: &str = "history_gone";
 

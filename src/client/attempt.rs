@@ -46,7 +46,9 @@ impl FailedAttempt {
     ) -> Self {
         // A store that accepts no more writes stays like that, and can be read.
         let is_poisoned = code.as_deref() == Some(dialect::POISONED);
-        let is_unavailable = UNAVAILABLE.contains(&status) && !is_poisoned;
+        // What has taken too long would take as long again, and may still be under way.
+        let has_timed_out = code.as_deref() == Some(dialect::TIMED_OUT);
+        let is_unavailable = UNAVAILABLE.contains(&status) && !is_poisoned && !has_timed_out;
         let error = ClientError::Server { status, code, detail, request_id };
         Self { error, is_passing: is_unavailable || status == TOO_MANY_REQUESTS }
     }
@@ -94,8 +96,10 @@ impl FailedAttempt {
     pub(super) fn sign(&self) -> ServerSign {
         match &self.error {
             ClientError::Connection { .. } | ClientError::Timeout { .. } => ServerSign::Fails,
-            ClientError::Server { status, .. } if *status != TOO_MANY_REQUESTS => {
-                if self.is_passing { ServerSign::Fails } else { ServerSign::Works }
+            ClientError::Server { status, code, .. } if *status != TOO_MANY_REQUESTS => {
+                let has_timed_out = code.as_deref() == Some(dialect::TIMED_OUT);
+                let fails = self.is_passing || has_timed_out;
+                if fails { ServerSign::Fails } else { ServerSign::Works }
             }
             ClientError::Server { .. } | ClientError::InvalidAnswer { .. } => ServerSign::Works,
             _ => ServerSign::None,

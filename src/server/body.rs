@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::failure::ApiFailure;
-use super::state::{PAGE_SIZE, ServerState};
+use super::state::{INLINE_MAX, PAGE_SIZE, ServerState, SharedServer};
 use crate::dialect::ITEMS_MAX;
 
 /// A body, and the permit of its memory.
@@ -75,8 +75,8 @@ async fn next_piece(body: &mut BodyDataStream) -> Result<Option<Bytes>, ApiFailu
     piece.transpose().map_err(|_| ApiFailure::cut_off())
 }
 
-/// Takes memory for a body that has grown to this size.
-fn reserve(
+/// Takes memory for a body or an answer that has grown to this size.
+pub(super) fn reserve(
     pages: &Arc<Semaphore>,
     held: &mut Option<OwnedSemaphorePermit>,
     size: u64,
@@ -107,19 +107,27 @@ pub(super) fn may_be_json(headers: &HeaderMap) -> bool {
 }
 
 /// Reads a body that is JSON, in `/v1`. An empty body counts as `{}` there.
-pub(super) async fn read_json<T: DeserializeOwned>(
-    state: &ServerState,
+///
+/// A large one is parsed on the pool: that takes a while, in which the thread that handles
+/// connections could answer others.
+pub(super) async fn read_json<T: DeserializeOwned + Send + 'static>(
+    state: &SharedServer,
     headers: &HeaderMap,
     body: Body,
 ) -> Result<(T, BoundedBody), ApiFailure> {
     let body = read(state, headers, body).await?;
-    let bytes: &[u8] = if body.bytes.is_empty() { b"{}" } else { &body.bytes };
     if !body.bytes.is_empty() && !may_be_json(headers) {
         return Err(ApiFailure::invalid("the body has to be JSON, as application/json"));
     }
-    let parsed = serde_json::from_slice(bytes);
-    let parsed = parsed.map_err(|error| ApiFailure::invalid(format!("the body: {error}")))?;
-    Ok((parsed, body))
+    if body.bytes.len() <= INLINE_MAX {
+        return Ok((parsed(&body.bytes)?, body));
+    }
+    state.on_pool(move |_| Ok::<_, ApiFailure>((parsed(&body.bytes)?, body))).await
+}
+
+fn parsed<T: DeserializeOwned>(body: &[u8]) -> Result<T, ApiFailure> {
+    let body = if body.is_empty() { b"{}" } else { body };
+    serde_json::from_slice(body).map_err(|error| ApiFailure::invalid(format!("the body: {error}")))
 }
 
 /// A list of at most [`ITEMS_MAX`] items. A longer one is refused before all of it is in memory.

@@ -4,6 +4,9 @@
 //! of the dialects needs it.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use axum::Router;
@@ -19,18 +22,22 @@ use tokio::time::timeout;
 use tower_service::Service as _;
 
 use super::gate::PeerAddress;
+use super::idle::{IdleConnections, RegisteredConnection, RequestUnderWay};
 use super::patient::PatientStream;
 use super::state::{ServerState, StopSignal};
 use super::tls::TlsSetup;
 
 /// Maximum number of headers of a request.
 const HEADERS_MAX: usize = 100;
+/// Time in which a request that has arrived is noticed, before its connection counts as idle.
+const NOTICED: Duration = Duration::from_millis(5);
 
 /// What all connections share.
 pub(super) struct ConnectionContext {
     router: Router,
     tls: Option<TlsSetup>,
     stop: StopSignal,
+    pub(super) idle: Arc<IdleConnections>,
     http: http1::Builder,
     idle_timeout: Duration,
     write_timeout: Duration,
@@ -45,24 +52,32 @@ impl ConnectionContext {
             .max_buf_size(options.header_size_limit)
             .max_headers(HEADERS_MAX);
         let (idle_timeout, write_timeout) = (options.idle_timeout, options.write_timeout);
-        Self { router, tls, stop: state.stop.clone(), http, idle_timeout, write_timeout }
+        let (stop, idle) = (state.stop.clone(), Arc::default());
+        Self { router, tls, stop, idle, http, idle_timeout, write_timeout }
     }
 }
 
 /// Serves a connection until it ends.
-pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, context: &ConnectionContext) {
+pub(super) async fn serve(
+    stream: TcpStream,
+    peer: SocketAddr,
+    registered: RegisteredConnection,
+    context: &ConnectionContext,
+) {
     // Answers are written in one piece, and must not wait for more.
     let _ = stream.set_nodelay(true);
-    let stream = PatientStream::new(stream, context.write_timeout);
+    let activity = Arc::clone(registered.activity());
+    let stream = PatientStream::new(stream, context.write_timeout, activity);
     let Some(tls) = &context.tls else {
-        return talk(stream, peer, context).await;
+        return talk(stream, peer, registered, context).await;
     };
     let shaken = tokio::select! {
         shaken = timeout(context.idle_timeout, tls.accept(stream)) => shaken,
         () = context.stop.raised() => return,
+        () = registered.activity().told() => return,
     };
     match shaken {
-        Ok(Ok(stream)) => talk(stream, peer, context).await,
+        Ok(Ok(stream)) => talk(stream, peer, registered, context).await,
         Ok(Err(error)) => {
             tracing::debug!(target: "bitcask::server", event = "tls_failed", %peer, error = %error);
         }
@@ -71,29 +86,69 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, context: &Connect
 }
 
 /// Answers the requests of a connection, one after the other.
-async fn talk<S>(stream: S, peer: SocketAddr, context: &ConnectionContext)
-where
+async fn talk<S>(
+    stream: S,
+    peer: SocketAddr,
+    mut registered: RegisteredConnection,
+    context: &ConnectionContext,
+) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let router = context.router.clone();
+    let activity = Arc::clone(registered.activity());
+    let handled = Arc::clone(&activity);
     let service = service_fn(move |request: Request<Incoming>| {
+        let under_way = RequestUnderWay::begin(&handled);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(PeerAddress(peer));
-        router.clone().call(request)
+        let answer = router.clone().call(request);
+        async { answer.await.map(|answer| answer.map(|body| under_way.with_body(body))) }
     });
     let connection = context.http.serve_connection(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
-    let ended = tokio::select! {
-        // A request that has arrived by now is read before the connection learns of the end.
-        biased;
-        ended = connection.as_mut() => ended,
-        () = context.stop.raised() => {
-            // The request under way is answered. Then the connection is closed.
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let ended = loop {
+        tokio::select! {
+            // A request that has arrived by now is read before the connection learns of the end.
+            biased;
+            ended = progress(connection.as_mut(), &mut registered, false) => break ended,
+            () = context.stop.raised() => {
+                // The request under way is answered. Then the connection is closed.
+                connection.as_mut().graceful_shutdown();
+                break progress(connection, &mut registered, true).await;
+            }
+            () = activity.told() => {
+                let going_on = progress(connection.as_mut(), &mut registered, false);
+                if let Ok(ended) = timeout(NOTICED, going_on).await {
+                    break ended;
+                }
+                if registered.settle() {
+                    return;
+                }
+                registered.decline();
+            }
         }
     };
     if let Err(error) = ended {
         tracing::debug!(target: "bitcask::server", event = "connection_failed", %peer, error = %error);
     }
+}
+
+/// Lets a connection go on until it ends, and notes whether it is idle. If it has to end soon, it
+/// does so as soon as it is idle.
+async fn progress<C, E>(
+    mut connection: Pin<&mut C>,
+    registered: &mut RegisteredConnection,
+    ends_soon: bool,
+) -> Result<(), E>
+where
+    C: Future<Output = Result<(), E>>,
+{
+    std::future::poll_fn(|task| {
+        let polled = connection.as_mut().poll(task);
+        if polled.is_pending() && registered.settle() && ends_soon {
+            return Poll::Ready(Ok(()));
+        }
+        polled
+    })
+    .await
 }

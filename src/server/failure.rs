@@ -81,11 +81,6 @@ impl ApiFailure {
         Self { header: whole.map(|whole| Box::new((CONTENT_RANGE, whole))), ..failure }
     }
 
-    /// Returns whether the store accepts no more writes.
-    pub(super) fn is_of_poisoned_store(&self) -> bool {
-        self.code == dialect::POISONED
-    }
-
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "invalid_request", detail)
     }
@@ -170,13 +165,13 @@ impl ApiFailure {
     }
 
     pub(super) fn out_of_body_memory() -> Self {
-        let detail = "other requests use all memory for bodies; try again in a moment";
+        let detail = "other requests use all memory for bodies and answers; try again in a moment";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail).with_header(RETRY_AFTER, "1")
     }
 
     pub(super) fn timed_out() -> Self {
         let detail = "the request took too long; a write may still take effect";
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, "timed_out", detail)
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, dialect::TIMED_OUT, detail)
             .with_header(RETRY_AFTER, "1")
     }
 

@@ -40,6 +40,7 @@
 //   run where: decision 58.
 // - Nothing here grows without a limit: connections, bodies, lists, streams, waiting calls.
 
+mod answer;
 mod body;
 mod bytes;
 mod connection;
@@ -48,6 +49,7 @@ mod failure;
 mod follow;
 mod frames;
 mod gate;
+mod idle;
 mod meta;
 mod options;
 mod patient;

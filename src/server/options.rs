@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::error::ServerError;
 use super::follow::FollowOptions;
+use crate::fs::is_dir;
 
 /// Options of a [`Server`](super::Server).
 ///
@@ -119,7 +120,8 @@ impl ServerOptions {
     }
 
     /// Sets how much memory the bodies of all requests may take together, in bytes. The default is
-    /// 512 MiB. While they take as much, further requests with a body are refused with 503.
+    /// 512 MiB. Answers in JSON that are larger than 32 KiB take a part of it too, until the client
+    /// has received them. While all of it is taken, further ones are refused with 503.
     pub fn body_memory_limit(mut self, bytes: u64) -> Self {
         self.body_memory_limit = bytes;
         self
@@ -133,8 +135,9 @@ impl ServerOptions {
     }
 
     /// Sets the maximum number of connections. The default is 4,096. The server also leaves the
-    /// store at least half of the files that the process may have open. Further connections wait
-    /// until another one ends.
+    /// store at least half of the files that the process may have open. A further connection
+    /// takes the place of the one that has been without a request for longest. If all have
+    /// requests, it waits.
     pub fn connections_max(mut self, count: usize) -> Self {
         self.connections_max = count;
         self
@@ -197,7 +200,8 @@ impl ServerOptions {
         self
     }
 
-    /// Allows `POST /v1/backup`, which creates backups in directories below this one. By default,
+    /// Allows `POST /v1/backup`, which creates backups in directories below this one, which has to
+    /// exist. By default,
     /// the server makes no backups, since a client could fill the disk with them.
     pub fn backup_dir(mut self, dir: impl Into<PathBuf>) -> Self {
         self.backup_dir = Some(dir.into());
@@ -234,6 +238,13 @@ impl ServerOptions {
         ];
         if let Some((name, count)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return invalid(name, count.to_string(), at_least_one);
+        }
+        if self.request_timeout.is_zero() {
+            return invalid("request_timeout", "0".into(), "no request could be answered");
+        }
+        if self.backup_dir.as_ref().is_some_and(|dir| !is_dir(dir)) {
+            let value = self.backup_dir.iter().map(|dir| dir.display().to_string()).collect();
+            return invalid("backup_dir", value, "it has to be a directory that exists");
         }
         if self.header_size_limit < HEADER_SIZE_MIN {
             let value = self.header_size_limit.to_string();

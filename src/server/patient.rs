@@ -2,6 +2,7 @@
 
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -9,18 +10,25 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{Sleep, sleep};
 
+use super::idle::ConnectionActivity;
+
 /// A stream that fails once a write has made no progress for a while. Without this, a client that
 /// stops reading would keep its connection, and the answer in memory, for as long as it likes.
 pub(super) struct PatientStream {
     stream: TcpStream,
     limit: Duration,
+    activity: Arc<ConnectionActivity>,
     /// Runs while a write waits.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl PatientStream {
-    pub(super) fn new(stream: TcpStream, limit: Duration) -> Self {
-        Self { stream, limit, waiting: None }
+    pub(super) fn new(
+        stream: TcpStream,
+        limit: Duration,
+        activity: Arc<ConnectionActivity>,
+    ) -> Self {
+        Self { stream, limit, activity, waiting: None }
     }
 
     /// Returns what a write has returned, or an error if it has waited for too long.
@@ -29,6 +37,7 @@ impl PatientStream {
         context: &mut Context<'_>,
         written: Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
+        self.activity.set_writing(written.is_pending());
         if written.is_ready() {
             self.waiting = None;
             return written;

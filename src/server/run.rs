@@ -10,6 +10,7 @@ use tokio::time::{sleep, timeout};
 
 use super::connection::{self, ConnectionContext};
 use super::error::ServerError;
+use super::idle::RegisteredConnection;
 use super::state::{ServerState, SharedServer};
 use super::{Server, routes};
 
@@ -61,11 +62,12 @@ fn runtime(state: &ServerState) -> Result<Runtime, ServerError> {
 async fn accept(listener: TcpListener, context: ConnectionContext, state: &SharedServer) {
     let max = state.connections_max().min(Semaphore::MAX_PERMITS);
     let permits = Arc::new(Semaphore::new(max));
-    let context = Arc::new(context);
+    let (idle, context) = (Arc::clone(&context.idle), Arc::new(context));
     loop {
         let accepted = async {
-            let permit = Arc::clone(&permits).acquire_owned().await.ok();
-            (permit, listener.accept().await)
+            let accepted = listener.accept().await;
+            let permit = if accepted.is_ok() { idle.make_room(&permits).await } else { None };
+            (permit, accepted)
         };
         let (permit, accepted) = tokio::select! {
             accepted = accepted => accepted,
@@ -74,8 +76,10 @@ async fn accept(listener: TcpListener, context: ConnectionContext, state: &Share
         match accepted {
             Ok((stream, peer)) => {
                 let context = Arc::clone(&context);
+                // Here, so that connections are idle in the order in which they were accepted.
+                let registered = RegisteredConnection::new(&idle);
                 tokio::spawn(async move {
-                    connection::serve(stream, peer, &context).await;
+                    connection::serve(stream, peer, registered, &context).await;
                     drop(permit);
                 });
             }

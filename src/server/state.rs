@@ -17,7 +17,7 @@ use super::follow::StoreFollower;
 use super::gate::rate::ClientRates;
 use super::meta::requests::RequestFigures;
 use super::options::ServerOptions;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::fs::files_limit;
 use crate::replica::Replica;
 use crate::store::Bitcask;
@@ -42,13 +42,11 @@ pub(super) struct ServerState {
     streams: Arc<Semaphore>,
     /// The permit of a merge, a backup or a verification: one at a time.
     upkeep: Arc<Semaphore>,
-    /// Permits of pages of memory for bodies.
+    /// Permits of pages of memory for bodies and large answers.
     pub(super) body_pages: Arc<Semaphore>,
     body_pages_max: usize,
     /// Whether gets of single keys touch only memory.
     gets_in_memory: AtomicBool,
-    /// Whether a write has found the store poisoned.
-    poisoned: AtomicBool,
 }
 
 /// Size of a page of memory for bodies, in bytes.
@@ -77,7 +75,6 @@ impl ServerState {
             body_pages: permits(pages),
             body_pages_max: pages,
             gets_in_memory: AtomicBool::new(false),
-            poisoned: AtomicBool::new(false),
             options,
         }
     }
@@ -127,12 +124,12 @@ impl ServerState {
     pub(super) async fn convert<T: Send + 'static>(
         self: &Arc<Self>,
         value: Value,
-        convert: impl FnOnce(&[u8]) -> T + Send + 'static,
+        convert: impl FnOnce(&Self, &[u8]) -> Result<T, ApiFailure> + Send + 'static,
     ) -> Result<T, ApiFailure> {
-        if value.len() <= CONVERTED_MAX {
-            return Ok(convert(&value));
+        if value.len() <= INLINE_MAX {
+            return convert(self, &value);
         }
-        self.on_pool(move |_| Ok::<_, Error>(convert(&value))).await
+        self.on_pool(move |state| convert(state, &value)).await
     }
 
     /// Calls the store for a merge, a backup or a verification, one at a time.
@@ -169,26 +166,20 @@ impl ServerState {
         });
         match called.await {
             Ok(Ok(result)) => Ok(result),
-            Ok(Err(error)) => {
-                let failure = error.into();
-                if failure.is_of_poisoned_store() {
-                    self.poisoned.store(true, Ordering::Relaxed);
-                }
-                Err(failure)
-            }
+            Ok(Err(error)) => Err(error.into()),
             Err(_) => Err(ApiFailure::internal("a call of the store has panicked")),
         }
     }
 
-    /// Returns how much memory the bodies of requests take now, in bytes.
+    /// Returns how much memory bodies and large answers take now, in bytes.
     pub(super) fn body_memory(&self) -> u64 {
         let taken = self.body_pages_max.saturating_sub(self.body_pages.available_permits());
         taken as u64 * PAGE_SIZE
     }
 
-    /// Returns whether writes can succeed, as far as the last ones have shown.
+    /// Returns whether the store accepts writes.
     pub(super) fn is_healthy(&self) -> bool {
-        !self.poisoned.load(Ordering::Relaxed)
+        self.db.is_sound()
     }
 
     /// Checks regularly whether gets touch only memory, until the server stops.
@@ -207,8 +198,8 @@ impl ServerState {
     }
 }
 
-/// Maximum size of a value that is converted where its request is handled, in bytes.
-const CONVERTED_MAX: usize = 64 << 10;
+/// Maximum size of a value or a body that is converted where its request is handled, in bytes.
+pub(super) const INLINE_MAX: usize = 64 << 10;
 
 /// How often the server looks whether gets touch only memory.
 const OBSERVED: Duration = Duration::from_secs(1);

@@ -179,3 +179,13 @@ fn a_disk_that_fills_up_under_load_refuses_writes_until_there_is_room() {
     assert!(ports.ask("GET /health", "").starts_with("HTTP/1.1 200"));
     ports.end();
 }
+
+#[test]
+fn health_notices_a_failed_store_although_no_request_writes() {
+    let ports = Ports::new();
+    ports.twin.fail(Fault::new(FaultKind::Eio).only(Call::Sync).for_ever());
+    ports.put("redis", "k", "value").unwrap_err();
+    let health = ports.ask("GET /health", "");
+    assert!(health.starts_with("HTTP/1.1 503") && health.contains("unhealthy"), "{health}");
+    ports.end();
+}

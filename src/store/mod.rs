@@ -335,6 +335,14 @@ impl Options {
     }
 }
 
+#[cfg(feature = "server")]
+impl Bitcask {
+    /// Returns whether the store can still write.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.inner.is_sound()
+    }
+}
+
 /// Operations that tests use on a store without threads.
 #[cfg(any(test, bitcask_fuzzing))]
 impl Bitcask {

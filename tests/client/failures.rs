@@ -127,6 +127,7 @@ fn what_would_fail_again_is_not_repeated() {
         refusal(401, "unauthorized"),
         refusal(500, "corrupt"),
         refusal(503, "poisoned"),
+        refusal(503, "timed_out"),
         refusal(507, "no_space"),
         // The address of something else, which must not get the token either.
         answer(302, "location: http://127.0.0.1:1/\r\n", ""),

@@ -175,5 +175,80 @@ fn options_that_make_no_sense_are_refused() {
     assert!(refused(ServerOptions::new().connections_max(0)).contains("connections_max"));
     assert!(refused(ServerOptions::new().header_size_limit(100)).contains("8192"));
     assert!(refused(ServerOptions::new().token("")).contains("token"));
+    let none = ServerOptions::new().request_timeout(Duration::ZERO);
+    assert!(refused(none).contains("request_timeout"));
+    let dir = tempfile::tempdir().unwrap().path().join("none");
+    assert!(refused(ServerOptions::new().backup_dir(dir)).contains("backup_dir"));
     assert!(refused(ServerOptions::new().body_memory_limit(1)).contains("body_memory_limit"));
+}
+
+#[test]
+fn answers_that_nobody_reads_have_a_limit_together() {
+    let size = 16 << 20;
+    let options = ServerOptions::new().body_size_limit(1 << 20).body_memory_limit(size);
+    let server = Running::filled(small().segment_size(64 << 20), options, |db| {
+        // Six times as large in JSON, which is more than the sockets of a connection hold.
+        db.put("k", vec![1; 2 << 20]).unwrap();
+    });
+    let requests = [("GET", "/kv/k", ""), ("GET", "/get/k", ""), ("GET", "/v1/keys?values", "")];
+    for (method, target, body) in [("POST", "/v1/get", r#"{"keys":["k"]}"#)].iter().chain(&requests)
+    {
+        let mut slow = server.client();
+        slow.begin(method, target, &[("content-type", "application/json")], body.len());
+        slow.raw(body.as_bytes());
+        slow.head().has(200);
+        let refused = server.json(method, target, body).has(503);
+        assert_eq!(refused.header("retry-after"), Some("1"), "{target}");
+        assert!(refused.text().contains("memory"), "{}", refused.text());
+        server.get("/kv/none").has(200);
+        drop(slow);
+        // The memory is free once the server has noticed.
+        while server.json(method, target, body).status == 503 {}
+    }
+    while !server.get("/metrics").text().contains("bitcask_http_body_bytes 0\n") {}
+}
+
+#[test]
+fn a_new_client_takes_the_place_of_an_idle_connection() {
+    let options = ServerOptions::new().connections_max(8).idle_timeout(Duration::from_secs(3600));
+    let server = Running::with(options);
+    let mut idle: Vec<_> = (0..8).map(|_| server.client()).collect();
+    for client in idle.iter_mut().skip(1) {
+        client.send("GET", "/health", &[], b"").has(200);
+    }
+    let mut ninth = server.client();
+    ninth.send("GET", "/health", &[], b"").has(200);
+    assert!(idle.remove(0).is_closed());
+    // The others, among them one with half a request, go in their turn.
+    idle[0].raw(b"GET /health HTT");
+    ninth.send("GET", "/health", &[], b"").has(200);
+    let mut tenth = server.client();
+    tenth.send("GET", "/health", &[], b"").has(200);
+    assert!(idle.remove(0).is_closed());
+    for client in &mut idle {
+        client.send("GET", "/health", &[], b"").has(200);
+    }
+}
+
+#[test]
+fn a_connection_with_a_request_keeps_its_place() {
+    let options = ServerOptions::new().connections_max(2).idle_timeout(Duration::from_secs(3600));
+    let server = Running::filled(small().segment_size(64 << 20), options, |db| {
+        db.put("k", vec![b'x'; 16 << 20]).unwrap();
+    });
+    let mut half = server.client();
+    half.begin("PUT", "/v1/keys/half", &[("expect", "100-continue")], 5);
+    assert_eq!(half.head().status, 100);
+    let mut slow = server.client();
+    slow.begin("GET", "/v1/keys/k", &[], 0);
+    let answer = slow.head().has(200);
+    assert_eq!(answer.header("content-length"), Some("16777216"));
+    let mut third = server.client();
+    third.begin("GET", "/health", &[], 0);
+    half.raw(b"value");
+    half.answer("PUT").has(204);
+    // Now there is an idle connection.
+    third.answer("GET").has(200);
+    assert!(half.is_closed());
+    assert_eq!(slow.rest(16 << 20), vec![b'x'; 16 << 20]);
 }

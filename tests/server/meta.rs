@@ -42,6 +42,7 @@ fn every_operation_of_the_document_exists() {
         "GET /v1/segments",
         "GET /v1/snapshot",
         "GET /v1/stats",
+        "HEAD /v1/keys/{key}",
         "POST /batch",
         "POST /clear",
         "POST /put",

@@ -3,7 +3,7 @@
 use bitcask::server::ServerOptions;
 use serde_json::json;
 
-use crate::support::Running;
+use crate::support::{Running, small};
 
 #[test]
 fn keys_and_values_are_any_bytes() {
@@ -113,10 +113,41 @@ fn keys_live_as_long_as_they_are_told() {
     assert!(left().is_none());
     put("0").has(204);
     server.get("/v1/keys/k").has(404);
-    for wrong in ["-1", "soon", "nan", "1e300"] {
+    put("60, keep").has(204);
+    put("keep,60").has(204);
+    let wrong = ["-1", "soon", "nan", "1e300", "3, 4", "3, 4, keep", "keep, keep", "60,", ""];
+    for wrong in wrong {
         put(wrong).has(400);
     }
+    let expires = ("x-bitcask-expires-at", "2040-01-31T12:00:00Z");
+    let both = [expires, ("x-bitcask-ttl", "60")];
+    server.send("PUT", "/v1/keys/k", &both, b"v").has(400);
+    let with_keep = [expires, ("x-bitcask-ttl", "keep")];
+    server.send("PUT", "/v1/keys/k", &with_keep, b"v").has(204);
     server.send("PUT", "/v1/keys/k", &[("x-bitcask-durable", "perhaps")], b"v").has(400);
+}
+
+#[test]
+fn a_page_ends_only_behind_a_key_whose_path_is_accepted() {
+    let long = |first: char| first.to_string() + &"\u{e9}".repeat(12_000);
+    let server = Running::filled(small(), ServerOptions::new(), |db| {
+        for key in ["a", &long('b'), &long('c'), "d", &long('e')] {
+            db.put(key, "").unwrap();
+        }
+    });
+    for (path, ways) in [("/v1/keys", &["", "&reverse=true"][..]), ("/kv", &[""])] {
+        for way in ways {
+            let (mut path, mut lens) = (format!("{path}?limit=1{way}"), Vec::new());
+            loop {
+                let page = server.get(&path).has(200).value();
+                lens.push(page["keys"].as_array().unwrap().len());
+                let Some(next) = page["next"].as_str() else { break };
+                path = next.to_owned();
+            }
+            let expected = if way.is_empty() { [1, 3, 1] } else { [2, 3, 0] };
+            assert_eq!(lens, expected, "{path}");
+        }
+    }
 }
 
 #[test]

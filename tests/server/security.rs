@@ -118,3 +118,21 @@ fn options_show_no_secret() {
     let shown = format!("{options:?}");
     assert!(!shown.contains("secret") && !shown.contains("PRIVATE"), "{shown}");
 }
+
+#[test]
+fn a_proxy_on_the_same_machine_does_not_make_its_clients_local() {
+    let server = Running::new();
+    let headers = ["Forwarded", "X-Forwarded-For", "X-Real-IP", "Via"];
+    for header in headers {
+        for path in ["/v1/stop", "/v1/promote"] {
+            server.send("POST", path, &[(header, "192.0.2.1")], b"").has(403);
+        }
+    }
+    // Without a proxy, it is only no follower.
+    server.send("POST", "/v1/promote", &[], b"").has(409);
+    server.send("POST", "/v1/stop", &[], b"").has(202);
+    drop(server.ended());
+    let server = Running::with(ServerOptions::new().remote_stop(true));
+    server.send("POST", "/v1/stop", &[("via", "1.1 proxy")], b"").has(202);
+    drop(server.ended());
+}

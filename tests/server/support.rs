@@ -220,6 +220,13 @@ impl<S: Read + Write> Client<S> {
         answer
     }
 
+    /// Reads the body of an answer whose head was read.
+    pub(crate) fn rest(&mut self, len: usize) -> Vec<u8> {
+        let mut rest = vec![0; len];
+        self.stream.read_exact(&mut rest).unwrap();
+        rest
+    }
+
     /// Returns whether the server has closed the connection, once it has.
     pub(crate) fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();

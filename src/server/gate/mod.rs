@@ -9,8 +9,8 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{LOCATION, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderName, HeaderValue, Method};
+use axum::http::header::{FORWARDED, LOCATION, VIA, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use tokio::time::timeout;
@@ -24,6 +24,22 @@ use access::AccessNote;
 /// The address of a client, as an extension of its requests.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct PeerAddress(pub(super) SocketAddr);
+
+impl PeerAddress {
+    /// Returns whether a client is on this machine, and not only a proxy that speaks for others.
+    pub(super) fn is_local(self, headers: &HeaderMap) -> bool {
+        self.0.ip().to_canonical().is_loopback()
+            && !PROXIED.iter().any(|name| headers.contains_key(name))
+    }
+}
+
+/// The headers by which a proxy shows that it passes on a request of another machine.
+const PROXIED: [HeaderName; 4] = [
+    FORWARDED,
+    VIA,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-real-ip"),
+];
 
 /// The name under which the request id is returned, as bitcaskpy has it.
 const REQUEST_ID: HeaderName = HeaderName::from_static(dialect::REQUEST_ID);

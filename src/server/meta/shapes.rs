@@ -15,8 +15,8 @@ const TIME: &str = "^(19[7-9][0-9]|[2-9][0-9]{3})-\
     T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?Z$";
 /// `*`, or entity tags.
 const TAGS: &str = "^(\\*|(W/)?\"[!#-+\\--~]*\"( *, *(W/)?\"[!#-+\\--~]*\")*)$";
-/// Seconds, or `keep`.
-const LIFETIME: &str = "^(keep|[0-9]{1,9}(\\.[0-9]{1,9})?)$";
+/// Seconds, or `keep`, or both.
+const LIFETIME: &str = "^(keep|[0-9]{1,9}(\\.[0-9]{1,9})?(, *keep)?)$";
 /// Seconds that a duration cannot have.
 const SECONDS_END: f64 = 18_446_744_073_709_551_616.0;
 
@@ -34,9 +34,28 @@ pub(super) fn refine(document: &mut Value) {
             }
         }
     }
+    if let Some(Value::Object(path)) = document.pointer_mut("/paths/~1v1~1keys~1{key}")
+        && let Some(mut head) = path.get("get").cloned()
+    {
+        without_bodies(&mut head);
+        path.insert("head".to_owned(), head);
+    }
     // A merge without a body is an ordinary one.
     if let Some(body) = document.pointer_mut("/paths/~1v1~1merge/post/requestBody/required") {
         *body = json!(false);
+    }
+}
+
+/// Turns the description of a GET into that of the HEAD of the same path.
+fn without_bodies(operation: &mut Value) {
+    if let Some(Value::Object(responses)) = operation.get_mut("responses") {
+        for response in responses.values_mut().filter_map(Value::as_object_mut) {
+            response.remove("content");
+        }
+    }
+    if let Some(operation) = operation.as_object_mut() {
+        operation.insert("operationId".to_owned(), json!("v1_head"));
+        operation.insert("summary".to_owned(), json!("Read only the headers of a value."));
     }
 }
 

@@ -4,17 +4,20 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, Uri};
+use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::key_of;
 use super::validation::BodyFields;
+use crate::server::answer::BoundedAnswer;
 use crate::server::body;
 use crate::server::bytes::percent_encoded;
 use crate::server::failure::{ApiFailure, FailureBody, SeedFailure};
 use crate::server::query::QueryParameters;
 use crate::server::reserved::is_reserved;
 use crate::server::state::SharedServer;
+use crate::server::v1::list::PageEnd;
 
 /// A value to be stored.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -40,9 +43,9 @@ impl DoneAnswer {
 
 /// A key and its value, if it has one.
 #[derive(Debug, Serialize, ToSchema)]
-pub(in super::super) struct KvAnswer {
-    key: String,
-    value: Option<String>,
+pub(in super::super) struct KvAnswer<'a> {
+    key: &'a str,
+    value: Option<&'a str>,
     found: bool,
 }
 
@@ -81,6 +84,8 @@ pub(in super::super) async fn put(
     let body = body::read(&state, &headers, body).await?;
     let message = format!("Key '{key}' stored successfully");
     let stored = state.on_pool(move |state| {
+        // Moves the permit of its memory too.
+        let body = body;
         let value = BodyFields::read(&headers, &body.bytes)?.text_value()?;
         Ok::<_, ApiFailure>(state.db.put(key, value)?)
     });
@@ -93,7 +98,7 @@ pub(in super::super) async fn put(
     get, path = "/kv/{key}", tag = "bitcaskpy", operation_id = "kv_get",
     params(("key" = String, Path, description = "The key")),
     responses(
-        (status = 200, description = "The key, and its value if it has one", body = KvAnswer),
+        (status = 200, description = "The key, and its value if it has one", body = KvAnswer<'static>),
         (status = 409, description = "The value is not text", body = FailureBody),
         (status = 422, description = "The key is not text", body = FailureBody),
         (status = 500, description = "The store has failed", body = FailureBody),
@@ -102,15 +107,18 @@ pub(in super::super) async fn put(
 pub(in super::super) async fn get(
     State(state): State<SharedServer>,
     uri: Uri,
-) -> Result<Json<KvAnswer>, SeedFailure> {
+) -> Result<Response, SeedFailure> {
     let key = key_of(&uri, KV)?;
     let wanted = key.clone();
     let Some(value) = state.get(move |state| state.db.get(wanted)).await? else {
-        return Ok(Json(KvAnswer { key, value: None, found: false }));
+        let answer = KvAnswer { key: &key, value: None, found: false };
+        return Ok(BoundedAnswer::of(&state, &answer)?);
     };
-    let text = state.convert(value, |value| String::from_utf8(value.to_vec()).ok()).await?;
-    let text = text.ok_or_else(|| not_text(&key))?;
-    Ok(Json(KvAnswer { key, value: Some(text), found: true }))
+    let answer = state.convert(value, move |state, value| {
+        let text = std::str::from_utf8(value).map_err(|_| not_text(&key))?;
+        BoundedAnswer::of(state, &KvAnswer { key: &key, value: Some(text), found: true })
+    });
+    Ok(answer.await?)
 }
 
 /// Returns the refusal to show a value that is no text.
@@ -161,7 +169,7 @@ const PAGE_LEN_MAX: usize = 10_000;
 pub(in super::super) async fn list(
     State(state): State<SharedServer>,
     uri: Uri,
-) -> Result<Json<KvPage>, SeedFailure> {
+) -> Result<Response, SeedFailure> {
     let query = QueryParameters::read(&uri, &["prefix", "after", "limit"])?;
     let limit = query.limit(PAGE_LEN, PAGE_LEN_MAX)?;
     let prefix = query.bytes("prefix").unwrap_or_default().to_vec();
@@ -172,17 +180,20 @@ pub(in super::super) async fn list(
             range = range.after(after);
         }
         let (mut keys, mut next) = (Vec::new(), None);
-        let range = range.filter(|key| key.as_ref().map_or(true, |key| !is_reserved(key)));
-        for (at, key) in range.take(limit).enumerate() {
+        let mut end = PageEnd::new(state, limit);
+        for key in range.filter(|key| key.as_ref().map_or(true, |key| !is_reserved(key))) {
             let key = key?;
-            if at + 1 == limit {
+            next = end.after(key.len(), || {
                 let (prefix, after) = (percent_encoded(&prefix), percent_encoded(&key));
-                next = Some(format!("/kv?prefix={prefix}&limit={limit}&after={after}"));
-            }
+                format!("/kv?prefix={prefix}&limit={limit}&after={after}")
+            })?;
             keys.extend(String::from_utf8(key.to_vec()));
+            if next.is_some() {
+                break;
+            }
         }
         let count = keys.len();
-        Ok::<_, crate::error::Error>(KvPage { keys, count, next })
+        BoundedAnswer::of(state, &KvPage { keys, count, next })
     });
-    Ok(Json(page.await?))
+    Ok(page.await?)
 }

@@ -9,12 +9,13 @@ use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as JsonValue;
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::kv::{DoneAnswer, not_text};
 use super::validation::BodyFields;
+use super::values::ShownJson;
 use super::{key_of, listing, values};
+use crate::server::answer::BoundedAnswer;
 use crate::server::body;
 use crate::server::failure::{ApiFailure, FailureBody, SeedFailure};
 use crate::server::reserved::{self, visible_len};
@@ -70,11 +71,11 @@ pub(in super::super) struct CountAnswer {
 
 /// A key and its value, if it has one.
 #[derive(Debug, Serialize, ToSchema)]
-pub(in super::super) struct PairAnswer {
-    key: String,
+pub(in super::super) struct PairAnswer<'a> {
+    key: &'a str,
     /// Any JSON.
     #[schema(value_type = serde_json::Value)]
-    value: Option<Box<RawValue>>,
+    value: Option<ShownJson<'a>>,
     found: bool,
 }
 
@@ -128,6 +129,8 @@ pub(in super::super) async fn put(
 ) -> Result<Json<PutAnswer>, SeedFailure> {
     let body = body::read(&state, &headers, body).await?;
     let stored = state.on_pool(move |state| {
+        // Moves the permit of its memory too.
+        let body = body;
         let fields = BodyFields::read(&headers, &body.bytes)?;
         let key = fields.key()?;
         reserved::check(key.as_bytes())?;
@@ -155,6 +158,8 @@ pub(in super::super) async fn batch(
 ) -> Result<Json<CountAnswer>, SeedFailure> {
     let body = body::read(&state, &headers, body).await?;
     let stored = state.on_pool(move |state| {
+        // Moves the permit of its memory too.
+        let body = body;
         let fields = BodyFields::read(&headers, &body.bytes)?;
         let mut batch = Batch::new();
         for (key, value) in fields.pairs()? {
@@ -172,7 +177,7 @@ pub(in super::super) async fn batch(
     get, path = "/get/{key}", tag = "pybitcask", operation_id = "get",
     params(("key" = String, Path, description = "The key")),
     responses(
-        (status = 200, description = "The key, and its value if it has one", body = PairAnswer),
+        (status = 200, description = "The key, and its value if it has one", body = PairAnswer<'static>),
         (status = 409, description = "The value is neither JSON nor text", body = FailureBody),
         (status = 422, description = "The key is not text", body = FailureBody),
         (status = 500, description = "The store has failed", body = FailureBody),
@@ -181,15 +186,18 @@ pub(in super::super) async fn batch(
 pub(in super::super) async fn get(
     State(state): State<SharedServer>,
     uri: Uri,
-) -> Result<Json<PairAnswer>, SeedFailure> {
+) -> Result<Response, SeedFailure> {
     let key = key_of(&uri, "/get/")?;
     let wanted = key.clone();
     let Some(value) = state.get(move |state| state.db.get(wanted)).await? else {
-        return Ok(Json(PairAnswer { key, value: None, found: false }));
+        let answer = PairAnswer { key: &key, value: None, found: false };
+        return Ok(BoundedAnswer::of(&state, &answer)?);
     };
-    let json = state.convert(value, values::json_of).await?;
-    let json = json.ok_or_else(|| not_text(&key))?;
-    Ok(Json(PairAnswer { key, value: Some(json), found: true }))
+    let answer = state.convert(value, move |state, value| {
+        let json = values::json_of(value).ok_or_else(|| not_text(&key))?;
+        BoundedAnswer::of(state, &PairAnswer { key: &key, value: Some(json), found: true })
+    });
+    Ok(answer.await?)
 }
 
 /// Delete a key, and tell whether it existed.

@@ -16,7 +16,8 @@
 //! So each dialect reads exactly what it has stored, and `/kv` never changes a byte. The one change
 //! is that `/get` reads text of `/kv` as JSON if it is JSON.
 
-use serde_json::value::{RawValue, to_raw_value};
+use serde::Serialize;
+use serde_json::value::RawValue;
 
 /// Returns the bytes that `/put` stores for a JSON value.
 pub(super) fn stored_form(value: &RawValue) -> Vec<u8> {
@@ -26,15 +27,23 @@ pub(super) fn stored_form(value: &RawValue) -> Vec<u8> {
     text.filter(|text| as_json(text).is_none()).unwrap_or_else(|| json.to_owned()).into_bytes()
 }
 
+/// Stored bytes as `/get` shows them, without a copy.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(super) enum ShownJson<'a> {
+    Json(&'a RawValue),
+    Text(&'a str),
+}
+
 /// Returns stored bytes as `/get` shows them, or `None` if they are neither JSON nor text.
-pub(super) fn json_of(bytes: &[u8]) -> Option<Box<RawValue>> {
+pub(super) fn json_of(bytes: &[u8]) -> Option<ShownJson<'_>> {
     let text = std::str::from_utf8(bytes).ok()?;
-    as_json(text).or_else(|| to_raw_value(text).ok())
+    Some(as_json(text).map_or(ShownJson::Text(text), ShownJson::Json))
 }
 
 /// Returns text as JSON, if it is JSON.
-fn as_json(text: &str) -> Option<Box<RawValue>> {
-    RawValue::from_string(text.to_owned()).ok()
+fn as_json(text: &str) -> Option<&RawValue> {
+    serde_json::from_str(text).ok()
 }
 
 #[cfg(test)]
@@ -43,10 +52,14 @@ mod tests {
 
     use super::*;
 
+    fn shown(bytes: &[u8]) -> String {
+        serde_json::to_string(&json_of(bytes).unwrap()).unwrap()
+    }
+
     /// What `/get` shows of what `/put` has stored.
     fn through_put(json: &str) -> String {
         let value: &RawValue = serde_json::from_str(json).unwrap();
-        json_of(&stored_form(value)).unwrap().get().to_owned()
+        shown(&stored_form(value))
     }
 
     #[test]
@@ -85,8 +98,8 @@ mod tests {
     #[test]
     fn bytes_that_are_no_text_are_no_json() {
         assert!(json_of(b"\xff").is_none());
-        assert_eq!(json_of(b"a\"b").unwrap().get(), "\"a\\\"b\"");
-        assert_eq!(json_of(b"7").unwrap().get(), "7");
+        assert_eq!(shown(b"a\"b"), "\"a\\\"b\"");
+        assert_eq!(shown(b"7"), "7");
     }
 
     proptest! {

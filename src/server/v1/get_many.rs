@@ -1,12 +1,15 @@
 //! The values of many keys: `POST /v1/get`.
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use serde::{Deserialize, Serialize};
+use axum::response::Response;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
+use crate::server::answer::BoundedAnswer;
 use crate::server::body::{self, BoundedList};
 use crate::server::bytes::{GivenKey, KeyField, text_or_base64};
 use crate::server::failure::{ApiFailure, FailureBody};
@@ -26,11 +29,37 @@ pub(in super::super) struct GetBody {
 }
 
 /// A key.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, ToSchema)]
 #[serde(untagged)]
 pub(in super::super) enum WantedKey {
     Text(String),
     Field(GivenKey),
+}
+
+// A derived implementation would first read whatever JSON there is into memory, which takes many
+// times the size of the body.
+impl<'de> Deserialize<'de> for WantedKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(WantedKeyVisitor)
+    }
+}
+
+struct WantedKeyVisitor;
+
+impl<'de> Visitor<'de> for WantedKeyVisitor {
+    type Value = WantedKey;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a text, or an object with `key` or `key_base64`")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(WantedKey::Text(text.to_owned()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        GivenKey::deserialize(MapAccessDeserializer::new(map)).map(WantedKey::Field)
+    }
 }
 
 /// A key, and its value if it has one.
@@ -46,8 +75,9 @@ pub(in super::super) struct FoundKey {
 }
 
 /// The values, in the order in which their keys were sent.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, ToSchema)]
 pub(in super::super) struct GetAnswer {
+    #[expect(dead_code, reason = "it describes the answer; `read` writes it")]
     values: Vec<FoundKey>,
 }
 
@@ -68,15 +98,17 @@ impl WantedKey {
         (status = 200, description = "The keys, and their values", body = GetAnswer),
         (status = 400, description = "The body has not the expected form", body = FailureBody),
         (status = 413, description = "The values have more than 16 MiB together", body = FailureBody),
+        (status = 503, description = "Other requests use all memory for bodies and answers", body = FailureBody),
     )
 )]
 pub(in super::super) async fn read(
     State(state): State<SharedServer>,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<GetAnswer>, ApiFailure> {
+) -> Result<Response, ApiFailure> {
     let (wanted, memory) = body::read_json::<GetBody>(&state, &headers, body).await?;
     let read = state.on_pool(move |state| {
+        // Held until the keys are not needed any more.
         let _memory = memory;
         let keys: Result<Vec<_>, _> =
             wanted.keys.0.into_iter().map(WantedKey::into_bytes).collect();
@@ -88,12 +120,42 @@ pub(in super::super) async fn read(
             let detail = format!("the values have {size} bytes together; ask for fewer keys");
             return Err(ApiFailure::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail));
         }
-        let pair = |(key, value): (&Vec<u8>, &Option<crate::value::Value>)| {
+        let mut answer = BoundedAnswer::new(state);
+        answer.text("{\"values\":[")?;
+        for (at, (key, value)) in keys.iter().zip(found).enumerate() {
             let (text, base64) = value.as_ref().map_or((None, None), |it| text_or_base64(it));
-            let found = value.is_some();
-            FoundKey { key: KeyField::new(key), value: text, value_base64: base64, found }
-        };
-        Ok(GetAnswer { values: keys.iter().zip(&found).map(pair).collect() })
+            let (key, found) = (KeyField::new(key), value.is_some());
+            answer.text(if at == 0 { "" } else { "," })?;
+            answer.add(&FoundKey { key, value: text, value_base64: base64, found })?;
+        }
+        answer.text("]}")?;
+        Ok(answer.finish())
     });
-    Ok(Json(read.await?))
+    read.await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_a_text_or_an_object() {
+        let read = |text: &str| {
+            let body: GetBody = serde_json::from_str(text).unwrap();
+            let keys = body.keys.0.into_iter().map(|key| key.into_bytes().unwrap());
+            keys.collect::<Vec<_>>()
+        };
+        let all = r#"{"keys":["a","\u0062",{"key":"c"},{"key_base64":"/w=="}]}"#;
+        assert_eq!(read(all), [&b"a"[..], b"b", b"c", b"\xff"]);
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_where_it_begins() {
+        for wrong in ["[", "[1,2", "7", "null", "true", r#"{"other":["#, r#"{"key":["#] {
+            // The rest, which is no JSON, has not been read when the error is found.
+            let text = format!("{{\"keys\":[{wrong}?");
+            let error = serde_json::from_str::<GetBody>(&text).unwrap_err();
+            assert!(error.is_data(), "{wrong}: {error}");
+        }
+    }
 }

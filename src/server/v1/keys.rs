@@ -10,13 +10,14 @@ use super::conditions::{Conditions, Verdict, entity_tag, is_tag};
 use super::ranges::{WantedPart, wanted};
 use super::times;
 use crate::dialect;
+use crate::error::Error;
 use crate::options::WriteOptions;
 use crate::server::body;
 use crate::server::bytes::percent_decoded;
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::reserved;
 use crate::server::state::SharedServer;
-use crate::store::{Ttl, Version};
+use crate::store::{Reader, Ttl, Version};
 use crate::value::Value;
 
 /// Seconds that a key has left or gets. `keep` keeps what it has.
@@ -50,18 +51,29 @@ fn write_options(headers: &HeaderMap) -> Result<WriteOptions, ApiFailure> {
     if let Some(time) = text(headers, &EXPIRES_AT) {
         options = options.expires_at(times::read(time)?);
     }
-    let lifetimes = text(headers, &TTL);
-    for lifetime in lifetimes.iter().flat_map(|text| text.split(',')).map(str::trim) {
-        if lifetime == "keep" {
-            options = options.keep_ttl(true);
-            continue;
+    let Some(lifetime) = text(headers, &TTL) else { return Ok(options) };
+    let mut parts = lifetime.split(',').map(str::trim);
+    let wrong = || {
+        let detail = "`x-bitcask-ttl` has to be a number of seconds, or keep, or both: 60, keep";
+        ApiFailure::invalid(detail)
+    };
+    let (number, keeps) = match (parts.next(), parts.next(), parts.next()) {
+        (Some("keep"), None, None) => (None, true),
+        (Some(number), None, None) => (Some(number), false),
+        (Some("keep"), Some(number), None) | (Some(number), Some("keep"), None) => {
+            (Some(number), true)
         }
-        let wrong =
-            || ApiFailure::invalid("`x-bitcask-ttl` has to be a number of seconds, or keep");
-        let number: f64 = lifetime.parse().map_err(|_| wrong())?;
+        _ => return Err(wrong()),
+    };
+    if let Some(number) = number {
+        if headers.contains_key(EXPIRES_AT) {
+            let detail = "there are both `x-bitcask-ttl` and `x-bitcask-expires-at`";
+            return Err(ApiFailure::invalid(detail));
+        }
+        let number: f64 = number.parse().map_err(|_| wrong())?;
         options = options.ttl(times::seconds(number)?);
     }
-    Ok(options)
+    Ok(options.keep_ttl(keeps))
 }
 
 /// Read a value. HEAD returns only the headers, and also how many seconds the key has left.
@@ -93,10 +105,10 @@ pub(in super::super) async fn read(
     let key = key_of(&uri)?;
     let conditions = Conditions::read(&headers)?;
     let found = state.get(move |state| {
-        let Some((value, version)) = state.db.get_versioned(&key)? else { return Ok(None) };
-        // A second look-up, which most requests do without.
-        let ttl = if method == Method::HEAD { state.db.ttl(&key)? } else { None };
-        Ok(Some((value, version, ttl)))
+        if method == Method::HEAD {
+            return with_ttl(&state.db, &key);
+        }
+        Ok(state.db.get_versioned(&key)?.map(|(value, version)| (value, version, None)))
     });
     let found = found.await?;
     let current = found.as_ref().map(|(_, version, _)| *version);
@@ -110,6 +122,22 @@ pub(in super::super) async fn read(
         }
         (Verdict::Holds, Some((value, version, ttl))) => lent(value, version, ttl, &headers),
     }
+}
+
+/// Maximum number of attempts to read a key that changes meanwhile.
+const ATTEMPTS_MAX: u32 = 10;
+
+/// Returns a value with its version, and the lifetime of the same version.
+fn with_ttl(db: &Reader, key: &[u8]) -> Result<Option<(Value, Version, Option<Ttl>)>, Error> {
+    for _ in 0..ATTEMPTS_MAX {
+        let Some((value, version)) = db.get_versioned(key)? else { return Ok(None) };
+        // The key may expire, or change, between the two.
+        let Some(ttl) = db.ttl(key)? else { continue };
+        if db.get_versioned(key)?.is_some_and(|(_, now)| now == version) {
+            return Ok(Some((value, version, Some(ttl))));
+        }
+    }
+    Err(Error::Conflict { attempts: ATTEMPTS_MAX })
 }
 
 /// Returns the answer that lends a value, or a part of it. Its bytes are not copied.
@@ -183,6 +211,8 @@ pub(in super::super) async fn write(
     let conditions = Conditions::read(&headers)?;
     let body = body::read(&state, &headers, body).await?;
     let written = state.on_pool(move |state| {
+        // Moves the permit of its memory too.
+        let body = body;
         if conditions.is_empty() {
             return Ok(state.db.put_opt(&key, &body.bytes, options)?);
         }

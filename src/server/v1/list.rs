@@ -2,20 +2,20 @@
 
 use std::fmt::Write as _;
 
-use axum::Json;
 use axum::extract::State;
-use axum::http::Uri;
+use axum::http::{StatusCode, Uri};
+use axum::response::Response;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::dialect;
 use crate::error::Result;
+use crate::server::answer::BoundedAnswer;
 use crate::server::bytes::{KeyField, percent_encoded, text_or_base64};
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::query::QueryParameters;
 use crate::server::reserved::is_reserved;
-use crate::server::state::SharedServer;
-use crate::store::Reader;
+use crate::server::state::{ServerState, SharedServer};
 use crate::value::Value;
 
 /// Usual number of keys on a page.
@@ -24,6 +24,46 @@ const PAGE_LEN: usize = 1000;
 const PAGE_LEN_MAX: usize = dialect::ITEMS_MAX;
 /// Size of keys and values after which a page ends, in bytes.
 const PAGE_SIZE_MAX: usize = 4 << 20;
+/// Size of keys and values after which a page that cannot end fails, in bytes.
+const PAGE_SIZE_REFUSED: usize = 64 << 20;
+/// Maximum size of a path, which the HTTP implementation sets, in bytes.
+const PATH_SIZE_MAX: usize = u16::MAX as usize - 1;
+
+/// Says where a page of keys ends: behind a key whose successor's path the server would accept.
+#[derive(Debug)]
+pub(in super::super) struct PageEnd {
+    limit: usize,
+    path_size_max: usize,
+    count: usize,
+    size: usize,
+}
+
+impl PageEnd {
+    pub(in super::super) fn new(state: &ServerState, limit: usize) -> Self {
+        // The other headers of a request need room too.
+        let path_size_max = (state.options.header_size_limit / 4 * 3).min(PATH_SIZE_MAX);
+        Self { limit, path_size_max, count: 0, size: 0 }
+    }
+
+    /// Counts a key with its value. Returns the path of the next page if the page ends here.
+    pub(in super::super) fn after(
+        &mut self,
+        size: usize,
+        next: impl FnOnce() -> String,
+    ) -> Result<Option<String>, ApiFailure> {
+        self.count += 1;
+        self.size += size;
+        if self.count < self.limit && self.size < PAGE_SIZE_MAX {
+            return Ok(None);
+        }
+        let next = Some(next()).filter(|path| path.len() <= self.path_size_max);
+        if next.is_none() && self.size >= PAGE_SIZE_REFUSED {
+            let detail = "the page cannot end: too many keys in a row are too long for a path";
+            return Err(ApiFailure::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail));
+        }
+        Ok(next)
+    }
+}
 
 /// A key, and its value if values were asked for.
 #[derive(Debug, Serialize, ToSchema)]
@@ -37,7 +77,8 @@ pub(in super::super) struct ListedKey {
 }
 
 /// A page of keys.
-#[derive(Debug, Serialize, ToSchema)]
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "it describes the answer; `PageWriter` writes it")]
 pub(in super::super) struct KeyPage {
     keys: Vec<ListedKey>,
     /// The path of the next page, if there may be one.
@@ -62,9 +103,6 @@ impl ListingRequest {
         let query = QueryParameters::read(uri, &names)?;
         let bytes = |name| query.bytes(name).map(<[u8]>::to_vec);
         let (prefix, from) = (bytes("prefix").unwrap_or_default(), bytes("from"));
-        if from.is_some() && !prefix.is_empty() {
-            return Err(ApiFailure::invalid("`from` and `prefix` exclude each other"));
-        }
         Ok(Self {
             prefix,
             from,
@@ -76,13 +114,19 @@ impl ListingRequest {
         })
     }
 
+    /// Returns the first key that the page may have.
+    fn first(&self) -> &[u8] {
+        self.from.as_ref().map_or(&self.prefix, |from| from.max(&self.prefix))
+    }
+
     /// Returns the page, from one moment of the store.
-    fn page(self, db: &Reader) -> Result<KeyPage> {
+    fn page(self, state: &ServerState) -> Result<Response, ApiFailure> {
+        let db = &state.db;
         if self.values {
-            let mut range = match &self.from {
-                Some(from) => db.range(from..),
-                None => db.prefix(&self.prefix),
-            };
+            let mut range = db.range(self.first()..);
+            if let Some(end) = end_of(&self.prefix) {
+                range = range.before(end);
+            }
             if let Some(after) = &self.after {
                 range = range.after(after);
             }
@@ -91,15 +135,15 @@ impl ListingRequest {
             }
             let pair = |found: (Value, Value)| (found.0, Some(found.1));
             return if self.reverse {
-                self.gather(range.rev().map(|found| found.map(pair)))
+                self.gather(state, range.rev().map(|found| found.map(pair)))
             } else {
-                self.gather(range.map(|found| found.map(pair)))
+                self.gather(state, range.map(|found| found.map(pair)))
             };
         }
-        let mut range = match &self.from {
-            Some(from) => db.range_keys(from..),
-            None => db.prefix_keys(&self.prefix),
-        };
+        let mut range = db.range_keys(self.first()..);
+        if let Some(end) = end_of(&self.prefix) {
+            range = range.before(end);
+        }
         if let Some(after) = &self.after {
             range = range.after(after);
         }
@@ -108,32 +152,38 @@ impl ListingRequest {
         }
         let key = |found: Value| (found, None);
         if self.reverse {
-            self.gather(range.rev().map(|found| found.map(key)))
+            self.gather(state, range.rev().map(|found| found.map(key)))
         } else {
-            self.gather(range.map(|found| found.map(key)))
+            self.gather(state, range.map(|found| found.map(key)))
         }
     }
 
     fn gather(
         self,
+        state: &ServerState,
         found: impl Iterator<Item = Result<(Value, Option<Value>)>>,
-    ) -> Result<KeyPage> {
-        let (mut keys, mut size, mut next) = (Vec::new(), 0, None);
+    ) -> Result<Response, ApiFailure> {
         let is_seen = |pair: &Result<(Value, Option<Value>)>| {
             pair.as_ref().map_or(true, |(key, _)| !is_reserved(key))
         };
-        let found = found.filter(is_seen);
-        for pair in found.take(self.limit) {
+        let (mut answer, mut end) = (BoundedAnswer::new(state), PageEnd::new(state, self.limit));
+        answer.text("{\"keys\":[")?;
+        let mut next = None;
+        for (at, pair) in found.filter(is_seen).enumerate() {
             let (key, value) = pair?;
-            size += key.len() + value.as_ref().map_or(0, |value| value.len());
+            let size = key.len() + value.as_ref().map_or(0, |value| value.len());
             let (value, value_base64) = value.map_or((None, None), |it| text_or_base64(&it));
-            keys.push(ListedKey { key: KeyField::new(&key), value, value_base64 });
-            if keys.len() == self.limit || size >= PAGE_SIZE_MAX {
-                next = Some(self.next(&key));
+            answer.text(if at == 0 { "" } else { "," })?;
+            answer.add(&ListedKey { key: KeyField::new(&key), value, value_base64 })?;
+            next = end.after(size, || self.next(&key))?;
+            if next.is_some() {
                 break;
             }
         }
-        Ok(KeyPage { keys, next })
+        answer.text("],\"next\":")?;
+        answer.add(&next)?;
+        answer.text("}")?;
+        Ok(answer.finish())
     }
 
     /// Returns the path of the page behind a key. Writing to a string never fails.
@@ -162,12 +212,20 @@ impl ListingRequest {
     }
 }
 
+/// Returns the first key behind all keys with a prefix. Returns `None` if no key can be behind them.
+fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
+    let kept = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
+    let mut end = prefix.get(..=kept)?.to_vec();
+    *end.last_mut()? += 1;
+    Some(end)
+}
+
 /// List keys in the order of their bytes, page by page. Each page is of one moment.
 #[utoipa::path(
     get, path = "/v1/keys", tag = "v1", operation_id = "v1_list",
     params(
         ("prefix" = Option<String>, Query, description = "What the keys begin with"),
-        ("from" = Option<String>, Query, description = "The first key that the page may have; not together with prefix"),
+        ("from" = Option<String>, Query, description = "The first key that the page may have"),
         ("after" = Option<String>, Query, description = "The key after which the page begins"),
         ("before" = Option<String>, Query, description = "The key before which the page ends"),
         ("limit" = Option<u32>, Query, description = "Number of keys, from 1 to 10,000", minimum = 1, maximum = 10000),
@@ -177,12 +235,14 @@ impl ListingRequest {
     responses(
         (status = 200, description = "A page of keys", body = KeyPage),
         (status = 400, description = "A parameter is wrong", body = FailureBody),
+        (status = 413, description = "Too many keys in a row are too long for a path", body = FailureBody),
+        (status = 503, description = "Other requests use all memory for bodies and answers", body = FailureBody),
     )
 )]
 pub(in super::super) async fn list(
     State(state): State<SharedServer>,
     uri: Uri,
-) -> Result<Json<KeyPage>, ApiFailure> {
+) -> Result<Response, ApiFailure> {
     let wanted = ListingRequest::read(&uri)?;
-    Ok(Json(state.on_pool(move |state| wanted.page(&state.db)).await?))
+    state.on_pool(move |state| wanted.page(state)).await
 }

@@ -1,6 +1,7 @@
 //! A follower becomes a leader: `POST /v1/promote`.
 
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -24,17 +25,19 @@ pub(in super::super) struct PromotedAnswer {
     post, path = "/v1/promote", tag = "v1", operation_id = "v1_promote",
     responses(
         (status = 200, description = "The server accepts writes", body = PromotedAnswer),
-        (status = 403, description = "The client is on another machine, and there is no token", body = FailureBody),
+        (status = 403, description = "The client is on another machine or behind a proxy, and there is no token", body = FailureBody),
         (status = 409, description = "The server does not follow, or does not have all of the leader's data yet", body = FailureBody),
     )
 )]
 pub(in super::super) async fn promote(
     State(state): State<SharedServer>,
-    Extension(PeerAddress(peer)): Extension<PeerAddress>,
+    Extension(peer): Extension<PeerAddress>,
+    headers: HeaderMap,
 ) -> Result<Json<PromotedAnswer>, ApiFailure> {
     // If there is a token, this client has it.
-    if !peer.ip().to_canonical().is_loopback() && state.options.token.is_none() {
-        let detail = "only a client on the same machine, or with a token, may promote the server";
+    if !peer.is_local(&headers) && state.options.token.is_none() {
+        let detail = "only a client on the same machine without a proxy, or one with a token, may \
+                      promote the server";
         return Err(ApiFailure::forbidden(detail));
     }
     let promoted = state.on_pool(|state| match &state.follower {

@@ -242,15 +242,16 @@ pub(in super::super) async fn verify(
     post, path = "/v1/stop", tag = "v1", operation_id = "v1_stop",
     responses(
         (status = 202, description = "The server stops"),
-        (status = 403, description = "The client is on another machine", body = FailureBody),
+        (status = 403, description = "The client is on another machine, or behind a proxy", body = FailureBody),
     )
 )]
 pub(in super::super) async fn stop(
     State(state): State<SharedServer>,
-    Extension(PeerAddress(peer)): Extension<PeerAddress>,
+    Extension(peer): Extension<PeerAddress>,
+    headers: HeaderMap,
 ) -> Result<StatusCode, ApiFailure> {
-    if !peer.ip().to_canonical().is_loopback() && !state.options.remote_stop {
-        let detail = "only a client on the same machine may stop the server";
+    if !peer.is_local(&headers) && !state.options.remote_stop {
+        let detail = "only a client on the same machine, without a proxy, may stop the server";
         return Err(ApiFailure::forbidden(detail));
     }
     state.stop.raise();
