@@ -163,6 +163,12 @@ fn keys_are_listed_from_either_end_page_by_page() {
     assert_eq!(keys("/v1/keys?prefix=a/&reverse&limit=2"), json!([other, three]));
     assert_eq!(keys("/v1/keys?after=a/1&before=a/3"), json!([two]));
     assert_eq!(keys("/v1/keys?after=a/%ff"), json!([{"key": "b"}]));
+    assert_eq!(keys("/v1/keys?prefix=a/&from=a/3"), json!([three, other]));
+    assert_eq!(keys("/v1/keys?prefix=a/&from=a&limit=1"), json!([one]));
+    assert_eq!(keys("/v1/keys?prefix=a/%ff&from=a/3&reverse"), json!([other]));
+    for nothing in ["prefix=a/&from=b", "prefix=%ff", "prefix=%ff%ff&from=%ff"] {
+        assert_eq!(keys(&format!("/v1/keys?{nothing}")), json!([]), "{nothing}");
+    }
     for way in ["", "&reverse=true"] {
         let (mut path, mut found) = (format!("/v1/keys?prefix=a/&limit=1{way}"), Vec::new());
         loop {
