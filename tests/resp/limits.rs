@@ -95,13 +95,15 @@ fn a_stranger_can_not_send_much() {
 fn all_interfaces_need_a_password() {
     let dir = tempfile::tempdir().unwrap();
     let db = std::sync::Arc::new(Options::new().open(dir.path()).unwrap());
-    let bind = |options: RespOptions| {
-        RespServer::bind("0.0.0.0:0", std::sync::Arc::clone(&db), options).map(drop)
+    let bind = |address: &str, options: RespOptions| {
+        RespServer::bind(address, std::sync::Arc::clone(&db), options).map(drop)
     };
-    let refused = bind(RespOptions::new()).unwrap_err();
-    assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
-    bind(RespOptions::new().password("x")).unwrap();
-    bind(RespOptions::new().insecure(true)).unwrap();
+    for address in ["0.0.0.0:0", "[::ffff:0.0.0.0]:0"] {
+        let refused = bind(address, RespOptions::new()).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied, "{address}");
+    }
+    bind("0.0.0.0:0", RespOptions::new().password("x")).unwrap();
+    bind("0.0.0.0:0", RespOptions::new().insecure(true)).unwrap();
 }
 
 #[test]
