@@ -1,7 +1,8 @@
 //! The databases: `SELECT n` is a store of its own.
 //!
 //! - Database 0 is the store that the server was given. The others lie in a directory, one store
-//!   per number, and are opened when they are first selected.
+//!   per number, and are opened when they are first selected. Commands on all databases open those
+//!   that an earlier server has left there.
 //! - No database is closed while the server runs.
 
 use std::path::PathBuf;
@@ -51,11 +52,35 @@ impl Database {
         }
     }
 
-    /// Returns the other databases that are open.
-    pub(super) fn other_open_ones(&self) -> Vec<Arc<Database>> {
-        let all = self.all.upgrade();
-        let open = all.iter().flat_map(|all| all.open());
-        open.filter(|other| other.number != self.number).cloned().collect()
+    /// Returns the other databases that exist, and opens those that are not open.
+    pub(super) fn others(&self) -> Answer<Vec<Arc<Database>>> {
+        let Some(all) = self.all.upgrade() else { return Ok(Vec::new()) };
+        let numbers = all.existing().filter(|number| *number != self.number);
+        numbers.map(|number| all.get(number)).collect()
+    }
+
+    /// Removes all keys.
+    pub(super) fn clear(&self) -> Result<()> {
+        self.ledger.clear(&self.store)?;
+        self.forget_hashes()
+    }
+
+    /// Removes all keys of the other databases. If one of them cannot be opened, none is cleared.
+    pub(super) fn clear_others(&self) -> Answer<()> {
+        for other in self.others()? {
+            other.clear()?;
+        }
+        Ok(())
+    }
+
+    /// Notes that the hashes so far are gone. One that is begun meanwhile is noted again when its
+    /// transaction has committed.
+    pub(super) fn forget_hashes(&self) -> Result<()> {
+        self.set_has_hashes(false);
+        if self.store.contains_key(HASHES_MARK)? {
+            self.set_has_hashes(true);
+        }
+        Ok(())
     }
 
     pub(super) fn has_hashes(&self) -> bool {
@@ -86,6 +111,12 @@ pub(super) struct MoreDatabases {
     pub(super) dir: PathBuf,
     pub(super) count: usize,
     pub(super) options: Options,
+}
+
+impl MoreDatabases {
+    fn path(&self, number: usize) -> PathBuf {
+        self.dir.join(number.to_string())
+    }
 }
 
 /// All databases, by number.
@@ -126,6 +157,16 @@ impl Databases {
         self.slots.iter().filter_map(OnceLock::get)
     }
 
+    /// Returns the numbers of the databases that are open or have a directory.
+    pub(super) fn existing(&self) -> impl Iterator<Item = usize> {
+        let has_dir =
+            |number: usize| self.more.as_ref().is_some_and(|more| more.path(number).is_dir());
+        let slots = self.slots.iter().enumerate();
+        slots
+            .filter(move |(number, slot)| slot.get().is_some() || has_dir(*number))
+            .map(|(number, _)| number)
+    }
+
     /// Returns a database, and opens it if it was not open.
     pub(super) fn get(&self, number: usize) -> Answer<Arc<Database>> {
         let Some(slot) = self.slots.get(number) else {
@@ -139,8 +180,7 @@ impl Databases {
             return Ok(Arc::clone(database));
         }
         let Some(more) = &self.more else { return refused("ERR DB index is out of range") };
-        let path = more.dir.join(number.to_string());
-        let opened = Bitcask::open(&path, more.options.clone()).and_then(|store| {
+        let opened = Bitcask::open(more.path(number), more.options.clone()).and_then(|store| {
             Database::new(number, Arc::new(store), false, Weak::clone(&self.this))
         });
         match opened {

@@ -46,6 +46,7 @@ mod glob;
 mod holding;
 mod hub;
 mod keyspace;
+mod keyspace_transaction;
 mod ledger;
 mod monitor;
 mod numbers;

@@ -16,7 +16,8 @@ use bytes::Bytes;
 use super::commands_table::{CommandFlags, CommandSpec, Handler, table};
 use super::database::Database;
 use super::encoding::encode_key;
-use super::keyspace::{Keyspace, in_transaction};
+use super::keyspace::{Keyspace, check_key};
+use super::keyspace_transaction::in_transaction;
 use super::refusal::{Answer, Refusal, refused};
 use super::reply::Reply;
 use super::session::Session;
@@ -79,6 +80,10 @@ struct QueuedRun {
 impl Session {
     /// Begins to watch a key.
     pub(super) fn watch(&mut self, key: &Bytes) -> Answer<()> {
+        if check_key(key).is_err() {
+            // It never exists.
+            return Ok(());
+        }
         let name = (self.database.number, Bytes::copy_from_slice(key));
         if let Entry::Vacant(entry) = self.watched.entry(name) {
             let database = Arc::clone(&self.database);
@@ -190,10 +195,16 @@ impl Session {
             in_transaction(&database, run)?
         };
         let Some(replies) = result? else { return Ok(None) };
+        let cleared = if deeds.has_flushed_all { database.clear_others() } else { Ok(()) };
+        // The transaction counts all the same, so only `FLUSHALL` has failed.
+        let not_cleared = cleared.err().map(Refusal::into_reply);
         self.done(&database, deeds);
         let mut all = Vec::with_capacity(replies.len());
         for (reply, command) in replies.into_iter().zip(&commands) {
             let reply = match reply {
+                Some(Reply::Simple(ok)) if command.spec.name == "flushall" => {
+                    not_cleared.clone().unwrap_or(Reply::Simple(ok))
+                }
                 Some(reply) => reply,
                 None => match self.call(&command.args, command.spec) {
                     Ok(reply) => reply,

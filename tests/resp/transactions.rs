@@ -140,3 +140,36 @@ fn a_transaction_may_select_a_database() {
     client.is("SELECT 0", "OK");
     client.is("GET a", "'0'");
 }
+
+#[test]
+fn a_flush_in_a_transaction_waits_for_the_commit() {
+    let served = Served::new();
+    let mut client = served.client();
+    client.is("SELECT 1", "OK");
+    client.is("SET other 1", "OK");
+    client.is("SELECT 0", "OK");
+    client.is("HSET h f v", "(1)");
+    let queue = |client: &mut crate::support::Client| {
+        client.is("MULTI", "OK");
+        client.is("FLUSHALL", "QUEUED");
+        // Two values that do not fit in one batch.
+        client.is("SETRANGE a 536870000 x", "QUEUED");
+        client.is("SETRANGE b 536870000 x", "QUEUED");
+    };
+    queue(&mut client);
+    let reply = client.run("EXEC");
+    assert!(reply.starts_with("(error) ERR string exceeds maximum allowed size"), "{reply}");
+    client.is("HGET h f", "'v'");
+    // Its fields go with it.
+    client.is("DEL h", "(1)");
+    assert_eq!(served.db.prefix_keys("\0h").count(), 0);
+    client.is("SELECT 1", "OK");
+    client.is("GET other", "'1'");
+    client.is("MULTI", "OK");
+    client.is("FLUSHALL", "QUEUED");
+    client.is("HSET h f v", "QUEUED");
+    client.is("EXEC", "[OK (1)]");
+    client.is("DEL h", "(1)");
+    client.is("GET other", "nil");
+    assert_eq!(served.db.len().unwrap(), 0);
+}

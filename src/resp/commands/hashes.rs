@@ -22,7 +22,7 @@ pub(super) fn begin_hash(space: &mut Keyspace<'_>) -> Answer<HashHeader> {
     if !space.has_stored(HASHES_MARK)? {
         space.put_stored(HASHES_MARK, b"", Lifespan::Endless)?;
     }
-    space.database.set_has_hashes(true);
+    space.note_hashes();
     Ok(HashHeader { id: random(), count: 0 })
 }
 
@@ -58,7 +58,7 @@ fn open(space: &mut Keyspace<'_>, key: &[u8]) -> Answer<OpenHash> {
     check_key(key)?;
     match space.hash(key)? {
         Some(header) => {
-            space.database.set_has_hashes(true);
+            space.note_hashes();
             Ok(OpenHash { header, life: life_of(space, key)? })
         }
         None => Ok(OpenHash { header: begin_hash(space)?, life: Lifespan::OfStore }),
