@@ -25,6 +25,8 @@ pub(super) struct Database {
     /// Whether the store may have hashes. While it has none, a string is put without a look at what
     /// it replaces. A mistake here leaves fields behind that nobody sees.
     has_hashes: AtomicBool,
+    /// Whether the store may have compressed values. A get copies these to memory.
+    copies: AtomicBool,
     /// Whether the store follows a leader, or did before it was promoted.
     follows: bool,
     pub(super) ledger: Ledger,
@@ -40,8 +42,9 @@ impl Database {
         all: Weak<Databases>,
     ) -> Result<Self> {
         let has_hashes = AtomicBool::new(store.contains_key(HASHES_MARK)?);
+        let copies = AtomicBool::new(store.compresses());
         let (ledger, syncer) = (Ledger::default(), Syncer::default());
-        Ok(Self { number, store, has_hashes, follows, ledger, syncer, all })
+        Ok(Self { number, store, has_hashes, copies, follows, ledger, syncer, all })
     }
 
     /// Returns another database of the same server.
@@ -97,6 +100,27 @@ impl Database {
 
     pub(super) fn set_has_hashes(&self, yes: bool) {
         self.has_hashes.store(yes, Ordering::Release);
+    }
+
+    /// Notes that a get has copied a value: the store has compressed values from earlier.
+    pub(super) fn note_copy(&self) {
+        self.copies.store(true, Ordering::Release);
+    }
+
+    /// Returns how many of these keys are looked up together: all, or so many that the copies of
+    /// their values take little more memory than `size`. At least one.
+    pub(super) fn fitting<K: AsRef<[u8]>>(&self, keys: &[K], size: u64) -> usize {
+        if !self.copies.load(Ordering::Acquire) {
+            return keys.len();
+        }
+        let mut sum = 0_u64;
+        let fits = |key: &&K| {
+            // The look-up itself reports errors.
+            let len = self.store.value_len(key).ok().flatten().unwrap_or(0);
+            sum = sum.saturating_add(len);
+            sum <= size
+        };
+        keys.iter().take_while(fits).count().max(1)
     }
 
     /// Returns whether a write of this database has to wait for a sync before it is acknowledged.

@@ -29,6 +29,9 @@ use crate::value::Value;
 pub(super) const STRING_SIZE_MAX: usize = 512 << 20;
 /// Maximum size of a key.
 const KEY_SIZE_MAX: usize = 65_535;
+/// Maximum size of several values that one transaction puts. They are in memory until the commit,
+/// and no batch of the store is larger, unless it is compressed.
+const PUT_SIZE_MAX: usize = 512 << 20;
 /// Maximum number of attempts to change one key.
 const ATTEMPTS: u32 = 100;
 
@@ -80,11 +83,13 @@ pub(super) struct Keyspace<'a> {
     pub(super) deeds: Deeds,
     /// Keys that the transaction has changed, if somebody follows the database.
     pub(super) noted: BTreeSet<Vec<u8>>,
+    /// Size of the values that the transaction has put and that wait for its commit.
+    pub(super) put_size: usize,
 }
 
 impl<'a> Keyspace<'a> {
     pub(super) fn new(database: &'a Database) -> Self {
-        Self { database, tx: None, deeds: Deeds::default(), noted: BTreeSet::new() }
+        Self { database, tx: None, deeds: Deeds::default(), noted: BTreeSet::new(), put_size: 0 }
     }
 
     pub(super) fn within(database: &'a Database, tx: &'a mut Transaction) -> Self {
@@ -185,7 +190,16 @@ impl<'a> Keyspace<'a> {
     ) -> Answer<()> {
         self.deeds.has_written = true;
         match &mut self.tx {
-            Some(tx) => tx.put_opt(stored_key, value, life.options()),
+            Some(tx) => {
+                let others = self.put_size.saturating_sub(tx.put_size(stored_key));
+                let size = others.saturating_add(value.len());
+                if others > 0 && size > PUT_SIZE_MAX {
+                    let (size, limit) = (size as u64, PUT_SIZE_MAX as u64);
+                    return Err(Refusal::Store(Error::BatchTooLarge { size, limit }));
+                }
+                self.put_size = size;
+                tx.put_opt(stored_key, value, life.options());
+            }
             None => self.database.store.put_opt(stored_key, value, life.options())?,
         }
         Ok(())
@@ -258,6 +272,7 @@ impl<'a> Keyspace<'a> {
     pub(super) fn remove_stored(&mut self, stored_key: &[u8]) {
         self.deeds.has_written = true;
         if let Some(tx) = &mut self.tx {
+            self.put_size = self.put_size.saturating_sub(tx.put_size(stored_key));
             tx.delete(stored_key);
         }
     }

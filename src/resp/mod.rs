@@ -57,6 +57,7 @@ mod presence;
 mod refusal;
 mod reply;
 mod reply_buffer;
+mod reply_memory;
 mod server;
 mod server_state;
 mod session;

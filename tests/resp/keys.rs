@@ -146,7 +146,6 @@ fn databases_that_nobody_has_selected_are_flushed_too() {
     client.is("SELECT 2", "OK");
     client.is("SET k 2", "OK");
     served.end();
-    let Served { dir, .. } = &mut served;
     let dir = std::mem::replace(&mut served.dir, tempfile::tempdir().unwrap());
     drop(served);
     let served = Served::within(dir, &bitcask::Options::new(), bitcask::resp::RespOptions::new());

@@ -165,6 +165,7 @@ fn flush(space: &mut Keyspace<'_>) -> Answer<()> {
     for key in &keys {
         tx.delete(key);
     }
+    space.put_size = 0;
     for key in keys.iter().filter_map(|key| decode_key(key)) {
         space.note_in_transaction(key);
     }
