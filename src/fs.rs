@@ -31,6 +31,8 @@ use root::Root;
 
 pub(crate) use file::{Backing, File, Lock, open_files};
 pub(crate) use limits::{disk_faults, files_limit, mappings_limit};
+#[cfg(feature = "resp")]
+pub(crate) use path::has_dir;
 pub(crate) use path::{absolute, parent};
 pub(crate) use sys::has_ended;
 

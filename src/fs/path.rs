@@ -26,6 +26,12 @@ pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
     io_context("resolve", path, result)
 }
 
+/// Returns whether a path leads to a directory.
+#[cfg(feature = "resp")]
+pub(crate) fn has_dir(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|found| found.is_dir())
+}
+
 /// Explains why a path can't be followed, if there is more to say than that nothing exists there.
 pub(super) fn in_words(path: &Path, error: io::Error) -> io::Error {
     let broken = |path: &&Path| {

@@ -14,6 +14,7 @@ use super::ledger::Ledger;
 use super::refusal::{Answer, refused, refused_with};
 use super::syncing::Syncer;
 use crate::error::Result;
+use crate::fs;
 use crate::options::{Options, SyncPolicy};
 use crate::store::Bitcask;
 
@@ -184,7 +185,7 @@ impl Databases {
     /// Returns the numbers of the databases that are open or have a directory.
     pub(super) fn existing(&self) -> impl Iterator<Item = usize> {
         let has_dir =
-            |number: usize| self.more.as_ref().is_some_and(|more| more.path(number).is_dir());
+            |number: usize| self.more.as_ref().is_some_and(|more| fs::has_dir(&more.path(number)));
         let slots = self.slots.iter().enumerate();
         slots
             .filter(move |(number, slot)| slot.get().is_some() || has_dir(*number))
