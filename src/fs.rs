@@ -31,8 +31,6 @@ use root::Root;
 
 pub(crate) use file::{Backing, File, Lock, open_files};
 pub(crate) use limits::{disk_faults, files_limit, mappings_limit};
-#[cfg(feature = "server")]
-pub(crate) use path::is_dir;
 pub(crate) use path::{absolute, parent};
 pub(crate) use sys::has_ended;
 

@@ -15,11 +15,23 @@ use std::sync::Arc;
 pub(crate) trait Lend: Send + Sync {
     /// Lends the bytes in `range`, or an empty slice if the range is out of bounds.
     fn lend(&self, range: Range<usize>) -> &[u8];
+
+    /// Returns the number of bytes in memory that exist for this value alone: none in a mapped
+    /// segment.
+    #[cfg(feature = "resp")]
+    fn in_memory(&self) -> Option<usize> {
+        None
+    }
 }
 
 impl Lend for Vec<u8> {
     fn lend(&self, range: Range<usize>) -> &[u8] {
         self.get(range).unwrap_or_default()
+    }
+
+    #[cfg(feature = "resp")]
+    fn in_memory(&self) -> Option<usize> {
+        Some(self.capacity())
     }
 }
 
@@ -56,6 +68,22 @@ pub struct Value {
 impl Value {
     pub(crate) fn new(owner: Arc<dyn Lend>, range: Range<usize>) -> Self {
         Self { owner, range }
+    }
+
+    /// Returns a part of the value, which shares its bytes.
+    #[cfg(feature = "resp")]
+    pub(crate) fn part(self, part: Range<usize>) -> Self {
+        let Range { start, end } = self.range;
+        let within = |at: usize| start.saturating_add(at).min(end);
+        Self { range: within(part.start)..within(part.end), owner: self.owner }
+    }
+
+    /// Returns the address and the size of the memory that was taken for this value, if it does not
+    /// lie in a segment. Values that share it have the same address.
+    #[cfg(feature = "resp")]
+    pub(crate) fn in_memory(&self) -> Option<(usize, usize)> {
+        let size = self.owner.in_memory()?;
+        Some((Arc::as_ptr(&self.owner).cast::<()>().addr(), size))
     }
 }
 

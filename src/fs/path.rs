@@ -15,12 +15,6 @@ pub(crate) fn parent(path: &Path) -> &Path {
     }
 }
 
-/// Returns whether there is a directory at a path on the machine's disk.
-#[cfg(feature = "server")]
-pub(crate) fn is_dir(path: &Path) -> bool {
-    path.is_dir()
-}
-
 /// Makes a path absolute, so that a later change of the working directory does not affect it.
 pub(crate) fn absolute(path: &Path) -> Result<PathBuf> {
     let result = if path.as_os_str().is_empty() {

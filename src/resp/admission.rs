@@ -8,7 +8,6 @@ use super::commands_table::{CommandFlags, CommandSpec, Handler, table, unsupport
 use super::refusal::wrong_arity;
 use super::reply::{Protocol, Reply};
 use super::session::Session;
-use crate::replica::Replica;
 
 /// Maximum size of the arguments that an error repeats.
 const REPEATED_MAX: usize = 128;
@@ -86,10 +85,13 @@ impl Session {
         if !self.is_authenticated && !spec.flags.has(CommandFlags::NO_AUTH) {
             return refuse("NOAUTH Authentication required.".to_owned());
         }
-        let replica = self.state.options.replica.as_ref();
+        let replica = self.state.options.replica.as_ref().filter(|it| it.is_follower());
         let is_write = spec.flags.has(CommandFlags::WRITE);
-        if is_write && replica.is_some_and(Replica::is_follower) {
-            return refuse("READONLY You can't write against a read only replica.".to_owned());
+        if let Some(replica) = replica.filter(|_| is_write) {
+            let leader = replica.leader();
+            return refuse(format!(
+                "READONLY You can't write against a read only replica. Its leader is {leader}"
+            ));
         }
         // `EXEC` runs what was queued before.
         let is_of_keys = matches!(spec.run, Handler::Keys(_)) || spec.name == "exec";

@@ -1,7 +1,8 @@
 //! The databases: `SELECT n` is a store of its own.
 //!
 //! - Database 0 is the store that the server was given. The others lie in a directory, one store
-//!   per number, and are opened when they are first selected.
+//!   per number, and are opened when they are first selected. Commands on all databases open those
+//!   that an earlier server has left there.
 //! - No database is closed while the server runs.
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use super::ledger::Ledger;
 use super::refusal::{Answer, refused, refused_with};
 use super::syncing::Syncer;
 use crate::error::Result;
+use crate::fs::Fs;
 use crate::options::{Options, SyncPolicy};
 use crate::store::Bitcask;
 
@@ -24,6 +26,8 @@ pub(super) struct Database {
     /// Whether the store may have hashes. While it has none, a string is put without a look at what
     /// it replaces. A mistake here leaves fields behind that nobody sees.
     has_hashes: AtomicBool,
+    /// Whether the store may have compressed values. A get copies these to memory.
+    copies: AtomicBool,
     /// Whether the store follows a leader, or did before it was promoted.
     follows: bool,
     pub(super) ledger: Ledger,
@@ -39,8 +43,9 @@ impl Database {
         all: Weak<Databases>,
     ) -> Result<Self> {
         let has_hashes = AtomicBool::new(store.contains_key(HASHES_MARK)?);
+        let copies = AtomicBool::new(store.compresses());
         let (ledger, syncer) = (Ledger::default(), Syncer::default());
-        Ok(Self { number, store, has_hashes, follows, ledger, syncer, all })
+        Ok(Self { number, store, has_hashes, copies, follows, ledger, syncer, all })
     }
 
     /// Returns another database of the same server.
@@ -51,11 +56,35 @@ impl Database {
         }
     }
 
-    /// Returns the other databases that are open.
-    pub(super) fn other_open_ones(&self) -> Vec<Arc<Database>> {
-        let all = self.all.upgrade();
-        let open = all.iter().flat_map(|all| all.open());
-        open.filter(|other| other.number != self.number).cloned().collect()
+    /// Returns the other databases that exist, and opens those that are not open.
+    pub(super) fn others(&self) -> Answer<Vec<Arc<Database>>> {
+        let Some(all) = self.all.upgrade() else { return Ok(Vec::new()) };
+        let numbers = all.existing().filter(|number| *number != self.number);
+        numbers.map(|number| all.get(number)).collect()
+    }
+
+    /// Removes all keys.
+    pub(super) fn clear(&self) -> Result<()> {
+        self.ledger.clear(&self.store)?;
+        self.forget_hashes()
+    }
+
+    /// Removes all keys of the other databases. If one of them cannot be opened, none is cleared.
+    pub(super) fn clear_others(&self) -> Answer<()> {
+        for other in self.others()? {
+            other.clear()?;
+        }
+        Ok(())
+    }
+
+    /// Notes that the hashes so far are gone. One that is begun meanwhile is noted again when its
+    /// transaction has committed.
+    pub(super) fn forget_hashes(&self) -> Result<()> {
+        self.set_has_hashes(false);
+        if self.store.contains_key(HASHES_MARK)? {
+            self.set_has_hashes(true);
+        }
+        Ok(())
     }
 
     pub(super) fn has_hashes(&self) -> bool {
@@ -74,6 +103,27 @@ impl Database {
         self.has_hashes.store(yes, Ordering::Release);
     }
 
+    /// Notes that a get has copied a value: the store has compressed values from earlier.
+    pub(super) fn note_copy(&self) {
+        self.copies.store(true, Ordering::Release);
+    }
+
+    /// Returns how many of these keys are looked up together: all, or so many that the copies of
+    /// their values take little more memory than `size`. At least one.
+    pub(super) fn fitting<K: AsRef<[u8]>>(&self, keys: &[K], size: u64) -> usize {
+        if !self.copies.load(Ordering::Acquire) {
+            return keys.len();
+        }
+        let mut sum = 0_u64;
+        let fits = |key: &&K| {
+            // The look-up itself reports errors.
+            let len = self.store.value_len(key).ok().flatten().unwrap_or(0);
+            sum = sum.saturating_add(len);
+            sum <= size
+        };
+        keys.iter().take_while(fits).count().max(1)
+    }
+
     /// Returns whether a write of this database has to wait for a sync before it is acknowledged.
     pub(super) fn syncs_each_write(&self) -> bool {
         self.store.sync_policy() == SyncPolicy::Always
@@ -86,6 +136,12 @@ pub(super) struct MoreDatabases {
     pub(super) dir: PathBuf,
     pub(super) count: usize,
     pub(super) options: Options,
+}
+
+impl MoreDatabases {
+    fn path(&self, number: usize) -> PathBuf {
+        self.dir.join(number.to_string())
+    }
 }
 
 /// All databases, by number.
@@ -126,6 +182,16 @@ impl Databases {
         self.slots.iter().filter_map(OnceLock::get)
     }
 
+    /// Returns the numbers of the databases that are open or have a directory.
+    pub(super) fn existing(&self) -> impl Iterator<Item = usize> {
+        let has_dir =
+            |number: usize| self.more.as_ref().is_some_and(|more| matches!(Fs::DISK.is_dir(&more.path(number)), Ok(Some(true))));
+        let slots = self.slots.iter().enumerate();
+        slots
+            .filter(move |(number, slot)| slot.get().is_some() || has_dir(*number))
+            .map(|(number, _)| number)
+    }
+
     /// Returns a database, and opens it if it was not open.
     pub(super) fn get(&self, number: usize) -> Answer<Arc<Database>> {
         let Some(slot) = self.slots.get(number) else {
@@ -139,8 +205,7 @@ impl Databases {
             return Ok(Arc::clone(database));
         }
         let Some(more) = &self.more else { return refused("ERR DB index is out of range") };
-        let path = more.dir.join(number.to_string());
-        let opened = Bitcask::open(&path, more.options.clone()).and_then(|store| {
+        let opened = Bitcask::open(more.path(number), more.options.clone()).and_then(|store| {
             Database::new(number, Arc::new(store), false, Weak::clone(&self.this))
         });
         match opened {

@@ -101,10 +101,15 @@ impl FeedFollower {
                 Ok(Some(change)) => self.changed(&change),
                 Ok(None) => {}
                 Err(error) if error.needs_resync() => {
-                    // Everything was removed at once.
-                    let store = &self.database.store;
-                    match store.changes(store.position()) {
-                        Ok(again) => changes = again,
+                    // Everything was removed at once, or this thread is too far behind.
+                    let state = &self.state;
+                    match self.database.ledger.resume(&self.database.store) {
+                        Ok((again, is_gap)) => {
+                            changes = again;
+                            if is_gap {
+                                state.tracker.all_changed(&state.peers);
+                            }
+                        }
                         Err(_) => return self.database.ledger.set_followed(false),
                     }
                 }

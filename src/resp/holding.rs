@@ -1,6 +1,6 @@
 //! What a key holds, as it was read.
 
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 
 use super::encoding::{HashHeader, StoredContent, decode_value};
 use super::refusal::{Answer, WRONG_TYPE, refused};
@@ -25,7 +25,14 @@ impl Deref for StoredString {
 
 impl StoredString {
     pub(super) fn into_reply(self) -> Reply {
-        if self.start == 0 { Reply::Stored(self.value) } else { Reply::bulk(&*self) }
+        let len = self.len();
+        self.into_part(0..len)
+    }
+
+    /// Returns a reply that lends a part of the string.
+    pub(super) fn into_part(self, part: Range<usize>) -> Reply {
+        let (start, end) = (part.start + self.start, part.end + self.start);
+        Reply::Stored(self.value.part(start..end))
     }
 }
 

@@ -17,10 +17,11 @@ use super::database::Database;
 use super::encoding::{HashHeader, encode_key, encode_string};
 use super::events::{EventClass, KeyEvent};
 use super::holding::{Holding, StoredString};
+use super::keyspace_transaction::in_transaction;
 use super::numbers::from_ms;
 use super::refusal::{Answer, Refusal, TOO_LONG, refused, refused_with};
 use crate::error::Error;
-use crate::options::{TransactionOptions, WriteOptions};
+use crate::options::WriteOptions;
 use crate::store::{Transaction, Ttl};
 use crate::value::Value;
 
@@ -28,6 +29,9 @@ use crate::value::Value;
 pub(super) const STRING_SIZE_MAX: usize = 512 << 20;
 /// Maximum size of a key.
 const KEY_SIZE_MAX: usize = 65_535;
+/// Maximum size of several values that one transaction puts. They are in memory until the commit,
+/// and no batch of the store is larger, unless it is compressed.
+const PUT_SIZE_MAX: usize = 512 << 20;
 /// Maximum number of attempts to change one key.
 const ATTEMPTS: u32 = 100;
 
@@ -59,11 +63,16 @@ impl Lifespan {
 
 /// What a command has done, apart from its reply.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "deeds that occur in any combination")]
 pub(super) struct Deeds {
     pub(super) events: Vec<KeyEvent>,
     pub(super) has_written: bool,
     /// Whether all keys were removed.
     pub(super) has_flushed: bool,
+    /// Whether the other databases are to be cleared when the transaction has committed.
+    pub(super) has_flushed_all: bool,
+    /// Whether a hash was begun or changed.
+    pub(super) has_hashed: bool,
 }
 
 /// The keys of one database during one command.
@@ -74,11 +83,13 @@ pub(super) struct Keyspace<'a> {
     pub(super) deeds: Deeds,
     /// Keys that the transaction has changed, if somebody follows the database.
     pub(super) noted: BTreeSet<Vec<u8>>,
+    /// Size of the values that the transaction has put and that wait for its commit.
+    pub(super) put_size: usize,
 }
 
 impl<'a> Keyspace<'a> {
     pub(super) fn new(database: &'a Database) -> Self {
-        Self { database, tx: None, deeds: Deeds::default(), noted: BTreeSet::new() }
+        Self { database, tx: None, deeds: Deeds::default(), noted: BTreeSet::new(), put_size: 0 }
     }
 
     pub(super) fn within(database: &'a Database, tx: &'a mut Transaction) -> Self {
@@ -108,10 +119,21 @@ impl<'a> Keyspace<'a> {
         result
     }
 
+    /// Notes that the database has hashes: now for the commands that run at the same time, and
+    /// again after the commit, because the database may be cleared in between.
+    pub(super) fn note_hashes(&mut self) {
+        self.database.set_has_hashes(true);
+        self.deeds.has_hashed = true;
+    }
+
     // What is read.
 
-    /// Returns the value under a stored key.
+    /// Returns the value under a stored key. A key that is too long is absent: a transaction that
+    /// has looked for it in the store could not commit.
     pub(super) fn stored(&self, stored_key: &[u8]) -> Answer<Option<Value>> {
+        if stored_key.len() > KEY_SIZE_MAX {
+            return Ok(None);
+        }
         Ok(match &self.tx {
             Some(tx) => tx.get(stored_key)?,
             None => self.database.store.get(stored_key)?,
@@ -136,6 +158,9 @@ impl<'a> Keyspace<'a> {
 
     /// Returns whether a stored key exists.
     pub(super) fn has_stored(&self, stored_key: &[u8]) -> Answer<bool> {
+        if stored_key.len() > KEY_SIZE_MAX {
+            return Ok(false);
+        }
         Ok(match &self.tx {
             Some(tx) => tx.contains_key(stored_key)?,
             None => self.database.store.contains_key(stored_key)?,
@@ -145,6 +170,9 @@ impl<'a> Keyspace<'a> {
     /// Returns how long a key has left to live, or `None` if it does not exist.
     pub(super) fn ttl(&self, key: &[u8]) -> Answer<Option<Ttl>> {
         let key = encode_key(key);
+        if key.len() > KEY_SIZE_MAX {
+            return Ok(None);
+        }
         Ok(match &self.tx {
             Some(tx) => tx.ttl(key)?,
             None => self.database.store.ttl(key)?,
@@ -162,7 +190,16 @@ impl<'a> Keyspace<'a> {
     ) -> Answer<()> {
         self.deeds.has_written = true;
         match &mut self.tx {
-            Some(tx) => tx.put_opt(stored_key, value, life.options()),
+            Some(tx) => {
+                let others = self.put_size.saturating_sub(tx.put_size(stored_key));
+                let size = others.saturating_add(value.len());
+                if others > 0 && size > PUT_SIZE_MAX {
+                    let (size, limit) = (size as u64, PUT_SIZE_MAX as u64);
+                    return Err(Refusal::Store(Error::BatchTooLarge { size, limit }));
+                }
+                self.put_size = size;
+                tx.put_opt(stored_key, value, life.options());
+            }
             None => self.database.store.put_opt(stored_key, value, life.options())?,
         }
         Ok(())
@@ -198,6 +235,9 @@ impl<'a> Keyspace<'a> {
 
     /// Removes a key and what it holds. Returns whether it existed.
     pub(super) fn remove(&mut self, key: &[u8]) -> Answer<bool> {
+        if check_key(key).is_err() {
+            return Ok(false);
+        }
         let may_be_hash = self.database.has_hashes();
         if self.tx.is_none() && !may_be_hash {
             return self.noted(key, |space| {
@@ -232,6 +272,7 @@ impl<'a> Keyspace<'a> {
     pub(super) fn remove_stored(&mut self, stored_key: &[u8]) {
         self.deeds.has_written = true;
         if let Some(tx) = &mut self.tx {
+            self.put_size = self.put_size.saturating_sub(tx.put_size(stored_key));
             tx.delete(stored_key);
         }
     }
@@ -337,42 +378,4 @@ pub(super) fn check_key(key: &[u8]) -> Answer<()> {
 /// Refuses strings that are too long.
 pub(super) fn check_size(size: usize) -> Answer<()> {
     if size > STRING_SIZE_MAX { refused(TOO_LONG) } else { Ok(()) }
-}
-
-/// Runs a closure in a transaction of the store. The outer error is that of the transaction.
-pub(super) fn in_transaction<T>(
-    database: &Database,
-    mut run: impl FnMut(&mut Keyspace<'_>) -> Answer<T>,
-) -> Answer<(Answer<T>, Deeds)> {
-    let options = TransactionOptions::new().durable(false);
-    let mut noted: BTreeSet<Vec<u8>> = BTreeSet::new();
-    let result = database.store.transaction_opt(options, |tx| {
-        // The notes of an attempt that has failed.
-        for key in std::mem::take(&mut noted) {
-            database.ledger.take(&key);
-        }
-        let mut space = Keyspace::within(database, tx);
-        let result = run(&mut space);
-        let Keyspace { deeds, noted: keys, .. } = space;
-        match result {
-            Err(Refusal::Store(error)) => Err(error),
-            Err(refusal) => {
-                tx.rollback();
-                Ok((Err(refusal), Deeds::default()))
-            }
-            Ok(result) => {
-                for key in &keys {
-                    database.ledger.note(key);
-                }
-                noted = keys;
-                Ok((Ok(result), deeds))
-            }
-        }
-    });
-    if result.is_err() {
-        for key in &noted {
-            database.ledger.take(key);
-        }
-    }
-    Ok(result?)
 }

@@ -4,12 +4,18 @@
 //!   just `set`. The change feed reports the changes that others make through the store's API.
 //! - So each own change is noted here before it is made, and the follower of the feed takes the
 //!   note when it meets the change. Only while somebody follows a database are notes made.
+//! - A clear ends the feed, and the notes of the changes that it has removed are dropped. A clear of
+//!   the server's own is remembered by the position behind it: if the feed can go on from there,
+//!   nothing else has been cleared since.
 //! - If others change the same key at the same moment, the two reports may be exchanged. None is
 //!   lost.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::error::Result;
+use crate::store::{Bitcask, Changes, Position};
 
 /// Maximum number of keys with notes. Notes beyond it are dropped: some changes are then reported
 /// twice.
@@ -21,6 +27,8 @@ pub(super) struct Ledger {
     is_followed: AtomicBool,
     /// Lock 0: the number of changes for each key.
     notes: Mutex<HashMap<Vec<u8>, u32>>,
+    /// Lock 0, before the notes: the position behind the last own clear. Held during a clear.
+    cleared: Mutex<Option<Position>>,
 }
 
 impl Ledger {
@@ -36,6 +44,30 @@ impl Ledger {
     pub(super) fn set_followed(&self, yes: bool) {
         self.is_followed.store(yes, Ordering::Release);
         self.notes().clear();
+    }
+
+    /// Clears the store of a database. Clients are told of it by the caller, afterwards.
+    pub(super) fn clear(&self, store: &Bitcask) -> Result<()> {
+        let mut cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner);
+        store.clear()?;
+        *cleared = Some(store.position());
+        // A change after that position may lose its note, and is then reported twice.
+        self.notes().clear();
+        Ok(())
+    }
+
+    /// Goes on with the feed of a store, which has ended. Returns whether changes are missing that
+    /// nobody has reported.
+    pub(super) fn resume(&self, store: &Bitcask) -> Result<(Changes, bool)> {
+        let cleared = self.cleared.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match cleared.map(|position| store.changes(position)) {
+            Some(Ok(changes)) => return Ok((changes, false)),
+            Some(Err(error)) if !error.needs_resync() => return Err(error),
+            _ => {}
+        }
+        let changes = store.changes(store.position())?;
+        self.notes().clear();
+        Ok((changes, true))
     }
 
     /// Notes a change that is about to be made.

@@ -1,9 +1,11 @@
 //! The replies that wait to be sent to one client.
 //!
 //! - Short strings are copied next to each other, so that many replies are one write. Large ones
-//!   are lent by the store until they are sent, and take no memory.
+//!   are lent until they are sent. Those that lie in a mapped segment take no memory.
 //! - Once much waits, all but the shortest are lent. A command that asks for a million strings thus
 //!   takes some hundred megabytes at most, however large the strings are.
+//! - Strings that were decompressed or made are in memory. `reply_memory` limits how many of them a
+//!   command or a transaction holds.
 
 use std::io::IoSlice;
 

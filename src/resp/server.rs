@@ -83,7 +83,9 @@ impl RespServer {
         options: RespOptions,
     ) -> io::Result<Self> {
         let addresses: Vec<SocketAddr> = address.to_socket_addrs()?.collect();
-        let is_open = addresses.iter().any(|address| address.ip().is_unspecified());
+        // `::ffff:0.0.0.0` is all interfaces of IPv4, too.
+        let is_open = |address: &SocketAddr| address.ip().to_canonical().is_unspecified();
+        let is_open = addresses.iter().any(is_open);
         if is_open && options.password.is_none() && !options.insecure {
             let text = "the Redis port would be open to every network without a password; set \
                         one, choose another address, or allow it";

@@ -321,7 +321,8 @@ impl Session {
     /// Runs `GET`s that have arrived together, and appends their replies up to a size. Returns how
     /// many it has answered, at least one.
     pub(super) fn get_many(&mut self, keys: &[&Bytes], size: usize) -> usize {
-        let stored: Vec<_> = keys.iter().map(|key| encode_key(key)).collect();
+        let mut stored: Vec<_> = keys.iter().map(|key| encode_key(key)).collect();
+        stored.truncate(self.database.fitting(&stored, size as u64));
         let values = self.database.store.get_many(&stored);
         let (mut answered, mut failed) = (0, 0);
         let mut answer = |session: &mut Self, reply: &Reply| {
@@ -333,6 +334,9 @@ impl Session {
         match values {
             Ok(values) => {
                 for value in values {
+                    if value.as_ref().is_some_and(|value| value.in_memory().is_some()) {
+                        self.database.note_copy();
+                    }
                     let string = value.map(|value| Holding::new(value).string()).transpose();
                     let reply = match string {
                         Ok(string) => Reply::maybe(string.map(StoredString::into_reply)),
@@ -345,7 +349,7 @@ impl Session {
             }
             Err(error) => {
                 let reply = Refusal::Store(error).into_reply();
-                for _ in keys {
+                for _ in &stored {
                     answer(self, &reply);
                 }
             }

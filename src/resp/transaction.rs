@@ -16,9 +16,11 @@ use bytes::Bytes;
 use super::commands_table::{CommandFlags, CommandSpec, Handler, table};
 use super::database::Database;
 use super::encoding::encode_key;
-use super::keyspace::{Keyspace, in_transaction};
+use super::keyspace::{Keyspace, check_key};
+use super::keyspace_transaction::in_transaction;
 use super::refusal::{Answer, Refusal, refused};
 use super::reply::Reply;
+use super::reply_memory::ReplyMemory;
 use super::session::Session;
 use crate::store::Version;
 
@@ -79,6 +81,10 @@ struct QueuedRun {
 impl Session {
     /// Begins to watch a key.
     pub(super) fn watch(&mut self, key: &Bytes) -> Answer<()> {
+        if check_key(key).is_err() {
+            // It never exists.
+            return Ok(());
+        }
         let name = (self.database.number, Bytes::copy_from_slice(key));
         if let Entry::Vacant(entry) = self.watched.entry(name) {
             let database = Arc::clone(&self.database);
@@ -106,11 +112,11 @@ impl Session {
                 return Ok(Reply::NullArray);
             }
         }
-        let mut replies = Vec::new();
+        let (mut replies, mut memory) = (Vec::new(), ReplyMemory::default());
         for (at, stretch) in stretches.into_iter().enumerate() {
             let mine = watched.values().filter(|it| Arc::ptr_eq(&it.database, &stretch.database));
             let mine: Vec<&Watched> = if at == 0 { mine.collect() } else { Vec::new() };
-            match self.run_stretch(stretch, &mine)? {
+            match self.run_stretch(stretch, &mine, &mut memory)? {
                 Some(more) => replies.extend(more),
                 None => return Ok(Reply::NullArray),
             }
@@ -150,6 +156,7 @@ impl Session {
         &mut self,
         stretch: QueuedRun,
         watched: &[&Watched],
+        memory: &mut ReplyMemory,
     ) -> Answer<Option<Vec<Reply>>> {
         let QueuedRun { database, commands } = stretch;
         // What was said before `MULTI` counts for all of its commands.
@@ -158,7 +165,9 @@ impl Session {
             self.caching = caching;
             self.remember_read(&command.args, command.spec);
         }
+        let before = memory.clone();
         let run = |space: &mut Keyspace<'_>| -> Answer<Option<Vec<Option<Reply>>>> {
+            memory.clone_from(&before);
             for it in watched {
                 let key = encode_key(&it.key);
                 let version = match &space.tx {
@@ -175,11 +184,13 @@ impl Session {
                     replies.push(None);
                     continue;
                 };
-                replies.push(Some(match run(space, &command.args) {
+                let reply = match run(space, &command.args) {
                     Ok(reply) => reply,
                     Err(Refusal::Store(error)) => return Err(Refusal::Store(error)),
                     Err(refusal) => refusal.into_reply(),
-                }));
+                };
+                memory.add(&reply)?;
+                replies.push(Some(reply));
             }
             Ok(Some(replies))
         };
@@ -190,21 +201,40 @@ impl Session {
             in_transaction(&database, run)?
         };
         let Some(replies) = result? else { return Ok(None) };
+        let cleared = if deeds.has_flushed_all { database.clear_others() } else { Ok(()) };
+        // The transaction counts all the same, so only `FLUSHALL` has failed.
+        let not_cleared = cleared.err().map(Refusal::into_reply);
         self.done(&database, deeds);
+        Ok(Some(self.finish(replies, &commands, not_cleared.as_ref(), memory)))
+    }
+
+    /// Runs the commands that do not work on keys, and returns all replies. `not_cleared` is why
+    /// `FLUSHALL` could not clear the other databases.
+    fn finish(
+        &mut self,
+        replies: Vec<Option<Reply>>,
+        commands: &[Queued],
+        not_cleared: Option<&Reply>,
+        memory: &mut ReplyMemory,
+    ) -> Vec<Reply> {
         let mut all = Vec::with_capacity(replies.len());
-        for (reply, command) in replies.into_iter().zip(&commands) {
+        for (reply, command) in replies.into_iter().zip(commands) {
             let reply = match reply {
+                Some(Reply::Simple(ok)) if command.spec.name == "flushall" => {
+                    not_cleared.cloned().unwrap_or(Reply::Simple(ok))
+                }
                 Some(reply) => reply,
-                None => match self.call(&command.args, command.spec) {
-                    Ok(reply) => reply,
-                    Err(refusal) => refusal.into_reply(),
-                },
+                None => {
+                    let called = self.call(&command.args, command.spec);
+                    let reply = called.unwrap_or_else(Refusal::into_reply);
+                    memory.add(&reply).map_or_else(Refusal::into_reply, |()| reply)
+                }
             };
             let failed = u64::from(self.count_error(&reply));
             self.count(command.at, 1, 0, failed);
             all.push(reply);
         }
-        Ok(Some(all))
+        all
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::error::ServerError;
 use super::follow::FollowOptions;
-use crate::fs::is_dir;
+use crate::fs::Fs;
 
 /// Options of a [`Server`](super::Server).
 ///
@@ -242,7 +242,7 @@ impl ServerOptions {
         if self.request_timeout.is_zero() {
             return invalid("request_timeout", "0".into(), "no request could be answered");
         }
-        if self.backup_dir.as_ref().is_some_and(|dir| !is_dir(dir)) {
+        if self.backup_dir.as_ref().is_some_and(|dir| !matches!(Fs::DISK.is_dir(dir), Ok(Some(true)))) {
             let value = self.backup_dir.iter().map(|dir| dir.display().to_string()).collect();
             return invalid("backup_dir", value, "it has to be a directory that exists");
         }

@@ -312,6 +312,12 @@ impl Bitcask {
     pub fn sync_policy(&self) -> SyncPolicy {
         self.inner.log().map_or(SyncPolicy::Never, LogWriter::sync_policy)
     }
+
+    /// Returns whether values are compressed before they are written.
+    #[cfg(feature = "resp")]
+    pub(crate) fn compresses(&self) -> bool {
+        self.inner.options.compression.compressor().is_some()
+    }
 }
 
 impl Options {

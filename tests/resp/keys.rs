@@ -138,3 +138,40 @@ fn databases_are_apart() {
     assert_eq!(store.get("k").unwrap().unwrap(), "1");
     store.close().unwrap();
 }
+
+#[test]
+fn databases_that_nobody_has_selected_are_flushed_too() {
+    let mut served = Served::new();
+    let mut client = served.client();
+    client.is("SELECT 2", "OK");
+    client.is("SET k 2", "OK");
+    served.end();
+    let dir = std::mem::replace(&mut served.dir, tempfile::tempdir().unwrap());
+    drop(served);
+    let served = Served::within(dir, &bitcask::Options::new(), bitcask::resp::RespOptions::new());
+    let mut client = served.client();
+    let info = client.run("INFO keyspace");
+    assert!(info.contains("db2:keys=1,") && !info.contains("db1:"), "{info}");
+    client.is("FLUSHALL", "OK");
+    client.is("SELECT 2", "OK");
+    client.is("GET k", "nil");
+    assert!(!served.dir.path().join("3").exists());
+}
+
+#[test]
+fn a_key_that_can_not_exist_is_absent() {
+    let served = Served::new();
+    let mut client = served.client();
+    let long = vec![b'k'; 70_000];
+    client.is("MSET a 1 b 2", "OK");
+    assert_eq!(client.run_args(&[b"DEL", b"a", &long, b"b"]), "(2)");
+    assert_eq!(client.run_args(&[b"DEL", &long]), "(0)");
+    client.is("HSET h f v", "(1)");
+    assert_eq!(client.run_args(&[b"UNLINK", &long, b"h"]), "(1)");
+    client.is("MULTI", "OK");
+    for command in [&b"GET"[..], b"EXISTS", b"TTL", b"PEXPIRETIME"] {
+        assert_eq!(client.run_args(&[command, &long]), "QUEUED");
+    }
+    client.is("SET a 1", "QUEUED");
+    client.is("EXEC", "[nil (0) (-2) (-2) OK]");
+}

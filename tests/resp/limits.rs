@@ -95,13 +95,15 @@ fn a_stranger_can_not_send_much() {
 fn all_interfaces_need_a_password() {
     let dir = tempfile::tempdir().unwrap();
     let db = std::sync::Arc::new(Options::new().open(dir.path()).unwrap());
-    let bind = |options: RespOptions| {
-        RespServer::bind("0.0.0.0:0", std::sync::Arc::clone(&db), options).map(drop)
+    let bind = |address: &str, options: RespOptions| {
+        RespServer::bind(address, std::sync::Arc::clone(&db), options).map(drop)
     };
-    let refused = bind(RespOptions::new()).unwrap_err();
-    assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
-    bind(RespOptions::new().password("x")).unwrap();
-    bind(RespOptions::new().insecure(true)).unwrap();
+    for address in ["0.0.0.0:0", "[::ffff:0.0.0.0]:0"] {
+        let refused = bind(address, RespOptions::new()).unwrap_err();
+        assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied, "{address}");
+    }
+    bind("0.0.0.0:0", RespOptions::new().password("x")).unwrap();
+    bind("0.0.0.0:0", RespOptions::new().insecure(true)).unwrap();
 }
 
 #[test]
@@ -116,4 +118,57 @@ fn large_keys_are_refused() {
     let reply = client.run_args(&[b"HSET", b"h", &key[1..], b"v"]);
     assert!(reply.starts_with("(error) ERR the key has"), "{reply}");
     client.is("EXISTS h", "(0)");
+}
+
+#[test]
+fn a_transaction_does_not_put_more_than_a_batch_holds() {
+    let served = Served::new();
+    let mut client = served.client();
+    client.is("MULTI", "OK");
+    for number in 0..12 {
+        client.is(&format!("SETRANGE k{number} 62914559 x"), "QUEUED");
+    }
+    let reply = client.run("EXEC");
+    // It was refused at the ninth, and not at the commit.
+    assert!(reply.contains(&format!("the batch needs {} bytes", 9 * 62_914_560)), "{reply}");
+    client.is("DBSIZE", "(0)");
+    // What is put again, or removed, makes room.
+    client.is("MULTI", "OK");
+    for command in ["SETRANGE k 209715199 x", "APPEND k y", "APPEND k z", "DEL k"] {
+        client.is(command, "QUEUED");
+    }
+    client.is("SETRANGE other 0 x", "QUEUED");
+    client.is("EXEC", "[(209715200) (209715201) (209715202) (1) (1)]");
+}
+
+#[test]
+fn replies_that_take_memory_are_limited() {
+    let served = Served::new();
+    let mut client = served.client();
+    client.is("SETRANGE k 62914559 x", "(62914560)");
+    client.is("MULTI", "OK");
+    client.is("SET marked 1", "QUEUED");
+    for _ in 0..12 {
+        client.is("DUMP k", "QUEUED");
+    }
+    client.fails("EXEC", "ERR the replies are too large to be sent at once");
+    client.is("EXISTS marked", "(0)");
+}
+
+#[test]
+fn large_strings_are_sent_in_part() {
+    let served = Served::new();
+    let mut client = served.client();
+    let mut string = b"\0bitcask".to_vec();
+    string.resize(100_000, b'x');
+    string.extend_from_slice(b"end");
+    assert_eq!(client.run_args(&[b"SET", b"k", &string]), "OK");
+    client.is("STRLEN k", "(100003)");
+    client.is("GETRANGE k 1 8", "'bitcaskx'");
+    client.is("GETRANGE k -4 -1", "'xend'");
+    client.is("GETRANGE k 200000 -1", "''");
+    client.is("GETRANGE missing 0 -1", "''");
+    let whole = format!("'{}'", string.escape_ascii());
+    assert_eq!(client.run("GETRANGE k 0 -1"), whole);
+    assert_eq!(client.run("MGET k k"), format!("[{whole} {whole}]"));
 }

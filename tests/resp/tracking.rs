@@ -163,3 +163,27 @@ fn a_client_is_told_once_and_after_the_reply_that_all_keys_are_gone() {
         client.is("PING", "PONG");
     }
 }
+
+#[test]
+fn a_client_is_told_when_others_clear_the_store() {
+    let served = Served::new();
+    let mut client = served.client();
+    client.run("HELLO 3");
+    client.is("CLIENT TRACKING on", "OK");
+    for _ in 0..20 {
+        // Changes that a clear removes leave nothing behind that hides later ones.
+        client.is("SET k 1", "OK");
+        client.is("FLUSHALL", "OK");
+        assert_eq!(client.read(), ">['invalidate' null]");
+        client.is("SET k 2", "OK");
+        client.is("GET k", "'2'");
+        served.db.put("k", "3").unwrap();
+        assert_eq!(client.read(), ">['invalidate' ['k']]");
+        client.is("GET k", "'3'");
+        served.db.clear().unwrap();
+        assert_eq!(client.read(), ">['invalidate' null]");
+        client.is("GET k", "null");
+        served.db.put("k", "4").unwrap();
+        assert_eq!(client.read(), ">['invalidate' ['k']]");
+    }
+}

@@ -1,5 +1,8 @@
 //! `MULTI` and `WATCH`.
 
+use bitcask::Options;
+use bitcask::resp::RespOptions;
+
 use crate::support::Served;
 
 #[test]
@@ -139,4 +142,32 @@ fn a_transaction_may_select_a_database() {
     client.is("GET a", "'1'");
     client.is("SELECT 0", "OK");
     client.is("GET a", "'0'");
+}
+
+#[test]
+fn a_flush_in_a_transaction_waits_for_the_commit() {
+    let served = Served::with(&Options::new().value_size_limit(1000), RespOptions::new());
+    let mut client = served.client();
+    client.is("SELECT 1", "OK");
+    client.is("SET other 1", "OK");
+    client.is("SELECT 0", "OK");
+    client.is("HSET h f v", "(1)");
+    client.is("MULTI", "OK");
+    client.is("FLUSHALL", "QUEUED");
+    client.is("SETRANGE large 1000 x", "QUEUED");
+    let reply = client.run("EXEC");
+    assert!(reply.starts_with("(error) ERR string exceeds maximum allowed size"), "{reply}");
+    client.is("HGET h f", "'v'");
+    // Its fields go with it.
+    client.is("DEL h", "(1)");
+    assert_eq!(served.db.prefix_keys("\0h").count(), 0);
+    client.is("SELECT 1", "OK");
+    client.is("GET other", "'1'");
+    client.is("MULTI", "OK");
+    client.is("FLUSHALL", "QUEUED");
+    client.is("HSET h f v", "QUEUED");
+    client.is("EXEC", "[OK (1)]");
+    client.is("DEL h", "(1)");
+    client.is("GET other", "nil");
+    assert_eq!(served.db.len().unwrap(), 0);
 }

@@ -86,7 +86,8 @@ fn decode(payload: &[u8]) -> Option<KeyCopy> {
 pub(in crate::resp) fn dump(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
     space.atomically(|space| {
         let copy = KeyCopy::read(space, arg(args, 1))?;
-        Ok(Reply::maybe(copy.map(|copy| Reply::bulk(encode(copy)))))
+        // As a value, the payload is sent from where it lies.
+        Ok(Reply::maybe(copy.map(|copy| Reply::Stored(Value::from(encode(copy))))))
     })
 }
 

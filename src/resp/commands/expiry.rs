@@ -12,7 +12,7 @@ use bytes::Bytes;
 use super::{arg, encoded, integer, is, rest};
 use crate::resp::events::EventClass;
 use crate::resp::holding::Holding;
-use crate::resp::keyspace::{Keyspace, Lifespan};
+use crate::resp::keyspace::{Keyspace, Lifespan, check_key};
 use crate::resp::numbers::{ceil_ms, now_ms, to_ms};
 use crate::resp::refusal::{Answer, refused, refused_with};
 use crate::resp::reply::Reply;
@@ -159,6 +159,9 @@ fn ttl_ms(space: &Keyspace<'_>, key: &[u8]) -> Answer<i64> {
 /// Returns when a key expires, in milliseconds since the epoch; -1 if never, `None` if it does not
 /// exist.
 pub(super) fn expiry_ms(space: &Keyspace<'_>, key: &[u8]) -> Answer<Option<i64>> {
+    if check_key(key).is_err() {
+        return Ok(None);
+    }
     let key = encoded(key);
     let expiry = match &space.tx {
         Some(tx) => tx.expiry(key)?,

@@ -14,6 +14,7 @@ use crate::resp::events::EventClass;
 use crate::resp::keyspace::{Keyspace, Lifespan, check_key};
 use crate::resp::refusal::{Answer, NOT_A_FLOAT, OVERFLOW, refused, text};
 use crate::resp::reply::{OK, Reply};
+use crate::resp::reply_memory::ReplyMemory;
 use crate::value::Value;
 use crate::wire::parse_integer;
 
@@ -22,7 +23,7 @@ pub(super) fn begin_hash(space: &mut Keyspace<'_>) -> Answer<HashHeader> {
     if !space.has_stored(HASHES_MARK)? {
         space.put_stored(HASHES_MARK, b"", Lifespan::Endless)?;
     }
-    space.database.set_has_hashes(true);
+    space.note_hashes();
     Ok(HashHeader { id: random(), count: 0 })
 }
 
@@ -58,7 +59,7 @@ fn open(space: &mut Keyspace<'_>, key: &[u8]) -> Answer<OpenHash> {
     check_key(key)?;
     match space.hash(key)? {
         Some(header) => {
-            space.database.set_has_hashes(true);
+            space.note_hashes();
             Ok(OpenHash { header, life: life_of(space, key)? })
         }
         None => Ok(OpenHash { header: begin_hash(space)?, life: Lifespan::OfStore }),
@@ -221,13 +222,15 @@ pub(in crate::resp) fn hlen(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer 
 pub(in crate::resp) fn hmget(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
     space.atomically(|space| {
         let header = space.hash(arg(args, 1))?;
-        let mut values = Vec::new();
+        let (mut values, mut memory) = (Vec::new(), ReplyMemory::default());
         for field in rest(args, 2) {
             let value = match header {
                 Some(header) => space.stored(&header.field(field))?,
                 None => None,
             };
-            values.push(Reply::maybe(value.map(Reply::Stored)));
+            let value = Reply::maybe(value.map(Reply::Stored));
+            memory.add(&value)?;
+            values.push(value);
         }
         Ok(Reply::Array(values))
     })

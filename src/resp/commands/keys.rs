@@ -134,10 +134,15 @@ pub(in crate::resp) fn flushdb(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answ
 
 pub(in crate::resp) fn flushall(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
     check_flush(args)?;
+    // Databases that cannot be opened are found before anything is removed.
+    let others = space.database.others()?;
     flush(space)?;
-    for other in space.database.other_open_ones() {
-        other.set_has_hashes(false);
-        other.store.clear()?;
+    if space.tx.is_some() {
+        space.deeds.has_flushed_all = true;
+    } else {
+        for other in others {
+            other.clear()?;
+        }
     }
     Ok(OK)
 }
@@ -154,13 +159,13 @@ fn check_flush(args: &[Bytes]) -> Answer<()> {
 /// Removes all keys of a database.
 fn flush(space: &mut Keyspace<'_>) -> Answer<()> {
     (space.deeds.has_written, space.deeds.has_flushed) = (true, true);
-    space.database.set_has_hashes(false);
-    let Some(tx) = &mut space.tx else { return Ok(space.database.store.clear()?) };
+    let Some(tx) = &mut space.tx else { return Ok(space.database.clear()?) };
     let keys = tx.range(..).map(|pair| pair.map(|(key, _)| key));
     let keys = keys.collect::<Result<Vec<_>, _>>()?;
     for key in &keys {
         tx.delete(key);
     }
+    space.put_size = 0;
     for key in keys.iter().filter_map(|key| decode_key(key)) {
         space.note_in_transaction(key);
     }

@@ -1,5 +1,7 @@
 //! Strings: reading them, and writing several or parts of them.
 
+use std::ops::Range;
+
 use bytes::Bytes;
 
 use super::{arg, integer, pairs, rest};
@@ -8,6 +10,7 @@ use crate::resp::holding::{Holding, StoredString};
 use crate::resp::keyspace::{Keyspace, Lifespan, STRING_SIZE_MAX, check_key, check_size};
 use crate::resp::refusal::{Answer, TOO_LONG, refused};
 use crate::resp::reply::{OK, Reply};
+use crate::resp::reply_memory::ReplyMemory;
 
 pub(in crate::resp) fn get(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
     let string = space.string(arg(args, 1))?;
@@ -40,18 +43,18 @@ pub(in crate::resp) fn mget(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer 
         Some(Holding::String(string)) => string.into_reply(),
         _ => Reply::Null,
     };
-    if space.tx.is_some() {
-        let mut values = Vec::new();
-        for key in rest(args, 1) {
-            values.push(one(space.get(key)?));
-        }
-        return Ok(Reply::Array(values));
-    }
     // A snapshot, so that no half of a batch is seen.
-    let keys: Vec<_> = rest(args, 1).iter().map(|key| super::encoded(key)).collect();
-    let values = space.database.store.snapshot().get_many(&keys)?;
-    let values = values.into_iter().map(|value| one(value.map(Holding::new)));
-    Ok(Reply::Array(values.collect()))
+    let snapshot = if space.tx.is_some() { None } else { Some(space.database.store.snapshot()) };
+    let (mut values, mut memory) = (Vec::new(), ReplyMemory::default());
+    for key in rest(args, 1) {
+        let value = one(match &snapshot {
+            Some(snapshot) => snapshot.get(super::encoded(key))?.map(Holding::new),
+            None => space.get(key)?,
+        });
+        memory.add(&value)?;
+        values.push(value);
+    }
+    Ok(Reply::Array(values))
 }
 
 pub(in crate::resp) fn mset(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
@@ -91,26 +94,26 @@ pub(in crate::resp) fn strlen(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answe
     Ok(Reply::count(string.map_or(0, |string| string.len())))
 }
 
-/// Returns the part of a string between two indices, both included. Negative ones count from the
-/// end.
-fn part(string: &[u8], start: i64, end: i64) -> &[u8] {
-    let len = i64::try_from(string.len()).unwrap_or(i64::MAX);
+/// Returns the part of a string of `size` bytes between two indices, both included. Negative ones
+/// count from the end.
+fn part(size: usize, start: i64, end: i64) -> Range<usize> {
+    let len = i64::try_from(size).unwrap_or(i64::MAX);
     if start < 0 && end < 0 && start > end {
-        return &[];
+        return 0..0;
     }
     let absolute = |index: i64| if index < 0 { index.saturating_add(len).max(0) } else { index };
     let (start, end) = (absolute(start), absolute(end).min(len - 1));
-    if start > end {
-        return &[];
+    match (usize::try_from(start), usize::try_from(end)) {
+        (Ok(start), Ok(end)) if start <= end => start..end + 1,
+        _ => 0..0,
     }
-    let (Ok(start), Ok(end)) = (usize::try_from(start), usize::try_from(end)) else { return &[] };
-    string.get(start..=end).unwrap_or_default()
 }
 
 pub(in crate::resp) fn getrange(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
     let (start, end) = (integer(arg(args, 2))?, integer(arg(args, 3))?);
-    let string = space.string(arg(args, 1))?;
-    Ok(Reply::bulk(string.map_or(Vec::new(), |string| part(&string, start, end).to_vec())))
+    let Some(string) = space.string(arg(args, 1))? else { return Ok(Reply::Text("")) };
+    let part = part(string.len(), start, end);
+    Ok(string.into_part(part))
 }
 
 pub(in crate::resp) fn setrange(space: &mut Keyspace<'_>, args: &[Bytes]) -> Answer {
@@ -172,8 +175,8 @@ mod tests {
             (0, -100, b"H"),
         ];
         for (start, end, expected) in cases {
-            assert_eq!(part(whole, start, end), expected, "{start} {end}");
+            assert_eq!(&whole[part(whole.len(), start, end)], expected, "{start} {end}");
         }
-        assert_eq!(part(b"", 0, -1), b"");
+        assert_eq!(part(0, 0, -1), 0..0);
     }
 }

@@ -306,6 +306,12 @@ impl Transaction {
         &self.snapshot
     }
 
+    /// Returns the size of the value that this transaction has put under a key, or 0.
+    #[cfg(feature = "resp")]
+    pub(crate) fn put_size(&self, key: &[u8]) -> usize {
+        self.writes.get(key).and_then(|write| write.value.as_ref()).map_or(0, |value| value.len())
+    }
+
     fn write(&mut self, key: &[u8], value: Option<&[u8]>, options: WriteOptions) {
         let value = value.map(|value| Value::from(value.to_vec()));
         let options = self

@@ -51,7 +51,7 @@ impl Drop for Port {
     }
 }
 
-const READ_ONLY: &str = "-READONLY You can't write against a read only replica.\r\n";
+const READ_ONLY: &str = "-READONLY You can't write against a read only replica. Its leader is ";
 
 #[test]
 fn the_redis_port_of_a_follower_is_that_of_a_replica() {
@@ -65,7 +65,8 @@ fn the_redis_port_of_a_follower_is_that_of_a_replica() {
     node.has_all_of(&leader);
     for command in ["SET k w", "DEL k", "HSET h f 2", "FLUSHALL", "EXPIRE k 1", "INCR n", "GETEX k"]
     {
-        assert_eq!(port.ask(command), READ_ONLY, "{command}");
+        let refused = format!("{READ_ONLY}http://{}\r\n", leader.address);
+        assert_eq!(port.ask(command), refused, "{command}");
     }
     let transaction = port.ask("MULTI\r\nSET k w\r\nEXEC");
     assert!(

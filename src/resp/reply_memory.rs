@@ -1,0 +1,79 @@
+//! How much memory replies take that wait for the end of their transaction, or for each other.
+//!
+//! Strings that the store lends take none. Those that were decompressed, that the transaction has
+//! written itself or that a command has made are in memory as a whole.
+
+use std::collections::HashSet;
+
+use super::refusal::{Answer, refused};
+use super::reply::Reply;
+
+/// Maximum size of several replies, or of several strings of one reply, in memory, in bytes. A
+/// single one may be as large as a string can be.
+const HELD_MAX: usize = 512 << 20;
+
+/// The memory of replies that are held at the same time.
+#[derive(Debug, Clone, Default)]
+pub(super) struct ReplyMemory {
+    count: usize,
+    size: usize,
+    /// Strings that several replies share count once. All of them are held, so no two have the same
+    /// address.
+    strings: HashSet<usize>,
+}
+
+impl ReplyMemory {
+    /// Adds a reply that will be held from now on. Refuses it if that is too much.
+    pub(super) fn add(&mut self, reply: &Reply) -> Answer<()> {
+        self.measure(reply);
+        self.count += 1;
+        if self.count > 1 && self.size > HELD_MAX {
+            return refused("ERR the replies are too large to be sent at once");
+        }
+        Ok(())
+    }
+
+    fn measure(&mut self, reply: &Reply) {
+        self.size = self.size.saturating_add(size_of::<Reply>());
+        let size = match reply {
+            Reply::Bulk(text) => text.len(),
+            Reply::Line(text) | Reply::Error(text) | Reply::Verbatim(text) => text.len(),
+            Reply::Stored(value) => match value.in_memory() {
+                Some((address, size)) if self.strings.insert(address) => size,
+                _ => 0,
+            },
+            Reply::Array(items)
+            | Reply::Set(items)
+            | Reply::Push(items)
+            | Reply::Pairs(items)
+            | Reply::Several(items) => return items.iter().for_each(|item| self.measure(item)),
+            Reply::Map(pairs) => {
+                return pairs.iter().for_each(|(key, value)| {
+                    self.measure(key);
+                    self.measure(value);
+                });
+            }
+            _ => 0,
+        };
+        self.size = self.size.saturating_add(size);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::Value;
+
+    #[test]
+    fn a_string_counts_once_however_many_replies_have_it() {
+        let mut memory = ReplyMemory::default();
+        let large = Value::from(vec![b'x'; 1 << 20]);
+        for _ in 0..1000 {
+            memory.add(&Reply::Stored(large.clone().part(5..10))).unwrap();
+        }
+        let others: Vec<_> = (0..600).map(|_| Reply::bulk(vec![b'x'; 1 << 20])).collect();
+        let refused = others.iter().position(|reply| memory.add(reply).is_err());
+        assert_eq!(refused, Some(510));
+        ReplyMemory::default().add(&Reply::Array(others)).unwrap();
+    }
+}
