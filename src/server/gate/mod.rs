@@ -60,13 +60,16 @@ pub(super) async fn gate(
     let under_way = state.requests.begin();
     let refused = refusal(&state, &request, peer, route).map(ApiFailure::into_response);
     let refused = refused.or_else(|| follower_refusal(&state, &request, route));
-    // A follower that replaces all of its data waits until this is dropped.
-    let pass = state.replica().map(Replica::enter);
-    let is_loading = matches!(&pass, Some(None)) && route.is_some_and(shows_data);
+    let is_patient = route.is_some_and(|route| PATIENT.contains(&route));
+    let entered = state.replica().map(Replica::enter);
+    let is_loading = matches!(&entered, Some(None)) && route.is_some_and(shows_data);
+    // A follower that replaces all of its data waits until this is dropped, and keeps readers out
+    // meanwhile. So it does not wait for what takes long.
+    let pass = entered.filter(|_| !is_patient);
     let mut response = match refused {
         Some(refusal) => refusal,
         None if is_loading => ApiFailure::loading().into_response(),
-        None if route.is_some_and(|route| PATIENT.contains(&route)) => next.run(request).await,
+        None if is_patient => next.run(request).await,
         None => match timeout(state.options.request_timeout, next.run(request)).await {
             Ok(response) => response,
             Err(_) => ApiFailure::timed_out().into_response(),
