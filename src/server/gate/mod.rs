@@ -1,6 +1,7 @@
 //! What stands before all routes: the request id, the access log, the limits and the token.
 
 mod access;
+mod host;
 pub(super) mod rate;
 mod request_id;
 mod token;
@@ -104,6 +105,13 @@ fn refusal(
     let token = state.options.token.as_deref().filter(|_| !is_open);
     if token.is_some_and(|token| !token::is_valid(request.headers(), token)) {
         return Some(ApiFailure::unauthorized());
+    }
+    // On other addresses, clients may know the machine under any name.
+    let needs_plain_host = state.is_private && state.options.token.is_none();
+    if needs_plain_host && !host::is_plain(request.uri(), request.headers()) {
+        let detail = "without a token, the server has to be named `localhost` or by its address, \
+                      such as 127.0.0.1; use one of these, or start it with a token";
+        return Some(ApiFailure::forbidden(detail));
     }
     None
 }
