@@ -216,23 +216,23 @@ mod tests {
 
     #[test]
     fn a_position_that_is_repeated_arrives_at_once_and_counts() {
-        let (sender, mut receiver) = mpsc::channel(PIECES_AHEAD);
+        let (sender, mut pieces) = mpsc::channel(PIECES_AHEAD);
         let position = Position::from_bytes([3; 16]);
         let writer = PieceWriter::new(sender);
         let mut frames = FrameSender { position, sum: SnapshotSum::default(), writer };
         frames.send_position().unwrap();
         frames.send(&frame_at(position, FrameKind::Put, b"k", b"v")).unwrap();
         frames.repeat_position();
-        let mut received = receiver.try_recv().unwrap().unwrap().to_vec();
+        let mut received = pieces.try_recv().unwrap().unwrap().to_vec();
         // A client that receives nothing is not waited for.
         for _ in 0..2 * PIECES_AHEAD {
             frames.repeat_position();
         }
-        while let Ok(piece) = receiver.try_recv() {
+        while let Ok(piece) = pieces.try_recv() {
             received.extend(piece.unwrap());
         }
         frames.end();
-        received.extend(receiver.try_recv().unwrap().unwrap());
+        received.extend(pieces.try_recv().unwrap().unwrap());
         let (mut rest, mut sum) = (received.as_slice(), SnapshotSum::default());
         let mut kinds = Vec::new();
         loop {
