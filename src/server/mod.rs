@@ -23,7 +23,7 @@
 //! let running = std::thread::spawn(move || server.run());
 //!
 //! let mut connection = TcpStream::connect(address)?;
-//! connection.write_all(b"GET /kv/greeting HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")?;
+//! connection.write_all(b"GET /kv/greeting HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
 //! let mut answer = String::new();
 //! connection.read_to_string(&mut answer)?;
 //! assert!(answer.ends_with(r#"{"key":"greeting","value":"hello","found":true}"#));
@@ -115,7 +115,8 @@ impl Server {
             Some(leader) => Some(StoreFollower::start(Arc::clone(&db), leader)?),
             None => follow::refuse_follower(&db).map(|()| None)?,
         };
-        let state = Arc::new(ServerState::new(db, options, follower));
+        let is_private = address.ip().to_canonical().is_loopback();
+        let state = Arc::new(ServerState::new(db, options, follower, is_private));
         Ok(Self { listener, address, tls, state })
     }
 

@@ -32,6 +32,8 @@ pub(super) struct ServerState {
     pub(super) options: ServerOptions,
     pub(super) follower: Option<StoreFollower>,
     replica: Option<Replica>,
+    /// Whether the server listens only to clients on this machine.
+    pub(super) is_private: bool,
     pub(super) stop: StopSignal,
     pub(super) requests: RequestFigures,
     pub(super) rate: Option<ClientRates>,
@@ -57,6 +59,7 @@ impl ServerState {
         db: Arc<Bitcask>,
         options: ServerOptions,
         follower: Option<StoreFollower>,
+        is_private: bool,
     ) -> Self {
         let pages = usize::try_from(options.body_memory_limit.div_ceil(PAGE_SIZE));
         let pages = pages.unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
@@ -65,6 +68,7 @@ impl ServerState {
             db,
             replica: follower.as_ref().map(StoreFollower::replica),
             follower,
+            is_private,
             stop: StopSignal::new(),
             requests: RequestFigures::default(),
             rate: options.requests_per_second.map(ClientRates::new),

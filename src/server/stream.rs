@@ -58,6 +58,18 @@ impl PieceWriter {
         self.sender.blocking_send(Ok(piece)).map_err(|_| Unheard)
     }
 
+    /// Returns whether the client has received so much that a piece can be sent without waiting.
+    pub(super) fn has_room(&self) -> bool {
+        self.sender.capacity() > 0
+    }
+
+    /// Sends what has been gathered, if that needs no waiting.
+    pub(super) fn try_flush(&mut self) {
+        if let Ok(permit) = self.sender.try_reserve() {
+            permit.send(Ok(Bytes::from(std::mem::take(&mut self.piece))));
+        }
+    }
+
     /// Returns whether nobody receives the answer any more.
     pub(super) fn is_unheard(&self) -> bool {
         self.sender.is_closed()

@@ -58,7 +58,7 @@ impl Ports {
     fn ask(&self, request: &str, body: &str) -> String {
         let mut stream = TcpStream::connect(self.http).unwrap();
         let len = body.len();
-        let head = format!("{request} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n");
+        let head = format!("{request} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n");
         let rest = format!("content-length: {len}\r\n\r\n{body}");
         stream.write_all((head + &rest).as_bytes()).unwrap();
         let mut answer = String::new();

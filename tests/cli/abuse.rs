@@ -60,7 +60,9 @@ fn ten_thousand_idle_clients_cost_little() {
         let mut start = sandbox.bitcask(args);
         let (server, redis) = Serving::both(start.env("BITCASK_LOG_LEVEL", "off"));
         let (address, request, expected): (&str, &[u8], _) = match port {
-            "http" => (server.address(), b"GET /health HTTP/1.1\r\nhost: h\r\n\r\n", "HTTP/"),
+            "http" => {
+                (server.address(), b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n", "HTTP/")
+            }
             _ => (&redis, b"PING\r\n", "+PONG"),
         };
         assert_eq!(answer(&mut TcpStream::connect(address).unwrap(), request), expected);
@@ -103,7 +105,10 @@ fn greedy_clients_do_not_take_the_memory() {
         // Replies that nobody reads.
         (&redis, b"GET large\r\n".repeat(10_000)),
         (&redis, [&b"MGET"[..], &b" large".repeat(1000), b"\r\n"].concat().repeat(10)),
-        (server.address(), b"GET /v1/keys/large HTTP/1.1\r\nhost: h\r\n\r\n".repeat(10_000)),
+        (
+            server.address(),
+            b"GET /v1/keys/large HTTP/1.1\r\nhost: localhost\r\n\r\n".repeat(10_000),
+        ),
         // Sizes that are announced, and do not come.
         (&redis, b"*2\r\n$3\r\nGET\r\n$536870912\r\nabc".to_vec()),
         (&redis, b"*1048576\r\n$4\r\nMGET\r\n".to_vec()),

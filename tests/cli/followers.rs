@@ -81,7 +81,7 @@ fn ask(port: u16, method: &str, target: &str, body: &str) -> Option<(u16, Value)
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     let size = body.len();
     let head = format!(
-        "{method} {target} HTTP/1.1\r\nhost: here\r\nconnection: close\r\n\
+        "{method} {target} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
          content-type: application/json\r\ncontent-length: {size}\r\n\r\n"
     );
     stream.write_all((head + body).as_bytes()).ok()?;

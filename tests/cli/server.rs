@@ -296,7 +296,7 @@ fn every_write_that_was_answered_survives_the_end_of_the_server() {
 /// Stores a value over a connection of its own, to one port or the other.
 fn put(server: &Serving, redis: &str, client: usize, number: u64) -> std::io::Result<()> {
     let (address, request) = if client.is_multiple_of(2) {
-        let head = format!("PUT /v1/keys/{client}-{number} HTTP/1.1\r\nhost: h\r\n");
+        let head = format!("PUT /v1/keys/{client}-{number} HTTP/1.1\r\nhost: localhost\r\n");
         (server.address(), head + "connection: close\r\ncontent-length: 5\r\n\r\nvalue")
     } else {
         (redis, format!("SET {client}-{number} value\r\nQUIT\r\n"))

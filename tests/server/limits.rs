@@ -15,7 +15,7 @@ fn a_body_has_a_limit_whether_it_is_announced_or_not() {
     let refused = server.send("PUT", "/v1/keys/k", &[], &[b'y'; 1001]).has(413);
     assert_eq!(refused.value()["code"], "too_large");
     let mut client = server.client();
-    client.raw(b"PUT /v1/keys/k HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n");
+    client.raw(b"PUT /v1/keys/k HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n");
     let chunk = format!("1f4\r\n{}\r\n", "z".repeat(500));
     client.raw(chunk.repeat(3).as_bytes());
     client.answer("PUT").has(413);
@@ -75,7 +75,7 @@ fn a_client_that_does_not_read_loses_its_connection() {
 fn a_client_that_sends_half_a_request_loses_its_connection() {
     let options = ServerOptions::new().connections_max(1).idle_timeout(Duration::from_millis(100));
     let server = Running::with(options);
-    for half in [&b""[..], b"GET /health HTT", b"GET /health HTTP/1.1\r\nhost: h\r\n"] {
+    for half in [&b""[..], b"GET /health HTT", b"GET /health HTTP/1.1\r\nhost: localhost\r\n"] {
         let mut slow = server.client();
         slow.raw(half);
         server.get("/health").has(200);
@@ -138,9 +138,9 @@ fn garbage_ends_a_connection_and_nothing_else() {
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
         b"*1\r\n$4\r\nPING\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
-        b"GET /v1/keys/\xff\xfe HTTP/1.1\r\nhost: h\r\n\r\n",
-        b"PUT /v1/keys/k HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
-        b"PUT /v1/keys/k HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /v1/keys/\xff\xfe HTTP/1.1\r\nhost: localhost\r\n\r\n",
+        b"PUT /v1/keys/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab",
+        b"PUT /v1/keys/k HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nzz\r\n",
     ];
     for bytes in garbage {
         let mut client = server.client();
@@ -155,8 +155,8 @@ fn garbage_ends_a_connection_and_nothing_else() {
 fn pipelined_requests_are_answered_in_order() {
     let server = Running::new();
     let mut client = server.client();
-    let put = "PUT /v1/keys/k HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\n\r\n1";
-    let get = "GET /v1/keys/k HTTP/1.1\r\nhost: h\r\n\r\n";
+    let put = "PUT /v1/keys/k HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1\r\n\r\n1";
+    let get = "GET /v1/keys/k HTTP/1.1\r\nhost: localhost\r\n\r\n";
     client.raw(format!("{put}{get}{get}").as_bytes());
     client.answer("PUT").has(204);
     assert_eq!(client.answer("GET").text(), "1");

@@ -58,12 +58,35 @@ fn a_page_of_another_site_changes_nothing() {
     }
     assert_eq!(server.get("/v1/keys/k").text(), "v");
     // A page of this server, and a program.
-    server.send("POST", "/clear", &[("origin", "http://here")], b"").has(200);
+    server.send("POST", "/clear", &[("origin", "http://localhost")], b"").has(200);
     server.send("POST", "/clear", &[], b"").has(200);
     // A form cannot be JSON.
     let form = [("content-type", "application/x-www-form-urlencoded")];
     server.send("POST", "/put", &form, br#"{"key":"k","value":1}"#).has(422);
     server.send("POST", "/v1/batch", &form, br#"{"operations":[]}"#).has(400);
+}
+
+#[test]
+fn a_page_whose_name_leads_to_this_machine_reaches_nothing() {
+    let ask = |server: &Running, host: &str, token: &str| {
+        let mut client = server.client();
+        let head = format!(
+            "POST /clear HTTP/1.1\r\nhost: {host}\r\norigin: http://{host}\r\n{token}\
+             content-length: 0\r\n\r\n"
+        );
+        client.raw(head.as_bytes());
+        client.answer("POST")
+    };
+    let server = Running::new();
+    let refused = ask(&server, "evil.example:8000", "").has(403);
+    assert!(refused.text().contains("localhost"), "{}", refused.text());
+    for host in ["localhost:8000", "127.0.0.1:8000", "[::1]:8000"] {
+        ask(&server, host, "").has(200);
+    }
+    // A page does not know the token.
+    let server = Running::with(ServerOptions::new().token("secret"));
+    ask(&server, "db.example", "x-api-key: secret\r\n").has(200);
+    ask(&server, "evil.example", "").has(401);
 }
 
 #[test]

@@ -237,7 +237,7 @@ impl<S: Read + Write> Client<S> {
 
 /// Returns the head of a request.
 fn head(method: &str, target: &str, headers: &[(&str, &str)], body_len: usize) -> Vec<u8> {
-    let mut head = format!("{method} {target} HTTP/1.1\r\nhost: here\r\n");
+    let mut head = format!("{method} {target} HTTP/1.1\r\nhost: localhost\r\n");
     for (name, value) in headers {
         head.extend([name, ": ", value, "\r\n"]);
     }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
 use super::{arg, help, integer, is, rest};
 
+use crate::replica::Replica;
 use crate::resp::glob;
 use crate::resp::numbers::parse_float;
 use crate::resp::refusal::{Answer, refused, refused_with, syntax, wrong_arity};
@@ -16,6 +17,8 @@ use crate::resp::session::Session;
 
 /// Maximum duration of `DEBUG SLEEP`.
 const SLEEP_MAX: f64 = 60.0;
+/// How often `DEBUG SLEEP` looks whether a follower waits for it.
+const SLEEP_PART: Duration = Duration::from_millis(20);
 /// Default number of commands that `SLOWLOG GET` returns.
 const SLOW_COUNT: i64 = 10;
 
@@ -248,11 +251,24 @@ pub(in crate::resp) fn memory_help(_session: &mut Session, _args: &[Bytes]) -> A
     ))
 }
 
+/// Sleeps, but not on while a follower waits for this client so that it can fill its store.
+fn sleep(session: &Session, duration: Duration) {
+    let replica = session.state.options.replica.as_ref().filter(|_| session.pass.is_some());
+    let until = Instant::now() + duration;
+    while !replica.is_some_and(Replica::is_loading) {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return;
+        }
+        std::thread::sleep(if replica.is_some() { left.min(SLEEP_PART) } else { left });
+    }
+}
+
 pub(in crate::resp) fn debug(session: &mut Session, args: &[Bytes]) -> Answer {
     match rest(args, 1) {
         [subcommand, seconds] if is(subcommand, "SLEEP") => {
             let seconds = parse_float(seconds).unwrap_or(0.0).clamp(0.0, SLEEP_MAX);
-            std::thread::sleep(Duration::from_secs_f64(seconds));
+            sleep(session, Duration::from_secs_f64(seconds));
             Ok(OK)
         }
         [subcommand, pattern, text] if is(subcommand, "STRINGMATCH-LEN") => {

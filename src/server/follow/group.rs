@@ -53,6 +53,13 @@ impl ChangeGroup {
         Ok(())
     }
 
+    /// Returns whether the whole batches have to be applied before a change is added. So several
+    /// batches never become one that is too large for the store.
+    pub(super) fn has_to_go_before(&self, next: &Frame) -> bool {
+        let next_size = next.key.len() + next.value.len();
+        self.position.is_some() && self.whole_size + self.partial_size + next_size > APPLIED_AT
+    }
+
     /// Returns whether nothing has arrived of a batch that is not complete.
     pub(super) fn is_between_batches(&self) -> bool {
         self.whole == self.changes.len()
@@ -127,6 +134,24 @@ mod tests {
         assert!(group.take().is_none());
         group.add(change("d", false, 4)).unwrap();
         assert_eq!(group.take().unwrap().0.len(), 2);
+    }
+
+    #[test]
+    fn small_batches_do_not_wait_for_a_large_one() {
+        let mut group = ChangeGroup::default();
+        let large = Frame { value: vec![0; APPLIED_AT], ..change("large", false, 3) };
+        assert!(!group.has_to_go_before(&large));
+        group.add(change("a", false, 1)).unwrap();
+        assert!(!group.has_to_go_before(&change("b", false, 2)));
+        assert!(group.has_to_go_before(&large));
+        // The parts of a large batch count together.
+        let half = Frame { value: vec![0; APPLIED_AT / 2], ..change("half", true, 2) };
+        assert!(!group.has_to_go_before(&half));
+        group.add(half.clone()).unwrap();
+        assert!(group.has_to_go_before(&half));
+        assert_eq!(group.take().unwrap().0.len(), 1);
+        // A batch that is not whole cannot be applied, whatever its size.
+        assert!(!group.has_to_go_before(&large));
     }
 
     #[test]

@@ -26,6 +26,7 @@ pub use options::FollowOptions;
 pub(super) use record::FOLLOW_KEY;
 
 use super::error::ServerError;
+use crate::error::Error;
 use crate::options::WriteOptions;
 use crate::replica::Replica;
 use crate::store::{Batch, Bitcask, Position};
@@ -88,12 +89,35 @@ fn refused<T>(db: &Bitcask, reason: &'static str) -> Result<T, ServerError> {
 
 /// Returns an error if a store follows a leader, and so must not be written to.
 pub(super) fn refuse_follower(db: &Bitcask) -> Result<(), ServerError> {
-    match FollowRecord::read(db)? {
+    let record = FollowRecord::read(db)?;
+    match record {
         Some(FollowRecord::Unknown) => refused(db, reasons::UNKNOWN),
         Some(FollowRecord::Following(_) | FollowRecord::Loading) => refused(db, reasons::FOLLOWS),
-        None if Spool::new(db.path()).is_complete() => refused(db, reasons::FOLLOWS),
+        Some(FollowRecord::Promoted(_)) | None if has_to_load(db, record)? => {
+            refused(db, reasons::FOLLOWS)
+        }
         Some(FollowRecord::Promoted(_)) | None => Ok(()),
     }
+}
+
+/// Returns whether a store has to be filled from the snapshot that lies beside it. A snapshot that
+/// must not replace the store's data any more is removed.
+fn has_to_load(db: &Bitcask, record: Option<FollowRecord>) -> Result<bool, ServerError> {
+    let spool = Spool::new(db.path());
+    if !spool.is_complete() {
+        return Ok(false);
+    }
+    let has_to_load = match record {
+        Some(FollowRecord::Following(_) | FollowRecord::Loading) => true,
+        // Filling begins with a clear, which removes the record. So data without a record did not
+        // come from a leader.
+        None => db.is_empty()?,
+        Some(FollowRecord::Promoted(_) | FollowRecord::Unknown) => false,
+    };
+    if !has_to_load {
+        spool.remove()?;
+    }
+    Ok(has_to_load)
 }
 
 impl StoreFollower {
@@ -111,21 +135,19 @@ impl StoreFollower {
     pub fn start(db: Arc<Bitcask>, options: &FollowOptions) -> Result<Self, ServerError> {
         let url = options.leader()?;
         let (leader, replica) = (Leader::new(url.clone(), options)?, Replica::new(url));
-        let is_filled_from_file = Spool::new(db.path()).is_complete();
-        let position = match FollowRecord::read(&db)? {
+        let record = FollowRecord::read(&db)?;
+        let position = match record {
             Some(FollowRecord::Unknown) => return refused(&db, reasons::UNKNOWN),
             Some(FollowRecord::Following(position)) => Some(position),
             Some(FollowRecord::Promoted(_)) if !options.anew => {
                 return refused(&db, reasons::PROMOTED);
             }
-            None if !options.anew && !is_filled_from_file && !db.is_empty()? => {
-                return refused(&db, reasons::OWN_DATA);
-            }
+            None if !options.anew && !db.is_empty()? => return refused(&db, reasons::OWN_DATA),
             Some(FollowRecord::Loading | FollowRecord::Promoted(_)) | None => None,
         };
         // A part of the leader's data is not for readers, and no more is no data at all.
-        let is_partial = FollowRecord::read(&db)? == Some(FollowRecord::Loading);
-        if is_partial || is_filled_from_file || db.is_empty()? {
+        let is_partial = record == Some(FollowRecord::Loading);
+        if has_to_load(&db, record)? || is_partial || db.is_empty()? {
             replica.begin_loading();
         }
         if let Some(position) = position {
@@ -187,10 +209,7 @@ impl StoreFollower {
         if let Ok(Some(FollowRecord::Following(position))) = record
             && !self.replica.is_loading()
         {
-            let mut batch = Batch::new();
-            FollowRecord::Promoted(position).add_to(&mut batch);
-            let written = self.db.write_opt(&batch, WriteOptions::new().durable(true));
-            if let Err(error) = written {
+            if let Err(error) = self.write_promotion(position) {
                 *thread = Some(self.spawn(Some(position))?);
                 return Err(error.into());
             }
@@ -203,6 +222,18 @@ impl StoreFollower {
         *thread = Some(self.spawn(self.replica.position())?);
         record?;
         refused(&self.db, reasons::EMPTY)
+    }
+
+    /// Makes it durable that the store does not follow any more.
+    fn write_promotion(&self, position: Position) -> Result<(), Error> {
+        // A snapshot that was about to replace the data must not do so after a restart.
+        let spool = Spool::new(self.db.path());
+        if spool.is_complete() {
+            spool.remove()?;
+        }
+        let mut batch = Batch::new();
+        FollowRecord::Promoted(position).add_to(&mut batch);
+        self.db.write_opt(&batch, WriteOptions::new().durable(true))
     }
 }
 

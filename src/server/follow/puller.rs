@@ -136,6 +136,9 @@ impl Puller {
             self.has_progressed = true;
             match frame.kind {
                 FrameKind::Put | FrameKind::Delete => {
+                    if group.has_to_go_before(&frame) {
+                        self.apply(&mut group)?;
+                    }
                     if let Err(TooLarge) = group.add(frame) {
                         self.apply(&mut group)?;
                         return Err(Trouble::Behind("a batch is too large for memory".into()));

@@ -2,8 +2,9 @@
 //!
 //! - It lies beside the store's files and is none of them. Under its final name it is complete and
 //!   durable; before, it has another name.
-//! - As long as it exists, the store has to be filled from it before it may be read. So a crash at
-//!   any moment loses neither the old data nor the new.
+//! - As long as it exists beside a store that follows, the store has to be filled from it before it
+//!   may be read. So a crash at any moment loses neither the old data nor the new.
+//! - It is removed before a store is promoted, and from beside a store that has data of its own.
 
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};

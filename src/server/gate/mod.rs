@@ -1,6 +1,7 @@
 //! What stands before all routes: the request id, the access log, the limits and the token.
 
 mod access;
+mod host;
 pub(super) mod rate;
 mod request_id;
 mod token;
@@ -76,13 +77,16 @@ pub(super) async fn gate(
     let under_way = state.requests.begin();
     let refused = refusal(&state, &request, peer, route).map(ApiFailure::into_response);
     let refused = refused.or_else(|| follower_refusal(&state, &request, route));
-    // A follower that replaces all of its data waits until this is dropped.
-    let pass = state.replica().map(Replica::enter);
-    let is_loading = matches!(&pass, Some(None)) && route.is_some_and(shows_data);
+    let is_patient = route.is_some_and(|route| PATIENT.contains(&route));
+    let entered = state.replica().map(Replica::enter);
+    let is_loading = matches!(&entered, Some(None)) && route.is_some_and(shows_data);
+    // A follower that replaces all of its data waits until this is dropped, and keeps readers out
+    // meanwhile. So it does not wait for what takes long.
+    let pass = entered.filter(|_| !is_patient);
     let mut response = match refused {
         Some(refusal) => refusal,
         None if is_loading => ApiFailure::loading().into_response(),
-        None if route.is_some_and(|route| PATIENT.contains(&route)) => next.run(request).await,
+        None if is_patient => next.run(request).await,
         None => match timeout(state.options.request_timeout, next.run(request)).await {
             Ok(response) => response,
             Err(_) => ApiFailure::timed_out().into_response(),
@@ -117,6 +121,13 @@ fn refusal(
     let token = state.options.token.as_deref().filter(|_| !is_open);
     if token.is_some_and(|token| !token::is_valid(request.headers(), token)) {
         return Some(ApiFailure::unauthorized());
+    }
+    // On other addresses, clients may know the machine under any name.
+    let needs_plain_host = state.is_private && state.options.token.is_none();
+    if needs_plain_host && !host::is_plain(request.uri(), request.headers()) {
+        let detail = "without a token, the server has to be named `localhost` or by its address, \
+                      such as 127.0.0.1; use one of these, or start it with a token";
+        return Some(ApiFailure::forbidden(detail));
     }
     None
 }

@@ -128,3 +128,64 @@ fn a_follower_works_without_a_server() {
     let wrong = StoreFollower::start(db, &FollowOptions::new("leader:8000"));
     assert!(matches!(wrong, Err(ServerError::InvalidServerOption { name: "follow", .. })));
 }
+
+/// The name of a snapshot that has been received.
+const SNAPSHOT: &str = "FOLLOW.snapshot";
+
+#[test]
+fn promotion_removes_a_snapshot_that_was_about_to_be_loaded() {
+    let dir = tempfile::tempdir().unwrap();
+    let leader = Node::leader(&dir.path().join("leader"));
+    leader.db.put("k", "of the leader").unwrap();
+    let path = dir.path().join("follower");
+    let node = Node::follower(&path, &leader);
+    node.has_all_of(&leader);
+    let received = leader.send("GET", "/v1/snapshot", b"").has(200).body;
+    std::fs::write(path.join(SNAPSHOT), received).unwrap();
+    node.send("POST", "/v1/promote", b"").has(200);
+    assert!(!path.join(SNAPSHOT).exists());
+    // The clear removes the record of the promotion, too.
+    node.send("POST", "/clear", b"").has(200);
+    node.send("PUT", "/v1/keys/own", b"1").has(204);
+    let own = content(&node.db);
+    node.stopped();
+    let nowhere = ServerOptions::new().follow(following("http://127.0.0.1:1"));
+    let refused = Node::try_on(&path, 0, nowhere).err().unwrap().to_string();
+    assert!(refused.contains("has data of its own"), "{refused}");
+    assert_eq!(content(&Node::on(&path, 0, ServerOptions::new()).db), own);
+}
+
+#[test]
+fn an_old_snapshot_never_replaces_data_of_the_store_s_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let leader = Node::leader(&dir.path().join("leader"));
+    leader.db.put("k", "of the leader").unwrap();
+    let received = leader.send("GET", "/v1/snapshot", b"").has(200).body;
+    let nowhere = || following("http://127.0.0.1:1");
+    for record in [None, Some(format!("promoted {}", leader.db.position()))] {
+        let path = dir.path().join(if record.is_some() { "promoted" } else { "cleared" });
+        let db = store().open(&path).unwrap();
+        db.put("own", "1").unwrap();
+        if let Some(record) = &record {
+            db.put(FOLLOW_KEY, record).unwrap();
+        }
+        let own = content(&db);
+        drop(db);
+        let spoil = || std::fs::write(path.join(SNAPSHOT), &received).unwrap();
+        spoil();
+        let follow = ServerOptions::new().follow(nowhere());
+        let refused = Node::try_on(&path, 0, follow).err().unwrap();
+        assert!(matches!(refused, ServerError::Replication { .. }), "{refused}");
+        // Even if the data is to be replaced, it is kept until the leader has been reached.
+        let anew = ServerOptions::new().follow(nowhere().anew(true));
+        let node = Node::on(&path, 0, anew);
+        assert!(!node.replica().is_loading() && !path.join(SNAPSHOT).exists());
+        super::support::until("it looks for its leader", || node.replica().last_error().is_some());
+        assert_eq!(content(&node.db), own);
+        node.stopped();
+        spoil();
+        let node = Node::on(&path, 0, ServerOptions::new());
+        assert!(!path.join(SNAPSHOT).exists());
+        assert_eq!(content(&node.db), own);
+    }
+}

@@ -1,11 +1,14 @@
 //! What a follower has, and what its readers see.
 
+use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime};
 
 use bitcask::server::ServerOptions;
 use bitcask::{Batch, WriteOptions};
 use serde_json::Value;
+
+use crate::support::Client;
 
 use super::support::{FOLLOW_KEY, Node, content, following, store, until};
 
@@ -262,4 +265,27 @@ fn every_batch_of_a_follower_begins_with_its_position() {
         begins = !change.batch_continues;
     }
     assert!(begins && batches > 0);
+}
+
+#[test]
+fn a_follower_does_not_wait_for_upkeep_before_it_replaces_its_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let leader = Node::leader(&dir.path().join("leader"));
+    leader.db.put("k", "old").unwrap();
+    let node = Node::follower(&dir.path().join("follower"), &leader);
+    node.has_all_of(&leader);
+    let mut client = Client::over(TcpStream::connect(node.address).unwrap());
+    let headers = [("content-type", "application/json"), ("expect", "100-continue")];
+    client.begin("POST", "/v1/merge", &headers, 2);
+    // The request is under way: the server waits for its body.
+    assert!(client.line().starts_with("HTTP/1.1 100"));
+    assert_eq!(client.line(), "");
+    // A clear ends the history.
+    leader.db.clear().unwrap();
+    leader.db.put("k", "new").unwrap();
+    leader.db.sync().unwrap();
+    node.has_all_of(&leader);
+    assert_eq!(node.replica().resyncs(), 2);
+    client.raw(b"{}");
+    client.answer("POST").has(200);
 }
