@@ -184,8 +184,11 @@ impl Databases {
 
     /// Returns the numbers of the databases that are open or have a directory.
     pub(super) fn existing(&self) -> impl Iterator<Item = usize> {
-        let has_dir =
-            |number: usize| self.more.as_ref().is_some_and(|more| matches!(Fs::DISK.is_dir(&more.path(number)), Ok(Some(true))));
+        let has_dir = |number: usize| {
+            self.more
+                .as_ref()
+                .is_some_and(|more| matches!(Fs::DISK.is_dir(&more.path(number)), Ok(Some(true))))
+        };
         let slots = self.slots.iter().enumerate();
         slots
             .filter(move |(number, slot)| slot.get().is_some() || has_dir(*number))

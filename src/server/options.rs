@@ -242,7 +242,11 @@ impl ServerOptions {
         if self.request_timeout.is_zero() {
             return invalid("request_timeout", "0".into(), "no request could be answered");
         }
-        if self.backup_dir.as_ref().is_some_and(|dir| !matches!(Fs::DISK.is_dir(dir), Ok(Some(true)))) {
+        if self
+            .backup_dir
+            .as_ref()
+            .is_some_and(|dir| !matches!(Fs::DISK.is_dir(dir), Ok(Some(true))))
+        {
             let value = self.backup_dir.iter().map(|dir| dir.display().to_string()).collect();
             return invalid("backup_dir", value, "it has to be a directory that exists");
         }
