@@ -4,8 +4,8 @@
 //!   just `set`. The change feed reports the changes that others make through the store's API.
 //! - So each own change is noted here before it is made, and the follower of the feed takes the
 //!   note when it meets the change. Only while somebody follows a database are notes made.
-//! - A clear ends the feed, and the notes of the changes that it has removed are dropped. A clear of
-//!   the server's own is remembered by the position behind it: if the feed can go on from there,
+//! - A clear ends the feed, and the notes of the changes that it has removed are dropped. The
+//!   position behind a clear of the server's own is remembered: if the feed can go on from there,
 //!   nothing else has been cleared since.
 //! - If others change the same key at the same moment, the two reports may be exchanged. None is
 //!   lost.

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use tower_service::Service as _;
 
 use super::gate::PeerAddress;
-use super::idle::{IdleConnections, RegisteredConnection, RequestUnderWay};
+use super::idle::{IdleConnections, OpenRequest, RegisteredConnection};
 use super::patient::PatientStream;
 use super::state::{ServerState, StopSignal};
 use super::tls::TlsSetup;
@@ -98,7 +98,7 @@ async fn talk<S>(
     let activity = Arc::clone(registered.activity());
     let handled = Arc::clone(&activity);
     let service = service_fn(move |request: Request<Incoming>| {
-        let under_way = RequestUnderWay::begin(&handled);
+        let under_way = OpenRequest::begin(&handled);
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(PeerAddress(peer));
         let answer = router.clone().call(request);

@@ -14,10 +14,11 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 /// The idle connections of a server.
 #[derive(Debug, Default)]
 pub(super) struct IdleConnections {
+    /// Lock 9: the connections without a request, in the order in which they became idle.
     queue: Mutex<IdleQueue>,
-    /// Wakes who waits for a connection to become idle.
+    /// Wakes the task that waits for a connection to become idle.
     joined: Notify,
-    /// Wakes who has told a connection to end that has got a request meanwhile.
+    /// Wakes the task that has told a connection to end which has got a request meanwhile.
     declined: Notify,
 }
 
@@ -151,9 +152,9 @@ impl Drop for RegisteredConnection {
 }
 
 /// A request that is under way until this is dropped.
-pub(super) struct RequestUnderWay(Arc<ConnectionActivity>);
+pub(super) struct OpenRequest(Arc<ConnectionActivity>);
 
-impl RequestUnderWay {
+impl OpenRequest {
     pub(super) fn begin(activity: &Arc<ConnectionActivity>) -> Self {
         activity.begun.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(activity))
@@ -165,7 +166,7 @@ impl RequestUnderWay {
     }
 }
 
-impl Drop for RequestUnderWay {
+impl Drop for OpenRequest {
     fn drop(&mut self) {
         self.0.ended.fetch_add(1, Ordering::Relaxed);
     }
@@ -174,7 +175,7 @@ impl Drop for RequestUnderWay {
 /// The body of an answer, whose request is under way.
 pub(super) struct AnswerBody {
     body: Body,
-    _under_way: RequestUnderWay,
+    _under_way: OpenRequest,
 }
 
 impl HttpBody for AnswerBody {

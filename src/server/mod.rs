@@ -23,7 +23,8 @@
 //! let running = std::thread::spawn(move || server.run());
 //!
 //! let mut connection = TcpStream::connect(address)?;
-//! connection.write_all(b"GET /kv/greeting HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+//! let head = "GET /kv/greeting HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+//! connection.write_all(head.as_bytes())?;
 //! let mut answer = String::new();
 //! connection.read_to_string(&mut answer)?;
 //! assert!(answer.ends_with(r#"{"key":"greeting","value":"hello","found":true}"#));

@@ -212,7 +212,7 @@ impl ListingRequest {
     }
 }
 
-/// Returns the first key behind all keys with a prefix. Returns `None` if no key can be behind them.
+/// Returns the first key behind all keys with a prefix. Returns `None` if none can be behind them.
 fn end_of(prefix: &[u8]) -> Option<Vec<u8>> {
     let kept = prefix.iter().rposition(|byte| *byte < u8::MAX)?;
     let mut end = prefix.get(..=kept)?.to_vec();
