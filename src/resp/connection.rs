@@ -130,8 +130,8 @@ impl Connection {
         }
     }
 
-    /// Makes the client absent for the others, before it reads the last reply. It is told nothing
-    /// any more, and a client that tracks through it learns that it is gone.
+    /// Makes the client absent for the others, before it reads the last reply. It gets no further
+    /// message, and a client that tracks through it learns that it is gone.
     fn depart(&mut self) {
         self.session.leave();
         self.session.state.peers.remove(self.session.peer.id);

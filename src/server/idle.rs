@@ -78,7 +78,7 @@ impl ConnectionActivity {
         self.is_writing.store(is_writing, Ordering::Relaxed);
     }
 
-    /// Waits until the connection is told to end. That may be late: it may have got a request.
+    /// Waits for the order to end the connection. A request may have arrived before it does.
     pub(super) async fn told(&self) {
         self.told.notified().await;
     }

@@ -257,7 +257,7 @@ fn commandstats(state: &RespState, text: &mut String) {
 
 fn keyspace(state: &RespState, text: &mut String) -> Answer<()> {
     for number in state.databases.existing() {
-        // Whoever selects a database that cannot be opened is told why.
+        // A client that selects a database that cannot be opened gets the reason as an error.
         let Ok(database) = state.databases.get(number) else { continue };
         // Counts what `DBSIZE` counts in a large database, to be quick in any.
         let keys = database.store.len()?;

@@ -36,7 +36,7 @@ impl ClientRates {
             // A full bucket is like none.
             buckets.retain(|_, bucket| self.level(*bucket, now) < self.per_second);
             if buckets.len() >= CLIENTS_MAX {
-                // So many clients are active that a new one is not told apart from an attack.
+                // So many clients are active that a new one cannot be distinguished from an attack.
                 return false;
             }
         }
