@@ -22,6 +22,8 @@ modes:
   memory-limit  more data than a cgroup allows memory; needs root and the v1 memory controller
   list          prints the names of stores, groups and rows
 
+An earlier run can be shown again: --report report.json
+
 options:
   --keys N          keys in a store (race 2M, latency 5M, memory-limit: four times the limit)
   --value-size B    bytes of a value (race and latency 100, scale 16, memory-limit 400)
@@ -33,6 +35,7 @@ options:
   --limit MIB       memory of `memory-limit` (512)
   --dir PATH        where stores are created, and removed afterwards
   --out PATH        where report.md, report.json and the charts go
+  --report FILE     measures nothing, and writes the report of an earlier run from its JSON
 
 N may end in k or M.
 ";
@@ -46,6 +49,11 @@ pub(crate) enum Mode {
 }
 
 impl Mode {
+    pub(crate) fn of_name(name: &str) -> Option<Self> {
+        let modes = [Self::Race, Self::Latency, Self::Scale, Self::MemoryLimit];
+        modes.into_iter().find(|mode| name == mode.name())
+    }
+
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Race => "race",
@@ -83,6 +91,8 @@ pub(crate) struct Arguments {
     pub(crate) memory: u64,
     pub(crate) dir: PathBuf,
     pub(crate) out: PathBuf,
+    /// The JSON of an earlier run, which is only shown again.
+    pub(crate) report: Option<PathBuf>,
     pub(crate) child: Option<Child>,
 }
 
@@ -117,6 +127,7 @@ struct Given {
     sizes: Vec<u64>,
     dir: Option<PathBuf>,
     out: Option<PathBuf>,
+    report: Option<PathBuf>,
     child: Option<Child>,
 }
 
@@ -142,6 +153,7 @@ impl Given {
                 }
                 Arg::Long("dir") => given.dir = Some(parser.value()?.into()),
                 Arg::Long("out") => given.out = Some(parser.value()?.into()),
+                Arg::Long("report") => given.report = Some(parser.value()?.into()),
                 Arg::Long("child") => given.child = Some(child(&mut parser)?),
                 Arg::Long("help") | Arg::Short('h') => {
                     print!("{HELP}");
@@ -187,6 +199,7 @@ impl Given {
             memory,
             dir: self.dir.unwrap_or_else(|| target.join("stores")),
             out: self.out.unwrap_or_else(|| target.join("report").join(mode.name())),
+            report: self.report,
             child: self.child,
         })
     }
@@ -206,8 +219,7 @@ fn mode(name: &OsString) -> Result<Mode, lexopt::Error> {
         print_names();
         exit(0);
     }
-    let modes = [Mode::Race, Mode::Latency, Mode::Scale, Mode::MemoryLimit];
-    let found = modes.into_iter().find(|mode| name == mode.name());
+    let found = name.to_str().and_then(Mode::of_name);
     found.ok_or_else(|| format!("there is no mode {}", name.display()).into())
 }
 

@@ -45,14 +45,19 @@ fn main() {
         groups::run(&arguments, child);
         return;
     }
+    if let Some(report) = &arguments.report {
+        report::Report::read(report).write(&arguments.out);
+        return;
+    }
     let mut figures = process::Figures::default();
     if arguments.mode == Mode::Scale {
         process::grow(&arguments, &mut figures);
     } else {
         process::race(&arguments, &mut figures);
     }
-    report::write(&arguments, &figures);
-    if !figures.failures.is_empty() {
+    let report = report::Report::new(&arguments, figures);
+    report.write(&arguments.out);
+    if report.has_failures() {
         std::process::exit(1);
     }
 }

@@ -27,7 +27,12 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    fn add(&mut self, row: &str, column: &str, value: f64) {
+    /// Returns figures to add to, whose columns have a known order.
+    pub(crate) fn new(columns: Vec<String>, failures: Vec<String>) -> Self {
+        Self { rounds: BTreeMap::new(), columns, failures }
+    }
+
+    pub(crate) fn add(&mut self, row: &str, column: &str, value: f64) {
         self.rounds.entry((row.to_owned(), column.to_owned())).or_default().push(value);
         if !self.columns.iter().any(|known| known == column) {
             self.columns.push(column.to_owned());

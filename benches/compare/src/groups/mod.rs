@@ -53,6 +53,7 @@ impl stores::Job for Context<'_> {
             "sorted" => ordered::run_sorted::<S>(&self),
             "merged" => ordered::run_merged::<S>(&self),
             "ycsb" => ycsb::run::<S>(&self),
+            "ranges" => ycsb::run_ranges::<S>(&self),
             "reopen" => reopen::run::<S>(&self),
             "latency" => latency::run::<S>(&self),
             "scale" => scale::run::<S>(&self),

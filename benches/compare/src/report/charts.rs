@@ -4,7 +4,7 @@
 use super::svg::{Anchor, LINE, OURS, OURS_UNCHECKED, PEER, Svg};
 use super::{columns, rounded};
 use crate::process::Figures;
-use crate::rows::{Group, Row};
+use crate::rows::{self, Group, Row};
 use crate::stores::LIMIT;
 
 const WIDTH: f64 = 860.0;
@@ -50,9 +50,29 @@ fn panel_title(svg: &mut Svg, (x, y): (f64, f64), row: &Row) {
 /// Draws a bar for each store.
 pub(super) fn bars(group: &Group, figures: &Figures) -> String {
     let rows: Vec<_> = group.rows.iter().map(|row| (row, columns(figures, row))).collect();
+    draw_bars(group.title, rows, figures)
+}
+
+/// Rows of a race that say most about a store of single keys.
+const SUMMARY: [&str; 6] =
+    ["get", "mixed-2", "load", "overwrite", "durable-put-8", "memory-anonymous"];
+
+/// Draws these rows for the stores alone. Returns `None` if the run has not measured all of them.
+pub(super) fn summary(figures: &Figures) -> Option<String> {
+    let stores = |name: &str| {
+        let row = rows::find(name).1;
+        let mut stores = columns(figures, row);
+        stores.retain(|store| *store != LIMIT && *store != "bitcask-unchecked");
+        Some((row, stores)).filter(|(_, stores)| !stores.is_empty())
+    };
+    let rows = SUMMARY.into_iter().map(stores).collect::<Option<Vec<_>>>()?;
+    Some(draw_bars("Two million keys of 16 bytes with values of 100 bytes", rows, figures))
+}
+
+fn draw_bars(title: &str, rows: Vec<(&Row, Vec<&str>)>, figures: &Figures) -> String {
     let rows: Vec<_> = rows.into_iter().filter(|(_, stores)| !stores.is_empty()).collect();
     let longest = rows.iter().map(|(_, stores)| stores.len()).max().unwrap_or(0) as f64;
-    let (mut svg, places) = panels(group.title, rows.len(), TITLE_HEIGHT + longest * BAR_STEP);
+    let (mut svg, places) = panels(title, rows.len(), TITLE_HEIGHT + longest * BAR_STEP);
     for ((row, stores), (x, y)) in rows.into_iter().zip(places) {
         panel_title(&mut svg, (x, y), row);
         let values: Vec<f64> =

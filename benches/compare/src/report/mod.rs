@@ -1,46 +1,122 @@
 //! The report of a run: tables for readers, JSON for programs, and charts.
 
 mod charts;
+mod json;
 mod machine;
 mod svg;
 
 use std::fmt::Write;
 use std::fs;
-
-use serde_json::{Map, Value, json};
+use std::path::Path;
 
 use crate::arguments::{Arguments, Mode};
 use crate::process::Figures;
 use crate::rows::{self, Group, Row};
 use crate::stores;
 
-/// Writes `report.md`, `report.json` and a chart for each group, and prints the tables.
-pub(crate) fn write(arguments: &Arguments, figures: &Figures) {
-    fs::create_dir_all(&arguments.out).unwrap();
-    let shown: Vec<_> = rows::of_mode(arguments.mode)
-        .filter(|group| group.rows.iter().any(|row| !columns(figures, row).is_empty()))
-        .collect();
-    let mut text = head(arguments);
-    for group in &shown {
-        text.push_str(&table(group, figures));
-        let chart = match group.mode {
-            Mode::Latency => charts::latency(group, figures),
-            Mode::Scale => charts::growth(group, figures),
-            Mode::Race | Mode::MemoryLimit => charts::bars(group, figures),
+/// What a run has found, and what a reader has to know of it. `report.json` has all of it.
+pub(crate) struct Report {
+    mode: Mode,
+    keys: u64,
+    value_size: u64,
+    rounds: u64,
+    /// Memory that the stores of `memory-limit` got, in bytes.
+    memory: u64,
+    machine: String,
+    versions: Vec<(String, String)>,
+    figures: Figures,
+}
+
+impl Report {
+    /// Describes a run that has just been made on this machine.
+    pub(crate) fn new(arguments: &Arguments, figures: Figures) -> Self {
+        let owned = |(name, version): (&str, &str)| (name.to_owned(), version.to_owned());
+        Self {
+            mode: arguments.mode,
+            keys: arguments.keys,
+            value_size: arguments.value_size as u64,
+            rounds: arguments.rounds,
+            memory: arguments.memory,
+            machine: machine::description(),
+            versions: stores::versions().into_iter().map(owned).collect(),
+            figures,
+        }
+    }
+
+    /// Returns whether something went wrong in the run.
+    pub(crate) fn has_failures(&self) -> bool {
+        !self.figures.failures.is_empty()
+    }
+
+    /// Writes `report.md`, `report.json` and a chart for each group into a directory, and prints
+    /// the tables.
+    pub(crate) fn write(&self, out: &Path) {
+        fs::create_dir_all(out).unwrap();
+        let text = self.text();
+        fs::write(out.join("report.md"), &text).unwrap();
+        fs::write(out.join("report.json"), self.to_json()).unwrap();
+        for (name, chart) in self.charts() {
+            fs::write(out.join(format!("{name}.svg")), chart).unwrap();
+        }
+        println!("{text}");
+        println!("The report is in {}.", out.display());
+    }
+
+    /// Returns the groups that have figures.
+    fn groups(&self) -> impl Iterator<Item = &'static Group> {
+        rows::of_mode(self.mode)
+            .filter(|group| group.rows.iter().any(|row| !columns(&self.figures, row).is_empty()))
+    }
+
+    /// Returns the charts with their names: one for each group, and a summary of a race.
+    fn charts(&self) -> Vec<(&'static str, String)> {
+        let chart = |group: &'static Group| {
+            let chart = match group.mode {
+                Mode::Latency => charts::latency(group, &self.figures),
+                Mode::Scale => charts::growth(group, &self.figures),
+                Mode::Race | Mode::MemoryLimit => charts::bars(group, &self.figures),
+            };
+            (group.name, chart)
         };
-        let name = format!("{}.svg", group.name);
-        writeln!(text, "\n![{}]({name})", group.title).unwrap();
-        fs::write(arguments.out.join(name), chart).unwrap();
+        let mut charts: Vec<_> = self.groups().map(chart).collect();
+        charts.extend(charts::summary(&self.figures).map(|chart| ("summary", chart)));
+        charts
     }
-    if !figures.failures.is_empty() {
-        text.push_str("\n## Failures\n\n");
-        figures.failures.iter().for_each(|what| writeln!(text, "- {what}").unwrap());
+
+    fn text(&self) -> String {
+        let mut text = self.head();
+        for group in self.groups() {
+            text.push_str(&table(group, &self.figures));
+            writeln!(text, "\n![{}]({}.svg)", group.title, group.name).unwrap();
+        }
+        if self.has_failures() {
+            text.push_str("\n## Failures\n\n");
+            self.figures.failures.iter().for_each(|what| writeln!(text, "- {what}").unwrap());
+        }
+        text
     }
-    fs::write(arguments.out.join("report.md"), &text).unwrap();
-    let json = serde_json::to_string_pretty(&as_json(arguments, figures, &shown)).unwrap();
-    fs::write(arguments.out.join("report.json"), json).unwrap();
-    println!("{text}");
-    println!("The report is in {}.", arguments.out.display());
+
+    fn head(&self) -> String {
+        let mut text = format!("# bitcask-compare {}\n\n", self.mode.name());
+        let keys = match self.mode {
+            Mode::Scale => String::from("Keys"),
+            _ => format!("{} keys", rounded(self.keys as f64)),
+        };
+        let (size, rounds) = (self.value_size, self.rounds);
+        write!(text, "{keys} of 16 B with values of {size} B; ").unwrap();
+        match rounds {
+            1 => text.push_str("one round.\n"),
+            _ => writeln!(text, "medians of {rounds} rounds, in which the stores take turns.")
+                .unwrap(),
+        }
+        if self.mode == Mode::MemoryLimit {
+            writeln!(text, "Memory: {} MiB.", self.memory >> 20).unwrap();
+        }
+        let versions: Vec<_> =
+            self.versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
+        writeln!(text, "\n{}\n\n{}", self.machine, versions.join(", ")).unwrap();
+        text
+    }
 }
 
 /// Returns the columns that have a figure of a row, in the order of the report.
@@ -48,28 +124,6 @@ fn columns<'a>(figures: &'a Figures, row: &Row) -> Vec<&'a str> {
     let mut columns: Vec<_> = figures.columns.iter().map(String::as_str).collect();
     columns.retain(|column| figures.median(row.name, column).is_some());
     columns
-}
-
-fn head(arguments: &Arguments) -> String {
-    let mut text = format!("# bitcask-compare {}\n\n", arguments.mode.name());
-    let keys = match arguments.mode {
-        Mode::Scale => String::from("Keys"),
-        _ => format!("{} keys", rounded(arguments.keys as f64)),
-    };
-    let (size, rounds) = (arguments.value_size, arguments.rounds);
-    write!(text, "{keys} of 16 B with values of {size} B; ").unwrap();
-    match rounds {
-        1 => text.push_str("one round.\n"),
-        _ => writeln!(text, "medians of {rounds} rounds, in which the stores take turns.").unwrap(),
-    }
-    if arguments.mode == Mode::MemoryLimit {
-        writeln!(text, "Memory: {} MiB.", arguments.memory >> 20).unwrap();
-    }
-    let versions = stores::versions();
-    let versions: Vec<_> =
-        versions.iter().map(|(name, version)| format!("{name} {version}")).collect();
-    writeln!(text, "\n{}\n\n{}", machine::description(), versions.join(", ")).unwrap();
-    text
 }
 
 /// Returns a table of a group: rows by columns, the best figure of a store in bold.
@@ -128,42 +182,6 @@ fn to_the_best_peer(row: &Row, figures: &Figures, columns: &[&str]) -> Option<f6
     let (ours, peer) = (figures.median(row.name, "bitcask")?, best(row, peers)?);
     let ratio = if row.unit.more_is_better() { ours / peer } else { peer / ours };
     Some(ratio).filter(|ratio| ratio.is_finite())
-}
-
-fn as_json(arguments: &Arguments, figures: &Figures, shown: &[&Group]) -> Value {
-    let versions = stores::versions();
-    let versions: Map<String, Value> =
-        versions.iter().map(|(name, version)| ((*name).to_owned(), json!(version))).collect();
-    let rows = shown.iter().flat_map(|group| group.rows.iter().map(move |row| (group, row)));
-    let rows: Vec<_> = rows
-        .map(|(group, row)| {
-            let column = |column: &str| {
-                let rounds = figures.rounds(row.name, column);
-                let median = figures.median(row.name, column);
-                (column.to_owned(), json!({ "median": median, "rounds": rounds }))
-            };
-            let columns: Map<String, Value> =
-                columns(figures, row).into_iter().map(column).collect();
-            json!({
-                "row": row.name,
-                "group": group.name,
-                "title": row.title,
-                "unit": row.unit.name(),
-                "more_is_better": row.unit.more_is_better(),
-                "figures": columns,
-            })
-        })
-        .collect();
-    json!({
-        "mode": arguments.mode.name(),
-        "keys": arguments.keys,
-        "value_size": arguments.value_size,
-        "rounds": arguments.rounds,
-        "machine": machine::description(),
-        "versions": versions,
-        "rows": rows,
-        "failures": figures.failures,
-    })
 }
 
 /// Returns a number with three digits at most.
