@@ -93,6 +93,35 @@ fn open_copy(name: &str) -> RecoveryReport {
 }
 
 #[test]
+fn every_format_version_has_stores_that_were_closed_and_killed() {
+    let page = include_str!("../../docs/format.md");
+    let heading = page.lines().next().unwrap();
+    let newest: u16 = heading.rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(newest >= 1);
+    for version in 1..=newest {
+        for end in ["closed", "killed"] {
+            let name = format!("v{version}-{end}");
+            assert!(readable().any(|readable| readable == name), "no test opens {name}");
+            assert!(fixture(&name).join("MANIFEST").exists(), "{name} is missing");
+        }
+    }
+}
+
+#[test]
+fn every_stored_fixture_is_opened_by_a_test() {
+    let tested: BTreeSet<_> =
+        readable()
+            .chain(codecs(false).flat_map(|(codec, _)| {
+                [format!("v1-{codec}-closed"), format!("v1-{codec}-killed")]
+            }))
+            .collect();
+    let entries = fs::read_dir(fixture("")).unwrap().map(|entry| entry.unwrap());
+    let dirs = entries.filter(|entry| entry.path().is_dir());
+    let stored: BTreeSet<_> = dirs.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    assert_eq!(stored, tested);
+}
+
+#[test]
 fn a_cleanly_closed_store_of_version_1_opens() {
     for name in readable().filter(|name| name.contains("closed")) {
         let report = open_copy(&name);

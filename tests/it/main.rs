@@ -15,6 +15,7 @@ mod inspect;
 mod kills;
 mod lazy;
 mod limits;
+mod links;
 mod merge;
 mod merge_calls;
 mod model;
