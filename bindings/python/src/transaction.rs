@@ -21,7 +21,7 @@ use crate::errors::{invalid, raise};
 use crate::input::{octets, write_options};
 use crate::scan::{Ends, Part, ends};
 
-scoped_thread_local!(static mut RUNNING: for<'a> &'a mut Transaction);
+scoped_thread_local!(static mut RUNNING: Transaction);
 
 thread_local! {
     /// The transactions of this thread, the innermost last, each with the address of its store.

@@ -21,8 +21,7 @@ def test_the_code_of_the_readme_runs(tmp_path, monkeypatch):
 def test_files_and_functions_are_short(path):
     text = path.read_text(encoding="utf-8")
     lines = text.splitlines()
-    is_test = path.parent.name == "tests"
-    assert is_test or len(lines) <= LINES_MAX
+    assert len(lines) <= LINES_MAX
     assert max(map(len, lines), default=0) <= COLUMNS_MAX
     assert text.isascii()
     for node in ast.walk(ast.parse(text)):
