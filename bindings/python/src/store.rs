@@ -27,7 +27,10 @@ pub(crate) struct NativeStore {
 type Importer = fn(&Path, &Bitcask, ImportOptions<'_>) -> Result<ImportReport>;
 
 /// Copies values into objects of Python.
-pub(crate) fn values(py: Python<'_>, values: Vec<Option<Value>>) -> Vec<Option<Bound<'_, PyBytes>>> {
+pub(crate) fn values(
+    py: Python<'_>,
+    values: Vec<Option<Value>>,
+) -> Vec<Option<Bound<'_, PyBytes>>> {
     let copy = |value: Value| PyBytes::new(py, &value);
     values.into_iter().map(|value| value.map(copy)).collect()
 }
@@ -58,7 +61,13 @@ impl NativeStore {
         std::ptr::from_ref(self).addr()
     }
 
-    fn scan(&self, py: Python<'_>, part: &str, extent: Extent, is_reverse: bool) -> PyResult<NativeScan> {
+    fn scan(
+        &self,
+        py: Python<'_>,
+        part: &str,
+        extent: Extent,
+        is_reverse: bool,
+    ) -> PyResult<NativeScan> {
         let part = Part::read(part)?;
         self.read(py, |reader| Ok(NativeScan::new(&reader.snapshot(), part, extent, is_reverse)))
     }
@@ -191,7 +200,12 @@ impl NativeStore {
     }
 
     #[pyo3(name = "write", signature = (batch, *, durable = None))]
-    fn write_batch(&self, py: Python<'_>, batch: &NativeBatch, durable: Option<bool>) -> PyResult<()> {
+    fn write_batch(
+        &self,
+        py: Python<'_>,
+        batch: &NativeBatch,
+        durable: Option<bool>,
+    ) -> PyResult<()> {
         let options = write_options(None, None, false, durable)?;
         let changes = batch.changes();
         self.write(py, |db| db.write_opt(&changes, options))
@@ -223,7 +237,12 @@ impl NativeStore {
         }
     }
 
-    fn expire(&self, py: Python<'_>, key: &Bound<'_, PyAny>, ttl: &Bound<'_, PyAny>) -> PyResult<bool> {
+    fn expire(
+        &self,
+        py: Python<'_>,
+        key: &Bound<'_, PyAny>,
+        ttl: &Bound<'_, PyAny>,
+    ) -> PyResult<bool> {
         let (key, ttl) = (octets(key, "key")?, duration(ttl, "ttl")?);
         self.write(py, |db| db.expire(key, ttl))
     }
@@ -233,6 +252,7 @@ impl NativeStore {
         self.write(py, |db| db.persist(key))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "only the package itself calls it")]
     fn _scan(
         &self,
         py: Python<'_>,
@@ -336,7 +356,7 @@ impl NativeStore {
                 )));
             }
         };
-        let report = self.write(py, |db| {
+        let report = self.write(py, move |db| {
             let options = ImportOptions::new().overwrite(overwrite).plain_strings(plain_strings);
             import(&path, db, options)
         })?;

@@ -47,7 +47,7 @@ impl Entered {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        STACK.with_borrow_mut(|stack| stack.pop());
+        STACK.with_borrow_mut(Vec::pop);
     }
 }
 
