@@ -130,7 +130,8 @@ impl NativeStore {
     }
 
     fn __bool__(&self, py: Python<'_>) -> PyResult<bool> {
-        Ok(!self.read(py, Reader::is_empty)?)
+        // The store counts expired keys that nothing has removed yet; iteration never shows them.
+        Ok(!self.read(py, |reader| reader.snapshot().is_empty())?)
     }
 
     #[pyo3(signature = (key, default = None))]

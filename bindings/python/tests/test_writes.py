@@ -303,7 +303,7 @@ def test_a_time_to_live_can_be_read_changed_and_removed(db):
     assert db.expire(b"d", HOUR) is True
     assert 0 < db.ttl(b"d") <= HOUR
     assert db.persist(b"d") is True and db.ttl(b"d") is None
-    assert db.persist(b"d") is False
+    assert db.persist(b"d") is True
     assert db.expire(b"a", 0) is True and b"a" not in db
     assert db.expire(b"a", HOUR) is False and db.persist(b"a") is False
 

@@ -2,6 +2,9 @@
 
 A record is a header of 17 bytes, the key and the value, all big-endian: the time as a 64-bit
 float, the sizes of key and value as 32-bit integers, and a byte that is 1 for a delete.
+
+Here the sizes are those of the bytes. bitcaskpy's store wrote the number of characters instead, so
+records of text that is not ASCII cannot be read here. ``bitcaskpy.open_store`` imports them.
 """
 
 from __future__ import annotations
