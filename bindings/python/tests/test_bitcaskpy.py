@@ -4,6 +4,7 @@ import json
 import os
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +43,20 @@ def test_programs_find_the_classes_where_they_were():
     assert Store is bitcaskpy.BitcaskStore
     assert (DEFAULT_MAX_SEGMENT_SIZE, DEFAULT_MAX_SEGMENT_ENTRIES) == (10_485_760, 10_000)
     assert bitcaskpy.__version__ == "0.1.0"
+
+
+def test_later_programs_find_them_under_another_name(monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parent.parent / "bitcaskpy-app")
+    import app.core.store.segment
+    from app import open_store as opener
+    from app.client.client import BitcaskClient as Client
+    from app.core import BitcaskStore as Store
+    from app.core.config.defaults import DEFAULT_MAX_SEGMENT_SIZE
+    from app.core.store.hash_table import HashTable
+
+    assert (opener, Client, Store) == (open_store, BitcaskClient, BitcaskStore)
+    assert HashTable is bitcaskpy.store.HashTable
+    assert app.core.store.segment.DEFAULT_MAX_SEGMENT_SIZE == DEFAULT_MAX_SEGMENT_SIZE
 
 
 def test_a_second_object_reads_what_the_first_wrote(tmp_path):
