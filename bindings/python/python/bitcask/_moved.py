@@ -109,7 +109,7 @@ def _is_store(directory: str) -> bool:
     return os.path.exists(os.path.join(directory, "MANIFEST"))
 
 
-def _import(directory: str, system: str, inner: str) -> None:
+def _import(directory: str, system: Any, inner: str) -> None:
     unfinished = os.path.join(directory, UNFINISHED)
     with Store(unfinished) as db:
         report = db.import_from(system, directory)

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, KeysView, ValuesView
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
+
+if TYPE_CHECKING:
+    # What the native classes beside this one have.
+    from ._bitcask import _Scans
+else:
+    _Scans = object
 
 Item = tuple[bytes, bytes]
 
@@ -44,7 +50,7 @@ class OrderedValues(ValuesView):
         return self._mapping._scan("values", None, None, True, False, True)
 
 
-class OrderedReads:
+class OrderedReads(_Scans):
     """Iteration in the order of the keys' bytes, from either end.
 
     An iterator shows the moment at which it was created, whatever is written meanwhile. In a

@@ -6,7 +6,7 @@ import atexit
 import os
 import warnings
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, Literal, Optional, TypeVar, Union
@@ -145,14 +145,12 @@ class Store(OrderedReads, _bitcask.Store, MutableMapping[bytes, bytes]):
             if self.put_if_absent(key, default):
                 return default
 
-    def update(
-        self, other: Union[Mapping[bytes, bytes], Iterable[Item]] = (), /, **named: bytes
-    ) -> None:
-        """Sets several keys in one batch: all or none of them."""
+    def update(self, other: Any = (), /, **named: bytes) -> None:
+        """Sets several keys in one batch: all or none of them. Takes a mapping or pairs."""
         if named:
             raise TypeError("keys have to be bytes, so they can't be named arguments")
         batch = Batch()
-        pairs = other if not hasattr(other, "keys") else ((key, other[key]) for key in other.keys())
+        pairs = ((key, other[key]) for key in other.keys()) if hasattr(other, "keys") else other
         for key, value in pairs:
             batch.put(key, value)
         self.write(batch)

@@ -78,7 +78,7 @@ class Segment:
     @staticmethod
     def _at(id: int, base_path: str, **given: Any) -> Segment:
         stem = f"{base_path}/segment_{id}"
-        fields = {
+        fields: dict[str, Any] = {
             "max_size": DEFAULT_MAX_SEGMENT_SIZE,
             "max_entries": DEFAULT_MAX_SEGMENT_ENTRIES,
             "size": 0,
@@ -87,8 +87,8 @@ class Segment:
             "closed": False,
             "created_at": time.time(),
         }
-        paths = (f"{stem}.{extension}" for extension in ("log", "hint", "index"))
-        return Segment(id, *paths, **{**fields, **given})
+        log, hint, index = (f"{stem}.{extension}" for extension in ("log", "hint", "index"))
+        return Segment(id, log, hint, index, **{**fields, **given})
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of the hint file."""
