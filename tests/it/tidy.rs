@@ -55,7 +55,7 @@ fn relative(path: &Path) -> String {
 }
 
 fn rust_files() -> Vec<String> {
-    ["src", "tests", "examples", "benches", "fuzz/fuzz_targets"]
+    ["src", "tests", "examples", "benches", "fuzz/fuzz_targets", "bindings/python/src"]
         .into_iter()
         .flat_map(|dir| files(dir, "rs"))
         .collect()
@@ -65,7 +65,8 @@ fn documents() -> Vec<String> {
     let at_root = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().path());
     let is_document = |path: &PathBuf| path.extension().is_some_and(|found| found == "md");
     let at_root = at_root.filter(is_document).map(|path| relative(&path));
-    at_root.chain(files("docs", "md")).chain(files("tests", "md")).collect()
+    let elsewhere = ["bindings/python/README.md".to_owned()];
+    at_root.chain(files("docs", "md")).chain(files("tests", "md")).chain(elsewhere).collect()
 }
 
 fn is_test(path: &str) -> bool {
@@ -215,7 +216,8 @@ fn every_source_file_is_short() {
 #[test]
 fn comments_are_narrow() {
     let mut offences = Vec::new();
-    let folders = ["src", "tests", "benches", "examples", "fuzz/fuzz_targets"];
+    let folders =
+        ["src", "tests", "benches", "examples", "fuzz/fuzz_targets", "bindings/python/src"];
     for path in folders.iter().flat_map(|folder| files(folder, "rs")) {
         let text = fs::read_to_string(root().join(&path)).unwrap();
         for (at, line) in text.lines().enumerate() {

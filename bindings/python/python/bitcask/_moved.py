@@ -1,0 +1,151 @@
+"""What the modules for programs of older systems share: stores that move in, and shared stores.
+
+- A directory that an older system wrote is imported once, into its subdirectory ``bitcask``. Its
+  own files are only read. An import that was interrupted is completed the next time.
+- The older systems let a program open a directory several times. Here all objects of a process
+  that open it share one store, which closes with the last of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import threading
+import weakref
+from typing import Any, Optional
+
+from ._errors import Closed
+from ._store import Store, _close_quietly
+
+# What the segments of the older systems are called.
+_FILES = {"bitcaskpy": r"segment_\d+\.log", "pybitcask": r"data_\d+\.db"}
+# Where an imported store lies in the old directory, and where while it is being imported.
+SUBDIRECTORY, UNFINISHED = "bitcask", "bitcask.importing"
+
+
+class _Shared:
+    """A store and the number of those in this process that use it."""
+
+    def __init__(self, key: tuple[int, str], store: Store) -> None:
+        self.key = key
+        self.store = store
+        self.users = 1
+
+
+# Reentrant, because a garbage collection can release a lease at any point.
+_lock = threading.RLock()
+# By process and directory: a forked process has none of its parent's stores.
+_shared: dict[tuple[int, str], _Shared] = {}
+
+
+class Lease:
+    """One user's share of a store. It ends when it is released or collected, or at exit."""
+
+    def __init__(self, directory: str, system: str, options: dict[str, Any]) -> None:
+        os.makedirs(directory, exist_ok=True)
+        shared = _acquire(os.path.realpath(directory), system, options)
+        self._shared = shared
+        self._end = weakref.finalize(self, _release, shared)
+
+    @property
+    def store(self) -> Store:
+        """The store, or ``Closed`` if the lease has ended."""
+        if not self._end.alive:
+            raise Closed("the store is closed")
+        return self._shared.store
+
+    @property
+    def is_released(self) -> bool:
+        return not self._end.alive
+
+    def release(self) -> None:
+        """Ends the lease. The last one closes the store, and raises what prevents that."""
+        if self._end.detach() is not None:
+            _release(self._shared, quietly=False)
+
+
+def _acquire(directory: str, system: str, options: dict[str, Any]) -> _Shared:
+    key = (os.getpid(), directory)
+    with _lock:
+        shared = _shared.get(key)
+        if shared is not None:
+            shared.users += 1
+            # A release may have come in between.
+            if not shared.store.closed:
+                return shared
+        store = Store(moved_in(directory, system), **options)
+        _shared[key] = shared = _Shared(key, store)
+        return shared
+
+
+def _release(shared: _Shared, quietly: bool = True) -> None:
+    with _lock:
+        shared.users -= 1
+        if shared.users > 0:
+            return
+        if _shared.get(shared.key) is shared:
+            del _shared[shared.key]
+        if quietly:
+            _close_quietly(shared.store)
+        else:
+            shared.store.close()
+
+
+def moved_in(directory: str, system: str) -> str:
+    """Returns where the store of a directory lies. Imports what an older system has left there."""
+    inner = os.path.join(directory, SUBDIRECTORY)
+    if _is_store(directory):
+        return directory
+    if _is_store(inner):
+        return inner
+    if not any(re.fullmatch(_FILES[system], name) for name in os.listdir(directory)):
+        return directory
+    _import(directory, system, inner)
+    return inner
+
+
+def _is_store(directory: str) -> bool:
+    return os.path.exists(os.path.join(directory, "MANIFEST"))
+
+
+def _import(directory: str, system: Any, inner: str) -> None:
+    unfinished = os.path.join(directory, UNFINISHED)
+    with Store(unfinished) as db:
+        report = db.import_from(system, directory)
+    try:
+        os.rename(unfinished, inner)
+    except FileNotFoundError:
+        # Another process has imported the same files, and was faster.
+        if not _is_store(inner):
+            raise
+    _sync(directory)
+    _tell(directory, system, report)
+
+
+def _sync(directory: str) -> None:
+    """Makes the renaming durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _tell(directory: str, system: str, report: dict[str, Any]) -> None:
+    log = logging.getLogger(system)
+    log.info("imported %d keys of %s", report["keys"], directory)
+    for skipped in report["skipped"]:
+        log.warning("not imported, as it is no valid record: %s", skipped)
+
+
+def text_key(key: Any) -> bytes:
+    """Returns the bytes of a key that has to be text."""
+    if not isinstance(key, str):
+        raise TypeError(f"a key has to be str, not {type(key).__name__}")
+    return key.encode()
+
+
+def within(value: Optional[int], low: int, high: int) -> Optional[int]:
+    """Returns the closest size that the store accepts."""
+    return None if value is None else max(low, min(value, high))

@@ -1,0 +1,65 @@
+//! Turns the store's errors into exceptions: the classes of `bitcask._errors`, with the messages of
+//! the Rust errors.
+
+use bitcask::Error;
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::prelude::*;
+
+/// Raises the exception for an error of the store.
+#[expect(clippy::needless_pass_by_value, reason = "it is passed to `map_err`")]
+pub(crate) fn raise(error: Error) -> PyErr {
+    Python::attach(|py| {
+        let raised = exception(py, class_name(&error), &error.to_string());
+        if let Some(code) = os_code(&error) {
+            // Without it, the exception is still the right one.
+            let _ = raised.value(py).setattr("errno", code);
+        }
+        raised
+    })
+}
+
+/// Raises `bitcask.InvalidInput`, which is a `ValueError`.
+pub(crate) fn invalid(message: &str) -> PyErr {
+    Python::attach(|py| exception(py, "InvalidInput", message))
+}
+
+/// Raises `bitcask.Closed`.
+pub(crate) fn closed(what: &str) -> PyErr {
+    Python::attach(|py| exception(py, "Closed", &format!("the {what} is closed")))
+}
+
+fn exception(py: Python<'_>, class: &str, message: &str) -> PyErr {
+    let raised = py
+        .import("bitcask._errors")
+        .and_then(|module| module.getattr(class))
+        .and_then(|class| class.call1((message,)));
+    match raised {
+        Ok(raised) => PyErr::from_value(raised),
+        Err(_) => PyRuntimeError::new_err(message.to_owned()),
+    }
+}
+
+fn class_name(error: &Error) -> &'static str {
+    match error {
+        Error::NotFound { .. } => "NotFound",
+        Error::ReadOnly => "ReadOnlyError",
+        error if error.is_poisoned() => "Poisoned",
+        error if error.is_corruption() => "Corrupt",
+        error if error.is_locked() => "Locked",
+        error if error.is_no_space() => "NoSpace",
+        error if error.is_conflict() => "Conflict",
+        error if error.is_forked() => "Forked",
+        error if error.is_unsupported() => "Unsupported",
+        error if error.is_invalid_input() => "InvalidInput",
+        _ => "StorageError",
+    }
+}
+
+/// Returns the operating system's code of an error.
+fn os_code(error: &Error) -> Option<i32> {
+    match error {
+        Error::Io { source, .. } | Error::Threads { source } => source.raw_os_error(),
+        Error::Poisoned { cause } => os_code(cause),
+        _ => None,
+    }
+}
