@@ -29,22 +29,17 @@
 //! [`WriteOptions::durable`]: crate::WriteOptions::durable
 //! [`WriteStore`]: crate::WriteStore
 
-// The pages work in the repository and here. Their links have names, whose targets are files at the
+// The pages work in the repository and here. Their links have labels, whose targets are files at the
 // end of each page. Above they are items of the crate: of two targets, the first one counts.
 #![doc = include_str!("../docs/cookbook.md")]
 // The recipes that need features follow if all of these are enabled, as they are where the
-// documentation is built, and their code is tested then. Code in a page cannot be left out piece by
-// piece without lines that readers would see.
+// documentation is published, and their code is tested then. To leave out code piece by piece, a page
+// would need lines that its readers see.
 #![cfg_attr(
     all(feature = "metrics", feature = "serde", feature = "server"),
-    doc = "[`MetricsPublisher`]: crate::MetricsPublisher",
-    doc = "[`Typed`]: crate::typed::Typed",
-    doc = "[`Typed::update`]: crate::typed::Typed::update",
-    doc = "[`typed::evolution`]: crate::typed::evolution",
-    doc = "",
     doc = include_str!("../docs/cookbook-features.md")
 )]
 #![cfg_attr(
     not(all(feature = "metrics", feature = "serde", feature = "server")),
-    doc = "The remaining recipes are shown if the features `metrics`, `serde` and `server` are enabled."
+    doc = "The other recipes follow if the features `metrics`, `serde` and `server` are enabled."
 )]
