@@ -7,8 +7,8 @@ use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode, header};
 use axum::routing::{get, post};
 use bitcask::Bitcask;
+use time::Duration;
 use tower::ServiceExt as _;
-use tower_sessions::cookie::time::Duration;
 use tower_sessions::{Expiry, Session, SessionManagerLayer};
 use tower_sessions_bitcask::BitcaskSessions;
 
