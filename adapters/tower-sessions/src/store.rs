@@ -153,7 +153,8 @@ impl BitcaskSessions {
     }
 }
 
-fn backend(error: impl ToString) -> Error {
+#[expect(clippy::needless_pass_by_value, reason = "it is passed to `map_err`")]
+fn backend(error: bitcask::Error) -> Error {
     Error::Backend(error.to_string())
 }
 
@@ -173,7 +174,8 @@ impl SessionStore for BitcaskSessions {
             Ok(None)
         };
         let id = self.call(put).await?;
-        record.id = id.ok_or_else(|| backend("no id was free, so they are not random"))?;
+        let taken = || Error::Backend("no id was free, so they are not random".to_owned());
+        record.id = id.ok_or_else(taken)?;
         Ok(())
     }
 
