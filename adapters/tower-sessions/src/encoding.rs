@@ -39,8 +39,6 @@ pub(crate) fn decode(id: Id, bytes: &[u8]) -> Result<Record> {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
-
     use serde_json::json;
     use time::macros::datetime;
 
