@@ -66,8 +66,8 @@ fn main() -> std::result::Result<(), Box<dyn Error>> {
     };
     thread::scope(|scope| {
         let workers = [1, 2, 3].map(|name| scope.spawn(move || worker(name)));
-        workers.map(thread::ScopedJoinHandle::join)
-    });
+        workers.into_iter().try_for_each(|worker| worker.join().unwrap())
+    })?;
     let done = done.into_inner()?;
     println!("{} jobs were done by three workers", done.len());
     assert_eq!(done.len() as u64, JOBS);
