@@ -29,12 +29,12 @@
 //! [`WriteOptions::durable`]: crate::WriteOptions::durable
 //! [`WriteStore`]: crate::WriteStore
 
-// The pages work in the repository and here. Their links have labels, whose targets are files at the
-// end of each page. Above they are items of the crate: of two targets, the first one counts.
+// The pages work in the repository and here. Their links have labels, whose targets are files at
+// the end of each page. Above they are items of the crate: of two targets, the first one counts.
 #![doc = include_str!("../docs/cookbook.md")]
 // The recipes that need features follow if all of these are enabled, as they are where the
-// documentation is published, and their code is tested then. To leave out code piece by piece, a page
-// would need lines that its readers see.
+// documentation is published, and their code is tested then. To leave out code piece by piece, a
+// page would need lines that its readers see.
 #![cfg_attr(
     all(feature = "metrics", feature = "serde", feature = "server"),
     doc = include_str!("../docs/cookbook-features.md")
