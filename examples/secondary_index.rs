@@ -3,6 +3,7 @@
 //! `cargo run --example secondary_index --features serde`
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::thread;
 
 use bitcask::typed::Typed;
@@ -46,7 +47,7 @@ fn remove(db: &Bitcask, id: u64) -> Result<()> {
     db.transaction(|tx| unlist(tx, id).map(|()| USERS.delete_in(tx, &id)))
 }
 
-fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
+fn main() -> std::result::Result<(), Box<dyn Error>> {
     let dir = tempfile::tempdir()?;
     let db = Bitcask::open(dir.path(), Options::default())?;
     let user = |email: u64, city: &str| User { email: format!("{email}@a.org"), city: city.into() };
@@ -55,18 +56,17 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
 
     // Threads move users around, and compete for ten addresses.
     let work = |first: u64| -> Result<()> {
-        for step in 0..200 {
-            let (id, city) = ((first + step) % 20, ["Graz", "Linz"][usize::from(step % 3 == 0)]);
+        (0..200).try_for_each(|step| {
+            let (id, city) = ((first + step) % 20, if step % 3 == 0 { "Linz" } else { "Graz" });
             save(&db, id, &user((id + step) % 10, city))?;
-            if step % 5 == 0 {
-                remove(&db, id)?;
-            }
-        }
-        Ok(())
+            if step % 5 == 0 { remove(&db, id) } else { Ok(()) }
+        })
     };
     thread::scope(|scope| {
-        let threads = [0, 7, 13].map(|first| scope.spawn(move || work(first)));
-        threads.into_iter().try_for_each(|thread| thread.join().unwrap())
+        for thread in [0, 7, 13].map(|first| scope.spawn(move || work(first))) {
+            thread.join().map_err(|_| "a thread has panicked")??;
+        }
+        Ok::<_, Box<dyn Error>>(())
     })?;
 
     let users = USERS.iter(&db).collect::<Result<Vec<_>>>()?;
