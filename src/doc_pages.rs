@@ -16,9 +16,3 @@ struct RedisDoctests;
 #[doc = include_str!("../docs/client.md")]
 #[derive(Debug)]
 struct ClientDoctests;
-
-/// The code in the page about migration, compiled too.
-#[cfg(feature = "import")]
-#[doc = include_str!("../docs/migration.md")]
-#[derive(Debug)]
-struct MigrationDoctests;

@@ -244,6 +244,12 @@
 //! - `tracing`: spans and events of opening, recovery, seals, syncs, merges, failures and slow
 //!   operations.
 //!
+//! # Further pages
+//!
+//! - [`cookbook`]: recipes for sessions, caches, indexes, queues, async code and more.
+//! - [`migration`]: the calls of other stores and those of this one side by side.
+//! - [`format`](mod@format): every byte on disk.
+//!
 //! # Promises
 //!
 //! 1. If [`Bitcask::sync`] has returned, or a write under [`SyncPolicy::Always`], the data survives
@@ -361,8 +367,10 @@ mod testing;
 #[doc(hidden)]
 pub use testing::fuzzing;
 
+pub mod cookbook;
 #[doc = include_str!("../docs/format.md")]
 pub mod format {}
+pub mod migration;
 
 pub use background::Background;
 pub use error::{Error, Result};

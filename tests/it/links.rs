@@ -72,8 +72,12 @@ fn without_targets(text: &str) -> String {
     kept + rest
 }
 
-/// Returns the targets of the links of a line, those in backticks left out.
+/// Returns the targets of the links of a line, those in backticks left out. A line may also define
+/// the target of a label: `[label]: target`.
 fn targets(line: &str) -> Vec<String> {
+    if let Some((_, target)) = line.strip_prefix('[').and_then(|rest| rest.split_once("]: ")) {
+        return vec![target.to_owned()];
+    }
     // Parts of a line between backticks are at odd places. A link's text may contain such a part.
     let is_code = |at: usize| line[..at].matches('`').count() % 2 == 1;
     let ends = line.match_indices("](").filter(|(at, _)| !is_code(*at));
@@ -148,5 +152,6 @@ fn links_to_what_does_not_exist_are_found() {
         assert!(fault(&document, target).is_some(), "{target}");
     }
     assert_eq!(targets("a [b](c.md) and `[d](e.md)`, [`f`](g.md#h)"), ["c.md", "g.md#h"]);
+    assert_eq!(targets("[`a`]: b.md#c"), ["b.md#c"]);
     assert_eq!(anchors("# A `b`, c\n# A `b`, c\n"), ["a-b-c", "a-b-c-1"].map(String::from).into());
 }

@@ -55,7 +55,7 @@ fn relative(path: &Path) -> String {
 }
 
 fn rust_files() -> Vec<String> {
-    ["src", "tests", "examples", "benches", "fuzz/fuzz_targets", "bindings/python/src"]
+    ["src", "tests", "examples", "benches", "fuzz/fuzz_targets", "adapters", "bindings/python/src"]
         .into_iter()
         .flat_map(|dir| files(dir, "rs"))
         .collect()
@@ -66,7 +66,10 @@ fn documents() -> Vec<String> {
     let is_document = |path: &PathBuf| path.extension().is_some_and(|found| found == "md");
     let at_root = at_root.filter(is_document).map(|path| relative(&path));
     let elsewhere = ["bindings/python/README.md".to_owned()];
-    at_root.chain(files("docs", "md")).chain(files("tests", "md")).chain(elsewhere).collect()
+    at_root
+        .chain(["docs", "tests", "adapters"].into_iter().flat_map(|dir| files(dir, "md")))
+        .chain(elsewhere)
+        .collect()
 }
 
 fn is_test(path: &str) -> bool {
@@ -216,8 +219,15 @@ fn every_source_file_is_short() {
 #[test]
 fn comments_are_narrow() {
     let mut offences = Vec::new();
-    let folders =
-        ["src", "tests", "benches", "examples", "fuzz/fuzz_targets", "bindings/python/src"];
+    let folders = [
+        "src",
+        "tests",
+        "benches",
+        "examples",
+        "fuzz/fuzz_targets",
+        "adapters",
+        "bindings/python/src",
+    ];
     for path in folders.iter().flat_map(|folder| files(folder, "rs")) {
         let text = fs::read_to_string(root().join(&path)).unwrap();
         for (at, line) in text.lines().enumerate() {
@@ -501,6 +511,73 @@ fn the_changelog_has_this_version_once() {
     let heading = format!("## [{}]", env!("CARGO_PKG_VERSION"));
     let count = read("CHANGELOG.md").lines().filter(|line| line.starts_with(&heading)).count();
     assert_eq!(count, 1, "CHANGELOG.md has to have one heading `{heading}`");
+}
+
+/// Returns the targets of the links in a page, and the labels of those that are defined at its
+/// end, as in `[label]: target`. Code is left out.
+fn links(page: &str) -> (Vec<String>, BTreeMap<String, String>) {
+    let (mut inline, mut defined, mut is_code) = (Vec::new(), BTreeMap::new(), false);
+    for line in page.lines() {
+        is_code ^= line.starts_with("```");
+        if is_code {
+            continue;
+        }
+        if let Some((label, target)) = line.strip_prefix('[').and_then(|it| it.split_once("]: ")) {
+            defined.insert(label.to_owned(), target.to_owned());
+            continue;
+        }
+        let rests = line.split("](").skip(1);
+        inline.extend(rests.filter_map(|rest| Some(rest.split_once(')')?.0.to_owned())));
+    }
+    (inline, defined)
+}
+
+/// In the documentation, a path relative to a page leads nowhere. So a link to another file has a
+/// label, whose target in the documentation stands in the module that shows the page, before the
+/// page.
+#[test]
+fn links_of_pages_in_the_documentation_work_there_too() {
+    let shown = [
+        ("docs/cookbook.md", "src/cookbook.rs"),
+        ("docs/cookbook-features.md", "src/cookbook.rs"),
+        ("docs/format.md", "src/lib.rs"),
+        ("docs/migration.md", "src/migration.rs"),
+    ];
+    let (mut offences, mut count) = (Vec::new(), 0);
+    for (page, module) in shown {
+        let (text, module_text) = (read(page), read(module));
+        assert!(module_text.contains(page), "{module} does not show {page}");
+        let (inline, defined) = links(&text);
+        count += inline.len() + defined.len();
+        let works = |target: &String| target.starts_with('#') || target.starts_with("https://");
+        let broken = inline.iter().filter(|target| !works(target));
+        offences.extend(broken.map(|target| format!("{page}: {target} has no label")));
+        for (label, target) in defined.iter().filter(|(_, target)| !works(target)) {
+            if !module_text.contains(&format!("[{label}]: ")) {
+                offences.push(format!("{page}: {module} has no target for [{label}]"));
+            }
+            let path = target.split('#').next().unwrap();
+            if !root().join("docs").join(path).exists() {
+                offences.push(format!("{page}: {path} does not exist"));
+            }
+        }
+    }
+    assert!(count > 30, "the links were not found");
+    none("these links work only in the repository, or not at all", &offences);
+}
+
+/// People look for these by name.
+#[test]
+fn examples_that_are_looked_for_exist_and_run() {
+    let checks = read(".ci/run");
+    for name in ["tokio_axum", "secondary_index", "queue", "typed", "follower_process"] {
+        assert!(root().join(format!("examples/{name}.rs")).exists(), "{name} is missing");
+        let runs = checks.lines().any(|line| {
+            let name_in_line = line.strip_prefix("cargo run --example ");
+            name_in_line.is_some_and(|rest| rest.split(' ').next() == Some(name))
+        });
+        assert!(runs, "{name} is not run in .ci/run");
+    }
 }
 
 #[test]

@@ -2,8 +2,8 @@
 //! cloud serving systems with YCSB", ACM Symposium on Cloud Computing 2010, as listed at
 //! <https://github.com/brianfrankcooper/YCSB/wiki/Core-Workloads>.
 //!
-//! D runs last, because it inserts, and E on a store of its own; the authors recommend this order. A
-//! read-modify-write is a get and a put, as in YCSB. Everything random is drawn before the timing
+//! D runs last, because it inserts, and E on a store of its own; the authors recommend this order.
+//! A read-modify-write is a get and a put, as in YCSB. Everything random is drawn before the timing
 //! begins.
 
 use super::{Context, UNLIMITED};

@@ -1,0 +1,192 @@
+//! What tower-sessions expects of a store.
+
+use std::time::Duration;
+
+use bitcask::{Ttl, WriteOptions};
+use time::OffsetDateTime;
+use tower_sessions_bitcask::BitcaskSessions;
+use tower_sessions_core::SessionStore;
+use tower_sessions_core::session::{Id, Record};
+use tower_sessions_core::session_store::Error;
+
+use crate::{close, open, record, with_sessions};
+
+#[tokio::test]
+async fn a_created_session_is_loaded_as_it_is() {
+    with_sessions(async |sessions| {
+        let mut created = record(1, 10);
+        sessions.create(&mut created).await.unwrap();
+        assert_eq!(created, record_like(&created, 1, 10));
+        assert_eq!(sessions.load(&Id(1)).await.unwrap(), Some(created));
+        assert_eq!(sessions.load(&Id(2)).await.unwrap(), None);
+    })
+    .await;
+}
+
+/// Makes a record with the expiry date of another one.
+fn record_like(other: &Record, id: i128, number: u64) -> Record {
+    Record { expiry_date: other.expiry_date, ..record(id, number) }
+}
+
+#[tokio::test]
+async fn an_id_that_is_taken_is_replaced() {
+    with_sessions(async |sessions| {
+        let (mut first, mut second) = (record(1, 10), record(1, 20));
+        sessions.create(&mut first).await.unwrap();
+        sessions.create(&mut second).await.unwrap();
+        assert_eq!(first.id, Id(1));
+        assert_ne!(second.id, Id(1));
+        assert_eq!(sessions.load(&first.id).await.unwrap(), Some(first));
+        assert_eq!(sessions.load(&second.id).await.unwrap(), Some(second));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_id_of_an_expired_session_is_free() {
+    with_sessions(async |sessions| {
+        sessions.save(&expired(record(1, 10))).await.unwrap();
+        let mut created = record(1, 20);
+        sessions.create(&mut created).await.unwrap();
+        assert_eq!(created.id, Id(1));
+        assert_eq!(sessions.load(&Id(1)).await.unwrap(), Some(created));
+    })
+    .await;
+}
+
+fn expired(record: Record) -> Record {
+    Record { expiry_date: OffsetDateTime::now_utc() - Duration::from_secs(1), ..record }
+}
+
+#[tokio::test]
+async fn saving_replaces_a_session() {
+    with_sessions(async |sessions| {
+        let mut created = record(1, 10);
+        sessions.create(&mut created).await.unwrap();
+        let saved = record(1, 20);
+        sessions.save(&saved).await.unwrap();
+        assert_eq!(sessions.load(&Id(1)).await.unwrap(), Some(saved));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn saving_stores_a_session_that_does_not_exist() {
+    with_sessions(async |sessions| {
+        let saved = record(1, 10);
+        sessions.save(&saved).await.unwrap();
+        assert_eq!(sessions.load(&Id(1)).await.unwrap(), Some(saved));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_deleted_session_is_gone_and_the_others_are_not() {
+    with_sessions(async |sessions| {
+        let (deleted, kept) = (record(1, 10), record(2, 20));
+        sessions.save(&deleted).await.unwrap();
+        sessions.save(&kept).await.unwrap();
+        sessions.delete(&Id(1)).await.unwrap();
+        assert_eq!(sessions.load(&Id(1)).await.unwrap(), None);
+        assert_eq!(sessions.load(&Id(2)).await.unwrap(), Some(kept));
+        // Deleting what is not there is no failure.
+        sessions.delete(&Id(1)).await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_expired_session_is_not_loaded() {
+    with_sessions(async |sessions| {
+        sessions.save(&record(1, 10)).await.unwrap();
+        sessions.save(&expired(record(1, 10))).await.unwrap();
+        assert_eq!(sessions.load(&Id(1)).await.unwrap(), None);
+
+        let mut old = record(2, 20);
+        old.expiry_date = OffsetDateTime::UNIX_EPOCH - Duration::from_secs(1);
+        sessions.save(&old).await.unwrap();
+        assert_eq!(sessions.load(&Id(2)).await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn saving_again_extends_a_session() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let sessions = BitcaskSessions::new(db.clone());
+    let mut saved = record(1, 10);
+    sessions.save(&saved).await.unwrap();
+    saved.expiry_date += Duration::from_secs(3600);
+    sessions.save(&saved).await.unwrap();
+    let Some(Ttl::In(left)) = db.ttl(format!("session/{}", Id(1))).unwrap() else { panic!() };
+    assert!(left > Duration::from_secs(3600), "{left:?}");
+}
+
+#[tokio::test]
+async fn sessions_survive_a_restart() {
+    for durable in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let db = open(dir.path());
+        let saved: Vec<Record> = (0..100).map(|id| record(id, 7)).collect();
+        let sessions = BitcaskSessions::new(db.clone()).durable(durable);
+        for record in &saved {
+            sessions.save(record).await.unwrap();
+        }
+        sessions.delete(&Id(5)).await.unwrap();
+        drop(sessions);
+        close(db);
+
+        // Loading begins at once, while the keys are still being loaded.
+        let sessions = BitcaskSessions::new(open(dir.path()));
+        for record in saved {
+            let expected = (record.id != Id(5)).then_some(record.clone());
+            assert_eq!(sessions.load(&record.id).await.unwrap(), expected);
+        }
+    }
+}
+
+#[tokio::test]
+async fn services_with_different_prefixes_share_a_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let (shop, blog) = (BitcaskSessions::new(db.clone()), BitcaskSessions::new(db.clone()));
+    let blog = blog.prefix("blog/session/");
+    shop.save(&record(1, 10)).await.unwrap();
+    assert_eq!(blog.load(&Id(1)).await.unwrap(), None);
+    blog.save(&record(1, 20)).await.unwrap();
+    blog.delete(&Id(1)).await.unwrap();
+    assert!(shop.load(&Id(1)).await.unwrap().is_some());
+    assert_eq!(db.len().unwrap(), 1);
+}
+
+#[tokio::test]
+async fn a_durable_change_has_been_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = bitcask::Options::new().sync_policy(bitcask::SyncPolicy::Never);
+    let db = std::sync::Arc::new(options.open(dir.path()).unwrap());
+    let sessions = BitcaskSessions::new(db.clone());
+    // The first write creates the segment, which takes syncs of its own.
+    sessions.save(&record(1, 10)).await.unwrap();
+    let syncs = || db.counters().syncs;
+    let before = syncs();
+    sessions.save(&record(1, 20)).await.unwrap();
+    assert_eq!(syncs(), before);
+    sessions.clone().durable(true).save(&record(1, 30)).await.unwrap();
+    assert_eq!(syncs(), before + 1);
+    sessions.delete(&Id(1)).await.unwrap();
+    assert_eq!(syncs(), before + 2);
+}
+
+#[tokio::test]
+async fn failures_say_what_has_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = open(dir.path());
+    let sessions = BitcaskSessions::new(db.clone());
+    db.put_opt(format!("session/{}", Id(1)), "no session", WriteOptions::new()).unwrap();
+    assert!(matches!(sessions.load(&Id(1)).await, Err(Error::Decode(_))));
+
+    let sessions = sessions.prefix("x".repeat(70_000));
+    assert!(matches!(sessions.save(&record(1, 10)).await, Err(Error::Backend(_))));
+    assert!(matches!(sessions.create(&mut record(1, 10)).await, Err(Error::Backend(_))));
+}

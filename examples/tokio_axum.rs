@@ -1,0 +1,78 @@
+//! A service of notes with tokio and axum that ends gracefully.
+//!
+//! `cargo run --example tokio_axum --features server -- DIR ADDRESS` serves until Ctrl-C. Without
+//! arguments, it asks itself and ends. The feature is needed only because it brings axum.
+
+use std::error::Error;
+use std::fmt::Display;
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::{env, thread};
+
+use axum::extract::{Path, State};
+use axum::{Router, body::Bytes, http::StatusCode, routing::get};
+use bitcask::{Bitcask, Options, WriteOptions};
+use tokio::{runtime::Runtime, signal, sync::oneshot, task::spawn_blocking};
+
+type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
+type Store = State<Arc<Bitcask>>;
+
+fn failure(error: impl Display) -> StatusCode {
+    eprintln!("{error}");
+    StatusCode::INTERNAL_SERVER_ERROR
+}
+
+/// A get looks up one key in memory, so it runs here and not on another thread.
+async fn read(db: Store, name: Path<String>) -> Result<Bytes, StatusCode> {
+    let note = db.get_with(name.as_str(), Bytes::copy_from_slice).map_err(failure)?;
+    note.ok_or(StatusCode::NOT_FOUND)
+}
+
+/// A durable put waits for the disk. Puts that wait at the same time share a sync.
+async fn write(db: Store, name: Path<String>, note: Bytes) -> Result<StatusCode, StatusCode> {
+    let durable = WriteOptions::new().durable(true);
+    let put = spawn_blocking(move || db.put_opt(name.as_str(), note, durable)).await;
+    put.map_err(failure)?.map_err(failure)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Serves until `stop` is done, and then until all requests that have begun are answered.
+fn serve<F>(db: Bitcask, listener: TcpListener, stop: F) -> Outcome<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    listener.set_nonblocking(true)?;
+    let (runtime, db) = (Runtime::new()?, Arc::new(db));
+    let notes = Router::new().route("/notes/{name}", get(read).put(write));
+    let notes = notes.with_state(Arc::clone(&db));
+    runtime.block_on(async {
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        axum::serve(listener, notes).with_graceful_shutdown(stop).await
+    })?;
+    drop(runtime); // No task has the store any more, so it can be closed.
+    Ok(Arc::into_inner(db).ok_or("the store is in use")?.close()?)
+}
+
+fn main() -> Outcome<()> {
+    let mut args = env::args().skip(1);
+    if let (Some(dir), Some(address)) = (args.next(), args.next()) {
+        let (db, listener) = (Options::new().open(dir)?, TcpListener::bind(address)?);
+        println!("listening on {}", listener.local_addr()?);
+        return serve(db, listener, async { drop(signal::ctrl_c().await) });
+    }
+    let dir = tempfile::tempdir()?;
+    let (db, listener) = (Options::new().open(dir.path())?, TcpListener::bind("127.0.0.1:0")?);
+    let url = format!("http://{}/notes/today", listener.local_addr()?);
+    let (stop, stopped) = oneshot::channel::<()>();
+    let client = thread::spawn(move || {
+        let _stop = stop; // Dropped when the client has ended, also by a panic.
+        assert!(matches!(ureq::get(&url).call(), Err(ureq::Error::StatusCode(404))));
+        assert_eq!(ureq::put(&url).send("buy apples")?.status(), StatusCode::NO_CONTENT);
+        ureq::get(&url).call()?.into_body().read_to_string()
+    });
+    serve(db, listener, async { drop(stopped.await) })?;
+    println!("today: {}", client.join().map_err(|_| "the client has panicked")??);
+    // The service has ended, and what it has stored is there.
+    assert_eq!(Options::new().open(dir.path())?.get("today")?.as_deref(), Some(&b"buy apples"[..]));
+    Ok(())
+}
