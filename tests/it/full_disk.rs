@@ -5,18 +5,20 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Read as _, Write as _};
+use std::ops::Range;
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use bitcask::{AppendMode, Bitcask, MergeOptions};
+use bitcask::{AppendMode, Bitcask, Error, MergeOptions, ReadOnly};
 
-use crate::real_disk::{KIB, MODES, key, mode, options, run, state, value, writer};
+use crate::disks::{Kind, run};
+use crate::real_disk::{KIB, MODES, key, mode, options, state, value, writer};
 use crate::support::{Pairs, SAYS, files_of, pairs};
 
 /// What a file system has run out of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Shortage {
+pub(crate) enum Shortage {
     Bytes,
     Inodes,
     Both,
@@ -41,10 +43,13 @@ pub(crate) fn write_and_wait(dir: &Path) {
     let _ = std::io::stdin().read(&mut [0]);
 }
 
-/// Plays every combination on a disk of several megabytes with several hundred inodes.
-pub(crate) fn nothing_left(disk: &Path) {
+/// Plays every combination on a disk of several megabytes whose inodes are limited.
+pub(crate) fn nothing_left(disk: &Path, kind: Kind) {
+    let shortages = [Shortage::Bytes, Shortage::Inodes, Shortage::Both];
+    // A btrfs has no limit on inodes: files take the space of its trees.
+    let count = if matches!(kind, Kind::Btrfs | Kind::BtrfsInPlace) { 1 } else { 3 };
     for mode in MODES {
-        for shortage in [Shortage::Bytes, Shortage::Inodes, Shortage::Both] {
+        for shortage in shortages.into_iter().take(count) {
             go_through(disk, mode, shortage);
             emptied(disk);
         }
@@ -58,7 +63,7 @@ fn emptied(disk: &Path) {
 }
 
 /// Uses up what is free with files outside the store.
-fn use_up(disk: &Path, shortage: Shortage) {
+pub(crate) fn use_up(disk: &Path, shortage: Shortage) {
     let others = disk.join("others");
     fs::create_dir_all(&others).unwrap();
     let name = |number: usize| others.join(format!("{number}"));
@@ -163,4 +168,74 @@ fn go_through(disk: &Path, mode: AppendMode, shortage: Shortage) {
     assert!(files_of(&store, "tmp").is_empty());
     db.close().unwrap();
     println!("{SAYS}{}", when("all steps passed"));
+}
+
+/// Number of small entries that are written before the disk is full. They end within a page.
+const SMALL: usize = 10;
+
+/// Returns small entries, of which many share a page.
+fn small(numbers: Range<usize>) -> Pairs {
+    numbers.map(|number| (key(number), value(number)[..40].to_vec())).collect()
+}
+
+fn put_small(db: &Bitcask, numbers: Range<usize>) -> Result<(), (usize, Error)> {
+    let mut pairs = small(numbers.clone()).into_iter().zip(numbers);
+    pairs.try_for_each(|((key, value), number)| db.put(key, value).map_err(|error| (number, error)))
+}
+
+/// Puts some small entries and syncs them. Once the disk is full, puts more until that fails, and
+/// once there is room again, continues.
+pub(crate) fn write_after_a_sync(dir: &Path) {
+    let wait = || assert_eq!(std::io::stdin().read(&mut [0]).unwrap(), 1);
+    let db = Bitcask::open(dir, options(mode())).unwrap();
+    put_small(&db, 0..SMALL).unwrap();
+    db.sync().unwrap();
+    println!("{SAYS}synced");
+    wait();
+    let (count, error) = put_small(&db, SMALL..usize::MAX / 2).unwrap_err();
+    assert!(pairs(&db) == small(0..count), "after {error}");
+    println!("{SAYS}{count} {}", error.is_no_space());
+    wait();
+    if error.is_no_space() {
+        put_small(&db, count..count + SMALL).unwrap();
+    } else {
+        assert!(error.is_poisoned(), "{error}");
+        assert!(db.put("key", "value").unwrap_err().is_poisoned());
+    }
+    println!("{SAYS}continued");
+    wait();
+}
+
+/// A sync writes the pages that hold the end of the log. On a file system that never overwrites,
+/// the next entry in the same page needs space again, which a full disk does not have.
+pub(crate) fn full_after_a_sync(disk: &Path, kind: Kind) {
+    for mode in MODES {
+        let store = disk.join("store");
+        let mut child = writer("write after a sync", &store, mode);
+        let mut stdin = child.stdin();
+        let mut go_on = || stdin.write_all(b"\n").unwrap();
+        assert_eq!(child.hear().unwrap(), "synced");
+        use_up(disk, Shortage::Bytes);
+        go_on();
+        let said = child.hear();
+        let said = said.unwrap_or_else(|| panic!("{kind:?}, {mode:?}: {}", child.wait()));
+        let (count, is_no_space) = said.split_once(' ').unwrap();
+        let count: usize = count.parse().unwrap();
+        println!("{SAYS}{kind:?}, {mode:?}: {count} writes, stays usable: {is_no_space}");
+        assert!(is_no_space == "true" || !kind.keeps_allocated_space(), "{kind:?}, {mode:?}");
+        fs::remove_dir_all(disk.join("others")).unwrap();
+        go_on();
+        assert_eq!(child.hear().unwrap(), "continued", "{kind:?}, {mode:?}");
+        child.kill();
+
+        let all = small(0..if is_no_space == "true" { count + SMALL } else { count });
+        let db = ReadOnly::open(&store, options(mode)).unwrap();
+        assert!(pairs(&db) == all, "{kind:?}, {mode:?}: after a kill");
+        drop(db);
+        let db = Bitcask::open(&store, options(mode)).unwrap();
+        check(&db, &all, "opened again");
+        db.put("key", "value").unwrap();
+        db.close().unwrap();
+        fs::remove_dir_all(&store).unwrap();
+    }
 }
