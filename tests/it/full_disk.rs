@@ -173,14 +173,20 @@ fn go_through(disk: &Path, mode: AppendMode, shortage: Shortage) {
 /// Number of small entries that are written before the disk is full. They end within a page.
 const SMALL: usize = 10;
 
-/// Returns small entries, of which many share a page.
-fn small(numbers: Range<usize>) -> Pairs {
-    numbers.map(|number| (key(number), value(number)[..40].to_vec())).collect()
+/// Returns a value of which many fit in a page.
+fn small_value(number: usize) -> Vec<u8> {
+    value(number).into_iter().take(40).collect()
 }
 
-fn put_small(db: &Bitcask, numbers: Range<usize>) -> Result<(), (usize, Error)> {
-    let mut pairs = small(numbers.clone()).into_iter().zip(numbers);
-    pairs.try_for_each(|((key, value), number)| db.put(key, value).map_err(|error| (number, error)))
+fn small(numbers: Range<usize>) -> Pairs {
+    numbers.map(|number| (key(number), small_value(number))).collect()
+}
+
+/// Puts small entries. Returns the number that failed, and the error.
+fn put_small(db: &Bitcask, mut numbers: Range<usize>) -> Result<(), (usize, Error)> {
+    numbers.try_for_each(|number| {
+        db.put(key(number), small_value(number)).map_err(|error| (number, error))
+    })
 }
 
 /// Puts some small entries and syncs them. Once the disk is full, puts more until that fails, and

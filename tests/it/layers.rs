@@ -8,8 +8,9 @@ use std::path::Path;
 
 use bitcask::{AppendMode, Bitcask, MergeOptions, ReadOnly};
 
-use crate::disks::{Kind, mount, mount_image, mount_overlay, unmount, unmount_image};
-use crate::disks::{MIB, make_image_file};
+use crate::disks::{
+    Kind, MIB, make_image_file, mount, mount_image, mount_overlay, unmount, unmount_image,
+};
 use crate::full_disk::{Shortage, use_up};
 use crate::real_disk::{MODES, key, options, play_in_namespace, value, writer};
 use crate::support::{Pairs, SAYS, contents, pairs};

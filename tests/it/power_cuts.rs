@@ -11,6 +11,9 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
 
 use bitcask::{AppendMode, Bitcask, MergeOptions};
 
@@ -125,7 +128,7 @@ pub(crate) fn cut_often(kind: Kind, below: &Path, disk: &Path) -> Result<(), Str
 }
 
 /// Copies the disk while a process writes to it. Returns the copies, and a number of steps that
-/// were certainly not all made before the last one.
+/// is higher than any that the process has made.
 fn write_and_cut(
     kind: Kind,
     mode: AppendMode,
@@ -134,26 +137,37 @@ fn write_and_cut(
 ) -> Result<(Vec<Cut>, usize), String> {
     mount_image(kind, dir, disk)?;
     let mut child = writer("overwrite and merge", &disk.join("store"), mode);
-    let mut hear = || child.hear().unwrap().parse::<usize>().unwrap();
-    let (mut durable, mut cuts) = (0, Vec::new());
-    for number in 0..CUTS {
-        // Not a multiple of the steps after which there is a merge.
-        while durable < 200 + number * 56 {
-            durable = hear();
-        }
-        let image = dir.join(format!("cut {number}"));
-        let paths = [&dir.join("image"), &image].map(|path| path.to_str().unwrap().to_owned());
-        let copied = run("cp", &["--reflink=always", &paths[0], &paths[1]]);
-        copied.map_err(|why| format!("the disk cannot be copied in one step: {why}"))?;
-        cuts.push(Cut { image, durable });
-    }
-    // What was reported meanwhile has been read only in part, so the end is heard after the kill.
-    child.kill();
-    while let Some(said) = child.hear() {
-        durable = said.parse().unwrap();
-    }
+    let pid = child.pid().to_string();
+    // Heard all the time, so that a copy is made with what is durable by then, and not with what
+    // was durable some time ago.
+    let durable = AtomicUsize::new(0);
+    let cuts = thread::scope(|scope| {
+        let listener = scope.spawn(|| {
+            while let Some(said) = child.hear() {
+                durable.store(said.parse().unwrap(), Ordering::Release);
+            }
+        });
+        let heard = || durable.load(Ordering::Acquire);
+        let cut = |number: usize| {
+            // Not always the same number of steps after a merge.
+            let next = heard() + 7 * SYNC_EVERY;
+            while heard() < next {
+                assert!(!listener.is_finished(), "the writer ended after {} steps", heard());
+                thread::sleep(Duration::from_millis(1));
+            }
+            let (image, durable) = (dir.join(format!("cut {number}")), heard());
+            let paths = [&dir.join("image"), &image].map(|path| path.to_str().unwrap().to_owned());
+            let copied = run("cp", &["--reflink=always", &paths[0], &paths[1]]);
+            copied.map(|_| Cut { image, durable })
+        };
+        let cuts: Result<Vec<Cut>, String> = (0..CUTS).map(cut).collect();
+        run("kill", &["-9", &pid]).unwrap();
+        cuts
+    });
+    child.wait();
     unmount_image(kind, dir, disk);
-    Ok((cuts, durable + 2 * SYNC_EVERY))
+    let cuts = cuts.map_err(|why| format!("the disk cannot be copied in one step: {why}"))?;
+    Ok((cuts, durable.into_inner() + 2 * SYNC_EVERY))
 }
 
 /// Checks the store on a disk whose power was cut: it must hold the state after a number of steps,
