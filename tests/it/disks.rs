@@ -21,7 +21,7 @@ pub(crate) enum Kind {
     Ext4,
     Xfs,
     Btrfs,
-    /// A btrfs that writes data in place, without checksums of its own: as after `chattr +C`.
+    /// A btrfs that writes data in place, without checksums of its own, because of `chattr +C`.
     BtrfsInPlace,
     /// An overlay whose upper layer is an ext4.
     Overlay,
@@ -124,7 +124,11 @@ pub(crate) fn mount_image(kind: Kind, dir: &Path, at: &Path) -> Result<(), Strin
     match kind {
         // A second mount of a copied image has the identity of the first, which xfs refuses.
         Kind::Xfs => mount(&["-o", "loop,nouuid", image], at),
-        Kind::BtrfsInPlace => mount(&["-o", "loop,nodatacow", image], at),
+        Kind::BtrfsInPlace => {
+            mount(&["-o", "loop", image], at)?;
+            // What is created in the directory inherits it.
+            run("chattr", &["+C", at.to_str().unwrap()]).map(drop)
+        }
         Kind::Overlay => {
             let layer = dir.join("ext4");
             fs::create_dir_all(&layer).unwrap();

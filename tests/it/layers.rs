@@ -11,7 +11,7 @@ use bitcask::{AppendMode, Bitcask, MergeOptions, ReadOnly};
 use crate::disks::{
     Kind, MIB, make_image_file, mount, mount_image, mount_overlay, unmount, unmount_image,
 };
-use crate::full_disk::{Shortage, use_up};
+use crate::full_disk::{Shortage, WRITE_AND_WAIT, WRITES, use_up};
 use crate::real_disk::{MODES, key, options, play_in_namespace, value, writer};
 use crate::support::{Pairs, SAYS, contents, pairs};
 
@@ -71,7 +71,7 @@ pub(crate) fn copied_up(below: &Path, disk: &Path) -> Result<(), String> {
 
 /// Creates a store, and returns what it holds.
 fn make(store: &Path, mode: AppendMode, left_by: LeftBy) -> Pairs {
-    let mut child = writer("write and wait", store, mode);
+    let mut child = writer(&format!("{WRITE_AND_WAIT}{WRITES}"), store, mode);
     assert_eq!(child.hear().unwrap(), "written");
     child.kill();
     let db = ReadOnly::open(store, options(mode)).unwrap();

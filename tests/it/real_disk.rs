@@ -76,6 +76,11 @@ fn the_store_can_free_space_on_an_xfs_without_bytes_or_inodes() {
 }
 
 #[test]
+fn the_store_can_free_space_on_a_btrfs_in_place_without_bytes() {
+    play_in_namespace("nothing left of: btrfs in place");
+}
+
+#[test]
 fn the_store_can_free_space_on_an_overlay_without_bytes_or_inodes() {
     play_in_namespace("nothing left of: overlay");
 }
@@ -85,6 +90,11 @@ fn what_a_full_disk_has_no_room_for_is_an_error_although_it_was_allocated() {
     for kind in Kind::ALL {
         play_in_namespace(&format!("full after a sync: {}", kind.name()));
     }
+}
+
+#[test]
+fn what_a_full_xfs_has_no_room_for_after_a_copy_is_an_error() {
+    play_in_namespace("full after a copy: xfs");
 }
 
 #[test]
@@ -135,10 +145,13 @@ pub(crate) fn play(part: &str, dir: &Path) {
     match part {
         "fill" => return fill(dir),
         "sync" => return sync_until_it_fails(dir),
-        "write and wait" => return full_disk::write_and_wait(dir),
         "write after a sync" => return full_disk::write_after_a_sync(dir),
         "overwrite and merge" => return power_cuts::overwrite_and_merge(dir),
-        _ => {}
+        part => {
+            if let Some(count) = part.strip_prefix(full_disk::WRITE_AND_WAIT) {
+                return full_disk::write_and_wait(dir, count.parse().unwrap());
+            }
+        }
     }
     let [disk, below] = ["disk", "below"].map(|name| dir.join(name));
     [&disk, &below].into_iter().for_each(|dir| fs::create_dir(dir).unwrap());
@@ -164,6 +177,8 @@ fn play_on_a_disk(part: &str, below: &Path, disk: &Path) -> Result<(), String> {
         small(kind, Free::More).map(|()| full_disk::nothing_left(disk, kind))
     } else if let Some(kind) = of("full after a sync: ") {
         small(kind, Free::More).map(|()| full_disk::full_after_a_sync(disk, kind))
+    } else if let Some(kind) = of("full after a copy: ") {
+        small(kind, Free::More).map(|()| full_disk::full_after_a_copy(disk))
     } else if let Some(kind) = of("power cuts: ") {
         power_cuts::cut_often(kind, below, disk)
     } else {
