@@ -118,7 +118,7 @@ pub(super) struct Left {
 }
 
 /// The numbers of file systems that write changed bytes to a new place: btrfs, bcachefs, NILFS2 and
-/// OpenZFS.
+/// ZFS.
 const COPYING: [u32; 4] = [0x9123_683E, 0xCA45_1A4E, 0x3434, 0x2FC1_2FC1];
 /// The number of XFS.
 const XFS: u32 = 0x5846_5342;

@@ -34,7 +34,7 @@ fn a_child_process_plays_its_part() {
             keep_a_log(store, small().merge_policy(MergePolicy::Manual), |_, _| {});
         }
         "careful log keeper" => {
-            keep_a_log(store, small().sync_policy(SyncPolicy::Always), |_, _| {})
+            keep_a_log(store, small().sync_policy(SyncPolicy::Always), |_, _| {});
         }
         "clearing log keeper" => keep_a_log(store, small(), |db, step| {
             if step.is_multiple_of(CLEARED) {

@@ -154,7 +154,9 @@ pub(crate) fn play(part: &str, dir: &Path) {
         }
     }
     let [disk, below] = ["disk", "below"].map(|name| dir.join(name));
-    [&disk, &below].into_iter().for_each(|dir| fs::create_dir(dir).unwrap());
+    for dir in [&disk, &below] {
+        fs::create_dir(dir).unwrap();
+    }
     let played = match part {
         "mounted over" => crate::replaced::mounted_over(dir),
         "a failing disk" => MODES.iter().try_for_each(|mode| failing(&below, &disk, *mode)),
