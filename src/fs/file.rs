@@ -339,6 +339,25 @@ impl File {
         self.io_context("reserve space in", result)
     }
 
+    /// Returns whether a page that was written once may need space again when it changes.
+    pub(crate) fn copies_on_write(&self) -> bool {
+        match &self.handle {
+            Handle::Disk(disk) => sys::copies_on_write(&disk.file),
+            #[cfg(any(test, bitcask_fuzzing))]
+            Handle::Twin(_) => false,
+        }
+    }
+
+    /// Returns how much free space the file system requires before it creates a file, apart from
+    /// what the file takes.
+    pub(crate) fn creation_size(&self) -> u64 {
+        match &self.handle {
+            Handle::Disk(disk) => sys::creation_size(&disk.file),
+            #[cfg(any(test, bitcask_fuzzing))]
+            Handle::Twin(_) => 0,
+        }
+    }
+
     /// Returns the error for pages of a mapping that could not be populated. A bad address stands
     /// for a page for which the file system has no space, or that it could not read.
     pub(crate) fn unpopulated<T>(&self, error: io::Error) -> Result<T> {

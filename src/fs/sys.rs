@@ -117,6 +117,50 @@ pub(super) struct Left {
     pub(super) files: Option<u64>,
 }
 
+/// The numbers of file systems that write changed bytes to a new place: btrfs, bcachefs, NILFS2 and
+/// ZFS.
+const COPYING: [u32; 4] = [0x9123_683E, 0xCA45_1A4E, 0x3434, 0x2FC1_2FC1];
+/// The number of XFS.
+const XFS: u32 = 0x5846_5342;
+
+/// Returns whether the file's file system may write changed bytes to a new place, so that a page
+/// that was written once needs space again when it changes.
+///
+/// An overlay hides what is below it.
+pub(super) fn copies_on_write(file: &File) -> bool {
+    number(file).is_some_and(|number| COPYING.contains(&number))
+}
+
+/// Returns how much free space the file system requires before it creates a file, apart from what
+/// the file takes.
+///
+/// XFS sets aside what a new name could take at worst: about 200 KiB.
+pub(super) fn creation_size(file: &File) -> u64 {
+    if number(file) == Some(XFS) { 256 << 10 } else { 0 }
+}
+
+/// Returns the number by which the kernel identifies the kind of the file's file system.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn number(file: &File) -> Option<u32> {
+    use std::os::fd::AsRawFd;
+
+    let mut about = std::mem::MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: the descriptor is open for as long as `file` is borrowed, and the call writes only to
+    // the structure, which is writable and as large as its type says.
+    if unsafe { libc::fstatfs(file.as_raw_fd(), about.as_mut_ptr()) } != 0 {
+        return None;
+    }
+    // SAFETY: the call succeeded, so it has filled the structure.
+    let about = unsafe { about.assume_init() };
+    u32::try_from(about.f_type).ok()
+}
+
+/// Other systems have other numbers.
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn number(_file: &File) -> Option<u32> {
+    None
+}
+
 /// Returns the remaining capacity of the file system of a file or directory.
 pub(super) fn left(file: &File) -> io::Result<Left> {
     use std::os::fd::AsRawFd;

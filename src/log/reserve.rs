@@ -24,6 +24,8 @@ const RESERVES_LEFT: u64 = 4;
 pub(super) struct Reserve {
     /// The space is allocated after the end of this file.
     lock_file: File,
+    /// What the file system requires in addition before it creates a file, in bytes.
+    creation_size: u64,
     /// Lock 6: held while an operation that needs the reserve is tried.
     state: Mutex<ReserveState>,
 }
@@ -51,7 +53,8 @@ impl ReserveState {
 
 impl Reserve {
     pub(super) fn new(lock_file: File) -> Self {
-        Self { lock_file, state: Mutex::default() }
+        let creation_size = lock_file.creation_size();
+        Self { lock_file, creation_size, state: Mutex::default() }
     }
 }
 
@@ -72,7 +75,8 @@ impl LogWriter {
         let (fs, dir) = (&self.context.fs, self.context.dir.path());
         let mut held = self.reserve.state.lock();
         let size = self.context.segment_size.min(self.reserve_wanted());
-        let size = size.min(fs.file_size_limit());
+        // What is freed has to suffice for creating a segment.
+        let size = (size + self.reserve.creation_size).min(fs.file_size_limit());
         if held.size >= size - size / 4 {
             return Ok(());
         }

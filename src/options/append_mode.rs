@@ -9,10 +9,11 @@ pub enum AppendMode {
     /// Space is allocated and touched before an entry is copied, so a full disk causes an error
     /// rather than a signal. If the file system fails anyway, for example because the disk was
     /// pulled out, the process ends with SIGBUS. Falls back to `Positioned` on kernels older than
-    /// 5.14 and where mapping fails.
+    /// 5.14, where mapping fails, and on copy-on-write file systems: btrfs, bcachefs, NILFS2 and
+    /// ZFS.
     Mapped,
-    /// Writes entries with `pwrite`. Several times slower. Recommended on copy-on-write and network
-    /// file systems, where allocated space is not guaranteed.
+    /// Writes entries with `pwrite`. Several times slower. Recommended on network file systems, and
+    /// on an overlay above a copy-on-write file system, where allocated space is not guaranteed.
     Positioned,
 }
 

@@ -15,7 +15,7 @@ use bitcask::{
     SyncPolicy, WriteOptions,
 };
 
-use crate::support::{Actor, Pairs, Random, SAYS, actor, pairs};
+use crate::support::{Actor, Pairs, Random, SAYS, actor, in_memory, pairs};
 
 /// Environment variable: the generation of a child process.
 const GENERATION: &str = "BITCASK_TEST_GENERATION";
@@ -180,8 +180,8 @@ pub(crate) fn do_everything(store: &Path) {
 
 /// Kills one process per generation, and checks after each what it has left on disk.
 fn killed(generations: u64, seed: u64) {
-    // A kill leaves what the kernel holds, on any file system. In memory, a sync takes no time.
-    let dir = tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap();
+    // A kill leaves what the kernel holds, on any file system.
+    let dir = in_memory();
     let store = dir.path().join("store");
     let (mut state, mut last, mut random) = (Pairs::new(), 0_u64, Random(seed));
     for generation in 0..generations {

@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use bitcask::{
-    Batch, Bitcask, Error, MergeOptions, Operation, Position, ReadOnly, Reader, SyncPolicy,
+    Batch, Bitcask, Error, MergeOptions, MergePolicy, Operation, Options, Position, ReadOnly,
+    Reader, SyncPolicy,
 };
 
 use crate::support::{
@@ -27,14 +28,20 @@ fn a_child_process_plays_its_part() {
     let (Ok(role), Some(store)) = (std::env::var(ROLE), std::env::var_os(STORE)) else { return };
     let store = Path::new(&store);
     match role.as_str() {
-        "log keeper" => keep_a_log(store, SyncPolicy::Never, |_, _| {}),
-        "careful log keeper" => keep_a_log(store, SyncPolicy::Always, |_, _| {}),
-        "clearing log keeper" => keep_a_log(store, SyncPolicy::Never, |db, step| {
+        "log keeper" => keep_a_log(store, small(), |_, _| {}),
+        // The faster the disk, the more small segments it leaves, which a later open would merge.
+        "lasting log keeper" => {
+            keep_a_log(store, small().merge_policy(MergePolicy::Manual), |_, _| {});
+        }
+        "careful log keeper" => {
+            keep_a_log(store, small().sync_policy(SyncPolicy::Always), |_, _| {});
+        }
+        "clearing log keeper" => keep_a_log(store, small(), |db, step| {
             if step.is_multiple_of(CLEARED) {
                 db.clear().unwrap();
             }
         }),
-        "merging log keeper" => keep_a_log(store, SyncPolicy::Never, |db, step| {
+        "merging log keeper" => keep_a_log(store, small(), |db, step| {
             if step.is_multiple_of(MERGED) {
                 db.merge_opt(MergeOptions::new().force(true)).unwrap();
             }
@@ -81,8 +88,8 @@ fn hold(store: &Path) {
 
 /// Makes changes until the process is killed, and reports the number of each one that has returned.
 /// The store records how far earlier processes have got.
-fn keep_a_log(store: &Path, policy: SyncPolicy, before_each: impl Fn(&Bitcask, u64)) {
-    let db = Bitcask::open(store, small().sync_policy(policy)).unwrap();
+fn keep_a_log(store: &Path, options: Options, before_each: impl Fn(&Bitcask, u64)) {
+    let db = Bitcask::open(store, options).unwrap();
     let last = db.get(HEAD).unwrap().map_or(0, |head| number(&head));
     say(&format!("from {last}"));
     for step in last + 1.. {
@@ -328,7 +335,7 @@ fn a_refreshed_reader_reports_every_change_of_successive_writers_however_they_en
     let (mut changes, mut copy, mut last) =
         (reader.changes(Position::START).unwrap(), Pairs::new(), 0);
     for generation in 0..5 {
-        let mut keeper = Actor::start(actor("log keeper", dir.path())).unwrap();
+        let mut keeper = Actor::start(actor("lasting log keeper", dir.path())).unwrap();
         assert_eq!(keeper.hear().unwrap(), format!("from {last}"));
         for _ in 0..100 + 40 * generation {
             last = keeper.hear().unwrap().parse().unwrap();

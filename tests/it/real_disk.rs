@@ -11,7 +11,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::Read as _;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
@@ -23,14 +23,14 @@ use bitcask::{
     AppendMode, Bitcask, Error, MergeOptions, MergePolicy, Options, ReadOnly, SyncPolicy,
 };
 
-use crate::full_disk;
+use crate::disks::{Free, Kind, MIB, make_image, mount_image, mount_small, run, unmount};
 use crate::support::{Actor, Pairs, SAYS, actor, pairs};
+use crate::{full_disk, layers, power_cuts};
 
 /// Prefix of the names of the parts that child processes play here.
 pub(crate) const PART: &str = "real disk: ";
 
 pub(crate) const KIB: usize = 1 << 10;
-const MIB: u64 = 1 << 20;
 pub(crate) const MODES: [AppendMode; 2] = [AppendMode::Mapped, AppendMode::Positioned];
 /// The number of SIGBUS on Linux.
 const SIGBUS: i32 = 7;
@@ -46,13 +46,55 @@ fn on_a_full_ext4_only_the_failing_writes_are_affected() {
 }
 
 #[test]
+fn on_a_full_xfs_only_the_failing_writes_are_affected() {
+    play_in_namespace("a full xfs");
+}
+
+#[test]
+fn on_a_full_btrfs_in_place_only_the_failing_writes_are_affected() {
+    play_in_namespace("a full btrfs in place");
+}
+
+#[test]
+fn on_a_full_overlay_only_the_failing_writes_are_affected() {
+    play_in_namespace("a full overlay");
+}
+
+#[test]
 fn the_store_can_free_space_on_a_tmpfs_without_bytes_or_inodes() {
-    play_in_namespace("nothing left of a tmpfs");
+    play_in_namespace("nothing left of: tmpfs");
 }
 
 #[test]
 fn the_store_can_free_space_on_an_ext4_without_bytes_or_inodes() {
-    play_in_namespace("nothing left of an ext4");
+    play_in_namespace("nothing left of: ext4");
+}
+
+#[test]
+fn the_store_can_free_space_on_an_xfs_without_bytes_or_inodes() {
+    play_in_namespace("nothing left of: xfs");
+}
+
+#[test]
+fn the_store_can_free_space_on_a_btrfs_in_place_without_bytes() {
+    play_in_namespace("nothing left of: btrfs in place");
+}
+
+#[test]
+fn the_store_can_free_space_on_an_overlay_without_bytes_or_inodes() {
+    play_in_namespace("nothing left of: overlay");
+}
+
+#[test]
+fn what_a_full_disk_has_no_room_for_is_an_error_although_it_was_allocated() {
+    for kind in Kind::ALL {
+        play_in_namespace(&format!("full after a sync: {}", kind.name()));
+    }
+}
+
+#[test]
+fn what_a_full_xfs_has_no_room_for_after_a_copy_is_an_error() {
+    play_in_namespace("full after a copy: xfs");
 }
 
 #[test]
@@ -99,30 +141,27 @@ pub(crate) fn play_in_namespace(part: &str) {
 
 /// Plays a child process's part.
 pub(crate) fn play(part: &str, dir: &Path) {
-    let (disk, below) = (dir.join("disk"), dir.join("below"));
-    match part.trim_start_matches(PART) {
+    let part = part.trim_start_matches(PART);
+    match part {
         "fill" => return fill(dir),
         "sync" => return sync_until_it_fails(dir),
-        "write and wait" => return full_disk::write_and_wait(dir),
-        _ => [&disk, &below].into_iter().for_each(|dir| fs::create_dir(dir).unwrap()),
+        "write after a sync" => return full_disk::write_after_a_sync(dir),
+        "overwrite and merge" => return power_cuts::overwrite_and_merge(dir),
+        part => {
+            if let Some(count) = part.strip_prefix(full_disk::WRITE_AND_WAIT) {
+                return full_disk::write_and_wait(dir, count.parse().unwrap());
+            }
+        }
     }
-    let played = match part.trim_start_matches(PART) {
-        "a full tmpfs" => {
-            mount(&["-t", "tmpfs", "-o", "size=2m", "tmpfs"], &disk).map(|()| full_twice(&disk))
-        }
-        "a full ext4" => make_ext4(&below, 7 * MIB)
-            .and_then(|_| mount_image(&below, &disk))
-            .map(|()| full_twice(&disk)),
+    let [disk, below] = ["disk", "below"].map(|name| dir.join(name));
+    for dir in [&disk, &below] {
+        fs::create_dir(dir).unwrap();
+    }
+    let played = match part {
         "mounted over" => crate::replaced::mounted_over(dir),
-        "nothing left of a tmpfs" => {
-            mount(&["-t", "tmpfs", "-o", "size=4m,nr_inodes=100", "tmpfs"], &disk)
-                .map(|()| full_disk::nothing_left(&disk))
-        }
-        "nothing left of an ext4" => make_ext4(&below, 16 * MIB)
-            .and_then(|_| mount_image(&below, &disk))
-            .map(|()| full_disk::nothing_left(&disk)),
         "a failing disk" => MODES.iter().try_for_each(|mode| failing(&below, &disk, *mode)),
-        other => unreachable!("there is no part {other}"),
+        "the lower layer of an overlay" => layers::copied_up(&below, &disk),
+        part => play_on_a_disk(part, &below, &disk),
     };
     match played {
         Ok(()) => println!("{SAYS}{part} was played"),
@@ -130,40 +169,23 @@ pub(crate) fn play(part: &str, dir: &Path) {
     }
 }
 
-/// Runs a system program and returns its output, or an error message.
-pub(crate) fn run(program: &str, args: &[&str]) -> Result<String, String> {
-    let ran = Command::new(program).args(args).output();
-    let output = ran.map_err(|error| format!("cannot run {program}: {error}"))?;
-    let told = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    if output.status.success() {
-        return Ok(told(&output.stdout));
+/// Plays a part whose name ends with the kind of the file system.
+fn play_on_a_disk(part: &str, below: &Path, disk: &Path) -> Result<(), String> {
+    let of = |start: &str| part.strip_prefix(start).and_then(Kind::named);
+    let small = |kind, free| mount_small(kind, free, below, disk);
+    if let Some(kind) = of("a full ") {
+        small(kind, Free::Little).map(|()| full_twice(disk))
+    } else if let Some(kind) = of("nothing left of: ") {
+        small(kind, Free::More).map(|()| full_disk::nothing_left(disk, kind))
+    } else if let Some(kind) = of("full after a sync: ") {
+        small(kind, Free::More).map(|()| full_disk::full_after_a_sync(disk, kind))
+    } else if let Some(kind) = of("full after a copy: ") {
+        small(kind, Free::More).map(|()| full_disk::full_after_a_copy(disk))
+    } else if let Some(kind) = of("power cuts: ") {
+        power_cuts::cut_often(kind, below, disk)
+    } else {
+        unreachable!("there is no part {part}")
     }
-    Err(format!("{program} {args:?}: {}", told(&output.stderr).trim().replace('\n', " ")))
-}
-
-pub(crate) fn mount(args: &[&str], at: &Path) -> Result<(), String> {
-    run("mount", &[args, &[at.to_str().unwrap()]].concat()).map(drop)
-}
-
-pub(crate) fn unmount(at: &Path) {
-    run("umount", &[at.to_str().unwrap()]).unwrap();
-}
-
-/// Creates an ext4 image of the given size, with a small journal, in a directory that is kept in
-/// memory, so that a sync takes no time.
-fn make_ext4(dir: &Path, size: u64) -> Result<fs::File, String> {
-    mount(&["-t", "tmpfs", "-o", "size=32m", "tmpfs"], dir)?;
-    let path = dir.join("image");
-    let image = OpenOptions::new().read(true).write(true).create_new(true).open(&path).unwrap();
-    image.set_len(size).unwrap();
-    let args = ["-q", "-F", "-b", "4096", "-N", "256", "-J", "size=4", "-m", "0"];
-    let args = [&args[..], &[path.to_str().unwrap()]].concat();
-    run("mkfs.ext4", &args)?;
-    Ok(image)
-}
-
-fn mount_image(dir: &Path, at: &Path) -> Result<(), String> {
-    mount(&["-o", "loop", dir.join("image").to_str().unwrap()], at)
 }
 
 pub(crate) fn key(number: usize) -> Vec<u8> {
@@ -393,8 +415,8 @@ fn failing(below: &Path, disk: &Path, mode: AppendMode) -> Result<(), String> {
     for program in ["fsfreeze", "losetup"] {
         run(program, &["--version"])?;
     }
-    let image = make_ext4(below, SIZE)?;
-    mount_image(below, disk)?;
+    let image = make_image(Kind::Ext4, SIZE, below)?;
+    mount_image(Kind::Ext4, below, disk)?;
     let device = loop_device(disk).ok_or("the loop device was not found")?;
     let mut lost = Vec::new();
     let store = disk.join("store");
@@ -406,7 +428,7 @@ fn failing(below: &Path, disk: &Path, mode: AppendMode) -> Result<(), String> {
     assert!(durable >= 400, "only {durable}");
     unmount(disk);
     image.write_all_at(&lost, WORKS).unwrap();
-    mount_image(below, disk)?;
+    mount_image(Kind::Ext4, below, disk)?;
     check_recovered(&store, mode, durable);
     unmount(disk);
     drop(image);

@@ -17,7 +17,8 @@ use bitcask::{
     SyncPolicy, repair,
 };
 
-use crate::real_disk::{mount, play_in_namespace, unmount};
+use crate::disks::{mount, unmount};
+use crate::real_disk::play_in_namespace;
 use crate::support::{SAYS, contents, pairs, small};
 
 const KEYS: usize = 300;

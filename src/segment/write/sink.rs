@@ -121,8 +121,12 @@ impl Sink {
 }
 
 /// Maps a file up to the size to which it may grow. Returns `None` if it can't be mapped or
-/// populated.
+/// populated, or if a full disk could raise a signal: once a sync has written a page to a file
+/// system that copies on write, the next byte in that page needs space again.
 fn map(file: &File, capacity: u64) -> Option<Arc<Mapping>> {
+    if file.copies_on_write() {
+        return None;
+    }
     let capacity = usize::try_from(capacity).ok()?;
     let map = match file.backing() {
         Backing::Disk(disk) => Mapping::to_store(disk, capacity)?,

@@ -6,8 +6,8 @@ use std::thread;
 use bitcask::{Batch, Bitcask, MergeOptions, MergePolicy};
 
 use super::asked;
-use super::load::{directory, processors, spin, step_back};
-use crate::support::options;
+use super::load::{processors, spin, step_back};
+use crate::support::{in_memory, options};
 
 /// Number of keys in a batch of deletes.
 const KEYS: u32 = 20_000;
@@ -17,7 +17,7 @@ const ROUNDS: u64 = 4;
 /// Deletes all keys in a batch, and merges as soon as the deletes are in the log. Returns the
 /// number of keys after the deletes have returned, and again after the store was reopened.
 fn delete_during_a_merge() -> (u64, u64) {
-    let dir = directory();
+    let dir = in_memory();
     let open = || Bitcask::open(dir.path(), options().merge_policy(MergePolicy::Manual)).unwrap();
     let keys = || (0..KEYS).map(u32::to_be_bytes);
     let db = open();

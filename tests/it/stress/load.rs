@@ -2,10 +2,7 @@
 
 #![expect(unsafe_code, reason = "the standard library cannot set a thread's priority")]
 
-use std::path::Path;
 use std::{hint, thread};
-
-use tempfile::TempDir;
 
 /// Number of threads that can run in parallel here.
 pub(super) fn processors() -> u64 {
@@ -34,12 +31,4 @@ pub(super) fn step_back() {
         };
         assert_eq!(result, 0, "a thread may always lower its priority");
     }
-}
-
-/// A directory in memory, where available. The tests look for races between threads, and waiting
-/// for a disk makes races rarer.
-pub(super) fn directory() -> TempDir {
-    let memory = Path::new("/dev/shm");
-    let in_memory = if memory.is_dir() { tempfile::tempdir_in(memory).ok() } else { None };
-    in_memory.unwrap_or_else(|| tempfile::tempdir().unwrap())
 }

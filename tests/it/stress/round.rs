@@ -11,8 +11,8 @@ use bitcask::{Bitcask, MergeOptions, MergePolicy, Options, Position, ReadOnly};
 use super::actor::{Actor, Counters, Layout, Notes, SHORT, Shared, tag};
 use super::history::{Act, Op, Told, complete};
 use super::linear::disorder;
-use super::load::{directory, processors, spin, step_back};
-use crate::support::{Random, small};
+use super::load::{processors, spin, step_back};
+use crate::support::{Random, in_memory, small};
 
 /// The parameters of a round, derived from its seed.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Drop for Writing<'_> {
 /// and read again.
 pub(super) fn play(plan: &Plan, steps: Steps) -> Outcome {
     let _named = Named(plan);
-    let home = directory();
+    let home = in_memory();
     let path = home.path().join("store");
     let open = || {
         let options: Options = small().segment_size(plan.segment_size);
