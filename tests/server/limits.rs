@@ -40,8 +40,10 @@ fn the_bodies_of_all_requests_have_a_limit() {
     // All memory is taken once most of the first body has arrived.
     let taken = format!("bitcask_http_body_bytes {size}\n");
     while !server.get("/metrics").has(200).text().contains(&taken) {}
-    let refused = server.send("PUT", "/v1/keys/second", &[], b"small").has(503);
+    let refused = server.send("PUT", "/v1/keys/second", &[], &vec![b'x'; 32 << 10]).has(503);
     assert_eq!(refused.value()["code"], "busy");
+    // Small ones are handled all the same.
+    server.send("PUT", "/v1/keys/small", &[], &vec![b'x'; (32 << 10) - 1]).has(204);
     first.raw(&body[..1]);
     first.answer("PUT").has(204);
     server.send("PUT", "/v1/keys/second", &[], &body).has(204);
