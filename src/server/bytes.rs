@@ -47,7 +47,7 @@ pub(super) fn lent_text_or_base64(bytes: &[u8]) -> (Option<&str>, Option<Base64T
 }
 
 /// Returns bytes as text if they are text, and as base64 otherwise.
-pub(super) fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
+fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
     let (text, base64) = dialect::text_or_base64(bytes);
     (text.map(str::to_owned), base64)
 }
