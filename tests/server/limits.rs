@@ -210,6 +210,25 @@ fn answers_that_nobody_reads_have_a_limit_together() {
     while !server.get("/metrics").text().contains("bitcask_http_body_bytes 0\n") {}
 }
 
+/// A value that is compressed takes memory of its own once it is read.
+#[cfg(feature = "lz4")]
+#[test]
+fn values_that_nobody_reads_have_a_limit_together() {
+    let options = ServerOptions::new().body_size_limit(1 << 20).body_memory_limit(16 << 20);
+    let store = small().segment_size(64 << 20).compression(bitcask::Compression::lz4());
+    let server = Running::filled(store, options, |db| {
+        // More than the sockets of a connection hold.
+        db.put("k", vec![0; 12 << 20]).unwrap();
+    });
+    let mut slow = server.client();
+    slow.begin("GET", "/v1/keys/k", &[], 0);
+    slow.head().has(200);
+    server.get("/v1/keys/k").has(503);
+    assert_eq!(slow.rest(12 << 20), vec![0; 12 << 20]);
+    // The memory is free once the server has noticed.
+    while server.get("/v1/keys/k").status == 503 {}
+}
+
 #[test]
 fn a_new_client_takes_the_place_of_an_idle_connection() {
     let options = ServerOptions::new().connections_max(8).idle_timeout(Duration::from_secs(3600));
