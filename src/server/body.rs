@@ -75,12 +75,20 @@ async fn next_piece(body: &mut BodyDataStream) -> Result<Option<Bytes>, ApiFailu
     piece.transpose().map_err(|_| ApiFailure::cut_off())
 }
 
+/// Size from which the memory of a body or of an answer is counted, in bytes. What is smaller takes
+/// no more than the buffers of its connection. So small requests are handled even while large ones
+/// take all memory.
+pub(super) const COUNTED_FROM: u64 = 32 << 10;
+
 /// Takes memory for a body or an answer that has grown to this size.
 pub(super) fn reserve(
     pages: &Arc<Semaphore>,
     held: &mut Option<OwnedSemaphorePermit>,
     size: u64,
 ) -> Result<(), ApiFailure> {
+    if size < COUNTED_FROM {
+        return Ok(());
+    }
     let needed = usize::try_from(size.div_ceil(PAGE_SIZE)).unwrap_or(usize::MAX);
     let missing = needed.saturating_sub(held.as_ref().map_or(0, OwnedSemaphorePermit::num_permits));
     if missing == 0 {
@@ -176,15 +184,19 @@ mod tests {
 
     #[test]
     fn memory_is_taken_as_a_body_grows_and_returned_with_it() {
-        let pages = Arc::new(Semaphore::new(3));
+        let smallest = usize::try_from(COUNTED_FROM / PAGE_SIZE).unwrap();
+        let pages = Arc::new(Semaphore::new(smallest + 1));
         let mut held = None;
-        for (size, left) in [(1, 2), (PAGE_SIZE, 2), (PAGE_SIZE + 1, 1), (3 * PAGE_SIZE, 0)] {
+        let sizes = [(1, smallest + 1), (COUNTED_FROM - 1, smallest + 1), (COUNTED_FROM, 1)];
+        for (size, left) in sizes.into_iter().chain([(COUNTED_FROM + 1, 0)]) {
             reserve(&pages, &mut held, size).unwrap();
             assert_eq!(pages.available_permits(), left, "{size}");
         }
-        assert!(reserve(&pages, &mut held, 3 * PAGE_SIZE + 1).is_err());
+        assert!(reserve(&pages, &mut held, COUNTED_FROM + PAGE_SIZE + 1).is_err());
+        // What is small needs none of it.
+        reserve(&pages, &mut None, COUNTED_FROM - 1).unwrap();
         drop(held);
-        assert_eq!(pages.available_permits(), 3);
+        assert_eq!(pages.available_permits(), smallest + 1);
     }
 
     #[test]

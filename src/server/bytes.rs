@@ -1,6 +1,8 @@
 //! Keys and values in URLs and in JSON, as requests have them. `dialect` says how they are written.
 
-use serde::{Deserialize, Serialize};
+use base64::display::Base64Display;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize, Serializer};
 use utoipa::ToSchema;
 
 use super::failure::ApiFailure;
@@ -26,8 +28,26 @@ fn digit(byte: u8) -> Option<u8> {
     u8::try_from(digit).ok()
 }
 
+/// Bytes that JSON has in base64, without a copy of all of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Base64Text<'a>(&'a [u8]);
+
+impl Serialize for Base64Text<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&Base64Display::new(self.0, &STANDARD))
+    }
+}
+
+/// Returns bytes as text if they are text, and as base64 otherwise, without a copy.
+pub(super) fn lent_text_or_base64(bytes: &[u8]) -> (Option<&str>, Option<Base64Text<'_>>) {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => (Some(text), None),
+        Err(_) => (None, Some(Base64Text(bytes))),
+    }
+}
+
 /// Returns bytes as text if they are text, and as base64 otherwise.
-pub(super) fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
+fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
     let (text, base64) = dialect::text_or_base64(bytes);
     (text.map(str::to_owned), base64)
 }
@@ -103,6 +123,17 @@ mod tests {
         for text in ["%", "%2", "%2x", "%+1", "a%"] {
             assert_eq!(percent_decoded(text, false), None, "{text}");
         }
+    }
+
+    #[test]
+    fn base64_that_is_written_piece_by_piece_is_that_of_the_whole() {
+        for len in (0..70).chain(4000..4010) {
+            let bytes: Vec<u8> = (0..=255).rev().cycle().take(len).collect();
+            let lent = serde_json::to_value(Base64Text(&bytes)).unwrap();
+            assert_eq!(dialect::base64_decoded(lent.as_str().unwrap()).unwrap(), bytes);
+        }
+        assert!(matches!(lent_text_or_base64(b"k"), (Some("k"), None)));
+        assert!(matches!(lent_text_or_base64(b"\xff"), (None, Some(_))));
     }
 
     #[test]

@@ -146,7 +146,8 @@ impl Server {
     /// Serves until the server is stopped by a [handle](Self::stop_handle) or a request. Then it
     /// answers the requests that it has accepted, for at most
     /// [`drain_timeout`](ServerOptions::drain_timeout), waits for the calls of the store that have
-    /// begun, and closes the store.
+    /// begun, for at most 10 s, and closes the store. If a call takes longer, such as a backup, the
+    /// store is made durable, and closed when the call ends.
     ///
     /// # Errors
     ///

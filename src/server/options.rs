@@ -39,6 +39,8 @@ pub struct ServerOptions {
     pub(super) idle_timeout: Duration,
     pub(super) write_timeout: Duration,
     pub(super) drain_timeout: Duration,
+    /// How long calls of the store may take after that.
+    pub(super) calls_timeout: Duration,
     pub(super) requests_per_second: Option<u32>,
     pub(super) reactor_threads: Option<usize>,
     pub(super) store_threads: usize,
@@ -73,6 +75,7 @@ impl Default for ServerOptions {
             idle_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(30),
             drain_timeout: Duration::from_secs(30),
+            calls_timeout: Duration::from_secs(10),
             requests_per_second: None,
             reactor_threads: None,
             store_threads: 64,
@@ -120,8 +123,9 @@ impl ServerOptions {
     }
 
     /// Sets how much memory the bodies of all requests may take together, in bytes. The default is
-    /// 512 MiB. Answers in JSON that are larger than 32 KiB take a part of it too, until the client
-    /// has received them. While all of it is taken, further ones are refused with 503.
+    /// 512 MiB. Answers in JSON take a part of it too, and values that do not lie in a mapped
+    /// segment, such as compressed ones, until the client has received them. While all of it is
+    /// taken, further ones are refused with 503. What is smaller than 32 KiB does not count.
     pub fn body_memory_limit(mut self, bytes: u64) -> Self {
         self.body_memory_limit = bytes;
         self

@@ -41,8 +41,9 @@ pub(super) fn run(
         accept(listener, context, &state).await;
         Ok::<_, std::io::Error>(())
     });
-    // Waits for the calls of the store that have begun.
-    drop(runtime);
+    // Waits for the calls of the store that have begun. A backup cannot be told to stop, and a disk
+    // may hang.
+    runtime.shutdown_timeout(state.options.calls_timeout);
     tracing::info!(target: "bitcask::server", event = "server_stopped", %address);
     let closed = close(state);
     ended.map_err(|source| ServerError::Runtime { source }).and(closed)
@@ -101,12 +102,19 @@ async fn accept(listener: TcpListener, context: ConnectionContext, state: &Share
 
 /// Closes the store, unless the program has kept a handle to it.
 fn close(state: SharedServer) -> Result<(), ServerError> {
-    // Nothing else has the state once the runtime is gone, nor the store once the follower is.
-    let db = Arc::into_inner(state).and_then(|ServerState { db, follower, .. }| {
-        drop(follower);
-        Arc::into_inner(db)
-    });
-    db.map_or(Ok(()), |db| Ok(db.close()?))
+    match Arc::try_unwrap(state) {
+        Ok(ServerState { db, follower, .. }) => {
+            // Once the follower is gone, nothing else of the server has the store.
+            drop(follower);
+            Arc::into_inner(db).map_or(Ok(()), |db| Ok(db.close()?))
+        }
+        // A call of the store goes on. It closes the store when it ends, if the program does not
+        // end before. Then the next open finds a store as after a crash, with all that was written.
+        Err(state) => {
+            tracing::warn!(target: "bitcask::server", event = "calls_timed_out");
+            Ok(state.db.sync()?)
+        }
+    }
 }
 
 /// Reports where the server listens, under the names that bitcaskpy uses, and what deserves a

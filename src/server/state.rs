@@ -147,6 +147,11 @@ impl ServerState {
         }
     }
 
+    #[cfg(test)]
+    pub(super) fn is_under_upkeep(&self) -> bool {
+        self.upkeep.available_permits() == 0
+    }
+
     /// Returns the permit of a stream, or an error if there are too many.
     pub(super) fn stream(&self) -> Result<OwnedSemaphorePermit, ApiFailure> {
         let permit = Arc::clone(&self.streams).try_acquire_owned();

@@ -1,11 +1,13 @@
 //! Answers that are produced while they are sent, with a bounded number of pieces in memory.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use axum::body::Bytes;
 use futures_core::Stream;
+use serde::Serialize;
 use tokio::sync::mpsc::{Receiver, Sender};
 
 /// The pieces that a thread has sent to a channel.
@@ -49,6 +51,12 @@ impl PieceWriter {
         Ok(())
     }
 
+    /// Adds JSON to the answer, piece by piece.
+    pub(super) fn write_json<T: Serialize>(&mut self, json: &T) -> Result<(), Unheard> {
+        // What is sent here can always be written as JSON.
+        serde_json::to_writer(JsonPieces(self), json).map_err(|_| Unheard)
+    }
+
     /// Sends what has been gathered.
     pub(super) fn flush(&mut self) -> Result<(), Unheard> {
         if self.piece.is_empty() {
@@ -63,8 +71,21 @@ impl PieceWriter {
         self.sender.capacity() > 0
     }
 
+    /// Adds bytes to the answer, unless they would complete a piece, which has to be sent. Returns
+    /// whether it has added them. This never waits, so a task may call it.
+    pub(super) fn try_write(&mut self, bytes: &[u8]) -> bool {
+        let has_room = self.piece.len() + bytes.len() < PIECE_SIZE;
+        if has_room {
+            self.piece.extend_from_slice(bytes);
+        }
+        has_room
+    }
+
     /// Sends what has been gathered, if that needs no waiting.
     pub(super) fn try_flush(&mut self) {
+        if self.piece.is_empty() {
+            return;
+        }
         if let Ok(permit) = self.sender.try_reserve() {
             permit.send(Ok(Bytes::from(std::mem::take(&mut self.piece))));
         }
@@ -82,7 +103,21 @@ impl PieceWriter {
     }
 
     /// Breaks the answer off, so that the client sees that it is not complete.
-    pub(super) fn fail(self, error: &crate::error::Error) {
+    pub(super) fn fail(self, error: impl fmt::Display) {
         let _ = self.sender.blocking_send(Err(io::Error::other(error.to_string())));
+    }
+}
+
+/// Takes JSON as it is written.
+struct JsonPieces<'a>(&'a mut PieceWriter);
+
+impl io::Write for JsonPieces<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.0.write(bytes);
+        written.map(|()| bytes.len()).map_err(|Unheard| io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }

@@ -5,11 +5,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 use std::thread::JoinHandle;
 
 use super::{Server, ServerOptions};
 use crate::fs::Fs;
-use crate::options::{Options, SyncPolicy};
+use crate::options::{MergeOptions, MergePolicy, Options, SyncPolicy};
 use crate::resp::{RespOptions, RespServer, RespStopHandle};
 use crate::store::{Bitcask, Env};
 use crate::testing::twin::{Call, Fault, FaultKind, Twin};
@@ -188,4 +189,49 @@ fn health_notices_a_failed_store_although_no_request_writes() {
     let health = ports.ask("GET /health", "");
     assert!(health.starts_with("HTTP/1.1 503") && health.contains("unhealthy"), "{health}");
     ports.end();
+}
+
+#[test]
+fn a_call_that_does_not_end_does_not_keep_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options::new().segment_size(1 << 16).merge_policy(MergePolicy::Manual);
+    let db = Arc::new(Bitcask::open(dir.path(), options).unwrap());
+    for _ in 0..4 {
+        db.put("k", vec![b'x'; 50_000]).unwrap();
+    }
+    let mut options = ServerOptions::new().address("127.0.0.1", 0);
+    options.calls_timeout = std::time::Duration::from_millis(1);
+    options.drain_timeout = std::time::Duration::from_millis(1);
+    let server = Server::bind(Arc::clone(&db), options).unwrap();
+    let (address, stop, state) =
+        (server.address(), server.stop_handle(), Arc::clone(&server.state));
+    let running = std::thread::spawn(move || server.run());
+    let (is_merging, merging) = mpsc::channel();
+    let (end, ended) = mpsc::channel::<()>();
+    let merge = std::thread::spawn({
+        let db = Arc::clone(&db);
+        move || {
+            let waits = move |_: &_| {
+                let _ = is_merging.send(());
+                // Ends when the test says so, or has failed.
+                let _ = ended.recv();
+                std::ops::ControlFlow::Continue(())
+            };
+            db.merge_opt(MergeOptions::new().force(true).progress(waits)).unwrap();
+        }
+    });
+    merging.recv().unwrap();
+    // This merge waits for the other one.
+    let mut client = TcpStream::connect(address).unwrap();
+    let request = "POST /v1/merge HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\n\r\n";
+    client.write_all(request.as_bytes()).unwrap();
+    while !state.is_under_upkeep() {
+        std::thread::yield_now();
+    }
+    stop.stop();
+    running.join().unwrap().unwrap();
+    assert!(!merge.is_finished());
+    drop(end);
+    merge.join().unwrap();
+    drop(state);
 }

@@ -4,7 +4,7 @@
 //! of each lock states its place in that order. No lock is held while a caller's closure runs.
 
 mod admin;
-mod changes;
+pub(crate) mod changes;
 mod clear;
 mod close;
 mod disk_waits;

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a failing helper fails the test")]
 
+use std::collections::VecDeque;
+
 use bitcask::server::ServerOptions;
 use serde_json::{Value, json};
 
@@ -18,8 +20,10 @@ struct Event {
 /// A connection on which events arrive.
 struct Feed {
     client: Client,
-    /// What has arrived of the current chunk.
-    lines: std::collections::VecDeque<String>,
+    /// What has arrived, and belongs to lines that were not returned yet.
+    arrived: VecDeque<u8>,
+    /// Size of the largest chunk, in bytes.
+    chunk_size: usize,
 }
 
 impl Feed {
@@ -28,25 +32,28 @@ impl Feed {
         client.begin("GET", target, headers, 0);
         let head = client.head().has(200);
         assert_eq!(head.header("content-type"), Some("text/event-stream"));
-        Self { client, lines: std::collections::VecDeque::new() }
+        Self { client, arrived: VecDeque::new(), chunk_size: 0 }
     }
 
     /// Returns the next line, or `None` at the end of the stream.
     fn line(&mut self) -> Option<String> {
-        if self.lines.is_empty() {
+        let mut line = Vec::new();
+        loop {
+            while let Some(byte) = self.arrived.pop_front() {
+                if byte == b'\n' {
+                    return Some(String::from_utf8(line).unwrap());
+                }
+                line.push(byte);
+            }
             let size = usize::from_str_radix(&self.client.line(), 16).unwrap();
             if size == 0 {
+                assert!(line.is_empty());
                 return None;
             }
-            let mut read = 0;
-            while read < size {
-                let line = self.client.line();
-                read += line.len() + 1;
-                self.lines.push_back(line);
-            }
+            self.arrived.extend(self.client.rest(size));
+            self.chunk_size = self.chunk_size.max(size);
             assert_eq!(self.client.line(), "");
         }
-        self.lines.pop_front()
     }
 
     /// Returns the next event, or `None` at the end of the stream.
@@ -173,4 +180,58 @@ fn a_value_that_is_too_large_for_an_event_is_announced() {
     let large = feed.change();
     assert_eq!((&large.data["value_size"], large.data.get("value")), (&json!(1001), None));
     assert_eq!(server.get("/v1/keys/large").body.len(), 1001);
+}
+
+#[test]
+fn a_large_value_is_sent_piece_by_piece() {
+    let store = small().segment_size(16 << 20);
+    let values = [vec![1; 1 << 20], vec![0xff; 1 << 20]];
+    let server = Running::filled(store, ServerOptions::new(), |db| {
+        for value in &values {
+            db.put("k", value).unwrap();
+        }
+    });
+    let mut feed = Feed::new(&server, "/v1/changes?since=start", &[]);
+    // Six times as large in JSON.
+    assert_eq!(feed.change().data["value"].as_str().unwrap().as_bytes(), values[0]);
+    let base64 = feed.change().data["value_base64"].as_str().unwrap().to_owned();
+    assert_eq!(base64.len(), (1_usize << 20).div_ceil(3) * 4);
+    assert!(feed.chunk_size <= 128 << 10, "{}", feed.chunk_size);
+}
+
+#[test]
+fn a_follower_gets_what_lies_behind_many_changes_of_others() {
+    let server = Running::filled(small(), ServerOptions::new(), |db| {
+        for number in 0..20 {
+            db.put(format!("other/{number}"), vec![b'x'; 900_000]).unwrap();
+        }
+        db.put("user/1", "found").unwrap();
+    });
+    let mut feed = Feed::new(&server, "/v1/changes?since=start&prefix=user/", &[]);
+    assert_eq!(feed.change().data["key"], "user/1");
+    server.put("user%2F2", "later");
+    assert_eq!(feed.change().data["value"], "later");
+}
+
+/// A value that is compressed takes memory of its own once it is read.
+#[cfg(feature = "lz4")]
+#[test]
+fn a_large_change_waits_for_memory() {
+    let size = 12 << 20;
+    let options = ServerOptions::new().body_memory_limit(16 << 20).body_size_limit(16 << 20);
+    let store = small().segment_size(64 << 20).compression(bitcask::Compression::lz4());
+    let server = Running::filled(store, options, |db| {
+        db.put("small", "value").unwrap();
+        // More than the sockets of a connection hold.
+        db.put("large", vec![b'x'; size]).unwrap();
+    });
+    let mut slow = server.client();
+    slow.begin("GET", "/v1/keys/large", &[], 0);
+    slow.head().has(200);
+    let mut feed = Feed::new(&server, "/v1/changes?since=start", &[]);
+    assert_eq!(feed.change().data["key"], "small");
+    assert!(feed.arrived.is_empty());
+    slow.rest(size);
+    drop(slow);
+    assert_eq!(feed.change().data["value"].as_str().unwrap().len(), size);
 }

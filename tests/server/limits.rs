@@ -40,8 +40,10 @@ fn the_bodies_of_all_requests_have_a_limit() {
     // All memory is taken once most of the first body has arrived.
     let taken = format!("bitcask_http_body_bytes {size}\n");
     while !server.get("/metrics").has(200).text().contains(&taken) {}
-    let refused = server.send("PUT", "/v1/keys/second", &[], b"small").has(503);
+    let refused = server.send("PUT", "/v1/keys/second", &[], &vec![b'x'; 32 << 10]).has(503);
     assert_eq!(refused.value()["code"], "busy");
+    // Small ones are handled all the same.
+    server.send("PUT", "/v1/keys/small", &[], &vec![b'x'; (32 << 10) - 1]).has(204);
     first.raw(&body[..1]);
     first.answer("PUT").has(204);
     server.send("PUT", "/v1/keys/second", &[], &body).has(204);
@@ -206,6 +208,25 @@ fn answers_that_nobody_reads_have_a_limit_together() {
         while server.json(method, target, body).status == 503 {}
     }
     while !server.get("/metrics").text().contains("bitcask_http_body_bytes 0\n") {}
+}
+
+/// A value that is compressed takes memory of its own once it is read.
+#[cfg(feature = "lz4")]
+#[test]
+fn values_that_nobody_reads_have_a_limit_together() {
+    let options = ServerOptions::new().body_size_limit(1 << 20).body_memory_limit(16 << 20);
+    let store = small().segment_size(64 << 20).compression(bitcask::Compression::lz4());
+    let server = Running::filled(store, options, |db| {
+        // More than the sockets of a connection hold.
+        db.put("k", vec![0; 12 << 20]).unwrap();
+    });
+    let mut slow = server.client();
+    slow.begin("GET", "/v1/keys/k", &[], 0);
+    slow.head().has(200);
+    server.get("/v1/keys/k").has(503);
+    assert_eq!(slow.rest(12 << 20), vec![0; 12 << 20]);
+    // The memory is free once the server has noticed.
+    while server.get("/v1/keys/k").status == 503 {}
 }
 
 #[test]

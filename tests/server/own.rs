@@ -253,6 +253,22 @@ fn the_values_of_one_answer_are_bounded() {
 }
 
 #[test]
+fn values_that_are_too_large_for_an_answer_are_not_read() {
+    let store = small().segment_size(64 << 20);
+    let server = Running::filled(store, ServerOptions::new(), |db| {
+        db.put("k", vec![b'x'; 17 << 20]).unwrap();
+    });
+    // Whoever reads the value notices the damage.
+    let segments = std::fs::read_dir(server.dir.path().join("data")).unwrap();
+    let segments = segments.map(|entry| entry.unwrap().path());
+    let segment = segments.max_by_key(|path| path.metadata().unwrap().len()).unwrap();
+    let segment = std::fs::OpenOptions::new().write(true).open(segment).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&segment, b"damage", 8 << 20).unwrap();
+    server.get("/v1/keys/k").has(500);
+    server.json("POST", "/v1/get", r#"{"keys":["k"]}"#).has(413);
+}
+
+#[test]
 fn upkeep_reports_what_it_has_done() {
     let dir = tempfile::tempdir().unwrap();
     let server = Running::with(ServerOptions::new().backup_dir(dir.path()));

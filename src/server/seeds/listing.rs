@@ -31,7 +31,7 @@ pub(super) fn all_keys(state: &SharedServer) -> Result<Response, ApiFailure> {
             Err(Broken::Unheard) => {}
             Err(Broken::Store(error)) => {
                 tracing::error!(target: "bitcask::server", event = "listing_failed", error = %error);
-                writer.fail(&error);
+                writer.fail(error);
             }
         }
     });

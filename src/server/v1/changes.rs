@@ -2,8 +2,10 @@
 //!
 //! - A follower has a thread of its own, which waits in the store. The number of followers is
 //!   limited.
-//! - Two events wait for the client at most. A client that does not read its events is disconnected
-//!   like any other that does not read its answer.
+//! - Changes are sent in pieces, however large they are. Two pieces wait for the client at most. A
+//!   client that does not read its changes is disconnected like any other that does not read its
+//!   answer.
+//! - A value that takes memory of its own waits until there is memory for it.
 //! - A follower of this crate asks for frames instead of events. They carry values of any size, and
 //!   say every second how far behind the follower is.
 //! - An event's id is the position behind its change. When nothing happens, the follower gets an
@@ -15,54 +17,52 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::header::CACHE_CONTROL;
 use axum::http::{HeaderMap, HeaderValue, Uri};
-use axum::response::sse::{Event as SseEvent, KeepAlive, Sse};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use serde::Serialize;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::mpsc::{self, Sender};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use utoipa::ToSchema;
 
-use super::snapshot::{frames_response, micros, write_frame};
+use super::snapshot::{micros, stream_response, write_frame};
 use super::times;
 use crate::dialect;
 use crate::error::Error;
-use crate::server::bytes::{KeyField, text_or_base64};
+use crate::server::body::reserve;
+use crate::server::bytes::{Base64Text, KeyField, lent_text_or_base64};
 use crate::server::failure::{ApiFailure, FailureBody};
-use crate::server::frames::{Frame, FrameKind, FrameLag};
+use crate::server::frames::{FRAMES, Frame, FrameKind, FrameLag};
 use crate::server::query::QueryParameters;
 use crate::server::reserved::is_reserved;
 use crate::server::state::{ServerState, SharedServer};
-use crate::server::stream::{ChannelStream, PieceWriter};
+use crate::server::stream::{ChannelStream, PieceWriter, Unheard};
+use crate::store::changes::part::Received;
 use crate::store::{Backlog, Change, Changes, Operation, Position};
 
 /// How long a follower waits for a change before it looks whether it is still wanted.
 const WAIT: Duration = Duration::from_millis(250);
+/// Size of other changes after which a follower with a prefix looks likewise, in bytes.
+const PART_SIZE: u64 = 4 << 20;
 /// How long nothing has to happen until the position is sent as an event.
 const POSITION_AFTER: Duration = Duration::from_secs(10);
 /// How often the position is sent as a frame.
 const REPORTED: Duration = Duration::from_secs(1);
-/// How often a line is sent that keeps the connection open.
-const ALIVE: Duration = Duration::from_secs(15);
-/// Number of events that wait for the client.
-const EVENTS_AHEAD: usize = 2;
-/// Number of pieces of frames that wait for the client.
+/// Number of pieces that wait for the client.
 const PIECES_AHEAD: usize = 2;
-
-type EventResult = Result<SseEvent, std::convert::Infallible>;
+/// The type of a body of events.
+const EVENTS: &str = "text/event-stream";
 
 /// A change, as the data of an event.
 #[derive(Debug, Serialize, ToSchema)]
-pub(in super::super) struct ChangeEvent {
+pub(in super::super) struct ChangeEvent<'a> {
     #[serde(flatten)]
     key: KeyField,
     /// The value of a put, if it is text.
     #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<String>,
+    value: Option<&'a str>,
     /// The value of a put, in base64.
     #[serde(skip_serializing_if = "Option::is_none")]
-    value_base64: Option<String>,
+    #[schema(value_type = Option<String>)]
+    value_base64: Option<Base64Text<'a>>,
     /// The size of a value that is left out because it is larger than a body may be.
     #[serde(skip_serializing_if = "Option::is_none")]
     value_size: Option<u64>,
@@ -74,9 +74,9 @@ pub(in super::super) struct ChangeEvent {
     batch_continues: Option<bool>,
 }
 
-impl ChangeEvent {
+impl<'a> ChangeEvent<'a> {
     /// Returns the name and the data of a change's event.
-    fn new(change: &Change, value_size_max: u64) -> (&'static str, Self) {
+    fn new(change: &'a Change, value_size_max: u64) -> (&'static str, Self) {
         let mut event = Self {
             key: KeyField::new(&change.key),
             value: None,
@@ -92,7 +92,7 @@ impl ChangeEvent {
                 if value.len() as u64 > value_size_max {
                     event.value_size = Some(value.len() as u64);
                 } else {
-                    (event.value, event.value_base64) = text_or_base64(value);
+                    (event.value, event.value_base64) = lent_text_or_base64(value);
                 }
                 event.expires_at = expires_at.map(times::shown);
                 ("put", event)
@@ -126,7 +126,7 @@ fn begin(query: &QueryParameters, headers: &HeaderMap) -> Result<Option<Position
         ("Last-Event-ID" = Option<String>, Header, description = "The id of the last event; comes before since"),
     ),
     responses(
-        (status = 200, description = "Changes, without an end", body = ChangeEvent, content_type = "text/event-stream"),
+        (status = 200, description = "Changes, without an end", body = ChangeEvent<'static>, content_type = "text/event-stream"),
         (status = 400, description = "The position is wrong", body = FailureBody),
         (status = 410, description = "The changes after this position are gone; read all keys", body = FailureBody),
         (status = 503, description = "There are too many followers", body = FailureBody),
@@ -139,166 +139,215 @@ pub(in super::super) async fn follow(
 ) -> Result<Response, ApiFailure> {
     let query = QueryParameters::read(&uri, &["since", "prefix", "durable", "format"])?;
     let (since, durable) = (begin(&query, &headers)?, query.flag("durable")?);
-    let as_frames = match query.bytes("format") {
-        None | Some(b"events") => false,
-        Some(b"frames") => true,
+    let form = match query.bytes("format") {
+        None | Some(b"events") => FeedForm::Events,
+        Some(b"frames") => FeedForm::Frames,
         Some(_) => return Err(ApiFailure::invalid("`format` has to be events or frames")),
     };
     let prefix = query.bytes("prefix").unwrap_or_default().to_vec();
+    let wanted = WantedChanges { prefix, durable };
     let permit = state.stream()?;
-    let changes = state.on_pool(move |state| {
-        let changes = match since {
-            Some(since) => state.db.changes(since)?.prefix(prefix),
-            None => state.db.watch_prefix(prefix)?,
-        };
-        Ok::<_, Error>(if durable { changes.durable() } else { changes })
+    let begun = state.on_pool(move |state| {
+        let changes = wanted.begin(state, since)?;
+        Ok::<_, Error>((wanted, changes))
     });
-    let changes = changes.await?;
-    Ok(if as_frames {
-        let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
-        run(state, changes, permit, FeedForm::Frames(PieceWriter::new(sender)));
-        frames_response(Body::from_stream(ChannelStream(receiver)))
-    } else {
-        let (sender, receiver) = mpsc::channel(EVENTS_AHEAD);
-        run(state, changes, permit, FeedForm::Events(sender));
-        let events = Sse::new(ChannelStream(receiver)).keep_alive(KeepAlive::new().interval(ALIVE));
-        let mut response = events.into_response();
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        response
-    })
+    let (wanted, changes) = begun.await?;
+    let (sender, receiver) = mpsc::channel(PIECES_AHEAD);
+    let (writer, reported, is_in_batch) = (PieceWriter::new(sender), Instant::now(), false);
+    let feed = FeedStream { state, wanted, changes, form, writer, is_in_batch, reported };
+    tokio::task::spawn_blocking(move || {
+        let _permit: OwnedSemaphorePermit = permit;
+        feed.run();
+    });
+    Ok(stream_response(form.content_type(), Body::from_stream(ChannelStream(receiver))))
 }
 
-/// Sends changes from a thread of their own.
-fn run(state: SharedServer, changes: Changes, permit: OwnedSemaphorePermit, form: FeedForm) {
-    let is_in_batch = false;
-    let follower = FeedStream { state, changes, form, is_in_batch, reported: Instant::now() };
-    tokio::task::spawn_blocking(move || {
-        let _permit = permit;
-        follower.run();
-    });
+/// Which changes a follower wants.
+struct WantedChanges {
+    prefix: Vec<u8>,
+    durable: bool,
+}
+
+impl WantedChanges {
+    /// Returns these changes since a position, or from now on.
+    fn begin(&self, state: &ServerState, since: Option<Position>) -> Result<Changes, Error> {
+        let changes = match since {
+            Some(since) => state.db.changes(since)?.prefix(&self.prefix),
+            None => state.db.watch_prefix(&self.prefix)?,
+        };
+        Ok(if self.durable { changes.durable() } else { changes })
+    }
+}
+
+/// How changes are sent.
+#[derive(Debug, Clone, Copy)]
+enum FeedForm {
+    Events,
+    Frames,
+}
+
+impl FeedForm {
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Events => EVENTS,
+            Self::Frames => FRAMES,
+        }
+    }
+
+    /// Returns how often the position is sent: among events, if nothing else is.
+    fn period(self) -> Duration {
+        match self {
+            Self::Events => POSITION_AFTER,
+            Self::Frames => REPORTED,
+        }
+    }
 }
 
 /// Sends changes until nobody wants them any more.
 struct FeedStream {
     state: Arc<ServerState>,
+    wanted: WantedChanges,
     changes: Changes,
     form: FeedForm,
+    writer: PieceWriter,
     /// Whether the last change was not the last one of its batch.
     is_in_batch: bool,
     /// When the position was sent last, or the last change as an event.
     reported: Instant,
 }
 
-/// How changes are sent.
-enum FeedForm {
-    Events(Sender<EventResult>),
-    Frames(PieceWriter),
+/// Why a feed ends before the server does.
+enum FeedEnd {
+    Unheard,
+    Store(Error),
+}
+
+impl From<Unheard> for FeedEnd {
+    fn from(_: Unheard) -> Self {
+        Self::Unheard
+    }
+}
+
+impl From<Error> for FeedEnd {
+    fn from(error: Error) -> Self {
+        Self::Store(error)
+    }
 }
 
 impl FeedStream {
     fn run(mut self) {
+        match self.send_all() {
+            Ok(()) => self.writer.finish(),
+            Err(FeedEnd::Unheard) => {}
+            Err(FeedEnd::Store(error)) => self.send_error(error),
+        }
+    }
+
+    /// Sends changes until the server stops.
+    fn send_all(&mut self) -> Result<(), FeedEnd> {
         // Tells the client where it begins, even if there is no change for long.
-        let mut sent = self.send_position();
-        while sent && !self.is_unheard() && !self.state.stop.is_raised() {
-            let change = match self.changes.try_recv() {
-                Ok(None) => {
-                    // Nothing more for now, so the client gets what there is.
-                    sent = self.flush();
-                    self.changes.recv_timeout(WAIT)
+        self.send_position()?;
+        while !self.state.stop.is_raised() {
+            if self.writer.is_unheard() {
+                return Err(FeedEnd::Unheard);
+            }
+            let before = self.changes.resume_position();
+            let change = match self.changes.try_recv_part(PART_SIZE)? {
+                Received::Change(change) => Some(change),
+                // The client gets what there is before anything more is looked for.
+                Received::Part => self.writer.flush().map(|()| None)?,
+                Received::Nothing => {
+                    self.writer.flush()?;
+                    self.changes.recv_timeout(WAIT)?
                 }
-                change => change,
             };
-            match change {
-                // What the server keeps for itself stands before everything else of its batch.
-                Ok(Some(change)) if is_reserved(&change.key) => {}
-                Ok(Some(change)) => sent = sent && self.send_change(&change),
-                Ok(None) => {}
-                Err(error) => {
-                    self.send_error(error);
-                    return;
+            // What the server keeps for itself stands before everything else of its batch.
+            if let Some(change) = change.filter(|change| !is_reserved(&change.key)) {
+                if let Ok(memory) = self.memory_of(&change) {
+                    self.send_change(&change)?;
+                    drop(memory);
+                } else {
+                    // Waits without the value, which is read again later.
+                    drop(change);
+                    self.writer.flush()?;
+                    std::thread::sleep(WAIT);
+                    self.changes = self.wanted.begin(&self.state, Some(before))?;
                 }
             }
             if !self.is_in_batch && self.reported.elapsed() >= self.form.period() {
-                sent = sent && self.send_position();
+                self.send_position()?;
             }
         }
-        if let FeedForm::Frames(writer) = self.form {
-            writer.finish();
-        }
+        Ok(())
     }
 
-    fn is_unheard(&self) -> bool {
-        match &self.form {
-            FeedForm::Events(sender) => sender.is_closed(),
-            FeedForm::Frames(writer) => writer.is_unheard(),
-        }
-    }
-
-    fn flush(&mut self) -> bool {
-        match &mut self.form {
-            FeedForm::Events(_) => true,
-            FeedForm::Frames(writer) => writer.flush().is_ok(),
-        }
-    }
-
-    /// Sends the position. Returns whether the client still listens, as do all that send.
-    fn send_position(&mut self) -> bool {
+    fn send_position(&mut self) -> Result<(), Unheard> {
         self.reported = Instant::now();
         let position = self.changes.resume_position();
-        match &mut self.form {
-            FeedForm::Events(sender) => {
-                let event = SseEvent::default().event("position").id(position.to_string());
-                sender.blocking_send(Ok(event.data("{}"))).is_ok()
+        match self.form {
+            FeedForm::Events => {
+                let event = format!("event: position\nid: {position}\ndata: {{}}\n\n");
+                self.writer.write(event.as_bytes())?;
             }
-            FeedForm::Frames(writer) => {
+            FeedForm::Frames => {
                 let value = self.changes.backlog().map(|backlog| lag(&backlog).encode());
                 let (kind, value) = (FrameKind::Position, value.unwrap_or_default());
                 let (key, continues, expiry) = (Vec::new(), false, None);
                 let frame = Frame { kind, continues, expiry, position, key, value };
-                write_frame(writer, &frame).is_ok() && writer.flush().is_ok()
+                write_frame(&mut self.writer, &frame)?;
             }
         }
+        self.writer.flush()
     }
 
-    fn send_change(&mut self, change: &Change) -> bool {
+    /// Takes the memory of a value that does not lie in a segment, until it is sent.
+    fn memory_of(&self, change: &Change) -> Result<Option<OwnedSemaphorePermit>, ApiFailure> {
+        let mut memory = None;
+        if let Operation::Put { value, .. } = &change.operation
+            && let Some((_, size)) = value.in_memory()
+        {
+            // A value that is larger than all memory has to be sent at some time, too.
+            let size = (size as u64).min(self.state.options.body_memory_limit);
+            reserve(&self.state.body_pages, &mut memory, size)?;
+        }
+        Ok(memory)
+    }
+
+    fn send_change(&mut self, change: &Change) -> Result<(), Unheard> {
         self.is_in_batch = change.batch_continues;
-        match &mut self.form {
-            FeedForm::Events(sender) => {
+        match self.form {
+            FeedForm::Events => {
                 self.reported = Instant::now();
                 let (name, data) = ChangeEvent::new(change, self.state.options.body_size_limit);
-                let event = SseEvent::default().event(name).id(change.position.to_string());
-                event.json_data(data).is_ok_and(|event| sender.blocking_send(Ok(event)).is_ok())
+                let head = format!("event: {name}\nid: {}\ndata: ", change.position);
+                self.writer.write(head.as_bytes())?;
+                self.writer.write_json(&data)?;
+                self.writer.write(b"\n\n")?;
             }
-            FeedForm::Frames(writer) => write_frame(writer, &frame_of(change)).is_ok(),
+            FeedForm::Frames => drop(write_frame(&mut self.writer, &frame_of(change))?),
         }
+        Ok(())
     }
 
-    fn send_error(&mut self, error: Error) {
+    /// Sends an error, which is the last of the feed. If nobody hears it, it does not matter.
+    fn send_error(mut self, error: Error) {
         let failure = ApiFailure::from(error);
-        match &mut self.form {
-            FeedForm::Events(sender) => {
+        let written = match self.form {
+            FeedForm::Events => {
                 let body = FailureBody { detail: failure.detail, code: Some(failure.code) };
-                let event = SseEvent::default().event("error").json_data(body);
-                if let Ok(event) = event {
-                    let _ = sender.blocking_send(Ok(event));
-                }
+                let head = self.writer.write(b"event: error\ndata: ");
+                let event = head.and_then(|()| self.writer.write_json(&body));
+                event.and_then(|()| self.writer.write(b"\n\n"))
             }
-            FeedForm::Frames(writer) => {
+            FeedForm::Frames => {
                 let (kind, key, value) = (FrameKind::Failure, "", failure.code);
                 let position = self.changes.resume_position();
                 let frame = Frame { kind, continues: false, expiry: None, position, key, value };
-                let _ = write_frame(writer, &frame).and_then(|_| writer.flush());
+                write_frame(&mut self.writer, &frame).map(drop)
             }
-        }
-    }
-}
-
-impl FeedForm {
-    /// Returns how often the position is sent: among events, if nothing else is.
-    fn period(&self) -> Duration {
-        match self {
-            Self::Events(_) => POSITION_AFTER,
-            Self::Frames(_) => REPORTED,
+        };
+        if written.is_ok() {
+            self.writer.finish();
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The values of many keys: `POST /v1/get`.
 
+use std::sync::Arc;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -11,13 +13,13 @@ use utoipa::ToSchema;
 
 use crate::server::answer::BoundedAnswer;
 use crate::server::body::{self, BoundedList};
-use crate::server::bytes::{GivenKey, KeyField, text_or_base64};
+use crate::server::bytes::{Base64Text, GivenKey, KeyField, lent_text_or_base64};
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::reserved;
-use crate::server::state::SharedServer;
+use crate::server::state::{ServerState, SharedServer};
 
 /// Maximum size of the values of one answer, in bytes.
-const VALUES_SIZE_MAX: usize = 16 << 20;
+const VALUES_SIZE_MAX: u64 = 16 << 20;
 
 /// The keys whose values are wanted.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -64,21 +66,29 @@ impl<'de> Visitor<'de> for WantedKeyVisitor {
 
 /// A key, and its value if it has one.
 #[derive(Debug, Serialize, ToSchema)]
-pub(in super::super) struct FoundKey {
+pub(in super::super) struct FoundKey<'a> {
     #[serde(flatten)]
     key: KeyField,
     #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<String>,
+    value: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    value_base64: Option<String>,
+    #[schema(value_type = Option<String>)]
+    value_base64: Option<Base64Text<'a>>,
     found: bool,
+}
+
+impl<'a> FoundKey<'a> {
+    fn new(key: &[u8], value: Option<&'a [u8]>) -> Self {
+        let (text, value_base64) = value.map_or((None, None), lent_text_or_base64);
+        Self { key: KeyField::new(key), value: text, value_base64, found: value.is_some() }
+    }
 }
 
 /// The values, in the order in which their keys were sent.
 #[derive(Debug, ToSchema)]
 pub(in super::super) struct GetAnswer {
     #[expect(dead_code, reason = "it describes the answer; `read` writes it")]
-    values: Vec<FoundKey>,
+    values: Vec<FoundKey<'static>>,
 }
 
 impl WantedKey {
@@ -107,6 +117,9 @@ pub(in super::super) async fn read(
     body: Body,
 ) -> Result<Response, ApiFailure> {
     let (wanted, memory) = body::read_json::<GetBody>(&state, &headers, body).await?;
+    // Gone as soon as nobody waits for the answer.
+    let waiting = Arc::new(());
+    let awaited = Arc::downgrade(&waiting);
     let read = state.on_pool(move |state| {
         // Held until the keys are not needed any more.
         let _memory = memory;
@@ -114,24 +127,55 @@ pub(in super::super) async fn read(
             wanted.keys.0.into_iter().map(WantedKey::into_bytes).collect();
         let keys = keys?;
         keys.iter().try_for_each(|key| reserved::check(key))?;
-        let found = state.db.get_many(&keys)?;
-        let size: usize = found.iter().flatten().map(|value| value.len()).sum();
-        if size > VALUES_SIZE_MAX {
-            let detail = format!("the values have {size} bytes together; ask for fewer keys");
-            return Err(ApiFailure::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail));
-        }
-        let mut answer = BoundedAnswer::new(state);
-        answer.text("{\"values\":[")?;
-        for (at, (key, value)) in keys.iter().zip(found).enumerate() {
-            let (text, base64) = value.as_ref().map_or((None, None), |it| text_or_base64(it));
-            let (key, found) = (KeyField::new(key), value.is_some());
-            answer.text(if at == 0 { "" } else { "," })?;
-            answer.add(&FoundKey { key, value: text, value_base64: base64, found })?;
-        }
-        answer.text("]}")?;
-        Ok(answer.finish())
+        answer(state, &keys, || awaited.strong_count() > 0)
     });
-    read.await
+    let answer = read.await;
+    drop(waiting);
+    answer
+}
+
+/// Number of keys after which the sizes of their values are added up.
+const GROUP_LEN: usize = 64;
+
+/// Returns the answer with the values of keys. It reads no more of them than one answer may have.
+fn answer(
+    state: &ServerState,
+    keys: &[Vec<u8>],
+    is_awaited: impl Fn() -> bool,
+) -> Result<Response, ApiFailure> {
+    let (mut answer, mut left) = (BoundedAnswer::new(state), VALUES_SIZE_MAX);
+    answer.text("{\"values\":[")?;
+    for (at, group) in keys.chunks(GROUP_LEN).enumerate() {
+        if !is_awaited() {
+            return Err(ApiFailure::timed_out());
+        }
+        // The sizes alone, since the values may be large, and one key may be there many times.
+        let mut size: u64 = 0;
+        for key in group {
+            size += state.db.value_len(key)?.unwrap_or(0);
+        }
+        check_size(size, left)?;
+        let values = state.db.get_many(group)?;
+        // The values may have been replaced by larger ones.
+        let size = values.iter().flatten().map(|value| value.len() as u64).sum();
+        left = check_size(size, left)?;
+        for (within, (key, value)) in group.iter().zip(values).enumerate() {
+            answer.text(if at + within == 0 { "" } else { "," })?;
+            answer.add(&FoundKey::new(key, value.as_deref()))?;
+        }
+    }
+    answer.text("]}")?;
+    Ok(answer.finish())
+}
+
+/// Returns how much an answer may still have behind values of this size.
+fn check_size(size: u64, left: u64) -> Result<u64, ApiFailure> {
+    left.checked_sub(size).ok_or_else(|| {
+        let detail = format!(
+            "the values have more than {VALUES_SIZE_MAX} bytes together; ask for fewer keys"
+        );
+        ApiFailure::new(StatusCode::PAYLOAD_TOO_LARGE, "too_large", detail)
+    })
 }
 
 #[cfg(test)]

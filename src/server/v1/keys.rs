@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::http::header::{ACCEPT_RANGES, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_RANGE, RANGE};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::response::Response;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::conditions::{Conditions, Verdict, entity_tag, is_tag};
 use super::ranges::{WantedPart, wanted};
@@ -16,7 +17,7 @@ use crate::server::body;
 use crate::server::bytes::percent_decoded;
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::reserved;
-use crate::server::state::SharedServer;
+use crate::server::state::{ServerState, SharedServer};
 use crate::store::{Reader, Ttl, Version};
 use crate::value::Value;
 
@@ -120,7 +121,9 @@ pub(in super::super) async fn read(
             *response.status_mut() = StatusCode::NOT_MODIFIED;
             Ok(response)
         }
-        (Verdict::Holds, Some((value, version, ttl))) => lent(value, version, ttl, &headers),
+        (Verdict::Holds, Some((value, version, ttl))) => {
+            lent(&state, value, version, ttl, &headers)
+        }
     }
 }
 
@@ -140,8 +143,32 @@ fn with_ttl(db: &Reader, key: &[u8]) -> Result<Option<(Value, Version, Option<Tt
     Err(Error::Conflict { attempts: ATTEMPTS_MAX })
 }
 
+/// A value on its way to the client. If it takes memory of its own, that is counted until it is
+/// sent.
+struct LentValue {
+    value: Value,
+    _memory: Option<OwnedSemaphorePermit>,
+}
+
+impl LentValue {
+    fn new(state: &ServerState, value: Value) -> Result<Self, ApiFailure> {
+        let mut memory = None;
+        if let Some((_, size)) = value.in_memory() {
+            body::reserve(&state.body_pages, &mut memory, size as u64)?;
+        }
+        Ok(Self { value, _memory: memory })
+    }
+}
+
+impl AsRef<[u8]> for LentValue {
+    fn as_ref(&self) -> &[u8] {
+        &self.value
+    }
+}
+
 /// Returns the answer that lends a value, or a part of it. Its bytes are not copied.
 fn lent(
+    state: &ServerState,
     value: Value,
     version: Version,
     ttl: Option<Ttl>,
@@ -150,7 +177,7 @@ fn lent(
     let size = value.len();
     let is_meant = headers.get(IF_RANGE).is_none_or(|tag| is_tag(tag, version));
     let range = text(headers, &RANGE).filter(|_| is_meant);
-    let bytes = Bytes::from_owner(value);
+    let bytes = Bytes::from_owner(LentValue::new(state, value)?);
     let (bytes, part) = match wanted(range, size) {
         WantedPart::Whole => (bytes, None),
         WantedPart::Unsatisfiable => return Err(ApiFailure::unsatisfiable_range(size as u64)),

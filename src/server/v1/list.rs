@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use crate::dialect;
 use crate::error::Result;
 use crate::server::answer::BoundedAnswer;
-use crate::server::bytes::{KeyField, percent_encoded, text_or_base64};
+use crate::server::bytes::{Base64Text, KeyField, lent_text_or_base64, percent_encoded};
 use crate::server::failure::{ApiFailure, FailureBody};
 use crate::server::query::QueryParameters;
 use crate::server::reserved::is_reserved;
@@ -67,20 +67,28 @@ impl PageEnd {
 
 /// A key, and its value if values were asked for.
 #[derive(Debug, Serialize, ToSchema)]
-pub(in super::super) struct ListedKey {
+pub(in super::super) struct ListedKey<'a> {
     #[serde(flatten)]
     key: KeyField,
     #[serde(skip_serializing_if = "Option::is_none")]
-    value: Option<String>,
+    value: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    value_base64: Option<String>,
+    #[schema(value_type = Option<String>)]
+    value_base64: Option<Base64Text<'a>>,
+}
+
+impl<'a> ListedKey<'a> {
+    fn new(key: &[u8], value: Option<&'a [u8]>) -> Self {
+        let (value, value_base64) = value.map_or((None, None), lent_text_or_base64);
+        Self { key: KeyField::new(key), value, value_base64 }
+    }
 }
 
 /// A page of keys.
 #[derive(Debug, ToSchema)]
 #[expect(dead_code, reason = "it describes the answer; `PageWriter` writes it")]
 pub(in super::super) struct KeyPage {
-    keys: Vec<ListedKey>,
+    keys: Vec<ListedKey<'static>>,
     /// The path of the next page, if there may be one.
     next: Option<String>,
 }
@@ -172,9 +180,8 @@ impl ListingRequest {
         for (at, pair) in found.filter(is_seen).enumerate() {
             let (key, value) = pair?;
             let size = key.len() + value.as_ref().map_or(0, |value| value.len());
-            let (value, value_base64) = value.map_or((None, None), |it| text_or_base64(&it));
             answer.text(if at == 0 { "" } else { "," })?;
-            answer.add(&ListedKey { key: KeyField::new(&key), value, value_base64 })?;
+            answer.add(&ListedKey::new(&key, value.as_deref()))?;
             next = end.after(size, || self.next(&key))?;
             if next.is_some() {
                 break;

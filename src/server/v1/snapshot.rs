@@ -7,6 +7,7 @@
 //! - While no key is found, for example among many that have expired, the position is sent again
 //!   every second. Otherwise the follower would take the leader for gone.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError, Weak};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -61,24 +62,25 @@ pub(in super::super) async fn read(
     tokio::task::spawn_blocking(move || {
         let _permit = permit;
         let written = write(&state, &snapshot, &frames);
-        let Some(sender) = held(&frames).take() else { return };
+        let ended = frames.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let Some(sender) = ended else { return };
         match written {
             Ok(()) => sender.end(),
             Err(Interrupted::Unheard) => {}
-            Err(Interrupted::Store(error)) => {
-                tracing::error!(target: "bitcask::server", event = "snapshot_failed", error = %error);
-                sender.writer.fail(&error);
+            Err(interrupted) => {
+                tracing::error!(target: "bitcask::server", event = "snapshot_failed", error = %interrupted);
+                sender.writer.fail(interrupted);
             }
         }
     });
-    Ok(frames_response(Body::from_stream(ChannelStream(receiver))))
+    Ok(stream_response(FRAMES, Body::from_stream(ChannelStream(receiver))))
 }
 
-/// Returns an answer whose body are frames.
-pub(super) fn frames_response(body: Body) -> Response {
+/// Returns an answer whose body is produced while it is sent.
+pub(super) fn stream_response(content_type: &'static str, body: Body) -> Response {
     let mut response = Response::new(body);
     let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(FRAMES));
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }
@@ -95,8 +97,13 @@ pub(super) fn write_frame<B: AsRef<[u8]>>(
     Ok(header)
 }
 
-fn held(frames: &SharedFrames) -> std::sync::MutexGuard<'_, Option<FrameSender>> {
-    frames.lock().unwrap_or_else(PoisonError::into_inner)
+/// Sends something of a snapshot that is not complete.
+fn send(
+    frames: &SharedFrames,
+    send: impl FnOnce(&mut FrameSender) -> Result<(), Unheard>,
+) -> Result<(), Interrupted> {
+    let mut sender = frames.lock().map_err(|_| Interrupted::Panicked)?;
+    Ok(sender.as_mut().map_or(Ok(()), send)?)
 }
 
 /// Sends the position again and again, until all frames are sent.
@@ -135,10 +142,18 @@ impl FrameSender {
 
     /// Sends the position again, with all that has been gathered. A client that has not received
     /// what came before needs no such sign.
+    ///
+    /// The caller must not wait. If the position would complete a piece, the piece alone is the
+    /// sign.
     fn repeat_position(&mut self) {
-        if self.writer.has_room() && self.send_position().is_ok() {
-            self.writer.try_flush();
+        if !self.writer.has_room() {
+            return;
         }
+        let header = frame_at(self.position, FrameKind::Position, b"", b"").header();
+        if self.writer.try_write(&header) {
+            self.sum.add(&header);
+        }
+        self.writer.try_flush();
     }
 
     fn end(self) {
@@ -155,6 +170,18 @@ impl FrameSender {
 enum Interrupted {
     Unheard,
     Store(Error),
+    /// A thread has panicked while it held the frames, so some may be missing.
+    Panicked,
+}
+
+impl fmt::Display for Interrupted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unheard => f.write_str("nobody receives the snapshot"),
+            Self::Store(error) => error.fmt(f),
+            Self::Panicked => f.write_str("a thread of the snapshot has panicked"),
+        }
+    }
 }
 
 impl From<Unheard> for Interrupted {
@@ -175,7 +202,7 @@ fn write(
     frames: &SharedFrames,
 ) -> Result<(), Interrupted> {
     let position = snapshot.position();
-    held(frames).as_mut().map_or(Ok(()), FrameSender::send_position)?;
+    send(frames, FrameSender::send_position)?;
     for pair in snapshot {
         let (key, value) = pair?;
         if is_reserved(&key) {
@@ -189,9 +216,10 @@ fn write(
             _ => None,
         };
         let frame = Frame { expiry, ..frame_at(position, FrameKind::Put, &key, &value) };
-        held(frames).as_mut().map_or(Ok(()), |sender| sender.send(&frame))?;
+        send(frames, |sender| sender.send(&frame))?;
     }
-    Ok(())
+    // The last of what was sent may have been the repeated position.
+    send(frames, |_| Ok(()))
 }
 
 fn frame_at<'a>(
@@ -211,15 +239,74 @@ pub(super) fn micros(time: std::time::SystemTime) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Bytes;
+
     use super::*;
-    use crate::server::frames::read_frame;
+    use crate::server::frames::{FRAME_HEADER_SIZE, read_frame};
+
+    fn frames_of(position: Position) -> (FrameSender, mpsc::Receiver<std::io::Result<Bytes>>) {
+        let (sender, pieces) = mpsc::channel(PIECES_AHEAD);
+        let writer = PieceWriter::new(sender);
+        (FrameSender { position, sum: SnapshotSum::default(), writer }, pieces)
+    }
+
+    /// Reads a snapshot. Returns its kinds of frames.
+    fn read_all(mut rest: &[u8]) -> Vec<FrameKind> {
+        let (mut sum, mut kinds) = (SnapshotSum::default(), Vec::new());
+        while kinds.last() != Some(&FrameKind::End) {
+            let (frame, header) = read_frame(&mut rest).unwrap();
+            kinds.push(frame.kind);
+            if frame.kind == FrameKind::End {
+                assert_eq!(frame.value, sum.finish());
+                break;
+            }
+            sum.add(&header);
+        }
+        assert!(rest.is_empty());
+        kinds
+    }
+
+    #[test]
+    fn a_position_that_would_complete_a_piece_is_not_repeated() {
+        // As in the server, positions are repeated by a task, which must not wait.
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let position = Position::from_bytes([3; 16]);
+        // So much room is left in the piece, or a little more, or less.
+        for room in 0..80 {
+            let (mut frames, mut pieces) = frames_of(position);
+            let value = vec![b'v'; (64 << 10) - FRAME_HEADER_SIZE - 1 - room];
+            frames.send(&frame_at(position, FrameKind::Put, b"k", &value)).unwrap();
+            let mut received = Vec::new();
+            runtime.block_on(async { frames.repeat_position() });
+            while let Ok(piece) = pieces.try_recv() {
+                received.extend(piece.unwrap());
+            }
+            frames.end();
+            while let Ok(piece) = pieces.try_recv() {
+                received.extend(piece.unwrap());
+            }
+            let kinds = read_all(&received);
+            assert_eq!(kinds[0], FrameKind::Put, "{room}");
+        }
+    }
+
+    #[test]
+    fn a_snapshot_breaks_off_after_a_panic() {
+        let (frames, _pieces) = frames_of(Position::from_bytes([3; 16]));
+        let frames = Mutex::new(Some(frames));
+        send(&frames, FrameSender::send_position).unwrap_or_else(|_| panic!("nothing is wrong"));
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _ = send(&frames, |_| panic!("as a thread that holds the frames"));
+        }));
+        assert!(panicked.is_err());
+        let sent = send(&frames, FrameSender::send_position);
+        assert!(matches!(sent, Err(Interrupted::Panicked)));
+    }
 
     #[test]
     fn a_position_that_is_repeated_arrives_at_once_and_counts() {
-        let (sender, mut pieces) = mpsc::channel(PIECES_AHEAD);
         let position = Position::from_bytes([3; 16]);
-        let writer = PieceWriter::new(sender);
-        let mut frames = FrameSender { position, sum: SnapshotSum::default(), writer };
+        let (mut frames, mut pieces) = frames_of(position);
         frames.send_position().unwrap();
         frames.send(&frame_at(position, FrameKind::Put, b"k", b"v")).unwrap();
         frames.repeat_position();
@@ -233,18 +320,7 @@ mod tests {
         }
         frames.end();
         received.extend(pieces.try_recv().unwrap().unwrap());
-        let (mut rest, mut sum) = (received.as_slice(), SnapshotSum::default());
-        let mut kinds = Vec::new();
-        loop {
-            let (frame, header) = read_frame(&mut rest).unwrap();
-            kinds.push(frame.kind);
-            if frame.kind == FrameKind::End {
-                assert_eq!(frame.value, sum.finish());
-                break;
-            }
-            sum.add(&header);
-        }
-        assert!(rest.is_empty());
+        let kinds = read_all(&received);
         assert_eq!(kinds.len(), 3 + PIECES_AHEAD + 1, "{kinds:?}");
         assert_eq!(kinds[..3], [FrameKind::Position, FrameKind::Put, FrameKind::Position]);
     }

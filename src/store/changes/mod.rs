@@ -11,6 +11,7 @@
 
 pub(crate) mod backlog;
 pub(crate) mod change;
+pub(crate) mod part;
 pub(crate) mod position;
 mod unread;
 
@@ -26,6 +27,7 @@ use crate::manifest::Manifest;
 use crate::segment::read::walk::Walk;
 use crate::segment::{FIRST_OFFSET, Place, Segment, ignore_unknown_codec};
 use crate::store::changes::change::{Change, has_more_in_batch};
+use crate::store::changes::part::Received;
 use crate::store::changes::position::Position;
 use crate::sync::Instant;
 
@@ -178,27 +180,11 @@ impl Changes {
     /// [`HistoryGone`](Error::HistoryGone) if a merge or a clear has removed the next changes; and
     /// the errors of [`get`](Reader::get) if an entry cannot be read.
     pub fn try_recv(&mut self) -> Result<Option<Change>> {
-        self.inner.here()?;
-        loop {
-            if let Some(change) = self.read()? {
-                return Ok(Some(change));
-            }
-            let inner = Arc::clone(&self.inner);
-            // The lock is released before anything else is done.
-            let next = if let Ok(writer) = inner.writer() {
-                self.look(Some(&writer.log.lock()))
-            } else {
-                // A refresh makes a batch readable before slots name it.
-                let _refreshed = inner.hold_refresh();
-                self.look(None)
-            };
-            match next {
-                Next::More => {}
-                Next::Segment(segment) => self.enter(&segment)?,
-                // Everything was returned, or nothing has arrived yet.
-                Next::Nothing => return self.refuse_gone().map(|()| None),
-            }
-        }
+        // A part of this size ends only with the log.
+        Ok(match self.try_recv_part(u64::MAX)? {
+            Received::Change(change) => Some(change),
+            Received::Nothing | Received::Part => None,
+        })
     }
 
     /// Waits for the next change. Returns `None` if the store was closed and everything was
@@ -302,8 +288,9 @@ impl Changes {
         Ok(Self { inner, walk, at, end: 0, clean: at, prefix, durable: false, failed: false })
     }
 
-    /// Returns the next change from the readable part of this segment.
-    fn read(&mut self) -> Result<Option<Change>> {
+    /// Returns the next change from the readable part of this segment. Stops once it has skipped
+    /// `left` bytes of other changes, of which it subtracts them.
+    fn read(&mut self, left: &mut u64) -> Result<Option<Change>> {
         self.inner.refuse_dead()?;
         let Some(walk) = &mut self.walk else { return Ok(None) };
         loop {
@@ -313,7 +300,8 @@ impl Changes {
             let entry = stored.entry();
             let wanted = entry.key().starts_with(&self.prefix);
             let change = wanted.then(|| Change::of(&stored)).transpose();
-            let continues = entry.layout.flags.has(Flags::CONTINUES);
+            let (continues, size) =
+                (entry.layout.flags.has(Flags::CONTINUES), entry.layout.entry_size());
             let returned = change.and_then(|change| match change {
                 Some(change) if continues => {
                     let more = has_more_in_batch(walk.clone(), self.end, &self.prefix)?;
@@ -330,6 +318,10 @@ impl Changes {
             if let Some(mut change) = returned {
                 change.position = self.inner.position_at(self.at);
                 return Ok(Some(change));
+            }
+            *left = left.saturating_sub(size);
+            if *left == 0 {
+                return Ok(None);
             }
         }
     }

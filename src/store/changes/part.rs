@@ -1,0 +1,113 @@
+//! How a follower receives its next change: at once, or part by part of a long log that has few
+//! changes of its prefix.
+
+use std::sync::Arc;
+
+use super::{Changes, Next};
+use crate::error::Result;
+use crate::store::changes::change::Change;
+
+/// What a follower has found.
+#[derive(Debug)]
+pub(crate) enum Received {
+    Change(Change),
+    /// Everything was returned.
+    Nothing,
+    /// It has skipped a part of the log, in which nothing has its prefix. Its position is behind
+    /// that part, and there is more.
+    Part,
+}
+
+impl Changes {
+    /// Returns the next change, as [`try_recv`](Self::try_recv) does, but stops once it has skipped
+    /// this many bytes of other changes. So the caller can look at something else in between.
+    pub(crate) fn try_recv_part(&mut self, size_max: u64) -> Result<Received> {
+        self.inner.here()?;
+        let mut left = size_max;
+        loop {
+            if let Some(change) = self.read(&mut left)? {
+                return Ok(Received::Change(change));
+            }
+            if left == 0 {
+                return Ok(Received::Part);
+            }
+            let inner = Arc::clone(&self.inner);
+            // The lock is released before anything else is done.
+            let next = if let Ok(writer) = inner.writer() {
+                self.look(Some(&writer.log.lock()))
+            } else {
+                // A refresh makes a batch readable before slots name it.
+                let _refreshed = inner.hold_refresh();
+                self.look(None)
+            };
+            match next {
+                Next::More => {}
+                Next::Segment(segment) => self.enter(&segment)?,
+                // Everything was returned, or nothing has arrived yet.
+                Next::Nothing => return self.refuse_gone().map(|()| Received::Nothing),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{MergePolicy, Options};
+    use crate::store::{Batch, Bitcask, Position};
+
+    /// Returns a store with many changes, the last of which has the prefix `user/`.
+    fn filled(dir: &std::path::Path) -> Bitcask {
+        let options = Options::new().segment_size(1 << 16).merge_policy(MergePolicy::Manual);
+        let db = Bitcask::open(dir, options).unwrap();
+        for number in 0..100 {
+            db.put(format!("other/{number}"), vec![b'x'; 2000]).unwrap();
+        }
+        let mut batch = Batch::new();
+        for number in 0..50 {
+            batch.put(format!("other/{number}"), vec![b'y'; 1000]);
+        }
+        batch.put("user/1", "a").put("user/2", "b");
+        db.write(&batch).unwrap();
+        db
+    }
+
+    #[test]
+    fn a_prefix_that_is_rare_is_found_part_by_part() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = filled(dir.path());
+        let mut changes = db.changes(Position::START).unwrap().prefix("user/");
+        let mut parts = 0;
+        let first = loop {
+            let before = changes.resume_position();
+            match changes.try_recv_part(10_000).unwrap() {
+                Received::Part => parts += 1,
+                Received::Change(change) => break change,
+                Received::Nothing => panic!("it is there"),
+            }
+            // A follower that resumes there skips the same part no more, and misses nothing.
+            assert_ne!(changes.resume_position(), before);
+            let mut resumed = db.changes(changes.resume_position()).unwrap().prefix("user/");
+            let found = resumed.try_recv().unwrap().unwrap();
+            assert!(found.key == "user/1" && found.batch_continues);
+        };
+        assert!((20..30).contains(&parts), "{parts}");
+        assert!(first.key == "user/1" && first.batch_continues);
+        let Received::Change(second) = changes.try_recv_part(1).unwrap() else { panic!("another") };
+        assert!(second.key == "user/2" && !second.batch_continues);
+        assert!(matches!(changes.try_recv_part(1).unwrap(), Received::Nothing));
+        db.close().unwrap();
+    }
+
+    #[test]
+    fn a_part_may_end_with_the_log() {
+        let dir = tempfile::tempdir().unwrap();
+        let db = filled(dir.path());
+        let mut changes = db.changes(Position::START).unwrap().prefix("none");
+        while matches!(changes.try_recv_part(1).unwrap(), Received::Part) {}
+        assert_eq!(changes.resume_position(), db.position());
+        db.put("none", "of these").unwrap();
+        assert!(matches!(changes.try_recv_part(1).unwrap(), Received::Change(_)));
+        db.close().unwrap();
+    }
+}
