@@ -26,7 +26,7 @@ fn digit(byte: u8) -> Option<u8> {
     u8::try_from(digit).ok()
 }
 
-/// Returns bytes as text if they are text, and as base64 otherwise.
+/// Returns bytes as text or as base64, as `dialect` says.
 pub(super) fn text_or_base64(bytes: &[u8]) -> (Option<String>, Option<String>) {
     let (text, base64) = dialect::text_or_base64(bytes);
     (text.map(str::to_owned), base64)
